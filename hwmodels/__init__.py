@@ -1,0 +1,1 @@
+"""What machines are and what they charge. No time passes here, and nothing of ours is imported from outside."""

@@ -1,0 +1,74 @@
+"""How long communication takes alone: closed forms over the links of one rank. No result is below the bandwidth bound.
+
+An all-to-all costs the largest port load over that port's effective bandwidth (in a non-blocking plane this is the
+max-min fair answer); rings cost their bytes over the slowest hop plus a latency a step.
+"""
+
+import math
+from dataclasses import dataclass
+
+from hwmodels.node import Link, Node
+from hwmodels.op import AllToAll, Collective, HostCopy, Send
+
+ENOUGH_SMS = 20
+"""SMs that saturate InfiniBand and NVLink with warp-specialised kernels: DeepSeek-V3 report (arXiv 2412.19437) sec 3.2.2.
+Fewer move proportionally less; more move no more."""
+
+
+@dataclass(frozen=True)
+class Wires:
+    """Links as one rank sees them. latency_s: across a leaf switch; far_latency_s: across the spine."""
+
+    nvlink: Link
+    nic: Link
+    nics: int
+    pcie: Link
+    latency_s: float
+    far_latency_s: float
+
+    @property
+    def network(self) -> float:
+        """Effective bytes/s of the rank's NICs, each way."""
+        return self.nic.effective * self.nics
+
+
+def wires(node: Node, near_s: float, far_s: float) -> Wires:
+    return Wires(node.nvlink, node.nic, node.nics_per_gpu, node.pcie, near_s, far_s)
+
+
+def exchange_bound_seconds(op: AllToAll, links: Wires) -> float:
+    """The bandwidth bound: bytes over the network at the NIC's rate or over NVLink at its rate, whichever is longer."""
+    return max(op.wire_bytes() / links.network, op.nvlink_bytes() / links.nvlink.effective)
+
+
+def exchange_seconds(op: AllToAll, links: Wires, sms: int) -> float:
+    """One dispatch or combine alone, `sms` SMs driving it."""
+    latency = links.latency_s if op.group_nodes > 1 else 0.0
+    return exchange_bound_seconds(op, links) * max(1.0, ENOUGH_SMS / sms) + latency + links.nvlink.latency_s
+
+
+def send_seconds(op: Send, links: Wires) -> float:
+    """One pipeline message to a neighbour stage."""
+    if not op.leaves_node:
+        return op.size / links.nvlink.effective + links.nvlink.latency_s
+    return op.size / links.network + (links.far_latency_s if op.leaves_leaf else links.latency_s)
+
+
+def collective_seconds(op: Collective, links: Wires) -> float:
+    """A ring over `ranks` on `nodes` nodes: each node passes the vector through all its ranks' NICs and over NVLink."""
+    if op.ranks <= 1:
+        return 0.0
+    per_node = op.ranks / op.nodes
+    across = links.network * per_node
+    rate = across if per_node <= 1 else links.nvlink.effective if op.nodes == 1 else min(across, links.nvlink.effective)
+    passes = 2 if op.kind == "all_reduce" else 1
+    far = links.far_latency_s if op.nodes > 1 else 0.0
+    ring = (op.ranks - op.nodes) * links.nvlink.latency_s + op.nodes * far
+    tree = math.log2(per_node) * links.nvlink.latency_s + math.log2(op.nodes) * far
+    # small vectors go up and down a tree, where the number of hops is what counts
+    hops = min(ring, tree) if op.kind == "all_reduce" else ring
+    return op.bytes() / rate + passes * hops
+
+
+def host_seconds(op: HostCopy, links: Wires) -> float:
+    return op.size / links.pcie.effective + links.pcie.latency_s

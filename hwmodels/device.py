@@ -1,0 +1,109 @@
+"""GPUs: streaming multiprocessors, peak rates by number format, and the memory hierarchy, as `devices/*.yaml` say."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hwmodels.document import Document, KeyPath
+from hwmodels.figure import HERE, Figure, Reading
+from hwmodels.shelf import Shelf, expand, names
+
+SHELF = Shelf("device", HERE / "devices", "hwmodels/devices")
+
+FORMATS = ("fp8", "bf16", "tf32", "fp32")
+"""Number formats with a peak; a device without tensor cores for one leaves it out."""
+
+LEVELS = ("registers", "shared_memory", "l2", "hbm", "host")
+"""The memory hierarchy, nearest first. Registers and shared memory are per SM, the rest per device."""
+
+KEYS = ("name", "architecture", "tables", "sibling", "sms", "clock", "peak_flops", *LEVELS)
+
+
+@dataclass(frozen=True)
+class MemoryLevel:
+    """One level of the hierarchy: bytes held, seconds to the first byte of a load, bytes/s of reads when streaming.
+
+    Of one SM for registers and shared memory (the L1 cache shares its storage); of the device for the others.
+    """
+
+    capacity_bytes: int
+    latency_s: float
+    bandwidth_bytes_per_s: float
+
+
+@dataclass(frozen=True)
+class Device:
+    """One GPU. clock_hz: boost clock of the SMs. peak_flops: format -> dense FLOP/s, only formats it has.
+
+    tables: folder of its calibration tables under hwmodels/tables, or None. sibling: a device whose tables may be
+    transferred to it, or None. figures: dotted key of the document -> the number with its provenance.
+    """
+
+    name: str
+    architecture: str
+    sms: int
+    clock_hz: float
+    peak_flops: Mapping[str, float] = field(hash=False)
+    registers: MemoryLevel
+    shared_memory: MemoryLevel
+    l2: MemoryLevel
+    hbm: MemoryLevel
+    host: MemoryLevel
+    tables: str | None = None
+    sibling: str | None = None
+    figures: Mapping[str, Figure] = field(default_factory=dict, hash=False, repr=False)
+
+
+def load(name: str) -> Device:
+    """The device called `name` in `devices/`. Raises DocumentError."""
+    return build(Document(name))
+
+
+def available() -> tuple[str, ...]:
+    """Names of the known devices."""
+    return names(SHELF.folder)
+
+
+def build(document: Document, key: KeyPath = ()) -> Device:
+    """The device that a document (a name, or a mapping with or without `base:`) describes. Raises DocumentError.
+
+    key: where the document sits in a larger one, for messages.
+    """
+    reading = Reading(expand(document, SHELF, key), key)
+    device = read(reading)
+    reading.check()
+    return device
+
+
+def read(reading: Reading) -> Device:
+    """The device in a document that is expanded already; what is wrong is noted in `reading`."""
+    reading.keys(KEYS)
+    return Device(
+        name=reading.word("name"),
+        architecture=reading.word("architecture"),
+        sms=reading.count("sms"),
+        clock_hz=reading.quantity("frequency", "clock"),
+        peak_flops=_peaks(reading),
+        **{level: _level(reading, level) for level in LEVELS},
+        tables=reading.word("tables", optional=True) or None,
+        sibling=reading.word("sibling", optional=True) or None,
+        figures=reading.figures,
+    )
+
+
+def _peaks(reading: Reading) -> dict[str, float]:
+    if not reading.keys(FORMATS, "peak_flops"):
+        return {}
+    present = [name for name in FORMATS if reading.content("peak_flops", name) is not None]
+    if "bf16" not in present:
+        reading.problem(("peak_flops",), "bf16 is missing; every device needs it")
+    return {name: reading.quantity("FLOP/time", "peak_flops", name) for name in present}
+
+
+def _level(reading: Reading, name: str) -> MemoryLevel:
+    if not reading.keys(("capacity", "latency", "bandwidth"), name):
+        return MemoryLevel(0, 0.0, 0.0)
+    return MemoryLevel(
+        round(reading.quantity("data", name, "capacity")),
+        reading.quantity("time", name, "latency"),
+        reading.quantity("data/time", name, "bandwidth"),
+    )

@@ -1,0 +1,221 @@
+"""YAML files as plain values that remember where each key was written, and how two of them merge.
+
+Scalars follow the YAML 1.2 core schema, which PyYAML alone does not: an exponent makes a number also without a dot,
+and no, on and yes are text.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+KeyPath = tuple[str | int, ...]
+
+_INT = re.compile(r"[-+]?[0-9]+\Z|0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
+_SPECIAL = re.compile(r"([-+]?)\.(inf|Inf|INF)\Z|\.(nan|NaN|NAN)\Z")
+_WORDS: dict[str, Any] = {
+    "": None, "~": None, "null": None, "Null": None, "NULL": None,
+    "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something was written: a file with line and column (from 1), or a source such as the command line.
+
+    cited: numbers written here must say their kind and source (the files of hwmodels).
+    """
+
+    file: str
+    line: int = 0
+    column: int = 0
+    cited: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a document: where, under which dotted key, and what to write instead."""
+
+    place: Place
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        said = not self.key or f" {self.key}=" in str(self.place)
+        return f"{self.place}: {self.message}" if said else f"{self.place}: {self.key}: {self.message}"
+
+
+class DocumentError(ValueError):
+    """Everything wrong with a document; its text has one line a problem."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(dict.fromkeys(problems))
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def __reduce__(self) -> tuple[type, tuple[tuple[Problem, ...]]]:
+        return type(self), (self.problems,)
+
+
+@dataclass(frozen=True)
+class Document:
+    """Plain content (mappings, lists, scalars) and the place of each key path in it; () is the whole."""
+
+    content: Any
+    places: Mapping[KeyPath, Place] = field(default_factory=dict)
+
+    def place(self, path: KeyPath) -> Place:
+        """Where `path` was written; of the nearest enclosing key when it was not written at all."""
+        while path and path not in self.places:
+            path = path[:-1]
+        return self.places.get(path, Place("<mapping>"))
+
+    def at(self, *path: str | int) -> "Document":
+        """The part under `path`; its content is None where there is none."""
+        content = self.content
+        for key in path:
+            content = content.get(key) if isinstance(content, Mapping) else None
+        size = len(path)
+        inner = {p[size:]: place for p, place in self.places.items() if p[:size] == path}
+        return Document(content, inner or {(): self.place(path)})
+
+    def under(self, *path: str) -> "Document":
+        """This document moved below `path`: at(*path) of the answer is this document again."""
+        content, places = self.content, {path + p: place for p, place in self.places.items()}
+        for depth in range(len(path), 0, -1):
+            content = {path[depth - 1]: content}
+            places[path[: depth - 1]] = self.place(())
+        return Document(content, places)
+
+
+def dotted(path: Sequence[str | int]) -> str:
+    """A key path as people write it: cluster.node.nic, placement[3]."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".")
+
+
+def did_you_mean(word: object, legal: Iterable[str]) -> str:
+    """", did you mean 'dualpipe'?" with the nearest legal word, or "" when none is near."""
+    near = get_close_matches(str(word).lower(), list(legal), n=1, cutoff=0.6)
+    return f", did you mean {near[0]!r}?" if near else ""
+
+
+def unknown(word: object, what: str, legal: Iterable[str]) -> str:
+    """One line for a word that is none of `legal`: what was found, the nearest, and all that is legal."""
+    legal = sorted(legal)
+    return f"unknown {what} {word!r}{did_you_mean(word, legal) or ';'} legal: {', '.join(legal)}"
+
+
+def scalar(text: str) -> Any:
+    """The value of a plain YAML scalar by the 1.2 core schema."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INT.match(text):
+        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+    if _FLOAT.match(text):
+        return float(text)
+    if special := _SPECIAL.match(text):
+        return float("nan") if special[3] else float(special[1] + "inf")
+    return text
+
+
+def read(path: Path, shown: str = "", cited: bool = False) -> Document:
+    """The YAML document in `path`, called `shown` in messages. Raises DocumentError, also when it cannot be read."""
+    place = Place(shown or str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise DocumentError([Problem(place, "", "not a text file (UTF-8 expected)")]) from None
+    except OSError as error:
+        raise DocumentError([Problem(place, "", f"cannot be read: {error.strerror}")]) from None
+    return parse(text, place.file, cited)
+
+
+def parse(text: str, file: str, cited: bool = False) -> Document:
+    """The YAML document `text`, called `file` in messages. Raises DocumentError: syntax, duplicate keys, tags."""
+    import yaml
+
+    try:
+        node = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
+        raise DocumentError([Problem(place, "", f"not YAML: {error.problem or error.context}")]) from None
+    except yaml.YAMLError as error:
+        message = " ".join(str(getattr(error, "reason", error)).split())
+        raise DocumentError([Problem(Place(file), "", f"not YAML: {message}")]) from None
+    return _composed(node, file, cited)
+
+
+def _composed(node: Any, file: str, cited: bool) -> Document:
+    places: dict[KeyPath, Place] = {(): Place(file, 1, 1, cited)}
+    problems: list[Problem] = []
+    content = None if node is None else _value(node, (), (file, cited), places, problems, ())
+    if problems:
+        raise DocumentError(problems)
+    return Document(content, places)
+
+
+def _value(
+    node: Any, path: KeyPath, origin: tuple[str, bool], places: dict[KeyPath, Place], problems: list[Problem],
+    open_nodes: tuple[int, ...],
+) -> Any:  # fmt: skip
+    """Plain content of a PyYAML node; fills in places and problems on the way."""
+    place = _place(node, origin)
+    places.setdefault(path, place)
+    if not node.tag.startswith("tag:yaml.org,2002:"):
+        problems.append(Problem(place, dotted(path), f"tags such as {node.tag} mean nothing here; write a plain value"))
+    if node.id == "scalar":
+        return node.value if node.style else scalar(node.value)
+    if id(node) in open_nodes:
+        problems.append(Problem(place, dotted(path), "an alias contains itself"))
+        return None
+    rest = (origin, places, problems, (*open_nodes, id(node)))
+    if node.id == "sequence":
+        return [_value(item, (*path, index), *rest) for index, item in enumerate(node.value)]
+    return _mapping(node, path, *rest)
+
+
+def _mapping(
+    node: Any, path: KeyPath, origin: tuple[str, bool], places: dict[KeyPath, Place], problems: list[Problem],
+    open_nodes: tuple[int, ...],
+) -> dict[str, Any]:  # fmt: skip
+    content: dict[str, Any] = {}
+    for key, item in node.value:
+        name, place = (key.value if key.id == "scalar" else "?"), _place(key, origin)
+        inner = (*path, name)
+        if key.id != "scalar":
+            problems.append(Problem(place, dotted(path), "a key is a word"))
+        elif name in content:
+            problems.append(Problem(place, dotted(inner), f"written twice, first at line {places[inner].line}"))
+        else:
+            places[inner] = place
+            content[name] = _value(item, inner, origin, places, problems, open_nodes)
+    return content
+
+
+def _place(node: Any, origin: tuple[str, bool]) -> Place:
+    return Place(origin[0], node.start_mark.line + 1, node.start_mark.column + 1, origin[1])
+
+
+def merge(base: Document, change: Document) -> Document:
+    """`base` with the keys of `change`: mappings merge key by key, all else is replaced.
+
+    A figure ({value, kind, source}) is replaced whole: a new value must not inherit the old one's source.
+    """
+    if not (isinstance(base.content, Mapping) and isinstance(change.content, Mapping)) or "value" in change.content:
+        return change
+    content, places = dict(base.content), dict(base.places)
+    places[()] = change.place(())
+    for key in change.content:
+        old = base.at(key) if key in base.content else None
+        new = merge(old, change.at(key)) if old else change.at(key)
+        places = {path: place for path, place in places.items() if path[:1] != (key,)}
+        places |= {(key, *path): place for path, place in new.places.items()}
+        content[key] = new.content
+    return Document(content, places)

@@ -1,0 +1,248 @@
+"""The priced vocabulary: what a device can be asked to do, with its arithmetic and its memory traffic.
+
+Every operation is a value. `flop()` counts multiply and add as two; `bytes()` is the least traffic to and from HBM
+that the operation can do with. `kernels` is how many kernels are launched. Nothing here knows about time.
+"""
+
+from typing import NamedTuple
+
+from hwmodels.formats import E4M3, E4M3_ROWS, E5M6, PLAIN_BF16, PLAIN_E4M3, PLAIN_FP32, Layout
+
+
+class Gemm(NamedTuple):
+    """C[m,n] (+)= A[m,k] B[k,n]. `role`: fprop, dgrad, or wgrad (accumulates into FP32). `precision`: fp8 or bf16."""
+
+    m: int
+    n: int
+    k: int
+    role: str = "fprop"
+    precision: str = "fp8"
+    kernels: int = 1
+
+    def flop(self) -> float:
+        return 2.0 * self.m * self.n * self.k
+
+    def bytes(self) -> float:
+        operand = 1.0 if self.precision == "fp8" else 2.0
+        out = 8.0 if self.role == "wgrad" else 2.0  # FP32 read and written, or BF16 written
+        return operand * (self.m * self.k + self.k * self.n) + out * self.m * self.n
+
+
+class GroupedGemm(NamedTuple):
+    """`groups` GEMMs in one kernel, one a local expert; `rows` in all (each group padded to 128), weights [k,n] each."""
+
+    groups: int
+    rows: int
+    n: int
+    k: int
+    role: str = "fprop"
+    precision: str = "fp8"
+    kernels: int = 1
+
+    def flop(self) -> float:
+        return 2.0 * self.rows * self.n * self.k
+
+    def bytes(self) -> float:
+        operand = 1.0 if self.precision == "fp8" else 2.0
+        return operand * (self.rows * self.k + self.groups * self.k * self.n) + 2.0 * self.rows * self.n
+
+
+class Attention(NamedTuple):
+    """Exact attention of `batch` sequences of `sequence` tokens; queries and keys `qk` wide, values `v` wide, a head.
+
+    The backward kernel does five products: S again, dV, dP, dQ, dK (3 of width qk, 2 of width v).
+    """
+
+    direction: str
+    batch: int
+    heads: int
+    sequence: int
+    qk: int
+    v: int
+    causal: bool = True
+    kernels: int = 1
+
+    def flop(self) -> float:
+        widths = self.qk + self.v if self.direction == "forward" else 3 * self.qk + 2 * self.v
+        pairs = self.sequence * self.sequence / (2 if self.causal else 1)
+        return 2.0 * self.batch * self.heads * pairs * widths
+
+    def bytes(self) -> float:
+        rows = self.batch * self.sequence * self.heads
+        if self.direction == "forward":
+            return 2.0 * rows * (2 * self.qk + 2 * self.v)
+        return 2.0 * rows * (2 * self.qk + 3 * self.v) + 4.0 * rows * self.qk + 2.0 * rows * (self.qk + self.v)
+
+
+class Memory(NamedTuple):
+    """A memory-bound kernel: `rows` rows, each `read` bytes in and `write` bytes out. `kind` names its class."""
+
+    kind: str
+    rows: int
+    read: float
+    write: float
+    kernels: int = 1
+
+    def flop(self) -> float:
+        return 0.0
+
+    def bytes(self) -> float:
+        return self.rows * (self.read + self.write)
+
+
+class AllToAll(NamedTuple):
+    """One expert exchange of a rank: `tokens` rows of `row_bytes`, to `nodes` nodes and `ranks` ranks a token on average.
+
+    `direction`: dispatch or combine. `group`: ranks that take part; `group_nodes`: nodes they live on. `beside`: the
+    compute phases it runs beside in an overlapped pair (names a row of the communication table).
+    """
+
+    direction: str
+    beside: str
+    tokens: int
+    row_bytes: float
+    nodes: float
+    ranks: float
+    group: int
+    group_nodes: int
+    kernels: int = 2
+
+    def flop(self) -> float:
+        return 0.0
+
+    def bytes(self) -> float:
+        """Bytes that arrive at or leave this rank's memory (the larger of the two networks' share)."""
+        return self.tokens * self.ranks * self.row_bytes
+
+    def logical_bytes(self) -> float:
+        """What published bandwidths count: a row for each distinct node, the own node included."""
+        return self.tokens * self.nodes * self.row_bytes
+
+    def wire_bytes(self) -> float:
+        """What crosses this rank's NIC: the own node's share stays inside."""
+        return self.logical_bytes() * (1 - 1 / self.group_nodes)
+
+    def nvlink_bytes(self) -> float:
+        """What crosses NVLink at this rank: a row for each distinct rank, less those that are the same GPU index."""
+        per_node = self.group // self.group_nodes
+        return self.tokens * self.ranks * self.row_bytes * (1 - 1 / per_node)
+
+
+class Send(NamedTuple):
+    """A pipeline message of `size` bytes to a neighbour; `across`: leaves the node, leaves the leaf."""
+
+    size: float
+    leaves_node: bool
+    leaves_leaf: bool
+    kernels: int = 1
+
+    def flop(self) -> float:
+        return 0.0
+
+    def bytes(self) -> float:
+        return self.size
+
+
+class Collective(NamedTuple):
+    """Ring reduce-scatter, all-gather or all-reduce of `size` bytes (the whole vector) over `ranks` on `nodes` nodes."""
+
+    kind: str
+    size: float
+    ranks: int
+    nodes: int
+    kernels: int = 1
+
+    def flop(self) -> float:
+        return 0.0
+
+    def bytes(self) -> float:
+        """Bytes each rank sends."""
+        share = (self.ranks - 1) / self.ranks if self.ranks else 0.0
+        return self.size * share * (2 if self.kind == "all_reduce" else 1)
+
+
+class HostCopy(NamedTuple):
+    """A copy of `size` bytes between device and host memory over PCIe."""
+
+    size: float
+    kernels: int = 1
+
+    def flop(self) -> float:
+        return 0.0
+
+    def bytes(self) -> float:
+        return self.size
+
+
+Op = Gemm | GroupedGemm | Attention | Memory | AllToAll | Send | Collective | HostCopy
+
+
+def cast(rows: int, width: int, source: Layout = PLAIN_BF16, target: Layout = E4M3_ROWS) -> Memory:
+    """Quantise row-wise."""
+    return Memory("cast", rows, source.row_bytes(width), target.row_bytes(width))
+
+
+def cast_transpose(rows: int, width: int, source: Layout = PLAIN_BF16) -> Memory:
+    """Quantise to E4M3 in 128x1 tiles and transpose; an E4M3 source is dequantised on the way."""
+    kind = "recast_transpose" if source.element is E4M3 else "cast_transpose"
+    return Memory(kind, rows, source.row_bytes(width), E4M3_ROWS.row_bytes(width))
+
+
+def dequantize(rows: int, width: int, source: Layout = E4M3_ROWS) -> Memory:
+    kind = "dequantize_e5m6" if source.element is E5M6 else "dequantize"
+    return Memory(kind, rows, source.row_bytes(width), PLAIN_BF16.row_bytes(width))
+
+
+def store(rows: int, width: int, target: Layout) -> Memory:
+    """Keep an activation for the backward pass in a narrower format."""
+    kind = "store_e5m6" if target.element is E5M6 else "store"
+    return Memory(kind, rows, PLAIN_BF16.row_bytes(width), target.row_bytes(width))
+
+
+def norm(rows: int, width: int, reads: int = 1, writes: int = 1, direction: str = "forward") -> Memory:
+    """RMSNorm over `width`, with fused residual streams: `reads` and `writes` BF16 tensors."""
+    row = PLAIN_BF16.row_bytes(width)
+    return Memory(f"norm_{direction}", rows, reads * row, writes * row)
+
+
+def elementwise(rows: int, width: int, reads: int = 1, writes: int = 1) -> Memory:
+    row = PLAIN_BF16.row_bytes(width)
+    return Memory("elementwise", rows, reads * row, writes * row)
+
+
+def copy(rows: int, width: int, reads: int = 1) -> Memory:
+    """A strided copy; `reads=0` is a broadcast whose source stays in cache."""
+    row = PLAIN_BF16.row_bytes(width)
+    return Memory("copy" if reads else "broadcast", rows, reads * row, row)
+
+
+def rope(rows: int, width: int) -> Memory:
+    row = PLAIN_BF16.row_bytes(width)
+    return Memory("rope", rows, row, row)
+
+
+def transpose_weight(n: int, k: int, layout: Layout, groups: int = 1) -> Memory:
+    row = layout.element.bits / 8 * k
+    return Memory("weight_transpose", groups * n, row, row)
+
+
+def transpose_scales(rows: int, width: int) -> Memory:
+    row = PLAIN_FP32.row_bytes(width) / 128  # one FP32 scale a 1x128 tile
+    return Memory("scale_transpose", rows, row, row)
+
+
+def permute(tokens: int, rows: int, width: int, layout: Layout = PLAIN_E4M3) -> Memory:
+    """Copy `tokens` received rows to `rows` expert-ordered ones."""
+    row = layout.element.bits / 8 * width
+    return Memory("permute", rows, tokens * row / rows, row)
+
+
+def unpermute(tokens: int, rows: int, width: int) -> Memory:
+    """Reduce `rows` expert-ordered rows to one a received token."""
+    row = PLAIN_BF16.row_bytes(width)
+    return Memory("unpermute", rows, row, tokens * row / rows)
+
+
+def small(kind: str, rows: int = 1, row_bytes: float = 0.0, kernels: int = 1) -> Memory:
+    """Kernels too small to be limited by bandwidth (routing, index maps, finalisers)."""
+    return Memory(kind, rows, row_bytes / 2, row_bytes / 2, kernels)

@@ -1,0 +1,301 @@
+"""What an operation costs on a device, and how that price came about.
+
+The ladder: measured (this very shape) -> interpolated (between measured shapes, by a model of the kernel) -> held
+(beyond the measured range, utilisation held) -> transferred (from a sibling device or format, utilisation held) ->
+roofline (peaks and bandwidth alone) -> refused. Every price says its rung, its table and row, and its relative spread.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from hwmodels import tables as calibration
+from hwmodels.collectives import Wires, collective_seconds, exchange_seconds, host_seconds, send_seconds
+from hwmodels.device import Device
+from hwmodels.op import AllToAll, Attention, Collective, Gemm, GroupedGemm, HostCopy, Memory, Op, Send
+from hwmodels.tables import Tables, role_class
+from hwmodels.units import MICRO, NS_PER_S, US_NS, seconds_to_ns
+
+TILE = 128
+"""Output tile side of the FP8 GEMM kernels in the profile, and their K block."""
+SMALL_US = 20.0
+"""Kernels shorter than this are bound by latency; see the contention table."""
+RUNGS = ("measured", "interpolated", "held", "transferred", "roofline", "assumed")
+SPREAD = {"measured": 0.03, "interpolated": 0.05, "held": 0.10, "transferred": 0.15, "roofline": 0.40, "assumed": 0.50}
+"""Relative standard deviation of a price when its table gives none: repeats of one kernel differ by 3 % in the profile,
+the wave model's rms is 3 %, kind fits 5 to 10 %; the rest are judgements until a second device is measured."""
+LIKE = {"adam": "elementwise", "loss": "elementwise"}
+"""Memory-bound kinds that no table holds, and the kind whose rate they take."""
+
+
+class Price(NamedTuple):
+    """Nanoseconds alone and beside the other side (compute beside communication and the reverse); rung; source."""
+
+    ns: int
+    beside_ns: int
+    rung: str
+    source: str
+    spread: float
+    family: str
+
+
+class Refused(ValueError):
+    """An operation that this device cannot do or that nothing is known about."""
+
+
+def waves(m: float, n: float, sms: int) -> int:
+    """Rounds in which `sms` processors work through the 128 x 128 tiles of an [m, n] product."""
+    return -(-int(-(-m // TILE) * -(-n // TILE)) // sms)
+
+
+@dataclass(frozen=True)
+class Pricer:
+    """Prices for one device, the links around it, and a split of its SMs.
+
+    mode: measured (the whole ladder), fitted (kernel models only, no exact rows) or roofline.
+    """
+
+    device: Device
+    wires: Wires
+    comm_sms: int
+    mode: str = "measured"
+    known: dict[tuple[Op, bool], Price] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def compute_sms(self) -> int:
+        return self.device.sms - self.comm_sms
+
+    @property
+    def tables(self) -> Tables | None:
+        name = self.device.tables or self.device.sibling
+        return calibration.load(name) if name and self.mode != "roofline" else None
+
+    @property
+    def launch_gap_ns(self) -> int:
+        """Idle time between two kernels of a stream (1.99 us in the H800 profile, 899 boundaries)."""
+        name = self.device.tables or self.device.sibling or "h800"
+        return math.ceil(calibration.load(name).launch_gap_us * US_NS)
+
+    def price(self, op: Op, on_comm_sms: bool = False) -> Price:
+        """The price of `op`; `on_comm_sms`: launched on the communication stream, so beside compute it sees only its SMs.
+
+        Raises Refused.
+        """
+        key = (op, on_comm_sms)
+        if key not in self.known:
+            self.known[key] = self._price(op, on_comm_sms)
+        return self.known[key]
+
+    def _price(self, op: Op, on_comm_sms: bool) -> Price:
+        us, rung, source, spread = _RULES[type(op)](self, op)
+        family = contention_family(op, us)
+        ns = max(1, seconds_to_ns(us * MICRO))
+        slower = self._slow_down(op, family)
+        if on_comm_sms and isinstance(op, Memory):
+            slower = self.device.sms / self.comm_sms
+        return Price(ns, max(1, seconds_to_ns(us * MICRO * slower)), rung, source, spread, family)
+
+    def _slow_down(self, op: Op, family: str) -> float:
+        found = self.tables
+        if found is None:
+            return 1.0
+        if isinstance(op, AllToAll):
+            rows = found.exchanges
+            row = rows.get(op.beside)
+            return float(row["stretch"]) if row else 1.0
+        return float(found.contention[family]["factor"]) if family in found.contention else 1.0
+
+
+Quote = tuple[float, str, str, float]
+"""Microseconds, rung, source, relative spread."""
+
+
+def contention_family(op: Op, us: float) -> str:
+    """Class of the contention table an operation belongs to."""
+    if isinstance(op, AllToAll):
+        return "exchange"
+    if isinstance(op, Attention):
+        return "attention"
+    if isinstance(op, Gemm | GroupedGemm):
+        if op.precision != "fp8":
+            return "gemm_bf16"
+        return "wgrad" if op.role == "wgrad" else "gemm"
+    if not isinstance(op, Memory):
+        return "network"
+    if op.kernels > 1:
+        return "routing"
+    if us < SMALL_US:
+        return "small"
+    return "norm" if op.kind.startswith("norm") else "memory"
+
+
+# --- compute ----------------------------------------------------------------------------------------------------------
+
+
+def _peak(device: Device, precision: str) -> float:
+    if precision not in device.peak_flops:
+        legal = ", ".join(sorted(device.peak_flops))
+        raise Refused(f"{device.name} has no {precision} tensor cores; legal precisions: {legal}")
+    return device.peak_flops[precision]
+
+
+def _roofline(pricer: Pricer, op: Op, peak: float) -> Quote:
+    """Peak rate of the SMs compute may use, or HBM bandwidth, whichever takes longer."""
+    d = pricer.device
+    flops = op.flop() / (peak * pricer.compute_sms / d.sms) if peak else 0.0
+    seconds = max(flops, op.bytes() / d.hbm.bandwidth_bytes_per_s)
+    return seconds / MICRO, "roofline", f"{d.name}: peak and HBM bandwidth", SPREAD["roofline"]
+
+
+def _scaled(pricer: Pricer, found: Tables, quote: Quote, bound: str) -> Quote:
+    """A quote from another device's table (or for overridden hardware), utilisation held."""
+    d, ref = pricer.device, found.reference
+    if bound == "memory":
+        ratio = ref["hbm_bytes_per_s"] / d.hbm.bandwidth_bytes_per_s
+    else:
+        ratio = (ref["bf16_flops"] / ref["sms"]) / (d.peak_flops["bf16"] / d.sms)
+    if found.device == d.tables and abs(ratio - 1) < 1 / NS_PER_S:
+        return quote
+    us, rung, source, spread = quote
+    if rung in ("measured", "interpolated", "held"):
+        rung, spread = "transferred", max(spread, SPREAD["transferred"] / 3)
+    return us * ratio, rung, f"{source}, from {found.device} by {bound} rate", spread
+
+
+def _wave_us(found: Tables, m: float, n: float, k: float, role: str, sms: int) -> float:
+    fit = found.wave_fit[role]
+    return waves(m, n, sms) * (fit["a_us"] + fit["b_us"] * -(-k // TILE))
+
+
+def _gemm(pricer: Pricer, op: Gemm) -> Quote:
+    peak = _peak(pricer.device, op.precision)
+    found = pricer.tables
+    if found is None:
+        return _roofline(pricer, op, peak)
+    role = role_class(op.role)
+    row = found.exact.get(op._replace(role=role)) if pricer.mode == "measured" else None
+    if row:
+        here, there = (_wave_us(found, op.m, op.n, op.k, role, s) for s in (pricer.compute_sms, found.sms))
+        rung = "measured" if here == there else "interpolated"
+        return _scaled(pricer, found, (row["us"] * here / there, rung, _row(found, "gemm", row), SPREAD[rung]), "compute")
+    if op.precision != "fp8":
+        return _other_format(pricer, found, op, op.m)
+    us = _wave_us(found, op.m, op.n, op.k, role, pricer.compute_sms)
+    source = f"{found.device}/gemm.json: wave model, {role}"
+    return _scaled(pricer, found, (us, "interpolated", source, found.wave_fit[role]["rms"]), "compute")
+
+
+def _other_format(pricer: Pricer, found: Tables, op: Gemm | GroupedGemm, rows: float) -> Quote:
+    """A BF16 product takes the FP8 wave model's forward utilisation at half the peak."""
+    ref = found.reference
+    us = _wave_us(found, rows, op.n, op.k, "fprop", pricer.compute_sms) * ref["fp8_flops"] / ref["bf16_flops"]
+    source = f"{found.device}/gemm.json: wave model, FP8 utilisation held for {op.precision}"
+    return _scaled(pricer, found, (us, "transferred", source, SPREAD["transferred"]), "compute")
+
+
+def _grouped(pricer: Pricer, op: GroupedGemm) -> Quote:
+    peak = _peak(pricer.device, op.precision)
+    found = pricer.tables
+    if found is None:
+        return _roofline(pricer, op, peak)
+    if op.precision != "fp8":
+        return _other_format(pricer, found, op, op.rows)
+    role = role_class(op.role)
+    us = _wave_us(found, op.rows, op.n, op.k, role, pricer.compute_sms)
+    rows = found.grouped.get((op.n, op.k), []) if pricer.mode == "measured" else []
+    source, spread = f"{found.device}/gemm.json: wave model, {role}", found.wave_fit[role]["rms"]
+    if rows:
+        off = [r["us"] / _wave_us(found, r["rows"], op.n, op.k, role, found.sms) for r in rows]
+        us *= sum(off) / len(off)
+        spread = SPREAD["measured"]
+        source = f"{found.device}/gemm.json: wave model through {len(rows)} measured row counts of n{op.n} k{op.k}"
+    return _scaled(pricer, found, (us, "interpolated", source, spread), "compute")
+
+
+def _attention(pricer: Pricer, op: Attention) -> Quote:
+    """Utilisation of the measured kernel, held for other head counts and lengths."""
+    found = pricer.tables
+    if found is None:
+        return _roofline(pricer, op, _peak(pricer.device, "bf16"))
+    row = found.exact.get(op) if pricer.mode == "measured" else None
+    if row:
+        return _scaled(pricer, found, (row["us"], "measured", _row(found, "attention", row), SPREAD["measured"]), "compute")
+    row = found.attention[op.direction][0]
+    like = Attention(**{name: row[name] for name in Attention._fields})
+    rung = "interpolated" if op.flop() == like.flop() else "held"
+    quote = (row["us"] * op.flop() / like.flop(), rung, _row(found, "attention", row), SPREAD[rung])
+    return _scaled(pricer, found, quote, "compute")
+
+
+def _memory(pricer: Pricer, op: Memory) -> Quote:
+    found = pricer.tables
+    if found is None:
+        return _roofline(pricer, op, 0.0)
+    if pricer.mode == "measured":
+        row = found.exact.get(op)
+        if row:
+            quote = (row["us"], "measured", _row(found, "memory", row), SPREAD["measured"])
+            return _scaled(pricer, found, quote, "memory")
+        rows = calibration.near(found, op)
+        if rows:
+            return _scaled(pricer, found, _between(found, op, rows), "memory")
+    kind = op.kind if op.kind in found.memory_fit else LIKE.get(op.kind, "elementwise")
+    fit = found.memory_fit[kind]
+    us = fit["fixed_us"] * op.kernels ** (kind not in ("routing_forward", "routing_backward"))
+    us += op.bytes() / fit["bytes_per_s"] / MICRO if fit["bytes_per_s"] else 0.0
+    rung = "interpolated" if fit["low_bytes"] <= op.bytes() <= fit["high_bytes"] else "held"
+    rung = rung if kind == op.kind else "transferred"
+    source = f"{found.device}/memory.json: rate of {kind}"
+    return _scaled(pricer, found, (us, rung, source, max(fit["rms"], SPREAD[rung])), "memory")
+
+
+def _between(found: Tables, op: Memory, rows: list[dict[str, Any]]) -> Quote:
+    """The same kernel on another number of rows: fixed cost of its kind, and the mean rate of the measured ones."""
+    fixed = min(found.memory_fit[op.kind]["fixed_us"], min(r["us"] for r in rows) / 2)
+    rates = [(r["us"] - fixed) / (r["rows"] * (r["read"] + r["write"])) for r in rows]
+    us = fixed + op.bytes() * sum(rates) / len(rates)
+    counts = [r["rows"] for r in rows]
+    rung = "interpolated" if min(counts) / 2 <= op.rows <= 2 * max(counts) else "held"
+    source = f"{found.device}/memory.json: {op.kind} at {len(rows)} row counts ({', '.join(rows[0]['names'])})"
+    return us, rung, source, SPREAD["measured"] if rung == "interpolated" else SPREAD["held"]
+
+
+def _row(found: Tables, table: str, row: dict[str, Any]) -> str:
+    return f"{found.device}/{table}.json: {', '.join(row['names'])} ({row['samples']} samples)"
+
+
+# --- communication ----------------------------------------------------------------------------------------------------
+
+
+def _published(seconds: float, source: str) -> Quote:
+    return seconds / MICRO, "roofline", source, SPREAD["measured"] * 3
+
+
+def _exchange(pricer: Pricer, op: AllToAll) -> Quote:
+    seconds = exchange_seconds(op, pricer.wires, pricer.comm_sms)
+    found = pricer.tables
+    known = found is not None and op.beside in found.exchanges
+    source = "largest port load over effective bandwidth"
+    if known and found is not None:
+        source += f", stretch beside compute from {found.device}/exchange.json: {op.beside}"
+        return seconds / MICRO, "interpolated", source, SPREAD["held"]
+    return _published(seconds, source)
+
+
+def _send(pricer: Pricer, op: Send) -> Quote:
+    return _published(send_seconds(op, pricer.wires), "bytes over effective bandwidth, plus latency")
+
+
+def _collective(pricer: Pricer, op: Collective) -> Quote:
+    return _published(collective_seconds(op, pricer.wires), "ring over effective bandwidth, plus a hop latency a step")
+
+
+def _host(pricer: Pricer, op: HostCopy) -> Quote:
+    return _published(host_seconds(op, pricer.wires), "bytes over effective PCIe bandwidth")
+
+
+_RULES: dict[type, Callable[[Pricer, Any], Quote]] = {
+    Gemm: _gemm, GroupedGemm: _grouped, Attention: _attention, Memory: _memory, AllToAll: _exchange, Send: _send,
+    Collective: _collective, HostCopy: _host,
+}  # fmt: skip

@@ -1,0 +1,85 @@
+"""Calibration tables: measured kernels by device, with the machine they were measured on.
+
+A table folder holds gemm, memory, attention, exchange and contention as JSON, written by `python -m numerics calibrate`.
+Times are microseconds of the kernel alone; `reference` gives the device the times belong to.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hwmodels.op import Attention, Gemm, GroupedGemm, Memory
+
+FOLDER = Path(__file__).parent / "tables"
+NEAR = 0.06
+"""Memory-bound rows whose bytes per row differ by less than this are the same operation on another row count."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Everything measured on one device, indexed for look-up.
+
+    exact: operation -> row.  grouped: (n, k) -> rows.  kinds: kind -> rows of memory-bound kernels.
+    """
+
+    device: str
+    source: str
+    sms: int
+    reference: dict[str, float]
+    exact: dict[Any, dict[str, Any]]
+    grouped: dict[tuple[int, int], list[dict[str, Any]]]
+    kinds: dict[str, list[dict[str, Any]]]
+    attention: dict[str, list[dict[str, Any]]]
+    wave_fit: dict[str, dict[str, float]]
+    memory_fit: dict[str, dict[str, float]]
+    exchanges: dict[str, dict[str, Any]]
+    contention: dict[str, dict[str, Any]]
+    launch_gap_us: float
+
+
+@cache
+def load(device: str) -> Tables:
+    """The tables of `device`. Raises FileNotFoundError when it has none."""
+    found = {p.stem: json.loads(p.read_text()) for p in sorted((FOLDER / device).glob("*.json"))}
+    if not found:
+        raise FileNotFoundError(f"hwmodels/tables/{device} holds no tables")
+    gemm, memory, attention = found["gemm"], found["memory"], found["attention"]
+    exact: dict[Any, dict[str, Any]] = {}
+    groups: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for row in gemm["rows"]:
+        if row["op"] == "gemm":
+            exact[Gemm(row["m"], row["n"], row["k"], role_class(row["role"]), row["precision"])] = row
+        else:
+            groups.setdefault((row["n"], row["k"]), []).append(row)
+            exact[_grouped(row)] = row
+    for row in memory["rows"]:
+        kinds.setdefault(row["kind"], []).append(row)
+        exact[Memory(row["kind"], row["rows"], row["read"], row["write"], row["kernels"])] = row
+    by_direction: dict[str, list[dict[str, Any]]] = {}
+    for row in attention["rows"]:
+        by_direction.setdefault(row["direction"], []).append(row)
+        exact[Attention(**{name: row[name] for name in Attention._fields})] = row
+    return Tables(
+        device, gemm["source"], gemm["sms"], gemm["reference"], exact, groups, kinds, by_direction, gemm["fit"],
+        memory["fit"], {r["beside"]: r for r in found["exchange"]["rows"]},
+        {r["class"]: r for r in found["contention"]["rows"]}, found["contention"]["launch_gap_us"],
+    )  # fmt: skip
+
+
+def _grouped(row: dict[str, Any]) -> GroupedGemm:
+    return GroupedGemm(row["groups"], row["rows"], row["n"], row["k"], role_class(row["role"]), row["precision"])
+
+
+def role_class(role: str) -> str:
+    """Forward and input-gradient products cost alike; weight gradients accumulate into FP32 and do not."""
+    return "wgrad" if role == "wgrad" else "fprop"
+
+
+def near(tables: Tables, op: Memory) -> list[dict[str, Any]]:
+    """Rows of the same kind and nearly the same bytes a row, at any row count."""
+    size = op.read + op.write
+    rows = tables.kinds.get(op.kind, [])
+    return [r for r in rows if r["kernels"] == op.kernels and abs(r["read"] + r["write"] - size) <= NEAR * size]

@@ -1,0 +1,163 @@
+"""The one place with scale factors: SI prefixes, bytes, seconds, and text such as "50 GB/s" both ways.
+
+Times inside the simulator are integer nanoseconds and sizes integer bytes; everything else is SI (seconds, bytes,
+bytes/s, FLOP/s, Hz, USD). B is a byte and b a bit; GB is 10^9 bytes and GiB 2^30 (IEC 80000-13).
+"""
+
+import math
+import re
+from difflib import get_close_matches
+from functools import cache
+
+KILO = 1_000
+MEGA = 1_000_000
+GIGA = 1_000_000_000
+TERA = 1_000_000_000_000
+PETA = 1_000_000_000_000_000
+
+PERCENT = 1e-2
+MILLI = 1e-3
+MICRO = 1e-6
+NANO = 1e-9
+
+KB, MB, GB, TB, PB = KILO, MEGA, GIGA, TERA, PETA
+KIB, MIB, GIB, TIB, PIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40, 1 << 50
+BITS_PER_BYTE = 8
+
+NS_PER_S = 1_000_000_000
+US_NS = 1_000
+MS_NS = 1_000_000
+S_NS = NS_PER_S
+MS_PER_S = 1_000
+US_PER_S = 1_000_000
+
+SECONDS_PER_MINUTE = 60
+SECONDS_PER_HOUR = 3_600
+SECONDS_PER_DAY = 86_400
+
+ROUNDING_SLACK = 2.0**-50
+"""Part of a time that float arithmetic may have added (a few units in the last place) and rounding up must ignore."""
+
+EXAMPLES = {
+    "data": "80 GB",
+    "time": "2.8 us",
+    "data/time": "50 GB/s",
+    "FLOP/time": "989 TFLOP/s",
+    "frequency": "1.83 GHz",
+    "money": "2 USD",
+    "money/time": "2 USD/h",
+    "ratio": "80 %",
+}
+"""The dimensions that `parse` knows, each with a text that is right."""
+
+_PREFIXES = {"": 1, "k": KILO, "K": KILO, "M": MEGA, "G": GIGA, "T": TERA, "P": PETA}
+_BINARY = {"Ki": KIB, "Mi": MIB, "Gi": GIB, "Ti": TIB, "Pi": PIB}
+_TIMES = {
+    "ns": NANO, "us": MICRO, "µs": MICRO, "μs": MICRO, "ms": MILLI, "s": 1.0,
+    "min": SECONDS_PER_MINUTE, "h": SECONDS_PER_HOUR, "day": SECONDS_PER_DAY, "days": SECONDS_PER_DAY,
+}  # fmt: skip
+_PRINTED = {
+    "data": ("B", "kB", "MB", "GB", "TB", "PB"),
+    "data/time": ("B/s", "kB/s", "MB/s", "GB/s", "TB/s", "PB/s"),
+    "FLOP/time": ("FLOP/s", "kFLOP/s", "MFLOP/s", "GFLOP/s", "TFLOP/s", "PFLOP/s"),
+    "frequency": ("Hz", "kHz", "MHz", "GHz"),
+    "time": ("ns", "us", "ms", "s"),
+    "money": ("USD",),
+    "money/time": ("USD/h",),
+    "ratio": ("%",),
+}
+_NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\s*\Z")
+
+
+class UnitError(ValueError):
+    """A quantity that cannot be read; its text is one line that says what to write instead."""
+
+
+def seconds_to_ns(seconds: float) -> int:
+    """Whole nanoseconds of a duration in seconds, rounded up (times round up once, when they are made)."""
+    if not seconds >= 0 or math.isinf(seconds):
+        raise ValueError(f"a duration is a finite number of seconds, 0 or more; got {seconds!r}")
+    ns = seconds * NS_PER_S
+    return math.ceil(ns - ns * ROUNDING_SLACK)
+
+
+def ns_to_seconds(ns: float) -> float:
+    """Seconds of a time in nanoseconds, rounded to the nearest float."""
+    return ns / NS_PER_S
+
+
+@cache
+def units() -> dict[str, tuple[str, float]]:
+    """Every unit that `parse` reads: its name -> (dimension, SI value of one)."""
+    data = {p + "B": float(v) for p, v in (_PREFIXES | _BINARY).items()}
+    data |= {p + b: v / BITS_PER_BYTE for p, v in (_PREFIXES | _BINARY).items() for b in ("b", "bit")}
+    table = {name: ("data", value) for name, value in data.items()}
+    table |= {f"{name}/s": ("data/time", value) for name, value in data.items()}
+    table |= {name: ("time", value) for name, value in _TIMES.items()}
+    table |= {p + "FLOP/s": ("FLOP/time", float(v)) for p, v in _PREFIXES.items()}
+    table |= {p + "Hz": ("frequency", float(v)) for p, v in _PREFIXES.items()}
+    table |= {"USD": ("money", 1.0), "%": ("ratio", PERCENT)}
+    return table | {f"USD/{t}": ("money/time", 1 / _TIMES[t]) for t in ("s", "h", "day")}
+
+
+def parse(text: str | int | float, dimension: str) -> float:
+    """The SI value of `text`, a number with a unit of `dimension` (a key of EXAMPLES).
+
+    A bare number is an error unless it is 0 or a ratio. Raises UnitError with one line.
+    """
+    example = EXAMPLES[dimension]
+    if isinstance(text, bool) or not isinstance(text, str | int | float):
+        raise UnitError(f'{text!r} is not a quantity, expected {dimension} (e.g. "{example}")')
+    found = _NUMBER.match(str(text))
+    if found is None:
+        raise UnitError(f'{str(text)!r} is not a number with a unit, expected {dimension} (e.g. "{example}")')
+    number, unit = float(found[1]), found[2]
+    value = number * _factor(found[1], unit, str(text).strip(), dimension)
+    if math.isinf(value):
+        raise UnitError(f"{str(text)!r} is too large")
+    if value < 0:
+        raise UnitError(f'{str(text)!r} is below zero, expected {dimension} (e.g. "{example}")')
+    return value
+
+
+def _factor(number: str, unit: str, text: str, dimension: str) -> float:
+    """What one `unit` is worth in SI, or UnitError when it is missing, unknown or of another dimension."""
+    if not unit:
+        if float(number) == 0 or dimension == "ratio":
+            return 1.0
+        raise UnitError(f'number {number} needs a unit, e.g. "{number} {EXAMPLES[dimension].split()[-1]}"')
+    if unit not in units():
+        raise UnitError(f"unknown unit {unit!r}{_nearest(unit, dimension)}")
+    found, factor = units()[unit]
+    if found != dimension:
+        raise UnitError(f'{text!r} is {found}, expected {dimension} (e.g. "{EXAMPLES[dimension]}")')
+    return factor
+
+
+def _nearest(unit: str, dimension: str) -> str:
+    """", did you mean 'GB/s'?" with the likeliest legal unit, those of the expected dimension first."""
+    same = [name for name, (found, _) in units().items() if found == dimension]
+    for names in (same, list(units())):
+        folded = [name for name in names if name.lower() == unit.lower()]
+        if near := folded or get_close_matches(unit.replace("ps", "/s"), names, n=1, cutoff=0.6):
+            return f", did you mean {near[0]!r}?"
+    return f"; units of {dimension} are like {EXAMPLES[dimension].split()[-1]!r}"
+
+
+def format_quantity(value: float, dimension: str) -> str:
+    """`value` (SI) as people write it, in four digits: "50 GB/s", "129.0 ms", "80 GB", "12.5 %"."""
+    names = _PRINTED[dimension]
+    scaled = _scaled(value, dimension)
+    step = 0
+    while step + 1 < len(names) and abs(scaled) >= KILO - 0.05:
+        scaled, step = scaled / KILO, step + 1
+    if dimension != "time" or not value:
+        return f"{scaled:.4g} {names[step]}"
+    digits = max(0, 3 - int(math.log10(max(abs(scaled), 1.0))))
+    return f"{scaled:.{digits}f} {names[step]}"
+
+
+def _scaled(value: float, dimension: str) -> float:
+    """`value` in the smallest unit that is printed for `dimension`."""
+    smallest = {"time": NS_PER_S, "ratio": 1 / PERCENT, "money/time": SECONDS_PER_HOUR}
+    return value * smallest.get(dimension, 1)

@@ -1,0 +1,1 @@
+"""Real FP8 numerics and the calibration of costs; torch and triton live only here, and only where a kernel runs."""

@@ -1,0 +1,131 @@
+"""Chrome traces, one file a rank: they open in Perfetto, and HolisticTraceAnalysis (HTA) 0.5 reads them.
+
+What HTA asks for, and what shapes this file: `"rank": N` with a space after the colon (it is found by a regular
+expression); integer microseconds; kernels with `cat` "kernel" and `args.stream`; names of collectives that match
+`^nccl.*Kernel` and of copies that match `^Memcpy`; a `ProfilerStep#0` with a launch event per kernel that shares its
+correlation id, and an empty last step because HTA drops the last one. Spans of a lane follow one another, so a
+thread per lane nests.
+"""
+
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from hwmodels.units import US_NS
+from sim.trace import LANES, Column, Trace
+
+FIRST_CORRELATION = 1 << 24
+"""Smaller ids are downcast by HTA 0.5 to a type that pandas 3 then refuses to fill with -1."""
+
+COLLECTIVE_LANES = (LANES.index("communication"), LANES.index("network"))
+COPY_LANE = LANES.index("host")
+HOST_PID_OFFSET = 100_000
+"""Process ids of host sides start here, out of the way of those of the ranks."""
+
+HOST_THREAD = 1
+CHUNK_ROWS = 8_192
+GZIP = 16 + zlib.MAX_WBITS
+"""Window bits that make zlib write a gzip header, with no time stamp in it: same trace, same bytes."""
+
+
+def write(spans: Trace, folder: Path) -> list[Path]:
+    """Write `rank<NNNN>.json.gz` into `folder` for every rank in `spans`, and say which files."""
+    ranks = np.unique(spans.rank).tolist()
+    written = []
+    for rank in ranks:
+        path = folder / f"rank{rank:04d}.json.gz"
+        squeeze = zlib.compressobj(1, zlib.DEFLATED, GZIP)
+        with path.open("wb") as file:
+            for text in events(spans.of_rank(rank), rank, len(ranks)):
+                file.write(squeeze.compress(text.encode()))
+            file.write(squeeze.flush())
+        written.append(path)
+    return written
+
+
+def events(spans: Trace, rank: int, ranks: int) -> Iterator[str]:
+    """The text of one rank's file, in pieces. `spans` holds that rank's rows; `ranks` is the world's size."""
+    starts, ends = spans.start // US_NS, spans.end // US_NS
+    keep = ends > starts
+    spans, starts, durations = spans.where(keep), starts[keep], (ends - starts)[keep]
+    host = HOST_PID_OFFSET + rank
+    yield f'{{"schemaVersion": 1, "distributedInfo": {{"rank": {rank}, "world_size": {ranks}}},\n"traceEvents": [\n'
+    yield _names(rank, host, np.unique(spans.lane).tolist())
+    which, middles = _middles(spans, rank)
+    launch = f'{{"ph":"X","cat":"cuda_runtime","name":"cudaLaunchKernel","pid":{host},"tid":{HOST_THREAD},"dur":1,"ts":'
+    columns = zip(starts.tolist(), durations.tolist(), which.tolist(), spans.micro_batch.tolist(), strict=True)
+    rows = (
+        f'{middles[m]}{micro_batch},"correlation":{c}}},"ts":{ts},"dur":{duration}}},\n'
+        f'{launch}{ts},"args":{{"correlation":{c}}}}},\n'
+        for c, (ts, duration, m, micro_batch) in enumerate(columns, FIRST_CORRELATION)
+    )
+    yield from _chunks(rows)
+    yield _profiler_steps(host, int((starts + durations).max()) + 1 if len(starts) else 1)
+
+
+def span_name(label: str, lane: int) -> str:
+    """The name of a span of `lane` in the trace: HTA tells collectives and copies from kernels by their names."""
+    if lane in COLLECTIVE_LANES:
+        return f"ncclDevKernel_{label}"
+    return f"Memcpy {label}" if lane == COPY_LANE else label
+
+
+def stream(lane: int) -> int:
+    """The CUDA stream (and thread id) that stands for a lane; 0 would be the default stream."""
+    return lane + 1
+
+
+def _chunks(rows: Iterator[str]) -> Iterator[str]:
+    """Rows glued together CHUNK_ROWS at a time: bounded memory, few calls into zlib."""
+    while chunk := "".join(row for _, row in zip(range(CHUNK_ROWS), rows, strict=False)):
+        yield chunk
+
+
+def _middles(spans: Trace, rank: int) -> tuple[Column, list[str]]:
+    """The part of an event that many rows share, once each, and for every row which of them it has."""
+    columns = (spans.label, spans.lane, spans.layer, spans.price, spans.stage)
+    key = np.zeros(len(spans), dtype=np.int64)
+    for column in columns:
+        key = key * (int(column.max(initial=0)) + 2) + column + 1
+    _, first, which = np.unique(key, return_index=True, return_inverse=True)
+    return which, [_middle(spans, rank, *row) for row in np.stack(columns, 1)[first].tolist()]
+
+
+def _middle(spans: Trace, rank: int, label: int, lane: int, layer: int, price: int, stage: int) -> str:
+    """An event up to its micro-batch."""
+    name = json.dumps(span_name(spans.labels[label], lane))
+    source = json.dumps(spans.prices[price] if price >= 0 else "")
+    return (
+        f'{{"ph":"X","cat":"kernel","name":{name},"pid":{rank},"tid":{stream(lane)},"args":{{'
+        f'"stream":{stream(lane)},"stage":{stage},"layer":{layer},"price":{source},"micro_batch":'
+    )
+
+
+def _names(rank: int, host: int, lanes: list[int]) -> str:
+    """Metadata: what the processes and threads are called, and their order."""
+    rows = [
+        _meta("process_name", rank, 0, "name", f"rank {rank}"),
+        _meta("process_name", host, 0, "name", f"rank {rank} host"),
+        _meta("process_sort_index", rank, 0, "sort_index", rank),
+        _meta("process_sort_index", host, 0, "sort_index", host),
+        _meta("thread_name", host, HOST_THREAD, "name", "launches"),
+        *(_meta("thread_name", rank, stream(lane), "name", LANES[lane]) for lane in lanes),
+        *(_meta("thread_sort_index", rank, stream(lane), "sort_index", lane) for lane in lanes),
+    ]
+    return "".join(row + ",\n" for row in rows)
+
+
+def _meta(kind: str, pid: int, tid: int, key: str, value: str | int) -> str:
+    return json.dumps({"ph": "M", "name": kind, "pid": pid, "tid": tid, "args": {key: value}})
+
+
+def _profiler_steps(host: int, end_us: int) -> str:
+    """The step as a profiler would mark it, and the empty one after it."""
+    head = f'{{"ph":"X","cat":"user_annotation","pid":{host},"tid":{HOST_THREAD}'
+    return (
+        f'{head},"name":"ProfilerStep#0","ts":0,"dur":{end_us}}},\n'
+        f'{head},"name":"ProfilerStep#1","ts":{end_us},"dur":1}}\n]}}\n'
+    )

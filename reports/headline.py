@@ -1,0 +1,79 @@
+"""The few figures that answer the question, in words: shared by the page and the terminal."""
+
+from typing import Any, NamedTuple
+
+from hwmodels.units import GIGA, PERCENT, TERA, format_quantity
+from sim.result import Result
+
+BILLION = GIGA
+TRILLION = TERA
+
+
+class Figure(NamedTuple):
+    """One figure of the headline: what it is, its value as text, and a remark that may be empty."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+def figures(result: Result) -> list[Figure]:
+    """The headline of a run; figures that the run does not have (chunk times alone) are left out."""
+    summary = result.summary
+    found = [Figure("Step time", seconds(summary["step_time_s"]))]
+    found += _throughput(summary) + _rates(summary)
+    if summary.get("bubble_fraction") is not None:
+        found.append(Figure("Bubble", percent(summary["bubble_fraction"]), "idle, mean of ranks"))
+    if summary.get("exposed_communication_s") is not None:
+        found.append(_exposed(summary))
+    return found + _memory(result)
+
+
+def seconds(value: float) -> str:
+    """A time in seconds as text, e.g. "129.0 ms"."""
+    return format_quantity(value, "time").replace("us", "µs")
+
+
+def percent(value: float) -> str:
+    """A fraction as text, e.g. "12.3 %"."""
+    return f"{value / PERCENT:.1f} %"
+
+
+def _throughput(summary: dict[str, Any]) -> list[Figure]:
+    found = []
+    if summary.get("tokens_per_day") is not None:
+        tokens = summary["tokens_per_day"]
+        scale, word = (TRILLION, "trillion") if tokens >= TRILLION else (BILLION, "billion")
+        found.append(Figure("Tokens a day", f"{tokens / scale:.4g}", word))
+    if summary.get("gpu_hours_per_trillion_tokens") is not None:
+        hours = f"{summary['gpu_hours_per_trillion_tokens']:,.0f}"
+        found.append(Figure("GPU-hours", hours, "per trillion tokens"))
+    return found
+
+
+def _rates(summary: dict[str, Any]) -> list[Figure]:
+    found = []
+    if rates := summary.get("tflops_per_gpu"):
+        found.append(_pair("TFLOP/s, causal", rates, "{:.0f}".format))
+    if rates := summary.get("mfu"):
+        found.append(_pair("MFU, causal", rates, percent))
+    return found
+
+
+def _pair(name: str, rates: dict[str, float], text: Any) -> Figure:
+    """A rate that counts causal attention, with the one that counts all of it as a remark."""
+    return Figure(name, text(rates["causal"]), f"{text(rates['non_causal'])} non-causal")
+
+
+def _exposed(summary: dict[str, Any]) -> Figure:
+    hidden = summary.get("overlap_fraction")
+    note = "" if hidden is None else f"{percent(hidden)} is hidden"
+    return Figure("Exposed comm.", seconds(summary["exposed_communication_s"]), note)
+
+
+def _memory(result: Result) -> list[Figure]:
+    if not result.memory:
+        return []
+    worst = max(result.memory, key=lambda curve: curve.peak_bytes)
+    room = format_quantity(worst.capacity_bytes, "data")
+    return [Figure("Peak memory", format_quantity(worst.peak_bytes, "data"), f"of {room}, on rank {worst.rank}")]

@@ -1,0 +1,102 @@
+"""report.html: one page that holds everything it needs, and may fetch nothing."""
+
+import json
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from hwmodels import units
+from reports import headline, memory, pair, phases, prices, stages, timeline, waterfall
+from reports.columns import script_json
+from reports.palette import INK, MUTED
+from reports.section import Section, details
+from sim.result import Result
+
+ASSETS = Path(__file__).with_name("assets")
+SCRIPTS = ("page.js", "timeline.js", "pair.js", "memory.js", "charts.js")
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
+"""What the browser may load: nothing that is not in the page."""
+
+SCALES = {
+    "time": [["s", 1.0], ["ms", units.MILLI], ["µs", units.MICRO], ["ns", units.NANO]],
+    "data": [["GB", units.GB], ["MB", units.MB], ["kB", units.KB], ["B", 1]],
+}
+"""How the scripts print quantities: units with their SI values, the largest first."""
+
+
+def render(result: Result) -> str:
+    """The page of a run, as HTML text. Parts that the run has no data for are left out."""
+    makers = (timeline, pair, memory, waterfall, phases, stages, prices)
+    parts = [made for made in (maker.section(result) for maker in makers) if made]
+    parts.append(_scenario(result))
+    data = {part.key: part.data for part in parts if part.data is not None}
+    data["page"] = {"scales": SCALES, "ink": INK, "muted": MUTED}
+    title = escape(str(result.summary.get("scenario") or result.scenario.get("name") or "A run"))
+    return "\n".join((
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">',
+        f"<title>{title} · Trainyard</title>\n<style>\n{_asset('page.css')}</style>\n</head>\n<body>",
+        _header(result, title, parts),
+        f"<main>\n{''.join(map(_section, parts))}</main>",
+        '<footer>Trainyard. Simulated, not measured; every figure carries the sources listed above.</footer>',
+        f'<script type="application/json" id="data">{script_json(data)}</script>',
+        f"<script>{_plotly()}</script>",
+        *(f"<script>\n{_asset(name)}</script>" for name in SCRIPTS),
+        "<script>start();</script>\n</body>\n</html>\n",
+    ))  # fmt: skip
+
+
+def _header(result: Result, title: str, parts: list[Section]) -> str:
+    fits, why_not = result.feasible
+    shown = headline.figures(result)
+    figures = "".join(
+        f"<div><dt>{escape(f.name)}</dt><dd>{escape(f.value)}</dd><dd class='note'>{escape(f.note)}</dd></div>"
+        for f in shown
+    )
+    links = "".join(f'<a href="#{part.key}">{escape(part.title)}</a>' for part in parts)
+    alarm = "" if fits else f'<p class="alarm" role="alert">{escape(why_not)}</p>'
+    return (
+        f'<header><p class="brand">Trainyard</p><h1>{title}</h1><p class="sub">{escape(setting(result))}</p>{alarm}\n'
+        f'<dl class="figures" style="--all:{len(shown)};--half:{-(-len(shown) // 2)}">{figures}</dl></header>\n'
+        f'<nav aria-label="Parts of this page">{links}</nav>'
+    )
+
+
+def setting(result: Result) -> str:
+    """The scenario in a line: schedule, layout, detail, and the start of its hash."""
+    scenario = result.scenario
+    schedule: Any = scenario.get("schedule")
+    name = schedule.get("name") if isinstance(schedule, dict) else schedule
+    words = [f"schedule {name}"] if name else []
+    if isinstance(layout := scenario.get("parallel"), dict):
+        words += [f"{key} {value}" for key, value in layout.items() if isinstance(value, int) and value > 1]
+    words += [f"{key} {scenario[key]}" for key in ("precision", "detail") if key in scenario]
+    if text := result.summary.get("scenario_hash"):
+        words.append(f"scenario {str(text)[:12]}")
+    return " · ".join(words)
+
+
+def _section(part: Section) -> str:
+    return (
+        f'<section id="{part.key}"><h2>{escape(part.title)}</h2>'
+        f"{f'<p class=lead>{part.lead}</p>' if part.lead else ''}{part.body}</section>\n"
+    )
+
+
+def _scenario(result: Result) -> Section:
+    """The resolved scenario, folded away."""
+    text = json.dumps(result.scenario, indent=2, ensure_ascii=False, default=str)
+    body = details("Show every key as it was resolved", f"<pre>{escape(text)}</pre>")
+    return Section("scenario", "The scenario", "", body)
+
+
+def _asset(name: str) -> str:
+    return (ASSETS / name).read_text(encoding="utf-8")
+
+
+def _plotly() -> str:
+    """The text of plotly.js as the plotly package ships it."""
+    from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
+
+    return str(get_plotlyjs())

@@ -1,0 +1,69 @@
+"""Where the prices come from: the share of time by kind of price, and every source in a sentence."""
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from hwmodels.units import ns_to_seconds
+from reports.headline import percent, seconds
+from reports.palette import PARTS
+from reports.section import Section, details, legend, table
+from sim.result import Result
+
+NAMED_SHARE = 0.12
+"""A piece narrower than this has no room for its name; the legend and its hover have it."""
+
+LEAD = "Share of compute and communication time by how its price came about."
+
+
+def section(result: Result) -> Section | None:
+    """The shares and sources of `result`, or None when the run does not say."""
+    groups = shares(result.summary)
+    if not groups:
+        return None
+    kinds = list(dict.fromkeys(kind for group in groups.values() for kind in group))
+    colours = {kind: PARTS[i % len(PARTS)] for i, kind in enumerate(kinds)}
+    strips = "".join(_strip(name, group, colours) for name, group in groups.items())
+    sources = source_rows(result)
+    fold = details(f"Sources ({len(sources)})", table(("Price", "Time", "Source"), sources, (0, 2))) if sources else ""
+    return Section("prices", "How sure the prices are", LEAD, legend(_named(groups, colours)) + strips + fold)
+
+
+def shares(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Shares by kind of price, largest first, in named groups: one called "" when the summary does not group them."""
+    found = summary.get("price_shares") or {}
+    flat = {kind: share for kind, share in found.items() if isinstance(share, int | float)}
+    groups = ({"": flat} if flat else {}) | {n: dict(g) for n, g in found.items() if isinstance(g, Mapping)}
+    return {name: dict(sorted(group.items(), key=lambda item: -item[1])) for name, group in groups.items() if group}
+
+
+def source_rows(result: Result) -> list[list[str]]:
+    """Every price of the spans with the time it accounts for (summed over ranks and lanes) and its sentence."""
+    spans = result.spans
+    keep = spans.price >= 0
+    time = np.bincount(spans.price[keep], (spans.end - spans.start)[keep], len(spans.prices))
+    used = dict(zip(spans.prices, time.tolist(), strict=True))
+    names = sorted({*used, *result.price_sources}, key=lambda name: -used.get(name, 0.0))
+    return [
+        [escape(n), seconds(ns_to_seconds(used[n])) if used.get(n) else "", escape(result.price_sources.get(n, ""))]
+        for n in names
+    ]
+
+
+def _named(groups: Mapping[str, Mapping[str, float]], colours: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Legend entries; with their shares when there is but one group."""
+    only = next(iter(groups.values())) if len(groups) == 1 else {}
+    return [(f"{kind} {percent(only[kind])}" if kind in only else kind, colour) for kind, colour in colours.items()]
+
+
+def _strip(name: str, group: Mapping[str, float], colours: Mapping[str, str]) -> str:
+    """One bar cut by kind of price."""
+    pieces = "".join(
+        f'<span style="flex:{share:.6f};background:{colours[kind]}" title="{escape(kind)}: {percent(share)}">'
+        f"{f'<em>{escape(kind)} {percent(share)}</em>' if share > NAMED_SHARE else ''}</span>"
+        for kind, share in group.items() if share > 0
+    )  # fmt: skip
+    title = f"<h3>{escape(name)}</h3>" if name else ""
+    return f'{title}<div class="strip" role="img" aria-label="shares by kind of price">{pieces}</div>'

@@ -1,0 +1,63 @@
+"""A part of the page, and the few pieces of HTML that the parts share."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the page.
+
+    key: its anchor, and the name of the script function that draws it.  title, lead: a heading and a sentence or two
+    (HTML).  body: HTML.  data: what the script draws, as JSON-able values, or None when the HTML says it all.
+    """
+
+    key: str
+    title: str
+    lead: str
+    body: str
+    data: dict[str, Any] | None = None
+
+
+def plot(key: str, label: str) -> str:
+    """An empty box that the script named `key` fills with a figure; it can have the keyboard's focus."""
+    return f'<div class="plot" id="{key}-plot" role="figure" tabindex="0" aria-label="{escape(label)}"></div>'
+
+
+def legend(kinds: Iterable[tuple[str, str]]) -> str:
+    """Swatches with names: (name, colour) each."""
+    items = (f'<li><i style="background:{colour}"></i>{escape(name)}</li>' for name, colour in kinds)
+    return f'<ul class="legend">{"".join(items)}</ul>'
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], text_columns: Sequence[int] = (0,)) -> str:
+    """A table of cells that are HTML already; columns but `text_columns` are set as numbers."""
+    kinds = ["" if i in text_columns else ' class="n"' for i in range(len(head))]
+    top = "".join(f"<th{kind}>{escape(name)}</th>" for name, kind in zip(head, kinds, strict=True))
+    lines = ("".join(f"<td{k}>{cell}</td>" for cell, k in zip(row, kinds, strict=True)) for row in rows)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def details(summary: str, body: str) -> str:
+    """Something that is folded away until asked for."""
+    return f"<details><summary>{escape(summary)}</summary>{body}</details>"
+
+
+def bar(share: float, colour: str) -> str:
+    """A small bar that fills `share` of its cell."""
+    width = f"{max(0.0, min(1.0, share)):.1%}"
+    return f'<span class="bar"><i style="width:{width};background:{colour}"></i></span>'
+
+
+def controls(key: str) -> str:
+    """Buttons that move the view of a figure; the script gives them their meaning by `data-move`."""
+    moves = (("all", "Whole step"), ("in", "Zoom in"), ("out", "Zoom out"), ("left", "◀"), ("right", "▶"))
+    names = {"left": "earlier", "right": "later"}
+    buttons = (
+        f'<button type="button" data-move="{move}" aria-label="{names.get(move, text)}">{text}</button>'
+        for move, text in moves
+    )
+    return f'<div class="controls" id="{key}-controls">{"".join(buttons)}</div>'

@@ -1,0 +1,91 @@
+"""The tables a run prints."""
+
+from collections.abc import Iterable, Sequence
+from typing import IO, TYPE_CHECKING
+
+from reports import headline, phases, prices, stages
+from reports.headline import percent, seconds
+from sim.result import Result
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+PLAIN_WIDTH = 80
+"""Columns when the stream is not a terminal, or does not say how wide it is."""
+
+UNEVEN = 0.01
+"""Stages are listed when the slowest exceeds their mean by more than this fraction."""
+
+
+def show(result: Result, stream: IO[str]) -> None:
+    """Print the headline of `result`, its phases, price shares and uneven stages to `stream`.
+
+    Colour and the terminal's width are used when `stream` is a terminal; else plain text of 80 columns.
+    """
+    from rich.console import Console
+
+    terminal = bool(getattr(stream, "isatty", lambda: False)())
+    console = Console(file=stream, width=None if terminal else PLAIN_WIDTH, highlight=False, soft_wrap=False)
+    console.print(str(result.summary.get("scenario", "")), style="bold", markup=False)
+    for table in (_headline(result), _phases(result), _prices(result), _stages(result)):
+        if table is not None:
+            console.print(table)
+    _verdict(console, result)
+
+
+def _headline(result: Result) -> "Table":
+    rows = [(figure.name, figure.value, figure.note) for figure in headline.figures(result)]
+    return _table(("", "", ""), rows, numbers=(1,), header=False)
+
+
+def _phases(result: Result) -> "Table | None":
+    """The mean over ranks, with the range where ranks differ."""
+    total = result.summary["step_time_s"]
+    columns = phases.per_rank(result.summary)
+    if not columns:
+        mean = {k: v for k, v in result.summary.get("phases_s", {}).items() if isinstance(v, int | float)}
+        columns = {name: [mean[name]] for name in phases.NAMES if name in mean}
+    if not columns:
+        return None
+    rows = []
+    for name, values in columns.items():
+        mean_s = sum(values) / len(values)
+        uneven = max(values) > min(values)
+        span = f"{seconds(min(values))} to {seconds(max(values))}" if uneven else ""
+        rows.append((name, seconds(mean_s), percent(mean_s / total), span))
+    return _table(("phase (mean of ranks)", "time", "of step", "lowest to highest rank"), rows, numbers=(1, 2, 3))
+
+
+def _prices(result: Result) -> "Table | None":
+    groups = prices.shares(result.summary)
+    rows = [(f"{group} {kind}".strip(), percent(s)) for group, kinds in groups.items() for kind, s in kinds.items()]
+    return _table(("price", "of time"), rows, numbers=(1,)) if rows else None
+
+
+def _stages(result: Result) -> "Table | None":
+    if not result.stages or stages.imbalance(result.stages) <= UNEVEN:
+        return None
+    rows = [(str(s.stage), s.contents, seconds(s.forward_s), seconds(s.backward_input_s), seconds(s.weight_s),
+             seconds(stages.load_s(s))) for s in result.stages]  # fmt: skip
+    return _table(("stage", "contents", "F", "B", "W", "sum"), rows, numbers=(0, 2, 3, 4, 5))
+
+
+def _verdict(console: "Console", result: Result) -> None:
+    fits, why_not = result.feasible
+    if not fits:
+        console.print(why_not, style="bold red", markup=False)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int], header: bool = True) -> "Table":
+    """A table without frames; columns in `numbers` are set to the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD if header else None, show_header=header, pad_edge=False, header_style="dim")
+    for i, name in enumerate(head):
+        table.add_column(name, justify="right" if i in numbers else "left", overflow="fold", no_wrap=i in numbers)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table

@@ -1,0 +1,79 @@
+"""The pipeline's timeline: every step of every rank, and the idle time between."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hwmodels.units import NS_PER_S
+from reports.columns import pack
+from reports.headline import percent
+from reports.palette import IDLE, STEPS
+from reports.section import Section, controls, legend, plot
+from sim.result import Result
+from sim.trace import Trace
+
+BARS_IN_VIEW = 3_000
+"""Up to this many bars are drawn one by one; more are drawn as a heat map (measured: 3,000 take 0.3 s to redraw)."""
+
+LEAD = (
+    "Each row is one pipeline rank. Drag to zoom, double-click for the whole step, or use the arrow keys, + and - "
+    "when the figure has the focus. Far away a pixel shows what fills most of it; nearer, every bar can be asked."
+)
+
+Columns = dict[str, npt.NDArray[Any]]
+
+
+def section(result: Result) -> Section | None:
+    """The timeline of `result.steps`, or None when there are none."""
+    steps = result.steps
+    if not len(steps):
+        return None
+    rows = with_idle(steps)
+    shown = np.unique(rows["kind"]).tolist()
+    keys = legend((STEPS[kind].name, STEPS[kind].colour) for kind in shown)
+    body = f'<div class="row">{keys}{controls("timeline")}</div>' + plot("timeline", "timeline of all pipeline ranks")
+    data = {
+        "table": pack(rows),
+        "kinds": [kind._asdict() for kind in STEPS],
+        "idle": IDLE,
+        "bars": BARS_IN_VIEW,
+        "prices": [[price, result.price_sources.get(price, "")] for price in steps.prices],
+        "margin": [f"idle {percent(share)}" for share in idle_shares(rows)],
+    }
+    return Section("timeline", "Timeline of the pipeline", LEAD, body, data)
+
+
+def with_idle(steps: Trace) -> Columns:
+    """Steps and the gaps before, between and after them, sorted by rank and start; start and end in seconds.
+
+    A gap has the kind IDLE, and -1 in every column that says what ran. The last gap of a rank ends with the step.
+    """
+    order = np.lexsort((steps.start, steps.rank))
+    rank, start, end = steps.rank[order], steps.start[order], steps.end[order]
+    fresh = np.flatnonzero(np.diff(rank, prepend=rank[0] - 1))
+    before = np.concatenate(([0], end[:-1]))
+    before[fresh] = 0
+    last = np.concatenate((fresh[1:], [len(rank)])) - 1
+    gaps = (np.concatenate((rank, rank[last])), np.concatenate((before, end[last])),
+            np.concatenate((start, np.full(len(last), end.max()))))  # fmt: skip
+    some = gaps[2] > gaps[1]
+    gap_rank, gap_start, gap_end = (column[some] for column in gaps)
+    rows: Columns = {
+        "start": np.concatenate((start, gap_start)) / NS_PER_S,
+        "end": np.concatenate((end, gap_end)) / NS_PER_S,
+        "rank": np.concatenate((rank, gap_rank)),
+        "kind": np.concatenate((steps.phase[order], np.full(len(gap_rank), IDLE))),
+    }
+    for name in ("stage", "micro_batch", "stage_b", "micro_batch_b", "price"):
+        rows[name] = np.concatenate((getattr(steps, name)[order], np.full(len(gap_rank), -1)))
+    sort = np.lexsort((rows["start"], rows["rank"]))
+    return {name: column[sort] for name, column in rows.items()}
+
+
+def idle_shares(rows: Columns) -> list[float]:
+    """Part of the step that each rank idles, by rank."""
+    lengths, idle = rows["end"] - rows["start"], rows["kind"] == IDLE
+    ranks = int(rows["rank"].max()) + 1
+    total = float(rows["end"].max())
+    return [float(t) / total for t in np.bincount(rows["rank"][idle], lengths[idle], ranks)]

@@ -1,0 +1,235 @@
+"""The command line: `python -m sim SCENARIO.yaml [key=value ...] [--out DIR]`.
+
+Exit codes: 0 done, 1 simulated but infeasible, 2 wrong input, 130 interrupted. Results go to a folder and, with
+`--format json`, to stdout; progress and tables to stderr. Everything heavy is imported when a command needs it.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from sim.result import Result
+    from sim.scenario import Scenario
+
+DONE, INFEASIBLE, WRONG, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+
+HELP = """\
+usage: python -m sim SCENARIO.yaml [key=value ...] [--out DIR] [--format text|json] [-q]
+       python -m sim COMMAND ...
+
+commands:
+  run SCENARIO.yaml [key=value ...]    simulate; writes a folder (out/<scenario> unless --out says otherwise)
+  check SCENARIO.yaml [key=value ...]  read and check a scenario, nothing more
+  list [KIND]                          known scenarios, models, devices, nodes, fabrics, schedules
+  schema                               JSON Schema of a scenario file
+
+options of run:
+  --out DIR            where the results go: result.json, report.html, trace/, events.npz, scenario.yaml
+  --format text|json   json: also print result.json on stdout
+  -q, --quiet          no table and no progress
+
+overrides reach anything, also inside what a name stands for:
+  schedule=zb1p  cluster.nodes=128  cluster.node.nic.bandwidth=100GB/s  model.layers=30  outputs=[result]
+
+exit codes: 0 done; 1 simulated, but it does not fit or misses a limit; 2 wrong input; 130 interrupted
+"""
+
+
+class WrongInput(Exception):  # noqa: N818 - it names what the user gave
+    """Input that cannot be run; its text says what to write instead."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that reports a mistake in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise WrongInput(f"{message}; see python -m sim --help")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command that `words` (default: the process's arguments) say; the answer is the exit code."""
+    words = sys.argv[1:] if words is None else list(words)
+    try:
+        return _command(words)
+    except WrongInput as error:
+        print(error, file=sys.stderr)
+        return WRONG
+    except KeyboardInterrupt:
+        print("interrupted; nothing written", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone. Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+
+
+def _command(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP, end="", file=sys.stdout if words else sys.stderr)
+        return DONE if words else WRONG
+    if words[0] in COMMANDS:
+        name, rest = words[0], words[1:]
+    elif words[0].endswith((".yaml", ".yml")) or Path(words[0]).is_file() or words[0].startswith("-"):
+        name, rest = "run", words
+    else:
+        near = get_close_matches(words[0], COMMANDS, n=1)
+        hint = f", did you mean {near[0]!r}?" if near else ";"
+        raise WrongInput(f"unknown command {words[0]!r}{hint} legal: {', '.join(COMMANDS)}, or a scenario file (.yaml)")
+    if "-h" in rest or "--help" in rest:
+        print(HELP, end="")
+        return DONE
+    code = COMMANDS[name](rest)
+    sys.stdout.flush()
+    return code
+
+
+def _run(words: list[str]) -> int:
+    start = time.perf_counter()
+    parser = _scenario_parser("run")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+    parser.add_argument("-q", "--quiet", action="store_true")
+    asked = parser.parse_intermixed_args(words)
+    path, scenario = _load(asked.words)
+    folder = asked.out or Path("out", Path(path).stem)
+    result = _write(scenario, path, folder, asked.quiet, start)
+    if not asked.quiet:
+        from reports import terminal
+
+        terminal.show(result, stream=sys.stderr)
+        print(f"written to {folder}", file=sys.stderr)
+    if asked.format == "json":
+        sys.stdout.write((folder / "result.json").read_text(encoding="utf-8"))
+    missed = _missed(scenario, result)
+    for line in missed:
+        print(f"infeasible: {line}", file=sys.stderr)
+    return INFEASIBLE if missed else DONE
+
+
+def _write(scenario: "Scenario", path: str, folder: Path, quiet: bool, start: float) -> "Result":
+    """Simulate, and write the results as `folder`, all of them or none."""
+    from sim.folder import FolderError, replacing
+
+    shown = not quiet and sys.stderr.isatty()
+    try:
+        with replacing(folder) as fresh:
+            _progress(f"simulating {scenario.name} ...", shown)
+            result = _simulate(scenario, path)
+            _progress(f"writing {folder} ...", shown)
+            from reports.folder import write
+
+            write(result, fresh, scenario.outputs, time.perf_counter() - start)
+    except FolderError as error:
+        raise WrongInput(str(error)) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise WrongInput(f"{folder}: cannot be written: {error.strerror or error}") from None
+    finally:
+        _progress("", shown)
+    return result
+
+
+def _simulate(scenario: "Scenario", path: str) -> "Result":
+    """The result; a scenario that a schedule, a table or the layout refuses is wrong input, told in one line."""
+    import sim
+
+    try:
+        return sim.run(scenario)
+    except ValueError as error:
+        raise WrongInput(f"{path}: {' '.join(str(error).split())}") from None
+
+
+def _missed(scenario: "Scenario", result: "Result") -> list[str]:
+    """One line for each way the run is infeasible."""
+    from hwmodels.units import format_quantity
+
+    fits, why = result.feasible
+    lines = [] if fits else [why]
+    limits, step = scenario.limits, float(result.summary["step_time_s"])
+    if limits.step_time_s is not None and step > limits.step_time_s:
+        took, limit = format_quantity(step, "time"), format_quantity(limits.step_time_s, "time")
+        lines.append(f"the step takes {took}, more than limits.step_time {limit}")
+    peak = max((curve.peak_bytes for curve in result.memory), default=0)
+    if limits.memory_bytes is not None and peak > limits.memory_bytes:
+        needs, limit = format_quantity(peak, "data"), format_quantity(limits.memory_bytes, "data")
+        lines.append(f"a rank needs {needs}, more than limits.memory {limit}")
+    return lines
+
+
+def _scenario_parser(prog: str) -> Parser:
+    parser = Parser(prog=prog, add_help=False)
+    parser.add_argument("words", nargs="*")
+    return parser
+
+
+def _load(words: Sequence[str]) -> tuple[str, "Scenario"]:
+    """The path and the scenario that a file name and overrides give."""
+    from sim.scenario import ScenarioError, load
+
+    if not words:
+        raise WrongInput("a scenario file is missing; see python -m sim --help")
+    try:
+        return words[0], load(words[0], words[1:])
+    except ScenarioError as error:
+        raise WrongInput(str(error)) from None
+
+
+def _progress(text: str, shown: bool) -> None:
+    """`text` on the terminal's last line, in place of what was there."""
+    if shown:
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _check(words: list[str]) -> int:
+    path, scenario = _load(_scenario_parser("check").parse_intermixed_args(words).words)
+    print(f"{path}: nothing wrong ({scenario.name}; hash {scenario.scenario_hash})")
+    return DONE
+
+
+def _list(words: list[str]) -> int:
+    from hwmodels import device, fabric, node
+    from sim.scenario import SCENARIOS, models, schedules
+
+    known = {
+        "scenarios": [f"scenarios/{file.name}" for file in sorted(SCENARIOS.glob("*.yaml"))],
+        "models": models(), "devices": device.available(), "nodes": node.available(),
+        "fabrics": fabric.available(), "schedules": schedules(),
+    }  # fmt: skip
+    for word in words:
+        if word not in known:
+            raise WrongInput(f"unknown kind {word!r}; legal: {', '.join(known)}")
+    for kind in words or known:
+        print(f"{kind}:", *known[kind], sep="\n  ")
+    return DONE
+
+
+def _schema(words: list[str]) -> int:
+    import json
+
+    from sim.scenario import schema
+
+    Parser(prog="schema", add_help=False).parse_args(words)
+    print(json.dumps(schema(), indent=2))
+    return DONE
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"run": _run, "check": _check, "list": _list, "schema": _schema}
+
+
+def _terminated(signal_number: int, frame: object) -> NoReturn:
+    """SIGTERM leaves nothing half-written either."""
+    raise SystemExit(TERMINATED)
+
+
+if __name__ == "__main__":
+    import signal
+
+    signal.signal(signal.SIGTERM, _terminated)
+    sys.exit(main())

@@ -1,0 +1,404 @@
+"""Discrete events: ranks work through their steps, lanes through their kernels; the only door to SimPy.
+
+A rank is a SimPy process: it waits for the messages of its next step, starts the step's template on its lanes, waits
+until all lanes are through, and goes on. A lane is a chain of timeouts, one a kernel. While the other side of the rank
+is at work (compute beside communication and the reverse) a kernel runs at its slower rate; when that changes mid-way
+the rest of it is timed again. Messages and the network lane are arithmetic plus one timeout. An exchange starts when
+the last member of its group arrives. Times are integer nanoseconds; ties are broken by the order of scheduling, which
+depends on nothing but the input.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any
+
+from simpy import Environment
+from simpy.events import Event, Timeout
+
+from sim.template import STREAMS, Template, Timing
+
+COMPUTE, COMMUNICATION, WEIGHT = STREAMS
+
+Message = tuple[int, int, int]
+"""(sender, its step, 1 forward or 2 backward output)."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One step. waits: messages it needs before it starts, (pipeline position of the sender, its step, output). sends:
+    output and ns on the network lane, for outputs that leave the rank."""
+
+    template: Template
+    waits: tuple[Message, ...] = ()
+    sends: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Sync:
+    """Work after the last backward. reduces: (step after which it may start, stage, ns on the network lane), one a
+    stage held; it starts when all holders of the stage are there. update_ns: gradient norm and optimizer; gather_ns:
+    the parameters' all-gather; both after every actor has come."""
+
+    reduces: tuple[tuple[int, int, int], ...] = ()
+    update_ns: int = 0
+    gather_ns: int = 0
+
+
+@dataclass(frozen=True)
+class Actor:
+    """One simulated rank (it may stand for many). group: key of its expert group; actors with the same key meet.
+    peers: pipeline position -> the actor that stands for the rank there."""
+
+    name: str
+    jobs: tuple[Job, ...]
+    group: int = -1
+    sync: Sync = field(default_factory=Sync)
+    peers: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass
+class Record:
+    """What one actor did. starts, ends: ns of each step. phases: start of each segment by lane, in the order run; ends_by_lane: end of
+    each kernel. blame: per step, 0 no wait, else the output kind (1, 2) of the message that came last.
+    network: (start, end, step, kind) flat, kind 1, 2 as sends, 3 reduce-scatter, 4 all-gather. updates: (start, end).
+    """
+
+    starts: array[int] = field(default_factory=lambda: array("q"))
+    ends: array[int] = field(default_factory=lambda: array("q"))
+    phases: tuple[array[int], ...] = field(default_factory=lambda: tuple(array("q") for _ in STREAMS))
+    kernels: tuple[array[int], ...] = field(default_factory=lambda: tuple(array("q") for _ in STREAMS))
+    blame: array[int] = field(default_factory=lambda: array("b"))
+    network: array[int] = field(default_factory=lambda: array("q"))
+    update: tuple[int, int] = (0, 0)
+
+
+class Deadlock(RuntimeError):
+    """Nothing can happen any more and somebody still waits; the text says who waits for what."""
+
+
+class _Lane:
+    """One stream of a rank: the kernels of its current step, one timeout each."""
+
+    __slots__ = (
+        "beside", "cursor", "ends", "env", "hold", "index", "kernel", "left", "other", "pending", "rank", "span", "starts",
+        "stop", "template_order", "timed",
+    )  # fmt: skip
+
+    def __init__(self, env: Environment, rank: "_Rank", index: int, record: Record) -> None:
+        self.env, self.rank, self.index = env, rank, index
+        self.ends, self.starts = record.kernels[index], record.phases[index]
+        self.template_order: tuple[int, ...] = ()
+        self.hold: tuple[int, ...] = ()
+        self.beside: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+        self.cursor = self.kernel = self.stop = self.span = self.timed = 0
+        self.left = 1.0
+        self.pending: Event | None = None
+
+    def load(self, template: Template) -> None:
+        self.template_order = template.order[self.index]
+        self.beside = (template.alone[self.index], template.beside[self.index])
+        self.cursor = 0
+
+    def advance(self) -> None:
+        """Start the next segment if there is one and all it needs is done."""
+        rank = self.rank
+        while self.pending is None and self.cursor < len(self.template_order):
+            number = self.template_order[self.cursor]
+            if rank.needs[number]:
+                return
+            segment = rank.template.segments[number]
+            if segment.exchange and not rank.arrive(number, self):
+                return
+            self.begin(segment.first, segment.stop)
+
+    def begin(self, first: int, stop: int) -> None:
+        self.kernel, self.stop = first, stop
+        self.starts.append(self.env.now)
+        self.rank.busy(self.index)
+        self.hold = self.beside[self.rank.contended(self.index)]
+        self.time(self.hold[first])
+
+    def time(self, ns: int) -> None:
+        self.span, self.timed, self.left = ns, self.env.now, 1.0
+        self.pending = timeout = Timeout(self.env, ns)
+        timeout.callbacks.append(self.tick)
+
+    def tick(self, event: Event) -> None:
+        """A kernel has ended (unless it was timed again since): start the next one, or close the segment."""
+        if event is not self.pending:
+            return
+        env = self.env
+        now = env._now
+        self.ends.append(now)
+        kernel = self.kernel + 1
+        if kernel == self.stop:
+            self.pending = None
+            self.rank.finish(self)
+            return
+        self.kernel = kernel
+        self.left = 1.0
+        self.timed = now
+        self.span = span = self.hold[kernel]
+        self.pending = timeout = Timeout(env, span)
+        timeout.callbacks.append(self.tick)
+
+    def retime(self, contended: bool) -> None:
+        """The other side has started or stopped: what is left of the current kernel goes on at the other rate."""
+        hold = self.beside[contended]
+        if self.pending is None or hold is self.hold:
+            return
+        old, new = self.hold[self.kernel], hold[self.kernel]
+        self.hold = hold
+        if old == new:
+            return
+        now = self.env.now
+        if self.span:
+            self.left *= 1 - (now - self.timed) / self.span
+        self.timed, self.span = now, ceil(new * self.left)
+        self.pending = timeout = Timeout(self.env, self.span)
+        timeout.callbacks.append(self.tick)
+
+
+class _Rank:
+    """The lanes of one actor and what couples them."""
+
+    def __init__(self, world: "_World", number: int, actor: Actor) -> None:
+        self.world, self.number, self.actor, self.record = world, number, actor, Record()
+        self.env = world.env
+        self.lanes = tuple(_Lane(self.env, self, i, self.record) for i in STREAMS)
+        self.active = [False] * len(STREAMS)
+        self.template: Template = None  # type: ignore[assignment]
+        self.needs: list[int] = []
+        self.open = self.step = 0
+        self.network_free = 0
+        self.done: Event = None  # type: ignore[assignment]
+        self.waiting: Message | str | None = None
+        self.process = self.env.process(self.work())
+
+    # --- coupling ---
+
+    def contended(self, lane: int) -> bool:
+        active = self.active
+        return active[COMPUTE] or active[WEIGHT] if lane == COMMUNICATION else active[COMMUNICATION]
+
+    def busy(self, lane: int) -> None:
+        if not self.active[lane]:
+            self._switch(lane, True)
+
+    def _switch(self, lane: int, on: bool) -> None:
+        """A lane starts or stops working; the other side changes its rate if that is news to it."""
+        comm, compute, weight = self.lanes[COMMUNICATION], self.lanes[COMPUTE], self.lanes[WEIGHT]
+        before = self.contended(COMMUNICATION)
+        self.active[lane] = on
+        if lane == COMMUNICATION:
+            compute.retime(on)
+            weight.retime(on)
+        elif self.contended(COMMUNICATION) != before:
+            comm.retime(not before)
+
+    def arrive(self, segment: int, lane: _Lane) -> bool:
+        """Whether the group of this exchange is complete; if not, the lane is started when it is."""
+        size = self.world.sizes.get(self.actor.group, 1)
+        if size <= 1:
+            return True
+        key = (self.actor.group, self.step, segment)
+        crowd = self.world.crowds.setdefault(key, [])
+        crowd.append(lane)
+        if len(crowd) < size:
+            self.needs[segment] += 1
+            return False
+        for other in crowd[:-1]:
+            other.rank.needs[segment] -= 1
+            exchange = other.rank.template.segments[segment]
+            other.begin(exchange.first, exchange.stop)
+        del self.world.crowds[key]
+        return True
+
+    def finish(self, lane: _Lane) -> None:
+        """A segment is through: release who waited for it, send its output, go on."""
+        number = lane.template_order[lane.cursor]
+        lane.cursor += 1
+        segment = self.template.segments[number]
+        if segment.sends:
+            self._send(segment.sends)
+        needs = self.needs
+        for follower in segment.feeds:
+            needs[follower] -= 1
+            if not needs[follower]:
+                other = self.lanes[self.template.segments[follower].lane]
+                if other is not lane:
+                    other.advance()
+        lane.advance()
+        if lane.pending is None:
+            self._switch(lane.index, False)
+        self.open -= 1
+        if not self.open:
+            self.done.succeed()
+
+    # --- messages ---
+
+    def _send(self, outputs: int) -> None:
+        job = self.actor.jobs[self.step]
+        for kind, ns in job.sends:
+            if outputs & kind:
+                start = max(self.env.now, self.network_free)
+                self.network_free = start + ns
+                self.record.network.extend((start, start + ns, self.step, kind))
+                self.world.post((self.number, self.step, kind), start + ns - self.env.now)
+
+    # --- the process ---
+
+    def work(self) -> Generator[Event, Any, None]:
+        """The rank's life: steps in order, then gradients, optimizer and parameters."""
+        env, record = self.env, self.record
+        peers = self.actor.peers
+        reduces: dict[int, list[tuple[int, int]]] = {}
+        for after, key, ns in self.actor.sync.reduces:
+            reduces.setdefault(after, []).append((key, ns))
+        pending = []
+        for number, job in enumerate(self.actor.jobs):
+            last = 0
+            for sender, index, kind in job.waits:
+                message = (peers[sender], index, kind)
+                mail = self.world.mail(message)
+                if not mail.processed:
+                    self.waiting = message
+                    yield mail
+                    last = kind
+            record.blame.append(last)
+            record.starts.append(env.now)
+            self.step, self.waiting = number, None
+            self._start(job.template)
+            yield self.done
+            record.ends.append(env.now)
+            pending += [env.process(self._reduce(*item)) for item in reduces.get(number, ())]
+        yield from self._finish(pending)
+
+    def _start(self, template: Template) -> None:
+        self.template = template
+        self.needs = [segment.needs for segment in template.segments]
+        self.open = len(template.segments)
+        self.done = Event(self.env)
+        for lane in self.lanes:
+            lane.load(template)
+        for lane in self.lanes:
+            lane.advance()
+
+    def _reduce(self, key: int, ns: int) -> Generator[Event, Any, None]:
+        """Reduce-scatter one stage's gradients once every holder of the stage is there."""
+        yield self.world.barrier(("reduce", key), self.world.holders[key])
+        start = max(self.env.now, self.network_free)
+        self.network_free = start + ns
+        self.record.network.extend((start, start + ns, -1, 3))
+        yield Timeout(self.env, start + ns - self.env.now)
+
+    def _finish(self, pending: Sequence[Event]) -> Generator[Event, Any, None]:
+        self.waiting = "the gradients of its stages"
+        for event in pending:
+            yield event
+        self.waiting = "every rank before the gradient norm"
+        yield self.world.barrier(("norm", 0), len(self.world.actors))
+        start = self.env.now
+        sync = self.actor.sync
+        if sync.update_ns:
+            yield Timeout(self.env, sync.update_ns)
+        if sync.gather_ns:
+            self.record.network.extend((self.env.now, self.env.now + sync.gather_ns, -1, 4))
+            yield Timeout(self.env, sync.gather_ns)
+        self.record.update = (start, self.env.now)
+        self.waiting = None
+
+
+class _World:
+    """All actors, the mail between them and the groups they meet in."""
+
+    def __init__(self, actors: Sequence[Actor]) -> None:
+        self.env = Environment()
+        self.actors = actors
+        self.sizes: dict[int, int] = {}
+        self.holders: dict[int, int] = {}
+        for actor in actors:
+            if actor.group >= 0:
+                self.sizes[actor.group] = self.sizes.get(actor.group, 0) + 1
+            for _, key, _ in actor.sync.reduces:
+                self.holders[key] = self.holders.get(key, 0) + 1
+        self.box: dict[Message, Event] = {}
+        self.crowds: dict[tuple[int, int, int], list[_Lane]] = {}
+        self.gates: dict[tuple[str, int], list[Any]] = {}
+        self.ranks = [_Rank(self, i, actor) for i, actor in enumerate(actors)]
+
+    def mail(self, message: Message) -> Event:
+        """The event of a message's arrival, whoever comes first."""
+        if message not in self.box:
+            self.box[message] = Event(self.env)
+        return self.box[message]
+
+    def post(self, message: Message, delay: int) -> None:
+        waiter = self.box.get(message)
+        timeout = Timeout(self.env, delay)
+        if waiter is None:
+            self.box[message] = timeout
+        else:
+            timeout.callbacks.append(lambda _: waiter.succeed())
+
+    def barrier(self, key: tuple[str, int], size: int) -> Event:
+        """An event that happens when `size` actors have asked for it."""
+        gate = self.gates.setdefault(key, [0, Event(self.env)])
+        gate[0] += 1
+        event: Event = gate[1]
+        if gate[0] == size:
+            event.succeed()
+        return event
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """records: one an actor. end: ns when all is done. events: SimPy events processed."""
+
+    records: tuple[Record, ...]
+    end: int
+    events: int
+
+
+def run(actors: Sequence[Actor]) -> Outcome:
+    """Run all actors to the end. Raises Deadlock."""
+    world = _World(actors)
+    world.env.run()
+    stuck = [rank for rank in world.ranks if rank.process.is_alive]
+    if stuck:
+        raise Deadlock(_explain(world, stuck))
+    return Outcome(tuple(rank.record for rank in world.ranks), world.env.now, next(world.env._eid))
+
+
+def _explain(world: _World, stuck: Sequence[_Rank]) -> str:
+    lines = []
+    for rank in stuck[:8]:
+        waiting = rank.waiting
+        if isinstance(waiting, tuple):
+            sender, step, kind = waiting
+            what = "forward" if kind == 1 else "backward"
+            waiting = f"the {what} output of step {step} of {world.actors[sender].name}"
+        at = f"step {len(rank.record.ends)} of {len(rank.actor.jobs)}"
+        lines.append(f"{rank.actor.name} at {at} waits for {waiting or 'its expert group'}")
+    more = f"; and {len(stuck) - 8} more" if len(stuck) > 8 else ""
+    return "deadlock: " + "; ".join(lines) + more
+
+
+def alone(template: Template) -> Timing:
+    """One run of a template on one rank with nothing else happening."""
+    record = run([Actor("template", (Job(template),))]).records[0]
+    segments: list[tuple[int, int]] = [(0, 0)] * len(template.segments)
+    kernels: list[list[tuple[int, int]]] = [[] for _ in STREAMS]
+    for lane in STREAMS:
+        for number, start in zip(template.order[lane], record.phases[lane], strict=True):
+            begin = start
+            for i in range(template.segments[number].first, template.segments[number].stop):
+                end = record.kernels[lane][i]
+                kernels[lane].append((begin, end))
+                begin = end
+            segments[number] = (start, begin)
+    return Timing(tuple(segments), tuple(tuple(k) for k in kernels))

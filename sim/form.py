@@ -1,0 +1,232 @@
+"""The YAML form of a scenario: its keys, their types and defaults, read by pydantic (0.3 s to import, so on demand)."""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+
+from hwmodels.document import KeyPath, did_you_mean, unknown
+from hwmodels.units import EXAMPLES, parse, seconds_to_ns
+
+OUTPUTS = ("result", "report", "trace", "events")
+
+
+def _whole(value: Any) -> Any:
+    """A number written with a dot or an exponent is whole too, when it has no fraction."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _quantity(dimension: str, convert: Callable[[float], float] = float) -> Any:
+    schema = {"type": ["string", "number"], "description": f'{dimension}, e.g. "{EXAMPLES[dimension]}"'}
+    return (BeforeValidator(lambda value: convert(parse(value, dimension))), WithJsonSchema(schema))
+
+
+def _placement(value: Any) -> Any:
+    if isinstance(value, list | tuple) and value and all(type(item) is int and item >= 0 for item in value):
+        return tuple(value)
+    if value not in ("balanced", "even"):
+        raise ValueError(f"found {value!r}; legal: balanced, even, or a list of layers for each stage")
+    return value
+
+
+def _outputs(value: Any) -> Any:
+    words = [value] if isinstance(value, str) else value
+    if not isinstance(words, list | tuple) or not words:
+        raise ValueError(f"expected a list; found {value!r}; legal: {', '.join(OUTPUTS)}")
+    for word in words:
+        if word not in OUTPUTS:
+            raise ValueError(unknown(word, "output", OUTPUTS))
+    return tuple(name for name in OUTPUTS if name in words)
+
+
+def _routing(value: Any) -> Any:
+    if value in ("sampled", "skewed", "recorded"):
+        raise ValueError(f"{value} routing is not built yet; legal: balanced")
+    return value
+
+
+def _only_one(value: Any) -> Any:
+    if value != 1:
+        raise ValueError(f"{value!r} is not built yet; legal: 1")
+    return value
+
+
+def _word_is(key: str) -> BeforeValidator:
+    """A word alone stands for {key: word}."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+Natural = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
+OnlyOne = Annotated[int, Field(ge=1, le=1), BeforeValidator(_only_one), BeforeValidator(_whole)]
+Nanoseconds = Annotated[int, *_quantity("time", seconds_to_ns)]
+Document = Annotated[Any, WithJsonSchema({"type": ["string", "object"]})]
+
+
+class Form(BaseModel):
+    """What all parts share: unknown keys are errors, and text is never taken for a number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ClusterForm(Form):
+    """node: a name in hwmodels/nodes or {base: name, ...}; nodes: how many; fabric: likewise, or nothing."""
+
+    node: Document
+    nodes: Count
+    fabric: Document = None
+
+
+class ParallelForm(Form):
+    """Ranks of each kind of parallelism; data parallelism follows. zero: the ZeRO stage."""
+
+    pipeline: Count = 1
+    expert: Count = 1
+    tensor: OnlyOne = 1
+    zero: OnlyOne = 1
+
+
+class ScheduleForm(Form):
+    """name: a file of sim/schedules. chunks: virtual stages a rank, for `interleaved`."""
+
+    name: str
+    chunks: Annotated[int, Field(ge=2), BeforeValidator(_whole)] | None = None
+
+
+class BatchForm(Form):
+    """One step: sequences over all data-parallel ranks, tokens in each, sequences in a micro-batch, micro-batches."""
+
+    sequences: Count | None = None
+    sequence_length: Count = 4096
+    micro_batch: Count = 1
+    micro_batches: Count | None = None
+
+
+class RoutingForm(Form):
+    """How tokens choose experts."""
+
+    kind: Annotated[Literal["balanced"], BeforeValidator(_routing)] = "balanced"
+
+
+class CommForm(Form):
+    """sms: streaming multiprocessors that a communication kernel holds."""
+
+    sms: Count = 20
+
+
+class ChunkTimesForm(Form):
+    """Durations of one chunk; overlapped defaults to forward + backward_input + weight."""
+
+    forward: Nanoseconds
+    backward_input: Nanoseconds
+    weight: Nanoseconds
+    overlapped: Nanoseconds | None = None
+    p2p: Nanoseconds = 0
+
+
+class LimitsForm(Form):
+    """Limits that make a run infeasible when missed."""
+
+    step_time: Annotated[float, *_quantity("time")] | None = None
+    memory: Annotated[int, *_quantity("data", round)] | None = None
+
+
+class ModelForm(Form):
+    """Dimensions of a model; see sim.models.shape.ModelShape."""
+
+    family: str
+    name: str
+    vocabulary: Count
+    hidden: Count
+    layers: Count
+    dense_layers: Natural
+    dense_intermediate: Count
+    expert_intermediate: Count
+    experts: Count
+    shared_experts: Natural
+    experts_per_token: Count
+    groups: Count
+    groups_per_token: Count
+    route_scale: Annotated[float, Field(gt=0)]
+    score: Literal["sigmoid", "softmax"]
+    heads: Count
+    qk_nope: Count
+    qk_rope: Natural
+    v_head: Count
+    q_rank: Natural
+    kv_rank: Count
+    mtp_depth: Natural
+    source: str
+
+
+class ScenarioForm(Form):
+    """A scenario: a model on a cluster, or the times of a schedule's chunks."""
+
+    name: Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)] = ""
+    cluster: ClusterForm | None = None
+    model: Document = None
+    precision: Literal["fp8", "bf16"] = "fp8"
+    parallel: ParallelForm = ParallelForm()
+    schedule: Annotated[ScheduleForm, _word_is("name")]
+    placement: Annotated[Literal["balanced", "even"] | tuple[int, ...], BeforeValidator(_placement)] = "balanced"
+    batch: BatchForm
+    routing: Annotated[RoutingForm, _word_is("kind")] = RoutingForm()
+    comm: CommForm = CommForm()
+    detail: Literal["op", "layer", "chunk"] = "layer"
+    fold: bool = True
+    seed: Natural = 0
+    pricing: Literal["measured", "fitted", "roofline"] = "measured"
+    chunk_times: ChunkTimesForm | None = None
+    outputs: Annotated[tuple[str, ...], BeforeValidator(_outputs)] = OUTPUTS
+    limits: LimitsForm = LimitsForm()
+
+
+def mistakes(form: type[Form], error: ValidationError) -> list[tuple[KeyPath, str]]:
+    """Each mistake pydantic found in a `form`, as the key path and one line in our words."""
+    return [(_path(item["loc"]), _message(form, item)) for item in error.errors(include_url=False)]
+
+
+def _path(loc: tuple[int | str, ...]) -> KeyPath:
+    """The key path of a location; pydantic adds the names of union members and validators, which are no keys."""
+    return tuple(part for part in loc if isinstance(part, int) or part.isidentifier())
+
+
+def _message(form: type[Form], item: Mapping[str, Any]) -> str:
+    kind, found, context = item["type"], item["input"], item.get("ctx", {})
+    if kind == "extra_forbidden":
+        return unknown(item["loc"][-1], "key", keys(form, item["loc"][:-1]))
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "literal_error":
+        legal = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        return f"found {found!r}{did_you_mean(found, legal) or ';'} legal: {', '.join(legal)}"
+    expected = _EXPECTED.get(kind, item["msg"])
+    if kind in ("model_type", "model_attributes_type"):
+        expected = f"a mapping with {', '.join(keys(form, item['loc']))}"
+    if kind in ("greater_than_equal", "int_type", "int_from_float"):
+        least = context.get("ge", 1)
+        expected = f"a whole number, {least} or more" if kind == "greater_than_equal" else "a whole number"
+    if kind == "missing":
+        return f"missing; expected {_MISSING.get(item['loc'][-1], 'a value')}"
+    return f"expected {expected}; found {found!r}"
+
+
+_MISSING = {
+    "schedule": "a schedule, e.g. dualpipe", "batch": "a mapping, e.g. {sequences: 15360}", "node": "e.g. h800x8",
+    "nodes": "a whole number, 1 or more", "name": "text",
+    **dict.fromkeys(("forward", "backward_input", "weight"), 'a time, e.g. "18.5 ms"'),
+}  # fmt: skip
+
+_EXPECTED = {
+    "string_type": "text", "bool_type": "true or false", "bool_parsing": "true or false",
+    "float_type": "a number", "greater_than": "a number above 0",
+}  # fmt: skip
+
+
+def keys(form: type[BaseModel], path: KeyPath) -> tuple[str, ...]:
+    """The legal keys of the part of `form` at `path`."""
+    for part in path:
+        inner = form.model_fields.get(str(part))
+        forms = [inner.annotation, *get_args(inner.annotation)] if inner else []
+        form = next((item for item in forms if isinstance(item, type) and issubclass(item, BaseModel)), form)
+    return tuple(form.model_fields)

@@ -1,0 +1,88 @@
+"""Device memory of each rank over the step.
+
+Constant parts: weights (a copy of each stage held), gradients, optimizer states of the ZeRO-1 shard, landing zones of the
+exchange, temporaries. Activations rise when a forward starts and fall when its backward ends; where input and weight
+gradients are split, what the weight gradient needs stays until it ends.
+"""
+
+import numpy as np
+
+from sim import footprint, optimizer
+from sim.plan import Machine, Plan
+from sim.result import MemoryCurve
+from sim.trace import Trace
+
+
+def curves(plan: Plan, machine: Machine, steps: Trace) -> tuple[MemoryCurve, ...]:
+    """One curve a pipeline position."""
+    limit = plan.scenario.limits.memory_bytes
+    capacity = limit or machine.cluster.node.device.hbm.capacity_bytes
+    kept = [_kept(machine, stage) for stage in range(len(machine.stages))]
+    return tuple(_curve(plan, machine, steps, p, kept, capacity) for p in range(plan.program.ranks))
+
+
+def _kept(machine: Machine, stage: int) -> tuple[int, int]:
+    """Bytes of one micro-batch of a stage: from forward to backward, and from split backward to weight gradient."""
+    units = machine.stages[stage]
+    forward = sum(footprint.kept_for_backward(machine.site, u) for u in units)
+    weight = sum(footprint.kept_for_weight(machine.site, u) for u in units)
+    return round(forward), round(weight)
+
+
+def constant(plan: Plan, machine: Machine, position: int) -> dict[str, int]:
+    """Bytes that a rank holds through the whole step, by part."""
+    recipe, local = machine.recipe, 1 / plan.scenario.parallel.expert
+    weights = gradients = states = 0.0
+    for stage in plan.holds[position]:
+        held = optimizer.shards(plan, machine, stage)
+        weights += footprint.weight_bytes(optimizer.stage_parameters(machine, stage), local, recipe)
+        gradients += (held.dense + held.experts) * recipe.gradient.bits / 8
+        states += held.updated * (recipe.master.bits + 2 * recipe.moment.bits) / 8
+    return {
+        "weights": round(weights),
+        "gradients": round(gradients),
+        "optimizer states": round(states),
+        "communication buffers": round(footprint.exchange_buffer_bytes(machine.site)),
+        "workspace": round(footprint.workspace_bytes(machine.site)),
+    }
+
+
+def _curve(
+    plan: Plan, machine: Machine, steps: Trace, position: int, kept: list[tuple[int, int]], capacity: int
+) -> MemoryCurve:
+    times, deltas = [0], [0]
+    own = steps.of_rank(position)
+    for step, start, end in zip(plan.program.steps[position], own.start.tolist(), own.end.tolist(), strict=False):
+        for letter, stage, _ in step.passes():
+            forward, weight = kept[stage]
+            if letter == "F":
+                times.append(start)
+                deltas.append(forward)
+            elif letter == "B":
+                times.append(end)
+                deltas.append(-forward if step.kind.endswith("W") else weight - forward)
+            elif step.kind == "W":
+                times.append(end)
+                deltas.append(-weight)
+    order = np.argsort(np.array(times), kind="stable")
+    when = np.append(np.array(times)[order], int(steps.end.max()))
+    level = np.cumsum(np.array(deltas)[order])
+    activations = np.append(level, level[-1])
+    flat = constant(plan, machine, position)
+    parts = {name: np.full(len(when), size, dtype=np.int64) for name, size in flat.items()}
+    return MemoryCurve(position, when, {**parts, "activations": activations}, capacity)
+
+
+def verdict(curves: tuple[MemoryCurve, ...], machine: Machine) -> tuple[bool, str]:
+    """Whether every rank fits, and one line if one does not."""
+    worst = max(curves, key=lambda c: c.peak_bytes)
+    if worst.peak_bytes <= worst.capacity_bytes:
+        return True, ""
+    from hwmodels.units import format_quantity
+
+    largest = max(worst.parts, key=lambda name: int(worst.parts[name].max()))
+    return False, (
+        f"does not fit in memory: rank {worst.rank} of the pipeline needs {format_quantity(worst.peak_bytes, 'data')}, "
+        f"{machine.cluster.node.device.name} has {format_quantity(worst.capacity_bytes, 'data')}; the largest part is "
+        f"{largest} with {format_quantity(int(worst.parts[largest].max()), 'data')}"
+    )

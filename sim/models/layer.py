@@ -1,0 +1,59 @@
+"""What every model family speaks: units of a model, the parts of a layer, and the kernels of a part."""
+
+from typing import NamedTuple
+
+from hwmodels.op import Op
+from sim.models.shape import ModelShape
+from sim.precision import Recipe
+
+COMPUTE, COMMUNICATION, WEIGHT = 0, 1, 2
+"""Streams a kernel can be launched on; indices into sim.trace.LANES."""
+
+
+class Kernel(NamedTuple):
+    """One launch (or `op.kernels` tiny ones): its name in the profile's words, what it does, and its stream."""
+
+    name: str
+    op: Op
+    lane: int = COMPUTE
+
+
+class Unit(NamedTuple):
+    """A piece of the model that one stage holds whole. kind: embedding, dense, moe, projection (of MTP), head."""
+
+    kind: str
+    layer: int
+
+
+class Part(NamedTuple):
+    """Consecutive kernels of one unit in one pass, e.g. attn(F). `exchange`: an all-to-all with the expert group."""
+
+    name: str
+    layer: int
+    kernels: tuple[Kernel, ...]
+    exchange: bool = False
+
+
+class Site(NamedTuple):
+    """Where and on what a layer runs: dimensions, recipe, the micro-batch of one rank, and its expected routing load.
+
+    sequences x length tokens a micro-batch; received: rows that arrive by dispatch; rows: expert rows padded to 128 an
+    expert; nodes, ranks: distinct ones a token goes to; local_experts: experts this rank holds; group, group_nodes: size
+    of the expert group.
+    """
+
+    shape: ModelShape
+    recipe: Recipe
+    sequences: int
+    length: int
+    received: int
+    rows: int
+    nodes: float
+    ranks: float
+    local_experts: int
+    group: int
+    group_nodes: int
+
+    @property
+    def tokens(self) -> int:
+        return self.sequences * self.length

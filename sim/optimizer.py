@@ -1,0 +1,90 @@
+"""What follows the last backward: gradient reduce-scatter, gradient norm, AdamW on ZeRO-1 shards, parameter all-gather.
+
+Gradients of a stage are reduced over every rank that holds a copy of it: routed experts over the replicas of the expert
+group, everything else over all data-parallel ranks, both times the copies the schedule keeps (two under DualPipe).
+ZeRO-1 shards master weights and moments over the same ranks. The parameters' exponential moving average is kept in
+host memory and copied while the next step runs (DeepSeek-V3 report sec 3.2.3).
+"""
+
+from typing import NamedTuple
+
+from hwmodels.formats import Format
+from hwmodels.op import Collective, HostCopy, Memory
+from sim import footprint
+from sim.footprint import Parameters
+from sim.plan import Machine, Plan
+
+
+class Shards(NamedTuple):
+    """Parameters one rank holds and updates. dense, experts: held. dense_ranks, expert_ranks: that share them."""
+
+    dense: float
+    experts: float
+    dense_ranks: int
+    expert_ranks: int
+
+    @property
+    def updated(self) -> float:
+        """Parameters whose master weights and moments live on this rank."""
+        return self.dense / self.dense_ranks + self.experts / self.expert_ranks
+
+
+class Tail(NamedTuple):
+    """Durations in ns. reduce_ns: (stage, ns) of each stage held."""
+
+    reduce_ns: tuple[tuple[int, int], ...]
+    norm_ns: int
+    update_ns: int
+    gather_ns: int
+    average_ns: int
+
+
+NO_TAIL = Tail((), 0, 0, 0, 0)
+
+
+def stage_parameters(machine: Machine, stage: int) -> Parameters:
+    total = Parameters()
+    for unit in machine.stages[stage]:
+        total += footprint.parameters(machine.site.shape, unit)
+    return total
+
+
+def shards(plan: Plan, machine: Machine, stage: int) -> Shards:
+    """What one holder of `stage` has of it. Tensors shared between units of one rank count once."""
+    p = stage_parameters(machine, stage)
+    copies, expert = plan.program.weight_copies, plan.scenario.parallel.expert
+    dense = p.linear + p.other - p.shared
+    return Shards(dense, p.experts / expert, plan.data * copies, plan.data // expert * copies)
+
+
+def _bytes(form: Format, count: float) -> float:
+    return count * form.bits / 8
+
+
+def tail(plan: Plan, machine: Machine, position: int) -> Tail:
+    """Durations for the rank at a pipeline position."""
+    price, recipe = machine.pricer.price, machine.recipe
+    held = [(stage, shards(plan, machine, stage)) for stage in plan.holds[position]]
+    reduce_ns = tuple((s, _rings(plan, machine, "reduce_scatter", recipe.gradient, h)) for s, h in held)
+    gather_ns = sum(_rings(plan, machine, "all_gather", recipe.gather, h) for _, h in held)
+    updated = max(1, round(sum(h.updated for _, h in held)))
+    gradient, master, moment = (f.bits / 8 for f in (recipe.gradient, recipe.master, recipe.moment))
+    norm = price(Memory("elementwise", updated, gradient, 0.0)).ns
+    everyone = Collective("all_reduce", recipe.gradient.bits / 8, machine.cluster.gpus, machine.cluster.nodes)
+    norm += price(everyone).ns
+    # gradient, master and both moments in; master, moments and the parameter to gather out
+    adam = Memory("adam", updated, gradient + master + 2 * moment, master + 2 * moment + recipe.gather.bits / 8)
+    average = price(HostCopy(_bytes(recipe.gather, updated))).ns
+    return Tail(reduce_ns, norm, price(adam).ns, gather_ns, average)
+
+
+def _rings(plan: Plan, machine: Machine, kind: str, form: Format, held: Shards) -> int:
+    """One stage's gradients or parameters: the dense ring, then the experts' ring, on the rank's network lane."""
+    gpus, nodes = machine.cluster.node.gpus, machine.cluster.nodes
+    dense_nodes = max(1, min(nodes, -(-held.dense_ranks // gpus)))
+    # replicas of an expert sit a whole expert group apart: each on its own node once the group fills nodes
+    apart = max(1, plan.scenario.parallel.expert // gpus)
+    expert_nodes = held.expert_ranks if apart >= 1 and plan.scenario.parallel.expert >= gpus else dense_nodes
+    dense = Collective(kind, _bytes(form, held.dense), held.dense_ranks, dense_nodes)
+    experts = Collective(kind, _bytes(form, held.experts), held.expert_ranks, max(1, min(nodes, expert_nodes)))
+    return machine.pricer.price(dense).ns + machine.pricer.price(experts).ns

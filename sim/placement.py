@@ -1,0 +1,94 @@
+"""Which layers go on which stage.
+
+The embedding stays with the first stage, the head and the multi-token-prediction module with the last; layers between are
+contiguous. `even` spreads their number; `balanced` makes the most loaded rank as light as it can be by priced cost,
+counting all stages a rank holds (two under DualPipe: s and P-1-s), and then keeps single stages alike. A list gives
+the number of layers of each stage.
+"""
+
+from collections.abc import Sequence
+
+from sim.models.layer import Unit
+
+REACH = 4
+"""How far a stage's layer count may be from the mean in the search."""
+
+
+def place(
+    units: Sequence[Unit], costs: Sequence[float], stages: int, rule: str | Sequence[int], mirrored: bool
+) -> tuple[tuple[Unit, ...], ...]:
+    """Units of each stage. costs: of each unit. mirrored: stages s and stages-1-s share a rank.
+
+    Raises ValueError when there are fewer layers than stages that would otherwise be empty.
+    """
+    body = [i for i, u in enumerate(units) if u.kind in ("dense", "moe") and not _after_head(units, i)]
+    first, last = body[0], body[-1] + 1
+    if isinstance(rule, str):
+        if len(body) < stages - 1:
+            raise ValueError(f"{len(body)} layers cannot fill {stages} stages; use at most {len(body) + 1}")
+        counts = _even(len(body), stages) if rule == "even" else _balanced(
+            [costs[i] for i in body], sum(costs[:first]), sum(costs[last:]), stages, mirrored
+        )  # fmt: skip
+    else:
+        counts = list(rule)
+    cuts = [first + sum(counts[:i]) for i in range(stages + 1)]
+    cuts[0], cuts[-1] = 0, len(units)
+    return tuple(tuple(units[a:b]) for a, b in zip(cuts, cuts[1:], strict=False))
+
+
+def _after_head(units: Sequence[Unit], i: int) -> bool:
+    return any(u.kind == "head" for u in units[:i])
+
+
+def _even(layers: int, stages: int) -> list[int]:
+    """As equal as can be; the last stage, which has the head, gets none of the remainder."""
+    return [layers // stages + (i < layers % stages) for i in range(stages)]
+
+
+def _balanced(costs: list[float], head: float, tail: float, stages: int, mirrored: bool) -> list[int]:
+    """Layer counts that minimise the largest rank load, then the sum of squared stage loads.
+
+    Works from both ends inward: a state is (layers taken from the left, from the right).
+    """
+    sums = [0.0]
+    for c in costs:
+        sums.append(sums[-1] + c)
+    total, mean = len(costs), len(costs) / stages
+    low, high = max(0, int(mean) - REACH), int(mean) + REACH
+    rounds = stages // 2
+    states: dict[tuple[int, int], tuple[tuple[float, float], list[tuple[int, int]]]] = {(0, 0): ((0.0, 0.0), [])}
+    for i in range(rounds):
+        states = _extend(states, sums, (head, tail) if i == 0 else (0.0, 0.0), (low, high), mirrored, total)
+    best: tuple[tuple[float, float], list[int]] | None = None
+    for (left, right), (worth, pairs) in states.items():
+        rest = total - left - right
+        if stages % 2 == 0 and rest:
+            continue
+        middle = [rest] if stages % 2 else []
+        load = sums[total - right] - sums[left]
+        worth = (max(worth[0], load), worth[1] + load * load)
+        counts = [a for a, _ in pairs] + middle + [b for _, b in reversed(pairs)]
+        if best is None or (worth, counts) < best:
+            best = (worth, counts)
+    return best[1] if best else _even(total, stages)
+
+
+def _extend(
+    states: dict[tuple[int, int], tuple[tuple[float, float], list[tuple[int, int]]]], sums: list[float],
+    extra: tuple[float, float], window: tuple[int, int], mirrored: bool, total: int,
+) -> dict[tuple[int, int], tuple[tuple[float, float], list[tuple[int, int]]]]:  # fmt: skip
+    """One more stage on each side of every state."""
+    found: dict[tuple[int, int], tuple[tuple[float, float], list[tuple[int, int]]]] = {}
+    for (left, right), (worth, pairs) in states.items():
+        for a in range(max(window[0], 1 - bool(extra[0])), window[1] + 1):
+            for b in range(max(window[0], 1 - bool(extra[1])), window[1] + 1):
+                if left + a + right + b > total:
+                    break
+                one = sums[left + a] - sums[left] + extra[0]
+                two = sums[total - right] - sums[total - right - b] + extra[1]
+                load = one + two if mirrored else max(one, two)
+                value = (max(worth[0], load), worth[1] + one * one + two * two)
+                key = (left + a, right + b)
+                if key not in found or value < found[key][0]:
+                    found[key] = (value, [*pairs, (a, b)])
+    return found

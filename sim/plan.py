@@ -1,0 +1,113 @@
+"""A scenario laid out: which rank holds which stages of the model, and how the groups lie on the nodes.
+
+Ranks are numbered pipeline position first: rank = position * data + replica, so an expert group is a run of
+neighbouring GPUs on neighbouring nodes and stays under one leaf switch where it fits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hwmodels.collectives import wires
+from hwmodels.price import Pricer
+from sim import placement, routing
+from sim.models.layer import COMMUNICATION, Site, Unit
+from sim.overlap import PartsOf
+from sim.precision import RECIPES, Recipe
+from sim.program import Program, Shape, build, check, home
+from sim.scenario import Cluster, Scenario
+
+MIRRORED = ("dualpipe", "dualpipev")
+"""Schedules in which stages s and stages-1-s share a rank."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything decided before time passes. holds: stages of each pipeline position. data: replicas of the pipeline."""
+
+    scenario: Scenario
+    program: Program
+    homes: dict[tuple[int, int], int]
+    holds: tuple[tuple[int, ...], ...]
+    data: int
+    micro_batches: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The part of a plan that needs a model and a cluster."""
+
+    cluster: Cluster
+    recipe: Recipe
+    pricer: Pricer
+    site: Site
+    parts: PartsOf
+    stages: tuple[tuple[Unit, ...], ...]
+    units: tuple[Unit, ...]
+
+
+def lay_out(scenario: Scenario) -> Plan:
+    """The program of a scenario and who holds what. Raises ValueError with one line when the schedule cannot run."""
+    batch, data = scenario.batch, scenario.data_parallel
+    micro_batches = batch.micro_batches or (batch.sequences or 0) // (data * batch.micro_batch)
+    shape = Shape(scenario.parallel.pipeline, micro_batches, scenario.schedule.chunks)
+    program = build(scenario.schedule.name, shape)
+    check(program)
+    homes = home(program)
+    held: list[set[int]] = [set() for _ in range(program.ranks)]
+    for (stage, _), rank in homes.items():
+        held[rank].add(stage)
+    return Plan(scenario, program, homes, tuple(tuple(sorted(h)) for h in held), data, micro_batches)
+
+
+def machine(plan: Plan) -> Machine:
+    """Prices, sites and stages of a scenario with a model. Raises ValueError or hwmodels.price.Refused (one line)."""
+    scenario = plan.scenario
+    cluster, shape = scenario.cluster, scenario.model
+    assert cluster is not None and shape is not None
+    family = family_of(shape.family)
+    recipe = RECIPES[scenario.precision]
+    fabric, node = cluster.fabric, cluster.node
+    near = fabric.latency_same_leaf_s if fabric else node.nic.latency_s
+    far = fabric.latency_cross_leaf_s if fabric else node.nic.latency_s
+    pricer = Pricer(node.device, wires(node, near, far), scenario.comm.sms, scenario.pricing)
+    group, batch = scenario.parallel.expert, scenario.batch
+    tokens = batch.micro_batch * batch.sequence_length
+    load = routing.balanced(shape, tokens, group, node.gpus)
+    site = Site(
+        shape, recipe, batch.micro_batch, batch.sequence_length, load.received, load.rows, load.nodes, load.ranks,
+        shape.experts // group, group, -(-group // node.gpus),
+    )  # fmt: skip
+    units = family.units(shape)
+
+    def parts(unit: Unit, direction: str):  # type: ignore[no-untyped-def]
+        return family.parts(site, unit, direction)
+
+    costs = [unit_cost_ns(unit, parts, pricer) for unit in units]
+    mirrored = plan.program.schedule in MIRRORED
+    stages = placement.place(units, costs, plan.program.stages, scenario.placement, mirrored)
+    return Machine(cluster, recipe, pricer, site, parts, stages, units)
+
+
+def family_of(name: str):  # type: ignore[no-untyped-def]
+    """The family's file in `sim/models`."""
+    from importlib import import_module
+
+    return import_module(f"sim.models.{name}")
+
+
+def unit_cost_ns(unit: Unit, parts: PartsOf, pricer: Pricer, directions: str = "FBW") -> int:
+    """Compute of one unit alone, in ns: every kernel that is not on the communication stream."""
+    return sum(
+        pricer.price(kernel.op).ns + pricer.launch_gap_ns * kernel.op.kernels
+        for direction in directions
+        for part in parts(unit, direction)
+        for kernel in part.kernels
+        if kernel.lane != COMMUNICATION
+    )
+
+
+def relative(stage: Sequence[Unit]) -> tuple[tuple[Unit, ...], int]:
+    """A stage's units with layers counted from its first one, so that equal stages are equal values; and that first."""
+    layers = [u.layer for u in stage if u.layer >= 0]
+    first = min(layers, default=0)
+    return tuple(u._replace(layer=u.layer - first) if u.layer >= 0 else u for u in stage), first

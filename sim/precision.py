@@ -1,0 +1,52 @@
+"""Precision recipes as data: which tensor is kept and moved in which format.
+
+Source of FP8: DeepSeek-V3 report (arXiv 2412.19437) sec 3.3: linear layers in E4M3 with 1x128 activations and 128x128
+weights; attention output kept in E5M6; SwiGLU inputs kept in FP8 and its output recomputed; dispatch FP8, combine BF16;
+embedding, head, gate, norms and attention in BF16; gradients and master weights FP32, AdamW moments BF16.
+BF16 is the same recipe without quantisation.
+"""
+
+from dataclasses import dataclass
+
+from hwmodels.formats import BF16, E4M3_BLOCKS, E4M3_ROWS, E5M6_ROWS, FP32, PLAIN_BF16, Format, Layout
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Formats of one way to train.
+
+    linear: what the linear layers multiply in (fp8 or bf16).  weight: how their weights lie in device memory.
+    activation: inputs of linear layers kept for the weight gradient.  attention_output, gate_up: kept activations.
+    dispatch, combine: rows of the expert exchange.  gradient, master, moment: optimizer state.  gather: format in which
+    updated parameters are gathered.  boundary: activations between pipeline stages.
+    """
+
+    name: str
+    linear: str
+    weight: Layout
+    activation: Layout
+    attention_output: Layout
+    gate_up: Layout
+    dispatch: Layout
+    combine: Layout
+    gradient: Format = FP32
+    master: Format = FP32
+    moment: Format = BF16
+    gather: Format = BF16
+    boundary: Layout = PLAIN_BF16
+
+    @property
+    def quantized(self) -> bool:
+        return self.linear == "fp8"
+
+
+RECIPES = {
+    "fp8": Recipe(
+        "fp8", "fp8", weight=E4M3_BLOCKS, activation=E4M3_ROWS, attention_output=E5M6_ROWS, gate_up=E4M3_ROWS,
+        dispatch=E4M3_ROWS, combine=PLAIN_BF16,
+    ),
+    "bf16": Recipe(
+        "bf16", "bf16", weight=PLAIN_BF16, activation=PLAIN_BF16, attention_output=PLAIN_BF16, gate_up=PLAIN_BF16,
+        dispatch=PLAIN_BF16, combine=PLAIN_BF16,
+    ),
+}  # fmt: skip

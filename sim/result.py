@@ -1,0 +1,81 @@
+"""What a run answers: the figures of result.json, the traces behind them, and what a report draws."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.trace import Trace
+
+
+@dataclass(frozen=True)
+class MemoryCurve:
+    """Device memory of one rank over the step.
+
+    times: ns, int64, ascending.  parts: name -> bytes at each time (float64 or int64, same length as times),
+    stacked from the bottom: weights, gradients, optimizer states, communication buffers, activations.
+    """
+
+    rank: int
+    times: npt.NDArray[np.int64]
+    parts: dict[str, npt.NDArray[np.int64]]
+    capacity_bytes: int
+
+    @property
+    def peak_bytes(self) -> int:
+        return int(sum(self.parts.values()).max())  # type: ignore[union-attr]
+
+
+@dataclass(frozen=True)
+class StageLoad:
+    """What one pipeline stage holds and costs per micro-batch (seconds of stand-alone F, B and W)."""
+
+    stage: int
+    rank: int
+    contents: str            # e.g. "embedding, dense 0-2, MoE 3"
+    layers: int
+    parameters: int
+    forward_s: float
+    backward_input_s: float
+    weight_s: float
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of the waterfall: seconds it adds to the step, and one sentence of what it is."""
+
+    name: str
+    seconds: float
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything a run produced. Pure data: picklable, no open handles, no wall-clock times but `wall_seconds`.
+
+    summary: the content of result.json (SI units), see design section 6.
+    scenario: the resolved scenario as plain dicts, lists, strings and numbers.
+    steps: one row per schedule step and rank (all pipeline ranks, folded classes expanded).
+    spans: one row per task at the run's detail (all pipeline ranks).
+    pair: op-level spans of one overlapped forward/backward pair in isolation (or of F then B where the schedule
+        never overlaps), with lane, SM count, layer and price; rank is 0.
+    pair_name: what the pair is, e.g. "forward of stage 7 with backward of stage 8".
+    price_sources: one sentence per entry of spans.prices / pair.prices: table, row, spread.
+    memory: one curve per pipeline rank (empty when the scenario gave chunk times).
+    waterfall: bars from ideal compute to the step, in order; they sum to step_time_s.
+    stages: one entry per stage (empty when the scenario gave chunk times).
+    feasible: (True, "") or (False, one line saying what does not fit).
+    """
+
+    summary: dict[str, Any]
+    scenario: dict[str, Any]
+    steps: Trace
+    spans: Trace
+    pair: Trace | None
+    pair_name: str
+    price_sources: dict[str, str]
+    memory: tuple[MemoryCurve, ...]
+    waterfall: tuple[Bar, ...]
+    stages: tuple[StageLoad, ...]
+    feasible: tuple[bool, str] = (True, "")

@@ -1,0 +1,194 @@
+"""Scenarios: a machine, a model and a way to run it, or the times of a schedule's chunks; read from YAML and checked.
+
+`load` and `from_mapping` give a frozen, picklable Scenario or raise ScenarioError, which lists all that is wrong.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hwmodels import fabric as fabrics
+from hwmodels import node as nodes
+from hwmodels.document import Document, DocumentError, Place, read
+from hwmodels.fabric import Fabric
+from hwmodels.node import Node
+from hwmodels.shelf import Shelf, names
+from sim.models.shape import ModelShape
+
+HERE = Path(__file__).resolve().parent
+
+SCENARIOS = HERE.parent / "scenarios"
+"""Where the scenarios that ship with the project are."""
+
+MODELS = Shelf("model", SCENARIOS / "models", "scenarios/models", cited=False)
+"""Where the models that ship with the project are; a scenario's own folder may have `models/` too."""
+
+
+class ScenarioError(DocumentError):
+    """Everything wrong with a scenario; its text has one line a problem."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """`nodes` equal nodes on a fabric (None: nothing is said about switches)."""
+
+    node: Node
+    nodes: int
+    fabric: Fabric | None
+
+    @property
+    def gpus(self) -> int:
+        """GPUs in all."""
+        return self.nodes * self.node.gpus
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """Ranks in each kind of group; zero is the ZeRO stage."""
+
+    pipeline: int
+    expert: int
+    tensor: int
+    zero: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """name: a file of sim/schedules. chunks: virtual stages a rank, which only `interleaved` reads."""
+
+    name: str
+    chunks: int = 2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """sequences: of a step over all data-parallel ranks (None with chunk times). sequence_length: tokens in each.
+    micro_batch: sequences in one. micro_batches: per pipeline when given, None when they follow from sequences."""
+
+    sequences: int | None
+    sequence_length: int
+    micro_batch: int
+    micro_batches: int | None
+
+
+@dataclass(frozen=True)
+class Routing:
+    """kind: how tokens choose experts."""
+
+    kind: str
+
+
+@dataclass(frozen=True)
+class Comm:
+    """sms: streaming multiprocessors that a communication kernel holds."""
+
+    sms: int
+
+
+@dataclass(frozen=True)
+class ChunkTimes:
+    """Durations of one chunk in nanoseconds; p2p is one send between neighbours."""
+
+    forward: int
+    backward_input: int
+    weight: int
+    overlapped: int
+    p2p: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits that make a run infeasible when missed; None: no limit."""
+
+    step_time_s: float | None
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One run. Either cluster and model are given, or chunk_times; the others are then None.
+
+    placement: a rule, or layers per stage. resolved: all of it as plain values, which reload to the same scenario.
+    scenario_hash: BLAKE2b of `resolved` without name and outputs, as hexadecimal text.
+    """
+
+    name: str
+    cluster: Cluster | None
+    model: ModelShape | None
+    precision: str
+    parallel: Parallel
+    schedule: Schedule
+    placement: str | tuple[int, ...]
+    batch: Batch
+    routing: Routing
+    comm: Comm
+    detail: str
+    fold: bool
+    seed: int
+    pricing: str
+    chunk_times: ChunkTimes | None
+    outputs: tuple[str, ...]
+    limits: Limits
+    scenario_hash: str = ""
+    resolved: dict[str, Any] = field(default_factory=dict, hash=False, repr=False)
+
+    @property
+    def data_parallel(self) -> int:
+        """Pipelines that run side by side, each on its own sequences; 1 with chunk times."""
+        return self.cluster.gpus // (self.parallel.pipeline * self.parallel.tensor) if self.cluster else 1
+
+
+def load(path: str, overrides: Sequence[str] = ()) -> Scenario:
+    """The scenario in a YAML file, changed by `key=value` overrides. Raises ScenarioError."""
+    from sim.resolve import resolve
+
+    try:
+        return resolve(read(Path(path)), overrides, Path(path))
+    except DocumentError as error:
+        raise ScenarioError(error.problems) from None
+
+
+def from_mapping(mapping: Mapping[str, Any], overrides: Sequence[str] = ()) -> Scenario:
+    """The scenario that plain values (as in YAML) describe, changed by overrides. Raises ScenarioError."""
+    from sim.resolve import resolve
+
+    try:
+        return resolve(Document(mapping, {(): Place("<mapping>")}), overrides, None)
+    except DocumentError as error:
+        raise ScenarioError(error.problems) from None
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of the YAML form, with the names that are known now."""
+    from sim.form import ScenarioForm
+
+    content = ScenarioForm.model_json_schema()
+    content["$defs"]["ClusterForm"]["properties"]["node"] = _named(nodes.available(), nodes.KEYS)
+    content["$defs"]["ClusterForm"]["properties"]["fabric"] = _named(fabrics.available(), fabrics.KEYS)
+    content["properties"]["model"] = _named(models(), tuple(ModelShape.__dataclass_fields__))
+    content["properties"]["schedule"] = {"anyOf": [{"enum": list(schedules())}, {"$ref": "#/$defs/ScheduleForm"}]}
+    content["$defs"]["ScheduleForm"]["properties"]["name"]["enum"] = list(schedules())
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **content}
+
+
+def _named(legal: Sequence[str], keys: Sequence[str]) -> dict[str, Any]:
+    """Schema of a document: a name, or a mapping of its keys that may build on a name."""
+    properties: dict[str, Any] = {key: {} for key in keys} | {"base": {"enum": list(legal)}}
+    mapping = {"type": "object", "properties": properties, "additionalProperties": False}
+    return {"anyOf": [{"enum": list(legal)}, mapping]}
+
+
+def schedules() -> tuple[str, ...]:
+    """Names of the schedules: the files of sim/schedules."""
+    return tuple(sorted({file.stem for file in (HERE / "schedules").glob("*.py")} - {"__init__"}))
+
+
+def families() -> tuple[str, ...]:
+    """Names of the model families: the files of sim/models, but for what families share."""
+    return tuple(sorted({file.stem for file in (HERE / "models").glob("*.py")} - {"__init__", "shape", "layer"}))
+
+
+def models() -> tuple[str, ...]:
+    """Names of the models that ship with the project."""
+    return names(MODELS.folder)

@@ -1,0 +1,34 @@
+"""DualPipeV: DualPipe cut in half. Each rank holds two stages of one V-shaped pipeline, r and 2P-1-r on P ranks.
+
+A micro-batch goes down the ranks through the first half of the stages and back up through the second. To a rank, the
+way down looks like the side of its own end and the way up like the other side, so the eight parts of DualPipe fit
+unchanged, and no stage is held twice.
+
+Source: github.com/deepseek-ai/DualPipe (README, DualPipeV); the cut in half: Qi et al., "DualPipe could be better
+without the Dual" (2025).
+Bubble: (PP/2-1)(F&B+B-3W) with PP = 2P stages, for W <= F = B-W and F&B = F+B. Activations: PP+1 chunks of PP = 2P.
+"""
+
+from sim.program import Program, Shape, Step
+from sim.schedules.dualpipe import eight_parts, unroll
+
+
+def stages(shape: Shape) -> int:
+    """Two stages a rank."""
+    return 2 * shape.pipeline
+
+
+def build(shape: Shape) -> Program:
+    """Needs at least 2 P micro-batches; ValueError otherwise."""
+    ranks, micro_batches = shape.pipeline, shape.micro_batches
+    if micro_batches < 2 * ranks:
+        raise ValueError(
+            f"dualpipev with pipeline {ranks} needs at least {2 * ranks} micro-batches; got {micro_batches}"
+        )
+    steps = tuple(_rank(rank, ranks, micro_batches) for rank in range(ranks))
+    return Program("dualpipev", ranks, stages(shape), micro_batches, steps)
+
+
+def _rank(rank: int, ranks: int, micro_batches: int) -> tuple[Step, ...]:
+    parts = eight_parts(rank, ranks, micro_batches)
+    return tuple(unroll(parts, ((rank, 0), (2 * ranks - 1 - rank, 0))))

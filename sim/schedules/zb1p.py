@@ -1,0 +1,39 @@
+"""ZB1P (ZB-H1): 1F1B with the backward split; the input gradient hurries on, the weight gradient fills the tail.
+
+Rank r puts off each weight gradient by r micro-batches. Later ranks have fewer forwards in flight, by just as many, so
+all ranks hold the same number of chunks, and the weight gradients put off fill the wait of the last backwards.
+
+Source: Qi et al., Zero Bubble Pipeline Parallelism (arXiv:2401.10241), section 2.1 and figure 3; called ZB1P in the
+DeepSeek-V3 report (arXiv:2412.19437), table 2.
+Bubble: (PP-1)(F+B-2W), for W <= F, W <= B-W and M >= PP (fewer micro-batches run, with a larger bubble).
+Activations: PP chunks on every rank (no more than M).
+"""
+
+from collections.abc import Iterator
+
+from sim.program import Program, Shape, Step
+
+
+def stages(shape: Shape) -> int:
+    """One stage a rank."""
+    return shape.pipeline
+
+
+def build(shape: Shape) -> Program:
+    """Runs with any number of micro-batches."""
+    steps = tuple(tuple(_rank(rank, shape)) for rank in range(shape.pipeline))
+    return Program("zb1p", shape.pipeline, stages(shape), shape.micro_batches, steps)
+
+
+def _rank(rank: int, shape: Shape) -> Iterator[Step]:
+    ahead = min(shape.pipeline - 1 - rank, shape.micro_batches)
+    for micro_batch in range(ahead):
+        yield Step("F", rank, micro_batch)
+    for micro_batch in range(shape.micro_batches):
+        if micro_batch + ahead < shape.micro_batches:
+            yield Step("F", rank, micro_batch + ahead)
+        yield Step("B", rank, micro_batch)
+        if micro_batch >= rank:
+            yield Step("W", rank, micro_batch - rank)
+    for micro_batch in range(max(shape.micro_batches - rank, 0), shape.micro_batches):
+        yield Step("W", rank, micro_batch)

@@ -1,0 +1,98 @@
+"""One run from scenario to result: plan, lower, simulate, measure."""
+
+from typing import Any
+
+import sim
+from sim import engine, memory, metrics, plan, spans
+from sim.lower import Kit, Lowered, lower
+from sim.plan import Machine, Plan, unit_cost_ns
+from sim.result import MemoryCurve, Result, StageLoad
+from sim.scenario import Scenario
+from hwmodels.units import NS_PER_S
+
+
+def study(scenario: Scenario) -> Result:
+    """See `sim.run`."""
+    laid = plan.lay_out(scenario)
+    machine = plan.machine(laid) if scenario.model else None
+    lowered = lower(laid, machine)
+    outcome = engine.run(lowered.actors)
+    steps = spans.steps(laid, lowered, outcome)
+    books = metrics.ledgers(laid, lowered, outcome, machine.pricer if machine else None)
+    curves = memory.curves(laid, machine, steps) if machine else ()
+    drawn = {"report", "trace", "events"} & set(scenario.outputs)
+    trace, sources = spans.spans(laid, lowered, outcome) if drawn else (steps.where(steps.rank < 0), {})
+    kit, pair_name = _pair(laid, lowered, machine)
+    pair, pair_sources = spans.pair(kit, lowered.first_layer) if kit and drawn else (None, {})
+    summary = _head(scenario) | metrics.summary(laid, machine, outcome, books) | _memory(curves)
+    if kit:
+        summary["pair_s"] = {"name": pair_name, "seconds": kit.timing.total / NS_PER_S}
+    return Result(
+        summary, scenario.resolved, steps, trace, pair, pair_name, sources | pair_sources, curves,
+        metrics.waterfall(books), _stages(laid, machine), memory.verdict(curves, machine) if machine else (True, ""),
+    )  # fmt: skip
+
+
+def _head(scenario: Scenario) -> dict[str, Any]:
+    return {
+        "schema_version": sim.SCHEMA_VERSION,
+        "scenario": scenario.name,
+        "scenario_hash": scenario.scenario_hash,
+        "detail": scenario.detail,
+    }
+
+
+def _memory(curves: tuple[MemoryCurve, ...]) -> dict[str, Any]:
+    """Peak of each pipeline rank, and its parts at that moment."""
+    if not curves:
+        return {"peak_memory_bytes": None}
+    out = []
+    for curve in curves:
+        at = int(sum(curve.parts.values()).argmax())  # type: ignore[union-attr]
+        out.append({"total": curve.peak_bytes, **{name: int(part[at]) for name, part in curve.parts.items()}})
+    return {"peak_memory_bytes": out}
+
+
+def _pair(laid: Plan, lowered: Lowered, machine: Machine | None) -> tuple[Kit | None, str]:
+    """The step to draw kernel by kernel: an overlapped pair of the middle ranks, or their longest step."""
+    if machine is None:
+        return None, ""
+    position = laid.program.ranks // 2
+    row = list(zip(laid.program.steps[position], lowered.kits[position], strict=True))
+    step, kit = max(row, key=lambda item: ("+" in item[0].kind, item[1].timing.total))
+    stages = f"forward of stage {step.stage} with backward of stage {step.stage_b}"
+    return kit, stages if "+" in step.kind else f"{step.kind} of stage {step.stage}"
+
+
+def _stages(laid: Plan, machine: Machine | None) -> tuple[StageLoad, ...]:
+    if machine is None:
+        return ()
+    out = []
+    for stage, units in enumerate(machine.stages):
+        costs = [sum(unit_cost_ns(u, machine.parts, machine.pricer, d) for u in units) / NS_PER_S for d in "FBW"]
+        rank = next(p for p, held in enumerate(laid.holds) if stage in held)
+        size = sum(_parameters(machine, units))
+        out.append(StageLoad(stage, rank, _contents(units), sum(u.kind in ("dense", "moe") for u in units), size, *costs))
+    return tuple(out)
+
+
+def _parameters(machine: Machine, units: tuple[Any, ...]) -> list[int]:
+    from sim import footprint
+
+    return [footprint.parameters(machine.site.shape, u).total for u in units]
+
+
+def _contents(units: tuple[Any, ...]) -> str:
+    """Such as "embedding, dense 0-2, MoE 3"."""
+    names: list[str] = []
+    runs: list[list[Any]] = []
+    for u in units:
+        if runs and runs[-1][0] == u.kind and u.kind in ("dense", "moe") and runs[-1][2] + 1 == u.layer:
+            runs[-1][2] = u.layer
+        else:
+            runs.append([u.kind, u.layer, u.layer])
+    for kind, first, last in runs:
+        name = {"moe": "MoE", "projection": "MTP projection"}.get(kind, kind)
+        layers = f" {first}" if first == last else f" {first}-{last}"
+        names.append(name + (layers if kind in ("dense", "moe") else ""))
+    return ", ".join(names)

@@ -1,0 +1,172 @@
+"""A step of the schedule, priced and ready to run: kernels by lane with their durations, and what waits for what.
+
+A template is built once for each kind of step and pair of stages and shared by every rank and micro-batch that runs
+it. `detail` op holds every kernel; layer holds one task a part; chunk holds one task between outputs. The coarse ones
+are made from one run of the fine one, so all three take the same time when nothing from outside interferes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import NamedTuple
+
+from hwmodels.price import Price, Pricer
+from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT
+from sim.overlap import Composition, Phase
+
+STREAMS = (COMPUTE, COMMUNICATION, WEIGHT)
+
+
+class Segment(NamedTuple):
+    """A phase as the engine runs it: kernels [first, stop) of its lane; how many phases it waits for; who waits for it.
+
+    exchange: the phase begins when the whole expert group has arrived. sends: 0 nothing, 1 forward output, 2 backward.
+    """
+
+    lane: int
+    first: int
+    stop: int
+    needs: int
+    feeds: tuple[int, ...]
+    exchange: bool
+    sends: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row of a trace: what a kernel (or a coarse task) is called and where its duration comes from."""
+
+    label: str
+    layer: int
+    half: str
+    price: Price | None
+    sms: int
+
+
+@dataclass(frozen=True)
+class Template:
+    """kind and stages name it. alone, beside: nanoseconds of each kernel by lane, while the other side is idle or busy
+    (launch gaps included). order: segment indices by lane. tasks: by lane, parallel to the durations.
+    gap_ns: the launch gap at the head of every duration, by lane and kernel.
+    """
+
+    kind: str
+    stage: int
+    stage_b: int
+    segments: tuple[Segment, ...]
+    order: tuple[tuple[int, ...], ...]
+    alone: tuple[tuple[int, ...], ...]
+    beside: tuple[tuple[int, ...], ...]
+    gap_ns: tuple[tuple[int, ...], ...]
+    tasks: tuple[tuple[Task, ...], ...]
+
+
+def price(kind: str, stages: tuple[int, int], composition: Composition, pricer: Pricer) -> Template:
+    """The op-level template of a composition. Raises hwmodels.price.Refused."""
+    alone: list[list[int]] = [[] for _ in STREAMS]
+    beside: list[list[int]] = [[] for _ in STREAMS]
+    gaps: list[list[int]] = [[] for _ in STREAMS]
+    tasks: list[list[Task]] = [[] for _ in STREAMS]
+    segments = []
+    feeds = _feeds(composition.phases)
+    for i, phase in enumerate(composition.phases):
+        lane, first = phase.lane, len(alone[phase.lane])
+        for kernel in phase.kernels:
+            quote = pricer.price(kernel.op, lane == COMMUNICATION)
+            gap = pricer.launch_gap_ns * kernel.op.kernels
+            sms = pricer.comm_sms if lane == COMMUNICATION else pricer.compute_sms
+            alone[lane].append(gap + quote.ns)
+            beside[lane].append(gap + quote.beside_ns)
+            gaps[lane].append(gap)
+            tasks[lane].append(Task(kernel.name, phase.layer, phase.half, quote, sms))
+        sends = (i == composition.forward_out) + 2 * (i == composition.backward_out)
+        stop = len(alone[lane])
+        segments.append(Segment(lane, first, stop, len(phase.needs), feeds[i], phase.exchange, sends))
+    order = tuple(tuple(i for i, s in enumerate(segments) if s.lane == lane) for lane in STREAMS)
+    return Template(
+        kind, *stages, tuple(segments), order, _frozen(alone), _frozen(beside), _frozen(gaps),
+        tuple(tuple(t) for t in tasks),
+    )  # fmt: skip
+
+
+def _feeds(phases: Sequence[Phase]) -> list[tuple[int, ...]]:
+    return [tuple(j for j, other in enumerate(phases) if i in other.needs) for i in range(len(phases))]
+
+
+def _frozen(rows: list[list[int]]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(row) for row in rows)
+
+
+class Timing(NamedTuple):
+    """One run of a template alone: start and end of each segment, and of each kernel by lane, in ns from its start."""
+
+    segments: tuple[tuple[int, int], ...]
+    kernels: tuple[tuple[tuple[int, int], ...], ...]
+
+    @property
+    def total(self) -> int:
+        return max(end for _, end in self.segments)
+
+
+def by_layer(fine: Template, timing: Timing, phases: Sequence[Phase]) -> Template:
+    """One task a part, as long as it took in the fine run; `phases` are those the fine template was made of."""
+    groups = [[i for i, _ in run] for _, run in groupby(enumerate(phases), key=lambda item: item[1].part)]
+    owner = {i: g for g, group in enumerate(groups) for i in group}
+    tasks: list[list[Task]] = [[] for _ in STREAMS]
+    holds: list[list[int]] = [[] for _ in STREAMS]
+    segments = []
+    for g, group in enumerate(groups):
+        head = fine.segments[group[0]]
+        inside = set(group)
+        needed = {owner[j] for j, s in enumerate(fine.segments) if inside & set(s.feeds) and j not in inside}
+        feeds = sorted({owner[k] for i in group for k in fine.segments[i].feeds if k not in inside})
+        first = len(holds[head.lane])
+        holds[head.lane].append(timing.segments[group[-1]][1] - timing.segments[group[0]][0])
+        tasks[head.lane].append(_part_task(fine, head, phases[group[0]]))
+        sends = max(fine.segments[i].sends for i in group)
+        segments.append(Segment(head.lane, first, first + 1, len(needed), tuple(feeds), head.exchange, sends))
+    return _coarse(fine, segments, holds, tasks)
+
+
+def _part_task(fine: Template, segment: Segment, phase: Phase) -> Task:
+    """The task of a part: priced like its longest kernel."""
+    lane = segment.lane
+    longest = max(range(segment.first, segment.stop), key=lambda i: fine.alone[lane][i])
+    return replace(fine.tasks[lane][longest], label=phase.name)
+
+
+def by_chunk(fine: Template, timing: Timing) -> Template:
+    """The whole step on the compute lane, cut where an output can be sent."""
+    cuts = sorted({(timing.segments[i][1], s.sends) for i, s in enumerate(fine.segments) if s.sends})
+    ends = [*cuts, (timing.total, 0)] if not cuts or cuts[-1][0] < timing.total else cuts
+    label = Task(fine.kind, -1, fine.kind[0], None, fine.tasks[COMPUTE][0].sms if fine.tasks[COMPUTE] else -1)
+    holds, segments, before = [], [], 0
+    for i, (end, sends) in enumerate(ends):
+        holds.append(end - before)
+        segments.append(Segment(COMPUTE, i, i + 1, 0, (), False, sends))
+        before = end
+    return _coarse(fine, segments, [holds, [], []], [[label] * len(holds), [], []])
+
+
+def _coarse(
+    fine: Template, segments: list[Segment], holds: list[list[int]], tasks: list[list[Task]]
+) -> Template:
+    order = tuple(tuple(i for i, s in enumerate(segments) if s.lane == lane) for lane in STREAMS)
+    durations = _frozen(holds)
+    zeros = tuple(tuple(0 for _ in lane) for lane in holds)
+    return replace(
+        fine, segments=tuple(segments), order=order, alone=durations, beside=durations, gap_ns=zeros,
+        tasks=tuple(tuple(t) for t in tasks),
+    )  # fmt: skip
+
+
+def fixed(kind: str, stages: tuple[int, int], holds: Sequence[int], sends: Sequence[int]) -> Template:
+    """A template from given chunk times: tasks of `holds` ns on the compute lane, each followed by what it sends."""
+    segments = tuple(Segment(COMPUTE, i, i + 1, 0, (), False, s) for i, s in enumerate(sends))
+    task = Task(kind, -1, kind[0], None, -1)
+    empty: tuple[tuple[int, ...], ...] = ((), ())
+    durations = (tuple(holds), *empty)
+    return Template(
+        kind, *stages, segments, (tuple(range(len(holds))), (), ()), durations, durations,
+        (tuple(0 for _ in holds), *empty), (tuple(task for _ in holds), (), ()),
+    )  # fmt: skip

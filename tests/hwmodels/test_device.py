@@ -1,0 +1,100 @@
+"""Devices: datasheet figures as published, conversions that can be redone, and what every device file owes."""
+
+import pickle
+from itertools import pairwise
+
+import pytest
+
+from hwmodels import device
+from hwmodels.document import Document, DocumentError
+from hwmodels.figure import KINDS
+
+DEVICES = [device.load(name) for name in device.available()]
+
+
+@pytest.mark.parametrize(("name", "sms", "bf16", "fp8", "hbm_gb", "hbm_tb_s"), [
+    ("h800", 132, 989e12, 1979e12, 80, 3.35), ("h100", 132, 989e12, 1979e12, 80, 3.35),
+    ("h200", 132, 989e12, 1979e12, 141, 4.8), ("a100", 108, 312e12, None, 80, 2.039),
+])  # fmt: skip
+def test_datasheets(name: str, sms: int, bf16: float, fp8: float | None, hbm_gb: float, hbm_tb_s: float) -> None:
+    found = device.load(name)
+    assert (found.sms, found.peak_flops["bf16"], found.peak_flops.get("fp8")) == (sms, bf16, fp8)
+    assert found.hbm.capacity_bytes == hbm_gb * 10**9
+    assert found.hbm.bandwidth_bytes_per_s == pytest.approx(hbm_tb_s * 1e12)
+
+
+def test_tables_and_siblings() -> None:
+    assert [(d, device.load(d).tables, device.load(d).sibling) for d in ("h800", "h100", "h200", "a100")] == [
+        ("h800", "h800", None), ("h100", None, "h800"), ("h200", None, "h800"), ("a100", None, None),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "cycles"), [
+    ("h800", {"shared_memory": 29.0, "l2": 263.0, "hbm": 478.8}),
+    ("a100", {"shared_memory": 29.0, "l2": 261.5, "hbm": 466.3}),
+])  # fmt: skip
+def test_latencies_are_the_published_cycles_at_the_boost_clock(name: str, cycles: dict[str, float]) -> None:
+    """Luo et al., arXiv:2402.13499."""
+    found = device.load(name)
+    for level, count in cycles.items():
+        assert getattr(found, level).latency_s * found.clock_hz == pytest.approx(count, rel=1e-3)
+        assert str(count) in found.figures[f"{level}.latency"].source
+
+
+def test_hopper_cache_bandwidths_are_the_published_bytes_per_clock() -> None:
+    found = device.load("h800")
+    assert found.shared_memory.bandwidth_bytes_per_s / found.clock_hz == pytest.approx(124.1, rel=1e-3)
+    assert found.l2.bandwidth_bytes_per_s / found.clock_hz == pytest.approx(3942.4, rel=1e-3)
+
+
+@pytest.mark.parametrize(("name", "flop_per_clock"), [("h800", 4096), ("h100", 4096), ("h200", 4096), ("a100", 2048)])
+def test_the_peak_is_sms_times_clock_times_the_tensor_cores(name: str, flop_per_clock: int) -> None:
+    """Four tensor cores an SM, each 512 (Hopper) or 256 (Ampere) BF16 FMAs a clock; NVIDIA whitepapers."""
+    found = device.load(name)
+    assert found.sms * found.clock_hz * flop_per_clock == pytest.approx(found.peak_flops["bf16"], rel=2e-3)
+
+
+@pytest.mark.parametrize("found", DEVICES, ids=device.available())
+def test_the_hierarchy_grows_slower_and_larger_outwards(found: device.Device) -> None:
+    per_chip = [(found.registers, found.sms), (found.shared_memory, found.sms), (found.l2, 1), (found.hbm, 1)]
+    levels = [(m.capacity_bytes * n, m.latency_s, m.bandwidth_bytes_per_s * n) for m, n in per_chip]
+    host = found.host
+    levels.append((host.capacity_bytes, host.latency_s, host.bandwidth_bytes_per_s))
+    for near, far in pairwise(levels):
+        assert near[1] < far[1] and near[2] > far[2]
+    assert levels[2][0] < levels[3][0] < levels[4][0]
+
+
+@pytest.mark.parametrize("found", DEVICES, ids=device.available())
+def test_every_number_says_kind_and_source(found: device.Device) -> None:
+    expected = {"sms", "clock", *(f"peak_flops.{name}" for name in found.peak_flops)}
+    expected |= {f"{level}.{part}" for level in device.LEVELS for part in ("capacity", "latency", "bandwidth")}
+    assert set(found.figures) == expected
+    for figure in found.figures.values():
+        assert figure.kind in KINDS and len(figure.source) > 10
+    assert found.figures["hbm.bandwidth"].value == found.hbm.bandwidth_bytes_per_s
+
+
+def test_a_device_is_a_value() -> None:
+    found = device.load("h800")
+    assert pickle.loads(pickle.dumps(found)) == found == device.load("h800")
+    assert len({found, device.load("h800"), device.load("a100")}) == 2
+
+
+def test_what_is_wrong_with_a_device_is_told_at_once() -> None:
+    wrong = Document({"base": "h800", "hbm": {"latncy": "3 ns"}, "peak_flops": {"bf16": None}, "sms": "many"})
+    with pytest.raises(DocumentError) as caught:
+        device.build(wrong, ("device",))
+    assert str(caught.value).splitlines() == [
+        "<mapping>: device.sms: expected a whole number, 1 or more; found 'many'",
+        "<mapping>: device.peak_flops: bf16 is missing; every device needs it",
+        "<mapping>: device.hbm.latncy: unknown key 'latncy', did you mean 'latency'? "
+        "legal: bandwidth, capacity, latency",
+    ]
+
+
+def test_an_unknown_device() -> None:
+    with pytest.raises(DocumentError) as caught:
+        device.load("h801")
+    legal = ", ".join(device.available())
+    assert str(caught.value) == f"<mapping>: unknown device 'h801', did you mean 'h800'? legal: {legal}"

@@ -1,0 +1,65 @@
+"""Nodes: published bandwidths, and provenance on every number."""
+
+import pickle
+
+import pytest
+
+from hwmodels import device, node
+from hwmodels.document import Document, DocumentError
+from hwmodels.figure import KINDS
+
+NODES = [node.load(name) for name in node.available()]
+
+
+def test_the_h800_node_is_the_one_deepseek_describes() -> None:
+    """Insights into DeepSeek-V3, arXiv:2505.09343, sec. 4.2 and 4.3: 160 of 200 GB/s, 40 of 50, so 4 to 1."""
+    found = node.load("h800x8")
+    assert (found.gpus, found.nics_per_gpu, found.device) == (8, 1, device.load("h800"))
+    assert (found.nvlink.bandwidth, found.nic.bandwidth, found.pcie.bandwidth) == (200e9, 50e9, 64e9)
+    assert (found.nvlink.effective, found.nic.effective) == pytest.approx((160e9, 40e9))
+    assert found.nvlink.effective / found.nic.effective == pytest.approx(4)
+    assert (found.nvlink.latency_s, found.nic.latency_s) == pytest.approx((3.33e-6, 2.8e-6))
+
+
+@pytest.mark.parametrize(("name", "gpu", "nvlink", "nic", "pcie"), [
+    ("h100x8", "h100", 450e9, 50e9, 64e9), ("h200x8", "h200", 450e9, 50e9, 64e9), ("a100x8", "a100", 300e9, 25e9, 32e9),
+])  # fmt: skip
+def test_the_other_nodes(name: str, gpu: str, nvlink: float, nic: float, pcie: float) -> None:
+    found = node.load(name)
+    assert found.device == device.load(gpu)
+    assert (found.nvlink.bandwidth, found.nic.bandwidth, found.pcie.bandwidth) == (nvlink, nic, pcie)
+
+
+@pytest.mark.parametrize("found", NODES, ids=node.available())
+def test_every_number_says_kind_and_source(found: node.Node) -> None:
+    expected = {"gpus", "nics_per_gpu"}
+    expected |= {f"{link}.{part}" for link in node.LINKS for part in ("bandwidth", "efficiency", "latency")}
+    assert set(found.figures) == expected
+    assert all(figure.kind in KINDS and len(figure.source) > 10 for figure in found.figures.values())
+
+
+@pytest.mark.parametrize("found", NODES, ids=node.available())
+def test_links_lose_something_and_host_and_pcie_agree(found: node.Node) -> None:
+    for link in (found.nvlink, found.nic, found.pcie):
+        assert 0 < link.effective < link.bandwidth
+    assert found.pcie.bandwidth == found.device.host.bandwidth_bytes_per_s
+    assert found.nvlink.bandwidth > found.nic.bandwidth
+
+
+def test_a_node_may_name_another_device_or_change_a_part_of_its_own() -> None:
+    swapped = node.build(Document({"base": "h800x8", "device": "h200"}))
+    assert swapped.device == device.load("h200") and swapped.nvlink == node.load("h800x8").nvlink
+    faster = node.build(Document({"base": "h800x8", "device": {"hbm": {"bandwidth": "4 TB/s"}}}))
+    assert faster.device.hbm.bandwidth_bytes_per_s == 4e12
+    assert faster.device.l2 == device.load("h800").l2
+    assert pickle.loads(pickle.dumps(faster)) == faster and hash(faster)
+
+
+def test_what_is_wrong_with_node_and_device_is_told_together() -> None:
+    wrong = Document({"base": "h800x8", "nic": {"efficiency": "120 %"}, "device": {"clock": "2 s"}})
+    with pytest.raises(DocumentError) as caught:
+        node.build(wrong, ("cluster", "node"))
+    assert str(caught.value).splitlines() == [
+        "<mapping>: cluster.node.nic.efficiency: expected a ratio from 0 to 1; found 1.2",
+        "<mapping>: cluster.node.device.clock: '2 s' is time, expected frequency (e.g. \"1.83 GHz\")",
+    ]

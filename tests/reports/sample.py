@@ -1,0 +1,188 @@
+"""A made-up Result with the shape of a real one: 16 ranks, DualPipe-like steps, about 6,700 spans a rank.
+
+The figures are invented; only their relations hold (spans fill steps, bars sum to the step, parts sum to a peak).
+"""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from hwmodels.units import GB, MS_NS, US_NS, ns_to_seconds
+from sim.result import Bar, MemoryCurve, Result, StageLoad
+from sim.trace import LANES, PHASES, Trace
+
+RANKS = 16
+MICRO_BATCHES = 120
+LAYERS = 4
+COMPUTE, COMMUNICATION, WEIGHT, NETWORK, HOST = range(len(LANES))
+FORWARD, BACKWARD_INPUT, BACKWARD, WGRAD, OVERLAPPED, OPTIMIZER = range(len(PHASES))
+LABELS = (
+    "F", "B", "BW", "W", "F+BW", "optimizer", "attn(F)", "mlp(F)", "attn(B)", "mlp(B)", "attn(W)", "mlp(W)",
+    "dispatch(F)", "combine(F)", "dispatch(B)", "combine(B)", "send", "adamw", "ema to host", "q_a", "kv_b",
+    "flash_attention", "rmsnorm", "cast", "routed_gate_up", "swiglu", "permute",
+)  # fmt: skip
+PRICES = ("measured: h800/gemm", "interpolated: h800/gemm", "roofline", "published: deepep", "assumed: launch gap")
+SOURCES = {
+    PRICES[0]: "The table h800/gemm.json holds this shape: median of 4 launches, spread 3 %.",
+    PRICES[1]: "Wave model between two measured shapes of h800/gemm.json, rms error 3.2 %.",
+    PRICES[2]: "Bytes over the memory bandwidth that copies reach; no measurement <of this op> & kind.",
+    PRICES[3]: "Dispatch and combine bandwidth at expert parallel 64, as published by DeepEP.",
+    PRICES[4]: "2 us a kernel boundary.",
+}
+
+
+class Rows:
+    """Rows of a trace while it is put together."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, ...]] = []
+
+    def add(self, rank: int, lane: int, phase: int, start: int, end: int, label: str, **more: int) -> None:
+        rest = (more.get(k, -1) for k in ("stage", "micro_batch", "stage_b", "micro_batch_b", "layer", "price", "sms"))
+        self.rows.append((rank, lane, phase, start, end, LABELS.index(label), *rest))
+
+    def trace(self) -> Trace:
+        table = np.array(self.rows, dtype=np.int64).reshape(-1, len(Trace.COLUMNS))
+        return Trace(*table.T.copy(), labels=LABELS, prices=PRICES)
+
+
+CHUNK_NS = {"F": 38 * MS_NS, "B": 61 * MS_NS, "BW": 92 * MS_NS, "W": 31 * MS_NS, "F+BW": 129 * MS_NS}
+CHUNK_PHASE = {"F": FORWARD, "B": BACKWARD_INPUT, "BW": BACKWARD, "W": WGRAD, "F+BW": OVERLAPPED}
+OPTIMIZER_NS = 210 * MS_NS
+PAIR_SPANS = (
+    ("attn(F)", COMPUTE, 0, 44), ("mlp(B)", COMPUTE, 44, 54), ("mlp(W)", COMPUTE, 98, 52), ("mlp(W)", WEIGHT, 110, 35),
+    ("mlp(F)", COMPUTE, 150, 45), ("attn(B)", COMPUTE, 195, 94), ("attn(W)", COMPUTE, 289, 24),
+    ("combine(B)", COMMUNICATION, 0, 40), ("dispatch(F)", COMMUNICATION, 46, 48),
+    ("dispatch(B)", COMMUNICATION, 100, 80), ("combine(F)", COMMUNICATION, 198, 80), ("send", NETWORK, 280, 8),
+)  # fmt: skip
+PART_OF = {"F": "(F)", "B": "(B)", "BW": "(B)", "W": "(W)"}
+
+
+def _sequence(rank: int) -> list[tuple[str, int]]:
+    """(kind, idle before in ns) of one rank, in order."""
+    depth = min(rank, RANKS - 1 - rank)
+    warm = 2 * (RANKS // 2 - depth)
+    pairs = MICRO_BATCHES - 2 * warm
+    kinds = ["F"] * warm + ["W", "F"] * (warm // 2) + ["F+BW"] * pairs + ["BW"] * (warm // 2) + ["B", "W"] * warm
+    return [(kind, depth * CHUNK_NS["F"] if i == 0 else (i % 37 == 0) * 4 * MS_NS) for i, kind in enumerate(kinds)]
+
+
+def _spans(rows: Rows, kind: str, rank: int, start: int, more: dict[str, int]) -> None:
+    """The layer spans of one chunk that starts at `start`."""
+    scale = CHUNK_NS[kind] // LAYERS // 313
+    for layer in range(LAYERS):
+        base = start + layer * (CHUNK_NS[kind] // LAYERS) + rank * 7
+        for n, (label, lane, at, length) in enumerate(PAIR_SPANS):
+            if kind != "F+BW" and not label.endswith(PART_OF[kind]):
+                continue
+            where = {"layer": layer, "price": n % len(PRICES), "sms": 20 if lane == COMMUNICATION else 112}
+            rows.add(rank, lane, CHUNK_PHASE[kind], base + at * scale, base + (at + length) * scale, label,
+                     **(more | where))  # fmt: skip
+
+
+@cache
+def traces() -> tuple[Trace, Trace]:
+    """(steps, spans) of all ranks."""
+    steps, spans = Rows(), Rows()
+    ends = []
+    for rank in range(RANKS):
+        now = 0
+        for n, (kind, idle) in enumerate(_sequence(rank)):
+            now += idle
+            pair = {"stage_b": RANKS - 1 - rank, "micro_batch_b": n // 2} if kind == "F+BW" else {}
+            more = {"stage": rank, "micro_batch": n % MICRO_BATCHES} | pair
+            steps.add(rank, COMPUTE, CHUNK_PHASE[kind], now, now + CHUNK_NS[kind], kind, price=n % 3, **more)
+            _spans(spans, kind, rank, now, more)
+            now += CHUNK_NS[kind]
+        ends.append(now)
+    for rank in range(RANKS):
+        start, end = max(ends), max(ends) + OPTIMIZER_NS
+        steps.add(rank, COMPUTE, OPTIMIZER, start, end, "optimizer", price=2)
+        spans.add(rank, COMPUTE, OPTIMIZER, start, end, "adamw", price=2, sms=132)
+        spans.add(rank, HOST, OPTIMIZER, start + MS_NS, end + MS_NS // 2, "ema to host", price=4)
+    return steps.trace(), spans.trace()
+
+
+def pair() -> Trace:
+    """Ops of one overlapped pair: each of the blocks of PAIR_SPANS cut into kernels."""
+    rows, names = Rows(), ("q_a", "kv_b", "flash_attention", "rmsnorm", "cast", "routed_gate_up", "swiglu", "permute")
+    for layer in range(LAYERS):
+        for label, lane, at, length in PAIR_SPANS:
+            cuts = 1 if lane in (COMMUNICATION, NETWORK) else 12
+            step = length * 100 * US_NS // cuts
+            phase = {"(F)": FORWARD, "(B)": BACKWARD_INPUT, "(W)": WGRAD}.get(label[-3:], FORWARD)
+            for n in range(cuts):
+                start = (layer * 313 + at) * 100 * US_NS + n * step
+                name = label if cuts == 1 else names[n % len(names)]
+                rows.add(0, lane, phase, start, start + step - 2 * US_NS, name, layer=layer + 3, price=n % 4,
+                         sms=20 if cuts == 1 else 112, stage=7, micro_batch=20)  # fmt: skip
+    return rows.trace()
+
+
+def memory() -> tuple[MemoryCurve, ...]:
+    """A curve per rank that rises, stays and falls."""
+    times = np.linspace(0, int(traces()[0].end.max()), 400).astype(np.int64)
+    shape = np.minimum(1, np.minimum(np.arange(400) / 40, (399 - np.arange(400)) / 40))
+    curves = []
+    for rank in range(RANKS):
+        flat = {"weights": 18 + rank % 3, "gradients": 12, "optimizer states": 5, "communication buffers": 2}
+        parts = {name: np.full(400, value * GB, dtype=np.int64) for name, value in flat.items()}
+        parts["activations"] = ((30 - rank) * GB * shape).astype(np.int64)
+        curves.append(MemoryCurve(rank, times, parts, 80 * GB))
+    return tuple(curves)
+
+
+def _phases(steps: Trace, total_s: float) -> dict[str, Any]:
+    """Seconds of each phase by rank."""
+    names = ("forward", ("backward_input", "backward"), "weight", "overlapped", "optimizer")
+    table: dict[str, list[float]] = {}
+    for name in names:
+        group = (name,) if isinstance(name, str) else name
+        ids = [PHASES.index(n) for n in group]
+        keep = np.isin(steps.phase, ids)
+        time = np.bincount(steps.rank[keep], (steps.end - steps.start)[keep], RANKS)
+        table["backward" if "backward" in group else group[0]] = [ns_to_seconds(t) for t in time]
+    table["bubble"] = [total_s - sum(column[r] for column in table.values()) for r in range(RANKS)]
+    return table
+
+
+def result() -> Result:
+    """The whole sample."""
+    steps, spans = traces()
+    total_s = ns_to_seconds(int(steps.end.max()))
+    per_rank = _phases(steps, total_s)
+    bars = [("ideal compute", 0.42), ("kernel inefficiency", 0.31), ("exposed communication", 0.04),
+            ("bubble: fill and drain", 0.13), ("bubble: uneven stages", 0.07), ("optimizer", 0.03)]  # fmt: skip
+    curves = memory()
+    summary: dict[str, Any] = {
+        "schema_version": 1, "scenario": "sample <step> & friends", "scenario_hash": "ab" * 16, "step_time_s": total_s,
+        "tokens_per_day": 15360 * 4096 * 86400 / total_s, "gpu_hours_per_trillion_tokens": 181234.5,
+        "tflops_per_gpu": {"causal": 391.2, "non_causal": 441.9}, "mfu": {"causal": 0.395, "non_causal": 0.447},
+        "phases_s": {name: float(np.mean(v)) for name, v in per_rank.items()}, "phases_per_rank": per_rank,
+        "bubble_fraction": float(np.mean(per_rank["bubble"])) / total_s, "exposed_communication_s": 0.321,
+        "overlap_fraction": 0.957, "events": len(spans),
+        "peak_memory_bytes": [curve.peak_bytes for curve in curves],
+        "price_shares": {"measured": 0.61, "interpolated": 0.22, "roofline": 0.12, "assumed": 0.05},
+    }  # fmt: skip
+    stages = tuple(
+        StageLoad(s, s, f"MoE {4 * s}-{4 * s + 3}" if s else "embedding, dense 0-2, MoE 3", 4 - (s == 15),
+                  11_000_000_000 + s, 0.038 + 0.001 * (s % 3), 0.061, 0.031 - 0.001 * (s == 15))
+        for s in range(RANKS)
+    )  # fmt: skip
+    scenario = {"name": summary["scenario"], "cluster": {"node": {"device": {"name": "h800", "sms": 132}, "gpus": 8},
+                "nodes": 256}, "schedule": {"name": "dualpipe"}, "detail": "layer", "seed": 0}  # fmt: skip
+    return Result(
+        summary=summary, scenario=scenario, steps=steps, spans=spans, pair=pair(),
+        pair_name="forward of stage 7 with backward of stage 8", price_sources=SOURCES, memory=curves,
+        waterfall=tuple(Bar(n, share * total_s, f"{n}: what it is, in a sentence.") for n, share in bars),
+        stages=stages,
+    )  # fmt: skip
+
+
+def chunk_times() -> Result:
+    """The same without what a scenario with chunk times cannot have."""
+    full = result()
+    summary = {k: v for k, v in full.summary.items() if k not in ("peak_memory_bytes", "price_shares", "mfu",
+               "tflops_per_gpu", "gpu_hours_per_trillion_tokens", "tokens_per_day", "phases_per_rank")}  # fmt: skip
+    return Result(summary, {"name": "zb"}, full.steps, full.spans, None, "", {}, (), (), ())

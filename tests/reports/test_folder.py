@@ -1,0 +1,80 @@
+"""The folder of a run: what is in it, byte for byte."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from reports import folder
+from sim.trace import LANES, PHASES, Trace
+from tests.reports import sample
+
+
+def names(path: Path) -> set[str]:
+    return {entry.relative_to(path).as_posix() for entry in path.rglob("*") if entry.is_file()}
+
+
+def test_all_outputs(tmp_path: Path) -> None:
+    folder.write(sample.result(), tmp_path, folder.OUTPUTS, 1.5)
+    traces = {f"trace/rank{rank:04d}.json.gz" for rank in range(sample.RANKS)}
+    assert names(tmp_path) == {"result.json", "scenario.yaml", "report.html", "events.npz"} | traces
+
+
+@pytest.mark.parametrize("outputs", [(), ("result",)])
+def test_figures_and_scenario_are_always_there(tmp_path: Path, outputs: tuple[str, ...]) -> None:
+    folder.write(sample.result(), tmp_path, outputs, 1.5)
+    assert names(tmp_path) == {"result.json", "scenario.yaml"}
+
+
+def test_an_unknown_output_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="outputs: unknown 'pdf', legal: result, report, trace, events"):
+        folder.write(sample.chunk_times(), tmp_path, ("pdf",), 1.5)
+    assert names(tmp_path) == set()
+
+
+def test_figures_are_stable_exact_and_sorted() -> None:
+    result = sample.result()
+    text = folder.figures(result, 1.25)
+    assert text == folder.figures(sample.result(), 1.25)
+    found = json.loads(text)
+    assert found == json.loads(json.dumps(result.summary)) | {"wall_seconds": 1.25}
+    assert list(found) == sorted(found)
+    assert found["step_time_s"].hex() == float(result.summary["step_time_s"]).hex()
+    assert text.startswith('{\n "bubble_fraction"') and text.endswith("}\n")
+
+
+def test_numpy_numbers_become_plain_ones_and_nan_is_a_bug() -> None:
+    result = sample.chunk_times()
+    result.summary["n"], result.summary["a"] = np.int64(3), np.array([0.5, 1.5])
+    found = json.loads(folder.figures(result, 0.0))
+    assert (found["n"], found["a"]) == (3, [0.5, 1.5])
+    result.summary["n"] = float("nan")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        folder.figures(result, 0.0)
+
+
+def test_the_scenario_reads_back(tmp_path: Path) -> None:
+    scenario = {"name": "µ: no", "on": "off", "rate": 1e9, "nested": {"list": [1, 2.5, None, True]}}
+    assert yaml.safe_load(folder.scenario_text(scenario)) == scenario
+    assert list(yaml.safe_load(folder.scenario_text(scenario))) == list(scenario)
+
+
+def test_events_read_back_without_pickles(tmp_path: Path) -> None:
+    spans = sample.traces()[1]
+    folder.write_events(spans, tmp_path / "events.npz")
+    with np.load(tmp_path / "events.npz", allow_pickle=False) as found:
+        assert set(found.files) == {*Trace.COLUMNS, "labels", "prices", "lanes", "phases"}
+        for name in Trace.COLUMNS:
+            assert (found[name] == getattr(spans, name)).all()
+        assert found["start"].dtype == found["end"].dtype == np.int64
+        tables = [tuple(found[name]) for name in ("labels", "prices", "lanes", "phases")]
+    assert tables == [spans.labels, spans.prices, LANES, PHASES]
+
+
+def test_events_are_the_same_bytes_each_time(tmp_path: Path) -> None:
+    spans = sample.traces()[1].of_rank(0)
+    for name in ("a", "b"):
+        folder.write_events(spans, tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()

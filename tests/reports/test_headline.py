@@ -1,0 +1,27 @@
+"""The headline says what the run found, in units people use."""
+
+from reports import headline
+from tests.reports import sample
+
+
+def test_every_figure_of_a_full_run() -> None:
+    result = sample.result()
+    found = {figure.name: figure for figure in headline.figures(result)}
+    assert found["Step time"].value == headline.seconds(result.summary["step_time_s"])
+    assert (found["GPU-hours"].value, found["GPU-hours"].note) == ("181,234", "per trillion tokens")
+    assert (found["MFU, causal"].value, found["MFU, causal"].note) == ("39.5 %", "44.7 % non-causal")
+    assert (found["TFLOP/s, causal"].value, found["TFLOP/s, causal"].note) == ("391", "442 non-causal")
+    assert (found["Exposed comm."].value, found["Exposed comm."].note) == ("321.0 ms", "95.7 % is hidden")
+    assert (found["Peak memory"].value, found["Peak memory"].note) == ("67 GB", "of 80 GB, on rank 0")
+
+
+def test_chunk_times_have_few() -> None:
+    assert [f.name for f in headline.figures(sample.chunk_times())] == ["Step time", "Bubble", "Exposed comm."]
+
+
+def test_large_and_small_token_counts() -> None:
+    result = sample.chunk_times()
+    for tokens, value, word in ((1.4e12, "1.4", "trillion"), (350e9, "350", "billion")):
+        result.summary["tokens_per_day"] = tokens
+        found = {f.name: f for f in headline.figures(result)}["Tokens a day"]
+        assert (found.value, found.note) == (value, word)

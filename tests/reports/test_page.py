@@ -1,0 +1,107 @@
+"""The page needs nothing from outside, shows what the run has, and no more."""
+
+import json
+import re
+from dataclasses import replace
+from functools import cache
+from html.parser import HTMLParser
+
+import pytest
+
+from reports import page
+from tests.reports import sample
+
+FULL = ["timeline", "pair", "memory", "waterfall", "phases", "stages", "prices", "scenario"]
+
+
+@cache
+def html(kind: str) -> str:
+    return page.render({"full": sample.result, "chunks": sample.chunk_times}[kind]())
+
+
+class Reader(HTMLParser):
+    """Collects elements, what they refer to, and the text of scripts; complains about unclosed ones."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.refers: list[str] = []
+        self.events: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "link", "br"):
+            self.open.append(tag)
+        for name, value in attrs:
+            self.ids += [value or ""] if name == "id" else []
+            self.refers += [value or ""] if name in ("src", "href", "action", "data", "srcset") else []
+            self.events += [name] if name.startswith("on") else []
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+
+def payload(text: str) -> dict[str, dict[str, object]]:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+@pytest.mark.parametrize("kind", ["full", "chunks"])
+def test_nothing_comes_from_outside(kind: str) -> None:
+    reader = Reader(html(kind))
+    assert reader.open == []
+    assert all(ref.startswith("#") or ref == "data:," for ref in reader.refers), reader.refers
+    assert reader.events == []
+    assert "default-src 'none'" in html(kind)
+    own = "".join(page._asset(name) for name in (*page.SCRIPTS, "page.css"))
+    assert not re.search(r"https?://|@import|url\(|fetch\(|XMLHttpRequest|WebSocket", own)
+
+
+def test_links_lead_somewhere_and_ids_are_unique() -> None:
+    reader = Reader(html("full"))
+    anchors = [ref[1:] for ref in reader.refers if ref.startswith("#")]
+    assert anchors == FULL
+    assert set(anchors) <= set(reader.ids)
+    assert len(set(reader.ids)) == len(reader.ids)
+
+
+def test_plotly_is_there_once() -> None:
+    assert html("full").count("* plotly.js v") == 1
+
+
+def test_parts_without_data_are_left_out() -> None:
+    text = html("chunks")
+    assert re.findall(r'<section id="(\w+)"', text) == ["timeline", "scenario"]
+    assert set(payload(text)) == {"timeline", "page"}
+    assert re.findall(r'<section id="(\w+)"', html("full")) == FULL
+
+
+def test_every_drawn_part_has_its_box_and_its_script() -> None:
+    scripts = "".join(page._asset(name) for name in page.SCRIPTS)
+    for key in set(payload(html("full"))) - {"page"}:
+        assert f"DRAW.{key} =" in scripts
+        assert f'id="{key}-plot"' in html("full")
+
+
+def test_names_cannot_break_out() -> None:
+    assert "<title>sample &lt;step&gt; &amp; friends" in html("full")
+    assert "<step>" not in html("full").split('<script type="application/json"')[0]
+
+
+def test_an_infeasible_run_says_so_first() -> None:
+    text = page.render(replace(sample.chunk_times(), feasible=(False, "rank 3 needs 91 GB of 80 GB")))
+    assert '<p class="alarm" role="alert">rank 3 needs 91 GB of 80 GB</p>' in text.split("<main>")[0]
+    assert 'class="alarm"' not in html("full")
+
+
+def test_the_setting_is_one_line() -> None:
+    result = replace(sample.chunk_times(), scenario={
+        "schedule": "zb1p", "parallel": {"pipeline": 16, "expert": 64, "tensor": 1}, "precision": "fp8"})  # fmt: skip
+    assert page.setting(result) == f"schedule zb1p · pipeline 16 · expert 64 · precision fp8 · scenario {'ab' * 6}"
+
+
+def test_the_same_result_gives_the_same_page() -> None:
+    assert page.render(sample.result()) == html("full")

@@ -1,0 +1,25 @@
+"""The pieces of HTML that sections share escape what they are given."""
+
+from reports import section
+
+
+def test_tables_mark_numbers_and_escape_heads() -> None:
+    text = section.table(("a<b", "n"), [("x", "1")])
+    assert "<th>a&lt;b</th>" in text and '<th class="n">n</th>' in text and '<td>x</td><td class="n">1</td>' in text
+
+
+def test_bars_stay_in_their_cell() -> None:
+    assert "width:100.0%" in section.bar(3.0, "#000000")
+    assert "width:0.0%" in section.bar(-1.0, "#000000")
+    assert "width:25.0%" in section.bar(0.25, "#000000")
+
+
+def test_legends_and_labels_are_escaped() -> None:
+    assert "a &amp; b" in section.legend([("a & b", "#123456")])
+    assert "&quot;" in section.plot("x", 'say "x"')
+
+
+def test_buttons_have_names() -> None:
+    text = section.controls("x")
+    assert 'aria-label="earlier"' in text and 'aria-label="later"' in text
+    assert text.count("<button") == 5

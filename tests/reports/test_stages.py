@@ -1,0 +1,30 @@
+"""Stage loads: the slowest is named, and how far it is from the mean."""
+
+import pytest
+
+from reports import stages
+from sim.result import StageLoad
+from tests.reports import sample
+
+
+def load(stage: int, *seconds: float) -> StageLoad:
+    return StageLoad(stage, stage, f"layers <{stage}>", 4, 10, *seconds)
+
+
+def test_imbalance_is_the_slowest_over_the_mean() -> None:
+    loads = (load(0, 1.0, 1.0, 1.0), load(1, 2.0, 2.0, 2.0))
+    assert stages.load_s(loads[1]) == 6.0
+    assert stages.imbalance(loads) == pytest.approx(6.0 / 4.5 - 1)
+    assert "stage 1 (layers &lt;1&gt;): 6.000 s, 33.3 %" in stages.spread_text(loads)
+
+
+def test_every_stage_with_its_contents() -> None:
+    result = sample.result()
+    made = stages.section(result)
+    assert made is not None and made.data is not None
+    assert [s["contents"] for s in made.data["stages"]] == [s.contents for s in result.stages]
+    assert made.data["mean"] == pytest.approx(sum(map(stages.load_s, result.stages)) / sample.RANKS)
+
+
+def test_no_stages_no_section() -> None:
+    assert stages.section(sample.chunk_times()) is None

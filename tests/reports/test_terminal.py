@@ -1,0 +1,61 @@
+"""The tables of the terminal hold the figures, fit 80 columns, and stay plain in a pipe."""
+
+import io
+from dataclasses import replace
+
+from reports import headline, terminal
+from reports.headline import seconds
+from sim.result import StageLoad
+from tests.reports import sample
+
+
+def shown(result: object) -> str:
+    stream = io.StringIO()
+    terminal.show(result, stream)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+def test_every_headline_figure_is_printed() -> None:
+    result = sample.result()
+    text = shown(result)
+    for figure in headline.figures(result):
+        line = next(line for line in text.splitlines() if line.startswith(figure.name))
+        assert figure.value in line
+        assert figure.note in line
+
+
+def test_phases_prices_and_no_stages_when_even() -> None:
+    result = sample.result()
+    text = shown(result)
+    overlapped = result.summary["phases_per_rank"]["overlapped"]
+    line = next(line for line in text.splitlines() if line.lstrip().startswith("overlapped"))
+    assert seconds(sum(overlapped) / len(overlapped)) in line
+    assert f"{seconds(min(overlapped))} to {seconds(max(overlapped))}" in line
+    assert "interpolated" in text and "22.0 %" in text
+    assert "contents" not in text
+
+
+def test_uneven_stages_are_listed() -> None:
+    stages = (StageLoad(0, 0, "embedding, dense 0-2", 3, 1, 0.1, 0.1, 0.1), StageLoad(1, 1, "MoE", 4, 1, 0.1, 0.2, 0.1))
+    text = shown(replace(sample.result(), stages=stages))
+    assert "embedding, dense 0-2" in text and "400.0 ms" in text
+
+
+def test_a_pipe_gets_plain_text_of_80_columns() -> None:
+    for result in (sample.result(), sample.chunk_times()):
+        text = shown(result)
+        assert "\x1b" not in text
+        assert max(map(len, text.splitlines())) <= terminal.PLAIN_WIDTH
+
+
+def test_brackets_are_text_and_an_infeasible_run_says_so() -> None:
+    result = replace(sample.chunk_times(), feasible=(False, "rank 3 [bold] needs 91 GB"))
+    result.summary["scenario"] = "a [red] name"
+    text = shown(result)
+    assert "a [red] name" in text
+    assert text.rstrip().endswith("rank 3 [bold] needs 91 GB")
+
+
+def test_mean_phases_are_enough() -> None:
+    text = shown(sample.chunk_times())
+    assert "optimizer" in text and "bubble" in text

@@ -1,0 +1,71 @@
+"""The timeline tiles the step: what runs and what idles, nothing lost and nothing twice."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwmodels.units import NS_PER_S
+from reports.columns import unpack
+from reports.palette import IDLE
+from reports.timeline import idle_shares, section, with_idle
+from sim.trace import Trace
+from tests.reports import sample
+
+
+def steps(rows: list[tuple[int, int, int]]) -> Trace:
+    """A trace of (rank, start, end) rows."""
+    table = np.full((len(rows), len(Trace.COLUMNS)), -1, dtype=np.int64)
+    for i, (rank, start, end) in enumerate(rows):
+        table[i, :6] = rank, 0, 0, start, end, 0
+    return Trace(*table.T, labels=("F",), prices=())
+
+
+@st.composite
+def schedules(draw: st.DrawFn) -> list[tuple[int, int, int]]:
+    rows = []
+    for rank in range(draw(st.integers(1, 4))):
+        now = 0
+        for gap, length in draw(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 5)), min_size=1, max_size=6)):
+            rows.append((rank, now + gap, now + gap + length))
+            now += gap + length
+    return draw(st.permutations(rows))
+
+
+@given(schedules())
+def test_rows_tile_every_rank_from_zero_to_the_end_of_the_step(rows: list[tuple[int, int, int]]) -> None:
+    tiled = with_idle(steps(rows))
+    end = max(row[2] for row in rows)
+    for rank in {row[0] for row in rows}:
+        mine = tiled["rank"] == rank
+        starts, ends = (np.round(tiled[name][mine] * NS_PER_S).astype(int) for name in ("start", "end"))
+        assert starts[0] == 0
+        assert ends[-1] == end
+        assert (starts[1:] == ends[:-1]).all()
+        busy = sum(b - a for r, a, b in rows if r == rank)
+        assert int((ends - starts)[tiled["kind"][mine] != IDLE].sum()) == busy
+        assert abs(idle_shares(tiled)[rank] - (end - busy) / end) < 1e-9
+
+
+def test_idle_rows_say_nothing_of_what_ran() -> None:
+    tiled = with_idle(steps([(0, 5, 6)]))
+    assert tiled["kind"].tolist() == [IDLE, 0]
+    assert all(tiled[name][0] == -1 for name in ("stage", "micro_batch", "stage_b", "micro_batch_b", "price"))
+
+
+def test_the_page_gets_every_step_to_the_nanosecond() -> None:
+    result = sample.result()
+    made = section(result)
+    assert made is not None and made.data is not None
+    found = unpack(made.data["table"])
+    busy = found["kind"] != IDLE
+    order = np.lexsort((result.steps.start, result.steps.rank))
+    assert (np.round(found["start"][busy] * NS_PER_S) == result.steps.start[order]).all()
+    assert (np.round(found["end"][busy] * NS_PER_S) == result.steps.end[order]).all()
+    assert (found["micro_batch_b"][busy] == result.steps.micro_batch_b[order]).all()
+    assert len(made.data["margin"]) == sample.RANKS
+
+
+def test_no_steps_no_section() -> None:
+    empty = steps([])
+    result = sample.result()
+    assert section(type(result)(**{**result.__dict__, "steps": empty})) is None

@@ -1,0 +1,119 @@
+"""Overrides reach anything, and a bad one is reported by its own words."""
+
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim.overrides import override
+from sim.scenario import SCENARIOS, Cluster, ScenarioError, load
+
+V3 = str(SCENARIOS / "v3_2048gpu.yaml")
+
+
+def cluster(*overrides: str) -> Cluster:
+    found = load(V3, overrides).cluster
+    assert found is not None
+    return found
+
+
+def test_a_figure_inside_a_named_machine_is_replaced_and_becomes_an_assumption() -> None:
+    node = cluster("cluster.node.nic.bandwidth=100GB/s", "cluster.node.device.hbm.bandwidth=4TB/s").node
+    assert (node.nic.bandwidth, node.device.hbm.bandwidth_bytes_per_s) == (100e9, 4e12)
+    for figure in (node.figures["nic.bandwidth"], node.device.figures["hbm.bandwidth"]):
+        assert (figure.kind, figure.source) == ("assumed", "override")
+    untouched = cluster().node
+    assert node.nvlink == untouched.nvlink
+    assert node.device.figures["hbm.capacity"] == untouched.device.figures["hbm.capacity"]
+
+
+def test_a_cited_figure_keeps_its_own_kind_and_source() -> None:
+    node = cluster("cluster.node.gpus={value: 4, kind: datasheet, source: a leaflet}").node
+    assert (node.gpus, node.figures["gpus"].kind, node.figures["gpus"].source) == (4, "datasheet", "a leaflet")
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_a_machine_is_swapped_whole_and_later_words_win(order: tuple[int, ...]) -> None:
+    words = ["cluster.node=h100x8", "cluster.node.nic.bandwidth=100 GB/s", "cluster.node.device=h200"]
+    node = cluster(*(words[i] for i in order)).node
+    after = order.index(0)
+    assert node.name == "8 x H100"
+    assert node.nic.bandwidth == (100e9 if order.index(1) > after else 50e9)
+    assert node.device.name == ("H200 SXM" if order.index(2) > after else "H100 SXM")
+
+
+def test_overrides_reach_every_part() -> None:
+    scenario = load(V3, ["schedule=interleaved", "schedule.chunks=3", "model.layers=48", "cluster.fabric=null",
+                         "precision=bf16", "routing=balanced", "detail=op", "fold=false",
+                         "placement=[" + ", ".join(["1"] * 48) + "]"])  # fmt: skip
+    assert (scenario.schedule.name, scenario.schedule.chunks) == ("interleaved", 3)
+    assert scenario.model is not None and scenario.model.layers == 48
+    assert scenario.cluster is not None and scenario.cluster.fabric is None
+    assert (scenario.precision, scenario.detail, scenario.fold) == ("bf16", "op", False)
+    assert scenario.placement == (1,) * 48
+
+
+def test_a_fabric_figure_can_be_changed() -> None:
+    fabric = cluster("cluster.fabric.radix=128").fabric
+    assert fabric is not None and (fabric.radix, fabric.nodes_per_leaf, fabric.endpoints) == (128, 64, 8 * 8192)
+
+
+BAD = {
+    "zzz": "an override is written key=value, e.g. parallel.pipeline=8",
+    "=3": "an override is written key=value, e.g. parallel.pipeline=8",
+    "parallel..expert=3": "an override is written key=value, e.g. parallel.pipeline=8",
+    "parallel.expert=[1": "not YAML: did not find expected ',' or ']'",
+    "fold=maybe": "expected true or false; found 'maybe'",
+    "parallel.expert=many": "expected a whole number; found 'many'",
+    "parallel.exprt=8": "unknown key 'exprt', did you mean 'expert'? legal: expert, pipeline, tensor, zero",
+    "paralel.expert=8": "paralel: unknown key 'paralel', did you mean 'parallel'? legal: batch, chunk_times, "
+    "cluster, comm, detail, fold, limits, model, name, outputs, parallel, placement, precision, pricing, routing, "
+    "schedule, seed",
+    "cluster.node.nic.bandwidth=3": 'number 3 needs a unit, e.g. "3 GB/s"',
+    "cluster.node.nic.bandwith=3 GB/s":
+        "unknown key 'bandwith', did you mean 'bandwidth'? legal: bandwidth, efficiency, latency",
+    "cluster.node.nic=50 GB/s": "expected a mapping with bandwidth, efficiency, latency; found '50 GB/s'",
+    "cluster.node.gpus=0": "expected a whole number, 1 or more; found 0",
+    "cluster.node.device.peak_flops.int8=1 TFLOP/s": "unknown key 'int8'; legal: bf16, fp32, fp8, tf32",
+    "cluster.nodes=250": "parallel.expert: data parallel 125 (2000 GPUs / parallel.pipeline 16) cannot be divided by "
+    "parallel.expert 64; legal: 1, 5, 25, 125",
+    "cluster.fabric.layers=4": "a fat tree has 2 or 3 layers here; found 4",
+    "cluster.fabric.radix=63": "half the ports look down, half up: expected an even number; found 63",
+    "comm.sms=0": "expected a whole number, 1 or more; found 0",
+    "placement=[]": "found []; legal: balanced, even, or a list of layers for each stage",
+    "outputs=[]": "expected a list; found []; legal: result, report, trace, events",
+    "limits.memory=80": 'number 80 needs a unit, e.g. "80 GB"',
+    "batch.sequences.each=3": "batch.sequences: expected a whole number; found {'each': 3}",
+    "model.hiden=512": "unknown key 'hiden', did you mean 'hidden'? legal: dense_intermediate, dense_layers, "
+    "expert_intermediate, experts, experts_per_token, family, groups, groups_per_token, heads, hidden, kv_rank, "
+    "layers, mtp_depth, name, q_rank, qk_nope, qk_rope, route_scale, score, shared_experts, source, v_head, vocabulary",
+    "model.score=tanh": "found 'tanh'; legal: sigmoid, softmax",
+    "model.route_scale=0": "expected a number above 0; found 0",
+}
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_a_bad_override_says_exactly_what_is_wrong(text: str) -> None:
+    with pytest.raises(ScenarioError) as caught:
+        load(V3, [text])
+    assert str(caught.value).splitlines()[0] == f"<command line> {text}: {BAD[text]}"
+
+
+def test_all_bad_overrides_and_the_files_own_mistakes_are_told_together(tmp_path: Path) -> None:
+    file = tmp_path / "two.yaml"
+    file.write_text(Path(V3).read_text() + "pace: slow\n")
+    with pytest.raises(ScenarioError) as caught:
+        load(str(file), ["zzz", "fold=maybe", "cluster.node.nic.bandwidth=3", "model.layers=x"])
+    starts = [line.split(": ")[0] for line in str(caught.value).splitlines()]
+    assert starts == ["<command line> zzz", "<command line> fold=maybe", f"{file}:13:1",
+                      "<command line> cluster.node.nic.bandwidth=3", "<command line> model.layers=x"]  # fmt: skip
+
+
+@settings(max_examples=50)
+@given(st.lists(st.from_regex(r"\A[a-z_]{1,8}\Z"), min_size=1, max_size=4), st.integers() | st.booleans())
+def test_an_override_is_its_path_and_its_value(path: list[str], value: int | bool) -> None:
+    found, document = override(f"{'.'.join(path)}={str(value).lower()}")
+    assert list(found) == path
+    assert document.content == value and type(document.content) is type(value)
