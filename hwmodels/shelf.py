@@ -52,7 +52,7 @@ def expand(document: Document, shelf: Shelf, key: KeyPath = (), trail: tuple[str
     base = expand(found, shelf, (), (*trail, content))
     if not isinstance(document.content, Mapping):
         return base
-    return merge(base, _expand_inner(_without_base(document), shelf, key))
+    return merge(_without(base, *_named_inner(document, shelf)), _expand_inner(_without(document, "base"), shelf, key))
 
 
 @cache
@@ -60,18 +60,22 @@ def _stored(path: Path, shown: str, cited: bool) -> Document:
     return read(path, shown, cited)
 
 
-def _without_base(document: Document) -> Document:
-    content = {key: value for key, value in document.content.items() if key != "base"}
-    return Document(content, {path: place for path, place in document.places.items() if path != ("base",)})
+def _without(document: Document, *keys: str) -> Document:
+    content = {key: value for key, value in document.content.items() if key not in keys}
+    return Document(content, {path: place for path, place in document.places.items() if not {*path[:1]} & {*keys}})
+
+
+def _named_inner(document: Document, shelf: Shelf) -> list[str]:
+    """Keys of inner documents that are named, or built on a name: they replace the base's, they do not change it."""
+    parts = {name: document.content[name] for name in shelf.inner if name in document.content}
+    return [name for name, part in parts.items() if not isinstance(part, Mapping) or "base" in part]
 
 
 def _expand_inner(document: Document, shelf: Shelf, key: KeyPath) -> Document:
     """The documents inside a document expanded, where they are names or say `base:`."""
-    for name, inner in shelf.inner.items():
+    for name in _named_inner(document, shelf):
         part = document.at(name)
-        if name not in document.content or (isinstance(part.content, Mapping) and "base" not in part.content):
-            continue
-        whole = expand(part, inner, (*key, name))
+        whole = expand(part, shelf.inner[name], (*key, name))
         rest = {path: place for path, place in document.places.items() if path[:1] != (name,)}
         places = rest | {(name, *path): place for path, place in whole.places.items()} | {(name,): part.place(())}
         document = Document({**document.content, name: whole.content}, places)

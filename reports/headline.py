@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from hwmodels.units import GIGA, PERCENT, TERA, format_quantity
+from hwmodels.units import GIGA, NANO, PERCENT, TERA, format_quantity
 from sim.result import Result
 
 BILLION = GIGA
@@ -30,7 +30,9 @@ def figures(result: Result) -> list[Figure]:
 
 
 def seconds(value: float) -> str:
-    """A time in seconds as text, e.g. "129.0 ms"."""
+    """A time in seconds as text, e.g. "129.0 ms"; less than half a nanosecond is rounding."""
+    if abs(value) < NANO / 2:
+        return "0 s"
     return format_quantity(value, "time").replace("us", "µs")
 
 

@@ -1,6 +1,7 @@
 """Stage loads: what each pipeline stage holds and what a micro-batch costs there."""
 
 from html import escape
+from itertools import groupby
 
 from hwmodels.units import GIGA
 from reports.headline import percent, seconds
@@ -43,6 +44,13 @@ def imbalance(stages: tuple[StageLoad, ...]) -> float:
     """How much the slowest stage exceeds the mean, as a fraction."""
     loads = [load_s(stage) for stage in stages]
     return max(loads) * len(loads) / sum(loads) - 1
+
+
+def alike(stages: tuple[StageLoad, ...]) -> list[tuple[StageLoad, StageLoad]]:
+    """(first, last) of every run of neighbouring stages that take the same times."""
+    runs = groupby(stages, key=lambda s: (s.forward_s, s.backward_input_s, s.weight_s))
+    groups = [tuple(run) for _, run in runs]
+    return [(group[0], group[-1]) for group in groups]
 
 
 def spread_text(stages: tuple[StageLoad, ...]) -> str:

@@ -51,8 +51,8 @@ def _phases(result: Result) -> "Table | None":
     rows = []
     for name, values in columns.items():
         mean_s = sum(values) / len(values)
-        uneven = max(values) > min(values)
-        span = f"{seconds(min(values))} to {seconds(max(values))}" if uneven else ""
+        low, high = seconds(min(values)), seconds(max(values))
+        span = f"{low} to {high}" if low != high else ""
         rows.append((name, seconds(mean_s), percent(mean_s / total), span))
     return _table(("phase (mean of ranks)", "time", "of step", "lowest to highest rank"), rows, numbers=(1, 2, 3))
 
@@ -66,9 +66,14 @@ def _prices(result: Result) -> "Table | None":
 def _stages(result: Result) -> "Table | None":
     if not result.stages or stages.imbalance(result.stages) <= UNEVEN:
         return None
-    rows = [(str(s.stage), s.contents, seconds(s.forward_s), seconds(s.backward_input_s), seconds(s.weight_s),
-             seconds(stages.load_s(s))) for s in result.stages]  # fmt: skip
-    return _table(("stage", "contents", "F", "B", "W", "sum"), rows, numbers=(0, 2, 3, 4, 5))
+    rows = []
+    for first, last in stages.alike(result.stages):
+        name, held = (str(first.stage), first.contents)
+        if last is not first:
+            name, held = f"{first.stage} to {last.stage}", f"{first.contents} to {last.contents}"
+        times = (first.forward_s, first.backward_input_s, first.weight_s, stages.load_s(first))
+        rows.append((name, held, *map(seconds, times)))
+    return _table(("stage", "contents", "F", "B", "W", "sum"), rows, numbers=(2, 3, 4, 5))
 
 
 def _verdict(console: "Console", result: Result) -> None:

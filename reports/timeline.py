@@ -1,17 +1,19 @@
 """The pipeline's timeline: every step of every rank, and the idle time between."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hwmodels.units import NS_PER_S
+from hwmodels.units import NS_PER_S, PERCENT
 from reports.columns import pack
 from reports.headline import percent
 from reports.palette import IDLE, STEPS
 from reports.section import Section, controls, legend, plot
 from sim.result import Result
-from sim.trace import Trace
+from sim.trace import Column, Trace
 
 BARS_IN_VIEW = 3_000
 """Up to this many bars are drawn one by one; more are drawn as a heat map (measured: 3,000 take 0.3 s to redraw)."""
@@ -29,7 +31,8 @@ def section(result: Result) -> Section | None:
     steps = result.steps
     if not len(steps):
         return None
-    rows = with_idle(steps)
+    mix, mixes = price_mix(steps, result.spans)
+    rows = with_idle(steps, {"mix": mix})
     shown = np.unique(rows["kind"]).tolist()
     keys = legend((STEPS[kind].name, STEPS[kind].colour) for kind in shown)
     body = f'<div class="row">{keys}{controls("timeline")}</div>' + plot("timeline", "timeline of all pipeline ranks")
@@ -39,15 +42,17 @@ def section(result: Result) -> Section | None:
         "idle": IDLE,
         "bars": BARS_IN_VIEW,
         "prices": [[price, result.price_sources.get(price, "")] for price in steps.prices],
+        "mixes": mixes,
         "margin": [f"idle {percent(share)}" for share in idle_shares(rows)],
     }
     return Section("timeline", "Timeline of the pipeline", LEAD, body, data)
 
 
-def with_idle(steps: Trace) -> Columns:
+def with_idle(steps: Trace, more: Mapping[str, Column] = MappingProxyType({})) -> Columns:
     """Steps and the gaps before, between and after them, sorted by rank and start; start and end in seconds.
 
-    A gap has the kind IDLE, and -1 in every column that says what ran. The last gap of a rank ends with the step.
+    A gap has the kind IDLE, and -1 in every column that says what ran, also those of `more` (a value a step). The last
+    gap of a rank ends with the step.
     """
     order = np.lexsort((steps.start, steps.rank))
     rank, start, end = steps.rank[order], steps.start[order], steps.end[order]
@@ -65,10 +70,42 @@ def with_idle(steps: Trace) -> Columns:
         "rank": np.concatenate((rank, gap_rank)),
         "kind": np.concatenate((steps.phase[order], np.full(len(gap_rank), IDLE))),
     }
-    for name in ("stage", "micro_batch", "stage_b", "micro_batch_b", "price"):
-        rows[name] = np.concatenate((getattr(steps, name)[order], np.full(len(gap_rank), -1)))
+    told = {name: getattr(steps, name) for name in ("stage", "micro_batch", "stage_b", "micro_batch_b", "price")}
+    for name, column in (told | dict(more)).items():
+        rows[name] = np.concatenate((column[order], np.full(len(gap_rank), -1)))
     sort = np.lexsort((rows["start"], rows["rank"]))
     return {name: column[sort] for name, column in rows.items()}
+
+
+def price_mix(steps: Trace, spans: Trace) -> tuple[Column, list[str]]:
+    """For every step which text says how the spans inside it were priced (-1: none were), and the texts.
+
+    A text counts span time by the first word of its price: "61 % interpolated, 39 % measured".
+    """
+    kinds = sorted({price.split(":")[0] for price in spans.prices})
+    kind_of = np.array([kinds.index(price.split(":")[0]) for price in spans.prices], dtype=np.int64)
+    step = _owners(steps, spans)
+    keep = (step >= 0) & (spans.price >= 0)
+    if not keep.any():
+        return np.full(len(steps), -1), []
+    cell = step[keep] * len(kinds) + kind_of[spans.price[keep]]
+    time = np.bincount(cell, (spans.end - spans.start)[keep], len(steps) * len(kinds)).reshape(-1, len(kinds))
+    total = time.sum(axis=1, keepdims=True)
+    parts = np.rint(time / np.maximum(total, 1) / PERCENT).astype(np.int64)
+    rows, which = np.unique(parts, axis=0, return_inverse=True)
+    ranked = (sorted(zip(row, kinds, strict=True), reverse=True) for row in rows.tolist())
+    texts = [", ".join(f"{part} % {kind}" for part, kind in row if part) for row in ranked]
+    return np.where(total[:, 0] > 0, which.ravel(), -1), texts
+
+
+def _owners(steps: Trace, spans: Trace) -> Column:
+    """The step of its rank that each span starts in, or -1."""
+    reach = int(max(steps.end.max(), spans.end.max(initial=0))) + 1
+    order = np.lexsort((steps.start, steps.rank))
+    keys = steps.rank[order] * reach + steps.start[order]
+    found = order[np.maximum(np.searchsorted(keys, spans.rank * reach + spans.start, side="right") - 1, 0)]
+    inside = (steps.rank[found] == spans.rank) & (steps.start[found] <= spans.start) & (spans.start < steps.end[found])
+    return np.where(inside, found, -1)
 
 
 def idle_shares(rows: Columns) -> list[float]:

@@ -283,6 +283,8 @@ class _Rank:
         self.needs = [segment.needs for segment in template.segments]
         self.open = len(template.segments)
         self.done = Event(self.env)
+        if not self.open:  # such as the weight gradient of a stage without weights
+            self.done.succeed()
         for lane in self.lanes:
             lane.load(template)
         for lane in self.lanes:

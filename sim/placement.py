@@ -2,11 +2,11 @@
 
 The embedding stays with the first stage, the head and the multi-token-prediction module with the last; layers between are
 contiguous. `even` spreads their number; `balanced` makes the most loaded rank as light as it can be by priced cost,
-counting all stages a rank holds (two under DualPipe: s and P-1-s), and then keeps single stages alike. A list gives
-the number of layers of each stage.
+counting all stages a rank holds (two under DualPipe: s and P-1-s); where first and last stage share a rank, layers then
+move between them while that makes their two overlapped pairs shorter. A list gives the number of layers of each stage.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sim.models.layer import Unit
 
@@ -14,24 +14,42 @@ REACH = 4
 """How far a stage's layer count may be from the mean in the search."""
 
 
+Stage = tuple[Unit, ...]
+
+
 def place(
-    units: Sequence[Unit], costs: Sequence[float], stages: int, rule: str | Sequence[int], mirrored: bool
-) -> tuple[tuple[Unit, ...], ...]:
-    """Units of each stage. costs: of each unit. mirrored: stages s and stages-1-s share a rank.
+    units: Sequence[Unit], costs: Sequence[float], stages: int, rule: str | Sequence[int], mirrored: bool,
+    pair_ns: Callable[[Stage, Stage], int],
+) -> tuple[Stage, ...]:  # fmt: skip
+    """Units of each stage. costs: of each unit. mirrored: stages s and stages-1-s share a rank. pair_ns: how long the
+    forward of one stage takes overlapped with the backward of another.
 
     Raises ValueError when there are fewer layers than stages that would otherwise be empty.
     """
     body = [i for i, u in enumerate(units) if u.kind in ("dense", "moe") and not _after_head(units, i)]
     first, last = body[0], body[-1] + 1
-    if isinstance(rule, str):
-        if len(body) < stages - 1:
-            raise ValueError(f"{len(body)} layers cannot fill {stages} stages; use at most {len(body) + 1}")
-        counts = _even(len(body), stages) if rule == "even" else _balanced(
-            [costs[i] for i in body], sum(costs[:first]), sum(costs[last:]), stages, mirrored
-        )  # fmt: skip
-    else:
-        counts = list(rule)
-    cuts = [first + sum(counts[:i]) for i in range(stages + 1)]
+    if not isinstance(rule, str):
+        return _cut(units, rule, first)
+    if len(body) < stages - 1:
+        raise ValueError(f"{len(body)} layers cannot fill {stages} stages; use at most {len(body) + 1}")
+    if rule == "even":
+        return _cut(units, _even(len(body), stages), first)
+    ends = sum(costs[:first]), sum(costs[last:])
+    counts = _balanced([costs[i] for i in body], *ends, stages, mirrored)
+    if not mirrored:
+        return _cut(units, counts, first)
+
+    def both_pairs(candidate: Sequence[int]) -> int:
+        cut = _cut(units, candidate, first)
+        return pair_ns(cut[0], cut[-1]) + pair_ns(cut[-1], cut[0])
+
+    shared = counts[0] + counts[-1]
+    splits = [[a, *counts[1:-1], shared - a] for a in range(1, shared + 1)]
+    return _cut(units, min(splits, key=both_pairs), first)
+
+
+def _cut(units: Sequence[Unit], counts: Sequence[int], first: int) -> tuple[Stage, ...]:
+    cuts = [first + sum(counts[:i]) for i in range(len(counts) + 1)]
     cuts[0], cuts[-1] = 0, len(units)
     return tuple(tuple(units[a:b]) for a, b in zip(cuts, cuts[1:], strict=False))
 
@@ -80,7 +98,7 @@ def _extend(
     """One more stage on each side of every state."""
     found: dict[tuple[int, int], tuple[tuple[float, float], list[tuple[int, int]]]] = {}
     for (left, right), (worth, pairs) in states.items():
-        for a in range(max(window[0], 1 - bool(extra[0])), window[1] + 1):
+        for a in range(max(window[0], 1), window[1] + 1):
             for b in range(max(window[0], 1 - bool(extra[1])), window[1] + 1):
                 if left + a + right + b > total:
                     break

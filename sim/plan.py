@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from hwmodels.collectives import wires
 from hwmodels.price import Pricer
 from sim import placement, routing
+from sim.engine import alone
 from sim.models.layer import COMMUNICATION, Site, Unit
-from sim.overlap import PartsOf
+from sim.overlap import PartsOf, compose
 from sim.precision import RECIPES, Recipe
 from sim.program import Program, Shape, build, check, home
 from sim.scenario import Cluster, Scenario
+from sim.template import price
 
 MIRRORED = ("dualpipe", "dualpipev")
 """Schedules in which stages s and stages-1-s share a rank."""
@@ -84,7 +86,12 @@ def machine(plan: Plan) -> Machine:
 
     costs = [unit_cost_ns(unit, parts, pricer) for unit in units]
     mirrored = plan.program.schedule in MIRRORED
-    stages = placement.place(units, costs, plan.program.stages, scenario.placement, mirrored)
+
+    def pair_ns(forward: tuple[Unit, ...], backward: tuple[Unit, ...]) -> int:
+        composition = compose("F+BW", relative(forward)[0], relative(backward)[0], parts)
+        return alone(price("F+BW", (0, 1), composition, pricer)).total
+
+    stages = placement.place(units, costs, plan.program.stages, scenario.placement, mirrored, pair_ns)
     return Machine(cluster, recipe, pricer, site, parts, stages, units)
 
 

@@ -41,7 +41,7 @@ HASH_BYTES = 16
 def resolve(document: Document, overrides: Sequence[str], path: Path | None) -> Scenario:
     """The scenario that a document, changed by overrides, describes. Raises DocumentError with all problems.
 
-    path: of the scenario file, None when it has none; `models/` beside it may hold models, its stem is the default name.
+    path: of the scenario file, or None; `models/` beside it may hold models, its stem is the default name.
     """
     if not isinstance(document.content, Mapping):
         found = "a list" if isinstance(document.content, list) else repr(document.content)

@@ -105,7 +105,7 @@ class Timing(NamedTuple):
 
     @property
     def total(self) -> int:
-        return max(end for _, end in self.segments)
+        return max((end for _, end in self.segments), default=0)
 
 
 def by_layer(fine: Template, timing: Timing, phases: Sequence[Phase]) -> Template:
@@ -138,7 +138,7 @@ def _part_task(fine: Template, segment: Segment, phase: Phase) -> Task:
 def by_chunk(fine: Template, timing: Timing) -> Template:
     """The whole step on the compute lane, cut where an output can be sent."""
     cuts = sorted({(timing.segments[i][1], s.sends) for i, s in enumerate(fine.segments) if s.sends})
-    ends = [*cuts, (timing.total, 0)] if not cuts or cuts[-1][0] < timing.total else cuts
+    ends = [*cuts, (timing.total, 0)] if timing.total > max((end for end, _ in cuts), default=0) else cuts
     label = Task(fine.kind, -1, fine.kind[0], None, fine.tasks[COMPUTE][0].sms if fine.tasks[COMPUTE] else -1)
     holds, segments, before = [], [], 0
     for i, (end, sends) in enumerate(ends):

@@ -37,7 +37,8 @@ function quantity(value, dimension) {
   return (dimension === "data" ? String(Number(text)) : text) + " " + unit;
 }
 
-const time = (seconds) => quantity(seconds, "time");
+// Less than half a nanosecond is rounding.
+const time = (seconds) => (Math.abs(seconds) < 0.5 * DATA.page.scales.time.at(-1)[1] ? "0 s" : quantity(seconds, "time"));
 
 // A moment of the step: digits down to the nanosecond only matter when looking closely.
 const moment = (seconds) => (seconds ? seconds.toFixed(6) + " s" : "0 s");
@@ -57,8 +58,11 @@ function wrapped(text, width = 64) {
   return lines.map(escaped).join("<br>");
 }
 
+// The price of something and its source; a source that says all that the price does stands for both.
 function priceText([price, source]) {
-  return `<br><span style="color:${DATA.page.muted}">price: ${wrapped(price)}` + (source ? `<br>${wrapped(source)}` : "") + "</span>";
+  const [kind, ...rest] = price.split(": ");
+  const said = source && source.includes(rest.join(": ")) ? `${kind}: ${source}` : price + (source ? ". " + source : "");
+  return `<br><span style="color:${DATA.page.muted}">price: ${wrapped(said)}</span>`;
 }
 
 // --- looks ---

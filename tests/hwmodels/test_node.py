@@ -49,6 +49,9 @@ def test_links_lose_something_and_host_and_pcie_agree(found: node.Node) -> None:
 def test_a_node_may_name_another_device_or_change_a_part_of_its_own() -> None:
     swapped = node.build(Document({"base": "h800x8", "device": "h200"}))
     assert swapped.device == device.load("h200") and swapped.nvlink == node.load("h800x8").nvlink
+    assert "fp8" not in node.build(Document({"base": "h800x8", "device": "a100"})).device.peak_flops
+    older = node.build(Document({"base": "h800x8", "device": {"base": "a100", "sms": 100}})).device
+    assert (older.sms, older.name, "fp8" in older.peak_flops) == (100, "A100 SXM 80 GB", False)
     faster = node.build(Document({"base": "h800x8", "device": {"hbm": {"bandwidth": "4 TB/s"}}}))
     assert faster.device.hbm.bandwidth_bytes_per_s == 4e12
     assert faster.device.l2 == device.load("h800").l2

@@ -22,13 +22,13 @@ def test_a_document_builds_on_its_base(tmp_path: Path) -> None:
     assert names(tmp_path) == ("a", "b")
 
 
-def test_inner_documents_are_expanded_before_they_are_changed(tmp_path: Path) -> None:
+def test_inner_documents_are_changed_key_by_key_or_replaced_whole(tmp_path: Path) -> None:
     (tmp_path / "inner").mkdir()
-    parts = shelf(tmp_path / "inner", p="x: 1\ny: 2\n", q="x: 10\ny: 20\n")
+    parts = shelf(tmp_path / "inner", p="x: 1\ny: 2\n", q="x: 10\n")
     things = Shelf("thing", tmp_path, "things", {"part": parts}, cited=False)
     (tmp_path / "a.yaml").write_text("part: p\n")
     assert expand(Document({"base": "a", "part": {"y": 3}}), things).content == {"part": {"x": 1, "y": 3}}
-    assert expand(Document({"base": "a", "part": "q"}), things).content == {"part": {"x": 10, "y": 20}}
+    assert expand(Document({"base": "a", "part": "q"}), things).content == {"part": {"x": 10}}
     changed = Document({"base": "a", "part": {"base": "q", "y": 3}})
     assert expand(changed, things).content == {"part": {"x": 10, "y": 3}}
 

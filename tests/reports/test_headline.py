@@ -25,3 +25,9 @@ def test_large_and_small_token_counts() -> None:
         result.summary["tokens_per_day"] = tokens
         found = {f.name: f for f in headline.figures(result)}["Tokens a day"]
         assert (found.value, found.note) == (value, word)
+
+
+def test_rounding_is_nothing() -> None:
+    assert headline.seconds(2.4e-15) == "0 s"
+    assert headline.seconds(1e-9) == "1.000 ns"
+    assert headline.seconds(2.5e-6) == "2.500 µs"

@@ -28,3 +28,8 @@ def test_every_stage_with_its_contents() -> None:
 
 def test_no_stages_no_section() -> None:
     assert stages.section(sample.chunk_times()) is None
+
+
+def test_runs_of_equal_stages() -> None:
+    loads = (load(0, 2.0, 1.0, 1.0), load(1, 1.0, 1.0, 1.0), load(2, 1.0, 1.0, 1.0), load(3, 2.0, 1.0, 1.0))
+    assert [(first.stage, last.stage) for first, last in stages.alike(loads)] == [(0, 0), (1, 2), (3, 3)]

@@ -39,6 +39,8 @@ def test_uneven_stages_are_listed() -> None:
     stages = (StageLoad(0, 0, "embedding, dense 0-2", 3, 1, 0.1, 0.1, 0.1), StageLoad(1, 1, "MoE", 4, 1, 0.1, 0.2, 0.1))
     text = shown(replace(sample.result(), stages=stages))
     assert "embedding, dense 0-2" in text and "400.0 ms" in text
+    alike = (*stages, StageLoad(2, 2, "MoE 9", 4, 1, 0.1, 0.2, 0.1))
+    assert "1 to 2   MoE to MoE 9" in shown(replace(sample.result(), stages=alike))
 
 
 def test_a_pipe_gets_plain_text_of_80_columns() -> None:

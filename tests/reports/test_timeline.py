@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hwmodels.units import NS_PER_S
 from reports.columns import unpack
 from reports.palette import IDLE
-from reports.timeline import idle_shares, section, with_idle
+from reports.timeline import idle_shares, price_mix, section, with_idle
 from sim.trace import Trace
 from tests.reports import sample
 
@@ -69,3 +69,33 @@ def test_no_steps_no_section() -> None:
     empty = steps([])
     result = sample.result()
     assert section(type(result)(**{**result.__dict__, "steps": empty})) is None
+
+
+def priced(rows: list[tuple[int, int, int, int]], prices: tuple[str, ...]) -> Trace:
+    """A trace of (rank, start, end, price) rows."""
+    bare = steps([row[:3] for row in rows])
+    columns = {name: getattr(bare, name) for name in Trace.COLUMNS} | {"price": np.array([row[3] for row in rows])}
+    return Trace(**columns, labels=bare.labels, prices=prices)
+
+
+def test_a_step_says_how_its_spans_were_priced() -> None:
+    prices = ("measured: a", "roofline", "measured: b")
+    first = [(0, 0, 30, 0), (0, 5, 15, 1), (0, 55, 60, -1), (0, 60, 70, 1)]
+    spans = priced([*first, (1, 0, 10, 2), (1, 15, 20, 1)], prices)
+    which, texts = price_mix(steps([(1, 0, 10), (0, 50, 80), (0, 0, 50), (1, 30, 40)]), spans)
+    found = [texts[i] if i >= 0 else None for i in which.tolist()]
+    assert found == ["100 % measured", "100 % roofline", "75 % measured, 25 % roofline", None]
+
+
+def test_without_prices_there_is_no_mix() -> None:
+    which, texts = price_mix(steps([(0, 0, 5)]), steps([(0, 1, 2)]))
+    assert (which.tolist(), texts) == ([-1], [])
+
+
+def test_every_step_of_the_sample_but_none_idle_has_a_mix() -> None:
+    result = sample.result()
+    made = section(result)
+    assert made is not None and made.data is not None
+    found = unpack(made.data["table"])
+    assert ((found["mix"] >= 0) == (found["kind"] != IDLE)).all()
+    assert found["mix"].max() < len(made.data["mixes"])

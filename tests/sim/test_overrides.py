@@ -79,6 +79,8 @@ BAD = {
     "cluster.node.device.peak_flops.int8=1 TFLOP/s": "unknown key 'int8'; legal: bf16, fp32, fp8, tf32",
     "cluster.nodes=250": "parallel.expert: data parallel 125 (2000 GPUs / parallel.pipeline 16) cannot be divided by "
     "parallel.expert 64; legal: 1, 5, 25, 125",
+    "cluster.node.device=a100": "precision: A100 SXM 80 GB (cluster.node) has no fp8 peak; legal: bf16",
+    "cluster.node.device={base: a100}": "precision: A100 SXM 80 GB (cluster.node) has no fp8 peak; legal: bf16",
     "cluster.fabric.layers=4": "a fat tree has 2 or 3 layers here; found 4",
     "cluster.fabric.radix=63": "half the ports look down, half up: expected an even number; found 63",
     "comm.sms=0": "expected a whole number, 1 or more; found 0",
