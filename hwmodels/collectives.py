@@ -11,8 +11,8 @@ from hwmodels.node import Link, Node
 from hwmodels.op import AllToAll, Collective, HostCopy, Send
 
 ENOUGH_SMS = 20
-"""SMs that saturate InfiniBand and NVLink with warp-specialised kernels: DeepSeek-V3 report (arXiv 2412.19437) sec 3.2.2.
-Fewer move proportionally less; more move no more."""
+"""SMs that saturate InfiniBand and NVLink with warp-specialised kernels (DeepSeek-V3 report, arXiv 2412.19437,
+sec 3.2.2). Fewer move proportionally less; more move no more."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Layout:
 
     def row_bytes(self, width: int) -> float:
         """Bytes of one row of `width` elements, scales included. A 128x128 block is `block` 16384."""
-        bits = width * self.element.bits
+        bits: float = width * self.element.bits
         if self.block:
             bits += width * self.scale.bits / self.block
         return bits / 8

@@ -29,7 +29,7 @@ class Gemm(NamedTuple):
 
 
 class GroupedGemm(NamedTuple):
-    """`groups` GEMMs in one kernel, one a local expert; `rows` in all (each group padded to 128), weights [k,n] each."""
+    """`groups` GEMMs in one kernel, one a local expert; `rows` in all (groups padded to 128), weights [k,n] each."""
 
     groups: int
     rows: int
@@ -91,7 +91,7 @@ class Memory(NamedTuple):
 
 
 class AllToAll(NamedTuple):
-    """One expert exchange of a rank: `tokens` rows of `row_bytes`, to `nodes` nodes and `ranks` ranks a token on average.
+    """One expert exchange of a rank: `tokens` rows of `row_bytes`, to `nodes` nodes and `ranks` ranks a token.
 
     `direction`: dispatch or combine. `group`: ranks that take part; `group_nodes`: nodes they live on. `beside`: the
     compute phases it runs beside in an overlapped pair (names a row of the communication table).
@@ -144,7 +144,7 @@ class Send(NamedTuple):
 
 
 class Collective(NamedTuple):
-    """Ring reduce-scatter, all-gather or all-reduce of `size` bytes (the whole vector) over `ranks` on `nodes` nodes."""
+    """Ring reduce-scatter, all-gather or all-reduce of a vector of `size` bytes over `ranks` on `nodes` nodes."""
 
     kind: str
     size: float

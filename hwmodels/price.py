@@ -40,7 +40,7 @@ class Price(NamedTuple):
     family: str
 
 
-class Refused(ValueError):
+class RefusedError(ValueError):
     """An operation that this device cannot do or that nothing is known about."""
 
 
@@ -78,9 +78,9 @@ class Pricer:
         return math.ceil(calibration.load(name).launch_gap_us * US_NS)
 
     def price(self, op: Op, on_comm_sms: bool = False) -> Price:
-        """The price of `op`; `on_comm_sms`: launched on the communication stream, so beside compute it sees only its SMs.
+        """The price of `op`; `on_comm_sms`: on the communication stream, so beside compute it sees only its SMs.
 
-        Raises Refused.
+        Raises RefusedError.
         """
         key = (op, on_comm_sms)
         if key not in self.known:
@@ -136,7 +136,7 @@ def contention_family(op: Op, us: float) -> str:
 def _peak(device: Device, precision: str) -> float:
     if precision not in device.peak_flops:
         legal = ", ".join(sorted(device.peak_flops))
-        raise Refused(f"{device.name} has no {precision} tensor cores; legal precisions: {legal}")
+        raise RefusedError(f"{device.name} has no {precision} tensor cores; legal precisions: {legal}")
     return device.peak_flops[precision]
 
 
@@ -178,7 +178,8 @@ def _gemm(pricer: Pricer, op: Gemm) -> Quote:
     if row:
         here, there = (_wave_us(found, op.m, op.n, op.k, role, s) for s in (pricer.compute_sms, found.sms))
         rung = "measured" if here == there else "interpolated"
-        return _scaled(pricer, found, (row["us"] * here / there, rung, _row(found, "gemm", row), SPREAD[rung]), "compute")
+        quote = (row["us"] * here / there, rung, _row(found, "gemm", row), SPREAD[rung])
+        return _scaled(pricer, found, quote, "compute")
     if op.precision != "fp8":
         return _other_format(pricer, found, op, op.m)
     us = _wave_us(found, op.m, op.n, op.k, role, pricer.compute_sms)
@@ -220,7 +221,8 @@ def _attention(pricer: Pricer, op: Attention) -> Quote:
         return _roofline(pricer, op, _peak(pricer.device, "bf16"))
     row = found.exact.get(op) if pricer.mode == "measured" else None
     if row:
-        return _scaled(pricer, found, (row["us"], "measured", _row(found, "attention", row), SPREAD["measured"]), "compute")
+        exact = (row["us"], "measured", _row(found, "attention", row), SPREAD["measured"])
+        return _scaled(pricer, found, exact, "compute")
     row = found.attention[op.direction][0]
     like = Attention(**{name: row[name] for name in Attention._fields})
     rung = "interpolated" if op.flop() == like.flop() else "held"

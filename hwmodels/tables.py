@@ -1,6 +1,6 @@
 """Calibration tables: measured kernels by device, with the machine they were measured on.
 
-A table folder holds gemm, memory, attention, exchange and contention as JSON, written by `python -m numerics calibrate`.
+A table folder holds gemm, memory, attention, exchange and contention as JSON, written by `numerics calibrate`.
 Times are microseconds of the kernel alone; `reference` gives the device the times belong to.
 """
 

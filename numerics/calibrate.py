@@ -81,9 +81,9 @@ def _samples(path: Path, meta: dict[str, Any], shape: ModelShape) -> Iterator[Sa
     with path.open() as file:
         for row in csv.DictReader(file):
             by_phase[row["phase"]].append(row)
+    received, padded = meta["received_tokens"], meta["padded_routed_rows"]
     sites = {
-        d: [site(shape, meta["received_tokens"][f"{d}{i}"], meta["padded_routed_rows"][f"{d}{i}"]) for i in range(LAYERS)]
-        for d in "FB"
+        d: [site(shape, received[f"{d}{i}"], padded[f"{d}{i}"]) for i in range(LAYERS)] for d in "FB"
     }
     for phase, rows in by_phase.items():
         direction = phase[-2]
@@ -152,7 +152,8 @@ def _contention(samples: Iterable[Sample]) -> list[dict[str, Any]]:
     out = []
     for family in sorted(times):
         effect, error = fixed_effects(np.array(times[family]), np.array(effects[family], dtype=float))
-        out.append({"class": family, "factor": _round(effect[0]), "error": _round(error[0]), "kernels": len(times[family])})
+        row = {"factor": _round(effect[0]), "error": _round(error[0]), "kernels": len(times[family])}
+        out.append({"class": family, **row})
     # beside communication in every repeat: its slow-down is inside its time and cannot be told apart
     out.append({"class": "attention", "factor": 1.0, "error": 0.0, "kernels": 0, "kind": "assumed"})
     return out

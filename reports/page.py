@@ -17,6 +17,9 @@ SCRIPTS = ("page.js", "timeline.js", "pair.js", "memory.js", "charts.js")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
 """What the browser may load: nothing that is not in the page."""
 
+FEW = 4
+"""So many headline figures fit one row on a narrow page."""
+
 SCALES = {
     "time": [["s", 1.0], ["ms", units.MILLI], ["µs", units.MICRO], ["ns", units.NANO]],
     "data": [["GB", units.GB], ["MB", units.MB], ["kB", units.KB], ["B", 1]],
@@ -39,7 +42,7 @@ def render(result: Result) -> str:
         f"<title>{title} · Trainyard</title>\n<style>\n{_asset('page.css')}</style>\n</head>\n<body>",
         _header(result, title, parts),
         f"<main>\n{''.join(map(_section, parts))}</main>",
-        '<footer>Trainyard. Simulated, not measured; every figure carries the sources listed above.</footer>',
+        '<footer>Trainyard. Everything on this page is simulated, not measured.</footer>',
         f'<script type="application/json" id="data">{script_json(data)}</script>',
         f"<script>{_plotly()}</script>",
         *(f"<script>\n{_asset(name)}</script>" for name in SCRIPTS),
@@ -50,6 +53,7 @@ def render(result: Result) -> str:
 def _header(result: Result, title: str, parts: list[Section]) -> str:
     fits, why_not = result.feasible
     shown = headline.figures(result)
+    narrow = len(shown) if len(shown) <= FEW else -(-len(shown) // 2)
     figures = "".join(
         f"<div><dt>{escape(f.name)}</dt><dd>{escape(f.value)}</dd><dd class='note'>{escape(f.note)}</dd></div>"
         for f in shown
@@ -58,7 +62,7 @@ def _header(result: Result, title: str, parts: list[Section]) -> str:
     alarm = "" if fits else f'<p class="alarm" role="alert">{escape(why_not)}</p>'
     return (
         f'<header><p class="brand">Trainyard</p><h1>{title}</h1><p class="sub">{escape(setting(result))}</p>{alarm}\n'
-        f'<dl class="figures" style="--all:{len(shown)};--half:{-(-len(shown) // 2)}">{figures}</dl></header>\n'
+        f'<dl class="figures" style="--all:{len(shown)};--half:{narrow}">{figures}</dl></header>\n'
         f'<nav aria-label="Parts of this page">{links}</nav>'
     )
 
@@ -71,7 +75,8 @@ def setting(result: Result) -> str:
     words = [f"schedule {name}"] if name else []
     if isinstance(layout := scenario.get("parallel"), dict):
         words += [f"{key} {value}" for key, value in layout.items() if isinstance(value, int) and value > 1]
-    words += [f"{key} {scenario[key]}" for key in ("precision", "detail") if key in scenario]
+    if scenario.get("model"):  # chunk times have neither
+        words += [f"{key} {scenario[key]}" for key in ("precision", "detail") if key in scenario]
     if text := result.summary.get("scenario_hash"):
         words.append(f"scenario {str(text)[:12]}")
     return " · ".join(words)

@@ -32,16 +32,22 @@ def section(result: Result) -> Section | None:
     keys = legend((OPS[i].name, OPS[i].colour) for i in present)
     phases = np.unique(pair.phase).tolist()
     keys += legend((STEPS[i].name, STEPS[i].colour) for i in phases)  # the script shows one of the two
+    what = noun(result.pair_name)
     choice = (
         '<label class="choice">Colour by <select id="pair-colour"><option value="op">kind of op</option>'
         '<option value="phase">direction</option></select></label>'
     )
     body = (
-        f'<div class="row">{keys}<div class="tools">{choice}{controls("pair").replace("Whole step", "Whole pair")}'
-        f"</div></div>{plot('pair', 'operations of one overlapped pair')}"
-        + details("Where the pair's compute time goes", _table(pair, kinds, present))
+        f'<div class="row">{keys}<div class="tools">{choice}{controls("pair", what)}'
+        f"</div></div>{plot('pair', f'operations of one {what}')}"
+        + details(f"Where the {what}'s compute time goes", _table(pair, kinds, present))
     )
-    return Section("pair", "One pair, op by op", _lead(result, pair), body, _data(result, pair, kinds))
+    return Section("pair", f"One {what}, op by op", _lead(result, pair), body, _data(result, pair, kinds))
+
+
+def noun(pair_name: str) -> str:
+    """What to call it: a schedule that never overlaps shows one chunk of a stage."""
+    return "pair" if " with " in pair_name else "chunk"
 
 
 def op_kinds(pair: Trace) -> Column:
@@ -112,6 +118,7 @@ def _data(result: Result, pair: Trace, kinds: Column) -> dict[str, Any]:
     present = {LANES[i] for i in np.unique(pair.lane).tolist()}
     return {
         "table": table_,
+        "what": noun(result.pair_name),
         "labels": pair.labels,
         "lanes": [[LANES.index(lane), LANE_NAMES[lane]] for lane in ORDER if lane in present],
         "kinds": [kind._asdict() for kind in OPS],

@@ -52,9 +52,9 @@ def bar(share: float, colour: str) -> str:
     return f'<span class="bar"><i style="width:{width};background:{colour}"></i></span>'
 
 
-def controls(key: str) -> str:
-    """Buttons that move the view of a figure; the script gives them their meaning by `data-move`."""
-    moves = (("all", "Whole step"), ("in", "Zoom in"), ("out", "Zoom out"), ("left", "◀"), ("right", "▶"))
+def controls(key: str, whole: str) -> str:
+    """Buttons that move the view of a figure of a `whole`; the script gives them their meaning by `data-move`."""
+    moves = (("all", f"Whole {whole}"), ("in", "Zoom in"), ("out", "Zoom out"), ("left", "◀"), ("right", "▶"))
     names = {"left": "earlier", "right": "later"}
     buttons = (
         f'<button type="button" data-move="{move}" aria-label="{names.get(move, text)}">{text}</button>'

@@ -35,7 +35,8 @@ def section(result: Result) -> Section | None:
     rows = with_idle(steps, {"mix": mix})
     shown = np.unique(rows["kind"]).tolist()
     keys = legend((STEPS[kind].name, STEPS[kind].colour) for kind in shown)
-    body = f'<div class="row">{keys}{controls("timeline")}</div>' + plot("timeline", "timeline of all pipeline ranks")
+    body = f'<div class="row">{keys}{controls("timeline", "step")}</div>'
+    body += plot("timeline", "timeline of all pipeline ranks")
     data = {
         "table": pack(rows),
         "kinds": [kind._asdict() for kind in STEPS],

@@ -14,7 +14,7 @@ def run(scenario: "Scenario") -> "Result":
     """Simulate one training step.
 
     Raises ValueError with one line when the schedule cannot run this shape or the device cannot do what is asked, and
-    sim.engine.Deadlock when ranks wait for each other in a circle.
+    sim.engine.DeadlockError when ranks wait for each other in a circle.
     """
     from sim.study import study
 

@@ -10,104 +10,58 @@ depends on nothing but the input.
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Sequence
 from math import ceil
 from typing import Any
 
 from simpy import Environment
 from simpy.events import Event, Timeout
 
+from sim.actor import Actor, Job, Message, Outcome, Record
 from sim.template import STREAMS, Template, Timing
 
 COMPUTE, COMMUNICATION, WEIGHT = STREAMS
 
-Message = tuple[int, int, int]
-"""(sender, its step, 1 forward or 2 backward output)."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One step. waits: messages it needs before it starts, (pipeline position of the sender, its step, output). sends:
-    output and ns on the network lane, for outputs that leave the rank."""
-
-    template: Template
-    waits: tuple[Message, ...] = ()
-    sends: tuple[tuple[int, int], ...] = ()
-
-
-@dataclass(frozen=True)
-class Sync:
-    """Work after the last backward. reduces: (step after which it may start, stage, ns on the network lane), one a
-    stage held; it starts when all holders of the stage are there. update_ns: gradient norm and optimizer; gather_ns:
-    the parameters' all-gather; both after every actor has come."""
-
-    reduces: tuple[tuple[int, int, int], ...] = ()
-    update_ns: int = 0
-    gather_ns: int = 0
-
-
-@dataclass(frozen=True)
-class Actor:
-    """One simulated rank (it may stand for many). group: key of its expert group; actors with the same key meet.
-    peers: pipeline position -> the actor that stands for the rank there."""
-
-    name: str
-    jobs: tuple[Job, ...]
-    group: int = -1
-    sync: Sync = field(default_factory=Sync)
-    peers: Mapping[int, int] = field(default_factory=dict)
-
-
-@dataclass
-class Record:
-    """What one actor did. starts, ends: ns of each step. phases: start of each segment by lane, in the order run; ends_by_lane: end of
-    each kernel. blame: per step, 0 no wait, else the output kind (1, 2) of the message that came last.
-    network: (start, end, step, kind) flat, kind 1, 2 as sends, 3 reduce-scatter, 4 all-gather. updates: (start, end).
-    """
-
-    starts: array[int] = field(default_factory=lambda: array("q"))
-    ends: array[int] = field(default_factory=lambda: array("q"))
-    phases: tuple[array[int], ...] = field(default_factory=lambda: tuple(array("q") for _ in STREAMS))
-    kernels: tuple[array[int], ...] = field(default_factory=lambda: tuple(array("q") for _ in STREAMS))
-    blame: array[int] = field(default_factory=lambda: array("b"))
-    network: array[int] = field(default_factory=lambda: array("q"))
-    update: tuple[int, int] = (0, 0)
-
-
-class Deadlock(RuntimeError):
+class DeadlockError(RuntimeError):
     """Nothing can happen any more and somebody still waits; the text says who waits for what."""
+
+
+class _Clock(Environment):
+    """SimPy's environment with time in whole nanoseconds."""
+
+    @property
+    def now(self) -> int:
+        return self._now  # type: ignore[return-value]
 
 
 class _Lane:
     """One stream of a rank: the kernels of its current step, one timeout each."""
 
     __slots__ = (
-        "beside", "cursor", "ends", "env", "hold", "index", "kernel", "left", "other", "pending", "rank", "span", "starts",
-        "stop", "template_order", "timed",
+        "cursor", "ends", "env", "hold", "index", "kernel", "left", "order", "pending", "rank", "rates", "span",
+        "starts", "stop", "timed",
     )  # fmt: skip
 
-    def __init__(self, env: Environment, rank: "_Rank", index: int, record: Record) -> None:
+    def __init__(self, env: _Clock, rank: _Rank, index: int, record: Record) -> None:
         self.env, self.rank, self.index = env, rank, index
         self.ends, self.starts = record.kernels[index], record.phases[index]
-        self.template_order: tuple[int, ...] = ()
+        self.order: tuple[int, ...] = ()
         self.hold: tuple[int, ...] = ()
-        self.beside: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+        self.rates: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
         self.cursor = self.kernel = self.stop = self.span = self.timed = 0
         self.left = 1.0
         self.pending: Event | None = None
 
     def load(self, template: Template) -> None:
-        self.template_order = template.order[self.index]
-        self.beside = (template.alone[self.index], template.beside[self.index])
+        self.order = template.order[self.index]
+        self.rates = (template.alone[self.index], template.beside[self.index])
         self.cursor = 0
 
     def advance(self) -> None:
         """Start the next segment if there is one and all it needs is done."""
         rank = self.rank
-        while self.pending is None and self.cursor < len(self.template_order):
-            number = self.template_order[self.cursor]
+        while self.pending is None and self.cursor < len(self.order):
+            number = self.order[self.cursor]
             if rank.needs[number]:
                 return
             segment = rank.template.segments[number]
@@ -119,7 +73,7 @@ class _Lane:
         self.kernel, self.stop = first, stop
         self.starts.append(self.env.now)
         self.rank.busy(self.index)
-        self.hold = self.beside[self.rank.contended(self.index)]
+        self.hold = self.rates[self.rank.contended(self.index)]
         self.time(self.hold[first])
 
     def time(self, ns: int) -> None:
@@ -132,7 +86,7 @@ class _Lane:
         if event is not self.pending:
             return
         env = self.env
-        now = env._now
+        now: int = env._now  # type: ignore[assignment]
         self.ends.append(now)
         kernel = self.kernel + 1
         if kernel == self.stop:
@@ -148,7 +102,7 @@ class _Lane:
 
     def retime(self, contended: bool) -> None:
         """The other side has started or stopped: what is left of the current kernel goes on at the other rate."""
-        hold = self.beside[contended]
+        hold = self.rates[contended]
         if self.pending is None or hold is self.hold:
             return
         old, new = self.hold[self.kernel], hold[self.kernel]
@@ -166,7 +120,7 @@ class _Lane:
 class _Rank:
     """The lanes of one actor and what couples them."""
 
-    def __init__(self, world: "_World", number: int, actor: Actor) -> None:
+    def __init__(self, world: _World, number: int, actor: Actor) -> None:
         self.world, self.number, self.actor, self.record = world, number, actor, Record()
         self.env = world.env
         self.lanes = tuple(_Lane(self.env, self, i, self.record) for i in STREAMS)
@@ -220,7 +174,7 @@ class _Rank:
 
     def finish(self, lane: _Lane) -> None:
         """A segment is through: release who waited for it, send its output, go on."""
-        number = lane.template_order[lane.cursor]
+        number = lane.order[lane.cursor]
         lane.cursor += 1
         segment = self.template.segments[number]
         if segment.sends:
@@ -300,8 +254,7 @@ class _Rank:
 
     def _finish(self, pending: Sequence[Event]) -> Generator[Event, Any, None]:
         self.waiting = "the gradients of its stages"
-        for event in pending:
-            yield event
+        yield from pending
         self.waiting = "every rank before the gradient norm"
         yield self.world.barrier(("norm", 0), len(self.world.actors))
         start = self.env.now
@@ -319,7 +272,7 @@ class _World:
     """All actors, the mail between them and the groups they meet in."""
 
     def __init__(self, actors: Sequence[Actor]) -> None:
-        self.env = Environment()
+        self.env = _Clock()
         self.actors = actors
         self.sizes: dict[int, int] = {}
         self.holders: dict[int, int] = {}
@@ -345,7 +298,7 @@ class _World:
         if waiter is None:
             self.box[message] = timeout
         else:
-            timeout.callbacks.append(lambda _: waiter.succeed())
+            timeout.callbacks.append(lambda _: _arrived(waiter))
 
     def barrier(self, key: tuple[str, int], size: int) -> Event:
         """An event that happens when `size` actors have asked for it."""
@@ -357,22 +310,17 @@ class _World:
         return event
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """records: one an actor. end: ns when all is done. events: SimPy events processed."""
-
-    records: tuple[Record, ...]
-    end: int
-    events: int
+def _arrived(waiter: Event) -> None:
+    waiter.succeed()
 
 
 def run(actors: Sequence[Actor]) -> Outcome:
-    """Run all actors to the end. Raises Deadlock."""
+    """Run all actors to the end. Raises DeadlockError."""
     world = _World(actors)
     world.env.run()
     stuck = [rank for rank in world.ranks if rank.process.is_alive]
     if stuck:
-        raise Deadlock(_explain(world, stuck))
+        raise DeadlockError(_explain(world, stuck))
     return Outcome(tuple(rank.record for rank in world.ranks), world.env.now, next(world.env._eid))
 
 

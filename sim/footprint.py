@@ -13,8 +13,8 @@ from sim.precision import Recipe
 
 @dataclass(frozen=True)
 class Parameters:
-    """Counts of one unit. linear: in quantised linear layers, outside experts. experts: in all routed experts. other: norms,
-    gate, embedding, head (BF16). shared: of `other`, a second use of a tensor that another unit already holds."""
+    """Counts of one unit. linear: in quantised linear layers, outside experts. experts: in all routed experts. other:
+    norms, gate, embedding, head (BF16). shared: of `other`, a second use of a tensor that another unit holds."""
 
     linear: int = 0
     experts: int = 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hwmodels.op import Send
 from sim import engine, fold, optimizer
 from sim import template as templates
-from sim.engine import Actor, Job, Sync
+from sim.actor import Actor, Job, Sync
 from sim.overlap import Composition, compose
 from sim.plan import Machine, Plan, relative
 from sim.program import Step
@@ -33,8 +33,8 @@ class Kit:
 
 @dataclass(frozen=True)
 class Lowered:
-    """actors: what to simulate. actor_of: pipeline position -> actor that stands for it (replica 0). kits: per position and step.
-    first_layer: of each stage. sync: the gradient tail of each position. weights: how many ranks each actor stands for."""
+    """actors: what to simulate. actor_of: pipeline position -> actor that stands for it (replica 0). kits: per position
+    and step. first_layer: of each stage. tails: per position. weights: how many ranks each actor stands for."""
 
     actors: tuple[Actor, ...]
     actor_of: tuple[int, ...]
@@ -45,11 +45,11 @@ class Lowered:
 
 
 def lower(plan: Plan, machine: Machine | None) -> Lowered:
-    """Actors of a plan. Raises hwmodels.price.Refused."""
+    """Actors of a plan. Raises hwmodels.price.RefusedError."""
     kits = _KitShop(plan, machine)
     table = tuple(tuple(kits.of(step) for step in steps) for steps in plan.program.steps)
     jobs = tuple(_jobs(plan, machine, position, table[position]) for position in range(plan.program.ranks))
-    tails = tuple(optimizer.tail(plan, machine, position) if machine else optimizer.NO_TAIL for position in range(len(jobs)))
+    tails = tuple(optimizer.tail(plan, machine, p) if machine else optimizer.NO_TAIL for p in range(len(jobs)))
     syncs = tuple(_sync(plan, tails[p], p) for p in range(len(jobs)))
     first = tuple(relative(stage)[1] for stage in machine.stages) if machine else (0,) * plan.program.stages
     actors, actor_of, weights = _fold(plan, jobs, syncs)
@@ -196,13 +196,14 @@ def _classes(plan: Plan, jobs: Sequence[tuple[Job, ...]], syncs: Sequence[Sync])
     kinds = [number.setdefault(o, len(number)) for o in own]
     ranks = [(p, d) for p in range(positions) for d in range(data)]
     peers = [[q * data + d for q in partners[p]] for p, d in ranks]
-    groups = [range(g, g + expert) for g in range(0, positions * data, expert)] if expert > 1 else []
+    first = range(0, positions * data, expert) if expert > 1 else range(0)
+    groups = [list(range(g, g + expert)) for g in first]
     stages: dict[int, list[int]] = {}
     for p in range(positions):
         for _, stage, _ in syncs[p].reduces:
             stages.setdefault(stage, []).append(p)
     for holders in stages.values():
         if len(holders) > 1:
-            groups.extend([[p * data for p in holders]])  # type: ignore[list-item]
+            groups.append([p * data + d for p in holders for d in range(data)])
     return fold.classes([kinds[p] for p, _ in ranks], peers, groups)
 

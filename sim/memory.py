@@ -1,8 +1,8 @@
 """Device memory of each rank over the step.
 
-Constant parts: weights (a copy of each stage held), gradients, optimizer states of the ZeRO-1 shard, landing zones of the
-exchange, temporaries. Activations rise when a forward starts and fall when its backward ends; where input and weight
-gradients are split, what the weight gradient needs stays until it ends.
+Constant parts: weights (a copy of each stage held), gradients, optimizer states of the ZeRO-1 shard, landing zones of
+the exchange, temporaries. Activations rise when a forward starts and fall when its backward ends; where input and
+weight gradients are split, what the weight gradient needs stays until it ends.
 """
 
 import numpy as np

@@ -1,7 +1,8 @@
 """Figures from what happened: phases, bubbles and their causes, overlap, rates, shares of prices, the waterfall.
 
-Phases and bubbles come from the recorded steps; what happens inside a step (exposed communication, inefficiency, price
-shares) from the op-level run of its template, counted as often as it ran. At op and layer detail the spans say the same.
+Phases and bubbles come from the recorded steps; what happens inside a step (exposed communication, inefficiency,
+price shares) from the op-level run of its template, counted as often as it ran. At op and
+layer detail the spans say the same.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from hwmodels.op import Attention, Gemm, GroupedGemm
 from hwmodels.price import Pricer
 from hwmodels.units import NS_PER_S, SECONDS_PER_DAY, SECONDS_PER_HOUR, TERA
 from sim import footprint
-from sim.engine import Outcome
+from sim.actor import Outcome
 from sim.lower import Kit, Lowered
 from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT
 from sim.plan import Machine, Plan
@@ -177,15 +178,18 @@ def summary(plan: Plan, machine: Machine | None, outcome: Outcome, books: Sequen
         "phases_s": phases,
         "phases_per_rank": {name: [b.phases[name] for b in books] for name in books[0].phases},
         "bubble_fraction": phases["bubble"] / step if step else 0.0,
-        "bubble_s": {
-            name: _mean([getattr(b.idle, name) for b in books]) for name in ("fill", "activations", "gradients", "drain")
-        },
+        "bubble_s": _idle(books),
         "exposed_communication_s": exposed,
         "overlap_fraction": 1 - exposed / talk if talk else None,
         "price_shares": {rung: seconds / known for rung, seconds in sorted(total.items())},
         "events": outcome.events,
     }
     return out | (_rates(plan, machine, step) if machine else _no_rates())
+
+
+def _idle(books: Sequence[Ledger]) -> dict[str, float]:
+    names = ("fill", "activations", "gradients", "drain")
+    return {name: _mean([getattr(b.idle, name) for b in books]) for name in names}
 
 
 def _add(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
@@ -218,7 +222,7 @@ def _no_rates() -> dict[str, Any]:
 def waterfall(books: Sequence[Ledger]) -> tuple[Bar, ...]:
     """From products at peak to the step, mean over pipeline ranks; bars add up to the step time."""
     mean = {name: _mean([b.inside[name] for b in books]) for name in books[0].inside}
-    idle = {name: _mean([getattr(b.idle, name) for b in books]) for name in ("fill", "activations", "gradients", "drain")}
+    idle = _idle(books)
     slowed = mean["compute"] - mean["products"] - mean["memory"] - mean["gaps"]
     inside = mean["total"] - mean["compute"]
     bars = [

@@ -1,12 +1,13 @@
 """Which layers go on which stage.
 
-The embedding stays with the first stage, the head and the multi-token-prediction module with the last; layers between are
-contiguous. `even` spreads their number; `balanced` makes the most loaded rank as light as it can be by priced cost,
+The embedding stays with the first stage, the head and the multi-token-prediction module with the last; layers between
+are contiguous. `even` spreads their number; `balanced` makes the most loaded rank as light as it can be by priced cost,
 counting all stages a rank holds (two under DualPipe: s and P-1-s); where first and last stage share a rank, layers then
 move between them while that makes their two overlapped pairs shorter. A list gives the number of layers of each stage.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from sim.models.layer import Unit
 
@@ -51,7 +52,7 @@ def place(
 def _cut(units: Sequence[Unit], counts: Sequence[int], first: int) -> tuple[Stage, ...]:
     cuts = [first + sum(counts[:i]) for i in range(len(counts) + 1)]
     cuts[0], cuts[-1] = 0, len(units)
-    return tuple(tuple(units[a:b]) for a, b in zip(cuts, cuts[1:], strict=False))
+    return tuple(tuple(units[a:b]) for a, b in pairwise(cuts))
 
 
 def _after_head(units: Sequence[Unit], i: int) -> bool:

@@ -24,7 +24,7 @@ MIRRORED = ("dualpipe", "dualpipev")
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything decided before time passes. holds: stages of each pipeline position. data: replicas of the pipeline."""
+    """Everything decided before time passes. holds: stages of each pipeline position. data: pipeline replicas."""
 
     scenario: Scenario
     program: Program
@@ -62,7 +62,7 @@ def lay_out(scenario: Scenario) -> Plan:
 
 
 def machine(plan: Plan) -> Machine:
-    """Prices, sites and stages of a scenario with a model. Raises ValueError or hwmodels.price.Refused (one line)."""
+    """Prices, sites and stages of a scenario with a model. Raises ValueError or RefusedError (one line)."""
     scenario = plan.scenario
     cluster, shape = scenario.cluster, scenario.model
     assert cluster is not None and shape is not None

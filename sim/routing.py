@@ -9,6 +9,7 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from sim.models.shape import ModelShape
 
@@ -19,7 +20,7 @@ PADDING = 128
 
 
 class Load(NamedTuple):
-    """Of one rank: nodes, ranks: distinct ones a token goes to. received: rows that arrive. rows: expert rows, padded."""
+    """Of one rank. nodes, ranks: distinct ones a token reaches. received: rows that arrive. rows: expert rows, padded."""
 
     nodes: float
     ranks: float
@@ -46,7 +47,7 @@ def spread(
     random = np.random.Generator(np.random.Philox(key=experts * ranks + chosen))
     logits = random.standard_normal((SAMPLES, experts), dtype=np.float32)
     affinity = 1 / (1 + np.exp(-logits))  # softmax would order them alike
-    if 1 < groups and chosen_groups < groups:
+    if groups > 1 and chosen_groups < groups:
         inside = affinity.reshape(SAMPLES, groups, -1)
         best = 2 if score == "sigmoid" else 1
         strength = np.partition(inside, -best, axis=2)[:, :, -best:].sum(2)
@@ -57,7 +58,7 @@ def spread(
     return _distinct(rank // gpus_per_node, -(-ranks // gpus_per_node)), _distinct(rank, ranks)
 
 
-def _distinct(places: np.ndarray, count: int) -> float:  # type: ignore[type-arg]
+def _distinct(places: npt.NDArray[np.int64], count: int) -> float:
     """Mean number of different values in a row."""
     seen = np.zeros((len(places), count), dtype=bool)
     seen[np.arange(len(places))[:, None], places] = True

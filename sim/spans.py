@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hwmodels.price import Price
-from sim.engine import Outcome, Record
+from sim.actor import Outcome, Record
 from sim.lower import Kit, Lowered
 from sim.plan import Plan
 from sim.program import Step
@@ -16,7 +16,9 @@ from sim.trace import LANES, PHASES, Trace
 
 Column = npt.NDArray[np.int64]
 
-PHASE_OF = {"F": "forward", "B": "backward_input", "BW": "backward", "W": "weight", "F+B": "overlapped", "F+BW": "overlapped"}
+PHASE_OF = {
+    "F": "forward", "B": "backward_input", "BW": "backward", "W": "weight", "F+B": "overlapped", "F+BW": "overlapped",
+}  # fmt: skip
 NETWORK, HOST = LANES.index("network"), LANES.index("host")
 OPTIMIZER = PHASES.index("optimizer")
 TRAFFIC = {1: "send activations", 2: "send gradients", 3: "reduce-scatter", 4: "all-gather"}
@@ -50,8 +52,7 @@ def steps(plan: Plan, lowered: Lowered, outcome: Outcome) -> Trace:
         block |= dict(zip(("stage", "micro_batch", "stage_b", "micro_batch_b"), table.T, strict=True))
         blocks.append(block)
         if record.update[1] > record.update[0]:
-            at = dict(start=np.array([record.update[0]]), end=np.array([record.update[1]]))
-            blocks.append(_block(1, rank=position, phase=OPTIMIZER, label=names.of("optimizer"), **at))
+            blocks.append(_once(position, OPTIMIZER, names.of("optimizer"), *record.update))
     return _trace(blocks, names.texts, ())
 
 
@@ -68,11 +69,11 @@ def spans(plan: Plan, lowered: Lowered, outcome: Outcome) -> tuple[Trace, dict[s
         blocks.append(_network(position, row, record, names))
         average = lowered.tails[position].average_ns
         if average:  # of the parameters of the step before, while this step runs
-            at = dict(start=np.array([0]), end=np.array([average]))
-            blocks.append(_block(1, rank=position, lane=HOST, phase=OPTIMIZER, label=names.of("parameter average"), **at))
+            blocks.append(_once(position, OPTIMIZER, names.of("parameter average"), 0, average, HOST))
         if record.update[1] > record.update[0]:
-            at = dict(start=np.array([record.update[0]]), end=np.array([record.update[0] + _update_ns(lowered, position)]))
-            blocks.append(_block(1, rank=position, lane=0, phase=OPTIMIZER, label=names.of("optimizer"), **at))
+            start = record.update[0]
+            end = start + _update_ns(lowered, position)
+            blocks.append(_once(position, OPTIMIZER, names.of("optimizer"), start, end))
     return _trace([b for b in blocks if b], names.texts, prices.texts), sources
 
 
@@ -125,8 +126,8 @@ def _lane(
         return np.concatenate([of(look) for look in looks])
 
     start = np.concatenate([ends[:1], ends[:-1]])
-    start[joined(lambda look: look.heads)] = _column(record.phases[lane])  # type: ignore[arg-type,return-value]
-    backward = joined(lambda look: look.backward)  # type: ignore[arg-type,return-value]
+    start[joined(lambda look: look.heads)] = _column(record.phases[lane])
+    backward = joined(lambda look: look.backward)
     table = np.repeat(np.array([tuple(s[1:]) for s in row], dtype=np.int64), counts, axis=0)
     phase = np.repeat(np.array([PHASES.index(PHASE_OF[s.kind]) for s in row], dtype=np.int64), counts)
     pair = table[:, 2] >= 0
@@ -136,7 +137,8 @@ def _lane(
     return _block(
         len(ends), rank=position, lane=lane, phase=phase, start=start + joined(lambda look: look.gap), end=ends,
         label=joined(lambda look: look.label), stage=table[:, 0], micro_batch=table[:, 1], stage_b=table[:, 2],
-        micro_batch_b=table[:, 3], layer=layer, price=joined(lambda look: look.price), sms=joined(lambda look: look.sms),
+        micro_batch_b=table[:, 3], layer=layer, price=joined(lambda look: look.price),
+        sms=joined(lambda look: look.sms),
     )  # fmt: skip
 
 
@@ -162,31 +164,29 @@ def _sent(row: Sequence[Step], step: int, kind: int) -> tuple[int, int]:
     return (s.stage_b, s.micro_batch_b) if kind == 2 and s.stage_b >= 0 else (s.stage, s.micro_batch)
 
 
-def pair(kit: Kit, first_layer: Sequence[int]) -> tuple[Trace, dict[str, str]]:
-    """The op-level run of one kit alone, as a trace of rank 0, and its price texts."""
+def pair(kit: Kit, step: Step, first_layer: Sequence[int]) -> tuple[Trace, dict[str, str]]:
+    """The op-level run alone of one step's kit, as a trace of rank 0, and what its price texts stand for."""
     names, prices, blocks = Names(), Names(), []
     sources: dict[str, str] = {}
-    fine = kit.fine
-    both = fine.stage_b >= 0
     for lane in STREAMS:
         if not kit.timing.kernels[lane]:
             continue
-        look = _Drawn(fine, lane, names, prices, sources)
+        look = _Drawn(kit.fine, lane, names, prices, sources)
         start, end = np.array(kit.timing.kernels[lane], dtype=np.int64).T
-        own = np.where(look.backward & both, fine.stage_b, fine.stage)
+        own = np.where(look.backward & (step.stage_b >= 0), step.stage_b, step.stage)
         layer = np.where(look.layer >= 0, look.layer + np.array(first_layer)[own], -1)
-        phase = np.where(look.backward, PHASES.index("backward"), PHASES.index("forward"))
+        phase = np.array([PHASES.index(PHASE_OF[task.half]) for task in kit.fine.tasks[lane]])
         blocks.append(
             _block(
-                look.count, lane=lane, phase=phase, start=start + look.gap, end=end, label=look.label, stage=own,
-                layer=layer, price=look.price, sms=look.sms, rank=0, micro_batch=0,
+                look.count, rank=0, lane=lane, phase=phase, start=start + look.gap, end=end, label=look.label,
+                stage=own, layer=layer, price=look.price, sms=look.sms, micro_batch=0,
             )
-        )
+        )  # fmt: skip
     return _trace(blocks, names.texts, prices.texts), sources
 
 
 def _column(values: "array[int]") -> Column:
-    return np.frombuffer(values, dtype=np.int8 if values.typecode == "b" else np.int64)  # type: ignore[return-value]
+    return np.frombuffer(values, dtype=np.int8 if values.typecode == "b" else np.int64)
 
 
 def _block(count: int, **columns: int | Column) -> dict[str, Column]:
@@ -197,6 +197,11 @@ def _block(count: int, **columns: int | Column) -> dict[str, Column]:
         name: value if isinstance(value, np.ndarray) else np.full(count, value, dtype=np.int64)
         for name, value in given.items()
     }
+
+
+def _once(rank: int, phase: int, label: int, start: int, end: int, lane: int = 0) -> dict[str, Column]:
+    """A single row."""
+    return _block(1, rank=rank, lane=lane, phase=phase, label=label, start=start, end=end)
 
 
 def _trace(blocks: Sequence[dict[str, Column]], labels: tuple[str, ...], prices: tuple[str, ...]) -> Trace:

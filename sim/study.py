@@ -3,12 +3,13 @@
 from typing import Any
 
 import sim
+from hwmodels.units import NS_PER_S
 from sim import engine, memory, metrics, plan, spans
 from sim.lower import Kit, Lowered, lower
 from sim.plan import Machine, Plan, unit_cost_ns
+from sim.program import Step
 from sim.result import MemoryCurve, Result, StageLoad
 from sim.scenario import Scenario
-from hwmodels.units import NS_PER_S
 
 
 def study(scenario: Scenario) -> Result:
@@ -22,10 +23,10 @@ def study(scenario: Scenario) -> Result:
     curves = memory.curves(laid, machine, steps) if machine else ()
     drawn = {"report", "trace", "events"} & set(scenario.outputs)
     trace, sources = spans.spans(laid, lowered, outcome) if drawn else (steps.where(steps.rank < 0), {})
-    kit, pair_name = _pair(laid, lowered, machine)
-    pair, pair_sources = spans.pair(kit, lowered.first_layer) if kit and drawn else (None, {})
+    kit, step, pair_name = _pair(laid, lowered)
+    pair, pair_sources = spans.pair(kit, step, lowered.first_layer) if machine and drawn else (None, {})
     summary = _head(scenario) | metrics.summary(laid, machine, outcome, books) | _memory(curves)
-    if kit:
+    if machine:
         summary["pair_s"] = {"name": pair_name, "seconds": kit.timing.total / NS_PER_S}
     return Result(
         summary, scenario.resolved, steps, trace, pair, pair_name, sources | pair_sources, curves,
@@ -53,15 +54,13 @@ def _memory(curves: tuple[MemoryCurve, ...]) -> dict[str, Any]:
     return {"peak_memory_bytes": out}
 
 
-def _pair(laid: Plan, lowered: Lowered, machine: Machine | None) -> tuple[Kit | None, str]:
+def _pair(laid: Plan, lowered: Lowered) -> tuple[Kit, Step, str]:
     """The step to draw kernel by kernel: an overlapped pair of the middle ranks, or their longest step."""
-    if machine is None:
-        return None, ""
     position = laid.program.ranks // 2
     row = list(zip(laid.program.steps[position], lowered.kits[position], strict=True))
     step, kit = max(row, key=lambda item: ("+" in item[0].kind, item[1].timing.total))
     stages = f"forward of stage {step.stage} with backward of stage {step.stage_b}"
-    return kit, stages if "+" in step.kind else f"{step.kind} of stage {step.stage}"
+    return kit, step, stages if "+" in step.kind else f"{step.kind} of stage {step.stage}"
 
 
 def _stages(laid: Plan, machine: Machine | None) -> tuple[StageLoad, ...]:
@@ -72,7 +71,8 @@ def _stages(laid: Plan, machine: Machine | None) -> tuple[StageLoad, ...]:
         costs = [sum(unit_cost_ns(u, machine.parts, machine.pricer, d) for u in units) / NS_PER_S for d in "FBW"]
         rank = next(p for p, held in enumerate(laid.holds) if stage in held)
         size = sum(_parameters(machine, units))
-        out.append(StageLoad(stage, rank, _contents(units), sum(u.kind in ("dense", "moe") for u in units), size, *costs))
+        layers = sum(u.kind in ("dense", "moe") for u in units)
+        out.append(StageLoad(stage, rank, _contents(units), layers, size, *costs))
     return tuple(out)
 
 

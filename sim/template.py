@@ -62,7 +62,7 @@ class Template:
 
 
 def price(kind: str, stages: tuple[int, int], composition: Composition, pricer: Pricer) -> Template:
-    """The op-level template of a composition. Raises hwmodels.price.Refused."""
+    """The op-level template of a composition. Raises hwmodels.price.RefusedError."""
     alone: list[list[int]] = [[] for _ in STREAMS]
     beside: list[list[int]] = [[] for _ in STREAMS]
     gaps: list[list[int]] = [[] for _ in STREAMS]
@@ -115,7 +115,7 @@ def by_layer(fine: Template, timing: Timing, phases: Sequence[Phase]) -> Templat
     tasks: list[list[Task]] = [[] for _ in STREAMS]
     holds: list[list[int]] = [[] for _ in STREAMS]
     segments = []
-    for g, group in enumerate(groups):
+    for group in groups:
         head = fine.segments[group[0]]
         inside = set(group)
         needed = {owner[j] for j, s in enumerate(fine.segments) if inside & set(s.feeds) and j not in inside}

@@ -34,7 +34,7 @@ DRAW.stages = function (data) {
     xaxis: { tickvals: data.stages.map((stage) => stage.stage), showgrid: false, fixedrange: true, ticks: "", title: { text: "stage", font: { size: 12, color: DATA.page.muted } } },
     yaxis: { tickformat: "~s", ticksuffix: "s", fixedrange: true, nticks: 7, range: [0, Math.max(...sums) * 1.1] },
     shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: data.mean, y1: data.mean, line: { color: DATA.page.ink, width: 1.2, dash: "dash" } }],
-    annotations: [{ xref: "paper", x: 1, xanchor: "right", y: data.mean, yanchor: "bottom", text: `mean ${time(data.mean)}`, showarrow: false, font: { size: 11.5, color: DATA.page.ink }, bgcolor: "rgba(255,255,255,.8)" }],
-    margin: { l: 10, r: 16, t: 8, b: 46 },
+    annotations: [{ xref: "paper", x: 1, xanchor: "left", xshift: 8, y: data.mean, text: `mean<br>${time(data.mean)}`, align: "left", showarrow: false, font: { size: 11.5, color: DATA.page.muted } }],
+    margin: { l: 10, r: 84, t: 8, b: 46 },
   }), CONFIG);
 };

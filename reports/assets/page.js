@@ -59,10 +59,10 @@ function wrapped(text, width = 64) {
 }
 
 // The price of something and its source; a source that says all that the price does stands for both.
-function priceText([price, source]) {
+function priceText([price, source], what = "price") {
   const [kind, ...rest] = price.split(": ");
   const said = source && source.includes(rest.join(": ")) ? `${kind}: ${source}` : price + (source ? ". " + source : "");
-  return `<br><span style="color:${DATA.page.muted}">price: ${wrapped(said)}</span>`;
+  return `<br><span style="color:${DATA.page.muted}">${what}: ${wrapped(said)}</span>`;
 }
 
 // --- looks ---

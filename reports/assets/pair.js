@@ -18,7 +18,7 @@ DRAW.pair = async function (data) {
     const top = hasTrack ? 0.36 : 0;
     const room = data.device_sms;
     return layout({
-      xaxis: { ...secondsAxis(view), anchor: hasTrack ? "y2" : "y", title: { text: "time from the start of the pair", font: { size: 12, color: DATA.page.muted } } },
+      xaxis: { ...secondsAxis(view), anchor: hasTrack ? "y2" : "y", title: { text: `time from the start of the ${data.what}`, font: { size: 12, color: DATA.page.muted } } },
       yaxis: {
         domain: [top, 1], range: [lanes.length - 0.45, -1.55], fixedrange: true, showgrid: false, ticks: "",
         tickvals: [-1, ...lanes.keys()], ticktext: ["direction ", ...lanes.map((name) => name + " ")],

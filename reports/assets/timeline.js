@@ -108,8 +108,8 @@ function stepText(rows, i, data) {
     lines.push(`until ${data.kinds[next].name}, ${half(rows.stage[i + 1], rows.micro_batch[i + 1])}`.replace(/, $/, ""));
   }
   lines.push(`${moment(rows.start[i])} + <b>${time(rows.end[i] - rows.start[i])}</b>`);
-  const price = rows.price[i] >= 0 ? data.prices[rows.price[i]] : rows.mix[i] >= 0 ? [data.mixes[rows.mix[i]], ""] : null;
-  return lines.join("<br>") + (price ? priceText(price) : "");
+  if (rows.price[i] >= 0) return lines.join("<br>") + priceText(data.prices[rows.price[i]]);
+  return lines.join("<br>") + (rows.mix[i] >= 0 ? priceText([data.mixes[rows.mix[i]], ""], "prices of its tasks") : "");
 }
 
 // One cell a pixel and rank: the kind that fills most of it.

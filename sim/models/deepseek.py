@@ -8,8 +8,24 @@ Recomputed in backward (DeepSeek-V3 report sec 3.2.3 and the profile): norms, q 
 
 from hwmodels.formats import PLAIN_BF16, PLAIN_E4M3, PLAIN_FP32
 from hwmodels.op import (
-    AllToAll, Attention, Gemm, GroupedGemm, Memory, cast, cast_transpose, copy, dequantize, elementwise, norm,
-    permute, rope, small, store, transpose_scales, transpose_weight, unpermute,
+    AllToAll,
+    Attention,
+    Gemm,
+    GroupedGemm,
+    Memory,
+    cast,
+    cast_transpose,
+    copy,
+    dequantize,
+    elementwise,
+    norm,
+    permute,
+    rope,
+    small,
+    store,
+    transpose_scales,
+    transpose_weight,
+    unpermute,
 )  # fmt: skip
 from sim.models.layer import COMMUNICATION, WEIGHT, Kernel, Part, Site, Unit
 from sim.models.shape import ModelShape
@@ -68,7 +84,7 @@ def _linear(site: Site, name: str, n: int, k: int, source: str = "", rows: int =
 
 
 def _dgrad(site: Site, name: str, n: int, k: int, gradient: str = "") -> list[Kernel]:
-    """Gradient of the input of a [tokens, k] -> [tokens, n] layer; `gradient` names the cast of dY ('' if cast before)."""
+    """Gradient of the input of a [tokens, k] -> [tokens, n] layer; `gradient`: name of the cast of dY, if any."""
     t = site.tokens
     gemm = Kernel(f"{name}_dgrad", Gemm(t, k, n, "dgrad", site.recipe.linear))
     if not site.recipe.quantized:
@@ -301,7 +317,8 @@ def _experts_backward(site: Site) -> list[Kernel]:
     s, w, lin, rows = site.shape, site.shape.expert_intermediate, site.recipe.linear, site.rows
     first, last = _shared_backward(site, s.shared_experts * w)
     element = PLAIN_E4M3 if site.recipe.quantized else PLAIN_BF16
-    out = [*first, *_quantized(site, Kernel("dequant_saved_routed_gateup", dequantize(rows, 2 * w, site.recipe.gate_up)))]
+    saved = Kernel("dequant_saved_routed_gateup", dequantize(rows, 2 * w, site.recipe.gate_up))
+    out = [*first, *_quantized(site, saved)]
     out += [Kernel("permute_dY", permute(site.received, rows, s.hidden, element))]
     out += _quantized(site, Kernel("permute_scales", transpose_scales(rows, s.hidden)))
     out += [Kernel("routed_down_dgrad", GroupedGemm(site.local_experts, rows, w, s.hidden, "dgrad", lin))]
@@ -335,7 +352,8 @@ def _experts_weight(site: Site) -> list[Kernel]:
     ):  # fmt: skip
         out += _quantized(site, Kernel(cast_name, cast_transpose(site.rows, s.hidden, PLAIN_E4M3)))
         lanes = [WEIGHT * (expert % 2) for expert in range(site.local_experts)]
-        out += [_wgrad(site, name, n, k, each, lane)._replace(name=f"{name}_wgrad_e{i}") for i, lane in enumerate(lanes)]
+        turns = [_wgrad(site, name, n, k, each, lane) for lane in lanes]
+        out += [kernel._replace(name=f"{kernel.name}_e{i}") for i, kernel in enumerate(turns)]
     return [*out, _wgrad(site, "shared_gateup", 2 * s.shared_experts * w, s.hidden)]
 
 
@@ -351,7 +369,8 @@ def _exchange(site: Site, what: str, direction: str) -> list[Kernel]:
     )  # fmt: skip
     out = []
     if first:
-        out = [Kernel("dispatch_layout", small("dispatch_layout", site.tokens, 4.0 * site.shape.experts), COMMUNICATION)]
+        layout_op = small("dispatch_layout", site.tokens, 4.0 * site.shape.experts)
+        out = [Kernel("dispatch_layout", layout_op, COMMUNICATION)]
     elif narrow:
         cast_dy = Kernel("cast_dY_for_dispatch", cast(site.tokens, site.shape.hidden), COMMUNICATION)
         out = _quantized(site, cast_dy)

@@ -37,9 +37,9 @@ class Part(NamedTuple):
 class Site(NamedTuple):
     """Where and on what a layer runs: dimensions, recipe, the micro-batch of one rank, and its expected routing load.
 
-    sequences x length tokens a micro-batch; received: rows that arrive by dispatch; rows: expert rows padded to 128 an
-    expert; nodes, ranks: distinct ones a token goes to; local_experts: experts this rank holds; group, group_nodes: size
-    of the expert group.
+    sequences x length tokens a micro-batch; received: rows that arrive by dispatch; rows: expert rows padded to 128
+    an expert; nodes, ranks: distinct ones a token goes to; local_experts: experts this rank holds; group, group_nodes:
+    size of the expert group.
     """
 
     shape: ModelShape

@@ -1,5 +1,7 @@
 """The pair: SM counts over time, busy time of streams, kinds of ops."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -73,3 +75,11 @@ def test_every_op_reaches_the_page() -> None:
 
 def test_no_pair_no_section() -> None:
     assert section(sample.chunk_times()) is None
+
+
+def test_a_schedule_without_pairs_shows_a_chunk() -> None:
+    made = section(replace(sample.result(), pair_name="B of stage 1"))
+    assert made is not None and made.data is not None
+    assert (made.title, made.data["what"]) == ("One chunk, op by op", "chunk")
+    made = section(sample.result())
+    assert made is not None and made.title == "One pair, op by op"

@@ -20,6 +20,6 @@ def test_legends_and_labels_are_escaped() -> None:
 
 
 def test_buttons_have_names() -> None:
-    text = section.controls("x")
+    text = section.controls("x", "step")
     assert 'aria-label="earlier"' in text and 'aria-label="later"' in text
-    assert text.count("<button") == 5
+    assert ">Whole step<" in text and text.count("<button") == 5

@@ -1,0 +1,70 @@
+"""What the engine runs and what it records: ranks with their steps, messages and gradient tail."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sim.template import STREAMS, Template
+
+Message = tuple[int, int, int]
+"""(sender, its step, 1 forward or 2 backward output)."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One step. waits: messages it needs before it starts, (pipeline position of the sender, its step, output). sends:
+    output and ns on the network lane, for outputs that leave the rank."""
+
+    template: Template
+    waits: tuple[Message, ...] = ()
+    sends: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Sync:
+    """Work after the last backward. reduces: (step after which it may start, stage, ns on the network lane), one a
+    stage held; it starts when all holders of the stage are there. update_ns: gradient norm and optimizer; gather_ns:
+    the parameters' all-gather; both after every actor has come."""
+
+    reduces: tuple[tuple[int, int, int], ...] = ()
+    update_ns: int = 0
+    gather_ns: int = 0
+
+
+@dataclass(frozen=True)
+class Actor:
+    """One simulated rank (it may stand for many). group: key of its expert group; actors with the same key meet.
+    peers: pipeline position -> the actor that stands for the rank there."""
+
+    name: str
+    jobs: tuple[Job, ...]
+    group: int = -1
+    sync: Sync = field(default_factory=Sync)
+    peers: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass
+class Record:
+    """What one actor did, in ns. starts, ends: of each step. phases: start of each segment by lane, in the order run;
+    kernels: end of each kernel by lane. blame: per step, 0 no wait, else the output (1, 2) whose message came last.
+    network: (start, end, step, kind) flat, kind 1 or 2 a send, 3 reduce-scatter, 4 all-gather. update: (start, end).
+    """
+
+    starts: array[int] = field(default_factory=lambda: array("q"))
+    ends: array[int] = field(default_factory=lambda: array("q"))
+    phases: tuple[array[int], ...] = field(default_factory=lambda: tuple(array("q") for _ in STREAMS))
+    kernels: tuple[array[int], ...] = field(default_factory=lambda: tuple(array("q") for _ in STREAMS))
+    blame: array[int] = field(default_factory=lambda: array("b"))
+    network: array[int] = field(default_factory=lambda: array("q"))
+    update: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """records: one an actor. end: ns when all is done. events: SimPy events processed."""
+
+    records: tuple[Record, ...]
+    end: int
+    events: int
