@@ -59,7 +59,7 @@ def tables(ops_csv: Path, summary_json: Path, shape: ModelShape) -> dict[str, di
     head = {"device": "h800", "source": SOURCE, "sms": PROFILE_SMS, "reference": REFERENCE}
     gemms = [r for r in rows if r["op"] in ("gemm", "grouped")]
     return {
-        "gemm": {**head, "fit": _gemm_fit(gemms, summary, shape), "rows": gemms},
+        "gemm": {**head, "fit": _gemm_fit(gemms, summary, samples, factors), "rows": gemms},
         "memory": {**head, "fit": _memory_fit(rows), "rows": [r for r in rows if r["op"] == "memory"]},
         "attention": {**head, "rows": [r for r in rows if r["op"] == "attention"]},
         "exchange": {**head, "rows": list(_exchanges(samples))},
@@ -181,18 +181,20 @@ def _rows(samples: Iterable[Sample], factors: list[dict[str, Any]]) -> Iterator[
         }  # fmt: skip
 
 
-def _gemm_fit(rows: list[dict[str, Any]], summary: dict[str, Any], shape: ModelShape) -> dict[str, Any]:
+def _gemm_fit(
+    rows: list[dict[str, Any]], summary: dict[str, Any], samples: Iterable[Sample], factors: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Time = waves x (a + b x K blocks), for products that write BF16 and for those that accumulate into FP32."""
     forward = [(r["m"] if r["op"] == "gemm" else r["rows"], r["n"], r["k"], r["us"]) for r in rows if _is_fp8(r, False)]
     weight = [(r["m"], r["n"], r["k"], r["us"]) for r in rows if _is_fp8(r, True)]
-    local = shape.experts // 64
-    mean = float(np.mean([v for k, v in summary["_meta"]["padded_routed_rows"].items() if k[0] == "B"]))
-    for name, n, k in (
-        ("routed_down_wgrad", shape.hidden, shape.expert_intermediate),
-        ("routed_gateup_wgrad", 2 * shape.expert_intermediate, shape.hidden),
-    ):
-        # four experts on two streams: the span divided by four is one expert's turn on the SMs
-        weight.append((n, k, mean / local, summary["wgrad_groups"][name]["median"] / local))
+    slower = next(f["factor"] for f in factors if f["class"] == "wgrad") - 1
+    for name, group in summary["wgrad_groups"].items():
+        turns = [s for s in samples if s.name.startswith(f"{name}_e")]
+        gemms = [op for op in turns[0].ops if isinstance(op, Gemm)]
+        # the experts' GEMMs overlap on two streams: the span over their number is one's turn on the SMs
+        beside = float(np.mean([s.beside for s in turns]))
+        turn = group["median"] / len(turns) / (1 + slower * beside)
+        weight.append((gemms[0].m, gemms[0].n, float(np.mean([g.k for g in gemms])), turn))
     return {"fprop": _wave_fit(forward), "wgrad": _wave_fit(weight)}
 
 

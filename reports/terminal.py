@@ -8,7 +8,6 @@ from reports.headline import percent, seconds
 from sim.result import Result
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
 PLAIN_WIDTH = 80
@@ -31,7 +30,6 @@ def show(result: Result, stream: IO[str]) -> None:
     for table in (_headline(result), _phases(result), _prices(result), _stages(result)):
         if table is not None:
             console.print(table)
-    _verdict(console, result)
 
 
 def _headline(result: Result) -> "Table":
@@ -74,12 +72,6 @@ def _stages(result: Result) -> "Table | None":
         times = (first.forward_s, first.backward_input_s, first.weight_s, stages.load_s(first))
         rows.append((name, held, *map(seconds, times)))
     return _table(("stage", "contents", "F", "B", "W", "sum"), rows, numbers=(2, 3, 4, 5))
-
-
-def _verdict(console: "Console", result: Result) -> None:
-    fits, why_not = result.feasible
-    if not fits:
-        console.print(why_not, style="bold red", markup=False)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int], header: bool = True) -> "Table":

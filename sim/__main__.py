@@ -28,6 +28,7 @@ commands:
   check SCENARIO.yaml [key=value ...]  read and check a scenario, nothing more
   list [KIND]                          known scenarios, models, devices, nodes, fabrics, schedules
   schema                               JSON Schema of a scenario file
+  validate                             DeepSeek-V3's step predicted beside what was published, as Markdown
 
 options of run:
   --out DIR            where the results go: result.json, report.html, trace/, events.npz, scenario.yaml
@@ -220,7 +221,17 @@ def _schema(words: list[str]) -> int:
     return DONE
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"run": _run, "check": _check, "list": _list, "schema": _schema}
+def _validate(words: list[str]) -> int:
+    from sim import validate
+
+    Parser(prog="validate", add_help=False).parse_args(words)
+    print(validate.markdown(validate.compare()))
+    return DONE
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "run": _run, "check": _check, "list": _list, "schema": _schema, "validate": _validate,
+}  # fmt: skip
 
 
 def _terminated(signal_number: int, frame: object) -> NoReturn:

@@ -15,8 +15,7 @@ from sim.trace import Trace
 
 def curves(plan: Plan, machine: Machine, steps: Trace) -> tuple[MemoryCurve, ...]:
     """One curve a pipeline position."""
-    limit = plan.scenario.limits.memory_bytes
-    capacity = limit or machine.cluster.node.device.hbm.capacity_bytes
+    capacity = machine.cluster.node.device.hbm.capacity_bytes
     kept = [_kept(machine, stage) for stage in range(len(machine.stages))]
     return tuple(_curve(plan, machine, steps, p, kept, capacity) for p in range(plan.program.ranks))
 

@@ -20,7 +20,7 @@ PADDING = 128
 
 
 class Load(NamedTuple):
-    """Of one rank. nodes, ranks: distinct ones a token reaches. received: rows that arrive. rows: expert rows, padded."""
+    """Of one rank. nodes, ranks: distinct ones a token reaches. received: rows that come. rows: expert rows, padded."""
 
     nodes: float
     ranks: float

@@ -185,8 +185,8 @@ def schedules() -> tuple[str, ...]:
 
 
 def families() -> tuple[str, ...]:
-    """Names of the model families: the files of sim/models, but for what families share."""
-    return tuple(sorted({file.stem for file in (HERE / "models").glob("*.py")} - {"__init__", "shape", "layer"}))
+    """Names of the model families: the packages in sim/models."""
+    return tuple(sorted(folder.parent.name for folder in (HERE / "models").glob("*/__init__.py")))
 
 
 def models() -> tuple[str, ...]:

@@ -50,12 +50,10 @@ def test_a_pipe_gets_plain_text_of_80_columns() -> None:
         assert max(map(len, text.splitlines())) <= terminal.PLAIN_WIDTH
 
 
-def test_brackets_are_text_and_an_infeasible_run_says_so() -> None:
-    result = replace(sample.chunk_times(), feasible=(False, "rank 3 [bold] needs 91 GB"))
+def test_brackets_are_text() -> None:
+    result = sample.chunk_times()
     result.summary["scenario"] = "a [red] name"
-    text = shown(result)
-    assert "a [red] name" in text
-    assert text.rstrip().endswith("rank 3 [bold] needs 91 GB")
+    assert "a [red] name" in shown(result)
 
 
 def test_mean_phases_are_enough() -> None:

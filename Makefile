@@ -1,0 +1,27 @@
+# `make run` and `make test` set up all they need in a virtual environment of their own (.venv).
+PYTHON ?= python3
+PIP = .venv/bin/pip --disable-pip-version-check
+
+.PHONY: run test check clean
+
+run: .venv/core
+	.venv/bin/python -m sim scenarios/v3_2048gpu.yaml
+
+test: .venv/tests
+	.venv/bin/python -m pytest
+
+check: .venv/tests
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+.venv/core: pyproject.toml constraints.txt
+	test -x .venv/bin/pip || $(PYTHON) -m venv .venv
+	$(PIP) install --quiet -e . -c constraints.txt
+	touch $@
+
+.venv/tests: .venv/core
+	$(PIP) install --quiet -e '.[dev,trace]' -c constraints.txt
+	touch $@
+
+clean:
+	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,223 @@
+"""The FP8 tensor core of Hopper, bit for bit, as a model: what `wgmma` adds up and what it throws away.
+
+Source: MMA-Sim (arXiv 2511.10909; github.com/microsoft/MMA-Sim at c785138), which found these rules by probing the
+chip: a step takes 32 products and the accumulator, aligns all to the largest exponent among them, cuts each to 13
+fraction bits toward zero, adds exactly, and rounds the sum toward zero to 8 exponent and 13 fraction bits. A product's
+exponent is the sum of its operands' exponents (not normalised: its significand lies in [1, 4)); a subnormal operand
+has the exponent of the smallest normal, with a significand below 1; a zero has none.
+
+DeepSeek-V3's report (arXiv 2412.19437 sec 3.3.2) gives "around 14 bits" for the same thing: the leading one and 13
+fraction bits. Its remedy is `gemm(..., promote=128)`: the partial sum of every 128 elements goes to an FP32 register.
+
+Doubt: that the accumulator takes part in the alignment as one more term ("joins") is MMA-Sim's finding and has not been
+confirmed on a chip by this project. The other reading, products first and the accumulator afterwards ("after"), is kept
+as a parameter; `PROBES` holds inputs on which the two differ.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from hwmodels.formats import E4M3, E5M2, FP32, TILE, Format
+
+JOINS, AFTER = "joins", "after"
+NEVER = 0
+"""As `promote`: one accumulator register from the first element to the last."""
+_FORMATS = {torch.float8_e4m3fn: E4M3, torch.float8_e5m2: E5M2}
+_NOTHING = -4096
+"""Exponent given to zeros: below that of every product and accumulator."""
+
+
+@dataclass(frozen=True)
+class TensorCore:
+    """How one generation adds: products a step, fraction bits kept, and how the accumulator comes in."""
+
+    products: int = 32
+    fraction_bits: int = 13
+    accumulator: str = JOINS
+
+    def __post_init__(self) -> None:
+        if self.accumulator not in (JOINS, AFTER):
+            raise ValueError(f"the accumulator {JOINS!r} or comes {AFTER!r}; got {self.accumulator!r}")
+
+
+HOPPER = TensorCore()
+"""MMA-Sim (arXiv 2511.10909): wgmma m64nNk32 of E4M3 or E5M2 into FP32."""
+ADA = TensorCore(products=16)
+"""MMA-Sim: a k = 32 mma runs as two steps of 16."""
+
+
+def step_scalar(
+    a: Sequence[float], b: Sequence[float], c: float, core: TensorCore = HOPPER, fmt: Format = E4M3
+) -> float:
+    """One step on Python numbers, exact: the definition. a, b: values of fmt, `core.products` each; c: FP32."""
+    terms = [(Fraction(x) * Fraction(y), _exponent(x, fmt) + _exponent(y, fmt)) for x, y in zip(a, b, strict=True)]
+    total = (Fraction(c), _exponent(c, FP32))
+    if core.accumulator == JOINS:
+        return _toward_zero(_aligned_sum([*terms, total], core), core)
+    products = Fraction(_toward_zero(_aligned_sum(terms, core), core))
+    return _toward_zero(_aligned_sum([(products, _exponent(products, FP32)), total], core), core)
+
+
+def _exponent(x: float | Fraction, fmt: Format) -> int:
+    """Exponent of a number in fmt: floor(log2 |x|), not below the smallest normal's; `_NOTHING` for zero."""
+    return max(math.frexp(float(x))[1] - 1, fmt.lowest_exponent) if x else _NOTHING
+
+
+def _aligned_sum(terms: list[tuple[Fraction, int]], core: TensorCore) -> Fraction:
+    quantum = Fraction(2) ** (max(exponent for _, exponent in terms) - core.fraction_bits)
+    return sum((math.trunc(value / quantum) for value, _ in terms), 0) * quantum
+
+
+def _toward_zero(x: Fraction, core: TensorCore) -> float:
+    """x cut to the register's format: FP32's exponents with `fraction_bits` of fraction."""
+    if not x:
+        return 0.0
+    quantum = Fraction(2) ** (max(math.frexp(float(x))[1] - 1, FP32.lowest_exponent) - core.fraction_bits)
+    return float(math.trunc(x / quantum) * quantum)
+
+
+def wgmma(a: Tensor, b: Tensor, c: Tensor | None = None, core: TensorCore = HOPPER) -> Tensor:
+    """a [M, K], b [N, K] (both e4m3 or e5m2) and c float32 [M, N] or None (zero) -> a b^T + c, float32 [M, N].
+
+    The vectorised twin of `step_scalar`, K / 32 steps one after the other; a last short step is filled with zeros.
+    NaN or infinity among an element's inputs gives what ordinary arithmetic gives. Raises ValueError on other types.
+    """
+    (x, x_exponent), (y, y_exponent) = _operand(a, core), _operand(b, core)
+    out = torch.zeros(a.shape[0], b.shape[0]) if c is None else c.float()
+    for k in range(0, x.shape[1], core.products):
+        part = slice(k, k + core.products)
+        out = _step(
+            x[:, None, part] * y[None, :, part], x_exponent[:, None, part] + y_exponent[None, :, part], out, core
+        )
+    return _with_special_values(out, a, b, c)
+
+
+def _operand(x: Tensor, core: TensorCore) -> tuple[Tensor, Tensor]:
+    """float32 values (0 where not finite) and exponents (float32: exact, and faster than integers) of an operand."""
+    if x.dtype not in _FORMATS:
+        raise ValueError(f"the FP8 tensor core multiplies float8_e4m3fn or float8_e5m2; got {x.dtype}")
+    values = x.float()
+    values = torch.where(torch.isfinite(values), values, 0.0)
+    values = torch.nn.functional.pad(values, (0, -x.shape[1] % core.products))
+    return values, _exponents(values, _FORMATS[x.dtype]).float()
+
+
+def _exponents(x: Tensor, fmt: Format) -> Tensor:
+    exponent = (torch.frexp(x).exponent - 1).clamp(min=fmt.lowest_exponent)
+    return torch.where(x == 0, _NOTHING, exponent)
+
+
+def _step(products: Tensor, exponents: Tensor, c: Tensor, core: TensorCore) -> Tensor:
+    """products, exponents [M, N, 32] and c [M, N] -> the register after the step, float32 [M, N]."""
+    top = exponents.amax(-1).int()
+    c_exponent = _exponents(c, FP32)
+    if core.accumulator == JOINS:
+        top = torch.maximum(top, c_exponent)
+        return _cut(_cut_sum(products, top, core) + _terms(c, top, core), top, core)
+    inner = _cut(_cut_sum(products, top, core), top, core)
+    top = torch.maximum(_exponents(inner, FP32), c_exponent)
+    return _cut(_terms(inner, top, core) + _terms(c, top, core), top, core)
+
+
+def _cut_sum(products: Tensor, top: Tensor, core: TensorCore) -> Tensor:
+    """Sum of the products in units of 2^(top - fraction_bits), each cut toward zero (float64 [M, N]).
+
+    Exact in float32: 32 terms of at most 4 * 2^13 units stay below 2^24. The clamp keeps the factor finite where
+    there are no products but zeros (a product of two subnormals of E5M2 has exponent -28).
+    """
+    factor = torch.ldexp(torch.ones(()), core.fraction_bits - top.clamp(min=-64))
+    return (products * factor[..., None]).trunc_().sum(-1).double()
+
+
+def _terms(c: Tensor, top: Tensor, core: TensorCore) -> Tensor:
+    """c in the same units, cut toward zero (float64)."""
+    return torch.ldexp(c.double(), core.fraction_bits - top.clamp(min=-256)).trunc()
+
+
+def _cut(units: Tensor, top: Tensor, core: TensorCore) -> Tensor:
+    """units * 2^(top - fraction_bits), rounded toward zero to the register's format, as float32."""
+    value = torch.ldexp(units, top.clamp(min=-256) - core.fraction_bits)
+    exponent = (torch.frexp(value).exponent - 1).clamp(min=FP32.lowest_exponent)
+    kept = torch.ldexp(value, core.fraction_bits - exponent).trunc()
+    return torch.ldexp(kept, exponent - core.fraction_bits).float()
+
+
+def _with_special_values(out: Tensor, a: Tensor, b: Tensor, c: Tensor | None) -> Tensor:
+    """out with NaN and infinities where ordinary arithmetic has them."""
+    if torch.isfinite(a.float()).all() and torch.isfinite(b.float()).all() and (c is None or torch.isfinite(c).all()):
+        return out
+    plain = (a.double()[:, None] * b.double()[None]).sum(-1) + (0 if c is None else c.double())
+    return torch.where(torch.isfinite(plain), out, plain.float())
+
+
+def gemm(a: Tensor, b: Tensor, promote: int = TILE, core: TensorCore = HOPPER) -> Tensor:
+    """a [M, K], b [N, K] -> a b^T float32 [M, N], promoted to an FP32 sum every `promote` elements (NEVER: not at all).
+
+    The promotion adds round to nearest even, on the CUDA cores. Raises ValueError unless promote is a multiple of 32.
+    """
+    return _promoted(a, b, promote, core, lambda partial, start: partial)
+
+
+def scaled_gemm(
+    a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, promote: int = TILE, core: TensorCore = HOPPER
+) -> Tensor:
+    """a [M, K] with a_s [M, ceil(K/128)], b [N, K] with b_s [ceil(N/128), ceil(K/128)] -> float32 [M, N].
+
+    DeepSeek-V3 report fig. 7: each partial sum is multiplied by both scales when it is promoted (product of the scales,
+    product with the partial sum and addition each rounded to FP32). Raises ValueError unless promote divides 128.
+    """
+    if promote == NEVER or TILE % promote:
+        raise ValueError(f"scales change every {TILE} elements, so promote divides {TILE}; got {promote}")
+    spread = b_s.repeat_interleave(TILE, 0)[: b.shape[0]]
+
+    def scaled(partial: Tensor, start: int) -> Tensor:
+        return partial * (a_s[:, start // TILE, None] * spread[None, :, start // TILE])
+
+    return _promoted(a, b, promote, core, scaled)
+
+
+def _promoted(a: Tensor, b: Tensor, promote: int, core: TensorCore, scaled) -> Tensor:
+    if promote % core.products or promote < 0:
+        raise ValueError(f"promote is a multiple of {core.products}, or {NEVER} for never; got {promote}")
+    out = torch.zeros(a.shape[0], b.shape[0])
+    for k in range(0, a.shape[1], promote or max(a.shape[1], 1)):
+        part = slice(k, k + promote if promote else None)
+        out = out + scaled(wgmma(a[:, part], b[:, part], core=core), k)
+    return out
+
+
+@dataclass(frozen=True)
+class Probe:
+    """An input that tells one rule from another: products (a, b) of successive steps and the register expected.
+
+    The operands a step does not name are zero.
+    """
+
+    name: str
+    steps: tuple[tuple[tuple[float, float], ...], ...]
+    joins: float
+    after: float
+
+    def operands(self) -> tuple[Tensor, Tensor]:
+        """a and b, e4m3 [1, 32 * steps]."""
+        filled = [[*step, *[(0.0, 0.0)] * (HOPPER.products - len(step))] for step in self.steps]
+        flat = torch.tensor([pair for step in filled for pair in step])
+        return flat[:, 0][None].to(torch.float8_e4m3fn), flat[:, 1][None].to(torch.float8_e4m3fn)
+
+
+_ONE, _BIT13, _BIT14 = (1.0, 1.0), (2.0**-6, 2.0**-7), (2.0**-7, 2.0**-7)
+PROBES = (
+    Probe("1 + 2^-13 in one step survives", ((_ONE, _BIT13),), 1 + 2.0**-13, 1 + 2.0**-13),
+    Probe("1 + 2^-14 in one step does not", ((_ONE, _BIT14),), 1.0, 1.0),
+    Probe("1 + 31 x 2^-14 in one step is 1", ((_ONE, *[_BIT14] * 31),), 1.0, 1.0),
+    Probe("1 - 2^-14 in one step is 1: cut toward zero", ((_ONE, (-(2.0**-7), 2.0**-7)),), 1.0, 1.0),
+    Probe("1, then 2^-13 in the next step survives", ((_ONE,), (_BIT13,)), 1 + 2.0**-13, 1 + 2.0**-13),
+    Probe("1, then 2^-14 in the next step does not", ((_ONE,), (_BIT14,)), 1.0, 1.0),
+    Probe("1, then 32 x 2^-14: lost if the accumulator joins", ((_ONE,), (_BIT14,) * 32), 1.0, 1 + 2.0**-9),
+)
+"""What a chip is asked to settle the model; all but the last are the same under both readings."""

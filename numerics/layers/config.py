@@ -1,0 +1,91 @@
+"""What a model is built from: the simulator's dimensions of it, a precision, and the constants of its training."""
+
+from dataclasses import dataclass
+from enum import Enum
+from math import log
+
+import torch
+
+from sim.models.shape import SCORES, ModelShape
+
+
+class Precision(Enum):
+    """What linear layers multiply in.
+
+    FP8 is the recipe of DeepSeek-V3 (arXiv 2412.19437 sec 3.3): E4M3 products in all linear layers but the gate and the
+    output head, BF16 between them, FP32 master weights and gradients.
+    """
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP8 = "fp8"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of activations between the products."""
+        return torch.float32 if self is Precision.FP32 else torch.bfloat16
+
+    @property
+    def quantized(self) -> bool:
+        return self is Precision.FP8
+
+    @property
+    def plain(self) -> "Precision":
+        """Of what is never quantised: the output head (sec 3.3.1)."""
+        return Precision.BF16 if self is Precision.FP8 else self
+
+
+@dataclass(frozen=True)
+class Yarn:
+    """Context extension (arXiv 2309.00071) with DeepSeek-V3's values (sec 4.3): s = 40 from 4,096 tokens, beta 32 and 1.
+
+    scale of attention: m = 0.1 mscale ln(factor) + 1 on queries and keys, so m^2 on their product.
+    """
+
+    factor: float = 40.0
+    original_length: int = 4096
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    mscale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """A model to train.
+
+    shape: dimensions, as the simulator holds them. recompute: norms, up-projections and SwiGLU run again in the backward
+    pass instead of waiting in memory (sec 3.2.3). init_std, balance (alpha of eq. 17), bias_speed (gamma) and mtp_weight
+    (lambda): section 4.2. rope_theta, eps: config.json of huggingface.co/deepseek-ai/DeepSeek-V3.
+    Raises ValueError where the shape is no model of the family.
+    """
+
+    shape: ModelShape
+    precision: Precision = Precision.FP8
+    recompute: bool = True
+    yarn: Yarn | None = None
+    rope_theta: float = 10000.0
+    eps: float = 1e-6
+    init_std: float = 0.006
+    balance: float = 1e-4
+    bias_speed: float = 1e-3
+    mtp_weight: float = 0.3
+
+    def __post_init__(self) -> None:
+        s = self.shape
+        if s.score not in SCORES:
+            raise ValueError(f"score is one of {', '.join(SCORES)}; got {s.score!r}")
+        if s.experts % s.groups:
+            raise ValueError(f"{s.experts} experts do not divide into {s.groups} groups; use a divisor of {s.experts}")
+        chosen_from = s.experts // s.groups * s.groups_per_token
+        if s.experts_per_token > chosen_from:
+            raise ValueError(f"{s.experts_per_token} experts a token, but its groups hold {chosen_from}; choose more groups")
+        if s.qk_rope % 2:
+            raise ValueError(f"rotary elements come in pairs; got qk_rope = {s.qk_rope}")
+
+    @property
+    def attention_scale(self) -> float:
+        """What queries times keys is multiplied by: 1/sqrt(d), and YaRN's temperature."""
+        scale = (self.shape.qk_nope + self.shape.qk_rope) ** -0.5
+        if self.yarn is None or self.yarn.factor <= 1:
+            return scale
+        return scale * (0.1 * self.yarn.mscale * log(self.yarn.factor) + 1) ** 2

@@ -1,0 +1,93 @@
+"""The routed experts of a mixture layer, and the layer: dispatch, two grouped products around SwiGLU, combine.
+
+Precision of the exchange (arXiv 2412.19437 sec 3.2.2 and 3.3.3): what is dispatched, tokens forward and gradients backward,
+is FP8 with power-of-two scales; what is combined is BF16. The gate's weights multiply SwiGLU's output (in FP8: its
+scales), which equals multiplying the experts' outputs and lets their gradient come from what is recomputed anyway.
+Here one process holds all experts, so dispatch is a permutation.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+
+from numerics import ops
+from numerics.layers.config import Config, Precision
+from numerics.layers.feedforward import FeedForward, activate
+from numerics.layers.gate import Choice, Gate
+from numerics.layers.kept import Codes, Kept, Plain, load, save
+from numerics.layers.products import grouped_dgrad, grouped_fprop, grouped_wgrad, operand
+from numerics.reference.permute import Layout
+
+
+def dispatch(x: Plain | Codes, layout: Layout) -> Plain | Codes:
+    """Tokens [T, K] -> expert rows [R, K]; the codes and scales of a token travel, it is not cast again."""
+    if isinstance(x, Plain):
+        return Plain(ops.permute(x.x, layout))
+    # an E4M3 zero is the byte 0, so padding rows of bytes are rows of zeros; their scale 0 is never divided by
+    q = ops.permute(x.q.view(torch.uint8), layout).view(torch.float8_e4m3fn)
+    return Codes(q, ops.permute(x.s, layout), x.dtype)
+
+
+def weigh(act: Plain | Codes, by_row: Tensor) -> Plain | Codes:
+    """Rows of act [R, I] times by_row FP32 [R]."""
+    if isinstance(act, Plain):
+        return Plain(act.x * by_row[:, None].to(act.x.dtype))
+    return act._replace(s=act.s * by_row[:, None])
+
+
+class _Experts(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weights: Tensor, idx: Tensor, w_in: Tensor, w_out: Tensor, p: Precision, recompute: bool
+    ) -> Tensor:
+        layout = ops.layout(idx, w_in.shape[0])
+        a = operand(x, p, power_of_two=True)
+        gate_up = grouped_fprop(dispatch(a, layout), w_in, layout, p)
+        act = activate(gate_up, p)
+        y = grouped_fprop(weigh(act, _by_row(weights, layout)), w_out, layout, p)
+        kept = {"x": a, "gate_up": operand(gate_up, p), "act": None if recompute else act}
+        save(ctx, weights=weights, w_in=w_in, w_out=w_out, layout=layout, precision=p, **kept)
+        return ops.unpermute(y, layout, None)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        k = load(ctx)
+        p, layout, gate_up = k["precision"], k["layout"], k["gate_up"].value()
+        act = (k["act"] or Plain(ops.swiglu(gate_up))).value()
+        by_row = _by_row(k["weights"], layout)
+        d = dispatch(operand(dy, p, power_of_two=True), layout)
+        weighted = grouped_dgrad(d, k["w_out"], layout, p)
+        dweights = (weighted.float() * act.float()).sum(1)[layout.row_of_pair.long()].view_as(k["weights"])
+        dw_out = grouped_wgrad(d, weigh(Plain(act), by_row), layout, p)
+        dgate_up = ops.swiglu_backward(weigh(Plain(weighted), by_row).value(), gate_up)
+        dx = ops.unpermute(grouped_dgrad(operand(dgate_up, p), k["w_in"], layout, p), layout, None)
+        dw_in = grouped_wgrad(Plain(dgate_up), dispatch(k["x"], layout), layout, p)
+        return dx, dweights, None, dw_in, dw_out, None, None
+
+
+def _by_row(weights: Tensor, layout: Layout) -> Tensor:
+    """The gate's weight of each expert row, FP32 [R]; zero for padding."""
+    out = torch.zeros(layout.rows, dtype=torch.float32, device=weights.device)
+    return out.index_copy(0, layout.row_of_pair.flatten().long(), weights.float().flatten())
+
+
+class MixtureOfExperts(nn.Module):
+    """x [T, hidden] -> shared(x) + sum of weight * expert(x) over the chosen experts, and the Choice."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        s, std = config.shape, config.init_std
+        self.gate = Gate(config)
+        self.gate_up = nn.Parameter(torch.randn(s.experts, 2 * s.expert_intermediate, s.hidden) * std)
+        self.down = nn.Parameter(torch.randn(s.experts, s.hidden, s.expert_intermediate) * std)
+        self.shared = FeedForward(config, s.shared_experts * s.expert_intermediate) if s.shared_experts else None
+        self.precision, self.recompute = config.precision, config.recompute
+
+    def forward(self, x: Tensor, again: Kept | None = None) -> tuple[Tensor, Choice]:
+        choice = self.gate(x, again)
+        y = _Experts.apply(
+            x, choice.weights, choice.idx, self.gate_up, self.down, self.precision, self.recompute
+        )
+        return (y + self.shared(x, again) if self.shared else y), choice

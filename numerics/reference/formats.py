@@ -1,0 +1,147 @@
+"""Encoding and decoding of number formats: a scalar specification beside a vectorised twin.
+
+The scalar half is the definition: a format is the sorted list of its values, and a number goes to the nearest one, by
+exact rational arithmetic. The vectorised half computes the same codes with torch. Both round once, from the value
+they are given (no double rounding through float32). Sources of the encodings: `hwmodels.formats`; rounding as in
+IEEE 754-2019 sec 4.3.1 (nearest, ties to even) and, for UE8M0, as the OCP Microscaling formats are cast by ml_dtypes
+and torch (nearest, ties up) or upward (PTX `cvt.rp`), which is what a scale that must not overflow needs.
+
+Special values, the same in both halves:
+    NaN         -> `Format.nan_code` (positive, quiet); the sign and payload of a NaN are not kept
+    too large   -> saturate=True: the largest finite value, infinities too (PTX satfinite);
+                   saturate=False: infinity, or NaN where the format has none
+    signed zero -> kept, also when a negative number rounds to zero; subnormals are kept, never flushed
+    UE8M0       -> zero and negative numbers are NaN; below 2^-127 gives 2^-127
+"""
+
+import math
+from bisect import bisect_left
+from fractions import Fraction
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from hwmodels.formats import Format
+
+EVEN, UP = "even", "up"
+
+
+@cache
+def _grid(fmt: Format) -> tuple[Fraction, ...]:
+    """Values of codes 0 .. max_code + 1, the last as if the format went on (rounding to it is overflow)."""
+    return tuple(_magnitude(code, fmt) for code in range(fmt.max_code + 2))
+
+
+def _magnitude(code: int, fmt: Format) -> Fraction:
+    """Exact value of a non-negative ordinary code."""
+    exponent, fraction = divmod(code, 1 << fmt.mantissa)
+    if fmt.kind == "scale":
+        return Fraction(2) ** (exponent - fmt.bias)
+    if exponent == 0:
+        return fraction * Fraction(2) ** (fmt.lowest_exponent - fmt.mantissa)
+    return (1 + Fraction(fraction, 1 << fmt.mantissa)) * Fraction(2) ** (exponent - fmt.bias)
+
+
+def decode_scalar(code: int, fmt: Format) -> float:
+    """The value of one code (every value of these formats is a Python float)."""
+    if not 0 <= code < 1 << fmt.bits:
+        raise ValueError(f"{fmt} has codes 0 to {(1 << fmt.bits) - 1}; got {code}")
+    body = code & ((1 << (fmt.exponent + fmt.mantissa)) - 1)
+    sign = -1.0 if code != body else 1.0
+    if body <= fmt.max_code:
+        return math.copysign(float(_magnitude(body, fmt)), sign)
+    infinite = fmt.kind == "ieee" and body == fmt.max_code + 1
+    return sign * math.inf if infinite else math.nan
+
+
+def encode_scalar(value: float | Fraction, fmt: Format, saturate: bool = True, rounding: str = EVEN) -> int:
+    """The code of one number. rounding: "even" (nearest) or "up" (UE8M0 only: the smallest value not below).
+
+    Raises ValueError for "up" on a signed format.
+    """
+    _check(fmt, rounding)
+    if isinstance(value, float) and math.isnan(value):
+        return fmt.nan_code
+    negative = math.copysign(1.0, value) < 0 if isinstance(value, float) else value < 0
+    if fmt.kind == "scale" and (negative or value == 0):
+        return fmt.nan_code
+    code = _nearest(value, fmt, rounding)
+    if saturate:
+        code = min(code, fmt.max_code)
+    if code > fmt.max_code and fmt.kind != "ieee":
+        return fmt.nan_code
+    return code | (int(negative) << (fmt.bits - 1))
+
+
+def _nearest(value: float | Fraction, fmt: Format, rounding: str) -> int:
+    """Index into `_grid` for the magnitude of `value`."""
+    grid = _grid(fmt)
+    if isinstance(value, float) and math.isinf(value):
+        return len(grid) - 1
+    magnitude = abs(Fraction(value))
+    above = min(bisect_left(grid, magnitude), len(grid) - 1)
+    if above == 0 or rounding == UP:
+        return above
+    twice, middle = 2 * magnitude, grid[above - 1] + grid[above]
+    if twice == middle:  # ties: to the even code; UE8M0 has no fraction bit and goes up
+        return above if fmt.mantissa == 0 or above % 2 == 0 else above - 1
+    return above if twice > middle else above - 1
+
+
+def _check(fmt: Format, rounding: str) -> None:
+    if rounding not in (EVEN, UP):
+        raise ValueError(f"rounding is {EVEN!r} or {UP!r}; got {rounding!r}")
+    if rounding == UP and fmt.kind != "scale":
+        raise ValueError(f"rounding up is for scales (ue8m0); {fmt} rounds to nearest even")
+
+
+def encode(x: Tensor, fmt: Format, saturate: bool = True, rounding: str = EVEN) -> Tensor:
+    """Codes (int32, the shape of x) of a floating tensor; the vectorised twin of `encode_scalar`.
+
+    In float64 every step is exact but the rounding: a magnitude is n quanta, n <= 2^(mantissa+1), and the code of n
+    quanta at exponent e is n + (e - lowest) * 2^mantissa, carries and subnormals included.
+    """
+    _check(fmt, rounding)
+    magnitude = x.double().abs()
+    finite = torch.isfinite(magnitude)
+    ordinary = torch.where(finite, magnitude, 0.0)
+    exponent = (torch.frexp(ordinary).exponent - 1).clamp(min=fmt.lowest_exponent, max=fmt.bias + 1)
+    quanta = torch.ldexp(ordinary, fmt.mantissa - exponent)
+    quanta = torch.ceil(quanta) if rounding == UP else torch.round(quanta)
+    code = quanta.clamp(max=2.0 ** (fmt.mantissa + 1)).int() + (exponent - fmt.lowest_exponent) * (1 << fmt.mantissa)
+    if fmt.kind == "scale":
+        code = (code - 1).clamp(min=0)
+    code = torch.where(finite, code, fmt.max_code + 1).clamp(max=fmt.max_code + (0 if saturate else 1))
+    return _specials(x, code, fmt)
+
+
+def _specials(x: Tensor, code: Tensor, fmt: Format) -> Tensor:
+    """Signs and NaNs put on the codes of magnitudes."""
+    invalid = torch.isnan(x)
+    if fmt.kind == "scale":
+        invalid = invalid | (x <= 0)
+    elif fmt.kind == "fn":
+        invalid = invalid | (code > fmt.max_code)
+    if fmt.kind != "scale":
+        code = code + torch.signbit(x).int() * (1 << (fmt.bits - 1))
+    return torch.where(invalid, fmt.nan_code, code)
+
+
+def decode(codes: Tensor, fmt: Format) -> Tensor:
+    """float32 values of integer codes (exact); the vectorised twin of `decode_scalar`."""
+    codes = codes.int()
+    body = codes & ((1 << (fmt.exponent + fmt.mantissa)) - 1)
+    exponent, fraction = body >> fmt.mantissa, (body & ((1 << fmt.mantissa) - 1)).double()
+    implicit = torch.ones_like(exponent) if fmt.kind == "scale" else (exponent > 0).int()
+    power = torch.where(implicit > 0, exponent - fmt.bias, fmt.lowest_exponent)
+    value = torch.ldexp(fraction + implicit * float(1 << fmt.mantissa), power - fmt.mantissa)
+    value = torch.where(body > fmt.max_code, math.nan, value)
+    if fmt.kind == "ieee":
+        value = torch.where(body == fmt.max_code + 1, math.inf, value)
+    return torch.where(codes != body, -value, value).float()
+
+
+def quantize(x: Tensor, fmt: Format, saturate: bool = True, rounding: str = EVEN) -> Tensor:
+    """float32 values of x after one rounding to `fmt`."""
+    return decode(encode(x, fmt, saturate, rounding), fmt)

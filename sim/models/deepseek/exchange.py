@@ -1,0 +1,32 @@
+"""Dispatch and combine: what travels to the experts and back."""
+
+from hwmodels.op import AllToAll, cast, small
+from sim.models.deepseek.linear import quantized
+from sim.models.layer import COMMUNICATION, Kernel, Site
+
+FORWARD_META_BYTES = 72
+"""Source and index metadata that travels with a row of the first dispatch (h800_dualpipe_trace: 7168+224+72)."""
+CACHED_META_BYTES = 8
+"""The same when the layout is cached, as in the backward pass (h800_dualpipe_trace)."""
+COMBINE_META_BYTES = 40
+"""Top-k weights and index that travel with a BF16 row (h800_dualpipe_trace: 14336+40)."""
+
+
+def exchange(site: Site, what: str, direction: str) -> list[Kernel]:
+    """Forward dispatch and backward combine carry the dispatch format, the other two the combine format."""
+    narrow = (what, direction) in (("dispatch", "F"), ("combine", "B"))
+    first = what == "dispatch" and direction == "F"
+    layout = site.recipe.dispatch if narrow else site.recipe.combine
+    meta = FORWARD_META_BYTES if first else CACHED_META_BYTES if narrow else COMBINE_META_BYTES
+    op = AllToAll(
+        "dispatch" if narrow else "combine", f"{what}({direction})", site.tokens,
+        layout.row_bytes(site.shape.hidden) + meta, site.nodes, site.ranks, site.group, site.group_nodes,
+    )  # fmt: skip
+    out = []
+    if first:
+        layout_op = small("dispatch_layout", site.tokens, 4.0 * site.shape.experts)
+        out = [Kernel("dispatch_layout", layout_op, COMMUNICATION)]
+    elif narrow:
+        cast_dy = Kernel("cast_dY_for_dispatch", cast(site.tokens, site.shape.hidden), COMMUNICATION)
+        out = quantized(site, cast_dy)
+    return [*out, Kernel(f"{what}({direction})", op, COMMUNICATION)]
