@@ -16,7 +16,7 @@ from torch import Tensor
 
 PRODUCT = 2.5e-3
 """Gate of a matrix product against the float64 product of its dequantised operands: rounding the result to bfloat16
-costs at most 2^-9 = 1.95e-3 of an element (1.66e-3 rms), and FP8 accumulation promoted every 128 adds 1.3e-4 (model)."""
+costs at most 2^-9 = 1.95e-3 of an element (1.66e-3 rms), and FP8 sums promoted every 128 add 1.3e-4 (`hopper`)."""
 END_TO_END = 0.045
 """Gate of an FP8 matrix product against the product of the unquantised operands, random data: 0.037 is FP8's own."""
 GAIN = 0.01

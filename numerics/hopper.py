@@ -15,7 +15,7 @@ as a parameter; `PROBES` holds inputs on which the two differ.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from hwmodels.formats import E4M3, E5M2, FP32, TILE, Format
+from numerics.reference.formats import power_of_two
 
 JOINS, AFTER = "joins", "after"
 NEVER = 0
@@ -130,28 +131,28 @@ def _cut_sum(products: Tensor, top: Tensor, core: TensorCore) -> Tensor:
     Exact in float32: 32 terms of at most 4 * 2^13 units stay below 2^24. The clamp keeps the factor finite where
     there are no products but zeros (a product of two subnormals of E5M2 has exponent -28).
     """
-    factor = torch.ldexp(torch.ones(()), core.fraction_bits - top.clamp(min=-64))
+    factor = power_of_two(core.fraction_bits - top.clamp(min=-64)).float()
     return (products * factor[..., None]).trunc_().sum(-1).double()
 
 
 def _terms(c: Tensor, top: Tensor, core: TensorCore) -> Tensor:
     """c in the same units, cut toward zero (float64)."""
-    return torch.ldexp(c.double(), core.fraction_bits - top.clamp(min=-256)).trunc()
+    return (c.double() * power_of_two(core.fraction_bits - top.clamp(min=-256))).trunc()
 
 
 def _cut(units: Tensor, top: Tensor, core: TensorCore) -> Tensor:
     """units * 2^(top - fraction_bits), rounded toward zero to the register's format, as float32."""
-    value = torch.ldexp(units, top.clamp(min=-256) - core.fraction_bits)
+    value = units * power_of_two(top.clamp(min=-256) - core.fraction_bits)
     exponent = (torch.frexp(value).exponent - 1).clamp(min=FP32.lowest_exponent)
-    kept = torch.ldexp(value, core.fraction_bits - exponent).trunc()
-    return torch.ldexp(kept, exponent - core.fraction_bits).float()
+    kept = (value * power_of_two(core.fraction_bits - exponent)).trunc()
+    return (kept * power_of_two(exponent - core.fraction_bits)).float()
 
 
 def _with_special_values(out: Tensor, a: Tensor, b: Tensor, c: Tensor | None) -> Tensor:
     """out with NaN and infinities where ordinary arithmetic has them."""
     if torch.isfinite(a.float()).all() and torch.isfinite(b.float()).all() and (c is None or torch.isfinite(c).all()):
         return out
-    plain = (a.double()[:, None] * b.double()[None]).sum(-1) + (0 if c is None else c.double())
+    plain = a.double() @ b.double().t() + (0 if c is None else c.double())
     return torch.where(torch.isfinite(plain), out, plain.float())
 
 
@@ -169,7 +170,8 @@ def scaled_gemm(
     """a [M, K] with a_s [M, ceil(K/128)], b [N, K] with b_s [ceil(N/128), ceil(K/128)] -> float32 [M, N].
 
     DeepSeek-V3 report fig. 7: each partial sum is multiplied by both scales when it is promoted (product of the scales,
-    product with the partial sum and addition each rounded to FP32). Raises ValueError unless promote divides 128.
+    product with the partial sum and addition each rounded to FP32; a kernel may fuse the last two). Raises ValueError
+    unless promote divides 128.
     """
     if promote == NEVER or TILE % promote:
         raise ValueError(f"scales change every {TILE} elements, so promote divides {TILE}; got {promote}")
@@ -181,7 +183,7 @@ def scaled_gemm(
     return _promoted(a, b, promote, core, scaled)
 
 
-def _promoted(a: Tensor, b: Tensor, promote: int, core: TensorCore, scaled) -> Tensor:
+def _promoted(a: Tensor, b: Tensor, promote: int, core: TensorCore, scaled: Callable[[Tensor, int], Tensor]) -> Tensor:
     if promote % core.products or promote < 0:
         raise ValueError(f"promote is a multiple of {core.products}, or {NEVER} for never; got {promote}")
     out = torch.zeros(a.shape[0], b.shape[0])

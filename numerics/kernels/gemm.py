@@ -204,7 +204,7 @@ def accumulate(
         b_scales_right = b_s + (col + cols_right) * stride_bsn
     else:
         b_scales = b_s + col // 128 * stride_bsn
-        b_scales_right = b_scales
+        b_scales_right = b_s + tl.minimum(col + WIDTH, N - 1) // 128 * stride_bsn
     blocks = tl.cdiv(K, 128)
     for block in tl.range(0, blocks, num_stages=STAGES):
         x = _load(a, row, rows, block, K, stride_am, DESCRIPTOR, EVEN_K)
@@ -231,7 +231,7 @@ def accumulate(
                         part_right = tl.zeros([BLOCK_M, WIDTH], tl.float32)
     if SPAN_BLOCKS != 1:
         # The last, short span; zeros where K divides evenly.
-        span = (blocks - 1) // SPAN_BLOCKS if SPAN_BLOCKS > 1 else 0
+        span = tl.maximum(blocks - 1, 0) // SPAN_BLOCKS if SPAN_BLOCKS > 1 else 0
         scale = tl.load(a_scales + span * stride_ask)
         left += _scaled(part, scale, b_scales + span * stride_bsk, COLUMN_SCALES)
         if HALVES:

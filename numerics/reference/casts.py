@@ -8,7 +8,7 @@ What holds for every function here, and what a kernel must reproduce bit for bit
     scale       amax / 448 with amax the largest finite magnitude of the tile, correctly rounded (Triton: `div_rn`);
                 at least 2^-126, so that no scale is subnormal; 1 where the tile holds only zeros and non-finite numbers
     power of 2  the smallest power of two not below that scale
-    code        E4M3 of x / scale (correctly rounded division, then clamp to +-448, then nearest even); -0 keeps its sign
+    code        E4M3 of x / scale (correctly rounded division, clamped to +-448, to nearest even); -0 keeps its sign
     value       q * scale
     non-finite  inf saturates to +-448 and NaN stays NaN (either sign); neither moves the tile's scale
     ragged      a last tile of fewer than 128 (or 128x128) elements is a tile of its own

@@ -107,7 +107,7 @@ def encode(x: Tensor, fmt: Format, saturate: bool = True, rounding: str = EVEN) 
     finite = torch.isfinite(magnitude)
     ordinary = torch.where(finite, magnitude, 0.0)
     exponent = (torch.frexp(ordinary).exponent - 1).clamp(min=fmt.lowest_exponent, max=fmt.bias + 1)
-    quanta = torch.ldexp(ordinary, fmt.mantissa - exponent)
+    quanta = ordinary * power_of_two(fmt.mantissa - exponent)
     quanta = torch.ceil(quanta) if rounding == UP else torch.round(quanta)
     code = quanta.clamp(max=2.0 ** (fmt.mantissa + 1)).int() + (exponent - fmt.lowest_exponent) * (1 << fmt.mantissa)
     if fmt.kind == "scale":
@@ -135,11 +135,19 @@ def decode(codes: Tensor, fmt: Format) -> Tensor:
     exponent, fraction = body >> fmt.mantissa, (body & ((1 << fmt.mantissa) - 1)).double()
     implicit = torch.ones_like(exponent) if fmt.kind == "scale" else (exponent > 0).int()
     power = torch.where(implicit > 0, exponent - fmt.bias, fmt.lowest_exponent)
-    value = torch.ldexp(fraction + implicit * float(1 << fmt.mantissa), power - fmt.mantissa)
+    value = (fraction + implicit * float(1 << fmt.mantissa)) * power_of_two(power - fmt.mantissa)
     value = torch.where(body > fmt.max_code, math.nan, value)
     if fmt.kind == "ieee":
         value = torch.where(body == fmt.max_code + 1, math.inf, value)
     return torch.where(codes != body, -value, value).float()
+
+
+def power_of_two(exponent: Tensor) -> Tensor:
+    """2^exponent as float64, exact, for integer exponents of -1022 to 1023.
+
+    (torch.ldexp makes the power in float32, which overflows at 2^128.)
+    """
+    return ((exponent.long() + 1023) << 52).view(torch.float64)
 
 
 def quantize(x: Tensor, fmt: Format, saturate: bool = True, rounding: str = EVEN) -> Tensor:
