@@ -5,8 +5,9 @@ max-min fair answer); rings cost their bytes over the slowest hop plus a latency
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from hwmodels.fabric import Fabric
 from hwmodels.node import Link, Node
 from hwmodels.op import AllToAll, Collective, HostCopy, Send
 
@@ -32,8 +33,13 @@ class Wires:
         return self.nic.effective * self.nics
 
 
-def wires(node: Node, near_s: float, far_s: float) -> Wires:
-    return Wires(node.nvlink, node.nic, node.nics_per_gpu, node.pcie, near_s, far_s)
+def wires(node: Node, fabric: Fabric | None) -> Wires:
+    """Links of a rank in a cluster of such nodes: a NIC is no faster than the switch port it is plugged into."""
+    if fabric is None:
+        return Wires(node.nvlink, node.nic, node.nics_per_gpu, node.pcie, node.nic.latency_s, node.nic.latency_s)
+    nic = replace(node.nic, bandwidth=min(node.nic.bandwidth, fabric.link.bandwidth))
+    near, far = fabric.latency_same_leaf_s, fabric.latency_cross_leaf_s
+    return Wires(node.nvlink, nic, node.nics_per_gpu, node.pcie, near, far)
 
 
 def exchange_bound_seconds(op: AllToAll, links: Wires) -> float:

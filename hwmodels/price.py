@@ -25,6 +25,8 @@ RUNGS = ("measured", "interpolated", "held", "transferred", "roofline", "assumed
 SPREAD = {"measured": 0.03, "interpolated": 0.05, "held": 0.10, "transferred": 0.15, "roofline": 0.40, "assumed": 0.50}
 """Relative standard deviation of a price when its table gives none: repeats of one kernel differ by 3 % in the profile,
 the wave model's rms is 3 %, kind fits 5 to 10 %; the rest are judgements until a second device is measured."""
+TIMED_THERE = ("dispatch_layout",)
+"""Kinds whose table rows were measured on the communication stream beside compute: nothing is left to slow them."""
 LIKE = {"adam": "elementwise", "loss": "elementwise"}
 """Memory-bound kinds that no table holds, and the kind whose rate they take."""
 
@@ -60,7 +62,7 @@ class Pricer:
     wires: Wires
     comm_sms: int
     mode: str = "measured"
-    known: dict[tuple[Op, bool], Price] = field(default_factory=dict, compare=False, repr=False)
+    known: dict[tuple[Op, bool], Price] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
     def compute_sms(self) -> int:
@@ -93,7 +95,7 @@ class Pricer:
         ns = max(1, seconds_to_ns(us * MICRO))
         slower = self._slow_down(op, family)
         if on_comm_sms and isinstance(op, Memory):
-            slower = self.device.sms / self.comm_sms
+            slower = 1.0 if op.kind in TIMED_THERE else self.device.sms / self.comm_sms
         return Price(ns, max(1, seconds_to_ns(us * MICRO * slower)), rung, source, spread, family)
 
     def _slow_down(self, op: Op, family: str) -> float:
@@ -149,12 +151,13 @@ def _roofline(pricer: Pricer, op: Op, peak: float) -> Quote:
 
 
 def _scaled(pricer: Pricer, found: Tables, quote: Quote, bound: str) -> Quote:
-    """A quote from another device's table (or for overridden hardware), utilisation held."""
+    """A quote from another device's table (or for overridden hardware), utilisation held. bound: memory, or the number
+    format whose peak rate of an SM counts."""
     d, ref = pricer.device, found.reference
     if bound == "memory":
         ratio = ref["hbm_bytes_per_s"] / d.hbm.bandwidth_bytes_per_s
     else:
-        ratio = (ref["bf16_flops"] / ref["sms"]) / (d.peak_flops["bf16"] / d.sms)
+        ratio = (ref[f"{bound}_flops"] / ref["sms"]) / (d.peak_flops[bound] / d.sms)
     if found.device == d.tables and abs(ratio - 1) < 1 / NS_PER_S:
         return quote
     us, rung, source, spread = quote
@@ -179,12 +182,12 @@ def _gemm(pricer: Pricer, op: Gemm) -> Quote:
         here, there = (_wave_us(found, op.m, op.n, op.k, role, s) for s in (pricer.compute_sms, found.sms))
         rung = "measured" if here == there else "interpolated"
         quote = (row["us"] * here / there, rung, _row(found, "gemm", row), SPREAD[rung])
-        return _scaled(pricer, found, quote, "compute")
+        return _scaled(pricer, found, quote, op.precision)
     if op.precision != "fp8":
         return _other_format(pricer, found, op, op.m)
     us = _wave_us(found, op.m, op.n, op.k, role, pricer.compute_sms)
     source = f"{found.device}/gemm.json: wave model, {role}"
-    return _scaled(pricer, found, (us, "interpolated", source, found.wave_fit[role]["rms"]), "compute")
+    return _scaled(pricer, found, (us, "interpolated", source, found.wave_fit[role]["rms"]), "fp8")
 
 
 def _other_format(pricer: Pricer, found: Tables, op: Gemm | GroupedGemm, rows: float) -> Quote:
@@ -192,7 +195,7 @@ def _other_format(pricer: Pricer, found: Tables, op: Gemm | GroupedGemm, rows: f
     ref = found.reference
     us = _wave_us(found, rows, op.n, op.k, "fprop", pricer.compute_sms) * ref["fp8_flops"] / ref["bf16_flops"]
     source = f"{found.device}/gemm.json: wave model, FP8 utilisation held for {op.precision}"
-    return _scaled(pricer, found, (us, "transferred", source, SPREAD["transferred"]), "compute")
+    return _scaled(pricer, found, (us, "transferred", source, SPREAD["transferred"]), op.precision)
 
 
 def _grouped(pricer: Pricer, op: GroupedGemm) -> Quote:
@@ -211,23 +214,25 @@ def _grouped(pricer: Pricer, op: GroupedGemm) -> Quote:
         us *= sum(off) / len(off)
         spread = SPREAD["measured"]
         source = f"{found.device}/gemm.json: wave model through {len(rows)} measured row counts of n{op.n} k{op.k}"
-    return _scaled(pricer, found, (us, "interpolated", source, spread), "compute")
+    return _scaled(pricer, found, (us, "interpolated", source, spread), "fp8")
 
 
 def _attention(pricer: Pricer, op: Attention) -> Quote:
-    """Utilisation of the measured kernel, held for other head counts and lengths."""
+    """Utilisation of the measured kernel, held for other head counts and lengths, and for other numbers of SMs: it ran
+    beside communication, on the SMs that leaves (found.sms)."""
     found = pricer.tables
     if found is None:
         return _roofline(pricer, op, _peak(pricer.device, "bf16"))
+    share = found.sms / pricer.compute_sms
     row = found.exact.get(op) if pricer.mode == "measured" else None
     if row:
-        exact = (row["us"], "measured", _row(found, "attention", row), SPREAD["measured"])
-        return _scaled(pricer, found, exact, "compute")
+        rung = "measured" if share == 1 else "interpolated"
+        return _scaled(pricer, found, (row["us"] * share, rung, _row(found, "attention", row), SPREAD[rung]), "bf16")
     row = found.attention[op.direction][0]
     like = Attention(**{name: row[name] for name in Attention._fields})
     rung = "interpolated" if op.flop() == like.flop() else "held"
-    quote = (row["us"] * op.flop() / like.flop(), rung, _row(found, "attention", row), SPREAD[rung])
-    return _scaled(pricer, found, quote, "compute")
+    quote = (row["us"] * share * op.flop() / like.flop(), rung, _row(found, "attention", row), SPREAD[rung])
+    return _scaled(pricer, found, quote, "bf16")
 
 
 def _memory(pricer: Pricer, op: Memory) -> Quote:

@@ -187,6 +187,7 @@ def _gemm_fit(
     """Time = waves x (a + b x K blocks), for products that write BF16 and for those that accumulate into FP32."""
     forward = [(r["m"] if r["op"] == "gemm" else r["rows"], r["n"], r["k"], r["us"]) for r in rows if _is_fp8(r, False)]
     weight = [(r["m"], r["n"], r["k"], r["us"]) for r in rows if _is_fp8(r, True)]
+    spans: list[dict[str, Any]] = []
     slower = next(f["factor"] for f in factors if f["class"] == "wgrad") - 1
     for name, group in summary["wgrad_groups"].items():
         turns = [s for s in samples if s.name.startswith(f"{name}_e")]
@@ -195,7 +196,9 @@ def _gemm_fit(
         beside = float(np.mean([s.beside for s in turns]))
         turn = group["median"] / len(turns) / (1 + slower * beside)
         weight.append((gemms[0].m, gemms[0].n, float(np.mean([g.k for g in gemms])), turn))
-    return {"fprop": _wave_fit(forward), "wgrad": _wave_fit(weight)}
+        spans.append({"name": name, "experts": len(turns), "span_us": group["median"], "beside": _round(beside)})
+        spans[-1] |= dict(zip("mnk", weight[-1], strict=False)) | {"turn_us": _round(turn)}
+    return {"fprop": _wave_fit(forward), "wgrad": {**_wave_fit(weight), "expert_turns": spans}}
 
 
 def _is_fp8(row: dict[str, Any], wgrad: bool) -> bool:

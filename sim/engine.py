@@ -11,6 +11,7 @@ depends on nothing but the input.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from fractions import Fraction
 from math import ceil
 from typing import Any
 
@@ -21,6 +22,8 @@ from sim.actor import Actor, Job, Message, Outcome, Record
 from sim.template import STREAMS, Template, Timing
 
 COMPUTE, COMMUNICATION, WEIGHT = STREAMS
+WHOLE = Fraction(1)
+"""Of a kernel: what is left of it when it starts."""
 
 class DeadlockError(RuntimeError):
     """Nothing can happen any more and somebody still waits; the text says who waits for what."""
@@ -38,7 +41,7 @@ class _Lane:
     """One stream of a rank: the kernels of its current step, one timeout each."""
 
     __slots__ = (
-        "cursor", "ends", "env", "hold", "index", "kernel", "left", "order", "pending", "rank", "rates", "span",
+        "cursor", "ends", "env", "hold", "index", "kernel", "left", "order", "pending", "rank", "rates",
         "starts", "stop", "timed",
     )  # fmt: skip
 
@@ -48,8 +51,8 @@ class _Lane:
         self.order: tuple[int, ...] = ()
         self.hold: tuple[int, ...] = ()
         self.rates: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
-        self.cursor = self.kernel = self.stop = self.span = self.timed = 0
-        self.left = 1.0
+        self.cursor = self.kernel = self.stop = self.timed = 0
+        self.left = WHOLE
         self.pending: Event | None = None
 
     def load(self, template: Template) -> None:
@@ -77,7 +80,7 @@ class _Lane:
         self.time(self.hold[first])
 
     def time(self, ns: int) -> None:
-        self.span, self.timed, self.left = ns, self.env.now, 1.0
+        self.timed, self.left = self.env.now, WHOLE
         self.pending = timeout = Timeout(self.env, ns)
         timeout.callbacks.append(self.tick)
 
@@ -94,10 +97,9 @@ class _Lane:
             self.rank.finish(self)
             return
         self.kernel = kernel
-        self.left = 1.0
+        self.left = WHOLE
         self.timed = now
-        self.span = span = self.hold[kernel]
-        self.pending = timeout = Timeout(env, span)
+        self.pending = timeout = Timeout(env, self.hold[kernel])
         timeout.callbacks.append(self.tick)
 
     def retime(self, contended: bool) -> None:
@@ -110,10 +112,10 @@ class _Lane:
         if old == new:
             return
         now = self.env.now
-        if self.span:
-            self.left *= 1 - (now - self.timed) / self.span
-        self.timed, self.span = now, ceil(new * self.left)
-        self.pending = timeout = Timeout(self.env, self.span)
+        if old:  # exact: no rounding may remember how often a kernel was timed
+            self.left = max(self.left - Fraction(now - self.timed, old), Fraction(0))
+        self.timed = now
+        self.pending = timeout = Timeout(self.env, ceil(new * self.left))
         timeout.callbacks.append(self.tick)
 
 

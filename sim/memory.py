@@ -34,7 +34,7 @@ def constant(plan: Plan, machine: Machine, position: int) -> dict[str, int]:
     weights = gradients = states = 0.0
     for stage in plan.holds[position]:
         held = optimizer.shards(plan, machine, stage)
-        weights += footprint.weight_bytes(optimizer.stage_parameters(machine, stage), local, recipe)
+        weights += footprint.weight_bytes(optimizer.stage_parameters(plan, machine, stage), local, recipe)
         gradients += (held.dense + held.experts) * recipe.gradient.bits / 8
         states += held.updated * (recipe.master.bits + 2 * recipe.moment.bits) / 8
     return {

@@ -42,16 +42,22 @@ class Tail(NamedTuple):
 NO_TAIL = Tail((), 0, 0, 0, 0)
 
 
-def stage_parameters(machine: Machine, stage: int) -> Parameters:
+def stage_parameters(plan: Plan, machine: Machine, stage: int) -> Parameters:
+    """What a holder of `stage` keeps of it. The prediction module's embedding is the first stage's where both share a
+    rank (DeepSeek-V3 report sec 3.2.3), and a copy of its own elsewhere."""
     total = Parameters()
+    shape = machine.site.shape
     for unit in machine.stages[stage]:
-        total += footprint.parameters(machine.site.shape, unit)
+        total += footprint.parameters(shape, unit)
+    together = all(0 in held for held in plan.holds if stage in held)
+    if any(unit.kind == "projection" for unit in machine.stages[stage]) and not together:
+        total += Parameters(shared=-shape.vocabulary * shape.hidden)
     return total
 
 
 def shards(plan: Plan, machine: Machine, stage: int) -> Shards:
     """What one holder of `stage` has of it. Tensors shared between units of one rank count once."""
-    p = stage_parameters(machine, stage)
+    p = stage_parameters(plan, machine, stage)
     copies, expert = plan.program.weight_copies, plan.scenario.parallel.expert
     dense = p.linear + p.other - p.shared
     return Shards(dense, p.experts / expert, plan.data * copies, plan.data // expert * copies)

@@ -14,6 +14,7 @@ from itertools import groupby, zip_longest
 from typing import NamedTuple
 
 from sim.models.layer import Kernel, Part, Unit
+from sim.program import KINDS
 
 PartsOf = Callable[[Unit, str], tuple[Part, ...]]
 """The parts of a unit for direction F, B or W (a family's `parts`, with its site filled in)."""
@@ -73,6 +74,8 @@ def compose(kind: str, forward: Sequence[Unit], backward: Sequence[Unit], parts:
 
     A stage's backward runs its units in reverse. Raises ValueError for an unknown kind.
     """
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind of step {kind!r}; legal: {', '.join(KINDS)}")
     f_slots = [_slot(u, "F", parts) for u in forward] if "F" in kind else []
     reverse = list(reversed(backward))
     b_kind = kind.partition("+")[2] or kind.removeprefix("F")
@@ -88,6 +91,11 @@ def compose(kind: str, forward: Sequence[Unit], backward: Sequence[Unit], parts:
 
 
 def _slot(unit: Unit, directions: str, parts: PartsOf) -> _Slot:
+    """The parts of a unit by name. Raises ValueError for a part that no place in ROUND would run."""
+    known = {name for _, names in ROUND for name in names}
+    strange = [p.name for d in directions for p in parts(unit, d) if p.name not in known]
+    if strange:
+        raise ValueError(f"part {strange[0]!r} of {unit.kind} has no place in a round (sim.overlap.ROUND)")
     return _Slot({part.name: part for direction in directions for part in parts(unit, direction)})
 
 
@@ -101,6 +109,8 @@ class _Builder:
 
     def add(self, part: Part, half: str) -> None:
         """Append a part; F and B chain on themselves, W follows the B part whose gradients it uses."""
+        if not part.kernels:
+            return
         needs = self._needs(part, half)
         for lane, kernels in groupby(part.kernels, key=lambda kernel: kernel.lane):
             self.phases.append(

@@ -69,9 +69,7 @@ def machine(plan: Plan) -> Machine:
     family = family_of(shape.family)
     recipe = RECIPES[scenario.precision]
     fabric, node = cluster.fabric, cluster.node
-    near = fabric.latency_same_leaf_s if fabric else node.nic.latency_s
-    far = fabric.latency_cross_leaf_s if fabric else node.nic.latency_s
-    pricer = Pricer(node.device, wires(node, near, far), scenario.comm.sms, scenario.pricing)
+    pricer = Pricer(node.device, wires(node, fabric), scenario.comm.sms, scenario.pricing)
     group, batch = scenario.parallel.expert, scenario.batch
     tokens = batch.micro_batch * batch.sequence_length
     load = routing.balanced(shape, tokens, group, node.gpus)

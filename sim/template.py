@@ -120,6 +120,8 @@ def by_layer(fine: Template, timing: Timing, phases: Sequence[Phase]) -> Templat
         inside = set(group)
         needed = {owner[j] for j, s in enumerate(fine.segments) if inside & set(s.feeds) and j not in inside}
         feeds = sorted({owner[k] for i in group for k in fine.segments[i].feeds if k not in inside})
+        last = fine.segments[group[-1]]
+        assert last.lane == head.lane, "a part ends on the lane it began on, or the next one would start too late"
         first = len(holds[head.lane])
         holds[head.lane].append(timing.segments[group[-1]][1] - timing.segments[group[0]][0])
         tasks[head.lane].append(_part_task(fine, head, phases[group[0]]))

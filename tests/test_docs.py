@@ -17,7 +17,8 @@ def test_the_table_in_the_readme_is_what_validate_prints() -> None:
 
 def test_the_changelog_has_the_prediction() -> None:
     rows = {row.id: row for row in validate.compare()}
-    latest = re.search(r"PREDICTION: .*?step ([\d.]+) s.*?layers ([\d.]+) ms", (ROOT / "CHANGELOG.md").read_text("utf-8"))
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    latest = re.search(r"PREDICTION: .*?step ([\d.]+) s.*?layers ([\d.]+) ms", text)
     assert latest
     assert (latest[1], latest[2]) == (f"{rows['step'].predicted:.2f}", f"{rows['pair'].predicted:.1f}")
 

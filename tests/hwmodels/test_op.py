@@ -1,0 +1,119 @@
+"""Arithmetic and traffic of operations, by hand for DeepSeek-V3's shapes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwmodels import formats, op
+from hwmodels.op import AllToAll, Attention, Collective, Gemm, GroupedGemm, HostCopy, Memory, Send
+
+SIZES = st.integers(1, 64).map(lambda n: 128 * n)
+
+
+def test_a_product_counts_multiply_and_add() -> None:
+    assert Gemm(4096, 1536, 7168).flop() == 2 * 4096 * 1536 * 7168 == 90_194_313_216
+
+
+@pytest.mark.parametrize(("gemm", "expected"), [
+    (Gemm(4096, 1536, 7168), 4096 * 7168 + 7168 * 1536 + 2 * 4096 * 1536),
+    (Gemm(4096, 256, 7168, "fprop", "bf16"), 2 * (4096 * 7168 + 7168 * 256) + 2 * 4096 * 256),
+    (Gemm(7168, 2048, 4096, "wgrad"), 7168 * 4096 + 4096 * 2048 + (4 + 4) * 7168 * 2048),
+])  # fmt: skip
+def test_traffic_of_a_product(gemm: Gemm, expected: int) -> None:
+    """Both operands once, the result once; a weight gradient reads and writes FP32."""
+    assert gemm.bytes() == expected
+
+
+@given(SIZES, SIZES, SIZES, st.sampled_from(["fp8", "bf16"]))
+def test_one_group_is_a_plain_product(m: int, n: int, k: int, precision: str) -> None:
+    grouped, plain = GroupedGemm(1, m, n, k, "fprop", precision), Gemm(m, n, k, "fprop", precision)
+    assert (grouped.flop(), grouped.bytes()) == (plain.flop(), plain.bytes())
+
+
+@given(st.integers(1, 32), SIZES, SIZES, SIZES)
+def test_groups_share_rows_but_not_weights(groups: int, rows: int, n: int, k: int) -> None:
+    many, one = GroupedGemm(groups, rows, n, k), GroupedGemm(1, rows, n, k)
+    assert many.flop() == one.flop()
+    assert many.bytes() - one.bytes() == (groups - 1) * n * k
+
+
+def test_attention_of_v3() -> None:
+    """128 heads, 4,096 tokens, causal: half the pairs; 0.687 and 1.787 TFLOP."""
+    pairs = 4096 * 4096 // 2
+    forward, backward = (Attention(d, 1, 128, 4096, 192, 128) for d in ("forward", "backward"))
+    assert forward.flop() == 2 * 128 * pairs * (192 + 128) == 687_194_767_360
+    assert backward.flop() == 2 * 128 * pairs * (3 * 192 + 2 * 128) == 1_786_706_395_136
+    assert forward.bytes() == 4096 * 128 * 2 * (192 + 192 + 128 + 128)  # q, k, v in; o out
+
+
+@given(st.integers(1, 8), st.integers(1, 128), st.integers(1, 8192))
+def test_full_attention_is_twice_causal(batch: int, heads: int, sequence: int) -> None:
+    for direction in ("forward", "backward"):
+        causal = Attention(direction, batch, heads, sequence, 192, 128)
+        assert causal._replace(causal=False).flop() == 2 * causal.flop()
+
+
+@pytest.mark.parametrize(("found", "kind", "read", "write"), [
+    (op.cast(4096, 7168), "cast", 14336, 7392),
+    (op.cast_transpose(4096, 7168), "cast_transpose", 14336, 7392),
+    (op.cast_transpose(4096, 7168, formats.PLAIN_E4M3), "recast_transpose", 7168, 7392),
+    (op.dequantize(4096, 7168), "dequantize", 7392, 14336),
+    (op.dequantize(4096, 16384, formats.E5M6_ROWS), "dequantize_e5m6", 25088, 32768),
+    (op.store(4096, 16384, formats.E5M6_ROWS), "store_e5m6", 32768, 25088),
+    (op.store(4096, 4096, formats.E4M3_ROWS), "store", 8192, 4224),
+    (op.norm(4096, 7168, 2, 2), "norm_forward", 28672, 28672),
+    (op.norm(4096, 7168, 5, 1, "backward"), "norm_backward", 71680, 14336),
+    (op.elementwise(4096, 7168, 2), "elementwise", 28672, 14336),
+    (op.copy(4096, 512), "copy", 1024, 1024), (op.copy(4096, 8192, reads=0), "broadcast", 0, 16384),
+    (op.rope(4096, 64), "rope", 128, 128), (op.transpose_scales(4096, 7168), "scale_transpose", 224, 224),
+    (op.small("routing_forward", 4096, 1024.0, 37), "routing_forward", 512, 512),
+])  # fmt: skip
+def test_memory_bound_kernels_of_v3(found: Memory, kind: str, read: float, write: float) -> None:
+    assert (found.kind, found.rows, found.read, found.write) == (kind, 4096, read, write)
+    assert found.bytes() == 4096 * (read + write)
+    assert found.flop() == 0
+
+
+def test_transposed_weights_move_once_each_way() -> None:
+    found = op.transpose_weight(4096, 7168, formats.E4M3_BLOCKS, groups=4)
+    assert found.bytes() == 2 * 4 * 4096 * 7168
+
+
+@given(st.integers(1, 40_000), st.integers(1, 40_000))
+def test_permuting_reads_tokens_and_writes_rows(tokens: int, rows: int) -> None:
+    assert op.permute(tokens, rows, 7168).bytes() == pytest.approx(7168 * (tokens + rows))
+    assert op.unpermute(tokens, rows, 7168).bytes() == pytest.approx(14336 * (rows + tokens))
+
+
+DISPATCH = AllToAll("dispatch", "dispatch(F)", 4096, 7464.0, 3.96, 7.49, 64, 8)
+
+
+def test_wire_bytes_leave_the_own_node_out() -> None:
+    assert DISPATCH.logical_bytes() == pytest.approx(4096 * 3.96 * 7464)
+    assert DISPATCH.wire_bytes() == pytest.approx(DISPATCH.logical_bytes() * 7 / 8)
+    assert DISPATCH.nvlink_bytes() == pytest.approx(4096 * 7.49 * 7464 * 7 / 8)
+    assert DISPATCH.bytes() == pytest.approx(4096 * 7.49 * 7464)
+
+
+def test_on_one_node_nothing_is_on_the_wire() -> None:
+    inside = DISPATCH._replace(group=8, group_nodes=1, nodes=1.0, ranks=5.3)
+    assert inside.wire_bytes() == 0
+    assert inside.nvlink_bytes() == pytest.approx(4096 * 5.3 * 7464 * 7 / 8)
+
+
+def test_alone_a_rank_sends_nothing() -> None:
+    alone = DISPATCH._replace(group=1, group_nodes=1, nodes=1.0, ranks=1.0)
+    assert (alone.wire_bytes(), alone.nvlink_bytes()) == (0, 0)
+
+
+@given(st.integers(2, 4096), st.floats(1, 1e12))
+def test_an_all_reduce_is_a_reduce_scatter_and_an_all_gather(ranks: int, size: float) -> None:
+    each = {k: Collective(k, size, ranks, 1).bytes() for k in ("reduce_scatter", "all_gather", "all_reduce")}
+    assert each["all_reduce"] == each["reduce_scatter"] + each["all_gather"]
+    assert each["all_gather"] == each["reduce_scatter"] == pytest.approx(size * (ranks - 1) / ranks)
+
+
+def test_what_does_not_calculate_has_no_flop() -> None:
+    others = (DISPATCH, Send(8.0, True, False), Collective("all_gather", 8.0, 2, 1), HostCopy(8.0))
+    assert [o.flop() for o in others] == [0.0] * 4
+    assert (Send(8.0, True, False).bytes(), HostCopy(9.0).bytes()) == (8.0, 9.0)

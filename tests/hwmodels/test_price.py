@@ -1,0 +1,288 @@
+"""The price ladder: every rung is reached and named, measured shapes cost their rows, more hardware is never slower."""
+
+from dataclasses import replace
+from math import ceil
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwmodels import fabric, node, op, tables
+from hwmodels.collectives import exchange_seconds, wires
+from hwmodels.device import Device
+from hwmodels.formats import PLAIN_E4M3
+from hwmodels.op import AllToAll, Attention, Collective, Gemm, GroupedGemm, HostCopy, Memory, Op, Send
+from hwmodels.price import RUNGS, Price, Pricer, RefusedError, contention_family, waves
+from hwmodels.units import seconds_to_ns
+
+FABRIC = fabric.load("mpft")
+H800 = node.load("h800x8")
+LINKS = wires(H800, FABRIC)
+TABLES = tables.load("h800")
+FPROP, WGRAD = TABLES.wave_fit["fprop"], TABLES.wave_fit["wgrad"]
+MEASURED = [o for o in TABLES.exact if not isinstance(o, GroupedGemm)]
+GROUPED = [o for o in TABLES.exact if isinstance(o, GroupedGemm)]
+Q_A = Gemm(4096, 1536, 7168)
+FLASH = Attention("forward", 1, 128, 4096, 192, 128)
+DISPATCH = AllToAll("dispatch", "dispatch(F)", 4096, 7464.0, 3.96, 7.49, 64, 8)
+
+
+def pricer(device: Device = H800.device, sms: int = 20, mode: str = "measured") -> Pricer:
+    return Pricer(device, LINKS, sms, mode)
+
+
+def of_node(name: str, mode: str = "measured") -> Pricer:
+    return pricer(node.load(name).device, mode=mode)
+
+
+def ns(us: float) -> int:
+    return seconds_to_ns(us * 1e-6)
+
+
+# --- waves ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("m", "n", "sms", "expected"), [
+    (1, 1, 112, 1), (128, 128, 1, 1), (129, 128, 1, 2), (4096, 1536, 112, 4), (4096, 576, 112, 2),
+    (4096, 7168, 112, 16), (4097, 7168, 112, 17), (4096, 24576, 132, 47), (32768, 4096, 112, 74),
+])  # fmt: skip
+def test_waves_by_hand(m: int, n: int, sms: int, expected: int) -> None:
+    assert waves(m, n, sms) == expected
+
+
+@given(st.integers(1, 70_000), st.integers(1, 33_000), st.integers(1, 132))
+def test_waves_are_just_enough(m: int, n: int, sms: int) -> None:
+    tiles = ceil(m / 128) * ceil(n / 128)
+    assert (waves(m, n, sms) - 1) * sms < tiles <= waves(m, n, sms) * sms
+
+
+# --- the rungs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", MEASURED, ids=lambda o: "-".join(map(str, o)))
+def test_the_shapes_of_the_profile_cost_what_was_measured(shape: Op) -> None:
+    row, found = TABLES.exact[shape], pricer().price(shape)
+    assert (found.ns, found.rung) == (ns(row["us"]), "measured")
+    assert all(name in found.source for name in row["names"])
+    assert f"({row['samples']} samples)" in found.source and found.source.startswith("h800/")
+
+
+@pytest.mark.parametrize("shape", GROUPED, ids=lambda o: f"{o.rows}x{o.n}x{o.k}")
+def test_grouped_products_go_through_the_measured_row_counts(shape: GroupedGemm) -> None:
+    """Within their scatter, and on average exactly."""
+    row, found = TABLES.exact[shape], pricer().price(shape)
+    assert found.rung == "interpolated"
+    assert found.ns == pytest.approx(ns(row["us"]), rel=0.04)
+    rows = TABLES.grouped[shape.n, shape.k]
+    off = [r["us"] * 1e3 / pricer().price(shape._replace(rows=r["rows"])).ns for r in rows]
+    assert sum(off) / len(off) == pytest.approx(1, abs=1e-5)
+    assert f"{len(rows)} measured row counts of n{shape.n} k{shape.k}" in found.source
+
+
+ELSEWHERE = Gemm(2048, 5120, 1000)
+RUNG_CASES: list[tuple[str, Pricer, Op, str, str]] = [
+    ("this very shape", pricer(), Q_A, "measured", "h800/gemm.json: q_a"),
+    ("an input gradient", pricer(), Gemm(4096, 7168, 2048, "dgrad"), "measured", "shared_down"),
+    ("another shape", pricer(), ELSEWHERE, "interpolated", "wave model, fprop"),
+    ("another split of the SMs", pricer(sms=52), Q_A, "interpolated", "q_a"),
+    ("other rows", pricer(), op.cast(6000, 7168), "interpolated", "memory.json: cast at 1 row counts"),
+    ("another width", pricer(), op.cast(4096, 5000), "interpolated", "rate of cast"),
+    ("far more rows", pricer(), op.cast(40_000, 7168), "held", "memory.json: cast at"),
+    ("beyond all sizes", pricer(), op.cast(40_000, 9000), "held", "rate of cast"),
+    ("other heads", pricer(), FLASH._replace(heads=64), "held", "flash_fwd"),
+    ("fewer heads, more sequences", pricer(), FLASH._replace(heads=64, batch=2), "interpolated", "flash_fwd"),
+    ("another format", pricer(), Gemm(4096, 4096, 4096, "fprop", "bf16"), "transferred", "held for bf16"),
+    ("another kind", pricer(), Memory("adam", 10**6, 20.0, 14.0), "transferred", "rate of elementwise"),
+    ("a sibling's product", of_node("h100x8"), Q_A, "transferred", "from h800 by fp8 rate"),
+    ("a sibling's copy", of_node("h200x8"), op.cast(4096, 7168), "transferred", "from h800 by memory rate"),
+    ("no tables", of_node("a100x8"), Gemm(4096, 4096, 4096, "fprop", "bf16"), "roofline", "A100"),
+    ("tables not wanted", pricer(mode="roofline"), Q_A, "roofline", "H800"),
+    ("models only", pricer(mode="fitted"), Q_A, "interpolated", "wave model, fprop"),
+    ("a known exchange", pricer(), DISPATCH, "interpolated", "exchange.json: dispatch(F)"),
+    ("links alone", pricer(), Send(1e6, True, True), "roofline", "effective bandwidth"),
+]
+
+
+@pytest.mark.parametrize(("where", "rung", "source"), [((c[1], c[2]), *c[3:]) for c in RUNG_CASES],
+                         ids=[c[0] for c in RUNG_CASES])  # fmt: skip
+def test_each_price_names_its_rung_and_its_source(where: tuple[Pricer, Op], rung: str, source: str) -> None:
+    found = where[0].price(where[1])
+    assert (found.rung, source in found.source) == (rung, True), found
+    assert rung in RUNGS and found.spread > 0
+
+
+def test_a_device_without_the_format_refuses() -> None:
+    message = "A100 SXM 80 GB has no fp8 tensor cores; legal precisions: bf16, fp32, tf32"
+    for refused in (Q_A, GroupedGemm(4, 32768, 4096, 7168)):
+        with pytest.raises(RefusedError, match=message):
+            of_node("a100x8").price(refused)
+
+
+# --- closed forms -----------------------------------------------------------------------------------------------------
+
+
+def test_the_wave_model_by_hand() -> None:
+    """Tiles 16 x 40 = 640 in 6 waves of 112; 8 K blocks of 128 for K = 1000."""
+    assert pricer().price(ELSEWHERE).ns == ns(6 * (FPROP["a_us"] + 8 * FPROP["b_us"]))
+    assert pricer().price(ELSEWHERE._replace(role="wgrad")).ns == ns(6 * (WGRAD["a_us"] + 8 * WGRAD["b_us"]))
+    bf16 = 6 * (FPROP["a_us"] + 8 * FPROP["b_us"]) * 1979 / 989
+    assert pricer().price(ELSEWHERE._replace(precision="bf16")).ns == pytest.approx(ns(bf16), abs=1)
+
+
+def test_a_measured_product_on_other_sms_keeps_its_distance_from_the_model() -> None:
+    """384 tiles: 4 waves of 112, 5 of 80."""
+    assert pricer(sms=52).price(Q_A).ns == pytest.approx(pricer().price(Q_A).ns * 5 / 4, abs=2)
+
+
+@given(st.integers(1, 4), st.sampled_from([1, 2, 4, 8, 64, 128, 256]), st.integers(1, 64).map(lambda n: 256 * n))
+def test_attention_holds_its_rate(batch: int, heads: int, sequence: int) -> None:
+    found = pricer().price(Attention("forward", batch, heads, sequence, 192, 128))
+    assert found.ns == pytest.approx(1234.0e3 * batch * heads / 128 * (sequence / 4096) ** 2, rel=1e-9, abs=1)
+
+
+def test_the_roofline_of_an_a100() -> None:
+    square = Gemm(4096, 4096, 4096, "fprop", "bf16")
+    assert of_node("a100x8").price(square).ns == seconds_to_ns(2 * 4096**3 / (312e12 * 88 / 108))
+    assert of_node("a100x8").price(op.cast(4096, 7168)).ns == seconds_to_ns(4096 * (14336 + 7392) / 2039e9)
+
+
+def test_communication_costs_what_the_links_say() -> None:
+    quote = pricer().price(DISPATCH)
+    assert quote.ns == seconds_to_ns(exchange_seconds(DISPATCH, LINKS, 20))
+    assert quote.beside_ns == pytest.approx(quote.ns * TABLES.exchanges["dispatch(F)"]["stretch"], abs=2)
+    for other in (Send(1e6, True, False), Collective("all_gather", 1e6, 8, 1), HostCopy(1e6)):
+        assert pricer().price(other).beside_ns == pricer().price(other).ns
+
+
+def test_launch_gaps_are_the_profile_s() -> None:
+    assert {of_node(name).launch_gap_ns for name in ("h800x8", "h100x8", "a100x8")} == {1990}
+
+
+# --- beside the other side --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("shape", "us", "family"), [
+    (Q_A, 100.0, "gemm"), (Q_A._replace(role="wgrad"), 100.0, "wgrad"),
+    (Q_A._replace(precision="bf16"), 9.0, "gemm_bf16"),
+    (GroupedGemm(4, 32768, 4096, 7168), 1.0, "gemm"), (FLASH, 1.0, "attention"), (DISPATCH, 1.0, "exchange"),
+    (op.cast(4096, 7168), 46.6, "memory"), (op.cast(4096, 512), 5.0, "small"), (op.norm(4096, 7168), 50.0, "norm"),
+    (op.norm(4096, 7168, 3, 1, "backward"), 50.0, "norm"), (op.norm(4096, 512), 8.0, "small"),
+    (op.small("routing_forward", 4096, 1024.0, 37), 239.2, "routing"), (HostCopy(1.0), 1.0, "network"),
+])  # fmt: skip
+def test_families_of_contention(shape: Op, us: float, family: str) -> None:
+    assert contention_family(shape, us) == family
+
+
+@pytest.mark.parametrize("shape", list(TABLES.exact), ids=lambda o: "-".join(map(str, o)))
+def test_beside_communication_compute_slows_by_its_family_s_factor(shape: Op) -> None:
+    found = pricer().price(shape)
+    factor = TABLES.contention[found.family]["factor"]
+    assert found.beside_ns >= found.ns
+    assert found.beside_ns == pytest.approx(found.ns * factor, abs=2)
+
+
+def test_a_cast_on_the_communication_stream_sees_only_its_sms() -> None:
+    """The profile's clean proof of the split: about 50 us alone, 334 to 349 beside a GEMM on the other 112 SMs."""
+    found = pricer().price(op.cast(4096, 7168), True)
+    assert found.beside_ns == pytest.approx(found.ns * 132 / 20, abs=7)
+    assert found.beside_ns == pytest.approx(342e3, rel=0.12)
+
+
+# --- more hardware is never slower ------------------------------------------------------------------------------------
+
+SHAPES = st.builds(
+    Gemm, st.integers(1, 8192), st.integers(1, 8192), st.integers(1, 8192),
+    st.sampled_from(["fprop", "dgrad", "wgrad"]), st.sampled_from(["fp8", "bf16"]),
+) | st.sampled_from(list(TABLES.exact))  # fmt: skip
+
+
+@settings(max_examples=60)
+@given(SHAPES, st.integers(2, 100), st.sampled_from(["measured", "fitted", "roofline"]))
+def test_sms_taken_from_communication_never_slow_compute(shape: Op, sms: int, mode: str) -> None:
+    assert pricer(sms=sms - 1, mode=mode).price(shape).ns <= pricer(sms=sms, mode=mode).price(shape).ns
+
+
+@settings(max_examples=40)
+@given(SHAPES, st.integers(100, 200))
+def test_a_larger_chip_of_the_same_sms_is_never_slower(shape: Op, sms: int) -> None:
+    def chip(count: int) -> Pricer:
+        peaks = {name: peak * count / 132 for name, peak in H800.device.peak_flops.items()}
+        return pricer(replace(H800.device, sms=count, peak_flops=peaks))
+
+    assert chip(sms + 1).price(shape).ns <= chip(sms).price(shape).ns + 1
+
+
+def with_hbm(factor: float) -> Device:
+    hbm = H800.device.hbm
+    return replace(H800.device, hbm=replace(hbm, bandwidth_bytes_per_s=hbm.bandwidth_bytes_per_s * factor))
+
+
+@given(st.floats(0.25, 8), st.sampled_from([o for o in TABLES.exact if isinstance(o, Memory)]))
+def test_hbm_bandwidth_scales_what_is_bound_by_memory(factor: float, shape: Memory) -> None:
+    before, after = pricer().price(shape), pricer(with_hbm(factor)).price(shape)
+    assert after.ns == pytest.approx(before.ns / factor, abs=1.001 + 1 / factor)
+    assert after.rung == ("transferred" if abs(factor - 1) > 1e-8 else "measured")
+
+
+def test_hbm_bandwidth_leaves_products_alone() -> None:
+    assert pricer(with_hbm(2)).price(Q_A) == pricer().price(Q_A)
+
+
+@given(st.floats(1.01, 4))
+def test_hbm_bandwidth_never_slows_the_roofline(factor: float) -> None:
+    thin = Gemm(4096, 64, 64)
+    slow, fast = (pricer(with_hbm(f), mode="roofline").price(thin) for f in (1, factor))
+    assert fast.ns <= slow.ns
+
+
+# --- memory of prices -------------------------------------------------------------------------------------------------
+
+
+def test_a_price_is_made_once() -> None:
+    book = pricer()
+    assert book.price(Q_A) is book.price(Gemm(4096, 1536, 7168))
+    assert book.price(op.cast(4096, 7168)) != book.price(op.cast(4096, 7168), True)
+
+
+def test_prices_are_whole_and_positive() -> None:
+    nothing: list[Op] = [Memory("cast", 0, 0.0, 0.0), Collective("all_gather", 1e9, 1, 1), Gemm(1, 1, 1)]
+    for shape in nothing:
+        found: Price = pricer().price(shape)
+        assert isinstance(found.ns, int) and isinstance(found.beside_ns, int) and found.ns >= 1
+
+
+# --- what is known to be wrong ----------------------------------------------------------------------------------------
+
+
+def test_a_higher_fp8_peak_speeds_fp8_products_up() -> None:
+    faster = replace(H800.device, peak_flops={**H800.device.peak_flops, "fp8": 2 * 1979e12})
+    assert pricer(faster).price(Q_A).ns < pricer().price(Q_A).ns
+
+
+def test_attention_is_faster_on_twice_the_chip() -> None:
+    peaks = {name: 2 * peak for name, peak in H800.device.peak_flops.items()}
+    twice = pricer(replace(H800.device, sms=264, peak_flops=peaks), sms=40)
+    assert twice.price(FLASH).ns == pytest.approx(pricer().price(FLASH).ns / 2, rel=0.05)
+
+
+def test_attention_pays_for_sms_given_to_communication() -> None:
+    assert pricer(sms=60).price(FLASH).ns > pricer(sms=20).price(FLASH).ns
+
+
+def test_the_dispatch_layout_beside_compute_is_what_the_profile_shows() -> None:
+    (row,) = TABLES.kinds["dispatch_layout"]
+    found = pricer().price(op.small("dispatch_layout", 4096, 1024.0), True)
+    assert found.beside_ns <= ns(row["high_us"])
+
+
+def test_a_changed_pricer_forgets_old_prices() -> None:
+    book = pricer()
+    book.price(Q_A)
+    assert replace(book, comm_sms=100).price(Q_A).ns == pricer(sms=100).price(Q_A).ns
+
+
+def test_recasting_has_its_own_rate() -> None:
+    """A kind of its own: dequantise and quantise in one kernel is slower a byte than quantising."""
+    plain, again = op.cast_transpose(65_536, 2048), op.cast_transpose(65_536, 2048, PLAIN_E4M3)
+    rate = {o.kind: o.bytes() / pricer().price(o).ns for o in (plain, again)}
+    assert rate["recast_transpose"] < rate["cast_transpose"]

@@ -1,0 +1,146 @@
+"""Closed forms: parameters, FLOPs a token, KV cache, and what activations weigh."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim import footprint
+from sim.footprint import Parameters
+from sim.models import deepseek
+from sim.models.layer import Site, Unit
+from sim.precision import RECIPES
+from sim.scenario import from_mapping
+
+
+def model(name):
+    return from_mapping(
+        {
+            "cluster": {"node": "h800x8", "nodes": 16}, "model": name, "schedule": "1f1b", "precision": "bf16",
+            "batch": {"micro_batches": 1},
+        }
+    ).model  # fmt: skip
+
+
+V3, V2, LITE = (model(name) for name in ("deepseek_v3", "deepseek_v2", "deepseek_v2_lite"))
+MAIN = {s.name: footprint.main_units(deepseek.units(s)) for s in (V3, V2, LITE)}
+EXPERT = 3 * 7168 * 2048
+ATTENTION = 7168 * 1536 + 1536 * 24576 + 7168 * 576 + 512 * 32768 + 16384 * 7168
+
+
+def test_attention_of_v3():
+    found = footprint.attention_parameters(V3)
+    assert found.linear == ATTENTION == 187105280
+    assert found.other == 1536 + 512 + 2 * 7168
+
+
+def test_v3_to_the_last_parameter():
+    """671.03 B by hand: embedding, head, final norm; 61 attentions; 3 dense and 58 mixtures of 256 + 1 experts."""
+    norms = 1536 + 512 + 2 * 7168
+    expected = (
+        2 * 129280 * 7168 + 7168
+        + 61 * (ATTENTION + norms)
+        + 3 * (3 * 7168 * 18432)
+        + 58 * (257 * EXPERT + 256 * 7168 + 256)
+    )  # fmt: skip
+    assert footprint.total_parameters(V3, MAIN[V3.name]) == expected
+    assert expected / 1e9 == pytest.approx(671.03, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("shape", "total", "active"),
+    [(V3, 671.03, 37.55), (V2, 235.7, 21.4), (LITE, 15.7, 2.66)],
+)
+def test_published_sizes(shape, total, active):
+    """V3 671.03 B and 37.55 B; V2 236 B and 21 B, V2-Lite 15.7 B (arXiv:2405.04434), to the digits printed."""
+    units = MAIN[shape.name]
+    assert footprint.total_parameters(shape, units) / 1e9 == pytest.approx(total, abs=0.05)
+    assert footprint.active_parameters(shape, units) / 1e9 == pytest.approx(active, abs=0.05)
+
+
+def test_prediction_module():
+    """11.6 B of its own (embedding and head are shared): projection, a MoE layer, three norms."""
+    units = deepseek.units(V3)
+    own = footprint.total_parameters(V3, units) - footprint.total_parameters(V3, MAIN[V3.name])
+    layer = ATTENTION + 1536 + 512 + 2 * 7168 + 257 * EXPERT + 256 * 7168 + 256
+    assert own == 2 * 7168 * 7168 + 2 * 7168 + layer + 7168
+    assert own / 1e9 == pytest.approx(11.61, abs=0.005)
+
+
+def test_flop_a_token():
+    """V3 250 GFLOP causal, V2 155 (arXiv 2505.09343 table 2), at 4,096 tokens."""
+    by = {(s.name, causal): footprint.training_flop_per_token(s, MAIN[s.name], 4096, causal) / 1e9
+          for s in (V3, V2) for causal in (True, False)}  # fmt: skip
+    assert by[V3.name, True] == pytest.approx(250.46, abs=0.005)
+    assert by[V3.name, False] == pytest.approx(281.16, abs=0.005)
+    assert by[V2.name, True] == pytest.approx(155, abs=0.5)
+
+
+def test_flop_by_hand():
+    """6 a weight that multiplies; attention 2 x heads x pairs x (192 + 128) a layer forward, thrice in all."""
+    weights = 37552297472 - 129280 * 7168
+    attention = 3 * 61 * 2 * 128 * 4096 * (192 + 128)
+    assert footprint.training_flop_per_token(V3, MAIN[V3.name], 4096, False) == 6 * weights + attention
+    assert footprint.training_flop_per_token(V3, MAIN[V3.name], 4096, True) == 6 * weights + attention / 2
+
+
+def test_kv_cache():
+    """61 layers x (512 + 64) x 2 bytes = 70.272 KB a token."""
+    assert footprint.kv_cache_bytes_per_token(V3) == 70272
+    assert footprint.kv_cache_bytes_per_token(V2) == 60 * 576 * 2
+    assert footprint.kv_cache_bytes_per_token(LITE) == 27 * 576 * 2
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 10**12)] * 4), min_size=1, max_size=5))
+def test_parameters_add(rows):
+    total = sum((Parameters(*row) for row in rows), Parameters())
+    assert total.total == sum(a + b + c - d for a, b, c, d in rows)
+
+
+def site(recipe="fp8", tokens=4096, rows=33024, received=30671):
+    return Site(V3, RECIPES[recipe], 1, tokens, received, rows, 4.0, 7.5, 4, 64, 8)
+
+
+def test_weight_bytes():
+    """FP8 with an FP32 scale a 128 x 128 block; norms and gate in BF16; a 64th of the experts."""
+    layer = footprint.parameters(V3, Unit("moe", 3))
+    linear, other = ATTENTION + EXPERT + 4 * EXPERT, 256 * 7168 + 256 + 1536 + 512 + 2 * 7168
+    assert footprint.weight_bytes(layer, 1 / 64, RECIPES["fp8"]) == linear * (1 + 4 / 16384) + 2 * other
+    assert footprint.weight_bytes(layer, 1 / 64, RECIPES["bf16"]) == 2 * (linear + other)
+
+
+def test_activations_of_a_moe_layer():
+    """By hand: two residuals and the latents in BF16, attention output in E5M6 with scales, log-sum-exp, received
+    tokens, and the gate-up products of shared and routed experts in FP8 with scales."""
+    scaled = 1 + 4 / 128
+    expected = (
+        4096 * (2 * 2 * 7168 + 2 * (1536 + 512 + 64) + 16384 * (1.5 + 4 / 128) + 4 * 128)
+        + 30671 * 7168 * scaled
+        + 33024 * 4096 * scaled
+        + 4096 * 4096 * scaled
+    )
+    assert footprint.kept_for_backward(site(), Unit("moe", 3)) == expected
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    kind=st.sampled_from(["embedding", "dense", "moe", "projection", "head"]), recipe=st.sampled_from(sorted(RECIPES)),
+    tokens=st.sampled_from([128, 1024, 4096]), times=st.integers(2, 5),
+)  # fmt: skip
+def test_activations_grow_with_tokens(kind, recipe, tokens, times):
+    """Everything kept is rows: proportional to tokens."""
+    unit = Unit(kind, 3)
+    one = site(recipe, tokens, tokens * 8, tokens * 7)
+    many = site(recipe, tokens * times, tokens * times * 8, tokens * times * 7)
+    for measure in (footprint.kept_for_backward, footprint.kept_for_weight):
+        assert measure(many, unit) == pytest.approx(times * measure(one, unit))
+
+
+@pytest.mark.parametrize("unit", [Unit("dense", 0), Unit("moe", 3), Unit("projection", 61)])
+def test_fp8_keeps_less(unit):
+    assert footprint.kept_for_backward(site("fp8"), unit) <= footprint.kept_for_backward(site("bf16"), unit)
+    assert footprint.kept_for_weight(site("fp8"), unit) < footprint.kept_for_weight(site("bf16"), unit)
+
+
+def test_exchange_buffers():
+    assert footprint.exchange_buffer_bytes(site()) == 30671 * (7168 + 224 + 14336)
+    assert footprint.exchange_buffer_bytes(site("bf16")) == 30671 * 2 * 14336

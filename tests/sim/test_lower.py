@@ -1,0 +1,141 @@
+"""Actors from a plan: every output that changes rank is sent once and waited for once, at the price of its link."""
+
+from pathlib import Path
+
+import pytest
+
+from sim import plan
+from sim.lower import BACKWARD, FORWARD, lower
+from sim.program import names
+from sim.scenario import from_mapping, load
+
+V3 = str(Path(__file__).parents[2] / "scenarios" / "v3_2048gpu.yaml")
+FIXED = "placement=[4,4,4,4,4,4,4,4,4,4,4,4,4,4,4,1]"
+
+
+def times_only(schedule, pipeline=4, micro_batches=8, p2p="2 us"):
+    times = {"forward": "3 ms", "backward_input": "4 ms", "weight": "2 ms", "overlapped": "8 ms", "p2p": p2p}
+    mapping = {
+        "schedule": schedule, "parallel": {"pipeline": pipeline}, "batch": {"micro_batches": micro_batches},
+        "chunk_times": times,
+    }  # fmt: skip
+    laid = plan.lay_out(from_mapping(mapping))
+    return laid, lower(laid, None)
+
+
+@pytest.fixture(scope="module")
+def main():
+    laid = plan.lay_out(load(V3, [FIXED, "detail=op"]))
+    machine = plan.machine(laid)
+    return laid, machine, lower(laid, machine)
+
+
+def jobs(low, position):
+    return low.actors[low.actor_of[position]].jobs
+
+
+@pytest.mark.parametrize("schedule", names())
+def test_every_crossing_output_is_waited_for_once(schedule):
+    """Waits, found step by step, are the chunks whose neighbour stage is on another rank: no more, no fewer."""
+    laid, low = times_only(schedule)
+    where = {done: (rank, i) for rank, steps in enumerate(laid.program.steps) for i, s in enumerate(steps)
+             for done in s.passes()}  # fmt: skip
+    for rank, steps in enumerate(laid.program.steps):
+        for index, step in enumerate(steps):
+            expected = []
+            for letter, stage, micro_batch in step.passes():
+                before = {"F": (stage - 1, FORWARD), "B": (stage + 1, BACKWARD)}.get(letter)
+                source = where.get((letter, before[0], micro_batch)) if before else None
+                if source and source[0] != rank:
+                    expected.append((*source, before[1]))
+            job = jobs(low, rank)[index]
+            # a folded actor's waits name the positions of the rank it is simulated as
+            assert len(job.waits) == len(expected)
+            assert [w[1:] for w in job.waits] == [e[1:] for e in expected]
+
+
+@pytest.mark.parametrize("schedule", names())
+def test_sends_and_waits_balance(schedule):
+    laid, low = times_only(schedule)
+    sends = sum(len(job.sends) for p in range(4) for job in jobs(low, p))
+    waits = sum(len(job.waits) for p in range(4) for job in jobs(low, p))
+    hops = 8 * (laid.program.stages - 1) * 2  # every micro-batch, every boundary, there and back
+    inside = 8 * 2 * sum(b - a == 1 for held in laid.holds for a in held for b in held)
+    if schedule == "dualpipe":  # the two middle stages are on two ranks, each crossing there once a micro-batch
+        inside = 0
+    assert sends == waits == hops - inside
+    assert {ns for p in range(4) for job in jobs(low, p) for _, ns in job.sends} == {2000}
+
+
+def test_durations_from_chunk_times():
+    """F, B, W, B+W as given; an overlapped pair as given; what each one sends leaves at its end."""
+    found = {}
+    for schedule in names():
+        _, low = times_only(schedule)
+        for row in low.kits:
+            for kit in row:
+                found[kit.run.kind] = (kit.timing.total, [s.sends for s in kit.run.segments])
+    ms = 1_000_000
+    assert found == {
+        "F": (3 * ms, [1]), "B": (4 * ms, [2]), "W": (2 * ms, [0]), "BW": (6 * ms, [2]), "F+BW": (8 * ms, [3]),
+    }  # fmt: skip
+
+
+def test_pipeline_messages_of_v3(main):
+    """4096 rows of 7168 BF16 at 40 GB/s: 1,468.0064 us; 2.8 us under one leaf, 3.7 us across the spine.
+
+    A position is 128 GPUs, 16 nodes; 32 nodes share a leaf of their plane, so every second neighbour is across.
+    """
+    laid, _, low = main
+    near, far = 1_468_007 + 2_800, 1_468_007 + 3_700
+    for position in range(16):
+        for step, job in zip(laid.program.steps[position], jobs(low, position), strict=True):
+            for kind, ns in job.sends:
+                half = step.stage_b if kind == BACKWARD and step.stage_b >= 0 else step.stage
+                down = (half == position) == (kind == FORWARD)  # towards higher ranks
+                other = position + 1 if down else position - 1
+                assert ns in ({near} if position // 2 == other // 2 else {far})
+
+
+def test_kits_are_shared(main):
+    """A template is built once for each kind of step on each pair of alike stages, not once a micro-batch."""
+    laid, _, low = main
+    different = {id(kit) for row in low.kits for kit in row}
+    assert len(different) < 40 < sum(map(len, low.kits))
+    assert [len(row) for row in low.kits] == [len(steps) for steps in laid.program.steps]
+
+
+def test_first_layers(main):
+    assert main[2].first_layer == tuple(range(0, 61, 4))
+
+
+def test_gradients_wait_for_the_last_weight_gradient(main):
+    laid, _, low = main
+    for position in (0, 5, 15):
+        actor = low.actors[low.actor_of[position]]
+        last = {}
+        for i, step in enumerate(laid.program.steps[min(position, 15 - position)]):
+            last |= {stage: i for letter, stage, _ in step.passes() if letter == "W"}
+        assert {stage: after for after, stage, _ in actor.sync.reduces} == last
+        assert max(last.values()) == len(actor.jobs) - 1
+
+
+def test_outputs_leave_before_the_step_ends(main):
+    """In a pair the forward output is ready after combine(F), the backward one after attn(B); attn(W) comes after."""
+    laid, _, low = main
+    kit = next(k for s, k in zip(laid.program.steps[7], low.kits[7], strict=True) if s.kind == "F+BW")
+    ends = {s.sends: kit.timing.segments[i][1] for i, s in enumerate(kit.fine.segments) if s.sends}
+    assert set(ends) == {1, 2}
+    assert ends[1] < kit.timing.total and ends[2] < kit.timing.total
+    assert kit.composition.phases[kit.composition.forward_out].name == "combine(F)"
+    assert kit.composition.phases[kit.composition.backward_out].name == "attn(B)"
+
+
+def test_groups(main):
+    """Actors of a folded run meet nobody: each stands for a whole expert group."""
+    low = main[2]
+    assert len({actor.group for actor in low.actors}) == len(low.actors)
+    laid = plan.lay_out(load(V3, [FIXED, "cluster.nodes=16", "parallel.pipeline=2", "parallel.expert=32",
+                                  "placement=even", "fold=false", "detail=chunk", "batch.sequences=256"]))  # fmt: skip
+    actors = lower(laid, plan.machine(laid)).actors
+    assert [actor.group for actor in actors] == [rank // 32 for rank in range(128)]

@@ -1,0 +1,217 @@
+"""Bubbles of chunk-time scenarios against the published closed forms, exactly; rates by hand; a template's inside."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sim
+from hwmodels.op import Memory
+from hwmodels.price import Price
+from sim import engine, metrics
+from sim.lower import Kit
+from sim.models.layer import COMMUNICATION, COMPUTE, Kernel
+from sim.overlap import Composition, Phase
+from sim.scenario import from_mapping, load
+from sim.template import Segment, Task, Template
+
+SCENARIOS = Path(__file__).parents[2] / "scenarios"
+
+
+def run(schedule, pipeline, micro_batches, f, b, w, overlapped=None, p2p=0):
+    times = {"forward": f, "backward_input": b, "weight": w, "p2p": p2p}
+    times |= {} if overlapped is None else {"overlapped": overlapped}
+    mapping = {
+        "schedule": schedule, "parallel": {"pipeline": pipeline}, "batch": {"micro_batches": micro_batches},
+        "chunk_times": {key: f"{value} ns" for key, value in times.items()}, "outputs": ["result"],
+    }  # fmt: skip
+    return sim.run(from_mapping(mapping))
+
+
+def bubbles(result):
+    return [round(seconds * 1e9) for seconds in result.summary["phases_per_rank"]["bubble"]]
+
+
+TIMES = st.integers(1, 10**7)
+
+
+@settings(max_examples=25, deadline=None)
+@given(ranks=st.integers(1, 6), more=st.integers(0, 10), f=TIMES, b=TIMES, w=TIMES)
+def test_1f1b_and_gpipe(ranks, more, f, b, w):
+    """(PP-1)(F+B), B the full backward, for any times."""
+    for schedule in ("1f1b", "gpipe"):
+        result = run(schedule, ranks, ranks + more, f, b, w)
+        assert bubbles(result) == [(ranks - 1) * (f + b + w)] * ranks
+
+
+@settings(max_examples=25, deadline=None)
+@given(ranks=st.integers(1, 6), more=st.integers(0, 10), w=st.integers(1, 10**6), f=TIMES, b=TIMES)
+def test_zb1p(ranks, more, w, f, b):
+    """(PP-1)(F+B-2W) where weight gradients are the shortest."""
+    f, b = max(f, w), max(b, w)
+    assert bubbles(run("zb1p", ranks, ranks + more, f, b, w)) == [(ranks - 1) * (f + b + w - 2 * w)] * ranks
+
+
+@settings(max_examples=25, deadline=None)
+@given(half=st.integers(1, 4), more=st.integers(0, 6), w=st.integers(1, 10**6), longer=st.integers(0, 10**6))
+def test_dualpipe(half, more, w, longer):
+    """(PP/2-1)(F&B+B-3W) for W <= F = B-W and F&B = F+B."""
+    f, ranks = w + longer, 2 * half
+    bubble = (half - 1) * (2 * f + w + f + w - 3 * w)
+    assert bubbles(run("dualpipe", ranks, 2 * ranks + 2 * more, f, f, w)) == [bubble] * ranks
+
+
+@settings(max_examples=25, deadline=None)
+@given(ranks=st.integers(1, 5), more=st.integers(0, 6), w=st.integers(1, 10**6), longer=st.integers(0, 10**6))
+def test_dualpipev(ranks, more, w, longer):
+    """The same with PP = 2P stages on P ranks."""
+    f = w + longer
+    bubble = (ranks - 1) * (2 * f + w + f + w - 3 * w)
+    assert bubbles(run("dualpipev", ranks, 2 * ranks + more, f, f, w)) == [bubble] * ranks
+
+
+@settings(max_examples=25, deadline=None)
+@given(ranks=st.integers(1, 5), groups=st.integers(1, 4), f=TIMES, b=TIMES, w=TIMES)
+def test_interleaved(ranks, groups, f, b, w):
+    """(PP-1)(F+B)/chunks with F and B of a rank's two stages: (PP-1)(f+b) of one of them."""
+    result = run("interleaved", ranks, ranks * groups, f, b, w)
+    assert bubbles(result) == [(ranks - 1) * (f + b + w)] * ranks
+
+
+def test_published_picture():
+    """DualPipe's README: 8 ranks, 20 micro-batches, F = B - W = W: 6 F of bubble; 20 x 3 F of work."""
+    result = sim.run(load(str(SCENARIOS / "dualpipe_8x20.yaml"), ["outputs=[result]"]))
+    ms = 1_000_000
+    assert bubbles(result) == [6 * ms] * 8
+    assert round(result.summary["step_time_s"] * 1e9) == (20 * 3 + 6) * ms
+    assert result.summary["bubble_fraction"] == pytest.approx(6 / 66)
+
+
+def in_flight(result):
+    """Most chunks a rank holds, from the trace: from the start of F to the end of the last backward pass."""
+    most = []
+    for rank in range(int(result.steps.rank.max()) + 1):
+        steps, changes = result.steps.of_rank(rank), []
+        for label, start, end in zip(steps.label.tolist(), steps.start.tolist(), steps.end.tolist(), strict=True):
+            kind = steps.labels[label]
+            changes += [(start, 1, 1)] * kind.startswith("F") + [(end, 0, -1)] * kind.endswith("W")
+        held = [0]
+        for _, _, change in sorted(changes):
+            held.append(held[-1] + change)
+        assert held[-1] == 0
+        most.append(max(held))
+    return most
+
+
+@pytest.mark.parametrize(
+    ("schedule", "pipeline", "expected"),
+    [
+        ("dualpipe", 8, [9] * 8), ("dualpipev", 4, [9] * 4), ("zb1p", 8, [8] * 8), ("1f1b", 8, [*range(8, 0, -1)]),
+        ("gpipe", 8, [24] * 8),
+    ],
+)  # fmt: skip
+def test_peak_activations(schedule, pipeline, expected):
+    """PP chunks, PP + 1 for DualPipe and DualPipeV (PP stages), all of them under GPipe."""
+    assert in_flight(run(schedule, pipeline, 24, 1000, 1000, 1000)) == expected
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    schedule=st.sampled_from(["1f1b", "zb1p", "dualpipe", "gpipe"]), f=st.integers(1, 999), b=st.integers(1, 999),
+    w=st.integers(1, 999), pair=st.integers(1, 3000), p2p=st.integers(0, 99),
+)  # fmt: skip
+def test_against_the_independent_clock(clock, schedule, f, b, w, pair, p2p):
+    """Longest paths, computed without events; messages of a rank queue on its network lane, so only while each sent
+    one after the other: p2p shorter than any step."""
+    from sim.program import Shape, build
+
+    p2p = min(p2p, f, b, w, pair)
+    expected = clock(build(schedule, Shape(4, 8)), f, b, w, pair, p2p)
+    result = run(schedule, 4, 8, f, b, w, pair, p2p)
+    if schedule == "dualpipe" and p2p:  # both messages of a pair leave at once, and one of them waits for the other
+        assert expected.makespan <= round(result.summary["step_time_s"] * 1e9)
+        return
+    assert round(result.summary["step_time_s"] * 1e9) == expected.makespan
+    for rank in range(4):
+        assert result.steps.of_rank(rank).start.tolist() == expected.start[rank]
+
+
+@pytest.fixture(scope="module")
+def clock():
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    spec = spec_from_file_location("schedule_clock", Path(__file__).parents[1] / "oracles" / "schedule_clock.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.clock
+
+
+def test_bubble_by_cause():
+    """1F1B without communication: rank r waits r F to start, then for gradients, and r (B+W) at the end."""
+    f, b, w = 3, 4, 5
+    result = run("1f1b", 4, 8, f, b, w)
+    fill = sum(r * f for r in range(4)) / 4
+    drain = sum(r * (b + w) for r in range(4)) / 4
+    cause = {key: round(value * 1e9, 6) for key, value in result.summary["bubble_s"].items()}
+    assert cause["fill"] == fill and cause["drain"] == drain
+    assert sum(cause.values()) == pytest.approx(3 * (f + b + w))
+
+
+def test_no_rates_without_a_model():
+    summary = run("1f1b", 2, 4, 1, 1, 1).summary
+    for key in ("tokens_per_day", "gpu_hours_per_trillion_tokens", "tflops_per_gpu", "mfu", "peak_memory_bytes"):
+        assert summary[key] is None
+
+
+# --- rates ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def main():
+    return sim.run(load(str(SCENARIOS / "v3_2048gpu.yaml"), ["outputs=[result]", "detail=chunk"])).summary
+
+
+def test_rates_by_hand(main):
+    step, tokens = main["step_time_s"], 15360 * 4096
+    assert main["tokens_per_step"] == tokens
+    assert main["tokens_per_day"] == pytest.approx(tokens / step * 86400)
+    assert main["gpu_hours_per_trillion_tokens"] == pytest.approx(2048 * step / 3600 / tokens * 1e12)
+    for kind, gflop in (("causal", 250.456), ("non_causal", 281.158)):
+        rate = tokens * gflop * 1e9 / step / 2048
+        assert main["tflops_per_gpu"][kind] == pytest.approx(rate / 1e12, rel=1e-5)
+        assert main["mfu"][kind] == pytest.approx(rate / 989e12, rel=1e-5)
+
+
+def test_shares(main):
+    assert sum(main["price_shares"].values()) == pytest.approx(1)
+    assert main["price_shares"]["measured"] + main["price_shares"]["interpolated"] > 0.9
+    assert 0 < main["bubble_fraction"] < 0.2 and 0.8 < main["overlap_fraction"] < 1
+
+
+# --- inside one template ----------------------------------------------------------------------------------------------
+
+
+def kit(compute, talk, feeds=()):
+    """A kit with one kernel a lane: compute and an exchange that start together."""
+    price = Price(compute, compute, "measured", "by hand", 0.0, "memory")
+    exchange = Price(talk, talk, "interpolated", "by hand", 0.0, "exchange")
+    segments = (Segment(COMPUTE, 0, 1, 0, (), False, 1), Segment(COMMUNICATION, 0, 1, 0, (), True, 0))
+    fine = Template(
+        "F", 0, -1, segments, ((0,), (1,), ()), ((compute,), (talk,), ()), ((compute,), (talk,), ()),
+        ((0,), (0,), ()), ((Task("c", 0, "F", price, 112),), (Task("x", 0, "F", exchange, 20),), ()),
+    )  # fmt: skip
+    kernel = Kernel("c", Memory("copy", 1, 1.0, 1.0))
+    phases = (Phase("c", 0, "F", 0, (kernel,), (), False, 0), Phase("x", 0, "F", 1, (kernel,), (), True, 1))
+    return Kit(Composition(phases, 0, -1), fine, engine.alone(fine), fine)
+
+
+@given(compute=st.integers(1, 10**6), talk=st.integers(1, 10**6))
+def test_profile_of_two_lanes(compute, talk):
+    """Side by side from the start: what sticks out of the exchange is exposed."""
+    found = metrics.profile(kit(compute, talk), None)
+    assert found.total == max(compute, talk)
+    assert (found.compute, found.communication) == (compute, talk)
+    assert found.exposed == max(0, talk - compute)
+    assert found.shares == {"measured": compute, "interpolated": talk}
+    assert (found.products, found.memory, found.gaps) == (0, compute, 0)
