@@ -34,10 +34,15 @@ class Wires:
 
 
 def wires(node: Node, fabric: Fabric | None) -> Wires:
-    """Links of a rank in a cluster of such nodes: a NIC is no faster than the switch port it is plugged into."""
+    """Links of a rank in a cluster of such nodes.
+
+    Ports of a shipped fabric are as fast as the NICs plugged into them; a port speed that a scenario states binds.
+    """
     if fabric is None:
         return Wires(node.nvlink, node.nic, node.nics_per_gpu, node.pcie, node.nic.latency_s, node.nic.latency_s)
-    nic = replace(node.nic, bandwidth=min(node.nic.bandwidth, fabric.link.bandwidth))
+    nic, port = node.nic, fabric.figures.get("link.bandwidth")
+    if port is not None and port.source == "override":
+        nic = replace(nic, bandwidth=min(nic.bandwidth, fabric.link.bandwidth))
     near, far = fabric.latency_same_leaf_s, fabric.latency_cross_leaf_s
     return Wires(node.nvlink, nic, node.nics_per_gpu, node.pcie, near, far)
 

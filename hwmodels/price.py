@@ -90,8 +90,9 @@ class Pricer:
         return self.known[key]
 
     def _price(self, op: Op, on_comm_sms: bool) -> Price:
-        us, rung, source, spread = _RULES[type(op)](self, op)
-        family = contention_family(op, us)
+        quote: Quote = _RULES[type(op)](self, op)
+        family = contention_family(op, quote.us)  # by its time on the table's device: a faster one changes no class
+        us, rung, source, spread, _ = _scaled(self, quote)
         ns = max(1, seconds_to_ns(us * MICRO))
         slower = self._slow_down(op, family)
         if on_comm_sms and isinstance(op, Memory):
@@ -109,8 +110,15 @@ class Pricer:
         return float(found.contention[family]["factor"]) if family in found.contention else 1.0
 
 
-Quote = tuple[float, str, str, float]
-"""Microseconds, rung, source, relative spread."""
+class Quote(NamedTuple):
+    """Microseconds on the device of the table. bound: what they scale by on another one: "memory", a number format
+    whose peak counts, or "" when the quote is for this device already."""
+
+    us: float
+    rung: str
+    source: str
+    spread: float
+    bound: str = ""
 
 
 def contention_family(op: Op, us: float) -> str:
@@ -147,23 +155,26 @@ def _roofline(pricer: Pricer, op: Op, peak: float) -> Quote:
     d = pricer.device
     flops = op.flop() / (peak * pricer.compute_sms / d.sms) if peak else 0.0
     seconds = max(flops, op.bytes() / d.hbm.bandwidth_bytes_per_s)
-    return seconds / MICRO, "roofline", f"{d.name}: peak and HBM bandwidth", SPREAD["roofline"]
+    return Quote(seconds / MICRO, "roofline", f"{d.name}: peak and HBM bandwidth", SPREAD["roofline"])
 
 
-def _scaled(pricer: Pricer, found: Tables, quote: Quote, bound: str) -> Quote:
-    """A quote from another device's table (or for overridden hardware), utilisation held. bound: memory, or the number
-    format whose peak rate of an SM counts."""
-    d, ref = pricer.device, found.reference
-    if bound == "memory":
+def _scaled(pricer: Pricer, quote: Quote) -> Quote:
+    """A quote from another device's table (or for overridden hardware), utilisation held."""
+    found, d = pricer.tables, pricer.device
+    if found is None or not quote.bound:
+        return quote
+    ref = found.reference
+    if quote.bound == "memory":
         ratio = ref["hbm_bytes_per_s"] / d.hbm.bandwidth_bytes_per_s
     else:
-        ratio = (ref[f"{bound}_flops"] / ref["sms"]) / (d.peak_flops[bound] / d.sms)
+        ratio = (ref[f"{quote.bound}_flops"] / ref["sms"]) / (d.peak_flops[quote.bound] / d.sms)
     if found.device == d.tables and abs(ratio - 1) < 1 / NS_PER_S:
         return quote
-    us, rung, source, spread = quote
-    if rung in ("measured", "interpolated", "held"):
-        rung, spread = "transferred", max(spread, SPREAD["transferred"] / 3)
-    return us * ratio, rung, f"{source}, from {found.device} by {bound} rate", spread
+    source = f"{quote.source}, from {found.device} by {quote.bound} rate"
+    if quote.rung in ("measured", "interpolated", "held"):
+        spread = max(quote.spread, SPREAD["transferred"] / 3)
+        return quote._replace(us=quote.us * ratio, rung="transferred", source=source, spread=spread)
+    return quote._replace(us=quote.us * ratio, source=source)
 
 
 def _wave_us(found: Tables, m: float, n: float, k: float, role: str, sms: int) -> float:
@@ -181,13 +192,12 @@ def _gemm(pricer: Pricer, op: Gemm) -> Quote:
     if row:
         here, there = (_wave_us(found, op.m, op.n, op.k, role, s) for s in (pricer.compute_sms, found.sms))
         rung = "measured" if here == there else "interpolated"
-        quote = (row["us"] * here / there, rung, _row(found, "gemm", row), SPREAD[rung])
-        return _scaled(pricer, found, quote, op.precision)
+        return Quote(row["us"] * here / there, rung, _row(found, "gemm", row), SPREAD[rung], op.precision)
     if op.precision != "fp8":
         return _other_format(pricer, found, op, op.m)
     us = _wave_us(found, op.m, op.n, op.k, role, pricer.compute_sms)
     source = f"{found.device}/gemm.json: wave model, {role}"
-    return _scaled(pricer, found, (us, "interpolated", source, found.wave_fit[role]["rms"]), "fp8")
+    return Quote(us, "interpolated", source, found.wave_fit[role]["rms"], "fp8")
 
 
 def _other_format(pricer: Pricer, found: Tables, op: Gemm | GroupedGemm, rows: float) -> Quote:
@@ -195,7 +205,7 @@ def _other_format(pricer: Pricer, found: Tables, op: Gemm | GroupedGemm, rows: f
     ref = found.reference
     us = _wave_us(found, rows, op.n, op.k, "fprop", pricer.compute_sms) * ref["fp8_flops"] / ref["bf16_flops"]
     source = f"{found.device}/gemm.json: wave model, FP8 utilisation held for {op.precision}"
-    return _scaled(pricer, found, (us, "transferred", source, SPREAD["transferred"]), op.precision)
+    return Quote(us, "transferred", source, SPREAD["transferred"], op.precision)
 
 
 def _grouped(pricer: Pricer, op: GroupedGemm) -> Quote:
@@ -214,7 +224,7 @@ def _grouped(pricer: Pricer, op: GroupedGemm) -> Quote:
         us *= sum(off) / len(off)
         spread = SPREAD["measured"]
         source = f"{found.device}/gemm.json: wave model through {len(rows)} measured row counts of n{op.n} k{op.k}"
-    return _scaled(pricer, found, (us, "interpolated", source, spread), "fp8")
+    return Quote(us, "interpolated", source, spread, "fp8")
 
 
 def _attention(pricer: Pricer, op: Attention) -> Quote:
@@ -227,12 +237,12 @@ def _attention(pricer: Pricer, op: Attention) -> Quote:
     row = found.exact.get(op) if pricer.mode == "measured" else None
     if row:
         rung = "measured" if share == 1 else "interpolated"
-        return _scaled(pricer, found, (row["us"] * share, rung, _row(found, "attention", row), SPREAD[rung]), "bf16")
+        return Quote(row["us"] * share, rung, _row(found, "attention", row), SPREAD[rung], "bf16")
     row = found.attention[op.direction][0]
     like = Attention(**{name: row[name] for name in Attention._fields})
     rung = "interpolated" if op.flop() == like.flop() else "held"
-    quote = (row["us"] * share * op.flop() / like.flop(), rung, _row(found, "attention", row), SPREAD[rung])
-    return _scaled(pricer, found, quote, "bf16")
+    us = row["us"] * share * op.flop() / like.flop()
+    return Quote(us, rung, _row(found, "attention", row), SPREAD[rung], "bf16")
 
 
 def _memory(pricer: Pricer, op: Memory) -> Quote:
@@ -242,11 +252,10 @@ def _memory(pricer: Pricer, op: Memory) -> Quote:
     if pricer.mode == "measured":
         row = found.exact.get(op)
         if row:
-            quote = (row["us"], "measured", _row(found, "memory", row), SPREAD["measured"])
-            return _scaled(pricer, found, quote, "memory")
+            return Quote(row["us"], "measured", _row(found, "memory", row), SPREAD["measured"], "memory")
         rows = calibration.near(found, op)
         if rows:
-            return _scaled(pricer, found, _between(found, op, rows), "memory")
+            return _between(found, op, rows)
     kind = op.kind if op.kind in found.memory_fit else LIKE.get(op.kind, "elementwise")
     fit = found.memory_fit[kind]
     us = fit["fixed_us"] * op.kernels ** (kind not in ("routing_forward", "routing_backward"))
@@ -254,7 +263,7 @@ def _memory(pricer: Pricer, op: Memory) -> Quote:
     rung = "interpolated" if fit["low_bytes"] <= op.bytes() <= fit["high_bytes"] else "held"
     rung = rung if kind == op.kind else "transferred"
     source = f"{found.device}/memory.json: rate of {kind}"
-    return _scaled(pricer, found, (us, rung, source, max(fit["rms"], SPREAD[rung])), "memory")
+    return Quote(us, rung, source, max(fit["rms"], SPREAD[rung]), "memory")
 
 
 def _between(found: Tables, op: Memory, rows: list[dict[str, Any]]) -> Quote:
@@ -265,7 +274,7 @@ def _between(found: Tables, op: Memory, rows: list[dict[str, Any]]) -> Quote:
     counts = [r["rows"] for r in rows]
     rung = "interpolated" if min(counts) / 2 <= op.rows <= 2 * max(counts) else "held"
     source = f"{found.device}/memory.json: {op.kind} at {len(rows)} row counts ({', '.join(rows[0]['names'])})"
-    return us, rung, source, SPREAD["measured"] if rung == "interpolated" else SPREAD["held"]
+    return Quote(us, rung, source, SPREAD["measured" if rung == "interpolated" else "held"], "memory")
 
 
 def _row(found: Tables, table: str, row: dict[str, Any]) -> str:
@@ -276,7 +285,7 @@ def _row(found: Tables, table: str, row: dict[str, Any]) -> str:
 
 
 def _published(seconds: float, source: str) -> Quote:
-    return seconds / MICRO, "roofline", source, SPREAD["measured"] * 3
+    return Quote(seconds / MICRO, "roofline", source, SPREAD["measured"] * 3)
 
 
 def _exchange(pricer: Pricer, op: AllToAll) -> Quote:
@@ -286,7 +295,7 @@ def _exchange(pricer: Pricer, op: AllToAll) -> Quote:
     source = "largest port load over effective bandwidth"
     if known and found is not None:
         source += f", stretch beside compute from {found.device}/exchange.json: {op.beside}"
-        return seconds / MICRO, "interpolated", source, SPREAD["held"]
+        return Quote(seconds / MICRO, "interpolated", source, SPREAD["held"])
     return _published(seconds, source)
 
 

@@ -2,11 +2,11 @@
 
 The embedding stays with the first stage, the head and the multi-token-prediction module with the last; layers between
 are contiguous. `even` spreads their number; `balanced` makes the most loaded rank as light as it can be by priced cost,
-counting all stages a rank holds (two under DualPipe: s and P-1-s); where first and last stage share a rank, layers then
-move between them while that makes their two overlapped pairs shorter. A list gives the number of layers of each stage.
+counting all stages a rank holds. Where stages s and P-1-s share a rank (DualPipe), single layers then move between stages
+while that shortens the two overlapped pairs of the slowest rank. A list gives the number of layers of each stage.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 from sim.models.layer import Unit
@@ -40,13 +40,62 @@ def place(
     if not mirrored:
         return _cut(units, counts, first)
 
-    def both_pairs(candidate: Sequence[int]) -> int:
-        cut = _cut(units, candidate, first)
-        return pair_ns(cut[0], cut[-1]) + pair_ns(cut[-1], cut[0])
+    return _cut(units, _settled(units, counts, first, pair_ns), first)
 
+
+def _settled(
+    units: Sequence[Unit], counts: list[int], first: int, pair_ns: Callable[[Stage, Stage], int]
+) -> list[int]:
+    """Move single layers between stages while the slowest rank's two overlapped pairs get shorter."""
+    known: dict[tuple[Stage, Stage], int] = {}
+
+    def rank_ns(one: Stage, two: Stage) -> int:
+        key = (alike(one), alike(two))
+        if key not in known:
+            known[key] = pair_ns(one, two) + pair_ns(two, one)
+        return known[key]
+
+    def worth(candidate: list[int]) -> tuple[int, int]:
+        cut = _cut(units, candidate, first)
+        times = [rank_ns(cut[s], cut[-1 - s]) for s in range((len(cut) + 1) // 2)]
+        return max(times), sum(times)
+
+    counts = min([counts, *_splits(counts)], key=worth)
+    best, found = worth(counts), True
+    while found:
+        found = False
+        for candidate in _moves(counts):
+            value = worth(candidate)
+            if value < best:
+                best, counts, found = value, candidate, True
+                break
+    return counts
+
+
+def _splits(counts: list[int]) -> Iterator[list[int]]:
+    """Starts for the search: one layer more or less on the rank of both ends, every split of them, the rest even."""
+    layers, middle = sum(counts), len(counts) - 2
     shared = counts[0] + counts[-1]
-    splits = [[a, *counts[1:-1], shared - a] for a in range(1, shared + 1)]
-    return _cut(units, min(splits, key=both_pairs), first)
+    for ends in (shared - 1, shared, shared + 1):
+        rest = _even(layers - ends, middle) if middle else []
+        if middle and min(rest) < 1 or not middle and ends != layers:
+            continue
+        yield from ([a, *rest, ends - a] for a in range(1, ends + 1))
+
+
+def _moves(counts: list[int]) -> Iterator[list[int]]:
+    """One layer from one stage to another; only the last stage, which has the head, may be left without any."""
+    last = len(counts) - 1
+    for i in range(len(counts)):
+        for j in range(len(counts)):
+            if i != j and counts[i] > (0 if i == last else 1):
+                yield [c - (k == i) + (k == j) for k, c in enumerate(counts)]
+
+
+def alike(stage: Stage) -> Stage:
+    """A stage with its layers counted from its first one: stages of the same kinds of units are equal."""
+    first = min((u.layer for u in stage if u.layer >= 0), default=0)
+    return tuple(u._replace(layer=u.layer - first) if u.layer >= 0 else u for u in stage)
 
 
 def _cut(units: Sequence[Unit], counts: Sequence[int], first: int) -> tuple[Stage, ...]:

@@ -113,6 +113,4 @@ def unit_cost_ns(unit: Unit, parts: PartsOf, pricer: Pricer, directions: str = "
 
 def relative(stage: Sequence[Unit]) -> tuple[tuple[Unit, ...], int]:
     """A stage's units with layers counted from its first one, so that equal stages are equal values; and that first."""
-    layers = [u.layer for u in stage if u.layer >= 0]
-    first = min(layers, default=0)
-    return tuple(u._replace(layer=u.layer - first) if u.layer >= 0 else u for u in stage), first
+    return placement.alike(tuple(stage)), min((u.layer for u in stage if u.layer >= 0), default=0)

@@ -27,6 +27,7 @@ def study(scenario: Scenario) -> Result:
     pair, pair_sources = spans.pair(kit, step, lowered.first_layer) if machine and drawn else (None, {})
     summary = _head(scenario) | metrics.summary(laid, machine, outcome, books) | _memory(curves)
     if machine:
+        summary["layers_per_stage"] = [sum(u.kind in ("dense", "moe") for u in stage) for stage in machine.stages]
         summary["pair_s"] = {"name": pair_name, "seconds": kit.timing.total / NS_PER_S}
     return Result(
         summary, scenario.resolved, steps, trace, pair, pair_name, sources | pair_sources, curves,
