@@ -20,7 +20,7 @@ class Figure(NamedTuple):
 def figures(result: Result) -> list[Figure]:
     """The headline of a run; figures that the run does not have (chunk times alone) are left out."""
     summary = result.summary
-    found = [Figure("Step time", seconds(summary["step_time_s"]))]
+    found = [Figure("Step time", seconds(summary["step_time_s"]), _interval(summary))]
     found += _throughput(summary) + _rates(summary)
     if summary.get("bubble_fraction") is not None:
         found.append(Figure("Bubble", percent(summary["bubble_fraction"]), "idle, mean of ranks"))
@@ -39,6 +39,14 @@ def seconds(value: float) -> str:
 def percent(value: float) -> str:
     """A fraction as text, e.g. "12.3 %"."""
     return f"{value / PERCENT:.1f} %"
+
+
+def _interval(summary: dict[str, Any]) -> str:
+    """The 90 % interval of the step, if the run has one."""
+    if "intervals_90" not in summary:
+        return ""
+    low, high = map(seconds, summary["intervals_90"]["step_time_s"])
+    return f"{low} to {high} (90 %)"
 
 
 def _throughput(summary: dict[str, Any]) -> list[Figure]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hwmodels import units
-from reports import headline, memory, pair, phases, prices, stages, timeline, waterfall
+from reports import certainty, headline, memory, pair, phases, prices, stages, timeline, waterfall
 from reports.columns import script_json
 from reports.palette import INK, MUTED
 from reports.section import Section, details
@@ -29,7 +29,7 @@ SCALES = {
 
 def render(result: Result) -> str:
     """The page of a run, as HTML text. Parts that the run has no data for are left out."""
-    makers = (timeline, pair, memory, waterfall, phases, stages, prices)
+    makers = (timeline, pair, memory, waterfall, certainty, phases, stages, prices)
     parts = [made for made in (maker.section(result) for maker in makers) if made]
     parts.append(_scenario(result))
     data = {part.key: part.data for part in parts if part.data is not None}

@@ -7,6 +7,7 @@ parameter gather, (4) ranks that must behave alike fold into one actor.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from hwmodels.op import Send
 from sim import engine, fold, optimizer
@@ -29,6 +30,21 @@ class Kit:
     fine: Template
     timing: Timing
     run: Template
+
+    @cached_property
+    def outputs(self) -> tuple[int, int, int]:
+        """Nanoseconds from its start to its end, its forward output and its backward output (0: none)."""
+        return outputs(self.fine, self.timing)
+
+
+def outputs(fine: Template, timing: Timing) -> tuple[int, int, int]:
+    """See `Kit.outputs`."""
+    ready = [timing.total, 0, 0]
+    for segment, (_, end) in zip(fine.segments, timing.segments, strict=True):
+        for kind in (FORWARD, BACKWARD):
+            if segment.sends & kind:
+                ready[kind] = end
+    return ready[0], ready[1], ready[2]
 
 
 @dataclass(frozen=True)

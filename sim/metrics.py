@@ -139,13 +139,19 @@ def ledgers(plan: Plan, lowered: Lowered, outcome: Outcome, pricer: Pricer | Non
     return [_ledger(plan, lowered, outcome, p, profiles) for p in range(plan.program.ranks)]
 
 
+def phase_name(kind: str) -> str:
+    """The phase that a kind of step counts to; input-gradient steps are backward."""
+    name = PHASE_OF[kind]
+    return "backward" if name.startswith("backward") else name
+
+
 def _ledger(plan: Plan, lowered: Lowered, outcome: Outcome, position: int, profiles: dict[int, Profile]) -> Ledger:
     record = outcome.records[lowered.actor_of[position]]
     start, end = np.array(record.starts), np.array(record.ends)
-    kinds = [PHASE_OF[s.kind] for s in plan.program.steps[position]]
+    kinds = [phase_name(s.kind) for s in plan.program.steps[position]]
     phases = dict.fromkeys(("forward", "backward", "weight", "overlapped"), 0.0)
     for kind, length in zip(kinds, (end - start).tolist(), strict=True):
-        phases["backward" if kind.startswith("backward") else kind] += length / NS_PER_S
+        phases[kind] += length / NS_PER_S
     update = record.update[1] - record.update[0]
     phases["optimizer"] = update / NS_PER_S
     wait = (start[1:] - end[:-1]).tolist()

@@ -6,12 +6,13 @@ neighbouring GPUs on neighbouring nodes and stays under one leaf switch where it
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from hwmodels.collectives import wires
 from hwmodels.price import Pricer
 from sim import placement, routing
 from sim.engine import alone
-from sim.models.layer import COMMUNICATION, Site, Unit
+from sim.models.layer import COMMUNICATION, Part, Site, Unit
 from sim.overlap import PartsOf, compose
 from sim.precision import RECIPES, Recipe
 from sim.program import Program, Shape, build, check, home
@@ -79,8 +80,10 @@ def machine(plan: Plan) -> Machine:
     )  # fmt: skip
     units = family.units(shape)
 
-    def parts(unit: Unit, direction: str):  # type: ignore[no-untyped-def]
-        return family.parts(site, unit, direction)
+    @cache
+    def parts(unit: Unit, direction: str) -> tuple[Part, ...]:
+        found: tuple[Part, ...] = family.parts(site, unit, direction)
+        return found
 
     costs = [unit_cost_ns(unit, parts, pricer) for unit in units]
     mirrored = plan.program.schedule in MIRRORED

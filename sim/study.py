@@ -4,7 +4,7 @@ from typing import Any
 
 import sim
 from hwmodels.units import NS_PER_S
-from sim import engine, memory, metrics, plan, spans
+from sim import engine, memory, metrics, plan, spans, uncertainty
 from sim.lower import Kit, Lowered, lower
 from sim.plan import Machine, Plan, unit_cost_ns
 from sim.program import Step
@@ -27,6 +27,8 @@ def study(scenario: Scenario) -> Result:
     pair, pair_sources = spans.pair(kit, step, lowered.first_layer) if machine and drawn else (None, {})
     summary = _head(scenario) | metrics.summary(laid, machine, outcome, books) | _memory(curves)
     if machine:
+        found = uncertainty.sensitivity(lowered, outcome, books)
+        summary |= uncertainty.intervals(found, summary, scenario.seed)
         summary["layers_per_stage"] = [sum(u.kind in ("dense", "moe") for u in stage) for stage in machine.stages]
         summary["pair_s"] = {"name": pair_name, "seconds": kit.timing.total / NS_PER_S}
     return Result(
