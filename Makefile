@@ -20,7 +20,7 @@ check: .venv/tests
 	touch $@
 
 .venv/tests: .venv/core
-	$(PIP) install --quiet -e '.[dev,trace]' -c constraints.txt
+	$(PIP) install --quiet -e '.[dev,trace,numerics]' -c constraints.txt
 	touch $@
 
 clean:

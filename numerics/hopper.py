@@ -89,7 +89,7 @@ def wgmma(a: Tensor, b: Tensor, c: Tensor | None = None, core: TensorCore = HOPP
     NaN or infinity among an element's inputs gives what ordinary arithmetic gives. Raises ValueError on other types.
     """
     (x, x_exponent), (y, y_exponent) = _operand(a, core), _operand(b, core)
-    out = torch.zeros(a.shape[0], b.shape[0]) if c is None else c.float()
+    out = torch.zeros(a.shape[0], b.shape[0], device=a.device) if c is None else c.float()
     for k in range(0, x.shape[1], core.products):
         part = slice(k, k + core.products)
         out = _step(
@@ -186,7 +186,7 @@ def scaled_gemm(
 def _promoted(a: Tensor, b: Tensor, promote: int, core: TensorCore, scaled: Callable[[Tensor, int], Tensor]) -> Tensor:
     if promote % core.products or promote < 0:
         raise ValueError(f"promote is a multiple of {core.products}, or {NEVER} for never; got {promote}")
-    out = torch.zeros(a.shape[0], b.shape[0])
+    out = torch.zeros(a.shape[0], b.shape[0], device=a.device)
     for k in range(0, a.shape[1], promote or max(a.shape[1], 1)):
         part = slice(k, k + promote if promote else None)
         out = out + scaled(wgmma(a[:, part], b[:, part], core=core), k)
@@ -223,3 +223,20 @@ PROBES = (
     Probe("1, then 32 x 2^-14: lost if the accumulator joins", ((_ONE,), (_BIT14,) * 32), 1.0, 1 + 2.0**-9),
 )
 """What a chip is asked to settle the model; all but the last are the same under both readings."""
+
+
+def ask(
+    multiply: Callable[[Tensor, Tensor], Tensor], side: int = 64, device: str = "cpu"
+) -> dict[str, tuple[str, ...]]:
+    """Put the PROBES to a product and see which readings ("joins", "after") each answer agrees with: () is neither.
+
+    multiply: e4m3 a [side, 128], b [side, 128] -> a b^T float32, unscaled and not promoted within 128, for instance
+    the FP8 kernel of this package on a card with scales of 1. Every output of a probe must be the same to count.
+    """
+    answers = {}
+    for probe in PROBES:
+        a, b = (torch.nn.functional.pad(x.float(), (0, TILE - x.shape[1])) for x in probe.operands())
+        got = multiply(*(x.to(torch.float8_e4m3fn).expand(side, -1).contiguous().to(device) for x in (a, b)))
+        readings = {JOINS: probe.joins, AFTER: probe.after}
+        answers[probe.name] = tuple(name for name, value in readings.items() if bool((got == value).all()))
+    return answers

@@ -1,13 +1,15 @@
+# ruff: noqa: N803, N806 - M, N, K and constants are capitals, as in every text on matrix products
 """Dense FP8 GEMM for Hopper: C[M,N] = A[M,K] B[N,K]^T with 1x128 by 128x128 scales; fprop and dgrad.
 
-Specification: numerics/reference/gemm.py. Bound: the tensor core from M of about 500 on (2MNK FLOP against MK + NK + 2MN
-bytes); for M = 64 and 128, the weight's NK bytes of HBM traffic.
+Specification: numerics/reference/gemm.py. Bound: the tensor core from M of about 500 on (2MNK FLOP against
+MK + NK + 2MN bytes); for M = 64 and 128, the weight's NK bytes of HBM traffic.
 
 A persistent grid of `sms` programs, one an SM, walks the output tiles, so that a communication kernel can keep the rest
-of the chip (112 of 132 in DeepSeek-V3's training, arXiv 2412.19437 sec 3.2.2). Every 128 elements of K the tensor core's
-sum is promoted: acc += dot(a, b) * (a_s * b_s), in FP32 on the CUDA cores (sec 3.3.2). That costs up to a fifth of the
-tensor core's time when nothing hides it; the variants differ in what they hide it with. All variants give the same bits
-for the same K order, and a bench picks among them; `choose` is what was expected best before a card was seen.
+of the chip (112 of 132 in DeepSeek-V3's training, arXiv 2412.19437 sec 3.2.2). Every 128 elements of K the tensor
+core's sum is promoted: acc += dot(a, b) * (a_s * b_s), in FP32 on the CUDA cores (sec 3.3.2). That costs up to a fifth
+of the tensor core's time when nothing hides it (512 tensor cycles a 128x128x128 block, 128 of FMA); the variants differ
+in what they hide it with. A bench compares them; no card has run them yet, and `choose` is an expectation: two
+half-width dots, whose promotion the assembler places between the other half's products.
 """
 
 from typing import Any, NamedTuple
@@ -32,8 +34,8 @@ class Config(NamedTuple):
 
     descriptor: operands through the bulk tensor copy engine instead of pointers. halves: two dots of half the tile's
     width a K block, so that one's promotion runs beside the other's wgmma. flatten: the tile loop and the K loop become
-    one, so that the next tile's loads start before this tile's store. programs: resident on an SM (then `sms` is counted
-    in SMs still, and programs x sms are launched; sms must be None, as the hardware alone decides where they go).
+    one, so that the next tile's loads start before this tile's store. programs: resident on an SM; more than one only
+    on the whole device, as the hardware alone decides where they go.
     """
 
     block_m: int
@@ -64,7 +66,7 @@ VARIANTS = {
 
 
 def choose(m: int, n: int, k: int, sms: int) -> Config:
-    """The configuration for a shape; M is part of the key: small M wants narrow tiles so that all SMs stream weights."""
+    """The configuration for a shape. M is part of the key: small M wants narrow tiles, that all SMs stream weights."""
     if m > TILE // 2:
         return VARIANTS["halves"]
     for block_n in (128, 64):
@@ -104,9 +106,8 @@ def plan(
 
 def fitting(config: Config, *tensors: Tensor) -> Config:
     """`config`, with pointers instead of descriptors where a tensor's rows are not aligned for the copy engine."""
-    aligned = all(t.stride(-2) % DESCRIPTOR_ALIGNMENT == 0 and t.data_ptr() % DESCRIPTOR_ALIGNMENT == 0 for t in tensors)
-    unit = all(t.stride(-1) == 1 for t in tensors)
-    if not unit:
+    aligned = all(not (t.stride(0) | t.data_ptr()) % DESCRIPTOR_ALIGNMENT for t in tensors)
+    if any(t.stride(1) != 1 for t in tensors):
         raise ValueError("operands are contiguous along K; got strides " + ", ".join(str(t.stride()) for t in tensors))
     return config if aligned else config._replace(descriptor=False)
 
@@ -213,9 +214,19 @@ def accumulate(
             z = _load(b, b_row + WIDTH, b_row + cols_right, block, K, stride_bn, DESCRIPTOR, EVEN_K)
         if SPAN_BLOCKS == 1:
             scale = tl.load(a_scales + block * stride_ask)
-            left += _scaled(tl.dot(x, tl.trans(y)), scale, b_scales + block * stride_bsk, COLUMN_SCALES)
-            if HALVES:
-                right += _scaled(tl.dot(x, tl.trans(z)), scale, b_scales_right + block * stride_bsk, COLUMN_SCALES)
+            if COLUMN_SCALES:
+                left += _scaled(tl.dot(x, tl.trans(y)), scale, b_scales + block * stride_bsk, COLUMN_SCALES)
+                if HALVES:
+                    right += _scaled(tl.dot(x, tl.trans(z)), scale, b_scales_right + block * stride_bsk, COLUMN_SCALES)
+            else:
+                factor = scale * tl.load(b_scales + block * stride_bsk)
+                if BLOCK_N > 128:
+                    factor_right = scale * tl.load(b_scales_right + block * stride_bsk)
+                else:
+                    factor_right = factor
+                left += tl.dot(x, tl.trans(y)) * factor[:, None]
+                if HALVES:
+                    right += tl.dot(x, tl.trans(z)) * factor_right[:, None]
         else:
             part = tl.dot(x, tl.trans(y), part)
             if HALVES:
@@ -247,7 +258,7 @@ def _load(x, row, rows, block, K, stride, DESCRIPTOR: tl.constexpr, EVEN_K: tl.c
     else:
         k = block * 128 + tl.arange(0, 128)
         pointers = x + rows.to(tl.int64)[:, None] * stride + k[None, :]
-        if EVEN_K:
+        if EVEN_K:  # noqa: SIM108 - chosen when compiling
             loaded = tl.load(pointers)
         else:
             loaded = tl.load(pointers, mask=k[None, :] < K, other=0.0)
@@ -258,9 +269,11 @@ def _load(x, row, rows, block, K, stride, DESCRIPTOR: tl.constexpr, EVEN_K: tl.c
 def _scaled(product, a_scale, b_scales, COLUMN_SCALES: tl.constexpr):
     """product * a_s * b_s, with one b scale a column or one for the tile."""
     b_scale = tl.load(b_scales)
-    if COLUMN_SCALES:
-        return product * a_scale[:, None] * b_scale[None, :]
-    return product * (a_scale * b_scale)[:, None]
+    if COLUMN_SCALES:  # noqa: SIM108 - chosen when compiling; Triton compiles what follows a return, too
+        scaled = product * a_scale[:, None] * b_scale[None, :]
+    else:
+        scaled = product * (a_scale * b_scale)[:, None]
+    return scaled
 
 
 @triton.jit

@@ -1,3 +1,4 @@
+# ruff: noqa: N803 - M, N, K and constants are capitals, as in every text on matrix products
 """FP8 GEMMs of the routed experts for Hopper: many weights, one kernel; contiguous (training) and masked (decode).
 
 Specification: numerics/reference/gemm.py. Bound: the tensor core once an expert has a few hundred rows; with few rows

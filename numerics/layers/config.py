@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from enum import Enum
-from math import log
 
 import torch
 
+from numerics.reference.rope import yarn_temperature
 from sim.models.shape import SCORES, ModelShape
 
 
@@ -37,9 +37,9 @@ class Precision(Enum):
 
 @dataclass(frozen=True)
 class Yarn:
-    """Context extension (arXiv 2309.00071) with DeepSeek-V3's values (sec 4.3): s = 40 from 4,096 tokens, beta 32 and 1.
+    """Context extension (arXiv 2309.00071) with DeepSeek-V3's values (sec 4.3): factor 40 from 4,096 tokens.
 
-    scale of attention: m = 0.1 mscale ln(factor) + 1 on queries and keys, so m^2 on their product.
+    mscale: coefficient of the temperature, which queries and keys are both multiplied by.
     """
 
     factor: float = 40.0
@@ -53,9 +53,9 @@ class Yarn:
 class Config:
     """A model to train.
 
-    shape: dimensions, as the simulator holds them. recompute: norms, up-projections and SwiGLU run again in the backward
-    pass instead of waiting in memory (sec 3.2.3). init_std, balance (alpha of eq. 17), bias_speed (gamma) and mtp_weight
-    (lambda): section 4.2. rope_theta, eps: config.json of huggingface.co/deepseek-ai/DeepSeek-V3.
+    shape: dimensions, as the simulator holds them. recompute: norms, up-projections and SwiGLU run again in the
+    backward pass instead of waiting in memory (sec 3.2.3). init_std, balance (alpha of eq. 17), bias_speed (gamma) and
+    mtp_weight (lambda): sec 4.2. rope_theta, eps: config.json of huggingface.co/deepseek-ai/DeepSeek-V3.
     Raises ValueError where the shape is no model of the family.
     """
 
@@ -76,9 +76,9 @@ class Config:
             raise ValueError(f"score is one of {', '.join(SCORES)}; got {s.score!r}")
         if s.experts % s.groups:
             raise ValueError(f"{s.experts} experts do not divide into {s.groups} groups; use a divisor of {s.experts}")
-        chosen_from = s.experts // s.groups * s.groups_per_token
-        if s.experts_per_token > chosen_from:
-            raise ValueError(f"{s.experts_per_token} experts a token, but its groups hold {chosen_from}; choose more groups")
+        held = s.experts // s.groups * s.groups_per_token
+        if s.experts_per_token > held:
+            raise ValueError(f"{s.experts_per_token} experts a token, but its groups hold {held}; choose more groups")
         if s.qk_rope % 2:
             raise ValueError(f"rotary elements come in pairs; got qk_rope = {s.qk_rope}")
 
@@ -86,6 +86,4 @@ class Config:
     def attention_scale(self) -> float:
         """What queries times keys is multiplied by: 1/sqrt(d), and YaRN's temperature."""
         scale = (self.shape.qk_nope + self.shape.qk_rope) ** -0.5
-        if self.yarn is None or self.yarn.factor <= 1:
-            return scale
-        return scale * (0.1 * self.yarn.mscale * log(self.yarn.factor) + 1) ** 2
+        return scale * yarn_temperature(self.yarn.factor, self.yarn.mscale) ** 2 if self.yarn else scale

@@ -1,7 +1,7 @@
 """The routed experts of a mixture layer, and the layer: dispatch, two grouped products around SwiGLU, combine.
 
-Precision of the exchange (arXiv 2412.19437 sec 3.2.2 and 3.3.3): what is dispatched, tokens forward and gradients backward,
-is FP8 with power-of-two scales; what is combined is BF16. The gate's weights multiply SwiGLU's output (in FP8: its
+Precision of the exchange (arXiv 2412.19437 sec 3.3.3): what is dispatched, tokens forward and gradients backward, is
+FP8 with power-of-two scales; what is combined is BF16. The gate's weights multiply SwiGLU's output (in FP8: its
 scales), which equals multiplying the experts' outputs and lets their gradient come from what is recomputed anyway.
 Here one process holds all experts, so dispatch is a permutation.
 """
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from numerics import ops
 from numerics.layers.config import Config, Precision
@@ -25,9 +26,7 @@ def dispatch(x: Plain | Codes, layout: Layout) -> Plain | Codes:
     """Tokens [T, K] -> expert rows [R, K]; the codes and scales of a token travel, it is not cast again."""
     if isinstance(x, Plain):
         return Plain(ops.permute(x.x, layout))
-    # an E4M3 zero is the byte 0, so padding rows of bytes are rows of zeros; their scale 0 is never divided by
-    q = ops.permute(x.q.view(torch.uint8), layout).view(torch.float8_e4m3fn)
-    return Codes(q, ops.permute(x.s, layout), x.dtype)
+    return x._replace(q=ops.permute(x.q, layout), s=ops.permute(x.s, layout))
 
 
 def weigh(act: Plain | Codes, by_row: Tensor) -> Plain | Codes:
@@ -52,8 +51,9 @@ class _Experts(Function):
         return ops.unpermute(y, layout, None)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        k = load(ctx)
+        k, dy = load(ctx), dy.contiguous()
         p, layout, gate_up = k["precision"], k["layout"], k["gate_up"].value()
         act = (k["act"] or Plain(ops.swiglu(gate_up))).value()
         by_row = _by_row(k["weights"], layout)
@@ -87,7 +87,5 @@ class MixtureOfExperts(nn.Module):
 
     def forward(self, x: Tensor, again: Kept | None = None) -> tuple[Tensor, Choice]:
         choice = self.gate(x, again)
-        y = _Experts.apply(
-            x, choice.weights, choice.idx, self.gate_up, self.down, self.precision, self.recompute
-        )
+        y = _Experts.apply(x, choice.weights, choice.idx, self.gate_up, self.down, self.precision, self.recompute)
         return (y + self.shared(x, again) if self.shared else y), choice

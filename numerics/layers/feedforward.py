@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from numerics import ops
 from numerics.layers.config import Config, Precision
-from numerics.layers.kept import Codes, Kept, Plain, load, save
+from numerics.layers.kept import Activated, Codes, Kept, Plain, load, save
 from numerics.layers.products import dgrad, fprop, operand, wgrad
 
 
@@ -36,11 +37,12 @@ class _FeedForward(Function):
         return fprop(act, w_out, p)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        k = load(ctx)
+        k, dy = load(ctx), dy.contiguous()
         p, gate_up = k["precision"], k["gate_up"].value()
         dact = dgrad(operand(dy, p), k["w_out"], p)
-        dw_out = wgrad(Plain(dy), k["act"] or Plain(ops.swiglu(gate_up)), p)
+        dw_out = wgrad(Plain(dy), k["act"] or Activated(gate_up), p)
         dgate_up = ops.swiglu_backward(dact, gate_up)
         dx = dgrad(operand(dgate_up, p), k["w_in"], p)
         return dx, wgrad(Plain(dgate_up), k["x"], p), dw_out, None, None, None

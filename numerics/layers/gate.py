@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from numerics import ops
 from numerics.layers.config import Config, Precision
 from numerics.layers.kept import Kept, load, save
 from numerics.layers.linear import linear
+from numerics.reference.gate import SMALLEST_SUM
 from sim.models.shape import ModelShape
 
 
@@ -43,6 +45,7 @@ class _Choose(Function):
         return idx, weights
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, _: Any, dweights: Tensor) -> tuple[Tensor, None, None]:
         k = load(ctx)
         s, idx = k["shape"], k["idx"].long()
@@ -50,7 +53,7 @@ class _Choose(Function):
         chosen = a.gather(1, idx)
         da = dweights * s.route_scale
         if s.score == "sigmoid":  # w = scale * a / sum(a) over the chosen
-            total = chosen.sum(1, keepdim=True)
+            total = chosen.sum(1, keepdim=True) + SMALLEST_SUM
             da = (da - (da * chosen).sum(1, keepdim=True) / total) / total
             return torch.zeros_like(a).scatter(1, idx, da * chosen * (1 - chosen)), None, None
         full = torch.zeros_like(a).scatter(1, idx, da)
@@ -80,7 +83,7 @@ class Gate(nn.Module):
 
     @torch.no_grad()
     def update_bias(self) -> None:
-        """After a step: b += u * sign(mean load - load), the loss-free balance of sec 2.1.2 (arXiv 2408.15664, alg. 1)."""
+        """After a step: b += u * sign(mean load - load): loss-free balance, sec 2.1.2 (arXiv 2408.15664 alg. 1)."""
         if self.bias is not None:
             self.bias += self.speed * torch.sign(self.load.mean() - self.load)
         self.load.zero_()
@@ -90,7 +93,7 @@ def balance_loss(logits: Tensor, score: str, k: int, alpha: float) -> Tensor:
     """alpha * sum_i f_i P_i averaged over sequences (arXiv 2412.19437 eq. 17 to 20); logits FP32 [B, S, E] -> scalar.
 
     f_i = E / (k S) * (tokens with expert i among the k best affinities: without bias or group limit, as eq. 18 is
-    written); P_i = mean over tokens of the affinities divided by their sum. Only P carries a gradient. Even load: alpha.
+    written); P_i = mean over tokens of the affinities divided by their sum. Only P has a gradient. Even load: alpha.
     """
     a = affinities(logits, score)
     best = a.topk(k, -1).indices

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from numerics.layers.config import Precision
 from numerics.layers.kept import Kept, Plain, load, save
@@ -19,8 +20,9 @@ class _Linear(Function):
         return fprop(a, weight, precision)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        k = load(ctx)
+        k, dy = load(ctx), dy.contiguous()
         weight, p = k["weight"], k["precision"]
         # the transposed cast of dY starts from dY itself, not from its row codes: one rounding
         dw = wgrad(Plain(dy), k["x"], p)

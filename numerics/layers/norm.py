@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from numerics import ops
 from numerics.layers.kept import Normed, load, save
@@ -19,9 +20,10 @@ class _Norm(Function):
         return y, rstd
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor, _: Any) -> tuple[Tensor, Tensor, None]:
         k = load(ctx)
-        return *ops.rmsnorm_backward(dy, k["x"], k["weight"], k["rstd"]), None
+        return *ops.rmsnorm_backward(dy.contiguous(), k["x"], k["weight"], k["rstd"]), None
 
 
 class RMSNorm(nn.Module):

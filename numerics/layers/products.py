@@ -1,9 +1,11 @@
 """The three products of a linear layer, dense or by expert, in one precision.
 
 FP8 (arXiv 2412.19437 sec 3.3.2): activations and their gradients in 1x128 tiles, weights in 128x128 blocks, whose
-transpose serves the input gradient; the weight gradient contracts over tokens, so both its sides are cast in 128x1 tiles
-and it accumulates in FP32. Weights arrive as FP32 masters [N, K] and are cast here.
+transpose serves the input gradient; the weight gradient contracts over tokens, so both its sides are cast in 128x1
+tiles and it accumulates in FP32. Weights arrive as FP32 masters [N, K] and are cast here.
 """
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -19,7 +21,7 @@ def operand(x: Tensor, precision: Precision, power_of_two: bool = False) -> Plai
     """x [M, K] as a product reads it, and as it is cached for the backward pass."""
     if not precision.quantized:
         return Plain(x.to(precision.dtype))
-    return Codes(*ops.quantize_rows(x, power_of_two), precision.dtype)
+    return Codes(*ops.quantize_rows(x, power_of_two), precision.dtype, power_of_two)
 
 
 def fprop(x: Plain | Codes, w: Tensor, precision: Precision) -> Tensor:
@@ -49,14 +51,14 @@ def _wgrad(dy: Cast, x: Cast) -> Tensor:
     return ops.wgrad_gemm(*dy, *x, out)
 
 
-# --- by expert: rows [R, K] in the padded order of a Layout, weights [E, N, K] -----------------------------------------
+# --- by expert: rows [R, K] in the padded order of a Layout, weights [E, N, K] ----------------------------------------
 
 
 def grouped_fprop(x: Plain | Codes, w: Tensor, layout: Layout, precision: Precision) -> Tensor:
     """Each expert's rows of x [R, K] times its w[e] [N, K] -> [R, N]; padding rows are zeros."""
     if isinstance(x, Plain):
         return _each(x.x, w.to(precision.dtype).transpose(1, 2), layout)
-    return ops.grouped_gemm(x.q, x.s, *_blocks(w), groups(layout), out_dtype=precision.dtype)
+    return ops.grouped_gemm(x.q, x.s, *_blocks(w), layout.group_of_row_block, out_dtype=precision.dtype)
 
 
 def grouped_dgrad(dy: Plain | Codes, w: Tensor, layout: Layout, precision: Precision) -> Tensor:
@@ -65,7 +67,7 @@ def grouped_dgrad(dy: Plain | Codes, w: Tensor, layout: Layout, precision: Preci
         return _each(dy.x, w.to(precision.dtype), layout)
     q, s = _blocks(w)
     turned = q.transpose(1, 2).contiguous(), s.transpose(1, 2).contiguous()
-    return ops.grouped_gemm(dy.q, dy.s, *turned, groups(layout), out_dtype=precision.dtype)
+    return ops.grouped_gemm(dy.q, dy.s, *turned, layout.group_of_row_block, out_dtype=precision.dtype)
 
 
 def grouped_wgrad(dy: Kept, x: Kept, layout: Layout, precision: Precision) -> Tensor:
@@ -83,12 +85,7 @@ def grouped_wgrad(dy: Kept, x: Kept, layout: Layout, precision: Precision) -> Te
 def spans(layout: Layout) -> list[slice]:
     """The padded rows of each expert."""
     bounds = layout.padded_offsets.tolist()
-    return [slice(lo, hi) for lo, hi in zip(bounds, bounds[1:], strict=False)]
-
-
-def groups(layout: Layout) -> Tensor:
-    """int32 [R/128]: the expert of each block of 128 rows."""
-    return layout.expert_of_row[:: TILE].to(torch.int32).contiguous()
+    return [slice(lo, hi) for lo, hi in pairwise(bounds)]
 
 
 def _cut(cast: Cast, rows: slice) -> Cast:

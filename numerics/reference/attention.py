@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool = True) -> tuple[Tensor, Tensor]:
-    """o [B,S,H,Dv] (dtype of q) and lse [B,H,S] (FP32, natural logarithm) of q [B,S,H,Dqk], k [B,T,H,Dqk], v [B,T,H,Dv].
+    """q [B,S,H,Dqk], k [B,T,H,Dqk], v [B,T,H,Dv] -> o [B,S,H,Dv] in q's dtype, lse [B,H,S] FP32, natural logarithm.
 
     causal: query i sees keys 0 .. i + T - S (the last query sees every key; T >= S). Raises ValueError on shapes that
     do not fit.

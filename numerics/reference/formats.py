@@ -3,8 +3,8 @@
 The scalar half is the definition: a format is the sorted list of its values, and a number goes to the nearest one, by
 exact rational arithmetic. The vectorised half computes the same codes with torch. Both round once, from the value
 they are given (no double rounding through float32). Sources of the encodings: `hwmodels.formats`; rounding as in
-IEEE 754-2019 sec 4.3.1 (nearest, ties to even) and, for UE8M0, as the OCP Microscaling formats are cast by ml_dtypes
-and torch (nearest, ties up) or upward (PTX `cvt.rp`), which is what a scale that must not overflow needs.
+IEEE 754-2019 sec 4.3.1 (nearest, ties to even) and, for UE8M0, as ml_dtypes and torch cast to it (nearest, ties up;
+both err on float32 subnormals below 1.5 * 2^-127) or upward (PTX `cvt.rp`), as a scale that must not overflow needs.
 
 Special values, the same in both halves:
     NaN         -> `Format.nan_code` (positive, quiet); the sign and payload of a NaN are not kept
@@ -107,6 +107,7 @@ def encode(x: Tensor, fmt: Format, saturate: bool = True, rounding: str = EVEN) 
     finite = torch.isfinite(magnitude)
     ordinary = torch.where(finite, magnitude, 0.0)
     exponent = (torch.frexp(ordinary).exponent - 1).clamp(min=fmt.lowest_exponent, max=fmt.bias + 1)
+    exponent = torch.where(ordinary == 0, fmt.lowest_exponent, exponent)
     quanta = ordinary * power_of_two(fmt.mantissa - exponent)
     quanta = torch.ceil(quanta) if rounding == UP else torch.round(quanta)
     code = quanta.clamp(max=2.0 ** (fmt.mantissa + 1)).int() + (exponent - fmt.lowest_exponent) * (1 << fmt.mantissa)

@@ -1,7 +1,7 @@
 """FP8 matrix products with block scales, in plain torch: the specification of numerics/kernels/{gemm,wgrad,grouped}.py.
 
-DeepSeek-V3 report (arXiv 2412.19437) sec 3.3: activations carry one scale a 1x128 tile, weights one a 128x128 block, and
-the tensor core's partial sum is promoted to FP32, multiplied by both scales, every 128 elements of the contraction
+DeepSeek-V3 report (arXiv 2412.19437) sec 3.3: activations carry one scale a 1x128 tile, weights one a 128x128 block,
+and the tensor core's partial sum is promoted to FP32, multiplied by both scales, every 128 elements of the contraction
 (fig. 7b). Here a span of `promote` elements is summed in FP32 (products of two E4M3 are exact in FP32), multiplied by
 its scales and added in FP32; what the tensor core does inside a span is numerics/hopper.py's subject.
 
@@ -91,7 +91,7 @@ def _product(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, span: int) -> Tenso
 
 
 def check(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, promote: int, rows_per_scale: int = TILE) -> int:
-    """The contraction's span for `promote`; ValueError where operands and scales do not fit. Shared with the kernels."""
+    """The contraction's span for `promote`, for kernels too. ValueError where operands and scales do not fit."""
     if promote not in PROMOTIONS:
         raise ValueError(f"promote is one of {', '.join(map(str, PROMOTIONS))}; got {promote}")
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
@@ -120,4 +120,5 @@ def check_grouped(a: Tensor, b: Tensor, b_s: Tensor, group_of_row_block: Tensor)
 def check_masked(a: Tensor, b: Tensor, rows: Tensor) -> None:
     """ValueError where the masked layout does not fit."""
     if a.ndim != 3 or b.ndim != 3 or a.shape[0] != b.shape[0] or rows.shape != a.shape[:1]:
-        raise ValueError(f"a [G, Rmax, K], b [G, N, K], rows [G]; got {list(a.shape)}, {list(b.shape)}, {list(rows.shape)}")
+        shapes = f"{list(a.shape)}, {list(b.shape)}, {list(rows.shape)}"
+        raise ValueError(f"a [G, Rmax, K], b [G, N, K], rows [G]; got {shapes}")

@@ -50,7 +50,7 @@ def rope_tables(positions: Tensor, frequencies: Tensor, magnitude: float = 1.0) 
 
 def rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """x [B, S, H, d], cos and sin [S, d/2] -> [B, S, H, d] in x's dtype: pairs (2i, 2i+1) turned by angle i."""
-    _check(x, cos, sin)
+    check(x, cos, sin)
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     cos, sin = cos[:, None, :], sin[:, None, :]
     turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
@@ -62,7 +62,7 @@ def rope_backward(dy: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return rope(dy, cos, -sin)
 
 
-def _check(x: Tensor, cos: Tensor, sin: Tensor) -> None:
+def check(x: Tensor, cos: Tensor, sin: Tensor) -> None:
     expected = (x.shape[1], x.shape[-1] // 2)
     if x.dim() != 4 or x.shape[-1] % 2 or cos.shape != expected or sin.shape != expected:
         shapes = f"x {list(x.shape)}, cos {list(cos.shape)}, sin {list(sin.shape)}"

@@ -17,7 +17,8 @@ from numerics.reference import formats  # noqa: E402
 
 ALL = [E4M3, E5M2, E5M6, BF16, UE8M0]
 ML_DTYPES = {
-    E4M3: ml_dtypes.float8_e4m3fn, E5M2: ml_dtypes.float8_e5m2, BF16: ml_dtypes.bfloat16, UE8M0: ml_dtypes.float8_e8m0fnu
+    E4M3: ml_dtypes.float8_e4m3fn, E5M2: ml_dtypes.float8_e5m2,
+    BF16: ml_dtypes.bfloat16, UE8M0: ml_dtypes.float8_e8m0fnu,
 }  # fmt: skip
 TORCH = {E4M3: torch.float8_e4m3fn, E5M2: torch.float8_e5m2, BF16: torch.bfloat16, UE8M0: torch.float8_e8m0fnu}
 each = pytest.mark.parametrize("fmt", ALL, ids=str)
@@ -29,7 +30,7 @@ def every_code(fmt: Format):
 
 
 def boundaries(fmt: Format):
-    """float64: every value, every midpoint, their neighbours (2^-40 and one ulp of float64 away), both signs, specials."""
+    """float64: every value, every midpoint, their neighbours (2^-40 and one ulp of float64 away), both signs."""
     grid = torch.tensor([float(v) for v in formats._grid(fmt)], dtype=torch.float64)
     points = torch.cat([grid, (grid[1:] + grid[:-1]) / 2])
     infinity = torch.tensor(math.inf, dtype=torch.float64)
@@ -52,6 +53,11 @@ def from_oracle(x, fmt: Format):
         return torch.from_numpy(x.numpy().astype(ML_DTYPES[fmt]).astype(np.float32))
 
 
+def off_by_one_outside(x, fmt: Format):
+    """Where both libraries' UE8M0 casts round up numbers that are nearer 2^-127: float32 subnormals just above it."""
+    return (fmt is UE8M0) & (x > 2.0**-127) & (x < 1.5 * 2.0**-127)
+
+
 def assert_same_values(one, other):
     same = (one == other) & (torch.signbit(one) == torch.signbit(other)) | (torch.isnan(one) & torch.isnan(other))
     assert same.all(), f"{int((~same).sum())} differ, first {one[~same][0]} and {other[~same][0]}"
@@ -71,7 +77,8 @@ def test_the_largest_value_and_the_codes_after_it(fmt):
         (E4M3, 0x38, 1.0), (E4M3, 0x01, 2.0**-9), (E4M3, 0x08, 2.0**-6), (E4M3, 0xFE, -448.0), (E4M3, 0x80, -0.0),
         (E5M2, 0x3C, 1.0), (E5M2, 0x01, 2.0**-16), (E5M2, 0x7B, 57344.0), (E5M2, 0xFC, -math.inf),
         (E5M6, 0x3C0, 1.0), (E5M6, 0x001, 2.0**-20), (E5M6, 0x7BF, 65024.0), (E5M6, 0xBE0, -1.5),
-        (BF16, 0x3F80, 1.0), (BF16, 0x0001, 2.0**-133), (UE8M0, 127, 1.0), (UE8M0, 0, 2.0**-127), (UE8M0, 254, 2.0**127),
+        (BF16, 0x3F80, 1.0), (BF16, 0x0001, 2.0**-133), (UE8M0, 127, 1.0), (UE8M0, 0, 2.0**-127),
+        (UE8M0, 254, 2.0**127),
     ],
     ids=str,
 )  # fmt: skip
@@ -127,14 +134,22 @@ def test_every_ue8m0_boundary_rounds_up_alike_in_both_halves():
 @outside
 def test_every_boundary_as_ml_dtypes(fmt):
     x = float32_boundaries(fmt)
+    x = x[~off_by_one_outside(x, fmt)]
     assert_same_values(formats.quantize(x, fmt, saturate=False), from_oracle(x, fmt))
+
+
+def test_both_libraries_round_the_smallest_scales_up():
+    """The one known difference; no scale of ours is that small. When this fails, `off_by_one_outside` can go."""
+    x = torch.tensor([1.25 * 2.0**-127])
+    assert formats.quantize(x, UE8M0).item() == 2.0**-127
+    assert from_oracle(x, UE8M0).item() == x.to(torch.float8_e8m0fnu).float().item() == 2.0**-126
 
 
 @outside
 def test_every_boundary_as_torch(fmt):
     """Within the finite range, where torch's versions agree; UE8M0 of zero and below is torch's own affair."""
     x = float32_boundaries(fmt)
-    x = x[(x.abs() <= fmt.max_finite) & ((x > 0) | (fmt.kind != "scale"))]
+    x = x[(x.abs() <= fmt.max_finite) & ((x > 0) | (fmt.kind != "scale")) & ~off_by_one_outside(x, fmt)]
     assert_same_values(formats.quantize(x, fmt), x.to(TORCH[fmt]).float())
 
 
@@ -172,7 +187,7 @@ def test_nan_is_one_code_and_the_sign_of_zero_stays(fmt):
 
 
 def test_a_number_rounds_once_and_not_through_float32():
-    """Just above a midpoint of E4M3 in float64, but on it in float32: double rounding would go down to the even code."""
+    """Just above a midpoint of E4M3 in float64, but on it in float32: rounding twice would go down to the even code."""
     x = 1.0625 + 2.0**-40
     assert formats.encode_scalar(x, E4M3) == 0x39
     assert formats.encode(torch.tensor([x], dtype=torch.float64), E4M3).tolist() == [0x39]

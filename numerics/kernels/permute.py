@@ -1,0 +1,194 @@
+"""Tokens' rows sorted by expert and padded to whole tiles, and back. `numerics.reference.permute`.
+
+Bound by device memory. For T tokens of B bytes a row, k choices and R padded rows:
+
+    layout     4 Tk read twice, 4 Tk + 4 R written: launch-bound, microseconds
+    permute    TB + 4 Tk read, RB written: a token is read once and scattered to its k rows
+    unpermute  kTB + 8 Tk read, TB written: k independent 16-byte loads a thread
+    unpermute_backward  (k + 1) TB read, kTB written (and the padding rows)
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from numerics.kernels.casts import matrix
+from numerics.reference.permute import Layout, checked_rows
+
+PAIRS = 128
+"""Pairs a layout program ranks, by comparing each with each."""
+WORDS = 1024
+"""32-bit words a program copies at a time: 16 bytes for each of 256 threads."""
+ROW = 2048
+"""Elements a program weighs and sums at a time: 16 bytes of BF16 for each of 256 threads."""
+PADDING_PROGRAMS = 8
+"""Programs that clear one expert's padding rows."""
+
+
+@triton.jit
+def _count(idx, histogram, pairs, experts, bins: tl.constexpr, block: tl.constexpr):
+    pair = tl.program_id(0) * block + tl.arange(0, block)
+    expert = tl.load(idx + pair, mask=pair < pairs, other=-1).to(tl.int32)
+    bin_ = tl.arange(0, bins)
+    counts = tl.sum((expert[:, None] == bin_[None, :]).to(tl.int32), axis=0)
+    tl.store(histogram + tl.program_id(0) * experts + bin_, counts, mask=bin_ < experts)
+
+
+@triton.jit
+def _place(idx, base, row_of_pair, pairs, experts, rows, block: tl.constexpr):
+    """base [blocks, experts]: the row of a block's first pair of each expert."""
+    lane = tl.arange(0, block)
+    pair = tl.program_id(0) * block + lane
+    expert = tl.load(idx + pair, mask=pair < pairs, other=-1).to(tl.int32)
+    here = (expert >= 0) & (expert < experts)
+    earlier = (expert[:, None] == expert[None, :]) & (lane[None, :] < lane[:, None])
+    rank = tl.sum(earlier.to(tl.int32), axis=1)
+    first = tl.load(base + tl.program_id(0) * experts + expert, mask=here, other=0)
+    row = first + rank
+    tl.store(row_of_pair + pair, tl.where(here & (row < rows), row, -1), mask=pair < pairs)
+
+
+@triton.jit
+def _owners(offsets, expert_of_row, experts, bins: tl.constexpr, tile: tl.constexpr):
+    """The expert of one tile of rows: how many experts end at or before it; -1 behind the last."""
+    first = tl.program_id(0) * tile
+    bin_ = tl.arange(0, bins)
+    ends = tl.load(offsets + 1 + bin_, mask=bin_ < experts, other=0x7FFFFFFF)
+    owner = tl.sum((ends <= first).to(tl.int32), axis=0)
+    row = first + tl.arange(0, triton.next_power_of_2(tile))
+    tl.store(expert_of_row + row, tl.where(owner < experts, owner, -1) + tl.zeros_like(row), mask=row < first + tile)
+
+
+@triton.jit
+def _permute(
+    x, out, row_of_pair, counts, offsets, tokens, words, experts, rows,
+    k: tl.constexpr, clearers: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    """Programs 0 .. T-1 scatter a token each; `clearers` more an expert, and for what lies behind, write zeros."""
+    program = tl.program_id(0)
+    word = tl.program_id(1) * block + tl.arange(0, block)
+    mask = word < words
+    if program < tokens:
+        value = tl.load(x + program.to(tl.int64) * words + word, mask=mask)
+        for choice in tl.static_range(k):
+            row = tl.load(row_of_pair + program * k + choice)
+            tl.store(out + row.to(tl.int64) * words + word, value, mask=mask & (row >= 0))
+    else:
+        expert = (program - tokens) // clearers
+        first = tl.load(offsets + expert)
+        end = rows
+        if expert < experts:
+            first += tl.load(counts + expert)
+            end = tl.minimum(tl.load(offsets + expert + 1), rows)
+        for row in range(first + (program - tokens) % clearers, end, clearers):
+            tl.store(out + tl.cast(row, tl.int64) * words + word, tl.zeros((block,), tl.int32), mask=mask)
+
+
+@triton.jit
+def _unpermute(
+    y, out, row_of_pair, weights, width, k: tl.constexpr, weighted: tl.constexpr, block: tl.constexpr
+):  # fmt: skip
+    token = tl.program_id(0)
+    column = tl.program_id(1) * block + tl.arange(0, block)
+    mask = column < width
+    total = tl.zeros((block,), tl.float32)
+    for choice in tl.static_range(k):
+        row = tl.load(row_of_pair + token * k + choice)
+        part = tl.load(y + row.to(tl.int64) * width + column, mask=mask & (row >= 0), other=0.0).to(tl.float32)
+        if weighted:
+            part = part * tl.load(weights + token * k + choice)
+        total += part
+    tl.store(out + token.to(tl.int64) * width + column, total.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _unpermute_backward(
+    dout, y, dy, dweights, row_of_pair, weights, width, k: tl.constexpr, weighted: tl.constexpr, block: tl.constexpr
+):  # fmt: skip
+    """One program a token, so that its weights' gradients are summed in one place, in order."""
+    token = tl.program_id(0)
+    for choice in tl.static_range(k):
+        row = tl.load(row_of_pair + token * k + choice)
+        place = row.to(tl.int64) * width
+        weight = tl.load(weights + token * k + choice) if weighted else 1.0
+        dot = tl.zeros((block,), tl.float32)
+        for first in range(0, width, block):
+            column = first + tl.arange(0, block)
+            mask = (column < width) & (row >= 0)
+            gradient = tl.load(dout + token.to(tl.int64) * width + column, mask=mask, other=0.0).to(tl.float32)
+            dot += gradient * tl.load(y + place + column, mask=mask, other=0.0).to(tl.float32)
+            tl.store(dy + place + column, (gradient * weight).to(dy.dtype.element_ty), mask=mask)
+        tl.store(dweights + token * k + choice, tl.sum(dot, axis=0))
+
+
+def layout(topk_idx: Tensor, experts: int, tile: int = 128, rows: int | None = None) -> Layout:
+    """topk_idx [T, k] -> Layout. rows: capacity of the permuted matrix; None reads what is needed back from the device.
+
+    With a capacity nothing waits for the device, so one that is too small cannot be refused as the reference does:
+    pairs beyond it get row -1, and padded_offsets[E] > rows tells. T k + E (tile - 1), in whole tiles, always suffices.
+    """
+    idx = topk_idx.contiguous()
+    pairs = idx.numel()
+    blocks = max(1, triton.cdiv(pairs, PAIRS))
+    bins = triton.next_power_of_2(experts)
+    histogram = idx.new_empty(blocks, experts, dtype=torch.int32)
+    _count[(blocks,)](idx, histogram, pairs, experts, bins, PAIRS, num_warps=4)
+    counts = histogram.sum(dim=0, dtype=torch.int32)
+    ends = torch.cumsum((counts + tile - 1) // tile * tile, 0, dtype=torch.int32)
+    offsets = torch.cat([ends.new_zeros(1), ends])
+    base = (offsets[:-1] + torch.cumsum(histogram, 0, dtype=torch.int32) - histogram).contiguous()
+    row_of_pair = torch.empty_like(idx, dtype=torch.int32)
+    rows = checked_rows(int(offsets[-1]) if rows is None else 0, rows, tile)
+    _place[(blocks,)](idx, base, row_of_pair, pairs, experts, rows, PAIRS, num_warps=8)
+    expert_of_row = idx.new_empty(rows, dtype=torch.int32)
+    if rows:
+        _owners[(rows // tile,)](offsets, expert_of_row, experts, bins, tile, num_warps=4)
+    return Layout(row_of_pair, expert_of_row, counts, offsets, rows, tile)
+
+
+def permute(x: Tensor, layout: Layout) -> Tensor:
+    """x [T, H] of any dtype, rows a multiple of 4 bytes -> [rows, H]; padding rows zero."""
+    x = x.contiguous()
+    row_bytes = x.shape[1] * x.element_size()
+    if row_bytes % 4:
+        raise ValueError(f"rows are copied in 4-byte words; {list(x.shape)} of {x.dtype} has rows of {row_bytes} bytes")
+    out = x.new_empty(layout.rows, x.shape[1])
+    words, experts, (tokens, k) = row_bytes // 4, layout.counts.numel(), layout.row_of_pair.shape
+    if words and (tokens or layout.rows):
+        grid = (tokens + PADDING_PROGRAMS * (experts + 1), triton.cdiv(words, WORDS))
+        tables = (layout.row_of_pair, layout.counts, layout.padded_offsets)
+        shape = (tokens, words, experts, layout.rows, k, PADDING_PROGRAMS, WORDS)
+        _permute[grid](_words(x), _words(out), *tables, *shape, num_warps=8)
+    return out
+
+
+def unpermute(y: Tensor, layout: Layout, weights: Tensor | None = None) -> Tensor:
+    """y [rows, H] -> [T, H] in y's dtype: each token's rows, weighted by float32 weights [T, k], summed in float32."""
+    y = matrix(y).contiguous()
+    (tokens, k), width = layout.row_of_pair.shape, y.shape[1]
+    out = y.new_empty(tokens, width)
+    if out.numel():
+        factors = layout.row_of_pair if weights is None else weights.float().contiguous()
+        grid = (tokens, triton.cdiv(width, ROW))
+        _unpermute[grid](y, out, layout.row_of_pair, factors, width, k, weights is not None, ROW, num_warps=8)
+    return out
+
+
+def unpermute_backward(
+    dout: Tensor, y: Tensor, layout: Layout, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """dout [T, H], y [rows, H] -> dy [rows, H] in y's dtype, dweights float32 [T, k]."""
+    dout, y = dout.contiguous(), y.contiguous()
+    (tokens, k), width = layout.row_of_pair.shape, y.shape[1]
+    dy, dweights = torch.zeros_like(y), dout.new_zeros(tokens, k, dtype=torch.float32)
+    if dout.numel():
+        factors = layout.row_of_pair if weights is None else weights.float().contiguous()
+        arguments = (dout, y, dy, dweights, layout.row_of_pair, factors, width, k, weights is not None, ROW)
+        _unpermute_backward[(tokens,)](*arguments, num_warps=8)
+    return dy, dweights
+
+
+def _words(x: Tensor) -> Tensor:
+    """The same memory as 32-bit words."""
+    return x.view(torch.int32) if x.numel() else x.new_empty(0, dtype=torch.int32)

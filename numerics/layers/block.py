@@ -1,0 +1,35 @@
+"""A transformer layer: attention, then a feed-forward layer or a mixture of experts, each behind a norm."""
+
+from torch import Tensor, nn
+
+from numerics.layers.absorbed import LatentCache
+from numerics.layers.attention import LatentAttention
+from numerics.layers.config import Config
+from numerics.layers.experts import MixtureOfExperts
+from numerics.layers.feedforward import FeedForward
+from numerics.layers.gate import Choice
+from numerics.layers.norm import RMSNorm
+from numerics.layers.rotation import Rotation
+
+
+class Block(nn.Module):
+    """residual [batch * length, hidden] -> the same, and the Choice of a mixture layer (None of a dense one)."""
+
+    def __init__(self, config: Config, dense: bool) -> None:
+        super().__init__()
+        s = config.shape
+        self.attention_norm, self.ffn_norm = RMSNorm(s.hidden, config.eps), RMSNorm(s.hidden, config.eps)
+        self.attention = LatentAttention(config)
+        self.ffn = FeedForward(config, s.dense_intermediate) if dense else MixtureOfExperts(config)
+        self.recompute = config.recompute
+
+    def forward(
+        self, x: Tensor, rotation: Rotation, batch: int, cache: LatentCache | None = None
+    ) -> tuple[Tensor, Choice | None]:
+        x = x + self.attention(x, self.attention_norm, rotation, batch, cache)
+        y, again = self.ffn_norm.normed(x)
+        again = again if self.recompute else None
+        if isinstance(self.ffn, FeedForward):
+            return x + self.ffn(y, again), None
+        y, choice = self.ffn(y, again)
+        return x + y, choice

@@ -1,0 +1,62 @@
+"""What latent attention is given, and how the latents become queries, keys and values (arXiv 2412.19437 sec 2.1.1)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from numerics import ops
+from numerics.layers.config import Precision
+from numerics.layers.kept import Codes, Plain
+from numerics.layers.products import fprop, operand
+from numerics.layers.rotation import Rotation, rotate
+
+
+class Site(NamedTuple):
+    """What attention needs beside tensors: sequences, heads and their widths, the softmax scale, and how to compute."""
+
+    batch: int
+    heads: int
+    nope: int
+    rope: int
+    value: int
+    scale: float
+    eps: float
+    precision: Precision
+    recompute: bool
+
+
+class Weights(NamedTuple):
+    """FP32: norms of the latents; up-projections [H * (nope + rope), q_rank], [H * (nope + value), kv_rank]; output."""
+
+    q_norm: Tensor
+    kv_norm: Tensor
+    q_up: Tensor
+    kv_up: Tensor
+    out: Tensor
+
+
+class Expanded(NamedTuple):
+    """q, k [B, S, H, nope + rope], v [B, S, H, value], and the inputs of the up-projections with their norms' 1/rms."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    q_in: Plain | Codes
+    kv_in: Plain | Codes
+    q_rstd: Tensor
+    kv_rstd: Tensor
+
+
+def expand(query: Tensor, latent: Tensor, w: Weights, rotation: Rotation, site: Site) -> Expanded:
+    """query [T, q_rank], latent [T, kv_rank + rope] -> what attention reads (eq. 2, 4, 5, 7, 8)."""
+    p, rank = site.precision, w.kv_norm.shape[0]
+    q_normed, q_rstd = ops.rmsnorm(query, w.q_norm, site.eps)
+    kv_normed, kv_rstd = ops.rmsnorm(latent[:, :rank].contiguous(), w.kv_norm, site.eps)
+    q_in, kv_in = operand(q_normed, p), operand(kv_normed, p)
+    q = fprop(q_in, w.q_up, p).view(site.batch, -1, site.heads, site.nope + site.rope)
+    kv = fprop(kv_in, w.kv_up, p).view(site.batch, -1, site.heads, site.nope + site.value)
+    shared = rotate(latent[:, rank:].reshape(site.batch, -1, 1, site.rope), rotation)
+    q = torch.cat([q[..., : site.nope], rotate(q[..., site.nope :].contiguous(), rotation)], -1)
+    k = torch.cat([kv[..., : site.nope], shared.expand(-1, -1, site.heads, -1)], -1)
+    return Expanded(q, k, kv[..., site.nope :].contiguous(), q_in, kv_in, q_rstd, kv_rstd)

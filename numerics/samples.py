@@ -1,0 +1,146 @@
+"""Operations of a trace joined to the kernels that the simulator lowers for the same layer: name, shape and times.
+
+Shapes, bytes and FLOPs come from the model, only the times from the trace: what a calibration table is made of.
+The join is by phase, name and order; a kernel that only one side runs is an error, so that neither drifts unseen.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from hwmodels.op import Gemm, Op
+from numerics.importer import Analysis
+from numerics.operations import Operation, Rows, rows
+from sim.models import deepseek
+from sim.models.layer import Kernel, Site, Unit
+from sim.models.shape import ModelShape
+from sim.precision import RECIPES
+
+RANKS_PER_NODE = 8
+"""GPUs of an H800 node (DeepSeek-V3 report sec 3.1)."""
+NODES_A_TOKEN, RANKS_A_TOKEN = 3.964, 7.488
+"""Distinct nodes and ranks a token reaches under the group-limited gate of 8 nodes (h800_dualpipe_trace.json comm)."""
+MODEL_NAMES = {
+    "o_WT": "o_proj_WT", "shared_W2T": "shared_down_WT", "shared_W1T": "shared_gateup_WT",
+    "dispatchF=dispatch_fp8": "dispatch(F)", "combineB=dispatch_fp8_cached": "combine(B)",
+    "combineF=combine_bf16": "combine(F)", "dispatchB=combine_bf16": "dispatch(B)",
+}  # fmt: skip
+"""Operations that the rules name otherwise than the model does."""
+
+
+class Sample(NamedTuple):
+    """One kernel of a layer: what it is in each layer, and its microseconds and share beside communication there."""
+
+    name: str
+    ops: tuple[Op, ...]
+    us: tuple[float, ...]
+    beside: tuple[float, ...]
+
+
+def samples(analysis: Analysis, shape: ModelShape) -> list[Sample]:
+    """Every kernel of the trace's layers with its operation, times of all layers.
+
+    Raises ValueError: the trace has no phases of a model's layer (say what rules to use), phases disagree on how often
+    they ran, or the model runs other kernels than the trace.
+    """
+    phases = [phase for phase in analysis.phases() if phase in analysis.rules.sequences]
+    found = rows(analysis.operations, analysis.rules)
+    if not phases or not found.tokens:
+        raise ValueError(
+            f"{analysis.source}: no phases of a layer; samples need rules with sequences, such as deepseek"
+        )
+    out: list[Sample] = []
+    for phase in phases:
+        timed = list(_merged(analysis.phase(phase)))
+        layers = len(timed[0].us)
+        lowered = [_lowered(site, phase) for site in _sites(analysis, shape, found, phase[-2], layers)]
+        out += _join(phase, timed, lowered)
+    return out
+
+
+def expert_turns(analysis: Analysis) -> Mapping[str, tuple[float, ...]]:
+    """Group of per-expert products on two streams -> one's turn on the SMs in ns, a layer: the wall time shared."""
+    turns = {}
+    for name, spans in analysis.groups.items():
+        members = sum(op.op.startswith(f"{name}_e") for op in analysis.operations)
+        turns[name] = tuple(span / members for span in spans)
+    return turns
+
+
+class _Timed(NamedTuple):
+    name: str
+    us: tuple[float, ...]
+    beside: tuple[float, ...]
+
+
+def _merged(operations: Iterable[Operation]) -> Iterator[_Timed]:
+    """Operations in the model's words: without barriers (they wait and do no work), the gate's tiny kernels as one."""
+    last: _Timed | None = None
+    for op in operations:
+        if op.position < 0 or (op.kind == "comm_sync" and op.op != "dispatch_layout"):
+            continue
+        timed = _Timed(MODEL_NAMES.get(op.op, op.op), op.us, op.beside)
+        if op.kind == "routing":
+            timed = timed._replace(name=op.op.rsplit("_", 1)[0])
+        if last and op.kind == "routing" and last.name == timed.name:
+            last = last._replace(us=tuple(a + b for a, b in zip(last.us, timed.us, strict=True)))
+            continue
+        if last:
+            yield last
+        last = timed
+    if last:
+        yield last
+
+
+def _sites(analysis: Analysis, shape: ModelShape, found: Rows, direction: str, layers: int) -> list[Site]:
+    """One site a layer, with the rows that layer had."""
+    key = "F" if direction == "F" else "B"
+    received, padded = found.received.get(key, ()), found.padded.get(key, ())
+    if not len(received) == len(padded) == layers:
+        raise ValueError(
+            f"{analysis.source}: {layers} layers of {direction}, rows of {len(padded)}; is the trace whole?"
+        )
+    ranks = analysis.world_size or RANKS_PER_NODE
+    return [
+        Site(
+            shape, RECIPES["fp8"], 1, found.tokens, r, p, NODES_A_TOKEN, RANKS_A_TOKEN, shape.experts // ranks, ranks,
+            max(1, ranks // RANKS_PER_NODE),
+        )
+        for r, p in zip(received, padded, strict=True)
+    ]  # fmt: skip
+
+
+def _lowered(site: Site, phase: str) -> list[Kernel]:
+    for part in deepseek.parts(site, Unit("moe", site.shape.dense_layers), phase[-2]):
+        if part.name == phase:
+            return list(part.kernels)
+    raise ValueError(f"the model has no part {phase!r}")
+
+
+def _join(phase: str, timed: Iterable[_Timed], lowered: list[list[Kernel]]) -> Iterator[Sample]:
+    """Pairs by name, the first with the first where a name comes twice."""
+    waiting: dict[str, list[int]] = defaultdict(list)
+    for i, kernel in enumerate(lowered[0]):
+        waiting[kernel.name].append(i)
+    for t in timed:
+        if not waiting[t.name]:
+            raise ValueError(f"{phase}: the trace runs {t.name!r}, the model does not")
+        i = waiting[t.name].pop(0)
+        yield Sample(t.name, tuple(kernels[i].op for kernels in lowered), t.us, t.beside)
+    left = [name for name, rest in waiting.items() if rest]
+    if left:
+        raise ValueError(f"{phase}: the model runs {', '.join(left)}, the trace does not")
+
+
+def products(analysis: Analysis) -> list[tuple[Gemm, Operation]]:
+    """Matrix products of any trace whose dimensions are known, as priced operations: tables without a model.
+
+    Only single products (no grouped ones); a class that does not tell its precision counts as BF16.
+    """
+    out = []
+    for op in analysis.operations:
+        if op.kind in ("gemm", "gemm_bf16", "gemm_fp8", "gemm_fp8_wgrad") and op.shapes and all(op.shapes[0]):
+            m, n, k = (round(side) for side in op.shapes[0])
+            role = "wgrad" if op.kind.endswith("wgrad") or op.op.endswith("_wgrad") else "fprop"
+            out.append((Gemm(m, n, k, role, "fp8" if "fp8" in op.kind else "bf16"), op))
+    return out

@@ -1,0 +1,155 @@
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+from numerics import compare  # noqa: E402
+from numerics.kernels import attention as kernels  # noqa: E402
+from numerics.kernels.compile import compiler_available  # noqa: E402
+from numerics.kernels.launches import recorded, variants  # noqa: E402
+from numerics.reference import attention as reference  # noqa: E402
+from tests.numerics import interpreter  # noqa: E402
+
+interpreter.install()
+
+# B, S, T, H, Dqk, Dv, causal: whole boxes (descriptors), ragged ones, more keys than queries, odd widths, one query
+SHAPES = [
+    (1, 128, 128, 2, 192, 128, True),
+    (2, 70, 100, 1, 24, 16, True),
+    (1, 130, 130, 1, 192, 128, True),
+    (1, 65, 33, 2, 32, 32, False),
+    (1, 1, 65, 1, 64, 64, True),
+]
+ROUNDED = 5e-3
+"""Relative gate: P and dS are rounded to BF16 (2^-9 of an element at rms 1.7e-3) and each output once more, so sums of
+independent errors stay near 2.4e-3 forward and 2.9e-3 backward; lines of 64 values may double that."""
+
+
+def operands(b, s, t, h, d, dv, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = ((b, s, h, d), (b, t, h, d), (b, t, h, dv), (b, s, h, dv))
+    return [torch.randn(*shape, generator=generator).bfloat16() for shape in shapes]
+
+
+@pytest.mark.parametrize("b, s, t, h, d, dv, causal", SHAPES)
+def test_reference_against_torch(b, s, t, h, d, dv, causal):
+    q, k, v, do = (x.double().transpose(1, 2).requires_grad_() for x in operands(b, s, t, h, d, dv))
+    seen = torch.ones(s, t, dtype=torch.bool).tril(t - s) if causal else None
+    o = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=d**-0.5)
+    wanted = torch.autograd.grad(o, (q, k, v), do)
+    q, k, v, do = (x.detach().float().transpose(1, 2) for x in (q, k, v, do))
+    found, lse = reference.attention(q, k, v, d**-0.5, causal)
+    torch.testing.assert_close(found.double(), o.detach().transpose(1, 2), rtol=1e-5, atol=1e-6)
+    grads = reference.attention_backward(do, q, k, v, found, lse, d**-0.5, causal)
+    for one, other in zip(grads, wanted, strict=True):
+        torch.testing.assert_close(one.double(), other.transpose(1, 2), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", kernels.FORWARD)
+@pytest.mark.parametrize("b, s, t, h, d, dv, causal", SHAPES)
+def test_forward(b, s, t, h, d, dv, causal, form):
+    q, k, v, _ = operands(b, s, t, h, d, dv)
+    o, lse = kernels.attention(q, k, v, d**-0.5, causal, config=kernels.FORWARD[form])
+    wanted, wanted_lse = reference.attention(q.float(), k.float(), v.float(), d**-0.5, causal)
+    compare.gate(o, wanted, tolerance=ROUNDED)
+    torch.testing.assert_close(lse, wanted_lse, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", kernels.KEYS)
+@pytest.mark.parametrize("b, s, t, h, d, dv, causal", SHAPES)
+def test_backward(b, s, t, h, d, dv, causal, form):
+    q, k, v, do = operands(b, s, t, h, d, dv)
+    wide = [x.float() for x in (q, k, v)]
+    o, lse = reference.attention(*wide, d**-0.5, causal)
+    tiles = {"keys": kernels.KEYS[form], "queries": kernels.QUERIES[form]}
+    found = kernels.attention_backward(do, q, k, v, o, lse, d**-0.5, causal, **tiles)
+    wanted = reference.attention_backward(do.float(), *wide, o, lse, d**-0.5, causal)
+    for one, other in zip(found, wanted, strict=True):
+        assert one.dtype == torch.bfloat16
+        if one is found[0] and causal and s == t:
+            # Query 0 sees one key: its P is 1 whatever q is, and what is left of its gradient is rounding.
+            assert one[:, 0].abs().max() < 1e-5
+            one, other = one[:, 1:], other[:, 1:]
+        compare.gate(one, other, tolerance=ROUNDED)
+
+
+def test_uniform_attention_is_exact():
+    """Equal scores: every query averages the values that it sees; powers of two make that exact."""
+    q = torch.zeros(1, 64, 1, 64, dtype=torch.bfloat16)
+    v = torch.zeros(1, 64, 1, 64, dtype=torch.bfloat16)
+    v[:, 0] = 64.0
+    o, lse = kernels.attention(q, q, v, 1.0)
+    seen = torch.arange(1, 65).float()
+    assert torch.equal(o[0, [0, 1, 3, 63], 0, 0].float(), 64 / seen[[0, 1, 3, 63]])
+    torch.testing.assert_close(lse[0, 0], seen.log(), rtol=1e-6, atol=1e-6)
+
+
+def test_the_future_does_not_matter():
+    q, k, v, _ = operands(1, 128, 128, 1, 192, 128)
+    o, _ = kernels.attention(q, k, v, 0.1)
+    k[:, 100:], v[:, 100:] = 50.0, 1e30  # finite: a tile that holds inf spoils its queries, as 0 * inf is NaN
+    changed, _ = kernels.attention(q, k, v, 0.1)
+    compare.gate_bitwise(changed[:, :64], o[:, :64])
+
+
+def test_large_scores_do_not_overflow():
+    q, k, v, do = operands(1, 65, 65, 1, 32, 32)
+    q = q * 100
+    o, lse = kernels.attention(q, k, v, 1.0)
+    assert torch.isfinite(o).all()
+    for gradient in kernels.attention_backward(do, q, k, v, o, lse, 1.0):
+        assert torch.isfinite(gradient).all()
+
+
+def test_a_wrong_scale_is_caught():
+    q, k, v, _ = operands(1, 64, 64, 1, 64, 64)
+    found, _ = kernels.attention(q, k, v * 1.03, 0.125)
+    with pytest.raises(compare.GateError):
+        compare.gate(found, reference.attention(q, k, v, 0.125)[0], tolerance=ROUNDED)
+
+
+@pytest.mark.parametrize(
+    "width, parts", [(192, (128, 64)), (128, (128, 0)), (24, (16, 16)), (8, (16, 0)), (200, (128, 128))]
+)
+def test_widths_cover_a_head(width, parts):
+    assert kernels.widths(width) == parts
+
+
+def test_wrong_operands_are_refused():
+    q, k, v, _ = operands(1, 8, 8, 1, 32, 32)
+    with pytest.raises(ValueError, match="all bfloat16 or all float16"):
+        kernels.attention(q.float(), k, v, 1.0)
+    for module in (kernels, reference):
+        with pytest.raises(ValueError, match="as many keys as queries; got 4 for 8"):
+            module.attention(q, k[:, :4], v[:, :4], 1.0)
+        with pytest.raises(ValueError, match=r"q is \[B,S,H,Dqk\]"):
+            module.attention(q, k[..., :16], v, 1.0)
+
+
+def test_boxes_never_cross_into_the_next_sequence():
+    with recorded() as launches:
+        for s in (128, 130):
+            q, k, v, _ = operands(2, s, s, 1, 192, 128)
+            kernels.attention(q, k, v, 1.0)
+    assert [launch.constants["DESCRIPTOR"] for launch in launches] == [True, False]
+
+
+@pytest.mark.skipif(not compiler_available(), reason="Triton's assembler and disassembler are not here")
+@pytest.mark.parametrize("kernel, form", [
+    *(("forward", form) for form in kernels.FORWARD), *(("backward", form) for form in kernels.KEYS),
+])  # fmt: skip
+def test_code_for_hopper(kernel, form):
+    q, v = (torch.empty(1, 4096, 128, d, dtype=torch.bfloat16, device="meta") for d in (192, 128))
+    lse = torch.empty(1, 128, 4096, device="meta")
+    tiles = {"keys": kernels.KEYS.get(form), "queries": kernels.QUERIES.get(form)}
+    calls = {
+        "forward": lambda: kernels.attention(q, q, v, 1.0, config=kernels.FORWARD[form]),
+        "backward": lambda: kernels.attention_backward(v, q, q, v, v, lse, 1.0, **tiles),
+    }
+    launches = variants(calls[kernel])
+    assert len(launches) == {"forward": 1, "backward": 3}[kernel]
+    for launch in launches:
+        report = launch.compile()
+        assert report.spills == 0
+        assert report.instructions("HGMMA") or launch.kernel.__name__ == "_delta"
+        assert not report.instructions("HMMA")
