@@ -14,8 +14,10 @@ SHOWN = 12
 
 def check(scenario: Scenario, document: Document) -> list[Problem]:
     """Everything wrong with the scenario as a whole, each at the key to blame: one overridden, else the first."""
-    rules = [_whole, _schedule, *([_model, _placement] if scenario.model else [])]
+    rules = [_whole, _schedule, _routing, *([_model, _placement] if scenario.model else [])]
     rules += [_machine, _layout] if scenario.cluster and scenario.model else []
+    rules += [_experts] if scenario.model else []
+    rules += [_uneven] if scenario.uneven else []
     return [_placed(keys, message, document) for rule in rules for keys, message in rule(scenario)]
 
 
@@ -44,6 +46,69 @@ def _schedule(scenario: Scenario) -> Iterator[Finding]:
         yield ("schedule.name", "schedule"), unknown(name, "schedule", schedules())
     elif name != "interleaved" and scenario.schedule.chunks != type(scenario.schedule).chunks:
         yield ("schedule.chunks",), f"only interleaved has chunks; {name} runs without"
+
+
+def _routing(scenario: Scenario) -> Iterator[Finding]:
+    """Whether the kind of routing has what it needs, and nothing that belongs to another."""
+    routing = scenario.routing
+    if scenario.chunk_times and not scenario.model and routing.kind != "balanced":
+        yield ("routing.kind", "routing"), f"{routing.kind} routing needs a model; chunk_times have no experts"
+    for key, kind in OF_KIND.items():
+        if getattr(routing, key) is not None and routing.kind != kind:
+            yield (f"routing.{key}", "routing.kind"), f"only {kind} routing has it; found kind {routing.kind}"
+    for key, kind, expected in (("max_vio", "skewed", "a ratio, e.g. 0.5"), ("histogram", "recorded", "a file")):
+        if routing.kind == kind and getattr(routing, key) is None:
+            yield (f"routing.{key}", "routing.kind"), f"missing; {kind} routing needs it: {expected}"
+
+
+def _uneven(scenario: Scenario) -> Iterator[Finding]:
+    """Ranks that differ are carried as arrays at layer detail; faults name ranks and nodes that exist."""
+    if scenario.detail != "layer":
+        what = "uneven routing, faults and jitter are simulated at layer detail"
+        yield ("detail",), f"{scenario.detail} cannot tell ranks apart: {what}; legal: layer"
+    if scenario.cluster is None:
+        yield ("faults", "jitter"), "faults and jitter need a cluster; chunk_times have no ranks on nodes"
+        return
+    for i, fault in enumerate(scenario.faults):
+        count = scenario.cluster.nodes if fault.kind == "node" else scenario.cluster.gpus
+        if fault.at >= count:
+            what = "nodes" if fault.kind == "node" else "ranks"
+            yield (f"faults.{i}.at", "faults"), f"{fault.at} is not there; legal: 0 to {count - 1} ({what})"
+        if fault.end_ns <= fault.start_ns:
+            yield (f"faults.{i}.end", "faults"), "a fault ends after it starts"
+
+
+OF_KIND = {"spread": "sampled", "max_vio": "skewed", "histogram": "recorded"}
+"""Key of the routing -> the kind it belongs to."""
+
+
+def _experts(scenario: Scenario) -> Iterator[Finding]:
+    """Whether the model can be routed as the scenario says: imbalance, histogram and copies of experts."""
+    model, routing, ranks = scenario.model, scenario.routing, scenario.parallel.expert
+    assert model is not None
+    most = model.experts / model.experts_per_token - 1
+    if routing.max_vio is not None and routing.max_vio > most >= 0:
+        what = f"a token chooses an expert once, {model.experts_per_token} of {model.experts}"
+        yield ("routing.max_vio", "model"), f"found {routing.max_vio:g}; legal: 0 to {most:g} ({what})"
+    if routing.histogram:
+        yield from _recorded(routing.histogram, model)
+    slots = model.experts + routing.redundant_experts
+    if routing.redundant_experts and model.experts % ranks == 0 and slots % ranks:
+        near = _nearest(routing.redundant_experts, ranks)
+        yield ("routing.redundant_experts", "parallel.expert"), (
+            f"{slots} slots (model.experts {model.experts} + {routing.redundant_experts}) cannot be divided by"
+            f" parallel.expert {ranks}; nearest legal: {near}"
+        )
+
+
+def _recorded(histogram: tuple[tuple[int, ...], ...], model: ModelShape) -> Iterator[Finding]:
+    moe = model.layers - model.dense_layers
+    if len(histogram[0]) != model.experts:
+        yield ("routing.histogram", "model"), f"has {len(histogram[0])} experts; the model has {model.experts}"
+    legal = sorted({1, moe, moe + model.mtp_depth})
+    if len(histogram) not in legal:
+        what = f"legal: {', '.join(map(str, legal))} (1 for all, or those with experts, MTP last)"
+        yield ("routing.histogram", "model"), f"has {len(histogram)} layers; {what}"
 
 
 def _model(scenario: Scenario) -> Iterator[Finding]:

@@ -39,10 +39,14 @@ def _outputs(value: Any) -> Any:
     return tuple(name for name in OUTPUTS if name in words)
 
 
-def _routing(value: Any) -> Any:
-    if value in ("sampled", "skewed", "recorded"):
-        raise ValueError(f"{value} routing is not built yet; legal: balanced")
+def _share(value: float) -> float:
+    if not value <= 1:
+        raise ValueError(f"expected a ratio from 0 to 1; found {value:g}")
     return value
+
+
+def _listed(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _only_one(value: Any) -> Any:
@@ -103,9 +107,13 @@ class BatchForm(Form):
 
 
 class RoutingForm(Form):
-    """How tokens choose experts."""
+    """How tokens choose experts. spread goes with sampled, max_vio with skewed, histogram (a file) with recorded."""
 
-    kind: Annotated[Literal["balanced"], BeforeValidator(_routing)] = "balanced"
+    kind: Literal["balanced", "sampled", "skewed", "recorded"] = "balanced"
+    spread: Annotated[float, *_quantity("ratio", _share)] | None = None
+    max_vio: Annotated[float, *_quantity("ratio")] | None = None
+    histogram: Annotated[Any, WithJsonSchema({"type": ["string", "array"]})] = None
+    redundant_experts: Natural = 0
 
 
 class CommForm(Form):
@@ -122,6 +130,16 @@ class ChunkTimesForm(Form):
     weight: Nanoseconds
     overlapped: Nanoseconds | None = None
     p2p: Nanoseconds = 0
+
+
+class FaultForm(Form):
+    """Something slow: kind gpu or link at a rank, node at a node number; slower: times as long; from start to end."""
+
+    kind: Literal["gpu", "node", "link"]
+    at: Natural
+    slower: Annotated[float, Field(ge=1)]
+    start: Nanoseconds = 0
+    end: Nanoseconds | None = None
 
 
 class LimitsForm(Form):
@@ -179,6 +197,8 @@ class ScenarioForm(Form):
     chunk_times: ChunkTimesForm | None = None
     outputs: Annotated[tuple[str, ...], BeforeValidator(_outputs)] = OUTPUTS
     limits: LimitsForm = LimitsForm()
+    faults: Annotated[tuple[FaultForm, ...], BeforeValidator(_listed)] = ()
+    jitter: Annotated[float, *_quantity("ratio", _share)] = 0.0
 
 
 def mistakes(form: type[Form], error: ValidationError) -> list[tuple[KeyPath, str]]:

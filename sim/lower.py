@@ -50,7 +50,7 @@ def outputs(fine: Template, timing: Timing) -> tuple[int, int, int]:
 @dataclass(frozen=True)
 class Lowered:
     """actors: what to simulate. actor_of: pipeline position -> actor that stands for it (replica 0). kits: per position
-    and step. first_layer: of each stage. tails: per position. weights: how many ranks each actor stands for."""
+    and step. first_layer: of each stage. tails, jobs, syncs: per position. weights: ranks each actor stands for."""
 
     actors: tuple[Actor, ...]
     actor_of: tuple[int, ...]
@@ -58,6 +58,8 @@ class Lowered:
     first_layer: tuple[int, ...]
     tails: tuple[optimizer.Tail, ...]
     weights: tuple[int, ...]
+    jobs: tuple[tuple[Job, ...], ...]
+    syncs: tuple[Sync, ...]
 
 
 def lower(plan: Plan, machine: Machine | None) -> Lowered:
@@ -69,7 +71,7 @@ def lower(plan: Plan, machine: Machine | None) -> Lowered:
     syncs = tuple(_sync(plan, tails[p], p) for p in range(len(jobs)))
     first = tuple(relative(stage)[1] for stage in machine.stages) if machine else (0,) * plan.program.stages
     actors, actor_of, weights = _fold(plan, jobs, syncs)
-    return Lowered(actors, actor_of, table, first, tails, weights)
+    return Lowered(actors, actor_of, table, first, tails, weights, jobs, syncs)
 
 
 class _KitShop:

@@ -8,7 +8,7 @@ weight gradients are split, what the weight gradient needs stays until it ends.
 import numpy as np
 
 from sim import footprint, optimizer
-from sim.plan import Machine, Plan
+from sim.plan import Machine, Plan, slots
 from sim.result import MemoryCurve
 from sim.trace import Trace
 
@@ -30,7 +30,8 @@ def _kept(machine: Machine, stage: int) -> tuple[int, int]:
 
 def constant(plan: Plan, machine: Machine, position: int) -> dict[str, int]:
     """Bytes that a rank holds through the whole step, by part."""
-    recipe, local = machine.recipe, 1 / plan.scenario.parallel.expert
+    recipe = machine.recipe
+    local = slots(plan.scenario) / machine.site.shape.experts / plan.scenario.parallel.expert
     weights = gradients = states = 0.0
     for stage in plan.holds[position]:
         held = optimizer.shards(plan, machine, stage)

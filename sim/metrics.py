@@ -230,14 +230,15 @@ def waterfall(books: Sequence[Ledger]) -> tuple[Bar, ...]:
     mean = {name: _mean([b.inside[name] for b in books]) for name in books[0].inside}
     idle = _idle(books)
     slowed = mean["compute"] - mean["products"] - mean["memory"] - mean["gaps"]
-    inside = mean["total"] - mean["compute"]
+    inside = mean["total"] - mean["compute"] - mean.get("peers", 0.0)
     bars = [
         Bar("ideal compute", mean["ideal"], "matrix products and attention at the peak of all SMs"),
         Bar("product efficiency", mean["products"] - mean["ideal"], "SMs given to communication, tiles, accumulation"),
         Bar("memory-bound kernels", mean["memory"], "casts, norms, permutes, SwiGLU, copies, routing"),
         Bar("launch gaps", mean["gaps"], "time between two kernels of a stream"),
-        Bar("contention", slowed, "compute slowed by communication running beside it"),
+        Bar("contention", slowed, "compute slowed by communication beside it, and by what makes ranks uneven"),
         Bar("exposed communication", mean["exposed"], "an exchange runs and compute waits for it"),
+        Bar("waiting for peers", mean.get("peers", 0.0), "slower ranks of the expert group come last to an exchange"),
         Bar("waits inside steps", inside - mean["exposed"], "neither compute nor an exchange runs"),
         Bar("pipeline fill", idle["fill"], "before a rank's first micro-batch arrives"),
         Bar("waiting for activations", idle["activations"], "between steps, for the stage before"),
@@ -246,7 +247,7 @@ def waterfall(books: Sequence[Ledger]) -> tuple[Bar, ...]:
         Bar("optimizer", _mean([b.phases["optimizer"] for b in books]), "gradient norm, AdamW, all-gather"),
     ]
     if not mean["ideal"]:  # chunk times: nothing is known inside a step
-        bars[:7] = [Bar("compute", mean["total"], "steps, as long as the scenario says")]
+        bars[:8] = [Bar("compute", mean["total"], "steps, as long as the scenario says")]
     return tuple(bar for bar in bars if bar.seconds or bar.name in ("ideal compute", "compute"))
 
 

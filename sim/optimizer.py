@@ -12,7 +12,7 @@ from hwmodels.formats import Format
 from hwmodels.op import Collective, HostCopy, Memory
 from sim import footprint
 from sim.footprint import Parameters
-from sim.plan import Machine, Plan
+from sim.plan import Machine, Plan, slots
 
 
 class Shards(NamedTuple):
@@ -60,7 +60,8 @@ def shards(plan: Plan, machine: Machine, stage: int) -> Shards:
     p = stage_parameters(plan, machine, stage)
     copies, expert = plan.program.weight_copies, plan.scenario.parallel.expert
     dense = p.linear + p.other - p.shared
-    return Shards(dense, p.experts / expert, plan.data * copies, plan.data // expert * copies)
+    held = p.experts / expert * slots(plan.scenario) / machine.site.shape.experts
+    return Shards(dense, held, plan.data * copies, plan.data // expert * copies)
 
 
 def _bytes(form: Format, count: float) -> float:

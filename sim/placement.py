@@ -2,8 +2,8 @@
 
 The embedding stays with the first stage, the head and the multi-token-prediction module with the last; layers between
 are contiguous. `even` spreads their number; `balanced` makes the most loaded rank as light as it can be by priced cost,
-counting all stages a rank holds. Where stages s and P-1-s share a rank (DualPipe), single layers then move between stages
-while that shortens the two overlapped pairs of the slowest rank. A list gives the number of layers of each stage.
+counting all stages a rank holds. Where stages s and P-1-s share a rank (DualPipe), single layers then move between
+stages while that shortens the two overlapped pairs of the slowest rank. A list gives the layers of each stage.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -78,7 +78,7 @@ def _splits(counts: list[int]) -> Iterator[list[int]]:
     shared = counts[0] + counts[-1]
     for ends in (shared - 1, shared, shared + 1):
         rest = _even(layers - ends, middle) if middle else []
-        if middle and min(rest) < 1 or not middle and ends != layers:
+        if (min(rest) < 1) if middle else (ends != layers):
             continue
         yield from ([a, *rest, ends - a] for a in range(1, ends + 1))
 

@@ -76,7 +76,7 @@ def machine(plan: Plan) -> Machine:
     load = routing.balanced(shape, tokens, group, node.gpus)
     site = Site(
         shape, recipe, batch.micro_batch, batch.sequence_length, load.received, load.rows, load.nodes, load.ranks,
-        shape.experts // group, group, -(-group // node.gpus),
+        slots(scenario) // group, group, -(-group // node.gpus),
     )  # fmt: skip
     units = family.units(shape)
 
@@ -94,6 +94,12 @@ def machine(plan: Plan) -> Machine:
 
     stages = placement.place(units, costs, plan.program.stages, scenario.placement, mirrored, pair_ns)
     return Machine(cluster, recipe, pricer, site, parts, stages, units)
+
+
+def slots(scenario: Scenario) -> int:
+    """Places for experts in an expert group: every expert, and the copies that redundancy adds."""
+    assert scenario.model is not None
+    return scenario.model.experts + scenario.routing.redundant_experts
 
 
 def family_of(name: str):  # type: ignore[no-untyped-def]

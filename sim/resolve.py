@@ -17,15 +17,18 @@ from hwmodels.figure import resolved
 from hwmodels.node import Node
 from hwmodels.shelf import Shelf, expand
 from sim.checks import check
-from sim.form import Form, ModelForm, ScenarioForm, mistakes
+from sim.form import FaultForm, Form, ModelForm, ScenarioForm, mistakes
+from sim.histogram import Histogram, histogram
 from sim.models.shape import ModelShape
 from sim.overrides import apply
 from sim.scenario import (
+    FOREVER,
     MODELS,
     Batch,
     ChunkTimes,
     Cluster,
     Comm,
+    Fault,
     Limits,
     Parallel,
     Routing,
@@ -85,15 +88,19 @@ class Parts:
     node: Node | None = None
     fabric: Fabric | None = None
     model: ModelShape | None = None
+    histogram: Histogram | None = None
     plain: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _parts(document: Document, path: Path | None) -> tuple[Parts, list[Problem]]:
-    """The machine and the model that the scenario names, and what is wrong with them."""
+    """The machine, the model and the histogram that the scenario names, and what is wrong with them."""
     found: dict[str, Any] = {}
     plain: dict[str, Any] = {}
     problems: list[Problem] = []
-    readers = (("node", HARDWARE[0], _node), ("fabric", HARDWARE[1], _fabric), ("model", ("model",), _model))
+    readers = (
+        ("node", HARDWARE[0], _node), ("fabric", HARDWARE[1], _fabric), ("model", ("model",), _model),
+        ("histogram", ("routing", "histogram"), _histogram),
+    )  # fmt: skip
     for name, key, part_of in readers:
         part = document.at(*key)
         if part.content is None:
@@ -129,6 +136,12 @@ def _model(part: Document, key: KeyPath, path: Path | None) -> tuple[ModelShape,
     return ModelShape(**values), values
 
 
+def _histogram(part: Document, key: KeyPath, path: Path | None) -> tuple[Histogram, Any]:
+    """The histogram in a file, whose name is relative to the scenario's folder, or written out."""
+    found = histogram(part, key, path.parent if path else Path())
+    return found, [list(row) for row in found]
+
+
 def _models(path: Path | None, word: object) -> Shelf:
     beside = path.parent / "models" if path else None
     if beside and isinstance(word, str) and (beside / f"{word}.yaml").is_file() and beside.resolve() != MODELS.folder:
@@ -150,7 +163,7 @@ def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
         schedule=Schedule(form.schedule.name, form.schedule.chunks or Schedule.chunks),
         placement=form.placement,
         batch=batch,
-        routing=Routing(form.routing.kind),
+        routing=_routing(form, parts),
         comm=Comm(form.comm.sms),
         detail=form.detail,
         fold=form.fold,
@@ -159,6 +172,8 @@ def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
         chunk_times=_chunk_times(form),
         outputs=form.outputs,
         limits=Limits(form.limits.step_time, form.limits.memory),
+        faults=_faults(form),
+        jitter=form.jitter,
         scenario_hash=_hash(plain),
         resolved=plain,
     )
@@ -166,6 +181,20 @@ def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
 
 def _cluster(form: ScenarioForm, parts: Parts) -> Cluster | None:
     return Cluster(parts.node, form.cluster.nodes, parts.fabric) if form.cluster and parts.node else None
+
+
+def _routing(form: ScenarioForm, parts: Parts) -> Routing:
+    """The routing, with the profile's spread where sampled routing gives none."""
+    given, spread = form.routing, form.routing.spread
+    if given.kind == "sampled" and spread is None:
+        from sim.popularity import PROFILE_SPREAD
+
+        spread = PROFILE_SPREAD
+    return Routing(given.kind, spread, given.max_vio, parts.histogram, given.redundant_experts)
+
+
+def _faults(form: ScenarioForm) -> tuple[Fault, ...]:
+    return tuple(Fault(f.kind, f.at, f.slower, f.start, FOREVER if f.end is None else f.end) for f in form.faults)
 
 
 def _batch(form: ScenarioForm, cluster: Cluster | None) -> Batch:
@@ -199,6 +228,7 @@ def _plain(form: ScenarioForm, parts: Parts, name: str, batch: Batch) -> dict[st
         plain["model"] = dict(parts.plain["model"])
     if times := _chunk_times(form):
         plain["chunk_times"] = {key: f"{value} ns" for key, value in vars(times).items()}
+    plain["routing"] = _plain_routing(form, parts)
     if form.schedule.name == "interleaved":
         plain["schedule"] = {"name": "interleaved", "chunks": form.schedule.chunks or Schedule.chunks}
     if batch.sequences:
@@ -206,8 +236,25 @@ def _plain(form: ScenarioForm, parts: Parts, name: str, batch: Batch) -> dict[st
     units = {"step_time": "s", "memory": "B"}
     plain["limits"] = {key: f"{value!r} {units[key]}" for key, value in plain["limits"].items()}
     plain["outputs"] = list(form.outputs)
+    plain["faults"] = [_plain_fault(f) for f in form.faults]
+    for key in ("faults", "jitter"):
+        if not plain[key]:
+            del plain[key]
     plain["placement"] = form.placement if isinstance(form.placement, str) else list(form.placement)
     return plain
+
+
+def _plain_fault(fault: FaultForm) -> dict[str, Any]:
+    plain: dict[str, Any] = {"kind": fault.kind, "at": fault.at, "slower": fault.slower, "start": f"{fault.start} ns"}
+    return plain if fault.end is None else {**plain, "end": f"{fault.end} ns"}
+
+
+def _plain_routing(form: ScenarioForm, parts: Parts) -> dict[str, Any]:
+    """What is said of the routing beside its kind, the histogram written out."""
+    routing = {key: value for key, value in vars(_routing(form, parts)).items() if value is not None}
+    if not routing["redundant_experts"]:
+        del routing["redundant_experts"]
+    return routing | ({"histogram": parts.plain["histogram"]} if parts.histogram else {})
 
 
 def _hash(plain: Mapping[str, Any]) -> str:

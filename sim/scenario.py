@@ -74,9 +74,17 @@ class Batch:
 
 @dataclass(frozen=True)
 class Routing:
-    """kind: how tokens choose experts."""
+    """kind: how tokens choose experts: balanced (as expected), sampled, skewed or recorded (see sim.popularity).
+
+    spread: standard deviation of experts' popularity, of sampled routing. max_vio: how far the most popular expert is
+    above the mean, of skewed. histogram: tokens by layer and expert, of recorded. redundant_experts: copies a layer.
+    """
 
     kind: str
+    spread: float | None = None
+    max_vio: float | None = None
+    histogram: tuple[tuple[int, ...], ...] | None = None
+    redundant_experts: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,22 @@ class ChunkTimes:
     weight: int
     overlapped: int
     p2p: int
+
+
+FOREVER = 2**62
+"""Nanoseconds; later than any step ends."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """kind: gpu (compute of a rank), node (compute of its ranks) or link (the NICs of a rank). at: rank or node.
+    slower: how many times as long things take. start_ns, end_ns: when, from the start of the step."""
+
+    kind: str
+    at: int
+    slower: float
+    start_ns: int = 0
+    end_ns: int = FOREVER
 
 
 @dataclass(frozen=True)
@@ -130,8 +154,15 @@ class Scenario:
     chunk_times: ChunkTimes | None
     outputs: tuple[str, ...]
     limits: Limits
+    faults: tuple[Fault, ...] = ()
+    jitter: float = 0.0
     scenario_hash: str = ""
     resolved: dict[str, Any] = field(default_factory=dict, hash=False, repr=False)
+
+    @property
+    def uneven(self) -> bool:
+        """Whether ranks at one pipeline position may take different times."""
+        return self.routing.kind != "balanced" or bool(self.faults) or self.jitter > 0
 
     @property
     def data_parallel(self) -> int:

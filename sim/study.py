@@ -4,7 +4,8 @@ from typing import Any
 
 import sim
 from hwmodels.units import NS_PER_S
-from sim import engine, memory, metrics, plan, spans, uncertainty
+from sim import attribution, differing, engine, memory, metrics, plan, spans, uncertainty
+from sim.differing import Differing
 from sim.lower import Kit, Lowered, lower
 from sim.plan import Machine, Plan, unit_cost_ns
 from sim.program import Step
@@ -17,15 +18,22 @@ def study(scenario: Scenario) -> Result:
     laid = plan.lay_out(scenario)
     machine = plan.machine(laid) if scenario.model else None
     lowered = lower(laid, machine)
-    outcome = engine.run(lowered.actors)
+    pricer = machine.pricer if machine else None
+    extra: dict[str, Any] = {}
+    if scenario.uneven and machine:
+        all_ranks, books, extra = _differ(laid, machine, lowered)
+        outcome = all_ranks.outcome
+        lowered = differing.alone(lowered)
+    else:
+        outcome = engine.run(lowered.actors)
+        books = metrics.ledgers(laid, lowered, outcome, pricer)
     steps = spans.steps(laid, lowered, outcome)
-    books = metrics.ledgers(laid, lowered, outcome, machine.pricer if machine else None)
     curves = memory.curves(laid, machine, steps) if machine else ()
     drawn = {"report", "trace", "events"} & set(scenario.outputs)
     trace, sources = spans.spans(laid, lowered, outcome) if drawn else (steps.where(steps.rank < 0), {})
     kit, step, pair_name = _pair(laid, lowered)
     pair, pair_sources = spans.pair(kit, step, lowered.first_layer) if machine and drawn else (None, {})
-    summary = _head(scenario) | metrics.summary(laid, machine, outcome, books) | _memory(curves)
+    summary = _head(scenario) | metrics.summary(laid, machine, outcome, books) | _memory(curves) | extra
     if machine:
         found = uncertainty.sensitivity(lowered, outcome, books)
         summary |= uncertainty.intervals(found, summary, scenario.seed)
@@ -35,6 +43,27 @@ def study(scenario: Scenario) -> Result:
         summary, scenario.resolved, steps, trace, pair, pair_name, sources | pair_sources, curves,
         metrics.waterfall(books), _stages(laid, machine), memory.verdict(curves, machine) if machine else (True, ""),
     )  # fmt: skip
+
+
+CRITICAL = 5
+"""Ranks of the critical path that result.json names."""
+
+
+def _differ(laid: Plan, machine: Machine, lowered: Lowered) -> tuple[Differing, list[metrics.Ledger], dict[str, Any]]:
+    """Ranks that differ: all of them simulated, means over them, and whom the step waits for."""
+    found = differing.run(laid, machine, lowered)
+    expected = metrics.ledgers(laid, differing.alone(lowered), found.outcome, machine.pricer)
+    books = attribution.ledgers(lowered, found.everyone, expected)
+    chain = attribution.critical_ranks(laid, lowered, found.everyone)[:CRITICAL]
+    gpus = machine.cluster.node.gpus
+    extra: dict[str, Any] = {
+        "waiting_for_peers_s": sum(b.inside["peers"] for b in books) / len(books),
+        "critical_ranks": [attribution.described(r, laid, gpus) | {"seconds": s} for r, s in chain],
+        "shown_replica": found.shown,
+    }
+    if found.rows:
+        extra["expert_rows"] = {"smallest": found.rows[0], "largest": found.rows[1], "expected": machine.site.rows}
+    return found, books, extra
 
 
 def _head(scenario: Scenario) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def stacked(groups: int, n: int, k: int) -> tuple[Tensor, Tensor]:
 
 
 def exact(*shape: int, seed: int = 0, spans: int | None = None) -> tuple[Tensor, Tensor]:
-    """Whole numbers with power-of-two scales: every sum is exact in FP32, in any order, so answers are bitwise equal."""
+    """Whole numbers with power-of-two scales: every sum is exact in FP32 in any order, so answers are equal bitwise."""
     generator = torch.Generator().manual_seed(seed)
     q = torch.randint(-4, 5, shape, generator=generator).float().to(torch.float8_e4m3fn)
     columns = -(-shape[-1] // 128) if spans is None else spans

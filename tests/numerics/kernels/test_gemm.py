@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -188,3 +190,14 @@ def test_code_for_hopper(form):
     assert report.shared <= 227 * 1024  # a block's most on Hopper, CUDA programming guide, compute capability 9.0
     assert "e4m3.e4m3" in report.ptx
     assert report.instructions("HMMA") == report.instructions("HGMMA") == 0
+
+
+@pytest.mark.skipif(not compiler_available(), reason="Triton's assembler and disassembler are not here")
+@pytest.mark.parametrize("form, overlaps", [("halves", True), ("descriptor", False)])
+def test_one_half_is_promoted_beside_the_other_halfs_products(form, overlaps):
+    """FMAs between the products of one group, before it is waited for: what `halves` is there for."""
+    a, b = (torch.empty(x, 7168, dtype=torch.float8_e4m3fn, device="meta") for x in (4096, 7168))
+    a_s, b_s = torch.empty(4096, 56, device="meta"), torch.empty(56, 56, device="meta")
+    (launch,) = variants(lambda: kernels.gemm(a, a_s, b, b_s, config=kernels.VARIANTS[form]))
+    order = re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(QGMMA|FFMA|WARPGROUP\.DEPBAR)", launch.compile().sass, re.M)
+    assert bool(re.search(r"QGMMA (FFMA ){8,}QGMMA", " ".join(order))) == overlaps

@@ -1,0 +1,104 @@
+"""Recorded histograms: tokens of every expert in every layer, from a YAML, CSV or npz file or from the scenario."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem, dotted
+from hwmodels.document import read as read_yaml
+
+Histogram = tuple[tuple[int, ...], ...]
+"""Tokens by layer and expert."""
+
+ARRAY = "tokens"
+"""Name of the array [layers, experts] in an npz file."""
+
+
+def histogram(part: Document, key: KeyPath, folder: Path) -> Histogram:
+    """The histogram that `part` names (a file in `folder`) or is (a list of lists). Raises DocumentError.
+
+    A file is YAML (a list of lists), CSV (a line of numbers a layer, # begins a comment) or npz (array `tokens`).
+    """
+    read = _READERS.get(Path(part.content).suffix.lower()) if isinstance(part.content, str) else None
+    if isinstance(part.content, str) and read is None:
+        legal = "a file ending in .yaml, .csv or .npz, or a list of lists"
+        raise DocumentError([Problem(part.place(()), dotted(key), f"found {part.content!r}; legal: {legal}")])
+    return _checked(read(part, key, folder / part.content) if read else part, key)
+
+
+def _checked(document: Document, key: KeyPath) -> Histogram:
+    """Rows of equal length of whole numbers, in none of which all are 0."""
+    rows = document.content
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, list) and row for row in rows):
+        what = "expected a list of lists: for each layer the tokens of each expert"
+        raise DocumentError([Problem(document.place(()), dotted(key), what)])
+    problems = [
+        Problem(document.place((index,)), dotted((*key, index)), message)
+        for index, row in enumerate(rows)
+        if (message := _wrong(row, len(rows[0])))
+    ]
+    if problems:
+        raise DocumentError(problems)
+    return tuple(tuple(int(value) for value in row) for row in rows)
+
+
+def _wrong(row: Sequence[Any], experts: int) -> str:
+    """What is wrong with the tokens of one layer, or nothing."""
+    for value in row:
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or value % 1:
+            return f"expected whole numbers of tokens, 0 or more; found {value!r}"
+    if len(row) != experts:
+        return f"length {len(row)}; the first layer has {experts}"
+    return "" if any(row) else "all tokens are 0; leave the layer out or give one line for all layers"
+
+
+def _yaml(part: Document, key: KeyPath, path: Path) -> Document:
+    return read_yaml(path)
+
+
+def _csv(part: Document, key: KeyPath, path: Path) -> Document:
+    places: dict[KeyPath, Place] = {(): Place(str(path))}
+    rows: list[list[Any]] = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DocumentError([_unreadable(part, key, path, error)]) from None
+    for number, line in enumerate(lines, 1):
+        text = line.partition("#")[0].strip()
+        if text:
+            places[(len(rows),)] = Place(str(path), number, 1)
+            rows.append([_number(word.strip()) for word in text.split(",")])
+    return Document(rows, places)
+
+
+def _number(word: str) -> Any:
+    """The number a word says, or the word itself."""
+    try:
+        return float(word)
+    except ValueError:
+        return word
+
+
+def _npz(part: Document, key: KeyPath, path: Path) -> Document:
+    from zipfile import BadZipFile
+
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            names = list(arrays)
+            content = arrays[ARRAY].tolist() if ARRAY in names else None
+    except (OSError, ValueError, BadZipFile, AttributeError, TypeError) as error:
+        raise DocumentError([_unreadable(part, key, path, error)]) from None
+    if content is None:
+        what = f"{path} has no array named {ARRAY}; found {', '.join(names) or 'none'}"
+        raise DocumentError([Problem(part.place(()), dotted(key), what)])
+    return Document(content, {(): Place(str(path))})
+
+
+def _unreadable(part: Document, key: KeyPath, path: Path, error: Exception) -> Problem:
+    why = error.strerror if isinstance(error, OSError) and error.strerror else "not what its name says"
+    return Problem(part.place(()), dotted(key), f"{path} cannot be read: {why}")
+
+
+_READERS = {".yaml": _yaml, ".yml": _yaml, ".csv": _csv, ".npz": _npz}
