@@ -214,16 +214,15 @@ def accumulate(
             z = _load(b, b_row + WIDTH, b_row + cols_right, block, K, stride_bn, DESCRIPTOR, EVEN_K)
         if SPAN_BLOCKS == 1:
             scale = tl.load(a_scales + block * stride_ask)
-            if COLUMN_SCALES:
+            if COLUMN_SCALES:  # loaded late: loaded before the products, they cost Triton 3.6 8 to 40 bytes of spills
                 left += _scaled(tl.dot(x, tl.trans(y)), scale, b_scales + block * stride_bsk, COLUMN_SCALES)
                 if HALVES:
                     right += _scaled(tl.dot(x, tl.trans(z)), scale, b_scales_right + block * stride_bsk, COLUMN_SCALES)
-            else:
+            else:  # loaded early: with a load between the products the left half is promoted only after both
                 factor = scale * tl.load(b_scales + block * stride_bsk)
-                if BLOCK_N > 128:
+                factor_right = factor
+                if HALVES and BLOCK_N > 128:
                     factor_right = scale * tl.load(b_scales_right + block * stride_bsk)
-                else:
-                    factor_right = factor
                 left += tl.dot(x, tl.trans(y)) * factor[:, None]
                 if HALVES:
                     right += tl.dot(x, tl.trans(z)) * factor_right[:, None]
