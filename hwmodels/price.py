@@ -22,9 +22,16 @@ TILE = 128
 SMALL_US = 20.0
 """Kernels shorter than this are bound by latency; see the contention table."""
 RUNGS = ("measured", "interpolated", "held", "transferred", "roofline", "assumed")
-SPREAD = {"measured": 0.03, "interpolated": 0.05, "held": 0.10, "transferred": 0.15, "roofline": 0.40, "assumed": 0.50}
-"""Relative standard deviation of a price when its table gives none: repeats of one kernel differ by 3 % in the profile,
-the wave model's rms is 3 %, kind fits 5 to 10 %; the rest are judgements until a second device is measured."""
+SPREAD = {"measured": 0.03, "interpolated": 0.06, "held": 0.25, "transferred": 0.25, "roofline": 1.0, "assumed": 0.5}
+"""Relative standard deviation of a price when its table gives none: leave-one-out errors by rung (docs/PRICES.md). The
+roofline is a bound, and products take about twice as long. `transferred` lies between the 8 % by which FP8 products miss
+DeepGEMM's published rates and the 37 % by which they miss three small BF16 products."""
+OTHER_DEVICE = 0.15
+"""The same for a sibling device at held utilisation: a judgement until a second device is measured."""
+REPEATS = 0.10
+"""Of an exchange beside compute: its four repeats in the profile differ by up to 7 %, the NIC figure is rounded."""
+FEW_SIZES = 4.0
+"""Rows whose sizes span less than this factor cannot tell a fixed cost from a rate."""
 TIMED_THERE = ("dispatch_layout",)
 """Kinds whose table rows were measured on the communication stream beside compute: nothing is left to slow them."""
 LIKE = {"adam": "elementwise", "loss": "elementwise"}
@@ -172,7 +179,7 @@ def _scaled(pricer: Pricer, quote: Quote) -> Quote:
         return quote
     source = f"{quote.source}, from {found.device} by {quote.bound} rate"
     if quote.rung in ("measured", "interpolated", "held"):
-        spread = max(quote.spread, SPREAD["transferred"] / 3)
+        spread = max(quote.spread, OTHER_DEVICE)
         return quote._replace(us=quote.us * ratio, rung="transferred", source=source, spread=spread)
     return quote._replace(us=quote.us * ratio, source=source)
 
@@ -268,7 +275,10 @@ def _memory(pricer: Pricer, op: Memory) -> Quote:
 
 def _between(found: Tables, op: Memory, rows: list[dict[str, Any]]) -> Quote:
     """The same kernel on another number of rows: fixed cost of its kind, and the mean rate of the measured ones."""
-    fixed = min(found.memory_fit[op.kind]["fixed_us"], min(r["us"] for r in rows) / 2)
+    fit = found.memory_fit[op.kind]
+    fixed = min(fit["fixed_us"], min(r["us"] for r in rows) / 2)
+    if fit["high_bytes"] < FEW_SIZES * fit["low_bytes"]:
+        fixed = min(fixed, found.memory_fit["tiny"]["fixed_us"])
     rates = [(r["us"] - fixed) / (r["rows"] * (r["read"] + r["write"])) for r in rows]
     us = fixed + op.bytes() * sum(rates) / len(rates)
     counts = [r["rows"] for r in rows]
@@ -295,7 +305,7 @@ def _exchange(pricer: Pricer, op: AllToAll) -> Quote:
     source = "largest port load over effective bandwidth"
     if known and found is not None:
         source += f", stretch beside compute from {found.device}/exchange.json: {op.beside}"
-        return Quote(seconds / MICRO, "interpolated", source, SPREAD["held"])
+        return Quote(seconds / MICRO, "interpolated", source, REPEATS)
     return _published(seconds, source)
 
 

@@ -12,6 +12,7 @@ import csv
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ import numpy as np
 from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm, Memory, Op
 from hwmodels.price import contention_family, waves
 from hwmodels.units import GIGA, MICRO, TERA
+from numerics import provenance
 from numerics.fits import fixed_effects, relative_least_squares
 from sim.models import deepseek
 from sim.models.layer import Kernel, Site, Unit
@@ -33,6 +35,15 @@ PROFILE_NIC_BYTES_PER_S = 40 * GIGA
 """Effective bandwidth of a 400 Gb/s NIC, "Insights into DeepSeek-V3" (arXiv 2505.09343) sec 4.3."""
 REFERENCE = {"sms": 132, "hbm_bytes_per_s": 3.35 * TERA, "bf16_flops": 989 * TERA, "fp8_flops": 1979 * TERA}
 """What the times belong to: NVIDIA H800 SXM data sheet figures, dense."""
+MEASURED = "2025-02-25"
+"""Day of the profile by its own time stamps (record window 1740461679 s after 1970-01-01)."""
+ENTRIES = ("numerics.calibrate:tables", "numerics.calibrate:write", "sim.models.shape:ModelShape")
+"""The program behind the tables, for its digest; the dimensions are given to it, so their class is named here."""
+COMMAND = (
+    "python -m numerics calibrate --facts h800_dualpipe_trace_ops.csv h800_dualpipe_trace.json "
+    "--model scenarios/models/deepseek_v3.yaml"
+)
+UNSAID = {"value": None, "reason": "the profiler's trace, the only source, does not say"}
 LAYERS = 4
 ALIASES = {"o_WT": "o_proj_WT", "shared_W2T": "shared_down_WT", "shared_W1T": "shared_gateup_WT"}
 EXCHANGES = {
@@ -56,15 +67,33 @@ def tables(ops_csv: Path, summary_json: Path, shape: ModelShape) -> dict[str, di
     samples = list(_samples(ops_csv, summary["_meta"], shape))
     factors = _contention(samples)
     rows = list(_rows(samples, factors))
-    head = {"device": "h800", "source": SOURCE, "sms": PROFILE_SMS, "reference": REFERENCE}
+    origin = _provenance(ops_csv, summary, shape)
+    head = {"device": "h800", "source": SOURCE, "sms": PROFILE_SMS, "reference": REFERENCE, "provenance": origin}
     gemms = [r for r in rows if r["op"] in ("gemm", "grouped")]
     return {
         "gemm": {**head, "fit": _gemm_fit(gemms, summary, samples, factors), "rows": gemms},
-        "memory": {**head, "fit": _memory_fit(rows), "rows": [r for r in rows if r["op"] == "memory"]},
+        "memory": {**head, "fit": memory_fit(rows), "rows": [r for r in rows if r["op"] == "memory"]},
         "attention": {**head, "rows": [r for r in rows if r["op"] == "attention"]},
         "exchange": {**head, "rows": list(_exchanges(samples))},
         "contention": {**head, "launch_gap_us": summary["overlap"]["launch_gap_mean"], "rows": factors},
     }
+
+
+def _provenance(ops_csv: Path, summary: dict[str, Any], shape: ModelShape) -> dict[str, Any]:
+    """What a table says of its making; of the summary only the parts that are read count."""
+    used = {k: summary[k] for k in ("_meta", "wgrad_groups")} | {"launch_gap": summary["overlap"]["launch_gap_mean"]}
+    return {
+        "device": "NVIDIA H800 SXM, 132 SMs", "driver": UNSAID, "clocks": UNSAID, "versions": UNSAID,
+        "version": "deepseek-ai/profile-data 4496024", "measured": MEASURED, "command": COMMAND,
+        "repetitions": f"each kernel once in each of {LAYERS} layers; a row's samples say how many it has",
+        "quantiles": "us is the median of the samples, low_us and high_us the least and the largest, as if run alone",
+        "inputs": {
+            "h800_dualpipe_trace_ops.csv": provenance.digest(ops_csv.read_bytes()),
+            "h800_dualpipe_trace.json (_meta, wgrad_groups, launch_gap_mean)": provenance.content(used),
+            f"dimensions of {shape.name}": provenance.content(asdict(shape)),
+        },
+        "program": {"entries": ENTRIES, "files": provenance.program(ENTRIES)},
+    }  # fmt: skip
 
 
 # --- joining profile and model ----------------------------------------------------------------------------------------
@@ -198,20 +227,20 @@ def _gemm_fit(
         weight.append((gemms[0].m, gemms[0].n, float(np.mean([g.k for g in gemms])), turn))
         spans.append({"name": name, "experts": len(turns), "span_us": group["median"], "beside": _round(beside)})
         spans[-1] |= dict(zip("mnk", weight[-1], strict=False)) | {"turn_us": _round(turn)}
-    return {"fprop": _wave_fit(forward), "wgrad": {**_wave_fit(weight), "expert_turns": spans}}
+    return {"fprop": wave_fit(forward), "wgrad": {**wave_fit(weight), "expert_turns": spans}}
 
 
 def _is_fp8(row: dict[str, Any], wgrad: bool) -> bool:
     return row["precision"] == "fp8" and (row["role"] == "wgrad") == wgrad
 
 
-def _wave_fit(shapes: list[tuple[float, float, float, float]]) -> dict[str, Any]:
+def wave_fit(shapes: list[tuple[float, float, float, float]]) -> dict[str, Any]:
     terms = [[w := waves(m, n, PROFILE_SMS), w * -(-k // 128)] for m, n, k, _ in shapes]
     (a, b), rms = relative_least_squares(np.array(terms, dtype=float), np.array([s[3] for s in shapes]))
     return {"a_us": _round(a), "b_us": _round(b), "rms": _round(rms), "shapes": len(shapes)}
 
 
-def _memory_fit(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def memory_fit(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Time = fixed + bytes / rate, for each kind of memory-bound kernel."""
     kinds: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for r in rows:

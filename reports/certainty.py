@@ -18,8 +18,8 @@ def section(result: Result) -> Section | None:
         return None
     low, high = result.summary["intervals_90"]["step_time_s"]
     lead = (
-        f"With prices as uncertain as their sources say, the step takes {seconds(low)} to {seconds(high)} in nine cases "
-        "of ten. Each row: how uncertain a group of prices is, and how far that alone moves the step. What the "
+        f"With prices as uncertain as their sources say, the step takes {seconds(low)} to {seconds(high)} in nine "
+        "cases of ten. Each row: how uncertain a group of prices is, and how far that alone moves the step. What the "
         "model leaves out (uneven experts, slow nodes) is not in the interval."
     )
     widest = max(abs(c["step_s"]) for c in causes)

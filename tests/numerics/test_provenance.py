@@ -1,0 +1,183 @@
+"""Digests follow what a program does and nothing else; stale tables are named, with the file that changed."""
+
+import ast
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hwmodels.tables import FOLDER
+from numerics import calibrate, provenance
+from numerics.provenance import ROOT, canonical, content, digest, program, stale
+
+PROGRAM = {
+    "rail/__init__.py": "",
+    "rail/fits.py": "import math\nSLACK = 2\ndef fit(x):\n    return x + SLACK\ndef unused(x):\n    return -x\n",
+    "rail/shape.py": "class Shape:\n    wide = 3\n    def area(self):\n        return self.wide * 2\n",
+    "rail/made.py": "from rail import fits as f\nfrom rail.shape import Shape as S\n"
+    "def tables(x: int) -> int:\n    return f.fit(x) + S().area()\n",
+}  # fmt: skip
+ENTRY = ["rail.made:tables"]
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for name, text in PROGRAM.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def changed(tree, name, old, new):
+    """Files whose digest differs after an edit."""
+    before = program(ENTRY, tree)
+    text = (tree / name).read_text()
+    assert old in text
+    provenance._parsed.cache_clear()
+    (tree / name).write_text(text.replace(old, new))
+    after = program(ENTRY, tree)
+    return sorted(f for f in before.keys() | after.keys() if before.get(f) != after.get(f))
+
+
+def test_a_digest_is_blake2b():
+    """RFC 7693's function at 16 bytes; the value is coreutils' `printf abc | b2sum -l 128`."""
+    assert digest(b"abc") == "cf4ab791c62b8d2b2109c90275287816"
+    assert content({"b": 1, "a": [2]}) == content({"a": [2], "b": 1}) != content({"a": [2], "b": 2})
+
+
+def test_only_files_that_are_reached_count(tree):
+    assert list(program(ENTRY, tree)) == ["rail/fits.py", "rail/made.py", "rail/shape.py"]
+    assert list(program(["rail.fits:unused"], tree)) == ["rail/fits.py"]
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("rail/fits.py", "x + SLACK", "x - SLACK"),
+        ("rail/fits.py", "SLACK = 2", "SLACK = 3"),  # a constant behind a function
+        ("rail/shape.py", "self.wide * 2", "self.wide * 4"),  # a method of a class reached under another name
+        ("rail/made.py", "f.fit(x) +", "f.fit(x) -"),
+    ],
+)
+def test_what_the_program_does_counts(tree, name, old, new):
+    assert changed(tree, name, old, new) == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("rail/fits.py", "def unused(x):\n    return -x", "def unused(x):\n    return x"),
+        ("rail/fits.py", "SLACK = 2", "SLACK = 2  # why"),
+        ("rail/fits.py", "def fit(x):\n", 'def fit(x):\n    """A fit."""\n'),
+        ("rail/fits.py", "def fit(x)", "def fit(x: float) -> float"),
+        ("rail/fits.py", "x + SLACK", "(\n        x\n        + SLACK\n    )"),
+        ("rail/fits.py", "import math", "import cmath"),
+        ("rail/made.py", "x: int", "x: 'fits.Number'"),
+    ],
+)
+def test_what_it_says_does_not(tree, name, old, new):
+    assert changed(tree, name, old, new) == []
+
+
+def test_order_does_not_count(tree):
+    parts = "SLACK = 2\n", "def fit(x):\n    return x + SLACK\n"
+    assert changed(tree, "rail/fits.py", parts[0] + parts[1], parts[1] + parts[0]) == []
+
+
+def test_an_entry_that_is_gone(tree):
+    with pytest.raises(ValueError, match=r"rail\.made:nothing is not defined"):
+        program(["rail.made:nothing"], tree)
+
+
+@pytest.mark.parametrize(("one", "other"), [("1", "1.0"), ("x is None", "x"), ("f'{a}'", "f'{a!r}'"), ("'1'", "1")])
+def test_canonical_tells_values_apart(one, other):
+    assert canonical(ast.parse(one)) != canonical(ast.parse(other))
+
+
+def test_canonical_leaves_out_empty_fields():
+    """Versions of Python differ in empty fields (3.12 has type_params): none may show."""
+    expected = "Module(body=[FunctionDef(name='f', args=arguments(), body=[Return()])])"
+    assert canonical(ast.parse("def f(): return")) == expected
+
+
+# --- the tables -------------------------------------------------------------------------------------------------------
+
+
+def test_the_committed_tables_are_fresh():
+    """Fails when the program behind them changes: run the command the tables name, and look at the difference."""
+    assert stale("h800") == []
+
+
+def test_the_program_behind_them():
+    """The files whose definitions decide what the H800 tables say; the kernel models of the ladder do not."""
+    files = program(calibrate.ENTRIES)
+    assert {
+        "numerics/calibrate.py", "numerics/fits.py", "hwmodels/op.py", "sim/models/deepseek/attention.py",
+        "sim/models/deepseek/experts.py", "sim/models/deepseek/exchange.py", "sim/models/deepseek/linear.py",
+    } <= set(files)  # fmt: skip
+    assert not {"numerics/provenance.py", "sim/engine.py", "hwmodels/tables.py"} & set(files)
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "h800").glob("*.json")), ids=lambda p: p.stem)
+def test_every_table_says_where_it_comes_from(path):
+    said = json.loads(path.read_text())["provenance"]
+    for key in ("device", "version", "command", "repetitions", "quantiles"):
+        assert isinstance(said[key], str) and said[key], key
+    for key in ("driver", "clocks", "versions"):
+        assert said[key]["value"] is None and said[key]["reason"], key
+    assert said["measured"] == "2025-02-25"
+    for found in (said["inputs"], said["program"]["files"]):
+        assert found and all(len(d) == 2 * provenance.DIGEST_BYTES for d in found.values())
+
+
+def doctored(tmp_path, change):
+    """A copy of the tables with the provenance of one of them changed."""
+    shutil.copytree(FOLDER / "h800", tmp_path / "h800")
+    path = tmp_path / "h800" / "gemm.json"
+    table = json.loads(path.read_text())
+    change(table)
+    path.write_text(json.dumps(table))
+    return tmp_path
+
+
+def test_a_doctored_digest_is_stale(tmp_path):
+    def change(table):
+        table["provenance"]["program"]["files"]["numerics/fits.py"] = "0" * 32
+
+    (line,) = stale("h800", doctored(tmp_path, change))
+    assert line.startswith("h800/gemm.json: stale, numerics/fits.py changed since it was written; write it again: ")
+
+
+def test_a_table_without_provenance_is_reported(tmp_path):
+    (line,) = stale("h800", doctored(tmp_path, lambda table: table.pop("provenance")))
+    assert line == "h800/gemm.json: no provenance; nothing says which program wrote it"
+
+
+def test_a_program_that_is_gone_is_reported(tmp_path):
+    def change(table):
+        table["provenance"]["program"]["entries"] = ["numerics.calibrate:long_gone"]
+
+    (line,) = stale("h800", doctored(tmp_path, change))
+    assert "stale, its program is gone (numerics.calibrate:long_gone is not defined)" in line
+
+
+def test_an_edited_program_makes_every_table_stale(tmp_path):
+    """The program itself changed, one figure of the K block in a fit: all five tables say so."""
+    for name in program(calibrate.ENTRIES):
+        target = tmp_path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, target)
+    for package in ("sim", "sim/models", "hwmodels", "numerics"):
+        (tmp_path / package / "__init__.py").touch()
+    assert stale("h800", root=tmp_path) == []
+    path = tmp_path / "numerics" / "calibrate.py"
+    path.write_text(path.read_text().replace("w * -(-k // 128)", "w * -(-k // 64)"))
+    lines = stale("h800", root=tmp_path)
+    assert len(lines) == len(list((FOLDER / "h800").glob("*.json")))
+    assert all("numerics/calibrate.py changed" in line for line in lines)
+
+
+def test_a_device_without_tables():
+    with pytest.raises(FileNotFoundError, match="abacus"):
+        stale("abacus", Path("tables"))
