@@ -30,6 +30,8 @@ OTHER_DEVICE = 0.15
 """The same for a sibling device at held utilisation: a judgement until a second device is measured."""
 REPEATS = 0.10
 """Of an exchange beside compute: its four repeats in the profile differ by up to 7 %, the NIC figure is rounded."""
+FEW_ROWS = 512
+"""Products of fewer rows are outside what the wave model was measured on (docs/PRICES.md: small M misses by half)."""
 FEW_SIZES = 4.0
 """Rows whose sizes span less than this factor cannot tell a fixed cost from a rate."""
 TIMED_THERE = ("dispatch_layout",)
@@ -204,6 +206,11 @@ def _gemm(pricer: Pricer, op: Gemm) -> Quote:
         return _other_format(pricer, found, op, op.m)
     us = _wave_us(found, op.m, op.n, op.k, role, pricer.compute_sms)
     source = f"{found.device}/gemm.json: wave model, {role}"
+    floor = op.bytes() / found.reference["hbm_bytes_per_s"] / MICRO
+    if floor > us:
+        return Quote(floor, "roofline", f"{source}, bound by HBM", SPREAD["held"], "memory")
+    if op.m < FEW_ROWS:  # narrower tiles than the measured kernels' would be used
+        return Quote(us, "held", source, SPREAD["held"], "fp8")
     return Quote(us, "interpolated", source, found.wave_fit[role]["rms"], "fp8")
 
 

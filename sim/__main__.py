@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
+    from sim.record import Record
     from sim.result import Result
     from sim.scenario import Scenario
 
@@ -28,12 +29,22 @@ commands:
   check SCENARIO.yaml [key=value ...]  read and check a scenario, nothing more
   list [KIND]                          known scenarios, models, devices, nodes, fabrics, schedules
   schema                               JSON Schema of a scenario file
-  validate                             DeepSeek-V3's step predicted beside what was published, as Markdown
+  validate [--format text|markdown|json] [--write]
+                                       predictions beside what was published, with errors and 90 % intervals
 
 options of run:
   --out DIR            where the results go: result.json, report.html, trace/, events.npz, scenario.yaml
   --format text|json   json: also print result.json on stdout
   -q, --quiet          no table and no progress
+
+options of sweep and study:
+  --jobs N             so many runs at a time (default: 1)
+  --out FILE.jsonl     where each run goes as it ends (default: out/sweeps/<sweep>.jsonl), and the table as FILE.csv.
+                       What it holds already is not run again: an interrupted sweep goes on where it was.
+  -q, --quiet          no progress
+  --docs DIR           of study: the folder with its page, whose figures are renewed (default: docs)
+  A sweep names a scenario and its axes: a list of values of a key, or labels with overrides; see scenarios/sweeps.
+  Points that do not fit in memory are still results (exit 0); points that cannot run are told and make it exit 2.
 
 overrides reach anything, also inside what a name stands for:
   schedule=zb1p  cluster.nodes=128  cluster.node.nic.bandwidth=100GB/s  model.layers=30  outputs=[result]
@@ -222,15 +233,106 @@ def _schema(words: list[str]) -> int:
 
 
 def _validate(words: list[str]) -> int:
-    from sim import validate
+    """The table goes to stderr, Markdown and JSON to stdout; --write renews what a checkout records of predictions."""
+    import json
 
-    Parser(prog="validate", add_help=False).parse_args(words)
-    print(validate.markdown(validate.compare()))
+    from sim import validate
+    from sim.validation import page, records, table
+
+    parser = Parser(prog="validate", add_help=False)
+    parser.add_argument("--format", choices=("text", "markdown", "json"), default="text")
+    parser.add_argument("--write", action="store_true")
+    asked = parser.parse_args(words)
+    rows, left = validate.compare_all(), validate.unanswered()
+    if asked.format == "markdown":
+        print(page.page(rows, left), end="")
+    elif asked.format == "json":
+        open_figures = [figure._asdict() for figure in left]
+        print(json.dumps({"rows": [table.plain(row) for row in rows], "unanswered": open_figures}, indent=1))
+    else:
+        from shutil import get_terminal_size
+
+        print(table.text(rows, get_terminal_size((120, 24)).columns), file=sys.stderr)
+        print(f"\n{len(rows)} figures answered, {len(left)} not (see docs/VALIDATION.md)", file=sys.stderr)
+    if asked.write:
+        try:
+            moved = records.write(records.CHECKOUT, rows, validate.headlines(rows), left)
+        except records.RecordError as error:
+            raise WrongInput(str(error)) from None
+        print(*moved, f"{len(moved)} predictions moved", sep="\n", file=sys.stderr)
+        if moved:
+            print("say so in CHANGELOG.md: a PREDICTION line with the step and the pair", file=sys.stderr)
     return DONE
 
 
+def _sweep(words: list[str]) -> int:
+    asked = _sweep_parser("sweep").parse_intermixed_args(words)
+    if not asked.words:
+        raise WrongInput("a sweep file is missing, e.g. scenarios/sweeps/stragglers.yaml; see python -m sim --help")
+    return _swept(asked, Path(asked.words[0]))[1]
+
+
+def _study(words: list[str]) -> int:
+    from reports.studies import STUDIES, StudyError, renew
+    from sim.scenario import SCENARIOS
+
+    parser = _sweep_parser("study")
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    asked = parser.parse_intermixed_args(words)
+    if not asked.words or asked.words[0] not in STUDIES:
+        found = f"unknown study {asked.words[0]!r}" if asked.words else "a study is missing"
+        raise WrongInput(f"{found}; legal: {', '.join(STUDIES)}")
+    name = asked.words[0]
+    try:
+        told, code = _swept(asked, SCENARIOS / "sweeps" / f"{name}.yaml")
+        if code == DONE:
+            print("written:", *renew(name, told, asked.docs))
+    except StudyError as error:
+        raise WrongInput(str(error)) from None
+    return code
+
+
+def _sweep_parser(prog: str) -> Parser:
+    parser = _scenario_parser(prog)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("-q", "--quiet", action="store_true")
+    return parser
+
+
+def _swept(asked: argparse.Namespace, path: Path) -> "tuple[list[tuple[dict[str, str], Record]], int]":
+    """Run a sweep, print and write its table. Answers each point's labels with its record, and the exit code."""
+    from sim import sweep
+    from sim.record import BookError
+
+    kept = asked.out or Path("out", "sweeps", f"{path.stem}.jsonl")
+    if asked.jobs < 1:
+        raise WrongInput(f"--jobs expects a whole number, 1 or more; found {asked.jobs}")
+    if kept.suffix != ".jsonl":
+        raise WrongInput(f"{kept}: --out of a sweep is a file that ends in .jsonl")
+    shown = not asked.quiet and sys.stderr.isatty()
+    try:
+        plan = sweep.read_sweep(path, asked.words[1:])
+        records = sweep.records_of(plan, asked.jobs, kept, lambda done, all: _progress(f"{done} of {all} runs", shown))
+        rows = sweep.table(plan, records)
+        sweep.write_csv(rows, kept.with_suffix(".csv"))
+    except (sweep.SweepError, BookError) as error:
+        raise WrongInput(str(error)) from None
+    except KeyboardInterrupt:
+        print(f"interrupted; the runs done are in {kept}, and the same command goes on from there", file=sys.stderr)
+        return [], INTERRUPTED
+    finally:
+        _progress("", shown)
+    print(sweep.text(rows))
+    refused = [(p, found["error"]) for p, found in zip(plan.points, records, strict=True) if "error" in found]
+    for point, line in refused:
+        print(f"{path}: {point.title}: {line}", file=sys.stderr)
+    return [(p.labels, r) for p, r in zip(plan.points, records, strict=True)], WRONG if refused else DONE
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "run": _run, "check": _check, "list": _list, "schema": _schema, "validate": _validate,
+    "run": _run, "check": _check, "list": _list, "schema": _schema, "validate": _validate, "sweep": _sweep,
+    "study": _study,
 }  # fmt: skip
 
 

@@ -1,22 +1,32 @@
-"""Predictions beside what was published: one row a figure, with its error. Nothing here is ever fitted to."""
+"""Predictions beside what was published: one row a figure, with its error, its interval and what of it was an input.
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+The figures are in `scenarios/published/*.yaml`; nothing here is ever fitted to them. Two questions are kept apart. Did
+predictions move? `tests/golden/predictions.json` holds them to four digits and is written on purpose. Are we right?
+The tables say, and nothing depends on the answer.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 from hwmodels.document import read
-from hwmodels.units import GIGA, KILO, MILLI, PERCENT
-from sim import footprint, metrics, plan
-from sim.lower import Kit, lower
-from sim.plan import Machine
-from sim.result import Result
-from sim.scenario import load
+from sim.validation import kernels, networks, pair, schedules, sizes, step
+from sim.validation.answer import Answer
+from sim.validation.reference import SCENARIOS, Reference, scenario
+from sim.validation.table import markdown
 
-FOLDER = Path(__file__).parent.parent / "scenarios"
+__all__ = ["Row", "Unanswered", "compare", "compare_all", "headlines", "markdown", "names", "published", "unanswered"]
+
+FOLDER = SCENARIOS / "published"
+OPEN = "unanswered"
+"""The file of figures that nothing here predicts."""
 
 
 class Row(NamedTuple):
-    """One figure: predicted and published in `unit`. error: relative."""
+    """One figure: predicted and published in `unit`; low, high: ends of the 90 % interval (None: nothing is uncertain).
+
+    input: whether the published figure was used to predict it (no, partly, yes); why: in words. headline: for a README.
+    """
 
     id: str
     quantity: str
@@ -24,91 +34,144 @@ class Row(NamedTuple):
     published: float
     unit: str
     source: str
+    group: str = ""
+    low: float | None = None
+    high: float | None = None
+    input: str = "no"
+    why: str = ""
+    headline: bool = False
 
     @property
     def error(self) -> float:
+        """Relative."""
         return self.predicted / self.published - 1
+
+    @property
+    def inside(self) -> bool | None:
+        """Whether the published figure lies in the interval; None where there is none."""
+        return None if self.low is None or self.high is None else self.low <= self.published <= self.high
+
+
+class Unanswered(NamedTuple):
+    """A published figure that the simulator does not predict, and why."""
+
+    id: str
+    quantity: str
+    reason: str
 
 
 def published(name: str) -> dict[str, Any]:
     """The figures of `scenarios/published/<name>.yaml`."""
-    content: dict[str, Any] = dict(read(FOLDER / "published" / f"{name}.yaml").content)
+    content: dict[str, Any] = dict(read(FOLDER / f"{name}.yaml").content)
     return content
 
 
+def names() -> tuple[str, ...]:
+    """The files of figures that are answered, in the order they are shown."""
+    found = {path.stem: published(path.stem) for path in FOLDER.glob("*.yaml") if path.stem != OPEN}
+    return tuple(sorted(found, key=lambda name: int(found[name]["order"])))
+
+
 def compare(name: str = "deepseek_v3", overrides: tuple[str, ...] = ()) -> list[Row]:
-    """Every published figure of a model beside the prediction of its scenario."""
-    import sim
-
+    """Every figure of one file beside the prediction of its scenario under `overrides`."""
     table = published(name)
-    scenario = load(str(FOLDER / f"{table['scenario']}.yaml"), ["outputs=[result]", *overrides])
-    result = sim.run(scenario)
-    laid = plan.lay_out(scenario)
-    machine = plan.machine(laid)
-    kit = max((k for row in lower(laid, machine).kits for k in row), key=lambda k: _is_profile_pair(k))
-    found = _measures(result, machine, kit)
-    return [
-        Row(r["id"], r["quantity"], found[r["measure"]](), float(r["value"]), r["unit"], table["sources"][r["source"]])
-        for r in table["rows"]
-    ]
+    ask = _asker(_reference(table["scenario"], overrides))
+    return [_row(entry, table, ask(entry)) for entry in table["rows"]]
 
 
-def _is_profile_pair(kit: Kit) -> bool:
-    """Whether a kit overlaps four MoE layers with four, as the published profile does."""
-    phases = kit.composition.phases if kit.composition else ()
-    layers = [p.name for p in phases if p.name.startswith("attn")]
-    exchanges = sum(p.exchange for p in phases)
-    return kit.fine.kind == "F+BW" and len(layers) == 12 and exchanges == 16
+def compare_all(overrides: tuple[str, ...] = ()) -> list[Row]:
+    """Every figure of every file."""
+    return [row for name in names() for row in compare(name, overrides)]
 
 
-def _measures(result: Result, machine: Machine, kit: Kit) -> Mapping[str, Callable[[], float]]:
-    """Prediction by name, in the units of the published rows."""
-    s, shape = result.summary, machine.site.shape
-    main = footprint.main_units(machine.units)
-    profile = metrics.profile(kit, machine.pricer)
-    phases = {name: lambda name=name: s["phases_s"][name] for name in s["phases_s"]}
-    parts = {f"phase {name}": lambda ns=ns: ns * _MS for name, ns in part_times(kit).items()}
-    length = machine.site.length
-    return phases | parts | {
-        "pair": lambda: profile.total * _MS,
-        "pair compute": lambda: profile.compute * _MS,
-        "pair hidden": lambda: (1 - profile.exposed / profile.communication) / PERCENT,
-        "step": lambda: s["step_time_s"],
-        "gpu hours": lambda: s["gpu_hours_per_trillion_tokens"] / KILO,
-        "tokens a day": lambda: s["tokens_per_day"] / GIGA,
-        "causal": lambda: s["tflops_per_gpu"]["causal"],
-        "non-causal": lambda: s["tflops_per_gpu"]["non_causal"],
-        "parameters": lambda: footprint.total_parameters(shape, main) / GIGA,
-        "active": lambda: footprint.active_parameters(shape, main) / GIGA,
-        "flop a token": lambda: footprint.training_flop_per_token(shape, main, length, True) / GIGA,
-        "kv cache": lambda: footprint.kv_cache_bytes_per_token(shape) / KILO,
-    }  # fmt: skip
+def unanswered() -> list[Unanswered]:
+    """Figures nothing here predicts."""
+    table = published(OPEN)
+    return [Unanswered(r["id"], r["quantity"], table["reasons"][r["reason"]]) for r in table["rows"]]
 
 
-_MS = MILLI * MILLI
-"""Nanoseconds to milliseconds."""
+def _row(entry: Mapping[str, Any], table: Mapping[str, Any], found: Answer) -> Row:
+    return Row(
+        entry["id"], entry["quantity"], found.value, float(entry["value"]), entry["unit"],
+        table["sources"][entry["source"]], table["group"], found.low, found.high,
+        entry.get("input", "no"), entry.get("why", ""), bool(entry.get("headline")),
+    )  # fmt: skip
 
 
-def part_times(kit: Kit) -> dict[str, float]:
-    """Kernel time of each compute part of a kit, launch gaps left out, mean over layers, in ns."""
-    assert kit.composition is not None
-    spent: dict[str, float] = {}
-    layers: dict[str, set[tuple[int, str]]] = {}
-    for phase, segment, (start, end) in zip(
-        kit.composition.phases, kit.fine.segments, kit.timing.segments, strict=True
-    ):
-        if phase.exchange:
-            continue
-        gaps = sum(kit.fine.gap_ns[segment.lane][segment.first : segment.stop])
-        spent[phase.name] = spent.get(phase.name, 0.0) + end - start - gaps
-        layers.setdefault(phase.name, set()).add((phase.layer, phase.half))
-    return {name: ns / len(layers[name]) for name, ns in spent.items()}
+@cache
+def _reference(name: str, overrides: tuple[str, ...]) -> Reference:
+    """One a process: files of figures share a scenario's run."""
+    return Reference(name, overrides)
 
 
-def markdown(rows: list[Row]) -> str:
-    """The rows as a Markdown table."""
-    lines = ["| figure | simulated | published | error | source |", "|---|--:|--:|--:|---|"]
-    for r in rows:
-        figures = f"{r.predicted:,.4g} {r.unit} | {r.published:,.4g} {r.unit} | {r.error:+.1%}"
-        lines.append(f"| {r.quantity} | {figures} | {r.source} |")
-    return "\n".join(lines)
+def _asker(reference: Reference) -> Callable[[Mapping[str, Any]], Answer]:
+    """Answers entries; what has the same subject is computed once."""
+    known: dict[str, Mapping[str, Answer]] = {}
+
+    def ask(entry: Mapping[str, Any]) -> Answer:
+        of = dict(entry.get("of", {}))
+        key = f"{entry['subject']} {of}"
+        if key not in known:
+            known[key] = SUBJECTS[entry["subject"]](reference, **of)
+        return known[key][entry["measure"]]
+
+    return ask
+
+
+# --- subjects ---------------------------------------------------------------------------------------------------------
+
+
+def _step(reference: Reference) -> dict[str, Answer]:
+    return step.answers(reference.result.summary, reference.machine.cluster.gpus)
+
+
+def _model(reference: Reference, name: str) -> dict[str, Answer]:
+    return sizes.answers(scenario(name))
+
+
+def _schedule(reference: Reference, schedule: str, pipeline: int) -> dict[str, Answer]:
+    return schedules.answers(schedule, pipeline)
+
+
+def _product(reference: Reference, **of: Any) -> dict[str, Answer]:
+    return {"rate": kernels.product(reference.machine.pricer, **of)}
+
+
+def _chip(reference: Reference, sms: int) -> dict[str, Answer]:
+    device = reference.machine.cluster.node.device
+    peaks = {f"peak {precision}": kernels.peak(device, precision, sms) for precision in device.peak_flops}
+    return peaks | {"latency ratio": kernels.latency_ratio(device), "capacity root": kernels.capacity_root(device)}
+
+
+def _fabric(reference: Reference, name: str) -> dict[str, Answer]:
+    return networks.fabric(name)
+
+
+def _exchange(reference: Reference, direction: str, group: int) -> dict[str, Answer]:
+    return {"bandwidth": networks.exchange(reference.machine, direction, group)}
+
+
+def _network(reference: Reference) -> dict[str, Answer]:
+    machine = reference.machine
+    free = networks.free_experts(machine)
+    return {
+        "nvlink ratio": networks.nvlink_ratio(machine.pricer.wires),
+        "free experts": free,
+        "free experts of a token": free.times(machine.site.shape.groups_per_token),
+    }
+
+
+def _balancer(reference: Reference, **of: Any) -> dict[str, Answer]:
+    return {"slots": networks.balanced_slots(**of)}
+
+
+SUBJECTS: Mapping[str, Callable[..., Mapping[str, Answer]]] = {
+    "step": _step, "pair": pair.answers, "model": _model, "schedule": _schedule, "product": _product, "chip": _chip,
+    "fabric": _fabric, "exchange": _exchange, "network": _network, "balancer": _balancer,
+}  # fmt: skip
+"""What an entry may be about: from the reference and the entry's `of` to measures by name."""
+
+
+def headlines(rows: Iterable[Row]) -> list[Row]:
+    """The rows a README shows."""
+    return [row for row in rows if row.headline]

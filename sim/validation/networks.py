@@ -1,0 +1,57 @@
+"""Fabrics and exchanges: what a fat tree is made of, and how fast tokens reach their experts."""
+
+from hwmodels import fabric as fabrics
+from hwmodels.collectives import Wires
+from hwmodels.op import AllToAll
+from hwmodels.units import GIGA, KILO, MEGA, NS_PER_S
+from sim import routing
+from sim.plan import Machine
+from sim.validation.answer import Answer, timed
+
+
+def fabric(name: str) -> dict[str, Answer]:
+    """Endpoints, switches and links between them of a shipped fabric; what it costs, in millions of USD (an endpoint of
+    it in thousands)."""
+    found = fabrics.load(name)
+    parts = {part: Answer(getattr(found, part)) for part in ("endpoints", "switches", "links")}
+    costs = {"cost": found.cost_usd / MEGA, "cost of an endpoint": found.cost_per_endpoint_usd / KILO}
+    return parts | {name: Answer(cost) for name, cost in costs.items()}
+
+
+def exchange(machine: Machine, direction: str, group: int) -> Answer:
+    """GB/s of one exchange alone as DeepEP counts them: rows for the own node (or, inside a node, rank) included."""
+    op = _exchange(machine, direction, group)
+    counted = op.logical_bytes() if op.group_nodes > 1 else op.bytes()
+    return timed(machine.pricer.price(op)).inverse.times(counted * NS_PER_S / GIGA)
+
+
+def _exchange(machine: Machine, direction: str, group: int) -> AllToAll:
+    """One micro-batch of the machine's model over `group` ranks."""
+    shape, gpus, recipe = machine.site.shape, machine.cluster.node.gpus, machine.recipe
+    load = routing.balanced(shape, machine.site.tokens, group, gpus)
+    layout = recipe.dispatch if direction == "dispatch" else recipe.combine
+    row, nodes = layout.row_bytes(shape.hidden), -(-group // gpus)
+    return AllToAll(direction, "", machine.site.tokens, row, load.nodes, load.ranks, group, nodes)
+
+
+def nvlink_ratio(wires: Wires) -> Answer:
+    """Effective NVLink over effective network bandwidth of a GPU."""
+    return Answer(wires.nvlink.effective / wires.network)
+
+
+def free_experts(machine: Machine) -> Answer:
+    """Ranks a token may reach on each node before NVLink takes longer than the network, in the machine's exchange."""
+    op, wires = _exchange(machine, "dispatch", machine.site.group), machine.pricer.wires
+    one_each = op._replace(ranks=op.nodes)
+    return Answer(op.wire_bytes() / wires.network / (one_each.nvlink_bytes() / wires.nvlink.effective))
+
+
+def balanced_slots(
+    loads: list[list[int]], placed: list[list[int]], slots: int, groups: int, nodes: int, ranks: int
+) -> Answer:
+    """Slots of redundant experts that the balancer fills as `placed` [layer][slot] for `loads` [layer][expert]."""
+    from sim import eplb
+
+    found = [expert for load in loads for expert in eplb.place(load, slots, groups, nodes, ranks).tolist()]
+    wanted = [expert for layer in placed for expert in layer]
+    return Answer(sum(ours == theirs for ours, theirs in zip(found, wanted, strict=True)))

@@ -1,0 +1,65 @@
+"""What `python -m sim validate --write` writes into a checkout: the golden of predictions, the page, the chart, the
+README's table. All texts are made before the first is written."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sim.validation.chart import chart
+from sim.validation.page import Open, page
+from sim.validation.table import Row, markdown
+
+CHECKOUT = Path(__file__).parent.parent.parent
+GOLDEN = Path("tests", "golden", "predictions.json")
+PAGE, CHART, README = Path("docs", "VALIDATION.md"), Path("docs", "validation.svg"), Path("README.md")
+START, END = "<!-- validate -->\n", "\n<!-- /validate -->"
+
+
+class RecordError(ValueError):
+    """A place that the records cannot be written to; its text is one line."""
+
+
+def golden(rows: Sequence[Row]) -> dict[str, float]:
+    """Predictions by id, to four significant digits."""
+    return {row.id: float(f"{row.predicted:.4g}") for row in rows}
+
+
+def differences(before: Mapping[str, float], now: Mapping[str, float]) -> list[str]:
+    """One line a prediction that moved, came or went."""
+    return [
+        f"{name}: {before.get(name, 'new')} -> {now.get(name, 'gone')}"
+        for name in [*now, *(name for name in before if name not in now)]
+        if before.get(name) != now.get(name)
+    ]
+
+
+def documents(
+    rows: Sequence[Row], headlines: Sequence[Row], unanswered: Sequence[Open], readme: str
+) -> dict[Path, str]:
+    """Path in the checkout -> content. `readme`: the README as it is. Raises RecordError when it has no marks."""
+    if START not in readme or END not in readme:
+        marks = f"{START.strip()} and {END.strip()}"
+        raise RecordError(f"{README}: the marks {marks} are missing; put them around the table")
+    before, after = readme.split(START)[0], readme.split(END)[1]
+    return {
+        GOLDEN: json.dumps(golden(rows), indent=1) + "\n",
+        PAGE: page(rows, unanswered),
+        CHART: chart(rows),
+        README: before + START + markdown(headlines) + END + after,
+    }
+
+
+def write(root: Path, rows: Sequence[Row], headlines: Sequence[Row], unanswered: Sequence[Open]) -> list[str]:
+    """Write all records under `root`; the predictions that moved, one a line. Raises RecordError."""
+    readme, held = root / README, root / GOLDEN
+    if not readme.is_file() or not (root / "pyproject.toml").is_file():
+        raise RecordError(f"{root}: no {README} and pyproject.toml here; --write needs a checkout of the source")
+    texts = documents(rows, headlines, unanswered, readme.read_text(encoding="utf-8"))
+    before = json.loads(held.read_text(encoding="utf-8")) if held.is_file() else {}
+    try:
+        for path, content in texts.items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise RecordError(f"{error.filename}: cannot be written: {error.strerror}") from None
+    return differences(before, golden(rows))

@@ -1,0 +1,60 @@
+"""The scenario that published figures are compared with, laid out and run when first asked for."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from sim import engine, plan
+from sim.lower import Kit
+from sim.models.layer import Unit
+from sim.overlap import compose
+from sim.plan import Machine
+from sim.result import Result
+from sim.scenario import Scenario, load
+from sim.template import price
+
+SCENARIOS = Path(__file__).parent.parent.parent / "scenarios"
+
+PAIR_LAYERS = 4
+"""MoE layers forward and backward in the published profile (deepseek-ai/profile-data, train.json)."""
+
+
+def scenario(name: str, *overrides: str) -> Scenario:
+    """`scenarios/<name>.yaml`, with only the numbers asked for."""
+    return load(str(SCENARIOS / f"{name}.yaml"), ["outputs=[result]", *overrides])
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A scenario with overrides, and what is needed of it, each made once."""
+
+    name: str
+    overrides: tuple[str, ...] = ()
+
+    @cached_property
+    def scenario(self) -> Scenario:
+        return scenario(self.name, *self.overrides)
+
+    @cached_property
+    def result(self) -> Result:
+        """One simulated step."""
+        import sim
+
+        return sim.run(self.scenario)
+
+    @cached_property
+    def machine(self) -> Machine:
+        return plan.machine(plan.lay_out(self.scenario))
+
+    @cached_property
+    def pair(self) -> Kit:
+        """Four MoE layers forward overlapped with four backward: the published profile's subject."""
+        return pair(self.machine)
+
+
+def pair(machine: Machine) -> Kit:
+    """The overlapped pair of the published profile at the prices of `machine`, in isolation."""
+    layers = tuple(Unit("moe", layer) for layer in range(PAIR_LAYERS))
+    composition = compose("F+BW", layers, layers, machine.parts)
+    fine = price("F+BW", (0, 1), composition, machine.pricer)
+    return Kit(composition, fine, engine.alone(fine), fine)
