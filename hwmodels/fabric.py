@@ -5,6 +5,7 @@ NICs of a node that share a plane are on rails: each `nics_per_leaf` of them hav
 How a plane is wired, and how many endpoints, switches and cables that makes, is in `topologies/`.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -117,7 +118,7 @@ class Fabric:
 
     def rails(self, nics: int) -> int:
         """Leaves that the NICs of one node, `nics` in all, are on in each plane."""
-        return -(-(-(-nics // self.planes)) // self.nics_per_leaf)
+        return math.ceil(nics / (self.planes * self.nics_per_leaf))
 
     def most_nodes(self, nics: int) -> int:
         """Nodes with `nics` NICs each that it can join, whole pods of rails only."""

@@ -12,6 +12,7 @@ from hwmodels.collectives import wires
 from hwmodels.price import Pricer
 from sim import placement, routing
 from sim.engine import alone
+from sim.exchange import price as exchange
 from sim.models.layer import COMMUNICATION, Part, Site, Unit
 from sim.overlap import PartsOf, compose
 from sim.precision import RECIPES, Recipe
@@ -70,7 +71,7 @@ def machine(plan: Plan) -> Machine:
     family = family_of(shape.family)
     recipe = RECIPES[scenario.precision]
     fabric, node = cluster.fabric, cluster.node
-    pricer = Pricer(node.device, wires(node, fabric), scenario.comm.sms, scenario.pricing)
+    pricer = Pricer(node.device, wires(node, fabric), scenario.comm.sms, scenario.pricing, exchange.seconds)
     group, batch = scenario.parallel.expert, scenario.batch
     tokens = batch.micro_batch * batch.sequence_length
     load = routing.balanced(shape, tokens, group, node.gpus)

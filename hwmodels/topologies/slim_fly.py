@@ -1,9 +1,9 @@
 """Slim flies: switches two hops apart at most (Besta and Hoefler, SC 2014, arXiv:1912.08968).
 
-The wiring is the graph of McKay, Miller and Siran for q = 4w + d, d in {-1, 0, 1}, a power of a prime: switches (0, x, y)
-and (1, m, c) with x, y, m, c in the field of q elements. Two of the first kind with the same x are joined when their y
-differ by an element of one generator set, two of the second likewise with the other set, and (0, x, y) with (1, m, c)
-when y = m x + c. The counts are formulas in q and hold for any q; cables() needs a field.
+The wiring is the graph of McKay, Miller and Siran for q = 4w + d, d in {-1, 0, 1}, a power of a prime: switches
+(0, x, y) and (1, m, c) with x, y, m, c in the field of q elements. Two of the first kind with the same x are joined
+when their y differ by an element of one generator set, two of the second likewise with the other set, and (0, x, y)
+with (1, m, c) when y = m x + c. The counts are formulas in q and hold for any q; cables() needs a field.
 """
 
 from collections.abc import Iterator

@@ -1,0 +1,156 @@
+"""The study of comm.sms as a page: a chart and tables of the splits that `python -m sim.exchange` printed.
+
+`python -m reports.studies.comm_sms STUDY.json FOLDER` writes FOLDER/comm_sms.svg and FOLDER/comm_sms_tables.md.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hwmodels.units import MICRO, MILLI, PERCENT
+
+WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 760, 380, 64, 34, 24, 52
+COLOURS = ("#3d4a8a", "#e69f00", "#009e73", "#d55e00")
+INK, FAINT = "#1f2a37", "#d5dbe2"
+
+Splits = Sequence[dict[str, Any]]
+Scale = Callable[[float], float]
+
+
+def chart(study: dict[str, Any]) -> str:
+    """Step time over SMs for communication, a line for each speed of warps; the best split of each is marked. SVG."""
+    lines = {"1": study["splits"], **study["paces"]}
+    names = sorted(lines, key=float)
+    sms = [s["sms"] for s in study["splits"]]
+    low = min(s["step_s"] for found in lines.values() for s in found)
+    high = max(s["step_s"] for s in study["splits"]) * 1.08
+    x = _scale(min(sms), max(sms), LEFT, WIDTH - RIGHT)
+    y = _scale(high, low * 0.985, TOP, HEIGHT - BOTTOM)
+    body = [*_axes(sms, low, high, x, y)]
+    for colour, name in zip(COLOURS, names, strict=False):
+        body += _line(lines[name], name, colour, high, x, y)
+        body += _legend(names.index(name), name, colour)
+    return _svg(body)
+
+
+def _scale(first: float, last: float, start: float, stop: float) -> Scale:
+    return lambda value: start + (value - first) / (last - first) * (stop - start)
+
+
+def _svg(body: Sequence[str]) -> str:
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        f'font-family="system-ui, sans-serif" font-size="13" fill="{INK}">'
+    )
+    return "\n".join([head, f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>', *body, "</svg>\n"])
+
+
+def _axes(sms: Sequence[int], low: float, high: float, x: Scale, y: Scale) -> list[str]:
+    out = []
+    for tick in range(int(low), int(high) + 1):
+        if low * 0.985 <= tick <= high:
+            out.append(f'<path d="M{LEFT} {y(tick):.1f}H{WIDTH - RIGHT}" stroke="{FAINT}"/>')
+            out.append(f'<text x="{LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick} s</text>')
+    for count in sms[::2]:
+        out.append(f'<text x="{x(count):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{count}</text>')
+    out.append(f'<text x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 10}" text-anchor="middle">SMs for communication</text>')
+    out.append(f'<text x="{LEFT}" y="20" font-weight="600">Step time</text>')
+    return out
+
+
+def _line(found: Splits, name: str, colour: str, high: float, x: Scale, y: Scale) -> list[str]:
+    shown = [s for s in found if s["step_s"] <= high]
+    path = "L".join(f"{x(s['sms']):.1f} {y(s['step_s']):.1f}" for s in shown)
+    top = min(found, key=lambda s: (s["step_s"], s["sms"]))
+    width = 3 if name == "1" else 1.6
+    return [
+        f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="{width}"/>',
+        f'<circle cx="{x(top["sms"]):.1f}" cy="{y(top["step_s"]):.1f}" r="5" fill="{colour}"/>',
+    ]
+
+
+def _legend(place: int, name: str, colour: str) -> list[str]:
+    text = "warps as fitted" if name == "1" else f"warps need {float(name):g} x the time"
+    left, y = LEFT + 250, TOP + 12 + 18 * place
+    return [
+        f'<path d="M{left} {y - 4}h22" stroke="{colour}" stroke-width="3"/>',
+        f'<text x="{left + 30}" y="{y}">{text}</text>',
+    ]
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def splits_table(found: Splits) -> str:
+    """Each split: its exchanges alone, the pair, the step, and the step against the best one."""
+    best = min(s["step_s"] for s in found)
+    head = "SMs|dispatch(F) us|bound by|combine(F) us|bound by|pair ms|exposed ms|step s|over best"
+    lines = [f"| {head.replace('|', ' | ')} |", "|--:|--:|---|--:|---|--:|--:|--:|--:|"]
+    for s in found:
+        there, back = ({e["name"]: e for e in s["exchanges"]}[name] for name in ("dispatch(F)", "combine(F)"))
+        cells = [
+            f"{s['sms']}", f"{there['seconds'] / MICRO:,.0f}", there["limited_by"], f"{back['seconds'] / MICRO:,.0f}",
+            back["limited_by"], f"{s['pair_s'] / MILLI:.1f}", f"{s['pair_exposed_s'] / MILLI:.2f}",
+            f"{s['step_s']:.2f}", f"{(s['step_s'] / best - 1) / PERCENT:+.1f} %",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def paces_table(study: dict[str, Any]) -> str:
+    """The best split for each speed of warps."""
+    lines = ["| time a row of a warp | best SMs | step s | step at 20 SMs |", "|--:|--:|--:|--:|"]
+    every = {"1": study["splits"], **study["paces"]}
+    for name in sorted(every, key=float):
+        best = min(every[name], key=lambda s: (s["step_s"], s["sms"]))
+        twenty = next(s["step_s"] for s in every[name] if s["sms"] == 20)
+        lines.append(f"| {float(name):g} x | {best['sms']} | {best['step_s']:.2f} | {twenty:.2f} |")
+    return "\n".join(lines)
+
+
+def published_table(rows: Splits) -> str:
+    """Single exchanges beside published figures."""
+    lines = ["| exchange | direction | model | published | error | on the wire GB/s | source |"]
+    lines.append("|---|---|--:|--:|--:|--:|---|")
+    for r in rows:
+        cells = (
+            r["name"], r["direction"], f"{r['found']:.1f} {r['unit']}", f"{r['published']:g} {r['unit']}",
+            f"{r['error'] / PERCENT:+.1f} %", f"{r['wire']:.1f}", r["source"],
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def profile_table(rows: Splits) -> str:
+    """The profile's four exchanges: alone by two models, beside compute as measured."""
+    lines = ["| exchange | bytes over links us | kernel alone us | measured beside compute us | stretch |"]
+    lines.append("|---|--:|--:|--:|--:|")
+    for r in rows:
+        measured = f"{r['measured']:,.0f} ({r['low']:,.0f} to {r['high']:,.0f})"
+        lines.append(f"| {r['name']} | {r['closed']:,.0f} | {r['alone']:,.0f} | {measured} | {r['stretch']:.2f} |")
+    return "\n".join(lines)
+
+
+def tables(study: dict[str, Any]) -> str:
+    """All tables, in the order of the page."""
+    parts = (
+        splits_table(study["splits"]), paces_table(study), published_table(study["published"]),
+        profile_table(study["profile"]),
+    )  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def main(arguments: Sequence[str]) -> int:
+    if len(arguments) != 2:
+        print("usage: python -m reports.studies.comm_sms STUDY.json FOLDER", file=sys.stderr)
+        return 2
+    study, folder = json.loads(Path(arguments[0]).read_text(encoding="utf-8")), Path(arguments[1])
+    (folder / "comm_sms.svg").write_text(chart(study), encoding="utf-8")
+    (folder / "comm_sms_tables.md").write_text(tables(study), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,127 @@
+"""How many SMs should communication hold? One scenario at many splits, exchanges timed by the warp-level kernel.
+
+More SMs for communication make exchanges faster until the links bind; every one of them is taken from the GEMMs.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+
+from hwmodels.collectives import ENOUGH_SMS, exchange_seconds
+from hwmodels.op import AllToAll, Op
+from hwmodels.price import Price, Pricer
+from hwmodels.units import NS_PER_S, seconds_to_ns
+from sim import engine, metrics, plan
+from sim.exchange import kernel
+from sim.exchange.ports import of_op
+from sim.exchange.price import SOURCE, seconds
+from sim.exchange.roles import COPY, Copy
+from sim.lower import Kit, Lowered, lower
+from sim.plan import Machine
+from sim.scenario import Scenario
+
+SPLITS = tuple(range(8, 34, 2))
+"""SMs for communication: 8 to 32 in whole channels."""
+
+
+@dataclass(frozen=True)
+class KernelPricer(Pricer):
+    """A pricer whose exchanges take the warp-level kernel's time.
+
+    The stretch beside compute is measured over the closed form at ENOUGH_SMS; it is put over the kernel at that split
+    here, so that a measured exchange keeps its measured time there, and held at other splits.
+    """
+
+    copy: Copy = COPY
+
+    def price(self, op: Op, on_comm_sms: bool = False) -> Price:
+        found = super().price(op, on_comm_sms)
+        if not isinstance(op, AllToAll):
+            return found
+        ns = seconds_to_ns(seconds(op, self.wires, self.comm_sms, self.copy))
+        closed = exchange_seconds(op, self.wires, ENOUGH_SMS) / seconds(op, self.wires, ENOUGH_SMS)
+        stretch = max(1.0, found.beside_ns / found.ns * closed)
+        return found._replace(ns=ns, beside_ns=math.ceil(ns * stretch), source=SOURCE)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One exchange alone at a split. seconds: its barrier included. limited_by: the stage that is busy longest."""
+
+    name: str
+    seconds: float
+    bound_s: float
+    limited_by: str
+    logical_bytes: float
+    wire_bytes: float
+
+
+@dataclass(frozen=True)
+class Split:
+    """A scenario with `sms` SMs for communication. pair_s: its commonest overlapped pair (the longest, of equals);
+    pair_exposed_s: communication in it that hides behind nothing."""
+
+    sms: int
+    step_s: float
+    pair_s: float
+    pair_compute_s: float
+    pair_exposed_s: float
+    exchanges: tuple[Exchange, ...]
+
+
+def splits(scenario: Scenario, sms: Iterable[int] = SPLITS, copy: Copy = COPY) -> Iterator[Split]:
+    """The scenario at each split, layers placed as its own one places them. copy: what a warp needs for a row."""
+    laid = plan.lay_out(scenario)
+    machine = plan.machine(laid)
+    for count in sms:
+        p = machine.pricer
+        yield _split(laid, replace(machine, pricer=KernelPricer(p.device, p.wires, count, p.mode, copy=copy)))
+
+
+def slower(copy: Copy, factor: float) -> Copy:
+    """Warps that need `factor` times as long for a row: how much the answer hangs on their fitted speed."""
+    return Copy(copy.row_s * factor, copy.reduced_row_s * factor, copy.rate / factor)
+
+
+def best(found: Iterable[Split]) -> Split:
+    """The split with the shortest step; of equals the one with fewer SMs for communication."""
+    return min(found, key=lambda s: (s.step_s, s.sms))
+
+
+def rows(found: Iterable[Split]) -> list[dict[str, object]]:
+    """Plain data, for reports and files."""
+    return [asdict(split) for split in found]
+
+
+def _split(laid: plan.Plan, machine: Machine) -> Split:
+    pricer = machine.pricer
+    assert isinstance(pricer, KernelPricer)
+    lowered = lower(laid, machine)
+    outcome = engine.run(lowered.actors)
+    books = metrics.ledgers(laid, lowered, outcome, pricer)
+    kit = _commonest(lowered)
+    pair = metrics.profile(kit, pricer)
+    step = metrics.summary(laid, machine, outcome, books)["step_time_s"]
+    return Split(
+        pricer.comm_sms, step, pair.total / NS_PER_S, pair.compute / NS_PER_S, pair.exposed / NS_PER_S,
+        tuple(_exchanges(kit, pricer)),
+    )  # fmt: skip
+
+
+def _commonest(lowered: Lowered) -> Kit:
+    """The kit that most overlapped pairs use, or most steps where the schedule never overlaps."""
+    kits = [k for row in lowered.kits for k in row]
+    paired = [k for k in kits if "+" in k.fine.kind] or kits
+    counts = Counter(id(k) for k in paired)
+    return max(paired, key=lambda k: (counts[id(k)], k.timing.total))
+
+
+def _exchanges(kit: Kit, pricer: KernelPricer) -> Iterator[Exchange]:
+    phases = kit.composition.phases if kit.composition else ()
+    ops = {k.op.beside: k.op for phase in phases for k in phase.kernels if isinstance(k.op, AllToAll)}
+    for name, op in sorted(ops.items()):
+        timing = kernel.run(of_op(op), pricer.wires, pricer.comm_sms, pricer.copy)
+        total = timing.seconds + timing.barrier_s
+        bound = float(timing.bound_s.max())
+        yield Exchange(name, total, bound, timing.limited_by, op.logical_bytes(), op.wire_bytes())

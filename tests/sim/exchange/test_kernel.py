@@ -1,0 +1,85 @@
+"""The warp-level kernel: bounds, monotony, published bandwidths (compared, never fitted), the profile's exchanges."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim.exchange import closed, kernel, messages
+from sim.exchange.ports import even_tokens, of_op
+from sim.exchange.roles import COPY
+from tests.sim.exchange.exchanges import BF16_ROW, FP8_ROW, LINKS, SPREAD, directions, op, uneven, uneven_ports
+
+
+@given(directions, uneven, st.integers(1, 132))
+@settings(max_examples=80, deadline=None)
+def test_no_rank_beats_its_bound(direction: str, matrices: tuple[np.ndarray, np.ndarray], sms: int) -> None:
+    timing = kernel.run(uneven_ports(direction, matrices), LINKS, sms)
+    assert (timing.rank_s >= timing.bound_s).all()
+    assert timing.seconds >= timing.bound_s.max() and timing.barrier_s >= 0
+
+
+@given(directions, st.sampled_from(sorted(SPREAD)), st.integers(1, 8192), st.integers(1, 60))
+@settings(max_examples=80, deadline=None)
+def test_more_sms_are_never_slower(direction: str, group: int, tokens: int, sms: int) -> None:
+    ports = of_op(op(direction, group, tokens))
+    fewer, more = kernel.run(ports, LINKS, sms), kernel.run(ports, LINKS, sms + 1)
+    assert more.seconds <= fewer.seconds * (1 + 1e-12)
+
+
+@given(directions, st.sampled_from(sorted(SPREAD)), st.integers(1, 4096))
+@settings(max_examples=40, deadline=None)
+def test_faster_links_are_never_slower(direction: str, group: int, tokens: int) -> None:
+    ports = of_op(op(direction, group, tokens))
+    quick = replace(LINKS, nic=replace(LINKS.nic, bandwidth=LINKS.nic.bandwidth * 2))
+    assert kernel.run(ports, quick, 20).seconds <= kernel.run(ports, LINKS, 20).seconds
+
+
+@pytest.mark.parametrize("group", [8, 32, 64, 128, 320])
+@pytest.mark.parametrize("direction", ["dispatch", "combine"])
+def test_with_enough_sms_kernel_messages_and_bound_agree(group: int, direction: str) -> None:
+    one = op(direction, group)
+    fine = kernel.run(of_op(one), LINKS, 40).seconds
+    coarse = messages.finish_ns(direction, one.row_bytes, *even_tokens(one), LINKS, 16).max() / 1e9
+    assert fine == pytest.approx(coarse, rel=0.05)
+    assert 1 < fine / closed.seconds(of_op(one), LINKS) < 1.05
+
+
+def test_with_few_sms_time_goes_as_one_over_channels() -> None:
+    two, eight = (kernel.run(of_op(op()), LINKS, sms) for sms in (2, 8))
+    assert two.limited_by == eight.limited_by == "forward"
+    assert two.seconds / eight.seconds == pytest.approx(4, rel=0.02)
+    rows = 4096 * SPREAD[64][1]
+    assert two.busy_s["forward"] == pytest.approx(rows * COPY.seconds(False, FP8_ROW) / 8)
+
+
+def test_twenty_sms_saturate_the_network_and_twelve_do_not() -> None:
+    """DeepSeek-V3 report sec 3.2.2: 20 SMs are enough for both networks; the kernel says from where on."""
+    assert kernel.run(of_op(op()), LINKS, 20).limited_by == "network"
+    assert kernel.run(of_op(op()), LINKS, 12).limited_by == "forward"
+
+
+@pytest.mark.parametrize("direction", ["dispatch", "combine"])
+def test_a_small_exchange_costs_tens_of_microseconds(direction: str) -> None:
+    timing = kernel.run(of_op(op(direction, tokens=1)), LINKS, 20)
+    assert 20e-6 < timing.seconds + timing.barrier_s < 100e-6
+    assert timing.seconds > 10 * timing.bound_s.max()
+
+
+def test_a_loaded_rank_is_late_and_the_group_with_it() -> None:
+    to_nodes, to_ranks = even_tokens(op(tokens=1024))
+    crowded = to_ranks.copy()
+    crowded[:, 5] *= 3
+    even, skewed = (
+        kernel.run(uneven_ports("dispatch", (to_nodes, ranks), BF16_ROW), LINKS, 8) for ranks in (to_ranks, crowded)
+    )
+    assert skewed.rank_s.argmax() == 5 and skewed.seconds > 1.1 * even.seconds
+
+
+def test_a_single_sm_is_half_a_channel_and_none_is_refused() -> None:
+    one, two = (kernel.run(of_op(op()), LINKS, sms).seconds for sms in (1, 2))
+    assert one == pytest.approx(2 * two, rel=0.02)
+    with pytest.raises(ValueError, match="at least 1 SM; found 0"):
+        kernel.run(of_op(op()), LINKS, 0)

@@ -1,0 +1,31 @@
+"""The door for prices: one function, called like the closed form it replaces."""
+
+import inspect
+
+import pytest
+
+from hwmodels.collectives import exchange_bound_seconds, exchange_seconds
+from sim.exchange import offload
+from sim.exchange.ports import of_op
+from sim.exchange.price import seconds
+from tests.sim.exchange.exchanges import LINKS, op
+
+
+def test_it_is_called_like_the_closed_form() -> None:
+    names = list(inspect.signature(exchange_seconds).parameters)
+    assert list(inspect.signature(seconds).parameters)[: len(names)] == names
+
+
+@pytest.mark.parametrize("sms", [1, 7, 20, 24, 132])
+def test_prices_stay_above_the_bound_and_near_the_closed_form_where_that_holds(sms: int) -> None:
+    for one in (op(), op("combine"), op(group=8)):
+        found = seconds(one, LINKS, sms)
+        assert found > exchange_bound_seconds(one, LINKS)
+        if sms >= 20:
+            assert found == pytest.approx(exchange_seconds(one, LINKS, sms), rel=0.05)
+
+
+def test_no_sms_means_copy_engines() -> None:
+    assert seconds(op(), LINKS, 0) == offload.copy_engine_s(of_op(op()), LINKS)
+    with pytest.raises(ValueError, match="found -2"):
+        seconds(op(), LINKS, -2)
