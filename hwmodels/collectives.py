@@ -5,6 +5,7 @@ max-min fair answer); rings cost their bytes over the slowest hop plus a latency
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from hwmodels.fabric import Fabric
@@ -18,7 +19,10 @@ sec 3.2.2). Fewer move proportionally less; more move no more."""
 
 @dataclass(frozen=True)
 class Wires:
-    """Links as one rank sees them. latency_s: across a leaf switch; far_latency_s: across the spine."""
+    """Links as one rank sees them. latency_s: across a leaf switch; far_latency_s: across the spine.
+
+    expert, pipeline, data: how many times slower the fabric is than a non-blocking one for each kind of traffic.
+    """
 
     nvlink: Link
     nic: Link
@@ -26,6 +30,14 @@ class Wires:
     pcie: Link
     latency_s: float
     far_latency_s: float
+    expert: float = 1.0
+    pipeline: float = 1.0
+    data: float = 1.0
+
+    def carrying(self, kind: str) -> "Wires":
+        """The links as traffic of one kind finds them where flows collide in the fabric."""
+        slower: float = getattr(self, kind)
+        return self if slower == 1 else replace(self, nic=replace(self.nic, bandwidth=self.nic.bandwidth / slower))
 
     @property
     def network(self) -> float:
@@ -33,10 +45,11 @@ class Wires:
         return self.nic.effective * self.nics
 
 
-def wires(node: Node, fabric: Fabric | None) -> Wires:
+def wires(node: Node, fabric: Fabric | None, slower: Mapping[str, float] | None = None) -> Wires:
     """Links of a rank in a cluster of such nodes.
 
-    Ports of a shipped fabric are as fast as the NICs plugged into them; a port speed that a scenario states binds.
+    slower: kind of traffic -> factor, see Wires. Ports of a shipped fabric are as fast as the NICs plugged into them; a
+    port speed that a scenario states binds.
     """
     if fabric is None:
         return Wires(node.nvlink, node.nic, node.nics_per_gpu, node.pcie, node.nic.latency_s, node.nic.latency_s)
@@ -44,7 +57,7 @@ def wires(node: Node, fabric: Fabric | None) -> Wires:
     if port is not None and port.source == "override":
         nic = replace(nic, bandwidth=min(nic.bandwidth, fabric.link.bandwidth))
     near, far = fabric.latency_same_leaf_s, fabric.latency_cross_leaf_s
-    return Wires(node.nvlink, nic, node.nics_per_gpu, node.pcie, near, far)
+    return Wires(node.nvlink, nic, node.nics_per_gpu, node.pcie, near, far, **(slower or {}))
 
 
 def exchange_bound_seconds(op: AllToAll, links: Wires) -> float:

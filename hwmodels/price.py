@@ -12,7 +12,12 @@ from typing import Any, NamedTuple
 
 from hwmodels import tables as calibration
 from hwmodels.collectives import (
-    ENOUGH_SMS, Wires, collective_seconds, exchange_seconds, host_seconds, send_seconds,
+    ENOUGH_SMS,
+    Wires,
+    collective_seconds,
+    exchange_seconds,
+    host_seconds,
+    send_seconds,
 )  # fmt: skip
 from hwmodels.device import Device
 from hwmodels.op import AllToAll, Attention, Collective, Gemm, GroupedGemm, HostCopy, Memory, Op, Send
@@ -26,8 +31,8 @@ SMALL_US = 20.0
 RUNGS = ("measured", "interpolated", "held", "transferred", "roofline", "assumed")
 SPREAD = {"measured": 0.03, "interpolated": 0.06, "held": 0.25, "transferred": 0.25, "roofline": 1.0, "assumed": 0.5}
 """Relative standard deviation of a price when its table gives none: leave-one-out errors by rung (docs/PRICES.md). The
-roofline is a bound, and products take about twice as long. `transferred` lies between the 8 % by which FP8 products miss
-DeepGEMM's published rates and the 37 % by which they miss three small BF16 products."""
+roofline is a bound; products take about twice as long. `transferred` lies between the 8 % by which FP8 products miss
+DeepGEMM's published rates and the 37 % by which BF16 ones miss three small products."""
 OTHER_DEVICE = 0.15
 """The same for a sibling device at held utilisation: a judgement until a second device is measured."""
 REPEATS = 0.10
@@ -312,7 +317,7 @@ def _published(seconds: float, source: str) -> Quote:
 
 
 def _exchange(pricer: Pricer, op: AllToAll) -> Quote:
-    seconds = pricer.exchange(op, pricer.wires, pricer.comm_sms)
+    seconds = pricer.exchange(op, pricer.wires.carrying("expert"), pricer.comm_sms)
     found = pricer.tables
     known = found is not None and op.beside in found.exchanges
     source = "largest port load over effective bandwidth, no less than its warps can move"
@@ -323,11 +328,13 @@ def _exchange(pricer: Pricer, op: AllToAll) -> Quote:
 
 
 def _send(pricer: Pricer, op: Send) -> Quote:
-    return _published(send_seconds(op, pricer.wires), "bytes over effective bandwidth, plus latency")
+    seconds = send_seconds(op, pricer.wires.carrying("pipeline"))
+    return _published(seconds, "bytes over effective bandwidth, plus latency")
 
 
 def _collective(pricer: Pricer, op: Collective) -> Quote:
-    return _published(collective_seconds(op, pricer.wires), "ring over effective bandwidth, plus a hop latency a step")
+    seconds = collective_seconds(op, pricer.wires.carrying("data"))
+    return _published(seconds, "ring over effective bandwidth, plus a hop latency a step")
 
 
 def _host(pricer: Pricer, op: HostCopy) -> Quote:

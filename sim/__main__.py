@@ -273,7 +273,7 @@ def _sweep(words: list[str]) -> int:
 
 
 def _study(words: list[str]) -> int:
-    from reports.studies import STUDIES, StudyError, renew
+    from reports.studies.page import STUDIES, StudyError, renew
     from sim.scenario import SCENARIOS
 
     parser = _sweep_parser("study")
@@ -286,10 +286,18 @@ def _study(words: list[str]) -> int:
     try:
         told, code = _swept(asked, SCENARIOS / "sweeps" / f"{name}.yaml")
         if code == DONE:
-            print("written:", *renew(name, told, asked.docs))
+            print("written:", *renew(name, told, _published(), asked.docs))
     except StudyError as error:
         raise WrongInput(str(error)) from None
     return code
+
+
+def _published() -> dict[str, float]:
+    """Figures that studies compare with, by id, in the units of scenarios/published."""
+    from sim.validate import published
+
+    rows = (row for name in ("deepseek_v3", "profile") for row in published(name)["rows"])
+    return {row["id"]: float(row["value"]) for row in rows}
 
 
 def _sweep_parser(prog: str) -> Parser:

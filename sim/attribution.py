@@ -63,23 +63,23 @@ def _inside(template: Template, crossing: Crossing) -> dict[str, float]:
     if talk:
         found["communication"] = float((crossing.segment_ends[talk] - crossing.segment_starts[talk]).sum(0).mean())
     free = crossing.starts
-    waited = needs(template)
     for i in compute:
         found["compute"] += float((crossing.segment_ends[i] - crossing.segment_starts[i]).mean())
-        causes = [j for j in waited[i] if template.segments[j].lane == COMMUNICATION]
-        _blame(found, crossing, crossing.segment_starts[i] - free, causes)
+        _blame(found, crossing, free, crossing.segment_starts[i], talk)
         free = crossing.segment_ends[i]
-    _blame(found, crossing, crossing.ends - free, talk[-1:])
+    _blame(found, crossing, free, crossing.ends, talk)
     return found
 
 
-def _blame(found: dict[str, float], crossing: Crossing, gap: Times, causes: Sequence[int]) -> None:
-    """Lay a gap to the exchange that ends it."""
-    for j in causes:
-        data = np.minimum(gap, crossing.segment_ends[j] - crossing.segment_starts[j])
-        peers = np.minimum(gap - data, crossing.segment_starts[j] - crossing.ready[j])
-        found["exposed"] += float(data.mean())
-        found["peers"] += float(np.maximum(peers, 0).mean())
+def _blame(found: dict[str, float], crossing: Crossing, begin: Times, end: Times, talk: Sequence[int]) -> None:
+    """Lay a gap in compute to the exchanges that run in it, and to the barriers before them."""
+    if not talk or not (end > begin).any():
+        return
+    starts, ends, ready = (a[talk] for a in (crossing.segment_starts, crossing.segment_ends, crossing.ready))
+    data = np.clip(np.minimum(ends, end) - np.maximum(starts, begin), 0, None).sum(0)
+    peers = np.clip(np.minimum(starts, end) - np.maximum(ready, begin), 0, None).sum(0)
+    found["exposed"] += float(data.mean())
+    found["peers"] += float(peers.mean())
 
 
 # --- whom the step waits for ------------------------------------------------------------------------------------------

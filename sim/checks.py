@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from hwmodels.document import Document, Problem, unknown
+from hwmodels.document import Document, Problem, dotted, unknown
+from sim import allocation
 from sim.models.shape import ModelShape
 from sim.scenario import Cluster, Scenario, families, schedules
 
@@ -22,9 +23,10 @@ def check(scenario: Scenario, document: Document) -> list[Problem]:
 
 
 def _placed(keys: tuple[str, ...], message: str, document: Document) -> Problem:
-    places = {key: document.place(tuple(key.split("."))) for key in keys}
+    paths = {key: tuple(int(part) if part.isdigit() else part for part in key.split(".")) for key in keys}
+    places = {key: document.place(path) for key, path in paths.items()}
     ours = next((key for key in keys if str(places[key]).startswith("<command line>")), keys[0])
-    return Problem(places[ours], keys[0], message)
+    return Problem(places[ours], dotted(paths[keys[0]]), message)
 
 
 def _whole(scenario: Scenario) -> Iterator[Finding]:
@@ -67,7 +69,8 @@ def _uneven(scenario: Scenario) -> Iterator[Finding]:
         what = "uneven routing, faults and jitter are simulated at layer detail"
         yield ("detail",), f"{scenario.detail} cannot tell ranks apart: {what}; legal: layer"
     if scenario.cluster is None:
-        yield ("faults", "jitter"), "faults and jitter need a cluster; chunk_times have no ranks on nodes"
+        key = "faults" if scenario.faults else "jitter"
+        yield (key,), "faults and jitter need a cluster; chunk_times have no ranks on nodes"
         return
     for i, fault in enumerate(scenario.faults):
         count = scenario.cluster.nodes if fault.kind == "node" else scenario.cluster.gpus
@@ -163,10 +166,30 @@ def _machine(scenario: Scenario) -> Iterator[Finding]:
         legal = f"even numbers from 2 to {(device.sms - 1) // 2 * 2} ({device.name} has {device.sms} SMs)"
         yield ("comm.sms", "cluster.node.device"), f"found {sms}; legal: {legal}"
     if cluster.fabric:
-        most = cluster.fabric.endpoints // (cluster.node.gpus * cluster.node.nics_per_gpu)
+        most = cluster.fabric.most_nodes(cluster.node.gpus * cluster.node.nics_per_gpu)
         if cluster.nodes > most:
             what = f"{cluster.fabric.name} (cluster.fabric) joins at most {most} nodes"
             yield ("cluster.nodes", "cluster.fabric"), f"{what}; found {cluster.nodes}"
+    yield from _wiring(cluster)
+
+
+def _wiring(cluster: Cluster) -> Iterator[Finding]:
+    """Whether nodes are in slots that there are, on switches whose links can be told apart."""
+    if not cluster.routing:
+        return
+    if cluster.fabric is None:
+        yield ("cluster.routing", "cluster.placement"), "nothing is said about switches; name a cluster.fabric"
+        return
+    most = cluster.fabric.most_nodes(cluster.node.gpus * cluster.node.nics_per_gpu)
+    if not isinstance(cluster.placement, str):
+        try:
+            allocation.slots(cluster.placement, cluster.nodes, most)
+        except ValueError as error:
+            yield ("cluster.placement",), str(error)
+    try:
+        next(iter(cluster.fabric.topology.cables()))
+    except ValueError as error:
+        yield ("cluster.fabric", "cluster.routing"), str(error)
 
 
 def _layout(scenario: Scenario) -> Iterator[Finding]:

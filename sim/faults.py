@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sim.scenario import Fault
+from sim.scenario import FOREVER, Fault
 
 Times = npt.NDArray[np.int64]
 Factors = npt.NDArray[np.float64]
@@ -58,12 +58,21 @@ def of_group(slow: Slow, group: int) -> Slow:
     return Slow(worst, slow.start_ns, slow.end_ns)
 
 
-def stretched(starts: Times, work: Times, slow: Slow) -> Times:
-    """Durations of `work` ns begun at `starts`, with replicas `factor` times slower inside the fault's window."""
-    before = np.maximum(slow.start_ns - starts, 0)
-    first = np.minimum(work, before)
-    left = work - first
-    begin = starts + first
-    room = np.maximum(slow.end_ns - begin, 0)
-    inside = np.minimum(left, room / slow.factor)
-    return first + np.ceil(inside * slow.factor + (left - inside)).astype(np.int64)
+def stretched(starts: Times, work: Times, slow: Sequence[Slow], worst: bool = False) -> Times:
+    """Durations of `work` ns begun at `starts`. Inside a window a replica is `factor` times slower; where windows meet,
+    factors multiply, or with `worst` the largest counts."""
+    if not slow:
+        return work
+    edges = sorted({edge for fault in slow for edge in (fault.start_ns, fault.end_ns)})
+    at, left, taken = starts, work.astype(np.float64), np.zeros(len(starts))
+    for begin, end in zip([0, *edges], [*edges, FOREVER], strict=True):
+        factor = np.ones(len(starts))
+        for fault in slow:
+            if fault.start_ns <= begin < fault.end_ns:
+                factor = np.maximum(factor, fault.factor) if worst else factor * fault.factor
+        room = np.clip(end - np.maximum(at, begin), 0, None)
+        here = np.minimum(left * factor, room)
+        left = left - here / factor
+        taken = taken + here
+        at = np.asarray(starts + taken)
+    return np.asarray(np.ceil(np.round(taken, 6)), dtype=np.int64)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from hwmodels.document import KeyPath, did_you_mean, unknown
-from hwmodels.units import EXAMPLES, parse, seconds_to_ns
+from hwmodels.units import EXAMPLES, KILO, parse, seconds_to_ns
 
 OUTPUTS = ("result", "report", "trace", "events")
 
@@ -26,6 +26,16 @@ def _placement(value: Any) -> Any:
         return tuple(value)
     if value not in ("balanced", "even"):
         raise ValueError(f"found {value!r}; legal: balanced, even, or a list of layers for each stage")
+    return value
+
+
+def _slots(value: Any) -> Any:
+    """Where nodes are: a word, or a slot for each."""
+    if isinstance(value, list | tuple) and value and all(type(item) is int and item >= 0 for item in value):
+        return tuple(value)
+    if value not in ("packed", "scattered"):
+        near = did_you_mean(value, ("packed", "scattered"))
+        raise ValueError(f"found {value!r}{near or ';'} legal: packed, scattered, or a list with a slot for each node")
     return value
 
 
@@ -74,11 +84,18 @@ class Form(BaseModel):
 
 
 class ClusterForm(Form):
-    """node: a name in hwmodels/nodes or {base: name, ...}; nodes: how many; fabric: likewise, or nothing."""
+    """node: a name in hwmodels/nodes or {base: name, ...}; nodes: how many; fabric: likewise, or nothing.
+
+    placement: slots of the fabric that nodes are in. routing: how flows choose their way; neither: nothing blocks.
+    """
 
     node: Document
     nodes: Count
     fabric: Document = None
+    placement: Annotated[
+        Any, BeforeValidator(_slots), WithJsonSchema({"anyOf": [{"enum": ["packed", "scattered"]}, {"type": "array"}]})
+    ] = None
+    routing: Literal["static", "ecmp", "adaptive"] | None = None
 
 
 class ParallelForm(Form):
@@ -137,7 +154,7 @@ class FaultForm(Form):
 
     kind: Literal["gpu", "node", "link"]
     at: Natural
-    slower: Annotated[float, Field(ge=1)]
+    slower: Annotated[float, Field(ge=1, le=KILO, allow_inf_nan=False)]
     start: Nanoseconds = 0
     end: Nanoseconds | None = None
 
@@ -225,7 +242,8 @@ def _message(form: type[Form], item: Mapping[str, Any]) -> str:
         expected = f"a mapping with {', '.join(keys(form, item['loc']))}"
     if kind in ("greater_than_equal", "int_type", "int_from_float"):
         least = context.get("ge", 1)
-        expected = f"a whole number, {least} or more" if kind == "greater_than_equal" else "a whole number"
+        number = f"a number, {least:g} or more" if isinstance(least, float) else f"a whole number, {least} or more"
+        expected = number if kind == "greater_than_equal" else "a whole number"
     if kind == "missing":
         return f"missing; expected {_MISSING.get(item['loc'][-1], 'a value')}"
     return f"expected {expected}; found {found!r}"
@@ -239,7 +257,7 @@ _MISSING = {
 
 _EXPECTED = {
     "string_type": "text", "bool_type": "true or false", "bool_parsing": "true or false",
-    "float_type": "a number", "greater_than": "a number above 0",
+    "float_type": "a number", "greater_than": "a number above 0", "tuple_type": "a list",
 }  # fmt: skip
 
 

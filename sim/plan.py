@@ -4,7 +4,7 @@ Ranks are numbered pipeline position first: rank = position * data + replica, so
 neighbouring GPUs on neighbouring nodes and stays under one leaf switch where it fits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -63,15 +63,18 @@ def lay_out(scenario: Scenario) -> Plan:
     return Plan(scenario, program, homes, tuple(tuple(sorted(h)) for h in held), data, micro_batches)
 
 
-def machine(plan: Plan) -> Machine:
-    """Prices, sites and stages of a scenario with a model. Raises ValueError or RefusedError (one line)."""
+def machine(plan: Plan, slower: Mapping[str, float] | None = None) -> Machine:
+    """Prices, sites and stages of a scenario with a model. slower: see hwmodels.collectives.wires.
+
+    Raises ValueError or RefusedError (one line).
+    """
     scenario = plan.scenario
     cluster, shape = scenario.cluster, scenario.model
     assert cluster is not None and shape is not None
     family = family_of(shape.family)
     recipe = RECIPES[scenario.precision]
     fabric, node = cluster.fabric, cluster.node
-    pricer = Pricer(node.device, wires(node, fabric), scenario.comm.sms, scenario.pricing, exchange.seconds)
+    pricer = Pricer(node.device, wires(node, fabric, slower), scenario.comm.sms, scenario.pricing, exchange.seconds)
     group, batch = scenario.parallel.expert, scenario.batch
     tokens = batch.micro_batch * batch.sequence_length
     load = routing.balanced(shape, tokens, group, node.gpus)

@@ -180,7 +180,12 @@ def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
 
 
 def _cluster(form: ScenarioForm, parts: Parts) -> Cluster | None:
-    return Cluster(parts.node, form.cluster.nodes, parts.fabric) if form.cluster and parts.node else None
+    """The cluster; a placement alone asks for routing too, adaptive unless said."""
+    given = form.cluster
+    if not given or not parts.node:
+        return None
+    routing = given.routing or ("adaptive" if given.placement else None)
+    return Cluster(parts.node, given.nodes, parts.fabric, given.placement or "packed", routing)
 
 
 def _routing(form: ScenarioForm, parts: Parts) -> Routing:
@@ -224,6 +229,8 @@ def _plain(form: ScenarioForm, parts: Parts, name: str, batch: Batch) -> dict[st
     for part, key in (("node", "cluster"), ("fabric", "cluster")):
         if part in parts.plain:
             plain[key][part] = parts.plain[part]
+    if form.cluster and isinstance(form.cluster.placement, tuple):
+        plain["cluster"]["placement"] = list(form.cluster.placement)
     if parts.model:
         plain["model"] = dict(parts.plain["model"])
     if times := _chunk_times(form):

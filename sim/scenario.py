@@ -31,11 +31,17 @@ class ScenarioError(DocumentError):
 
 @dataclass(frozen=True)
 class Cluster:
-    """`nodes` equal nodes on a fabric (None: nothing is said about switches)."""
+    """`nodes` equal nodes on a fabric (None: nothing is said about switches).
+
+    placement: packed, scattered or the slot of each node (see sim.allocation). routing: static, ecmp or adaptive (see
+    sim.paths); None: traffic is priced as if nothing in the fabric blocked.
+    """
 
     node: Node
     nodes: int
     fabric: Fabric | None
+    placement: str | tuple[int, ...] = "packed"
+    routing: str | None = None
 
     @property
     def gpus(self) -> int:

@@ -16,7 +16,7 @@ from sim.scenario import Scenario
 def study(scenario: Scenario) -> Result:
     """See `sim.run`."""
     laid = plan.lay_out(scenario)
-    machine = plan.machine(laid) if scenario.model else None
+    machine = _machine(laid) if scenario.model else None
     lowered = lower(laid, machine)
     pricer = machine.pricer if machine else None
     extra: dict[str, Any] = {}
@@ -43,6 +43,17 @@ def study(scenario: Scenario) -> Result:
         summary, scenario.resolved, steps, trace, pair, pair_name, sources | pair_sources, curves,
         metrics.waterfall(books), _stages(laid, machine), memory.verdict(curves, machine) if machine else (True, ""),
     )  # fmt: skip
+
+
+def _machine(laid: Plan) -> Machine:
+    """The machine; where the scenario says how flows are routed, as crowded as that makes the fabric."""
+    found, cluster = plan.machine(laid), laid.scenario.cluster
+    if cluster is None or cluster.routing is None:
+        return found
+    from sim.network import network
+
+    slower = network(laid, found, cluster.placement, cluster.routing).slowdowns
+    return plan.machine(laid, {each.kind: max(1.0, each.alone) for each in slower})
 
 
 CRITICAL = 5

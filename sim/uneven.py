@@ -13,19 +13,19 @@ import numpy.typing as npt
 
 from sim import faults as broken
 from sim.crowd import Times, segment_ns
-from sim.faults import Slow
 from sim.keyed import generator
 from sim.loads import Loads
 from sim.lower import Kit
 from sim.models.layer import COMMUNICATION, Unit
 from sim.plan import Machine, Plan, family_of
 from sim.program import Step
+from sim.routing import PADDING
 from sim.scenario import Fault
 
-GRID = 48
-"""Row counts at which a part is priced; between them its time is interpolated."""
-REACH = 3.0
-"""The grid covers from nothing to this many times the expected rows; beyond, the last slope is held."""
+NEAR, FAR = (0.6, 1.6), 3.0
+"""Every padded row count inside NEAR times the expected one is priced; outside, up to FAR times, a few are and times
+between them are interpolated; beyond, the last slope is held."""
+FEW = 16
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,9 @@ def curves(machine: Machine) -> dict[str, Curve]:
     """Name of each expert part -> its curve."""
     site, pricer = machine.site, machine.pricer
     family = family_of(site.shape.family)
-    grid = np.unique(np.linspace(0, REACH * site.rows, GRID).round())
+    low, high = (int(part * site.rows) // PADDING * PADDING for part in NEAR)
+    outside = np.linspace(0, FAR * site.rows, FEW) // PADDING * PADDING
+    grid = np.unique([*np.arange(low, high + PADDING, PADDING), *outside, site.rows]).astype(float)
     found = {}
     for direction in "FBW":
         times = [_expert_ns(family.parts, site._replace(rows=max(1, int(r)), received=max(1, int(_scaled(site, r)))),
@@ -80,7 +82,10 @@ class Durations:
         self.group = min(plan.scenario.parallel.expert, plan.data)
         self.compute = [broken.on_compute(faults, p, plan.data, gpus) for p in positions]
         self.links = [broken.on_links(faults, p, plan.data, gpus) for p in positions]
-        self.felt = [[broken.of_group(slow, self.group) for slow in row] for row in self.links]
+        across = machine.site.group_nodes > 1  # inside one node an exchange needs no NIC
+        self.felt = [[broken.of_group(slow, self.group) for slow in row if across] for row in self.links]
+        if plan.data < gpus:  # neighbours in the pipeline share a node
+            self.links = [[] for _ in positions]
 
     def __call__(self, position: int, step: int, number: int, starts: Times) -> Times | int:
         kit = self.kits[position][step]
@@ -91,19 +96,14 @@ class Durations:
         if self.loads is not None:
             work = self._loaded(work, self.plan.program.steps[position][step], task.label, task.layer, task.half)
         if segment.lane == COMMUNICATION:
-            return self._slowed(work, starts, self.felt[position])
+            return broken.stretched(starts, work, self.felt[position], worst=True)
         if self.jitter:
-            work = self._jittered(work, position, step, number)
-        return self._slowed(work, starts, self.compute[position])
+            work = self._jittered(work, self.plan.program.steps[position][step], number)
+        return broken.stretched(starts, work, self.compute[position])
 
     def wire(self, position: int, starts: Times, ns: int) -> Times:
         """Nanoseconds of a message begun at `starts`."""
-        return self._slowed(np.full(len(starts), ns, dtype=np.int64), starts, self.links[position])
-
-    def _slowed(self, work: Times, starts: Times, slow: Sequence[Slow]) -> Times:
-        for fault in slow:
-            work = broken.stretched(starts, work, fault)
-        return work
+        return broken.stretched(starts, np.full(len(starts), ns, dtype=np.int64), self.links[position], worst=True)
 
     def _loaded(self, work: Times, step: Step, label: str, layer: int, half: str) -> Times:
         """Expert parts by the rank's rows, exchanges by what it receives."""
@@ -123,7 +123,9 @@ class Durations:
             factor = self.curves[label].at(self.loads.rows[index, micro_batch])
         return np.asarray(np.ceil(work * factor), dtype=np.int64)
 
-    def _jittered(self, work: Times, position: int, step: int, number: int) -> Times:
-        random = generator(self.plan.scenario.seed, "jitter", position, step, number)
+    def _jittered(self, work: Times, step: Step, number: int) -> Times:
+        """Drawn by chunk and segment, so that another schedule meets the same luck."""
+        pair = (step.stage_b + 1) * self.plan.program.stages
+        random = generator(self.plan.scenario.seed, "jitter", step.stage + pair, step.micro_batch, number)
         factor = np.exp(self.jitter * random.standard_normal(len(work)))
         return np.asarray(np.ceil(work * factor), dtype=np.int64)

@@ -111,9 +111,10 @@ def test_limits_that_hold_are_exit_0(fakes: Any) -> None:
 
 
 WRONG = [
-    (["fast"], "unknown command 'fast'; legal: run, check, list, schema, validate, or a scenario file (.yaml)"),
-    (["chek", "x"], "unknown command 'chek', did you mean 'check'? legal: run, check, list, schema, validate, or a "
-                    "scenario file (.yaml)"),
+    (["fast"], "unknown command 'fast'; legal: run, check, list, schema, validate, sweep, study, or a scenario file "
+               "(.yaml)"),
+    (["chek", "x"], "unknown command 'chek', did you mean 'check'? legal: run, check, list, schema, validate, sweep, "
+                    "study, or a scenario file (.yaml)"),
     (["absent.yaml"], "absent.yaml: cannot be read: No such file or directory"),
     (["run"], "a scenario file is missing; see python -m sim --help"),
     ([SMALL, "--speed"], "unrecognized arguments: --speed; see python -m sim --help"),

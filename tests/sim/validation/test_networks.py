@@ -29,15 +29,15 @@ def test_costs_are_of_the_endpoints(name):
 
 
 def test_bandwidth_between_nodes_counts_the_own_node(machine):
-    """Logical = wire / (1 - 1/nodes); latency is a thousandth of it."""
+    """Logical = wire / (1 - 1/nodes); the kernel's pipeline takes a few per cent of it."""
     wire = machine.pricer.wires.network / 1e9
     for direction in ("dispatch", "combine"):
-        assert networks.exchange(machine, direction, 64).value == pytest.approx(wire / (1 - 1 / 8), rel=0.005)
+        assert 0.93 < networks.exchange(machine, direction, 64).value / (wire / (1 - 1 / 8)) <= 1
 
 
 def test_bandwidth_inside_a_node_counts_the_own_rank(machine):
     wire = machine.pricer.wires.nvlink.effective / 1e9
-    assert networks.exchange(machine, "dispatch", 8).value == pytest.approx(wire / (1 - 1 / 8), rel=0.01)
+    assert 0.93 < networks.exchange(machine, "dispatch", 8).value / (wire / (1 - 1 / 8)) <= 1
 
 
 def test_free_experts_are_the_ratio_of_rates_where_both_groups_are_eight(machine):

@@ -1,0 +1,1 @@
+"""Studies: tables and charts of sweeps that others ran; rendering only."""

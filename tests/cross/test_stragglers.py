@@ -1,0 +1,194 @@
+"""Stragglers through the whole simulator: slower is never faster, names are only names, and the path finds them."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim import attribution, differing, metrics, plan
+from sim.lower import lower
+from sim.scenario import FOREVER, Fault, from_mapping, load
+
+TINY = {
+    "cluster": {"node": "h800x8", "nodes": 4},
+    "model": {"base": "deepseek_v2_lite", "layers": 8, "mtp_depth": 1, "q_rank": 128, "vocabulary": 1024},
+    "parallel": {"pipeline": 4, "expert": 4},
+    "schedule": "dualpipe",
+    "batch": {"micro_batches": 8, "sequence_length": 512},
+    "placement": "even",
+}
+"""4 positions of 8 replicas in 2 expert groups; node p holds position p."""
+SCHEDULES = ("dualpipe", "dualpipev", "zb1p", "1f1b", "gpipe", "interleaved")
+
+
+@cache
+def lowered(*overrides):
+    laid = plan.lay_out(from_mapping(TINY, overrides))
+    machine = plan.machine(laid)
+    return laid, machine, lower(laid, machine)
+
+
+@cache
+def run(faults=(), *overrides):
+    laid, machine, low = lowered(*overrides)
+    return differing.run(replace(laid, scenario=replace(laid.scenario, faults=faults)), machine, low).everyone
+
+
+def step(*faults, overrides=()):
+    return run(tuple(faults), *overrides).end
+
+
+# --- monotone ---------------------------------------------------------------------------------------------------------
+
+GRID = (1.0, 1.01, 1.05, 1.1, 1.25, 1.5, 2.0, 4.0)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("kind", ["gpu", "node", "link"])
+def test_slower_is_never_faster(schedule, kind):
+    for at in (0, 2, 3) if kind == "node" else (0, 13, 22, 31):
+        times = [step(Fault(kind, at, f), overrides=(f"schedule={schedule}",)) for f in GRID]
+        assert times == sorted(times), at
+        if kind != "link":  # the small cluster's exchanges stay on NVLink
+            assert times[-1] > times[0], at
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    schedule=st.sampled_from(SCHEDULES), kind=st.sampled_from(["gpu", "node", "link"]), at=st.integers(0, 31),
+    factors=st.tuples(st.floats(1, 4), st.floats(1, 4)).map(sorted), routing=st.sampled_from(["balanced", "sampled"]),
+    window=st.sampled_from([(0, FOREVER), (0, 10**7), (10**7, 3 * 10**7)]),
+)  # fmt: skip
+def test_slower_is_never_faster_anywhere(schedule, kind, at, factors, routing, window):
+    """Messages that overtake each other could break it; within 0.01 % they never do here."""
+    at = at % 4 if kind == "node" else at
+    one, two = (
+        step(Fault(kind, at, f, *window), overrides=(f"schedule={schedule}", f"routing={routing}")) for f in factors
+    )
+    assert two >= one * (1 - 1e-4)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_no_more_than_everything_slower(schedule):
+    """One slow GPU costs at most what slowing all would, and that is at most the factor."""
+    chosen = (f"schedule={schedule}",)
+    plain, one = step(overrides=chosen), step(Fault("gpu", 9, 1.5), overrides=chosen)
+    everybody = step(*(Fault("node", n, 1.5) for n in range(4)), overrides=chosen)
+    assert plain < one <= everybody <= 1.5 * plain * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("window", [(0, 1), (FOREVER - 1, FOREVER)])
+def test_a_fault_outside_the_step_costs_nothing(window):
+    assert abs(step(Fault("gpu", 9, 3.0, *window)) - step()) <= 3
+
+
+def test_a_longer_window_costs_more():
+    times = [step(Fault("gpu", 9, 2.0, 0, step() * k // 8)) for k in range(0, 17, 2)]
+    assert times == sorted(times) and times[0] == step()
+    assert times[-1] == step(Fault("gpu", 9, 2.0))
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def sorted_columns(everyone):
+    """Starts and ends of every segment, with replicas in an order that knows no names."""
+    rows = [np.concatenate([np.concatenate([c.segment_starts, c.segment_ends]) for c in row])
+            for row in everyone.crossings]  # fmt: skip
+    table = np.concatenate(rows)
+    return table[:, np.lexsort(table[::-1])]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("kind", ["gpu", "link"])
+def test_which_of_alike_replicas_is_slow_changes_only_names(schedule, kind):
+    """Replica 0, 3 (its group), 5 and 7 (the other group) of position 2, by turns."""
+    results = [run((Fault(kind, 16 + replica, 1.3),), f"schedule={schedule}") for replica in (0, 3, 5, 7)]
+    for other in results[1:]:
+        assert other.end == results[0].end
+        np.testing.assert_array_equal(sorted_columns(other), sorted_columns(results[0]))
+    assert any((a.ends != b.ends).any() for a, b in zip(results[0].crossings[2], results[3].crossings[2], strict=True))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_groups_do_not_touch_until_the_gradients(schedule):
+    """The other expert group of every position does as if nothing had happened."""
+    plain, slow = run((), f"schedule={schedule}"), run((Fault("gpu", 17, 1.5),), f"schedule={schedule}")
+    for a, b in zip(plain.crossings, slow.crossings, strict=True):
+        for one, two in zip(a, b, strict=True):
+            np.testing.assert_array_equal(one.segment_ends[:, 4:], two.segment_ends[:, 4:])
+    assert slow.end > plain.end
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("factor", [1.1, 2.0])
+def test_a_slow_node_is_as_slow_as_one_gpu_in_each_of_its_groups(schedule, factor):
+    """Members wait for the slowest at every exchange: slow or not, they cannot be later than that."""
+    chosen = (f"schedule={schedule}",)
+    node = step(Fault("node", 2, factor), overrides=chosen)
+    assert node == step(Fault("gpu", 16, factor), Fault("gpu", 23, factor), overrides=chosen)
+    assert node == step(Fault("gpu", 18, factor), overrides=chosen)
+
+
+def test_two_stragglers_of_a_group_cost_what_the_worse_does():
+    assert step(Fault("gpu", 16, 1.2), Fault("gpu", 18, 1.5)) == step(Fault("gpu", 18, 1.5))
+
+
+# --- books ------------------------------------------------------------------------------------------------------------
+
+
+def books(everyone, faults, *overrides):
+    laid, machine, low = lowered(*overrides)
+    found = differing.run(replace(laid, scenario=replace(laid.scenario, faults=faults)), machine, low)
+    expected = metrics.ledgers(laid, differing.alone(low), found.outcome, machine.pricer)
+    return laid, low, attribution.ledgers(low, found.everyone, expected)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_phases_bubble_and_waterfall_are_the_step(schedule):
+    faults = (Fault("gpu", 9, 1.3), Fault("link", 20, 2.0))
+    everyone = run(faults, f"schedule={schedule}")
+    _, _, found = books(everyone, faults, f"schedule={schedule}")
+    for ledger in found:
+        assert sum(ledger.phases.values()) == pytest.approx(everyone.end / 1e9, rel=1e-12)
+    bars = metrics.waterfall(found)
+    assert sum(b.seconds for b in bars) == pytest.approx(everyone.end / 1e9, rel=1e-12)
+    assert all(b.seconds > -1e-9 for b in bars)
+
+
+@pytest.mark.parametrize("schedule", ["dualpipe", "zb1p", "1f1b"])
+@pytest.mark.parametrize("slow", [1, 14, 21, 31])
+def test_the_path_names_the_straggler(schedule, slow):
+    laid, _, low = lowered(f"schedule={schedule}")
+    found = attribution.critical_ranks(laid, low, run((Fault("gpu", slow, 4.0),), f"schedule={schedule}"))
+    assert found[0][0] == slow  # slow enough to outweigh the head of the last stage
+
+
+# --- V3 ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def v3(v3_file):
+    laid = plan.lay_out(load(str(v3_file), ["batch.sequences=5120", "outputs=[result]"]))
+    machine = plan.machine(laid)
+    return laid, machine, lower(laid, machine)
+
+
+def of_v3(v3, *faults):
+    laid, machine, low = v3
+    return differing.run(replace(laid, scenario=replace(laid.scenario, faults=faults)), machine, low).everyone
+
+
+def test_v3_with_one_slow_gpu(v3):
+    """10 % slower costs the whole cluster something, at most 10 %, and the path finds it among 2,048."""
+    laid, _, low = v3
+    plain, slow = of_v3(v3), of_v3(v3, Fault("gpu", 1000, 1.1))
+    assert plain.end < slow.end < 1.1 * plain.end
+    assert attribution.critical_ranks(laid, low, slow)[0][0] == 1000
+
+
+def test_v3_with_a_slow_node_is_its_worst_rank(v3):
+    assert of_v3(v3, Fault("node", 125, 1.1)).end == of_v3(v3, Fault("gpu", 1000, 1.1)).end

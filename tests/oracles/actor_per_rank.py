@@ -1,0 +1,106 @@
+"""The two engines on one input: all replicas as arrays, and one SimPy actor a rank with templates of its own."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+
+from sim import crowd, engine, plan
+from sim.actor import Actor, Job, Outcome, Sync
+from sim.crowd import Crowd, Duration, Wire
+from sim.lower import Lowered, lower
+from sim.plan import Machine, Plan
+from sim.scenario import from_mapping
+from sim.template import STREAMS, Template
+
+TINY = {
+    "name": "tiny",
+    "cluster": {"node": "h800x8", "nodes": 1},
+    "model": {"base": "deepseek_v2_lite", "layers": 8, "mtp_depth": 1, "q_rank": 128, "vocabulary": 1024},
+    "precision": "fp8",
+    "parallel": {"pipeline": 2, "expert": 2},
+    "schedule": "dualpipe",
+    "batch": {"micro_batches": 8, "sequence_length": 512},
+    "placement": "even",
+    "detail": "layer",
+    "outputs": ["result"],
+}
+"""8 layers of V2-Lite: enough for 4 positions with two stages each."""
+
+
+@cache
+def lowered(*overrides: str) -> tuple[Plan, Machine, Lowered]:
+    """The tiny scenario, laid out and lowered."""
+    laid = plan.lay_out(from_mapping(TINY, overrides))
+    machine = plan.machine(laid)
+    return laid, machine, lower(laid, machine)
+
+
+def with_durations(template: Template, ns: Sequence[int]) -> Template:
+    """A coarse template whose segments last `ns` (one kernel a segment, not slowed by anything)."""
+    rows: list[list[int]] = [[0] * len(lane) for lane in template.alone]
+    for segment, value in zip(template.segments, ns, strict=True):
+        assert segment.stop == segment.first + 1
+        rows[segment.lane][segment.first] = int(value)
+    frozen = tuple(tuple(row) for row in rows)
+    return replace(template, alone=frozen, beside=frozen)
+
+
+def actors(
+    jobs: Sequence[Sequence[Job]], syncs: Sequence[Sync], data: int, expert: int, duration: Duration, wire: Wire
+) -> list[Actor]:
+    """One actor for each rank; durations that do not depend on when they start."""
+    at = np.zeros(data, dtype=np.int64)
+    found = []
+    for position, row in enumerate(jobs):
+        times = [
+            [np.broadcast_to(duration(position, k, i, at), (data,)) for i in range(len(job.template.segments))]
+            for k, job in enumerate(row)
+        ]
+        wires = [[(kind, wire(position, at, ns)) for kind, ns in job.sends] for job in row]
+        for replica in range(data):
+            own = tuple(
+                Job(
+                    with_durations(job.template, [t[replica] for t in times[k]]), job.waits,
+                    tuple((kind, int(ns[replica])) for kind, ns in wires[k]),
+                )
+                for k, job in enumerate(row)
+            )  # fmt: skip
+            rank = position * data + replica
+            peers = {p: p * data + replica for p in range(len(jobs))}
+            found.append(Actor(f"rank {rank}", own, rank // expert, syncs[position], peers))
+    return found
+
+
+def same(many: Crowd, one: Outcome, jobs: Sequence[Sequence[Job]], data: int) -> None:
+    """Every span of every rank is equal: steps, segments, messages, reductions, optimizer."""
+    assert many.end == one.end
+    for position, row in enumerate(jobs):
+        for replica in range(data):
+            record = one.records[position * data + replica]
+            crossings = many.crossings[position]
+            where = f"position {position} replica {replica}"
+            assert list(record.starts) == [int(c.starts[replica]) for c in crossings], where
+            assert list(record.ends) == [int(c.ends[replica]) for c in crossings], where
+            for lane in STREAMS:
+                begun = [int(c.segment_starts[i, replica]) for j, c in zip(row, crossings, strict=True)
+                         for i in j.template.order[lane]]  # fmt: skip
+                done = [int(c.segment_ends[i, replica]) for j, c in zip(row, crossings, strict=True)
+                        for i in j.template.order[lane]]  # fmt: skip
+                assert (list(record.phases[lane]), list(record.kernels[lane])) == (begun, done), where
+            sent = sorted(
+                (int(starts[replica]), int(ends[replica]), step, kind)
+                for step, kind, starts, ends in many.messages[position]
+            )
+            table = list(record.network)
+            assert sorted(zip(*[iter(table)] * 4, strict=True)) == sent, where
+            assert record.update == many.update[position], where
+
+
+def both(
+    jobs: Sequence[Sequence[Job]], syncs: Sequence[Sync], data: int, expert: int, duration: Duration, wire: Wire
+) -> tuple[Crowd, Outcome]:
+    """What the arrays say, and what the events say."""
+    many = crowd.run(jobs, syncs, data, expert, duration, wire)
+    return many, engine.run(actors(jobs, syncs, data, expert, duration, wire))

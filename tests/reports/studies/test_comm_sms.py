@@ -1,0 +1,51 @@
+"""The page of the comm.sms study: valid SVG, the best split marked, every row told."""
+
+from typing import Any
+from xml.etree import ElementTree
+
+from reports.studies import comm_sms
+
+
+def split(sms: int, step: float) -> dict[str, Any]:
+    exchanges = [
+        {"name": name, "seconds": 3e-3, "limited_by": "forward"} for name in ("dispatch(F)", "combine(F)")
+    ]
+    return {"sms": sms, "step_s": step, "pair_s": 0.125, "pair_exposed_s": 2e-4, "exchanges": exchanges}
+
+
+STUDY: dict[str, Any] = {
+    "splits": [split(8, 19.0), split(12, 17.0), split(20, 18.0)],
+    "paces": {"2.0": [split(8, 30.0), split(12, 19.0), split(20, 18.5)]},
+    "published": [
+        {"name": "64 ranks", "direction": "dispatch", "unit": "GB/s", "found": 44.1, "published": 46.0,
+         "wire": 38.6, "error": -0.041, "source": "a table"},
+    ],
+    "profile": [
+        {"name": "dispatch(F)", "closed": 2651.0, "alone": 2747.0, "measured": 4312.0, "low": 4154.0, "high": 4604.0,
+         "stretch": 1.57},
+    ],
+}  # fmt: skip
+
+
+def test_the_chart_is_xml_with_a_line_and_a_mark_for_each_pace() -> None:
+    root = ElementTree.fromstring(comm_sms.chart(STUDY))
+    marks = [e for e in root.iter() if e.tag.endswith("circle")]
+    assert len(marks) == 2
+    assert float(marks[0].attrib["cx"]) < float(marks[1].attrib["cx"])  # 12 SMs, then 20
+
+
+def test_lines_stay_inside_the_picture() -> None:
+    """A split far above the others is left out, not drawn over the title."""
+    root = ElementTree.fromstring(comm_sms.chart(STUDY))
+    lines = [e.attrib["d"] for e in root.iter() if e.attrib.get("fill") == "none"]
+    heights = [float(point.split()[1]) for line in lines for point in line[1:].split("L")]
+    assert min(heights) >= comm_sms.TOP - 1 and max(heights) <= comm_sms.HEIGHT - comm_sms.BOTTOM + 1
+
+
+def test_tables_say_the_best_and_how_far_the_others_are() -> None:
+    text = comm_sms.tables(STUDY)
+    assert "| 12 | 3,000 | forward | 3,000 | forward | 125.0 | 0.20 | 17.00 | +0.0 % |" in text
+    assert "| 8 |" in text and "+11.8 %" in text
+    assert "| 2 x | 20 | 18.50 | 18.50 |" in text
+    assert "| 64 ranks | dispatch | 44.1 GB/s | 46 GB/s | -4.1 % | 38.6 | a table |" in text
+    assert "4,312 (4,154 to 4,604) | 1.57 |" in text
