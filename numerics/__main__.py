@@ -1,7 +1,8 @@
-"""The command line of the numerics core: `python -m numerics check | bench | study | calibrate`.
+"""The command line of the numerics core: `python -m numerics check | bench | study | calibrate | accuracy | census`.
 
-Exit codes: 0 done, 1 a check failed, 2 wrong input, 3 nothing can be measured on this machine. Results go to stdout
-and to files, progress to stderr. torch and triton are imported by the command that needs them; `calibrate` needs none.
+Exit codes: 0 done, 1 a check failed (or a trace and a model do not join, or a table is stale), 2 wrong input, 3 nothing
+can be measured on this machine. Results go to stdout and to files, progress to stderr. torch and triton are imported by
+the command that needs them; `calibrate --trace`, `calibrate --stale` and `accuracy` need neither.
 """
 
 import argparse
@@ -12,7 +13,9 @@ from typing import NoReturn
 
 DONE, FAILED, WRONG, UNMEASURABLE = 0, 1, 2, 3
 STUDIES = ("accumulation",)
-TABLES = Path(__file__).resolve().parents[1] / "hwmodels" / "tables" / "h800"
+ROOT = Path(__file__).resolve().parents[1]
+TABLES, MODEL = ROOT / "hwmodels" / "tables", ROOT / "scenarios" / "models" / "deepseek_v3.yaml"
+SCENARIO = ROOT / "scenarios" / "v3_2048gpu.yaml"
 
 
 class WrongInput(Exception):  # noqa: N818 - it names what the user gave
@@ -38,7 +41,9 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def parser() -> Parser:
     """The commands and their options."""
-    whole = Parser(prog="python -m numerics", description="FP8 kernels: check, time, study, calibrate.")
+    whole = Parser(
+        prog="python -m numerics", description="FP8 kernels and what they cost: check, time, study, calibrate."
+    )
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     check = commands.add_parser("check", help="run every correctness leg that can run here, and say which cannot")
     check.set_defaults(run=_check)
@@ -50,12 +55,39 @@ def parser() -> Parser:
     study.add_argument("name", choices=STUDIES)
     study.add_argument("--out", type=Path, metavar="DIR", help="default: out/<name>")
     study.set_defaults(run=_study)
-    calibrate = commands.add_parser("calibrate", help="rewrite the H800 tables from the published profile's analysis")
-    calibrate.add_argument("--facts", nargs=2, type=Path, metavar=("OPS.csv", "SUMMARY.json"), required=True)
-    calibrate.add_argument("--model", type=Path, metavar="MODEL.yaml", required=True)
-    calibrate.add_argument("--out", type=Path, metavar="DIR", default=TABLES, help="default: hwmodels/tables/h800")
-    calibrate.set_defaults(run=_calibrate)
+    _calibrate_options(commands.add_parser("calibrate", help="write calibration tables, from a trace or from a GPU"))
+    accuracy = commands.add_parser("accuracy", help="the page on how good prices are (docs/PRICES.md)")
+    accuracy.add_argument("--write", action="store_true", help="write docs/PRICES.md instead of printing it")
+    accuracy.set_defaults(run=_accuracy)
+    census = commands.add_parser("census", help="ops recorded from the real layers against those the simulator lowers")
+    census.add_argument("--model", type=Path, metavar="YAML", default=MODEL, help="dimensions; default: DeepSeek-V3's")
+    census.set_defaults(run=_census)
     return whole
+
+
+def _calibrate_options(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Calibration tables (hwmodels/tables/<device>) with their provenance, written by program only."
+    )
+    source = command.add_mutually_exclusive_group(required=True)
+    source.add_argument("--trace", type=Path, metavar="FILE", help="from a torch.profiler trace, JSON or gzip")
+    source.add_argument("--gpu", action="store_true", help="from the CUDA device at hand, under eight minutes")
+    source.add_argument("--stale", action="store_true", help="list tables that another program wrote; exit 1 if any")
+    command.add_argument(
+        "--map", type=Path, metavar="RULES.yaml",
+        help="with --trace: what kernels are, by name; default: the shipped rules that know most",
+    )  # fmt: skip
+    command.add_argument("--model", type=Path, metavar="YAML", help="with --trace: dimensions; default: DeepSeek-V3's")
+    command.add_argument(
+        "--scenario", type=Path, metavar="YAML", help="with --gpu: whose ops; default: scenarios/v3_2048gpu.yaml"
+    )
+    command.add_argument(
+        "--quick", action="store_true", help="with --gpu: the scenario's own shapes only, 10 repetitions"
+    )
+    command.add_argument(
+        "--out", type=Path, metavar="DIR", help="default: hwmodels/tables/<device> of the trace or the GPU"
+    )
+    command.set_defaults(run=_calibrate)
 
 
 def _check(asked: argparse.Namespace) -> int:
@@ -93,23 +125,99 @@ def _study(asked: argparse.Namespace) -> int:
 
 
 def _calibrate(asked: argparse.Namespace) -> int:
-    from hwmodels.document import DocumentError, read
-    from numerics import calibrate
-    from sim.models.shape import ModelShape
+    source = next(name for name in ("trace", "gpu", "stale") if getattr(asked, name))
+    fits = {"map": "trace", "model": "trace", "scenario": "gpu", "quick": "gpu"}
+    for option, only in fits.items():
+        if getattr(asked, option) and source != only:
+            raise WrongInput(f"--{option} goes with --{only}, not with --{source}")
+    if source == "stale" and asked.out:
+        raise WrongInput("--out goes with --trace and --gpu; --stale writes nothing")
+    return {"trace": _from_trace, "gpu": _from_gpu, "stale": _stale}[source](asked)
 
-    for path in (*asked.facts, asked.model):
-        if not path.is_file():
-            raise WrongInput(f"{path}: no such file")
+
+def _from_trace(asked: argparse.Namespace) -> int:
+    from numerics import calibrate, recording
+    from numerics.samples import JoinError
+
     try:
-        shape = ModelShape(**read(asked.model).content)
-        found = calibrate.tables(*asked.facts, shape)
-    except DocumentError as error:
-        raise WrongInput(str(error)) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise WrongInput(f"{asked.model} and {asked.facts[0]}: {' '.join(str(error).split())}") from None
-    calibrate.write(found, asked.out)
-    print(f"written to {asked.out}: {', '.join(sorted(found))}", file=sys.stderr)
+        found = recording.calibrated(asked.trace, asked.map, asked.model or MODEL)
+    except JoinError as error:
+        print(f"{asked.trace}: {error}", file=sys.stderr)
+        return FAILED
+    except ValueError as error:  # TraceError, DocumentError, UnknownCardError: each says what is wrong
+        raise WrongInput(_line(asked.trace, error)) from None
+    print("\n".join(recording.report(found)))
+    if not (asked.out or found.whole):
+        print("nothing written: say where with --out DIR", file=sys.stderr)
+        return DONE
+    folder = asked.out or TABLES / found.device
+    calibrate.write(found.tables, folder)
+    print(f"written to {folder}: {', '.join(sorted(found.tables))}", file=sys.stderr)
     return DONE
+
+
+def _line(path: Path, error: ValueError) -> str:
+    """An error in one line that names the file."""
+    text = "; ".join(str(error).splitlines())
+    return text if path.name in text or ".yaml" in text else f"{path}: {text}"
+
+
+def _from_gpu(asked: argparse.Namespace) -> int:
+    from numerics.measure import NoDevice, require_device
+
+    try:
+        require_device()
+    except NoDevice as none:
+        print(none, file=sys.stderr)
+        return UNMEASURABLE
+    from numerics import calibrate, campaign
+
+    try:
+        found = campaign.run(asked.scenario or SCENARIO, asked.quick, lambda text: print(text, flush=True))
+    except ValueError as error:
+        raise WrongInput("; ".join(str(error).splitlines())) from None
+    if not found.tables:
+        return FAILED
+    folder = asked.out or TABLES / found.device
+    calibrate.write(found.tables, folder)
+    print(f"written to {folder}: {', '.join(sorted(found.tables))}", file=sys.stderr)
+    return FAILED if found.refused else DONE
+
+
+def _stale(asked: argparse.Namespace) -> int:
+    from numerics.provenance import stale
+
+    devices = sorted(folder.name for folder in TABLES.iterdir() if any(folder.glob("*.json")))
+    lines = [line for device in devices for line in stale(device)]
+    print("\n".join(lines) or f"fresh: {', '.join(devices)}")
+    return FAILED if lines else DONE
+
+
+def _accuracy(asked: argparse.Namespace) -> int:
+    from numerics import accuracy
+
+    text = accuracy.main(asked.write)
+    if asked.write:
+        print(f"written to {accuracy.PAGE}", file=sys.stderr)
+    else:
+        print(text, end="")
+    return DONE
+
+
+def _census(asked: argparse.Namespace) -> int:
+    from numerics.recording import shape_of
+
+    try:
+        shape = shape_of(asked.model)
+    except ValueError as error:
+        raise WrongInput(_line(asked.model, error)) from None
+    try:
+        from numerics import census
+    except ImportError as error:
+        if error.name == "numerics.census":
+            raise WrongInput("census: this installation has none") from None
+        raise WrongInput(f"census needs {error.name}; pip install trainyard[numerics]") from None
+    return int(census.main(shape))
 
 
 if __name__ == "__main__":

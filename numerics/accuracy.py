@@ -6,7 +6,6 @@ product's N and K, a memory-bound kernel's bytes a row, so that no other row cou
 stands a roofline times one efficiency a class, fitted on the same rows. `numerics.prices` writes the page.
 """
 
-import argparse
 import math
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, replace
@@ -147,7 +146,9 @@ def without(found: Tables, gone: Set[Op]) -> Tables:
             kinds.setdefault(op.kind, []).append(row)
         elif isinstance(op, Attention):
             attention.setdefault(op.direction, []).append(row)
-    memory_fit = calibrate.memory_fit([row for rows in kinds.values() for row in rows])
+    memory_fit = calibrate.memory_fit(
+        [row for rows in kinds.values() for row in rows], found.reference["hbm_bytes_per_s"]
+    )
     return replace(
         found, exact=exact, grouped=grouped, kinds=kinds, attention=attention, memory_fit=memory_fit,
         wave_fit=_wave_fits(found, exact, gone),
@@ -161,7 +162,7 @@ def _wave_fits(found: Tables, exact: dict[Any, dict[str, Any]], gone: Set[Op]) -
             shapes[op.role].append((op.rows if isinstance(op, GroupedGemm) else op.m, op.n, op.k, row["us"]))
     turns = {op: us for op, us in _turns(found).items() if op not in gone}
     shapes[TURN] += [(op.m, op.n, op.k, us) for op, us in turns.items() if isinstance(op, Gemm)]
-    return {role: calibrate.wave_fit(s) for role, s in shapes.items()}
+    return {role: calibrate.wave_fit(s, found.sms) for role, s in shapes.items()}
 
 
 def side(found: Tables, point: Point) -> str:
@@ -183,15 +184,17 @@ def machine() -> tuple[Any, Any]:
     return found.device, wires(found, fabric.load("mpft"))
 
 
-def pricer(found: Tables, compute_sms: int = calibrate.PROFILE_SMS, mode: str = "measured") -> Pricer:
-    """A pricer of an H800 on `found`, compute on `compute_sms` SMs."""
+def pricer(found: Tables, compute_sms: int | None = None, mode: str = "measured") -> Pricer:
+    """A pricer of an H800 on `found`, compute on `compute_sms` SMs (None: as many as when the table was measured)."""
     device, links = machine()
-    return Reduced(device, links, device.sms - compute_sms, mode, left=None if mode == "roofline" else found)
+    return Reduced(
+        device, links, device.sms - (compute_sms or found.sms), mode, left=None if mode == "roofline" else found
+    )
 
 
-def bound_us(found: Tables, op: Op, sms: int = calibrate.PROFILE_SMS) -> float:
-    """Microseconds that peak rates and HBM bandwidth allow: no operation is faster."""
-    ref = found.reference
+def bound_us(found: Tables, op: Op, sms: int | None = None) -> float:
+    """Microseconds that peak rates on `sms` SMs (None: the table's) and HBM bandwidth allow: no operation is faster."""
+    ref, sms = found.reference, sms or found.sms
     peak = ref["bf16_flops" if getattr(op, "precision", "bf16") == "bf16" else "fp8_flops"] * sms / ref["sms"]
     return max(op.flop() / peak, op.bytes() / ref["hbm_bytes_per_s"]) / MICRO
 
@@ -350,12 +353,3 @@ def main(write: bool = False) -> str:
     if write:
         PAGE.write_text(text, encoding="utf-8")
     return text
-
-
-if __name__ == "__main__":
-    asked = argparse.ArgumentParser(prog="python -m numerics.accuracy", description="How good prices are.")
-    asked.add_argument("--write", action="store_true", help="write docs/PRICES.md instead of printing it")
-    given = asked.parse_args()
-    shown = main(given.write)
-    if not given.write:
-        print(shown, end="")

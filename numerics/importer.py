@@ -15,6 +15,7 @@ import numpy as np
 
 from hwmodels.units import US_NS
 from numerics import joins
+from numerics.events import TraceError
 from numerics.intervals import Ints, common, covered, gaps, length, union
 from numerics.joins import Work
 from numerics.operations import Operation, deduce
@@ -117,19 +118,30 @@ class Unknown(NamedTuple):
 
 
 def analyse(trace: Trace, rules: Rules) -> Analysis:
-    """Name and measure everything in `trace`. Never fails on a readable trace: see `unknown` for what it made of it."""
+    """Name and measure everything in `trace`; see `unknown` for what it made of it.
+
+    Raises TraceError when nothing ran: a trace of annotations and launches alone.
+    """
     work = joins.join(trace, rules)
+    if not len(work.start_ns):
+        raise TraceError(f"{trace.source}: annotations and launches only, no kernels and no operators between them")
     named, position = _label(work, _classes(work, rules), rules)
     data = _union(work, [n.kind == "comm_data" for n in named])
     operations = tuple(_operations(work, named, position, covered(data, work.start_ns, work.end_ns)))
     communication = _communication_streams(work, named)
-    distributed = trace.head.get("distributedInfo")
     return Analysis(
         trace.source, trace.device_name(), rules, len(named), int((work.joined == 0).sum()), deduce(operations, rules),
         _overlap(work, named, data, communication), tuple(_streams(work, communication)),
         _sms(work, named, trace.sms()), _spans(work), _groups(work, named, rules),
-        int(distributed.get("world_size", 0)) if isinstance(distributed, dict) else 0,
+        _world_size(trace),
     )  # fmt: skip
+
+
+def _world_size(trace: Trace) -> int:
+    """Ranks of the job as torch notes them, or 0."""
+    said = trace.head.get("distributedInfo")
+    size = said.get("world_size") if isinstance(said, dict) else None
+    return size if isinstance(size, int) and size > 0 else 0
 
 
 def unknown(analysis: Analysis) -> tuple[Unknown, ...]:

@@ -28,6 +28,15 @@ SAMPLE_MS = 50
 """Period of nvidia-smi's readings."""
 QUERY = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu")
 
+REASONS = {
+    0x2: "application clocks", 0x4: "software power cap", 0x8: "hardware slowdown", 0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown", 0x80: "hardware power brake",
+}  # fmt: skip
+"""Bits of nvidia-smi's reasons for clocks below the highest (NVML API reference, nvmlClocksEventReasons). Idle (0x1)
+and the display's (0x100) say nothing of a kernel."""
+REASON_FIELDS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
+"""What nvidia-smi calls them, since and before driver 535."""
+
 
 class NoDevice(RuntimeError):  # noqa: N818 - it names what is missing
     """There is no CUDA device, so nothing can be measured; its text says so in one line."""
@@ -125,11 +134,13 @@ class Monitor:
 
     def __init__(self) -> None:
         self.readings: list[tuple[float, list[float]]] = []
+        self.reasons: list[tuple[float, int]] = []
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> "Monitor":
         if tool := shutil.which("nvidia-smi"):
-            query = [tool, f"--query-gpu={','.join(QUERY)}", "--format=csv,noheader,nounits", "-i", "0"]
+            fields = [*QUERY, *reasons_field(tool)]
+            query = [tool, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits", "-i", "0"]
             command = [*query, "-lms", str(SAMPLE_MS)]
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             threading.Thread(target=self._read, daemon=True).start()
@@ -143,12 +154,39 @@ class Monitor:
     def _read(self) -> None:
         assert self._process and self._process.stdout
         for line in self._process.stdout:
-            if (values := parsed(line)) is not None:
+            figures, bits = split(line)
+            if bits is not None:
+                self.reasons.append((time.monotonic(), bits))
+            if (values := parsed(figures)) is not None:
                 self.readings.append((time.monotonic(), values))
 
     def between(self, start: float, end: float) -> dict[str, float]:
         inside = [values for at, values in self.readings if start <= at <= end]
         return {name: statistics.fmean(column) for name, column in zip(QUERY, zip(*inside, strict=True), strict=False)}
+
+    def slowed(self, start: float, end: float) -> dict[str, float]:
+        """Reason -> share of the readings between two times in which it held the clocks back."""
+        inside = [bits for at, bits in self.reasons if start <= at <= end]
+        shares = {
+            name: sum(bool(bits & bit) for bits in inside) / len(inside) for bit, name in REASONS.items() if inside
+        }
+        return {name: share for name, share in shares.items() if share}
+
+
+def reasons_field(tool: str) -> tuple[str, ...]:
+    """What this nvidia-smi calls the reasons, as one field, or none when it knows them by no name."""
+    for field in REASON_FIELDS:
+        command = [tool, f"--query-gpu={field}", "--format=csv,noheader", "-i", "0"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if not done.returncode and done.stdout.strip().startswith("0x"):
+            return (field,)
+    return ()
+
+
+def split(line: str) -> tuple[str, int | None]:
+    """A line of figures, and the bits of its last column where that is hexadecimal."""
+    figures, _, last = line.strip().rpartition(",")
+    return (figures, int(last, 16)) if last.strip().startswith("0x") else (line, None)
 
 
 def parsed(line: str) -> list[float] | None:

@@ -1,8 +1,9 @@
 """The page on prices (docs/PRICES.md): errors per class and rung, against published rates, and what follows.
 
-Every figure on it is computed when the page is made; `python -m numerics.accuracy --write` makes it again.
+Every figure on it is computed when the page is made; `python -m numerics accuracy --write` makes it again.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from textwrap import fill
@@ -11,7 +12,7 @@ import numpy as np
 
 from hwmodels import tables as calibration
 from hwmodels.price import RUNGS
-from numerics import calibrate, deepgemm
+from numerics import deepgemm
 from numerics.accuracy import (
     Miss,
     Repeat,
@@ -29,7 +30,7 @@ from numerics.accuracy import (
 WIDTH = 120
 SIDES = ("product", "attention", "stream", "latency")
 HEAD = """
-Made by `python -m numerics.accuracy --write` from the committed tables; every figure is computed then, and a test
+Made by `python -m numerics accuracy --write` from the committed tables; every figure is computed then, and a test
 compares the page with what the program writes.
 
 A price comes from a ladder: measured, interpolated, held, transferred, roofline. To see what each rung is worth, rows
@@ -93,7 +94,7 @@ and why, digests of its inputs, the command that writes it, and a digest of the 
 reached by name from its entry points, file by file. Comments, docstrings, annotations and layout do not count, nor
 does anything that the entry points do not reach.
 
-`numerics.provenance.stale("h800")` makes the digests again and lists the tables that another program wrote. A stale
+`python -m numerics calibrate --stale` makes the digests again and lists the tables that another program wrote. A stale
 table is not wrong: running its command today may give other figures, so run it and look at the difference. A change
 of what a kernel reads or writes, of a fit or of a rounding makes tables stale; a new test or comment does not.
 """
@@ -270,4 +271,5 @@ def _order(item: tuple[tuple[str, str], object]) -> tuple[int, int, str]:
 
 def _staleness() -> str:
     found = calibration.load("h800")
-    return _prose(ORIGIN, count=len(points(found)), day=calibrate.MEASURED, source=calibrate.SOURCE)
+    said = json.loads((calibration.FOLDER / found.device / "gemm.json").read_text(encoding="utf-8"))["provenance"]
+    return _prose(ORIGIN, count=len(points(found)), day=said["measured"], source=found.source)

@@ -3,17 +3,19 @@
 A table carries digests of its inputs and of the program that made it. The program is not whole files but the
 definitions reached by name from its entry points, through our own imports; comments, docstrings, annotations, layout
 and the order of definitions do not count, so only a change that can change a figure makes a table stale. Methods come
-with their class; what is outside the project (numpy) does not count.
+with their class; what is outside the project (numpy) does not count. A document that the program reads (rules) can be
+an entry too; what it says counts, its comments do not.
 """
 
 import ast
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hwmodels.document import read
 from hwmodels.tables import FOLDER
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,18 +39,26 @@ def digest(data: bytes) -> str:
     return blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
 
 
+def digest_of(path: Path) -> str:
+    """blake2b of a file of any size."""
+    with path.open("rb") as file:
+        return file_digest(file, lambda: blake2b(digest_size=DIGEST_BYTES)).hexdigest()
+
+
 def content(value: Any) -> str:
     """Digest of plain data, independent of the order of keys."""
     return digest(json.dumps(value, sort_keys=True).encode())
 
 
-def program(entries: Iterable[str], root: Path = ROOT) -> dict[str, str]:
-    """File -> digest of its definitions that the entries ("package.module:name") reach.
+def program(entries: Sequence[str], root: Path = ROOT) -> dict[str, str]:
+    """File -> digest of its definitions that the entries ("package.module:name", or a path of a document) reach.
 
     Raises ValueError for an entry that the files under `root` do not define.
     """
     reached: dict[str, set[str]] = {}
-    waiting = [(module, name) for module, _, name in (entry.partition(":") for entry in entries)]
+    code = [entry for entry in entries if ":" in entry]
+    documents = {entry: _document(root / entry) for entry in entries if ":" not in entry}
+    waiting = [(module, name) for module, _, name in (entry.partition(":") for entry in code)]
     for module, name in waiting:
         found = _module(root, module)
         if found is None or name not in found.definitions:
@@ -59,7 +69,14 @@ def program(entries: Iterable[str], root: Path = ROOT) -> dict[str, str]:
         if at and at[0] not in NOT_FOLLOWED and at[1] not in reached.setdefault(at[0], set()):
             reached[at[0]].add(at[1])
             waiting += _references(root, *at)
-    return {_path(root, m).relative_to(root).as_posix(): _told(root, m, names) for m, names in sorted(reached.items())}
+    told = {_path(root, m).relative_to(root).as_posix(): _told(root, m, names) for m, names in sorted(reached.items())}
+    return told | documents
+
+
+def _document(path: Path) -> str:
+    if not path.is_file():
+        raise ValueError(f"{path.name} is not there")
+    return content(read(path).content)
 
 
 def stale(device: str, tables: Path = FOLDER, root: Path = ROOT) -> list[str]:

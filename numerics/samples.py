@@ -28,6 +28,10 @@ MODEL_NAMES = {
 """Operations that the rules name otherwise than the model does."""
 
 
+class JoinError(ValueError):
+    """The trace and the model do not run the same kernels; its text says which one differs, in one line."""
+
+
 class Sample(NamedTuple):
     """One kernel of a layer: what it is in each layer, and its microseconds and share beside communication there."""
 
@@ -40,22 +44,32 @@ class Sample(NamedTuple):
 def samples(analysis: Analysis, shape: ModelShape) -> list[Sample]:
     """Every kernel of the trace's layers with its operation, times of all layers.
 
-    Raises ValueError: the trace has no phases of a model's layer (say what rules to use), phases disagree on how often
+    Raises JoinError: the trace has no phases of a model's layer (say what rules to use), phases disagree on how often
     they ran, or the model runs other kernels than the trace.
     """
-    phases = [phase for phase in analysis.phases() if phase in analysis.rules.sequences]
+    if not has_layers(analysis):
+        raise JoinError(f"{analysis.source}: no phases of a layer; samples need rules with sequences, such as deepseek")
     found = rows(analysis.operations, analysis.rules)
-    if not phases or not found.tokens:
-        raise ValueError(
-            f"{analysis.source}: no phases of a layer; samples need rules with sequences, such as deepseek"
-        )
     out: list[Sample] = []
-    for phase in phases:
+    for phase in _layer_phases(analysis):
         timed = list(_merged(analysis.phase(phase)))
-        layers = len(timed[0].us)
+        layers = max((len(t.us) for t in timed), default=0)
+        if cut := [t for t in timed if len(t.us) < layers]:
+            raise JoinError(
+                f"{phase}: {cut[0].name!r} ran {len(cut[0].us)} times, others {layers}; is the trace whole?"
+            )
         lowered = [_lowered(site, phase) for site in _sites(analysis, shape, found, phase[-2], layers)]
         out += _join(phase, timed, lowered)
     return out
+
+
+def has_layers(analysis: Analysis) -> bool:
+    """Whether the trace has phases of a model's layer whose kernels the rules name one by one."""
+    return bool(_layer_phases(analysis)) and rows(analysis.operations, analysis.rules).tokens > 0
+
+
+def _layer_phases(analysis: Analysis) -> list[str]:
+    return [phase for phase in analysis.phases() if phase in analysis.rules.sequences]
 
 
 def expert_turns(analysis: Analysis) -> Mapping[str, tuple[float, ...]]:
@@ -83,7 +97,7 @@ def _merged(operations: Iterable[Operation]) -> Iterator[_Timed]:
         if op.kind == "routing":
             timed = timed._replace(name=op.op.rsplit("_", 1)[0])
         if last and op.kind == "routing" and last.name == timed.name:
-            last = last._replace(us=tuple(a + b for a, b in zip(last.us, timed.us, strict=True)))
+            last = last._replace(us=tuple(a + b for a, b in zip(last.us, timed.us, strict=False)))  # cut: noticed above
             continue
         if last:
             yield last
@@ -97,10 +111,12 @@ def _sites(analysis: Analysis, shape: ModelShape, found: Rows, direction: str, l
     key = "F" if direction == "F" else "B"
     received, padded = found.received.get(key, ()), found.padded.get(key, ())
     if not len(received) == len(padded) == layers:
-        raise ValueError(
+        raise JoinError(
             f"{analysis.source}: {layers} layers of {direction}, rows of {len(padded)}; is the trace whole?"
         )
     ranks = analysis.world_size or RANKS_PER_NODE
+    if shape.experts % ranks:
+        raise JoinError(f"{analysis.source}: {shape.experts} experts do not divide over the {ranks} ranks it names")
     return [
         Site(
             shape, RECIPES["fp8"], 1, found.tokens, r, p, NODES_A_TOKEN, RANKS_A_TOKEN, shape.experts // ranks, ranks,
@@ -114,7 +130,7 @@ def _lowered(site: Site, phase: str) -> list[Kernel]:
     for part in deepseek.parts(site, Unit("moe", site.shape.dense_layers), phase[-2]):
         if part.name == phase:
             return list(part.kernels)
-    raise ValueError(f"the model has no part {phase!r}")
+    raise JoinError(f"the model has no part {phase!r}")
 
 
 def _join(phase: str, timed: Iterable[_Timed], lowered: list[list[Kernel]]) -> Iterator[Sample]:
@@ -124,12 +140,12 @@ def _join(phase: str, timed: Iterable[_Timed], lowered: list[list[Kernel]]) -> I
         waiting[kernel.name].append(i)
     for t in timed:
         if not waiting[t.name]:
-            raise ValueError(f"{phase}: the trace runs {t.name!r}, the model does not")
+            raise JoinError(f"{phase}: the trace runs {t.name!r}, the model does not")
         i = waiting[t.name].pop(0)
         yield Sample(t.name, tuple(kernels[i].op for kernels in lowered), t.us, t.beside)
     left = [name for name, rest in waiting.items() if rest]
     if left:
-        raise ValueError(f"{phase}: the model runs {', '.join(left)}, the trace does not")
+        raise JoinError(f"{phase}: the model runs {', '.join(left)}, the trace does not")
 
 
 def products(analysis: Analysis) -> list[tuple[Gemm, Operation]]:

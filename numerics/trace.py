@@ -9,7 +9,7 @@ import re
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,8 @@ class Trace:
 
     def sms(self) -> int:
         """Multiprocessors of the device that ran the kernels, as the trace says; 0 when it does not."""
-        return int(self._property("numSms") or 0)
+        found = self._property("numSms")
+        return found if isinstance(found, int) else 0
 
     def device_name(self) -> str:
         """Name of that device, or "CPU" for a trace without kernels, or "" when unsaid."""
@@ -184,7 +185,10 @@ def nanoseconds(microseconds: int | float | Decimal | str) -> int:
     """Whole nanoseconds of a time as torch writes it. Raises ValueError when it is no finite number."""
     if isinstance(microseconds, int):
         return microseconds * US_NS
-    value = Decimal(str(microseconds))
+    try:
+        value = Decimal(str(microseconds))
+    except InvalidOperation:
+        raise ValueError(f"{microseconds!r} is not a time") from None
     if not value.is_finite():
         raise ValueError(f"{microseconds!r} is not a time")
     return round(value * US_NS)

@@ -175,7 +175,7 @@ def test_transfer_to_published_rates():
 
 
 def test_the_page_is_what_the_program_writes():
-    """Fails when a price moves: python -m numerics.accuracy --write, and look at the difference."""
+    """Fails when a price moves: python -m numerics accuracy --write, and look at the difference."""
     assert accuracy.PAGE.read_text(encoding="utf-8") == accuracy.main()
 
 

@@ -1,35 +1,30 @@
-"""The committed H800 tables are what the program makes of the facts, byte for byte; and they say what was published."""
+"""The committed H800 tables are what one command makes of the published profile, byte for byte; and what they say."""
 
-import csv
-import json
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from numerics import calibrate
-from sim.scenario import from_mapping
+from hwmodels.op import AllToAll, Gemm
+from numerics import calibrate, recording
+from numerics.samples import JoinError, samples
 
 ROOT = Path(__file__).parents[2]
-FACTS = ROOT.parent / "shared" / "facts"
-OPS, SUMMARY = FACTS / "h800_dualpipe_trace_ops.csv", FACTS / "h800_dualpipe_trace.json"
+PROFILE = ROOT.parent / "shared" / "data" / "deepseek_v3_train_profile.json"
+MODEL = ROOT / "scenarios" / "models" / "deepseek_v3.yaml"
 TABLES = ROOT / "hwmodels" / "tables" / "h800"
 
-pytestmark = pytest.mark.skipif(not OPS.exists(), reason="the analysis of the published profile is not here")
+pytestmark = pytest.mark.skipif(not PROFILE.exists(), reason="the published profile is not here")
 
 
 @pytest.fixture(scope="module")
-def shape():
-    return from_mapping(
-        {
-            "cluster": {"node": "h800x8", "nodes": 16}, "model": "deepseek_v3", "schedule": "1f1b",
-            "batch": {"micro_batches": 1},
-        }
-    ).model  # fmt: skip
+def recorded():
+    return recording.calibrated(PROFILE, None, MODEL)
 
 
 @pytest.fixture(scope="module")
-def made(shape):
-    return calibrate.tables(OPS, SUMMARY, shape)
+def made(recorded):
+    return recorded.tables
 
 
 def test_tables_are_the_committed_ones(made, tmp_path):
@@ -39,12 +34,19 @@ def test_tables_are_the_committed_ones(made, tmp_path):
         assert fresh.read_bytes() == (TABLES / fresh.name).read_bytes(), fresh.name
 
 
+def test_it_says_what_it_read(recorded):
+    assert (recorded.device, recorded.whole) == ("h800", True)
+    (line,) = recording.report(recorded)
+    assert "983 pieces of work on NVIDIA H800, rules DeepSeek; all understood" in line
+    assert "deepseek-ai/profile-data" in recorded.tables["gemm"]["source"], "a published trace is known by its digest"
+
+
 @pytest.mark.parametrize(
     ("name", "published", "slack"),
     [("gemm", 1.032, 0.01), ("wgrad", 1.081, 0.01), ("memory", 1.144, 0.01), ("norm", 1.368, 0.01)],
 )
 def test_contention(made, name, published, slack):
-    """Slow-downs beside communication, as the analysis found them (one or two standard errors)."""
+    """Slow-downs beside communication, as the analysis by hand found them (one or two standard errors)."""
     (row,) = (r for r in made["contention"]["rows"] if r["class"] == name)
     assert row["factor"] == pytest.approx(published, abs=slack)
     assert row["error"] < 0.06
@@ -61,16 +63,34 @@ def test_wave_model(made):
     assert weight["b_us"] == pytest.approx(0.573, rel=0.06)
 
 
-def test_every_kernel_is_used(made):
-    """Samples in the tables are the kernels of the profile: four layers of all but what is known to be left out."""
-    with OPS.open() as file:
-        rows = list(csv.DictReader(file))
-    tiny = sum(r["class"] == "routing" for r in rows) - 2  # merged into one row each way
-    barriers = sum(r["class"] == "comm_sync" and r["op"] != "dispatch_layout" for r in rows)
-    experts = sum("_wgrad_e" in r["op"] for r in rows)
-    beside = sum(r["op"] == "cast_dY_for_dispatch" for r in rows)
-    found = sum(r["samples"] for name in ("gemm", "memory", "attention", "exchange") for r in made[name]["rows"])
-    assert found == 4 * (len(rows) - tiny - barriers - experts - beside)
+def test_an_experts_turn_by_hand(made, recorded):
+    """1276.5 us of four products on two streams: a quarter each, less the slow-down beside communication."""
+    (turn,) = (t for t in made["gemm"]["fit"]["wgrad"]["expert_turns"] if t["name"] == "routed_down_wgrad")
+    (factor,) = (r["factor"] for r in made["contention"]["rows"] if r["class"] == "wgrad")
+    assert (turn["experts"], turn["span_us"], turn["m"], turn["n"]) == (4, 1276.5, 7168, 2048)
+    assert turn["turn_us"] == pytest.approx(1276.5 / 4 / (1 + (factor - 1) * turn["beside"]), rel=1e-3)
+    assert made["contention"]["launch_gap_us"] == 1.99
+
+
+def test_every_kernel_is_used(made, recorded):
+    """Samples in the tables are the kernels of the trace's layers, of all but what is known to be left out."""
+    found = samples(recorded.analysis, recording.shape_of(MODEL))
+    kept = [s for s in found if "_wgrad_e" not in s.name and s.name != "cast_dY_for_dispatch"]
+    in_tables = sum(r["samples"] for name in ("gemm", "memory", "attention", "exchange") for r in made[name]["rows"])
+    assert in_tables == sum(len(s.us) for s in kept)
+    assert sum(isinstance(s.ops[0], AllToAll) for s in found) == 4
+    assert len(found) - len(kept) == 8 + 1
+
+
+def test_times_alone_by_hand(made, recorded):
+    """kv_b runs twice a layer, eight times in all: the median of each over its slow-down."""
+    (factor,) = (r["factor"] for r in made["contention"]["rows"] if r["class"] == "gemm")
+    found = [s for s in samples(recorded.analysis, recording.shape_of(MODEL)) if s.ops[0] == Gemm(4096, 32768, 512)]
+    alone = sorted(us / (1 + (factor - 1) * beside) for s in found for us, beside in zip(s.us, s.beside, strict=True))
+    (row,) = (r for r in made["gemm"]["rows"] if (r.get("m"), r["n"], r["k"]) == (4096, 32768, 512))
+    assert row["names"] == ["kv_b", "kv_b_recompute"] and row["samples"] == len(alone) == 8
+    assert row["us"] == pytest.approx((alone[3] + alone[4]) / 2, rel=1e-3)
+    assert (row["low_us"], row["high_us"]) == pytest.approx((alone[0], alone[-1]), rel=1e-3)
 
 
 def test_nothing_streams_faster_than_memory(made):
@@ -87,43 +107,35 @@ def test_exchanges_respect_the_bound(made):
         assert r["alone_us"] == pytest.approx(r["wire_bytes"] / 40e9 * 1e6, rel=1e-3)
 
 
-def edited(tmp_path, change):
-    """The facts with the list of kernels changed."""
-    with OPS.open() as file:
-        reader = csv.DictReader(file)
-        fields, rows = reader.fieldnames, list(reader)
-    rows = change(rows)
-    path = tmp_path / OPS.name
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fields)
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
+def changed(analysis, phase, name, op):
+    """The analysis with one operation of a phase replaced (None: gone)."""
+    operations = tuple(o if (o.phase, o.op) != (phase, name) else op and op(o) for o in analysis.operations)
+    return dataclasses.replace(analysis, operations=tuple(o for o in operations if o))
 
 
-def test_missing_kernel(shape, tmp_path):
-    path = edited(tmp_path, lambda rows: [r for r in rows if r["op"] != "o_proj_dgrad"])
-    with pytest.raises(ValueError) as caught:
-        calibrate.tables(path, SUMMARY, shape)
-    assert str(caught.value) == "attn(B): the model runs o_proj_dgrad, the profile does not"
+@pytest.mark.parametrize(
+    ("phase", "name", "op", "message"),
+    [
+        ("attn(B)", "o_proj_dgrad", None, "attn(B): the model runs o_proj_dgrad, the trace does not"),
+        (
+            "attn(F)", "flash_fwd", lambda o: dataclasses.replace(o, op="mystery"),
+            "attn(F): the trace runs 'mystery', the model does not",
+        ),
+        (
+            "attn(F)", "flash_fwd", lambda o: dataclasses.replace(o, us=o.us[:3]),
+            "attn(F): 'flash_fwd' ran 3 times, others 4; is the trace whole?",
+        ),
+    ],
+)  # fmt: skip
+def test_kernels_that_do_not_join(recorded, phase, name, op, message):
+    with pytest.raises(JoinError) as caught:
+        calibrate.tables(changed(recorded.analysis, phase, name, op), recording.shape_of(MODEL), {})
+    assert str(caught.value) == message
 
 
-def test_extra_kernel(shape, tmp_path):
-    def add(rows):
-        at = next(i for i, r in enumerate(rows) if r["op"] == "flash_fwd")
-        return [*rows[:at], rows[at] | {"op": "mystery"}, *rows[at:]]
-
-    with pytest.raises(ValueError) as caught:
-        calibrate.tables(edited(tmp_path, add), SUMMARY, shape)
-    assert str(caught.value) == "attn(F): the profile runs 'mystery', the model does not"
-
-
-def test_only_single_kernels_are_read(shape, made, tmp_path):
+def test_only_single_kernels_are_read(recorded, made):
     """The pair and its phases, which are predicted, can be anything: the tables do not change."""
-    content = json.loads(SUMMARY.read_text())
-    for key in ("totals_us", "phases_us_per_layer_sum_of_kernels", "calibration_us_per_layer"):
-        content.pop(key, None)
-    content["overlap"] = {"launch_gap_mean": content["overlap"]["launch_gap_mean"]}
-    path = tmp_path / SUMMARY.name
-    path.write_text(json.dumps(content))
-    assert calibrate.tables(OPS, path, shape) == made
+    overlap = recorded.analysis.overlap._replace(total=1, compute=2, data=3, sync=4, data_exposed=5, idle=6)
+    other = dataclasses.replace(recorded.analysis, spans={}, streams=(), overlap=overlap)
+    head = {key: made["gemm"][key] for key in ("device", "source", "reference", "provenance")}
+    assert calibrate.tables(other, recording.shape_of(MODEL), head) == made

@@ -49,6 +49,30 @@ def test_monitor_means_what_lies_between():
     assert monitor.between(5, 6) == {}
 
 
+@pytest.mark.parametrize("line, figures, bits", [
+    ("1980, 3201, 688.4, 55, 0x0000000000000024\n", "1980, 3201, 688.4, 55", 0x24), ("1, 2, 3, 4", "1, 2, 3, 4", None),
+    ("", "", None),
+])  # fmt: skip
+def test_the_last_column_may_say_why_clocks_are_low(line, figures, bits):
+    assert measure.split(line) == (figures, bits)
+
+
+def test_reasons_are_shares_of_the_readings_between():
+    monitor = measure.Monitor()
+    monitor.reasons = [(1.0, 0x8), (2.0, 0x4), (3.0, 0x44), (4.0, 0x1), (5.0, 0x0), (9.0, 0x8)]
+    assert monitor.slowed(1.5, 5.5) == {"software power cap": 0.5, "hardware thermal slowdown": 0.25}
+    assert monitor.slowed(6, 7) == {}, "idle and nothing are no reasons"
+
+
+def test_reasons_are_asked_by_the_name_this_driver_knows(tmp_path):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text('#!/bin/sh\ncase "$1" in *throttle*) echo 0x0000000000000001;; *) exit 2;; esac\n')
+    tool.chmod(0o755)
+    assert measure.reasons_field(str(tool)) == ("clocks_throttle_reasons.active",)
+    tool.write_text("#!/bin/sh\nexit 2\n")
+    assert measure.reasons_field(str(tool)) == ()
+
+
 def test_monitor_does_nothing_without_nvidia_smi(monkeypatch):
     monkeypatch.setattr(measure.shutil, "which", lambda name: None)
     with measure.Monitor() as monitor:

@@ -9,8 +9,8 @@ from numerics import __main__ as cli
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "scenarios" / "models" / "deepseek_v3.yaml"
-FACTS = next((f for f in (ROOT.parent / "shared" / "facts", ROOT / "shared" / "facts") if f.is_dir()), ROOT)
-OPS, SUMMARY = FACTS / "h800_dualpipe_trace_ops.csv", FACTS / "h800_dualpipe_trace.json"
+PROFILE = ROOT.parent / "shared" / "data" / "deepseek_v3_train_profile.json"
+TINY = Path(__file__).parent / "traces" / "two_streams.json"
 
 
 def has_device():
@@ -25,9 +25,17 @@ def has_device():
     ([], "COMMAND"),
     (["benhc"], "invalid choice: 'benhc'"),
     (["study", "speed"], "choose from 'accumulation'"),
-    (["calibrate"], "--facts"),
+    (["calibrate"], "one of the arguments --trace --gpu --stale is required"),
+    (["calibrate", "--trace", "a.json", "--gpu"], "not allowed with"),
+    (["calibrate", "--gpu", "--map", "a.yaml"], "--map goes with --trace, not with --gpu"),
+    (["calibrate", "--stale", "--quick"], "--quick goes with --gpu, not with --stale"),
+    (["calibrate", "--stale", "--out", "x"], "--stale writes nothing"),
+    (["calibrate", "--trace", "no.json"], "no.json"),
+    (["calibrate", "--trace", str(TINY), "--map", "abacus"], "abacus"),
+    (["calibrate", "--trace", str(TINY), "--map", "no.yaml"], "no.yaml"),
+    (["calibrate", "--trace", str(TINY), "--model", "no.yaml"], "no.yaml"),
+    (["census", "--model", "no.yaml"], "no.yaml"),
     (["bench", "--fast"], "unrecognized arguments: --fast"),
-    (["calibrate", "--facts", "no.csv", "no.json", "--model", "no.yaml"], "no.csv: no such file"),
 ])  # fmt: skip
 def test_wrong_input_is_one_line_and_exit_2(words, said, capsys):
     assert cli.main(words) == cli.WRONG
@@ -40,7 +48,7 @@ def test_help(capsys):
         cli.main(["--help"])
     assert done.value.code == 0
     shown = capsys.readouterr().out
-    assert all(command in shown for command in ("check", "bench", "study", "calibrate"))
+    assert all(command in shown for command in ("check", "bench", "study", "calibrate", "accuracy", "census"))
 
 
 @pytest.mark.skipif(has_device(), reason="there is a CUDA device")
@@ -66,27 +74,92 @@ def test_study_writes_where_it_is_told(monkeypatch, tmp_path):
     assert asked == [tmp_path]
 
 
-@pytest.mark.skipif(not OPS.is_file(), reason="the analysis of the profile is not here")
-def test_calibrate_rewrites_the_shipped_tables(tmp_path):
-    words = ["calibrate", "--facts", str(OPS), str(SUMMARY), "--model", str(MODEL), "--out", str(tmp_path)]
-    assert cli.main(words) == cli.DONE
+@pytest.mark.skipif(has_device(), reason="there is a CUDA device")
+def test_calibrate_without_a_device_says_so_in_one_line(tmp_path, capsys):
+    assert cli.main(["calibrate", "--gpu", "--out", str(tmp_path / "h200")]) == cli.UNMEASURABLE
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("nothing can be measured here") and "\n" not in error
+    assert not (tmp_path / "h200").exists()
+
+
+@pytest.mark.skipif(not PROFILE.is_file(), reason="the published profile is not here")
+def test_calibrate_rewrites_the_shipped_tables(tmp_path, capsys):
+    assert cli.main(["calibrate", "--trace", str(PROFILE), "--out", str(tmp_path)]) == cli.DONE
+    assert "all understood" in capsys.readouterr().out
     for path in (ROOT / "hwmodels" / "tables" / "h800").glob("*.json"):
-        assert json.loads((tmp_path / path.name).read_text()) == json.loads(path.read_text())
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
 
 
-def test_calibrate_refuses_files_of_another_kind(tmp_path, capsys):
-    ops, summary = tmp_path / "ops.csv", tmp_path / "summary.json"
-    ops.write_text("a,b\n1,2\n")
-    summary.write_text("{}")
-    words = ["calibrate", "--facts", str(ops), str(summary), "--model", str(MODEL), "--out", str(tmp_path)]
-    assert cli.main(words) == cli.WRONG
-    assert "\n" not in capsys.readouterr().err.strip()
+@pytest.mark.skipif(not PROFILE.is_file(), reason="the published profile is not here")
+def test_a_model_that_runs_other_kernels_is_exit_1(tmp_path, capsys):
+    model = tmp_path / "model.yaml"
+    model.write_text(MODEL.read_text().replace("q_rank: 1536", "q_rank: 0"))
+    words = ["calibrate", "--trace", str(PROFILE), "--model", str(model), "--out", str(tmp_path / "out")]
+    assert cli.main(words) == cli.FAILED
+    error = capsys.readouterr().err.strip()
+    assert error.endswith("attn(F): the trace runs 'q_a', the model does not") and "\n" not in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text, said", [
+    ("", "empty"), ('{"traceEvents": [{"ph": "X",', "byte"), ("a,b\n1,2\n", "byte"), ("[]", "no kernels"),
+    ('{"traceEvents": [{"ph": "X", "cat": "kernel", "name": "k", "ts": "soon", "dur": 1}]}', "soon"),
+    ('{"traceEvents": [{"ph": "X", "cat": "user_annotation", "name": "a", "ts": 1, "dur": 1, "pid": 1, "tid": 1}]}',
+     "no kernels and no operators"),
+])  # fmt: skip
+def test_a_malformed_trace_is_one_line_and_exit_2(text, said, tmp_path, capsys):
+    path = tmp_path / "broken.json"
+    path.write_text(text)
+    assert cli.main(["calibrate", "--trace", str(path), "--out", str(tmp_path / "out")]) == cli.WRONG
+    error = capsys.readouterr().err.strip()
+    assert said in error and "broken.json" in error and "\n" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_trace_without_a_models_layers_gives_products_and_classes(tmp_path, capsys):
+    assert cli.main(["calibrate", "--trace", str(TINY)]) == cli.DONE
+    shown = capsys.readouterr()
+    assert "strange_kernel (1 times, 5.71% of kernel time)" in shown.out and "price nothing alone" in shown.out
+    assert "nothing written: say where with --out DIR" in shown.err
+    assert cli.main(["calibrate", "--trace", str(TINY), "--map", "torch", "--out", str(tmp_path)]) == cli.DONE
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["classes.json", "gemm.json"]
+    (row,) = json.loads((tmp_path / "gemm.json").read_text())["rows"]
+    assert (row["m"], row["n"], row["k"], row["us"], row["samples"]) == (256, 128, 512, 36.0, 2)
+    kinds = {r["class"]: r for r in json.loads((tmp_path / "classes.json").read_text())["rows"]}
+    assert kinds["comm_data"]["us"] == 60.0 and sum(r["share"] for r in kinds.values()) == pytest.approx(1, abs=1e-3)
+
+
+def test_stale_tables_are_listed_and_exit_1(tmp_path, monkeypatch, capsys):
+    assert cli.main(["calibrate", "--stale"]) == cli.DONE
+    assert capsys.readouterr().out.startswith("fresh: h800")
+    provenance = __import__("numerics.provenance", fromlist=["stale"])
+    monkeypatch.setattr(provenance, "stale", lambda device: [f"{device}/gemm.json: stale"])
+    assert cli.main(["calibrate", "--stale"]) == cli.FAILED
+    assert "h800/gemm.json: stale" in capsys.readouterr().out
+
+
+def test_accuracy_prints_or_writes_the_page(tmp_path, monkeypatch, capsys):
+    from numerics import accuracy
+
+    monkeypatch.setattr(accuracy, "PAGE", tmp_path / "PRICES.md")
+    assert cli.main(["accuracy"]) == cli.DONE
+    shown = capsys.readouterr().out
+    assert shown.startswith("# How good prices are") and not accuracy.PAGE.exists()
+    assert cli.main(["accuracy", "--write"]) == cli.DONE
+    assert accuracy.PAGE.read_text() == shown
+
+
+def test_census_answers_with_its_own_code(monkeypatch):
+    census = pytest.importorskip("numerics.census")
+    asked = []
+    monkeypatch.setattr(census, "main", lambda shape: asked.append(shape.name) or 1)
+    assert cli.main(["census"]) == cli.FAILED and asked == ["DeepSeek-V3"]
 
 
 def test_the_command_line_needs_no_torch():
     """calibrate, and every mistake, work where torch and triton are not installed."""
     block = "import sys; sys.modules.update(torch=None, triton=None); from numerics.__main__ import main; "
-    for words, code in ((["calibrate", "--facts", "x", "y", "--model", "z"], 2), (["bench"], 3)):
+    for words, code in ((["calibrate", "--trace", "x"], 2), (["bench"], 3), (["calibrate", "--gpu"], 3)):
         done = subprocess.run(
             [sys.executable, "-c", block + f"sys.exit(main({words!r}))"], cwd=ROOT, capture_output=True, text=True,
             check=False,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hwmodels.tables import FOLDER
-from numerics import calibrate, provenance
+from numerics import campaign, provenance, recording
 from numerics.provenance import ROOT, canonical, content, digest, program, stale
 
 PROGRAM = {
@@ -19,6 +19,7 @@ PROGRAM = {
     "def tables(x: int) -> int:\n    return f.fit(x) + S().area()\n",
 }  # fmt: skip
 ENTRY = ["rail.made:tables"]
+ENTRIES = [*recording.ENTRIES, "numerics/rules/deepseek.yaml", "numerics/rules/torch.yaml"]
 
 
 @pytest.fixture
@@ -101,6 +102,34 @@ def test_canonical_leaves_out_empty_fields():
     assert canonical(ast.parse("def f(): return")) == expected
 
 
+def test_a_document_counts_by_what_it_says(tree):
+    """Rules in YAML: a comment changes nothing, a pattern does; one that is gone is told."""
+    path = tree / "rail" / "rules.yaml"
+    path.write_text("kernels: [{class: gemm, match: a}]\n")
+    before = program([*ENTRY, "rail/rules.yaml"], tree)
+    assert list(before)[-1] == "rail/rules.yaml" and len(before) == 4
+    path.write_text("# why\nkernels:\n  - {match: a, class: gemm}\n")
+    assert program([*ENTRY, "rail/rules.yaml"], tree) == before
+    path.write_text("kernels: [{class: gemm, match: b}]\n")
+    assert program([*ENTRY, "rail/rules.yaml"], tree) != before
+    path.unlink()
+    with pytest.raises(ValueError, match=r"rules\.yaml is not there"):
+        program([*ENTRY, "rail/rules.yaml"], tree)
+
+
+def test_a_file_is_digested_in_pieces(tmp_path):
+    path = tmp_path / "large"
+    path.write_bytes(b"abc" * 1_000_000)
+    assert provenance.digest_of(path) == digest(path.read_bytes())
+
+
+def test_tables_of_a_card_count_their_kernels():
+    """The sources of the kernels that are timed, and what they call, are behind the tables of a card."""
+    files = set(program(campaign.ENTRIES))
+    assert {f"numerics/kernels/{name}.py" for name in ("gemm", "wgrad", "grouped", "attention", "casts")} <= files
+    assert {"numerics/rig.py", "numerics/needs.py", "numerics/measure.py", "sim/models/deepseek/experts.py"} <= files
+
+
 # --- the tables -------------------------------------------------------------------------------------------------------
 
 
@@ -111,12 +140,13 @@ def test_the_committed_tables_are_fresh():
 
 def test_the_program_behind_them():
     """The files whose definitions decide what the H800 tables say; the kernel models of the ladder do not."""
-    files = program(calibrate.ENTRIES)
+    files = program(ENTRIES)
     assert {
         "numerics/calibrate.py", "numerics/fits.py", "hwmodels/op.py", "sim/models/deepseek/attention.py",
         "sim/models/deepseek/experts.py", "sim/models/deepseek/exchange.py", "sim/models/deepseek/linear.py",
     } <= set(files)  # fmt: skip
-    assert not {"numerics/provenance.py", "sim/engine.py", "hwmodels/tables.py"} & set(files)
+    assert {"numerics/importer.py", "numerics/joins.py", "numerics/rules/deepseek.yaml"} <= set(files)
+    assert not {"numerics/recording.py", "numerics/provenance.py", "sim/engine.py", "hwmodels/tables.py"} & set(files)
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "h800").glob("*.json")), ids=lambda p: p.stem)
@@ -164,7 +194,7 @@ def test_a_program_that_is_gone_is_reported(tmp_path):
 
 def test_an_edited_program_makes_every_table_stale(tmp_path):
     """The program itself changed, one figure of the K block in a fit: all five tables say so."""
-    for name in program(calibrate.ENTRIES):
+    for name in program(ENTRIES):
         target = tmp_path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, target)
