@@ -81,9 +81,25 @@ def differences(found: Any, expected: Any, exact: bool, tolerance: float = compa
     for one, other in zip(found, expected, strict=True):
         if exact or not other.is_floating_point():
             failures += compare.gate_bitwise(one, other, raises=False).failures
+        elif other.dtype == torch.float8_e4m3fn:
+            failures += _steps(one, other)
         else:
             failures += compare.gate(one, other, tolerance, raises=False).failures
     return "; ".join(failures)
+
+
+TIES = 1e-4
+"""Share of E4M3 codes that may be one step off where a kernel's own exponential decides a tie: in the interpreter one
+code of half a million was, in 2 of 60 draws."""
+
+
+def _steps(found: torch.Tensor, expected: torch.Tensor) -> list[str]:
+    """Codes of a cast whose input is not exact: none more than one step off, and few at all."""
+    off = (found.view(torch.uint8).int() - expected.view(torch.uint8).int()).abs()
+    share = float((off > 0).double().mean())
+    if int(off.max()) > 1:
+        return [f"a code is {int(off.max())} steps off"]
+    return [f"{share:.2%} of the codes are a step off"] if share > TIES else []
 
 
 def reason(error: Exception) -> str:
