@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from hwmodels.document import Document, Problem, dotted, unknown
-from sim import allocation
 from sim.models.shape import ModelShape
+from sim.network import allocation
 from sim.scenario import Cluster, Scenario, families, schedules
 
 Finding = tuple[tuple[str, ...], str]

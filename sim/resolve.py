@@ -18,7 +18,6 @@ from hwmodels.node import Node
 from hwmodels.shelf import Shelf, expand
 from sim.checks import check
 from sim.form import FaultForm, Form, ModelForm, ScenarioForm, mistakes
-from sim.histogram import Histogram, histogram
 from sim.models.shape import ModelShape
 from sim.overrides import apply
 from sim.scenario import (
@@ -35,6 +34,7 @@ from sim.scenario import (
     Scenario,
     Schedule,
 )
+from sim.tokens.histogram import Histogram, histogram
 
 HARDWARE: tuple[KeyPath, ...] = (("cluster", "node"), ("cluster", "fabric"))
 
@@ -192,7 +192,7 @@ def _routing(form: ScenarioForm, parts: Parts) -> Routing:
     """The routing, with the profile's spread where sampled routing gives none."""
     given, spread = form.routing, form.routing.spread
     if given.kind == "sampled" and spread is None:
-        from sim.popularity import PROFILE_SPREAD
+        from sim.tokens.popularity import PROFILE_SPREAD
 
         spread = PROFILE_SPREAD
     return Routing(given.kind, spread, given.max_vio, parts.histogram, given.redundant_experts)

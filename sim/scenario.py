@@ -33,8 +33,8 @@ class ScenarioError(DocumentError):
 class Cluster:
     """`nodes` equal nodes on a fabric (None: nothing is said about switches).
 
-    placement: packed, scattered or the slot of each node (see sim.allocation). routing: static, ecmp or adaptive (see
-    sim.paths); None: traffic is priced as if nothing in the fabric blocked.
+    placement: packed, scattered or the slot of each node (see sim.network.allocation). routing: static, ecmp or adaptive
+    (see sim.network.paths); None: traffic is priced as if nothing in the fabric blocked.
     """
 
     node: Node
@@ -80,7 +80,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Routing:
-    """kind: how tokens choose experts: balanced (as expected), sampled, skewed or recorded (see sim.popularity).
+    """kind: how tokens choose experts: balanced (as expected), sampled, skewed or recorded (see sim.tokens.popularity).
 
     spread: standard deviation of experts' popularity, of sampled routing. max_vio: how far the most popular expert is
     above the mean, of skewed. histogram: tokens by layer and expert, of recorded. redundant_experts: copies a layer.

@@ -4,11 +4,12 @@ from typing import Any
 
 import sim
 from hwmodels.units import NS_PER_S
-from sim import attribution, differing, engine, memory, metrics, plan, spans, uncertainty
-from sim.differing import Differing
+from sim import engine, memory, metrics, plan, spans, uncertainty
 from sim.lower import Kit, Lowered, lower
 from sim.plan import Machine, Plan, unit_cost_ns
 from sim.program import Step
+from sim.ranks import attribution, differing
+from sim.ranks.differing import Differing
 from sim.result import MemoryCurve, Result, StageLoad
 from sim.scenario import Scenario
 
@@ -50,7 +51,7 @@ def _machine(laid: Plan) -> Machine:
     found, cluster = plan.machine(laid), laid.scenario.cluster
     if cluster is None or cluster.routing is None:
         return found
-    from sim.network import network
+    from sim.network.network import network
 
     slower = network(laid, found, cluster.placement, cluster.routing).slowdowns
     return plan.machine(laid, {each.kind: max(1.0, each.alone) for each in slower})

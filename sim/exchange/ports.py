@@ -62,7 +62,7 @@ def of_tokens(
     direction: str, row_bytes: float, tokens: float, to_nodes: npt.NDArray[np.number], to_ranks: npt.NDArray[np.number]
 ) -> Ports:
     """Of every rank of a group. to_nodes [ranks, nodes], to_ranks [ranks, ranks]: tokens of each source that reach a
-    node or a rank, its own included (sim.traffic.Traffic has them). tokens: of each rank's micro-batch."""
+    node or a rank, its own included (sim.tokens.traffic.Traffic has them). tokens: of each rank's micro-batch."""
     ranks, nodes = to_nodes.shape
     per_node = ranks // nodes
     by_node = to_nodes.astype(float).reshape(nodes, per_node, nodes)

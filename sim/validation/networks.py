@@ -50,7 +50,7 @@ def balanced_slots(
     loads: list[list[int]], placed: list[list[int]], slots: int, groups: int, nodes: int, ranks: int
 ) -> Answer:
     """Slots of redundant experts that the balancer fills as `placed` [layer][slot] for `loads` [layer][expert]."""
-    from sim import eplb
+    from sim.tokens import eplb
 
     found = [expert for load in loads for expert in eplb.place(load, slots, groups, nodes, ranks).tolist()]
     wanted = [expert for layer in placed for expert in layer]

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim import attribution, differing, metrics, plan
+from sim import metrics, plan
 from sim.lower import lower
+from sim.ranks import attribution, differing
 from sim.scenario import FOREVER, Fault, from_mapping, load
 
 TINY = {

@@ -6,11 +6,12 @@ from functools import cache
 
 import numpy as np
 
-from sim import crowd, engine, plan
+from sim import engine, plan
 from sim.actor import Actor, Job, Outcome, Sync
-from sim.crowd import Crowd, Duration, Wire
 from sim.lower import Lowered, lower
 from sim.plan import Machine, Plan
+from sim.ranks import crowd
+from sim.ranks.crowd import Crowd, Duration, Wire
 from sim.scenario import from_mapping
 from sim.template import STREAMS, Template
 

@@ -9,8 +9,9 @@ import pytest
 import sim
 from hwmodels.price import Pricer
 from hwmodels.units import NS_PER_S
-from sim import critical, differing, engine, metrics, plan, uncertainty
+from sim import critical, engine, metrics, plan, uncertainty
 from sim.lower import lower
+from sim.ranks import differing
 from sim.scenario import from_mapping
 from sim.uncertainty import Cause, Sensitivity, draws, intervals
 

@@ -1,0 +1,131 @@
+"""Durations that differ from rank to rank: expert loads, faults and jitter on top of a template's own times.
+
+A part whose kernels work on expert rows takes as long as its kernels are priced at the rank's own rows, in proportion
+to the time it has in the balanced template (contention included). An exchange takes as long as its largest port load:
+the rank that receives more than expected is later. A slow NIC delays its whole group, for everyone waits for its bytes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.lower import Kit
+from sim.models.layer import COMMUNICATION, Unit
+from sim.plan import Machine, Plan, family_of
+from sim.program import Step
+from sim.ranks import faults as broken
+from sim.ranks.crowd import Times, segment_ns
+from sim.routing import PADDING
+from sim.scenario import Fault
+from sim.tokens.keyed import generator
+from sim.tokens.loads import Loads
+
+NEAR, FAR = (0.6, 1.6), 3.0
+"""Every padded row count inside NEAR times the expected one is priced; outside, up to FAR times, a few are and times
+between them are interpolated; beyond, the last slope is held."""
+FEW = 16
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Time of one part against its expected time, by expert rows."""
+
+    rows: npt.NDArray[np.float64]
+    factor: npt.NDArray[np.float64]
+
+    def at(self, rows: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+        inside = np.interp(rows, self.rows, self.factor)
+        beyond = self.factor[-1] * rows / self.rows[-1]
+        return np.where(rows > self.rows[-1], beyond, inside)
+
+
+def curves(machine: Machine) -> dict[str, Curve]:
+    """Name of each expert part -> its curve."""
+    site, pricer = machine.site, machine.pricer
+    family = family_of(site.shape.family)
+    low, high = (int(part * site.rows) // PADDING * PADDING for part in NEAR)
+    outside = np.linspace(0, FAR * site.rows, FEW) // PADDING * PADDING
+    grid = np.unique([*np.arange(low, high + PADDING, PADDING), *outside, site.rows]).astype(float)
+    found = {}
+    for direction in "FBW":
+        times = [_expert_ns(family.parts, site._replace(rows=max(1, int(r)), received=max(1, int(_scaled(site, r)))),
+                            direction, pricer) for r in (*grid, site.rows)]  # fmt: skip
+        found[f"mlp({direction})"] = Curve(grid, np.array(times[:-1]) / times[-1])
+    return found
+
+
+def _scaled(site, rows: float) -> float:  # type: ignore[no-untyped-def]
+    """Tokens received by a rank whose experts have `rows` rows."""
+    return float(site.received * rows / site.rows)
+
+
+def _expert_ns(parts: Callable, site, direction: str, pricer) -> int:  # type: ignore[no-untyped-def,type-arg]
+    """Compute of the expert part alone."""
+    part = next(p for p in parts(site, Unit("moe", 0), direction) if p.name == f"mlp({direction})")
+    gap = pricer.launch_gap_ns
+    return sum(pricer.price(k.op).ns + gap * k.op.kernels for k in part.kernels)
+
+
+class Durations:
+    """A `sim.ranks.crowd.Duration`: nanoseconds of a segment for every replica at a position."""
+
+    def __init__(
+        self, plan: Plan, machine: Machine, kits: Sequence[Sequence[Kit]], first_layer: Sequence[int],
+        loads: Loads | None, faults: Sequence[Fault], jitter: float,
+    ) -> None:  # fmt: skip
+        self.plan, self.site, self.kits, self.first_layer = plan, machine.site, kits, first_layer
+        self.loads, self.jitter = loads, jitter
+        self.curves = curves(machine) if loads else {}
+        gpus, positions = machine.cluster.node.gpus, range(plan.program.ranks)
+        self.group = min(plan.scenario.parallel.expert, plan.data)
+        self.compute = [broken.on_compute(faults, p, plan.data, gpus) for p in positions]
+        self.links = [broken.on_links(faults, p, plan.data, gpus) for p in positions]
+        across = machine.site.group_nodes > 1  # inside one node an exchange needs no NIC
+        self.felt = [[broken.of_group(slow, self.group) for slow in row if across] for row in self.links]
+        if plan.data < gpus:  # neighbours in the pipeline share a node
+            self.links = [[] for _ in positions]
+
+    def __call__(self, position: int, step: int, number: int, starts: Times) -> Times | int:
+        kit = self.kits[position][step]
+        segment = kit.run.segments[number]
+        base = segment_ns(kit.run, segment)
+        task = kit.run.tasks[segment.lane][segment.first]
+        work = np.full(len(starts), base, dtype=np.int64)
+        if self.loads is not None:
+            work = self._loaded(work, self.plan.program.steps[position][step], task.label, task.layer, task.half)
+        if segment.lane == COMMUNICATION:
+            return broken.stretched(starts, work, self.felt[position], worst=True)
+        if self.jitter:
+            work = self._jittered(work, self.plan.program.steps[position][step], number)
+        return broken.stretched(starts, work, self.compute[position])
+
+    def wire(self, position: int, starts: Times, ns: int) -> Times:
+        """Nanoseconds of a message begun at `starts`."""
+        return broken.stretched(starts, np.full(len(starts), ns, dtype=np.int64), self.links[position], worst=True)
+
+    def _loaded(self, work: Times, step: Step, label: str, layer: int, half: str) -> Times:
+        """Expert parts by the rank's rows, exchanges by what it receives."""
+        exchange = label.startswith(("dispatch", "combine"))
+        if layer < 0 or not (exchange or label in self.curves):
+            return work
+        stage, micro_batch = (step.stage, step.micro_batch)
+        if half != "F" and step.stage_b >= 0:
+            stage, micro_batch = step.stage_b, step.micro_batch_b
+        index = layer + self.first_layer[stage] - self.site.shape.dense_layers
+        if index < 0:  # a dense layer
+            return work
+        assert self.loads is not None
+        if exchange:
+            factor = np.maximum(1.0, self.loads.received[index, micro_batch] / self.site.received)
+        else:
+            factor = self.curves[label].at(self.loads.rows[index, micro_batch])
+        return np.asarray(np.ceil(work * factor), dtype=np.int64)
+
+    def _jittered(self, work: Times, step: Step, number: int) -> Times:
+        """Drawn by chunk and segment, so that another schedule meets the same luck."""
+        pair = (step.stage_b + 1) * self.plan.program.stages
+        random = generator(self.plan.scenario.seed, "jitter", step.stage + pair, step.micro_batch, number)
+        factor = np.exp(self.jitter * random.standard_normal(len(work)))
+        return np.asarray(np.ceil(work * factor), dtype=np.int64)

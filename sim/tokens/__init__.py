@@ -1,0 +1,1 @@
+"""Tokens to experts: gates, popularity, hosts, and what every rank receives."""

@@ -1,0 +1,220 @@
+"""Ledgers of ranks that differ, gaps laid to bytes and barriers, and the ranks on the critical path."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim import metrics, plan
+from sim.actor import Job, Sync
+from sim.lower import lower
+from sim.models.layer import COMMUNICATION, COMPUTE
+from sim.ranks import attribution, crowd, differing
+from sim.ranks.uneven import Durations
+from sim.scenario import Fault, from_mapping
+from sim.template import STREAMS, Segment, Template
+from sim.tokens.imbalance import loads_of
+
+TINY = {
+    "cluster": {"node": "h800x8", "nodes": 2},
+    "model": {"base": "deepseek_v2_lite", "layers": 8, "mtp_depth": 1, "q_rank": 128, "vocabulary": 1024},
+    "parallel": {"pipeline": 2, "expert": 4},
+    "schedule": "dualpipe",
+    "batch": {"micro_batches": 8, "sequence_length": 512},
+    "placement": "even",
+}
+SCHEDULES = ("dualpipe", "zb1p", "1f1b", "gpipe", "interleaved")
+
+
+@cache
+def lowered(*overrides):
+    laid = plan.lay_out(from_mapping(TINY, overrides))
+    machine = plan.machine(laid)
+    return laid, machine, lower(laid, machine)
+
+
+def books(*faults, overrides=()):
+    laid, machine, low = lowered(*overrides)
+    chosen = replace(laid, scenario=replace(laid.scenario, faults=faults))
+    found = differing.run(chosen, machine, low)
+    expected = metrics.ledgers(laid, differing.alone(low), found.outcome, machine.pricer)
+    return laid, low, found.everyone, attribution.ledgers(low, found.everyone, expected)
+
+
+# --- gaps, by hand ----------------------------------------------------------------------------------------------------
+
+
+def exchange_between():
+    """Compute, an exchange, compute."""
+    segments = (
+        Segment(COMPUTE, 0, 1, 0, (1,), False, 0), Segment(COMMUNICATION, 0, 1, 1, (2,), True, 0),
+        Segment(COMPUTE, 1, 2, 1, (), False, 0),
+    )  # fmt: skip
+    ones = ((1, 1), (1,), ())
+    return Template("F", 0, -1, segments, ((0, 2), (1,), ()), ones, ones, ones, ((), (), ()))
+
+
+def inside(first, exchange, second):
+    """Mean figures of one step of two ranks in one group."""
+    template = exchange_between()
+    table = [np.array(first), np.array(exchange), np.array(second)]
+    found = crowd.run([(Job(template),)], [Sync()], 2, 2, lambda p, k, i, at: table[i], crowd.own_wire)
+    return attribution._inside(template, found.crossings[0][0])
+
+
+def test_alike_ranks_wait_for_bytes_only():
+    assert inside([10, 10], [4, 4], [3, 3]) == {"compute": 13, "communication": 4, "exposed": 4, "peers": 0}
+
+
+def test_the_early_rank_waits_for_its_peer_and_the_late_one_does_not():
+    """Rank 0 idles 10 ns for rank 1 and 4 for bytes, rank 1 only for bytes: means 5 and 4."""
+    assert inside([10, 20], [4, 4], [3, 3]) == {"compute": 18, "communication": 4, "exposed": 4, "peers": 5}
+
+
+def test_more_bytes_are_not_laid_to_the_peer():
+    assert inside([10, 10], [4, 8], [3, 3]) == {"compute": 13, "communication": 6, "exposed": 6, "peers": 0}
+
+
+@given(*(st.tuples(st.integers(1, 50), st.integers(1, 50)) for _ in range(3)))
+def test_a_chain_is_compute_bytes_and_peers(first, exchange, second):
+    """Nothing of a step is left over or counted twice."""
+    found = inside(first, exchange, second)
+    length = np.mean([max(first) + exchange[r] + second[r] for r in (0, 1)])
+    assert found["compute"] + found["exposed"] + found["peers"] == pytest.approx(length)
+    assert found["peers"] == abs(first[0] - first[1]) / 2
+
+
+def two_exchanges():
+    """Compute, two exchanges back to back, compute that waits for the second."""
+    segments = (
+        Segment(COMPUTE, 0, 1, 0, (1,), False, 0), Segment(COMMUNICATION, 0, 1, 1, (), True, 0),
+        Segment(COMMUNICATION, 1, 2, 0, (3,), True, 0), Segment(COMPUTE, 1, 2, 1, (), False, 0),
+    )  # fmt: skip
+    ones = ((1, 1), (1, 1), ())
+    return Template("F+B", 0, 1, segments, ((0, 3), (1, 2), ()), ones, ones, ones, ((), (), ()))
+
+
+def test_all_exchanges_in_a_gap_are_exposed():
+    """10 ns compute, 4 and 6 ns of exchanges with nothing beside them: 10 exposed, as `sim.metrics` has it."""
+    template = two_exchanges()
+    table = [np.full(2, ns) for ns in (10, 4, 6, 3)]
+    found = crowd.run([(Job(template),)], [Sync()], 2, 2, lambda p, k, i, at: table[i], crowd.own_wire)
+    got = attribution._inside(template, found.crossings[0][0])
+    assert (got["exposed"], got["peers"]) == (10, 0)
+
+
+# --- ledgers ----------------------------------------------------------------------------------------------------------
+
+
+def some_faults():
+    return (Fault("gpu", 5, 1.3), Fault("node", 1, 1.1), Fault("link", 9, 1.5))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("routing", ["balanced", "sampled"])
+def test_time_is_conserved(schedule, routing):
+    """Phases and bubble are the step, causes of idling the bubble, and what happens inside a step at most the step."""
+    _, _, everyone, found = books(*some_faults(), overrides=(f"schedule={schedule}", f"routing={routing}"))
+    for ledger in found:
+        assert sum(ledger.phases.values()) == pytest.approx(everyone.end / 1e9, rel=1e-12)
+        assert ledger.idle.total == pytest.approx(ledger.phases["bubble"])
+        within = ledger.inside
+        spent = within["compute"] + within["exposed"] + within["peers"]
+        assert spent <= within["total"] * (1 + 1e-12)
+        steps = sum(ledger.phases[name] for name in ("forward", "backward", "weight", "overlapped"))
+        assert within["total"] == pytest.approx(steps)
+        assert min(ledger.idle.fill, ledger.idle.activations, ledger.idle.gradients, ledger.idle.drain) >= 0
+    assert sum(b.seconds for b in metrics.waterfall(found)) == pytest.approx(everyone.end / 1e9, rel=1e-12)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_time_is_conserved_on_every_rank(schedule):
+    """Not only in the mean: steps, gaps between them, the wait for the norm and the optimizer are the step."""
+    _, _, everyone, found = books(*some_faults(), overrides=(f"schedule={schedule}", "routing=sampled"))
+    for position, crossings in enumerate(everyone.crossings):
+        starts, ends = (np.array([getattr(c, n) for c in crossings]) for n in ("starts", "ends"))
+        gaps = starts - np.vstack([np.zeros_like(ends[:1]), ends[:-1]])
+        update = everyone.update[position]
+        wait = update[0] - ends[-1]
+        assert (gaps >= 0).all() and (wait >= 0).all()
+        total = (ends - starts).sum(0) + gaps.sum(0) + wait + (update[1] - update[0])
+        assert (total == update[1]).all()
+        bubble = (gaps.sum(0) + wait + everyone.end - update[1]).mean() / 1e9
+        assert found[position].phases["bubble"] == pytest.approx(bubble)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_peers_wait_only_where_ranks_differ(schedule):
+    chosen = (f"schedule={schedule}",)
+    alike = books(Fault("gpu", 5, 1.0), overrides=chosen)[3]
+    slow = books(Fault("gpu", 5, 1.3), overrides=chosen)[3]
+    slower = books(Fault("gpu", 5, 1.6), overrides=chosen)[3]
+    waits = [sum(b.inside["peers"] for b in found) for found in (alike, slow, slower)]
+    assert waits[0] == 0 < waits[1] < waits[2]
+
+
+def test_a_slow_rank_in_every_group_of_one_makes_no_peer_wait():
+    """Expert groups of one: nobody to wait for inside a step."""
+    found = books(Fault("gpu", 5, 1.5), overrides=("parallel.expert=1", "schedule=1f1b"))[3]
+    assert [b.inside["peers"] for b in found] == [0, 0]
+
+
+# --- critical ranks ---------------------------------------------------------------------------------------------------
+
+
+def without_wires(low):
+    """Messages take no time, so the path through the step is on ranks alone."""
+    jobs = tuple(tuple(replace(j, sends=tuple((kind, 0) for kind, _ in j.sends)) for j in row) for row in low.jobs)
+    return replace(low, jobs=jobs)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(schedule=st.sampled_from(SCHEDULES), slow=st.integers(0, 15), factor=st.sampled_from([1.0, 1.05, 1.5]),
+       routing=st.sampled_from(["balanced", "sampled"]), seed=st.integers(0, 3),
+       positions=st.sampled_from([2, 4]))  # fmt: skip
+def test_the_path_covers_the_step_to_the_nanosecond(schedule, slow, factor, routing, seed, positions):
+    """Without wires, the seconds on ranks are the time at which the last step ends."""
+    laid, machine, low = lowered(
+        f"schedule={schedule}", f"routing={routing}", f"seed={seed}", f"parallel.pipeline={positions}"
+    )
+    free = without_wires(low)
+    faults = (Fault("gpu", slow, factor),)
+    times = Durations(laid, machine, free.kits, free.first_layer, loads_of(laid, machine), faults, 0.0)
+    everyone = crowd.run(free.jobs, free.syncs, laid.data, 4, times, times.wire)
+    found = attribution.critical_ranks(laid, free, everyone)
+    last = max(int(row[-1].ends.max()) for row in everyone.crossings)
+    assert sum(s for _, s in found) == pytest.approx(last / 1e9, rel=1e-9)
+    assert [s for _, s in found] == sorted((s for _, s in found), reverse=True)
+
+
+@pytest.mark.parametrize("schedule", ["dualpipe", "zb1p", "1f1b"])
+@pytest.mark.parametrize("slow", [2, 7, 8, 15])
+def test_the_slow_gpu_is_named(schedule, slow):
+    laid, low, everyone, _ = books(Fault("gpu", slow, 1.5), overrides=(f"schedule={schedule}",))
+    found = attribution.critical_ranks(laid, low, everyone)
+    assert found[0][0] == slow and found[0][1] > 0.5 * everyone.end / 1e9
+    group = slow // 4
+    assert sum(s for rank, s in found if rank // 4 == group) > 0.5 * everyone.end / 1e9
+
+
+@pytest.mark.parametrize("schedule", ["dualpipe", "zb1p", "1f1b"])
+def test_the_path_with_wires_is_not_longer_than_the_step(schedule):
+    laid, low, everyone, _ = books(Fault("gpu", 7, 1.2), overrides=(f"schedule={schedule}", "routing=sampled"))
+    last = max(int(row[-1].ends.max()) for row in everyone.crossings) / 1e9
+    spent = sum(s for _, s in attribution.critical_ranks(laid, low, everyone))
+    assert 0.9 * last < spent < last * (1 + 1e-9)
+
+
+def test_a_rank_is_described_by_where_it_is():
+    laid = lowered()[0]
+    assert attribution.described(13, laid, 8) == {"rank": 13, "pipeline_position": 1, "replica": 5, "node": 1}
+
+
+def test_streams_are_as_attribution_takes_them():
+    """At layer detail nothing is left on the second weight-gradient stream, which ledgers here do not look at."""
+    for schedule in SCHEDULES:
+        for row in lowered(f"schedule={schedule}")[2].jobs:
+            assert not any(job.template.order[STREAMS[2]] for job in row)

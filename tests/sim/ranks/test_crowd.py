@@ -1,0 +1,303 @@
+"""All replicas as arrays against the event engine with one actor a rank, span for span; and hand-made cases."""
+
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from sim import engine, plan
+from sim.actor import Job, Sync
+from sim.lower import lower
+from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT
+from sim.program import names
+from sim.ranks import crowd
+from sim.scenario import load
+from sim.template import STREAMS, Segment, Template, fixed
+
+
+def oracle():
+    """tests/oracles/actor_per_rank.py, loaded by path (tests are no package), once."""
+    name = "actor_per_rank"
+    if name not in sys.modules:
+        spec = spec_from_file_location(name, Path(__file__).parents[2] / "oracles" / f"{name}.py")
+        sys.modules[name] = module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+RANKS = oracle()
+V3 = Path(__file__).parents[3] / "scenarios" / "v3_2048gpu.yaml"
+
+CLUSTERS = [(2, 1, 2), (2, 1, 4), (2, 2, 8), (2, 4, 4), (4, 2, 2), (4, 2, 4), (4, 4, 8), (3, 3, 4)]
+"""(positions, nodes of 8 GPUs, expert group): 4 to 16 replicas."""
+ONE_LANE = ("1f1b", "dualpipe", "gpipe", "zb1p")
+"""Schedules in which all reductions of a position come after all its messages."""
+
+
+def random_times(seed, longest):
+    """Durations and messages that differ from rank to rank, and one slow replica at each position."""
+    random = np.random.default_rng(seed)
+    known = {}
+
+    def duration(position, step, number, starts):
+        key = (position, step, number)
+        if key not in known:
+            known[key] = random.integers(1, longest + 1, len(starts))
+            slow = (seed + position) % len(starts)
+            known[key][slow] = known[key][slow] * 13 // 10
+        return known[key]
+
+    def wire(position, starts, ns):
+        return known.setdefault((position, ns), random.integers(0, longest + 1, len(starts)))
+
+    return duration, wire
+
+
+def lowered(schedule, cluster):
+    positions, nodes, expert = cluster
+    laid, _, low = RANKS.lowered(
+        f"schedule={schedule}", f"parallel.pipeline={positions}", f"cluster.nodes={nodes}",
+        f"parallel.expert={expert}", f"batch.micro_batches={12 if positions == 3 else 8}",
+    )  # fmt: skip
+    return laid, low
+
+
+def compared(schedule, cluster, seed, longest, reductions):
+    laid, low = lowered(schedule, cluster)
+    duration, wire = random_times(seed, longest)
+    random = np.random.default_rng(seed)
+    syncs = [
+        Sync(tuple((after, s, int(random.integers(1, longest + 1))) for after, s, _ in sync.reduces), 5, 6)
+        if reductions else Sync() for sync in low.syncs
+    ]  # fmt: skip
+    many, one = RANKS.both(low.jobs, syncs, laid.data, cluster[2], duration, wire)
+    RANKS.same(many, one, low.jobs, laid.data)
+
+
+# --- against one actor a rank -----------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    schedule=st.sampled_from(ONE_LANE), cluster=st.sampled_from(CLUSTERS[:-1]), seed=st.integers(0, 10_000),
+    longest=st.sampled_from([10**6, 10**9]),
+)  # fmt: skip
+@example(schedule="zb1p", cluster=CLUSTERS[-1], seed=0, longest=10**6)
+@example(schedule="1f1b", cluster=CLUSTERS[-1], seed=1, longest=10**6)
+def test_equal_to_one_actor_a_rank(schedule, cluster, seed, longest):
+    compared(schedule, cluster, seed, longest, reductions=True)
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(schedule=st.sampled_from(["1f1b", "gpipe", "zb1p"]), cluster=st.sampled_from(CLUSTERS[:-1]),
+       seed=st.integers(0, 10_000), longest=st.sampled_from([1, 2, 4, 30]))  # fmt: skip
+def test_equal_with_ties_everywhere(schedule, cluster, seed, longest):
+    """Short times make many things happen in the same nanosecond."""
+    compared(schedule, cluster, seed, longest, reductions=True)
+
+
+@pytest.mark.parametrize("schedule", ["dualpipev", "interleaved"])
+@pytest.mark.parametrize("cluster", [CLUSTERS[1], CLUSTERS[5]])
+def test_equal_where_a_rank_reduces_one_stage_early(schedule, cluster):
+    """Without gradients to reduce, schedules with several chunks a rank are equal too."""
+    compared(schedule, cluster, 7, 10**6, reductions=False)
+
+
+@pytest.mark.xfail(strict=True, reason="arrays put reductions behind all messages, the engine does not")
+@pytest.mark.parametrize("schedule", ["dualpipev", "interleaved"])
+def test_a_reduction_goes_before_later_messages(schedule):
+    """The first stage's gradients are ready while the rank still sends: the network lane is first in, first out."""
+    compared(schedule, CLUSTERS[5], 7, 10**6, reductions=True)
+
+
+@pytest.mark.xfail(strict=True, reason="arrays put reductions behind all messages, the engine does not")
+def test_a_reduction_before_a_message_by_hand() -> None:
+    """Stage 1 is done at 10 and reduced until 110; the message that is ready at 20 leaves after it."""
+    jobs = [(Job(fixed("BW", (1, -1), [10], [0])), Job(fixed("B", (0, -1), [10], [2]), sends=((2, 5),)))]
+    syncs = [Sync(((0, 1, 100),))]
+    many, one = RANKS.both(jobs, syncs, 1, 1, crowd.own_duration(jobs), crowd.own_wire)
+    RANKS.same(many, one, jobs, 1)
+
+
+def tie():
+    """Both outputs ready at 10: one lane's was started later, and by an event that came later."""
+    segments = (
+        Segment(COMPUTE, 0, 1, 0, (2,), False, 0), Segment(WEIGHT, 0, 1, 0, (), False, 2),
+        Segment(COMPUTE, 1, 2, 1, (), False, 1),
+    )  # fmt: skip
+    reordered = (segments[0]._replace(feeds=(1,)), segments[2]._replace(feeds=()), segments[1])
+    durations = ((4, 6), (), (10,))
+    return Template("F+B", 0, 1, reordered, ((0, 1), (), (2,)), durations, durations, durations, ((), (), ()))
+
+
+@pytest.mark.xfail(strict=True, reason="arrays break a tie by the order of segments, the engine by the order of events")
+def test_two_outputs_in_the_same_nanosecond_leave_in_the_same_order() -> None:
+    jobs = [(Job(tie(), sends=((1, 3), (2, 7))),)]
+    many, one = RANKS.both(jobs, [Sync()], 1, 1, crowd.own_duration(jobs), crowd.own_wire)
+    RANKS.same(many, one, jobs, 1)
+
+
+@pytest.mark.parametrize("schedule", ["dualpipe", "1f1b", "zb1p"])
+def test_real_durations_of_ranks_that_differ(schedule):
+    """Expert loads, a slow node, a slow link and jitter as `sim.ranks.uneven` has them: what a run really uses."""
+    from sim.ranks.uneven import Durations
+    from sim.scenario import Fault
+    from sim.tokens.imbalance import loads_of
+
+    laid, machine, low = RANKS.lowered(
+        f"schedule={schedule}", "routing={kind: sampled, spread: 0.3}", "cluster.nodes=2", "parallel.expert=4"
+    )
+    faults = (Fault("node", 1, 1.3), Fault("gpu", 2, 1.1), Fault("link", 5, 1.5))
+    times = Durations(laid, machine, low.kits, low.first_layer, loads_of(laid, machine), faults, 0.02)
+    many, one = RANKS.both(low.jobs, low.syncs, laid.data, 4, times, times.wire)
+    RANKS.same(many, one, low.jobs, laid.data)
+    assert len({int(c.ends[r]) for c in many.crossings[0] for r in range(8)}) > 4 * len(many.crossings[0])
+
+
+def v3_both(schedule):
+    """V3's 2,048 ranks, 40 micro-batches a pipeline: arrays, and the folded engine."""
+    laid = plan.lay_out(load(str(V3), [f"schedule={schedule}", "batch.sequences=5120", "outputs=[result]"]))
+    low = lower(laid, plan.machine(laid))
+    many = crowd.run(low.jobs, low.syncs, laid.data, 64, crowd.own_duration(low.jobs), crowd.own_wire)
+    return low, many, engine.run(low.actors)
+
+
+@pytest.mark.parametrize("schedule", ["dualpipe", "zb1p", "1f1b"])
+def test_v3_where_all_are_alike(schedule):
+    """Every one of 16 x 128 ranks does to the nanosecond what the folded engine's representative does."""
+    low, many, one = v3_both(schedule)
+    assert many.end == one.end
+    assert (len(many.crossings), len(many.crossings[0][0].ends)) == (16, 128)
+    for position, crossings in enumerate(many.crossings):
+        record = one.records[low.actor_of[position]]
+        assert (np.array([c.starts for c in crossings]) == np.array(record.starts)[:, None]).all()
+        assert (np.array([c.ends for c in crossings]) == np.array(record.ends)[:, None]).all()
+        for lane in STREAMS:
+            orders = [list(j.template.order[lane]) for j in low.jobs[position]]
+            starts, ends = (
+                np.concatenate([getattr(c, name)[o] for c, o in zip(crossings, orders, strict=True)])
+                for name in ("segment_starts", "segment_ends")
+            )
+            assert (starts == np.array(record.phases[lane])[:, None]).all()
+            assert (ends == np.array(record.kernels[lane])[:, None]).all()
+        assert all((s == s[0]).all() and (e == e[0]).all() for _, _, s, e in many.messages[position])
+        assert many.update[position] == record.update
+
+
+@pytest.mark.parametrize("schedule", [
+    pytest.param("dualpipe", marks=pytest.mark.xfail(strict=True, reason="reductions behind all messages, see below")),
+    "zb1p", "1f1b",
+])  # fmt: skip
+def test_v3_network_where_all_are_alike(schedule):
+    low, many, one = v3_both(schedule)
+    for position, messages in enumerate(many.messages):
+        table = list(one.records[low.actor_of[position]].network)
+        sent = sorted((int(s[0]), int(e[0]), k, kind) for k, kind, s, e in messages)
+        assert sent == sorted(zip(*[iter(table)] * 4, strict=True))
+
+
+# --- rules, by hand ---------------------------------------------------------------------------------------------------
+
+
+def chain(*lanes, exchange=()):
+    """Segments that follow each other, one kernel of 1 ns each."""
+    count = [0] * len(STREAMS)
+    segments = []
+    for i, lane in enumerate(lanes):
+        feeds = (i + 1,) if i + 1 < len(lanes) else ()
+        segments.append(Segment(lane, count[lane], count[lane] + 1, int(i > 0), feeds, i in exchange, 0))
+        count[lane] += 1
+    order = tuple(tuple(i for i, s in enumerate(segments) if s.lane == lane) for lane in STREAMS)
+    durations = tuple((1,) * n for n in count)
+    return Template("F", 0, -1, tuple(segments), order, durations, durations, durations, ((), (), ()))
+
+
+def of(*rows):
+    """Durations by segment and replica, the same in every step."""
+    return lambda position, step, number, starts: np.array(rows[number], dtype=np.int64)
+
+
+def test_a_group_starts_when_its_slowest_member_arrives() -> None:
+    """Groups of two: replicas 0 and 1 meet at 20, replicas 2 and 3 at 7; each takes its own bytes."""
+    jobs = [(Job(chain(COMPUTE, COMMUNICATION, COMPUTE, exchange=[1])),)]
+    found = crowd.run(jobs, [Sync()], 4, 2, of([10, 20, 7, 7], [5, 6, 3, 2], [1, 1, 1, 1]), crowd.own_wire)
+    (crossing,) = found.crossings[0]
+    assert crossing.ready[1].tolist() == [10, 20, 7, 7]
+    assert crossing.segment_starts[1].tolist() == [20, 20, 7, 7]
+    assert crossing.ends.tolist() == [26, 27, 11, 10]
+    assert found.end == 27
+
+
+def test_a_group_of_one_waits_for_nobody() -> None:
+    jobs = [(Job(chain(COMPUTE, COMMUNICATION, exchange=[1])),)]
+    found = crowd.run(jobs, [Sync()], 2, 1, of([10, 20], [5, 5]), crowd.own_wire)
+    assert found.crossings[0][0].ends.tolist() == [15, 25]
+
+
+def test_a_message_reaches_the_same_replica_of_the_next_position() -> None:
+    jobs = [
+        (Job(fixed("F", (0, -1), [1], [1]), sends=((1, 3),)),),
+        (Job(fixed("F", (1, -1), [1], [0]), waits=((0, 0, 1),)),),
+    ]
+    times = {0: np.array([10, 40]), 1: np.array([1, 1])}
+    found = crowd.run(jobs, [Sync(), Sync()], 2, 1, lambda p, k, i, at: times[p], lambda p, at, ns: np.array([ns, 9]))
+    (late,) = found.crossings[1]
+    assert late.starts.tolist() == [13, 49] and late.blame.tolist() == [1, 1]
+    assert found.messages[0][0][2].tolist() == [10, 40]
+
+
+def test_messages_of_a_position_queue() -> None:
+    """The network lane is busy 25 ns a message, steps take 10."""
+    step = Job(fixed("F", (0, -1), [10], [1]), sends=((1, 25),))
+    jobs = [(step, step), tuple(Job(fixed("F", (1, -1), [1], [0]), waits=((0, i, 1),)) for i in range(2))]
+    found = crowd.run(jobs, [Sync(), Sync()], 1, 1, crowd.own_duration(jobs), crowd.own_wire)
+    assert [int(c.starts[0]) for c in found.crossings[1]] == [35, 60]
+
+
+def test_gradients_wait_for_the_slowest_holder_and_everybody_for_the_norm() -> None:
+    jobs = [(Job(fixed("BW", (0, -1), [1], [0])),)] * 2
+    times = {0: np.array([10, 12]), 1: np.array([20, 3])}
+    syncs = [Sync(((0, 0, 9),), 3, 6), Sync(((0, 1, 2),), 4, 6)]
+    found = crowd.run(jobs, syncs, 2, 1, lambda p, k, i, at: times[p], crowd.own_wire)
+    assert [row.tolist() for row in found.reduced] == [[21, 21], [22, 22]]
+    assert found.update == [(22, 31), (22, 32)] and found.end == 32
+
+
+def test_a_deadlock_names_position_and_step() -> None:
+    step = fixed("F", (0, -1), [1], [1])
+    jobs = [(Job(step, ((1, 0, 2),)),), (Job(step, ((0, 0, 1),)),)]
+    with pytest.raises(ValueError, match=r"^deadlock: pipeline position 0 waits for step 0 of position 1$"):
+        crowd.run(jobs, [Sync(), Sync()], 2, 1, crowd.own_duration(jobs), crowd.own_wire)
+
+
+@pytest.mark.parametrize("schedule", names())
+def test_streams_steps_and_messages_keep_their_order(schedule):
+    """On every rank: nothing overlaps on a lane, needs are kept, no exchange starts before its last member is there."""
+    laid, low = lowered(schedule, (2, 2, 8))
+    duration, wire = random_times(3, 1000)
+    found = crowd.run(low.jobs, low.syncs, laid.data, 8, duration, wire)
+    for row, crossings in zip(low.jobs, found.crossings, strict=True):
+        assert all((b.starts >= a.ends).all() for a, b in pairwise(crossings))
+        for job, c in zip(row, crossings, strict=True):
+            for lane in STREAMS:
+                order = list(job.template.order[lane])
+                assert all((c.segment_starts[b] >= c.segment_ends[a]).all() for a, b in pairwise(order))
+            for i, needed in enumerate(crowd.needs(job.template)):
+                assert all((c.ready[i] >= c.segment_ends[j]).all() for j in needed)
+                if job.template.segments[i].exchange:
+                    assert (c.segment_starts[i] == c.ready[i].reshape(-1, 8).max(1).repeat(8)).all()
+                else:
+                    assert (c.segment_starts[i] == c.ready[i]).all()
+    for messages in found.messages:
+        spans = sorted(messages, key=lambda m: int(m[2][0]))
+        assert all((b[2] >= a[3]).all() for a, b in pairwise(spans) if (a[2] <= b[2]).all())
+
+
+def test_needs_are_feeds_turned_round() -> None:
+    template = chain(COMPUTE, COMMUNICATION, COMPUTE)
+    assert crowd.needs(template) == ((), (0,), (1,))

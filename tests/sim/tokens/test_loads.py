@@ -1,0 +1,117 @@
+"""Loads without tokens: means and covariances of tokens through the gate, closed forms, speed of thought."""
+
+import numpy as np
+import pytest
+
+from sim.tokens import eplb
+from sim.tokens.gate import Gate
+from sim.tokens.hosts import in_order
+from sim.tokens.loads import loads
+from sim.tokens.popularity import sampled, skewed
+from sim.tokens.traffic import traffic
+
+V3 = Gate(256, 8, 4, 8, 2)
+V2 = Gate(160, 8, 3, 6, 1)
+LITE = Gate(64, 1, 1, 6, 1)
+TOKENS, MICRO_BATCHES, DRAWS = 16_384, 16, 400
+"""Of a group; micro-batches through the gate; micro-batches without tokens."""
+
+
+def both(gate, liked, hosts):
+    """(received, rows) by tokens [micro-batches, ranks], and the same without tokens."""
+    by_token = [traffic(gate, liked, hosts, TOKENS // hosts.ranks, 0, 0, m) for m in range(MICRO_BATCHES)]
+    drawn = loads(gate, liked[None], [hosts], TOKENS // hosts.ranks, 0, DRAWS, hosts.ranks)
+    exact = np.array([[t.received for t in by_token], [t.rows for t in by_token]])
+    return exact, np.array([drawn.received[0], drawn.rows[0]])
+
+
+@pytest.mark.parametrize(
+    ("gate", "ranks"), [(V3, 64), (V3, 8), (V3, 4), (V2, 40), (LITE, 8)],
+    ids=["v3-64", "v3-8", "v3-4", "v2-40", "lite-8"],
+)  # fmt: skip
+@pytest.mark.parametrize("skew", [None, 2.0], ids=["sampled", "skewed"])
+def test_means_and_spreads_are_those_of_tokens(gate, ranks, skew):
+    """Per rank: the mean within 5 standard errors and the stated error; over ranks: the spread within a tenth."""
+    liked = (skewed(1, 1, gate.experts, skew) if skew else sampled(1, 1, gate.experts))[0]
+    exact, drawn = both(gate, liked, in_order(gate.experts, ranks, 8))
+    allowed = 0.002 if skew is None else 0.02
+    for tokens, ours in zip(exact, drawn, strict=True):
+        error = np.abs(tokens.mean(0) - ours.mean(0))
+        noise = ours.std(0) * (1 / MICRO_BATCHES + 1 / DRAWS) ** 0.5
+        assert (error < 5 * noise + (allowed + (ranks < gate.groups) * 0.003) * ours.mean(0)).all()
+        assert abs(tokens.mean() - ours.mean()) < 5 * noise.mean() / ranks**0.5 + 0.002 * ours.mean()
+        # rms over ranks of a standard deviation from 16 draws: its own error is 1 / sqrt(2 * 15 * ranks)
+        wide = 0.1 + 4 / np.sqrt(30 * ranks)
+        assert tokens.var(0, ddof=1).mean() ** 0.5 == pytest.approx(ours.var(0).mean() ** 0.5, rel=wide)
+
+
+def test_ranks_vary_together_as_tokens_do():
+    """Ranks of a group of experts rise and fall together, others against them: mean correlations within 0.03."""
+    exact, drawn = both(V3, np.ones(256), in_order(256, 64, 8))
+    same = (np.arange(64)[:, None] // 8 == np.arange(64) // 8) & ~np.eye(64, dtype=bool)
+    other = np.arange(64)[:, None] // 8 != np.arange(64) // 8
+    for tokens, ours in zip(exact, drawn, strict=True):
+        found, expected = np.corrcoef(tokens.T), np.corrcoef(ours.T)
+        assert found[same].mean() == pytest.approx(expected[same].mean(), abs=0.03)
+        assert found[other].mean() == pytest.approx(expected[other].mean(), abs=0.03)
+        assert expected[same].mean() > 0.02 > 0 > expected[other].mean()
+
+
+def test_copies_are_loaded_as_tokens_load_them():
+    liked = skewed(4, 1, 256, 1.0)[0]
+    exact, drawn = both(V3, liked, eplb.hosts(liked, 32, 8, 32, 8))
+    for tokens, ours in zip(exact, drawn, strict=True):
+        noise = ours.std(0) * (1 / MICRO_BATCHES + 1 / DRAWS) ** 0.5
+        assert (np.abs(tokens.mean(0) - ours.mean(0)) < 5 * noise + 0.02 * ours.mean(0)).all()
+
+
+def test_closed_forms_without_groups():
+    """Choosing c of E at random: tokens of an expert are binomial but for the fixed sum, a rank's hypergeometric."""
+    tokens, ranks = 4096, 64
+    found = loads(LITE, np.ones((1, 64)), [in_order(64, ranks, 8)], tokens, 3, 2000, ranks).received[0]
+    chance = 6 / 64
+    assert found.mean() == pytest.approx(tokens * ranks * chance, rel=1e-3)
+    expected = (tokens * ranks * chance * (1 - chance)) ** 0.5
+    assert found.std(axis=0).mean() == pytest.approx(expected, rel=0.02)
+
+
+def test_one_rank_receives_every_token():
+    found = loads(V3, sampled(0, 2, 256), [in_order(256, 1, 8)] * 2, 100, 0, 3, 2)
+    assert (found.received == 100).all()
+    assert (found.rows >= 800).all()
+
+
+def test_rows_are_padded_and_hold_the_tokens():
+    found = loads(V3, sampled(0, 3, 256), [in_order(256, 64, 8)] * 3, 4096, 0, 4, 128)
+    assert found.rows.shape == found.received.shape == (3, 4, 128)
+    assert (found.rows % 128 == 0).all()
+    assert found.rows.mean() == pytest.approx(4096 * 8 + 4 * 64, rel=0.005)
+    assert (found.rows > found.received).all()
+
+
+def test_popular_ranks_stay_popular():
+    """Popularity belongs to the layer: a rank's mean over micro-batches spreads far more than its micro-batches do."""
+    found = loads(V3, sampled(0, 1, 256), [in_order(256, 64, 8)], 4096, 0, 50, 64).rows[0]
+    assert found.mean(axis=0).std() > 8 * found.std(axis=0).mean()
+
+
+def test_draws_are_paired():
+    hosts = [in_order(256, 64, 8)]
+    liked = sampled(0, 2, 256)
+    base = loads(V3, liked, hosts * 2, 1024, 7, 6, 192)
+    assert (loads(V3, liked, hosts * 2, 1024, 7, 6, 192).rows == base.rows).all()
+    assert (loads(V3, liked, hosts * 2, 1024, 7, 4, 192).rows == base.rows[:, :4]).all()
+    assert (loads(V3, liked, hosts * 2, 1024, 7, 6, 64).received == base.received[..., :64]).all()
+    assert (loads(V3, liked[:1], hosts, 1024, 7, 6, 192).rows == base.rows[:1]).all()
+    assert (loads(V3, liked, hosts * 2, 1024, 8, 6, 192).rows != base.rows).any()
+
+
+def test_every_rank_of_v3_is_drawn_in_seconds():
+    """A tenth of the layers of the main job in 0.8 s of CPU time (measured: 0.16 s)."""
+    from time import process_time
+
+    hosts, liked = in_order(256, 64, 8), sampled(0, 6, 256)
+    loads(V3, liked[:1], [hosts], 4096, 0, 1, 64)  # measures the gate
+    begin = process_time()
+    loads(V3, liked, [hosts] * 6, 4096, 0, 120, 2048)
+    assert process_time() - begin < 0.8
