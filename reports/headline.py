@@ -26,7 +26,7 @@ def figures(result: Result) -> list[Figure]:
         found.append(Figure("Bubble", percent(summary["bubble_fraction"]), "idle, mean of ranks"))
     if summary.get("exposed_communication_s") is not None:
         found.append(_exposed(summary))
-    return found + _memory(result)
+    return found + _slowest(summary) + _memory(result)
 
 
 def seconds(value: float) -> str:
@@ -79,6 +79,16 @@ def _exposed(summary: dict[str, Any]) -> Figure:
     hidden = summary.get("overlap_fraction")
     note = "" if hidden is None else f"{percent(hidden)} is hidden"
     return Figure("Exposed comm.", seconds(summary["exposed_communication_s"]), note)
+
+
+def _slowest(summary: dict[str, Any]) -> list[Figure]:
+    """Where ranks differ: the one that the step waits for."""
+    ranks = summary.get("critical_ranks")
+    if not ranks:
+        return []
+    first = ranks[0]
+    where = f"position {first['pipeline_position']}, node {first['node']}, {seconds(first['seconds'])} of the chain"
+    return [Figure("Waits for", f"rank {first['rank']}", where)]
 
 
 def _memory(result: Result) -> list[Figure]:

@@ -248,7 +248,7 @@ def waterfall(books: Sequence[Ledger]) -> tuple[Bar, ...]:
     ]
     if not mean["ideal"]:  # chunk times: nothing is known inside a step
         bars[:8] = [Bar("compute", mean["total"], "steps, as long as the scenario says")]
-    return tuple(bar for bar in bars if bar.seconds or bar.name in ("ideal compute", "compute"))
+    return tuple(bar for bar in bars if abs(bar.seconds) > 1 / NS_PER_S or bar.name in ("ideal compute", "compute"))
 
 
 def _mean(values: Sequence[float]) -> float:
