@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hwmodels.document import Document, DocumentError, KeyPath, Problem, did_you_mean, dotted, unknown
-from hwmodels.units import UnitError, parse
+from hwmodels.units import EXAMPLES, UnitError, parse
 
 KINDS = ("datasheet", "measured", "published-effective", "assumed")
 """How a figure is known: its maker says so, a measurement of one part, what a published system reached, a guess."""
@@ -73,7 +73,7 @@ class Reading:
 
     def quantity(self, dimension: str, *path: str) -> float:
         """The SI value of the figure at `path`; 0 when it is wrong, which is noted."""
-        return self._figure(path, lambda value: parse(value, dimension))
+        return self._figure(path, lambda value: _rate(value, dimension))
 
     def count(self, *path: str) -> int:
         """The whole number, 1 or more, of the figure at `path`; 0 when it is wrong, which is noted."""
@@ -111,6 +111,14 @@ class Reading:
             self.problem((*path, "kind"), f"unknown kind {form['kind']!r}{near or ';'} legal: {', '.join(KINDS)}")
             return None
         return None if wrong or missing else form
+
+
+def _rate(value: Any, dimension: str) -> float:
+    """Latencies and costs may be nothing; with a rate or a size of 0 nothing would ever end."""
+    found = parse(value, dimension)
+    if not found and dimension not in ("time", "money"):
+        raise UnitError(f'expected more than 0, e.g. "{EXAMPLES[dimension]}"; found {str(value)!r}')
+    return found
 
 
 def _count(value: object) -> float:

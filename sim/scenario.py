@@ -33,8 +33,8 @@ class ScenarioError(DocumentError):
 class Cluster:
     """`nodes` equal nodes on a fabric (None: nothing is said about switches).
 
-    placement: packed, scattered or the slot of each node (see sim.network.allocation). routing: static, ecmp or adaptive
-    (see sim.network.paths); None: traffic is priced as if nothing in the fabric blocked.
+    placement: packed, scattered or the slot of each node (see sim.network.allocation). routing: static, ecmp or
+    adaptive (see sim.network.paths); None: traffic is priced as if nothing in the fabric blocked.
     """
 
     node: Node
