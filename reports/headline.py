@@ -9,6 +9,10 @@ BILLION = GIGA
 TRILLION = TERA
 
 
+FEW_WAITS = 0.25
+"""A rank is named when the critical path spends at least this part of the step on it; less may be a tie."""
+
+
 class Figure(NamedTuple):
     """One figure of the headline: what it is, its value as text, and a remark that may be empty."""
 
@@ -87,6 +91,8 @@ def _slowest(summary: dict[str, Any]) -> list[Figure]:
     if not ranks:
         return []
     first = ranks[0]
+    if first["seconds"] < FEW_WAITS * summary["step_time_s"]:
+        return []
     where = f"position {first['pipeline_position']}, node {first['node']}, {seconds(first['seconds'])} of the chain"
     return [Figure("Waits for", f"rank {first['rank']}", where)]
 

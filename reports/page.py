@@ -77,6 +77,10 @@ def setting(result: Result) -> str:
         words += [f"{key} {value}" for key, value in layout.items() if isinstance(value, int) and value > 1]
     if scenario.get("model"):  # chunk times have neither
         words += [f"{key} {scenario[key]}" for key in ("precision", "detail") if key in scenario]
+    if isinstance(cluster := scenario.get("cluster"), dict) and isinstance(node := cluster.get("node"), dict):
+        words.insert(0, f"{cluster.get('nodes')} nodes of {node.get('name')}")
+    if faults := scenario.get("faults"):
+        words.append(f"{len(faults)} faults")
     if text := result.summary.get("scenario_hash"):
         words.append(f"scenario {str(text)[:12]}")
     return " · ".join(words)

@@ -26,11 +26,13 @@ usage: python -m sim SCENARIO.yaml [key=value ...] [--out DIR] [--format text|js
 
 commands:
   run SCENARIO.yaml [key=value ...]    simulate; writes a folder (out/<scenario> unless --out says otherwise)
-  check SCENARIO.yaml [key=value ...]  read and check a scenario, nothing more
+  check SCENARIO.yaml [key=value ...]  read and check a scenario and its schedule, nothing more
   list [KIND]                          known scenarios, models, devices, nodes, fabrics, schedules
   schema                               JSON Schema of a scenario file
   validate [--format text|markdown|json] [--write]
                                        predictions beside what was published, with errors and 90 % intervals
+  sweep SWEEP.yaml [--jobs N]          many runs along axes of overrides, resumable
+  study NAME [--jobs N]                a sweep that ships, told on its page: stragglers, unevenness, scale
 
 options of run:
   --out DIR            where the results go: result.json, report.html, trace/, events.npz, scenario.yaml
@@ -200,7 +202,13 @@ def _progress(text: str, shown: bool) -> None:
 
 
 def _check(words: list[str]) -> int:
+    from sim import plan
+
     path, scenario = _load(_scenario_parser("check").parse_intermixed_args(words).words)
+    try:
+        plan.lay_out(scenario)
+    except ValueError as error:
+        raise WrongInput(f"{path}: {' '.join(str(error).split())}") from None
     print(f"{path}: nothing wrong ({scenario.name}; hash {scenario.scenario_hash})")
     return DONE
 
