@@ -108,7 +108,8 @@ def _scales(magnitudes: Tensor, rows: int, columns: int, power_of_two: bool, fmt
     padded = torch.nn.functional.pad(magnitudes, (0, -k % columns, 0, -m % rows))
     tiles = padded.view(padded.shape[0] // rows, rows, padded.shape[1] // columns, columns)
     amax = tiles.amax(dim=(1, 3)) if magnitudes.numel() else tiles.new_zeros(tiles.shape[0], tiles.shape[2])
-    s = torch.where(amax > 0, (amax / fmt.max_finite).clamp(min=SMALLEST_SCALE), 1.0)
+    top = torch.full_like(amax, fmt.max_finite)  # a tensor: by a number, torch multiplies by its reciprocal on a GPU
+    s = torch.where(amax > 0, (amax / top).clamp(min=SMALLEST_SCALE), 1.0)
     return ceil_power_of_two(s) if power_of_two else s
 
 
