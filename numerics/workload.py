@@ -195,7 +195,7 @@ def _contiguous(device: str, n: int, k: int) -> Work:
     a_s, b_s = scales(device, r, tiles(k)), scales(device, EXPERTS, tiles(n), tiles(k))
     table = torch.arange(r // TILE, dtype=torch.int32, device=device) // (EXPERT_ROWS // TILE)
     calls: dict[str, Call] = {}
-    for name in ("halves", "descriptor", "pointer"):
+    for name in ("descriptor", "pointer", "twin"):
         calls[name] = lambda c=dense.VARIANTS[name]: kernels.grouped_gemm(a, a_s, b, b_s, table, config=c)
     calls[f"{TRAINING_SMS} SMs"] = lambda: kernels.grouped_gemm(a, a_s, b, b_s, table, sms=TRAINING_SMS)
     ends = (torch.arange(EXPERTS, dtype=torch.int32, device=device) + 1) * EXPERT_ROWS

@@ -8,8 +8,8 @@ A persistent grid of `sms` programs, one an SM, walks the output tiles, so that 
 of the chip (112 of 132 in DeepSeek-V3's training, arXiv 2412.19437 sec 3.2.2). Every 128 elements of K the tensor
 core's sum is promoted: acc += dot(a, b) * (a_s * b_s), in FP32 on the CUDA cores (sec 3.3.2). That costs up to a fifth
 of the tensor core's time when nothing hides it (512 tensor cycles a 128x128x128 block, 128 of FMA); the variants differ
-in what they hide it with. A bench compares them; no card has run them yet, and `choose` is an expectation: two
-half-width dots, whose promotion the assembler places between the other half's products.
+in what they hide it with. On an H200 (docs/KERNELS.md) the fastest is two small programs an SM, one's promotion beside
+the other's products; the default, a flattened loop, comes within a per cent of it and can be held to some of the SMs.
 """
 
 from typing import Any, NamedTuple
@@ -32,10 +32,9 @@ DESCRIPTOR_ALIGNMENT = 16
 class Config(NamedTuple):
     """How one GEMM is cut: tile block_m x block_n, `stages` K blocks in flight, `warps` a program.
 
-    descriptor: operands through the bulk tensor copy engine instead of pointers. halves: two dots of half the tile's
-    width a K block, so that one's promotion runs beside the other's wgmma. flatten: the tile loop and the K loop become
-    one, so that the next tile's loads start before this tile's store. programs: resident on an SM; more than one only
-    on the whole device, as the hardware alone decides where they go.
+    descriptor: operands through the bulk tensor copy engine instead of pointers. flatten: the tile loop and the K loop
+    become one, so that the next tile's loads start before this tile's store. programs: resident on an SM; more than one
+    only on the whole device, as the hardware alone decides where they go.
     """
 
     block_m: int
@@ -43,7 +42,6 @@ class Config(NamedTuple):
     stages: int
     warps: int
     descriptor: bool = True
-    halves: bool = False
     flatten: bool = False
     programs: int = 1
 
@@ -51,14 +49,13 @@ class Config(NamedTuple):
     def name(self) -> str:
         words = [f"{self.block_m}x{self.block_n}", f"w{self.warps}", f"s{self.stages}"]
         words += ["tma" if self.descriptor else "pointer"]
-        words += [w for w, on in (("halves", self.halves), ("flat", self.flatten)) if on]
+        words += ["flat"] * self.flatten
         return " ".join(words + [f"{self.programs}/SM"] * (self.programs > 1))
 
 
 VARIANTS = {
-    "halves": Config(128, 128, 4, 8, halves=True),
-    "descriptor": Config(128, 128, 4, 8),
     "flat": Config(128, 128, 4, 8, flatten=True),
+    "descriptor": Config(128, 128, 4, 8),
     "pointer": Config(128, 128, 4, 8, descriptor=False),
     "twin": Config(64, 128, 3, 4, programs=2),
 }
@@ -68,7 +65,7 @@ VARIANTS = {
 def choose(m: int, n: int, k: int, sms: int) -> Config:
     """The configuration for a shape. M is part of the key: small M wants narrow tiles, that all SMs stream weights."""
     if m > TILE // 2:
-        return VARIANTS["halves"]
+        return VARIANTS["flat"]
     for block_n in (128, 64):
         if -(-n // block_n) >= sms:
             return Config(64, block_n, 5, 4)
@@ -116,8 +113,7 @@ def operands(a: Tensor, b: Tensor, config: Config) -> tuple[Any, Any]:
     """The two operands as the kernel takes them: tensors, or descriptors of the boxes it loads."""
     if not config.descriptor:
         return a, b
-    width = config.block_n // 2 if config.halves else config.block_n
-    return _descriptor(a, config.block_m), _descriptor(b, width)
+    return _descriptor(a, config.block_m), _descriptor(b, config.block_n)
 
 
 def _descriptor(x: Tensor, rows: int) -> TensorDescriptor:
@@ -126,8 +122,10 @@ def _descriptor(x: Tensor, rows: int) -> TensorDescriptor:
 
 def tile_constants(config: Config, k: int, promote: int) -> dict[str, Any]:
     """Constants of the K loop, shared by the dense, grouped and weight-gradient kernels."""
+    if TILE % config.block_n:
+        raise ValueError(f"block_n divides {TILE}, so that a tile has one scale of b; got {config.block_n}")
     return {
-        "BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "STAGES": config.stages, "HALVES": config.halves,
+        "BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "STAGES": config.stages,
         "DESCRIPTOR": config.descriptor, "EVEN_K": k % TILE == 0, "SPAN_BLOCKS": promote // TILE,
     }  # fmt: skip
 
@@ -151,21 +149,19 @@ def programs(x: Tensor, tiles: int, sms: int | None, config: Config) -> int:
 def _gemm(
     a, b, c, a_s, b_s, M, N, K,
     stride_am, stride_bn, stride_cm, stride_asm, stride_ask, stride_bsn, stride_bsk,
-    GROUP_M: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, STAGES: tl.constexpr, HALVES: tl.constexpr,
+    GROUP_M: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, STAGES: tl.constexpr,
     DESCRIPTOR: tl.constexpr, EVEN_K: tl.constexpr, SPAN_BLOCKS: tl.constexpr, FLATTEN: tl.constexpr,
 ):  # fmt: skip
     tiles_m = tl.cdiv(M, BLOCK_M)
     tiles_n = tl.cdiv(N, BLOCK_N)
     for tile in tl.range(tl.program_id(0), tiles_m * tiles_n, tl.num_programs(0), flatten=FLATTEN):
         tile_m, tile_n = swizzle(tile, tiles_m, tiles_n, GROUP_M)
-        left, right = accumulate(
+        total = accumulate(
             a, b, a_s, b_s, tile_m * BLOCK_M, tile_n * BLOCK_N, tile_n * BLOCK_N, M, N, K,
             stride_am, stride_bn, stride_asm, stride_ask, stride_bsn, stride_bsk,
-            BLOCK_M, BLOCK_N, STAGES, HALVES, DESCRIPTOR, EVEN_K, SPAN_BLOCKS, False,
+            BLOCK_M, BLOCK_N, STAGES, DESCRIPTOR, EVEN_K, SPAN_BLOCKS, False,
         )  # fmt: skip
-        store(c, left, tile_m * BLOCK_M, tile_n * BLOCK_N, M, N, stride_cm)
-        if HALVES:
-            store(c, right, tile_m * BLOCK_M, tile_n * BLOCK_N + BLOCK_N // 2, M, N, stride_cm)
+        store(c, total, tile_m * BLOCK_M, tile_n * BLOCK_N, M, N, stride_cm)
 
 
 @triton.jit
@@ -181,72 +177,47 @@ def swizzle(tile, tiles_m, tiles_n, GROUP_M: tl.constexpr):
 def accumulate(
     a, b, a_s, b_s, row, col, b_row, M, N, K,
     stride_am, stride_bn, stride_asm, stride_ask, stride_bsn, stride_bsk,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, STAGES: tl.constexpr, HALVES: tl.constexpr,
-    DESCRIPTOR: tl.constexpr, EVEN_K: tl.constexpr, SPAN_BLOCKS: tl.constexpr, COLUMN_SCALES: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, STAGES: tl.constexpr, DESCRIPTOR: tl.constexpr,
+    EVEN_K: tl.constexpr, SPAN_BLOCKS: tl.constexpr, COLUMN_SCALES: tl.constexpr,
 ):  # fmt: skip
-    """FP32 sums of one output tile: (whole tile, unused), or its left and right half with HALVES.
+    """FP32 sums of one output tile.
 
     row, col: the tile's origin among M rows of a and N columns of C; b_row: the origin's row in b's memory, which
     differs from col where b stacks groups. COLUMN_SCALES: b has a scale a row (weight gradients), else a 128x128 block.
     SPAN_BLOCKS: blocks of 128 that stay in the tensor core's accumulator; 0: all.
     """
-    WIDTH: tl.constexpr = BLOCK_N // 2 if HALVES else BLOCK_N
-    left = tl.zeros([BLOCK_M, WIDTH], tl.float32)
-    right = tl.zeros([BLOCK_M, WIDTH], tl.float32)
-    part = tl.zeros([BLOCK_M, WIDTH], tl.float32)
-    part_right = tl.zeros([BLOCK_M, WIDTH], tl.float32)
+    total = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    part = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     # Rows past the end repeat the last one: loads stay in bounds and unmasked, and the store drops them.
     rows = tl.minimum(row + tl.arange(0, BLOCK_M), M - 1)
-    cols = tl.minimum(tl.arange(0, WIDTH), N - 1 - col)
-    cols_right = tl.minimum(tl.arange(0, WIDTH) + WIDTH, N - 1 - col)
+    cols = tl.minimum(tl.arange(0, BLOCK_N), N - 1 - col)
     a_scales = a_s + rows * stride_asm
-    if COLUMN_SCALES:
-        b_scales = b_s + (col + cols) * stride_bsn
-        b_scales_right = b_s + (col + cols_right) * stride_bsn
-    else:
-        b_scales = b_s + col // 128 * stride_bsn
-        b_scales_right = b_s + tl.minimum(col + WIDTH, N - 1) // 128 * stride_bsn
+    b_scales = b_s + (col + cols if COLUMN_SCALES else col // 128) * stride_bsn
     blocks = tl.cdiv(K, 128)
     for block in tl.range(0, blocks, num_stages=STAGES):
         x = _load(a, row, rows, block, K, stride_am, DESCRIPTOR, EVEN_K)
         y = _load(b, b_row, b_row + cols, block, K, stride_bn, DESCRIPTOR, EVEN_K)
-        if HALVES:
-            z = _load(b, b_row + WIDTH, b_row + cols_right, block, K, stride_bn, DESCRIPTOR, EVEN_K)
         if SPAN_BLOCKS == 1:
             scale = tl.load(a_scales + block * stride_ask)
-            if COLUMN_SCALES:  # loaded late: loaded before the products, they cost Triton 3.6 8 to 40 bytes of spills
-                left += _scaled(tl.dot(x, tl.trans(y)), scale, b_scales + block * stride_bsk, COLUMN_SCALES)
-                if HALVES:
-                    right += _scaled(tl.dot(x, tl.trans(z)), scale, b_scales_right + block * stride_bsk, COLUMN_SCALES)
-            else:  # loaded early: with a load between the products the left half is promoted only after both
+            if COLUMN_SCALES:  # loaded late: loaded before the products, they cost Triton 3.6 spills
+                total += _scaled(tl.dot(x, tl.trans(y)), scale, b_scales + block * stride_bsk, COLUMN_SCALES)
+            else:
                 factor = scale * tl.load(b_scales + block * stride_bsk)
-                factor_right = factor
-                if HALVES and BLOCK_N > 128:
-                    factor_right = scale * tl.load(b_scales_right + block * stride_bsk)
-                left += tl.dot(x, tl.trans(y)) * factor[:, None]
-                if HALVES:
-                    right += tl.dot(x, tl.trans(z)) * factor_right[:, None]
+                total += tl.dot(x, tl.trans(y)) * factor[:, None]
         else:
             part = tl.dot(x, tl.trans(y), part)
-            if HALVES:
-                part_right = tl.dot(x, tl.trans(z), part_right)
             if SPAN_BLOCKS > 1:  # noqa: SIM102 - the outer test is made when compiling
                 if (block + 1) % SPAN_BLOCKS == 0:
                     span = block // SPAN_BLOCKS
                     scale = tl.load(a_scales + span * stride_ask)
-                    left += _scaled(part, scale, b_scales + span * stride_bsk, COLUMN_SCALES)
-                    part = tl.zeros([BLOCK_M, WIDTH], tl.float32)
-                    if HALVES:
-                        right += _scaled(part_right, scale, b_scales_right + span * stride_bsk, COLUMN_SCALES)
-                        part_right = tl.zeros([BLOCK_M, WIDTH], tl.float32)
+                    total += _scaled(part, scale, b_scales + span * stride_bsk, COLUMN_SCALES)
+                    part = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     if SPAN_BLOCKS != 1:
         # The last, short span; zeros where K divides evenly.
         span = tl.maximum(blocks - 1, 0) // SPAN_BLOCKS if SPAN_BLOCKS > 1 else 0
         scale = tl.load(a_scales + span * stride_ask)
-        left += _scaled(part, scale, b_scales + span * stride_bsk, COLUMN_SCALES)
-        if HALVES:
-            right += _scaled(part_right, scale, b_scales_right + span * stride_bsk, COLUMN_SCALES)
-    return left, right
+        total += _scaled(part, scale, b_scales + span * stride_bsk, COLUMN_SCALES)
+    return total
 
 
 @triton.jit

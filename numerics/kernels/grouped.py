@@ -30,7 +30,7 @@ FEW_ROWS = Config(64, 128, 5, 4)
 
 def choose(rows: int) -> Config:
     """The configuration for up to `rows` rows a group."""
-    return FEW_ROWS if rows <= TILE // 2 else VARIANTS["halves"]
+    return FEW_ROWS if rows <= TILE // 2 else VARIANTS["descriptor"]
 
 
 def grouped_gemm(
@@ -91,7 +91,7 @@ def _launch(
 def _grouped(
     a, b, c, a_s, b_s, table, row_blocks, group_rows, R, N, K,
     stride_am, stride_bn, stride_cm, stride_asm, stride_ask, stride_bsg, stride_bsn, stride_bsk,
-    GROUP_M: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, STAGES: tl.constexpr, HALVES: tl.constexpr,
+    GROUP_M: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, STAGES: tl.constexpr,
     DESCRIPTOR: tl.constexpr, EVEN_K: tl.constexpr, SPAN_BLOCKS: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     tiles_n = tl.cdiv(N, BLOCK_N)
@@ -112,14 +112,12 @@ def _grouped(
             end = BLOCK_M
         # No K step where no row is filled: the sum stays zero.
         depth = tl.where(filled > 0, K, 0)
-        left, right = accumulate(
+        total = accumulate(
             a, b, a_s, b_s + group * stride_bsg, row, tile_n * BLOCK_N, group * N + tile_n * BLOCK_N, R, N, depth,
             stride_am, stride_bn, stride_asm, stride_ask, stride_bsn, stride_bsk,
-            BLOCK_M, BLOCK_N, STAGES, HALVES, DESCRIPTOR, EVEN_K, SPAN_BLOCKS, False,
+            BLOCK_M, BLOCK_N, STAGES, DESCRIPTOR, EVEN_K, SPAN_BLOCKS, False,
         )  # fmt: skip
-        _store_filled(c, left, row, tile_n * BLOCK_N, filled, end, N, stride_cm, MASKED)
-        if HALVES:
-            _store_filled(c, right, row, tile_n * BLOCK_N + BLOCK_N // 2, filled, end, N, stride_cm, MASKED)
+        _store_filled(c, total, row, tile_n * BLOCK_N, filled, end, N, stride_cm, MASKED)
 
 
 @triton.jit
