@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from hwmodels.document import Document, KeyPath
+from hwmodels import tables
+from hwmodels.document import Document, KeyPath, unknown
 from hwmodels.figure import HERE, Figure, Reading
 from hwmodels.shelf import Shelf, expand, names
 
@@ -15,7 +16,7 @@ FORMATS = ("fp8", "bf16", "tf32", "fp32")
 LEVELS = ("registers", "shared_memory", "l2", "hbm", "host")
 """The memory hierarchy, nearest first. Registers and shared memory are per SM, the rest per device."""
 
-KEYS = ("name", "architecture", "tables", "sibling", "sms", "clock", "peak_flops", *LEVELS)
+KEYS = ("name", "architecture", "tables", "siblings", "sms", "clock", "peak_flops", *LEVELS)
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,9 @@ class MemoryLevel:
 class Device:
     """One GPU. clock_hz: boost clock of the SMs. peak_flops: format -> dense FLOP/s, only formats it has.
 
-    tables: folder of its calibration tables under hwmodels/tables, or None. sibling: a device whose tables may be
-    transferred to it, or None. figures: dotted key of the document -> the number with its provenance.
+    tables: folder of its calibration tables under hwmodels/tables, or None. siblings: tables that may be transferred to
+    it, in order: each answers for the kinds of kernel that those before it lack. figures: dotted key of the document ->
+    the number with its provenance.
     """
 
     name: str
@@ -49,7 +51,7 @@ class Device:
     hbm: MemoryLevel
     host: MemoryLevel
     tables: str | None = None
-    sibling: str | None = None
+    siblings: tuple[str, ...] = ()
     figures: Mapping[str, Figure] = field(default_factory=dict, hash=False, repr=False)
 
 
@@ -84,10 +86,28 @@ def read(reading: Reading) -> Device:
         clock_hz=reading.quantity("frequency", "clock"),
         peak_flops=_peaks(reading),
         **{level: _level(reading, level) for level in LEVELS},
-        tables=reading.word("tables", optional=True) or None,
-        sibling=reading.word("sibling", optional=True) or None,
+        tables=_tables(reading),
+        siblings=_siblings(reading),
         figures=reading.figures,
     )
+
+
+def _tables(reading: Reading) -> str | None:
+    name = reading.word("tables", optional=True)
+    return name if name and _known(reading, ("tables",), name) else None
+
+
+def _siblings(reading: Reading) -> tuple[str, ...]:
+    words = enumerate(reading.words("siblings"))
+    return tuple(name for i, name in words if _known(reading, ("siblings", i), name))
+
+
+def _known(reading: Reading, path: KeyPath, name: str) -> bool:
+    """Whether there are tables of that name; notes it when there are not."""
+    legal = tables.available()
+    if name not in legal:
+        reading.problem(path, unknown(name, "tables", legal))
+    return name in legal
 
 
 def _peaks(reading: Reading) -> dict[str, float]:

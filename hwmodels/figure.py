@@ -71,6 +71,16 @@ class Reading:
             self.problem(path, "missing; expected a word" if content is None else f"expected a word; found {content!r}")
         return ""
 
+    def words(self, *path: str) -> tuple[str, ...]:
+        """The list of words at `path`; () when it is absent, or wrong, which is noted."""
+        content = self.content(*path)
+        if content is None:
+            return ()
+        if isinstance(content, list) and all(isinstance(word, str) and word for word in content):
+            return tuple(content)
+        self.problem(path, f"expected a list of words; found {content!r}")
+        return ()
+
     def quantity(self, dimension: str, *path: str) -> float:
         """The SI value of the figure at `path`; 0 when it is wrong, which is noted."""
         return self._figure(path, lambda value: _rate(value, dimension))

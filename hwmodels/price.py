@@ -43,6 +43,8 @@ FEW_SIZES = 4.0
 """Rows whose sizes span less than this factor cannot tell a fixed cost from a rate."""
 TIMED_THERE = ("dispatch_layout",)
 """Kinds whose table rows were measured on the communication stream beside compute: nothing is left to slow them."""
+BF16 = "bf16"
+"""The wave model of BF16 products, in tables that have measured enough of them."""
 LIKE = {"adam": "elementwise", "loss": "elementwise"}
 """Memory-bound kinds that no table holds, and the kind whose rate they take."""
 
@@ -88,13 +90,21 @@ class Pricer:
 
     @property
     def tables(self) -> Tables | None:
-        name = self.device.tables or self.device.sibling
-        return calibration.load(name) if name and self.mode != "roofline" else None
+        """What it prices by first."""
+        return next(iter(self.shelf), None)
+
+    @property
+    def shelf(self) -> tuple[Tables, ...]:
+        """The device's tables and its siblings', in the order they are asked."""
+        if self.mode == "roofline":
+            return ()
+        names = dict.fromkeys(([self.device.tables] if self.device.tables else []) + list(self.device.siblings))
+        return tuple(calibration.load(name) for name in names)
 
     @property
     def launch_gap_ns(self) -> int:
         """Idle time between two kernels of a stream (1.99 us in the H800 profile, 899 boundaries)."""
-        name = self.device.tables or self.device.sibling or "h800"
+        name = self.device.tables or next(iter(self.device.siblings), "h800")
         return math.ceil(calibration.load(name).launch_gap_us * US_NS)
 
     def price(self, op: Op, on_comm_sms: bool = False) -> Price:
@@ -108,26 +118,29 @@ class Pricer:
         return self.known[key]
 
     def _price(self, op: Op, on_comm_sms: bool) -> Price:
-        quote: Quote = _RULES[type(op)](self, op)
+        found = self.asked(op)
+        quote: Quote = _RULES[type(op)](self, found, op)
         family = contention_family(op, quote.us)  # by its time on the table's device: a faster one changes no class
-        us, rung, source, spread, _ = _scaled(self, quote)
+        us, rung, source, spread, _ = _scaled(self.device, found, quote)
         ns = max(1, seconds_to_ns(us * MICRO))
         slower = self._slow_down(op, family)
         if on_comm_sms and isinstance(op, Memory):
             slower = 1.0 if op.kind in TIMED_THERE else self.device.sms / self.comm_sms
         return Price(ns, max(1, seconds_to_ns(us * MICRO * slower)), rung, source, spread, family)
 
+    def asked(self, op: Op) -> Tables | None:
+        """The first tables that know the class of an operation; the device's own where none does."""
+        return next((found for found in self.shelf if _knows(found, op)), self.tables)
+
     def _slow_down(self, op: Op, family: str) -> float:
-        found = self.tables
-        if found is None:
-            return 1.0
         if isinstance(op, AllToAll):
-            rows = found.exchanges
-            row = rows.get(op.beside)
+            found = self.asked(op)
+            row = found.exchanges.get(op.beside) if found else None
             # the table's stretch is over the closed form; in-situ time stays what was measured, whatever the model
             again = exchange_seconds(op, self.wires, ENOUGH_SMS) / self.exchange(op, self.wires, ENOUGH_SMS)
             return max(1.0, float(row["stretch"]) * again) if row else 1.0
-        return float(found.contention[family]["factor"]) if family in found.contention else 1.0
+        rows = (found.contention[family] for found in self.shelf if family in found.contention)
+        return next((float(row["factor"]) for row in rows), 1.0)
 
 
 class Quote(NamedTuple):
@@ -139,6 +152,17 @@ class Quote(NamedTuple):
     source: str
     spread: float
     bound: str = ""
+
+
+def _knows(found: Tables, op: Op) -> bool:
+    """Whether tables have rows or a fit for the class of an operation."""
+    if isinstance(op, Gemm | GroupedGemm):
+        return op.precision == "fp8" or BF16 in found.wave_fit or op in found.exact
+    if isinstance(op, Attention):
+        return op.direction in found.attention
+    if isinstance(op, Memory):
+        return op.kind in found.memory_fit
+    return op.beside in found.exchanges if isinstance(op, AllToAll) else True
 
 
 def contention_family(op: Op, us: float) -> str:
@@ -178,9 +202,8 @@ def _roofline(pricer: Pricer, op: Op, peak: float) -> Quote:
     return Quote(seconds / MICRO, "roofline", f"{d.name}: peak and HBM bandwidth", SPREAD["roofline"])
 
 
-def _scaled(pricer: Pricer, quote: Quote) -> Quote:
+def _scaled(d: Device, found: Tables | None, quote: Quote) -> Quote:
     """A quote from another device's table (or for overridden hardware), utilisation held."""
-    found, d = pricer.tables, pricer.device
     if found is None or not quote.bound:
         return quote
     ref = found.reference
@@ -202,18 +225,17 @@ def _wave_us(found: Tables, m: float, n: float, k: float, role: str, sms: int) -
     return waves(m, n, sms) * (fit["a_us"] + fit["b_us"] * -(-k // TILE))
 
 
-def _gemm(pricer: Pricer, op: Gemm) -> Quote:
+def _gemm(pricer: Pricer, found: Tables | None, op: Gemm) -> Quote:
     peak = _peak(pricer.device, op.precision)
-    found = pricer.tables
     if found is None:
         return _roofline(pricer, op, peak)
-    role = role_class(op.role)
-    row = found.exact.get(op._replace(role=role)) if pricer.mode == "measured" else None
+    role = _wave_role(found, op)
+    row = found.exact.get(op._replace(role=role_class(op.role))) if pricer.mode == "measured" else None
     if row:
         here, there = (_wave_us(found, op.m, op.n, op.k, role, s) for s in (pricer.compute_sms, found.sms))
         rung = "measured" if here == there else "interpolated"
         return Quote(row["us"] * here / there, rung, _row(found, "gemm", row), SPREAD[rung], op.precision)
-    if op.precision != "fp8":
+    if op.precision != "fp8" and role != BF16:
         return _other_format(pricer, found, op, op.m)
     us = _wave_us(found, op.m, op.n, op.k, role, pricer.compute_sms)
     source = f"{found.device}/gemm.json: wave model, {role}"
@@ -221,8 +243,13 @@ def _gemm(pricer: Pricer, op: Gemm) -> Quote:
     if floor > us:
         return Quote(floor, "roofline", f"{source}, bound by HBM", SPREAD["held"], "memory")
     if op.m < FEW_ROWS:  # narrower tiles than the measured kernels' would be used
-        return Quote(us, "held", source, SPREAD["held"], "fp8")
-    return Quote(us, "interpolated", source, found.wave_fit[role]["rms"], "fp8")
+        return Quote(us, "held", source, SPREAD["held"], op.precision)
+    return Quote(us, "interpolated", source, found.wave_fit[role]["rms"], op.precision)
+
+
+def _wave_role(found: Tables, op: Gemm | GroupedGemm) -> str:
+    """The wave model that a product goes by."""
+    return BF16 if op.precision != "fp8" and BF16 in found.wave_fit else role_class(op.role)
 
 
 def _other_format(pricer: Pricer, found: Tables, op: Gemm | GroupedGemm, rows: float) -> Quote:
@@ -233,29 +260,27 @@ def _other_format(pricer: Pricer, found: Tables, op: Gemm | GroupedGemm, rows: f
     return Quote(us, "transferred", source, SPREAD["transferred"], op.precision)
 
 
-def _grouped(pricer: Pricer, op: GroupedGemm) -> Quote:
+def _grouped(pricer: Pricer, found: Tables | None, op: GroupedGemm) -> Quote:
     peak = _peak(pricer.device, op.precision)
-    found = pricer.tables
     if found is None:
         return _roofline(pricer, op, peak)
-    if op.precision != "fp8":
+    role = _wave_role(found, op)
+    if op.precision != "fp8" and role != BF16:
         return _other_format(pricer, found, op, op.rows)
-    role = role_class(op.role)
     us = _wave_us(found, op.rows, op.n, op.k, role, pricer.compute_sms)
-    rows = found.grouped.get((op.n, op.k), []) if pricer.mode == "measured" else []
+    rows = found.grouped.get((op.n, op.k), []) if pricer.mode == "measured" and role != BF16 else []
     source, spread = f"{found.device}/gemm.json: wave model, {role}", found.wave_fit[role]["rms"]
     if rows:
         off = [r["us"] / _wave_us(found, r["rows"], op.n, op.k, role, found.sms) for r in rows]
         us *= sum(off) / len(off)
         spread = SPREAD["measured"]
         source = f"{found.device}/gemm.json: wave model through {len(rows)} measured row counts of n{op.n} k{op.k}"
-    return Quote(us, "interpolated", source, spread, "fp8")
+    return Quote(us, "interpolated", source, spread, op.precision)
 
 
-def _attention(pricer: Pricer, op: Attention) -> Quote:
+def _attention(pricer: Pricer, found: Tables | None, op: Attention) -> Quote:
     """Utilisation of the measured kernel, held for other head counts and lengths, and for other numbers of SMs: it ran
     beside communication, on the SMs that leaves (found.sms)."""
-    found = pricer.tables
     if found is None:
         return _roofline(pricer, op, _peak(pricer.device, "bf16"))
     share = found.sms / pricer.compute_sms
@@ -270,8 +295,7 @@ def _attention(pricer: Pricer, op: Attention) -> Quote:
     return Quote(us, rung, _row(found, "attention", row), SPREAD[rung], "bf16")
 
 
-def _memory(pricer: Pricer, op: Memory) -> Quote:
-    found = pricer.tables
+def _memory(pricer: Pricer, found: Tables | None, op: Memory) -> Quote:
     if found is None:
         return _roofline(pricer, op, 0.0)
     if pricer.mode == "measured":
@@ -316,9 +340,8 @@ def _published(seconds: float, source: str) -> Quote:
     return Quote(seconds / MICRO, "roofline", source, SPREAD["measured"] * 3)
 
 
-def _exchange(pricer: Pricer, op: AllToAll) -> Quote:
+def _exchange(pricer: Pricer, found: Tables | None, op: AllToAll) -> Quote:
     seconds = pricer.exchange(op, pricer.wires.carrying("expert"), pricer.comm_sms)
-    found = pricer.tables
     known = found is not None and op.beside in found.exchanges
     source = "largest port load over effective bandwidth, no less than its warps can move"
     if known and found is not None:
@@ -327,21 +350,21 @@ def _exchange(pricer: Pricer, op: AllToAll) -> Quote:
     return _published(seconds, source)
 
 
-def _send(pricer: Pricer, op: Send) -> Quote:
+def _send(pricer: Pricer, found: Tables | None, op: Send) -> Quote:
     seconds = send_seconds(op, pricer.wires.carrying("pipeline"))
     return _published(seconds, "bytes over effective bandwidth, plus latency")
 
 
-def _collective(pricer: Pricer, op: Collective) -> Quote:
+def _collective(pricer: Pricer, found: Tables | None, op: Collective) -> Quote:
     seconds = collective_seconds(op, pricer.wires.carrying("data"))
     return _published(seconds, "ring over effective bandwidth, plus a hop latency a step")
 
 
-def _host(pricer: Pricer, op: HostCopy) -> Quote:
+def _host(pricer: Pricer, found: Tables | None, op: HostCopy) -> Quote:
     return _published(host_seconds(op, pricer.wires), "bytes over effective PCIe bandwidth")
 
 
-_RULES: dict[type, Callable[[Pricer, Any], Quote]] = {
+_RULES: dict[type, Callable[[Pricer, Tables | None, Any], Quote]] = {
     Gemm: _gemm, GroupedGemm: _grouped, Attention: _attention, Memory: _memory, AllToAll: _exchange, Send: _send,
     Collective: _collective, HostCopy: _host,
 }  # fmt: skip

@@ -39,6 +39,11 @@ class Tables:
     launch_gap_us: float
 
 
+def available() -> tuple[str, ...]:
+    """Names that `load` knows."""
+    return tuple(sorted({file.parent.name for file in FOLDER.glob("*/gemm.json")}))
+
+
 @cache
 def load(device: str) -> Tables:
     """The tables of `device`. Raises FileNotFoundError when it has none."""

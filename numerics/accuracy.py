@@ -19,7 +19,7 @@ from hwmodels import fabric, node
 from hwmodels import tables as calibration
 from hwmodels.collectives import wires
 from hwmodels.op import Attention, Gemm, GroupedGemm, Memory, Op
-from hwmodels.price import SMALL_US, Pricer
+from hwmodels.price import BF16, SMALL_US, Pricer
 from hwmodels.tables import Tables
 from hwmodels.units import MICRO, US_NS
 from numerics import calibrate, deepgemm
@@ -88,8 +88,8 @@ class Reduced(Pricer):
     left: Tables | None = None
 
     @property
-    def tables(self) -> Tables | None:
-        return self.left
+    def shelf(self) -> tuple[Tables, ...]:
+        return (self.left,) if self.left else ()
 
 
 # --- taking rows out --------------------------------------------------------------------------------------------------
@@ -156,10 +156,11 @@ def without(found: Tables, gone: Set[Op]) -> Tables:
 
 
 def _wave_fits(found: Tables, exact: dict[Any, dict[str, Any]], gone: Set[Op]) -> dict[str, dict[str, Any]]:
-    shapes: dict[str, list[tuple[float, float, float, float]]] = {"fprop": [], TURN: []}
+    shapes: dict[str, list[tuple[float, float, float, float]]] = {role: [] for role in found.wave_fit}
     for op, row in exact.items():
-        if isinstance(op, Gemm | GroupedGemm) and op.precision == "fp8":
-            shapes[op.role].append((op.rows if isinstance(op, GroupedGemm) else op.m, op.n, op.k, row["us"]))
+        role = getattr(op, "role", "") if getattr(op, "precision", "fp8") == "fp8" else BF16
+        if isinstance(op, Gemm | GroupedGemm) and role in shapes:
+            shapes[role].append((op.rows if isinstance(op, GroupedGemm) else op.m, op.n, op.k, row["us"]))
     turns = {op: us for op, us in _turns(found).items() if op not in gone}
     shapes[TURN] += [(op.m, op.n, op.k, us) for op, us in turns.items() if isinstance(op, Gemm)]
     return {role: calibrate.wave_fit(s, found.sms) for role, s in shapes.items()}

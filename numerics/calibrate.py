@@ -28,6 +28,9 @@ NIC_BYTES_PER_S = 40 * GIGA
 NAMED = {Gemm: "gemm", GroupedGemm: "grouped", Attention: "attention", Memory: "memory"}
 """What a row calls an operation."""
 
+ENOUGH_SHAPES = 6
+"""BF16 products from which a wave model of their own is fitted; the H800 profile has three, all of the gate."""
+
 Row = dict[str, Any]
 Table = dict[str, Any]
 
@@ -155,11 +158,14 @@ def _gemm_fit(rows: list[Row], analysis: Analysis, found: list[Sample], factors:
 
 def wave_fits(rows: Iterable[Row], sms: int, turns: list[Row]) -> dict[str, Any]:
     """Role -> wave model of the FP8 products of some rows; turns: of the experts' weight gradients, as more points."""
+    rows = list(rows)
     fp8 = [r for r in rows if r["precision"] == "fp8"]
     forward = [(r["rows"] if "rows" in r else r["m"], r["n"], r["k"], r["us"]) for r in fp8 if r["role"] != "wgrad"]
     weight = [(r["m"], r["n"], r["k"], r["us"]) for r in fp8 if r["role"] == "wgrad"]
     weight += [(t["m"], t["n"], t["k"], t["turn_us"]) for t in turns]
-    return {"fprop": wave_fit(forward, sms), "wgrad": {**wave_fit(weight, sms), "expert_turns": turns}}
+    bf16 = [(r["m"], r["n"], r["k"], r["us"]) for r in rows if r["precision"] == "bf16" and r["op"] == "gemm"]
+    found = {"fprop": wave_fit(forward, sms), "wgrad": {**wave_fit(weight, sms), "expert_turns": turns}}
+    return found | ({"bf16": wave_fit(bf16, sms)} if len(bf16) >= ENOUGH_SHAPES else {})
 
 
 def wave_fit(shapes: list[tuple[float, float, float, float]], sms: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-# ruff: noqa: N803, N806 - M, N, K and constants are capitals, as in every text on matrix products
+# ruff: noqa: N803 - M, N, K and constants are capitals, as in every text on matrix products
 """Dense FP8 GEMM for Hopper: C[M,N] = A[M,K] B[N,K]^T with 1x128 by 128x128 scales; fprop and dgrad.
 
 Specification: numerics/reference/gemm.py. Bound: the tensor core from M of about 500 on (2MNK FLOP against

@@ -24,8 +24,8 @@ def test_datasheets(name: str, sms: int, bf16: float, fp8: float | None, hbm_gb:
 
 
 def test_tables_and_siblings() -> None:
-    assert [(d, device.load(d).tables, device.load(d).sibling) for d in ("h800", "h100", "h200", "a100")] == [
-        ("h800", "h800", None), ("h100", None, "h800"), ("h200", None, "h800"), ("a100", None, None),
+    assert [(d, device.load(d).tables, device.load(d).siblings) for d in ("h800", "h100", "h200", "a100")] == [
+        ("h800", "h800", ()), ("h100", None, ("h800",)), ("h200", None, ("h800",)), ("a100", None, ()),
     ]  # fmt: skip
 
 

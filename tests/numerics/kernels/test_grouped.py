@@ -14,7 +14,7 @@ from tests.numerics.kernels.tensor_core import product, rows, stacked  # noqa: E
 
 interpreter.install()
 
-FORMS = {"few rows": kernels.FEW_ROWS, **{name: dense.VARIANTS[name] for name in ("flat", "descriptor", "pointer", "twin")}}
+FORMS = {"few rows": kernels.FEW_ROWS, **dense.VARIANTS}
 N, K = 136, 272
 
 

@@ -1,0 +1,254 @@
+"""Compute and communication on one chip at a time, measured on two GPUs joined by NVLink.
+
+One kernel a GPU pushes memory to the other, on as many SMs as a scenario gives communication, while the operations of
+that scenario run on the rest; and the reverse, what compute does to the push. Alone and together alternate, so clocks
+cancel. The push runs at several rates: none (SMs held, nothing moved) tells the loss of SMs from that of bandwidth.
+Nobody waits for a peer here: what the H800 profile cannot tell apart (contention, peers' skew) is contention alone.
+"""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hwmodels.price import contention_family
+from hwmodels.units import GIGA, KILO, MIB, MS_PER_S, US_NS, US_PER_S
+from numerics import needs, rig
+from numerics.calibrate import rounded
+from numerics.kernels.push import hold, push
+from sim.models.shape import ModelShape
+
+BYTES = 256 * MIB
+"""Of a buffer each way: over four times the L2 of an H200, so that bytes come from memory and go there."""
+WINDOW_US, MOST = 2000.0, 50
+"""An operation is repeated for about so long beside the push, and at most so often."""
+LAUNCH_US, CYCLES_A_US = 60.0, 2000
+"""What the host is given for a launch before the GPU starts on a series, so that no launch is waited for inside it; and
+clock cycles a microsecond, no less than a Hopper's."""
+REPEATS = 5
+"""Pairs of alone and together, of which the median ratio counts."""
+MARGIN = 2.0
+"""The push is planned to last so many times the series; one that outlasts it is measured again beside a longer push."""
+RATES = (0, 60, 120, 240)
+"""GB/s each way; 0: SMs held. 60 is what the exchanges of the H800 profile put on NVLink: 199 and 386 MB in 3.4 and 6.3
+ms (hwmodels/tables/h800/exchange.json)."""
+LIKE_PROFILE = 60
+PRICED_ON_FEWER_SMS = ("attention", "gemm_bf16")
+"""Families whose price already counts the SMs that communication holds, though no kernel here keeps off them: their
+factor is over the SMs held."""
+SMS = (1, 2, 4, 8, 12, 16, 20, 24, 32)
+SIZES_KIB = (8, 64, 512, 4096, 32768, 524288)
+
+Call = Callable[[], Any]
+Row = dict[str, Any]
+
+
+@dataclass
+class Bench:
+    """Two GPUs with a buffer each way and a stream for the push; compute goes to device 0's default stream."""
+
+    sources: list[torch.Tensor]
+    targets: list[torch.Tensor]
+    streams: list[torch.cuda.Stream]
+    sms: int
+
+    @classmethod
+    def open(cls, sms: int) -> "Bench":
+        """Raises ValueError without two GPUs that see each other's memory."""
+        if torch.cuda.device_count() < 2 or not torch.cuda.can_device_access_peer(0, 1):
+            raise ValueError("contention needs two GPUs that see each other's memory")
+        words = BYTES // 8
+        sources = [torch.randint(1 << 40, (words,), device=f"cuda:{d}") for d in (0, 1)]
+        targets = [torch.empty_like(sources[1 - d]) for d in (0, 1)]
+        for source, target in zip(sources, targets, strict=True):
+            target.copy_(source)  # torch lets the two see each other when it first copies between them
+        return cls(sources, targets, [torch.cuda.Stream(device=f"cuda:{d}") for d in (0, 1)], sms)
+
+    def sync(self) -> None:
+        for device in (0, 1):
+            torch.cuda.synchronize(device)
+
+    def begin(
+        self, rounds: int, sms: int, both: bool = True, ahead: bool = False, **how: Any
+    ) -> tuple[torch.cuda.Event, torch.cuda.Event]:
+        """Start the push (of both GPUs); events around device 0's."""
+        events = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        for device in (1, 0) if both else (0,):
+            with torch.cuda.stream(self.streams[device]):
+                if ahead:  # the host enqueues all of it before it starts
+                    torch.cuda._sleep(round(4 * LAUNCH_US) * CYCLES_A_US)
+                if device == 0:
+                    events[0].record()
+                push(self.sources[device], self.targets[device], sms, rounds, **how)
+                if device == 0:
+                    events[1].record()
+        return events
+
+    @property
+    def left(self) -> int:
+        """SMs that communication leaves."""
+        return int(torch.cuda.get_device_properties(0).multi_processor_count) - self.sms
+
+    def busy(self, rate: int, us: float) -> tuple[torch.cuda.Event, torch.cuda.Event]:
+        """Keep the SMs of communication busy for about `us`, moving `rate` GB/s each way."""
+        if rate:
+            return self.begin(max(1, -(-round(us * rate * KILO) // BYTES)), self.sms, gb_per_s=rate)
+        events = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        out = torch.empty(self.sms, dtype=torch.int32, device="cuda:0")
+        with torch.cuda.stream(self.streams[0]):
+            events[0].record()
+            hold(out, self.sms, round(us * US_NS))
+            events[1].record()
+        return events
+
+    def push_us(self, sms: int, rounds: int = 1, both: bool = True, **how: Any) -> float:
+        """Microseconds of a push alone."""
+        found = []
+        for _ in range(3):
+            self.sync()
+            start, end = self.begin(rounds, sms, both, ahead=True, **how)
+            self.sync()
+            found.append(_between(start, end))
+        return min(found)
+
+
+def curve(bench: Bench) -> Iterator[Row]:
+    """Bandwidth of the push over SMs, warps and sizes; GB/s that leave device 0, one way and both ways."""
+    for sms in SMS:
+        for warps in (8, 16, 32):
+            for both in (False, True):
+                us = bench.push_us(sms, both=both, warps=warps)
+                yield {"sms": sms, "warps": warps, "both_ways": both, "gb_per_s": _rate(BYTES, us)}
+
+
+def sizes(bench: Bench) -> Iterator[Row]:
+    """Time of small pushes on the bench's SMs, one way: what a kernel costs before bytes count."""
+    for kib in SIZES_KIB:
+        words = kib * 128
+        part = Bench([bench.sources[0][:words]] * 2, [bench.targets[0][:words]] * 2, bench.streams, bench.sms)
+        words_each = max(1, min(8, words // (16 * 32 * bench.sms)))
+        us = part.push_us(bench.sms, both=False, words=1 << (words_each.bit_length() - 1))
+        yield {"bytes": kib * 1024, "us": us, "gb_per_s": _rate(kib * 1024, us)}
+
+
+def operations(bench: Bench, needed: Mapping[needs.Timed, tuple[str, ...]], shape: ModelShape) -> Iterator[Row]:
+    """Each operation on the SMs that communication leaves: alone, and how many times as long beside each rate."""
+    for op, names in needed.items():
+        try:
+            call = rig.call_of(op, shape, bench.left if needs.confinable(op) else None)
+            alone = _us(call, 1)
+        except Exception as error:  # one operation that cannot run does not end the measurement
+            yield {"names": list(names), "refused": " ".join(f"{type(error).__name__}: {error}".split())[:200]}
+            continue
+        count = max(1, min(MOST, round(WINDOW_US / alone)))
+        found = {rate: [_pair(bench, call, count, rate) for _ in range(REPEATS)] for rate in RATES}
+        us = statistics.median(alone for pairs in found.values() for alone, _ in pairs)
+        beside = {str(rate): statistics.median(b / a for a, b in pairs) for rate, pairs in found.items()}
+        yield {
+            "family": contention_family(op, us), "kind": needs.kind_of(op), "names": list(names), "us": us,
+            "beside": beside, "bytes": op.bytes(),
+        }  # fmt: skip
+        del call
+        torch.cuda.empty_cache()
+
+
+def _us(call: Call, count: int) -> float:
+    """Microseconds a call of `count` in a row on the default stream, after one that is not counted."""
+    call()
+    torch.cuda.synchronize()
+    return _timed(call, count)
+
+
+def _timed(call: Call, count: int) -> float:
+    start, end = _series(call, count)
+    torch.cuda.synchronize()
+    return _between(start, end) / count
+
+
+def _between(start: torch.cuda.Event, end: torch.cuda.Event) -> float:
+    """Microseconds."""
+    return start.elapsed_time(end) * US_PER_S / MS_PER_S
+
+
+def _series(call: Call, count: int) -> tuple[torch.cuda.Event, torch.cuda.Event]:
+    """Enqueue a sleep and then the calls; events around these."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(round(LAUNCH_US * (count + 2)) * CYCLES_A_US)
+    start.record()
+    for _ in range(count):
+        call()
+    end.record()
+    return start, end
+
+
+def _lasting_us(alone: float, count: int) -> float:
+    return MARGIN * (alone * count + LAUNCH_US * (count + 2))
+
+
+def _pair(bench: Bench, call: Call, count: int, rate: int) -> tuple[float, float]:
+    """Microseconds of a call alone and beside a push at a rate, which lasts as long as they do."""
+    bench.sync()
+    alone = _timed(call, count)
+    lasting = _lasting_us(alone, count)
+    while True:
+        bench.sync()
+        started, ended = bench.busy(rate, lasting)
+        start, end = _series(call, count)
+        bench.sync()
+        if end.elapsed_time(ended) > 0 and started.elapsed_time(start) > 0:
+            return alone, _between(start, end) / count
+        lasting *= 2
+        if lasting > US_PER_S:
+            raise RuntimeError("the push ends before the operation beside it")
+
+
+def stretches(bench: Bench, needed: Mapping[needs.Timed, tuple[str, ...]], shape: ModelShape) -> Iterator[Row]:
+    """The push beside the longest operation of each family: its time there over its time alone."""
+    longest: dict[str, needs.Timed] = {}
+    for op in sorted(needed, key=lambda o: o.bytes()):
+        if not isinstance(op, rig.Memory) or op.kernels == 1:
+            longest[needs.kind_of(op)] = op
+    for kind, op in longest.items():
+        try:
+            call = rig.call_of(op, shape, bench.left if needs.confinable(op) else None)
+            each = _us(call, 3)
+        except Exception:  # said where the operation is measured
+            continue
+        found = []
+        for _ in range(REPEATS):
+            alone = bench.push_us(bench.sms)
+            bench.sync()
+            for _ in range(max(2, round(MARGIN * alone / each))):
+                call()
+            start, end = bench.begin(1, bench.sms)
+            bench.sync()
+            found.append(_between(start, end) / alone)
+        yield {"beside": kind, "us": each, "stretch": statistics.median(found)}
+        del call
+        torch.cuda.empty_cache()
+
+
+def factors(rows: list[Row]) -> list[Row]:
+    """By family: the median slow-down at the profile's rate, its spread over operations, and medians at every rate."""
+    families: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if "family" in row:
+            families[row["family"]].append(row)
+    return [_factor(name, found) for name, found in sorted(families.items())]
+
+
+def _factor(name: str, found: list[Row]) -> Row:
+    less = name in PRICED_ON_FEWER_SMS
+    there = [r["beside"][str(LIKE_PROFILE)] / (r["beside"]["0"] if less else 1.0) for r in found]
+    return {
+        "class": name, "kernels": len(found), "factor": rounded(max(1.0, statistics.median(there))),
+        "error": rounded(statistics.pstdev(there)),
+        "beside_gb_per_s": {str(r): rounded(statistics.median(x["beside"][str(r)] for x in found)) for r in RATES},
+    }  # fmt: skip
+
+
+def _rate(size: float, us: float) -> float:
+    return size / us * US_PER_S / GIGA
