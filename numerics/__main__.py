@@ -50,6 +50,7 @@ def parser() -> Parser:
     bench = commands.add_parser("bench", help="time every kernel at DeepSeek-V3's shapes (needs a CUDA device)")
     bench.add_argument("--out", type=Path, metavar="FILE", default=Path("out/bench.json"), help="JSON with provenance")
     bench.add_argument("--quick", action="store_true", help="one shape a family, 10 repetitions")
+    bench.add_argument("--page", action="store_true", help="write docs/KERNELS.md from docs/kernels/, time nothing")
     bench.set_defaults(run=_bench)
     study = commands.add_parser("study", help="write a study's page and figures")
     study.add_argument("name", choices=STUDIES)
@@ -97,6 +98,12 @@ def _check(asked: argparse.Namespace) -> int:
 
 
 def _bench(asked: argparse.Namespace) -> int:
+    if asked.page:
+        from numerics import bench_page
+
+        bench_page.PAGE.write_text(bench_page.page(), encoding="utf-8")
+        print(f"written to {bench_page.PAGE}", file=sys.stderr)
+        return DONE
     from numerics.measure import NoDevice, require_device
 
     try:

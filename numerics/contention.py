@@ -15,11 +15,12 @@ from typing import Any
 import torch
 
 from hwmodels.price import contention_family
-from hwmodels.units import GIGA, KILO, MIB, MS_PER_S, US_NS, US_PER_S
+from hwmodels.units import GIGA, KIB, KILO, MIB, MS_PER_S, US_NS, US_PER_S
 from numerics import needs, rig
 from numerics.calibrate import rounded
 from numerics.kernels.push import hold, push
 from sim.models.shape import ModelShape
+from sim.scenario import Scenario
 
 BYTES = 256 * MIB
 """Of a buffer each way: over four times the L2 of an H200, so that bytes come from memory and go there."""
@@ -115,23 +116,44 @@ class Bench:
         return min(found)
 
 
+def measured(scenario: Scenario, show: Callable[[str], None]) -> dict[str, list[Row]]:
+    """What two GPUs say of a scenario: contention (factors by family), beside (each operation), stretch and push.
+
+    Raises ValueError without two GPUs that see each other, or for a scenario without a model.
+    """
+    bench, needed = Bench.open(scenario.comm.sms), needs.operations(scenario)
+    assert scenario.model is not None
+    show(f"beside communication on {bench.sms} SMs, {len(needed)} operations at {', '.join(map(str, RATES))} GB/s")
+    beside = list(operations(bench, needed, scenario.model))
+    for row in beside:
+        if "refused" in row:
+            show(f"not measured beside communication: {', '.join(row['names'])}: {row['refused']}")
+    found = {
+        "contention": factors(beside), "beside": [r for r in beside if "family" in r],
+        "stretch": list(stretches(bench, needed, scenario.model)), "push": [*curve(bench), *sizes(bench)],
+    }  # fmt: skip
+    for row in found["contention"]:
+        show(f"{row['class']:12}{row['factor']:8.3f} ({row['kernels']} operations)  {row['beside_gb_per_s']}")
+    return found
+
+
 def curve(bench: Bench) -> Iterator[Row]:
     """Bandwidth of the push over SMs, warps and sizes; GB/s that leave device 0, one way and both ways."""
     for sms in SMS:
         for warps in (8, 16, 32):
             for both in (False, True):
                 us = bench.push_us(sms, both=both, warps=warps)
-                yield {"sms": sms, "warps": warps, "both_ways": both, "gb_per_s": _rate(BYTES, us)}
+                yield {"sms": sms, "warps": warps, "both_ways": both, "gb_per_s": rounded(_rate(BYTES, us))}
 
 
 def sizes(bench: Bench) -> Iterator[Row]:
     """Time of small pushes on the bench's SMs, one way: what a kernel costs before bytes count."""
     for kib in SIZES_KIB:
-        words = kib * 128
+        words = kib * KIB // 8
         part = Bench([bench.sources[0][:words]] * 2, [bench.targets[0][:words]] * 2, bench.streams, bench.sms)
         words_each = max(1, min(8, words // (16 * 32 * bench.sms)))
         us = part.push_us(bench.sms, both=False, words=1 << (words_each.bit_length() - 1))
-        yield {"bytes": kib * 1024, "us": us, "gb_per_s": _rate(kib * 1024, us)}
+        yield {"sms": bench.sms, "bytes": kib * KIB, "us": rounded(us), "gb_per_s": rounded(_rate(kib * KIB, us))}
 
 
 def operations(bench: Bench, needed: Mapping[needs.Timed, tuple[str, ...]], shape: ModelShape) -> Iterator[Row]:
@@ -146,9 +168,9 @@ def operations(bench: Bench, needed: Mapping[needs.Timed, tuple[str, ...]], shap
         count = max(1, min(MOST, round(WINDOW_US / alone)))
         found = {rate: [_pair(bench, call, count, rate) for _ in range(REPEATS)] for rate in RATES}
         us = statistics.median(alone for pairs in found.values() for alone, _ in pairs)
-        beside = {str(rate): statistics.median(b / a for a, b in pairs) for rate, pairs in found.items()}
+        beside = {str(rate): rounded(statistics.median(b / a for a, b in pairs)) for rate, pairs in found.items()}
         yield {
-            "family": contention_family(op, us), "kind": needs.kind_of(op), "names": list(names), "us": us,
+            "family": contention_family(op, us), "kind": needs.kind_of(op), "names": list(names), "us": rounded(us),
             "beside": beside, "bytes": op.bytes(),
         }  # fmt: skip
         del call
@@ -226,7 +248,7 @@ def stretches(bench: Bench, needed: Mapping[needs.Timed, tuple[str, ...]], shape
             start, end = bench.begin(1, bench.sms)
             bench.sync()
             found.append(_between(start, end) / alone)
-        yield {"beside": kind, "us": each, "stretch": statistics.median(found)}
+        yield {"beside": kind, "us": rounded(each), "stretch": rounded(statistics.median(found))}
         del call
         torch.cuda.empty_cache()
 

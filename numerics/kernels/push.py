@@ -27,7 +27,9 @@ def _now(token):
 
 @triton.jit
 def _push(source, target, blocks, rounds, pace, block: tl.constexpr, paced: tl.constexpr):
-    start = _now(0)
+    start = tl.zeros((), tl.int64)
+    if paced:
+        start = _now(0)
     turn = 0
     for number in range(tl.program_id(0), blocks * rounds, tl.num_programs(0)):
         if paced:
@@ -60,12 +62,12 @@ def push(
     block = warps * LANES * words
     if source.dtype != torch.int64 or source.shape != target.shape or source.numel() % block:
         raise ValueError(f"push copies int64 in multiples of {block}; got {source.dtype} {list(source.shape)}")
-    with torch.cuda.device(source.device):
+    with torch.cuda.device_of(source):
         pace = round(sms * block * source.element_size() / gb_per_s) if gb_per_s else 0  # bytes / (GB/s) are ns
         _push[(sms,)](source, target, source.numel() // block, rounds, pace, block, pace > 0, num_warps=warps)
 
 
 def hold(out: Tensor, sms: int, ns: int, warps: int = WARPS) -> None:
     """Keep `sms` programs on the current stream of out's device for `ns`. out: int32 [sms] or longer."""
-    with torch.cuda.device(out.device):
+    with torch.cuda.device_of(out):
         _hold[(sms,)](out, ns, num_warps=warps)
