@@ -300,6 +300,11 @@ def memory() -> Iterator[Case]:
     def pair(d: str) -> tuple[Tensor, ...]:
         return (bf16(d, r, 2 * i),)
 
+    def blocks(d: str) -> tuple[Tensor, ...]:
+        return codes(d, 4096, HIDDEN), scales(d, tiles(4096), tiles(HIDDEN))
+
+    o: Callable[[str], Tensor] = lambda d: bf16(d, 1, t, HEADS, 128)
+
     def normed(d: str) -> tuple[Tensor, ...]:
         return bf16(d, t, HIDDEN), bf16(d, t, HIDDEN), bf16(d, HIDDEN), scales(d, t)
 
@@ -308,24 +313,33 @@ def memory() -> Iterator[Case]:
     yield plain("casts", "requantize_columns", q, 2 * t * narrow, True)
     yield plain("casts", "quantize_blocks", lambda d: (bf16(d, 4096, HIDDEN),), 4096 * 1.5 * wide, True)
     yield plain("casts", "dequantize_rows", q, t * (wide + narrow), True)
-    yield plain("casts", "dequantize_blocks", _blocks, 4096 * 1.5 * wide, True)
+    yield plain("casts", "dequantize_blocks", blocks, 4096 * 1.5 * wide, True)
     yield plain("e5m6", "store_e5m6", lambda d: (bf16(d, t, 128 * HEADS),), t * 128 * HEADS * 3.5, True)
     yield plain("swiglu", "swiglu", pair, r * gate_up * 1.5)
     yield plain("swiglu", "swiglu_quantize", pair, r * (gate_up + act))
     yield plain("swiglu", "swiglu_quantize_columns", pair, r * (gate_up + act))
     yield plain("swiglu", "swiglu_backward", lambda d: (bf16(d, r, i), *pair(d)), r * gate_up * 2.5)
+    yield plain("swiglu", "swiglu_forward_backward", lambda d: (bf16(d, r, i), *pair(d)), r * gate_up * 3)
+    yield plain("swiglu", "gate_weight_gradient", lambda d: (bf16(d, r, i), bf16(d, r, i)), r * (gate_up + 4))
     yield plain("norm", "rmsnorm", lambda d: (bf16(d, t, HIDDEN), bf16(d, HIDDEN)), 2 * t * wide)
+    yield plain("norm", "add_rmsnorm", lambda d: (*x(d), *x(d), bf16(d, HIDDEN)), 4 * t * wide)
     yield plain("norm", "rmsnorm_backward", normed, 3 * t * wide)
+    yield plain("norm", "rmsnorm_backward", lambda d: _streams(normed(d)), 6 * t * wide, label="rmsnorm_backward of 5")
     yield plain("rope", "rope", _rope, 2 * t * HEADS * PLAIN_BF16.row_bytes(64))
     yield plain("rope", "rope_backward", _rope, 2 * t * HEADS * PLAIN_BF16.row_bytes(64))
     yield plain("gate", "gate", _gate, t * (256 * 4 + CHOICES * 8))
+    yield plain("attention", "backward_prepare", lambda d: (o(d), o(d), 192), t * HEADS * (4 * 128 + 4 * 192))
+    yield plain("permute", "dispatch_layout", lambda d: (_choices(d), 256, 64), t * (4 * CHOICES + 64), True)
+    yield plain("permute", "expert_count", lambda d: (_choices(d), 256), t * CHOICES * 6, True)
+    yield plain("permute", "expert_map", _counted, t * CHOICES * 14)
     yield plain("permute", "permute", lambda d: (bf16(d, t, HIDDEN), _layout(d)), (t + r) * wide, True)
     yield plain("permute", "unpermute", lambda d: (bf16(d, r, HIDDEN), _layout(d)), (t + r) * wide)
 
 
 def plain(
-    module: str, name: str, arguments: Callable[[str], tuple[Any, ...]], size: float, exact: bool = False
-) -> Case:
+    module: str, name: str, arguments: Callable[[str], tuple[Any, ...]], size: float, exact: bool = False,
+    label: str = "",
+) -> Case:  # fmt: skip
     """A case whose kernel and reference take the same arguments."""
 
     def build(device: str) -> Work:
@@ -334,7 +348,7 @@ def plain(
         library = {f"torch {name}": call} if (call := library_memory(name, args)) else {}
         return Work({"default": lambda: ops.kernel(name, module)(*args)}, lambda: reference(*args), library, exact)
 
-    return Case(module, name, 0.0, size, build, fp8=False)
+    return Case(module, label or name, 0.0, size, build, fp8=False)
 
 
 def library_memory(name: str, args: tuple[Any, ...]) -> Call | None:
@@ -347,8 +361,22 @@ def library_memory(name: str, args: tuple[Any, ...]) -> Call | None:
     return None
 
 
-def _blocks(device: str) -> tuple[Tensor, Tensor]:
-    return codes(device, 4096, HIDDEN), scales(device, tiles(4096), tiles(HIDDEN))
+def _streams(normed: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Three gradients before the norm and one after: with x, five tensors read."""
+    dy, *kept = normed
+    return torch.stack([dy, dy.flip(0), dy.flip(1)]), *kept, dy.clone()
+
+
+def _choices(device: str) -> Tensor:
+    """int32 [TOKENS, CHOICES]: experts of 256, each token's apart."""
+    return (torch.arange(TOKENS * CHOICES, device=device) * 37 % 256).int().view(TOKENS, CHOICES)
+
+
+def _counted(device: str) -> tuple[Any, ...]:
+    idx = _choices(device)
+    shapes = idx.new_empty(256), idx.new_empty(tiles(idx.numel()), 256)
+    found = shapes if device == "meta" else ops.expert_count(idx, 256)
+    return idx, *found, TILE, TOKENS * CHOICES + 256 * TILE
 
 
 def _gate(device: str) -> tuple[Any, ...]:
