@@ -132,7 +132,8 @@ def rmsnorm_backward(
 ) -> tuple[Tensor, Tensor]:
     """dy [M, H] or [G, M, H], x [M, H], w [H], rstd [M], residual [M, H] -> dx [M, H] in x's dtype, dw float32 [H].
 
-    The G streams of dy are summed before the norm, the residual's gradient is added after it. programs: how many share the rows (dw's last bits depend on it); None for one an SM.
+    The G streams of dy are summed before the norm, the residual's gradient is added after it. programs: how many share
+    the rows (dw's last bits depend on it); None for one an SM.
     """
     streams = dy.shape[0] if dy.dim() == 3 else 1
     dy, x = dy.contiguous() if dy.dim() == 3 else matrix(dy), matrix(x)

@@ -87,9 +87,7 @@ def layout(topk_idx: Tensor, experts: int, tile: int = 128, rows: int | None = N
     return expert_map(topk_idx, *expert_count(topk_idx, experts), tile, rows)
 
 
-def expert_map(
-    topk_idx: Tensor, counts: Tensor, apart: Tensor, tile: int = 128, rows: int | None = None
-) -> Layout:
+def expert_map(topk_idx: Tensor, counts: Tensor, apart: Tensor, tile: int = 128, rows: int | None = None) -> Layout:
     """The Layout of topk_idx [T, k] from what `expert_count` found. The counts by block are for the kernel alone."""
     experts, flat = counts.numel(), topk_idx.reshape(-1).long()
     here = (flat >= 0) & (flat < experts)

@@ -202,7 +202,7 @@ def bench(monkeypatch):
         measure, "provenance", lambda repetitions: said | dict.fromkeys(("cuda", "torch", "triton", "python"), "none")
     )
     monkeypatch.setattr(check, "device", lambda show: True)
-    monkeypatch.setattr(campaign, "_timer", lambda shape, quick: card.time)
+    monkeypatch.setattr(campaign, "_timer", lambda shape, quick, own: card.time)
     monkeypatch.setattr(campaign, "launch_gap", lambda device: GAP)
     return card
 

@@ -94,7 +94,9 @@ def test_more_blocks_than_a_program_sums_at_a_time(monkeypatch) -> None:
     same(kernels.layout(idx.to(DEVICE), 8, 16), reference.layout(idx, 8, 16))
 
 
-@pytest.mark.parametrize(("tokens", "k", "experts", "ranks"), [(16, 4, 16, 8), (70, 6, 40, 5), (9, 2, 8, 1), (0, 2, 4, 2)])
+@pytest.mark.parametrize(
+    ("tokens", "k", "experts", "ranks"), [(16, 4, 16, 8), (70, 6, 40, 5), (9, 2, 8, 1), (0, 2, 4, 2)]
+)
 def test_dispatch_layout(tokens: int, k: int, experts: int, ranks: int) -> None:
     idx = with_strangers(choices(tokens, k, experts), experts)
     expected = reference.dispatch_layout(idx, experts, ranks)
