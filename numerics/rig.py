@@ -68,8 +68,7 @@ def _sample(rows: int, device: str) -> Tensor:
 
 def _gemm(op: Gemm, sms: int | None, device: str) -> Work:
     if op.precision != "fp8":
-        x, y = bf16(device, op.m, op.k), bf16(device, op.n, op.k)
-        return trusted(lambda: x @ y.t())
+        return _bf16(op, device)
     a, b = codes(device, op.m, op.k), codes(device, op.n, op.k)
     a_s, rows = scales(device, op.m, tiles(op.k)), _sample(op.m, device)
     if op.role == "wgrad":
@@ -77,6 +76,16 @@ def _gemm(op: Gemm, sms: int | None, device: str) -> Work:
     b_s = scales(device, tiles(op.n), tiles(op.k))
     run = lambda: ops.kernel("gemm", "gemm")(a, a_s, b, b_s, sms=sms)
     return Work({OURS: run}, lambda: plain_gemm.gemm(_rows(a, rows), a_s[rows], b, b_s), narrow=lambda c: c[rows])
+
+
+def _bf16(op: Gemm, device: str) -> Work:
+    """torch's product; a weight gradient adds to FP32, which torch does in one call since 2.10 and on a GPU alone."""
+    x, y = bf16(device, op.m, op.k), bf16(device, op.n, op.k)
+    if op.role != "wgrad":
+        return trusted(lambda: x @ y.t())
+    out, rows = torch.zeros(op.m, op.n, device=device), _sample(op.m, device)
+    run = lambda: torch.addmm(out, x, y.t(), out_dtype=torch.float32, out=out)
+    return Work({OURS: run}, lambda: out.zero_()[rows] + x[rows].float() @ y.float().t(), narrow=lambda c: c[rows])
 
 
 def _wgrad(a: Tensor, a_s: Tensor, b: Tensor, rows: Tensor, sms: int | None) -> Work:

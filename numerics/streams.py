@@ -240,7 +240,7 @@ def _transpose(op: Memory, shape: ModelShape, device: str) -> Work:
 
 
 def _scale_transpose(op: Memory, shape: ModelShape, device: str) -> Work:
-    s = scales(device, op.rows, max(1, round(op.read / 4)))
+    s = scales(device, op.rows, -(-round(op.read) // 4))
     return trusted(lambda: s.t().contiguous())
 
 

@@ -55,10 +55,17 @@ def moved_bytes(call):
 
 
 def streamed(op):
-    """The bytes of `op` that ours moves too: the gradients' FP32 accumulator of attention is not one of ours."""
+    """The bytes of `op` that ours moves too.
+
+    Our attention writes dQ in BF16 and sums it in registers; a scale of a ragged tile is a whole one; the tables of a
+    single head's rope are as large as its rows.
+    """
     if isinstance(op, Attention) and op.direction == "backward":
-        return op.bytes() - 4.0 * op.batch * op.sequence * op.heads * op.qk
-    return op.bytes()
+        return op.bytes() - 2.0 * op.batch * op.sequence * op.heads * op.qk
+    if isinstance(op, Memory) and op.kind == "scale_transpose":
+        return 2 * op.rows * 4 * -(-op.read // 4)
+    tables = op.rows * V3.model.qk_rope * 4 if getattr(op, "kind", "") == "rope" else 0
+    return op.bytes() + tables
 
 
 @pytest.mark.parametrize("op", [op for op in NEEDED if needs.kind_of(op) not in SMALL_KERNELS], ids=str)
