@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from hwmodels.units import GIGA, TERA, US_PER_S
-from numerics import compare, measure
+from numerics import compare, measure, ops
 from numerics.workload import Case, Work, cases
 
 Row = dict[str, Any]
@@ -67,7 +67,8 @@ def verify(work: Work, call: Callable[[], Any]) -> str:
     try:
         expected = work.expected()
         found = work.narrow(call())
-        torch.cuda.synchronize()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         return differences(found, expected, work.exact, work.tolerance)
     except Exception as error:
         return reason(error)
@@ -75,6 +76,8 @@ def verify(work: Work, call: Callable[[], Any]) -> str:
 
 def differences(found: Any, expected: Any, exact: bool, tolerance: float = compare.PRODUCT) -> str:
     """Failures of each tensor of two results, joined. exact: bit for bit, as whole numbers always are."""
+    if isinstance(expected, ops.Layout):
+        found, expected = found.tensors, expected.tensors
     if isinstance(expected, torch.Tensor):
         found, expected = [found], [expected]
     failures: list[str] = []

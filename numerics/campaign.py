@@ -1,14 +1,16 @@
 """`python -m numerics calibrate --gpu`: calibration tables for the card at hand, measured within a budget of time.
 
-Correctness first: without the device leg of numerics.check nothing is timed. Then the operations of a scenario, its own
-shapes before those around them (half and twice the rows; FP8 products also on the SMs that communication leaves).
+Correctness first: without the device leg of numerics.check nothing is timed, and an operation of the scenario is held
+against its reference at its own shape before it is timed; one that differs is refused, and so are those like it around.
+The order is the scenario's own shapes, then those around them (half and twice the rows; FP8 products also on the SMs
+that communication leaves).
 Every time is of the kernel alone on the whole card, with a cold L2. What one GPU cannot tell (exchanges, contention)
 is left empty, and what no kernel of ours does is listed; prices fall back on their ladder there.
 """
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +29,9 @@ BUDGET_S = 450.0
 FIRST_S, NEXT_S = 4.0, 0.5
 """Seconds planned for the first operation of a kind (its kernels compile) and for each further one, before any was
 measured here. A judgement: what was seen in the same run replaces it."""
+VERIFY_S = 0.2
+"""Seconds planned for holding an operation's output against the reference, a judgement too: a few passes over its
+operands in FP64, and sampled rows of products."""
 SETTLE_US = 700.0
 """Of each repetition beside the kernel: the sleep that lets the host run ahead, and writing over the L2."""
 REPETITIONS, QUICK_REPETITIONS = 30, 10
@@ -36,14 +41,18 @@ CONFINED = "confined"
 """Key of the fit that says how well times carry over to fewer SMs."""
 ENTRIES = (
     "numerics.campaign:tables", "numerics.campaign:plan", "numerics.calibrate:write", "numerics.measure:time_call",
-    "numerics.rig:call_of", "numerics.needs:operations", "numerics.kernels.gemm:gemm",
+    "numerics.rig:work_of", "numerics.needs:operations", "numerics.kernels.gemm:gemm",
     "numerics.kernels.wgrad:wgrad_gemm", "numerics.kernels.grouped:grouped_gemm",
     "numerics.kernels.attention:attention", "numerics.kernels.attention:attention_backward",
     "numerics.kernels.casts:quantize_rows",
     "numerics.kernels.casts:quantize_columns", "numerics.kernels.casts:requantize_columns",
     "numerics.kernels.casts:dequantize_rows", "numerics.kernels.e5m6:store_e5m6", "numerics.kernels.e5m6:load_e5m6",
     "numerics.kernels.swiglu:swiglu_quantize", "numerics.kernels.swiglu:swiglu_backward",
-    "numerics.kernels.norm:rmsnorm", "numerics.kernels.norm:rmsnorm_backward", "numerics.kernels.rope:rope",
+    "numerics.kernels.swiglu:swiglu_forward_backward", "numerics.kernels.swiglu:gate_weight_gradient",
+    "numerics.kernels.norm:rmsnorm", "numerics.kernels.norm:rmsnorm_backward", "numerics.kernels.norm:add_rmsnorm",
+    "numerics.kernels.attention:backward_prepare", "numerics.kernels.permute:dispatch_layout",
+    "numerics.kernels.permute:expert_count", "numerics.kernels.permute:expert_map",
+    "numerics.reference.gate:gate_backward", "numerics.kernels.rope:rope",
     "numerics.kernels.gate:gate", "numerics.kernels.permute:permute", "numerics.kernels.permute:unpermute",
 )  # fmt: skip
 """The program behind the tables: what decides the operations, the kernels that were timed, and how."""
@@ -99,6 +108,7 @@ def plan(
     def task(op: Timed, names: tuple[str, ...], sms: int | None, own: bool) -> Task:
         start = NEXT_S if kind_of(op) in first else FIRST_S
         first.add(kind_of(op))
+        start += VERIFY_S * own
         return Task(op, names, sms, start + repetitions * (2 * bound_us(op, reference) + SETTLE_US) * MICRO, own)
 
     out = [task(op, names, None, True) for op, names in needed.items()]
@@ -260,14 +270,15 @@ def run(scenario_path: Path, quick: bool, show: Show, budget_s: float = BUDGET_S
     measure.require_device()
     device = cards.device_of(torch.cuda.get_device_name())
     scenario, reference = load(str(scenario_path)), cards.reference(device)
-    tasks = plan(needs.operations(scenario), reference, int(reference["sms"]) - scenario.comm.sms, quick)
+    own = needs.operations(scenario)
+    tasks = plan(own, reference, int(reference["sms"]) - scenario.comm.sms, quick)
     for text in plan_lines(tasks, budget_s):
         show(text)
     if not check.device(show):
         show("the device leg of `python -m numerics check` failed: nothing was timed")
         return Campaign(device, {}, True)
     with measure.Monitor() as monitor:
-        found = collect(tasks, _timer(scenario.model, quick), started + budget_s, show, watch=_watch(monitor))
+        found = collect(tasks, _timer(scenario.model, quick, own), started + budget_s, show, watch=_watch(monitor))
         gap = launch_gap(device)
     for text in summary_lines(found):
         show(text)
@@ -283,15 +294,25 @@ def run(scenario_path: Path, quick: bool, show: Show, budget_s: float = BUDGET_S
         return Campaign(device, {}, True)
 
 
-def _timer(shape: Any, quick: bool) -> Time:
+def _timer(shape: Any, quick: bool, own: Collection[Timed]) -> Time:
+    """Times an operation; one of `own` is verified first. What is like a wrong one is not timed either."""
     import torch
 
     from numerics import measure, rig
 
+    wrong: dict[str, rig.Wrong] = {}
+
     def timed(op: Timed, sms: int | None) -> Timing:
-        call = rig.call_of(op, shape, sms)
+        if op not in own and kind_of(op) in wrong:
+            raise wrong[kind_of(op)]
+        work = rig.work_of(op, shape, sms)
+        try:
+            call = rig.verified(work) if op in own else rig.call(work)
+        except rig.Wrong as error:
+            wrong[kind_of(op)] = error
+            raise
         timing = measure.time_call(call, QUICK_REPETITIONS if quick else REPETITIONS)
-        del call
+        del call, work
         torch.cuda.empty_cache()
         return timing
 
@@ -358,7 +379,8 @@ def _origin(scenario: Path, quick: bool, found: Collected, monitor: Any) -> dict
         "version": "this repository's kernels, by the digests in program", "measured": said["date"],
         "command": f"python -m numerics calibrate --gpu --scenario {scenario.name}{' --quick' if quick else ''}",
         "repetitions": str(said["repetitions"]), "quantiles": "us is the median, low_us and high_us the tenths",
-        "method": said["method"], "inputs": {f"scenario {scenario.name}": provenance.digest_of(scenario)},
+        "method": said["method"], "verified": "the scenario's own shapes, by numerics.reference before they were timed",
+        "inputs": {f"scenario {scenario.name}": provenance.digest_of(scenario)},
         "not_measured": {why: sorted({kind_of(t.op) for t in ts}) for why, ts in _by_reason(found).items()},
         "program": {"entries": entries, "files": provenance.program(entries)},
     }  # fmt: skip

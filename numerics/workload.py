@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hwmodels.formats import E4M3_ROWS, PLAIN_BF16, TILE
 from hwmodels.op import Attention, Gemm, GroupedGemm
-from numerics import ops
+from numerics import library, ops
 from numerics.compare import PRODUCT
 from numerics.reference import attention as plain_attention
 from numerics.reference import gemm as plain_gemm
@@ -167,13 +167,13 @@ def _wgrad(device: str, n: int, k: int) -> Work:
         calls[name] = lambda c=config: kernels.wgrad_gemm(a, a_s, b, b_s, out, config=c)
     calls[f"{TRAINING_SMS} SMs"] = lambda: kernels.wgrad_gemm(a, a_s, b, b_s, out, sms=TRAINING_SMS)
     wide_a, wide_b = a.bfloat16(), b.bfloat16()
-    library: dict[str, Call] = {"torch bf16 matmul, BF16 out": lambda: wide_a @ wide_b.t()}
+    theirs: dict[str, Call] = {"torch bf16 matmul, BF16 out": lambda: wide_a @ wide_b.t()}
 
     def expected() -> Tensor:
         out.zero_()
         return plain_gemm.wgrad_gemm(a, a_s, b, b_s, torch.zeros_like(out))
 
-    return Work(calls, expected, library)
+    return Work(calls, expected, theirs)
 
 
 def grouped() -> Iterator[Case]:
@@ -200,12 +200,12 @@ def _contiguous(device: str, n: int, k: int) -> Work:
     calls[f"{TRAINING_SMS} SMs"] = lambda: kernels.grouped_gemm(a, a_s, b, b_s, table, sms=TRAINING_SMS)
     ends = (torch.arange(EXPERTS, dtype=torch.int32, device=device) + 1) * EXPERT_ROWS
     row, column = scales(device, r), scales(device, EXPERTS, n)
-    library: dict[str, Call] = {
+    theirs: dict[str, Call] = {
         "torch _scaled_grouped_mm by row": lambda: torch._scaled_grouped_mm(
             a, b.transpose(-2, -1), row, column, offs=ends, out_dtype=torch.bfloat16
         )
     }
-    return Work(calls, lambda: plain_gemm.grouped_gemm(a, a_s, b, b_s, table), library)
+    return Work(calls, lambda: plain_gemm.grouped_gemm(a, a_s, b, b_s, table), theirs)
 
 
 def _masked(device: str, n: int, k: int) -> Work:
@@ -235,14 +235,14 @@ def _attention(device: str, direction: str, s: int) -> Work:
     v, do = bf16(device, 1, s, HEADS, 128), bf16(device, 1, s, HEADS, 128)
     scale = 192**-0.5
     few = [x[:, :, :VERIFIED_HEADS] for x in (q, k, v, do)]
-    library = library_attention(q, k, v, do, scale, direction)
+    theirs = library.attention(q, k, v, do, scale, direction)
     if direction == "forward":
         forms: dict[str, Call] = {
             name: lambda c=config: kernels.attention(q, k, v, scale, config=c)[0]
             for name, config in kernels.FORWARD.items()
         }
         expected: Call = lambda: plain_attention.attention(*few[:3], scale)[0]
-        return Work(forms, expected, library, narrow=lambda o: o[:, :, :VERIFIED_HEADS], tolerance=ROUNDED)
+        return Work(forms, expected, theirs, narrow=lambda o: o[:, :, :VERIFIED_HEADS], tolerance=ROUNDED)
     o, lse = (kernels if device == "cuda" else plain_attention).attention(q, k, v, scale) if device != "meta" else (
         torch.empty_like(v), torch.empty(1, HEADS, s, device=device))  # fmt: skip
     backward: dict[str, Call] = {
@@ -254,32 +254,13 @@ def _attention(device: str, direction: str, s: int) -> Work:
     expected = lambda: _some_gradients(
         plain_attention.attention_backward(few[3], *few[:3], o[:, :, :VERIFIED_HEADS], lse[:, :VERIFIED_HEADS], scale)
     )
-    return Work(backward, expected, library, narrow=_some_gradients, tolerance=ROUNDED)
+    return Work(backward, expected, theirs, narrow=_some_gradients, tolerance=ROUNDED)
 
 
 def _some_gradients(grads: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
     """Those of the verified heads. Not dq of query 0, which sees one key: it is zero, and what is there is rounding."""
     dq, dk, dv = (g[:, :, :VERIFIED_HEADS] for g in grads)
     return [dq[:, 1:], dk, dv]
-
-
-def library_attention(q: Tensor, k: Tensor, v: Tensor, do: Tensor, scale: float, direction: str) -> dict[str, Call]:
-    """torch's scaled_dot_product_attention; backward replays the gradient of one kept forward."""
-    by_head = [x.transpose(1, 2).detach().requires_grad_(direction == "backward") for x in (q, k, v)]
-
-    def forward() -> Tensor:
-        return torch.nn.functional.scaled_dot_product_attention(*by_head, is_causal=True, scale=scale)
-
-    if direction == "forward":
-        return {"torch scaled_dot_product_attention": forward}
-    kept: list[Tensor] = []
-
-    def backward() -> Any:
-        if not kept:
-            kept.append(forward())
-        return torch.autograd.grad(kept[0], by_head, do.transpose(1, 2), retain_graph=True)
-
-    return {"torch scaled_dot_product_attention": backward}
 
 
 # --- memory-bound cases -----------------------------------------------------------------------------------------------
@@ -300,6 +281,9 @@ def memory() -> Iterator[Case]:
     def pair(d: str) -> tuple[Tensor, ...]:
         return (bf16(d, r, 2 * i),)
 
+    def blocks(d: str) -> tuple[Tensor, ...]:
+        return codes(d, 4096, HIDDEN), scales(d, tiles(4096), tiles(HIDDEN))
+
     def normed(d: str) -> tuple[Tensor, ...]:
         return bf16(d, t, HIDDEN), bf16(d, t, HIDDEN), bf16(d, HIDDEN), scales(d, t)
 
@@ -308,47 +292,70 @@ def memory() -> Iterator[Case]:
     yield plain("casts", "requantize_columns", q, 2 * t * narrow, True)
     yield plain("casts", "quantize_blocks", lambda d: (bf16(d, 4096, HIDDEN),), 4096 * 1.5 * wide, True)
     yield plain("casts", "dequantize_rows", q, t * (wide + narrow), True)
-    yield plain("casts", "dequantize_blocks", _blocks, 4096 * 1.5 * wide, True)
+    yield plain("casts", "dequantize_blocks", blocks, 4096 * 1.5 * wide, True)
     yield plain("e5m6", "store_e5m6", lambda d: (bf16(d, t, 128 * HEADS),), t * 128 * HEADS * 3.5, True)
     yield plain("swiglu", "swiglu", pair, r * gate_up * 1.5)
     yield plain("swiglu", "swiglu_quantize", pair, r * (gate_up + act))
     yield plain("swiglu", "swiglu_quantize_columns", pair, r * (gate_up + act))
     yield plain("swiglu", "swiglu_backward", lambda d: (bf16(d, r, i), *pair(d)), r * gate_up * 2.5)
+    yield plain("swiglu", "swiglu_forward_backward", lambda d: (bf16(d, r, i), *pair(d)), r * gate_up * 3)
+    yield plain("swiglu", "gate_weight_gradient", lambda d: (bf16(d, r, i), bf16(d, r, i)), r * (gate_up + 4))
     yield plain("norm", "rmsnorm", lambda d: (bf16(d, t, HIDDEN), bf16(d, HIDDEN)), 2 * t * wide)
+    yield plain("norm", "add_rmsnorm", lambda d: (*x(d), *x(d), bf16(d, HIDDEN)), 4 * t * wide)
     yield plain("norm", "rmsnorm_backward", normed, 3 * t * wide)
+    yield plain("norm", "rmsnorm_backward", lambda d: _streams(normed(d)), 6 * t * wide, label="rmsnorm_backward of 5")
+    yield from routed(wide)
+
+
+def routed(wide: float) -> Iterator[Case]:
+    """Memory-bound cases around attention and the experts; wide: bytes of a hidden row."""
+    t, r = TOKENS, EXPERTS * EXPERT_ROWS
+
+    def o(d: str) -> Tensor:
+        return bf16(d, 1, t, HEADS, 128)
+
     yield plain("rope", "rope", _rope, 2 * t * HEADS * PLAIN_BF16.row_bytes(64))
     yield plain("rope", "rope_backward", _rope, 2 * t * HEADS * PLAIN_BF16.row_bytes(64))
     yield plain("gate", "gate", _gate, t * (256 * 4 + CHOICES * 8))
+    yield plain("attention", "backward_prepare", lambda d: (o(d), o(d), 192), t * HEADS * (4 * 128 + 4 * 192))
+    yield plain("permute", "dispatch_layout", lambda d: (_choices(d), 256, 64), t * (4 * CHOICES + 64), True)
+    yield plain("permute", "expert_count", lambda d: (_choices(d), 256), t * CHOICES * 6, True)
+    yield plain("permute", "expert_map", _counted, t * CHOICES * 14)
     yield plain("permute", "permute", lambda d: (bf16(d, t, HIDDEN), _layout(d)), (t + r) * wide, True)
     yield plain("permute", "unpermute", lambda d: (bf16(d, r, HIDDEN), _layout(d)), (t + r) * wide)
 
 
 def plain(
-    module: str, name: str, arguments: Callable[[str], tuple[Any, ...]], size: float, exact: bool = False
-) -> Case:
+    module: str, name: str, arguments: Callable[[str], tuple[Any, ...]], size: float, exact: bool = False,
+    label: str = "",
+) -> Case:  # fmt: skip
     """A case whose kernel and reference take the same arguments."""
 
     def build(device: str) -> Work:
         args = arguments(device)
         reference = getattr(ops, name).__wrapped__
-        library = {f"torch {name}": call} if (call := library_memory(name, args)) else {}
-        return Work({"default": lambda: ops.kernel(name, module)(*args)}, lambda: reference(*args), library, exact)
+        theirs = {f"torch {name}": call} if (call := library.memory(name, args)) else {}
+        return Work({"default": lambda: ops.kernel(name, module)(*args)}, lambda: reference(*args), theirs, exact)
 
-    return Case(module, name, 0.0, size, build, fp8=False)
-
-
-def library_memory(name: str, args: tuple[Any, ...]) -> Call | None:
-    """torch's own call for the same work, where it has one."""
-    if name == "rmsnorm":
-        return lambda: torch.nn.functional.rms_norm(args[0], (args[0].shape[1],), args[1], 1e-6)
-    if name == "swiglu":
-        gate, up = args[0].chunk(2, dim=1)
-        return lambda: torch.nn.functional.silu(gate) * up
-    return None
+    return Case(module, label or name, 0.0, size, build, fp8=False)
 
 
-def _blocks(device: str) -> tuple[Tensor, Tensor]:
-    return codes(device, 4096, HIDDEN), scales(device, tiles(4096), tiles(HIDDEN))
+def _streams(normed: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Three gradients before the norm and one after: with x, five tensors read."""
+    dy, *kept = normed
+    return torch.stack([dy, dy.flip(0), dy.flip(1)]), *kept, dy.clone()
+
+
+def _choices(device: str) -> Tensor:
+    """int32 [TOKENS, CHOICES]: experts of 256, each token's apart."""
+    return (torch.arange(TOKENS * CHOICES, device=device) * 37 % 256).int().view(TOKENS, CHOICES)
+
+
+def _counted(device: str) -> tuple[Any, ...]:
+    idx = _choices(device)
+    shapes = idx.new_empty(256), idx.new_empty(tiles(idx.numel()), 256)
+    found = shapes if device == "meta" else ops.expert_count(idx, 256)
+    return idx, *found, TILE, TOKENS * CHOICES + 256 * TILE
 
 
 def _gate(device: str) -> tuple[Any, ...]:

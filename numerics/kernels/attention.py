@@ -78,12 +78,21 @@ def attention_backward(
     return dq, *_gradient_of_keys(do, q, k, v, lse, delta, scale, causal, keys)
 
 
-def _row_products(do: Tensor, o: Tensor) -> Tensor:
-    """delta [B,H,S] FP32: sum over the head of dO * O."""
+def backward_prepare(do: Tensor, o: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """delta, and FP32 zeros, as in numerics.reference.attention.backward_prepare; one kernel."""
+    zeros = o.new_empty(*o.shape[:3], width, dtype=torch.float32)
+    return _row_products(do.contiguous(), o.contiguous(), zeros), zeros
+
+
+def _row_products(do: Tensor, o: Tensor, zeros: Tensor | None = None) -> Tensor:
+    """delta [B,H,S] FP32: sum over the head of dO * O. zeros [B,S,H,C] FP32: cleared on the way."""
     batch, s, heads, width = o.shape
     delta = o.new_empty(batch, heads, s, dtype=torch.float32)
-    padded = triton.next_power_of_2(width)
-    _delta[(-(-s // 64), batch * heads)](do, o, delta, s, heads, WIDTH=width, PADDED=padded, ROWS=64, num_warps=4)
+    cleared = 0 if zeros is None else zeros.shape[3]
+    _delta[(-(-s // 64), batch * heads)](
+        do, o, delta, delta if zeros is None else zeros, s, heads, WIDTH=width, PADDED=triton.next_power_of_2(width),
+        CLEARED=cleared, CLEARED_PADDED=triton.next_power_of_2(cleared or 1), ROWS=64, num_warps=4,
+    )  # fmt: skip
     return delta
 
 
@@ -265,7 +274,11 @@ def _seen(row, column, S, T, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CAUSAL: 
 
 
 @triton.jit
-def _delta(do, o, delta, S, H, WIDTH: tl.constexpr, PADDED: tl.constexpr, ROWS: tl.constexpr):
+def _delta(
+    do, o, delta, zeros, S, H, WIDTH: tl.constexpr, PADDED: tl.constexpr,
+    CLEARED: tl.constexpr, CLEARED_PADDED: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Row sums of dO * O; `zeros` [.., CLEARED] is cleared beside them where CLEARED is not 0."""
     head = tl.program_id(1) % H
     batch = tl.program_id(1) // H
     row = tl.program_id(0) * ROWS
@@ -273,6 +286,9 @@ def _delta(do, o, delta, S, H, WIDTH: tl.constexpr, PADDED: tl.constexpr, ROWS: 
     y = _tile(o, batch, head, row, S, H, 0, PADDED, WIDTH, ROWS, False).to(tl.float32)
     rows = row + tl.arange(0, ROWS)
     tl.store(delta + (batch * H + head) * S + rows, tl.sum(x * y, 1), mask=rows < S)
+    if CLEARED:
+        nothing = tl.zeros([ROWS, CLEARED_PADDED], tl.float32)
+        _write(zeros, nothing, batch, head, row, S, H, 0, CLEARED_PADDED, CLEARED, ROWS)
 
 
 @triton.jit

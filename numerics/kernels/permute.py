@@ -2,7 +2,8 @@
 
 Bound by device memory. For T tokens of B bytes a row, k choices and R padded rows:
 
-    layout     4 Tk read twice, 4 Tk + 4 R written: launch-bound, microseconds
+    dispatch_layout  4 Tk read, T bytes a rank written: launch-bound, microseconds
+    layout     4 Tk read twice, 4 Tk + 4 R written: the same; expert_count and expert_map are its two halves
     permute    TB + 4 Tk read, RB written: a token is read once and scattered to its k rows
     unpermute  kTB + 8 Tk read, TB written: k independent 16-byte loads a thread
     unpermute_backward  (k + 1) TB read, kTB written (and the padding rows)
@@ -14,10 +15,13 @@ import triton.language as tl
 from torch import Tensor
 
 from numerics.kernels.casts import matrix
-from numerics.reference.permute import Layout, checked_rows
+from numerics.reference.permute import PAIRS, Layout, check_ranks, checked_rows
 
-PAIRS = 128
-"""Pairs a layout program ranks, by comparing each with each."""
+# PAIRS: a layout program ranks so many pairs, by comparing each with each.
+TOKENS = 16
+"""Tokens whose ranks a dispatch program finds."""
+BLOCKS = 2048
+"""Blocks of pairs whose counts a program sums up at a time: 16 a thread."""
 WORDS = 1024
 """32-bit words a program copies at a time: 16 bytes for each of 256 threads."""
 ROW = 2048
@@ -27,12 +31,52 @@ PADDING_PROGRAMS = 8
 
 
 @triton.jit
-def _count(idx, histogram, pairs, experts, bins: tl.constexpr, block: tl.constexpr):
+def _dispatch_layout(
+    idx, of_rank, of_expert, goes, tokens, experts, ranks, k: tl.constexpr, bins: tl.constexpr, block: tl.constexpr
+):  # fmt: skip
+    """Counts are whole numbers, so that the order of atomic additions changes nothing."""
+    token = tl.program_id(0) * block + tl.arange(0, block)
+    rank = tl.arange(0, bins)
+    found = tl.zeros((block, bins), tl.int32)
+    for choice in tl.static_range(k):
+        expert = tl.load(idx + token * k + choice, mask=token < tokens, other=-1).to(tl.int32)
+        here = (expert >= 0) & (expert < experts)
+        tl.atomic_add(of_expert + expert, here.to(tl.int32), mask=here, sem="relaxed")
+        owner = tl.where(here, expert // (experts // ranks), -1)
+        found = tl.where(owner[:, None] == rank[None, :], 1, found)
+    tl.atomic_add(of_rank + rank, tl.sum(found, axis=0), mask=rank < ranks, sem="relaxed")
+    place = goes + token.to(tl.int64)[:, None] * ranks + rank[None, :]
+    tl.store(place, found.to(tl.uint8), mask=(token < tokens)[:, None] & (rank < ranks)[None, :])
+
+
+@triton.jit
+def _count(idx, counts, histogram, pairs, experts, bins: tl.constexpr, block: tl.constexpr):
     pair = tl.program_id(0) * block + tl.arange(0, block)
     expert = tl.load(idx + pair, mask=pair < pairs, other=-1).to(tl.int32)
     bin_ = tl.arange(0, bins)
-    counts = tl.sum((expert[:, None] == bin_[None, :]).to(tl.int32), axis=0)
-    tl.store(histogram + tl.program_id(0) * experts + bin_, counts, mask=bin_ < experts)
+    here = tl.sum((expert[:, None] == bin_[None, :]).to(tl.int32), axis=0)
+    tl.store(histogram + tl.program_id(0) * experts + bin_, here, mask=bin_ < experts)
+    tl.atomic_add(counts + bin_, here, mask=bin_ < experts, sem="relaxed")
+
+
+@triton.jit
+def _bases(
+    counts, histogram, offsets, base, blocks, experts, tile: tl.constexpr, bins: tl.constexpr, span: tl.constexpr
+):  # fmt: skip
+    """A program an expert: where its rows start, and where those of each block of pairs do."""
+    expert = tl.program_id(0)
+    bin_ = tl.arange(0, bins)
+    used = tl.load(counts + bin_, mask=bin_ < experts, other=0)
+    padded = (used + tile - 1) // tile * tile
+    first = tl.sum(tl.where(bin_ < expert, padded, 0), axis=0)
+    tl.store(offsets + expert, first)
+    if expert == experts - 1:
+        tl.store(offsets + experts, tl.sum(padded, axis=0))
+    for start in range(0, blocks, span):
+        block = start + tl.arange(0, span)
+        here = tl.load(histogram + block * experts + expert, mask=block < blocks, other=0)
+        tl.store(base + block * experts + expert, first + tl.cumsum(here, 0) - here, mask=block < blocks)
+        first += tl.sum(here, axis=0)
 
 
 @triton.jit
@@ -122,25 +166,48 @@ def _unpermute_backward(
         tl.store(dweights + token * k + choice, tl.sum(dot, axis=0))
 
 
+def dispatch_layout(topk_idx: Tensor, experts: int, ranks: int) -> tuple[Tensor, Tensor, Tensor]:
+    """topk_idx [T, k] -> int32 [ranks], int32 [experts], bool [T, ranks]."""
+    check_ranks(experts, ranks)
+    idx = topk_idx.contiguous()
+    tokens, k = idx.shape
+    counts, goes = idx.new_zeros(ranks + experts, dtype=torch.int32), idx.new_empty(tokens, ranks, dtype=torch.uint8)
+    of_rank, of_expert = counts[:ranks], counts[ranks:]
+    if tokens:
+        shape = (tokens, experts, ranks, k, triton.next_power_of_2(ranks), TOKENS)
+        _dispatch_layout[(triton.cdiv(tokens, TOKENS),)](idx, of_rank, of_expert, goes, *shape, num_warps=4)
+    return of_rank, of_expert, goes.view(torch.bool)
+
+
+def expert_count(topk_idx: Tensor, experts: int) -> tuple[Tensor, Tensor]:
+    """topk_idx [T, k] -> int32: pairs of each expert [E], and of each block of PAIRS pairs apart [blocks, E]."""
+    idx = topk_idx.contiguous()
+    blocks = max(1, triton.cdiv(idx.numel(), PAIRS))
+    counts = idx.new_zeros(experts, dtype=torch.int32)
+    apart = idx.new_empty(blocks, experts, dtype=torch.int32)
+    bins = triton.next_power_of_2(experts)
+    _count[(blocks,)](idx, counts, apart, idx.numel(), experts, bins, PAIRS, num_warps=4)
+    return counts, apart
+
+
 def layout(topk_idx: Tensor, experts: int, tile: int = 128, rows: int | None = None) -> Layout:
     """topk_idx [T, k] -> Layout. rows: capacity of the permuted matrix; None reads what is needed back from the device.
 
     With a capacity nothing waits for the device, so one that is too small cannot be refused as the reference does:
     pairs beyond it get row -1, and padded_offsets[E] > rows tells. T k + E (tile - 1), in whole tiles, always suffices.
     """
-    idx = topk_idx.contiguous()
-    pairs = idx.numel()
-    blocks = max(1, triton.cdiv(pairs, PAIRS))
+    return expert_map(topk_idx, *expert_count(topk_idx, experts), tile, rows)
+
+
+def expert_map(topk_idx: Tensor, counts: Tensor, apart: Tensor, tile: int = 128, rows: int | None = None) -> Layout:
+    """The Layout of topk_idx [T, k] from what `expert_count` found; rows as in `layout`."""
+    idx, experts, blocks = topk_idx.contiguous(), counts.numel(), apart.shape[0]
     bins = triton.next_power_of_2(experts)
-    histogram = idx.new_empty(blocks, experts, dtype=torch.int32)
-    _count[(blocks,)](idx, histogram, pairs, experts, bins, PAIRS, num_warps=4)
-    counts = histogram.sum(dim=0, dtype=torch.int32)
-    ends = torch.cumsum((counts + tile - 1) // tile * tile, 0, dtype=torch.int32)
-    offsets = torch.cat([ends.new_zeros(1), ends])
-    base = (offsets[:-1] + torch.cumsum(histogram, 0, dtype=torch.int32) - histogram).contiguous()
+    offsets, base = counts.new_empty(experts + 1), torch.empty_like(apart)
+    _bases[(experts,)](counts, apart, offsets, base, blocks, experts, tile, bins, BLOCKS, num_warps=4)
     row_of_pair = torch.empty_like(idx, dtype=torch.int32)
     rows = checked_rows(int(offsets[-1]) if rows is None else 0, rows, tile)
-    _place[(blocks,)](idx, base, row_of_pair, pairs, experts, rows, PAIRS, num_warps=8)
+    _place[(blocks,)](idx, base, row_of_pair, idx.numel(), experts, rows, PAIRS, num_warps=8)
     expert_of_row = idx.new_empty(rows, dtype=torch.int32)
     if rows:
         _owners[(rows // tile,)](offsets, expert_of_row, experts, bins, tile, num_warps=4)

@@ -6,7 +6,9 @@ Bound by device memory. For x [M, 2I] in BF16:
     swiglu_quantize           4 MI read, MI + MI/32 written (the separate cast would add 2 MI written and 2 MI read)
     swiglu_quantize_columns   the same; the codes turn through shared memory
     swiglu_backward           6 MI read, 4 MI written
+    swiglu_forward_backward   6 MI read, 6 MI written
     swiglu_backward_quantize  6 MI read, 2 MI + MI/16 written
+    gate_weight_gradient      4 MI read, 4 M written
 
 The sigmoid uses the device's exponential, 2^(x log2 e), and its approximate quotient: a few ulp of float32. So a scale
 may differ from the reference's by as much, and a code by one where a quotient lies on a rounding boundary.
@@ -30,6 +32,8 @@ from numerics.kernels.casts import (
     turned,
 )
 
+ROW = 2048
+"""Elements of a row that a program multiplies at a time: two 16-byte loads of each operand for each of 128 threads."""
 TILES = 16
 """1x128 tiles a program of 4 warps: 16 elements of each operand, so two to three times two 16-byte loads, a thread."""
 
@@ -96,8 +100,8 @@ def _swiglu_columns(
 
 @triton.jit
 def _backward(
-    dy, x, dx, s, rows, half, dy_stride, stride, tiles_per_row,
-    block: tl.constexpr, cast: tl.constexpr, power_of_two: tl.constexpr,
+    dy, x, dx, s, y, rows, half, dy_stride, stride, tiles_per_row,
+    block: tl.constexpr, cast: tl.constexpr, power_of_two: tl.constexpr, again: tl.constexpr,
 ):  # fmt: skip
     tile = tl.program_id(0) * block + tl.arange(0, block)
     inside = (tile < rows * tiles_per_row)[:, None]
@@ -106,6 +110,8 @@ def _backward(
     upstream = tl.load(dy + row * dy_stride + column, mask=mask, other=0.0).to(tl.float32)
     gate, up = _pair(x, row, column, half, stride, mask)
     dgate, dup = _gradients(upstream, gate, up)
+    if again:
+        tl.store(y + row * half + column, _activate(gate, up).to(y.dtype.element_ty), mask=mask)
     place = dx + row * (2 * half) + column
     if cast:
         code, scale = quantize_tiles(dgate, power_of_two)
@@ -119,6 +125,18 @@ def _backward(
     else:
         tl.store(place, dgate.to(dx.dtype.element_ty), mask=mask)
         tl.store(place + half, dup.to(dx.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _dots(dy, y, out, width, dy_stride, stride, block: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    total = tl.zeros((block,), tl.float32)
+    for first in range(0, width, block):
+        column = first + tl.arange(0, block)
+        mask = column < width
+        upstream = tl.load(dy + row * dy_stride + column, mask=mask, other=0.0).to(tl.float32)
+        total += upstream * tl.load(y + row * stride + column, mask=mask, other=0.0).to(tl.float32)
+    tl.store(out + row, tl.sum(total, axis=0))
 
 
 def swiglu(x: Tensor) -> Tensor:
@@ -153,8 +171,25 @@ def swiglu_backward(dy: Tensor, x: Tensor) -> Tensor:
     """dy [M, I], x [M, 2I] -> dx [M, 2I] in x's dtype."""
     x, half = _operand(x)
     dx = x.new_empty(x.shape)
-    _launch_backward(matrix(dy), x, dx, dx, half, False, False)
+    _launch_backward(matrix(dy), x, dx, dx, None, half, False, False)
     return dx
+
+
+def swiglu_forward_backward(dy: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """dy [M, I], x [M, 2I] -> the activation [M, I] again, for the weight gradient, and dx [M, 2I]; in x's dtype."""
+    x, half = _operand(x)
+    y, dx = x.new_empty(x.shape[0], half), x.new_empty(x.shape)
+    _launch_backward(matrix(dy), x, dx, dx, y, half, False, False)
+    return y, dx
+
+
+def gate_weight_gradient(dy: Tensor, y: Tensor) -> Tensor:
+    """dy, y [M, I] -> float32 [M]: each row's dot product."""
+    dy, y = matrix(dy), matrix(y)
+    out = dy.new_empty(dy.shape[0], dtype=torch.float32)
+    if dy.shape[0]:
+        _dots[(dy.shape[0],)](dy, y, out, dy.shape[1], dy.stride(0), y.stride(0), ROW, num_warps=4)
+    return out
 
 
 def swiglu_backward_quantize(dy: Tensor, x: Tensor, power_of_two: bool = False) -> tuple[Tensor, Tensor]:
@@ -163,7 +198,7 @@ def swiglu_backward_quantize(dy: Tensor, x: Tensor, power_of_two: bool = False) 
     if half % 128:
         raise ValueError(f"a fused cast takes I in multiples of 128; got {half}")
     q, s = codes(x, x.shape[0], 2 * half), x.new_empty(x.shape[0], 2 * tiles_of(half), dtype=torch.float32)
-    _launch_backward(matrix(dy), x, q, s, half, True, power_of_two)
+    _launch_backward(matrix(dy), x, q, s, None, half, True, power_of_two)
     return q, s
 
 
@@ -180,9 +215,12 @@ def _launch(x: Tensor, y: Tensor, s: Tensor, half: int, cast: bool, power_of_two
         _swiglu[grid](x, y, s, m, half, x.stride(0), tiles, TILES, cast, power_of_two, num_warps=4)
 
 
-def _launch_backward(dy: Tensor, x: Tensor, dx: Tensor, s: Tensor, half: int, cast: bool, power_of_two: bool) -> None:
+def _launch_backward(
+    dy: Tensor, x: Tensor, dx: Tensor, s: Tensor, y: Tensor | None, half: int, cast: bool, power_of_two: bool
+) -> None:
     m, tiles = x.shape[0], tiles_of(half)
     if x.numel():
         grid = (triton.cdiv(m * tiles, TILES),)
         shape = (m, half, dy.stride(0), x.stride(0), tiles)
-        _backward[grid](dy, x, dx, s, *shape, TILES, cast, power_of_two, num_warps=4)
+        again = dx if y is None else y
+        _backward[grid](dy, x, dx, s, again, *shape, TILES, cast, power_of_two, y is not None, num_warps=4)

@@ -17,7 +17,7 @@ from numerics import ops
 from numerics.layers.config import Config, Precision
 from numerics.layers.kept import Kept, load, save
 from numerics.layers.linear import linear
-from numerics.reference.gate import SMALLEST_SUM
+from numerics.reference.gate import affinities, gate_backward
 from sim.models.shape import ModelShape
 
 
@@ -27,11 +27,6 @@ class Choice(NamedTuple):
     idx: Tensor
     weights: Tensor
     logits: Tensor
-
-
-def affinities(logits: Tensor, score: str) -> Tensor:
-    """logits [..., E] -> affinities of the tokens to the experts: sigmoid (V3) or softmax (V2)."""
-    return torch.sigmoid(logits) if score == "sigmoid" else torch.softmax(logits, -1)
 
 
 class _Choose(Function):
@@ -48,16 +43,8 @@ class _Choose(Function):
     @once_differentiable
     def backward(ctx: Any, _: Any, dweights: Tensor) -> tuple[Tensor, None, None]:
         k = load(ctx)
-        s, idx = k["shape"], k["idx"].long()
-        a = affinities(k["logits"], s.score)
-        chosen = a.gather(1, idx)
-        da = dweights * s.route_scale
-        if s.score == "sigmoid":  # w = scale * a / sum(a) over the chosen
-            total = chosen.sum(1, keepdim=True) + SMALLEST_SUM
-            da = (da - (da * chosen).sum(1, keepdim=True) / total) / total
-            return torch.zeros_like(a).scatter(1, idx, da * chosen * (1 - chosen)), None, None
-        full = torch.zeros_like(a).scatter(1, idx, da)
-        return a * (full - (da * chosen).sum(1, keepdim=True)), None, None
+        s = k["shape"]
+        return gate_backward(dweights, k["logits"], k["idx"], s.score, s.route_scale), None, None
 
 
 class Gate(nn.Module):

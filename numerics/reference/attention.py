@@ -22,6 +22,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool = True
     return torch.einsum("bhst,bthd->bshd", p, v.float()).to(q.dtype), lse
 
 
+def backward_prepare(do: Tensor, o: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """do, o [B,S,H,Dv] -> delta FP32 [B,H,S], the rows' sums of dO * O, and FP32 zeros [B,S,H,width] to sum dQ in.
+
+    What FlashAttention's backward pass starts with; numerics.kernels.attention sums dQ in registers and needs no zeros.
+    """
+    return (do.float() * o.float()).sum(-1).transpose(1, 2), o.new_zeros(*o.shape[:3], width, dtype=torch.float32)
+
+
 def attention_backward(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, scale: float, causal: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -27,7 +27,7 @@ def gate(
     Equal scores go to the lower index, of groups and of experts. Raises ValueError for shapes that do not fit.
     """
     check(logits, bias, groups, chosen_groups, k, score)
-    scores = torch.sigmoid(logits.float()) if score == "sigmoid" else torch.softmax(logits.float(), dim=-1)
+    scores = affinities(logits.float(), score)
     choice = scores if bias is None else scores + bias.float()
     best = 2 if score == "sigmoid" and logits.shape[1] > groups else 1
     grouped = choice.view(choice.shape[0], groups, -1)
@@ -38,6 +38,23 @@ def gate(
     if score == "sigmoid":
         weights = weights / (weights.sum(dim=-1, keepdim=True) + SMALLEST_SUM)
     return idx.int(), weights * scale
+
+
+def gate_backward(dweights: Tensor, logits: Tensor, idx: Tensor, score: str, scale: float = 1.0) -> Tensor:
+    """dweights [T, k], logits [T, E], idx [T, k] as `gate` chose -> dlogits FP32 [T, E]; the choice has no gradient."""
+    a, idx = affinities(logits.float(), score), idx.long()
+    chosen, da = a.gather(1, idx), dweights * scale
+    if score == "sigmoid":  # w = scale * a / sum(a) over the chosen
+        total = chosen.sum(1, keepdim=True) + SMALLEST_SUM
+        da = (da - (da * chosen).sum(1, keepdim=True) / total) / total
+        return torch.zeros_like(a).scatter(1, idx, da * chosen * (1 - chosen))
+    full = torch.zeros_like(a).scatter(1, idx, da)
+    return a * (full - (da * chosen).sum(1, keepdim=True))
+
+
+def affinities(logits: Tensor, score: str) -> Tensor:
+    """logits [..., E] -> affinities of the tokens to the experts: sigmoid (V3) or softmax (V2)."""
+    return torch.sigmoid(logits) if score == "sigmoid" else torch.softmax(logits, -1)
 
 
 def check(logits: Tensor, bias: Tensor | None, groups: int, chosen_groups: int, k: int, score: str) -> None:

@@ -28,9 +28,55 @@ class Layout:
     tile: int = 128
 
     @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that a kernel fills in."""
+        return self.row_of_pair, self.expert_of_row, self.counts, self.padded_offsets
+
+    @property
     def group_of_row_block(self) -> Tensor:
         """int32 [rows / tile]: what a grouped GEMM takes; -1 blocks are skipped."""
         return self.expert_of_row[:: self.tile].contiguous()
+
+
+PAIRS = 128
+"""Pairs of a block that `expert_count` counts apart."""
+
+
+def dispatch_layout(topk_idx: Tensor, experts: int, ranks: int) -> tuple[Tensor, Tensor, Tensor]:
+    """topk_idx [T, k] -> tokens to each rank [ranks], to each expert [experts], int32, and whether a token goes, bool.
+
+    What a dispatch must know before it sends (DeepEP's get_dispatch_layout): the last is [T, ranks]; a token goes to a
+    rank once however many of its experts are there. experts / ranks lie on a rank; an index outside is no expert.
+    """
+    check_ranks(experts, ranks)
+    chosen = _here(topk_idx.long(), experts)
+    goes = torch.zeros(topk_idx.shape[0], experts + 1, dtype=torch.bool, device=topk_idx.device)
+    goes = goes.scatter(1, chosen, True)[:, :experts].view(-1, ranks, experts // ranks).any(dim=2)
+    return goes.sum(dim=0).int(), _counts(chosen.flatten(), experts).int(), goes
+
+
+def check_ranks(experts: int, ranks: int) -> None:
+    """Raises ValueError where experts do not divide among ranks."""
+    if experts % ranks:
+        raise ValueError(f"{experts} experts do not divide among {ranks} ranks")
+
+
+def _here(idx: Tensor, experts: int) -> Tensor:
+    """idx, with `experts` for all that is no index of an expert."""
+    return torch.where((idx >= 0) & (idx < experts), idx, experts)
+
+
+def _counts(bucket: Tensor, experts: int) -> Tensor:
+    return torch.bincount(bucket, minlength=experts + 1)[:experts]
+
+
+def expert_count(topk_idx: Tensor, experts: int) -> tuple[Tensor, Tensor]:
+    """topk_idx [T, k] -> int32: pairs of each expert [E], and of each block of PAIRS pairs apart [blocks, E]."""
+    bucket = _here(topk_idx.reshape(-1).long(), experts)
+    blocks = max(1, -(-bucket.numel() // PAIRS))
+    padded = torch.nn.functional.pad(bucket, (0, blocks * PAIRS - bucket.numel()), value=experts)
+    apart = torch.nn.functional.one_hot(padded.view(blocks, PAIRS), experts + 1).sum(dim=1)[:, :experts]
+    return apart.sum(dim=0).int(), apart.int()
 
 
 def layout(topk_idx: Tensor, experts: int, tile: int = 128, rows: int | None = None) -> Layout:
@@ -38,10 +84,14 @@ def layout(topk_idx: Tensor, experts: int, tile: int = 128, rows: int | None = N
 
     Raises ValueError when `rows` is too few or not whole tiles.
     """
-    flat = topk_idx.reshape(-1).long()
+    return expert_map(topk_idx, *expert_count(topk_idx, experts), tile, rows)
+
+
+def expert_map(topk_idx: Tensor, counts: Tensor, apart: Tensor, tile: int = 128, rows: int | None = None) -> Layout:
+    """The Layout of topk_idx [T, k] from what `expert_count` found. The counts by block are for the kernel alone."""
+    experts, flat = counts.numel(), topk_idx.reshape(-1).long()
     here = (flat >= 0) & (flat < experts)
-    bucket = torch.where(here, flat, experts)
-    counts = torch.bincount(bucket, minlength=experts + 1)[:experts]
+    bucket, counts = _here(flat, experts), counts.long()
     ends = torch.cumsum((counts + tile - 1) // tile * tile, 0)
     offsets = torch.cat([ends.new_zeros(1), ends])
     rows = checked_rows(int(offsets[-1]), rows, tile)

@@ -30,6 +30,16 @@ def swiglu_backward(dy: Tensor, x: Tensor) -> Tensor:
     return _backward(dy, x).to(x.dtype)
 
 
+def swiglu_forward_backward(dy: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """dy [M, I], x [M, 2I] -> the activation [M, I] again, for the weight gradient, and dx [M, 2I]; in x's dtype."""
+    return swiglu(x), swiglu_backward(dy, x)
+
+
+def gate_weight_gradient(dy: Tensor, y: Tensor) -> Tensor:
+    """dy, y [M, I] -> float32 [M]: the gradient of the weight that the gate gave a row, its dot product with dy."""
+    return (dy.float() * y.float()).sum(dim=1)
+
+
 def swiglu_backward_quantize(dy: Tensor, x: Tensor, power_of_two: bool = False) -> tuple[Tensor, Tensor]:
     """dy [M, I], x [M, 2I] -> dx as e4m3 [M, 2I] in 1x128 tiles (of each half), scales [M, 2 ceil(I/128)].
 

@@ -202,7 +202,7 @@ def bench(monkeypatch):
         measure, "provenance", lambda repetitions: said | dict.fromkeys(("cuda", "torch", "triton", "python"), "none")
     )
     monkeypatch.setattr(check, "device", lambda show: True)
-    monkeypatch.setattr(campaign, "_timer", lambda shape, quick: card.time)
+    monkeypatch.setattr(campaign, "_timer", lambda shape, quick, own: card.time)
     monkeypatch.setattr(campaign, "launch_gap", lambda device: GAP)
     return card
 
@@ -250,3 +250,43 @@ def test_the_command_writes_what_was_measured(found, code, written, tmp_path, mo
     folder = tmp_path / "h200"
     assert cli.main(["calibrate", "--gpu", "--quick", "--out", str(folder)]) == code
     assert asked == [(cli.SCENARIO, True)] and (folder / "gemm.json").exists() == written
+
+
+# --- what is verified -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def timer(monkeypatch):
+    """The campaign's timer, on works that are right or not as their operation's rows say: odd rows are wrong."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("triton")
+    from numerics import measure, rig
+    from numerics.workload import Work
+
+    def work_of(op, shape, sms=None, device="cuda"):
+        x = torch.ones(20, 20)
+        return Work({rig.OURS: lambda: x * (2 if op.rows % 2 else 1)}, lambda: x)
+
+    def time_call(call, repetitions):
+        call()
+        return Timing(1.0, 1.0, 1.0, repetitions)
+
+    monkeypatch.setattr(rig, "work_of", work_of)
+    monkeypatch.setattr(measure, "time_call", time_call)
+    return lambda own: campaign._timer(V3.model, True, own)
+
+
+def test_a_wrong_kernel_is_not_timed_and_neither_is_its_like(timer):
+    right, wrong, around = Memory("cast", 4, 8, 4), Memory("rope", 5, 8, 8), Memory("rope", 10, 8, 8)
+    needed = {right: ("a",), wrong: ("b",)}
+    tasks = plan(needed, H200, 112, quick=False)
+    found = collect(tasks, timer(needed), 1e9, lambda text: None)
+    assert {m.task.op.kind for m in found.done} == {"cast"} and len(found.done) == 3
+    assert around in {task.op for task, _ in found.refused} and len(found.refused) == 3
+    (line,) = summary_lines(found)
+    assert line.startswith("not measured: 3 of rope: Wrong: the output is not the reference's: ") and "gain 1" in line
+
+
+def test_shapes_around_are_not_verified_again(timer):
+    own, around = Memory("cast", 4, 8, 4), Memory("cast", 5, 8, 4)
+    assert timer({own: ()})(own, None).median_us == timer({own: ()})(around, None).median_us == 1.0

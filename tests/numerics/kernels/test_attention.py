@@ -153,3 +153,12 @@ def test_code_for_hopper(kernel, form):
         assert report.spills == 0
         assert report.instructions("HGMMA") or launch.kernel.__name__ == "_delta"
         assert not report.instructions("HMMA")
+
+
+@pytest.mark.parametrize("b, s, h, width, d", [(1, 128, 2, 128, 192), (2, 70, 3, 24, 40), (1, 1, 1, 64, 64)])
+def test_what_the_backward_pass_starts_with(b, s, h, width, d):
+    o, do = (torch.randn(b, s, h, width).bfloat16() for _ in range(2))
+    delta, zeros = kernels.backward_prepare(do, o, d)
+    expected, cleared = reference.backward_prepare(do, o, d)
+    torch.testing.assert_close(delta, expected, rtol=1e-5, atol=1e-4)
+    assert zeros.dtype == torch.float32 and torch.equal(zeros, cleared)

@@ -50,7 +50,7 @@ def test_backward(shape: tuple[int, int], programs: int | None) -> None:
     dy, x, w = operands(*shape)
     _, rstd = reference.rmsnorm(x, w)
     moved = [t.to(DEVICE) for t in (dy, x, w, rstd)]
-    dx, dw = kernels.rmsnorm_backward(*moved, programs)
+    dx, dw = kernels.rmsnorm_backward(*moved, programs=programs)
     dx_expected, dw_expected = reference.rmsnorm_backward(dy, x, w, rstd)
     # Where a gradient nearly cancels an ulp of BF16 says nothing: the bound is relative to the row.
     size = dx_expected.float().abs().amax(dim=1, keepdim=True)
@@ -61,11 +61,50 @@ def test_backward(shape: tuple[int, int], programs: int | None) -> None:
         compare.gate(dx.cpu(), dx_expected, name="dx")
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_forward_with_the_residual_added(shape: tuple[int, int]) -> None:
+    residual, x, w = operands(*shape)
+    found = kernels.add_rmsnorm(x.to(DEVICE), residual.to(DEVICE), w.to(DEVICE))
+    total, y, rstd = reference.add_rmsnorm(x, residual, w)
+    assert torch.equal(total, x + residual), "one rounding, as torch's own sum"
+    compare.gate_bitwise(found[0].cpu(), total)
+    compare.gate_ulp(found[1].cpu(), y)
+    compare.gate_ulp(found[2].cpu(), rstd, 4)
+
+
+@pytest.mark.parametrize("streams", [1, 2, 3, 4])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_backward_of_several_streams(shape: tuple[int, int], streams: int) -> None:
+    """Gradients of several consumers before the norm, and of the residual after it."""
+    residual, x, w = operands(*shape)
+    dy = torch.stack([residual.roll(i + 1, 0) for i in range(streams)])
+    rstd = reference.rmsnorm(x, w)[1]
+    dx, dw = kernels.rmsnorm_backward(*(t.to(DEVICE) for t in (dy, x, w, rstd, residual)))
+    expected, dw_expected = reference.rmsnorm_backward(dy, x, w, rstd, residual)
+    size = (dy.float().abs().sum(0) * rstd[:, None]).amax(1, keepdim=True) + residual.float().abs()
+    assert ((dx.cpu().float() - expected.float()).abs() <= 2 * size * 2.0**-8).all()
+    scale = (dy.float().abs().sum(0) * (x.float() * rstd[:, None]).abs()).sum(dim=0)
+    assert ((dw.cpu() - dw_expected).abs() <= SUM_ULP * 2.0**-24 * scale).all()
+    if shape[1] >= 128:
+        compare.gate(dx.cpu(), expected, name="dx")
+
+
+def test_streams_of_the_reference_are_autograds() -> None:
+    """y goes to two consumers, and x + residual to the next layer too."""
+    g, x, w = operands(7, 24, torch.float32)
+    leaf = x.double().requires_grad_()
+    y = torch.nn.functional.rms_norm(leaf, (24,), w.double(), 1e-6)
+    (y * g + y * (2 * g) + leaf * g.flip(0)).sum().backward()
+    rstd = reference.rmsnorm(x, w)[1]
+    dx, _ = reference.rmsnorm_backward(torch.stack([g, 2 * g]), x, w, rstd, g.flip(0))
+    torch.testing.assert_close(dx, leaf.grad.float(), rtol=2e-6, atol=1e-5)
+
+
 def test_weight_gradient_does_not_depend_on_timing() -> None:
     dy, x, w = operands(50, 256)
     arguments = [t.to(DEVICE) for t in (dy, x, w, reference.rmsnorm(x, w)[1])]
-    first = kernels.rmsnorm_backward(*arguments, 7)[1]
-    assert torch.equal(first, kernels.rmsnorm_backward(*arguments, 7)[1])
+    first = kernels.rmsnorm_backward(*arguments, programs=7)[1]
+    assert torch.equal(first, kernels.rmsnorm_backward(*arguments, programs=7)[1])
 
 
 @pytest.mark.parametrize("damage", ["row", "scale"])

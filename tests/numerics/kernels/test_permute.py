@@ -77,6 +77,42 @@ def test_layout(case: str, capacity: bool) -> None:
         same(kernels.layout(chosen.long().to(DEVICE), experts, tile, rows), expected)
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_counts_and_map_are_the_halves_of_a_layout(case: str) -> None:
+    tokens, k, experts, tile = CASES[case]
+    idx = with_strangers(choices(tokens, k, experts), experts)
+    counts, apart = reference.expert_count(idx, experts)
+    assert counts.tolist() == [int((idx == e).sum()) for e in range(experts)] == apart.sum(0).tolist()
+    found = kernels.expert_count(idx.to(DEVICE), experts)
+    assert all(torch.equal(one.cpu(), other) for one, other in zip(found, (counts, apart), strict=True))
+    same(kernels.expert_map(idx.to(DEVICE), *found, tile), reference.layout(idx, experts, tile))
+
+
+def test_more_blocks_than_a_program_sums_at_a_time(monkeypatch) -> None:
+    monkeypatch.setattr(kernels, "BLOCKS", 2)
+    idx = choices(200, 4, 8)
+    same(kernels.layout(idx.to(DEVICE), 8, 16), reference.layout(idx, 8, 16))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "k", "experts", "ranks"), [(16, 4, 16, 8), (70, 6, 40, 5), (9, 2, 8, 1), (0, 2, 4, 2)]
+)
+def test_dispatch_layout(tokens: int, k: int, experts: int, ranks: int) -> None:
+    idx = with_strangers(choices(tokens, k, experts), experts)
+    expected = reference.dispatch_layout(idx, experts, ranks)
+    for token in range(tokens):
+        here = {e // (experts // ranks) for e in idx[token].tolist() if 0 <= e < experts}
+        assert set(expected[2][token].nonzero().flatten().tolist()) == here
+    assert torch.equal(expected[0], expected[2].sum(0).int())
+    assert torch.equal(expected[1], reference.expert_count(idx, experts)[0])
+    for given in (idx, idx.long()):
+        found = kernels.dispatch_layout(given.to(DEVICE), experts, ranks)
+        for one, other in zip(found, expected, strict=True):
+            assert one.dtype == other.dtype and torch.equal(one.cpu(), other)
+    with pytest.raises(ValueError, match=f"{experts} experts do not divide among 3 ranks"):
+        kernels.dispatch_layout(idx.to(DEVICE), experts, 3)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float8_e4m3fn])
 @pytest.mark.parametrize("case", CASES)
 def test_permute(case: str, dtype: "torch.dtype") -> None:

@@ -70,6 +70,27 @@ def test_backward_with_cast(shape: tuple[int, int], power_of_two: bool) -> None:
     near(actual, reference.swiglu_backward_quantize(dy, x, power_of_two))
 
 
+@pytest.mark.parametrize("shape", SHAPES + RAGGED)
+def test_backward_that_writes_the_activation_too(shape: tuple[int, int]) -> None:
+    dy, x = operands(*shape)
+    y, dx = kernels.swiglu_forward_backward(dy.to(DEVICE), x.to(DEVICE))
+    compare.gate_ulp(y.cpu(), reference.swiglu(x))
+    compare.gate_ulp(dx.cpu(), reference.swiglu_backward(dy, x))
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, *RAGGED, (3, 5000)])
+def test_gradient_of_the_gates_weight(shape: tuple[int, int]) -> None:
+    dy, x = operands(*shape)
+    y = x[:, : shape[1]]
+    found = kernels.gate_weight_gradient(dy.to(DEVICE), y.to(DEVICE)).cpu()
+    expected = reference.gate_weight_gradient(dy, y)
+    weight = torch.ones(shape[0], requires_grad=True)
+    (weight[:, None] * y.float() * dy.float()).sum().backward()
+    torch.testing.assert_close(expected, weight.grad, rtol=1e-5, atol=1e-4)
+    size = (dy.float() * y.float()).abs().sum(1)
+    assert found.dtype == torch.float32 and ((found - expected).abs() <= size * 64 * 2.0**-24).all()
+
+
 def test_extremes() -> None:
     """A gate of -88 and below: the exponential overflows, the product is a signed zero; large gates pass through."""
     x = torch.tensor([[-1e4, -200.0, -88.9, 0.0, 88.9, 1e4] + [1.0] * 6]).bfloat16()
