@@ -32,6 +32,8 @@ measured here. A judgement: what was seen in the same run replaces it."""
 VERIFY_S = 0.2
 """Seconds planned for holding an operation's output against the reference, a judgement too: a few passes over its
 operands in FP64, and sampled rows of products."""
+PAIR_S = 120.0
+"""Of the budget, what measuring beside communication is left on a machine with two GPUs."""
 SETTLE_US = 700.0
 """Of each repetition beside the kernel: the sleep that lets the host run ahead, and writing over the L2."""
 REPETITIONS, QUICK_REPETITIONS = 30, 10
@@ -40,7 +42,8 @@ AROUND = (0.5, 2.0)
 CONFINED = "confined"
 """Key of the fit that says how well times carry over to fewer SMs."""
 ENTRIES = (
-    "numerics.campaign:tables", "numerics.campaign:plan", "numerics.calibrate:write", "numerics.measure:time_call",
+    "numerics.campaign:tables", "numerics.campaign:plan", "numerics.contention:measured",
+    "numerics.calibrate:write", "numerics.measure:time_call",
     "numerics.rig:work_of", "numerics.needs:operations", "numerics.kernels.gemm:gemm",
     "numerics.kernels.wgrad:wgrad_gemm", "numerics.kernels.grouped:grouped_gemm",
     "numerics.kernels.attention:attention", "numerics.kernels.attention:attention_backward",
@@ -264,7 +267,7 @@ def run(scenario_path: Path, quick: bool, show: Show, budget_s: float = BUDGET_S
     started = time.monotonic()
     import torch
 
-    from numerics import cards, check, measure, needs
+    from numerics import cards, check, contention, measure, needs
     from sim.scenario import load
 
     measure.require_device()
@@ -277,9 +280,11 @@ def run(scenario_path: Path, quick: bool, show: Show, budget_s: float = BUDGET_S
     if not check.device(show):
         show("the device leg of `python -m numerics check` failed: nothing was timed")
         return Campaign(device, {}, True)
+    deadline = started + budget_s - (PAIR_S if torch.cuda.device_count() > 1 else 0)
     with measure.Monitor() as monitor:
-        found = collect(tasks, _timer(scenario.model, quick, own), started + budget_s, show, watch=_watch(monitor))
+        found = collect(tasks, _timer(scenario.model, quick, own), deadline, show, watch=_watch(monitor))
         gap = launch_gap(device)
+        beside = contention.measured(scenario, show) if torch.cuda.device_count() > 1 else {}
     for text in summary_lines(found):
         show(text)
     head = {
@@ -288,7 +293,7 @@ def run(scenario_path: Path, quick: bool, show: Show, budget_s: float = BUDGET_S
     }  # fmt: skip
     broken = [why for _, why in found.refused if not why.startswith("Unmeasurable")]
     try:
-        return Campaign(device, tables(found, head, gap), bool(broken))
+        return Campaign(device, tables(found, head, gap) | contention.tables(beside, head, gap), bool(broken))
     except ValueError as error:
         show(str(error))
         return Campaign(device, {}, True)

@@ -137,6 +137,12 @@ def measured(scenario: Scenario, show: Callable[[str], None]) -> dict[str, list[
     return found
 
 
+def tables(found: Mapping[str, list[Row]], head: Mapping[str, Any], launch_gap: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables that two GPUs add to those of one (numerics.campaign); {} where nothing was found."""
+    gap = {"contention": {**launch_gap, "rate_gb_per_s": LIKE_PROFILE}}
+    return {name: {**head, **gap.get(name, {}), "rows": rows} for name, rows in found.items()}
+
+
 def curve(bench: Bench) -> Iterator[Row]:
     """Bandwidth of the push over SMs, warps and sizes; GB/s that leave device 0, one way and both ways."""
     for sms in SMS:

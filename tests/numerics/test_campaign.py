@@ -19,6 +19,7 @@ SCENARIO = Path(__file__).parents[2] / "scenarios" / "v3_2048gpu.yaml"
 V3 = load(str(SCENARIO))
 H200 = cards.reference("h200")
 CARD = replace(device.load("h200"), tables="h200", siblings=())
+WIRES = accuracy.machine()[1]
 NEEDED = needs.operations(V3)
 HEAD = {"device": "h200", "source": "made up", "reference": H200, "provenance": {}}
 GAP = {"launch_gap_us": 1.5, "launch_gap_kind": "measured"}
@@ -136,7 +137,7 @@ def test_tables_read_back_and_find_the_waves_that_made_them(loaded):
 
 def test_the_ladder_prices_with_them(loaded):
     """A row comes back exactly on the whole card; nothing is made of contention that nobody measured."""
-    pricer = Pricer(CARD, accuracy.machine()[1], comm_sms=0)
+    pricer = Pricer(CARD, WIRES, comm_sms=0)
     for op, row in list(loaded.exact.items()):
         price = pricer.price(op)
         if not isinstance(op, GroupedGemm):

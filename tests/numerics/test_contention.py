@@ -30,6 +30,14 @@ def test_nothing_gets_faster_beside_communication():
     assert factors([row("gemm", 1.0, 0.98, 0.99, 1.0)])[0]["factor"] == 1.0
 
 
+def test_tables_of_two_gpus_go_over_those_of_one():
+    head, gap = {"device": "h200", "sms": 132}, {"launch_gap_us": 1.0}
+    assert contention.tables({}, head, gap) == {}
+    found = contention.tables({"contention": [{"class": "norm"}], "push": []}, head, gap)
+    assert found["contention"] == {**head, **gap, "rate_gb_per_s": 60, "rows": [{"class": "norm"}]}
+    assert found["push"] == {**head, "rows": []}
+
+
 @pytest.mark.skipif(torch.cuda.device_count() > 1, reason="two GPUs are here")
 def test_one_gpu_cannot_tell():
     with pytest.raises(ValueError, match="needs two GPUs that see each other"):
