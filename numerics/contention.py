@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from hwmodels.op import Memory
 from hwmodels.price import contention_family
 from hwmodels.units import GIGA, KIB, KILO, MIB, MS_PER_S, US_NS, US_PER_S
 from numerics import needs, rig
@@ -237,7 +238,7 @@ def stretches(bench: Bench, needed: Mapping[needs.Timed, tuple[str, ...]], shape
     """The push beside the longest operation of each family: its time there over its time alone."""
     longest: dict[str, needs.Timed] = {}
     for op in sorted(needed, key=lambda o: o.bytes()):
-        if not isinstance(op, rig.Memory) or op.kernels == 1:
+        if not isinstance(op, Memory) or op.kernels == 1:
             longest[needs.kind_of(op)] = op
     for kind, op in longest.items():
         try:
