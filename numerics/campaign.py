@@ -49,7 +49,7 @@ ENTRIES = (
     "numerics.kernels.attention:attention", "numerics.kernels.attention:attention_backward",
     "numerics.kernels.casts:quantize_rows",
     "numerics.kernels.casts:quantize_columns", "numerics.kernels.casts:requantize_columns",
-    "numerics.kernels.casts:dequantize_rows", "numerics.kernels.e5m6:store_e5m6", "numerics.kernels.e5m6:load_e5m6",
+    "numerics.kernels.casts:dequantize_rows", "numerics.kernels.casts:transpose_codes", "numerics.kernels.e5m6:store_e5m6", "numerics.kernels.e5m6:load_e5m6",
     "numerics.kernels.swiglu:swiglu_quantize", "numerics.kernels.swiglu:swiglu_backward",
     "numerics.kernels.swiglu:swiglu_forward_backward", "numerics.kernels.swiglu:gate_weight_gradient",
     "numerics.kernels.norm:rmsnorm", "numerics.kernels.norm:rmsnorm_backward", "numerics.kernels.norm:add_rmsnorm",

@@ -46,6 +46,7 @@ requantize_columns = _operation("requantize_columns", "casts")
 quantize_blocks = _operation("quantize_blocks", "casts")
 dequantize_rows = _operation("dequantize_rows", "casts")
 dequantize_blocks = _operation("dequantize_blocks", "casts")
+transpose_codes = _operation("transpose_codes", "casts")
 store_e5m6 = _operation("store_e5m6", "casts", "e5m6")
 load_e5m6 = _operation("load_e5m6", "casts", "e5m6")
 

@@ -19,7 +19,7 @@ from numerics.streams import OURS, Unmeasurable, trusted
 from numerics.workload import ROUNDED, Call, Work, bf16, codes, scales, tiles
 from sim.models.shape import ModelShape
 
-EVERY = TILE // 2
+EVERY = TILE // 16
 """Of so many rows of a product one is verified: each tile that a program computes has some."""
 LONGEST = 32768
 """Tokens up to which attention is verified: its reference keeps all scores of a head in FP32, 4 GiB each there."""

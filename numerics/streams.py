@@ -235,8 +235,7 @@ def _broadcast(op: Memory, shape: ModelShape, device: str) -> Work:
 
 
 def _transpose(op: Memory, shape: ModelShape, device: str) -> Work:
-    weight = torch.empty(op.rows, round(op.read), dtype=torch.uint8, device=device)
-    return trusted(lambda: weight.t().contiguous())
+    return _kernel("transpose_codes", "casts", codes(device, op.rows, round(op.read)), exact=True)
 
 
 def _scale_transpose(op: Memory, shape: ModelShape, device: str) -> Work:

@@ -293,6 +293,7 @@ def memory() -> Iterator[Case]:
     yield plain("casts", "quantize_blocks", lambda d: (bf16(d, 4096, HIDDEN),), 4096 * 1.5 * wide, True)
     yield plain("casts", "dequantize_rows", q, t * (wide + narrow), True)
     yield plain("casts", "dequantize_blocks", blocks, 4096 * 1.5 * wide, True)
+    yield plain("casts", "transpose_codes", lambda d: q(d)[:1], 2 * t * HIDDEN, True)
     yield plain("e5m6", "store_e5m6", lambda d: (bf16(d, t, 128 * HEADS),), t * 128 * HEADS * 3.5, True)
     yield plain("swiglu", "swiglu", pair, r * gate_up * 1.5)
     yield plain("swiglu", "swiglu_quantize", pair, r * (gate_up + act))

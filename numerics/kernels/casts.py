@@ -8,6 +8,7 @@ Every kernel here is bound by device memory: it reads its input once and writes 
     requantize_columns  MK + MK/32 read, the same written
     quantize_blocks     2 (4 for float32 weights) NK read, NK + NK/4096 written
     dequantize_*        MK + MK/32 (NK/4096) read, 2 MK written
+    transpose_codes     MK read, MK written
 
 Loads are 16 bytes a thread where the row length and stride are multiples of 16 elements; other shapes are right but
 slow. 25 KB an SM must be in flight on an H200 to cover about 700 ns of latency at 4.8 TB/s (Little's law); the block
@@ -35,6 +36,8 @@ ROW_TILES = 32
 """1x128 tiles a program of 4 warps: 32 elements, four 16-byte loads, a thread."""
 COLUMN_WIDTH = 64
 """Columns a program of 8 warps turns: 128 rows of 128 bytes in, 64 rows of 128 bytes out."""
+TRANSPOSE_WIDTH = 128
+"""Columns a program of 4 warps turns of codes alone: 128 rows of 128 bytes in and out."""
 
 
 @triton.jit
@@ -213,11 +216,16 @@ def _load_row_of_four(x, x_s, row, column, rows, columns, stride, scale_stride, 
 
 
 @triton.jit
-def store_turned(words, s, q, q_s, tile, column, columns, words_per_column, tiles_per_column):
-    """Write the words [W, 32] and scales [1, W] of one tile of 128 rows and W columns."""
+def _store_words(words, q, tile, column, columns, words_per_column):
     word = tile * 32 + tl.arange(0, 32)
     mask = (column < columns)[:, None] & (word < words_per_column)[None, :]
     tl.store(q + column.to(tl.int64)[:, None] * words_per_column + word[None, :], words, mask=mask)
+
+
+@triton.jit
+def store_turned(words, s, q, q_s, tile, column, columns, words_per_column, tiles_per_column):
+    """Write the words [W, 32] and scales [1, W] of one tile of 128 rows and W columns."""
+    _store_words(words, q, tile, column, columns, words_per_column)
     tl.store(q_s + (column * tiles_per_column + tile)[None, :], s, mask=(column < columns)[None, :])
 
 
@@ -237,6 +245,26 @@ def _quantize_columns(
     d = _load_row_of_four(x, x_s, row + 3, column, rows, columns, stride, scale_stride, block, coded)
     words, scale = quantize_turned(a, b, c, d, power_of_two)
     store_turned(words, scale, q, s, tile, column, columns, words_per_column, tiles_per_column)
+
+
+@triton.jit
+def _bytes_of_row(x, row, column, rows, columns, stride):
+    mask = (row < rows)[:, None] & (column < columns)[None, :]
+    return tl.load(x + row.to(tl.int64)[:, None] * stride + column[None, :], mask=mask, other=0).to(tl.int32)
+
+
+@triton.jit
+def _transpose_codes(x, out, rows, columns, stride, words_per_column, width: tl.constexpr):
+    """128 rows by `width` columns of bytes, four rows a word, so that words turn through shared memory."""
+    blocks = tl.cdiv(columns, width)
+    tile = tl.program_id(0) // blocks
+    column = (tl.program_id(0) - tile * blocks) * width + tl.arange(0, width)
+    row = tile * 128 + 4 * tl.arange(0, 32)
+    low = _bytes_of_row(x, row, column, rows, columns, stride)
+    low |= _bytes_of_row(x, row + 1, column, rows, columns, stride) << 8
+    high = _bytes_of_row(x, row + 2, column, rows, columns, stride)
+    high |= _bytes_of_row(x, row + 3, column, rows, columns, stride) << 8
+    _store_words(tl.trans(low | (high << 16)), out, tile, column, columns, words_per_column)
 
 
 @triton.jit
@@ -329,6 +357,18 @@ def dequantize_rows(q: Tensor, s: Tensor, dtype: torch.dtype = torch.bfloat16) -
 def dequantize_blocks(q: Tensor, s: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     """q e4m3 [N, K] with s [ceil(N/128), ceil(K/128)] -> [N, K] in dtype."""
     return _plain(q, s, dtype, TILE)
+
+
+def transpose_codes(q: Tensor) -> Tensor:
+    """q e4m3 [N, K] -> [K, N] contiguous: a weight's codes for its input gradient (its blocks' scales turn apart)."""
+    q = matrix(q)
+    n, k = q.shape
+    words = q.new_empty(k, -(-n // 4), dtype=torch.int32)
+    if q.numel():
+        grid = (tiles_of(n) * triton.cdiv(k, TRANSPOSE_WIDTH),)
+        shape = (n, k, q.stride(0), words.shape[1])
+        _transpose_codes[grid](q.view(torch.uint8), words, *shape, TRANSPOSE_WIDTH, num_warps=4)
+    return cut(words, n)
 
 
 def _columns(x: Tensor, x_s: Tensor | None, power_of_two: bool) -> tuple[Tensor, Tensor]:

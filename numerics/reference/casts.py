@@ -61,6 +61,11 @@ def dequantize_blocks(q: Tensor, s: Tensor, dtype: torch.dtype = torch.bfloat16)
     return (q.float() * _spread(s, q.shape, TILE, TILE)).to(dtype)
 
 
+def transpose_codes(q: Tensor) -> Tensor:
+    """q e4m3 [N, K] -> [K, N] contiguous: a weight's codes for its input gradient (its blocks' scales turn apart)."""
+    return q.view(torch.uint8).t().contiguous().view(q.dtype)
+
+
 def store_e5m6(x: Tensor) -> tuple[Tensor, Tensor]:
     """x [M, K] -> packed uint8 [M, ceil(12 K / 8)], s float32 [M, ceil(K/128)], powers of two.
 

@@ -21,7 +21,7 @@ from tests.numerics import interpreter  # noqa: E402
 interpreter.install()
 V3 = load(str(Path(__file__).parents[2] / "scenarios" / "v3_2048gpu.yaml"))
 NEEDED = needs.operations(V3)
-TORCH = {"copy", "broadcast", "weight_transpose", "scale_transpose", "elementwise", "tiny", "BF16 product",
+TORCH = {"copy", "broadcast", "scale_transpose", "elementwise", "tiny", "BF16 product",
          "attention_finish", "routing_backward"}  # fmt: skip
 SMALL_KERNELS = {"tiny", "dispatch_layout", "expert_count", "expert_map", "routing_forward", "routing_backward"}
 """Bound by their launches: their tables are not the bytes that the vocabulary says."""
@@ -136,7 +136,7 @@ def test_sampled_rows_are_in_every_tile():
     for rows in (1, 64, 100, 4096, 33024):
         found = rig._sample(rows, "cpu")
         assert found.max() < rows and len(found) == -(-rows // rig.EVERY)
-        assert torch.equal(found // rig.EVERY, torch.arange(len(found))) and len(set((found % 64).tolist())) <= 64
+        assert torch.equal(found // rig.EVERY, torch.arange(len(found)))
 
 
 @pytest.mark.parametrize(

@@ -182,3 +182,21 @@ def test_errors_say_what_is_wrong() -> None:
         casts.dequantize_rows(x.to(torch.float8_e4m3fn), torch.ones(4, 1, device=DEVICE))
     with pytest.raises(ValueError, match="take 384 bytes a row; got 4"):
         e5m6.load_e5m6(torch.zeros(1, 4, dtype=torch.uint8, device=DEVICE), torch.ones(1, 2, device=DEVICE), 256)
+
+
+@pytest.mark.parametrize("n, k", [(128, 128), (256, 384), (100, 200), (130, 3), (1, 1), (7, 129)])
+def test_codes_turn(n, k):
+    """Every one of the 256 codes, NaN's two included."""
+    q = (torch.arange(n * k) * 37 % 256).to(torch.uint8).view(n, k).view(torch.float8_e4m3fn)
+    found = casts.transpose_codes(q)
+    compare.gate_bitwise(found, reference.transpose_codes(q))
+    assert found.is_contiguous() and torch.equal(found.view(torch.uint8), q.view(torch.uint8).t())
+
+
+def test_codes_of_strided_rows_turn():
+    q = torch.arange(64 * 96).to(torch.uint8).view(64, 96).view(torch.float8_e4m3fn)[:, 16:80]
+    assert torch.equal(casts.transpose_codes(q).view(torch.uint8), q.view(torch.uint8).t())
+
+
+def test_nothing_turns():
+    assert casts.transpose_codes(torch.empty(0, 8).to(torch.float8_e4m3fn)).shape == (8, 0)
