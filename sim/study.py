@@ -4,11 +4,11 @@ from typing import Any
 
 import sim
 from hwmodels.units import NS_PER_S
-from sim import engine, memory, metrics, plan, spans, uncertainty
+from sim import engine, memory, metrics, plan, replay, spans, uncertainty
 from sim.lower import Kit, Lowered, lower
 from sim.plan import Machine, Plan, unit_cost_ns
 from sim.program import Step
-from sim.ranks import attribution, differing
+from sim.ranks import attribution, dearer, differing
 from sim.ranks.differing import Differing
 from sim.result import MemoryCurve, Result, StageLoad
 from sim.scenario import Scenario
@@ -21,10 +21,12 @@ def study(scenario: Scenario) -> Result:
     lowered = lower(laid, machine)
     pricer = machine.pricer if machine else None
     extra: dict[str, Any] = {}
+    graph = None
     if scenario.uneven and machine:
         all_ranks, books, extra = _differ(laid, machine, lowered)
         outcome = all_ranks.outcome
         lowered = differing.alone(lowered)
+        graph = dearer.graph(lowered, all_ranks.everyone, min(scenario.parallel.expert, laid.data))
     else:
         outcome = engine.run(lowered.actors)
         books = metrics.ledgers(laid, lowered, outcome, pricer)
@@ -36,7 +38,7 @@ def study(scenario: Scenario) -> Result:
     pair, pair_sources = spans.pair(kit, step, lowered.first_layer) if machine and drawn else (None, {})
     summary = _head(scenario) | metrics.summary(laid, machine, outcome, books) | _memory(curves) | extra
     if machine:
-        found = uncertainty.sensitivity(lowered, outcome, books)
+        found = uncertainty.sensitivity(lowered, graph or replay.alike(lowered, outcome), books)
         summary |= uncertainty.intervals(found, summary, scenario.seed)
         summary["layers_per_stage"] = [sum(u.kind in ("dense", "moe") for u in stage) for stage in machine.stages]
         summary["pair_s"] = {"name": pair_name, "seconds": kit.timing.total / NS_PER_S}
