@@ -22,8 +22,8 @@ def told(causes=CAUSES, **more):
 def test_both_directions_of_a_cause():
     """Another path may take over: dearer prices move the step by more than cheaper ones."""
     cells = re.findall(r"<td[^>]*>(.*?)</td>", told().body)
-    assert cells[:4] == ["BF16 &lt;products&gt;", "± 25.0 %", "− 440.0 ms", "+ 1.02 s"]
-    assert "17 s to 20 s" in told().lead
+    assert cells[:4] == ["BF16 &lt;products&gt;", "± 25.0 %", "− 440.0 ms", "+ 1.020 s"]
+    assert "17.00 s to 20.00 s" in told().lead
 
 
 def test_small_causes_are_folded_away():
@@ -36,7 +36,7 @@ def test_small_causes_are_folded_away():
 def test_it_says_what_is_left_out_and_what_is_not():
     assert "uneven experts, slow nodes" in told().lead
     uneven = told(critical_ranks=[{"rank": 1000, "seconds": 12.4}]).lead
-    assert "uneven experts" not in uneven and "rank 1000: 12.4 s" in uneven
+    assert "leaves out" not in uneven and "rank 1000: 12.40 s" in uneven
 
 
 def test_a_run_without_prices_has_none():
