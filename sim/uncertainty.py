@@ -1,9 +1,10 @@
 """How sure a prediction is: the spread of prices carried to the step, as a 90 % interval and a tornado.
 
 Prices that rest on the same thing (a family of kernels on one rung of the ladder, the links, the optimizer) are wrong
-together; different families are wrong independently. Each family's spread moves the templates it occurs in, and those
-move the step by as often as they lie on the critical path: one op-level run of each template a family, no new
-simulation. The draws are the same for every headline and every scenario (paired), keyed by the seed.
+together; different families are wrong independently. Each family's spread moves the templates it occurs in: one
+op-level run of each template a family. Then all steps and messages are gone through once for all draws of all families
+(`sim.replay`), so that whichever path is the longest in a draw counts there. The draws are the same for every headline
+and every scenario (paired), keyed by the seed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
