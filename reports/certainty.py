@@ -1,6 +1,7 @@
 """How sure the step time is: its 90 % interval, and what it rests on, largest first."""
 
 from html import escape
+from typing import Any
 
 from reports.headline import percent, seconds
 from reports.palette import STEPS
@@ -19,16 +20,35 @@ def section(result: Result) -> Section | None:
     low, high = result.summary["intervals_90"]["step_time_s"]
     lead = (
         f"With prices as uncertain as their sources say, the step takes {seconds(low)} to {seconds(high)} in nine "
-        "cases of ten. Each row: how uncertain a group of prices is, and how far that alone moves the step. What the "
-        "model leaves out (uneven experts, slow nodes) is not in the interval."
+        "cases of ten. Each row: how uncertain a group of prices is, and how far that alone moves the step, cheaper "
+        f"and dearer. {_scope(result.summary)}"
     )
-    widest = max(abs(c["step_s"]) for c in causes)
+    widest = max(map(_size, causes))
     rows = [
-        [escape(c["cause"]), f"± {percent(c['spread'])}", f"± {seconds(abs(c['step_s']))}",
-         bar(abs(c["step_s"]) / widest, STEPS[0].colour)] for c in causes
+        [escape(c["cause"]), f"± {percent(c['spread'])}", _signed(c["cheaper_s"]),
+         _signed(c["step_s"]), bar(_size(c) / widest, STEPS[0].colour)] for c in causes
     ]  # fmt: skip
-    head = ("Rests on", "Spread", "Step", "")
-    body = table(head, rows[:SHOWN], (0, 3))
+    head = ("Rests on", "Spread", "Cheaper", "Dearer", "")
+    body = table(head, rows[:SHOWN], (0, 4))
     if rows[SHOWN:]:
-        body += details(f"{len(rows) - SHOWN} smaller ones", table(head, rows[SHOWN:], (0, 3)))
+        body += details(f"{len(rows) - SHOWN} smaller ones", table(head, rows[SHOWN:], (0, 4)))
     return Section("certainty", "How sure is the step time", lead, body)
+
+
+def _size(cause: dict[str, Any]) -> float:
+    return max(abs(float(cause[way])) for way in ("step_s", "cheaper_s"))
+
+
+def _signed(move: float) -> str:
+    return f"{'−' if move < 0 else '+'} {seconds(abs(move))}"
+
+
+def _scope(summary: dict[str, Any]) -> str:
+    """What the interval holds, and what it does not."""
+    if not summary.get("critical_ranks"):
+        return "What the model leaves out (uneven experts, slow nodes) is not in the interval."
+    first = summary["critical_ranks"][0]
+    return (
+        "Loads, faults and jitter are held as they were; prices count on the ranks the step waits for "
+        f"(rank {first['rank']}: {seconds(first['seconds'])} of it), as much more as those are slower."
+    )

@@ -101,5 +101,6 @@ def _memory(result: Result) -> list[Figure]:
     if not result.memory:
         return []
     worst = max(result.memory, key=lambda curve: curve.peak_bytes)
+    whose = f"rank {worst.rank}" if worst.cluster_rank is None else worst.whose
     room = format_quantity(worst.capacity_bytes, "data")
-    return [Figure("Peak memory", format_quantity(worst.peak_bytes, "data"), f"of {room}, on rank {worst.rank}")]
+    return [Figure("Peak memory", format_quantity(worst.peak_bytes, "data"), f"of {room}, on {whose}")]

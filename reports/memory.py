@@ -19,6 +19,7 @@ LEAD = (
     "What fills the device of one rank while the step runs, and what every rank holds at its own peak. "
     "The dashed line is the device's capacity. Choose a rank here or click its bar."
 )
+WORST = "Ranks differ: each curve is of the rank with the highest peak at its position in the pipeline."
 
 
 def section(result: Result) -> Section | None:
@@ -29,7 +30,7 @@ def section(result: Result) -> Section | None:
     colours = {name: PARTS[i % len(PARTS)] for i, name in enumerate(names)}
     worst = max(result.memory, key=lambda curve: curve.peak_bytes)
     options = "".join(
-        f'<option value="{i}"{" selected" if curve is worst else ""}>rank {curve.rank}, peak '
+        f'<option value="{i}"{" selected" if curve is worst else ""}>{_whose(curve)}, peak '
         f"{format_quantity(curve.peak_bytes, 'data')}</option>"
         for i, curve in enumerate(result.memory)
     )
@@ -40,7 +41,14 @@ def section(result: Result) -> Section | None:
         f"{plot('peaks', 'peak memory of every rank by part')}</div>"
     )
     data = {"parts": [[name, colours[name]] for name in names], "curves": [_curve(c, names) for c in result.memory]}
-    return Section("memory", "Memory", LEAD, body, data)
+    lead = LEAD if worst.cluster_rank is None else f"{LEAD} {WORST}"
+    return Section("memory", "Memory", lead, body, data)
+
+
+def _whose(curve: MemoryCurve) -> str:
+    if curve.cluster_rank is None:
+        return f"rank {curve.rank}"
+    return f"position {curve.rank}, rank {curve.cluster_rank}"
 
 
 def thin(total: npt.NDArray[Any], points: int) -> npt.NDArray[np.int64]:

@@ -116,8 +116,16 @@ def kept_for_backward(site: Site, unit: Unit) -> float:
     total = t * (residuals + out)
     if unit.kind == "dense":
         return total + t * r.gate_up.row_bytes(2 * s.dense_intermediate)
-    routed = site.received * r.dispatch.row_bytes(s.hidden) + site.rows * r.gate_up.row_bytes(2 * s.expert_intermediate)
-    return total + routed + t * r.gate_up.row_bytes(2 * s.shared_experts * s.expert_intermediate)
+    token, row = routed_for_backward(site)
+    return total + (site.received * token + site.rows * row) + t * r.gate_up.row_bytes(
+        2 * s.shared_experts * s.expert_intermediate
+    )
+
+
+def routed_for_backward(site: Site) -> tuple[float, float]:
+    """Bytes of what a MoE layer keeps for backward of each token received, and of each expert row."""
+    s, r = site.shape, site.recipe
+    return r.dispatch.row_bytes(s.hidden), r.gate_up.row_bytes(2 * s.expert_intermediate)
 
 
 def kept_for_weight(site: Site, unit: Unit) -> float:
@@ -136,8 +144,15 @@ def kept_for_weight(site: Site, unit: Unit) -> float:
     ffn = s.dense_intermediate if unit.kind == "dense" else s.shared_experts * s.expert_intermediate
     total = t * (row(inputs + outputs) + row(2 * s.hidden + 3 * ffn))
     if unit.kind == "moe":
-        total += site.received * 2 * r.dispatch.row_bytes(s.hidden) + site.rows * row(3 * s.expert_intermediate)
+        each_token, each_row = routed_for_weight(site)
+        total += site.received * each_token + site.rows * each_row
     return total
+
+
+def routed_for_weight(site: Site) -> tuple[float, float]:
+    """Bytes of what a MoE layer keeps for a split weight gradient of each token received, and of each expert row."""
+    s, r = site.shape, site.recipe
+    return 2 * r.dispatch.row_bytes(s.hidden), r.activation.row_bytes(3 * s.expert_intermediate)
 
 
 def workspace_bytes(site: Site) -> float:
@@ -149,5 +164,10 @@ def workspace_bytes(site: Site) -> float:
 
 def exchange_buffer_bytes(site: Site) -> float:
     """Landing zones of the expert exchange: dispatched rows, and expert outputs on their way back."""
+    return site.received * landing_bytes(site)
+
+
+def landing_bytes(site: Site) -> float:
+    """Of the landing zones, what each token received takes."""
     h = site.shape.hidden
-    return site.received * (site.recipe.dispatch.row_bytes(h) + site.recipe.combine.row_bytes(h))
+    return site.recipe.dispatch.row_bytes(h) + site.recipe.combine.row_bytes(h)

@@ -5,10 +5,14 @@ the exchange, temporaries. Activations rise when a forward starts and fall when 
 weight gradients are split, what the weight gradient needs stays until it ends.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
 import numpy as np
 
 from sim import footprint, optimizer
 from sim.plan import Machine, Plan, slots
+from sim.program import Step
 from sim.result import MemoryCurve
 from sim.trace import Trace
 
@@ -47,30 +51,49 @@ def constant(plan: Plan, machine: Machine, position: int) -> dict[str, int]:
     }
 
 
+class Change(NamedTuple):
+    """Activations of one micro-batch of a stage come or go. at_end: of the step, else at its start. forward, weight:
+    how often what waits for backward, and what waits for a split weight gradient, is added."""
+
+    step: int
+    at_end: bool
+    stage: int
+    micro_batch: int
+    forward: int
+    weight: int
+
+
+def changes(steps: Sequence[Step]) -> Iterator[Change]:
+    """What the steps of one rank do to its activations, in the order of time."""
+    for i, step in enumerate(steps):
+        for letter, stage, micro_batch in step.passes():
+            if letter == "F":
+                yield Change(i, False, stage, micro_batch, 1, 0)
+            elif letter == "B":
+                yield Change(i, True, stage, micro_batch, -1, 0 if step.kind.endswith("W") else 1)
+            elif step.kind == "W":
+                yield Change(i, True, stage, micro_batch, 0, -1)
+
+
 def _curve(
     plan: Plan, machine: Machine, steps: Trace, position: int, kept: list[tuple[int, int]], capacity: int
 ) -> MemoryCurve:
-    times, deltas = [0], [0]
     own = steps.of_rank(position)
-    for step, start, end in zip(plan.program.steps[position], own.start.tolist(), own.end.tolist(), strict=False):
-        for letter, stage, _ in step.passes():
-            forward, weight = kept[stage]
-            if letter == "F":
-                times.append(start)
-                deltas.append(forward)
-            elif letter == "B":
-                times.append(end)
-                deltas.append(-forward if step.kind.endswith("W") else weight - forward)
-            elif step.kind == "W":
-                times.append(end)
-                deltas.append(-weight)
-    order = np.argsort(np.array(times), kind="stable")
-    when = np.append(np.array(times)[order], int(steps.end.max()))
-    level = np.cumsum(np.array(deltas)[order])
-    activations = np.append(level, level[-1])
-    flat = constant(plan, machine, position)
+    found = list(changes(plan.program.steps[position]))
+    times = [(own.end if c.at_end else own.start)[c.step] for c in found]
+    deltas = [c.forward * kept[c.stage][0] + c.weight * kept[c.stage][1] for c in found]
+    return curve(position, times, deltas, int(steps.end.max()), constant(plan, machine, position), capacity)
+
+
+def curve(
+    position: int, times: Sequence[int], deltas: Sequence[int], end: int, flat: Mapping[str, int], capacity: int,
+    rank: int | None = None,
+) -> MemoryCurve:  # fmt: skip
+    """Activations from their changes, on top of what is held through the whole step. rank: of the cluster."""
+    level = np.concatenate([[0], np.cumsum(np.array(deltas, dtype=np.int64))])
+    when = np.array([0, *times, end], dtype=np.int64)
     parts = {name: np.full(len(when), size, dtype=np.int64) for name, size in flat.items()}
-    return MemoryCurve(position, when, {**parts, "activations": activations}, capacity)
+    return MemoryCurve(position, when, {**parts, "activations": np.append(level, level[-1])}, capacity, rank)
 
 
 def verdict(curves: tuple[MemoryCurve, ...], machine: Machine) -> tuple[bool, str]:
@@ -82,7 +105,7 @@ def verdict(curves: tuple[MemoryCurve, ...], machine: Machine) -> tuple[bool, st
 
     largest = max(worst.parts, key=lambda name: int(worst.parts[name].max()))
     return False, (
-        f"does not fit in memory: rank {worst.rank} of the pipeline needs {format_quantity(worst.peak_bytes, 'data')}, "
+        f"does not fit in memory: {worst.whose} needs {format_quantity(worst.peak_bytes, 'data')}, "
         f"{machine.cluster.node.device.name} has {format_quantity(worst.capacity_bytes, 'data')}; the largest part is "
         f"{largest} with {format_quantity(int(worst.parts[largest].max()), 'data')}"
     )

@@ -11,7 +11,8 @@ from sim.trace import Trace
 
 @dataclass(frozen=True)
 class MemoryCurve:
-    """Device memory of one rank over the step.
+    """Device memory of one rank over the step. rank: of the pipeline. cluster_rank: whose it is where the ranks at a
+    pipeline position differ, that of the highest peak.
 
     times: ns, int64, ascending.  parts: name -> bytes at each time (float64 or int64, same length as times),
     stacked from the bottom: weights, gradients, optimizer states, communication buffers, activations.
@@ -21,6 +22,14 @@ class MemoryCurve:
     times: npt.NDArray[np.int64]
     parts: dict[str, npt.NDArray[np.int64]]
     capacity_bytes: int
+    cluster_rank: int | None = None
+
+    @property
+    def whose(self) -> str:
+        """Such as "rank 3 of the pipeline", or "rank 397 (position 3 of the pipeline)"."""
+        if self.cluster_rank is None:
+            return f"rank {self.rank} of the pipeline"
+        return f"rank {self.cluster_rank} (position {self.rank} of the pipeline)"
 
     @property
     def peak_bytes(self) -> int:

@@ -4,11 +4,12 @@ from typing import Any
 
 import sim
 from hwmodels.units import NS_PER_S
-from sim import engine, memory, metrics, plan, spans, uncertainty
+from sim import engine, memory, metrics, plan, replay, spans, uncertainty
 from sim.lower import Kit, Lowered, lower
 from sim.plan import Machine, Plan, unit_cost_ns
 from sim.program import Step
-from sim.ranks import attribution, differing
+from sim.ranks import attribution, dearer, differing
+from sim.ranks import memory as rank_memory
 from sim.ranks.differing import Differing
 from sim.result import MemoryCurve, Result, StageLoad
 from sim.scenario import Scenario
@@ -21,22 +22,27 @@ def study(scenario: Scenario) -> Result:
     lowered = lower(laid, machine)
     pricer = machine.pricer if machine else None
     extra: dict[str, Any] = {}
+    graph, loads = None, None
     if scenario.uneven and machine:
         all_ranks, books, extra = _differ(laid, machine, lowered)
-        outcome = all_ranks.outcome
+        outcome, loads = all_ranks.outcome, all_ranks.loads
         lowered = differing.alone(lowered)
+        graph = dearer.graph(lowered, all_ranks.everyone, min(scenario.parallel.expert, laid.data))
     else:
         outcome = engine.run(lowered.actors)
         books = metrics.ledgers(laid, lowered, outcome, pricer)
     steps = spans.steps(laid, lowered, outcome)
-    curves = memory.curves(laid, machine, steps) if machine else ()
+    if machine and loads:
+        curves = rank_memory.curves(laid, machine, loads, all_ranks.everyone)
+    else:
+        curves = memory.curves(laid, machine, steps) if machine else ()
     drawn = {"report", "trace", "events"} & set(scenario.outputs)
     trace, sources = spans.spans(laid, lowered, outcome) if drawn else (steps.where(steps.rank < 0), {})
     kit, step, pair_name = _pair(laid, lowered)
     pair, pair_sources = spans.pair(kit, step, lowered.first_layer) if machine and drawn else (None, {})
     summary = _head(scenario) | metrics.summary(laid, machine, outcome, books) | _memory(curves) | extra
     if machine:
-        found = uncertainty.sensitivity(lowered, outcome, books)
+        found = uncertainty.sensitivity(lowered, graph or replay.alike(lowered, outcome), books)
         summary |= uncertainty.intervals(found, summary, scenario.seed)
         summary["layers_per_stage"] = [sum(u.kind in ("dense", "moe") for u in stage) for stage in machine.stages]
         summary["pair_s"] = {"name": pair_name, "seconds": kit.timing.total / NS_PER_S}
@@ -88,14 +94,16 @@ def _head(scenario: Scenario) -> dict[str, Any]:
 
 
 def _memory(curves: tuple[MemoryCurve, ...]) -> dict[str, Any]:
-    """Peak of each pipeline rank, and its parts at that moment."""
+    """Peak of each pipeline rank, and its parts at that moment; where loads were drawn, also whose peak it is: the
+    highest among the ranks at that position."""
     if not curves:
         return {"peak_memory_bytes": None}
     out = []
     for curve in curves:
         at = int(sum(curve.parts.values()).argmax())  # type: ignore[union-attr]
         out.append({"total": curve.peak_bytes, **{name: int(part[at]) for name, part in curve.parts.items()}})
-    return {"peak_memory_bytes": out}
+    whose = [curve.cluster_rank for curve in curves]
+    return {"peak_memory_bytes": out} | ({"peak_memory_ranks": whose} if whose[0] is not None else {})
 
 
 def _pair(laid: Plan, lowered: Lowered) -> tuple[Kit, Step, str]:

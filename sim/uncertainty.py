@@ -1,26 +1,28 @@
 """How sure a prediction is: the spread of prices carried to the step, as a 90 % interval and a tornado.
 
 Prices that rest on the same thing (a family of kernels on one rung of the ladder, the links, the optimizer) are wrong
-together; different families are wrong independently. Each family's spread moves the templates it occurs in, and those
-move the step by as often as they lie on the critical path: one op-level run of each template a family, no new
-simulation. The draws are the same for every headline and every scenario (paired), keyed by the seed.
+together; different families are wrong independently. Each family's spread moves the templates it occurs in: one
+op-level run of each template a family. Then all steps and messages are gone through once for all draws of all families
+(`sim.replay`), so that whichever path is the longest in a draw counts there. The draws are the same for every headline
+and every scenario (paired), keyed by the seed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from hwmodels.price import Price
 from hwmodels.units import NS_PER_S
-from sim import critical, engine, metrics
-from sim.actor import Outcome
-from sim.lower import Kit, Lowered, outputs
+from sim import engine, metrics, replay
+from sim.lower import Kit, Lowered
+from sim.replay import Graph, Moved
 from sim.template import STREAMS, Template
 
+Floats = npt.NDArray[np.float64]
 DRAWS = 4096
 """Samples of the interval; its ends are good to about 2 % of its width."""
 LOW, HIGH = 5, 95
@@ -36,54 +38,70 @@ WIRE_SPREAD = 0.10
 
 @dataclass(frozen=True)
 class Cause:
-    """Something prices rest on. spread: relative. step_s: seconds the step moves when it is one spread dearer."""
+    """Something prices rest on. spread: relative. step_s, cheaper_s: seconds the step moves when it is one spread
+    dearer, and one spread cheaper (where another path takes over, more or less than the opposite)."""
 
     name: str
     spread: float
     step_s: float
+    cheaper_s: float
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """causes, largest first. phases_s: seconds one spread of each adds to the phases, mean over ranks."""
+    """causes, largest first. phases_s: seconds one spread of each adds to the phases, mean over ranks. longer_s: by how
+    many seconds the step gets longer, [draw], for draws [cause, draw] in spreads."""
 
     causes: tuple[Cause, ...]
     phases_s: tuple[dict[str, float], ...]
+    longer_s: Callable[[Floats], Floats]
 
 
-def sensitivity(lowered: Lowered, outcome: Outcome, books: Sequence[metrics.Ledger]) -> Sensitivity:
-    """One cause a family and rung, and one for the wires."""
-    chain = critical.chain(lowered, outcome)
+def sensitivity(lowered: Lowered, graph: Graph, books: Sequence[metrics.Ledger]) -> Sensitivity:
+    """One cause a family and rung, one for the wires, and one for what follows the last step."""
     kits = {id(kit): kit for row in lowered.kits for kit in row}
-    uses: dict[tuple[int, int], int] = {}
-    for link in chain:
-        key = (id(lowered.kits[link.position][link.step]), link.until)
-        uses[key] = uses.get(key, 0) + 1
-    found = []
-    for family, rung in sorted(_families(kits)):
-        spread, moved = _moved(kits, family, rung)
-        if not spread:
-            continue
-        step = sum(count * (moved[kit][until] - kits[kit].outputs[until]) for (kit, until), count in uses.items())
-        phases = _phases(lowered, kits, moved)
-        name = f"{NAMES.get(family, family)} ({rung})"
-        found.append((Cause(name, spread, step / NS_PER_S), phases))
-    wire = sum(link.message_ns for link in chain) / NS_PER_S
-    found.append((Cause("pipeline messages", WIRE_SPREAD, wire * WIRE_SPREAD), {}))
-    update = books[0].phases["optimizer"]
-    dearer = update * WIRE_SPREAD
-    found.append((Cause("optimizer and its traffic", WIRE_SPREAD, dearer), {"optimizer": dearer}))
-    found.sort(key=lambda item: -abs(item[0].step_s))
-    return Sensitivity(tuple(c for c, _ in found), tuple(p for _, p in found))
+    moves = [move for family, rung in sorted(_families(kits)) if (move := _move(kits, family, rung)).spread]
+    slopes = [track.slopes([move.kits for move in moves]) for track in graph.tracks]
+    update = books[0].phases["optimizer"] * WIRE_SPREAD
+    base = replay.ends(graph, slopes, np.zeros((len(moves), 1)), np.ones(1))
+
+    def longer_s(z: Floats) -> Floats:
+        ends = replay.ends(graph, slopes, z[: len(moves)], 1 + WIRE_SPREAD * z[-2])
+        return np.asarray((ends - base) / NS_PER_S + update * z[-1])
+
+    names = [(m.name, m.spread) for m in moves]
+    names += [("pipeline messages", WIRE_SPREAD), ("optimizer and its traffic", WIRE_SPREAD)]
+    one = np.eye(len(names))
+    moved = longer_s(np.hstack([one, -one])).reshape(2, -1).tolist()
+    causes = [Cause(name, spread, up, down) for (name, spread), up, down in zip(names, *moved, strict=True)]
+    phases = [*(_phases(graph, slopes[0][:, 0, i], lowered) for i in range(len(moves))), {}, {"optimizer": update}]
+    return _sorted(Sensitivity(tuple(causes), tuple(phases), longer_s))
 
 
-def _families(kits: Mapping[int, Kit]) -> set[tuple[str, str]]:
+def _sorted(found: Sensitivity) -> Sensitivity:
+    """Largest cause first."""
+    sizes = [-max(abs(cause.step_s), abs(cause.cheaper_s)) for cause in found.causes]
+    places = np.argsort(sizes, kind="stable")
+    back = np.argsort(places)
+    causes, phases = (tuple(row[i] for i in places) for row in (found.causes, found.phases_s))
+    return Sensitivity(causes, phases, lambda z: found.longer_s(z[back]))
+
+
+class Move(NamedTuple):
+    """Prices of one family and rung, dearer by their spread: what they are called, and every kit at such prices."""
+
+    name: str
+    spread: float
+    kits: Moved
+
+
+def _families(kits: Moved) -> set[tuple[str, str]]:
     prices = (t.price for kit in kits.values() for lane in STREAMS for t in kit.fine.tasks[lane])
     return {(p.family, p.rung) for p in prices if p is not None}
 
 
-def _moved(kits: Mapping[int, Kit], family: str, rung: str) -> tuple[float, dict[int, tuple[int, int, int]]]:
-    """The family's spread (weighted by time), and outputs of every kit when its prices are that much dearer."""
+def _move(kits: Moved, family: str, rung: str) -> Move:
+    """Every price of the family raised by the spread of all of them, weighted by time."""
     prices = [
         p
         for kit in kits.values()
@@ -93,11 +111,14 @@ def _moved(kits: Mapping[int, Kit], family: str, rung: str) -> tuple[float, dict
     ]
     total = sum(p.ns for p in prices)
     spread = sum(p.ns * p.spread for p in prices) / total if total else 0.0
-    moved = {}
-    for key, kit in kits.items():
-        dearer = _dearer(kit.fine, family, rung, spread)
-        moved[key] = outputs(dearer, engine.alone(dearer)) if dearer is not kit.fine else kit.outputs
-    return spread, moved
+    name = f"{NAMES.get(family, family)} ({rung})"
+    return Move(name, spread, {key: dearer(kit, family, rung, spread) for key, kit in kits.items()} if spread else {})
+
+
+def dearer(kit: Kit, family: str, rung: str, spread: float) -> Kit:
+    """The kit with the prices of one family raised by its spread; itself when it has none. What is executed stays."""
+    fine = _dearer(kit.fine, family, rung, spread)
+    return kit if fine is kit.fine else replace(kit, fine=fine, timing=engine.alone(fine))
 
 
 def _dearer(fine: Template, family: str, rung: str, spread: float) -> Template:
@@ -117,15 +138,14 @@ def _dearer(fine: Template, family: str, rung: str, spread: float) -> Template:
     return replace(fine, alone=alone, beside=beside)
 
 
-def _phases(
-    lowered: Lowered, kits: Mapping[int, Kit], moved: Mapping[int, tuple[int, int, int]]
-) -> dict[str, float]:
-    """Mean seconds over ranks that each phase gets longer."""
+def _phases(graph: Graph, slope: Floats, lowered: Lowered) -> dict[str, float]:
+    """Mean seconds over ranks that each phase gets longer. slope: by row of the first track, of the ends of steps."""
     out: dict[str, float] = {}
-    for row in lowered.kits:
-        for kit in row:
+    parts = slope.tolist()
+    for kits, rows, lengths in zip(lowered.kits, graph.tracks[0].rows, graph.lengths, strict=True):
+        for kit, row, length in zip(kits, rows, lengths, strict=True):
             name = metrics.phase_name(kit.fine.kind)
-            out[name] = out.get(name, 0.0) + moved[id(kit)][0] - kit.outputs[0]
+            out[name] = out.get(name, 0.0) + length * parts[row]
     return {name: ns / NS_PER_S / len(lowered.kits) for name, ns in out.items()}
 
 
@@ -146,7 +166,7 @@ def intervals(found: Sensitivity, summary: Mapping[str, Any], seed: int) -> dict
     """90 % intervals of the headlines, and the tornado (seconds of the step at one spread less and more)."""
     z = draws(found.causes, seed)
     step = float(summary["step_time_s"])
-    steps = np.maximum(step + np.array([c.step_s for c in found.causes]) @ z, step / 2)
+    steps = np.maximum(step + found.longer_s(z), step / 2)
     out: dict[str, Any] = {"step_time_s": _ends(steps)}
     for name in ("tokens_per_day", "gpu_hours_per_trillion_tokens"):
         if summary.get(name):
@@ -162,7 +182,8 @@ def intervals(found: Sensitivity, summary: Mapping[str, Any], seed: int) -> dict
     bubble = np.maximum(steps - sum(phases.values()), 0.0)
     out["phases_s"] = {name: _ends(values) for name, values in phases.items()} | {"bubble": _ends(bubble)}
     out["bubble_fraction"] = _ends(bubble / steps)
-    tornado = [{"cause": c.name, "spread": c.spread, "step_s": c.step_s} for c in found.causes if c.step_s]
+    tornado = [{"cause": c.name, "spread": c.spread, "step_s": c.step_s, "cheaper_s": c.cheaper_s}
+               for c in found.causes if c.step_s or c.cheaper_s]  # fmt: skip
     return {"intervals_90": out, "tornado": tornado}
 
 

@@ -14,17 +14,23 @@ from sim.ranks import crowd
 from sim.ranks.crowd import Crowd
 from sim.ranks.uneven import Durations
 from sim.template import STREAMS
+from sim.tokens.loads import Loads
 
 
 @dataclass(frozen=True)
 class Differing:
     """everyone: what all replicas did. shown: the replica that the traces show. outcome: its records, by position.
-    rows: smallest and largest expert rows drawn, or None."""
+    loads: what was drawn for them, or None."""
 
     everyone: Crowd
     shown: int
     outcome: Outcome
-    rows: tuple[int, int] | None
+    loads: Loads | None
+
+    @property
+    def rows(self) -> tuple[int, int] | None:
+        """Smallest and largest expert rows drawn, or None."""
+        return (int(self.loads.rows.min()), int(self.loads.rows.max())) if self.loads else None
 
 
 def run(plan: Plan, machine: Machine, lowered: Lowered) -> Differing:
@@ -42,8 +48,7 @@ def run(plan: Plan, machine: Machine, lowered: Lowered) -> Differing:
         _record(lowered, everyone, position, shown) for position in range(plan.program.ranks)
     )
     events = plan.data * sum(len(c.segment_ends) for row in everyone.crossings for c in row)
-    rows = (int(found.rows.min()), int(found.rows.max())) if found else None
-    return Differing(everyone, shown, Outcome(records, everyone.end, events), rows)
+    return Differing(everyone, shown, Outcome(records, everyone.end, events), found)
 
 
 def alone(lowered: Lowered) -> Lowered:

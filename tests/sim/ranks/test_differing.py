@@ -171,9 +171,11 @@ def test_redundant_experts_take_memory():
         assert b["weights"] < a["weights"] * 80 / 64
 
 
-@pytest.mark.xfail(strict=True, reason="memory counts the expected rows and tokens on every rank, whatever was drawn")
 def test_the_rank_with_the_most_tokens_needs_the_most_memory():
+    """Three fifths of what a MoE layer keeps for backward go by its load; micro-batches in flight average much away."""
     even, uneven = (
         result(f"routing={{kind: sampled, spread: {s}}}").summary["peak_memory_bytes"] for s in (0.0, 0.5)
     )
-    assert max(r["total"] for r in uneven) > 1.01 * max(r["total"] for r in even)
+    for part, more in (("activations", 1.01), ("communication buffers", 1.05)):
+        assert max(r[part] for r in uneven) > more * max(r[part] for r in even)
+    assert max(r["total"] for r in uneven) > max(r["total"] for r in even)

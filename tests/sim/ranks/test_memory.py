@@ -1,0 +1,113 @@
+"""Memory of drawn loads: against each replica integrated on its own, and against the balanced run."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+import sim
+from sim import footprint, memory, plan, spans
+from sim.lower import lower
+from sim.ranks import differing
+from sim.ranks import memory as rank_memory
+from sim.scenario import from_mapping
+from sim.tokens.loads import Loads
+
+TINY = {
+    "cluster": {"node": "h800x8", "nodes": 2},
+    "model": {"base": "deepseek_v2_lite", "layers": 8, "mtp_depth": 1, "q_rank": 128, "vocabulary": 1024},
+    "parallel": {"pipeline": 2, "expert": 4},
+    "batch": {"micro_batches": 8, "sequence_length": 512},
+    "placement": "even",
+    "outputs": ["result"],
+}
+SCHEDULES = ("1f1b", "zb1p", "gpipe", "interleaved", "dualpipe", "dualpipev")
+
+
+@cache
+def found(schedule, *overrides):
+    chosen = (f"schedule={schedule}", "routing={kind: sampled, spread: 0.5}", *overrides)
+    laid = plan.lay_out(from_mapping(TINY, chosen))
+    machine = plan.machine(laid)
+    low = lower(laid, machine)
+    return laid, machine, low, differing.run(laid, machine, low)
+
+
+def alone(laid, machine, loads, position, replica, everyone):
+    """Bytes of one replica over time: an event a micro-batch that comes or goes, unit by unit at its own load."""
+    site, dense = machine.site, machine.site.shape.dense_layers
+    landing, events = 0.0, []
+    for step, crossing in zip(laid.program.steps[position], everyone.crossings[position], strict=True):
+        for letter, stage, micro_batch in step.passes():
+            kept = {"F": 0.0, "W": 0.0}
+            for unit in machine.stages[stage]:
+                own = site
+                if unit.kind == "moe":
+                    at = (unit.layer - dense, micro_batch, replica)
+                    own = site._replace(received=int(loads.received[at]), rows=int(loads.rows[at]))
+                    landing = max(landing, footprint.exchange_buffer_bytes(own))
+                kept["F"] += footprint.kept_for_backward(own, unit)
+                kept["W"] += footprint.kept_for_weight(own, unit)
+            start, end = int(crossing.starts[replica]), int(crossing.ends[replica])
+            if letter == "F":
+                events.append((start, round(kept["F"])))
+            elif letter == "B":
+                split = not step.kind.endswith("W")
+                events.append((end, split * round(kept["W"]) - round(kept["F"])))
+            elif step.kind == "W":
+                events.append((end, -round(kept["W"])))
+    flat = memory.constant(laid, machine, position) | {"communication buffers": round(landing)}
+    levels = np.cumsum([size for _, size in sorted(events, key=lambda e: e[0])])
+    return sum(flat.values()) + int(max(levels.max(), 0)), int(levels[-1])
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_worst_replica_of_all(schedule):
+    laid, machine, _, run = found(schedule)
+    curves = rank_memory.curves(laid, machine, run.loads, run.everyone)
+    for position, curve in enumerate(curves):
+        each = [alone(laid, machine, run.loads, position, r, run.everyone) for r in range(laid.data)]
+        assert all(left == 0 for _, left in each), "everything kept is given back"
+        peaks = [peak for peak, _ in each]
+        assert curve.peak_bytes == max(peaks) > min(peaks)
+        assert divmod(curve.cluster_rank, laid.data) == (position, peaks.index(max(peaks)))
+        assert (np.diff(curve.times) >= 0).all() and curve.parts["activations"].min() >= 0
+        assert curve.parts["activations"][-1] == 0
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_expected_loads_are_the_balanced_run(schedule):
+    """To the byte, at every moment."""
+    laid, machine, low, run = found(schedule)
+    shape = run.loads.rows.shape
+    even = Loads(np.full(shape, machine.site.received, np.int32), np.full(shape, machine.site.rows, np.int32))
+    steps = spans.steps(laid, differing.alone(low), run.outcome)
+    shown = memory.curves(laid, machine, steps)
+    for one, two in zip(rank_memory.curves(laid, machine, even, run.everyone), shown, strict=True):
+        for name, part in two.parts.items():
+            np.testing.assert_array_equal(one.parts[name], part, name)
+
+
+def test_more_of_either_load_is_more_memory():
+    laid, machine, _, run = found("zb1p")
+    plain = rank_memory.curves(laid, machine, run.loads, run.everyone)
+    for more in (run.loads._replace(rows=run.loads.rows + 128), run.loads._replace(received=run.loads.received + 1)):
+        for a, b in zip(plain, rank_memory.curves(laid, machine, more, run.everyone), strict=True):
+            assert b.peak_bytes > a.peak_bytes
+
+
+def test_the_summary_and_the_verdict_name_the_rank():
+    small = "cluster.node.device.hbm.capacity=4GB"
+    result = sim.run(from_mapping(TINY, ("schedule=1f1b", "routing={kind: sampled, spread: 0.5}", small)))
+    worst = max(result.memory, key=lambda curve: curve.peak_bytes)
+    assert result.summary["peak_memory_ranks"] == [curve.cluster_rank for curve in result.memory]
+    assert [row["total"] for row in result.summary["peak_memory_bytes"]] == [c.peak_bytes for c in result.memory]
+    fits, why = result.feasible
+    assert not fits
+    assert f"rank {worst.cluster_rank} (position {worst.rank} of the pipeline) needs" in why
+
+
+def test_a_balanced_run_names_no_rank():
+    result = sim.run(from_mapping(TINY, ("schedule=1f1b", "faults=[{kind: gpu, at: 3, slower: 1.5}]")))
+    assert "peak_memory_ranks" not in result.summary
+    assert all(curve.cluster_rank is None for curve in result.memory)
