@@ -16,7 +16,7 @@ from reports.palette import INK, TRAFFIC
 from reports.section import Section, bar, legend, plot, table
 from sim.result import Result, Utilisation
 
-BUSIEST = 3
+BUSIEST = 2
 """Rows of the table for each class of links, each for all links alike; the highest peak joins them."""
 
 STEPS = 10_000
@@ -97,7 +97,8 @@ def assumptions(result: Result) -> Iterator[str]:
 
 def busiest(use: Utilisation, classes: list[int], kinds: list[int]) -> str:
     """The busiest links of each class, over the step and at their peak, and what they carry."""
-    head = ("links", "from", "to", "alike", "over the step", "busiest moment", *(use.kinds[k] for k in kinds))
+    shares_of = (f"{use.kinds[k]} bytes" for k in kinds)
+    head = ("links", "from", "to", "alike", "over the step", "busiest moment", *shares_of)
     rows = []
     for number in classes:
         for link, alike in top(use, number):
