@@ -67,8 +67,8 @@ def _machine(laid: Plan) -> tuple[Machine, "Network | None"]:
 def _links(
     laid: Plan, machine: Machine | None, trace: Trace, wired: "Network | None"
 ) -> tuple[Utilisation | None, dict[str, Any]]:
-    """How busy the fabric is, where the scenario's outputs ask for it."""
-    if "links" not in laid.scenario.outputs:
+    """How busy the fabric is, where there is a cluster and the scenario's outputs ask for it."""
+    if machine is None or "links" not in laid.scenario.outputs:
         return None, {}
     from sim.network import summary
 

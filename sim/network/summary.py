@@ -17,12 +17,10 @@ DIGITS = 6
 
 
 def links(
-    plan: Plan, machine: Machine | None, trace: Trace, known: Network | None = None
+    plan: Plan, machine: Machine, trace: Trace, known: Network | None = None
 ) -> tuple[Utilisation | None, dict[str, Any]]:
     """How busy links are over a step, and what result.json says of it. trace: all spans. known: if built already."""
-    cluster = plan.scenario.cluster
-    if machine is None or cluster is None:
-        return None, {"left_out": "chunk_times say nothing about a cluster"}
+    cluster = machine.cluster
     if cluster.fabric is None:
         return None, {"left_out": "nothing is said about switches; name a cluster.fabric"}
     try:

@@ -123,7 +123,9 @@ def test_where_nothing_is_known_of_the_fabric_it_says_why() -> None:
     spans = sim.run(scenario("outputs=[result]")).spans
     use, said = summary.links(plan, machine, spans)
     assert use is None and "can be counted but not wired" in said["left_out"]
-    assert summary.links(plan, None, spans) == (None, {"left_out": "chunk_times say nothing about a cluster"})
+    found = sim.run(scenario("outputs=[result,links]", "cluster.fabric=null"))
+    assert found.links is None and "name a cluster.fabric" in found.summary["links"]["left_out"]
+    assert "links" not in sim.run(load("scenarios/zb_chunk_times.yaml")).summary
 
 
 def test_a_run_for_figures_alone_pays_for_no_links(monkeypatch: pytest.MonkeyPatch) -> None:
