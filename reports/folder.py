@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from reports import chrome, page
+from reports import chrome, links, page
 from sim.result import Result
 from sim.trace import LANES, PHASES, Trace
 
-OUTPUTS = ("result", "report", "trace", "events")
-"""Words of a scenario's `outputs`; result.json and scenario.yaml are always written."""
+OUTPUTS = ("result", "report", "trace", "events", "links")
+"""Words of a scenario's `outputs`; result.json and scenario.yaml are always written. Not every run has links."""
 
 
 def write(result: Result, folder: Path, outputs: Sequence[str], wall_seconds: float) -> None:
@@ -32,6 +32,8 @@ def write(result: Result, folder: Path, outputs: Sequence[str], wall_seconds: fl
         chrome.write(result.spans, folder / "trace")
     if "events" in outputs:
         write_events(result.spans, folder / "events.npz")
+    if "links" in outputs and result.links:
+        links.write(result.links, folder / "links.csv")
 
 
 def figures(result: Result, wall_seconds: float) -> str:

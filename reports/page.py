@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from hwmodels import units
-from reports import certainty, headline, memory, pair, phases, prices, stages, timeline, waterfall
+from reports import certainty, headline, links, memory, pair, phases, prices, stages, timeline, waterfall
 from reports.columns import script_json
 from reports.palette import INK, MUTED
 from reports.section import Section, details
 from sim.result import Result
 
 ASSETS = Path(__file__).with_name("assets")
-SCRIPTS = ("page.js", "timeline.js", "pair.js", "memory.js", "charts.js")
+SCRIPTS = ("page.js", "timeline.js", "pair.js", "memory.js", "links.js", "charts.js")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
 """What the browser may load: nothing that is not in the page."""
 
@@ -29,7 +29,7 @@ SCALES = {
 
 def render(result: Result) -> str:
     """The page of a run, as HTML text. Parts that the run has no data for are left out."""
-    makers = (timeline, pair, memory, waterfall, certainty, phases, stages, prices)
+    makers = (timeline, pair, memory, links, waterfall, certainty, phases, stages, prices)
     parts = [made for made in (maker.section(result) for maker in makers) if made]
     parts.append(_scenario(result))
     data = {part.key: part.data for part in parts if part.data is not None}
@@ -58,12 +58,12 @@ def _header(result: Result, title: str, parts: list[Section]) -> str:
         f"<div><dt>{escape(f.name)}</dt><dd>{escape(f.value)}</dd><dd class='note'>{escape(f.note)}</dd></div>"
         for f in shown
     )
-    links = "".join(f'<a href="#{part.key}">{escape(part.title)}</a>' for part in parts)
+    anchors = "".join(f'<a href="#{part.key}">{escape(part.title)}</a>' for part in parts)
     alarm = "" if fits else f'<p class="alarm" role="alert">{escape(why_not)}</p>'
     return (
         f'<header><p class="brand">Trainyard</p><h1>{title}</h1><p class="sub">{escape(setting(result))}</p>{alarm}\n'
         f'<dl class="figures" style="--all:{len(shown)};--half:{narrow}">{figures}</dl></header>\n'
-        f'<nav aria-label="Parts of this page">{links}</nav>'
+        f'<nav aria-label="Parts of this page">{anchors}</nav>'
     )
 
 

@@ -35,7 +35,8 @@ commands:
   study NAME [--jobs N]                a sweep that ships, told on its page: stragglers, unevenness, scale
 
 options of run:
-  --out DIR            where the results go: result.json, report.html, trace/, events.npz, scenario.yaml
+  --out DIR            where the results go: result.json, report.html, trace/, events.npz, links.csv,
+                       scenario.yaml
   --format text|json   json: also print result.json on stdout
   -q, --quiet          no table and no progress
 

@@ -51,6 +51,30 @@ class StageLoad:
 
 
 @dataclass(frozen=True)
+class Utilisation:
+    """Links of the fabric that carry anything in a step, and how busy they are; 1 is the effective bandwidth.
+
+    edges: ns, int64 [bins + 1].  classes, kinds: names of the classes of links and of the kinds of traffic.
+    mean [classes, kinds, bins]: of the links in use of a class, by what they carry.  busiest [classes, bins]: of its
+    busiest link at the time, all kinds together.  even: kinds with bytes that no span carries, spread over the step.
+    ends [used]: what each link comes from and leads to.  of [used]: index into `classes`, ascending.
+    size [used, kinds]: bytes in the step.  average, peak [used]: over the step, and in the busiest bin.
+    """
+
+    edges: npt.NDArray[np.int64]
+    classes: tuple[str, ...]
+    kinds: tuple[str, ...]
+    mean: npt.NDArray[np.float64]
+    busiest: npt.NDArray[np.float64]
+    even: tuple[str, ...]
+    ends: tuple[tuple[str, str], ...]
+    of: npt.NDArray[np.int64]
+    size: npt.NDArray[np.float64]
+    average: npt.NDArray[np.float64]
+    peak: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Bar:
     """One bar of the waterfall: seconds it adds to the step, and one sentence of what it is."""
 
@@ -75,6 +99,8 @@ class Result:
     waterfall: bars from ideal compute to the step, in order; they sum to step_time_s.
     stages: one entry per stage (empty when the scenario gave chunk times).
     feasible: (True, "") or (False, one line saying what does not fit).
+    links: how busy the fabric is, where the scenario's outputs ask for it and its fabric can be wired; summary["links"]
+        says which placement and routing that is of, or why there is none.
     """
 
     summary: dict[str, Any]
@@ -88,3 +114,4 @@ class Result:
     waterfall: tuple[Bar, ...]
     stages: tuple[StageLoad, ...]
     feasible: tuple[bool, str] = (True, "")
+    links: Utilisation | None = None

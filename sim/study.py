@@ -1,6 +1,6 @@
 """One run from scenario to result: plan, lower, simulate, measure."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sim
 from hwmodels.units import NS_PER_S
@@ -11,14 +11,18 @@ from sim.program import Step
 from sim.ranks import attribution, dearer, differing
 from sim.ranks import memory as rank_memory
 from sim.ranks.differing import Differing
-from sim.result import MemoryCurve, Result, StageLoad
+from sim.result import MemoryCurve, Result, StageLoad, Utilisation
 from sim.scenario import Scenario
+from sim.trace import Trace
+
+if TYPE_CHECKING:
+    from sim.network.network import Network
 
 
 def study(scenario: Scenario) -> Result:
     """See `sim.run`."""
     laid = plan.lay_out(scenario)
-    machine = _machine(laid) if scenario.model else None
+    machine, wired = _machine(laid) if scenario.model else (None, None)
     lowered = lower(laid, machine)
     pricer = machine.pricer if machine else None
     extra: dict[str, Any] = {}
@@ -36,11 +40,12 @@ def study(scenario: Scenario) -> Result:
         curves = rank_memory.curves(laid, machine, loads, all_ranks.everyone)
     else:
         curves = memory.curves(laid, machine, steps) if machine else ()
-    drawn = {"report", "trace", "events"} & set(scenario.outputs)
+    drawn = {"report", "trace", "events", "links"} & set(scenario.outputs)
     trace, sources = spans.spans(laid, lowered, outcome) if drawn else (steps.where(steps.rank < 0), {})
     kit, step, pair_name = _pair(laid, lowered)
     pair, pair_sources = spans.pair(kit, step, lowered.first_layer) if machine and drawn else (None, {})
-    summary = _head(scenario) | metrics.summary(laid, machine, outcome, books) | _memory(curves) | extra
+    use, counts = _links(laid, machine, trace, wired)
+    summary = _head(scenario) | counts | metrics.summary(laid, machine, outcome, books) | _memory(curves) | extra
     if machine:
         found = uncertainty.sensitivity(lowered, graph or replay.alike(lowered, outcome), books)
         summary |= uncertainty.intervals(found, summary, scenario.seed)
@@ -49,18 +54,32 @@ def study(scenario: Scenario) -> Result:
     return Result(
         summary, scenario.resolved, steps, trace, pair, pair_name, sources | pair_sources, curves,
         metrics.waterfall(books), _stages(laid, machine), memory.verdict(curves, machine) if machine else (True, ""),
+        use,
     )  # fmt: skip
 
 
-def _machine(laid: Plan) -> Machine:
-    """The machine; where the scenario says how flows are routed, as crowded as that makes the fabric."""
+def _machine(laid: Plan) -> tuple[Machine, "Network | None"]:
+    """The machine; and where the scenario says how flows are routed, as crowded as they make it, and its network."""
     found, cluster = plan.machine(laid), laid.scenario.cluster
     if cluster is None or cluster.routing is None:
-        return found
+        return found, None
     from sim.network.network import network
 
-    slower = network(laid, found, cluster.placement, cluster.routing).slowdowns
-    return plan.machine(laid, {each.kind: max(1.0, each.alone) for each in slower})
+    wired = network(laid, found, cluster.placement, cluster.routing)
+    crowded = plan.machine(laid, {each.kind: max(1.0, each.alone) for each in wired.slowdowns})
+    return crowded, wired if crowded.stages == found.stages else None
+
+
+def _links(
+    laid: Plan, machine: Machine | None, trace: Trace, wired: "Network | None"
+) -> tuple[Utilisation | None, dict[str, Any]]:
+    """How busy the fabric is, where there is a cluster and the scenario's outputs ask for it."""
+    if machine is None or "links" not in laid.scenario.outputs:
+        return None, {}
+    from sim.network import summary
+
+    use, counts = summary.links(laid, machine, trace, wired)
+    return use, {"links": counts}
 
 
 CRITICAL = 5

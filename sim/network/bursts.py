@@ -34,13 +34,14 @@ class Burst:
 
 
 def bursts(plan: Plan, machine: Machine, cabling: Cabling) -> tuple[Burst, ...]:
-    """All traffic of a step but for the gradient norm's few bytes; the kinds in the order of KINDS."""
+    """All traffic of a step but for the gradient norm's few bytes and what stays in nodes; in the order of KINDS."""
     positions = range(plan.program.ranks)
-    return (
+    found = (
         *(burst for p in positions for burst in _exchanges(plan, machine, cabling, p)),
         *(burst for p in positions for burst in _sends(plan, machine, cabling, p)),
         *_gradients(plan, machine, cabling),
     )
+    return tuple(burst for burst in found if len(burst.flows))
 
 
 def _ranks(plan: Plan, position: int) -> Numbers:
@@ -65,13 +66,11 @@ def _exchanges(plan: Plan, machine: Machine, cabling: Cabling, position: int) ->
     """Expert groups: a rank's bytes go to the other nodes of its group in equal parts."""
     expert, wire = plan.scenario.parallel.expert, wire_bytes(machine)
     nodes = -(-expert // cabling.gpus)
-    passes = Counter(
-        letter
-        for step in plan.program.steps[position]
-        for letter, stage, _ in step.passes()
-        for unit in machine.stages[stage]
-        if unit.kind == "moe"
-    )
+    layers = [sum(unit.kind == "moe" for unit in stage) for stage in machine.stages]
+    passes: Counter[str] = Counter()
+    for step in plan.program.steps[position]:
+        for letter, stage, _ in step.passes():
+            passes[letter] += layers[stage]
     total = sum(size * passes[name[-2]] for name, size in wire.items())
     if nodes < 2 or not total:
         return

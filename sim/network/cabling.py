@@ -5,7 +5,7 @@ switches as `sim.network.routes` numbers them. The number after the last stands 
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -100,17 +100,29 @@ class Cabling:
         """Effective bytes/s of links."""
         return np.where(numbers < 2 * self.ports, self.rates.nic, self.rates.port)
 
-    def ends(self, number: int) -> tuple[str, str]:
-        """What a link comes from and leads to: node3.nic5, plane5.leaf0."""
-        ports, topology = self.ports, self.fabric.topology
-        if number < 2 * ports:
-            node, nic = divmod(number % ports, self.nics)
-            leaf = int(self.leaf(np.array(node), np.array(nic)))
-            pair = f"node{node}.nic{nic}", f"plane{nic % self.fabric.planes}.{topology.switch_name(leaf)}"
-            return pair if number < ports else pair[::-1]
-        plane, link = divmod(number - 2 * ports, links(self.routes))
-        a, b = (topology.switch_name(int(end[0])) for end in self.routes.ends(np.array([link])))
-        return f"plane{plane}.{a}", f"plane{plane}.{b}"
+    def ends(self, numbers: Numbers) -> tuple[tuple[str, str], ...]:
+        """What each link comes from and leads to: node3.nic5, plane5.leaf0."""
+        of_nics = numbers < 2 * self.ports
+        found = dict(zip(numbers[of_nics].tolist(), self._nic_ends(numbers[of_nics]), strict=True))
+        found |= dict(zip(numbers[~of_nics].tolist(), self._switch_ends(numbers[~of_nics]), strict=True))
+        return tuple(found[number] for number in numbers.tolist())
+
+    def _nic_ends(self, numbers: Numbers) -> list[tuple[str, str]]:
+        node, nic = np.divmod(numbers % self.ports, self.nics)
+        called = cache(self.fabric.topology.switch_name)
+        pairs = [
+            (f"node{n}.nic{c}", f"plane{c % self.fabric.planes}.{called(leaf)}")
+            for n, c, leaf in zip(node.tolist(), nic.tolist(), self.leaf(node, nic).tolist(), strict=True)
+        ]
+        return [pair if number < self.ports else pair[::-1] for number, pair in zip(numbers, pairs, strict=True)]
+
+    def _switch_ends(self, numbers: Numbers) -> list[tuple[str, str]]:
+        plane, link = np.divmod(numbers - 2 * self.ports, links(self.routes))
+        called = cache(self.fabric.topology.switch_name)
+        return [
+            (f"plane{p}.{called(a)}", f"plane{p}.{called(b)}")
+            for p, a, b in zip(plane.tolist(), *(end.tolist() for end in self.routes.ends(link)), strict=True)
+        ]
 
 
 def cabling(cluster: Cluster, placement: str | tuple[int, ...] = "packed", seed: int = 0) -> Cabling:

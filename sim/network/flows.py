@@ -94,15 +94,15 @@ def rings(cabling: Cabling, members: Numbers, size: float, queue: int = 0) -> Fl
 
     Every node passes `size` bytes to the next one in all, an equal part by each of its ranks in the ring.
     """
-    parts = [_ring(cabling, np.sort(ring), size, queue) for ring in members]
-    return joined(parts)
-
-
-def _ring(cabling: Cabling, ring: Numbers, size: float, queue: int) -> Flows:
-    nodes, first, of, count = np.unique(
-        ring // cabling.gpus, return_index=True, return_inverse=True, return_counts=True
-    )
-    following = (of + 1) % len(nodes)
-    place = np.arange(len(ring)) - first[of]
-    target = ring[first[following] + place % count[following]]
-    return between(cabling, ring, target, size / count[of], DATA, queue)
+    ordered = np.sort(members, axis=1)
+    node = ordered // cabling.gpus
+    fresh = np.diff(node, axis=1, prepend=-1) != 0
+    # nodes of all rings are counted through; the last one of a ring passes on to its first
+    of, first = np.cumsum(fresh.ravel()) - 1, np.flatnonzero(fresh)
+    count, held = np.bincount(of), fresh.sum(axis=1)
+    last = np.cumsum(held) - 1
+    following = np.arange(len(first)) + 1
+    following[last] = last - held + 1
+    place, goes = np.arange(ordered.size) - first[of], following[of]
+    target = ordered.ravel()[first[goes] + place % count[goes]]
+    return between(cabling, ordered.ravel(), target, size / count[of], DATA, queue)

@@ -10,8 +10,8 @@ from sim.network.cabling import Cabling, cabling
 from sim.network.flows import Flows, joined
 from sim.network.links import Slowdown
 from sim.network.routes import Numbers
-from sim.network.utilisation import Utilisation
 from sim.plan import Machine, Plan
+from sim.result import Utilisation
 from sim.trace import Trace
 
 

@@ -148,9 +148,9 @@ def _look(
         own, size = now[row], weight[row]
         load[own] -= size
         load[-1] = 0.0
-        busiest = load[ways].max(axis=1)
+        busiest = np.maximum.reduce(load[ways], axis=1)
         best = int(busiest.argmin())
-        if busiest[best] < load[own].max() - size * TIE:
+        if busiest[best] < np.maximum.reduce(load[own]) - size * TIE:
             now[row] = own = ways[best]
         load[own] += size
         load[-1] = 0.0

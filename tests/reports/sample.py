@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hwmodels.units import GB, MS_NS, US_NS, ns_to_seconds
-from sim.result import Bar, MemoryCurve, Result, StageLoad
+from sim.result import Bar, MemoryCurve, Result, StageLoad, Utilisation
 from sim.trace import LANES, PHASES, Trace
 
 RANKS = 16
@@ -133,6 +133,33 @@ def memory() -> tuple[MemoryCurve, ...]:
     return tuple(curves)
 
 
+def links() -> tuple[Utilisation, dict[str, Any]]:
+    """Sixteen NICs that send, sixteen that receive, and two links up of which one is asked for too much at the end."""
+    bins, nics, spines = 100, 16, 2
+    edges = np.linspace(0, int(traces()[0].end.max()), bins + 1).astype(np.int64)
+    expert, data = np.full(bins, 0.4), np.where(np.arange(bins) < 90, 0.0, 0.3)
+    mean = np.stack([np.stack([share * expert, 0.05 + 0 * expert, data]) for share in (1.0, 1.0, 0.0, 0.0)])
+    mean[3] = 0.0  # a class with no link in use
+    busiest = mean.sum(axis=1) * 1.25
+    busiest[2, -1] = 1.5
+    of = np.repeat([0, 1, 2], [nics, nics, spines])
+    names = ([(f"node{n}.nic0", "plane0.leaf0") for n in range(nics)] + [("plane0.leaf0", f"node{n}.nic0")
+             for n in range(nics)] + [("plane0.leaf0", f"plane0.spine<{s}>") for s in range(spines)])  # fmt: skip
+    size = np.where(of[:, None] < 2, [8e9, 1e9, 1e9], [0.0, 1e9, 3e9]) * (1 + (np.arange(len(of)) == 3))[:, None]
+    average = np.where(of < 2, 0.45, 0.08) * (1 + (np.arange(len(of)) == 3))
+    peak = np.where(np.arange(len(of)) == len(of) - 1, 1.5, 0.95)
+    names_of = ("NIC out", "NIC in", "leaf up", "spine down")
+    use = Utilisation(edges, names_of, ("expert", "pipeline", "data"), mean, busiest, (), tuple(names), of, size,
+                      average, peak)  # fmt: skip
+    classes = {
+        name: {"links": int((of == n).sum()), "mean": float(average[of == n].mean()),
+               "busiest_average": float(average[of == n].max()), "busiest_peak": float(peak[of == n].max())}
+        for n, name in enumerate(names_of[:3])
+    }  # fmt: skip
+    return use, {"fabric": "a <fabric> & more", "placement": "packed", "routing": "adaptive", "blocking_priced": False,
+                 "bin_s": 0.05, "evenly_spread": [], "classes": classes}  # fmt: skip
+
+
 def _phases(steps: Trace, total_s: float) -> dict[str, Any]:
     """Seconds of each phase by rank."""
     names = ("forward", ("backward_input", "backward"), "weight", "overlapped", "optimizer")
@@ -155,13 +182,14 @@ def result() -> Result:
     bars = [("ideal compute", 0.42), ("kernel inefficiency", 0.31), ("exposed communication", 0.04),
             ("bubble: fill and drain", 0.13), ("bubble: uneven stages", 0.07), ("optimizer", 0.03)]  # fmt: skip
     curves = memory()
+    use, counts = links()
     summary: dict[str, Any] = {
         "schema_version": 1, "scenario": "sample <step> & friends", "scenario_hash": "ab" * 16, "step_time_s": total_s,
         "tokens_per_day": 15360 * 4096 * 86400 / total_s, "gpu_hours_per_trillion_tokens": 181234.5,
         "tflops_per_gpu": {"causal": 391.2, "non_causal": 441.9}, "mfu": {"causal": 0.395, "non_causal": 0.447},
         "phases_s": {name: float(np.mean(v)) for name, v in per_rank.items()}, "phases_per_rank": per_rank,
         "bubble_fraction": float(np.mean(per_rank["bubble"])) / total_s, "exposed_communication_s": 0.321,
-        "overlap_fraction": 0.957, "events": len(spans),
+        "overlap_fraction": 0.957, "events": len(spans), "links": counts,
         "peak_memory_bytes": [curve.peak_bytes for curve in curves],
         "price_shares": {"measured": 0.61, "interpolated": 0.22, "roofline": 0.12, "assumed": 0.05},
     }  # fmt: skip
@@ -176,7 +204,7 @@ def result() -> Result:
         summary=summary, scenario=scenario, steps=steps, spans=spans, pair=pair(),
         pair_name="forward of stage 7 with backward of stage 8", price_sources=SOURCES, memory=curves,
         waterfall=tuple(Bar(n, share * total_s, f"{n}: what it is, in a sentence.") for n, share in bars),
-        stages=stages,
+        stages=stages, links=use,
     )  # fmt: skip
 
 
@@ -184,5 +212,6 @@ def chunk_times() -> Result:
     """The same without what a scenario with chunk times cannot have."""
     full = result()
     summary = {k: v for k, v in full.summary.items() if k not in ("peak_memory_bytes", "price_shares", "mfu",
-               "tflops_per_gpu", "gpu_hours_per_trillion_tokens", "tokens_per_day", "phases_per_rank")}  # fmt: skip
+               "tflops_per_gpu", "gpu_hours_per_trillion_tokens", "tokens_per_day", "phases_per_rank",
+               "links")}  # fmt: skip
     return Result(summary, {"name": "zb"}, full.steps, full.spans, None, "", {}, (), (), ())

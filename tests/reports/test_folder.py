@@ -19,7 +19,12 @@ def names(path: Path) -> set[str]:
 def test_all_outputs(tmp_path: Path) -> None:
     folder.write(sample.result(), tmp_path, folder.OUTPUTS, 1.5)
     traces = {f"trace/rank{rank:04d}.json.gz" for rank in range(sample.RANKS)}
-    assert names(tmp_path) == {"result.json", "scenario.yaml", "report.html", "events.npz"} | traces
+    assert names(tmp_path) == {"result.json", "scenario.yaml", "report.html", "events.npz", "links.csv"} | traces
+
+
+def test_a_run_without_a_fabric_has_no_links(tmp_path: Path) -> None:
+    folder.write(sample.chunk_times(), tmp_path, ("links",), 1.5)
+    assert names(tmp_path) == {"result.json", "scenario.yaml"}
 
 
 @pytest.mark.parametrize("outputs", [(), ("result",)])
@@ -29,7 +34,7 @@ def test_figures_and_scenario_are_always_there(tmp_path: Path, outputs: tuple[st
 
 
 def test_an_unknown_output_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="outputs: unknown 'pdf', legal: result, report, trace, events"):
+    with pytest.raises(ValueError, match="outputs: unknown 'pdf', legal: result, report, trace, events, links"):
         folder.write(sample.chunk_times(), tmp_path, ("pdf",), 1.5)
     assert names(tmp_path) == set()
 

@@ -55,7 +55,7 @@ def test_bytes_are_conserved_at_every_switch(case: tuple[Cabling, Flows, int], r
     load = loads(flows, paths(flows, found, routing, seed), found)
     balance: dict[str, float] = {}
     for link in np.flatnonzero(load).tolist():
-        start, end = found.ends(link)
+        start, end = found.ends(np.array([link]))[0]
         balance[start] = balance.get(start, 0.0) - load[link]
         balance[end] = balance.get(end, 0.0) + load[link]
     sent = {name: value for name, value in balance.items() if name.startswith("node")}
@@ -73,7 +73,7 @@ def test_bytes_are_conserved_at_every_switch(case: tuple[Cabling, Flows, int], r
 def test_flows_go_link_by_link_from_nic_to_nic(case: tuple[Cabling, Flows, int], routing: str) -> None:
     found, flows, seed = case
     for i, way in enumerate(paths(flows, found, routing, seed)):
-        hops = [found.ends(link) for link in way[way != NONE].tolist()]
+        hops = found.ends(way[way != NONE])
         assert all(a[1] == b[0] for a, b in pairwise(hops))
         assert hops[0][0] == f"node{flows.source[i]}.nic{flows.nic_out[i]}"
         assert hops[-1][1] == f"node{flows.target[i]}.nic{flows.nic_in[i]}"
@@ -117,7 +117,7 @@ def test_links_have_classes_and_capacities() -> None:
     names = [class_name for class_name, _ in wired("planes").classes]
     assert names == ["NIC out", "NIC in", "leaf up", "spine down"]
     for link, class_name in ((2 * 64, "leaf"), (2 * 64 + 32, "spine")):  # one plane has 8 leaves x 4 ports up
-        assert wired("planes").ends(link)[0].startswith(f"plane0.{class_name}")
+        assert wired("planes").ends(np.array([link]))[0][0].startswith(f"plane0.{class_name}")
 
 
 def test_endpoints_of_nics_are_distinct_and_on_their_leaves() -> None:

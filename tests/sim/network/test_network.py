@@ -1,16 +1,21 @@
 """The network of the V3 step: what travels adds up to what the ops say, packed groups stay under their leaf."""
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 
 import sim
+from hwmodels.units import NS_PER_S
 from sim import plan as plans
+from sim.network import summary, utilisation
 from sim.network.bursts import wire_bytes
-from sim.network.flows import KINDS
+from sim.network.flows import DATA, KINDS
 from sim.network.network import Network, network
+from sim.network.routes import NONE
 from sim.plan import Machine, Plan
+from sim.result import Utilisation
 from sim.scenario import Scenario, load
 
 V3 = "scenarios/v3_2048gpu.yaml"
@@ -61,18 +66,106 @@ def test_scattered_nodes_need_adaptive_routing() -> None:
     assert expert["ecmp"].alone > 1.5 and expert["static"].alone > 1.5
 
 
+@cache
+def used() -> tuple[Utilisation, dict[str, Any]]:
+    return summary.links(*laid(), sim.run(scenario("outputs=[result,events]")).spans)
+
+
+def test_bytes_over_links_are_bytes_of_flows_times_their_hops() -> None:
+    use, network_ = used()[0], v3()
+    hops = (network_.ways != NONE).sum(axis=1)
+    for number, kind in enumerate(KINDS):
+        mine = network_.flows.kind == number
+        expected = float((network_.flows.size * hops)[mine].sum())
+        assert use.size[:, number].sum() == pytest.approx(expected), kind
+    for number in (0, 1):  # every flow leaves by one NIC and comes in by one
+        assert use.size[use.of == number].sum() == pytest.approx(network_.flows.size.sum())
+
+
 def test_the_step_keeps_nics_busy_and_spines_idle() -> None:
-    result = sim.run(scenario())
-    found = v3().utilisation(result.spans)
-    by_class = dict(zip(found.classes, found.mean, strict=True))
-    step = np.diff(found.edges) / found.edges[-1]
-    mean = {name: float(curve @ step) for name, curve in by_class.items()}
-    assert set(mean) == {"NIC out", "NIC in", "leaf up", "spine down"}
-    assert mean["NIC out"] == pytest.approx(mean["NIC in"]) and 0.2 < mean["NIC out"] < 1.0
-    assert mean["leaf up"] < 0.3 * mean["NIC out"]
-    # priced as on a non-blocking fabric: NICs have room, a spine may see rings of several stages at once
-    assert found.peak[found.of <= 1].max() < 1.0 and found.peak.max() < 1.2
-    assert found.size[found.of == 0].sum() == pytest.approx(v3().flows.size.sum())
+    use, said = used()
+    classes = said["classes"]
+    assert list(classes) == list(use.classes) == ["NIC out", "NIC in", "leaf up", "spine down"]
+    assert classes["NIC out"]["mean"] == classes["NIC in"]["mean"] and 0.2 < classes["NIC out"]["mean"] < 1.0
+    assert classes["leaf up"]["mean"] < 0.3 * classes["NIC out"]["mean"]
+    assert classes["leaf up"]["bytes"]["expert"] == 0  # groups are packed under a leaf
+    # NICs have room; priced as if nothing blocked, a spine may see rings of two stages at once
+    assert use.peak[use.of <= 1].max() <= 1.0 and use.busiest[:2].max() <= 1.0
+    assert 1.0 < use.peak.max() < 1.2
+
+
+def test_what_a_spine_is_asked_for_beyond_its_bandwidth_is_the_gather_of_parameters() -> None:
+    use, worst = used()[0], int(used()[0].peak.argmax())
+    at = int(use.busiest[use.of[worst]].argmax())
+    assert use.classes[use.of[worst]] in ("leaf up", "spine down")
+    assert use.mean[use.of[worst], DATA, at] == pytest.approx(use.mean[use.of[worst], :, at].sum())
+    assert at >= 0.99 * (len(use.edges) - 1)
+
+
+def test_sends_beside_exchanges_can_ask_for_more_than_a_nic_has_for_moments() -> None:
+    """The engine does not share a NIC between them (DECISIONS 1): finer bins show what the report's curves average."""
+    spans = sim.run(scenario("outputs=[result,events]")).spans
+    fine = v3().utilisation(spans, bins=6400)
+    assert fine.peak[fine.of <= 1].max() > 1.0
+
+
+def test_the_mean_curve_holds_the_bytes_of_its_class() -> None:
+    use = used()[0]
+    seconds = np.diff(use.edges) / NS_PER_S
+    for number in range(len(use.classes)):
+        mine = use.of == number
+        moved = (use.mean[number] @ seconds) * mine.sum() * v3().cabling.rates.nic
+        assert moved == pytest.approx(use.size[mine].sum(axis=0))
+
+
+def test_where_nothing_is_known_of_the_fabric_it_says_why() -> None:
+    plan, machine = laid("cluster.fabric=slimfly")
+    spans = sim.run(scenario("outputs=[result]")).spans
+    use, said = summary.links(plan, machine, spans)
+    assert use is None and "can be counted but not wired" in said["left_out"]
+    found = sim.run(scenario("outputs=[result,links]", "cluster.fabric=null"))
+    assert found.links is None and "name a cluster.fabric" in found.summary["links"]["left_out"]
+    assert "links" not in sim.run(load("scenarios/zb_chunk_times.yaml")).summary
+
+
+def test_a_run_for_figures_alone_pays_for_no_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a sweep does; it has the same figures otherwise, and a network that prices need is built once."""
+    asked = sim.run(scenario("outputs=[result,links]", "cluster.routing=ecmp"))
+    said = asked.summary["links"]
+    assert asked.links is not None and (said["routing"], said["blocking_priced"]) == ("ecmp", True)
+    monkeypatch.setattr(summary, "links", None)  # not called, else it fails
+    quiet = sim.run(scenario("outputs=[result]", "cluster.routing=ecmp"))
+    assert quiet.links is None
+    assert quiet.summary == {key: value for key, value in asked.summary.items() if key != "links"}
+
+
+def test_a_network_that_prices_need_is_not_built_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summary, "network", None)
+    assert sim.run(scenario("outputs=[result,links]", "cluster.routing=ecmp")).links is not None
+
+
+def test_a_curve_is_worked_out_over_few_bursts_at_a_time() -> None:
+    """What makes links cheap: a block of neighbours carries a small part of all bursts (16 of 140 on average)."""
+    stops = np.cumsum([len(burst.flows) for burst in v3().bursts])[:-1]
+    carried = utilisation._carried(v3().bursts, np.split(v3().ways, stops), v3().cabling)[2]
+    blocks = np.split(carried, range(utilisation.BLOCK, carried.shape[1], utilisation.BLOCK), axis=1)
+    assert np.mean([block.any(axis=1).sum() for block in blocks]) < len(v3().bursts) / 6
+
+
+@pytest.mark.parametrize("overrides", [("routing=sampled",), ("faults=[{kind: link, at: 700, slower: 2}]",)])
+def test_ranks_that_differ_show_the_last_replica(overrides: tuple[str, ...]) -> None:
+    """Bytes are those of balanced routing, whoever is slow; a longer step makes links less busy."""
+    found = sim.run(scenario("outputs=[result,links]", *overrides))
+    assert found.links is not None and found.links.even == ()
+    assert found.links.size == pytest.approx(used()[0].size)
+    longer = found.summary["step_time_s"] / (used()[0].edges[-1] / NS_PER_S)
+    assert longer > 1.0 and found.links.average * longer == pytest.approx(used()[0].average, rel=1e-6)
+
+
+def test_exchanges_without_spans_are_spread_over_the_step() -> None:
+    said = sim.run(scenario("outputs=[result,links]", "detail=chunk")).summary["links"]
+    assert said["evenly_spread"] == ["expert"]
+    assert sim.run(scenario("outputs=[result,links]", "detail=op")).summary["links"]["evenly_spread"] == []
 
 
 def test_every_burst_finds_its_spans_at_layer_detail() -> None:

@@ -1,7 +1,6 @@
 """Curves of links: bytes over time are the bytes of the step, and closed forms for spans that are simple."""
 
-import csv
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,9 +12,9 @@ from hwmodels.document import Document
 from hwmodels.units import NS_PER_S
 from sim.network.bursts import Burst
 from sim.network.cabling import Cabling, Rates
-from sim.network.flows import PIPELINE, between
+from sim.network.flows import DATA, EXPERT, KINDS, PIPELINE, between
 from sim.network.paths import paths
-from sim.network.utilisation import activity, utilisation, write_links
+from sim.network.utilisation import activity, utilisation
 from sim.trace import LANES, Trace
 
 NETWORK = LANES.index("network")
@@ -49,10 +48,12 @@ def test_one_span_fills_its_links_while_it_lasts() -> None:
     """4 bytes from second 2 to 6 of 10 keep four links busy all of that time."""
     found = use(trace((0, 0, 2, 6), (1, 0, 0, 10)), burst(4.0))
     expected = [0, 0, 1, 1, 1, 1, 0, 0, 0, 0]
-    for row in (*found.mean, *found.busiest):
+    for row in (*found.mean[:, PIPELINE], *found.busiest):
         assert row == pytest.approx(expected)
+    assert not found.mean[:, [EXPERT, DATA]].any() and found.even == ()
     assert found.classes == ("NIC out", "NIC in", "leaf up", "spine down")
-    assert found.size.tolist() == [4.0] * 4 and found.peak == pytest.approx(1.0) and found.average == pytest.approx(0.4)
+    assert found.size.tolist() == [[0.0, 4.0, 0.0]] * 4
+    assert found.peak == pytest.approx(1.0) and found.average == pytest.approx(0.4)
 
 
 def test_shares_of_labels_and_bins_cut_through_spans() -> None:
@@ -86,25 +87,46 @@ def test_bytes_over_time_are_the_bytes_of_the_step(
     room = np.diff(found.edges) / NS_PER_S
     count = np.bincount(found.of, minlength=len(found.classes))
     total = sum(size for size, _ in sizes)
-    assert (found.mean @ room) * count == pytest.approx(np.full(4, float(total)))
-    assert (found.busiest >= found.mean - 1e-12).all() and (found.peak >= found.average - 1e-12).all()
+    mean = found.mean.sum(axis=1)
+    assert (mean @ room) * count == pytest.approx(np.full(4, float(total)))
+    assert (found.busiest >= mean - 1e-12).all() and (found.peak >= found.average - 1e-12).all()
     assert found.peak == pytest.approx(found.busiest.max(axis=1)[found.of])
 
 
 def test_no_traffic_no_links() -> None:
     found = use(trace((0, 0, 0, 10)))
-    assert len(found.links) == 0 and not found.mean.any()
+    assert found.ends == () and len(found.of) == 0 and not found.mean.any() and not found.busiest.any()
 
 
-def test_the_file_of_links(tmp_path: Path) -> None:
-    file = tmp_path / "links.csv"
-    write_links(file, use(trace((0, 0, 2, 6), (1, 0, 0, 10)), burst(4.0)), PLANES)
-    with file.open(encoding="utf-8") as text:
-        rows = list(csv.DictReader(text))
-    assert [row["class"] for row in rows] == ["NIC out", "NIC in", "leaf up", "spine down"]
-    assert (rows[0]["from"], rows[0]["to"]) == ("node0.nic0", "plane0.leaf0")
-    assert (rows[3]["to"], rows[1]["from"], rows[1]["to"]) == ("plane0.leaf1", "plane0.leaf1", "node4.nic0")
-    assert rows[2]["to"] == rows[3]["from"]
-    assert {(row["bytes"], row["mean_utilisation"], row["peak_utilisation"]) for row in rows} == {
-        ("4", "0.400000", "1.000000")
-    }
+def test_kinds_share_a_link_and_are_told_apart() -> None:
+    """Two kinds at once ask a link for twice what it has; each keeps its own bytes and its own curve."""
+    sends, ring = burst(4.0), burst(6.0)
+    ring = replace(ring, shares={"other": 1.0}, flows=replace(ring.flows, kind=np.array([DATA])))
+    found = use(trace((0, 0, 2, 6), (0, 1, 2, 8), (1, 0, 0, 10)), sends, ring)
+    assert found.size.tolist() == [[0.0, 4.0, 6.0]] * 4 and found.kinds == KINDS
+    for mean in found.mean:
+        assert mean[PIPELINE] == pytest.approx([0, 0, 1, 1, 1, 1, 0, 0, 0, 0])
+        assert mean[DATA] == pytest.approx([0, 0, 1, 1, 1, 1, 1, 1, 0, 0])
+    assert found.peak == pytest.approx(2.0) and found.average == pytest.approx(1.0)
+
+
+def test_bytes_without_spans_are_told() -> None:
+    found = use(trace((1, 0, 0, 10)), burst(5.0))
+    assert found.even == ("pipeline",) and found.busiest == pytest.approx(0.5)
+
+
+def test_links_have_names_at_both_ends_and_come_by_class() -> None:
+    found = use(trace((0, 0, 2, 6), (1, 0, 0, 10)), burst(4.0))
+    assert [found.classes[number] for number in found.of] == ["NIC out", "NIC in", "leaf up", "spine down"]
+    out, into, up, down = found.ends
+    assert out == ("node0.nic0", "plane0.leaf0") and into == ("plane0.leaf1", "node4.nic0")
+    assert up[0] == "plane0.leaf0" and up[1] == down[0] and down[1] == "plane0.leaf1"
+
+
+def test_a_span_of_a_nanosecond_leaves_no_rounding() -> None:
+    """Its rate, half of the bytes in a nanosecond, is not carried through bins of seconds."""
+    start, end = np.array([12, 9]) * NS_PER_S, np.array([12 * NS_PER_S + 1, 14 * NS_PER_S])
+    found = trace((0, 0, 0, 80), (0, 0, 0, 80))
+    found.start[:], found.end[:] = start, end
+    moved = activity(found, burst(1.0), np.linspace(0, 80 * NS_PER_S, 8).round().astype(np.int64))
+    assert moved.sum() == pytest.approx(1.0, abs=1e-12)
