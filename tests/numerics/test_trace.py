@@ -125,7 +125,7 @@ def test_a_cut_or_damaged_gzip_is_an_error(tmp_path: Path) -> None:
         (b"<html></html>", r"byte 0: not a Chrome trace: begins with '<html>"),
         (b"\n phase,us\n", r"byte 2: not a Chrome trace"),
         (b"PK\x03\x04rest", "a zip archive"),
-        (b"\x0a\xff\xfe\x01binary", "byte 1: not UTF-8 text"),
+        (b"\x0a\xff\xfe\x01binary", "is a binary file, begins with 0a ff fe 01"),
         (b'{"displayTimeUnit": "ms"}', r"no traceEvents \(keys found: displayTimeUnit\)"),
         (b"[]", "0 events, but no kernels"),
         (b'[{"ph": "X", "cat": "gc", "ts": 1, "dur": 1}]', r"no kernels and no CPU operators \(categories found: gc\)"),
