@@ -39,20 +39,13 @@ class TraceError(ValueError):
     """A file that is not a readable trace; its text is one line with the file, the byte and what is wrong there."""
 
 
-class Fractional(str):
-    """A number with a point or an exponent, as it is written: nanoseconds since 1970 do not fit a float."""
-
-    __slots__ = ()
-
-    def __int__(self) -> int:
-        return int(float(self))
-
-
-_DECODER = json.JSONDecoder(parse_float=Fractional, strict=False)  # torch writes raw control characters in names
+_DECODER = json.JSONDecoder(parse_float=str, strict=False)  # torch writes raw control characters in names
 
 
 class EventReader:
     """Iterates over the events of `path`; `head` fills with what the object form holds beside traceEvents.
+
+    Numbers with a point or an exponent stay as they are written: nanoseconds since 1970 do not fit a float.
 
     Iterating raises TraceError when the file cannot be read, is no trace, is cut short or is malformed. `place()` is
     the byte of the uncompressed text at which the last event began.
@@ -100,6 +93,8 @@ class EventReader:
             window.take(":")
             if key == "traceEvents":
                 found = True
+                if window.peek() not in ("", "["):
+                    raise window.error(f"traceEvents is not a list of events, found {window.glimpse()!r}; {EXPECTED}")
                 yield from self._array(window, open_end=False)
             else:
                 self._keep(key, window)
@@ -171,8 +166,12 @@ class _Window:
         assert self.raw is not None
         self.raw.close()
 
+    def _packed(self) -> int:
+        """How many bytes of the file as it lies on disk were read."""
+        return self.raw.tell() if self.raw and not self.raw.closed else 0
+
     def share(self) -> float:
-        return self.raw.tell() / self.size if self.raw and not self.raw.closed and self.size else 0.0
+        return self._packed() / self.size if self.size else 0.0
 
     def byte(self, at: int | None = None) -> int:
         """The byte of the whole text at which character `at` of the window lies (default: where reading stands)."""
@@ -203,9 +202,9 @@ class _Window:
         try:
             data = self.file.read(max(CHUNK_BYTES, len(self.text) - self.at))
         except EOFError:
-            raise self.error("the gzip stream is cut short: copy the file again", len(self.text)) from None
+            raise TraceError(f"{self.path}: the gzip stream is cut short at byte {self.size}; copy it again") from None
         except (OSError, zlib.error) as error:
-            raise self.error(f"the file is damaged: {error}; copy it again", len(self.text)) from None
+            raise TraceError(f"{self.path}: is damaged before byte {self._packed()}: {error}; copy it again") from None
         first = not self.text and not self.before
         if first:
             self._refuse_foreign(data)
@@ -280,8 +279,8 @@ class _Window:
                 problem, at = error.msg, error.pos
             except RecursionError:
                 raise self.error("malformed: nested too deeply") from None
-            except ValueError as error:  # more digits than Python turns into a number
-                raise self.error(f"malformed: {error}") from None
+            except ValueError:  # Python's own limit
+                raise self.error("malformed: a number of thousands of digits") from None
             if problem and not self._may_go_on(problem, at):
                 raise self.error(f"malformed: {problem}", at)
             if len(self.text) - self.at > VALUE_CHARACTERS:

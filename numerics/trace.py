@@ -168,11 +168,11 @@ class _Tables:
 
     def _add_device(self, kind: int, event: dict[str, Any], args: dict[str, Any]) -> None:
         start, duration = _span(event)
-        x, y, z = [*map(int, args.get("grid", ())), 0, 0, 0][:3]
+        x, y, z = [*map(_whole, args.get("grid", ())), 0, 0, 0][:3]
         self.device.add(
-            start, duration, int(args.get("stream", event.get("tid", 0))), int(args.get("correlation", -1)),
-            self._number(str(event.get("name", ""))), int(args.get("device", event.get("pid", 0))), x, y, z,
-            int(args.get("shared memory", 0)), kind,
+            start, duration, _whole(args.get("stream", event.get("tid", 0))), _whole(args.get("correlation", -1)),
+            self._number(str(event.get("name", ""))), _whole(args.get("device", event.get("pid", 0))), x, y, z,
+            _whole(args.get("shared memory", 0)), kind,
         )  # fmt: skip
 
     def _add_host(self, kind: int, event: dict[str, Any], args: dict[str, Any]) -> None:
@@ -185,7 +185,7 @@ class _Tables:
         if kind == OPERATOR:
             dims, types = args.get("Input Dims") or args.get("Input dims"), args.get("Input type")
         self.host.add(
-            start, duration, int(args.get("correlation", -1)), self._number(name), thread,
+            start, duration, _whole(args.get("correlation", -1)), self._number(name), thread,
             self._number(str(dims) if dims else ""), self._number(str(types) if types else ""), kind,
         )  # fmt: skip
 
@@ -220,6 +220,11 @@ class _Tables:
             f"{self.reader.path}: {count} events, but no kernels and no CPU operators (categories found: {found}); "
             "record with torch.profiler and ProfilerActivity.CUDA or CPU"
         )
+
+
+def _whole(value: Any) -> int:
+    """A whole number, also one written as 7.0. Raises ValueError, TypeError, OverflowError."""
+    return value if type(value) is int else int(float(value))
 
 
 def _span(event: dict[str, Any]) -> tuple[int, int]:

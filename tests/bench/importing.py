@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -42,19 +42,18 @@ def repeats(size: int) -> Iterator[str]:
 
 
 def write(path: Path, size: int) -> None:
-    opened: Callable[..., gzip.GzipFile] = lambda: gzip.open(path, "wb", 1) if path.suffix == ".gz" else path.open("wb")  # type: ignore[assignment,return-value]
-    with opened() as file:
+    with gzip.open(path, "wb", 1) if path.suffix == ".gz" else path.open("wb") as file:
         for part in repeats(size):
             file.write(part.encode())
 
 
-def measured(how: str, path: Path) -> tuple[float, float, str]:
-    """Seconds, MB of memory and what was found, of one way to read `path` in a fresh process."""
+def measured(how: str, path: Path) -> tuple[float, float, float, str]:
+    """Seconds, those of the processor, MB of memory and what was found, of one way to read `path` in a fresh process."""
     done = subprocess.run(
         [sys.executable, __file__, "--alone", how, str(path)], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    seconds, peak, found = done.stdout.strip().split(maxsplit=2)
-    return float(seconds), float(peak), found
+    seconds, worked, peak, found = done.stdout.strip().split(maxsplit=3)
+    return float(seconds), float(worked), float(peak), found
 
 
 def alone(how: str, path: Path) -> None:
@@ -66,7 +65,7 @@ def alone(how: str, path: Path) -> None:
     from numerics.importer import analyse
     from numerics.trace import read_trace
 
-    before, start = resident(), time.perf_counter()
+    before, start, worked = resident(), time.perf_counter(), time.process_time()
     if how == "json.load":
         found = f"{len(json.loads(path.read_text())['traceEvents']):,} events"
     elif how == "read":
@@ -75,7 +74,7 @@ def alone(how: str, path: Path) -> None:
         trace = read_trace(path)
         analysis = analyse(trace, rules.load(recording.best(trace)))
         found = f"{analysis.kernels:,} kernels in {len(analysis.operations)} operations of {trace.events:,} events"
-    print(time.perf_counter() - start, (resident() - before) / MB, found)
+    print(time.perf_counter() - start, time.process_time() - worked, (resident() - before) / MB, found)
 
 
 def resident() -> int:
@@ -92,10 +91,10 @@ def main(size: int, small: int) -> None:
             path = Path(folder, name)
             if not path.exists():
                 write(path, mb * MB)
-            seconds, peak, found = measured(how, path)
+            seconds, worked, peak, found = measured(how, path)
             print(
-                f"{how:9} {name:13} {mb:5} MB of text: {seconds:6.1f} s, {mb / seconds:5.0f} MB/s, peak {peak:5.0f} MB, "
-                f"{peak / mb:.2f} of the text; {found}", flush=True,
+                f"{how:9} {name:13} {mb:5} MB of text: {seconds:6.1f} s ({worked:6.1f} of CPU), {mb / seconds:4.0f} MB/s "
+                f"({mb / worked:4.0f}), peak {peak:5.0f} MB, {peak / mb:.2f} of the text; {found}", flush=True,
             )  # fmt: skip
 
 
@@ -103,4 +102,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--alone"]:
         alone(sys.argv[2], Path(sys.argv[3]))
     else:
-        main(*(int(words) for words in [*sys.argv[1:], "1000", "100"][: max(2, len(sys.argv) - 1)][:2]))
+        asked = [int(word) for word in sys.argv[1:]]
+        main(*asked, *(1000, 100)[len(asked) :])

@@ -135,7 +135,7 @@ def test_a_cut_or_damaged_gzip_is_an_error(tmp_path: Path) -> None:
             b'[{"ph": "X", "ts": oops, "name": "padding so long that it cannot be a cut"}]',
             "byte 19: malformed: Expecting",
         ),
-        (b'{"traceEvents": {}}', r"byte 16: malformed: expected '\['"),
+        (b'{"traceEvents": {}}', r"byte 16: traceEvents is not a list of events, found '\{\}\}'"),
         (b'{"traceEvents": []} more', "byte 20: text after the end"),
         (KERNEL.replace('"dur": 2, ', "").join("[]").encode(), r"byte 1: kernel event 'k': .*no 'dur'"),
         (KERNEL.replace('"ts": 1', '"ts": NaN').join("[]").encode(), "byte 1: kernel event 'k': .*not a time"),
