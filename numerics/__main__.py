@@ -1,8 +1,8 @@
 """The command line of the numerics core: `python -m numerics check | bench | study | calibrate | accuracy | census`.
 
 Exit codes: 0 done, 1 a check failed (or a trace and a model do not join, or a table is stale), 2 wrong input, 3 nothing
-can be measured on this machine, 130 interrupted. Results go to stdout and to files, progress to stderr. torch and triton are imported by
-the command that needs them; `calibrate --trace`, `calibrate --stale` and `accuracy` need neither.
+can be measured on this machine, 130 interrupted. Results go to stdout and to files, progress to stderr. Each command
+imports the torch and triton that it needs; `calibrate --trace`, `calibrate --stale` and `accuracy` need neither.
 """
 
 import argparse

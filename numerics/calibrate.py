@@ -71,8 +71,11 @@ def unmodelled(analysis: Analysis, head: Mapping[str, Any]) -> dict[str, Table]:
         names[gemm].add(op.kernel)
     rows = [row(gemm, us, names[gemm]) | _rate(gemm, us) for gemm, us in times.items()]
     shares = [{"class": kind} | figures for kind, figures in classes(analysis).items()]
-    each = {"rows": list(quantiles(analysis)), "overlap_us": {k: v for k, v in overlap(analysis).items() if k != "big_gaps"}}
-    return {"gemm": {**head, "rows": rows}, "classes": {**head, "rows": shares}, "operations": {**head, **each}}
+    gaps = {key: us for key, us in overlap(analysis).items() if key != "big_gaps"}
+    return {
+        "gemm": {**head, "rows": rows}, "classes": {**head, "rows": shares},
+        "operations": {**head, "overlap_us": gaps, "rows": list(quantiles(analysis))},
+    }  # fmt: skip
 
 
 def _rate(op: Op, us: Sequence[float]) -> Row:

@@ -21,8 +21,9 @@ def bar(label: str, stream: TextIO, clock: Callable[[], float] = time.monotonic)
         nonlocal drawn
         now = clock()
         if shown and now - began >= PATIENCE_S and now - drawn >= REDRAWN_S:
-            full = round(WIDTH * min(max(share, 0.0), 1.0))
-            stream.write(f"\r{label} [{'#' * full}{'.' * (WIDTH - full)}] {share:4.0%} {now - began:.0f} s")
+            part = min(max(share, 0.0), 1.0)
+            full = round(WIDTH * part)
+            stream.write(f"\r{label} [{'#' * full}{'.' * (WIDTH - full)}] {part:4.0%} {now - began:.0f} s")
             stream.flush()
             drawn = now
 

@@ -48,7 +48,7 @@ def write(path: Path, size: int) -> None:
 
 
 def measured(how: str, path: Path) -> tuple[float, float, float, str]:
-    """Seconds, those of the processor, MB of memory and what was found, of one way to read `path` in a fresh process."""
+    """Seconds, those of the processor, MB of memory, what was found: of one way to read `path` in a fresh process."""
     done = subprocess.run(
         [sys.executable, __file__, "--alone", how, str(path)], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -93,8 +93,8 @@ def main(size: int, small: int) -> None:
                 write(path, mb * MB)
             seconds, worked, peak, found = measured(how, path)
             print(
-                f"{how:9} {name:13} {mb:5} MB of text: {seconds:6.1f} s ({worked:6.1f} of CPU), {mb / seconds:4.0f} MB/s "
-                f"({mb / worked:4.0f}), peak {peak:5.0f} MB, {peak / mb:.2f} of the text; {found}", flush=True,
+                f"{how:9} {name:13} {mb:5} MB of text: {seconds:6.1f} s ({worked:.1f} of CPU), {mb / seconds:.0f} MB/s "
+                f"({mb / worked:.0f}), peak {peak:.0f} MB, {peak / mb:.2f} of the text; {found}", flush=True,
             )  # fmt: skip
 
 

@@ -184,8 +184,8 @@ def test_quantiles_and_gaps_of_a_gpus_trace(h200: Analysis) -> None:
     rows = list(quantiles(h200))
     assert [r["us"] for r in rows] == sorted((r["us"] for r in rows), reverse=True)
     assert sum(r["kernels"] for r in rows) == 132 and sum(r["share"] for r in rows) == pytest.approx(1, abs=2e-3)
-    first = rows[0]
-    assert (first["phase"], first["m"], first["n"], first["k"], first["p50_us"]) == ("forward", 4096, 8192, 2048, 181.31)
+    first = {key: rows[0][key] for key in ("phase", "m", "n", "k", "p50_us")}
+    assert first == {"phase": "forward", "m": 4096, "n": 8192, "k": 2048, "p50_us": 181.31}
     assert all(r["p10_us"] <= r["p50_us"] <= r["p90_us"] for r in rows)
     o = h200.overlap
     assert o.total == o.compute + o.idle and o.data == o.sync == 0, "one stream, no communication"
