@@ -235,7 +235,7 @@ class _Window:
         text, at = self.text, self.at
         while True:
             try:
-                value, end = _DECODER.scan_once(text, at)
+                value, end = _DECODER.scan_once(text, at)  # type: ignore[attr-defined]
             except (StopIteration, ValueError, RecursionError):
                 return
             comma = _COMMA.match(text, end)

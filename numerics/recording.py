@@ -130,7 +130,7 @@ def _measured(found: Recording) -> Iterator[str]:
     yield (
         f"  of {o['total']} us, compute was busy {o['compute_busy']}, communication {moved} (alone "
         f"{o['comm_data_exposed']}) and waiting for peers {synced}; idle {o['idle']}: {o['launch_gap_count']} launch "
-        f"gaps of {o['launch_gap_mean']} us, {len(o['big_gaps'])} longer waits, {o['big_gap_total']} us"
+        f"gaps of {o['launch_gap_mean']} us, longer waits: {len(o['big_gaps'])}, {o['big_gap_total']} us"
     )
     if found.analysis.device == "CPU":
         yield "  no kernels in the trace: these are times of host operators; ProfilerActivity.CUDA records a GPU's"

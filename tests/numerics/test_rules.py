@@ -135,6 +135,7 @@ def test_all_shipped_files_load_and_use_legal_words() -> None:
 
 def test_what_no_rule_knows_is_not_known() -> None:
     assert rules.load("torch").classify("strange_kernel") == rules.Named("misc", "", False, False)
+    assert not rules.load("megatron").classify("grouped_gemm::utils::fill(float*)").known, "a namespace is no product"
 
 
 def made(folder: Path, text: str) -> rules.Rules:
