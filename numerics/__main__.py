@@ -1,8 +1,8 @@
 """The command line of the numerics core: `python -m numerics check | bench | study | calibrate | accuracy | census`.
 
 Exit codes: 0 done, 1 a check failed (or a trace and a model do not join, or a table is stale), 2 wrong input, 3 nothing
-can be measured on this machine. Results go to stdout and to files, progress to stderr. torch and triton are imported by
-the command that needs them; `calibrate --trace`, `calibrate --stale` and `accuracy` need neither.
+can be measured on this machine, 130 interrupted. Results go to stdout and to files, progress to stderr. Each command
+imports the torch and triton that it needs; `calibrate --trace`, `calibrate --stale` and `accuracy` need neither.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-DONE, FAILED, WRONG, UNMEASURABLE = 0, 1, 2, 3
+DONE, FAILED, WRONG, UNMEASURABLE, INTERRUPTED = 0, 1, 2, 3, 130
 STUDIES = ("accumulation",)
 ROOT = Path(__file__).resolve().parents[1]
 TABLES, MODEL = ROOT / "hwmodels" / "tables", ROOT / "scenarios" / "models" / "deepseek_v3.yaml"
@@ -34,6 +34,9 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         asked = parser().parse_args(words)
         return int(asked.run(asked))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
     except (WrongInput, OSError) as error:
         print(f"{type(error).__name__}: {error}" if isinstance(error, OSError) else error, file=sys.stderr)
         return WRONG
@@ -144,10 +147,14 @@ def _calibrate(asked: argparse.Namespace) -> int:
 
 def _from_trace(asked: argparse.Namespace) -> int:
     from numerics import calibrate, recording
+    from numerics.progress import bar
     from numerics.samples import JoinError
 
+    if asked.out and asked.out.exists() and not asked.out.is_dir():
+        raise WrongInput(f"--out {asked.out}: is a file; a folder for the tables is needed")
     try:
-        found = recording.calibrated(asked.trace, asked.map, asked.model or MODEL)
+        with bar(f"reading {asked.trace.name}", sys.stderr) as watch:
+            found = recording.calibrated(asked.trace, asked.map, asked.model or MODEL, watch)
     except JoinError as error:
         print(f"{asked.trace}: {error}", file=sys.stderr)
         return FAILED

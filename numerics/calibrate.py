@@ -16,11 +16,11 @@ import numpy as np
 
 from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm, Memory, Op
 from hwmodels.price import contention_family, waves
-from hwmodels.units import GIGA, MICRO, US_NS
+from hwmodels.units import GIGA, MICRO, TERA, US_NS
 from numerics.fits import fixed_effects, relative_least_squares
 from numerics.importer import Analysis
 from numerics.samples import Sample, expert_turns, products, samples
-from numerics.summary import classes
+from numerics.summary import classes, overlap, quantiles
 from sim.models.shape import ModelShape
 
 NIC_BYTES_PER_S = 40 * GIGA
@@ -65,15 +65,25 @@ def assembled(
 
 
 def unmodelled(analysis: Analysis, head: Mapping[str, Any]) -> dict[str, Table]:
-    """Tables of a trace without a model's layers: products whose sides are known, and all classes with their shares."""
+    """Tables of a trace without a model's layers: products whose sides are known, classes with their shares, and each
+    operation with its quantiles; overlap and gaps in microseconds beside these."""
     times: dict[Op, list[float]] = defaultdict(list)
     names: dict[Op, set[str]] = defaultdict(set)
     for gemm, op in products(analysis):
         times[gemm] += op.us
         names[gemm].add(op.kernel)
-    rows = [row(gemm, us, names[gemm]) for gemm, us in times.items()]
+    rows = [row(gemm, us, names[gemm]) | _rate(gemm, us) for gemm, us in times.items()]
     shares = [{"class": kind} | figures for kind, figures in classes(analysis).items()]
-    return {"gemm": {**head, "rows": rows}, "classes": {**head, "rows": shares}}
+    gaps = {key: us for key, us in overlap(analysis).items() if key != "big_gaps"}
+    return {
+        "gemm": {**head, "rows": rows}, "classes": {**head, "rows": shares},
+        "operations": {**head, "overlap_us": gaps, "rows": list(quantiles(analysis))},
+    }  # fmt: skip
+
+
+def _rate(op: Op, us: Sequence[float]) -> Row:
+    median = float(np.median(us))
+    return {"tflops": rounded(op.flop() / (median * MICRO) / TERA)} if median > 0 else {}
 
 
 def launch_gap_us(analysis: Analysis) -> float:
@@ -216,11 +226,24 @@ def rounded(value: float) -> float:
 
 
 def write(found: Mapping[str, Table], folder: Path) -> None:
-    """One JSON file a table, a row a line, so that a change reads as a diff."""
+    """One JSON file a table, a row a line, so that a change reads as a diff. All of them or none: nothing half-written
+    takes a table's name."""
+    texts = {folder / f"{name}.json": _text(table) for name, table in found.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    for name, table in found.items():
-        rows = ",\n  ".join(json.dumps(row, sort_keys=True) for row in table["rows"])
-        head = json.dumps({k: v for k, v in table.items() if k != "rows"}, indent=1, sort_keys=True)
-        text = f'{head[:-2]},\n "rows": [\n  {rows}\n ]\n}}\n'
-        json.loads(text)
-        (folder / f"{name}.json").write_text(text, encoding="utf-8")
+    parts = {path: path.with_suffix(".part") for path in texts}
+    try:
+        for path, text in texts.items():
+            parts[path].write_text(text, encoding="utf-8")
+        for path, part in parts.items():
+            part.replace(path)
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+
+
+def _text(table: Table) -> str:
+    rows = ",\n  ".join(json.dumps(row, sort_keys=True) for row in table["rows"])
+    head = json.dumps({k: v for k, v in table.items() if k != "rows"}, indent=1, sort_keys=True)
+    text = f'{head[:-2]},\n "rows": [\n  {rows}\n ]\n}}\n'
+    json.loads(text)
+    return text

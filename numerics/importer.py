@@ -26,6 +26,9 @@ LAUNCH_GAP_NS = 5 * US_NS
 """Longest idle time that is a boundary between two kernels and no wait: 899 of 912 gaps of the H800 profile are shorter
 (99 % of them 1 to 4 us); the next ones are 6 us to 1.8 ms and have a cause of their own."""
 
+SHOWN_CHARACTERS = 120
+"""Of a kernel's name in a report; C++ templates can have thousands."""
+
 
 class Overlap(NamedTuple):
     """What the device did, in nanoseconds. Communication is `data` (moves bytes) or `sync` (waits for peers).
@@ -114,7 +117,7 @@ class Unknown(NamedTuple):
     share: float
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.name} ({self.kernels} times, {self.share:.2%} of kernel time)"
+        return f"{self.what}: {shown(self.name)} ({self.kernels} times, {self.share:.2%} of kernel time)"
 
 
 def analyse(trace: Trace, rules: Rules) -> Analysis:
@@ -144,6 +147,12 @@ def _world_size(trace: Trace) -> int:
     return size if isinstance(size, int) and size > 0 else 0
 
 
+def shown(name: str) -> str:
+    """A kernel's name for a terminal: one line, no control characters, cut where templates make it endless."""
+    short = name if len(name) <= SHOWN_CHARACTERS else f"{name[:SHOWN_CHARACTERS]}..."
+    return "".join(c if c.isprintable() else "?" for c in short)
+
+
 def unknown(analysis: Analysis) -> tuple[Unknown, ...]:
     """What was not understood, the largest share of time first; empty when everything was."""
     total = sum(sum(op.us) for op in analysis.operations) or 1.0
@@ -157,7 +166,8 @@ def unknown(analysis: Analysis) -> tuple[Unknown, ...]:
             entry[1] += sum(op.us)
     out = [Unknown(what, name, int(n), us / total) for (what, name), (n, us) in found.items()]
     if analysis.unjoined:
-        out.append(Unknown("launch not in the trace", "no phase or dimensions for these", analysis.unjoined, 0.0))
+        out.append(Unknown("launch not in the trace, or not the only one with its correlation id",
+                           "no phase or dimensions for these", analysis.unjoined, 0.0))  # fmt: skip
     return tuple(sorted(out, key=lambda u: -u.share))
 
 
@@ -218,22 +228,23 @@ def _places(kinds: list[str], template: tuple[tuple[str, str], ...]) -> list[int
 def _operations(work: Work, named: list[Named], position: list[int], data_ns: Ints) -> Iterable[Operation]:
     """Pieces of work grouped into operations: by place where they have one, else by kernel, grid and dimensions."""
     members: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    grids_seen: dict[tuple[int, ...], tuple[int, ...]] = {}  # few, and repeated in every step: each is kept once
     for i, (phase, place) in enumerate(zip(work.phase.tolist(), position, strict=True)):
-        kernel = (int(work.name[i]), int(work.dims[i]), tuple(work.grid[i].tolist()))
+        kernel = (int(work.name[i]), int(work.dims[i]), int(work.types[i]), tuple(work.grid[i].tolist()))
         loose = (named[i].op,) if named[i].loose else kernel
         members[(phase, place) if place >= 0 else (phase, loose)].append(i)
     took = work.end_ns - work.start_ns
     share = np.divide(data_ns, took, out=np.zeros(len(took)), where=took > 0)
     for indices in members.values():
         i = indices[0]
-        dims = work.texts[work.dims[i]] if work.dims[i] >= 0 else ""
+        dims, types = (work.texts[column[i]] if column[i] >= 0 else "" for column in (work.dims, work.types))
         kernel_name = work.texts[work.name[i]]
-        grids = tuple(tuple(work.grid[j].tolist()) for j in indices)
+        grids = tuple(grids_seen.setdefault(g, g) for g in map(tuple, work.grid[indices].tolist()))
         yield Operation(
             work.phase_name(i), position[i], named[i].op or kernel_name, named[i].kind, kernel_name, named[i].known,
             tuple(int(work.repeat[j]) for j in indices), tuple(float(took[j]) / US_NS for j in indices),
             tuple(float(share[j]) for j in indices), tuple(int(work.stream[j]) for j in indices), grids,
-            tuple(int(work.shared_bytes[j]) for j in indices), dims,
+            tuple(int(work.shared_bytes[j]) for j in indices), dims, types,
         )  # fmt: skip
 
 

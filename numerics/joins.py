@@ -24,8 +24,8 @@ class Work:
     """Pieces of work in launch order, as columns of one length.
 
     start_ns, end_ns; name: index into texts; stream: a stream of a device, or a host thread; phase: index into
-    `phases` or -1; repeat: which occurrence of that phase, from 0; dims: text of the operands' dimensions, or -1;
-    grid [n, 3] (0: no kernel); shared_bytes; joined: its launch was found.
+    `phases` or -1; repeat: which occurrence of that phase, from 0; dims, types: texts of the operands' dimensions and
+    types, or -1; grid [n, 3] (0: no kernel); shared_bytes; joined: its launch was found, so that its phase is known.
     """
 
     texts: tuple[str, ...]
@@ -37,6 +37,7 @@ class Work:
     phase: Ints
     repeat: Ints
     dims: Ints
+    types: Ints
     grid: Ints
     shared_bytes: Ints
     joined: Ints
@@ -59,29 +60,31 @@ def _kernels(trace: Trace, rules: Rules) -> Work:
     thread = np.where(found, host["thread"][launch], -1) if found.any() else np.full(len(start), -1)
     order = np.lexsort((start, device["correlation"], time))
     phase, repeat, phases = _phases(trace, rules, time, thread)
+    phase, repeat = np.where(found, phase, -1), np.where(found, repeat, -1)  # while it ran, the host was elsewhere
     operator = _around(trace, np.flatnonzero(host["kind"] == OPERATOR), time, thread, elsewhere=False)
-    dims = np.where(operator >= 0, host["dims"][operator], -1) if len(host["dims"]) else operator
+    known = operator >= 0
+    dims, types = (np.where(known, host[c][operator], -1) if known.any() else operator for c in ("dims", "types"))
     grid = np.stack([device[f"grid_{axis}"] for axis in "xyz"], 1).astype(np.int64)
     streams, stream = np.unique(np.stack([device["device"], device["stream"]], 1), axis=0, return_inverse=True)
     labels = streams[:, 1] if len(set(streams[:, 0])) == 1 else np.arange(len(streams))
     columns = (
-        start, start + device["duration_ns"], device["name"], labels[stream.ravel()], phase, repeat, dims, grid,
-        device["shared_bytes"], found,
+        start, start + device["duration_ns"], device["name"], labels[stream.ravel()], phase, repeat, dims, types,
+        grid, device["shared_bytes"], found,
     )  # fmt: skip
     return Work(trace.texts, phases, *(np.asarray(c, np.int64)[order] for c in columns))
 
 
 def _launches(trace: Trace) -> Ints:
-    """Index of each kernel's launch among the host events, or -1."""
+    """Index of each kernel's launch among the host events, or -1: none, or several with its correlation id."""
     host = trace.host
     launches = np.flatnonzero(host["kind"] == LAUNCH)
     wanted = trace.device["correlation"]
     if not len(launches):
         return np.full(len(wanted), -1, np.int64)
-    launches = launches[np.argsort(host["correlation"][launches], kind="stable")]
-    keys = host["correlation"][launches]
+    keys, first, times = np.unique(host["correlation"][launches], return_index=True, return_counts=True)
     place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where((keys[place] == wanted) & (wanted >= 0), launches[place], -1)
+    sure = (keys[place] == wanted) & (times[place] == 1) & (wanted >= 0)
+    return np.where(sure, launches[first[place]], -1)
 
 
 def _phases(trace: Trace, rules: Rules, time: Ints, thread: Ints) -> tuple[Ints, Ints, tuple[str, ...]]:
@@ -136,7 +139,7 @@ def _operators(trace: Trace, rules: Rules) -> Work:
     none = np.zeros(len(kept), np.int64)
     columns = (
         time, time + host["duration_ns"][kept], host["name"][kept], thread, phase, repeat, host["dims"][kept],
-        np.zeros((len(kept), 3), np.int64), none, none + 1,
+        host["types"][kept], np.zeros((len(kept), 3), np.int64), none, none + 1,
     )  # fmt: skip
     return Work(trace.texts, phases, *(np.asarray(c, np.int64) for c in columns))
 

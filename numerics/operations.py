@@ -4,6 +4,8 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,8 +35,8 @@ class Operation:
     phase: annotation, or "". position: place in the phase's sequence, or -1 when it was not placed. op: its name.
     kind: class (numerics.rules.CLASSES). kernel: name of its kernel. repeats: which occurrence of the phase.
     us: microseconds. beside: share of that time during which a communication kernel moved data. grids: blocks in x, y,
-    z; shared_bytes: dynamic shared memory; dims: operands of the host operator that launched it, as torch writes them.
-    known: a rule matched its kernel.
+    z; shared_bytes: dynamic shared memory; dims, types: of the operands of the host operator that launched it, as torch
+    writes them. known: a rule matched its kernel.
     """
 
     phase: str
@@ -50,6 +52,7 @@ class Operation:
     grids: tuple[tuple[int, ...], ...]
     shared_bytes: tuple[int, ...]
     dims: str = ""
+    types: str = ""
     shapes: tuple[Shape, ...] = ()
 
     @property
@@ -163,17 +166,28 @@ def _shape(op: Operation, size: float, inner: Mapping[str, int], outer: Mapping[
 
 
 def from_dims(dims: str) -> Shape:
-    """Shape of aten's mm, addmm, bmm, baddbmm or linear from torch's "Input Dims"; zeros when it is none of these."""
+    """Shape of a product from torch's "Input Dims"; zeros when it is none.
+
+    Of aten's mm, addmm, bmm, baddbmm and linear the last two matrices count (before them a sum may stand), of
+    _scaled_mm the first two: scales of rows and columns follow, whose product would have K of 1.
+    """
     try:
-        operands = [d for d in json.loads(dims) if isinstance(d, list) and len(d) >= 2]
-    except ValueError:
+        operands = [d for d in json.loads(dims) if _is_matrix(d)]
+    except (ValueError, RecursionError):
         return Shape()
-    if len(operands) < 2:
-        return Shape()
-    a, b = operands[-2:]
-    if len(b) == len(a) == 3 and b[1] == a[2]:
+    found = (_product(a, b) for a, b in reversed(list(pairwise(operands))))
+    return next((shape for shape in found if shape.k > 1), Shape())
+
+
+def _is_matrix(dims: object) -> bool:
+    return isinstance(dims, list) and len(dims) >= 2 and all(type(size) is int and size > 0 for size in dims)
+
+
+def _product(a: list[int], b: list[int]) -> Shape:
+    """a [..., m, k] times b [k, n] or [n, k] (or a batch of these), else zeros."""
+    if len(b) == len(a) == 3 and b[1] == a[2] and b[0] == a[0]:
         return Shape(a[0] * a[1], b[2], a[2])
     if len(b) != 2:
         return Shape()
     n = b[1] if b[0] == a[-1] else b[0] if b[1] == a[-1] else 0
-    return Shape(int(np.prod(a[:-1])), n, a[-1]) if n else Shape()
+    return Shape(prod(a[:-1]), n, a[-1]) if n else Shape()

@@ -3,7 +3,7 @@
 `calibrated` reads a trace once and gives its tables with their provenance; `numerics.calibrate` makes the tables.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hwmodels.document import read
-from hwmodels.units import NS_PER_S
+from hwmodels.units import NS_PER_S, TERA
 from numerics import cards, provenance
 from numerics.calibrate import Table, tables, unmodelled
-from numerics.importer import Analysis, analyse, unknown
+from numerics.importer import Analysis, analyse, shown, unknown
 from numerics.rules import FOLDER, load, shipped
 from numerics.samples import has_layers
+from numerics.summary import overlap
 from numerics.trace import Trace, read_trace
 from sim.models.shape import ModelShape
 
@@ -51,19 +52,25 @@ class Recording(NamedTuple):
     tables: dict[str, Table]
 
 
-def calibrated(path: Path, rules: Path | None, model: Path) -> Recording:
+def calibrated(
+    path: Path, rules: Path | None, model: Path, watch: Callable[[float], object] = lambda share: None
+) -> Recording:
     """Tables from the trace in `path`, by `rules` (None: the shipped ones that know most of it), shapes from `model`.
+
+    watch: told the share of the file that was read.
 
     Raises TraceError, DocumentError (rules or model), JoinError (the model runs other kernels) and UnknownCardError
     (a model's layers on a GPU that hwmodels does not know).
     """
     shape = shape_of(model)
-    trace = read_trace(path)
+    trace = read_trace(path, watch)
     which = rules or Path(best(trace))
     analysis = analyse(trace, load(str(which)))
     whole = has_layers(analysis)
     name = cards.device_of(analysis.device) if whole else cards.NAMES.get(analysis.device, "")
-    head = _head(path, analysis, name) | {"provenance": _origin(path, trace, analysis, which, model, shape)}
+    digest = provenance.digest_of(path)
+    head = _head(path.name, digest, analysis, name)
+    head |= {"provenance": _origin(path.name, digest, trace, analysis, which, model, shape)}
     return Recording(analysis, name, whole, tables(analysis, shape, head) if whole else unmodelled(analysis, head))
 
 
@@ -103,26 +110,57 @@ def report(found: Recording, most: int = 20) -> Iterator[str]:
     strange = unknown(a)
     share = sum(u.share for u in strange)
     left = "all understood" if not strange else f"not understood: {share:.2%} of kernel time"
-    yield f"{a.source}: {a.kernels} pieces of work on {a.device or 'an unnamed device'}, rules {a.rules.name}; {left}"
+    device = shown(a.device) or "an unnamed device"
+    yield f"{a.source}: {a.kernels} pieces of work on {device}, rules {a.rules.name}; {left}"
     yield from (f"  {u}" for u in strange[:most])
     if len(strange) > most:
         yield f"  and {len(strange) - most} more, {sum(u.share for u in strange[most:]):.2%} of kernel time"
     if not found.whole:
+        yield from _measured(found)
         yield "no phases of a model's layer: products with known sides and classes only, which price nothing alone"
+
+
+def _measured(found: Recording) -> Iterator[str]:
+    """Lines: classes of kernels with their shares and quantiles, gaps, and how fast the products are."""
+    for row in sorted(found.tables["classes"]["rows"], key=lambda r: -r["us"]):
+        quantiles = " / ".join(f"{row[f'p{q}_us']:.1f}" for q in (10, 50, 90))
+        yield f"  {row['class']:15} {row['share']:6.1%}  {row['kernels']} times, 10/50/90 % in {quantiles} us"
+    o = overlap(found.analysis)
+    moved, synced = o["comm_data"], o["comm_sync"]
+    yield (
+        f"  of {o['total']} us, compute was busy {o['compute_busy']}, communication {moved} (alone "
+        f"{o['comm_data_exposed']}) and waiting for peers {synced}; idle {o['idle']}: {o['launch_gap_count']} launch "
+        f"gaps of {o['launch_gap_mean']} us, longer waits: {len(o['big_gaps'])}, {o['big_gap_total']} us"
+    )
+    if found.analysis.device == "CPU":
+        yield "  no kernels in the trace: these are times of host operators; ProfilerActivity.CUDA records a GPU's"
+    yield from _rates(found)
+
+
+def _rates(found: Recording) -> Iterator[str]:
+    """A line on the products' rates, and one when the device cannot be that fast: then sides or times are wrong."""
+    products = found.tables["gemm"]["rows"]
+    rates = [(r["tflops"], r["precision"]) for r in products if "tflops" in r]
+    if rates:
+        yield f"  {len(rates)} products with known sides: {min(rates)[0]:g} to {max(rates)[0]:g} TFLOP/s"
+    peaks = found.tables["gemm"].get("reference", {})
+    fast = [r for r, precision in rates if r * TERA > peaks.get(f"{precision}_flops", float("inf"))]
+    if fast:
+        yield f"  {len(fast)} of them above the peak of {found.device}: the trace's sides or times cannot be right"
 
 
 # --- what the tables say of themselves --------------------------------------------------------------------------------
 
 
-def _head(path: Path, analysis: Analysis, name: str) -> dict[str, Any]:
-    recorded = f"{path.name} ({analysis.device or 'unnamed device'}, PyTorch profiler)"
-    source = PUBLISHED.get(provenance.digest_of(path), recorded)
+def _head(file: str, digest: str, analysis: Analysis, name: str) -> dict[str, Any]:
+    recorded = f"{file} ({analysis.device or 'unnamed device'}, PyTorch profiler)"
+    source = PUBLISHED.get(digest, recorded)
     head = {"device": name or analysis.device, "source": source, "sms": analysis.sms.compute}
     return head | ({"reference": cards.reference(name)} if name else {})
 
 
 def _origin(
-    path: Path, trace: Trace, analysis: Analysis, rules: Path, model: Path, shape: ModelShape
+    file: str, digest: str, trace: Trace, analysis: Analysis, rules: Path, model: Path, shape: ModelShape
 ) -> dict[str, Any]:
     """What a table says of its making."""
     layers = max((len(op.us) for op in analysis.operations if op.position >= 0), default=0)
@@ -132,13 +170,13 @@ def _origin(
     return {
         "device": f"{analysis.device}, {analysis.sms.device} SMs", "driver": SILENT, "clocks": SILENT,
         "versions": {key: trace.head[key] for key in VERSIONS if key in trace.head} or SILENT,
-        "version": f"trace {path.name}", "measured": day(trace),
-        "command": f"python -m numerics calibrate --trace {path.name}{given} --model {_shown(model)}",
+        "version": f"trace {file}", "measured": day(trace),
+        "command": f"python -m numerics calibrate --trace {file}{given} --model {_shown(model)}",
         "repetitions": f"{often}; a row's samples say how many it has",
         "quantiles": "us is the median of the samples, low_us and high_us the least and the largest"
         + (", as if run alone" if layers else ""),
         "inputs": {
-            f"trace {path.name}": provenance.digest_of(path),
+            f"trace {file}": digest,
             f"dimensions of {shape.name}": provenance.content(asdict(shape)),
             f"rules {rules.name}": provenance.content(read(_file(rules)).content),
         },

@@ -4,6 +4,7 @@ Shapes, bytes and FLOPs come from the model, only the times from the trace: what
 The join is by phase, name and order; a kernel that only one side runs is an error, so that neither drifts unseen.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -26,6 +27,9 @@ MODEL_NAMES = {
     "combineF=combine_bf16": "combine(F)", "dispatchB=combine_bf16": "dispatch(B)",
 }  # fmt: skip
 """Operations that the rules name otherwise than the model does."""
+
+OPERAND_TYPES = {"(?i)float8": "fp8", "(?i)bfloat16|half": "bf16", r"\bfloat\b": "fp32", r"\bdouble\b": "fp64"}
+"""How torch writes the types of tensors -> what a table calls them; the narrowest operand decides."""
 
 
 class JoinError(ValueError):
@@ -151,12 +155,22 @@ def _join(phase: str, timed: Iterable[_Timed], lowered: list[list[Kernel]]) -> I
 def products(analysis: Analysis) -> list[tuple[Gemm, Operation]]:
     """Matrix products of any trace whose dimensions are known, as priced operations: tables without a model.
 
-    Only single products (no grouped ones); a class that does not tell its precision counts as BF16.
+    Only single products (no grouped ones). Precision is what the kernel's name tells, else the operands' types (then
+    "fp32" and "fp64" come up too), else "unsaid". Weight gradients of torch's own autograd write their operands' format
+    and have the traffic of a forward product, so that is their role; "wgrad" accumulates into FP32.
     """
     out = []
     for op in analysis.operations:
         if op.kind in ("gemm", "gemm_bf16", "gemm_fp8", "gemm_fp8_wgrad") and op.shapes and all(op.shapes[0]):
             m, n, k = (round(side) for side in op.shapes[0])
             role = "wgrad" if op.kind.endswith("wgrad") or op.op.endswith("_wgrad") else "fprop"
-            out.append((Gemm(m, n, k, role, "fp8" if "fp8" in op.kind else "bf16"), op))
+            out.append((Gemm(m, n, k, role, precision(op)), op))
     return out
+
+
+def precision(op: Operation) -> str:
+    """Format of a product's operands; FP16 counts as BF16, for which the rate is the same."""
+    named = {"gemm_fp8": "fp8", "gemm_fp8_wgrad": "fp8", "gemm_bf16": "bf16"}.get(op.kind)
+    if named:
+        return named
+    return next((said for pattern, said in OPERAND_TYPES.items() if re.search(pattern, op.types)), "unsaid")

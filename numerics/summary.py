@@ -201,6 +201,24 @@ def classes(analysis: Analysis) -> dict[str, Any]:
     return out
 
 
+def quantiles(analysis: Analysis) -> Iterable[dict[str, Any]]:
+    """Each operation, the longest in all first: what it is, how often, its share of kernel time and its quantiles, and
+    beside and without communication where it ran both ways."""
+    total = sum(sum(op.us) for op in analysis.operations) or 1.0
+    for op in sorted(analysis.operations, key=lambda op: -sum(op.us)):
+        tenth, median, ninetieth = (round(float(q), 3) for q in np.quantile(op.us, [0.1, 0.5, 0.9]))
+        row: dict[str, Any] = {} if op.op == op.kernel else {"op": op.op}
+        row |= {
+            "phase": op.phase, "kernel": op.kernel, "class": op.kind, "kernels": len(op.us),
+            "us": round(sum(op.us), 3), "share": round(sum(op.us) / total, 4), "p10_us": tenth, "p50_us": median,
+            "p90_us": ninetieth,
+        }  # fmt: skip
+        if op.shapes and all(op.shapes[0]):
+            row |= op.shapes[0]._asdict()
+        beside, alone = op.with_communication(), op.without_communication()
+        yield row | ({"us_with_comm": beside, "us_without_comm": alone} if beside and alone else {})
+
+
 def per_layer(analysis: Analysis) -> dict[str, Any]:
     """Class -> median over layers of its summed time in F, B and W, routed operations at PADDED_ROWS.
 

@@ -115,8 +115,15 @@ def _rules(document: Document, problems: list[Problem]) -> Rules:
     for key in content:
         if key not in FILE_KEYS:
             problems.append(Problem(document.place((key,)), key, unknown(key, "key", FILE_KEYS)))
+    for key in ("sequences", "shapes", "contention"):
+        if not isinstance(content.get(key) or {}, dict):
+            found = type(content.pop(key)).__name__
+            problems.append(Problem(document.place((key,)), key, f"a mapping, found {found}"))
     rules = [_rule(document, index, problems) for index in range(len(content["kernels"]))]
-    more = load(str(content["extends"])).rules if content.get("extends") else ()
+    base = content.get("extends")
+    if base and base not in shipped():
+        problems.append(Problem(document.place(("extends",)), "extends", unknown(base, "rules", shipped())))
+    more = load(base).rules if base in shipped() else ()
     return Rules(
         str(content.get("name", "")), (*(r for r in rules if r), *more), _pattern(document, ("phases",), problems),
         _pattern(document, ("groups",), problems), _sequences(document, problems), content.get("shapes") or {},
@@ -138,7 +145,12 @@ def _rule(document: Document, index: int, problems: list[Problem]) -> Rule | Non
     pattern, annotation = (
         _pattern(document, (*path, key), problems, entry.get(key)) for key in ("match", "annotation")
     )
-    grid = tuple(-1 if size is None else size for size in entry.get("grid") or ())
+    sizes = entry.get("grid") or []
+    if not isinstance(sizes, list) or not all(size is None or type(size) is int for size in sizes):
+        message = f"a list of whole numbers (null: any), found {sizes!r}"
+        problems.append(Problem(document.place((*path, "grid")), f"{dotted(path)}.grid", message))
+        return None
+    grid = tuple(-1 if size is None else size for size in sizes)
     if pattern is None or len(problems) > before:
         return None
     return Rule(entry["class"], pattern, str(entry.get("op", "")), annotation, grid, bool(entry.get("loose")))
@@ -169,6 +181,9 @@ def _sequences(document: Document, problems: list[Problem]) -> dict[str, tuple[t
     out: dict[str, tuple[tuple[str, str], ...]] = {}
     for phase, lines in (document.content.get("sequences") or {}).items():
         entries: list[tuple[str, str]] = []
+        if not isinstance(lines or [], list):
+            problems.append(Problem(document.place(("sequences", phase)), f"sequences.{phase}", "a list is needed"))
+            continue
         for index, line in enumerate(lines or ()):
             path = ("sequences", phase, index)
             kind, _, op = str(line).partition(" ")

@@ -11,11 +11,12 @@ import pytest
 from numerics import rules
 from numerics.importer import Analysis, analyse, unknown, unknown_share
 from numerics.operations import Shape, from_dims
-from numerics.samples import expert_turns, products, samples
-from numerics.summary import summary
+from numerics.samples import expert_turns, precision, products, samples
+from numerics.summary import quantiles, summary
 from numerics.trace import read_trace
 
 TINY = Path(__file__).parent / "traces" / "two_streams.json"
+H200 = Path(__file__).parent / "traces" / "h200_mlp.json.gz"
 SHARED = Path(__file__).parents[3] / "shared"
 PROFILE = SHARED / "data" / "deepseek_v3_train_profile.json"
 OPS, FACTS = (SHARED / "facts" / f"h800_dualpipe_trace{end}" for end in ("_ops.csv", ".json"))
@@ -58,9 +59,11 @@ def test_kernels_are_joined_to_annotation_repeat_and_dimensions(tiny: Analysis) 
 
 def test_what_was_not_understood_is_listed_with_its_share(tiny: Analysis) -> None:
     first, second = unknown(tiny)
+    assert second.what == "launch not in the trace, or not the only one with its correlation id"
+    assert next(op for op in tiny.operations if op.kernel.startswith("Memset")).phase == "", "nothing says which"
     assert (first.name, first.kernels, first.share) == ("strange_kernel", 1, pytest.approx(8 / 140))
     assert str(first) == "no rule for: strange_kernel (1 times, 5.71% of kernel time)"
-    assert second.what == "launch not in the trace" and second.kernels == 1
+    assert second.kernels == 1
     assert unknown_share(tiny) == pytest.approx(8 / 140)
 
 
@@ -86,11 +89,108 @@ def test_a_phase_that_differs_from_its_sequence_is_aligned_and_reported(tmp_path
         ("[[16], [64, 32], [32, 16], [], []]", Shape(64, 16, 32)),
         ("[[2, 64, 32], [2, 32, 16]]", Shape(128, 16, 32)),
         ("[[2, 8, 32], [16, 32], [16]]", Shape(16, 16, 32)),
+        ("[[64, 32], [32, 16], [64, 1], [1, 16], [], []]", Shape(64, 16, 32)),
+        ("[[256, 256], [256, 512], [512, 256], [], []]", Shape(256, 256, 512)),
         ("[[64, 32]]", Shape()), ("[[4, 5], [6, 7]]", Shape()), ("nonsense", Shape()), ("", Shape()),
+        ("[[1e9, 2], [2, 3]]", Shape()), ("[[-4, 5], [5, 4]]", Shape()), ("[" * 100_000, Shape()),
     ],
 )  # fmt: skip
 def test_dimensions_of_operators(dims: str, shape: Shape) -> None:
     assert from_dims(dims) == shape
+
+
+def kernels(folder: Path, events: list[dict[str, Any]]) -> Analysis:
+    path = folder / "trace.json"
+    path.write_text(json.dumps(events))
+    return analyse(read_trace(path), rules.load("torch"))
+
+
+def span(category: str, name: str, ts: float, dur: float, **args: Any) -> dict[str, Any]:
+    return {"ph": "X", "cat": category, "name": name, "ts": ts, "dur": dur, "pid": 1, "tid": 1, "args": args}
+
+
+def test_a_correlation_id_of_two_launches_joins_nothing(tmp_path: Path) -> None:
+    """As in a file that two ranks' traces were merged into: a wrong phase is worse than none."""
+    host = [span("user_annotation", "layer", 0, 100), span("cuda_runtime", "cudaLaunchKernel", 5, 1, correlation=1)]
+    once = kernels(tmp_path, [*host, span("kernel", "sgemm", 20, 5, correlation=1)])
+    assert (once.operations[0].phase, once.unjoined) == ("layer", 0)
+    host.append(span("cuda_runtime", "cudaLaunchKernel", 900, 1, correlation=1))
+    twice = kernels(tmp_path, [*host, span("kernel", "sgemm", 20, 5, correlation=1)])
+    assert (twice.operations[0].phase, twice.unjoined) == ("", 1)
+    graph = kernels(tmp_path, [*host[:2], *(span("kernel", "sgemm", 20 + t, 5, correlation=1) for t in (0, 10))])
+    assert graph.unjoined == 0, "the kernels of a CUDA graph share one launch"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "types", "said"),
+    [
+        ("nvjet_tst_128x256", "['float', 'float']", "bf16"), ("nvjet_qqtst_128x256", "", "fp8"),
+        ("ampere_sgemm_128x64_tn", "['float', 'float']", "fp32"), ("dgemm", "['double', 'double', '']", "fp64"),
+        ("cutlass::device_kernel", "['c10::Float8_e4m3fn', 'c10::Float8_e4m3fn', 'float', 'float']", "fp8"),
+        ("cutlass::device_kernel", "['c10::BFloat16', 'c10::BFloat16']", "bf16"), ("gemm", "", "unsaid"),
+    ],
+)  # fmt: skip
+def test_precision_is_what_the_name_or_the_operands_tell(tmp_path: Path, kernel: str, types: str, said: str) -> None:
+    given = {"Input Dims": [[64, 32], [32, 16]], "Input type": json.loads(types.replace("'", '"') or "[]")}
+    found = kernels(tmp_path, [
+        span("cpu_op", "aten::mm", 0, 10, **given), span("cuda_runtime", "cudaLaunchKernel", 5, 1, correlation=1),
+        span("kernel", kernel, 20, 5, correlation=1),
+    ])  # fmt: skip
+    ((gemm, op),) = products(found)
+    assert gemm == (64, 16, 32, "fprop", said, 1) and precision(op) == said
+
+
+# --- a GPU ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def h200() -> Analysis:
+    return analyse(read_trace(H200), rules.load("torch"))
+
+
+def test_every_kernel_of_a_gpus_trace_is_understood_and_joined(h200: Analysis) -> None:
+    assert unknown(h200) == () and unknown_share(h200) == 0
+    assert (h200.kernels, h200.unjoined, h200.device, h200.sms.device) == (132, 0, "NVIDIA H200", 132)
+    assert set(h200.phases()) == {"forward", "backward", "optimizer"}
+    assert all(op.phase for op in h200.operations), "autograd's thread, too, launches within a phase"
+    assert {r for op in h200.operations for r in op.repeats} == {0, 1, 2}
+
+
+def test_classes_of_a_gpus_trace_are_those_of_its_program(h200: Analysis) -> None:
+    """5 products a step (the first layer's input needs no gradient), GELU, LayerNorm, sums of bias gradients, AdamW."""
+    found = summary(h200)["classes"]
+    kernels = {kind: entry["kernels"] for kind, entry in found.items()}
+    assert kernels == {
+        "gemm_bf16": 15, "swiglu": 6, "norm": 9, "reduce": 9, "copy": 9, "elementwise": 36, "optimizer": 48,
+    }  # fmt: skip
+    assert found["gemm_bf16"]["share"] == pytest.approx(0.514, abs=1e-3)
+    assert found["optimizer"]["share"] == pytest.approx(0.276, abs=1e-3)
+    assert sum(entry["us"] for entry in found.values()) == pytest.approx(sum(s.busy_ns for s in h200.streams) / 1000)
+
+
+def test_products_of_a_gpus_trace_have_their_sides_and_plausible_rates(h200: Analysis) -> None:
+    """Forward and both gradients of 2048 -> 8192 -> 2048 at 4,096 tokens; a dense peak of 989 TFLOP/s in BF16."""
+    found = {(op.phase, *op.shapes[0]): op for _, op in products(h200)}
+    assert sorted(found) == [
+        ("backward", 2048, 8192, 4096), ("backward", 4096, 8192, 2048), ("backward", 8192, 2048, 4096),
+        ("forward", 4096, 2048, 8192), ("forward", 4096, 8192, 2048),
+    ]  # fmt: skip
+    for gemm, op in products(h200):
+        assert gemm.precision == "bf16" and len(op.us) == 3
+        assert 0.7 < gemm.flop() / (op.median_us * 1e-6) / 989e12 < 0.9
+
+
+def test_quantiles_and_gaps_of_a_gpus_trace(h200: Analysis) -> None:
+    rows = list(quantiles(h200))
+    assert [r["us"] for r in rows] == sorted((r["us"] for r in rows), reverse=True)
+    assert sum(r["kernels"] for r in rows) == 132 and sum(r["share"] for r in rows) == pytest.approx(1, abs=2e-3)
+    first = {key: rows[0][key] for key in ("phase", "m", "n", "k", "p50_us")}
+    assert first == {"phase": "forward", "m": 4096, "n": 8192, "k": 2048, "p50_us": 181.31}
+    assert all(r["p10_us"] <= r["p50_us"] <= r["p90_us"] for r in rows)
+    o = h200.overlap
+    assert o.total == o.compute + o.idle and o.data == o.sync == 0, "one stream, no communication"
+    assert int(o.gaps[:, 0].sum()) == o.idle
+    assert len(o.launch_gaps()) == 80 and o.launch_gaps().mean() == pytest.approx(1271, abs=1)
 
 
 # --- torch ------------------------------------------------------------------------------------------------------------

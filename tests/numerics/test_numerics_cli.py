@@ -1,3 +1,4 @@
+import gzip
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "scenarios" / "models" / "deepseek_v3.yaml"
 PROFILE = ROOT.parent / "shared" / "data" / "deepseek_v3_train_profile.json"
 TINY = Path(__file__).parent / "traces" / "two_streams.json"
+H200 = Path(__file__).parent / "traces" / "h200_mlp.json.gz"
 
 
 def has_device():
@@ -122,11 +124,91 @@ def test_a_trace_without_a_models_layers_gives_products_and_classes(tmp_path, ca
     assert "strange_kernel (1 times, 5.71% of kernel time)" in shown.out and "price nothing alone" in shown.out
     assert "nothing written: say where with --out DIR" in shown.err
     assert cli.main(["calibrate", "--trace", str(TINY), "--map", "torch", "--out", str(tmp_path)]) == cli.DONE
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["classes.json", "gemm.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["classes.json", "gemm.json", "operations.json"]
     (row,) = json.loads((tmp_path / "gemm.json").read_text())["rows"]
     assert (row["m"], row["n"], row["k"], row["us"], row["samples"]) == (256, 128, 512, 36.0, 2)
     kinds = {r["class"]: r for r in json.loads((tmp_path / "classes.json").read_text())["rows"]}
     assert kinds["comm_data"]["us"] == 60.0 and sum(r["share"] for r in kinds.values()) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_gpus_trace_is_told_and_written(tmp_path, capsys):
+    assert cli.main(["calibrate", "--trace", str(H200), "--out", str(tmp_path)]) == cli.DONE
+    shown = capsys.readouterr().out
+    for said in (
+        "132 pieces of work on NVIDIA H200, rules PyTorch; all understood", "gemm_bf16        51.4%  15 times",
+        "80 launch gaps of 1.27 us, longer waits: 51", "4 products with known sides: 762.3 to 844.6 TFLOP/s",
+    ):  # fmt: skip
+        assert said in shown
+    table = json.loads((tmp_path / "operations.json").read_text())
+    assert table["device"] == "h200" and table["overlap_us"]["launch_gap_count"] == 80
+    assert sum(r["kernels"] for r in table["rows"]) == 132 and table["rows"][0]["class"] == "gemm_bf16"
+
+
+def test_a_trace_without_kernels_is_said_to_time_the_host(tmp_path, capsys):
+    op = {"ph": "X", "cat": "cpu_op", "name": "aten::mm", "ts": 1, "dur": 5, "pid": 1, "tid": 1}
+    path = tmp_path / "host.json"
+    path.write_text(json.dumps([op]))
+    assert cli.main(["calibrate", "--trace", str(path)]) == cli.DONE
+    assert "no kernels in the trace: these are times of host operators" in capsys.readouterr().out
+
+
+def test_a_rate_above_the_peak_is_doubted(tmp_path, capsys):
+    trace = json.loads(gzip.decompress(H200.read_bytes()))
+    for event in trace["traceEvents"]:
+        if event.get("name", "").startswith("nvjet"):
+            event["dur"] /= 2
+    path = tmp_path / "fast.json"
+    path.write_text(json.dumps(trace))
+    assert cli.main(["calibrate", "--trace", str(path)]) == cli.DONE
+    assert "4 of them above the peak of h200: the trace's sides or times cannot be right" in capsys.readouterr().out
+
+
+def test_names_do_not_reach_the_terminal_raw(tmp_path, capsys):
+    event = {"ph": "X", "cat": "kernel", "name": "\ud800\x1b[31mred\n" + "x" * 500, "ts": 1, "dur": 5}
+    path = tmp_path / "odd.json"
+    path.write_text(json.dumps([event]))
+    assert cli.main(["calibrate", "--trace", str(path), "--out", str(tmp_path / "out")]) == cli.DONE
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "no rule for" in line)
+    assert "??[31mred?xxx" in line and "xxx... (1 times" in line and len(line) < 200
+
+
+def test_out_is_checked_before_a_trace_is_read(tmp_path, capsys):
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    assert cli.main(["calibrate", "--trace", str(tmp_path / "none.json"), "--out", str(taken)]) == cli.WRONG
+    assert "is a file; a folder for the tables is needed" in capsys.readouterr().err
+    assert taken.read_text() == "mine"
+
+
+def test_tables_are_written_all_or_none(tmp_path, monkeypatch):
+    from numerics import calibrate
+
+    tables = {name: {"device": "x", "rows": [{"a": 1}]} for name in ("one", "two")}
+    calibrate.write(tables, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert sorted(before) == ["one.json", "two.json"]
+    written = Path.write_text
+
+    def full(self, *given, **named):
+        if self.stem == "two":
+            raise OSError(28, "No space left on device")
+        return written(self, *given, **named)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        calibrate.write({name: {"device": "x", "rows": [{"a": 2}]} for name in tables}, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_an_interrupt_is_one_word(monkeypatch, capsys):
+    from numerics import recording
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recording, "calibrated", interrupted)
+    assert cli.main(["calibrate", "--trace", str(TINY)]) == cli.INTERRUPTED == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_stale_tables_are_listed_and_exit_1(tmp_path, monkeypatch, capsys):

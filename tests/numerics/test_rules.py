@@ -30,6 +30,41 @@ NAMES = {
         "autograd::engine::evaluate_function: AddmmBackward0": "wrapper",
         "AddmmBackward0": "wrapper",
         "aten::view": "misc",
+        "nvjet_sm90_tst_256x128_64x4_1x2_h_bz_coopA_bias_TNT": "gemm_bf16",
+        "nvjet_hsh_128x256_64x4_1x2_h_bz_coopA_TNT": "gemm_bf16",
+        "nvjet_sm120_tst_mma_64x64x128_3_32x32x128_tmaAB_alignCD4_bz_TNNN": "gemm_bf16",
+        "nvjet_sm100_qqtst_128x256_128x6_2x1_2cta_v_bz_bias_TNT": "gemm_fp8",
+        "nvjet_qqtst_112x128_128x7_2x1_v_bz_coopA_algo2_TNN": "gemm_fp8",
+        "nvjet_qqhsh_128x160_128x6_2x1_v_bz_TNT": "gemm_fp8",
+        "cutlass3x_sm90_tensorop_s64x128x16gemm_bf16_bf16_f32_void_bf16_128x128x64_1x1x1_0_tnn_align8": "gemm_bf16",
+        "cutlass3x_sm90_tensorop_s64x256x16gemm_f16_f16_f32_void_f16_128x256x64_2x1x1_0_tnn_align8": "gemm_bf16",
+        "cutlass3x_sm100_simt_sgemm_f32_f32_f32_f32_f32_64x64x16_1x1x1_3_tnn_align1": "gemm",
+        "void cublasLt::splitKreduce_kernel<32, 16, int, float, __nv_bfloat16, float, __nv_bfloat16>": "reduce",
+        "ampere_bf16_s16816gemm_bf16_256x128_ldg8_f2f_stages_64x3_nn": "gemm_bf16",
+        "void gemv2T_kernel_val<int, int, float>": "gemm",
+        "Cijk_Ailk_Bjlk_BBS_BH_Bias_HA_S_SAV_UserArgs_MT256x192x64_MI16x16x1_SN": "gemm",
+        "void cutlass::device_kernel<flash::enable_sm90_or_later<flash::FlashAttnFwdSm90<Main>>>": "attn_fwd",
+        "void cutlass::device_kernel<flash::enable_sm90<flash::FlashAttnBwdSm90<flash::CollectiveMain>>>": "attn_bwd",
+        "void cutlass::device_kernel<flash::FlashAttnBwdPreprocess<int>>": "attn_bwd",
+        "flash::FlashAttentionForwardSm100": "attn_fwd",
+        "void pytorch_flash::flash_fwd_kernel<Flash_fwd_kernel_traits<128>>": "attn_fwd",
+        "fmha_cutlassB_bf16_aligned_128x64_k128_sm80": "attn_bwd",
+        "ncclSymDevKernel_AllReduce_RSxLD_AGxST_sum_bf16(ncclSymDevArgs)": "comm_data",
+        "ncclKernel_AllGather_RING_LL_Sum_int8_t": "comm_data",
+        "ncclDevKernel_SendRecv(ncclDevKernelArgsStorage<4096ul>)": "comm_data",
+        "void at::native::vectorized_elementwise_kernel<8, at::native::GeluCUDAKernelImpl()>": "swiglu",
+        "at::native::detail::split_with_sizes_copy_out_contiguous_no_cast_kernel(char **)": "copy",
+        "void at::native::index_elementwise_kernel<128, 4>": "permute",
+        "void at::native::tensor_kernel_scan_innermost_dim<float>": "reduce",
+        "void at_cuda_detail::cub::DeviceRadixSortOnesweepKernel<>": "routing",
+        "triton_red_fused__log_softmax__to_copy_21": "reduce",
+        "triton_red_fused_native_layer_norm_16": "norm",
+        "triton_per_fused__fused_rms_norm_1": "norm",
+        "triton_poi_fused_add_mul_silu_23": "swiglu",
+        "triton_tem_fused_flex_attention_0": "attn_fwd",
+        "triton_tem_fused_flex_attention_backward_0": "attn_bwd",
+        "triton_tem_fused_mm_3": "gemm",
+        "cutlass::device_kernel<cutlass::gemm::kernel::GemmUniversal<GroupProblemShape<>>>": "gemm_grouped",
     },
     "megatron": {
         "void transformer_engine::normalization::rmsnorm_fwd_tuned_kernel<Kernel_traits<>>": "norm",
@@ -41,6 +76,38 @@ NAMES = {
         "void multi_tensor_apply_kernel<TensorListMetadata<4>, AdamFunctorMaster>": "optimizer",
         "_permute_kernel": "permute",
         "nvjet_tst_192x192_64x3_2x1_v_bz_coopB_NTN": "gemm_bf16",
+        "void deep_ep::intranode::dispatch<(int)2, (int)768, (int)8192>(int4 *)": "comm_data",
+        "void deep_ep::internode_ll::dispatch<(bool)1, (bool)1, (int)6144>(void *)": "comm_data",
+        "void deep_ep::layout::get_dispatch_layout<256, 4, 8>(long const*)": "comm_sync",
+        "void hybrid_ep::dispatch_kernel<hybrid_ep::INTER>": "comm_data",
+        "hybrid_ep::device_sync_kernel()": "comm_sync",
+        "void userbuffers_fp16_sum_inplace_gpu_rr_rs_oop<8>": "comm_data",
+        "void deep_gemm::sm90_fp8_gemm_1d2d_impl<0u, 2112u, 7168u, 1u>": "gemm_fp8",
+        "deep_gemm::sm90_bf16_gemm_impl<>": "gemm_bf16",
+        "void deep_gemm::sm90_tf32_hc_prenorm_gemm_impl<24u>": "gemm",
+        "void deep_gemm::transpose_fp32<>": "scale_transpose",
+        "void transformer_engine::normalization::rmsnorm_bwd_finalize_general_kernel<>": "norm",
+        "void transformer_engine::swizzle_col_scaling_kernel<int4, 128, 4>": "scale_transpose",
+        "void transformer_engine::fused_attn::thd_read_half_tensor_kernel<>": "copy",
+        "void transformer_engine::multi_padding_kernel<16, __nv_fp8_e4m3>": "permute",
+        "void transformer_engine::dispatch::mxfp8::quantize_kernel::quantize_mxfp8_kernel<>": "quant",
+        "void transformer_engine::gated_kernels::cast_fp8_gated_kernel<>": "swiglu",
+        "void transformer_engine::unary_kernel<8, float, &transformer_engine::gelu<float, float>>": "swiglu",
+        "void transformer_engine::unary_kernel<8, float, nullptr, __nv_bfloat16, __nv_fp8_e4m3>": "quant",
+        "transformer_engine::detail::cast_transpose_optimized_kernel": "quant",
+        "void transformer_engine::hadamard_transform_kernel<>": "quant",
+        "void transformer_engine::delayed_scaling_recipe::kernel_bulk<>": "quant",
+        "void transformer_engine::multi_tensor_apply_kernel<TensorListMetadata<4>, AdamFunctorMaster>": "optimizer",
+        "void multi_tensor_apply_kernel<TensorListMetadata<1>, L2NormFunctor<float>>": "optimizer",
+        "void transformer_engine::fused_router::fused_topk_with_score_function_forward_kernel<float>": "routing",
+        "setGroupedGemmWgradArguments": "misc",
+        "_unpermute_kernel": "permute",
+        "_make_chunk_sort_map_kernel": "permute",
+        "_row_id_map_pass_1_kernel": "permute",
+        "rotary_fwd_q_kernel": "rope",
+        "void transformer_engine::scaled_upper_triang_masked_softmax_warp_forward<>": "reduce",
+        "void cuApplyLayerNorm<float>": "norm",
+        "online_softmax_kernel": "loss",
     },
     "deepseek": {
         "void cutlass::device_kernel<x::fp8_dptp128c_acc::GemmKernel>(Params)": "gemm_fp8_wgrad",
@@ -68,6 +135,7 @@ def test_all_shipped_files_load_and_use_legal_words() -> None:
 
 def test_what_no_rule_knows_is_not_known() -> None:
     assert rules.load("torch").classify("strange_kernel") == rules.Named("misc", "", False, False)
+    assert not rules.load("megatron").classify("grouped_gemm::utils::fill(float*)").known, "a namespace is no product"
 
 
 def made(folder: Path, text: str) -> rules.Rules:
@@ -150,3 +218,19 @@ def test_an_unknown_name_is_met_with_the_legal_ones() -> None:
 def test_a_file_without_kernels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DocumentError, match="kernels: missing"):
         made(tmp_path, "name: empty\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("extends: own.yaml\nkernels: []\n", "own.yaml:1:1: extends: unknown rules 'own.yaml'"),
+        ("kernels: []\nsequences: [a]\n", "own.yaml:2:1: sequences: a mapping, found list"),
+        ("kernels: []\nshapes: 5\n", "own.yaml:2:1: shapes: a mapping, found int"),
+        ("kernels: []\nsequences: {p: 5}\n", "own.yaml:2:13: sequences.p: a list is needed"),
+        ("kernels: [{class: gemm, match: a, grid: 5}]\n", "kernels[0].grid: a list of whole numbers"),
+    ],
+)
+def test_parts_of_another_form_are_refused(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(DocumentError) as found:
+        made(tmp_path, text)
+    assert says in str(found.value)
