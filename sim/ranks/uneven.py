@@ -16,7 +16,8 @@ from sim.models.layer import COMMUNICATION, Unit
 from sim.plan import Machine, Plan, family_of
 from sim.program import Step
 from sim.ranks import faults as broken
-from sim.ranks.crowd import Times, segment_ns
+from sim.ranks.crowd import segment_ns
+from sim.ranks.lane import Times
 from sim.routing import PADDING
 from sim.scenario import Fault
 from sim.tokens.keyed import generator
@@ -101,7 +102,7 @@ class Durations:
             work = self._jittered(work, self.plan.program.steps[position][step], number)
         return broken.stretched(starts, work, self.compute[position])
 
-    def wire(self, position: int, starts: Times, ns: int) -> Times:
+    def wire(self, position: int, step: int, kind: int, starts: Times, ns: int) -> Times:
         """Nanoseconds of a message begun at `starts`."""
         return broken.stretched(starts, np.full(len(starts), ns, dtype=np.int64), self.links[position], worst=True)
 

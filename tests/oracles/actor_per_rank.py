@@ -59,7 +59,9 @@ def actors(
             [np.broadcast_to(duration(position, k, i, at), (data,)) for i in range(len(job.template.segments))]
             for k, job in enumerate(row)
         ]
-        wires = [[(kind, wire(position, at, ns)) for kind, ns in job.sends] for job in row]
+        wires = [[(kind, wire(position, k, kind, at, ns)) for kind, ns in job.sends] for k, job in enumerate(row)]
+        reduces = [(after, stage, wire(position, stage, 3, at, ns)) for after, stage, ns in syncs[position].reduces]
+        gather = wire(position, -1, 4, at, syncs[position].gather_ns)
         for replica in range(data):
             own = tuple(
                 Job(
@@ -68,9 +70,13 @@ def actors(
                 )
                 for k, job in enumerate(row)
             )  # fmt: skip
+            sync = Sync(
+                tuple((after, stage, int(ns[replica])) for after, stage, ns in reduces),
+                syncs[position].update_ns, int(gather[replica]) if syncs[position].gather_ns else 0,
+            )  # fmt: skip
             rank = position * data + replica
             peers = {p: p * data + replica for p in range(len(jobs))}
-            found.append(Actor(f"rank {rank}", own, rank // expert, syncs[position], peers))
+            found.append(Actor(f"rank {rank}", own, rank // expert, sync, peers))
     return found
 
 
@@ -96,7 +102,8 @@ def same(many: Crowd, one: Outcome, jobs: Sequence[Sequence[Job]], data: int) ->
             )
             table = list(record.network)
             assert sorted(zip(*[iter(table)] * 4, strict=True)) == sent, where
-            assert record.update == many.update[position], where
+            norm, updated = many.update[position]
+            assert record.update == (norm, int(updated[replica])), where
 
 
 def both(

@@ -166,9 +166,9 @@ def test_a_slow_rank_in_every_group_of_one_makes_no_peer_wait():
 
 
 def without_wires(low):
-    """Messages take no time, so the path through the step is on ranks alone."""
+    """Messages take no time and wait for no reduction, so the path through the step is on ranks alone."""
     jobs = tuple(tuple(replace(j, sends=tuple((kind, 0) for kind, _ in j.sends)) for j in row) for row in low.jobs)
-    return replace(low, jobs=jobs)
+    return replace(low, jobs=jobs, syncs=tuple(replace(sync, reduces=()) for sync in low.syncs))
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
