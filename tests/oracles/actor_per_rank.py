@@ -1,5 +1,6 @@
 """The two engines on one input: all replicas as arrays, and one SimPy actor a rank with templates of its own."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -11,7 +12,8 @@ from sim.actor import Actor, Job, Outcome, Sync
 from sim.lower import Lowered, lower
 from sim.plan import Machine, Plan
 from sim.ranks import crowd
-from sim.ranks.crowd import Crowd, Duration, Wire
+from sim.ranks.crowd import Crowd, Duration
+from sim.ranks.lane import REDUCE, Times, Wire
 from sim.scenario import from_mapping
 from sim.template import STREAMS, Template
 
@@ -78,6 +80,28 @@ def actors(
             peers = {p: p * data + replica for p in range(len(jobs))}
             found.append(Actor(f"rank {rank}", own, rank // expert, sync, peers))
     return found
+
+
+def as_found(many: Crowd, syncs: Sequence[Sync]) -> tuple[Duration, Wire]:
+    """The durations that a run of the arrays came to, whatever they depended on."""
+    gathered: Counter[int] = Counter()
+    for crossings, sync in zip(many.crossings, syncs, strict=True):
+        for after, stage, _ in sync.reduces:
+            gathered[stage] = max(gathered[stage], int(crossings[after].ends.max()))
+    known: dict[tuple[int, int, int], Times] = {}
+    for p, (row, sync) in enumerate(zip(many.messages, syncs, strict=True)):
+        stages = iter(sorted((stage for _, stage, _ in sync.reduces), key=lambda stage: (gathered[stage], stage)))
+        for step, kind, starts, ends in row:
+            known[p, next(stages) if kind == REDUCE else step, kind] = ends - starts
+
+    def duration(position: int, step: int, number: int, starts: Times) -> Times:
+        crossing = many.crossings[position][step]
+        return crossing.segment_ends[number] - crossing.segment_starts[number]
+
+    def wire(position: int, step: int, kind: int, starts: Times, ns: int) -> Times:
+        return known[position, step, kind]
+
+    return duration, wire
 
 
 def same(many: Crowd, one: Outcome, jobs: Sequence[Sequence[Job]], data: int) -> None:

@@ -110,7 +110,10 @@ def test_all_exchanges_in_a_gap_are_exposed():
 
 
 def some_faults():
-    return (Fault("gpu", 5, 1.3), Fault("node", 1, 1.1), Fault("link", 9, 1.5))
+    return (
+        Fault("gpu", 5, 1.3), Fault("node", 1, 1.1), Fault("link", 9, 1.5),
+        Fault("link", 3, 20.0, 10**6, every_ns=10**6, lasts_ns=10**5), Fault("thermal", 8, 1.4, time_constant_ns=10**7),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

@@ -17,7 +17,7 @@ from sim.lower import lower
 from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT
 from sim.program import names
 from sim.ranks import crowd
-from sim.scenario import load
+from sim.scenario import Fault, load
 from sim.template import STREAMS, Segment, Template, fixed
 
 
@@ -160,21 +160,34 @@ def test_two_outputs_in_the_same_nanosecond_leave_in_the_same_order() -> None:
     RANKS.same(many, one, jobs, 1)
 
 
-@pytest.mark.parametrize("schedule", ["dualpipe", "1f1b", "zb1p"])
-def test_real_durations_of_ranks_that_differ(schedule):
-    """Expert loads, a slow node, a slow link and jitter as `sim.ranks.uneven` has them: what a run really uses."""
+STEADY = (Fault("node", 1, 1.3), Fault("gpu", 2, 1.1), Fault("link", 5, 5.0))
+COMING_AND_GOING = (
+    Fault("link", 5, 8.0, 10**6, every_ns=2 * 10**6, lasts_ns=10**6),
+    Fault("gpu", 2, 1.5, 0, every_ns=10**6, lasts_ns=10**5),
+    Fault("thermal", 9, 1.4, 10**6, time_constant_ns=10**7), Fault("node", 1, 1.3, 10**7, 3 * 10**7),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("faults", [STEADY, COMING_AND_GOING])
+@pytest.mark.parametrize(("nodes", "expert"), [(2, 4), (4, 16)])
+def test_real_durations_of_ranks_that_differ(schedule, faults, nodes, expert):
+    """Expert loads, faults and jitter as `sim.ranks.uneven` has them, inside nodes and across: what a run really uses.
+
+    The events get the durations that the arrays found at their own starts, and must come to the same starts.
+    """
     from sim.ranks.uneven import Durations
-    from sim.scenario import Fault
     from sim.tokens.imbalance import loads_of
 
     laid, machine, low = RANKS.lowered(
-        f"schedule={schedule}", "routing={kind: sampled, spread: 0.3}", "cluster.nodes=2", "parallel.expert=4"
-    )
-    faults = (Fault("node", 1, 1.3), Fault("gpu", 2, 1.1), Fault("link", 5, 1.5))
+        f"schedule={schedule}", "routing={kind: sampled, spread: 0.3}", f"cluster.nodes={nodes}",
+        f"parallel.expert={expert}",
+    )  # fmt: skip
     times = Durations(laid, machine, low.kits, low.first_layer, loads_of(laid, machine), faults, 0.02)
-    many, one = RANKS.both(low.jobs, low.syncs, laid.data, 4, times, times.wire)
+    many = crowd.run(low.jobs, low.syncs, laid.data, expert, times, times.wire)
+    one = engine.run(RANKS.actors(low.jobs, low.syncs, laid.data, expert, *RANKS.as_found(many, low.syncs)))
     RANKS.same(many, one, low.jobs, laid.data)
-    assert len({int(c.ends[r]) for c in many.crossings[0] for r in range(8)}) > 4 * len(many.crossings[0])
+    assert len({int(c.ends[r]) for c in many.crossings[0] for r in range(8)}) > 3 * len(many.crossings[0])
 
 
 def v3_both(schedule):
