@@ -63,9 +63,9 @@ def _inside(template: Template, crossing: Crossing) -> dict[str, float]:
     found = {"compute": 0.0, "communication": 0.0, "exposed": 0.0, "peers": 0.0}
     if talk:
         found["communication"] = float((crossing.segment_ends[talk] - crossing.segment_starts[talk]).sum(0).mean())
+    found["compute"] = float((crossing.segment_ends[compute] - crossing.segment_starts[compute]).sum(0).mean())
     free = crossing.starts
     for i in compute:
-        found["compute"] += float((crossing.segment_ends[i] - crossing.segment_starts[i]).mean())
         _blame(found, crossing, free, crossing.segment_starts[i], talk)
         free = crossing.segment_ends[i]
     _blame(found, crossing, free, crossing.ends, talk)

@@ -115,6 +115,7 @@ class Durations:
         self.loads, self.jitter = loads, jitter
         self.curves = curves(machine) if loads else {}
         self.slow = broken.of_ranks(faults, ("gpu", "node", "thermal"), machine.cluster.node.gpus)
+        self.at = {rank // plan.data for rank in self.slow}
         self.hot = {rank // plan.data for rank, own in self.slow.items() if any(f.kind == "thermal" for f in own)}
         self.links = Links(plan, machine, faults)
         self.wire = self.links.wire
@@ -126,12 +127,15 @@ class Durations:
         segment = kit.run.segments[number]
         base = segment_ns(kit.run, segment)
         task = kit.run.tasks[segment.lane][segment.first]
+        steady = not (self.links.slow if segment.lane == COMMUNICATION else self.jitter or position in self.at)
+        if steady and self.loads is None:
+            return base
         work = np.full(len(starts), base, dtype=np.int64)
         if self.loads is not None:
             work = self._loaded(work, self.plan.program.steps[position][step], task.label, task.layer, task.half)
+        if steady:
+            return work
         if segment.lane == COMMUNICATION:
-            if not self.links.slow:
-                return work
             content = self._content(kit, number)
             assert content.exchange is not None
             return self.links.exchange(position, starts, work, base, content.exchange, content.rest)
