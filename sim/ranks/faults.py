@@ -21,8 +21,8 @@ Felt = Callable[[Fault, float], float]
 
 CLOCK_STEP = 1 / 128
 """Of the full clock: clocks of NVIDIA GPUs move in steps of 15 MHz (nvidia-smi -q -d SUPPORTED_CLOCKS), of 1.9 GHz."""
-FIRST_LOOK_NS = 10**9
-"""Recurring windows are written out so far, and further when time gets there."""
+FIRST_LOOK = 64
+"""So many windows of a recurring fault are written out, and four times as many when time gets there."""
 DIGITS = 3
 """Of a nanosecond, that survive sums of steps a minute long in double precision."""
 
@@ -78,9 +78,10 @@ class Pace:
 
     def __init__(self, faults: Sequence[Fault], felt: Felt, worst: bool) -> None:
         self.faults, self.felt, self.worst = faults, felt, worst
-        self._look(FIRST_LOOK_NS if any(fault.every_ns for fault in faults) else FOREVER)
+        self._look(FIRST_LOOK * min((fault.every_ns for fault in faults if fault.every_ns), default=FOREVER))
 
     def _look(self, until_ns: int) -> None:
+        until_ns = min(until_ns, FOREVER)
         courses = [course(fault, until_ns) for fault in self.faults]
         edges = np.sort(np.concatenate([[0], *(at for at, _ in courses)]))
         self.edges: Times = edges[(np.diff(edges, append=FOREVER) > 0) & (edges < until_ns)]

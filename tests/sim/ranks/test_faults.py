@@ -131,19 +131,22 @@ FLAPS = st.tuples(FACTORS, st.integers(0, 50), st.integers(2, 40), st.integers(1
 FLAPS = FLAPS.filter(lambda flap: flap[3] < flap[2])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 300), st.integers(0, 300), FLAPS)
 def test_a_flapping_fault_is_its_windows_one_by_one(start, work, flap):
-    exact = integrated(start, work, *windows(*flap, until=4000))
+    exact = integrated(start, work, *windows(*flap, until=start + 9 * work))
     assert abs(one(start, work, flapping(*flap)) - exact) <= 1
 
 
-@given(st.integers(0, 300), st.integers(0, 300), FLAPS, FLAPS, st.booleans())
+@settings(deadline=None)
+@given(st.integers(0, 300), st.integers(1, 40), FLAPS, FLAPS, st.booleans())
 def test_two_flapping_faults_compose_by_moment(start, work, one_flap, other, worst):
     """Factors multiply, or the largest counts."""
     found = one(start, work, flapping(*one_flap), flapping(*other), worst=worst)
-    at, left = start, float(work)
-    for _ in range(60_000):
-        here = [f for f, a, b in (*windows(*one_flap, until=20_000), *windows(*other, until=20_000)) if a <= at < b]
+    at, left, until = start, float(work), start + 65 * work
+    both = (*windows(*one_flap, until), *windows(*other, until))
+    for _ in range(until + 1):
+        here = [f for f, a, b in both if a <= at < b]
         factor = max(here, default=1.0) if worst else float(np.prod(here))
         if left <= 1 / factor:
             break
@@ -259,13 +262,15 @@ def test_a_slow_gpu_computes_slower_and_talks_as_fast() -> None:
 
 
 def test_a_hot_gpu_slows_products_and_not_what_memory_binds() -> None:
-    """Long after its clock has fallen: attention's forward is mostly products, but not all."""
-    (plain, *_), late = lengths(lane=COMPUTE), 10**12
-    found = lengths(Fault("thermal", 3, 2.0, time_constant_ns=10**6), lane=COMPUTE, at=late)
+    """Long after its clock has fallen: a part of attention's forward is products, nothing of the embedding is."""
+    hot_ranks = [Fault("thermal", rank, 2.0, time_constant_ns=10**6) for rank in (3, 11)]
+    (plain, *_), late = lengths(lane=COMPUTE, position=1), 10**12
+    found = lengths(*hot_ranks, lane=COMPUTE, position=1, at=late)
     assert found[:3] + found[4:] == [plain] * 7 and 1.05 * plain < found[3] < 1.95 * plain
     low, _ = durations()
-    share = contents(low.kits[0][0])[low.jobs[0][0].template.order[COMPUTE][0]].clocked
-    assert found[3] == ceil(plain * (1 + share))
+    share = contents(low.kits[1][0])[low.jobs[1][0].template.order[COMPUTE][0]].clocked
+    assert found[3] == pytest.approx(plain * (1 + share), abs=1)
+    assert lengths(*hot_ranks, lane=COMPUTE, at=late) == lengths(lane=COMPUTE)
 
 
 def test_two_faults_on_one_rank_multiply() -> None:
@@ -316,7 +321,7 @@ def test_a_slow_link_delays_its_whole_group_by_what_the_nic_binds(factor) -> Non
 
 
 def test_a_much_slower_link_binds_by_its_bytes() -> None:
-    once, twice = (exchanges(Fault("link", 3, f)) for f in (50.0, 100.0))
+    once, twice = (exchanges(Fault("link", 3, f)) for f in (500.0, 1000.0))
     for label in once:
         assert twice[label][0] == pytest.approx(2 * once[label][0], rel=0.02)
 
