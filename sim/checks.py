@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from hwmodels.document import Document, Problem, dotted, unknown
+from hwmodels.units import format_quantity, ns_to_seconds
 from sim.models.shape import ModelShape
 from sim.network import allocation
-from sim.scenario import Cluster, Scenario, families, schedules
+from sim.scenario import FOREVER, Cluster, Fault, Scenario, families, schedules
 
 Finding = tuple[tuple[str, ...], str]
 """The keys involved, the one to change first, and one line on what is wrong and what is legal."""
@@ -77,8 +78,38 @@ def _uneven(scenario: Scenario) -> Iterator[Finding]:
         if fault.at >= count:
             what = "nodes" if fault.kind == "node" else "ranks"
             yield (f"faults.{i}.at", "faults"), f"{fault.at} is not there; legal: 0 to {count - 1} ({what})"
-        if fault.end_ns <= fault.start_ns:
-            yield (f"faults.{i}.end", "faults"), "a fault ends after it starts"
+        for key, message in _when(fault):
+            yield (f"faults.{i}.{key}", f"faults.{i}", "faults"), message
+
+
+SHORTEST_NS = 100_000
+"""Of the time between two starts of a recurring fault: a step of 20 s then has at most 200,000 windows."""
+
+
+def _when(fault: Fault) -> Iterator[tuple[str, str]]:
+    """Key and message of what is wrong with the times of a fault."""
+    if fault.end_ns <= fault.start_ns:
+        yield "end", f"found {_time(fault.end_ns)}; legal: later than start ({_time(fault.start_ns)})"
+    if fault.kind == "thermal":
+        if not fault.time_constant_ns:
+            yield "time_constant", 'missing; thermal faults need it: a time above zero, e.g. "5 s"'
+        for key in ("end", "every"):
+            if getattr(fault, f"{key}_ns") not in (0, FOREVER):
+                yield key, "a clock that heat has lowered stays down; leave it out"
+    elif fault.time_constant_ns:
+        yield "time_constant", f"only thermal faults have it; found kind {fault.kind}"
+    if bool(fault.every_ns) != bool(fault.lasts_ns):
+        yield ("lasts" if fault.every_ns else "every"), "missing; a fault that recurs has both every and lasts"
+    elif fault.every_ns and fault.lasts_ns >= fault.every_ns:
+        most = f"shorter than every ({_time(fault.every_ns)}), or leave both out"
+        yield "lasts", f"found {_time(fault.lasts_ns)}; legal: {most}"
+    if 0 < fault.every_ns < SHORTEST_NS:
+        what = "what comes and goes faster is felt as its mean: say that in slower"
+        yield "every", f"found {_time(fault.every_ns)}; legal: {_time(SHORTEST_NS)} or longer ({what})"
+
+
+def _time(ns: int) -> str:
+    return format_quantity(ns_to_seconds(ns), "time")
 
 
 OF_KIND = {"spread": "sampled", "max_vio": "skewed", "histogram": "recorded"}

@@ -4,19 +4,21 @@ A rank is a SimPy process: it waits for the messages of its next step, starts th
 until all lanes are through, and goes on. A lane is a chain of timeouts, one a kernel. While the other side of the rank
 is at work (compute beside communication and the reverse) a kernel runs at its slower rate; when that changes mid-way
 the rest of it is timed again. Messages and the network lane are arithmetic plus one timeout. An exchange starts when
-the last member of its group arrives. Times are integer nanoseconds; ties are broken by the order of scheduling, which
-depends on nothing but the input.
+the last member of its group arrives. Times are integer nanoseconds. What joins the network lane in the same nanosecond
+goes in this order: forward output, backward output, reductions by stage; other ties are broken by the order of
+scheduling, which depends on nothing but the input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from fractions import Fraction
+from functools import partial
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 from simpy import Environment
-from simpy.events import Event, Timeout
+from simpy.events import Event, EventPriority, Timeout
 
 from sim.actor import Actor, Job, Message, Outcome, Record
 from sim.template import STREAMS, Template, Timing
@@ -24,9 +26,21 @@ from sim.template import STREAMS, Template, Timing
 COMPUTE, COMMUNICATION, WEIGHT = STREAMS
 WHOLE = Fraction(1)
 """Of a kernel: what is left of it when it starts."""
+LATE = EventPriority(2)
+"""After all else that happens in the same nanosecond (SimPy's own priorities are 0 and 1)."""
+REDUCE, GATHER = 3, 4
 
 class DeadlockError(RuntimeError):
     """Nothing can happen any more and somebody still waits; the text says who waits for what."""
+
+
+class _Leaving(NamedTuple):
+    """What the network lane carries. step: or stage of a reduction. arrive: is told in how many ns it is through."""
+
+    kind: int
+    step: int
+    ns: int
+    arrive: Callable[[int], None]
 
 
 class _Clock(Environment):
@@ -131,6 +145,7 @@ class _Rank:
         self.needs: list[int] = []
         self.open = self.step = 0
         self.network_free = 0
+        self.leaving: list[_Leaving] = []
         self.done: Event = None  # type: ignore[assignment]
         self.waiting: Message | str | None = None
         self.process = self.env.process(self.work())
@@ -198,13 +213,30 @@ class _Rank:
     # --- messages ---
 
     def _send(self, outputs: int) -> None:
-        job = self.actor.jobs[self.step]
-        for kind, ns in job.sends:
+        for kind, ns in self.actor.jobs[self.step].sends:
             if outputs & kind:
-                start = max(self.env.now, self.network_free)
-                self.network_free = start + ns
-                self.record.network.extend((start, start + ns, self.step, kind))
-                self.world.post((self.number, self.step, kind), start + ns - self.env.now)
+                step = self.step
+                self._leave(_Leaving(kind, step, ns, partial(self.world.post, (self.number, step, kind))))
+
+    def _leave(self, load: _Leaving) -> None:
+        """Join the network lane at the end of this nanosecond, when all that leaves in it is known."""
+        self.leaving.append(load)
+        if len(self.leaving) == 1:
+            late = Event(self.env)
+            late._ok, late._value = True, None
+            late.callbacks.append(self._settle)
+            self.env.schedule(late, LATE)
+
+    def _settle(self, event: Event) -> None:
+        """First in, first out; of one nanosecond, forward output, backward output, reductions by stage."""
+        now = self.env.now
+        for load in sorted(self.leaving, key=lambda load: (load.kind == REDUCE, load.step, load.kind)):
+            start = max(now, self.network_free)
+            self.network_free = end = start + load.ns
+            step = -1 if load.kind == REDUCE else load.step
+            self.record.network.extend((start, end, step, load.kind))
+            load.arrive(end - now)
+        self.leaving = []
 
     # --- the process ---
 
@@ -249,10 +281,9 @@ class _Rank:
     def _reduce(self, key: int, ns: int) -> Generator[Event, Any, None]:
         """Reduce-scatter one stage's gradients once every holder of the stage is there."""
         yield self.world.barrier(("reduce", key), self.world.holders[key])
-        start = max(self.env.now, self.network_free)
-        self.network_free = start + ns
-        self.record.network.extend((start, start + ns, -1, 3))
-        yield Timeout(self.env, start + ns - self.env.now)
+        done = Event(self.env)
+        self._leave(_Leaving(REDUCE, key, ns, partial(_later, done)))
+        yield done
 
     def _finish(self, pending: Sequence[Event]) -> Generator[Event, Any, None]:
         self.waiting = "the gradients of its stages"
@@ -264,7 +295,7 @@ class _Rank:
         if sync.update_ns:
             yield Timeout(self.env, sync.update_ns)
         if sync.gather_ns:
-            self.record.network.extend((self.env.now, self.env.now + sync.gather_ns, -1, 4))
+            self.record.network.extend((self.env.now, self.env.now + sync.gather_ns, -1, GATHER))
             yield Timeout(self.env, sync.gather_ns)
         self.record.update = (start, self.env.now)
         self.waiting = None
@@ -296,11 +327,10 @@ class _World:
 
     def post(self, message: Message, delay: int) -> None:
         waiter = self.box.get(message)
-        timeout = Timeout(self.env, delay)
         if waiter is None:
-            self.box[message] = timeout
+            self.box[message] = Timeout(self.env, delay)
         else:
-            timeout.callbacks.append(lambda _: _arrived(waiter))
+            _later(waiter, delay)
 
     def barrier(self, key: tuple[str, int], size: int) -> Event:
         """An event that happens when `size` actors have asked for it."""
@@ -312,8 +342,10 @@ class _World:
         return event
 
 
-def _arrived(waiter: Event) -> None:
-    waiter.succeed()
+def _later(event: Event, delay: int) -> None:
+    """Let an event happen after a delay."""
+    timeout = Timeout(event.env, delay)
+    timeout.callbacks.append(event.trigger)
 
 
 def run(actors: Sequence[Actor]) -> Outcome:

@@ -150,13 +150,19 @@ class ChunkTimesForm(Form):
 
 
 class FaultForm(Form):
-    """Something slow: kind gpu or link at a rank, node at a node number; slower: times as long; from start to end."""
+    """Something slow: gpu, link or thermal at a rank, node at a node number; slower: times as long; from start to end.
 
-    kind: Literal["gpu", "node", "link"]
+    every, lasts: it comes again and again. time_constant: of a thermal fault, which grows by and by and stays.
+    """
+
+    kind: Literal["gpu", "node", "link", "thermal"]
     at: Natural
     slower: Annotated[float, Field(ge=1, le=KILO, allow_inf_nan=False)]
     start: Nanoseconds = 0
     end: Nanoseconds | None = None
+    every: Nanoseconds | None = None
+    lasts: Nanoseconds | None = None
+    time_constant: Nanoseconds | None = None
 
 
 class LimitsForm(Form):

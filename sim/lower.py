@@ -150,12 +150,17 @@ def _send_ns(plan: Plan, machine: Machine | None, source: int, target: int) -> i
     if machine is None:
         times = plan.scenario.chunk_times
         return times.p2p if times else 0
+    return machine.pricer.price(message(plan, machine, source, target)).ns
+
+
+def message(plan: Plan, machine: Machine, source: int, target: int) -> Send:
+    """What one pipeline position sends to another, as the first replica sends it."""
     size = machine.site.tokens * machine.recipe.boundary.row_bytes(machine.site.shape.hidden)
     gpus = machine.cluster.node.gpus
     a, b = (position * plan.data // gpus for position in (source, target))
     fabric = machine.cluster.fabric
     leaf = fabric.nodes_per_leaf if fabric else machine.cluster.nodes
-    return machine.pricer.price(Send(size, a != b, a // leaf != b // leaf)).ns
+    return Send(size, a != b, a // leaf != b // leaf)
 
 
 def _sync(plan: Plan, tail: optimizer.Tail, position: int) -> Sync:

@@ -72,8 +72,8 @@ def tail(plan: Plan, machine: Machine, position: int) -> Tail:
     """Durations for the rank at a pipeline position."""
     price, recipe = machine.pricer.price, machine.recipe
     held = [(stage, shards(plan, machine, stage)) for stage in plan.holds[position]]
-    reduce_ns = tuple((s, _rings(plan, machine, "reduce_scatter", recipe.gradient, h)) for s, h in held)
-    gather_ns = sum(_rings(plan, machine, "all_gather", recipe.gather, h) for _, h in held)
+    reduce_ns = tuple((s, sum(price(ring).ns for ring in reduce_rings(plan, machine, s))) for s, _ in held)
+    gather_ns = sum(price(ring).ns for s, _ in held for ring in gather_rings(plan, machine, s))
     updated = max(1, round(sum(h.updated for _, h in held)))
     gradient, master, moment = (f.bits / 8 for f in (recipe.gradient, recipe.master, recipe.moment))
     norm = price(Memory("elementwise", updated, gradient, 0.0)).ns
@@ -85,8 +85,18 @@ def tail(plan: Plan, machine: Machine, position: int) -> Tail:
     return Tail(reduce_ns, norm, price(adam).ns, gather_ns, average)
 
 
-def _rings(plan: Plan, machine: Machine, kind: str, form: Format, held: Shards) -> int:
-    """One stage's gradients or parameters: the dense ring, then the experts' ring, on the rank's network lane."""
+def reduce_rings(plan: Plan, machine: Machine, stage: int) -> tuple[Collective, Collective]:
+    """One stage's gradients, on the rank's network lane: the dense ring, then the experts' ring."""
+    return _rings(plan, machine, "reduce_scatter", machine.recipe.gradient, stage)
+
+
+def gather_rings(plan: Plan, machine: Machine, stage: int) -> tuple[Collective, Collective]:
+    """One stage's parameters, likewise."""
+    return _rings(plan, machine, "all_gather", machine.recipe.gather, stage)
+
+
+def _rings(plan: Plan, machine: Machine, kind: str, form: Format, stage: int) -> tuple[Collective, Collective]:
+    held = shards(plan, machine, stage)
     gpus, nodes = machine.cluster.node.gpus, machine.cluster.nodes
     dense_nodes = max(1, min(nodes, -(-held.dense_ranks // gpus)))
     # replicas of an expert sit a whole expert group apart: each on its own node once the group fills nodes
@@ -94,4 +104,4 @@ def _rings(plan: Plan, machine: Machine, kind: str, form: Format, held: Shards) 
     expert_nodes = held.expert_ranks if apart >= 1 and plan.scenario.parallel.expert >= gpus else dense_nodes
     dense = Collective(kind, _bytes(form, held.dense), held.dense_ranks, dense_nodes)
     experts = Collective(kind, _bytes(form, held.experts), held.expert_ranks, max(1, min(nodes, expert_nodes)))
-    return machine.pricer.price(dense).ns + machine.pricer.price(experts).ns
+    return dense, experts

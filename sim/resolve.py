@@ -199,7 +199,13 @@ def _routing(form: ScenarioForm, parts: Parts) -> Routing:
 
 
 def _faults(form: ScenarioForm) -> tuple[Fault, ...]:
-    return tuple(Fault(f.kind, f.at, f.slower, f.start, FOREVER if f.end is None else f.end) for f in form.faults)
+    return tuple(
+        Fault(
+            f.kind, f.at, f.slower, f.start, FOREVER if f.end is None else f.end, f.every or 0, f.lasts or 0,
+            f.time_constant or 0,
+        )
+        for f in form.faults
+    )  # fmt: skip
 
 
 def _batch(form: ScenarioForm, cluster: Cluster | None) -> Batch:
@@ -253,7 +259,8 @@ def _plain(form: ScenarioForm, parts: Parts, name: str, batch: Batch) -> dict[st
 
 def _plain_fault(fault: FaultForm) -> dict[str, Any]:
     plain: dict[str, Any] = {"kind": fault.kind, "at": fault.at, "slower": fault.slower, "start": f"{fault.start} ns"}
-    return plain if fault.end is None else {**plain, "end": f"{fault.end} ns"}
+    times = {key: getattr(fault, key) for key in ("end", "every", "lasts", "time_constant")}
+    return plain | {key: f"{ns} ns" for key, ns in times.items() if ns is not None}
 
 
 def _plain_routing(form: ScenarioForm, parts: Parts) -> dict[str, Any]:

@@ -117,14 +117,19 @@ FOREVER = 2**62
 
 @dataclass(frozen=True)
 class Fault:
-    """kind: gpu (compute of a rank), node (compute of its ranks) or link (the NICs of a rank). at: rank or node.
-    slower: how many times as long things take. start_ns, end_ns: when, from the start of the step."""
+    """kind: gpu (compute of a rank), node (compute of its ranks), link (the NICs of a rank) or thermal (the clock of a
+    rank's GPU falls with heat). at: rank or node. slower: how many times as long things take. start_ns, end_ns: when,
+    from the start of the step. every_ns: 0, or it comes again so long after each start, for lasts_ns each time.
+    time_constant_ns: of a thermal fault, whose clock falls to 1 / slower exponentially from start_ns on, and stays."""
 
     kind: str
     at: int
     slower: float
     start_ns: int = 0
     end_ns: int = FOREVER
+    every_ns: int = 0
+    lasts_ns: int = 0
+    time_constant_ns: int = 0
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from sim.lower import Lowered
 from sim.metrics import Idle, Ledger
 from sim.models.layer import COMMUNICATION, COMPUTE
 from sim.plan import Plan
-from sim.ranks.crowd import Crossing, Crowd, Times, needs
+from sim.ranks.crowd import Crossing, Crowd, needs
+from sim.ranks.lane import Times
 from sim.template import Template
 
 
@@ -45,9 +46,9 @@ def _ledger(lowered: Lowered, everyone: Crowd, position: int, base: Ledger) -> L
                 waits[cause] += float((gap * (crossing.blame == cause)).mean())
         before = crossing.ends
     assert before is not None
-    update = everyone.update[position]
-    phases["optimizer"] = float(update[1] - update[0])
-    drain = float((everyone.end - (update[1] - update[0]) - before).mean())
+    norm, updated = everyone.update[position]
+    phases["optimizer"] = float((updated - norm).mean())
+    drain = float((everyone.end - (updated - norm) - before).mean())
     fill = float(rows[0].starts.mean())
     idle = Idle(*(float(ns) / NS_PER_S for ns in (fill, waits[1], waits[2], drain)))
     seconds = {name: ns / NS_PER_S for name, ns in phases.items()} | {"bubble": idle.total}
@@ -62,9 +63,9 @@ def _inside(template: Template, crossing: Crossing) -> dict[str, float]:
     found = {"compute": 0.0, "communication": 0.0, "exposed": 0.0, "peers": 0.0}
     if talk:
         found["communication"] = float((crossing.segment_ends[talk] - crossing.segment_starts[talk]).sum(0).mean())
+    found["compute"] = float((crossing.segment_ends[compute] - crossing.segment_starts[compute]).sum(0).mean())
     free = crossing.starts
     for i in compute:
-        found["compute"] += float((crossing.segment_ends[i] - crossing.segment_starts[i]).mean())
         _blame(found, crossing, free, crossing.segment_starts[i], talk)
         free = crossing.segment_ends[i]
     _blame(found, crossing, free, crossing.ends, talk)

@@ -7,6 +7,7 @@ step, and, for an exchange, the arrival of the slowest member of its expert grou
 engine's with one actor a rank, span for span (a property test), at a few microseconds a segment for all replicas.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,16 +16,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sim.actor import Job, Sync
+from sim.actor import Job, Message, Sync
+from sim.ranks.lane import GATHER, REDUCE, UNKNOWN, Lane, Times, Wire
+from sim.scenario import FOREVER
 from sim.template import STREAMS, Segment, Template
-
-Times = npt.NDArray[np.int64]
 
 Duration = Callable[[int, int, int, Times], Times | int]
 """(position, step, segment, starts) -> nanoseconds of that segment for every replica."""
-
-Wire = Callable[[int, Times, int], Times]
-"""(position, starts, ns of the message) -> nanoseconds it takes from each replica."""
 
 
 class Crossing(NamedTuple):
@@ -44,13 +42,13 @@ class Crossing(NamedTuple):
 @dataclass
 class Crowd:
     """What all replicas did. crossings: per position, per step. messages: per position: step, kind (1, 2 outputs, 3
-    reduce-scatter, 4 all-gather), starts, ends. reduced: per position, when its gradients are. update: (start, end)
+    reduce-scatter, 4 all-gather), starts, ends. reduced: per position, when its gradients are. update: (start, ends)
     of what follows. end: ns when everything is done."""
 
     crossings: list[list[Crossing]]
     messages: list[list[tuple[int, int, Times, Times]]]
     reduced: list[Times]
-    update: list[tuple[int, int]]
+    update: list[tuple[int, Times]]
     end: int
 
 
@@ -58,39 +56,77 @@ def run(
     jobs: Sequence[Sequence[Job]], syncs: Sequence[Sync], data: int, expert: int, duration: Duration, wire: Wire
 ) -> Crowd:
     """Run every replica of every pipeline position. jobs, syncs: per position. Raises ValueError on a deadlock."""
-    lanes = [_Position(p, row, data, expert, duration, wire) for p, row in enumerate(jobs)]
-    mail: dict[tuple[int, int, int], Times] = {}
-    moved = True
-    while moved:
-        moved = False
-        for lane in lanes:
-            while lane.step < len(lane.jobs) and all(message in mail for message in lane.jobs[lane.step].waits):
-                lane.advance(mail)
-                moved = True
-    stuck = [lane for lane in lanes if lane.step < len(lane.jobs)]
+    gradients = _Gradients(syncs)
+    lanes = [Lane(p, data, sync.reduces, wire) for p, sync in enumerate(syncs)]
+    ranks = [_Position(p, row, data, expert, duration, lanes[p], gradients) for p, row in enumerate(jobs)]
+    mail: dict[Message, Times] = {}
+    while True:
+        if sum(position.proceed(mail) for position in ranks):
+            continue
+        # All that is not known yet hangs on a message that still waits for its turn, so it comes no earlier than the
+        # first of those: what is ready by then has its turn now.
+        bound = min(lane.pending() for lane in lanes)
+        if bound == FOREVER:
+            break
+        for position in ranks:
+            position.post(mail, bound)
+    stuck = [position for position in ranks if position.step < len(position.jobs)]
     if stuck:
         first = stuck[0]
         missing = next(m for m in first.jobs[first.step].waits if m not in mail)
         where = f"step {missing[1]} of position {missing[0]}"
         raise ValueError(f"deadlock: pipeline position {first.number} waits for {where}")
-    return _finish(lanes, syncs)
+    return _finish(ranks, lanes, syncs, gradients.gathered)
+
+
+class _Gradients:
+    """gathered: stage -> when all its holders were through with it, for those that are."""
+
+    def __init__(self, syncs: Sequence[Sync]) -> None:
+        self.gathered: dict[int, int] = {}
+        self.missing = Counter(stage for sync in syncs for _, stage, _ in sync.reduces)
+        self.latest: Counter[int] = Counter()
+        self.due = [{after: [s for a, s, _ in sync.reduces if a == after] for after, _, _ in sync.reduces}
+                    for sync in syncs]  # fmt: skip
+
+    def through(self, position: int, step: int, ends: Times) -> None:
+        """A position has done a step on all replicas."""
+        for stage in self.due[position].get(step, ()):
+            self.latest[stage] = max(self.latest[stage], int(ends.max()))
+            self.missing[stage] -= 1
+            if not self.missing[stage]:
+                self.gathered[stage] = self.latest[stage]
 
 
 class _Position:
     """All replicas of one pipeline position."""
 
     def __init__(
-        self, number: int, jobs: Sequence[Job], data: int, expert: int, duration: Duration, wire: Wire
-    ) -> None:
-        self.number, self.jobs, self.duration, self.wire = number, jobs, duration, wire
+        self, number: int, jobs: Sequence[Job], data: int, expert: int, duration: Duration, lane: Lane,
+        gradients: _Gradients,
+    ) -> None:  # fmt: skip
+        self.number, self.jobs, self.duration, self.lane, self.gradients = number, jobs, duration, lane, gradients
         self.groups = (max(1, data // expert), min(expert, data))
         self.free = np.zeros(data, dtype=np.int64)
-        self.network = np.zeros(data, dtype=np.int64)
         self.step = 0
         self.done: list[Crossing] = []
-        self.messages: list[tuple[int, int, Times, Times]] = []
 
-    def advance(self, mail: dict[tuple[int, int, int], Times]) -> None:
+    def proceed(self, mail: dict[Message, Times]) -> bool:
+        """Do all steps whose messages are known, and send what can be sent; whether there was any."""
+        before, moved = self.step, self.post(mail)
+        while self.step < len(self.jobs) and all(message in mail for message in self.jobs[self.step].waits):
+            self._advance(mail)
+            self.post(mail)
+        return moved or self.step > before
+
+    def post(self, mail: dict[Message, Times], bound: int = UNKNOWN) -> bool:
+        """Messages whose arrival is known now; whether there was any."""
+        sent = list(self.lane.settle(self.gradients.gathered, bound))
+        for load in sent:
+            mail[self.number, load.step, load.kind] = load.ends
+        return bool(sent)
+
+    def _advance(self, mail: dict[Message, Times]) -> None:
         """The next step, whose messages are all known."""
         job = self.jobs[self.step]
         start, blame = self.free, np.zeros(len(self.free), dtype=np.int8)
@@ -99,7 +135,14 @@ class _Position:
             blame = np.where(arrival > start, np.int8(message[2]), blame)
             start = np.maximum(start, arrival)
         crossing = self._cross(job.template, start, blame)
-        self._send(job, crossing, mail)
+        outputs = [
+            (kind, ns, crossing.segment_ends[i])
+            for i, segment in enumerate(job.template.segments)
+            for kind, ns in job.sends
+            if segment.sends & kind
+        ]
+        self.lane.leave(self.step, outputs)
+        self.gradients.through(self.number, self.step, crossing.ends)
         self.free = crossing.ends
         self.done.append(crossing)
         self.step += 1
@@ -120,34 +163,6 @@ class _Position:
         end = ends.max(0) if count else start
         return Crossing(start, end, starts, ends, ready, blame)
 
-    def _send(self, job: Job, crossing: Crossing, mail: dict[tuple[int, int, int], Times]) -> None:
-        """Outputs leave in the order they are ready, on one network lane; ties in the order of the segments."""
-        leaving = [
-            (i, kind, ns)
-            for i, segment in enumerate(job.template.segments)
-            for kind, ns in job.sends
-            if segment.sends & kind
-        ]
-        ready = [crossing.segment_ends[i] for i, _, _ in leaving]
-        if len(leaving) == 2:
-            swap = ready[1] < ready[0]
-            order = [np.where(swap, 1, 0), np.where(swap, 0, 1)]
-        else:
-            order = [np.zeros(len(self.network), dtype=np.int64)] * len(leaving)
-        arrival = [self.network] * len(leaving)
-        begun = list(arrival)
-        for turn in order:
-            for which, (_, _, ns) in enumerate(leaving):
-                mine = turn == which
-                start = np.maximum(ready[which], self.network)
-                end = start + self.wire(self.number, start, ns)
-                self.network = np.where(mine, end, self.network)
-                arrival[which] = np.where(mine, end, arrival[which])
-                begun[which] = np.where(mine, start, begun[which])
-        for (_, kind, _), start, end in zip(leaving, begun, arrival, strict=True):
-            mail[self.number, self.step, kind] = end
-            self.messages.append((self.step, kind, start, end))
-
 
 @cache
 def needs(template: Template) -> tuple[tuple[int, ...], ...]:
@@ -159,29 +174,25 @@ def needs(template: Template) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(row) for row in found)
 
 
-def _finish(lanes: Sequence[_Position], syncs: Sequence[Sync]) -> Crowd:
-    """Gradient reductions (slowest holder of a stage decides), the norm that everybody waits for, and parameters."""
-    begun: dict[int, int] = {}
-    for lane, sync in zip(lanes, syncs, strict=True):
-        for after, stage, _ in sync.reduces:
-            begun[stage] = max(begun.get(stage, 0), int(lane.done[after].ends.max()))
-    reduced, last = [], 0
-    for lane, sync in zip(lanes, syncs, strict=True):
-        network = lane.network
-        for _, stage, ns in sorted(sync.reduces, key=lambda item: begun[item[1]]):
-            start = np.maximum(begun[stage], network)
-            network = start + ns
-            lane.messages.append((-1, 3, start, network))
-        done = np.maximum(network, lane.free) if sync.reduces else lane.free
-        reduced.append(done)
-        last = max(last, int(done.max()))
-    update = [(last, last + sync.update_ns + sync.gather_ns) for sync in syncs]
-    for lane, sync in zip(lanes, syncs, strict=True):
+def _finish(
+    ranks: Sequence[_Position], lanes: Sequence[Lane], syncs: Sequence[Sync], gathered: dict[int, int]
+) -> Crowd:
+    """Reductions that are left, the norm that everybody waits for, the update, and parameters."""
+    for lane in lanes:
+        lane.drain(gathered)
+    reduced = [np.maximum(lane.reduced, position.free) for lane, position in zip(lanes, ranks, strict=True)]
+    norm = max(int(done.max()) for done in reduced)
+    messages = [[(-1 if load.kind == REDUCE else load.step, load.kind, load.starts, load.ends) for load in lane.carried]
+                for lane in lanes]  # fmt: skip
+    update = []
+    for p, sync in enumerate(syncs):
+        ends = starts = np.full_like(reduced[p], norm + sync.update_ns)
         if sync.gather_ns:
-            start = np.full_like(lane.free, last + sync.update_ns)
-            lane.messages.append((-1, 4, start, start + sync.gather_ns))
-    messages = [lane.messages for lane in lanes]
-    return Crowd([lane.done for lane in lanes], messages, reduced, update, max(end for _, end in update))
+            ends = starts + lanes[p].wire(p, -1, GATHER, starts, sync.gather_ns)
+            messages[p].append((-1, GATHER, starts, ends))
+        update.append((norm, ends))
+    end = max(int(np.maximum(ends, lane.free).max()) for (_, ends), lane in zip(update, lanes, strict=True))
+    return Crowd([position.done for position in ranks], messages, reduced, update, end)
 
 
 def own_duration(jobs: Sequence[Sequence[Job]]) -> Duration:
@@ -194,8 +205,8 @@ def own_duration(jobs: Sequence[Sequence[Job]]) -> Duration:
     return duration
 
 
-def own_wire(position: int, starts: Times, ns: int) -> Times:
-    """Messages as the jobs say."""
+def own_wire(position: int, step: int, kind: int, starts: Times, ns: int) -> Times:
+    """Messages and gradient traffic as jobs and syncs say."""
     return np.full(len(starts), ns, dtype=np.int64)
 
 

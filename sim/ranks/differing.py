@@ -4,6 +4,7 @@ The replica shown is the one that finishes last. Figures are means over all rank
 """
 
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 import numpy as np
 
@@ -70,14 +71,13 @@ def _record(lowered: Lowered, everyone: Crowd, position: int, replica: int) -> R
             order = list(job.template.order[lane])
             record.phases[lane].extend(crossing.segment_starts[order, replica].tolist())
             record.kernels[lane].extend(crossing.segment_ends[order, replica].tolist())
-    record.update = everyone.update[position]
+    norm, updated = everyone.update[position]
+    record.update = (norm, int(updated[replica]))
     record.network.extend(_messages(everyone, position, replica))
     return record
 
 
 def _messages(everyone: Crowd, position: int, replica: int) -> list[int]:
-    """Start, end, step and kind of each message and reduction of one replica, flat."""
-    out: list[int] = []
-    for step, kind, starts, ends in everyone.messages[position]:
-        out += [int(starts[replica]), int(ends[replica]), step, kind]
-    return out
+    """Start, end, step and kind of each message and reduction of one replica, in time, flat."""
+    rows = [(int(s[replica]), int(e[replica]), step, kind) for step, kind, s, e in everyone.messages[position]]
+    return [value for row in sorted(rows, key=itemgetter(0, 1)) for value in row]

@@ -1,11 +1,12 @@
-"""Ranks that are slower than they should be, and when: a GPU, a node, a link, a clock; and jitter of every kernel.
+"""Ranks that are slower than they should be, and when: a GPU, a node, a NIC, a clock that falls with heat.
 
-A fault names what is slow, by how much, and optionally from when until when. Ranks are numbered as in `sim.plan`:
-rank = pipeline position * data + replica; nodes hold neighbouring ranks.
+A fault is a factor over time: once, again and again, or in steps. Work begun at a moment takes as long as it takes at
+the rates that hold from then on, exactly: work done since 0 is a piecewise linear function of time, so a duration is
+two look-ups however many windows there are. Ranks are numbered as in `sim.plan`: rank = pipeline position * data +
+replica; nodes hold neighbouring ranks.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +16,20 @@ from sim.scenario import FOREVER, Fault
 Times = npt.NDArray[np.int64]
 Factors = npt.NDArray[np.float64]
 
-@dataclass(frozen=True)
-class Slow:
-    """A fault on one pipeline position. factor: of each replica."""
+Felt = Callable[[Fault, float], float]
+"""(fault, factor) -> how many times as long some work takes where the fault alone would make it `factor` times."""
 
-    factor: Factors
-    start_ns: int
-    end_ns: int
+CLOCK_STEP = 1 / 128
+"""Of the full clock: clocks of NVIDIA GPUs move in steps of 15 MHz (nvidia-smi -q -d SUPPORTED_CLOCKS), of 1.9 GHz."""
+FIRST_LOOK = 64
+"""So many windows of a recurring fault are written out, and four times as many when time gets there."""
+DIGITS = 3
+"""Of a nanosecond, that survive sums of steps a minute long in double precision."""
+
+
+def plainly(fault: Fault, factor: float) -> float:
+    """Work that is as slow as what is broken."""
+    return factor
 
 
 def ranks(fault: Fault, gpus_per_node: int) -> range:
@@ -31,48 +39,93 @@ def ranks(fault: Fault, gpus_per_node: int) -> range:
     return range(fault.at, fault.at + 1)
 
 
-def on_compute(faults: Sequence[Fault], position: int, data: int, gpus_per_node: int) -> list[Slow]:
-    """Slow compute among the replicas of a position."""
-    return _on([f for f in faults if f.kind in ("gpu", "node")], position, data, gpus_per_node)
-
-
-def on_links(faults: Sequence[Fault], position: int, data: int, gpus_per_node: int) -> list[Slow]:
-    """Slow NICs among the replicas of a position."""
-    return _on([f for f in faults if f.kind == "link"], position, data, gpus_per_node)
-
-
-def _on(faults: Sequence[Fault], position: int, data: int, gpus_per_node: int) -> list[Slow]:
-    found = []
+def of_ranks(faults: Sequence[Fault], kinds: Sequence[str], gpus_per_node: int) -> dict[int, tuple[Fault, ...]]:
+    """Rank -> faults of these kinds that it has, for ranks that have some."""
+    found: dict[int, tuple[Fault, ...]] = {}
     for fault in faults:
-        here = [r - position * data for r in ranks(fault, gpus_per_node) if 0 <= r - position * data < data]
-        if here:
-            factor = np.ones(data)
-            factor[here] = fault.slower
-            found.append(Slow(factor, fault.start_ns, fault.end_ns))
+        for rank in ranks(fault, gpus_per_node) if fault.kind in kinds else ():
+            found[rank] = (*found.get(rank, ()), fault)
     return found
 
 
-def of_group(slow: Slow, group: int) -> Slow:
-    """The same fault as every member of its group feels it: each waits for the bytes of the slowest."""
-    worst = slow.factor.reshape(-1, group).max(1).repeat(group)
-    return Slow(worst, slow.start_ns, slow.end_ns)
+# --- factors over time ------------------------------------------------------------------------------------------------
 
 
-def stretched(starts: Times, work: Times, slow: Sequence[Slow], worst: bool = False) -> Times:
-    """Durations of `work` ns begun at `starts`. Inside a window a replica is `factor` times slower; where windows meet,
-    factors multiply, or with `worst` the largest counts."""
-    if not slow:
-        return work
-    edges = sorted({edge for fault in slow for edge in (fault.start_ns, fault.end_ns)})
-    at, left, taken = starts, work.astype(np.float64), np.zeros(len(starts))
-    for begin, end in zip([0, *edges], [*edges, FOREVER], strict=True):
-        factor = np.ones(len(starts))
-        for fault in slow:
-            if fault.start_ns <= begin < fault.end_ns:
-                factor = np.maximum(factor, fault.factor) if worst else factor * fault.factor
-        room = np.clip(end - np.maximum(at, begin), 0, None)
-        here = np.minimum(left * factor, room)
-        left = left - here / factor
-        taken = taken + here
-        at = np.asarray(starts + taken)
-    return np.asarray(np.ceil(np.round(taken, 6)), dtype=np.int64)
+def course(fault: Fault, until_ns: int) -> tuple[Times, Factors]:
+    """Moments before `until_ns` at which the factor of a fault changes, and to what; before the first it is 1."""
+    if fault.kind == "thermal":
+        return _falling(fault)
+    if not fault.every_ns:
+        return np.array([fault.start_ns, fault.end_ns]), np.array([fault.slower, 1.0])
+    count = max(0, -(-(min(until_ns, fault.end_ns) - fault.start_ns) // fault.every_ns))
+    opens = fault.start_ns + fault.every_ns * np.arange(count, dtype=np.int64)
+    closes = np.minimum(opens + fault.lasts_ns, fault.end_ns)
+    return np.stack([opens, closes], 1).ravel(), np.tile([fault.slower, 1.0], count)
+
+
+def _falling(fault: Fault) -> tuple[Times, Factors]:
+    """A clock on its way to 1 / slower as heat rises: exponentially with the time constant, in steps of the clock, each
+    made when the curve is half-way to it."""
+    drop = 1 - 1 / fault.slower
+    count = max(1, round(drop / CLOCK_STEP))
+    step = np.arange(1, count + 1)
+    since = -np.log(1 - (step - 0.5) / count) * fault.time_constant_ns
+    return fault.start_ns + np.rint(since).astype(np.int64), 1 / (1 - drop * step / count)
+
+
+class Pace:
+    """How many times as long work takes on one replica, from each of `edges` ns on; done: work done up to each."""
+
+    def __init__(self, faults: Sequence[Fault], felt: Felt, worst: bool) -> None:
+        self.faults, self.felt, self.worst = faults, felt, worst
+        self._look(FIRST_LOOK * min((fault.every_ns for fault in faults if fault.every_ns), default=FOREVER))
+
+    def _look(self, until_ns: int) -> None:
+        until_ns = min(until_ns, FOREVER)
+        courses = [course(fault, until_ns) for fault in self.faults]
+        edges = np.sort(np.concatenate([[0], *(at for at, _ in courses)]))
+        self.edges: Times = edges[(np.diff(edges, append=FOREVER) > 0) & (edges < until_ns)]
+        self.factor = np.ones(len(self.edges))
+        for fault, (at, factors) in zip(self.faults, courses, strict=True):
+            levels, which = np.unique(factors, return_inverse=True)
+            felt = np.array([self.felt(fault, level) for level in levels.tolist()])
+            own = np.append(1.0, felt[which])[np.searchsorted(at, self.edges, "right")]
+            self.factor = np.maximum(self.factor, own) if self.worst else self.factor * own
+        lengths = np.diff(self.edges, append=until_ns)
+        self.done = np.concatenate([[0.0], np.cumsum(lengths / self.factor)])
+        self.until_ns = until_ns
+
+    def durations(self, starts: Times, work: Times) -> Times:
+        """Durations in whole ns of `work` ns begun at `starts`."""
+        while True:
+            first = np.searchsorted(self.edges, starts, "right") - 1
+            target = self.done[first] + (starts - self.edges[first]) / self.factor[first] + work
+            if starts.max() < self.until_ns and target.max() <= self.done[-1]:
+                break
+            self._look(4 * self.until_ns)
+        last = np.maximum(np.searchsorted(self.done, target) - 1, first)
+        later = self.edges[last] - starts + (target - self.done[last]) * self.factor[last]
+        taken = np.where(last == first, work * self.factor[first], later)
+        return np.asarray(np.ceil(np.round(taken, DIGITS)), dtype=np.int64)
+
+
+class Slowed:
+    """Replicas that are slow, each at its own pace. Where faults of a replica meet, their factors multiply; with
+    `worst` the largest counts."""
+
+    def __init__(self, faults: Sequence[Sequence[Fault]], felt: Felt = plainly, worst: bool = False) -> None:
+        """faults: of each replica."""
+        rows: dict[tuple[Fault, ...], list[int]] = {}
+        for replica, own in enumerate(faults):
+            if own:
+                rows.setdefault(tuple(own), []).append(replica)
+        self.rows = [(np.array(row), Pace(own, felt, worst)) for own, row in rows.items()]
+
+    def durations(self, starts: Times, work: Times) -> Times:
+        """Durations of `work` ns begun at `starts`, of each replica."""
+        if not self.rows:
+            return work
+        found = work.copy()
+        for row, pace in self.rows:
+            found[row] = pace.durations(starts[row], work[row])
+        return found

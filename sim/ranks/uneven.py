@@ -2,21 +2,29 @@
 
 A part whose kernels work on expert rows takes as long as its kernels are priced at the rank's own rows, in proportion
 to the time it has in the balanced template (contention included). An exchange takes as long as its largest port load:
-the rank that receives more than expected is later. A slow NIC delays its whole group, for everyone waits for its bytes.
+the rank that receives more than expected is later. A slow GPU slows all it computes; a clock that heat has lowered
+slows products and attention, not what memory binds. For slow NICs see `sim.ranks.links`. The optimizer's kernels, a few
+ms of a step, feel no fault.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm
 from sim.lower import Kit
 from sim.models.layer import COMMUNICATION, Unit
 from sim.plan import Machine, Plan, family_of
 from sim.program import Step
 from sim.ranks import faults as broken
-from sim.ranks.crowd import Times, segment_ns
+from sim.ranks.crowd import segment_ns
+from sim.ranks.lane import Times
+from sim.ranks.links import Links
 from sim.routing import PADDING
 from sim.scenario import Fault
 from sim.tokens.keyed import generator
@@ -26,6 +34,8 @@ NEAR, FAR = (0.6, 1.6), 3.0
 """Every padded row count inside NEAR times the expected one is priced; outside, up to FAR times, a few are and times
 between them are interpolated; beyond, the last slope is held."""
 FEW = 16
+CLOCKED = (Gemm, GroupedGemm, Attention)
+"""Kernels that the clock of the SMs paces; the others wait for memory."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,32 @@ def _expert_ns(parts: Callable, site, direction: str, pricer) -> int:  # type: i
     return sum(pricer.price(k.op).ns + gap * k.op.kernels for k in part.kernels)
 
 
+class Content(NamedTuple):
+    """A segment of a layer-level template. clocked: part of its time, alone, in products and attention. exchange: the
+    all-to-all in it; rest: other kernels of the segment, as a part of the exchange."""
+
+    clocked: float
+    exchange: AllToAll | None
+    rest: float
+
+
+def contents(kit: Kit) -> list[Content]:
+    """Of each segment, which is a part of a layer: consecutive phases of the fine template."""
+    assert kit.composition is not None
+    found = []
+    for _, run in groupby(enumerate(kit.composition.phases), key=lambda item: item[1].part):
+        timed = [
+            (kernel.op, kit.fine.alone[phase.lane][kit.fine.segments[i].first + k])
+            for i, phase in run for k, kernel in enumerate(phase.kernels)
+        ]  # fmt: skip
+        total = sum(ns for _, ns in timed)
+        clocked = sum(ns for op, ns in timed if isinstance(op, CLOCKED))
+        exchange = next(((op, ns) for op, ns in timed if isinstance(op, AllToAll)), (None, total))
+        found.append(Content(clocked / total, exchange[0], (total - exchange[1]) / exchange[1]))
+    assert len(found) == len(kit.run.segments)
+    return found
+
+
 class Durations:
     """A `sim.ranks.crowd.Duration`: nanoseconds of a segment for every replica at a position."""
 
@@ -78,32 +114,50 @@ class Durations:
         self.plan, self.site, self.kits, self.first_layer = plan, machine.site, kits, first_layer
         self.loads, self.jitter = loads, jitter
         self.curves = curves(machine) if loads else {}
-        gpus, positions = machine.cluster.node.gpus, range(plan.program.ranks)
-        self.group = min(plan.scenario.parallel.expert, plan.data)
-        self.compute = [broken.on_compute(faults, p, plan.data, gpus) for p in positions]
-        self.links = [broken.on_links(faults, p, plan.data, gpus) for p in positions]
-        across = machine.site.group_nodes > 1  # inside one node an exchange needs no NIC
-        self.felt = [[broken.of_group(slow, self.group) for slow in row if across] for row in self.links]
-        if plan.data < gpus:  # neighbours in the pipeline share a node
-            self.links = [[] for _ in positions]
+        self.slow = broken.of_ranks(faults, ("gpu", "node", "thermal"), machine.cluster.node.gpus)
+        self.at = {rank // plan.data for rank in self.slow}
+        self.hot = {rank // plan.data for rank, own in self.slow.items() if any(f.kind == "thermal" for f in own)}
+        self.links = Links(plan, machine, faults)
+        self.wire = self.links.wire
+        self.computing = cache(self._computing)
+        self.segments: dict[int, Sequence[Content]] = {}
 
     def __call__(self, position: int, step: int, number: int, starts: Times) -> Times | int:
         kit = self.kits[position][step]
         segment = kit.run.segments[number]
         base = segment_ns(kit.run, segment)
         task = kit.run.tasks[segment.lane][segment.first]
+        steady = not (self.links.slow if segment.lane == COMMUNICATION else self.jitter or position in self.at)
+        if steady and self.loads is None:
+            return base
         work = np.full(len(starts), base, dtype=np.int64)
         if self.loads is not None:
             work = self._loaded(work, self.plan.program.steps[position][step], task.label, task.layer, task.half)
+        if steady:
+            return work
         if segment.lane == COMMUNICATION:
-            return broken.stretched(starts, work, self.felt[position], worst=True)
+            content = self._content(kit, number)
+            assert content.exchange is not None
+            return self.links.exchange(position, starts, work, base, content.exchange, content.rest)
         if self.jitter:
             work = self._jittered(work, self.plan.program.steps[position][step], number)
-        return broken.stretched(starts, work, self.compute[position])
+        clocked = self._content(kit, number).clocked if position in self.hot else 1.0
+        return self.computing(position, clocked).durations(starts, work)
 
-    def wire(self, position: int, starts: Times, ns: int) -> Times:
-        """Nanoseconds of a message begun at `starts`."""
-        return broken.stretched(starts, np.full(len(starts), ns, dtype=np.int64), self.links[position], worst=True)
+    def _content(self, kit: Kit, number: int) -> Content:
+        """What a segment is made of."""
+        if id(kit) not in self.segments:
+            self.segments[id(kit)] = contents(kit)
+        return self.segments[id(kit)][number]
+
+    def _computing(self, position: int, clocked: float) -> broken.Slowed:
+        """Who computes slowly at a position, in segments of which the clock paces a part `clocked`."""
+
+        def felt(fault: Fault, factor: float) -> float:
+            return 1 + clocked * (factor - 1) if fault.kind == "thermal" else factor
+
+        first = position * self.plan.data
+        return broken.Slowed([self.slow.get(first + d, ()) for d in range(self.plan.data)], felt)
 
     def _loaded(self, work: Times, step: Step, label: str, layer: int, half: str) -> Times:
         """Expert parts by the rank's rows, exchanges by what it receives."""

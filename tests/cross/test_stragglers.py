@@ -44,32 +44,71 @@ def step(*faults, overrides=()):
 
 # --- monotone ---------------------------------------------------------------------------------------------------------
 
+KINDS = ("gpu", "node", "link", "thermal", "flapping link", "flapping gpu")
+
+
+def fault(kind, at, factor):
+    """A fault of a kind, from 1 ms on where it changes with time."""
+    if kind == "thermal":
+        return Fault(kind, at, factor, 10**6, time_constant_ns=2 * 10**7)
+    if kind.startswith("flapping"):
+        return Fault(kind.split()[1], at, factor, 10**6, every_ns=3 * 10**6, lasts_ns=10**6)
+    return Fault(kind, at, factor)
+
+
 GRID = (1.0, 1.01, 1.05, 1.1, 1.25, 1.5, 2.0, 4.0)
 
 
+ROOM = (("thermal", 0),)
+"""Under ZB1P the first position has the slack to take a clock that falls in the middle of the step."""
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("kind", ["gpu", "node", "link"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_slower_is_never_faster(schedule, kind):
     for at in (0, 2, 3) if kind == "node" else (0, 13, 22, 31):
-        times = [step(Fault(kind, at, f), overrides=(f"schedule={schedule}",)) for f in GRID]
+        times = [step(fault(kind, at, f), overrides=(f"schedule={schedule}",)) for f in GRID]
         assert times == sorted(times), at
-        if kind != "link":  # the small cluster's exchanges stay on NVLink
+        if "link" not in kind and (kind, at) not in ROOM:  # the small cluster's exchanges stay on NVLink
             assert times[-1] > times[0], at
+
+
+WHEN = ({}, {"end_ns": 10**7}, {"start_ns": 10**7, "end_ns": 3 * 10**7}, {"every_ns": 10**6, "lasts_ns": 10**5})
+ACROSS = ("cluster.nodes=8", "parallel.expert=16")
+"""Expert groups of two nodes: exchanges feel slow NICs."""
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     schedule=st.sampled_from(SCHEDULES), kind=st.sampled_from(["gpu", "node", "link"]), at=st.integers(0, 31),
-    factors=st.tuples(st.floats(1, 4), st.floats(1, 4)).map(sorted), routing=st.sampled_from(["balanced", "sampled"]),
-    window=st.sampled_from([(0, FOREVER), (0, 10**7), (10**7, 3 * 10**7)]),
+    factors=st.tuples(st.floats(1, 8), st.floats(1, 8)).map(sorted), routing=st.sampled_from(["balanced", "sampled"]),
+    when=st.sampled_from(WHEN), where=st.sampled_from([(), ACROSS]),
 )  # fmt: skip
-def test_slower_is_never_faster_anywhere(schedule, kind, at, factors, routing, window):
+def test_slower_is_never_faster_anywhere(schedule, kind, at, factors, routing, when, where):
     """Messages that overtake each other could break it; within 0.01 % they never do here."""
     at = at % 4 if kind == "node" else at
-    one, two = (
-        step(Fault(kind, at, f, *window), overrides=(f"schedule={schedule}", f"routing={routing}")) for f in factors
-    )
+    chosen = (f"schedule={schedule}", f"routing={routing}", *where)
+    one, two = (step(Fault(kind, at, f, **when), overrides=chosen) for f in factors)
     assert two >= one * (1 - 1e-4)
+
+
+@pytest.mark.parametrize("kind", ["gpu", "link"])
+@pytest.mark.parametrize("schedule", ["dualpipe", "1f1b"])
+def test_a_fault_that_comes_and_goes_costs_less_than_one_that_stays(schedule, kind):
+    """Longer windows cost more, and always slow is the end of it."""
+    chosen = (f"schedule={schedule}", *ACROSS)
+    flapping = [Fault(kind, 20, 8.0, 0, every_ns=10**6, lasts_ns=k * 10**5) for k in range(1, 10, 2)]
+    times = [step(overrides=chosen), *(step(f, overrides=chosen) for f in (*flapping, Fault(kind, 20, 8.0)))]
+    assert times == sorted(times) and times[0] < times[-1]
+
+
+@pytest.mark.parametrize("schedule", ["dualpipe", "1f1b"])
+def test_the_sooner_a_clock_falls_the_longer_the_step(schedule):
+    """Between no fault and, at worst, all that the GPU computes slower for good."""
+    chosen = (f"schedule={schedule}",)
+    hot = [Fault("thermal", 9, 1.5, time_constant_ns=constant) for constant in (10**10, 10**8, 1)]
+    times = [step(overrides=chosen), *(step(f, overrides=chosen) for f in (*hot, Fault("gpu", 9, 1.5)))]
+    assert times == sorted(times) and times[0] < times[2] < times[4]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -104,10 +143,10 @@ def sorted_columns(everyone):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("kind", ["gpu", "link"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "node"])
 def test_which_of_alike_replicas_is_slow_changes_only_names(schedule, kind):
     """Replica 0, 3 (its group), 5 and 7 (the other group) of position 2, by turns."""
-    results = [run((Fault(kind, 16 + replica, 1.3),), f"schedule={schedule}") for replica in (0, 3, 5, 7)]
+    results = [run((fault(kind, 16 + replica, 1.3),), f"schedule={schedule}") for replica in (0, 3, 5, 7)]
     for other in results[1:]:
         assert other.end == results[0].end
         np.testing.assert_array_equal(sorted_columns(other), sorted_columns(results[0]))
@@ -116,12 +155,16 @@ def test_which_of_alike_replicas_is_slow_changes_only_names(schedule, kind):
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_groups_do_not_touch_until_the_gradients(schedule):
-    """The other expert group of every position does as if nothing had happened."""
+    """The other expert group of every position does as if nothing had happened, until a stage is reduced."""
     plain, slow = run((), f"schedule={schedule}"), run((Fault("gpu", 17, 1.5),), f"schedule={schedule}")
+    first = min(int(starts.min()) for row in plain.messages for _, kind, starts, _ in row if kind == 3)
+    same = 0
     for a, b in zip(plain.crossings, slow.crossings, strict=True):
         for one, two in zip(a, b, strict=True):
-            np.testing.assert_array_equal(one.segment_ends[:, 4:], two.segment_ends[:, 4:])
-    assert slow.end > plain.end
+            if one.ends.max() <= first:
+                np.testing.assert_array_equal(one.segment_ends[:, 4:], two.segment_ends[:, 4:])
+                same += 1
+    assert slow.end > plain.end and same > 0.7 * sum(map(len, plain.crossings))
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -150,7 +193,7 @@ def books(everyone, faults, *overrides):
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_phases_bubble_and_waterfall_are_the_step(schedule):
-    faults = (Fault("gpu", 9, 1.3), Fault("link", 20, 2.0))
+    faults = (*(fault(kind, at, 1.3) for at, kind in enumerate(KINDS, 1)), Fault("link", 20, 2.0))
     everyone = run(faults, f"schedule={schedule}")
     _, _, found = books(everyone, faults, f"schedule={schedule}")
     for ledger in found:

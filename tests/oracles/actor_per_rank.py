@@ -1,5 +1,6 @@
 """The two engines on one input: all replicas as arrays, and one SimPy actor a rank with templates of its own."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -11,7 +12,8 @@ from sim.actor import Actor, Job, Outcome, Sync
 from sim.lower import Lowered, lower
 from sim.plan import Machine, Plan
 from sim.ranks import crowd
-from sim.ranks.crowd import Crowd, Duration, Wire
+from sim.ranks.crowd import Crowd, Duration
+from sim.ranks.lane import REDUCE, Times, Wire
 from sim.scenario import from_mapping
 from sim.template import STREAMS, Template
 
@@ -59,7 +61,9 @@ def actors(
             [np.broadcast_to(duration(position, k, i, at), (data,)) for i in range(len(job.template.segments))]
             for k, job in enumerate(row)
         ]
-        wires = [[(kind, wire(position, at, ns)) for kind, ns in job.sends] for job in row]
+        wires = [[(kind, wire(position, k, kind, at, ns)) for kind, ns in job.sends] for k, job in enumerate(row)]
+        reduces = [(after, stage, wire(position, stage, 3, at, ns)) for after, stage, ns in syncs[position].reduces]
+        gather = wire(position, -1, 4, at, syncs[position].gather_ns)
         for replica in range(data):
             own = tuple(
                 Job(
@@ -68,10 +72,36 @@ def actors(
                 )
                 for k, job in enumerate(row)
             )  # fmt: skip
+            sync = Sync(
+                tuple((after, stage, int(ns[replica])) for after, stage, ns in reduces),
+                syncs[position].update_ns, int(gather[replica]) if syncs[position].gather_ns else 0,
+            )  # fmt: skip
             rank = position * data + replica
             peers = {p: p * data + replica for p in range(len(jobs))}
-            found.append(Actor(f"rank {rank}", own, rank // expert, syncs[position], peers))
+            found.append(Actor(f"rank {rank}", own, rank // expert, sync, peers))
     return found
+
+
+def as_found(many: Crowd, syncs: Sequence[Sync]) -> tuple[Duration, Wire]:
+    """The durations that a run of the arrays came to, whatever they depended on."""
+    gathered: Counter[int] = Counter()
+    for crossings, sync in zip(many.crossings, syncs, strict=True):
+        for after, stage, _ in sync.reduces:
+            gathered[stage] = max(gathered[stage], int(crossings[after].ends.max()))
+    known: dict[tuple[int, int, int], Times] = {}
+    for p, (row, sync) in enumerate(zip(many.messages, syncs, strict=True)):
+        stages = iter(sorted((stage for _, stage, _ in sync.reduces), key=lambda stage: (gathered[stage], stage)))
+        for step, kind, starts, ends in row:
+            known[p, next(stages) if kind == REDUCE else step, kind] = ends - starts
+
+    def duration(position: int, step: int, number: int, starts: Times) -> Times:
+        crossing = many.crossings[position][step]
+        return crossing.segment_ends[number] - crossing.segment_starts[number]
+
+    def wire(position: int, step: int, kind: int, starts: Times, ns: int) -> Times:
+        return known[position, step, kind]
+
+    return duration, wire
 
 
 def same(many: Crowd, one: Outcome, jobs: Sequence[Sequence[Job]], data: int) -> None:
@@ -96,7 +126,8 @@ def same(many: Crowd, one: Outcome, jobs: Sequence[Sequence[Job]], data: int) ->
             )
             table = list(record.network)
             assert sorted(zip(*[iter(table)] * 4, strict=True)) == sent, where
-            assert record.update == many.update[position], where
+            norm, updated = many.update[position]
+            assert record.update == (norm, int(updated[replica])), where
 
 
 def both(

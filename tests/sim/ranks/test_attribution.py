@@ -110,7 +110,10 @@ def test_all_exchanges_in_a_gap_are_exposed():
 
 
 def some_faults():
-    return (Fault("gpu", 5, 1.3), Fault("node", 1, 1.1), Fault("link", 9, 1.5))
+    return (
+        Fault("gpu", 5, 1.3), Fault("node", 1, 1.1), Fault("link", 9, 1.5),
+        Fault("link", 3, 20.0, 10**6, every_ns=10**6, lasts_ns=10**5), Fault("thermal", 8, 1.4, time_constant_ns=10**7),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -166,9 +169,9 @@ def test_a_slow_rank_in_every_group_of_one_makes_no_peer_wait():
 
 
 def without_wires(low):
-    """Messages take no time, so the path through the step is on ranks alone."""
+    """Messages take no time and wait for no reduction, so the path through the step is on ranks alone."""
     jobs = tuple(tuple(replace(j, sends=tuple((kind, 0) for kind, _ in j.sends)) for j in row) for row in low.jobs)
-    return replace(low, jobs=jobs)
+    return replace(low, jobs=jobs, syncs=tuple(replace(sync, reduces=()) for sync in low.syncs))
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)

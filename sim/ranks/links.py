@@ -1,0 +1,121 @@
+"""What a slow NIC does to traffic: exchanges, pipeline messages, gradients and parameters.
+
+Each operation is priced again, by the model that priced it, with the slow NIC's bandwidth; the ratio is how much
+longer it takes while the fault lasts. So only what the NIC binds stretches: time on NVLink, in warps and in latencies
+does not, and the stretch of an exchange beside compute stays what its table says. A message goes at the pace of the
+slower of its two ends, a ring at that of its slowest hop (its channels split the bytes evenly, slow NIC or not).
+
+An exchange is bound by the port with the largest load. What a NIC sends is as expected, for every rank has as many
+tokens, and the whole group waits for it; what it receives follows the rank's load, and only that rank waits for it.
+Three bounds remain. Members whose tokens do not cross the slow NIC could end a combine before it (they would wait at
+the next exchange). Rows that a NIC receives for other ranks of its node count as expected, whoever is popular there.
+Where a window covers a part of an operation, its latencies stretch with it in proportion.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+
+from hwmodels.collectives import Wires, collective_seconds, send_seconds
+from hwmodels.op import AllToAll, Collective
+from sim.lower import BACKWARD, FORWARD, message
+from sim.optimizer import gather_rings, reduce_rings
+from sim.plan import Machine, Plan
+from sim.ranks.faults import Felt, Slowed, of_ranks
+from sim.ranks.lane import REDUCE, Times
+from sim.scenario import Fault
+
+AHEAD = {FORWARD: ("F", 1), BACKWARD: ("B", -1)}
+"""Kind of message -> the pass that makes it, and how many stages on it goes."""
+
+
+class Links:
+    """Durations of traffic where some NICs are slow."""
+
+    def __init__(self, plan: Plan, machine: Machine, faults: Sequence[Fault]) -> None:
+        self.plan, self.machine = plan, machine
+        self.slow = of_ranks(faults, ("link",), machine.cluster.node.gpus)
+        self.group = min(plan.scenario.parallel.expert, plan.data)
+        self.exchanges, self.sends, self.rings = cache(self._exchanges), cache(self._sends), cache(self._rings)
+
+    def exchange(self, position: int, starts: Times, work: Times, expected: int, op: AllToAll, rest: float) -> Times:
+        """Durations of an exchange, begun by all of a group at once, that alone takes `work` ns at each rank and
+        `expected` ns with even loads. rest: other kernels in it, as a part of the exchange itself."""
+        slow = self.exchanges(position, op, rest)
+        if not slow.rows:
+            return work
+        sent = slow.durations(starts, np.full_like(work, expected)).reshape(-1, self.group).max(1)
+        longest: Times = np.maximum(slow.durations(starts, work), sent.repeat(self.group))
+        return longest
+
+    def wire(self, position: int, step: int, kind: int, starts: Times, ns: int) -> Times:
+        """A `sim.ranks.lane.Wire`."""
+        work = np.full(len(starts), ns, dtype=np.int64)
+        if not self.slow:
+            return work
+        if kind in AHEAD:
+            return self.sends(position, self._target(position, step, kind)).durations(starts, work)
+        at = starts
+        for stage in [step] if kind == REDUCE else self.plan.holds[position]:
+            for ring_ns, slow in self.rings(stage, kind):
+                at = at + slow.durations(at, np.full_like(work, ring_ns))
+        return at - starts
+
+    def _target(self, position: int, step: int, kind: int) -> int:
+        """Position that a step's output goes to."""
+        letter, ahead = AHEAD[kind]
+        passes = self.plan.program.steps[position][step].passes()
+        stage, micro_batch = next((s, m) for name, s, m in passes if name == letter)
+        return self.plan.homes[stage + ahead, micro_batch]
+
+    # --- who feels what -----------------------------------------------------------------------------------------------
+
+    def _at(self, places: Iterable[tuple[int, int]]) -> tuple[Fault, ...]:
+        """Faults of the NICs at (position, replica)."""
+        if not self.slow:
+            return ()
+        ranks = (position * self.plan.data + replica for position, replica in places)
+        return tuple(fault for rank in ranks for fault in self.slow.get(rank, ()))
+
+    def _exchanges(self, position: int, op: AllToAll, rest: float) -> Slowed:
+        wires, pricer = self.machine.pricer.wires.carrying("expert"), self.machine.pricer
+        felt = _felt(wires, lambda links: pricer.exchange(op, links, pricer.comm_sms), rest)
+        return Slowed([self._at([(position, d)]) for d in range(self.plan.data)], felt, worst=True)
+
+    def _sends(self, position: int, target: int) -> Slowed:
+        op = message(self.plan, self.machine, position, target)
+        felt = _felt(self.machine.pricer.wires.carrying("pipeline"), lambda links: send_seconds(op, links))
+        ends = [self._at([(position, d), (target, d)]) for d in range(self.plan.data)]
+        return Slowed(ends, felt, worst=True)
+
+    def _rings(self, stage: int, kind: int) -> tuple[tuple[int, Slowed], tuple[int, Slowed]]:
+        """The dense ring of all replicas, and the rings of ranks that hold the same experts: ns, and who is slow."""
+        replicas = range(self.plan.data)
+        holders = [p for p, stages in enumerate(self.plan.holds) if stage in stages]
+        everybody = self._at((p, d) for p in holders for d in replicas)
+        alike = [self._at((p, d) for p in holders for d in replicas[r :: self.group]) for r in range(self.group)]
+        dense, experts = (reduce_rings if kind == REDUCE else gather_rings)(self.plan, self.machine, stage)
+        return (
+            self._ring(dense, [everybody for _ in replicas]),
+            self._ring(experts, [alike[d % self.group] for d in replicas]),
+        )
+
+    def _ring(self, op: Collective, faults: Sequence[tuple[Fault, ...]]) -> tuple[int, Slowed]:
+        pricer = self.machine.pricer
+        felt = _felt(pricer.wires.carrying("data"), lambda links: collective_seconds(op, links))
+        return pricer.price(op).ns, Slowed(faults, felt, worst=True)
+
+
+def _felt(wires: Wires, seconds: Callable[[Wires], float], rest: float = 0.0) -> Felt:
+    """How many times as long something takes that alone takes `seconds` over given links; rest: a part no NIC slows."""
+
+    def felt(fault: Fault, factor: float) -> float:
+        alone = seconds(wires)
+        if factor == 1 or not alone:
+            return 1.0
+        slow = replace(wires, nic=replace(wires.nic, bandwidth=wires.nic.bandwidth / factor))
+        return max(1.0, (seconds(slow) / alone + rest) / (1 + rest))
+
+    return felt
