@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from hwmodels import tables as calibration
+from hwmodels import transfer
 from hwmodels.collectives import (
     ENOUGH_SMS,
     Wires,
@@ -33,8 +34,6 @@ SPREAD = {"measured": 0.03, "interpolated": 0.06, "held": 0.25, "transferred": 0
 """Relative standard deviation of a price when its table gives none: leave-one-out errors by rung (docs/PRICES.md). The
 roofline is a bound; products take about twice as long. `transferred` lies between the 8 % by which FP8 products miss
 DeepGEMM's published rates and the 37 % by which BF16 ones miss three small products."""
-OTHER_DEVICE = 0.15
-"""The same for a sibling device at held utilisation: a judgement until a second device is measured."""
 REPEATS = 0.10
 """Of an exchange beside compute: its four repeats in the profile differ by up to 7 %, the NIC figure is rounded."""
 FEW_ROWS = 512
@@ -121,7 +120,7 @@ class Pricer:
         found = self.asked(op)
         quote: Quote = _RULES[type(op)](self, found, op)
         family = contention_family(op, quote.us)  # by its time on the table's device: a faster one changes no class
-        us, rung, source, spread, _ = _scaled(self.device, found, quote)
+        us, rung, source, spread, _ = _scaled(self.device, found, quote, op.bytes())
         ns = max(1, seconds_to_ns(us * MICRO))
         slower = self._slow_down(op, family)
         if on_comm_sms and isinstance(op, Memory):
@@ -202,22 +201,24 @@ def _roofline(pricer: Pricer, op: Op, peak: float) -> Quote:
     return Quote(seconds / MICRO, "roofline", f"{d.name}: peak and HBM bandwidth", SPREAD["roofline"])
 
 
-def _scaled(d: Device, found: Tables | None, quote: Quote) -> Quote:
-    """A quote from another device's table (or for overridden hardware), utilisation held."""
+def _scaled(d: Device, found: Tables | None, quote: Quote, size: float) -> Quote:
+    """A quote from another device's table (or for overridden hardware); see hwmodels.transfer. size: bytes."""
     if found is None or not quote.bound:
         return quote
-    ref = found.reference
+    ref, new = found.reference, d.hbm.bandwidth_bytes_per_s
     if quote.bound == "memory":
-        ratio = ref["hbm_bytes_per_s"] / d.hbm.bandwidth_bytes_per_s
+        us, spread = transfer.at_bandwidth(quote.us, size, ref["hbm_bytes_per_s"], new), transfer.OTHER_MEMORY
+        same = abs(ref["hbm_bytes_per_s"] / new - 1) < 1 / NS_PER_S
     else:
         ratio = (ref[f"{quote.bound}_flops"] / ref["sms"]) / (d.peak_flops[quote.bound] / d.sms)
-    if found.device == d.tables and abs(ratio - 1) < 1 / NS_PER_S:
+        same = abs(ratio - 1) < 1 / NS_PER_S
+        us, spread = quote.us * ratio, transfer.SAME_CHIP if same else transfer.OTHER_CHIP
+    if found.device == d.tables and same:
         return quote
     source = f"{quote.source}, from {found.device} by {quote.bound} rate"
     if quote.rung in ("measured", "interpolated", "held"):
-        spread = max(quote.spread, OTHER_DEVICE)
-        return quote._replace(us=quote.us * ratio, rung="transferred", source=source, spread=spread)
-    return quote._replace(us=quote.us * ratio, source=source)
+        return quote._replace(us=us, rung="transferred", source=source, spread=max(quote.spread, spread))
+    return quote._replace(us=us, source=source)
 
 
 def _wave_us(found: Tables, m: float, n: float, k: float, role: str, sms: int) -> float:

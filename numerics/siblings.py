@@ -15,11 +15,15 @@ import numpy as np
 
 from hwmodels import device
 from hwmodels import tables as calibration
-from hwmodels.op import GroupedGemm, Op
+from hwmodels.op import GroupedGemm, Memory, Op
 from hwmodels.price import Pricer
 from hwmodels.tables import Tables
+from hwmodels.transfer import at_bandwidth
 from hwmodels.units import US_NS
 from numerics.accuracy import machine, points, side
+
+GRID = ((0.88, 0.90, 0.92, 0.94, 0.96, 1.0), (1.0, 1.5, 2.0, 2.5, 3.0, 4.0))
+"""REACHED and POWER of hwmodels.transfer that a refit chooses from."""
 
 
 class Both(NamedTuple):
@@ -87,6 +91,38 @@ def _priced(pricer: Pricer, known: Tables, found: Tables) -> list[Both]:
         if there:
             price = pricer.price(point.op)
             out.append(Both(point.op, side(found, point), point.us, price.ns / US_NS, price.rung))
+    return out
+
+
+class Fit(NamedTuple):
+    """What memory-bound kernels say of hwmodels.transfer, and errors of the kind that had no say. kind: left out."""
+
+    kind: str
+    reached: float
+    power: float
+    error: float
+    count: int
+
+
+def refits(source: str, target: str) -> list[Fit]:
+    """Leave one kind out: the constants that bring the other kinds back best (median error on a grid), and this kind's
+    median error with them. Raises FileNotFoundError where either has no tables."""
+    known, found = calibration.load(source), calibration.load(target)
+    old, new = (t.reference["hbm_bytes_per_s"] for t in (known, found))
+    kinds: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
+    for op, row in known.exact.items():
+        if isinstance(op, Memory) and op in found.exact and op.bytes():
+            kinds[op.kind].append((row["us"], op.bytes(), found.exact[op]["us"]))
+    errors = {
+        (r, p): {k: np.abs([at_bandwidth(us, size, old, new, r, p) / true - 1 for us, size, true in rows])
+                 for k, rows in kinds.items()}
+        for r in GRID[0] for p in GRID[1]
+    }  # fmt: skip
+    out = []
+    for kind, rows in kinds.items():
+        others = {c: np.concatenate([e for k, e in by.items() if k != kind]) for c, by in errors.items()}
+        best = min(others, key=lambda c: float(np.median(others[c])))
+        out.append(Fit(kind, *best, float(np.median(errors[best][kind])), len(rows)))
     return out
 
 

@@ -25,8 +25,19 @@ def test_datasheets(name: str, sms: int, bf16: float, fp8: float | None, hbm_gb:
 
 def test_tables_and_siblings() -> None:
     assert [(d, device.load(d).tables, device.load(d).siblings) for d in ("h800", "h100", "h200", "a100")] == [
-        ("h800", "h800", ()), ("h100", None, ("h800",)), ("h200", None, ("h800",)), ("a100", None, ()),
+        ("h800", "h800", ("h100",)), ("h100", None, ("h800", "h100")), ("h200", None, ("h800", "h200")),
+        ("a100", None, ()),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "found", "says"), [
+    ("tables", "h80", "unknown tables 'h80', did you mean 'h800'? legal: h100, h200, h800"),
+    ("siblings", ["h20"], "siblings[0]: unknown tables 'h20'"), ("siblings", "h100", "expected a list of words"),
+])  # fmt: skip
+def test_tables_that_are_not_there_are_refused(key: str, found: object, says: str) -> None:
+    with pytest.raises(DocumentError) as caught:
+        device.build(Document({"base": "h800", key: found}))
+    assert says in str(caught.value)
 
 
 @pytest.mark.parametrize(("name", "cycles"), [

@@ -1,0 +1,34 @@
+"""What a time measured on one device becomes on another, or on the same one with other memory.
+
+A product goes by the rate of an SM. A memory-bound kernel has two parts: its bytes at the bandwidth that the best
+kernels reach, and the rest (launches, latencies, arithmetic), which other memory does not change. They overlap, so
+their times add as the sides of a right angle: t^2 = (bytes / (REACHED x bandwidth))^2 + rest^2, of which a measurement
+gives the rest. The angle comes from memory-bound operations of this repository's kernels, each timed on an H100 and on
+an H200, which differ in memory alone; docs/PRICES.md scores it, each kind by a fit without it.
+"""
+
+from hwmodels.units import MICRO
+
+REACHED = 0.88
+"""Of a data sheet's bandwidth: a copy of 1 GiB reaches 0.90 of an H100's and 0.88 of an H200's (docs/KERNELS.md). Where
+a refit is free to choose, it chooses 0.88 as well."""
+POWER = 2.0
+"""Fitted, on a grid from 1 (the parts add) to 4 (nearly the longer one): 2 from an H100 to an H200, 2.5 back."""
+SAME_CHIP = 0.08
+"""Relative spread of a product carried over to a chip that computes alike: other SMs and versions of kernels (18
+published rates of DeepGEMM against the H800 tables, docs/PRICES.md). The same kernels on an H100 and an H200 differ by
+1 % in the median, 6 % at the 95th percentile."""
+OTHER_MEMORY = 0.07
+"""The same for a memory-bound kernel: 90 % of those operations come back within 11 % (docs/PRICES.md)."""
+OTHER_CHIP = 0.15
+"""Where SMs compute at another rate: a judgement, since no two such cards were measured."""
+
+
+def at_bandwidth(
+    us: float, size: float, old: float, new: float, reached: float = REACHED, power: float = POWER
+) -> float:
+    """Microseconds on memory of `new` bytes/s of what took `us` and moved `size` bytes on memory of `old`."""
+    streaming = size / (reached * old) / MICRO
+    if us <= streaming:
+        return us * old / new
+    return float((us**power + streaming**power * ((old / new) ** power - 1)) ** (1 / power))
