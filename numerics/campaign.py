@@ -10,7 +10,7 @@ is left empty, and what no kernel of ours does is listed; prices fall back on th
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,8 +42,7 @@ AROUND = (0.5, 2.0)
 CONFINED = "confined"
 """Key of the fit that says how well times carry over to fewer SMs."""
 ENTRIES = (
-    "numerics.campaign:tables", "numerics.campaign:plan", "numerics.contention:measured",
-    "numerics.calibrate:write", "numerics.measure:time_call",
+    "numerics.campaign:tables", "numerics.campaign:plan", "numerics.calibrate:write", "numerics.measure:time_call",
     "numerics.rig:work_of", "numerics.needs:operations", "numerics.kernels.gemm:gemm",
     "numerics.kernels.wgrad:wgrad_gemm", "numerics.kernels.grouped:grouped_gemm",
     "numerics.kernels.attention:attention", "numerics.kernels.attention:attention_backward",
@@ -288,9 +287,10 @@ def run(scenario_path: Path, quick: bool, show: Show, budget_s: float = BUDGET_S
         beside = contention.measured(scenario, show) if torch.cuda.device_count() > 1 else {}
     for text in summary_lines(found):
         show(text)
+    entries = [*ENTRIES, *(contention.ENTRIES if beside else ())]
     head = {
         "device": device, "source": f"{torch.cuda.get_device_name()}, python -m numerics calibrate --gpu",
-        "reference": reference, "provenance": _origin(scenario_path, quick, found, monitor),
+        "reference": reference, "provenance": _origin(scenario_path, quick, found, monitor, entries),
     }  # fmt: skip
     broken = [why for _, why in found.refused if not why.startswith("Unmeasurable")]
     try:
@@ -369,13 +369,14 @@ def measured_launch_gap_us(kernels: int = 400) -> float:
     return found
 
 
-def _origin(scenario: Path, quick: bool, found: Collected, monitor: Any) -> dict[str, Any]:
+def _origin(
+    scenario: Path, quick: bool, found: Collected, monitor: Any, entries: Sequence[str]
+) -> dict[str, Any]:
     """What a table says of its making."""
     from numerics import measure
 
     said = measure.provenance(QUICK_REPETITIONS if quick else REPETITIONS)
     clocks = [values[0] for _, values in monitor.readings]
-    entries = list(ENTRIES)
     return {
         "device": f"{said['device']}, {said['sms']} SMs", "driver": said["driver"],
         "clocks": {
@@ -388,5 +389,5 @@ def _origin(scenario: Path, quick: bool, found: Collected, monitor: Any) -> dict
         "method": said["method"], "verified": "the scenario's own shapes, by numerics.reference before they were timed",
         "inputs": {f"scenario {scenario.name}": provenance.digest_of(scenario)},
         "not_measured": {why: sorted({kind_of(t.op) for t in ts}) for why, ts in _by_reason(found).items()},
-        "program": {"entries": entries, "files": provenance.program(entries)},
+        "program": {"entries": list(entries), "files": provenance.program(entries)},
     }  # fmt: skip

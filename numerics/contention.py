@@ -42,7 +42,9 @@ PRICED_ON_FEWER_SMS = ("attention", "gemm_bf16")
 """Families whose price already counts the SMs that communication holds, though no kernel here keeps off them: their
 factor is over the SMs held."""
 SMS = (1, 2, 4, 8, 12, 16, 20, 24, 32)
-SIZES_KIB = (8, 64, 512, 4096, 32768, 524288)
+SIZES_KIB = (8, 64, 512, 4096, 32768, BYTES // KIB)
+ENTRIES = ("numerics.contention:measured", "numerics.kernels.push:push", "numerics.kernels.push:hold")
+"""What decides these tables beside the program of a campaign."""
 
 Call = Callable[[], Any]
 Row = dict[str, Any]
@@ -67,7 +69,9 @@ class Bench:
         targets = [torch.empty_like(sources[1 - d]) for d in (0, 1)]
         for source, target in zip(sources, targets, strict=True):
             target.copy_(source)  # torch lets the two see each other when it first copies between them
-        return cls(sources, targets, [torch.cuda.Stream(device=f"cuda:{d}") for d in (0, 1)], sms)
+        # before compute where SMs get free, as DeepEP's stream goes (csrc/deep_ep.cpp: a stream of high priority)
+        streams = [torch.cuda.Stream(device=f"cuda:{d}", priority=-1) for d in (0, 1)]
+        return cls(sources, targets, streams, sms)
 
     def sync(self) -> None:
         for device in (0, 1):
