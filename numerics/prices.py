@@ -12,7 +12,7 @@ import numpy as np
 
 from hwmodels import tables as calibration
 from hwmodels.price import RUNGS
-from numerics import deepgemm
+from numerics import cards_page, deepgemm
 from numerics.accuracy import (
     Miss,
     Repeat,
@@ -26,8 +26,8 @@ from numerics.accuracy import (
     spread,
     transfers,
 )
+from numerics.markdown import WIDTH, percent, prose, table
 
-WIDTH = 120
 SIDES = ("product", "attention", "stream", "latency")
 HEAD = """
 Made by `python -m numerics accuracy --write` from the committed tables; every figure is computed then, and a test
@@ -68,8 +68,8 @@ carries over to another number of SMs within that. What it cannot tell apart: th
 training step's power, and how a loop over one kernel differs from a step. Versions alone matter as much: the same six
 shapes at M = 4096 changed their rate by {least} to {most} in a month. At M = 64 and 128 the ladder is outside what it
 knows: the wave model counts tiles of 128 x 128, and these shapes have fewer such tiles than SMs or are bound by
-reading weights. The masked rows have 256 to 1,024 rows a group, and no price counts groups. No second device is in
-the tables: these figures test other SMs, versions and surroundings, not another chip.
+reading weights. The masked rows have 256 to 1,024 rows a group, and no price counts groups. These
+figures test other SMs, versions and surroundings; another chip is tested below.
 """
 WEAK = """
 Most time in the profile is wrong in these ten prices, of those made without the row or its size. Known weak spots:
@@ -104,28 +104,19 @@ def page() -> str:
     """The page as Markdown."""
     misses, last, seen, elsewhere = leave_out(), roofline(), repeats(), transfers()
     parts = {
-        "# How good prices are": _prose(HEAD),
+        "# How good prices are": prose(HEAD),
         "## By class": _classes(misses),
         "## By rung": _rungs(misses, last),
         "## Repeats": _repeats(seen),
         "## Against published rates": _transfers(elsewhere),
+        "## Between devices": cards_page.between(),
+        "## Beside communication": cards_page.beside(),
+        "## Two libraries of kernels": cards_page.kernels(),
         "## Where prices are weak": _weak(misses, elsewhere),
         "## Spreads that follow": _spreads(misses, last, seen, elsewhere),
         "## Where the tables come from": _staleness(),
     }
     return "\n\n".join(f"{title}\n\n{text}" for title, text in parts.items()) + "\n"
-
-
-def _prose(text: str, **figures: object) -> str:
-    """The paragraphs of a text with its figures, each filled to 120 columns."""
-    paragraphs = text.strip().format(**figures).split("\n\n")
-    return "\n\n".join(fill(" ".join(p.split()), WIDTH, break_on_hyphens=False) for p in paragraphs)
-
-
-def _table(head: str, rows: Iterable[Iterable[object]]) -> str:
-    columns = head.split(" | ")
-    rule = "|".join(["---"] + ["---:"] * (len(columns) - 1))
-    return "\n".join([f"| {head} |", f"|{rule}|", *(f"| {' | '.join(map(str, row))} |" for row in rows)])
 
 
 def _grouped(misses: Iterable[Miss], key: Callable[[Miss], tuple[object, ...]]) -> dict[tuple[object, ...], list[Miss]]:
@@ -135,18 +126,11 @@ def _grouped(misses: Iterable[Miss], key: Callable[[Miss], tuple[object, ...]]) 
     return groups
 
 
-def _percent(value: float, sign: bool = False) -> str:
-    """Whole percent above ten, one decimal below; what is not a price any more reads "x16" and the like."""
-    if value > 3:
-        return f"x{value + 1:,.0f}"
-    return f"{value:{'+' if sign else ''}.{0 if abs(value) >= 0.0995 else 1}%}"
-
-
 def _cells(found: list[Miss]) -> list[str]:
     s = score(found)
     return [
-        str(s.prices), _percent(s.median), _percent(s.p95), _percent(s.total, True), _percent(s.flat_median),
-        _percent(s.flat_p95),
+        str(s.prices), percent(s.median), percent(s.p95), percent(s.total, True), percent(s.flat_median),
+        percent(s.flat_p95),
     ]  # fmt: skip
 
 
@@ -163,11 +147,11 @@ def _classes(misses: list[Miss]) -> str:
     left = [m for m in misses if m.gap == "row"]
     products = score(m for m in left if m.side == "product")
     memory = score(m for m in left if m.side != "product")
-    says = _prose(
-        CLASSES, rows=len(left), products=_percent(products.median), flat_products=_percent(products.flat_median),
-        memory=_percent(memory.median), flat_memory=_percent(memory.flat_median),
+    says = prose(
+        CLASSES, rows=len(left), products=percent(products.median), flat_products=percent(products.flat_median),
+        memory=percent(memory.median), flat_memory=percent(memory.flat_median),
     )  # fmt: skip
-    return f"{says}\n\n{_table(f'class | gap | rungs | {COLUMNS}', rows)}"
+    return f"{says}\n\n{table(f'class | gap | rungs | {COLUMNS}', rows)}"
 
 
 def _rungs_of(found: list[Miss]) -> list[str]:
@@ -178,15 +162,15 @@ def _rungs(misses: list[Miss], last: list[Miss]) -> str:
     groups = _grouped([*misses, *last], lambda m: (m.rung, m.side, m.gap))
     order = sorted(groups, key=lambda k: (RUNGS.index(str(k[0])), SIDES.index(str(k[1])), str(k[2])))
     rows = [[rung, side, gap, *_cells(groups[rung, side, gap])] for rung, side, gap in order]
-    return f"{_prose(BY_RUNG)}\n\n{_table(f'rung | limited by | gap | {COLUMNS}', rows)}"
+    return f"{prose(BY_RUNG)}\n\n{table(f'rung | limited by | gap | {COLUMNS}', rows)}"
 
 
 def _repeats(seen: list[Repeat]) -> str:
     rows = []
     for side in SIDES:
         these = [r for r in seen if r.side == side]
-        rows.append([side, len(these), _percent(deviation(these)), _percent(deviation(these, of_median=True))])
-    return f"{_prose(REPEATS)}\n\n{_table('limited by | rows | one run | median of the row', rows)}"
+        rows.append([side, len(these), percent(deviation(these)), percent(deviation(these, of_median=True))])
+    return f"{prose(REPEATS)}\n\n{table('limited by | rows | one run | median of the row', rows)}"
 
 
 def _regimes(elsewhere: list[Transfer]) -> dict[str, list[Transfer]]:
@@ -200,17 +184,17 @@ def _transfers(elsewhere: list[Transfer]) -> str:
     rows = []
     for regime, found in _regimes(elsewhere).items():
         error = [t.error for t in found]
-        flat = _percent(float(np.median([abs(t.flat_error) for t in found])))
-        low, middle, high = (_percent(float(x), True) for x in (min(error), np.median(error), max(error)))
+        flat = percent(float(np.median([abs(t.flat_error) for t in found])))
+        low, middle, high = (percent(float(x), True) for x in (min(error), np.median(error), max(error)))
         rows.append([regime, len(found), sum(t.known for t in found), low, middle, high, flat])
     known = [t for t in elsewhere if _known(t)]
     shift, moved = float(np.median([t.error for t in known])), _moved(elsewhere)
-    says = _prose(
-        ELSEWHERE, known=len(known), shift=_percent(shift, True), least=_percent(min(moved), True),
-        most=_percent(max(moved), True),
+    says = prose(
+        ELSEWHERE, known=len(known), shift=percent(shift, True), least=percent(min(moved), True),
+        most=percent(max(moved), True),
     )  # fmt: skip
     head = "regime | figures | of known N, K | least | median | largest | flat median"
-    return f"{says}\n\n{_table(head, rows)}"
+    return f"{says}\n\n{table(head, rows)}"
 
 
 def _known(t: Transfer) -> bool:
@@ -227,18 +211,18 @@ def _moved(elsewhere: list[Transfer]) -> list[float]:
 def _weak(misses: list[Miss], elsewhere: list[Transfer]) -> str:
     rows = [m for m in misses if m.gap != "class"]
     worst = sorted(rows, key=lambda m: -abs(m.priced_us - m.us) * m.samples)[:10]
-    table = _table(
+    worst_rows = table(
         "class | limited by | gap | rung | measured us | priced us | error",
-        ([m.label, m.side, m.gap, m.rung, f"{m.us:.1f}", f"{m.priced_us:.1f}", _percent(m.error, True)] for m in worst),
+        ([m.label, m.side, m.gap, m.rung, f"{m.us:.1f}", f"{m.priced_us:.1f}", percent(m.error, True)] for m in worst),
     )
     small = [abs(t.error) for t in elsewhere if "M = 64" in t.what.regime or "M = 128" in t.what.regime]
     bf16 = score(m for m in misses if m.label == "product, BF16")
     figures = {
-        "few": _percent(float(np.median(small))), "few_worst": _percent(max(small)), "bf16": _percent(bf16.median),
-        "flat_bf16": _percent(bf16.flat_median),
+        "few": percent(float(np.median(small))), "few_worst": percent(max(small)), "bf16": percent(bf16.median),
+        "flat_bf16": percent(bf16.flat_median),
     }  # fmt: skip
     spots = "\n".join(fill("- " + spot.format(**figures), WIDTH, subsequent_indent="  ") for spot in SPOTS)
-    return f"{_prose(WEAK)}\n\n{spots}\n\n{table}"
+    return f"{prose(WEAK)}\n\n{spots}\n\n{worst_rows}"
 
 
 def spreads(
@@ -260,8 +244,8 @@ def spreads(
 
 def _spreads(misses: list[Miss], last: list[Miss], seen: list[Repeat], elsewhere: list[Transfer]) -> str:
     found = spreads(misses, last, seen, elsewhere)
-    rows = [[rung, side, n, _percent(value)] for (rung, side), (n, value) in sorted(found.items(), key=_order)]
-    return f"{_prose(SPREADS)}\n\n{_table('rung | limited by | prices | spread', rows)}"
+    rows = [[rung, side, n, percent(value)] for (rung, side), (n, value) in sorted(found.items(), key=_order)]
+    return f"{prose(SPREADS)}\n\n{table('rung | limited by | prices | spread', rows)}"
 
 
 def _order(item: tuple[tuple[str, str], object]) -> tuple[int, int, str]:
@@ -272,4 +256,4 @@ def _order(item: tuple[tuple[str, str], object]) -> tuple[int, int, str]:
 def _staleness() -> str:
     found = calibration.load("h800")
     said = json.loads((calibration.FOLDER / found.device / "gemm.json").read_text(encoding="utf-8"))["provenance"]
-    return _prose(ORIGIN, count=len(points(found)), day=said["measured"], source=found.source)
+    return prose(ORIGIN, count=len(points(found)), day=said["measured"], source=found.source)

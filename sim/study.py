@@ -44,7 +44,7 @@ def study(scenario: Scenario) -> Result:
     trace, sources = spans.spans(laid, lowered, outcome) if drawn else (steps.where(steps.rank < 0), {})
     kit, step, pair_name = _pair(laid, lowered)
     pair, pair_sources = spans.pair(kit, step, lowered.first_layer) if machine and drawn else (None, {})
-    use, counts = _links(laid, machine, trace, wired)
+    use, counts = _links(laid, machine, trace, outcome.end, wired)
     summary = _head(scenario) | counts | metrics.summary(laid, machine, outcome, books) | _memory(curves) | extra
     if machine:
         found = uncertainty.sensitivity(lowered, graph or replay.alike(lowered, outcome), books)
@@ -71,14 +71,14 @@ def _machine(laid: Plan) -> tuple[Machine, "Network | None"]:
 
 
 def _links(
-    laid: Plan, machine: Machine | None, trace: Trace, wired: "Network | None"
+    laid: Plan, machine: Machine | None, trace: Trace, end_ns: int, wired: "Network | None"
 ) -> tuple[Utilisation | None, dict[str, Any]]:
     """How busy the fabric is, where there is a cluster and the scenario's outputs ask for it."""
     if machine is None or "links" not in laid.scenario.outputs:
         return None, {}
     from sim.network import summary
 
-    use, counts = summary.links(laid, machine, trace, wired)
+    use, counts = summary.links(laid, machine, trace, end_ns, wired)
     return use, {"links": counts}
 
 

@@ -33,10 +33,10 @@ class Network:
         """Of each kind of traffic, against a non-blocking fabric."""
         return links.slowdowns(self.flows, self.cabling, self.routing, self.seed, self.ways)
 
-    def utilisation(self, trace: Trace, bins: int = utilisation.BINS) -> Utilisation:
+    def utilisation(self, trace: Trace, bins: int = utilisation.BINS, end_ns: int = 0) -> Utilisation:
         """How busy links are over the step whose spans are given."""
         stops = np.cumsum([len(burst.flows) for burst in self.bursts])[:-1]
-        return utilisation.utilisation(trace, self.bursts, np.split(self.ways, stops), self.cabling, bins)
+        return utilisation.utilisation(trace, self.bursts, np.split(self.ways, stops), self.cabling, bins, end_ns)
 
 
 def network(

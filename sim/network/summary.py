@@ -17,9 +17,12 @@ DIGITS = 6
 
 
 def links(
-    plan: Plan, machine: Machine, trace: Trace, known: Network | None = None
+    plan: Plan, machine: Machine, trace: Trace, end_ns: int = 0, known: Network | None = None
 ) -> tuple[Utilisation | None, dict[str, Any]]:
-    """How busy links are over a step, and what result.json says of it. trace: all spans. known: if built already."""
+    """How busy links are over a step, and what result.json says of it.
+
+    trace: all spans shown. end_ns: of the step, where it ends later. known: if built already.
+    """
     cluster = machine.cluster
     if cluster.fabric is None:
         return None, {"left_out": "nothing is said about switches; name a cluster.fabric"}
@@ -27,7 +30,7 @@ def links(
         found = known or network(plan, machine, cluster.placement, cluster.routing or ASSUMED_ROUTING)
     except ValueError as error:
         return None, {"left_out": str(error)}
-    use = found.utilisation(trace)
+    use = found.utilisation(trace, end_ns=end_ns)
     return use, {
         "fabric": cluster.fabric.name,
         "placement": cluster.placement if isinstance(cluster.placement, str) else "listed",

@@ -24,14 +24,15 @@ Shares = npt.NDArray[np.float64]
 
 
 def utilisation(
-    trace: Trace, bursts: Sequence[Burst], paths: Sequence[Numbers], cabling: Cabling, bins: int = BINS
+    trace: Trace, bursts: Sequence[Burst], paths: Sequence[Numbers], cabling: Cabling, bins: int = BINS, end_ns: int = 0
 ) -> Utilisation:
-    """The use of links over a step. trace: all spans. paths: of each burst's flows.
+    """The use of links over a step. trace: all spans. paths: of each burst's flows. end_ns: of the step, where it ends
+    after the spans that are shown.
 
     A span carries its share of its burst's bytes at an even rate from start to end. A burst without spans (expert
     exchanges at detail chunk are inside compute spans) spreads its bytes evenly over the step.
     """
-    end = int(trace.end.max(initial=1))
+    end = max(end_ns, int(trace.end.max(initial=1)))
     edges = np.linspace(0, end, bins + 1).round().astype(np.int64)
     spans = _by_position(trace, bursts)
     moved = np.array([activity(spans[b.position], b, edges) for b in bursts]).reshape(len(bursts), bins)

@@ -1,0 +1,151 @@
+"""What cards say of prices (docs/PRICES.md): transfer between devices, contention, a push over NVLink, other kernels.
+
+Parts of the page of numerics.prices, made from the tables that `python -m numerics calibrate --gpu` wrote.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from hwmodels import tables as calibration
+from hwmodels.tables import Tables
+from hwmodels.transfer import POWER, REACHED
+from numerics import siblings
+from numerics.accuracy import label
+from numerics.markdown import percent, prose, table
+from numerics.siblings import Both, by_side, score
+
+PROFILED, WITH_TWO = "h800", "h200"
+"""The device of the profile, and the one measured with two GPUs side by side."""
+BETWEEN = """
+This repository's kernels ran at the same shapes on an {cards}. Each operation is priced on one card from the other's
+tables, so nothing but the card differs: SMs and peaks are the same, HBM has 3.35 and 4.8 TB/s. *by bandwidth* is what
+the ladder did before: all time of a memory-bound kernel scaled by bandwidth. Now its bytes do, at {reached} of the data
+sheet's rate, and the rest stays; the two add with power {power} (hwmodels.transfer). Both constants were chosen on
+these rows; chosen again without a kind, they bring that kind back with {left} in the median of {kinds} kinds, at worst
+{worst} ({worst_kind}). Products and attention have nothing fitted here.
+"""
+BESIDE = """
+Slow-down of compute beside communication. *profile*: fitted to a training step of 64 GPUs, at the exchanges' own
+traffic. The other columns: an H200 whose 20 SMs push memory to a second one over NVLink, and receive as much, at a set
+rate each way (0: the SMs are held and nothing moves). Nobody waits for a peer there, so it is contention alone. The
+exchanges of the profile put about {like} GB/s each way on NVLink and {nic} on the NIC, but pass memory several times on
+the way (send buffer, network buffer, forwarding, receiving), which a plain push does not, on memory that is slower
+than an H200's. At {high} GB/s memory-bound and small kernels slow as in the profile, norms and routing about half as
+much. Products hardly slow; what attention and BF16 products lose are the SMs, which prices count apart.
+"""
+STRETCH = """
+The reverse: a push that takes all of NVLink, beside products on the other 112 SMs, takes {longest} times as long as
+alone at most ({count} kinds). Beside memory-bound kernels it is {median} in the median. The profile's exchanges stretch
+{profile} beyond what the NIC needs, so most of that is not contention on the chip but the network and slower peers.
+(Enqueued behind compute on a stream of ordinary priority: beside kernels that fill all SMs a push waits for SMs too,
+{attention} times beside attention backward, and those are left out above.)
+"""
+PUSH = """
+GB/s from one H200 to another over NVLink 4, one way, by SMs and warps an SM, four 16-byte loads a thread in flight. A
+warp of eight moves {warp} GB/s; the model of the dispatch and combine kernels (sim/exchange, fitted to published B200
+figures) takes {model} GB/s for the bytes of a row, and adds what flags and metadata cost, which a push has not.
+"""
+MODELLED = 3.70
+"""sim.exchange.roles.COPY.rate in GB/s, which numerics may not import; a test compares."""
+KERNELS = """
+The profile's kernels are DeepSeek's, those of a card this repository's (docs/KERNELS.md). Where both ran an operation,
+this is how many times as long ours takes on an H100, which computes like an H800, as the profile's price for it there.
+Scenarios price Hopper nodes by the profile's kernels; `cluster.node.device.tables=h100` or `h200` takes ours instead.
+"""
+
+
+def between() -> str:
+    """Transfer between the measured cards."""
+    cells, fits = [], []
+    for source, target in siblings.pairs():
+        rows = siblings.transferred(source, target)
+        fits += siblings.refits(source, target)
+        for side, found in sorted(by_side(rows).items(), key=lambda item: ORDER.index(item[0])):
+            s, flat = score(found), score(_flat(found, source, target))
+            cells.append([
+                f"{source} to {target}", side, s.count, percent(s.median), percent(s.p95), percent(s.signed, True),
+                percent(s.total, True), percent(flat.median) if side in ("stream", "latency") else "",
+            ])  # fmt: skip
+    worst = max(fits, key=lambda f: f.error)
+    says = prose(
+        BETWEEN, cards=" and an ".join(c.upper() for c in siblings.measured_cards()), reached=f"{REACHED:.0%}",
+        power=f"{POWER:g}", left=percent(float(np.median([f.error for f in fits]))), kinds=len({f.kind for f in fits}),
+        worst=percent(worst.error), worst_kind=worst.kind,
+    )  # fmt: skip
+    head = "tables to device | limited by | prices | median | p95 | signed | total | by bandwidth, median"
+    return f"{says}\n\n{table(head, cells)}"
+
+
+ORDER = ("product", "attention", "stream", "latency")
+
+
+def _flat(rows: Iterable[Both], source: str, target: str) -> list[Both]:
+    """The same rows, with all of the source's time scaled by bandwidth."""
+    known, found = calibration.load(source), calibration.load(target)
+    ratio = known.reference["hbm_bytes_per_s"] / found.reference["hbm_bytes_per_s"]
+    return [b._replace(priced_us=known.exact[b.op]["us"] * ratio) for b in rows]
+
+
+@cache
+def _rows(device: str, name: str) -> list[dict[str, Any]]:
+    text = (calibration.FOLDER / device / f"{name}.json").read_text(encoding="utf-8")
+    rows: list[dict[str, Any]] = json.loads(text)["rows"]
+    return rows
+
+
+def beside() -> str:
+    """Contention: the profile's factors beside those of two cards, and what compute does to a push."""
+    profile, two = calibration.load(PROFILED), calibration.load(WITH_TWO)
+    rates = sorted(next(iter(two.contention.values()))["beside_gb_per_s"], key=int)
+    cells = [
+        [name, _factor(profile, name), *(f"{row['beside_gb_per_s'][r]:.2f}" for r in rates), row["kernels"]]
+        for name, row in two.contention.items()
+    ]
+    wire = [r["wire_bytes"] / r["us"] / 1e3 for r in profile.exchanges.values()]
+    like = [r["nvlink_bytes"] / r["us"] / 1e3 for r in profile.exchanges.values()]
+    says = prose(BESIDE, like=f"{np.mean(like):.0f}", nic=f"{np.mean(wire):.0f}", high=rates[-1])
+    head = f"class | profile | {' | '.join(f'{r} GB/s' for r in rates)} | operations"
+    return f"{says}\n\n{table(head, cells)}\n\n{_stretch(profile)}\n\n{_push()}"
+
+
+def _factor(found: Tables, name: str) -> str:
+    row = found.contention.get(name)
+    return "" if row is None else "in its time" if row.get("kind") == "assumed" else f"{row['factor']:.2f}"
+
+
+def _stretch(profile: Tables) -> str:
+    rows = {r["beside"]: r["stretch"] for r in _rows(WITH_TWO, "stretch")}
+    confined = [rows[kind] for kind in ("product", "grouped product", "weight gradient")]
+    whole = ("attention forward", "attention backward", "BF16 product", "product", "grouped product", "weight gradient")
+    streams = [value for kind, value in rows.items() if kind not in whole]
+    theirs = sorted(r["stretch"] for r in profile.exchanges.values())
+    return prose(
+        STRETCH, longest=f"{max(confined):.2f}", count=len(confined),
+        median=f"{np.median(streams):.2f}", profile=f"{theirs[0]:.2f} to {theirs[-1]:.2f} times",
+        attention=f"{rows['attention backward']:.1f}",
+    )  # fmt: skip
+
+
+def _push() -> str:
+    rows = [r for r in _rows(WITH_TWO, "push") if "warps" in r and not r["both_ways"]]
+    found = {(r["warps"], r["sms"]): r["gb_per_s"] for r in rows}
+    sms = sorted({s for _, s in found})
+    cells = [[f"{w} warps", *(f"{found[w, s]:.0f}" for s in sms)] for w in sorted({w for w, _ in found})]
+    says = prose(PUSH, warp=f"{found[8, 1] / 8:.2f}", model=f"{MODELLED:.2f}")
+    head = " | ".join(["on an SM", *(f"{s} SM{'s' * (s > 1)}" for s in sms)])
+    return f"{says}\n\n{table(head, cells)}"
+
+
+def kernels() -> str:
+    """This repository's kernels beside the profile's."""
+    groups: dict[str, list[float]] = defaultdict(list)
+    for both in siblings.other_kernels(PROFILED)["h100"]:
+        groups[label(both.op)].append(both.us / both.priced_us)
+    order = sorted(groups, key=lambda name: (not name.startswith("product"), name))
+    cells = [[name, len(groups[name]), f"{np.median(groups[name]):.2f}"] for name in order]
+    return f"{prose(KERNELS)}\n\n{table('class | operations | ours over the profile, median', cells)}"
