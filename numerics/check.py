@@ -117,7 +117,7 @@ def device(show: Show) -> bool:
     from numerics.bench import verify
     from numerics.workload import cases
 
-    wrong = 0
+    wrong = _tensor_core(show)
     for case in cases(quick=True):
         work = case.build("cuda")
         for name, call in work.ours.items():
@@ -125,6 +125,28 @@ def device(show: Show) -> bool:
             show(f"  {case.family} {case.name} {name}: {failure or 'passed'}")
             wrong += bool(failure)
     return not wrong
+
+
+def _tensor_core(show: Show) -> int:
+    """Whether the card adds FP8 products as numerics.hopper says: how many of the probes and random sums differ."""
+    import torch
+
+    from numerics import hopper
+    from numerics.kernels.wgrad import wgrad_gemm
+
+    def multiply(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        ones = [torch.ones(len(x), 1, device="cuda") for x in (a, b)]
+        out = torch.zeros(len(a), len(b), device="cuda")
+        return wgrad_gemm(a.cuda(), ones[0], b.cuda(), ones[1], out).cpu()
+
+    readings = hopper.ask(multiply).values()
+    odd = sum(hopper.HOPPER.accumulator not in reading for reading in readings)
+    for spread, sign in ((1.0, 0), (4.0, 0), (0.25, 0), (1.0, 1)):
+        draws = [torch.randn(256, hopper.TILE) * spread for _ in "ab"]
+        a, b = ((x.abs() if sign else x).to(torch.float8_e4m3fn) for x in draws)
+        odd += bool((multiply(a, b) != hopper.gemm(a, b)).any())
+    show(f"  tensor core: {f'{odd} answers are not' if odd else 'every sum is'} the model's of numerics.hopper")
+    return odd
 
 
 def _release(package: str) -> tuple[int, ...]:
