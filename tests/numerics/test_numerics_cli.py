@@ -212,9 +212,11 @@ def test_an_interrupt_is_one_word(monkeypatch, capsys):
 
 
 def test_stale_tables_are_listed_and_exit_1(tmp_path, monkeypatch, capsys):
-    assert cli.main(["calibrate", "--stale"]) == cli.DONE
-    assert capsys.readouterr().out.startswith("fresh: h800")
     provenance = __import__("numerics.provenance", fromlist=["stale"])
+    assert provenance.stale("h800") == []  # a trace is enough to write these again; a card's need the card
+    monkeypatch.setattr(provenance, "stale", lambda device: [])
+    assert cli.main(["calibrate", "--stale"]) == cli.DONE
+    assert capsys.readouterr().out.startswith("fresh: ")
     monkeypatch.setattr(provenance, "stale", lambda device: [f"{device}/gemm.json: stale"])
     assert cli.main(["calibrate", "--stale"]) == cli.FAILED
     assert "h800/gemm.json: stale" in capsys.readouterr().out
