@@ -27,6 +27,7 @@ from numerics.accuracy import (
     transfers,
 )
 from numerics.markdown import WIDTH, percent, prose, table
+from numerics.siblings import measured_cards
 
 SIDES = ("product", "attention", "stream", "latency")
 HEAD = """
@@ -89,7 +90,7 @@ the totals above do not. A multiple (x...) means that the price is none: refuse 
 the truth is slower.
 """
 ORIGIN = """
-The H800 tables hold {count} operations timed on {day} ({source}). Each table says its device, what is not known of it
+The H800 tables hold {count} operations timed on {day} ({source}). {cards} Each table says its device, what is not known of it
 and why, digests of its inputs, the command that writes it, and a digest of the program that wrote it: the definitions
 reached by name from its entry points, file by file. Comments, docstrings, annotations and layout do not count, nor
 does anything that the entry points do not reach.
@@ -255,5 +256,18 @@ def _order(item: tuple[tuple[str, str], object]) -> tuple[int, int, str]:
 
 def _staleness() -> str:
     found = calibration.load("h800")
-    said = json.loads((calibration.FOLDER / found.device / "gemm.json").read_text(encoding="utf-8"))["provenance"]
-    return prose(ORIGIN, count=len(points(found)), day=said["measured"], source=found.source)
+    day = _said(found.device)["measured"]
+    return prose(ORIGIN, count=len(points(found)), day=day, source=found.source, cards=_cards())
+
+
+def _said(device: str) -> dict[str, str]:
+    """Provenance of a device's products."""
+    text = (calibration.FOLDER / device / "gemm.json").read_text(encoding="utf-8")
+    said: dict[str, str] = json.loads(text)["provenance"]
+    return said
+
+
+def _cards() -> str:
+    rows = [(name, len(points(calibration.load(name))), _said(name)) for name in measured_cards()]
+    each = (f"{said['device']}: {count} operations at {said['measured'][:10]}" for name, count, said in rows)
+    return f"Of this repository's kernels on a card: {'; '.join(each)}."
