@@ -90,9 +90,9 @@ the totals above do not. A multiple (x...) means that the price is none: refuse 
 the truth is slower.
 """
 ORIGIN = """
-The H800 tables hold {count} operations timed on {day} ({source}). {cards} Each table says its
-device, what is not known of it and why, digests of its inputs, the command that writes it, and a digest of the program that wrote it: the definitions
-reached by name from its entry points, file by file. Comments, docstrings, annotations and layout do not count, nor
+The H800 tables hold {count} operations timed on {day} ({source}). {cards} Each table says its device, what is not
+known of it and why, digests of its inputs, the command that writes it, and a digest of the program that wrote it: the
+definitions reached by name from its entry points, file by file. Comments, docstrings, annotations and layout do not count, nor
 does anything that the entry points do not reach.
 
 `python -m numerics calibrate --stale` makes the digests again and lists the tables that another program wrote. A stale
