@@ -64,23 +64,23 @@ def _inside(template: Template, crossing: Crossing) -> dict[str, float]:
     if talk:
         found["communication"] = float((crossing.segment_ends[talk] - crossing.segment_starts[talk]).sum(0).mean())
     found["compute"] = float((crossing.segment_ends[compute] - crossing.segment_starts[compute]).sum(0).mean())
-    free = crossing.starts
-    for i in compute:
-        _blame(found, crossing, free, crossing.segment_starts[i], talk)
-        free = crossing.segment_ends[i]
-    _blame(found, crossing, free, crossing.ends, talk)
+    if talk:
+        found |= _gaps(crossing, talk, compute)
     return found
 
 
-def _blame(found: dict[str, float], crossing: Crossing, begin: Times, end: Times, talk: Sequence[int]) -> None:
-    """Lay a gap in compute to the exchanges that run in it, and to the barriers before them."""
-    if not talk or not (end > begin).any():
-        return
+def _gaps(crossing: Crossing, talk: Sequence[int], compute: Sequence[int]) -> dict[str, float]:
+    """Gaps in compute laid to the exchanges that run in them, and to the barriers before these."""
+    begin = np.concatenate([crossing.starts[None], crossing.segment_ends[compute]])
+    end = np.concatenate([crossing.segment_starts[compute], crossing.ends[None]])
+    some = (end > begin).any(1)
+    if not some.any():
+        return {}
+    begin, end = begin[some, None], end[some, None]
     starts, ends, ready = (a[talk] for a in (crossing.segment_starts, crossing.segment_ends, crossing.ready))
-    data = np.clip(np.minimum(ends, end) - np.maximum(starts, begin), 0, None).sum(0)
-    peers = np.clip(np.minimum(starts, end) - np.maximum(ready, begin), 0, None).sum(0)
-    found["exposed"] += float(data.mean())
-    found["peers"] += float(peers.mean())
+    data = np.maximum(np.minimum(ends, end) - np.maximum(starts, begin), 0).sum((0, 1))
+    peers = np.maximum(np.minimum(starts, end) - np.maximum(ready, begin), 0).sum((0, 1))
+    return {"exposed": float(data.mean()), "peers": float(peers.mean())}
 
 
 # --- whom the step waits for ------------------------------------------------------------------------------------------
