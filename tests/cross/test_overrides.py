@@ -58,9 +58,9 @@ def test_nic(v3, base):
 
 
 def test_precision(v3, base):
-    """BF16 multiplies at half the rate; products are not all of a step."""
+    """BF16 multiplies at half the rate and needs no casts; products are not all of a step."""
     other = v3("detail=chunk", "precision=bf16")
-    assert 1.2 < seconds(other) / seconds(base) < 2
+    assert 1.1 < seconds(other) / seconds(base) < 2
     assert other.summary["price_shares"]["transferred"] > base.summary["price_shares"]["transferred"]
     ours, theirs = (r.summary["peak_memory_bytes"][8] for r in (other, base))
     assert 1.9 < ours["weights"] / theirs["weights"] <= 2  # two bytes for one and its scales
