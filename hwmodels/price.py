@@ -41,7 +41,8 @@ FEW_ROWS = 512
 FEW_SIZES = 4.0
 """Rows whose sizes span less than this factor cannot tell a fixed cost from a rate."""
 TIMED_THERE = ("dispatch_layout",)
-"""Kinds whose table rows were measured on the communication stream beside compute: nothing is left to slow them."""
+"""Kinds whose rows, in the tables of a profile (which hold exchanges), were measured on the communication stream beside
+compute: nothing is left to slow them."""
 BF16 = "bf16"
 """The wave model of BF16 products, in tables that have measured enough of them."""
 LIKE = {"adam": "elementwise", "loss": "elementwise"}
@@ -120,16 +121,17 @@ class Pricer:
         found = self.asked(op)
         quote: Quote = _RULES[type(op)](self, found, op)
         family = contention_family(op, quote.us)  # by its time on the table's device: a faster one changes no class
-        us, rung, source, spread, _ = _scaled(self.device, found, quote, op.bytes())
+        us, rung, source, spread, _ = _no_faster(self.device, op, _scaled(self.device, found, quote, op.bytes()))
         ns = max(1, seconds_to_ns(us * MICRO))
         slower = self._slow_down(op, family)
         if on_comm_sms and isinstance(op, Memory):
-            slower = 1.0 if op.kind in TIMED_THERE else self.device.sms / self.comm_sms
+            timed_there = op.kind in TIMED_THERE and found is not None and found.exchanges
+            slower = 1.0 if timed_there else self.device.sms / self.comm_sms
         return Price(ns, max(1, seconds_to_ns(us * MICRO * slower)), rung, source, spread, family)
 
     def asked(self, op: Op) -> Tables | None:
         """The first tables that know the class of an operation; the device's own where none does."""
-        return next((found for found in self.shelf if _knows(found, op)), self.tables)
+        return next((found for found in self.shelf if _knows(found, op, self.mode)), self.tables)
 
     def _slow_down(self, op: Op, family: str) -> float:
         if isinstance(op, AllToAll):
@@ -138,8 +140,10 @@ class Pricer:
             # the table's stretch is over the closed form; in-situ time stays what was measured, whatever the model
             again = exchange_seconds(op, self.wires, ENOUGH_SMS) / self.exchange(op, self.wires, ENOUGH_SMS)
             return max(1.0, float(row["stretch"]) * again) if row else 1.0
-        rows = (found.contention[family] for found in self.shelf if family in found.contention)
-        return next((float(row["factor"]) for row in rows), 1.0)
+        first = next((i for i, found in enumerate(self.shelf) if found is self.asked(op)), 0)
+        # by the kernels that were priced: what another library's lose may hold the SMs that this price counts
+        rows = (found.contention.get(family) for found in (*self.shelf[first:], *self.shelf[:first]))
+        return next((float(row["factor"]) for row in rows if row), 1.0)
 
 
 class Quote(NamedTuple):
@@ -153,10 +157,11 @@ class Quote(NamedTuple):
     bound: str = ""
 
 
-def _knows(found: Tables, op: Op) -> bool:
-    """Whether tables have rows or a fit for the class of an operation."""
+def _knows(found: Tables, op: Op, mode: str) -> bool:
+    """Whether tables have rows that the mode may use, or a fit, for the class of an operation."""
     if isinstance(op, Gemm | GroupedGemm):
-        return op.precision == "fp8" or BF16 in found.wave_fit or op in found.exact
+        row = mode == "measured" and op._replace(role=role_class(op.role)) in found.exact
+        return row or op.precision == "fp8" or BF16 in found.wave_fit
     if isinstance(op, Attention):
         return op.direction in found.attention
     if isinstance(op, Memory):
@@ -221,6 +226,14 @@ def _scaled(d: Device, found: Tables | None, quote: Quote, size: float) -> Quote
     return quote._replace(us=us, source=source)
 
 
+def _no_faster(d: Device, op: Op, quote: Quote) -> Quote:
+    """No product takes less time than its bytes at the device's bandwidth."""
+    floor = op.bytes() / d.hbm.bandwidth_bytes_per_s / MICRO
+    if not isinstance(op, Gemm | GroupedGemm) or quote.us >= floor:
+        return quote
+    return quote._replace(us=floor, rung="roofline", source=f"{quote.source}, bound by HBM", spread=SPREAD["held"])
+
+
 def _wave_us(found: Tables, m: float, n: float, k: float, role: str, sms: int) -> float:
     fit = found.wave_fit[role]
     return waves(m, n, sms) * (fit["a_us"] + fit["b_us"] * -(-k // TILE))
@@ -240,9 +253,6 @@ def _gemm(pricer: Pricer, found: Tables | None, op: Gemm) -> Quote:
         return _other_format(pricer, found, op, op.m)
     us = _wave_us(found, op.m, op.n, op.k, role, pricer.compute_sms)
     source = f"{found.device}/gemm.json: wave model, {role}"
-    floor = op.bytes() / found.reference["hbm_bytes_per_s"] / MICRO
-    if floor > us:
-        return Quote(floor, "roofline", f"{source}, bound by HBM", SPREAD["held"], "memory")
     if op.m < FEW_ROWS:  # narrower tiles than the measured kernels' would be used
         return Quote(us, "held", source, SPREAD["held"], op.precision)
     return Quote(us, "interpolated", source, found.wave_fit[role]["rms"], op.precision)

@@ -3,23 +3,24 @@
 A product goes by the rate of an SM. A memory-bound kernel has two parts: its bytes at the bandwidth that the best
 kernels reach, and the rest (launches, latencies, arithmetic), which other memory does not change. They overlap, so
 their times add as the sides of a right angle: t^2 = (bytes / (REACHED x bandwidth))^2 + rest^2, of which a measurement
-gives the rest. The angle comes from memory-bound operations of this repository's kernels, each timed on an H100 and on
-an H200, which differ in memory alone; docs/PRICES.md scores it, each kind by a fit without it.
+gives the rest. The angle was chosen on memory-bound operations of this repository's kernels, each timed on an H100 and
+on an H200, which differ in memory alone; docs/PRICES.md scores it, and fits that had no say in a kind.
 """
 
 from hwmodels.units import MICRO
 
 REACHED = 0.88
-"""Of a data sheet's bandwidth: a copy of 1 GiB reaches 0.90 of an H100's and 0.88 of an H200's (docs/KERNELS.md). Where
-a refit is free to choose, it chooses 0.88 as well."""
+"""Of a data sheet's bandwidth: a copy of 1 GiB reaches 0.90 of an H100's and 0.88 of an H200's (docs/KERNELS.md). Not
+fitted; a fit that is free to choose takes 0.86."""
 POWER = 2.0
-"""Fitted, on a grid from 1 (the parts add) to 4 (nearly the longer one): 2 from an H100 to an H200, 2.5 back."""
+"""1: the parts add; a large one: the longer part counts. Fits take 2.5 as a rule, whose median error is within half a
+per cent of this one's."""
 SAME_CHIP = 0.08
 """Relative spread of a product carried over to a chip that computes alike: other SMs and versions of kernels (18
 published rates of DeepGEMM against the H800 tables, docs/PRICES.md). The same kernels on an H100 and an H200 differ by
 1 % in the median, 6 % at the 95th percentile."""
 OTHER_MEMORY = 0.07
-"""The same for a memory-bound kernel: 90 % of those operations come back within 11 % (docs/PRICES.md)."""
+"""The same for a memory-bound kernel: 90 % of those operations (which chose the power) come back within 12 %."""
 OTHER_CHIP = 0.15
 """Where SMs compute at another rate: a judgement, since no two such cards were measured."""
 

@@ -76,6 +76,9 @@ def _calibrate_options(command: argparse.ArgumentParser) -> None:
     source = command.add_mutually_exclusive_group(required=True)
     source.add_argument("--trace", type=Path, metavar="FILE", help="from a torch.profiler trace, JSON or gzip")
     source.add_argument("--gpu", action="store_true", help="from the CUDA device at hand, under eight minutes")
+    source.add_argument(
+        "--again", metavar="DEVICE", help="from a card's measured rows, what follows from them: contention; no GPU"
+    )
     source.add_argument("--stale", action="store_true", help="list tables that another program wrote; exit 1 if any")
     command.add_argument(
         "--map", type=Path, metavar="RULES.yaml",
@@ -135,14 +138,14 @@ def _study(asked: argparse.Namespace) -> int:
 
 
 def _calibrate(asked: argparse.Namespace) -> int:
-    source = next(name for name in ("trace", "gpu", "stale") if getattr(asked, name))
+    source = next(name for name in ("trace", "gpu", "again", "stale") if getattr(asked, name))
     fits = {"map": "trace", "model": "trace", "scenario": "gpu", "quick": "gpu"}
     for option, only in fits.items():
         if getattr(asked, option) and source != only:
             raise WrongInput(f"--{option} goes with --{only}, not with --{source}")
     if source == "stale" and asked.out:
         raise WrongInput("--out goes with --trace and --gpu; --stale writes nothing")
-    return {"trace": _from_trace, "gpu": _from_gpu, "stale": _stale}[source](asked)
+    return {"trace": _from_trace, "gpu": _from_gpu, "again": _again, "stale": _stale}[source](asked)
 
 
 def _from_trace(asked: argparse.Namespace) -> int:
@@ -196,6 +199,18 @@ def _from_gpu(asked: argparse.Namespace) -> int:
     calibrate.write(found.tables, folder)
     print(f"written to {folder}: {', '.join(sorted(found.tables))}", file=sys.stderr)
     return FAILED if found.refused else DONE
+
+
+def _again(asked: argparse.Namespace) -> int:
+    from numerics import calibrate, contention
+
+    folder = TABLES / asked.again
+    if not (folder / "beside.json").is_file():
+        known = sorted(path.parent.name for path in TABLES.glob("*/beside.json"))
+        raise WrongInput(f"--again {asked.again}: no rows beside communication; legal: {', '.join(known)}")
+    calibrate.write(contention.again(folder), asked.out or folder)
+    print(f"written to {asked.out or folder}: contention", file=sys.stderr)
+    return DONE
 
 
 def _stale(asked: argparse.Namespace) -> int:

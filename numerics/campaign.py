@@ -274,7 +274,8 @@ def run(scenario_path: Path, quick: bool, show: Show, budget_s: float = BUDGET_S
     device = cards.device_of(torch.cuda.get_device_name())
     scenario, reference = load(str(scenario_path)), cards.reference(device)
     own = needs.operations(scenario)
-    tasks = plan(own, reference, int(reference["sms"]) - scenario.comm.sms, quick)
+    compute_sms = int(reference["sms"]) - scenario.comm.sms
+    tasks = plan(own, reference, compute_sms, quick)
     for text in plan_lines(tasks, budget_s):
         show(text)
     if not check.device(show):
@@ -294,7 +295,8 @@ def run(scenario_path: Path, quick: bool, show: Show, budget_s: float = BUDGET_S
     }  # fmt: skip
     broken = [why for _, why in found.refused if not why.startswith("Unmeasurable")]
     try:
-        return Campaign(device, tables(found, head, gap) | contention.tables(beside, head, gap), bool(broken))
+        made = tables(found, head, gap)
+        return Campaign(device, made | contention.tables(beside, made, compute_sms), bool(broken))
     except ValueError as error:
         show(str(error))
         return Campaign(device, {}, True)

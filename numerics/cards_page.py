@@ -4,7 +4,7 @@ Parts of the page of numerics.prices, made from the tables that `python -m numer
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
@@ -25,25 +25,24 @@ BETWEEN = """
 This repository's kernels ran at the same shapes on an {cards}. Each operation is priced on one card from the other's
 tables, so nothing but the card differs: SMs and peaks are the same, HBM has 3.35 and 4.8 TB/s. *by bandwidth* is what
 the ladder did before: all time of a memory-bound kernel scaled by bandwidth. Now its bytes do, at {reached} of the data
-sheet's rate, and the rest stays; the two add with power {power} (hwmodels.transfer). Both constants were chosen on
-these rows; chosen again without a kind, they bring that kind back with {left} in the median of {kinds} kinds, at worst
-{worst} ({worst_kind}). Products and attention have nothing fitted here.
+sheet's rate (a copy's), and the rest stays; the two add with power {power}, chosen on these rows (hwmodels.transfer).
+Fitted without a kind, rate and power (mostly {refit}) bring that kind back with {left} in the median of {kinds} kinds
+each way, at worst {worst} ({worst_kind}); kinds that one kernel serves (casts and stores) share it. Products and
+attention have nothing fitted here.
 """
 BESIDE = """
-Slow-down of compute beside communication. *profile*: fitted to a training step of 64 GPUs, at the exchanges' own
-traffic. The other columns: an H200 whose 20 SMs push memory to a second one over NVLink, and receive as much, at a set
-rate each way (0: the SMs are held and nothing moves). Nobody waits for a peer there, so it is contention alone. The
-exchanges of the profile put about {like} GB/s each way on NVLink and {nic} on the NIC, but pass memory several times on
-the way (send buffer, network buffer, forwarding, receiving), which a plain push does not, on memory that is slower
-than an H200's. At {high} GB/s memory-bound and small kernels slow as in the profile, norms and routing about half as
-much. Products hardly slow; what attention and BF16 products lose are the SMs, which prices count apart.
-"""
-STRETCH = """
-The reverse: a push that takes all of NVLink, beside products on the other 112 SMs, takes {longest} times as long as
-alone at most ({count} kinds). Beside memory-bound kernels it is {median} in the median. The profile's exchanges stretch
-{profile} beyond what the NIC needs, so most of that is not contention on the chip but the network and slower peers.
-(Enqueued behind compute on a stream of ordinary priority: beside kernels that fill all SMs a push waits for SMs too,
-{attention} times beside attention backward, and those are left out above.)
+How many times as long compute takes beside communication. *profile*: fitted to a training step of 64 GPUs, at the
+exchanges' own traffic. The other columns: an H200 whose 20 SMs push memory to a second one over NVLink, and receive as
+much, at a set rate each way; at 0 the SMs are held (by 512 threads each, so small kernels may still join them) and
+nothing moves. Nobody waits for a peer there, so it is contention alone. FP8 products run on the other 112 SMs in both
+columns; attention and BF16 products run on all 132 and lose what is held, which prices count apart, so the table's
+factor is what comes on top. Rows whose calls the host could not enqueue in time are left out.
+
+The exchanges of the profile put about {like} GB/s each way on NVLink and {nic} on the NIC, and pass memory several
+times on the way (send buffer, network buffer, forwarding, receiving), which a plain push does not, on memory that is
+slower than an H200's. At {high} GB/s of push, four times as much, memory-bound kernels, norms, routing and small
+kernels slow as in the profile: contention of that size is real, and needs no waiting to explain it. Products slow by
+1 % at most. What communication loses to compute was not measured well enough to say (the calls ended before the push).
 """
 PUSH = """
 GB/s from one H200 to another over NVLink 4, one way, by SMs and warps an SM, four 16-byte loads a thread in flight. A
@@ -74,11 +73,17 @@ def between() -> str:
     worst = max(fits, key=lambda f: f.error)
     says = prose(
         BETWEEN, cards=" and an ".join(c.upper() for c in siblings.measured_cards()), reached=f"{REACHED:.0%}",
-        power=f"{POWER:g}", left=percent(float(np.median([f.error for f in fits]))), kinds=len({f.kind for f in fits}),
+        power=f"{POWER:g}", refit=_commonest(fits), left=percent(float(np.median([f.error for f in fits]))),
+        kinds=len({f.kind for f in fits}),
         worst=percent(worst.error), worst_kind=worst.kind,
     )  # fmt: skip
-    head = "tables to device | limited by | prices | median | p95 | signed | total | by bandwidth, median"
+    head = "tables to device | limited by | prices | median | p95 | signed median | total | by bandwidth, median"
     return f"{says}\n\n{table(head, cells)}"
+
+
+def _commonest(fits: list[siblings.Fit]) -> str:
+    (reached, power), _ = Counter((f.reached, f.power) for f in fits).most_common(1)[0]
+    return f"{reached:.0%} and {power:g}"
 
 
 ORDER = ("product", "attention", "stream", "latency")
@@ -110,25 +115,12 @@ def beside() -> str:
     like = [r["nvlink_bytes"] / r["us"] / 1e3 for r in profile.exchanges.values()]
     says = prose(BESIDE, like=f"{np.mean(like):.0f}", nic=f"{np.mean(wire):.0f}", high=rates[-1])
     head = f"class | profile | {' | '.join(f'{r} GB/s' for r in rates)} | operations"
-    return f"{says}\n\n{table(head, cells)}\n\n{_stretch(profile)}\n\n{_push()}"
+    return f"{says}\n\n{table(head, cells)}\n\n{_push()}"
 
 
 def _factor(found: Tables, name: str) -> str:
     row = found.contention.get(name)
     return "" if row is None else "in its time" if row.get("kind") == "assumed" else f"{row['factor']:.2f}"
-
-
-def _stretch(profile: Tables) -> str:
-    rows = {r["beside"]: r["stretch"] for r in _rows(WITH_TWO, "stretch")}
-    confined = [rows[kind] for kind in ("product", "grouped product", "weight gradient")]
-    whole = ("attention forward", "attention backward", "BF16 product", "product", "grouped product", "weight gradient")
-    streams = [value for kind, value in rows.items() if kind not in whole]
-    theirs = sorted(r["stretch"] for r in profile.exchanges.values())
-    return prose(
-        STRETCH, longest=f"{max(confined):.2f}", count=len(confined),
-        median=f"{np.median(streams):.2f}", profile=f"{theirs[0]:.2f} to {theirs[-1]:.2f} times",
-        attention=f"{rows['attention backward']:.1f}",
-    )  # fmt: skip
 
 
 def _push() -> str:

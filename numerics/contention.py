@@ -1,15 +1,18 @@
 """Compute and communication on one chip at a time, measured on two GPUs joined by NVLink.
 
 One kernel a GPU pushes memory to the other, on as many SMs as a scenario gives communication, while the operations of
-that scenario run on the rest; and the reverse, what compute does to the push. Alone and together alternate, so clocks
-cancel. The push runs at several rates: none (SMs held, nothing moved) tells the loss of SMs from that of bandwidth.
-Nobody waits for a peer here: what the H800 profile cannot tell apart (contention, peers' skew) is contention alone.
+that scenario run on the rest; and the reverse, what compute does to the push. Alone and together take turns, in both
+orders, so clocks cancel. The push runs at several rates: none (SMs held, nothing moved) tells the loss of SMs from that
+of bandwidth. Nobody waits for a peer here: what the H800 profile cannot tell apart (contention, peers' skew) is
+contention alone.
 """
 
+import json
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +21,7 @@ from hwmodels.op import Memory
 from hwmodels.price import contention_family
 from hwmodels.units import GIGA, KIB, KILO, MIB, MS_PER_S, US_NS, US_PER_S
 from numerics import needs, rig
-from numerics.calibrate import rounded
+from numerics.calibrate import Table, rounded
 from numerics.kernels.push import hold, push
 from sim.models.shape import ModelShape
 from sim.scenario import Scenario
@@ -28,9 +31,15 @@ BYTES = 256 * MIB
 WINDOW_US, MOST = 2000.0, 50
 """An operation is repeated for about so long beside the push, and at most so often."""
 LAUNCH_US, CYCLES_A_US = 60.0, 2000
-"""What the host is given for a launch before the GPU starts on a series, so that no launch is waited for inside it; and
-clock cycles a microsecond, no less than a Hopper's."""
-REPEATS = 5
+"""What the host is given for a call before the GPU starts on a series (more where that was too little), so that no
+launch is waited for inside it; and clock cycles a microsecond, no less than a Hopper's."""
+PATIENCE_US = 10_000.0
+"""The most that the host is given for a call."""
+HELD = 20
+"""SMs that communication held when the tables of beside.json were measured (scenarios/v3_2048gpu.yaml)."""
+SOUND = 1.1
+"""A series whose call takes over so many times what one cold call took in the same campaign was held up by the host."""
+REPEATS = 6
 """Pairs of alone and together, of which the median ratio counts."""
 MARGIN = 2.0
 """The push is planned to last so many times the series; one that outlasts it is measured again beside a longer push."""
@@ -38,12 +47,14 @@ RATES = (0, 60, 120, 240)
 """GB/s each way; 0: SMs held. 60 is what the exchanges of the H800 profile put on NVLink: 199 and 386 MB in 3.4 and 6.3
 ms (hwmodels/tables/h800/exchange.json)."""
 LIKE_PROFILE = 60
-PRICED_ON_FEWER_SMS = ("attention", "gemm_bf16")
-"""Families whose price already counts the SMs that communication holds, though no kernel here keeps off them: their
-factor is over the SMs held."""
+PRICED_ON_FEWER_SMS = ("attention", "gemm", "gemm_bf16", "wgrad")
+"""Families whose price already counts the SMs that communication holds: their factor is over the SMs held."""
 SMS = (1, 2, 4, 8, 12, 16, 20, 24, 32)
 SIZES_KIB = (8, 64, 512, 4096, 32768, BYTES // KIB)
-ENTRIES = ("numerics.contention:measured", "numerics.kernels.push:push", "numerics.kernels.push:hold")
+ENTRIES = (
+    "numerics.contention:measured", "numerics.contention:tables", "numerics.kernels.push:push",
+    "numerics.kernels.push:hold",
+)  # fmt: skip
 """What decides these tables beside the program of a campaign."""
 
 Call = Callable[[], Any]
@@ -78,14 +89,14 @@ class Bench:
             torch.cuda.synchronize(device)
 
     def begin(
-        self, rounds: int, sms: int, both: bool = True, ahead: bool = False, **how: Any
+        self, rounds: int, sms: int, both: bool = True, ahead_us: float = 0.0, **how: Any
     ) -> tuple[torch.cuda.Event, torch.cuda.Event]:
-        """Start the push (of both GPUs); events around device 0's."""
+        """Start the push (of both GPUs), `ahead_us` later on the GPUs; events around device 0's."""
         events = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         for device in (1, 0) if both else (0,):
             with torch.cuda.stream(self.streams[device]):
-                if ahead:  # the host enqueues all of it before it starts
-                    torch.cuda._sleep(round(4 * LAUNCH_US) * CYCLES_A_US)
+                if ahead_us:
+                    torch.cuda._sleep(round(ahead_us) * CYCLES_A_US)
                 if device == 0:
                     events[0].record()
                 push(self.sources[device], self.targets[device], sms, rounds, **how)
@@ -115,14 +126,14 @@ class Bench:
         found = []
         for _ in range(3):
             self.sync()
-            start, end = self.begin(rounds, sms, both, ahead=True, **how)
+            start, end = self.begin(rounds, sms, both, ahead_us=4 * LAUNCH_US, **how)
             self.sync()
             found.append(_between(start, end))
         return min(found)
 
 
 def measured(scenario: Scenario, show: Callable[[str], None]) -> dict[str, list[Row]]:
-    """What two GPUs say of a scenario: contention (factors by family), beside (each operation), stretch and push.
+    """What two GPUs say of a scenario: beside (each operation), stretch and push.
 
     Raises ValueError without two GPUs that see each other, or for a scenario without a model.
     """
@@ -134,18 +145,36 @@ def measured(scenario: Scenario, show: Callable[[str], None]) -> dict[str, list[
         if "refused" in row:
             show(f"not measured beside communication: {', '.join(row['names'])}: {row['refused']}")
     found = {
-        "contention": factors(beside), "beside": [r for r in beside if "family" in r],
+        "beside": [r for r in beside if "family" in r],
         "stretch": list(stretches(bench, needed, scenario.model)), "push": [*curve(bench), *sizes(bench)],
     }  # fmt: skip
-    for row in found["contention"]:
-        show(f"{row['class']:12}{row['factor']:8.3f} ({row['kernels']} operations)  {row['beside_gb_per_s']}")
     return found
 
 
-def tables(found: Mapping[str, list[Row]], head: Mapping[str, Any], launch_gap: Mapping[str, Any]) -> dict[str, Any]:
-    """The tables that two GPUs add to those of one (numerics.campaign); {} where nothing was found."""
-    gap = {"contention": {**launch_gap, "rate_gb_per_s": LIKE_PROFILE}}
-    return {name: {**head, **gap.get(name, {}), "rows": rows} for name, rows in found.items()}
+def tables(found: Mapping[str, list[Row]], whole: Mapping[str, Table], sms: int) -> dict[str, Table]:
+    """The tables that two GPUs add to those of one; {} where nothing was found. sms: that compute had.
+
+    whole: the tables of the campaign, from which these take their heads. Contention is made of the rows that the host
+    did not hold up.
+    """
+    if not found:
+        return {}
+    rows = sound(found["beside"], single_calls(whole, sms))
+    head = {key: whole["contention"][key] for key in ("device", "source", "reference", "provenance")}
+    gap = {key: whole["contention"][key] for key in ("launch_gap_us", "launch_gap_kind")}
+    contention = {**head, **gap, "sms": sms, "rate_gb_per_s": LIKE_PROFILE, "rows": factors(rows)}
+    return {"contention": contention, **{name: {**head, "rows": rows} for name, rows in found.items()}}
+
+
+def again(folder: Path) -> dict[str, Table]:
+    """The contention table of a card made again from its measured rows, which stay as they are. Raises
+    FileNotFoundError for a card that was not measured with two GPUs."""
+    names = ("gemm", "memory", "attention", "contention", "beside")
+    whole = {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in names}
+    sms = int(whole["contention"]["reference"]["sms"]) - HELD
+    made = tables({"beside": whole["beside"]["rows"]}, whole, sms)["contention"]
+    said = {**made["provenance"], "made_again": "python -m numerics calibrate --again, from beside.json"}
+    return {"contention": {**made, "provenance": said}}
 
 
 def curve(bench: Bench) -> Iterator[Row]:
@@ -177,7 +206,7 @@ def operations(bench: Bench, needed: Mapping[needs.Timed, tuple[str, ...]], shap
             yield {"names": list(names), "refused": " ".join(f"{type(error).__name__}: {error}".split())[:200]}
             continue
         count = max(1, min(MOST, round(WINDOW_US / alone)))
-        found = {rate: [_pair(bench, call, count, rate) for _ in range(REPEATS)] for rate in RATES}
+        found = {rate: [_pair(bench, call, count, rate, bool(i % 2)) for i in range(REPEATS)] for rate in RATES}
         us = statistics.median(alone for pairs in found.values() for alone, _ in pairs)
         beside = {str(rate): rounded(statistics.median(b / a for a, b in pairs)) for rate, pairs in found.items()}
         yield {
@@ -196,9 +225,14 @@ def _us(call: Call, count: int) -> float:
 
 
 def _timed(call: Call, count: int) -> float:
-    start, end = _series(call, count)
-    torch.cuda.synchronize()
-    return _between(start, end) / count
+    launch_us = LAUNCH_US
+    while launch_us < PATIENCE_US:
+        start, end, behind = _series(call, count, launch_us)
+        torch.cuda.synchronize()
+        if not behind:
+            return _between(start, end) / count
+        launch_us *= 2
+    raise RuntimeError("the host cannot enqueue calls before the GPU runs them")
 
 
 def _between(start: torch.cuda.Event, end: torch.cuda.Event) -> float:
@@ -206,36 +240,39 @@ def _between(start: torch.cuda.Event, end: torch.cuda.Event) -> float:
     return start.elapsed_time(end) * US_PER_S / MS_PER_S
 
 
-def _series(call: Call, count: int) -> tuple[torch.cuda.Event, torch.cuda.Event]:
-    """Enqueue a sleep and then the calls; events around these."""
+def _series(call: Call, count: int, launch_us: float) -> tuple[torch.cuda.Event, torch.cuda.Event, bool]:
+    """Enqueue a sleep and then the calls; events around these, and whether the GPU started before all were enqueued."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda._sleep(round(LAUNCH_US * (count + 2)) * CYCLES_A_US)
+    torch.cuda._sleep(round(launch_us * (count + 2)) * CYCLES_A_US)
     start.record()
     for _ in range(count):
         call()
     end.record()
-    return start, end
+    return start, end, bool(start.query())
 
 
-def _lasting_us(alone: float, count: int) -> float:
-    return MARGIN * (alone * count + LAUNCH_US * (count + 2))
-
-
-def _pair(bench: Bench, call: Call, count: int, rate: int) -> tuple[float, float]:
-    """Microseconds of a call alone and beside a push at a rate, which lasts as long as they do."""
+def _pair(bench: Bench, call: Call, count: int, rate: int, first: bool = True) -> tuple[float, float]:
+    """Microseconds of a call alone and beside a push at a rate, which lasts as long as they do. first: alone first."""
     bench.sync()
-    alone = _timed(call, count)
-    lasting = _lasting_us(alone, count)
-    while True:
+    alone = _timed(call, count) if first else 0.0
+    beside = _beside(bench, call, count, rate)
+    return alone or _timed(call, count), beside
+
+
+def _beside(bench: Bench, call: Call, count: int, rate: int, busy_us: float = WINDOW_US) -> float:
+    launch_us, lasting = LAUNCH_US, 0.0
+    while launch_us < PATIENCE_US and lasting < US_PER_S:
         bench.sync()
+        lasting = max(lasting, MARGIN * (busy_us + launch_us * (count + 2)))
         started, ended = bench.busy(rate, lasting)
-        start, end = _series(call, count)
+        start, end, behind = _series(call, count, launch_us)
         bench.sync()
-        if end.elapsed_time(ended) > 0 and started.elapsed_time(start) > 0:
-            return alone, _between(start, end) / count
+        if behind:
+            launch_us *= 2
+        elif end.elapsed_time(ended) > 0 and started.elapsed_time(start) > 0:
+            return _between(start, end) / count
         lasting *= 2
-        if lasting > US_PER_S:
-            raise RuntimeError("the push ends before the operation beside it")
+    raise RuntimeError("the push ends before the operation beside it, or the host is too slow")
 
 
 def stretches(bench: Bench, needed: Mapping[needs.Timed, tuple[str, ...]], shape: ModelShape) -> Iterator[Row]:
@@ -250,18 +287,36 @@ def stretches(bench: Bench, needed: Mapping[needs.Timed, tuple[str, ...]], shape
             each = _us(call, 3)
         except Exception:  # said where the operation is measured
             continue
-        found = []
-        for _ in range(REPEATS):
-            alone = bench.push_us(bench.sms)
-            bench.sync()
-            for _ in range(max(2, round(MARGIN * alone / each))):
-                call()
-            start, end = bench.begin(1, bench.sms)
-            bench.sync()
-            found.append(_between(start, end) / alone)
+        found = [_stretch(bench, call, each) for _ in range(REPEATS)]
         yield {"beside": kind, "us": rounded(each), "stretch": rounded(statistics.median(found))}
         del call
         torch.cuda.empty_cache()
+
+
+def _stretch(bench: Bench, call: Call, each: float) -> float:
+    """A push beside calls that outlast it, over the same push alone."""
+    alone, launch_us = bench.push_us(bench.sms), LAUNCH_US
+    count = max(2, round(2 * MARGIN * alone / each))
+    while launch_us < PATIENCE_US and count * each < US_PER_S:
+        bench.sync()
+        first, last, behind = _series(call, count, launch_us)
+        start, end = bench.begin(1, bench.sms, ahead_us=launch_us * (count + 2) + each)  # behind the first call or so
+        bench.sync()
+        if not behind and first.elapsed_time(start) > 0 and end.elapsed_time(last) > 0:
+            return _between(start, end) / alone
+        count, launch_us = 2 * count, 2 * launch_us
+    raise RuntimeError("nothing outlasts the push, or the host is too slow")
+
+
+def sound(rows: list[Row], known: Mapping[tuple[str, ...], float]) -> list[Row]:
+    """Rows whose series was not held up by the host. known: names -> microseconds of one call on the same SMs."""
+    return [r for r in rows if "family" in r and r["us"] <= SOUND * known.get(tuple(sorted(r["names"])), 0.0)]
+
+
+def single_calls(tables: Mapping[str, Mapping[str, Any]], sms: int) -> dict[tuple[str, ...], float]:
+    """Names -> microseconds of one call in the tables of a campaign, on `sms` SMs where that was measured."""
+    rows = [row for name in ("gemm", "memory", "attention") for row in tables[name]["rows"]]
+    return {tuple(sorted(row["names"])): row.get("us_on_sms", {}).get(str(sms), row["us"]) for row in reversed(rows)}
 
 
 def factors(rows: list[Row]) -> list[Row]:

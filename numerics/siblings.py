@@ -22,7 +22,7 @@ from hwmodels.transfer import at_bandwidth
 from hwmodels.units import US_NS
 from numerics.accuracy import machine, points, side
 
-GRID = ((0.88, 0.90, 0.92, 0.94, 0.96, 1.0), (1.0, 1.5, 2.0, 2.5, 3.0, 4.0))
+GRID = ((0.80, 0.82, 0.84, 0.86, 0.88, 0.90, 0.92, 0.96, 1.0), (1.0, 1.5, 2.0, 2.5, 3.0, 4.0))
 """REACHED and POWER of hwmodels.transfer that a refit chooses from."""
 
 

@@ -27,6 +27,7 @@ from sim.ranks.lane import Times
 from sim.ranks.links import Links
 from sim.routing import PADDING
 from sim.scenario import Fault
+from sim.template import Task, Template
 from sim.tokens.keyed import generator
 from sim.tokens.loads import Loads
 
@@ -119,23 +120,23 @@ class Durations:
         self.hot = {rank // plan.data for rank, own in self.slow.items() if any(f.kind == "thermal" for f in own)}
         self.links = Links(plan, machine, faults)
         self.wire = self.links.wire
-        self.computing = cache(self._computing)
+        self.computing, self.felt = cache(self._computing), cache(self._felt)
         self.segments: dict[int, Sequence[Content]] = {}
+        self.facts: dict[int, list[tuple[int, int, Task]]] = {}
 
     def __call__(self, position: int, step: int, number: int, starts: Times) -> Times | int:
         kit = self.kits[position][step]
-        segment = kit.run.segments[number]
-        base = segment_ns(kit.run, segment)
-        task = kit.run.tasks[segment.lane][segment.first]
-        steady = not (self.links.slow if segment.lane == COMMUNICATION else self.jitter or position in self.at)
-        if steady and self.loads is None:
+        base, lane, task = self._facts(kit.run)[number]
+        steady = not (self.links.slow if lane == COMMUNICATION else self.jitter or position in self.at)
+        factor = None
+        if self.loads is not None and task.layer >= 0:
+            factor = self._factor(self.plan.program.steps[position][step], task.label, task.layer, task.half)
+        if steady and factor is None:
             return base
-        work = np.full(len(starts), base, dtype=np.int64)
-        if self.loads is not None:
-            work = self._loaded(work, self.plan.program.steps[position][step], task.label, task.layer, task.half)
+        work = np.full(len(starts), base, dtype=np.int64) if factor is None else _whole(base * factor)
         if steady:
             return work
-        if segment.lane == COMMUNICATION:
+        if lane == COMMUNICATION:
             content = self._content(kit, number)
             assert content.exchange is not None
             return self.links.exchange(position, starts, work, base, content.exchange, content.rest)
@@ -143,6 +144,14 @@ class Durations:
             work = self._jittered(work, self.plan.program.steps[position][step], number)
         clocked = self._content(kit, number).clocked if position in self.hot else 1.0
         return self.computing(position, clocked).durations(starts, work)
+
+    def _facts(self, template: Template) -> list[tuple[int, int, Task]]:
+        """Of each segment: nanoseconds, lane, and the task that says what it is."""
+        if id(template) not in self.facts:
+            self.facts[id(template)] = [
+                (segment_ns(template, s), s.lane, template.tasks[s.lane][s.first]) for s in template.segments
+            ]
+        return self.facts[id(template)]
 
     def _content(self, kit: Kit, number: int) -> Content:
         """What a segment is made of."""
@@ -159,27 +168,31 @@ class Durations:
         first = position * self.plan.data
         return broken.Slowed([self.slow.get(first + d, ()) for d in range(self.plan.data)], felt)
 
-    def _loaded(self, work: Times, step: Step, label: str, layer: int, half: str) -> Times:
-        """Expert parts by the rank's rows, exchanges by what it receives."""
-        exchange = label.startswith(("dispatch", "combine"))
-        if layer < 0 or not (exchange or label in self.curves):
-            return work
+    def _factor(self, step: Step, label: str, layer: int, half: str) -> npt.NDArray[np.float64] | None:
+        """Of expert parts by the rank's rows, of exchanges by what it receives; None of all else."""
+        by_rows = label in self.curves
+        if not (by_rows or label.startswith(("dispatch", "combine"))):
+            return None
         stage, micro_batch = (step.stage, step.micro_batch)
         if half != "F" and step.stage_b >= 0:
             stage, micro_batch = step.stage_b, step.micro_batch_b
         index = layer + self.first_layer[stage] - self.site.shape.dense_layers
-        if index < 0:  # a dense layer
-            return work
+        return None if index < 0 else self.felt(label if by_rows else "")[index, micro_batch]  # a dense layer has none
+
+    def _felt(self, label: str) -> npt.NDArray[np.float64]:
+        """Factors [layer, micro-batch, replica] of an expert part, or of the exchanges ("")."""
         assert self.loads is not None
-        if exchange:
-            factor = np.maximum(1.0, self.loads.received[index, micro_batch] / self.site.received)
-        else:
-            factor = self.curves[label].at(self.loads.rows[index, micro_batch])
-        return np.asarray(np.ceil(work * factor), dtype=np.int64)
+        if label:
+            return self.curves[label].at(self.loads.rows)
+        return np.maximum(1.0, self.loads.received / self.site.received)
 
     def _jittered(self, work: Times, step: Step, number: int) -> Times:
         """Drawn by chunk and segment, so that another schedule meets the same luck."""
         pair = (step.stage_b + 1) * self.plan.program.stages
         random = generator(self.plan.scenario.seed, "jitter", step.stage + pair, step.micro_batch, number)
         factor = np.exp(self.jitter * random.standard_normal(len(work)))
-        return np.asarray(np.ceil(work * factor), dtype=np.int64)
+        return _whole(np.asarray(work * factor))
+
+
+def _whole(ns: npt.NDArray[np.float64]) -> Times:
+    return np.asarray(np.ceil(ns), dtype=np.int64)

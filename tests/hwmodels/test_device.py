@@ -25,7 +25,8 @@ def test_datasheets(name: str, sms: int, bf16: float, fp8: float | None, hbm_gb:
 
 def test_tables_and_siblings() -> None:
     assert [(d, device.load(d).tables, device.load(d).siblings) for d in ("h800", "h100", "h200", "a100")] == [
-        ("h800", "h800", ("h100",)), ("h100", None, ("h800", "h100")), ("h200", None, ("h800", "h200")),
+        ("h800", "h800", ("h100", "h200")), ("h100", None, ("h800", "h100", "h200")),
+        ("h200", None, ("h800", "h200", "h100")),
         ("a100", None, ()),
     ]  # fmt: skip
 

@@ -43,7 +43,7 @@ def alone() -> Pricer:
 def own(name: str) -> Pricer:
     """A card priced by what was measured on it, whatever kernels that were."""
     device = node.load(name).device
-    return pricer(replace(device, tables=device.siblings[-1], siblings=()))
+    return pricer(replace(device, tables=name[:-2], siblings=()))
 
 
 def ns(us: float) -> int:
@@ -238,6 +238,31 @@ def test_hbm_bandwidth_scales_what_is_bound_by_memory(factor: float, shape: Memo
     least, most = sorted((before.ns / factor, before.ns))
     assert least - 1.001 - 1 / factor <= after.ns <= most + 1.001
     assert after.rung == ("transferred" if abs(factor - 1) > 1e-8 else "measured")
+
+
+PRODUCTS = [Q_A, Gemm(4096, 7168, 576), Gemm(16, 129280, 7168, "fprop", "bf16"), ELSEWHERE]
+
+
+@given(st.floats(0.02, 8), st.sampled_from(PRODUCTS))
+def test_no_product_outruns_its_bytes_or_its_waves(factor: float, shape: Gemm) -> None:
+    device = with_hbm(factor)
+    found, floor = pricer(device).price(shape).ns, shape.bytes() / device.hbm.bandwidth_bytes_per_s * 1e9
+    assert found >= floor - 1
+    assert found == pytest.approx(max(floor, pricer(with_hbm(1e3)).price(shape).ns), abs=1.001)
+
+
+def test_contention_goes_by_the_kernels_that_were_priced() -> None:
+    """BF16 products by a card's wave model count the SMs that communication holds; the profile's factor would again."""
+    head, gate = BF16._replace(n=129280, k=7168), Gemm(4096, 256, 7168, "fprop", "bf16")
+    found = {shape: pricer().price(shape) for shape in (head, gate)}
+    card = tables.load("h200").contention["gemm_bf16"]["factor"]
+    assert found[head].beside_ns / found[head].ns == pytest.approx(card, rel=1e-4)
+    assert found[gate].beside_ns / found[gate].ns == pytest.approx(TABLES.contention["gemm_bf16"]["factor"], rel=1e-3)
+
+
+def test_an_input_gradient_of_the_gate_is_measured() -> None:
+    assert pricer().price(Gemm(4096, 7168, 256, "dgrad", "bf16")).rung == "measured"
+    assert pricer(mode="fitted").price(Gemm(256, 7168, 4096, "wgrad", "bf16")).source.startswith("h100/")
 
 
 def test_hbm_bandwidth_leaves_products_alone() -> None:

@@ -140,7 +140,8 @@ def test_the_ladder_prices_with_them(loaded):
     pricer = Pricer(CARD, WIRES, comm_sms=0)
     for op, row in list(loaded.exact.items()):
         price = pricer.price(op)
-        if not isinstance(op, GroupedGemm):
+        made_up_too_fast = isinstance(op, Gemm) and row["us"] < op.bytes() / H200["hbm_bytes_per_s"] * 1e6
+        if not isinstance(op, GroupedGemm) and not made_up_too_fast:
             assert price.rung == "measured" and price.ns / 1000 == pytest.approx(row["us"], abs=0.002)
         assert price.ns == price.beside_ns
 

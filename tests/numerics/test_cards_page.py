@@ -20,19 +20,14 @@ def test_the_modelled_warp_is_the_models():
     assert COPY.rate / GIGA == cards_page.MODELLED
 
 
-@pytest.mark.parametrize("name", ["memory", "small"])
-def test_memory_bound_and_small_kernels_slow_as_in_the_profile(name):
-    assert lost(name, "240") == pytest.approx(PROFILE[name]["factor"] - 1, rel=0.2)
-
-
-@pytest.mark.parametrize("name", ["norm", "routing"])
-def test_norms_and_routing_slow_about_half_as_much(name):
-    assert 0.4 < lost(name, "240") / (PROFILE[name]["factor"] - 1) < 0.6
+@pytest.mark.parametrize("name", ["memory", "small", "norm", "routing"])
+def test_what_memory_binds_slows_as_in_the_profile(name):
+    assert lost(name, "240") == pytest.approx(PROFILE[name]["factor"] - 1, rel=0.25)
 
 
 @pytest.mark.parametrize("name", ["gemm", "wgrad"])
 def test_products_hardly_slow(name):
-    assert all(abs(value - 1) < 0.02 for value in TWO[name]["beside_gb_per_s"].values())
+    assert all(abs(value - 1) < 0.011 for value in TWO[name]["beside_gb_per_s"].values())
 
 
 @pytest.mark.parametrize("name", ["attention", "gemm_bf16"])

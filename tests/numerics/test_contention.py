@@ -1,10 +1,13 @@
 """What follows from measured slow-downs; the measuring itself needs two GPUs."""
 
+import json
+
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
+from hwmodels import tables as calibration  # noqa: E402
 from numerics import contention  # noqa: E402
 from numerics.contention import LIKE_PROFILE, RATES, factors  # noqa: E402
 
@@ -30,12 +33,37 @@ def test_nothing_gets_faster_beside_communication():
     assert factors([row("gemm", 1.0, 0.98, 0.99, 1.0)])[0]["factor"] == 1.0
 
 
+def campaign(**gemm):
+    row = {"names": ["q_b"], "us": 90.0, "us_on_sms": {"112": 100.0}, **gemm}
+    head = {"device": "h200", "source": "made up", "reference": {"sms": 132}, "provenance": {}}
+    gap = {"launch_gap_us": 1.0, "launch_gap_kind": "measured"}
+    norm = {"names": ["b", "a"], "us": 20.0}
+    return {"gemm": {"rows": [row]}, "memory": {"rows": [norm]}, "attention": {"rows": []},
+            "contention": {**head, **gap, "empty": "no", "rows": []}}  # fmt: skip
+
+
 def test_tables_of_two_gpus_go_over_those_of_one():
-    head, gap = {"device": "h200", "sms": 132}, {"launch_gap_us": 1.0}
-    assert contention.tables({}, head, gap) == {}
-    found = contention.tables({"contention": [{"class": "norm"}], "push": []}, head, gap)
-    assert found["contention"] == {**head, **gap, "rate_gb_per_s": 60, "rows": [{"class": "norm"}]}
-    assert found["push"] == {**head, "rows": []}
+    assert contention.tables({}, campaign(), 112) == {}
+    rows = [{**row("gemm", 1.0, 1.01, 1.02, 1.03), "names": ["q_b"]}]
+    found = contention.tables({"beside": rows, "push": []}, campaign(), 112)
+    assert set(found) == {"contention", "beside", "push"} and found["beside"]["rows"] == rows
+    assert found["contention"]["rate_gb_per_s"] == 60 and "empty" not in found["contention"]
+    assert [r["class"] for r in found["contention"]["rows"]] == ["gemm"]
+    assert found["push"]["device"] == "h200" and "launch_gap_us" not in found["push"]
+
+
+def test_a_series_that_the_host_held_up_says_nothing():
+    known = contention.single_calls(campaign(), 112)
+    assert known == {("q_b",): 100.0, ("a", "b"): 20.0}
+    made = [{**row("norm", 1, 1, 1, 1), "names": names, "us": us}
+            for names, us in ((["q_b"], 109.0), (["q_b"], 111.0), (["a", "b"], 21.0), (["c"], 1.0))]  # fmt: skip
+    assert [r["us"] for r in contention.sound(made, known)] == [109.0, 21.0]
+
+
+def test_the_committed_factors_follow_from_the_committed_rows():
+    folder = calibration.FOLDER / "h200"
+    made = contention.again(folder)["contention"]
+    assert made["rows"] == json.loads((folder / "contention.json").read_text())["rows"]
 
 
 @pytest.mark.skipif(torch.cuda.device_count() > 1, reason="two GPUs are here")
