@@ -8,6 +8,7 @@ roofline (peaks and bandwidth alone) -> refused. Every price says its rung, its 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from hwmodels import tables as calibration
@@ -93,7 +94,7 @@ class Pricer:
         """What it prices by first."""
         return next(iter(self.shelf), None)
 
-    @property
+    @cached_property
     def shelf(self) -> tuple[Tables, ...]:
         """The device's tables and its siblings', in the order they are asked."""
         if self.mode == "roofline":

@@ -9,7 +9,7 @@ stands a roofline times one efficiency a class, fitted on the same rows. `numeri
 import math
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,7 +87,7 @@ class Reduced(Pricer):
 
     left: Tables | None = None
 
-    @property
+    @cached_property
     def shelf(self) -> tuple[Tables, ...]:
         return (self.left,) if self.left else ()
 
