@@ -33,6 +33,25 @@ def figures(result: Result) -> list[Figure]:
     return found + _slowest(summary) + _memory(result)
 
 
+def setting(result: Result) -> str:
+    """The scenario in a line: schedule, layout, detail, and the start of its hash."""
+    scenario = result.scenario
+    schedule: Any = scenario.get("schedule")
+    name = schedule.get("name") if isinstance(schedule, dict) else schedule
+    words = [f"schedule {name}"] if name else []
+    if isinstance(layout := scenario.get("parallel"), dict):
+        words += [f"{key} {value}" for key, value in layout.items() if isinstance(value, int) and value > 1]
+    if scenario.get("model"):  # chunk times have neither
+        words += [f"{key} {scenario[key]}" for key in ("precision", "detail") if key in scenario]
+    if isinstance(cluster := scenario.get("cluster"), dict) and isinstance(node := cluster.get("node"), dict):
+        words.insert(0, f"{cluster.get('nodes')} nodes of {node.get('name')}")
+    if faults := scenario.get("faults"):
+        words.append(f"{len(faults)} fault{'s' if len(faults) > 1 else ''}")
+    if text := result.summary.get("scenario_hash"):
+        words.append(f"scenario {str(text)[:12]}")
+    return " · ".join(words)
+
+
 def seconds(value: float) -> str:
     """A time in seconds as text, e.g. "129.0 ms"; less than half a nanosecond is rounding."""
     if abs(value) < NANO / 2:
@@ -94,13 +113,15 @@ def _slowest(summary: dict[str, Any]) -> list[Figure]:
     if first["seconds"] < FEW_WAITS * summary["step_time_s"]:
         return []
     where = f"position {first['pipeline_position']}, node {first['node']}, {seconds(first['seconds'])} of the chain"
-    return [Figure("Waits for", f"rank {first['rank']}", where)]
+    return [Figure("Waits for rank", str(first["rank"]), where)]
 
 
 def _memory(result: Result) -> list[Figure]:
     if not result.memory:
         return []
     worst = max(result.memory, key=lambda curve: curve.peak_bytes)
-    whose = f"rank {worst.rank}" if worst.cluster_rank is None else worst.whose
+    whose = f"position {worst.rank}"
+    if worst.cluster_rank is not None:
+        whose = f"rank {worst.cluster_rank}, {whose}"
     room = format_quantity(worst.capacity_bytes, "data")
-    return [Figure("Peak memory", format_quantity(worst.peak_bytes, "data"), f"of {room}, on {whose}")]
+    return [Figure("Peak memory", format_quantity(worst.peak_bytes, "data"), f"of {room}, {whose}")]

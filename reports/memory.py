@@ -1,4 +1,4 @@
-"""Memory over the step: one rank's curve at a time, and every rank's peak by part."""
+"""Memory over the step: the curve of one position at a time, and the peak of each by part."""
 
 from itertools import pairwise
 from typing import Any
@@ -16,8 +16,8 @@ POINTS = 3_000
 """Most points of a drawn curve; a screen has fewer pixels across."""
 
 LEAD = (
-    "What fills the device of one rank while the step runs, and what every rank holds at its own peak. "
-    "The dashed line is the device's capacity. Choose a rank here or click its bar."
+    "What fills a device at one position of the pipeline while the step runs, and at each position's own peak. "
+    "The dashed line is the device's capacity. Choose a position here or click its bar."
 )
 WORST = "Ranks differ: each curve is of the rank with the highest peak at its position in the pipeline."
 
@@ -37,8 +37,8 @@ def section(result: Result) -> Section | None:
     body = (
         f'<div class="row">{legend(colours.items())}'
         f'<label class="choice">Curve of <select id="memory-rank">{options}</select></label></div>'
-        f'<div class="two wide-left">{plot("memory", "memory of one rank over the step")}'
-        f"{plot('peaks', 'peak memory of every rank by part')}</div>"
+        f'<div class="two wide-left">{plot("memory", "memory at one position over the step")}'
+        f"{plot('peaks', 'peak memory at every position by part')}</div>"
     )
     data = {"parts": [[name, colours[name]] for name in names], "curves": [_curve(c, names) for c in result.memory]}
     lead = LEAD if worst.cluster_rank is None else f"{LEAD} {WORST}"
@@ -47,7 +47,7 @@ def section(result: Result) -> Section | None:
 
 def _whose(curve: MemoryCurve) -> str:
     if curve.cluster_rank is None:
-        return f"rank {curve.rank}"
+        return f"position {curve.rank}"
     return f"position {curve.rank}, rank {curve.cluster_rank}"
 
 

@@ -3,7 +3,6 @@
 import json
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from hwmodels import units
 from reports import certainty, headline, links, memory, pair, phases, prices, stages, timeline, waterfall
@@ -61,29 +60,11 @@ def _header(result: Result, title: str, parts: list[Section]) -> str:
     anchors = "".join(f'<a href="#{part.key}">{escape(part.title)}</a>' for part in parts)
     alarm = "" if fits else f'<p class="alarm" role="alert">{escape(why_not)}</p>'
     return (
-        f'<header><p class="brand">Trainyard</p><h1>{title}</h1><p class="sub">{escape(setting(result))}</p>{alarm}\n'
+        f'<header><p class="brand">Trainyard</p><h1>{title}</h1>'
+        f'<p class="sub">{escape(headline.setting(result))}</p>{alarm}\n'
         f'<dl class="figures" style="--all:{len(shown)};--half:{narrow}">{figures}</dl></header>\n'
         f'<nav aria-label="Parts of this page">{anchors}</nav>'
     )
-
-
-def setting(result: Result) -> str:
-    """The scenario in a line: schedule, layout, detail, and the start of its hash."""
-    scenario = result.scenario
-    schedule: Any = scenario.get("schedule")
-    name = schedule.get("name") if isinstance(schedule, dict) else schedule
-    words = [f"schedule {name}"] if name else []
-    if isinstance(layout := scenario.get("parallel"), dict):
-        words += [f"{key} {value}" for key, value in layout.items() if isinstance(value, int) and value > 1]
-    if scenario.get("model"):  # chunk times have neither
-        words += [f"{key} {scenario[key]}" for key in ("precision", "detail") if key in scenario]
-    if isinstance(cluster := scenario.get("cluster"), dict) and isinstance(node := cluster.get("node"), dict):
-        words.insert(0, f"{cluster.get('nodes')} nodes of {node.get('name')}")
-    if faults := scenario.get("faults"):
-        words.append(f"{len(faults)} faults")
-    if text := result.summary.get("scenario_hash"):
-        words.append(f"scenario {str(text)[:12]}")
-    return " · ".join(words)
 
 
 def _section(part: Section) -> str:

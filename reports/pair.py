@@ -9,6 +9,7 @@ from hwmodels.units import NS_PER_S, ns_to_seconds
 from reports.columns import pack
 from reports.headline import percent, seconds
 from reports.palette import OPS, STEPS, op_kind
+from reports.ranks import HEALTHY, differ, number
 from reports.section import Section, bar, controls, details, legend, plot, table
 from sim.result import Result
 from sim.trace import LANES, PHASES, Column, Trace
@@ -74,12 +75,7 @@ def occupancy(pair: Trace, lanes: tuple[int, ...]) -> Steps:
 
 def device_sms(scenario: dict[str, Any]) -> int | None:
     """Streaming multiprocessors of the scenario's device, or None when the scenario does not spell them out."""
-    found: Any = scenario
-    for key in ("cluster", "node", "device", "sms"):
-        found = found.get(key) if isinstance(found, dict) else None
-    if isinstance(found, dict):
-        found = found.get("value")
-    return int(found) if isinstance(found, int | float | str) and str(found).isdigit() else None
+    return number(scenario, "cluster", "node", "device", "sms")
 
 
 def union_ns(pair: Trace, lanes: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -103,7 +99,7 @@ def _lead(result: Result, pair: Trace) -> str:
     text += f", compute busy {percent(compute / length)}"
     if exchange:
         text += f", {percent(1 - (both - compute) / exchange)} of communication beside compute"
-    return text + "."
+    return f"{text}. {HEALTHY}" if differ(result) else f"{text}."
 
 
 def _data(result: Result, pair: Trace, kinds: Column) -> dict[str, Any]:

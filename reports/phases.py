@@ -1,8 +1,9 @@
-"""The phase table: how every rank spends the step."""
+"""The phase table: how the ranks at every position of the pipeline spend the step."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from reports import ranks
 from reports.headline import percent, seconds
 from reports.palette import IDLE, STEPS
 from reports.section import Section, bar, table
@@ -11,26 +12,27 @@ from sim.trace import PHASES
 
 NAMES = ("forward", "backward", "weight", "overlapped", "optimizer", "bubble")
 LEAD = (
-    "What each rank does with the step. <i>weight</i> counts stand-alone weight-gradient steps, <i>backward</i> "
-    "those for input gradients and full backwards; time in overlapped pairs is counted apart; <i>bubble</i> is idle."
+    "What ranks do with the step, by their position in the pipeline. <i>weight</i> counts stand-alone weight-gradient "
+    "steps, <i>backward</i> those for input gradients and full backwards; time in overlapped pairs is counted apart; "
+    "<i>bubble</i> is idle."
 )
 
 
 def section(result: Result) -> Section | None:
-    """The table of all ranks, or None when the run does not say."""
+    """The table of all positions, or None when the run does not say."""
     columns = per_rank(result.summary)
     if not columns:
         return None
     total = result.summary["step_time_s"]
-    ranks = len(next(iter(columns.values())))
-    rows = [[f"rank {r}", *(_cell(name, columns[name][r], total) for name in columns)] for r in range(ranks)]
-    mean = ["<b>mean</b>", *(_cell(name, sum(column) / ranks, total) for name, column in columns.items())]
+    positions = len(next(iter(columns.values())))
+    rows = [[f"position {p}", *(_cell(name, columns[name][p], total) for name in columns)] for p in range(positions)]
+    mean = ["<b>mean</b>", *(_cell(name, sum(column) / positions, total) for name, column in columns.items())]
     body = f'<div class="phases">{table(("", *columns), [mean, *rows])}</div>'
-    return Section("phases", "Phases by rank", LEAD, body)
+    return Section("phases", "Phases by position", f"{LEAD} {ranks.mean(result)}".strip(), body)
 
 
 def per_rank(summary: Mapping[str, Any]) -> dict[str, Sequence[float]]:
-    """Seconds of each phase as a list over ranks, in a fixed order; empty when the summary has none."""
+    """Seconds of each phase as a list over positions, in a fixed order; empty when the summary has none."""
     found = summary.get("phases_per_rank") or summary.get("phases_s", {}).get("phases_per_rank") or {}
     known = [name for name in NAMES if name in found]
     return {name: found[name] for name in [*known, *(n for n in found if n not in known)]}

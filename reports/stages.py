@@ -6,6 +6,7 @@ from itertools import groupby
 from hwmodels.units import GIGA
 from reports.headline import percent, seconds
 from reports.palette import STEPS
+from reports.ranks import HEALTHY, differ
 from reports.section import Section, details, legend, plot, table
 from sim.result import Result, StageLoad
 from sim.trace import PHASES
@@ -20,10 +21,12 @@ def section(result: Result) -> Section | None:
         return None
     kinds = [STEPS[PHASES.index(phase)] for phase, _ in PARTS]
     lead = f"Stand-alone time of one micro-batch on each stage. {spread_text(stages)}"
+    if differ(result):
+        lead += f" {HEALTHY}"
     body = legend((k.name, k.colour) for k in kinds) + plot("stages", "time of a micro-batch on each stage")
-    rows = [[f"stage {s.stage}", f"rank {s.rank}", escape(s.contents), f"{s.parameters / GIGA:.2f} billion",
+    rows = [[f"stage {s.stage}", f"position {s.rank}", escape(s.contents), f"{s.parameters / GIGA:.2f} billion",
              *(seconds(getattr(s, key)) for _, key in PARTS), seconds(load_s(s))] for s in stages]  # fmt: skip
-    head = ("Stage", "Rank", "Contents", "Parameters", "F", "B (input)", "W", "Sum")
+    head = ("Stage", "Position", "Contents", "Parameters", "F", "B (input)", "W", "Sum")
     data = {
         "parts": [[k.name, k.colour] for k in kinds],
         "mean": sum(map(load_s, stages)) / len(stages),

@@ -1,9 +1,10 @@
 """The tables a run prints."""
 
 from collections.abc import Iterable, Sequence
+from io import StringIO
 from typing import IO, TYPE_CHECKING
 
-from reports import headline, phases, prices, stages
+from reports import headline, phases, prices, ranks, stages
 from reports.headline import percent, seconds
 from sim.result import Result
 
@@ -17,19 +18,26 @@ UNEVEN = 0.01
 """Stages are listed when the slowest exceeds their mean by more than this fraction."""
 
 
-def show(result: Result, stream: IO[str]) -> None:
+def show(result: Result, stream: IO[str], overrides: Sequence[str] = ()) -> None:
     """Print the headline of `result`, its phases, price shares and uneven stages to `stream`.
 
+    overrides: what the command line changed in the scenario, whose name may still tell of the file as it was.
     Colour and the terminal's width are used when `stream` is a terminal; else plain text of 80 columns.
     """
     from rich.console import Console
 
     terminal = bool(getattr(stream, "isatty", lambda: False)())
-    console = Console(file=stream, width=None if terminal else PLAIN_WIDTH, highlight=False, soft_wrap=False)
+    text = StringIO()  # rich itself ends the process with exit code 1 when the reader of a pipe has gone
+    width = None if terminal else PLAIN_WIDTH
+    console = Console(file=text, force_terminal=terminal or None, width=width, highlight=False, soft_wrap=False)
     console.print(str(result.summary.get("scenario", "")), style="bold", markup=False)
+    for line in (headline.setting(result), f"with {' '.join(overrides)}" if overrides else ""):
+        if line:
+            console.print(line, style="dim", markup=False)
     for table in (_headline(result), _phases(result), _prices(result), _stages(result)):
         if table is not None:
             console.print(table)
+    stream.write(text.getvalue())
 
 
 def _headline(result: Result) -> "Table":
@@ -38,7 +46,7 @@ def _headline(result: Result) -> "Table":
 
 
 def _phases(result: Result) -> "Table | None":
-    """The mean over ranks, with the range where ranks differ."""
+    """The mean over ranks, with the range over positions of the pipeline."""
     total = result.summary["step_time_s"]
     columns = phases.per_rank(result.summary)
     if not columns:
@@ -52,7 +60,8 @@ def _phases(result: Result) -> "Table | None":
         low, high = seconds(min(values)), seconds(max(values))
         span = f"{low} to {high}" if low != high else ""
         rows.append((name, seconds(mean_s), percent(mean_s / total), span))
-    return _table(("phase (mean of ranks)", "time", "of step", "lowest to highest rank"), rows, numbers=(1, 2, 3))
+    head = ("phase (mean of ranks)", "time", "of step", "lowest to highest position")
+    return _table(head, rows, numbers=(1, 2, 3), note=ranks.mean(result) if ranks.differ(result) else "")
 
 
 def _prices(result: Result) -> "Table | None":
@@ -71,16 +80,20 @@ def _stages(result: Result) -> "Table | None":
             name, held = f"{first.stage} to {last.stage}", f"{first.contents} to {last.contents}"
         times = (first.forward_s, first.backward_input_s, first.weight_s, stages.load_s(first))
         rows.append((name, held, *map(seconds, times)))
-    return _table(("stage", "contents", "F", "B", "W", "sum"), rows, numbers=(2, 3, 4, 5))
+    note = ranks.HEALTHY if ranks.differ(result) else ""
+    return _table(("stage", "contents", "F", "B", "W", "sum"), rows, numbers=(2, 3, 4, 5), note=note)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int], header: bool = True) -> "Table":
-    """A table without frames; columns in `numbers` are set to the right."""
+def _table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int], header: bool = True, note: str = ""
+) -> "Table":
+    """A table without frames; columns in `numbers` are set to the right, a note goes below."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD if header else None, show_header=header, pad_edge=False, header_style="dim")
+    table = Table(box=SIMPLE_HEAD if header else None, show_header=header, pad_edge=False, header_style="dim",
+                  caption=note or None, caption_justify="left")  # fmt: skip
     for i, name in enumerate(head):
         table.add_column(name, justify="right" if i in numbers else "left", overflow="fold", no_wrap=i in numbers)
     for row in rows:

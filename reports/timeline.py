@@ -1,4 +1,4 @@
-"""The pipeline's timeline: every step of every rank, and the idle time between."""
+"""The pipeline's timeline: every step at every position, and the idle time between."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hwmodels.units import NS_PER_S, PERCENT
+from reports import ranks
 from reports.columns import pack
 from reports.headline import percent
 from reports.palette import IDLE, STEPS
@@ -19,7 +20,7 @@ BARS_IN_VIEW = 3_000
 """Up to this many bars are drawn one by one; more are drawn as a heat map (measured: 3,000 take 0.3 s to redraw)."""
 
 LEAD = (
-    "Each row is one pipeline rank. Drag to zoom, double-click for the whole step, or use the arrow keys, + and - "
+    "Drag to zoom, double-click for the whole step, or use the arrow keys, + and - "
     "when the figure has the focus. Far away a pixel shows what fills most of it; nearer, every bar can be asked."
 )
 
@@ -36,7 +37,7 @@ def section(result: Result) -> Section | None:
     shown = np.unique(rows["kind"]).tolist()
     keys = legend((STEPS[kind].name, STEPS[kind].colour) for kind in shown)
     body = f'<div class="row">{keys}{controls("timeline", "step")}</div>'
-    body += plot("timeline", "timeline of all pipeline ranks")
+    body += plot("timeline", "timeline of all positions of the pipeline")
     data = {
         "table": pack(rows),
         "kinds": [kind._asdict() for kind in STEPS],
@@ -44,9 +45,10 @@ def section(result: Result) -> Section | None:
         "bars": BARS_IN_VIEW,
         "prices": [[price, result.price_sources.get(price, "")] for price in steps.prices],
         "mixes": mixes,
-        "margin": [f"idle {percent(share)}" for share in idle_shares(rows)],
+        "margin": (margin := [f"idle {percent(share)}" for share in idle_shares(rows)]),
+        "ranks": ranks.drawn(result, len(margin)),
     }
-    return Section("timeline", "Timeline of the pipeline", LEAD, body, data)
+    return Section("timeline", "Timeline of the pipeline", f"{ranks.row(result)} {LEAD}", body, data)
 
 
 def with_idle(steps: Trace, more: Mapping[str, Column] = MappingProxyType({})) -> Columns:

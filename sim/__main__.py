@@ -1,7 +1,8 @@
 """The command line: `python -m sim SCENARIO.yaml [key=value ...] [--out DIR]`.
 
-Exit codes: 0 done, 1 simulated but infeasible, 2 wrong input, 130 interrupted. Results go to a folder and, with
-`--format json`, to stdout; progress and tables to stderr. Everything heavy is imported when a command needs it.
+Exit codes: 0 done, 1 simulated but infeasible, 2 wrong input, 130 interrupted, 141 a closed pipe. Results go to a
+folder and, with `--format json`, to stdout; progress and tables to stderr. Everything heavy is imported when a command
+needs it.
 """
 
 import argparse
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from sim.result import Result
     from sim.scenario import Scenario
 
-DONE, INFEASIBLE, WRONG, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+DONE, INFEASIBLE, WRONG, INTERRUPTED, UNHEARD, TERMINATED = 0, 1, 2, 130, 141, 143
 
 HELP = """\
 usage: python -m sim SCENARIO.yaml [key=value ...] [--out DIR] [--format text|json] [-q]
@@ -52,7 +53,8 @@ options of sweep and study:
 overrides reach anything, also inside what a name stands for:
   schedule=zb1p  cluster.nodes=128  cluster.node.nic.bandwidth=100GB/s  model.layers=30  outputs=[result]
 
-exit codes: 0 done; 1 simulated, but it does not fit or misses a limit; 2 wrong input; 130 interrupted
+exit codes: 0 done; 1 simulated, but it does not fit or misses a limit; 2 wrong input; 130 interrupted;
+            141 whoever read the output went away before its end (a closed pipe)
 """
 
 
@@ -71,6 +73,17 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run the command that `words` (default: the process's arguments) say; the answer is the exit code."""
     words = sys.argv[1:] if words is None else list(words)
     try:
+        return _answered(words)
+    except BrokenPipeError:
+        # Python would complain again when it flushes at exit.
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return UNHEARD
+
+
+def _answered(words: list[str]) -> int:
+    """The exit code of a command; mistakes in its input are told in a line."""
+    try:
         return _command(words)
     except WrongInput as error:
         print(error, file=sys.stderr)
@@ -78,10 +91,6 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; nothing written", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone. Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
 
 
 def _command(words: list[str]) -> int:
@@ -117,7 +126,7 @@ def _run(words: list[str]) -> int:
     if not asked.quiet:
         from reports import terminal
 
-        terminal.show(result, stream=sys.stderr)
+        terminal.show(result, stream=sys.stderr, overrides=asked.words[1:])
         print(f"written to {folder}", file=sys.stderr)
     if asked.format == "json":
         sys.stdout.write((folder / "result.json").read_text(encoding="utf-8"))

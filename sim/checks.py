@@ -195,7 +195,8 @@ def _machine(scenario: Scenario) -> Iterator[Finding]:
         yield ("precision", "cluster.node.device", "cluster.node"), f"{what}; legal: {have}"
     if sms % 2 or not 2 <= sms < device.sms:
         legal = f"even numbers from 2 to {(device.sms - 1) // 2 * 2} ({device.name} has {device.sms} SMs)"
-        yield ("comm.sms", "cluster.node.device"), f"found {sms}; legal: {legal}"
+        hint = "; exchanges that hold no SM: docs/COMM_SMS.md, What-ifs without SMs" if sms == 0 else ""
+        yield ("comm.sms", "cluster.node.device"), f"found {sms}; legal: {legal}{hint}"
     if cluster.fabric:
         most = cluster.fabric.most_nodes(cluster.node.gpus * cluster.node.nics_per_gpu)
         if cluster.nodes > most:

@@ -134,9 +134,11 @@ class RoutingForm(Form):
 
 
 class CommForm(Form):
-    """sms: streaming multiprocessors that a communication kernel holds."""
+    """sms: streaming multiprocessors that a communication kernel holds; how many are legal depends on the device."""
 
-    sms: Count = 20
+    sms: Annotated[
+        int, BeforeValidator(_whole), WithJsonSchema({"type": "integer", "minimum": 2, "multipleOf": 2})
+    ] = 20
 
 
 class ChunkTimesForm(Form):

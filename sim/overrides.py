@@ -33,6 +33,8 @@ def override(text: str) -> tuple[tuple[str, ...], Document]:
     path = tuple(part.strip() for part in key.split("."))
     if not equals or not all(path):
         raise DocumentError([Problem(place, "", "an override is written key=value, e.g. parallel.pipeline=8")])
+    if not value.strip():
+        raise DocumentError([Problem(place, "", "a value is missing; null stands for a key that is not written")])
     try:
         read = parse(value, place.file)
     except DocumentError as error:

@@ -26,9 +26,9 @@ class MemoryCurve:
 
     @property
     def whose(self) -> str:
-        """Such as "rank 3 of the pipeline", or "rank 397 (position 3 of the pipeline)"."""
+        """Such as "a rank at position 3 of the pipeline", or "rank 397 (position 3 of the pipeline)"."""
         if self.cluster_rank is None:
-            return f"rank {self.rank} of the pipeline"
+            return f"a rank at position {self.rank} of the pipeline"
         return f"rank {self.cluster_rank} (position {self.rank} of the pipeline)"
 
     @property

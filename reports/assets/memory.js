@@ -1,5 +1,5 @@
 "use strict";
-// Memory of one rank over the step, and the peaks of all.
+// Memory at one position over the step, and the peaks of all.
 
 DRAW.memory = async function (data) {
   const chosen = document.getElementById("memory-rank");
@@ -41,11 +41,11 @@ function drawCurve(data, curve, rows, gigabyte) {
 }
 
 function drawPeaks(data, gigabyte) {
-  const ranks = data.curves.map((curve) => `rank ${curve.rank} `);
+  const ranks = data.curves.map((curve) => `position ${curve.rank} `);
   const sums = data.curves.map((curve) => curve.peak.reduce((a, b) => a + b, 0));
   const traces = data.parts.map(([name, colour], i) => hoverBars({
     name, y: ranks, x: data.curves.map((curve) => curve.peak[i] / gigabyte), marker: { color: colour, opacity: 0.85 },
-    customdata: data.curves.map((curve, at) => [at, `<b>rank ${curve.rank}</b> at its peak, ${quantity(sums[at], "data")}<br>${escaped(name)}: ${quantity(curve.peak[i], "data")}`]),
+    customdata: data.curves.map((curve, at) => [at, `<b>position ${curve.rank}</b> at its peak, ${quantity(sums[at], "data")}<br>${escaped(name)}: ${quantity(curve.peak[i], "data")}`]),
     hovertemplate: "%{customdata[1]}<extra></extra>",
   }));
   const capacity = data.curves[0].capacity / gigabyte;

@@ -16,7 +16,7 @@ DRAW.timeline = async function (data) {
     xaxis: { ...secondsAxis(view), title: { text: "time from the start of the step", font: { size: 12, color: DATA.page.muted } } },
     yaxis: {
       range: [ranks.first.length - 1.5, -0.5], fixedrange: true, showgrid: false, ticks: "",
-      tickvals: [...data.margin.keys()], ticktext: data.margin.map((_, rank) => `rank ${rank} `),
+      tickvals: [...data.margin.keys()], ticktext: data.margin.map((_, rank) => `position ${rank} `),
     },
     margin: { l: 10, r: 84, t: 4, b: 46 }, dragmode: "zoom", barmode: "overlay",
     annotations: data.margin.map((text, rank) => ({
@@ -99,7 +99,7 @@ function half(stage, microBatch) {
 
 function stepText(rows, i, data) {
   const kind = rows.kind[i];
-  const lines = [`<b>${data.kinds[kind].name}</b>, rank ${rows.rank[i]}`];
+  const lines = [`<b>${data.kinds[kind].name}</b>, position ${rows.rank[i]}${data.ranks.length ? `, rank ${data.ranks[rows.rank[i]]}` : ""}`];
   if (rows.stage_b[i] >= 0 || rows.micro_batch_b[i] >= 0) {
     lines.push(`forward of ${half(rows.stage[i], rows.micro_batch[i])}`, `backward of ${half(rows.stage_b[i], rows.micro_batch_b[i])}`);
   } else if (half(rows.stage[i], rows.micro_batch[i])) lines.push(half(rows.stage[i], rows.micro_batch[i]));

@@ -3,6 +3,7 @@
 The figures are invented; only their relations hold (spans fill steps, bars sum to the step, parts sum to a peak).
 """
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -199,13 +200,21 @@ def result() -> Result:
         for s in range(RANKS)
     )  # fmt: skip
     scenario = {"name": summary["scenario"], "cluster": {"node": {"device": {"name": "h800", "sms": 132}, "gpus": 8},
-                "nodes": 256}, "schedule": {"name": "dualpipe"}, "detail": "layer", "seed": 0}  # fmt: skip
+                "nodes": 256}, "parallel": {"pipeline": RANKS}, "schedule": {"name": "dualpipe"}, "detail": "layer",
+                "seed": 0}  # fmt: skip
     return Result(
         summary=summary, scenario=scenario, steps=steps, spans=spans, pair=pair(),
         pair_name="forward of stage 7 with backward of stage 8", price_sources=SOURCES, memory=curves,
         waterfall=tuple(Bar(n, share * total_s, f"{n}: what it is, in a sentence.") for n, share in bars),
         stages=stages, links=use,
     )  # fmt: skip
+
+
+def differing() -> Result:
+    """The same with a slow rank at position 8, and replica 3 of 128 drawn."""
+    full = result()
+    slow = {"rank": 1024, "pipeline_position": 8, "replica": 0, "node": 128, "seconds": full.summary["step_time_s"] / 2}
+    return replace(full, summary=full.summary | {"critical_ranks": [slow], "shown_replica": 3})
 
 
 def chunk_times() -> Result:

@@ -1,5 +1,7 @@
 """The headline says what the run found, in units people use."""
 
+from dataclasses import replace
+
 from reports import headline
 from tests.reports import sample
 
@@ -12,7 +14,28 @@ def test_every_figure_of_a_full_run() -> None:
     assert (found["MFU, causal"].value, found["MFU, causal"].note) == ("39.5 %", "44.7 % non-causal")
     assert (found["TFLOP/s, causal"].value, found["TFLOP/s, causal"].note) == ("391", "442 non-causal")
     assert (found["Exposed comm."].value, found["Exposed comm."].note) == ("321.0 ms", "95.7 % is hidden")
-    assert (found["Peak memory"].value, found["Peak memory"].note) == ("67 GB", "of 80 GB, on rank 0")
+    assert (found["Peak memory"].value, found["Peak memory"].note) == ("67 GB", "of 80 GB, position 0")
+
+
+def test_ranks_of_the_cluster_and_positions_of_the_pipeline_are_told_apart() -> None:
+    result = sample.differing()
+    found = {figure.name: figure for figure in headline.figures(result)}
+    first = result.summary["critical_ranks"][0]
+    assert (found["Waits for rank"].value, found["Waits for rank"].note[:20]) == ("1024", "position 8, node 128")
+    assert first["rank"] == 1024
+    assert found["Peak memory"].note == "of 80 GB, position 0"
+    drawn = replace(result, memory=tuple(replace(c, cluster_rank=128 * c.rank + 5) for c in result.memory))
+    assert headline.figures(drawn)[-1].note == "of 80 GB, rank 5, position 0"
+
+
+def test_the_setting_is_one_line() -> None:
+    result = replace(sample.chunk_times(), scenario={
+        "schedule": "zb1p", "parallel": {"pipeline": 16, "expert": 64, "tensor": 1}, "precision": "fp8",
+        "model": "deepseek_v3"})  # fmt: skip
+    assert headline.setting(replace(result, scenario={"precision": "fp8"})) == f"scenario {'ab' * 6}"
+    assert headline.setting(result) == f"schedule zb1p · pipeline 16 · expert 64 · precision fp8 · scenario {'ab' * 6}"
+    for faults, said in (([{}], "1 fault · "), ([{}, {}], "2 faults · ")):
+        assert headline.setting(replace(result, scenario={"faults": faults})).startswith(said)
 
 
 def test_chunk_times_have_few() -> None:

@@ -39,7 +39,7 @@ def test_the_page_gets_every_curve() -> None:
         assert sum(drawn["peak"]) == curve.peak_bytes
         for i, name in enumerate(names):
             assert (rows[str(i)] == curve.parts[name]).all()
-    assert 'value="0" selected' in made.body  # rank 0 holds the most in the sample
+    assert 'value="0" selected>position 0, peak' in made.body  # position 0 holds the most in the sample
 
 
 def test_no_curves_no_section() -> None:

@@ -97,13 +97,5 @@ def test_an_infeasible_run_says_so_first() -> None:
     assert 'class="alarm"' not in html("full")
 
 
-def test_the_setting_is_one_line() -> None:
-    result = replace(sample.chunk_times(), scenario={
-        "schedule": "zb1p", "parallel": {"pipeline": 16, "expert": 64, "tensor": 1}, "precision": "fp8",
-        "model": "deepseek_v3"})  # fmt: skip
-    assert page.setting(replace(result, scenario={"precision": "fp8"})) == f"scenario {'ab' * 6}"
-    assert page.setting(result) == f"schedule zb1p · pipeline 16 · expert 64 · precision fp8 · scenario {'ab' * 6}"
-
-
 def test_the_same_result_gives_the_same_page() -> None:
     assert page.render(sample.result()) == html("full")

@@ -8,6 +8,7 @@ import pytest
 from hwmodels.units import NS_PER_S
 from reports.columns import unpack
 from reports.pair import COMPUTE_LANES, EXCHANGE_LANES, device_sms, occupancy, op_kinds, section, union_ns
+from reports.ranks import HEALTHY
 from sim.trace import LANES, Trace
 from tests.reports import sample
 
@@ -71,6 +72,12 @@ def test_every_op_reaches_the_page() -> None:
     lanes = [name for _, name in made.data["lanes"]]
     assert lanes == ["compute", "weight gradients", "communication", "pipeline sends"]
     assert made.data["device_sms"] == 132
+
+
+def test_a_pair_that_stands_for_no_rank_says_so() -> None:
+    made, alike = section(sample.differing()), section(sample.result())
+    assert made is not None and made.lead.endswith(f". {HEALTHY}")
+    assert alike is not None and "differ" not in alike.lead
 
 
 def test_no_pair_no_section() -> None:

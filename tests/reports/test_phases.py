@@ -14,7 +14,7 @@ def test_both_places_are_read_and_ordered() -> None:
     assert phases.per_rank({"phases_s": {"forward": 2.0}}) == {}
 
 
-def test_a_row_a_rank_and_their_mean() -> None:
+def test_a_row_a_position_and_their_mean() -> None:
     result = sample.result()
     made = phases.section(result)
     assert made is not None
@@ -22,6 +22,14 @@ def test_a_row_a_rank_and_their_mean() -> None:
     forward = result.summary["phases_per_rank"]["forward"]
     assert seconds(sum(forward) / len(forward)) in made.body
     assert seconds(forward[3]) in made.body
+    assert "<td>position 3</td>" in made.body and "rank" not in made.body
+    assert "mean of its 128 ranks, which are alike." in made.lead
+
+
+def test_where_ranks_differ_a_row_is_only_their_mean() -> None:
+    made = phases.section(sample.differing())
+    assert made is not None
+    assert "mean of its 128 ranks; a rank's own can lie outside." in made.lead
 
 
 def test_the_sample_adds_up_to_the_step() -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from reports import stages
+from reports.ranks import HEALTHY
 from sim.result import StageLoad
 from tests.reports import sample
 
@@ -33,3 +34,10 @@ def test_no_stages_no_section() -> None:
 def test_runs_of_equal_stages() -> None:
     loads = (load(0, 2.0, 1.0, 1.0), load(1, 1.0, 1.0, 1.0), load(2, 1.0, 1.0, 1.0), load(3, 2.0, 1.0, 1.0))
     assert [(first.stage, last.stage) for first, last in stages.alike(loads)] == [(0, 0), (1, 2), (3, 3)]
+
+
+def test_loads_that_stand_for_no_rank_say_so() -> None:
+    made, alike = stages.section(sample.differing()), stages.section(sample.result())
+    assert made is not None and made.lead.endswith(HEALTHY)
+    assert alike is not None and HEALTHY not in alike.lead
+    assert "<td>position 3</td>" in alike.body

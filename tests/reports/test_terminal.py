@@ -3,6 +3,8 @@
 import io
 from dataclasses import replace
 
+import pytest
+
 from reports import headline, terminal
 from reports.headline import seconds
 from sim.result import StageLoad
@@ -43,8 +45,32 @@ def test_uneven_stages_are_listed() -> None:
     assert "1 to 2   MoE to MoE 9" in shown(replace(sample.result(), stages=alike))
 
 
+def test_the_machine_and_the_overrides_are_told_below_the_name() -> None:
+    result, stream = sample.result(), io.StringIO()
+    terminal.show(result, stream, ("cluster.nodes=256", "faults=[red]"))
+    _, *below = stream.getvalue().splitlines()
+    assert below[0].startswith("256 nodes of None") and "schedule dualpipe" in below[0]
+    assert "with cluster.nodes=256 faults=[red]" in below
+    assert "with " not in shown(result)
+
+
+def test_a_range_over_positions_says_that_ranks_may_lie_outside() -> None:
+    note = "A position is the mean of its 128 ranks; a rank's own can lie outside."
+    assert "lowest to highest position" in shown(sample.differing()) and note in shown(sample.differing())
+    assert note not in shown(sample.result())
+
+
+def test_a_reader_that_has_gone_is_the_callers_to_tell() -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):  # rich alone would end the process with 1, "does not fit"
+        terminal.show(sample.result(), Gone())
+
+
 def test_a_pipe_gets_plain_text_of_80_columns() -> None:
-    for result in (sample.result(), sample.chunk_times()):
+    for result in (sample.result(), sample.differing(), sample.chunk_times()):
         text = shown(result)
         assert "\x1b" not in text
         assert max(map(len, text.splitlines())) <= terminal.PLAIN_WIDTH

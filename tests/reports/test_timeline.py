@@ -65,6 +65,16 @@ def test_the_page_gets_every_step_to_the_nanosecond() -> None:
     assert len(made.data["margin"]) == sample.RANKS
 
 
+def test_it_says_whose_spans_are_drawn() -> None:
+    alike, differ, bare = (section(made()) for made in (sample.result, sample.differing, sample.chunk_times))
+    assert alike is not None and differ is not None and bare is not None
+    assert alike.data is not None and differ.data is not None
+    assert "whose 128 ranks all do the same" in alike.lead and alike.data["ranks"] == []
+    assert "drawn is the one of replica 3" in differ.lead and "at position 1 that is rank 131" in differ.lead
+    assert differ.data["ranks"] == [128 * p + 3 for p in range(sample.RANKS)]
+    assert bare.lead.startswith("Each row is a position of the pipeline. Drag")
+
+
 def test_no_steps_no_section() -> None:
     empty = steps([])
     result = sample.result()

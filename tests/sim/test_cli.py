@@ -40,7 +40,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch
     """A simulation and reports that only leave traces; the working folder is new."""
     monkeypatch.setattr(sim, "run", fake_result, raising=False)
     folder = SimpleNamespace(write=fake_write)
-    terminal = SimpleNamespace(show=lambda result, stream: print("the table", file=stream))
+    terminal = SimpleNamespace(show=lambda result, stream, overrides: print("the table", *overrides, file=stream))
     for name, module in (("folder", folder), ("terminal", terminal)):
         monkeypatch.setitem(sys.modules, f"reports.{name}", module)
         monkeypatch.setattr(reports, name, module, raising=False)
@@ -252,7 +252,7 @@ def test_control_c_is_130_and_leaves_nothing(tmp_path: Path) -> None:
     assert there(tmp_path) == []
 
 
-def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+def test_a_closed_pipe_is_141_without_a_word(tmp_path: Path) -> None:
     code = "import sys, time; time.sleep(0.3); from sim.__main__ import main; sys.exit(main(['schema']))"
     child = process(code, cwd=tmp_path)
     assert child.stdout is not None and child.stderr is not None
@@ -262,4 +262,15 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     deadline = time.monotonic() + 30
     while child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert (child.returncode, err) == (0, "")
+    assert (child.returncode, err) == (141, "")
+
+
+@pytest.mark.parametrize("words", [[SMALL, "outputs=[result]"], ["no.yaml"], []])
+def test_a_closed_pipe_for_tables_and_mistakes_is_141_too(words: list[str], tmp_path: Path) -> None:
+    code = "import sys, time; time.sleep(0.3); from sim.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    child = process(code, *words, cwd=tmp_path)
+    assert child.stdout is not None and child.stderr is not None
+    child.stderr.close()
+    assert child.stdout.read() == ""
+    child.stdout.close()
+    assert child.wait(timeout=60) == 141
