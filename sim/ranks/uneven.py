@@ -144,6 +144,30 @@ class Durations:
         clocked = self._content(kit, number).clocked if position in self.hot else 1.0
         return self.computing(position, clocked).durations(starts, work)
 
+    def pacing(self, position: int, step: int, number: int, start: int, replica: int, took: int) -> int:
+        """Member of its group whose NIC sets how long an exchange, begun at `start`, took a replica; itself where none
+        does."""
+        slow = self.links.slow_members(position, replica)
+        kit = self.kits[position][step]
+        base = segment_ns(kit.run, kit.run.segments[number])
+        if slow in ((), (replica,)) or took <= base:
+            return replica
+        if self.loads is not None and took <= self._own(kit, position, step, number, replica):
+            return replica
+        if len(slow) == 1:
+            return slow[0]
+        content = self._content(kit, number)
+        assert content.exchange is not None
+        return self.links.pacing(position, replica, start, base, took, content.exchange, content.rest)
+
+    def _own(self, kit: Kit, position: int, step: int, number: int, replica: int) -> int:
+        """Nanoseconds of a segment by the loads of one replica alone."""
+        segment = kit.run.segments[number]
+        task = kit.run.tasks[segment.lane][segment.first]
+        work, only = np.array([segment_ns(kit.run, segment)]), slice(replica, replica + 1)
+        passes = self.plan.program.steps[position][step]
+        return int(self._loaded(work, passes, task.label, task.layer, task.half, only)[0])
+
     def _content(self, kit: Kit, number: int) -> Content:
         """What a segment is made of."""
         if id(kit) not in self.segments:
@@ -159,8 +183,10 @@ class Durations:
         first = position * self.plan.data
         return broken.Slowed([self.slow.get(first + d, ()) for d in range(self.plan.data)], felt)
 
-    def _loaded(self, work: Times, step: Step, label: str, layer: int, half: str) -> Times:
-        """Expert parts by the rank's rows, exchanges by what it receives."""
+    def _loaded(
+        self, work: Times, step: Step, label: str, layer: int, half: str, of: slice = slice(None)
+    ) -> Times:
+        """Expert parts by the rank's rows, exchanges by what it receives; of: some replicas only."""
         exchange = label.startswith(("dispatch", "combine"))
         if layer < 0 or not (exchange or label in self.curves):
             return work
@@ -172,9 +198,9 @@ class Durations:
             return work
         assert self.loads is not None
         if exchange:
-            factor = np.maximum(1.0, self.loads.received[index, micro_batch] / self.site.received)
+            factor = np.maximum(1.0, self.loads.received[index, micro_batch, of] / self.site.received)
         else:
-            factor = self.curves[label].at(self.loads.rows[index, micro_batch])
+            factor = self.curves[label].at(self.loads.rows[index, micro_batch, of])
         return np.asarray(np.ceil(work * factor), dtype=np.int64)
 
     def _jittered(self, work: Times, step: Step, number: int) -> Times:

@@ -1,5 +1,9 @@
 """The headline says what the run found, in units people use."""
 
+from dataclasses import replace
+
+import pytest
+
 from reports import headline
 from tests.reports import sample
 
@@ -13,6 +17,22 @@ def test_every_figure_of_a_full_run() -> None:
     assert (found["TFLOP/s, causal"].value, found["TFLOP/s, causal"].note) == ("391", "442 non-causal")
     assert (found["Exposed comm."].value, found["Exposed comm."].note) == ("321.0 ms", "95.7 % is hidden")
     assert (found["Peak memory"].value, found["Peak memory"].note) == ("67 GB", "of 80 GB, on rank 0")
+
+
+@pytest.mark.parametrize(("part", "beyond", "named"), [
+    (0.9, 0.3, True), (0.3, 0.3, True), (0.2, 0.3, False), (1.0, 1e-9, False),
+])  # fmt: skip
+def test_the_rank_that_the_step_waits_for(part: float, beyond: float, named: bool) -> None:
+    """Named when much of what the path is longer by is its, and that is something."""
+    result = replace(sample.result(), summary=dict(sample.result().summary))
+    rank = {"rank": 1030, "pipeline_position": 8, "replica": 6, "node": 128, "seconds": 1.5}
+    result.summary["critical_ranks"] = [rank | {"beyond_s": beyond, "part": part}]
+    found = {figure.name: figure for figure in headline.figures(result)}
+    assert ("Waits for" in found) == named
+    if named:
+        assert found["Waits for"][:3] == ("Waits for", "rank 1030", "position 8, node 128, 1.500 s of the chain")
+    result.summary["critical_ranks"] = []
+    assert "Waits for" not in {figure.name for figure in headline.figures(result)}
 
 
 def test_chunk_times_have_few() -> None:
