@@ -23,10 +23,10 @@ of FLOP over the matrix rate and bytes over the copy rate that the same card rea
 8,192^3 and a copy of 1 GiB); *of bound* is the part of it that a kernel reached. The library is torch's own call for
 the same work or less (rowwise scales instead of blocks, BF16 instead of FP8): the fastest that runs.
 
-Forms of products: *flat* (tile loop and K loop are one; the default), *descriptor* and *pointer* (two loops, operands by
-the copy engine or by pointers), *twin* (two programs of 64 rows an SM), *low* (64 rows, flat), *scales stored by tile*
-(the default on scales of another layout), *default* (what a call without a choice takes). *never promoted* leaves all
-sums in the tensor core's 14 bits; it is timed to show what promotion costs and is not counted among the fastest.
+Forms of products: *flat* (tile loop and K loop are one; the default), *descriptor* and *pointer* (two loops, operands
+by the copy engine or by pointers), *twin* (two programs of 64 rows an SM), *low* (64 rows, flat), *scales stored by
+tile* (the default on scales of another layout), *default* (what a call without a choice takes). *never promoted* leaves
+all sums in the tensor core's 14 bits; it is timed to show what promotion costs and is not counted among the fastest.
 """
 
 

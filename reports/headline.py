@@ -9,8 +9,9 @@ BILLION = GIGA
 TRILLION = TERA
 
 
-FEW_WAITS = 0.25
-"""A rank is named when the critical path spends at least this part of the step on it; less may be a tie."""
+FEW_WAITS, LITTLE = 0.25, 1e-4
+"""A rank is named when it makes at least FEW_WAITS of what the critical path is longer by than an even step's (less may
+be a tie), and that is LITTLE of the step or more."""
 
 
 class Figure(NamedTuple):
@@ -110,7 +111,7 @@ def _slowest(summary: dict[str, Any]) -> list[Figure]:
     if not ranks:
         return []
     first = ranks[0]
-    if first["seconds"] < FEW_WAITS * summary["step_time_s"]:
+    if first["part"] < FEW_WAITS or first["beyond_s"] < LITTLE * summary["step_time_s"]:
         return []
     where = f"position {first['pipeline_position']}, node {first['node']}, {seconds(first['seconds'])} of the chain"
     return [Figure("Waits for rank", str(first["rank"]), where)]

@@ -130,6 +130,8 @@ def _run(words: list[str]) -> int:
         print(f"written to {folder}", file=sys.stderr)
     if asked.format == "json":
         sys.stdout.write((folder / "result.json").read_text(encoding="utf-8"))
+    for line in result.summary.get("faults_without_effect", ()):
+        print(f"{path}: {line}", file=sys.stderr)
     missed = _missed(scenario, result)
     for line in missed:
         print(f"infeasible: {line}", file=sys.stderr)

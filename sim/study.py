@@ -8,7 +8,7 @@ from sim import engine, memory, metrics, plan, replay, spans, uncertainty
 from sim.lower import Kit, Lowered, lower
 from sim.plan import Machine, Plan, unit_cost_ns
 from sim.program import Step
-from sim.ranks import attribution, dearer, differing
+from sim.ranks import attribution, chain, dearer, differing, faults
 from sim.ranks import memory as rank_memory
 from sim.ranks.differing import Differing
 from sim.result import MemoryCurve, Result, StageLoad, Utilisation
@@ -82,22 +82,19 @@ def _links(
     return use, {"links": counts}
 
 
-CRITICAL = 5
-"""Ranks of the critical path that result.json names."""
-
-
 def _differ(laid: Plan, machine: Machine, lowered: Lowered) -> tuple[Differing, list[metrics.Ledger], dict[str, Any]]:
     """Ranks that differ: all of them simulated, means over them, and whom the step waits for."""
     found = differing.run(laid, machine, lowered)
     expected = metrics.ledgers(laid, differing.alone(lowered), found.outcome, machine.pricer)
     books = attribution.ledgers(lowered, found.everyone, expected)
-    chain = attribution.critical_ranks(laid, lowered, found.everyone)[:CRITICAL]
     gpus = machine.cluster.node.gpus
     extra: dict[str, Any] = {
         "waiting_for_peers_s": sum(b.inside["peers"] for b in books) / len(books),
-        "critical_ranks": [attribution.described(r, laid, gpus) | {"seconds": s} for r, s in chain],
+        "critical_ranks": chain.named(laid, gpus, chain.critical_ranks(laid, lowered, found.everyone, found.times)),
         "shown_replica": found.shown,
     }
+    if missed := faults.missed(laid.scenario.faults, found.everyone.end):
+        extra["faults_without_effect"] = missed
     if found.rows:
         extra["expert_rows"] = {"smallest": found.rows[0], "largest": found.rows[1], "expected": machine.site.rows}
     return found, books, extra

@@ -26,7 +26,7 @@ class Cost(NamedTuple):
     more: float
     causes: dict[str, float]
     missing: float
-    rank: int
+    rank: str
 
 
 def costs(told: Told) -> dict[tuple[str, str, str], Cost]:
@@ -46,7 +46,8 @@ def _cost(base: Mapping[str, Any], slow: Mapping[str, Any]) -> Cost:
     hours = base["gpu_hours_per_trillion_tokens"]
     gpus = hours * SECONDS_PER_HOUR / was * base["tokens_per_step"] / TERA
     causes = {name: after[name] - before[name] for name in CAUSES}
-    return Cost(step, step - was, causes, gpus * (1 - was / step), slow["critical_ranks"][0]["rank"])
+    rank = next((str(each["rank"]) for each in slow["critical_ranks"]), "none")
+    return Cost(step, step - was, causes, gpus * (1 - was / step), rank)
 
 
 def _causes(summary: Mapping[str, Any]) -> dict[str, float]:
@@ -81,7 +82,7 @@ def _table(found: Mapping[tuple[str, str, str], Cost]) -> str:
             *(name for name in CAUSES if name != "optimizer")]  # fmt: skip
     rows = [
         [SCHEDULES[schedule], FAULTS[kind], place, f"{cost.step:.2f}", text.more(cost.more),
-         text.share(cost.more / (cost.step - cost.more)), f"{cost.missing:.0f}", str(cost.rank),
+         text.share(cost.more / (cost.step - cost.more)), f"{cost.missing:.0f}", cost.rank,
          *(text.more(s) for name, s in cost.causes.items() if name != "optimizer")]
         for (schedule, kind, place), cost in found.items()
     ]  # fmt: skip

@@ -21,12 +21,13 @@ from sim.tokens.loads import Loads
 @dataclass(frozen=True)
 class Differing:
     """everyone: what all replicas did. shown: the replica that the traces show. outcome: its records, by position.
-    loads: what was drawn for them, or None."""
+    loads: what was drawn for them, or None. times: durations by which they ran."""
 
     everyone: Crowd
     shown: int
     outcome: Outcome
     loads: Loads | None
+    times: Durations
 
     @property
     def rows(self) -> tuple[int, int] | None:
@@ -49,7 +50,7 @@ def run(plan: Plan, machine: Machine, lowered: Lowered) -> Differing:
         _record(lowered, everyone, position, shown) for position in range(plan.program.ranks)
     )
     events = plan.data * sum(len(c.segment_ends) for row in everyone.crossings for c in row)
-    return Differing(everyone, shown, Outcome(records, everyone.end, events), found)
+    return Differing(everyone, shown, Outcome(records, everyone.end, events), found, times)
 
 
 def alone(lowered: Lowered) -> Lowered:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from hwmodels.units import NS_PER_S, format_quantity
 from sim.scenario import FOREVER, Fault
 
 Times = npt.NDArray[np.int64]
@@ -45,6 +46,18 @@ def of_ranks(faults: Sequence[Fault], kinds: Sequence[str], gpus_per_node: int) 
     for fault in faults:
         for rank in ranks(fault, gpus_per_node) if fault.kind in kinds else ():
             found[rank] = (*found.get(rank, ()), fault)
+    return found
+
+
+def missed(faults: Sequence[Fault], end_ns: int) -> list[str]:
+    """One line for each fault that a step of this length cannot meet, and for each that slows nothing."""
+    found = []
+    for i, fault in enumerate(faults):
+        begins, end = (format_quantity(ns / NS_PER_S, "time") for ns in (fault.start_ns, end_ns))
+        if fault.start_ns >= end_ns:
+            found.append(f"faults[{i}]: changes nothing: it begins at {begins}, and the step ends at {end}")
+        elif fault.slower == 1:
+            found.append(f"faults[{i}]: changes nothing: slower is 1")
     return found
 
 

@@ -39,6 +39,7 @@ class Links:
         self.slow = of_ranks(faults, ("link",), machine.cluster.node.gpus)
         self.group = min(plan.scenario.parallel.expert, plan.data)
         self.exchanges, self.sends, self.rings = cache(self._exchanges), cache(self._sends), cache(self._rings)
+        self.slow_members = cache(self._slow_members)
 
     def exchange(self, position: int, starts: Times, work: Times, expected: int, op: AllToAll, rest: float) -> Times:
         """Durations of an exchange, begun by all of a group at once, that alone takes `work` ns at each rank and
@@ -69,6 +70,39 @@ class Links:
         passes = self.plan.program.steps[position][step].passes()
         stage, micro_batch = next((s, m) for name, s, m in passes if name == letter)
         return self.plan.homes[stage + ahead, micro_batch]
+
+    # --- who is to blame ----------------------------------------------------------------------------------------------
+
+    def _slow_members(self, position: int, replica: int) -> tuple[int, ...]:
+        """Replicas with a slow NIC in the expert group of a replica."""
+        first, rank = replica // self.group * self.group, position * self.plan.data
+        return tuple(d for d in range(first, first + self.group) if rank + d in self.slow)
+
+    def pacing(
+        self, position: int, replica: int, start: int, expected: int, took: int, op: AllToAll, rest: float
+    ) -> int:
+        """Member of a replica's group whose NIC makes an exchange, begun at `start`, last as long as it `took` this
+        replica; itself where that is none. See `exchange`."""
+        alone = np.full(self.plan.data, expected, dtype=np.int64)
+        sent = self.exchanges(position, op, rest).durations(np.full_like(alone, start), alone)
+        slowest = max(self.slow_members(position, replica), key=lambda member: int(sent[member]), default=replica)
+        return slowest if int(sent[slowest]) >= took else replica
+
+    def slow_end(self, position: int, step: int, kind: int, replica: int) -> int | None:
+        """Rank of the slow NIC at an end of a message, the sender's where both are as bad; None without one."""
+        if not self.slow:
+            return None
+        return self._worst(p * self.plan.data + replica for p in (position, self._target(position, step, kind)))
+
+    def slow_holder(self, position: int) -> int | None:
+        """Rank of the slowest NIC among those that share a stage with a position, so meet in rings; None without one.
+        """
+        mine = self.plan.holds[position]
+        return self._worst(r for r in self.slow if set(mine) & set(self.plan.holds[r // self.plan.data]))
+
+    def _worst(self, ranks: Iterable[int]) -> int | None:
+        slow = [rank for rank in ranks if rank in self.slow]
+        return max(slow, key=lambda rank: max(fault.slower for fault in self.slow[rank]), default=None)
 
     # --- who feels what -----------------------------------------------------------------------------------------------
 

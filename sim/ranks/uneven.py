@@ -129,7 +129,7 @@ class Durations:
         base, lane, task = self._facts(kit.run)[number]
         steady = not (self.links.slow if lane == COMMUNICATION else self.jitter or position in self.at)
         factor = None
-        if self.loads is not None and task.layer >= 0:
+        if self.loads is not None:
             factor = self._factor(self.plan.program.steps[position][step], task.label, task.layer, task.half)
         if steady and factor is None:
             return base
@@ -153,6 +153,28 @@ class Durations:
             ]
         return self.facts[id(template)]
 
+    def pacing(self, position: int, step: int, number: int, start: int, replica: int, took: int) -> int:
+        """Member of its group whose NIC sets how long an exchange, begun at `start`, took a replica; itself where none
+        does."""
+        slow = self.links.slow_members(position, replica)
+        kit = self.kits[position][step]
+        base = segment_ns(kit.run, kit.run.segments[number])
+        if slow in ((), (replica,)) or took <= base:
+            return replica
+        if self.loads is not None and took <= self._own(kit, position, step, number, replica):
+            return replica
+        if len(slow) == 1:
+            return slow[0]
+        content = self._content(kit, number)
+        assert content.exchange is not None
+        return self.links.pacing(position, replica, start, base, took, content.exchange, content.rest)
+
+    def _own(self, kit: Kit, position: int, step: int, number: int, replica: int) -> int:
+        """Nanoseconds of a segment by the loads of one replica alone."""
+        base, _, task = self._facts(kit.run)[number]
+        factor = self._factor(self.plan.program.steps[position][step], task.label, task.layer, task.half)
+        return base if factor is None else int(_whole(base * factor[replica : replica + 1])[0])
+
     def _content(self, kit: Kit, number: int) -> Content:
         """What a segment is made of."""
         if id(kit) not in self.segments:
@@ -171,7 +193,7 @@ class Durations:
     def _factor(self, step: Step, label: str, layer: int, half: str) -> npt.NDArray[np.float64] | None:
         """Of expert parts by the rank's rows, of exchanges by what it receives; None of all else."""
         by_rows = label in self.curves
-        if not (by_rows or label.startswith(("dispatch", "combine"))):
+        if layer < 0 or not (by_rows or label.startswith(("dispatch", "combine"))):
             return None
         stage, micro_batch = (step.stage, step.micro_batch)
         if half != "F" and step.stage_b >= 0:

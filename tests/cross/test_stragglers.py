@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sim import metrics, plan
 from sim.lower import lower
-from sim.ranks import attribution, differing
+from sim.ranks import attribution, chain, differing
 from sim.scenario import FOREVER, Fault, from_mapping, load
 
 TINY = {
@@ -33,9 +33,20 @@ def lowered(*overrides):
 
 
 @cache
-def run(faults=(), *overrides):
+def ran(faults=(), *overrides):
     laid, machine, low = lowered(*overrides)
-    return differing.run(replace(laid, scenario=replace(laid.scenario, faults=faults)), machine, low).everyone
+    return differing.run(replace(laid, scenario=replace(laid.scenario, faults=faults)), machine, low)
+
+
+def run(faults=(), *overrides):
+    return ran(faults, *overrides).everyone
+
+
+def critical(faults, *overrides):
+    """Ranks on the critical path, first those that make it longest."""
+    laid, _, low = lowered(*overrides)
+    found = ran(faults, *overrides)
+    return chain.critical_ranks(laid, low, found.everyone, found.times)
 
 
 def step(*faults, overrides=()):
@@ -206,8 +217,7 @@ def test_phases_bubble_and_waterfall_are_the_step(schedule):
 @pytest.mark.parametrize("schedule", ["dualpipe", "zb1p", "1f1b"])
 @pytest.mark.parametrize("slow", [1, 14, 21, 31])
 def test_the_path_names_the_straggler(schedule, slow):
-    laid, _, low = lowered(f"schedule={schedule}")
-    found = attribution.critical_ranks(laid, low, run((Fault("gpu", slow, 4.0),), f"schedule={schedule}"))
+    found = critical((Fault("gpu", slow, 4.0),), f"schedule={schedule}")
     assert found[0][0] == slow  # slow enough to outweigh the head of the last stage
 
 
@@ -223,16 +233,27 @@ def v3(v3_file):
 
 def of_v3(v3, *faults):
     laid, machine, low = v3
-    return differing.run(replace(laid, scenario=replace(laid.scenario, faults=faults)), machine, low).everyone
+    return differing.run(replace(laid, scenario=replace(laid.scenario, faults=faults)), machine, low)
 
 
 def test_v3_with_one_slow_gpu(v3):
     """10 % slower costs the whole cluster something, at most 10 %, and the path finds it among 2,048."""
     laid, _, low = v3
-    plain, slow = of_v3(v3), of_v3(v3, Fault("gpu", 1000, 1.1))
-    assert plain.end < slow.end < 1.1 * plain.end
-    assert attribution.critical_ranks(laid, low, slow)[0][0] == 1000
+    plain, slow = of_v3(v3).everyone, of_v3(v3, Fault("gpu", 1000, 1.1))
+    assert plain.end < slow.everyone.end < 1.1 * plain.end
+    assert chain.critical_ranks(laid, low, slow.everyone, slow.times)[0].rank == 1000
+
+
+@pytest.mark.parametrize("at", [12, 1030])
+@pytest.mark.parametrize("when", [{}, {"end_ns": 5 * 10**9}, {"every_ns": 2 * 10**8, "lasts_ns": 2 * 10**7}])
+def test_v3_with_a_slow_link(v3, at, when):
+    """For good, for a while and flapping: members of a group end alike, and the one with the slow NIC is named."""
+    laid, _, low = v3
+    slow = of_v3(v3, Fault("link", at, 20.0, **when))
+    found = chain.critical_ranks(laid, low, slow.everyone, slow.times)
+    assert found[0].rank == at and found[0].beyond_s > 0.9 * sum(each.beyond_s for each in found)
 
 
 def test_v3_with_a_slow_node_is_its_worst_rank(v3):
-    assert of_v3(v3, Fault("node", 125, 1.1)).end == of_v3(v3, Fault("gpu", 1000, 1.1)).end
+    node, gpu = of_v3(v3, Fault("node", 125, 1.1)), of_v3(v3, Fault("gpu", 1000, 1.1))
+    assert node.everyone.end == gpu.everyone.end

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from reports import headline
 from tests.reports import sample
 
@@ -36,6 +38,22 @@ def test_the_setting_is_one_line() -> None:
     assert headline.setting(result) == f"schedule zb1p · pipeline 16 · expert 64 · precision fp8 · scenario {'ab' * 6}"
     for faults, said in (([{}], "1 fault · "), ([{}, {}], "2 faults · ")):
         assert headline.setting(replace(result, scenario={"faults": faults})).startswith(said)
+
+
+@pytest.mark.parametrize(("part", "beyond", "named"), [
+    (0.9, 0.3, True), (0.3, 0.3, True), (0.2, 0.3, False), (1.0, 1e-9, False),
+])  # fmt: skip
+def test_the_rank_that_the_step_waits_for(part: float, beyond: float, named: bool) -> None:
+    """Named when much of what the path is longer by is its, and that is something."""
+    result = replace(sample.result(), summary=dict(sample.result().summary))
+    rank = {"rank": 1030, "pipeline_position": 8, "replica": 6, "node": 128, "seconds": 1.5}
+    result.summary["critical_ranks"] = [rank | {"beyond_s": beyond, "part": part}]
+    found = {figure.name: figure for figure in headline.figures(result)}
+    assert ("Waits for rank" in found) == named
+    if named:
+        assert found["Waits for rank"][:3] == ("Waits for rank", "1030", "position 8, node 128, 1.500 s of the chain")
+    result.summary["critical_ranks"] = []
+    assert "Waits for rank" not in {figure.name for figure in headline.figures(result)}
 
 
 def test_chunk_times_have_few() -> None:

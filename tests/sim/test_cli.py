@@ -106,6 +106,17 @@ def test_infeasible_is_exit_1_with_one_line_and_all_outputs(
     assert "o/report" in there()
 
 
+def test_a_fault_that_changes_nothing_is_told(fakes: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(scenario: Scenario) -> SimpleNamespace:
+        found = fake_result(scenario)
+        found.summary["faults_without_effect"] = ["faults[0]: changes nothing: slower is 1"]
+        return found
+
+    fakes.setattr(sim, "run", run)
+    assert main([SMALL, "-q"]) == 0
+    assert capsys.readouterr().err == f"{SMALL}: faults[0]: changes nothing: slower is 1\n"
+
+
 def test_limits_that_hold_are_exit_0(fakes: Any) -> None:
     assert main([SMALL, "limits.step_time=129 ms", "limits.memory=75 GB", "-q"]) == 0
 

@@ -1,11 +1,11 @@
-"""Ledgers of ranks that differ, gaps laid to bytes and barriers, and the ranks on the critical path."""
+"""Ledgers of ranks that differ, and gaps laid to bytes and barriers."""
 
 from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sim import metrics, plan
@@ -13,10 +13,8 @@ from sim.actor import Job, Sync
 from sim.lower import lower
 from sim.models.layer import COMMUNICATION, COMPUTE
 from sim.ranks import attribution, crowd, differing
-from sim.ranks.uneven import Durations
 from sim.scenario import Fault, from_mapping
 from sim.template import STREAMS, Segment, Template
-from sim.tokens.imbalance import loads_of
 
 TINY = {
     "cluster": {"node": "h800x8", "nodes": 2},
@@ -163,57 +161,6 @@ def test_a_slow_rank_in_every_group_of_one_makes_no_peer_wait():
     """Expert groups of one: nobody to wait for inside a step."""
     found = books(Fault("gpu", 5, 1.5), overrides=("parallel.expert=1", "schedule=1f1b"))[3]
     assert [b.inside["peers"] for b in found] == [0, 0]
-
-
-# --- critical ranks ---------------------------------------------------------------------------------------------------
-
-
-def without_wires(low):
-    """Messages take no time and wait for no reduction, so the path through the step is on ranks alone."""
-    jobs = tuple(tuple(replace(j, sends=tuple((kind, 0) for kind, _ in j.sends)) for j in row) for row in low.jobs)
-    return replace(low, jobs=jobs, syncs=tuple(replace(sync, reduces=()) for sync in low.syncs))
-
-
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(schedule=st.sampled_from(SCHEDULES), slow=st.integers(0, 15), factor=st.sampled_from([1.0, 1.05, 1.5]),
-       routing=st.sampled_from(["balanced", "sampled"]), seed=st.integers(0, 3),
-       positions=st.sampled_from([2, 4]))  # fmt: skip
-def test_the_path_covers_the_step_to_the_nanosecond(schedule, slow, factor, routing, seed, positions):
-    """Without wires, the seconds on ranks are the time at which the last step ends."""
-    laid, machine, low = lowered(
-        f"schedule={schedule}", f"routing={routing}", f"seed={seed}", f"parallel.pipeline={positions}"
-    )
-    free = without_wires(low)
-    faults = (Fault("gpu", slow, factor),)
-    times = Durations(laid, machine, free.kits, free.first_layer, loads_of(laid, machine), faults, 0.0)
-    everyone = crowd.run(free.jobs, free.syncs, laid.data, 4, times, times.wire)
-    found = attribution.critical_ranks(laid, free, everyone)
-    last = max(int(row[-1].ends.max()) for row in everyone.crossings)
-    assert sum(s for _, s in found) == pytest.approx(last / 1e9, rel=1e-9)
-    assert [s for _, s in found] == sorted((s for _, s in found), reverse=True)
-
-
-@pytest.mark.parametrize("schedule", ["dualpipe", "zb1p", "1f1b"])
-@pytest.mark.parametrize("slow", [2, 7, 8, 15])
-def test_the_slow_gpu_is_named(schedule, slow):
-    laid, low, everyone, _ = books(Fault("gpu", slow, 1.5), overrides=(f"schedule={schedule}",))
-    found = attribution.critical_ranks(laid, low, everyone)
-    assert found[0][0] == slow and found[0][1] > 0.5 * everyone.end / 1e9
-    group = slow // 4
-    assert sum(s for rank, s in found if rank // 4 == group) > 0.5 * everyone.end / 1e9
-
-
-@pytest.mark.parametrize("schedule", ["dualpipe", "zb1p", "1f1b"])
-def test_the_path_with_wires_is_not_longer_than_the_step(schedule):
-    laid, low, everyone, _ = books(Fault("gpu", 7, 1.2), overrides=(f"schedule={schedule}", "routing=sampled"))
-    last = max(int(row[-1].ends.max()) for row in everyone.crossings) / 1e9
-    spent = sum(s for _, s in attribution.critical_ranks(laid, low, everyone))
-    assert 0.9 * last < spent < last * (1 + 1e-9)
-
-
-def test_a_rank_is_described_by_where_it_is():
-    laid = lowered()[0]
-    assert attribution.described(13, laid, 8) == {"rank": 13, "pipeline_position": 1, "replica": 5, "node": 1}
 
 
 def test_streams_are_as_attribution_takes_them():

@@ -117,7 +117,9 @@ def close(one, two, where=""):
 
 def unchanged(schedule):
     plain, idle = result(f"schedule={schedule}"), result(f"schedule={schedule}", IDLE_FAULT)
-    odd = {"events", "scenario_hash", "waiting_for_peers_s", "critical_ranks", "shown_replica"}
+    odd = {
+        "events", "scenario_hash", "waiting_for_peers_s", "critical_ranks", "shown_replica", "faults_without_effect",
+    }  # fmt: skip
     close({k: v for k, v in plain.summary.items() if k not in odd},
           {k: v for k, v in idle.summary.items() if k not in odd})  # fmt: skip
     assert idle.summary["waiting_for_peers_s"] == 0
@@ -142,15 +144,25 @@ def test_a_fault_of_factor_one_changes_nothing_with_chunks():
     unchanged("interleaved")
 
 
+def test_nobody_is_named_for_a_fault_that_changes_nothing():
+    s = result(IDLE_FAULT).summary
+    assert s["critical_ranks"] == [] and s["faults_without_effect"] == ["faults[0]: changes nothing: slower is 1"]
+    late = result("faults=[{kind: link, at: 3, slower: 9, start: 1 h}]").summary
+    assert late["critical_ranks"] == [] and "it begins at 3600 s" in late["faults_without_effect"][0]
+
+
 def test_one_slow_gpu_is_in_the_summary():
     s = result("faults=[{kind: gpu, at: 13, slower: 1.5}]").summary
     assert s["step_time_s"] > result().summary["step_time_s"]
     assert s["critical_ranks"][0]["rank"] == 13
-    assert s["critical_ranks"][0] | {"seconds": 0} == {
-        "rank": 13, "pipeline_position": 1, "replica": 5, "node": 1, "seconds": 0,
+    first = s["critical_ranks"][0]
+    assert first["seconds"] > first["beyond_s"] > 0.9 * (s["step_time_s"] - result().summary["step_time_s"])
+    assert first["part"] > 0.9
+    assert {key: first[key] for key in ("rank", "pipeline_position", "replica", "node")} == {
+        "rank": 13, "pipeline_position": 1, "replica": 5, "node": 1,
     }  # fmt: skip
     assert s["shown_replica"] in range(4, 8) and s["waiting_for_peers_s"] > 0
-    assert "expert_rows" not in s
+    assert "expert_rows" not in s and "faults_without_effect" not in s
 
 
 def test_sampled_routing_says_its_rows():

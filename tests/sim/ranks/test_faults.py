@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sim import plan
 from sim.lower import lower
-from sim.ranks.faults import Pace, Slowed, course, of_ranks, plainly, ranks
+from sim.ranks.faults import Pace, Slowed, course, missed, of_ranks, plainly, ranks
 from sim.ranks.uneven import Durations, contents
 from sim.scenario import FOREVER, Fault, ScenarioError, from_mapping
 from sim.template import STREAMS
@@ -487,6 +487,18 @@ def test_a_factor_below_one_is_not_told_to_be_whole():
 
 def test_a_factor_is_finite():
     assert "slower" in complaint(faults=[{"kind": "gpu", "at": 1, "slower": float("inf")}])
+
+
+def test_faults_that_change_nothing_are_told():
+    """By their number: one after the step, one that slows nothing; not one that begins in the last nanosecond."""
+    second = 10**9
+    given = (
+        Fault("gpu", 1, 2.0), Fault("link", 2, 2.0, 2 * second), Fault("gpu", 3, 1.0), Fault("gpu", 4, 2.0, second - 1),
+    )  # fmt: skip
+    assert missed(given, second) == [
+        "faults[1]: changes nothing: it begins at 2.000 s, and the step ends at 1.000 s",
+        "faults[2]: changes nothing: slower is 1",
+    ]
 
 
 def test_a_fault_that_is_no_list():

@@ -1,0 +1,174 @@
+"""Whom the step waits for: the path covers the step, and names what is broken where it costs time."""
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim import plan
+from sim.lower import lower
+from sim.ranks import chain, crowd, differing
+from sim.ranks.uneven import Durations
+from sim.scenario import Fault, from_mapping
+from sim.tokens.imbalance import loads_of
+
+TINY = {
+    "cluster": {"node": "h800x8", "nodes": 2},
+    "model": {"base": "deepseek_v2_lite", "layers": 8, "mtp_depth": 1, "q_rank": 128, "vocabulary": 1024},
+    "parallel": {"pipeline": 2, "expert": 4},
+    "schedule": "dualpipe",
+    "batch": {"micro_batches": 8, "sequence_length": 512},
+    "placement": "even",
+}
+ACROSS = ("cluster.nodes=8", "parallel.expert=16")
+"""2 positions of 32 replicas, in expert groups of two nodes: exchanges feel slow NICs."""
+SCHEDULES = ("dualpipe", "zb1p", "1f1b", "gpipe", "interleaved")
+MS = 10**6
+
+
+@cache
+def lowered(*overrides):
+    laid = plan.lay_out(from_mapping(TINY, overrides))
+    machine = plan.machine(laid)
+    return laid, machine, lower(laid, machine)
+
+
+@cache
+def ran(faults, *overrides):
+    laid, machine, low = lowered(*overrides)
+    return differing.run(replace(laid, scenario=replace(laid.scenario, faults=faults)), machine, low)
+
+
+def critical(*faults, overrides=()):
+    """Ranks on the path; and the ns that the faults cost the step."""
+    laid, _, low = lowered(*overrides)
+    found = ran(faults, *overrides)
+    ranks = chain.critical_ranks(laid, low, found.everyone, found.times)
+    return ranks, found.everyone.end - ran((), *overrides).everyone.end
+
+
+# --- the path ---------------------------------------------------------------------------------------------------------
+
+
+def without_wires(low):
+    """Messages take no time and wait for no reduction, so the path through the step is on ranks alone."""
+    jobs = tuple(tuple(replace(j, sends=tuple((kind, 0) for kind, _ in j.sends)) for j in row) for row in low.jobs)
+    return replace(low, jobs=jobs, syncs=tuple(replace(sync, reduces=(), gather_ns=0) for sync in low.syncs))
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(schedule=st.sampled_from(SCHEDULES), slow=st.integers(0, 15), factor=st.sampled_from([1.0, 1.05, 1.5]),
+       kind=st.sampled_from(["gpu", "link"]), routing=st.sampled_from(["balanced", "sampled"]), seed=st.integers(0, 3),
+       positions=st.sampled_from([2, 4]), where=st.sampled_from([(), ACROSS]))  # fmt: skip
+def test_the_path_covers_the_step_to_the_nanosecond(schedule, slow, factor, kind, routing, seed, positions, where):
+    """Without wires, the seconds on ranks are the time at which the last step ends, and what the step costs more than
+    an even one lies in the time beyond."""
+    chosen = (f"schedule={schedule}", f"routing={routing}", f"seed={seed}", f"parallel.pipeline={positions}", *where)
+    if positions == 4 and where:
+        chosen += ("cluster.nodes=16",)
+    laid, machine, low = lowered(*chosen)
+    free, group = without_wires(low), laid.scenario.parallel.expert
+    times = Durations(
+        laid, machine, free.kits, free.first_layer, loads_of(laid, machine), (Fault(kind, slow, factor),), 0.0
+    )
+    everyone = crowd.run(free.jobs, free.syncs, laid.data, group, times, crowd.own_wire)
+    even = crowd.run(free.jobs, free.syncs, laid.data, group, crowd.own_duration(free.jobs), crowd.own_wire)
+    found = chain.critical_ranks(laid, free, everyone, times)
+    last, base = (max(int(row[-1].ends.max()) for row in each.crossings) for each in (everyone, even))
+    assert sum(each.seconds for each in found) == pytest.approx(last / 1e9, rel=1e-9)
+    assert sum(each.beyond_s for each in found) >= (last - base) / 1e9 - 1e-12
+    assert [each.beyond_s for each in found] == sorted((each.beyond_s for each in found), reverse=True)
+
+
+@pytest.mark.parametrize("schedule", ["dualpipe", "zb1p", "1f1b"])
+def test_the_path_with_wires_is_not_longer_than_the_step(schedule):
+    ranks, _ = critical(Fault("gpu", 7, 1.2), overrides=(f"schedule={schedule}", "routing=sampled"))
+    everyone = ran((Fault("gpu", 7, 1.2),), f"schedule={schedule}", "routing=sampled").everyone
+    last = max(int(row[-1].ends.max()) for row in everyone.crossings) / 1e9
+    assert 0.9 * last < sum(each.seconds for each in ranks) < last * (1 + 1e-9)
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", ["dualpipe", "zb1p", "1f1b"])
+@pytest.mark.parametrize("slow", [2, 7, 8, 15])
+def test_the_slow_gpu_is_named(schedule, slow):
+    found, _ = critical(Fault("gpu", slow, 1.5), overrides=(f"schedule={schedule}",))
+    end = ran((Fault("gpu", slow, 1.5),), f"schedule={schedule}").everyone.end / 1e9
+    assert found[0].rank == slow and found[0].seconds > 0.5 * end
+    assert sum(each.seconds for each in found if each.rank // 4 == slow // 4) > 0.5 * end
+
+
+WHEN = {
+    "for good": {}, "until 20 ms": {"end_ns": 20 * MS}, "from 20 ms": {"start_ns": 20 * MS},
+    "flapping": {"start_ns": MS, "every_ns": 10 * MS, "lasts_ns": 2 * MS},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("when", WHEN)
+@pytest.mark.parametrize("schedule", ["dualpipe", "1f1b"])
+@pytest.mark.parametrize("slow", [0, 13, 31, 32, 46, 63])
+def test_the_slow_link_is_named(schedule, slow, when):
+    """First and last members of groups and others, at both positions; whatever the fault costs."""
+    found, cost = critical(Fault("link", slow, 20.0, **WHEN[when]), overrides=(f"schedule={schedule}", *ACROSS))
+    assert cost > 0 and found[0].rank == slow
+    assert found[0].beyond_s >= 0.99 * sum(each.beyond_s for each in found)
+
+
+@pytest.mark.parametrize("when", WHEN)
+@pytest.mark.parametrize("schedule", ["dualpipe", "1f1b"])
+@pytest.mark.parametrize("slow", [5, 13, 58])
+def test_the_slow_link_is_named_among_uneven_loads(schedule, slow, when):
+    chosen = (f"schedule={schedule}", "routing=sampled", *ACROSS)
+    found, cost = critical(Fault("link", slow, 100.0, **WHEN[when]), overrides=chosen)
+    assert cost > 0 and found[0].rank == slow
+
+
+@pytest.mark.parametrize("schedule", ["dualpipe", "1f1b"])
+@pytest.mark.parametrize("faults", [{3: 2.0, 9: 20.0}, {9: 20.0, 3: 2.0}, {3: 2.0, 40: 20.0}])
+def test_the_slowest_of_two_links_is_named(schedule, faults):
+    links = (Fault("link", at, slower) for at, slower in faults.items())
+    found, _ = critical(*links, overrides=(f"schedule={schedule}", *ACROSS))
+    assert faults[found[0].rank] == 20.0
+
+
+@pytest.mark.parametrize("schedule", ["dualpipe", "1f1b"])
+@pytest.mark.parametrize("slow", [2, 7, 8, 15])
+def test_a_link_that_slows_messages_only_is_named(schedule, slow):
+    """Groups within a node: exchanges stay on NVLink."""
+    found, cost = critical(Fault("link", slow, 50.0), overrides=(f"schedule={schedule}",))
+    assert cost > 0 and found[0].rank == slow and found[0].beyond_s > 0
+
+
+def test_a_link_that_slows_rings_only_is_named():
+    """No pipeline: gradients and parameters are all that crosses NICs."""
+    found, cost = critical(Fault("link", 6, 50.0), overrides=("parallel.pipeline=1", "schedule=1f1b"))
+    assert cost > 0 and found[0].rank == 6
+    assert found[0].beyond_s == pytest.approx(cost / 1e9, rel=0.01)
+
+
+# --- nobody -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", [Fault("gpu", 5, 1.0), Fault("link", 5, 2.0, 10**12), Fault("gpu", 5, 3.0, 10**12)])
+@pytest.mark.parametrize("schedule", ["dualpipe", "1f1b"])
+def test_nobody_is_named_where_nothing_is_slow(schedule, fault):
+    ranks, cost = critical(fault, overrides=(f"schedule={schedule}", *ACROSS))
+    assert cost == 0 and all(each.beyond_s == 0 for each in ranks)
+    assert chain.named(lowered(*ACROSS)[0], 8, ranks) == []
+
+
+def test_the_named_are_the_first_few_with_their_parts():
+    laid = lowered()[0]
+    ranks = [chain.Critical(13, 2.0, 0.3), *(chain.Critical(r, 1.0, 0.02) for r in range(5)), chain.Critical(9, 9, -1)]
+    found = chain.named(laid, 8, ranks)
+    assert [each["rank"] for each in found] == [13, 0, 1, 2, 3]
+    assert found[0]["part"] == pytest.approx(0.75) and found[0]["seconds"] == 2.0
+
+
+def test_a_rank_is_described_by_where_it_is():
+    laid = lowered()[0]
+    assert chain.described(13, laid, 8) == {"rank": 13, "pipeline_position": 1, "replica": 5, "node": 1}
