@@ -214,7 +214,8 @@ def differing() -> Result:
     """The same with a slow rank at position 8, and replica 3 of 128 drawn."""
     full = result()
     slow = {"rank": 1024, "pipeline_position": 8, "replica": 0, "node": 128, "seconds": full.summary["step_time_s"] / 2}
-    return replace(full, summary=full.summary | {"critical_ranks": [slow | {"beyond_s": 1.1, "part": 0.9}], "shown_replica": 3})
+    named = [slow | {"beyond_s": 1.1, "part": 0.9}]
+    return replace(full, summary=full.summary | {"critical_ranks": named, "shown_replica": 3})
 
 
 def chunk_times() -> Result:
