@@ -5,7 +5,7 @@ on another rank becomes a message the consumer's step waits for, (3) stages get 
 parameter gather, (4) ranks that must behave alike fold into one actor.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,7 +15,7 @@ from sim import template as templates
 from sim.actor import Actor, Job, Sync
 from sim.overlap import Composition, compose
 from sim.plan import Machine, Plan, relative
-from sim.program import Step
+from sim.program import Program, Step
 from sim.scenario import ChunkTimes
 from sim.template import Template, Timing
 
@@ -66,7 +66,8 @@ def lower(plan: Plan, machine: Machine | None) -> Lowered:
     """Actors of a plan. Raises hwmodels.price.RefusedError."""
     kits = _KitShop(plan, machine)
     table = tuple(tuple(kits.of(step) for step in steps) for steps in plan.program.steps)
-    jobs = tuple(_jobs(plan, machine, position, table[position]) for position in range(plan.program.ranks))
+    where = _places(plan.program)
+    jobs = tuple(_jobs(plan, machine, position, table[position], where) for position in range(plan.program.ranks))
     tails = tuple(optimizer.tail(plan, machine, p) if machine else optimizer.NO_TAIL for p in range(len(jobs)))
     syncs = tuple(_sync(plan, tails[p], p) for p in range(len(jobs)))
     first = tuple(relative(stage)[1] for stage in machine.stages) if machine else (0,) * plan.program.stages
@@ -124,12 +125,21 @@ def _fixed_kit(step: Step, times: ChunkTimes) -> Kit:
 # --- messages ---------------------------------------------------------------------------------------------------------
 
 
-def _jobs(plan: Plan, machine: Machine | None, position: int, kits: Sequence[Kit]) -> tuple[Job, ...]:
-    program = plan.program
-    steps = program.steps
-    where = {done: (rank, i) for rank, row in enumerate(steps) for i, step in enumerate(row) for done in step.passes()}
+Pass = tuple[str, int, int]
+"""F, B or W; stage; micro-batch."""
+
+
+def _places(program: Program) -> dict[Pass, tuple[int, int]]:
+    """Pipeline position and step of every pass."""
+    rows = enumerate(program.steps)
+    return {done: (rank, i) for rank, row in rows for i, step in enumerate(row) for done in step.passes()}
+
+
+def _jobs(
+    plan: Plan, machine: Machine | None, position: int, kits: Sequence[Kit], where: Mapping[Pass, tuple[int, int]]
+) -> tuple[Job, ...]:
     jobs = []
-    for step, kit in zip(steps[position], kits, strict=True):
+    for step, kit in zip(plan.program.steps[position], kits, strict=True):
         waits, sends = [], []
         for letter, stage, micro_batch in step.passes():
             if letter == "W":
