@@ -273,8 +273,7 @@ def run(scenario_path: Path, quick: bool, show: Show, budget_s: float = BUDGET_S
     measure.require_device()
     device = cards.device_of(torch.cuda.get_device_name())
     scenario, reference = load(str(scenario_path)), cards.reference(device)
-    own = needs.operations(scenario)
-    compute_sms = int(reference["sms"]) - scenario.comm.sms
+    own, compute_sms = needs.operations(scenario), int(reference["sms"]) - scenario.comm.sms
     tasks = plan(own, reference, compute_sms, quick)
     for text in plan_lines(tasks, budget_s):
         show(text)
@@ -285,7 +284,7 @@ def run(scenario_path: Path, quick: bool, show: Show, budget_s: float = BUDGET_S
     with measure.Monitor() as monitor:
         found = collect(tasks, _timer(scenario.model, quick, own), deadline, show, watch=_watch(monitor))
         gap = launch_gap(device)
-        beside = contention.measured(scenario, show) if torch.cuda.device_count() > 1 else {}
+        beside = contention.attempted(scenario, show)
     for text in summary_lines(found):
         show(text)
     entries = [*ENTRIES, *(contention.ENTRIES if beside else ())]
@@ -293,13 +292,13 @@ def run(scenario_path: Path, quick: bool, show: Show, budget_s: float = BUDGET_S
         "device": device, "source": f"{torch.cuda.get_device_name()}, python -m numerics calibrate --gpu",
         "reference": reference, "provenance": _origin(scenario_path, quick, found, monitor, entries),
     }  # fmt: skip
-    broken = [why for _, why in found.refused if not why.startswith("Unmeasurable")]
     try:
         made = tables(found, head, gap)
-        return Campaign(device, made | contention.tables(beside, made, compute_sms), bool(broken))
     except ValueError as error:
         show(str(error))
         return Campaign(device, {}, True)
+    broken = any(not why.startswith("Unmeasurable") for _, why in found.refused)
+    return Campaign(device, made | contention.tables(beside, made, compute_sms), broken)
 
 
 def _timer(shape: Any, quick: bool, own: Collection[Timed]) -> Time:

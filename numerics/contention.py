@@ -151,6 +151,17 @@ def measured(scenario: Scenario, show: Callable[[str], None]) -> dict[str, list[
     return found
 
 
+def attempted(scenario: Scenario, show: Callable[[str], None]) -> dict[str, list[Row]]:
+    """`measured`, or {} with one GPU or where it fails: what one GPU measured is not lost for it."""
+    if torch.cuda.device_count() < 2:
+        return {}
+    try:
+        return measured(scenario, show)
+    except Exception as error:
+        show(" ".join(f"nothing was measured beside communication: {type(error).__name__}: {error}".split()))
+        return {}
+
+
 def tables(found: Mapping[str, list[Row]], whole: Mapping[str, Table], sms: int) -> dict[str, Table]:
     """The tables that two GPUs add to those of one; {} where nothing was found. sms: that compute had.
 
