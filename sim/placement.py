@@ -113,6 +113,15 @@ def _even(layers: int, stages: int) -> list[int]:
     return [layers // stages + (i < layers % stages) for i in range(stages)]
 
 
+def _heaviest(sums: list[float], head: float, tail: float, counts: list[int], mirrored: bool) -> float:
+    """Load of the most loaded rank; the ends also have what stands before and behind the layers."""
+    cuts = [sum(counts[:i]) for i in range(len(counts) + 1)]
+    loads = [sums[b] - sums[a] for a, b in pairwise(cuts)]
+    loads[0], loads[-1] = loads[0] + head, loads[-1] + tail
+    slack = 1 + 1e-9  # sums are of floats
+    return max(a + b for a, b in zip(loads, loads[::-1], strict=True)) * slack if mirrored else max(loads) * slack
+
+
 def _balanced(costs: list[float], head: float, tail: float, stages: int, mirrored: bool) -> list[int]:
     """Layer counts that minimise the largest rank load, then the sum of squared stage loads.
 
@@ -123,10 +132,10 @@ def _balanced(costs: list[float], head: float, tail: float, stages: int, mirrore
         sums.append(sums[-1] + c)
     total, mean = len(costs), len(costs) / stages
     low, high = max(0, int(mean) - REACH), int(mean) + REACH
-    rounds = stages // 2
+    rounds, bound = stages // 2, _heaviest(sums, head, tail, _even(total, stages), mirrored)
     states: dict[tuple[int, int], tuple[tuple[float, float], list[tuple[int, int]]]] = {(0, 0): ((0.0, 0.0), [])}
     for i in range(rounds):
-        states = _extend(states, sums, (head, tail) if i == 0 else (0.0, 0.0), (low, high), mirrored, total)
+        states = _extend(states, sums, (head, tail) if i == 0 else (0.0, 0.0), (low, high), mirrored, bound)
     best: tuple[tuple[float, float], list[int]] | None = None
     for (left, right), (worth, pairs) in states.items():
         rest = total - left - right
@@ -143,9 +152,10 @@ def _balanced(costs: list[float], head: float, tail: float, stages: int, mirrore
 
 def _extend(
     states: dict[tuple[int, int], tuple[tuple[float, float], list[tuple[int, int]]]], sums: list[float],
-    extra: tuple[float, float], window: tuple[int, int], mirrored: bool, total: int,
+    extra: tuple[float, float], window: tuple[int, int], mirrored: bool, bound: float,
 ) -> dict[tuple[int, int], tuple[tuple[float, float], list[tuple[int, int]]]]:  # fmt: skip
-    """One more stage on each side of every state."""
+    """One more stage on each side of every state; what is heavier than `bound` is no candidate."""
+    total = len(sums) - 1
     found: dict[tuple[int, int], tuple[tuple[float, float], list[tuple[int, int]]]] = {}
     for (left, right), (worth, pairs) in states.items():
         for a in range(max(window[0], 1), window[1] + 1):
@@ -155,6 +165,8 @@ def _extend(
                 one = sums[left + a] - sums[left] + extra[0]
                 two = sums[total - right] - sums[total - right - b] + extra[1]
                 load = one + two if mirrored else max(one, two)
+                if load > bound:
+                    continue
                 value = (max(worth[0], load), worth[1] + one * one + two * two)
                 key = (left + a, right + b)
                 if key not in found or value < found[key][0]:

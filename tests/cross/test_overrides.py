@@ -75,5 +75,5 @@ def test_fits(base):
 def test_does_not_fit(v3, override):
     fits, why = v3("detail=chunk", override).feasible
     assert not fits
-    assert why.startswith("does not fit in memory: rank ") and "\n" not in why
+    assert why.startswith("does not fit in memory: a rank at position ") and "\n" not in why
     assert "H800 SXM has 80 GB; the largest part is activations with " in why
