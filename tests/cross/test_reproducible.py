@@ -101,7 +101,7 @@ def test_out_of_memory_is_exit_code_1(v3_file, tmp_path):
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("infeasible: does not fit in memory: rank ")
+    assert done.stderr.startswith("infeasible: does not fit in memory: a rank at position ")
     assert (tmp_path / "out" / "result.json").exists()
 
 
