@@ -9,6 +9,7 @@ stages while that shortens the two overlapped pairs of the slowest rank. A list 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
+from hwmodels.units import ROUNDING_SLACK
 from sim.models.layer import Unit
 
 REACH = 4
@@ -118,8 +119,8 @@ def _heaviest(sums: list[float], head: float, tail: float, counts: list[int], mi
     cuts = [sum(counts[:i]) for i in range(len(counts) + 1)]
     loads = [sums[b] - sums[a] for a, b in pairwise(cuts)]
     loads[0], loads[-1] = loads[0] + head, loads[-1] + tail
-    slack = 1 + 1e-9  # sums are of floats
-    return max(a + b for a, b in zip(loads, loads[::-1], strict=True)) * slack if mirrored else max(loads) * slack
+    heaviest = max(a + b for a, b in zip(loads, loads[::-1], strict=True)) if mirrored else max(loads)
+    return heaviest * (1 + ROUNDING_SLACK * len(counts) ** 2)  # the same sums, made in another order
 
 
 def _balanced(costs: list[float], head: float, tail: float, stages: int, mirrored: bool) -> list[int]:

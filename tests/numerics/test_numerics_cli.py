@@ -27,7 +27,7 @@ def has_device():
     ([], "COMMAND"),
     (["benhc"], "invalid choice: 'benhc'"),
     (["study", "speed"], "choose from 'accumulation'"),
-    (["calibrate"], "one of the arguments --trace --gpu --stale is required"),
+    (["calibrate"], "one of the arguments --trace --gpu --again --stale is required"),
     (["calibrate", "--trace", "a.json", "--gpu"], "not allowed with"),
     (["calibrate", "--gpu", "--map", "a.yaml"], "--map goes with --trace, not with --gpu"),
     (["calibrate", "--stale", "--quick"], "--quick goes with --gpu, not with --stale"),
@@ -220,6 +220,15 @@ def test_stale_tables_are_listed_and_exit_1(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(provenance, "stale", lambda device: [f"{device}/gemm.json: stale"])
     assert cli.main(["calibrate", "--stale"]) == cli.FAILED
     assert "h800/gemm.json: stale" in capsys.readouterr().out
+
+
+def test_contention_is_made_again_from_rows(tmp_path, capsys):
+    assert cli.main(["calibrate", "--again", "h200", "--out", str(tmp_path)]) == cli.DONE
+    assert [p.name for p in tmp_path.iterdir()] == ["contention.json"]
+    assert (tmp_path / "contention.json").read_bytes() == (cli.TABLES / "h200" / "contention.json").read_bytes()
+    capsys.readouterr()
+    assert cli.main(["calibrate", "--again", "h20"]) == cli.WRONG
+    assert capsys.readouterr().err == "--again h20: no rows beside communication; legal: h200\n"
 
 
 def test_accuracy_prints_or_writes_the_page(tmp_path, monkeypatch, capsys):
