@@ -10,8 +10,8 @@ on an H200, which differ in memory alone; docs/PRICES.md scores it, and fits tha
 from hwmodels.units import MICRO
 
 REACHED = 0.88
-"""Of a data sheet's bandwidth: a copy of 1 GiB reaches 0.90 of an H100's and 0.88 of an H200's (docs/KERNELS.md). Not
-fitted; a fit that is free to choose takes 0.86."""
+"""Of a data sheet's bandwidth: a copy of 1 GiB reaches 0.90 of an H100's and 0.88 of an H200's (docs/KERNELS.md). It
+took the place of a first 0.92 when fits preferred less; one that is free to choose takes 0.86."""
 POWER = 2.0
 """1: the parts add; a large one: the longer part counts. Fits take 2.5 as a rule, whose median error is within half a
 per cent of this one's."""

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from numerics.kernels.launches import Launch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -117,7 +119,7 @@ def device(show: Show) -> bool:
     from numerics.bench import verify
     from numerics.workload import cases
 
-    wrong = _tensor_core(show)
+    wrong = tensor_core(show)
     for case in cases(quick=True):
         work = case.build("cuda")
         for name, call in work.ours.items():
@@ -127,17 +129,22 @@ def device(show: Show) -> bool:
     return not wrong
 
 
-def _tensor_core(show: Show) -> int:
-    """Whether the card adds FP8 products as numerics.hopper says: how many of the probes and random sums differ."""
+def multiplied(a: "Tensor", b: "Tensor", device: str = "cuda") -> "Tensor":
+    """e4m3 a [M, 128], b [N, 128] -> a b^T float32 by our kernel, unscaled and not promoted."""
+    import torch
+
+    from numerics.kernels.wgrad import wgrad_gemm
+
+    ones = [torch.ones(len(x), 1, device=device) for x in (a, b)]
+    out = torch.zeros(len(a), len(b), device=device)
+    return wgrad_gemm(a.to(device), ones[0], b.to(device), ones[1], out).cpu()
+
+
+def tensor_core(show: Show, multiply: "Callable[[Tensor, Tensor], Tensor]" = multiplied) -> int:
+    """Whether FP8 products are added as numerics.hopper says: how many of the probes and random sums differ."""
     import torch
 
     from numerics import hopper
-    from numerics.kernels.wgrad import wgrad_gemm
-
-    def multiply(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        ones = [torch.ones(len(x), 1, device="cuda") for x in (a, b)]
-        out = torch.zeros(len(a), len(b), device="cuda")
-        return wgrad_gemm(a.cuda(), ones[0], b.cuda(), ones[1], out).cpu()
 
     readings = hopper.ask(multiply).values()
     odd = sum(hopper.HOPPER.accumulator not in reading for reading in readings)

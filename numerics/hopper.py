@@ -9,7 +9,8 @@ has the exponent of the smallest normal, with a significand below 1; a zero has 
 DeepSeek-V3's report (arXiv 2412.19437 sec 3.3.2) gives "around 14 bits" for the same thing: the leading one and 13
 fraction bits. Its remedy is `gemm(..., promote=128)`: the partial sum of every 128 elements goes to an FP32 register.
 
-Confirmed on an H200 (2026-11-28, driver 580.159.04, this repository's kernels on Triton 3.6.0): every probe of `PROBES`
+Confirmed on an H200 (2026-11-28, driver 580.159.04, this repository's weight-gradient kernel as it was at a25ce7e, on
+Triton 3.6.0): every probe of `PROBES`
 answers as if the accumulator takes part in the alignment as one more term ("joins"), and 262,144 sums of 128 random
 products (narrow, wide and non-negative ones) are this model's bit for bit. `python -m numerics check` asks again on any
 card. The other reading, products first and the accumulator afterwards ("after"), is kept as a parameter.

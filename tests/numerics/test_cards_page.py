@@ -25,6 +25,11 @@ def test_what_memory_binds_slows_as_in_the_profile(name):
     assert lost(name, "240") == pytest.approx(PROFILE[name]["factor"] - 1, rel=0.25)
 
 
+@pytest.mark.parametrize("name", cards_page.BOUND_BY_MEMORY)
+def test_at_the_profiles_own_rate_a_push_costs_less(name):
+    assert 0.25 < lost(name, "60") / (PROFILE[name]["factor"] - 1) < 0.75
+
+
 @pytest.mark.parametrize("name", ["gemm", "wgrad"])
 def test_products_hardly_slow(name):
     assert all(abs(value - 1) < 0.011 for value in TWO[name]["beside_gb_per_s"].values())
