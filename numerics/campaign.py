@@ -4,8 +4,9 @@ Correctness first: without the device leg of numerics.check nothing is timed, an
 against its reference at its own shape before it is timed; one that differs is refused, and so are those like it around.
 The order is the scenario's own shapes, then those around them (half and twice the rows; FP8 products also on the SMs
 that communication leaves).
-Every time is of the kernel alone on the whole card, with a cold L2. What one GPU cannot tell (exchanges, contention)
-is left empty, and what no kernel of ours does is listed; prices fall back on their ladder there.
+Every time is of the kernel alone on the whole card, with a cold L2, without what events and a launch add to it. What
+one GPU cannot tell (exchanges, contention) is left empty, and what no kernel of ours does is listed; prices fall back
+on their ladder there.
 """
 
 import time
@@ -43,6 +44,7 @@ CONFINED = "confined"
 """Key of the fit that says how well times carry over to fewer SMs."""
 ENTRIES = (
     "numerics.campaign:tables", "numerics.campaign:plan", "numerics.calibrate:write", "numerics.measure:time_call",
+    "numerics.measure:events_us",
     "numerics.rig:work_of", "numerics.needs:operations", "numerics.kernels.gemm:gemm",
     "numerics.kernels.wgrad:wgrad_gemm", "numerics.kernels.grouped:grouped_gemm",
     "numerics.kernels.attention:attention", "numerics.kernels.attention:attention_backward",
@@ -282,15 +284,17 @@ def run(scenario_path: Path, quick: bool, show: Show, budget_s: float = BUDGET_S
         return Campaign(device, {}, True)
     deadline = started + budget_s - (PAIR_S if torch.cuda.device_count() > 1 else 0)
     with measure.Monitor() as monitor:
-        found = collect(tasks, _timer(scenario.model, quick, own), deadline, show, watch=_watch(monitor))
-        gap = launch_gap(device)
+        gap, events = launch_gap(device), measure.events_us()
+        timed = _timer(scenario.model, quick, own, events + gap["launch_gap_us"])
+        found = collect(tasks, timed, deadline, show, watch=_watch(monitor))
         beside = contention.attempted(scenario, show)
     for text in summary_lines(found):
         show(text)
     entries = [*ENTRIES, *(contention.ENTRIES if beside else ())]
     head = {
         "device": device, "source": f"{torch.cuda.get_device_name()}, python -m numerics calibrate --gpu",
-        "reference": reference, "provenance": _origin(scenario_path, quick, found, monitor, entries),
+        "reference": reference,
+        "provenance": _origin(scenario_path, quick, found, monitor, entries) | {"events_us": rounded(events)},
     }  # fmt: skip
     try:
         made = tables(found, head, gap)
@@ -301,8 +305,9 @@ def run(scenario_path: Path, quick: bool, show: Show, budget_s: float = BUDGET_S
     return Campaign(device, made | contention.tables(beside, made, compute_sms), broken)
 
 
-def _timer(shape: Any, quick: bool, own: Collection[Timed]) -> Time:
-    """Times an operation; one of `own` is verified first. What is like a wrong one is not timed either."""
+def _timer(shape: Any, quick: bool, own: Collection[Timed], less_us: float) -> Time:
+    """Times an operation, `less_us` that events and a launch add to each call; one of `own` is verified first. What is
+    like a wrong one is not timed either."""
     import torch
 
     from numerics import measure, rig
@@ -318,7 +323,7 @@ def _timer(shape: Any, quick: bool, own: Collection[Timed]) -> Time:
         except rig.Wrong as error:
             wrong[kind_of(op)] = error
             raise
-        timing = measure.time_call(call, QUICK_REPETITIONS if quick else REPETITIONS)
+        timing = measure.time_call(call, QUICK_REPETITIONS if quick else REPETITIONS).less(less_us)
         del call, work
         torch.cuda.empty_cache()
         return timing
@@ -387,7 +392,8 @@ def _origin(
         "version": "this repository's kernels, by the digests in program", "measured": said["date"],
         "command": f"python -m numerics calibrate --gpu --scenario {scenario.name}{' --quick' if quick else ''}",
         "repetitions": str(said["repetitions"]), "quantiles": "us is the median, low_us and high_us the tenths",
-        "method": said["method"], "verified": "the scenario's own shapes, by numerics.reference before they were timed",
+        "method": f"{said['method']}; less events_us, that two events add to one of many in a row, and the launch gap",
+        "verified": "the scenario's own shapes, by numerics.reference before they were timed",
         "inputs": {f"scenario {scenario.name}": provenance.digest_of(scenario)},
         "not_measured": {why: sorted({kind_of(t.op) for t in ts}) for why, ts in _by_reason(found).items()},
         "program": {"entries": list(entries), "files": provenance.program(entries)},

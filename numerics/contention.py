@@ -170,9 +170,9 @@ def tables(found: Mapping[str, list[Row]], whole: Mapping[str, Table], sms: int)
     """
     if not found:
         return {}
-    rows = sound(found["beside"], single_calls(whole, sms))
     head = {key: whole["contention"][key] for key in ("device", "source", "reference", "provenance")}
     gap = {key: whole["contention"][key] for key in ("launch_gap_us", "launch_gap_kind")}
+    rows = sound(found["beside"], single_calls(whole, sms, gap["launch_gap_us"]))
     contention = {**head, **gap, "sms": sms, "rate_gb_per_s": LIKE_PROFILE, "rows": factors(rows)}
     return {"contention": contention, **{name: {**head, "rows": rows} for name, rows in found.items()}}
 
@@ -324,10 +324,14 @@ def sound(rows: list[Row], known: Mapping[tuple[str, ...], float]) -> list[Row]:
     return [r for r in rows if "family" in r and r["us"] <= SOUND * known.get(tuple(sorted(r["names"])), 0.0)]
 
 
-def single_calls(tables: Mapping[str, Mapping[str, Any]], sms: int) -> dict[tuple[str, ...], float]:
-    """Names -> microseconds of one call in the tables of a campaign, on `sms` SMs where that was measured."""
+def single_calls(
+    tables: Mapping[str, Mapping[str, Any]], sms: int, launch_gap_us: float
+) -> dict[tuple[str, ...], float]:
+    """Names -> microseconds of one call and its launch by the tables of a campaign, on `sms` SMs where that was
+    measured."""
     rows = [row for name in ("gemm", "memory", "attention") for row in tables[name]["rows"]]
-    return {tuple(sorted(row["names"])): row.get("us_on_sms", {}).get(str(sms), row["us"]) for row in reversed(rows)}
+    alone = {tuple(sorted(row["names"])): row.get("us_on_sms", {}).get(str(sms), row["us"]) for row in reversed(rows)}
+    return {names: us + launch_gap_us for names, us in alone.items()}
 
 
 def factors(rows: list[Row]) -> list[Row]:

@@ -24,6 +24,8 @@ FLUSH_BYTES = GIB // 4
 AHEAD_CYCLES = 1_000_000
 """GPU clock cycles of sleep before every call, about half a millisecond: the host has then enqueued all of it, and the
 events enclose work on the GPU and no waiting for launches."""
+SPIN_CYCLES, IN_A_ROW = 20_000, 100
+"""Clock cycles of a kernel of known work, about 10 microseconds, and how many of it follow each other."""
 SAMPLE_MS = 50
 """Period of nvidia-smi's readings."""
 QUERY = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu")
@@ -50,6 +52,10 @@ class Timing:
     low_us: float
     high_us: float
     repetitions: int
+
+    def less(self, us: float) -> "Timing":
+        """Without something that was timed along with every call."""
+        return Timing(self.median_us - us, self.low_us - us, self.high_us - us, self.repetitions)
 
 
 def require_device() -> None:
@@ -85,6 +91,20 @@ def time_call(call: Callable[[], Any], repetitions: int = 50, warmup: int = 5) -
         pairs.append((start, end))
     torch.cuda.synchronize()
     return summary([start.elapsed_time(end) * US_PER_S / MS_PER_S for start, end in pairs])
+
+
+def events_us() -> float:
+    """Microseconds by which a kernel between two events takes longer than one of many in a row, launch gap included."""
+    import torch
+
+    def spin() -> None:
+        torch.cuda._sleep(SPIN_CYCLES)
+
+    def row() -> None:
+        for _ in range(IN_A_ROW):
+            spin()
+
+    return time_call(spin).median_us - time_call(row).median_us / IN_A_ROW
 
 
 def summary(us: list[float]) -> Timing:

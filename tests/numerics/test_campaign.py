@@ -204,7 +204,8 @@ def bench(monkeypatch):
         measure, "provenance", lambda repetitions: said | dict.fromkeys(("cuda", "torch", "triton", "python"), "none")
     )
     monkeypatch.setattr(check, "device", lambda show: True)
-    monkeypatch.setattr(campaign, "_timer", lambda shape, quick, own: card.time)
+    monkeypatch.setattr(campaign, "_timer", lambda shape, quick, own, less_us: card.time)
+    monkeypatch.setattr(measure, "events_us", lambda: 3.0)
     monkeypatch.setattr(campaign, "launch_gap", lambda device: GAP)
     return card
 
@@ -215,6 +216,7 @@ def test_a_campaign_from_end_to_end(bench):
     assert (found.device, found.refused) == ("h200", False) and len(found.tables) == 5
     origin = found.tables["gemm"]["provenance"]
     assert origin["command"] == "python -m numerics calibrate --gpu --scenario v3_2048gpu.yaml --quick"
+    assert origin["events_us"] == 3.0
     assert origin["clocks"]["value"] is None and "numerics/kernels/wgrad.py" in origin["program"]["files"]
     assert sum("GB/s" in line for line in said) == len(bench.asked), "a line an operation"
 
@@ -275,7 +277,7 @@ def timer(monkeypatch):
 
     monkeypatch.setattr(rig, "work_of", work_of)
     monkeypatch.setattr(measure, "time_call", time_call)
-    return lambda own: campaign._timer(V3.model, True, own)
+    return lambda own: campaign._timer(V3.model, True, own, 0.25)
 
 
 def test_a_wrong_kernel_is_not_timed_and_neither_is_its_like(timer):
@@ -291,4 +293,4 @@ def test_a_wrong_kernel_is_not_timed_and_neither_is_its_like(timer):
 
 def test_shapes_around_are_not_verified_again(timer):
     own, around = Memory("cast", 4, 8, 4), Memory("cast", 5, 8, 4)
-    assert timer({own: ()})(own, None).median_us == timer({own: ()})(around, None).median_us == 1.0
+    assert timer({own: ()})(own, None).median_us == timer({own: ()})(around, None).median_us == 0.75

@@ -53,11 +53,11 @@ def test_tables_of_two_gpus_go_over_those_of_one():
 
 
 def test_a_series_that_the_host_held_up_says_nothing():
-    known = contention.single_calls(campaign(), 112)
-    assert known == {("q_b",): 100.0, ("a", "b"): 20.0}
+    known = contention.single_calls(campaign(), 112, 1.0)
+    assert known == {("q_b",): 101.0, ("a", "b"): 21.0}, "each call of a series also has its launch"
     made = [{**row("norm", 1, 1, 1, 1), "names": names, "us": us}
-            for names, us in ((["q_b"], 109.0), (["q_b"], 111.0), (["a", "b"], 21.0), (["c"], 1.0))]  # fmt: skip
-    assert [r["us"] for r in contention.sound(made, known)] == [109.0, 21.0]
+            for names, us in ((["q_b"], 111.0), (["q_b"], 112.0), (["a", "b"], 22.0), (["c"], 1.0))]  # fmt: skip
+    assert [r["us"] for r in contention.sound(made, known)] == [111.0, 22.0]
 
 
 def test_the_committed_factors_follow_from_the_committed_rows():

@@ -27,6 +27,21 @@ def test_summary_is_median_and_tenths():
     assert measure.summary([3.0]) == measure.Timing(3.0, 3.0, 3.0, 1)
 
 
+def test_what_events_add_is_what_one_takes_more_than_one_of_many(monkeypatch):
+    slept = []
+    monkeypatch.setattr(torch.cuda, "_sleep", slept.append)
+
+    def time_call(call):
+        """A GPU on which a kernel takes 10 us, a launch 1 us and a pair of events 4 us."""
+        slept.clear()
+        call()
+        return measure.Timing(4.0 + 11.0 * len(slept) - 1.0, 0.0, 0.0, 1)
+
+    monkeypatch.setattr(measure, "time_call", time_call)
+    assert measure.events_us() == pytest.approx(14 - 11, abs=0.05)
+    assert measure.Timing(5.0, 4.0, 9.0, 30).less(3.0) == measure.Timing(2.0, 1.0, 6.0, 30)
+
+
 @no_device
 def test_nothing_is_measured_without_a_device():
     with pytest.raises(measure.NoDevice, match="nothing can be measured here"):
