@@ -43,6 +43,8 @@ REPEATS = 6
 """Pairs of alone and together, of which the median ratio counts."""
 MARGIN = 2.0
 """The push is planned to last so many times the series; one that outlasts it is measured again beside a longer push."""
+QUEUED = 400
+"""Calls at most beside a push: a stream takes about a thousand launches before the host has to wait."""
 RATES = (0, 60, 120, 240)
 """GB/s each way; 0: SMs held. 60 is what the exchanges of the H800 profile put on NVLink: 199 and 386 MB in 3.4 and 6.3
 ms (hwmodels/tables/h800/exchange.json)."""
@@ -140,15 +142,14 @@ def measured(scenario: Scenario, show: Callable[[str], None]) -> dict[str, list[
     bench, needed = Bench.open(scenario.comm.sms), needs.operations(scenario)
     assert scenario.model is not None
     show(f"beside communication on {bench.sms} SMs, {len(needed)} operations at {', '.join(map(str, RATES))} GB/s")
-    beside = list(operations(bench, needed, scenario.model))
-    for row in beside:
-        if "refused" in row:
-            show(f"not measured beside communication: {', '.join(row['names'])}: {row['refused']}")
     found = {
-        "beside": [r for r in beside if "family" in r],
+        "beside": list(operations(bench, needed, scenario.model)),
         "stretch": list(stretches(bench, needed, scenario.model)), "push": [*curve(bench), *sizes(bench)],
     }  # fmt: skip
-    return found
+    for row in found["beside"] + found["stretch"]:
+        if "refused" in row:
+            show(f"not measured beside communication: {', '.join(row['names'])}: {row['refused']}")
+    return {name: [row for row in rows if "refused" not in row] for name, rows in found.items()}
 
 
 def attempted(scenario: Scenario, show: Callable[[str], None]) -> dict[str, list[Row]]:
@@ -214,7 +215,7 @@ def operations(bench: Bench, needed: Mapping[needs.Timed, tuple[str, ...]], shap
             call = rig.call_of(op, shape, bench.left if needs.confinable(op) else None)
             alone = _us(call, 1)
         except Exception as error:  # one operation that cannot run does not end the measurement
-            yield {"names": list(names), "refused": " ".join(f"{type(error).__name__}: {error}".split())[:200]}
+            yield {"names": list(names), "refused": _said(error)}
             continue
         count = max(1, min(MOST, round(WINDOW_US / alone)))
         found = {rate: [_pair(bench, call, count, rate, bool(i % 2)) for i in range(REPEATS)] for rate in RATES}
@@ -292,14 +293,17 @@ def stretches(bench: Bench, needed: Mapping[needs.Timed, tuple[str, ...]], shape
     for op in sorted(needed, key=lambda o: o.bytes()):
         if not isinstance(op, Memory) or op.kernels == 1:
             longest[needs.kind_of(op)] = op
+    alone = bench.push_us(bench.sms)
     for kind, op in longest.items():
         try:
             call = rig.call_of(op, shape, bench.left if needs.confinable(op) else None)
             each = _us(call, 3)
-        except Exception:  # said where the operation is measured
+            if 2 * MARGIN * alone <= QUEUED * each:
+                found = [_stretch(bench, call, each) for _ in range(REPEATS)]
+                yield {"beside": kind, "us": rounded(each), "stretch": rounded(statistics.median(found))}
+        except Exception as error:  # one operation that cannot run does not end the measurement
+            yield {"names": [f"push beside {kind}"], "refused": _said(error)}
             continue
-        found = [_stretch(bench, call, each) for _ in range(REPEATS)]
-        yield {"beside": kind, "us": rounded(each), "stretch": rounded(statistics.median(found))}
         del call
         torch.cuda.empty_cache()
 
@@ -308,15 +312,23 @@ def _stretch(bench: Bench, call: Call, each: float) -> float:
     """A push beside calls that outlast it, over the same push alone."""
     alone, launch_us = bench.push_us(bench.sms), LAUNCH_US
     count = max(2, round(2 * MARGIN * alone / each))
-    while launch_us < PATIENCE_US and count * each < US_PER_S:
+    while launch_us < PATIENCE_US:
         bench.sync()
+        # behind the first call or so: the host has two launches to make for the push, and the calls' sleep ends first
+        start, end = bench.begin(1, bench.sms, ahead_us=launch_us * (count + 2) + each + 2 * LAUNCH_US)
         first, last, behind = _series(call, count, launch_us)
-        start, end = bench.begin(1, bench.sms, ahead_us=launch_us * (count + 2) + each)  # behind the first call or so
         bench.sync()
-        if not behind and first.elapsed_time(start) > 0 and end.elapsed_time(last) > 0:
-            return _between(start, end) / alone
-        count, launch_us = 2 * count, 2 * launch_us
-    raise RuntimeError("nothing outlasts the push, or the host is too slow")
+        if not behind:
+            if first.elapsed_time(start) > 0 and end.elapsed_time(last) > 0:
+                return _between(start, end) / alone
+            raise RuntimeError("the push is not inside the calls beside it")
+        launch_us *= 2
+    raise RuntimeError("the host cannot enqueue calls before the GPU runs them")
+
+
+def _said(error: Exception) -> str:
+    """An error in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def sound(rows: list[Row], known: Mapping[tuple[str, ...], float]) -> list[Row]:
