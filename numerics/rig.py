@@ -145,7 +145,8 @@ def _attention(op: Attention, device: str) -> Work:
         some = [few(x) for x in (do, q, k, v, o, lse.transpose(1, 2))]
         return _some(plain_attention.attention_backward(*some[:5], some[5].transpose(1, 2), scale, op.causal))
 
-    back = lambda: ops.kernel("attention_backward", "attention")(do, q, k, v, o, lse, scale, op.causal)
+    delta = (do.float() * o.float()).sum(-1).transpose(1, 2).contiguous()  # attention_prepare is priced for itself
+    back = lambda: ops.kernel("attention_backward", "attention")(do, q, k, v, o, lse, scale, op.causal, delta)
     narrow = lambda found: _some(tuple(few(x) for x in found))
     return Work({OURS: back}, gradients, narrow=narrow, tolerance=ROUNDED, unverified=unverified)
 

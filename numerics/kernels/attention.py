@@ -68,12 +68,13 @@ def attention(
 
 def attention_backward(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, scale: float, causal: bool = True,
-    keys: Config = KEYS["tma"], queries: Config = QUERIES["tma"],
+    delta: Tensor | None = None, keys: Config = KEYS["tma"], queries: Config = QUERIES["tma"],
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """dq, dk, dv as in numerics.reference.attention.attention_backward; keys, queries: tiles of the two kernels."""
+    """dq, dk, dv as in numerics.reference.attention.attention_backward. delta: of `backward_prepare`, where it was made
+    before; keys, queries: tiles of the two kernels."""
     q, k, v = _checked(q, k, v, causal)
     do, o, lse = do.to(q.dtype).contiguous(), o.contiguous(), lse.contiguous()
-    delta = _row_products(do, o)
+    delta = _row_products(do, o) if delta is None else delta.contiguous()
     dq = _gradient_of_queries(do, q, k, v, lse, delta, scale, causal, queries)
     return dq, *_gradient_of_keys(do, q, k, v, lse, delta, scale, causal, keys)
 
