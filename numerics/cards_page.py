@@ -26,9 +26,9 @@ This repository's kernels ran at the same shapes on an {cards}. Each operation i
 tables, so nothing but the card differs: SMs and peaks are the same, HBM has 3.35 and 4.8 TB/s. *by bandwidth* is what
 the ladder did before: all time of a memory-bound kernel scaled by bandwidth. Now its bytes do, at {reached} of the data
 sheet's rate (a copy's), and the rest stays; the two add with power {power}, chosen on these rows (hwmodels.transfer).
-Fitted without a kind, rate and power (mostly {refit}) bring that kind back with {left} in the median of {kinds} kinds
-each way, at worst {worst} ({worst_kind}); kinds that one kernel serves (casts and stores) share it. Products and
-attention have nothing fitted here.
+Rate and power trade against each other: left free, fits mostly take {refit}. Fitted without a kind, they bring
+that kind back with {left} in the median of {kinds} kinds each way, at worst {worst} ({worst_kind}); kinds that one
+kernel serves (casts and stores) share it. Products and attention have nothing fitted here.
 """
 BESIDE = """
 How many times as long compute takes beside communication. *profile*: fitted to a training step of 64 GPUs, at the
@@ -41,10 +41,15 @@ factor is what comes on top. Rows whose calls the host could not enqueue in time
 The exchanges of the profile put about {like} GB/s each way on NVLink and {nic} on the NIC, and pass memory several
 times on the way (send buffer, network buffer, forwarding, receiving), which a plain push does not, on memory that is
 slower than an H200's. At that NVLink rate ({like_rate} GB/s) the push costs what memory binds {least} to {most} of the
-profile's slow-down. At {high} GB/s, the highest of the rates tried and four times the profile's, it costs about as much
-as in the profile; that this rate stands for the profile's extra passes was not tested. Norms rest on {norms} rows and
-routing on {routings}. Products slow by 1 % at most. What communication loses to compute was not measured well enough to
-say (the calls ended before the push).
+profile's slow-down, and as much as in the profile at {slow} to {fast} GB/s, by class; that the rest of such a rate
+stands for the profile's extra passes was not tested. Norms rest on {norms} rows and routing on {routings}. Products
+slow by 1 % at most.
+"""
+STRETCH = """
+The other way round, how many times as long a push at full rate takes beside the longest operation of a kind, repeated
+until it outlasts the push. Beside products it is {products}, where the profile's exchanges take {profile} times as long
+as they are priced alone: so most of that is not contention. Beside attention backward the push first waits for SMs
+(its blocks fill all of them), beside BF16 products it does not end before they do, and has no row.
 """
 PUSH = """
 GB/s from one H200 to another over NVLink 4, one way, by SMs and warps an SM, four 16-byte loads a thread in flight. A
@@ -62,10 +67,11 @@ Scenarios price Hopper nodes by the profile's kernels; `cluster.node.device.tabl
 
 def between() -> str:
     """Transfer between the measured cards."""
-    cells, fits = [], []
+    cells, fits, free = [], [], []
     for source, target in siblings.pairs():
         rows = siblings.transferred(source, target)
-        fits += siblings.refits(source, target)
+        fits += (here := siblings.refits(source, target))
+        free.append(f"{_commonest(here)} for {source} to {target}")
         for side, found in sorted(by_side(rows).items(), key=lambda item: ORDER.index(item[0])):
             s, flat = score(found), score(_flat(found, source, target))
             cells.append([
@@ -75,7 +81,7 @@ def between() -> str:
     worst = max(fits, key=lambda f: f.error)
     says = prose(
         BETWEEN, cards=" and an ".join(c.upper() for c in siblings.measured_cards()), reached=f"{REACHED:.0%}",
-        power=f"{POWER:g}", refit=_commonest(fits), left=percent(float(np.median([f.error for f in fits]))),
+        power=f"{POWER:g}", refit=", ".join(free), left=percent(float(np.median([f.error for f in fits]))),
         kinds=len({f.kind for f in fits}),
         worst=percent(worst.error), worst_kind=worst.kind,
     )  # fmt: skip
@@ -116,13 +122,15 @@ def beside() -> str:
     wire = [r["wire_bytes"] / r["us"] / 1e3 for r in profile.exchanges.values()]
     like = [r["nvlink_bytes"] / r["us"] / 1e3 for r in profile.exchanges.values()]
     parts = [_part(profile, two, name, rates[1]) for name in BOUND_BY_MEMORY]
+    same = [rate_like(profile, two, name) for name in BOUND_BY_MEMORY]
     says = prose(
-        BESIDE, like=f"{np.mean(like):.0f}", nic=f"{np.mean(wire):.0f}", high=rates[-1], like_rate=rates[1],
-        least=f"{min(parts):.1f}", most=f"{max(parts):.1f}", norms=two.contention["norm"]["kernels"],
+        BESIDE, like=f"{np.mean(like):.0f}", nic=f"{np.mean(wire):.0f}", like_rate=rates[1],
+        least=f"{min(parts):.1f}", most=f"{max(parts):.1f}", slow=f"{min(same):.0f}", fast=f"{max(same):.0f}",
+        norms=two.contention["norm"]["kernels"],
         routings=two.contention["routing"]["kernels"],
     )  # fmt: skip
     head = f"class | profile | {' | '.join(f'{r} GB/s' for r in rates)} | operations"
-    return f"{says}\n\n{table(head, cells)}\n\n{_push()}"
+    return f"{says}\n\n{table(head, cells)}\n\n{_stretch(profile)}\n\n{_push()}"
 
 
 BOUND_BY_MEMORY = ("memory", "norm", "routing", "small")
@@ -131,6 +139,27 @@ BOUND_BY_MEMORY = ("memory", "norm", "routing", "small")
 def _part(profile: Tables, two: Tables, name: str, rate: str) -> float:
     """Slow-down beside a push over that of the profile."""
     return float((two.contention[name]["beside_gb_per_s"][rate] - 1) / (profile.contention[name]["factor"] - 1))
+
+
+def rate_like(profile: Tables, two: Tables, name: str) -> float:
+    """GB/s each way at which a push slows a class as the profile's exchanges do, between the measured rates."""
+    row = two.contention[name]["beside_gb_per_s"]
+    rates = sorted(map(int, row))
+    return float(np.interp(profile.contention[name]["factor"], [row[str(r)] for r in rates], rates))
+
+
+def _stretch(profile: Tables) -> str:
+    found = {row["beside"]: row["stretch"] for row in _rows(WITH_TWO, "stretch")}
+    products = [found[name] for name in PRODUCTS]
+    there = [row["stretch"] for row in profile.exchanges.values()]
+    says = prose(
+        STRETCH, products=f"{min(products):.2f} to {max(products):.2f}", profile=f"{min(there):.2f} to {max(there):.2f}"
+    )
+    cells = [[name, f"{stretch:.2f}"] for name, stretch in sorted(found.items(), key=lambda item: item[1])]
+    return f"{says}\n\n{table('push beside | times as long', cells)}"
+
+
+PRODUCTS = ("product", "grouped product", "weight gradient")
 
 
 def _factor(found: Tables, name: str) -> str:

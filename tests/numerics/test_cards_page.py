@@ -20,9 +20,19 @@ def test_the_modelled_warp_is_the_models():
     assert COPY.rate / GIGA == cards_page.MODELLED
 
 
-@pytest.mark.parametrize("name", ["memory", "small", "norm", "routing"])
-def test_what_memory_binds_slows_as_in_the_profile(name):
-    assert lost(name, "240") == pytest.approx(PROFILE[name]["factor"] - 1, rel=0.25)
+@pytest.mark.parametrize("name", cards_page.BOUND_BY_MEMORY)
+def test_what_memory_binds_slows_as_in_the_profile_at_a_rate_that_was_tried(name):
+    """And at more than the profile's own."""
+    rate = cards_page.rate_like(calibration.load("h800"), calibration.load("h200"), name)
+    below, above = (lost(name, r) for r in (("60", "120") if rate < 120 else ("120", "240")))
+    assert 60 < rate < 240 and below < PROFILE[name]["factor"] - 1 < above
+
+
+def test_a_push_hardly_waits_for_products():
+    """And is beside none of them as slow as an exchange of the profile."""
+    found = {row["beside"]: row["stretch"] for row in cards_page._rows("h200", "stretch")}
+    least = min(row["stretch"] for row in calibration.load("h800").exchanges.values())
+    assert all(1.0 < found[name] < 1.1 < least for name in cards_page.PRODUCTS)
 
 
 @pytest.mark.parametrize("name", cards_page.BOUND_BY_MEMORY)
@@ -32,7 +42,7 @@ def test_at_the_profiles_own_rate_a_push_costs_less(name):
 
 @pytest.mark.parametrize("name", ["gemm", "wgrad"])
 def test_products_hardly_slow(name):
-    assert all(abs(value - 1) < 0.011 for value in TWO[name]["beside_gb_per_s"].values())
+    assert all(abs(value - 1) < 0.015 for value in TWO[name]["beside_gb_per_s"].values())
 
 
 @pytest.mark.parametrize("name", ["attention", "gemm_bf16"])

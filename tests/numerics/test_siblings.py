@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from hwmodels import tables as calibration
-from hwmodels.transfer import POWER, REACHED
+from hwmodels.op import Memory
+from hwmodels.transfer import POWER, REACHED, at_bandwidth
 from numerics import siblings
 from numerics.siblings import Both, by_side, score
 
@@ -27,12 +28,26 @@ def test_every_operation_is_on_both_cards_and_comes_back(pair):
 
 @pytest.mark.parametrize("pair", list(siblings.pairs()), ids="-".join)
 def test_a_kind_comes_back_by_constants_it_had_no_say_in(pair):
-    """Also the constants hardly move, whichever kind is left out."""
     fits = siblings.refits(*pair)
     assert len({f.kind for f in fits}) == len(fits) > 20
-    assert {f.reached for f in fits} <= {0.86, 0.88} and np.median([f.power for f in fits]) == 2.5
-    assert (REACHED, POWER) == (0.88, 2.0)
     assert np.median([f.error for f in fits]) < 0.06
+
+
+@pytest.mark.parametrize("pair", list(siblings.pairs()), ids="-".join)
+def test_the_constants_are_unbiased_and_near_the_best(pair):
+    """Rate and power trade against each other, so which of the best is the best says little."""
+    known, found = (calibration.load(name) for name in pair)
+    old, new = (t.reference["hbm_bytes_per_s"] for t in (known, found))
+    rows = [(row["us"], op.bytes(), found.exact[op]["us"]) for op, row in known.exact.items()
+            if isinstance(op, Memory) and op.bytes() and op in found.exact]  # fmt: skip
+
+    def errors(reached, power):
+        return np.array([at_bandwidth(us, size, old, new, reached, power) / true - 1 for us, size, true in rows])
+
+    best = min(np.median(np.abs(errors(reached, power))) for reached in siblings.GRID[0] for power in siblings.GRID[1])
+    chosen = errors(REACHED, POWER)
+    assert abs(np.median(chosen)) < 0.005 and np.median(np.abs(chosen)) < best + 0.015
+    assert max(np.abs(np.median(errors(REACHED, power))) for power in (1.0, 4.0)) > 0.02, "the power does matter"
 
 
 def test_a_flat_ratio_would_be_far_worse():
@@ -41,7 +56,7 @@ def test_a_flat_ratio_would_be_far_worse():
     ratio = known.reference["hbm_bytes_per_s"] / found.reference["hbm_bytes_per_s"]
     rows = [b for b in siblings.transferred("h100", "h200") if b.side in ("stream", "latency")]
     flat = np.median([abs(known.exact[b.op]["us"] * ratio / b.us - 1) for b in rows])
-    assert flat > 3 * score(rows).median
+    assert flat > 2.5 * score(rows).median
 
 
 def test_scores_by_hand():
