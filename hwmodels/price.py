@@ -102,7 +102,7 @@ class Pricer:
         names = dict.fromkeys(([self.device.tables] if self.device.tables else []) + list(self.device.siblings))
         return tuple(calibration.load(name) for name in names)
 
-    @property
+    @cached_property
     def launch_gap_ns(self) -> int:
         """Idle time between two kernels of a stream (1.99 us in the H800 profile, 899 boundaries)."""
         name = self.device.tables or next(iter(self.device.siblings), "h800")

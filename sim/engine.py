@@ -1,16 +1,18 @@
 """Discrete events: ranks work through their steps, lanes through their kernels; the only door to SimPy.
 
 A rank is a SimPy process: it waits for the messages of its next step, starts the step's template on its lanes, waits
-until all lanes are through, and goes on. A lane is a chain of timeouts, one a kernel. While the other side of the rank
-is at work (compute beside communication and the reverse) a kernel runs at its slower rate; when that changes mid-way
-the rest of it is timed again. Messages and the network lane are arithmetic plus one timeout. An exchange starts when
-the last member of its group arrives. Times are integer nanoseconds. What joins the network lane in the same nanosecond
-goes in this order: forward output, backward output, reductions by stage; other ties are broken by the order of
-scheduling, which depends on nothing but the input.
+until all lanes are through, and goes on. A lane is a chain of timeouts, one a segment: its kernels follow each other,
+so when each of them ends is a sum. While the other side of the rank is at work (compute beside communication and the
+reverse) kernels run at their slower rate; when that changes mid-way the rest of the segment is timed again. Messages
+and the network lane are arithmetic plus one timeout. An exchange starts when the last member of its group arrives.
+Times are integer nanoseconds. What joins the network lane in the same nanosecond goes in this order: forward output,
+backward output, reductions by stage; other ties are broken by the order of scheduling, which depends on nothing but the
+input.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Generator, Sequence
 from fractions import Fraction
 from functools import partial
@@ -52,26 +54,30 @@ class _Clock(Environment):
 
 
 class _Lane:
-    """One stream of a rank: the kernels of its current step, one timeout each."""
+    """One stream of a rank: the segments of its current step, one timeout each.
+
+    kernel: ends at `through` and takes what `left` says of it from `timed` on; the others up to `stop` follow it, as
+    long as `sums` says (sums of durations up to each kernel). clocks: sums alone and beside.
+    """
 
     __slots__ = (
-        "cursor", "ends", "env", "hold", "index", "kernel", "left", "order", "pending", "rank", "rates",
-        "starts", "stop", "timed",
+        "clocks", "cursor", "ends", "env", "index", "kernel", "left", "order", "pending", "rank", "starts", "stop",
+        "sums", "through", "timed",
     )  # fmt: skip
 
     def __init__(self, env: _Clock, rank: _Rank, index: int, record: Record) -> None:
         self.env, self.rank, self.index = env, rank, index
         self.ends, self.starts = record.kernels[index], record.phases[index]
         self.order: tuple[int, ...] = ()
-        self.hold: tuple[int, ...] = ()
-        self.rates: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
-        self.cursor = self.kernel = self.stop = self.timed = 0
+        self.sums: tuple[int, ...] = ()
+        self.clocks: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+        self.cursor = self.kernel = self.stop = self.timed = self.through = 0
         self.left = WHOLE
         self.pending: Event | None = None
 
     def load(self, template: Template) -> None:
         self.order = template.order[self.index]
-        self.rates = (template.alone[self.index], template.beside[self.index])
+        self.clocks = template.clocks[self.index]
         self.cursor = 0
 
     def advance(self) -> None:
@@ -87,50 +93,57 @@ class _Lane:
             self.begin(segment.first, segment.stop)
 
     def begin(self, first: int, stop: int) -> None:
-        self.kernel, self.stop = first, stop
-        self.starts.append(self.env.now)
+        now = self.env.now
+        self.starts.append(now)
         self.rank.busy(self.index)
-        self.hold = self.rates[self.rank.contended(self.index)]
-        self.time(self.hold[first])
+        self.sums = sums = self.clocks[self.rank.contended(self.index)]
+        self.kernel, self.stop, self.timed, self.left = first, stop, now, WHOLE
+        self.through = now + sums[first + 1] - sums[first]
+        self.time()
 
-    def time(self, ns: int) -> None:
-        self.timed, self.left = self.env.now, WHOLE
-        self.pending = timeout = Timeout(self.env, ns)
+    def time(self) -> None:
+        """Wait until the last kernel of the segment is through."""
+        last = self.through + self.sums[self.stop] - self.sums[self.kernel + 1]
+        self.pending = timeout = Timeout(self.env, last - self.env.now)
         timeout.callbacks.append(self.tick)
 
     def tick(self, event: Event) -> None:
-        """A kernel has ended (unless it was timed again since): start the next one, or close the segment."""
-        if event is not self.pending:
-            return
-        env = self.env
-        now: int = env._now  # type: ignore[assignment]
-        self.ends.append(now)
-        kernel = self.kernel + 1
-        if kernel == self.stop:
+        """The segment has ended, unless it was timed again since."""
+        if event is self.pending:
+            self.record(self.stop)
             self.pending = None
             self.rank.finish(self)
-            return
-        self.kernel = kernel
-        self.left = WHOLE
-        self.timed = now
-        self.pending = timeout = Timeout(env, self.hold[kernel])
-        timeout.callbacks.append(self.tick)
+
+    def record(self, stop: int) -> None:
+        """Kernels up to `stop` have ended."""
+        before = self.through - self.sums[self.kernel + 1]
+        self.ends.extend([before + ns for ns in self.sums[self.kernel + 1 : stop + 1]])
 
     def retime(self, contended: bool) -> None:
-        """The other side has started or stopped: what is left of the current kernel goes on at the other rate."""
-        hold = self.rates[contended]
-        if self.pending is None or hold is self.hold:
-            return
-        old, new = self.hold[self.kernel], hold[self.kernel]
-        self.hold = hold
-        if old == new:
+        """The other side has started or stopped: what is left of the segment goes on at the other rate."""
+        sums, was = self.clocks[contended], self.sums
+        if self.pending is None or sums is was:
             return
         now = self.env.now
-        if old:  # exact: no rounding may remember how often a kernel was timed
-            self.left = max(self.left - Fraction(now - self.timed, old), Fraction(0))
-        self.timed = now
-        self.pending = timeout = Timeout(self.env, ceil(new * self.left))
-        timeout.callbacks.append(self.tick)
+        if now >= self.through:
+            self.pass_to(min(bisect_right(was, now - self.through + was[self.kernel + 1]), self.stop) - 1)
+        kernel = self.kernel
+        old, new = was[kernel + 1] - was[kernel], sums[kernel + 1] - sums[kernel]
+        self.sums = sums
+        if old != new:
+            if old:  # exact: no rounding may remember how often a kernel was timed
+                self.left = max(self.left - Fraction(now - self.timed, old), Fraction(0))
+            self.timed = now
+            self.through = now + ceil(new * self.left)
+        self.time()
+
+    def pass_to(self, kernel: int) -> None:
+        """Kernels before this one have ended, and it has begun."""
+        if kernel > self.kernel:
+            self.record(kernel)
+            self.timed = self.ends[-1]
+            self.through, self.left = self.timed + self.sums[kernel + 1] - self.sums[kernel], WHOLE
+            self.kernel = kernel
 
 
 class _Rank:

@@ -6,8 +6,9 @@ counting all stages a rank holds. Where stages s and P-1-s share a rank (DualPip
 stages while that shortens the two overlapped pairs of the slowest rank. A list gives the layers of each stage.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from hwmodels.units import ROUNDING_SLACK
 from sim.models.layer import Unit
@@ -21,10 +22,11 @@ Stage = tuple[Unit, ...]
 
 def place(
     units: Sequence[Unit], costs: Sequence[float], stages: int, rule: str | Sequence[int], mirrored: bool,
-    pair_ns: Callable[[Stage, Stage], int],
+    pair_ns: Callable[[Stage, Stage], int], least_ns: Callable[[Unit], int] = lambda unit: 0,
 ) -> tuple[Stage, ...]:  # fmt: skip
     """Units of each stage. costs: of each unit. mirrored: stages s and stages-1-s share a rank. pair_ns: how long the
-    forward of one stage takes overlapped with the backward of another.
+    forward of one stage takes overlapped with the backward of another. least_ns: of a unit's forward and backward, no
+    more than they add to such a pair; what is known to be too long by it is not run.
 
     Raises ValueError when there are fewer layers than stages that would otherwise be empty.
     """
@@ -41,14 +43,16 @@ def place(
     if not mirrored:
         return _cut(units, counts, first)
 
-    return _cut(units, _settled(units, counts, first, pair_ns), first)
+    return _cut(units, _settled(units, counts, first, pair_ns, least_ns), first)
 
 
 def _settled(
-    units: Sequence[Unit], counts: list[int], first: int, pair_ns: Callable[[Stage, Stage], int]
-) -> list[int]:
+    units: Sequence[Unit], counts: list[int], first: int, pair_ns: Callable[[Stage, Stage], int],
+    least_ns: Callable[[Unit], int],
+) -> list[int]:  # fmt: skip
     """Move single layers between stages while the slowest rank's two overlapped pairs get shorter."""
     known: dict[tuple[Stage, Stage], int] = {}
+    sums = list(accumulate(map(least_ns, units), initial=0))
 
     def rank_ns(one: Stage, two: Stage) -> int:
         key = (alike(one), alike(two))
@@ -56,20 +60,27 @@ def _settled(
             known[key] = pair_ns(one, two) + pair_ns(two, one)
         return known[key]
 
-    def worth(candidate: list[int]) -> tuple[int, int]:
-        cut = _cut(units, candidate, first)
-        times = [rank_ns(cut[s], cut[-1 - s]) for s in range((len(cut) + 1) // 2)]
+    def worth(candidate: list[int], limit: int) -> tuple[int, int]:
+        """Longest and summed ns of the ranks; any time above `limit` where one of them takes longer than that."""
+        cuts = _cuts(candidate, first, len(units))
+        stages = [sums[b] - sums[a] for a, b in pairwise(cuts)]
+        least = [a + b for a, b in zip(stages, stages[::-1], strict=True)][: (len(stages) + 1) // 2]
+        cut, times = _cut(units, candidate, first), [0]
+        for ns, rank in sorted(zip(least, range(len(least)), strict=True), reverse=True):
+            if max(ns, times[-1]) > limit:
+                return max(ns, times[-1]), 0
+            times.append(rank_ns(cut[rank], cut[-1 - rank]))
         return max(times), sum(times)
 
-    counts = min([counts, *_splits(counts)], key=worth)
-    best, found = worth(counts), True
-    while found:
-        found = False
-        for candidate in _moves(counts):
-            value = worth(candidate)
-            if value < best:
-                best, counts, found = value, candidate, True
-                break
+    best = worth(counts, sys.maxsize)
+    for split in _splits(counts):
+        if (value := worth(split, best[0])) < best:
+            best, counts = value, split
+    better: tuple[tuple[int, int], list[int]] | None = (best, counts)
+    while better:
+        best, counts = better
+        moves = ((worth(move, best[0]), move) for move in _moves(counts))
+        better = next((found for found in moves if found[0] < best), None)
     return counts
 
 
@@ -100,9 +111,12 @@ def alike(stage: Stage) -> Stage:
 
 
 def _cut(units: Sequence[Unit], counts: Sequence[int], first: int) -> tuple[Stage, ...]:
-    cuts = [first + sum(counts[:i]) for i in range(len(counts) + 1)]
-    cuts[0], cuts[-1] = 0, len(units)
-    return tuple(tuple(units[a:b]) for a, b in pairwise(cuts))
+    return tuple(tuple(units[a:b]) for a, b in pairwise(_cuts(counts, first, len(units))))
+
+
+def _cuts(counts: Sequence[int], first: int, end: int) -> list[int]:
+    """Where stages begin, and the end."""
+    return [0, *(first + sum(counts[:i]) for i in range(1, len(counts))), end]
 
 
 def _after_head(units: Sequence[Unit], i: int) -> bool:
@@ -137,6 +151,8 @@ def _balanced(costs: list[float], head: float, tail: float, stages: int, mirrore
     states: dict[tuple[int, int], tuple[tuple[float, float], list[tuple[int, int]]]] = {(0, 0): ((0.0, 0.0), [])}
     for i in range(rounds):
         states = _extend(states, sums, (head, tail) if i == 0 else (0.0, 0.0), (low, high), mirrored, bound)
+        loads = (rounds - i - 1) * (1 if mirrored else 2) + stages % 2
+        states = {at: s for at, s in states.items() if sums[total - at[1]] - sums[at[0]] <= bound * loads}
     best: tuple[tuple[float, float], list[int]] | None = None
     for (left, right), (worth, pairs) in states.items():
         rest = total - left - right

@@ -13,7 +13,7 @@ from hwmodels.price import Pricer
 from sim import placement, routing
 from sim.engine import alone
 from sim.exchange import price as exchange
-from sim.models.layer import COMMUNICATION, Part, Site, Unit
+from sim.models.layer import COMPUTE, WEIGHT, Part, Site, Unit
 from sim.overlap import PartsOf, compose
 from sim.precision import RECIPES, Recipe
 from sim.program import Program, Shape, build, check, home
@@ -96,7 +96,10 @@ def machine(plan: Plan, slower: Mapping[str, float] | None = None) -> Machine:
         composition = compose("F+BW", relative(forward)[0], relative(backward)[0], parts)
         return alone(price("F+BW", (0, 1), composition, pricer)).total
 
-    stages = placement.place(units, costs, plan.program.stages, scenario.placement, mirrored, pair_ns)
+    def least_ns(unit: Unit) -> int:
+        return unit_cost_ns(unit, parts, pricer, lanes=(COMPUTE,))
+
+    stages = placement.place(units, costs, plan.program.stages, scenario.placement, mirrored, pair_ns, least_ns)
     return Machine(cluster, recipe, pricer, site, parts, stages, units)
 
 
@@ -113,14 +116,16 @@ def family_of(name: str):  # type: ignore[no-untyped-def]
     return import_module(f"sim.models.{name}")
 
 
-def unit_cost_ns(unit: Unit, parts: PartsOf, pricer: Pricer, directions: str = "FBW") -> int:
-    """Compute of one unit alone, in ns: every kernel that is not on the communication stream."""
+def unit_cost_ns(
+    unit: Unit, parts: PartsOf, pricer: Pricer, directions: str = "FBW", lanes: Sequence[int] = (COMPUTE, WEIGHT)
+) -> int:
+    """Compute of one unit alone, in ns: every kernel on these streams."""
     return sum(
         pricer.price(kernel.op).ns + pricer.launch_gap_ns * kernel.op.kernels
         for direction in directions
         for part in parts(unit, direction)
         for kernel in part.kernels
-        if kernel.lane != COMMUNICATION
+        if kernel.lane in lanes
     )
 
 

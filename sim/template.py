@@ -7,7 +7,8 @@ are made from one run of the fine one, so all three take the same time when noth
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from functools import cached_property
+from itertools import accumulate, groupby
 from typing import NamedTuple
 
 from hwmodels.price import Price, Pricer
@@ -32,8 +33,7 @@ class Segment(NamedTuple):
     sends: int
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """One row of a trace: what a kernel (or a coarse task) is called and where its duration comes from."""
 
     label: str
@@ -59,6 +59,28 @@ class Template:
     beside: tuple[tuple[int, ...], ...]
     gap_ns: tuple[tuple[int, ...], ...]
     tasks: tuple[tuple[Task, ...], ...]
+
+    @cached_property
+    def clocks(self) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
+        """By lane, alone and beside: nanoseconds of all kernels before each, and of all."""
+        known: dict[tuple[int, ...], tuple[int, ...]] = {}  # one where both rates are the same
+        for row in (*self.alone, *self.beside):
+            known.setdefault(row, tuple(accumulate(row, initial=0)))
+        return tuple((known[alone], known[beside]) for alone, beside in zip(self.alone, self.beside, strict=True))
+
+    @cached_property
+    def waits(self) -> tuple[tuple[int, ...], ...]:
+        """Segments that each segment waits for."""
+        found: list[list[int]] = [[] for _ in self.segments]
+        for i, segment in enumerate(self.segments):
+            for follower in segment.feeds:
+                found[follower].append(i)
+        return tuple(tuple(row) for row in found)
+
+    @cached_property
+    def senders(self) -> dict[int, int]:
+        """Output (1 forward, 2 backward) -> the segment that makes it."""
+        return {kind: i for i, segment in enumerate(self.segments) for kind in (1, 2) if segment.sends & kind}
 
 
 def price(kind: str, stages: tuple[int, int], composition: Composition, pricer: Pricer) -> Template:
@@ -108,22 +130,32 @@ class Timing(NamedTuple):
         return max((end for _, end in self.segments), default=0)
 
 
+def parts(phases: Sequence[Phase]) -> list[list[int]]:
+    """Phases of each part of a layer: consecutive ones."""
+    return [[i for i, _ in run] for _, run in groupby(enumerate(phases), key=lambda item: item[1].part)]
+
+
+def part_ns(timing: Timing, phases: Sequence[Phase]) -> list[int]:
+    """How long each part took, from the start of its first phase to the end of its last."""
+    return [timing.segments[group[-1]][1] - timing.segments[group[0]][0] for group in parts(phases)]
+
+
 def by_layer(fine: Template, timing: Timing, phases: Sequence[Phase]) -> Template:
     """One task a part, as long as it took in the fine run; `phases` are those the fine template was made of."""
-    groups = [[i for i, _ in run] for _, run in groupby(enumerate(phases), key=lambda item: item[1].part)]
+    groups = parts(phases)
     owner = {i: g for g, group in enumerate(groups) for i in group}
     tasks: list[list[Task]] = [[] for _ in STREAMS]
     holds: list[list[int]] = [[] for _ in STREAMS]
     segments = []
-    for group in groups:
+    for group, ns in zip(groups, part_ns(timing, phases), strict=True):
         head = fine.segments[group[0]]
         inside = set(group)
-        needed = {owner[j] for j, s in enumerate(fine.segments) if inside & set(s.feeds) and j not in inside}
+        needed = {owner[j] for i in group for j in fine.waits[i] if j not in inside}
         feeds = sorted({owner[k] for i in group for k in fine.segments[i].feeds if k not in inside})
         last = fine.segments[group[-1]]
         assert last.lane == head.lane, "a part ends on the lane it began on, or the next one would start too late"
         first = len(holds[head.lane])
-        holds[head.lane].append(timing.segments[group[-1]][1] - timing.segments[group[0]][0])
+        holds[head.lane].append(ns)
         tasks[head.lane].append(_part_task(fine, head, phases[group[0]]))
         sends = max(fine.segments[i].sends for i in group)
         segments.append(Segment(head.lane, first, first + 1, len(needed), tuple(feeds), head.exchange, sends))
@@ -134,7 +166,7 @@ def _part_task(fine: Template, segment: Segment, phase: Phase) -> Task:
     """The task of a part: priced like its longest kernel."""
     lane = segment.lane
     longest = max(range(segment.first, segment.stop), key=lambda i: fine.alone[lane][i])
-    return replace(fine.tasks[lane][longest], label=phase.name)
+    return fine.tasks[lane][longest]._replace(label=phase.name)
 
 
 def by_chunk(fine: Template, timing: Timing) -> Template:

@@ -4,18 +4,25 @@ Inside a step a gap in compute belongs to the exchange that ends it: first to it
 its barrier (waiting for slower peers of the expert group).
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby, pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from hwmodels.units import NS_PER_S
+from sim.actor import Job
 from sim.lower import Lowered
-from sim.metrics import Idle, Ledger
+from sim.metrics import Idle, Ledger, phase_name
 from sim.models.layer import COMMUNICATION, COMPUTE
 from sim.ranks.crowd import Crossing, Crowd
 from sim.ranks.lane import Times
 from sim.template import Template
+
+TOGETHER = 8
+"""Steps whose arrays are worked on at a time, so that they stay in a cache."""
 
 
 def ledgers(lowered: Lowered, everyone: Crowd, expected: Sequence[Ledger]) -> list[Ledger]:
@@ -24,57 +31,69 @@ def ledgers(lowered: Lowered, everyone: Crowd, expected: Sequence[Ledger]) -> li
 
 
 def _ledger(lowered: Lowered, everyone: Crowd, position: int, base: Ledger) -> Ledger:
-    from sim.metrics import phase_name
-
     rows, jobs = everyone.crossings[position], lowered.jobs[position]
-    phases = dict.fromkeys(base.phases, 0.0)
-    waits = np.zeros(3)
-    inside = dict.fromkeys(("compute", "communication", "exposed", "peers", "total"), 0.0)
-    before: Times | None = None
-    for job, crossing in zip(jobs, rows, strict=True):
-        length = float((crossing.ends - crossing.starts).mean())
-        phases[phase_name(job.template.kind)] += length
-        inside["total"] += length
-        for name, ns in _inside(job.template, crossing).items():
-            inside[name] += ns
-        if before is not None:
-            gap = crossing.starts - before
-            for cause in (0, 1, 2):
-                waits[cause] += float((gap * (crossing.blame == cause)).mean())
-        before = crossing.ends
-    assert before is not None
+    phases: Counter[str] = Counter(dict.fromkeys(base.phases, 0))
+    inside = Counter(dict.fromkeys(("compute", "communication", "exposed", "peers"), 0))
+    for template, run in _runs(jobs, rows):
+        phases[phase_name(template.kind)] += sum(int((crossing.ends - crossing.starts).sum()) for crossing in run)
+        inside.update(_inside(template, run))
+    inside["total"] = sum(phases.values())
     norm, updated = everyone.update[position]
-    phases["optimizer"] = float((updated - norm).mean())
-    drain = float((everyone.end - (updated - norm) - before).mean())
-    fill = float(rows[0].starts.mean())
-    idle = Idle(*(float(ns) / NS_PER_S for ns in (fill, waits[1], waits[2], drain)))
-    seconds = {name: ns / NS_PER_S for name, ns in phases.items()} | {"bubble": idle.total}
+    phases["optimizer"] = int((updated - norm).sum())
+    fill, drain = rows[0].starts, everyone.end - (updated - norm) - rows[-1].ends
+    ns = [int(fill.sum()), *_waits(rows), int(drain.sum())]
+    to_s = 1 / (len(fill) * NS_PER_S)
+    idle = Idle(*(each * to_s for each in ns))
+    seconds = {name: ns * to_s for name, ns in phases.items()} | {"bubble": idle.total}
     known = {name: base.inside[name] for name in ("ideal", "products", "memory", "gaps")}
-    return replace(base, phases=seconds, idle=idle, inside=known | {k: ns / NS_PER_S for k, ns in inside.items()})
+    return replace(base, phases=seconds, idle=idle, inside=known | {name: ns * to_s for name, ns in inside.items()})
 
 
-def _inside(template: Template, crossing: Crossing) -> dict[str, float]:
-    """Mean ns over replicas of one step: compute, exchanges, and gaps in compute by what they wait for."""
-    talk = list(template.order[COMMUNICATION])
-    compute = list(template.order[COMPUTE])
-    found = {"compute": 0.0, "communication": 0.0, "exposed": 0.0, "peers": 0.0}
-    if talk:
-        found["communication"] = float((crossing.segment_ends[talk] - crossing.segment_starts[talk]).sum(0).mean())
-    found["compute"] = float((crossing.segment_ends[compute] - crossing.segment_starts[compute]).sum(0).mean())
-    if talk:
-        found |= _gaps(crossing, talk, compute)
-    return found
+def _runs(jobs: Sequence[Job], rows: Sequence[Crossing]) -> Iterator[tuple[Template, list[Crossing]]]:
+    """Neighbouring steps of one template, TOGETHER at most."""
+    for _, alike in groupby(zip(jobs, rows, strict=True), key=lambda item: id(item[0].template)):
+        found = list(alike)
+        for i in range(0, len(found), TOGETHER):
+            yield found[0][0].template, [crossing for _, crossing in found[i : i + TOGETHER]]
 
 
-def _gaps(crossing: Crossing, talk: Sequence[int], compute: Sequence[int]) -> dict[str, float]:
-    """Gaps in compute laid to the exchanges that run in them, and to the barriers before these."""
-    begin = np.concatenate([crossing.starts[None], crossing.segment_ends[compute]])
-    end = np.concatenate([crossing.segment_starts[compute], crossing.ends[None]])
-    some = (end > begin).any(1)
-    if not some.any():
-        return {}
-    begin, end = begin[some, None], end[some, None]
-    starts, ends, ready = (a[talk] for a in (crossing.segment_starts, crossing.segment_ends, crossing.ready))
-    data = np.maximum(np.minimum(ends, end) - np.maximum(starts, begin), 0).sum((0, 1))
-    peers = np.maximum(np.minimum(starts, end) - np.maximum(ready, begin), 0).sum((0, 1))
-    return {"exposed": float(data.mean()), "peers": float(peers.mean())}
+def _waits(rows: Sequence[Crossing]) -> tuple[int, int]:
+    """ns between steps that went to waiting for a forward and for a backward output, all replicas together."""
+    found = [0, 0, 0]
+    for before, after in pairwise(rows):
+        gap = after.starts - before.ends
+        if gap.any():
+            for cause in (1, 2):
+                found[cause] += int(gap[after.blame == cause].sum())
+    return found[1], found[2]
+
+
+def _inside(template: Template, run: Sequence[Crossing]) -> dict[str, int]:
+    """ns of some steps, all replicas together: compute, exchanges, and gaps in compute by what they wait for."""
+    talk, compute = list(template.order[COMMUNICATION]), list(template.order[COMPUTE])
+    names = ("segment_starts", "segment_ends", "ready")
+    starts, ends, ready = (np.stack([getattr(crossing, name) for crossing in run]) for name in names)
+    begun, ended = (np.stack([getattr(crossing, name) for crossing in run])[:, None] for name in ("starts", "ends"))
+    which, count = _different(begun, starts, ends, ready)
+    begun, ended, starts, ends, ready = (times[..., which] for times in (begun, ended, starts, ends, ready))
+    took = ((ends - starts) * count).sum((0, 2))
+    found = {"compute": int(took[compute].sum()), "communication": int(took[talk].sum()), "exposed": 0, "peers": 0}
+    gap_begins = np.concatenate([begun, ends[:, compute]], axis=1)
+    gap_ends = np.concatenate([starts[:, compute], ended], axis=1)
+    some = (gap_ends > gap_begins).any((0, 2))
+    if not talk or not some.any():
+        return found
+    begin, end = gap_begins[:, some, None], gap_ends[:, some, None]
+    data = np.minimum(ends[:, None, talk], end) - np.maximum(starts[:, None, talk], begin)
+    peers = np.minimum(starts[:, None, talk], end) - np.maximum(ready[:, None, talk], begin)
+    totals = (int((np.maximum(ns, 0) * count).sum()) for ns in (data, peers))
+    return found | dict(zip(("exposed", "peers"), totals, strict=True))
+
+
+def _different(*times: Times) -> tuple[npt.NDArray[np.intp], Times]:
+    """Replicas that are not just like the one before them, and how many each stands for. times: [..., replica]."""
+    changes = np.zeros(times[0].shape[-1] - 1, dtype=np.bool_)
+    for each in times:
+        changes |= (each[..., 1:] != each[..., :-1]).any(tuple(range(each.ndim - 1)))
+    first = np.concatenate([[0], np.flatnonzero(changes) + 1])
+    return first, np.diff(first, append=times[0].shape[-1])

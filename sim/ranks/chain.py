@@ -17,7 +17,7 @@ from hwmodels.units import NS_PER_S
 from sim.actor import Job
 from sim.lower import Lowered
 from sim.plan import Plan
-from sim.ranks.crowd import Crossing, Crowd, needs, segment_ns
+from sim.ranks.crowd import Crossing, Crowd, segment_ns
 from sim.ranks.lane import GATHER, REDUCE, Times
 from sim.ranks.uneven import Durations
 from sim.template import Template
@@ -158,7 +158,7 @@ class _Ways(NamedTuple):
 
 def _ways(template: Template) -> _Ways:
     causes = []
-    for number, needed in enumerate(needs(template)):
+    for number, needed in enumerate(template.waits):
         lane = template.order[template.segments[number].lane]
         causes.append((*needed, *lane[: lane.index(number)][-1:]))
     expected = [segment_ns(template, segment) for segment in template.segments]

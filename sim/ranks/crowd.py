@@ -4,25 +4,28 @@ The ranks at one pipeline position run the same steps; they differ in expert loa
 over these replicas. Streams are first in, first out and every order is fixed by the program, so each start is the
 largest of what it waits for: the end of the segment before it on its lane, the segments it needs, the messages of its
 step, and, for an exchange, the arrival of the slowest member of its expert group. The result equals the event
-engine's with one actor a rank, span for span (a property test), at a few microseconds a segment for all replicas.
+engine's with one actor a rank, span for span (a property test), at a few microseconds a segment for all replicas. A
+step whose segments take every replica alike is done at once (`sim.ranks.course`).
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from sim.actor import Job, Message, Sync
+from sim.ranks.course import Course, course
 from sim.ranks.lane import GATHER, REDUCE, UNKNOWN, Lane, Times, Wire
 from sim.scenario import FOREVER
 from sim.template import STREAMS, Segment, Template
 
 Duration = Callable[[int, int, int, Times], Times | int]
 """(position, step, segment, starts) -> nanoseconds of that segment for every replica."""
+Common = Callable[[int, int], tuple[int, ...] | None]
+"""(position, step) -> nanoseconds of each segment, where they are the same for every replica whenever it starts."""
 
 
 class Crossing(NamedTuple):
@@ -53,12 +56,14 @@ class Crowd:
 
 
 def run(
-    jobs: Sequence[Sequence[Job]], syncs: Sequence[Sync], data: int, expert: int, duration: Duration, wire: Wire
-) -> Crowd:
-    """Run every replica of every pipeline position. jobs, syncs: per position. Raises ValueError on a deadlock."""
+    jobs: Sequence[Sequence[Job]], syncs: Sequence[Sync], data: int, expert: int, duration: Duration, wire: Wire,
+    common: Common = lambda position, step: None,
+) -> Crowd:  # fmt: skip
+    """Run every replica of every pipeline position. jobs, syncs: per position. common: what `duration` would say of all
+    segments of a step, where it may say it at once. Raises ValueError on a deadlock."""
     gradients = _Gradients(syncs)
     lanes = [Lane(p, data, sync.reduces, wire) for p, sync in enumerate(syncs)]
-    ranks = [_Position(p, row, data, expert, duration, lanes[p], gradients) for p, row in enumerate(jobs)]
+    ranks = [_Position(p, row, data, expert, duration, common, lanes[p], gradients) for p, row in enumerate(jobs)]
     mail: dict[Message, Times] = {}
     while True:
         if sum(position.proceed(mail) for position in ranks):
@@ -102,10 +107,12 @@ class _Position:
     """All replicas of one pipeline position."""
 
     def __init__(
-        self, number: int, jobs: Sequence[Job], data: int, expert: int, duration: Duration, lane: Lane,
-        gradients: _Gradients,
+        self, number: int, jobs: Sequence[Job], data: int, expert: int, duration: Duration,
+        common: Common, lane: Lane, gradients: _Gradients,
     ) -> None:  # fmt: skip
-        self.number, self.jobs, self.duration, self.lane, self.gradients = number, jobs, duration, lane, gradients
+        self.number, self.jobs, self.lane, self.gradients = number, jobs, lane, gradients
+        self.duration, self.common = duration, common
+        self.courses: dict[tuple[int, tuple[int, ...]], Course] = {}
         self.groups = (max(1, data // expert), min(expert, data))
         self.free = np.zeros(data, dtype=np.int64)
         self.step = 0
@@ -135,12 +142,8 @@ class _Position:
             blame = np.where(arrival > start, np.int8(message[2]), blame)
             start = np.maximum(start, arrival)
         crossing = self._cross(job.template, start, blame)
-        outputs = [
-            (kind, ns, crossing.segment_ends[i])
-            for i, segment in enumerate(job.template.segments)
-            for kind, ns in job.sends
-            if segment.sends & kind
-        ]
+        made = job.template.senders
+        outputs = [(kind, ns, crossing.segment_ends[made[kind]]) for kind, ns in job.sends if kind in made]
         self.lane.leave(self.step, outputs)
         self.gradients.through(self.number, self.step, crossing.ends)
         self.free = crossing.ends
@@ -148,10 +151,15 @@ class _Position:
         self.step += 1
 
     def _cross(self, template: Template, start: Times, blame: npt.NDArray[np.int8]) -> Crossing:
+        if (took := self.common(self.number, self.step)) is not None:
+            key = (id(template), took)
+            if key not in self.courses:
+                self.courses[key] = course(template, took, self.groups[1])
+            return Crossing(start, *self.courses[key].crossed(start, self.groups), blame)
         count = len(template.segments)
         starts, ends, ready = (np.empty((count, len(start)), dtype=np.int64) for _ in range(3))
         lane_free = [start for _ in STREAMS]
-        for i, (segment, needed) in enumerate(zip(template.segments, needs(template), strict=True)):
+        for i, (segment, needed) in enumerate(zip(template.segments, template.waits, strict=True)):
             at = lane_free[segment.lane]
             for j in needed:
                 at = np.maximum(at, ends[j])
@@ -162,16 +170,6 @@ class _Position:
             ends[i] = lane_free[segment.lane] = at + self.duration(self.number, self.step, i, at)
         end = ends.max(0) if count else start
         return Crossing(start, end, starts, ends, ready, blame)
-
-
-@cache
-def needs(template: Template) -> tuple[tuple[int, ...], ...]:
-    """Segments that each segment waits for."""
-    found: list[list[int]] = [[] for _ in template.segments]
-    for i, segment in enumerate(template.segments):
-        for follower in segment.feeds:
-            found[follower].append(i)
-    return tuple(tuple(row) for row in found)
 
 
 def _finish(

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from sim.lower import Kit, Lowered
-from sim.ranks.crowd import Crossing, Crowd, needs, segment_ns
+from sim.ranks.crowd import Crossing, Crowd
 from sim.replay import Floats, Graph, Moved, Track
-from sim.template import STREAMS, Template, by_layer
+from sim.template import STREAMS, Template, part_ns
 
 LATEST = 2
 """Expert groups that are followed: the last to end, and one more that may take over (V3 has two)."""
@@ -55,9 +55,8 @@ def _track(lowered: Lowered, everyone: Crowd, members: slice) -> Track:
 
 def _offsets(template: Template, crossing: Crossing, members: slice, begun: int) -> tuple[int, int, int]:
     """From the start of the last member to its end, and to the last forward and backward outputs (0: none)."""
-    ends = crossing.segment_ends[:, members].max(1)
-    forward, backward = (int(ends[i]) - begun if (i := _sender(template, kind)) is not None else 0 for kind in (1, 2))
-    return int(crossing.ends[members].max()) - begun, forward, backward
+    made = {kind: int(crossing.segment_ends[i, members].max()) - begun for kind, i in template.senders.items()}
+    return int(crossing.ends[members].max()) - begun, made.get(1, 0), made.get(2, 0)
 
 
 def _samples(
@@ -86,24 +85,18 @@ def factors(kit: Kit, moved: Kit) -> Floats:
     if moved is kit:
         return np.ones(len(kit.run.segments))
     assert kit.composition is not None
-    now = by_layer(moved.fine, moved.timing, kit.composition.phases)
-    was = [segment_ns(kit.run, segment) for segment in kit.run.segments]
-    pairs = zip(now.segments, was, strict=True)
-    return np.array([segment_ns(now, segment) / ns if ns else 1.0 for segment, ns in pairs])
+    phases = kit.composition.phases
+    pairs = zip(part_ns(moved.timing, phases), part_ns(kit.timing, phases), strict=True)
+    return np.array([now / ns if ns else 1.0 for now, ns in pairs])
 
 
 def _slope(template: Template, crossing: Crossing, members: slice, factor: Floats) -> Floats:
     """The part by which each offset of a step grows [offset, set of prices]."""
     begun = float(crossing.starts[members].max())
     ends = crossed(template, crossing, members, np.vstack([np.ones_like(factor[:1]), factor])).max(2) - begun
-    senders = (_sender(template, kind) for kind in (1, 2))
+    senders = (template.senders.get(kind) for kind in (1, 2))
     found = [ends.max(0), *(ends[i] if i is not None else np.ones(ends.shape[1]) for i in senders)]
     return np.array([offset[1:] / offset[0] - 1 for offset in found])
-
-
-def _sender(template: Template, kind: int) -> int | None:
-    """The segment that makes an output."""
-    return next((i for i, segment in enumerate(template.segments) if segment.sends & kind), None)
 
 
 def crossed(template: Template, crossing: Crossing, members: slice, factor: Floats) -> Floats:
@@ -113,7 +106,7 @@ def crossed(template: Template, crossing: Crossing, members: slice, factor: Floa
     start = np.broadcast_to(crossing.starts[members], (len(factor), took.shape[1])).astype(np.float64)
     free = [start for _ in STREAMS]
     ends = np.empty((len(took), *start.shape))
-    for i, (segment, needed) in enumerate(zip(template.segments, needs(template), strict=True)):
+    for i, (segment, needed) in enumerate(zip(template.segments, template.waits, strict=True)):
         at = free[segment.lane]
         for j in needed:
             at = np.maximum(at, ends[j])

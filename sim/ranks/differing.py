@@ -43,7 +43,7 @@ def run(plan: Plan, machine: Machine, lowered: Lowered) -> Differing:
     scenario = plan.scenario
     times = Durations(plan, machine, lowered.kits, lowered.first_layer, found, scenario.faults, scenario.jitter)
     group = min(scenario.parallel.expert, plan.data)
-    everyone = crowd.run(lowered.jobs, lowered.syncs, plan.data, group, times, times.wire)
+    everyone = crowd.run(lowered.jobs, lowered.syncs, plan.data, group, times, times.wire, times.common)
     last = np.max([row[-1].ends for row in everyone.crossings], axis=0)
     shown = int(last.argmax())
     records = tuple(

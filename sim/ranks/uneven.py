@@ -123,6 +123,7 @@ class Durations:
         self.computing, self.felt = cache(self._computing), cache(self._felt)
         self.segments: dict[int, Sequence[Content]] = {}
         self.facts: dict[int, list[tuple[int, int, Task]]] = {}
+        self.even: dict[int, tuple[int, ...]] = {}
 
     def __call__(self, position: int, step: int, number: int, starts: Times) -> Times | int:
         kit = self.kits[position][step]
@@ -144,6 +145,15 @@ class Durations:
             work = self._jittered(work, self.plan.program.steps[position][step], number)
         clocked = self._content(kit, number).clocked if position in self.hot else 1.0
         return self.computing(position, clocked).durations(starts, work)
+
+    def common(self, position: int, step: int) -> tuple[int, ...] | None:
+        """A `sim.ranks.crowd.Common`: of positions at which nothing differs."""
+        if self.loads is not None or self.jitter or self.links.slow or position in self.at:
+            return None
+        template = self.kits[position][step].run
+        if id(template) not in self.even:
+            self.even[id(template)] = tuple(ns for ns, _, _ in self._facts(template))
+        return self.even[id(template)]
 
     def _facts(self, template: Template) -> list[tuple[int, int, Task]]:
         """Of each segment: nanoseconds, lane, and the task that says what it is."""

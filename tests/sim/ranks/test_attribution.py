@@ -60,7 +60,7 @@ def inside(first, exchange, second):
     template = exchange_between()
     table = [np.array(first), np.array(exchange), np.array(second)]
     found = crowd.run([(Job(template),)], [Sync()], 2, 2, lambda p, k, i, at: table[i], crowd.own_wire)
-    return attribution._inside(template, found.crossings[0][0])
+    return {name: ns / 2 for name, ns in attribution._inside(template, found.crossings[0]).items()}
 
 
 def test_alike_ranks_wait_for_bytes_only():
@@ -100,8 +100,8 @@ def test_all_exchanges_in_a_gap_are_exposed():
     template = two_exchanges()
     table = [np.full(2, ns) for ns in (10, 4, 6, 3)]
     found = crowd.run([(Job(template),)], [Sync()], 2, 2, lambda p, k, i, at: table[i], crowd.own_wire)
-    got = attribution._inside(template, found.crossings[0][0])
-    assert (got["exposed"], got["peers"]) == (10, 0)
+    got = attribution._inside(template, found.crossings[0])
+    assert (got["exposed"], got["peers"]) == (20, 0), "of both ranks"
 
 
 # --- ledgers ----------------------------------------------------------------------------------------------------------

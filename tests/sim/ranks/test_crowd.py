@@ -318,7 +318,7 @@ def test_streams_steps_and_messages_keep_their_order(schedule):
             for lane in STREAMS:
                 order = list(job.template.order[lane])
                 assert all((c.segment_starts[b] >= c.segment_ends[a]).all() for a, b in pairwise(order))
-            for i, needed in enumerate(crowd.needs(job.template)):
+            for i, needed in enumerate(job.template.waits):
                 assert all((c.ready[i] >= c.segment_ends[j]).all() for j in needed)
                 if job.template.segments[i].exchange:
                     assert (c.segment_starts[i] == c.ready[i].reshape(-1, 8).max(1).repeat(8)).all()
@@ -331,4 +331,4 @@ def test_streams_steps_and_messages_keep_their_order(schedule):
 
 def test_needs_are_feeds_turned_round() -> None:
     template = chain(COMPUTE, COMMUNICATION, COMPUTE)
-    assert crowd.needs(template) == ((), (0,), (1,))
+    assert template.waits == ((), (0,), (1,))
