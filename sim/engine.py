@@ -6,8 +6,7 @@ so when each of them ends is a sum. While the other side of the rank is at work 
 reverse) kernels run at their slower rate; when that changes mid-way the rest of the segment is timed again. Messages
 and the network lane are arithmetic plus one timeout. An exchange starts when the last member of its group arrives.
 Times are integer nanoseconds. What joins the network lane in the same nanosecond goes in this order: forward output,
-backward output, reductions by stage; other ties are broken by the order of scheduling, which depends on nothing but the
-input.
+backward output, reductions by stage; other ties go by the order of scheduling, which only the input decides.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ class _Lane:
         self.ends, self.starts = record.kernels[index], record.phases[index]
         self.order: tuple[int, ...] = ()
         self.sums: tuple[int, ...] = ()
-        self.clocks: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+        self.clocks: tuple[tuple[int, ...], ...] = ((), ())
         self.cursor = self.kernel = self.stop = self.timed = self.through = 0
         self.left = WHOLE
         self.pending: Event | None = None

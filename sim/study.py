@@ -31,7 +31,7 @@ def study(scenario: Scenario) -> Result:
         all_ranks, books, extra = _differ(laid, machine, lowered)
         outcome, loads = all_ranks.outcome, all_ranks.loads
         lowered = differing.alone(lowered)
-        graph = dearer.graph(lowered, all_ranks.everyone, min(scenario.parallel.expert, laid.data))
+        graph = dearer.graph(lowered, all_ranks.everyone)
     else:
         outcome = engine.run(lowered.actors)
         books = metrics.ledgers(laid, lowered, outcome, pricer)

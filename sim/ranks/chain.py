@@ -57,7 +57,7 @@ class _Walk:
     """Back along the critical path."""
 
     def __init__(self, plan: Plan, lowered: Lowered, everyone: Crowd, times: Durations) -> None:
-        self.data, self.group = plan.data, min(plan.scenario.parallel.expert, plan.data)
+        self.data, self.replicas = plan.data, everyone.replicas
         self.jobs, self.syncs, self.everyone, self.times = lowered.jobs, lowered.syncs, everyone, times
         self.spent = _Spent()
         self.ways: dict[int, _Ways] = {}
@@ -113,10 +113,10 @@ class _Walk:
             start, member = starts[number], replica
             if ways.exchange[number]:
                 member = self.times.pacing(position, step, number, start, replica, at - start)
-            self.spent.add(position * self.data + member, at - start, ways.expected[number])
+            self.spent.add(position * self.data + int(self.replicas.first[member]), at - start, ways.expected[number])
             if ways.exchange[number] and int(crossing.ready[number, member]) < start:
-                first = member // self.group * self.group
-                member = first + int(crossing.ready[number, first : first + self.group].argmax())
+                mates = self.replicas.mates(member)
+                member = mates.start + int(crossing.ready[number, mates].argmax())
             if member != replica:
                 replica = member
                 starts, ends = _column(crossing, replica)

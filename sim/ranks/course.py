@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sim.ranks.lane import Times
+from sim.ranks.replicas import Replicas, Times
 from sim.template import STREAMS, Template
 
 NEVER = -(1 << 61)
@@ -42,11 +42,10 @@ class Course(NamedTuple):
     meets: npt.NDArray[np.intp]
     end: Way
 
-    def crossed(self, start: Times, groups: tuple[int, int]) -> tuple[Times, Times, Times, Times]:
-        """When the step ends [replica], segments start and end, and were ready [segment, replica]. groups: how many and
-        of how many members."""
-        last = start if groups[1] == 1 else start.reshape(groups).max(1).repeat(groups[1])
-        if groups[1] == 1 or (start == last).all():  # nobody waits for anybody
+    def crossed(self, start: Times, replicas: Replicas) -> tuple[Times, Times, Times, Times]:
+        """When the step ends [replica], segments start and end, and were ready [segment, replica]."""
+        last = replicas.latest(start)
+        if last is start or (start == last).all():  # nobody waits for anybody
             starts = start + np.maximum(*self.start)
             return start + max(self.end), starts, starts + self.took, starts
         ready = starts = np.maximum(start + self.start[0], last + self.start[1])
@@ -57,8 +56,8 @@ class Course(NamedTuple):
         return end, starts, starts + self.took, ready
 
 
-def course(template: Template, took: Sequence[int], members: int) -> Course:
-    """The course of a template whose segments take `took` ns, for expert groups of so many members."""
+def course(template: Template, took: Sequence[int], meets: bool) -> Course:
+    """The course of a template whose segments take `took` ns. meets: whether an exchange waits for anybody."""
     begun = Way(0, NEVER)
     free = [begun for _ in STREAMS]
     ready: list[Way] = []
@@ -69,7 +68,7 @@ def course(template: Template, took: Sequence[int], members: int) -> Course:
         for j in needed:
             at = at.later(ends[j])
         ready.append(at)
-        if segment.exchange and members > 1:
+        if segment.exchange and meets:
             at = Way(NEVER, max(at))
         starts.append(at)
         ends.append(at.after(ns))
@@ -77,8 +76,8 @@ def course(template: Template, took: Sequence[int], members: int) -> Course:
     end = begun if not ends else ends[0]
     for way in ends:
         end = end.later(way)
-    meets = np.array([i for i, (a, b) in enumerate(zip(ready, starts, strict=True)) if a != b], dtype=np.intp)
-    return Course(_columns(ready), _columns(starts), np.array(took, dtype=np.int64).reshape(-1, 1), meets, end)
+    later = np.array([i for i, (a, b) in enumerate(zip(ready, starts, strict=True)) if a != b], dtype=np.intp)
+    return Course(_columns(ready), _columns(starts), np.array(took, dtype=np.int64).reshape(-1, 1), later, end)
 
 
 def _columns(ways: Sequence[Way]) -> tuple[Times, Times]:

@@ -1,11 +1,12 @@
 """All ranks at once, as arrays: the engine's rules for ranks that run the same program with different durations.
 
 The ranks at one pipeline position run the same steps; they differ in expert loads, clocks and faults. Times are vectors
-over these replicas. Streams are first in, first out and every order is fixed by the program, so each start is the
-largest of what it waits for: the end of the segment before it on its lane, the segments it needs, the messages of its
-step, and, for an exchange, the arrival of the slowest member of its expert group. The result equals the event
-engine's with one actor a rank, span for span (a property test), at a few microseconds a segment for all replicas. A
-step whose segments take every replica alike is done at once (`sim.ranks.course`).
+over these replicas, or over columns that stand for several (`sim.ranks.replicas`). Streams are first in, first out and
+every order is fixed by the program, so each start is the largest of what it waits for: the end of the segment before it
+on its lane, the segments it needs, the messages of its step, and, for an exchange, the arrival of the slowest member of
+its expert group. The result equals the event engine's with one actor a rank, span for span (a property test), at a few
+microseconds a segment for all replicas. A step whose segments take every replica alike is done at once
+(`sim.ranks.course`).
 """
 
 from collections import Counter
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from sim.actor import Job, Message, Sync
 from sim.ranks.course import Course, course
 from sim.ranks.lane import GATHER, REDUCE, UNKNOWN, Lane, Times, Wire
+from sim.ranks.replicas import Replicas
 from sim.scenario import FOREVER
 from sim.template import STREAMS, Segment, Template
 
@@ -44,10 +46,11 @@ class Crossing(NamedTuple):
 
 @dataclass
 class Crowd:
-    """What all replicas did. crossings: per position, per step. messages: per position: step, kind (1, 2 outputs, 3
-    reduce-scatter, 4 all-gather), starts, ends. reduced: per position, when its gradients are. update: (start, ends)
-    of what follows. end: ns when everything is done."""
+    """What all replicas did, by column. crossings: per position, per step. messages: per position: step, kind (1, 2
+    outputs, 3 reduce-scatter, 4 all-gather), starts, ends. reduced: per position, when its gradients are. update:
+    (start, ends) of what follows. end: ns when everything is done."""
 
+    replicas: Replicas
     crossings: list[list[Crossing]]
     messages: list[list[tuple[int, int, Times, Times]]]
     reduced: list[Times]
@@ -56,14 +59,14 @@ class Crowd:
 
 
 def run(
-    jobs: Sequence[Sequence[Job]], syncs: Sequence[Sync], data: int, expert: int, duration: Duration, wire: Wire,
+    jobs: Sequence[Sequence[Job]], syncs: Sequence[Sync], replicas: Replicas, duration: Duration, wire: Wire,
     common: Common = lambda position, step: None,
 ) -> Crowd:  # fmt: skip
     """Run every replica of every pipeline position. jobs, syncs: per position. common: what `duration` would say of all
     segments of a step, where it may say it at once. Raises ValueError on a deadlock."""
     gradients = _Gradients(syncs)
-    lanes = [Lane(p, data, sync.reduces, wire) for p, sync in enumerate(syncs)]
-    ranks = [_Position(p, row, data, expert, duration, common, lanes[p], gradients) for p, row in enumerate(jobs)]
+    lanes = [Lane(p, replicas.columns, sync.reduces, wire) for p, sync in enumerate(syncs)]
+    ranks = [_Position(p, row, replicas, duration, common, lanes[p], gradients) for p, row in enumerate(jobs)]
     mail: dict[Message, Times] = {}
     while True:
         if sum(position.proceed(mail) for position in ranks):
@@ -81,7 +84,7 @@ def run(
         missing = next(m for m in first.jobs[first.step].waits if m not in mail)
         where = f"step {missing[1]} of position {missing[0]}"
         raise ValueError(f"deadlock: pipeline position {first.number} waits for {where}")
-    return _finish(ranks, lanes, syncs, gradients.gathered)
+    return _finish(replicas, ranks, lanes, syncs, gradients.gathered)
 
 
 class _Gradients:
@@ -107,14 +110,14 @@ class _Position:
     """All replicas of one pipeline position."""
 
     def __init__(
-        self, number: int, jobs: Sequence[Job], data: int, expert: int, duration: Duration,
-        common: Common, lane: Lane, gradients: _Gradients,
+        self, number: int, jobs: Sequence[Job], replicas: Replicas, duration: Duration, common: Common, lane: Lane,
+        gradients: _Gradients,
     ) -> None:  # fmt: skip
         self.number, self.jobs, self.lane, self.gradients = number, jobs, lane, gradients
         self.duration, self.common = duration, common
         self.courses: dict[tuple[int, tuple[int, ...]], Course] = {}
-        self.groups = (max(1, data // expert), min(expert, data))
-        self.free = np.zeros(data, dtype=np.int64)
+        self.replicas = replicas
+        self.free = np.zeros(replicas.columns, dtype=np.int64)
         self.step = 0
         self.done: list[Crossing] = []
 
@@ -154,8 +157,8 @@ class _Position:
         if (took := self.common(self.number, self.step)) is not None:
             key = (id(template), took)
             if key not in self.courses:
-                self.courses[key] = course(template, took, self.groups[1])
-            return Crossing(start, *self.courses[key].crossed(start, self.groups), blame)
+                self.courses[key] = course(template, took, self.replicas.meets)
+            return Crossing(start, *self.courses[key].crossed(start, self.replicas), blame)
         count = len(template.segments)
         starts, ends, ready = (np.empty((count, len(start)), dtype=np.int64) for _ in range(3))
         lane_free = [start for _ in STREAMS]
@@ -164,8 +167,8 @@ class _Position:
             for j in needed:
                 at = np.maximum(at, ends[j])
             ready[i] = at
-            if segment.exchange and self.groups[1] > 1:
-                at = at.reshape(self.groups).max(1).repeat(self.groups[1])
+            if segment.exchange:
+                at = self.replicas.latest(at)
             starts[i] = at
             ends[i] = lane_free[segment.lane] = at + self.duration(self.number, self.step, i, at)
         end = ends.max(0) if count else start
@@ -173,8 +176,9 @@ class _Position:
 
 
 def _finish(
-    ranks: Sequence[_Position], lanes: Sequence[Lane], syncs: Sequence[Sync], gathered: dict[int, int]
-) -> Crowd:
+    replicas: Replicas, ranks: Sequence[_Position], lanes: Sequence[Lane], syncs: Sequence[Sync],
+    gathered: dict[int, int],
+) -> Crowd:  # fmt: skip
     """Reductions that are left, the norm that everybody waits for, the update, and parameters."""
     for lane in lanes:
         lane.drain(gathered)
@@ -190,7 +194,7 @@ def _finish(
             messages[p].append((-1, GATHER, starts, ends))
         update.append((norm, ends))
     end = max(int(np.maximum(ends, lane.free).max()) for (_, ends), lane in zip(update, lanes, strict=True))
-    return Crowd([position.done for position in ranks], messages, reduced, update, end)
+    return Crowd(replicas, [position.done for position in ranks], messages, reduced, update, end)
 
 
 def own_duration(jobs: Sequence[Sequence[Job]]) -> Duration:

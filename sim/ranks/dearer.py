@@ -19,12 +19,14 @@ LATEST = 2
 """Expert groups that are followed: the last to end, and one more that may take over (V3 has two)."""
 
 
-def graph(lowered: Lowered, everyone: Crowd, group: int) -> Graph:
-    """Of a run of ranks that differ. group: ranks that meet in an exchange."""
-    last = np.max([row[-1].ends for row in everyone.crossings], axis=0).reshape(-1, group).max(1)
+def graph(lowered: Lowered, everyone: Crowd) -> Graph:
+    """Of a run of ranks that differ."""
+    replicas = everyone.replicas
+    last = np.maximum.reduceat(np.max([row[-1].ends for row in everyone.crossings], axis=0), replicas.groups)
     latest = np.argsort(-last, kind="stable")[:LATEST]
-    tracks = tuple(_track(lowered, everyone, slice(int(g) * group, (int(g) + 1) * group)) for g in latest)
-    lengths = [[float((c.ends - c.starts).mean()) for c in row] for row in everyone.crossings]
+    tracks = tuple(_track(lowered, everyone, replicas.group(int(g))) for g in latest)
+    part = replicas.weight / replicas.weight.sum()
+    lengths = [[float((c.ends - c.starts) @ part) for c in row] for row in everyone.crossings]
     return Graph(lowered.jobs, tracks, lengths)
 
 

@@ -22,9 +22,11 @@ from sim.models.layer import COMMUNICATION, Unit
 from sim.plan import Machine, Plan, family_of
 from sim.program import Step
 from sim.ranks import faults as broken
+from sim.ranks import replicas
 from sim.ranks.crowd import segment_ns
 from sim.ranks.lane import Times
 from sim.ranks.links import Links
+from sim.ranks.replicas import Replicas
 from sim.routing import PADDING
 from sim.scenario import Fault
 from sim.template import Task, Template
@@ -35,6 +37,8 @@ NEAR, FAR = (0.6, 1.6), 3.0
 """Every padded row count inside NEAR times the expected one is priced; outside, up to FAR times, a few are and times
 between them are interpolated; beyond, the last slope is held."""
 FEW = 16
+COMPUTING = ("gpu", "node", "thermal")
+"""Faults that slow what a rank computes."""
 CLOCKED = (Gemm, GroupedGemm, Attention)
 """Kernels that the clock of the SMs paces; the others wait for memory."""
 
@@ -106,19 +110,20 @@ def contents(kit: Kit) -> list[Content]:
 
 
 class Durations:
-    """A `sim.ranks.crowd.Duration`: nanoseconds of a segment for every replica at a position."""
+    """A `sim.ranks.crowd.Duration`: nanoseconds of a segment for every column of `replicas` at a position."""
 
     def __init__(
         self, plan: Plan, machine: Machine, kits: Sequence[Sequence[Kit]], first_layer: Sequence[int],
-        loads: Loads | None, faults: Sequence[Fault], jitter: float,
+        loads: Loads | None, faults: Sequence[Fault], jitter: float, columns: Replicas | None = None,
     ) -> None:  # fmt: skip
         self.plan, self.site, self.kits, self.first_layer = plan, machine.site, kits, first_layer
         self.loads, self.jitter = loads, jitter
         self.curves = curves(machine) if loads else {}
-        self.slow = broken.of_ranks(faults, ("gpu", "node", "thermal"), machine.cluster.node.gpus)
+        self.slow = broken.of_ranks(faults, COMPUTING, machine.cluster.node.gpus)
         self.at = {rank // plan.data for rank in self.slow}
         self.hot = {rank // plan.data for rank, own in self.slow.items() if any(f.kind == "thermal" for f in own)}
         self.links = Links(plan, machine, faults)
+        self.replicas = columns or replicas.apart(plan.data, plan.scenario.parallel.expert)
         self.wire = self.links.wire
         self.computing, self.felt = cache(self._computing), cache(self._felt)
         self.segments: dict[int, Sequence[Content]] = {}
@@ -198,7 +203,7 @@ class Durations:
             return 1 + clocked * (factor - 1) if fault.kind == "thermal" else factor
 
         first = position * self.plan.data
-        return broken.Slowed([self.slow.get(first + d, ()) for d in range(self.plan.data)], felt)
+        return broken.Slowed([self.slow.get(first + int(d), ()) for d in self.replicas.first], felt)
 
     def _factor(self, step: Step, label: str, layer: int, half: str) -> npt.NDArray[np.float64] | None:
         """Of expert parts by the rank's rows, of exchanges by what it receives; None of all else."""

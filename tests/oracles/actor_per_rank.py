@@ -14,6 +14,7 @@ from sim.plan import Machine, Plan
 from sim.ranks import crowd
 from sim.ranks.crowd import Crowd, Duration
 from sim.ranks.lane import REDUCE, Times, Wire
+from sim.ranks.replicas import apart
 from sim.scenario import from_mapping
 from sim.template import STREAMS, Template
 
@@ -134,5 +135,5 @@ def both(
     jobs: Sequence[Sequence[Job]], syncs: Sequence[Sync], data: int, expert: int, duration: Duration, wire: Wire
 ) -> tuple[Crowd, Outcome]:
     """What the arrays say, and what the events say."""
-    many = crowd.run(jobs, syncs, data, expert, duration, wire)
+    many = crowd.run(jobs, syncs, apart(data, expert), duration, wire)
     return many, engine.run(actors(jobs, syncs, data, expert, duration, wire))

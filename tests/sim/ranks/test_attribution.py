@@ -13,6 +13,7 @@ from sim.actor import Job, Sync
 from sim.lower import lower
 from sim.models.layer import COMMUNICATION, COMPUTE
 from sim.ranks import attribution, crowd, differing
+from sim.ranks.replicas import apart
 from sim.scenario import Fault, from_mapping
 from sim.template import STREAMS, Segment, Template
 
@@ -59,8 +60,9 @@ def inside(first, exchange, second):
     """Mean figures of one step of two ranks in one group."""
     template = exchange_between()
     table = [np.array(first), np.array(exchange), np.array(second)]
-    found = crowd.run([(Job(template),)], [Sync()], 2, 2, lambda p, k, i, at: table[i], crowd.own_wire)
-    return {name: ns / 2 for name, ns in attribution._inside(template, found.crossings[0]).items()}
+    found = crowd.run([(Job(template),)], [Sync()], apart(2, 2), lambda p, k, i, at: table[i], crowd.own_wire)
+    total = attribution._inside(template, found.crossings[0], found.replicas.weight)
+    return {name: ns / 2 for name, ns in total.items()}
 
 
 def test_alike_ranks_wait_for_bytes_only():
@@ -99,8 +101,8 @@ def test_all_exchanges_in_a_gap_are_exposed():
     """10 ns compute, 4 and 6 ns of exchanges with nothing beside them: 10 exposed, as `sim.metrics` has it."""
     template = two_exchanges()
     table = [np.full(2, ns) for ns in (10, 4, 6, 3)]
-    found = crowd.run([(Job(template),)], [Sync()], 2, 2, lambda p, k, i, at: table[i], crowd.own_wire)
-    got = attribution._inside(template, found.crossings[0])
+    found = crowd.run([(Job(template),)], [Sync()], apart(2, 2), lambda p, k, i, at: table[i], crowd.own_wire)
+    got = attribution._inside(template, found.crossings[0], found.replicas.weight)
     assert (got["exposed"], got["peers"]) == (20, 0), "of both ranks"
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sim import plan
 from sim.lower import lower
 from sim.ranks import chain, crowd, differing
+from sim.ranks.replicas import apart
 from sim.ranks.uneven import Durations
 from sim.scenario import Fault, from_mapping
 from sim.tokens.imbalance import loads_of
@@ -73,8 +74,8 @@ def test_the_path_covers_the_step_to_the_nanosecond(schedule, slow, factor, kind
     times = Durations(
         laid, machine, free.kits, free.first_layer, loads_of(laid, machine), (Fault(kind, slow, factor),), 0.0
     )
-    everyone = crowd.run(free.jobs, free.syncs, laid.data, group, times, crowd.own_wire)
-    even = crowd.run(free.jobs, free.syncs, laid.data, group, crowd.own_duration(free.jobs), crowd.own_wire)
+    everyone = crowd.run(free.jobs, free.syncs, apart(laid.data, group), times, crowd.own_wire)
+    even = crowd.run(free.jobs, free.syncs, apart(laid.data, group), crowd.own_duration(free.jobs), crowd.own_wire)
     found = chain.critical_ranks(laid, free, everyone, times)
     last, base = (max(int(row[-1].ends.max()) for row in each.crossings) for each in (everyone, even))
     assert sum(each.seconds for each in found) == pytest.approx(last / 1e9, rel=1e-9)

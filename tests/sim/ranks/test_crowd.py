@@ -17,6 +17,7 @@ from sim.lower import lower
 from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT
 from sim.program import names
 from sim.ranks import crowd
+from sim.ranks.replicas import apart
 from sim.scenario import Fault, load
 from sim.template import STREAMS, Segment, Template, fixed
 
@@ -184,17 +185,44 @@ def test_real_durations_of_ranks_that_differ(schedule, faults, nodes, expert):
         f"parallel.expert={expert}",
     )  # fmt: skip
     times = Durations(laid, machine, low.kits, low.first_layer, loads_of(laid, machine), faults, 0.02)
-    many = crowd.run(low.jobs, low.syncs, laid.data, expert, times, times.wire)
+    many = crowd.run(low.jobs, low.syncs, apart(laid.data, expert), times, times.wire)
     one = engine.run(RANKS.actors(low.jobs, low.syncs, laid.data, expert, *RANKS.as_found(many, low.syncs)))
     RANKS.same(many, one, low.jobs, laid.data)
     assert len({int(c.ends[r]) for c in many.crossings[0] for r in range(8)}) > 3 * len(many.crossings[0])
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(schedule=st.sampled_from(SCHEDULES), cluster=st.sampled_from(CLUSTERS[:-1]), seed=st.integers(0, 10_000),
+       longest=st.sampled_from([1, 4, 30, 10**6]))  # fmt: skip
+def test_a_step_done_at_once_is_the_step_done_by_segments(schedule, cluster, seed, longest):
+    """Half of the positions take all their replicas alike; messages and the other half bring them out of step."""
+    laid, low = lowered(schedule, cluster)
+    each, wire = random_times(seed, longest)
+    random = np.random.default_rng(seed)
+    even = [[tuple(random.integers(0, longest + 1, len(job.template.segments)).tolist()) for job in row]
+            for row in low.jobs]  # fmt: skip
+
+    def common(position, step):
+        return even[position][step] if (position + seed) % 2 else None
+
+    def duration(position, step, number, starts):
+        known = common(position, step)
+        return each(position, step, number, starts) if known is None else known[number]
+
+    replicas = apart(laid.data, cluster[2])
+    slow = crowd.run(low.jobs, low.syncs, replicas, duration, wire)
+    fast = crowd.run(low.jobs, low.syncs, replicas, duration, wire, common)
+    assert fast.end == slow.end
+    for rows, others in zip(fast.crossings, slow.crossings, strict=True):
+        for one, other in zip(rows, others, strict=True):
+            assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def v3_both(schedule):
     """V3's 2,048 ranks, 40 micro-batches a pipeline: arrays, and the folded engine."""
     laid = plan.lay_out(load(str(V3), [f"schedule={schedule}", "batch.sequences=5120", "outputs=[result]"]))
     low = lower(laid, plan.machine(laid))
-    many = crowd.run(low.jobs, low.syncs, laid.data, 64, crowd.own_duration(low.jobs), crowd.own_wire)
+    many = crowd.run(low.jobs, low.syncs, apart(laid.data, 64), crowd.own_duration(low.jobs), crowd.own_wire)
     return low, many, engine.run(low.actors)
 
 
@@ -254,7 +282,7 @@ def of(*rows):
 def test_a_group_starts_when_its_slowest_member_arrives() -> None:
     """Groups of two: replicas 0 and 1 meet at 20, replicas 2 and 3 at 7; each takes its own bytes."""
     jobs = [(Job(chain(COMPUTE, COMMUNICATION, COMPUTE, exchange=[1])),)]
-    found = crowd.run(jobs, [Sync()], 4, 2, of([10, 20, 7, 7], [5, 6, 3, 2], [1, 1, 1, 1]), crowd.own_wire)
+    found = crowd.run(jobs, [Sync()], apart(4, 2), of([10, 20, 7, 7], [5, 6, 3, 2], [1, 1, 1, 1]), crowd.own_wire)
     (crossing,) = found.crossings[0]
     assert crossing.ready[1].tolist() == [10, 20, 7, 7]
     assert crossing.segment_starts[1].tolist() == [20, 20, 7, 7]
@@ -264,7 +292,7 @@ def test_a_group_starts_when_its_slowest_member_arrives() -> None:
 
 def test_a_group_of_one_waits_for_nobody() -> None:
     jobs = [(Job(chain(COMPUTE, COMMUNICATION, exchange=[1])),)]
-    found = crowd.run(jobs, [Sync()], 2, 1, of([10, 20], [5, 5]), crowd.own_wire)
+    found = crowd.run(jobs, [Sync()], apart(2, 1), of([10, 20], [5, 5]), crowd.own_wire)
     assert found.crossings[0][0].ends.tolist() == [15, 25]
 
 
@@ -275,7 +303,7 @@ def test_a_message_reaches_the_same_replica_of_the_next_position() -> None:
     ]
     times = {0: np.array([10, 40]), 1: np.array([1, 1])}
     wire = lambda p, step, kind, at, ns: np.array([ns, 9])
-    found = crowd.run(jobs, [Sync(), Sync()], 2, 1, lambda p, k, i, at: times[p], wire)
+    found = crowd.run(jobs, [Sync(), Sync()], apart(2, 1), lambda p, k, i, at: times[p], wire)
     (late,) = found.crossings[1]
     assert late.starts.tolist() == [13, 49] and late.blame.tolist() == [1, 1]
     assert found.messages[0][0][2].tolist() == [10, 40]
@@ -285,7 +313,7 @@ def test_messages_of_a_position_queue() -> None:
     """The network lane is busy 25 ns a message, steps take 10."""
     step = Job(fixed("F", (0, -1), [10], [1]), sends=((1, 25),))
     jobs = [(step, step), tuple(Job(fixed("F", (1, -1), [1], [0]), waits=((0, i, 1),)) for i in range(2))]
-    found = crowd.run(jobs, [Sync(), Sync()], 1, 1, crowd.own_duration(jobs), crowd.own_wire)
+    found = crowd.run(jobs, [Sync(), Sync()], apart(1, 1), crowd.own_duration(jobs), crowd.own_wire)
     assert [int(c.starts[0]) for c in found.crossings[1]] == [35, 60]
 
 
@@ -293,7 +321,7 @@ def test_gradients_wait_for_the_slowest_holder_and_everybody_for_the_norm() -> N
     jobs = [(Job(fixed("BW", (0, -1), [1], [0])),)] * 2
     times = {0: np.array([10, 12]), 1: np.array([20, 3])}
     syncs = [Sync(((0, 0, 9),), 3, 6), Sync(((0, 1, 2),), 4, 6)]
-    found = crowd.run(jobs, syncs, 2, 1, lambda p, k, i, at: times[p], crowd.own_wire)
+    found = crowd.run(jobs, syncs, apart(2, 1), lambda p, k, i, at: times[p], crowd.own_wire)
     assert [row.tolist() for row in found.reduced] == [[21, 21], [22, 22]]
     assert [(norm, ends.tolist()) for norm, ends in found.update] == [(22, [31, 31]), (22, [32, 32])]
     assert found.end == 32
@@ -303,7 +331,7 @@ def test_a_deadlock_names_position_and_step() -> None:
     step = fixed("F", (0, -1), [1], [1])
     jobs = [(Job(step, ((1, 0, 2),)),), (Job(step, ((0, 0, 1),)),)]
     with pytest.raises(ValueError, match=r"^deadlock: pipeline position 0 waits for step 0 of position 1$"):
-        crowd.run(jobs, [Sync(), Sync()], 2, 1, crowd.own_duration(jobs), crowd.own_wire)
+        crowd.run(jobs, [Sync(), Sync()], apart(2, 1), crowd.own_duration(jobs), crowd.own_wire)
 
 
 @pytest.mark.parametrize("schedule", names())
@@ -311,7 +339,7 @@ def test_streams_steps_and_messages_keep_their_order(schedule):
     """On every rank: nothing overlaps on a lane, needs are kept, no exchange starts before its last member is there."""
     laid, low = lowered(schedule, (2, 2, 8))
     duration, wire = random_times(3, 1000)
-    found = crowd.run(low.jobs, low.syncs, laid.data, 8, duration, wire)
+    found = crowd.run(low.jobs, low.syncs, apart(laid.data, 8), duration, wire)
     for row, crossings in zip(low.jobs, found.crossings, strict=True):
         assert all((b.starts >= a.ends).all() for a, b in pairwise(crossings))
         for job, c in zip(row, crossings, strict=True):

@@ -11,6 +11,7 @@ from sim import metrics, plan, uncertainty
 from sim import replay as graphs
 from sim.lower import lower
 from sim.ranks import crowd, dearer, differing
+from sim.ranks.replicas import apart
 from sim.ranks.uneven import Durations
 from sim.scenario import from_mapping
 from sim.template import by_layer
@@ -44,7 +45,7 @@ def arrays(laid, machine, kits, low):
                       laid.scenario.jitter)  # fmt: skip
     jobs = [[replace(job, template=kit.run) for job, kit in zip(row, own, strict=True)]
             for row, own in zip(low.jobs, kits, strict=True)]  # fmt: skip
-    return crowd.run(jobs, low.syncs, laid.data, GROUP, times, times.wire)
+    return crowd.run(jobs, low.syncs, apart(laid.data, GROUP), times, times.wire)
 
 
 @cache
@@ -55,7 +56,7 @@ def simulated(schedule, uneven):
     everyone = arrays(laid, machine, low.kits, low)
     found = differing.run(laid, machine, low)
     books = metrics.ledgers(laid, differing.alone(low), found.outcome, machine.pricer)
-    graph = dearer.graph(low, everyone, GROUP)
+    graph = dearer.graph(low, everyone)
     return laid, machine, low, everyone, graph, uncertainty.sensitivity(low, graph, books)
 
 
@@ -128,4 +129,5 @@ def test_the_last_groups_are_followed():
     *_, everyone, graph, _ = simulated("1f1b", "slow gpu")
     assert len(graph.tracks) == 1, "four replicas are one group"
     low = simulated("1f1b", "slow gpu")[2]
-    assert len(dearer.graph(low, everyone, 1).tracks) == dearer.LATEST
+    each = replace(everyone, replicas=apart(everyone.replicas.columns, 1))
+    assert len(dearer.graph(low, each).tracks) == dearer.LATEST

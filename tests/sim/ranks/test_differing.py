@@ -47,25 +47,78 @@ def result(*overrides):
 @pytest.mark.parametrize("slow", [0, 5, 9, 14])
 def test_the_replica_shown_is_the_one_that_ends_last(slow):
     _, found = run(Fault("gpu", slow, 2.0))
-    last = [max(int(c[-1].ends[r]) for c in found.everyone.crossings) for r in range(8)]
+    last = [max(int(c[-1].ends[r]) for c in found.everyone.crossings) for r in found.everyone.replicas.of]
     assert last[found.shown] == max(last)
     assert found.shown // 4 == slow % 8 // 4, "somebody of the slow rank's group"
 
 
 def test_records_are_the_columns_of_that_replica():
     low, found = run(Fault("gpu", 5, 1.5))
+    column = found.everyone.replicas.of[found.shown]
     for position, record in enumerate(found.outcome.records):
         crossings = found.everyone.crossings[position]
-        assert list(record.starts) == [int(c.starts[found.shown]) for c in crossings]
-        assert list(record.ends) == [int(c.ends[found.shown]) for c in crossings]
+        assert list(record.starts) == [int(c.starts[column]) for c in crossings]
+        assert list(record.ends) == [int(c.ends[column]) for c in crossings]
         for lane in STREAMS:
             spans = list(zip(record.phases[lane], record.kernels[lane], strict=True))
             assert spans == sorted(spans) and all(end >= start for start, end in spans)
             assert len(spans) == sum(len(j.template.order[lane]) for j in low.jobs[position])
         norm, updated = found.everyone.update[position]
-        assert record.update == (norm, updated[found.shown])
+        assert record.update == (norm, updated[column])
         assert len(record.network) == 4 * len(found.everyone.messages[position])
     assert found.outcome.end == found.everyone.end == max(r.update[1] for r in found.outcome.records)
+
+
+FAULTS = [
+    (Fault("gpu", 5, 1.5),), (Fault("gpu", 0, 1.2), Fault("gpu", 8, 1.2)),
+    (Fault("node", 1, 1.1), Fault("gpu", 2, 1.3)),
+    (Fault("thermal", 6, 1.4, time_constant_ns=10**7), Fault("gpu", 13, 2.0, 10**7, 3 * 10**7)),
+    (Fault("gpu", 4, 1.1), Fault("gpu", 5, 1.1)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("faults", FAULTS)
+@pytest.mark.parametrize("schedule", ["dualpipe", "zb1p", "1f1b"])
+def test_folded_equals_unfolded_span_for_span(faults, schedule):
+    """Every replica does what its column does; only faults of GPUs tell them apart here."""
+    _, few = run(*faults, overrides=(f"schedule={schedule}",))
+    _, all_of_them = run(*faults, overrides=(f"schedule={schedule}", "fold=false"))
+    of = few.everyone.replicas.of
+    assert few.everyone.replicas.columns < all_of_them.everyone.replicas.columns == 8
+    assert (few.shown, few.outcome.end, few.outcome.events) == (
+        all_of_them.shown, all_of_them.outcome.end, all_of_them.outcome.events
+    )  # fmt: skip
+    for rows, wide in zip(few.everyone.crossings, all_of_them.everyone.crossings, strict=True):
+        for one, other in zip(rows, wide, strict=True):
+            assert all(np.array_equal(a[..., of], b) for a, b in zip(one, other, strict=True))
+    for sent, wide_sent in zip(few.everyone.messages, all_of_them.everyone.messages, strict=True):
+        for a, b in zip(sent, wide_sent, strict=True):
+            assert a[:2] == b[:2] and np.array_equal(a[2][of], b[2]) and np.array_equal(a[3][of], b[3])
+
+
+def test_nothing_is_folded_where_more_than_faults_tells_replicas_apart():
+    for faults, override in (((), "jitter=0.1"), ((Fault("gpu", 3, 1.5), Fault("link", 5, 2.0)), "fold=true"),
+                             ((Fault("gpu", 3, 1.5),), "routing=sampled")):  # fmt: skip
+        assert run(*faults, overrides=(override,))[1].everyone.replicas.columns == 8
+
+
+@pytest.mark.parametrize("faults", FAULTS)
+def test_results_do_not_depend_on_folding(faults):
+    written = "faults=[" + ", ".join(
+        f"{{kind: {f.kind}, at: {f.at}, slower: {f.slower}}}" for f in faults if f.kind != "thermal"
+    ) + "]"  # fmt: skip
+    few, wide = (dict(result(written, f"fold={fold}").summary) for fold in ("true", "false"))
+    for key in few.keys() - {"scenario_hash", "events"}:
+        assert flat(few[key]) == pytest.approx(flat(wide[key]), rel=1e-12), key
+
+
+def flat(value):
+    """Numbers of a nested value in order; what is no number stands as its hash."""
+    if isinstance(value, dict):
+        return [x for key in sorted(value) for x in flat(value[key])]
+    if isinstance(value, list | tuple):
+        return [x for each in value for x in flat(each)]
+    return [value if isinstance(value, int | float) else hash(value)]
 
 
 def test_events_count_the_spans_of_all_ranks():
