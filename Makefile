@@ -7,8 +7,9 @@ PIP = .venv/bin/pip --disable-pip-version-check
 run: .venv/core
 	.venv/bin/python -m sim scenarios/v3_2048gpu.yaml
 
+# A file of tests stays with one process, so that what its tests share is made once; torch takes no threads beside it.
 test: .venv/tests
-	.venv/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile
 
 check: .venv/tests
 	.venv/bin/ruff check .

@@ -6,6 +6,7 @@ rank may take over. What happens inside a step is linear in the prices, with the
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -94,13 +95,18 @@ def _ends(graph: Graph, track: Track, turns: Sequence[tuple[int, int]], scale: F
     """scale: [row, offset, draw]."""
     free = [np.zeros(len(wires)) for _ in graph.jobs]
     mail: dict[Message, Floats] = {}
+
+    @cache
+    def later(row: int, kind: int, offset: int, delay: int) -> Floats:
+        """What a draw makes of an offset and of the wire behind it: most steps are alike."""
+        return np.asarray(offset * scale[row, kind] + delay * wires)
+
     for position, step in turns:
         job, offset, row = graph.jobs[position][step], track.offsets[position][step], track.rows[position][step]
         start = free[position]
         for message in job.waits:
             start = np.maximum(start, mail.pop(message))
         for kind, _ in job.sends:
-            wire = track.delays[position, step, kind] * wires
-            mail[position, step, kind] = wire + start + offset[kind] * scale[row, kind]
-        free[position] = start + offset[0] * scale[row, 0]
+            mail[position, step, kind] = start + later(row, kind, offset[kind], track.delays[position, step, kind])
+        free[position] = start + later(row, 0, offset[0], 0)
     return np.asarray(np.maximum.reduce(free))

@@ -63,11 +63,11 @@ def sensitivity(lowered: Lowered, graph: Graph, books: Sequence[metrics.Ledger])
     moves = [move for family, rung in sorted(_families(kits)) if (move := _move(kits, family, rung)).spread]
     slopes = [track.slopes([move.kits for move in moves]) for track in graph.tracks]
     update = books[0].phases["optimizer"] * WIRE_SPREAD
-    base = replay.ends(graph, slopes, np.zeros((len(moves), 1)), np.ones(1))
 
     def longer_s(z: Floats) -> Floats:
+        z = np.hstack([np.zeros((len(z), 1)), z])
         ends = replay.ends(graph, slopes, z[: len(moves)], 1 + WIRE_SPREAD * z[-2])
-        return np.asarray((ends - base) / NS_PER_S + update * z[-1])
+        return np.asarray((ends - ends[0]) / NS_PER_S + update * z[-1])[1:]
 
     names = [(m.name, m.spread) for m in moves]
     names += [("pipeline messages", WIRE_SPREAD), ("optimizer and its traffic", WIRE_SPREAD)]

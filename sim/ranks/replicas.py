@@ -16,12 +16,14 @@ Times = npt.NDArray[np.int64]
 
 class Replicas(NamedTuple):
     """of: [replica] its column. first: [column] the first replica it stands for. weight: [column] how many it stands
-    for. groups: [group] first column of each expert group. meets: whether a group has more than one member."""
+    for. groups, sizes: [group] first column of each expert group, and how many it has. meets: whether a group has more
+    than one member."""
 
     of: Times
     first: Times
     weight: Times
     groups: Times
+    sizes: Times
     meets: bool
 
     @property
@@ -32,12 +34,12 @@ class Replicas(NamedTuple):
         """[column] -> the largest of its expert group, [column]."""
         if not self.meets:
             return times
-        return np.maximum.reduceat(times, self.groups).repeat(np.diff(self.groups, append=self.columns))
+        return np.maximum.reduceat(times, self.groups).repeat(self.sizes)
 
     def group(self, number: int) -> slice:
         """Columns of an expert group."""
-        stop = self.groups[number + 1] if number + 1 < len(self.groups) else self.columns
-        return slice(int(self.groups[number]), int(stop))
+        first = int(self.groups[number])
+        return slice(first, first + int(self.sizes[number]))
 
     def mates(self, column: int) -> slice:
         """Columns of the expert group of a column."""
@@ -49,8 +51,8 @@ def alike(kinds: Sequence[Hashable], group: int) -> Replicas:
     columns: dict[tuple[int, Hashable], int] = {}
     of = np.array([columns.setdefault((d // group, kind), len(columns)) for d, kind in enumerate(kinds)])
     _, first, weight = np.unique(of, return_index=True, return_counts=True)
-    groups = np.unique(first // group, return_index=True)[1]
-    return Replicas(of, first, weight, groups, group > 1)
+    _, groups, sizes = np.unique(first // group, return_index=True, return_counts=True)
+    return Replicas(of, first, weight, groups, sizes, group > 1)
 
 
 def apart(data: int, expert: int) -> Replicas:
