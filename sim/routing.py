@@ -51,8 +51,9 @@ def spread(
         inside = affinity.reshape(SAMPLES, groups, -1)
         best = 2 if score == "sigmoid" else 1
         strength = np.partition(inside, -best, axis=2)[:, :, -best:].sum(2)
-        cut = np.partition(strength, -chosen_groups, axis=1)[:, [-chosen_groups]]
-        affinity = np.where((strength >= cut)[:, :, None], inside, -1.0).reshape(SAMPLES, experts)
+        allowed = np.zeros_like(strength, dtype=np.bool_)  # no more groups than that, also where two are as strong
+        np.put_along_axis(allowed, np.argpartition(strength, -chosen_groups, axis=1)[:, -chosen_groups:], True, axis=1)
+        affinity = np.where(allowed[:, :, None], inside, -1.0).reshape(SAMPLES, experts)
     picks = np.argpartition(affinity, -chosen, axis=1)[:, -chosen:]
     rank = picks // (experts // ranks)
     return _distinct(rank // gpus_per_node, -(-ranks // gpus_per_node)), _distinct(rank, ranks)

@@ -3,7 +3,7 @@
 from math import comb
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sim import routing
@@ -56,6 +56,7 @@ def test_exact_cases():
     groups=st.sampled_from([2, 4, 8]), few=st.integers(1, 8), chosen=st.integers(1, 8),
     ranks=st.sampled_from([8, 16, 32]), score=st.sampled_from(["sigmoid", "softmax"]),
 )  # fmt: skip
+@example(groups=8, few=2, chosen=5, ranks=32, score="softmax")
 def test_bounds(groups, few, chosen, ranks, score):
     """Nodes <= ranks <= experts chosen, and no more nodes than the groups a token may use lie on."""
     few = min(few, groups)
