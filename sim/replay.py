@@ -6,7 +6,7 @@ rank may take over. What happens inside a step is linear in the prices, with the
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,10 @@ Moved = Mapping[int, Kit]
 """id of a kit -> the same kit at other prices."""
 LEAST = 0.5
 """Prices that are drawn far too low make no output earlier than this part of its time."""
+
+
+ALIKE = 512
+"""Offsets whose draws are kept: many steps have the same, and a vector of 4,096 draws takes 32 kB."""
 
 
 class Track(NamedTuple):
@@ -96,7 +100,7 @@ def _ends(graph: Graph, track: Track, turns: Sequence[tuple[int, int]], scale: F
     free = [np.zeros(len(wires)) for _ in graph.jobs]
     mail: dict[Message, Floats] = {}
 
-    @cache
+    @lru_cache(maxsize=ALIKE)
     def later(row: int, kind: int, offset: int, delay: int) -> Floats:
         """What a draw makes of an offset and of the wire behind it: most steps are alike."""
         return np.asarray(offset * scale[row, kind] + delay * wires)
