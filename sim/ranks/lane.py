@@ -24,11 +24,12 @@ UNKNOWN = -1
 
 
 class Load:
-    """Something a lane carries. starts, ends: of each replica, UNKNOWN until they are timed."""
+    """Something a lane carries. starts, ends: of each replica, UNKNOWN until they are timed. begun: on any."""
 
     def __init__(self, step: int, kind: int, ns: int, ready: Times) -> None:
         self.step, self.kind, self.ns, self.ready = step, kind, ns, ready
-        self.starts, self.ends = np.full_like(ready, UNKNOWN), np.full_like(ready, UNKNOWN)
+        self.starts = self.ends = np.full_like(ready, UNKNOWN)
+        self.begun = False
 
     @property
     def timed(self) -> bool:
@@ -62,6 +63,9 @@ class Lane:
             outputs = self.queue[0]
             certain = all(stage in gathered for stage, after in self.after.items() if after < outputs[0].step)
             limit = FOREVER if certain else bound
+            if certain and len(outputs) == 1 and not outputs[0].begun and not any(s in gathered for s in self.after):
+                yield self._next(outputs[0])
+                continue
             waiting = [output for output in outputs if not output.timed]
             for which in _turns(outputs):
                 for output, mine in zip(outputs, which, strict=True):
@@ -74,6 +78,14 @@ class Lane:
                 return
             self.carried += outputs
             self.queue.popleft()
+
+    def _next(self, output: Load) -> Load:
+        """The only output of a step, with no reduction about: it goes next on every replica."""
+        output.starts = start = np.maximum(output.ready, self.free)
+        output.ends = self.free = start + self.wire(self.position, output.step, output.kind, start, output.ns)
+        self.carried.append(output)
+        self.queue.popleft()
+        return output
 
     def pending(self) -> int:
         """No message that waits here leaves all replicas before; FOREVER when none waits."""
@@ -101,6 +113,7 @@ class Lane:
     def _carry(self, load: Load, mine: npt.NDArray[np.bool_]) -> None:
         start = np.maximum(load.ready, self.free)
         end = start + self.wire(self.position, load.step, load.kind, start, load.ns)
+        load.begun = True
         load.starts = np.where(mine, start, load.starts)
         load.ends = np.where(mine, end, load.ends)
         self.free = np.where(mine, end, self.free)
