@@ -254,7 +254,8 @@ def _gemm(pricer: Pricer, found: Tables | None, op: Gemm) -> Quote:
         return _other_format(pricer, found, op, op.m)
     us = _wave_us(found, op.m, op.n, op.k, role, pricer.compute_sms)
     source = f"{found.device}/gemm.json: wave model, {role}"
-    if op.m < FEW_ROWS:  # narrower tiles than the measured kernels' would be used
+    less_than_a_wave = role == BF16 and waves(op.m, op.n, 1) < found.sms
+    if op.m < FEW_ROWS or less_than_a_wave:  # narrower tiles than the measured kernels' would be used
         return Quote(us, "held", source, SPREAD["held"], op.precision)
     return Quote(us, "interpolated", source, found.wave_fit[role]["rms"], op.precision)
 

@@ -167,13 +167,14 @@ def _gemm_fit(rows: list[Row], analysis: Analysis, found: list[Sample], factors:
 
 
 def wave_fits(rows: Iterable[Row], sms: int, turns: list[Row]) -> dict[str, Any]:
-    """Role -> wave model of the FP8 products of some rows; turns: of the experts' weight gradients, as more points."""
+    """Role -> wave model of the products of some rows; turns: of the experts' weight gradients, as more points."""
     rows = list(rows)
     fp8 = [r for r in rows if r["precision"] == "fp8"]
     forward = [(r["rows"] if "rows" in r else r["m"], r["n"], r["k"], r["us"]) for r in fp8 if r["role"] != "wgrad"]
     weight = [(r["m"], r["n"], r["k"], r["us"]) for r in fp8 if r["role"] == "wgrad"]
     weight += [(t["m"], t["n"], t["k"], t["turn_us"]) for t in turns]
     bf16 = [(r["m"], r["n"], r["k"], r["us"]) for r in rows if r["precision"] == "bf16" and r["op"] == "gemm"]
+    bf16 = [shape for shape in bf16 if waves(*shape[:2], 1) >= sms]  # for less than a wave a library takes other tiles
     found = {"fprop": wave_fit(forward, sms), "wgrad": {**wave_fit(weight, sms), "expert_turns": turns}}
     return found | ({"bf16": wave_fit(bf16, sms)} if len(bf16) >= ENOUGH_SHAPES else {})
 

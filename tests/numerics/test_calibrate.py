@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from hwmodels.op import AllToAll, Gemm
+from hwmodels.price import waves
 from numerics import calibrate, recording
 from numerics.samples import JoinError, samples
 
@@ -139,3 +140,16 @@ def test_only_single_kernels_are_read(recorded, made):
     other = dataclasses.replace(recorded.analysis, spans={}, streams=(), overlap=overlap)
     head = {key: made["gemm"][key] for key in ("device", "source", "reference", "provenance")}
     assert calibrate.tables(other, recording.shape_of(MODEL), head) == made
+
+
+def test_products_of_less_than_a_wave_are_not_in_the_bf16_fit():
+    """A library takes other tiles for them: their time says nothing of a wave of 128 x 128 tiles."""
+    shapes = [(4096, 7168, k) for k in (256, 1024, 4096)] + [(8192, 7168, k) for k in (256, 1024, 4096)]
+    rows = [{"op": "gemm", "precision": "bf16", "role": "fprop", "m": m, "n": n, "k": k,
+             "us": waves(m, n, 132) * (0.8 + 0.75 * k / 128)} for m, n, k in shapes]  # fmt: skip
+    few = {"op": "gemm", "precision": "bf16", "role": "wgrad", "m": 256, "n": 7168, "k": 4096, "us": 35.0}
+    fp8 = [{"op": "gemm", "precision": "fp8", "role": role, "m": 4096, "n": 7168, "k": k, "us": 14 * (1 + k / 256)}
+           for role in ("fprop", "wgrad") for k in (1024, 2048)]  # fmt: skip
+    found = calibrate.wave_fits([*rows, few, *fp8], 132, [])["bf16"]
+    assert (found["a_us"], found["b_us"], found["shapes"]) == (pytest.approx(0.8), pytest.approx(0.75), 6)
+    assert "bf16" not in calibrate.wave_fits([*rows[1:], few, *fp8], 132, [])
