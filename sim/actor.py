@@ -60,6 +60,11 @@ class Record:
     network: array[int] = field(default_factory=lambda: array("q"))
     update: tuple[int, int] = (0, 0)
 
+    @property
+    def end(self) -> int:
+        """When its last work was done. An engine's clock may go on to timeouts that nobody waits for any more."""
+        return max(self.update[1], *self.ends[-1:], *self.network[1::4])
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -5,8 +5,8 @@ until all lanes are through, and goes on. A lane is a chain of timeouts, one a s
 so when each of them ends is a sum. While the other side of the rank is at work (compute beside communication and the
 reverse) kernels run at their slower rate; when that changes mid-way the rest of the segment is timed again. Messages
 and the network lane are arithmetic plus one timeout. An exchange starts when the last member of its group arrives.
-Times are integer nanoseconds. What joins the network lane in the same nanosecond goes in this order: forward output,
-backward output, reductions by stage; other ties go by the order of scheduling, which only the input decides.
+Times are integer ns. In one, the network lane takes forward outputs, backward outputs, then reductions by stage; other
+ties go by the order of scheduling.
 """
 
 from __future__ import annotations
@@ -367,7 +367,8 @@ def run(actors: Sequence[Actor]) -> Outcome:
     stuck = [rank for rank in world.ranks if rank.process.is_alive]
     if stuck:
         raise DeadlockError(_explain(world, stuck))
-    return Outcome(tuple(rank.record for rank in world.ranks), world.env.now, next(world.env._eid))
+    end = max((rank.record.end for rank in world.ranks), default=0)
+    return Outcome(tuple(rank.record for rank in world.ranks), end, next(world.env._eid))
 
 
 def _explain(world: _World, stuck: Sequence[_Rank]) -> str:

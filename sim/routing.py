@@ -52,7 +52,7 @@ def spread(
         best = 2 if score == "sigmoid" else 1
         strength = np.partition(inside, -best, axis=2)[:, :, -best:].sum(2)
         allowed = np.zeros_like(strength, dtype=np.bool_)  # no more groups than that, also where two are as strong
-        np.put_along_axis(allowed, np.argpartition(strength, -chosen_groups, axis=1)[:, -chosen_groups:], True, axis=1)
+        np.put_along_axis(allowed, np.argsort(-strength, axis=1, kind="stable")[:, :chosen_groups], True, axis=1)
         affinity = np.where(allowed[:, :, None], inside, -1.0).reshape(SAMPLES, experts)
     picks = np.argpartition(affinity, -chosen, axis=1)[:, -chosen:]
     rank = picks // (experts // ranks)

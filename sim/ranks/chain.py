@@ -129,7 +129,7 @@ class _Walk:
         """When an output of a step was ready on a replica. The time from then to its arrival counts for the slow NIC
         at one of its ends, and for nobody where there is none."""
         job = self.jobs[position][step]
-        number = next(i for i, segment in enumerate(job.template.segments) if segment.sends & kind)
+        number = job.template.senders[kind]
         ready = int(self.everyone.crossings[position][step].segment_ends[number, replica])
         rank = self.times.links.slow_end(position, step, kind, replica)
         if rank is not None and arrived - ready > (alone := dict(job.sends)[kind]):

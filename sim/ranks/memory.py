@@ -54,7 +54,7 @@ def _kept(machine: Machine, loads: Loads, stage: int) -> tuple[Bytes, Bytes]:
     none = machine.site._replace(received=0, rows=0)
     units = machine.stages[stage]
     layers = [_index(machine, unit) for unit in units if unit.kind == "moe"]
-    received, rows = (drawn[layers].sum(axis=0, dtype=np.int64) for drawn in loads)
+    received, rows = (drawn[layers].sum(axis=0, dtype=np.int64) for drawn in (loads.received, loads.rows))
     out = []
     for fixed, routed in (
         (footprint.kept_for_backward, footprint.routed_for_backward(machine.site)),

@@ -1,10 +1,9 @@
 """Durations that differ from rank to rank: expert loads, faults and jitter on top of a template's own times.
 
 A part whose kernels work on expert rows takes as long as its kernels are priced at the rank's own rows, in proportion
-to the time it has in the balanced template (contention included). An exchange takes as long as its largest port load:
-the rank that receives more than expected is later. A slow GPU slows all it computes; a clock that heat has lowered
-slows products and attention, not what memory binds. For slow NICs see `sim.ranks.links`. The optimizer's kernels, a few
-ms of a step, feel no fault.
+to the time it has in the balanced template (contention included). For exchanges see `sim.ranks.exchanges`. A slow GPU
+slows all it computes; a clock that heat has lowered slows products and attention, not what memory binds. For slow NICs
+see `sim.ranks.links`. The optimizer's kernels, a few ms of a step, feel no fault.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,8 +20,8 @@ from sim.lower import Kit
 from sim.models.layer import COMMUNICATION, Unit
 from sim.plan import Machine, Plan, family_of
 from sim.program import Step
+from sim.ranks import exchanges, replicas
 from sim.ranks import faults as broken
-from sim.ranks import replicas
 from sim.ranks.crowd import segment_ns
 from sim.ranks.lane import Times
 from sim.ranks.links import Links
@@ -119,6 +118,7 @@ class Durations:
         self.plan, self.site, self.kits, self.first_layer = plan, machine.site, kits, first_layer
         self.loads, self.jitter = loads, jitter
         self.curves = curves(machine) if loads else {}
+        self.crowded = exchanges.crowded(machine) if loads else {}
         self.slow = broken.of_ranks(faults, COMPUTING, machine.cluster.node.gpus)
         self.at = {rank // plan.data for rank in self.slow}
         self.hot = {rank // plan.data for rank, own in self.slow.items() if any(f.kind == "thermal" for f in own)}
@@ -207,21 +207,22 @@ class Durations:
 
     def _factor(self, step: Step, label: str, layer: int, half: str) -> npt.NDArray[np.float64] | None:
         """Of expert parts by the rank's rows, of exchanges by what it receives; None of all else."""
-        by_rows = label in self.curves
-        if layer < 0 or not (by_rows or label.startswith(("dispatch", "combine"))):
+        if layer < 0 or not (label in self.curves or label in self.crowded):
             return None
         stage, micro_batch = (step.stage, step.micro_batch)
         if half != "F" and step.stage_b >= 0:
             stage, micro_batch = step.stage_b, step.micro_batch_b
         index = layer + self.first_layer[stage] - self.site.shape.dense_layers
-        return None if index < 0 else self.felt(label if by_rows else "")[index, micro_batch]  # a dense layer has none
+        return None if index < 0 else self.felt(label)[index, micro_batch]  # a dense layer has none
 
     def _felt(self, label: str) -> npt.NDArray[np.float64]:
-        """Factors [layer, micro-batch, replica] of an expert part, or of the exchanges ("")."""
+        """Factors [layer, micro-batch, replica] of an expert part, or of an exchange."""
         assert self.loads is not None
-        if label:
+        if label in self.curves:
             return self.curves[label].at(self.loads.rows)
-        return np.maximum(1.0, self.loads.received / self.site.received)
+        reached, member = self.loads.reached, np.arange(self.plan.data) % self.site.group
+        node = member * reached.shape[1] // self.site.group
+        return self.crowded[label].at(self.loads.received / self.site.received, reached[:, None, node])
 
     def _jittered(self, work: Times, step: Step, number: int) -> Times:
         """Drawn by chunk and segment, so that another schedule meets the same luck."""

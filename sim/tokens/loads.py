@@ -40,10 +40,13 @@ NEGLIGIBLE = 2.0**-30
 
 
 class Loads(NamedTuple):
-    """received, rows int32 [layers, micro-batches, ranks]: tokens that come, and expert rows padded to PADDING."""
+    """received, rows int32 [layers, micro-batches, ranks]: tokens that come, and expert rows padded to PADDING.
+    reached [layers, nodes of a group]: tokens that reach a node, over what they are where experts are alike.
+    """
 
     received: npt.NDArray[np.int32]
     rows: npt.NDArray[np.int32]
+    reached: Array = np.ones((1, 1))
 
 
 def loads(
@@ -57,6 +60,7 @@ def loads(
     """
     shape = (len(popularity), micro_batches, ranks)
     received, rows = np.empty(shape, np.int32), np.empty(shape, np.int32)
+    reached = np.array([_reached(gate, liked, where) for liked, where in zip(popularity, hosts, strict=True)])
     moments = _moments(gate, hosts[0].expert.tobytes(), hosts[0].ranks)
     for layer, (liked, where) in enumerate(zip(popularity, hosts, strict=True)):
         law = _law(gate, liked, where, moments, tokens * where.ranks)
@@ -64,7 +68,7 @@ def loads(
             random = generator(seed, "loads", layer, 0, first)
             at = (layer, slice(None), slice(first, first + where.ranks))
             received[at], rows[at] = _drawn(law, gate, where, random, micro_batches)
-    return Loads(received, rows)
+    return Loads(received, rows, reached)
 
 
 class _Law(NamedTuple):
@@ -180,6 +184,16 @@ def _missed(gate: Gate, popularity: Popularity, hosts: Hosts, kappa: float) -> A
     held = np.bincount(part, logs[hosts.expert], hosts.ranks * gate.groups).reshape(hosts.ranks, -1)
     missed: Array = (1 - used + used * np.exp(kappa * held)).prod(axis=1)
     return missed
+
+
+def _reached(gate: Gate, popularity: Popularity, hosts: Hosts) -> Array:
+    """Tokens that reach each node, over the mean with experts alike [nodes]. Their noise is left out: a NIC carries
+    thousands. Nodes of which the group fills a part count as alike."""
+    if hosts.ranks % hosts.gpus_per_node:
+        return np.ones(hosts.nodes)
+    nodes = Hosts(hosts.expert, hosts.nodes, 1)
+    liked, alike = (1 - _missed(gate, each, nodes, 1.0) for each in (popularity, np.ones(gate.experts)))
+    return np.asarray(liked / alike.mean())
 
 
 def _used(gate: Gate, popularity: Popularity) -> Array:

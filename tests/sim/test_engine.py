@@ -357,3 +357,12 @@ def test_what_is_left_of_a_kernel_is_exact() -> None:
     """2 of 6 ns are done when communication comes; two thirds of 9 ns remain: 6."""
     timing = alone(hand((COMPUTE, [(6, 9)], ()), (WEIGHT, same(2), ()), (COMMUNICATION, same(50), (1,))))
     assert timing.segments[0] == (0, 2 + 6)
+
+
+def test_a_timeout_that_nobody_waits_for_is_not_the_end() -> None:
+    """Compute starts beside communication at half its rate, and is timed again when that ends."""
+    segments = (Segment(COMPUTE, 0, 2, 0, (), False, 0), Segment(COMMUNICATION, 0, 1, 0, (), False, 0))
+    alone, beside = ((10, 100), (5,), ()), ((20, 200), (5,), ())
+    made = Template("x", 0, 0, segments, ((0,), (1,), ()), alone, beside, ((0, 0), (0,), ()), ((), (), ()))
+    found = run([Actor("a", (Job(made),))])
+    assert found.end == max(found.records[0].kernels[COMPUTE]) == found.records[0].ends[-1] == 113

@@ -355,7 +355,7 @@ def test_more_tokens_than_expected_delay_only_their_rank():
     times = [Durations(laid, machine, low.kits, low.first_layer, loads, faults, 0.0)(0, 0, number, START)
              for faults in ((), (Fault("link", 3, 3.0),), (Fault("link", 5, 3.0),))]  # fmt: skip
     base, elsewhere, there = times
-    assert base[5] == 2 * base[0] and len(set(elsewhere[np.arange(16) != 5].tolist())) == 1
+    assert base[0] < base[5] <= 2 * base[0] and len(set(elsewhere[np.arange(16) != 5].tolist())) == 1
     assert elsewhere[0] > base[0] and elsewhere[5] == max(base[5], elsewhere[0])
     assert there[0] == elsewhere[0] and there[5] > there[0]
 

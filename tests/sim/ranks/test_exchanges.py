@@ -1,0 +1,83 @@
+"""Exchanges of unequal loads: the rule for a whole run beside the warp-level kernel on tokens through the gate."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sim import plan
+from sim.exchange import closed, kernel
+from sim.exchange.ports import of_tokens
+from sim.ranks.exchanges import RATIOS, Crowded, crowded
+from sim.scenario import load
+from sim.tokens import loads, popularity
+from sim.tokens.gate import gate_of
+from sim.tokens.hosts import in_order
+from sim.tokens.traffic import traffic
+
+V3 = Path(__file__).parents[3] / "scenarios" / "v3_2048gpu.yaml"
+TOKENS = 1024
+"""Of a rank, drawn through the gate; loads are taken for those of four times as many."""
+POPULAR = {"even": popularity.even(1, 256), "profile": popularity.sampled(0, 2, 256, 0.15)[1:],
+           "skewed": popularity.skewed(0, 1, 256, 2.0)}  # fmt: skip
+
+
+@cache
+def machine():
+    return plan.machine(plan.lay_out(load(str(V3), ["outputs=[result]"])))
+
+
+@cache
+def drawn(kind):
+    return traffic(gate_of(machine().site.shape), POPULAR[kind][0], in_order(256, 64, 8), TOKENS, 0, 1, 0)
+
+
+def by_kernel(kind, direction, row_bytes):
+    """Slowest rank's seconds, and the port bound of the slowest."""
+    found = drawn(kind)
+    ports = of_tokens(direction, row_bytes, 4 * TOKENS, found.to_nodes * 4, found.to_ranks * 4)
+    pricer = machine().pricer
+    links = pricer.wires.carrying("expert")
+    return kernel.run(ports, links, pricer.comm_sms).seconds, float(closed.bound_s(ports, links).max())
+
+
+def by_rule(kind, name):
+    """Factor of the slowest rank."""
+    site = machine().site
+    reached = loads._reached(gate_of(site.shape), POPULAR[kind][0], in_order(256, 64, 8))
+    return crowded(machine())[name].at(drawn(kind).received / (TOKENS * site.ranks), reached[np.arange(64) // 8]).max()
+
+
+@pytest.mark.parametrize("kind", ["profile", "skewed"])
+@pytest.mark.parametrize(("name", "direction", "row_bytes"), [("dispatch(F)", "dispatch", 7392.0),
+                                                              ("combine(F)", "combine", 14336.0)])  # fmt: skip
+def test_the_rule_is_the_kernels_on_tokens(kind, name, direction, row_bytes):
+    """At most 7 % above it, not below it nor below the port bound."""
+    even, _ = by_kernel("even", direction, row_bytes)
+    real, bound = by_kernel(kind, direction, row_bytes)
+    assert max(real, bound) / even - 0.005 < by_rule(kind, name) < 1.07 * real / even + 0.02
+
+
+def test_what_reaches_a_node_is_what_the_gate_sends_there():
+    site, kind = machine().site, "skewed"
+    told = loads._reached(gate_of(site.shape), POPULAR[kind][0], in_order(256, 64, 8))
+    sent = drawn(kind).to_nodes.sum(0) / (64 * TOKENS) / (site.nodes / 8)
+    assert told == pytest.approx(sent, abs=0.02) and np.ptp(told) > 0.05
+
+
+def test_received_rows_have_slack_behind_the_nic_and_reached_rows_have_none():
+    """20 SMs of an H800: NVLink ports and warps bind from 1.5 (dispatch) or 2 times the expected rows on."""
+    dispatch, combine = (crowded(machine())[name] for name in ("dispatch(F)", "combine(F)"))
+    ones = np.ones(3)
+    for each in (dispatch, combine):
+        assert each.at(np.array([0.5, 1.0, 1.2]), ones) == pytest.approx(1.0, abs=0.005)
+        assert each.at(ones, np.array([0.5, 1.5, 2.0])) == pytest.approx([1.0, 1.5, 2.0], rel=0.02)
+        assert (np.diff(each.received) >= 0).all() and (np.diff(each.reached) > 0).all()
+    assert dispatch.at(np.array([2.0]), np.ones(1)) > 1.3 and combine.at(np.array([1.5]), np.ones(1)) < 1.01
+
+
+def test_beyond_the_ratios_time_goes_in_proportion():
+    rising = np.array(RATIOS)
+    each = Crowded(rising, rising)
+    assert each.at(np.array([8.0, 0.1]), np.array([1.0, 6.0])).tolist() == [8.0, 6.0]
