@@ -126,8 +126,7 @@ class _Lane:
         now = self.env.now
         if now >= self.through:
             self.pass_to(min(bisect_right(was, now - self.through + was[self.kernel + 1]), self.stop) - 1)
-        kernel = self.kernel
-        old, new = was[kernel + 1] - was[kernel], sums[kernel + 1] - sums[kernel]
+        old, new = (each[self.kernel + 1] - each[self.kernel] for each in (was, sums))
         self.sums = sums
         if old != new:
             if old:  # exact: no rounding may remember how often a kernel was timed

@@ -27,7 +27,7 @@ def study(scenario: Scenario) -> Result:
     pricer = machine.pricer if machine else None
     extra: dict[str, Any] = {}
     graph, loads = None, None
-    if scenario.uneven and machine:
+    if machine and (scenario.uneven or (not scenario.fold and scenario.detail == "layer")):  # unfolded: as arrays
         all_ranks, books, extra = _differ(laid, machine, lowered)
         outcome, loads = all_ranks.outcome, all_ranks.loads
         lowered = differing.alone(lowered)
