@@ -70,8 +70,9 @@ def _uneven(scenario: Scenario) -> Iterator[Finding]:
         what = "uneven routing, faults and jitter are simulated at layer detail"
         yield ("detail",), f"{scenario.detail} cannot tell ranks apart: {what}; legal: layer"
     if scenario.cluster is None:
-        key = "faults" if scenario.faults else "jitter"
-        yield (key,), "faults and jitter need a cluster; chunk_times have no ranks on nodes"
+        for key, verb in (("faults", "need"), ("jitter", "needs")):
+            if getattr(scenario, key):
+                yield (key,), f"{key} {verb} a cluster; chunk_times have no ranks on nodes"
         return
     for i, fault in enumerate(scenario.faults):
         count = scenario.cluster.nodes if fault.kind == "node" else scenario.cluster.gpus

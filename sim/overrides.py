@@ -20,7 +20,9 @@ def apply(document: Document, overrides: Sequence[str]) -> tuple[Document, list[
     problems: list[Problem] = []
     for text in overrides:
         try:
-            document = merge(*_opened(document, *override(text)))
+            changed = merge(*_opened(document, *override(text)))
+            # a key that nobody wrote is missing from the file, not from the last override
+            document = Document(changed.content, {**changed.places, (): document.place(())})
         except DocumentError as error:
             problems.extend(error.problems)
     return document, problems

@@ -119,6 +119,21 @@ def test_all_bad_overrides_and_the_files_own_mistakes_are_told_together(tmp_path
                       "<command line> cluster.node.nic.bandwidth=3", "<command line> model.layers=x"]  # fmt: skip
 
 
+def test_a_key_that_is_missing_is_not_blamed_on_the_last_override(tmp_path: Path) -> None:
+    file = tmp_path / "bare.yaml"
+    file.write_text("batch: {sequences: 64}\n")
+    with pytest.raises(ScenarioError) as caught:
+        load(str(file), ["seed=3"])
+    assert str(caught.value) == f"{file}:1:1: schedule: missing; expected a schedule, e.g. dualpipe"
+
+
+def test_sampled_routing_of_chunk_times_is_the_only_mistake_told() -> None:
+    with pytest.raises(ScenarioError) as caught:
+        load(str(SCENARIOS / "zb_chunk_times.yaml"), ["routing=sampled", "seed=3"])
+    what = "routing.kind: sampled routing needs a model; chunk_times have no experts"
+    assert str(caught.value) == f"<command line> routing=sampled: {what}"
+
+
 @settings(max_examples=50)
 @given(st.lists(st.from_regex(r"\A[a-z_]{1,8}\Z"), min_size=1, max_size=4), st.integers() | st.booleans())
 def test_an_override_is_its_path_and_its_value(path: list[str], value: int | bool) -> None:
