@@ -98,7 +98,11 @@ BAD = {
     "expert_intermediate, experts, experts_per_token, family, groups, groups_per_token, heads, hidden, kv_rank, "
     "layers, mtp_depth, name, q_rank, qk_nope, qk_rope, route_scale, score, shared_experts, source, v_head, vocabulary",
     "model.score=tanh": "found 'tanh'; legal: sigmoid, softmax",
-    "model.route_scale=0": "expected a number above 0; found 0",
+    "model.route_scale=0": "expected a finite number above 0; found 0",
+    "model.route_scale=.inf": "expected a finite number above 0; found inf",
+    "model.route_scale=.nan": "expected a finite number above 0; found nan",
+    "cluster.node.gpus=.inf": "expected a whole number, 1 or more; found inf",
+    "cluster.fabric.radix=.nan": "expected a whole number, 1 or more; found nan",
 }
 
 

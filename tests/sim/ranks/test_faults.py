@@ -481,12 +481,16 @@ def complaint(**keys):
     return str(caught.value)
 
 
-def test_a_factor_below_one_is_not_told_to_be_whole():
-    assert "a number, 1 or more" in complaint(faults=[{"kind": "gpu", "at": 1, "slower": 0.9}])
+@pytest.mark.parametrize("slower", [0.9, -1, 1001, float("inf"), float("nan")])
+def test_a_factor_is_told_its_bounds_and_not_to_be_whole(slower):
+    line = f"<mapping>: faults[0].slower: expected a number from 1 to 1000; found {slower}"
+    assert complaint(faults=[{"kind": "gpu", "at": 1, "slower": slower}]) == line
 
 
-def test_a_factor_is_finite():
-    assert "slower" in complaint(faults=[{"kind": "gpu", "at": 1, "slower": float("inf")}])
+def test_an_unknown_key_is_told_the_legal_ones():
+    legal = "at, end, every, kind, lasts, slower, start, time_constant"
+    line = f"<mapping>: faults[0].begin: unknown key 'begin'; legal: {legal}"
+    assert complaint(faults=[{"kind": "gpu", "at": 1, "slower": 2, "begin": "1 s"}]) == line
 
 
 def test_faults_that_change_nothing_are_told():
