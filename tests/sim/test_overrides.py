@@ -101,6 +101,10 @@ BAD = {
     "model.route_scale=0": "expected a finite number above 0; found 0",
     "model.route_scale=.inf": "expected a finite number above 0; found inf",
     "model.route_scale=.nan": "expected a finite number above 0; found nan",
+    "routing.redundant_experts=16129": "found 16129; legal: multiples of 64 from 0 to 16128 (each rank of "
+    "parallel.expert 64 then has all 256 experts)",
+    "routing.redundant_experts=16127": "16383 slots (model.experts 256 + 16127) cannot be divided by "
+    "parallel.expert 64; nearest legal: 16128",
     "cluster.node.gpus=.inf": "expected a whole number, 1 or more; found inf",
     "cluster.fabric.radix=.nan": "expected a whole number, 1 or more; found nan",
 }
@@ -121,6 +125,12 @@ def test_all_bad_overrides_and_the_files_own_mistakes_are_told_together(tmp_path
     starts = [line.split(": ")[0] for line in str(caught.value).splitlines()]
     assert starts == ["<command line> zzz", "<command line> fold=maybe", f"{file}:13:1",
                       "<command line> cluster.node.nic.bandwidth=3", "<command line> model.layers=x"]  # fmt: skip
+
+
+def test_every_rank_may_have_every_expert_once() -> None:
+    assert load(V3, ["routing.redundant_experts=16128"]).routing.redundant_experts == 16128
+    with pytest.raises(ScenarioError, match=r"found 8; legal: 0 \(each rank of parallel.expert 1 then has"):
+        load(V3, ["routing.redundant_experts=8", "parallel.expert=1"])
 
 
 def test_a_key_that_is_missing_is_not_blamed_on_the_last_override(tmp_path: Path) -> None:
