@@ -248,6 +248,8 @@ def _message(form: type[Form], item: Mapping[str, Any]) -> str:
     expected = _bounded(form, item["loc"], context) if kind in _OUT_OF_BOUNDS else _EXPECTED.get(kind, item["msg"])
     if kind in ("model_type", "model_attributes_type"):
         expected = f"a mapping with {', '.join(keys(form, item['loc']))}"
+    if kind == "tuple_type" and isinstance(found, Mapping) and all(str(key).isdecimal() for key in found):
+        return f"no list is written that has item {', '.join(found)}; write it whole: {item['loc'][-1]}=[...]"
     if kind == "missing":
         return f"missing; expected {_MISSING.get(item['loc'][-1], 'a value')}"
     return f"expected {expected}; found {found!r}"
