@@ -79,7 +79,10 @@ class Document:
         """The part under `path`; its content is None where there is none."""
         content = self.content
         for key in path:
-            content = content.get(key) if isinstance(content, Mapping) else None
+            if isinstance(content, list) and isinstance(key, int):
+                content = content[key] if key < len(content) else None
+            else:
+                content = content.get(key) if isinstance(content, Mapping) else None
         size = len(path)
         inner = {p[size:]: place for p, place in self.places.items() if p[:size] == path}
         return Document(content, inner or {(): self.place(path)})

@@ -1,5 +1,6 @@
 """Figures of a machine: numbers that say their unit, how they are known, and where from; and how they are read."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,9 +133,10 @@ def _rate(value: Any, dimension: str) -> float:
 
 
 def _count(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 1:
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else 0
+    if not math.isfinite(number) or number % 1 or number < 1:
         raise UnitError(f"expected a whole number, 1 or more; found {value!r}")
-    return int(value)
+    return int(number)
 
 
 def resolved(content: Any, figures: Mapping[str, Figure], path: KeyPath = ()) -> Any:

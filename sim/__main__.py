@@ -50,7 +50,7 @@ options of sweep and study:
   A sweep names a scenario and its axes: a list of values of a key, or labels with overrides; see scenarios/sweeps.
   Points that do not fit in memory are still results (exit 0); points that cannot run are told and make it exit 2.
 
-overrides reach anything, also inside what a name stands for:
+overrides reach anything, also inside what a name stands for, and items of a list by number (faults.0.slower=2):
   schedule=zb1p  cluster.nodes=128  cluster.node.nic.bandwidth=100GB/s  model.layers=30  outputs=[result]
 
 exit codes: 0 done; 1 simulated, but it does not fit or misses a limit; 2 wrong input; 130 interrupted;

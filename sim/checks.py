@@ -70,8 +70,9 @@ def _uneven(scenario: Scenario) -> Iterator[Finding]:
         what = "uneven routing, faults and jitter are simulated at layer detail"
         yield ("detail",), f"{scenario.detail} cannot tell ranks apart: {what}; legal: layer"
     if scenario.cluster is None:
-        key = "faults" if scenario.faults else "jitter"
-        yield (key,), "faults and jitter need a cluster; chunk_times have no ranks on nodes"
+        for key, verb in (("faults", "need"), ("jitter", "needs")):
+            if getattr(scenario, key):
+                yield (key,), f"{key} {verb} a cluster; chunk_times have no ranks on nodes"
         return
     for i, fault in enumerate(scenario.faults):
         count = scenario.cluster.nodes if fault.kind == "node" else scenario.cluster.gpus
@@ -126,12 +127,21 @@ def _experts(scenario: Scenario) -> Iterator[Finding]:
         yield ("routing.max_vio", "model"), f"found {routing.max_vio:g}; legal: 0 to {most:g} ({what})"
     if routing.histogram:
         yield from _recorded(routing.histogram, model)
-    slots = model.experts + routing.redundant_experts
-    if routing.redundant_experts and model.experts % ranks == 0 and slots % ranks:
-        near = _nearest(routing.redundant_experts, ranks)
-        yield ("routing.redundant_experts", "parallel.expert"), (
-            f"{slots} slots (model.experts {model.experts} + {routing.redundant_experts}) cannot be divided by"
-            f" parallel.expert {ranks}; nearest legal: {near}"
+    if routing.redundant_experts and model.experts % ranks == 0:
+        yield from _redundant(routing.redundant_experts, model.experts, ranks)
+
+
+def _redundant(copies: int, experts: int, ranks: int) -> Iterator[Finding]:
+    """A second copy of an expert on one rank would take memory and even nothing out."""
+    keys, most, slots = ("routing.redundant_experts", "parallel.expert"), experts * (ranks - 1), experts + copies
+    if copies > most:
+        legal, what = f"multiples of {ranks} from 0 to {most}" if most else "0", f"then has all {experts} experts"
+        yield keys, f"found {copies}; legal: {legal} (each rank of parallel.expert {ranks} {what})"
+    elif slots % ranks:
+        near = _nearest(copies, ranks)
+        yield keys, (
+            f"{slots} slots (model.experts {experts} + {copies}) cannot be divided by parallel.expert {ranks};"
+            f" nearest legal: {near}"
         )
 
 

@@ -190,7 +190,7 @@ class ModelForm(Form):
     experts_per_token: Count
     groups: Count
     groups_per_token: Count
-    route_scale: Annotated[float, Field(gt=0)]
+    route_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     score: Literal["sigmoid", "softmax"]
     heads: Count
     qk_nope: Count
@@ -245,17 +245,30 @@ def _message(form: type[Form], item: Mapping[str, Any]) -> str:
     if kind == "literal_error":
         legal = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
         return f"found {found!r}{did_you_mean(found, legal) or ';'} legal: {', '.join(legal)}"
-    expected = _EXPECTED.get(kind, item["msg"])
+    expected = _bounded(form, item["loc"], context) if kind in _OUT_OF_BOUNDS else _EXPECTED.get(kind, item["msg"])
     if kind in ("model_type", "model_attributes_type"):
         expected = f"a mapping with {', '.join(keys(form, item['loc']))}"
-    if kind in ("greater_than_equal", "int_type", "int_from_float"):
-        least = context.get("ge", 1)
-        number = f"a number, {least:g} or more" if isinstance(least, float) else f"a whole number, {least} or more"
-        expected = number if kind == "greater_than_equal" else "a whole number"
+    if kind == "tuple_type" and isinstance(found, Mapping) and all(str(key).isdecimal() for key in found):
+        return f"no list is written that has item {', '.join(found)}; write it whole: {item['loc'][-1]}=[...]"
     if kind == "missing":
         return f"missing; expected {_MISSING.get(item['loc'][-1], 'a value')}"
     return f"expected {expected}; found {found!r}"
 
+
+def _bounded(form: type[Form], loc: KeyPath, missed: Mapping[str, Any]) -> str:
+    """What the number at `loc` may be: by the bounds its field has, and the one it missed."""
+    field = _part(form, loc[:-1]).model_fields[str(loc[-1])]
+    bounds = {key: getattr(item, key) for item in field.metadata for key in ("gt", "ge", "le") if hasattr(item, key)}
+    bounds |= missed
+    number = "a number" if field.annotation is float else "a whole number"
+    if "gt" in bounds:
+        return f"a finite number above {bounds['gt']:g}"
+    if "le" in bounds:
+        return f"{number} from {bounds['ge']:g} to {bounds['le']:g}"
+    return f"{number}, {bounds['ge']:g} or more"
+
+
+_OUT_OF_BOUNDS = ("greater_than", "greater_than_equal", "less_than_equal", "finite_number")
 
 _MISSING = {
     "schedule": "a schedule, e.g. dualpipe", "batch": "a mapping, e.g. {sequences: 15360}", "node": "e.g. h800x8",
@@ -265,14 +278,18 @@ _MISSING = {
 
 _EXPECTED = {
     "string_type": "text", "bool_type": "true or false", "bool_parsing": "true or false",
-    "float_type": "a number", "greater_than": "a number above 0", "tuple_type": "a list",
+    "float_type": "a number", "int_type": "a whole number", "int_from_float": "a whole number", "tuple_type": "a list",
 }  # fmt: skip
 
 
 def keys(form: type[BaseModel], path: KeyPath) -> tuple[str, ...]:
     """The legal keys of the part of `form` at `path`."""
+    return tuple(_part(form, path).model_fields)
+
+
+def _part(form: type[BaseModel], path: KeyPath) -> type[BaseModel]:
     for part in path:
         inner = form.model_fields.get(str(part))
         forms = [inner.annotation, *get_args(inner.annotation)] if inner else []
         form = next((item for item in forms if isinstance(item, type) and issubclass(item, BaseModel)), form)
-    return tuple(form.model_fields)
+    return form

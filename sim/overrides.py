@@ -1,8 +1,12 @@
-"""`key=value` words that change a scenario: dotted keys reach anywhere in it, also into the machine it names."""
+"""`key=value` words that change a scenario: dotted keys reach anywhere in it, also into the machine it names.
 
+Items of a list go by their number, from 0: faults.0.slower, or faults[0].slower as messages have it.
+"""
+
+import re
 from collections.abc import Sequence
 
-from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem, merge, parse
+from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem, dotted, merge, parse
 
 SHORT_FORMS: dict[KeyPath, str] = {
     ("cluster", "node"): "base",
@@ -20,7 +24,9 @@ def apply(document: Document, overrides: Sequence[str]) -> tuple[Document, list[
     problems: list[Problem] = []
     for text in overrides:
         try:
-            document = merge(*_opened(document, *override(text)))
+            changed = _changed(document, *override(text))
+            # a key that nobody wrote is missing from the file, not from the last override
+            document = Document(changed.content, {**changed.places, (): document.place(())})
         except DocumentError as error:
             problems.extend(error.problems)
     return document, problems
@@ -30,7 +36,7 @@ def override(text: str) -> tuple[tuple[str, ...], Document]:
     """The key path and the value that `key.path=value` gives. The value is YAML, as in a file."""
     key, equals, value = text.partition("=")
     place = Place(f"<command line> {text}")
-    path = tuple(part.strip() for part in key.split("."))
+    path = tuple(part.strip() for part in re.sub(r"\[(\d+)\]", r".\1", key).split("."))
     if not equals or not all(path):
         raise DocumentError([Problem(place, "", "an override is written key=value, e.g. parallel.pipeline=8")])
     if not value.strip():
@@ -42,10 +48,25 @@ def override(text: str) -> tuple[tuple[str, ...], Document]:
     return path, Document(read.content, dict.fromkeys(read.places, place))
 
 
-def _opened(document: Document, path: tuple[str, ...], value: Document) -> tuple[Document, Document]:
-    """The document with the short forms on the way to `path` written out, and the change to merge into it."""
-    for size in range(1, len(path)):
-        part = document.at(*path[:size])
-        if path[:size] in SHORT_FORMS and isinstance(part.content, str):
-            document = merge(document, part.under(SHORT_FORMS[path[:size]]).under(*path[:size]))
-    return document, value.under(*path)
+def _changed(document: Document, path: tuple[str, ...], value: Document, above: KeyPath = ()) -> Document:
+    """`document`, which lies at `above`, with `value` merged in at `path`; short forms on the way are written out."""
+    for size in range(len(path)):
+        part, here = document.at(*path[:size]), (*above, *path[:size])
+        if here in SHORT_FORMS and isinstance(part.content, str):
+            document = merge(document, part.under(SHORT_FORMS[here]).under(*path[:size]))
+        if isinstance(part.content, list):
+            return merge(document, _with_item(part, path[size:], value, here).under(*path[:size]))
+    return merge(document, value.under(*path))
+
+
+def _with_item(items: Document, path: tuple[str, ...], value: Document, here: KeyPath) -> Document:
+    """The list `items`, which lies at `here`, with `value` merged in at `path`, which begins with an item's number."""
+    word, last, place = path[0], len(items.content) - 1, value.place(())
+    if not word.isdecimal() or int(word) > last:
+        legal = f"0 to {last}" if last > 0 else "0" if last == 0 else "none, the list is empty"
+        raise DocumentError([Problem(place, dotted(here), f"no item {word!r} in the list; legal: {legal}")])
+    index = int(word)
+    item = _changed(items.at(index), path[1:], value, (*here, index))
+    places = {old: at for old, at in items.places.items() if old[:1] != (index,)} | {(): place}
+    places |= {(index, *inner): at for inner, at in item.places.items()}
+    return Document([*items.content[:index], item.content, *items.content[index + 1 :]], places)

@@ -76,6 +76,8 @@ def _problems(form: type[Form], error: ValidationError, document: Document, key:
 
 def _pruned(content: Any, path: KeyPath) -> Any:
     """`content` without keys whose value is null: null means "as if it were not written"."""
+    if isinstance(content, list):
+        return [_pruned(value, (*path, index)) for index, value in enumerate(content)]
     if not isinstance(content, Mapping) or path in HARDWARE:
         return content
     return {key: _pruned(value, (*path, key)) for key, value in content.items() if value is not None}

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem, dotted
-from hwmodels.document import read as read_yaml
+from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem, dotted, parse
 
 Histogram = tuple[tuple[int, ...], ...]
 """Tokens by layer and expert."""
@@ -53,22 +52,25 @@ def _wrong(row: Sequence[Any], experts: int) -> str:
 
 
 def _yaml(part: Document, key: KeyPath, path: Path) -> Document:
-    return read_yaml(path)
+    return parse(_text(part, key, path), str(path))
 
 
 def _csv(part: Document, key: KeyPath, path: Path) -> Document:
     places: dict[KeyPath, Place] = {(): Place(str(path))}
     rows: list[list[Any]] = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DocumentError([_unreadable(part, key, path, error)]) from None
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_text(part, key, path).splitlines(), 1):
         text = line.partition("#")[0].strip()
         if text:
             places[(len(rows),)] = Place(str(path), number, 1)
             rows.append([_number(word.strip()) for word in text.split(",")])
     return Document(rows, places)
+
+
+def _text(part: Document, key: KeyPath, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DocumentError([_unreadable(part, key, path, error)]) from None
 
 
 def _number(word: str) -> Any:

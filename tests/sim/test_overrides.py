@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.overrides import override
-from sim.scenario import SCENARIOS, Cluster, ScenarioError, load
+from sim.scenario import FOREVER, SCENARIOS, Cluster, ScenarioError, load
 
 V3 = str(SCENARIOS / "v3_2048gpu.yaml")
 
@@ -98,7 +98,17 @@ BAD = {
     "expert_intermediate, experts, experts_per_token, family, groups, groups_per_token, heads, hidden, kv_rank, "
     "layers, mtp_depth, name, q_rank, qk_nope, qk_rope, route_scale, score, shared_experts, source, v_head, vocabulary",
     "model.score=tanh": "found 'tanh'; legal: sigmoid, softmax",
-    "model.route_scale=0": "expected a number above 0; found 0",
+    "model.route_scale=0": "expected a finite number above 0; found 0",
+    "model.route_scale=.inf": "expected a finite number above 0; found inf",
+    "model.route_scale=.nan": "expected a finite number above 0; found nan",
+    "routing.redundant_experts=16129": "found 16129; legal: multiples of 64 from 0 to 16128 (each rank of "
+    "parallel.expert 64 then has all 256 experts)",
+    "routing.redundant_experts=16127": "16383 slots (model.experts 256 + 16127) cannot be divided by "
+    "parallel.expert 64; nearest legal: 16128",
+    "faults.0.slower=2": "faults: no list is written that has item 0; write it whole: faults=[...]",
+    "placement.3=4": "placement: found {'3': 4}; legal: balanced, even, or a list of layers for each stage",
+    "cluster.node.gpus=.inf": "expected a whole number, 1 or more; found inf",
+    "cluster.fabric.radix=.nan": "expected a whole number, 1 or more; found nan",
 }
 
 
@@ -117,6 +127,78 @@ def test_all_bad_overrides_and_the_files_own_mistakes_are_told_together(tmp_path
     starts = [line.split(": ")[0] for line in str(caught.value).splitlines()]
     assert starts == ["<command line> zzz", "<command line> fold=maybe", f"{file}:13:1",
                       "<command line> cluster.node.nic.bandwidth=3", "<command line> model.layers=x"]  # fmt: skip
+
+
+FAULTS = "faults=[{kind: gpu, at: 1, slower: 2, end: 3 s}, {kind: link, at: 9, slower: 3}]"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("faults.1.slower=4", [(1, 2.0), (9, 4.0)]),
+        ("faults[0].at=5", [(5, 2.0), (9, 3.0)]),
+        ("faults.1={slower: 5}", [(1, 2.0), (9, 5.0)]),
+        ("faults.0.end=null", [(1, 2.0), (9, 3.0)]),
+    ],
+)
+def test_items_of_a_list_go_by_number(text: str, found: list[tuple[int, float]]) -> None:
+    faults = load(V3, [FAULTS, text]).faults
+    assert [(fault.at, fault.slower) for fault in faults] == found
+    assert (faults[0].end_ns == FOREVER) == ("null" in text)
+
+
+def test_items_of_lists_in_lists_and_numbers_go_by_number_too() -> None:
+    rows = "routing={kind: recorded, histogram: [" + str([1] * 256) + "]}"
+    histogram = load(V3, [rows, "routing.histogram.0.3=7"]).routing.histogram
+    assert histogram is not None and histogram[0][2:5] == (1, 7, 1)
+    layers = "placement=[" + "2, " * 30 + "1, 0]"
+    placement = load(V3, ["schedule=dualpipev", layers, "placement.30=0", "placement.31=1"]).placement
+    assert placement == (*[2] * 30, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("faults.2.slower=4", "faults: no item '2' in the list; legal: 0 to 1"),
+        ("faults.last.slower=4", "faults: no item 'last' in the list; legal: 0 to 1"),
+        ("faults.-1=4", "faults: no item '-1' in the list; legal: 0 to 1"),
+        ("faults.1=4", "faults[1]: expected a mapping with kind, at, slower, start, end, every, lasts, time_constant; "
+         "found 4"),
+        ("faults.1.slower=0", "faults[1].slower: expected a number from 1 to 1000; found 0"),
+        ("faults[0].begin=1 s", "unknown key 'begin'; legal: at, end, every, kind, lasts, slower, start, "
+         "time_constant"),
+        ("faults.0.start=4 s", "faults[0].end: found 3.000 s; legal: later than start (4.000 s)"),
+        ("faults.0.end=0 s", "faults[0].end: found 0 ns; legal: later than start (0 ns)"),
+        ("faults.1.at=4000", "faults[1].at: 4000 is not there; legal: 0 to 2047 (ranks)"),
+    ],
+)  # fmt: skip
+def test_a_bad_item_is_told_by_its_own_override(text: str, what: str, tmp_path: Path) -> None:
+    file = tmp_path / "two_faults.yaml"
+    file.write_text(Path(V3).read_text() + FAULTS.replace("=", ": ") + "\n")
+    with pytest.raises(ScenarioError) as caught:
+        load(str(file), [text])
+    assert str(caught.value) == f"<command line> {text}: {what}"
+
+
+def test_every_rank_may_have_every_expert_once() -> None:
+    assert load(V3, ["routing.redundant_experts=16128"]).routing.redundant_experts == 16128
+    with pytest.raises(ScenarioError, match=r"found 8; legal: 0 \(each rank of parallel.expert 1 then has"):
+        load(V3, ["routing.redundant_experts=8", "parallel.expert=1"])
+
+
+def test_a_key_that_is_missing_is_not_blamed_on_the_last_override(tmp_path: Path) -> None:
+    file = tmp_path / "bare.yaml"
+    file.write_text("batch: {sequences: 64}\n")
+    with pytest.raises(ScenarioError) as caught:
+        load(str(file), ["seed=3"])
+    assert str(caught.value) == f"{file}:1:1: schedule: missing; expected a schedule, e.g. dualpipe"
+
+
+def test_sampled_routing_of_chunk_times_is_the_only_mistake_told() -> None:
+    with pytest.raises(ScenarioError) as caught:
+        load(str(SCENARIOS / "zb_chunk_times.yaml"), ["routing=sampled", "seed=3"])
+    what = "routing.kind: sampled routing needs a model; chunk_times have no experts"
+    assert str(caught.value) == f"<command line> routing=sampled: {what}"
 
 
 @settings(max_examples=50)

@@ -481,12 +481,16 @@ def complaint(**keys):
     return str(caught.value)
 
 
-def test_a_factor_below_one_is_not_told_to_be_whole():
-    assert "a number, 1 or more" in complaint(faults=[{"kind": "gpu", "at": 1, "slower": 0.9}])
+@pytest.mark.parametrize("slower", [0.9, -1, 1001, float("inf"), float("nan")])
+def test_a_factor_is_told_its_bounds_and_not_to_be_whole(slower):
+    line = f"<mapping>: faults[0].slower: expected a number from 1 to 1000; found {slower}"
+    assert complaint(faults=[{"kind": "gpu", "at": 1, "slower": slower}]) == line
 
 
-def test_a_factor_is_finite():
-    assert "slower" in complaint(faults=[{"kind": "gpu", "at": 1, "slower": float("inf")}])
+def test_an_unknown_key_is_told_the_legal_ones():
+    legal = "at, end, every, kind, lasts, slower, start, time_constant"
+    line = f"<mapping>: faults[0].begin: unknown key 'begin'; legal: {legal}"
+    assert complaint(faults=[{"kind": "gpu", "at": 1, "slower": 2, "begin": "1 s"}]) == line
 
 
 def test_faults_that_change_nothing_are_told():
@@ -509,8 +513,24 @@ def test_a_rank_that_is_not_there_is_named_as_elsewhere():
     assert complaint(faults=[{"kind": "gpu", "at": 99, "slower": 2}]).startswith("<mapping>: faults[0].at: 99 is not")
 
 
-def test_jitter_without_a_cluster_is_blamed_on_jitter():
+SLOW = "faults=[{kind: gpu, at: 1, slower: 2}]"
+
+
+@pytest.mark.parametrize(
+    ("given", "blamed"),
+    [
+        (["jitter=0.1"], {"jitter": "jitter needs"}),
+        ([SLOW], {"faults": "faults need"}),
+        ([SLOW, "jitter=0.1"], {"faults": "faults need", "jitter": "jitter needs"}),
+        (["routing=sampled", "jitter=0", "faults=[]"], {}),
+    ],
+)
+def test_without_a_cluster_what_is_given_is_blamed_and_nothing_else(given, blamed):
     times = {"forward": "1 ms", "backward_input": "1 ms", "weight": "1 ms"}
-    with pytest.raises(ScenarioError, match=r"<mapping>: jitter: "):
+    with pytest.raises(ScenarioError) as caught:
         from_mapping({"schedule": "zb1p", "parallel": {"pipeline": 2}, "batch": {"micro_batches": 4},
-                      "chunk_times": times, "jitter": 0.1})  # fmt: skip
+                      "chunk_times": times}, [*given, "seed=3"])  # fmt: skip
+    lines = [line for line in str(caught.value).splitlines() if "routing" not in line]
+    assert [line.split("> ")[1].split("=")[0] for line in lines] == list(blamed)
+    for line, what in zip(lines, blamed.values(), strict=True):
+        assert line.endswith(f": {what} a cluster; chunk_times have no ranks on nodes")

@@ -75,7 +75,12 @@ def test_other_mistakes(tmp_path):
     assert message("other.npz", tmp_path).endswith("other.npz has no array named tokens; found load")
     np.savez(tmp_path / "line.npz", tokens=np.ones(3))
     assert message("line.npz", tmp_path) == f"line.npz: routing.histogram: {lists}"
-    assert message("gone.yaml", tmp_path).startswith("gone.yaml: cannot be read")
+    gone = "gone.yaml cannot be read: No such file or directory"
+    assert message("gone.yaml", tmp_path) == f"scenario.yaml:8:27: routing.histogram: {gone}"
+    (tmp_path / "bad.yaml").write_bytes(b"\xff\xfe")
+    assert message("bad.yaml", tmp_path).endswith("routing.histogram: bad.yaml cannot be read: not what its name says")
+    (tmp_path / "open.yaml").write_text("- [1, 2\n")
+    assert message("open.yaml", tmp_path).startswith("open.yaml:2:1: not YAML: ")
 
 
 @pytest.mark.parametrize(
