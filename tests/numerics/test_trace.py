@@ -141,10 +141,10 @@ def test_a_cut_or_damaged_gzip_is_an_error(tmp_path: Path) -> None:
         (b"\x0a\x0b\x08\x01\x12\x07android\x1a\x00", "is a binary file, begins with 0a 0b 08 01"),  # Perfetto
         (b"\x18\x00\x00\x00\x00\x00\x00\x00\xa3\x7f", "is a binary file, begins with 18 00"),  # TensorBoard
         (b"[" + b" " * 80 + b"\xff]", "byte 81: not UTF-8 text"),
-        (gzip.compress(b""), "is empty"),
-        (gzip.compress(b"\x00binary"), "is a binary file, begins with 00 62"),
+        (gzip.compress(b"", mtime=0), "is empty"),
+        (gzip.compress(b"\x00binary", mtime=0), "is a binary file, begins with 00 62"),
         (b"\x1f\x8b", "the gzip stream is cut short at byte 2; copy it again"),
-        (gzip.compress(b"[]") + b"garbage", "is damaged before byte .*; copy it again"),
+        (gzip.compress(b"[]", mtime=0) + b"garbage", "is damaged before byte .*; copy it again"),
         (b'"text"', "not a Chrome trace: begins with '\"text"),
         (b"null", "not a Chrome trace: begins with 'null'"),
         (b'{"traceEvents": null}', r"byte 16: traceEvents is not a list of events, found 'null"),
@@ -217,7 +217,7 @@ def test_the_share_that_was_read_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(events, "CHUNK_BYTES", 4096)
     monkeypatch.setattr("numerics.trace.WATCHED_EVENTS", 100)
     text = f"[{', '.join([KERNEL] * 5000)}]".encode()
-    for content in (text, gzip.compress(text, 0)):
+    for content in (text, gzip.compress(text, 0, mtime=0)):
         shares: list[float] = []
         read_trace(written(tmp_path, content), shares.append)
         assert len(shares) == 50 and shares == sorted(shares)
