@@ -14,12 +14,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from sim.command import DONE, INFEASIBLE, INTERRUPTED, TERMINATED, WRONG, Parser, WrongInput, answered, loaded, refusals
+
 if TYPE_CHECKING:
     from sim.record import Record
     from sim.result import Result
     from sim.scenario import Scenario
 
-DONE, INFEASIBLE, WRONG, INTERRUPTED, UNHEARD, TERMINATED = 0, 1, 2, 130, 141, 143
+PROG = "python -m sim"
 
 HELP = """\
 usage: python -m sim SCENARIO.yaml [key=value ...] [--out DIR] [--format text|json] [-q]
@@ -58,40 +60,11 @@ exit codes: 0 done; 1 simulated, but it does not fit or misses a limit; 2 wrong 
 """
 
 
-class WrongInput(Exception):  # noqa: N818 - it names what the user gave
-    """Input that cannot be run; its text says what to write instead."""
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse that reports a mistake in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise WrongInput(f"{message}; see python -m sim --help")
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command that `words` (default: the process's arguments) say; the answer is the exit code."""
     words = sys.argv[1:] if words is None else list(words)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # nothing here is worth threads, and starting them costs 0.1 s
-    try:
-        return _answered(words)
-    except BrokenPipeError:
-        # Python would complain again when it flushes at exit.
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        return UNHEARD
-
-
-def _answered(words: list[str]) -> int:
-    """The exit code of a command; mistakes in its input are told in a line."""
-    try:
-        return _command(words)
-    except WrongInput as error:
-        print(error, file=sys.stderr)
-        return WRONG
-    except KeyboardInterrupt:
-        print("interrupted; nothing written", file=sys.stderr)
-        return INTERRUPTED
+    return answered(lambda: _command(words))
 
 
 def _command(words: list[str]) -> int:
@@ -109,19 +82,17 @@ def _command(words: list[str]) -> int:
     if "-h" in rest or "--help" in rest:
         print(HELP, end="")
         return DONE
-    code = COMMANDS[name](rest)
-    sys.stdout.flush()
-    return code
+    return COMMANDS[name](rest)
 
 
 def _run(words: list[str]) -> int:
     start = time.perf_counter()
-    parser = _scenario_parser("run")
+    parser = _scenario_parser()
     parser.add_argument("--out", type=Path)
     parser.add_argument("--format", choices=("text", "json"), default="text")
     parser.add_argument("-q", "--quiet", action="store_true")
     asked = parser.parse_intermixed_args(words)
-    path, scenario = _load(asked.words)
+    path, scenario = loaded(PROG, asked.words)
     folder = asked.out or Path("out", Path(path).stem)
     result = _write(scenario, path, folder, asked.quiet, start)
     if not asked.quiet:
@@ -164,13 +135,11 @@ def _write(scenario: "Scenario", path: str, folder: Path, quiet: bool, start: fl
 
 
 def _simulate(scenario: "Scenario", path: str) -> "Result":
-    """The result; a scenario that a schedule, a table or the layout refuses is wrong input, told in one line."""
+    """The result; a scenario that is refused on the way is wrong input."""
     import sim
 
-    try:
+    with refusals(path):
         return sim.run(scenario)
-    except ValueError as error:
-        raise WrongInput(f"{path}: {' '.join(str(error).split())}") from None
 
 
 def _missed(scenario: "Scenario", result: "Result") -> list[str]:
@@ -190,22 +159,10 @@ def _missed(scenario: "Scenario", result: "Result") -> list[str]:
     return lines
 
 
-def _scenario_parser(prog: str) -> Parser:
-    parser = Parser(prog=prog, add_help=False)
+def _scenario_parser() -> Parser:
+    parser = Parser(prog=PROG, add_help=False)
     parser.add_argument("words", nargs="*")
     return parser
-
-
-def _load(words: Sequence[str]) -> tuple[str, "Scenario"]:
-    """The path and the scenario that a file name and overrides give."""
-    from sim.scenario import ScenarioError, load
-
-    if not words:
-        raise WrongInput("a scenario file is missing; see python -m sim --help")
-    try:
-        return words[0], load(words[0], words[1:])
-    except ScenarioError as error:
-        raise WrongInput(str(error)) from None
 
 
 def _progress(text: str, shown: bool) -> None:
@@ -217,11 +174,9 @@ def _progress(text: str, shown: bool) -> None:
 def _check(words: list[str]) -> int:
     from sim import plan
 
-    path, scenario = _load(_scenario_parser("check").parse_intermixed_args(words).words)
-    try:
+    path, scenario = loaded(PROG, _scenario_parser().parse_intermixed_args(words).words)
+    with refusals(path):
         plan.lay_out(scenario)
-    except ValueError as error:
-        raise WrongInput(f"{path}: {' '.join(str(error).split())}") from None
     print(f"{path}: nothing wrong ({scenario.name}; hash {scenario.scenario_hash})")
     return DONE
 
@@ -248,7 +203,7 @@ def _schema(words: list[str]) -> int:
 
     from sim.scenario import schema
 
-    Parser(prog="schema", add_help=False).parse_args(words)
+    Parser(prog=PROG, add_help=False).parse_args(words)
     print(json.dumps(schema(), indent=2))
     return DONE
 
@@ -260,7 +215,7 @@ def _validate(words: list[str]) -> int:
     from sim import validate
     from sim.validation import page, records, table
 
-    parser = Parser(prog="validate", add_help=False)
+    parser = Parser(prog=PROG, add_help=False)
     parser.add_argument("--format", choices=("text", "markdown", "json"), default="text")
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args(words)
@@ -287,7 +242,7 @@ def _validate(words: list[str]) -> int:
 
 
 def _sweep(words: list[str]) -> int:
-    asked = _sweep_parser("sweep").parse_intermixed_args(words)
+    asked = _sweep_parser().parse_intermixed_args(words)
     if not asked.words:
         raise WrongInput("a sweep file is missing, e.g. scenarios/sweeps/stragglers.yaml; see python -m sim --help")
     return _swept(asked, Path(asked.words[0]))[1]
@@ -297,7 +252,7 @@ def _study(words: list[str]) -> int:
     from reports.studies.page import STUDIES, StudyError, renew
     from sim.scenario import SCENARIOS
 
-    parser = _sweep_parser("study")
+    parser = _sweep_parser()
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     asked = parser.parse_intermixed_args(words)
     if not asked.words or asked.words[0] not in STUDIES:
@@ -321,8 +276,8 @@ def _published() -> dict[str, float]:
     return {row["id"]: float(row["value"]) for row in rows}
 
 
-def _sweep_parser(prog: str) -> Parser:
-    parser = _scenario_parser(prog)
+def _sweep_parser() -> Parser:
+    parser = _scenario_parser()
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path)
     parser.add_argument("-q", "--quiet", action="store_true")

@@ -1,20 +1,35 @@
-"""`python -m sim.exchange SCENARIO.yaml [key=value ...]`: sweep comm.sms; print it and the published checks as JSON."""
+"""`python -m sim.exchange SCENARIO.yaml [key=value ...]`: sweep comm.sms; print it and the published checks as JSON.
+
+Exit codes as of `python -m sim`: 0 done, 2 wrong input (one line on stderr), 130 interrupted, 141 a closed pipe.
+"""
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from hwmodels.collectives import wires
+from sim.command import DONE, WRONG, Parser, answered, loaded, refusals
 from sim.exchange import published, sweep
 from sim.exchange.roles import COPY
-from sim.scenario import Scenario, load
+from sim.scenario import Scenario
+
+PROG = "python -m sim.exchange"
+
+HELP = """\
+usage: python -m sim.exchange SCENARIO.yaml [key=value ...]
+
+How many SMs should communication hold? JSON on stdout: the scenario at 8 to 32 SMs (splits), the same with other warps
+(paces), exchanges without any SM beside comm.sms (offload), single exchanges and the profile's beside the model.
+"""
 
 PACES = (0.75, 1.5, 2.0)
 """Warps that need so many times as long for a row: how far the answer hangs on a speed taken over from a sibling."""
 
 
 def study(scenario: Scenario) -> dict[str, Any]:
-    """Splits, the same with other warps, and single exchanges beside what was published; SI units but for names."""
+    """Splits, the same with other warps, exchanges without SMs, and single ones beside what was published; SI units but
+    for names. Raises ValueError with one line when there is no cluster, or it refuses what is asked."""
     cluster = scenario.cluster
     if cluster is None:
         raise ValueError("a scenario with chunk_times has no exchanges to sweep; give a model and a cluster")
@@ -25,19 +40,30 @@ def study(scenario: Scenario) -> dict[str, Any]:
         "scenario": scenario.name,
         "splits": sweep.rows(sweep.splits(scenario)),
         "paces": {pace: sweep.rows(found) for pace, found in other.items()},
+        "offload": [row._asdict() for row in sweep.offloads(scenario)],
         "published": [{**row._asdict(), "error": row.error} for row in rows],
         "profile": [{**r._asdict(), "stretch": r.stretch} for r in published.profile("h800", links, 20)],
     }
 
 
-def main(arguments: list[str]) -> int:
-    if not arguments:
-        print("usage: python -m sim.exchange SCENARIO.yaml [key=value ...]", file=sys.stderr)
-        return 2
-    scenario = load(arguments[0], ["outputs=[result]", *arguments[1:]])
-    print(json.dumps(study(scenario), indent=1))
-    return 0
+def main(words: Sequence[str] | None = None) -> int:
+    """Run what `words` (default: the process's arguments) say; the answer is the exit code."""
+    return answered(lambda: _command(sys.argv[1:] if words is None else list(words)))
+
+
+def _command(words: list[str]) -> int:
+    if not words or "-h" in words or "--help" in words:
+        print(HELP, end="", file=sys.stdout if words else sys.stderr)
+        return DONE if words else WRONG
+    parser = Parser(prog=PROG, add_help=False)
+    parser.add_argument("words", nargs="*")
+    asked = parser.parse_args(words).words
+    path, scenario = loaded(PROG, [*asked[:1], "outputs=[result]", *asked[1:]])
+    with refusals(path):
+        told = study(scenario)
+    print(json.dumps(told, indent=1))
+    return DONE
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

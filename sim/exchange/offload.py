@@ -5,12 +5,32 @@ effective bandwidth and latency, engines cost no time of their own, and so these
 """
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from hwmodels.collectives import Wires
+from hwmodels.op import AllToAll
 from sim.exchange import closed, kernel
-from sim.exchange.ports import Ports
+from sim.exchange.ports import Ports, of_op
+
+
+class Offload(NamedTuple):
+    """An exchange alone, in seconds, barriers included: the kernel's on `sms` SMs, and both what-ifs on none."""
+
+    name: str
+    sms: int
+    kernel_s: float
+    copy_engine_s: float
+    in_network_s: float
+
+
+def beside(op: AllToAll, links: Wires, sms: int) -> Offload:
+    """The what-ifs of one exchange beside the kernel on `sms` SMs."""
+    ports = of_op(op)
+    timing = kernel.run(ports, links, sms)
+    total = timing.seconds + timing.barrier_s
+    return Offload(op.beside, sms, total, copy_engine_s(ports, links), in_network_s(ports, links))
 
 
 def copy_engine_s(ports: Ports, links: Wires) -> float:

@@ -5,7 +5,7 @@ More SMs for communication make exchanges faster until the links bind; every one
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from hwmodels.collectives import ENOUGH_SMS, exchange_seconds
@@ -14,6 +14,7 @@ from hwmodels.price import Price, Pricer
 from hwmodels.units import NS_PER_S, seconds_to_ns
 from sim import engine, metrics, plan
 from sim.exchange import kernel
+from sim.exchange.offload import Offload, beside
 from sim.exchange.ports import of_op
 from sim.exchange.price import SOURCE, seconds
 from sim.exchange.roles import COPY, Copy
@@ -94,6 +95,14 @@ def rows(found: Iterable[Split]) -> list[dict[str, object]]:
     return [asdict(split) for split in found]
 
 
+def offloads(scenario: Scenario, names: Sequence[str] = ("dispatch(F)", "combine(F)")) -> list[Offload]:
+    """The scenario's exchanges of these names without SMs, beside the kernel on as many as it gives them."""
+    laid = plan.lay_out(scenario)
+    machine = plan.machine(laid)
+    found, pricer = _ops(_commonest(lower(laid, machine))), machine.pricer
+    return [beside(found[name], pricer.wires, pricer.comm_sms) for name in names if name in found]
+
+
 def _split(laid: plan.Plan, machine: Machine) -> Split:
     pricer = machine.pricer
     assert isinstance(pricer, KernelPricer)
@@ -118,10 +127,14 @@ def _commonest(lowered: Lowered) -> Kit:
 
 
 def _exchanges(kit: Kit, pricer: KernelPricer) -> Iterator[Exchange]:
-    phases = kit.composition.phases if kit.composition else ()
-    ops = {k.op.beside: k.op for phase in phases for k in phase.kernels if isinstance(k.op, AllToAll)}
-    for name, op in sorted(ops.items()):
+    for name, op in sorted(_ops(kit).items()):
         timing = kernel.run(of_op(op), pricer.wires, pricer.comm_sms, pricer.copy)
         total = timing.seconds + timing.barrier_s
         bound = float(timing.bound_s.max())
         yield Exchange(name, total, bound, timing.limited_by, op.logical_bytes(), op.wire_bytes())
+
+
+def _ops(kit: Kit) -> dict[str, AllToAll]:
+    """The exchanges of a step by name."""
+    phases = kit.composition.phases if kit.composition else ()
+    return {k.op.beside: k.op for phase in phases for k in phase.kernels if isinstance(k.op, AllToAll)}

@@ -1,0 +1,88 @@
+"""The command line of loads: `python -m sim.tokens SCENARIO.yaml [key=value ...] [--steps N] [--format text|json]`.
+
+Exit codes as of `python -m sim`: 0 done, 2 wrong input (one line on stderr), 130 interrupted, 141 a closed pipe.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sim.command import DONE, WRONG, Parser, WrongInput, answered, loaded, refusals
+
+PROG = "python -m sim.tokens"
+
+HELP = """\
+usage: python -m sim.tokens SCENARIO.yaml [key=value ...] [--steps N] [--format text|json]
+
+Who receives how many tokens: by layer over all ranks and micro-batches, as a run draws them, and how many nodes and
+ranks a token reaches. Nothing is simulated.
+
+options:
+  --steps N            also run N steps of the loss-free bias update of a sigmoid gate from the scenario's popularity,
+                       and tell how MaxVio falls (two seconds a step for the 59 layers of DeepSeek-V3)
+  --format text|json   text: tables; json: the same and every rank in every layer of the first micro-batch
+"""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run what `words` (default: the process's arguments) say; the answer is the exit code."""
+    return answered(lambda: _command(sys.argv[1:] if words is None else list(words)))
+
+
+def _command(words: list[str]) -> int:
+    if not words or "-h" in words or "--help" in words:
+        print(HELP, end="", file=sys.stdout if words else sys.stderr)
+        return DONE if words else WRONG
+    parser = Parser(prog=PROG, add_help=False)
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+    asked = parser.parse_intermixed_args(words)
+    if asked.steps is not None and asked.steps < 1:
+        raise WrongInput(f"--steps expects a whole number, 1 or more; found {asked.steps}")
+    path, scenario = loaded(PROG, asked.words)
+    from sim.tokens.survey import survey
+
+    with refusals(path):
+        told = survey(scenario, asked.steps or 0)
+    print(json.dumps(told, indent=1) if asked.format == "json" else "\n\n".join(_tables(told)))
+    return DONE
+
+
+def _tables(told: dict[str, Any]) -> Iterator[str]:
+    """The same as text."""
+    from sim.sweep import text
+
+    priced, drawn = told["reach"]["priced"], told["reach"]["drawn"]
+    how = "expected values" if told["expected"] else f"{told['ranks']} ranks, {told['micro_batches']} micro-batches"
+    yield (
+        f"{told['scenario']}: {told['routing']} routing, {told['tokens']:,} tokens a rank and micro-batch,"
+        f" expert groups of {told['group']} ranks; {how}"
+    )
+    head = ["layer", "received least", "mean", "most", "rows least", "mean", "most", "MaxVio"]
+    yield text([head, *map(_row, told["layers"])])
+    yield (
+        f"a token reaches {priced['nodes']:.2f} nodes and {priced['ranks']:.2f} ranks as exchanges are priced;"
+        f" {drawn['nodes']:.2f} and {drawn['ranks']:.2f} of {drawn['tokens']:,} tokens drawn through the gate\n"
+        "received: tokens of a rank; rows: of its experts, each padded to 128; MaxVio: largest over mean expected"
+        " tokens of an expert, less 1"
+    )
+    if "bias" in told:
+        found = told["bias"]
+        rows = [[s["step"], f"{s['mean']:.3f}", f"{s['largest']:.3f}"] for s in found["steps"]]
+        yield text([["step", "MaxVio mean", "MaxVio largest"], *rows])
+        yield (
+            f"{found['tokens']:,} tokens a step and layer, biases moved by {found['speed']:g} after each step;"
+            f" experts liked alike have a MaxVio of {found['alike']:.3f} with so many tokens, by chance alone"
+        )
+
+
+def _row(layer: dict[str, Any]) -> list[object]:
+    parts = (layer[what] for what in ("received", "rows"))
+    figures = [f"{part[key]:.0f}" for part in parts for key in ("smallest", "mean", "largest")]
+    return [layer["layer"], *figures, f"{layer['max_vio']:.3f}"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""What tokens do in a scenario, as plain values: who receives what, how far a token goes, and how a bias evens it out.
+
+Loads are those of a run (sim.tokens.imbalance). Layers are numbered as in the model, prediction modules after the last.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sim import plan
+from sim.plan import Machine, Plan
+from sim.scenario import Scenario
+from sim.tokens import bias, popularity
+from sim.tokens.gate import Gate, gate_of
+from sim.tokens.imbalance import hosts_of, liked_in, loads_of
+from sim.tokens.loads import Loads
+from sim.tokens.popularity import Popularity
+from sim.tokens.traffic import traffic
+
+LAYER_TOKENS = 1 << 10
+"""Tokens of a layer sent through the gate to see how far they go: over the 59 layers of V3 a standard error of 0.001
+nodes and 0.003 ranks (routing.SAMPLES says what 8,192 give)."""
+STEP_TOKENS = 8192
+"""Tokens of a step of the bias update in a layer. Few, because all layers and steps take their time; the MaxVio that
+chance leaves with so many is told beside (alike)."""
+
+
+def survey(scenario: Scenario, steps: int = 0) -> dict[str, Any]:
+    """Everything told of a scenario with a model; `bias` too when steps are asked for.
+
+    Raises ValueError with one line when there is no model, no layer with experts, or no bias in its gate.
+    """
+    shape = scenario.model
+    if shape is None:
+        raise ValueError("a scenario with chunk_times has no tokens to route; give a model and a cluster")
+    if shape.layers == shape.dense_layers and not shape.mtp_depth:
+        raise ValueError(f"{shape.name} has no layer with experts (model.layers, model.dense_layers)")
+    laid = plan.lay_out(scenario)
+    machine = plan.machine(laid)
+    gate, liked = gate_of(shape), liked_in(scenario, shape)
+    drawn = loads_of(laid, machine)
+    told = {
+        "scenario": scenario.name, "scenario_hash": scenario.scenario_hash, "routing": scenario.routing.kind,
+        "expected": drawn is None, "tokens": machine.site.tokens, "ranks": laid.data, "group": scenario.parallel.expert,
+        "micro_batches": laid.micro_batches, "reach": _reach(scenario, machine, gate, liked),
+        "layers": _layers(liked, _even(laid, machine, len(liked)) if drawn is None else drawn, shape.dense_layers),
+    }  # fmt: skip
+    return told | ({"bias": _balanced(gate, liked, steps, scenario.seed)} if steps else {})
+
+
+def _even(laid: Plan, machine: Machine, layers: int) -> Loads:
+    """Loads when every rank is as expected, which is how a run takes them."""
+    shape = (layers, 1, laid.data)
+    return Loads(np.full(shape, machine.site.received, np.int32), np.full(shape, machine.site.rows, np.int32))
+
+
+def _layers(liked: Popularity, drawn: Loads, first: int) -> list[dict[str, Any]]:
+    """For each layer: extremes over all ranks and micro-batches, every rank in the first one, and MaxVio."""
+    violations = bias.max_violation(liked).tolist()
+    return [
+        {
+            "layer": first + index,
+            "received": _range(received), "rows": _range(rows), "max_vio": violations[index],
+            "first_micro_batch": {"received": received[0].tolist(), "rows": rows[0].tolist()},
+        }
+        for index, (received, rows) in enumerate(zip(drawn.received, drawn.rows, strict=True))
+    ]  # fmt: skip
+
+
+def _range(values: npt.NDArray[np.int32]) -> dict[str, float]:
+    return {"smallest": int(values.min()), "mean": float(values.mean()), "largest": int(values.max())}
+
+
+def _reach(scenario: Scenario, machine: Machine, gate: Gate, liked: Popularity) -> dict[str, Any]:
+    """Distinct nodes and ranks of a token: by which exchanges are priced, and of tokens drawn through the gate."""
+    site, hosts = machine.site, hosts_of(liked, scenario, machine.site.shape, machine.cluster.node.gpus)
+    tokens = min(site.tokens, -(-LAYER_TOKENS // site.group))  # of each rank's first micro-batch, its first ones
+    found = [
+        traffic(gate, row, where, tokens, scenario.seed, layer, 0)
+        for layer, (row, where) in enumerate(zip(liked, hosts, strict=True))
+    ]
+    nodes, ranks = (float(np.mean(column)) for column in zip(*((f.nodes, f.ranks) for f in found), strict=True))
+    count = tokens * site.group * len(found)
+    return {
+        "priced": {"nodes": site.nodes, "ranks": site.ranks},
+        "drawn": {"nodes": nodes, "ranks": ranks, "tokens": count},
+    }
+
+
+def _balanced(gate: Gate, liked: Popularity, steps: int, seed: int) -> dict[str, Any]:
+    """MaxVio [step] over layers, each step's before its update; alike: with experts that are all liked alike."""
+    def run(asked: Popularity, steps: int) -> npt.NDArray[np.float64]:
+        found = [bias.balance(gate, row, STEP_TOKENS, steps, seed, layer) for layer, row in enumerate(asked)]
+        return np.stack([f.max_violation for f in found])
+
+    violations, alike = run(liked, steps), run(popularity.even(*liked.shape), 1)
+    return {
+        "tokens": STEP_TOKENS, "speed": bias.SPEED, "alike": float(alike.mean()),
+        "steps": [
+            {"step": step, "mean": float(column.mean()), "largest": float(column.max())}
+            for step, column in enumerate(violations.T)
+        ],
+    }  # fmt: skip
