@@ -89,8 +89,8 @@ def test_the_step_keeps_nics_busy_and_spines_idle() -> None:
     assert classes["NIC out"]["mean"] == classes["NIC in"]["mean"] and 0.2 < classes["NIC out"]["mean"] < 1.0
     assert classes["leaf up"]["mean"] < 0.3 * classes["NIC out"]["mean"]
     assert classes["leaf up"]["bytes"]["expert"] == 0  # groups are packed under a leaf
-    # NICs have room; priced as if nothing blocked, a spine may see rings of two stages at once
-    assert use.peak[use.of <= 1].max() <= 1.0 and use.busiest[:2].max() <= 1.0
+    # NICs have room; priced as if nothing blocked, a NIC may be full for a moment and a spine see rings of two stages
+    assert use.peak[use.of <= 1].max() <= 1.02 and use.busiest[:2].max() <= 1.02
     assert 1.0 < use.peak.max() < 1.2
 
 
