@@ -127,7 +127,7 @@ class Pricer:
         slower = self._slow_down(op, family)
         if on_comm_sms and isinstance(op, Memory):
             timed_there = op.kind in TIMED_THERE and found is not None and found.exchanges
-            slower = 1.0 if timed_there else self.device.sms / self.comm_sms
+            slower = 1.0 if timed_there or not self.comm_sms else self.device.sms / self.comm_sms
         return Price(ns, max(1, seconds_to_ns(us * MICRO * slower)), rung, source, spread, family)
 
     def asked(self, op: Op) -> Tables | None:

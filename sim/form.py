@@ -134,10 +134,11 @@ class RoutingForm(Form):
 
 
 class CommForm(Form):
-    """sms: streaming multiprocessors that a communication kernel holds; how many are legal depends on the device."""
+    """sms: streaming multiprocessors that a communication kernel holds; how many are legal depends on the device.
+    0: none, copy engines move the rows (a what-if)."""
 
     sms: Annotated[
-        int, BeforeValidator(_whole), WithJsonSchema({"type": "integer", "minimum": 2, "multipleOf": 2})
+        int, BeforeValidator(_whole), WithJsonSchema({"type": "integer", "minimum": 0, "multipleOf": 2})
     ] = 20
 
 

@@ -95,7 +95,7 @@ class Routing:
 
 @dataclass(frozen=True)
 class Comm:
-    """sms: streaming multiprocessors that a communication kernel holds."""
+    """sms: streaming multiprocessors that a communication kernel holds; 0: copy engines move the rows."""
 
     sms: int
 

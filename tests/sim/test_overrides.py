@@ -84,9 +84,7 @@ BAD = {
     "cluster.node.device={base: a100}": "precision: A100 SXM 80 GB (cluster.node) has no fp8 peak; legal: bf16",
     "cluster.fabric.layers=4": "a fat tree has 2 or 3 layers here; found 4",
     "cluster.fabric.radix=63": "half the ports look down, half up: expected an even number; found 63",
-    "comm.sms=0": "found 0; legal: even numbers from 2 to 130 (H800 SXM has 132 SMs); exchanges that hold no SM: "
-    "docs/COMM_SMS.md, What-ifs without SMs",
-    "comm.sms=-2": "found -2; legal: even numbers from 2 to 130 (H800 SXM has 132 SMs)",
+    "comm.sms=-2": "found -2; legal: even numbers from 2 to 130 (H800 SXM has 132 SMs), 0: copy engines",
     "comm.sms=many": "expected a whole number; found 'many'",
     "pricing=": "a value is missing; null stands for a key that is not written",
     "schedule= ": "a value is missing; null stands for a key that is not written",

@@ -2,8 +2,10 @@
 
 import pytest
 
+import sim
 from sim.exchange import closed, kernel, offload
 from sim.exchange.ports import of_op
+from sim.scenario import from_mapping
 from tests.sim.exchange.exchanges import LINKS, SPREAD, op
 
 
@@ -23,3 +25,15 @@ def test_copying_in_switches_relieves_the_sender_alone() -> None:
     assert offload.in_network_s(even, LINKS) == offload.copy_engine_s(even, LINKS)
     sender = replace(even, nic_in=even.nic_in / 4)
     assert offload.in_network_s(sender, LINKS) < 0.5 * offload.copy_engine_s(sender, LINKS)
+
+
+def test_a_step_without_communication_kernels_has_all_sms_for_compute() -> None:
+    """And takes no exchange below its bound; uneven loads and slow NICs go the same way."""
+    base = {"cluster": {"node": "h800x8", "nodes": 2}, "model": {"base": "deepseek_v2_lite", "layers": 8},
+            "parallel": {"pipeline": 2, "expert": 8}, "schedule": "dualpipe", "batch": {"micro_batches": 8},
+            "outputs": ["result"]}  # fmt: skip
+    with_sms, without = (sim.run(from_mapping(base, (f"comm.sms={sms}",))).summary for sms in (20, 0))
+    assert 0.8 < without["step_time_s"] / with_sms["step_time_s"] < 1.0
+    for more in ("routing=sampled", "faults=[{kind: link, at: 3, slower: 2}]"):
+        found = sim.run(from_mapping(base, ("comm.sms=0", more))).summary
+        assert found["step_time_s"] > without["step_time_s"], more
