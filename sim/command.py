@@ -24,6 +24,18 @@ class Parser(argparse.ArgumentParser):
         raise WrongInput(f"{message}; see {self.prog} --help")
 
 
+def helped(words: Sequence[str], text: str, command: Callable[[Sequence[str]], int]) -> int:
+    """Run a command on its words; without any, or where they ask for it, its help. The answer is the exit code."""
+
+    def run() -> int:
+        if not words or "-h" in words or "--help" in words:
+            print(text, end="", file=sys.stdout if words else sys.stderr)
+            return DONE if words else WRONG
+        return command(words)
+
+    return answered(run)
+
+
 def answered(command: Callable[[], int]) -> int:
     """The exit code of a command; mistakes in its input are told in a line."""
     try:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hwmodels.collectives import wires
-from sim.command import DONE, WRONG, Parser, answered, loaded, refusals
+from sim.command import DONE, Parser, helped, loaded, refusals
 from sim.exchange import published, sweep
 from sim.exchange.roles import COPY
 from sim.scenario import Scenario
@@ -48,13 +48,10 @@ def study(scenario: Scenario) -> dict[str, Any]:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run what `words` (default: the process's arguments) say; the answer is the exit code."""
-    return answered(lambda: _command(sys.argv[1:] if words is None else list(words)))
+    return helped(sys.argv[1:] if words is None else words, HELP, _command)
 
 
-def _command(words: list[str]) -> int:
-    if not words or "-h" in words or "--help" in words:
-        print(HELP, end="", file=sys.stdout if words else sys.stderr)
-        return DONE if words else WRONG
+def _command(words: Sequence[str]) -> int:
     parser = Parser(prog=PROG, add_help=False)
     parser.add_argument("words", nargs="*")
     asked = parser.parse_args(words).words

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sim.command import DONE, WRONG, Parser, WrongInput, answered, loaded, refusals
+from sim.command import DONE, Parser, WrongInput, helped, loaded, refusals
 
 PROG = "python -m sim.tokens"
 
@@ -27,13 +27,10 @@ options:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run what `words` (default: the process's arguments) say; the answer is the exit code."""
-    return answered(lambda: _command(sys.argv[1:] if words is None else list(words)))
+    return helped(sys.argv[1:] if words is None else words, HELP, _command)
 
 
-def _command(words: list[str]) -> int:
-    if not words or "-h" in words or "--help" in words:
-        print(HELP, end="", file=sys.stdout if words else sys.stderr)
-        return DONE if words else WRONG
+def _command(words: Sequence[str]) -> int:
     parser = Parser(prog=PROG, add_help=False)
     parser.add_argument("words", nargs="*")
     parser.add_argument("--steps", type=int)

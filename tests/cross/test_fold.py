@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sim import engine, plan
 from sim.lower import lower
 from sim.program import names
+from tests.figures import flat
 
 CLUSTERS = [(1, 2, 2), (1, 2, 4), (1, 4, 2), (2, 4, 2), (2, 4, 4), (2, 2, 8), (1, 2, 1)]
 """(nodes of 8 GPUs, pipeline ranks, expert group)."""
@@ -35,15 +36,6 @@ def same(one, two, exact=True):
         assert figures == others and one.waterfall == two.waterfall
     for name, value in figures.items():
         assert flat(value) == pytest.approx(flat(others[name]), rel=1e-6, abs=1e-9), name
-
-
-def flat(value):
-    """Numbers of a nested value in order; what is no number stands as its hash."""
-    if isinstance(value, dict):
-        return [x for key in sorted(value) for x in flat(value[key])]
-    if isinstance(value, list | tuple):
-        return [x for each in value for x in flat(each)]
-    return [value if isinstance(value, int | float) else hash(value)]
 
 
 @pytest.mark.parametrize("schedule", names())

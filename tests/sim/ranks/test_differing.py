@@ -12,6 +12,7 @@ from sim.lower import lower
 from sim.ranks import differing
 from sim.scenario import Fault, from_mapping
 from sim.template import STREAMS
+from tests.figures import flat
 
 TINY = {
     "name": "tiny",
@@ -110,15 +111,6 @@ def test_results_do_not_depend_on_folding(faults):
     few, wide = (dict(result(written, f"fold={fold}").summary) for fold in ("true", "false"))
     for key in few.keys() - {"scenario_hash", "events"}:
         assert flat(few[key]) == pytest.approx(flat(wide[key]), rel=1e-12), key
-
-
-def flat(value):
-    """Numbers of a nested value in order; what is no number stands as its hash."""
-    if isinstance(value, dict):
-        return [x for key in sorted(value) for x in flat(value[key])]
-    if isinstance(value, list | tuple):
-        return [x for each in value for x in flat(each)]
-    return [value if isinstance(value, int | float) else hash(value)]
 
 
 def test_events_count_the_spans_of_all_ranks():

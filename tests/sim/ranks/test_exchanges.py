@@ -49,14 +49,14 @@ def by_rule(kind, name):
     return crowded(machine())[name].at(drawn(kind).received / (TOKENS * site.ranks), reached[np.arange(64) // 8]).max()
 
 
-@pytest.mark.parametrize("kind", ["profile", "skewed"])
+@pytest.mark.parametrize(("kind", "above"), [("profile", 1.05), ("skewed", 1.10)])
 @pytest.mark.parametrize(("name", "direction", "row_bytes"), [("dispatch(F)", "dispatch", 7392.0),
                                                               ("combine(F)", "combine", 14336.0)])  # fmt: skip
-def test_the_rule_is_the_kernels_on_tokens(kind, name, direction, row_bytes):
-    """At most 7 % above it, not below it nor below the port bound."""
+def test_the_rule_is_the_kernels_on_tokens(kind, above, name, direction, row_bytes):
+    """Not below it nor below the port bound."""
     even, _ = by_kernel("even", direction, row_bytes)
     real, bound = by_kernel(kind, direction, row_bytes)
-    assert max(real, bound) / even - 0.005 < by_rule(kind, name) < 1.07 * real / even + 0.02
+    assert max(real, bound) / even - 0.005 < by_rule(kind, name) < above * real / even
 
 
 def test_what_reaches_a_node_is_what_the_gate_sends_there():
