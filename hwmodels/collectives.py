@@ -5,8 +5,8 @@ max-min fair answer); rings cost their bytes over the slowest hop plus a latency
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from hwmodels.fabric import Fabric
 from hwmodels.node import Link, Node
@@ -17,11 +17,38 @@ ENOUGH_SMS = 20
 sec 3.2.2). Fewer move proportionally less; more move no more."""
 
 
+RINGS = {"reduce_scatter": "gradients", "all_gather": "parameters", "all_reduce": "parameters"}
+"""Kind of collective -> the kind of traffic that it is. The gradient norm's few bytes go when no step runs any more."""
+
+
+class Crossing(NamedTuple):
+    """What links between switches do to a kind of traffic. slower: how many times longer it takes than in a fabric that
+    never blocks. exchanges: what exchanges need of the busiest link on its way, over what they need of NICs."""
+
+    slower: float = 1.0
+    exchanges: float = 0.0
+
+
+UNHINDERED = Crossing()
+
+
+class Crossings(NamedTuple):
+    """How each kind of traffic crosses the fabric."""
+
+    expert: Crossing = UNHINDERED
+    pipeline: Crossing = UNHINDERED
+    gradients: Crossing = UNHINDERED
+    parameters: Crossing = UNHINDERED
+
+
+NON_BLOCKING = Crossings()
+
+
 @dataclass(frozen=True)
 class Wires:
     """Links as one rank sees them. latency_s: across a leaf switch; far_latency_s: across the spine.
 
-    expert, pipeline, data: how many times slower the fabric is than a non-blocking one for each kind of traffic.
+    left: part of the NICs that other traffic leaves to exchanges.
     """
 
     nvlink: Link
@@ -30,14 +57,22 @@ class Wires:
     pcie: Link
     latency_s: float
     far_latency_s: float
-    expert: float = 1.0
-    pipeline: float = 1.0
-    data: float = 1.0
+    crossings: Crossings = NON_BLOCKING
+    left: float = 1.0
 
     def carrying(self, kind: str) -> "Wires":
-        """The links as traffic of one kind finds them where flows collide in the fabric."""
-        slower: float = getattr(self, kind)
-        return self if slower == 1 else replace(self, nic=replace(self.nic, bandwidth=self.nic.bandwidth / slower))
+        """The links as traffic of one kind finds them where flows collide in the fabric, by itself on its NICs."""
+        crossing: Crossing = getattr(self.crossings, kind)
+        return self.slowed(crossing.slower)
+
+    @property
+    def exchanging(self) -> "Wires":
+        """The links as exchanges find them with other traffic on the NICs, where those are slower than the fabric."""
+        return self.slowed(max(self.crossings.expert.slower, 1 / self.left))
+
+    def slowed(self, factor: float) -> "Wires":
+        """The same with NICs so many times slower."""
+        return self if factor == 1 else replace(self, nic=replace(self.nic, bandwidth=self.nic.bandwidth / factor))
 
     @property
     def network(self) -> float:
@@ -45,11 +80,10 @@ class Wires:
         return self.nic.effective * self.nics
 
 
-def wires(node: Node, fabric: Fabric | None, slower: Mapping[str, float] | None = None) -> Wires:
+def wires(node: Node, fabric: Fabric | None, crossings: Crossings = NON_BLOCKING) -> Wires:
     """Links of a rank in a cluster of such nodes.
 
-    slower: kind of traffic -> factor, see Wires. Ports of a shipped fabric are as fast as the NICs plugged into them; a
-    port speed that a scenario states binds.
+    Ports of a shipped fabric are as fast as the NICs plugged into them; a port speed that a scenario states binds.
     """
     if fabric is None:
         return Wires(node.nvlink, node.nic, node.nics_per_gpu, node.pcie, node.nic.latency_s, node.nic.latency_s)
@@ -57,7 +91,7 @@ def wires(node: Node, fabric: Fabric | None, slower: Mapping[str, float] | None 
     if port is not None and port.source == "override":
         nic = replace(nic, bandwidth=min(nic.bandwidth, fabric.link.bandwidth))
     near, far = fabric.latency_same_leaf_s, fabric.latency_cross_leaf_s
-    return Wires(node.nvlink, nic, node.nics_per_gpu, node.pcie, near, far, **(slower or {}))
+    return Wires(node.nvlink, nic, node.nics_per_gpu, node.pcie, near, far, crossings)
 
 
 def exchange_bound_seconds(op: AllToAll, links: Wires) -> float:

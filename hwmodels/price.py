@@ -15,6 +15,7 @@ from hwmodels import tables as calibration
 from hwmodels import transfer
 from hwmodels.collectives import (
     ENOUGH_SMS,
+    RINGS,
     Wires,
     collective_seconds,
     exchange_seconds,
@@ -140,6 +141,10 @@ class Pricer:
             row = found.exchanges.get(op.beside) if found else None
             # the table's stretch is over the closed form; in-situ time stays what was measured, whatever the model
             again = exchange_seconds(op, self.wires, ENOUGH_SMS) / self.exchange(op, self.wires, ENOUGH_SMS)
+            # beside compute it leaves NICs idle for longer than other traffic needs them
+            alone, shared = (self.exchange(op, wires, self.comm_sms)
+                             for wires in (self.wires.carrying("expert"), self.wires.exchanging))  # fmt: skip
+            again *= alone / shared
             return max(1.0, float(row["stretch"]) * again) if row else 1.0
         first = next((i for i, found in enumerate(self.shelf) if found is self.asked(op)), 0)
         # by the kernels that were priced: what another library's lose may hold the SMs that this price counts
@@ -354,7 +359,7 @@ def _published(seconds: float, source: str) -> Quote:
 
 
 def _exchange(pricer: Pricer, found: Tables | None, op: AllToAll) -> Quote:
-    seconds = pricer.exchange(op, pricer.wires.carrying("expert"), pricer.comm_sms)
+    seconds = pricer.exchange(op, pricer.wires.exchanging, pricer.comm_sms)
     known = found is not None and op.beside in found.exchanges
     source = "largest port load over effective bandwidth, no less than its warps can move"
     if known and found is not None:
@@ -369,7 +374,7 @@ def _send(pricer: Pricer, found: Tables | None, op: Send) -> Quote:
 
 
 def _collective(pricer: Pricer, found: Tables | None, op: Collective) -> Quote:
-    seconds = collective_seconds(op, pricer.wires.carrying("data"))
+    seconds = collective_seconds(op, pricer.wires.carrying(RINGS[op.kind]))
     return _published(seconds, "ring over effective bandwidth, plus a hop latency a step")
 
 

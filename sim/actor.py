@@ -5,32 +5,50 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from hwmodels.collectives import UNHINDERED, Crossing
+from sim.nic import Window
 from sim.template import STREAMS, Template
 
 Message = tuple[int, int, int]
 """(sender, its step, 1 forward or 2 backward output)."""
 
 
+class Route(NamedTuple):
+    """Where traffic meets exchanges: on the NICs of ranks at these pipeline positions, of the same replica, and between
+    switches."""
+
+    ends: tuple[int, ...] = ()
+    crossing: Crossing = UNHINDERED
+
+
+LOCAL = Route()
+
+
 @dataclass(frozen=True)
 class Job:
     """One step. waits: messages it needs before it starts, (pipeline position of the sender, its step, output). sends:
-    output and ns on the network lane, for outputs that leave the rank."""
+    output and ns alone on the network lane, for outputs that leave the rank. routes: of outputs that pass
+    NICs. windows: its exchanges that do."""
 
     template: Template
     waits: tuple[Message, ...] = ()
     sends: tuple[tuple[int, int], ...] = ()
+    routes: Mapping[int, Route] = field(default_factory=dict)
+    windows: tuple[Window, ...] = ()
 
 
 @dataclass(frozen=True)
 class Sync:
-    """Work after the last backward. reduces: (step after which it may start, stage, ns on the network lane), one a
-    stage held; it starts when all holders of the stage are there. update_ns: gradient norm and optimizer; gather_ns:
-    the parameters' all-gather; both after every actor has come."""
+    """Work after the last backward. reduces: (step after which it may start, stage, ns alone on the network lane), one
+    a stage held; it starts when all holders of the stage are there. routes: of stages whose rings leave the node.
+    update_ns: gradient norm and optimizer; gather_ns: the parameters' all-gather; both after every actor has come."""
 
     reduces: tuple[tuple[int, int, int], ...] = ()
     update_ns: int = 0
     gather_ns: int = 0
+    routes: Mapping[int, Route] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,7 +67,8 @@ class Actor:
 class Record:
     """What one actor did, in ns. starts, ends: of each step. phases: start of each segment by lane, in the order run;
     kernels: end of each kernel by lane. blame: per step, 0 no wait, else the output (1, 2) whose message came last.
-    network: (start, end, step, kind) flat, kind 1 or 2 a send, 3 reduce-scatter, 4 all-gather. update: (start, end).
+    network: (start, end, step, kind) flat, kind 1 or 2 a send, 3 reduce-scatter of a stage (step -1 - stage), 4
+    all-gather (step -1). update: (start, end).
     """
 
     starts: array[int] = field(default_factory=lambda: array("q"))

@@ -4,9 +4,8 @@ A rank is a SimPy process: it waits for the messages of its next step, starts th
 until all lanes are through, and goes on. A lane is a chain of timeouts, one a segment: its kernels follow each other,
 so when each of them ends is a sum. While the other side of the rank is at work (compute beside communication and the
 reverse) kernels run at their slower rate; when that changes mid-way the rest of the segment is timed again. Messages
-and the network lane are arithmetic plus one timeout. An exchange starts when the last member of its group arrives.
-Times are integer ns. In one, the network lane takes forward outputs, backward outputs, then reductions by stage; other
-ties go by the order of scheduling.
+and reductions share the NICs at their ends with the exchanges of the steps there (`sim.wire`, `sim.nic`). An exchange
+starts when the last member of its group arrives. Times are integer ns; ties go by the order of scheduling.
 """
 
 from __future__ import annotations
@@ -16,32 +15,25 @@ from collections.abc import Callable, Generator, Sequence
 from fractions import Fraction
 from functools import partial
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any
 
 from simpy import Environment
 from simpy.events import Event, EventPriority, Timeout
 
-from sim.actor import Actor, Job, Message, Outcome, Record
+from sim.actor import LOCAL, Actor, Job, Message, Outcome, Record, Route
+from sim.nic import Nic
 from sim.template import STREAMS, Template, Timing
+from sim.wire import GATHER, REDUCE, Load, Wire
 
 COMPUTE, COMMUNICATION, WEIGHT = STREAMS
 WHOLE = Fraction(1)
 """Of a kernel: what is left of it when it starts."""
 LATE = EventPriority(2)
 """After all else that happens in the same nanosecond (SimPy's own priorities are 0 and 1)."""
-REDUCE, GATHER = 3, 4
+
 
 class DeadlockError(RuntimeError):
     """Nothing can happen any more and somebody still waits; the text says who waits for what."""
-
-
-class _Leaving(NamedTuple):
-    """What the network lane carries. step: or stage of a reduction. arrive: is told in how many ns it is through."""
-
-    kind: int
-    step: int
-    ns: int
-    arrive: Callable[[int], None]
 
 
 class _Clock(Environment):
@@ -50,6 +42,17 @@ class _Clock(Environment):
     @property
     def now(self) -> int:
         return self._now  # type: ignore[return-value]
+
+    def after(self, ns: int, call: Callable[[], None]) -> None:
+        """Call in so many ns."""
+        Timeout(self, ns).callbacks.append(lambda event: call())
+
+    def late(self, call: Callable[[], None]) -> None:
+        """Call when all else that happens in this nanosecond has happened."""
+        event = Event(self)
+        event._ok, event._value = True, None
+        event.callbacks.append(lambda event: call())
+        self.schedule(event, LATE)
 
 
 class _Lane:
@@ -155,8 +158,7 @@ class _Rank:
         self.template: Template = None  # type: ignore[assignment]
         self.needs: list[int] = []
         self.open = self.step = 0
-        self.network_free = 0
-        self.leaving: list[_Leaving] = []
+        self.nic, self.wire = Nic(), Wire(world.env, self.record)
         self.done: Event = None  # type: ignore[assignment]
         self.waiting: Message | str | None = None
         self.process = self.env.process(self.work())
@@ -224,30 +226,17 @@ class _Rank:
     # --- messages ---
 
     def _send(self, outputs: int) -> None:
-        for kind, ns in self.actor.jobs[self.step].sends:
+        job, step = self.actor.jobs[self.step], self.step
+        for kind, ns in job.sends:
             if outputs & kind:
-                step = self.step
-                self._leave(_Leaving(kind, step, ns, partial(self.world.post, (self.number, step, kind))))
+                arrive = partial(self.world.post, (self.number, step, kind))
+                self._leave(kind, step, ns, job.routes.get(kind, LOCAL), arrive)
 
-    def _leave(self, load: _Leaving) -> None:
-        """Join the network lane at the end of this nanosecond, when all that leaves in it is known."""
-        self.leaving.append(load)
-        if len(self.leaving) == 1:
-            late = Event(self.env)
-            late._ok, late._value = True, None
-            late.callbacks.append(self._settle)
-            self.env.schedule(late, LATE)
-
-    def _settle(self, event: Event) -> None:
-        """First in, first out; of one nanosecond, forward output, backward output, reductions by stage."""
-        now = self.env.now
-        for load in sorted(self.leaving, key=lambda load: (load.kind == REDUCE, load.step, load.kind)):
-            start = max(now, self.network_free)
-            self.network_free = end = start + load.ns
-            step = -1 if load.kind == REDUCE else load.step
-            self.record.network.extend((start, end, step, load.kind))
-            load.arrive(end - now)
-        self.leaving = []
+    def _leave(self, kind: int, step: int, ns: int, route: Route, arrive: Callable[[], object]) -> None:
+        """Join the network lane."""
+        ranks, peers = self.world.ranks, self.actor.peers
+        nics = [ranks[peers[position]].nic for position in route.ends]
+        self.wire.leave(Load(kind == REDUCE, step, kind, ns, nics, route.crossing, arrive))
 
     # --- the process ---
 
@@ -279,6 +268,7 @@ class _Rank:
 
     def _start(self, template: Template) -> None:
         self.template = template
+        self.nic.begin(self.env.now, self.actor.jobs[self.step].windows)
         self.needs = [segment.needs for segment in template.segments]
         self.open = len(template.segments)
         self.done = Event(self.env)
@@ -293,7 +283,7 @@ class _Rank:
         """Reduce-scatter one stage's gradients once every holder of the stage is there."""
         yield self.world.barrier(("reduce", key), self.world.holders[key])
         done = Event(self.env)
-        self._leave(_Leaving(REDUCE, key, ns, partial(_later, done)))
+        self._leave(REDUCE, key, ns, self.actor.sync.routes.get(key, LOCAL), done.succeed)
         yield done
 
     def _finish(self, pending: Sequence[Event]) -> Generator[Event, Any, None]:
@@ -336,12 +326,9 @@ class _World:
             self.box[message] = Event(self.env)
         return self.box[message]
 
-    def post(self, message: Message, delay: int) -> None:
-        waiter = self.box.get(message)
-        if waiter is None:
-            self.box[message] = Timeout(self.env, delay)
-        else:
-            _later(waiter, delay)
+    def post(self, message: Message) -> None:
+        """A message has arrived."""
+        self.mail(message).succeed()
 
     def barrier(self, key: tuple[str, int], size: int) -> Event:
         """An event that happens when `size` actors have asked for it."""
@@ -351,12 +338,6 @@ class _World:
         if gate[0] == size:
             event.succeed()
         return event
-
-
-def _later(event: Event, delay: int) -> None:
-    """Let an event happen after a delay."""
-    timeout = Timeout(event.env, delay)
-    timeout.callbacks.append(event.trigger)
 
 
 def run(actors: Sequence[Actor]) -> Outcome:

@@ -5,16 +5,18 @@ on another rank becomes a message the consumer's step waits for, (3) stages get 
 parameter gather, (4) ranks that must behave alike fold into one actor.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 
-from hwmodels.op import Send
+from hwmodels.op import AllToAll
+from hwmodels.units import NS_PER_S
 from sim import engine, fold, optimizer
 from sim import template as templates
-from sim.actor import Actor, Job, Sync
+from sim.actor import LOCAL, Actor, Job, Route, Sync
+from sim.nic import Window
 from sim.overlap import Composition, compose
-from sim.plan import Machine, Plan, relative
+from sim.plan import Machine, Plan, message, relative
 from sim.program import Program, Step
 from sim.scenario import ChunkTimes
 from sim.template import Template, Timing
@@ -24,12 +26,14 @@ FORWARD, BACKWARD = 1, 2
 
 @dataclass(frozen=True)
 class Kit:
-    """A step kind on given stages: its composition, the op-level template and its run alone, and what is executed."""
+    """A step kind on given stages: its composition, the op-level template and its run alone, and what is executed.
+    windows: its exchanges over the NICs."""
 
     composition: Composition | None
     fine: Template
     timing: Timing
     run: Template
+    windows: tuple[Window, ...] = ()
 
     @cached_property
     def outputs(self) -> tuple[int, int, int]:
@@ -67,9 +71,10 @@ def lower(plan: Plan, machine: Machine | None) -> Lowered:
     kits = _KitShop(plan, machine)
     table = tuple(tuple(kits.of(step) for step in steps) for steps in plan.program.steps)
     where = _places(plan.program)
-    jobs = tuple(_jobs(plan, machine, position, table[position], where) for position in range(plan.program.ranks))
+    send = cache(partial(_send, plan, machine))
+    jobs = tuple(_jobs(plan, p, table[p], where, send) for p in range(plan.program.ranks))
     tails = tuple(optimizer.tail(plan, machine, p) if machine else optimizer.NO_TAIL for p in range(len(jobs)))
-    syncs = tuple(_sync(plan, tails[p], p) for p in range(len(jobs)))
+    syncs = tuple(_sync(plan, machine, tails[p], p) for p in range(len(jobs)))
     first = tuple(relative(stage)[1] for stage in machine.stages) if machine else (0,) * plan.program.stages
     actors, actor_of, weights = _fold(plan, jobs, syncs)
     return Lowered(actors, actor_of, table, first, tails, weights, jobs, syncs)
@@ -109,7 +114,19 @@ class _KitShop:
             run = templates.by_layer(fine, timing, composition.phases)
         else:
             run = templates.by_chunk(fine, timing)
-        return Kit(composition, fine, timing, run)
+        rate = self.machine.pricer.wires.network
+        return Kit(composition, fine, timing, run, windows(composition, fine, timing, rate))
+
+
+def windows(composition: Composition, fine: Template, timing: Timing, rate: float) -> tuple[Window, ...]:
+    """Exchanges of a step that need the NICs, in time. rate: of a rank's NICs, bytes/s each way."""
+    found = []
+    for segment, phase in zip(fine.segments, composition.phases, strict=True):
+        for i, kernel in enumerate(phase.kernels, segment.first):
+            if isinstance(kernel.op, AllToAll) and (size := kernel.op.wire_bytes()):
+                start, end = timing.kernels[segment.lane][i]
+                found.append(Window(start, end, min(1.0, size / rate * NS_PER_S / (end - start))))
+    return tuple(sorted(found))
 
 
 def _fixed_kit(step: Step, times: ChunkTimes) -> Kit:
@@ -136,11 +153,13 @@ def _places(program: Program) -> dict[Pass, tuple[int, int]]:
 
 
 def _jobs(
-    plan: Plan, machine: Machine | None, position: int, kits: Sequence[Kit], where: Mapping[Pass, tuple[int, int]]
-) -> tuple[Job, ...]:
+    plan: Plan, position: int, kits: Sequence[Kit], where: Mapping[Pass, tuple[int, int]],
+    send: Callable[[int, int], tuple[int, Route]],
+) -> tuple[Job, ...]:  # fmt: skip
     jobs = []
     for step, kit in zip(plan.program.steps[position], kits, strict=True):
         waits, sends = [], []
+        routes: dict[int, Route] = {}
         for letter, stage, micro_batch in step.passes():
             if letter == "W":
                 continue
@@ -150,30 +169,24 @@ def _jobs(
                 waits.append((*source, kind))
             target = plan.homes.get((stage + ahead, micro_batch))
             if target is not None and target != position:
-                sends.append((kind, _send_ns(plan, machine, position, target)))
-        jobs.append(Job(kit.run, tuple(waits), tuple(sends)))
+                ns, route = send(position, target)
+                sends.append((kind, ns))
+                routes |= {kind: route} if route.ends else {}
+        jobs.append(Job(kit.run, tuple(waits), tuple(sends), routes, kit.windows))
     return tuple(jobs)
 
 
-def _send_ns(plan: Plan, machine: Machine | None, source: int, target: int) -> int:
-    """One micro-batch's activations or gradients to another pipeline position."""
+def _send(plan: Plan, machine: Machine | None, source: int, target: int) -> tuple[int, Route]:
+    """One micro-batch's activations or gradients to another pipeline position: ns alone, and where it passes."""
     if machine is None:
         times = plan.scenario.chunk_times
-        return times.p2p if times else 0
-    return machine.pricer.price(message(plan, machine, source, target)).ns
+        return times.p2p if times else 0, LOCAL
+    op = message(plan, machine, source, target)
+    route = Route((source, target), machine.pricer.wires.crossings.pipeline) if op.leaves_node else LOCAL
+    return machine.pricer.price(op).ns, route
 
 
-def message(plan: Plan, machine: Machine, source: int, target: int) -> Send:
-    """What one pipeline position sends to another, as the first replica sends it."""
-    size = machine.site.tokens * machine.recipe.boundary.row_bytes(machine.site.shape.hidden)
-    gpus = machine.cluster.node.gpus
-    a, b = (position * plan.data // gpus for position in (source, target))
-    fabric = machine.cluster.fabric
-    leaf = fabric.nodes_per_leaf if fabric else machine.cluster.nodes
-    return Send(size, a != b, a // leaf != b // leaf)
-
-
-def _sync(plan: Plan, tail: optimizer.Tail, position: int) -> Sync:
+def _sync(plan: Plan, machine: Machine | None, tail: optimizer.Tail, position: int) -> Sync:
     """Each stage's reduction may start after the position's last weight gradient of it."""
     last = {}
     for i, step in enumerate(plan.program.steps[position]):
@@ -181,7 +194,16 @@ def _sync(plan: Plan, tail: optimizer.Tail, position: int) -> Sync:
             if letter == "W":
                 last[stage] = i
     reduces = tuple((last[stage], stage, ns) for stage, ns in tail.reduce_ns)
-    return Sync(reduces, tail.norm_ns + tail.update_ns, tail.gather_ns)
+    routes = {stage: _ring_route(plan, machine, stage) for _, stage, _ in reduces} if machine else {}
+    return Sync(reduces, tail.norm_ns + tail.update_ns, tail.gather_ns, routes)
+
+
+def _ring_route(plan: Plan, machine: Machine, stage: int) -> Route:
+    """A stage's rings meet exchanges at all positions that hold it; a rank of each stands for all of its replicas."""
+    if all(ring.nodes == 1 for ring in optimizer.reduce_rings(plan, machine, stage)):
+        return LOCAL
+    holders = tuple(p for p, held in enumerate(plan.holds) if stage in held)
+    return Route(holders, machine.pricer.wires.crossings.gradients)
 
 
 # --- folding ----------------------------------------------------------------------------------------------------------
@@ -219,9 +241,10 @@ def _classes(plan: Plan, jobs: Sequence[tuple[Job, ...]], syncs: Sequence[Sync])
         for job in jobs[p]:
             for sender, _, _ in job.waits:
                 mates.setdefault(sender, len(mates))
-        shape = tuple(
-            (id(job.template), tuple((mates[s], i, k) for s, i, k in job.waits), job.sends) for job in jobs[p]
-        )
+            for route in job.routes.values():
+                for end in set(route.ends) - {p}:
+                    mates.setdefault(end, len(mates))
+        shape = tuple(_shape(job, mates) for job in jobs[p])
         sync = syncs[p]
         own.append((shape, tuple((after, ns) for after, _, ns in sync.reduces), sync.update_ns, sync.gather_ns))
         partners.append(list(mates))
@@ -239,4 +262,11 @@ def _classes(plan: Plan, jobs: Sequence[tuple[Job, ...]], syncs: Sequence[Sync])
         if len(holders) > 1:
             groups.append([p * data + d for p in holders for d in range(data)])
     return fold.classes([kinds[p] for p, _ in ranks], peers, groups)
+
+
+def _shape(job: Job, mates: Mapping[int, int]) -> tuple[object, ...]:
+    """A step as any rank with such mates has it; windows are its template's."""
+    waits = tuple((mates[sender], step, kind) for sender, step, kind in job.waits)
+    ways = ((kind, *(mates.get(end) for end in route.ends), route.crossing) for kind, route in job.routes.items())
+    return id(job.template), waits, job.sends, tuple(ways)
 

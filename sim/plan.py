@@ -4,11 +4,12 @@ Ranks are numbered pipeline position first: rank = position * data + replica, so
 neighbouring GPUs on neighbouring nodes and stays under one leaf switch where it fits.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from hwmodels.collectives import wires
+from hwmodels.collectives import NON_BLOCKING, Crossings, wires
+from hwmodels.op import Send
 from hwmodels.price import Pricer
 from sim import placement, routing
 from sim.engine import alone
@@ -63,8 +64,9 @@ def lay_out(scenario: Scenario) -> Plan:
     return Plan(scenario, program, homes, tuple(tuple(sorted(h)) for h in held), data, micro_batches)
 
 
-def machine(plan: Plan, slower: Mapping[str, float] | None = None) -> Machine:
-    """Prices, sites and stages of a scenario with a model. slower: see hwmodels.collectives.wires.
+def machine(plan: Plan, crossings: Crossings = NON_BLOCKING) -> Machine:
+    """Prices, sites and stages of a scenario with a model. crossings: of the links between switches. Stages are placed
+    by what exchanges take with their NICs to themselves.
 
     Raises ValueError or RefusedError (one line).
     """
@@ -74,7 +76,7 @@ def machine(plan: Plan, slower: Mapping[str, float] | None = None) -> Machine:
     family = family_of(shape.family)
     recipe = RECIPES[scenario.precision]
     fabric, node = cluster.fabric, cluster.node
-    pricer = Pricer(node.device, wires(node, fabric, slower), scenario.comm.sms, scenario.pricing, exchange.seconds)
+    pricer = Pricer(node.device, wires(node, fabric, crossings), scenario.comm.sms, scenario.pricing, exchange.seconds)
     group, batch = scenario.parallel.expert, scenario.batch
     tokens = batch.micro_batch * batch.sequence_length
     load = routing.balanced(shape, tokens, group, node.gpus)
@@ -89,8 +91,16 @@ def machine(plan: Plan, slower: Mapping[str, float] | None = None) -> Machine:
         found: tuple[Part, ...] = family.parts(site, unit, direction)
         return found
 
+    from sim import sharing  # which builds on plans
+
+    stages = _placed(plan, units, parts, pricer)
+    return sharing.shared(plan, Machine(cluster, recipe, pricer, site, parts, stages, units))
+
+
+def _placed(plan: Plan, units: tuple[Unit, ...], parts: PartsOf, pricer: Pricer) -> tuple[tuple[Unit, ...], ...]:
+    """Units of each stage."""
     costs = [unit_cost_ns(unit, parts, pricer) for unit in units]
-    mirrored = plan.program.schedule in MIRRORED
+    rule, mirrored = plan.scenario.placement, plan.program.schedule in MIRRORED
 
     def pair_ns(forward: tuple[Unit, ...], backward: tuple[Unit, ...]) -> int:
         composition = compose("F+BW", relative(forward)[0], relative(backward)[0], parts)
@@ -99,8 +109,17 @@ def machine(plan: Plan, slower: Mapping[str, float] | None = None) -> Machine:
     def least_ns(unit: Unit) -> int:
         return unit_cost_ns(unit, parts, pricer, lanes=(COMPUTE,))
 
-    stages = placement.place(units, costs, plan.program.stages, scenario.placement, mirrored, pair_ns, least_ns)
-    return Machine(cluster, recipe, pricer, site, parts, stages, units)
+    return placement.place(units, costs, plan.program.stages, rule, mirrored, pair_ns, least_ns)
+
+
+def message(plan: Plan, machine: Machine, source: int, target: int) -> Send:
+    """What one pipeline position sends to another, as the first replica sends it."""
+    size = machine.site.tokens * machine.recipe.boundary.row_bytes(machine.site.shape.hidden)
+    gpus = machine.cluster.node.gpus
+    a, b = (position * plan.data // gpus for position in (source, target))
+    fabric = machine.cluster.fabric
+    leaf = fabric.nodes_per_leaf if fabric else machine.cluster.nodes
+    return Send(size, a != b, a // leaf != b // leaf)
 
 
 def slots(scenario: Scenario) -> int:

@@ -13,6 +13,7 @@ from sim.plan import Plan
 from sim.program import Step
 from sim.template import STREAMS, Template
 from sim.trace import LANES, PHASES, Trace
+from sim.wire import REDUCE
 
 Column = npt.NDArray[np.int64]
 
@@ -157,9 +158,9 @@ def _network(position: int, row: Sequence[Step], record: Record, names: Names) -
 
 
 def _sent(row: Sequence[Step], step: int, kind: int) -> tuple[int, int]:
-    """Stage and micro-batch whose output a message carries."""
+    """Stage and micro-batch whose output a message carries; the stage of a reduction; -1 where there is none."""
     if step < 0:
-        return -1, -1
+        return (-1 - step if kind == REDUCE else -1), -1
     s = row[step]
     return (s.stage_b, s.micro_batch_b) if kind == 2 and s.stage_b >= 0 else (s.stage, s.micro_batch)
 

@@ -3,12 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 import sim
+from hwmodels.collectives import Crossings
 from hwmodels.units import NS_PER_S
-from sim import engine, memory, metrics, plan, replay, spans, uncertainty
+from sim import engine, memory, metrics, plan, replay, sharing, spans, uncertainty
 from sim.lower import Kit, Lowered, lower
 from sim.plan import Machine, Plan, unit_cost_ns
 from sim.program import Step
-from sim.ranks import attribution, chain, dearer, differing, faults
+from sim.ranks import attribution, chain, dearer, differing, faults, passing
 from sim.ranks import memory as rank_memory
 from sim.ranks.differing import Differing
 from sim.result import MemoryCurve, Result, StageLoad, Utilisation
@@ -28,9 +29,9 @@ def study(scenario: Scenario) -> Result:
     extra: dict[str, Any] = {}
     graph, loads = None, None
     if machine and (scenario.uneven or (not scenario.fold and scenario.detail == "layer")):  # unfolded: as arrays
+        lowered = passing.met(lowered)
         all_ranks, books, extra = _differ(laid, machine, lowered)
         outcome, loads = all_ranks.outcome, all_ranks.loads
-        lowered = differing.alone(lowered)
         graph = dearer.graph(lowered, all_ranks.everyone)
     else:
         outcome = engine.run(lowered.actors)
@@ -66,7 +67,8 @@ def _machine(laid: Plan) -> tuple[Machine, "Network | None"]:
     from sim.network.network import network
 
     wired = network(laid, found, cluster.placement, cluster.routing)
-    crowded = plan.machine(laid, {each.kind: max(1.0, each.alone) for each in wired.slowdowns})
+    busy_s = max(sharing.compute_seconds(laid, found))
+    crowded = plan.machine(laid, Crossings(**{each.kind: each.crossing for each in wired.slowdowns(busy_s)}))
     return crowded, wired if crowded.stages == found.stages else None
 
 
@@ -85,7 +87,7 @@ def _links(
 def _differ(laid: Plan, machine: Machine, lowered: Lowered) -> tuple[Differing, list[metrics.Ledger], dict[str, Any]]:
     """Ranks that differ: all of them simulated, means over them, and whom the step waits for."""
     found = differing.run(laid, machine, lowered)
-    expected = metrics.ledgers(laid, differing.alone(lowered), found.outcome, machine.pricer)
+    expected = metrics.ledgers(laid, lowered, found.outcome, machine.pricer)
     books = attribution.ledgers(lowered, found.everyone, expected)
     gpus = machine.cluster.node.gpus
     extra: dict[str, Any] = {

@@ -9,7 +9,7 @@ import numpy as np
 from hwmodels.op import AllToAll, Collective
 from sim import optimizer
 from sim.network.cabling import Cabling
-from sim.network.flows import PIPELINE, Flows, between, exchange, rings
+from sim.network.flows import GRADIENTS, PARAMETERS, PIPELINE, Flows, between, exchange, rings
 from sim.network.routes import Numbers
 from sim.plan import Machine, Plan
 from sim.trace import LANES
@@ -98,15 +98,19 @@ def _sends(plan: Plan, machine: Machine, cabling: Cabling, position: int) -> Ite
 def _gradients(plan: Plan, machine: Machine, cabling: Cabling) -> Iterator[Burst]:
     """Rings of each stage, those of the experts a replica apart; the first that holds the stage stands for all."""
     recipe, expert = machine.recipe, plan.scenario.parallel.expert
-    traffic = (("reduce_scatter", "reduce-scatter", recipe.gradient), ("all_gather", "all-gather", recipe.gather))
+    traffic = (
+        ("reduce_scatter", "reduce-scatter", recipe.gradient, GRADIENTS),
+        ("all_gather", "all-gather", recipe.gather, PARAMETERS),
+    )
     for stage in range(plan.program.stages):
         holders = [p for p, held in enumerate(plan.holds) if stage in held]
         ranks = np.concatenate([_ranks(plan, p) for p in holders])
         replicas = np.arange(len(ranks)).reshape(-1, expert).T
         held = optimizer.shards(plan, machine, stage)
-        for queue, (kind, label, form) in enumerate(traffic):
+        for collective, label, form, kind in traffic:
             for which, (count, members) in enumerate(((held.dense, ranks[None]), (held.experts, ranks[replicas]))):
-                size = Collective(kind, count * form.bits / 8, members.shape[1], 1).bytes()
+                size = Collective(collective, count * form.bits / 8, members.shape[1], 1).bytes()
                 if size and members.shape[1] > 1:
-                    flows = rings(cabling, members, size, 4 * stage + 2 * queue + which)
-                    yield Burst(holders[0], LANES.index("network"), {label: 1.0}, -1, flows)
+                    flows = rings(cabling, members, size, kind, 2 * stage + which)
+                    of = stage if kind == GRADIENTS else -1  # parameters of all stages go in one span
+                    yield Burst(holders[0], LANES.index("network"), {label: 1.0}, of, flows)

@@ -13,10 +13,11 @@ import numpy.typing as npt
 from sim.network.cabling import Cabling
 from sim.network.routes import Numbers
 
-KINDS = ("expert", "pipeline", "data")
-"""All-to-alls of expert groups; activations and gradients between stages; gradients and parameters of replicas."""
+KINDS = ("expert", "pipeline", "gradients", "parameters")
+"""All-to-alls of expert groups; activations and their gradients between stages; and between replicas, gradients that
+are reduced while steps run, and parameters that are gathered when all of them are through."""
 
-EXPERT, PIPELINE, DATA = range(3)
+EXPERT, PIPELINE, GRADIENTS, PARAMETERS = range(4)
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def exchange(cabling: Cabling, ranks: Numbers, expert: int, node_bytes: npt.Arra
     return joined(parts)
 
 
-def rings(cabling: Cabling, members: Numbers, size: float, queue: int = 0) -> Flows:
+def rings(cabling: Cabling, members: Numbers, size: float, kind: int = GRADIENTS, queue: int = 0) -> Flows:
     """Rings over the nodes that the ranks of each row of `members` [rings, ranks] are on, in order.
 
     Every node passes `size` bytes to the next one in all, an equal part by each of its ranks in the ring.
@@ -105,4 +106,4 @@ def rings(cabling: Cabling, members: Numbers, size: float, queue: int = 0) -> Fl
     following[last] = last - held + 1
     place, goes = np.arange(ordered.size) - first[of], following[of]
     target = ordered.ravel()[first[goes] + place % count[goes]]
-    return between(cabling, ordered.ravel(), target, size / count[of], DATA, queue)
+    return between(cabling, ordered.ravel(), target, size / count[of], kind, queue)

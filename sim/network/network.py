@@ -28,10 +28,9 @@ class Network:
     flows: Flows
     ways: Numbers
 
-    @property
-    def slowdowns(self) -> tuple[Slowdown, ...]:
-        """Of each kind of traffic, against a non-blocking fabric."""
-        return links.slowdowns(self.flows, self.cabling, self.routing, self.seed, self.ways)
+    def slowdowns(self, busy_s: float = 0.0) -> tuple[Slowdown, ...]:
+        """Of each kind of traffic, against a non-blocking fabric. busy_s: that steps take at least."""
+        return links.slowdowns(self.flows, self.cabling, self.routing, self.seed, self.ways, busy_s)
 
     def utilisation(self, trace: Trace, bins: int = utilisation.BINS, end_ns: int = 0) -> Utilisation:
         """How busy links are over the step whose spans are given."""

@@ -18,9 +18,10 @@ from sim.actor import Job
 from sim.lower import Lowered
 from sim.plan import Plan
 from sim.ranks.crowd import Crossing, Crowd, segment_ns
-from sim.ranks.lane import GATHER, REDUCE, Times
+from sim.ranks.lane import Times
 from sim.ranks.uneven import Durations
 from sim.template import Template
+from sim.wire import GATHER, REDUCE
 
 
 class Critical(NamedTuple):

@@ -19,10 +19,11 @@ import numpy.typing as npt
 
 from sim.actor import Job, Message, Sync
 from sim.ranks.course import Course, course
-from sim.ranks.lane import GATHER, REDUCE, UNKNOWN, Lane, Times, Wire
+from sim.ranks.lane import UNKNOWN, Lane, Times, Wire
 from sim.ranks.replicas import Replicas
 from sim.scenario import FOREVER
 from sim.template import STREAMS, Segment, Template
+from sim.wire import GATHER, REDUCE
 
 Duration = Callable[[int, int, int, Times], Times | int]
 """(position, step, segment, starts) -> nanoseconds of that segment for every replica."""
@@ -184,8 +185,11 @@ def _finish(
         lane.drain(gathered)
     reduced = [np.maximum(lane.reduced, position.free) for lane, position in zip(lanes, ranks, strict=True)]
     norm = max(int(done.max()) for done in reduced)
-    messages = [[(-1 if load.kind == REDUCE else load.step, load.kind, load.starts, load.ends) for load in lane.carried]
-                for lane in lanes]  # fmt: skip
+    messages = [
+        [(-1 - load.step if load.kind == REDUCE else load.step, load.kind, load.starts, load.ends)
+         for load in lane.carried]
+        for lane in lanes
+    ]  # fmt: skip
     update = []
     for p, sync in enumerate(syncs):
         ends = starts = np.full_like(reduced[p], norm + sync.update_ns)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.scenario import FOREVER
+from sim.wire import REDUCE
 
 Times = npt.NDArray[np.int64]
 
@@ -19,7 +20,6 @@ Wire = Callable[[int, int, int, Times, int], Times]
 """(position, step, kind, starts, ns alone) -> nanoseconds on each replica's lane. kind: 1 forward, 2 backward output of
 a step, 3 reduce-scatter of a stage (given as the step), 4 all-gather of the position's parameters (step -1)."""
 
-REDUCE, GATHER = 3, 4
 UNKNOWN = -1
 
 

@@ -18,14 +18,15 @@ from functools import cache
 
 import numpy as np
 
-from hwmodels.collectives import Wires, collective_seconds, send_seconds
+from hwmodels.collectives import RINGS, Wires, collective_seconds, send_seconds
 from hwmodels.op import AllToAll, Collective
-from sim.lower import BACKWARD, FORWARD, message
+from sim.lower import BACKWARD, FORWARD
 from sim.optimizer import gather_rings, reduce_rings
-from sim.plan import Machine, Plan
+from sim.plan import Machine, Plan, message
 from sim.ranks.faults import Felt, Slowed, of_ranks
-from sim.ranks.lane import REDUCE, Times
+from sim.ranks.lane import Times
 from sim.scenario import Fault
+from sim.wire import REDUCE
 
 AHEAD = {FORWARD: ("F", 1), BACKWARD: ("B", -1)}
 """Kind of message -> the pass that makes it, and how many stages on it goes."""
@@ -58,10 +59,13 @@ class Links:
             return work
         if kind in AHEAD:
             return self.sends(position, self._target(position, step, kind)).durations(starts, work)
-        at = starts
-        for stage in [step] if kind == REDUCE else self.plan.holds[position]:
-            for ring_ns, slow in self.rings(stage, kind):
-                at = at + slow.durations(at, np.full_like(work, ring_ns))
+        at, left = starts, ns
+        stages = [step] if kind == REDUCE else self.plan.holds[position]
+        rings = [ring for stage in stages for ring in self.rings(stage, kind)]
+        total = sum(alone for alone, _ in rings)
+        for alone, slow in rings:  # beside exchanges each takes its part of a longer time
+            part = min(left, -(-alone * ns // max(total, 1)))
+            at, left = at + slow.durations(at, np.full_like(work, part)), left - part
         return at - starts
 
     def _target(self, position: int, step: int, kind: int) -> int:
@@ -138,7 +142,7 @@ class Links:
 
     def _ring(self, op: Collective, faults: Sequence[tuple[Fault, ...]]) -> tuple[int, Slowed]:
         pricer = self.machine.pricer
-        felt = _felt(pricer.wires.carrying("data"), lambda links: collective_seconds(op, links))
+        felt = _felt(pricer.wires.carrying(RINGS[op.kind]), lambda links: collective_seconds(op, links))
         return pricer.price(op).ns, Slowed(faults, felt, worst=True)
 
 

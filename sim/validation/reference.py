@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from sim import engine, plan
+from sim import engine, plan, sharing
 from sim.lower import Kit
 from sim.models.layer import Unit
 from sim.overlap import compose
@@ -44,7 +44,8 @@ class Reference:
 
     @cached_property
     def machine(self) -> Machine:
-        return plan.machine(plan.lay_out(self.scenario))
+        """With NICs for exchanges alone: the published profile and benchmarks have no other traffic."""
+        return sharing.alone(plan.machine(plan.lay_out(self.scenario)))
 
     @cached_property
     def pair(self) -> Kit:

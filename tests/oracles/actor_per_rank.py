@@ -1,6 +1,5 @@
 """The two engines on one input: all replicas as arrays, and one SimPy actor a rank with templates of its own."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -83,17 +82,12 @@ def actors(
     return found
 
 
-def as_found(many: Crowd, syncs: Sequence[Sync]) -> tuple[Duration, Wire]:
+def as_found(many: Crowd) -> tuple[Duration, Wire]:
     """The durations that a run of the arrays came to, whatever they depended on."""
-    gathered: Counter[int] = Counter()
-    for crossings, sync in zip(many.crossings, syncs, strict=True):
-        for after, stage, _ in sync.reduces:
-            gathered[stage] = max(gathered[stage], int(crossings[after].ends.max()))
     known: dict[tuple[int, int, int], Times] = {}
-    for p, (row, sync) in enumerate(zip(many.messages, syncs, strict=True)):
-        stages = iter(sorted((stage for _, stage, _ in sync.reduces), key=lambda stage: (gathered[stage], stage)))
+    for p, row in enumerate(many.messages):
         for step, kind, starts, ends in row:
-            known[p, next(stages) if kind == REDUCE else step, kind] = ends - starts
+            known[p, -1 - step if kind == REDUCE else step, kind] = ends - starts
 
     def duration(position: int, step: int, number: int, starts: Times) -> Times:
         crossing = many.crossings[position][step]

@@ -12,7 +12,7 @@ from hwmodels.document import Document
 from hwmodels.units import NS_PER_S
 from sim.network.bursts import Burst
 from sim.network.cabling import Cabling, Rates
-from sim.network.flows import DATA, EXPERT, KINDS, PIPELINE, between
+from sim.network.flows import EXPERT, GRADIENTS, KINDS, PARAMETERS, PIPELINE, between
 from sim.network.paths import paths
 from sim.network.utilisation import activity, utilisation
 from sim.trace import LANES, Trace
@@ -50,9 +50,9 @@ def test_one_span_fills_its_links_while_it_lasts() -> None:
     expected = [0, 0, 1, 1, 1, 1, 0, 0, 0, 0]
     for row in (*found.mean[:, PIPELINE], *found.busiest):
         assert row == pytest.approx(expected)
-    assert not found.mean[:, [EXPERT, DATA]].any() and found.even == ()
+    assert not found.mean[:, [EXPERT, GRADIENTS, PARAMETERS]].any() and found.even == ()
     assert found.classes == ("NIC out", "NIC in", "leaf up", "spine down")
-    assert found.size.tolist() == [[0.0, 4.0, 0.0]] * 4
+    assert found.size.tolist() == [[0.0, 4.0, 0.0, 0.0]] * 4
     assert found.peak == pytest.approx(1.0) and found.average == pytest.approx(0.4)
 
 
@@ -101,12 +101,12 @@ def test_no_traffic_no_links() -> None:
 def test_kinds_share_a_link_and_are_told_apart() -> None:
     """Two kinds at once ask a link for twice what it has; each keeps its own bytes and its own curve."""
     sends, ring = burst(4.0), burst(6.0)
-    ring = replace(ring, shares={"other": 1.0}, flows=replace(ring.flows, kind=np.array([DATA])))
+    ring = replace(ring, shares={"other": 1.0}, flows=replace(ring.flows, kind=np.array([GRADIENTS])))
     found = use(trace((0, 0, 2, 6), (0, 1, 2, 8), (1, 0, 0, 10)), sends, ring)
-    assert found.size.tolist() == [[0.0, 4.0, 6.0]] * 4 and found.kinds == KINDS
+    assert found.size.tolist() == [[0.0, 4.0, 6.0, 0.0]] * 4 and found.kinds == KINDS
     for mean in found.mean:
         assert mean[PIPELINE] == pytest.approx([0, 0, 1, 1, 1, 1, 0, 0, 0, 0])
-        assert mean[DATA] == pytest.approx([0, 0, 1, 1, 1, 1, 1, 1, 0, 0])
+        assert mean[GRADIENTS] == pytest.approx([0, 0, 1, 1, 1, 1, 1, 1, 0, 0])
     assert found.peak == pytest.approx(2.0) and found.average == pytest.approx(1.0)
 
 

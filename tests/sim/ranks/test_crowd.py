@@ -16,7 +16,7 @@ from sim.actor import Job, Sync
 from sim.lower import lower
 from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT
 from sim.program import names
-from sim.ranks import crowd
+from sim.ranks import crowd, passing
 from sim.ranks.replicas import apart
 from sim.scenario import Fault, load
 from sim.template import STREAMS, Segment, Template, fixed
@@ -186,7 +186,7 @@ def test_real_durations_of_ranks_that_differ(schedule, faults, nodes, expert):
     )  # fmt: skip
     times = Durations(laid, machine, low.kits, low.first_layer, loads_of(laid, machine), faults, 0.02)
     many = crowd.run(low.jobs, low.syncs, apart(laid.data, expert), times, times.wire)
-    one = engine.run(RANKS.actors(low.jobs, low.syncs, laid.data, expert, *RANKS.as_found(many, low.syncs)))
+    one = engine.run(RANKS.actors(low.jobs, low.syncs, laid.data, expert, *RANKS.as_found(many)))
     RANKS.same(many, one, low.jobs, laid.data)
     assert len({int(c.ends[r]) for c in many.crossings[0] for r in range(8)}) > 3 * len(many.crossings[0])
 
@@ -222,7 +222,8 @@ def v3_both(schedule):
     """V3's 2,048 ranks, 40 micro-batches a pipeline: arrays, and the folded engine."""
     laid = plan.lay_out(load(str(V3), [f"schedule={schedule}", "batch.sequences=5120", "outputs=[result]"]))
     low = lower(laid, plan.machine(laid))
-    many = crowd.run(low.jobs, low.syncs, apart(laid.data, 64), crowd.own_duration(low.jobs), crowd.own_wire)
+    met = passing.met(low)
+    many = crowd.run(met.jobs, met.syncs, apart(laid.data, 64), crowd.own_duration(met.jobs), crowd.own_wire)
     return low, many, engine.run(low.actors)
 
 

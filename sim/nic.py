@@ -1,0 +1,107 @@
+"""A rank's NICs while its steps run: what exchanges need of them, and what else passes beside.
+
+Messages and gradient reductions find free what the exchange under way at that moment leaves, at each of their ends, and
+never less than a fair part: max-min fairness between two kinds of traffic. How fast an exchange goes does not depend on
+the moment (`sim.sharing` slows all of a step's alike), so a step takes as long inside whatever passes: when its
+exchanges run is known as soon as it starts, at every level of detail.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from math import ceil
+from typing import NamedTuple, Protocol
+
+from hwmodels.collectives import Crossing
+
+FAIR = 0.5
+"""Part of a link that one of two kinds of traffic gets at least."""
+
+
+class Window(NamedTuple):
+    """An exchange in a step. start, end: ns from the step's start. part: of the NICs' rate, what it needs of them."""
+
+    start: int
+    end: int
+    part: float
+
+
+class User(Protocol):
+    """Who has traffic on a NIC."""
+
+    def catch_up(self) -> None:
+        """Count what has passed until now."""
+
+    def retime(self) -> None:
+        """The NIC's windows have changed: time again when it is through."""
+
+
+class Nic:
+    """The NICs of a rank, taken as one. base: ns at which the latest step with windows started."""
+
+    __slots__ = ("base", "ends", "users", "windows")
+
+    def __init__(self) -> None:
+        self.base = 0
+        self.windows: Sequence[Window] = ()
+        self.ends: Sequence[int] = ()
+        self.users: list[User] = []
+
+    def begin(self, now: int, windows: Sequence[Window]) -> None:
+        """A step starts, so the exchanges of the one before it are through."""
+        if not windows:
+            return
+        for user in self.users:
+            user.catch_up()
+        self.base, self.windows, self.ends = now, windows, [window.end for window in windows]
+        for user in self.users:
+            user.retime()
+
+    def taken(self, at: float) -> tuple[float, float]:
+        """Part of its rate that an exchange needs, and until when that is so."""
+        since = at - self.base
+        number = bisect_right(self.ends, since)
+        if number == len(self.windows):
+            return 0.0, float("inf")
+        start, end, part = self.windows[number]
+        return (0.0, float(self.base + start)) if since < start else (part, float(self.base + end))
+
+
+class Passage:
+    """Something on its way over the NICs at its ends. left: ns that it still needs alone, counted at `since`.
+
+    crossing: how links between switches slow it alone (then exchanges that leave as much of the NICs as those allow do
+    not delay it), and what exchanges need of those links whenever they run at its ends: as if they ran everywhere.
+    """
+
+    __slots__ = ("crossing", "left", "nics", "since")
+
+    def __init__(self, nics: Sequence[Nic], crossing: Crossing, ns: int, now: int) -> None:
+        self.nics, self.crossing = nics, crossing
+        self.left, self.since = float(ns), float(now)
+
+    def advance(self, now: int) -> None:
+        """Count what has passed until `now`."""
+        while self.since < now:
+            pace, until = self._pace(self.since)
+            until = min(until, now)
+            self.left = max(0.0, self.left - (until - self.since) * pace)
+            self.since = until
+
+    def end(self) -> int:
+        """When it is through if no further step starts at its ends."""
+        at, left = self.since, self.left
+        while True:
+            pace, until = self._pace(at)
+            if left <= (until - at) * pace:
+                return ceil(at + left / pace)
+            left -= (until - at) * pace
+            at = until
+
+    def _pace(self, at: float) -> tuple[float, float]:
+        """Against alone, and until when."""
+        taken, until = 0.0, float("inf")
+        for nic in self.nics:
+            part, ends = nic.taken(at)
+            taken, until = max(taken, part), min(until, ends)
+        free, between = (max(1.0 - part, FAIR) for part in (taken, taken * self.crossing.exchanges))
+        return min(1.0, free * self.crossing.slower, between), until

@@ -1,0 +1,43 @@
+"""How long messages and gradient reductions take beside exchanges, where all ranks at a position are alike.
+
+Arrays work through positions step by step, not moment by moment, so they cannot know which exchanges a message meets.
+They take for each message and reduction what it takes among alike ranks: one run of those at detail chunk, whose steps
+have their exchanges at the very moments at which finer details have them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from sim import engine
+from sim.actor import Job, Sync
+from sim.lower import Lowered
+from sim.ranks import differing
+from sim.template import by_chunk
+from sim.wire import REDUCE
+
+Passed = Mapping[tuple[int, int], int]
+"""(kind, step as `sim.actor.Record` has it) -> ns on the network lane of a position."""
+
+
+def met(lowered: Lowered) -> Lowered:
+    """The same with messages and reductions as long as they take among alike ranks; one actor a position."""
+    coarse = {id(kit): by_chunk(kit.fine, kit.timing) for row in lowered.kits for kit in row}
+    actors = [
+        replace(actor, jobs=tuple(replace(j, template=coarse[id(k)]) for j, k in zip(actor.jobs, kits, strict=True)))
+        for actor, kits in zip(differing.alone(lowered).actors, lowered.kits, strict=True)
+    ]
+    jobs, syncs = [], []
+    for record, row, sync in zip(engine.run(actors).records, lowered.jobs, lowered.syncs, strict=True):
+        carried = zip(*[iter(record.network)] * 4, strict=True)
+        ns = {(kind, step): end - start for start, end, step, kind in carried}
+        jobs.append(tuple(_sent(job, step, ns) for step, job in enumerate(row)))
+        syncs.append(_reduced(sync, ns))
+    return differing.alone(replace(lowered, jobs=tuple(jobs), syncs=tuple(syncs)))
+
+
+def _sent(job: Job, step: int, ns: Passed) -> Job:
+    return replace(job, sends=tuple((kind, ns[kind, step]) for kind, _ in job.sends)) if job.routes else job
+
+
+def _reduced(sync: Sync, ns: Passed) -> Sync:
+    return replace(sync, reduces=tuple((after, stage, ns[REDUCE, -1 - stage]) for after, stage, _ in sync.reduces))

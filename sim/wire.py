@@ -1,0 +1,100 @@
+"""The network lane of a rank (NCCL's stream): messages and gradient reductions, first in, first out.
+
+What joins it in the same nanosecond goes forward output, backward output, reductions by stage.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from operator import attrgetter
+from typing import NamedTuple, Protocol
+
+from hwmodels.collectives import Crossing
+from sim.actor import Record
+from sim.nic import Nic, Passage
+
+REDUCE, GATHER = 3, 4
+"""Kinds of load beside 1, a forward, and 2, a backward output."""
+
+
+class Clock(Protocol):
+    """Time in whole nanoseconds, and what is called when."""
+
+    @property
+    def now(self) -> int: ...
+
+    def after(self, ns: int, call: Callable[[], None]) -> None:
+        """Call in so many ns."""
+
+    def late(self, call: Callable[[], None]) -> None:
+        """Call when all else that happens in this nanosecond has happened."""
+
+
+class Load(NamedTuple):
+    """reduction: or else an output. step: or the stage of a reduction. ns: alone. arrive: called when it is through.
+
+    nics, crossing: as `sim.nic.Passage` has them.
+    """
+
+    reduction: bool
+    step: int
+    kind: int
+    ns: int
+    nics: Sequence[Nic]
+    crossing: Crossing
+    arrive: Callable[[], object]
+
+
+class Wire:
+    """Carries one load after another and writes them down."""
+
+    __slots__ = ("begun", "clock", "leaving", "passage", "queue", "record", "times")
+
+    def __init__(self, clock: Clock, record: Record) -> None:
+        self.clock, self.record = clock, record
+        self.leaving: list[Load] = []
+        self.queue: deque[Load] = deque()
+        self.begun = self.times = 0
+
+    def leave(self, load: Load) -> None:
+        """Join the lane at the end of this nanosecond, when all that leaves in it is known."""
+        self.leaving.append(load)
+        if len(self.leaving) == 1:
+            self.clock.late(self._settle)
+
+    def _settle(self) -> None:
+        idle = not self.queue
+        self.queue.extend(sorted(self.leaving, key=attrgetter("reduction", "step", "kind")))
+        self.leaving = []
+        if idle:
+            self._next()
+
+    def _next(self) -> None:
+        """The load at the head of the queue is on its way; it stays there until it is through."""
+        load, now = self.queue[0], self.clock.now
+        self.begun, self.passage = now, Passage(load.nics, load.crossing, load.ns, now)
+        for nic in load.nics:
+            nic.users.append(self)
+        self.retime()
+
+    def catch_up(self) -> None:
+        """See `sim.nic.User`."""
+        self.passage.advance(self.clock.now)
+
+    def retime(self) -> None:
+        """See `sim.nic.User`."""
+        self.times += 1
+        self.clock.after(self.passage.end() - self.clock.now, partial(self._through, self.times))
+
+    def _through(self, times: int) -> None:
+        """The load has arrived, unless it was timed again since."""
+        if times != self.times:
+            return
+        now = self.clock.now
+        load = self.queue.popleft()
+        for nic in load.nics:
+            nic.users.remove(self)
+        self.record.network.extend((self.begun, now, -1 - load.step if load.reduction else load.step, load.kind))
+        load.arrive()
+        if self.queue:
+            self._next()

@@ -1,0 +1,110 @@
+"""What others leave of NICs to exchanges: closed forms of V3, and prices beside what passes."""
+
+import sys
+from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+
+from hwmodels.op import AllToAll
+from sim import lower, plan, sharing
+from sim.nic import FAIR
+from sim.scenario import load
+
+
+def oracle():
+    """tests/oracles/actor_per_rank.py, loaded by path (tests are no package), once."""
+    name = "actor_per_rank"
+    if name not in sys.modules:
+        spec = spec_from_file_location(name, Path(__file__).parents[1] / "oracles" / f"{name}.py")
+        sys.modules[name] = module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+RANKS = oracle()
+V3 = Path(__file__).parent.parent.parent / "scenarios" / "v3_2048gpu.yaml"
+
+
+@cache
+def laid(*overrides):
+    found = plan.lay_out(load(str(V3), ["outputs=[result]", *overrides]))
+    return found, plan.machine(found)
+
+
+def exchanges(machine):
+    unit = next(unit for unit in machine.units if unit.kind == "moe")
+    return {k.op.beside: k.op for d in "FB" for part in machine.parts(unit, d) for k in part.kernels
+            if isinstance(k.op, AllToAll)}  # fmt: skip
+
+
+def test_what_is_left_is_the_bytes_that_pass():
+    """Position 1 under DualPipe: two stages, each micro-batch in and out both ways, and gradients of two stages."""
+    found, machine = laid()
+    nic, step_s = machine.pricer.wires.network, sharing.compute_seconds(found, machine)[1]
+    message = machine.site.tokens * 7168 * 2 / nic
+    sends = 2 * found.micro_batches * message  # 120 micro-batches over two stages, forward and backward
+    rings = sum(machine.pricer.price(ring).ns for stage in found.holds[1]
+                for ring in plan_rings(found, machine, stage)) / 1e9  # fmt: skip
+    assert machine.pricer.wires.left == pytest.approx(1 - (sends + rings) / step_s, rel=2e-3)
+    assert 0.95 < machine.pricer.wires.left < 0.98
+
+
+def plan_rings(found, machine, stage):
+    from sim.optimizer import reduce_rings
+
+    return reduce_rings(found, machine, stage)
+
+
+@pytest.mark.parametrize("schedule", ["dualpipe", "1f1b", "zb1p", "gpipe"])
+def test_steps_take_no_less_than_their_compute(schedule):
+    found, machine = laid(f"schedule={schedule}")
+    kits = lower.lower(found, machine).kits
+    for compute_s, row in zip(sharing.compute_seconds(found, machine), kits, strict=True):
+        took = sum(kit.timing.total for kit in row) / 1e9
+        assert 0.4 * took < compute_s <= took
+
+
+def test_an_exchange_alone_is_slower_by_what_passes_and_beside_compute_is_not():
+    _, machine = laid()
+    own = sharing.alone(machine)
+    for op in exchanges(machine).values():
+        shared, bare = machine.pricer.price(op), own.pricer.price(op)
+        assert 1.0 < shared.ns / bare.ns <= 1 / machine.pricer.wires.left + 1e-6
+        assert shared.beside_ns == pytest.approx(bare.beside_ns, rel=1e-6)
+
+
+def test_with_messages_that_fill_the_nic_exchanges_keep_a_fair_part():
+    assert laid("cluster.node.nic.bandwidth=1 GB/s")[1].pricer.wires.left == FAIR
+
+
+def test_inside_a_node_nothing_is_shared():
+    """Groups of one node do not use NICs: their exchanges are as fast whatever passes."""
+    _, machine = laid("parallel.expert=8")
+    own = sharing.alone(machine)
+    for op in exchanges(machine).values():
+        assert machine.pricer.price(op)[:2] == own.pricer.price(op)[:2]
+
+
+def test_windows_are_the_exchanges_of_a_step():
+    found, machine = laid()
+    low = lower.lower(found, machine)
+    kit = next(k for k in low.kits[7] if k.fine.kind == "F+BW")
+    ops = exchanges(machine)
+    layers = sum(unit.kind == "moe" for unit in machine.stages[7])
+    assert layers == 4
+    assert len(kit.windows) == 4 * layers and list(kit.windows) == sorted(kit.windows)
+    passed = sum((w.end - w.start) * w.part for w in kit.windows) / 1e9
+    needed = layers * sum(op.wire_bytes() for op in ops.values()) / machine.pricer.wires.network
+    assert passed == pytest.approx(needed)
+    assert all(0.5 < w.part <= 1 and 0 <= w.start < w.end <= kit.timing.total for w in kit.windows)
+
+
+def test_messages_of_one_node_pass_no_nic():
+    _, _, low = RANKS.lowered()
+    sending = [job for row in low.jobs for job in row if job.sends]
+    assert sending and not any(job.routes for job in sending)
+    _, _, low = RANKS.lowered("cluster.nodes=2", "parallel.expert=4")
+    routes = [route for row in low.jobs for job in row for route in job.routes.values()]
+    assert routes and all(len(set(route.ends)) == 2 for route in routes)
