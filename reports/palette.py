@@ -52,6 +52,9 @@ PARTS = ("#3d4a8a", "#56b4e9", "#009e73", "#e69f00", "#cc79a7", "#d55e00", "#9aa
 TRAFFIC = ("#3d4a8a", "#e69f00", "#009e73")
 """Colours of kinds of traffic over the fabric, in the order of a Utilisation's kinds: expert, pipeline, data."""
 
+LOADS = ("#3d4a8a", "#f4f6f8", "#d55e00")
+"""Fewer expert rows than expected, as many, and more."""
+
 _EXCHANGE_LANES = (LANES.index("communication"), LANES.index("network"))
 _WORDS = (
     ("barrier", "notify|barrier|layout|wait|meet"),

@@ -11,8 +11,10 @@ from sim.program import Step
 from sim.ranks import attribution, chain, dearer, differing, faults
 from sim.ranks import memory as rank_memory
 from sim.ranks.differing import Differing
-from sim.result import MemoryCurve, Result, StageLoad, Utilisation
+from sim.result import MemoryCurve, RankLoads, Result, StageLoad, Utilisation
 from sim.scenario import Scenario
+from sim.tokens import summary as tokens
+from sim.tokens.loads import Loads
 from sim.trace import Trace
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def study(scenario: Scenario) -> Result:
     return Result(
         summary, scenario.resolved, steps, trace, pair, pair_name, sources | pair_sources, curves,
         metrics.waterfall(books), _stages(laid, machine), memory.verdict(curves, machine) if machine else (True, ""),
-        use,
+        use, _rank_loads(laid, machine, loads),
     )  # fmt: skip
 
 
@@ -82,6 +84,13 @@ def _links(
     return use, {"links": counts}
 
 
+def _rank_loads(laid: Plan, machine: Machine | None, drawn: Loads | None) -> RankLoads | None:
+    """Loads by rank and layer, where they were drawn and the scenario's outputs ask for them."""
+    if machine is None or drawn is None or "loads" not in laid.scenario.outputs:
+        return None
+    return tokens.table(laid, machine, drawn)
+
+
 def _differ(laid: Plan, machine: Machine, lowered: Lowered) -> tuple[Differing, list[metrics.Ledger], dict[str, Any]]:
     """Ranks that differ: all of them simulated, means over them, and whom the step waits for."""
     found = differing.run(laid, machine, lowered)
@@ -95,7 +104,8 @@ def _differ(laid: Plan, machine: Machine, lowered: Lowered) -> tuple[Differing, 
     }
     if missed := faults.missed(laid.scenario.faults, found.everyone.end):
         extra["faults_without_effect"] = missed
-    if found.rows:
+    if found.loads and found.rows:
+        extra["routing"] = tokens.figures(laid, machine, found.loads)
         extra["expert_rows"] = {"smallest": found.rows[0], "largest": found.rows[1], "expected": machine.site.rows}
     return found, books, extra
 
