@@ -33,7 +33,7 @@ def study(scenario: Scenario) -> Result:
         all_ranks, books, extra = _differ(laid, machine, lowered)
         outcome, loads = all_ranks.outcome, all_ranks.loads
         lowered = differing.alone(lowered)
-        graph = dearer.graph(lowered, all_ranks.everyone)
+        graph = dearer.graph(lowered, all_ranks.everyone, all_ranks.times)
     else:
         outcome = engine.run(lowered.actors)
         books = metrics.ledgers(laid, lowered, outcome, pricer)
