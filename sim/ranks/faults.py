@@ -128,7 +128,6 @@ class Pace:
         taken = np.where(last == first, work * self.factor[first], later)
         return np.asarray(np.ceil(np.round(taken, DIGITS)), dtype=np.int64)
 
-
     def moved(self, begun: int, start: Factors, took: int, scale: Factors) -> Factors:
         """Ns that something takes from `start` [draw] on when its work is `scale` [draw] times what it was in a run
         where it began at `begun` and took `took`: windows stay where they are on the clock."""
