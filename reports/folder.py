@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from reports import chrome, links, page
+from reports import chrome, links, loads, page
 from sim.result import Result
 from sim.trace import LANES, PHASES, Trace
 
-OUTPUTS = ("result", "report", "trace", "events", "links")
-"""Words of a scenario's `outputs`; result.json and scenario.yaml are always written. Not every run has links."""
+OUTPUTS = ("result", "report", "trace", "events", "links", "loads")
+"""Words of a scenario's `outputs`; result.json and scenario.yaml are always written. Not every run has links
+or loads."""
 
 
 def write(result: Result, folder: Path, outputs: Sequence[str], wall_seconds: float) -> None:
@@ -34,6 +35,8 @@ def write(result: Result, folder: Path, outputs: Sequence[str], wall_seconds: fl
         write_events(result.spans, folder / "events.npz")
     if "links" in outputs and result.links:
         links.write(result.links, folder / "links.csv")
+    if "loads" in outputs and result.loads:
+        loads.write(result.loads, folder / "loads.csv")
 
 
 def figures(result: Result, wall_seconds: float) -> str:

@@ -53,6 +53,9 @@ TRAFFIC = ("#3d4a8a", "#e69f00", "#009e73", "#cc79a7")
 """Colours of kinds of traffic over the fabric, in the order of a Utilisation's kinds: expert, pipeline, gradients,
 parameters."""
 
+LOADS = ("#3d4a8a", "#f4f6f8", "#d55e00")
+"""Fewer expert rows than expected, as many, and more."""
+
 _EXCHANGE_LANES = (LANES.index("communication"), LANES.index("network"))
 _WORDS = (
     ("barrier", "notify|barrier|layout|wait|meet"),

@@ -39,7 +39,7 @@ commands:
 
 options of run:
   --out DIR            where the results go: result.json, report.html, trace/, events.npz, links.csv,
-                       scenario.yaml
+                       loads.csv (where loads are drawn), scenario.yaml
   --format text|json   json: also print result.json on stdout
   -q, --quiet          no table and no progress
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from hwmodels.document import KeyPath, did_you_mean, unknown
 from hwmodels.units import EXAMPLES, KILO, parse, seconds_to_ns
 
-OUTPUTS = ("result", "report", "trace", "events", "links")
+OUTPUTS = ("result", "report", "trace", "events", "links", "loads")
 
 
 def _whole(value: Any) -> Any:

@@ -7,6 +7,7 @@ rank may take over. What happens inside a step is linear in the prices, with the
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -26,15 +27,23 @@ ALIKE = 512
 """Offsets whose draws are kept: many steps have the same, and a vector of 4,096 draws takes 32 kB."""
 
 
+Paced = Callable[[int, Floats, int, Floats], Floats]
+"""(begun, start, offset, scale) -> ns that an offset of a step begun at `begun` in the run takes when it begins at
+`start` [draw] with `scale` [draw] times the work."""
+
+
 class Track(NamedTuple):
     """Ranks that move together, one at each position. offsets: by position and step, ns from its start to its end, its
     forward and its backward output. delays: ns from an output until it arrives. rows: by position and step, the row of
-    `slopes` (of sets of prices) [row, offset, set]: the part by which an offset grows."""
+    `slopes` (of sets of prices) [row, offset, set]: the part by which an offset grows. begun: by position and step, ns
+    of the run. paced: of positions whose pace changes with time, whatever prices are."""
 
     offsets: Sequence[Sequence[tuple[int, int, int]]]
     delays: Mapping[Message, int]
     rows: Sequence[Sequence[int]]
     slopes: Callable[[Sequence[Moved]], Floats]
+    begun: Sequence[Sequence[int]] = ()
+    paced: Mapping[int, Paced] = MappingProxyType({})
 
 
 class Graph(NamedTuple):
@@ -105,12 +114,20 @@ def _ends(graph: Graph, track: Track, turns: Sequence[tuple[int, int]], scale: F
         """What a draw makes of an offset and of the wire behind it: most steps are alike."""
         return np.asarray(offset * scale[row, kind] + delay * wires)
 
+    def left(position: int, step: int, kind: int, start: Floats, delay: int) -> Floats:
+        """When an output of a step begun at `start` has come where it goes."""
+        offset, row = track.offsets[position][step][kind], track.rows[position][step]
+        if position not in track.paced:
+            return np.asarray(start + later(row, kind, offset, delay))
+        took = track.paced[position](track.begun[position][step], start, offset, scale[row, kind])
+        return np.asarray(start + (took + delay * wires))
+
     for position, step in turns:
-        job, offset, row = graph.jobs[position][step], track.offsets[position][step], track.rows[position][step]
+        job = graph.jobs[position][step]
         start = free[position]
         for message in job.waits:
             start = np.maximum(start, mail.pop(message))
         for kind, _ in job.sends:
-            mail[position, step, kind] = start + later(row, kind, offset[kind], track.delays[position, step, kind])
-        free[position] = start + later(row, 0, offset[0], 0)
+            mail[position, step, kind] = left(position, step, kind, start, track.delays[position, step, kind])
+        free[position] = left(position, step, 0, start, 0)
     return np.asarray(np.maximum.reduce(free))

@@ -75,6 +75,30 @@ class Utilisation:
 
 
 @dataclass(frozen=True)
+class RankLoads:
+    """Expert loads as drawn for a run: a row for each layer with experts and rank that has it, by layer, then by rank.
+
+    layer: as in the model, prediction modules after the last.  rank, position: in the cluster and in the pipeline.
+    micro_batches: of the layer that come to the rank.  received, rows [rows, 3]: mean, smallest and largest over them
+    of tokens received and of expert rows, each expert's padded to a tile.  nodes, ranks: distinct ones that a token
+    reaches in the layer; nodes are expected values, ranks those of the tokens drawn.
+    group: ranks of an expert group.  gpus_per_node: ranks of a node.  expected_rows: of every rank, experts alike.
+    """
+
+    layer: npt.NDArray[np.int64]
+    rank: npt.NDArray[np.int64]
+    position: npt.NDArray[np.int64]
+    micro_batches: npt.NDArray[np.int64]
+    received: npt.NDArray[np.float64]
+    rows: npt.NDArray[np.float64]
+    nodes: npt.NDArray[np.float64]
+    ranks: npt.NDArray[np.float64]
+    group: int
+    gpus_per_node: int
+    expected_rows: int
+
+
+@dataclass(frozen=True)
 class Bar:
     """One bar of the waterfall: seconds it adds to the step, and one sentence of what it is."""
 
@@ -101,6 +125,7 @@ class Result:
     feasible: (True, "") or (False, one line saying what does not fit).
     links: how busy the fabric is, where the scenario's outputs ask for it and its fabric can be wired; summary["links"]
         says which placement and routing that is of, or why there is none.
+    loads: of every rank and layer, where they were drawn and the scenario's outputs ask for them.
     """
 
     summary: dict[str, Any]
@@ -115,3 +140,4 @@ class Result:
     stages: tuple[StageLoad, ...]
     feasible: tuple[bool, str] = (True, "")
     links: Utilisation | None = None
+    loads: RankLoads | None = None

@@ -12,8 +12,10 @@ from sim.program import Step
 from sim.ranks import attribution, chain, dearer, differing, faults, passing
 from sim.ranks import memory as rank_memory
 from sim.ranks.differing import Differing
-from sim.result import MemoryCurve, Result, StageLoad, Utilisation
+from sim.result import MemoryCurve, RankLoads, Result, StageLoad, Utilisation
 from sim.scenario import Scenario
+from sim.tokens import summary as tokens
+from sim.tokens.loads import Loads
 from sim.trace import Trace
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ def study(scenario: Scenario) -> Result:
         lowered = passing.met(lowered)
         all_ranks, books, extra = _differ(laid, machine, lowered)
         outcome, loads = all_ranks.outcome, all_ranks.loads
-        graph = dearer.graph(lowered, all_ranks.everyone)
+        graph = dearer.graph(lowered, all_ranks.everyone, all_ranks.times)
     else:
         outcome = engine.run(lowered.actors)
         books = metrics.ledgers(laid, lowered, outcome, pricer)
@@ -55,7 +57,7 @@ def study(scenario: Scenario) -> Result:
     return Result(
         summary, scenario.resolved, steps, trace, pair, pair_name, sources | pair_sources, curves,
         metrics.waterfall(books), _stages(laid, machine), memory.verdict(curves, machine) if machine else (True, ""),
-        use,
+        use, _rank_loads(laid, machine, loads),
     )  # fmt: skip
 
 
@@ -84,6 +86,13 @@ def _links(
     return use, {"links": counts}
 
 
+def _rank_loads(laid: Plan, machine: Machine | None, drawn: Loads | None) -> RankLoads | None:
+    """Loads by rank and layer, where they were drawn and the scenario's outputs ask for them."""
+    if machine is None or drawn is None or "loads" not in laid.scenario.outputs:
+        return None
+    return tokens.table(laid, machine, drawn)
+
+
 def _differ(laid: Plan, machine: Machine, lowered: Lowered) -> tuple[Differing, list[metrics.Ledger], dict[str, Any]]:
     """Ranks that differ: all of them simulated, means over them, and whom the step waits for."""
     found = differing.run(laid, machine, lowered)
@@ -97,7 +106,8 @@ def _differ(laid: Plan, machine: Machine, lowered: Lowered) -> tuple[Differing, 
     }
     if missed := faults.missed(laid.scenario.faults, found.everyone.end):
         extra["faults_without_effect"] = missed
-    if found.rows:
+    if found.loads and found.rows:
+        extra["routing"] = tokens.figures(laid, machine, found.loads)
         extra["expert_rows"] = {"smallest": found.rows[0], "largest": found.rows[1], "expected": machine.site.rows}
     return found, books, extra
 

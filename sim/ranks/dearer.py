@@ -3,7 +3,8 @@
 A step of a group starts when its last member does and ends when its last member does, as it was in the run. What
 dearer prices make of it is found by running one step of each kind, position and group again: every segment as long as
 it took on its rank, times what dearer prices make of it in the template. A rank that is twice as slow moves twice as
-much, another member or lane may take over, and an exchange still waits for its last member.
+much, another member or lane may take over, and an exchange still waits for its last member. What slows a GPU for a
+while keeps its place on the clock: steps that other prices move out of its way are as fast as the others.
 """
 
 from collections.abc import Sequence
@@ -12,25 +13,26 @@ import numpy as np
 
 from sim.lower import Kit, Lowered
 from sim.ranks.crowd import Crossing, Crowd
-from sim.replay import Floats, Graph, Moved, Track
+from sim.ranks.uneven import Durations
+from sim.replay import Floats, Graph, Moved, Paced, Track
 from sim.template import STREAMS, Template, part_ns
 
 LATEST = 2
 """Expert groups that are followed: the last to end, and one more that may take over (V3 has two)."""
 
 
-def graph(lowered: Lowered, everyone: Crowd) -> Graph:
-    """Of a run of ranks that differ."""
+def graph(lowered: Lowered, everyone: Crowd, times: Durations) -> Graph:
+    """Of a run of ranks that differ. times: durations by which they ran."""
     replicas = everyone.replicas
     last = np.maximum.reduceat(np.max([row[-1].ends for row in everyone.crossings], axis=0), replicas.groups)
     latest = np.argsort(-last, kind="stable")[:LATEST]
-    tracks = tuple(_track(lowered, everyone, replicas.group(int(g))) for g in latest)
+    tracks = tuple(_track(lowered, everyone, replicas.group(int(g)), times) for g in latest)
     part = replicas.weight / replicas.weight.sum()
     lengths = [[float((c.ends - c.starts) @ part) for c in row] for row in everyone.crossings]
     return Graph(lowered.jobs, tracks, lengths)
 
 
-def _track(lowered: Lowered, everyone: Crowd, members: slice) -> Track:
+def _track(lowered: Lowered, everyone: Crowd, members: slice, times: Durations) -> Track:
     begun = [[int(c.starts[members].max()) for c in row] for row in everyone.crossings]
     offsets = [
         [_offsets(job.template, c, members, at) for job, c, at in zip(*rows, strict=True)]
@@ -52,7 +54,14 @@ def _track(lowered: Lowered, everyone: Crowd, members: slice) -> Track:
             for p, s in samples
         ])  # fmt: skip
 
-    return Track(offsets, delays, rows_of, slopes)
+    return Track(offsets, delays, rows_of, slopes, begun, _paced(len(begun), everyone, members, times))
+
+
+def _paced(positions: int, everyone: Crowd, members: slice, times: Durations) -> dict[int, Paced]:
+    """Positions at which the group is slower at some times than at others."""
+    replicas = everyone.replicas.first[members].tolist()
+    paces = {position: times.pace(position, replicas) for position in range(positions)}
+    return {position: pace.moved for position, pace in paces.items() if pace and not pace.steady}
 
 
 def _offsets(template: Template, crossing: Crossing, members: slice, begun: int) -> tuple[int, int, int]:

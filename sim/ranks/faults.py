@@ -108,9 +108,14 @@ class Pace:
         self.done = np.concatenate([[0.0], np.cumsum(lengths / self.factor)])
         self.until_ns = until_ns
 
+    @property
+    def steady(self) -> bool:
+        """Whether work is as slow at any time."""
+        return len(self.edges) == 1 and self.until_ns == FOREVER
+
     def durations(self, starts: Times, work: Times) -> Times:
         """Durations in whole ns of `work` ns begun at `starts`."""
-        if len(self.edges) == 1 and self.until_ns == FOREVER:  # as slow at any time
+        if self.steady:
             return np.asarray(np.ceil(np.round(work * self.factor[0], DIGITS)), dtype=np.int64)
         while True:
             first = np.searchsorted(self.edges, starts, "right") - 1
@@ -122,6 +127,28 @@ class Pace:
         later = self.edges[last] - starts + (target - self.done[last]) * self.factor[last]
         taken = np.where(last == first, work * self.factor[first], later)
         return np.asarray(np.ceil(np.round(taken, DIGITS)), dtype=np.int64)
+
+    def moved(self, begun: int, start: Factors, took: int, scale: Factors) -> Factors:
+        """Ns that something takes from `start` [draw] on when its work is `scale` [draw] times what it was in a run
+        where it began at `begun` and took `took`: windows stay where they are on the clock."""
+        while max(start.max(), begun + took) >= self.until_ns:
+            self._look(4 * self.until_ns)
+        work = float(self._done(begun + took) - self._done(begun))
+        target = self._done(start) + work * scale
+        while target.max() > self.done[-1]:
+            self._look(4 * self.until_ns)
+        was = self._moment(self._done(begun) + work) - begun  # took, but for rounding: the same start gives took itself
+        return np.asarray(took + (self._moment(target) - start - was))
+
+    def _done(self, at: Factors | int) -> Factors:
+        """Work done up to a moment."""
+        first = np.searchsorted(self.edges, at, "right") - 1
+        return np.asarray(self.done[first] + (at - self.edges[first]) / self.factor[first])
+
+    def _moment(self, done: Factors) -> Factors:
+        """When so much work is done."""
+        last = np.searchsorted(self.done[:-1], done, "right") - 1
+        return np.asarray(self.edges[last] + (done - self.done[last]) * self.factor[last])
 
 
 class Slowed:

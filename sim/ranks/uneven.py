@@ -198,12 +198,27 @@ class Durations:
 
     def _computing(self, position: int, clocked: float) -> broken.Slowed:
         """Who computes slowly at a position, in segments of which the clock paces a part `clocked`."""
-
-        def felt(fault: Fault, factor: float) -> float:
-            return 1 + clocked * (factor - 1) if fault.kind == "thermal" else factor
-
         first = position * self.plan.data
-        return broken.Slowed([self.slow.get(first + int(d), ()) for d in self.replicas.first], felt)
+        return broken.Slowed([self.slow.get(first + int(d), ()) for d in self.replicas.first], _felt_by(clocked))
+
+    def pace(self, position: int, replicas: Sequence[int]) -> broken.Pace | None:
+        """Of an expert group of these replicas at a position, when members compute slowly: that of its slowest, all of
+        its time taken to be computing."""
+        ranks = (position * self.plan.data + replica for replica in replicas)
+        own = [self.slow[rank] for rank in ranks if rank in self.slow]
+        if not own:
+            return None
+        clocked = self._clocked(position) if position in self.hot else 1.0
+        return broken.Pace([fault for faults in own for fault in faults], _felt_by(clocked), worst=len(own) > 1)
+
+    def _clocked(self, position: int) -> float:
+        """The part of what a position computes that the clock of the SMs paces."""
+        parts = [
+            (ns, ns * self._content(kit, number).clocked)
+            for kit in self.kits[position]
+            for number, (ns, lane, _) in enumerate(self._facts(kit.run)) if lane != COMMUNICATION
+        ]  # fmt: skip
+        return sum(clocked for _, clocked in parts) / sum(ns for ns, _ in parts)
 
     def _factor(self, step: Step, label: str, layer: int, half: str) -> npt.NDArray[np.float64] | None:
         """Of expert parts by the rank's rows, of exchanges by what it receives; None of all else."""
@@ -230,6 +245,11 @@ class Durations:
         random = generator(self.plan.scenario.seed, "jitter", step.stage + pair, step.micro_batch, number)
         factor = np.exp(self.jitter * random.standard_normal(len(work)))
         return _whole(np.asarray(work * factor))
+
+
+def _felt_by(clocked: float) -> broken.Felt:
+    """Of work of which the clock paces a part."""
+    return lambda fault, factor: 1 + clocked * (factor - 1) if fault.kind == "thermal" else factor
 
 
 def _whole(ns: npt.NDArray[np.float64]) -> Times:

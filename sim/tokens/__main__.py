@@ -58,12 +58,13 @@ def _tables(told: dict[str, Any]) -> Iterator[str]:
         f" expert groups of {told['group']} ranks; {how}"
     )
     head = ["layer", "received least", "mean", "most", "rows least", "mean", "most", "MaxVio"]
-    yield text([head, *map(_row, told["layers"])])
+    rows = [_row(layer, () if told["expected"] else ("max_vio_popularity",)) for layer in told["layers"]]
+    yield text([head if told["expected"] else [*head, "of popularity"], *rows])
     yield (
         f"a token reaches {priced['nodes']:.2f} nodes and {priced['ranks']:.2f} ranks as exchanges are priced;"
         f" {drawn['nodes']:.2f} and {drawn['ranks']:.2f} of {drawn['tokens']:,} tokens drawn through the gate\n"
-        "received: tokens of a rank; rows: of its experts, each padded to 128; MaxVio: largest over mean expected"
-        " tokens of an expert, less 1"
+        "received: tokens of a rank; rows: of its experts, each padded to 128\n"
+        "MaxVio: largest over mean tokens of an expert, less 1, " + _of_what(told)
     )
     if "bias" in told:
         found = told["bias"]
@@ -75,10 +76,18 @@ def _tables(told: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _row(layer: dict[str, Any]) -> list[object]:
+def _of_what(told: dict[str, Any]) -> str:
+    """Which tokens MaxVio is of."""
+    if told["expected"]:
+        return "as expected: no tokens are drawn"
+    return f"as drawn in a step of {told['step_tokens']:,} tokens; of popularity: of expected tokens"
+
+
+def _row(layer: dict[str, Any], more: Sequence[str]) -> list[object]:
+    """Cells of a layer; `more` says which shares follow its MaxVio."""
     parts = (layer[what] for what in ("received", "rows"))
     figures = [f"{part[key]:.0f}" for part in parts for key in ("smallest", "mean", "largest")]
-    return [layer["layer"], *figures, f"{layer['max_vio']:.3f}"]
+    return [layer["layer"], *figures, *(f"{layer[key]:.3f}" for key in ("max_vio", *more))]
 
 
 if __name__ == "__main__":

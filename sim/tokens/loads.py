@@ -41,12 +41,14 @@ NEGLIGIBLE = 2.0**-30
 
 class Loads(NamedTuple):
     """received, rows int32 [layers, micro-batches, ranks]: tokens that come, and expert rows padded to PADDING.
-    reached [layers, nodes of a group]: tokens that reach a node, over what they are where experts are alike.
+    reached [layers, nodes of a group]: tokens that reach a node, expected, over what they are where experts are alike.
+    experts int64 [layers, experts]: tokens that chose each expert, of all micro-batches and ranks, its copies together.
     """
 
     received: npt.NDArray[np.int32]
     rows: npt.NDArray[np.int32]
     reached: Array = np.ones((1, 1))
+    experts: npt.NDArray[np.int64] = np.ones((1, 1), np.int64)
 
 
 def loads(
@@ -60,6 +62,7 @@ def loads(
     """
     shape = (len(popularity), micro_batches, ranks)
     received, rows = np.empty(shape, np.int32), np.empty(shape, np.int32)
+    experts = np.zeros(popularity.shape, np.int64)
     reached = np.array([_reached(gate, liked, where) for liked, where in zip(popularity, hosts, strict=True)])
     moments = _moments(gate, hosts[0].expert.tobytes(), hosts[0].ranks)
     for layer, (liked, where) in enumerate(zip(popularity, hosts, strict=True)):
@@ -67,8 +70,9 @@ def loads(
         for first in range(0, ranks, where.ranks):
             random = generator(seed, "loads", layer, 0, first)
             at = (layer, slice(None), slice(first, first + where.ranks))
-            received[at], rows[at] = _drawn(law, gate, where, random, micro_batches)
-    return Loads(received, rows, reached)
+            received[at], rows[at], chosen = _drawn(law, gate, where, random, micro_batches)
+            experts[layer] += chosen
+    return Loads(received, rows, reached, experts)
 
 
 class _Law(NamedTuple):
@@ -102,8 +106,8 @@ def _law(gate: Gate, popularity: Popularity, hosts: Hosts, moment: "_Moments", t
 
 def _drawn(
     law: _Law, gate: Gate, hosts: Hosts, random: np.random.Generator, micro_batches: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Received tokens and padded rows [micro-batches, ranks] of one group."""
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Received tokens and padded rows [micro-batches, ranks] of one group, and tokens of each expert [experts]."""
     normal = random.standard_normal((micro_batches, gate.experts + hosts.ranks), dtype=np.float32)
     grouped = normal[:, : gate.experts].reshape(micro_batches, gate.groups, -1)
     groups = grouped.mean(axis=2, keepdims=True)
@@ -117,9 +121,10 @@ def _drawn(
     per_rank = off.reshape(micro_batches, hosts.ranks, -1).sum(axis=2)
     received = law.reach + law.slope * per_rank + law.rest * normal[:, gate.experts :]
     off += slot_mean
-    tiles = np.ceil(np.maximum(np.rint(off, out=off), 0, out=off) / PADDING)
-    rows = tiles.reshape(micro_batches, hosts.ranks, -1).sum(axis=2) * PADDING
-    return np.rint(np.maximum(received, 0)), rows
+    slots = np.maximum(np.rint(off, out=off), 0, out=off)
+    rows = np.ceil(slots / PADDING).reshape(micro_batches, hosts.ranks, -1).sum(axis=2) * PADDING
+    chosen = np.bincount(hosts.expert, slots.sum(axis=0, dtype=np.float64), gate.experts).astype(np.int64)
+    return np.rint(np.maximum(received, 0)), rows, chosen
 
 
 def _ordered(hosts: Hosts) -> bool:

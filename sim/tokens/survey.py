@@ -43,25 +43,29 @@ def survey(scenario: Scenario, steps: int = 0) -> dict[str, Any]:
     told = {
         "scenario": scenario.name, "scenario_hash": scenario.scenario_hash, "routing": scenario.routing.kind,
         "expected": drawn is None, "tokens": machine.site.tokens, "ranks": laid.data, "group": scenario.parallel.expert,
-        "micro_batches": laid.micro_batches, "reach": _reach(scenario, machine, gate, liked),
+        "micro_batches": laid.micro_batches, "step_tokens": machine.site.tokens * laid.data * laid.micro_batches,
+        "reach": _reach(scenario, machine, gate, liked),
         "layers": _layers(liked, _even(laid, machine, len(liked)) if drawn is None else drawn, shape.dense_layers),
     }  # fmt: skip
     return told | ({"bias": _balanced(gate, liked, steps, scenario.seed)} if steps else {})
 
 
 def _even(laid: Plan, machine: Machine, layers: int) -> Loads:
-    """Loads when every rank is as expected, which is how a run takes them."""
-    shape = (layers, 1, laid.data)
-    return Loads(np.full(shape, machine.site.received, np.int32), np.full(shape, machine.site.rows, np.int32))
+    """Loads when every rank is as expected, which is how a run takes them, and every expert chosen as often."""
+    shape, experts = (layers, 1, laid.data), np.ones((layers, machine.site.shape.experts), np.int64)
+    received, rows = (np.full(shape, each, np.int32) for each in (machine.site.received, machine.site.rows))
+    return Loads(received, rows, experts=experts)
 
 
 def _layers(liked: Popularity, drawn: Loads, first: int) -> list[dict[str, Any]]:
-    """For each layer: extremes over all ranks and micro-batches, every rank in the first one, and MaxVio."""
-    violations = bias.max_violation(liked).tolist()
+    """For each layer: extremes over all ranks and micro-batches, every rank in the first one, and MaxVio: of experts'
+    tokens as drawn in the step, and of their popularity."""
+    violations, asked = (bias.max_violation(loads).tolist() for loads in (drawn.experts, liked))
     return [
         {
             "layer": first + index,
             "received": _range(received), "rows": _range(rows), "max_vio": violations[index],
+            "max_vio_popularity": asked[index],
             "first_micro_batch": {"received": received[0].tolist(), "rows": rows[0].tolist()},
         }
         for index, (received, rows) in enumerate(zip(drawn.received, drawn.rows, strict=True))

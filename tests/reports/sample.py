@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hwmodels.units import GB, MS_NS, US_NS, ns_to_seconds
-from sim.result import Bar, MemoryCurve, Result, StageLoad, Utilisation
+from sim.result import Bar, MemoryCurve, RankLoads, Result, StageLoad, Utilisation
 from sim.trace import LANES, PHASES, Trace
 
 RANKS = 16
@@ -161,6 +161,22 @@ def links() -> tuple[Utilisation, dict[str, Any]]:
                  "bin_s": 0.05, "evenly_spread": [], "classes": classes}  # fmt: skip
 
 
+def loads() -> tuple[RankLoads, dict[str, Any]]:
+    """Layers 3 to 6 at positions 0 and 1 of 2, three layers and one; groups of 4 ranks on nodes of 2, two a layer."""
+    layer, replica = (grid.ravel() for grid in np.mgrid[3:7, 0:8])
+    position = layer // 6
+    rows = 4096 + 128 * (replica % 4 + layer - 3)
+    spread = np.stack([rows + 0.25, rows - 128, rows + 256], axis=1).astype(float)
+    table = RankLoads(layer, position * 8 + replica, position, np.full(32, 5), spread / 2, spread, np.full(32, 1.96),
+                      2 + layer / 8, 4, 2, 4480)  # fmt: skip
+    return table, {
+        "kind": "sampled <&>", "layers": [3, 4, 5, 6], "nodes_per_token_expected": [1.96] * 4,
+        "ranks_per_token": [2.375, 2.5, 2.625, 2.75],
+        "max_vio": {"of": "experts", "by_layer": [0.1, 0.2, 0.6, 0.3], "mean": 0.3, "worst": 0.6, "worst_layer": 5},
+        "rows_percentiles": {str(p): 4000 + p for p in (1, 5, 25, 50, 75, 95, 99)},
+    }  # fmt: skip
+
+
 def _phases(steps: Trace, total_s: float) -> dict[str, Any]:
     """Seconds of each phase by rank."""
     names = ("forward", ("backward_input", "backward"), "weight", "overlapped", "optimizer")
@@ -183,14 +199,14 @@ def result() -> Result:
     bars = [("ideal compute", 0.42), ("kernel inefficiency", 0.31), ("exposed communication", 0.04),
             ("bubble: fill and drain", 0.13), ("bubble: uneven stages", 0.07), ("optimizer", 0.03)]  # fmt: skip
     curves = memory()
-    use, counts = links()
+    (use, counts), (drawn, routing) = links(), loads()
     summary: dict[str, Any] = {
         "schema_version": 1, "scenario": "sample <step> & friends", "scenario_hash": "ab" * 16, "step_time_s": total_s,
         "tokens_per_day": 15360 * 4096 * 86400 / total_s, "gpu_hours_per_trillion_tokens": 181234.5,
         "tflops_per_gpu": {"causal": 391.2, "non_causal": 441.9}, "mfu": {"causal": 0.395, "non_causal": 0.447},
         "phases_s": {name: float(np.mean(v)) for name, v in per_rank.items()}, "phases_per_rank": per_rank,
         "bubble_fraction": float(np.mean(per_rank["bubble"])) / total_s, "exposed_communication_s": 0.321,
-        "overlap_fraction": 0.957, "events": len(spans), "links": counts,
+        "overlap_fraction": 0.957, "events": len(spans), "links": counts, "routing": routing,
         "peak_memory_bytes": [curve.peak_bytes for curve in curves],
         "price_shares": {"measured": 0.61, "interpolated": 0.22, "roofline": 0.12, "assumed": 0.05},
     }  # fmt: skip
@@ -206,7 +222,7 @@ def result() -> Result:
         summary=summary, scenario=scenario, steps=steps, spans=spans, pair=pair(),
         pair_name="forward of stage 7 with backward of stage 8", price_sources=SOURCES, memory=curves,
         waterfall=tuple(Bar(n, share * total_s, f"{n}: what it is, in a sentence.") for n, share in bars),
-        stages=stages, links=use,
+        stages=stages, links=use, loads=drawn,
     )  # fmt: skip
 
 
@@ -223,5 +239,5 @@ def chunk_times() -> Result:
     full = result()
     summary = {k: v for k, v in full.summary.items() if k not in ("peak_memory_bytes", "price_shares", "mfu",
                "tflops_per_gpu", "gpu_hours_per_trillion_tokens", "tokens_per_day", "phases_per_rank",
-               "links")}  # fmt: skip
+               "links", "routing")}  # fmt: skip
     return Result(summary, {"name": "zb"}, full.steps, full.spans, None, "", {}, (), (), ())

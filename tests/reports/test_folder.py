@@ -19,7 +19,8 @@ def names(path: Path) -> set[str]:
 def test_all_outputs(tmp_path: Path) -> None:
     folder.write(sample.result(), tmp_path, folder.OUTPUTS, 1.5)
     traces = {f"trace/rank{rank:04d}.json.gz" for rank in range(sample.RANKS)}
-    assert names(tmp_path) == {"result.json", "scenario.yaml", "report.html", "events.npz", "links.csv"} | traces
+    tables = {"links.csv", "loads.csv", "events.npz"}
+    assert names(tmp_path) == {"result.json", "scenario.yaml", "report.html"} | tables | traces
 
 
 def test_a_run_without_a_fabric_has_no_links(tmp_path: Path) -> None:

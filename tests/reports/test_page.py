@@ -11,7 +11,7 @@ import pytest
 from reports import page
 from tests.reports import sample
 
-FULL = ["timeline", "pair", "memory", "links", "waterfall", "phases", "stages", "prices", "scenario"]
+FULL = ["timeline", "pair", "memory", "links", "loads", "waterfall", "phases", "stages", "prices", "scenario"]
 
 
 @cache

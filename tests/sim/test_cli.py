@@ -58,7 +58,7 @@ def test_a_run_writes_its_folder_and_talks_on_stderr(fakes: Any, capsys: pytest.
     out, err = capsys.readouterr()
     assert out == "" and err == "the table\nwritten to out/dualpipe_8x20\n"
     assert there() == ["out", "out/dualpipe_8x20"] + [
-        f"out/dualpipe_8x20/{name}" for name in ("events", "links", "report", "result.json", "trace")
+        f"out/dualpipe_8x20/{name}" for name in ("events", "links", "loads", "report", "result.json", "trace")
     ]  # fmt: skip
 
 

@@ -67,7 +67,7 @@ def test_the_main_scenario_is_as_the_design_has_it() -> None:
     assert (scenario.batch.sequences, scenario.batch.micro_batches) == (15360, None)
     assert (scenario.schedule.name, scenario.schedule.chunks, scenario.comm.sms) == ("dualpipe", 2, 20)
     assert (scenario.detail, scenario.fold, scenario.seed, scenario.pricing) == ("layer", True, 0, "measured")
-    assert scenario.outputs == ("result", "report", "trace", "events", "links")
+    assert scenario.outputs == ("result", "report", "trace", "events", "links", "loads")
     assert (scenario.placement, scenario.routing.kind, scenario.chunk_times) == ("balanced", "balanced", None)
 
 

@@ -226,7 +226,7 @@ def test_what_ifs_are_paired():
     laid = plan.lay_out(from_mapping(TINY, chosen))
     machine = plan.machine(laid)
     run = differing.run(laid, machine, low)
-    graph = ranks_dearer.graph(low, run.everyone)
+    graph = ranks_dearer.graph(low, run.everyone, run.times)
     expected = metrics.ledgers(laid, differing.alone(low), run.outcome, machine.pricer)
     faulty = uncertainty.sensitivity(low, graph, expected)
     one, two = (f.longer_s(draws(f.causes, 0)) for f in (healthy, faulty))

@@ -25,7 +25,6 @@ TINY = {
     "placement": "even",
 }
 GROUP = 4
-WHILE = "slow for a while"
 UNEVEN = {
     "sampled": ("routing=sampled",),
     "skewed": ("routing={kind: sampled, spread: 0.6}",),
@@ -34,7 +33,14 @@ UNEVEN = {
     "jitter": ("jitter=0.1",),
     "all": ("routing=sampled", "faults=[{kind: gpu, at: 13, slower: 1.2}]", "jitter=0.05"),
 }  # fmt: skip
-SLOWED = {**UNEVEN, WHILE: ("faults=[{kind: gpu, at: 6, slower: 2, start: 20 ms, end: 60 ms}]",)}
+WHILE = {
+    "for a while": ("faults=[{kind: gpu, at: 6, slower: 2, start: 20 ms, end: 60 ms}]",),
+    "from a moment on": ("faults=[{kind: gpu, at: 6, slower: 2, start: 40 ms}]",),
+    "again and again": ("faults=[{kind: gpu, at: 6, slower: 2, start: 5 ms, every: 30 ms, lasts: 10 ms}]",),
+    "a node for a while": ("faults=[{kind: node, at: 1, slower: 1.5, start: 10 ms, end: 50 ms}]",),
+    "heat": ("faults=[{kind: thermal, at: 6, slower: 1.6, start: 20 ms, time_constant: 20 ms}]",),
+}
+SLOWED = UNEVEN | WHILE
 LARGEST = 4
 """Causes that are checked."""
 
@@ -56,7 +62,7 @@ def simulated(schedule, uneven):
     everyone = arrays(laid, machine, low.kits, low)
     found = differing.run(laid, machine, low)
     books = metrics.ledgers(laid, differing.alone(low), found.outcome, machine.pricer)
-    graph = dearer.graph(low, everyone)
+    graph = dearer.graph(low, everyone, found.times)
     return laid, machine, low, everyone, graph, uncertainty.sensitivity(low, graph, books)
 
 
@@ -111,11 +117,23 @@ def test_the_largest_causes_against_arrays_run_again(schedule, uneven, which):
     assert cause.cheaper_s == pytest.approx(again(schedule, uneven, cause, -1), rel=0.04)
 
 
-@pytest.mark.xfail(strict=True, reason="what a fault costs for a while goes by the clock, not by prices")
-def test_a_fault_for_a_while():
-    """Slower by half for 40 ms of 100: the step moves by up to a third less than said."""
-    cause = next(c for c in simulated("dualpipe", WHILE)[-1].causes if "(" in c.name)
-    assert cause.step_s == pytest.approx(again("dualpipe", WHILE, cause, 1), rel=0.04)
+@pytest.mark.parametrize("schedule", ["dualpipe", "1f1b", "zb1p"])
+@pytest.mark.parametrize("uneven", [name for name in WHILE if name != "heat"])
+def test_what_a_fault_costs_for_a_while_goes_by_the_clock(schedule, uneven):
+    """Steps move out of the window and into it. The largest cause within 5 %; windows that grew with prices were up to
+    83 % off."""
+    cause = next(c for c in simulated(schedule, uneven)[-1].causes if "(" in c.name)
+    assert cause.step_s == pytest.approx(again(schedule, uneven, cause, 1), rel=0.05)
+    assert cause.cheaper_s == pytest.approx(again(schedule, uneven, cause, -1), rel=0.05)
+
+
+def test_what_heat_costs_goes_by_the_clock():
+    """Products feel it and memory does not, so a step of median length misjudges causes by up to 10 %, all together by
+    less than 3 %."""
+    causes = [c for c in simulated("dualpipe", "heat")[-1].causes if "(" in c.name]
+    assert len(causes) > 8
+    exact = sum(again("dualpipe", "heat", cause, 1) for cause in causes)
+    assert sum(cause.step_s for cause in causes) == pytest.approx(exact, rel=0.03)
 
 
 def test_all_causes_at_once():
@@ -128,6 +146,7 @@ def test_all_causes_at_once():
 def test_the_last_groups_are_followed():
     *_, everyone, graph, _ = simulated("1f1b", "slow gpu")
     assert len(graph.tracks) == 1, "four replicas are one group"
-    low = simulated("1f1b", "slow gpu")[2]
+    laid, machine, low, *_ = simulated("1f1b", "slow gpu")
+    times = differing.run(laid, machine, low).times
     each = replace(everyone, replicas=apart(everyone.replicas.columns, 1))
-    assert len(dearer.graph(low, each).tracks) == dearer.LATEST
+    assert len(dearer.graph(low, each, times).tracks) == dearer.LATEST

@@ -99,6 +99,18 @@ def test_a_window_of_100_ns_at_half_speed(start, work, expected):
     assert one(start, work, slow(2, 100, 200)) == expected
 
 
+@given(TIMES, TIMES, TIMES, st.integers(1, 8), FACTORS, TIMES, st.integers(1, 10**10), st.sampled_from([0, 7 * 10**9]))
+def test_moved_work_meets_the_windows_where_they_are(begun, start, work, times, factor, first, length, every):
+    """What took so long in a run takes what it would take begun elsewhere, with `times` as much work; the nanosecond to
+    which durations in a run are whole grows with both. Where nothing moves it is as long as it was, exactly."""
+    fault = flapping(factor, first, every, min(length, every)) if every else slow(factor, first, first + length)
+    pace = Pace([fault], plainly, worst=False)
+    took = one(begun, work, fault)
+    moved = pace.moved(begun, np.array([begun, start], dtype=float), took, np.array([1.0, times]))
+    assert moved[0] == took
+    assert moved[1] == pytest.approx(one(start, times * work, fault), abs=2 + times * factor)
+
+
 @given(st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 1000), st.tuples(FACTORS, FACTORS).map(sorted),
        st.integers(0, 1000), st.integers(1, 1000))  # fmt: skip
 def test_later_stays_later_and_slower_stays_slower(start, wait, work, factors, first, length):

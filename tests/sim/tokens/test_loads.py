@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from sim.tokens import eplb
+from sim.tokens.bias import max_violation
 from sim.tokens.gate import Gate
 from sim.tokens.hosts import in_order
 from sim.tokens.loads import loads
-from sim.tokens.popularity import sampled, skewed
-from sim.tokens.traffic import traffic
+from sim.tokens.popularity import even, sampled, skewed
+from sim.tokens.traffic import padded, traffic
 
 V3 = Gate(256, 8, 4, 8, 2)
 V2 = Gate(160, 8, 3, 6, 1)
@@ -87,6 +88,30 @@ def test_rows_are_padded_and_hold_the_tokens():
     assert (found.rows % 128 == 0).all()
     assert found.rows.mean() == pytest.approx(4096 * 8 + 4 * 64, rel=0.005)
     assert (found.rows > found.received).all()
+
+
+def test_tokens_of_experts_are_those_of_rows():
+    """An expert a rank, its rows are its tokens in whole tiles; with copies, those of each expert's slots together."""
+    found = loads(LITE, sampled(3, 4, 64, 0.5), [in_order(64, 64, 8)] * 4, 512, 1, 1, 64)
+    assert found.experts.dtype == np.int64 and (found.rows[:, 0] == padded(found.experts)).all()
+    liked = skewed(4, 1, 256, 1.0)
+    copied = loads(V3, liked, [eplb.hosts(liked[0], 32, 8, 32, 8)], 512, 1, 3, 64)
+    assert (copied.experts.sum(1) <= copied.rows.sum((1, 2))).all()
+    assert copied.experts.sum() == pytest.approx(512 * 64 * 3 * 8, abs=288 * 6 / 2), "half a token a slot by rounding"
+
+
+@pytest.mark.parametrize(("gate", "skew", "tokens"), [(V3, 0, 256), (V3, 0, 2048), (V3, 1, 256), (LITE, 0, 256),
+                                                      (LITE, 1, 64)])  # fmt: skip
+def test_max_vio_is_that_of_tokens_counted(gate, skew, tokens):
+    """Tokens of 8 ranks, chosen through the gate and counted, beside those drawn without: mean over 40 layers within
+    2 standard errors and 1 % of the largest expert. With experts alike all of it is chance."""
+    layers, hosts = 40, in_order(gate.experts, 8, 8)
+    liked = skewed(2, layers, gate.experts, skew) if skew else even(layers, gate.experts)
+    drawn = max_violation(loads(gate, liked, [hosts] * layers, tokens, 0, 1, 8).experts)
+    counted = max_violation([traffic(gate, liked[i], hosts, tokens, 0, i, 0).slots for i in range(layers)])
+    error = ((drawn.var() + counted.var()) / layers) ** 0.5
+    assert abs(drawn.mean() - counted.mean()) < 2 * error + 0.01 * (1 + counted.mean())
+    assert skew or counted.mean() > 10 * error
 
 
 def test_popular_ranks_stay_popular():

@@ -1,0 +1,113 @@
+"""Loads of experts' ranks as drawn: expert rows by layer and rank as a picture, and every rank's as a file."""
+
+import csv
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reports.columns import pack
+from reports.palette import LOADS
+from reports.section import Section, plot
+from sim.result import RankLoads, Result
+
+HEAD = (
+    "layer", "rank", "pipeline_position", "micro_batches", "received_mean", "received_min", "received_max",
+    "padded_rows_mean", "padded_rows_min", "padded_rows_max", "nodes_per_token_expected", "ranks_per_token_drawn",
+)  # fmt: skip
+"""Of the file. Mean, smallest and largest are over the micro-batches that come to the rank."""
+
+ROW_PX, MARGIN_PX, LEAST_PX = 9, 90, 220
+"""Height of the picture: of a layer, of what is above and below, and of all at least."""
+
+
+def section(result: Result) -> Section | None:
+    """The picture of `result.loads`, or None where no loads were drawn or nobody asked for them."""
+    loads = result.loads
+    if loads is None:
+        return None
+    layers = np.unique(loads.layer)
+    body = plot("loads", "expert rows of the ranks of an expert group, by layer")
+    body += f'<p class="lead after">{figures(result.summary["routing"])}</p>'
+    data = {
+        "table": pack(cells(loads)),
+        "layers": layers.tolist(),
+        "blocks": blocks(loads),
+        "members": loads.group,
+        "node": loads.gpus_per_node,
+        "expected": loads.expected_rows,
+        "colours": LOADS,
+        "height": max(LEAST_PX, ROW_PX * len(layers) + MARGIN_PX),
+    }
+    return Section("loads", "Expert loads", _lead(loads), body, data)
+
+
+def _lead(loads: RankLoads) -> str:
+    return (
+        "Expert rows of a rank and micro-batch as drawn, each expert's padded to a tile, beside the "
+        f"{loads.expected_rows:,} of experts that are all liked alike. Popular experts are the same in all expert "
+        "groups and micro-batches, so a cell is the mean over them; the smallest and the largest come up with the "
+        "pointer. Lines part nodes, and layers of different pipeline positions."
+    )
+
+
+def figures(routing: dict[str, Any]) -> str:
+    """MaxVio, percentiles of rows and how far tokens go, in a few sentences (HTML)."""
+    found, rows = routing["max_vio"], routing["rows_percentiles"]
+    nodes, ranks = (float(np.mean(routing[key])) for key in ("nodes_per_token_expected", "ranks_per_token"))
+    return (
+        f"Routing is {escape(routing['kind'])}. MaxVio (the largest load over the mean, less 1) of "
+        f"{escape(found['of'])}: {found['mean']:.3f} in the mean over layers, {found['worst']:.3f} in layer "
+        f"{found['worst_layer']}, the worst. Of all ranks, layers and micro-batches, 5 % have up to {rows['5']:,} "
+        f"rows, half up to {rows['50']:,}, 95 % up to {rows['95']:,}. A token reaches {nodes:.2f} nodes (expected) "
+        f"and {ranks:.2f} ranks (as drawn). The file loads.csv has every rank in every layer."
+    )
+
+
+def cells(loads: RankLoads) -> dict[str, npt.NDArray[np.int64]]:
+    """Mean, smallest and largest rows and mean tokens received [layers x members], over the expert groups and pipeline
+    positions that have a layer, member by member."""
+    layers, layer = np.unique(loads.layer, return_inverse=True)
+    cell = layer * loads.group + loads.rank % loads.group
+    count = len(layers) * loads.group
+    weight = np.bincount(cell, loads.micro_batches, count)
+    mean, received = (
+        np.bincount(cell, column[:, 0] * loads.micro_batches, count) / weight for column in (loads.rows, loads.received)
+    )
+    least, most = np.full(count, np.inf), np.zeros(count)
+    np.minimum.at(least, cell, loads.rows[:, 1])
+    np.maximum.at(most, cell, loads.rows[:, 2])
+    columns = {"mean": mean, "least": least, "most": most, "received": received}
+    return {name: np.rint(column).astype(np.int64) for name, column in columns.items()}
+
+
+def blocks(loads: RankLoads) -> list[dict[str, Any]]:
+    """Runs of layers at the same pipeline positions, in order: how many layers, and which positions."""
+    found: list[dict[str, Any]] = []
+    for layer in np.unique(loads.layer).tolist():
+        positions = np.unique(loads.position[loads.layer == layer]).tolist()
+        if not found or found[-1]["positions"] != positions:
+            found.append({"layers": 0, "positions": positions})
+        found[-1]["layers"] += 1
+    return found
+
+
+def write(loads: RankLoads, path: Path) -> None:
+    """A CSV file with one row for each layer with experts and rank that has it, by layer, then by rank."""
+    wholes = [column.tolist() for column in (loads.layer, loads.rank, loads.position, loads.micro_batches)]
+    spreads = [column for part in (loads.received, loads.rows) for column in _spread(part)]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file, lineterminator="\n")
+        out.writerow(HEAD)
+        out.writerows(zip(*wholes, *spreads, _digits(loads.nodes, 4), _digits(loads.ranks, 4), strict=True))
+
+
+def _spread(part: npt.NDArray[np.float64]) -> tuple[list[str], list[int], list[int]]:
+    mean, least, most = part.T
+    return _digits(mean, 1), least.astype(np.int64).tolist(), most.astype(np.int64).tolist()
+
+
+def _digits(values: npt.NDArray[np.float64], digits: int) -> list[str]:
+    return [f"{value:.{digits}f}" for value in values.tolist()]

@@ -1,0 +1,92 @@
+"""What a run says of the loads it drew: a row for each rank in each layer with experts, and figures over them all."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.plan import Machine, Plan
+from sim.result import RankLoads
+from sim.tokens.bias import max_violation
+from sim.tokens.loads import Loads
+
+PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
+"""Of expert rows that are told; the smallest and largest are in `expert_rows`."""
+
+
+def figures(plan: Plan, machine: Machine, drawn: Loads) -> dict[str, Any]:
+    """What result.json says. MaxVio is that of experts, by their tokens in the whole step; percentiles are over ranks,
+    layers and micro-batches. Nodes that a token reaches are expected values, ranks those of the tokens drawn."""
+    violations, layers = max_violation(drawn.experts), layers_of(machine, drawn)
+    nodes, ranks = reach(machine, drawn)
+    return {
+        "kind": plan.scenario.routing.kind,
+        "layers": layers.tolist(),
+        "max_vio": {
+            "of": "experts, by the tokens drawn for each in the step",
+            "by_layer": violations.tolist(),
+            "mean": float(violations.mean()),
+            "worst": float(violations.max()),
+            "worst_layer": int(layers[violations.argmax()]),
+        },
+        "rows_percentiles": dict(zip(map(str, PERCENTILES), _percentiles(drawn.rows), strict=True)),
+        "nodes_per_token_expected": nodes.tolist(),
+        "ranks_per_token": ranks.tolist(),
+    }
+
+
+def _percentiles(rows: npt.NDArray[np.int32]) -> list[int]:
+    """Whole tiles, as each is the value of some rank."""
+    return [int(value) for value in np.percentile(rows, PERCENTILES, method="inverted_cdf")]
+
+
+def layers_of(machine: Machine, drawn: Loads) -> npt.NDArray[np.int64]:
+    """Numbers of the layers with experts, as in the model, prediction modules after the last."""
+    return machine.site.shape.dense_layers + np.arange(len(drawn.rows))
+
+
+def reach(machine: Machine, drawn: Loads) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Distinct nodes, expected, and distinct ranks, as drawn, that a token reaches in each layer [layers]."""
+    return machine.site.nodes * drawn.reached.mean(axis=1), drawn.received.mean(axis=(1, 2)) / machine.site.tokens
+
+
+class _Part(NamedTuple):
+    """Ranks of one pipeline position in one layer: its number in the loads, and the micro-batches that come there."""
+
+    number: int
+    position: int
+    micro_batches: list[int]
+
+
+def table(plan: Plan, machine: Machine, drawn: Loads) -> RankLoads:
+    """A row for each layer and rank that has it. Where a schedule runs a stage in two places (DualPipe), each has its
+    own micro-batches."""
+    parts = sorted(_parts(plan, machine))
+    replica = np.arange(plan.data)
+    layers, (nodes, ranks) = layers_of(machine, drawn), reach(machine, drawn)
+    index, position, count = (
+        np.repeat(column, plan.data)
+        for column in zip(*((part.number, part.position, len(part.micro_batches)) for part in parts), strict=True)
+    )
+    return RankLoads(
+        layer=layers[index], rank=position * plan.data + np.tile(replica, len(parts)), position=position,
+        micro_batches=count, received=_spread(drawn.received, parts), rows=_spread(drawn.rows, parts),
+        nodes=nodes[index], ranks=ranks[index], group=machine.site.group, gpus_per_node=machine.cluster.node.gpus,
+        expected_rows=machine.site.rows,
+    )  # fmt: skip
+
+
+def _parts(plan: Plan, machine: Machine) -> Iterator[_Part]:
+    for position, stages in enumerate(plan.holds):
+        for stage in stages:
+            mine = [m for m in range(plan.micro_batches) if plan.homes[stage, m] == position]
+            for unit in machine.stages[stage]:
+                if unit.kind == "moe":
+                    yield _Part(unit.layer - machine.site.shape.dense_layers, position, mine)
+
+
+def _spread(values: npt.NDArray[np.int32], parts: list[_Part]) -> npt.NDArray[np.float64]:
+    """Mean, smallest and largest over micro-batches [rows, 3] of values [layer, micro-batch, replica]."""
+    blocks = (values[part.number, part.micro_batches] for part in parts)
+    return np.concatenate([np.stack([b.mean(axis=0), b.min(axis=0), b.max(axis=0)], axis=1) for b in blocks])
