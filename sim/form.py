@@ -135,11 +135,13 @@ class RoutingForm(Form):
 
 class CommForm(Form):
     """sms: streaming multiprocessors that a communication kernel holds; how many are legal depends on the device.
-    0: none, copy engines move the rows (a what-if)."""
+    0: none, copy engines move the rows (a what-if). warps: how the kernel's are given to its roles: follow (the load of
+    each, DeepSeek-V3's own kernels) or fixed (DeepEP's)."""
 
     sms: Annotated[
         int, BeforeValidator(_whole), WithJsonSchema({"type": "integer", "minimum": 0, "multipleOf": 2})
     ] = 20
+    warps: Literal["follow", "fixed"] = "follow"
 
 
 class ChunkTimesForm(Form):

@@ -12,7 +12,7 @@ from hwmodels.collectives import wires
 from hwmodels.price import Pricer
 from sim import placement, routing
 from sim.engine import alone
-from sim.exchange import price as exchange
+from sim.exchange.price import Fidelity
 from sim.models.layer import COMPUTE, WEIGHT, Part, Site, Unit
 from sim.overlap import PartsOf, compose
 from sim.precision import RECIPES, Recipe
@@ -74,7 +74,8 @@ def machine(plan: Plan, slower: Mapping[str, float] | None = None) -> Machine:
     family = family_of(shape.family)
     recipe = RECIPES[scenario.precision]
     fabric, node = cluster.fabric, cluster.node
-    pricer = Pricer(node.device, wires(node, fabric, slower), scenario.comm.sms, scenario.pricing, exchange.seconds)
+    comm = scenario.comm
+    pricer = Pricer(node.device, wires(node, fabric, slower), comm.sms, scenario.pricing, Fidelity(comm.warps))
     group, batch = scenario.parallel.expert, scenario.batch
     tokens = batch.micro_batch * batch.sequence_length
     load = routing.balanced(shape, tokens, group, node.gpus)

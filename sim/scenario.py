@@ -95,9 +95,11 @@ class Routing:
 
 @dataclass(frozen=True)
 class Comm:
-    """sms: streaming multiprocessors that a communication kernel holds; 0: copy engines move the rows."""
+    """sms: streaming multiprocessors that a communication kernel holds; 0: copy engines move the rows. warps: how those
+    are given to its roles, follow (their loads) or fixed (as in DeepEP)."""
 
     sms: int
+    warps: str = "follow"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from hwmodels.op import AllToAll
 from sim.exchange.ports import Ports, of_op
-from sim.exchange.price import of_ports
+from sim.exchange.price import Fidelity
 from sim.models.layer import Unit
 from sim.plan import Machine, family_of
 
@@ -50,11 +50,12 @@ def crowded(machine: Machine) -> dict[str, Crowded]:
 
 
 def _crowded(machine: Machine, ports: Ports) -> Crowded:
-    links, sms = machine.pricer.wires.carrying("expert"), machine.pricer.comm_sms
+    links, sms, timed = machine.pricer.wires.carrying("expert"), machine.pricer.comm_sms, machine.pricer.exchange
+    assert isinstance(timed, Fidelity)
 
     def times(*names: str) -> Array:
         raised = (replace(ports, **{name: getattr(ports, name) * ratio for name in names}) for ratio in RATIOS)
-        ns = np.array([of_ports(each, links, sms) for each in raised])
+        ns = np.array([timed.of_ports(each, links, sms) for each in raised])
         return np.asarray(ns / ns[0])
 
     return Crowded(times("received", "nvlink_in"), times("nic_in", "forwarded", "nvlink_out"))
