@@ -139,7 +139,8 @@ class Pricer:
             found = self.asked(op)
             row = found.exchanges.get(op.beside) if found else None
             # the table's stretch is over the closed form; in-situ time stays what was measured, whatever the model
-            again = exchange_seconds(op, self.wires, ENOUGH_SMS) / self.exchange(op, self.wires, ENOUGH_SMS)
+            alone = self.exchange(op, self.wires, ENOUGH_SMS)  # none where a group is one rank and only links count
+            again = exchange_seconds(op, self.wires, ENOUGH_SMS) / alone if alone else 1.0
             return max(1.0, float(row["stretch"]) * again) if row else 1.0
         first = next((i for i, found in enumerate(self.shelf) if found is self.asked(op)), 0)
         # by the kernels that were priced: what another library's lose may hold the SMs that this price counts

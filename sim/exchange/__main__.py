@@ -21,7 +21,8 @@ usage: python -m sim.exchange SCENARIO.yaml [key=value ...]
 
 How many SMs should communication hold? JSON on stdout: the scenario at 4 to 32 SMs with warps that follow their load
 and fixed ones (splits; `warps` says which are the scenario's), the scenario's with slower or faster warps (paces),
-exchanges without any SM beside comm.sms (offload), single exchanges and the profile's beside the model.
+exchanges without any SM beside comm.sms (offload), single exchanges and the profile's beside the model. All by the
+warp-level kernel, whatever comm.exchange says.
 """
 
 PACES = (0.75, 1.5, 2.0)

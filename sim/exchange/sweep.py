@@ -14,7 +14,7 @@ from sim import engine, metrics, plan
 from sim.exchange import kernel
 from sim.exchange.offload import Offload, beside
 from sim.exchange.ports import of_op
-from sim.exchange.price import Fidelity
+from sim.exchange.price import KERNEL, Fidelity
 from sim.exchange.roles import COPY, Copy
 from sim.lower import Kit, Lowered, lower
 from sim.plan import Machine
@@ -53,7 +53,7 @@ def splits(
     scenario: Scenario, warps: str, sms: Iterable[int] = SPLITS, copy: Copy = COPY
 ) -> Iterator[Split]:
     """The scenario at each split, layers placed as its own one places them. warps, copy: see Fidelity."""
-    laid, fidelity = plan.lay_out(scenario), Fidelity(warps, copy)
+    laid, fidelity = plan.lay_out(scenario), Fidelity(KERNEL, warps, copy)
     machine = plan.machine(laid)
     for count in sms:
         pricer = replace(machine.pricer, comm_sms=count, exchange=fidelity)

@@ -25,7 +25,7 @@ def fabric(name: str) -> dict[str, Answer]:
 def exchange(machine: Machine, direction: str, group: int) -> Answer:
     """GB/s of one exchange alone by DeepEP's kernel, whose roles are fixed, as DeepEP counts them: rows for the own
     node (or, inside a node, rank) included."""
-    op, deepep = _exchange(machine, direction, group), replace(machine.pricer, exchange=Fidelity(FIXED))
+    op, deepep = _exchange(machine, direction, group), replace(machine.pricer, exchange=Fidelity(warps=FIXED))
     counted = op.logical_bytes() if op.group_nodes > 1 else op.bytes()
     return timed(deepep.price(op)).inverse.times(counted * NS_PER_S / GIGA)
 
