@@ -26,7 +26,7 @@ def chart(study: dict[str, Any]) -> str:
     """Step time over SMs for communication, a line for each speed of warps and one for the other kind of roles; the
     best split of each is marked. SVG."""
     own, other = study["splits"][study["warps"]], OTHER[study["warps"]]
-    paces = {"1": own, **study["paces"]}
+    paces = _paces(study, study["warps"])
     lines = [(_pace(name), paces[name]) for name in sorted(paces, key=float)] + [(ROLES[other], study["splits"][other])]
     sms = [s["sms"] for s in own]
     low = min(s["step_s"] for _, found in lines for s in found)
@@ -38,6 +38,11 @@ def chart(study: dict[str, Any]) -> str:
         body += _line(found, 3 if found is own else 1.6, colour, high, x, y)
         body += _legend(place, name, colour)
     return _svg(body)
+
+
+def _paces(study: dict[str, Any], kind: str) -> dict[str, Splits]:
+    """Time of a warp for a row, over the fitted one -> the splits of one kind of roles."""
+    return {"1": study["splits"][kind], **study["paces"][kind]}
 
 
 def _pace(name: str) -> str:
@@ -107,12 +112,12 @@ def splits_table(found: Splits) -> str:
 
 
 def paces_table(study: dict[str, Any]) -> str:
-    """The best split for each kind of roles, and for each speed of warps."""
+    """The best split for each kind of roles, the scenario's first, and each speed of warps."""
     lines = ["| warps | time a row | best SMs | step s | step at 20 SMs |", "|---|--:|--:|--:|--:|"]
-    own, other = study["warps"], OTHER[study["warps"]]
-    every = {"1": study["splits"][own], **study["paces"]}
-    shown = [(other, "1", study["splits"][other])] + [(own, name, every[name]) for name in sorted(every, key=float)]
-    for kind, name, found in shown:
+    own = study["warps"]
+    every = {kind: _paces(study, kind) for kind in (own, OTHER[own])}
+    for kind, name in [(kind, name) for kind, found in every.items() for name in sorted(found, key=float)]:
+        found = every[kind][name]
         best = min(found, key=lambda s: (s["step_s"], s["sms"]))
         twenty = next(s["step_s"] for s in found if s["sms"] == 20)
         cells = (ROLES[kind], f"{float(name):g} x", str(best["sms"]), f"{best['step_s']:.2f}", f"{twenty:.2f}")

@@ -17,7 +17,8 @@ STUDY: dict[str, Any] = {
     "warps": "follow",
     "splits": {"follow": [split(8, 19.0), split(12, 17.0), split(20, 18.0)],
                "fixed": [split(8, 25.0), split(12, 18.5), split(20, 18.1)]},
-    "paces": {"2.0": [split(8, 30.0), split(12, 19.0), split(20, 18.5)]},
+    "paces": {"follow": {"2.0": [split(8, 30.0), split(12, 19.0), split(20, 18.5)]},
+              "fixed": {"2.0": [split(8, 40.0), split(12, 29.0), split(20, 19.5)]}},
     "published": [
         {"name": "64 ranks", "direction": "dispatch", "unit": "GB/s", "found": 44.1, "published": 46.0,
          "wire": 38.6, "error": -0.041, "source": "a table"},
@@ -53,6 +54,7 @@ def test_tables_say_the_best_and_how_far_the_others_are() -> None:
     assert "| 8 |" in text and "+11.8 %" in text
     assert "| roles that follow their load | 2 x | 20 | 18.50 | 18.50 |" in text
     assert "| fixed roles | 1 x | 20 | 18.10 | 18.10 |" in text
+    assert "| fixed roles | 2 x | 20 | 19.50 | 19.50 |" in text
     assert text.index("over best") < text.index("fixed roles") < text.rindex("over best")
     assert "| 64 ranks | dispatch | 44.1 GB/s | 46 GB/s | -4.1 % | 38.6 | a table |" in text
     assert "4,312 (4,154 to 4,604) | 1.57 |" in text

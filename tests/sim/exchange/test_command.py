@@ -46,7 +46,7 @@ def test_the_json_holds_all_parts(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert command.main([V3, "comm.sms=12"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert list(told) == ["scenario", "warps", "splits", "paces", "offload", "published", "profile"]
-    assert told["warps"] == "follow" and list(told["splits"]) == ["follow", "fixed"]
+    assert told["warps"] == "follow" and list(told["splits"]) == list(told["paces"]) == ["follow", "fixed"]
     assert [set(row) for row in told["offload"]] == [set(offload.Offload._fields)] * 2
     assert told["offload"][0]["sms"] == 12
 
