@@ -1,5 +1,4 @@
-"""The table of communication: the time of each operation beside its bandwidth bound, and its bytes by who counts them.
-"""
+"""The table of communication: each operation's time beside its bandwidth bound, and its bytes by who counts them."""
 
 from html import escape
 from typing import Any

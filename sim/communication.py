@@ -38,8 +38,7 @@ class Row(NamedTuple):
 
 
 def table(plan: Plan, machine: Machine) -> list[dict[str, Any]]:
-    """Exchanges of a MoE layer; of pipeline messages and of each kind of ring the one that takes longest. Plain values.
-    """
+    """Exchanges of a MoE layer; of pipeline messages and each kind of ring the one that takes longest. Plain values."""
     rows = [*_exchanges(machine), *_messages(plan, machine), *_rings(plan, machine)]
     return [{key: value for key, value in row._asdict().items() if value is not None} for row in rows]
 

@@ -49,9 +49,7 @@ class Split:
     exchanges: tuple[Exchange, ...]
 
 
-def splits(
-    scenario: Scenario, warps: str, sms: Iterable[int] = SPLITS, copy: Copy = COPY
-) -> Iterator[Split]:
+def splits(scenario: Scenario, warps: str, sms: Iterable[int] = SPLITS, copy: Copy = COPY) -> Iterator[Split]:
     """The scenario at each split, layers placed as its own one places them. warps, copy: see Fidelity."""
     laid, fidelity = plan.lay_out(scenario), Fidelity(KERNEL, warps, copy)
     machine = plan.machine(laid)

@@ -104,6 +104,7 @@ def test_blocks_hold_their_warps_and_every_role_has_one(load: np.ndarray, nodes:
 @given(arrays(float, st.tuples(st.just(2), st.integers(1, 4)), elements=st.floats(0, 1e6)), st.integers(2, 60))
 def test_a_block_that_follows_is_never_slower_than_a_fixed_one(load: np.ndarray, nodes: int) -> None:
     """The fixed split is one of those that are open to it."""
+
     def slowest(kind: str) -> np.ndarray:
         there, back = dispatching(kind, *load), combining(kind, nodes, *load)
         return np.array([np.maximum(load[0] / a, load[1] / b) for a, _, b in (there, back)])
@@ -113,6 +114,7 @@ def test_a_block_that_follows_is_never_slower_than_a_fixed_one(load: np.ndarray,
 
 def test_v3_s_warps_follow_where_its_tokens_go() -> None:
     """64 ranks on 8 nodes, 7.49 ranks and 3.96 nodes a token: most of a shared block works on NVLink."""
+
     def warps(nodes: float, ranks: float) -> tuple[list[int], ...]:
         one, sent, received = (np.array([rows]) for rows in (1.0, nodes, ranks))
         found = (*dispatching(FOLLOW, one, received), *combining(FOLLOW, 8, received, sent))
