@@ -140,11 +140,12 @@ class Pricer:
             found = self.asked(op)
             row = found.exchanges.get(op.beside) if found else None
             # the table's stretch is over the closed form; in-situ time stays what was measured, whatever the model
-            again = exchange_seconds(op, self.wires, ENOUGH_SMS) / self.exchange(op, self.wires, ENOUGH_SMS)
+            bare = self.exchange(op, self.wires, ENOUGH_SMS)  # none where a group is one rank and only links count
+            again = exchange_seconds(op, self.wires, ENOUGH_SMS) / bare if bare else 1.0
             # beside compute it leaves NICs idle for longer than other traffic needs them
             alone, shared = (self.exchange(op, wires, self.comm_sms)
                              for wires in (self.wires.carrying("expert"), self.wires.exchanging))  # fmt: skip
-            again *= alone / shared
+            again *= alone / shared if shared else 1.0
             return max(1.0, float(row["stretch"]) * again) if row else 1.0
         first = next((i for i, found in enumerate(self.shelf) if found is self.asked(op)), 0)
         # by the kernels that were priced: what another library's lose may hold the SMs that this price counts

@@ -5,7 +5,20 @@ from html import escape
 from pathlib import Path
 
 from hwmodels import units
-from reports import certainty, headline, links, loads, memory, pair, phases, prices, stages, timeline, waterfall
+from reports import (
+    certainty,
+    communication,
+    headline,
+    links,
+    loads,
+    memory,
+    pair,
+    phases,
+    prices,
+    stages,
+    timeline,
+    waterfall,
+)  # fmt: skip
 from reports.columns import script_json
 from reports.palette import INK, MUTED
 from reports.section import Section, details
@@ -28,7 +41,7 @@ SCALES = {
 
 def render(result: Result) -> str:
     """The page of a run, as HTML text. Parts that the run has no data for are left out."""
-    makers = (timeline, pair, memory, links, loads, waterfall, certainty, phases, stages, prices)
+    makers = (timeline, pair, memory, links, loads, waterfall, certainty, phases, stages, communication, prices)
     parts = [made for made in (maker.section(result) for maker in makers) if made]
     parts.append(_scenario(result))
     data = {part.key: part.data for part in parts if part.data is not None}

@@ -6,7 +6,7 @@ from hwmodels.document import Document, Problem, dotted, unknown
 from hwmodels.units import format_quantity, ns_to_seconds
 from sim.models.shape import ModelShape
 from sim.network import allocation
-from sim.scenario import FOREVER, Cluster, Fault, Scenario, families, schedules
+from sim.scenario import FOREVER, Cluster, Comm, Fault, Scenario, families, schedules
 
 Finding = tuple[tuple[str, ...], str]
 """The keys involved, the one to change first, and one line on what is wrong and what is legal."""
@@ -206,12 +206,24 @@ def _machine(scenario: Scenario) -> Iterator[Finding]:
     if sms % 2 or not 0 <= sms < device.sms:
         legal = f"even numbers from 2 to {(device.sms - 1) // 2 * 2} ({device.name} has {device.sms} SMs)"
         yield ("comm.sms", "cluster.node.device"), f"found {sms}; legal: {legal}, 0: copy engines"
+    yield from _comm(scenario.comm)
     if cluster.fabric:
         most = cluster.fabric.most_nodes(cluster.node.gpus * cluster.node.nics_per_gpu)
         if cluster.nodes > most:
             what = f"{cluster.fabric.name} (cluster.fabric) joins at most {most} nodes"
             yield ("cluster.nodes", "cluster.fabric"), f"{what}; found {cluster.nodes}"
     yield from _wiring(cluster)
+
+
+def _comm(comm: Comm) -> Iterator[Finding]:
+    """Whether what is said of the communication kernel goes with how exchanges are timed."""
+    if comm.exchange == "kernel":
+        return
+    if comm.sms == 0:
+        what = "0 SMs are copy engines instead of the kernel"
+        yield ("comm.exchange", "comm.sms"), f"{comm.exchange} knows no SMs; {what}; legal: kernel, or comm.sms above 0"
+    if comm.warps != type(comm).warps:
+        yield ("comm.warps", "comm.exchange"), f"only the kernel has warps; found comm.exchange {comm.exchange}"
 
 
 def _wiring(cluster: Cluster) -> Iterator[Finding]:

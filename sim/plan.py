@@ -13,7 +13,7 @@ from hwmodels.op import Send
 from hwmodels.price import Pricer
 from sim import placement, routing
 from sim.engine import alone
-from sim.exchange import price as exchange
+from sim.exchange.price import Fidelity
 from sim.models.layer import COMPUTE, WEIGHT, Part, Site, Unit
 from sim.overlap import PartsOf, compose
 from sim.precision import RECIPES, Recipe
@@ -76,7 +76,9 @@ def machine(plan: Plan, crossings: Crossings = NON_BLOCKING) -> Machine:
     family = family_of(shape.family)
     recipe = RECIPES[scenario.precision]
     fabric, node = cluster.fabric, cluster.node
-    pricer = Pricer(node.device, wires(node, fabric, crossings), scenario.comm.sms, scenario.pricing, exchange.seconds)
+    comm = scenario.comm
+    fidelity = Fidelity(comm.exchange, comm.warps)
+    pricer = Pricer(node.device, wires(node, fabric, crossings), comm.sms, scenario.pricing, fidelity)
     group, batch = scenario.parallel.expert, scenario.batch
     tokens = batch.micro_batch * batch.sequence_length
     load = routing.balanced(shape, tokens, group, node.gpus)

@@ -166,7 +166,7 @@ def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
         placement=form.placement,
         batch=batch,
         routing=_routing(form, parts),
-        comm=Comm(form.comm.sms),
+        comm=Comm(**form.comm.model_dump()),
         detail=form.detail,
         fold=form.fold,
         seed=form.seed,

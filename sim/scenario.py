@@ -95,9 +95,13 @@ class Routing:
 
 @dataclass(frozen=True)
 class Comm:
-    """sms: streaming multiprocessors that a communication kernel holds; 0: copy engines move the rows."""
+    """sms: streaming multiprocessors that a communication kernel holds; 0: copy engines move the rows. warps: how those
+    are given to its roles, follow (their loads) or fixed (as in DeepEP). exchange: how dispatch and combine are timed,
+    kernel (by warps on those SMs), messages (by ports) or closed (bandwidth alone)."""
 
     sms: int
+    warps: str = "follow"
+    exchange: str = "kernel"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import sim
 from hwmodels.collectives import Crossings
 from hwmodels.units import NS_PER_S
-from sim import engine, memory, metrics, plan, replay, sharing, spans, uncertainty
+from sim import communication, engine, memory, metrics, plan, replay, sharing, spans, uncertainty
 from sim.lower import Kit, Lowered, lower
 from sim.plan import Machine, Plan, unit_cost_ns
 from sim.program import Step
@@ -52,6 +52,7 @@ def study(scenario: Scenario) -> Result:
     if machine:
         found = uncertainty.sensitivity(lowered, graph or replay.alike(lowered, outcome), books)
         summary |= uncertainty.intervals(found, summary, scenario.seed)
+        summary["communication"] = communication.table(laid, machine)
         summary["layers_per_stage"] = [sum(u.kind in ("dense", "moe") for u in stage) for stage in machine.stages]
         summary["pair_s"] = {"name": pair_name, "seconds": kit.timing.total / NS_PER_S}
     return Result(

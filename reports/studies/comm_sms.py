@@ -12,27 +12,41 @@ from typing import Any
 from hwmodels.units import MICRO, MILLI, PERCENT
 
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 760, 380, 64, 34, 24, 52
-COLOURS = ("#3d4a8a", "#e69f00", "#009e73", "#d55e00")
+COLOURS = ("#3d4a8a", "#e69f00", "#009e73", "#d55e00", "#7a8694")
 INK, FAINT = "#1f2a37", "#d5dbe2"
 
 Splits = Sequence[dict[str, Any]]
 Scale = Callable[[float], float]
+ROLES = {"follow": "roles that follow their load", "fixed": "fixed roles"}
+OTHER = {"follow": "fixed", "fixed": "follow"}
+"""The kind of roles that is not the scenario's."""
 
 
 def chart(study: dict[str, Any]) -> str:
-    """Step time over SMs for communication, a line for each speed of warps; the best split of each is marked. SVG."""
-    lines = {"1": study["splits"], **study["paces"]}
-    names = sorted(lines, key=float)
-    sms = [s["sms"] for s in study["splits"]]
-    low = min(s["step_s"] for found in lines.values() for s in found)
-    high = max(s["step_s"] for s in study["splits"]) * 1.08
+    """Step time over SMs for communication, a line for each speed of warps and one for the other kind of roles; the
+    best split of each is marked. SVG."""
+    own, other = study["splits"][study["warps"]], OTHER[study["warps"]]
+    paces = _paces(study, study["warps"])
+    lines = [(_pace(name), paces[name]) for name in sorted(paces, key=float)] + [(ROLES[other], study["splits"][other])]
+    sms = [s["sms"] for s in own]
+    low = min(s["step_s"] for _, found in lines for s in found)
+    high = own[-1]["step_s"] * 1.08
     x = _scale(min(sms), max(sms), LEFT, WIDTH - RIGHT)
     y = _scale(high, low * 0.985, TOP, HEIGHT - BOTTOM)
     body = [*_axes(sms, low, high, x, y)]
-    for colour, name in zip(COLOURS, names, strict=False):
-        body += _line(lines[name], name, colour, high, x, y)
-        body += _legend(names.index(name), name, colour)
+    for place, (colour, (name, found)) in enumerate(zip(COLOURS, lines, strict=False)):
+        body += _line(found, 3 if found is own else 1.6, colour, high, x, y)
+        body += _legend(place, name, colour)
     return _svg(body)
+
+
+def _paces(study: dict[str, Any], kind: str) -> dict[str, Splits]:
+    """Time of a warp for a row, over the fitted one -> the splits of one kind of roles."""
+    return {"1": study["splits"][kind], **study["paces"][kind]}
+
+
+def _pace(name: str) -> str:
+    return "warps as fitted" if name == "1" else f"warps need {float(name):g} x the time"
 
 
 def _scale(first: float, last: float, start: float, stop: float) -> Scale:
@@ -60,19 +74,17 @@ def _axes(sms: Sequence[int], low: float, high: float, x: Scale, y: Scale) -> li
     return out
 
 
-def _line(found: Splits, name: str, colour: str, high: float, x: Scale, y: Scale) -> list[str]:
+def _line(found: Splits, width: float, colour: str, high: float, x: Scale, y: Scale) -> list[str]:
     shown = [s for s in found if s["step_s"] <= high]
     path = "L".join(f"{x(s['sms']):.1f} {y(s['step_s']):.1f}" for s in shown)
     top = min(found, key=lambda s: (s["step_s"], s["sms"]))
-    width = 3 if name == "1" else 1.6
     return [
         f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="{width}"/>',
         f'<circle cx="{x(top["sms"]):.1f}" cy="{y(top["step_s"]):.1f}" r="5" fill="{colour}"/>',
     ]
 
 
-def _legend(place: int, name: str, colour: str) -> list[str]:
-    text = "warps as fitted" if name == "1" else f"warps need {float(name):g} x the time"
+def _legend(place: int, text: str, colour: str) -> list[str]:
     left, y = LEFT + 250, TOP + 12 + 18 * place
     return [
         f'<path d="M{left} {y - 4}h22" stroke="{colour}" stroke-width="3"/>',
@@ -100,13 +112,16 @@ def splits_table(found: Splits) -> str:
 
 
 def paces_table(study: dict[str, Any]) -> str:
-    """The best split for each speed of warps."""
-    lines = ["| time a row of a warp | best SMs | step s | step at 20 SMs |", "|--:|--:|--:|--:|"]
-    every = {"1": study["splits"], **study["paces"]}
-    for name in sorted(every, key=float):
-        best = min(every[name], key=lambda s: (s["step_s"], s["sms"]))
-        twenty = next(s["step_s"] for s in every[name] if s["sms"] == 20)
-        lines.append(f"| {float(name):g} x | {best['sms']} | {best['step_s']:.2f} | {twenty:.2f} |")
+    """The best split for each kind of roles, the scenario's first, and each speed of warps."""
+    lines = ["| warps | time a row | best SMs | step s | step at 20 SMs |", "|---|--:|--:|--:|--:|"]
+    own = study["warps"]
+    every = {kind: _paces(study, kind) for kind in (own, OTHER[own])}
+    for kind, name in [(kind, name) for kind, found in every.items() for name in sorted(found, key=float)]:
+        found = every[kind][name]
+        best = min(found, key=lambda s: (s["step_s"], s["sms"]))
+        twenty = next(s["step_s"] for s in found if s["sms"] == 20)
+        cells = (ROLES[kind], f"{float(name):g} x", str(best["sms"]), f"{best['step_s']:.2f}", f"{twenty:.2f}")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -134,10 +149,11 @@ def profile_table(rows: Splits) -> str:
 
 
 def tables(study: dict[str, Any]) -> str:
-    """All tables, in the order of the page."""
+    """All tables, in the order of the page: the scenario's kind of roles, then the other."""
+    own = study["warps"]
     parts = (
-        splits_table(study["splits"]), paces_table(study), published_table(study["published"]),
-        profile_table(study["profile"]),
+        splits_table(study["splits"][own]), paces_table(study), splits_table(study["splits"][OTHER[own]]),
+        published_table(study["published"]), profile_table(study["profile"]),
     )  # fmt: skip
     return "\n\n".join(parts) + "\n"
 

@@ -11,7 +11,7 @@ from typing import Any
 from hwmodels.collectives import wires
 from sim.command import DONE, Parser, helped, loaded, refusals
 from sim.exchange import published, sweep
-from sim.exchange.roles import COPY
+from sim.exchange.roles import COPY, FIXED, FOLLOW
 from sim.scenario import Scenario
 
 PROG = "python -m sim.exchange"
@@ -19,8 +19,10 @@ PROG = "python -m sim.exchange"
 HELP = """\
 usage: python -m sim.exchange SCENARIO.yaml [key=value ...]
 
-How many SMs should communication hold? JSON on stdout: the scenario at 8 to 32 SMs (splits), the same with other warps
-(paces), exchanges without any SM beside comm.sms (offload), single exchanges and the profile's beside the model.
+How many SMs should communication hold? JSON on stdout: the scenario at 4 to 32 SMs with roles that follow their load
+and fixed ones (splits; `warps` says which are the scenario's), the same with slower or faster warps (paces), exchanges
+without any SM beside comm.sms (offload), single exchanges and the profile's beside the model. All by the warp-level
+kernel, whatever comm.exchange says.
 """
 
 PACES = (0.75, 1.5, 2.0)
@@ -34,12 +36,17 @@ def study(scenario: Scenario) -> dict[str, Any]:
     if cluster is None:
         raise ValueError("a scenario with chunk_times has no exchanges to sweep; give a model and a cluster")
     links, device = wires(cluster.node, None), cluster.node.device
-    other = {str(pace): sweep.splits(scenario, copy=sweep.slower(COPY, pace)) for pace in PACES}
+    paces = {1.0: COPY} | {pace: sweep.slower(COPY, pace) for pace in PACES}
+    found = {
+        kind: {pace: sweep.rows(sweep.splits(scenario, kind, copy=copy)) for pace, copy in paces.items()}
+        for kind in (FOLLOW, FIXED)
+    }
     rows = [*published.bandwidths(links), *published.latencies(links, device.sms)]
     return {
         "scenario": scenario.name,
-        "splits": sweep.rows(sweep.splits(scenario)),
-        "paces": {pace: sweep.rows(found) for pace, found in other.items()},
+        "warps": scenario.comm.warps,
+        "splits": {kind: rows[1.0] for kind, rows in found.items()},
+        "paces": {kind: {str(pace): rows[pace] for pace in PACES} for kind, rows in found.items()},
         "offload": [row._asdict() for row in sweep.offloads(scenario)],
         "published": [{**row._asdict(), "error": row.error} for row in rows],
         "profile": [{**r._asdict(), "stretch": r.stretch} for r in published.profile("h800", links, 20)],

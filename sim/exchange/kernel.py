@@ -1,7 +1,8 @@
 """Dispatch and combine as the warp-specialised kernels that drive them.
 
 Dispatch: warps pack tokens and post network transfers, warps forward what arrives over NVLink, warps receive. Combine
-is the reverse, with reduction where paths meet. Chunks of rows pass these stages; each channel of two SMs is a server
+is the reverse, with reduction where paths meet. How many warps play a role follows its load at each rank, or is fixed
+(`sim.exchange.roles`). Chunks of rows pass these stages; each channel of two SMs is a server
 of the stages that warps run, and the rank's NIC and NVLink port serve the chunks of all channels one by one.
 """
 
@@ -16,16 +17,20 @@ from sim.exchange.line import Stage, finish_s
 from sim.exchange.ports import Ports, Rows
 from sim.exchange.roles import (
     COPY,
+    FOLLOW,
     INTRANODE,
-    PACKERS,
-    PEERS,
     PUT_S,
     SMS_PER_CHANNEL,
     Buffers,
     Copy,
+    Warps,
     buffers,
-    reducing_warps,
+    combining,
+    dispatching,
 )
+
+WHOLE_BLOCK = np.array([INTRANODE])
+"""Of either SM of a channel inside one node."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +61,8 @@ class Timing:
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """A rank's rows cut into `chunks`. channels: that work on them. pace: 1, or 2 when one SM plays all roles."""
+    """A rank's rows cut into `chunks`. channels: that work on them. pace: 1, or 2 when one SM plays all roles. roles:
+    how warps are given to them, FOLLOW or FIXED."""
 
     ports: Ports
     links: Wires
@@ -65,6 +71,7 @@ class Work:
     pace: float
     chunks: int
     sizes: Buffers
+    roles: str
 
     @property
     def row_s(self) -> float:
@@ -72,17 +79,17 @@ class Work:
         return self.copy.seconds(self.ports.combine, self.ports.row_bytes) * self.pace
 
     def warps(
-        self, name: str, rows: Rows, warps: int, latency_s: float = 0.0, buffer: float = 0.0, least_s: float = 0.0
+        self, name: str, rows: Rows, warps: Warps, latency_s: float = 0.0, buffer: float = 0.0, least_s: float = 0.0
     ) -> Stage:
-        """A stage of `warps` warps in every channel that share `rows` rows of the rank; `buffer` rows a channel lie in
-        front of it (0: any number). least_s: of a chunk. A warp copies whole rows: the first one takes its full time.
-        """
+        """A stage of `warps` warps [ranks] in every channel that share `rows` rows of the rank; `buffer` rows a channel
+        lie in front of it (0: any number). least_s: of a chunk. A warp copies whole rows: the first one takes its full
+        time."""
         share = rows * self.row_s / (warps * self.chunks)
-        latency_s += max(0.0, self.row_s - float(share.min()))
+        late = latency_s + np.maximum(0.0, self.row_s - share)
         room = self.chunks
         if buffer:
             room = max(1, int(buffer * self.chunks / max(float(rows.max()), 1.0))) * self.channels
-        return Stage(name, np.maximum(share, least_s), self.channels, latency_s, room, latency_s)
+        return Stage(name, np.maximum(share, least_s), self.channels, late, room, late)
 
     def link(self, name: str, rows: Rows, rate: float) -> Stage:
         """A port that carries `rows` rows of the rank."""
@@ -97,9 +104,9 @@ class Work:
         return self.link("NVLink", self.ports.nvlink_rows, self.links.nvlink.effective)
 
 
-def run(ports: Ports, links: Wires, sms: int, copy: Copy = COPY) -> Timing:
+def run(ports: Ports, links: Wires, sms: int, copy: Copy = COPY, roles: str = FOLLOW) -> Timing:
     """One exchange on `sms` SMs of every rank; an odd one stays idle. Raises ValueError for none."""
-    work = _cut(ports, links, sms, copy)
+    work = _cut(ports, links, sms, copy, roles)
     stages = _stages(work)
     rank_s = finish_s(stages, work.chunks)
     slowest = int(rank_s.argmax())
@@ -114,7 +121,7 @@ def barrier_s(ports: Ports, links: Wires) -> float:
     return rounds * links.latency_s + (links.nvlink.latency_s if ports.gpus_per_node > 1 else 0.0)
 
 
-def _cut(ports: Ports, links: Wires, sms: int, copy: Copy) -> Work:
+def _cut(ports: Ports, links: Wires, sms: int, copy: Copy, roles: str) -> Work:
     if sms < 1:
         raise ValueError(f"a communication kernel needs at least 1 SM; found {sms}")
     channels = max(1, sms // SMS_PER_CHANNEL)
@@ -123,7 +130,7 @@ def _cut(ports: Ports, links: Wires, sms: int, copy: Copy) -> Work:
     inside = ports.nodes == 1
     rows, chunk = (ports.forwarded, sizes.send * ports.gpus_per_node) if inside else (ports.sent, sizes.send)
     chunks = max(1, int(np.ceil(float(rows.max()) / chunk)))
-    return Work(ports, links, copy, channels, pace, chunks, sizes)
+    return Work(ports, links, copy, channels, pace, chunks, sizes, roles)
 
 
 def _stages(w: Work) -> list[Stage]:
@@ -134,23 +141,24 @@ def _stages(w: Work) -> list[Stage]:
 
 def _dispatch(w: Work) -> list[Stage]:
     p, near, far = w.ports, w.links.nvlink.latency_s, w.links.latency_s
-    forward = w.warps("forward", p.forwarded, PEERS, far)
+    packers, forwarders, receivers = dispatching(w.roles, p.tokens * w.row_s, p.received * w.row_s)
+    forward = w.warps("forward", p.forwarded, forwarders, far)
     arrivals = max(1, int(w.sizes.network * p.nodes * w.chunks / max(float(p.sent.max()), 1.0)))
     return [
-        w.warps("pack", p.tokens, PACKERS, least_s=PUT_S * w.pace),
+        w.warps("pack", p.tokens, packers, least_s=PUT_S * w.pace),
         w.network,
         forward._replace(room=arrivals * w.channels, credit_s=far),
         w.nvlink,
-        w.warps("receive", p.received, PEERS, near, w.sizes.nvlink * p.gpus_per_node),
+        w.warps("receive", p.received, receivers, near, w.sizes.nvlink * p.gpus_per_node),
     ]
 
 
 def _combine(w: Work) -> list[Stage]:
     p, near, far = w.ports, w.links.nvlink.latency_s, w.links.latency_s
-    forwarders, receivers = reducing_warps(p.nodes)
+    senders, forwarders, receivers = combining(w.roles, p.nodes, p.received * w.row_s, p.sent * w.row_s)
     put_s = PUT_S * w.pace / p.nodes  # every node has its own posting warp
     return [
-        w.warps("send", p.received, PEERS),
+        w.warps("send", p.received, senders),
         w.nvlink,
         w.warps("forward", p.forwarded, forwarders, near, w.sizes.nvlink * p.gpus_per_node, put_s),
         w.network,
@@ -164,7 +172,7 @@ def _intranode(w: Work) -> list[Stage]:
     out, back = (p.received, p.forwarded) if p.combine else (p.forwarded, p.received)
     buffer = w.sizes.nvlink * p.gpus_per_node
     return [
-        w.warps("send", out, INTRANODE),
+        w.warps("send", out, WHOLE_BLOCK),
         w.nvlink,
-        w.warps("receive", back, INTRANODE, w.links.nvlink.latency_s, buffer),
+        w.warps("receive", back, WHOLE_BLOCK, w.links.nvlink.latency_s, buffer),
     ]

@@ -19,15 +19,16 @@ class Stage(NamedTuple):
     """One station. service_s: of a chunk [ranks]. servers: chunks it works on at a time.
 
     latency_s: from the end of the stage before to the chunk being here. room: chunks that have been sent on by the
-    stage before and not yet served here, at most. credit_s: until the stage before knows that one has been.
+    stage before and not yet served here, at most. credit_s: until the stage before knows that one has been. Latency
+    and credit are one for all ranks, or of each [ranks].
     """
 
     name: str
     service_s: Seconds
     servers: int = 1
-    latency_s: float = 0.0
+    latency_s: float | Seconds = 0.0
     room: int = 1
-    credit_s: float = 0.0
+    credit_s: float | Seconds = 0.0
 
 
 def finish_s(stages: Sequence[Stage], chunks: int) -> Seconds:

@@ -13,6 +13,7 @@ from hwmodels.collectives import Wires
 from hwmodels.op import AllToAll
 from sim.exchange import closed, kernel
 from sim.exchange.ports import Ports, of_op
+from sim.exchange.roles import COPY, FOLLOW
 
 
 class Offload(NamedTuple):
@@ -25,10 +26,10 @@ class Offload(NamedTuple):
     in_network_s: float
 
 
-def beside(op: AllToAll, links: Wires, sms: int) -> Offload:
-    """The what-ifs of one exchange beside the kernel on `sms` SMs."""
+def beside(op: AllToAll, links: Wires, sms: int, roles: str = FOLLOW) -> Offload:
+    """The what-ifs of one exchange beside the kernel on `sms` SMs. roles: see `sim.exchange.roles`."""
     ports = of_op(op)
-    timing = kernel.run(ports, links, sms)
+    timing = kernel.run(ports, links, sms, COPY, roles)
     total = timing.seconds + timing.barrier_s
     return Offload(op.beside, sms, total, copy_engine_s(ports, links), in_network_s(ports, links))
 

@@ -1,5 +1,7 @@
 """Published bandwidths and latencies of single exchanges beside the model. Nothing here is ever fitted to.
 
+All are of DeepEP's kernels, whose roles are fixed (`sim.exchange.roles`); the profile's have the threads of its blocks.
+
 A published bandwidth is logical: it counts rows that stay on the own node (over the network) or the own GPU (NVLink).
 The wire carries less: logical times (1 - 1/nodes), or times (1 - 1/GPUs of the node).
 """
@@ -12,6 +14,7 @@ from hwmodels.op import AllToAll
 from hwmodels.units import GIGA, MICRO
 from sim.exchange import direct, kernel
 from sim.exchange.ports import of_op
+from sim.exchange.roles import COPY, FIXED
 
 V1 = "DeepEP V1, docs/legacy.md"
 FIRST = "DeepEP first release, before pull request 130"
@@ -56,7 +59,7 @@ def bandwidths(links: Wires) -> list[Row]:
         nodes_hit, ranks_hit = SPREAD[ranks]
         for direction, rate in zip(ROWS, rates, strict=True):
             op = AllToAll(direction, "", TOKENS, ROWS[direction], nodes_hit, ranks_hit, ranks, max(1, ranks // 8))
-            seconds = kernel.run(of_op(op), links, sms).seconds
+            seconds = kernel.run(of_op(op), links, sms, COPY, FIXED).seconds
             logical, wire = (op.bytes(), op.nvlink_bytes()) if ranks <= 8 else (op.logical_bytes(), op.wire_bytes())
             name = f"{ranks} ranks, {sms} SMs"
             out.append(
@@ -103,6 +106,6 @@ def profile(device: str, links: Wires, sms: int, group: int = 64) -> list[InSitu
     for name, row in tables.load(device).exchanges.items():
         width = row["wire_bytes"] / (TOKENS * nodes_hit * (1 - 8 / group))
         op = AllToAll(row["direction"], name, TOKENS, width, nodes_hit, ranks_hit, group, group // 8)
-        alone = kernel.run(of_op(op), links, sms).seconds / MICRO
+        alone = kernel.run(of_op(op), links, sms, COPY, FIXED).seconds / MICRO
         out.append(InSitu(name, sms, row["alone_us"], alone, row["us"], row["low_us"], row["high_us"]))
     return out

@@ -3,47 +3,25 @@
 More SMs for communication make exchanges faster until the links bind; every one of them is taken from the GEMMs.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from hwmodels.collectives import ENOUGH_SMS, exchange_seconds
-from hwmodels.op import AllToAll, Op
-from hwmodels.price import Price, Pricer
-from hwmodels.units import NS_PER_S, seconds_to_ns
+from hwmodels.op import AllToAll
+from hwmodels.price import Pricer
+from hwmodels.units import NS_PER_S
 from sim import engine, metrics, plan
 from sim.exchange import kernel
 from sim.exchange.offload import Offload, beside
 from sim.exchange.ports import of_op
-from sim.exchange.price import SOURCE, seconds
+from sim.exchange.price import KERNEL, Fidelity
 from sim.exchange.roles import COPY, Copy
 from sim.lower import Kit, Lowered, lower
 from sim.plan import Machine
 from sim.scenario import Scenario
 
-SPLITS = tuple(range(8, 34, 2))
-"""SMs for communication: 8 to 32 in whole channels."""
-
-
-@dataclass(frozen=True)
-class KernelPricer(Pricer):
-    """A pricer whose exchanges take the warp-level kernel's time.
-
-    The stretch beside compute is measured over the closed form at ENOUGH_SMS; it is put over the kernel at that split
-    here, so that a measured exchange keeps its measured time there, and held at other splits.
-    """
-
-    copy: Copy = COPY
-
-    def price(self, op: Op, on_comm_sms: bool = False) -> Price:
-        found = super().price(op, on_comm_sms)
-        if not isinstance(op, AllToAll):
-            return found
-        ns = seconds_to_ns(seconds(op, self.wires, self.comm_sms, self.copy))
-        closed = exchange_seconds(op, self.wires, ENOUGH_SMS) / seconds(op, self.wires, ENOUGH_SMS)
-        stretch = max(1.0, found.beside_ns / found.ns * closed)
-        return found._replace(ns=ns, beside_ns=math.ceil(ns * stretch), source=SOURCE)
+SPLITS = tuple(range(4, 34, 2))
+"""SMs for communication: 4 to 32 in whole channels."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +49,13 @@ class Split:
     exchanges: tuple[Exchange, ...]
 
 
-def splits(scenario: Scenario, sms: Iterable[int] = SPLITS, copy: Copy = COPY) -> Iterator[Split]:
-    """The scenario at each split, layers placed as its own one places them. copy: what a warp needs for a row."""
-    laid = plan.lay_out(scenario)
+def splits(scenario: Scenario, warps: str, sms: Iterable[int] = SPLITS, copy: Copy = COPY) -> Iterator[Split]:
+    """The scenario at each split, layers placed as its own one places them. warps, copy: see Fidelity."""
+    laid, fidelity = plan.lay_out(scenario), Fidelity(KERNEL, warps, copy)
     machine = plan.machine(laid)
     for count in sms:
-        p = machine.pricer
-        yield _split(laid, replace(machine, pricer=KernelPricer(p.device, p.wires, count, p.mode, copy=copy)))
+        pricer = replace(machine.pricer, comm_sms=count, exchange=fidelity)
+        yield _split(laid, replace(machine, pricer=pricer), fidelity)
 
 
 def slower(copy: Copy, factor: float) -> Copy:
@@ -100,12 +78,12 @@ def offloads(scenario: Scenario, names: Sequence[str] = ("dispatch(F)", "combine
     laid = plan.lay_out(scenario)
     machine = plan.machine(laid)
     found, pricer = _ops(_commonest(lower(laid, machine))), machine.pricer
-    return [beside(found[name], pricer.wires, pricer.comm_sms) for name in names if name in found]
+    links, warps = pricer.wires.carrying("expert"), scenario.comm.warps
+    return [beside(found[name], links, pricer.comm_sms, warps) for name in names if name in found]
 
 
-def _split(laid: plan.Plan, machine: Machine) -> Split:
+def _split(laid: plan.Plan, machine: Machine, fidelity: Fidelity) -> Split:
     pricer = machine.pricer
-    assert isinstance(pricer, KernelPricer)
     lowered = lower(laid, machine)
     outcome = engine.run(lowered.actors)
     books = metrics.ledgers(laid, lowered, outcome, pricer)
@@ -114,7 +92,7 @@ def _split(laid: plan.Plan, machine: Machine) -> Split:
     step = metrics.summary(laid, machine, outcome, books)["step_time_s"]
     return Split(
         pricer.comm_sms, step, pair.total / NS_PER_S, pair.compute / NS_PER_S, pair.exposed / NS_PER_S,
-        tuple(_exchanges(kit, pricer)),
+        tuple(_exchanges(kit, pricer, fidelity)),
     )  # fmt: skip
 
 
@@ -126,9 +104,10 @@ def _commonest(lowered: Lowered) -> Kit:
     return max(paired, key=lambda k: (counts[id(k)], k.timing.total))
 
 
-def _exchanges(kit: Kit, pricer: KernelPricer) -> Iterator[Exchange]:
+def _exchanges(kit: Kit, pricer: Pricer, fidelity: Fidelity) -> Iterator[Exchange]:
     for name, op in sorted(_ops(kit).items()):
-        timing = kernel.run(of_op(op), pricer.wires, pricer.comm_sms, pricer.copy)
+        links = pricer.wires.carrying("expert")
+        timing = kernel.run(of_op(op), links, pricer.comm_sms, fidelity.copy, fidelity.warps)
         total = timing.seconds + timing.barrier_s
         bound = float(timing.bound_s.max())
         yield Exchange(name, total, bound, timing.limited_by, op.logical_bytes(), op.wire_bytes())

@@ -2,8 +2,9 @@
 
 A token crosses the network once for each node it reaches, to the GPU with its source's index, and goes on over NVLink
 to its experts' ranks. So what a NIC carries follows the popularity of its node, and what a rank receives loads its own
-NVLink port and warps, which have slack where the NIC binds. Both lengths come from the warp-level kernel
-(`sim.exchange`), run with one of the two loads raised; the longer one counts.
+NVLink port and warps, which have slack where the NIC binds. Both lengths come from the model that times exchanges
+(`sim.exchange`), run with one of the two loads raised; the longer one counts. For messages one rank or one node of the
+group is more popular, and the last of the group counts: 0.015 s of CPU a length, 0.9 s for V3's exchanges.
 """
 
 from dataclasses import dataclass, replace
@@ -12,14 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from hwmodels.op import AllToAll
-from sim.exchange.ports import Ports, of_op
-from sim.exchange.price import of_ports
+from hwmodels.price import Pricer
+from sim.exchange.ports import even_tokens, of_op
+from sim.exchange.price import MESSAGES, Fidelity, of_tokens
 from sim.models.layer import Unit
 from sim.plan import Machine, family_of
 
 Array = npt.NDArray[np.float64]
 RATIOS = (1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 4.0)
 """Of what is expected; times between are interpolated, beyond in proportion."""
+
+LOADS = {"received": ("received", "nvlink_in"), "reached": ("nic_in", "forwarded", "nvlink_out")}
+"""Field of Crowded -> the rows of `sim.exchange.ports.Ports` that rise."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +50,32 @@ def crowded(machine: Machine) -> dict[str, Crowded]:
         for part in family.parts(machine.site, Unit("moe", 0), direction):
             for kernel in part.kernels:
                 if isinstance(kernel.op, AllToAll):
-                    found[part.name] = _crowded(machine, of_op(kernel.op))
+                    found[part.name] = _crowded(machine.pricer, kernel.op)
     return found
 
 
-def _crowded(machine: Machine, ports: Ports) -> Crowded:
-    links, sms = machine.pricer.wires.carrying("expert"), machine.pricer.comm_sms
+def _crowded(pricer: Pricer, op: AllToAll) -> Crowded:
+    links, timed = pricer.wires.carrying("expert"), pricer.exchange
+    assert isinstance(timed, Fidelity)
 
-    def times(*names: str) -> Array:
-        raised = (replace(ports, **{name: getattr(ports, name) * ratio for name in names}) for ratio in RATIOS)
-        ns = np.array([of_ports(each, links, sms) for each in raised])
-        return np.asarray(ns / ns[0])
+    def seconds(load: str, ratio: float) -> float:
+        if timed.model == MESSAGES:
+            return of_tokens(op, *_popular(op, load, ratio), links)
+        ports = of_op(op)
+        raised = {name: getattr(ports, name) * ratio for name in LOADS[load]}
+        return timed.of_ports(replace(ports, **raised), links, pricer.comm_sms)
 
-    return Crowded(times("received", "nvlink_in"), times("nic_in", "forwarded", "nvlink_out"))
+    found = {load: np.array([seconds(load, ratio) for ratio in RATIOS]) for load in LOADS}
+    return Crowded(**{load: times / (times[0] or 1.0) for load, times in found.items()})
+
+
+def _popular(op: AllToAll, load: str, ratio: float) -> tuple[Array, Array]:
+    """to_nodes [ranks, nodes] and to_ranks [ranks, ranks] of an exchange whose first rank receives, or whose first node
+    is reached by, `ratio` times as many tokens as the others."""
+    to_nodes, to_ranks = even_tokens(op)
+    if load == "received":
+        to_ranks[:, 0] *= ratio
+    else:
+        to_nodes[:, 0] *= ratio
+        to_ranks[:, : op.group // op.group_nodes] *= ratio
+    return to_nodes, to_ranks

@@ -1,10 +1,14 @@
 """Fabrics and exchanges: what a fat tree is made of, and how fast tokens reach their experts."""
 
+from dataclasses import replace
+
 from hwmodels import fabric as fabrics
 from hwmodels.collectives import Wires
 from hwmodels.op import AllToAll
 from hwmodels.units import GIGA, KILO, MEGA, NS_PER_S
 from sim import routing
+from sim.exchange.price import Fidelity
+from sim.exchange.roles import FIXED
 from sim.plan import Machine
 from sim.validation.answer import Answer, timed
 
@@ -19,10 +23,11 @@ def fabric(name: str) -> dict[str, Answer]:
 
 
 def exchange(machine: Machine, direction: str, group: int) -> Answer:
-    """GB/s of one exchange alone as DeepEP counts them: rows for the own node (or, inside a node, rank) included."""
-    op = _exchange(machine, direction, group)
+    """GB/s of one exchange alone by DeepEP's kernel, whose roles are fixed, as DeepEP counts them: rows for the own
+    node (or, inside a node, rank) included."""
+    op, deepep = _exchange(machine, direction, group), replace(machine.pricer, exchange=Fidelity(warps=FIXED))
     counted = op.logical_bytes() if op.group_nodes > 1 else op.bytes()
-    return timed(machine.pricer.price(op)).inverse.times(counted * NS_PER_S / GIGA)
+    return timed(deepep.price(op)).inverse.times(counted * NS_PER_S / GIGA)
 
 
 def _exchange(machine: Machine, direction: str, group: int) -> AllToAll:

@@ -11,7 +11,8 @@ import pytest
 from reports import page
 from tests.reports import sample
 
-FULL = ["timeline", "pair", "memory", "links", "loads", "waterfall", "phases", "stages", "prices", "scenario"]
+FULL = ["timeline", "pair", "memory", "links", "loads", "waterfall", "phases", "stages", "communication", "prices",
+        "scenario"]  # fmt: skip
 
 
 @cache

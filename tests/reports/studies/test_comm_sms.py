@@ -14,8 +14,11 @@ def split(sms: int, step: float) -> dict[str, Any]:
 
 
 STUDY: dict[str, Any] = {
-    "splits": [split(8, 19.0), split(12, 17.0), split(20, 18.0)],
-    "paces": {"2.0": [split(8, 30.0), split(12, 19.0), split(20, 18.5)]},
+    "warps": "follow",
+    "splits": {"follow": [split(8, 19.0), split(12, 17.0), split(20, 18.0)],
+               "fixed": [split(8, 25.0), split(12, 18.5), split(20, 18.1)]},
+    "paces": {"follow": {"2.0": [split(8, 30.0), split(12, 19.0), split(20, 18.5)]},
+              "fixed": {"2.0": [split(8, 40.0), split(12, 29.0), split(20, 19.5)]}},
     "published": [
         {"name": "64 ranks", "direction": "dispatch", "unit": "GB/s", "found": 44.1, "published": 46.0,
          "wire": 38.6, "error": -0.041, "source": "a table"},
@@ -30,8 +33,11 @@ STUDY: dict[str, Any] = {
 def test_the_chart_is_xml_with_a_line_and_a_mark_for_each_pace() -> None:
     root = ElementTree.fromstring(comm_sms.chart(STUDY))
     marks = [e for e in root.iter() if e.tag.endswith("circle")]
-    assert len(marks) == 2
-    assert float(marks[0].attrib["cx"]) < float(marks[1].attrib["cx"])  # 12 SMs, then 20
+    assert len(marks) == 3
+    own, slower, fixed = (float(mark.attrib["cx"]) for mark in marks)
+    assert own < slower == fixed  # 12 SMs, then 20
+    words = {e.text for e in root.iter() if e.tag.endswith("text")}
+    assert {"warps as fitted", "warps need 2 x the time", "fixed roles"} <= words
 
 
 def test_lines_stay_inside_the_picture() -> None:
@@ -46,6 +52,9 @@ def test_tables_say_the_best_and_how_far_the_others_are() -> None:
     text = comm_sms.tables(STUDY)
     assert "| 12 | 3,000 | forward | 3,000 | forward | 125.0 | 0.20 | 17.00 | +0.0 % |" in text
     assert "| 8 |" in text and "+11.8 %" in text
-    assert "| 2 x | 20 | 18.50 | 18.50 |" in text
+    assert "| roles that follow their load | 2 x | 20 | 18.50 | 18.50 |" in text
+    assert "| fixed roles | 1 x | 20 | 18.10 | 18.10 |" in text
+    assert "| fixed roles | 2 x | 20 | 19.50 | 19.50 |" in text
+    assert text.index("over best") < text.index("fixed roles") < text.rindex("over best")
     assert "| 64 ranks | dispatch | 44.1 GB/s | 46 GB/s | -4.1 % | 38.6 | a table |" in text
     assert "4,312 (4,154 to 4,604) | 1.57 |" in text

@@ -27,7 +27,7 @@ def test_without_sms_exchanges_are_a_little_faster(found: list[offload.Offload])
 
 
 def test_the_kernel_beside_them_is_that_of_the_sweep(found: list[offload.Offload]) -> None:
-    (split,) = sweep.splits(load(V3, ["outputs=[result]"]), (20,))
+    (split,) = sweep.splits(load(V3, ["outputs=[result]"]), "follow", (20,))
     alone = {e.name: e for e in split.exchanges}
     for row in found:
         assert row.kernel_s == alone[row.name].seconds and row.copy_engine_s > alone[row.name].bound_s
@@ -45,7 +45,8 @@ def test_the_json_holds_all_parts(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setattr(sweep, "splits", lambda scenario, *_, **__: iter(()))  # tested in test_sweep, and slow
     assert command.main([V3, "comm.sms=12"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert list(told) == ["scenario", "splits", "paces", "offload", "published", "profile"]
+    assert list(told) == ["scenario", "warps", "splits", "paces", "offload", "published", "profile"]
+    assert told["warps"] == "follow" and list(told["splits"]) == list(told["paces"]) == ["follow", "fixed"]
     assert [set(row) for row in told["offload"]] == [set(offload.Offload._fields)] * 2
     assert told["offload"][0]["sms"] == 12
 

@@ -9,23 +9,25 @@ from hypothesis import strategies as st
 
 from sim.exchange import closed, kernel, messages
 from sim.exchange.ports import even_tokens, of_op
-from sim.exchange.roles import COPY
+from sim.exchange.roles import COPY, FIXED, FOLLOW
 from tests.sim.exchange.exchanges import BF16_ROW, FP8_ROW, LINKS, SPREAD, directions, op, uneven, uneven_ports
 
+kinds = st.sampled_from([FOLLOW, FIXED])
 
-@given(directions, uneven, st.integers(1, 132))
+
+@given(directions, uneven, st.integers(1, 132), kinds)
 @settings(max_examples=80, deadline=None)
-def test_no_rank_beats_its_bound(direction: str, matrices: tuple[np.ndarray, np.ndarray], sms: int) -> None:
-    timing = kernel.run(uneven_ports(direction, matrices), LINKS, sms)
+def test_no_rank_beats_its_bound(direction: str, matrices: tuple[np.ndarray, np.ndarray], sms: int, kind: str) -> None:
+    timing = kernel.run(uneven_ports(direction, matrices), LINKS, sms, COPY, kind)
     assert (timing.rank_s >= timing.bound_s).all()
     assert timing.seconds >= timing.bound_s.max() and timing.barrier_s >= 0
 
 
-@given(directions, st.sampled_from(sorted(SPREAD)), st.integers(1, 8192), st.integers(1, 60))
+@given(directions, st.sampled_from(sorted(SPREAD)), st.integers(1, 8192), st.integers(1, 60), kinds)
 @settings(max_examples=80, deadline=None)
-def test_more_sms_are_never_slower(direction: str, group: int, tokens: int, sms: int) -> None:
+def test_more_sms_are_never_slower(direction: str, group: int, tokens: int, sms: int, kind: str) -> None:
     ports = of_op(op(direction, group, tokens))
-    fewer, more = kernel.run(ports, LINKS, sms), kernel.run(ports, LINKS, sms + 1)
+    fewer, more = (kernel.run(ports, LINKS, n, COPY, kind) for n in (sms, sms + 1))
     assert more.seconds <= fewer.seconds * (1 + 1e-12)
 
 
@@ -48,17 +50,55 @@ def test_with_enough_sms_kernel_messages_and_bound_agree(group: int, direction: 
 
 
 def test_with_few_sms_time_goes_as_one_over_channels() -> None:
-    two, eight = (kernel.run(of_op(op()), LINKS, sms) for sms in (2, 8))
+    two, eight = (kernel.run(of_op(op()), LINKS, sms, COPY, FIXED) for sms in (2, 8))
     assert two.limited_by == eight.limited_by == "forward"
     assert two.seconds / eight.seconds == pytest.approx(4, rel=0.02)
     rows = 4096 * SPREAD[64][1]
     assert two.busy_s["forward"] == pytest.approx(rows * COPY.seconds(False, FP8_ROW) / 8)
 
 
-def test_twenty_sms_saturate_the_network_and_twelve_do_not() -> None:
+@pytest.mark.parametrize(("kind", "sms", "binds"), [(FIXED, 12, "forward"), (FOLLOW, 8, "receive")])
+def test_twenty_sms_saturate_the_network_and_few_do_not(kind: str, sms: int, binds: str) -> None:
     """DeepSeek-V3 report sec 3.2.2: 20 SMs are enough for both networks; the kernel says from where on."""
-    assert kernel.run(of_op(op()), LINKS, 20).limited_by == "network"
-    assert kernel.run(of_op(op()), LINKS, 12).limited_by == "forward"
+    assert kernel.run(of_op(op()), LINKS, 20, COPY, kind).limited_by == "network"
+    assert kernel.run(of_op(op()), LINKS, sms, COPY, kind).limited_by == binds
+
+
+@pytest.mark.parametrize("group", [16, 32, 64])
+@pytest.mark.parametrize("direction", ["dispatch", "combine"])
+def test_roles_that_follow_make_a_channel_faster_where_warps_bind(group: int, direction: str) -> None:
+    """Fixed ones leave warps of a block without work; once links bind, the two are within 2 %."""
+    few, many = (
+        [kernel.run(of_op(op(direction, group)), LINKS, sms, COPY, kind).seconds for kind in (FOLLOW, FIXED)]
+        for sms in (4, 40)
+    )
+    assert 0.44 < few[0] / few[1] < 0.65 and 0.97 < many[0] / many[1] <= 1
+
+
+@given(directions, uneven, st.integers(1, 132))
+@settings(max_examples=80, deadline=None)
+def test_the_busiest_stage_of_a_rank_is_never_busier_when_roles_follow(
+    direction: str, matrices: tuple[np.ndarray, np.ndarray], sms: int
+) -> None:
+    """True by construction of a block's slowest role; what fills and drains around it may take longer."""
+    ports = uneven_ports(direction, matrices)
+    follow, fixed = (
+        np.array([s.service_s for s in kernel._stages(kernel._cut(ports, LINKS, sms, COPY, kind)) if s.servers > 1])
+        for kind in (FOLLOW, FIXED)
+    )
+    assert not follow.size or (follow.max(axis=0) <= fixed.max(axis=0) * (1 + 1e-12)).all()
+
+
+@given(directions, uneven, st.integers(1, 132))
+@settings(max_examples=80, deadline=None)
+def test_an_exchange_whose_roles_follow_is_late_by_its_fill_at_most(
+    direction: str, matrices: tuple[np.ndarray, np.ndarray], sms: int
+) -> None:
+    """Two warps instead of seven pack a first chunk more slowly: by less than each stage's time on one chunk."""
+    ports = uneven_ports(direction, matrices)
+    follow, fixed = (kernel.run(ports, LINKS, sms, COPY, kind) for kind in (FOLLOW, FIXED))
+    chunk_s = sum(s.service_s for s in kernel._stages(kernel._cut(ports, LINKS, sms, COPY, FOLLOW))).max()
+    assert follow.seconds <= fixed.seconds + chunk_s
 
 
 @pytest.mark.parametrize("direction", ["dispatch", "combine"])

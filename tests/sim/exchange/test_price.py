@@ -1,19 +1,27 @@
 """The door for prices: one function, called like the closed form it replaces."""
 
 import inspect
+import pickle
 
 import pytest
 
 from hwmodels.collectives import exchange_bound_seconds, exchange_seconds
 from sim.exchange import offload
 from sim.exchange.ports import of_op
-from sim.exchange.price import seconds
+from sim.exchange.price import Fidelity
 from tests.sim.exchange.exchanges import LINKS, op
+
+seconds = Fidelity()
 
 
 def test_it_is_called_like_the_closed_form() -> None:
-    names = list(inspect.signature(exchange_seconds).parameters)
-    assert list(inspect.signature(seconds).parameters)[: len(names)] == names
+    assert list(inspect.signature(seconds).parameters) == list(inspect.signature(exchange_seconds).parameters)
+
+
+def test_it_is_a_value() -> None:
+    """Prices go to other processes, and are kept for equal questions."""
+    assert pickle.loads(pickle.dumps(Fidelity(warps="fixed"))) == Fidelity(warps="fixed") != seconds
+    assert Fidelity(warps="fixed")(op(), LINKS, 4) > 1.5 * seconds(op(), LINKS, 4)
 
 
 @pytest.mark.parametrize("sms", [1, 7, 20, 24, 132])

@@ -1,0 +1,39 @@
+"""The table of communication: each operation's time beside its bandwidth bound, and its bytes by who counts them."""
+
+from html import escape
+from typing import Any
+
+from hwmodels.units import format_quantity
+from reports.headline import percent, seconds
+from reports.ranks import HEALTHY, differ
+from reports.section import Section, table
+from sim.result import Result
+
+LEAD = (
+    "What a rank exchanges, sends and reduces. The bound is bytes over the effective bandwidth of the slower kind of "
+    "link; nothing may be faster. Logical bytes are what published bandwidths count, rows for the own node (or, inside "
+    "a node, the own GPU) included; the wire and NVLink carry those of the columns to the right. Beside compute an "
+    "exchange takes what was measured there, where a table knows it."
+)
+HEAD = ("", "of", "alone", "over the bound", "beside compute", "bound", "logical", "wire", "NVLink", "limited by")
+
+
+def section(result: Result) -> Section | None:
+    """The table of what `result` communicates, or None when it gave chunk times."""
+    rows = result.summary.get("communication")
+    if not rows:
+        return None
+    lead = f"{LEAD} {HEALTHY}" if differ(result) else LEAD
+    return Section("communication", "Communication", lead, table(HEAD, map(_cells, rows), (0, 1, len(HEAD) - 1)))
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    beside = seconds(row["beside_s"]) if "beside_s" in row else "–"
+    over = percent(row["alone_s"] / row["bound_s"] - 1) if row["bound_s"] else "–"
+    sizes = (_size(row[f"{kind}_bytes"]) for kind in ("logical", "wire", "nvlink"))
+    names = (escape(row["name"]), escape(row["where"]), seconds(row["alone_s"]))
+    return (*names, over, beside, seconds(row["bound_s"]), *sizes, escape(row["limited_by"]))
+
+
+def _size(value: float) -> str:
+    return format_quantity(value, "data") if value else "–"
