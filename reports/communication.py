@@ -13,9 +13,10 @@ LEAD = (
     "What a rank exchanges, sends and reduces. The bound is bytes over the effective bandwidth of the slower kind of "
     "link; nothing may be faster. Logical bytes are what published bandwidths count, rows for the own node (or, inside "
     "a node, the own GPU) included; the wire and NVLink carry those of the columns to the right. Beside compute an "
-    "exchange takes what was measured there, where a table knows it."
+    "exchange takes what was measured there, where a table knows it; a message shares NICs with the exchanges that it "
+    "meets (mean over the step)."
 )
-HEAD = ("", "of", "alone", "over the bound", "beside compute", "bound", "logical", "wire", "NVLink", "limited by")
+HEAD = ("", "of", "alone", "over the bound", "beside others", "bound", "logical", "wire", "NVLink", "limited by")
 
 
 def section(result: Result) -> Section | None:

@@ -6,13 +6,15 @@ bandwidth, by the slower of the two kinds of link as this kind of traffic finds 
 are even and NICs healthy.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from statistics import mean
 from typing import Any, NamedTuple
 
 from hwmodels.collectives import RINGS, Wires
 from hwmodels.op import AllToAll
 from hwmodels.price import Price, Pricer
 from hwmodels.units import NS_PER_S
+from sim.actor import Record
 from sim.exchange import kernel
 from sim.exchange.ports import of_op
 from sim.exchange.price import KERNEL, Fidelity
@@ -22,8 +24,9 @@ from sim.plan import Machine, Plan, message
 
 
 class Row(NamedTuple):
-    """One operation of one rank. where: which of its kind. alone_s; beside_s: while compute runs (None: not told
-    apart). limited_by: the stage of the kernel that is busy longest, or the kind of link."""
+    """One operation of one rank. where: which of its kind. alone_s: of an exchange beside what else passes its NICs on
+    average. beside_s: of an exchange while compute runs; of a message beside the exchanges it met, on average over the
+    step (None: not told apart). limited_by: the stage of the kernel that is busy longest, or the kind of link."""
 
     name: str
     where: str
@@ -36,9 +39,12 @@ class Row(NamedTuple):
     limited_by: str
 
 
-def table(plan: Plan, machine: Machine) -> list[dict[str, Any]]:
-    """Exchanges of a MoE layer; of pipeline messages and each kind of ring the one that takes longest. Plain values."""
-    rows = [*_exchanges(machine), *_messages(plan, machine), *_rings(plan, machine)]
+def table(plan: Plan, machine: Machine, records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Exchanges of a MoE layer; of pipeline messages and each kind of ring the one that takes longest. Plain values.
+
+    records: of each pipeline position.
+    """
+    rows = [*_exchanges(machine), *_messages(plan, machine, records), *_rings(plan, machine)]
     return [{key: value for key, value in row._asdict().items() if value is not None} for row in rows]
 
 
@@ -63,7 +69,7 @@ def _limit(pricer: Pricer, op: AllToAll, links: Wires, row: Row) -> str:
     return kernel.run(of_op(op), links, pricer.comm_sms, fidelity.copy, fidelity.warps).limited_by
 
 
-def _messages(plan: Plan, machine: Machine) -> Iterator[Row]:
+def _messages(plan: Plan, machine: Machine, records: Sequence[Record]) -> Iterator[Row]:
     """Of all forward messages between positions the dearest; a backward one is as long and goes the other way."""
     homes, price, links = plan.homes, machine.pricer.price, machine.pricer.wires.carrying("pipeline")
     ends = {(home, homes[stage + 1, batch]) for (stage, batch), home in homes.items() if (stage + 1, batch) in homes}
@@ -71,7 +77,10 @@ def _messages(plan: Plan, machine: Machine) -> Iterator[Row]:
     if sends:
         (a, b), op = max(sends.items(), key=lambda item: price(item[1]).ns)
         size = (op.size, op.size * op.leaves_node, op.size * (not op.leaves_node))
-        yield _row("pipeline message", f"position {a} to {b}", price(op), links, size)
+        carried, goes = zip(*[iter(records[a].network)] * 4, strict=True), plan.targets(a)
+        beside_s = mean(end - start for start, end, *sent in carried if goes.get(tuple(sent)) == b) / NS_PER_S
+        row = _row("pipeline message", f"position {a} to {b}", price(op), links, size)
+        yield row._replace(beside_s=beside_s)
 
 
 def _rings(plan: Plan, machine: Machine) -> Iterator[Row]:

@@ -25,6 +25,10 @@ MIRRORED = ("dualpipe", "dualpipev")
 """Schedules in which stages s and stages-1-s share a rank."""
 
 
+OUTPUTS = {"F": (1, 1), "B": (2, -1)}
+"""Pass -> which output of its step it makes, and how many stages further that goes."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """Everything decided before time passes. holds: stages of each pipeline position. data: pipeline replicas."""
@@ -35,6 +39,17 @@ class Plan:
     holds: tuple[tuple[int, ...], ...]
     data: int
     micro_batches: int
+
+    def targets(self, position: int) -> dict[tuple[int, int], int]:
+        """(step, output: 1 forward, 2 backward) of a position -> where it goes, of all that go to another one."""
+        found = {}
+        for number, step in enumerate(self.program.steps[position]):
+            for letter, stage, micro_batch in step.passes():
+                output, ahead = OUTPUTS.get(letter, (0, 0))
+                target = self.homes.get((stage + ahead, micro_batch), position)
+                if output and target != position:
+                    found[number, output] = target
+        return found
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ happens inside a step does not depend on when messages pass, and levels of detai
 need a few hundredths of a NIC where exchanges need half. Links between switches are shared in `sim.network.links`.
 """
 
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 
@@ -13,9 +14,6 @@ from hwmodels.units import NS_PER_S
 from sim.nic import FAIR
 from sim.optimizer import reduce_rings
 from sim.plan import Machine, Plan, message, unit_cost_ns
-
-AHEAD = {"F": 1, "B": -1}
-"""Passes whose output goes to a neighbour stage: how many stages further."""
 
 
 def shared(plan: Plan, machine: Machine) -> Machine:
@@ -44,11 +42,9 @@ def compute_seconds(plan: Plan, machine: Machine) -> list[float]:
 
 def _others_s(plan: Plan, machine: Machine, position: int) -> float:
     """Seconds for which messages and reductions need a position's NICs alone in a training step."""
-    price, found = machine.pricer.price, 0.0
-    for step in plan.program.steps[position]:
-        for letter, stage, micro_batch in step.passes():
-            target = plan.homes.get((stage + AHEAD[letter], micro_batch), position) if letter in AHEAD else position
-            if target != position and (op := message(plan, machine, position, target)).leaves_node:
-                found += price(op).ns
+    price, found = machine.pricer.price, 0
+    for target, count in Counter(plan.targets(position).values()).items():
+        op = message(plan, machine, position, target)
+        found += price(op).ns * count if op.leaves_node else 0
     rings = (ring for stage in plan.holds[position] for ring in reduce_rings(plan, machine, stage))
     return (found + sum(price(ring).ns for ring in rings if ring.nodes > 1)) / NS_PER_S

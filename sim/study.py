@@ -52,7 +52,7 @@ def study(scenario: Scenario) -> Result:
     if machine:
         found = uncertainty.sensitivity(lowered, graph or replay.alike(lowered, outcome), books)
         summary |= uncertainty.intervals(found, summary, scenario.seed)
-        summary["communication"] = communication.table(laid, machine)
+        summary["communication"] = communication.table(laid, machine, [outcome.records[a] for a in lowered.actor_of])
         summary["layers_per_stage"] = [sum(u.kind in ("dense", "moe") for u in stage) for stage in machine.stages]
         summary["pair_s"] = {"name": pair_name, "seconds": kit.timing.total / NS_PER_S}
     return Result(

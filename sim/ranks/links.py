@@ -28,9 +28,6 @@ from sim.ranks.lane import Times
 from sim.scenario import Fault
 from sim.wire import REDUCE
 
-AHEAD = {FORWARD: ("F", 1), BACKWARD: ("B", -1)}
-"""Kind of message -> the pass that makes it, and how many stages on it goes."""
-
 
 class Links:
     """Durations of traffic where some NICs are slow."""
@@ -40,7 +37,7 @@ class Links:
         self.slow = of_ranks(faults, ("link",), machine.cluster.node.gpus)
         self.group = min(plan.scenario.parallel.expert, plan.data)
         self.exchanges, self.sends, self.rings = cache(self._exchanges), cache(self._sends), cache(self._rings)
-        self.slow_members = cache(self._slow_members)
+        self.slow_members, self.targets = cache(self._slow_members), cache(plan.targets)
 
     def exchange(self, position: int, starts: Times, work: Times, expected: int, op: AllToAll, rest: float) -> Times:
         """Durations of an exchange, begun by all of a group at once, that alone takes `work` ns at each rank and
@@ -57,8 +54,8 @@ class Links:
         work = np.full(len(starts), ns, dtype=np.int64)
         if not self.slow:
             return work
-        if kind in AHEAD:
-            return self.sends(position, self._target(position, step, kind)).durations(starts, work)
+        if kind in (FORWARD, BACKWARD):
+            return self.sends(position, self.targets(position)[step, kind]).durations(starts, work)
         at, left = starts, ns
         stages = [step] if kind == REDUCE else self.plan.holds[position]
         rings = [ring for stage in stages for ring in self.rings(stage, kind)]
@@ -67,13 +64,6 @@ class Links:
             part = min(left, -(-alone * ns // max(total, 1)))
             at, left = at + slow.durations(at, np.full_like(work, part)), left - part
         return at - starts
-
-    def _target(self, position: int, step: int, kind: int) -> int:
-        """Position that a step's output goes to."""
-        letter, ahead = AHEAD[kind]
-        passes = self.plan.program.steps[position][step].passes()
-        stage, micro_batch = next((s, m) for name, s, m in passes if name == letter)
-        return self.plan.homes[stage + ahead, micro_batch]
 
     # --- who is to blame ----------------------------------------------------------------------------------------------
 
@@ -96,7 +86,7 @@ class Links:
         """Rank of the slow NIC at an end of a message, the sender's where both are as bad; None without one."""
         if not self.slow:
             return None
-        return self._worst(p * self.plan.data + replica for p in (position, self._target(position, step, kind)))
+        return self._worst(p * self.plan.data + replica for p in (position, self.targets(position)[step, kind]))
 
     def slow_holder(self, position: int) -> int | None:
         """Rank of the slowest NIC among those that share a stage with a position, so meet in rings; None without one.

@@ -42,7 +42,7 @@ def test_no_time_is_below_its_bound(changes: tuple[str, ...]) -> None:
     assert list(rows) == [*EXCHANGES, "pipeline message", *RINGS]
     for name, row in rows.items():
         assert row["alone_s"] >= row["bound_s"] > 0, name
-        assert ("beside_s" in row) == (name in EXCHANGES)
+        assert ("beside_s" in row) == (name not in RINGS)
         assert row.get("beside_s", row["alone_s"]) >= row["alone_s"], name
         assert max(row["wire_bytes"], row["nvlink_bytes"]) > 0 and row["logical_bytes"] >= row["wire_bytes"]
 
@@ -53,7 +53,8 @@ def test_bounds_follow_the_fabric_that_each_kind_of_traffic_finds() -> None:
     slower = {name: crowded[name]["bound_s"] / clear[name]["bound_s"] for name in clear}
     assert max(slower.values()) > 1.2 and min(slower.values()) >= 1 - 1e-9
     for name, row in crowded.items():
-        assert row["wire_bytes"] == clear[name]["wire_bytes"] and row["alone_s"] < 1.05 * row["bound_s"], name
+        limit = 1.12 if name in EXCHANGES else 1.05  # messages and gradients pass the NICs of exchanges
+        assert row["wire_bytes"] == clear[name]["wire_bytes"] and row["alone_s"] < limit * row["bound_s"], name
 
 
 def test_v3_exchanges_are_those_of_its_recipe() -> None:

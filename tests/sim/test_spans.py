@@ -94,7 +94,7 @@ def test_launch_gaps(done):
 
 
 def test_messages(done):
-    """Sends of a rank queue on its network lane, each as long as it is alone."""
+    """Sends and reductions of a rank queue on its network lane; both say whose they are."""
     _, low, result = done
     spans = result.spans
     rows = spans.where(spans.lane == LANES.index("network"))
@@ -103,8 +103,8 @@ def test_messages(done):
     assert labels["send activations"] + labels["send gradients"] == sends > 0
     assert labels["all-gather"] == 2
     for label, phase, stage in zip(rows.label.tolist(), rows.phase.tolist(), rows.stage.tolist(), strict=True):
-        sent = rows.labels[label].startswith("send")
-        assert (PHASES[phase] != "optimizer") == sent == (stage >= 0)
+        sent, reduced = (rows.labels[label].startswith(word) for word in ("send", "reduce"))
+        assert (PHASES[phase] != "optimizer") == sent and (sent or reduced) == (stage >= 0)
 
 
 def test_steps_are_the_program(done):

@@ -110,11 +110,13 @@ def again(schedule, uneven, cause, sign):
 @pytest.mark.parametrize("schedule", ["dualpipe", "1f1b", "zb1p"])
 @pytest.mark.parametrize("uneven", UNEVEN)
 def test_the_largest_causes_against_arrays_run_again(schedule, uneven, which):
-    """One spread dearer and one cheaper, within 4 %: jitter is worst, where one step stands for all of its kind."""
+    """One spread dearer and one cheaper, within 4 %: jitter is worst, where one step stands for all of its kind, and a
+    slow link, 5 %: graphs take it that messages meet the same exchanges at other prices."""
     found = simulated(schedule, uneven)[-1]
     cause = [c for c in found.causes if "(" in c.name][which]
-    assert cause.step_s == pytest.approx(again(schedule, uneven, cause, 1), rel=0.04)
-    assert cause.cheaper_s == pytest.approx(again(schedule, uneven, cause, -1), rel=0.04)
+    near = 0.05 if uneven == "slow link" else 0.04
+    assert cause.step_s == pytest.approx(again(schedule, uneven, cause, 1), rel=near)
+    assert cause.cheaper_s == pytest.approx(again(schedule, uneven, cause, -1), rel=near)
 
 
 @pytest.mark.parametrize("schedule", ["dualpipe", "1f1b", "zb1p"])
