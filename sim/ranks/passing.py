@@ -21,10 +21,12 @@ Passed = Mapping[tuple[int, int], int]
 
 def met(lowered: Lowered) -> Lowered:
     """The same with messages and reductions as long as they take among alike ranks; one actor a position."""
-    coarse = {id(kit): by_chunk(kit.fine, kit.timing) for row in lowered.kits for kit in row}
+    kits = {id(job.template): kit for row, own in zip(lowered.jobs, lowered.kits, strict=True)
+            for job, kit in zip(row, own, strict=True)}  # fmt: skip
+    coarse = {number: by_chunk(kit.fine, kit.timing) for number, kit in kits.items()}
     actors = [
-        replace(actor, jobs=tuple(replace(j, template=coarse[id(k)]) for j, k in zip(actor.jobs, kits, strict=True)))
-        for actor, kits in zip(differing.alone(lowered).actors, lowered.kits, strict=True)
+        replace(actor, jobs=tuple(replace(job, template=coarse[id(job.template)]) for job in actor.jobs))
+        for actor in differing.alone(lowered).actors
     ]
     jobs, syncs = [], []
     for record, row, sync in zip(engine.run(actors).records, lowered.jobs, lowered.syncs, strict=True):
