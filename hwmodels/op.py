@@ -142,6 +142,10 @@ class Send(NamedTuple):
     def bytes(self) -> float:
         return self.size
 
+    def wire_bytes(self) -> float:
+        """What crosses the sender's NICs."""
+        return self.size * self.leaves_node
+
 
 class Collective(NamedTuple):
     """Ring reduce-scatter, all-gather or all-reduce of a vector of `size` bytes over `ranks` on `nodes` nodes."""
@@ -159,6 +163,10 @@ class Collective(NamedTuple):
         """Bytes each rank sends."""
         share = (self.ranks - 1) / self.ranks if self.ranks else 0.0
         return self.size * share * (2 if self.kind == "all_reduce" else 1)
+
+    def wire_bytes(self) -> float:
+        """What crosses each rank's NICs: the ranks of a node pass on an equal part of what leaves it."""
+        return self.bytes() * self.nodes / self.ranks if self.nodes > 1 else 0.0
 
 
 class HostCopy(NamedTuple):

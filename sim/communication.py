@@ -76,7 +76,7 @@ def _messages(plan: Plan, machine: Machine, records: Sequence[Record]) -> Iterat
     sends = {(a, b): message(plan, machine, a, b) for a, b in sorted(ends) if a != b}
     if sends:
         (a, b), op = max(sends.items(), key=lambda item: price(item[1]).ns)
-        size = (op.size, op.size * op.leaves_node, op.size * (not op.leaves_node))
+        size = (op.size, op.wire_bytes(), op.size * (not op.leaves_node))
         carried, goes = zip(*[iter(records[a].network)] * 4, strict=True), plan.targets(a)
         beside_s = mean(end - start for start, end, *sent in carried if goes.get(tuple(sent)) == b) / NS_PER_S
         row = _row("pipeline message", f"position {a} to {b}", price(op), links, size)
@@ -93,8 +93,7 @@ def _rings(plan: Plan, machine: Machine) -> Iterator[Row]:
             stage = ns.index(max(ns))
             op = ops[stage]
             if op.bytes():
-                per_node = op.ranks / op.nodes
-                size = (op.bytes(), op.bytes() / per_node * (op.nodes > 1), op.bytes() * (per_node > 1))
+                size = (op.bytes(), op.wire_bytes(), op.bytes() * (op.ranks > op.nodes))
                 links = machine.pricer.wires.carrying(RINGS[op.kind])
                 yield _row(f"{name}, {part}", f"stage {stage}", machine.pricer.price(op), links, size)
 

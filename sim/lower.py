@@ -182,7 +182,7 @@ def _send(plan: Plan, machine: Machine | None, source: int, target: int) -> tupl
         times = plan.scenario.chunk_times
         return times.p2p if times else 0, LOCAL
     op = message(plan, machine, source, target)
-    route = Route((source, target), machine.pricer.wires.crossings.pipeline) if op.leaves_node else LOCAL
+    route = Route((source, target), machine.pricer.wires.crossings.pipeline) if op.wire_bytes() else LOCAL
     return machine.pricer.price(op).ns, route
 
 
@@ -200,10 +200,13 @@ def _sync(plan: Plan, machine: Machine | None, tail: optimizer.Tail, position: i
 
 def _ring_route(plan: Plan, machine: Machine, stage: int) -> Route:
     """A stage's rings meet exchanges at all positions that hold it; a rank of each stands for all of its replicas."""
-    if all(ring.nodes == 1 for ring in optimizer.reduce_rings(plan, machine, stage)):
+    pricer, rings = machine.pricer, optimizer.reduce_rings(plan, machine, stage)
+    needed = sum(ring.wire_bytes() for ring in rings) / pricer.wires.network * NS_PER_S
+    if not needed:
         return LOCAL
+    slower = sum(pricer.price(ring).ns for ring in rings) / needed  # by NVLink or between switches
     holders = tuple(p for p, held in enumerate(plan.holds) if stage in held)
-    return Route(holders, machine.pricer.wires.crossings.gradients)
+    return Route(holders, pricer.wires.crossings.gradients._replace(slower=max(1.0, slower)))
 
 
 # --- folding ----------------------------------------------------------------------------------------------------------

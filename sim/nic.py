@@ -69,8 +69,8 @@ class Nic:
 class Passage:
     """Something on its way over the NICs at its ends. left: ns that it still needs alone, counted at `since`.
 
-    crossing: how links between switches slow it alone (then exchanges that leave as much of the NICs as those allow do
-    not delay it), and what exchanges need of those links whenever they run at its ends: as if they ran everywhere.
+    crossing: how many times longer it takes alone than its NICs need (then exchanges that leave it as much of those do
+    not delay it), and what exchanges need of links between switches whenever they run at its ends, as if everywhere.
     """
 
     __slots__ = ("crossing", "left", "nics", "since")

@@ -41,10 +41,8 @@ def compute_seconds(plan: Plan, machine: Machine) -> list[float]:
 
 
 def _others_s(plan: Plan, machine: Machine, position: int) -> float:
-    """Seconds for which messages and reductions need a position's NICs alone in a training step."""
-    price, found = machine.pricer.price, 0
-    for target, count in Counter(plan.targets(position).values()).items():
-        op = message(plan, machine, position, target)
-        found += price(op).ns * count if op.leaves_node else 0
+    """Seconds for which messages and reductions need a position's NICs in a training step."""
+    sends = Counter(plan.targets(position).values())
+    passed = sum(message(plan, machine, position, to).wire_bytes() * count for to, count in sends.items())
     rings = (ring for stage in plan.holds[position] for ring in reduce_rings(plan, machine, stage))
-    return (found + sum(price(ring).ns for ring in rings if ring.nodes > 1)) / NS_PER_S
+    return (passed + sum(ring.wire_bytes() for ring in rings)) / machine.pricer.wires.network

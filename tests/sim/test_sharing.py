@@ -45,9 +45,8 @@ def test_what_is_left_is_the_bytes_that_pass():
     nic, step_s = machine.pricer.wires.network, sharing.compute_seconds(found, machine)[1]
     message = machine.site.tokens * 7168 * 2 / nic
     sends = 2 * found.micro_batches * message  # 120 micro-batches over two stages, forward and backward
-    rings = sum(machine.pricer.price(ring).ns for stage in found.holds[1]
-                for ring in plan_rings(found, machine, stage)) / 1e9  # fmt: skip
-    assert machine.pricer.wires.left == pytest.approx(1 - (sends + rings) / step_s, rel=2e-3)
+    rings = sum(ring.wire_bytes() for stage in found.holds[1] for ring in plan_rings(found, machine, stage)) / nic
+    assert machine.pricer.wires.left == pytest.approx(1 - (sends + rings) / step_s)
     assert 0.95 < machine.pricer.wires.left < 0.98
 
 
