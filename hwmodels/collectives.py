@@ -17,38 +17,23 @@ ENOUGH_SMS = 20
 sec 3.2.2). Fewer move proportionally less; more move no more."""
 
 
-RINGS = {"reduce_scatter": "gradients", "all_gather": "parameters", "all_reduce": "parameters"}
-"""Kind of collective -> the kind of traffic that it is. The gradient norm's few bytes go when no step runs any more."""
-
-
-class Crossing(NamedTuple):
-    """What links between switches do to a kind of traffic. slower: how many times longer it takes than in a fabric that
-    never blocks. exchanges: what exchanges need of the busiest link on its way, over what they need of NICs."""
+class Hindrance(NamedTuple):
+    """What links between switches do to some traffic. slower: how many times longer it takes than on its NICs.
+    exchanges: what exchanges need of its busiest link, over what they need of NICs."""
 
     slower: float = 1.0
     exchanges: float = 0.0
 
 
-UNHINDERED = Crossing()
-
-
-class Crossings(NamedTuple):
-    """How each kind of traffic crosses the fabric."""
-
-    expert: Crossing = UNHINDERED
-    pipeline: Crossing = UNHINDERED
-    gradients: Crossing = UNHINDERED
-    parameters: Crossing = UNHINDERED
-
-
-NON_BLOCKING = Crossings()
+UNHINDERED = Hindrance()
 
 
 @dataclass(frozen=True)
 class Wires:
     """Links as one rank sees them. latency_s: across a leaf switch; far_latency_s: across the spine.
 
-    left: part of the NICs that other traffic leaves to exchanges.
+    slower: how many times longer exchanges take than on NICs alone, for links between switches; shared_slower: and
+    with other traffic on those. left: part of the NICs that other traffic leaves to exchanges.
     """
 
     nvlink: Link
@@ -57,18 +42,19 @@ class Wires:
     pcie: Link
     latency_s: float
     far_latency_s: float
-    crossings: Crossings = NON_BLOCKING
+    slower: float = 1.0
+    shared_slower: float = 1.0
     left: float = 1.0
 
-    def carrying(self, kind: str) -> "Wires":
-        """The links as traffic of one kind finds them where flows collide in the fabric, by itself on its NICs."""
-        crossing: Crossing = getattr(self.crossings, kind)
-        return self.slowed(crossing.slower)
+    @property
+    def alone(self) -> "Wires":
+        """The links as exchanges find them by themselves."""
+        return self.slowed(self.slower)
 
     @property
-    def exchanging(self) -> "Wires":
-        """The links as exchanges find them with other traffic on the NICs, where those are slower than the fabric."""
-        return self.slowed(max(self.crossings.expert.slower, 1 / self.left))
+    def shared(self) -> "Wires":
+        """The links as exchanges find them beside other traffic, on NICs or between switches, whichever is slower."""
+        return self.slowed(max(self.slower, self.shared_slower, 1 / self.left))
 
     def slowed(self, factor: float) -> "Wires":
         """The same with NICs so many times slower."""
@@ -80,10 +66,11 @@ class Wires:
         return self.nic.effective * self.nics
 
 
-def wires(node: Node, fabric: Fabric | None, crossings: Crossings = NON_BLOCKING) -> Wires:
+def wires(node: Node, fabric: Fabric | None, slower: float = 1.0, shared_slower: float = 1.0) -> Wires:
     """Links of a rank in a cluster of such nodes.
 
-    Ports of a shipped fabric are as fast as the NICs plugged into them; a port speed that a scenario states binds.
+    slower, shared_slower: see Wires. Ports of a shipped fabric are as fast as the NICs plugged into them; a port speed
+    that a scenario states binds.
     """
     if fabric is None:
         return Wires(node.nvlink, node.nic, node.nics_per_gpu, node.pcie, node.nic.latency_s, node.nic.latency_s)
@@ -91,7 +78,7 @@ def wires(node: Node, fabric: Fabric | None, crossings: Crossings = NON_BLOCKING
     if port is not None and port.source == "override":
         nic = replace(nic, bandwidth=min(nic.bandwidth, fabric.link.bandwidth))
     near, far = fabric.latency_same_leaf_s, fabric.latency_cross_leaf_s
-    return Wires(node.nvlink, nic, node.nics_per_gpu, node.pcie, near, far, crossings)
+    return Wires(node.nvlink, nic, node.nics_per_gpu, node.pcie, near, far, slower, shared_slower)
 
 
 def exchange_bound_seconds(op: AllToAll, links: Wires) -> float:
@@ -109,7 +96,7 @@ def send_seconds(op: Send, links: Wires) -> float:
     """One pipeline message to a neighbour stage."""
     if not op.leaves_node:
         return op.size / links.nvlink.effective + links.nvlink.latency_s
-    return op.size / links.network + (links.far_latency_s if op.leaves_leaf else links.latency_s)
+    return op.size / links.network * op.slower + (links.far_latency_s if op.leaves_leaf else links.latency_s)
 
 
 def collective_seconds(op: Collective, links: Wires) -> float:
@@ -117,7 +104,7 @@ def collective_seconds(op: Collective, links: Wires) -> float:
     if op.ranks <= 1:
         return 0.0
     per_node = op.ranks / op.nodes
-    across = links.network * per_node
+    across = links.network * per_node / op.slower
     rate = across if per_node <= 1 else links.nvlink.effective if op.nodes == 1 else min(across, links.nvlink.effective)
     passes = 2 if op.kind == "all_reduce" else 1
     far = links.far_latency_s if op.nodes > 1 else 0.0

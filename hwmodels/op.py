@@ -129,12 +129,14 @@ class AllToAll(NamedTuple):
 
 
 class Send(NamedTuple):
-    """A pipeline message of `size` bytes to a neighbour; `across`: leaves the node, leaves the leaf."""
+    """A pipeline message of `size` bytes to a neighbour: whether it leaves the node and the leaf. slower: how many
+    times longer its bytes take than on its NICs, for links between switches."""
 
     size: float
     leaves_node: bool
     leaves_leaf: bool
     kernels: int = 1
+    slower: float = 1.0
 
     def flop(self) -> float:
         return 0.0
@@ -148,13 +150,15 @@ class Send(NamedTuple):
 
 
 class Collective(NamedTuple):
-    """Ring reduce-scatter, all-gather or all-reduce of a vector of `size` bytes over `ranks` on `nodes` nodes."""
+    """Ring reduce-scatter, all-gather or all-reduce of a vector of `size` bytes over `ranks` on `nodes` nodes. slower:
+    as a `Send` has it."""
 
     kind: str
     size: float
     ranks: int
     nodes: int
     kernels: int = 1
+    slower: float = 1.0
 
     def flop(self) -> float:
         return 0.0

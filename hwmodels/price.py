@@ -15,7 +15,6 @@ from hwmodels import tables as calibration
 from hwmodels import transfer
 from hwmodels.collectives import (
     ENOUGH_SMS,
-    RINGS,
     Wires,
     collective_seconds,
     exchange_seconds,
@@ -142,9 +141,9 @@ class Pricer:
             # the table's stretch is over the closed form; in-situ time stays what was measured, whatever the model
             bare = self.exchange(op, self.wires, ENOUGH_SMS)  # none where a group is one rank and only links count
             again = exchange_seconds(op, self.wires, ENOUGH_SMS) / bare if bare else 1.0
-            # beside compute it leaves NICs idle for longer than other traffic needs them
+            # beside compute it leaves links idle for longer than other traffic needs them
             alone, shared = (self.exchange(op, wires, self.comm_sms)
-                             for wires in (self.wires.carrying("expert"), self.wires.exchanging))  # fmt: skip
+                             for wires in (self.wires.alone, self.wires.shared))  # fmt: skip
             again *= alone / shared if shared else 1.0
             return max(1.0, float(row["stretch"]) * again) if row else 1.0
         first = next((i for i, found in enumerate(self.shelf) if found is self.asked(op)), 0)
@@ -360,7 +359,7 @@ def _published(seconds: float, source: str) -> Quote:
 
 
 def _exchange(pricer: Pricer, found: Tables | None, op: AllToAll) -> Quote:
-    seconds = pricer.exchange(op, pricer.wires.exchanging, pricer.comm_sms)
+    seconds = pricer.exchange(op, pricer.wires.shared, pricer.comm_sms)
     known = found is not None and op.beside in found.exchanges
     source = "largest port load over effective bandwidth, no less than its warps can move"
     if known and found is not None:
@@ -370,12 +369,12 @@ def _exchange(pricer: Pricer, found: Tables | None, op: AllToAll) -> Quote:
 
 
 def _send(pricer: Pricer, found: Tables | None, op: Send) -> Quote:
-    seconds = send_seconds(op, pricer.wires.carrying("pipeline"))
+    seconds = send_seconds(op, pricer.wires)
     return _published(seconds, "bytes over effective bandwidth, plus latency")
 
 
 def _collective(pricer: Pricer, found: Tables | None, op: Collective) -> Quote:
-    seconds = collective_seconds(op, pricer.wires.carrying(RINGS[op.kind]))
+    seconds = collective_seconds(op, pricer.wires)
     return _published(seconds, "ring over effective bandwidth, plus a hop latency a step")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from hwmodels.collectives import UNHINDERED, Crossing
+from hwmodels.collectives import UNHINDERED, Hindrance
 from sim.nic import Window
 from sim.template import STREAMS, Template
 
@@ -20,7 +20,7 @@ class Route(NamedTuple):
     switches."""
 
     ends: tuple[int, ...] = ()
-    crossing: Crossing = UNHINDERED
+    hindrance: Hindrance = UNHINDERED
 
 
 LOCAL = Route()

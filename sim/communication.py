@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from statistics import mean
 from typing import Any, NamedTuple
 
-from hwmodels.collectives import RINGS, Wires
+from hwmodels.collectives import Wires
 from hwmodels.op import AllToAll
 from hwmodels.price import Price, Pricer
 from hwmodels.units import NS_PER_S
@@ -56,7 +56,7 @@ def _exchanges(machine: Machine) -> Iterator[Row]:
         if isinstance(op, AllToAll):
             counted = op.logical_bytes() if op.group_nodes > 1 else op.bytes()
             size = (counted, op.wire_bytes(), op.nvlink_bytes())
-            links, price = machine.pricer.wires.carrying("expert"), machine.pricer.price(op)
+            links, price = machine.pricer.wires.alone, machine.pricer.price(op)
             row = _row(op.beside, "a MoE layer", price, links, size)
             yield row._replace(beside_s=price.beside_ns / NS_PER_S, limited_by=_limit(machine.pricer, op, links, row))
 
@@ -71,7 +71,7 @@ def _limit(pricer: Pricer, op: AllToAll, links: Wires, row: Row) -> str:
 
 def _messages(plan: Plan, machine: Machine, records: Sequence[Record]) -> Iterator[Row]:
     """Of all forward messages between positions the dearest; a backward one is as long and goes the other way."""
-    homes, price, links = plan.homes, machine.pricer.price, machine.pricer.wires.carrying("pipeline")
+    homes, price, links = plan.homes, machine.pricer.price, machine.pricer.wires
     ends = {(home, homes[stage + 1, batch]) for (stage, batch), home in homes.items() if (stage + 1, batch) in homes}
     sends = {(a, b): message(plan, machine, a, b) for a, b in sorted(ends) if a != b}
     if sends:
@@ -79,7 +79,7 @@ def _messages(plan: Plan, machine: Machine, records: Sequence[Record]) -> Iterat
         size = (op.size, op.wire_bytes(), op.size * (not op.leaves_node))
         carried, goes = zip(*[iter(records[a].network)] * 4, strict=True), plan.targets(a)
         beside_s = mean(end - start for start, end, *sent in carried if goes.get(tuple(sent)) == b) / NS_PER_S
-        row = _row("pipeline message", f"position {a} to {b}", price(op), links, size)
+        row = _row("pipeline message", f"position {a} to {b}", price(op), links.slowed(op.slower), size)
         yield row._replace(beside_s=beside_s)
 
 
@@ -94,7 +94,7 @@ def _rings(plan: Plan, machine: Machine) -> Iterator[Row]:
             op = ops[stage]
             if op.bytes():
                 size = (op.bytes(), op.wire_bytes(), op.bytes() * (op.ranks > op.nodes))
-                links = machine.pricer.wires.carrying(RINGS[op.kind])
+                links = machine.pricer.wires.slowed(op.slower)
                 yield _row(f"{name}, {part}", f"stage {stage}", machine.pricer.price(op), links, size)
 
 

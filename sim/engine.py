@@ -236,7 +236,7 @@ class _Rank:
         """Join the network lane."""
         ranks, peers = self.world.ranks, self.actor.peers
         nics = [ranks[peers[position]].nic for position in route.ends]
-        self.wire.leave(Load(kind == REDUCE, step, kind, ns, nics, route.crossing, arrive))
+        self.wire.leave(Load(kind, step, ns, nics, route.hindrance, arrive))
 
     # --- the process ---
 

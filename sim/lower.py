@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 
+from hwmodels.collectives import Hindrance
 from hwmodels.op import AllToAll
 from hwmodels.units import NS_PER_S
 from sim import engine, fold, optimizer
@@ -182,7 +183,7 @@ def _send(plan: Plan, machine: Machine | None, source: int, target: int) -> tupl
         times = plan.scenario.chunk_times
         return times.p2p if times else 0, LOCAL
     op = message(plan, machine, source, target)
-    route = Route((source, target), machine.pricer.wires.crossings.pipeline) if op.wire_bytes() else LOCAL
+    route = Route((source, target), machine.hindrances.of_message(source, target)) if op.wire_bytes() else LOCAL
     return machine.pricer.price(op).ns, route
 
 
@@ -206,7 +207,8 @@ def _ring_route(plan: Plan, machine: Machine, stage: int) -> Route:
         return LOCAL
     slower = sum(pricer.price(ring).ns for ring in rings) / needed  # by NVLink or between switches
     holders = tuple(p for p, held in enumerate(plan.holds) if stage in held)
-    return Route(holders, pricer.wires.crossings.gradients._replace(slower=max(1.0, slower)))
+    both = [machine.hindrances.of_ring("reduce_scatter", stage, which).exchanges for which in (0, 1)]
+    return Route(holders, Hindrance(max(1.0, slower), max(both)))
 
 
 # --- folding ----------------------------------------------------------------------------------------------------------
@@ -270,6 +272,6 @@ def _classes(plan: Plan, jobs: Sequence[tuple[Job, ...]], syncs: Sequence[Sync])
 def _shape(job: Job, mates: Mapping[int, int]) -> tuple[object, ...]:
     """A step as any rank with such mates has it; windows are its template's."""
     waits = tuple((mates[sender], step, kind) for sender, step, kind in job.waits)
-    ways = ((kind, *(mates.get(end) for end in route.ends), route.crossing) for kind, route in job.routes.items())
+    ways = ((kind, *(mates.get(end) for end in route.ends), route.hindrance) for kind, route in job.routes.items())
     return id(job.template), waits, job.sends, tuple(ways)
 

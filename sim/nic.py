@@ -1,9 +1,9 @@
 """A rank's NICs while its steps run: what exchanges need of them, and what else passes beside.
 
 Messages and gradient reductions find free what the exchange under way at that moment leaves, at each of their ends, and
-never less than a fair part: max-min fairness between two kinds of traffic. How fast an exchange goes does not depend on
-the moment (`sim.sharing` slows all of a step's alike), so a step takes as long inside whatever passes: when its
-exchanges run is known as soon as it starts, at every level of detail.
+never less than a fair part: max-min fairness between exchanges and the rest (of which two that meet do not share). How
+fast an exchange goes does not depend on the moment (`sim.sharing` slows all of a step's alike), so a step takes as long
+inside whatever passes: when its exchanges run is known as soon as it starts, at every level of detail.
 """
 
 from bisect import bisect_right
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from math import ceil
 from typing import NamedTuple, Protocol
 
-from hwmodels.collectives import Crossing
+from hwmodels.collectives import Hindrance
 
 FAIR = 0.5
 """Part of a link that one of two kinds of traffic gets at least."""
@@ -69,14 +69,14 @@ class Nic:
 class Passage:
     """Something on its way over the NICs at its ends. left: ns that it still needs alone, counted at `since`.
 
-    crossing: how many times longer it takes alone than its NICs need (then exchanges that leave it as much of those do
+    hindrance: how many times longer it takes alone than its NICs need (then exchanges that leave it as much of those do
     not delay it), and what exchanges need of links between switches whenever they run at its ends, as if everywhere.
     """
 
-    __slots__ = ("crossing", "left", "nics", "since")
+    __slots__ = ("hindrance", "left", "nics", "since")
 
-    def __init__(self, nics: Sequence[Nic], crossing: Crossing, ns: int, now: int) -> None:
-        self.nics, self.crossing = nics, crossing
+    def __init__(self, nics: Sequence[Nic], hindrance: Hindrance, ns: int, now: int) -> None:
+        self.nics, self.hindrance = nics, hindrance
         self.left, self.since = float(ns), float(now)
 
     def advance(self, now: int) -> None:
@@ -103,5 +103,5 @@ class Passage:
         for nic in self.nics:
             part, ends = nic.taken(at)
             taken, until = max(taken, part), min(until, ends)
-        free, between = (max(1.0 - part, FAIR) for part in (taken, taken * self.crossing.exchanges))
-        return min(1.0, free * self.crossing.slower, between), until
+        free, between = (max(1.0 - part, FAIR) for part in (taken, taken * self.hindrance.exchanges))
+        return min(1.0, free * self.hindrance.slower, between), until

@@ -102,6 +102,10 @@ def _rings(plan: Plan, machine: Machine, kind: str, form: Format, stage: int) ->
     # replicas of an expert sit a whole expert group apart: each on its own node once the group fills nodes
     apart = max(1, plan.scenario.parallel.expert // gpus)
     expert_nodes = held.expert_ranks if apart >= 1 and plan.scenario.parallel.expert >= gpus else dense_nodes
-    dense = Collective(kind, _bytes(form, held.dense), held.dense_ranks, dense_nodes)
-    experts = Collective(kind, _bytes(form, held.experts), held.expert_ranks, max(1, min(nodes, expert_nodes)))
-    return dense, experts
+    dense, experts = (machine.hindrances.of_ring(kind, stage, which).slower for which in (0, 1))
+    return (
+        Collective(kind, _bytes(form, held.dense), held.dense_ranks, dense_nodes, slower=dense),
+        Collective(
+            kind, _bytes(form, held.experts), held.expert_ranks, max(1, min(nodes, expert_nodes)), slower=experts
+        ),
+    )

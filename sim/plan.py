@@ -4,11 +4,11 @@ Ranks are numbered pipeline position first: rank = position * data + replica, so
 neighbouring GPUs on neighbouring nodes and stays under one leaf switch where it fits.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 
-from hwmodels.collectives import NON_BLOCKING, Crossings, wires
+from hwmodels.collectives import UNHINDERED, Hindrance, wires
 from hwmodels.op import Send
 from hwmodels.price import Pricer
 from sim import placement, routing
@@ -53,6 +53,30 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Hindrances:
+    """What links between switches do to traffic. exchanges: how many times longer they take alone; beside_messages: and
+    beside messages. messages: by positions that they go from and to. rings: by kind of collective, stage, and 0 for all
+    parameters but experts', 1 for those.
+    """
+
+    exchanges: float = 1.0
+    beside_messages: float = 1.0
+    messages: Mapping[tuple[int, int], Hindrance] = field(default_factory=dict)
+    rings: Mapping[tuple[str, int, int], Hindrance] = field(default_factory=dict)
+
+    def of_message(self, source: int, target: int) -> Hindrance:
+        """Of messages between two positions."""
+        return self.messages.get((source, target), UNHINDERED)
+
+    def of_ring(self, kind: str, stage: int, which: int) -> Hindrance:
+        """Of a stage's ring."""
+        return self.rings.get((kind, stage, which), UNHINDERED)
+
+
+NON_BLOCKING = Hindrances()
+
+
+@dataclass(frozen=True)
 class Machine:
     """The part of a plan that needs a model and a cluster."""
 
@@ -63,6 +87,7 @@ class Machine:
     parts: PartsOf
     stages: tuple[tuple[Unit, ...], ...]
     units: tuple[Unit, ...]
+    hindrances: Hindrances = NON_BLOCKING
 
 
 def lay_out(scenario: Scenario) -> Plan:
@@ -79,8 +104,8 @@ def lay_out(scenario: Scenario) -> Plan:
     return Plan(scenario, program, homes, tuple(tuple(sorted(h)) for h in held), data, micro_batches)
 
 
-def machine(plan: Plan, crossings: Crossings = NON_BLOCKING) -> Machine:
-    """Prices, sites and stages of a scenario with a model. crossings: of the links between switches. Stages are placed
+def machine(plan: Plan, hindrances: Hindrances = NON_BLOCKING) -> Machine:
+    """Prices, sites and stages of a scenario with a model. hindrances: by links between switches. Stages are placed
     by what exchanges take with their NICs to themselves.
 
     Raises ValueError or RefusedError (one line).
@@ -93,7 +118,8 @@ def machine(plan: Plan, crossings: Crossings = NON_BLOCKING) -> Machine:
     fabric, node = cluster.fabric, cluster.node
     comm = scenario.comm
     fidelity = Fidelity(comm.exchange, comm.warps)
-    pricer = Pricer(node.device, wires(node, fabric, crossings), comm.sms, scenario.pricing, fidelity)
+    links = wires(node, fabric, hindrances.exchanges, hindrances.beside_messages)
+    pricer = Pricer(node.device, links, comm.sms, scenario.pricing, fidelity)
     group, batch = scenario.parallel.expert, scenario.batch
     tokens = batch.micro_batch * batch.sequence_length
     load = routing.balanced(shape, tokens, group, node.gpus)
@@ -111,7 +137,7 @@ def machine(plan: Plan, crossings: Crossings = NON_BLOCKING) -> Machine:
     from sim import sharing  # which builds on plans
 
     stages = _placed(plan, units, parts, pricer)
-    return sharing.shared(plan, Machine(cluster, recipe, pricer, site, parts, stages, units))
+    return sharing.shared(plan, Machine(cluster, recipe, pricer, site, parts, stages, units, hindrances))
 
 
 def _placed(plan: Plan, units: tuple[Unit, ...], parts: PartsOf, pricer: Pricer) -> tuple[tuple[Unit, ...], ...]:
@@ -136,7 +162,7 @@ def message(plan: Plan, machine: Machine, source: int, target: int) -> Send:
     a, b = (position * plan.data // gpus for position in (source, target))
     fabric = machine.cluster.fabric
     leaf = fabric.nodes_per_leaf if fabric else machine.cluster.nodes
-    return Send(size, a != b, a // leaf != b // leaf)
+    return Send(size, a != b, a // leaf != b // leaf, slower=machine.hindrances.of_message(source, target).slower)
 
 
 def slots(scenario: Scenario) -> int:

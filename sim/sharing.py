@@ -1,29 +1,34 @@
-"""What pipeline messages and gradient reductions leave of the NICs to exchanges.
+"""What pipeline messages leave of the NICs to exchanges.
 
 Each side of a shared NIC feels the other. Messages and reductions feel the very exchanges that they meet (`sim.nic`).
-Exchanges feel messages and reductions as a part of the NICs that is gone for as long as steps run, on average: so what
-happens inside a step does not depend on when messages pass, and levels of detail and folded ranks stay exact. Messages
-need a few hundredths of a NIC where exchanges need half. Links between switches are shared in `sim.network.links`.
+Exchanges feel messages as a part of the NICs that is gone for as long as steps run, on average: so what happens inside
+a step does not depend on when messages pass, and levels of detail and folded ranks stay exact. Reductions meet few
+exchanges (they begin when a position is nearly through), so exchanges are not slowed by them. Links between switches
+are shared by the same rules in `sim.network.links`.
 """
 
 from collections import Counter
 from dataclasses import replace
 from functools import cache
 
+from hwmodels.op import AllToAll
 from hwmodels.units import NS_PER_S
+from sim.models.layer import Unit
 from sim.nic import FAIR
-from sim.optimizer import reduce_rings
 from sim.plan import Machine, Plan, message, unit_cost_ns
 
 
 def shared(plan: Plan, machine: Machine) -> Machine:
-    """The machine with exchanges that find other traffic on their NICs, as much as at the position with most of it.
+    """The machine with exchanges that find messages on their NICs, as much as at the position with most of them.
 
-    Steps are taken to last as long as their kernels, which is the least they can: so no exchange has less left.
+    Steps are taken to last as long as their kernels, or as the NICs need for all that passes: the least they can.
     """
-    compute_s = compute_seconds(plan, machine)
-    parts = [_others_s(plan, machine, p) / busy for p, busy in enumerate(compute_s) if busy]
-    wires = replace(machine.pricer.wires, left=max(FAIR, 1 - max(parts, default=0.0)))
+    left = [1.0]
+    for position, compute_s in enumerate(compute_seconds(plan, machine)):
+        messages_s, exchanges_s = _needed_s(plan, machine, position)
+        lasts = max(compute_s, messages_s + exchanges_s)
+        left.append(1 - messages_s / lasts if lasts else 1.0)
+    wires = replace(machine.pricer.wires, left=max(FAIR, min(left)))
     return replace(machine, pricer=replace(machine.pricer, wires=wires))
 
 
@@ -40,9 +45,20 @@ def compute_seconds(plan: Plan, machine: Machine) -> list[float]:
             for steps in plan.program.steps]  # fmt: skip
 
 
-def _others_s(plan: Plan, machine: Machine, position: int) -> float:
-    """Seconds for which messages and reductions need a position's NICs in a training step."""
+def _needed_s(plan: Plan, machine: Machine, position: int) -> tuple[float, float]:
+    """Seconds for which messages and exchanges need a position's NICs in a training step."""
     sends = Counter(plan.targets(position).values())
-    passed = sum(message(plan, machine, position, to).wire_bytes() * count for to, count in sends.items())
-    rings = (ring for stage in plan.holds[position] for ring in reduce_rings(plan, machine, stage))
-    return (passed + sum(ring.wire_bytes() for ring in rings)) / machine.pricer.wires.network
+    sent = sum(message(plan, machine, position, to).wire_bytes() * count for to, count in sends.items())
+    passes = Counter((letter, stage) for step in plan.program.steps[position] for letter, stage, _ in step.passes())
+    exchanged = sum(
+        count * _exchanged_bytes(machine, unit, letter)
+        for (letter, stage), count in passes.items()
+        for unit in machine.stages[stage]
+    )
+    return sent / machine.pricer.wires.network, exchanged / machine.pricer.wires.network
+
+
+def _exchanged_bytes(machine: Machine, unit: Unit, direction: str) -> float:
+    """What a rank's NICs send in the exchanges of a unit."""
+    kernels = (kernel for part in machine.parts(unit, direction) for kernel in part.kernels)
+    return sum(kernel.op.wire_bytes() for kernel in kernels if isinstance(kernel.op, AllToAll))

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 import sim
-from hwmodels.collectives import Crossings
 from hwmodels.units import NS_PER_S
 from sim import communication, engine, memory, metrics, plan, replay, sharing, spans, uncertainty
 from sim.lower import Kit, Lowered, lower
@@ -71,7 +70,7 @@ def _machine(laid: Plan) -> tuple[Machine, "Network | None"]:
 
     wired = network(laid, found, cluster.placement, cluster.routing)
     busy_s = max(sharing.compute_seconds(laid, found))
-    crowded = plan.machine(laid, Crossings(**{each.kind: each.crossing for each in wired.slowdowns(busy_s)}))
+    crowded = plan.machine(laid, wired.hindrances(busy_s))
     return crowded, wired if crowded.stages == found.stages else None
 
 

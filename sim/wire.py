@@ -6,10 +6,9 @@ What joins it in the same nanosecond goes forward output, backward output, reduc
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from operator import attrgetter
 from typing import NamedTuple, Protocol
 
-from hwmodels.collectives import Crossing
+from hwmodels.collectives import Hindrance
 from sim.actor import Record
 from sim.nic import Nic, Passage
 
@@ -31,17 +30,17 @@ class Clock(Protocol):
 
 
 class Load(NamedTuple):
-    """reduction: or else an output. step: or the stage of a reduction. ns: alone. arrive: called when it is through.
+    """kind: 1 a forward, 2 a backward output of a step, or REDUCE of the stage given as the step. ns: alone. arrive:
+    called when it is through.
 
-    nics, crossing: as `sim.nic.Passage` has them.
+    nics, hindrance: as `sim.nic.Passage` has them.
     """
 
-    reduction: bool
-    step: int
     kind: int
+    step: int
     ns: int
     nics: Sequence[Nic]
-    crossing: Crossing
+    hindrance: Hindrance
     arrive: Callable[[], object]
 
 
@@ -64,7 +63,7 @@ class Wire:
 
     def _settle(self) -> None:
         idle = not self.queue
-        self.queue.extend(sorted(self.leaving, key=attrgetter("reduction", "step", "kind")))
+        self.queue.extend(sorted(self.leaving, key=lambda load: (load.kind == REDUCE, load.step, load.kind)))
         self.leaving = []
         if idle:
             self._next()
@@ -72,7 +71,7 @@ class Wire:
     def _next(self) -> None:
         """The load at the head of the queue is on its way; it stays there until it is through."""
         load, now = self.queue[0], self.clock.now
-        self.begun, self.passage = now, Passage(load.nics, load.crossing, load.ns, now)
+        self.begun, self.passage = now, Passage(load.nics, load.hindrance, load.ns, now)
         for nic in load.nics:
             nic.users.append(self)
         self.retime()
@@ -94,7 +93,7 @@ class Wire:
         load = self.queue.popleft()
         for nic in load.nics:
             nic.users.remove(self)
-        self.record.network.extend((self.begun, now, -1 - load.step if load.reduction else load.step, load.kind))
+        self.record.network.extend((self.begun, now, -1 - load.step if load.kind == REDUCE else load.step, load.kind))
         load.arrive()
         if self.queue:
             self._next()

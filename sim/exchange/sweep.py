@@ -78,7 +78,7 @@ def offloads(scenario: Scenario, names: Sequence[str] = ("dispatch(F)", "combine
     laid = plan.lay_out(scenario)
     machine = plan.machine(laid)
     found, pricer = _ops(_commonest(lower(laid, machine))), machine.pricer
-    links, warps = pricer.wires.carrying("expert"), scenario.comm.warps
+    links, warps = pricer.wires.alone, scenario.comm.warps
     return [beside(found[name], links, pricer.comm_sms, warps) for name in names if name in found]
 
 
@@ -106,7 +106,7 @@ def _commonest(lowered: Lowered) -> Kit:
 
 def _exchanges(kit: Kit, pricer: Pricer, fidelity: Fidelity) -> Iterator[Exchange]:
     for name, op in sorted(_ops(kit).items()):
-        links = pricer.wires.carrying("expert")
+        links = pricer.wires.alone
         timing = kernel.run(of_op(op), links, pricer.comm_sms, fidelity.copy, fidelity.warps)
         total = timing.seconds + timing.barrier_s
         bound = float(timing.bound_s.max())

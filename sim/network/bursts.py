@@ -23,7 +23,8 @@ class Burst:
     """Traffic of one step that the spans of one kind at one pipeline position carry.
 
     lane: index into LANES. shares: label of a span -> its bytes, relative to the others'. stage: of the spans, -1 for
-    any. flows: bytes of the whole step, all replicas.
+    any. flows: bytes of the whole step, all replicas. target: position that messages go to. ring: of gradients and
+    parameters, as `sim.plan.Hindrances` names it.
     """
 
     position: int
@@ -31,6 +32,8 @@ class Burst:
     shares: Mapping[str, float]
     stage: int
     flows: Flows
+    target: int = -1
+    ring: tuple[str, int, int] | None = None
 
 
 def bursts(plan: Plan, machine: Machine, cabling: Cabling) -> tuple[Burst, ...]:
@@ -91,8 +94,9 @@ def _sends(plan: Plan, machine: Machine, cabling: Cabling, position: int) -> Ite
     size = machine.site.tokens * machine.recipe.boundary.row_bytes(machine.site.shape.hidden)
     ranks = _ranks(plan, position)
     for (letter, stage, target), count in counts.items():
-        flows = between(cabling, ranks, ranks + (target - position) * plan.data, size * count, PIPELINE)
-        yield Burst(position, LANES.index("network"), {SENDS[letter][0]: 1.0}, stage, flows)
+        goes, moment = ranks + (target - position) * plan.data, 2 * list(SENDS).index(letter) + (target > position)
+        flows = between(cabling, ranks, goes, size * count, PIPELINE, moment=moment)
+        yield Burst(position, LANES.index("network"), {SENDS[letter][0]: 1.0}, stage, flows, target)
 
 
 def _gradients(plan: Plan, machine: Machine, cabling: Cabling) -> Iterator[Burst]:
@@ -111,6 +115,7 @@ def _gradients(plan: Plan, machine: Machine, cabling: Cabling) -> Iterator[Burst
             for which, (count, members) in enumerate(((held.dense, ranks[None]), (held.experts, ranks[replicas]))):
                 size = Collective(collective, count * form.bits / 8, members.shape[1], 1).bytes()
                 if size and members.shape[1] > 1:
-                    flows = rings(cabling, members, size, kind, 2 * stage + which)
+                    flows = rings(cabling, members, size, kind, 2 * stage + which, which)
                     of = stage if kind == GRADIENTS else -1  # parameters of all stages go in one span
-                    yield Burst(holders[0], LANES.index("network"), {label: 1.0}, of, flows)
+                    ring = (collective, stage, which)
+                    yield Burst(holders[0], LANES.index("network"), {label: 1.0}, of, flows, ring=ring)

@@ -24,7 +24,8 @@ EXPERT, PIPELINE, GRADIENTS, PARAMETERS = range(4)
 class Flows:
     """Columns of equal length. source, target: nodes. nic_out, nic_in: NICs of them. size: bytes, float64.
 
-    kind: index into KINDS. queue: tells flows of one kind between the same NICs apart (ECMP hashes it).
+    kind: index into KINDS. queue: tells flows of one kind between the same NICs apart (ECMP hashes it); moment: flows of a
+    kind pass together with those of the same one.
     """
 
     source: Numbers
@@ -34,8 +35,9 @@ class Flows:
     size: npt.NDArray[np.float64]
     kind: Numbers
     queue: Numbers
+    moment: Numbers
 
-    COLUMNS = ("source", "nic_out", "target", "nic_in", "size", "kind", "queue")
+    COLUMNS = ("source", "nic_out", "target", "nic_in", "size", "kind", "queue", "moment")
 
     def __len__(self) -> int:
         return len(self.size)
@@ -50,12 +52,12 @@ def joined(parts: Iterable[Flows]) -> Flows:
     found = list(parts)
     if not found:
         none = np.zeros(0, dtype=np.int64)
-        return Flows(none, none, none, none, np.zeros(0), none, none)
+        return Flows(none, none, none, none, np.zeros(0), none, none, none)
     return Flows(*(np.concatenate([getattr(part, name) for part in found]) for name in Flows.COLUMNS))
 
 
 def between(
-    cabling: Cabling, source: Numbers, target: Numbers, size: npt.ArrayLike, kind: int, queue: int = 0
+    cabling: Cabling, source: Numbers, target: Numbers, size: npt.ArrayLike, kind: int, queue: int = 0, moment: int = 0
 ) -> Flows:
     """Messages of `size` bytes from rank to rank [flows], those inside a node left out; over all NICs of a GPU."""
     gpus, nics = cabling.gpus, cabling.nics_per_gpu
@@ -67,7 +69,7 @@ def between(
     parts = [
         Flows(
             source // gpus, out * nics + nic, target // gpus, index * nics + nic, each,
-            np.full(len(source), kind), np.full(len(source), queue),
+            *(np.full(len(source), number) for number in (kind, queue, moment)),
         )
         for nic in range(nics)
     ]  # fmt: skip
@@ -90,7 +92,9 @@ def exchange(cabling: Cabling, ranks: Numbers, expert: int, node_bytes: npt.Arra
     return joined(parts)
 
 
-def rings(cabling: Cabling, members: Numbers, size: float, kind: int = GRADIENTS, queue: int = 0) -> Flows:
+def rings(
+    cabling: Cabling, members: Numbers, size: float, kind: int = GRADIENTS, queue: int = 0, moment: int = 0
+) -> Flows:
     """Rings over the nodes that the ranks of each row of `members` [rings, ranks] are on, in order.
 
     Every node passes `size` bytes to the next one in all, an equal part by each of its ranks in the ring.
@@ -106,4 +110,4 @@ def rings(cabling: Cabling, members: Numbers, size: float, kind: int = GRADIENTS
     following[last] = last - held + 1
     place, goes = np.arange(ordered.size) - first[of], following[of]
     target = ordered.ravel()[first[goes] + place % count[goes]]
-    return between(cabling, ordered.ravel(), target, size / count[of], kind, queue)
+    return between(cabling, ordered.ravel(), target, size / count[of], kind, queue, moment)

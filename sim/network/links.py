@@ -1,116 +1,133 @@
-"""What the links of the fabric carry, and by how much that slows each kind of traffic against a non-blocking fabric.
+"""What the links of the fabric carry, and by how much those between switches slow what passes them.
 
 A set of flows is done when its busiest link is: in a plane where flows share links fairly, the largest load over a
 link's bandwidth is the fluid answer for the last one to finish. A non-blocking fabric has no links but the NICs, which
 kinds of traffic share elsewhere (`sim.nic`, `sim.sharing`).
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from hwmodels.collectives import Crossing
+from hwmodels.collectives import Hindrance
 from sim.network.cabling import Cabling
-from sim.network.flows import EXPERT, KINDS, PARAMETERS, Flows
+from sim.network.flows import EXPERT, PIPELINE, Flows
 from sim.network.paths import paths
 from sim.network.routes import NONE, Numbers
 from sim.nic import FAIR
 
-Bytes = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float64]
 
 
-class Slowdown(NamedTuple):
-    """One kind of traffic. flows, size: how many and their bytes. outside: the part of the bytes that leaves its leaf.
-    largest: bytes of its busiest link between switches.
-
-    alone: its time over that of a non-blocking fabric, with nothing else under way. crossing: what prices take of it:
-    of exchanges beside what else passes while steps run, of other kinds alone and how much of their way exchanges need.
-    """
-
-    kind: str
-    flows: int
-    size: float
-    outside: float
-    largest: float
-    alone: float
-    crossing: Crossing
-
-
-def loads(flows: Flows, ways: Numbers, cabling: Cabling) -> Bytes:
+def loads(flows: Flows, ways: Numbers, cabling: Cabling) -> Floats:
     """Bytes that each link carries [links]; ways [flows, hops] as `sim.network.paths` finds them."""
     on = ways != NONE
     sizes = np.broadcast_to(flows.size[:, None], ways.shape)[on]
     return np.bincount(ways[on], sizes, minlength=cabling.links).astype(np.float64)
 
 
-def ways_by_kind(flows: Flows, cabling: Cabling, routing: str, seed: int = 0) -> Numbers:
-    """Links of each flow [flows, hops] when its kind alone is under way (see `sim.network.paths`).
+def ways_by_moment(flows: Flows, cabling: Cabling, routing: str, seed: int = 0) -> Numbers:
+    """Links of each flow [flows, hops], with nothing under way but what passes at its moment (`sim.network.paths`).
 
-    Adaptive flows choose by the load that they meet, and kinds mostly meet their own: exchanges, sends and gradients
-    are under way at different moments of a step. Static and hashed flows take the same ways always.
+    Adaptive flows choose by the load that they meet, which is mostly their own kind's: exchanges, forward and backward
+    outputs up and down the pipeline, gradients and parameters pass at different moments. Static and hashed flows take
+    the same ways always.
     """
     found = paths(flows.where(flows.kind < 0), cabling, routing, seed)
-    ways = np.full((len(flows), found.shape[1]), NONE)
-    for kind in range(len(KINDS)):
-        mine = flows.kind == kind
+    ways, moment = np.full((len(flows), found.shape[1]), NONE), _moment(flows)
+    for number in np.unique(moment):
+        mine = moment == number
         ways[mine] = paths(flows.where(mine), cabling, routing, seed)
     return ways
 
 
-def slowdowns(
-    flows: Flows, cabling: Cabling, routing: str, seed: int = 0, ways: Numbers | None = None, busy_s: float = 0.0
-) -> tuple[Slowdown, ...]:
-    """Of each kind of traffic that there is, in the order of KINDS; `routing` and `seed` as `paths` takes them.
+def _moment(flows: Flows) -> Numbers:
+    """Kind and moment as one number."""
+    return flows.kind * (int(flows.moment.max(initial=0)) + 1) + flows.moment
 
-    ways: what `ways_by_kind` says, where it is known already. busy_s: seconds that the steps which cause the traffic
-    take at least.
+
+def hindrances(
+    flows: Flows, of: Numbers, ways: Numbers, cabling: Cabling, busy_s: float = 0.0
+) -> tuple[Hindrance, ...]:
+    """What links between switches do to each part of the flows. of [flows]: number of the part, all of one kind.
+
+    Messages, gradients and parameters: beside what passes at the same moment. Of exchanges, which all go at the pace of
+    the slowest, it says what messages make of it that pass while steps run, for `busy_s` seconds at least; see
+    `exchanges_alone`.
     """
-    ways = ways_by_kind(flows, cabling, routing, seed) if ways is None else ways
-    nics = 2 * cabling.ports
-    own = [loads(flows.where(flows.kind == kind), ways[flows.kind == kind], cabling) for kind in range(len(KINDS))]
-    needs = [_Needs(carried[:nics] / cabling.rates.nic, carried[nics:] / cabling.rates.port) for carried in own]
-    found = []
-    for number, (kind, carried) in enumerate(zip(KINDS, own, strict=True)):
-        mine = flows.kind == number
-        if mine.any():
-            size, outside = flows.size[mine], (ways[mine, 1:-1] != NONE).any(axis=1)
-            total = float(size.sum())
-            crossing = _beside(needs, busy_s) if number == EXPERT else _under(needs[number], needs[EXPERT])
-            found.append(Slowdown(
-                kind, len(size), total, float(size[outside].sum()) / total if total else 0.0,
-                float(carried[nics:].max(initial=0.0)), needs[number].slower(needs[number].switches), crossing,
-            ))  # fmt: skip
-    return tuple(found)
+    exchanges, messages = (_needs(flows, ways, cabling, kind) for kind in (EXPERT, PIPELINE))
+    slower = Hindrance(exchanges.slower(exchanges.switches / _left(exchanges.switches, messages.switches, busy_s)))
+    kinds = np.zeros(int(of.max(initial=-1)) + 1, dtype=np.int64)
+    kinds[of] = flows.kind
+    bare = float(exchanges.nics.max(initial=0.0))
+    found = _hindered(flows, of, ways, cabling, exchanges.switches / bare if bare else exchanges.switches)
+    return tuple(slower if kind == EXPERT else other for kind, other in zip(kinds.tolist(), found, strict=True))
+
+
+def exchanges_alone(flows: Flows, ways: Numbers, cabling: Cabling) -> float:
+    """How many times longer exchanges take for links between switches, with nothing else under way."""
+    needs = _needs(flows, ways, cabling, EXPERT)
+    return needs.slower(needs.switches)
 
 
 class _Needs(NamedTuple):
     """Seconds for which a kind of traffic needs each NIC, and each link between switches."""
 
-    nics: Bytes
-    switches: Bytes
+    nics: Floats
+    switches: Floats
 
-    def slower(self, switches: Bytes) -> float:
+    def slower(self, switches: Floats) -> float:
         """How many times longer it takes than its NICs where links between switches take `switches` seconds."""
         bare = float(self.nics.max(initial=0.0))
         return max(1.0, float(switches.max(initial=0.0)) / bare) if bare else 1.0
 
 
-def _beside(needs: Sequence[_Needs], busy_s: float) -> Crossing:
-    """Exchanges beside messages and gradients, which need a part of each link all the while that steps run: no less
-    time than `busy_s` or than the busiest link takes for all. Exchanges get the rest, and no less than a fair part."""
-    others = np.sum([each.switches for each in needs[EXPERT + 1 : PARAMETERS]], axis=0)
-    own = needs[EXPERT].switches
+def _needs(flows: Flows, ways: Numbers, cabling: Cabling, kind: int) -> _Needs:
+    mine = flows.kind == kind
+    carried, nics = loads(flows.where(mine), ways[mine], cabling), 2 * cabling.ports
+    return _Needs(carried[:nics] / cabling.rates.nic, carried[nics:] / cabling.rates.port)
+
+
+def _left(own: Floats, others: Floats, busy_s: float) -> Floats:
+    """Part of each link that is left where others need some of it for as long as steps run: no less than `busy_s` nor
+    than the busiest link takes for all. No less than a fair part: max-min fairness."""
     lasts = max(busy_s, float((own + others).max(initial=0.0)))
-    left = np.maximum(1 - others / lasts, FAIR) if lasts else np.ones_like(own)
-    return Crossing(needs[EXPERT].slower(own / left))
+    return np.maximum(1 - others / lasts, FAIR) if lasts else np.ones_like(own)
 
 
-def _under(needs: _Needs, exchanges: _Needs) -> Crossing:
-    """Another kind of traffic, and what exchanges need of the link that it needs longest, over their NICs."""
-    bare, slower = float(exchanges.nics.max(initial=0.0)), needs.slower(needs.switches)
-    busiest = needs.switches == needs.switches.max(initial=0.0)
-    if not bare or not needs.switches.any():
-        return Crossing(slower)
-    return Crossing(slower, float(exchanges.switches[busiest].max()) / bare)
+def _hindered(
+    flows: Flows, of: Numbers, ways: Numbers, cabling: Cabling, exchanges: Floats
+) -> list[Hindrance]:
+    """Each part beside what passes at the same moment. exchanges: what they need of each link, over that of NICs.
+
+    A NIC sends one thing after another: on a link each counts once, with the most that a part sends from there.
+    """
+    flow, hop = np.nonzero(ways[:, 1:-1] != NONE)
+    link, part = ways[flow, hop + 1], of[flow]
+    place = _moment(flows)[flow] * cabling.links + link
+    sent = place * cabling.ports + ways[flow, 0]
+    parts = int(of.max(initial=-1)) + 1
+    codes, where = np.unique(sent * parts + part, return_inverse=True)
+    passed = np.bincount(where, flows.size[flow])
+    nics, first = np.unique(codes // parts, return_index=True)
+    most = np.maximum.reduceat(passed, first) if len(first) else passed
+    places, first = np.unique(nics // cabling.ports, return_index=True)
+    load = np.add.reduceat(most, first) if len(first) else most
+    longer = load[np.searchsorted(places, place)] / cabling.rates.port / _nic_seconds(flows, of, ways, cabling)[part]
+    need = exchanges[link - 2 * cabling.ports]
+    found = [Hindrance()] * parts
+    for number in np.unique(part).tolist():
+        mine = part == number
+        worst = int((longer[mine] / np.maximum(1 - need[mine], FAIR)).argmax())
+        found[number] = Hindrance(max(1.0, float(longer[mine].max())), float(need[mine][worst]))
+    return found
+
+
+def _nic_seconds(flows: Flows, of: Numbers, ways: Numbers, cabling: Cabling) -> Floats:
+    """For which each part needs the NIC that sends most of it [parts]."""
+    parts = int(of.max(initial=-1)) + 1
+    codes, where = np.unique(ways[:, 0] * parts + of, return_inverse=True)
+    found = np.zeros(parts)
+    np.maximum.at(found, codes % parts, np.bincount(where, flows.size))
+    return found / cabling.rates.nic

@@ -4,15 +4,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hwmodels.collectives import Hindrance
 from sim.network import links, utilisation
 from sim.network.bursts import Burst, bursts
 from sim.network.cabling import Cabling, cabling
 from sim.network.flows import Flows, joined
-from sim.network.links import Slowdown
 from sim.network.routes import Numbers
-from sim.plan import Machine, Plan
+from sim.plan import Hindrances, Machine, Plan
 from sim.result import Utilisation
-from sim.trace import Trace
+from sim.trace import LANES, Trace
+
+EXCHANGES = LANES.index("communication")
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,19 @@ class Network:
     flows: Flows
     ways: Numbers
 
-    def slowdowns(self, busy_s: float = 0.0) -> tuple[Slowdown, ...]:
-        """Of each kind of traffic, against a non-blocking fabric. busy_s: that steps take at least."""
-        return links.slowdowns(self.flows, self.cabling, self.routing, self.seed, self.ways, busy_s)
+    def hindrances(self, busy_s: float = 0.0) -> Hindrances:
+        """What links between switches do to the traffic of the step. busy_s: that its steps take at least."""
+        of = np.repeat(np.arange(len(self.bursts)), [len(burst.flows) for burst in self.bursts])
+        found = links.hindrances(self.flows, of, self.ways, self.cabling, busy_s)
+        messages: dict[tuple[int, int], Hindrance] = {}
+        for burst, each in zip(self.bursts, found, strict=True):
+            if burst.target >= 0:
+                ends = burst.position, burst.target
+                messages[ends] = max(each, messages.get(ends, each))
+        rings = {burst.ring: each for burst, each in zip(self.bursts, found, strict=True) if burst.ring}
+        shared = (each.slower for burst, each in zip(self.bursts, found, strict=True) if burst.lane == EXCHANGES)
+        alone = links.exchanges_alone(self.flows, self.ways, self.cabling)
+        return Hindrances(alone, max(shared, default=alone), messages, rings)
 
     def utilisation(self, trace: Trace, bins: int = utilisation.BINS, end_ns: int = 0) -> Utilisation:
         """How busy links are over the step whose spans are given."""
@@ -46,4 +58,4 @@ def network(
     wired = cabling(machine.cluster, placement, seed)
     found = bursts(plan, machine, wired)
     flows = joined(burst.flows for burst in found)
-    return Network(wired, routing, seed, found, flows, links.ways_by_kind(flows, wired, routing, seed))
+    return Network(wired, routing, seed, found, flows, links.ways_by_moment(flows, wired, routing, seed))

@@ -55,7 +55,7 @@ def crowded(machine: Machine) -> dict[str, Crowded]:
 
 
 def _crowded(pricer: Pricer, op: AllToAll) -> Crowded:
-    links, timed = pricer.wires.carrying("expert"), pricer.exchange
+    links, timed = pricer.wires.alone, pricer.exchange
     assert isinstance(timed, Fidelity)
 
     def seconds(load: str, ratio: float) -> float:

@@ -18,7 +18,7 @@ from functools import cache
 
 import numpy as np
 
-from hwmodels.collectives import RINGS, Wires, collective_seconds, send_seconds
+from hwmodels.collectives import Wires, collective_seconds, send_seconds
 from hwmodels.op import AllToAll, Collective
 from sim.lower import BACKWARD, FORWARD
 from sim.optimizer import gather_rings, reduce_rings
@@ -108,13 +108,13 @@ class Links:
         return tuple(fault for rank in ranks for fault in self.slow.get(rank, ()))
 
     def _exchanges(self, position: int, op: AllToAll, rest: float) -> Slowed:
-        wires, pricer = self.machine.pricer.wires.carrying("expert"), self.machine.pricer
+        wires, pricer = self.machine.pricer.wires.alone, self.machine.pricer
         felt = _felt(wires, lambda links: pricer.exchange(op, links, pricer.comm_sms), rest)
         return Slowed([self._at([(position, d)]) for d in range(self.plan.data)], felt, worst=True)
 
     def _sends(self, position: int, target: int) -> Slowed:
         op = message(self.plan, self.machine, position, target)
-        felt = _felt(self.machine.pricer.wires.carrying("pipeline"), lambda links: send_seconds(op, links))
+        felt = _felt(self.machine.pricer.wires, lambda links: send_seconds(op, links))
         ends = [self._at([(position, d), (target, d)]) for d in range(self.plan.data)]
         return Slowed(ends, felt, worst=True)
 
@@ -132,7 +132,7 @@ class Links:
 
     def _ring(self, op: Collective, faults: Sequence[tuple[Fault, ...]]) -> tuple[int, Slowed]:
         pricer = self.machine.pricer
-        felt = _felt(pricer.wires.carrying(RINGS[op.kind]), lambda links: collective_seconds(op, links))
+        felt = _felt(pricer.wires, lambda links: collective_seconds(op, links))
         return pricer.price(op).ns, Slowed(faults, felt, worst=True)
 
 

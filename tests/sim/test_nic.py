@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwmodels.collectives import UNHINDERED, Crossing
+from hwmodels.collectives import UNHINDERED, Hindrance
 from sim.actor import Record
 from sim.nic import FAIR, Nic, Passage, Window
 from sim.wire import REDUCE, Load, Wire
@@ -49,7 +49,7 @@ def steps(draw):
     return found
 
 
-def walked(ends, crossing, ns, start):
+def walked(ends, hindrance, ns, start):
     """Ns until work is done, one nanosecond after the other."""
     def taken(at):
         return max((w.part for rank in ends for begun, windows in rank for w in windows
@@ -58,25 +58,25 @@ def walked(ends, crossing, ns, start):
     left, at = float(ns), start
     while left > 1e-9:
         part = taken(at)
-        pace = min(1.0, max(1 - part, FAIR) * crossing.slower, max(1 - part * crossing.exchanges, FAIR))
+        pace = min(1.0, max(1 - part, FAIR) * hindrance.slower, max(1 - part * hindrance.exchanges, FAIR))
         left, at = left - pace, at + 1
     return at
 
 
 @given(st.lists(steps(), min_size=1, max_size=3), st.integers(0, 40), st.integers(0, 30),
-       st.sampled_from([UNHINDERED, Crossing(2.0, 0.0), Crossing(1.0, 1.0), Crossing(4.0, 0.5)]))  # fmt: skip
+       st.sampled_from([UNHINDERED, Hindrance(2.0, 0.0), Hindrance(1.0, 1.0), Hindrance(4.0, 0.5)]))  # fmt: skip
 @settings(max_examples=300, deadline=None)
-def test_a_passage_takes_what_a_walk_takes(ends, ns, start, crossing):
+def test_a_passage_takes_what_a_walk_takes(ends, ns, start, hindrance):
     """Whatever steps start while it is on its way."""
     clock, nics = Counted(), [Nic() for _ in ends]
     wire, arrived = Wire(clock, Record()), []
     for nic, rank in zip(nics, ends, strict=True):
         for begun, windows in rank:
             clock.after(begun, lambda nic=nic, windows=windows: nic.begin(clock.now, windows))
-    load = Load(False, 0, 1, ns, nics, crossing, lambda: arrived.append(clock.now))
+    load = Load(1, 0, ns, nics, hindrance, lambda: arrived.append(clock.now))
     clock.after(start, lambda: wire.leave(load))
     clock.run()
-    assert arrived == [walked(ends, crossing, ns, start)]
+    assert arrived == [walked(ends, hindrance, ns, start)]
     assert list(wire.record.network) == [start, arrived[0], 0, 1] and all(not nic.users for nic in nics)
 
 
@@ -93,8 +93,8 @@ def test_the_slower_of_nics_and_switches_counts():
     """A fabric that gives a message a quarter of a NIC leaves it none the slower for exchanges that leave a half."""
     nic = Nic()
     nic.begin(0, (Window(0, 100, 0.5),))
-    assert Passage([nic], Crossing(4.0), 80, 0).end() == 80
-    assert Passage([nic], Crossing(4.0, 1.0), 80, 0).end() == 130  # exchanges need half of its links, too
+    assert Passage([nic], Hindrance(4.0), 80, 0).end() == 80
+    assert Passage([nic], Hindrance(4.0, 1.0), 80, 0).end() == 130  # exchanges need half of its links, too
 
 
 def test_a_step_that_starts_meanwhile_delays_what_is_left():
@@ -117,10 +117,10 @@ def test_loads_go_first_in_first_out_and_ties_by_kind():
     clock = Counted()
     wire, order = Wire(clock, Record()), []
 
-    def load(kind, step, ns, reduction=False):
-        return Load(reduction, step, kind, ns, (), UNHINDERED, lambda: order.append((kind, step, clock.now)))
+    def load(kind, step, ns):
+        return Load(kind, step, ns, (), UNHINDERED, lambda: order.append((kind, step, clock.now)))
 
-    for each in (load(REDUCE, 1, 5, True), load(2, 7, 3), load(REDUCE, 0, 2, True), load(1, 7, 4)):
+    for each in (load(REDUCE, 1, 5), load(2, 7, 3), load(REDUCE, 0, 2), load(1, 7, 4)):
         wire.leave(each)
     clock.run(6)
     wire.leave(load(1, 8, 1))

@@ -55,18 +55,27 @@ def test_bytes_of_the_step_are_those_of_its_ops() -> None:
 
 def test_packed_expert_groups_never_leave_their_leaf() -> None:
     for routing in ("static", "ecmp", "adaptive"):
-        expert, *others = v3("packed", routing).slowdowns()
-        assert (expert.alone, expert.crossing, expert.outside, expert.largest) == (1.0, UNHINDERED, 0.0, 0.0)
-        for other in others:
-            assert 0 < other.outside < 1 and other.crossing.exchanges == 0
-            assert (other.alone > 1.5) == (routing == "ecmp") and (other.alone == 1.0 or routing == "ecmp")
+        found = v3("packed", routing).hindrances()
+        assert (found.exchanges, found.beside_messages) == (1.0, 1.0)
+        assert len(found.messages) == 2 * 15 and len(found.rings) == 2 * 2 * 16
+        for other in (*found.messages.values(), *found.rings.values()):
+            assert other.exchanges == 0 and other.slower >= 1
+        slowest = max(other.slower for other in found.messages.values())
+        assert (slowest > 1.5) == (routing == "ecmp") and (slowest == 1.0 or routing == "ecmp")
+
+
+def test_messages_under_a_leaf_are_as_fast_as_their_nics() -> None:
+    """A leaf of the planes has 32 nodes: two pipeline positions of 16. Every second boundary crosses."""
+    found = v3("packed", "ecmp").hindrances().messages
+    assert all((found[p, p + 1].slower > 1) == bool(p % 2) for p in range(15))
+    assert all(found[p, q] == UNHINDERED for p, q in found if p // 2 == q // 2)
 
 
 def test_scattered_nodes_need_adaptive_routing() -> None:
-    expert = {routing: v3("scattered", routing).slowdowns()[0] for routing in ("static", "ecmp", "adaptive")}
-    assert expert["static"].outside > 0.8
-    assert expert["adaptive"].alone == pytest.approx(1.0, abs=0.05)
-    assert expert["ecmp"].alone > 1.5 and expert["static"].alone > 1.5
+    expert = {routing: v3("scattered", routing).hindrances() for routing in ("static", "ecmp", "adaptive")}
+    assert expert["adaptive"].exchanges == pytest.approx(1.0, abs=0.05)
+    assert expert["ecmp"].exchanges > 1.5 and expert["static"].exchanges > 1.5
+    assert max(each.exchanges for each in expert["adaptive"].messages.values()) > 0.5
 
 
 @cache
@@ -92,20 +101,28 @@ def test_the_step_keeps_nics_busy_and_spines_idle() -> None:
     assert classes["NIC out"]["mean"] == classes["NIC in"]["mean"] and 0.2 < classes["NIC out"]["mean"] < 1.0
     assert classes["leaf up"]["mean"] < 0.3 * classes["NIC out"]["mean"]
     assert classes["leaf up"]["bytes"]["expert"] == 0  # groups are packed under a leaf
-    assert use.peak.max() <= 1.0 and use.busiest.max() <= 1.0
+    assert use.peak.max() <= 1.02 and use.busiest[:, :-40].max() <= 1.0  # reductions, at the end, begin one by one
 
 
 @pytest.mark.parametrize("routing", ["static", "ecmp", "adaptive"])
 @pytest.mark.parametrize("placement", ["packed", "scattered"])
 def test_no_link_is_asked_for_more_than_it_has(routing: str, placement: str) -> None:
     """Kinds of traffic share links, and what they lose makes the step longer: at the bins of the report's curves no
-    link passes its bandwidth before gradients are reduced. Rings of several stages may then meet on a link: each goes
-    as if all of a step's rings were under way, which spreads them more evenly than a few are."""
+    link passes its bandwidth but by what rings of several stages do that begin at other moments."""
     choices = [f"cluster.routing={routing}", f"cluster.placement={placement}"]
     found = sim.run(scenario("outputs=[result,links]", *choices)).links
     assert found is not None
     before = found.busiest[:, : int(0.85 * found.busiest.shape[1])]
-    assert 0.5 < before.max() <= 1.0 and found.peak.max() < 1.6
+    assert 0.5 < before.max() <= 1.03 and found.peak.max() < 1.1
+
+
+def test_a_dragonflys_few_cables_carry_no_more_than_they_can() -> None:
+    """Messages between groups take static ways over few cables, 32 NICs to one: they fill these, and the step waits."""
+    found = sim.run(scenario("outputs=[result,links]", "cluster.fabric=dragonfly", "cluster.routing=static"))
+    assert found.links is not None
+    between = found.links.of == found.links.classes.index("between groups")
+    assert 0.95 < found.links.peak[between].max() <= 1.0 + 1e-6
+    assert found.summary["step_time_s"] > 40
 
 
 def test_a_message_asks_for_more_than_a_nic_has_for_moments() -> None:
@@ -184,8 +201,9 @@ def test_every_burst_finds_its_spans_at_layer_detail() -> None:
 def test_other_schedules_and_groups_have_networks_too() -> None:
     for overrides in (("schedule=1f1b",), ("schedule=dualpipev",), ("parallel.expert=8",), ("cluster.nodes=128",)):
         found = network(*laid(*overrides))
-        kinds = [one.kind for one in found.slowdowns()]
+        kinds = [KINDS[kind] for kind in np.unique(found.flows.kind)]
         assert kinds == (list(KINDS[1:]) if overrides == ("parallel.expert=8",) else list(KINDS))
+        assert found.hindrances(1.0).exchanges >= 1 and found.hindrances().rings
 
 
 def test_the_seed_scatters_and_hashes() -> None:

@@ -38,7 +38,7 @@ def by_kernel(kind, direction, row_bytes):
     found = drawn(kind)
     ports = of_tokens(direction, row_bytes, 4 * TOKENS, found.to_nodes * 4, found.to_ranks * 4)
     pricer = machine().pricer
-    links = pricer.wires.carrying("expert")
+    links = pricer.wires.alone
     return kernel.run(ports, links, pricer.comm_sms).seconds, float(closed.bound_s(ports, links).max())
 
 
