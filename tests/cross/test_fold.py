@@ -10,15 +10,18 @@ from sim.lower import lower
 from sim.program import names
 from tests.figures import flat
 
-CLUSTERS = [(1, 2, 2), (1, 2, 4), (1, 4, 2), (2, 4, 2), (2, 4, 4), (2, 2, 8), (1, 2, 1)]
-"""(nodes of 8 GPUs, pipeline ranks, expert group)."""
+CLUSTERS = [
+    (8, 1, 2, 2), (8, 1, 2, 4), (8, 1, 4, 2), (8, 2, 4, 2), (8, 2, 4, 4), (8, 2, 2, 8), (8, 1, 2, 1),
+    (2, 8, 2, 4), (2, 8, 4, 4), (1, 8, 2, 4), (2, 16, 4, 8),
+]  # fmt: skip
+"""(GPUs of a node, nodes, pipeline ranks, expert group). In the last four exchanges meet messages on NICs."""
 
 
-def settings_of(nodes, pipeline, expert, schedule):
+def settings_of(gpus, nodes, pipeline, expert, schedule):
     # 8 layers give 4 ranks with 2 stages each a layer a stage
     return (
-        f"cluster.nodes={nodes}", f"parallel.pipeline={pipeline}", f"parallel.expert={expert}", f"schedule={schedule}",
-        "model.layers=8",
+        f"cluster.node.gpus={gpus}", f"cluster.nodes={nodes}", f"parallel.pipeline={pipeline}",
+        f"parallel.expert={expert}", f"schedule={schedule}", "model.layers=8",
     )  # fmt: skip
 
 
@@ -40,11 +43,30 @@ def same(one, two, exact=True):
 
 @pytest.mark.parametrize("schedule", names())
 def test_every_schedule(small, schedule):
-    chosen = settings_of(1, 2, 2, schedule)
+    chosen = settings_of(8, 1, 2, 2, schedule)
     same(small(*chosen, "detail=op"), small(*chosen, "detail=op", "fold=false"))
 
 
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("schedule", names())
+def test_every_schedule_where_exchanges_meet_messages(small, small_scenario, schedule):
+    """Over nodes: messages and reductions take longer than alone, at every detail and folded or not alike."""
+    chosen = (*settings_of(2, 8, 2, 4, schedule), "cluster.node.nic.bandwidth=5GB/s")
+    fine = small(*chosen, "detail=op")
+    same(fine, small(*chosen, "detail=op", "fold=false"))
+    same(small(*chosen), small(*chosen, "fold=false"), exact=False)
+    steps = {detail: small(*chosen, f"detail={detail}").summary["step_time_s"] for detail in ("op", "layer", "chunk")}
+    assert len(set(steps.values())) == 1
+    _, low = lowered(small_scenario(*chosen))
+    alone = {kind: ns for row in low.jobs for job in row for kind, ns in job.sends}
+    spans = fine.spans
+    took = [int(spans.end[i] - spans.start[i]) for i in range(len(spans)) if spans.labels[spans.label[i]] in SENDS]
+    assert min(took) >= min(alone.values()) and max(took) > 1.3 * max(alone.values())
+
+
+SENDS = ("send activations", "send gradients")
+
+
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     cluster=st.sampled_from(CLUSTERS), schedule=st.sampled_from(names()), detail=st.sampled_from(["op", "layer"]),
     slow=st.sampled_from(["nic", "nvlink"]), speed=st.sampled_from([5, 40, 400]),

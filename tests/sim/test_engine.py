@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.actor import Actor, Job, Outcome, Sync
+from sim.actor import Actor, Job, Outcome, Route, Sync
 from sim.engine import DeadlockError, alone, run
 from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT
+from sim.nic import Window
 from sim.template import STREAMS, Segment, Template, fixed
 
 Spec = tuple[int, Sequence[tuple[int, int]], Sequence[int]]
@@ -259,6 +260,25 @@ def test_a_reduction_queues_behind_a_message() -> None:
     sender = Actor("a", (Job(fixed("B", (1, -1), [10], [2]), sends=((2, 30),)),), sync=Sync(((0, 1, 5),)))
     receiver = Actor("b", (Job(fixed("B", (0, -1), [1], [0]), ((0, 0, 2),)),), peers={0: 0})
     assert list(run([sender, receiver]).records[0].network) == [10, 40, 0, 2, 40, 45, -2, 3]
+
+
+def test_a_reduction_meets_the_exchanges_of_every_holder() -> None:
+    """One holder goes on, with an exchange that takes all of its NIC: both reduce at half the pace meanwhile."""
+    step, sync = fixed("BW", (0, -1), [10], [0]), Sync(((0, 0, 20),), routes={0: Route((0, 1))})
+    busy = Job(fixed("F", (1, -1), [100], [0]), windows=(Window(5, 35, 1.0),))
+    actors = [Actor("a", (Job(step),), sync=sync, peers={0: 0, 1: 1}),
+              Actor("b", (Job(step), busy), sync=sync, peers={0: 0, 1: 1})]  # fmt: skip
+    assert [list(record.network) for record in run(actors).records] == [[10, 15 + 30, -1, 3]] * 2
+
+
+def test_a_message_meets_the_step_that_starts_at_its_other_end() -> None:
+    """It leaves at 10 and needs 20; the receiver's next step, from 14 on, exchanges from 20 to 30 with all of its NIC.
+    """
+    send = Job(fixed("F", (0, -1), [10], [1]), sends=((1, 20),), routes={1: Route((0, 1))})
+    first, next_ = (fixed("F", (1, -1), [ns], [0]) for ns in (14, 50))
+    receiver = (Job(first), Job(next_, windows=(Window(6, 16, 1.0),)), Job(first, waits=((0, 0, 1),)))
+    actors = [Actor("a", (send,), peers={0: 0, 1: 1}), Actor("b", receiver, peers={0: 0, 1: 1})]
+    assert list(run(actors).records[0].network) == [10, 10 + 10 + 10 + 5, 0, 1]
 
 
 # --- deadlock and determinism -----------------------------------------------------------------------------------------

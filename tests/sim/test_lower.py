@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sim import plan
+from sim import optimizer, plan
 from sim.lower import BACKWARD, FORWARD, lower
 from sim.program import names
 from sim.scenario import from_mapping, load
@@ -139,3 +139,22 @@ def test_groups(main):
                                   "placement=even", "fold=false", "detail=chunk", "batch.sequences=256"]))  # fmt: skip
     actors = lower(laid, plan.machine(laid)).actors
     assert [actor.group for actor in actors] == [rank // 32 for rank in range(128)]
+
+
+def test_reductions_meet_the_exchanges_of_all_that_hold_the_stage(main):
+    """DualPipe: two positions a stage. Rings take longer than their NICs need, for the dense one is bound by NVLink."""
+    laid, machine, low = main
+    for position, sync in enumerate(low.syncs):
+        assert {stage for _, stage, _ in sync.reduces} == set(sync.routes) == set(laid.holds[position])
+        for _, stage, ns in sync.reduces:
+            route = sync.routes[stage]
+            assert route.ends == tuple(p for p, held in enumerate(laid.holds) if stage in held)
+            wire = sum(ring.wire_bytes() for ring in optimizer.reduce_rings(laid, machine, stage))
+            needed = wire / machine.pricer.wires.network * 1e9
+            assert route.hindrance.slower == pytest.approx(ns / needed) and 1.1 < ns / needed < 2
+
+
+def test_rings_inside_a_node_meet_nothing():
+    laid = plan.lay_out(load(V3, ["cluster.nodes=2", "parallel.pipeline=2", "parallel.expert=8", "detail=chunk",
+                                  "batch={sequences: 64}", "model.layers=6", "schedule=1f1b"]))  # fmt: skip
+    assert not any(route.ends for sync in lower(laid, plan.machine(laid)).syncs for route in sync.routes.values())

@@ -407,6 +407,26 @@ def message(*faults, position=0, kind=1, overrides=()):
 INSIDE = ("cluster.nodes=2", "parallel.expert=4", "parallel.pipeline=4")
 
 
+APART = ("cluster.nodes=4", "parallel.expert=4")
+"""Replicas of a position on two nodes."""
+
+
+@pytest.mark.parametrize("longer", [1.0, 1.7])
+def test_rings_that_exchanges_delay_are_stretched_as_a_whole(longer):
+    """What a reduction takes beside exchanges is shared out to its rings; a slow NIC stretches each."""
+    low, slow = durations(Fault("link", 3, 2.0), overrides=APART)
+    _, plain = durations(overrides=APART)
+    starts = np.zeros(16, dtype=np.int64)
+    ((_, stage, ns),) = low.syncs[0].reduces
+    assert plain.wire(0, stage, 3, starts, round(ns * longer)).tolist() == [round(ns * longer)] * 16
+    alone = slow.wire(0, stage, 3, starts, ns)
+    assert slow.wire(0, stage, 3, starts, round(ns * longer)) == pytest.approx(alone * longer, abs=4)
+    # NVLink binds the dense ring of all; every fourth rank has the slow one's experts
+    assert (alone[3::4] > 1.5 * ns).all() and set(np.delete(alone, np.s_[3::4]).tolist()) == {ns}
+    elsewhere = durations(Fault("link", 3, 2.0, 10**12, 10**13), overrides=APART)[1]
+    assert elsewhere.wire(0, stage, 3, starts, round(ns * longer)).tolist() == [round(ns * longer)] * 16
+
+
 def test_a_slow_nic_leaves_messages_inside_a_node_alone():
     """4 replicas a position: positions 0 and 1 share a node, and the price of a message says NVLink; 1 and 2 do not."""
     ns, found = message(Fault("link", 1, 2.0), Fault("link", 5, 2.0), overrides=INSIDE)
