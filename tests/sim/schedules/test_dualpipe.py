@@ -1,13 +1,12 @@
 """DualPipe against figure 5, section 3.2.1 and table 2 of the DeepSeek-V3 report (arXiv:2412.19437)."""
 
 from collections import Counter
-from time import perf_counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.program import Shape, Step, build, check, home, in_flight
+from sim.program import Shape, Step, build, home, in_flight
 from sim.schedules.dualpipe import eight_parts
 
 LEGAL = st.integers(1, 6).flatmap(
@@ -110,19 +109,3 @@ def test_what_it_cannot_run(shape, message):
     with pytest.raises(ValueError) as caught:
         build("dualpipe", shape)
     assert str(caught.value) == message
-
-
-def _fastest(action, times: int = 5) -> float:
-    def once() -> float:
-        start = perf_counter()
-        action()
-        return perf_counter() - start
-
-    return min(once() for _ in range(times))
-
-
-def test_the_main_program_is_quick():
-    """16 ranks, 120 micro-batches: built in under 10 ms, checked in under 100 ms (best of five: others may be busy)."""
-    program = build("dualpipe", Shape(16, 120))
-    assert _fastest(lambda: build("dualpipe", Shape(16, 120))) < 10e-3
-    assert _fastest(lambda: check(program)) < 100e-3

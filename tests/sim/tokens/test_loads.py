@@ -129,14 +129,3 @@ def test_draws_are_paired():
     assert (loads(V3, liked, hosts * 2, 1024, 7, 6, 64).received == base.received[..., :64]).all()
     assert (loads(V3, liked[:1], hosts, 1024, 7, 6, 192).rows == base.rows[:1]).all()
     assert (loads(V3, liked, hosts * 2, 1024, 8, 6, 192).rows != base.rows).any()
-
-
-def test_every_rank_of_v3_is_drawn_in_seconds():
-    """A tenth of the layers of the main job in 0.8 s of CPU time (measured: 0.16 s)."""
-    from time import process_time
-
-    hosts, liked = in_order(256, 64, 8), sampled(0, 6, 256)
-    loads(V3, liked[:1], [hosts], 4096, 0, 1, 64)  # measures the gate
-    begin = process_time()
-    loads(V3, liked, [hosts] * 6, 4096, 0, 120, 2048)
-    assert process_time() - begin < 0.8
