@@ -83,7 +83,7 @@ def assumptions(result: Result) -> Iterator[str]:
         yield f"At this detail no span carries {escape(' or '.join(spread))} traffic: it is spread over the whole step."
     yield (
         "Kinds of traffic share links: messages and gradients get what the exchanges that they meet leave, half at "
-        "least, and exchanges lose on average what the others take. For moments that a curve does not show, and where "
+        "least, and exchanges lose on average what messages take. For moments that a curve does not show, and where "
         "rings of several stages meet, a link can still be asked for more than it has; where a curve passes 100 % the "
         "step would be longer than simulated. A flow keeps one way for the whole step; switches that choose anew for "
         "every packet would spread the peaks between switches. Traffic inside nodes (NVLink) is not here."
