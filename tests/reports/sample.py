@@ -173,6 +173,7 @@ def loads() -> tuple[RankLoads, dict[str, Any]]:
         "kind": "sampled <&>", "layers": [3, 4, 5, 6], "nodes_per_token_expected": [1.96] * 4,
         "ranks_per_token": [2.375, 2.5, 2.625, 2.75],
         "max_vio": {"of": "experts", "by_layer": [0.1, 0.2, 0.6, 0.3], "mean": 0.3, "worst": 0.6, "worst_layer": 5},
+        "rank_imbalance": {"received": {"of": "ranks", "mean": 0.07, "worst": 0.09, "worst_layer": 4}},
         "rows_percentiles": {str(p): 4000 + p for p in (1, 5, 25, 50, 75, 95, 99)},
     }  # fmt: skip
 
