@@ -31,7 +31,7 @@ def figures(result: Result) -> list[Figure]:
         found.append(Figure("Bubble", percent(summary["bubble_fraction"]), "idle, mean of ranks"))
     if summary.get("exposed_communication_s") is not None:
         found.append(_exposed(summary))
-    return found + _slowest(summary) + _memory(result)
+    return found + _pair_measured(summary) + _slowest(summary) + _memory(result)
 
 
 def setting(result: Result) -> str:
@@ -103,6 +103,25 @@ def _exposed(summary: dict[str, Any]) -> Figure:
     hidden = summary.get("overlap_fraction")
     note = "" if hidden is None else f"{percent(hidden)} is hidden"
     return Figure("Exposed comm.", seconds(summary["exposed_communication_s"]), note)
+
+
+def _pair_measured(summary: dict[str, Any]) -> list[Figure]:
+    """Where ranks differ: the pair as it was in the run (or, where a schedule never overlaps, the chunk)."""
+    pair = summary.get("pair_s", {})
+    if "balanced_seconds" not in pair:
+        return []
+    note = f"{by_rank(pair)}, balanced {seconds(pair['balanced_seconds'])}"
+    return [Figure(noun(pair["name"]).capitalize(), seconds(pair["seconds"]), note)]
+
+
+def noun(pair_name: str) -> str:
+    """What to call it: a schedule that never overlaps shows one chunk of a stage."""
+    return "pair" if " with " in pair_name else "chunk"
+
+
+def by_rank(pair: dict[str, Any]) -> str:
+    """Smallest and largest of a measured `pair_s`, e.g. "129.1 ms to 132.9 ms by rank"."""
+    return f"{seconds(pair['min'])} to {seconds(pair['max'])} by rank"
 
 
 def _slowest(summary: dict[str, Any]) -> list[Figure]:

@@ -57,13 +57,24 @@ def figures(routing: dict[str, Any]) -> str:
     """MaxVio, percentiles of rows and how far tokens go, in a few sentences (HTML)."""
     found, rows = routing["max_vio"], routing["rows_percentiles"]
     nodes, ranks = (float(np.mean(routing[key])) for key in ("nodes_per_token_expected", "ranks_per_token"))
+    received = routing["rank_imbalance"]["received"]
     return (
         f"Routing is {escape(routing['kind'])}. MaxVio (the largest load over the mean, less 1) of "
         f"{escape(found['of'])}: {found['mean']:.3f} in the mean over layers, {found['worst']:.3f} in layer "
-        f"{found['worst_layer']}, the worst. Of all ranks, layers and micro-batches, 5 % have up to {rows['5']:,} "
+        f"{found['worst_layer']}, the worst{_recorded(found)}. The same of {escape(received['of'])}: "
+        f"{received['mean']:.3f} in the mean over layers, {received['worst']:.3f} in layer {received['worst_layer']}. "
+        f"Of all ranks, layers and micro-batches, 5 % have up to {rows['5']:,} "
         f"rows, half up to {rows['50']:,}, 95 % up to {rows['95']:,}. A token reaches {nodes:.2f} nodes (expected) "
         f"and {ranks:.2f} ranks (as drawn). The file loads.csv has every rank in every layer."
     )
+
+
+def _recorded(found: dict[str, Any]) -> str:
+    """What the histogram says beside what was drawn from it, where there is one."""
+    if "recorded" not in found:
+        return ""
+    mean, worst = (found["recorded"][key] for key in ("mean", "worst"))
+    return f" (as recorded: {mean:.3f} and at most {worst:.3f})"
 
 
 def cells(loads: RankLoads) -> dict[str, npt.NDArray[np.int64]]:

@@ -8,6 +8,7 @@ from hwmodels import units
 from reports import (
     certainty,
     communication,
+    critical,
     headline,
     links,
     loads,
@@ -41,7 +42,9 @@ SCALES = {
 
 def render(result: Result) -> str:
     """The page of a run, as HTML text. Parts that the run has no data for are left out."""
-    makers = (timeline, pair, memory, links, loads, waterfall, certainty, phases, stages, communication, prices)
+    makers = (
+        timeline, critical, pair, memory, links, loads, waterfall, certainty, phases, stages, communication, prices,
+    )  # fmt: skip
     parts = [made for made in (maker.section(result) for maker in makers) if made]
     parts.append(_scenario(result))
     data = {part.key: part.data for part in parts if part.data is not None}

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from hwmodels.units import NS_PER_S, ns_to_seconds
 from reports.columns import pack
-from reports.headline import percent, seconds
+from reports.headline import by_rank, noun, percent, seconds
 from reports.palette import OPS, STEPS, op_kind
 from reports.ranks import HEALTHY, differ, number
 from reports.section import Section, bar, controls, details, legend, plot, table
@@ -44,11 +44,6 @@ def section(result: Result) -> Section | None:
         + details(f"Where the {what}'s compute time goes", _table(pair, kinds, present))
     )
     return Section("pair", f"One {what}, op by op", _lead(result, pair), body, _data(result, pair, kinds))
-
-
-def noun(pair_name: str) -> str:
-    """What to call it: a schedule that never overlaps shows one chunk of a stage."""
-    return "pair" if " with " in pair_name else "chunk"
 
 
 def op_kinds(pair: Trace) -> Column:
@@ -99,7 +94,15 @@ def _lead(result: Result, pair: Trace) -> str:
     text += f", compute busy {percent(compute / length)}"
     if exchange:
         text += f", {percent(1 - (both - compute) / exchange)} of communication beside compute"
-    return f"{text}. {HEALTHY}" if differ(result) else f"{text}."
+    return f"{text}. {HEALTHY}{_measured(result.summary.get('pair_s', {}))}" if differ(result) else f"{text}."
+
+
+def _measured(pair: dict[str, Any]) -> str:
+    """How long it took in the run, where ranks differ."""
+    if "balanced_seconds" not in pair:
+        return ""
+    where = f"on the ranks of position {pair['position']}, mean of {pair['steps']} each"
+    return f" In the run it takes {seconds(pair['seconds'])} ({by_rank(pair)}; {where})."
 
 
 def _data(result: Result, pair: Trace, kinds: Column) -> dict[str, Any]:

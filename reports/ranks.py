@@ -42,6 +42,16 @@ def row(result: Result) -> str:
     )
 
 
+def waited(result: Result) -> str:
+    """Whether the rank that the step waits for most is among those drawn, a sentence; empty where there is none."""
+    if not (found := result.summary.get("critical_ranks")):
+        return ""
+    first = found[0]
+    where = f"rank {first['rank']:,} (position {first['pipeline_position']}, replica {first['replica']})"
+    drawn = first["replica"] == result.summary["shown_replica"]
+    return f"The step waits most for {where}, which is {'drawn' if drawn else 'not drawn'}. "
+
+
 def mean(result: Result) -> str:
     """A sentence on means of the ranks of a position; empty where a position has but one."""
     count = each(result)

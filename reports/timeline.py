@@ -48,7 +48,8 @@ def section(result: Result) -> Section | None:
         "margin": (margin := [f"idle {percent(share)}" for share in idle_shares(rows)]),
         "ranks": ranks.drawn(result, len(margin)),
     }
-    return Section("timeline", "Timeline of the pipeline", f"{ranks.row(result)} {LEAD}", body, data)
+    lead = f"{ranks.row(result)} {ranks.waited(result)}{LEAD}"
+    return Section("timeline", "Timeline of the pipeline", lead, body, data)
 
 
 def with_idle(steps: Trace, more: Mapping[str, Column] = MappingProxyType({})) -> Columns:

@@ -93,6 +93,8 @@ def _run(words: list[str]) -> int:
     parser.add_argument("-q", "--quiet", action="store_true")
     asked = parser.parse_intermixed_args(words)
     path, scenario = loaded(PROG, asked.words)
+    from sim.notes import notes
+
     folder = asked.out or Path("out", Path(path).stem)
     result = _write(scenario, path, folder, asked.quiet, start)
     if not asked.quiet:
@@ -102,7 +104,7 @@ def _run(words: list[str]) -> int:
         print(f"written to {folder}", file=sys.stderr)
     if asked.format == "json":
         sys.stdout.write((folder / "result.json").read_text(encoding="utf-8"))
-    for line in result.summary.get("faults_without_effect", ()):
+    for line in notes(scenario, result.summary, asked.words[1:]):
         print(f"{path}: {line}", file=sys.stderr)
     missed = _missed(scenario, result)
     for line in missed:

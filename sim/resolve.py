@@ -99,9 +99,13 @@ def _parts(document: Document, path: Path | None) -> tuple[Parts, list[Problem]]
     found: dict[str, Any] = {}
     plain: dict[str, Any] = {}
     problems: list[Problem] = []
+
+    def counted(part: Document, key: KeyPath, path: Path | None) -> tuple[Histogram, Any]:
+        return _histogram(part, key, path, found.get("model"))
+
     readers = (
         ("node", HARDWARE[0], _node), ("fabric", HARDWARE[1], _fabric), ("model", ("model",), _model),
-        ("histogram", ("routing", "histogram"), _histogram),
+        ("histogram", ("routing", "histogram"), counted),
     )  # fmt: skip
     for name, key, part_of in readers:
         part = document.at(*key)
@@ -138,9 +142,9 @@ def _model(part: Document, key: KeyPath, path: Path | None) -> tuple[ModelShape,
     return ModelShape(**values), values
 
 
-def _histogram(part: Document, key: KeyPath, path: Path | None) -> tuple[Histogram, Any]:
+def _histogram(part: Document, key: KeyPath, path: Path | None, model: ModelShape | None) -> tuple[Histogram, Any]:
     """The histogram in a file, whose name is relative to the scenario's folder, or written out."""
-    found = histogram(part, key, path.parent if path else Path())
+    found = histogram(part, key, path.parent if path else Path(), model)
     return found, [list(row) for row in found]
 
 

@@ -8,7 +8,7 @@ from sim import communication, engine, memory, metrics, plan, replay, sharing, s
 from sim.lower import Kit, Lowered, lower
 from sim.plan import Machine, Plan, unit_cost_ns
 from sim.program import Step
-from sim.ranks import attribution, chain, dearer, differing, faults, passing
+from sim.ranks import attribution, chain, dearer, differing, faults, pairs, passing
 from sim.ranks import memory as rank_memory
 from sim.ranks.differing import Differing
 from sim.result import MemoryCurve, RankLoads, Result, StageLoad, Utilisation
@@ -19,6 +19,10 @@ from sim.trace import Trace
 
 if TYPE_CHECKING:
     from sim.network.network import Network
+
+
+EVEN = "balanced loads, and no faults"
+"""Of which ranks `communication` is where ranks differ."""
 
 
 def study(scenario: Scenario) -> Result:
@@ -53,7 +57,8 @@ def study(scenario: Scenario) -> Result:
         summary |= uncertainty.intervals(found, summary, scenario.seed)
         summary["communication"] = communication.table(laid, machine, [outcome.records[a] for a in lowered.actor_of])
         summary["layers_per_stage"] = [sum(u.kind in ("dense", "moe") for u in stage) for stage in machine.stages]
-        summary["pair_s"] = {"name": pair_name, "seconds": kit.timing.total / NS_PER_S}
+        alone = {"name": pair_name, "position": _middle(laid), "seconds": kit.timing.total / NS_PER_S}
+        summary["pair_s"] = alone | extra.get("pair_s", {})
     return Result(
         summary, scenario.resolved, steps, trace, pair, pair_name, sources | pair_sources, curves,
         metrics.waterfall(books), _stages(laid, machine), memory.verdict(curves, machine) if machine else (True, ""),
@@ -104,6 +109,11 @@ def _differ(laid: Plan, machine: Machine, lowered: Lowered) -> tuple[Differing, 
         "critical_ranks": chain.named(laid, gpus, chain.critical_ranks(laid, lowered, found.everyone, found.times)),
         "shown_replica": found.shown,
     }
+    if laid.scenario.uneven:
+        kit, step, _ = _pair(laid, lowered)
+        extra["pair_s"] = pairs.took(laid, found.everyone, _middle(laid), step)
+        extra["pair_s"]["balanced_seconds"] = kit.timing.total / NS_PER_S
+        extra["communication_of"] = EVEN
     if missed := faults.missed(laid.scenario.faults, found.everyone.end):
         extra["faults_without_effect"] = missed
     if found.loads and found.rows:
@@ -134,9 +144,14 @@ def _memory(curves: tuple[MemoryCurve, ...]) -> dict[str, Any]:
     return {"peak_memory_bytes": out} | ({"peak_memory_ranks": whose} if whose[0] is not None else {})
 
 
+def _middle(laid: Plan) -> int:
+    """The position whose pair is told."""
+    return laid.program.ranks // 2
+
+
 def _pair(laid: Plan, lowered: Lowered) -> tuple[Kit, Step, str]:
     """The step to draw kernel by kernel: an overlapped pair of the middle ranks, or their longest step."""
-    position = laid.program.ranks // 2
+    position = _middle(laid)
     row = list(zip(laid.program.steps[position], lowered.kits[position], strict=True))
     step, kit = max(row, key=lambda item: ("+" in item[0].kind, item[1].timing.total))
     stages = f"forward of stage {step.stage} with backward of stage {step.stage_b}"

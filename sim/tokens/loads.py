@@ -76,7 +76,7 @@ def loads(
 
 
 class _Law(NamedTuple):
-    """Of one layer. mean, deviation [experts] of tokens an expert.
+    """Of one layer. mean, deviation [experts] of tokens an expert. most: that one can get, all of the group.
 
     within, between: roots of the covariance's eigenvalues. reach [ranks]: expected tokens received. slope, rest
     [ranks]: of tokens received on a rank's choices, and the standard deviation that this leaves.
@@ -84,6 +84,7 @@ class _Law(NamedTuple):
 
     mean: npt.NDArray[np.float32]
     deviation: npt.NDArray[np.float32]
+    most: int
     within: float
     between: float
     reach: npt.NDArray[np.float32]
@@ -101,7 +102,7 @@ def _law(gate: Gate, popularity: Popularity, hosts: Hosts, moment: "_Moments", t
     rest = np.maximum(reach * (1 - reach) - slope**2 * variance, 0)
     columns = (tokens * chance, np.sqrt(tokens * popularity), tokens * reach, slope, np.sqrt(tokens * rest))
     mean, deviation, expected, slope, rest = (column.astype(np.float32) for column in columns)
-    return _Law(mean, deviation, within**0.5, between**0.5, expected, slope, rest)
+    return _Law(mean, deviation, tokens, within**0.5, between**0.5, expected, slope, rest)
 
 
 def _drawn(
@@ -121,7 +122,7 @@ def _drawn(
     per_rank = off.reshape(micro_batches, hosts.ranks, -1).sum(axis=2)
     received = law.reach + law.slope * per_rank + law.rest * normal[:, gate.experts :]
     off += slot_mean
-    slots = np.maximum(np.rint(off, out=off), 0, out=off)
+    slots = np.clip(np.rint(off, out=off), 0, law.most, out=off)
     rows = np.ceil(slots / PADDING).reshape(micro_batches, hosts.ranks, -1).sum(axis=2) * PADDING
     chosen = np.bincount(hosts.expert, slots.sum(axis=0, dtype=np.float64), gate.experts).astype(np.int64)
     return np.rint(np.maximum(received, 0)), rows, chosen

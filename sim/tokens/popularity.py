@@ -25,6 +25,9 @@ gives 0.54 % and padding 0.22 % of that, so by the second moment an expert's pop
 sqrt((0.0762^2 - 0.0054^2 - 0.0022^2) * 4 / (1 - 4/256)) = 0.153; eight values put it between 0.10 and 0.29 (95 %,
 chi-square). One pair of chunks cannot tell layers from micro-batches: all of it is laid to layers.
 """
+LEAST = 2.0**-14
+"""Smallest popularity of a recorded expert (a gate divides tails by it: see gate.LARGEST). Those that nobody chose, all
+together, get less than 0.007 % of a layer's choices by it."""
 MOMENT_TOKENS = 65_536
 """Tokens from which a gate's response is estimated; the standard error of its exponents is below 0.01."""
 NUDGE = 0.1
@@ -75,11 +78,11 @@ def skewed(seed: int, layers: int, experts: int, max_vio: float) -> Popularity:
 def recorded(histogram: npt.ArrayLike, layers: int) -> Popularity:
     """Popularity [layers, experts] of recorded tokens [rows, experts]: one row for all layers, or a row each.
 
-    Layers past the last row (the multi-token-prediction modules) take the last. Experts nobody chose stay possible, at
-    one token in all, because the gate needs a chance to divide by.
+    Layers past the last row (the multi-token-prediction modules) take the last. Only shares of a row count. Experts
+    nobody chose stay possible, with LEAST, because the gate needs a chance to divide by.
     """
-    tokens = np.maximum(np.asarray(histogram, dtype=np.float64), 1.0)
-    return _normalised(tokens[np.minimum(np.arange(layers), len(tokens) - 1)])
+    liked = np.maximum(_normalised(np.asarray(histogram, dtype=np.float64)), LEAST)
+    return _normalised(liked[np.minimum(np.arange(layers), len(liked) - 1)])
 
 
 def of_tails(gate: Gate, popularity: Popularity) -> Popularity:

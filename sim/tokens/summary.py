@@ -9,31 +9,74 @@ import numpy.typing as npt
 from sim.plan import Machine, Plan
 from sim.result import RankLoads
 from sim.tokens.bias import max_violation
+from sim.tokens.histogram import Histogram
 from sim.tokens.loads import Loads
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 """Of expert rows that are told; the smallest and largest are in `expert_rows`."""
+NOTICED = 0.05
+"""Part of an expert's largest load by which what is drawn may differ from what was recorded without a word."""
 
 
 def figures(plan: Plan, machine: Machine, drawn: Loads) -> dict[str, Any]:
-    """What result.json says. MaxVio is that of experts, by their tokens in the whole step; percentiles are over ranks,
-    layers and micro-batches. Nodes that a token reaches are expected values, ranks those of the tokens drawn."""
-    violations, layers = max_violation(drawn.experts), layers_of(machine, drawn)
-    nodes, ranks = reach(machine, drawn)
+    """What result.json says. MaxVio is that of experts, copies of one together; what ranks get, which copies even out,
+    is beside it. Percentiles are over ranks, layers and micro-batches. Nodes that a token reaches are expected values,
+    ranks those of the tokens drawn."""
+    layers, (nodes, ranks) = layers_of(machine, drawn), reach(machine, drawn)
     return {
         "kind": plan.scenario.routing.kind,
         "layers": layers.tolist(),
-        "max_vio": {
-            "of": "experts, by the tokens drawn for each in the step",
-            "by_layer": violations.tolist(),
-            "mean": float(violations.mean()),
-            "worst": float(violations.max()),
-            "worst_layer": int(layers[violations.argmax()]),
+        "max_vio": _violations("experts, by the tokens drawn for each in the step", drawn.experts, layers)
+        | _recorded(plan.scenario.routing.histogram, layers),
+        "rank_imbalance": {
+            name: _violations(of, values.sum(axis=1, dtype=np.int64), layers)
+            for name, of, values in (
+                ("received", "ranks, by the tokens that each receives in the step", drawn.received),
+                ("rows", "ranks, by the padded rows of each rank's experts in the step", drawn.rows),
+            )
         },
         "rows_percentiles": dict(zip(map(str, PERCENTILES), _percentiles(drawn.rows), strict=True)),
         "nodes_per_token_expected": nodes.tolist(),
         "ranks_per_token": ranks.tolist(),
     }
+
+
+def _violations(of: str, loads: npt.ArrayLike, layers: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """The largest of loads [layers, holders] over the mean, less 1: of each layer, their mean, and the worst."""
+    found = max_violation(loads)
+    return {
+        "of": of,
+        "by_layer": found.tolist(),
+        "mean": float(found.mean()),
+        "worst": float(found.max()),
+        "worst_layer": int(layers[found.argmax()]),
+    }
+
+
+def _recorded(rows: Histogram | None, layers: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """MaxVio of the histogram, where there is one: of each layer by its row, the last again for those past it."""
+    if not rows:
+        return {}
+    shares = np.asarray(rows, dtype=np.float64)[np.minimum(np.arange(len(layers)), len(rows) - 1)]
+    return {"recorded": _violations("experts, by the tokens recorded", shares, layers)}
+
+
+def unlike(told: dict[str, Any]) -> str:
+    """A line on layers whose largest load as drawn differs by more than NOTICED from the recorded one; "" if none.
+    told: as `figures` says."""
+    found = told["max_vio"]
+    if "recorded" not in found:
+        return ""
+    drawn, recorded = (1 + np.array(each["by_layer"]) for each in (found, found["recorded"]))
+    off = np.abs(drawn / recorded - 1)
+    if off.max() <= NOTICED:
+        return ""
+    worst = int(off.argmax())
+    return (
+        f"routing.histogram: as drawn, the busiest expert's load differs from the recorded one by more than"
+        f" {NOTICED:.0%} in {(off > NOTICED).sum()} of {len(off)} layers (layer {told['layers'][worst]}: MaxVio"
+        f" {drawn[worst] - 1:.3g}, recorded {recorded[worst] - 1:.3g}); few tokens do that by chance"
+    )
 
 
 def _percentiles(rows: npt.NDArray[np.int32]) -> list[int]:

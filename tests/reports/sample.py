@@ -173,6 +173,7 @@ def loads() -> tuple[RankLoads, dict[str, Any]]:
         "kind": "sampled <&>", "layers": [3, 4, 5, 6], "nodes_per_token_expected": [1.96] * 4,
         "ranks_per_token": [2.375, 2.5, 2.625, 2.75],
         "max_vio": {"of": "experts", "by_layer": [0.1, 0.2, 0.6, 0.3], "mean": 0.3, "worst": 0.6, "worst_layer": 5},
+        "rank_imbalance": {"received": {"of": "ranks", "mean": 0.07, "worst": 0.09, "worst_layer": 4}},
         "rows_percentiles": {str(p): 4000 + p for p in (1, 5, 25, 50, 75, 95, 99)},
     }  # fmt: skip
 
@@ -237,7 +238,9 @@ def differing() -> Result:
     full = result()
     slow = {"rank": 1024, "pipeline_position": 8, "replica": 0, "node": 128, "seconds": full.summary["step_time_s"] / 2}
     named = [slow | {"beyond_s": 1.1, "part": 0.9}]
-    return replace(full, summary=full.summary | {"critical_ranks": named, "shown_replica": 3})
+    pair = {"name": full.pair_name, "position": 8, "seconds": 0.131, "min": 0.129, "max": 0.133, "steps": 52,
+            "balanced_seconds": 0.1285}  # fmt: skip
+    return replace(full, summary=full.summary | {"critical_ranks": named, "shown_replica": 3, "pair_s": pair})
 
 
 def chunk_times() -> Result:

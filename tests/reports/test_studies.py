@@ -28,7 +28,7 @@ def summary(step: float = 10.0, peers: float = 0.0, gradients: float = 1.0, **mo
         "step_time_s": step, "phases_s": phases, "bubble_s": idle, "exposed_communication_s": 0.5,
         "waiting_for_peers_s": peers, "critical_ranks": [{"rank": 7}], "tokens_per_step": 3_600_000_000,
         "gpu_hours_per_trillion_tokens": 2048 * 10 / 3600 / 3.6e9 * 1e12,
-        "phases_per_rank": {"overlapped": [9.0, 4.0, 6.0, 9.0]}, "events": 3_000_000,
+        "pair_s": {"seconds": 0.131}, "events": 3_000_000,
         "expert_rows": {"smallest": 28_000, "largest": 36_000, "expected": 33_024}, **more,
     }  # fmt: skip
 
@@ -79,7 +79,7 @@ def test_stragglers_tell_every_case() -> None:
 
 def uneven() -> list[tuple[dict[str, str], dict[str, Any]]]:
     def one(step: float) -> dict[str, Any]:
-        return {"summary": summary(step), "overlapped_steps": [3, 2, 3, 3]}
+        return {"summary": summary(step)}
 
     out: list[tuple[dict[str, str], dict[str, Any]]] = [
         ({"redundant": copies, "seed": str(seed)}, one(step + seed))
@@ -89,9 +89,8 @@ def uneven() -> list[tuple[dict[str, str], dict[str, Any]]]:
     return out + [({"point": name}, one(10.0)) for name in names]
 
 
-def test_the_pair_is_the_mean_overlapped_step_of_the_middle() -> None:
-    """(4 + 6) s over (2 + 3) steps; the ends, which hold other layers, do not count."""
-    assert unevenness.pair_ms(uneven()[0][1]) == pytest.approx(2000.0)
+def test_the_pair_is_the_one_that_runs_tell() -> None:
+    assert unevenness.pair_ms(uneven()[0][1]) == pytest.approx(131.0)
 
 
 def test_unevenness_is_told_beside_balanced_and_published() -> None:

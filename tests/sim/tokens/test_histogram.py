@@ -129,3 +129,76 @@ def test_chunk_times_have_no_experts():
     times = {"forward": "1 ms", "backward_input": "1 ms", "weight": "1 ms"}
     with pytest.raises(ScenarioError, match="sampled routing needs a model; chunk_times have no experts"):
         from_mapping({"schedule": "zb1p", "batch": {"micro_batches": 4}, "chunk_times": times, "routing": "sampled"})
+
+
+V3 = {
+    "cluster": {"node": "h800x8", "nodes": 16}, "model": "deepseek_v3", "parallel": {"pipeline": 2, "expert": 64},
+    "schedule": "1f1b", "batch": {"micro_batches": 2},
+}  # fmt: skip
+
+
+def recorded(rows):
+    return {"routing": {"kind": "recorded", "histogram": rows}}
+
+
+def refused(mapping):
+    with pytest.raises(ScenarioError) as caught:
+        from_mapping(mapping)
+    return str(caught.value).replace("<mapping>: ", "")
+
+
+def test_rows_that_no_gate_gives_are_refused():
+    """Top 8 of 256 in 8 groups, of which a token reaches 4."""
+    once = "a token chooses an expert once, 8 of 256"
+    even = [10] * 256
+    assert refused(V3 | recorded([[1] + [0] * 255])) == (
+        "routing.histogram[0]: only 1 of 256 experts have tokens; legal: 8 or more (a token chooses 8)"
+    )
+    assert refused(V3 | recorded([[100] + [0] * 3 + [100_000] + [100] * 251])) == (
+        f"routing.histogram[0]: expert 4 has 79.87 % of all choices; legal: at most 12.5 % ({once})"
+    )
+    assert refused(V3 | recorded([[10 if i % 32 == 0 else 0 for i in range(256)]])) == (
+        "routing.histogram[0]: a token chooses from 8 of 8 groups on average, the busiest expert of each group alone"
+        " asks for so many; legal: at most 4 (model.groups_per_token)"
+    )
+    lines = refused(V3 | recorded([even, [0] * 255 + [1], *[even] * 55, [9] * 7 + [0] * 249])).splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["routing.histogram[1]", "routing.histogram[57]"]
+
+
+@pytest.mark.parametrize("row", [
+    [10] * 8 + [0] * 248, [100] + [4] * 175 + [0] * 80, [10 if i % 16 == 0 else 0 for i in range(256)], [1] * 256,
+])  # fmt: skip
+def test_rows_at_the_limit_are_not(row):
+    """Eight experts that every token chooses; one that every token chooses; 16, two in each group, half of them."""
+    assert from_mapping(V3 | recorded([row])).routing.histogram == (tuple(row),)
+
+
+@pytest.mark.parametrize("model", ["deepseek_v3", "deepseek_v2", "deepseek_v2_lite"])
+@pytest.mark.parametrize("max_vio", [0.1, 3.0, 9.0])
+def test_what_a_gate_gives_is_never_refused(model, max_vio):
+    """Also when few tokens have been counted: limits hold for every token, so for any number of them."""
+    from sim.tokens.gate import choose, draw, gate_of
+    from sim.tokens.histogram import _impossible
+    from sim.tokens.keyed import generator
+    from sim.tokens.popularity import skewed
+
+    shape = from_mapping(V3 | {"model": model, "parallel": {"expert": 1}, "precision": "bf16"}).model
+    gate = gate_of(shape)
+    for layer, tokens in enumerate([1, 2, 5, 40, 1000]):
+        random, liked = generator(3, "tokens", layer), skewed(layer, 1, gate.experts, max_vio)[0]
+        row = np.bincount(choose(gate, draw(random, gate, tokens, liked)).ravel(), minlength=gate.experts).tolist()
+        assert _impossible(row, shape) == ""
+
+
+def test_a_line_of_a_file_is_named(tmp_path):
+    import yaml
+
+    (tmp_path / "day.csv").write_text(f"# layer 0\n{','.join(['0'] * 63 + ['5'])}\n")
+    file = tmp_path / "scenario.yaml"
+    file.write_text(yaml.safe_dump(LITE | recorded("day.csv")))
+    with pytest.raises(ScenarioError) as caught:
+        load(str(file))
+    assert str(caught.value) == (
+        f"{tmp_path}/day.csv:2:1: routing.histogram[0]: only 1 of 64 experts have tokens; legal: 6 or more"
+        " (a token chooses 6)"
+    )

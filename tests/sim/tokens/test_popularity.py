@@ -96,6 +96,25 @@ def test_without_groups_there_is_no_response():
     assert 0.3 < response(V3).load < 0.4
 
 
+@pytest.mark.parametrize("times", [1, 7, 10**6, 10**13])
+def test_only_shares_of_a_histogram_count(times):
+    """Zeros take nothing from the others, few tokens or many: eight of 256 experts keep MaxVio 31 to 0.02 %."""
+    row = np.array([1] * 8 + [0] * 248) * times
+    found = recorded([row], 1)
+    assert (found == recorded([row // times], 1)).all() and (found > 0).all()
+    assert max_violation(found)[0] == pytest.approx(31, rel=1e-2 * 256 * 2**-14)
+    mixed = np.array([3, 1] * 4 + [2] * 248)
+    assert recorded([mixed * times], 1)[0] == pytest.approx(mixed / mixed.mean(), rel=1e-12)
+
+
+def test_a_run_draws_what_was_recorded():
+    """Eight experts get every token, the others almost none; nobody gets more tokens than there are."""
+    drawn = loads(V3, recorded([[1] * 8 + [0] * 248], 1), [in_order(256, 64, 8)], 4096, 0, 10, 64)
+    assert max_violation(drawn.experts)[0] == pytest.approx(31, rel=0.002)
+    assert drawn.experts[0, :8].max() <= 10 * 64 * 4096
+    assert drawn.experts[0, 8:].sum() < 2e-3 * drawn.experts[0, :8].sum()
+
+
 def test_what_a_scenario_asks_for():
     assert (popularity(Routing("balanced"), 0, 2, 8) == 1).all()
     assert (popularity(Routing("sampled"), 4, 2, 8) == sampled(4, 2, 8, PROFILE_SPREAD)).all()

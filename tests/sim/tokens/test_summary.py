@@ -74,6 +74,48 @@ def test_a_run_says_what_its_steps_were_priced_by():
     assert found.summary["routing"]["layers"] == list(range(1, 10))
 
 
+HISTOGRAM = [[3000] + [1000] * 62 + [0]]
+
+
+def test_what_was_recorded_is_told_beside_what_was_drawn():
+    """Three times the others' tokens, of 64: the mean has one expert with none."""
+    laid, machine, loads = drawn("schedule=1f1b", f"routing={{kind: recorded, histogram: {HISTOGRAM}}}")
+    said = summary.figures(laid, machine, loads)
+    alike = 3 * 64 / 65 - 1
+    assert said["max_vio"]["recorded"]["by_layer"] == pytest.approx([alike] * 9)
+    assert said["max_vio"]["recorded"]["worst_layer"] == 1 and said["max_vio"]["mean"] == pytest.approx(alike, abs=0.08)
+    assert summary.unlike(said) == "", "1.3 % noise"
+    assert "recorded" not in summary.figures(*drawn("schedule=1f1b", "routing=sampled"))["max_vio"]
+    assert summary.unlike(summary.figures(*drawn("schedule=1f1b", "routing=sampled"))) == ""
+
+
+def test_few_tokens_are_unlike_what_was_recorded():
+    few = ("schedule=1f1b", "routing={kind: recorded, histogram: [[" + ",".join(["7"] * 64) + "]]}")
+    said = summary.figures(*drawn(*few, "batch.sequence_length=8"))
+    line = summary.unlike(said)
+    assert line.startswith("routing.histogram: as drawn, the busiest expert's load differs from the recorded one")
+    assert "in 9 of 9 layers" in line and "recorded 0)" in line
+    worst = int(np.argmax(said["max_vio"]["by_layer"]))
+    assert f"(layer {said['layers'][worst]}: MaxVio {said['max_vio']['worst']:.3g}" in line
+
+
+def test_what_ranks_get_is_told_and_copies_even_it_out():
+    """MaxVio is of experts, copies together; ranks with copies of the popular ones get less unlike loads."""
+    found = {}
+    for copies in (0, 8):
+        skewed = f"routing={{kind: skewed, max_vio: 2, redundant_experts: {copies}}}"
+        laid, machine, loads = drawn("schedule=1f1b", skewed)
+        found[copies] = summary.figures(laid, machine, loads)
+        for name, values in (("received", loads.received), ("rows", loads.rows)):
+            said, step = found[copies]["rank_imbalance"][name], values.sum(axis=1)
+            assert said["by_layer"] == pytest.approx((step.max(axis=1) / step.mean(axis=1) - 1).tolist())
+            assert said["mean"] == pytest.approx(np.mean(said["by_layer"])) and said["worst"] == max(said["by_layer"])
+    plain, copied = found[0], found[8]
+    assert copied["max_vio"]["mean"] == pytest.approx(plain["max_vio"]["mean"], rel=0.02)
+    for name in ("received", "rows"):
+        assert copied["rank_imbalance"][name]["mean"] < 0.6 * plain["rank_imbalance"][name]["mean"]
+
+
 def test_percentiles_are_rows_of_some_rank():
     laid, machine, loads = drawn("schedule=dualpipe", "routing=sampled")
     said = summary.figures(laid, machine, loads)["rows_percentiles"]
