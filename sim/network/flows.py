@@ -24,8 +24,8 @@ EXPERT, PIPELINE, GRADIENTS, PARAMETERS = range(4)
 class Flows:
     """Columns of equal length. source, target: nodes. nic_out, nic_in: NICs of them. size: bytes, float64.
 
-    kind: index into KINDS. queue: tells flows of one kind between the same NICs apart (ECMP hashes it). moment: flows of
-    a kind pass together with those of the same moment.
+    kind: index into KINDS. queue: tells flows of one kind between the same NICs apart (ECMP hashes it). moment: flows
+    of a kind pass together with those of the same moment.
     """
 
     source: Numbers
