@@ -154,7 +154,8 @@ def _phases(graph: Graph, slope: Floats, lowered: Lowered) -> dict[str, float]:
 
 def draws(causes: Sequence[Cause], seed: int) -> npt.NDArray[np.float64]:
     """Standard normal draws [cause, draw]; each cause has its own stream, so what-ifs share them."""
-    rows = [np.random.Generator(np.random.Philox(key=[seed, _key(c.name)])).standard_normal(DRAWS) for c in causes]
+    keys = [np.array([seed, _key(c.name)], dtype=np.uint64) for c in causes]
+    rows = [np.random.Generator(np.random.Philox(key=key)).standard_normal(DRAWS) for key in keys]
     return np.array(rows)
 
 
