@@ -1,5 +1,6 @@
 """What a scenario must satisfy as a whole: layouts that divide, formats the device has, kernels that leave SMs over."""
 
+import math
 from collections.abc import Iterator
 
 from hwmodels.document import Document, Problem, dotted, unknown
@@ -16,7 +17,7 @@ SHOWN = 12
 
 def check(scenario: Scenario, document: Document) -> list[Problem]:
     """Everything wrong with the scenario as a whole, each at the key to blame: one overridden, else the first."""
-    rules = [_whole, _schedule, _routing, *([_model, _placement] if scenario.model else [])]
+    rules = [_whole, _large, _schedule, _routing, *([_model, _placement] if scenario.model else [])]
     rules += [_machine, _layout] if scenario.cluster and scenario.model else []
     rules += [_experts] if scenario.model else []
     rules += [_uneven] if scenario.uneven else []
@@ -41,6 +42,29 @@ def _whole(scenario: Scenario) -> Iterator[Finding]:
         yield ("batch.micro_batches",), "missing; chunk_times need the number of micro-batches of a pipeline"
     elif not batch.micro_batches and not batch.sequences:
         yield ("batch.sequences",), "missing; expected the sequences of a step over all data-parallel ranks"
+
+
+MOST_TOKENS, MOST_STEPS = 1 << 24, 1 << 16
+"""Of a micro-batch (a GPU holds a thousandth of what 16 million need), and micro-batches of a pipeline: each exchange
+and each step is gone through one by one."""
+LONGEST_NS = 1 << 53
+"""Of a step, 104 days: a float tells neighbouring nanoseconds apart so far."""
+
+
+def _large(scenario: Scenario) -> Iterator[Finding]:
+    """What could be counted, but takes more time or memory to simulate than anybody has."""
+    batch, pipelines = scenario.batch, scenario.data_parallel
+    tokens = batch.sequence_length * batch.micro_batch
+    if scenario.model and tokens > MOST_TOKENS:
+        what = f"{tokens} tokens a micro-batch (with batch.micro_batch {batch.micro_batch})"
+        yield ("batch.sequence_length", "batch.micro_batch"), f"makes {what}; legal: up to {MOST_TOKENS}"
+    steps = batch.micro_batches or (batch.sequences or 0) // max(1, pipelines * batch.micro_batch)
+    if steps > MOST_STEPS:
+        what = f"{steps} micro-batches a pipeline; legal: up to {MOST_STEPS}"
+        yield ("batch.micro_batches" if batch.micro_batches else "batch.sequences",), f"makes {what}"
+    if (times := scenario.chunk_times) and (long := steps * sum(vars(times).values())) > LONGEST_NS:
+        what = f"take {_time(long)} over {steps} micro-batches; legal: up to {_time(LONGEST_NS)} in all"
+        yield ("chunk_times", "batch.micro_batches"), what
 
 
 def _schedule(scenario: Scenario) -> Iterator[Finding]:
@@ -288,7 +312,8 @@ def _nearest(value: int, step: int) -> int:
 
 
 def _indivisible(of: str, value: int, by: str, divisor: int) -> str:
-    legal = [n for n in range(1, value + 1) if value % n == 0]
+    small = [n for n in range(1, math.isqrt(value) + 1) if value % n == 0]
+    legal = sorted({*small, *(value // n for n in small)})
     near = sorted(sorted(legal, key=lambda n: abs(n - divisor))[:SHOWN])
     more = ", ..." if len(legal) > SHOWN else ""
     return f"{of} cannot be divided by {by} {divisor}; legal: {', '.join(map(str, near))}{more}"

@@ -67,6 +67,10 @@ def refusals(path: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise WrongInput(f"{path}: {' '.join(str(error).split())}") from None
+    except (OverflowError, MemoryError) as error:
+        from sim import beyond
+
+        raise WrongInput(f"{path}: {beyond(error)}") from None
 
 
 def loaded(prog: str, words: Sequence[str]) -> "tuple[str, Scenario]":

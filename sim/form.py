@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from hwmodels.document import KeyPath, did_you_mean, unknown
-from hwmodels.units import EXAMPLES, KILO, parse, seconds_to_ns
+from hwmodels.units import EXAMPLES, KILO, SECONDS_PER_DAY, UnitError, parse, seconds_to_ns
 
 OUTPUTS = ("result", "report", "trace", "events", "links", "loads")
 
@@ -49,6 +49,16 @@ def _outputs(value: Any) -> Any:
     return tuple(name for name in OUTPUTS if name in words)
 
 
+DAYS = 30
+"""Of a time in a scenario, at most: steps take seconds, and 106 days of nanoseconds are more than half of 64 bits."""
+
+
+def _ns(seconds: float) -> int:
+    if seconds > DAYS * SECONDS_PER_DAY:
+        raise UnitError(f"found {seconds:g} s; legal: up to {DAYS} days")
+    return seconds_to_ns(seconds)
+
+
 def _share(value: float) -> float:
     if not value <= 1:
         raise ValueError(f"expected a ratio from 0 to 1; found {value:g}")
@@ -70,10 +80,17 @@ def _word_is(key: str) -> BeforeValidator:
     return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
 
 
-Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
-Natural = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
+FEW, MANY, MOST = 1 << 12, 1 << 20, 1 << 31
+"""Of layers, of other things that are listed one by one and of dimensions, and of what is only multiplied: with more a
+run would take minutes, the memory of the machine that simulates, or more than 64 bits of what it simulates."""
+
+Count = Annotated[int, Field(ge=1, le=MANY), BeforeValidator(_whole)]
+Natural = Annotated[int, Field(ge=0, le=MANY), BeforeValidator(_whole)]
+Layers = Annotated[int, Field(ge=0, le=FEW), BeforeValidator(_whole)]
+Size = Annotated[int, Field(ge=1, le=MOST), BeforeValidator(_whole)]
+Seed = Annotated[int, Field(ge=0, le=2**64 - 1), BeforeValidator(_whole)]
 OnlyOne = Annotated[int, Field(ge=1, le=1), BeforeValidator(_only_one), BeforeValidator(_whole)]
-Nanoseconds = Annotated[int, *_quantity("time", seconds_to_ns)]
+Nanoseconds = Annotated[int, *_quantity("time", _ns)]
 Document = Annotated[Any, WithJsonSchema({"type": ["string", "object"]})]
 
 
@@ -117,8 +134,8 @@ class ScheduleForm(Form):
 class BatchForm(Form):
     """One step: sequences over all data-parallel ranks, tokens in each, sequences in a micro-batch, micro-batches."""
 
-    sequences: Count | None = None
-    sequence_length: Count = 4096
+    sequences: Size | None = None
+    sequence_length: Size = 4096
     micro_batch: Count = 1
     micro_batches: Count | None = None
 
@@ -184,10 +201,10 @@ class ModelForm(Form):
 
     family: str
     name: str
-    vocabulary: Count
+    vocabulary: Size
     hidden: Count
-    layers: Count
-    dense_layers: Natural
+    layers: Annotated[int, Field(ge=1, le=FEW), BeforeValidator(_whole)]
+    dense_layers: Layers
     dense_intermediate: Count
     expert_intermediate: Count
     experts: Count
@@ -203,7 +220,7 @@ class ModelForm(Form):
     v_head: Count
     q_rank: Natural
     kv_rank: Count
-    mtp_depth: Natural
+    mtp_depth: Layers
     source: str
 
 
@@ -222,7 +239,7 @@ class ScenarioForm(Form):
     comm: CommForm = CommForm()
     detail: Literal["op", "layer", "chunk"] = "layer"
     fold: bool = True
-    seed: Natural = 0
+    seed: Seed = 0
     pricing: Literal["measured", "fitted", "roofline"] = "measured"
     chunk_times: ChunkTimesForm | None = None
     outputs: Annotated[tuple[str, ...], BeforeValidator(_outputs)] = OUTPUTS
@@ -264,12 +281,14 @@ def _bounded(form: type[Form], loc: KeyPath, missed: Mapping[str, Any]) -> str:
     """What the number at `loc` may be: by the bounds its field has, and the one it missed."""
     field = _part(form, loc[:-1]).model_fields[str(loc[-1])]
     bounds = {key: getattr(item, key) for item in field.metadata for key in ("gt", "ge", "le") if hasattr(item, key)}
-    bounds |= missed
-    number = "a number" if field.annotation is float else "a whole number"
+    bounds = {**missed, **bounds}
+    whole = field.annotation is not float
+    number = "a whole number" if whole else "a number"
     if "gt" in bounds:
         return f"a finite number above {bounds['gt']:g}"
-    if "le" in bounds:
-        return f"{number} from {bounds['ge']:g} to {bounds['le']:g}"
+    if "le" in (missed if whole else bounds):
+        least, most = (str(each) if whole else f"{each:g}" for each in (bounds.get("ge", 1), bounds["le"]))
+        return f"{number} from {least} to {most}"
     return f"{number}, {bounds['ge']:g} or more"
 
 

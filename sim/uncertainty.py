@@ -149,12 +149,17 @@ def _phases(graph: Graph, slope: Floats, lowered: Lowered) -> dict[str, float]:
     return {name: ns / NS_PER_S / len(lowered.kits) for name, ns in out.items()}
 
 
+SIGNED = (1 << 63) - 1
+"""Bits of a seed that draws of prices heed."""
+
+
 # --- intervals --------------------------------------------------------------------------------------------------------
 
 
 def draws(causes: Sequence[Cause], seed: int) -> npt.NDArray[np.float64]:
     """Standard normal draws [cause, draw]; each cause has its own stream, so what-ifs share them."""
-    rows = [np.random.Generator(np.random.Philox(key=[seed, _key(c.name)])).standard_normal(DRAWS) for c in causes]
+    low = seed & SIGNED  # numpy takes the two words of a key for one kind of number, which holds no more of both
+    rows = [np.random.Generator(np.random.Philox(key=[low, _key(c.name)])).standard_normal(DRAWS) for c in causes]
     return np.array(rows)
 
 

@@ -164,10 +164,14 @@ def unchanged(schedule):
     plain, idle = result(f"schedule={schedule}"), result(f"schedule={schedule}", IDLE_FAULT)
     odd = {
         "events", "scenario_hash", "waiting_for_peers_s", "critical_ranks", "shown_replica", "faults_without_effect",
+        "pair_s", "communication_of",
     }  # fmt: skip
     close({k: v for k, v in plain.summary.items() if k not in odd},
           {k: v for k, v in idle.summary.items() if k not in odd})  # fmt: skip
     assert idle.summary["waiting_for_peers_s"] == 0
+    pair = idle.summary["pair_s"]
+    for name in ("seconds", "min", "max", "balanced_seconds"):
+        assert pair[name] == pytest.approx(plain.summary["pair_s"]["seconds"], rel=1e-3), name
     bars = [{b.name: b.seconds for b in r.waterfall if abs(b.seconds) > 1e-12} for r in (plain, idle)]
     assert bars[1] == pytest.approx(bars[0], rel=1e-9, abs=1e-12)
     for name in ("steps", "spans"):

@@ -1,0 +1,77 @@
+"""Quantities far too large or small: one line that names the key, exit code 2, never a traceback."""
+
+import pytest
+
+import sim
+from sim import beyond
+from sim.__main__ import main
+from sim.command import WrongInput, refusals
+from sim.scenario import SCENARIOS, ScenarioError, from_mapping, load
+
+V3 = str(SCENARIOS / "v3_2048gpu.yaml")
+
+
+@pytest.mark.parametrize(("word", "line"), [
+    ("seed=99999999999999999999999999",
+     "expected a whole number from 0 to 18446744073709551615; found 99999999999999999999999999"),
+    ("seed=18446744073709551616",
+     "expected a whole number from 0 to 18446744073709551615; found 18446744073709551616"),
+    ("cluster.node.nic.bandwidth=1e-30GB/s",
+     "expected 1 MB/s or more; found '1e-30GB/s'"),
+    ("cluster.node.nvlink.latency=1e30 s", "expected 3600 s or less; found '1e30 s'"),
+    ("cluster.node.device.clock=1 Hz", "expected 1 kHz or more; found '1 Hz'"),
+    ("cluster.node.gpus=10000000", "expected a whole number from 1 to 1048576; found 10000000"),
+    ("batch.sequence_length=1000000000000",
+     "expected a whole number from 1 to 2147483648; found 1000000000000"),
+    ("batch.sequence_length=100000000",
+     "makes 100000000 tokens a micro-batch (with batch.micro_batch 1); legal: up to 16777216"),
+    ("batch.sequences=1280000000", "makes 10000000 micro-batches a pipeline; legal: up to 65536"),
+    ("batch.micro_batches=10000000",
+     "expected a whole number from 1 to 1048576; found 10000000"),
+    ("model.layers=100000", "expected a whole number from 1 to 4096; found 100000"),
+    ("model.hidden=10000000000", "expected a whole number from 1 to 1048576; found 10000000000"),
+    ("faults=[{kind: gpu, at: 7, slower: 2, start: 1e12 s}]", "faults[0].start: found 1e+12 s; legal: up to 30 days"),
+])  # fmt: skip
+def test_each_is_one_line_that_names_its_key(word, line, capsys, tmp_path):
+    assert main([V3, word, "-q", "--out", str(tmp_path / "o")]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and len(err.splitlines()) == 1 and not (tmp_path / "o").exists()
+    assert err.startswith(f"<command line> {word}") and err.strip().endswith(line)
+
+
+def test_what_is_legal_runs():
+    """The largest seed, and the smallest rate."""
+    most = f"seed={2**64 - 1}"
+    words = ["outputs=[result]", "detail=chunk"]
+    assert sim.run(load(V3, [most, *words])).summary["intervals_90"]
+    assert sim.run(load(V3, ["cluster.node.nic.bandwidth=1 MB/s", *words])).summary["step_time_s"] > 0
+    assert sim.run(load(V3, [most, "routing=sampled", "outputs=[result]"])).summary["routing"]["max_vio"]["mean"] > 0
+
+
+def test_what_only_the_run_finds_is_a_line_too(capsys, tmp_path):
+    """No key is to blame alone; of chunks it is their sum."""
+    times = dict.fromkeys(("forward", "backward_input", "weight"), "29 days")
+    long = {"schedule": "gpipe", "parallel": {"pipeline": 2}, "batch": {"micro_batches": 5000}, "chunk_times": times}
+    with pytest.raises(ScenarioError, match="chunk_times: take 75168000000 s over 5000 micro-batches; legal: up to 90"):
+        from_mapping(long)
+    with pytest.raises(ScenarioError, match="legal: up to 30 days"):
+        from_mapping(long | {"chunk_times": times | {"weight": "31 days"}})
+    assert main([V3, "cluster.node.nic.efficiency=1e-30", "-q", "--out", str(tmp_path / "o")]) == 2
+    assert capsys.readouterr().err.startswith(f"{V3}: a time or a size is too large to count")
+
+
+def test_memory_that_is_not_there_is_a_line():
+    assert beyond(MemoryError()).startswith("needs more memory than there is")
+    with pytest.raises(WrongInput, match="needs more memory"), refusals("x.yaml"):
+        raise MemoryError
+
+
+@pytest.mark.parametrize("value", [1, 2, 12, 97, 2048, 36, 10**12])
+def test_divisors_are_all_found(value):
+    from sim.checks import _indivisible
+
+    said = _indivisible("a", value, "b", 7).partition("legal: ")[2].removesuffix(", ...")
+    found = [int(word) for word in said.split(", ")]
+    assert all(value % each == 0 for each in found) and found == sorted(set(found))
+    if value < 10**4:
+        assert len(found) == min(12, sum(value % n == 0 for n in range(1, value + 1)))
