@@ -254,9 +254,9 @@ class _Rank:
                 message = (peers[sender], index, kind)
                 mail = self.world.mail(message)
                 if not mail.processed:
-                    self.waiting = message
+                    self.waiting, since = message, env.now
                     yield mail
-                    last = kind
+                    last = kind if env.now > since else last
             record.blame.append(last)
             record.starts.append(env.now)
             self.step, self.waiting = number, None
