@@ -116,7 +116,7 @@ def test_interrupted_run_leaves_nothing(v3_file, tmp_path, sent, code):
     deadline = time.monotonic() + 30
     while not out.parent.exists() and time.monotonic() < deadline:  # its scratch folder: the run is on
         time.sleep(0.01)
-    time.sleep(0.3)
+    time.sleep(0.6)  # past the imports, in which a signal can be lost
     process.send_signal(sent)
     _, said = process.communicate(timeout=30)
     assert process.returncode == code
