@@ -32,6 +32,8 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inli
 
 FEW = 4
 """So many headline figures fit one row on a narrow page."""
+IN_A_ROW = 8
+"""And so many on a wide one: the numbers of more would touch."""
 
 SCALES = {
     "time": [["s", 1.0], ["ms", units.MILLI], ["µs", units.MICRO], ["ns", units.NANO]],
@@ -69,6 +71,7 @@ def _header(result: Result, title: str, parts: list[Section]) -> str:
     fits, why_not = result.feasible
     shown = headline.figures(result)
     narrow = len(shown) if len(shown) <= FEW else -(-len(shown) // 2)
+    wide = len(shown) if len(shown) <= IN_A_ROW else narrow
     figures = "".join(
         f"<div><dt>{escape(f.name)}</dt><dd>{escape(f.value)}</dd><dd class='note'>{escape(f.note)}</dd></div>"
         for f in shown
@@ -78,7 +81,7 @@ def _header(result: Result, title: str, parts: list[Section]) -> str:
     return (
         f'<header><p class="brand">Trainyard</p><h1>{title}</h1>'
         f'<p class="sub">{escape(headline.setting(result))}</p>{alarm}\n'
-        f'<dl class="figures" style="--all:{len(shown)};--half:{narrow}">{figures}</dl></header>\n'
+        f'<dl class="figures" style="--all:{wide};--half:{narrow}">{figures}</dl></header>\n'
         f'<nav aria-label="Parts of this page">{anchors}</nav>'
     )
 

@@ -1,8 +1,6 @@
 """What others leave of NICs to exchanges: closed forms of V3, and prices beside what passes."""
 
-import sys
 from functools import cache
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -11,19 +9,8 @@ from hwmodels.op import AllToAll
 from sim import engine, lower, plan, sharing
 from sim.nic import FAIR
 from sim.scenario import load
+from tests.oracles import actor_per_rank as oracle
 
-
-def oracle():
-    """tests/oracles/actor_per_rank.py, loaded by path (tests are no package), once."""
-    name = "actor_per_rank"
-    if name not in sys.modules:
-        spec = spec_from_file_location(name, Path(__file__).parents[1] / "oracles" / f"{name}.py")
-        sys.modules[name] = module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-RANKS = oracle()
 V3 = Path(__file__).parent.parent.parent / "scenarios" / "v3_2048gpu.yaml"
 
 
@@ -90,7 +77,7 @@ def test_an_exchange_alone_is_slower_by_what_passes_and_beside_compute_is_not():
 
 def test_exchanges_keep_a_fair_part_beside_messages_that_fill_a_nic():
     """Of a model whose experts are few and whose stages are many."""
-    _, machine, _ = RANKS.lowered("cluster.nodes=8", "parallel.expert=16", "model.experts_per_token=1",
+    _, machine, _ = oracle.lowered("cluster.nodes=8", "parallel.expert=16", "model.experts_per_token=1",
                                   "cluster.node.nic.bandwidth=1 GB/s", "precision=bf16")  # fmt: skip
     assert FAIR <= machine.pricer.wires.left < 0.9
 
@@ -118,9 +105,9 @@ def test_windows_are_the_exchanges_of_a_step():
 
 
 def test_messages_of_one_node_pass_no_nic():
-    _, _, low = RANKS.lowered()
+    _, _, low = oracle.lowered()
     sending = [job for row in low.jobs for job in row if job.sends]
     assert sending and not any(job.routes for job in sending)
-    _, _, low = RANKS.lowered("cluster.nodes=2", "parallel.expert=4")
+    _, _, low = oracle.lowered("cluster.nodes=2", "parallel.expert=4")
     routes = [route for row in low.jobs for job in row for route in job.routes.values()]
     assert routes and all(len(set(route.ends)) == 2 for route in routes)

@@ -1,8 +1,6 @@
 """All replicas as arrays against the event engine with one actor a rank, span for span; and hand-made cases."""
 
-import sys
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,19 +18,8 @@ from sim.ranks import crowd, passing
 from sim.ranks.replicas import apart
 from sim.scenario import Fault, load
 from sim.template import STREAMS, Segment, Template, fixed
+from tests.oracles import actor_per_rank as oracle
 
-
-def oracle():
-    """tests/oracles/actor_per_rank.py, loaded by path (tests are no package), once."""
-    name = "actor_per_rank"
-    if name not in sys.modules:
-        spec = spec_from_file_location(name, Path(__file__).parents[2] / "oracles" / f"{name}.py")
-        sys.modules[name] = module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-RANKS = oracle()
 V3 = Path(__file__).parents[3] / "scenarios" / "v3_2048gpu.yaml"
 
 CLUSTERS = [(2, 1, 2), (2, 1, 4), (2, 2, 8), (2, 4, 4), (4, 2, 2), (4, 2, 4), (4, 4, 8), (3, 3, 4)]
@@ -62,7 +49,7 @@ def random_times(seed, longest):
 
 def lowered(schedule, cluster):
     positions, nodes, expert = cluster
-    laid, _, low = RANKS.lowered(
+    laid, _, low = oracle.lowered(
         f"schedule={schedule}", f"parallel.pipeline={positions}", f"cluster.nodes={nodes}",
         f"parallel.expert={expert}", f"batch.micro_batches={12 if positions == 3 else 8}",
     )  # fmt: skip
@@ -73,8 +60,8 @@ def compared(schedule, cluster, seed, longest):
     laid, low = lowered(schedule, cluster)
     duration, wire = random_times(seed, longest)
     syncs = [replace(sync, update_ns=5) for sync in low.syncs]
-    many, one = RANKS.both(low.jobs, syncs, laid.data, cluster[2], duration, wire)
-    RANKS.same(many, one, low.jobs, laid.data)
+    many, one = oracle.both(low.jobs, syncs, laid.data, cluster[2], duration, wire)
+    oracle.same(many, one, low.jobs, laid.data)
 
 
 # --- against one actor a rank -----------------------------------------------------------------------------------------
@@ -101,8 +88,8 @@ def test_a_reduction_before_a_message_by_hand() -> None:
     """Stage 1 is done at 10 and reduced until 110; the message that is ready at 20 leaves after it."""
     jobs = [(Job(fixed("BW", (1, -1), [10], [0])), Job(fixed("B", (0, -1), [10], [2]), sends=((2, 5),)))]
     syncs = [Sync(((0, 1, 100),))]
-    many, one = RANKS.both(jobs, syncs, 1, 1, crowd.own_duration(jobs), crowd.own_wire)
-    RANKS.same(many, one, jobs, 1)
+    many, one = oracle.both(jobs, syncs, 1, 1, crowd.own_duration(jobs), crowd.own_wire)
+    oracle.same(many, one, jobs, 1)
 
 
 def test_a_message_that_the_last_holder_waits_for_goes_first() -> None:
@@ -113,8 +100,8 @@ def test_a_message_that_the_last_holder_waits_for_goes_first() -> None:
         (Job(fixed("BW", (0, -1), [10], [0]), waits=((0, 1, 1),)),),
     ]
     syncs = [Sync(((0, 0, 100),)), Sync(((0, 0, 100),))]
-    many, one = RANKS.both(jobs, syncs, 1, 1, crowd.own_duration(jobs), crowd.own_wire)
-    RANKS.same(many, one, jobs, 1)
+    many, one = oracle.both(jobs, syncs, 1, 1, crowd.own_duration(jobs), crowd.own_wire)
+    oracle.same(many, one, jobs, 1)
     assert [load[2].tolist() for load in many.messages[0]] == [[20], [35]]
 
 
@@ -133,8 +120,8 @@ def test_a_reduction_between_two_outputs_of_a_step(times, ns):
     ]  # fmt: skip
     table = np.array(times).reshape(7, 2)
     syncs = [Sync(((0, 0, ns[2]),)), Sync(((0, 0, ns[2]), (1, 1, 3)))]
-    many, one = RANKS.both(jobs, syncs, 2, 1, lambda p, k, i, at: table[(3 * p + k + i) % 7], crowd.own_wire)
-    RANKS.same(many, one, jobs, 2)
+    many, one = oracle.both(jobs, syncs, 2, 1, lambda p, k, i, at: table[(3 * p + k + i) % 7], crowd.own_wire)
+    oracle.same(many, one, jobs, 2)
 
 
 def two_outputs():
@@ -157,8 +144,8 @@ def tie():
 
 def test_two_outputs_in_the_same_nanosecond_leave_in_the_same_order() -> None:
     jobs = [(Job(tie(), sends=((1, 3), (2, 7))),)]
-    many, one = RANKS.both(jobs, [Sync()], 1, 1, crowd.own_duration(jobs), crowd.own_wire)
-    RANKS.same(many, one, jobs, 1)
+    many, one = oracle.both(jobs, [Sync()], 1, 1, crowd.own_duration(jobs), crowd.own_wire)
+    oracle.same(many, one, jobs, 1)
 
 
 STEADY = (Fault("node", 1, 1.3), Fault("gpu", 2, 1.1), Fault("link", 5, 5.0))
@@ -180,14 +167,14 @@ def test_real_durations_of_ranks_that_differ(schedule, faults, nodes, expert):
     from sim.ranks.uneven import Durations
     from sim.tokens.imbalance import loads_of
 
-    laid, machine, low = RANKS.lowered(
+    laid, machine, low = oracle.lowered(
         f"schedule={schedule}", "routing={kind: sampled, spread: 0.3}", f"cluster.nodes={nodes}",
         f"parallel.expert={expert}",
     )  # fmt: skip
     times = Durations(laid, machine, low.kits, low.first_layer, loads_of(laid, machine), faults, 0.02)
     many = crowd.run(low.jobs, low.syncs, apart(laid.data, expert), times, times.wire)
-    one = engine.run(RANKS.actors(low.jobs, low.syncs, laid.data, expert, *RANKS.as_found(many)))
-    RANKS.same(many, one, low.jobs, laid.data)
+    one = engine.run(oracle.actors(low.jobs, low.syncs, laid.data, expert, *oracle.as_found(many)))
+    oracle.same(many, one, low.jobs, laid.data)
     assert len({int(c.ends[r]) for c in many.crossings[0] for r in range(8)}) > 3 * len(many.crossings[0])
 
 
