@@ -15,12 +15,12 @@ def run(scenario: "Scenario") -> "Result":
 
     Raises ValueError with one line when the schedule cannot run this shape, the device cannot do what is asked or
     something is too large to count or to hold, and
-    sim.engine.DeadlockError when ranks wait for each other in a circle.
+    sim.engine.events.DeadlockError when ranks wait for each other in a circle.
     """
-    from sim.study import study
+    from sim.simulation import run as simulate
 
     try:
-        return study(scenario)
+        return simulate(scenario)
     except (OverflowError, MemoryError) as error:
         raise ValueError(beyond(error)) from None
 

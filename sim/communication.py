@@ -6,7 +6,7 @@ bandwidth, by the slower of the two kinds of link as this kind of traffic finds 
 are even and NICs healthy.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from statistics import mean
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from hwmodels.collectives import Wires
 from hwmodels.op import AllToAll
 from hwmodels.price import Price, Pricer
 from hwmodels.units import NS_PER_S
-from sim.actor import Record
+from sim.engine.timeline import Timeline
 from sim.exchange import kernel
 from sim.exchange.ports import of_op
 from sim.exchange.price import KERNEL, Fidelity
@@ -39,12 +39,12 @@ class Row(NamedTuple):
     limited_by: str
 
 
-def table(plan: Plan, machine: Machine, records: Sequence[Record]) -> list[dict[str, Any]]:
+def table(plan: Plan, machine: Machine, timeline: Timeline) -> list[dict[str, Any]]:
     """Exchanges of a MoE layer; of pipeline messages and each kind of ring the one that takes longest. Plain values.
 
-    records: of each pipeline position.
+    timeline: of ranks that are alike.
     """
-    rows = [*_exchanges(machine), *_messages(plan, machine, records), *_rings(plan, machine)]
+    rows = [*_exchanges(machine), *_messages(plan, machine, timeline), *_rings(plan, machine)]
     return [{key: value for key, value in row._asdict().items() if value is not None} for row in rows]
 
 
@@ -69,7 +69,7 @@ def _limit(pricer: Pricer, op: AllToAll, links: Wires, row: Row) -> str:
     return kernel.run(of_op(op), links, pricer.comm_sms, fidelity.copy, fidelity.warps).limited_by
 
 
-def _messages(plan: Plan, machine: Machine, records: Sequence[Record]) -> Iterator[Row]:
+def _messages(plan: Plan, machine: Machine, timeline: Timeline) -> Iterator[Row]:
     """Of all forward messages between positions the dearest; a backward one is as long and goes the other way."""
     homes, price, links = plan.homes, machine.pricer.price, machine.pricer.wires
     ends = {(home, homes[stage + 1, batch]) for (stage, batch), home in homes.items() if (stage + 1, batch) in homes}
@@ -77,8 +77,8 @@ def _messages(plan: Plan, machine: Machine, records: Sequence[Record]) -> Iterat
     if sends:
         (a, b), op = max(sends.items(), key=lambda item: price(item[1]).ns)
         size = (op.size, op.wire_bytes(), op.size * (not op.leaves_node))
-        carried, goes = zip(*[iter(records[a].network)] * 4, strict=True), plan.targets(a)
-        beside_s = mean(end - start for start, end, *sent in carried if goes.get(tuple(sent)) == b) / NS_PER_S
+        goes, carried = plan.targets(a), timeline.network[a]
+        beside_s = mean(int(t.ends[0] - t.starts[0]) for t in carried if goes.get((t.step, t.kind)) == b) / NS_PER_S
         row = _row("pipeline message", f"position {a} to {b}", price(op), links.slowed(op.slower), size)
         yield row._replace(beside_s=beside_s)
 

@@ -6,14 +6,15 @@ neighbouring GPUs on neighbouring nodes and stays under one leaf switch where it
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 
 from hwmodels.collectives import UNHINDERED, Hindrance, wires
 from hwmodels.op import Send
 from hwmodels.price import Pricer
 from sim import placement, routing
-from sim.engine import alone
+from sim.engine.events import alone
 from sim.exchange.price import Fidelity
+from sim.layout.mesh import Mesh
 from sim.models.layer import COMPUTE, WEIGHT, Part, Site, Unit
 from sim.overlap import PartsOf, compose
 from sim.precision import RECIPES, Recipe
@@ -39,6 +40,13 @@ class Plan:
     holds: tuple[tuple[int, ...], ...]
     data: int
     micro_batches: int
+
+    @cached_property
+    def mesh(self) -> Mesh:
+        """Where every rank is."""
+        scenario = self.scenario
+        gpus = scenario.cluster.node.gpus if scenario.cluster else 1
+        return Mesh(self.program.ranks, self.data, scenario.parallel.expert, gpus_per_node=gpus)
 
     def targets(self, position: int) -> dict[tuple[int, int], int]:
         """(step, output: 1 forward, 2 backward) of a position -> where it goes, of all that go to another one."""

@@ -1,6 +1,7 @@
 """What pipeline messages leave of the NICs to exchanges.
 
-Each side of a shared NIC feels the other. Messages and reductions feel the very exchanges that they meet (`sim.nic`).
+Each side of a shared NIC feels the other. Messages and reductions feel the very exchanges that they meet
+(`sim.engine.nic`).
 Exchanges feel messages as a part of the NICs that is gone for as long as steps run, on average: so what happens inside
 a step does not depend on when messages pass, and levels of detail and folded ranks stay exact. Reductions meet few
 exchanges (they begin when a position is nearly through), so exchanges are not slowed by them. Links between switches
@@ -13,8 +14,8 @@ from functools import cache
 
 from hwmodels.op import AllToAll
 from hwmodels.units import NS_PER_S
+from sim.engine.nic import FAIR
 from sim.models.layer import Unit
-from sim.nic import FAIR
 from sim.plan import Machine, Plan, message, unit_cost_ns
 
 

@@ -43,7 +43,7 @@ class Task(NamedTuple):
     sms: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Template:
     """kind and stages name it. alone, beside: nanoseconds of each kernel by lane, while the other side is idle or busy
     (launch gaps included). order: segment indices by lane. tasks: by lane, parallel to the durations.
@@ -76,6 +76,27 @@ class Template:
             for follower in segment.feeds:
                 found[follower].append(i)
         return tuple(tuple(row) for row in found)
+
+    @cached_property
+    def turns(self) -> tuple[tuple[int, tuple[int, ...], str], ...]:
+        """Of each segment: its lane, the segments on other lanes that it waits for (the last of each), and whom it
+        meets. Those before it on its own lane are through anyway."""
+        lanes = [segment.lane for segment in self.segments]
+        found = []
+        for number, needed in enumerate(self.waits):
+            last = {lanes[j]: j for j in sorted(needed) if lanes[j] != lanes[number]}
+            found.append((lanes[number], tuple(last.values()), "expert" if self.segments[number].exchange else ""))
+        return tuple(found)
+
+    @cached_property
+    def meetings(self) -> tuple[int, ...]:
+        """Segments that meet somebody."""
+        return tuple(number for number, (_, _, whom) in enumerate(self.turns) if whom)
+
+    @cached_property
+    def lasts(self) -> tuple[int, ...]:
+        """Nanoseconds of each segment while the other side is idle."""
+        return tuple(sum(self.alone[s.lane][s.first : s.stop]) for s in self.segments)
 
     @cached_property
     def senders(self) -> dict[int, int]:
@@ -130,32 +151,36 @@ class Timing(NamedTuple):
         return max((end for _, end in self.segments), default=0)
 
 
-def parts(phases: Sequence[Phase]) -> list[list[int]]:
-    """Phases of each part of a layer: consecutive ones."""
-    return [[i for i, _ in run] for _, run in groupby(enumerate(phases), key=lambda item: item[1].part)]
-
-
-def part_ns(timing: Timing, phases: Sequence[Phase]) -> list[int]:
-    """How long each part took, from the start of its first phase to the end of its last."""
-    return [timing.segments[group[-1]][1] - timing.segments[group[0]][0] for group in parts(phases)]
+def pieces(phases: Sequence[Phase]) -> list[list[int]]:
+    """Phases of each part of a layer, consecutive ones; cut where one meets somebody, and so that each piece ends on
+    the lane that it begins on: whoever comes next on a lane finds it free when the piece is through with it."""
+    found: list[list[int]] = []
+    for _, run in groupby(enumerate(phases), key=lambda item: item[1].part):
+        rest = [i for i, _ in run]
+        while rest:
+            stop = next((n for n, i in enumerate(rest) if n and phases[i].exchange), len(rest))
+            same = [n for n in range(stop) if phases[rest[n]].lane == phases[rest[0]].lane]
+            count = 1 if phases[rest[0]].exchange else same[-1] + 1
+            found.append(rest[:count])
+            rest = rest[count:]
+    return found
 
 
 def by_layer(fine: Template, timing: Timing, phases: Sequence[Phase]) -> Template:
-    """One task a part, as long as it took in the fine run; `phases` are those the fine template was made of."""
-    groups = parts(phases)
+    """One segment a part (see `pieces`), as long as it took in the fine run; `phases` are those of the fine template.
+    """
+    groups = pieces(phases)
     owner = {i: g for g, group in enumerate(groups) for i in group}
     tasks: list[list[Task]] = [[] for _ in STREAMS]
     holds: list[list[int]] = [[] for _ in STREAMS]
     segments = []
-    for group, ns in zip(groups, part_ns(timing, phases), strict=True):
+    for group in groups:
         head = fine.segments[group[0]]
         inside = set(group)
         needed = {owner[j] for i in group for j in fine.waits[i] if j not in inside}
         feeds = sorted({owner[k] for i in group for k in fine.segments[i].feeds if k not in inside})
-        last = fine.segments[group[-1]]
-        assert last.lane == head.lane, "a part ends on the lane it began on, or the next one would start too late"
         first = len(holds[head.lane])
-        holds[head.lane].append(ns)
+        holds[head.lane].append(timing.segments[group[-1]][1] - timing.segments[group[0]][0])
         tasks[head.lane].append(_part_task(fine, head, phases[group[0]]))
         sends = max(fine.segments[i].sends for i in group)
         segments.append(Segment(head.lane, first, first + 1, len(needed), tuple(feeds), head.exchange, sends))

@@ -10,13 +10,16 @@ from dataclasses import asdict, dataclass, replace
 from hwmodels.op import AllToAll
 from hwmodels.price import Pricer
 from hwmodels.units import NS_PER_S
-from sim import engine, metrics, plan
+from sim import plan
+from sim.analysis import metrics
+from sim.engine import steps
+from sim.engine.kit import Kit
 from sim.exchange import kernel
 from sim.exchange.offload import Offload, beside
 from sim.exchange.ports import of_op
 from sim.exchange.price import KERNEL, Fidelity
 from sim.exchange.roles import COPY, Copy
-from sim.lower import Kit, Lowered, lower
+from sim.lower import Lowered, lower
 from sim.plan import Machine
 from sim.scenario import Scenario
 
@@ -85,13 +88,10 @@ def offloads(scenario: Scenario, names: Sequence[str] = ("dispatch(F)", "combine
 def _split(laid: plan.Plan, machine: Machine, fidelity: Fidelity) -> Split:
     pricer = machine.pricer
     lowered = lower(laid, machine)
-    outcome = engine.run(lowered.actors)
-    books = metrics.ledgers(laid, lowered, outcome, pricer)
     kit = _commonest(lowered)
-    pair = metrics.profile(kit, pricer)
-    step = metrics.summary(laid, machine, outcome, books)["step_time_s"]
+    pair, step_s = metrics.alone(kit), steps.run(lowered.actors, lowered.kits).end / NS_PER_S
     return Split(
-        pricer.comm_sms, step, pair.total / NS_PER_S, pair.compute / NS_PER_S, pair.exposed / NS_PER_S,
+        pricer.comm_sms, step_s, kit.timing.total / NS_PER_S, pair["compute"] / NS_PER_S, pair["exposed"] / NS_PER_S,
         tuple(_exchanges(kit, pricer, fidelity)),
     )  # fmt: skip
 
@@ -100,8 +100,8 @@ def _commonest(lowered: Lowered) -> Kit:
     """The kit that most overlapped pairs use, or most steps where the schedule never overlaps."""
     kits = [k for row in lowered.kits for k in row]
     paired = [k for k in kits if "+" in k.fine.kind] or kits
-    counts = Counter(id(k) for k in paired)
-    return max(paired, key=lambda k: (counts[id(k)], k.timing.total))
+    counts = Counter(k.number for k in paired)
+    return max(paired, key=lambda k: (counts[k.number], k.timing.total))
 
 
 def _exchanges(kit: Kit, pricer: Pricer, fidelity: Fidelity) -> Iterator[Exchange]:

@@ -2,7 +2,7 @@
 
 A set of flows is done when its busiest link is: in a plane where flows share links fairly, the largest load over a
 link's bandwidth is the fluid answer for the last one to finish. A non-blocking fabric has no links but the NICs, which
-kinds of traffic share elsewhere (`sim.nic`, `sim.sharing`).
+kinds of traffic share elsewhere (`sim.engine.nic`, `sim.sharing`).
 """
 
 from typing import NamedTuple
@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from hwmodels.collectives import Hindrance
+from sim.engine.nic import FAIR
 from sim.network.cabling import Cabling
 from sim.network.flows import EXPERT, PIPELINE, Flows
 from sim.network.paths import paths
 from sim.network.routes import NONE, Numbers
-from sim.nic import FAIR
 
 Floats = npt.NDArray[np.float64]
 

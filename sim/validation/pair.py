@@ -11,8 +11,8 @@ from statistics import fmean
 
 from hwmodels.price import Pricer
 from hwmodels.units import MS_NS, PERCENT
-from sim import metrics
-from sim.lower import Kit
+from sim.analysis import metrics
+from sim.engine.kit import Kit
 from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT
 from sim.plan import Machine
 from sim.template import STREAMS
@@ -31,22 +31,22 @@ STREAM_NAMES = {COMPUTE: "compute", WEIGHT: "weight"}
 def answers(reference: Reference) -> dict[str, Answer]:
     """Every measure of the pair by name; times in ms, `hidden` in %."""
     machine = reference.machine
-    base = measures(reference.pair, machine.pricer)
-    dearer = [measures(pair(other), other.pricer) for other in _dearer(machine, reference.pair)]
+    base = measures(reference.pair)
+    dearer = [measures(pair(other)) for other in _dearer(machine, reference.pair)]
     return {name: moved(value, [other[name] - value for other in dearer]) for name, value in base.items()}
 
 
-def measures(kit: Kit, pricer: Pricer) -> dict[str, float]:
+def measures(kit: Kit) -> dict[str, float]:
     """The same without intervals."""
-    whole = metrics.profile(kit, pricer)
+    whole = metrics.alone(kit)
     ns = {
-        "span": whole.total, "compute": _busy(kit, COMPUTE, WEIGHT), "communication": _busy(kit, COMMUNICATION),
+        "span": kit.timing.total, "compute": _busy(kit, COMPUTE, WEIGHT), "communication": _busy(kit, COMMUNICATION),
         "either": _busy(kit, *STREAMS), "period forward": _period(kit, "flash_fwd"),
         "period backward": _period(kit, "flash_bwd"),
     } | _parts(kit) | _kernels(kit)  # fmt: skip
     alone = [sum(kit.fine.alone[lane]) - sum(kit.fine.gap_ns[lane]) for lane in STREAMS]
     return {name: value / MS_NS for name, value in ns.items()} | {
-        "hidden": (1 - whole.exposed / whole.communication) / PERCENT,
+        "hidden": (1 - whole["exposed"] / whole["communication"]) / PERCENT,
         "ratio": (alone[COMPUTE] + alone[WEIGHT]) / alone[COMMUNICATION],
     }
 

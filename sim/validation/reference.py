@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from sim import engine, plan, sharing
-from sim.lower import Kit
+from sim import plan, sharing
+from sim.engine.events import alone
+from sim.engine.kit import Kit
 from sim.models.layer import Unit
 from sim.overlap import compose
 from sim.plan import Machine
@@ -58,4 +59,4 @@ def pair(machine: Machine) -> Kit:
     layers = tuple(Unit("moe", layer) for layer in range(PAIR_LAYERS))
     composition = compose("F+BW", layers, layers, machine.parts)
     fine = price("F+BW", (0, 1), composition, machine.pricer)
-    return Kit(composition, fine, engine.alone(fine), fine)
+    return Kit(0, composition, fine, alone(fine))

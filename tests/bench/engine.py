@@ -17,7 +17,8 @@ from typing import Any
 
 import simpy
 
-from sim import engine, plan
+from sim import plan
+from sim.engine import events as engine
 from sim.lower import lower
 from sim.scenario import load
 from sim.template import STREAMS

@@ -12,8 +12,8 @@ from time import process_time
 
 import numpy as np
 
+from sim.disturbances.faults import Pace
 from sim.program import Shape, Step, build, check
-from sim.ranks.faults import Pace
 from sim.scenario import Fault
 from sim.tokens.gate import Gate
 from sim.tokens.hosts import in_order

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sim import engine, plan
+from sim import plan
+from sim.engine import events as engine
 from sim.lower import lower
 from sim.program import names
 from tests.figures import flat

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sim.ranks import attribution, differing
 
-from sim import metrics, plan
+from sim import plan
+from sim.analysis import critical as chain
+from sim.analysis import metrics
 from sim.lower import lower
-from sim.ranks import attribution, chain, differing
 from sim.scenario import FOREVER, Fault, from_mapping, load
 
 TINY = {

@@ -6,14 +6,15 @@ from functools import cache
 
 import numpy as np
 
-from sim import engine, plan
-from sim.actor import Actor, Job, Outcome, Sync
+from sim import plan
+from sim.engine import arrays as crowd
+from sim.engine import events as engine
+from sim.engine.actor import Actor, Job, Outcome, Sync
+from sim.engine.arrays import Crowd, Duration
+from sim.engine.lane import REDUCE, Times, Wire
+from sim.layout.mesh import apart
 from sim.lower import Lowered, lower
 from sim.plan import Machine, Plan
-from sim.ranks import crowd
-from sim.ranks.crowd import Crowd, Duration
-from sim.ranks.lane import REDUCE, Times, Wire
-from sim.ranks.replicas import apart
 from sim.scenario import from_mapping
 from sim.template import STREAMS, Template
 

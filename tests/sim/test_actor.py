@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from sim.actor import Actor, Job, Outcome, Record, Sync
+from sim.engine.actor import Actor, Job, Outcome, Record, Sync
 from sim.template import STREAMS, fixed
 
 STEP = fixed("F", (0, -1), [5], [1])

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.actor import Actor, Job, Outcome, Route, Sync
-from sim.engine import DeadlockError, alone, run
+from sim.engine.actor import Actor, Job, Outcome, Route, Sync
+from sim.engine.events import DeadlockError, alone, run
+from sim.engine.nic import Window
 from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT
-from sim.nic import Window
 from sim.template import STREAMS, Segment, Template, fixed
 
 Spec = tuple[int, Sequence[tuple[int, int]], Sequence[int]]

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
-
 from sim.fold import classes
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 import sim
 from hwmodels.op import Memory
 from hwmodels.price import Price
-from sim import engine, metrics
+from sim.analysis import metrics
+from sim.engine import events as engine
 from sim.lower import Kit
 from sim.models.layer import COMMUNICATION, COMPUTE, Kernel
 from sim.overlap import Composition, Phase

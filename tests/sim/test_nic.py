@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwmodels.collectives import UNHINDERED, Hindrance
-from sim.actor import Record
-from sim.nic import FAIR, Nic, Passage, Window
-from sim.wire import REDUCE, Load, Wire
+from sim.engine.actor import Record
+from sim.engine.nic import FAIR, Nic, Passage, Window
+from sim.engine.wire import REDUCE, Load, Wire
 
 
 class Counted:

@@ -5,7 +5,9 @@ from functools import cache
 import numpy as np
 import pytest
 
-from sim import engine, plan, replay
+from sim import plan
+from sim.analysis import graph as replay
+from sim.engine import events as engine
 from sim.lower import lower
 from sim.program import names
 from sim.scenario import from_mapping

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from hwmodels.op import AllToAll
-from sim import engine, lower, plan, sharing
-from sim.nic import FAIR
+from sim import lower, plan, sharing
+from sim.engine import events as engine
+from sim.engine.nic import FAIR
 from sim.scenario import load
 from tests.oracles import actor_per_rank as oracle
 

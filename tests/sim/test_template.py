@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hwmodels.op import Memory
 from hwmodels.price import Price, Pricer
-from sim.engine import alone
+from sim.engine.events import alone
 from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT, Kernel, Part, Unit
 from sim.overlap import Composition, PartsOf, compose
 from sim.template import STREAMS, Template, by_chunk, by_layer, fixed, price

@@ -5,16 +5,19 @@ from functools import cache
 
 import numpy as np
 import pytest
+from sim.ranks import dearer as ranks_dearer
+from sim.ranks import differing
 
 import sim
 from hwmodels.price import Pricer
 from hwmodels.units import NS_PER_S
-from sim import engine, metrics, plan, replay, uncertainty
+from sim import plan
+from sim.analysis import graph as replay
+from sim.analysis import metrics, uncertainty
+from sim.analysis.uncertainty import Cause, Sensitivity, draws, intervals
+from sim.engine import events as engine
 from sim.lower import lower
-from sim.ranks import dearer as ranks_dearer
-from sim.ranks import differing
 from sim.scenario import from_mapping
-from sim.uncertainty import Cause, Sensitivity, draws, intervals
 
 TINY = {
     "cluster": {"node": "h800x8", "nodes": 2},

@@ -8,9 +8,9 @@ import pytest
 import sim
 from hwmodels.op import AllToAll
 from sim import plan
+from sim.disturbances.exchanges import crowded
 from sim.models.layer import Unit
 from sim.plan import Machine
-from sim.ranks.exchanges import crowded
 from sim.scenario import SCENARIOS, ScenarioError, from_mapping, load
 
 FIDELITIES = ("closed", "messages", "kernel")

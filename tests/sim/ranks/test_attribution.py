@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sim.ranks import attribution, differing
 
-from sim import metrics, plan
-from sim.actor import Job, Sync
+from sim import plan
+from sim.analysis import metrics
+from sim.engine import arrays as crowd
+from sim.engine.actor import Job, Sync
+from sim.layout.mesh import apart
 from sim.lower import lower
 from sim.models.layer import COMMUNICATION, COMPUTE
-from sim.ranks import attribution, crowd, differing
-from sim.ranks.replicas import apart
 from sim.scenario import Fault, from_mapping
 from sim.template import STREAMS, Segment, Template
 
@@ -98,7 +100,7 @@ def two_exchanges():
 
 
 def test_all_exchanges_in_a_gap_are_exposed():
-    """10 ns compute, 4 and 6 ns of exchanges with nothing beside them: 10 exposed, as `sim.metrics` has it."""
+    """10 ns compute, 4 and 6 ns of exchanges with nothing beside them: 10 exposed, as `sim.analysis.metrics` has it."""
     template = two_exchanges()
     table = [np.full(2, ns) for ns in (10, 4, 6, 3)]
     found = crowd.run([(Job(template),)], [Sync()], apart(2, 2), lambda p, k, i, at: table[i], crowd.own_wire)

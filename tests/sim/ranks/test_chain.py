@@ -6,12 +6,14 @@ from functools import cache
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sim.ranks import differing
 
 from sim import plan
+from sim.analysis import critical as chain
+from sim.disturbances.durations import Durations
+from sim.engine import arrays as crowd
+from sim.layout.mesh import apart
 from sim.lower import lower
-from sim.ranks import chain, crowd, differing
-from sim.ranks.replicas import apart
-from sim.ranks.uneven import Durations
 from sim.scenario import Fault, from_mapping
 from sim.tokens.imbalance import loads_of
 

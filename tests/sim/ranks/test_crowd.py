@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from sim.ranks import passing
 
-from sim import engine, plan
-from sim.actor import Job, Sync
+from sim import plan
+from sim.engine import arrays as crowd
+from sim.engine import events as engine
+from sim.engine.actor import Job, Sync
+from sim.layout.mesh import apart
 from sim.lower import lower
 from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT
 from sim.program import names
-from sim.ranks import crowd, passing
-from sim.ranks.replicas import apart
 from sim.scenario import Fault, load
 from sim.template import STREAMS, Segment, Template, fixed
 from tests.oracles import actor_per_rank as oracle
@@ -160,11 +162,11 @@ COMING_AND_GOING = (
 @pytest.mark.parametrize("faults", [STEADY, COMING_AND_GOING])
 @pytest.mark.parametrize(("nodes", "expert"), [(2, 4), (4, 16)])
 def test_real_durations_of_ranks_that_differ(schedule, faults, nodes, expert):
-    """Expert loads, faults and jitter as `sim.ranks.uneven` has them, inside nodes and across: what a run really uses.
+    """Expert loads, faults and jitter as `sim.disturbances.durations` has them, inside nodes and across: what a run really uses.
 
     The events get the durations that the arrays found at their own starts, and must come to the same starts.
     """
-    from sim.ranks.uneven import Durations
+    from sim.disturbances.durations import Durations
     from sim.tokens.imbalance import loads_of
 
     laid, machine, low = oracle.lowered(

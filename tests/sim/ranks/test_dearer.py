@@ -5,14 +5,16 @@ from functools import cache
 
 import numpy as np
 import pytest
+from sim.ranks import dearer, differing
 
 from hwmodels.units import NS_PER_S
-from sim import metrics, plan, uncertainty
-from sim import replay as graphs
+from sim import plan
+from sim.analysis import graph as graphs
+from sim.analysis import metrics, uncertainty
+from sim.disturbances.durations import Durations
+from sim.engine import arrays as crowd
+from sim.layout.mesh import apart
 from sim.lower import lower
-from sim.ranks import crowd, dearer, differing
-from sim.ranks.replicas import apart
-from sim.ranks.uneven import Durations
 from sim.scenario import from_mapping
 from sim.template import by_layer
 from sim.tokens.imbalance import loads_of

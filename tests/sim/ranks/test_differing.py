@@ -5,11 +5,11 @@ from functools import cache
 
 import numpy as np
 import pytest
+from sim.ranks import differing
 
 import sim
 from sim import plan
 from sim.lower import lower
-from sim.ranks import differing
 from sim.scenario import Fault, from_mapping
 from sim.template import STREAMS
 from tests.figures import flat

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from sim import plan
+from sim.disturbances.exchanges import RATIOS, Crowded, crowded
 from sim.exchange import closed, kernel
 from sim.exchange.ports import of_tokens
-from sim.ranks.exchanges import RATIOS, Crowded, crowded
 from sim.scenario import load
 from sim.tokens import loads, popularity
 from sim.tokens.gate import gate_of

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim import plan
+from sim.disturbances.durations import Durations, contents
+from sim.disturbances.faults import Pace, Slowed, course, missed, of_ranks, plainly, ranks
 from sim.lower import lower
-from sim.ranks.faults import Pace, Slowed, course, missed, of_ranks, plainly, ranks
-from sim.ranks.uneven import Durations, contents
 from sim.scenario import FOREVER, Fault, ScenarioError, from_mapping
 from sim.template import STREAMS
 

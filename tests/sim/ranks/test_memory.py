@@ -4,12 +4,13 @@ from functools import cache
 
 import numpy as np
 import pytest
-
-import sim
-from sim import footprint, memory, plan, spans
-from sim.lower import lower
 from sim.ranks import differing
 from sim.ranks import memory as rank_memory
+
+import sim
+from sim import footprint, plan
+from sim.analysis import memory, spans
+from sim.lower import lower
 from sim.scenario import from_mapping
 from sim.tokens.loads import Loads
 

@@ -4,11 +4,11 @@ from functools import cache
 
 import numpy as np
 import pytest
+from sim.ranks import differing, passing
 
 import sim
 from sim import plan
 from sim.lower import lower
-from sim.ranks import differing, passing
 from sim.scenario import from_mapping
 
 TINY = {

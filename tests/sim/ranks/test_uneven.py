@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim import plan
+from sim.disturbances.durations import Curve, Durations, curves
+from sim.engine.arrays import segment_ns
 from sim.lower import lower
 from sim.models.layer import COMMUNICATION, COMPUTE, Unit
 from sim.plan import family_of
-from sim.ranks.crowd import segment_ns
-from sim.ranks.uneven import Curve, Durations, curves
 from sim.scenario import from_mapping
 from sim.tokens.loads import Loads
 

@@ -2,22 +2,20 @@
 
 from typing import Any
 
-import numpy as np
-
 from hwmodels.units import NS_PER_S
+from sim.engine.timeline import Timeline
 from sim.plan import Plan
 from sim.program import Step
-from sim.ranks.crowd import Crowd
 
 
-def took(plan: Plan, everyone: Crowd, position: int, step: Step) -> dict[str, Any]:
+def durations(plan: Plan, timeline: Timeline, position: int, step: Step) -> dict[str, Any]:
     """Seconds of the steps at a position that do as `step` does, of any micro-batch: each rank's mean over them, of
     these the mean, smallest and largest; and how many steps a rank has."""
-    same, rows = _kind(step), zip(plan.program.steps[position], everyone.crossings[position], strict=True)
-    spent = [crossing.ends - crossing.starts for each, crossing in rows if _kind(each) == same]
-    means, weight = np.mean(spent, axis=0) / NS_PER_S, everyone.replicas.weight
+    same, steps = _kind(step), timeline.positions[position]
+    mine = [_kind(each) == same for each in plan.program.steps[position]]
+    means, weight = (steps.ends - steps.starts)[mine].mean(axis=0) / NS_PER_S, timeline.columns.weight
     mean = float(means @ weight / weight.sum())
-    return {"seconds": mean, "min": float(means.min()), "max": float(means.max()), "steps": len(spent)}
+    return {"seconds": mean, "min": float(means.min()), "max": float(means.max()), "steps": sum(mine)}
 
 
 def _kind(step: Step) -> tuple[str, int, int]:

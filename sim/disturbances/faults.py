@@ -2,8 +2,7 @@
 
 A fault is a factor over time: once, again and again, or in steps. Work begun at a moment takes as long as it takes at
 the rates that hold from then on, exactly: work done since 0 is a piecewise linear function of time, so a duration is
-two look-ups however many windows there are. Ranks are numbered as in `sim.plan`: rank = pipeline position * data +
-replica; nodes hold neighbouring ranks.
+two look-ups however many windows there are.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hwmodels.units import NS_PER_S, format_quantity
+from sim.layout.mesh import Mesh, Times
 from sim.scenario import FOREVER, Fault
 
-Times = npt.NDArray[np.int64]
 Factors = npt.NDArray[np.float64]
 
 Felt = Callable[[Fault, float], float]
@@ -33,18 +32,16 @@ def plainly(fault: Fault, factor: float) -> float:
     return factor
 
 
-def ranks(fault: Fault, gpus_per_node: int) -> range:
+def ranks(fault: Fault, mesh: Mesh) -> range:
     """Ranks a fault touches."""
-    if fault.kind == "node":
-        return range(fault.at * gpus_per_node, (fault.at + 1) * gpus_per_node)
-    return range(fault.at, fault.at + 1)
+    return mesh.on_node(fault.at) if fault.kind == "node" else range(fault.at, fault.at + 1)
 
 
-def of_ranks(faults: Sequence[Fault], kinds: Sequence[str], gpus_per_node: int) -> dict[int, tuple[Fault, ...]]:
+def of_ranks(faults: Sequence[Fault], kinds: Sequence[str], mesh: Mesh) -> dict[int, tuple[Fault, ...]]:
     """Rank -> faults of these kinds that it has, for ranks that have some."""
     found: dict[int, tuple[Fault, ...]] = {}
     for fault in faults:
-        for rank in ranks(fault, gpus_per_node) if fault.kind in kinds else ():
+        for rank in ranks(fault, mesh) if fault.kind in kinds else ():
             found[rank] = (*found.get(rank, ()), fault)
     return found
 

@@ -2,9 +2,9 @@
 
 Prices that rest on the same thing (a family of kernels on one rung of the ladder, the links, the optimizer) are wrong
 together; different families are wrong independently. Each family's spread moves the templates it occurs in: one
-op-level run of each template a family. Then all steps and messages are gone through once for all draws of all families
-(`sim.replay`), so that whichever path is the longest in a draw counts there. The draws are the same for every headline
-and every scenario (paired), keyed by the seed.
+op-level run of each template a family. Then all steps and messages are gone through once for all draws of all
+families (`sim.analysis.graph`), so that whichever path is the longest in a draw counts there. The draws are the same
+for every headline and every scenario (paired), keyed by the seed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +17,11 @@ import numpy.typing as npt
 
 from hwmodels.price import Price
 from hwmodels.units import NS_PER_S
-from sim import engine, metrics, replay
-from sim.lower import Kit, Lowered
-from sim.replay import Graph, Moved
+from sim.analysis import metrics
+from sim.analysis.graph import Graph, Moved, ends
+from sim.engine.events import alone
+from sim.engine.kit import Kit
+from sim.lower import Lowered
 from sim.template import STREAMS, Template
 
 Floats = npt.NDArray[np.float64]
@@ -59,15 +61,15 @@ class Sensitivity:
 
 def sensitivity(lowered: Lowered, graph: Graph, books: Sequence[metrics.Ledger]) -> Sensitivity:
     """One cause a family and rung, one for the wires, and one for what follows the last step."""
-    kits = {id(kit): kit for row in lowered.kits for kit in row}
+    kits = {kit.number: kit for kit in lowered.known}
     moves = [move for family, rung in sorted(_families(kits)) if (move := _move(kits, family, rung)).spread]
     slopes = [track.slopes([move.kits for move in moves]) for track in graph.tracks]
     update = books[0].phases["optimizer"] * WIRE_SPREAD
 
     def longer_s(z: Floats) -> Floats:
         z = np.hstack([np.zeros((len(z), 1)), z])
-        ends = replay.ends(graph, slopes, z[: len(moves)], 1 + WIRE_SPREAD * z[-2])
-        return np.asarray((ends - ends[0]) / NS_PER_S + update * z[-1])[1:]
+        last = ends(graph, slopes, z[: len(moves)], 1 + WIRE_SPREAD * z[-2])
+        return np.asarray((last - last[0]) / NS_PER_S + update * z[-1])[1:]
 
     names = [(m.name, m.spread) for m in moves]
     names += [("pipeline messages", WIRE_SPREAD), ("optimizer and its traffic", WIRE_SPREAD)]
@@ -118,7 +120,7 @@ def _move(kits: Moved, family: str, rung: str) -> Move:
 def dearer(kit: Kit, family: str, rung: str, spread: float) -> Kit:
     """The kit with the prices of one family raised by its spread; itself when it has none. What is executed stays."""
     fine = _dearer(kit.fine, family, rung, spread)
-    return kit if fine is kit.fine else replace(kit, fine=fine, timing=engine.alone(fine))
+    return kit if fine is kit.fine else replace(kit, fine=fine, timing=alone(fine))
 
 
 def _dearer(fine: Template, family: str, rung: str, spread: float) -> Template:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from hwmodels.collectives import UNHINDERED, Hindrance
-from sim.nic import Window
+from sim.engine.nic import Window
 from sim.template import STREAMS, Template
 
 Message = tuple[int, int, int]

@@ -1,19 +1,25 @@
-"""One run from scenario to result: plan, lower, simulate, measure."""
+"""One run from scenario to result: lay out, price, run, measure."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import sim
 from hwmodels.units import NS_PER_S
-from sim import communication, engine, memory, metrics, plan, replay, sharing, spans, uncertainty
-from sim.lower import Kit, Lowered, lower
+from sim import communication, plan, sharing
+from sim.analysis import critical, graph, memory, metrics, pairs, spans, uncertainty
+from sim.disturbances import durations, faults
+from sim.disturbances.durations import Durations
+from sim.engine import arrays, steps
+from sim.engine.kit import Kit
+from sim.engine.timeline import Timeline
+from sim.lower import Lowered, lower
 from sim.plan import Machine, Plan, unit_cost_ns
 from sim.program import Step
-from sim.ranks import attribution, chain, dearer, differing, faults, pairs, passing
-from sim.ranks import memory as rank_memory
-from sim.ranks.differing import Differing
 from sim.result import MemoryCurve, RankLoads, Result, StageLoad, Utilisation
 from sim.scenario import Scenario
 from sim.tokens import summary as tokens
+from sim.tokens.imbalance import loads_of
 from sim.tokens.loads import Loads
 from sim.trace import Trace
 
@@ -25,48 +31,78 @@ EVEN = "balanced loads, and no faults"
 """Of which ranks `communication` is where ranks differ."""
 
 
-def study(scenario: Scenario) -> Result:
+@dataclass(frozen=True)
+class Run:
+    """What ran. alike: the timeline of ranks that nothing tells apart. timeline: of all ranks, the same where they are
+    alike. loads: drawn for them, or None. times: by which ranks that differ ran, else None. column: of the timeline,
+    the ranks that are drawn."""
+
+    lowered: Lowered
+    alike: Timeline
+    timeline: Timeline
+    loads: Loads | None = None
+    times: Durations | None = None
+    column: int = 0
+
+
+def run(scenario: Scenario, interval: bool = True) -> Result:
     """See `sim.run`."""
     laid = plan.lay_out(scenario)
     machine, wired = _machine(laid) if scenario.model else (None, None)
-    lowered = lower(laid, machine)
-    pricer = machine.pricer if machine else None
-    extra: dict[str, Any] = {}
-    graph, loads = None, None
-    if machine and (scenario.uneven or (not scenario.fold and scenario.detail == "layer")):  # unfolded: as arrays
-        lowered = passing.met(lowered)
-        all_ranks, books, extra = _differ(laid, machine, lowered)
-        outcome, loads = all_ranks.outcome, all_ranks.loads
-        graph = dearer.graph(lowered, all_ranks.everyone, all_ranks.times)
-    else:
-        outcome = engine.run(lowered.actors)
-        books = metrics.ledgers(laid, lowered, outcome, pricer)
-    steps = spans.steps(laid, lowered, outcome)
-    if machine and loads:
-        curves = rank_memory.curves(laid, machine, loads, all_ranks.everyone)
-    else:
-        curves = memory.curves(laid, machine, steps) if machine else ()
+    ran = simulated(laid, machine)
+    lowered, timeline = ran.lowered, ran.timeline
+    books = metrics.ledgers(lowered, timeline, machine.pricer if machine else None)
+    drawn_steps = spans.steps(laid, timeline, ran.column)
+    curves = memory.curves(laid, machine, ran.loads, timeline, ran.column) if machine else ()
     drawn = {"report", "trace", "events", "links"} & set(scenario.outputs)
-    trace, sources = spans.spans(laid, lowered, outcome) if drawn else (steps.where(steps.rank < 0), {})
+    trace, sources = drawn_steps.where(drawn_steps.rank < 0), dict[str, str]()
+    if drawn:
+        trace, sources = spans.spans(laid, lowered, timeline, ran.column, scenario.detail)
     kit, step, pair_name = _pair(laid, lowered)
     pair, pair_sources = spans.pair(kit, step, lowered.first_layer) if machine and drawn else (None, {})
-    use, counts = _links(laid, machine, trace, outcome.end, wired)
-    summary = _head(scenario) | counts | metrics.summary(laid, machine, outcome, books) | _memory(curves) | extra
+    use, counts = _links(laid, machine, trace, timeline.end, wired)
+    extra = _differing(laid, machine, ran, books) if machine and ran.times else {}
+    summary = _head(scenario) | counts | metrics.summary(laid, machine, timeline, books) | _memory(curves) | extra
     if machine:
-        found = uncertainty.sensitivity(lowered, graph or replay.alike(lowered, outcome), books)
-        summary |= uncertainty.intervals(found, summary, scenario.seed)
-        summary["communication"] = communication.table(laid, machine, [outcome.records[a] for a in lowered.actor_of])
+        if interval:
+            summary |= _intervals(ran, books, summary, scenario.seed)
+        summary["communication"] = communication.table(laid, machine, ran.alike)
         summary["layers_per_stage"] = [sum(u.kind in ("dense", "moe") for u in stage) for stage in machine.stages]
         alone = {"name": pair_name, "position": _middle(laid), "seconds": kit.timing.total / NS_PER_S}
         summary["pair_s"] = alone | extra.get("pair_s", {})
     return Result(
-        summary, scenario.resolved, steps, trace, pair, pair_name, sources | pair_sources, curves,
+        summary, scenario.resolved, drawn_steps, trace, pair, pair_name, sources | pair_sources, curves,
         metrics.waterfall(books), _stages(laid, machine), memory.verdict(curves, machine) if machine else (True, ""),
-        use, _rank_loads(laid, machine, loads),
+        use, _rank_loads(laid, machine, ran.loads),
     )  # fmt: skip
 
 
-def _machine(laid: Plan) -> tuple[Machine, "Network | None"]:
+def simulated(laid: Plan, machine: Machine | None) -> Run:
+    """All ranks simulated: those at a position alike, as SimPy events; or each for itself where something tells them
+    apart (or the scenario does not fold), as arrays."""
+    scenario, lowered = laid.scenario, lower(laid, machine)
+    alike = steps.run(lowered.actors, lowered.kits)
+    if machine is None or not (scenario.uneven or not scenario.fold):
+        return Run(lowered, alike, alike)
+    jobs, syncs = steps.met(lowered.jobs, lowered.syncs, alike)
+    lowered = replace(lowered, jobs=tuple(jobs), syncs=tuple(syncs))
+    loads = loads_of(laid, machine)
+    times = Durations(
+        laid, machine, lowered.kits, lowered.first_layer, loads, scenario.faults, scenario.jitter,
+        durations.columns(laid, loads),
+    )  # fmt: skip
+    timeline = arrays.run(lowered.parts, syncs, times.columns, times, times.wire)
+    timeline = replace(timeline, events=alike.events)
+    return Run(lowered, alike, timeline, loads, times, int(timeline.last().argmax()))
+
+
+def _intervals(ran: Run, books: Sequence[metrics.Ledger], summary: dict[str, Any], seed: int) -> dict[str, Any]:
+    """90 % intervals of the headlines."""
+    found = graph.graph(ran.lowered, ran.timeline, *([ran.times.pace] if ran.times else []))
+    return uncertainty.intervals(uncertainty.sensitivity(ran.lowered, found, books), summary, seed)
+
+
+def _machine(laid: Plan) -> "tuple[Machine, Network | None]":
     """The machine; and where the scenario says how flows are routed, as crowded as they make it, and its network."""
     found, cluster = plan.machine(laid), laid.scenario.cluster
     if cluster is None or cluster.routing is None:
@@ -98,28 +134,27 @@ def _rank_loads(laid: Plan, machine: Machine | None, drawn: Loads | None) -> Ran
     return tokens.table(laid, machine, drawn)
 
 
-def _differ(laid: Plan, machine: Machine, lowered: Lowered) -> tuple[Differing, list[metrics.Ledger], dict[str, Any]]:
-    """Ranks that differ: all of them simulated, means over them, and whom the step waits for."""
-    found = differing.run(laid, machine, lowered)
-    expected = metrics.ledgers(laid, lowered, found.outcome, machine.pricer)
-    books = attribution.ledgers(lowered, found.everyone, expected)
-    gpus = machine.cluster.node.gpus
+def _differing(laid: Plan, machine: Machine, ran: Run, books: Sequence[metrics.Ledger]) -> dict[str, Any]:
+    """What is told of ranks that differ: whom the step waits for, and what was drawn for them."""
+    assert ran.times is not None
+    found = critical.critical_ranks(laid, ran.lowered, ran.timeline, ran.times)
     extra: dict[str, Any] = {
         "waiting_for_peers_s": sum(b.inside["peers"] for b in books) / len(books),
-        "critical_ranks": chain.named(laid, gpus, chain.critical_ranks(laid, lowered, found.everyone, found.times)),
-        "shown_replica": found.shown,
+        "critical_ranks": critical.named(laid.mesh, found),
+        "shown_replica": int(ran.timeline.columns.first[ran.column]),
     }
     if laid.scenario.uneven:
-        kit, step, _ = _pair(laid, lowered)
-        extra["pair_s"] = pairs.took(laid, found.everyone, _middle(laid), step)
+        kit, step, _ = _pair(laid, ran.lowered)
+        extra["pair_s"] = pairs.durations(laid, ran.timeline, _middle(laid), step)
         extra["pair_s"]["balanced_seconds"] = kit.timing.total / NS_PER_S
         extra["communication_of"] = EVEN
-    if missed := faults.missed(laid.scenario.faults, found.everyone.end):
+    if missed := faults.missed(laid.scenario.faults, ran.timeline.end):
         extra["faults_without_effect"] = missed
-    if found.loads and found.rows:
-        extra["routing"] = tokens.figures(laid, machine, found.loads)
-        extra["expert_rows"] = {"smallest": found.rows[0], "largest": found.rows[1], "expected": machine.site.rows}
-    return found, books, extra
+    if loads := ran.loads:
+        extra["routing"] = tokens.figures(laid, machine, loads)
+        rows = {"smallest": int(loads.rows.min()), "largest": int(loads.rows.max())}
+        extra["expert_rows"] = rows | {"expected": machine.site.rows}
+    return extra
 
 
 def _head(scenario: Scenario) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The network lane of all replicas at a pipeline position: messages and gradient reductions, first in, first out.
 
-In the same nanosecond a forward output goes before a backward one, and messages before reductions (`sim.engine` has the
-same rule). A reduction's turn is known when the last holder of its stage is through; messages that may have to leave
-behind one whose turn is not known wait here, untimed.
+In the same nanosecond a forward output goes before a backward one, and messages before reductions (`sim.engine.events`
+has the same rule). A reduction's turn is known when the last holder of its stage is through; messages that may have to
+leave behind one whose turn is not known wait here, untimed.
 """
 
 from collections import deque
@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from sim.engine.wire import REDUCE
 from sim.scenario import FOREVER
-from sim.wire import REDUCE
 
 Times = npt.NDArray[np.int64]
 

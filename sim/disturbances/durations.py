@@ -1,34 +1,32 @@
 """Durations that differ from rank to rank: expert loads, faults and jitter on top of a template's own times.
 
 A part whose kernels work on expert rows takes as long as its kernels are priced at the rank's own rows, in proportion
-to the time it has in the balanced template (contention included). For exchanges see `sim.ranks.exchanges`. A slow GPU
-slows all it computes; a clock that heat has lowered slows products and attention, not what memory binds. For slow NICs
-see `sim.ranks.links`. The optimizer's kernels, a few ms of a step, feel no fault.
+to the time it has in the balanced template (contention included). For exchanges see `sim.disturbances.exchanges`. A
+slow GPU slows all it computes; a clock that heat has lowered slows products and attention, not what memory binds. For
+slow NICs see `sim.disturbances.nics`. The optimizer's kernels, a few ms of a step, feel no fault.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import groupby
+from functools import cache, cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm
-from sim.lower import Kit
+from sim.disturbances import exchanges
+from sim.disturbances import faults as broken
+from sim.disturbances.nics import Links
+from sim.engine.inside import Took
+from sim.engine.kit import Kit
+from sim.layout.mesh import Columns, Times
 from sim.models.layer import COMMUNICATION, Unit
 from sim.plan import Machine, Plan, family_of
 from sim.program import Step
-from sim.ranks import exchanges, replicas
-from sim.ranks import faults as broken
-from sim.ranks.crowd import segment_ns
-from sim.ranks.lane import Times
-from sim.ranks.links import Links
-from sim.ranks.replicas import Replicas
 from sim.routing import PADDING
 from sim.scenario import Fault
-from sim.template import Task, Template
+from sim.template import pieces
 from sim.tokens.keyed import generator
 from sim.tokens.loads import Loads
 
@@ -92,119 +90,139 @@ class Content(NamedTuple):
 
 
 def contents(kit: Kit) -> list[Content]:
-    """Of each segment, which is a part of a layer: consecutive phases of the fine template."""
+    """Of each segment of `kit.parts`."""
     assert kit.composition is not None
-    found = []
-    for _, run in groupby(enumerate(kit.composition.phases), key=lambda item: item[1].part):
+    phases, found = kit.composition.phases, []
+    for piece in pieces(phases):
         timed = [
-            (kernel.op, kit.fine.alone[phase.lane][kit.fine.segments[i].first + k])
-            for i, phase in run for k, kernel in enumerate(phase.kernels)
+            (kernel.op, kit.fine.alone[phases[i].lane][kit.fine.segments[i].first + k])
+            for i in piece for k, kernel in enumerate(phases[i].kernels)
         ]  # fmt: skip
         total = sum(ns for _, ns in timed)
         clocked = sum(ns for op, ns in timed if isinstance(op, CLOCKED))
         exchange = next(((op, ns) for op, ns in timed if isinstance(op, AllToAll)), (None, total))
         found.append(Content(clocked / total, exchange[0], (total - exchange[1]) / exchange[1]))
-    assert len(found) == len(kit.run.segments)
     return found
 
 
+def columns(plan: Plan, loads: Loads | None) -> Columns:
+    """Replicas that nothing tells apart as one, where the scenario folds and only faults of GPUs tell some apart."""
+    scenario, mesh = plan.scenario, plan.mesh
+    others = any(fault.kind not in COMPUTING for fault in scenario.faults)
+    if not scenario.fold or loads is not None or scenario.jitter or others:
+        return mesh.columns()
+    slow = broken.of_ranks(scenario.faults, COMPUTING, mesh)
+    rows = [mesh.of_position(p).tolist() for p in range(mesh.pipeline)]
+    return mesh.columns([tuple(slow.get(rank) for rank in replica) for replica in zip(*rows, strict=True)])
+
+
 class Durations:
-    """A `sim.ranks.crowd.Duration`: nanoseconds of a segment for every column of `replicas` at a position."""
+    """A `sim.engine.arrays.Duration`: nanoseconds of each segment of a step, for every column at a position."""
 
     def __init__(
         self, plan: Plan, machine: Machine, kits: Sequence[Sequence[Kit]], first_layer: Sequence[int],
-        loads: Loads | None, faults: Sequence[Fault], jitter: float, columns: Replicas | None = None,
+        loads: Loads | None, faults: Sequence[Fault], jitter: float, columns: Columns | None = None,
     ) -> None:  # fmt: skip
         self.plan, self.site, self.kits, self.first_layer = plan, machine.site, kits, first_layer
         self.loads, self.jitter = loads, jitter
         self.curves = curves(machine) if loads else {}
         self.crowded = exchanges.crowded(machine) if loads else {}
-        self.slow = broken.of_ranks(faults, COMPUTING, machine.cluster.node.gpus)
-        self.at = {rank // plan.data for rank in self.slow}
-        self.hot = {rank // plan.data for rank, own in self.slow.items() if any(f.kind == "thermal" for f in own)}
+        self.slow = broken.of_ranks(faults, COMPUTING, plan.mesh)
+        self.at = {plan.mesh.place(rank)[0] for rank in self.slow}
+        self.hot = {plan.mesh.place(r)[0] for r, own in self.slow.items() if any(f.kind == "thermal" for f in own)}
         self.links = Links(plan, machine, faults)
-        self.replicas = columns or replicas.apart(plan.data, plan.scenario.parallel.expert)
+        self.columns = columns or plan.mesh.columns()
         self.wire = self.links.wire
-        self.computing, self.felt = cache(self._computing), cache(self._felt)
-        self.segments: dict[int, Sequence[Content]] = {}
-        self.facts: dict[int, list[tuple[int, int, Task]]] = {}
-        self.even: dict[int, tuple[int, ...]] = {}
+        self.computing, self.contents = cache(self._computing), cache(contents)
+        self.routed = cache(self._routed)
 
-    def __call__(self, position: int, step: int, number: int, starts: Times) -> Times | int:
+    @cached_property
+    def factors(self) -> npt.NDArray[np.float64]:
+        """How many times as long expert parts and exchanges take [label, layer, micro-batch, replica]; labels in the
+        order of `labels`."""
+        return np.stack([self._felt(label) for label in self.labels])
+
+    @cached_property
+    def labels(self) -> dict[str, int]:
+        """Labels of segments that feel loads, numbered."""
+        return {label: number for number, label in enumerate((*self.curves, *self.crowded))}
+
+    def __call__(self, position: int, step: int) -> tuple[int, ...] | Took:
         kit = self.kits[position][step]
-        base, lane, task = self._facts(kit.run)[number]
-        steady = not (self.links.slow if lane == COMMUNICATION else self.jitter or position in self.at)
-        factor = None
+        moving = bool(self.jitter or self.links.slow or position in self.at)
+        if not moving and self.loads is None:
+            return kit.parts.lasts
+        work = self._work(position, step)
+        if not moving:
+            return lambda number, starts: np.asarray(work[number])
+        return partial(self._disturbed, position, step, kit, work)
+
+    def _work(self, position: int, step: int) -> Times:
+        """Nanoseconds of each segment by the loads of each column alone [segment, column]."""
+        kit, at = self.kits[position][step], self.plan.program.steps[position][step]
+        work = np.repeat(np.array(kit.parts.lasts, dtype=np.int64)[:, None], self.columns.columns, axis=1)
         if self.loads is not None:
-            factor = self._factor(self.plan.program.steps[position][step], task.label, task.layer, task.half)
-        if steady and factor is None:
-            return base
-        work = np.full(len(starts), base, dtype=np.int64) if factor is None else _whole(base * factor)
-        if steady:
-            return work
+            numbers, labels, layers, backward = self.routed(kit, at.stage, at.stage_b)
+            if len(numbers):
+                micro_batch = np.where(backward, at.micro_batch_b, at.micro_batch)
+                work[numbers] = np.ceil(work[numbers] * self.factors[labels, layers, micro_batch])
+        return work
+
+    def _routed(self, kit: Kit, stage: int, stage_b: int) -> tuple[npt.NDArray[np.int64], ...]:
+        """Of segments that feel loads, in a step on these stages: number, label, layer among those with experts, and
+        whether it is of the second micro-batch."""
+        rows = []
+        for number, (lane, first) in enumerate((s.lane, s.first) for s in kit.parts.segments):
+            task = kit.parts.tasks[lane][first]
+            second = task.half != "F" and stage_b >= 0
+            layer = task.layer + self.first_layer[stage_b if second else stage] - self.site.shape.dense_layers
+            if task.label in self.labels and task.layer >= 0 and layer >= 0:  # a dense layer has no experts
+                rows.append((number, self.labels[task.label], layer, second))
+        return tuple(np.array(rows, dtype=np.int64).reshape(-1, 4).T)
+
+    def _disturbed(self, position: int, step: int, kit: Kit, work: Times, number: int, starts: Times) -> Times:
+        """Nanoseconds of a segment begun at `starts` [column] that takes `work` where nothing is slow."""
+        own: Times = work[number]
+        lane = kit.parts.segments[number].lane
         if lane == COMMUNICATION:
-            content = self._content(kit, number)
+            if not self.links.slow:
+                return own
+            content = self.contents(kit)[number]
             assert content.exchange is not None
-            return self.links.exchange(position, starts, work, base, content.exchange, content.rest)
+            base = kit.parts.lasts[number]
+            return self.links.exchange(position, starts, own, base, content.exchange, content.rest)
         if self.jitter:
-            work = self._jittered(work, self.plan.program.steps[position][step], number)
-        clocked = self._content(kit, number).clocked if position in self.hot else 1.0
-        return self.computing(position, clocked).durations(starts, work)
-
-    def common(self, position: int, step: int) -> tuple[int, ...] | None:
-        """A `sim.ranks.crowd.Common`: of positions at which nothing differs."""
-        if self.loads is not None or self.jitter or self.links.slow or position in self.at:
-            return None
-        template = self.kits[position][step].run
-        if id(template) not in self.even:
-            self.even[id(template)] = tuple(ns for ns, _, _ in self._facts(template))
-        return self.even[id(template)]
-
-    def _facts(self, template: Template) -> list[tuple[int, int, Task]]:
-        """Of each segment: nanoseconds, lane, and the task that says what it is."""
-        if id(template) not in self.facts:
-            self.facts[id(template)] = [
-                (segment_ns(template, s), s.lane, template.tasks[s.lane][s.first]) for s in template.segments
-            ]
-        return self.facts[id(template)]
+            own = self._jittered(own, self.plan.program.steps[position][step], number)
+        if position not in self.at:
+            return own
+        clocked = self.contents(kit)[number].clocked if position in self.hot else 1.0
+        return self.computing(position, clocked).durations(starts, own)
 
     def pacing(self, position: int, step: int, number: int, start: int, replica: int, took: int) -> int:
         """Member of its group whose NIC sets how long an exchange, begun at `start`, took a replica; itself where none
         does."""
         slow = self.links.slow_members(position, replica)
         kit = self.kits[position][step]
-        base = segment_ns(kit.run, kit.run.segments[number])
+        base = kit.parts.lasts[number]
         if slow in ((), (replica,)) or took <= base:
             return replica
-        if self.loads is not None and took <= self._own(kit, position, step, number, replica):
+        if self.loads is not None and took <= self._work(position, step)[number, replica]:
             return replica
         if len(slow) == 1:
             return slow[0]
-        content = self._content(kit, number)
+        content = self.contents(kit)[number]
         assert content.exchange is not None
         return self.links.pacing(position, replica, start, base, took, content.exchange, content.rest)
 
-    def _own(self, kit: Kit, position: int, step: int, number: int, replica: int) -> int:
-        """Nanoseconds of a segment by the loads of one replica alone."""
-        base, _, task = self._facts(kit.run)[number]
-        factor = self._factor(self.plan.program.steps[position][step], task.label, task.layer, task.half)
-        return base if factor is None else int(_whole(base * factor[replica : replica + 1])[0])
-
-    def _content(self, kit: Kit, number: int) -> Content:
-        """What a segment is made of."""
-        if id(kit) not in self.segments:
-            self.segments[id(kit)] = contents(kit)
-        return self.segments[id(kit)][number]
-
     def _computing(self, position: int, clocked: float) -> broken.Slowed:
         """Who computes slowly at a position, in segments of which the clock paces a part `clocked`."""
-        first = position * self.plan.data
-        return broken.Slowed([self.slow.get(first + int(d), ()) for d in self.replicas.first], _felt_by(clocked))
+        ranks = self.plan.mesh.of_position(position)[self.columns.first].tolist()
+        return broken.Slowed([self.slow.get(rank, ()) for rank in ranks], _felt_by(clocked))
 
     def pace(self, position: int, replicas: Sequence[int]) -> broken.Pace | None:
         """Of an expert group of these replicas at a position, when members compute slowly: that of its slowest, all of
         its time taken to be computing."""
-        ranks = (position * self.plan.data + replica for replica in replicas)
+        ranks = (self.plan.mesh.rank(position, replica) for replica in replicas)
         own = [self.slow[rank] for rank in ranks if rank in self.slow]
         if not own:
             return None
@@ -214,28 +232,19 @@ class Durations:
     def _clocked(self, position: int) -> float:
         """The part of what a position computes that the clock of the SMs paces."""
         parts = [
-            (ns, ns * self._content(kit, number).clocked)
+            (ns, ns * self.contents(kit)[number].clocked)
             for kit in self.kits[position]
-            for number, (ns, lane, _) in enumerate(self._facts(kit.run)) if lane != COMMUNICATION
+            for number, (ns, segment) in enumerate(zip(kit.parts.lasts, kit.parts.segments, strict=True))
+            if segment.lane != COMMUNICATION
         ]  # fmt: skip
         return sum(clocked for _, clocked in parts) / sum(ns for ns, _ in parts)
-
-    def _factor(self, step: Step, label: str, layer: int, half: str) -> npt.NDArray[np.float64] | None:
-        """Of expert parts by the rank's rows, of exchanges by what it receives; None of all else."""
-        if layer < 0 or not (label in self.curves or label in self.crowded):
-            return None
-        stage, micro_batch = (step.stage, step.micro_batch)
-        if half != "F" and step.stage_b >= 0:
-            stage, micro_batch = step.stage_b, step.micro_batch_b
-        index = layer + self.first_layer[stage] - self.site.shape.dense_layers
-        return None if index < 0 else self.felt(label)[index, micro_batch]  # a dense layer has none
 
     def _felt(self, label: str) -> npt.NDArray[np.float64]:
         """Factors [layer, micro-batch, replica] of an expert part, or of an exchange."""
         assert self.loads is not None
         if label in self.curves:
             return self.curves[label].at(self.loads.rows)
-        reached, member = self.loads.reached, np.arange(self.plan.data) % self.site.group
+        reached, member = self.loads.reached, self.plan.mesh.member("expert")
         node = member * reached.shape[1] // self.site.group
         return self.crowded[label].at(self.loads.received / self.site.received, reached[:, None, node])
 

@@ -9,8 +9,8 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from hwmodels.collectives import Hindrance
-from sim.actor import Record
-from sim.nic import Nic, Passage
+from sim.engine.actor import Record
+from sim.engine.nic import Nic, Passage
 
 REDUCE, GATHER = 3, 4
 """Kinds of load beside 1, a forward, and 2, a backward output."""
@@ -33,7 +33,7 @@ class Load(NamedTuple):
     """kind: 1 a forward, 2 a backward output of a step, or REDUCE of the stage given as the step. ns: alone. arrive:
     called when it is through.
 
-    nics, hindrance: as `sim.nic.Passage` has them.
+    nics, hindrance: as `sim.engine.nic.Passage` has them.
     """
 
     kind: int
@@ -77,11 +77,11 @@ class Wire:
         self.retime()
 
     def catch_up(self) -> None:
-        """See `sim.nic.User`."""
+        """See `sim.engine.nic.User`."""
         self.passage.advance(self.clock.now)
 
     def retime(self) -> None:
-        """See `sim.nic.User`."""
+        """See `sim.engine.nic.User`."""
         self.times += 1
         self.clock.after(self.passage.end() - self.clock.now, partial(self._through, self.times))
 

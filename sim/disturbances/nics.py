@@ -20,13 +20,13 @@ import numpy as np
 
 from hwmodels.collectives import Wires, collective_seconds, send_seconds
 from hwmodels.op import AllToAll, Collective
-from sim.lower import BACKWARD, FORWARD
+from sim.disturbances.faults import Felt, Slowed, of_ranks
+from sim.engine.kit import BACKWARD, FORWARD
+from sim.engine.wire import REDUCE
+from sim.layout.mesh import Times
 from sim.optimizer import gather_rings, reduce_rings
 from sim.plan import Machine, Plan, message
-from sim.ranks.faults import Felt, Slowed, of_ranks
-from sim.ranks.lane import Times
 from sim.scenario import Fault
-from sim.wire import REDUCE
 
 
 class Links:
@@ -34,9 +34,10 @@ class Links:
 
     def __init__(self, plan: Plan, machine: Machine, faults: Sequence[Fault]) -> None:
         self.plan, self.machine = plan, machine
-        self.slow = of_ranks(faults, ("link",), machine.cluster.node.gpus)
-        self.group = min(plan.scenario.parallel.expert, plan.data)
+        self.mesh = plan.mesh
+        self.slow = of_ranks(faults, ("link",), self.mesh)
         self.exchanges, self.sends, self.rings = cache(self._exchanges), cache(self._sends), cache(self._rings)
+        self.everybody = self.mesh.columns()
         self.slow_members, self.targets = cache(self._slow_members), cache(plan.targets)
 
     def exchange(self, position: int, starts: Times, work: Times, expected: int, op: AllToAll, rest: float) -> Times:
@@ -45,12 +46,12 @@ class Links:
         slow = self.exchanges(position, op, rest)
         if not slow.rows:
             return work
-        sent = slow.durations(starts, np.full_like(work, expected)).reshape(-1, self.group).max(1)
-        longest: Times = np.maximum(slow.durations(starts, work), sent.repeat(self.group))
+        sent = slow.durations(starts, np.full_like(work, expected))
+        longest: Times = np.maximum(slow.durations(starts, work), self.everybody.latest(sent, "expert"))
         return longest
 
     def wire(self, position: int, step: int, kind: int, starts: Times, ns: int) -> Times:
-        """A `sim.ranks.lane.Wire`."""
+        """A `sim.engine.lane.Wire`."""
         work = np.full(len(starts), ns, dtype=np.int64)
         if not self.slow:
             return work
@@ -69,15 +70,15 @@ class Links:
 
     def _slow_members(self, position: int, replica: int) -> tuple[int, ...]:
         """Replicas with a slow NIC in the expert group of a replica."""
-        first, rank = replica // self.group * self.group, position * self.plan.data
-        return tuple(d for d in range(first, first + self.group) if rank + d in self.slow)
+        mates = self.mesh.group("expert", replica)
+        return tuple(mate for mate in mates if self.mesh.rank(position, mate) in self.slow)
 
     def pacing(
         self, position: int, replica: int, start: int, expected: int, took: int, op: AllToAll, rest: float
     ) -> int:
         """Member of a replica's group whose NIC makes an exchange, begun at `start`, last as long as it `took` this
         replica; itself where that is none. See `exchange`."""
-        alone = np.full(self.plan.data, expected, dtype=np.int64)
+        alone = np.full(self.mesh.replicas, expected, dtype=np.int64)
         sent = self.exchanges(position, op, rest).durations(np.full_like(alone, start), alone)
         slowest = max(self.slow_members(position, replica), key=lambda member: int(sent[member]), default=replica)
         return slowest if int(sent[slowest]) >= took else replica
@@ -86,13 +87,13 @@ class Links:
         """Rank of the slow NIC at an end of a message, the sender's where both are as bad; None without one."""
         if not self.slow:
             return None
-        return self._worst(p * self.plan.data + replica for p in (position, self.targets(position)[step, kind]))
+        return self._worst(self.mesh.rank(p, replica) for p in (position, self.targets(position)[step, kind]))
 
     def slow_holder(self, position: int) -> int | None:
         """Rank of the slowest NIC among those that share a stage with a position, so meet in rings; None without one.
         """
-        mine = self.plan.holds[position]
-        return self._worst(r for r in self.slow if set(mine) & set(self.plan.holds[r // self.plan.data]))
+        mine = set(self.plan.holds[position])
+        return self._worst(r for r in self.slow if mine & set(self.plan.holds[self.mesh.place(r)[0]]))
 
     def _worst(self, ranks: Iterable[int]) -> int | None:
         slow = [rank for rank in ranks if rank in self.slow]
@@ -104,30 +105,30 @@ class Links:
         """Faults of the NICs at (position, replica)."""
         if not self.slow:
             return ()
-        ranks = (position * self.plan.data + replica for position, replica in places)
+        ranks = (self.mesh.rank(position, replica) for position, replica in places)
         return tuple(fault for rank in ranks for fault in self.slow.get(rank, ()))
 
     def _exchanges(self, position: int, op: AllToAll, rest: float) -> Slowed:
         wires, pricer = self.machine.pricer.wires.alone, self.machine.pricer
         felt = _felt(wires, lambda links: pricer.exchange(op, links, pricer.comm_sms), rest)
-        return Slowed([self._at([(position, d)]) for d in range(self.plan.data)], felt, worst=True)
+        return Slowed([self._at([(position, d)]) for d in range(self.mesh.replicas)], felt, worst=True)
 
     def _sends(self, position: int, target: int) -> Slowed:
         op = message(self.plan, self.machine, position, target)
         felt = _felt(self.machine.pricer.wires, lambda links: send_seconds(op, links))
-        ends = [self._at([(position, d), (target, d)]) for d in range(self.plan.data)]
+        ends = [self._at([(position, d), (target, d)]) for d in range(self.mesh.replicas)]
         return Slowed(ends, felt, worst=True)
 
     def _rings(self, stage: int, kind: int) -> tuple[tuple[int, Slowed], tuple[int, Slowed]]:
         """The dense ring of all replicas, and the rings of ranks that hold the same experts: ns, and who is slow."""
-        replicas = range(self.plan.data)
+        replicas, group = range(self.mesh.replicas), self.mesh.groups("expert_data")
         holders = [p for p, stages in enumerate(self.plan.holds) if stage in stages]
         everybody = self._at((p, d) for p in holders for d in replicas)
-        alike = [self._at((p, d) for p in holders for d in replicas[r :: self.group]) for r in range(self.group)]
+        alike = [self._at((p, d) for p in holders for d in ring) for ring in group.tolist()]
         dense, experts = (reduce_rings if kind == REDUCE else gather_rings)(self.plan, self.machine, stage)
         return (
             self._ring(dense, [everybody for _ in replicas]),
-            self._ring(experts, [alike[d % self.group] for d in replicas]),
+            self._ring(experts, [alike[place] for place in self.mesh.member("expert").tolist()]),
         )
 
     def _ring(self, op: Collective, faults: Sequence[tuple[Fault, ...]]) -> tuple[int, Slowed]:

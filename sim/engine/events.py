@@ -4,8 +4,8 @@ A rank is a SimPy process: it waits for the messages of its next step, starts th
 until all lanes are through, and goes on. A lane is a chain of timeouts, one a segment: its kernels follow each other,
 so when each of them ends is a sum. While the other side of the rank is at work (compute beside communication and the
 reverse) kernels run at their slower rate; when that changes mid-way the rest of the segment is timed again. Messages
-and reductions share the NICs at their ends with the exchanges of the steps there (`sim.wire`, `sim.nic`). An exchange
-starts when the last member of its group arrives. Times are integer ns; ties go by the order of scheduling.
+and reductions share the NICs at their ends with the exchanges of the steps there (`sim.engine.wire`, `sim.engine.nic`).
+An exchange starts when the last member of its group arrives. Times are integer ns; ties go by the order of scheduling.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any
 from simpy import Environment
 from simpy.events import Event, EventPriority, Timeout
 
-from sim.actor import LOCAL, Actor, Job, Message, Outcome, Record, Route
-from sim.nic import Nic
+from sim.engine.actor import LOCAL, Actor, Job, Message, Outcome, Record, Route
+from sim.engine.nic import Nic
+from sim.engine.wire import GATHER, REDUCE, Load, Wire
 from sim.template import STREAMS, Template, Timing
-from sim.wire import GATHER, REDUCE, Load, Wire
 
 COMPUTE, COMMUNICATION, WEIGHT = STREAMS
 WHOLE = Fraction(1)

@@ -1,0 +1,199 @@
+"""Whom the step waits for: the ranks on the critical path, and what each takes beyond what an even step takes there.
+
+The chain goes back from the last step to end: a segment follows the one before it on its lane, one it needs, its step's
+messages, or, for an exchange, the member of the group that came last. An exchange whose length a slow NIC sets counts
+for the rank of that NIC, and so does a message. The time beyond says who is to blame: without it the chain would take
+no longer than some path of the even step, so all that the step costs more lies in it.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hwmodels.units import NS_PER_S
+from sim.disturbances.durations import Durations
+from sim.engine.kit import Kit
+from sim.engine.timeline import Timeline
+from sim.engine.wire import GATHER, REDUCE
+from sim.layout.mesh import Mesh, Times
+from sim.lower import Lowered
+from sim.plan import Plan
+
+
+class Critical(NamedTuple):
+    """A rank on the critical path. seconds: of the path. beyond_s: by how much these are more than in an even step
+    without faults (less where its loads are light)."""
+
+    rank: int
+    seconds: float
+    beyond_s: float
+
+
+@dataclass
+class _Spent:
+    """Nanoseconds by rank: on the path, and beyond what is expected there."""
+
+    ns: Counter[int] = field(default_factory=Counter)
+    beyond: Counter[int] = field(default_factory=Counter)
+
+    def add(self, rank: int, took: int, expected: int) -> None:
+        self.ns[rank] += took
+        self.beyond[rank] += took - expected
+
+
+def critical_ranks(plan: Plan, lowered: Lowered, timeline: Timeline, times: Durations) -> list[Critical]:
+    """Ranks on the critical path through the steps, first those that make it longest. times: that everyone ran by."""
+    walk = _Walk(plan, lowered, timeline, times)
+    walk.back()
+    walk.after()
+    found = [Critical(r, ns / NS_PER_S, walk.spent.beyond[r] / NS_PER_S) for r, ns in walk.spent.ns.items()]
+    return sorted(found, key=lambda each: (-each.beyond_s, -each.seconds))
+
+
+class _Walk:
+    """Back along the critical path; ranks are columns on the way."""
+
+    def __init__(self, plan: Plan, lowered: Lowered, timeline: Timeline, times: Durations) -> None:
+        self.mesh, self.columns, self.timeline, self.times = plan.mesh, timeline.columns, timeline, times
+        self.kits, self.jobs, self.syncs = lowered.kits, lowered.jobs, lowered.syncs
+        self.spent = _Spent()
+        self.ways = cache(_ways)
+
+    def back(self) -> None:
+        """From the last step to end to the start of the first."""
+        steps = self.timeline.positions
+        position = int(np.argmax([int(row.ends[-1].max()) for row in steps]))
+        step = len(steps[position].ends) - 1
+        column = int(steps[position].ends[step].argmax())
+        at = int(steps[position].ends[step, column])
+        while step >= 0:
+            column = self._through(position, step, column, at)
+            cause = int(steps[position].blame[step, column])
+            if cause:
+                start = int(steps[position].starts[step, column])
+                wait = next(w for w in self.jobs[position][step].waits if w[2] == cause)
+                position, step, kind = wait
+                at = self._sent(position, step, column, kind, start)
+                continue
+            step -= 1
+            at = int(steps[position].ends[step, column]) if step >= 0 else 0
+
+    def after(self) -> None:
+        """Reductions that end after all steps, and parameters: what slow NICs make of them counts for these, at most
+        all that is left when the steps are done. For the rest everybody waits alike."""
+        last = int(self.timeline.last().max())
+        position, column = _latest(self.timeline.reduced)
+        alone = sum(ns for _, _, ns in self.syncs[position].reduces)
+        left = int(self.timeline.reduced[position][column]) - last
+        self._rings(position, self._carried(position, column, REDUCE) - alone, left)
+        position, column = _latest([ends for _, ends in self.timeline.update])
+        took = self._carried(position, column, GATHER)
+        self._rings(position, took - self.syncs[position].gather_ns, took)
+
+    def _rings(self, position: int, beyond: int, took: int) -> None:
+        rank = self.times.links.slow_holder(position)
+        if rank is not None and (beyond := min(beyond, took)) > 0:
+            self.spent.add(rank, took, took - beyond)
+
+    def _carried(self, position: int, column: int, kind: int) -> int:
+        """Nanoseconds for which a column's network lane carries loads of a kind."""
+        carried = self.timeline.network[position]
+        return sum(int(t.ends[column] - t.starts[column]) for t in carried if t.kind == kind)
+
+    def _through(self, position: int, step: int, column: int, at: int) -> int:
+        """Back through one step from `at`, hopping to the members that exchanges waited for; where it ends."""
+        ways = self.ways(self.kits[position][step])
+        starts, ends = self._segments(position, step, column)
+        while (number := _ending(starts, ends, at)) >= 0:
+            start, member = starts[number], column
+            if number in ways.meetings:
+                member = self.times.pacing(position, step, number, start, column, at - start)
+            rank = self.mesh.rank(position, int(self.columns.first[member]))
+            self.spent.add(rank, at - start, ways.expected[number])
+            if number in ways.meetings:
+                member = self._last_to_come(position, step, ways.meetings[number], member, start)
+            if member != column:
+                column = member
+                starts, ends = self._segments(position, step, column)
+            at = start
+            if all(ends[j] != at for j in ways.causes[number]):
+                break
+        return column
+
+    def _last_to_come(self, position: int, step: int, meeting: int, column: int, start: int) -> int:
+        """The member of a column's group that a meeting waited for; itself where it waited for none."""
+        steps = self.timeline.positions[position]
+        ready: Times = steps.insides[step].ready[meeting] + steps.starts[step]
+        if int(ready[column]) >= start:
+            return column
+        mates = self.columns.mates(column)
+        return int(mates.start) + int(ready[mates].argmax())
+
+    def _segments(self, position: int, step: int, column: int) -> tuple[list[int], list[int]]:
+        """Starts and ends of the segments of a step on one column, ns."""
+        steps = self.timeline.positions[position]
+        inside, begun = steps.insides[step], int(steps.starts[step, column])
+        own = column if inside.starts.shape[1] > 1 else 0
+        return (inside.starts[:, own] + begun).tolist(), (inside.ends[:, own] + begun).tolist()
+
+    def _sent(self, position: int, step: int, column: int, kind: int, arrived: int) -> int:
+        """When an output of a step was ready on a column. The time from then to its arrival counts for the slow NIC
+        at one of its ends, and for nobody where there is none."""
+        ready = self._segments(position, step, column)[1][self.kits[position][step].parts.senders[kind]]
+        rank = self.times.links.slow_end(position, step, kind, int(self.columns.first[column]))
+        if rank is not None and arrived - ready > (alone := dict(self.jobs[position][step].sends)[kind]):
+            self.spent.add(rank, arrived - ready, alone)
+        return ready
+
+
+def _latest(times: Sequence[Times]) -> tuple[int, int]:
+    """Position and column of the largest."""
+    position = int(np.argmax([int(row.max()) for row in times]))
+    return position, int(times[position].argmax())
+
+
+class _Ways(NamedTuple):
+    """Of the segments of a kit: ns expected, what the start of each may follow, and the number of each meeting."""
+
+    expected: Sequence[int]
+    causes: Sequence[Sequence[int]]
+    meetings: dict[int, int]
+
+
+def _ways(kit: Kit) -> _Ways:
+    template, causes = kit.parts, []
+    for number, needed in enumerate(template.waits):
+        lane = template.order[template.segments[number].lane]
+        causes.append((*needed, *lane[: lane.index(number)][-1:]))
+    return _Ways(template.lasts, causes, {number: i for i, number in enumerate(template.meetings)})
+
+
+def _ending(starts: Sequence[int], ends: Sequence[int], at: int) -> int:
+    """The last segment that took time and ended at `at`; -1 if none did."""
+    return next((i for i in range(len(ends) - 1, -1, -1) if ends[i] == at and starts[i] < at), -1)
+
+
+NAMED = 5
+"""Ranks of the critical path that result.json names."""
+
+
+def named(mesh: Mesh, found: Sequence[Critical]) -> list[dict[str, Any]]:
+    """Those that make the path longest: where they are, and their part of all that it is longer by. None where nobody
+    takes longer than in an even step."""
+    late = [each for each in found if each.beyond_s > 0]
+    total = sum(each.beyond_s for each in late)
+    return [
+        described(each.rank, mesh)
+        | {"seconds": each.seconds, "beyond_s": each.beyond_s, "part": each.beyond_s / total}
+        for each in late[:NAMED]
+    ]
+
+
+def described(rank: int, mesh: Mesh) -> dict[str, Any]:
+    """Where a rank is."""
+    position, replica = mesh.place(rank)
+    return {"rank": rank, "pipeline_position": position, "replica": replica, "node": mesh.node(rank)}

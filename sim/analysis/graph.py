@@ -1,0 +1,240 @@
+"""The step at other prices: its steps and messages as a graph, gone through once for many sets of prices.
+
+A step of the schedule starts when its rank is free and its messages are there; each output leaves so long after the
+start as it did in the run, times what other prices make of it. Whichever path is then the longest counts, so another
+rank may take over. What happens inside a step is linear in the prices, with the slope of prices one spread dearer.
+
+Each expert group moves as one: a step of a group starts when its last member does and ends when its last member does,
+as it was in the run. What dearer prices make of it is found by crossing one step of each kind, position and group
+again: every segment as long as it took on its rank, times what dearer prices make of it in the kit. A rank that is
+twice as slow moves twice as much, another member or lane may take over, and an exchange still waits for its last
+member. What slows a GPU for a while keeps its place on the clock: steps that other prices move out of its way are as
+fast as the others.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.engine.actor import Job, Message
+from sim.engine.inside import cross
+from sim.engine.kit import Kit
+from sim.engine.timeline import Inside, Steps, Timeline
+from sim.layout.mesh import Times
+from sim.lower import Lowered
+from sim.template import Template
+
+Floats = npt.NDArray[np.float64]
+Moved = Mapping[int, Kit]
+"""Number of a kit -> the same kit at other prices."""
+LEAST = 0.5
+"""Lower clamp of a drawn duration, as a part of the nominal one."""
+ALIKE = 512
+"""Offsets whose draws are kept: many steps have the same, and a vector of 4,096 draws takes 32 kB."""
+LATEST = 2
+"""Expert groups that are followed: the last to end, and one more that may take over (V3 has two)."""
+
+Paced = Callable[[int, Floats, int, Floats], Floats]
+"""(begun, start, offset, scale) -> ns that an offset of a step begun at `begun` in the run takes when it begins at
+`start` [draw] with `scale` [draw] times the work."""
+
+
+class Pace(Protocol):
+    """How slowly an expert group computes, over time (`sim.disturbances.faults.Pace`)."""
+
+    @property
+    def steady(self) -> bool:
+        """Whether that never changes."""
+
+    @property
+    def moved(self) -> Paced:
+        """What moves with the clock and what does not."""
+
+
+Pacing = Callable[[int, Sequence[int]], Pace | None]
+"""(position, replicas of an expert group) -> its pace, where members compute slowly."""
+
+
+class Track(NamedTuple):
+    """Ranks that move together, one at each position. offsets: by position and step, ns from its start to its end, its
+    forward and its backward output. delays: ns from an output until it arrives. rows: by position and step, the row of
+    `slopes` (of sets of prices) [row, offset, set]: the part by which an offset grows. begun: by position and step, ns
+    of the run. paced: of positions whose pace changes with time, whatever prices are."""
+
+    offsets: Sequence[Sequence[tuple[int, int, int]]]
+    delays: Mapping[Message, int]
+    rows: Sequence[Sequence[int]]
+    slopes: Callable[[Sequence[Moved]], Floats]
+    begun: Sequence[Sequence[int]] = ()
+    paced: Mapping[int, Paced] = MappingProxyType({})
+
+
+class Graph(NamedTuple):
+    """jobs: per position. tracks: of which the last to end counts. lengths: by position and step, mean ns of ranks."""
+
+    jobs: Sequence[Sequence[Job]]
+    tracks: Sequence[Track]
+    lengths: Sequence[Sequence[float]]
+
+
+def graph(lowered: Lowered, timeline: Timeline, pacing: Pacing = lambda position, replicas: None) -> Graph:
+    """The graph of a run. pacing: by which its ranks ran."""
+    columns = timeline.columns
+    last = np.maximum.reduceat(timeline.last(), columns.expert.first)
+    latest = np.argsort(-last, kind="stable")[:LATEST]
+    tracks = tuple(_track(lowered, timeline, columns.group(int(g)), pacing) for g in latest)
+    part = columns.weight / columns.weight.sum()
+    lengths = [((steps.ends - steps.starts) @ part).tolist() for steps in timeline.positions]
+    return Graph(lowered.jobs, tracks, lengths)
+
+
+def _track(lowered: Lowered, timeline: Timeline, members: slice, pacing: Pacing) -> Track:
+    begun = [steps.starts[:, members].max(axis=1).tolist() for steps in timeline.positions]
+    offsets = [
+        [_offsets(kit.parts, steps, step, members, at) for step, (kit, at) in enumerate(zip(kits, row, strict=True))]
+        for kits, steps, row in zip(lowered.kits, timeline.positions, begun, strict=True)
+    ]
+    delays = {}
+    for position, carried in enumerate(timeline.network):
+        for step, kind, _, arrived in carried:
+            if step >= 0:
+                sent = begun[position][step] + offsets[position][step][kind]
+                delays[position, step, kind] = int(arrived[members].max()) - sent
+    samples, rows_of = _samples(lowered, timeline, offsets)
+
+    def slopes(moves: Sequence[Moved]) -> Floats:
+        known = {kit.number: np.array([factors(kit, moved[kit.number]) for moved in moves]) for kit in lowered.known}
+        return np.array([
+            _slope(lowered.kits[p][s], timeline.positions[p], s, members, known[lowered.kits[p][s].number])
+            for p, s in samples
+        ])  # fmt: skip
+
+    replicas = timeline.columns.first[members].tolist()
+    paces = {position: pacing(position, replicas) for position in range(len(begun))}
+    paced = {position: pace.moved for position, pace in paces.items() if pace and not pace.steady}
+    return Track(offsets, delays, rows_of, slopes, begun, paced)
+
+
+def _offsets(template: Template, steps: Steps, step: int, members: slice, begun: int) -> tuple[int, int, int]:
+    """From the start of the last member to its end, and to the last forward and backward outputs (0: none)."""
+    start, ends = steps.starts[step, members], steps.insides[step].ends
+    ends = ends[:, members] if ends.shape[1] > 1 else ends
+    made = {kind: int((start + ends[i]).max()) - begun for kind, i in template.senders.items()}
+    return int(steps.ends[step, members].max()) - begun, made.get(1, 0), made.get(2, 0)
+
+
+def _samples(
+    lowered: Lowered, timeline: Timeline, offsets: Sequence[Sequence[tuple[int, int, int]]]
+) -> tuple[list[tuple[int, int]], list[list[int]]]:
+    """(position, step) of the step of median length of each kit at each position, and which of them each step is like.
+    Steps whose inside is one and the same need one sample at all positions."""
+    samples: list[tuple[int, int]] = []
+    rows, known = [], dict[int, int]()
+    for position, kits in enumerate(lowered.kits):
+        alike: dict[int, list[int]] = {}
+        for step, kit in enumerate(kits):
+            alike.setdefault(kit.number, []).append(step)
+        row = [0] * len(kits)
+        for steps in alike.values():
+            middle = sorted(steps, key=lambda s: offsets[position][s])[len(steps) // 2]
+            inside = timeline.positions[position].insides[middle]
+            number = known.get(id(inside), len(samples))
+            if number == len(samples):
+                samples.append((position, middle))
+                known |= {id(inside): number} if inside.starts.shape[1] == 1 else {}
+            for step in steps:
+                row[step] = number
+        rows.append(row)
+    return samples, rows
+
+
+def factors(kit: Kit, moved: Kit) -> Floats:
+    """Of each segment of `kit.parts`: its time at the moved prices, over its time."""
+    if moved is kit:
+        return np.ones(len(kit.parts.segments))
+    return np.array([now / ns if ns else 1.0 for now, ns in zip(moved.parts.lasts, kit.parts.lasts, strict=True)])
+
+
+def _slope(kit: Kit, steps: Steps, step: int, members: slice, factor: Floats) -> Floats:
+    """The part by which each offset of a step grows [offset, set of prices]."""
+    ends = crossed(kit.parts, steps, step, members, np.vstack([np.ones_like(factor[:1]), factor])).max(2)
+    senders = (kit.parts.senders.get(kind) for kind in (1, 2))
+    found = [ends.max(0), *(ends[i] if i is not None else np.ones(ends.shape[1]) for i in senders)]
+    return np.array([offset[1:] / offset[0] - 1 if offset[0] else offset[1:] * 0 for offset in found])
+
+
+def crossed(template: Template, steps: Steps, step: int, members: slice, factor: Floats) -> Floats:
+    """Ends [segment, set, member] of one step of an expert group whose segments take factor [set, segment] times as
+    long as they did, from the start of its last member; starts of the step as they were."""
+    inside, start = steps.insides[step], steps.starts[step, members]
+    took = np.broadcast_to(_of(inside, members), (len(inside.starts), len(start)))
+    begun = np.broadcast_to((start - start.max()).astype(np.float64), (len(factor), len(start)))
+    ends: Floats = cross(
+        template, begun, lambda number, _: factor[:, number, None] * took[number],
+        lambda at, _: at.max(axis=1, keepdims=True),
+    )[1]  # fmt: skip
+    return ends
+
+
+def _of(inside: Inside, members: slice) -> Times:
+    """How long segments took [segment, member], or [segment, 1] for all."""
+    took = inside.ends - inside.starts
+    return took[:, members] if took.shape[1] > 1 else took
+
+
+def order(jobs: Sequence[Sequence[Job]]) -> list[tuple[int, int]]:
+    """(position, step) of all steps, each after those whose messages it waits for."""
+    done = [0] * len(jobs)
+    found: list[tuple[int, int]] = []
+    while len(found) < sum(map(len, jobs)):
+        before = len(found)
+        for p, row in enumerate(jobs):
+            while done[p] < len(row) and all(done[sender] > step for sender, step, _ in row[done[p]].waits):
+                found.append((p, done[p]))
+                done[p] += 1
+        assert len(found) > before, "a run that ended has no deadlock"
+    return found
+
+
+def ends(graph: Graph, slopes: Sequence[Floats], draws: Floats, wires: Floats) -> Floats:
+    """When the last step ends, in ns. slopes: of each track. draws [set, draw]: how much of each set of prices counts.
+    wires [draw]: factor of the time on the wire."""
+    turns = order(graph.jobs)
+    last = [
+        _ends(graph, track, turns, np.maximum(1 + slope @ draws, LEAST), wires)
+        for track, slope in zip(graph.tracks, slopes, strict=True)
+    ]
+    return np.asarray(np.maximum.reduce(last))
+
+
+def _ends(graph: Graph, track: Track, turns: Sequence[tuple[int, int]], scale: Floats, wires: Floats) -> Floats:
+    """scale: [row, offset, draw]."""
+    free = [np.zeros(len(wires)) for _ in graph.jobs]
+    mail: dict[Message, Floats] = {}
+
+    @lru_cache(maxsize=ALIKE)
+    def later(row: int, kind: int, offset: int, delay: int) -> Floats:
+        """What a draw makes of an offset and of the wire behind it: most steps are alike."""
+        return np.asarray(offset * scale[row, kind] + delay * wires)
+
+    def left(position: int, step: int, kind: int, start: Floats, delay: int) -> Floats:
+        """When an output of a step begun at `start` has come where it goes."""
+        offset, row = track.offsets[position][step][kind], track.rows[position][step]
+        if position not in track.paced:
+            return np.asarray(start + later(row, kind, offset, delay))
+        took = track.paced[position](track.begun[position][step], start, offset, scale[row, kind])
+        return np.asarray(start + (took + delay * wires))
+
+    for position, step in turns:
+        job = graph.jobs[position][step]
+        start = free[position]
+        for message in job.waits:
+            start = np.maximum(start, mail.pop(message))
+        for kind, _ in job.sends:
+            mail[position, step, kind] = left(position, step, kind, start, track.delays[position, step, kind])
+        free[position] = left(position, step, 0, start, 0)
+    return np.asarray(np.maximum.reduce(free))

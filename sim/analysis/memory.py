@@ -1,0 +1,164 @@
+"""Device memory of each rank over the step.
+
+Constant parts: weights (a copy of each stage held), gradients, optimizer states of the ZeRO-1 shard, landing zones of
+the exchange, temporaries. Activations rise when a forward starts and fall when its backward ends; where input and
+weight gradients are split, what the weight gradient needs stays until it ends.
+
+Where expert loads differ, what a micro-batch keeps goes by the tokens that a rank received and the expert rows it had,
+and landing zones are as large as the most tokens that came at once; then the curve of a position is that of the rank
+with the highest peak. Activations change in the order of a rank's own program, so the peak of every rank is the largest
+of one running sum, whatever its clock says.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from sim import footprint, optimizer
+from sim.engine.timeline import Timeline
+from sim.models.layer import Unit
+from sim.plan import Machine, Plan, slots
+from sim.program import Step
+from sim.result import MemoryCurve
+from sim.tokens.loads import Loads
+
+Bytes = npt.NDArray[np.int64]
+
+
+def curves(
+    plan: Plan, machine: Machine, loads: Loads | None, timeline: Timeline, column: int
+) -> tuple[MemoryCurve, ...]:
+    """One curve a pipeline position: of the rank with the highest peak where loads differ, of `column` where not."""
+    kept = [_kept(machine, loads, stage) for stage in range(len(machine.stages))]
+    return tuple(_curve(plan, machine, loads, timeline, p, kept, column) for p in range(plan.program.ranks))
+
+
+def _curve(
+    plan: Plan, machine: Machine, loads: Loads | None, timeline: Timeline, position: int,
+    kept: Sequence[tuple[Bytes, Bytes]], column: int,
+) -> MemoryCurve:  # fmt: skip
+    found, steps = list(changes(plan.program.steps[position])), timeline.positions[position]
+    deltas = np.array([_delta(c, *kept[c.stage]) for c in found], dtype=np.int64).reshape(len(found), -1)
+    landing = _landing(machine, loads, found)
+    worst = int((np.cumsum(deltas, axis=0).max(axis=0, initial=0) + landing).argmax())
+    shown = column if loads is None else worst
+    times = [int((steps.ends if c.at_end else steps.starts)[c.step, shown]) for c in found]
+    flat = constant(plan, machine, position) | {"communication buffers": int(landing[worst])}
+    capacity = machine.cluster.node.device.hbm.capacity_bytes
+    rank = None if loads is None else plan.mesh.rank(position, worst)
+    return curve(position, times, deltas[:, worst].tolist(), timeline.end, flat, capacity, rank)
+
+
+def _delta(change: "Change", backward: Bytes, weight: Bytes) -> Bytes:
+    """Bytes by which a change moves the activations [rank]. backward, weight: of each micro-batch [micro-batch, rank],
+    one row for all where loads are alike."""
+    row = change.micro_batch if len(backward) > 1 else 0
+    return np.asarray(change.forward * backward[row] + change.weight * weight[row])
+
+
+def _kept(machine: Machine, loads: Loads | None, stage: int) -> tuple[Bytes, Bytes]:
+    """Bytes of each micro-batch of a stage, until backward and until a split weight gradient [micro-batch, rank]."""
+    none, units = machine.site._replace(received=0, rows=0), machine.stages[stage]
+    layers = [_index(machine, unit) for unit in units if unit.kind == "moe"]
+    if loads is None:
+        received, rows = (np.full((1, 1), len(layers) * each) for each in (machine.site.received, machine.site.rows))
+    else:
+        received, rows = (drawn[layers].sum(axis=0, dtype=np.int64) for drawn in (loads.received, loads.rows))
+    out = []
+    for fixed, routed in (
+        (footprint.kept_for_backward, footprint.routed_for_backward(machine.site)),
+        (footprint.kept_for_weight, footprint.routed_for_weight(machine.site)),
+    ):
+        total = sum(fixed(none, unit) for unit in units) + received * routed[0] + rows * routed[1]
+        out.append(np.rint(total).astype(np.int64))
+    return out[0], out[1]
+
+
+def _index(machine: Machine, unit: Unit) -> int:
+    """Of a MoE layer in the loads."""
+    return unit.layer - machine.site.shape.dense_layers
+
+
+def _landing(machine: Machine, loads: Loads | None, found: Sequence["Change"]) -> Bytes:
+    """Bytes of the landing zones of each rank: as many tokens as ever come at once, of the stages and micro-batches
+    that its position runs."""
+    if loads is None:
+        return np.array([round(footprint.exchange_buffer_bytes(machine.site))])
+    most = np.zeros(loads.received.shape[2], dtype=np.int64)
+    for stage in {c.stage for c in found}:
+        layers = [_index(machine, unit) for unit in machine.stages[stage] if unit.kind == "moe"]
+        micro_batches = sorted({c.micro_batch for c in found if c.stage == stage})
+        come = loads.received[np.ix_(layers, micro_batches)]
+        most = np.maximum(most, come.max(axis=(0, 1), initial=0))
+    return np.asarray(np.rint(most * footprint.landing_bytes(machine.site)), dtype=np.int64)
+
+
+def constant(plan: Plan, machine: Machine, position: int) -> dict[str, int]:
+    """Bytes that a rank holds through the whole step, by part."""
+    recipe = machine.recipe
+    local = slots(plan.scenario) / machine.site.shape.experts / plan.scenario.parallel.expert
+    weights = gradients = states = 0.0
+    for stage in plan.holds[position]:
+        held = optimizer.shards(plan, machine, stage)
+        weights += footprint.weight_bytes(optimizer.stage_parameters(plan, machine, stage), local, recipe)
+        gradients += (held.dense + held.experts) * recipe.gradient.bits / 8
+        states += held.updated * (recipe.master.bits + 2 * recipe.moment.bits) / 8
+    return {
+        "weights": round(weights),
+        "gradients": round(gradients),
+        "optimizer states": round(states),
+        "communication buffers": round(footprint.exchange_buffer_bytes(machine.site)),
+        "workspace": round(footprint.workspace_bytes(machine.site)),
+    }
+
+
+class Change(NamedTuple):
+    """Activations of one micro-batch of a stage come or go. at_end: of the step, else at its start. forward, weight:
+    how often what waits for backward, and what waits for a split weight gradient, is added."""
+
+    step: int
+    at_end: bool
+    stage: int
+    micro_batch: int
+    forward: int
+    weight: int
+
+
+def changes(steps: Sequence[Step]) -> Iterator[Change]:
+    """What the steps of one rank do to its activations, in the order of time."""
+    for i, step in enumerate(steps):
+        for letter, stage, micro_batch in step.passes():
+            if letter == "F":
+                yield Change(i, False, stage, micro_batch, 1, 0)
+            elif letter == "B":
+                yield Change(i, True, stage, micro_batch, -1, 0 if step.kind.endswith("W") else 1)
+            elif step.kind == "W":
+                yield Change(i, True, stage, micro_batch, 0, -1)
+
+
+def curve(
+    position: int, times: Sequence[int], deltas: Sequence[int], end: int, flat: Mapping[str, int], capacity: int,
+    rank: int | None = None,
+) -> MemoryCurve:  # fmt: skip
+    """Activations from their changes, on top of what is held through the whole step. rank: of the cluster."""
+    level = np.concatenate([[0], np.cumsum(np.array(deltas, dtype=np.int64))])
+    when = np.array([0, *times, end], dtype=np.int64)
+    parts = {name: np.full(len(when), size, dtype=np.int64) for name, size in flat.items()}
+    return MemoryCurve(position, when, {**parts, "activations": np.append(level, level[-1])}, capacity, rank)
+
+
+def verdict(curves: tuple[MemoryCurve, ...], machine: Machine) -> tuple[bool, str]:
+    """Whether every rank fits, and one line if one does not."""
+    worst = max(curves, key=lambda c: c.peak_bytes)
+    if worst.peak_bytes <= worst.capacity_bytes:
+        return True, ""
+    from hwmodels.units import format_quantity
+
+    largest = max(worst.parts, key=lambda name: int(worst.parts[name].max()))
+    return False, (
+        f"does not fit in memory: {worst.whose} needs {format_quantity(worst.peak_bytes, 'data')}, "
+        f"{machine.cluster.node.device.name} has {format_quantity(worst.capacity_bytes, 'data')}; the largest part is "
+        f"{largest} with {format_quantity(int(worst.parts[largest].max()), 'data')}"
+    )

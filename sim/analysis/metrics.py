@@ -1,0 +1,290 @@
+"""Figures from the timeline: phases, bubbles and their causes, overlap, rates, shares of prices, the waterfall.
+
+Phases and bubbles come from the steps; what happens inside a step (exposed communication, waiting for peers) from its
+segments; what only prices know (products at peak, launch gaps, shares of rungs) from the run of its kit. All are means
+over the ranks of a position. A gap in compute belongs to the exchange that ends it: first to its bytes (exposed
+communication), then to its barrier (waiting for slower peers of the group).
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from hwmodels.op import Attention, Gemm, GroupedGemm
+from hwmodels.price import Pricer
+from hwmodels.units import NS_PER_S, SECONDS_PER_DAY, SECONDS_PER_HOUR, TERA
+from sim import footprint
+from sim.analysis.spans import PHASE_OF
+from sim.engine.kit import Kit
+from sim.engine.timeline import Inside, Steps, Timeline
+from sim.layout.mesh import Times
+from sim.lower import Lowered
+from sim.models.layer import COMMUNICATION, COMPUTE
+from sim.plan import Machine, Plan
+from sim.result import Bar
+from sim.template import STREAMS, Template
+
+PRODUCTS = ("gemm", "wgrad", "gemm_bf16", "attention")
+"""Families of prices that tensor cores set; the others wait for memory."""
+CELLS = 800
+"""Steps times columns that are worked on at a time, so that their arrays stay in a cache."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What the prices of one kit come to, in ns. products, memory: kernels alone. ideal: products at peak of all SMs.
+    gaps: launch gaps. shares: rung -> ns of kernels and exchanges."""
+
+    ideal: float
+    products: int
+    memory: int
+    gaps: int
+    shares: dict[str, int]
+
+
+def profile(kit: Kit, pricer: Pricer | None) -> Profile:
+    """The profile of a kit as its fine run has it."""
+    ideal, products, memory, gaps = 0.0, 0, 0, 0
+    shares: Counter[str] = Counter()
+    for lane in STREAMS:
+        rows = zip(kit.fine.tasks[lane], kit.timing.kernels[lane], kit.fine.gap_ns[lane], strict=True)
+        for task, (start, end), gap in rows:
+            if task.price is None:
+                continue
+            shares[task.price.rung] += end - start - gap
+            if lane == COMMUNICATION:
+                continue
+            gaps += gap
+            if task.price.family in PRODUCTS:
+                products += task.price.ns
+            else:
+                memory += task.price.ns
+    if kit.composition is not None and pricer is not None:
+        ideal = sum(_ideal_ns(k.op, pricer) for p in kit.composition.phases for k in p.kernels)
+    return Profile(ideal, products, memory, gaps, dict(shares))
+
+
+def _ideal_ns(op: Any, pricer: Pricer) -> float:
+    if not isinstance(op, Gemm | GroupedGemm | Attention):
+        return 0.0
+    precision = "bf16" if isinstance(op, Attention) else op.precision
+    return float(op.flop()) / pricer.device.peak_flops[precision] * NS_PER_S
+
+
+# --- of the step ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Idle:
+    """Seconds a rank idles: before its first step, between steps for activations or gradients, after its last."""
+
+    fill: float
+    activations: float
+    gradients: float
+    drain: float
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return self.fill + self.activations + self.gradients + self.drain
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """One pipeline position's step in seconds, mean over its ranks: phases by name, idle by cause, the inside of its
+    steps, and ns of kernels by rung."""
+
+    phases: dict[str, float]
+    idle: Idle
+    inside: dict[str, float]
+    shares: dict[str, float]
+
+
+def ledgers(lowered: Lowered, timeline: Timeline, pricer: Pricer | None) -> list[Ledger]:
+    """One a pipeline position."""
+    profiles = {kit.number: profile(kit, pricer) for kit in lowered.known}
+    rows = zip(lowered.kits, timeline.positions, timeline.update, strict=True)
+    return [_ledger(kits, steps, update, timeline, profiles) for kits, steps, update in rows]
+
+
+def phase_name(kind: str) -> str:
+    """The phase that a kind of step counts to; input-gradient steps are backward."""
+    name = PHASE_OF[kind]
+    return "backward" if name.startswith("backward") else name
+
+
+def _ledger(
+    kits: Sequence[Kit], steps: Steps, update: tuple[int, Times], timeline: Timeline, profiles: dict[int, Profile]
+) -> Ledger:
+    weight = timeline.columns.weight
+    all_ns = int(weight.sum()) * NS_PER_S
+    spent = ((steps.ends - steps.starts) @ weight).tolist()
+    phases = Counter(dict.fromkeys(("forward", "backward", "weight", "overlapped"), 0))
+    for kit, ns in zip(kits, spent, strict=True):
+        phases[phase_name(kit.fine.kind)] += ns
+    norm, updated = update
+    phases["optimizer"] = int((updated - norm) @ weight)
+    fill, drain = steps.starts[0], timeline.end - (updated - norm) - steps.ends[-1]
+    idle = Idle(*(int(ns) / all_ns for ns in (fill @ weight, *_waits(steps, weight), drain @ weight)))
+    seconds = {name: ns / all_ns for name, ns in phases.items()} | {"bubble": idle.total}
+    used = Counter(kit.number for kit in kits)
+    inside = {
+        name: sum(getattr(profiles[number], name) * count for number, count in used.items()) / NS_PER_S
+        for name in ("ideal", "products", "memory", "gaps")
+    }
+    inside |= {name: ns / all_ns for name, ns in _insides(kits, steps.insides, weight).items()}
+    shares: Counter[str] = Counter()
+    for number, count in used.items():
+        for rung, ns in profiles[number].shares.items():
+            shares[rung] += ns * count
+    return Ledger(
+        seconds, idle, inside | {"total": sum(spent) / all_ns}, {rung: ns / NS_PER_S for rung, ns in shares.items()}
+    )
+
+
+def _waits(steps: Steps, weight: Times) -> tuple[int, int]:
+    """ns between steps that went to waiting for a forward and for a backward output, all ranks together."""
+    gaps = steps.starts[1:] - steps.ends[:-1]
+    forward, backward = (int((gaps * (steps.blame[1:] == cause)).sum(axis=0) @ weight) for cause in (1, 2))
+    return forward, backward
+
+
+def alone(kit: Kit) -> dict[str, int]:
+    """ns of one step by itself: compute, communication, and what of it is exposed."""
+    return _inside(kit.parts, [kit.inside], np.ones((1, 1), dtype=np.int64))
+
+
+def _insides(kits: Sequence[Kit], insides: Sequence[Inside], weight: Times) -> Counter[str]:
+    """ns of all steps, all ranks together: compute, exchanges, and gaps in compute by what they wait for."""
+    found = Counter(dict.fromkeys(("compute", "communication", "exposed", "peers"), 0))
+    for template, run, counts in _runs(kits, insides, len(weight)):
+        share = weight if run[0].starts.shape[1] == len(weight) else weight.sum(keepdims=True)
+        found.update(_inside(template, run, np.array(counts)[:, None] * share))
+    return found
+
+
+def _runs(
+    kits: Sequence[Kit], insides: Sequence[Inside], columns: int
+) -> Iterator[tuple[Template, list[Inside], list[int]]]:
+    """Insides of one template and as many columns, each with how many steps share it; as many as CELLS allow."""
+    alike: dict[tuple[int, int], dict[int, list[Any]]] = {}
+    templates = {kit.number: kit.parts for kit in kits}
+    for kit, inside in zip(kits, insides, strict=True):
+        if len(inside.starts):
+            rows = alike.setdefault((kit.number, inside.starts.shape[1]), {})
+            rows.setdefault(id(inside), [inside, 0])[1] += 1
+    most = max(1, CELLS // columns)
+    for (number, _), rows in alike.items():
+        found = list(rows.values())
+        for i in range(0, len(found), most):
+            run = found[i : i + most]
+            yield templates[number], [inside for inside, _ in run], [count for _, count in run]
+
+
+def _inside(template: Template, run: Sequence[Inside], weight: Times) -> dict[str, int]:
+    """ns of some steps, all ranks together. weight: ranks that each column of each step stands for [step, column]."""
+    talk, compute = list(template.order[COMMUNICATION]), list(template.order[COMPUTE])
+    starts, ends = np.stack([i.starts for i in run]), np.stack([i.ends for i in run])
+    took = np.einsum("nsc,nc->s", ends - starts, weight)
+    found = {"compute": int(took[compute].sum()), "communication": int(took[talk].sum()), "exposed": 0, "peers": 0}
+    end = ends.max(axis=1, keepdims=True)
+    gap_begins = np.concatenate([np.zeros_like(end), ends[:, compute]], axis=1)
+    gap_ends = np.concatenate([starts[:, compute], end], axis=1)
+    some = (gap_ends > gap_begins).any((0, 2))
+    if not talk or not some.any():
+        return found
+    ready = starts.copy()
+    ready[:, list(template.meetings)] = np.stack([i.ready for i in run])
+    begin, end = gap_begins[:, some, None], gap_ends[:, some, None]
+    data = np.minimum(ends[:, None, talk], end) - np.maximum(starts[:, None, talk], begin)
+    peers = np.minimum(starts[:, None, talk], end) - np.maximum(ready[:, None, talk], begin)
+    totals = (int((np.maximum(ns, 0).sum((1, 2)) * weight).sum()) for ns in (data, peers))
+    return found | dict(zip(("exposed", "peers"), totals, strict=True))
+
+
+def summary(plan: Plan, machine: Machine | None, timeline: Timeline, books: Sequence[Ledger]) -> dict[str, Any]:
+    """The content of result.json that time decides (design section 6), SI units."""
+    step = timeline.end / NS_PER_S
+    phases = {name: _mean([b.phases[name] for b in books]) for name in books[0].phases}
+    talk = _mean([b.inside["communication"] for b in books])
+    exposed = _mean([b.inside["exposed"] for b in books])
+    total: dict[str, float] = reduce(_add, (b.shares for b in books), {})
+    known = sum(total.values())
+    out: dict[str, Any] = {
+        "step_time_s": step,
+        "phases_s": phases,
+        "phases_per_rank": {name: [b.phases[name] for b in books] for name in books[0].phases},
+        "bubble_fraction": phases["bubble"] / step if step else 0.0,
+        "bubble_s": _idle(books),
+        "exposed_communication_s": exposed,
+        "overlap_fraction": 1 - exposed / talk if talk else None,
+        "price_shares": {rung: seconds / known for rung, seconds in sorted(total.items())},
+        "events": timeline.events,
+    }
+    return out | (_rates(plan, machine, step) if machine else _no_rates())
+
+
+def _idle(books: Sequence[Ledger]) -> dict[str, float]:
+    names = ("fill", "activations", "gradients", "drain")
+    return {name: _mean([getattr(b.idle, name) for b in books]) for name in names}
+
+
+def _add(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
+    return {key: a.get(key, 0.0) + b.get(key, 0.0) for key in a | b}
+
+
+def _rates(plan: Plan, machine: Machine, step: float) -> dict[str, Any]:
+    batch, cluster, shape = plan.scenario.batch, machine.cluster, machine.site.shape
+    tokens = plan.micro_batches * batch.micro_batch * plan.data * batch.sequence_length
+    gpus, peak = cluster.gpus, cluster.node.device.peak_flops["bf16"]
+    main = footprint.main_units(machine.units)
+    rates = {
+        name: tokens * footprint.training_flop_per_token(shape, main, batch.sequence_length, causal) / step / gpus
+        for name, causal in (("causal", True), ("non_causal", False))
+    }
+    return {
+        "tokens_per_step": tokens,
+        "tokens_per_day": tokens / step * SECONDS_PER_DAY,
+        "gpu_hours_per_trillion_tokens": gpus * step / SECONDS_PER_HOUR / tokens * TERA,
+        "tflops_per_gpu": {name: rate / TERA for name, rate in rates.items()},
+        "mfu": {name: rate / peak for name, rate in rates.items()},
+    }
+
+
+def _no_rates() -> dict[str, Any]:
+    names = ("tokens_per_step", "tokens_per_day", "gpu_hours_per_trillion_tokens", "tflops_per_gpu", "mfu")
+    return dict.fromkeys(names)
+
+
+def waterfall(books: Sequence[Ledger]) -> tuple[Bar, ...]:
+    """From products at peak to the step, mean over pipeline ranks; bars add up to the step time."""
+    mean = {name: _mean([b.inside[name] for b in books]) for name in books[0].inside}
+    idle = _idle(books)
+    slowed = mean["compute"] - mean["products"] - mean["memory"] - mean["gaps"]
+    inside = mean["total"] - mean["compute"] - mean["peers"]
+    bars = [
+        Bar("ideal compute", mean["ideal"], "matrix products and attention at the peak of all SMs"),
+        Bar("product efficiency", mean["products"] - mean["ideal"], "SMs given to communication, tiles, accumulation"),
+        Bar("memory-bound kernels", mean["memory"], "casts, norms, permutes, SwiGLU, copies, routing"),
+        Bar("launch gaps", mean["gaps"], "time between two kernels of a stream"),
+        Bar("contention", slowed, "compute slowed by communication beside it, and by what makes ranks uneven"),
+        Bar("exposed communication", mean["exposed"], "an exchange runs and compute waits for it"),
+        Bar("waiting for peers", mean["peers"], "slower ranks of the expert group come last to an exchange"),
+        Bar("waits inside steps", inside - mean["exposed"], "neither compute nor an exchange runs"),
+        Bar("pipeline fill", idle["fill"], "before a rank's first micro-batch arrives"),
+        Bar("waiting for activations", idle["activations"], "between steps, for the stage before"),
+        Bar("waiting for gradients", idle["gradients"], "between steps, for the stage after"),
+        Bar("pipeline drain", idle["drain"], "after a rank's last step, until all gradients are reduced"),
+        Bar("optimizer", _mean([b.phases["optimizer"] for b in books]), "gradient norm, AdamW, all-gather"),
+    ]
+    if not mean["ideal"]:  # chunk times: nothing is known inside a step
+        bars[:8] = [Bar("compute", mean["total"], "steps, as long as the scenario says")]
+    return tuple(bar for bar in bars if abs(bar.seconds) > 1 / NS_PER_S or bar.name in ("ideal compute", "compute"))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

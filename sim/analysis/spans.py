@@ -1,0 +1,270 @@
+"""From the timeline to traces: steps, and what ran inside them at the detail that is asked for, on one column of ranks.
+
+`detail` is what is drawn, whatever was run: kernels, parts of layers, or whole chunks. Where a part took longer on a
+rank than in the run of its kit, its kernels are drawn as much longer.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from hwmodels.price import Price
+from sim.engine.kit import Kit
+from sim.engine.timeline import Inside, Steps, Timeline, Transfer
+from sim.engine.wire import REDUCE
+from sim.lower import Lowered
+from sim.plan import Plan
+from sim.program import Step
+from sim.template import STREAMS, Template, pieces
+from sim.trace import LANES, PHASES, Trace
+
+Column = npt.NDArray[np.int64]
+
+PHASE_OF = {
+    "F": "forward", "B": "backward_input", "BW": "backward", "W": "weight", "F+B": "overlapped", "F+BW": "overlapped",
+}  # fmt: skip
+NETWORK, HOST = LANES.index("network"), LANES.index("host")
+OPTIMIZER = PHASES.index("optimizer")
+TRAFFIC = {1: "send activations", 2: "send gradients", 3: "reduce-scatter", 4: "all-gather"}
+
+
+class Names:
+    """Texts as small numbers, in order of first use."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, int] = {}
+
+    def of(self, text: str) -> int:
+        return self.known.setdefault(text, len(self.known))
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(self.known)
+
+
+def steps(plan: Plan, timeline: Timeline, column: int) -> Trace:
+    """One row per schedule step and pipeline position, and one for the optimizer, of one column of ranks."""
+    names, blocks = Names(), []
+    for position, row in enumerate(plan.program.steps):
+        done, (norm, updated) = timeline.positions[position], timeline.update[position]
+        label = np.array([names.of(s.kind) for s in row], dtype=np.int64)
+        phase = np.array([PHASES.index(PHASE_OF[s.kind]) for s in row], dtype=np.int64)
+        start, end = done.starts[:, column], done.ends[:, column]
+        block = _block(len(row), rank=position, phase=phase, start=start, end=end, label=label)
+        block |= dict(zip(("stage", "micro_batch", "stage_b", "micro_batch_b"), _table(row).T, strict=True))
+        blocks.append(block)
+        if updated[column] > norm:
+            blocks.append(_once(position, OPTIMIZER, names.of("optimizer"), norm, int(updated[column])))
+    return _trace(blocks, names.texts, ())
+
+
+def _table(row: Sequence[Step]) -> Column:
+    """Stage and micro-batch of both halves [step, 4]."""
+    return np.array([tuple(s[1:]) for s in row], dtype=np.int64)
+
+
+def spans(
+    plan: Plan, lowered: Lowered, timeline: Timeline, column: int, detail: str
+) -> tuple[Trace, dict[str, str]]:
+    """One row per task of one column of ranks, at every pipeline position; and what each price text stands for.
+    detail: op, layer or chunk."""
+    names, prices, blocks = Names(), Names(), []
+    sources: dict[str, str] = {}
+    drawings: dict[tuple[int, int], _Drawing] = {}
+    for position, row in enumerate(plan.program.steps):
+        done, kits = timeline.positions[position], lowered.kits[position]
+        for lane in STREAMS:
+            looks = []
+            for kit in kits:
+                if (kit.number, lane) not in drawings:
+                    drawings[kit.number, lane] = _Drawing(_drawn(kit, detail), lane, names, prices, sources)
+                looks.append(drawings[kit.number, lane])
+            blocks.append(_lane(position, row, looks, done, column, lowered.first_layer))
+        blocks.append(_network(position, row, timeline.network[position], column, names))
+        tail, norm = lowered.tails[position], timeline.update[position][0]
+        if tail.average_ns:  # of the parameters of the step before, while this step runs
+            blocks.append(_once(position, OPTIMIZER, names.of("parameter average"), 0, tail.average_ns, HOST))
+        if timeline.update[position][1][column] > norm:
+            end = norm + tail.norm_ns + tail.update_ns
+            blocks.append(_once(position, OPTIMIZER, names.of("optimizer"), norm, end))
+    return _trace([b for b in blocks if b], names.texts, prices.texts), sources
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """A kit at some detail. template: its tasks. starts, ends: by lane, of each task in the run of the kit. pieces: by
+    lane, the segment of `kit.parts` that each task is in (-1: none, so that it ends with the step)."""
+
+    kit: Kit
+    template: Template
+    times: tuple[tuple[Column, Column], ...]
+    pieces: tuple[Column, ...]
+
+    def moved(self, lane: int, inside: Inside, column: int) -> tuple[Column, Column]:
+        """Starts and ends of the tasks of a lane where parts took as long as they did on a column, ns from the start
+        of the step."""
+        column = column if inside.starts.shape[1] > 1 else 0
+        starts, ends = inside.starts[:, column], inside.ends[:, column]
+        was = np.array(self.kit.part_times, dtype=np.int64).reshape(-1, 2)
+        if (starts == was[:, 0]).all() and (ends == was[:, 1]).all():
+            return self.times[lane]
+        mine = self.pieces[lane]
+        if (mine < 0).any():  # a chunk: its tasks follow each other, the last one ends with the step
+            cuts = np.maximum.accumulate(np.where(mine < 0, ends.max(initial=0), ends[mine]))
+            return np.concatenate([[0], cuts[:-1]]), cuts
+        begun, done = was[mine].T
+        longer, length = (ends - starts)[mine], np.maximum(done - begun, 1)
+        return tuple(starts[mine] + (at - begun) * longer // length for at in self.times[lane])
+
+
+def _drawn(kit: Kit, detail: str) -> _Drawn:
+    if kit.composition is None or detail == "chunk":
+        return _as_chunk(kit)
+    if detail == "layer":
+        times = np.array(kit.part_times, dtype=np.int64).reshape(-1, 2)
+        order = [np.array(row, dtype=np.int64) for row in kit.parts.order]
+        return _Drawn(kit, kit.parts, tuple((times[row, 0], times[row, 1]) for row in order), tuple(order))
+    owner = {i: g for g, piece in enumerate(pieces(kit.composition.phases)) for i in piece}
+    times_of, mine = [], []
+    for lane in STREAMS:
+        table = np.array(kit.timing.kernels[lane], dtype=np.int64).reshape(-1, 2)
+        times_of.append((table[:, 0], table[:, 1]))
+        segments = [(owner[i], kit.fine.segments[i]) for i in kit.fine.order[lane]]
+        mine.append(np.array([g for g, s in segments for _ in range(s.first, s.stop)], dtype=np.int64))
+    return _Drawn(kit, kit.fine, tuple(times_of), tuple(mine))
+
+
+def _as_chunk(kit: Kit) -> _Drawn:
+    """One task between outputs."""
+    ends = np.cumsum(np.array(kit.chunk.lasts, dtype=np.int64))
+    nothing = np.zeros(0, dtype=np.int64)
+    made = kit.parts.senders
+    cuts = [made.get(s.sends & 2 or s.sends, -1) if s.sends else -1 for s in kit.chunk.segments]
+    mine = np.array([*cuts[:-1], -1] if cuts else [], dtype=np.int64)
+    times = (np.concatenate([[0], ends[:-1]])[: len(ends)], ends)
+    return _Drawn(kit, kit.chunk, (times, (nothing, nothing), (nothing, nothing)), (mine, nothing, nothing))
+
+
+class _Drawing:
+    """The constant columns of a kit on one lane: per task label, layer, half, price, SMs and launch gap."""
+
+    def __init__(self, drawn: _Drawn, lane: int, names: Names, prices: Names, sources: dict[str, str]) -> None:
+        self.drawn, self.lane, tasks = drawn, lane, drawn.template.tasks[lane]
+        self.count = len(tasks)
+        self.label = np.array([names.of(t.label) for t in tasks], dtype=np.int64)
+        self.layer = np.array([t.layer for t in tasks], dtype=np.int64)
+        self.backward = np.array([t.half != "F" for t in tasks], dtype=bool)
+        self.price = np.array([_price(t.price, prices, sources) for t in tasks], dtype=np.int64)
+        self.sms = np.array([t.sms for t in tasks], dtype=np.int64)
+        self.gap = np.array(drawn.template.gap_ns[lane], dtype=np.int64)
+
+
+def _price(price: Price | None, prices: Names, sources: dict[str, str]) -> int:
+    if price is None:
+        return -1
+    text = f"{price.rung}: {price.source}"
+    sources.setdefault(text, f"{price.source} (spread {price.spread:.0%})")
+    return prices.of(text)
+
+
+def _lane(
+    position: int, row: Sequence[Step], looks: Sequence[_Drawing], done: Steps, column: int,
+    first_layer: Sequence[int],
+) -> dict[str, Column]:  # fmt: skip
+    counts = np.array([look.count for look in looks])
+    if not counts.sum():
+        return {}
+
+    def joined(of: Callable[[_Drawing], Column]) -> Column:
+        return np.concatenate([of(look) for look in looks])
+
+    lane = looks[0].lane
+    known = {
+        (id(inside), look.drawn.kit.number): look.drawn.moved(lane, inside, column)
+        for look, inside in zip(looks, done.insides, strict=True)
+    }
+    keys = [(id(inside), look.drawn.kit.number) for look, inside in zip(looks, done.insides, strict=True)]
+    begun = np.repeat(done.starts[:, column], counts)
+    start, end = (begun + np.concatenate([known[key][i] for key in keys]) for i in (0, 1))
+    backward = joined(lambda look: look.backward)
+    table = np.repeat(_table(row), counts, axis=0)
+    phase = np.repeat(np.array([PHASES.index(PHASE_OF[s.kind]) for s in row], dtype=np.int64), counts)
+    pair = table[:, 2] >= 0
+    own = np.where(pair & backward, table[:, 2], table[:, 0])
+    layer = joined(lambda look: look.layer)
+    layer = np.where(layer >= 0, layer + np.array(first_layer)[own], -1)
+    return _block(
+        len(end), rank=position, lane=lane, phase=phase, start=start + joined(lambda look: look.gap), end=end,
+        label=joined(lambda look: look.label), stage=table[:, 0], micro_batch=table[:, 1], stage_b=table[:, 2],
+        micro_batch_b=table[:, 3], layer=layer, price=joined(lambda look: look.price),
+        sms=joined(lambda look: look.sms),
+    )  # fmt: skip
+
+
+def _network(
+    position: int, row: Sequence[Step], carried: Sequence[Transfer], column: int, names: Names
+) -> dict[str, Column]:
+    rows = sorted((int(t.starts[column]), int(t.ends[column]), t.step, t.kind) for t in carried)
+    table = np.array(rows, dtype=np.int64).reshape(-1, 4)
+    table = table[table[:, 1] > table[:, 0]]
+    if not len(table):
+        return {}
+    label = np.array([names.of(TRAFFIC[int(kind)]) for kind in table[:, 3]], dtype=np.int64)
+    stage, micro_batch = np.array([_sent(row, int(step), int(kind)) for step, kind in table[:, 2:]], dtype=np.int64).T
+    phase = np.where(table[:, 2] < 0, OPTIMIZER, np.where(table[:, 3] == 1, 0, 1))
+    return _block(
+        len(table), rank=position, lane=NETWORK, phase=phase, start=table[:, 0], end=table[:, 1], label=label,
+        stage=stage, micro_batch=micro_batch,
+    )  # fmt: skip
+
+
+def _sent(row: Sequence[Step], step: int, kind: int) -> tuple[int, int]:
+    """Stage and micro-batch whose output a message carries; the stage of a reduction; -1 where there is none."""
+    if step < 0:
+        return (-1 - step if kind == REDUCE else -1), -1
+    s = row[step]
+    return (s.stage_b, s.micro_batch_b) if kind == 2 and s.stage_b >= 0 else (s.stage, s.micro_batch)
+
+
+def pair(kit: Kit, step: Step, first_layer: Sequence[int]) -> tuple[Trace, dict[str, str]]:
+    """The op-level run alone of one step's kit, as a trace of rank 0, and what its price texts stand for."""
+    names, prices, blocks = Names(), Names(), []
+    sources: dict[str, str] = {}
+    drawn = _drawn(kit, "op")
+    for lane in STREAMS:
+        look = _Drawing(drawn, lane, names, prices, sources)
+        if not look.count:
+            continue
+        start, end = drawn.times[lane]
+        own = np.where(look.backward & (step.stage_b >= 0), step.stage_b, step.stage)
+        layer = np.where(look.layer >= 0, look.layer + np.array(first_layer)[own], -1)
+        phase = np.array([PHASES.index(PHASE_OF[task.half]) for task in kit.fine.tasks[lane]])
+        blocks.append(
+            _block(
+                look.count, rank=0, lane=lane, phase=phase, start=start + look.gap, end=end, label=look.label,
+                stage=own, layer=layer, price=look.price, sms=look.sms, micro_batch=0,
+            )
+        )  # fmt: skip
+    return _trace(blocks, names.texts, prices.texts), sources
+
+
+def _block(count: int, **columns: int | Column) -> dict[str, Column]:
+    """Columns of `count` rows; what is not given is -1, but for lane, which is compute."""
+    given: dict[str, int | Column] = dict.fromkeys(Trace.COLUMNS, -1)
+    given |= {"lane": 0, **columns}
+    return {
+        name: value if isinstance(value, np.ndarray) else np.full(count, value, dtype=np.int64)
+        for name, value in given.items()
+    }
+
+
+def _once(rank: int, phase: int, label: int, start: int, end: int, lane: int = 0) -> dict[str, Column]:
+    """A single row."""
+    return _block(1, rank=rank, lane=lane, phase=phase, label=label, start=start, end=end)
+
+
+def _trace(blocks: Sequence[dict[str, Column]], labels: tuple[str, ...], prices: tuple[str, ...]) -> Trace:
+    columns = {name: np.concatenate([block[name] for block in blocks]) for name in Trace.COLUMNS}
+    return Trace(**columns, labels=labels, prices=prices)

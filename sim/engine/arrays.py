@@ -1,0 +1,164 @@
+"""All ranks at once, as arrays: the engine's rules for ranks that run the same program with different durations.
+
+The ranks at one pipeline position run the same steps; they differ in expert loads, clocks and faults. Times are vectors
+over columns (`sim.layout.mesh.Columns`). A step starts when its column is free and its messages are there; inside it
+`sim.engine.inside` rules. The result equals the event engine's with one actor a rank, span for span (a property test),
+at a few microseconds a segment for all ranks.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from sim.engine.actor import Job, Message, Sync
+from sim.engine.inside import Course, Took, course, cross
+from sim.engine.lane import UNKNOWN, Lane, Wire
+from sim.engine.timeline import Inside, Steps, Timeline, Transfer
+from sim.engine.wire import GATHER, REDUCE
+from sim.layout.mesh import Columns, Times
+from sim.scenario import FOREVER
+from sim.template import Segment, Template
+
+Duration = Callable[[int, int], Took | tuple[int, ...]]
+"""(position, step) -> nanoseconds of each of its segments, where they are the same for every column whenever they
+start, or else what says for each segment how long it takes from given starts on."""
+
+
+def run(
+    jobs: Sequence[Sequence[Job]], syncs: Sequence[Sync], columns: Columns, duration: Duration, wire: Wire
+) -> Timeline:
+    """Run every column of every pipeline position. jobs, syncs: per position; templates have a kernel a segment. Raises
+    AssertionError on a deadlock, which a checked program has not."""
+    gradients = _Gradients(syncs)
+    lanes = [Lane(p, columns.columns, sync.reduces, wire) for p, sync in enumerate(syncs)]
+    ranks = [_Position(p, row, columns, duration, lanes[p], gradients) for p, row in enumerate(jobs)]
+    mail: dict[Message, Times] = {}
+    while True:
+        moved = [position.proceed(mail) for position in ranks]
+        if any(moved):
+            continue
+        # All that is not known yet hangs on a message that still waits for its turn, so it comes no earlier than the
+        # first of those: what is ready by then has its turn now.
+        bound = min(lane.pending() for lane in lanes)
+        if bound == FOREVER:
+            break
+        for position in ranks:
+            position.post(mail, bound)
+    assert all(position.step == len(position.jobs) for position in ranks), "a checked program has no deadlock"
+    return _finished(columns, ranks, lanes, syncs, gradients.gathered)
+
+
+class _Gradients:
+    """gathered: stage -> when all its holders were through with it, for those that are."""
+
+    def __init__(self, syncs: Sequence[Sync]) -> None:
+        self.gathered: dict[int, int] = {}
+        self.missing = Counter(stage for sync in syncs for _, stage, _ in sync.reduces)
+        self.latest: Counter[int] = Counter()
+        self.due = [{after: [s for a, s, _ in sync.reduces if a == after] for after, _, _ in sync.reduces}
+                    for sync in syncs]  # fmt: skip
+
+    def through(self, position: int, step: int, ends: Times) -> None:
+        """A position has done a step on all columns."""
+        for stage in self.due[position].get(step, ()):
+            self.latest[stage] = max(self.latest[stage], int(ends.max()))
+            self.missing[stage] -= 1
+            if not self.missing[stage]:
+                self.gathered[stage] = self.latest[stage]
+
+
+class _Position:
+    """All columns of one pipeline position."""
+
+    def __init__(
+        self, number: int, jobs: Sequence[Job], columns: Columns, duration: Duration, lane: Lane, gradients: _Gradients
+    ) -> None:
+        self.number, self.jobs, self.lane, self.gradients = number, jobs, lane, gradients
+        self.duration, self.columns = duration, columns
+        self.courses: dict[tuple[Template, tuple[int, ...]], Course] = {}
+        self.free = np.zeros(columns.columns, dtype=np.int64)
+        self.step = 0
+        shape = (len(jobs), columns.columns)
+        starts, ends, blame = (np.zeros(shape, dtype=kind) for kind in (np.int64, np.int64, np.int8))
+        self.insides: list[Inside] = []
+        self.done = Steps(starts, ends, blame, self.insides)
+
+    def proceed(self, mail: dict[Message, Times]) -> bool:
+        """Do all steps whose messages are known, and send what can be sent; whether there was any."""
+        before, moved = self.step, self.post(mail)
+        while self.step < len(self.jobs) and all(message in mail for message in self.jobs[self.step].waits):
+            self._advance(mail)
+            self.post(mail)
+        return moved or self.step > before
+
+    def post(self, mail: dict[Message, Times], bound: int = UNKNOWN) -> bool:
+        """Messages whose arrival is known now; whether there was any."""
+        sent = list(self.lane.settle(self.gradients.gathered, bound))
+        for load in sent:
+            mail[self.number, load.step, load.kind] = load.ends
+        return bool(sent)
+
+    def _advance(self, mail: dict[Message, Times]) -> None:
+        """The next step, whose messages are all known."""
+        job, done, step = self.jobs[self.step], self.done, self.step
+        start = self.free
+        for message in job.waits:
+            arrival = mail[message]
+            late = arrival > start
+            if late.any():
+                done.blame[step, late] = message[2]
+                start = np.maximum(start, arrival)
+        done.starts[step] = start
+        self.free, inside = self._cross(job.template, start)
+        done.ends[step] = self.free
+        self.insides.append(inside)
+        if job.sends:
+            made = job.template.senders
+            outputs = [(kind, ns, start + inside.ends[made[kind]]) for kind, ns in job.sends if kind in made]
+            self.lane.leave(step, outputs)
+        self.gradients.through(self.number, step, self.free)
+        self.step += 1
+
+    def _cross(self, template: Template, start: Times) -> tuple[Times, Inside]:
+        """When a step begun at `start` ends, and its inside."""
+        took = self.duration(self.number, self.step)
+        if isinstance(took, tuple):
+            key = (template, took)
+            if key not in self.courses:
+                self.courses[key] = course(template, took, bool(self.columns.groups))
+            return self.courses[key].crossed(start, self.columns)
+        starts, ends, ready = cross(template, start, took, self.columns.latest)
+        end = ends.max(0) if len(ends) else start
+        for times in (starts, ends, ready):
+            times -= start
+        return end, Inside(starts, ends, ready)
+
+
+def _finished(
+    columns: Columns, ranks: Sequence[_Position], lanes: Sequence[Lane], syncs: Sequence[Sync], gathered: dict[int, int]
+) -> Timeline:
+    """Reductions that are left, the norm that everybody waits for, the update, and parameters."""
+    for lane in lanes:
+        lane.drain(gathered)
+    reduced = [np.maximum(lane.reduced, position.free) for lane, position in zip(lanes, ranks, strict=True)]
+    norm = max(int(done.max()) for done in reduced)
+    network = [
+        [Transfer(-1 - load.step if load.kind == REDUCE else load.step, load.kind, load.starts, load.ends)
+         for load in lane.carried]
+        for lane in lanes
+    ]  # fmt: skip
+    update = []
+    for p, sync in enumerate(syncs):
+        ends = starts = np.full_like(reduced[p], norm + sync.update_ns)
+        if sync.gather_ns:
+            ends = starts + lanes[p].wire(p, -1, GATHER, starts, sync.gather_ns)
+            network[p].append(Transfer(-1, GATHER, starts, ends))
+        update.append((norm, ends))
+    end = max(int(np.maximum(ends, lane.free).max()) for (_, ends), lane in zip(update, lanes, strict=True))
+    return Timeline(columns, [position.done for position in ranks], network, reduced, update, end)
+
+
+def segment_ns(template: Template, segment: Segment) -> int:
+    """Duration of a segment of a coarse template (its kernels run alone and beside alike)."""
+    return sum(template.alone[segment.lane][segment.first : segment.stop])

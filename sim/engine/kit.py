@@ -1,0 +1,88 @@
+"""A kit: one kind of step on given stages, priced, with the SimPy run of its inside, and the coarse forms made from it.
+
+Everything that arrays, the engine of steps and drawings know of the inside of a step comes from the one run of the fine
+template, in which compute and communication contend: parts last as long as they took there, and outputs leave when they
+did.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from hwmodels.op import AllToAll
+from hwmodels.units import NS_PER_S
+from sim import template as templates
+from sim.engine.events import alone
+from sim.engine.nic import Window
+from sim.engine.timeline import Inside
+from sim.overlap import Composition
+from sim.template import Template, Timing
+
+FORWARD, BACKWARD = 1, 2
+"""Outputs of a step, as `Segment.sends` has them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Kit:
+    """number: tells kits of a run apart, also in a copy. composition: of its step (None: chunk times). fine: one
+    segment a phase, kernel by kernel. timing: the run of `fine` alone. windows: its exchanges over the NICs."""
+
+    number: int
+    composition: Composition | None
+    fine: Template
+    timing: Timing
+    windows: tuple[Window, ...] = ()
+
+    @cached_property
+    def parts(self) -> Template:
+        """One segment a part of a layer (or a piece of one that meets somebody), as long as it took in the run."""
+        if self.composition is None:
+            return self.fine
+        return templates.by_layer(self.fine, self.timing, self.composition.phases)
+
+    @cached_property
+    def part_times(self) -> tuple[tuple[int, int], ...]:
+        """Start and end of each segment of `parts` in the run, ns from its start."""
+        if self.composition is None:
+            return self.timing.segments
+        times = self.timing.segments
+        return tuple((times[p[0]][0], times[p[-1]][1]) for p in templates.pieces(self.composition.phases))
+
+    @cached_property
+    def inside(self) -> Inside:
+        """The inside of the step where all members start at once, one column for all."""
+        starts, ends = np.array(self.part_times, dtype=np.int64).reshape(-1, 2).T[..., None]
+        return Inside(starts, ends, starts[list(self.parts.meetings)])
+
+    @cached_property
+    def chunk(self) -> Template:
+        """The whole step on the compute lane, cut where an output can be sent: what the engine of steps runs."""
+        return self.fine if self.composition is None else templates.by_chunk(self.fine, self.timing)
+
+    @cached_property
+    def outputs(self) -> tuple[int, int, int]:
+        """Nanoseconds from its start to its end, its forward output and its backward output (0: none)."""
+        ready = [self.timing.total, 0, 0]
+        for segment, (_, end) in zip(self.fine.segments, self.timing.segments, strict=True):
+            for kind in (FORWARD, BACKWARD):
+                if segment.sends & kind:
+                    ready[kind] = end
+        return ready[0], ready[1], ready[2]
+
+
+def kit(number: int, composition: Composition, fine: Template, rate: float) -> Kit:
+    """The kit of a composition, its fine template run. rate: of a rank's NICs, bytes/s each way."""
+    timing = alone(fine)
+    return Kit(number, composition, fine, timing, windows(composition, fine, timing, rate))
+
+
+def windows(composition: Composition, fine: Template, timing: Timing, rate: float) -> tuple[Window, ...]:
+    """Exchanges of a step that need the NICs, in time. rate: of a rank's NICs, bytes/s each way."""
+    found = []
+    for segment, phase in zip(fine.segments, composition.phases, strict=True):
+        for i, kernel in enumerate(phase.kernels, segment.first):
+            if isinstance(kernel.op, AllToAll) and (size := kernel.op.wire_bytes()):
+                start, end = timing.kernels[segment.lane][i]
+                found.append(Window(start, end, min(1.0, size / rate * NS_PER_S / (end - start))))
+    return tuple(sorted(found))

@@ -1,0 +1,60 @@
+"""Steps and messages of ranks that are alike, one rank a pipeline position, as SimPy events; and as a timeline.
+
+Steps run as chunks that leave their outputs when the run of their inside says; exchanges inside them are windows in
+which the NICs are taken. So messages meet exchanges at the very moments at which finer runs would have them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from sim.engine import events
+from sim.engine.actor import Actor, Job, Record, Sync
+from sim.engine.kit import Kit
+from sim.engine.timeline import Inside, Steps, Timeline, Transfer
+from sim.engine.wire import REDUCE
+from sim.layout import mesh
+
+
+def run(actors: Sequence[Actor], kits: Sequence[Sequence[Kit]]) -> Timeline:
+    """The timeline of actors, one a position, whose steps are chunks of kits. Raises sim.engine.events.DeadlockError.
+    """
+    outcome = events.run(actors)
+    rows = zip(outcome.records, kits, strict=True)
+    positions = [_steps(record, [kit.inside for kit in row]) for record, row in rows]
+    network = [_network(record) for record in outcome.records]
+    reduced = [
+        np.array([max([record.ends[-1], *(int(t.ends[0]) for t in row if t.kind == REDUCE)])])
+        for record, row in zip(outcome.records, network, strict=True)
+    ]
+    update = [(record.update[0], np.array([record.update[1]])) for record in outcome.records]
+    return Timeline(mesh.one(), positions, network, reduced, update, outcome.end, outcome.events)
+
+
+def _steps(record: Record, insides: list[Inside]) -> Steps:
+    starts, ends = (np.array(times, dtype=np.int64).reshape(-1, 1) for times in (record.starts, record.ends))
+    return Steps(starts, ends, np.array(record.blame, dtype=np.int8).reshape(-1, 1), insides)
+
+
+def _network(record: Record) -> list[Transfer]:
+    table = np.array(record.network, dtype=np.int64).reshape(-1, 4)
+    starts, ends = table[:, :1], table[:, 1:2]
+    return [Transfer(step, kind, starts[i], ends[i]) for i, (step, kind) in enumerate(table[:, 2:].tolist())]
+
+
+def met(jobs: Sequence[Sequence[Job]], syncs: Sequence[Sync], timeline: Timeline) -> tuple[
+    list[tuple[Job, ...]], list[Sync]
+]:  # fmt: skip
+    """Jobs and syncs with messages and reductions as long as they took among alike ranks. Arrays work through positions
+    step by step, not moment by moment, so they cannot know which exchanges a message meets."""
+    rows, tails = [], []
+    for row, sync, carried in zip(jobs, syncs, timeline.network, strict=True):
+        ns = {(t.kind, t.step): int(t.ends[0] - t.starts[0]) for t in carried}
+        rows.append(tuple(
+            replace(job, sends=tuple((kind, ns[kind, step]) for kind, _ in job.sends)) if job.routes else job
+            for step, job in enumerate(row)
+        ))  # fmt: skip
+        reduces = tuple((after, stage, ns[REDUCE, -1 - stage]) for after, stage, _ in sync.reduces)
+        tails.append(replace(sync, reduces=reduces))
+    return rows, tails

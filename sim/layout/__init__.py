@@ -1,0 +1,1 @@
+"""Who holds what and where: ranks on a mesh, stages on positions, and what travels between them."""
