@@ -208,7 +208,7 @@ class _Rank:
         lane.cursor += 1
         segment = self.template.segments[number]
         if segment.sends:
-            self._send(segment.sends)
+            self._send(self.step, segment.sends)
         needs = self.needs
         for follower in segment.feeds:
             needs[follower] -= 1
@@ -225,8 +225,8 @@ class _Rank:
 
     # --- messages ---
 
-    def _send(self, outputs: int) -> None:
-        job, step = self.actor.jobs[self.step], self.step
+    def _send(self, step: int, outputs: int) -> None:
+        job = self.actor.jobs[step]
         for kind, ns in job.sends:
             if outputs & kind:
                 arrive = partial(self.world.post, (self.number, step, kind))
@@ -252,23 +252,35 @@ class _Rank:
             last = 0
             for sender, index, kind in job.waits:
                 message = (peers[sender], index, kind)
-                mail = self.world.mail(message)
-                if not mail.processed:
+                if message not in self.world.arrived:
                     self.waiting, since = message, env.now
-                    yield mail
+                    yield self.world.awaited.setdefault(message, Event(env))
                     last = kind if env.now > since else last
             record.blame.append(last)
             record.starts.append(env.now)
             self.step, self.waiting = number, None
-            self._start(job.template)
-            yield self.done
+            self.nic.begin(env.now, job.windows)
+            yield self._chunk(job) if self.world.chunks else self._start(job.template)
             record.ends.append(env.now)
             pending += [env.process(self._reduce(*item)) for item in reduces.get(number, ())]
         yield from self._finish(pending)
 
-    def _start(self, template: Template) -> None:
+    def _chunk(self, job: Job) -> Event:
+        """A step of which only its end and its outputs matter; the event of its end."""
+        at = 0
+        for segment, ns in zip(job.template.segments, job.template.lasts, strict=True):
+            at += ns
+            if segment.sends and job.sends:
+                Timeout(self.env, at).callbacks.append(partial(self._output, self.step, segment.sends))
+        return Timeout(self.env, at)
+
+    def _output(self, step: int, outputs: int, event: Event) -> None:
+        """An output of a step leaves; by then the next step may have begun."""
+        self._send(step, outputs)
+
+    def _start(self, template: Template) -> Event:
+        """A step on its lanes; the event of its end."""
         self.template = template
-        self.nic.begin(self.env.now, self.actor.jobs[self.step].windows)
         self.needs = [segment.needs for segment in template.segments]
         self.open = len(template.segments)
         self.done = Event(self.env)
@@ -278,6 +290,7 @@ class _Rank:
             lane.load(template)
         for lane in self.lanes:
             lane.advance()
+        return self.done
 
     def _reduce(self, key: int, ns: int) -> Generator[Event, Any, None]:
         """Reduce-scatter one stage's gradients once every holder of the stage is there."""
@@ -305,9 +318,9 @@ class _Rank:
 class _World:
     """All actors, the mail between them and the groups they meet in."""
 
-    def __init__(self, actors: Sequence[Actor]) -> None:
+    def __init__(self, actors: Sequence[Actor], chunks: bool) -> None:
         self.env = _Clock()
-        self.actors = actors
+        self.actors, self.chunks = actors, chunks
         self.sizes: dict[int, int] = {}
         self.holders: dict[int, int] = {}
         for actor in actors:
@@ -315,20 +328,17 @@ class _World:
                 self.sizes[actor.group] = self.sizes.get(actor.group, 0) + 1
             for _, key, _ in actor.sync.reduces:
                 self.holders[key] = self.holders.get(key, 0) + 1
-        self.box: dict[Message, Event] = {}
+        self.arrived: set[Message] = set()
+        self.awaited: dict[Message, Event] = {}
         self.crowds: dict[tuple[int, int, int], list[_Lane]] = {}
         self.gates: dict[tuple[str, int], list[Any]] = {}
         self.ranks = [_Rank(self, i, actor) for i, actor in enumerate(actors)]
 
-    def mail(self, message: Message) -> Event:
-        """The event of a message's arrival, whoever comes first."""
-        if message not in self.box:
-            self.box[message] = Event(self.env)
-        return self.box[message]
-
     def post(self, message: Message) -> None:
-        """A message has arrived."""
-        self.mail(message).succeed()
+        """A message has arrived; who waits for it goes on."""
+        self.arrived.add(message)
+        if message in self.awaited:
+            self.awaited[message].succeed()
 
     def barrier(self, key: tuple[str, int], size: int) -> Event:
         """An event that happens when `size` actors have asked for it."""
@@ -340,9 +350,10 @@ class _World:
         return event
 
 
-def run(actors: Sequence[Actor]) -> Outcome:
-    """Run all actors to the end. Raises DeadlockError."""
-    world = _World(actors)
+def run(actors: Sequence[Actor], chunks: bool = False) -> Outcome:
+    """Run all actors to the end. chunks: templates are chunks, of which only ends and outputs matter, so that records
+    are without what lies inside steps. Raises DeadlockError."""
+    world = _World(actors, chunks)
     world.env.run()
     stuck = [rank for rank in world.ranks if rank.process.is_alive]
     if stuck:
