@@ -166,10 +166,10 @@ def pieces(phases: Sequence[Phase]) -> list[list[int]]:
     return found
 
 
-def by_layer(fine: Template, timing: Timing, phases: Sequence[Phase]) -> Template:
-    """One segment a part (see `pieces`), as long as it took in the fine run; `phases` are those of the fine template.
-    """
-    groups = pieces(phases)
+def by_layer(
+    fine: Template, timing: Timing, phases: Sequence[Phase], groups: Sequence[Sequence[int]]
+) -> Template:
+    """One segment a part, as long as it took in the fine run. phases: of the fine template. groups: their `pieces`."""
     owner = {i: g for g, group in enumerate(groups) for i in group}
     tasks: list[list[Task]] = [[] for _ in STREAMS]
     holds: list[list[int]] = [[] for _ in STREAMS]

@@ -155,8 +155,9 @@ def _samples(
 def factors(kit: Kit, moved: Kit) -> Floats:
     """Of each segment of `kit.parts`: its time at the moved prices, over its time."""
     if moved is kit:
-        return np.ones(len(kit.parts.segments))
-    return np.array([now / ns if ns else 1.0 for now, ns in zip(moved.parts.lasts, kit.parts.lasts, strict=True)])
+        return np.ones(len(kit.part_times))
+    now, then = (np.diff(np.array(each.part_times, dtype=np.int64))[:, 0] for each in (moved, kit))
+    return np.where(then > 0, now / np.maximum(then, 1), 1.0)
 
 
 def _slope(kit: Kit, steps: Steps, step: int, members: slice, factor: Floats) -> Floats:

@@ -17,7 +17,7 @@ from sim.engine.wire import REDUCE
 from sim.lower import Lowered
 from sim.plan import Plan
 from sim.program import Step
-from sim.template import STREAMS, Template, pieces
+from sim.template import STREAMS, Template
 from sim.trace import LANES, PHASES, Trace
 
 Column = npt.NDArray[np.int64]
@@ -126,7 +126,7 @@ def _drawn(kit: Kit, detail: str) -> _Drawn:
         times = np.array(kit.part_times, dtype=np.int64).reshape(-1, 2)
         order = [np.array(row, dtype=np.int64) for row in kit.parts.order]
         return _Drawn(kit, kit.parts, tuple((times[row, 0], times[row, 1]) for row in order), tuple(order))
-    owner = {i: g for g, piece in enumerate(pieces(kit.composition.phases)) for i in piece}
+    owner = {i: g for g, piece in enumerate(kit.pieces) for i in piece}
     times_of, mine = [], []
     for lane in STREAMS:
         table = np.array(kit.timing.kernels[lane], dtype=np.int64).reshape(-1, 2)

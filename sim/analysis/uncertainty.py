@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from hwmodels.price import Price
 from hwmodels.units import NS_PER_S
 from sim.analysis import metrics
 from sim.analysis.graph import Graph, Moved, ends
@@ -125,19 +124,21 @@ def dearer(kit: Kit, family: str, rung: str, spread: float) -> Kit:
 
 def _dearer(fine: Template, family: str, rung: str, spread: float) -> Template:
     """The template with the prices of one family raised by its spread; itself when it has none."""
-
-    def raised(times: Sequence[int], gaps: Sequence[int], prices: Sequence[Price | None]) -> tuple[int, ...]:
-        return tuple(
-            round(gap + (ns - gap) * (1 + spread)) if p is not None and (p.family, p.rung) == (family, rung) else ns
-            for ns, gap, p in zip(times, gaps, prices, strict=True)
-        )
-
-    prices = [[t.price for t in fine.tasks[lane]] for lane in STREAMS]
-    if not any(p is not None and (p.family, p.rung) == (family, rung) for row in prices for p in row):
+    mine = [
+        [i for i, t in enumerate(fine.tasks[lane]) if t.price and t.price.family == family and t.price.rung == rung]
+        for lane in STREAMS
+    ]
+    if not any(mine):
         return fine
-    alone = tuple(raised(fine.alone[i], fine.gap_ns[i], prices[i]) for i in STREAMS)
-    beside = tuple(raised(fine.beside[i], fine.gap_ns[i], prices[i]) for i in STREAMS)
-    return replace(fine, alone=alone, beside=beside)
+
+    def raised(rows: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+        found = [list(row) for row in rows]
+        for row, gaps, numbers in zip(found, fine.gap_ns, mine, strict=True):
+            for i in numbers:
+                row[i] = round(gaps[i] + (row[i] - gaps[i]) * (1 + spread))
+        return tuple(map(tuple, found))
+
+    return replace(fine, alone=raised(fine.alone), beside=raised(fine.beside))
 
 
 def _phases(graph: Graph, slope: Floats, lowered: Lowered) -> dict[str, float]:

@@ -26,7 +26,6 @@ from sim.plan import Machine, Plan, family_of
 from sim.program import Step
 from sim.routing import PADDING
 from sim.scenario import Fault
-from sim.template import pieces
 from sim.tokens.keyed import generator
 from sim.tokens.loads import Loads
 
@@ -93,7 +92,7 @@ def contents(kit: Kit) -> list[Content]:
     """Of each segment of `kit.parts`."""
     assert kit.composition is not None
     phases, found = kit.composition.phases, []
-    for piece in pieces(phases):
+    for piece in kit.pieces:
         timed = [
             (kernel.op, kit.fine.alone[phases[i].lane][kit.fine.segments[i].first + k])
             for i in piece for k, kernel in enumerate(phases[i].kernels)
@@ -134,7 +133,7 @@ class Durations:
         self.columns = columns or plan.mesh.columns()
         self.wire = self.links.wire
         self.computing, self.contents = cache(self._computing), cache(contents)
-        self.routed = cache(self._routed)
+        self.routed, self.even = cache(self._routed), cache(self._even)
 
     @cached_property
     def factors(self) -> npt.NDArray[np.float64]:
@@ -154,19 +153,23 @@ class Durations:
             return kit.parts.lasts
         work = self._work(position, step)
         if not moving:
-            return lambda number, starts: np.asarray(work[number])
+            return work
         return partial(self._disturbed, position, step, kit, work)
 
     def _work(self, position: int, step: int) -> Times:
         """Nanoseconds of each segment by the loads of each column alone [segment, column]."""
         kit, at = self.kits[position][step], self.plan.program.steps[position][step]
-        work = np.repeat(np.array(kit.parts.lasts, dtype=np.int64)[:, None], self.columns.columns, axis=1)
+        work = self.even(kit).copy()
         if self.loads is not None:
             numbers, labels, layers, backward = self.routed(kit, at.stage, at.stage_b)
             if len(numbers):
                 micro_batch = np.where(backward, at.micro_batch_b, at.micro_batch)
                 work[numbers] = np.ceil(work[numbers] * self.factors[labels, layers, micro_batch])
         return work
+
+    def _even(self, kit: Kit) -> Times:
+        """Nanoseconds of each segment where loads are as expected [segment, column]."""
+        return np.repeat(np.array(kit.parts.lasts, dtype=np.int64)[:, None], self.columns.columns, axis=1)
 
     def _routed(self, kit: Kit, stage: int, stage_b: int) -> tuple[npt.NDArray[np.int64], ...]:
         """Of segments that feel loads, in a step on these stages: number, label, layer among those with experts, and

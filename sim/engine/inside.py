@@ -16,8 +16,8 @@ from sim.layout.mesh import Columns, Times
 from sim.template import STREAMS, Template
 
 Array = npt.NDArray[Any]
-Took = Callable[[int, Array], Array]
-"""(segment, starts [..., column]) -> how long it takes there."""
+Took = Array | Callable[[int, Array], Array]
+"""How long segments take: [segment, ..., column], or (segment, starts [..., column]) -> how long it takes there."""
 Meet = Callable[[Array, str], Array]
 """(arrivals [..., column], kind of group) -> when the last of each group arrives."""
 
@@ -32,15 +32,18 @@ def cross(template: Template, start: Array, took: Took, meet: Meet) -> tuple[Arr
     ready = np.empty((len(template.meetings), *start.shape), start.dtype)
     free, met = [start for _ in STREAMS], 0
     for number, (lane, needed, meets) in enumerate(template.turns):
-        at = starts[number]
-        at[...] = free[lane]
-        for j in needed:
-            np.maximum(at, ends[j], out=at)
+        at, end = starts[number], ends[number]
+        if needed:
+            np.maximum(free[lane], ends[needed[0]], out=at)
+            for j in needed[1:]:
+                np.maximum(at, ends[j], out=at)
+        else:
+            at[...] = free[lane]
         if meets:
             ready[met], met = at, met + 1
             at[...] = meet(at, meets)
-        np.add(at, took(number, at), out=ends[number])
-        free[lane] = ends[number]
+        np.add(at, took(number, at) if callable(took) else took[number], out=end)
+        free[lane] = end
     return starts, ends, ready
 
 

@@ -5,6 +5,7 @@ template, in which compute and communication contend: parts last as long as they
 did.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,12 +27,14 @@ FORWARD, BACKWARD = 1, 2
 @dataclass(frozen=True, eq=False)
 class Kit:
     """number: tells kits of a run apart, also in a copy. composition: of its step (None: chunk times). fine: one
-    segment a phase, kernel by kernel. timing: the run of `fine` alone. windows: its exchanges over the NICs."""
+    segment a phase, kernel by kernel. timing: the run of `fine` alone. pieces: phases of each segment of `parts`.
+    windows: its exchanges over the NICs."""
 
     number: int
     composition: Composition | None
     fine: Template
     timing: Timing
+    pieces: Sequence[Sequence[int]] = ()
     windows: tuple[Window, ...] = ()
 
     @cached_property
@@ -39,7 +42,7 @@ class Kit:
         """One segment a part of a layer (or a piece of one that meets somebody), as long as it took in the run."""
         if self.composition is None:
             return self.fine
-        return templates.by_layer(self.fine, self.timing, self.composition.phases)
+        return templates.by_layer(self.fine, self.timing, self.composition.phases, self.pieces)
 
     @cached_property
     def part_times(self) -> tuple[tuple[int, int], ...]:
@@ -47,7 +50,7 @@ class Kit:
         if self.composition is None:
             return self.timing.segments
         times = self.timing.segments
-        return tuple((times[p[0]][0], times[p[-1]][1]) for p in templates.pieces(self.composition.phases))
+        return tuple((times[piece[0]][0], times[piece[-1]][1]) for piece in self.pieces)
 
     @cached_property
     def inside(self) -> Inside:
@@ -73,8 +76,8 @@ class Kit:
 
 def kit(number: int, composition: Composition, fine: Template, rate: float) -> Kit:
     """The kit of a composition, its fine template run. rate: of a rank's NICs, bytes/s each way."""
-    timing = alone(fine)
-    return Kit(number, composition, fine, timing, windows(composition, fine, timing, rate))
+    timing, pieces = alone(fine), templates.pieces(composition.phases)
+    return Kit(number, composition, fine, timing, pieces, windows(composition, fine, timing, rate))
 
 
 def windows(composition: Composition, fine: Template, timing: Timing, rate: float) -> tuple[Window, ...]:

@@ -5,8 +5,7 @@ from functools import cached_property
 from pathlib import Path
 
 from sim import plan, sharing
-from sim.engine.events import alone
-from sim.engine.kit import Kit
+from sim.engine.kit import Kit, kit
 from sim.models.layer import Unit
 from sim.overlap import compose
 from sim.plan import Machine
@@ -59,4 +58,4 @@ def pair(machine: Machine) -> Kit:
     layers = tuple(Unit("moe", layer) for layer in range(PAIR_LAYERS))
     composition = compose("F+BW", layers, layers, machine.parts)
     fine = price("F+BW", (0, 1), composition, machine.pricer)
-    return Kit(0, composition, fine, alone(fine))
+    return kit(0, composition, fine, machine.pricer.wires.network)
