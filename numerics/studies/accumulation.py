@@ -11,7 +11,7 @@ writes DIR/accumulation.html (one page, readable offline) and DIR/accumulation.j
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 from hwmodels.formats import E4M3, TILE
 from numerics import compare, hopper
 from numerics.studies import accumulation_page
+from numerics.studies.accumulation_rows import Row
 
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 7168, 16384)
 """K: from one promotion interval to the longest of DeepSeek-V3's linear layers (16384, the attention output's)."""
@@ -47,21 +48,6 @@ METRICS = {
 }
 REPORTED_ERROR = (0.015, 0.025)
 """What "nearly 2 %" is read as."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One point: `metric` -> its value for each seed. promote 0: never; accumulator: see `hopper.TensorCore`."""
-
-    data: str
-    k: int
-    promote: int
-    accumulator: str
-    figures: dict[str, list[float]]
-
-    def median(self, metric: str) -> float:
-        values = sorted(self.figures[metric])
-        return values[len(values) // 2]
 
 
 def main(out: Path) -> Path:

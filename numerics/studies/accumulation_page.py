@@ -1,16 +1,12 @@
 """The page of the accumulation study: its figures as plotly charts in one HTML file that needs no network."""
 
-from __future__ import annotations
-
 import html
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hwmodels.formats import TILE
 from hwmodels.units import PERCENT
-
-if TYPE_CHECKING:
-    from numerics.studies.accumulation import Row
+from numerics.studies.accumulation_rows import Row
 
 COLOURS = {"gaussian": "#1f6fb4", "uniform": "#c8501e", "outliers": "#5b8c3a"}
 JOINS, AFTER, NEVER = "joins", "after", 0
