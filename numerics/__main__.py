@@ -223,11 +223,12 @@ def _stale(asked: argparse.Namespace) -> int:
 
 
 def _accuracy(asked: argparse.Namespace) -> int:
-    from numerics import accuracy
+    from numerics import prices
 
-    text = accuracy.main(asked.write)
+    text = prices.page()
     if asked.write:
-        print(f"written to {accuracy.PAGE}", file=sys.stderr)
+        prices.PAGE.write_text(text, encoding="utf-8")
+        print(f"written to {prices.PAGE}", file=sys.stderr)
     else:
         print(text, end="")
     return DONE

@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +23,6 @@ from hwmodels.tables import Tables
 from hwmodels.units import MICRO, US_NS
 from numerics import calibrate, deepgemm
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "PRICES.md"
 GAPS = ("row", "size", "class")
 NINETY = 1.645
 """Standard deviations on either side that hold 90 % of a normal distribution: spread = 90th percentile / NINETY."""
@@ -344,13 +342,3 @@ def deviation(seen: Iterable[Repeat], of_median: bool = False) -> float:
     weight = np.array([r.us * r.samples for r in rows])
     part = np.array([math.pi / 2 / r.samples if of_median else 1.0 for r in rows])
     return float(np.sqrt(weight @ (part * np.square([r.deviation for r in rows])) / weight.sum()))
-
-
-def main(write: bool = False) -> str:
-    """The page on prices; `write` puts it into docs/PRICES.md."""
-    from numerics.prices import page
-
-    text = page()
-    if write:
-        PAGE.write_text(text, encoding="utf-8")
-    return text

@@ -6,6 +6,7 @@ Every figure on it is computed when the page is made; `python -m numerics accura
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from textwrap import fill
 
 import numpy as np
@@ -29,6 +30,7 @@ from numerics.accuracy import (
 from numerics.markdown import WIDTH, percent, prose, table
 from numerics.siblings import measured_cards
 
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "PRICES.md"
 SIDES = ("product", "attention", "stream", "latency")
 HEAD = """
 Made by `python -m numerics accuracy --write` from the committed tables; every figure is computed then, and a test

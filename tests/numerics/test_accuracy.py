@@ -176,7 +176,7 @@ def test_transfer_to_published_rates():
 
 def test_the_page_is_what_the_program_writes():
     """Fails when a price moves: python -m numerics accuracy --write, and look at the difference."""
-    assert accuracy.PAGE.read_text(encoding="utf-8") == accuracy.main()
+    assert prices.PAGE.read_text(encoding="utf-8") == prices.page()
 
 
 def test_the_page_has_every_class_and_rung():
@@ -185,9 +185,3 @@ def test_the_page_has_every_class_and_rung():
         assert f"| {label} | row |" in text
     assert all(f"| {rung} |" in text for rung in ("interpolated", "held", "transferred", "roofline"))
     assert max(len(line) for line in text.splitlines() if not line.startswith("|")) <= 120
-
-
-def test_main_writes_the_page(tmp_path, monkeypatch):
-    monkeypatch.setattr(accuracy, "PAGE", tmp_path / "PRICES.md")
-    assert accuracy.main() and not (tmp_path / "PRICES.md").exists()
-    assert accuracy.main(write=True) == (tmp_path / "PRICES.md").read_text()

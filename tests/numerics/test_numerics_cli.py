@@ -235,14 +235,14 @@ def test_contention_is_made_again_from_rows(tmp_path, capsys):
 
 
 def test_accuracy_prints_or_writes_the_page(tmp_path, monkeypatch, capsys):
-    from numerics import accuracy
+    from numerics import prices
 
-    monkeypatch.setattr(accuracy, "PAGE", tmp_path / "PRICES.md")
+    monkeypatch.setattr(prices, "PAGE", tmp_path / "PRICES.md")
     assert cli.main(["accuracy"]) == cli.DONE
     shown = capsys.readouterr().out
-    assert shown.startswith("# How good prices are") and not accuracy.PAGE.exists()
+    assert shown.startswith("# How good prices are") and not prices.PAGE.exists()
     assert cli.main(["accuracy", "--write"]) == cli.DONE
-    assert accuracy.PAGE.read_text() == shown
+    assert prices.PAGE.read_text() == shown
 
 
 def test_census_answers_with_its_own_code(monkeypatch):
