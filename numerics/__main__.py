@@ -80,6 +80,9 @@ def _calibrate_options(command: argparse.ArgumentParser) -> None:
         "--again", metavar="DEVICE", help="from a card's measured rows, what follows from them: contention; no GPU"
     )
     source.add_argument("--stale", action="store_true", help="list tables that another program wrote; exit 1 if any")
+    source.add_argument(
+        "--moved", action="store_true", help="where files only moved, tell their tables the new places; then as --stale"
+    )
     command.add_argument(
         "--map", type=Path, metavar="RULES.yaml",
         help="with --trace: what kernels are, by name; default: the shipped rules that know most",
@@ -138,14 +141,17 @@ def _study(asked: argparse.Namespace) -> int:
 
 
 def _calibrate(asked: argparse.Namespace) -> int:
-    source = next(name for name in ("trace", "gpu", "again", "stale") if getattr(asked, name))
+    source = next(name for name in ("trace", "gpu", "again", "stale", "moved") if getattr(asked, name))
     fits = {"map": "trace", "model": "trace", "scenario": "gpu", "quick": "gpu"}
     for option, only in fits.items():
         if getattr(asked, option) and source != only:
             raise WrongInput(f"--{option} goes with --{only}, not with --{source}")
     if source == "stale" and asked.out:
         raise WrongInput("--out goes with --trace and --gpu; --stale writes nothing")
-    return {"trace": _from_trace, "gpu": _from_gpu, "again": _again, "stale": _stale}[source](asked)
+    if source == "moved" and asked.out:
+        raise WrongInput("--out goes with --trace and --gpu; --moved writes where the tables are")
+    sources = {"trace": _from_trace, "gpu": _from_gpu, "again": _again, "stale": _stale, "moved": _moved}
+    return sources[source](asked)
 
 
 def _from_trace(asked: argparse.Namespace) -> int:
@@ -213,10 +219,26 @@ def _again(asked: argparse.Namespace) -> int:
     return DONE
 
 
+def _measured() -> list[str]:
+    """Devices with tables."""
+    return sorted(folder.name for folder in TABLES.iterdir() if any(folder.glob("*.json")))
+
+
+def _moved(asked: argparse.Namespace) -> int:
+    from numerics import calibrate
+    from numerics.provenance import moved
+
+    for device in _measured():
+        if found := moved(device):
+            calibrate.write(found, TABLES / device)
+            print(f"new places in {TABLES / device}: {', '.join(found)}", file=sys.stderr)
+    return _stale(asked)
+
+
 def _stale(asked: argparse.Namespace) -> int:
     from numerics.provenance import stale
 
-    devices = sorted(folder.name for folder in TABLES.iterdir() if any(folder.glob("*.json")))
+    devices = _measured()
     lines = [line for device in devices for line in stale(device)]
     print("\n".join(lines) or f"fresh: {', '.join(devices)}")
     return FAILED if lines else DONE

@@ -99,7 +99,8 @@ count, nor does anything that the entry points do not reach.
 
 `python -m numerics calibrate --stale` makes the digests again and lists the tables that another program wrote. A stale
 table is not wrong: running its command today may give other figures, so run it and look at the difference. A change
-of what a kernel reads or writes, of a fit or of a rounding makes tables stale; a new test or comment does not.
+of what a kernel reads or writes, of a fit or of a rounding makes tables stale; a new test or comment does not. Where
+files only moved, `python -m numerics calibrate --moved` writes their new places beside the digests they had.
 """
 
 

@@ -107,6 +107,55 @@ def _stale(name: str, table: Mapping[str, Any], root: Path) -> Iterator[str]:
         yield f"{name}: stale, {', '.join(changed)} changed since it was written; {again}"
 
 
+# --- files that moved -------------------------------------------------------------------------------------------------
+
+
+def moved(device: str, tables: Path = FOLDER, root: Path = ROOT) -> dict[str, dict[str, Any]]:
+    """File stem -> table, of those of `device` whose program lies elsewhere now and says the same, with its new places.
+
+    Digests stay as they were: a table whose program says anything else is left out, and stays stale.
+    """
+    found = {path.stem: json.loads(path.read_text()) for path in sorted((tables / device).glob("*.json"))}
+    told = {name: table["provenance"] for name, table in found.items() if "program" in table.get("provenance", {})}
+    now = {name: _replaced(said["program"], root) for name, said in told.items()}
+    return {
+        name: {**found[name], "provenance": {**told[name], "program": program}}
+        for name, program in now.items() if program not in (None, told[name]["program"])
+    }  # fmt: skip
+
+
+def _replaced(said: Mapping[str, Any], root: Path) -> dict[str, Any] | None:
+    """A program with the places that its files have now, or None where it is not the same program any more."""
+    try:
+        entries = [_place(root, entry) for entry in said["entries"]]
+        files = program(entries, root)
+    except (ValueError, SyntaxError):
+        return None
+    return {"entries": entries, "files": files} if sorted(files.values()) == sorted(said["files"].values()) else None
+
+
+def _place(root: Path, entry: str) -> str:
+    """Where an entry is now: in the one file of the same name in its room. Raises ValueError where there is none."""
+    module, _, name = entry.partition(":")
+    if (root / entry).is_file() or _defines(root, module, name):
+        return entry
+    room, last = entry.split("/")[0], module.rpartition(".")[2]
+    if name:
+        paths = [path.relative_to(root).with_suffix("") for path in root.joinpath(module.split(".")[0]).rglob("*.py")]
+        modules = {".".join(path.parts).removesuffix(".__init__") for path in paths}
+        found = [f"{m}:{name}" for m in modules if m.rpartition(".")[2] == last and _defines(root, m, name)]
+    else:
+        found = [path.relative_to(root).as_posix() for path in (root / room).rglob(Path(entry).name)]
+    if len(found) != 1:
+        raise ValueError(f"{entry} is not there, and {len(found)} others could be it")
+    return found[0]
+
+
+def _defines(root: Path, module: str, name: str) -> bool:
+    found = _module(root, module)
+    return found is not None and name in found.definitions
+
+
 # --- what a program reaches -------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,9 @@
 import gzip
 import json
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,11 +29,12 @@ def has_device():
     ([], "COMMAND"),
     (["benhc"], "invalid choice: 'benhc'"),
     (["study", "speed"], "choose from 'accumulation'"),
-    (["calibrate"], "one of the arguments --trace --gpu --again --stale is required"),
+    (["calibrate"], "one of the arguments --trace --gpu --again --stale --moved is required"),
     (["calibrate", "--trace", "a.json", "--gpu"], "not allowed with"),
     (["calibrate", "--gpu", "--map", "a.yaml"], "--map goes with --trace, not with --gpu"),
     (["calibrate", "--stale", "--quick"], "--quick goes with --gpu, not with --stale"),
     (["calibrate", "--stale", "--out", "x"], "--stale writes nothing"),
+    (["calibrate", "--moved", "--out", "x"], "--moved writes where the tables are"),
     (["calibrate", "--trace", "no.json"], "no.json"),
     (["calibrate", "--trace", str(TINY), "--map", "abacus"], "abacus"),
     (["calibrate", "--trace", str(TINY), "--map", "no.yaml"], "no.yaml"),
@@ -220,6 +223,23 @@ def test_stale_tables_are_listed_and_exit_1(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(provenance, "stale", lambda device: [f"{device}/gemm.json: stale"])
     assert cli.main(["calibrate", "--stale"]) == cli.FAILED
     assert "h800/gemm.json: stale" in capsys.readouterr().out
+
+
+def test_tables_are_told_where_their_program_moved(tmp_path, monkeypatch, capsys):
+    """Only the places change, a line each; digests, figures and the tables that did not move stay byte for byte."""
+    from numerics import provenance
+
+    kept = shutil.copytree(ROOT / "hwmodels" / "tables" / "h800", tmp_path / "h800") / "gemm.json"
+    before = kept.read_text()
+    kept.write_text(before.replace("numerics.calibrate:", "numerics.attic.calibrate:"))
+    for name in ("stale", "moved"):
+        monkeypatch.setattr(provenance, name, partial(getattr(provenance, name), tables=tmp_path))
+    monkeypatch.setattr(cli, "TABLES", tmp_path)
+    assert cli.main(["calibrate", "--stale"]) == cli.FAILED
+    capsys.readouterr()
+    assert cli.main(["calibrate", "--moved"]) == cli.DONE
+    shown = capsys.readouterr()
+    assert shown.out == "fresh: h800\n" and shown.err.endswith("h800: gemm\n") and kept.read_text() == before
 
 
 def test_contention_is_made_again_from_rows(tmp_path, capsys):

@@ -208,6 +208,71 @@ def test_an_edited_program_makes_every_table_stale(tmp_path):
     assert all("numerics/calibrate.py changed" in line for line in lines)
 
 
+# --- files that moved -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told(tree):
+    """One table of the program in `tree`, a document among its entries."""
+    (tree / "rail" / "rules.yaml").write_text("kernels: []\n")
+    entries = [*ENTRY, "rail.fits:fit", "rail/rules.yaml"]
+    said = {"entries": entries, "files": program(entries, tree)}
+    (tree / "tables" / "abacus").mkdir(parents=True)
+    (tree / "tables" / "abacus" / "gemm.json").write_text(json.dumps({"provenance": {"program": said}, "rows": [1]}))
+    return tree
+
+
+def shelved(tree):
+    """Moves two files of the program, and its document, into a room of their own."""
+    (tree / "rail" / "shelf").mkdir()
+    for name in ("fits.py", "made.py", "rules.yaml"):
+        (tree / "rail" / name).rename(tree / "rail" / "shelf" / name)
+    made = tree / "rail" / "shelf" / "made.py"
+    made.write_text(made.read_text().replace("from rail import fits", "from rail.shelf import fits"))
+
+
+def test_files_that_moved_get_new_places(told):
+    tables = told / "tables"
+    assert provenance.moved("abacus", tables, told) == {}
+    before = json.loads((tables / "abacus" / "gemm.json").read_text())["provenance"]["program"]["files"]
+    shelved(told)
+    (line,) = stale("abacus", tables, told)
+    assert "its program is gone" in line
+    table = provenance.moved("abacus", tables, told)["gemm"]
+    now = table["provenance"]["program"]
+    assert now["entries"] == ["rail.shelf.made:tables", "rail.shelf.fits:fit", "rail/shelf/rules.yaml"]
+    assert list(now["files"]) == ["rail/shape.py", "rail/shelf/fits.py", "rail/shelf/made.py", "rail/shelf/rules.yaml"]
+    assert sorted(now["files"].values()) == sorted(before.values()) and table["rows"] == [1]
+    (tables / "abacus" / "gemm.json").write_text(json.dumps(table))
+    assert stale("abacus", tables, told) == [] and provenance.moved("abacus", tables, told) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("rail/shelf/fits.py", "SLACK = 2", "SLACK = 3"),  # moved and changed
+        ("rail/shape.py", "wide = 3", "wide = 4"),  # stayed and changed
+        ("rail/shelf/rules.yaml", "[]", "[1]"),
+        ("rail/shelf/made.py", "def tables", "def tablets"),  # gone
+        ("rail/shelf/made.py", "def tables", "def tables(:"),  # no Python
+    ],
+)
+def test_a_program_that_changed_stays_stale(told, name, old, new):
+    shelved(told)
+    text = (told / name).read_text()
+    assert old in text
+    (told / name).write_text(text.replace(old, new))
+    assert provenance.moved("abacus", told / "tables", told) == {}
+    assert len(stale("abacus", told / "tables", told)) == 1
+
+
+def test_a_file_with_a_double_is_not_guessed(told):
+    shelved(told)
+    (told / "rail" / "attic").mkdir()
+    shutil.copy(told / "rail" / "shelf" / "made.py", told / "rail" / "attic" / "made.py")
+    assert provenance.moved("abacus", told / "tables", told) == {}
+
+
 def test_a_device_without_tables():
     with pytest.raises(FileNotFoundError, match="abacus"):
         stale("abacus", Path("tables"))
