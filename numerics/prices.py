@@ -95,7 +95,7 @@ ORIGIN = """
 The H800 tables hold {count} operations timed on {day} ({source}). {cards} Each table says its device, what is not
 known of it and why, digests of its inputs, the command that writes it, and a digest of the program that wrote it: the
 definitions reached by name from its entry points, file by file. Comments, docstrings, annotations and layout do not
-count, nor does anything that the entry points do not reach.
+count, nor does where an import finds what it brings, nor anything that the entry points do not reach.
 
 `python -m numerics calibrate --stale` makes the digests again and lists the tables that another program wrote. A stale
 table is not wrong: running its command today may give other figures, so run it and look at the difference. A change

@@ -2,9 +2,9 @@
 
 A table carries digests of its inputs and of the program that made it. The program is not whole files but the
 definitions reached by name from its entry points, through our own imports; comments, docstrings, annotations, layout
-and the order of definitions do not count, so only a change that can change a figure makes a table stale. Methods come
-with their class; what is outside the project (numpy) does not count. A document that the program reads (rules) can be
-an entry too; what it says counts, its comments do not.
+and the order of definitions do not count, so only a change that can change a figure makes a table stale. Nor does where
+an import finds what it brings: files may move. Methods come with their class; what is outside the project (numpy) does
+not count. A document that the program reads (rules) can be an entry too; what it says counts, its comments do not.
 """
 
 import ast
@@ -240,7 +240,14 @@ def _parts(node: ast.AST) -> Iterator[tuple[str, Any]]:
     for field, value in ast.iter_fields(node):
         if field in SILENT or value is None or value == []:
             continue
-        yield field, [v for v in value if not _is_docstring(v)] if isinstance(value, list) else value
+        yield field, _spoken(value) if isinstance(value, list) else value
+
+
+def _spoken(values: list[Any]) -> list[Any]:
+    """Statements without docstrings; of "from ... import" among them the names that they bring, not where from."""
+    imports = [v for v in values if isinstance(v, ast.ImportFrom)]
+    brought = sorted((a.name, a.asname or "") for statement in imports for a in statement.names)
+    return [*map(repr, brought), *(v for v in values if v not in imports and not _is_docstring(v))]
 
 
 def _is_docstring(node: Any) -> bool:
@@ -248,7 +255,8 @@ def _is_docstring(node: Any) -> bool:
 
 
 def canonical(node: Any) -> str:
-    """A syntax tree as text: the same for two programs that differ in comments, docstrings, annotations or layout."""
+    """A syntax tree as text: the same for two programs that differ in comments, docstrings, annotations or layout, or
+    in where an import inside a definition finds what it brings."""
     if isinstance(node, ast.Constant):
         return f"Constant({node.value!r})"
     if isinstance(node, ast.AST):

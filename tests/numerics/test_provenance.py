@@ -16,7 +16,8 @@ PROGRAM = {
     "rail/fits.py": "import math\nSLACK = 2\ndef fit(x):\n    return x + SLACK\ndef unused(x):\n    return -x\n",
     "rail/shape.py": "class Shape:\n    wide = 3\n    def area(self):\n        return self.wide * 2\n",
     "rail/made.py": "from rail import fits as f\nfrom rail.shape import Shape as S\n"
-    "def tables(x: int) -> int:\n    return f.fit(x) + S().area()\n",
+    "def tables(x: int) -> int:\n    import math\n    from rail import fits, shape as s\n"
+    "    return f.fit(x) + S().area()\n",
 }  # fmt: skip
 ENTRY = ["rail.made:tables"]
 ENTRIES = [*recording.ENTRIES, "numerics/rules/deepseek.yaml", "numerics/rules/torch.yaml"]
@@ -59,6 +60,9 @@ def test_only_files_that_are_reached_count(tree):
         ("rail/fits.py", "SLACK = 2", "SLACK = 3"),  # a constant behind a function
         ("rail/shape.py", "self.wide * 2", "self.wide * 4"),  # a method of a class reached under another name
         ("rail/made.py", "f.fit(x) +", "f.fit(x) -"),
+        ("rail/made.py", "    import math", "    import cmath"),  # what an import inside a function brings
+        ("rail/made.py", "import fits, shape as s", "import fits, made as s"),
+        ("rail/made.py", "import fits, shape as s", "import fits, shape as t"),
     ],
 )
 def test_what_the_program_does_counts(tree, name, old, new):
@@ -75,6 +79,7 @@ def test_what_the_program_does_counts(tree, name, old, new):
         ("rail/fits.py", "x + SLACK", "(\n        x\n        + SLACK\n    )"),
         ("rail/fits.py", "import math", "import cmath"),
         ("rail/made.py", "x: int", "x: 'fits.Number'"),
+        ("rail/made.py", "from rail import fits, shape as s", "from a import shape as s\n    from b import fits"),
     ],
 )
 def test_what_it_says_does_not(tree, name, old, new):
