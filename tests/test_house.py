@@ -25,7 +25,7 @@ DOORS = {
     "networkx": {"hwmodels/fabric.py"},
     "pydantic": {"sim/form.py", "sim/resolve.py"},
     "yaml": {"hwmodels/document.py", "reports/folder.py"},
-    "plotly": {"reports", "numerics/studies"},
+    "plotly": {"reports", "numerics/training"},
     "rich": {"reports/terminal.py"},
     "torch": {"numerics"},
     "triton": {"numerics"},
