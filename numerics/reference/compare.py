@@ -90,20 +90,10 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
     return float(_relative(_matrix(actual) - _matrix(expected), _matrix(expected), (0, 1)))
 
 
-def row_errors(actual: Tensor, expected: Tensor) -> Tensor:
-    """Relative error of each row (float64 [rows]); a row expected to be zero gives 0 if it is, else inf."""
-    return _relative(_matrix(actual) - _matrix(expected), _matrix(expected), (1,))
-
-
 def _relative(difference: Tensor, expected: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Of what lies along `dims`; what is expected to be zero gives 0 if it is, else inf."""
     noise, signal = difference.square().sum(dims).sqrt(), expected.square().sum(dims).sqrt()
     return torch.where(noise == 0, 0.0, noise / signal)
-
-
-def sqnr(actual: Tensor, expected: Tensor) -> float:
-    """Signal to quantisation-noise ratio in dB (inf when equal)."""
-    error = relative_error(actual, expected)
-    return math.inf if error == 0 else -20.0 * math.log10(error)
 
 
 def gain(actual: Tensor, expected: Tensor) -> float:

@@ -58,18 +58,16 @@ def test_ulp_between_neighbours_and_across_a_binade():
 def test_figures_by_hand():
     expected = torch.tensor([[3.0, 4.0], [0.0, 0.0], [6.0, 8.0]])
     actual = torch.tensor([[3.0, 4.5], [0.0, 0.0], [6.6, 8.8]])
-    assert compare.row_errors(actual, expected).tolist() == pytest.approx([0.1, 0.0, 0.1])
     assert compare.relative_error(actual, expected) == pytest.approx(math.sqrt(1.25 / 125))
-    assert compare.sqnr(actual, expected) == pytest.approx(20.0)
     assert compare.gain(1.25 * expected, expected) == pytest.approx(0.25)
     assert compare.rounding_bias(actual, expected) == pytest.approx(1.9 / 21)
 
 
 def test_figures_of_equals():
     x = torch.randn(4, 4)
-    assert compare.relative_error(x, x) == 0 and compare.sqnr(x, x) == math.inf and compare.gain(x, x) == 0
+    assert compare.relative_error(x, x) == 0 and compare.gain(x, x) == 0
     assert compare.relative_error(torch.zeros(2, 2), torch.zeros(2, 2)) == 0
-    assert compare.row_errors(torch.ones(1, 2), torch.zeros(1, 2)).item() == math.inf
+    assert compare.relative_error(torch.ones(1, 2), torch.zeros(1, 2)) == math.inf
 
 
 def test_bias_is_of_non_negative_data_only():
