@@ -80,6 +80,9 @@ def _calibrate_options(command: argparse.ArgumentParser) -> None:
         "--again", metavar="DEVICE", help="from a card's measured rows, what follows from them: contention; no GPU"
     )
     source.add_argument("--stale", action="store_true", help="list tables that another program wrote; exit 1 if any")
+    source.add_argument(
+        "--moved", action="store_true", help="where files only moved, tell their tables the new places; then as --stale"
+    )
     command.add_argument(
         "--map", type=Path, metavar="RULES.yaml",
         help="with --trace: what kernels are, by name; default: the shipped rules that know most",
@@ -98,26 +101,26 @@ def _calibrate_options(command: argparse.ArgumentParser) -> None:
 
 
 def _check(asked: argparse.Namespace) -> int:
-    from numerics import check
+    from numerics.card import check
 
     return DONE if check.run(lambda text: print(text, flush=True)) else FAILED
 
 
 def _bench(asked: argparse.Namespace) -> int:
     if asked.page:
-        from numerics import bench_page
+        from numerics.card import bench_page
 
         bench_page.PAGE.write_text(bench_page.page(), encoding="utf-8")
         print(f"written to {bench_page.PAGE}", file=sys.stderr)
         return DONE
-    from numerics.measure import NoDevice, require_device
+    from numerics.card.measure import NoDevice, require_device
 
     try:
         require_device()
     except NoDevice as none:
         print(none, file=sys.stderr)
         return UNMEASURABLE
-    from numerics import bench
+    from numerics.card import bench
 
     document = bench.run(asked.quick, lambda text: print(text, flush=True))
     bench.write(document, asked.out)
@@ -128,7 +131,7 @@ def _bench(asked: argparse.Namespace) -> int:
 
 def _study(asked: argparse.Namespace) -> int:
     try:
-        from numerics.studies import accumulation
+        from numerics.training import accumulation
     except ImportError as error:
         raise WrongInput(f"study {asked.name} needs {error.name}; pip install trainyard[numerics]") from None
     folder = asked.out or Path("out", asked.name)
@@ -138,20 +141,23 @@ def _study(asked: argparse.Namespace) -> int:
 
 
 def _calibrate(asked: argparse.Namespace) -> int:
-    source = next(name for name in ("trace", "gpu", "again", "stale") if getattr(asked, name))
+    source = next(name for name in ("trace", "gpu", "again", "stale", "moved") if getattr(asked, name))
     fits = {"map": "trace", "model": "trace", "scenario": "gpu", "quick": "gpu"}
     for option, only in fits.items():
         if getattr(asked, option) and source != only:
             raise WrongInput(f"--{option} goes with --{only}, not with --{source}")
     if source == "stale" and asked.out:
         raise WrongInput("--out goes with --trace and --gpu; --stale writes nothing")
-    return {"trace": _from_trace, "gpu": _from_gpu, "again": _again, "stale": _stale}[source](asked)
+    if source == "moved" and asked.out:
+        raise WrongInput("--out goes with --trace and --gpu; --moved writes where the tables are")
+    sources = {"trace": _from_trace, "gpu": _from_gpu, "again": _again, "stale": _stale, "moved": _moved}
+    return sources[source](asked)
 
 
 def _from_trace(asked: argparse.Namespace) -> int:
-    from numerics import calibrate, recording
     from numerics.progress import bar
-    from numerics.samples import JoinError
+    from numerics.tables import calibrate, recording
+    from numerics.traces.samples import JoinError
 
     if asked.out and asked.out.exists() and not asked.out.is_dir():
         raise WrongInput(f"--out {asked.out}: is a file; a folder for the tables is needed")
@@ -180,14 +186,15 @@ def _line(path: Path, error: ValueError) -> str:
 
 
 def _from_gpu(asked: argparse.Namespace) -> int:
-    from numerics.measure import NoDevice, require_device
+    from numerics.card.measure import NoDevice, require_device
 
     try:
         require_device()
     except NoDevice as none:
         print(none, file=sys.stderr)
         return UNMEASURABLE
-    from numerics import calibrate, campaign
+    from numerics.card import campaign
+    from numerics.tables import calibrate
 
     try:
         found = campaign.run(asked.scenario or SCENARIO, asked.quick, lambda text: print(text, flush=True))
@@ -202,7 +209,8 @@ def _from_gpu(asked: argparse.Namespace) -> int:
 
 
 def _again(asked: argparse.Namespace) -> int:
-    from numerics import calibrate, contention
+    from numerics.card import contention
+    from numerics.tables import calibrate
 
     folder = TABLES / asked.again
     if not (folder / "beside.json").is_file():
@@ -213,38 +221,53 @@ def _again(asked: argparse.Namespace) -> int:
     return DONE
 
 
-def _stale(asked: argparse.Namespace) -> int:
-    from numerics.provenance import stale
+def _measured() -> list[str]:
+    """Devices with tables."""
+    return sorted(folder.name for folder in TABLES.iterdir() if any(folder.glob("*.json")))
 
-    devices = sorted(folder.name for folder in TABLES.iterdir() if any(folder.glob("*.json")))
+
+def _moved(asked: argparse.Namespace) -> int:
+    from numerics.tables import calibrate
+    from numerics.tables.provenance import moved
+
+    for device in _measured():
+        if found := moved(device):
+            calibrate.write(found, TABLES / device)
+            print(f"new places in {TABLES / device}: {', '.join(found)}", file=sys.stderr)
+    return _stale(asked)
+
+
+def _stale(asked: argparse.Namespace) -> int:
+    from numerics.tables.provenance import stale
+
+    devices = _measured()
     lines = [line for device in devices for line in stale(device)]
     print("\n".join(lines) or f"fresh: {', '.join(devices)}")
     return FAILED if lines else DONE
 
 
 def _accuracy(asked: argparse.Namespace) -> int:
-    from numerics import accuracy
+    from numerics.accuracy import page
 
-    text = accuracy.main(asked.write)
+    text = page.page()
     if asked.write:
-        print(f"written to {accuracy.PAGE}", file=sys.stderr)
+        page.PAGE.write_text(text, encoding="utf-8")
+        print(f"written to {page.PAGE}", file=sys.stderr)
     else:
         print(text, end="")
     return DONE
 
 
 def _census(asked: argparse.Namespace) -> int:
-    from numerics.recording import shape_of
+    from numerics.tables.recording import shape_of
 
     try:
         shape = shape_of(asked.model)
     except ValueError as error:
         raise WrongInput(_line(asked.model, error)) from None
     try:
-        from numerics import census
+        from numerics.census import census
     except ImportError as error:
-        if error.name == "numerics.census":
-            raise WrongInput("census: this installation has none") from None
         raise WrongInput(f"census needs {error.name}; pip install trainyard[numerics]") from None
     return int(census.main(shape))
 

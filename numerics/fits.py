@@ -1,4 +1,4 @@
-"""Small regressions behind the calibration tables, in numpy."""
+"""Small regressions in numpy, behind the calibration tables and behind the summary of a trace."""
 
 import numpy as np
 import numpy.typing as npt

@@ -4,6 +4,8 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -25,12 +27,24 @@ DOORS = {
     "networkx": {"hwmodels/fabric.py"},
     "pydantic": {"sim/form.py", "sim/resolve.py"},
     "yaml": {"hwmodels/document.py", "reports/folder.py"},
-    "plotly": {"reports", "numerics/studies"},
+    "plotly": {"reports", "numerics/training"},
     "rich": {"reports/terminal.py"},
     "torch": {"numerics"},
     "triton": {"numerics"},
 }
 """Outside package -> the only files or folders that may import it."""
+
+FLOW = {
+    "numerics": (
+        "reference", "kernels", "ops", "layers", "fits", "traces", "tables", "card", "accuracy", "census", "training",
+        "progress",
+    ),
+}  # fmt: skip
+"""Package -> its rooms (folders, and files beside them) in the order in which they build on each other."""
+DOORSTEP = ("__init__", "__main__")
+"""What stands before the rooms of a package and may import all of them."""
+NO_CIRCLES = ("hwmodels", "numerics", "reports")
+"""Packages whose files import each other in no circle, not even inside functions or for types alone."""
 
 
 def imports(path: Path) -> set[str]:
@@ -46,6 +60,48 @@ def imports(path: Path) -> set[str]:
 
 def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
+
+
+def modules(package: Path) -> dict[str, Path]:
+    """Module -> file, of a package; a folder is its `__init__`."""
+    paths = ((path.relative_to(package.parent).with_suffix(""), path) for path in package.rglob("*.py"))
+    return {".".join(module.parts).removesuffix(".__init__"): path for module, path in paths}
+
+
+def brought(path: Path, known: dict[str, Path]) -> set[str]:
+    """Modules among `known` that a file imports anywhere in it; a folder counts where something in it is no module."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            inside = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {each if each in known else node.module for each in inside}
+    return found & known.keys()
+
+
+def against_the_flow(package: Path, rooms: Sequence[str]) -> Iterator[str]:
+    """Imports of a room that does not stand before the importing one, and rooms that have no place in the order."""
+    known = modules(package)
+    place = {room: i for i, room in enumerate((*rooms, *DOORSTEP))}
+    for module, path in known.items():
+        room = path.relative_to(package).with_suffix("").parts[0]
+        if room not in place:
+            yield f"{module}: {room} has no place among the rooms"
+        for other in brought(path, known) - {package.name}:
+            target = other.split(".")[1]
+            if room in place and place.get(target, -1) >= place[room] and target != room:
+                yield f"{module} imports {other}"
+
+
+def circle(package: Path) -> list[str]:
+    """Modules of a package that import each other in a circle, the first one found; [] when there is none."""
+    known = modules(package)
+    try:
+        TopologicalSorter({module: brought(path, known) for module, path in known.items()}).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
@@ -68,6 +124,42 @@ def test_reports_only_render(path: Path) -> None:
 def test_numerics_takes_only_shapes_from_sim(path: Path) -> None:
     read = {module for module in imports(path) if module.startswith("sim.")}
     assert {m for m in read if not m.startswith(NUMERICS_MAY_READ)} == set()
+
+
+@pytest.mark.parametrize("package", sorted(FLOW))
+def test_a_room_imports_only_rooms_before_it(package: str) -> None:
+    assert list(against_the_flow(ROOT / package, FLOW[package])) == []
+    assert {module.split(".")[1] for module in modules(ROOT / package) if "." in module} >= set(FLOW[package])
+
+
+@pytest.mark.parametrize("package", NO_CIRCLES)
+def test_no_files_import_each_other_in_a_circle(package: str) -> None:
+    assert circle(ROOT / package) == []
+
+
+def test_circles_and_climbs_are_seen(tmp_path: Path) -> None:
+    """A climb and a circle through an import in a function, a room without a place; a folder's own parts are fine."""
+    texts = {
+        "rail/__init__.py": "", "rail/__main__.py": "from rail import yard", "rail/yard.py": "import rail.line.track",
+        "rail/line/__init__.py": "from rail.line import track", "rail/line/track.py": "",
+    }  # fmt: skip
+    for file, text in texts.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text)
+    package, track = tmp_path / "rail", tmp_path / "rail" / "line" / "track.py"
+    assert list(against_the_flow(package, ("line", "yard"))) == circle(package) == []
+    assert list(against_the_flow(package, ("yard", "line"))) == ["rail.yard imports rail.line.track"]
+    assert list(against_the_flow(package, ("line",))) == ["rail.yard: yard has no place among the rooms"]
+    track.write_text("def late():\n    from rail.yard import Wagon\n")
+    assert list(against_the_flow(package, ("line", "yard"))) == ["rail.line.track imports rail.yard"]
+    assert set(circle(package)) == {"rail.yard", "rail.line.track"}
+
+
+@pytest.mark.parametrize("package", sorted(FLOW))
+def test_tests_stand_where_the_code_does(package: str) -> None:
+    """A folder of tests is a room of the package."""
+    folders = {path.name for path in (ROOT / "tests" / package).iterdir() if path.is_dir() and path.name[0] not in "_."}
+    assert folders <= set(FLOW[package])
 
 
 @pytest.mark.parametrize("package", sorted(DOORS))

@@ -3,7 +3,7 @@
 DeepSeek-V3 report (arXiv 2412.19437) sec 3.3: activations carry one scale a 1x128 tile, weights one a 128x128 block,
 and the tensor core's partial sum is promoted to FP32, multiplied by both scales, every 128 elements of the contraction
 (fig. 7b). Here a span of `promote` elements is summed in FP32 (products of two E4M3 are exact in FP32), multiplied by
-its scales and added in FP32; what the tensor core does inside a span is numerics/hopper.py's subject.
+its scales and added in FP32; what the tensor core does inside a span is numerics/reference/hopper.py's subject.
 
 A sum that stays in the tensor core has one scale, so `promote` is also the width of the scales: 128 is the training
 format, 256 and 512 take scales one a 256 or 512 elements, and 0 (never promote) one for the whole contraction.

@@ -1,12 +1,21 @@
 """Pages of docs/ whose figures come from a sweep: `renew` writes a study's charts and the block of its page."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
 
-STUDIES = ("stragglers", "unevenness", "scale")
-"""Each is a sweep in scenarios/sweeps, a module here, and a page in docs with its name in capitals."""
+from reports.studies import scale, stragglers, unevenness
+from reports.studies.points import Told
+
+Published = Mapping[str, float]
+"""Id of a published figure -> its value, to compare with."""
+STUDIES: dict[str, Callable[[Told, Published], tuple[str, dict[str, str]]]] = {
+    "stragglers": lambda told, published: stragglers.tell(told),
+    "unevenness": unevenness.tell,
+    "scale": lambda told, published: scale.tell(told),
+}
+"""Each is a sweep in scenarios/sweeps, a module here, and a page in docs with its name in capitals. It answers with
+Markdown, and with charts: file name -> SVG."""
 
 MARKS = ("<!-- figures -->", "<!-- /figures -->")
 """What `renew` writes stands between them; the rest of a page is prose, written by hand."""
@@ -14,44 +23,23 @@ MARKS = ("<!-- figures -->", "<!-- /figures -->")
 STAMP_SHOWN = 12
 """Characters of a stamp that tell it from others."""
 
-Told = Sequence[tuple[Mapping[str, str], Mapping[str, Any]]]
-"""Points of a sweep: labels by axis, and the run's record (see sim.record)."""
-
 
 class StudyError(ValueError):
     """A study that cannot be told; its text is one line."""
 
 
-class Telling(NamedTuple):
-    """What a study says. block: Markdown. charts: file name -> SVG."""
-
-    block: str
-    charts: dict[str, str]
-
-
-def tell(name: str, told: Told, published: Mapping[str, float]) -> Telling:
-    """The study `name` of the points of its sweep. published: id -> value, to compare with."""
-    from reports.studies import scale, stragglers, unevenness
-
-    if name == "stragglers":
-        return Telling(*stragglers.tell(told))
-    if name == "scale":
-        return Telling(*scale.tell(told))
-    return Telling(*unevenness.tell(told, published))
-
-
-def renew(name: str, told: Told, published: Mapping[str, float], docs: Path) -> list[str]:
+def renew(name: str, told: Told, published: Published, docs: Path) -> list[str]:
     """Write a study's charts, and its figures into its page. Answers the files written. Raises StudyError."""
     page = docs / f"{name.upper()}.md"
-    telling = tell(name, told, published)
+    block, charts = STUDIES[name](told, published)
     try:
-        text = _replaced(page.read_text(encoding="utf-8"), f"{telling.block}\n\n{_ran(told)}", page)
-        for file, chart in telling.charts.items():
+        text = _replaced(page.read_text(encoding="utf-8"), f"{block}\n\n{_ran(told)}", page)
+        for file, chart in charts.items():
             (docs / file).write_text(chart, encoding="utf-8")
         page.write_text(text, encoding="utf-8")
     except OSError as error:
         raise StudyError(f"{error.filename}: cannot be read or written: {error.strerror}") from None
-    return [str(page), *(str(docs / file) for file in telling.charts)]
+    return [str(page), *(str(docs / file) for file in charts)]
 
 
 def _ran(told: Told) -> str:

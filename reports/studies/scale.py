@@ -6,7 +6,7 @@ from typing import Any
 
 from hwmodels.units import GB, MB, MEGA
 from reports.studies import svg, text
-from reports.studies.page import Told
+from reports.studies.points import Told
 
 COLUMN = "ranks are"
 Costs = dict[str, dict[int, list[Mapping[str, Any]]]]

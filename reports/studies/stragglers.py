@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from hwmodels.units import SECONDS_PER_HOUR, TERA
 from reports.studies import svg, text
-from reports.studies.page import Told
+from reports.studies.points import Told
 
 CAUSES = (
     "slower kernels", "exposed communication", "waiting for peers", "waiting for activations",

@@ -6,7 +6,7 @@ from typing import Any
 
 from hwmodels.units import MILLI
 from reports.studies import svg, text
-from reports.studies.page import Told
+from reports.studies.points import Told
 
 Record = Mapping[str, Any]
 Figure = Callable[[Record], float]

@@ -61,9 +61,10 @@ def alone(how: str, path: Path) -> None:
     sys.path.insert(0, str(ROOT))
     import json
 
-    from numerics import recording, rules
-    from numerics.importer import analyse
-    from numerics.trace import read_trace
+    from numerics.tables import recording
+    from numerics.traces import rules
+    from numerics.traces.importer import analyse
+    from numerics.traces.trace import read_trace
 
     before, start, worked = resident(), time.perf_counter(), time.process_time()
     if how == "json.load":

@@ -1,7 +1,9 @@
 import gzip
 import json
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,11 +29,12 @@ def has_device():
     ([], "COMMAND"),
     (["benhc"], "invalid choice: 'benhc'"),
     (["study", "speed"], "choose from 'accumulation'"),
-    (["calibrate"], "one of the arguments --trace --gpu --again --stale is required"),
+    (["calibrate"], "one of the arguments --trace --gpu --again --stale --moved is required"),
     (["calibrate", "--trace", "a.json", "--gpu"], "not allowed with"),
     (["calibrate", "--gpu", "--map", "a.yaml"], "--map goes with --trace, not with --gpu"),
     (["calibrate", "--stale", "--quick"], "--quick goes with --gpu, not with --stale"),
     (["calibrate", "--stale", "--out", "x"], "--stale writes nothing"),
+    (["calibrate", "--moved", "--out", "x"], "--moved writes where the tables are"),
     (["calibrate", "--trace", "no.json"], "no.json"),
     (["calibrate", "--trace", str(TINY), "--map", "abacus"], "abacus"),
     (["calibrate", "--trace", str(TINY), "--map", "no.yaml"], "no.yaml"),
@@ -62,14 +65,14 @@ def test_bench_without_a_device_says_so_in_one_line(tmp_path, capsys):
 
 
 def test_check_passes_on_what_the_legs_say(monkeypatch, capsys):
-    check = pytest.importorskip("numerics.check")
+    check = pytest.importorskip("numerics.card.check")
     for passed, code in ((True, cli.DONE), (False, cli.FAILED)):
         monkeypatch.setattr(check, "run", lambda show, passed=passed: passed)
         assert cli.main(["check"]) == code
 
 
 def test_study_writes_where_it_is_told(monkeypatch, tmp_path):
-    accumulation = pytest.importorskip("numerics.studies.accumulation")
+    accumulation = pytest.importorskip("numerics.training.accumulation")
     asked = []
     monkeypatch.setattr(accumulation, "main", asked.append)
     assert cli.main(["study", "accumulation", "--out", str(tmp_path)]) == cli.DONE
@@ -181,7 +184,7 @@ def test_out_is_checked_before_a_trace_is_read(tmp_path, capsys):
 
 
 def test_tables_are_written_all_or_none(tmp_path, monkeypatch):
-    from numerics import calibrate
+    from numerics.tables import calibrate
 
     tables = {name: {"device": "x", "rows": [{"a": 1}]} for name in ("one", "two")}
     calibrate.write(tables, tmp_path)
@@ -201,7 +204,7 @@ def test_tables_are_written_all_or_none(tmp_path, monkeypatch):
 
 
 def test_an_interrupt_is_one_word(monkeypatch, capsys):
-    from numerics import recording
+    from numerics.tables import recording
 
     def interrupted(*_):
         raise KeyboardInterrupt
@@ -212,7 +215,8 @@ def test_an_interrupt_is_one_word(monkeypatch, capsys):
 
 
 def test_stale_tables_are_listed_and_exit_1(tmp_path, monkeypatch, capsys):
-    provenance = __import__("numerics.provenance", fromlist=["stale"])
+    from numerics.tables import provenance
+
     assert provenance.stale("h800") == []  # a trace is enough to write these again; a card's need the card
     monkeypatch.setattr(provenance, "stale", lambda device: [])
     assert cli.main(["calibrate", "--stale"]) == cli.DONE
@@ -220,6 +224,23 @@ def test_stale_tables_are_listed_and_exit_1(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(provenance, "stale", lambda device: [f"{device}/gemm.json: stale"])
     assert cli.main(["calibrate", "--stale"]) == cli.FAILED
     assert "h800/gemm.json: stale" in capsys.readouterr().out
+
+
+def test_tables_are_told_where_their_program_moved(tmp_path, monkeypatch, capsys):
+    """Only the places change, a line each; digests, figures and the tables that did not move stay byte for byte."""
+    from numerics.tables import provenance
+
+    kept = shutil.copytree(ROOT / "hwmodels" / "tables" / "h800", tmp_path / "h800") / "gemm.json"
+    before = kept.read_text()
+    kept.write_text(before.replace("numerics.tables.calibrate:", "numerics.attic.calibrate:"))
+    for name in ("stale", "moved"):
+        monkeypatch.setattr(provenance, name, partial(getattr(provenance, name), tables=tmp_path))
+    monkeypatch.setattr(cli, "TABLES", tmp_path)
+    assert cli.main(["calibrate", "--stale"]) == cli.FAILED
+    capsys.readouterr()
+    assert cli.main(["calibrate", "--moved"]) == cli.DONE
+    shown = capsys.readouterr()
+    assert shown.out == "fresh: h800\n" and shown.err.endswith("h800: gemm\n") and kept.read_text() == before
 
 
 def test_contention_is_made_again_from_rows(tmp_path, capsys):
@@ -235,18 +256,18 @@ def test_contention_is_made_again_from_rows(tmp_path, capsys):
 
 
 def test_accuracy_prints_or_writes_the_page(tmp_path, monkeypatch, capsys):
-    from numerics import accuracy
+    from numerics.accuracy import page
 
-    monkeypatch.setattr(accuracy, "PAGE", tmp_path / "PRICES.md")
+    monkeypatch.setattr(page, "PAGE", tmp_path / "PRICES.md")
     assert cli.main(["accuracy"]) == cli.DONE
     shown = capsys.readouterr().out
-    assert shown.startswith("# How good prices are") and not accuracy.PAGE.exists()
+    assert shown.startswith("# How good prices are") and not page.PAGE.exists()
     assert cli.main(["accuracy", "--write"]) == cli.DONE
-    assert accuracy.PAGE.read_text() == shown
+    assert page.PAGE.read_text() == shown
 
 
 def test_census_answers_with_its_own_code(monkeypatch):
-    census = pytest.importorskip("numerics.census")
+    census = pytest.importorskip("numerics.census.census")
     asked = []
     monkeypatch.setattr(census, "main", lambda shape: asked.append(shape.name) or 1)
     assert cli.main(["census"]) == cli.FAILED and asked == ["DeepSeek-V3"]

@@ -3,11 +3,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
-from numerics import compare  # noqa: E402
 from numerics.kernels import attention as kernels  # noqa: E402
 from numerics.kernels.compile import compiler_available  # noqa: E402
 from numerics.kernels.launches import recorded, variants  # noqa: E402
 from numerics.reference import attention as reference  # noqa: E402
+from numerics.reference import compare  # noqa: E402
 from tests.numerics import interpreter  # noqa: E402
 
 interpreter.install()

@@ -7,9 +7,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
-from numerics import compare  # noqa: E402
 from numerics.kernels import casts, e5m6  # noqa: E402
 from numerics.reference import casts as reference  # noqa: E402
+from numerics.reference import compare  # noqa: E402
 from tests.numerics import interpreter  # noqa: E402
 
 interpreter.install()

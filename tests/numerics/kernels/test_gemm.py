@@ -3,10 +3,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
-from numerics import compare  # noqa: E402
 from numerics.kernels import gemm as kernels  # noqa: E402
 from numerics.kernels.compile import compiler_available  # noqa: E402
 from numerics.kernels.launches import recorded, variants  # noqa: E402
+from numerics.reference import compare  # noqa: E402
 from numerics.reference import gemm as reference  # noqa: E402
 from tests.numerics import interpreter  # noqa: E402
 from tests.numerics.kernels.tensor_core import blocks, exact, product, rows  # noqa: E402

@@ -5,8 +5,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
-from numerics import compare  # noqa: E402
 from numerics.kernels import permute as kernels  # noqa: E402
+from numerics.reference import compare  # noqa: E402
 from numerics.reference import permute as reference  # noqa: E402
 from tests.numerics import interpreter  # noqa: E402
 

@@ -5,11 +5,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
-from numerics import compare  # noqa: E402
 from numerics.kernels import wgrad as kernels  # noqa: E402
 from numerics.kernels.compile import compiler_available  # noqa: E402
 from numerics.kernels.launches import variants  # noqa: E402
-from numerics.reference import casts  # noqa: E402
+from numerics.reference import casts, compare  # noqa: E402
 from numerics.reference import gemm as reference  # noqa: E402
 from tests.numerics import interpreter  # noqa: E402
 from tests.numerics.kernels.tensor_core import exact, product  # noqa: E402

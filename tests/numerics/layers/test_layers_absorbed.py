@@ -6,8 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from numerics.compare import gate  # noqa: E402
 from numerics.layers.config import Precision  # noqa: E402
+from numerics.reference.compare import gate  # noqa: E402
 from sim.footprint import kv_cache_bytes_per_token  # noqa: E402
 from tests.numerics.layers import tiny  # noqa: E402
 

@@ -6,12 +6,12 @@ torch = pytest.importorskip("torch")
 from torch.nn.functional import silu  # noqa: E402
 
 from numerics import ops  # noqa: E402
-from numerics.compare import GateError, relative_error  # noqa: E402
 from numerics.layers.config import Precision  # noqa: E402
 from numerics.layers.experts import MixtureOfExperts, _Experts, dispatch, weigh  # noqa: E402
 from numerics.layers.feedforward import FeedForward  # noqa: E402
 from numerics.layers.kept import Plain  # noqa: E402
 from numerics.layers.products import operand  # noqa: E402
+from numerics.reference.compare import GateError, relative_error  # noqa: E402
 from tests.numerics.layers import tiny  # noqa: E402
 
 T, H, WIDTH, E, K = 160, 256, 128, 4, 2

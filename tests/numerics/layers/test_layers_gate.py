@@ -8,8 +8,8 @@ pytest.importorskip("hypothesis")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from numerics.compare import gate as hold  # noqa: E402
 from numerics.layers.gate import Gate, _Choose, affinities, balance_loss  # noqa: E402
+from numerics.reference.compare import gate as hold  # noqa: E402
 from tests.numerics.layers import tiny  # noqa: E402
 
 

@@ -5,10 +5,10 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch.nn.functional import cross_entropy, rms_norm  # noqa: E402
 
-from numerics.compare import PRODUCT, gate  # noqa: E402
 from numerics.layers.config import Precision  # noqa: E402
 from numerics.layers.head import Head  # noqa: E402
 from numerics.layers.norm import RMSNorm  # noqa: E402
+from numerics.reference.compare import PRODUCT, gate  # noqa: E402
 from tests.numerics.layers import tiny  # noqa: E402
 
 

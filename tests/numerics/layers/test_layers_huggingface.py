@@ -15,12 +15,12 @@ pytest.importorskip("transformers", minversion="5.0")  # experts as one tensor; 
 
 from torch.nn import functional  # noqa: E402
 
-from numerics.compare import gate  # noqa: E402
 from numerics.layers.attention import LatentAttention  # noqa: E402
 from numerics.layers.experts import MixtureOfExperts  # noqa: E402
 from numerics.layers.norm import RMSNorm  # noqa: E402
 from numerics.layers.prediction import Prediction  # noqa: E402
 from numerics.layers.rotation import table  # noqa: E402
+from numerics.reference.compare import gate  # noqa: E402
 from tests.numerics.layers import tiny  # noqa: E402
 
 TOLERANCE = 2e-5

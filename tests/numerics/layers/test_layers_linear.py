@@ -4,12 +4,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from numerics.compare import END_TO_END, gate  # noqa: E402
 from numerics.layers.config import Precision  # noqa: E402
 from numerics.layers.kept import Plain  # noqa: E402
 from numerics.layers.linear import Linear  # noqa: E402
 from numerics.layers.norm import RMSNorm  # noqa: E402
 from numerics.layers.products import dgrad, operand, wgrad  # noqa: E402
+from numerics.reference.compare import END_TO_END, gate  # noqa: E402
 from tests.numerics.layers import saved  # noqa: E402
 
 T, K, N = 200, 256, 130

@@ -5,7 +5,6 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from numerics import ops  # noqa: E402
-from numerics.compare import END_TO_END, PRODUCT, GateError, gate, relative_error, rounding_bias  # noqa: E402
 from numerics.layers.config import Precision  # noqa: E402
 from numerics.layers.kept import Plain  # noqa: E402
 from numerics.layers.products import (  # noqa: E402
@@ -18,6 +17,7 @@ from numerics.layers.products import (  # noqa: E402
     spans,
     wgrad,
 )
+from numerics.reference.compare import END_TO_END, PRODUCT, GateError, gate, relative_error, rounding_bias  # noqa: E402
 
 FP8 = Precision.FP8
 M, N, K = 150, 200, 384

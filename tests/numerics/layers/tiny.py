@@ -6,12 +6,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from numerics import compare
 from numerics.layers.attention import LatentAttention
 from numerics.layers.block import Block
 from numerics.layers.config import Config, Precision, Yarn
 from numerics.layers.experts import MixtureOfExperts
 from numerics.layers.model import Model
+from numerics.reference import compare
 from sim.models.shape import ModelShape
 
 V3 = ModelShape(

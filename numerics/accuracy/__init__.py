@@ -1,0 +1,1 @@
+"""What prices are worth: measured rows priced without themselves and from other cards, as a page."""

@@ -1,0 +1,1 @@
+"""Measuring on a card: our kernels checked, timed, and turned into calibration tables by a campaign."""

@@ -1,0 +1,82 @@
+"""The page of a bench (docs/KERNELS.md): what each kernel took on a card, beside the bound and the best library call.
+
+Made from the JSON that `python -m numerics bench` writes; nothing is typed in.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hwmodels.units import GIGA, TERA
+
+ROOT = Path(__file__).resolve().parents[2]
+MEASURED = ROOT / "docs" / "kernels"
+"""One JSON a card."""
+PAGE = ROOT / "docs" / "KERNELS.md"
+
+HEAD = """# What the kernels take on a card
+
+Made by `python -m numerics bench --page` from the measurements in `docs/kernels/`, one file a card, each written by
+`python -m numerics bench`. A variant is timed only after its output passed its gate on that card. *bound* is the larger
+of FLOP over the matrix rate and bytes over the copy rate that the same card reached in the same run (a product of
+8,192^3 and a copy of 1 GiB); *of bound* is the part of it that a kernel reached. The library is torch's own call for
+the same work or less (rowwise scales instead of blocks, BF16 instead of FP8): the fastest that runs.
+
+Forms of products: *flat* (tile loop and K loop are one; the default), *descriptor* and *pointer* (two loops, operands
+by the copy engine or by pointers), *twin* (two programs of 64 rows an SM), *low* (64 rows, flat), *scales stored by
+tile* (the default on scales of another layout), *default* (what a call without a choice takes). *never promoted* leaves
+all sums in the tensor core's 14 bits; it is timed to show what promotion costs and is not counted among the fastest.
+"""
+
+
+def page(folder: Path = MEASURED) -> str:
+    """The page as Markdown."""
+    parts = [HEAD]
+    for path in sorted(folder.glob("*.json")):
+        parts += list(_card(json.loads(path.read_text(encoding="utf-8"))))
+    return "\n".join(parts)
+
+
+def _card(document: Mapping[str, Any]) -> Iterator[str]:
+    said, ceilings = document["provenance"], document["ceilings"]
+    yield f"## {said['device']}\n"
+    yield (
+        f"{said['date']}; driver {said['driver']}, CUDA {said['cuda']}, torch {said['torch']}, triton {said['triton']};"
+        f" `{said['command']}`, {said['repetitions']} repetitions, {said['method']}. Ceilings in the same run: copy"
+        f" {ceilings['copy_bytes_per_s'] / GIGA:,.0f} GB/s, BF16 {ceilings['bf16_flop_per_s'] / TERA:,.0f} TFLOP/s,"
+        f" FP8 {ceilings['fp8_flop_per_s'] / TERA:,.0f} TFLOP/s.\n"
+    )
+    yield from _table(
+        "kernel | shape | fastest form | us | of bound | best library call | us | times as fast as it",
+        (_verdict(v) for v in document["summary"]),
+    )
+    yield "\nEvery form:\n"
+    yield from _table(
+        "kernel | shape | form | us | 10 % | 90 % | TFLOP/s | GB/s | of bound", (_row(r) for r in document["rows"])
+    )
+    yield ""
+
+
+def _verdict(v: Mapping[str, Any]) -> list[str]:
+    start = [v["family"], v["case"], v["variant"], f"{v['us']:,.1f}", f"{v['of_bound']:.0%}"]
+    if not v["library"]:
+        return [*start, "none", "", ""]
+    return [*start, v["library"], f"{v['library_us']:,.1f}", f"{v['times_library']:.2f}"]
+
+
+def _row(r: Mapping[str, Any]) -> list[str]:
+    start = [r["family"], r["case"], f"{r['variant']}{' (library)' if r['kind'] == 'library' else ''}"]
+    if "refused" in r:
+        return [*start, f"not timed: {r['refused']}".replace("|", "/"), "", "", "", "", ""]
+    times = [f"{r[key]:,.1f}" for key in ("median_us", "low_us", "high_us")]
+    rates = [f"{r['flop_per_s'] / TERA:,.0f}" if r["flop_per_s"] else "", f"{r['bytes_per_s'] / GIGA:,.0f}"]
+    return [*start, *times, *rates, f"{r['of_bound']:.0%} ({r['bound']})"]
+
+
+def _table(head: str, rows: Iterable[Iterable[str]]) -> Iterator[str]:
+    columns = head.split(" | ")
+    yield f"| {head} |"
+    yield "|" + "|".join(["---"] * 3 + ["---:"] * (len(columns) - 3)) + "|"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"

@@ -1,0 +1,259 @@
+"""Operations behind the census's differences: for one part of one unit, exactly what either side alone has.
+
+Each function serves an entry of the table in census.py, where its reason stands. Sizes come from a model's
+dimensions and the products found, so a difference that grows, shrinks or goes is noticed.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from hwmodels.formats import E4M3_ROWS, TILE
+from hwmodels.op import (
+    Attention,
+    Gemm,
+    GroupedGemm,
+    Memory,
+    Op,
+    cast,
+    cast_transpose,
+    copy,
+    dequantize,
+    elementwise,
+    norm,
+    small,
+    transpose_scales,
+)  # fmt: skip
+from sim.models.layer import Site
+
+WIDE, NARROW = 4, 2
+"""Bytes of FP32 and of BF16."""
+TINY = small("tiny")
+Both = tuple[Sequence[Op], Sequence[Op]]
+"""The simulator's, the layers'."""
+
+
+class Here(NamedTuple):
+    """One part of one unit at a site; found: what the layers ran in it."""
+
+    site: Site
+    unit: str
+    part: str
+    found: Counter[Op]
+
+    def products(self, *roles: str) -> list[Gemm]:
+        """FP8 products of one matrix, but the weight gradients of single experts."""
+        return [op for op in self.found.elements() if isinstance(op, Gemm) and op.precision == "fp8"
+                and op.role in roles and not (op.role == "wgrad" and op.k != self.site.tokens)]  # fmt: skip
+
+    def grouped(self, *roles: str) -> list[GroupedGemm]:
+        return [op for op in self.found.elements() if isinstance(op, GroupedGemm) and op.role in roles]
+
+    def expert_gradients(self) -> list[tuple[int, int]]:
+        """[n, k] of the weights of one expert, down and gate-up."""
+        s = self.site.shape
+        return [(s.hidden, s.expert_intermediate), (2 * s.expert_intermediate, s.hidden)]
+
+    @property
+    def heads(self) -> tuple[int, int, int, int]:
+        """Elements of a token in all heads: queries, their rotary part, the rest, values."""
+        s = self.site.shape
+        return s.heads * (s.qk_nope + s.qk_rope), s.heads * s.qk_rope, s.heads * s.qk_nope, s.heads * s.v_head
+
+
+@dataclass(frozen=True)
+class Difference:
+    """where: patterns of "unit part". view: "simulator" or "layers", whoever is right; "both": a choice of kernels.
+
+    operations: (simulator's, layers').
+    """
+
+    reason: str
+    view: str
+    where: tuple[str, ...]
+    operations: Callable[[Here], Both]
+
+
+def of(kind: str, rows: int, read: float, write: float) -> Memory:
+    """A memory-bound operation by its whole traffic in bytes."""
+    return Memory(kind, rows, read / rows, write / rows)
+
+
+def tiles(length: int) -> int:
+    return -(-length // TILE)
+
+
+def codes(width: int) -> float:
+    """Bytes of a row in E4M3 with a whole scale for a last tile that is not full."""
+    return width + WIDE * tiles(width)
+
+
+# --- every linear layer -----------------------------------------------------------------------------------------------
+
+
+def transposed_scales(here: Here) -> Both:
+    plain = [(p.m, p.k) for p in here.products("fprop", "dgrad")]
+    return [transpose_scales(*size) for size in plain + [(g.rows, g.k) for g in here.grouped("fprop", "dgrad")]], []
+
+
+def weights(here: Here) -> list[tuple[int, int, int]]:
+    """(experts, n, k) of each weight that a product of this part reads, as the master [n, k] lies."""
+    out = [(1, p.n, p.k) for p in here.products("fprop")] + [(1, p.k, p.n) for p in here.products("dgrad")]
+    out += [(g.groups, g.n, g.k) for g in here.grouped("fprop")]
+    return out + [(g.groups, g.k, g.n) for g in here.grouped("dgrad")]
+
+
+def cast_weight(here: Here) -> Both:
+    out: list[Op] = []
+    for experts, n, k in weights(here):
+        out += [of("cast_weight", n, WIDE * n * k, n * k + WIDE * tiles(n) * tiles(k))] * experts
+    return [], out
+
+
+def stacked(here: Here) -> Both:
+    out: list[Op] = []
+    for experts, n, k in (w for w in weights(here) if w[0] > 1):
+        scales = WIDE * experts * tiles(n) * tiles(k)
+        out += [of("copy", experts * n, experts * n * k, experts * n * k)]
+        out += [of("copy", experts * tiles(n), scales, scales)]
+    return [], out
+
+
+def turned_scales(here: Here) -> Both:
+    turned = [(1, p.k, p.n) for p in here.products("dgrad")] + [(g.groups, g.k, g.n) for g in here.grouped("dgrad")]
+    sizes = [(experts * tiles(n), WIDE * experts * tiles(n) * tiles(k)) for experts, n, k in turned]
+    return [], [of("scale_transpose", rows, size, size) for rows, size in sizes]
+
+
+def accumulate(rows: int, elements: int) -> Memory:
+    """autograd's addition to a gradient."""
+    return of("elementwise", rows, 2 * WIDE * elements, WIDE * elements)
+
+
+def gradients(here: Here) -> Both:
+    out: list[Op] = []
+    for p in here.products("wgrad"):
+        out += [of("fill", p.m, 0, WIDE * p.m * p.n), accumulate(p.m, p.m * p.n)]
+    return [], out
+
+
+# --- attention --------------------------------------------------------------------------------------------------------
+
+
+def residual(here: Here) -> Both:
+    t, h = here.site.tokens, here.site.shape.hidden
+    return [norm(t, h, 2, 2)] * 2, [norm(t, h)] * 2 + [elementwise(t, h, 2)]
+
+
+def gradient_sums(here: Here) -> Both:
+    """Backward: both norms with all that meets there, against one addition at a time."""
+    t, h = here.site.tokens, here.site.shape.hidden
+    simulator = [norm(t, h, reads, 1, "backward") for reads in (5, 3)]
+    return simulator, [norm(t, h, 2, 1, "backward"), elementwise(t, h, 2)] * 2
+
+
+def norm_again(here: Here) -> Both:
+    t, h = here.site.tokens, here.site.shape.hidden
+    consumers = 2 + (here.unit == "moe")  # queries, key-values, gate
+    return [norm(t, h, 2, 2)], [norm(t, h)] * consumers
+
+
+def queries_without_latent(here: Here) -> Both:
+    if here.site.shape.q_rank:
+        return [], []
+    t, h = here.site.tokens, here.site.shape.hidden
+    return [], [norm(t, h)] if here.part == "attn(F)" else [norm(t, h, 2, 1, "backward"), *[TINY] * 3]
+
+
+def assemble(here: Here) -> Both:
+    t = here.site.tokens
+    q, rotary, nope, v = here.heads
+    key = of("copy", t, NARROW * t * (nope + here.site.shape.qk_rope), NARROW * t * q)
+    return [copy(t, nope), copy(t, rotary, reads=0)], [copy(t, rotary), copy(t, q), key, copy(t, v)]
+
+
+def disassemble(here: Here) -> Both:
+    t, s = here.site.tokens, here.site.shape
+    _, rotary, nope, v = here.heads
+    simulator = [copy(t, nope), copy(t, v), Memory("elementwise", t, NARROW * rotary, NARROW * s.qk_rope)]
+    wide = [
+        Memory("copy", t, NARROW * rotary, WIDE * rotary), Memory("elementwise", t, WIDE * rotary, WIDE * s.qk_rope),
+        Memory("copy", t, WIDE * s.qk_rope, NARROW * s.qk_rope),
+    ]  # fmt: skip
+    latent = [copy(t, s.kv_rank), copy(t, s.kv_rank + s.qk_rope)]
+    return simulator, [*wide, copy(t, nope + v), *[copy(t, rotary)] * 2, *latent]
+
+
+def attention_backward(here: Here) -> Both:
+    t, s = here.site.tokens, here.site.shape
+    q, _, _, v = here.heads
+    op = Attention("backward", here.site.sequences, s.heads, here.site.length, s.qk_nope + s.qk_rope, s.v_head)
+    prepared = Memory("attention_prepare", t, 2 * NARROW * v, 2 * NARROW * q)
+    finished = Memory("attention_finish", t, 2 * NARROW * q, NARROW * q)
+    return [op, prepared, finished], [op._replace(kernels=2), prepared._replace(write=WIDE * s.heads)]
+
+
+def latents(here: Here) -> Both:
+    t, s = here.site.tokens, here.site.shape
+    widths = (s.q_rank or s.hidden, s.kv_rank)
+    return [cast_transpose(t, w) for w in widths], [cast_transpose(t, w, E4M3_ROWS) for w in widths]
+
+
+def ragged_latent(here: Here) -> Both:
+    t, s = here.site.tokens, here.site.shape
+    width = s.kv_rank + s.qk_rope
+    if not width % TILE:
+        return [], []
+    return [cast(t, width)], [cast(t, width)._replace(write=codes(width))]
+
+
+def output_again(here: Here) -> Both:
+    s, layout = here.site.shape, here.site.recipe.attention_output
+    return [], [dequantize(here.site.tokens, s.heads * s.v_head, layout)]
+
+
+def gate_forward(here: Here) -> Both:
+    t, s = here.site.tokens, here.site.shape
+    e, k = s.experts, s.experts_per_token
+    simulator = [Gemm(t, e, s.hidden, "fprop", "bf16"), small("routing_forward", t, WIDE * e, 37)]
+    own = [Gemm(t, e, s.hidden, "fprop", "fp32"), Memory("routing_forward", t, WIDE * e, 2 * WIDE * k)]
+    counted = [TINY] * 3  # load of the experts: to integers, bincount, addition
+    return simulator, [*own, Memory("copy", t, NARROW * s.hidden, WIDE * s.hidden), *counted]
+
+
+def gate_backward(here: Here) -> Both:
+    t, s = here.site.tokens, here.site.shape
+    e, k, h = s.experts, s.experts_per_token, s.hidden
+    shapes = ((t, h, e, "dgrad"), (e, h, t, "wgrad"))
+    simulator = [*(Gemm(*shape, "bf16") for shape in shapes), small("routing_backward", t, WIDE * e, 26)]
+    # bytes a token: tensors of E, of k and of one element that numerics/layers/gate.py reads and writes, in FP32
+    read, write, kernels = (12 * e + 72 * k + 20, 12 * e + 40 * k + 16, 16)
+    if s.score == "softmax":
+        read, write, kernels = (24 * e + 40 * k + 4, 20 * e + 20 * k + 4, 10)
+    own = [*(Gemm(*shape, "fp32") for shape in shapes), Memory("routing_backward", 1, t * read, t * write, kernels)]
+    casts = [Memory("copy", t, NARROW * h, WIDE * h), Memory("copy", t, WIDE * h, NARROW * h)]
+    # autograd makes up a gradient of the indices
+    return simulator, [*own, *casts, accumulate(e, e * h), of("fill", t, 0, WIDE * k * t)]
+
+
+def tiny(simulator: int, layers: int) -> Callable[[Here], Both]:
+    return lambda here: ([TINY] * simulator, [TINY] * layers)
+
+
+def tiny_of_norms(here: Here) -> Both:
+    """A fill a norm, and one more for each norm whose 1/rms leaves the function; the simulator's five are torch's."""
+    norms = 4 if here.site.shape.q_rank else 3
+    return [TINY] * 5, [TINY] * (norms + 2)
+
+
+def simulator_only(*ops: Callable[[Here], Op]) -> Callable[[Here], Both]:
+    return lambda here: ([op(here) for op in ops], [])
+
+
+def rotary_key(here: Here) -> Op:
+    return copy(here.site.tokens, here.site.shape.qk_rope)
+
+
+def residual_scale(here: Here) -> Memory:
+    return elementwise(here.site.tokens, here.site.shape.hidden)

@@ -1,0 +1,179 @@
+"""Operations behind the census's differences, continued: experts, embedding, head and multi-token prediction.
+
+As differences.py: exactly what the simulator alone and what the layers alone have, in one part of one unit.
+"""
+
+from hwmodels.formats import E4M3_BLOCKS, E4M3_ROWS, PLAIN_E4M3, TILE
+from hwmodels.op import (
+    Gemm,
+    Memory,
+    Op,
+    cast,
+    cast_transpose,
+    copy,
+    dequantize,
+    elementwise,
+    norm,
+    small,
+    transpose_weight,
+)  # fmt: skip
+from numerics.census.differences import NARROW, TINY, WIDE, Both, Here, accumulate, codes, of, tiles
+
+
+def shared_width(here: Here) -> int:
+    s = here.site.shape
+    return s.dense_intermediate if here.unit == "dense" else s.shared_experts * s.expert_intermediate
+
+
+def activation_again(here: Here) -> Both:
+    t, width = here.site.tokens, shared_width(here)
+    read = 2 * NARROW * width
+    simulator = Memory("swiglu", t, read, E4M3_ROWS.row_bytes(width))
+    turned = (t * width + WIDE * width * tiles(t)) / t
+    return [simulator], [Memory("swiglu_transpose", t, read, turned)]
+
+
+def ragged_activation(here: Here) -> Both:
+    t, width = here.site.tokens, shared_width(here)
+    if not width % TILE:
+        return [], []
+    op = Memory("swiglu", t, 2 * NARROW * width, E4M3_ROWS.row_bytes(width))
+    return [op], [op._replace(write=codes(width))]
+
+
+def input_again(here: Here) -> Both:
+    t, h = here.site.tokens, here.site.shape.hidden
+    codes = [cast(t, h)] if here.unit == "moe" else []
+    return [norm(t, h, 2, 2), dequantize(t, h), *codes], [norm(t, h)]
+
+
+def gradient_codes(here: Here) -> Both:
+    t, h = here.site.tokens, here.site.shape.hidden
+    if here.unit == "dense":
+        return [cast_transpose(t, h, PLAIN_E4M3)], [cast(t, h), cast_transpose(t, h)]
+    return [cast_transpose(t, h, PLAIN_E4M3), cast(t, h)], [cast(t, h), cast_transpose(t, h), cast(t, h)]
+
+
+def routed_gradients(here: Here) -> Both:
+    s = here.site.shape
+    local, each = s.experts, here.site.rows // s.experts
+    out: list[Op] = []
+    for n, k in here.expert_gradients():
+        whole = WIDE * local * n * k
+        out += [of("fill", n, 0, WIDE * n * k)] * local
+        out += [of("copy", local * n, whole, whole), accumulate(local * n, local * n * k)]
+        for side in (n, k):
+            out += [of("copy", side, side * each, side * each)] * local
+            scales = WIDE * side * tiles(each)
+            out += [of("copy", side, scales, scales)] * local
+    return [], out
+
+
+def turned_weights(here: Here) -> Both:
+    turned: list[Op] = [
+        transpose_weight(n, k, E4M3_BLOCKS, here.site.shape.experts) for n, k in here.expert_gradients()
+    ]
+    return (turned, []) if here.part == "mlp(F)" else ([], turned)
+
+
+def recast(here: Here) -> Both:
+    rows, h = here.site.rows, here.site.shape.hidden
+    simulator, own = cast_transpose(rows, h, PLAIN_E4M3), cast_transpose(rows, h, E4M3_ROWS)
+    return [simulator] * 2, [own] * 2
+
+
+def routes(here: Here) -> Both:
+    t, s, rows = here.site.tokens, here.site.shape, here.site.rows
+    k = s.experts_per_token
+    index = [small(kind, t, WIDE * k) for kind in ("expert_count", "expert_map")]
+    simulator = [*index, small("dispatch_layout", t, WIDE * s.experts), TINY]
+    # one operation counts and places; then weights by row: zeros, index to 64 bits, scatter; block table twice
+    return simulator, [of("expert_map", t, WIDE * t * k, WIDE * (t * k + rows)), *[TINY] * 5]
+
+
+def scales_travel(here: Here) -> Both:
+    t, s, rows = here.site.tokens, here.site.shape, here.site.rows
+    scales = WIDE * tiles(s.hidden)
+    travel = of("permute_scales", rows, t * scales, rows * scales)
+    return [], [travel] if here.part == "mlp(F)" else [travel] * 2
+
+
+def again_in_order(here: Here) -> Both:
+    t, h, rows = here.site.tokens, here.site.shape.hidden, here.site.rows
+    return [], [of("permute", rows, t * h, rows * h)]
+
+
+def dispatch_cast(here: Here) -> Both:
+    op = cast(here.site.tokens, here.site.shape.hidden)
+    if here.part == "attn(F)":
+        return [op], []
+    return [], [op] * (2 if here.unit == "moe" else 1)
+
+
+def weigh(here: Here) -> Both:
+    rows, scales = here.site.rows, WIDE * tiles(here.site.shape.expert_intermediate)
+    return [], [Memory("elementwise", rows, scales + WIDE, scales)]
+
+
+def weigh_backward(here: Here) -> Both:
+    s, t, rows = here.site.shape, here.site.tokens, here.site.rows
+    w, k = s.expert_intermediate, s.experts_per_token
+    simulator = [
+        Memory("swiglu_backward", rows, 3 * NARROW * w, 3 * NARROW * w),
+        Memory("gate_weight_gradient", rows, 2 * NARROW * w, WIDE), TINY,
+    ]  # fmt: skip
+    own: list[Op] = [Memory("swiglu", rows, 2 * NARROW * w, NARROW * w)]
+    own += [Memory("swiglu_backward", rows, 3 * NARROW * w, 2 * NARROW * w)]
+    own += [Memory("copy", rows, NARROW * w, WIDE * w)] * 2 + [Memory("elementwise", rows, 2 * WIDE * w, WIDE * w)]
+    own += [of("elementwise", 1, WIDE * rows * w, WIDE * rows)]
+    own += [of("copy", t, WIDE * k * t, WIDE * k * t), of("copy", t, WIDE * k * t, 2 * WIDE * k * t)]
+    own += [Memory("copy", rows, WIDE, NARROW), Memory("elementwise", rows, NARROW * (w + 1), NARROW * w)] * 2
+    return simulator, [*own, *[TINY] * 5]
+
+
+def sum_of_paths(here: Here) -> Both:
+    return [], [elementwise(here.site.tokens, here.site.shape.hidden, 2)]
+
+
+# --- ends -------------------------------------------------------------------------------------------------------------
+
+
+def look_up(here: Here) -> Both:
+    t, h = here.site.tokens, here.site.shape.hidden
+    found = [Memory("copy", t, WIDE * h, WIDE * h), Memory("copy", t, WIDE * h, NARROW * h)]
+    return [copy(t, h)], found
+
+
+def scatter(here: Here) -> Both:
+    t, h, v = here.site.tokens, here.site.shape.hidden, here.site.shape.vocabulary
+    simulator = Memory("elementwise", t, (NARROW + WIDE) * h, WIDE * h)
+    whole = of("elementwise", v, t * WIDE * h + 2 * WIDE * t, WIDE * v * h)
+    return [simulator], [Memory("copy", t, NARROW * h, WIDE * h), whole, accumulate(v, v * h)]
+
+
+def side_by_side(here: Here) -> Both:
+    t, h = here.site.tokens, here.site.shape.hidden
+    if here.part == "projection(F)":
+        return [norm(2 * t, h)], [*[norm(t, h)] * 2, copy(t, 2 * h)]
+    own = [*[norm(t, h)] * 2, copy(t, 2 * h), *[copy(t, h)] * 2, *[norm(t, h, 2, 1, "backward")] * 2]
+    return [norm(2 * t, h, 2, 1, "backward")], [*own, TINY, TINY, TINY]
+
+
+def loss(here: Here) -> Both:
+    t, v = here.site.tokens, here.site.shape.vocabulary
+    simulator = Memory("elementwise", t, 2 * NARROW * v, NARROW * v)
+    # bytes a token: tensors of the vocabulary, of one element, of a 64-bit index that numerics/layers/head.py moves
+    return [simulator], [Memory("loss", 1, t * (26 * v + 24), t * (22 * v + 8) + WIDE, 10)]
+
+
+def head_weight(here: Here) -> Both:
+    v, h = here.site.shape.vocabulary, here.site.shape.hidden
+    return [], [Memory("copy", v, WIDE * h, NARROW * h)]
+
+
+def head_gradient(here: Here) -> Both:
+    t, h, v = here.site.tokens, here.site.shape.hidden, here.site.shape.vocabulary
+    product = Gemm(v, h, t, "wgrad", "bf16")
+    casts = [of("copy", v, NARROW * t * v, WIDE * t * v), Memory("copy", t, NARROW * h, WIDE * h)]
+    scaled = of("elementwise", t, NARROW * t * v + WIDE, NARROW * t * v)
+    return [product], [product._replace(precision="fp32"), *casts, scaled, norm(t, h), accumulate(v, v * h)]

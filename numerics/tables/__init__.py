@@ -1,0 +1,1 @@
+"""Calibration tables: made from what was measured, written, and told where they come from."""

@@ -1,0 +1,30 @@
+"""The page of a bench holds what its JSON holds, and the committed page is what the program writes."""
+
+import json
+
+from numerics.card import bench_page
+
+
+def test_the_page_is_what_the_program_writes():
+    assert bench_page.PAGE.read_text(encoding="utf-8") == bench_page.page()
+
+
+def test_every_row_is_there_and_none_was_refused():
+    files = sorted(bench_page.MEASURED.glob("*.json"))
+    assert [f.stem for f in files] == ["h100", "h200"]
+    text = bench_page.page()
+    for file in files:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        assert f"## {found['provenance']['device']}" in text
+        ours = [row for row in found["rows"] if row["kind"] == "ours"]
+        assert len(ours) > 100 and not [row for row in ours if "refused" in row]
+        for row in ours:
+            assert f"| {row['case']} | {row['variant']} | {row['median_us']:,.1f} |" in text
+
+
+def test_a_refused_row_says_why(tmp_path):
+    document = json.loads((bench_page.MEASURED / "h200.json").read_text(encoding="utf-8"))
+    row = next(r for r in document["rows"] if r["kind"] == "library")
+    row["refused"] = "RuntimeError: no | such call"
+    (tmp_path / "x.json").write_text(json.dumps(document))
+    assert "not timed: RuntimeError: no / such call" in bench_page.page(tmp_path)
