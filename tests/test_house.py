@@ -23,7 +23,7 @@ MAY_IMPORT = {
 REPORTS_MAY_READ = {"sim.trace", "sim.result", "hwmodels.units"}
 NUMERICS_MAY_READ = ("sim.models", "sim.precision", "sim.scenario", "sim.resolve")
 DOORS = {
-    "simpy": {"sim/engine.py"},
+    "simpy": {"sim/engine/events.py"},
     "networkx": {"hwmodels/fabric.py"},
     "pydantic": {"sim/form.py", "sim/resolve.py"},
     "yaml": {"hwmodels/document.py", "reports/folder.py"},

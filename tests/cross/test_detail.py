@@ -29,12 +29,12 @@ def test_every_schedule(small, schedule, detail):
         assert (getattr(coarse.steps, column) == getattr(fine.steps, column)).all(), column
 
 
-def test_finer_is_more_rows_and_events(small):
-    """The levels are really different programs."""
+def test_finer_is_more_rows(small):
+    """The levels are really different drawings of one run."""
     runs = [small(f"detail={detail}") for detail in ("chunk", "layer", "op")]
-    assert len({len(run.spans) for run in runs}) == 3
-    events = [run.summary["events"] for run in runs]
-    assert events == sorted(events) and len(set(events)) == 3
+    rows = [len(run.spans) for run in runs]
+    assert rows == sorted(rows) and len(set(rows)) == 3
+    assert len({run.summary["events"] for run in runs}) == 1
 
 
 def test_layer_tasks_cover_their_kernels(small):

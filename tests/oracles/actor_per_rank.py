@@ -7,16 +7,18 @@ from functools import cache
 import numpy as np
 
 from sim import plan
-from sim.engine import arrays as crowd
-from sim.engine import events as engine
+from sim.engine import arrays, events
 from sim.engine.actor import Actor, Job, Outcome, Sync
-from sim.engine.arrays import Crowd, Duration
-from sim.engine.lane import REDUCE, Times, Wire
-from sim.layout.mesh import apart
+from sim.engine.arrays import Duration
+from sim.engine.lane import Wire
+from sim.engine.timeline import Timeline
+from sim.engine.wire import REDUCE
+from sim.layout.mesh import Times
 from sim.lower import Lowered, lower
 from sim.plan import Machine, Plan
 from sim.scenario import from_mapping
 from sim.template import STREAMS, Template
+from tests.oracles.timelines import apart, crossings, took
 
 TINY = {
     "name": "tiny",
@@ -59,7 +61,7 @@ def actors(
     found = []
     for position, row in enumerate(jobs):
         times = [
-            [np.broadcast_to(duration(position, k, i, at), (data,)) for i in range(len(job.template.segments))]
+            [took(duration, position, k, i, at) for i in range(len(job.template.segments))]
             for k, job in enumerate(row)
         ]
         wires = [[(kind, wire(position, k, kind, at, ns)) for kind, ns in job.sends] for k, job in enumerate(row)]
@@ -83,16 +85,16 @@ def actors(
     return found
 
 
-def as_found(many: Crowd) -> tuple[Duration, Wire]:
+def as_found(many: Timeline) -> tuple[Duration, Wire]:
     """The durations that a run of the arrays came to, whatever they depended on."""
-    known: dict[tuple[int, int, int], Times] = {}
-    for p, row in enumerate(many.messages):
-        for step, kind, starts, ends in row:
-            known[p, -1 - step if kind == REDUCE else step, kind] = ends - starts
+    known = {
+        (p, -1 - each.step if each.kind == REDUCE else each.step, each.kind): each.ends - each.starts
+        for p, row in enumerate(many.network) for each in row
+    }  # fmt: skip
 
-    def duration(position: int, step: int, number: int, starts: Times) -> Times:
-        crossing = many.crossings[position][step]
-        return crossing.segment_ends[number] - crossing.segment_starts[number]
+    def duration(position: int, step: int) -> arrays.Took:
+        inside = many.positions[position].insides[step]
+        return lambda number, starts: np.broadcast_to(inside.ends[number] - inside.starts[number], starts.shape)
 
     def wire(position: int, step: int, kind: int, starts: Times, ns: int) -> Times:
         return known[position, step, kind]
@@ -100,25 +102,25 @@ def as_found(many: Crowd) -> tuple[Duration, Wire]:
     return duration, wire
 
 
-def same(many: Crowd, one: Outcome, jobs: Sequence[Sequence[Job]], data: int) -> None:
+def same(many: Timeline, one: Outcome, jobs: Sequence[Sequence[Job]], data: int) -> None:
     """Every span of every rank is equal: steps, segments, messages, reductions, optimizer."""
     assert many.end == one.end
-    for position, row in enumerate(jobs):
+    for position, (row, rows) in enumerate(zip(jobs, crossings(many), strict=True)):
         for replica in range(data):
             record = one.records[position * data + replica]
-            crossings = many.crossings[position]
             where = f"position {position} replica {replica}"
-            assert list(record.starts) == [int(c.starts[replica]) for c in crossings], where
-            assert list(record.ends) == [int(c.ends[replica]) for c in crossings], where
+            assert list(record.starts) == [int(c.starts[replica]) for c in rows], where
+            assert list(record.ends) == [int(c.ends[replica]) for c in rows], where
+            assert list(record.blame) == [int(c.blame[replica]) for c in rows], where
             for lane in STREAMS:
-                begun = [int(c.segment_starts[i, replica]) for j, c in zip(row, crossings, strict=True)
+                begun = [int(c.segment_starts[i, replica]) for j, c in zip(row, rows, strict=True)
                          for i in j.template.order[lane]]  # fmt: skip
-                done = [int(c.segment_ends[i, replica]) for j, c in zip(row, crossings, strict=True)
+                done = [int(c.segment_ends[i, replica]) for j, c in zip(row, rows, strict=True)
                         for i in j.template.order[lane]]  # fmt: skip
                 assert (list(record.phases[lane]), list(record.kernels[lane])) == (begun, done), where
             sent = sorted(
-                (int(starts[replica]), int(ends[replica]), step, kind)
-                for step, kind, starts, ends in many.messages[position]
+                (int(each.starts[replica]), int(each.ends[replica]), each.step, each.kind)
+                for each in many.network[position]
             )
             table = list(record.network)
             assert sorted(zip(*[iter(table)] * 4, strict=True)) == sent, where
@@ -128,7 +130,7 @@ def same(many: Crowd, one: Outcome, jobs: Sequence[Sequence[Job]], data: int) ->
 
 def both(
     jobs: Sequence[Sequence[Job]], syncs: Sequence[Sync], data: int, expert: int, duration: Duration, wire: Wire
-) -> tuple[Crowd, Outcome]:
+) -> tuple[Timeline, Outcome]:
     """What the arrays say, and what the events say."""
-    many = crowd.run(jobs, syncs, apart(data, expert), duration, wire)
-    return many, engine.run(actors(jobs, syncs, data, expert, duration, wire))
+    many = arrays.run(jobs, syncs, apart(data, expert), duration, wire)
+    return many, events.run(actors(jobs, syncs, data, expert, duration, wire))

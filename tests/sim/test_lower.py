@@ -1,5 +1,6 @@
 """Actors from a plan: every output that changes rank is sent once and waited for once, at the price of its link."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def main():
 
 
 def jobs(low, position):
-    return low.actors[low.actor_of[position]].jobs
+    return low.actors[position].jobs
 
 
 @pytest.mark.parametrize("schedule", names())
@@ -48,10 +49,7 @@ def test_every_crossing_output_is_waited_for_once(schedule):
                 source = where.get((letter, before[0], micro_batch)) if before else None
                 if source and source[0] != rank:
                     expected.append((*source, before[1]))
-            job = jobs(low, rank)[index]
-            # a folded actor's waits name the positions of the rank it is simulated as
-            assert len(job.waits) == len(expected)
-            assert [w[1:] for w in job.waits] == [e[1:] for e in expected]
+            assert list(jobs(low, rank)[index].waits) == expected
 
 
 @pytest.mark.parametrize("schedule", names())
@@ -74,7 +72,8 @@ def test_durations_from_chunk_times():
         _, low = times_only(schedule)
         for row in low.kits:
             for kit in row:
-                found[kit.run.kind] = (kit.timing.total, [s.sends for s in kit.run.segments])
+                assert kit.chunk is kit.parts is kit.fine
+                found[kit.fine.kind] = (kit.timing.total, [s.sends for s in kit.fine.segments])
     ms = 1_000_000
     assert found == {
         "F": (3 * ms, [1]), "B": (4 * ms, [2]), "W": (2 * ms, [0]), "BW": (6 * ms, [2]), "F+BW": (8 * ms, [3]),
@@ -102,6 +101,8 @@ def test_kits_are_shared(main):
     laid, _, low = main
     different = {id(kit) for row in low.kits for kit in row}
     assert len(different) < 40 < sum(map(len, low.kits))
+    assert {id(kit) for kit in low.known} == different
+    assert len({kit.number for kit in low.known}) == len(low.known) == len(different)
     assert [len(row) for row in low.kits] == [len(steps) for steps in laid.program.steps]
 
 
@@ -112,9 +113,9 @@ def test_first_layers(main):
 def test_gradients_wait_for_the_last_weight_gradient(main):
     laid, _, low = main
     for position in (0, 5, 15):
-        actor = low.actors[low.actor_of[position]]
+        actor = low.actors[position]
         last = {}
-        for i, step in enumerate(laid.program.steps[min(position, 15 - position)]):
+        for i, step in enumerate(laid.program.steps[position]):
             last |= {stage: i for letter, stage, _ in step.passes() if letter == "W"}
         assert {stage: after for after, stage, _ in actor.sync.reduces} == last
         assert max(last.values()) == len(actor.jobs) - 1
@@ -131,14 +132,21 @@ def test_outputs_leave_before_the_step_ends(main):
     assert kit.composition.phases[kit.composition.backward_out].name == "attn(B)"
 
 
-def test_groups(main):
-    """Actors of a folded run meet nobody: each stands for a whole expert group."""
+def test_actors(main):
+    """One a position, that meets nobody: each stands for all replicas there."""
     low = main[2]
-    assert len({actor.group for actor in low.actors}) == len(low.actors)
-    laid = plan.lay_out(load(V3, [FIXED, "cluster.nodes=16", "parallel.pipeline=2", "parallel.expert=32",
-                                  "placement=even", "fold=false", "detail=chunk", "batch.sequences=256"]))  # fmt: skip
-    actors = lower(laid, plan.machine(laid)).actors
-    assert [actor.group for actor in actors] == [rank // 32 for rank in range(128)]
+    assert [actor.group for actor in low.actors] == [-1] * 16
+    assert all(actor.peers == {p: p for p in range(16)} for actor in low.actors)
+    assert [actor.jobs for actor in low.actors] == list(low.jobs)
+
+
+def test_parts_are_the_same_steps(main):
+    """Messages, routes and windows of chunks, with a task a part."""
+    low = main[2]
+    for chunks, row, kits in zip(low.jobs, low.parts, low.kits, strict=True):
+        for job, part, kit in zip(chunks, row, kits, strict=True):
+            assert (job.template, part.template) == (kit.chunk, kit.parts)
+            assert replace(part, template=job.template) == job and job.windows == kit.windows
 
 
 def test_reductions_meet_the_exchanges_of_all_that_hold_the_stage(main):

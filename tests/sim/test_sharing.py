@@ -7,7 +7,7 @@ import pytest
 
 from hwmodels.op import AllToAll
 from sim import lower, plan, sharing
-from sim.engine import events as engine
+from sim.engine import events
 from sim.engine.nic import FAIR
 from sim.scenario import load
 from tests.oracles import actor_per_rank as oracle
@@ -52,7 +52,7 @@ def test_slower_gpus_never_make_the_step_faster():
     def step(hbm):
         found, machine = laid(f"cluster.node.device.hbm.bandwidth={hbm} TB/s", "cluster.node.nic.bandwidth=5 GB/s",
                               "detail=chunk", "batch.sequences=4096")  # fmt: skip
-        return engine.run(lower.lower(found, machine).actors).end
+        return events.run(lower.lower(found, machine).actors).end
 
     steps = [step(hbm) for hbm in (3.35, 2.0, 1.0)]
     assert steps == sorted(steps)

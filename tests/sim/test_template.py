@@ -1,7 +1,7 @@
 """Templates: priced phases in launch order, and coarse levels that take exactly as long as the fine one."""
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import pairwise
 from random import Random
 from types import SimpleNamespace
 from typing import cast
@@ -15,7 +15,7 @@ from hwmodels.price import Price, Pricer
 from sim.engine.events import alone
 from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT, Kernel, Part, Unit
 from sim.overlap import Composition, PartsOf, compose
-from sim.template import STREAMS, Template, by_chunk, by_layer, fixed, price
+from sim.template import STREAMS, Template, by_chunk, by_layer, fixed, pieces, price
 
 KINDS = ("F", "B", "W", "BW", "F+B", "F+BW")
 ORDER = {"F": ("attn", "dispatch", "mlp", "combine"), "B": ("combine", "mlp", "dispatch", "attn"), "W": ("mlp", "attn")}
@@ -35,7 +35,8 @@ def work(name: str, ns: int, more: int = 0, lane: int = COMPUTE, kernels: int = 
 
 
 def random_parts(seed: int) -> PartsOf:
-    """A family with kernels of random number and length; weight gradients of experts change stream and come back."""
+    """A family with kernels of random number and length; weight gradients of experts change stream, and may come back.
+    """
     def parts(unit: Unit, direction: str) -> tuple[Part, ...]:
         names = [n for n in ORDER[direction] if unit.kind == "moe" or n in ("attn", "mlp")]
         if unit.kind == "head":
@@ -47,7 +48,7 @@ def random_parts(seed: int) -> PartsOf:
         talks = name in ("dispatch", "combine")
         lanes = [COMMUNICATION if talks else COMPUTE] * random.randint(1, 3)
         if (name, direction) == ("mlp", "W"):
-            lanes = [COMPUTE, *random.choices([COMPUTE, WEIGHT], k=random.randint(0, 4)), COMPUTE]
+            lanes = [COMPUTE, *random.choices([COMPUTE, WEIGHT], k=random.randint(0, 5))]
         kernels = (work(f"{name}{i}", random.randint(1, 60), random.randint(0, 40), at) for i, at in enumerate(lanes))
         return Part(f"{name}({direction})", unit.layer, tuple(kernels), talks)
 
@@ -143,8 +144,23 @@ def test_one_task_a_part_takes_exactly_as_long(step: Step) -> None:
     coarse = by_layer(fine, timing, step[1].phases)
     assert alone(coarse).total == timing.total
     assert sent(coarse) == sent(fine)
-    runs = [[i for i, _ in run] for _, run in groupby(enumerate(step[1].phases), key=lambda item: item[1].part)]
-    assert alone(coarse).segments == tuple((timing.segments[r[0]][0], timing.segments[r[-1]][1]) for r in runs)
+    found = pieces(step[1].phases)
+    assert alone(coarse).segments == tuple((timing.segments[p[0]][0], timing.segments[p[-1]][1]) for p in found)
+
+
+@given(STEPS)
+def test_pieces_are_parts_that_end_where_they_begin(step: Step) -> None:
+    """Consecutive phases of one part, all of them; no exchange but as a piece of its own; as few as that allows."""
+    phases, found = step[1].phases, pieces(step[1].phases)
+    assert [i for piece in found for i in piece] == list(range(len(phases)))
+    for piece in found:
+        assert len({phases[i].part for i in piece}) == 1
+        assert phases[piece[0]].lane == phases[piece[-1]].lane
+        assert len(piece) == 1 or not any(phases[i].exchange for i in piece)
+    for one, two in pairwise(found):
+        rest = [phases[i] for i in (*one, *two)]
+        alike = rest[0].part == rest[-1].part and rest[0].lane == rest[-1].lane
+        assert not alike or any(phase.exchange for phase in rest)
 
 
 @settings(max_examples=150)
@@ -211,8 +227,8 @@ def test_given_times_are_taken_as_they_are(holds: Sequence[int]) -> None:
     assert all(t.price is None and t.sms == -1 for t in template.tasks[COMPUTE])
 
 
-def test_a_part_that_ends_on_the_weight_stream_has_no_coarse_form() -> None:
-    """Its compute stream would go on earlier than one task for the whole part could say."""
+def test_a_part_that_ends_on_the_weight_stream_is_cut_there() -> None:
+    """Its compute stream goes on earlier than one task for the whole part could say."""
     def parts(unit: Unit, direction: str) -> tuple[Part, ...]:
         experts = Part("mlp(W)", 0, (work("e0", 10), work("e1", 50, lane=WEIGHT)))
         return (experts, Part("attn(W)", 0, (work("o_proj", 20),)))
@@ -220,5 +236,7 @@ def test_a_part_that_ends_on_the_weight_stream_has_no_coarse_form() -> None:
     step: Step = ("W", compose("W", [], [Unit("moe", 0)], parts))
     fine = priced(step)
     timing = alone(fine)
-    with pytest.raises(AssertionError, match="lane"):
-        by_layer(fine, timing, step[1].phases)
+    coarse = by_layer(fine, timing, step[1].phases)
+    assert alone(coarse).segments == timing.segments == ((0, 12), (12, 64), (12, 34))
+    assert coarse.order == ((0, 2), (), (1,))
+    assert [t.label for lane in coarse.tasks for t in lane] == ["mlp(W)", "attn(W)", "mlp(W)"]

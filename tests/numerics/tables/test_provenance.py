@@ -154,7 +154,7 @@ def test_the_program_behind_them():
     } <= set(files)  # fmt: skip
     assert {f"numerics/traces/{name}" for name in ("importer.py", "joins.py", "rules/deepseek.yaml")} <= set(files)
     assert not {f"numerics/tables/{name}.py" for name in ("recording", "provenance")} & set(files)
-    assert not {"sim/engine.py", "hwmodels/tables.py"} & set(files)
+    assert not {"sim/engine/events.py", "hwmodels/tables.py"} & set(files)
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "h800").glob("*.json")), ids=lambda p: p.stem)

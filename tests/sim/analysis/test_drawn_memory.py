@@ -4,14 +4,12 @@ from functools import cache
 
 import numpy as np
 import pytest
-from sim.ranks import differing
-from sim.ranks import memory as rank_memory
 
 import sim
 from sim import footprint, plan
-from sim.analysis import memory, spans
-from sim.lower import lower
+from sim.analysis import memory
 from sim.scenario import from_mapping
+from sim.simulation import simulated
 from sim.tokens.loads import Loads
 
 TINY = {
@@ -30,15 +28,20 @@ def found(schedule, *overrides):
     chosen = (f"schedule={schedule}", "routing={kind: sampled, spread: 0.5}", *overrides)
     laid = plan.lay_out(from_mapping(TINY, chosen))
     machine = plan.machine(laid)
-    low = lower(laid, machine)
-    return laid, machine, low, differing.run(laid, machine, low)
+    return laid, machine, simulated(laid, machine)
 
 
-def alone(laid, machine, loads, position, replica, everyone):
+def curves(laid, machine, run, loads):
+    """Of these loads in place of those that were drawn."""
+    return memory.curves(laid, machine, loads, run.timeline, run.column)
+
+
+def alone(laid, machine, loads, position, replica, timeline):
     """Bytes of one replica over time: an event a micro-batch that comes or goes, unit by unit at its own load."""
     site, dense = machine.site, machine.site.shape.dense_layers
     landing, events = 0.0, []
-    for step, crossing in zip(laid.program.steps[position], everyone.crossings[position], strict=True):
+    steps = timeline.positions[position]
+    for step, starts, ends in zip(laid.program.steps[position], steps.starts, steps.ends, strict=True):
         for letter, stage, micro_batch in step.passes():
             kept = {"F": 0.0, "W": 0.0}
             for unit in machine.stages[stage]:
@@ -49,7 +52,7 @@ def alone(laid, machine, loads, position, replica, everyone):
                     landing = max(landing, footprint.exchange_buffer_bytes(own))
                 kept["F"] += footprint.kept_for_backward(own, unit)
                 kept["W"] += footprint.kept_for_weight(own, unit)
-            start, end = int(crossing.starts[replica]), int(crossing.ends[replica])
+            start, end = int(starts[replica]), int(ends[replica])
             if letter == "F":
                 events.append((start, round(kept["F"])))
             elif letter == "B":
@@ -64,36 +67,33 @@ def alone(laid, machine, loads, position, replica, everyone):
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_worst_replica_of_all(schedule):
-    laid, machine, _, run = found(schedule)
-    curves = rank_memory.curves(laid, machine, run.loads, run.everyone)
-    for position, curve in enumerate(curves):
-        each = [alone(laid, machine, run.loads, position, r, run.everyone) for r in range(laid.data)]
+    laid, machine, run = found(schedule)
+    for position, curve in enumerate(curves(laid, machine, run, run.loads)):
+        each = [alone(laid, machine, run.loads, position, r, run.timeline) for r in range(laid.data)]
         assert all(left == 0 for _, left in each), "everything kept is given back"
         peaks = [peak for peak, _ in each]
         assert curve.peak_bytes == max(peaks) > min(peaks)
         assert divmod(curve.cluster_rank, laid.data) == (position, peaks.index(max(peaks)))
         assert (np.diff(curve.times) >= 0).all() and curve.parts["activations"].min() >= 0
-        assert curve.parts["activations"][-1] == 0
+        assert curve.parts["activations"][-1] == 0 and curve.times[-1] == run.timeline.end
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_expected_loads_are_the_balanced_run(schedule):
     """To the byte, at every moment."""
-    laid, machine, low, run = found(schedule)
+    laid, machine, run = found(schedule)
     shape = run.loads.rows.shape
     even = Loads(np.full(shape, machine.site.received, np.int32), np.full(shape, machine.site.rows, np.int32))
-    steps = spans.steps(laid, differing.alone(low), run.outcome)
-    shown = memory.curves(laid, machine, steps)
-    for one, two in zip(rank_memory.curves(laid, machine, even, run.everyone), shown, strict=True):
+    for one, two in zip(curves(laid, machine, run, even), curves(laid, machine, run, None), strict=True):
         for name, part in two.parts.items():
             np.testing.assert_array_equal(one.parts[name], part, name)
 
 
 def test_more_of_either_load_is_more_memory():
-    laid, machine, _, run = found("zb1p")
-    plain = rank_memory.curves(laid, machine, run.loads, run.everyone)
+    laid, machine, run = found("zb1p")
+    plain = curves(laid, machine, run, run.loads)
     for more in (run.loads._replace(rows=run.loads.rows + 128), run.loads._replace(received=run.loads.received + 1)):
-        for a, b in zip(plain, rank_memory.curves(laid, machine, more, run.everyone), strict=True):
+        for a, b in zip(plain, curves(laid, machine, run, more), strict=True):
             assert b.peak_bytes > a.peak_bytes
 
 

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from sim import plan
 from sim.disturbances.durations import Durations, contents
 from sim.disturbances.faults import Pace, Slowed, course, missed, of_ranks, plainly, ranks
+from sim.layout.mesh import Mesh
 from sim.lower import lower
 from sim.scenario import FOREVER, Fault, ScenarioError, from_mapping
 from sim.template import STREAMS
+from tests.oracles.timelines import run, took
 
 
 def slow(factor, start=0, end=FOREVER, **times):
@@ -208,16 +210,19 @@ def test_heat_never_makes_faster_than_cold_nor_slower_than_the_end(start, work, 
 # --- whom -------------------------------------------------------------------------------------------------------------
 
 
+MESH = Mesh(1, 64, gpus_per_node=8)
+
+
 def test_ranks_of_a_fault() -> None:
-    assert list(ranks(Fault("gpu", 5, 2.0), 8)) == [5]
-    assert list(ranks(Fault("link", 5, 2.0), 8)) == [5]
-    assert list(ranks(Fault("node", 2, 2.0), 8)) == list(range(16, 24))
+    assert list(ranks(Fault("gpu", 5, 2.0), MESH)) == [5]
+    assert list(ranks(Fault("link", 5, 2.0), MESH)) == [5]
+    assert list(ranks(Fault("node", 2, 2.0), MESH)) == list(range(16, 24))
 
 
 def test_faults_by_rank_and_kind() -> None:
     faults = (Fault("gpu", 9, 1.5, 10, 20), Fault("node", 1, 1.2), Fault("link", 8, 3.0))
-    assert of_ranks(faults, ("link",), 8) == {8: faults[2:]}
-    found = of_ranks(faults, ("gpu", "node"), 8)
+    assert of_ranks(faults, ("link",), MESH) == {8: faults[2:]}
+    found = of_ranks(faults, ("gpu", "node"), MESH)
     assert sorted(found) == list(range(8, 16)) and found[9] == faults[:2] and found[8] == faults[1:2]
 
 
@@ -248,8 +253,8 @@ def durations(*faults, overrides=()):
 def lengths(*faults, lane, position=0, at=0, overrides=()):
     """Durations of the first step's first segment on a lane, all replicas beginning at `at`."""
     low, found = durations(*faults, overrides=overrides)
-    number = low.jobs[position][0].template.order[lane][0]
-    return np.broadcast_to(found(position, 0, number, np.full(8, at)), (8,)).tolist()
+    number = low.kits[position][0].parts.order[lane][0]
+    return took(found, position, 0, number, np.full(8, at)).tolist()
 
 
 COMPUTE, COMMUNICATION = STREAMS[:2]
@@ -270,7 +275,7 @@ def test_a_hot_gpu_slows_products_and_not_what_memory_binds() -> None:
     found = lengths(*hot_ranks, lane=COMPUTE, position=1, at=late)
     assert found[:3] + found[4:] == [plain] * 7 and 1.05 * plain < found[3] < 1.95 * plain
     low, _ = durations()
-    share = contents(low.kits[1][0])[low.jobs[1][0].template.order[COMPUTE][0]].clocked
+    share = contents(low.kits[1][0])[low.kits[1][0].parts.order[COMPUTE][0]].clocked
     assert found[3] == pytest.approx(plain * (1 + share), abs=1)
     assert lengths(*hot_ranks, lane=COMPUTE, at=late) == lengths(lane=COMPUTE)
 
@@ -295,8 +300,8 @@ START = np.zeros(16, dtype=np.int64)
 def exchanges(*faults, overrides=ACROSS, starts=START):
     """Durations of all exchanges of the first step that is a forward, by name."""
     low, found = durations(*faults, overrides=overrides)
-    template = low.jobs[0][0].template
-    return {template.tasks[COMMUNICATION][template.segments[i].first].label: np.broadcast_to(found(0, 0, i, starts), 16)
+    template = low.kits[0][0].parts
+    return {template.tasks[COMMUNICATION][template.segments[i].first].label: took(found, 0, 0, i, starts)
             for i in template.order[COMMUNICATION]}  # fmt: skip
 
 
@@ -353,8 +358,8 @@ def test_more_tokens_than_expected_delay_only_their_rank():
     received = np.full(shape, machine.site.received, dtype=np.int32)
     received[..., 5] *= 2
     loads = Loads(received, np.full(shape, machine.site.rows, dtype=np.int32))
-    number = low.jobs[0][0].template.order[COMMUNICATION][0]
-    times = [Durations(laid, machine, low.kits, low.first_layer, loads, faults, 0.0)(0, 0, number, START)
+    number = low.kits[0][0].parts.order[COMMUNICATION][0]
+    times = [took(Durations(laid, machine, low.kits, low.first_layer, loads, faults, 0.0), 0, 0, number, START)
              for faults in ((), (Fault("link", 3, 3.0),), (Fault("link", 5, 3.0),))]  # fmt: skip
     base, elsewhere, there = times
     assert base[0] < base[5] <= 2 * base[0] and len(set(elsewhere[np.arange(16) != 5].tolist())) == 1
@@ -463,13 +468,10 @@ def test_a_ring_goes_at_the_pace_of_its_slowest_hop(kind):
 
 
 def test_a_slow_nic_slows_the_gradients_of_its_ring():
-    from sim.ranks import differing
-
     def tail(*faults):
-        laid, machine, low = lowered("parallel.pipeline=1", "parallel.expert=8")
-        chosen = replace(laid, scenario=replace(laid.scenario, faults=faults))
-        found = differing.run(chosen, machine, low).everyone
-        return [int(ends.max() - starts.max()) for _, kind, starts, ends in found.messages[0] if kind in (3, 4)]
+        laid, machine, _ = lowered("parallel.pipeline=1", "parallel.expert=8")
+        network = run(laid, machine, *faults).timeline.network[0]
+        return [int(t.ends.max() - t.starts.max()) for t in network if t.kind in (3, 4)]
 
     assert sum(tail(Fault("link", 3, 4.0))) > sum(tail())
 

@@ -10,14 +10,14 @@ import sim
 from hwmodels.op import Memory
 from hwmodels.price import Price
 from sim.analysis import metrics
-from sim.engine import events as engine
-from sim.lower import Kit
+from sim.engine import events
+from sim.engine.kit import Kit
 from sim.models.layer import COMMUNICATION, COMPUTE, Kernel
 from sim.overlap import Composition, Phase
 from sim.scenario import from_mapping, load
 from sim.template import Segment, Task, Template
 
-SCENARIOS = Path(__file__).parents[2] / "scenarios"
+SCENARIOS = Path(__file__).parents[3] / "scenarios"
 
 
 def run(schedule, pipeline, micro_batches, f, b, w, overlapped=None, p2p=0):
@@ -142,7 +142,7 @@ def test_against_the_independent_clock(clock, schedule, f, b, w, pair, p2p):
 def clock():
     from importlib.util import module_from_spec, spec_from_file_location
 
-    spec = spec_from_file_location("schedule_clock", Path(__file__).parents[1] / "oracles" / "schedule_clock.py")
+    spec = spec_from_file_location("schedule_clock", Path(__file__).parents[2] / "oracles" / "schedule_clock.py")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.clock
@@ -204,15 +204,16 @@ def kit(compute, talk, feeds=()):
     )  # fmt: skip
     kernel = Kernel("c", Memory("copy", 1, 1.0, 1.0))
     phases = (Phase("c", 0, "F", 0, (kernel,), (), False, 0), Phase("x", 0, "F", 1, (kernel,), (), True, 1))
-    return Kit(Composition(phases, 0, -1), fine, engine.alone(fine), fine)
+    return Kit(0, Composition(phases, 0, -1), fine, events.alone(fine))
 
 
 @given(compute=st.integers(1, 10**6), talk=st.integers(1, 10**6))
 def test_profile_of_two_lanes(compute, talk):
     """Side by side from the start: what sticks out of the exchange is exposed."""
-    found = metrics.profile(kit(compute, talk), None)
-    assert found.total == max(compute, talk)
-    assert (found.compute, found.communication) == (compute, talk)
-    assert found.exposed == max(0, talk - compute)
+    step = kit(compute, talk)
+    found, inside = metrics.profile(step, None), metrics.alone(step)
+    assert step.timing.total == max(compute, talk)
+    assert (inside["compute"], inside["communication"]) == (compute, talk)
+    assert (inside["exposed"], inside["peers"]) == (max(0, talk - compute), 0)
     assert found.shares == {"measured": compute, "interpolated": talk}
     assert (found.products, found.memory, found.gaps) == (0, compute, 0)

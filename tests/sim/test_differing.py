@@ -1,18 +1,19 @@
-"""A run whose ranks differ: the replica shown, its records, and a fault of factor 1 that must change nothing at all."""
+"""A run whose ranks differ: the column drawn, what it draws, and a fault of factor 1 that must change nothing at all."""
 
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
-from sim.ranks import differing
 
 import sim
 from sim import plan
-from sim.lower import lower
+from sim.analysis import spans
 from sim.scenario import Fault, from_mapping
 from sim.template import STREAMS
+from sim.trace import LANES
 from tests.figures import flat
+from tests.oracles import timelines
+from tests.oracles.timelines import crossings
 
 TINY = {
     "name": "tiny",
@@ -29,15 +30,13 @@ IDLE_FAULT = "faults=[{kind: gpu, at: 3, slower: 1}]"
 
 
 @cache
-def lowered(*overrides):
+def laid_out(*overrides):
     laid = plan.lay_out(from_mapping(TINY, overrides))
-    machine = plan.machine(laid)
-    return laid, machine, lower(laid, machine)
+    return laid, plan.machine(laid)
 
 
 def run(*faults, overrides=()):
-    laid, machine, low = lowered(*overrides)
-    return low, differing.run(replace(laid, scenario=replace(laid.scenario, faults=faults)), machine, low)
+    return timelines.run(*laid_out(*overrides), *faults)
 
 
 @cache
@@ -47,27 +46,37 @@ def result(*overrides):
 
 @pytest.mark.parametrize("slow", [0, 5, 9, 14])
 def test_the_replica_shown_is_the_one_that_ends_last(slow):
-    _, found = run(Fault("gpu", slow, 2.0))
-    last = [max(int(c[-1].ends[r]) for c in found.everyone.crossings) for r in found.everyone.replicas.of]
-    assert last[found.shown] == max(last)
-    assert found.shown // 4 == slow % 8 // 4, "somebody of the slow rank's group"
+    found = run(Fault("gpu", slow, 2.0))
+    columns = found.timeline.columns
+    last = [max(int(row[-1].ends[d]) for row in crossings(found.timeline, everyone=True)) for d in range(8)]
+    shown = int(columns.first[found.column])
+    assert last[shown] == max(last)
+    assert shown // 4 == slow % 8 // 4, "somebody of the slow rank's group"
 
 
-def test_records_are_the_columns_of_that_replica():
-    low, found = run(Fault("gpu", 5, 1.5))
-    column = found.everyone.replicas.of[found.shown]
-    for position, record in enumerate(found.outcome.records):
-        crossings = found.everyone.crossings[position]
-        assert list(record.starts) == [int(c.starts[column]) for c in crossings]
-        assert list(record.ends) == [int(c.ends[column]) for c in crossings]
+def test_what_is_drawn_is_that_column():
+    """Steps, parts, messages and the optimizer of every position."""
+    laid, _ = laid_out()
+    found = run(Fault("gpu", 5, 1.5))
+    timeline, column = found.timeline, found.column
+    steps = spans.steps(laid, timeline, column)
+    drawn = spans.spans(laid, found.lowered, timeline, column, "layer")[0]
+    for position, rows in enumerate(crossings(timeline)):
+        mine, inside = steps.of_rank(position), drawn.of_rank(position)
+        norm, updated = timeline.update[position]
+        assert mine.start.tolist() == [*(int(c.starts[column]) for c in rows), norm]
+        assert mine.end.tolist() == [*(int(c.ends[column]) for c in rows), updated[column]]
         for lane in STREAMS:
-            spans = list(zip(record.phases[lane], record.kernels[lane], strict=True))
-            assert spans == sorted(spans) and all(end >= start for start, end in spans)
-            assert len(spans) == sum(len(j.template.order[lane]) for j in low.jobs[position])
-        norm, updated = found.everyone.update[position]
-        assert record.update == (norm, updated[column])
-        assert len(record.network) == 4 * len(found.everyone.messages[position])
-    assert found.outcome.end == found.everyone.end == max(r.update[1] for r in found.outcome.records)
+            own = inside.where((inside.lane == lane) & (inside.sms >= 0))
+            orders = [(c, i) for kit, c in zip(found.lowered.kits[position], rows, strict=True)
+                      for i in kit.parts.order[lane]]  # fmt: skip
+            assert own.start.tolist() == [int(c.segment_starts[i, column]) for c, i in orders]
+            assert own.end.tolist() == [int(c.segment_ends[i, column]) for c, i in orders]
+            assert own.start.tolist() == sorted(own.start.tolist()) and (own.end >= own.start).all()
+        sent = inside.where(inside.lane == LANES.index("network"))
+        carried = sorted((int(t.starts[column]), int(t.ends[column])) for t in timeline.network[position])
+        assert list(zip(sent.start.tolist(), sent.end.tolist(), strict=True)) == [t for t in carried if t[1] > t[0]]
+    assert timeline.end == max(int(updated.max()) for _, updated in timeline.update)
 
 
 FAULTS = [
@@ -82,25 +91,27 @@ FAULTS = [
 @pytest.mark.parametrize("schedule", ["dualpipe", "zb1p", "1f1b"])
 def test_folded_equals_unfolded_span_for_span(faults, schedule):
     """Every replica does what its column does; only faults of GPUs tell them apart here."""
-    _, few = run(*faults, overrides=(f"schedule={schedule}",))
-    _, all_of_them = run(*faults, overrides=(f"schedule={schedule}", "fold=false"))
-    of = few.everyone.replicas.of
-    assert few.everyone.replicas.columns < all_of_them.everyone.replicas.columns == 8
-    assert (few.shown, few.outcome.end, few.outcome.events) == (
-        all_of_them.shown, all_of_them.outcome.end, all_of_them.outcome.events
-    )  # fmt: skip
-    for rows, wide in zip(few.everyone.crossings, all_of_them.everyone.crossings, strict=True):
-        for one, other in zip(rows, wide, strict=True):
-            assert all(np.array_equal(a[..., of], b) for a, b in zip(one, other, strict=True))
-    for sent, wide_sent in zip(few.everyone.messages, all_of_them.everyone.messages, strict=True):
-        for a, b in zip(sent, wide_sent, strict=True):
-            assert a[:2] == b[:2] and np.array_equal(a[2][of], b[2]) and np.array_equal(a[3][of], b[3])
+    few, wide = (run(*faults, overrides=(f"schedule={schedule}", f"fold={fold}")) for fold in ("true", "false"))
+    one, other = few.timeline, wide.timeline
+    of = one.columns.of
+    assert one.columns.columns < other.columns.columns == 8
+    assert (one.columns.first[few.column], one.end, one.events) == (wide.column, other.end, other.events)
+    for rows, others in zip(crossings(one, everyone=True), crossings(other), strict=True):
+        for a, b in zip(rows, others, strict=True):
+            assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+    for sent, others in zip(one.network, other.network, strict=True):
+        for a, b in zip(sent, others, strict=True):
+            assert a[:2] == b[:2] and np.array_equal(a.starts[of], b.starts) and np.array_equal(a.ends[of], b.ends)
+    for (norm, ends), (again, others) in zip(one.update, other.update, strict=True):
+        assert norm == again and np.array_equal(ends[of], others)
+    for a, b in zip(one.reduced, other.reduced, strict=True):
+        assert np.array_equal(a[of], b)
 
 
 def test_nothing_is_folded_where_more_than_faults_tells_replicas_apart():
     for faults, override in (((), "jitter=0.1"), ((Fault("gpu", 3, 1.5), Fault("link", 5, 2.0)), "fold=true"),
                              ((Fault("gpu", 3, 1.5),), "routing=sampled")):  # fmt: skip
-        assert run(*faults, overrides=(override,))[1].everyone.replicas.columns == 8
+        assert run(*faults, overrides=(override,)).timeline.columns.columns == 8
 
 
 @pytest.mark.parametrize("faults", FAULTS)
@@ -109,35 +120,31 @@ def test_results_do_not_depend_on_folding(faults):
         f"{{kind: {f.kind}, at: {f.at}, slower: {f.slower}}}" for f in faults if f.kind != "thermal"
     ) + "]"  # fmt: skip
     few, wide = (dict(result(written, f"fold={fold}").summary) for fold in ("true", "false"))
-    for key in few.keys() - {"scenario_hash", "events"}:
+    for key in few.keys() - {"scenario_hash"}:
         assert flat(few[key]) == pytest.approx(flat(wide[key]), rel=1e-12), key
 
 
-def test_events_count_the_spans_of_all_ranks():
-    low, found = run(Fault("gpu", 5, 1.5))
-    assert found.outcome.events == 8 * sum(len(j.template.segments) for row in low.jobs for j in row)
-    assert found.rows is None
+def test_events_are_those_of_ranks_alike():
+    """SimPy runs one rank a position, whatever comes to differ."""
+    found, plain = run(Fault("gpu", 5, 1.5)), run()
+    assert found.timeline.events == found.alike.events == plain.timeline.events > 0
+    assert result("faults=[{kind: gpu, at: 5, slower: 1.5}]").summary["events"] == result().summary["events"]
 
 
 def test_rows_are_the_extremes_that_were_drawn():
     from sim.tokens.imbalance import loads_of
 
     chosen = ("routing=sampled",)
-    laid, machine, _ = lowered(*chosen)
-    found, rows = run(overrides=chosen)[1], loads_of(laid, machine).rows
-    assert found.rows == (rows.min(), rows.max())
-
-
-def test_alone_gives_every_position_an_actor():
-    low, _ = run(Fault("gpu", 5, 1.5))
-    own = differing.alone(low)
-    assert own.actor_of == (0, 1) and [a.jobs for a in own.actors] == list(low.jobs)
-    assert own.kits is low.kits and all(a.group == -1 for a in own.actors)
+    said, rows = result(*chosen).summary["expert_rows"], loads_of(*laid_out(*chosen)).rows
+    assert (said["smallest"], said["largest"]) == (rows.min(), rows.max())
+    assert np.array_equal(run(overrides=chosen).loads.rows, rows) and run(Fault("gpu", 5, 1.5)).loads is None
 
 
 def test_a_run_is_repeatable():
-    one, two = (run(Fault("node", 1, 1.3), overrides=("routing=sampled",))[1] for _ in range(2))
-    assert one.everyone.end == two.everyone.end and one.outcome.records == two.outcome.records
+    one, two = (run(Fault("node", 1, 1.3), overrides=("routing=sampled",)).timeline for _ in range(2))
+    assert one.end == two.end and one.events == two.events
+    for rows, others in zip(crossings(one), crossings(two), strict=True):
+        assert all(np.array_equal(x, y) for a, b in zip(rows, others, strict=True) for x, y in zip(a, b, strict=True))
 
 
 # --- a fault of factor 1 ----------------------------------------------------------------------------------------------
@@ -163,7 +170,7 @@ def close(one, two, where=""):
 def unchanged(schedule):
     plain, idle = result(f"schedule={schedule}"), result(f"schedule={schedule}", IDLE_FAULT)
     odd = {
-        "events", "scenario_hash", "waiting_for_peers_s", "critical_ranks", "shown_replica", "faults_without_effect",
+        "scenario_hash", "waiting_for_peers_s", "critical_ranks", "shown_replica", "faults_without_effect",
         "pair_s", "communication_of",
     }  # fmt: skip
     close({k: v for k, v in plain.summary.items() if k not in odd},

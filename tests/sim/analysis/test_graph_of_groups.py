@@ -5,19 +5,18 @@ from functools import cache
 
 import numpy as np
 import pytest
-from sim.ranks import dearer, differing
 
 from hwmodels.units import NS_PER_S
 from sim import plan
 from sim.analysis import graph as graphs
 from sim.analysis import metrics, uncertainty
 from sim.disturbances.durations import Durations
-from sim.engine import arrays as crowd
-from sim.layout.mesh import apart
+from sim.engine import arrays
 from sim.lower import lower
 from sim.scenario import from_mapping
-from sim.template import by_layer
+from sim.simulation import simulated as simulate
 from sim.tokens.imbalance import loads_of
+from tests.oracles.timelines import apart, crossings, last_end
 
 TINY = {
     "cluster": {"node": "h800x8", "nodes": 2},
@@ -47,29 +46,22 @@ LARGEST = 4
 """Causes that are checked."""
 
 
-def arrays(laid, machine, kits, low):
+def at_prices(laid, machine, low, kits):
     """The run of all ranks with kits at other prices."""
     times = Durations(laid, machine, kits, low.first_layer, loads_of(laid, machine), laid.scenario.faults,
                       laid.scenario.jitter)  # fmt: skip
-    jobs = [[replace(job, template=kit.run) for job, kit in zip(row, own, strict=True)]
-            for row, own in zip(low.jobs, kits, strict=True)]  # fmt: skip
-    return crowd.run(jobs, low.syncs, apart(laid.data, GROUP), times, times.wire)
+    return arrays.run(replace(low, kits=kits).parts, low.syncs, laid.mesh.columns(), times, times.wire)
 
 
 @cache
 def simulated(schedule, uneven):
     laid = plan.lay_out(from_mapping(TINY, (f"schedule={schedule}", *SLOWED[uneven])))
     machine = plan.machine(laid)
-    low = lower(laid, machine)
-    everyone = arrays(laid, machine, low.kits, low)
-    found = differing.run(laid, machine, low)
-    books = metrics.ledgers(laid, differing.alone(low), found.outcome, machine.pricer)
-    graph = dearer.graph(low, everyone, found.times)
+    low, ran = lower(laid, machine), simulate(laid, machine)
+    everyone = at_prices(laid, machine, low, low.kits)
+    books = metrics.ledgers(ran.lowered, ran.timeline, machine.pricer)
+    graph = graphs.graph(low, everyone, ran.times.pace)
     return laid, machine, low, everyone, graph, uncertainty.sensitivity(low, graph, books)
-
-
-def last_end(everyone):
-    return max(int(row[-1].ends.max()) for row in everyone.crossings)
 
 
 @pytest.mark.parametrize("schedule", ["dualpipe", "1f1b", "zb1p", "interleaved"])
@@ -85,11 +77,11 @@ def test_unchanged_prices_are_the_run(schedule, uneven):
 @pytest.mark.parametrize("uneven", UNEVEN)
 def test_one_step_run_again_is_that_step(uneven):
     _, _, low, everyone, *_ = simulated("dualpipe", uneven)
-    for position, row in enumerate(low.jobs):
-        for job, crossing in zip(row[::5], everyone.crossings[position][::5], strict=True):
-            ones = np.ones((1, len(job.template.segments)))
-            ends = dearer.crossed(job.template, crossing, slice(0, GROUP), ones)
-            assert (ends[:, 0] == crossing.segment_ends[:, :GROUP]).all()
+    for kits, steps, rows in zip(low.kits, everyone.positions, crossings(everyone), strict=True):
+        for step in range(0, len(kits), 5):
+            ones = np.ones((1, len(kits[step].parts.segments)))
+            ends = graphs.crossed(kits[step].parts, steps, step, slice(0, GROUP), ones)
+            assert (ends[:, 0] + steps.starts[step, :GROUP].max() == rows[step].segment_ends[:, :GROUP]).all()
 
 
 def again(schedule, uneven, cause, sign):
@@ -100,12 +92,10 @@ def again(schedule, uneven, cause, sign):
     price = names[cause.name]
     twins = {}
     for kit in (kit for row in low.kits for kit in row):
-        if id(kit) not in twins:
-            moved = uncertainty.dearer(kit, price.family, price.rung, sign * cause.spread)
-            run = by_layer(moved.fine, moved.timing, kit.composition.phases)
-            twins[id(kit)] = replace(moved, run=run)
-    kits = [[twins[id(kit)] for kit in row] for row in low.kits]
-    return (last_end(arrays(laid, machine, kits, low)) - last_end(everyone)) / NS_PER_S
+        if kit.number not in twins:
+            twins[kit.number] = uncertainty.dearer(kit, price.family, price.rung, sign * cause.spread)
+    kits = tuple(tuple(twins[kit.number] for kit in row) for row in low.kits)
+    return (last_end(at_prices(laid, machine, low, kits)) - last_end(everyone)) / NS_PER_S
 
 
 @pytest.mark.parametrize("which", range(LARGEST))
@@ -148,9 +138,7 @@ def test_all_causes_at_once():
 
 
 def test_the_last_groups_are_followed():
-    *_, everyone, graph, _ = simulated("1f1b", "slow gpu")
+    _, _, low, everyone, graph, _ = simulated("1f1b", "slow gpu")
     assert len(graph.tracks) == 1, "four replicas are one group"
-    laid, machine, low, *_ = simulated("1f1b", "slow gpu")
-    times = differing.run(laid, machine, low).times
-    each = replace(everyone, replicas=apart(everyone.replicas.columns, 1))
-    assert len(dearer.graph(low, each, times).tracks) == dearer.LATEST
+    each = replace(everyone, columns=apart(everyone.columns.columns, 1))
+    assert len(graphs.graph(low, each).tracks) == graphs.LATEST

@@ -6,16 +6,15 @@ from functools import cache
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sim.ranks import differing
 
 from sim import plan
 from sim.analysis import critical as chain
 from sim.disturbances.durations import Durations
-from sim.engine import arrays as crowd
-from sim.layout.mesh import apart
+from sim.engine import arrays
 from sim.lower import lower
 from sim.scenario import Fault, from_mapping
 from sim.tokens.imbalance import loads_of
+from tests.oracles.timelines import last_end, own_duration, own_wire, run
 
 TINY = {
     "cluster": {"node": "h800x8", "nodes": 2},
@@ -40,16 +39,15 @@ def lowered(*overrides):
 
 @cache
 def ran(faults, *overrides):
-    laid, machine, low = lowered(*overrides)
-    return differing.run(replace(laid, scenario=replace(laid.scenario, faults=faults)), machine, low)
+    laid, machine, _ = lowered(*overrides)
+    return run(laid, machine, *faults)
 
 
 def critical(*faults, overrides=()):
     """Ranks on the path; and the ns that the faults cost the step."""
-    laid, _, low = lowered(*overrides)
     found = ran(faults, *overrides)
-    ranks = chain.critical_ranks(laid, low, found.everyone, found.times)
-    return ranks, found.everyone.end - ran((), *overrides).everyone.end
+    ranks = chain.critical_ranks(lowered(*overrides)[0], found.lowered, found.timeline, found.times)
+    return ranks, found.timeline.end - ran((), *overrides).timeline.end
 
 
 # --- the path ---------------------------------------------------------------------------------------------------------
@@ -72,14 +70,16 @@ def test_the_path_covers_the_step_to_the_nanosecond(schedule, slow, factor, kind
     if positions == 4 and where:
         chosen += ("cluster.nodes=16",)
     laid, machine, low = lowered(*chosen)
-    free, group = without_wires(low), laid.scenario.parallel.expert
+    free = without_wires(low)
     times = Durations(
         laid, machine, free.kits, free.first_layer, loads_of(laid, machine), (Fault(kind, slow, factor),), 0.0
     )
-    everyone = crowd.run(free.jobs, free.syncs, apart(laid.data, group), times, crowd.own_wire)
-    even = crowd.run(free.jobs, free.syncs, apart(laid.data, group), crowd.own_duration(free.jobs), crowd.own_wire)
+    everyone, even = (
+        arrays.run(free.parts, free.syncs, laid.mesh.columns(), each, own_wire)
+        for each in (times, own_duration(free.parts))
+    )
     found = chain.critical_ranks(laid, free, everyone, times)
-    last, base = (max(int(row[-1].ends.max()) for row in each.crossings) for each in (everyone, even))
+    last, base = last_end(everyone), last_end(even)
     assert sum(each.seconds for each in found) == pytest.approx(last / 1e9, rel=1e-9)
     assert sum(each.beyond_s for each in found) >= (last - base) / 1e9 - 1e-12
     assert [each.beyond_s for each in found] == sorted((each.beyond_s for each in found), reverse=True)
@@ -88,8 +88,7 @@ def test_the_path_covers_the_step_to_the_nanosecond(schedule, slow, factor, kind
 @pytest.mark.parametrize("schedule", ["dualpipe", "zb1p", "1f1b"])
 def test_the_path_with_wires_is_not_longer_than_the_step(schedule):
     ranks, _ = critical(Fault("gpu", 7, 1.2), overrides=(f"schedule={schedule}", "routing=sampled"))
-    everyone = ran((Fault("gpu", 7, 1.2),), f"schedule={schedule}", "routing=sampled").everyone
-    last = max(int(row[-1].ends.max()) for row in everyone.crossings) / 1e9
+    last = last_end(ran((Fault("gpu", 7, 1.2),), f"schedule={schedule}", "routing=sampled").timeline) / 1e9
     assert 0.9 * last < sum(each.seconds for each in ranks) < last * (1 + 1e-9)
 
 
@@ -100,7 +99,7 @@ def test_the_path_with_wires_is_not_longer_than_the_step(schedule):
 @pytest.mark.parametrize("slow", [2, 7, 8, 15])
 def test_the_slow_gpu_is_named(schedule, slow):
     found, _ = critical(Fault("gpu", slow, 1.5), overrides=(f"schedule={schedule}",))
-    end = ran((Fault("gpu", slow, 1.5),), f"schedule={schedule}").everyone.end / 1e9
+    end = ran((Fault("gpu", slow, 1.5),), f"schedule={schedule}").timeline.end / 1e9
     assert found[0].rank == slow and found[0].seconds > 0.5 * end
     assert sum(each.seconds for each in found if each.rank // 4 == slow // 4) > 0.5 * end
 
@@ -161,17 +160,17 @@ def test_a_link_that_slows_rings_only_is_named():
 def test_nobody_is_named_where_nothing_is_slow(schedule, fault):
     ranks, cost = critical(fault, overrides=(f"schedule={schedule}", *ACROSS))
     assert cost == 0 and all(each.beyond_s == 0 for each in ranks)
-    assert chain.named(lowered(*ACROSS)[0], 8, ranks) == []
+    assert chain.named(lowered(*ACROSS)[0].mesh, ranks) == []
 
 
 def test_the_named_are_the_first_few_with_their_parts():
     laid = lowered()[0]
     ranks = [chain.Critical(13, 2.0, 0.3), *(chain.Critical(r, 1.0, 0.02) for r in range(5)), chain.Critical(9, 9, -1)]
-    found = chain.named(laid, 8, ranks)
+    found = chain.named(laid.mesh, ranks)
     assert [each["rank"] for each in found] == [13, 0, 1, 2, 3]
     assert found[0]["part"] == pytest.approx(0.75) and found[0]["seconds"] == 2.0
 
 
 def test_a_rank_is_described_by_where_it_is():
     laid = lowered()[0]
-    assert chain.described(13, laid, 8) == {"rank": 13, "pipeline_position": 1, "replica": 5, "node": 1}
+    assert chain.described(13, laid.mesh) == {"rank": 13, "pipeline_position": 1, "replica": 5, "node": 1}

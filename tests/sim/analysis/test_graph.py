@@ -7,10 +7,11 @@ import pytest
 
 from sim import plan
 from sim.analysis import graph as replay
-from sim.engine import events as engine
+from sim.engine import steps
 from sim.lower import lower
 from sim.program import names
 from sim.scenario import from_mapping
+from tests.oracles.timelines import last_end
 
 TINY = {
     "cluster": {"node": "h800x8", "nodes": 2},
@@ -26,8 +27,8 @@ TIMES = {"forward": 10_000, "backward_input": 12_000, "weight": 8_000, "p2p": 3_
 def found(schedule, *overrides):
     laid = plan.lay_out(from_mapping({**TINY, "schedule": schedule}, overrides))
     low = lower(laid, plan.machine(laid))
-    outcome = engine.run(low.actors)
-    return low, outcome, replay.alike(low, outcome)
+    timeline = steps.run(low.actors, low.kits)
+    return low, timeline, replay.graph(low, timeline)
 
 
 def timed(schedule, **changed):
@@ -36,12 +37,8 @@ def timed(schedule, **changed):
         "schedule": schedule, "parallel": {"pipeline": 4}, "batch": {"micro_batches": 8}, "chunk_times": times,
     }))  # fmt: skip
     low = lower(laid, None)
-    outcome = engine.run(low.actors)
-    return low, outcome, replay.alike(low, outcome)
-
-
-def last_end(outcome):
-    return max(record.ends[-1] for record in outcome.records)
+    timeline = steps.run(low.actors, low.kits)
+    return low, timeline, replay.graph(low, timeline)
 
 
 def no_slopes(graph):
@@ -51,8 +48,8 @@ def no_slopes(graph):
 @pytest.mark.parametrize("detail", ["op", "layer", "chunk"])
 @pytest.mark.parametrize("schedule", names())
 def test_unchanged_prices_are_the_run(schedule, detail):
-    _, outcome, graph = found(schedule, f"detail={detail}")
-    assert replay.ends(graph, no_slopes(graph), np.zeros((1, 3)), np.ones(3)).tolist() == [last_end(outcome)] * 3
+    _, timeline, graph = found(schedule, f"detail={detail}")
+    assert replay.ends(graph, no_slopes(graph), np.zeros((1, 3)), np.ones(3)).tolist() == [last_end(timeline)] * 3
 
 
 @pytest.mark.parametrize("schedule", names())
@@ -72,20 +69,20 @@ def test_every_step_comes_after_what_it_waits_for(schedule):
 def test_another_path_takes_over(schedule, forward):
     """Forwards so much cheaper or dearer that the path changes: as the engine runs it."""
     low, _, graph = timed(schedule)
-    changed, outcome, _ = timed(schedule, forward=forward)
-    twins = {id(kit): twin for row, other in zip(low.kits, changed.kits, strict=True)
+    changed, timeline, _ = timed(schedule, forward=forward)
+    twins = {kit.number: twin for row, other in zip(low.kits, changed.kits, strict=True)
              for kit, twin in zip(row, other, strict=True)}  # fmt: skip
     slopes = [track.slopes([twins]) for track in graph.tracks]
-    assert replay.ends(graph, slopes, np.ones((1, 1)), np.ones(1))[0] == pytest.approx(last_end(outcome))
+    assert replay.ends(graph, slopes, np.ones((1, 1)), np.ones(1))[0] == pytest.approx(last_end(timeline))
 
 
 @pytest.mark.parametrize("schedule", ["1f1b", "gpipe", "zb1p"])
 def test_slower_wires(schedule):
-    graph, outcome = timed(schedule)[2], timed(schedule, p2p=9_000)[1]
-    assert replay.ends(graph, no_slopes(graph), np.zeros((1, 1)), np.full(1, 3.0))[0] == last_end(outcome)
+    graph, timeline = timed(schedule)[2], timed(schedule, p2p=9_000)[1]
+    assert replay.ends(graph, no_slopes(graph), np.zeros((1, 1)), np.full(1, 3.0))[0] == last_end(timeline)
 
 
 def test_no_draw_takes_less_than_half():
-    _, outcome, graph = timed("1f1b", p2p=0)
+    _, timeline, graph = timed("1f1b", p2p=0)
     slopes = [np.ones_like(slope) for slope in no_slopes(graph)]
-    assert replay.ends(graph, slopes, np.full((1, 1), -5.0), np.ones(1))[0] == last_end(outcome) / 2
+    assert replay.ends(graph, slopes, np.full((1, 1), -5.0), np.ones(1))[0] == last_end(timeline) / 2

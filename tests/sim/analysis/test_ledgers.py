@@ -1,23 +1,20 @@
 """Ledgers of ranks that differ, and gaps laid to bytes and barriers."""
 
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sim.ranks import attribution, differing
 
 from sim import plan
 from sim.analysis import metrics
-from sim.engine import arrays as crowd
+from sim.engine import arrays
 from sim.engine.actor import Job, Sync
-from sim.layout.mesh import apart
-from sim.lower import lower
 from sim.models.layer import COMMUNICATION, COMPUTE
 from sim.scenario import Fault, from_mapping
 from sim.template import STREAMS, Segment, Template
+from tests.oracles.timelines import apart, own_wire, run
 
 TINY = {
     "cluster": {"node": "h800x8", "nodes": 2},
@@ -31,18 +28,15 @@ SCHEDULES = ("dualpipe", "zb1p", "1f1b", "gpipe", "interleaved")
 
 
 @cache
-def lowered(*overrides):
+def laid_out(*overrides):
     laid = plan.lay_out(from_mapping(TINY, overrides))
-    machine = plan.machine(laid)
-    return laid, machine, lower(laid, machine)
+    return laid, plan.machine(laid)
 
 
 def books(*faults, overrides=()):
-    laid, machine, low = lowered(*overrides)
-    chosen = replace(laid, scenario=replace(laid.scenario, faults=faults))
-    found = differing.run(chosen, machine, low)
-    expected = metrics.ledgers(laid, differing.alone(low), found.outcome, machine.pricer)
-    return laid, low, found.everyone, attribution.ledgers(low, found.everyone, expected)
+    laid, machine = laid_out(*overrides)
+    found = run(laid, machine, *faults)
+    return found.timeline, metrics.ledgers(found.lowered, found.timeline, machine.pricer)
 
 
 # --- gaps, by hand ----------------------------------------------------------------------------------------------------
@@ -62,9 +56,13 @@ def inside(first, exchange, second):
     """Mean figures of one step of two ranks in one group."""
     template = exchange_between()
     table = [np.array(first), np.array(exchange), np.array(second)]
-    found = crowd.run([(Job(template),)], [Sync()], apart(2, 2), lambda p, k, i, at: table[i], crowd.own_wire)
-    total = attribution._inside(template, found.crossings[0], found.replicas.weight)
-    return {name: ns / 2 for name, ns in total.items()}
+    return {name: ns / 2 for name, ns in of_both(template, table).items()}
+
+
+def of_both(template, table):
+    """Figures of one step of two ranks in one group, both together."""
+    found = arrays.run([(Job(template),)], [Sync()], apart(2, 2), lambda p, k: lambda i, at: table[i], own_wire)
+    return metrics._inside(template, found.positions[0].insides, found.columns.weight[None])
 
 
 def test_alike_ranks_wait_for_bytes_only():
@@ -103,8 +101,7 @@ def test_all_exchanges_in_a_gap_are_exposed():
     """10 ns compute, 4 and 6 ns of exchanges with nothing beside them: 10 exposed, as `sim.analysis.metrics` has it."""
     template = two_exchanges()
     table = [np.full(2, ns) for ns in (10, 4, 6, 3)]
-    found = crowd.run([(Job(template),)], [Sync()], apart(2, 2), lambda p, k, i, at: table[i], crowd.own_wire)
-    got = attribution._inside(template, found.crossings[0], found.replicas.weight)
+    got = of_both(template, table)
     assert (got["exposed"], got["peers"]) == (20, 0), "of both ranks"
 
 
@@ -122,7 +119,7 @@ def some_faults():
 @pytest.mark.parametrize("routing", ["balanced", "sampled"])
 def test_time_is_conserved(schedule, routing):
     """Phases and bubble are the step, causes of idling the bubble, and what happens inside a step at most the step."""
-    _, _, everyone, found = books(*some_faults(), overrides=(f"schedule={schedule}", f"routing={routing}"))
+    everyone, found = books(*some_faults(), overrides=(f"schedule={schedule}", f"routing={routing}"))
     for ledger in found:
         assert sum(ledger.phases.values()) == pytest.approx(everyone.end / 1e9, rel=1e-12)
         assert ledger.idle.total == pytest.approx(ledger.phases["bubble"])
@@ -138,9 +135,8 @@ def test_time_is_conserved(schedule, routing):
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_time_is_conserved_on_every_rank(schedule):
     """Not only in the mean: steps, gaps between them, the wait for the norm and the optimizer are the step."""
-    _, _, everyone, found = books(*some_faults(), overrides=(f"schedule={schedule}", "routing=sampled"))
-    for position, crossings in enumerate(everyone.crossings):
-        starts, ends = (np.array([getattr(c, n) for c in crossings]) for n in ("starts", "ends"))
+    everyone, found = books(*some_faults(), overrides=(f"schedule={schedule}", "routing=sampled"))
+    for position, (starts, ends, *_) in enumerate(everyone.positions):
         gaps = starts - np.vstack([np.zeros_like(ends[:1]), ends[:-1]])
         update = everyone.update[position]
         wait = update[0] - ends[-1]
@@ -154,21 +150,21 @@ def test_time_is_conserved_on_every_rank(schedule):
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_peers_wait_only_where_ranks_differ(schedule):
     chosen = (f"schedule={schedule}",)
-    alike = books(Fault("gpu", 5, 1.0), overrides=chosen)[3]
-    slow = books(Fault("gpu", 5, 1.3), overrides=chosen)[3]
-    slower = books(Fault("gpu", 5, 1.6), overrides=chosen)[3]
+    alike = books(Fault("gpu", 5, 1.0), overrides=chosen)[1]
+    slow = books(Fault("gpu", 5, 1.3), overrides=chosen)[1]
+    slower = books(Fault("gpu", 5, 1.6), overrides=chosen)[1]
     waits = [sum(b.inside["peers"] for b in found) for found in (alike, slow, slower)]
     assert waits[0] == 0 < waits[1] < waits[2]
 
 
 def test_a_slow_rank_in_every_group_of_one_makes_no_peer_wait():
     """Expert groups of one: nobody to wait for inside a step."""
-    found = books(Fault("gpu", 5, 1.5), overrides=("parallel.expert=1", "schedule=1f1b"))[3]
+    found = books(Fault("gpu", 5, 1.5), overrides=("parallel.expert=1", "schedule=1f1b"))[1]
     assert [b.inside["peers"] for b in found] == [0, 0]
 
 
 def test_streams_are_as_attribution_takes_them():
     """At layer detail nothing is left on the second weight-gradient stream, which ledgers here do not look at."""
     for schedule in SCHEDULES:
-        for row in lowered(f"schedule={schedule}")[2].jobs:
-            assert not any(job.template.order[STREAMS[2]] for job in row)
+        for kit in run(*laid_out(f"schedule={schedule}")).lowered.known:
+            assert not kit.parts.order[STREAMS[2]]

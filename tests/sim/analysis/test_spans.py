@@ -99,7 +99,7 @@ def test_messages(done):
     spans = result.spans
     rows = spans.where(spans.lane == LANES.index("network"))
     labels = Counter(rows.labels[i] for i in rows.label.tolist())
-    sends = sum(len(job.sends) for p in range(2) for job in low.actors[low.actor_of[p]].jobs)
+    sends = sum(len(job.sends) for p in range(2) for job in low.jobs[p])
     assert labels["send activations"] + labels["send gradients"] == sends > 0
     assert labels["all-gather"] == 2
     for label, phase, stage in zip(rows.label.tolist(), rows.phase.tolist(), rows.stage.tolist(), strict=True):

@@ -1,23 +1,20 @@
 """Intervals: against full runs with prices scaled, against the normal quantile, keyed by the seed."""
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import cache
 
 import numpy as np
 import pytest
-from sim.ranks import dearer as ranks_dearer
-from sim.ranks import differing
 
 import sim
 from hwmodels.price import Pricer
 from hwmodels.units import NS_PER_S
 from sim import plan
-from sim.analysis import graph as replay
-from sim.analysis import metrics, uncertainty
+from sim.analysis import graph, metrics, uncertainty
 from sim.analysis.uncertainty import Cause, Sensitivity, draws, intervals
-from sim.engine import events as engine
-from sim.lower import lower
 from sim.scenario import from_mapping
+from sim.simulation import simulated as simulate
+from tests.oracles.timelines import last_end
 
 TINY = {
     "cluster": {"node": "h800x8", "nodes": 2},
@@ -40,10 +37,10 @@ Z90 = 1.6449
 def simulated(*overrides):
     laid = plan.lay_out(from_mapping(TINY, overrides))
     machine = plan.machine(laid)
-    low = lower(laid, machine)
-    outcome = engine.run(low.actors)
-    books = metrics.ledgers(laid, low, outcome, machine.pricer)
-    return low, outcome, uncertainty.sensitivity(low, replay.alike(low, outcome), books)
+    ran = simulate(laid, machine)
+    books = metrics.ledgers(ran.lowered, ran.timeline, machine.pricer)
+    found = graph.graph(ran.lowered, ran.timeline, *([ran.times.pace] if ran.times else []))
+    return ran.lowered, ran.timeline, uncertainty.sensitivity(ran.lowered, found, books)
 
 
 @cache
@@ -78,17 +75,12 @@ def dearer(patch, family, rung, spread):
     patch.setattr(Pricer, "price", price)
 
 
-def tail_ns(outcome):
-    """From the end of the last step: reductions and the optimizer, which have causes of their own."""
-    return outcome.end - max(r.ends[-1] for r in outcome.records)
-
-
 @pytest.mark.parametrize("schedule", ["dualpipe", "1f1b", "zb1p"])
 @pytest.mark.parametrize("which", range(4))
 def test_the_largest_causes_against_full_runs(monkeypatch, schedule, which):
     """The step with every price of a family one spread dearer, and cheaper, lowered and simulated anew. Dearer: to
     rounding, whichever path is then the longest. Cheaper: what happens inside a step is taken to be linear."""
-    low, outcome, found = simulated(f"schedule={schedule}")
+    low, timeline, found = simulated(f"schedule={schedule}")
     prices = {(t.price.family, t.price.rung) for row in low.kits for kit in row for lane in kit.fine.tasks
               for t in lane if t.price}  # fmt: skip
     label = {f"{uncertainty.NAMES.get(f, f)} ({r})": (f, r) for f, r in prices}
@@ -98,8 +90,8 @@ def test_the_largest_causes_against_full_runs(monkeypatch, schedule, which):
         with monkeypatch.context() as patch:
             dearer(patch, *label[cause.name], spread)
             laid = plan.lay_out(from_mapping(TINY, [f"schedule={schedule}"]))
-            again = engine.run(lower(laid, plan.machine(laid)).actors)
-        return (again.end - tail_ns(again) - outcome.end + tail_ns(outcome)) / NS_PER_S
+            again = simulate(laid, plan.machine(laid)).timeline
+        return (last_end(again) - last_end(timeline)) / NS_PER_S
 
     assert cause.step_s > 0 and cause.step_s == pytest.approx(moved(cause.spread), rel=0.001)
     assert cause.cheaper_s == pytest.approx(moved(-cause.spread), rel=0.05)
@@ -225,13 +217,7 @@ def test_what_ifs_are_paired():
     """A rank that is 20 % slower: prices that make the healthy run long make this one long too, so their difference is
     surer than either."""
     chosen = ("schedule=1f1b", "faults=[{kind: gpu, at: 6, slower: 1.2}]")
-    low, _, healthy = simulated(chosen[0])
-    laid = plan.lay_out(from_mapping(TINY, chosen))
-    machine = plan.machine(laid)
-    run = differing.run(laid, machine, low)
-    graph = ranks_dearer.graph(low, run.everyone, run.times)
-    expected = metrics.ledgers(laid, differing.alone(low), run.outcome, machine.pricer)
-    faulty = uncertainty.sensitivity(low, graph, expected)
+    healthy, faulty = simulated(chosen[0])[2], simulated(*chosen)[2]
     one, two = (f.longer_s(draws(f.causes, 0)) for f in (healthy, faulty))
     assert np.corrcoef(one, two)[0, 1] > 0.98
     assert np.ptp(np.percentile(two - one, (5, 95))) < 0.5 * np.ptp(np.percentile(one, (5, 95)))
@@ -248,4 +234,5 @@ def test_dearer_templates_keep_their_gaps():
             mine = task.price and (task.price.family, task.price.rung) == (price.family, price.rung)
             assert new == (2 * (old - gap) + gap if mine else old)
     assert uncertainty._dearer(kit.fine, "nothing", "measured", 1.0) is kit.fine
-    assert replace(raised, alone=kit.fine.alone, beside=kit.fine.beside) == kit.fine
+    held = astuple(replace(raised, alone=kit.fine.alone, beside=kit.fine.beside))
+    assert held == astuple(kit.fine)

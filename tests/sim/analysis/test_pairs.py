@@ -4,12 +4,11 @@ from functools import cache
 
 import numpy as np
 import pytest
-from sim.ranks import differing, passing
 
 import sim
 from sim import plan
-from sim.lower import lower
 from sim.scenario import from_mapping
+from sim.simulation import simulated
 
 TINY = {
     "cluster": {"node": "h800x8", "nodes": 4},
@@ -30,13 +29,12 @@ def told(*overrides):
 def test_it_is_counted_step_by_step():
     """Replica by replica over the steps of those two stages at position 2."""
     laid = plan.lay_out(from_mapping(TINY, ("routing=sampled",)))
-    machine = plan.machine(laid)
-    everyone = differing.run(laid, machine, passing.met(lower(laid, machine))).everyone
+    done = simulated(laid, plan.machine(laid)).timeline.positions[2]
     said = told("routing=sampled")["pair_s"]
     stages = [int(word) for word in said["name"].split() if word.isdigit()]
     rows = [
-        crossing.ends - crossing.starts
-        for step, crossing in zip(laid.program.steps[2], everyone.crossings[2], strict=True)
+        end - start
+        for step, start, end in zip(laid.program.steps[2], done.starts, done.ends, strict=True)
         if "+" in step.kind and [step.stage, step.stage_b] == stages
     ]
     means = np.mean(rows, axis=0) / 1e9
