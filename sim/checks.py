@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 
 from hwmodels.document import Document, Problem, dotted, unknown
+from hwmodels.refused import Refused
 from hwmodels.units import format_quantity, ns_to_seconds
 from sim.models.shape import ModelShape
 from sim.network import allocation
@@ -261,11 +262,11 @@ def _wiring(cluster: Cluster) -> Iterator[Finding]:
     if not isinstance(cluster.placement, str):
         try:
             allocation.slots(cluster.placement, cluster.nodes, most)
-        except ValueError as error:
+        except Refused as error:
             yield ("cluster.placement",), str(error)
     try:
         next(iter(cluster.fabric.topology.cables()))
-    except ValueError as error:
+    except Refused as error:
         yield ("cluster.fabric", "cluster.routing"), str(error)
 
 

@@ -68,7 +68,7 @@ class Lowered:
 
 
 def lower(plan: Plan, machine: Machine | None) -> Lowered:
-    """Actors of a plan. Raises hwmodels.price.RefusedError."""
+    """Actors of a plan. Raises hwmodels.refused.Refused."""
     kits = _KitShop(plan, machine)
     table = tuple(tuple(kits.of(step) for step in steps) for steps in plan.program.steps)
     where = _places(plan.program)

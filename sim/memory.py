@@ -94,18 +94,3 @@ def curve(
     when = np.array([0, *times, end], dtype=np.int64)
     parts = {name: np.full(len(when), size, dtype=np.int64) for name, size in flat.items()}
     return MemoryCurve(position, when, {**parts, "activations": np.append(level, level[-1])}, capacity, rank)
-
-
-def verdict(curves: tuple[MemoryCurve, ...], machine: Machine) -> tuple[bool, str]:
-    """Whether every rank fits, and one line if one does not."""
-    worst = max(curves, key=lambda c: c.peak_bytes)
-    if worst.peak_bytes <= worst.capacity_bytes:
-        return True, ""
-    from hwmodels.units import format_quantity
-
-    largest = max(worst.parts, key=lambda name: int(worst.parts[name].max()))
-    return False, (
-        f"does not fit in memory: {worst.whose} needs {format_quantity(worst.peak_bytes, 'data')}, "
-        f"{machine.cluster.node.device.name} has {format_quantity(worst.capacity_bytes, 'data')}; the largest part is "
-        f"{largest} with {format_quantity(int(worst.parts[largest].max()), 'data')}"
-    )

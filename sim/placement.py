@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, pairwise
 
+from hwmodels.refused import Refused
 from hwmodels.units import ROUNDING_SLACK
 from sim.models.layer import Unit
 
@@ -28,14 +29,14 @@ def place(
     forward of one stage takes overlapped with the backward of another. least_ns: of a unit's forward and backward, no
     more than they add to such a pair; what is known to be too long by it is not run.
 
-    Raises ValueError when there are fewer layers than stages that would otherwise be empty.
+    Raises Refused when there are fewer layers than stages that would otherwise be empty.
     """
     body = [i for i, u in enumerate(units) if u.kind in ("dense", "moe") and not _after_head(units, i)]
     first, last = body[0], body[-1] + 1
     if not isinstance(rule, str):
         return _cut(units, rule, first)
     if len(body) < stages - 1:
-        raise ValueError(f"{len(body)} layers cannot fill {stages} stages; use at most {len(body) + 1}")
+        raise Refused(f"{len(body)} layers cannot fill {stages} stages; use at most {len(body) + 1}")
     if rule == "even":
         return _cut(units, _even(len(body), stages), first)
     ends = sum(costs[:first]), sum(costs[last:])

@@ -91,7 +91,7 @@ class Machine:
 
 
 def lay_out(scenario: Scenario) -> Plan:
-    """The program of a scenario and who holds what. Raises ValueError with one line when the schedule cannot run."""
+    """The program of a scenario and who holds what. Raises Refused when the schedule cannot run."""
     batch, data = scenario.batch, scenario.data_parallel
     micro_batches = batch.micro_batches or (batch.sequences or 0) // (data * batch.micro_batch)
     shape = Shape(scenario.parallel.pipeline, micro_batches, scenario.schedule.chunks)
@@ -108,7 +108,7 @@ def machine(plan: Plan, hindrances: Hindrances = NON_BLOCKING) -> Machine:
     """Prices, sites and stages of a scenario with a model. hindrances: by links between switches. Stages are placed
     by what exchanges take with their NICs to themselves.
 
-    Raises ValueError or RefusedError (one line).
+    Raises Refused.
     """
     scenario = plan.scenario
     cluster, shape = scenario.cluster, scenario.model

@@ -1,6 +1,6 @@
 """Scenarios: a machine, a model and a way to run it, or the times of a schedule's chunks; read from YAML and checked.
 
-`load` and `from_mapping` give a frozen, picklable Scenario or raise ScenarioError, which lists all that is wrong.
+`load` and `from_mapping` give a frozen, picklable Scenario or raise DocumentError, which lists all that is wrong.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 
 from hwmodels import fabric as fabrics
 from hwmodels import node as nodes
-from hwmodels.document import Document, DocumentError, Place, read
+from hwmodels.document import Document, Place, read
 from hwmodels.fabric import Fabric
 from hwmodels.node import Node
 from hwmodels.shelf import Shelf, names
@@ -23,10 +23,6 @@ SCENARIOS = HERE.parent / "scenarios"
 
 MODELS = Shelf("model", SCENARIOS / "models", "scenarios/models", cited=False)
 """Where the models that ship with the project are; a scenario's own folder may have `models/` too."""
-
-
-class ScenarioError(DocumentError):
-    """Everything wrong with a scenario; its text has one line a problem."""
 
 
 @dataclass(frozen=True)
@@ -186,23 +182,17 @@ class Scenario:
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Scenario:
-    """The scenario in a YAML file, changed by `key=value` overrides. Raises ScenarioError."""
+    """The scenario in a YAML file, changed by `key=value` overrides. Raises DocumentError."""
     from sim.resolve import resolve
 
-    try:
-        return resolve(read(Path(path)), overrides, Path(path))
-    except DocumentError as error:
-        raise ScenarioError(error.problems) from None
+    return resolve(read(Path(path)), overrides, Path(path))
 
 
 def from_mapping(mapping: Mapping[str, Any], overrides: Sequence[str] = ()) -> Scenario:
-    """The scenario that plain values (as in YAML) describe, changed by overrides. Raises ScenarioError."""
+    """The scenario that plain values (as in YAML) describe, changed by overrides. Raises DocumentError."""
     from sim.resolve import resolve
 
-    try:
-        return resolve(Document(mapping, {(): Place("<mapping>")}), overrides, None)
-    except DocumentError as error:
-        raise ScenarioError(error.problems) from None
+    return resolve(Document(mapping, {(): Place("<mapping>")}), overrides, None)
 
 
 def schema() -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import sim
 from hwmodels.units import NS_PER_S
-from sim import communication, engine, memory, metrics, plan, replay, sharing, spans, uncertainty
+from sim import communication, engine, feasible, memory, metrics, plan, replay, sharing, spans, uncertainty
 from sim.lower import Kit, Lowered, lower
 from sim.plan import Machine, Plan, unit_cost_ns
 from sim.program import Step
@@ -52,6 +52,7 @@ def study(scenario: Scenario) -> Result:
     pair, pair_sources = spans.pair(kit, step, lowered.first_layer) if machine and drawn else (None, {})
     use, counts = _links(laid, machine, trace, outcome.end, wired)
     summary = _head(scenario) | counts | metrics.summary(laid, machine, outcome, books) | _memory(curves) | extra
+    summary |= feasible.judged(scenario, summary["step_time_s"], curves)
     if machine:
         found = uncertainty.sensitivity(lowered, graph or replay.alike(lowered, outcome), books)
         summary |= uncertainty.intervals(found, summary, scenario.seed)
@@ -61,8 +62,7 @@ def study(scenario: Scenario) -> Result:
         summary["pair_s"] = alone | extra.get("pair_s", {})
     return Result(
         summary, scenario.resolved, steps, trace, pair, pair_name, sources | pair_sources, curves,
-        metrics.waterfall(books), _stages(laid, machine), memory.verdict(curves, machine) if machine else (True, ""),
-        use, _rank_loads(laid, machine, loads),
+        metrics.waterfall(books), _stages(laid, machine), use, _rank_loads(laid, machine, loads),
     )  # fmt: skip
 
 

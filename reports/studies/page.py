@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hwmodels.refused import Refused
+
 STUDIES = ("stragglers", "unevenness", "scale")
 """Each is a sweep in scenarios/sweeps, a module here, and a page in docs with its name in capitals."""
 
@@ -16,10 +18,6 @@ STAMP_SHOWN = 12
 
 Told = Sequence[tuple[Mapping[str, str], Mapping[str, Any]]]
 """Points of a sweep: labels by axis, and the run's record (see sim.record)."""
-
-
-class StudyError(ValueError):
-    """A study that cannot be told; its text is one line."""
 
 
 class Telling(NamedTuple):
@@ -41,7 +39,7 @@ def tell(name: str, told: Told, published: Mapping[str, float]) -> Telling:
 
 
 def renew(name: str, told: Told, published: Mapping[str, float], docs: Path) -> list[str]:
-    """Write a study's charts, and its figures into its page. Answers the files written. Raises StudyError."""
+    """Write a study's charts, and its figures into its page. Answers the files written. Raises Refused."""
     page = docs / f"{name.upper()}.md"
     telling = tell(name, told, published)
     try:
@@ -50,7 +48,7 @@ def renew(name: str, told: Told, published: Mapping[str, float], docs: Path) -> 
             (docs / file).write_text(chart, encoding="utf-8")
         page.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise StudyError(f"{error.filename}: cannot be read or written: {error.strerror}") from None
+        raise Refused(f"{error.filename}: cannot be read or written: {error.strerror}") from None
     return [str(page), *(str(docs / file) for file in telling.charts)]
 
 
@@ -64,5 +62,5 @@ def _replaced(text: str, block: str, page: Path) -> str:
     """The page with what stands between the marks replaced."""
     pattern = re.compile(f"{re.escape(MARKS[0])}.*{re.escape(MARKS[1])}", re.DOTALL)
     if not pattern.search(text):
-        raise StudyError(f"{page}: has no {MARKS[0]} ... {MARKS[1]} to write between")
+        raise Refused(f"{page}: has no {MARKS[0]} ... {MARKS[1]} to write between")
     return pattern.sub(lambda _: f"{MARKS[0]}\n{block.strip()}\n{MARKS[1]}", text)

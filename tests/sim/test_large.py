@@ -3,10 +3,11 @@
 import pytest
 
 import sim
+from hwmodels.document import DocumentError
 from sim import beyond
 from sim.__main__ import main
 from sim.command import WrongInput, refusals
-from sim.scenario import SCENARIOS, ScenarioError, from_mapping, load
+from sim.scenario import SCENARIOS, from_mapping, load
 
 V3 = str(SCENARIOS / "v3_2048gpu.yaml")
 
@@ -52,9 +53,9 @@ def test_what_only_the_run_finds_is_a_line_too(capsys, tmp_path):
     """No key is to blame alone; of chunks it is their sum."""
     times = dict.fromkeys(("forward", "backward_input", "weight"), "29 days")
     long = {"schedule": "gpipe", "parallel": {"pipeline": 2}, "batch": {"micro_batches": 5000}, "chunk_times": times}
-    with pytest.raises(ScenarioError, match="chunk_times: take 75168000000 s over 5000 micro-batches; legal: up to 90"):
+    with pytest.raises(DocumentError, match="chunk_times: take 75168000000 s over 5000 micro-batches; legal: up to 90"):
         from_mapping(long)
-    with pytest.raises(ScenarioError, match="legal: up to 30 days"):
+    with pytest.raises(DocumentError, match="legal: up to 30 days"):
         from_mapping(long | {"chunk_times": times | {"weight": "31 days"}})
     assert main([V3, "cluster.node.nic.efficiency=1e-30", "-q", "--out", str(tmp_path / "o")]) == 2
     assert capsys.readouterr().err.startswith(f"{V3}: a time or a size is too large to count")

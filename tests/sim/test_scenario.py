@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwmodels import device, fabric, node
+from hwmodels.document import DocumentError
 from sim.form import ScenarioForm
-from sim.scenario import SCENARIOS, Scenario, ScenarioError, families, from_mapping, load, models, schedules, schema
+from sim.scenario import SCENARIOS, Scenario, families, from_mapping, load, models, schedules, schema
 
 BAD = Path(__file__).parent / "bad"
 SHIPPED = sorted(str(file) for file in SCENARIOS.glob("*.yaml"))
@@ -36,7 +37,7 @@ def messages() -> dict[str, list[str]]:
 
 
 def errors(path: str, *overrides: str) -> list[str]:
-    with pytest.raises(ScenarioError) as caught:
+    with pytest.raises(DocumentError) as caught:
         load(path, overrides)
     return str(caught.value).splitlines()
 
@@ -147,7 +148,7 @@ def test_a_model_beside_the_scenario_is_found_and_may_build_on_itself_only_in_a_
 
 
 def test_a_mapping_has_no_line_to_name() -> None:
-    with pytest.raises(ScenarioError) as caught:
+    with pytest.raises(DocumentError) as caught:
         from_mapping({"schedule": "zb1p", "batch": {"micro_batch": 0}})
     assert str(caught.value) == "<mapping>: batch.micro_batch: expected a whole number, 1 or more; found 0"
 
