@@ -71,12 +71,38 @@ _PRINTED = {
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\s*\Z")
 
 
+LONGEST_NS = 1 << 53
+"""Of a time, 104 days: a float tells neighbouring nanoseconds apart so far."""
+LARGEST_BYTES = 1 << 60
+"""Of a part of what a rank holds, 1 EB: the sum of all parts still is a whole number of 64 bits."""
+
+
+def too_large(found: str) -> Refused:
+    """The refusal of a figure that no whole number of nanoseconds or bytes holds. found: which, and what is legal."""
+    return Refused(
+        f"a time or a size is too large to count ({found}): look for a bandwidth that is too small, or a time, a number"
+        " of tokens or a dimension of the model that is too large"
+    )
+
+
 def seconds_to_ns(seconds: float) -> int:
-    """Whole nanoseconds of a duration in seconds, rounded up (times round up once, when they are made)."""
-    if not seconds >= 0 or math.isinf(seconds):
-        raise Refused(f"a duration is a finite number of seconds, 0 or more; got {seconds!r}")
+    """Whole nanoseconds of a duration in seconds, rounded up (times round up once, when they are made).
+
+    Raises Refused for one that is too long to count.
+    """
+    if not seconds >= 0:
+        raise ValueError(f"a duration is a number of seconds, 0 or more; got {seconds!r}")
     ns = seconds * NS_PER_S
+    if ns > LONGEST_NS:
+        raise too_large(f"found {seconds:.3g} s; legal: up to {LONGEST_NS // NS_PER_S} s")
     return math.ceil(ns - ns * ROUNDING_SLACK)
+
+
+def whole_bytes(size: float) -> int:
+    """Bytes of a size, rounded to the nearest. Raises Refused for one that is too large to count."""
+    if size > LARGEST_BYTES:
+        raise too_large(f"found {size:.3g} bytes; legal: up to {LARGEST_BYTES}")
+    return round(size)
 
 
 def ns_to_seconds(ns: float) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from hwmodels.document import Document, Problem, dotted, unknown
 from hwmodels.refused import Refused
-from hwmodels.units import format_quantity, ns_to_seconds
+from hwmodels.units import LONGEST_NS, format_quantity, ns_to_seconds
 from sim.models.shape import ModelShape
 from sim.network import allocation
 from sim.scenario import FOREVER, Cluster, Comm, Fault, Scenario, families, schedules
@@ -48,8 +48,10 @@ def _whole(scenario: Scenario) -> Iterator[Finding]:
 MOST_TOKENS, MOST_STEPS = 1 << 24, 1 << 16
 """Of a micro-batch (a GPU holds a thousandth of what 16 million need), and micro-batches of a pipeline: each exchange
 and each step is gone through one by one."""
-LONGEST_NS = 1 << 53
-"""Of a step, 104 days: a float tells neighbouring nanoseconds apart so far."""
+MOST_EXPERTS = 1 << 15
+"""Of a layer: thousands of tokens are drawn over all of them at once (see sim.routing), 0.2 MB an expert."""
+MOST_RANK_STEPS = 1 << 26
+"""Ranks times micro-batches, where each rank is carried: 2.4 kB each for V3 (docs/SCALE.md), 160 GB in all."""
 
 
 def _large(scenario: Scenario) -> Iterator[Finding]:
@@ -63,6 +65,12 @@ def _large(scenario: Scenario) -> Iterator[Finding]:
     if steps > MOST_STEPS:
         what = f"{steps} micro-batches a pipeline; legal: up to {MOST_STEPS}"
         yield ("batch.micro_batches" if batch.micro_batches else "batch.sequences",), f"makes {what}"
+    if scenario.model and scenario.model.experts > MOST_EXPERTS:
+        yield ("model.experts", "model"), f"found {scenario.model.experts}; legal: up to {MOST_EXPERTS}"
+    each = scenario.cluster.gpus * steps if scenario.cluster and (scenario.uneven or not scenario.fold) else 0
+    if each > MOST_RANK_STEPS:
+        what = f"micro-batches of all ranks, each rank carried by itself; legal: up to {MOST_RANK_STEPS}"
+        yield ("cluster.nodes", "batch.sequences", "batch.micro_batches"), f"makes {each} {what}"
     if (times := scenario.chunk_times) and (long := steps * sum(vars(times).values())) > LONGEST_NS:
         what = f"take {_time(long)} over {steps} micro-batches; legal: up to {_time(LONGEST_NS)} in all"
         yield ("chunk_times", "batch.micro_batches"), what

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hwmodels.units import whole_bytes
 from sim import footprint, optimizer
 from sim.plan import Machine, Plan, slots
 from sim.program import Step
@@ -29,7 +30,7 @@ def _kept(machine: Machine, stage: int) -> tuple[int, int]:
     units = machine.stages[stage]
     forward = sum(footprint.kept_for_backward(machine.site, u) for u in units)
     weight = sum(footprint.kept_for_weight(machine.site, u) for u in units)
-    return round(forward), round(weight)
+    return whole_bytes(forward), whole_bytes(weight)
 
 
 def constant(plan: Plan, machine: Machine, position: int) -> dict[str, int]:
@@ -43,11 +44,11 @@ def constant(plan: Plan, machine: Machine, position: int) -> dict[str, int]:
         gradients += (held.dense + held.experts) * recipe.gradient.bits / 8
         states += held.updated * (recipe.master.bits + 2 * recipe.moment.bits) / 8
     return {
-        "weights": round(weights),
-        "gradients": round(gradients),
-        "optimizer states": round(states),
-        "communication buffers": round(footprint.exchange_buffer_bytes(machine.site)),
-        "workspace": round(footprint.workspace_bytes(machine.site)),
+        "weights": whole_bytes(weights),
+        "gradients": whole_bytes(gradients),
+        "optimizer states": whole_bytes(states),
+        "communication buffers": whole_bytes(footprint.exchange_buffer_bytes(machine.site)),
+        "workspace": whole_bytes(footprint.workspace_bytes(machine.site)),
     }
 
 
