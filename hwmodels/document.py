@@ -11,6 +11,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from hwmodels.refused import Refused
+
 KeyPath = tuple[str | int, ...]
 
 _INT = re.compile(r"[-+]?[0-9]+\Z|0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
@@ -51,12 +53,14 @@ class Problem:
         return f"{self.place}: {self.message}" if said else f"{self.place}: {self.key}: {self.message}"
 
 
-class DocumentError(ValueError):
-    """Everything wrong with a document; its text has one line a problem."""
+class DocumentError(Refused):
+    """A refusal of a document: everything wrong with it, in one line a problem; file, line and key are of the first."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(dict.fromkeys(problems))
         super().__init__("\n".join(str(problem) for problem in self.problems))
+        first = self.problems[0]
+        self.file, self.line, self.key = first.place.file, first.place.line, first.key
 
     def __reduce__(self) -> tuple[type, tuple[tuple[Problem, ...]]]:
         return type(self), (self.problems,)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from hwmodels.document import Document, KeyPath, unknown
 from hwmodels.figure import HERE, Figure, Reading
 from hwmodels.node import Link
+from hwmodels.refused import Refused
 from hwmodels.shelf import Shelf, expand, names
 from hwmodels.topologies import Topology
 from hwmodels.topologies.dragonfly import Dragonfly
@@ -104,16 +105,16 @@ class Fabric:
 
     @property
     def cost_usd(self) -> float:
-        """What the whole fabric costs, linear in its parts. Raises ValueError when nothing is said about money."""
+        """What the whole fabric costs, linear in its parts. Raises Refused when nothing is said about money."""
         if self.cost is None:
-            raise ValueError(f"{self.name} (fabric) has no cost; write cost: {{switch: ..., link: ..., endpoint: ...}}")
+            raise Refused(f"{self.name} (fabric) has no cost; write cost: {{switch: ..., link: ..., endpoint: ...}}")
         parts = (self.switches, self.links, self.endpoints)
         each = (self.cost.switch_usd, self.cost.link_usd, self.cost.endpoint_usd)
         return sum(count * price for count, price in zip(parts, each, strict=True))
 
     @property
     def cost_per_endpoint_usd(self) -> float:
-        """The fabric's cost over the endpoints that it can join. Raises ValueError as `cost_usd`."""
+        """The fabric's cost over the endpoints that it can join. Raises Refused as `cost_usd`."""
         return self.cost_usd / self.endpoints
 
     def rails(self, nics: int) -> int:
@@ -128,7 +129,7 @@ class Fabric:
         """One plane. Nodes have `layer` (0 the leaves, -1 endpoints), edges `bandwidth` in bytes/s one way and
         `links`, the cables side by side. endpoints: also "nic0", "nic1", ... in leaf order.
 
-        Raises ValueError with one line when the plane can be counted but not wired.
+        Raises Refused with one line when the plane can be counted but not wired.
         """
         import networkx as nx
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hwmodels.document import Document, DocumentError, KeyPath, Problem, did_you_mean, dotted, unknown
-from hwmodels.units import EXAMPLES, KILO, MB, MEGA, SECONDS_PER_HOUR, UnitError, format_quantity, parse
+from hwmodels.refused import Refused
+from hwmodels.units import EXAMPLES, KILO, MB, MEGA, SECONDS_PER_HOUR, format_quantity, parse
 
 KINDS = ("datasheet", "measured", "published-effective", "assumed")
 """How a figure is known: its maker says so, a measurement of one part, what a published system reached, a guess."""
@@ -97,7 +98,7 @@ class Reading:
             return 0
         try:
             value = value_of(figure["value"])
-        except UnitError as error:
+        except Refused as error:
             self.problem((*path, "value") if isinstance(leaf, Mapping) else path, str(error))
             return 0
         self.figures[dotted(path)] = Figure(str(figure["value"]), value, figure["kind"], figure["source"])
@@ -136,20 +137,20 @@ def _rate(value: Any, dimension: str) -> float:
     """Latencies and costs may be nothing; with a rate or a size of 0 nothing would ever end."""
     found = parse(value, dimension)
     if not found and dimension not in ("time", "money"):
-        raise UnitError(f'expected more than 0, e.g. "{EXAMPLES[dimension]}"; found {str(value)!r}')
+        raise Refused(f'expected more than 0, e.g. "{EXAMPLES[dimension]}"; found {str(value)!r}')
     if found < (least := LEAST.get(dimension, 0)):
-        raise UnitError(f"expected {format_quantity(least, dimension)} or more; found {str(value)!r}")
+        raise Refused(f"expected {format_quantity(least, dimension)} or more; found {str(value)!r}")
     if dimension == "time" and found > LONGEST_S:
-        raise UnitError(f"expected {LONGEST_S} s or less; found {str(value)!r}")
+        raise Refused(f"expected {LONGEST_S} s or less; found {str(value)!r}")
     return found
 
 
 def _count(value: object) -> float:
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else 0
     if not math.isfinite(number) or number % 1 or number < 1:
-        raise UnitError(f"expected a whole number, 1 or more; found {value!r}")
+        raise Refused(f"expected a whole number, 1 or more; found {value!r}")
     if number > MANY:
-        raise UnitError(f"expected a whole number from 1 to {MANY}; found {value!r}")
+        raise Refused(f"expected a whole number from 1 to {MANY}; found {value!r}")
     return int(number)
 
 

@@ -23,6 +23,7 @@ from hwmodels.collectives import (
 )  # fmt: skip
 from hwmodels.device import Device
 from hwmodels.op import AllToAll, Attention, Collective, Gemm, GroupedGemm, HostCopy, Memory, Op, Send
+from hwmodels.refused import Refused
 from hwmodels.tables import Tables, role_class
 from hwmodels.units import MICRO, NS_PER_S, US_NS, seconds_to_ns
 
@@ -59,10 +60,6 @@ class Price(NamedTuple):
     source: str
     spread: float
     family: str
-
-
-class RefusedError(ValueError):
-    """An operation that this device cannot do or that nothing is known about."""
 
 
 def waves(m: float, n: float, sms: int) -> int:
@@ -111,7 +108,7 @@ class Pricer:
     def price(self, op: Op, on_comm_sms: bool = False) -> Price:
         """The price of `op`; `on_comm_sms`: on the communication stream, so beside compute it sees only its SMs.
 
-        Raises RefusedError.
+        Raises Refused.
         """
         key = (op, on_comm_sms)
         if key not in self.known:
@@ -200,7 +197,7 @@ def contention_family(op: Op, us: float) -> str:
 def _peak(device: Device, precision: str) -> float:
     if precision not in device.peak_flops:
         legal = ", ".join(sorted(device.peak_flops))
-        raise RefusedError(f"{device.name} has no {precision} tensor cores; legal precisions: {legal}")
+        raise Refused(f"{device.name} has no {precision} tensor cores; legal precisions: {legal}")
     return device.peak_flops[precision]
 
 

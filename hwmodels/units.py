@@ -9,6 +9,8 @@ import re
 from difflib import get_close_matches
 from functools import cache
 
+from hwmodels.refused import Refused
+
 KILO = 1_000
 MEGA = 1_000_000
 GIGA = 1_000_000_000
@@ -69,16 +71,38 @@ _PRINTED = {
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\s*\Z")
 
 
-class UnitError(ValueError):
-    """A quantity that cannot be read; its text is one line that says what to write instead."""
+LONGEST_NS = 1 << 53
+"""Of a time, 104 days: a float tells neighbouring nanoseconds apart so far."""
+LARGEST_BYTES = 1 << 60
+"""Of a part of what a rank holds, 1 EB: the sum of all parts still is a whole number of 64 bits."""
+
+
+def too_large(found: str) -> Refused:
+    """The refusal of a figure that no whole number of nanoseconds or bytes holds. found: which, and what is legal."""
+    return Refused(
+        f"a time or a size is too large to count ({found}): look for a bandwidth that is too small, or a time, a number"
+        " of tokens or a dimension of the model that is too large"
+    )
 
 
 def seconds_to_ns(seconds: float) -> int:
-    """Whole nanoseconds of a duration in seconds, rounded up (times round up once, when they are made)."""
-    if not seconds >= 0 or math.isinf(seconds):
-        raise ValueError(f"a duration is a finite number of seconds, 0 or more; got {seconds!r}")
+    """Whole nanoseconds of a duration in seconds, rounded up (times round up once, when they are made).
+
+    Raises Refused for one that is too long to count.
+    """
+    if not seconds >= 0:
+        raise ValueError(f"a duration is a number of seconds, 0 or more; got {seconds!r}")
     ns = seconds * NS_PER_S
+    if ns > LONGEST_NS:
+        raise too_large(f"found {seconds:.3g} s; legal: up to {LONGEST_NS // NS_PER_S} s")
     return math.ceil(ns - ns * ROUNDING_SLACK)
+
+
+def whole_bytes(size: float) -> int:
+    """Bytes of a size, rounded to the nearest. Raises Refused for one that is too large to count."""
+    if size > LARGEST_BYTES:
+        raise too_large(f"found {size:.3g} bytes; legal: up to {LARGEST_BYTES}")
+    return round(size)
 
 
 def ns_to_seconds(ns: float) -> float:
@@ -103,34 +127,34 @@ def units() -> dict[str, tuple[str, float]]:
 def parse(text: str | int | float, dimension: str) -> float:
     """The SI value of `text`, a number with a unit of `dimension` (a key of EXAMPLES).
 
-    A bare number is an error unless it is 0 or a ratio. Raises UnitError with one line.
+    A bare number is an error unless it is 0 or a ratio. Raises Refused.
     """
     example = EXAMPLES[dimension]
     if isinstance(text, bool) or not isinstance(text, str | int | float):
-        raise UnitError(f'{text!r} is not a quantity, expected {dimension} (e.g. "{example}")')
+        raise Refused(f'{text!r} is not a quantity, expected {dimension} (e.g. "{example}")')
     found = _NUMBER.match(str(text))
     if found is None:
-        raise UnitError(f'{str(text)!r} is not a number with a unit, expected {dimension} (e.g. "{example}")')
+        raise Refused(f'{str(text)!r} is not a number with a unit, expected {dimension} (e.g. "{example}")')
     number, unit = float(found[1]), found[2]
     value = number * _factor(found[1], unit, str(text).strip(), dimension)
     if math.isinf(value):
-        raise UnitError(f"{str(text)!r} is too large")
+        raise Refused(f"{str(text)!r} is too large")
     if value < 0:
-        raise UnitError(f'{str(text)!r} is below zero, expected {dimension} (e.g. "{example}")')
+        raise Refused(f'{str(text)!r} is below zero, expected {dimension} (e.g. "{example}")')
     return value
 
 
 def _factor(number: str, unit: str, text: str, dimension: str) -> float:
-    """What one `unit` is worth in SI, or UnitError when it is missing, unknown or of another dimension."""
+    """What one `unit` is worth in SI, or Refused when it is missing, unknown or of another dimension."""
     if not unit:
         if float(number) == 0 or dimension == "ratio":
             return 1.0
-        raise UnitError(f'number {number} needs a unit, e.g. "{number} {EXAMPLES[dimension].split()[-1]}"')
+        raise Refused(f'number {number} needs a unit, e.g. "{number} {EXAMPLES[dimension].split()[-1]}"')
     if unit not in units():
-        raise UnitError(f"unknown unit {unit!r}{_nearest(unit, dimension)}")
+        raise Refused(f"unknown unit {unit!r}{_nearest(unit, dimension)}")
     found, factor = units()[unit]
     if found != dimension:
-        raise UnitError(f'{text!r} is {found}, expected {dimension} (e.g. "{EXAMPLES[dimension]}")')
+        raise Refused(f'{text!r} is {found}, expected {dimension} (e.g. "{EXAMPLES[dimension]}")')
     return factor
 
 

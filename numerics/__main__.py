@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from hwmodels.refused import Refused
+
 DONE, FAILED, WRONG, UNMEASURABLE, INTERRUPTED = 0, 1, 2, 3, 130
 STUDIES = ("accumulation",)
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,7 +39,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except (WrongInput, OSError) as error:
+    except (WrongInput, Refused, OSError) as error:
         print(f"{type(error).__name__}: {error}" if isinstance(error, OSError) else error, file=sys.stderr)
         return WRONG
 
@@ -167,7 +169,7 @@ def _from_trace(asked: argparse.Namespace) -> int:
     except JoinError as error:
         print(f"{asked.trace}: {error}", file=sys.stderr)
         return FAILED
-    except ValueError as error:  # TraceError, DocumentError, UnknownCardError: each says what is wrong
+    except (ValueError, Refused) as error:  # TraceError, DocumentError, UnknownCardError: each says what is wrong
         raise WrongInput(_line(asked.trace, error)) from None
     print("\n".join(recording.report(found)))
     if not (asked.out or found.whole):
@@ -179,7 +181,7 @@ def _from_trace(asked: argparse.Namespace) -> int:
     return DONE
 
 
-def _line(path: Path, error: ValueError) -> str:
+def _line(path: Path, error: Exception) -> str:
     """An error in one line that names the file."""
     text = "; ".join(str(error).splitlines())
     return text if path.name in text or ".yaml" in text else f"{path}: {text}"
@@ -198,7 +200,7 @@ def _from_gpu(asked: argparse.Namespace) -> int:
 
     try:
         found = campaign.run(asked.scenario or SCENARIO, asked.quick, lambda text: print(text, flush=True))
-    except ValueError as error:
+    except (ValueError, Refused) as error:
         raise WrongInput("; ".join(str(error).splitlines())) from None
     if not found.tables:
         return FAILED
@@ -263,7 +265,7 @@ def _census(asked: argparse.Namespace) -> int:
 
     try:
         shape = shape_of(asked.model)
-    except ValueError as error:
+    except (ValueError, Refused) as error:
         raise WrongInput(_line(asked.model, error)) from None
     try:
         from numerics.census import census

@@ -1,8 +1,8 @@
 """The command line: `python -m sim SCENARIO.yaml [key=value ...] [--out DIR]`.
 
-Exit codes: 0 done, 1 simulated but infeasible, 2 wrong input, 130 interrupted, 141 a closed pipe. Results go to a
-folder and, with `--format json`, to stdout; progress and tables to stderr. Everything heavy is imported when a command
-needs it.
+Exit codes: 0 done, 1 simulated but infeasible, 2 wrong input, 70 a bug of ours, 130 interrupted, 141 a closed pipe.
+Results go to a folder and, with `--format json`, to stdout; progress and tables to stderr. Everything heavy is imported
+when a command needs it.
 """
 
 import argparse
@@ -14,7 +14,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from sim.command import DONE, INFEASIBLE, INTERRUPTED, TERMINATED, WRONG, Parser, WrongInput, answered, loaded, refusals
+from hwmodels.refused import Refused
+from sim.command import BUG, DONE, INFEASIBLE, INTERRUPTED, TERMINATED, WRONG, Parser, answered, loaded, refusals
 
 if TYPE_CHECKING:
     from sim.record import Record
@@ -50,13 +51,14 @@ options of sweep and study:
   -q, --quiet          no progress
   --docs DIR           of study: the folder with its page, whose figures are renewed (default: docs)
   A sweep names a scenario and its axes: a list of values of a key, or labels with overrides; see scenarios/sweeps.
-  Points that do not fit in memory are still results (exit 0); points that cannot run are told and make it exit 2.
+  Points that do not fit in memory are still results (exit 0); points that cannot run are told and make it exit 2,
+  points that a bug of ours ends make it exit 70, with the traceback in FILE.jsonl.
 
 overrides reach anything, also inside what a name stands for, and items of a list by number (faults.0.slower=2):
   schedule=zb1p  cluster.nodes=128  cluster.node.nic.bandwidth=100GB/s  model.layers=30  outputs=[result]
 
-exit codes: 0 done; 1 simulated, but it does not fit or misses a limit; 2 wrong input; 130 interrupted;
-            141 whoever read the output went away before its end (a closed pipe)
+exit codes: 0 done; 1 simulated, but it does not fit or misses a limit; 2 wrong input; 70 a bug of ours,
+            with its traceback; 130 interrupted; 141 whoever read the output went away before its end (a closed pipe)
 """
 
 
@@ -78,7 +80,7 @@ def _command(words: list[str]) -> int:
     else:
         near = get_close_matches(words[0], COMMANDS, n=1)
         hint = f", did you mean {near[0]!r}?" if near else ";"
-        raise WrongInput(f"unknown command {words[0]!r}{hint} legal: {', '.join(COMMANDS)}, or a scenario file (.yaml)")
+        raise Refused(f"unknown command {words[0]!r}{hint} legal: {', '.join(COMMANDS)}, or a scenario file (.yaml)")
     if "-h" in rest or "--help" in rest:
         print(HELP, end="")
         return DONE
@@ -106,15 +108,14 @@ def _run(words: list[str]) -> int:
         sys.stdout.write((folder / "result.json").read_text(encoding="utf-8"))
     for line in notes(scenario, result.summary, asked.words[1:]):
         print(f"{path}: {line}", file=sys.stderr)
-    missed = _missed(scenario, result)
-    for line in missed:
+    for line in result.summary["infeasible"]:
         print(f"infeasible: {line}", file=sys.stderr)
-    return INFEASIBLE if missed else DONE
+    return DONE if result.summary["feasible"] else INFEASIBLE
 
 
 def _write(scenario: "Scenario", path: str, folder: Path, quiet: bool, start: float) -> "Result":
     """Simulate, and write the results as `folder`, all of them or none."""
-    from sim.folder import FolderError, replacing
+    from sim.folder import replacing, writing
 
     shown = not quiet and sys.stderr.isatty()
     try:
@@ -124,13 +125,8 @@ def _write(scenario: "Scenario", path: str, folder: Path, quiet: bool, start: fl
             _progress(f"writing {folder} ...", shown)
             from reports.folder import write
 
-            write(result, fresh, scenario.outputs, time.perf_counter() - start)
-    except FolderError as error:
-        raise WrongInput(str(error)) from None
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise WrongInput(f"{folder}: cannot be written: {error.strerror or error}") from None
+            with writing(folder):
+                write(result, fresh, scenario.outputs, time.perf_counter() - start)
     finally:
         _progress("", shown)
     return result
@@ -142,23 +138,6 @@ def _simulate(scenario: "Scenario", path: str) -> "Result":
 
     with refusals(path):
         return sim.run(scenario)
-
-
-def _missed(scenario: "Scenario", result: "Result") -> list[str]:
-    """One line for each way the run is infeasible."""
-    from hwmodels.units import format_quantity
-
-    fits, why = result.feasible
-    lines = [] if fits else [why]
-    limits, step = scenario.limits, float(result.summary["step_time_s"])
-    if limits.step_time_s is not None and step > limits.step_time_s:
-        took, limit = format_quantity(step, "time"), format_quantity(limits.step_time_s, "time")
-        lines.append(f"the step takes {took}, more than limits.step_time {limit}")
-    peak = max((curve.peak_bytes for curve in result.memory), default=0)
-    if limits.memory_bytes is not None and peak > limits.memory_bytes:
-        needs, limit = format_quantity(peak, "data"), format_quantity(limits.memory_bytes, "data")
-        lines.append(f"a rank needs {needs}, more than limits.memory {limit}")
-    return lines
 
 
 def _scenario_parser() -> Parser:
@@ -185,16 +164,17 @@ def _check(words: list[str]) -> int:
 
 def _list(words: list[str]) -> int:
     from hwmodels import device, fabric, node
-    from sim.scenario import SCENARIOS, models, schedules
+    from sim import program
+    from sim.scenario import SCENARIOS, models
 
     known = {
         "scenarios": [f"scenarios/{file.name}" for file in sorted(SCENARIOS.glob("*.yaml"))],
         "models": models(), "devices": device.available(), "nodes": node.available(),
-        "fabrics": fabric.available(), "schedules": schedules(),
+        "fabrics": fabric.available(), "schedules": program.names(),
     }  # fmt: skip
     for word in words:
         if word not in known:
-            raise WrongInput(f"unknown kind {word!r}; legal: {', '.join(known)}")
+            raise Refused(f"unknown kind {word!r}; legal: {', '.join(known)}")
     for kind in words or known:
         print(f"{kind}:", *known[kind], sep="\n  ")
     return DONE
@@ -233,10 +213,7 @@ def _validate(words: list[str]) -> int:
         print(table.text(rows, get_terminal_size((120, 24)).columns), file=sys.stderr)
         print(f"\n{len(rows)} figures answered, {len(left)} not (see docs/VALIDATION.md)", file=sys.stderr)
     if asked.write:
-        try:
-            moved = records.write(records.CHECKOUT, rows, validate.headlines(rows), left)
-        except records.RecordError as error:
-            raise WrongInput(str(error)) from None
+        moved = records.write(records.CHECKOUT, rows, validate.headlines(rows), left)
         print(*moved, f"{len(moved)} predictions moved", sep="\n", file=sys.stderr)
         if moved:
             print("say so in CHANGELOG.md: a PREDICTION line with the step and the pair", file=sys.stderr)
@@ -246,12 +223,12 @@ def _validate(words: list[str]) -> int:
 def _sweep(words: list[str]) -> int:
     asked = _sweep_parser().parse_intermixed_args(words)
     if not asked.words:
-        raise WrongInput("a sweep file is missing, e.g. scenarios/sweeps/stragglers.yaml; see python -m sim --help")
+        raise Refused("a sweep file is missing, e.g. scenarios/sweeps/stragglers.yaml; see python -m sim --help")
     return _swept(asked, Path(asked.words[0]))[1]
 
 
 def _study(words: list[str]) -> int:
-    from reports.studies.page import STUDIES, StudyError, renew
+    from reports.studies.page import STUDIES, renew
     from sim.scenario import SCENARIOS
 
     parser = _sweep_parser()
@@ -259,14 +236,11 @@ def _study(words: list[str]) -> int:
     asked = parser.parse_intermixed_args(words)
     if not asked.words or asked.words[0] not in STUDIES:
         found = f"unknown study {asked.words[0]!r}" if asked.words else "a study is missing"
-        raise WrongInput(f"{found}; legal: {', '.join(STUDIES)}")
+        raise Refused(f"{found}; legal: {', '.join(STUDIES)}")
     name = asked.words[0]
-    try:
-        told, code = _swept(asked, SCENARIOS / "sweeps" / f"{name}.yaml")
-        if code == DONE:
-            print("written:", *renew(name, told, _published(), asked.docs))
-    except StudyError as error:
-        raise WrongInput(str(error)) from None
+    told, code = _swept(asked, SCENARIOS / "sweeps" / f"{name}.yaml")
+    if code == DONE:
+        print("written:", *renew(name, told, _published(), asked.docs))
     return code
 
 
@@ -289,31 +263,32 @@ def _sweep_parser() -> Parser:
 def _swept(asked: argparse.Namespace, path: Path) -> "tuple[list[tuple[dict[str, str], Record]], int]":
     """Run a sweep, print and write its table. Answers each point's labels with its record, and the exit code."""
     from sim import sweep
-    from sim.record import BookError
 
     kept = asked.out or Path("out", "sweeps", f"{path.stem}.jsonl")
     if asked.jobs < 1:
-        raise WrongInput(f"--jobs expects a whole number, 1 or more; found {asked.jobs}")
+        raise Refused(f"--jobs expects a whole number, 1 or more; found {asked.jobs}")
     if kept.suffix != ".jsonl":
-        raise WrongInput(f"{kept}: --out of a sweep is a file that ends in .jsonl")
+        raise Refused(f"{kept}: --out of a sweep is a file that ends in .jsonl")
     shown = not asked.quiet and sys.stderr.isatty()
     try:
         plan = sweep.read_sweep(path, asked.words[1:])
         records = sweep.records_of(plan, asked.jobs, kept, lambda done, all: _progress(f"{done} of {all} runs", shown))
         rows = sweep.table(plan, records)
         sweep.write_csv(rows, kept.with_suffix(".csv"))
-    except (sweep.SweepError, BookError) as error:
-        raise WrongInput(str(error)) from None
     except KeyboardInterrupt:
         print(f"interrupted; the runs done are in {kept}, and the same command goes on from there", file=sys.stderr)
         return [], INTERRUPTED
     finally:
         _progress("", shown)
     print(sweep.text(rows))
-    refused = [(p, found["error"]) for p, found in zip(plan.points, records, strict=True) if "error" in found]
-    for point, line in refused:
-        print(f"{path}: {point.title}: {line}", file=sys.stderr)
-    return [(p.labels, r) for p, r in zip(plan.points, records, strict=True)], WRONG if refused else DONE
+    ran = list(zip(plan.points, records, strict=True))
+    for point, found in ran:
+        if why := sweep.lack(found):
+            print(f"{path}: {point.title}: {why}", file=sys.stderr)
+    failures = dict.fromkeys(found["failed"] for found in records if "failed" in found)
+    print(*failures, sep="\n", end="", file=sys.stderr)
+    code = BUG if failures else WRONG if any("error" in found for found in records) else DONE
+    return [(point.labels, found) for point, found in ran], code
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {

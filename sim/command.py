@@ -1,4 +1,7 @@
-"""What the command lines of this room share: exit codes, scenarios read from words, wrong input told in a line."""
+"""What the command lines of this room share: exit codes, scenarios read from words, refusals told in a line.
+
+What is no refusal is a bug of ours: its traceback on stderr, and exit code 70 (EX_SOFTWARE of sysexits.h).
+"""
 
 import argparse
 import os
@@ -7,21 +10,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
+from hwmodels.refused import Refused
+
 if TYPE_CHECKING:
     from sim.scenario import Scenario
 
-DONE, INFEASIBLE, WRONG, INTERRUPTED, UNHEARD, TERMINATED = 0, 1, 2, 130, 141, 143
-
-
-class WrongInput(Exception):  # noqa: N818 - it names what the user gave
-    """Input that cannot be run; its text says what to write instead."""
+DONE, INFEASIBLE, WRONG, BUG, INTERRUPTED, UNHEARD, TERMINATED = 0, 1, 2, 70, 130, 141, 143
 
 
 class Parser(argparse.ArgumentParser):
     """argparse that reports a mistake in one line. prog: the command, as it is typed."""
 
     def error(self, message: str) -> NoReturn:
-        raise WrongInput(f"{message}; see {self.prog} --help")
+        raise Refused(f"{message}; see {self.prog} --help")
 
 
 def helped(words: Sequence[str], text: str, command: Callable[[Sequence[str]], int]) -> int:
@@ -37,7 +38,7 @@ def helped(words: Sequence[str], text: str, command: Callable[[Sequence[str]], i
 
 
 def answered(command: Callable[[], int]) -> int:
-    """The exit code of a command; mistakes in its input are told in a line."""
+    """The exit code of a command; what it refuses is told in a line, a bug with its traceback."""
     try:
         return _told(command)
     except BrokenPipeError:
@@ -52,34 +53,34 @@ def _told(command: Callable[[], int]) -> int:
         code = command()
         sys.stdout.flush()
         return code
-    except WrongInput as error:
-        print(error, file=sys.stderr)
+    except Refused as refused:
+        print(refused, file=sys.stderr)
         return WRONG
     except KeyboardInterrupt:
         print("interrupted; nothing written", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except Exception:
+        from traceback import print_exc
+
+        print_exc()
+        return BUG
 
 
 @contextmanager
 def refusals(path: str) -> Iterator[None]:
-    """Inside it, a scenario that a schedule, a table or the layout refuses is wrong input, told in one line."""
+    """Inside it, what a schedule, a table or the layout refuses is laid to the scenario file, in one line."""
     try:
         yield
-    except ValueError as error:
-        raise WrongInput(f"{path}: {' '.join(str(error).split())}") from None
-    except (OverflowError, MemoryError) as error:
-        from sim import beyond
-
-        raise WrongInput(f"{path}: {beyond(error)}") from None
+    except Refused as refused:
+        raise Refused(" ".join(str(refused).split()), path) from None
 
 
 def loaded(prog: str, words: Sequence[str]) -> "tuple[str, Scenario]":
     """The path and the scenario that a file name and overrides give."""
-    from sim.scenario import ScenarioError, load
+    from sim.scenario import load
 
     if not words:
-        raise WrongInput(f"a scenario file is missing; see {prog} --help")
-    try:
-        return words[0], load(words[0], words[1:])
-    except ScenarioError as error:
-        raise WrongInput(str(error)) from None
+        raise Refused(f"a scenario file is missing; see {prog} --help")
+    return words[0], load(words[0], words[1:])

@@ -4,15 +4,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+from hwmodels.refused import Refused
 
 MARK = "result.json"
 """The file that tells a folder of ours, which may be replaced, from anybody else's, which may not."""
-
-
-class FolderError(ValueError):
-    """An output folder that cannot be used; its text is one line."""
 
 
 @contextmanager
@@ -20,38 +18,45 @@ def replacing(path: Path) -> Iterator[Path]:
     """An empty folder to write into, which takes the place of `path` at the end.
 
     When the block fails or is interrupted, nothing of it stays and what was at `path` before is untouched.
-    Raises FolderError when `path` is a file, cannot be written, or is a folder that is not one of ours.
+    Raises Refused when `path` is a file, cannot be written, or is a folder that is not one of ours.
     """
     target = path.resolve()
-    _check(target, path)
-    missing = [parent for parent in target.parents if not parent.exists()]
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        _remove_empty(missing)
-        raise FolderError(f"{path}: cannot be written: {error.strerror}") from None
-    try:
-        fresh = scratch / target.name  # inside, for mkdtemp's own folder is closed to other users
-        fresh.mkdir()
+    with ExitStack() as undone:
+        with writing(path):
+            _check(target, path)
+            undone.callback(_remove_empty, [parent for parent in target.parents if not parent.exists()])
+            target.parent.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+            undone.callback(shutil.rmtree, scratch, ignore_errors=True)
+            fresh = scratch / target.name  # inside, for mkdtemp's own folder is closed to other users
+            fresh.mkdir()
         yield fresh
-        _swap(fresh, target, scratch / "old")
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        _remove_empty(missing)
+        with writing(path):
+            _swap(fresh, target, scratch / "old")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Inside it, what the system does not let us write is refused as `path`."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Refused(f"cannot be written: {error.strerror or error}", str(path)) from None
 
 
 def _check(target: Path, path: Path) -> None:
     if target.is_dir():
         if target in (here := Path.cwd(), *here.parents):
-            raise FolderError(f"{path}: is the working folder or above it; name a folder inside it with --out")
+            raise Refused("is the working folder or above it; name a folder inside it with --out", str(path))
         if any(target.iterdir()) and not (target / MARK).is_file():
-            raise FolderError(f"{path}: is not empty and has no {MARK}, so it is not replaced; name another with --out")
+            raise Refused(f"is not empty and has no {MARK}, so it is not replaced; name another with --out", str(path))
         return
     above = next(place for place in (target, *target.parents) if place.exists())
     if not above.is_dir():
         shown = path if above == target else above
-        raise FolderError(f"{shown}: is a file; name a folder with --out")
+        raise Refused("is a file; name a folder with --out", str(shown))
 
 
 def _swap(fresh: Path, target: Path, old: Path) -> None:

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from hwmodels.document import KeyPath, did_you_mean, unknown
-from hwmodels.units import EXAMPLES, KILO, SECONDS_PER_DAY, UnitError, parse, seconds_to_ns
+from hwmodels.refused import Refused
+from hwmodels.units import EXAMPLES, KILO, SECONDS_PER_DAY, parse, seconds_to_ns
 
 OUTPUTS = ("result", "report", "trace", "events", "links", "loads")
 
@@ -18,7 +19,15 @@ def _whole(value: Any) -> Any:
 
 def _quantity(dimension: str, convert: Callable[[float], float] = float) -> Any:
     schema = {"type": ["string", "number"], "description": f'{dimension}, e.g. "{EXAMPLES[dimension]}"'}
-    return (BeforeValidator(lambda value: convert(parse(value, dimension))), WithJsonSchema(schema))
+    return (BeforeValidator(lambda value: _converted(value, dimension, convert)), WithJsonSchema(schema))
+
+
+def _converted(value: Any, dimension: str, convert: Callable[[float], float]) -> float:
+    """A quantity in SI; what is refused is a ValueError, for pydantic collects no other."""
+    try:
+        return convert(parse(value, dimension))
+    except Refused as error:
+        raise ValueError(str(error)) from None
 
 
 def _placement(value: Any) -> Any:
@@ -55,7 +64,7 @@ DAYS = 30
 
 def _ns(seconds: float) -> int:
     if seconds > DAYS * SECONDS_PER_DAY:
-        raise UnitError(f"found {seconds:g} s; legal: up to {DAYS} days")
+        raise Refused(f"found {seconds:g} s; legal: up to {DAYS} days")
     return seconds_to_ns(seconds)
 
 
@@ -125,7 +134,7 @@ class ParallelForm(Form):
 
 
 class ScheduleForm(Form):
-    """name: a file of sim/schedules. chunks: virtual stages a rank, for `interleaved`."""
+    """name: a file of sim/schedules. chunks: virtual stages a rank, where it has several."""
 
     name: str
     chunks: Annotated[int, Field(ge=2), BeforeValidator(_whole)] | None = None

@@ -56,7 +56,7 @@ class Lowered:
 
 
 def lower(plan: Plan, machine: Machine | None) -> Lowered:
-    """What the engine runs of a plan. Raises hwmodels.price.RefusedError."""
+    """What the engine runs of a plan. Raises hwmodels.refused.Refused."""
     kits = _Kits(plan, machine)
     table = tuple(tuple(kits.of(step) for step in steps) for steps in plan.program.steps)
     where = _places(plan.program)

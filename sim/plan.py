@@ -22,10 +22,6 @@ from sim.program import Program, Shape, build, check, home
 from sim.scenario import Cluster, Scenario
 from sim.template import price
 
-MIRRORED = ("dualpipe", "dualpipev")
-"""Schedules in which stages s and stages-1-s share a rank."""
-
-
 OUTPUTS = {"F": (1, 1), "B": (2, -1)}
 """Pass -> which output of its step it makes, and how many stages further that goes."""
 
@@ -47,6 +43,16 @@ class Plan:
         scenario = self.scenario
         gpus = scenario.cluster.node.gpus if scenario.cluster else 1
         return Mesh(self.program.ranks, self.data, scenario.parallel.expert, gpus_per_node=gpus)
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether every rank holds two stages, s and stages-1-s."""
+        return all(len(held) == 2 and sum(held) == self.program.stages - 1 for held in self.holds)
+
+    @property
+    def overlapped(self) -> bool:
+        """Whether any step overlaps a forward with a backward."""
+        return any("+" in step.kind for steps in self.program.steps for step in steps)
 
     def targets(self, position: int) -> dict[tuple[int, int], int]:
         """(step, output: 1 forward, 2 backward) of a position -> where it goes, of all that go to another one."""
@@ -99,7 +105,7 @@ class Machine:
 
 
 def lay_out(scenario: Scenario) -> Plan:
-    """The program of a scenario and who holds what. Raises ValueError with one line when the schedule cannot run."""
+    """The program of a scenario and who holds what. Raises Refused when the schedule cannot run."""
     batch, data = scenario.batch, scenario.data_parallel
     micro_batches = batch.micro_batches or (batch.sequences or 0) // (data * batch.micro_batch)
     shape = Shape(scenario.parallel.pipeline, micro_batches, scenario.schedule.chunks)
@@ -116,7 +122,7 @@ def machine(plan: Plan, hindrances: Hindrances = NON_BLOCKING) -> Machine:
     """Prices, sites and stages of a scenario with a model. hindrances: by links between switches. Stages are placed
     by what exchanges take with their NICs to themselves.
 
-    Raises ValueError or RefusedError (one line).
+    Raises Refused.
     """
     scenario = plan.scenario
     cluster, shape = scenario.cluster, scenario.model
@@ -151,7 +157,7 @@ def machine(plan: Plan, hindrances: Hindrances = NON_BLOCKING) -> Machine:
 def _placed(plan: Plan, units: tuple[Unit, ...], parts: PartsOf, pricer: Pricer) -> tuple[tuple[Unit, ...], ...]:
     """Units of each stage."""
     costs = [unit_cost_ns(unit, parts, pricer) for unit in units]
-    rule, mirrored = plan.scenario.placement, plan.program.schedule in MIRRORED
+    rule = plan.scenario.placement
 
     def pair_ns(forward: tuple[Unit, ...], backward: tuple[Unit, ...]) -> int:
         composition = compose("F+BW", relative(forward)[0], relative(backward)[0], parts)
@@ -160,7 +166,8 @@ def _placed(plan: Plan, units: tuple[Unit, ...], parts: PartsOf, pricer: Pricer)
     def least_ns(unit: Unit) -> int:
         return unit_cost_ns(unit, parts, pricer, lanes=(COMPUTE,))
 
-    return placement.place(units, costs, plan.program.stages, rule, mirrored, pair_ns, least_ns)
+    settled = pair_ns if plan.overlapped else None
+    return placement.place(units, costs, plan.program.stages, rule, plan.mirrored, settled, least_ns)
 
 
 def message(plan: Plan, machine: Machine, source: int, target: int) -> Send:

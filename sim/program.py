@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, cast
+
+from hwmodels.refused import Refused
 
 KINDS = ("F", "B", "W", "BW", "F+B", "F+BW")
 """What a step can be: a forward, an input gradient, a weight gradient, a full backward, an overlapped pair."""
@@ -30,10 +32,6 @@ _HEADER = re.compile(
     r"(?P<schedule>\S+) ranks=(?P<ranks>\d+) stages=(?P<stages>\d+) micro_batches=(?P<micro_batches>\d+)"
     r" weight_copies=(?P<weight_copies>\d+)"
 )
-
-
-class ProgramError(ValueError):
-    """A program that cannot be read or cannot run; the message is one line."""
 
 
 class Step(NamedTuple):
@@ -60,7 +58,8 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Shape:
-    """What a schedule is built for: pipeline ranks, micro-batches a pipeline, stages a rank (`interleaved` only)."""
+    """What a schedule is built for: pipeline ranks, micro-batches a pipeline, chunks: stages a rank, where the
+    schedule lets a scenario choose (`chunked`)."""
 
     pipeline: int
     micro_batches: int
@@ -69,7 +68,7 @@ class Shape:
     def __post_init__(self) -> None:
         for name in ("pipeline", "micro_batches", "chunks"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+                raise Refused(f"{name} must be at least 1; got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -84,20 +83,47 @@ class Program:
     weight_copies: int = 1
 
 
+class ScheduleFile(Protocol):
+    """A file of sim/schedules."""
+
+    def stages(self, shape: Shape) -> int:
+        """How many stages the pipeline has."""
+
+    def build(self, shape: Shape) -> Program:
+        """What each rank does; Refused when the schedule cannot run the shape."""
+
+
 def names() -> tuple[str, ...]:
-    """The schedules there are: the files in `sim/schedules`."""
-    folder = Path(__file__).parent / "schedules"
-    return tuple(sorted(file.stem for file in folder.glob("*.py") if file.stem != "__init__"))
+    """The schedules there are: the files in `sim/schedules` and in what was added to its path."""
+    from sim import schedules
+
+    files = (file for folder in schedules.__path__ for file in Path(folder).glob("*.py"))
+    return tuple(sorted({file.stem for file in files} - {"__init__"}))
 
 
-def build(name: str, shape: Shape) -> Program:
-    """The program of schedule `name`; ValueError (one line) if there is no such schedule or it cannot run `shape`."""
+def _schedule(name: str) -> ScheduleFile:
+    """The schedule of that name; Refused if there is none."""
     if name not in names():
         close = get_close_matches(name, names(), 1)
         hint = f"did you mean '{close[0]}'?" if close else f"legal: {', '.join(names())}"
-        raise ValueError(f"unknown schedule '{name}', {hint}")
-    program: Program = import_module(f"sim.schedules.{name}").build(shape)
-    return program
+        raise Refused(f"unknown schedule '{name}', {hint}")
+    return cast(ScheduleFile, import_module(f"sim.schedules.{name}"))
+
+
+def build(name: str, shape: Shape) -> Program:
+    """The program of schedule `name`; Refused if there is no such schedule or it cannot run `shape`."""
+    return _schedule(name).build(shape)
+
+
+def stages(name: str, shape: Shape) -> int:
+    """How many stages schedule `name` has; Refused if there is no such schedule."""
+    return _schedule(name).stages(shape)
+
+
+def chunked(name: str, pipeline: int) -> bool:
+    """Whether a scenario says how many stages a rank of schedule `name` holds: whether its stages follow from that."""
+    few, more = (Shape(pipeline, 1, chunks) for chunks in (2, 3))
+    return name in names() and stages(name, few) != stages(name, more)
 
 
 def text(program: Program) -> str:
@@ -112,24 +138,24 @@ def text(program: Program) -> str:
 
 
 def parse(source: str) -> Program:
-    """The program that `text` printed; blank lines are skipped. ProgramError names line and token. Does not `check`."""
+    """The program that `text` printed; blank lines are skipped. Refused names line and token. Does not `check`."""
     lines = [(number, line) for number, line in enumerate(source.splitlines(), 1) if line.strip()]
     number, header = lines[0] if lines else (1, "")
     found = _HEADER.fullmatch(header.strip())
     if found is None:
         legal = "dualpipe ranks=8 stages=8 micro_batches=20 weight_copies=2"
-        raise ProgramError(f"line {number}: a program starts with a line like '{legal}'; got '{header.strip()}'")
+        raise Refused(f"line {number}: a program starts with a line like '{legal}'; got '{header.strip()}'")
     ranks, stages, micro_batches, copies = (int(figure) for figure in found.groups()[1:])
     steps = tuple(_parse_rank(number, rank, line) for rank, (number, line) in enumerate(lines[1:]))
     if len(steps) != ranks:
-        raise ProgramError(f"line {number}: the header says {ranks} ranks, but {len(steps)} rank lines follow")
+        raise Refused(f"line {number}: the header says {ranks} ranks, but {len(steps)} rank lines follow")
     return Program(found["schedule"], ranks, stages, micro_batches, steps, copies)
 
 
 def _parse_rank(number: int, rank: int, line: str) -> tuple[Step, ...]:
     label, colon, rest = line.partition(":")
     if not colon or label.split() != ["rank", str(rank)]:
-        raise ProgramError(f"line {number}: expected 'rank {rank}: ...'; got '{line.strip()[:20]}'")
+        raise Refused(f"line {number}: expected 'rank {rank}: ...'; got '{line.strip()[:20]}'")
     return tuple(_parse_token(number, index, token) for index, token in enumerate(rest.split(), 1))
 
 
@@ -138,7 +164,7 @@ def _parse_token(number: int, index: int, token: str) -> Step:
     kind = "" if found is None else "+".join(filter(None, (found["kind"], found["kind_b"])))
     if found is None or kind not in KINDS:
         legal = "F0.3, B2.1, W2.1, BW2.1 or F0.5+BW7.2 (stage.micro-batch)"
-        raise ProgramError(f"line {number}, token {index}: '{token}' is not a step; steps look like {legal}")
+        raise Refused(f"line {number}, token {index}: '{token}' is not a step; steps look like {legal}")
     at = [figure for half in (found["at"], found["at_b"]) if half for figure in map(int, half.split("."))]
     return Step(kind, *at)
 
@@ -169,10 +195,10 @@ def _held(steps: tuple[Step, ...]) -> Iterator[int]:
 
 
 def check(program: Program) -> None:
-    """ProgramError (one line) unless every chunk runs exactly once F and once backward (BW, or B and later W), all on
+    """Refused (one line) unless every chunk runs exactly once F and once backward (BW, or B and later W), all on
     one rank, and the ranks never wait for each other in a circle."""
     if len(program.steps) != program.ranks:
-        raise ProgramError(f"{program.schedule}: {program.ranks} ranks, but steps for {len(program.steps)}")
+        raise Refused(f"{program.schedule}: {program.ranks} ranks, but steps for {len(program.steps)}")
     for rank, steps in enumerate(program.steps):
         for index, step in enumerate(steps):
             _check_step(program, rank, index, step)
@@ -185,26 +211,26 @@ def _check_step(program: Program, rank: int, index: int, step: Step) -> None:
     """One step by itself: a known kind, legal stages and micro-batches, two different chunks in a pair."""
     where = f"{program.schedule}: rank {rank}, step {index + 1} ({step})"
     if step.kind not in KINDS:
-        raise ProgramError(f"{where}: kind '{step.kind}' is unknown; legal: {', '.join(KINDS)}")
+        raise Refused(f"{where}: kind '{step.kind}' is unknown; legal: {', '.join(KINDS)}")
     halves = [(step.stage, step.micro_batch), (step.stage_b, step.micro_batch_b)]
     for stage, micro_batch in halves[: 1 + ("+" in step.kind)]:
         if not 0 <= stage < program.stages:
-            raise ProgramError(f"{where}: stage {stage} is not in 0..{program.stages - 1}")
+            raise Refused(f"{where}: stage {stage} is not in 0..{program.stages - 1}")
         if not 0 <= micro_batch < program.micro_batches:
-            raise ProgramError(f"{where}: micro-batch {micro_batch} is not in 0..{program.micro_batches - 1}")
+            raise Refused(f"{where}: micro-batch {micro_batch} is not in 0..{program.micro_batches - 1}")
     if "+" in step.kind and halves[0] == halves[1]:
-        raise ProgramError(f"{where}: a pair needs two different chunks")
+        raise Refused(f"{where}: a pair needs two different chunks")
 
 
 def _places(program: Program) -> dict[Pass, Place]:
-    """Where each pass runs; ProgramError if one runs twice."""
+    """Where each pass runs; Refused if one runs twice."""
     places: dict[Pass, Place] = {}
     for rank, steps in enumerate(program.steps):
         for index, step in enumerate(steps):
             for done in step.passes():
                 if done in places:
                     before, first = places[done]
-                    raise ProgramError(
+                    raise Refused(
                         f"{program.schedule}: {_name(done)} runs twice: rank {before}, step {first + 1}"
                         f" and rank {rank}, step {index + 1}"
                     )
@@ -219,15 +245,15 @@ def _check_chunks(program: Program, places: dict[Pass, Place]) -> None:
             chunk = [(letter, stage, micro_batch) for letter in "FBW"]
             for wanted in chunk:
                 if wanted not in places:
-                    raise ProgramError(f"{program.schedule}: {_name(wanted)} never runs")
+                    raise Refused(f"{program.schedule}: {_name(wanted)} never runs")
             (rank, _), (rank_b, index_b), (rank_w, index_w) = (places[done] for done in chunk)
             if not rank == rank_b == rank_w:
-                raise ProgramError(
+                raise Refused(
                     f"{program.schedule}: F, B and W of stage {stage}, micro-batch {micro_batch} must be on one rank;"
                     f" got ranks {rank}, {rank_b} and {rank_w}"
                 )
             if index_w < index_b:
-                raise ProgramError(
+                raise Refused(
                     f"{program.schedule}: rank {rank} runs {_name(chunk[2])} at step {index_w + 1},"
                     f" before {_name(chunk[1])} at step {index_b + 1}"
                 )
@@ -263,7 +289,7 @@ def _check_progress(program: Program, places: dict[Pass, Place]) -> None:
             moved = moved or at > start
     stuck = [rank for rank, mine in enumerate(waits) if reached[rank] < len(mine)]
     if stuck:
-        raise ProgramError(f"{program.schedule}: deadlock: {_circle(program, places, reached, stuck[0])}")
+        raise Refused(f"{program.schedule}: deadlock: {_circle(program, places, reached, stuck[0])}")
 
 
 def _circle(program: Program, places: dict[Pass, Place], reached: list[int], rank: int) -> str:

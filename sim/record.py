@@ -6,15 +6,19 @@ import time
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from traceback import format_exc
 from typing import IO, Any
 
+from hwmodels.refused import Refused
+from sim.folder import writing
 from sim.result import Result
 from sim.scenario import Scenario
 
 Record = dict[str, Any]
-"""One run. scenario_hash; then either `error` (a line: the schedule or the layout refused) or summary (as in
-result.json), feasible ([true or false, why]), overlapped_steps (of each pipeline position) and cost (cpu_s of the run,
-peak_memory_bytes of its process). In a book also stamp (of the code that ran) and overrides."""
+"""One run. scenario_hash; then one of three: `error` (a line: the schedule or the layout refused the scenario);
+`failed` (the traceback of a bug of ours, its cause in the last line); or summary (as in result.json), overlapped_steps
+(of each pipeline position) and cost (cpu_s of the run, peak_memory_bytes of its process). In a book also stamp (of the
+code that ran) and overrides."""
 
 ROOT = Path(__file__).parent.parent
 CODE = ("sim/**/*.py", "hwmodels/**/*.py", "hwmodels/**/*.yaml", "hwmodels/**/*.json")
@@ -23,20 +27,30 @@ STAMP_BYTES = 16
 
 
 def record(scenario: Scenario) -> Record:
-    """Simulate one scenario; what the simulation refuses is a record too."""
+    """Simulate one scenario; what the simulation refuses and what a bug ends is a record too."""
     import sim
     import sim.simulation  # so that imports do not count as cost
 
     start = time.process_time()
     try:
         result = sim.run(scenario)
-    except ValueError as error:
-        return {"scenario_hash": scenario.scenario_hash, "error": " ".join(str(error).split())}
+    except Refused as refused:
+        return {"scenario_hash": scenario.scenario_hash, "error": " ".join(str(refused).split())}
+    except Exception:
+        return {"scenario_hash": scenario.scenario_hash, "failed": format_exc()}
     cost = {"cpu_s": time.process_time() - start, "peak_memory_bytes": peak_memory_bytes()}
     return {
-        "scenario_hash": scenario.scenario_hash, "summary": result.summary, "feasible": list(result.feasible),
-        "overlapped_steps": _overlapped(result), "cost": cost,
+        "scenario_hash": scenario.scenario_hash, "summary": result.summary, "overlapped_steps": _overlapped(result),
+        "cost": cost,
     }  # fmt: skip
+
+
+def _text(path: Path) -> str:
+    """Content of a file of runs, nothing where there is none."""
+    try:
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+    except UnicodeDecodeError:
+        raise Refused("is not a file of runs; name another with --out", str(path)) from None
 
 
 def _overlapped(result: Result) -> list[int]:
@@ -66,7 +80,7 @@ def figure(found: Record, key: str, absent: Any = None) -> Any:
     """The value under a dotted key of a record or its summary (`step_time_s`, `phases_s.bubble`, `cost.cpu_s`,
     `phases_per_rank.overlapped.7`); `absent` where there is no such key."""
     first, *_ = key.split(".")
-    value: Any = found if first in ("cost", "feasible", "error", "overlapped_steps") else found.get("summary", {})
+    value: Any = found if first in ("cost", "error", "failed", "overlapped_steps") else found.get("summary", {})
     for part in key.split("."):
         if isinstance(value, Mapping) and part in value:
             value = value[part]
@@ -75,10 +89,6 @@ def figure(found: Record, key: str, absent: Any = None) -> Any:
         else:
             return absent
     return value
-
-
-class BookError(ValueError):
-    """A file that cannot be a book; its text is one line."""
 
 
 @cache
@@ -93,8 +103,8 @@ def stamp() -> str:
 class Book:
     """Records by scenario hash; with a path, each is also a line of that file as soon as it is added.
 
-    Lines of other code (see `stamp`) stay in the file and are not read; a last line cut off by a crash is ignored.
-    Raises BookError when the file is something else or cannot be written.
+    Lines of other code (see `stamp`) and of failed runs stay in the file and are not read, so that those run again; a
+    last line cut off by a crash is ignored. Raises Refused when the file is something else or cannot be written.
     """
 
     def __init__(self, path: Path | None, mark: str) -> None:
@@ -103,18 +113,14 @@ class Book:
         if path is None:
             return
         if path.parent.exists() and not path.parent.is_dir():
-            raise BookError(f"{path.parent}: is a file; name another folder with --out")
-        try:
-            text = path.read_text(encoding="utf-8") if path.exists() else ""
+            raise Refused("is a file; name another folder with --out", str(path.parent))
+        with writing(path):
+            text = _text(path)
             self._read(path, text)
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a", encoding="utf-8")
             if text and not text.endswith("\n"):
                 self._file.write("\n")
-        except UnicodeDecodeError:
-            raise BookError(f"{path}: is not a file of runs; name another with --out") from None
-        except OSError as error:
-            raise BookError(f"{path}: cannot be written: {error.strerror}") from None
 
     def _read(self, path: Path, text: str) -> None:
         lines = text.splitlines()
@@ -124,10 +130,10 @@ class Book:
             except ValueError:
                 found = None
             if isinstance(found, dict) and "scenario_hash" in found:
-                if found.get("stamp") == self.mark:
+                if found.get("stamp") == self.mark and "failed" not in found:
                     self.records[found["scenario_hash"]] = found
             elif number == 1 and not line.startswith('{"scenario_hash"'):
-                raise BookError(f"{path}:1: is not a run of a sweep; name another file with --out")
+                raise Refused("is not a run of a sweep; name another file with --out", str(path), 1)
 
     def add(self, found: Record) -> None:
         """Keep a record; it is on disk when this returns, bar a crash of the machine."""

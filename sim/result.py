@@ -122,7 +122,6 @@ class Result:
     memory: one curve per pipeline rank (empty when the scenario gave chunk times).
     waterfall: bars from ideal compute to the step, in order; they sum to step_time_s.
     stages: one entry per stage (empty when the scenario gave chunk times).
-    feasible: (True, "") or (False, one line saying what does not fit).
     links: how busy the fabric is, where the scenario's outputs ask for it and its fabric can be wired; summary["links"]
         says which placement and routing that is of, or why there is none.
     loads: of every rank and layer, where they were drawn and the scenario's outputs ask for them.
@@ -138,6 +137,10 @@ class Result:
     memory: tuple[MemoryCurve, ...]
     waterfall: tuple[Bar, ...]
     stages: tuple[StageLoad, ...]
-    feasible: tuple[bool, str] = (True, "")
     links: Utilisation | None = None
     loads: RankLoads | None = None
+
+    @property
+    def feasible(self) -> tuple[bool, str]:
+        """(True, ""), or (False, all that is against it): what does not fit in memory, which limits are missed."""
+        return self.summary["feasible"], "; ".join(self.summary["infeasible"])

@@ -1,6 +1,6 @@
 """Scenarios: a machine, a model and a way to run it, or the times of a schedule's chunks; read from YAML and checked.
 
-`load` and `from_mapping` give a frozen, picklable Scenario or raise ScenarioError, which lists all that is wrong.
+`load` and `from_mapping` give a frozen, picklable Scenario or raise DocumentError, which lists all that is wrong.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,10 +10,11 @@ from typing import Any
 
 from hwmodels import fabric as fabrics
 from hwmodels import node as nodes
-from hwmodels.document import Document, DocumentError, Place, read
+from hwmodels.document import Document, Place, read
 from hwmodels.fabric import Fabric
 from hwmodels.node import Node
 from hwmodels.shelf import Shelf, names
+from sim import program
 from sim.models.shape import ModelShape
 
 HERE = Path(__file__).resolve().parent
@@ -23,10 +24,6 @@ SCENARIOS = HERE.parent / "scenarios"
 
 MODELS = Shelf("model", SCENARIOS / "models", "scenarios/models", cited=False)
 """Where the models that ship with the project are; a scenario's own folder may have `models/` too."""
-
-
-class ScenarioError(DocumentError):
-    """Everything wrong with a scenario; its text has one line a problem."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,8 @@ class Parallel:
 
 @dataclass(frozen=True)
 class Schedule:
-    """name: a file of sim/schedules. chunks: virtual stages a rank, which only `interleaved` reads."""
+    """name: a file of sim/schedules. chunks: virtual stages a rank, where the schedule lets a scenario choose (see
+    sim.program.chunked)."""
 
     name: str
     chunks: int = 2
@@ -186,23 +184,17 @@ class Scenario:
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Scenario:
-    """The scenario in a YAML file, changed by `key=value` overrides. Raises ScenarioError."""
+    """The scenario in a YAML file, changed by `key=value` overrides. Raises DocumentError."""
     from sim.resolve import resolve
 
-    try:
-        return resolve(read(Path(path)), overrides, Path(path))
-    except DocumentError as error:
-        raise ScenarioError(error.problems) from None
+    return resolve(read(Path(path)), overrides, Path(path))
 
 
 def from_mapping(mapping: Mapping[str, Any], overrides: Sequence[str] = ()) -> Scenario:
-    """The scenario that plain values (as in YAML) describe, changed by overrides. Raises ScenarioError."""
+    """The scenario that plain values (as in YAML) describe, changed by overrides. Raises DocumentError."""
     from sim.resolve import resolve
 
-    try:
-        return resolve(Document(mapping, {(): Place("<mapping>")}), overrides, None)
-    except DocumentError as error:
-        raise ScenarioError(error.problems) from None
+    return resolve(Document(mapping, {(): Place("<mapping>")}), overrides, None)
 
 
 def schema() -> dict[str, Any]:
@@ -213,8 +205,8 @@ def schema() -> dict[str, Any]:
     content["$defs"]["ClusterForm"]["properties"]["node"] = _named(nodes.available(), nodes.KEYS)
     content["$defs"]["ClusterForm"]["properties"]["fabric"] = _named(fabrics.available(), fabrics.KEYS)
     content["properties"]["model"] = _named(models(), tuple(ModelShape.__dataclass_fields__))
-    content["properties"]["schedule"] = {"anyOf": [{"enum": list(schedules())}, {"$ref": "#/$defs/ScheduleForm"}]}
-    content["$defs"]["ScheduleForm"]["properties"]["name"]["enum"] = list(schedules())
+    content["properties"]["schedule"] = {"anyOf": [{"enum": list(program.names())}, {"$ref": "#/$defs/ScheduleForm"}]}
+    content["$defs"]["ScheduleForm"]["properties"]["name"]["enum"] = list(program.names())
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **content}
 
 
@@ -223,11 +215,6 @@ def _named(legal: Sequence[str], keys: Sequence[str]) -> dict[str, Any]:
     properties: dict[str, Any] = {key: {} for key in keys} | {"base": {"enum": list(legal)}}
     mapping = {"type": "object", "properties": properties, "additionalProperties": False}
     return {"anyOf": [{"enum": list(legal)}, mapping]}
-
-
-def schedules() -> tuple[str, ...]:
-    """Names of the schedules: the files of sim/schedules."""
-    return tuple(sorted({file.stem for file in (HERE / "schedules").glob("*.py")} - {"__init__"}))
 
 
 def families() -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import sim
 from hwmodels.units import NS_PER_S
-from sim import communication, plan, sharing
+from sim import communication, feasible, plan, sharing
 from sim.analysis import critical, graph, memory, metrics, pairs, spans, uncertainty
 from sim.disturbances import durations, faults
 from sim.disturbances.durations import Durations
@@ -63,6 +63,7 @@ def run(scenario: Scenario, interval: bool = True) -> Result:
     use, counts = _links(laid, machine, trace, timeline.end, wired)
     extra = _differing(laid, machine, ran, books) if machine and ran.times else {}
     summary = _head(scenario) | counts | metrics.summary(laid, machine, timeline, books) | _memory(curves) | extra
+    summary |= feasible.judged(scenario, summary["step_time_s"], curves)
     if machine:
         if interval:
             summary |= _intervals(ran, books, summary, scenario.seed)
@@ -72,8 +73,7 @@ def run(scenario: Scenario, interval: bool = True) -> Result:
         summary["pair_s"] = alone | extra.get("pair_s", {})
     return Result(
         summary, scenario.resolved, drawn_steps, trace, pair, pair_name, sources | pair_sources, curves,
-        metrics.waterfall(books), _stages(laid, machine), memory.verdict(curves, machine) if machine else (True, ""),
-        use, _rank_loads(laid, machine, ran.loads),
+        metrics.waterfall(books), _stages(laid, machine), use, _rank_loads(laid, machine, ran.loads),
     )  # fmt: skip
 
 

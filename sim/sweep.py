@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from hwmodels.document import Document, DocumentError, Place, Problem, dotted, read, unknown
+from sim.folder import writing
 from sim.record import Book, Record, figure, record, stamp
-from sim.scenario import Scenario, ScenarioError, load
+from sim.scenario import Scenario, load
 
 KEYS = ("name", "scenario", "overrides", "axes", "also", "columns", "fresh_processes")
 COLUMNS = {
@@ -37,10 +38,6 @@ COLUMNS = {
 
 ABSENT = object()
 """Stands for a figure that a record does not have, not even as nothing."""
-
-
-class SweepError(DocumentError):
-    """Everything wrong with a sweep; its text has one line a problem."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +73,9 @@ class Sweep:
 
 
 def read_sweep(path: Path, extra: Sequence[str] = ()) -> Sweep:
-    """The sweep in a YAML file; `extra` overrides come last at every point. Raises SweepError."""
-    try:
-        document = read(path)
-        _check(document)
-    except DocumentError as error:
-        raise SweepError(error.problems) from None
+    """The sweep in a YAML file; `extra` overrides come last at every point. Raises DocumentError."""
+    document = read(path)
+    _check(document)
     content = document.content
     shared = tuple(content.get("overrides", ()))
     products: list[Point] = [Point({}, shared)]
@@ -167,8 +161,8 @@ def runs(
 
     jobs: processes at a time. kept: a JSONL file that gets each record as it comes; runs it holds already, by scenario
     hash and by the code that ran them, are not run again. told: called with (done, all). Runs that are alike run once.
-    Raises ScenarioError before anything runs when any scenario is wrong, and sim.record.BookError when `kept` is
-    not such a file. A run that a schedule or the layout refuses gives a record with `error`.
+    Raises DocumentError before anything runs when any scenario is wrong, and Refused when `kept` is not such a file. A
+    run that is refused gives a record with `error`, one that a bug of ours ends a record with `failed`.
     """
     scenarios = _loaded(scenario, overrides_list)
     mark = stamp()
@@ -186,15 +180,15 @@ def runs(
 
 
 def _loaded(path: str, overrides_list: Sequence[Sequence[str]]) -> list[Scenario]:
-    """The scenario under each list of overrides; raises ScenarioError with the problems of all."""
+    """The scenario under each list of overrides; raises DocumentError with the problems of all."""
     found, problems = [], list[Problem]()
     for overrides in overrides_list:
         try:
             found.append(load(path, overrides))
-        except ScenarioError as error:
+        except DocumentError as error:
             problems.extend(error.problems)
     if problems:
-        raise ScenarioError(problems)
+        raise DocumentError(problems)
     return found
 
 
@@ -228,12 +222,12 @@ def _pool(jobs: int, fresh: bool) -> Executor:
 def records_of(
     sweep: Sweep, jobs: int = 1, kept: Path | None = None, told: Callable[[int, int], None] | None = None
 ) -> list[Record]:
-    """A record for each point, in order; see `runs`. Raises SweepError where overrides of a point are wrong."""
+    """A record for each point, in order; see `runs`. Raises DocumentError where overrides of a point are wrong."""
     words = [point.overrides for point in sweep.points]
     try:
         return runs(sweep.scenario, words, jobs, kept=kept, fresh_processes=sweep.fresh_processes, told=told)
-    except ScenarioError as error:
-        raise SweepError([_placed(problem, sweep) for problem in error.problems]) from None
+    except DocumentError as error:
+        raise DocumentError([_placed(problem, sweep) for problem in error.problems]) from None
 
 
 def _placed(problem: Problem, sweep: Sweep) -> Problem:
@@ -246,19 +240,26 @@ def _placed(problem: Problem, sweep: Sweep) -> Problem:
 
 
 def table(sweep: Sweep, records: Sequence[Record]) -> list[list[Any]]:
-    """Headings, then a row a point: labels of its axes, figures, and the error of a run that was refused.
+    """Headings, then a row a point: labels of its axes, figures, and why a run was refused or failed.
 
-    Raises SweepError for a column that no run has.
+    Raises DocumentError for a column that no run has.
     """
     for heading, key in sweep.columns.items():
-        if not any("error" in found or figure(found, key, ABSENT) is not ABSENT for found in records):
+        if not any("summary" not in found or figure(found, key, ABSENT) is not ABSENT for found in records):
             legal = sorted({name for found in records for name in found.get("summary", {})})
-            raise SweepError([Problem(Place(sweep.path), f"columns.{heading}", unknown(key, "figure", legal))])
+            raise DocumentError([Problem(Place(sweep.path), f"columns.{heading}", unknown(key, "figure", legal))])
     rows: list[list[Any]] = [[*sweep.axes, *sweep.columns, "error"]]
     for point, found in zip(sweep.points, records, strict=True):
         labels = [point.labels.get(axis, "") for axis in sweep.axes]
-        rows.append([*labels, *(figure(found, key) for key in sweep.columns.values()), found.get("error", "")])
+        rows.append([*labels, *(figure(found, key) for key in sweep.columns.values()), lack(found)])
     return rows
+
+
+def lack(found: Record) -> str:
+    """Why a record has no figures, in one line: the refusal, or the cause of the failure; nothing where it has them."""
+    if "failed" in found:
+        return f"failed: {found['failed'].splitlines()[-1]}"
+    return str(found.get("error", ""))
 
 
 def text(rows: Sequence[Sequence[Any]]) -> str:
@@ -285,11 +286,8 @@ def _is_number(cell: str) -> bool:
 
 
 def write_csv(rows: Sequence[Sequence[Any]], path: Path) -> None:
-    """A table as a CSV file, numbers in full. Raises SweepError when it cannot be written."""
+    """A table as a CSV file, numbers in full. Raises Refused when it cannot be written."""
     import csv
 
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(rows)
-    except OSError as error:
-        raise SweepError([Problem(Place(str(path)), "", f"cannot be written: {error.strerror}")]) from None
+    with writing(path), path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)

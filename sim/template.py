@@ -105,7 +105,7 @@ class Template:
 
 
 def price(kind: str, stages: tuple[int, int], composition: Composition, pricer: Pricer) -> Template:
-    """The op-level template of a composition. Raises hwmodels.price.RefusedError."""
+    """The op-level template of a composition. Raises hwmodels.refused.Refused."""
     alone: list[list[int]] = [[] for _ in STREAMS]
     beside: list[list[int]] = [[] for _ in STREAMS]
     gaps: list[list[int]] = [[] for _ in STREAMS]

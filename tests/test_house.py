@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "reports": {"reports", "sim", "hwmodels"},
     "numerics": {"numerics", "hwmodels", "sim"},
 }
-REPORTS_MAY_READ = {"sim.trace", "sim.result", "hwmodels.units"}
+REPORTS_MAY_READ = {"sim.trace", "sim.result", "hwmodels.units", "hwmodels.refused"}
 NUMERICS_MAY_READ = ("sim.models", "sim.precision", "sim.scenario", "sim.resolve")
 DOORS = {
     "simpy": {"sim/engine/events.py"},

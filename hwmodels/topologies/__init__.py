@@ -43,7 +43,7 @@ class Topology(Protocol):
         ...
 
     def cables(self) -> Iterator[tuple[int, int]]:
-        """Pairs of switches, one a cable. Raises ValueError (one line) when it cannot be wired."""
+        """Pairs of switches, one a cable. Raises Refused (one line) when it cannot be wired."""
         ...
 
     def switch_name(self, switch: int) -> str:

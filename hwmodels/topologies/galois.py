@@ -4,15 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from hwmodels.refused import Refused
+
 
 def prime_power(q: int) -> tuple[int, int]:
-    """(p, n) with q = p^n and p prime. Raises ValueError with one line when there are none."""
+    """(p, n) with q = p^n and p prime. Raises Refused with one line when there are none."""
     p = next((d for d in range(2, q + 1) if q % d == 0), 0)
     n, rest = 0, q
     while p and rest % p == 0:
         n, rest = n + 1, rest // p
     if rest != 1 or not p:
-        raise ValueError(f"{q} is not a power of a prime")
+        raise Refused(f"{q} is not a power of a prime")
     return p, n
 
 
@@ -46,7 +48,7 @@ class Field:
 
 
 def field(q: int) -> Field:
-    """The field of q elements. Raises ValueError when q is not a power of a prime."""
+    """The field of q elements. Raises Refused when q is not a power of a prime."""
     p, n = prime_power(q)
     for low in product(range(p), repeat=n):
         powers = _powers(p, low)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from hwmodels.refused import Refused
 from hwmodels.topologies.galois import Field, field
 
 
@@ -62,12 +63,12 @@ class SlimFly:
 
     @cached_property
     def field(self) -> Field:
-        """The field of q elements. Raises ValueError (one line) when there is none."""
+        """The field of q elements. Raises Refused (one line) when there is none."""
         try:
             return field(self.order)
-        except ValueError as error:
+        except Refused as error:
             near = self.buildable()
-            raise ValueError(
+            raise Refused(
                 f"a slim fly of order {self.order} can be counted but not wired: {error}; nearest that can: {near}"
             ) from None
 
@@ -77,7 +78,7 @@ class SlimFly:
         def wired(q: int) -> bool:
             try:
                 field(q)
-            except ValueError:
+            except Refused:
                 return False
             return q % 4 != 2
 

@@ -262,7 +262,7 @@ def _confined(gemms: list[Row], fit: Mapping[str, Any], whole: int) -> dict[str,
 
 
 def run(scenario_path: Path, quick: bool, show: Show, budget_s: float = BUDGET_S) -> Campaign:
-    """Measure what a scenario needs on the CUDA device at hand. Raises ScenarioError, UnknownCardError (both
+    """Measure what a scenario needs on the CUDA device at hand. Raises DocumentError, UnknownCardError (a
     ValueError), NoDevice without a CUDA device."""
     started = time.monotonic()
     import torch

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from hwmodels.refused import Refused
 from reports.studies import scale, stragglers, unevenness
 from reports.studies.points import Told
 
@@ -24,12 +25,8 @@ STAMP_SHOWN = 12
 """Characters of a stamp that tell it from others."""
 
 
-class StudyError(ValueError):
-    """A study that cannot be told; its text is one line."""
-
-
 def renew(name: str, told: Told, published: Published, docs: Path) -> list[str]:
-    """Write a study's charts, and its figures into its page. Answers the files written. Raises StudyError."""
+    """Write a study's charts, and its figures into its page. Answers the files written. Raises Refused."""
     page = docs / f"{name.upper()}.md"
     block, charts = STUDIES[name](told, published)
     try:
@@ -38,7 +35,7 @@ def renew(name: str, told: Told, published: Published, docs: Path) -> list[str]:
             (docs / file).write_text(chart, encoding="utf-8")
         page.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise StudyError(f"{error.filename}: cannot be read or written: {error.strerror}") from None
+        raise Refused(f"{error.filename}: cannot be read or written: {error.strerror}") from None
     return [str(page), *(str(docs / file) for file in charts)]
 
 
@@ -52,5 +49,5 @@ def _replaced(text: str, block: str, page: Path) -> str:
     """The page with what stands between the marks replaced."""
     pattern = re.compile(f"{re.escape(MARKS[0])}.*{re.escape(MARKS[1])}", re.DOTALL)
     if not pattern.search(text):
-        raise StudyError(f"{page}: has no {MARKS[0]} ... {MARKS[1]} to write between")
+        raise Refused(f"{page}: has no {MARKS[0]} ... {MARKS[1]} to write between")
     return pattern.sub(lambda _: f"{MARKS[0]}\n{block.strip()}\n{MARKS[1]}", text)

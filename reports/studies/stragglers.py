@@ -65,7 +65,7 @@ def tell(told: Told) -> tuple[str, dict[str, str]]:
     found = costs(told)
     steps = {labels["schedule"]: r["summary"]["step_time_s"] for labels, r in told if labels["fault"] == "none"}
     unfit = [SCHEDULES[labels["schedule"]] for labels, r in told
-             if labels["fault"] == "none" and not r["feasible"][0]]  # fmt: skip
+             if labels["fault"] == "none" and not r["summary"]["feasible"]]  # fmt: skip
     healthy = ", ".join(f"{SCHEDULES[name]} {seconds:.2f} s" for name, seconds in steps.items())
     note = f" {' and '.join(unfit)} would not fit in memory; its times hold all the same." if unfit else ""
     parts = [

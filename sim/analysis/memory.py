@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from hwmodels.units import whole_bytes
 from sim import footprint, optimizer
 from sim.engine.timeline import Timeline
 from sim.models.layer import Unit
@@ -72,6 +73,7 @@ def _kept(machine: Machine, loads: Loads | None, stage: int) -> tuple[Bytes, Byt
         (footprint.kept_for_weight, footprint.routed_for_weight(machine.site)),
     ):
         total = sum(fixed(none, unit) for unit in units) + received * routed[0] + rows * routed[1]
+        whole_bytes(float(total.max(initial=0.0)))
         out.append(np.rint(total).astype(np.int64))
     return out[0], out[1]
 
@@ -85,7 +87,7 @@ def _landing(machine: Machine, loads: Loads | None, found: Sequence["Change"]) -
     """Bytes of the landing zones of each rank: as many tokens as ever come at once, of the stages and micro-batches
     that its position runs."""
     if loads is None:
-        return np.array([round(footprint.exchange_buffer_bytes(machine.site))])
+        return np.array([whole_bytes(footprint.exchange_buffer_bytes(machine.site))])
     most = np.zeros(loads.received.shape[2], dtype=np.int64)
     for stage in {c.stage for c in found}:
         layers = [_index(machine, unit) for unit in machine.stages[stage] if unit.kind == "moe"]
@@ -106,11 +108,11 @@ def constant(plan: Plan, machine: Machine, position: int) -> dict[str, int]:
         gradients += (held.dense + held.experts) * recipe.gradient.bits / 8
         states += held.updated * (recipe.master.bits + 2 * recipe.moment.bits) / 8
     return {
-        "weights": round(weights),
-        "gradients": round(gradients),
-        "optimizer states": round(states),
-        "communication buffers": round(footprint.exchange_buffer_bytes(machine.site)),
-        "workspace": round(footprint.workspace_bytes(machine.site)),
+        "weights": whole_bytes(weights),
+        "gradients": whole_bytes(gradients),
+        "optimizer states": whole_bytes(states),
+        "communication buffers": whole_bytes(footprint.exchange_buffer_bytes(machine.site)),
+        "workspace": whole_bytes(footprint.workspace_bytes(machine.site)),
     }
 
 
@@ -147,18 +149,3 @@ def curve(
     when = np.array([0, *times, end], dtype=np.int64)
     parts = {name: np.full(len(when), size, dtype=np.int64) for name, size in flat.items()}
     return MemoryCurve(position, when, {**parts, "activations": np.append(level, level[-1])}, capacity, rank)
-
-
-def verdict(curves: tuple[MemoryCurve, ...], machine: Machine) -> tuple[bool, str]:
-    """Whether every rank fits, and one line if one does not."""
-    worst = max(curves, key=lambda c: c.peak_bytes)
-    if worst.peak_bytes <= worst.capacity_bytes:
-        return True, ""
-    from hwmodels.units import format_quantity
-
-    largest = max(worst.parts, key=lambda name: int(worst.parts[name].max()))
-    return False, (
-        f"does not fit in memory: {worst.whose} needs {format_quantity(worst.peak_bytes, 'data')}, "
-        f"{machine.cluster.node.device.name} has {format_quantity(worst.capacity_bytes, 'data')}; the largest part is "
-        f"{largest} with {format_quantity(int(worst.parts[largest].max()), 'data')}"
-    )

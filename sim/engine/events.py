@@ -14,12 +14,13 @@ from bisect import bisect_right
 from collections.abc import Callable, Generator, Sequence
 from fractions import Fraction
 from functools import partial
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 from simpy import Environment
 from simpy.events import Event, EventPriority, Timeout
 
+from hwmodels.units import LONGEST_NS, NS_PER_S, too_large
 from sim.engine.actor import LOCAL, Actor, Job, Message, Outcome, Record, Route
 from sim.engine.nic import Nic
 from sim.engine.wire import GATHER, REDUCE, Load, Wire
@@ -349,17 +350,23 @@ class _World:
             event.succeed()
         return event
 
+    def stop(self) -> None:
+        """At the latest time that can be counted."""
+        if self.env.peek() < inf:
+            raise too_large(f"the step takes more than {LONGEST_NS // NS_PER_S} s")
+
 
 def run(actors: Sequence[Actor], chunks: bool = False) -> Outcome:
     """Run all actors to the end. chunks: templates are chunks, of which only ends and outputs matter, so that records
-    are without what lies inside steps. Raises DeadlockError."""
+    are without what lies inside steps. Raises DeadlockError, and Refused when the end is too far to count."""
     world = _World(actors, chunks)
+    world.env.after(LONGEST_NS, world.stop)
     world.env.run()
     stuck = [rank for rank in world.ranks if rank.process.is_alive]
     if stuck:
         raise DeadlockError(_explain(world, stuck))
     end = max((rank.record.end for rank in world.ranks), default=0)
-    return Outcome(tuple(rank.record for rank in world.ranks), end, next(world.env._eid))
+    return Outcome(tuple(rank.record for rank in world.ranks), end, next(world.env._eid) - 1)  # but for `stop`
 
 
 def _explain(world: _World, stuck: Sequence[_Rank]) -> str:

@@ -1,6 +1,7 @@
 """`python -m sim.exchange SCENARIO.yaml [key=value ...]`: sweep comm.sms; print it and the published checks as JSON.
 
-Exit codes as of `python -m sim`: 0 done, 2 wrong input (one line on stderr), 130 interrupted, 141 a closed pipe.
+Exit codes as of `python -m sim`: 0 done, 2 wrong input (one line on stderr), 70 a bug of ours (its traceback), 130
+interrupted, 141 a closed pipe.
 """
 
 import json
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hwmodels.collectives import wires
+from hwmodels.refused import Refused
 from sim.command import DONE, Parser, helped, loaded, refusals
 from sim.exchange import published, sweep
 from sim.exchange.roles import COPY, FIXED, FOLLOW
@@ -31,10 +33,10 @@ PACES = (0.75, 1.5, 2.0)
 
 def study(scenario: Scenario) -> dict[str, Any]:
     """Splits, the same with other warps, exchanges without SMs, and single ones beside what was published; SI units but
-    for names. Raises ValueError with one line when there is no cluster, or it refuses what is asked."""
+    for names. Raises Refused when there is no cluster, or it refuses what is asked."""
     cluster = scenario.cluster
     if cluster is None:
-        raise ValueError("a scenario with chunk_times has no exchanges to sweep; give a model and a cluster")
+        raise Refused("a scenario with chunk_times has no exchanges to sweep; give a model and a cluster")
     links, device = wires(cluster.node, None), cluster.node.device
     paces = {1.0: COPY} | {pace: sweep.slower(COPY, pace) for pace in PACES}
     found = {

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hwmodels.collectives import Wires
+from hwmodels.refused import Refused
 from sim.exchange import closed
 from sim.exchange.cut import NOISE, Cut, cut
 from sim.exchange.line import Seconds, Stage, finish_s
@@ -132,7 +133,7 @@ class Work:
 
 
 def run(ports: Ports, links: Wires, sms: int, copy: Copy = COPY, roles: str = FOLLOW) -> Timing:
-    """One exchange on `sms` SMs of every rank; an odd one stays idle. Raises ValueError for none."""
+    """One exchange on `sms` SMs of every rank; an odd one stays idle. Raises Refused for none."""
     work = _cut(ports, links, sms, copy, roles)
     stages = _stages(work)
     rank_s = _finish_s(stages, work.cut)
@@ -158,7 +159,7 @@ def barrier_s(ports: Ports, links: Wires) -> float:
 
 def _cut(ports: Ports, links: Wires, sms: int, copy: Copy, roles: str) -> Work:
     if sms < 1:
-        raise ValueError(f"a communication kernel needs at least 1 SM; found {sms}")
+        raise Refused(f"a communication kernel needs at least 1 SM; found {sms}")
     channels = max(1, sms // SMS_PER_CHANNEL)
     pace = max(1.0, SMS_PER_CHANNEL / sms)
     sizes = buffers(ports.nodes * ports.gpus_per_node, ports.nodes, ports.combine)

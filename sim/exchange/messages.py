@@ -37,6 +37,7 @@ class Side:
 
     def carry(self, source: Times, target: Times, size: npt.NDArray[np.float64], ready: Times) -> Times:
         """Messages of `size` bytes from ranks `source` to ranks `target`; when they arrive. Empty ones take no port."""
+        seconds_to_ns(float(size.sum()) / self.hop.rate)  # refused where it is too long
         ns = np.ceil(size * (NS_PER_S / self.hop.rate)).astype(np.int64)
         start = np.maximum(ready, np.maximum(self.out[source], self.into[target]))
         used = ns > 0

@@ -33,7 +33,7 @@ class Fidelity:
     def __call__(self, op: AllToAll, links: Wires, sms: int) -> float:
         """Seconds of one dispatch or combine, its group's barrier included. `sms` 0: copy engines (a what-if).
 
-        Raises ValueError below 0 SMs.
+        Raises Refused below 0 SMs.
         """
         return _seconds(self, op, links, sms)
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from hwmodels.collectives import wires
 from hwmodels.fabric import Fabric
+from hwmodels.refused import Refused
 from sim.network import allocation
 from sim.network.routes import Numbers, Routes, links, routes
 from sim.scenario import Cluster
@@ -54,7 +55,7 @@ class Cabling:
 
     @cached_property
     def routes(self) -> Routes:
-        """Of one plane. Raises ValueError (one line) when the fabric can be counted but not wired."""
+        """Of one plane. Raises Refused (one line) when the fabric can be counted but not wired."""
         return routes(self.fabric.topology)
 
     @cached_property
@@ -126,13 +127,13 @@ class Cabling:
 
 
 def cabling(cluster: Cluster, placement: str | tuple[int, ...] = "packed", seed: int = 0) -> Cabling:
-    """The cabling of a cluster with a fabric. Raises ValueError with one line.
+    """The cabling of a cluster with a fabric. Raises Refused with one line.
 
     Ports are as fast as the NICs plugged into them unless the scenario states their speed (see `wires`).
     """
     node, fabric = cluster.node, cluster.fabric
     if fabric is None:
-        raise ValueError("cluster.fabric: nothing is said about switches; name a fabric")
+        raise Refused("nothing is said about switches; name a fabric", key="cluster.fabric")
     nics = node.gpus * node.nics_per_gpu
     nic, stated = wires(node, fabric).nic, fabric.figures.get("link.bandwidth")
     port = fabric.link.bandwidth * nic.efficiency if stated and stated.source == "override" else nic.effective

@@ -53,7 +53,7 @@ class Network:
 def network(
     plan: Plan, machine: Machine, placement: str | tuple[int, ...] = "packed", routing: str = "adaptive"
 ) -> Network:
-    """The network of a planned scenario; its seed draws placement and hashes. Raises ValueError with one line."""
+    """The network of a planned scenario; its seed draws placement and hashes. Raises Refused with one line."""
     seed = plan.scenario.seed
     wired = cabling(machine.cluster, placement, seed)
     found = bursts(plan, machine, wired)

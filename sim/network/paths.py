@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hwmodels.document import did_you_mean
+from hwmodels.refused import Refused
 from sim.network.cabling import Cabling
 from sim.network.ecmp import Hashes, hashes
 from sim.network.flows import Flows
@@ -60,11 +61,11 @@ def paths(flows: Flows, cabling: Cabling, routing: str, seed: int = 0) -> Number
 
     static: the way is decided by the destination alone, so that flows to the hosts of a leaf keep apart. ecmp: by a
     hash of the flow's ends and `seed`. adaptive: from there, flows in order move to their least loaded way when that
-    is less loaded than their own; the largest load can only fall. Raises ValueError with one line.
+    is less loaded than their own; the largest load can only fall. Raises Refused with one line.
     """
     if routing not in WORDS:
         near = did_you_mean(routing, WORDS)
-        raise ValueError(f"unknown routing {routing!r}{near or ';'} legal: {', '.join(WORDS)}")
+        raise Refused(f"unknown routing {routing!r}{near or ';'} legal: {', '.join(WORDS)}")
     ways = _ways(flows, cabling, seed)
     count = ways.routes.choices(ways.source, ways.target)
     if routing == "static":

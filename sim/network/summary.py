@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from hwmodels.refused import Refused
 from hwmodels.units import NS_PER_S
 from sim.network.network import Network, network
 from sim.plan import Machine, Plan
@@ -28,7 +29,7 @@ def links(
         return None, {"left_out": "nothing is said about switches; name a cluster.fabric"}
     try:
         found = known or network(plan, machine, cluster.placement, cluster.routing or ASSUMED_ROUTING)
-    except ValueError as error:
+    except Refused as error:
         return None, {"left_out": str(error)}
     use = found.utilisation(trace, end_ns=end_ns)
     return use, {

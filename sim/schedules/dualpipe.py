@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain, count, repeat
 
+from hwmodels.refused import Refused
 from sim.program import Program, Shape, Step
 
 Part = tuple[int, str]
@@ -26,12 +27,12 @@ def stages(shape: Shape) -> int:
 
 
 def build(shape: Shape) -> Program:
-    """Needs an even pipeline and an even number of micro-batches, at least 2 PP; ValueError otherwise."""
+    """Needs an even pipeline and an even number of micro-batches, at least 2 PP; Refused otherwise."""
     ranks, micro_batches = shape.pipeline, shape.micro_batches
     if ranks % 2:
-        raise ValueError(f"dualpipe needs an even pipeline (its ranks mirror each other); got {ranks}")
+        raise Refused(f"dualpipe needs an even pipeline (its ranks mirror each other); got {ranks}")
     if micro_batches % 2 or micro_batches < 2 * ranks:
-        raise ValueError(
+        raise Refused(
             f"dualpipe with pipeline {ranks} needs an even number of at least {2 * ranks} micro-batches;"
             f" got {micro_batches}"
         )

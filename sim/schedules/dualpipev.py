@@ -9,6 +9,7 @@ without the Dual" (2025).
 Bubble: (PP/2-1)(F&B+B-3W) with PP = 2P stages, for W <= F = B-W and F&B = F+B. Activations: PP+1 chunks of PP = 2P.
 """
 
+from hwmodels.refused import Refused
 from sim.program import Program, Shape, Step
 from sim.schedules.dualpipe import eight_parts, unroll
 
@@ -19,10 +20,10 @@ def stages(shape: Shape) -> int:
 
 
 def build(shape: Shape) -> Program:
-    """Needs at least 2 P micro-batches; ValueError otherwise."""
+    """Needs at least 2 P micro-batches; Refused otherwise."""
     ranks, micro_batches = shape.pipeline, shape.micro_batches
     if micro_batches < 2 * ranks:
-        raise ValueError(
+        raise Refused(
             f"dualpipev with pipeline {ranks} needs at least {2 * ranks} micro-batches; got {micro_batches}"
         )
     steps = tuple(_rank(rank, ranks, micro_batches) for rank in range(ranks))

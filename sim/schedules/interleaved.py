@@ -8,6 +8,7 @@ Bubble: (PP-1)(F+B)/chunks, where PP is ranks, F and B a rank's forward and back
 Activations: min(2(PP-1-rank) + (chunks-1) PP + 1, M chunks) chunks, each 1/chunks of a rank's layers.
 """
 
+from hwmodels.refused import Refused
 from sim.program import Program, Shape, Step
 
 
@@ -17,11 +18,11 @@ def stages(shape: Shape) -> int:
 
 
 def build(shape: Shape) -> Program:
-    """Needs at least 2 chunks and a multiple of `pipeline` micro-batches; ValueError otherwise."""
+    """Needs at least 2 chunks and a multiple of `pipeline` micro-batches; Refused otherwise."""
     if shape.chunks < 2:
-        raise ValueError(f"interleaved needs at least 2 chunks (stages a rank); got {shape.chunks} (1f1b is for 1)")
+        raise Refused(f"interleaved needs at least 2 chunks (stages a rank); got {shape.chunks} (1f1b is for 1)")
     if shape.micro_batches % shape.pipeline:
-        raise ValueError(
+        raise Refused(
             f"interleaved with pipeline {shape.pipeline} needs a multiple of {shape.pipeline} micro-batches;"
             f" got {shape.micro_batches}"
         )

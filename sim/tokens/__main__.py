@@ -1,6 +1,7 @@
 """The command line of loads: `python -m sim.tokens SCENARIO.yaml [key=value ...] [--steps N] [--format text|json]`.
 
-Exit codes as of `python -m sim`: 0 done, 2 wrong input (one line on stderr), 130 interrupted, 141 a closed pipe.
+Exit codes as of `python -m sim`: 0 done, 2 wrong input (one line on stderr), 70 a bug of ours (its traceback), 130
+interrupted, 141 a closed pipe.
 """
 
 import json
@@ -8,7 +9,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sim.command import DONE, Parser, WrongInput, helped, loaded, refusals
+from hwmodels.refused import Refused
+from sim.command import DONE, Parser, helped, loaded, refusals
 
 PROG = "python -m sim.tokens"
 
@@ -37,7 +39,7 @@ def _command(words: Sequence[str]) -> int:
     parser.add_argument("--format", choices=("text", "json"), default="text")
     asked = parser.parse_intermixed_args(words)
     if asked.steps is not None and asked.steps < 1:
-        raise WrongInput(f"--steps expects a whole number, 1 or more; found {asked.steps}")
+        raise Refused(f"--steps expects a whole number, 1 or more; found {asked.steps}")
     path, scenario = loaded(PROG, asked.words)
     from sim.tokens.survey import survey
 

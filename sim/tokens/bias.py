@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from hwmodels.refused import Refused
 from hwmodels.units import MILLI
 from sim.tokens.gate import BLOCK, Gate, choose, draw
 from sim.tokens.keyed import generator
@@ -44,10 +45,10 @@ def balance(
 ) -> Balancing:
     """Steps of `tokens` tokens through the gate of one layer, the bias updated after each. popularity [experts].
 
-    Raises ValueError for a softmax gate, which has no bias.
+    Raises Refused for a softmax gate, which has no bias.
     """
     if gate.best != 2:
-        raise ValueError("only a sigmoid gate has a bias (DeepSeek-V3 report sec 2.1.2)")
+        raise Refused("only a sigmoid gate has a bias (DeepSeek-V3 report sec 2.1.2)")
     factors, bias, violations = of_tails(gate, popularity), np.zeros(gate.experts), []
     for step in range(steps):
         load = _load(gate, factors, bias, tokens, generator(seed, "bias", layer, step))

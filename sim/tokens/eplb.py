@@ -9,6 +9,7 @@ greedy: the heaviest first, each to the lightest pack that has room; equal weigh
 import numpy as np
 import numpy.typing as npt
 
+from hwmodels.refused import Refused
 from sim.tokens.hosts import Hosts, in_order
 
 Weights = npt.NDArray[np.float64]
@@ -18,7 +19,7 @@ Experts = npt.NDArray[np.int64]
 def place(load: npt.ArrayLike, slots: int, groups: int, nodes: int, ranks: int) -> Experts:
     """The expert in each slot [slots], for tokens of each expert [experts]; neighbouring slots share a rank.
 
-    Raises ValueError when slots, ranks or groups do not divide, or when there are fewer slots than experts.
+    Raises Refused when slots, ranks or groups do not divide, or when there are fewer slots than experts.
     """
     weights = np.asarray(load, dtype=np.float64)
     _check(len(weights), slots, groups, nodes, ranks)
@@ -35,12 +36,12 @@ def place(load: npt.ArrayLike, slots: int, groups: int, nodes: int, ranks: int) 
 
 def _check(experts: int, slots: int, groups: int, nodes: int, ranks: int) -> None:
     if slots < experts:
-        raise ValueError(f"{experts} experts need as many slots; got {slots}")
+        raise Refused(f"{experts} experts need as many slots; got {slots}")
     for name, value, by, divisor in (
         ("slots", slots, "ranks", ranks), ("ranks", ranks, "nodes", nodes), ("experts", experts, "groups", groups),
     ):  # fmt: skip
         if value % divisor:
-            raise ValueError(f"{name} {value} cannot be divided by {by} {divisor}")
+            raise Refused(f"{name} {value} cannot be divided by {by} {divisor}")
 
 
 def _fill(weights: Weights, experts: Experts, slots: int, ranks: int) -> Experts:

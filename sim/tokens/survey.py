@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hwmodels.refused import Refused
 from sim import plan
 from sim.plan import Machine, Plan
 from sim.scenario import Scenario
@@ -29,13 +30,13 @@ chance leaves with so many is told beside (alike)."""
 def survey(scenario: Scenario, steps: int = 0) -> dict[str, Any]:
     """Everything told of a scenario with a model; `bias` too when steps are asked for.
 
-    Raises ValueError with one line when there is no model, no layer with experts, or no bias in its gate.
+    Raises Refused with one line when there is no model, no layer with experts, or no bias in its gate.
     """
     shape = scenario.model
     if shape is None:
-        raise ValueError("a scenario with chunk_times has no tokens to route; give a model and a cluster")
+        raise Refused("a scenario with chunk_times has no tokens to route; give a model and a cluster")
     if shape.layers == shape.dense_layers and not shape.mtp_depth:
-        raise ValueError(f"{shape.name} has no layer with experts (model.layers, model.dense_layers)")
+        raise Refused(f"{shape.name} has no layer with experts (model.layers, model.dense_layers)")
     laid = plan.lay_out(scenario)
     machine = plan.machine(laid)
     gate, liked = gate_of(shape), liked_in(scenario, shape)

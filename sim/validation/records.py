@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hwmodels.refused import Refused
 from sim.validation.chart import chart
 from sim.validation.page import Open, page
 from sim.validation.table import Row, markdown
@@ -13,10 +14,6 @@ CHECKOUT = Path(__file__).parent.parent.parent
 GOLDEN = Path("tests", "golden", "predictions.json")
 PAGE, CHART, README = Path("docs", "VALIDATION.md"), Path("docs", "validation.svg"), Path("README.md")
 START, END = "<!-- validate -->\n", "\n<!-- /validate -->"
-
-
-class RecordError(ValueError):
-    """A place that the records cannot be written to; its text is one line."""
 
 
 def golden(rows: Sequence[Row]) -> dict[str, float]:
@@ -36,10 +33,10 @@ def differences(before: Mapping[str, float], now: Mapping[str, float]) -> list[s
 def documents(
     rows: Sequence[Row], headlines: Sequence[Row], unanswered: Sequence[Open], readme: str
 ) -> dict[Path, str]:
-    """Path in the checkout -> content. `readme`: the README as it is. Raises RecordError when it has no marks."""
+    """Path in the checkout -> content. `readme`: the README as it is. Raises Refused when it has no marks."""
     if START not in readme or END not in readme:
         marks = f"{START.strip()} and {END.strip()}"
-        raise RecordError(f"{README}: the marks {marks} are missing; put them around the table")
+        raise Refused(f"{README}: the marks {marks} are missing; put them around the table")
     before, after = readme.split(START)[0], readme.split(END)[1]
     return {
         GOLDEN: json.dumps(golden(rows), indent=1) + "\n",
@@ -50,10 +47,10 @@ def documents(
 
 
 def write(root: Path, rows: Sequence[Row], headlines: Sequence[Row], unanswered: Sequence[Open]) -> list[str]:
-    """Write all records under `root`; the predictions that moved, one a line. Raises RecordError."""
+    """Write all records under `root`; the predictions that moved, one a line. Raises Refused."""
     readme, held = root / README, root / GOLDEN
     if not readme.is_file() or not (root / "pyproject.toml").is_file():
-        raise RecordError(f"{root}: no {README} and pyproject.toml here; --write needs a checkout of the source")
+        raise Refused(f"{root}: no {README} and pyproject.toml here; --write needs a checkout of the source")
     texts = documents(rows, headlines, unanswered, readme.read_text(encoding="utf-8"))
     before = json.loads(held.read_text(encoding="utf-8")) if held.is_file() else {}
     try:
@@ -61,5 +58,5 @@ def write(root: Path, rows: Sequence[Row], headlines: Sequence[Row], unanswered:
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_text(content, encoding="utf-8")
     except OSError as error:
-        raise RecordError(f"{error.filename}: cannot be written: {error.strerror}") from None
+        raise Refused(f"{error.filename}: cannot be written: {error.strerror}") from None
     return differences(before, golden(rows))

@@ -11,7 +11,6 @@ from sim.lower import lower
 from sim.program import names
 from sim.scenario import load
 from sim.simulation import simulated
-from tests.figures import flat
 from tests.oracles.timelines import crossings, of_every_rank
 
 CLUSTERS = [

@@ -6,6 +6,7 @@ import pytest
 from hwmodels import fabric
 from hwmodels.document import Document, DocumentError
 from hwmodels.figure import KINDS
+from hwmodels.refused import Refused
 from hwmodels.units import KILO, MEGA, PERCENT
 
 FABRICS = [fabric.load(name) for name in fabric.available()]
@@ -127,7 +128,7 @@ def test_money_is_optional_but_asked_for() -> None:
     whole = {key: value for key, value in _plain(found).items() if key != "cost"}
     bare = fabric.build(Document(whole))
     assert bare.cost is None and bare.endpoints == found.endpoints
-    with pytest.raises(ValueError, match=r"8-plane two-layer fat tree \(fabric\) has no cost; write cost: "):
+    with pytest.raises(Refused, match=r"8-plane two-layer fat tree \(fabric\) has no cost; write cost: "):
         _ = bare.cost_usd
 
 
@@ -150,7 +151,7 @@ def _plain(found: fabric.Fabric) -> dict[str, object]:
 
 def test_the_published_slim_fly_can_be_counted_but_not_wired() -> None:
     """28 = 4 * 7 is no power of a prime, so there is no field to wire it with."""
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(Refused) as caught:
         fabric.load("slimfly").graph()
     assert str(caught.value) == (
         "a slim fly of order 28 can be counted but not wired: 28 is not a power of a prime; nearest that can: 27 or 29"

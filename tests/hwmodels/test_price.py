@@ -12,7 +12,8 @@ from hwmodels.collectives import exchange_seconds, wires
 from hwmodels.device import Device
 from hwmodels.formats import PLAIN_E4M3
 from hwmodels.op import AllToAll, Attention, Collective, Gemm, GroupedGemm, HostCopy, Memory, Op, Send
-from hwmodels.price import RUNGS, Price, Pricer, RefusedError, contention_family, waves
+from hwmodels.price import RUNGS, Price, Pricer, contention_family, waves
+from hwmodels.refused import Refused
 from hwmodels.units import seconds_to_ns
 
 FABRIC = fabric.load("mpft")
@@ -129,7 +130,7 @@ def test_each_price_names_its_rung_and_its_source(where: tuple[Pricer, Op], rung
 def test_a_device_without_the_format_refuses() -> None:
     message = "A100 SXM 80 GB has no fp8 tensor cores; legal precisions: bf16, fp32, tf32"
     for refused in (Q_A, GroupedGemm(4, 32768, 4096, 7168)):
-        with pytest.raises(RefusedError, match=message):
+        with pytest.raises(Refused, match=message):
             of_node("a100x8").price(refused)
 
 

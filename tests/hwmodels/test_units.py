@@ -7,16 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwmodels.refused import Refused
 from hwmodels.units import (
     EXAMPLES,
     GB,
     GIB,
-    UnitError,
+    LARGEST_BYTES,
+    LONGEST_NS,
     format_quantity,
     ns_to_seconds,
     parse,
     seconds_to_ns,
     units,
+    whole_bytes,
 )
 
 
@@ -52,7 +55,7 @@ def test_parse(text: str | float, dimension: str, value: float) -> None:
     ("1e999 s", "time", "'1e999 s' is too large"),
 ])  # fmt: skip
 def test_a_quantity_that_cannot_be_read_says_what_to_write(text: object, dimension: str, message: str) -> None:
-    with pytest.raises(UnitError) as caught:
+    with pytest.raises(Refused) as caught:
         parse(text, dimension)  # type: ignore[arg-type]
     assert str(caught.value) == message
 
@@ -67,7 +70,7 @@ def test_each_unit_reads_in_its_own_dimension_only() -> None:
     for unit, (dimension, value) in units().items():
         assert parse(f"1 {unit}", dimension) == pytest.approx(value)
         for other in set(EXAMPLES) - {dimension}:
-            with pytest.raises(UnitError):
+            with pytest.raises(Refused):
                 parse(f"1 {unit}", other)
 
 
@@ -113,10 +116,23 @@ def test_rounding_keeps_order(a: float, b: float) -> None:
     assert (seconds_to_ns(a) <= seconds_to_ns(b)) or a > b
 
 
-@pytest.mark.parametrize("seconds", [-1e-9, math.nan, math.inf])
-def test_a_duration_is_finite_and_not_negative(seconds: float) -> None:
-    with pytest.raises(ValueError, match="a duration is a finite number of seconds, 0 or more"):
+@pytest.mark.parametrize("seconds", [-1e-9, math.nan])
+def test_a_negative_duration_is_a_bug(seconds: float) -> None:
+    with pytest.raises(ValueError, match="a duration is a number of seconds, 0 or more"):
         seconds_to_ns(seconds)
+
+
+@pytest.mark.parametrize("seconds", [9007200.0, 1e300, math.inf])
+def test_what_is_too_long_to_count_is_refused(seconds: float) -> None:
+    assert seconds_to_ns(9e6) == pytest.approx(9e15) and LONGEST_NS > 9e15
+    with pytest.raises(Refused, match=r"a time or a size is too large to count \(found .* s; legal: up to 9007199 s\)"):
+        seconds_to_ns(seconds)
+
+
+def test_bytes_that_are_too_many_to_count_are_refused() -> None:
+    assert whole_bytes(1.6) == 2 and whole_bytes(LARGEST_BYTES) == 2**60
+    with pytest.raises(Refused, match=r"too large to count \(found 1e\+30 bytes; legal: up to 1152921504606846976\)"):
+        whole_bytes(1e30)
 
 
 def test_binary_and_decimal_bytes_differ() -> None:

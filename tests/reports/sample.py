@@ -208,6 +208,7 @@ def result() -> Result:
         "phases_s": {name: float(np.mean(v)) for name, v in per_rank.items()}, "phases_per_rank": per_rank,
         "bubble_fraction": float(np.mean(per_rank["bubble"])) / total_s, "exposed_communication_s": 0.321,
         "overlap_fraction": 0.957, "events": len(spans), "links": counts, "routing": routing,
+        "feasible": True, "infeasible": [],
         "peak_memory_bytes": [curve.peak_bytes for curve in curves],
         "price_shares": {"measured": 0.61, "interpolated": 0.22, "roofline": 0.12, "assumed": 0.05},
         "communication": [

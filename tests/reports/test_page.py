@@ -93,7 +93,9 @@ def test_names_cannot_break_out() -> None:
 
 
 def test_an_infeasible_run_says_so_first() -> None:
-    text = page.render(replace(sample.chunk_times(), feasible=(False, "rank 3 needs 91 GB of 80 GB")))
+    run = sample.chunk_times()
+    verdict = {"feasible": False, "infeasible": ["rank 3 needs 91 GB of 80 GB"]}
+    text = page.render(replace(run, summary=run.summary | verdict))
     assert '<p class="alarm" role="alert">rank 3 needs 91 GB of 80 GB</p>' in text.split("<main>")[0]
     assert 'class="alarm"' not in html("full")
 

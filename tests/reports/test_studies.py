@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sim
+from hwmodels.refused import Refused
 from reports.studies import page, scale, stragglers, svg, text, unevenness
 from sim.record import record
 from sim.scenario import SCENARIOS, load
@@ -40,8 +41,8 @@ def told(**faults: dict[str, Any]) -> list[tuple[dict[str, str], dict[str, Any]]
         names = ["none", *(f"{kind} {place}" for kind in stragglers.FAULTS for place in stragglers.PLACES)]
         for name in names:
             found = faults.get(name.replace(" ", "_"), summary(10.0 if name == "none" else 11.0))
-            fits = [schedule != "zb1p", ""]
-            out.append(({"schedule": schedule, "fault": name}, {"summary": found, "feasible": fits}))
+            fits = {"feasible": schedule != "zb1p"}
+            out.append(({"schedule": schedule, "fault": name}, {"summary": found | fits}))
     return out
 
 
@@ -172,10 +173,10 @@ def test_a_page_is_renewed_between_its_marks_only(tmp_path: Path) -> None:
 
 
 def test_a_page_without_marks_or_no_page_is_told_and_nothing_written(tmp_path: Path) -> None:
-    with pytest.raises(page.StudyError, match=r"STRAGGLERS.md: cannot be read or written: No such file"):
+    with pytest.raises(Refused, match=r"STRAGGLERS.md: cannot be read or written: No such file"):
         page.renew("stragglers", told(), {}, tmp_path)
     (tmp_path / "STRAGGLERS.md").write_text("prose")
-    with pytest.raises(page.StudyError, match="has no <!-- figures -->"):
+    with pytest.raises(Refused, match="has no <!-- figures -->"):
         page.renew("stragglers", told(), {}, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["STRAGGLERS.md"]
 

@@ -1,5 +1,6 @@
 """The command line: exit codes, what goes to which stream, and folders that are complete or not there."""
 
+import importlib
 import json
 import os
 import signal
@@ -12,11 +13,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import reports
 import sim
+from hwmodels import device
+from hwmodels.refused import Refused
 from sim.__main__ import main
+from sim.command import BUG
+from sim.feasible import judged
 from sim.scenario import SCENARIOS, Scenario
 
 SMALL = str(SCENARIOS / "dualpipe_8x20.yaml")
@@ -24,8 +30,9 @@ ROOT = SCENARIOS.parent
 
 
 def fake_result(scenario: Scenario) -> SimpleNamespace:
-    memory = (SimpleNamespace(peak_bytes=70 * 10**9), SimpleNamespace(peak_bytes=75 * 10**9))
-    return SimpleNamespace(summary={"step_time_s": 0.129, "seed": scenario.seed}, memory=memory, feasible=(True, ""))
+    memory: Any = (SimpleNamespace(peak_bytes=70 * 10**9), SimpleNamespace(peak_bytes=75 * 10**9))
+    summary = {"step_time_s": 0.129, "seed": scenario.seed} | judged(scenario, 0.129, memory)
+    return SimpleNamespace(summary=summary, memory=memory)
 
 
 def fake_write(result: Any, folder: Path, outputs: Sequence[str], wall_seconds: float) -> None:
@@ -91,7 +98,7 @@ def test_folders_are_as_open_as_any_other(fakes: Any) -> None:
 
 
 @pytest.mark.parametrize(("change", "line"), [
-    ({"feasible": (False, "rank 3 needs 91.2 GB of 80 GB")}, "rank 3 needs 91.2 GB of 80 GB"),
+    ({"feasible": False, "infeasible": ["rank 3 needs 91.2 GB"]}, "rank 3 needs 91.2 GB"),
     ("limits.step_time=100 ms", "the step takes 129.0 ms, more than limits.step_time 100.0 ms"),
     ("limits.memory=72 GB", "a rank needs 75 GB, more than limits.memory 72 GB"),
 ])  # fmt: skip
@@ -99,11 +106,13 @@ def test_infeasible_is_exit_1_with_one_line_and_all_outputs(
     fakes: Any, capsys: pytest.CaptureFixture[str], change: Any, line: str
 ) -> None:
     words = [change] if isinstance(change, str) else []
-    fields = change if isinstance(change, dict) else {}
-    fakes.setattr(sim, "run", lambda scenario: SimpleNamespace(**{**vars(fake_result(scenario)), **fields}))
+    more = change if isinstance(change, dict) else {}
+    fakes.setattr(sim, "run", lambda scenario: SimpleNamespace(summary=fake_result(scenario).summary | more))
     assert main([SMALL, *words, "--out", "o", "-q"]) == 1
     assert capsys.readouterr().err == f"infeasible: {line}\n"
     assert "o/report" in there()
+    told = json.loads(Path("o/result.json").read_text())
+    assert told["feasible"] is False and told["infeasible"] == [line]
 
 
 def test_a_fault_that_changes_nothing_is_told(fakes: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,7 +177,7 @@ def test_a_place_that_cannot_be_written(fakes: Any, capsys: pytest.CaptureFixtur
 
 def test_what_a_schedule_refuses_is_one_line_and_leaves_nothing(fakes: Any, capsys: pytest.CaptureFixture[str]) -> None:
     def refuse(scenario: Scenario) -> None:
-        raise ValueError("dualpipe with pipeline 8 needs\nan even number of at least 16 micro-batches; got 7")
+        raise Refused("dualpipe with pipeline 8 needs\nan even number of at least 16 micro-batches; got 7")
 
     fakes.setattr(sim, "run", refuse)
     assert main([SMALL, "--out", "a/b/c"]) == 2
@@ -177,10 +186,17 @@ def test_what_a_schedule_refuses_is_one_line_and_leaves_nothing(fakes: Any, caps
     assert there() == []
 
 
-@pytest.mark.parametrize(("error", "code"), [(OSError(28, "No space left on device"), 2), (KeyboardInterrupt(), 130)])
-@pytest.mark.parametrize("stage", ["write", "run"])
+FULL = OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(("stage", "error", "code", "said"), [
+    ("write", FULL, 2, "o: cannot be written: No space left on device"),
+    ("write", KeyboardInterrupt(), 130, "interrupted; nothing written"),
+    ("run", KeyboardInterrupt(), 130, "interrupted; nothing written"),
+    ("run", FULL, 70, "OSError: [Errno 28] No space left on device"),  # a simulation writes nothing
+])  # fmt: skip
 def test_what_fails_midway_leaves_the_older_folder_as_it_was(
-    fakes: Any, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, stage: str
+    fakes: Any, capsys: pytest.CaptureFixture[str], stage: str, error: BaseException, code: int, said: str
 ) -> None:
     assert main([SMALL, "--out", "o", "-q"]) == 0
     before = there()
@@ -192,8 +208,8 @@ def test_what_fails_midway_leaves_the_older_folder_as_it_was(
 
     fakes.setattr(*((reports.folder, "write") if stage == "write" else (sim, "run")), fail)
     assert main([SMALL, "--out", "o", "-q", "seed=9"]) == code
-    line = "o: cannot be written: No space left on device" if code == 2 else "interrupted; nothing written"
-    assert capsys.readouterr().err == f"{line}\n"
+    err = capsys.readouterr().err
+    assert err == f"{said}\n" if code != 70 else err.startswith("Traceback ") and err.endswith(f"{said}\n")
     assert there() == before and json.loads(Path("o/result.json").read_text())["seed"] == 0
     assert main([SMALL, "--out", "new/o", "-q"]) == code
     assert there() == before
@@ -214,19 +230,43 @@ def test_a_failed_move_puts_the_older_folder_back(fakes: Any) -> None:
     assert [name for name in there() if "/" not in name] == ["o"]
 
 
-def test_a_bug_of_ours_is_not_called_wrong_input(fakes: Any) -> None:
-    def broken(scenario: Scenario) -> None:
-        raise ZeroDivisionError
+MISFITS = [
+    ("plan.home", lambda program: dict(zip([1], [1, 2], strict=True)), "ValueError: zip() argument 2 is longer"),
+    ("metrics.waterfall", lambda books: np.zeros(2) + np.zeros(3), "ValueError: operands could not be broadcast"),
+    ("plan.lay_out", lambda scenario: [0] * sys.maxsize, "MemoryError"),
+    ("plan.lay_out", lambda scenario: np.array([2**63 - 1]) + 2**64, "OverflowError: Python "),
+]
+"""Where, a bug that is planted there, and how the last line of its traceback begins."""
 
-    fakes.setattr(sim, "run", broken)
-    with pytest.raises(ZeroDivisionError):
-        main([SMALL, "--out", "o"])
+
+@pytest.mark.parametrize(("place", "bug", "last"), MISFITS, ids=[last for *_, last in MISFITS])
+def test_a_bug_of_ours_is_a_traceback_and_never_wrong_input(
+    monkeypatch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str, bug: Any, last: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(f"sim.{place}", bug)
+    assert main([SMALL, "outputs=[result]"]) == BUG == 70
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("Traceback (most recent call last):") and err.splitlines()[-1].startswith(last)
     assert there() == []
+
+
+@pytest.mark.parametrize(("command", "place"), [
+    ("sim", "plan.lay_out"), ("sim.tokens", "tokens.survey.survey"), ("sim.exchange", "exchange.__main__.study"),
+])  # fmt: skip
+def test_no_command_line_calls_a_bug_wrong_input(
+    monkeypatch: Any, capsys: pytest.CaptureFixture[str], command: str, place: str
+) -> None:
+    importlib.import_module(f"sim.{place.rpartition('.')[0]}")
+    monkeypatch.setattr(f"sim.{place}", lambda *arguments: list(zip([1], [1, 2], strict=True)))
+    words = ["check", SMALL] if command == "sim" else [str(SCENARIOS / "v2_lite.yaml")]
+    assert importlib.import_module(f"{command}.__main__").main(words) == BUG
+    assert capsys.readouterr().err.endswith("ValueError: zip() argument 2 is longer than argument 1\n")
 
 
 def test_list_check_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "devices"]) == 0
-    assert capsys.readouterr().out == "devices:\n  a100\n  h100\n  h200\n  h800\n"
+    assert capsys.readouterr().out == "\n  ".join(["devices:", *device.available()]) + "\n"
     assert main(["list"]) == 0
     listed = capsys.readouterr().out
     assert "scenarios/v3_2048gpu.yaml" in listed and "  dualpipe\n" in listed and "  mpft\n" in listed

@@ -3,10 +3,10 @@
 import pytest
 
 import sim
-from sim import beyond
+from hwmodels.document import DocumentError
+from hwmodels.refused import Refused
 from sim.__main__ import main
-from sim.command import WrongInput, refusals
-from sim.scenario import SCENARIOS, ScenarioError, from_mapping, load
+from sim.scenario import SCENARIOS, from_mapping, load
 
 V3 = str(SCENARIOS / "v3_2048gpu.yaml")
 
@@ -29,6 +29,7 @@ V3 = str(SCENARIOS / "v3_2048gpu.yaml")
     ("batch.micro_batches=10000000",
      "expected a whole number from 1 to 1048576; found 10000000"),
     ("model.layers=100000", "expected a whole number from 1 to 4096; found 100000"),
+    ("model.experts=65536", "found 65536; legal: up to 32768"),
     ("model.hidden=10000000000", "expected a whole number from 1 to 1048576; found 10000000000"),
     ("faults=[{kind: gpu, at: 7, slower: 2, start: 1e12 s}]", "faults[0].start: found 1e+12 s; legal: up to 30 days"),
 ])  # fmt: skip
@@ -52,18 +53,39 @@ def test_what_only_the_run_finds_is_a_line_too(capsys, tmp_path):
     """No key is to blame alone; of chunks it is their sum."""
     times = dict.fromkeys(("forward", "backward_input", "weight"), "29 days")
     long = {"schedule": "gpipe", "parallel": {"pipeline": 2}, "batch": {"micro_batches": 5000}, "chunk_times": times}
-    with pytest.raises(ScenarioError, match="chunk_times: take 75168000000 s over 5000 micro-batches; legal: up to 90"):
+    with pytest.raises(DocumentError, match="chunk_times: take 75168000000 s over 5000 micro-batches; legal: up to 90"):
         from_mapping(long)
-    with pytest.raises(ScenarioError, match="legal: up to 30 days"):
+    with pytest.raises(DocumentError, match="legal: up to 30 days"):
         from_mapping(long | {"chunk_times": times | {"weight": "31 days"}})
     assert main([V3, "cluster.node.nic.efficiency=1e-30", "-q", "--out", str(tmp_path / "o")]) == 2
     assert capsys.readouterr().err.startswith(f"{V3}: a time or a size is too large to count")
 
 
-def test_memory_that_is_not_there_is_a_line():
-    assert beyond(MemoryError()).startswith("needs more memory than there is")
-    with pytest.raises(WrongInput, match="needs more memory"), refusals("x.yaml"):
-        raise MemoryError
+def test_ranks_that_no_memory_holds_are_refused_before_they_are_made():
+    words = ["cluster.nodes=1048576", "cluster.fabric=null", "batch.sequences=null", "batch.micro_batches=32"]
+    what = "makes 268435456 micro-batches of all ranks, each rank carried by itself; legal: up to 67108864"
+    for uneven in ("fold=false", "jitter=1 %"):
+        with pytest.raises(DocumentError, match=what):
+            load(V3, [*words, uneven])
+    load(V3, words)
+
+
+LARGE = [
+    ["cluster.node.nvlink.efficiency=1e-30"],
+    ["cluster.node.nic.efficiency=1e-7"],  # each time can be counted, their sum cannot
+    ["cluster.node.nvlink.latency=3600 s"],
+    ["comm.exchange=messages", "cluster.node.nic.efficiency=1e-30"],
+    ["comm.exchange=closed", "cluster.node.nic.efficiency=1e-30"],
+    ["cluster.node.device.hbm.bandwidth=1 MB/s", "pricing=roofline"],
+    ["model.shared_experts=1048576", "model.expert_intermediate=1048576", "model.hidden=1048576"],
+    ["routing=sampled", "cluster.node.nic.efficiency=1e-7"],
+]
+
+
+@pytest.mark.parametrize("words", LARGE, ids=lambda words: words[-1])
+def test_times_that_cannot_be_counted_are_refused_where_they_are_made(words):
+    with pytest.raises(Refused, match="a time or a size is too large to count"):
+        sim.run(load(V3, ["outputs=[result]", *words]))
 
 
 @pytest.mark.parametrize("value", [1, 2, 12, 97, 2048, 36, 10**12])

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hwmodels.document import DocumentError
 from sim.overrides import override
-from sim.scenario import FOREVER, SCENARIOS, Cluster, ScenarioError, load
+from sim.scenario import FOREVER, SCENARIOS, Cluster, load
 
 V3 = str(SCENARIOS / "v3_2048gpu.yaml")
 
@@ -112,7 +113,7 @@ BAD = {
 
 @pytest.mark.parametrize("text", BAD)
 def test_a_bad_override_says_exactly_what_is_wrong(text: str) -> None:
-    with pytest.raises(ScenarioError) as caught:
+    with pytest.raises(DocumentError) as caught:
         load(V3, [text])
     assert str(caught.value).splitlines()[0] == f"<command line> {text}: {BAD[text]}"
 
@@ -120,7 +121,7 @@ def test_a_bad_override_says_exactly_what_is_wrong(text: str) -> None:
 def test_all_bad_overrides_and_the_files_own_mistakes_are_told_together(tmp_path: Path) -> None:
     file = tmp_path / "two.yaml"
     file.write_text(Path(V3).read_text() + "pace: slow\n")
-    with pytest.raises(ScenarioError) as caught:
+    with pytest.raises(DocumentError) as caught:
         load(str(file), ["zzz", "fold=maybe", "cluster.node.nic.bandwidth=3", "model.layers=x"])
     starts = [line.split(": ")[0] for line in str(caught.value).splitlines()]
     assert starts == ["<command line> zzz", "<command line> fold=maybe", f"{file}:13:1",
@@ -173,27 +174,27 @@ def test_items_of_lists_in_lists_and_numbers_go_by_number_too() -> None:
 def test_a_bad_item_is_told_by_its_own_override(text: str, what: str, tmp_path: Path) -> None:
     file = tmp_path / "two_faults.yaml"
     file.write_text(Path(V3).read_text() + FAULTS.replace("=", ": ") + "\n")
-    with pytest.raises(ScenarioError) as caught:
+    with pytest.raises(DocumentError) as caught:
         load(str(file), [text])
     assert str(caught.value) == f"<command line> {text}: {what}"
 
 
 def test_every_rank_may_have_every_expert_once() -> None:
     assert load(V3, ["routing.redundant_experts=16128"]).routing.redundant_experts == 16128
-    with pytest.raises(ScenarioError, match=r"found 8; legal: 0 \(each rank of parallel.expert 1 then has"):
+    with pytest.raises(DocumentError, match=r"found 8; legal: 0 \(each rank of parallel.expert 1 then has"):
         load(V3, ["routing.redundant_experts=8", "parallel.expert=1"])
 
 
 def test_a_key_that_is_missing_is_not_blamed_on_the_last_override(tmp_path: Path) -> None:
     file = tmp_path / "bare.yaml"
     file.write_text("batch: {sequences: 64}\n")
-    with pytest.raises(ScenarioError) as caught:
+    with pytest.raises(DocumentError) as caught:
         load(str(file), ["seed=3"])
     assert str(caught.value) == f"{file}:1:1: schedule: missing; expected a schedule, e.g. dualpipe"
 
 
 def test_sampled_routing_of_chunk_times_is_the_only_mistake_told() -> None:
-    with pytest.raises(ScenarioError) as caught:
+    with pytest.raises(DocumentError) as caught:
         load(str(SCENARIOS / "zb_chunk_times.yaml"), ["routing=sampled", "seed=3"])
     what = "routing.kind: sampled routing needs a model; chunk_times have no experts"
     assert str(caught.value) == f"<command line> routing=sampled: {what}"

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from hwmodels.refused import Refused
 from sim.models.layer import Unit
 from sim.placement import place
 
@@ -127,6 +128,6 @@ def test_mirrored_ends_are_split_by_their_pairs():
 
 def test_too_few_layers():
     units = model(3)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(Refused) as caught:
         place(units, [1.0] * len(units), 5, "even", False, flat)
     assert str(caught.value) == "3 layers cannot fill 5 stages; use at most 4"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwmodels.price import RefusedError
+from hwmodels.refused import Refused
 from sim import plan
 from sim.models.layer import COMMUNICATION, Unit
 from sim.scenario import from_mapping, load
@@ -51,7 +51,7 @@ def test_schedule_that_cannot_run():
         "schedule": "dualpipe", "parallel": {"pipeline": 8}, "batch": {"micro_batches": 8},
         "chunk_times": {"forward": "1 ms", "backward_input": "1 ms", "weight": "1 ms"},
     }  # fmt: skip
-    with pytest.raises(ValueError, match="at least 16 micro-batches; got 8"):
+    with pytest.raises(Refused, match="at least 16 micro-batches; got 8"):
         plan.lay_out(from_mapping(mapping))
 
 
@@ -91,7 +91,7 @@ def test_refused_format():
     machine = plan.machine(laid)
     from hwmodels.op import Gemm
 
-    with pytest.raises(RefusedError, match="has no fp8 tensor cores; legal precisions: "):
+    with pytest.raises(Refused, match="has no fp8 tensor cores; legal precisions: "):
         machine.pricer.price(Gemm(128, 128, 128, "fprop", "fp8"))
 
 

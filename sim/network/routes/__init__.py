@@ -46,7 +46,7 @@ class Routes(Protocol):
 
 
 def routes(topology: Topology) -> Routes:
-    """The routes of a plane. Raises ValueError (one line) when it can be counted but not wired."""
+    """The routes of a plane. Raises Refused (one line) when it can be counted but not wired."""
     from sim.network.routes.dragonfly import DragonflyRoutes
     from sim.network.routes.fat_tree import FatTreeRoutes
     from sim.network.routes.slim_fly import slim_fly_routes

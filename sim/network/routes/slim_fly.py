@@ -66,7 +66,7 @@ class SlimFlyRoutes:
 
 
 def slim_fly_routes(plane: SlimFly) -> SlimFlyRoutes:
-    """The routes of a slim fly. Raises ValueError (one line) when its order has no field."""
+    """The routes of a slim fly. Raises Refused (one line) when its order has no field."""
     cables = np.array(list(plane.cables()), dtype=np.int64)
     both = np.concatenate([cables, cables[:, ::-1]])
     both = both[np.lexsort((both[:, 1], both[:, 0]))]

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hwmodels.document import DocumentError
 from sim import plan
 from sim.disturbances.durations import Durations, contents
 from sim.disturbances.faults import Pace, Slowed, course, missed, of_ranks, plainly, ranks
 from sim.layout.mesh import Mesh
 from sim.lower import lower
-from sim.scenario import FOREVER, Fault, ScenarioError, from_mapping
+from sim.scenario import FOREVER, Fault, from_mapping
 from sim.template import STREAMS
 from tests.oracles.timelines import run, took
 
@@ -500,7 +501,7 @@ BAD = {**TINY, "cluster": {"node": "h800x8", "nodes": 2}}
 
 
 def complaint(**keys):
-    with pytest.raises(ScenarioError) as caught:
+    with pytest.raises(DocumentError) as caught:
         from_mapping({**BAD, **keys})
     return str(caught.value)
 
@@ -551,7 +552,7 @@ SLOW = "faults=[{kind: gpu, at: 1, slower: 2}]"
 )
 def test_without_a_cluster_what_is_given_is_blamed_and_nothing_else(given, blamed):
     times = {"forward": "1 ms", "backward_input": "1 ms", "weight": "1 ms"}
-    with pytest.raises(ScenarioError) as caught:
+    with pytest.raises(DocumentError) as caught:
         from_mapping({"schedule": "zb1p", "parallel": {"pipeline": 2}, "batch": {"micro_batches": 4},
                       "chunk_times": times}, [*given, "seed=3"])  # fmt: skip
     lines = [line for line in str(caught.value).splitlines() if "routing" not in line]

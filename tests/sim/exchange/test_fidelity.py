@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 import sim
+from hwmodels.document import DocumentError
 from hwmodels.op import AllToAll
 from sim import plan
 from sim.disturbances.exchanges import crowded
 from sim.models.layer import Unit
 from sim.plan import Machine
-from sim.scenario import SCENARIOS, ScenarioError, from_mapping, load
+from sim.scenario import SCENARIOS, from_mapping, load
 
 FIDELITIES = ("closed", "messages", "kernel")
 SMALL = {
@@ -88,6 +89,6 @@ def test_all_kinds_of_runs_have_them(fidelity: str, change: str) -> None:
     (["comm.exchange=messages", "comm.warps=fixed"], "only the kernel has warps; found comm.exchange messages"),
 ])  # fmt: skip
 def test_words_that_do_not_go_together_are_told(changes: list[str], line: str) -> None:
-    with pytest.raises(ScenarioError) as refused:
+    with pytest.raises(DocumentError) as refused:
         from_mapping(SMALL, changes)
     assert line in str(refused.value) and str(refused.value).count("\n") == 0

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hwmodels.refused import Refused
 from sim.exchange import closed, kernel, messages
 from sim.exchange.ports import even_tokens, of_op
 from sim.exchange.roles import COPY, FIXED, FOLLOW
@@ -189,5 +190,5 @@ def test_a_loaded_rank_is_late_and_the_group_with_it() -> None:
 def test_a_single_sm_is_half_a_channel_and_none_is_refused() -> None:
     one, two = (kernel.run(of_op(op()), LINKS, sms).seconds for sms in (1, 2))
     assert one == pytest.approx(2 * two, rel=0.02)
-    with pytest.raises(ValueError, match="at least 1 SM; found 0"):
+    with pytest.raises(Refused, match="at least 1 SM; found 0"):
         kernel.run(of_op(op()), LINKS, 0)

@@ -6,6 +6,7 @@ import pickle
 import pytest
 
 from hwmodels.collectives import exchange_bound_seconds, exchange_seconds
+from hwmodels.refused import Refused
 from sim.exchange import offload
 from sim.exchange.ports import of_op
 from sim.exchange.price import Fidelity
@@ -35,5 +36,5 @@ def test_prices_stay_above_the_bound_and_near_the_closed_form_where_that_holds(s
 
 def test_no_sms_means_copy_engines() -> None:
     assert seconds(op(), LINKS, 0) == offload.copy_engine_s(of_op(op()), LINKS)
-    with pytest.raises(ValueError, match="found -2"):
+    with pytest.raises(Refused, match="found -2"):
         seconds(op(), LINKS, -2)

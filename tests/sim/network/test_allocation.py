@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwmodels.refused import Refused
 from sim.network.allocation import read, slots
 
 
@@ -34,13 +35,13 @@ def test_a_list_may_leave_slots_free() -> None:
     ([4, 1, 4], "a slot holds one node; more than once: 4"),
 ])  # fmt: skip
 def test_placements_that_cannot_be(placement: str | list[int], line: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(Refused) as caught:
         slots(placement, 3, 8)
     assert str(caught.value) == line
 
 
 def test_many_wrong_slots_are_cut_short() -> None:
-    with pytest.raises(ValueError, match=r"found 8, 9, 10, \.\.\.$"):
+    with pytest.raises(Refused, match=r"found 8, 9, 10, \.\.\.$"):
         slots(list(range(8, 20)), 12, 8)
 
 
@@ -49,8 +50,8 @@ def test_a_file_of_slots(tmp_path: Path) -> None:
     file.write_text("# rack 1\n0, 1 2\n\n17 # spare\n", encoding="utf-8")
     assert read(file) == (0, 1, 2, 17)
     file.write_text("0\n1 -2\n", encoding="utf-8")
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(Refused) as caught:
         read(file)
     assert str(caught.value) == f"{file}:2: expected slot numbers, 0 or more; found '-2'"
-    with pytest.raises(ValueError, match=r"absent\.txt: cannot be read: No such file"):
+    with pytest.raises(Refused, match=r"absent\.txt: cannot be read: No such file"):
         read(tmp_path / "absent.txt")

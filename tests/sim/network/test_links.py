@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hwmodels import fabric, node
 from hwmodels.collectives import UNHINDERED, Hindrance
 from hwmodels.document import Document
+from hwmodels.refused import Refused
 from sim.network.cabling import NIC_CLASSES, Cabling, Rates, cabling
 from sim.network.ecmp import throughput
 from sim.network.flows import EXPERT, GRADIENTS, PARAMETERS, PIPELINE, Flows, between, exchange, joined, rings
@@ -306,7 +307,7 @@ def test_slow_ports_slow_what_crosses() -> None:
 
 def test_a_word_that_is_no_routing() -> None:
     found = wired("planes")
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(Refused) as caught:
         paths(between(found, np.array([0]), np.array([9]), 1.0, PARAMETERS), found, "ecpm")
     assert str(caught.value) == "unknown routing 'ecpm', did you mean 'ecmp'? legal: static, ecmp, adaptive"
 
@@ -322,14 +323,14 @@ def test_cabling_of_a_cluster() -> None:
         rates = cabling(Cluster(built, 256, stated)).rates
         share = built.nic.efficiency
         assert rates == pytest.approx((of_nic * share, float(speed.split()[0]) * 1e9 * share))
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(Refused) as caught:
         cabling(Cluster(built, 256, None))
     assert str(caught.value) == "cluster.fabric: nothing is said about switches; name a fabric"
-    with pytest.raises(ValueError, match="the fabric has slots 0 to 2047; found 2048"):
+    with pytest.raises(Refused, match="the fabric has slots 0 to 2047; found 2048"):
         cabling(Cluster(built, 1, fabric.load("mpft")), (2048,))
 
 
 def test_a_fabric_that_cannot_be_wired_says_so() -> None:
     found = cabling(Cluster(node.load("h800x8"), 64, fabric.load("slimfly")))
-    with pytest.raises(ValueError, match="a slim fly of order 28 can be counted but not wired"):
+    with pytest.raises(Refused, match="a slim fly of order 28 can be counted but not wired"):
         _ = found.links

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwmodels.refused import Refused
 from sim.program import Shape, Step, build, home, in_flight
 from sim.schedules.dualpipe import eight_parts
 
@@ -106,6 +107,6 @@ def test_how_much_overlaps(rank, pairs):
     ],
 )
 def test_what_it_cannot_run(shape, message):
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(Refused) as caught:
         build("dualpipe", shape)
     assert str(caught.value) == message

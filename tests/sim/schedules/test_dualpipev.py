@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwmodels.refused import Refused
 from sim.program import Shape, build, home, in_flight
 
 LEGAL = st.integers(1, 7).flatmap(lambda ranks: st.builds(Shape, st.just(ranks), st.integers(2 * ranks, 4 * ranks)))
@@ -53,6 +54,6 @@ def test_is_half_of_dualpipe(half, extra):
 
 
 def test_what_it_cannot_run():
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(Refused) as caught:
         build("dualpipev", Shape(8, 15))
     assert str(caught.value) == "dualpipev with pipeline 8 needs at least 16 micro-batches; got 15"

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwmodels.refused import Refused
 from sim.program import Shape, build, home, in_flight
 
 DURATION = st.integers(1, 9)
@@ -45,6 +46,6 @@ def test_stages_go_round_the_ranks():
     ],
 )
 def test_what_it_cannot_run(shape, message):
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(Refused) as caught:
         build("interleaved", shape)
     assert str(caught.value) == message

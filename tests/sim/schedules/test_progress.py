@@ -5,7 +5,8 @@ from contextlib import suppress
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.program import Program, ProgramError, Shape, build, check
+from hwmodels.refused import Refused
+from sim.program import Program, Shape, build, check
 
 
 def _ends(clock, program: Program) -> bool:
@@ -27,7 +28,7 @@ def test_deadlock_is_seen_exactly_when_there_is_one(clock, name, swaps, data):
     changed = Program(name, built.ranks, built.stages, built.micro_batches, tuple(map(tuple, ranks)))
     try:
         check(changed)
-    except ProgramError as error:
+    except Refused as error:
         late_weight = "before B" in str(error)  # the evaluator lets W run at any time
         assert late_weight or ("deadlock: rank" in str(error) and not _ends(clock, changed))
     else:

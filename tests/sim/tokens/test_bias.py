@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwmodels.refused import Refused
 from sim.tokens.bias import SPEED, balance, max_violation, updated
 from sim.tokens.gate import Gate
 from sim.tokens.popularity import skewed
@@ -62,5 +63,5 @@ def test_longer_runs_begin_like_shorter_ones(run):
 
 
 def test_a_softmax_gate_has_no_bias():
-    with pytest.raises(ValueError, match="only a sigmoid gate has a bias"):
+    with pytest.raises(Refused, match="only a sigmoid gate has a bias"):
         balance(SMALL._replace(best=1), np.ones(32), 10, 1, 0)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hwmodels.refused import Refused
 from sim.tokens import eplb
 from sim.tokens.hosts import in_order
 from sim.tokens.popularity import sampled
@@ -90,7 +91,7 @@ def test_without_copies_experts_stay_in_order():
     ],
 )  # fmt: skip
 def test_what_does_not_divide_is_said(slots, groups, nodes, ranks, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Refused, match=message):
         eplb.place(np.ones(8), slots, groups, nodes, ranks)
 
 

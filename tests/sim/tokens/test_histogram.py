@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sim.scenario import Routing, ScenarioError, from_mapping, load
+from hwmodels.document import DocumentError
+from sim.scenario import Routing, from_mapping, load
 from sim.tokens.histogram import histogram
 from sim.tokens.popularity import PROFILE_SPREAD
 
@@ -41,8 +42,6 @@ def test_files(name, tmp_path):
 
 
 def message(content, folder):
-    from hwmodels.document import DocumentError
-
     with pytest.raises(DocumentError) as caught:
         histogram(document(content), ("routing", "histogram"), folder)
     return str(caught.value).replace(f"{folder}/", "")
@@ -127,7 +126,7 @@ def test_the_file_is_beside_the_scenario_and_is_written_out(tmp_path):
 
 def test_chunk_times_have_no_experts():
     times = {"forward": "1 ms", "backward_input": "1 ms", "weight": "1 ms"}
-    with pytest.raises(ScenarioError, match="sampled routing needs a model; chunk_times have no experts"):
+    with pytest.raises(DocumentError, match="sampled routing needs a model; chunk_times have no experts"):
         from_mapping({"schedule": "zb1p", "batch": {"micro_batches": 4}, "chunk_times": times, "routing": "sampled"})
 
 
@@ -142,7 +141,7 @@ def recorded(rows):
 
 
 def refused(mapping):
-    with pytest.raises(ScenarioError) as caught:
+    with pytest.raises(DocumentError) as caught:
         from_mapping(mapping)
     return str(caught.value).replace("<mapping>: ", "")
 
@@ -196,7 +195,7 @@ def test_a_line_of_a_file_is_named(tmp_path):
     (tmp_path / "day.csv").write_text(f"# layer 0\n{','.join(['0'] * 63 + ['5'])}\n")
     file = tmp_path / "scenario.yaml"
     file.write_text(yaml.safe_dump(LITE | recorded("day.csv")))
-    with pytest.raises(ScenarioError) as caught:
+    with pytest.raises(DocumentError) as caught:
         load(str(file))
     assert str(caught.value) == (
         f"{tmp_path}/day.csv:2:1: routing.histogram[0]: only 1 of 64 experts have tokens; legal: 6 or more"

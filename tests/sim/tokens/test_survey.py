@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import sim
+from hwmodels.refused import Refused
 from sim import plan
 from sim.scenario import SCENARIOS, Scenario, from_mapping, load
 from sim.tokens.__main__ import main
@@ -210,5 +211,5 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_survey_of_plain_values_says_what_is_missing() -> None:
     times = {"forward": "2 ms", "backward_input": "2 ms", "weight": "1 ms"}
     mapping = {"schedule": "1f1b", "parallel": {"pipeline": 2}, "batch": {"micro_batches": 4}, "chunk_times": times}
-    with pytest.raises(ValueError, match="no tokens to route"):
+    with pytest.raises(Refused, match="no tokens to route"):
         survey(from_mapping(mapping))

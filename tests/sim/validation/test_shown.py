@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwmodels.refused import Refused
 from sim.validate import Row, Unanswered
 from sim.validation import chart, page, records, table
 
@@ -111,7 +112,7 @@ def test_writing_renews_all_records(tmp_path):
 def test_a_place_that_is_no_checkout_is_refused_untouched(tmp_path, files, message):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    with pytest.raises(records.RecordError, match=re.escape(message)) as error:
+    with pytest.raises(Refused, match=re.escape(message)) as error:
         records.write(tmp_path, ROWS, ROWS[:1], LEFT)
     assert "\n" not in str(error.value)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files

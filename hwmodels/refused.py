@@ -1,0 +1,22 @@
+"""A refusal: the one exception that says what somebody who runs a simulation must change.
+
+Every other exception is a bug of ours. It is shown with its traceback, and never told as somebody's wrong input; so
+Refused is no ValueError, for those also come out of `zip(strict=True)` and of arrays whose shapes do not fit.
+"""
+
+
+class Refused(Exception):  # noqa: N818 - it names what was done with the input
+    """A refusal in one line, or a line for each thing that is wrong; the text says what to write instead.
+
+    file, line, key: where it was written and under which dotted key, as far as that is known; the text begins with it.
+    """
+
+    def __init__(self, message: str, file: str = "", line: int = 0, key: str = "") -> None:
+        self.file, self.line, self.key = file, line, key
+        place = f"{file}:{line}" if line else file
+        super().__init__(": ".join(part for part in (place, key, message) if part))
+
+
+def in_a_line(error: Exception) -> str:
+    """The text of an exception without its line breaks."""
+    return " ".join(str(error).split())
