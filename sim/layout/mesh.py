@@ -78,6 +78,11 @@ class Mesh:
             return replicas.reshape(-1, self._size("expert")).T
         return replicas.reshape(-1, self._size(kind))
 
+    def across(self, positions: Sequence[int], kind: str) -> Numbers:
+        """Ranks of groups of a kind (data, expert_data) that span positions [group, member]."""
+        groups = self.groups(kind)
+        return np.concatenate([groups + position * self.replicas for position in positions], axis=1)
+
     def group(self, kind: str, replica: int) -> range:
         """Replicas of the group of neighbours that a replica is in."""
         size = self._size(kind)

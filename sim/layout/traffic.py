@@ -1,0 +1,99 @@
+"""Traffic between ranks, in one list: outputs of steps that another position waits for, and rings around copies of a
+stage's parameters. Lowering, the fabric, the optimizer, slow NICs and the table of communication all read it.
+
+What goes in an expert exchange is in the kernels of its part (`hwmodels.op.AllToAll`), for it is inside a step.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from sim.layout.mesh import Mesh, Numbers
+from sim.program import Program
+
+FORWARD, BACKWARD = 1, 2
+"""Outputs of a step: activations for the next stage, gradients for the stage before."""
+MADE_BY = {"F": (FORWARD, 1), "B": (BACKWARD, -1)}
+"""Pass -> the output that it makes, and how many stages further that goes."""
+
+
+class Message(NamedTuple):
+    """An output of a step that goes to another position. position, step: that make it. output: FORWARD or BACKWARD.
+    target, receiver: position and its step that wait for it. stage, micro_batch: that it is of."""
+
+    position: int
+    step: int
+    output: int
+    target: int
+    receiver: int
+    stage: int
+    micro_batch: int
+
+
+class Ring(NamedTuple):
+    """Ranks that hold the same parameters of a stage, which reduce gradients and gather parameters among them.
+
+    experts: whether of routed experts (a ring for each set of them), or of all else (one ring). parameters: that each
+    rank holds. ranks, nodes: of one ring."""
+
+    stage: int
+    experts: bool
+    parameters: float
+    ranks: int
+    nodes: int
+
+    @property
+    def which(self) -> str:
+        """Of what, in words."""
+        return "experts" if self.experts else "dense"
+
+
+@dataclass(frozen=True)
+class Messages:
+    """Messages of a step of training. sent: by position, in the order of its steps and passes."""
+
+    sent: tuple[tuple[Message, ...], ...]
+
+    @cached_property
+    def awaited(self) -> Mapping[tuple[int, int], Sequence[Message]]:
+        """(position, step) -> messages that it waits for, forward outputs first."""
+        found: dict[tuple[int, int], list[Message]] = {}
+        for message in sorted((m for row in self.sent for m in row), key=lambda m: m.output):
+            found.setdefault((message.target, message.receiver), []).append(message)
+        return found
+
+    @cached_property
+    def targets(self) -> tuple[Mapping[tuple[int, int], int], ...]:
+        """Of each position: (step, output) -> where it goes."""
+        return tuple({(m.step, m.output): m.target for m in row} for row in self.sent)
+
+    def flows(self, position: int) -> Mapping[tuple[int, int, int], int]:
+        """(output, stage, target) -> how many messages a position sends of it."""
+        return Counter((m.output, m.stage, m.target) for m in self.sent[position])
+
+    @cached_property
+    def ends(self) -> Sequence[tuple[int, int]]:
+        """Positions that activations go from and to, in order; gradients go the other way."""
+        return sorted({(m.position, m.target) for row in self.sent for m in row if m.output == FORWARD})
+
+
+def messages(program: Program) -> Messages:
+    """All messages of a program: of outputs whose next stage is on another position."""
+    places = {done: (p, i) for p, row in enumerate(program.steps) for i, step in enumerate(row) for done in step.passes()}
+
+    def sent(position: int) -> Iterator[Message]:
+        for number, step in enumerate(program.steps[position]):
+            for letter, stage, micro_batch in step.passes():
+                output, ahead = MADE_BY.get(letter, (0, 0))
+                goes = places.get((letter, stage + ahead, micro_batch)) if output else None
+                if goes and goes[0] != position:
+                    yield Message(position, number, output, *goes, stage, micro_batch)
+
+    return Messages(tuple(tuple(sent(position)) for position in range(program.ranks)))
+
+
+def members(mesh: Mesh, holders: Sequence[int], experts: bool) -> Numbers:
+    """Ranks of each ring of a stage that these positions hold [ring, rank]."""
+    return mesh.across(holders, "expert_data" if experts else "data")
