@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sim import footprint, optimizer
+from sim import optimizer
+from sim.models.activations import landing_bytes
+from sim.models.weights import weight_bytes
 from sim.plan import Machine, Plan, slots
 from sim.program import Step
 from sim.result import MemoryCurve
@@ -27,27 +29,28 @@ def curves(plan: Plan, machine: Machine, steps: Trace) -> tuple[MemoryCurve, ...
 def _kept(machine: Machine, stage: int) -> tuple[int, int]:
     """Bytes of one micro-batch of a stage: from forward to backward, and from split backward to weight gradient."""
     units = machine.stages[stage]
-    forward = sum(footprint.kept_for_backward(machine.site, u) for u in units)
-    weight = sum(footprint.kept_for_weight(machine.site, u) for u in units)
+    site, recompute, own = machine.site, machine.recompute, machine.family
+    forward = sum(own.kept(site, u, recompute).at(site) for u in units)
+    weight = sum(own.kept_for_weight(site, u, recompute).at(site) for u in units)
     return round(forward), round(weight)
 
 
 def constant(plan: Plan, machine: Machine, position: int) -> dict[str, int]:
     """Bytes that a rank holds through the whole step, by part."""
-    recipe = machine.recipe
-    local = slots(plan.scenario) / machine.site.shape.experts / plan.scenario.parallel.expert
+    recipe, mixture = machine.recipe, machine.mixture
+    local = slots(plan.scenario, mixture) / mixture.experts / plan.scenario.parallel.expert if mixture else 0.0
     weights = gradients = states = 0.0
     for stage in plan.holds[position]:
         held = optimizer.shards(plan, machine, stage)
-        weights += footprint.weight_bytes(optimizer.stage_parameters(plan, machine, stage), local, recipe)
+        weights += weight_bytes(optimizer.stage_parameters(plan, machine, stage), local, recipe)
         gradients += (held.dense + held.experts) * recipe.gradient.bits / 8
         states += held.updated * (recipe.master.bits + 2 * recipe.moment.bits) / 8
     return {
         "weights": round(weights),
         "gradients": round(gradients),
         "optimizer states": round(states),
-        "communication buffers": round(footprint.exchange_buffer_bytes(machine.site)),
-        "workspace": round(footprint.workspace_bytes(machine.site)),
+        "communication buffers": round(machine.site.received * landing_bytes(machine.site)),
+        "workspace": round(machine.family.workspace(machine.site, machine.recompute)),
     }
 
 

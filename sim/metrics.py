@@ -15,7 +15,6 @@ import numpy as np
 from hwmodels.op import Attention, Gemm, GroupedGemm
 from hwmodels.price import Pricer
 from hwmodels.units import NS_PER_S, SECONDS_PER_DAY, SECONDS_PER_HOUR, TERA
-from sim import footprint
 from sim.actor import Outcome
 from sim.lower import Kit, Lowered
 from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT
@@ -206,9 +205,8 @@ def _rates(plan: Plan, machine: Machine, step: float) -> dict[str, Any]:
     batch, cluster, shape = plan.scenario.batch, machine.cluster, machine.site.shape
     tokens = plan.micro_batches * batch.micro_batch * plan.data * batch.sequence_length
     gpus, peak = cluster.gpus, cluster.node.device.peak_flops["bf16"]
-    main = footprint.main_units(machine.units)
     rates = {
-        name: tokens * footprint.training_flop_per_token(shape, main, batch.sequence_length, causal) / step / gpus
+        name: tokens * machine.family.flop(shape, batch.sequence_length, causal) / step / gpus
         for name, causal in (("causal", True), ("non_causal", False))
     }
     return {

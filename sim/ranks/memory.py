@@ -1,6 +1,6 @@
 """Device memory of ranks whose loads differ: of all replicas at a position, the one with the highest peak.
 
-What a micro-batch of a MoE layer keeps goes by the tokens that the rank received and the expert rows it had; landing
+What a micro-batch of a layer with experts keeps goes by the tokens that the rank received and its expert rows; landing
 zones of the exchange are as large as the most tokens that came at once. Activations change in the order of a rank's
 own program, so the peak of every replica is the largest of one running sum, whatever its clock says.
 """
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from sim import footprint, memory
+from sim import memory
 from sim.memory import Change
-from sim.models.layer import Unit
+from sim.models.activations import landing_bytes
 from sim.plan import Machine, Plan
 from sim.ranks.crowd import Crossing, Crowd
 from sim.result import MemoryCurve
@@ -51,23 +51,16 @@ def _deltas(plan: Plan, machine: Machine, loads: Loads, position: int, found: Se
 
 def _kept(machine: Machine, loads: Loads, stage: int) -> tuple[Bytes, Bytes]:
     """Bytes of each micro-batch of a stage, until backward and until a split weight gradient [micro-batch, replica]."""
-    none = machine.site._replace(received=0, rows=0)
-    units = machine.stages[stage]
-    layers = [_index(machine, unit) for unit in units if unit.kind == "moe"]
-    received, rows = (drawn[layers].sum(axis=0, dtype=np.int64) for drawn in (loads.received, loads.rows))
+    own, nobody = machine.family, np.zeros(loads.rows.shape[1:], dtype=np.int64)
     out = []
-    for fixed, routed in (
-        (footprint.kept_for_backward, footprint.routed_for_backward(machine.site)),
-        (footprint.kept_for_weight, footprint.routed_for_weight(machine.site)),
-    ):
-        total = sum(fixed(none, unit) for unit in units) + received * routed[0] + rows * routed[1]
+    for kept in (own.kept, own.kept_for_weight):
+        total = nobody.astype(np.float64)
+        for unit in machine.stages[stage]:
+            index = machine.routed.index(unit) if unit.routed else None
+            received, rows = (nobody if index is None else each[index] for each in (loads.received, loads.rows))
+            total += kept(machine.site, unit, machine.recompute).bytes(received, rows)
         out.append(np.rint(total).astype(np.int64))
     return out[0], out[1]
-
-
-def _index(machine: Machine, unit: Unit) -> int:
-    """Of a MoE layer in the loads."""
-    return unit.layer - machine.site.shape.dense_layers
 
 
 def _landing(machine: Machine, loads: Loads, found: Sequence[Change]) -> Bytes:
@@ -75,8 +68,8 @@ def _landing(machine: Machine, loads: Loads, found: Sequence[Change]) -> Bytes:
     that its position runs."""
     most = np.zeros(loads.received.shape[2], dtype=np.int64)
     for stage in {c.stage for c in found}:
-        layers = [_index(machine, unit) for unit in machine.stages[stage] if unit.kind == "moe"]
+        layers = [machine.routed.index(unit) for unit in machine.stages[stage] if unit.routed]
         micro_batches = sorted({c.micro_batch for c in found if c.stage == stage})
         come = loads.received[np.ix_(layers, micro_batches)]
         most = np.maximum(most, come.max(axis=(0, 1), initial=0))
-    return np.asarray(np.rint(most * footprint.landing_bytes(machine.site)), dtype=np.int64)
+    return np.asarray(np.rint(most * landing_bytes(machine.site)), dtype=np.int64)

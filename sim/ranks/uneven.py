@@ -6,7 +6,7 @@ slows all it computes; a clock that heat has lowered slows products and attentio
 see `sim.ranks.links`. The optimizer's kernels, a few ms of a step, feel no fault.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -16,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm
+from hwmodels.price import Pricer
 from sim.lower import Kit
-from sim.models.layer import COMMUNICATION, Unit
-from sim.plan import Machine, Plan, family_of
+from sim.models.layer import COMMUNICATION, Part, Site
+from sim.models.shape import ModelShape
+from sim.plan import Machine, Plan
 from sim.program import Step
 from sim.ranks import exchanges, replicas
 from sim.ranks import faults as broken
@@ -57,27 +59,27 @@ class Curve:
 
 def curves(machine: Machine) -> dict[str, Curve]:
     """Name of each expert part -> its curve."""
-    site, pricer = machine.site, machine.pricer
-    family = family_of(site.shape.family)
+    site, pricer, unit = machine.site, machine.pricer, machine.routed[0]
     low, high = (int(part * site.rows) // PADDING * PADDING for part in NEAR)
     outside = np.linspace(0, FAR * site.rows, FEW) // PADDING * PADDING
     grid = np.unique([*np.arange(low, high + PADDING, PADDING), *outside, site.rows]).astype(float)
+    sites = [site._replace(rows=max(1, int(r)), received=max(1, int(_scaled(site, r)))) for r in (*grid, site.rows)]
     found = {}
     for direction in "FBW":
-        times = [_expert_ns(family.parts, site._replace(rows=max(1, int(r)), received=max(1, int(_scaled(site, r)))),
-                            direction, pricer) for r in (*grid, site.rows)]  # fmt: skip
-        found[f"mlp({direction})"] = Curve(grid, np.array(times[:-1]) / times[-1])
+        for same in zip(*(machine.family.parts(each, unit, direction) for each in sites), strict=True):
+            if not same[0].exchange and same[0] != same[-1]:  # its kernels work on expert rows
+                times = [_compute_ns(part, pricer) for part in same]
+                found[same[0].name] = Curve(grid, np.array(times[:-1]) / times[-1])
     return found
 
 
-def _scaled(site, rows: float) -> float:  # type: ignore[no-untyped-def]
+def _scaled(site: Site[ModelShape], rows: float) -> float:
     """Tokens received by a rank whose experts have `rows` rows."""
     return float(site.received * rows / site.rows)
 
 
-def _expert_ns(parts: Callable, site, direction: str, pricer) -> int:  # type: ignore[no-untyped-def,type-arg]
-    """Compute of the expert part alone."""
-    part = next(p for p in parts(site, Unit("moe", 0), direction) if p.name == f"mlp({direction})")
+def _compute_ns(part: Part, pricer: Pricer) -> int:
+    """Of a part alone."""
     gap = pricer.launch_gap_ns
     return sum(pricer.price(k.op).ns + gap * k.op.kernels for k in part.kernels)
 
@@ -117,6 +119,7 @@ class Durations:
     ) -> None:  # fmt: skip
         self.plan, self.site, self.kits, self.first_layer = plan, machine.site, kits, first_layer
         self.loads, self.jitter = loads, jitter
+        self.index = {unit.layer: index for index, unit in enumerate(machine.routed)}
         self.curves = curves(machine) if loads else {}
         self.crowded = exchanges.crowded(machine) if loads else {}
         self.slow = broken.of_ranks(faults, COMPUTING, machine.cluster.node.gpus)
@@ -227,8 +230,8 @@ class Durations:
         stage, micro_batch = (step.stage, step.micro_batch)
         if half != "F" and step.stage_b >= 0:
             stage, micro_batch = step.stage_b, step.micro_batch_b
-        index = layer + self.first_layer[stage] - self.site.shape.dense_layers
-        return None if index < 0 else self.felt(label)[index, micro_batch]  # a dense layer has none
+        index = self.index.get(layer + self.first_layer[stage])
+        return None if index is None else self.felt(label)[index, micro_batch]  # a dense layer has none
 
     def _felt(self, label: str) -> npt.NDArray[np.float64]:
         """Factors [layer, micro-batch, replica] of an expert part, or of an exchange."""

@@ -68,9 +68,9 @@ def test_memory_that_is_not_there_is_a_line():
 
 @pytest.mark.parametrize("value", [1, 2, 12, 97, 2048, 36, 10**12])
 def test_divisors_are_all_found(value):
-    from sim.checks import _indivisible
+    from hwmodels.document import indivisible
 
-    said = _indivisible("a", value, "b", 7).partition("legal: ")[2].removesuffix(", ...")
+    said = indivisible("a", value, "b", 7).partition("legal: ")[2].removesuffix(", ...")
     found = [int(word) for word in said.split(", ")]
     assert all(value % each == 0 for each in found) and found == sorted(set(found))
     if value < 10**4:
