@@ -4,6 +4,7 @@ Scalars follow the YAML 1.2 core schema, which PyYAML alone does not: an exponen
 and no, on and yes are text.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -116,6 +117,19 @@ def unknown(word: object, what: str, legal: Iterable[str]) -> str:
     """One line for a word that is none of `legal`: what was found, the nearest, and all that is legal."""
     legal = sorted(legal)
     return f"unknown {what} {word!r}{did_you_mean(word, legal) or ';'} legal: {', '.join(legal)}"
+
+
+SHOWN = 12
+"""Legal divisors that a message lists, the nearest ones."""
+
+
+def indivisible(of: str, value: int, by: str, divisor: int) -> str:
+    """One line for a `value`, called `of`, that `divisor`, called `by`, does not divide: what does."""
+    small = [n for n in range(1, math.isqrt(value) + 1) if value % n == 0]
+    legal = sorted({*small, *(value // n for n in small)})
+    near = sorted(sorted(legal, key=lambda n: abs(n - divisor))[:SHOWN])
+    more = ", ..." if len(legal) > SHOWN else ""
+    return f"{of} cannot be divided by {by} {divisor}; legal: {', '.join(map(str, near))}{more}"
 
 
 def scalar(text: str) -> Any:

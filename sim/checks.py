@@ -1,21 +1,19 @@
 """What a scenario must satisfy as a whole: layouts that divide, formats the device has, kernels that leave SMs over."""
 
-import math
 from collections.abc import Iterator
 
-from hwmodels.document import Document, Problem, dotted, unknown
+from hwmodels.document import Document, Problem, dotted, indivisible, unknown
 from hwmodels.refused import Refused
 from hwmodels.units import LONGEST_NS, format_quantity, ns_to_seconds
 from sim import program
-from sim.models.shape import ModelShape
+from sim.models.family import family, main_units
+from sim.models.mixture import Mixture
 from sim.network import allocation
 from sim.program import Shape
-from sim.scenario import FOREVER, Cluster, Comm, Fault, Scenario, families
+from sim.scenario import FOREVER, Cluster, Comm, Fault, Scenario
 
 Finding = tuple[tuple[str, ...], str]
 """The keys involved, the one to change first, and one line on what is wrong and what is legal."""
-
-SHOWN = 12
 
 
 def check(scenario: Scenario, document: Document) -> list[Problem]:
@@ -72,8 +70,9 @@ def _large(scenario: Scenario) -> Iterator[Finding]:
     if steps > MOST_STEPS:
         what = f"{steps} micro-batches a pipeline; legal: up to {MOST_STEPS}"
         yield ("batch.micro_batches" if batch.micro_batches else "batch.sequences",), f"makes {what}"
-    if scenario.model and scenario.model.experts > MOST_EXPERTS:
-        yield ("model.experts", "model"), f"found {scenario.model.experts}; legal: up to {MOST_EXPERTS}"
+    mixture = _mixture(scenario) if scenario.model else None
+    if mixture and mixture.experts > MOST_EXPERTS:
+        yield ("model.experts", "model"), f"found {mixture.experts}; legal: up to {MOST_EXPERTS}"
     each = scenario.cluster.gpus * steps if scenario.cluster and (scenario.uneven or not scenario.fold) else 0
     if each > MOST_RANK_STEPS:
         what = f"micro-batches of all ranks, each rank carried by itself; legal: up to {MOST_RANK_STEPS}"
@@ -160,16 +159,37 @@ OF_KIND = {"spread": "sampled", "max_vio": "skewed", "histogram": "recorded"}
 
 def _experts(scenario: Scenario) -> Iterator[Finding]:
     """Whether the model can be routed as the scenario says: imbalance, histogram and copies of experts."""
-    model, routing, ranks = scenario.model, scenario.routing, scenario.parallel.expert
-    assert model is not None
-    most = model.experts / model.experts_per_token - 1
+    routing, ranks, mixture = scenario.routing, scenario.parallel.expert, _mixture(scenario)
+    if mixture is None:
+        yield from _nothing_to_route(scenario)
+        return
+    most = mixture.experts / mixture.chosen - 1
     if routing.max_vio is not None and routing.max_vio > most >= 0:
-        what = f"a token chooses an expert once, {model.experts_per_token} of {model.experts}"
+        what = f"a token chooses an expert once, {mixture.chosen} of {mixture.experts}"
         yield ("routing.max_vio", "model"), f"found {routing.max_vio:g}; legal: 0 to {most:g} ({what})"
     if routing.histogram:
-        yield from _recorded(routing.histogram, model)
-    if routing.redundant_experts and model.experts % ranks == 0:
-        yield from _redundant(routing.redundant_experts, model.experts, ranks)
+        yield from _recorded(scenario, routing.histogram, mixture)
+    if routing.redundant_experts and mixture.experts % ranks == 0:
+        yield from _redundant(routing.redundant_experts, mixture.experts, ranks)
+
+
+def _mixture(scenario: Scenario) -> Mixture | None:
+    model = scenario.model
+    assert model is not None
+    return family(model.family).mixture(model)
+
+
+def _nothing_to_route(scenario: Scenario) -> Iterator[Finding]:
+    """What a scenario may not say of the experts of a model that has none."""
+    model, routing = scenario.model, scenario.routing
+    assert model is not None
+    none = f"{model.name} has no experts"
+    if scenario.parallel.expert != 1:
+        yield ("parallel.expert", "model"), f"found {scenario.parallel.expert}; legal: 1 ({none})"
+    if routing.kind != "balanced":
+        yield ("routing.kind", "routing", "model"), f"{routing.kind} routing needs experts; legal: balanced ({none})"
+    if routing.redundant_experts:
+        yield ("routing.redundant_experts", "model"), f"found {routing.redundant_experts}; legal: 0 ({none})"
 
 
 def _redundant(copies: int, experts: int, ranks: int) -> Iterator[Finding]:
@@ -186,40 +206,24 @@ def _redundant(copies: int, experts: int, ranks: int) -> Iterator[Finding]:
         )
 
 
-def _recorded(histogram: tuple[tuple[int, ...], ...], model: ModelShape) -> Iterator[Finding]:
-    moe = model.layers - model.dense_layers
-    if len(histogram[0]) != model.experts:
-        yield ("routing.histogram", "model"), f"has {len(histogram[0])} experts; the model has {model.experts}"
-    legal = sorted({1, moe, moe + model.mtp_depth})
+def _recorded(scenario: Scenario, histogram: tuple[tuple[int, ...], ...], mixture: Mixture) -> Iterator[Finding]:
+    model = scenario.model
+    assert model is not None
+    routed = [unit for unit in family(model.family).units(model) if unit.routed]
+    if len(histogram[0]) != mixture.experts:
+        yield ("routing.histogram", "model"), f"has {len(histogram[0])} experts; the model has {mixture.experts}"
+    legal = sorted({1, len(main_units(routed)), len(routed)})
     if len(histogram) not in legal:
         what = f"legal: {', '.join(map(str, legal))} (1 for all, or those with experts, MTP last)"
         yield ("routing.histogram", "model"), f"has {len(histogram)} layers; {what}"
 
 
 def _model(scenario: Scenario) -> Iterator[Finding]:
+    """What the model's family says of its dimensions."""
     model = scenario.model
     assert model is not None
-    if model.family not in families():
-        yield ("model.family", "model"), unknown(model.family, "model family", families())
-    if model.dense_layers > model.layers:
-        yield ("model.dense_layers", "model"), f"{model.dense_layers} dense layers of {model.layers} (model.layers)"
-    if model.experts % model.groups:
-        yield ("model.groups", "model"), _indivisible(
-            f"model.experts {model.experts}", model.experts, "model.groups", model.groups)  # fmt: skip
-    for few, many in (("groups_per_token", "groups"), ("experts_per_token", "experts")):
-        if getattr(model, few) > getattr(model, many):
-            legal = f"legal: 1 to {getattr(model, many)} (model.{many})"
-            yield (f"model.{few}", "model"), f"{getattr(model, few)} is too many; {legal}"
-    yield from _reachable(model)
-
-
-def _reachable(model: ModelShape) -> Iterator[Finding]:
-    within = model.experts // model.groups * min(model.groups_per_token, model.groups)
-    if within < model.experts_per_token <= model.experts:
-        yield ("model.groups_per_token", "model"), (
-            f"{model.groups_per_token} groups hold {within} experts, fewer than model.experts_per_token"
-            f" {model.experts_per_token}"
-        )
+    for key, message in family(model.family).mistakes(model):
+        yield (f"model.{key}", "model"), message
 
 
 def _placement(scenario: Scenario) -> Iterator[Finding]:
@@ -293,19 +297,18 @@ def _wiring(cluster: Cluster) -> Iterator[Finding]:
 
 def _layout(scenario: Scenario) -> Iterator[Finding]:
     """Whether GPUs, experts and sequences divide as the parallel layout asks."""
-    cluster, parallel, model = _cluster_of(scenario), scenario.parallel, scenario.model
-    assert model is not None
-    if model.experts % parallel.expert:
-        yield ("parallel.expert", "model.experts"), _indivisible(
-            f"model.experts {model.experts}", model.experts, "parallel.expert", parallel.expert)  # fmt: skip
+    cluster, parallel, mixture = _cluster_of(scenario), scenario.parallel, _mixture(scenario)
+    if mixture and mixture.experts % parallel.expert:
+        yield ("parallel.expert", "model.experts"), indivisible(
+            f"model.experts {mixture.experts}", mixture.experts, "parallel.expert", parallel.expert)  # fmt: skip
     if cluster.gpus % (parallel.pipeline * parallel.tensor):
-        yield ("parallel.pipeline", "cluster.nodes"), _indivisible(
+        yield ("parallel.pipeline", "cluster.nodes"), indivisible(
             f"{cluster.gpus} GPUs (cluster.nodes {cluster.nodes} x {cluster.node.gpus})", cluster.gpus,
             "parallel.pipeline", parallel.pipeline)  # fmt: skip
         return
     copies = scenario.data_parallel
     if copies % parallel.expert:
-        yield ("parallel.expert", "parallel.pipeline", "cluster.nodes"), _indivisible(
+        yield ("parallel.expert", "parallel.pipeline", "cluster.nodes"), indivisible(
             f"data parallel {copies} ({cluster.gpus} GPUs / parallel.pipeline {parallel.pipeline})", copies,
             "parallel.expert", parallel.expert)  # fmt: skip
     yield from _sequences(scenario, copies)
@@ -331,14 +334,6 @@ def _sequences(scenario: Scenario, copies: int) -> Iterator[Finding]:
 
 def _nearest(value: int, step: int) -> int:
     return max(step, (value + step // 2) // step * step)
-
-
-def _indivisible(of: str, value: int, by: str, divisor: int) -> str:
-    small = [n for n in range(1, math.isqrt(value) + 1) if value % n == 0]
-    legal = sorted({*small, *(value // n for n in small)})
-    near = sorted(sorted(legal, key=lambda n: abs(n - divisor))[:SHOWN])
-    more = ", ..." if len(legal) > SHOWN else ""
-    return f"{of} cannot be divided by {by} {divisor}; legal: {', '.join(map(str, near))}{more}"
 
 
 def _cluster_of(scenario: Scenario) -> Cluster:

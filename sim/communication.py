@@ -18,7 +18,6 @@ from sim.engine.timeline import Timeline
 from sim.exchange import kernel
 from sim.exchange.ports import of_op
 from sim.exchange.price import KERNEL, Fidelity
-from sim.models.layer import Unit
 from sim.optimizer import gather_rings, reduce_rings
 from sim.plan import Machine, Plan, message
 
@@ -40,7 +39,7 @@ class Row(NamedTuple):
 
 
 def table(plan: Plan, machine: Machine, timeline: Timeline) -> list[dict[str, Any]]:
-    """Exchanges of a MoE layer; of pipeline messages and each kind of ring the one that takes longest. Plain values.
+    """Exchanges of a layer with experts; of pipeline messages and each kind of ring the longest. Plain values.
 
     timeline: of ranks that are alike.
     """
@@ -49,15 +48,14 @@ def table(plan: Plan, machine: Machine, timeline: Timeline) -> list[dict[str, An
 
 
 def _exchanges(machine: Machine) -> Iterator[Row]:
-    if not any(unit.kind == "moe" for unit in machine.units):
-        return
-    parts = [part for direction in "FB" for part in machine.parts(Unit("moe", 0), direction)]
+    routed = machine.routed[:1]
+    parts = [part for unit in routed for direction in "FB" for part in machine.parts(unit, direction)]
     for op in [found.op for part in parts for found in part.kernels]:
         if isinstance(op, AllToAll):
             counted = op.logical_bytes() if op.group_nodes > 1 else op.bytes()
             size = (counted, op.wire_bytes(), op.nvlink_bytes())
             links, price = machine.pricer.wires.alone, machine.pricer.price(op)
-            row = _row(op.beside, "a MoE layer", price, links, size)
+            row = _row(op.beside, f"a {routed[0].label} layer", price, links, size)
             yield row._replace(beside_s=price.beside_ns / NS_PER_S, limited_by=_limit(machine.pricer, op, links, row))
 
 

@@ -205,31 +205,14 @@ class LimitsForm(Form):
     memory: Annotated[int, *_quantity("data", round)] | None = None
 
 
-class ModelForm(Form):
-    """Dimensions of a model; see sim.models.shape.ModelShape."""
+class ShapeForm(Form):
+    """Dimensions that models of every family have; `sim/models/<family>/form.py` adds its own as ModelForm."""
 
     family: str
     name: str
     vocabulary: Size
     hidden: Count
     layers: Annotated[int, Field(ge=1, le=FEW), BeforeValidator(_whole)]
-    dense_layers: Layers
-    dense_intermediate: Count
-    expert_intermediate: Count
-    experts: Count
-    shared_experts: Natural
-    experts_per_token: Count
-    groups: Count
-    groups_per_token: Count
-    route_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    score: Literal["sigmoid", "softmax"]
-    heads: Count
-    qk_nope: Count
-    qk_rope: Natural
-    v_head: Count
-    q_rank: Natural
-    kv_rank: Count
-    mtp_depth: Layers
     source: str
 
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from hwmodels.formats import Format
 from hwmodels.op import Collective, HostCopy, Memory
-from sim import footprint
-from sim.footprint import Parameters
+from sim.models.family import weights
+from sim.models.weights import Parameters
 from sim.plan import Machine, Plan, slots
 
 
@@ -43,15 +43,14 @@ NO_TAIL = Tail((), 0, 0, 0, 0)
 
 
 def stage_parameters(plan: Plan, machine: Machine, stage: int) -> Parameters:
-    """What a holder of `stage` keeps of it. The prediction module's embedding is the first stage's where both share a
-    rank (DeepSeek-V3 report sec 3.2.3), and a copy of its own elsewhere."""
-    total = Parameters()
-    shape = machine.site.shape
-    for unit in machine.stages[stage]:
-        total += footprint.parameters(shape, unit)
+    """What a holder of `stage` keeps of it. A second use of the input embedding (of a prediction module, of a tied
+    head) is the first stage's where both share a rank (DeepSeek-V3 report sec 3.2.3), and a copy of its own elsewhere.
+    """
+    shape, units = machine.site.shape, machine.stages[stage]
+    total = weights(shape, units)
     together = all(0 in held for held in plan.holds if stage in held)
-    if any(unit.kind == "projection" for unit in machine.stages[stage]) and not together:
-        total += Parameters(shared=-shape.vocabulary * shape.hidden)
+    if total.table and not together:
+        total += Parameters(shared=-max(weights(shape, [unit]).table for unit in units))
     return total
 
 
@@ -60,7 +59,8 @@ def shards(plan: Plan, machine: Machine, stage: int) -> Shards:
     p = stage_parameters(plan, machine, stage)
     copies, expert = plan.program.weight_copies, plan.scenario.parallel.expert
     dense = p.linear + p.other - p.shared
-    held = p.experts / expert * slots(plan.scenario) / machine.site.shape.experts
+    mixture = machine.mixture
+    held = p.experts / expert * slots(plan.scenario, mixture) / mixture.experts if mixture else 0.0
     return Shards(dense, held, plan.data * copies, plan.data // expert * copies)
 
 

@@ -31,7 +31,7 @@ def place(
 
     Raises Refused when there are fewer layers than stages that would otherwise be empty.
     """
-    body = [i for i, u in enumerate(units) if u.kind in ("dense", "moe") and not _after_head(units, i)]
+    body = [i for i, u in enumerate(units) if u.block and not u.beside]
     first, last = body[0], body[-1] + 1
     if not isinstance(rule, str):
         return _cut(units, rule, first)
@@ -118,10 +118,6 @@ def _cut(units: Sequence[Unit], counts: Sequence[int], first: int) -> tuple[Stag
 def _cuts(counts: Sequence[int], first: int, end: int) -> list[int]:
     """Where stages begin, and the end."""
     return [0, *(first + sum(counts[:i]) for i in range(1, len(counts))), end]
-
-
-def _after_head(units: Sequence[Unit], i: int) -> bool:
-    return any(u.kind == "head" for u in units[:i])
 
 
 def _even(layers: int, stages: int) -> list[int]:

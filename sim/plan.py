@@ -15,7 +15,11 @@ from sim import placement, routing
 from sim.engine.events import alone
 from sim.exchange.price import Fidelity
 from sim.layout.mesh import Mesh
+from sim.models.activations import RECIPE, Recompute
+from sim.models.family import Family, family
 from sim.models.layer import COMPUTE, WEIGHT, Part, Site, Unit
+from sim.models.mixture import Mixture
+from sim.models.shape import ModelShape
 from sim.overlap import PartsOf, compose
 from sim.precision import RECIPES, Recipe
 from sim.program import Program, Shape, build, check, home
@@ -97,11 +101,27 @@ class Machine:
     cluster: Cluster
     recipe: Recipe
     pricer: Pricer
-    site: Site
+    site: Site[ModelShape]
     parts: PartsOf
     stages: tuple[tuple[Unit, ...], ...]
     units: tuple[Unit, ...]
     hindrances: Hindrances = NON_BLOCKING
+    recompute: Recompute = RECIPE
+
+    @property
+    def family(self) -> Family:
+        """Of the model."""
+        return family(self.site.shape.family)
+
+    @property
+    def mixture(self) -> Mixture | None:
+        """How tokens choose experts; None for a model without."""
+        return self.family.mixture(self.site.shape)
+
+    @cached_property
+    def routed(self) -> tuple[Unit, ...]:
+        """Layers with experts, in the order in which loads count them."""
+        return tuple(unit for unit in self.units if unit.routed)
 
 
 def lay_out(scenario: Scenario) -> Plan:
@@ -127,7 +147,7 @@ def machine(plan: Plan, hindrances: Hindrances = NON_BLOCKING) -> Machine:
     scenario = plan.scenario
     cluster, shape = scenario.cluster, scenario.model
     assert cluster is not None and shape is not None
-    family = family_of(shape.family)
+    own = family(shape.family)
     recipe = RECIPES[scenario.precision]
     fabric, node = cluster.fabric, cluster.node
     comm = scenario.comm
@@ -136,17 +156,18 @@ def machine(plan: Plan, hindrances: Hindrances = NON_BLOCKING) -> Machine:
     pricer = Pricer(node.device, links, comm.sms, scenario.pricing, fidelity)
     group, batch = scenario.parallel.expert, scenario.batch
     tokens = batch.micro_batch * batch.sequence_length
-    load = routing.balanced(shape, tokens, group, node.gpus)
+    mixture = own.mixture(shape)
+    load = routing.balanced(mixture, tokens, group, node.gpus) if mixture else routing.NONE
+    local = slots(scenario, mixture) // group if mixture else 0
     site = Site(
         shape, recipe, batch.micro_batch, batch.sequence_length, load.received, load.rows, load.nodes, load.ranks,
-        slots(scenario) // group, group, -(-group // node.gpus),
+        local, group, -(-group // node.gpus),
     )  # fmt: skip
-    units = family.units(shape)
+    units = own.units(shape)
 
     @cache
     def parts(unit: Unit, direction: str) -> tuple[Part, ...]:
-        found: tuple[Part, ...] = family.parts(site, unit, direction)
-        return found
+        return own.parts(site, unit, direction)
 
     from sim import sharing  # which builds on plans
 
@@ -180,17 +201,9 @@ def message(plan: Plan, machine: Machine, source: int, target: int) -> Send:
     return Send(size, a != b, a // leaf != b // leaf, slower=machine.hindrances.of_message(source, target).slower)
 
 
-def slots(scenario: Scenario) -> int:
+def slots(scenario: Scenario, mixture: Mixture) -> int:
     """Places for experts in an expert group: every expert, and the copies that redundancy adds."""
-    assert scenario.model is not None
-    return scenario.model.experts + scenario.routing.redundant_experts
-
-
-def family_of(name: str):  # type: ignore[no-untyped-def]
-    """The family's file in `sim/models`."""
-    from importlib import import_module
-
-    return import_module(f"sim.models.{name}")
+    return mixture.experts + scenario.routing.redundant_experts
 
 
 def unit_cost_ns(

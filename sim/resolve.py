@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ from pydantic import ValidationError
 
 from hwmodels import fabric as fabrics
 from hwmodels import node as nodes
-from hwmodels.document import Document, DocumentError, KeyPath, Problem, dotted
+from hwmodels.document import Document, DocumentError, KeyPath, Problem, dotted, unknown
 from hwmodels.fabric import Fabric
 from hwmodels.figure import resolved
 from hwmodels.node import Node
 from hwmodels.shelf import Shelf, expand
 from sim.checks import check
-from sim.form import FaultForm, Form, ModelForm, ScenarioForm, mistakes
+from sim.form import FaultForm, Form, ScenarioForm, mistakes
+from sim.models.family import family
+from sim.models.mixture import Mixture
 from sim.models.shape import ModelShape
 from sim.overrides import apply
 from sim.program import chunked
@@ -34,6 +37,7 @@ from sim.scenario import (
     Routing,
     Scenario,
     Schedule,
+    families,
 )
 from sim.tokens.histogram import Histogram, histogram
 
@@ -53,9 +57,9 @@ def resolve(document: Document, overrides: Sequence[str], path: Path | None) -> 
         raise DocumentError([Problem(document.place(()), "", f"expected keys and values, e.g. schedule: zb1p; {what}")])
     document, unread = apply(document, overrides)
     form, mistaken = _form(document)
-    parts, unknown = _parts(document, path)
-    if form is None or unread or unknown:
-        raise DocumentError([*unread, *mistaken, *unknown])
+    parts, unnamed = _parts(document, path)
+    if form is None or unread or unnamed:
+        raise DocumentError([*unread, *mistaken, *unnamed])
     scenario = _built(form, parts, path)
     if wrong := check(scenario, document):
         raise DocumentError(wrong)
@@ -102,7 +106,8 @@ def _parts(document: Document, path: Path | None) -> tuple[Parts, list[Problem]]
     problems: list[Problem] = []
 
     def counted(part: Document, key: KeyPath, path: Path | None) -> tuple[Histogram, Any]:
-        return _histogram(part, key, path, found.get("model"))
+        model = found.get("model")
+        return _histogram(part, key, path, family(model.family).mixture(model) if model else None)
 
     readers = (
         ("node", HARDWARE[0], _node), ("fabric", HARDWARE[1], _fabric), ("model", ("model",), _model),
@@ -136,16 +141,28 @@ def _model(part: Document, key: KeyPath, path: Path | None) -> tuple[ModelShape,
     """The model named, from `models/` beside the scenario or else from those that ship."""
     word = part.content.get("base") if isinstance(part.content, Mapping) else part.content
     whole = expand(part, _models(path, word), key)
+    name = _family(whole, key)
+    form = import_module(f"sim.models.{name}.form").ModelForm
     try:
-        values = ModelForm.model_validate(whole.content).model_dump()
+        values = form.model_validate(whole.content).model_dump()
     except ValidationError as error:
-        raise DocumentError(_problems(ModelForm, error, whole, key)) from None
-    return ModelShape(**values), values
+        raise DocumentError(_problems(form, error, whole, key)) from None
+    values["source"] = values.pop("source")  # last, as in the documents
+    return family(name).Shape(**values), values
 
 
-def _histogram(part: Document, key: KeyPath, path: Path | None, model: ModelShape | None) -> tuple[Histogram, Any]:
+def _family(whole: Document, key: KeyPath) -> str:
+    """The family that a model says it is of."""
+    name = whole.content.get("family") if isinstance(whole.content, Mapping) else None
+    if name not in families():
+        what = unknown(name, "model family", families()) if name else f"missing; legal: {', '.join(families())}"
+        raise DocumentError([Problem(whole.place(("family",)), dotted((*key, "family")), what)])
+    return str(name)
+
+
+def _histogram(part: Document, key: KeyPath, path: Path | None, mixture: Mixture | None) -> tuple[Histogram, Any]:
     """The histogram in a file, whose name is relative to the scenario's folder, or written out."""
-    found = histogram(part, key, path.parent if path else Path(), model)
+    found = histogram(part, key, path.parent if path else Path(), mixture)
     return found, [list(row) for row in found]
 
 

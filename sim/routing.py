@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sim.models.shape import ModelShape
+from sim.models.mixture import Mixture
 
 SAMPLES = 8192
 """Tokens of the estimate; its standard error is 0.002 nodes and 0.007 ranks a token for V3."""
@@ -28,14 +28,16 @@ class Load(NamedTuple):
     rows: int
 
 
-def balanced(shape: ModelShape, tokens: int, group: int, gpus_per_node: int) -> Load:
+NONE = Load(0.0, 0.0, 0, 0)
+"""Of a rank of a model without experts."""
+
+
+def balanced(mixture: Mixture, tokens: int, group: int, gpus_per_node: int) -> Load:
     """Expected load of each of `group` ranks when every expert is equally likely."""
-    nodes, ranks = spread(
-        shape.experts, shape.groups, shape.groups_per_token, shape.experts_per_token, shape.score, group, gpus_per_node
-    )
-    local = shape.experts // group
+    m = mixture
+    nodes, ranks = spread(m.experts, m.groups, m.chosen_groups, m.chosen, m.score, group, gpus_per_node)
     # an expert's last tile is half full on average
-    rows = tokens * shape.experts_per_token + local * PADDING // 2
+    rows = tokens * m.chosen + m.experts // group * PADDING // 2
     return Load(nodes, ranks, round(tokens * ranks), rows)
 
 

@@ -200,26 +200,29 @@ def from_mapping(mapping: Mapping[str, Any], overrides: Sequence[str] = ()) -> S
 def schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of the YAML form, with the names that are known now."""
     from sim.form import ScenarioForm
+    from sim.models.family import family
 
     content = ScenarioForm.model_json_schema()
     content["$defs"]["ClusterForm"]["properties"]["node"] = _named(nodes.available(), nodes.KEYS)
     content["$defs"]["ClusterForm"]["properties"]["fabric"] = _named(fabrics.available(), fabrics.KEYS)
-    content["properties"]["model"] = _named(models(), tuple(ModelShape.__dataclass_fields__))
+    shapes = [family(name).Shape for name in families()]
+    content["properties"]["model"] = _named(models(), *(tuple(shape.__dataclass_fields__) for shape in shapes))
     content["properties"]["schedule"] = {"anyOf": [{"enum": list(program.names())}, {"$ref": "#/$defs/ScheduleForm"}]}
     content["$defs"]["ScheduleForm"]["properties"]["name"]["enum"] = list(program.names())
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **content}
 
 
-def _named(legal: Sequence[str], keys: Sequence[str]) -> dict[str, Any]:
-    """Schema of a document: a name, or a mapping of its keys that may build on a name."""
-    properties: dict[str, Any] = {key: {} for key in keys} | {"base": {"enum": list(legal)}}
-    mapping = {"type": "object", "properties": properties, "additionalProperties": False}
-    return {"anyOf": [{"enum": list(legal)}, mapping]}
+def _named(legal: Sequence[str], *kinds: Sequence[str]) -> dict[str, Any]:
+    """Schema of a document: a name, or a mapping of the keys of one of its kinds that may build on a name."""
+    words: dict[str, Any] = {"enum": list(legal)}
+    each: list[dict[str, Any]] = [{key: {} for key in keys} | {"base": words} for keys in kinds]
+    mappings = ({"type": "object", "properties": keys, "additionalProperties": False} for keys in each)
+    return {"anyOf": [words, *mappings]}
 
 
 def families() -> tuple[str, ...]:
-    """Names of the model families: the packages in sim/models."""
-    return tuple(sorted(folder.parent.name for folder in (HERE / "models").glob("*/__init__.py")))
+    """Names of the model families: the folders in sim/models that have a form."""
+    return tuple(sorted(file.parent.name for file in (HERE / "models").glob("*/form.py")))
 
 
 def models() -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import sim
@@ -14,6 +15,8 @@ from sim.engine import arrays, steps
 from sim.engine.kit import Kit
 from sim.engine.timeline import Timeline
 from sim.lower import Lowered, lower
+from sim.models.family import weights
+from sim.models.layer import Unit
 from sim.plan import Machine, Plan, unit_cost_ns
 from sim.program import Step
 from sim.result import MemoryCurve, RankLoads, Result, StageLoad, Utilisation
@@ -68,7 +71,7 @@ def run(scenario: Scenario, interval: bool = True) -> Result:
         if interval:
             summary |= _intervals(ran, books, summary, scenario.seed)
         summary["communication"] = communication.table(laid, machine, ran.alike)
-        summary["layers_per_stage"] = [sum(u.kind in ("dense", "moe") for u in stage) for stage in machine.stages]
+        summary["layers_per_stage"] = [sum(u.block for u in stage) for stage in machine.stages]
         alone = {"name": pair_name, "position": _middle(laid), "seconds": kit.timing.total / NS_PER_S}
         summary["pair_s"] = alone | extra.get("pair_s", {})
     return Result(
@@ -200,29 +203,17 @@ def _stages(laid: Plan, machine: Machine | None) -> tuple[StageLoad, ...]:
     for stage, units in enumerate(machine.stages):
         costs = [sum(unit_cost_ns(u, machine.parts, machine.pricer, d) for u in units) / NS_PER_S for d in "FBW"]
         rank = next(p for p, held in enumerate(laid.holds) if stage in held)
-        size = sum(_parameters(machine, units))
-        layers = sum(u.kind in ("dense", "moe") for u in units)
+        size = weights(machine.site.shape, units).total
+        layers = sum(u.block for u in units)
         out.append(StageLoad(stage, rank, _contents(units), layers, size, *costs))
     return tuple(out)
 
 
-def _parameters(machine: Machine, units: tuple[Any, ...]) -> list[int]:
-    from sim import footprint
-
-    return [footprint.parameters(machine.site.shape, u).total for u in units]
-
-
-def _contents(units: tuple[Any, ...]) -> str:
+def _contents(units: tuple[Unit, ...]) -> str:
     """Such as "embedding, dense 0-2, MoE 3"."""
     names: list[str] = []
-    runs: list[list[Any]] = []
-    for u in units:
-        if runs and runs[-1][0] == u.kind and u.kind in ("dense", "moe") and runs[-1][2] + 1 == u.layer:
-            runs[-1][2] = u.layer
-        else:
-            runs.append([u.kind, u.layer, u.layer])
-    for kind, first, last in runs:
-        name = {"moe": "MoE", "projection": "MTP projection"}.get(kind, kind)
-        layers = f" {first}" if first == last else f" {first}-{last}"
-        names.append(name + (layers if kind in ("dense", "moe") else ""))
+    for _, run in groupby(enumerate(units), key=lambda item: (item[1].label, item[1].block, item[1].layer - item[0])):
+        first, *rest = (unit for _, unit in run)
+        layers = f" {first.layer}-{rest[-1].layer}" if rest else f" {first.layer}"
+        names += [first.label + layers] if first.block else [first.label] * (1 + len(rest))
     return ", ".join(names)

@@ -152,12 +152,12 @@ def _exchange(reference: Reference, direction: str, group: int) -> dict[str, Ans
 
 
 def _network(reference: Reference) -> dict[str, Answer]:
-    machine = reference.machine
-    free = networks.free_experts(machine)
+    machine, free = reference.machine, networks.free_experts(reference.machine)
+    assert machine.mixture is not None
     return {
         "nvlink ratio": networks.nvlink_ratio(machine.pricer.wires),
         "free experts": free,
-        "free experts of a token": free.times(machine.site.shape.groups_per_token),
+        "free experts of a token": free.times(machine.mixture.chosen_groups),
     }
 
 

@@ -15,8 +15,8 @@ from numerics.census import expert_differences as e
 from numerics.census.differences import Difference, Here
 from numerics.census.rehearsal import rehearse, site
 from sim.models import deepseek
+from sim.models.deepseek.shape import DeepSeekShape
 from sim.models.layer import Site, Unit
-from sim.models.shape import ModelShape
 
 FORWARD, BACKWARD, ROUTED = ("* attn(F)",), ("* attn(B+W)",), ("moe mlp(*",)
 DIFFERENCES = (
@@ -132,7 +132,7 @@ class Finding(NamedTuple):
     stale: tuple[tuple[str, Op, int], ...]
 
 
-def census(shape: ModelShape, tokens: int = TOKENS) -> list[Finding]:
+def census(shape: DeepSeekShape, tokens: int = TOKENS) -> list[Finding]:
     """Every part of every kind of unit that the model has. Raises ValueError from the layers for shapes they refuse."""
     where = site(shape, tokens)
     kinds = dict.fromkeys(unit.kind for unit in deepseek.units(shape))
@@ -193,7 +193,7 @@ def canonical(op: Op) -> Op:
     return op._replace(kind=kind, read=round(op.rows * op.read) / rows, write=round(op.rows * op.write) / rows)
 
 
-def main(shape: ModelShape) -> int:
+def main(shape: DeepSeekShape) -> int:
     """Print the census of a shape: a line a part and kind, then the reasons. 0, or 1 where something is not listed."""
     findings = census(shape)
     print(f"{shape.name}: {TOKENS} tokens, FP8, all experts in one process; operations by kind")

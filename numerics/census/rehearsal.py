@@ -20,12 +20,12 @@ from numerics.layers.experts import MixtureOfExperts
 from numerics.layers.model import Model
 from numerics.layers.rotation import Rotation
 from numerics.reference.permute import Layout
+from sim.models.deepseek.shape import DeepSeekShape
 from sim.models.layer import Site
-from sim.models.shape import ModelShape
 from sim.precision import RECIPES
 
 
-def site(shape: ModelShape, tokens: int) -> Site:
+def site(shape: DeepSeekShape, tokens: int) -> Site:
     """One sequence, all experts in one process as in the layers: every token is received once, loads are even."""
     rows = shape.experts * _rows_each(tokens * shape.experts_per_token, shape.experts)
     return Site(shape, RECIPES["fp8"], 1, tokens, tokens, rows, 1.0, 1.0, shape.experts, 1, 1)

@@ -6,7 +6,7 @@ from enum import Enum
 import torch
 
 from numerics.reference.rope import yarn_temperature
-from sim.models.shape import SCORES, ModelShape
+from sim.models.deepseek.shape import SCORES, DeepSeekShape
 
 
 class Precision(Enum):
@@ -59,7 +59,7 @@ class Config:
     Raises ValueError where the shape is no model of the family.
     """
 
-    shape: ModelShape
+    shape: DeepSeekShape
     precision: Precision = Precision.FP8
     recompute: bool = True
     yarn: Yarn | None = None

@@ -18,7 +18,7 @@ from numerics.layers.config import Config, Precision
 from numerics.layers.kept import Kept, load, save
 from numerics.layers.linear import linear
 from numerics.reference.gate import affinities, gate_backward
-from sim.models.shape import ModelShape
+from sim.models.deepseek.shape import DeepSeekShape
 
 
 class Choice(NamedTuple):
@@ -31,7 +31,7 @@ class Choice(NamedTuple):
 
 class _Choose(Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, bias: Tensor | None, s: ModelShape) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, logits: Tensor, bias: Tensor | None, s: DeepSeekShape) -> tuple[Tensor, Tensor]:
         idx, weights = ops.gate(
             logits, bias, s.groups, s.groups_per_token, s.experts_per_token, score=s.score, scale=s.route_scale
         )

@@ -20,11 +20,11 @@ from numerics.traces.rules import FOLDER, load, shipped
 from numerics.traces.samples import has_layers
 from numerics.traces.summary import overlap
 from numerics.traces.trace import Trace, read_trace
-from sim.models.shape import ModelShape
+from sim.models.deepseek.shape import DeepSeekShape
 
 ENTRIES = (
     "numerics.traces.trace:read_trace", "numerics.traces.rules:Rules", "numerics.traces.importer:analyse",
-    "numerics.tables.calibrate:tables", "numerics.tables.calibrate:write", "sim.models.shape:ModelShape",
+    "numerics.tables.calibrate:tables", "numerics.tables.calibrate:write", "sim.models.deepseek.shape:DeepSeekShape",
 )  # fmt: skip
 """The program behind the tables, for its digest; the dimensions are given to it, so their class is named here."""
 PUBLISHED = {
@@ -74,17 +74,17 @@ def calibrated(
     return Recording(analysis, name, whole, tables(analysis, shape, head) if whole else unmodelled(analysis, head))
 
 
-def shape_of(model: Path) -> ModelShape:
+def shape_of(model: Path) -> DeepSeekShape:
     """The dimensions in a model's YAML. Raises DocumentError, or ValueError for a document that is no model."""
     content = read(model).content
-    fields = ModelShape.__dataclass_fields__
+    fields = DeepSeekShape.__dataclass_fields__
     if not isinstance(content, dict):
         raise ValueError(f"{model}: a mapping of {', '.join(fields)} is needed")
     odd = [k for k in content if k not in fields] + [f"{k} (missing)" for k in fields if k not in content]
     odd += [k for k, f in fields.items() if k in content and not isinstance(content[k], _kind(f.type))]
     if odd:
         raise ValueError(f"{model}: not the dimensions of a model: {', '.join(map(str, odd))}")
-    return ModelShape(**content)
+    return DeepSeekShape(**content)
 
 
 def _kind(name: Any) -> Any:
@@ -160,7 +160,7 @@ def _head(file: str, digest: str, analysis: Analysis, name: str) -> dict[str, An
 
 
 def _origin(
-    file: str, digest: str, trace: Trace, analysis: Analysis, rules: Path, model: Path, shape: ModelShape
+    file: str, digest: str, trace: Trace, analysis: Analysis, rules: Path, model: Path, shape: DeepSeekShape
 ) -> dict[str, Any]:
     """What a table says of its making."""
     layers = max((len(op.us) for op in analysis.operations if op.position >= 0), default=0)

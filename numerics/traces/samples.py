@@ -13,8 +13,8 @@ from hwmodels.op import Gemm, Op
 from numerics.traces.importer import Analysis
 from numerics.traces.operations import Operation, Rows, rows
 from sim.models import deepseek
+from sim.models.deepseek.shape import DeepSeekShape
 from sim.models.layer import Kernel, Site, Unit
-from sim.models.shape import ModelShape
 from sim.precision import RECIPES
 
 RANKS_PER_NODE = 8
@@ -45,7 +45,7 @@ class Sample(NamedTuple):
     beside: tuple[float, ...]
 
 
-def samples(analysis: Analysis, shape: ModelShape) -> list[Sample]:
+def samples(analysis: Analysis, shape: DeepSeekShape) -> list[Sample]:
     """Every kernel of the trace's layers with its operation, times of all layers.
 
     Raises JoinError: the trace has no phases of a model's layer (say what rules to use), phases disagree on how often
@@ -110,7 +110,7 @@ def _merged(operations: Iterable[Operation]) -> Iterator[_Timed]:
         yield last
 
 
-def _sites(analysis: Analysis, shape: ModelShape, found: Rows, direction: str, layers: int) -> list[Site]:
+def _sites(analysis: Analysis, shape: DeepSeekShape, found: Rows, direction: str, layers: int) -> list[Site]:
     """One site a layer, with the rows that layer had."""
     key = "F" if direction == "F" else "B"
     received, padded = found.received.get(key, ()), found.padded.get(key, ())

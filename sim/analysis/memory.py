@@ -11,15 +11,16 @@ of one running sum, whatever its clock says.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from hwmodels.units import whole_bytes
-from sim import footprint, optimizer
+from sim import optimizer
 from sim.engine.timeline import Timeline
-from sim.models.layer import Unit
+from sim.models.activations import Kept, landing_bytes
+from sim.models.weights import weight_bytes
 from sim.plan import Machine, Plan, slots
 from sim.program import Step
 from sim.result import MemoryCurve
@@ -61,58 +62,53 @@ def _delta(change: "Change", backward: Bytes, weight: Bytes) -> Bytes:
 
 def _kept(machine: Machine, loads: Loads | None, stage: int) -> tuple[Bytes, Bytes]:
     """Bytes of each micro-batch of a stage, until backward and until a split weight gradient [micro-batch, rank]."""
-    none, units = machine.site._replace(received=0, rows=0), machine.stages[stage]
-    layers = [_index(machine, unit) for unit in units if unit.kind == "moe"]
-    if loads is None:
-        received, rows = (np.full((1, 1), len(layers) * each) for each in (machine.site.received, machine.site.rows))
-    else:
-        received, rows = (drawn[layers].sum(axis=0, dtype=np.int64) for drawn in (loads.received, loads.rows))
+    own, site = machine.family, machine.site
+    alike = (np.full((1, 1), site.received), np.full((1, 1), site.rows))
     out = []
-    for fixed, routed in (
-        (footprint.kept_for_backward, footprint.routed_for_backward(machine.site)),
-        (footprint.kept_for_weight, footprint.routed_for_weight(machine.site)),
-    ):
-        total = sum(fixed(none, unit) for unit in units) + received * routed[0] + rows * routed[1]
-        whole_bytes(float(total.max(initial=0.0)))
+    for kept in (own.kept, own.kept_for_weight):
+        total: Any = np.zeros((1, 1))
+        for unit in machine.stages[stage]:
+            each: Kept = kept(site, unit, machine.recompute)
+            drawn = alike
+            if unit.routed and loads is not None:
+                index = machine.routed.index(unit)
+                drawn = (loads.received[index], loads.rows[index])
+            total = total + each.bytes(*drawn)
+        whole_bytes(float(np.max(total, initial=0.0)))
         out.append(np.rint(total).astype(np.int64))
     return out[0], out[1]
-
-
-def _index(machine: Machine, unit: Unit) -> int:
-    """Of a MoE layer in the loads."""
-    return unit.layer - machine.site.shape.dense_layers
 
 
 def _landing(machine: Machine, loads: Loads | None, found: Sequence["Change"]) -> Bytes:
     """Bytes of the landing zones of each rank: as many tokens as ever come at once, of the stages and micro-batches
     that its position runs."""
     if loads is None:
-        return np.array([whole_bytes(footprint.exchange_buffer_bytes(machine.site))])
+        return np.array([whole_bytes(machine.site.received * landing_bytes(machine.site))])
     most = np.zeros(loads.received.shape[2], dtype=np.int64)
     for stage in {c.stage for c in found}:
-        layers = [_index(machine, unit) for unit in machine.stages[stage] if unit.kind == "moe"]
+        layers = [machine.routed.index(unit) for unit in machine.stages[stage] if unit.routed]
         micro_batches = sorted({c.micro_batch for c in found if c.stage == stage})
         come = loads.received[np.ix_(layers, micro_batches)]
         most = np.maximum(most, come.max(axis=(0, 1), initial=0))
-    return np.asarray(np.rint(most * footprint.landing_bytes(machine.site)), dtype=np.int64)
+    return np.asarray(np.rint(most * landing_bytes(machine.site)), dtype=np.int64)
 
 
 def constant(plan: Plan, machine: Machine, position: int) -> dict[str, int]:
     """Bytes that a rank holds through the whole step, by part."""
-    recipe = machine.recipe
-    local = slots(plan.scenario) / machine.site.shape.experts / plan.scenario.parallel.expert
+    recipe, mixture = machine.recipe, machine.mixture
+    local = slots(plan.scenario, mixture) / mixture.experts / plan.scenario.parallel.expert if mixture else 0.0
     weights = gradients = states = 0.0
     for stage in plan.holds[position]:
         held = optimizer.shards(plan, machine, stage)
-        weights += footprint.weight_bytes(optimizer.stage_parameters(plan, machine, stage), local, recipe)
+        weights += weight_bytes(optimizer.stage_parameters(plan, machine, stage), local, recipe)
         gradients += (held.dense + held.experts) * recipe.gradient.bits / 8
         states += held.updated * (recipe.master.bits + 2 * recipe.moment.bits) / 8
     return {
         "weights": whole_bytes(weights),
         "gradients": whole_bytes(gradients),
         "optimizer states": whole_bytes(states),
-        "communication buffers": whole_bytes(footprint.exchange_buffer_bytes(machine.site)),
-        "workspace": whole_bytes(footprint.workspace_bytes(machine.site)),
+        "communication buffers": whole_bytes(machine.site.received * landing_bytes(machine.site)),
+        "workspace": whole_bytes(machine.family.workspace(machine.site, machine.recompute)),
     }
 
 

@@ -17,7 +17,6 @@ import numpy as np
 from hwmodels.op import Attention, Gemm, GroupedGemm
 from hwmodels.price import Pricer
 from hwmodels.units import NS_PER_S, SECONDS_PER_DAY, SECONDS_PER_HOUR, TERA
-from sim import footprint
 from sim.analysis.spans import PHASE_OF
 from sim.engine.kit import Kit
 from sim.engine.timeline import Inside, Steps, Timeline
@@ -153,9 +152,9 @@ def _waits(steps: Steps, weight: Times) -> tuple[int, int]:
     return forward, backward
 
 
-def alone(kit: Kit) -> dict[str, int]:
+def alone(kit: Kit) -> Counter[str]:
     """ns of one step by itself: compute, communication, and what of it is exposed."""
-    return _inside(kit.parts, [kit.inside], np.ones((1, 1), dtype=np.int64))
+    return _insides([kit], [kit.inside], np.ones(1, dtype=np.int64))
 
 
 def _insides(kits: Sequence[Kit], insides: Sequence[Inside], weight: Times) -> Counter[str]:
@@ -241,9 +240,8 @@ def _rates(plan: Plan, machine: Machine, step: float) -> dict[str, Any]:
     batch, cluster, shape = plan.scenario.batch, machine.cluster, machine.site.shape
     tokens = plan.micro_batches * batch.micro_batch * plan.data * batch.sequence_length
     gpus, peak = cluster.gpus, cluster.node.device.peak_flops["bf16"]
-    main = footprint.main_units(machine.units)
     rates = {
-        name: tokens * footprint.training_flop_per_token(shape, main, batch.sequence_length, causal) / step / gpus
+        name: tokens * machine.family.flop(shape, batch.sequence_length, causal) / step / gpus
         for name, causal in (("causal", True), ("non_causal", False))
     }
     return {

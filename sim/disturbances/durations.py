@@ -6,7 +6,7 @@ slow GPU slows all it computes; a clock that heat has lowered slows products and
 slow NICs see `sim.disturbances.nics`. The optimizer's kernels, a few ms of a step, feel no fault.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from typing import NamedTuple
@@ -15,14 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm
+from hwmodels.price import Pricer
 from sim.disturbances import exchanges
 from sim.disturbances import faults as broken
 from sim.disturbances.nics import Links
 from sim.engine.inside import Took
 from sim.engine.kit import Kit
 from sim.layout.mesh import Columns, Times
-from sim.models.layer import COMMUNICATION, Unit
-from sim.plan import Machine, Plan, family_of
+from sim.models.layer import COMMUNICATION, Part, Site
+from sim.models.shape import ModelShape
+from sim.plan import Machine, Plan
 from sim.program import Step
 from sim.routing import PADDING
 from sim.scenario import Fault
@@ -54,27 +56,27 @@ class Curve:
 
 def curves(machine: Machine) -> dict[str, Curve]:
     """Name of each expert part -> its curve."""
-    site, pricer = machine.site, machine.pricer
-    family = family_of(site.shape.family)
+    site, pricer, unit = machine.site, machine.pricer, machine.routed[0]
     low, high = (int(part * site.rows) // PADDING * PADDING for part in NEAR)
     outside = np.linspace(0, FAR * site.rows, FEW) // PADDING * PADDING
     grid = np.unique([*np.arange(low, high + PADDING, PADDING), *outside, site.rows]).astype(float)
+    sites = [site._replace(rows=max(1, int(r)), received=max(1, int(_scaled(site, r)))) for r in (*grid, site.rows)]
     found = {}
     for direction in "FBW":
-        times = [_expert_ns(family.parts, site._replace(rows=max(1, int(r)), received=max(1, int(_scaled(site, r)))),
-                            direction, pricer) for r in (*grid, site.rows)]  # fmt: skip
-        found[f"mlp({direction})"] = Curve(grid, np.array(times[:-1]) / times[-1])
+        for same in zip(*(machine.family.parts(each, unit, direction) for each in sites), strict=True):
+            if not same[0].exchange and same[0] != same[-1]:  # its kernels work on expert rows
+                times = [_compute_ns(part, pricer) for part in same]
+                found[same[0].name] = Curve(grid, np.array(times[:-1]) / times[-1])
     return found
 
 
-def _scaled(site, rows: float) -> float:  # type: ignore[no-untyped-def]
+def _scaled(site: Site[ModelShape], rows: float) -> float:
     """Tokens received by a rank whose experts have `rows` rows."""
     return float(site.received * rows / site.rows)
 
 
-def _expert_ns(parts: Callable, site, direction: str, pricer) -> int:  # type: ignore[no-untyped-def,type-arg]
-    """Compute of the expert part alone."""
-    part = next(p for p in parts(site, Unit("moe", 0), direction) if p.name == f"mlp({direction})")
+def _compute_ns(part: Part, pricer: Pricer) -> int:
+    """Of a part alone."""
     gap = pricer.launch_gap_ns
     return sum(pricer.price(k.op).ns + gap * k.op.kernels for k in part.kernels)
 
@@ -124,6 +126,7 @@ class Durations:
     ) -> None:  # fmt: skip
         self.plan, self.site, self.kits, self.first_layer = plan, machine.site, kits, first_layer
         self.loads, self.jitter = loads, jitter
+        self.index = {unit.layer: index for index, unit in enumerate(machine.routed)}
         self.curves = curves(machine) if loads else {}
         self.crowded = exchanges.crowded(machine) if loads else {}
         self.slow = broken.of_ranks(faults, COMPUTING, plan.mesh)
@@ -178,8 +181,8 @@ class Durations:
         for number, (lane, first) in enumerate((s.lane, s.first) for s in kit.parts.segments):
             task = kit.parts.tasks[lane][first]
             second = task.half != "F" and stage_b >= 0
-            layer = task.layer + self.first_layer[stage_b if second else stage] - self.site.shape.dense_layers
-            if task.label in self.labels and task.layer >= 0 and layer >= 0:  # a dense layer has no experts
+            layer = self.index.get(task.layer + self.first_layer[stage_b if second else stage])
+            if task.label in self.labels and task.layer >= 0 and layer is not None:  # others have no experts
                 rows.append((number, self.labels[task.label], layer, second))
         return tuple(np.array(rows, dtype=np.int64).reshape(-1, 4).T)
 

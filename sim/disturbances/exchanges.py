@@ -16,8 +16,7 @@ from hwmodels.op import AllToAll
 from hwmodels.price import Pricer
 from sim.exchange.ports import even_tokens, of_op
 from sim.exchange.price import MESSAGES, Fidelity, of_tokens
-from sim.models.layer import Unit
-from sim.plan import Machine, family_of
+from sim.plan import Machine
 
 Array = npt.NDArray[np.float64]
 RATIOS = (1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 4.0)
@@ -45,13 +44,11 @@ def _at(ratio: Array, factor: Array) -> Array:
 
 def crowded(machine: Machine) -> dict[str, Crowded]:
     """Name of each exchange of a layer -> how it feels loads."""
-    family, found = family_of(machine.site.shape.family), {}
-    for direction in "FB":
-        for part in family.parts(machine.site, Unit("moe", 0), direction):
-            for kernel in part.kernels:
-                if isinstance(kernel.op, AllToAll):
-                    found[part.name] = _crowded(machine.pricer, kernel.op)
-    return found
+    parts = (part for unit in machine.routed[:1] for direction in "FB" for part in machine.parts(unit, direction))
+    return {
+        part.name: _crowded(machine.pricer, kernel.op)
+        for part in parts for kernel in part.kernels if isinstance(kernel.op, AllToAll)
+    }  # fmt: skip
 
 
 def _crowded(pricer: Pricer, op: AllToAll) -> Crowded:

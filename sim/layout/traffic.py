@@ -81,7 +81,8 @@ class Messages:
 
 def messages(program: Program) -> Messages:
     """All messages of a program: of outputs whose next stage is on another position."""
-    places = {done: (p, i) for p, row in enumerate(program.steps) for i, step in enumerate(row) for done in step.passes()}
+    steps = ((p, i, step) for p, row in enumerate(program.steps) for i, step in enumerate(row))
+    places = {done: (p, i) for p, i, step in steps for done in step.passes()}
 
     def sent(position: int) -> Iterator[Message]:
         for number, step in enumerate(program.steps[position]):

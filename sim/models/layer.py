@@ -1,6 +1,6 @@
 """What every model family speaks: units of a model, the parts of a layer, and the kernels of a part."""
 
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from hwmodels.op import Op
 from sim.models.shape import ModelShape
@@ -8,6 +8,8 @@ from sim.precision import Recipe
 
 COMPUTE, COMMUNICATION, WEIGHT = 0, 1, 2
 """Streams a kernel can be launched on; indices into sim.trace.LANES."""
+
+S = TypeVar("S", bound=ModelShape, covariant=True)
 
 
 class Kernel(NamedTuple):
@@ -19,10 +21,24 @@ class Kernel(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """A piece of the model that one stage holds whole. kind: embedding, dense, moe, projection (of MTP), head."""
+    """A piece of the model that one stage holds whole. kind: the family's word for it, e.g. embedding, dense, head.
+
+    layer: its number, -1 at the ends of the model. block: a transformer layer, which stages may hold any number of.
+    routed: with experts that tokens are sent to. beside: of a module that only trains beside the model (multi-token
+    prediction), which publishers do not count. title: what reports call it; empty: its kind.
+    """
 
     kind: str
     layer: int
+    block: bool = False
+    routed: bool = False
+    beside: bool = False
+    title: str = ""
+
+    @property
+    def label(self) -> str:
+        """What reports call it."""
+        return self.title or self.kind
 
 
 class Part(NamedTuple):
@@ -34,15 +50,15 @@ class Part(NamedTuple):
     exchange: bool = False
 
 
-class Site(NamedTuple):
+class Site(NamedTuple, Generic[S]):
     """Where and on what a layer runs: dimensions, recipe, the micro-batch of one rank, and its expected routing load.
 
     sequences x length tokens a micro-batch; received: rows that arrive by dispatch; rows: expert rows padded to 128
     an expert; nodes, ranks: distinct ones a token goes to; local_experts: experts this rank holds; group, group_nodes:
-    size of the expert group.
+    size of the expert group. A model without experts has a load of zeros.
     """
 
-    shape: ModelShape
+    shape: S
     recipe: Recipe
     sequences: int
     length: int

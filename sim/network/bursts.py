@@ -53,11 +53,10 @@ def _ranks(plan: Plan, position: int) -> Numbers:
 
 
 def wire_bytes(machine: Machine) -> dict[str, float]:
-    """Bytes that cross a rank's NICs in each exchange of one MoE layer, by the exchange's name; balanced routing."""
-    layers = [unit for unit in machine.units if unit.kind == "moe"]
+    """Bytes that cross a rank's NICs in each exchange of a layer with experts, by its name; balanced routing."""
     return {
         part.name: kernel.op.wire_bytes()
-        for unit in layers[:1]
+        for unit in machine.routed[:1]
         for direction in "FB"
         for part in machine.parts(unit, direction)
         for kernel in part.kernels
@@ -69,7 +68,7 @@ def _exchanges(plan: Plan, machine: Machine, cabling: Cabling, position: int) ->
     """Expert groups: a rank's bytes go to the other nodes of its group in equal parts."""
     expert, wire = plan.scenario.parallel.expert, wire_bytes(machine)
     nodes = -(-expert // cabling.gpus)
-    layers = [sum(unit.kind == "moe" for unit in stage) for stage in machine.stages]
+    layers = [sum(unit.routed for unit in stage) for stage in machine.stages]
     passes: Counter[str] = Counter()
     for step in plan.program.steps[position]:
         for letter, stage, _ in step.passes():

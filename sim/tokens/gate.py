@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sim.models.shape import ModelShape
+from sim.models.mixture import Mixture
 
 Tails = npt.NDArray[np.float32]
 Picks = npt.NDArray[np.int32]
@@ -50,11 +50,10 @@ class Gate(NamedTuple):
         return self.groups > 1 and self.chosen_groups < self.groups
 
 
-def gate_of(shape: ModelShape) -> Gate:
-    """The gate of a model."""
-    size = shape.experts // shape.groups
-    best = min(2 if shape.score == "sigmoid" else 1, size)
-    return Gate(shape.experts, shape.groups, shape.groups_per_token, shape.experts_per_token, best)
+def gate_of(mixture: Mixture) -> Gate:
+    """The gate of a model's routed layers."""
+    best = min(2 if mixture.score == "sigmoid" else 1, mixture.experts // mixture.groups)
+    return Gate(mixture.experts, mixture.groups, mixture.chosen_groups, mixture.chosen, best)
 
 
 def draw(generator: np.random.Generator, gate: Gate, tokens: int, popularity: npt.NDArray[np.float64]) -> Tails:

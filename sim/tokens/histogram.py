@@ -6,7 +6,7 @@ from typing import Any
 
 from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem, dotted, parse
 from hwmodels.units import PERCENT
-from sim.models.shape import ModelShape
+from sim.models.mixture import Mixture
 
 Histogram = tuple[tuple[int, ...], ...]
 """Tokens by layer and expert."""
@@ -15,9 +15,9 @@ ARRAY = "tokens"
 """Name of the array [layers, experts] in an npz file."""
 
 
-def histogram(part: Document, key: KeyPath, folder: Path, model: ModelShape | None = None) -> Histogram:
+def histogram(part: Document, key: KeyPath, folder: Path, mixture: Mixture | None = None) -> Histogram:
     """The histogram that `part` names (a file in `folder`) or is (a list of lists). Raises DocumentError, also for rows
-    that no gate of `model` can give.
+    that no gate of `mixture` can give.
 
     A file is YAML (a list of lists), CSV (a line of numbers a layer, # begins a comment) or npz (array `tokens`).
     """
@@ -25,10 +25,10 @@ def histogram(part: Document, key: KeyPath, folder: Path, model: ModelShape | No
     if isinstance(part.content, str) and read is None:
         legal = "a file ending in .yaml, .csv or .npz, or a list of lists"
         raise DocumentError([Problem(part.place(()), dotted(key), f"found {part.content!r}; legal: {legal}")])
-    return _checked(read(part, key, folder / part.content) if read else part, key, model)
+    return _checked(read(part, key, folder / part.content) if read else part, key, mixture)
 
 
-def _checked(document: Document, key: KeyPath, model: ModelShape | None) -> Histogram:
+def _checked(document: Document, key: KeyPath, mixture: Mixture | None) -> Histogram:
     """Rows of equal length of whole numbers, in none of which all are 0, and which a gate can give."""
     rows = document.content
     if not isinstance(rows, list) or not rows or not all(isinstance(row, list) and row for row in rows):
@@ -37,7 +37,7 @@ def _checked(document: Document, key: KeyPath, model: ModelShape | None) -> Hist
     problems = [
         Problem(document.place((index,)), dotted((*key, index)), message)
         for index, row in enumerate(rows)
-        if (message := _wrong(row, len(rows[0])) or (_impossible(row, model) if model else ""))
+        if (message := _wrong(row, len(rows[0])) or (_impossible(row, mixture) if mixture else ""))
     ]
     if problems:
         raise DocumentError(problems)
@@ -54,10 +54,10 @@ def _wrong(row: Sequence[Any], experts: int) -> str:
     return "" if any(row) else "all tokens are 0; leave the layer out or give one line for all layers"
 
 
-def _impossible(row: Sequence[float], model: ModelShape) -> str:
+def _impossible(row: Sequence[float], mixture: Mixture) -> str:
     """Why no gate of this model gives the tokens of one layer, or nothing: a token chooses so many different experts,
     from so many groups at most. What is wrong with the model, or with the row for it, is told elsewhere."""
-    chosen, experts, groups = model.experts_per_token, model.experts, model.groups
+    chosen, experts, groups = mixture.chosen, mixture.experts, mixture.groups
     if len(row) != experts or chosen > experts or experts % groups:
         return ""
     total, most, live = sum(row), max(row), sum(value > 0 for value in row)
@@ -69,11 +69,11 @@ def _impossible(row: Sequence[float], model: ModelShape) -> str:
         return f"expert {row.index(most)} has {found} of all choices; legal: at most {legal} ({what})"
     size = experts // groups
     needed = sum(max(row[first : first + size]) for first in range(0, experts, size)) * chosen
-    if needed > model.groups_per_token * total:
+    if needed > mixture.chosen_groups * total:
         what = "the busiest expert of each group alone asks for so many"
         return (
             f"a token chooses from {needed / total:.4g} of {groups} groups on average, {what}; legal: at most"
-            f" {model.groups_per_token} (model.groups_per_token)"
+            f" {mixture.chosen_groups} (model.groups_per_token)"
         )
     return ""
 

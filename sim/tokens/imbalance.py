@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sim.models.shape import ModelShape
+from sim.models.mixture import Mixture
 from sim.plan import Machine, Plan
 from sim.scenario import Scenario
 from sim.tokens import eplb, popularity
@@ -15,26 +15,26 @@ REBALANCED = 10_000
 
 
 def loads_of(plan: Plan, machine: Machine) -> Loads | None:
-    """Tokens received and padded rows [MoE layer, micro-batch, replica]; None when every rank is as expected."""
-    scenario, shape = plan.scenario, machine.site.shape
+    """Tokens received and padded rows [layer with experts, micro-batch, replica]; None when every rank is as expected.
+    """
+    scenario, mixture = plan.scenario, machine.mixture
     routing = scenario.routing
-    if routing.kind == "balanced" and not routing.redundant_experts:
+    if mixture is None or (routing.kind == "balanced" and not routing.redundant_experts):
         return None
-    liked = liked_in(scenario, shape)
-    where = hosts_of(liked, scenario, shape, machine.cluster.node.gpus)
-    return loads(gate_of(shape), liked, where, machine.site.tokens, scenario.seed, plan.micro_batches, plan.data)
+    liked = liked_in(scenario, mixture, len(machine.routed))
+    where = hosts_of(liked, scenario, mixture, machine.cluster.node.gpus)
+    return loads(gate_of(mixture), liked, where, machine.site.tokens, scenario.seed, plan.micro_batches, plan.data)
 
 
-def liked_in(scenario: Scenario, shape: ModelShape) -> popularity.Popularity:
-    """Popularity [MoE layer, expert], the multi-token-prediction modules' layers last."""
-    layers = shape.layers - shape.dense_layers + shape.mtp_depth
-    return popularity.popularity(scenario.routing, scenario.seed, layers, shape.experts)
+def liked_in(scenario: Scenario, mixture: Mixture, layers: int) -> popularity.Popularity:
+    """Popularity [layer with experts, expert], those of prediction modules last."""
+    return popularity.popularity(scenario.routing, scenario.seed, layers, mixture.experts)
 
 
-def hosts_of(liked: popularity.Popularity, scenario: Scenario, shape: ModelShape, gpus: int) -> list[Hosts]:
+def hosts_of(liked: popularity.Popularity, scenario: Scenario, mixture: Mixture, gpus: int) -> list[Hosts]:
     """Where the experts of each layer are, on nodes of so many GPUs."""
     redundant, ranks = scenario.routing.redundant_experts, scenario.parallel.expert
-    return [_hosts(row, redundant, shape.groups, ranks, gpus) for row in liked]
+    return [_hosts(row, redundant, mixture.groups, ranks, gpus) for row in liked]
 
 
 def _hosts(liked: popularity.Popularity, redundant: int, groups: int, ranks: int, gpus: int) -> Hosts:

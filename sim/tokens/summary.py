@@ -86,7 +86,7 @@ def _percentiles(rows: npt.NDArray[np.int32]) -> list[int]:
 
 def layers_of(machine: Machine, drawn: Loads) -> npt.NDArray[np.int64]:
     """Numbers of the layers with experts, as in the model, prediction modules after the last."""
-    return machine.site.shape.dense_layers + np.arange(len(drawn.rows))
+    return np.array([unit.layer for unit in machine.routed[: len(drawn.rows)]], dtype=np.int64)
 
 
 def reach(machine: Machine, drawn: Loads) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -125,8 +125,8 @@ def _parts(plan: Plan, machine: Machine) -> Iterator[_Part]:
         for stage in stages:
             mine = [m for m in range(plan.micro_batches) if plan.homes[stage, m] == position]
             for unit in machine.stages[stage]:
-                if unit.kind == "moe":
-                    yield _Part(unit.layer - machine.site.shape.dense_layers, position, mine)
+                if unit.routed:
+                    yield _Part(machine.routed.index(unit), position, mine)
 
 
 def _spread(values: npt.NDArray[np.int32], parts: list[_Part]) -> npt.NDArray[np.float64]:

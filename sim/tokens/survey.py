@@ -3,6 +3,7 @@
 Loads are those of a run (sim.tokens.imbalance). Layers are numbered as in the model, prediction modules after the last.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ import numpy.typing as npt
 
 from hwmodels.refused import Refused
 from sim import plan
+from sim.models.family import family
 from sim.plan import Machine, Plan
 from sim.scenario import Scenario
 from sim.tokens import bias, popularity
 from sim.tokens.gate import Gate, gate_of
+from sim.tokens.hosts import Hosts
 from sim.tokens.imbalance import hosts_of, liked_in, loads_of
 from sim.tokens.loads import Loads
 from sim.tokens.popularity import Popularity
@@ -35,41 +38,44 @@ def survey(scenario: Scenario, steps: int = 0) -> dict[str, Any]:
     shape = scenario.model
     if shape is None:
         raise Refused("a scenario with chunk_times has no tokens to route; give a model and a cluster")
-    if shape.layers == shape.dense_layers and not shape.mtp_depth:
-        raise Refused(f"{shape.name} has no layer with experts (model.layers, model.dense_layers)")
+    own = family(shape.family)
+    mixture, routed = own.mixture(shape), [unit.layer for unit in own.units(shape) if unit.routed]
+    if mixture is None or not routed:
+        raise Refused(f"{shape.name} has no layer with experts")
     laid = plan.lay_out(scenario)
     machine = plan.machine(laid)
-    gate, liked = gate_of(shape), liked_in(scenario, shape)
+    gate, liked = gate_of(mixture), liked_in(scenario, mixture, len(routed))
     drawn = loads_of(laid, machine)
     told = {
         "scenario": scenario.name, "scenario_hash": scenario.scenario_hash, "routing": scenario.routing.kind,
         "expected": drawn is None, "tokens": machine.site.tokens, "ranks": laid.data, "group": scenario.parallel.expert,
         "micro_batches": laid.micro_batches, "step_tokens": machine.site.tokens * laid.data * laid.micro_batches,
-        "reach": _reach(scenario, machine, gate, liked),
-        "layers": _layers(liked, _even(laid, machine, len(liked)) if drawn is None else drawn, shape.dense_layers),
+        "reach": _reach(scenario, machine, gate, liked, hosts_of(liked, scenario, mixture, machine.cluster.node.gpus)),
+        "layers": _layers(liked, _even(laid, machine, gate, len(liked)) if drawn is None else drawn, routed),
     }  # fmt: skip
     return told | ({"bias": _balanced(gate, liked, steps, scenario.seed)} if steps else {})
 
 
-def _even(laid: Plan, machine: Machine, layers: int) -> Loads:
+def _even(laid: Plan, machine: Machine, gate: Gate, layers: int) -> Loads:
     """Loads when every rank is as expected, which is how a run takes them, and every expert chosen as often."""
-    shape, experts = (layers, 1, laid.data), np.ones((layers, machine.site.shape.experts), np.int64)
+    shape, experts = (layers, 1, laid.data), np.ones((layers, gate.experts), np.int64)
     received, rows = (np.full(shape, each, np.int32) for each in (machine.site.received, machine.site.rows))
     return Loads(received, rows, experts=experts)
 
 
-def _layers(liked: Popularity, drawn: Loads, first: int) -> list[dict[str, Any]]:
+def _layers(liked: Popularity, drawn: Loads, numbers: Sequence[int]) -> list[dict[str, Any]]:
     """For each layer: extremes over all ranks and micro-batches, every rank in the first one, and MaxVio: of experts'
     tokens as drawn in the step, and of their popularity."""
     violations, asked = (bias.max_violation(loads).tolist() for loads in (drawn.experts, liked))
     return [
         {
-            "layer": first + index,
-            "received": _range(received), "rows": _range(rows), "max_vio": violations[index],
-            "max_vio_popularity": asked[index],
+            "layer": number,
+            "received": _range(received), "rows": _range(rows), "max_vio": violation, "max_vio_popularity": popular,
             "first_micro_batch": {"received": received[0].tolist(), "rows": rows[0].tolist()},
         }
-        for index, (received, rows) in enumerate(zip(drawn.received, drawn.rows, strict=True))
+        for number, violation, popular, received, rows in zip(
+            numbers, violations, asked, drawn.received, drawn.rows, strict=True
+        )
     ]  # fmt: skip
 
 
@@ -77,9 +83,11 @@ def _range(values: npt.NDArray[np.int32]) -> dict[str, float]:
     return {"smallest": int(values.min()), "mean": float(values.mean()), "largest": int(values.max())}
 
 
-def _reach(scenario: Scenario, machine: Machine, gate: Gate, liked: Popularity) -> dict[str, Any]:
+def _reach(
+    scenario: Scenario, machine: Machine, gate: Gate, liked: Popularity, hosts: Sequence[Hosts]
+) -> dict[str, Any]:
     """Distinct nodes and ranks of a token: by which exchanges are priced, and of tokens drawn through the gate."""
-    site, hosts = machine.site, hosts_of(liked, scenario, machine.site.shape, machine.cluster.node.gpus)
+    site = machine.site
     tokens = min(site.tokens, -(-LAYER_TOKENS // site.group))  # of each rank's first micro-batch, its first ones
     found = [
         traffic(gate, row, where, tokens, scenario.seed, layer, 0)

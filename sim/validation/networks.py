@@ -32,10 +32,11 @@ def exchange(machine: Machine, direction: str, group: int) -> Answer:
 
 def _exchange(machine: Machine, direction: str, group: int) -> AllToAll:
     """One micro-batch of the machine's model over `group` ranks."""
-    shape, gpus, recipe = machine.site.shape, machine.cluster.node.gpus, machine.recipe
-    load = routing.balanced(shape, machine.site.tokens, group, gpus)
+    gpus, recipe, mixture = machine.cluster.node.gpus, machine.recipe, machine.mixture
+    assert mixture is not None
+    load = routing.balanced(mixture, machine.site.tokens, group, gpus)
     layout = recipe.dispatch if direction == "dispatch" else recipe.combine
-    row, nodes = layout.row_bytes(shape.hidden), -(-group // gpus)
+    row, nodes = layout.row_bytes(machine.site.shape.hidden), -(-group // gpus)
     return AllToAll(direction, "", machine.site.tokens, row, load.nodes, load.ranks, group, nodes)
 
 

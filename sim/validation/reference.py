@@ -6,7 +6,6 @@ from pathlib import Path
 
 from sim import plan, sharing
 from sim.engine.kit import Kit, kit
-from sim.models.layer import Unit
 from sim.overlap import compose
 from sim.plan import Machine
 from sim.result import Result
@@ -55,7 +54,7 @@ class Reference:
 
 def pair(machine: Machine) -> Kit:
     """The overlapped pair of the published profile at the prices of `machine`, in isolation."""
-    layers = tuple(Unit("moe", layer) for layer in range(PAIR_LAYERS))
+    layers = tuple(machine.routed[0]._replace(layer=layer) for layer in range(PAIR_LAYERS))
     composition = compose("F+BW", layers, layers, machine.parts)
     fine = price("F+BW", (0, 1), composition, machine.pricer)
     return kit(0, composition, fine, machine.pricer.wires.network)

@@ -1,8 +1,7 @@
 """Models by closed form: parameters, training cost a token, KV cache."""
 
 from hwmodels.units import GIGA, KILO
-from sim import footprint
-from sim.plan import family_of
+from sim.models.family import family, main_units, weights
 from sim.scenario import Scenario
 from sim.validation.answer import Answer
 
@@ -11,20 +10,19 @@ def answers(scenario: Scenario) -> dict[str, Answer]:
     """Measures of the scenario's model: billions of parameters, GFLOP a token at its sequence length, kB a token."""
     shape = scenario.model
     assert shape is not None
-    units = family_of(shape.family).units(shape)
-    main = footprint.main_units(units)
-    module = units[len(main) :]
-    table = shape.vocabulary * shape.hidden
-    length = scenario.batch.sequence_length
-    active = footprint.active_parameters(shape, main)
+    own = family(shape.family)
+    units, mixture = own.units(shape), own.mixture(shape)
+    main, module = weights(shape, main_units(units)), weights(shape, [unit for unit in units if unit.beside])
+    active, length = main.active(mixture), scenario.batch.sequence_length
     counts = {
-        "parameters": footprint.total_parameters(shape, main),
+        "parameters": main.total,
         "active": active,
-        "active without embedding": active - table,
-        "mtp": footprint.total_parameters(shape, module),
-        "mtp active": footprint.active_parameters(shape, module) + 2 * table * bool(module),
-        "flop causal": footprint.training_flop_per_token(shape, main, length, True),
-        "flop non-causal": footprint.training_flop_per_token(shape, main, length, False),
+        "active without embedding": active - shape.vocabulary * shape.hidden,
+        "mtp": module.total,
+        "mtp active": module.active(mixture) + module.shared,  # the table and the head that it shares work too
+        "flop causal": own.flop(shape, length, True),
+        "flop non-causal": own.flop(shape, length, False),
     }
-    kv = footprint.kv_cache_bytes_per_token(shape)
-    return {name: Answer(count / GIGA) for name, count in counts.items()} | {"kv cache": Answer(kv / KILO)}
+    return {name: Answer(count / GIGA) for name, count in counts.items()} | {
+        "kv cache": Answer(own.cache(shape) / KILO)
+    }

@@ -90,9 +90,9 @@ def test_times_that_cannot_be_counted_are_refused_where_they_are_made(words):
 
 @pytest.mark.parametrize("value", [1, 2, 12, 97, 2048, 36, 10**12])
 def test_divisors_are_all_found(value):
-    from sim.checks import _indivisible
+    from hwmodels.document import indivisible
 
-    said = _indivisible("a", value, "b", 7).partition("legal: ")[2].removesuffix(", ...")
+    said = indivisible("a", value, "b", 7).partition("legal: ")[2].removesuffix(", ...")
     found = [int(word) for word in said.split(", ")]
     assert all(value % each == 0 for each in found) and found == sorted(set(found))
     if value < 10**4:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sim import footprint, optimizer, plan
+from sim import optimizer, plan
+from sim.models.family import weights
 from sim.scenario import from_mapping, load
 
 V3 = str(Path(__file__).parents[2] / "scenarios" / "v3_2048gpu.yaml")
@@ -56,7 +57,7 @@ def test_every_parameter_is_updated_once(schedule):
     shape = machine.site.shape
     # the prediction module's embedding is a copy where its rank does not hold the first stage
     copy = 0 if schedule.startswith("dualpipe") else shape.vocabulary * shape.hidden
-    assert updated == pytest.approx(footprint.total_parameters(shape, machine.units) + copy, rel=1e-12)
+    assert updated == pytest.approx(weights(shape, machine.units).total + copy, rel=1e-12)
 
 
 def test_rings_on_one_node(small):

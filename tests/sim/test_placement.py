@@ -12,10 +12,11 @@ from sim.placement import place
 
 
 def model(layers, dense=1, prediction=0):
-    body = [Unit("dense" if i < dense else "moe", i) for i in range(layers)]
+    body = [Unit("dense" if i < dense else "moe", i, block=True) for i in range(layers)]
     units = [Unit("embedding", -1), *body, Unit("head", -1)]
     for depth in range(prediction):
-        units += [Unit("projection", layers + depth), Unit("moe", layers + depth), Unit("head", layers + depth)]
+        kinds = ("projection", "moe", "head")
+        units += [Unit(kind, layers + depth, block=kind == "moe", beside=True) for kind in kinds]
     return tuple(units)
 
 
@@ -26,7 +27,7 @@ def flat(forward, backward):
 
 def layers(stages, main):
     """Layers of the main model a stage."""
-    return [sum(u.kind in ("dense", "moe") and u.layer < main for u in stage) for stage in stages]
+    return [sum(u.block and u.layer < main for u in stage) for stage in stages]
 
 
 def counts(units, costs, stages, rule, main, mirrored=False):

@@ -7,6 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sim import routing
+from sim.models import deepseek
 from sim.scenario import from_mapping
 
 
@@ -66,7 +67,7 @@ def test_bounds(groups, few, chosen, ranks, score):
 
 
 def test_load_of_v3():
-    load = routing.balanced(model("deepseek_v3"), 4096, 64, 8)
+    load = routing.balanced(deepseek.mixture(model("deepseek_v3")), 4096, 64, 8)
     assert load.rows == 4096 * 8 + 4 * 64  # each of 4 local experts ends in a tile that is half full on average
     assert load.received == round(4096 * load.ranks)
     assert 30_500 < load.received < 30_850
@@ -74,7 +75,7 @@ def test_load_of_v3():
 
 @pytest.mark.parametrize("group", [1, 2, 8, 64])
 def test_rows_do_not_depend_on_the_group_but_for_padding(group):
-    load = routing.balanced(model("deepseek_v2_lite"), 1000, group, 8)
+    load = routing.balanced(deepseek.mixture(model("deepseek_v2_lite")), 1000, group, 8)
     assert load.rows == 6000 + 64 // group * 64
     assert load.received <= 6000
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import sim
-from sim import footprint
 from sim.models import deepseek
+from sim.models.family import weights
 from sim.scenario import from_mapping, load
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
@@ -41,7 +41,7 @@ def test_stages_are_the_model(main):
     """Layers and parameters of all stages together; what the ends hold is said."""
     shape = load(str(SCENARIOS / "v3_2048gpu.yaml")).model
     assert sum(s.layers for s in main.stages) == 62  # with the prediction module's
-    assert sum(s.parameters for s in main.stages) == footprint.total_parameters(shape, deepseek.units(shape))
+    assert sum(s.parameters for s in main.stages) == weights(shape, deepseek.units(shape)).total
     assert main.stages[0].contents.startswith("embedding, dense 0-2")
     assert main.stages[-1].contents.endswith("head, MTP projection, MoE 61, head")
     assert [s.stage for s in main.stages] == list(range(16))

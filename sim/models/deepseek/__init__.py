@@ -6,6 +6,7 @@ gradient (B) and weight gradient (W). Order, names and fusions follow the publis
 Recomputed in backward (DeepSeek-V3 report sec 3.2.3 and the profile): norms, q and kv up-projections, rope, SwiGLU.
 """
 
+from sim.models.deepseek.activations import kept, kept_for_weight, workspace
 from sim.models.deepseek.attention import attention_backward, attention_forward, attention_weight
 from sim.models.deepseek.exchange import exchange
 from sim.models.deepseek.experts import (
@@ -16,19 +17,18 @@ from sim.models.deepseek.experts import (
     experts_forward,
     experts_weight,
 )  # fmt: skip
+from sim.models.deepseek.layers import mixture, units
+from sim.models.deepseek.parameters import cache, flop, weights
 from sim.models.deepseek.rest import embedding, head, projection
-from sim.models.layer import Part, Site, Unit
-from sim.models.shape import ModelShape
+from sim.models.deepseek.rules import mistakes
+from sim.models.deepseek.shape import DeepSeekShape as Shape
+from sim.models.deepseek.shape import Site
+from sim.models.layer import Part, Unit
 
-
-def units(shape: ModelShape) -> tuple[Unit, ...]:
-    """The model in order: embedding, layers, head; a multi-token-prediction module is projection, layer, head."""
-    layers = [Unit("dense" if i < shape.dense_layers else "moe", i) for i in range(shape.layers)]
-    out = [Unit("embedding", -1), *layers, Unit("head", -1)]
-    for depth in range(shape.mtp_depth):
-        layer = shape.layers + depth
-        out += [Unit("projection", layer), Unit("moe", layer), Unit("head", layer)]
-    return tuple(out)
+__all__ = [
+    "Shape", "cache", "flop", "kept", "kept_for_weight", "mistakes", "mixture", "parts", "units", "weights",
+    "workspace",
+]  # fmt: skip
 
 
 def parts(site: Site, unit: Unit, direction: str) -> tuple[Part, ...]:

@@ -15,14 +15,14 @@ from hwmodels.op import (
     store,
 )  # fmt: skip
 from sim.models.deepseek.linear import BF16_WIDTH, dgrad, linear, norm_backward, quantized, wgrad
-from sim.models.layer import Kernel, Site
-from sim.models.shape import ModelShape
+from sim.models.deepseek.shape import DeepSeekShape, Site
+from sim.models.layer import Kernel
 
 ROUTING_KERNELS = {"F": 37, "B": 26}
 """Tiny kernels of the gate (scores, group limit, top-k, normalisation) in the profile, after and before its GEMM."""
 
 
-def _widths(shape: ModelShape) -> tuple[int, int, int, int]:
+def _widths(shape: DeepSeekShape) -> tuple[int, int, int, int]:
     """Columns of queries, of keys and values after up-projection, of the compressed kv, and of the output."""
     q = shape.heads * (shape.qk_nope + shape.qk_rope)
     kv = shape.heads * (shape.qk_nope + shape.v_head)

@@ -2,7 +2,8 @@
 
 from hwmodels.op import AllToAll, cast, small
 from sim.models.deepseek.linear import quantized
-from sim.models.layer import COMMUNICATION, Kernel, Site
+from sim.models.deepseek.shape import Site
+from sim.models.layer import COMMUNICATION, Kernel
 
 FORWARD_META_BYTES = 72
 """Source and index metadata that travels with a row of the first dispatch (h800_dualpipe_trace: 7168+224+72)."""

@@ -16,7 +16,8 @@ from hwmodels.op import (
     unpermute,
 )  # fmt: skip
 from sim.models.deepseek.linear import BF16_WIDTH, dgrad, linear, quantized, wgrad
-from sim.models.layer import WEIGHT, Kernel, Site
+from sim.models.deepseek.shape import Site
+from sim.models.layer import WEIGHT, Kernel
 
 
 def _swiglu(site: Site, name: str, rows: int, width: int) -> Kernel:

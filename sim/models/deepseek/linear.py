@@ -1,7 +1,8 @@
 """Linear layers of the family, with the casts, transposes and scale layouts that FP8 asks for, and norms' gradients."""
 
 from hwmodels.op import Gemm, cast, norm, small, transpose_scales, transpose_weight
-from sim.models.layer import Kernel, Site
+from sim.models.deepseek.shape import Site
+from sim.models.layer import Kernel
 
 BF16_WIDTH = 2
 """Bytes of a BF16 element."""

@@ -3,7 +3,8 @@
 from hwmodels.formats import PLAIN_FP32
 from hwmodels.op import Gemm, Memory, cast_transpose, copy, norm
 from sim.models.deepseek.linear import BF16_WIDTH, dgrad, linear, norm_backward, quantized, wgrad
-from sim.models.layer import Kernel, Site
+from sim.models.deepseek.shape import Site
+from sim.models.layer import Kernel
 
 
 def embedding(site: Site, direction: str) -> list[Kernel]:

@@ -19,7 +19,7 @@ from numerics.layers import kept, products  # noqa: E402
 from numerics.reference.permute import layout  # noqa: E402
 from sim.models import deepseek  # noqa: E402
 from sim.models.deepseek import attention as lowered_attention  # noqa: E402
-from sim.models.shape import ModelShape  # noqa: E402
+from sim.models.deepseek.shape import DeepSeekShape  # noqa: E402
 
 MODELS = Path(__file__).parents[3] / "scenarios" / "models"
 NAMES = ("deepseek_v3", "deepseek_v2", "deepseek_v2_lite")
@@ -27,7 +27,7 @@ NAMES = ("deepseek_v3", "deepseek_v2", "deepseek_v2_lite")
 
 @cache
 def shape(name):
-    return ModelShape(**read(MODELS / f"{name}.yaml").content)
+    return DeepSeekShape(**read(MODELS / f"{name}.yaml").content)
 
 
 ODD = replace(

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 from numerics.layers.config import Precision  # noqa: E402
 from numerics.reference.compare import gate  # noqa: E402
-from sim.footprint import kv_cache_bytes_per_token  # noqa: E402
+from sim.models.deepseek import cache  # noqa: E402
 from tests.numerics.layers import tiny  # noqa: E402
 
 TOLERANCE = {Precision.FP32: 5e-6, Precision.BF16: 0.02, Precision.FP8: 0.2}
@@ -51,7 +51,7 @@ def test_cache_bytes_are_the_simulators():
     model(tiny.tokens(tiny.V3, 2, 2), caches)
     assert [len(c) for c in caches] == [11] * tiny.V3.layers
     found = sum(c.latent.nbytes + c.key.nbytes for c in caches)
-    assert found == 2 * 11 * kv_cache_bytes_per_token(tiny.V3)
+    assert found == 2 * 11 * cache(tiny.V3)
 
 
 @torch.no_grad()

@@ -10,8 +10,7 @@ torch = pytest.importorskip("torch")
 from numerics.layers.config import Precision  # noqa: E402
 from numerics.layers.gate import Gate  # noqa: E402
 from numerics.layers.model import Model  # noqa: E402
-from sim.footprint import parameters, total_parameters  # noqa: E402
-from sim.models.deepseek import units  # noqa: E402
+from sim.models.deepseek import units, weights  # noqa: E402
 from tests.numerics.layers import tiny  # noqa: E402
 
 STEPS, TAIL = 45, 20
@@ -29,13 +28,13 @@ def held(module) -> int:
 
 @pytest.mark.parametrize("shape", [tiny.V3, replace(tiny.V3, mtp_depth=2), tiny.V2, tiny.V2_LITE], ids=str)
 def test_parameter_count(shape):
-    assert held(Model(tiny.config(shape))) == total_parameters(shape, units(shape))
+    assert held(Model(tiny.config(shape))) == sum(weights(shape, unit).total for unit in units(shape))
 
 
 def test_parameter_count_by_unit():
     shape = replace(tiny.V3, mtp_depth=1)
     model = Model(tiny.config(shape))
-    count = {unit: parameters(shape, unit).total for unit in units(shape)}
+    count = {unit: weights(shape, unit).total for unit in units(shape)}
     layers = [n for unit, n in count.items() if unit.kind in ("dense", "moe")]
     assert [held(b) for b in model.blocks] + [held(model.predictions[0].block)] == layers
     rest = sum(n for unit, n in count.items() if unit.kind in ("projection", "head") and unit.layer >= 0)

@@ -8,8 +8,8 @@ torch = pytest.importorskip("torch")
 
 from numerics import ops  # noqa: E402
 from numerics.layers.config import Precision  # noqa: E402
-from sim.footprint import kept_for_backward  # noqa: E402
-from sim.models.deepseek import units  # noqa: E402
+from sim.models.activations import RECIPE  # noqa: E402
+from sim.models.deepseek import kept, units  # noqa: E402
 from sim.models.layer import Site  # noqa: E402
 from sim.precision import RECIPES  # noqa: E402
 from tests.numerics.layers import saved, tiny  # noqa: E402
@@ -67,12 +67,12 @@ def row_count(model, i):
 
 
 def closed_form(precision, rows, shape=ROUND):
-    """Bytes by `sim.footprint`, one process holding all experts: every token is received once."""
+    """Bytes by `sim.models.deepseek`, one process holding all experts: every token is received once."""
     recipe, total, rows = RECIPES[precision.value], 0.0, iter(rows)
     for unit in units(shape):
         padded = next(rows) if unit.kind == "moe" else 0
         site = Site(shape, recipe, B, S, T, padded, 1.0, 1.0, shape.experts, 1, 1)
-        total += kept_for_backward(site, unit)
+        total += kept(site, unit, RECIPE).at(site)
     return total
 
 

@@ -12,9 +12,9 @@ from numerics.layers.config import Config, Precision, Yarn
 from numerics.layers.experts import MixtureOfExperts
 from numerics.layers.model import Model
 from numerics.reference import compare
-from sim.models.shape import ModelShape
+from sim.models.deepseek.shape import DeepSeekShape
 
-V3 = ModelShape(
+V3 = DeepSeekShape(
     family="deepseek", name="tiny V3", vocabulary=61, hidden=128, layers=3, dense_layers=1, dense_intermediate=160,
     expert_intermediate=64, experts=8, shared_experts=1, experts_per_token=3, groups=4, groups_per_token=2,
     route_scale=2.5, score="sigmoid", heads=4, qk_nope=16, qk_rope=8, v_head=12, q_rank=48, kv_rank=32, mtp_depth=0,
@@ -31,11 +31,11 @@ STD = 0.08
 """Of weights: large enough that every part moves the output of so small a model."""
 
 
-def config(shape: ModelShape = V3, precision: Precision = Precision.FP32, **more: object) -> Config:
+def config(shape: DeepSeekShape = V3, precision: Precision = Precision.FP32, **more: object) -> Config:
     return Config(shape, precision, **{"init_std": STD, "balance": 0.0, **more})
 
 
-def model(shape: ModelShape = V3, precision: Precision = Precision.FP32, seed: int = 0, **more: object) -> Model:
+def model(shape: DeepSeekShape = V3, precision: Precision = Precision.FP32, seed: int = 0, **more: object) -> Model:
     torch.manual_seed(seed)
     return disturb(Model(config(shape, precision, **more)))
 
@@ -51,7 +51,7 @@ def disturb(module: nn.Module) -> nn.Module:
     return module
 
 
-def tokens(shape: ModelShape, batch: int = 2, length: int = 24, seed: int = 1) -> Tensor:
+def tokens(shape: DeepSeekShape, batch: int = 2, length: int = 24, seed: int = 1) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, shape.vocabulary, (batch, length), generator=generator)
 
@@ -73,7 +73,7 @@ def hold(found: Tensor, expected: Tensor, tolerance: float, name: str = "layer",
     compare.gate(found, expected, 3 * tolerance, gain_tolerance=3 * gain, name=name)
 
 
-def huggingface_config(shape: ModelShape, yarn: Yarn | None = None) -> object:
+def huggingface_config(shape: DeepSeekShape, yarn: Yarn | None = None) -> object:
     """transformers' configuration of the same model; V2's where scores are softmax."""
     from transformers import DeepseekV2Config, DeepseekV3Config
 

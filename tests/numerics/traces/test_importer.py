@@ -377,9 +377,9 @@ def test_a_model_that_runs_other_kernels_is_refused(profile: Analysis) -> None:
 
 def shape_of_v3() -> Any:
     from hwmodels.document import read
-    from sim.models.shape import ModelShape
+    from sim.models.deepseek.shape import DeepSeekShape
 
     path = Path(__file__).parents[3] / "scenarios" / "models" / "deepseek_v3.yaml"
     fields = read(path).content
     values = {k: v["value"] if isinstance(v, dict) else v for k, v in fields.items()}
-    return ModelShape(**{k: values.get(k, "") for k in ModelShape.__dataclass_fields__})
+    return DeepSeekShape(**{k: values.get(k, "") for k in DeepSeekShape.__dataclass_fields__})

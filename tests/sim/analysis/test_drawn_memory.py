@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import sim
-from sim import footprint, plan
+from sim import plan
 from sim.analysis import memory
+from sim.models.activations import RECIPE, landing_bytes
 from sim.scenario import from_mapping
 from sim.simulation import simulated
 from sim.tokens.loads import Loads
@@ -38,20 +39,20 @@ def curves(laid, machine, run, loads):
 
 def alone(laid, machine, loads, position, replica, timeline):
     """Bytes of one replica over time: an event a micro-batch that comes or goes, unit by unit at its own load."""
-    site, dense = machine.site, machine.site.shape.dense_layers
+    site, dense, own = machine.site, machine.site.shape.dense_layers, machine.family
     landing, events = 0.0, []
     steps = timeline.positions[position]
     for step, starts, ends in zip(laid.program.steps[position], steps.starts, steps.ends, strict=True):
         for letter, stage, micro_batch in step.passes():
             kept = {"F": 0.0, "W": 0.0}
             for unit in machine.stages[stage]:
-                own = site
+                load = (site.received, site.rows)
                 if unit.kind == "moe":
                     at = (unit.layer - dense, micro_batch, replica)
-                    own = site._replace(received=int(loads.received[at]), rows=int(loads.rows[at]))
-                    landing = max(landing, footprint.exchange_buffer_bytes(own))
-                kept["F"] += footprint.kept_for_backward(own, unit)
-                kept["W"] += footprint.kept_for_weight(own, unit)
+                    load = (int(loads.received[at]), int(loads.rows[at]))
+                    landing = max(landing, load[0] * landing_bytes(site))
+                kept["F"] += own.kept(site, unit, RECIPE).bytes(*load)
+                kept["W"] += own.kept_for_weight(site, unit, RECIPE).bytes(*load)
             start, end = int(starts[replica]), int(ends[replica])
             if letter == "F":
                 events.append((start, round(kept["F"])))

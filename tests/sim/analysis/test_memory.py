@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import sim
-from sim import footprint, plan
+from sim import plan
+from sim.models.activations import RECIPE
 from sim.scenario import from_mapping, load
 
 V3 = str(Path(__file__).parents[3] / "scenarios" / "v3_2048gpu.yaml")
@@ -51,10 +52,15 @@ def test_constant_parts_of_v3_rank_7(main):
         assert name == "activations" or (part == part[0]).all()
 
 
+def kept(machine, units, until="kept"):
+    """Bytes that a micro-batch of these units keeps."""
+    return round(sum(getattr(machine.family, until)(machine.site, u, RECIPE).at(machine.site) for u in units))
+
+
 def integrate(result, laid, machine, rank):
     """Activations after each step boundary, from the rows of the trace: (time, bytes), ends before starts."""
-    forward = [round(sum(footprint.kept_for_backward(machine.site, u) for u in s)) for s in machine.stages]
-    weight = [round(sum(footprint.kept_for_weight(machine.site, u) for u in s)) for s in machine.stages]
+    forward = [kept(machine, stage) for stage in machine.stages]
+    weight = [kept(machine, stage, "kept_for_weight") for stage in machine.stages]
     steps, changes = result.steps.of_rank(rank), []
     for label, start, end, stage, stage_b in zip(
         steps.label.tolist(), steps.start.tolist(), steps.end.tolist(), steps.stage.tolist(), steps.stage_b.tolist(),
@@ -109,14 +115,14 @@ def test_peak_in_chunks(schedule, chunks):
     scenario = from_mapping(SMALL | {"schedule": schedule})
     laid = plan.lay_out(scenario)
     machine = plan.machine(laid)
-    one = round(sum(footprint.kept_for_backward(machine.site, u) for u in machine.stages[0]))
+    one = kept(machine, machine.stages[0])
     assert sim.run(scenario).memory[0].parts["activations"].max() == chunks * one
 
 
 def test_dualpipe_peaks_at_17_chunks(main):
     """Ranks 6 and 7 of V3 hold two stages of four MoE layers: PP + 1 = 17 chunks of them, while pairs run."""
     result, machine, _ = main
-    one = round(sum(footprint.kept_for_backward(machine.site, u) for u in machine.stages[7]))
+    one = kept(machine, machine.stages[7])
     for rank in (6, 7, 8, 9):
         curve = result.memory[rank]
         steady = result.steps.of_rank(rank)

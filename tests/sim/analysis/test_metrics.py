@@ -10,8 +10,7 @@ import sim
 from hwmodels.op import Memory
 from hwmodels.price import Price
 from sim.analysis import metrics
-from sim.engine import events
-from sim.engine.kit import Kit
+from sim.engine import kit as kits
 from sim.models.layer import COMMUNICATION, COMPUTE, Kernel
 from sim.overlap import Composition, Phase
 from sim.scenario import from_mapping, load
@@ -204,7 +203,7 @@ def kit(compute, talk, feeds=()):
     )  # fmt: skip
     kernel = Kernel("c", Memory("copy", 1, 1.0, 1.0))
     phases = (Phase("c", 0, "F", 0, (kernel,), (), False, 0), Phase("x", 0, "F", 1, (kernel,), (), True, 1))
-    return Kit(0, Composition(phases, 0, -1), fine, events.alone(fine))
+    return kits.kit(0, Composition(phases, 0, -1), fine, 1.0)
 
 
 @given(compute=st.integers(1, 10**6), talk=st.integers(1, 10**6))

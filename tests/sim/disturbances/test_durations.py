@@ -12,8 +12,7 @@ from sim import plan
 from sim.disturbances.durations import Curve, Durations, curves
 from sim.engine.arrays import segment_ns
 from sim.lower import lower
-from sim.models.layer import COMMUNICATION, COMPUTE, Unit
-from sim.plan import family_of
+from sim.models.layer import COMMUNICATION, COMPUTE
 from sim.scenario import from_mapping
 from sim.tokens.loads import Loads
 from tests.oracles.timelines import took
@@ -52,7 +51,7 @@ def priced(machine, direction, rows):
     """Compute of an expert part alone in ns, kernel by kernel at its own rows: what a curve stands for."""
     site = machine.site
     own = site._replace(rows=rows, received=round(site.received * rows / site.rows))
-    parts = family_of(site.shape.family).parts(own, Unit("moe", 0), direction)
+    parts = machine.family.parts(own, machine.routed[0], direction)
     part = next(p for p in parts if p.name == f"mlp({direction})")
     gap = machine.pricer.launch_gap_ns
     return sum(machine.pricer.price(k.op).ns + gap * k.op.kernels for k in part.kernels)

@@ -30,7 +30,7 @@ def machine(*changes):
 
 @cache
 def drawn(kind):
-    return traffic(gate_of(machine().site.shape), POPULAR[kind][0], in_order(256, 64, 8), TOKENS, 0, 1, 0)
+    return traffic(gate_of(machine().mixture), POPULAR[kind][0], in_order(256, 64, 8), TOKENS, 0, 1, 0)
 
 
 def by_kernel(kind, direction, row_bytes):
@@ -45,7 +45,7 @@ def by_kernel(kind, direction, row_bytes):
 def by_rule(kind, name):
     """Factor of the slowest rank."""
     site = machine().site
-    reached = loads._reached(gate_of(site.shape), POPULAR[kind][0], in_order(256, 64, 8))
+    reached = loads._reached(gate_of(machine().mixture), POPULAR[kind][0], in_order(256, 64, 8))
     return crowded(machine())[name].at(drawn(kind).received / (TOKENS * site.ranks), reached[np.arange(64) // 8]).max()
 
 
@@ -61,7 +61,7 @@ def test_the_rule_is_the_kernels_on_tokens(kind, above, name, direction, row_byt
 
 def test_what_reaches_a_node_is_what_the_gate_sends_there():
     site, kind = machine().site, "skewed"
-    told = loads._reached(gate_of(site.shape), POPULAR[kind][0], in_order(256, 64, 8))
+    told = loads._reached(gate_of(machine().mixture), POPULAR[kind][0], in_order(256, 64, 8))
     sent = drawn(kind).to_nodes.sum(0) / (64 * TOKENS) / (site.nodes / 8)
     assert told == pytest.approx(sent, abs=0.02) and np.ptp(told) > 0.05
 

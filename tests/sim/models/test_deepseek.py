@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm, Memory
 from sim.models import deepseek
+from sim.models.deepseek.parameters import attention_parameters
 from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT, Site, Unit
 from sim.precision import RECIPES
 from sim.scenario import from_mapping
@@ -145,12 +146,10 @@ def test_backward_is_twice_forward(recipe, unit):
 def test_flop_follow_parameters(name, tokens, hidden, heads, recipe, local):
     """2 FLOP a weight and row in every family member: attention, gate and shared experts on all tokens, routed experts
     on the rows that arrive."""
-    from sim import footprint
-
     shape = SHAPES[name].__class__(**{**vars(SHAPES[name]), "hidden": hidden, "heads": heads})
     where = site(shape, recipe, tokens, local, rows=tokens * 3)
     expert = 3 * hidden * shape.expert_intermediate
-    dense = footprint.attention_parameters(shape).linear + shape.experts * hidden + shape.shared_experts * expert
+    dense = attention_parameters(shape).linear + shape.experts * hidden + shape.shared_experts * expert
     found = linear(part_of("attn(F)", where)) + linear(part_of("mlp(F)", where))
     assert found == 2.0 * tokens * dense + 2.0 * where.rows * expert
 

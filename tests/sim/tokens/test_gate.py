@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sim.models import deepseek
 from sim.scenario import from_mapping
 from sim.tokens.gate import Gate, affinity, choose, draw, gate_of
 from sim.tokens.keyed import generator
@@ -107,9 +108,9 @@ def test_a_bias_moves_the_choice():
 
 
 def test_the_gates_of_the_models():
-    assert gate_of(model("deepseek_v3")) == V3
-    assert gate_of(model("deepseek_v2")) == Gate(160, 8, 3, 6, 1)
-    assert not gate_of(model("deepseek_v2_lite")).limited
+    assert gate_of(deepseek.mixture(model("deepseek_v3"))) == V3
+    assert gate_of(deepseek.mixture(model("deepseek_v2"))) == Gate(160, 8, 3, 6, 1)
+    assert not gate_of(deepseek.mixture(model("deepseek_v2_lite"))).limited
 
 
 def test_popular_experts_are_chosen_in_proportion_without_groups():

@@ -176,17 +176,19 @@ def test_rows_at_the_limit_are_not(row):
 @pytest.mark.parametrize("max_vio", [0.1, 3.0, 9.0])
 def test_what_a_gate_gives_is_never_refused(model, max_vio):
     """Also when few tokens have been counted: limits hold for every token, so for any number of them."""
+    from sim.models import deepseek
     from sim.tokens.gate import choose, draw, gate_of
     from sim.tokens.histogram import _impossible
     from sim.tokens.keyed import generator
     from sim.tokens.popularity import skewed
 
     shape = from_mapping(V3 | {"model": model, "parallel": {"expert": 1}, "precision": "bf16"}).model
-    gate = gate_of(shape)
+    mixture = deepseek.mixture(shape)
+    gate = gate_of(mixture)
     for layer, tokens in enumerate([1, 2, 5, 40, 1000]):
         random, liked = generator(3, "tokens", layer), skewed(layer, 1, gate.experts, max_vio)[0]
         row = np.bincount(choose(gate, draw(random, gate, tokens, liked)).ravel(), minlength=gate.experts).tolist()
-        assert _impossible(row, shape) == ""
+        assert _impossible(row, mixture) == ""
 
 
 def test_a_line_of_a_file_is_named(tmp_path):

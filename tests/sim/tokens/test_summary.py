@@ -148,8 +148,9 @@ def test_a_token_reaches_as_many_nodes_and_ranks_as_through_the_gate(routing, no
     laid = plan.lay_out(scenario)
     machine = plan.machine(laid)
     found = summary.reach(machine, loads_of(laid, machine))
-    shape, liked = machine.site.shape, liked_in(scenario, machine.site.shape)
-    for layer, (row, where) in enumerate(zip(liked, hosts_of(liked, scenario, shape, 8), strict=True)):
-        tokens = traffic(gate_of(shape), row, where, 256, 0, layer, 0)
+    mixture = machine.mixture
+    liked = liked_in(scenario, mixture, len(machine.routed))
+    for layer, (row, where) in enumerate(zip(liked, hosts_of(liked, scenario, mixture, 8), strict=True)):
+        tokens = traffic(gate_of(mixture), row, where, 256, 0, layer, 0)
         assert found[0][layer] == pytest.approx(tokens.nodes.mean(), rel=nodes)
         assert found[1][layer] == pytest.approx(tokens.ranks.mean(), rel=ranks)

@@ -11,6 +11,7 @@ import pytest
 import sim
 from hwmodels.refused import Refused
 from sim import plan
+from sim.models import deepseek
 from sim.scenario import SCENARIOS, Scenario, from_mapping, load
 from sim.tokens.__main__ import main
 from sim.tokens.bias import SPEED, max_violation
@@ -85,7 +86,8 @@ def test_max_vio_is_that_of_tokens_counted(tiny: str, routing: str) -> None:
     scenario = load(tiny, [f"routing={routing}", "batch.sequence_length=512"])
     found, shape = survey(scenario), scenario.model
     assert shape is not None and found["step_tokens"] == 8 * 4 * 512
-    liked, gate = liked_in(scenario, shape), gate_of(shape)
+    mixture = deepseek.mixture(shape)
+    liked, gate = liked_in(scenario, mixture, 6), gate_of(mixture)
     counted = [
         sum(traffic(gate, liked[layer], in_order(64, 4, 8), 512, 0, layer, m, first).slots
             for m in range(4) for first in (0, 4))

@@ -4,10 +4,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim import footprint
-from sim.footprint import Parameters
 from sim.models import deepseek
+from sim.models.activations import RECIPE, Kept, Recompute, landing_bytes
+from sim.models.deepseek.parameters import attention_parameters
+from sim.models.family import main_units, weights
 from sim.models.layer import Site, Unit
+from sim.models.weights import Parameters, weight_bytes
 from sim.precision import RECIPES
 from sim.scenario import from_mapping
 
@@ -22,13 +24,13 @@ def model(name):
 
 
 V3, V2, LITE = (model(name) for name in ("deepseek_v3", "deepseek_v2", "deepseek_v2_lite"))
-MAIN = {s.name: footprint.main_units(deepseek.units(s)) for s in (V3, V2, LITE)}
+MAIN = {s.name: weights(s, main_units(deepseek.units(s))) for s in (V3, V2, LITE)}
 EXPERT = 3 * 7168 * 2048
 ATTENTION = 7168 * 1536 + 1536 * 24576 + 7168 * 576 + 512 * 32768 + 16384 * 7168
 
 
 def test_attention_of_v3():
-    found = footprint.attention_parameters(V3)
+    found = attention_parameters(V3)
     assert found.linear == ATTENTION == 187105280
     assert found.other == 1536 + 512 + 2 * 7168
 
@@ -42,7 +44,7 @@ def test_v3_to_the_last_parameter():
         + 3 * (3 * 7168 * 18432)
         + 58 * (257 * EXPERT + 256 * 7168 + 256)
     )  # fmt: skip
-    assert footprint.total_parameters(V3, MAIN[V3.name]) == expected
+    assert MAIN[V3.name].total == expected
     assert expected / 1e9 == pytest.approx(671.03, abs=0.005)
 
 
@@ -52,15 +54,14 @@ def test_v3_to_the_last_parameter():
 )
 def test_published_sizes(shape, total, active):
     """V3 671.03 B and 37.55 B; V2 236 B and 21 B, V2-Lite 15.7 B (arXiv:2405.04434), to the digits printed."""
-    units = MAIN[shape.name]
-    assert footprint.total_parameters(shape, units) / 1e9 == pytest.approx(total, abs=0.05)
-    assert footprint.active_parameters(shape, units) / 1e9 == pytest.approx(active, abs=0.05)
+    main = MAIN[shape.name]
+    assert main.total / 1e9 == pytest.approx(total, abs=0.05)
+    assert main.active(deepseek.mixture(shape)) / 1e9 == pytest.approx(active, abs=0.05)
 
 
 def test_prediction_module():
     """11.6 B of its own (embedding and head are shared): projection, a MoE layer, three norms."""
-    units = deepseek.units(V3)
-    own = footprint.total_parameters(V3, units) - footprint.total_parameters(V3, MAIN[V3.name])
+    own = weights(V3, [unit for unit in deepseek.units(V3) if unit.beside]).total
     layer = ATTENTION + 1536 + 512 + 2 * 7168 + 257 * EXPERT + 256 * 7168 + 256
     assert own == 2 * 7168 * 7168 + 2 * 7168 + layer + 7168
     assert own / 1e9 == pytest.approx(11.61, abs=0.005)
@@ -68,7 +69,7 @@ def test_prediction_module():
 
 def test_flop_a_token():
     """V3 250 GFLOP causal, V2 155 (arXiv 2505.09343 table 2), at 4,096 tokens."""
-    by = {(s.name, causal): footprint.training_flop_per_token(s, MAIN[s.name], 4096, causal) / 1e9
+    by = {(s.name, causal): deepseek.flop(s, 4096, causal) / 1e9
           for s in (V3, V2) for causal in (True, False)}  # fmt: skip
     assert by[V3.name, True] == pytest.approx(250.46, abs=0.005)
     assert by[V3.name, False] == pytest.approx(281.16, abs=0.005)
@@ -77,23 +78,23 @@ def test_flop_a_token():
 
 def test_flop_by_hand():
     """6 a weight that multiplies; attention 2 x heads x pairs x (192 + 128) a layer forward, thrice in all."""
-    weights = 37552297472 - 129280 * 7168
+    multiplying = 37552297472 - 129280 * 7168
     attention = 3 * 61 * 2 * 128 * 4096 * (192 + 128)
-    assert footprint.training_flop_per_token(V3, MAIN[V3.name], 4096, False) == 6 * weights + attention
-    assert footprint.training_flop_per_token(V3, MAIN[V3.name], 4096, True) == 6 * weights + attention / 2
+    assert deepseek.flop(V3, 4096, False) == 6 * multiplying + attention
+    assert deepseek.flop(V3, 4096, True) == 6 * multiplying + attention / 2
 
 
 def test_kv_cache():
     """61 layers x (512 + 64) x 2 bytes = 70.272 KB a token."""
-    assert footprint.kv_cache_bytes_per_token(V3) == 70272
-    assert footprint.kv_cache_bytes_per_token(V2) == 60 * 576 * 2
-    assert footprint.kv_cache_bytes_per_token(LITE) == 27 * 576 * 2
+    assert deepseek.cache(V3) == 70272
+    assert deepseek.cache(V2) == 60 * 576 * 2
+    assert deepseek.cache(LITE) == 27 * 576 * 2
 
 
-@given(st.lists(st.tuples(*[st.integers(0, 10**12)] * 4), min_size=1, max_size=5))
+@given(st.lists(st.tuples(*[st.integers(0, 10**12)] * 5), min_size=1, max_size=5))
 def test_parameters_add(rows):
     total = sum((Parameters(*row) for row in rows), Parameters())
-    assert total.total == sum(a + b + c - d for a, b, c, d in rows)
+    assert total.total == sum(a + b + c - d for a, b, c, d, _ in rows)
 
 
 def site(recipe="fp8", tokens=4096, rows=33024, received=30671):
@@ -102,10 +103,10 @@ def site(recipe="fp8", tokens=4096, rows=33024, received=30671):
 
 def test_weight_bytes():
     """FP8 with an FP32 scale a 128 x 128 block; norms and gate in BF16; a 64th of the experts."""
-    layer = footprint.parameters(V3, Unit("moe", 3))
+    layer = deepseek.weights(V3, Unit("moe", 3))
     linear, other = ATTENTION + EXPERT + 4 * EXPERT, 256 * 7168 + 256 + 1536 + 512 + 2 * 7168
-    assert footprint.weight_bytes(layer, 1 / 64, RECIPES["fp8"]) == linear * (1 + 4 / 16384) + 2 * other
-    assert footprint.weight_bytes(layer, 1 / 64, RECIPES["bf16"]) == 2 * (linear + other)
+    assert weight_bytes(layer, 1 / 64, RECIPES["fp8"]) == linear * (1 + 4 / 16384) + 2 * other
+    assert weight_bytes(layer, 1 / 64, RECIPES["bf16"]) == 2 * (linear + other)
 
 
 def test_activations_of_a_moe_layer():
@@ -118,7 +119,9 @@ def test_activations_of_a_moe_layer():
         + 33024 * 4096 * scaled
         + 4096 * 4096 * scaled
     )
-    assert footprint.kept_for_backward(site(), Unit("moe", 3)) == expected
+    found = deepseek.kept(site(), Unit("moe", 3), RECIPE)
+    assert found.at(site()) == expected
+    assert (found.token, found.row) == (7168 * scaled, 4096 * scaled)
 
 
 @settings(max_examples=40, deadline=None)
@@ -131,16 +134,34 @@ def test_activations_grow_with_tokens(kind, recipe, tokens, times):
     unit = Unit(kind, 3)
     one = site(recipe, tokens, tokens * 8, tokens * 7)
     many = site(recipe, tokens * times, tokens * times * 8, tokens * times * 7)
-    for measure in (footprint.kept_for_backward, footprint.kept_for_weight):
-        assert measure(many, unit) == pytest.approx(times * measure(one, unit))
+    for measure in (deepseek.kept, deepseek.kept_for_weight):
+        assert measure(many, unit, RECIPE).at(many) == pytest.approx(times * measure(one, unit, RECIPE).at(one))
 
 
 @pytest.mark.parametrize("unit", [Unit("dense", 0), Unit("moe", 3), Unit("projection", 61)])
 def test_fp8_keeps_less(unit):
-    assert footprint.kept_for_backward(site("fp8"), unit) <= footprint.kept_for_backward(site("bf16"), unit)
-    assert footprint.kept_for_weight(site("fp8"), unit) < footprint.kept_for_weight(site("bf16"), unit)
+    narrow, wide = site("fp8"), site("bf16")
+    assert deepseek.kept(narrow, unit, RECIPE).at(narrow) <= deepseek.kept(wide, unit, RECIPE).at(wide)
+    assert deepseek.kept_for_weight(narrow, unit, RECIPE).at(narrow) < deepseek.kept_for_weight(wide, unit, RECIPE).at(
+        wide
+    )
 
 
 def test_exchange_buffers():
-    assert footprint.exchange_buffer_bytes(site()) == 30671 * (7168 + 224 + 14336)
-    assert footprint.exchange_buffer_bytes(site("bf16")) == 30671 * 2 * 14336
+    assert landing_bytes(site()) == 7168 + 224 + 14336
+    assert landing_bytes(site("bf16")) == 2 * 14336
+
+
+def test_only_the_recipe_is_built():
+    other, unit = Recompute("full"), Unit("moe", 3)
+    for measure in (deepseek.kept, deepseek.kept_for_weight):
+        with pytest.raises(ValueError, match="recompute 'full' is not built for deepseek; legal: recipe"):
+            measure(site(), unit, other)
+    with pytest.raises(ValueError, match="recompute 'full'"):
+        deepseek.workspace(site(), other)
+
+
+def test_what_is_kept_follows_the_load():
+    found = Kept(100.0, 3.0, 0.5)
+    assert found.bytes(10, 20) == 140 and found.bytes(0, 0) == 100
+    assert found.at(site(rows=2, received=1)) == 104

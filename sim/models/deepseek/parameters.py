@@ -1,0 +1,55 @@
+"""What a DeepSeek model weighs: parameters of its units, training FLOPs of a token, and its key-value cache.
+
+Closed forms from the dimensions; DeepSeek-V3: 671.03 B parameters, 37.55 B active, 250 GFLOP a token.
+"""
+
+from hwmodels.formats import PLAIN_BF16
+from sim.models.deepseek.layers import mixture, units
+from sim.models.deepseek.shape import DeepSeekShape
+from sim.models.family import main_units
+from sim.models.layer import Unit
+from sim.models.weights import Parameters
+
+
+def attention_parameters(s: DeepSeekShape) -> Parameters:
+    """MLA: down- and up-projections of q and kv, output; the norms of both latents and of the layer."""
+    q = s.heads * (s.qk_nope + s.qk_rope)
+    kv = s.heads * (s.qk_nope + s.v_head)
+    query = s.hidden * s.q_rank + s.q_rank * q if s.q_rank else s.hidden * q
+    linear = query + s.hidden * (s.kv_rank + s.qk_rope) + s.kv_rank * kv + s.heads * s.v_head * s.hidden
+    return Parameters(linear=linear, other=s.q_rank + s.kv_rank + 2 * s.hidden)
+
+
+def weights(s: DeepSeekShape, unit: Unit) -> Parameters:
+    """Parameters of one unit. A prediction module shares the embedding and the head of the model."""
+    table = s.vocabulary * s.hidden
+    if unit.kind == "embedding":
+        return Parameters(other=table)
+    if unit.kind == "head":
+        return Parameters(other=table + s.hidden, shared=table if unit.beside else 0)
+    if unit.kind == "projection":
+        return Parameters(linear=2 * s.hidden * s.hidden, other=2 * s.hidden + table, shared=table, table=table)
+    if unit.kind == "dense":
+        return attention_parameters(s) + Parameters(linear=3 * s.hidden * s.dense_intermediate)
+    expert = 3 * s.hidden * s.expert_intermediate
+    bias = s.experts if s.score == "sigmoid" else 0
+    gate = s.experts * s.hidden + bias
+    return attention_parameters(s) + Parameters(s.shared_experts * expert, s.experts * expert, gate)
+
+
+def flop(s: DeepSeekShape, length: int, causal: bool) -> float:
+    """Forward and backward of one token at sequence `length`: 6 a weight that multiplies it, and attention's products.
+
+    The input embedding is a look-up and is left out, and so are prediction modules (arXiv 2505.09343 table 2).
+    """
+    main = main_units(units(s))
+    total = sum((weights(s, unit) for unit in main), Parameters())
+    multiplying = total.active(mixture(s)) - s.vocabulary * s.hidden
+    pairs = length / 2 if causal else length
+    attention = 2.0 * s.heads * pairs * (s.qk_nope + s.qk_rope + s.v_head)
+    return 6.0 * multiplying + 3.0 * sum(unit.block for unit in main) * attention
+
+
+def cache(s: DeepSeekShape) -> float:
+    """MLA caches the compressed kv and the shared rotary key, in BF16."""
+    return s.layers * PLAIN_BF16.row_bytes(s.kv_rank + s.qk_rope)

@@ -1,0 +1,77 @@
+"""The contract of a model family: what its folder in `sim/models` must say before a model of it can be simulated."""
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+from sim.models.activations import Kept, Recompute
+from sim.models.layer import Part, Site, Unit
+from sim.models.mixture import Mixture
+from sim.models.shape import ModelShape
+from sim.models.weights import Parameters
+
+
+class Family(Protocol):
+    """A module in sim/models. All of it is asked; a module that lacks one name cannot be used.
+
+    `<family>/form.py` beside it has the class ModelForm, the dimensions in YAML.
+    """
+
+    @property
+    def Shape(self) -> type[ModelShape]:  # noqa: N802
+        """The dataclass of its dimensions."""
+
+    def mistakes(self, shape: Any) -> Iterator[tuple[str, str]]:
+        """Key of a dimension, and one line on why no model has it so beside the others."""
+
+    def units(self, shape: Any) -> tuple[Unit, ...]:
+        """The model in order."""
+
+    def mixture(self, shape: Any) -> Mixture | None:
+        """How tokens choose experts in its routed units; None where it has none."""
+
+    def parts(self, site: Site[Any], unit: Unit, direction: str) -> tuple[Part, ...]:
+        """The parts of a unit for direction F, B or W, in the order they depend on each other."""
+
+    def weights(self, shape: Any, unit: Unit) -> Parameters:
+        """Parameters of one unit."""
+
+    def flop(self, shape: Any, length: int, causal: bool) -> float:
+        """FLOPs of forward and backward of one token at sequence `length`, as publishers count them."""
+
+    def cache(self, shape: Any) -> float:
+        """Bytes that the key-value cache takes for a token."""
+
+    def kept(self, site: Site[Any], unit: Unit, recompute: Recompute) -> Kept:
+        """Activations from a unit's forward to its input gradient. Raises ValueError for a choice it cannot do."""
+
+    def kept_for_weight(self, site: Site[Any], unit: Unit, recompute: Recompute) -> Kept:
+        """Activations from a unit's input gradient to its weight gradient, when the two are split; raises likewise."""
+
+    def workspace(self, site: Site[Any], recompute: Recompute) -> float:
+        """Bytes of the largest set of temporaries alive at once; raises likewise."""
+
+
+CONTRACT = tuple(name for name in vars(Family) if not name.startswith("_"))
+"""Names that a family must have."""
+
+
+@cache
+def family(name: str) -> Family:
+    """The family's module. Raises TypeError when it lacks a part of the contract, ModuleNotFoundError for no module."""
+    module = import_module(f"sim.models.{name}")
+    if missing := [each for each in CONTRACT if not hasattr(module, each)]:
+        raise TypeError(f"model family {name} lacks {', '.join(missing)} (see sim.models.family.Family)")
+    return cast(Family, module)
+
+
+def weights(shape: ModelShape, units: Iterable[Unit]) -> Parameters:
+    """Parameters of some units of a model together."""
+    own = family(shape.family)
+    return sum((own.weights(shape, unit) for unit in units), Parameters())
+
+
+def main_units(units: Iterable[Unit]) -> tuple[Unit, ...]:
+    """The model as publishers count it."""
+    return tuple(unit for unit in units if not unit.beside)
