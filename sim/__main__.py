@@ -164,12 +164,13 @@ def _check(words: list[str]) -> int:
 
 def _list(words: list[str]) -> int:
     from hwmodels import device, fabric, node
-    from sim.scenario import SCENARIOS, models, schedules
+    from sim import program
+    from sim.scenario import SCENARIOS, models
 
     known = {
         "scenarios": [f"scenarios/{file.name}" for file in sorted(SCENARIOS.glob("*.yaml"))],
         "models": models(), "devices": device.available(), "nodes": node.available(),
-        "fabrics": fabric.available(), "schedules": schedules(),
+        "fabrics": fabric.available(), "schedules": program.names(),
     }  # fmt: skip
     for word in words:
         if word not in known:

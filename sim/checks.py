@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from hwmodels.document import Document, Problem, dotted, unknown
 from hwmodels.refused import Refused
 from hwmodels.units import LONGEST_NS, format_quantity, ns_to_seconds
+from sim import program
 from sim.models.shape import ModelShape
 from sim.network import allocation
-from sim.scenario import FOREVER, Cluster, Comm, Fault, Scenario, families, schedules
+from sim.program import Shape
+from sim.scenario import FOREVER, Cluster, Comm, Fault, Scenario, families
 
 Finding = tuple[tuple[str, ...], str]
 """The keys involved, the one to change first, and one line on what is wrong and what is legal."""
@@ -45,6 +47,12 @@ def _whole(scenario: Scenario) -> Iterator[Finding]:
         yield ("batch.sequences",), "missing; expected the sequences of a step over all data-parallel ranks"
 
 
+def _micro_batches(scenario: Scenario) -> int:
+    """Of a pipeline; 0 where they are too few or unknown, which is told elsewhere."""
+    batch = scenario.batch
+    return batch.micro_batches or (batch.sequences or 0) // max(1, scenario.data_parallel * batch.micro_batch)
+
+
 MOST_TOKENS, MOST_STEPS = 1 << 24, 1 << 16
 """Of a micro-batch (a GPU holds a thousandth of what 16 million need), and micro-batches of a pipeline: each exchange
 and each step is gone through one by one."""
@@ -56,12 +64,11 @@ MOST_RANK_STEPS = 1 << 26
 
 def _large(scenario: Scenario) -> Iterator[Finding]:
     """What could be counted, but takes more time or memory to simulate than anybody has."""
-    batch, pipelines = scenario.batch, scenario.data_parallel
+    batch, steps = scenario.batch, _micro_batches(scenario)
     tokens = batch.sequence_length * batch.micro_batch
     if scenario.model and tokens > MOST_TOKENS:
         what = f"{tokens} tokens a micro-batch (with batch.micro_batch {batch.micro_batch})"
         yield ("batch.sequence_length", "batch.micro_batch"), f"makes {what}; legal: up to {MOST_TOKENS}"
-    steps = batch.micro_batches or (batch.sequences or 0) // max(1, pipelines * batch.micro_batch)
     if steps > MOST_STEPS:
         what = f"{steps} micro-batches a pipeline; legal: up to {MOST_STEPS}"
         yield ("batch.micro_batches" if batch.micro_batches else "batch.sequences",), f"makes {what}"
@@ -77,11 +84,12 @@ def _large(scenario: Scenario) -> Iterator[Finding]:
 
 
 def _schedule(scenario: Scenario) -> Iterator[Finding]:
-    name = scenario.schedule.name
-    if name not in schedules():
-        yield ("schedule.name", "schedule"), unknown(name, "schedule", schedules())
-    elif name != "interleaved" and scenario.schedule.chunks != type(scenario.schedule).chunks:
-        yield ("schedule.chunks",), f"only interleaved has chunks; {name} runs without"
+    name, pipeline = scenario.schedule.name, scenario.parallel.pipeline
+    if name not in program.names():
+        yield ("schedule.name", "schedule"), unknown(name, "schedule", program.names())
+    elif scenario.schedule.chunks != type(scenario.schedule).chunks and not program.chunked(name, pipeline):
+        having = ", ".join(other for other in program.names() if program.chunked(other, pipeline))
+        yield ("schedule.chunks",), f"{name} runs without chunks; they go with: {having}"
 
 
 def _routing(scenario: Scenario) -> Iterator[Finding]:
@@ -217,7 +225,9 @@ def _reachable(model: ModelShape) -> Iterator[Finding]:
 def _placement(scenario: Scenario) -> Iterator[Finding]:
     model, name, pipeline = scenario.model, scenario.schedule.name, scenario.parallel.pipeline
     assert model is not None
-    stages = pipeline * {"dualpipev": 2, "interleaved": scenario.schedule.chunks}.get(name, 1)
+    if name not in program.names():
+        return
+    stages = program.stages(name, Shape(pipeline, max(1, _micro_batches(scenario)), scenario.schedule.chunks))
     of = f"{name} with parallel.pipeline {pipeline} has {stages} stages"
     if isinstance(scenario.placement, str):
         if stages > model.layers:
@@ -227,6 +237,9 @@ def _placement(scenario: Scenario) -> Iterator[Finding]:
         yield ("placement", "parallel.pipeline", "schedule"), f"{of}; found {len(scenario.placement)} numbers of layers"
     if sum(scenario.placement) != model.layers:
         yield ("placement", "model"), f"the stages hold {sum(scenario.placement)} layers; the model has {model.layers}"
+    if empty := [stage for stage, layers in enumerate(scenario.placement) if not layers and 0 < stage < stages - 1]:
+        what = "only the first, which has the embedding, and the last, which has the head, may be without layers"
+        yield ("placement",), f"stage {empty[0]} holds nothing; {what}"
 
 
 def _machine(scenario: Scenario) -> Iterator[Finding]:

@@ -134,7 +134,7 @@ class ParallelForm(Form):
 
 
 class ScheduleForm(Form):
-    """name: a file of sim/schedules. chunks: virtual stages a rank, for `interleaved`."""
+    """name: a file of sim/schedules. chunks: virtual stages a rank, where it has several."""
 
     name: str
     chunks: Annotated[int, Field(ge=2), BeforeValidator(_whole)] | None = None

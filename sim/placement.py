@@ -23,11 +23,11 @@ Stage = tuple[Unit, ...]
 
 def place(
     units: Sequence[Unit], costs: Sequence[float], stages: int, rule: str | Sequence[int], mirrored: bool,
-    pair_ns: Callable[[Stage, Stage], int], least_ns: Callable[[Unit], int] = lambda unit: 0,
+    pair_ns: Callable[[Stage, Stage], int] | None, least_ns: Callable[[Unit], int] = lambda unit: 0,
 ) -> tuple[Stage, ...]:  # fmt: skip
     """Units of each stage. costs: of each unit. mirrored: stages s and stages-1-s share a rank. pair_ns: how long the
-    forward of one stage takes overlapped with the backward of another. least_ns: of a unit's forward and backward, no
-    more than they add to such a pair; what is known to be too long by it is not run.
+    forward of one stage takes overlapped with the backward of another; None where none overlap. least_ns: of a unit's
+    forward and backward, no more than they add to such a pair; what is known to be too long by it is not run.
 
     Raises Refused when there are fewer layers than stages that would otherwise be empty.
     """
@@ -41,7 +41,7 @@ def place(
         return _cut(units, _even(len(body), stages), first)
     ends = sum(costs[:first]), sum(costs[last:])
     counts = _balanced([costs[i] for i in body], *ends, stages, mirrored)
-    if not mirrored:
+    if not mirrored or pair_ns is None:
         return _cut(units, counts, first)
 
     return _cut(units, _settled(units, counts, first, pair_ns, least_ns), first)

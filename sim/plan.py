@@ -21,10 +21,6 @@ from sim.program import Program, Shape, build, check, home
 from sim.scenario import Cluster, Scenario
 from sim.template import price
 
-MIRRORED = ("dualpipe", "dualpipev")
-"""Schedules in which stages s and stages-1-s share a rank."""
-
-
 OUTPUTS = {"F": (1, 1), "B": (2, -1)}
 """Pass -> which output of its step it makes, and how many stages further that goes."""
 
@@ -39,6 +35,16 @@ class Plan:
     holds: tuple[tuple[int, ...], ...]
     data: int
     micro_batches: int
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether every rank holds two stages, s and stages-1-s."""
+        return all(len(held) == 2 and sum(held) == self.program.stages - 1 for held in self.holds)
+
+    @property
+    def overlapped(self) -> bool:
+        """Whether any step overlaps a forward with a backward."""
+        return any("+" in step.kind for steps in self.program.steps for step in steps)
 
     def targets(self, position: int) -> dict[tuple[int, int], int]:
         """(step, output: 1 forward, 2 backward) of a position -> where it goes, of all that go to another one."""
@@ -143,7 +149,7 @@ def machine(plan: Plan, hindrances: Hindrances = NON_BLOCKING) -> Machine:
 def _placed(plan: Plan, units: tuple[Unit, ...], parts: PartsOf, pricer: Pricer) -> tuple[tuple[Unit, ...], ...]:
     """Units of each stage."""
     costs = [unit_cost_ns(unit, parts, pricer) for unit in units]
-    rule, mirrored = plan.scenario.placement, plan.program.schedule in MIRRORED
+    rule = plan.scenario.placement
 
     def pair_ns(forward: tuple[Unit, ...], backward: tuple[Unit, ...]) -> int:
         composition = compose("F+BW", relative(forward)[0], relative(backward)[0], parts)
@@ -152,7 +158,8 @@ def _placed(plan: Plan, units: tuple[Unit, ...], parts: PartsOf, pricer: Pricer)
     def least_ns(unit: Unit) -> int:
         return unit_cost_ns(unit, parts, pricer, lanes=(COMPUTE,))
 
-    return placement.place(units, costs, plan.program.stages, rule, mirrored, pair_ns, least_ns)
+    settled = pair_ns if plan.overlapped else None
+    return placement.place(units, costs, plan.program.stages, rule, plan.mirrored, settled, least_ns)
 
 
 def message(plan: Plan, machine: Machine, source: int, target: int) -> Send:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, cast
 
 from hwmodels.refused import Refused
 
@@ -58,7 +58,8 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Shape:
-    """What a schedule is built for: pipeline ranks, micro-batches a pipeline, stages a rank (`interleaved` only)."""
+    """What a schedule is built for: pipeline ranks, micro-batches a pipeline, chunks: stages a rank, where the
+    schedule lets a scenario choose (`chunked`)."""
 
     pipeline: int
     micro_batches: int
@@ -82,20 +83,47 @@ class Program:
     weight_copies: int = 1
 
 
+class ScheduleFile(Protocol):
+    """A file of sim/schedules."""
+
+    def stages(self, shape: Shape) -> int:
+        """How many stages the pipeline has."""
+
+    def build(self, shape: Shape) -> Program:
+        """What each rank does; Refused when the schedule cannot run the shape."""
+
+
 def names() -> tuple[str, ...]:
-    """The schedules there are: the files in `sim/schedules`."""
-    folder = Path(__file__).parent / "schedules"
-    return tuple(sorted(file.stem for file in folder.glob("*.py") if file.stem != "__init__"))
+    """The schedules there are: the files in `sim/schedules` and in what was added to its path."""
+    from sim import schedules
+
+    files = (file for folder in schedules.__path__ for file in Path(folder).glob("*.py"))
+    return tuple(sorted({file.stem for file in files} - {"__init__"}))
 
 
-def build(name: str, shape: Shape) -> Program:
-    """The program of schedule `name`; Refused (one line) if there is no such schedule or it cannot run `shape`."""
+def _schedule(name: str) -> ScheduleFile:
+    """The schedule of that name; Refused if there is none."""
     if name not in names():
         close = get_close_matches(name, names(), 1)
         hint = f"did you mean '{close[0]}'?" if close else f"legal: {', '.join(names())}"
         raise Refused(f"unknown schedule '{name}', {hint}")
-    program: Program = import_module(f"sim.schedules.{name}").build(shape)
-    return program
+    return cast(ScheduleFile, import_module(f"sim.schedules.{name}"))
+
+
+def build(name: str, shape: Shape) -> Program:
+    """The program of schedule `name`; Refused if there is no such schedule or it cannot run `shape`."""
+    return _schedule(name).build(shape)
+
+
+def stages(name: str, shape: Shape) -> int:
+    """How many stages schedule `name` has; Refused if there is no such schedule."""
+    return _schedule(name).stages(shape)
+
+
+def chunked(name: str, pipeline: int) -> bool:
+    """Whether a scenario says how many stages a rank of schedule `name` holds: whether its stages follow from that."""
+    few, more = (Shape(pipeline, 1, chunks) for chunks in (2, 3))
+    return name in names() and stages(name, few) != stages(name, more)
 
 
 def text(program: Program) -> str:

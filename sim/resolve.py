@@ -20,6 +20,7 @@ from sim.checks import check
 from sim.form import FaultForm, Form, ModelForm, ScenarioForm, mistakes
 from sim.models.shape import ModelShape
 from sim.overrides import apply
+from sim.program import chunked
 from sim.scenario import (
     FOREVER,
     MODELS,
@@ -248,8 +249,8 @@ def _plain(form: ScenarioForm, parts: Parts, name: str, batch: Batch) -> dict[st
     if times := _chunk_times(form):
         plain["chunk_times"] = {key: f"{value} ns" for key, value in vars(times).items()}
     plain["routing"] = _plain_routing(form, parts)
-    if form.schedule.name == "interleaved":
-        plain["schedule"] = {"name": "interleaved", "chunks": form.schedule.chunks or Schedule.chunks}
+    if chunked(form.schedule.name, form.parallel.pipeline):
+        plain["schedule"]["chunks"] = form.schedule.chunks or Schedule.chunks
     if batch.sequences:
         plain["batch"]["sequences"] = batch.sequences
     units = {"step_time": "s", "memory": "B"}

@@ -14,6 +14,7 @@ from hwmodels.document import Document, Place, read
 from hwmodels.fabric import Fabric
 from hwmodels.node import Node
 from hwmodels.shelf import Shelf, names
+from sim import program
 from sim.models.shape import ModelShape
 
 HERE = Path(__file__).resolve().parent
@@ -57,7 +58,8 @@ class Parallel:
 
 @dataclass(frozen=True)
 class Schedule:
-    """name: a file of sim/schedules. chunks: virtual stages a rank, which only `interleaved` reads."""
+    """name: a file of sim/schedules. chunks: virtual stages a rank, where the schedule lets a scenario choose (see
+    sim.program.chunked)."""
 
     name: str
     chunks: int = 2
@@ -203,8 +205,8 @@ def schema() -> dict[str, Any]:
     content["$defs"]["ClusterForm"]["properties"]["node"] = _named(nodes.available(), nodes.KEYS)
     content["$defs"]["ClusterForm"]["properties"]["fabric"] = _named(fabrics.available(), fabrics.KEYS)
     content["properties"]["model"] = _named(models(), tuple(ModelShape.__dataclass_fields__))
-    content["properties"]["schedule"] = {"anyOf": [{"enum": list(schedules())}, {"$ref": "#/$defs/ScheduleForm"}]}
-    content["$defs"]["ScheduleForm"]["properties"]["name"]["enum"] = list(schedules())
+    content["properties"]["schedule"] = {"anyOf": [{"enum": list(program.names())}, {"$ref": "#/$defs/ScheduleForm"}]}
+    content["$defs"]["ScheduleForm"]["properties"]["name"]["enum"] = list(program.names())
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **content}
 
 
@@ -213,11 +215,6 @@ def _named(legal: Sequence[str], keys: Sequence[str]) -> dict[str, Any]:
     properties: dict[str, Any] = {key: {} for key in keys} | {"base": {"enum": list(legal)}}
     mapping = {"type": "object", "properties": properties, "additionalProperties": False}
     return {"anyOf": [{"enum": list(legal)}, mapping]}
-
-
-def schedules() -> tuple[str, ...]:
-    """Names of the schedules: the files of sim/schedules."""
-    return tuple(sorted({file.stem for file in (HERE / "schedules").glob("*.py")} - {"__init__"}))
 
 
 def families() -> tuple[str, ...]:

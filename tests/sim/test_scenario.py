@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hwmodels import device, fabric, node
 from hwmodels.document import DocumentError
 from sim.form import ScenarioForm
-from sim.scenario import SCENARIOS, Scenario, families, from_mapping, load, models, schedules, schema
+from sim.program import chunked, names
+from sim.scenario import SCENARIOS, Scenario, families, from_mapping, load, models, schema
 
 BAD = Path(__file__).parent / "bad"
 SHIPPED = sorted(str(file) for file in SCENARIOS.glob("*.yaml"))
@@ -25,11 +26,11 @@ V3 = str(SCENARIOS / "v3_2048gpu.yaml")
 def messages() -> dict[str, list[str]]:
     """File name -> its lines of messages.txt, with the names that are known now in place of <devices> and so on."""
     text = (BAD / "messages.txt").read_text()
-    for kind, names in {
+    for kind, known in {
         "devices": device.available(), "nodes": node.available(), "fabrics": fabric.available(), "models": models(),
-        "schedules": schedules(), "families": families(),
+        "schedules": names(), "chunked": [n for n in names() if chunked(n, 1)], "families": families(),
     }.items():  # fmt: skip
-        text = text.replace(f"<{kind}>", ", ".join(names))
+        text = text.replace(f"<{kind}>", ", ".join(known))
     found: dict[str, list[str]] = {}
     for line in text.splitlines():
         found.setdefault(line.split(":")[0], []).append(line)
@@ -165,7 +166,7 @@ def test_schema_is_json_and_knows_every_key() -> None:
 
 
 def test_schedules_and_families_are_the_files_there_are() -> None:
-    assert {"dualpipe", "dualpipev", "zb1p", "1f1b", "interleaved", "gpipe"} <= set(schedules())
+    assert {"dualpipe", "dualpipev", "zb1p", "1f1b", "interleaved", "gpipe"} <= set(names())
     assert "deepseek" in families()
 
 

@@ -16,6 +16,7 @@ from hwmodels.refused import Refused
 from sim import plan, sweep
 from sim import record as records
 from sim.__main__ import main
+from sim.program import names
 from sim.record import Book, figure
 from sim.scenario import SCENARIOS, load
 from sim.sweep import read_sweep, runs
@@ -105,8 +106,8 @@ BAD = [
     ("scenario: SMALL\nfresh_processes: 1", "s.yaml:2:1: fresh_processes: expected true or false; found 1"),
     ("scenario: absent.yaml", "absent.yaml: cannot be read: No such file or directory"),
     ("scenario: SMALL\naxes: {schedule: [zb1p, dualpip]}",
-     "s.yaml: schedule=dualpip: schedule.name: unknown schedule 'dualpip', did you mean 'dualpipe'? legal: 1f1b, "
-     "dualpipe, dualpipev, gpipe, interleaved, zb1p"),
+     "s.yaml: schedule=dualpip: schedule.name: unknown schedule 'dualpip', did you mean 'dualpipe'? legal: "
+     + ", ".join(names())),
     ("scenario: SMALL\ncolumns: {x: step_tim_s}", "s.yaml: columns.x: unknown figure 'step_tim_s', did you mean "
                                                   "'step_time_s'? legal: "),
 ]  # fmt: skip
