@@ -162,6 +162,9 @@ def _experts(scenario: Scenario) -> Iterator[Finding]:
     """Whether the model can be routed as the scenario says: imbalance, histogram and copies of experts."""
     model, routing, ranks = scenario.model, scenario.routing, scenario.parallel.expert
     assert model is not None
+    if routing.kind != "balanced" and model.layers == model.dense_layers and not model.mtp_depth:
+        yield ("routing.kind", "routing"), f"{routing.kind} routing needs layers with experts; the model has none"
+        return
     most = model.experts / model.experts_per_token - 1
     if routing.max_vio is not None and routing.max_vio > most >= 0:
         what = f"a token chooses an expert once, {model.experts_per_token} of {model.experts}"
