@@ -159,9 +159,13 @@ OF_KIND = {"spread": "sampled", "max_vio": "skewed", "histogram": "recorded"}
 
 def _experts(scenario: Scenario) -> Iterator[Finding]:
     """Whether the model can be routed as the scenario says: imbalance, histogram and copies of experts."""
-    routing, ranks, mixture = scenario.routing, scenario.parallel.expert, _mixture(scenario)
+    model, routing, ranks, mixture = scenario.model, scenario.routing, scenario.parallel.expert, _mixture(scenario)
+    assert model is not None
     if mixture is None:
         yield from _nothing_to_route(scenario)
+        return
+    if routing.kind != "balanced" and not any(unit.routed for unit in family(model.family).units(model)):
+        yield ("routing.kind", "routing"), f"{routing.kind} routing needs layers with experts; the model has none"
         return
     most = mixture.experts / mixture.chosen - 1
     if routing.max_vio is not None and routing.max_vio > most >= 0:

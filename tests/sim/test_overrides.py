@@ -150,9 +150,9 @@ def test_items_of_lists_in_lists_and_numbers_go_by_number_too() -> None:
     rows = "routing={kind: recorded, histogram: [" + str([1] * 256) + "]}"
     histogram = load(V3, [rows, "routing.histogram.0.3=7"]).routing.histogram
     assert histogram is not None and histogram[0][2:5] == (1, 7, 1)
-    layers = "placement=[" + "2, " * 30 + "1, 0]"
-    placement = load(V3, ["schedule=dualpipev", layers, "placement.30=0", "placement.31=1"]).placement
-    assert placement == (*[2] * 30, 0, 1)
+    layers = "placement=[" + "2, " * 29 + "1, 1, 1]"
+    placement = load(V3, ["schedule=dualpipev", layers, "placement.30=2", "placement.31=0"]).placement
+    assert placement == (*[2] * 29, 1, 2, 0)
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,12 @@ def test_chunk_times_have_no_experts():
         from_mapping({"schedule": "zb1p", "batch": {"micro_batches": 4}, "chunk_times": times, "routing": "sampled"})
 
 
+@pytest.mark.parametrize("routing", ["sampled", {"kind": "skewed", "max_vio": 0.0}])
+def test_dense_models_have_no_experts_to_route_to(routing):
+    with pytest.raises(DocumentError, match=r"routing needs layers with experts; the model has none$"):
+        from_mapping(LITE | {"model": {"base": "deepseek_v2_lite", "dense_layers": 27}, "routing": routing})
+
+
 V3 = {
     "cluster": {"node": "h800x8", "nodes": 16}, "model": "deepseek_v3", "parallel": {"pipeline": 2, "expert": 64},
     "schedule": "1f1b", "batch": {"micro_batches": 2},
