@@ -94,9 +94,8 @@ def spans(
 
 @dataclass(frozen=True, eq=False)
 class _Drawn:
-    """A kit at some detail. template: its tasks. times: by lane, starts and ends of tasks in the run of the kit; kernels
-    start after their launch gap. pieces: by lane, the segment of `kit.parts` that each task is in (-1: none, so that it
-    ends with the step)."""
+    """A kit at some detail. template: its tasks. times: by lane, starts (after launch gaps) and ends of tasks in its
+    run. pieces: by lane, the segment of `kit.parts` that each task is in (-1: none, so that it ends with the step)."""
 
     kit: Kit
     template: Template

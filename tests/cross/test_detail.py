@@ -113,8 +113,8 @@ def test_chunks_of_uneven_ranks_are_cut_where_outputs_leave(small):
 
 @pytest.mark.parametrize("schedule", names())
 def test_kernels_of_uneven_ranks_keep_their_place_in_their_part(small, small_scenario, schedule):
-    """A part that takes longer stretches its kernels and their launch gaps: each begins and ends where it does in the run
-    of its kit, in proportion, to the nanosecond; the last ends with the part."""
+    """A part that takes longer stretches its kernels and their launch gaps: each begins and ends where it does in the
+    run of its kit, in proportion, to the nanosecond; the last ends with the part."""
     chosen = (f"schedule={schedule}", *UNEVEN)
     fine, coarse = (small(*chosen, f"detail={detail}").spans for detail in ("op", "layer"))
     laid = plan.lay_out(small_scenario(*chosen))

@@ -1,4 +1,4 @@
-"""A run whose ranks differ: the column drawn, what it draws, and a fault of factor 1 that must change nothing at all."""
+"""A run whose ranks differ: the column drawn, what it draws, and a fault of factor 1 that must change nothing."""
 
 from functools import cache
 

@@ -1,4 +1,4 @@
-"""Kernels as they are drawn against kernels that SimPy runs: one rank a position, and one actor a rank where all differ.
+"""Kernels as they are drawn against kernels that SimPy runs: one rank a position, and all ranks where they differ.
 
 What is drawn inside a step comes from one run of its kit; here every kernel of every step is an event of its own.
 """
@@ -175,8 +175,8 @@ def lasting(kit, rows, begun):
             for i in range(segment.first, segment.stop):
                 start, end = drawn[segment.lane][i]
                 ns[segment.lane][i], gaps[segment.lane][i], at = end - at, start - at, end
-    assert all(0 <= gap <= each for lane, row in zip(gaps, ns, strict=True) for gap, each in zip(lane, row, strict=True))
     ns, gaps = (tuple(map(tuple, table)) for table in (ns, gaps))
+    assert all(0 <= gap <= each for gap, each in zip(sum(gaps, ()), sum(ns, ()), strict=True))
     return replace(kit.fine, alone=ns, beside=ns, gap_ns=gaps)
 
 
