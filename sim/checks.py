@@ -105,10 +105,7 @@ def _routing(scenario: Scenario) -> Iterator[Finding]:
 
 
 def _uneven(scenario: Scenario) -> Iterator[Finding]:
-    """Ranks that differ are carried as arrays at layer detail; faults name ranks and nodes that exist."""
-    if scenario.detail != "layer":
-        what = "uneven routing, faults and jitter are simulated at layer detail"
-        yield ("detail",), f"{scenario.detail} cannot tell ranks apart: {what}; legal: layer"
+    """Faults name ranks and nodes that exist, and times that can be."""
     if scenario.cluster is None:
         for key, verb in (("faults", "need"), ("jitter", "needs")):
             if getattr(scenario, key):

@@ -94,8 +94,8 @@ def spans(
 
 @dataclass(frozen=True, eq=False)
 class _Drawn:
-    """A kit at some detail. template: its tasks. starts, ends: by lane, of each task in the run of the kit. pieces: by
-    lane, the segment of `kit.parts` that each task is in (-1: none, so that it ends with the step)."""
+    """A kit at some detail. template: its tasks. times: by lane, starts (after launch gaps) and ends of tasks in its
+    run. pieces: by lane, the segment of `kit.parts` that each task is in (-1: none, so that it ends with the step)."""
 
     kit: Kit
     template: Template
@@ -130,7 +130,7 @@ def _drawn(kit: Kit, detail: str) -> _Drawn:
     times_of, mine = [], []
     for lane in STREAMS:
         table = np.array(kit.timing.kernels[lane], dtype=np.int64).reshape(-1, 2)
-        times_of.append((table[:, 0], table[:, 1]))
+        times_of.append((table[:, 0] + np.array(kit.fine.gap_ns[lane], dtype=np.int64), table[:, 1]))
         segments = [(owner[i], kit.fine.segments[i]) for i in kit.fine.order[lane]]
         mine.append(np.array([g for g, s in segments for _ in range(s.first, s.stop)], dtype=np.int64))
     return _Drawn(kit, kit.fine, tuple(times_of), tuple(mine))
@@ -148,7 +148,7 @@ def _as_chunk(kit: Kit) -> _Drawn:
 
 
 class _Drawing:
-    """The constant columns of a kit on one lane: per task label, layer, half, price, SMs and launch gap."""
+    """The constant columns of a kit on one lane: per task label, layer, half, price and SMs."""
 
     def __init__(self, drawn: _Drawn, lane: int, names: Names, prices: Names, sources: dict[str, str]) -> None:
         self.drawn, self.lane, tasks = drawn, lane, drawn.template.tasks[lane]
@@ -158,7 +158,6 @@ class _Drawing:
         self.backward = np.array([t.half != "F" for t in tasks], dtype=bool)
         self.price = np.array([_price(t.price, prices, sources) for t in tasks], dtype=np.int64)
         self.sms = np.array([t.sms for t in tasks], dtype=np.int64)
-        self.gap = np.array(drawn.template.gap_ns[lane], dtype=np.int64)
 
 
 def _price(price: Price | None, prices: Names, sources: dict[str, str]) -> int:
@@ -196,7 +195,7 @@ def _lane(
     layer = joined(lambda look: look.layer)
     layer = np.where(layer >= 0, layer + np.array(first_layer)[own], -1)
     return _block(
-        len(end), rank=position, lane=lane, phase=phase, start=start + joined(lambda look: look.gap), end=end,
+        len(end), rank=position, lane=lane, phase=phase, start=start, end=end,
         label=joined(lambda look: look.label), stage=table[:, 0], micro_batch=table[:, 1], stage_b=table[:, 2],
         micro_batch_b=table[:, 3], layer=layer, price=joined(lambda look: look.price),
         sms=joined(lambda look: look.sms),
@@ -243,7 +242,7 @@ def pair(kit: Kit, step: Step, first_layer: Sequence[int]) -> tuple[Trace, dict[
         phase = np.array([PHASES.index(PHASE_OF[task.half]) for task in kit.fine.tasks[lane]])
         blocks.append(
             _block(
-                look.count, rank=0, lane=lane, phase=phase, start=start + look.gap, end=end, label=look.label,
+                look.count, rank=0, lane=lane, phase=phase, start=start, end=end, label=look.label,
                 stage=own, layer=layer, price=look.price, sms=look.sms, micro_batch=0,
             )
         )  # fmt: skip

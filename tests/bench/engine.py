@@ -2,14 +2,15 @@
 
     python tests/bench/engine.py [rounds]
 
-Runs V3's step at op detail on the engine alone (lowering outside the clock), and a loop with one process for each lane
-and each rank of it that spends a timeout on each kernel; prints kernels per CPU second of both and their ratio. The
-engine spends an event on a segment of kernels, and more arithmetic on it.
+Runs all kernels of V3's step as events, one rank a position (lowering outside the clock), and a loop with one process
+for each lane and each rank of it that spends a timeout on each kernel; prints kernels per CPU second of both and their
+ratio. The engine spends an event on a segment of kernels, and more arithmetic on it.
 """
 
 import gc
 import sys
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from time import process_time
@@ -18,7 +19,7 @@ from typing import Any
 import simpy
 
 from sim import plan
-from sim.engine import events as engine
+from sim.engine import events
 from sim.lower import lower
 from sim.scenario import load
 from sim.template import STREAMS
@@ -42,14 +43,18 @@ def bare(processes: int, events: int) -> float:
 
 
 def main(rounds: int) -> None:
-    laid = plan.lay_out(load(str(SCENARIO), ["detail=op"]))
+    laid = plan.lay_out(load(str(SCENARIO)))
     lowered = lower(laid, plan.machine(laid))
-    processes = len(lowered.actors) * (len(STREAMS) + 1)
+    actors = [
+        replace(actor, jobs=tuple(replace(job, template=kit.fine) for job, kit in zip(actor.jobs, kits, strict=True)))
+        for actor, kits in zip(lowered.actors, lowered.kits, strict=True)
+    ]
+    processes = len(actors) * (len(STREAMS) + 1)
     ours, theirs = [], []
     for _ in range(rounds):
         gc.collect()
         start = process_time()
-        done = engine.run(lowered.actors)
+        done = events.run(actors)
         took = process_time() - start
         kernels = sum(len(ends) for record in done.records for ends in record.kernels)
         ours.append(kernels / took)

@@ -165,7 +165,7 @@ COMING_AND_GOING = (
 @pytest.mark.parametrize("faults", [STEADY, COMING_AND_GOING])
 @pytest.mark.parametrize(("nodes", "expert"), [(2, 4), (4, 16)])
 def test_real_durations_of_ranks_that_differ(schedule, faults, nodes, expert):
-    """Expert loads, faults and jitter as `sim.disturbances.durations` has them, inside nodes and across: as in a run.
+    """Expert loads, faults and jitter as `sim.disturbances.durations` has them, inside nodes and across.
 
     The events get the durations that the arrays found at their own starts, and must come to the same starts.
     """

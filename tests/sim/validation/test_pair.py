@@ -16,7 +16,7 @@ def reference():
 
 @pytest.fixture(scope="module")
 def found(reference):
-    return pair.measures(reference.pair, reference.machine.pricer)
+    return pair.measures(reference.pair)
 
 
 def test_streams_fit_into_the_span(found):
@@ -60,11 +60,11 @@ def test_a_single_kernel_has_the_interval_of_its_price(reference):
 
 def test_a_slower_network_lengthens_exchanges_alone(reference, found):
     slow = Reference("v3_2048gpu", ("cluster.node.nic.bandwidth=25GB/s",))
-    other = pair.measures(slow.pair, slow.machine.pricer)
+    other = pair.measures(slow.pair)
     assert other["part combine(F)"] > 1.5 * found["part combine(F)"]
     assert other["ratio"] < 0.7 * found["ratio"]
 
 
 def test_sharing_a_machine_changes_nothing(reference, found):
     machine = replace(reference.machine, pricer=replace(reference.machine.pricer))
-    assert pair.measures(pair.pair(machine), machine.pricer) == found
+    assert pair.measures(pair.pair(machine)) == found

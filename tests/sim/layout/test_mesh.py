@@ -1,0 +1,158 @@
+"""The mesh: ranks, positions, nodes and groups number each other; columns stand for what nothing tells apart."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sim.layout.mesh import Mesh, alike, one
+
+SIZES = st.integers(1, 4)
+MESHES = st.builds(
+    lambda pipeline, data, expert, context, tensor, gpus: Mesh(
+        pipeline, data * expert * context * tensor, expert, context, tensor, gpus
+    ),
+    SIZES, SIZES, SIZES, st.integers(1, 2), st.integers(1, 2), SIZES,
+)  # fmt: skip
+KINDS = st.integers(1, 4).flatmap(
+    lambda group: st.tuples(
+        st.integers(1, 5).flatmap(lambda n: st.lists(st.integers(0, 2), min_size=n * group, max_size=n * group)),
+        st.just(group),
+    )
+)
+"""(kind of each replica, expert group)."""
+GROUPS = ("expert", "context", "tensor", "data", "expert_data")
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+@given(MESHES)
+def test_ranks_and_places_are_each_other(mesh: Mesh) -> None:
+    places = [mesh.place(rank) for rank in range(mesh.ranks)]
+    assert places == [(p, d) for p in range(mesh.pipeline) for d in range(mesh.replicas)]
+    assert [mesh.rank(*place) for place in places] == list(range(mesh.ranks))
+    assert [rank for p in range(mesh.pipeline) for rank in mesh.of_position(p).tolist()] == list(range(mesh.ranks))
+    assert np.prod(mesh.shape) == mesh.ranks
+
+
+@given(MESHES)
+def test_nodes_hold_neighbours(mesh: Mesh) -> None:
+    for rank in range(mesh.ranks):
+        assert rank in mesh.on_node(mesh.node(rank))
+    assert len(mesh.on_node(3)) == mesh.gpus_per_node
+    assert mesh.on_node(0).stop == mesh.on_node(1).start
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+@given(mesh=MESHES)
+def test_every_replica_is_in_one_group_of_each_kind(kind: str, mesh: Mesh) -> None:
+    groups = mesh.groups(kind)
+    assert sorted(groups.ravel().tolist()) == list(range(mesh.replicas))
+    if kind in ("expert", "context", "tensor"):
+        assert groups.shape[1] == getattr(mesh, kind)
+        member = mesh.member(kind).tolist()
+        for group in groups.tolist():
+            assert all(list(mesh.group(kind, replica)) == group for replica in group)
+            assert [member[replica] for replica in group] == list(range(len(group)))
+
+
+@given(MESHES)
+def test_those_that_hold_the_same_experts_are_one_of_each_expert_group(mesh: Mesh) -> None:
+    member = mesh.member("expert")
+    for number, group in enumerate(mesh.groups("expert_data").tolist()):
+        assert {int(member[replica]) for replica in group} == {number}
+        assert len({mesh.group("expert", replica).start for replica in group}) == len(group)
+    assert mesh.groups("data").tolist() == [list(range(mesh.replicas))]
+
+
+def test_v3_by_hand() -> None:
+    """16 positions of 128 replicas in groups of 64 on nodes of 8."""
+    mesh = Mesh(16, 128, 64, gpus_per_node=8)
+    assert (mesh.ranks, mesh.shape) == (2048, (16, 2, 64, 1, 1))
+    assert mesh.place(1000) == (7, 104) and mesh.rank(7, 104) == 1000 and mesh.node(1000) == 125
+    assert mesh.group("expert", 104) == range(64, 128) and mesh.nodes_of_group("expert") == 8
+    assert mesh.groups("expert_data")[40].tolist() == [40, 104]
+
+
+def test_a_group_is_no_larger_than_the_replicas() -> None:
+    mesh = Mesh(4, 2, 8, gpus_per_node=4)
+    assert mesh.groups("expert").tolist() == [[0, 1]] and mesh.group("expert", 1) == range(2)
+    assert mesh.columns().expert.sizes.tolist() == [2]
+
+
+# --- columns ----------------------------------------------------------------------------------------------------------
+
+
+@given(KINDS)
+def test_columns_are_replicas_alike_in_one_group(given_: tuple[list[int], int]) -> None:
+    """Two share a column exactly where kind and group are the same; weights count all replicas."""
+    kinds, group = given_
+    columns = alike(kinds, group)
+    of = columns.of.tolist()
+    for one_, kind in enumerate(kinds):
+        for two in range(one_):
+            same = kind == kinds[two] and one_ // group == two // group
+            assert (of[one_] == of[two]) == same
+    assert columns.weight.sum() == len(kinds) and columns.weight.tolist() == [of.count(c) for c in sorted(set(of))]
+    assert [of[d] for d in columns.first.tolist()] == list(range(columns.columns))
+    assert columns.first.tolist() == [of.index(c) for c in range(columns.columns)]
+
+
+@given(KINDS)
+def test_columns_of_a_group_meet(given_: tuple[list[int], int]) -> None:
+    """A column stands for members that meet the same kinds as often as they do; groups of columns are neighbours."""
+    kinds, group = given_
+    columns = alike(kinds, group)
+    for number in range(len(kinds) // group):
+        part = columns.group(number)
+        mates = Counter()
+        for column in range(part.start, part.stop):
+            assert columns.mates(column) == part and columns.first[column] // group == number
+            mates[kinds[columns.first[column]]] += int(columns.weight[column])
+        assert mates == Counter(kinds[number * group : (number + 1) * group])
+    assert columns.expert.sizes.sum() == columns.columns
+
+
+@given(KINDS, st.randoms(use_true_random=False))
+def test_the_last_of_a_group_is_the_last_of_its_replicas(given_: tuple[list[int], int], random: object) -> None:
+    kinds, group = given_
+    columns = alike(kinds, group)
+    times = np.array([random.randrange(100) for _ in range(columns.columns)])  # type: ignore[attr-defined]
+    everybody = times[columns.of].reshape(-1, group)
+    expected = everybody.max(axis=1).repeat(group)[columns.first] if group > 1 else times
+    assert columns.latest(times, "expert").tolist() == expected.tolist()
+    rows = np.stack([times, times[::-1]])
+    assert columns.latest(rows, "expert")[0].tolist() == expected.tolist()
+
+
+@given(KINDS)
+def test_a_copy_of_the_cluster_has_the_same_columns_again(given_: tuple[list[int], int]) -> None:
+    kinds, group = given_
+    once, twice = alike(kinds, group), alike(kinds * 2, group)
+    assert twice.columns == 2 * once.columns and twice.of[: len(kinds)].tolist() == once.of.tolist()
+    assert twice.weight.tolist() == once.weight.tolist() * 2
+
+
+@given(MESHES)
+def test_a_mesh_without_kinds_has_a_column_for_each_replica(mesh: Mesh) -> None:
+    columns = mesh.columns()
+    assert columns.of.tolist() == columns.first.tolist() == list(range(mesh.replicas))
+    assert columns.weight.tolist() == [1] * mesh.replicas
+    found = [list(range(mesh.replicas))[columns.group(n)] for n in range(len(columns.expert.first))]
+    assert found == mesh.groups("expert").tolist()
+    assert ("expert" in columns.groups) == (mesh.expert > 1)
+
+
+def test_a_slow_member_splits_its_group_only() -> None:
+    columns = Mesh(1, 12, 4).columns([0, 0, 0, 1, *[0] * 8])
+    assert columns.of.tolist() == [0, 0, 0, 1, *[2] * 4, *[3] * 4]
+    assert columns.weight.tolist() == [3, 1, 4, 4] and columns.expert.sizes.tolist() == [2, 1, 1]
+
+
+def test_one_column_stands_for_all_and_meets_nobody() -> None:
+    columns = one()
+    times = np.array([7])
+    assert columns.columns == 1 and columns.latest(times, "expert") is times and not columns.groups
