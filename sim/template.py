@@ -167,9 +167,10 @@ def pieces(phases: Sequence[Phase]) -> list[list[int]]:
 
 
 def by_layer(
-    fine: Template, timing: Timing, phases: Sequence[Phase], groups: Sequence[Sequence[int]]
+    fine: Template, timing: Timing, phases: Sequence[Phase], groups: Sequence[Sequence[int]] | None = None
 ) -> Template:
     """One segment a part, as long as it took in the fine run. phases: of the fine template. groups: their `pieces`."""
+    groups = pieces(phases) if groups is None else groups
     owner = {i: g for g, group in enumerate(groups) for i in group}
     tasks: list[list[Task]] = [[] for _ in STREAMS]
     holds: list[list[int]] = [[] for _ in STREAMS]

@@ -63,7 +63,7 @@ def own_wire(position: int, step: int, kind: int, starts: Times, ns: int) -> Tim
 def took(duration: Duration, position: int, step: int, number: int, starts: Times) -> Times:
     """Nanoseconds of a segment begun at `starts` [column]."""
     found = duration(position, step)
-    return np.broadcast_to(found[number] if isinstance(found, tuple) else found(number, starts), starts.shape)
+    return np.broadcast_to(found(number, starts) if callable(found) else found[number], starts.shape)
 
 
 def run(laid: Plan, machine: Machine, *faults: Any, **changed: Any) -> Run:
