@@ -7,7 +7,7 @@ roofline (peaks and bandwidth alone) -> refused. Every price says its rung, its 
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -51,6 +51,10 @@ LIKE = {"adam": "elementwise", "loss": "elementwise"}
 """Memory-bound kinds that no table holds, and the kind whose rate they take."""
 
 
+OVER_LINKS = (AllToAll, Send, Collective, HostCopy)
+"""Operations whose prices depend on links."""
+
+
 class Price(NamedTuple):
     """Nanoseconds alone and beside the other side (compute beside communication and the reverse); rung; source."""
 
@@ -81,6 +85,12 @@ class Pricer:
     mode: str = "measured"
     exchange: Callable[[AllToAll, Wires, int], float] = field(default=exchange_seconds, compare=False, repr=False)
     known: dict[tuple[Op, bool], Price] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def over(self, wires: Wires) -> "Pricer":
+        """The same over other links; what does not depend on them stays known."""
+        other = replace(self, wires=wires)
+        other.known.update({key: price for key, price in self.known.items() if not isinstance(key[0], OVER_LINKS)})
+        return other
 
     @property
     def compute_sms(self) -> int:

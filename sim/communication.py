@@ -18,8 +18,9 @@ from sim.engine.timeline import Timeline
 from sim.exchange import kernel
 from sim.exchange.ports import of_op
 from sim.exchange.price import KERNEL, Fidelity
+from sim.layout.machine import Machine
 from sim.optimizer import gather_rings, reduce_rings
-from sim.plan import Machine, Plan, message
+from sim.plan import Plan
 
 
 class Row(NamedTuple):
@@ -69,13 +70,12 @@ def _limit(pricer: Pricer, op: AllToAll, links: Wires, row: Row) -> str:
 
 def _messages(plan: Plan, machine: Machine, timeline: Timeline) -> Iterator[Row]:
     """Of all forward messages between positions the dearest; a backward one is as long and goes the other way."""
-    homes, price, links = plan.homes, machine.pricer.price, machine.pricer.wires
-    ends = {(home, homes[stage + 1, batch]) for (stage, batch), home in homes.items() if (stage + 1, batch) in homes}
-    sends = {(a, b): message(plan, machine, a, b) for a, b in sorted(ends) if a != b}
+    price, links = machine.pricer.price, machine.pricer.wires
+    sends = {(a, b): machine.message(plan.mesh, a, b) for a, b in plan.messages.ends}
     if sends:
         (a, b), op = max(sends.items(), key=lambda item: price(item[1]).ns)
         size = (op.size, op.wire_bytes(), op.size * (not op.leaves_node))
-        goes, carried = plan.targets(a), timeline.network[a]
+        goes, carried = plan.messages.targets[a], timeline.network[a]
         beside_s = mean(int(t.ends[0] - t.starts[0]) for t in carried if goes.get((t.step, t.kind)) == b) / NS_PER_S
         row = _row("pipeline message", f"position {a} to {b}", price(op), links.slowed(op.slower), size)
         yield row._replace(beside_s=beside_s)

@@ -5,7 +5,7 @@ another rank becomes a message the consumer's step waits for, (3) stages get the
 parameter gather.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
@@ -17,10 +17,12 @@ from sim.engine.actor import LOCAL, Actor, Job, Route, Sync
 from sim.engine.events import alone
 from sim.engine.kit import BACKWARD, FORWARD, Kit
 from sim.engine.kit import kit as kit_of
+from sim.layout.machine import Machine
+from sim.layout.traffic import Message
 from sim.models.layer import Unit
 from sim.overlap import compose
-from sim.plan import Machine, Plan, message, relative
-from sim.program import Program, Step
+from sim.plan import Plan, relative
+from sim.program import Step
 from sim.scenario import ChunkTimes
 
 
@@ -59,9 +61,8 @@ def lower(plan: Plan, machine: Machine | None) -> Lowered:
     """What the engine runs of a plan. Raises hwmodels.refused.Refused."""
     kits = _Kits(plan, machine)
     table = tuple(tuple(kits.of(step) for step in steps) for steps in plan.program.steps)
-    where = _places(plan.program)
     send = cache(partial(_send, plan, machine))
-    jobs = tuple(_jobs(plan, p, table[p], where, send) for p in range(plan.program.ranks))
+    jobs = tuple(_jobs(plan, p, row, send) for p, row in enumerate(table))
     tails = tuple(optimizer.tail(plan, machine, p) if machine else optimizer.NO_TAIL for p in range(len(jobs)))
     syncs = tuple(_sync(plan, machine, tails[p], p) for p in range(len(jobs)))
     first = tuple(relative(stage)[1] for stage in machine.stages) if machine else (0,) * plan.program.stages
@@ -74,6 +75,7 @@ class _Kits:
     def __init__(self, plan: Plan, machine: Machine | None) -> None:
         self.plan, self.machine = plan, machine
         self.known: dict[object, Kit] = {}
+        self.kept = machine.known.kits if machine else {}
         self.units = [relative(stage)[0] for stage in machine.stages] if machine else []
 
     def of(self, step: Step) -> Kit:
@@ -88,62 +90,45 @@ class _Kits:
         if self.machine is None:
             chunk_times = self.plan.scenario.chunk_times
             assert chunk_times is not None
-            return _fixed_kit(len(self.known), step, chunk_times)
+            return _fixed_kit(step, chunk_times)
         forward, backward = self.units[step.stage], self.units[step.stage_b if "+" in step.kind else step.stage]
-        key = (step.kind, forward, backward)  # stages alike share a kit
-        return self.known.get(key) or self.known.setdefault(key, self._built(step, forward, backward))
+        key = (self.machine.pricer.wires, step.kind, forward, backward)  # stages alike share a kit
+        found: Kit = self.kept.get(key) or self.kept.setdefault(key, self._built(step, forward, backward))
+        return found
 
     def _built(self, step: Step, forward: Sequence[Unit], backward: Sequence[Unit]) -> Kit:
         assert self.machine is not None
         composition = compose(step.kind, forward, backward, self.machine.parts)
         fine = templates.price(step.kind, (step.stage, step.stage_b), composition, self.machine.pricer)
-        return kit_of(len(self.known), composition, fine, self.machine.pricer.wires.network)
+        return kit_of(composition, fine, self.machine.pricer.wires.network)
 
 
-def _fixed_kit(number: int, step: Step, times: ChunkTimes) -> Kit:
+def _fixed_kit(step: Step, times: ChunkTimes) -> Kit:
     """A kit from chunk times: outputs leave at the end of the step; a W sends nothing."""
     pair = times.overlapped if step.kind == "F+BW" else times.forward + times.backward_input
     full = times.backward_input + times.weight
     ns = {"F": times.forward, "B": times.backward_input, "W": times.weight, "BW": full}.get(step.kind, pair)
     sends = FORWARD * ("F" in step.kind) + BACKWARD * ("B" in step.kind)
     fine = templates.fixed(step.kind, (step.stage, step.stage_b), [ns], [sends])
-    return Kit(number, None, fine, alone(fine))
+    return Kit(None, fine, alone(fine))
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------
 
 
-Pass = tuple[str, int, int]
-"""F, B or W; stage; micro-batch."""
-
-
-def _places(program: Program) -> dict[Pass, tuple[int, int]]:
-    """Pipeline position and step of every pass."""
-    rows = enumerate(program.steps)
-    return {done: (rank, i) for rank, row in rows for i, step in enumerate(row) for done in step.passes()}
-
-
 def _jobs(
-    plan: Plan, position: int, kits: Sequence[Kit], where: Mapping[Pass, tuple[int, int]],
-    send: Callable[[int, int], tuple[int, Route]],
-) -> tuple[Job, ...]:  # fmt: skip
+    plan: Plan, position: int, kits: Sequence[Kit], send: Callable[[int, int], tuple[int, Route]]
+) -> tuple[Job, ...]:
+    """The steps of a position with the messages that they wait for and send."""
+    sent: dict[int, list[Message]] = {}
+    for message in plan.messages.sent[position]:
+        sent.setdefault(message.step, []).append(message)
     jobs = []
-    for step, kit in zip(plan.program.steps[position], kits, strict=True):
-        waits, sends = [], []
-        routes: dict[int, Route] = {}
-        for letter, stage, micro_batch in step.passes():
-            if letter == "W":
-                continue
-            kind, ahead = (FORWARD, 1) if letter == "F" else (BACKWARD, -1)
-            source = where.get((letter, stage - ahead, micro_batch))
-            if source and source[0] != position:
-                waits.append((*source, kind))
-            target = plan.homes.get((stage + ahead, micro_batch))
-            if target is not None and target != position:
-                ns, route = send(position, target)
-                sends.append((kind, ns))
-                routes |= {kind: route} if route.ends else {}
-        jobs.append(Job(kit.chunk, tuple(waits), tuple(sends), routes, kit.windows))
+    for number, kit in enumerate(kits):
+        waits = tuple((m.position, m.step, m.output) for m in plan.messages.awaited.get((position, number), ()))
+        goes = [(m.output, *send(position, m.target)) for m in sent.get(number, ())]
+        routes = {output: route for output, _, route in goes if route.ends}
+        jobs.append(Job(kit.chunk, waits, tuple((output, ns) for output, ns, _ in goes), routes, kit.windows))
     return tuple(jobs)
 
 
@@ -152,7 +137,7 @@ def _send(plan: Plan, machine: Machine | None, source: int, target: int) -> tupl
     if machine is None:
         times = plan.scenario.chunk_times
         return times.p2p if times else 0, LOCAL
-    op = message(plan, machine, source, target)
+    op = machine.message(plan.mesh, source, target)
     route = Route((source, target), machine.hindrances.of_message(source, target)) if op.wire_bytes() else LOCAL
     return machine.pricer.price(op).ns, route
 
@@ -176,6 +161,5 @@ def _ring_route(plan: Plan, machine: Machine, stage: int) -> Route:
     if not needed:
         return LOCAL
     slower = sum(pricer.price(ring).ns for ring in rings) / needed  # by NVLink or between switches
-    holders = tuple(p for p, held in enumerate(plan.holds) if stage in held)
-    both = [machine.hindrances.of_ring("reduce_scatter", stage, which).exchanges for which in (0, 1)]
-    return Route(holders, Hindrance(max(1.0, slower), max(both)))
+    both = [machine.hindrances.of_ring("reduce_scatter", stage, experts).exchanges for experts in (False, True)]
+    return Route(plan.holders(stage), Hindrance(max(1.0, slower), max(both)))

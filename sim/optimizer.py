@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 from hwmodels.formats import Format
 from hwmodels.op import Collective, HostCopy, Memory
+from sim.layout.machine import Machine
+from sim.layout.traffic import Ring
 from sim.models.family import weights
 from sim.models.weights import Parameters
-from sim.plan import Machine, Plan, slots
+from sim.plan import Plan
 
 
 class Shards(NamedTuple):
@@ -48,7 +50,7 @@ def stage_parameters(plan: Plan, machine: Machine, stage: int) -> Parameters:
     """
     shape, units = machine.site.shape, machine.stages[stage]
     total = weights(shape, units)
-    together = all(0 in held for held in plan.holds if stage in held)
+    together = all(0 in plan.holds[position] for position in plan.holders(stage))
     if total.table and not together:
         total += Parameters(shared=-max(weights(shape, [unit]).table for unit in units))
     return total
@@ -57,11 +59,19 @@ def stage_parameters(plan: Plan, machine: Machine, stage: int) -> Parameters:
 def shards(plan: Plan, machine: Machine, stage: int) -> Shards:
     """What one holder of `stage` has of it. Tensors shared between units of one rank count once."""
     p = stage_parameters(plan, machine, stage)
-    copies, expert = plan.program.weight_copies, plan.scenario.parallel.expert
+    copies = plan.program.weight_copies
     dense = p.linear + p.other - p.shared
-    mixture = machine.mixture
-    held = p.experts / expert * slots(plan.scenario, mixture) / mixture.experts if mixture else 0.0
-    return Shards(dense, held, plan.data * copies, plan.data // expert * copies)
+    held = p.experts * experts_held(plan, machine)
+    everybody, alike = (plan.mesh.groups(kind).shape[1] * copies for kind in ("data", "expert_data"))
+    return Shards(dense, held, everybody, alike)
+
+
+def experts_held(plan: Plan, machine: Machine) -> float:
+    """The part of all routed experts that a rank holds, copies that redundancy adds included."""
+    mixture, scenario = machine.mixture, plan.scenario
+    if mixture is None:
+        return 0.0
+    return (mixture.experts + scenario.routing.redundant_experts) / mixture.experts / scenario.parallel.expert
 
 
 def _bytes(form: Format, count: float) -> float:
@@ -85,27 +95,36 @@ def tail(plan: Plan, machine: Machine, position: int) -> Tail:
     return Tail(reduce_ns, norm, price(adam).ns, gather_ns, average)
 
 
+def rings(plan: Plan, machine: Machine, stage: int) -> tuple[Ring, Ring]:
+    """Rings around the copies of one stage: of all but experts, then of experts."""
+    held, mesh, nodes = shards(plan, machine, stage), plan.mesh, machine.cluster.nodes
+    dense_nodes = max(1, min(nodes, mesh.nodes_of(held.dense_ranks)))
+    # replicas of an expert sit a whole expert group apart: each on its own node once the group fills nodes
+    expert_nodes = held.expert_ranks if mesh.expert >= mesh.gpus_per_node else dense_nodes
+    return (
+        Ring(stage, False, held.dense, held.dense_ranks, dense_nodes),
+        Ring(stage, True, held.experts, held.expert_ranks, max(1, min(nodes, expert_nodes))),
+    )
+
+
 def reduce_rings(plan: Plan, machine: Machine, stage: int) -> tuple[Collective, Collective]:
-    """One stage's gradients, on the rank's network lane: the dense ring, then the experts' ring."""
-    return _rings(plan, machine, "reduce_scatter", machine.recipe.gradient, stage)
+    """Reduce-scatters of one stage's gradients, on the rank's network lane: the dense ring, then the experts' ring."""
+    return _collectives(plan, machine, "reduce_scatter", machine.recipe.gradient, stage)
 
 
 def gather_rings(plan: Plan, machine: Machine, stage: int) -> tuple[Collective, Collective]:
-    """One stage's parameters, likewise."""
-    return _rings(plan, machine, "all_gather", machine.recipe.gather, stage)
+    """All-gathers of one stage's parameters, likewise."""
+    return _collectives(plan, machine, "all_gather", machine.recipe.gather, stage)
 
 
-def _rings(plan: Plan, machine: Machine, kind: str, form: Format, stage: int) -> tuple[Collective, Collective]:
-    held = shards(plan, machine, stage)
-    gpus, nodes = machine.cluster.node.gpus, machine.cluster.nodes
-    dense_nodes = max(1, min(nodes, -(-held.dense_ranks // gpus)))
-    # replicas of an expert sit a whole expert group apart: each on its own node once the group fills nodes
-    apart = max(1, plan.scenario.parallel.expert // gpus)
-    expert_nodes = held.expert_ranks if apart >= 1 and plan.scenario.parallel.expert >= gpus else dense_nodes
-    dense, experts = (machine.hindrances.of_ring(kind, stage, which).slower for which in (0, 1))
-    return (
-        Collective(kind, _bytes(form, held.dense), held.dense_ranks, dense_nodes, slower=dense),
+def _collectives(
+    plan: Plan, machine: Machine, kind: str, form: Format, stage: int
+) -> tuple[Collective, Collective]:
+    dense, experts = (
         Collective(
-            kind, _bytes(form, held.experts), held.expert_ranks, max(1, min(nodes, expert_nodes)), slower=experts
-        ),
-    )
+            kind, _bytes(form, ring.parameters), ring.ranks, ring.nodes,
+            slower=machine.hindrances.of_ring(kind, stage, ring.experts).slower,
+        )
+        for ring in rings(plan, machine, stage)
+    )  # fmt: skip
+    return dense, experts

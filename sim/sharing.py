@@ -10,13 +10,16 @@ are shared by the same rules in `sim.network.links`.
 
 from collections import Counter
 from dataclasses import replace
-from functools import cache
 
 from hwmodels.op import AllToAll
 from hwmodels.units import NS_PER_S
 from sim.engine.nic import FAIR
+from sim.layout.machine import Machine
 from sim.models.layer import Unit
-from sim.plan import Machine, Plan, message, unit_cost_ns
+from sim.plan import Plan
+
+DIGITS = 12
+"""Of the part of NICs that is left: longer or shorter steps of the same kinds leave the same but for rounding."""
 
 
 def shared(plan: Plan, machine: Machine) -> Machine:
@@ -29,27 +32,21 @@ def shared(plan: Plan, machine: Machine) -> Machine:
         messages_s, exchanges_s = _needed_s(plan, machine, position)
         lasts = max(compute_s, messages_s + exchanges_s)
         left.append(1 - messages_s / lasts if lasts else 1.0)
-    wires = replace(machine.pricer.wires, left=max(FAIR, min(left)))
-    return replace(machine, pricer=replace(machine.pricer, wires=wires))
-
-
-def alone(machine: Machine) -> Machine:
-    """The machine with exchanges that have their NICs to themselves, as in a benchmark of exchanges."""
-    return replace(machine, pricer=replace(machine.pricer, wires=replace(machine.pricer.wires, left=1.0)))
+    free = round(max(FAIR, min(left)), DIGITS)
+    return replace(machine, pricer=machine.pricer.over(replace(machine.pricer.wires, left=free)))
 
 
 def compute_seconds(plan: Plan, machine: Machine) -> list[float]:
     """Seconds that the kernels of each position's steps take in a training step."""
-    cost = cache(lambda unit: unit_cost_ns(unit, machine.parts, machine.pricer))
-    stage_s = [sum(map(cost, stage)) / NS_PER_S for stage in machine.stages]
+    stage_s = [sum(map(machine.unit_ns, stage)) / NS_PER_S for stage in machine.stages]
     return [sum(stage_s[s] for step in steps for letter, s, _ in step.passes() if letter == "F")
             for steps in plan.program.steps]  # fmt: skip
 
 
 def _needed_s(plan: Plan, machine: Machine, position: int) -> tuple[float, float]:
     """Seconds for which messages and exchanges need a position's NICs in a training step."""
-    sends = Counter(plan.targets(position).values())
-    sent = sum(message(plan, machine, position, to).wire_bytes() * count for to, count in sends.items())
+    sends = Counter(message.target for message in plan.messages.sent[position])
+    sent = sum(machine.message(plan.mesh, position, to).wire_bytes() * count for to, count in sends.items())
     passes = Counter((letter, stage) for step in plan.program.steps[position] for letter, stage, _ in step.passes())
     exchanged = sum(
         count * _exchanged_bytes(machine, unit, letter)

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import sim
 from hwmodels.units import NS_PER_S
-from sim import communication, feasible, plan, sharing
+from sim import assembly, communication, feasible, plan
 from sim.analysis import critical, graph, memory, metrics, pairs, spans, uncertainty
 from sim.disturbances import durations, faults
 from sim.disturbances.durations import Durations
 from sim.engine import arrays, steps
 from sim.engine.kit import Kit
 from sim.engine.timeline import Timeline
+from sim.layout.machine import Machine
 from sim.lower import Lowered, lower
 from sim.models.family import weights
 from sim.models.layer import Unit
-from sim.plan import Machine, Plan, unit_cost_ns
+from sim.plan import Plan
 from sim.program import Step
 from sim.result import MemoryCurve, RankLoads, Result, StageLoad, Utilisation
 from sim.scenario import Scenario
@@ -51,7 +52,7 @@ class Run:
 def run(scenario: Scenario, interval: bool = True) -> Result:
     """See `sim.run`."""
     laid = plan.lay_out(scenario)
-    machine, wired = _machine(laid) if scenario.model else (None, None)
+    machine, wired = assembly.assembled(laid) if scenario.model else (None, None)
     ran = simulated(laid, machine)
     lowered, timeline = ran.lowered, ran.timeline
     books = metrics.ledgers(lowered, timeline, machine.pricer if machine else None)
@@ -103,19 +104,6 @@ def _intervals(ran: Run, books: Sequence[metrics.Ledger], summary: dict[str, Any
     """90 % intervals of the headlines."""
     found = graph.graph(ran.lowered, ran.timeline, *([ran.times.pace] if ran.times else []))
     return uncertainty.intervals(uncertainty.sensitivity(ran.lowered, found, books), summary, seed)
-
-
-def _machine(laid: Plan) -> "tuple[Machine, Network | None]":
-    """The machine; and where the scenario says how flows are routed, as crowded as they make it, and its network."""
-    found, cluster = plan.machine(laid), laid.scenario.cluster
-    if cluster is None or cluster.routing is None:
-        return found, None
-    from sim.network.network import network
-
-    wired = network(laid, found, cluster.placement, cluster.routing)
-    busy_s = max(sharing.compute_seconds(laid, found))
-    crowded = plan.machine(laid, wired.hindrances(busy_s))
-    return crowded, wired if crowded.stages == found.stages else None
 
 
 def _links(
@@ -201,11 +189,10 @@ def _stages(laid: Plan, machine: Machine | None) -> tuple[StageLoad, ...]:
         return ()
     out = []
     for stage, units in enumerate(machine.stages):
-        costs = [sum(unit_cost_ns(u, machine.parts, machine.pricer, d) for u in units) / NS_PER_S for d in "FBW"]
-        rank = next(p for p, held in enumerate(laid.holds) if stage in held)
+        costs = [sum(machine.unit_ns(unit, d) for unit in units) / NS_PER_S for d in "FBW"]
         size = weights(machine.site.shape, units).total
         layers = sum(u.block for u in units)
-        out.append(StageLoad(stage, rank, _contents(units), layers, size, *costs))
+        out.append(StageLoad(stage, laid.holders(stage)[0], _contents(units), layers, size, *costs))
     return tuple(out)
 
 

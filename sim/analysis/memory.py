@@ -19,9 +19,10 @@ import numpy.typing as npt
 from hwmodels.units import whole_bytes
 from sim import optimizer
 from sim.engine.timeline import Timeline
+from sim.layout.machine import Machine
 from sim.models.activations import Kept, landing_bytes
 from sim.models.weights import weight_bytes
-from sim.plan import Machine, Plan, slots
+from sim.plan import Plan
 from sim.program import Step
 from sim.result import MemoryCurve
 from sim.tokens.loads import Loads
@@ -95,8 +96,7 @@ def _landing(machine: Machine, loads: Loads | None, found: Sequence["Change"]) -
 
 def constant(plan: Plan, machine: Machine, position: int) -> dict[str, int]:
     """Bytes that a rank holds through the whole step, by part."""
-    recipe, mixture = machine.recipe, machine.mixture
-    local = slots(plan.scenario, mixture) / mixture.experts / plan.scenario.parallel.expert if mixture else 0.0
+    recipe, local = machine.recipe, optimizer.experts_held(plan, machine)
     weights = gradients = states = 0.0
     for stage in plan.holds[position]:
         held = optimizer.shards(plan, machine, stage)

@@ -20,10 +20,11 @@ from hwmodels.units import NS_PER_S, SECONDS_PER_DAY, SECONDS_PER_HOUR, TERA
 from sim.analysis.spans import PHASE_OF
 from sim.engine.kit import Kit
 from sim.engine.timeline import Inside, Steps, Timeline
+from sim.layout.machine import Machine
 from sim.layout.mesh import Times
 from sim.lower import Lowered
 from sim.models.layer import COMMUNICATION, COMPUTE
-from sim.plan import Machine, Plan
+from sim.plan import Plan
 from sim.result import Bar
 from sim.template import STREAMS, Template
 

@@ -118,8 +118,11 @@ def _move(kits: Moved, family: str, rung: str) -> Move:
 
 def dearer(kit: Kit, family: str, rung: str, spread: float) -> Kit:
     """The kit with the prices of one family raised by its spread; itself when it has none. What is executed stays."""
-    fine = _dearer(kit.fine, family, rung, spread)
-    return kit if fine is kit.fine else replace(kit, fine=fine, timing=alone(fine))
+    key = (family, rung, spread)
+    if key not in kit.dearer:
+        fine = _dearer(kit.fine, family, rung, spread)
+        kit.dearer[key] = kit if fine is kit.fine else replace(kit, fine=fine, timing=alone(fine), dearer={})
+    return kit.dearer[key]
 
 
 def _dearer(fine: Template, family: str, rung: str, spread: float) -> Template:

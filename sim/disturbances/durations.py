@@ -21,10 +21,11 @@ from sim.disturbances import faults as broken
 from sim.disturbances.nics import Links
 from sim.engine.inside import Took
 from sim.engine.kit import Kit
+from sim.layout.machine import Machine
 from sim.layout.mesh import Columns, Times
 from sim.models.layer import COMMUNICATION, Part, Site
 from sim.models.shape import ModelShape
-from sim.plan import Machine, Plan
+from sim.plan import Plan
 from sim.program import Step
 from sim.routing import PADDING
 from sim.scenario import Fault

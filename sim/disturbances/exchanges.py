@@ -16,7 +16,7 @@ from hwmodels.op import AllToAll
 from hwmodels.price import Pricer
 from sim.exchange.ports import even_tokens, of_op
 from sim.exchange.price import MESSAGES, Fidelity, of_tokens
-from sim.plan import Machine
+from sim.layout.machine import Machine
 
 Array = npt.NDArray[np.float64]
 RATIOS = (1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 4.0)

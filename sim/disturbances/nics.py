@@ -23,9 +23,10 @@ from hwmodels.op import AllToAll, Collective
 from sim.disturbances.faults import Felt, Slowed, of_ranks
 from sim.engine.kit import BACKWARD, FORWARD
 from sim.engine.wire import REDUCE
+from sim.layout.machine import Machine
 from sim.layout.mesh import Times
 from sim.optimizer import gather_rings, reduce_rings
-from sim.plan import Machine, Plan, message
+from sim.plan import Plan
 from sim.scenario import Fault
 
 
@@ -38,7 +39,7 @@ class Links:
         self.slow = of_ranks(faults, ("link",), self.mesh)
         self.exchanges, self.sends, self.rings = cache(self._exchanges), cache(self._sends), cache(self._rings)
         self.everybody = self.mesh.columns()
-        self.slow_members, self.targets = cache(self._slow_members), cache(plan.targets)
+        self.slow_members, self.targets = cache(self._slow_members), plan.messages.targets
 
     def exchange(self, position: int, starts: Times, work: Times, expected: int, op: AllToAll, rest: float) -> Times:
         """Durations of an exchange, begun by all of a group at once, that alone takes `work` ns at each rank and
@@ -56,7 +57,7 @@ class Links:
         if not self.slow:
             return work
         if kind in (FORWARD, BACKWARD):
-            return self.sends(position, self.targets(position)[step, kind]).durations(starts, work)
+            return self.sends(position, self.targets[position][step, kind]).durations(starts, work)
         at, left = starts, ns
         stages = [step] if kind == REDUCE else self.plan.holds[position]
         rings = [ring for stage in stages for ring in self.rings(stage, kind)]
@@ -87,7 +88,7 @@ class Links:
         """Rank of the slow NIC at an end of a message, the sender's where both are as bad; None without one."""
         if not self.slow:
             return None
-        return self._worst(self.mesh.rank(p, replica) for p in (position, self.targets(position)[step, kind]))
+        return self._worst(self.mesh.rank(p, replica) for p in (position, self.targets[position][step, kind]))
 
     def slow_holder(self, position: int) -> int | None:
         """Rank of the slowest NIC among those that share a stage with a position, so meet in rings; None without one.
@@ -114,7 +115,7 @@ class Links:
         return Slowed([self._at([(position, d)]) for d in range(self.mesh.replicas)], felt, worst=True)
 
     def _sends(self, position: int, target: int) -> Slowed:
-        op = message(self.plan, self.machine, position, target)
+        op = self.machine.message(self.mesh, position, target)
         felt = _felt(self.machine.pricer.wires, lambda links: send_seconds(op, links))
         ends = [self._at([(position, d), (target, d)]) for d in range(self.mesh.replicas)]
         return Slowed(ends, felt, worst=True)
@@ -122,7 +123,7 @@ class Links:
     def _rings(self, stage: int, kind: int) -> tuple[tuple[int, Slowed], tuple[int, Slowed]]:
         """The dense ring of all replicas, and the rings of ranks that hold the same experts: ns, and who is slow."""
         replicas, group = range(self.mesh.replicas), self.mesh.groups("expert_data")
-        holders = [p for p, stages in enumerate(self.plan.holds) if stage in stages]
+        holders = self.plan.holders(stage)
         everybody = self._at((p, d) for p in holders for d in replicas)
         alike = [self._at((p, d) for p in holders for d in ring) for ring in group.tolist()]
         dense, experts = (reduce_rings if kind == REDUCE else gather_rings)(self.plan, self.machine, stage)

@@ -6,8 +6,10 @@ did.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
+from typing import Any
 
 import numpy as np
 
@@ -26,16 +28,18 @@ FORWARD, BACKWARD = 1, 2
 
 @dataclass(frozen=True, eq=False)
 class Kit:
-    """number: tells kits of a run apart, also in a copy. composition: of its step (None: chunk times). fine: one
+    """number: tells kits apart, also in a copy. composition: of its step (None: chunk times). fine: one
     segment a phase, kernel by kernel. timing: the run of `fine` alone. pieces: phases of each segment of `parts`.
-    windows: its exchanges over the NICs."""
+    windows: its exchanges over the NICs. dearer: the same at other prices, once asked for (`sim.analysis.uncertainty`).
+    """
 
-    number: int
     composition: Composition | None
     fine: Template
     timing: Timing
     pieces: Sequence[Sequence[int]] = ()
     windows: tuple[Window, ...] = ()
+    number: int = field(default_factory=count().__next__)
+    dearer: dict[Any, "Kit"] = field(default_factory=dict, repr=False)
 
     @cached_property
     def parts(self) -> Template:
@@ -74,10 +78,10 @@ class Kit:
         return ready[0], ready[1], ready[2]
 
 
-def kit(number: int, composition: Composition, fine: Template, rate: float) -> Kit:
+def kit(composition: Composition, fine: Template, rate: float) -> Kit:
     """The kit of a composition, its fine template run. rate: of a rank's NICs, bytes/s each way."""
     timing, pieces = alone(fine), templates.pieces(composition.phases)
-    return Kit(number, composition, fine, timing, pieces, windows(composition, fine, timing, rate))
+    return Kit(composition, fine, timing, pieces, windows(composition, fine, timing, rate))
 
 
 def windows(composition: Composition, fine: Template, timing: Timing, rate: float) -> tuple[Window, ...]:

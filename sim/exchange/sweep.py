@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from hwmodels.op import AllToAll
 from hwmodels.price import Pricer
 from hwmodels.units import NS_PER_S
-from sim import plan
+from sim import assembly, plan
 from sim.analysis import metrics
 from sim.engine import steps
 from sim.engine.kit import Kit
@@ -19,8 +19,8 @@ from sim.exchange.offload import Offload, beside
 from sim.exchange.ports import of_op
 from sim.exchange.price import KERNEL, Fidelity
 from sim.exchange.roles import COPY, Copy
+from sim.layout.machine import Machine
 from sim.lower import Lowered, lower
-from sim.plan import Machine
 from sim.scenario import Scenario
 
 SPLITS = tuple(range(4, 34, 2))
@@ -55,7 +55,7 @@ class Split:
 def splits(scenario: Scenario, warps: str, sms: Iterable[int] = SPLITS, copy: Copy = COPY) -> Iterator[Split]:
     """The scenario at each split, layers placed as its own one places them. warps, copy: see Fidelity."""
     laid, fidelity = plan.lay_out(scenario), Fidelity(KERNEL, warps, copy)
-    machine = plan.machine(laid)
+    machine = assembly.machine(laid)
     for count in sms:
         pricer = replace(machine.pricer, comm_sms=count, exchange=fidelity)
         yield _split(laid, replace(machine, pricer=pricer), fidelity)
@@ -79,7 +79,7 @@ def rows(found: Iterable[Split]) -> list[dict[str, object]]:
 def offloads(scenario: Scenario, names: Sequence[str] = ("dispatch(F)", "combine(F)")) -> list[Offload]:
     """The scenario's exchanges of these names without SMs, beside the kernel on as many as it gives them."""
     laid = plan.lay_out(scenario)
-    machine = plan.machine(laid)
+    machine = assembly.machine(laid)
     found, pricer = _ops(_commonest(lower(laid, machine))), machine.pricer
     links, warps = pricer.wires.alone, scenario.comm.warps
     return [beside(found[name], links, pricer.comm_sms, warps) for name in names if name in found]

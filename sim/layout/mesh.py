@@ -89,9 +89,9 @@ class Mesh:
         first = replica // size * size
         return range(first, first + size)
 
-    def nodes_of_group(self, kind: str) -> int:
-        """Nodes that a group of neighbours lies on."""
-        return -(-self._size(kind) // self.gpus_per_node)
+    def nodes_of(self, ranks: int) -> int:
+        """Nodes that so many neighbours lie on, at least."""
+        return -(-ranks // self.gpus_per_node)
 
     def _size(self, kind: str) -> int:
         return min(int(getattr(self, kind)), self.replicas)

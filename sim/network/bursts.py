@@ -8,14 +8,15 @@ import numpy as np
 
 from hwmodels.op import AllToAll, Collective
 from sim import optimizer
+from sim.layout.machine import Machine
+from sim.layout.traffic import BACKWARD, FORWARD, members
 from sim.network.cabling import Cabling
 from sim.network.flows import GRADIENTS, PARAMETERS, PIPELINE, Flows, between, exchange, rings
-from sim.network.routes import Numbers
-from sim.plan import Machine, Plan
+from sim.plan import Plan
 from sim.trace import LANES
 
-SENDS = {"F": ("send activations", 1), "B": ("send gradients", -1)}
-"""Pass -> what its output is called on a trace, and how many stages further it goes."""
+SENDS = {FORWARD: "send activations", BACKWARD: "send gradients"}
+"""What an output is called on a trace."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Burst:
 
     lane: index into LANES. shares: label of a span -> its bytes, relative to the others'. stage: of the spans, -1 for
     any. flows: bytes of the whole step, all replicas. target: position that messages go to. ring: of gradients and
-    parameters, as `sim.plan.Hindrances` names it.
+    parameters, as `sim.layout.machine.Hindrances` names it.
     """
 
     position: int
@@ -33,7 +34,7 @@ class Burst:
     stage: int
     flows: Flows
     target: int = -1
-    ring: tuple[str, int, int] | None = None
+    ring: tuple[str, int, bool] | None = None
 
 
 def bursts(plan: Plan, machine: Machine, cabling: Cabling) -> tuple[Burst, ...]:
@@ -45,11 +46,6 @@ def bursts(plan: Plan, machine: Machine, cabling: Cabling) -> tuple[Burst, ...]:
         *_gradients(plan, machine, cabling),
     )
     return tuple(burst for burst in found if len(burst.flows))
-
-
-def _ranks(plan: Plan, position: int) -> Numbers:
-    """Global numbers of a position's replicas."""
-    return np.arange(position * plan.data, (position + 1) * plan.data)
 
 
 def wire_bytes(machine: Machine) -> dict[str, float]:
@@ -77,44 +73,35 @@ def _exchanges(plan: Plan, machine: Machine, cabling: Cabling, position: int) ->
     if nodes < 2 or not total:
         return
     each = total * min(expert, cabling.gpus) / (nodes - 1)
-    flows = exchange(cabling, _ranks(plan, position), expert, np.full((nodes, nodes), each))
+    flows = exchange(cabling, plan.mesh.of_position(position), expert, np.full((nodes, nodes), each))
     yield Burst(position, LANES.index("communication"), wire, -1, flows)
 
 
 def _sends(plan: Plan, machine: Machine, cabling: Cabling, position: int) -> Iterator[Burst]:
     """Outputs of a stage whose neighbour lives elsewhere, one burst for each stage, pass and place they go to."""
-    counts: Counter[tuple[str, int, int]] = Counter()
-    for step in plan.program.steps[position]:
-        for letter, stage, micro_batch in step.passes():
-            ahead = SENDS[letter][1] if letter in SENDS else 0
-            target = plan.homes.get((stage + ahead, micro_batch), position)
-            if ahead and target != position:
-                counts[letter, stage, target] += 1
     size = machine.site.tokens * machine.recipe.boundary.row_bytes(machine.site.shape.hidden)
-    ranks = _ranks(plan, position)
-    for (letter, stage, target), count in counts.items():
-        goes, moment = ranks + (target - position) * plan.data, 2 * list(SENDS).index(letter) + (target > position)
-        flows = between(cabling, ranks, goes, size * count, PIPELINE, moment=moment)
-        yield Burst(position, LANES.index("network"), {SENDS[letter][0]: 1.0}, stage, flows, target)
+    ranks = plan.mesh.of_position(position)
+    for (output, stage, target), count in plan.messages.flows(position).items():
+        moment = 2 * (output - FORWARD) + (target > position)
+        flows = between(cabling, ranks, plan.mesh.of_position(target), size * count, PIPELINE, moment=moment)
+        yield Burst(position, LANES.index("network"), {SENDS[output]: 1.0}, stage, flows, target)
 
 
 def _gradients(plan: Plan, machine: Machine, cabling: Cabling) -> Iterator[Burst]:
-    """Rings of each stage, those of the experts a replica apart; the first that holds the stage stands for all."""
-    recipe, expert = machine.recipe, plan.scenario.parallel.expert
+    """Rings of each stage; the first position that holds the stage stands for all."""
+    recipe = machine.recipe
     traffic = (
         ("reduce_scatter", "reduce-scatter", recipe.gradient, GRADIENTS),
         ("all_gather", "all-gather", recipe.gather, PARAMETERS),
     )
     for stage in range(plan.program.stages):
-        holders = [p for p, held in enumerate(plan.holds) if stage in held]
-        ranks = np.concatenate([_ranks(plan, p) for p in holders])
-        replicas = np.arange(len(ranks)).reshape(-1, expert).T
-        held = optimizer.shards(plan, machine, stage)
+        around = [(ring, members(plan.mesh, plan.holders(stage), ring.experts))
+                  for ring in optimizer.rings(plan, machine, stage)]  # fmt: skip
         for collective, label, form, kind in traffic:
-            for which, (count, members) in enumerate(((held.dense, ranks[None]), (held.experts, ranks[replicas]))):
-                size = Collective(collective, count * form.bits / 8, members.shape[1], 1).bytes()
-                if size and members.shape[1] > 1:
-                    flows = rings(cabling, members, size, kind, 2 * stage + which, which)
+            for ring, ranks in around:
+                size = Collective(collective, ring.parameters * form.bits / 8, ring.ranks, 1).bytes()
+                if size and ring.ranks > 1:
+                    flows = rings(cabling, ranks, size, kind, 2 * stage + ring.experts, int(ring.experts))
                     of = stage if kind == GRADIENTS else -1  # parameters of all stages go in one span
-                    ring = (collective, stage, which)
-                    yield Burst(holders[0], LANES.index("network"), {label: 1.0}, of, flows, ring=ring)
+                    named = (collective, stage, ring.experts)
+                    yield Burst(plan.holders(stage)[0], LANES.index("network"), {label: 1.0}, of, flows, ring=named)

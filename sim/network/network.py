@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwmodels.collectives import Hindrance
+from sim.layout.machine import Hindrances, Machine
 from sim.network import links, utilisation
 from sim.network.bursts import Burst, bursts
 from sim.network.cabling import Cabling, cabling
 from sim.network.flows import Flows, joined
 from sim.network.routes import Numbers
-from sim.plan import Hindrances, Machine, Plan
+from sim.plan import Plan
 from sim.result import Utilisation
 from sim.trace import LANES, Trace
 

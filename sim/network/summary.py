@@ -4,8 +4,9 @@ from typing import Any
 
 from hwmodels.refused import Refused
 from hwmodels.units import NS_PER_S
+from sim.layout.machine import Machine
 from sim.network.network import Network, network
-from sim.plan import Machine, Plan
+from sim.plan import Plan
 from sim.result import Utilisation
 from sim.trace import Trace
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from sim.layout.machine import Machine
 from sim.models.mixture import Mixture
-from sim.plan import Machine, Plan
+from sim.plan import Plan
 from sim.scenario import Scenario
 from sim.tokens import eplb, popularity
 from sim.tokens.gate import gate_of

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sim.plan import Machine, Plan
+from sim.layout.machine import Machine
+from sim.plan import Plan
 from sim.result import RankLoads
 from sim.tokens.bias import max_violation
 from sim.tokens.histogram import Histogram

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hwmodels.refused import Refused
-from sim import plan
+from sim import assembly, plan
+from sim.layout.machine import Machine
 from sim.models.family import family
-from sim.plan import Machine, Plan
+from sim.plan import Plan
 from sim.scenario import Scenario
 from sim.tokens import bias, popularity
 from sim.tokens.gate import Gate, gate_of
@@ -43,7 +44,7 @@ def survey(scenario: Scenario, steps: int = 0) -> dict[str, Any]:
     if mixture is None or not routed:
         raise Refused(f"{shape.name} has no layer with experts")
     laid = plan.lay_out(scenario)
-    machine = plan.machine(laid)
+    machine = assembly.machine(laid)
     gate, liked = gate_of(mixture), liked_in(scenario, mixture, len(routed))
     drawn = loads_of(laid, machine)
     told = {

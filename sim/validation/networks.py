@@ -9,7 +9,7 @@ from hwmodels.units import GIGA, KILO, MEGA, NS_PER_S
 from sim import routing
 from sim.exchange.price import Fidelity
 from sim.exchange.roles import FIXED
-from sim.plan import Machine
+from sim.layout.machine import Machine
 from sim.validation.answer import Answer, timed
 
 

@@ -13,8 +13,8 @@ from hwmodels.price import Pricer
 from hwmodels.units import MS_NS, PERCENT
 from sim.analysis import metrics
 from sim.engine.kit import Kit
+from sim.layout.machine import Machine
 from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT
-from sim.plan import Machine
 from sim.template import STREAMS
 from sim.validation.answer import Answer, moved
 from sim.validation.reference import PAIR_LAYERS, Reference, pair

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from sim import plan, sharing
+from sim import assembly, plan
 from sim.engine.kit import Kit, kit
+from sim.layout.machine import Machine
 from sim.overlap import compose
-from sim.plan import Machine
 from sim.result import Result
 from sim.scenario import Scenario, load
 from sim.template import price
@@ -44,7 +44,7 @@ class Reference:
     @cached_property
     def machine(self) -> Machine:
         """With NICs for exchanges alone: the published profile and benchmarks have no other traffic."""
-        return sharing.alone(plan.machine(plan.lay_out(self.scenario)))
+        return assembly.unshared(plan.lay_out(self.scenario))
 
     @cached_property
     def pair(self) -> Kit:
@@ -57,4 +57,4 @@ def pair(machine: Machine) -> Kit:
     layers = tuple(machine.routed[0]._replace(layer=layer) for layer in range(PAIR_LAYERS))
     composition = compose("F+BW", layers, layers, machine.parts)
     fine = price("F+BW", (0, 1), composition, machine.pricer)
-    return kit(0, composition, fine, machine.pricer.wires.network)
+    return kit(composition, fine, machine.pricer.wires.network)

@@ -18,7 +18,7 @@ from typing import Any
 
 import simpy
 
-from sim import plan
+from sim import assembly, plan
 from sim.engine import events
 from sim.lower import lower
 from sim.scenario import load
@@ -44,7 +44,7 @@ def bare(processes: int, events: int) -> float:
 
 def main(rounds: int) -> None:
     laid = plan.lay_out(load(str(SCENARIO)))
-    lowered = lower(laid, plan.machine(laid))
+    lowered = lower(laid, assembly.machine(laid))
     actors = [
         replace(actor, jobs=tuple(replace(job, template=kit.fine) for job, kit in zip(actor.jobs, kits, strict=True)))
         for actor, kits in zip(lowered.actors, lowered.kits, strict=True)

@@ -71,13 +71,13 @@ def test_sms_for_communication_never_speed_compute(v3):
 @pytest.mark.parametrize("precision", ["fp8", "bf16"])
 def test_sms_of_each_price(v3_file, precision):
     """Kernel by kernel: no compute price falls when communication takes more SMs."""
-    from sim import plan
+    from sim import assembly, plan
     from sim.models.layer import COMMUNICATION
     from sim.scenario import load
 
     kept = []
     for sms in (2, 20, 88):
-        machine = plan.machine(
+        machine = assembly.machine(
             plan.lay_out(load(str(v3_file), [FIXED, f"comm.sms={sms}", f"precision={precision}"]))
         )
         stages = {unit.kind: unit for unit in machine.units}.values()
@@ -96,12 +96,12 @@ def test_fewer_communication_sms_move_less(v3):
 
 def test_attention_pays_for_the_sms_it_lost(v3_file):
     from hwmodels.op import Attention
-    from sim import plan
+    from sim import assembly, plan
     from sim.scenario import load
 
     attention = Attention("forward", 1, 128, 4096, 192, 128)
     prices = [
-        plan.machine(plan.lay_out(load(str(v3_file), [FIXED, f"comm.sms={sms}"]))).pricer.price(attention).ns
+        assembly.machine(plan.lay_out(load(str(v3_file), [FIXED, f"comm.sms={sms}"]))).pricer.price(attention).ns
         for sms in (20, 120)
     ]
     assert prices[1] > prices[0]
@@ -122,12 +122,12 @@ def test_switch_ports_bound_the_nic(v3):
 
 def test_each_price_falls_with_memory_bandwidth(small_scenario):
     from hwmodels.op import cast_transpose
-    from sim import plan
+    from sim import assembly, plan
 
     op = cast_transpose(4096, 7168)
     prices = []
     for factor in (1.0, 1.5, 2.0, 2.1, 2.5):
         scenario = small_scenario(*override("cluster.node.device.hbm.bandwidth", factor))
-        prices.append(plan.machine(plan.lay_out(scenario)).pricer.price(op))
+        prices.append(assembly.machine(plan.lay_out(scenario)).pricer.price(op))
     assert [p.ns for p in prices] == sorted((p.ns for p in prices), reverse=True)
     assert [p.beside_ns for p in prices] == sorted((p.beside_ns for p in prices), reverse=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sim import plan
+from sim import assembly, plan
 from sim.lower import lower
 from sim.program import names
 from sim.template import STREAMS, pieces
@@ -119,7 +119,7 @@ def test_kernels_of_uneven_ranks_keep_their_place_in_their_part(small, small_sce
     fine, coarse = (small(*chosen, f"detail={detail}").spans for detail in ("op", "layer"))
     laid = plan.lay_out(small_scenario(*chosen))
     stretched = 0
-    for position, kits in enumerate(lower(laid, plan.machine(laid)).kits):
+    for position, kits in enumerate(lower(laid, assembly.machine(laid)).kits):
         kernels, tasks = ([iter(rows_of(trace, position, lane)) for lane in STREAMS] for trace in (fine, coarse))
         for kit in kits:
             parts, drawn = {}, {}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sim import plan
+from sim import assembly, plan
 from sim.engine import events
 from sim.lower import lower
 from sim.program import names
@@ -79,7 +79,7 @@ def test_any_cluster(small, cluster, schedule, detail, slow, speed):
 
 def lowered(scenario):
     laid = plan.lay_out(scenario)
-    return laid, lower(laid, plan.machine(laid))
+    return laid, lower(laid, assembly.machine(laid))
 
 
 @pytest.mark.parametrize("schedule", ["dualpipe", "zb1p", "interleaved"])
@@ -90,7 +90,7 @@ def test_replicas_are_alike_where_each_is_simulated(small_scenario, schedule):
     actors = of_every_rank(low, laid.mesh)
     assert [actor.group for actor in actors] == [0] * 4 + [1] * 4
     records = events.run(actors).records
-    alike = simulated(laid, plan.machine(laid)).alike
+    alike = simulated(laid, assembly.machine(laid)).alike
     for position, steps in enumerate(alike.positions):
         first, *others = records[position * laid.data : (position + 1) * laid.data]
         assert len(first.kernels[0]) > 100
@@ -103,7 +103,7 @@ def test_one_rank_a_position_is_simulated_and_columns_stand_for_all(small_scenar
     """4 replicas of 2 positions: in one column where they are alike, apart where the scenario does not fold."""
     for fold, columns in (("true", 1), ("false", 4)):
         laid, low = lowered(small_scenario("schedule=zb1p", f"fold={fold}"))
-        ran = simulated(laid, plan.machine(laid))
+        ran = simulated(laid, assembly.machine(laid))
         assert len(low.actors) == len(ran.timeline.positions) == 2
         assert ran.alike.columns.columns == 1 and ran.timeline.columns.columns == columns
         assert all(row.starts.shape[1] == columns for row in ran.timeline.positions)
@@ -114,7 +114,7 @@ def test_v3_is_its_own_mirror_image(v3_file):
     """2,048 ranks: 16 positions, of which r and 15-r hold the same two stages under DualPipe, and do the same."""
     laid, low = lowered(load(str(v3_file), ["detail=chunk"]))
     assert laid.mesh.ranks == 2048 and len(low.actors) == 16
-    rows = crossings(simulated(laid, plan.machine(laid)).alike)
+    rows = crossings(simulated(laid, assembly.machine(laid)).alike)
     for position in range(8):
         for one, other in zip(rows[position], rows[15 - position], strict=True):
             assert all((a == b).all() for a, b in zip(one[:5], other[:5], strict=True))

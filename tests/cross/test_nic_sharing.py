@@ -11,7 +11,7 @@ import pytest
 
 import sim
 from hwmodels.op import AllToAll
-from sim import plan
+from sim import assembly, plan
 from sim.scenario import load
 from sim.trace import LANES
 
@@ -60,7 +60,7 @@ def flown(ends, at, need):
 def test_every_message_takes_what_a_fluid_does(v3_file, overrides):
     scenario = load(str(v3_file), ["outputs=[result,events]", "detail=op", *overrides])
     laid = plan.lay_out(scenario)
-    machine = plan.machine(laid)
+    machine = assembly.machine(laid)
     spans = sim.run(scenario).spans
     known = exchanges(machine, spans)
     ratios = []
@@ -69,7 +69,7 @@ def test_every_message_takes_what_a_fluid_does(v3_file, overrides):
         columns = (getattr(spans, column)[mine].tolist() for column in ("rank", "stage", "micro_batch", "start", "end"))
         for position, stage, micro_batch, start, end in zip(*columns, strict=True):
             target = laid.homes[stage + ahead, micro_batch]
-            alone = machine.pricer.price(plan.message(laid, machine, position, target)).ns
+            alone = machine.pricer.price(machine.message(laid.mesh, position, target)).ns
             assert end == pytest.approx(flown((known[position], known[target]), start, alone), abs=5)
             ratios.append((end - start) / alone)
     assert len(ratios) == 2 * 15 * 120 and min(ratios) >= 1 and max(ratios) > 1.4 and 1.1 < np.mean(ratios) < 2

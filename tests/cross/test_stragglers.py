@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim import plan
+from sim import assembly, plan
 from sim.analysis import critical as chain
 from sim.analysis import metrics
 from sim.scenario import FOREVER, Fault, from_mapping, load
@@ -29,7 +29,7 @@ SCHEDULES = ("dualpipe", "dualpipev", "zb1p", "1f1b", "gpipe", "interleaved")
 @cache
 def laid_out(*overrides):
     laid = plan.lay_out(from_mapping(TINY, overrides))
-    return laid, plan.machine(laid)
+    return laid, assembly.machine(laid)
 
 
 @cache
@@ -222,7 +222,7 @@ def test_the_path_names_the_straggler(schedule, slow):
 @pytest.fixture(scope="module")
 def v3(v3_file):
     laid = plan.lay_out(load(str(v3_file), ["batch.sequences=5120", "outputs=[result]"]))
-    return laid, plan.machine(laid)
+    return laid, assembly.machine(laid)
 
 
 def of_v3(v3, *faults):

@@ -6,16 +6,17 @@ from functools import cache
 
 import numpy as np
 
-from sim import plan
+from sim import assembly, plan
 from sim.engine import arrays, events
 from sim.engine.actor import Actor, Job, Outcome, Sync
 from sim.engine.arrays import Duration
 from sim.engine.lane import Wire
 from sim.engine.timeline import Timeline
 from sim.engine.wire import REDUCE
+from sim.layout.machine import Machine
 from sim.layout.mesh import Times
 from sim.lower import Lowered, lower
-from sim.plan import Machine, Plan
+from sim.plan import Plan
 from sim.scenario import from_mapping
 from sim.template import STREAMS, Template
 from tests.oracles.timelines import apart, crossings, took
@@ -39,7 +40,7 @@ TINY = {
 def lowered(*overrides: str) -> tuple[Plan, Machine, Lowered]:
     """The tiny scenario, laid out and lowered."""
     laid = plan.lay_out(from_mapping(TINY, overrides))
-    machine = plan.machine(laid)
+    machine = assembly.machine(laid)
     return laid, machine, lower(laid, machine)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import sim
-from sim import plan
+from sim import assembly, plan
 from sim.analysis import spans
 from sim.scenario import Fault, from_mapping
 from sim.template import STREAMS
@@ -32,7 +32,7 @@ IDLE_FAULT = "faults=[{kind: gpu, at: 3, slower: 1}]"
 @cache
 def laid_out(*overrides):
     laid = plan.lay_out(from_mapping(TINY, overrides))
-    return laid, plan.machine(laid)
+    return laid, assembly.machine(laid)
 
 
 def run(*faults, overrides=()):

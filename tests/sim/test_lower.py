@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sim import optimizer, plan
+from sim import assembly, optimizer, plan
 from sim.lower import BACKWARD, FORWARD, lower
 from sim.program import names
 from sim.scenario import from_mapping, load
@@ -27,7 +27,7 @@ def times_only(schedule, pipeline=4, micro_batches=8, p2p="2 us"):
 @pytest.fixture(scope="module")
 def main():
     laid = plan.lay_out(load(V3, [FIXED, "detail=op"]))
-    machine = plan.machine(laid)
+    machine = assembly.machine(laid)
     return laid, machine, lower(laid, machine)
 
 
@@ -165,4 +165,4 @@ def test_reductions_meet_the_exchanges_of_all_that_hold_the_stage(main):
 def test_rings_inside_a_node_meet_nothing():
     laid = plan.lay_out(load(V3, ["cluster.nodes=2", "parallel.pipeline=2", "parallel.expert=8", "detail=chunk",
                                   "batch={sequences: 64}", "model.layers=6", "schedule=1f1b"]))  # fmt: skip
-    assert not any(route.ends for sync in lower(laid, plan.machine(laid)).syncs for route in sync.routes.values())
+    assert not any(route.ends for sync in lower(laid, assembly.machine(laid)).syncs for route in sync.routes.values())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sim import optimizer, plan
+from sim import assembly, optimizer, plan
 from sim.models.family import weights
 from sim.scenario import from_mapping, load
 
@@ -24,7 +24,7 @@ SMALL = {
 
 def laid_out(scenario):
     laid = plan.lay_out(scenario)
-    return laid, plan.machine(laid)
+    return laid, assembly.machine(laid)
 
 
 @pytest.fixture(scope="module")

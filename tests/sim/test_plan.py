@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodels.refused import Refused
-from sim import plan
+from sim import assembly, plan
 from sim.models.layer import COMMUNICATION, Unit
 from sim.scenario import from_mapping, load
 
@@ -18,7 +18,7 @@ FIXED = "placement=[4,4,4,4,4,4,4,4,4,4,4,4,4,4,4,1]"
 @pytest.fixture(scope="module")
 def main():
     laid = plan.lay_out(load(V3, [FIXED]))
-    return laid, plan.machine(laid)
+    return laid, assembly.machine(laid)
 
 
 def test_layout_of_v3(main):
@@ -80,15 +80,15 @@ def test_cost_of_a_unit(main, unit):
             for kernel in part.kernels:
                 if kernel.lane != COMMUNICATION:
                     by_hand += machine.pricer.price(kernel.op).ns + 1990 * kernel.op.kernels
-    assert plan.unit_cost_ns(unit, machine.parts, machine.pricer) == by_hand
-    each = [plan.unit_cost_ns(unit, machine.parts, machine.pricer, d) for d in "FBW"]
+    assert machine.unit_ns(unit) == by_hand
+    each = [machine.unit_ns(unit, d) for d in "FBW"]
     assert sum(each) == by_hand
 
 
 def test_refused_format():
     """A mode without a price for a format says so (the check before it names the file; this is the last line)."""
     laid = plan.lay_out(load(V3, [FIXED, "precision=bf16", "cluster.node=a100x8", "comm.sms=20"]))
-    machine = plan.machine(laid)
+    machine = assembly.machine(laid)
     from hwmodels.op import Gemm
 
     with pytest.raises(Refused, match="has no fp8 tensor cores; legal precisions: "):

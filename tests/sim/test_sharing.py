@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hwmodels.op import AllToAll
-from sim import lower, plan, sharing
+from sim import assembly, lower, plan, sharing
 from sim.engine import events
 from sim.engine.nic import FAIR
 from sim.scenario import load
@@ -18,7 +18,7 @@ V3 = Path(__file__).parent.parent.parent / "scenarios" / "v3_2048gpu.yaml"
 @cache
 def laid(*overrides):
     found = plan.lay_out(load(str(V3), ["outputs=[result]", *overrides]))
-    return found, plan.machine(found)
+    return found, assembly.machine(found)
 
 
 def exchanges(machine):

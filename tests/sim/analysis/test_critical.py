@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim import plan
+from sim import assembly, plan
 from sim.analysis import critical as chain
 from sim.disturbances.durations import Durations
 from sim.engine import arrays
@@ -33,7 +33,7 @@ MS = 10**6
 @cache
 def lowered(*overrides):
     laid = plan.lay_out(from_mapping(TINY, overrides))
-    machine = plan.machine(laid)
+    machine = assembly.machine(laid)
     return laid, machine, lower(laid, machine)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import sim
-from sim import plan
+from sim import assembly, plan
 from sim.analysis import memory
 from sim.models.activations import RECIPE, landing_bytes
 from sim.scenario import from_mapping
@@ -28,7 +28,7 @@ SCHEDULES = ("1f1b", "zb1p", "gpipe", "interleaved", "dualpipe", "dualpipev")
 def found(schedule, *overrides):
     chosen = (f"schedule={schedule}", "routing={kind: sampled, spread: 0.5}", *overrides)
     laid = plan.lay_out(from_mapping(TINY, chosen))
-    machine = plan.machine(laid)
+    machine = assembly.machine(laid)
     return laid, machine, simulated(laid, machine)
 
 

@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from sim import plan
+from sim import assembly, plan
 from sim.analysis import graph as replay
 from sim.engine import steps
 from sim.lower import lower
@@ -26,7 +26,7 @@ TIMES = {"forward": 10_000, "backward_input": 12_000, "weight": 8_000, "p2p": 3_
 @cache
 def found(schedule, *overrides):
     laid = plan.lay_out(from_mapping({**TINY, "schedule": schedule}, overrides))
-    low = lower(laid, plan.machine(laid))
+    low = lower(laid, assembly.machine(laid))
     timeline = steps.run(low.actors, low.kits)
     return low, timeline, replay.graph(low, timeline)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hwmodels.units import NS_PER_S
-from sim import plan
+from sim import assembly, plan
 from sim.analysis import graph as graphs
 from sim.analysis import metrics, uncertainty
 from sim.disturbances.durations import Durations
@@ -56,7 +56,7 @@ def at_prices(laid, machine, low, kits):
 @cache
 def simulated(schedule, uneven):
     laid = plan.lay_out(from_mapping(TINY, (f"schedule={schedule}", *SLOWED[uneven])))
-    machine = plan.machine(laid)
+    machine = assembly.machine(laid)
     low, ran = lower(laid, machine), simulate(laid, machine)
     everyone = at_prices(laid, machine, low, low.kits)
     books = metrics.ledgers(ran.lowered, ran.timeline, machine.pricer)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim import plan
+from sim import assembly, plan
 from sim.analysis import metrics
 from sim.engine import arrays
 from sim.engine.actor import Job, Sync
@@ -30,7 +30,7 @@ SCHEDULES = ("dualpipe", "zb1p", "1f1b", "gpipe", "interleaved")
 @cache
 def laid_out(*overrides):
     laid = plan.lay_out(from_mapping(TINY, overrides))
-    return laid, plan.machine(laid)
+    return laid, assembly.machine(laid)
 
 
 def books(*faults, overrides=()):

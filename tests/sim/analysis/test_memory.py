@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import sim
-from sim import plan
+from sim import assembly, plan
 from sim.models.activations import RECIPE
 from sim.scenario import from_mapping, load
 
@@ -29,7 +29,7 @@ SMALL = {
 def main():
     scenario = load(V3, [FIXED, "outputs=[result]", "detail=chunk"])
     laid = plan.lay_out(scenario)
-    return sim.run(scenario), plan.machine(laid), laid
+    return sim.run(scenario), assembly.machine(laid), laid
 
 
 def test_constant_parts_of_v3_rank_7(main):
@@ -106,7 +106,7 @@ def test_activations_of_v3(main):
 def test_activations_of_every_schedule(schedule):
     scenario = from_mapping(SMALL | {"schedule": schedule})
     laid = plan.lay_out(scenario)
-    check(sim.run(scenario), laid, plan.machine(laid))
+    check(sim.run(scenario), laid, assembly.machine(laid))
 
 
 @pytest.mark.parametrize(("schedule", "chunks"), [("1f1b", 4), ("gpipe", 8)])
@@ -114,7 +114,7 @@ def test_peak_in_chunks(schedule, chunks):
     """Rank 0 holds PP chunks at most under 1F1B, all of them under GPipe (full backward: nothing waits for W)."""
     scenario = from_mapping(SMALL | {"schedule": schedule})
     laid = plan.lay_out(scenario)
-    machine = plan.machine(laid)
+    machine = assembly.machine(laid)
     one = kept(machine, machine.stages[0])
     assert sim.run(scenario).memory[0].parts["activations"].max() == chunks * one
 

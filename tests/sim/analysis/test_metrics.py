@@ -203,7 +203,7 @@ def kit(compute, talk, feeds=()):
     )  # fmt: skip
     kernel = Kernel("c", Memory("copy", 1, 1.0, 1.0))
     phases = (Phase("c", 0, "F", 0, (kernel,), (), False, 0), Phase("x", 0, "F", 1, (kernel,), (), True, 1))
-    return kits.kit(0, Composition(phases, 0, -1), fine, 1.0)
+    return kits.kit(Composition(phases, 0, -1), fine, 1.0)
 
 
 @given(compute=st.integers(1, 10**6), talk=st.integers(1, 10**6))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import sim
-from sim import plan
+from sim import assembly, plan
 from sim.scenario import from_mapping
 from sim.simulation import simulated
 
@@ -29,7 +29,7 @@ def told(*overrides):
 def test_it_is_counted_step_by_step():
     """Replica by replica over the steps of those two stages at position 2."""
     laid = plan.lay_out(from_mapping(TINY, ("routing=sampled",)))
-    done = simulated(laid, plan.machine(laid)).timeline.positions[2]
+    done = simulated(laid, assembly.machine(laid)).timeline.positions[2]
     said = told("routing=sampled")["pair_s"]
     stages = [int(word) for word in said["name"].split() if word.isdigit()]
     rows = [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import sim
-from sim import plan
+from sim import assembly, plan
 from sim.lower import lower
 from sim.program import names
 from sim.scenario import from_mapping
@@ -28,7 +28,7 @@ SMALL = {
 def done(request):
     scenario = from_mapping(SMALL | {"schedule": request.param})
     laid = plan.lay_out(scenario)
-    return laid, lower(laid, plan.machine(laid)), sim.run(scenario)
+    return laid, lower(laid, assembly.machine(laid)), sim.run(scenario)
 
 
 def test_lanes_are_first_in_first_out(done):
@@ -68,7 +68,7 @@ def test_spans_lie_in_their_step(done):
 def test_layers_belong_to_stages(done):
     """Layers 0 and 1 on stages of rank 0's first half and so on: a layer's kernels run where its stage is."""
     laid, _, result = done
-    machine = plan.machine(laid)
+    machine = assembly.machine(laid)
     stage_of = {u.layer: s for s, stage in enumerate(machine.stages) for u in stage if u.layer >= 0}
     rows = result.spans.where(result.spans.layer >= 0)
     assert len(rows)

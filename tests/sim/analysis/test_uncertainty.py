@@ -9,7 +9,7 @@ import pytest
 import sim
 from hwmodels.price import Pricer
 from hwmodels.units import NS_PER_S
-from sim import plan
+from sim import assembly, plan
 from sim.analysis import graph, metrics, uncertainty
 from sim.analysis.uncertainty import Cause, Sensitivity, draws, intervals
 from sim.scenario import from_mapping
@@ -36,7 +36,7 @@ Z90 = 1.6449
 @cache
 def simulated(*overrides):
     laid = plan.lay_out(from_mapping(TINY, overrides))
-    machine = plan.machine(laid)
+    machine = assembly.machine(laid)
     ran = simulate(laid, machine)
     books = metrics.ledgers(ran.lowered, ran.timeline, machine.pricer)
     found = graph.graph(ran.lowered, ran.timeline, *([ran.times.pace] if ran.times else []))
@@ -90,7 +90,7 @@ def test_the_largest_causes_against_full_runs(monkeypatch, schedule, which):
         with monkeypatch.context() as patch:
             dearer(patch, *label[cause.name], spread)
             laid = plan.lay_out(from_mapping(TINY, [f"schedule={schedule}"]))
-            again = simulate(laid, plan.machine(laid)).timeline
+            again = simulate(laid, assembly.machine(laid)).timeline
         return (last_end(again) - last_end(timeline)) / NS_PER_S
 
     assert cause.step_s > 0 and cause.step_s == pytest.approx(moved(cause.spread), rel=0.001)

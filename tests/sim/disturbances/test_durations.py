@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim import plan
+from sim import assembly, plan
 from sim.disturbances.durations import Curve, Durations, curves
 from sim.engine.arrays import segment_ns
 from sim.lower import lower
@@ -38,7 +38,7 @@ V3 = {
 @cache
 def machine_of(name, *overrides):
     laid = plan.lay_out(from_mapping({"tiny": TINY, "v3": V3}[name], overrides))
-    return laid, plan.machine(laid)
+    return laid, assembly.machine(laid)
 
 
 @cache

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sim import plan
+from sim import assembly, plan
 from sim.disturbances.exchanges import RATIOS, Crowded, crowded
 from sim.exchange import closed, kernel
 from sim.exchange.ports import of_tokens
@@ -25,7 +25,7 @@ POPULAR = {"even": popularity.even(1, 256), "profile": popularity.sampled(0, 2, 
 
 @cache
 def machine(*changes):
-    return plan.machine(plan.lay_out(load(str(V3), ["outputs=[result]", *changes])))
+    return assembly.machine(plan.lay_out(load(str(V3), ["outputs=[result]", *changes])))
 
 
 @cache

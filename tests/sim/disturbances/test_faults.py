@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwmodels.document import DocumentError
-from sim import plan
+from sim import assembly, plan
 from sim.disturbances.durations import Durations, contents
 from sim.disturbances.faults import Pace, Slowed, course, missed, of_ranks, plainly, ranks
 from sim.layout.mesh import Mesh
@@ -242,7 +242,7 @@ TINY = {
 @cache
 def lowered(*overrides):
     laid = plan.lay_out(from_mapping(TINY, overrides))
-    machine = plan.machine(laid)
+    machine = assembly.machine(laid)
     return laid, machine, lower(laid, machine)
 
 

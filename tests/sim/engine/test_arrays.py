@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sim import plan
+from sim import assembly, plan
 from sim.engine import arrays, events, steps
 from sim.engine.actor import Job, Sync
 from sim.engine.wire import GATHER
@@ -213,7 +213,7 @@ def test_a_step_done_at_once_is_the_step_done_by_segments(schedule, cluster, see
 def v3_all(schedule):
     """V3's 2,048 ranks, 40 micro-batches a pipeline: as arrays, as one column, and as events part by part."""
     laid = plan.lay_out(load(str(V3), [f"schedule={schedule}", "batch.sequences=5120", "outputs=[result]"]))
-    low = lower(laid, plan.machine(laid))
+    low = lower(laid, assembly.machine(laid))
     alike = steps.run(low.actors, low.kits)
     jobs, syncs = steps.met(low.parts, low.syncs, alike)
     many = arrays.run(jobs, syncs, laid.mesh.columns(), own_duration(jobs), own_wire)

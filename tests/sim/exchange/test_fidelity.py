@@ -8,10 +8,10 @@ import pytest
 import sim
 from hwmodels.document import DocumentError
 from hwmodels.op import AllToAll
-from sim import plan
+from sim import assembly, plan
 from sim.disturbances.exchanges import crowded
+from sim.layout.machine import Machine
 from sim.models.layer import Unit
-from sim.plan import Machine
 from sim.scenario import SCENARIOS, from_mapping, load
 
 FIDELITIES = ("closed", "messages", "kernel")
@@ -24,7 +24,7 @@ SMALL = {
 @cache
 def machine(fidelity: str) -> Machine:
     path = str(SCENARIOS / "v3_2048gpu.yaml")
-    return plan.machine(plan.lay_out(load(path, ["outputs=[result]", f"comm.exchange={fidelity}"])))
+    return assembly.machine(plan.lay_out(load(path, ["outputs=[result]", f"comm.exchange={fidelity}"])))
 
 
 def exchanges(found: Machine) -> dict[str, AllToAll]:

@@ -10,12 +10,13 @@ import sim
 from hwmodels.collectives import UNHINDERED
 from hwmodels.units import NS_PER_S
 from sim import plan as plans
+from sim.layout.machine import Machine
 from sim.network import summary, utilisation
 from sim.network.bursts import wire_bytes
 from sim.network.flows import KINDS
 from sim.network.network import Network, network
 from sim.network.routes import NONE
-from sim.plan import Machine, Plan
+from sim.plan import Plan
 from sim.result import Utilisation
 from sim.scenario import Scenario, load
 

@@ -4,7 +4,7 @@ from functools import cache
 
 import pytest
 
-from sim import plan
+from sim import assembly, plan
 from sim.scenario import from_mapping
 from sim.tokens.imbalance import loads_of
 
@@ -21,7 +21,7 @@ TINY = {
 @cache
 def drawn(*overrides):
     laid = plan.lay_out(from_mapping(TINY, overrides))
-    machine = plan.machine(laid)
+    machine = assembly.machine(laid)
     return laid, machine, loads_of(laid, machine)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import sim
-from sim import plan
+from sim import assembly, plan
 from sim.scenario import from_mapping
 from sim.tokens import summary
 from sim.tokens.gate import gate_of
@@ -26,7 +26,7 @@ TINY = {
 @cache
 def drawn(*overrides):
     laid = plan.lay_out(from_mapping(TINY, overrides))
-    machine = plan.machine(laid)
+    machine = assembly.machine(laid)
     return laid, machine, loads_of(laid, machine)
 
 
@@ -146,7 +146,7 @@ def test_a_token_reaches_as_many_nodes_and_ranks_as_through_the_gate(routing, no
                "batch": {"micro_batches": 2, "sequence_length": 4096}}  # fmt: skip
     scenario = from_mapping(mapping, (f"routing={routing}",))
     laid = plan.lay_out(scenario)
-    machine = plan.machine(laid)
+    machine = assembly.machine(laid)
     found = summary.reach(machine, loads_of(laid, machine))
     mixture = machine.mixture
     liked = liked_in(scenario, mixture, len(machine.routed))

@@ -10,7 +10,7 @@ import pytest
 
 import sim
 from hwmodels.refused import Refused
-from sim import plan
+from sim import assembly, plan
 from sim.models import deepseek
 from sim.scenario import SCENARIOS, Scenario, from_mapping, load
 from sim.tokens.__main__ import main
@@ -69,7 +69,7 @@ def test_loads_are_those_of_a_run(tiny: str, capsys: pytest.CaptureFixture[str],
 
 def _drawn(scenario: Scenario) -> Any:
     laid = plan.lay_out(scenario)
-    return loads_of(laid, plan.machine(laid))
+    return loads_of(laid, assembly.machine(laid))
 
 
 def test_rows_are_whole_tiles_and_max_vio_is_as_asked(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,7 +110,7 @@ def test_a_recorded_histogram_has_its_max_vio(tiny: str) -> None:
 
 def test_balanced_routing_has_expected_values(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = told(capsys, tiny)
-    site = plan.machine(plan.lay_out(load(tiny))).site
+    site = assembly.machine(plan.lay_out(load(tiny))).site
     assert found["expected"] and not told(capsys, tiny, "routing=sampled")["expected"]
     for layer in found["layers"]:
         assert set(layer["first_micro_batch"]["received"]) == {site.received} and layer["max_vio"] == 0

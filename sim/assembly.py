@@ -1,0 +1,126 @@
+"""The machine of a plan, assembled forward: prices, placement, traffic, hindrances of the fabric, shares of NICs.
+
+Each stage is a function of the values before it. Prices, placements and kits that do not change from one scenario to
+the next are kept, so a sweep pays for them once.
+"""
+
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING
+
+from hwmodels.collectives import wires
+from hwmodels.price import Pricer
+from sim import placement, routing, sharing
+from sim import template as templates
+from sim.engine.events import alone
+from sim.exchange.price import Fidelity
+from sim.layout.machine import Machine
+from sim.models.family import family
+from sim.models.layer import COMPUTE, Part, Site, Unit
+from sim.overlap import compose
+from sim.placement import Stage
+from sim.plan import Plan, relative
+from sim.precision import RECIPES
+from sim.scenario import Scenario
+
+if TYPE_CHECKING:
+    from sim.network.network import Network
+
+KEPT = 4
+"""Sets of prices that are kept, a few MB each."""
+
+
+def machine(plan: Plan) -> Machine:
+    """The machine of a plan, with all that its traffic shares. Raises Refused."""
+    return assembled(plan)[0]
+
+
+def assembled(plan: Plan) -> "tuple[Machine, Network | None]":
+    """The machine of a plan; and its network, where the scenario says how flows are routed. Raises Refused."""
+    alone = unshared(plan)
+    wired = network(plan, alone)
+    return sharing.shared(plan, hindered(plan, alone, wired)), wired
+
+
+def unshared(plan: Plan) -> Machine:
+    """Prices and placement: exchanges have NICs and switches to themselves, as in a benchmark. Raises Refused."""
+    found = prices(plan.scenario)
+    return replace(found, stages=placed(plan, found))
+
+
+def prices(scenario: Scenario) -> Machine:
+    """A machine without stages: what the model does on a rank of the scenario, and what everything costs."""
+    cluster, batch = scenario.cluster, scenario.batch
+    assert cluster is not None
+    decide = (
+        cluster.node, cluster.fabric, scenario.model, scenario.precision, scenario.pricing, scenario.comm,
+        scenario.parallel, batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts,
+    )  # fmt: skip
+    return replace(_prices(_Asked(repr(decide), scenario)), cluster=cluster)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """key: all of a scenario that decides prices."""
+
+    key: str
+    scenario: Scenario = field(compare=False)
+
+
+@lru_cache(maxsize=KEPT)
+def _prices(asked: _Asked) -> Machine:
+    scenario = asked.scenario
+    cluster, shape, batch = scenario.cluster, scenario.model, scenario.batch
+    assert cluster is not None and shape is not None
+    own, recipe, node, comm = family(shape.family), RECIPES[scenario.precision], cluster.node, scenario.comm
+    fidelity = Fidelity(comm.exchange, comm.warps)
+    pricer = Pricer(node.device, wires(node, cluster.fabric), comm.sms, scenario.pricing, fidelity)
+    group, tokens, mixture = scenario.parallel.expert, batch.micro_batch * batch.sequence_length, own.mixture(shape)
+    load = routing.balanced(mixture, tokens, group, node.gpus) if mixture else routing.NONE
+    slots = mixture.experts + scenario.routing.redundant_experts if mixture else 0
+    site = Site(
+        shape, recipe, batch.micro_batch, batch.sequence_length, load.received, load.rows, load.nodes, load.ranks,
+        slots // group, group, -(-group // node.gpus),
+    )  # fmt: skip
+
+    @cache
+    def parts(unit: Unit, direction: str) -> tuple[Part, ...]:
+        return own.parts(site, unit, direction)
+
+    return Machine(cluster, recipe, pricer, site, parts, (), own.units(shape))
+
+
+def placed(plan: Plan, machine: Machine) -> tuple[Stage, ...]:
+    """Units of each stage, by what they cost where exchanges have their NICs to themselves."""
+    units, rule = machine.units, plan.scenario.placement
+    key = (plan.program.stages, rule, plan.mirrored, plan.overlapped)
+
+    def pair_ns(forward: Stage, backward: Stage) -> int:
+        composition = compose("F+BW", relative(forward)[0], relative(backward)[0], machine.parts)
+        return alone(templates.price("F+BW", (0, 1), composition, machine.pricer)).total
+
+    if key not in machine.known.stages:
+        machine.known.stages[key] = placement.place(
+            units, [machine.unit_ns(unit) for unit in units], plan.program.stages, rule, plan.mirrored,
+            pair_ns if plan.overlapped else None, lambda unit: machine.unit_ns(unit, lanes=(COMPUTE,)),
+        )  # fmt: skip
+    return machine.known.stages[key]
+
+
+def network(plan: Plan, machine: Machine) -> "Network | None":
+    """The traffic of a step on the fabric, where the scenario says how its flows are routed. Raises Refused."""
+    cluster = machine.cluster
+    if cluster.routing is None:
+        return None
+    from sim.network.network import network as routed
+
+    return routed(plan, machine, cluster.placement, cluster.routing)
+
+
+def hindered(plan: Plan, machine: Machine, wired: "Network | None") -> Machine:
+    """The machine with traffic as slow as links between switches make it."""
+    if wired is None:
+        return machine
+    found = wired.hindrances(max(sharing.compute_seconds(plan, machine)))
+    links = wires(machine.cluster.node, machine.cluster.fabric, found.exchanges, found.beside_messages)
+    return replace(machine, pricer=machine.pricer.over(links), hindrances=found)

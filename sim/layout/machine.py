@@ -1,0 +1,110 @@
+"""The machine of a plan: prices of what its model does on its cluster, and which units each stage holds.
+
+`sim.assembly` builds it, in stages; everything here is settled before time passes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from hwmodels.collectives import UNHINDERED, Hindrance
+from hwmodels.op import Send
+from hwmodels.price import Pricer
+from sim.layout.mesh import Mesh
+from sim.models.activations import RECIPE, Recompute
+from sim.models.family import Family, family
+from sim.models.layer import COMPUTE, WEIGHT, Site, Unit
+from sim.models.mixture import Mixture
+from sim.models.shape import ModelShape
+from sim.overlap import PartsOf
+from sim.placement import Stage, alike
+from sim.precision import Recipe
+from sim.scenario import Cluster
+
+
+@dataclass(frozen=True)
+class Hindrances:
+    """What links between switches do to traffic. exchanges: how many times longer they take alone; beside_messages: and
+    beside messages. messages: by positions that they go from and to. rings: by kind of collective, stage, and whether
+    they are of experts.
+    """
+
+    exchanges: float = 1.0
+    beside_messages: float = 1.0
+    messages: Mapping[tuple[int, int], Hindrance] = field(default_factory=dict)
+    rings: Mapping[tuple[str, int, bool], Hindrance] = field(default_factory=dict)
+
+    def of_message(self, source: int, target: int) -> Hindrance:
+        """Of messages between two positions."""
+        return self.messages.get((source, target), UNHINDERED)
+
+    def of_ring(self, kind: str, stage: int, experts: bool) -> Hindrance:
+        """Of a stage's ring."""
+        return self.rings.get((kind, stage, experts), UNHINDERED)
+
+
+NON_BLOCKING = Hindrances()
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What machines with equal prices share, each made once. costs: (unit, directions, lanes) -> ns. stages: by what
+    placement goes by. kits: by the prices of links, and by the step's kind and units."""
+
+    costs: dict[tuple[Unit, str, tuple[int, ...]], int] = field(default_factory=dict)
+    stages: dict[Any, tuple[Stage, ...]] = field(default_factory=dict)
+    kits: dict[Any, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A cluster as a model's ranks find it. parts: of a unit in a direction. stages: units of each. hindrances: by
+    links between switches, which the pricer counts for exchanges."""
+
+    cluster: Cluster
+    recipe: Recipe
+    pricer: Pricer
+    site: Site[ModelShape]
+    parts: PartsOf
+    stages: tuple[Stage, ...]
+    units: tuple[Unit, ...]
+    hindrances: Hindrances = NON_BLOCKING
+    recompute: Recompute = RECIPE
+    known: Known = field(default_factory=Known, compare=False, repr=False)
+
+    @property
+    def family(self) -> Family:
+        """Of the model."""
+        return family(self.site.shape.family)
+
+    @property
+    def mixture(self) -> Mixture | None:
+        """How tokens choose experts; None for a model without."""
+        return self.family.mixture(self.site.shape)
+
+    @cached_property
+    def routed(self) -> tuple[Unit, ...]:
+        """Layers with experts, in the order in which loads count them."""
+        return tuple(unit for unit in self.units if unit.routed)
+
+    def unit_ns(self, unit: Unit, directions: str = "FBW", lanes: tuple[int, ...] = (COMPUTE, WEIGHT)) -> int:
+        """Compute of one unit alone, in ns: every kernel on these streams. Layers of a kind cost alike."""
+        (like,) = alike((unit,))
+        key = (like, directions, lanes)
+        if key not in self.known.costs:
+            self.known.costs[key] = sum(
+                self.pricer.price(kernel.op).ns + self.pricer.launch_gap_ns * kernel.op.kernels
+                for direction in directions
+                for part in self.parts(like, direction)
+                for kernel in part.kernels
+                if kernel.lane in lanes
+            )
+        return self.known.costs[key]
+
+    def message(self, mesh: Mesh, source: int, target: int) -> Send:
+        """What one pipeline position sends to another, as the first replica sends it."""
+        size = self.site.tokens * self.recipe.boundary.row_bytes(self.site.shape.hidden)
+        a, b = (mesh.node(mesh.rank(position, 0)) for position in (source, target))
+        leaf = self.cluster.fabric.nodes_per_leaf if self.cluster.fabric else self.cluster.nodes
+        return Send(size, a != b, a // leaf != b // leaf, slower=self.hindrances.of_message(source, target).slower)
