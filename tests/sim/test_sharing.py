@@ -68,8 +68,8 @@ def test_steps_take_no_less_than_their_compute(schedule):
 
 
 def test_an_exchange_alone_is_slower_by_what_passes_and_beside_compute_is_not():
-    _, machine = laid()
-    own = sharing.alone(machine)
+    found, machine = laid()
+    own = assembly.unshared(found)
     for op in exchanges(machine).values():
         shared, bare = machine.pricer.price(op), own.pricer.price(op)
         assert 1.0 < shared.ns / bare.ns <= 1 / machine.pricer.wires.left + 1e-6
@@ -85,8 +85,8 @@ def test_exchanges_keep_a_fair_part_beside_messages_that_fill_a_nic():
 
 def test_inside_a_node_nothing_is_shared():
     """Groups of one node do not use NICs: their exchanges are as fast whatever passes."""
-    _, machine = laid("parallel.expert=8")
-    own = sharing.alone(machine)
+    found, machine = laid("parallel.expert=8")
+    own = assembly.unshared(found)
     for op in exchanges(machine).values():
         assert machine.pricer.price(op)[:2] == own.pricer.price(op)[:2]
 
