@@ -8,6 +8,7 @@ import numpy as np
 
 from hwmodels.op import AllToAll, Collective
 from sim import optimizer
+from sim.models.layer import Part
 from sim.network.cabling import Cabling
 from sim.network.flows import GRADIENTS, PARAMETERS, PIPELINE, Flows, between, exchange, rings
 from sim.network.routes import Numbers
@@ -52,16 +53,16 @@ def _ranks(plan: Plan, position: int) -> Numbers:
     return np.arange(position * plan.data, (position + 1) * plan.data)
 
 
-def wire_bytes(machine: Machine) -> dict[str, float]:
-    """Bytes that cross a rank's NICs in each exchange of a layer with experts, by its name; balanced routing."""
-    return {
-        part.name: kernel.op.wire_bytes()
+def wire_bytes(machine: Machine) -> list[tuple[Part, float]]:
+    """The exchanges of a layer with experts, and the bytes that cross a rank's NICs in each; balanced routing."""
+    return [
+        (part, kernel.op.wire_bytes())
         for unit in machine.routed[:1]
         for direction in "FB"
         for part in machine.parts(unit, direction)
         for kernel in part.kernels
         if isinstance(kernel.op, AllToAll)
-    }
+    ]
 
 
 def _exchanges(plan: Plan, machine: Machine, cabling: Cabling, position: int) -> Iterator[Burst]:
@@ -73,12 +74,13 @@ def _exchanges(plan: Plan, machine: Machine, cabling: Cabling, position: int) ->
     for step in plan.program.steps[position]:
         for letter, stage, _ in step.passes():
             passes[letter] += layers[stage]
-    total = sum(size * passes[name[-2]] for name, size in wire.items())
+    total = sum(size * passes[part.direction] for part, size in wire)
     if nodes < 2 or not total:
         return
     each = total * min(expert, cabling.gpus) / (nodes - 1)
     flows = exchange(cabling, _ranks(plan, position), expert, np.full((nodes, nodes), each))
-    yield Burst(position, LANES.index("communication"), wire, -1, flows)
+    shares = {part.label: size for part, size in wire}
+    yield Burst(position, LANES.index("communication"), shares, -1, flows)
 
 
 def _sends(plan: Plan, machine: Machine, cabling: Cabling, position: int) -> Iterator[Burst]:
