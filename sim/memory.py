@@ -37,7 +37,7 @@ def _kept(machine: Machine, stage: int) -> tuple[int, int]:
 
 def constant(plan: Plan, machine: Machine, position: int) -> dict[str, int]:
     """Bytes that a rank holds through the whole step, by part."""
-    recipe, mixture = machine.recipe, machine.mixture
+    recipe, mixture, site = machine.recipe, machine.mixture, machine.site
     local = slots(plan.scenario, mixture) / mixture.experts / plan.scenario.parallel.expert if mixture else 0.0
     weights = gradients = states = 0.0
     for stage in plan.holds[position]:
@@ -49,8 +49,8 @@ def constant(plan: Plan, machine: Machine, position: int) -> dict[str, int]:
         "weights": round(weights),
         "gradients": round(gradients),
         "optimizer states": round(states),
-        "communication buffers": round(machine.site.received * landing_bytes(machine.site)),
-        "workspace": round(machine.family.workspace(machine.site, machine.recompute)),
+        **({"communication buffers": round(site.received * landing_bytes(site))} if mixture else {}),
+        "workspace": round(machine.family.workspace(site, machine.recompute)),
     }
 
 

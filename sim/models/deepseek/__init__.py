@@ -6,6 +6,7 @@ gradient (B) and weight gradient (W). Order, names and fusions follow the publis
 Recomputed in backward (DeepSeek-V3 report sec 3.2.3 and the profile): norms, q and kv up-projections, rope, SwiGLU.
 """
 
+from sim.models.blocks.ends import embedding, head
 from sim.models.deepseek.activations import kept, kept_for_weight, workspace
 from sim.models.deepseek.attention import attention_backward, attention_forward, attention_weight
 from sim.models.deepseek.exchange import exchange
@@ -19,7 +20,7 @@ from sim.models.deepseek.experts import (
 )  # fmt: skip
 from sim.models.deepseek.layers import mixture, units
 from sim.models.deepseek.parameters import cache, flop, weights
-from sim.models.deepseek.rest import embedding, head, projection
+from sim.models.deepseek.projection import projection
 from sim.models.deepseek.rules import mistakes
 from sim.models.deepseek.shape import DeepSeekShape as Shape
 from sim.models.deepseek.shape import Site
