@@ -101,7 +101,7 @@ def send_seconds(op: Send, links: Wires) -> float:
 
 def collective_seconds(op: Collective, links: Wires) -> float:
     """A ring over `ranks` on `nodes` nodes: each node passes the vector through all its ranks' NICs and over NVLink."""
-    if op.ranks <= 1:
+    if op.ranks <= 1 or not op.size:
         return 0.0
     per_node = op.ranks / op.nodes
     across = links.network * per_node / op.slower

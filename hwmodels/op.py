@@ -50,7 +50,8 @@ class GroupedGemm(NamedTuple):
 class Attention(NamedTuple):
     """Exact attention of `batch` sequences of `sequence` tokens; queries and keys `qk` wide, values `v` wide, a head.
 
-    The backward kernel does five products: S again, dV, dP, dQ, dK (3 of width qk, 2 of width v).
+    The backward kernel does five products: S again, dV, dP, dQ, dK (3 of width qk, 2 of width v). kv_heads: heads of
+    keys and values, each shared by as many query heads (grouped-query attention); 0: every query head has its own.
     """
 
     direction: str
@@ -61,6 +62,7 @@ class Attention(NamedTuple):
     v: int
     causal: bool = True
     kernels: int = 1
+    kv_heads: int = 0
 
     def flop(self) -> float:
         widths = self.qk + self.v if self.direction == "forward" else 3 * self.qk + 2 * self.v
@@ -69,9 +71,11 @@ class Attention(NamedTuple):
 
     def bytes(self) -> float:
         rows = self.batch * self.sequence * self.heads
+        shared = self.batch * self.sequence * (self.kv_heads or self.heads)
+        read = 2.0 * shared * (self.qk + self.v)  # keys and values; and as much for their gradients
         if self.direction == "forward":
-            return 2.0 * rows * (2 * self.qk + 2 * self.v)
-        return 2.0 * rows * (2 * self.qk + 3 * self.v) + 4.0 * rows * self.qk + 2.0 * rows * (self.qk + self.v)
+            return 2.0 * rows * (self.qk + self.v) + read
+        return 2.0 * rows * (self.qk + 2 * self.v) + read + 4.0 * rows * self.qk + read
 
 
 class Memory(NamedTuple):

@@ -314,7 +314,7 @@ def _attention(pricer: Pricer, found: Tables | None, op: Attention) -> Quote:
         rung = "measured" if share == 1 else "interpolated"
         return Quote(row["us"] * share, rung, _row(found, "attention", row), SPREAD[rung], "bf16")
     row = found.attention[op.direction][0]
-    like = Attention(**{name: row[name] for name in Attention._fields})
+    like = calibration.attention_of(row)
     rung = "interpolated" if op.flop() == like.flop() else "held"
     us = row["us"] * share * op.flop() / like.flop()
     return Quote(us, rung, _row(found, "attention", row), SPREAD[rung], "bf16")

@@ -66,12 +66,17 @@ def load(device: str) -> Tables:
     by_direction: dict[str, list[dict[str, Any]]] = {}
     for row in attention["rows"]:
         by_direction.setdefault(row["direction"], []).append(row)
-        exact[Attention(**{name: row[name] for name in Attention._fields})] = row
+        exact[attention_of(row)] = row
     return Tables(
         device, gemm["source"], gemm["sms"], gemm["reference"], exact, groups, kinds, by_direction, gemm["fit"],
         memory["fit"], {r["beside"]: r for r in found["exchange"]["rows"]},
         {r["class"]: r for r in found["contention"]["rows"]}, found["contention"]["launch_gap_us"],
     )  # fmt: skip
+
+
+def attention_of(row: dict[str, Any]) -> Attention:
+    """The operation of a row."""
+    return Attention(**{name: row[name] for name in Attention._fields if name in row})
 
 
 def _grouped(row: dict[str, Any]) -> GroupedGemm:

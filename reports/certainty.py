@@ -46,7 +46,7 @@ def _signed(move: float) -> str:
 def _scope(summary: dict[str, Any]) -> str:
     """What the interval holds, and what it does not."""
     if not summary.get("critical_ranks"):
-        return "What the model leaves out (uneven experts, slow nodes) is not in the interval."
+        return "What the model leaves out (uneven loads, slow nodes) is not in the interval."
     first = summary["critical_ranks"][0]
     return (
         "Loads, faults and jitter are held as they were; prices count on the ranks the step waits for "

@@ -9,12 +9,18 @@ from reports.ranks import HEALTHY, differ
 from reports.section import Section, table
 from sim.result import Result
 
+BOUND = (
+    "The bound is bytes over the effective bandwidth of the slower kind of link; nothing may be faster. Logical bytes "
+    "are what published bandwidths count"
+)
 LEAD = (
-    "What a rank exchanges, sends and reduces. The bound is bytes over the effective bandwidth of the slower kind of "
-    "link; nothing may be faster. Logical bytes are what published bandwidths count, rows for the own node (or, inside "
+    f"What a rank exchanges, sends and reduces. {BOUND}, rows for the own node (or, inside "
     "a node, the own GPU) included; the wire and NVLink carry those of the columns to the right. Beside compute an "
     "exchange takes what was measured there, where a table knows it; a message shares NICs with the exchanges that it "
     "meets (mean over the step)."
+)
+WITHOUT_EXCHANGES = (
+    f"What a rank sends and reduces. {BOUND}; the wire and NVLink carry those of the columns to the right."
 )
 HEAD = ("", "of", "alone", "over the bound", "beside others", "bound", "logical", "wire", "NVLink", "limited by")
 
@@ -24,7 +30,8 @@ def section(result: Result) -> Section | None:
     rows = result.summary.get("communication")
     if not rows:
         return None
-    lead = f"{LEAD} {HEALTHY}" if differ(result) else LEAD
+    lead = WITHOUT_EXCHANGES if result.summary.get("overlap_fraction") is None else LEAD
+    lead = f"{lead} {HEALTHY}" if differ(result) else lead
     return Section("communication", "Communication", lead, table(HEAD, map(_cells, rows), (0, 1, len(HEAD) - 1)))
 
 

@@ -29,7 +29,7 @@ def figures(result: Result) -> list[Figure]:
     found += _throughput(summary) + _rates(summary)
     if summary.get("bubble_fraction") is not None:
         found.append(Figure("Bubble", percent(summary["bubble_fraction"]), "idle, mean of ranks"))
-    if summary.get("exposed_communication_s") is not None:
+    if summary.get("overlap_fraction") is not None:
         found.append(_exposed(summary))
     return found + _pair_measured(summary) + _slowest(summary) + _memory(result)
 
@@ -100,8 +100,7 @@ def _pair(name: str, rates: dict[str, float], text: Any) -> Figure:
 
 
 def _exposed(summary: dict[str, Any]) -> Figure:
-    hidden = summary.get("overlap_fraction")
-    note = "" if hidden is None else f"{percent(hidden)} is hidden"
+    note = f"{percent(summary['overlap_fraction'])} is hidden"
     return Figure("Exposed comm.", seconds(summary["exposed_communication_s"]), note)
 
 

@@ -74,8 +74,10 @@ def _prices(asked: _Asked) -> Machine:
     assert cluster is not None and shape is not None
     own, recipe, node, comm = family(shape.family), RECIPES[scenario.precision], cluster.node, scenario.comm
     fidelity = Fidelity(comm.exchange, comm.warps)
-    pricer = Pricer(node.device, wires(node, cluster.fabric), comm.sms, scenario.pricing, fidelity)
-    group, tokens, mixture = scenario.parallel.expert, batch.micro_batch * batch.sequence_length, own.mixture(shape)
+    mixture = own.mixture(shape)
+    held = comm.sms if mixture else 0  # by the kernel of the exchanges, where there are any
+    pricer = Pricer(node.device, wires(node, cluster.fabric), held, scenario.pricing, fidelity)
+    group, tokens = scenario.parallel.expert, batch.micro_batch * batch.sequence_length
     load = routing.balanced(mixture, tokens, group, node.gpus) if mixture else routing.NONE
     slots = mixture.experts + scenario.routing.redundant_experts if mixture else 0
     site = Site(

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sim.scenario import Scenario
+from sim.models.family import family
+from sim.scenario import Comm, Scenario
 
 BLOCKING = "prices take it that nothing in the fabric blocks"
 
@@ -18,6 +19,18 @@ def notes(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[st
             yield line
     if line := _fabric(scenario, summary, overrides):
         yield line
+    if line := _comm(scenario, overrides):
+        yield line
+
+
+def _comm(scenario: Scenario, overrides: Sequence[str]) -> str:
+    """What is said of communication kernels that a model without experts does not run."""
+    model, said = scenario.model, any(word.startswith("comm") for word in overrides)
+    if model is None or (scenario.comm == Comm() and not said):
+        return ""
+    if family(model.family).mixture(model):
+        return ""
+    return f"comm: {model.name} has no experts, so no kernel of exchanges runs or holds SMs"
 
 
 def _fabric(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[str]) -> str:

@@ -1,7 +1,8 @@
 """From a step of the schedule to phases on streams: what runs where, in which order, after what.
 
 A lone forward, backward or weight step is a chain of parts. An overlapped pair interleaves the forward of one
-micro-batch with the backward of another, layer by layer, as the H800 profile shows:
+micro-batch with the backward of another in rounds: a unit of the one beside a unit of the other, their parts in the
+order of the places that the model's family gives them. A DeepSeek layer beside another, as the H800 profile shows:
 
     compute        attn(F)   mlp(B)   mlp(W)   mlp(F)   attn(B)   attn(W)
     communication  combine(B)  dispatch(F)  dispatch(B)        combine(F)
@@ -23,7 +24,7 @@ PartsOf = Callable[[Unit, str], tuple[Part, ...]]
 class Phase(NamedTuple):
     """Consecutive kernels of one part on one lane. needs: earlier phases (indices) that must be done first.
 
-    part: number of the part it belongs to (phases of one part follow each other). half: F, B or W.
+    name, layer, half (F, B or W), meets: of the part. part: its number (phases of one part follow each other).
     """
 
     name: str
@@ -32,8 +33,13 @@ class Phase(NamedTuple):
     lane: int
     kernels: tuple[Kernel, ...]
     needs: tuple[int, ...]
-    exchange: bool
+    meets: str
     part: int
+
+    @property
+    def label(self) -> str:
+        """What is drawn, e.g. attn(F)."""
+        return f"{self.name}({self.half})"
 
 
 class Composition(NamedTuple):
@@ -44,31 +50,6 @@ class Composition(NamedTuple):
     backward_out: int
 
 
-class _Slot(NamedTuple):
-    """The parts of one unit that one half contributes to one round of the interleave."""
-
-    parts: dict[str, Part]
-
-    def take(self, *names: str) -> list[Part]:
-        return [self.parts[n] for n in names if n in self.parts]
-
-
-ROUND = (
-    ("F", ("attn(F)", "embedding(F)", "projection(F)", "head(F)")),
-    ("B", ("combine(B)",)),
-    ("B", ("head(B)", "projection(B)", "mlp(B)")),
-    ("F", ("dispatch(F)",)),
-    ("W", ("head(W)", "projection(W)", "mlp(W)")),
-    ("B", ("dispatch(B)",)),
-    ("F", ("mlp(F)",)),
-    ("F", ("combine(F)",)),
-    ("B", ("attn(B)", "embedding(B)")),
-    ("W", ("attn(W)",)),
-)
-"""Launch order of one round: half, and the parts of that half (those the two units have). Per stream it gives the
-order in this module's docstring."""
-
-
 def compose(kind: str, forward: Sequence[Unit], backward: Sequence[Unit], parts: PartsOf) -> Composition:
     """Phases of one step. kind: F, B, W, BW, F+B or F+BW; forward, backward: units of the two stages, in model order.
 
@@ -76,27 +57,16 @@ def compose(kind: str, forward: Sequence[Unit], backward: Sequence[Unit], parts:
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind of step {kind!r}; legal: {', '.join(KINDS)}")
-    f_slots = [_slot(u, "F", parts) for u in forward] if "F" in kind else []
-    reverse = list(reversed(backward))
-    b_kind = kind.partition("+")[2] or kind.removeprefix("F")
-    b_slots = [_slot(u, b_kind, parts) for u in reverse] if b_kind else []
-    if not f_slots and not b_slots:
+    f_parts = [parts(u, "F") for u in forward] if "F" in kind else []
+    gradients = kind.partition("+")[2] or kind.removeprefix("F")
+    b_parts = [tuple(p for d in gradients for p in parts(u, d)) for u in reversed(backward)] if gradients else []
+    if not f_parts and not b_parts:
         raise ValueError(f"a step of kind {kind!r} with no units")
     builder = _Builder()
-    for f, b in zip_longest(f_slots, b_slots, fillvalue=_Slot({})):
-        for half, names in ROUND:
-            for part in (f if half == "F" else b).take(*names):
-                builder.add(part, half)
+    for f, b in zip_longest(f_parts, b_parts, fillvalue=()):
+        for part in sorted((*f, *b), key=lambda part: part.place):
+            builder.add(part)
     return Composition(tuple(builder.phases), builder.last.get("F", -1), builder.last.get("B", -1))
-
-
-def _slot(unit: Unit, directions: str, parts: PartsOf) -> _Slot:
-    """The parts of a unit by name. Raises ValueError for a part that no place in ROUND would run."""
-    known = {name for _, names in ROUND for name in names}
-    strange = [p.name for d in directions for p in parts(unit, d) if p.name not in known]
-    if strange:
-        raise ValueError(f"part {strange[0]!r} of {unit.kind} has no place in a round (sim.overlap.ROUND)")
-    return _Slot({part.name: part for direction in directions for part in parts(unit, direction)})
 
 
 class _Builder:
@@ -107,25 +77,25 @@ class _Builder:
         self.last: dict[str, int] = {}
         self.count = 0
 
-    def add(self, part: Part, half: str) -> None:
-        """Append a part; F and B chain on themselves, W follows the B part whose gradients it uses."""
+    def add(self, part: Part) -> None:
+        """Append a part; F and B chain on themselves, W follows the B part of its name, whose gradients it uses."""
         if not part.kernels:
             return
-        needs = self._needs(part, half)
+        half, needs = part.direction, self._needs(part)
         for lane, kernels in groupby(part.kernels, key=lambda kernel: kernel.lane):
             self.phases.append(
-                Phase(part.name, part.layer, half, lane, tuple(kernels), needs, part.exchange, self.count)
+                Phase(part.name, part.layer, half, lane, tuple(kernels), needs, part.meets, self.count)
             )
             needs = (len(self.phases) - 1,)
         self.count += 1
         if half != "W":
             self.last[half] = len(self.phases) - 1
 
-    def _needs(self, part: Part, half: str) -> tuple[int, ...]:
-        if half != "W":
-            return (self.last[half],) if half in self.last else ()
-        wanted = part.name.replace("(W)", "(B)")
-        found = [i for i, p in enumerate(self.phases) if p.name == wanted and p.layer == part.layer]
+    def _needs(self, part: Part) -> tuple[int, ...]:
+        if part.direction != "W":
+            return (self.last[part.direction],) if part.direction in self.last else ()
+        wanted = (part.name, "B", part.layer)
+        found = [i for i, p in enumerate(self.phases) if (p.name, p.half, p.layer) == wanted]
         return (found[-1],) if found else ()
 
 

@@ -97,7 +97,7 @@ class Comm:
     are given to its roles, follow (their loads) or fixed (as in DeepEP). exchange: how dispatch and combine are timed,
     kernel (by warps on those SMs), messages (by ports) or closed (bandwidth alone)."""
 
-    sms: int
+    sms: int = 20
     warps: str = "follow"
     exchange: str = "kernel"
 

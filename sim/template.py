@@ -21,7 +21,8 @@ STREAMS = (COMPUTE, COMMUNICATION, WEIGHT)
 class Segment(NamedTuple):
     """A phase as the engine runs it: kernels [first, stop) of its lane; how many phases it waits for; who waits for it.
 
-    exchange: the phase begins when the whole expert group has arrived. sends: 0 nothing, 1 forward output, 2 backward.
+    meets: the group of ranks that must have come before it begins; empty: nobody. sends: 0 nothing, 1 forward output,
+    2 backward.
     """
 
     lane: int
@@ -29,8 +30,13 @@ class Segment(NamedTuple):
     stop: int
     needs: int
     feeds: tuple[int, ...]
-    exchange: bool
+    meets: str
     sends: int
+
+    @property
+    def exchange(self) -> bool:
+        """Whether it begins when all of a group have come."""
+        return bool(self.meets)
 
 
 class Task(NamedTuple):
@@ -85,7 +91,7 @@ class Template:
         found = []
         for number, needed in enumerate(self.waits):
             last = {lanes[j]: j for j in sorted(needed) if lanes[j] != lanes[number]}
-            found.append((lanes[number], tuple(last.values()), "expert" if self.segments[number].exchange else ""))
+            found.append((lanes[number], tuple(last.values()), self.segments[number].meets))
         return tuple(found)
 
     @cached_property
@@ -124,7 +130,7 @@ def price(kind: str, stages: tuple[int, int], composition: Composition, pricer: 
             tasks[lane].append(Task(kernel.name, phase.layer, phase.half, quote, sms))
         sends = (i == composition.forward_out) + 2 * (i == composition.backward_out)
         stop = len(alone[lane])
-        segments.append(Segment(lane, first, stop, len(phase.needs), feeds[i], phase.exchange, sends))
+        segments.append(Segment(lane, first, stop, len(phase.needs), feeds[i], phase.meets, sends))
     order = tuple(tuple(i for i, s in enumerate(segments) if s.lane == lane) for lane in STREAMS)
     return Template(
         kind, *stages, tuple(segments), order, _frozen(alone), _frozen(beside), _frozen(gaps),
@@ -158,9 +164,9 @@ def pieces(phases: Sequence[Phase]) -> list[list[int]]:
     for _, run in groupby(enumerate(phases), key=lambda item: item[1].part):
         rest = [i for i, _ in run]
         while rest:
-            stop = next((n for n, i in enumerate(rest) if n and phases[i].exchange), len(rest))
+            stop = next((n for n, i in enumerate(rest) if n and phases[i].meets), len(rest))
             same = [n for n in range(stop) if phases[rest[n]].lane == phases[rest[0]].lane]
-            count = 1 if phases[rest[0]].exchange else same[-1] + 1
+            count = 1 if phases[rest[0]].meets else same[-1] + 1
             found.append(rest[:count])
             rest = rest[count:]
     return found
@@ -184,7 +190,7 @@ def by_layer(
         holds[head.lane].append(timing.segments[group[-1]][1] - timing.segments[group[0]][0])
         tasks[head.lane].append(_part_task(fine, head, phases[group[0]]))
         sends = max(fine.segments[i].sends for i in group)
-        segments.append(Segment(head.lane, first, first + 1, len(needed), tuple(feeds), head.exchange, sends))
+        segments.append(Segment(head.lane, first, first + 1, len(needed), tuple(feeds), head.meets, sends))
     return _coarse(fine, segments, holds, tasks)
 
 
@@ -192,7 +198,7 @@ def _part_task(fine: Template, segment: Segment, phase: Phase) -> Task:
     """The task of a part: priced like its longest kernel."""
     lane = segment.lane
     longest = max(range(segment.first, segment.stop), key=lambda i: fine.alone[lane][i])
-    return fine.tasks[lane][longest]._replace(label=phase.name)
+    return fine.tasks[lane][longest]._replace(label=phase.label)
 
 
 def by_chunk(fine: Template, timing: Timing) -> Template:
@@ -203,7 +209,7 @@ def by_chunk(fine: Template, timing: Timing) -> Template:
     holds, segments, before = [], [], 0
     for i, (end, sends) in enumerate(ends):
         holds.append(end - before)
-        segments.append(Segment(COMPUTE, i, i + 1, 0, (), False, sends))
+        segments.append(Segment(COMPUTE, i, i + 1, 0, (), "", sends))
         before = end
     return _coarse(fine, segments, [holds, [], []], [[label] * len(holds), [], []])
 
@@ -222,7 +228,7 @@ def _coarse(
 
 def fixed(kind: str, stages: tuple[int, int], holds: Sequence[int], sends: Sequence[int]) -> Template:
     """A template from given chunk times: tasks of `holds` ns on the compute lane, each followed by what it sends."""
-    segments = tuple(Segment(COMPUTE, i, i + 1, 0, (), False, s) for i, s in enumerate(sends))
+    segments = tuple(Segment(COMPUTE, i, i + 1, 0, (), "", s) for i, s in enumerate(sends))
     task = Task(kind, -1, kind[0], None, -1)
     empty: tuple[tuple[int, ...], ...] = ((), ())
     durations = (tuple(holds), *empty)

@@ -288,7 +288,7 @@ def run(scenario_path: Path, quick: bool, show: Show, budget_s: float = BUDGET_S
         beside = contention.attempted(scenario, show)
     for text in summary_lines(found):
         show(text)
-    entries = [*ENTRIES, *(contention.ENTRIES if beside else ())]
+    entries = [*ENTRIES, *(contention.ENTRIES if beside else ()), f"sim.models.{scenario.model.family}:parts"]
     head = {
         "device": device, "source": f"{torch.cuda.get_device_name()}, python -m numerics calibrate --gpu",
         "reference": reference,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from hwmodels.formats import TILE
 from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm, Memory, Op
 from numerics.traces.samples import NODES_A_TOKEN, RANKS_A_TOKEN
-from sim.models import deepseek
+from sim.models.family import family
 from sim.models.layer import Site, Unit
 from sim.precision import RECIPES
 from sim.scenario import Scenario
@@ -23,13 +23,16 @@ def site(scenario: Scenario) -> Site:
         raise ValueError(f"{scenario.name}: chunk times need no operations; name a scenario with a model and a cluster")
     group, batch = scenario.parallel.expert, scenario.batch
     tokens = batch.micro_batch * batch.sequence_length
-    local, group_nodes = shape.experts // group, max(1, group // cluster.node.gpus)
+    mixture, recipe = family(shape.family).mixture(shape), RECIPES[scenario.precision]
+    if mixture is None:
+        return Site(shape, recipe, batch.micro_batch, batch.sequence_length, 0, 0, 0.0, 0.0, 0, 1, 1)
+    local, group_nodes = mixture.experts // group, max(1, group // cluster.node.gpus)
     nodes, ranks = min(NODES_A_TOKEN, group_nodes), min(RANKS_A_TOKEN, group)
     # Every rank of the group sends its share; padding to whole tiles adds half a tile an expert in expectation.
-    rows = -(-(tokens * shape.experts_per_token + local * TILE // 2) // TILE) * TILE
+    rows = -(-(tokens * mixture.chosen + local * TILE // 2) // TILE) * TILE
     return Site(
-        shape, RECIPES[scenario.precision], batch.micro_batch, batch.sequence_length, round(tokens * ranks), rows,
-        nodes, ranks, local, group, group_nodes,
+        shape, recipe, batch.micro_batch, batch.sequence_length, round(tokens * ranks), rows, nodes, ranks, local,
+        group, group_nodes,
     )  # fmt: skip
 
 
@@ -39,7 +42,7 @@ def operations(scenario: Scenario) -> Mapping[Timed, tuple[str, ...]]:
     found: dict[Timed, list[str]] = {}
     for unit in _distinct(where):
         for direction in "FBW":
-            for part in deepseek.parts(where, unit, direction):
+            for part in family(where.shape.family).parts(where, unit, direction):
                 for kernel in part.kernels:
                     if isinstance(kernel.op, Timed):
                         found.setdefault(kernel.op, []).append(kernel.name)
@@ -50,7 +53,8 @@ def operations(scenario: Scenario) -> Mapping[Timed, tuple[str, ...]]:
 
 def _distinct(where: Site) -> list[Unit]:
     """One unit of each kind: layers of a kind are alike."""
-    return list({unit.kind: unit for unit in reversed(deepseek.units(where.shape))}.values())[::-1]
+    units = family(where.shape.family).units(where.shape)
+    return list({unit.kind: unit for unit in reversed(units)}.values())[::-1]
 
 
 def resized(op: Timed, factor: float) -> Timed:

@@ -16,7 +16,7 @@ from numerics.census.differences import Difference, Here
 from numerics.census.rehearsal import rehearse, site
 from sim.models import deepseek
 from sim.models.deepseek.shape import DeepSeekShape
-from sim.models.layer import Site, Unit
+from sim.models.layer import Site
 
 FORWARD, BACKWARD, ROUTED = ("* attn(F)",), ("* attn(B+W)",), ("moe mlp(*",)
 DIFFERENCES = (
@@ -168,9 +168,10 @@ def lowered(where: Site, kind: str) -> Census:
     """What the simulator lowers for a unit, by part. Input and weight gradient in one, as autograd runs them; kernels
     around an exchange with the experts that they serve; the exchange itself left out, as one process holds all."""
     out: Census = {}
+    unit = next(unit for unit in deepseek.units(where.shape) if unit.kind == kind)
     for direction in "FBW":
-        for part in deepseek.parts(where, Unit(kind, 0), direction):
-            name = "mlp" if part.exchange else part.name.split("(")[0]
+        for part in deepseek.parts(where, unit, direction):
+            name = "mlp" if part.meets else part.name
             found = out.setdefault(f"{name}({'F' if direction == 'F' else 'B+W'})", Counter())
             found.update(canonical(k.op) for k in part.kernels if not isinstance(k.op, AllToAll))
     return out

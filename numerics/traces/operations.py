@@ -17,6 +17,7 @@ BESIDE, ALONE = 0.95, 0.05
 TILE = 128
 """Columns that one scale of an operand covers (DeepSeek-V3 report sec 3.3.2: 1x128 tiles)."""
 _ROLE = re.compile(r"(.+?)(_recompute|_dgrad|_wgrad)?(?:_e\d+)?\Z")
+_PASS = re.compile(r"\(([FBW])\)\Z")
 _TILE = re.compile(r"tilesize(\d+)x(\d+)")
 
 
@@ -87,6 +88,12 @@ class Rows(NamedTuple):
     received: Mapping[str, tuple[int, ...]]
 
 
+def pass_of(phase: str) -> str:
+    """F, B or W of a phase of a model's layer, which annotations write behind its name: attn(F). Empty: of no layer."""
+    found = _PASS.search(phase)
+    return found[1] if found else ""
+
+
 def rows(operations: Iterable[Operation], rules: Rules) -> Rows:
     """First grid dimension of the operations that the rules name for it (one block a row)."""
     found = {op.path: tuple(grid[0] for grid in op.grids) for op in operations if op.position >= 0}
@@ -132,7 +139,7 @@ def _group(op: Operation) -> tuple[str, str]:
 
 def _rows_of(op: Operation, found: Rows, share: int) -> list[float]:
     """Rows of each repeat: those of the experts for routed products (one expert's share each for per-expert ones)."""
-    padded = found.padded.get(op.phase[-2:-1], ())
+    padded = found.padded.get(pass_of(op.phase), ())
     if (op.kind == "gemm_grouped" or share > 1) and len(padded) == len(op.us):
         return [size / share for size in padded]
     return [found.tokens] * len(op.us)

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from hwmodels.op import Gemm, Op
 from numerics.traces.importer import Analysis
-from numerics.traces.operations import Operation, Rows, rows
+from numerics.traces.operations import Operation, Rows, pass_of, rows
 from sim.models import deepseek
 from sim.models.deepseek.shape import DeepSeekShape
-from sim.models.layer import Kernel, Site, Unit
+from sim.models.layer import Kernel, Site
 from sim.precision import RECIPES
 
 RANKS_PER_NODE = 8
@@ -62,7 +62,7 @@ def samples(analysis: Analysis, shape: DeepSeekShape) -> list[Sample]:
             raise JoinError(
                 f"{phase}: {cut[0].name!r} ran {len(cut[0].us)} times, others {layers}; is the trace whole?"
             )
-        lowered = [_lowered(site, phase) for site in _sites(analysis, shape, found, phase[-2], layers)]
+        lowered = [_lowered(site, phase) for site in _sites(analysis, shape, found, pass_of(phase), layers)]
         out += _join(phase, timed, lowered)
     return out
 
@@ -131,8 +131,9 @@ def _sites(analysis: Analysis, shape: DeepSeekShape, found: Rows, direction: str
 
 
 def _lowered(site: Site, phase: str) -> list[Kernel]:
-    for part in deepseek.parts(site, Unit("moe", site.shape.dense_layers), phase[-2]):
-        if part.name == phase:
+    unit = next(unit for unit in deepseek.units(site.shape) if unit.routed)
+    for part in deepseek.parts(site, unit, pass_of(phase)):
+        if part.label == phase:
             return list(part.kernels)
     raise JoinError(f"the model has no part {phase!r}")
 

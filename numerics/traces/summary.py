@@ -15,7 +15,7 @@ from hwmodels.price import waves
 from hwmodels.units import US_NS
 from numerics.fits import fixed_effects, relative_least_squares
 from numerics.traces.importer import Analysis
-from numerics.traces.operations import TILE, Operation, rows
+from numerics.traces.operations import TILE, Operation, pass_of, rows
 
 PADDED_ROWS = 33_024
 """Padded expert rows of a rank in expectation, to which routed operations are scaled: 4096 tokens x 8 experts of a
@@ -112,7 +112,7 @@ def _is_routed(op: Operation, analysis: Analysis) -> bool:
 
 
 def _padded(op: Operation, analysis: Analysis) -> Any:
-    return np.array(rows(analysis.operations, analysis.rules).padded[op.phase[-2]], float)
+    return np.array(rows(analysis.operations, analysis.rules).padded[pass_of(op.phase)], float)
 
 
 def _scaled(op: Operation, analysis: Analysis) -> Any:
@@ -231,11 +231,11 @@ def per_layer(analysis: Analysis) -> dict[str, Any]:
         if op.phase in analysis.rules.sequences and not beside & set(op.streams) and not _in_group(op, analysis):
             of_layer = np.zeros(layers)
             np.add.at(of_layer, list(op.repeats), _scaled(op, analysis))
-            sums[op.kind, op.phase[-2]].append(of_layer)
+            sums[op.kind, pass_of(op.phase)].append(of_layer)
     for name, spans in analysis.groups.items():
         member = next(op for op in analysis.operations if op.op.startswith(name))
         wall = np.array([_us(s) for s in spans])
-        sums[member.kind, member.phase[-2]].append(wall * PADDED_ROWS / _padded(member, analysis))
+        sums[member.kind, pass_of(member.phase)].append(wall * PADDED_ROWS / _padded(member, analysis))
     out: dict[str, dict[str, float]] = defaultdict(dict)
     for (kind, direction), values in sorted(sums.items()):
         out[kind][direction] = round(float(np.median(sum(values))), 1)

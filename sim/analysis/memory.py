@@ -48,7 +48,9 @@ def _curve(
     worst = int((np.cumsum(deltas, axis=0).max(axis=0, initial=0) + landing).argmax())
     shown = column if loads is None else worst
     times = [int((steps.ends if c.at_end else steps.starts)[c.step, shown]) for c in found]
-    flat = constant(plan, machine, position) | {"communication buffers": int(landing[worst])}
+    flat = constant(plan, machine, position)
+    if machine.mixture:
+        flat["communication buffers"] = int(landing[worst])
     capacity = machine.cluster.node.device.hbm.capacity_bytes
     rank = None if loads is None else plan.mesh.rank(position, worst)
     return curve(position, times, deltas[:, worst].tolist(), timeline.end, flat, capacity, rank)
@@ -96,7 +98,7 @@ def _landing(machine: Machine, loads: Loads | None, found: Sequence["Change"]) -
 
 def constant(plan: Plan, machine: Machine, position: int) -> dict[str, int]:
     """Bytes that a rank holds through the whole step, by part."""
-    recipe, local = machine.recipe, optimizer.experts_held(plan, machine)
+    recipe, site, local = machine.recipe, machine.site, optimizer.experts_held(plan, machine)
     weights = gradients = states = 0.0
     for stage in plan.holds[position]:
         held = optimizer.shards(plan, machine, stage)
@@ -107,7 +109,7 @@ def constant(plan: Plan, machine: Machine, position: int) -> dict[str, int]:
         "weights": whole_bytes(weights),
         "gradients": whole_bytes(gradients),
         "optimizer states": whole_bytes(states),
-        "communication buffers": whole_bytes(machine.site.received * landing_bytes(machine.site)),
+        **({"communication buffers": whole_bytes(site.received * landing_bytes(site))} if machine.mixture else {}),
         "workspace": whole_bytes(machine.family.workspace(machine.site, machine.recompute)),
     }
 

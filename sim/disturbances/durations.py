@@ -56,7 +56,7 @@ class Curve:
 
 
 def curves(machine: Machine) -> dict[str, Curve]:
-    """Name of each expert part -> its curve."""
+    """Label of each part whose kernels work on expert rows -> its curve."""
     site, pricer, unit = machine.site, machine.pricer, machine.routed[0]
     low, high = (int(part * site.rows) // PADDING * PADDING for part in NEAR)
     outside = np.linspace(0, FAR * site.rows, FEW) // PADDING * PADDING
@@ -65,9 +65,9 @@ def curves(machine: Machine) -> dict[str, Curve]:
     found = {}
     for direction in "FBW":
         for same in zip(*(machine.family.parts(each, unit, direction) for each in sites), strict=True):
-            if not same[0].exchange and same[0] != same[-1]:  # its kernels work on expert rows
+            if not same[0].meets and same[0] != same[-1]:
                 times = [_compute_ns(part, pricer) for part in same]
-                found[same[0].name] = Curve(grid, np.array(times[:-1]) / times[-1])
+                found[same[0].label] = Curve(grid, np.array(times[:-1]) / times[-1])
     return found
 
 

@@ -43,10 +43,10 @@ def _at(ratio: Array, factor: Array) -> Array:
 
 
 def crowded(machine: Machine) -> dict[str, Crowded]:
-    """Name of each exchange of a layer -> how it feels loads."""
+    """Label of each exchange of a layer -> how it feels loads."""
     parts = (part for unit in machine.routed[:1] for direction in "FB" for part in machine.parts(unit, direction))
     return {
-        part.name: _crowded(machine.pricer, kernel.op)
+        part.label: _crowded(machine.pricer, kernel.op)
         for part in parts for kernel in part.kernels if isinstance(kernel.op, AllToAll)
     }  # fmt: skip
 

@@ -14,6 +14,7 @@ from hwmodels.refused import Refused
 from sim.command import DONE, Parser, helped, loaded, refusals
 from sim.exchange import published, sweep
 from sim.exchange.roles import COPY, FIXED, FOLLOW
+from sim.models.family import family
 from sim.scenario import Scenario
 
 PROG = "python -m sim.exchange"
@@ -37,6 +38,8 @@ def study(scenario: Scenario) -> dict[str, Any]:
     cluster = scenario.cluster
     if cluster is None:
         raise Refused("a scenario with chunk_times has no exchanges to sweep; give a model and a cluster")
+    if scenario.model and family(scenario.model.family).mixture(scenario.model) is None:
+        raise Refused(f"{scenario.model.name} has no experts, so no exchanges to sweep")
     links, device = wires(cluster.node, None), cluster.node.device
     paces = {1.0: COPY} | {pace: sweep.slower(COPY, pace) for pace in PACES}
     found = {

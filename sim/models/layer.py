@@ -1,5 +1,6 @@
 """What every model family speaks: units of a model, the parts of a layer, and the kernels of a part."""
 
+from collections.abc import Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from hwmodels.op import Op
@@ -41,13 +42,34 @@ class Unit(NamedTuple):
         return self.title or self.kind
 
 
+EXPERT = "expert"
+"""The group that the parts of a dispatch or combine meet; others will have words of their own."""
+
+
 class Part(NamedTuple):
-    """Consecutive kernels of one unit in one pass, e.g. attn(F). `exchange`: an all-to-all with the expert group."""
+    """Consecutive kernels of one unit in one pass, e.g. those of attention forward.
+
+    direction: F (forward), B (input gradient) or W (weight gradient). meets: the group of ranks that its kernels meet,
+    all of which must have come before they begin; empty: nobody. place: when it is launched in a round, in which one
+    unit runs forward beside another backward (see `sim.overlap`); of equal places F comes first, then B, then W.
+    """
 
     name: str
+    direction: str
     layer: int
     kernels: tuple[Kernel, ...]
-    exchange: bool = False
+    meets: str = ""
+    place: int = 0
+
+    @property
+    def label(self) -> str:
+        """What is drawn, e.g. attn(F)."""
+        return f"{self.name}({self.direction})"
+
+
+def places(launched: Sequence[tuple[str, Sequence[str]]]) -> dict[tuple[str, str], int]:
+    """(direction, name) of a part -> its place. launched: a round in order, each a direction and names of parts."""
+    return {(direction, name): place for place, (direction, names) in enumerate(launched) for name in names}
 
 
 class Site(NamedTuple, Generic[S]):

@@ -10,6 +10,7 @@ from hwmodels.op import AllToAll, Collective
 from sim import optimizer
 from sim.layout.machine import Machine
 from sim.layout.traffic import BACKWARD, FORWARD, members
+from sim.models.layer import Part
 from sim.network.cabling import Cabling
 from sim.network.flows import GRADIENTS, PARAMETERS, PIPELINE, Flows, between, exchange, rings
 from sim.plan import Plan
@@ -48,16 +49,16 @@ def bursts(plan: Plan, machine: Machine, cabling: Cabling) -> tuple[Burst, ...]:
     return tuple(burst for burst in found if len(burst.flows))
 
 
-def wire_bytes(machine: Machine) -> dict[str, float]:
-    """Bytes that cross a rank's NICs in each exchange of a layer with experts, by its name; balanced routing."""
-    return {
-        part.name: kernel.op.wire_bytes()
+def wire_bytes(machine: Machine) -> list[tuple[Part, float]]:
+    """The exchanges of a layer with experts, and the bytes that cross a rank's NICs in each; balanced routing."""
+    return [
+        (part, kernel.op.wire_bytes())
         for unit in machine.routed[:1]
         for direction in "FB"
         for part in machine.parts(unit, direction)
         for kernel in part.kernels
         if isinstance(kernel.op, AllToAll)
-    }
+    ]
 
 
 def _exchanges(plan: Plan, machine: Machine, cabling: Cabling, position: int) -> Iterator[Burst]:
@@ -69,12 +70,13 @@ def _exchanges(plan: Plan, machine: Machine, cabling: Cabling, position: int) ->
     for step in plan.program.steps[position]:
         for letter, stage, _ in step.passes():
             passes[letter] += layers[stage]
-    total = sum(size * passes[name[-2]] for name, size in wire.items())
+    total = sum(size * passes[part.direction] for part, size in wire)
     if nodes < 2 or not total:
         return
     each = total * min(expert, cabling.gpus) / (nodes - 1)
     flows = exchange(cabling, plan.mesh.of_position(position), expert, np.full((nodes, nodes), each))
-    yield Burst(position, LANES.index("communication"), wire, -1, flows)
+    shares = {part.label: size for part, size in wire}
+    yield Burst(position, LANES.index("communication"), shares, -1, flows)
 
 
 def _sends(plan: Plan, machine: Machine, cabling: Cabling, position: int) -> Iterator[Burst]:

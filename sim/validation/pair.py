@@ -92,7 +92,7 @@ def _parts(kit: Kit) -> dict[str, float]:
     spent: dict[str, float] = {}
     for phase, segment in zip(kit.composition.phases, kit.fine.segments, strict=True):
         ns = _kernel_ns(kit, segment.lane, segment.first, segment.stop)
-        for name in (f"part {phase.name}", f"part {phase.name} {STREAM_NAMES.get(segment.lane, '')}"):
+        for name in (f"part {phase.label}", f"part {phase.label} {STREAM_NAMES.get(segment.lane, '')}"):
             spent[name] = spent.get(name, 0.0) + ns
     return {name: ns / PAIR_LAYERS for name, ns in spent.items()}
 

@@ -46,6 +46,16 @@ def test_attention_of_v3() -> None:
     assert forward.bytes() == 4096 * 128 * 2 * (192 + 192 + 128 + 128)  # q, k, v in; o out
 
 
+def test_grouped_queries_share_keys_and_values() -> None:
+    """As many FLOPs; q, o, their gradients and dQ in FP32 by query heads, k, v and theirs by the 8 they share."""
+    for direction, own, shared in (("forward", 2 * 256, 2 * 256), ("backward", 2 * 384 + 4 * 128, 2 * 256 + 2 * 256)):
+        whole = Attention(direction, 1, 64, 4096, 128, 128)
+        grouped = whole._replace(kv_heads=8)
+        assert grouped.flop() == whole.flop()
+        assert grouped.bytes() == 4096 * (64 * own + 8 * shared)
+        assert whole._replace(kv_heads=64).bytes() == whole.bytes() == 4096 * 64 * (own + shared)
+
+
 @given(st.integers(1, 8), st.integers(1, 128), st.integers(1, 8192))
 def test_full_attention_is_twice_causal(batch: int, heads: int, sequence: int) -> None:
     for direction in ("forward", "backward"):

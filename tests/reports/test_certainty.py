@@ -34,7 +34,7 @@ def test_small_causes_are_folded_away():
 
 
 def test_it_says_what_is_left_out_and_what_is_not():
-    assert "uneven experts, slow nodes" in told().lead
+    assert "uneven loads, slow nodes" in told().lead
     uneven = told(critical_ranks=[{"rank": 1000, "seconds": 12.4}]).lead
     assert "leaves out" not in uneven and "rank 1000: 12.40 s" in uneven
 

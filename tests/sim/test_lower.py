@@ -128,8 +128,8 @@ def test_outputs_leave_before_the_step_ends(main):
     ends = {s.sends: kit.timing.segments[i][1] for i, s in enumerate(kit.fine.segments) if s.sends}
     assert set(ends) == {1, 2}
     assert ends[1] < kit.timing.total and ends[2] < kit.timing.total
-    assert kit.composition.phases[kit.composition.forward_out].name == "combine(F)"
-    assert kit.composition.phases[kit.composition.backward_out].name == "attn(B)"
+    assert kit.composition.phases[kit.composition.forward_out].label == "combine(F)"
+    assert kit.composition.phases[kit.composition.backward_out].label == "attn(B)"
 
 
 def test_actors(main):

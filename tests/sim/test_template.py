@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hwmodels.op import Memory
 from hwmodels.price import Price, Pricer
 from sim.engine.events import alone
-from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT, Kernel, Part, Unit
+from sim.models.deepseek import PLACES
+from sim.models.layer import COMMUNICATION, COMPUTE, EXPERT, WEIGHT, Kernel, Part, Unit
 from sim.overlap import Composition, PartsOf, compose
 from sim.template import STREAMS, Template, by_chunk, by_layer, fixed, pieces, price
 
@@ -50,7 +51,7 @@ def random_parts(seed: int) -> PartsOf:
         if (name, direction) == ("mlp", "W"):
             lanes = [COMPUTE, *random.choices([COMPUTE, WEIGHT], k=random.randint(0, 5))]
         kernels = (work(f"{name}{i}", random.randint(1, 60), random.randint(0, 40), at) for i, at in enumerate(lanes))
-        return Part(f"{name}({direction})", unit.layer, tuple(kernels), talks)
+        return Part(name, direction, unit.layer, tuple(kernels), EXPERT * talks, PLACES[direction, name])
 
     return parts
 
@@ -79,7 +80,7 @@ def small() -> Step:
             "attn": (work("norm", 10, 5), work("flash", 100)), "dispatch": (work("send", 40, 20, COMMUNICATION, 2),),
             "mlp": (work("gemm", 30, 3),), "combine": (work("back", 60, 30, COMMUNICATION, 2),),
         }  # fmt: skip
-        return tuple(Part(f"{n}(F)", unit.layer, rows[n], n in ("dispatch", "combine")) for n in ORDER["F"])
+        return tuple(Part(n, "F", unit.layer, rows[n], EXPERT * (n in ("dispatch", "combine"))) for n in ORDER["F"])
 
     return "F", compose("F", [Unit("moe", 0)], [], parts)
 
@@ -199,8 +200,7 @@ def test_chunks_are_cut_where_outputs_leave() -> None:
     """Forward done at 60, backward at 90, a weight gradient until 130: cuts of 60, 30 and 40."""
     def parts(unit: Unit, direction: str) -> tuple[Part, ...]:
         ns = {"F": 58, "B": 28, "W": 38}[direction]
-        name = {"F": "attn(F)", "B": "attn(B)", "W": "attn(W)"}[direction]
-        return (Part(name, 0, (work(direction, ns),)),)
+        return (Part("attn", direction, 0, (work(direction, ns),)),)
 
     fine = priced(("F+BW", compose("F+BW", [Unit("moe", 0)], [Unit("moe", 0)], parts)))
     coarse = by_chunk(fine, alone(fine))
@@ -230,8 +230,8 @@ def test_given_times_are_taken_as_they_are(holds: Sequence[int]) -> None:
 def test_a_part_that_ends_on_the_weight_stream_is_cut_there() -> None:
     """Its compute stream goes on earlier than one task for the whole part could say."""
     def parts(unit: Unit, direction: str) -> tuple[Part, ...]:
-        experts = Part("mlp(W)", 0, (work("e0", 10), work("e1", 50, lane=WEIGHT)))
-        return (experts, Part("attn(W)", 0, (work("o_proj", 20),)))
+        experts = Part("mlp", "W", 0, (work("e0", 10), work("e1", 50, lane=WEIGHT)))
+        return (experts, Part("attn", "W", 0, (work("o_proj", 20),)))
 
     step: Step = ("W", compose("W", [], [Unit("moe", 0)], parts))
     fine = priced(step)

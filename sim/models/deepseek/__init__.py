@@ -6,6 +6,7 @@ gradient (B) and weight gradient (W). Order, names and fusions follow the publis
 Recomputed in backward (DeepSeek-V3 report sec 3.2.3 and the profile): norms, q and kv up-projections, rope, SwiGLU.
 """
 
+from sim.models.blocks.ends import embedding, head
 from sim.models.deepseek.activations import kept, kept_for_weight, workspace
 from sim.models.deepseek.attention import attention_backward, attention_forward, attention_weight
 from sim.models.deepseek.exchange import exchange
@@ -19,11 +20,11 @@ from sim.models.deepseek.experts import (
 )  # fmt: skip
 from sim.models.deepseek.layers import mixture, units
 from sim.models.deepseek.parameters import cache, flop, weights
-from sim.models.deepseek.rest import embedding, head, projection
+from sim.models.deepseek.projection import projection
 from sim.models.deepseek.rules import mistakes
 from sim.models.deepseek.shape import DeepSeekShape as Shape
 from sim.models.deepseek.shape import Site
-from sim.models.layer import Part, Unit
+from sim.models.layer import EXPERT, Kernel, Part, Unit, places
 
 __all__ = [
     "Shape", "cache", "flop", "kept", "kept_for_weight", "mistakes", "mixture", "parts", "units", "weights",
@@ -31,25 +32,53 @@ __all__ = [
 ]  # fmt: skip
 
 
+PLACES = places(
+    (
+        ("F", ("attn", "embedding", "projection", "head")),
+        ("B", ("combine",)),
+        ("B", ("head", "projection", "mlp")),
+        ("F", ("dispatch",)),
+        ("W", ("head", "projection", "mlp")),
+        ("B", ("dispatch",)),
+        ("F", ("mlp",)),
+        ("F", ("combine",)),
+        ("B", ("attn", "embedding")),
+        ("W", ("attn",)),
+    )
+)  # fmt: skip
+"""A round of an overlapped pair as in the published H800 profile: exchanges run beside the other half's compute."""
+
+
 def parts(site: Site, unit: Unit, direction: str) -> tuple[Part, ...]:
     """The parts of a unit for direction F, B or W, in the order they depend on each other."""
-    if unit.kind in ("embedding", "projection", "head"):
-        kernels = _REST[unit.kind](site, direction)
-        return (Part(f"{unit.kind}({direction})", unit.layer, tuple(kernels)),) if kernels else ()
+    return tuple(
+        Part(name, direction, unit.layer, tuple(kernels), EXPERT * (name in _EXCHANGES), PLACES[direction, name])
+        for name in _names(unit, direction) if (kernels := _kernels(site, unit, name, direction))
+    )  # fmt: skip
+
+
+def _names(unit: Unit, direction: str) -> tuple[str, ...]:
+    """Parts of a unit in order."""
+    if unit.kind in _REST:
+        return (unit.kind,)
+    forward = ("attn", "dispatch", "mlp", "combine") if unit.kind == "moe" else ("attn", "mlp")
+    if direction == "F":
+        return forward
+    return forward[::-1] if direction == "B" else ("mlp", "attn")
+
+
+def _kernels(site: Site, unit: Unit, name: str, direction: str) -> list[Kernel]:
     moe = unit.kind == "moe"
-    attn = Part(f"attn({direction})", unit.layer, tuple(_ATTENTION[direction](site, moe)))
-    mlp = Part(f"mlp({direction})", unit.layer, tuple((_EXPERTS if moe else _DENSE)[direction](site)))
-    if direction == "W":
-        return (mlp, attn)
-    ordered = (attn, mlp) if direction == "F" else (mlp, attn)
-    if not moe:
-        return ordered
-    before, after = ("dispatch", "combine") if direction == "F" else ("combine", "dispatch")
-    first = Part(f"{before}({direction})", unit.layer, tuple(exchange(site, before, direction)), True)
-    last = Part(f"{after}({direction})", unit.layer, tuple(exchange(site, after, direction)), True)
-    return (attn, first, mlp, last) if direction == "F" else (first, mlp, last, attn)
+    if name in _REST:
+        return _REST[name](site, direction)
+    if name in _EXCHANGES:
+        return exchange(site, name, direction)
+    if name == "attn":
+        return _ATTENTION[direction](site, moe)
+    return (_EXPERTS if moe else _DENSE)[direction](site)
 
 
+_EXCHANGES = ("dispatch", "combine")
 _REST = {"embedding": embedding, "head": head, "projection": projection}
 _ATTENTION = {"F": attention_forward, "B": attention_backward, "W": attention_weight}
 _DENSE = {"F": dense_forward, "B": dense_backward, "W": dense_weight}

@@ -6,6 +6,7 @@ output and the gate-up products; no other choice has kernels.
 
 from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
 from sim.models.activations import Kept, Recompute, only_recipe
+from sim.models.blocks.ends import head_kept
 from sim.models.deepseek.shape import Site
 from sim.models.layer import Unit
 
@@ -16,8 +17,8 @@ def kept(site: Site, unit: Unit, recompute: Recompute) -> Kept:
     s, t, r = site.shape, site.tokens, site.recipe
     if unit.kind == "embedding":
         return Kept()
-    if unit.kind == "head":  # input of the norm, and logits whose gradient is written in place
-        return Kept(t * (PLAIN_BF16.row_bytes(s.hidden) + PLAIN_BF16.row_bytes(s.vocabulary)))
+    if unit.kind == "head":
+        return Kept(head_kept(site))
     if unit.kind == "projection":
         return Kept(2 * t * PLAIN_BF16.row_bytes(s.hidden))
     latent = (s.q_rank or 0) + s.kv_rank + s.qk_rope
@@ -38,7 +39,7 @@ def kept_for_weight(site: Site, unit: Unit, recompute: Recompute) -> Kept:
     if unit.kind == "embedding":
         return Kept()
     if unit.kind == "head":
-        return Kept(t * (PLAIN_BF16.row_bytes(s.hidden) + PLAIN_BF16.row_bytes(s.vocabulary)))
+        return Kept(head_kept(site))
     if unit.kind == "projection":
         return Kept(t * row(3 * s.hidden))
     q, kv = s.heads * (s.qk_nope + s.qk_rope), s.heads * (s.qk_nope + s.v_head)

@@ -14,7 +14,7 @@ from hwmodels.op import (
     small,
     store,
 )  # fmt: skip
-from sim.models.deepseek.linear import BF16_WIDTH, dgrad, linear, norm_backward, quantized, wgrad
+from sim.models.blocks.linear import BF16_WIDTH, dgrad, linear, norm_backward, quantized, wgrad
 from sim.models.deepseek.shape import DeepSeekShape, Site
 from sim.models.layer import Kernel
 

@@ -1,7 +1,7 @@
 """Dispatch and combine: what travels to the experts and back."""
 
 from hwmodels.op import AllToAll, cast, small
-from sim.models.deepseek.linear import quantized
+from sim.models.blocks.linear import quantized
 from sim.models.deepseek.shape import Site
 from sim.models.layer import COMMUNICATION, Kernel
 

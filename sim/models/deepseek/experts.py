@@ -15,26 +15,17 @@ from hwmodels.op import (
     transpose_weight,
     unpermute,
 )  # fmt: skip
-from sim.models.deepseek.linear import BF16_WIDTH, dgrad, linear, quantized, wgrad
+from sim.models.blocks.linear import BF16_WIDTH, dgrad, linear, quantized, wgrad
+from sim.models.blocks.swiglu import swiglu, swiglu_backward
 from sim.models.deepseek.shape import Site
 from sim.models.layer import WEIGHT, Kernel
-
-
-def _swiglu(site: Site, name: str, rows: int, width: int) -> Kernel:
-    """Gate times up, written in the next product's format: [rows, 2*width] -> [rows, width]."""
-    return Kernel(name, Memory("swiglu", rows, 2 * BF16_WIDTH * width, site.recipe.activation.row_bytes(width)))
-
-
-def _swiglu_backward(name: str, rows: int, width: int, extra: int = 0) -> Kernel:
-    """Reads gate, up and dY, writes dGate and dUp, and `extra` more tensors of `width` columns."""
-    return Kernel(name, Memory("swiglu_backward", rows, 3 * BF16_WIDTH * width, (2 + extra) * BF16_WIDTH * width))
 
 
 def _shared_forward(site: Site, width: int) -> tuple[list[Kernel], list[Kernel]]:
     """Gate-up product, and then SwiGLU, down product and what is kept."""
     s, t = site.shape, site.tokens
     first = linear(site, "shared_gateup", 2 * width, s.hidden)
-    rest = [_swiglu(site, "swiglu_cast_shared", t, width), *linear(site, "shared_down", s.hidden, width)]
+    rest = [swiglu(site, "swiglu_cast_shared", t, width), *linear(site, "shared_down", s.hidden, width)]
     return first, rest
 
 
@@ -56,7 +47,7 @@ def experts_forward(site: Site) -> list[Kernel]:
     out += quantized(site, Kernel("routed_W1T", transpose_weight(2 * w, s.hidden, site.recipe.weight, local)))
     out += quantized(site, Kernel("permute_scales", transpose_scales(rows, s.hidden)))
     out += [Kernel("routed_gateup", GroupedGemm(local, rows, 2 * w, s.hidden, "fprop", lin))]
-    out += [Kernel("scale_topk_w", small("tiny")), _swiglu(site, "swiglu_cast_routed", rows, w)]
+    out += [Kernel("scale_topk_w", small("tiny")), swiglu(site, "swiglu_cast_routed", rows, w)]
     out += quantized(site, Kernel("routed_W2T", transpose_weight(s.hidden, w, site.recipe.weight, local)))
     out += quantized(site, Kernel("permute_scales2", transpose_scales(rows, w)))
     out += [Kernel("routed_down", GroupedGemm(local, rows, s.hidden, w, "fprop", lin))]
@@ -74,8 +65,8 @@ def _shared_backward(site: Site, width: int) -> tuple[list[Kernel], list[Kernel]
     keep = Kernel("dequant_saved_shared_gateup", dequantize(t, 2 * width, site.recipe.gate_up))
     first = [*quantized(site, keep), *dgrad(site, "shared_down", s.hidden, width)]
     first += quantized(site, Kernel("castT_dY_shared", cast_transpose(t, s.hidden, PLAIN_E4M3)))
-    first += [_swiglu(site, "swiglu_recompute_castT_shared", t, width)]
-    first += [_swiglu_backward("swiglu_bwd_shared", t, width)]
+    first += [swiglu(site, "swiglu_recompute_castT_shared", t, width)]
+    first += [swiglu_backward("swiglu_bwd_shared", t, width)]
     last = quantized(site, Kernel("dequant_x_shared", dequantize(t, s.hidden)))
     last += dgrad(site, "shared_gateup", 2 * width, s.hidden, "cast_dGateUp_shared")
     last += quantized(
@@ -100,7 +91,7 @@ def experts_backward(site: Site) -> list[Kernel]:
     out += quantized(site, Kernel("permute_scales", transpose_scales(rows, s.hidden)))
     out += [Kernel("routed_down_dgrad", GroupedGemm(site.local_experts, rows, w, s.hidden, "dgrad", lin))]
     # forward output again for the weight gradient, and the gradient, in one kernel
-    out += [_swiglu_backward("swiglu_fwd_bwd_routed", rows, w, extra=1)]
+    out += [swiglu_backward("swiglu_fwd_bwd_routed", rows, w, extra=1)]
     out += [Kernel("swiglu_topk_weight_bwd", Memory("gate_weight_gradient", rows, 2 * BF16_WIDTH * w, 4.0))]
     out += quantized(site, Kernel("castT_act_routed", cast_transpose(rows, w)))
     out += [Kernel("scale_topk_w", small("tiny")), Kernel("rmsnorm2_recompute", norm(site.tokens, s.hidden, 2, 2))]

@@ -266,7 +266,7 @@ def chain(*lanes, exchange=()):
     segments = []
     for i, lane in enumerate(lanes):
         feeds = (i + 1,) if i + 1 < len(lanes) else ()
-        segments.append(Segment(lane, count[lane], count[lane] + 1, int(i > 0), feeds, i in exchange, 0))
+        segments.append(Segment(lane, count[lane], count[lane] + 1, int(i > 0), feeds, "expert" * (i in exchange), 0))
         count[lane] += 1
     order = tuple(tuple(i for i, s in enumerate(segments) if s.lane == lane) for lane in STREAMS)
     durations = tuple((1,) * n for n in count)

@@ -29,7 +29,7 @@ def hand(*specs: Spec, exchange: Sequence[int] = (), sends: dict[int, int] | Non
         durations[lane] += kernels
         feeds = tuple(j for j, other in enumerate(specs) if i in other[2])
         out = (sends or {}).get(i, 0)
-        segments.append(Segment(lane, first, first + len(kernels), len(needs), feeds, i in exchange, out))
+        segments.append(Segment(lane, first, first + len(kernels), len(needs), feeds, "expert" * (i in exchange), out))
     order = tuple(tuple(i for i, s in enumerate(segments) if s.lane == lane) for lane in STREAMS)
     fast, slow = (tuple(tuple(k[beside] for k in lane) for lane in durations) for beside in (0, 1))
     return Template("F", 0, -1, tuple(segments), order, fast, slow, fast, ((), (), ()))

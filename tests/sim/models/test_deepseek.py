@@ -38,7 +38,7 @@ V3 = model("deepseek_v3")
 
 
 def part_of(name, where=None, unit=MOE):
-    found = {p.name: p for d in "FBW" for p in deepseek.parts(where or site(), unit, d)}
+    found = {p.label: p for d in "FBW" for p in deepseek.parts(where or site(), unit, d)}
     return found[name]
 
 
@@ -78,11 +78,12 @@ def test_tiny_kernels_of_the_gate():
 
 def test_order_of_parts():
     """What needs what, and which parts are exchanges."""
-    order = {d: [(p.name, p.exchange) for p in deepseek.parts(site(), MOE, d)] for d in "FBW"}
-    assert order["F"] == [("attn(F)", False), ("dispatch(F)", True), ("mlp(F)", False), ("combine(F)", True)]
-    assert order["B"] == [("combine(B)", True), ("mlp(B)", False), ("dispatch(B)", True), ("attn(B)", False)]
-    assert order["W"] == [("mlp(W)", False), ("attn(W)", False)]
-    assert [p.name for p in deepseek.parts(site(), DENSE, "F")] == ["attn(F)", "mlp(F)"]
+    order = {d: [(p.label, p.meets) for p in deepseek.parts(site(), MOE, d)] for d in "FBW"}
+    met = "expert"
+    assert order["F"] == [("attn(F)", ""), ("dispatch(F)", met), ("mlp(F)", ""), ("combine(F)", met)]
+    assert order["B"] == [("combine(B)", met), ("mlp(B)", ""), ("dispatch(B)", met), ("attn(B)", "")]
+    assert order["W"] == [("mlp(W)", ""), ("attn(W)", "")]
+    assert [p.label for p in deepseek.parts(site(), DENSE, "F")] == ["attn(F)", "mlp(F)"]
 
 
 def test_lanes():
@@ -90,8 +91,8 @@ def test_lanes():
     for d in "FBW":
         for part in deepseek.parts(site(), MOE, d):
             lanes = {k.lane for k in part.kernels}
-            expected = {COMMUNICATION} if part.exchange else {COMPUTE, WEIGHT} if part.name == "mlp(W)" else {COMPUTE}
-            assert lanes == expected, part.name
+            expected = {COMMUNICATION} if part.meets else {COMPUTE, WEIGHT} if part.label == "mlp(W)" else {COMPUTE}
+            assert lanes == expected, part.label
     experts = [k for k in part_of("mlp(W)").kernels if "_e" in k.name and "wgrad_e" in k.name]
     assert [k.lane for k in experts] == [COMPUTE, WEIGHT] * 4
 

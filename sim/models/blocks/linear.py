@@ -1,14 +1,17 @@
-"""Linear layers of the family, with the casts, transposes and scale layouts that FP8 asks for, and norms' gradients."""
+"""Linear layers with the casts, transposes and scale layouts that FP8 asks for, and norms' gradients."""
 
 from hwmodels.op import Gemm, cast, norm, small, transpose_scales, transpose_weight
-from sim.models.deepseek.shape import Site
-from sim.models.layer import Kernel
+from sim.models.layer import Kernel, Site
+from sim.models.shape import ModelShape
+
+Shared = Site[ModelShape]
+"""Where and on what a layer of any family runs."""
 
 BF16_WIDTH = 2
 """Bytes of a BF16 element."""
 
 
-def linear(site: Site, name: str, n: int, k: int, source: str = "", rows: int = 0) -> list[Kernel]:
+def linear(site: Shared, name: str, n: int, k: int, source: str = "", rows: int = 0) -> list[Kernel]:
     """Quantise the input by row, lay its scales out for the GEMM, multiply. [tokens, k] -> [tokens, n]."""
     t = rows or site.tokens
     gemm = Kernel(name, Gemm(t, n, k, "fprop", site.recipe.linear))
@@ -18,7 +21,7 @@ def linear(site: Site, name: str, n: int, k: int, source: str = "", rows: int = 
     return [*head, Kernel("scaleT", transpose_scales(t, k)), gemm]
 
 
-def dgrad(site: Site, name: str, n: int, k: int, gradient: str = "") -> list[Kernel]:
+def dgrad(site: Shared, name: str, n: int, k: int, gradient: str = "") -> list[Kernel]:
     """Gradient of the input of a [tokens, k] -> [tokens, n] layer; `gradient`: name of the cast of dY, if any."""
     t = site.tokens
     gemm = Kernel(f"{name}_dgrad", Gemm(t, k, n, "dgrad", site.recipe.linear))
@@ -29,11 +32,11 @@ def dgrad(site: Site, name: str, n: int, k: int, gradient: str = "") -> list[Ker
     return [weight, *head, Kernel("scaleT", transpose_scales(t, n)), gemm]
 
 
-def wgrad(site: Site, name: str, n: int, k: int, rows: int = 0, lane: int = 0) -> Kernel:
+def wgrad(site: Shared, name: str, n: int, k: int, rows: int = 0, lane: int = 0) -> Kernel:
     return Kernel(f"{name}_wgrad", Gemm(n, k, rows or site.tokens, "wgrad", site.recipe.linear), lane)
 
 
-def quantized(site: Site, *kernels: Kernel) -> list[Kernel]:
+def quantized(site: Shared, *kernels: Kernel) -> list[Kernel]:
     """Kernels that exist only to feed FP8 products."""
     return list(kernels) if site.recipe.quantized else []
 

@@ -1,0 +1,1 @@
+"""Blocks that families build layers of, as kernels: linear layers and norms, SwiGLU, grouped-query attention, ends."""

@@ -1,0 +1,20 @@
+"""The projection that begins a multi-token-prediction module."""
+
+from hwmodels.op import cast_transpose, copy, norm
+from sim.models.blocks.ends import embedding
+from sim.models.blocks.linear import dgrad, linear, norm_backward, quantized, wgrad
+from sim.models.deepseek.shape import Site
+from sim.models.layer import Kernel
+
+
+def projection(site: Site, direction: str) -> list[Kernel]:
+    """Norms of the hidden state and of the next token's embedding, concatenated and projected to `hidden`."""
+    t, h = site.tokens, site.shape.hidden
+    if direction == "F":
+        head = [Kernel("embedding", copy(t, h)), Kernel("mtp_norms", norm(2 * t, h))]
+        return [*head, *linear(site, "mtp_projection", h, 2 * h, "cast_mtp")]
+    if direction == "B":
+        out = [*dgrad(site, "mtp_projection", h, 2 * h, "cast_dmtp"), *norm_backward("mtp_norms_bwd", 2 * t, h, 2)]
+        casts = (Kernel("castT_mtp", cast_transpose(t, 2 * h)), Kernel("castT_dmtp", cast_transpose(t, h)))
+        return [*out, *quantized(site, *casts), *embedding(site, "B")]
+    return [wgrad(site, "mtp_projection", h, 2 * h)]
