@@ -42,7 +42,7 @@ class Lowered:
         """One a pipeline position, for ranks that are alike: what they meet in a step is in the kits."""
         everywhere = {p: p for p in range(len(self.jobs))}
         return tuple(
-            Actor(f"pipeline position {p}", jobs, -1, self.syncs[p], everywhere) for p, jobs in enumerate(self.jobs)
+            Actor(f"pipeline position {p}", jobs, {}, self.syncs[p], everywhere) for p, jobs in enumerate(self.jobs)
         )
 
     @property

@@ -33,11 +33,6 @@ class Segment(NamedTuple):
     meets: str
     sends: int
 
-    @property
-    def exchange(self) -> bool:
-        """Whether it begins when all of a group have come."""
-        return bool(self.meets)
-
 
 class Task(NamedTuple):
     """One row of a trace: what a kernel (or a coarse task) is called and where its duration comes from."""

@@ -53,12 +53,13 @@ class Sync:
 
 @dataclass(frozen=True)
 class Actor:
-    """One simulated rank (it may stand for many). group: key of its expert group; actors with the same key meet.
+    """One simulated rank (it may stand for many). groups: kind of group -> key of its own; actors with
+    the same key meet.
     peers: pipeline position -> the actor that stands for the rank there."""
 
     name: str
     jobs: tuple[Job, ...]
-    group: int = -1
+    groups: Mapping[str, int] = field(default_factory=dict)
     sync: Sync = field(default_factory=Sync)
     peers: Mapping[int, int] = field(default_factory=dict)
 

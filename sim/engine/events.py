@@ -91,7 +91,7 @@ class _Lane:
             if rank.needs[number]:
                 return
             segment = rank.template.segments[number]
-            if segment.exchange and not rank.arrive(number, self):
+            if segment.meets and not rank.arrive(number, self):
                 return
             self.begin(segment.first, segment.stop)
 
@@ -187,13 +187,14 @@ class _Rank:
 
     def arrive(self, segment: int, lane: _Lane) -> bool:
         """Whether the group of this exchange is complete; if not, the lane is started when it is."""
-        size = self.world.sizes.get(self.actor.group, 1)
-        if size <= 1:
+        kind = self.template.segments[segment].meets
+        group = kind, self.actor.groups.get(kind, -1)
+        if self.world.sizes.get(group, 1) <= 1:
             return True
-        key = (self.actor.group, self.step, segment)
+        key = (*group, self.step, segment)
         crowd = self.world.crowds.setdefault(key, [])
         crowd.append(lane)
-        if len(crowd) < size:
+        if len(crowd) < self.world.sizes[group]:
             self.needs[segment] += 1
             return False
         for other in crowd[:-1]:
@@ -322,16 +323,16 @@ class _World:
     def __init__(self, actors: Sequence[Actor], chunks: bool) -> None:
         self.env = _Clock()
         self.actors, self.chunks = actors, chunks
-        self.sizes: dict[int, int] = {}
+        self.sizes: dict[tuple[str, int], int] = {}
         self.holders: dict[int, int] = {}
         for actor in actors:
-            if actor.group >= 0:
-                self.sizes[actor.group] = self.sizes.get(actor.group, 0) + 1
+            for group in actor.groups.items():
+                self.sizes[group] = self.sizes.get(group, 0) + 1
             for _, key, _ in actor.sync.reduces:
                 self.holders[key] = self.holders.get(key, 0) + 1
         self.arrived: set[Message] = set()
         self.awaited: dict[Message, Event] = {}
-        self.crowds: dict[tuple[int, int, int], list[_Lane]] = {}
+        self.crowds: dict[tuple[str, int, int, int], list[_Lane]] = {}
         self.gates: dict[tuple[str, int], list[Any]] = {}
         self.ranks = [_Rank(self, i, actor) for i, actor in enumerate(actors)]
 
@@ -378,7 +379,7 @@ def _explain(world: _World, stuck: Sequence[_Rank]) -> str:
             what = "forward" if kind == 1 else "backward"
             waiting = f"the {what} output of step {step} of {world.actors[sender].name}"
         at = f"step {len(rank.record.ends)} of {len(rank.actor.jobs)}"
-        lines.append(f"{rank.actor.name} at {at} waits for {waiting or 'its expert group'}")
+        lines.append(f"{rank.actor.name} at {at} waits for {waiting or f'its {" or ".join(rank.actor.groups)} group'}")
     more = f"; and {len(stuck) - 8} more" if len(stuck) > 8 else ""
     return "deadlock: " + "; ".join(lines) + more
 

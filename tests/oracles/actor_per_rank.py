@@ -82,7 +82,7 @@ def actors(
             )  # fmt: skip
             rank = position * data + replica
             peers = {p: p * data + replica for p in range(len(jobs))}
-            found.append(Actor(f"rank {rank}", own, rank // expert, sync, peers))
+            found.append(Actor(f"rank {rank}", own, {"expert": rank // expert}, sync, peers))
     return found
 
 

@@ -99,7 +99,7 @@ def test_segments_say_who_waits_for_whom(small: Step) -> None:
         (COMPUTE, 2, 3, 1, (3,)), (COMMUNICATION, 1, 2, 1, ()),
     ]  # fmt: skip
     assert fine.order == ((0, 2), (1, 3), ())
-    assert [s.exchange for s in fine.segments] == [False, True, False, True]
+    assert [bool(s.meets) for s in fine.segments] == [False, True, False, True]
     assert [s.sends for s in fine.segments] == [0, 0, 0, 1]
 
 
@@ -157,11 +157,11 @@ def test_pieces_are_parts_that_end_where_they_begin(step: Step) -> None:
     for piece in found:
         assert len({phases[i].part for i in piece}) == 1
         assert phases[piece[0]].lane == phases[piece[-1]].lane
-        assert len(piece) == 1 or not any(phases[i].exchange for i in piece)
+        assert len(piece) == 1 or not any(phases[i].meets for i in piece)
     for one, two in pairwise(found):
         rest = [phases[i] for i in (*one, *two)]
         alike = rest[0].part == rest[-1].part and rest[0].lane == rest[-1].lane
-        assert not alike or any(phase.exchange for phase in rest)
+        assert not alike or any(phase.meets for phase in rest)
 
 
 @settings(max_examples=150)
@@ -193,7 +193,7 @@ def test_parts_keep_their_name_and_their_longest_price(small: Step) -> None:
     assert [t.label for t in coarse.tasks[COMPUTE]] == ["attn(F)", "mlp(F)"]
     (attn, _) = coarse.tasks[COMPUTE]
     assert attn.price is not None and attn.price.source == "flash"
-    assert [s.exchange for s in coarse.segments] == [False, True, False, True]
+    assert [bool(s.meets) for s in coarse.segments] == [False, True, False, True]
 
 
 def test_chunks_are_cut_where_outputs_leave() -> None:

@@ -44,13 +44,13 @@ def test_times_fit_in_64_bits() -> None:
 
 
 def test_jobs_and_actors_do_not_change() -> None:
-    for value, name in ((Job(STEP), "template"), (Actor("a", ()), "group"), (Sync(), "update_ns")):
+    for value, name in ((Job(STEP), "template"), (Actor("a", ()), "groups"), (Sync(), "update_ns")):
         with pytest.raises(FrozenInstanceError):
             setattr(value, name, None)
 
 
 def test_all_of_it_can_be_pickled() -> None:
-    actor = Actor("a", (Job(STEP, ((0, 0, 1),), ((1, 5),)),), 3, Sync(((0, 0, 4),), 1, 2), {0: 1})
+    actor = Actor("a", (Job(STEP, ((0, 0, 1),), ((1, 5),)),), {"expert": 3}, Sync(((0, 0, 4),), 1, 2), {0: 1})
     outcome = Outcome((Record(),), 10, 3)
     copy, again = pickle.loads(pickle.dumps((actor, outcome)))
     assert astuple(copy) == astuple(actor) and again == outcome  # templates are who they are, so compare what they hold

@@ -210,7 +210,7 @@ def test_a_chain_of_stages_fills_and_flows(stages: int, micro_batches: int, leng
 @pytest.mark.parametrize("arrivals", [(10, 30), (30, 10), (5, 40, 20), (7, 7, 7)])
 def test_an_exchange_waits_for_the_last_of_its_group(arrivals: tuple[int, ...]) -> None:
     actors = [
-        Actor(str(i), (Job(hand((COMPUTE, same(ns), ()), (COMMUNICATION, same(4), (0,)), exchange=[1])),), group=0)
+        Actor(str(i), (Job(hand((COMPUTE, same(ns), ()), (COMMUNICATION, same(4), (0,)), exchange=[1])),), {"expert": 0})
         for i, ns in enumerate(arrivals)
     ]
     outcome = run(actors)
@@ -220,7 +220,7 @@ def test_an_exchange_waits_for_the_last_of_its_group(arrivals: tuple[int, ...]) 
 
 def test_groups_do_not_wait_for_each_other() -> None:
     actors = [
-        Actor(str(i), (Job(hand((COMPUTE, same(ns), ()), (COMMUNICATION, same(1), (0,)), exchange=[1])),), group)
+        Actor(str(i), (Job(hand((COMPUTE, same(ns), ()), (COMMUNICATION, same(1), (0,)), exchange=[1])),), {"expert": group})
         for i, (ns, group) in enumerate([(10, 0), (20, 0), (30, 1), (40, 1), (50, -1)])
     ]
     assert ends(run(actors)) == [[21], [21], [41], [41], [51]]
@@ -230,7 +230,7 @@ def test_whoever_waits_for_the_group_does_not_slow_compute() -> None:
     """The early rank's compute runs at its own rate until the exchange begins at 50."""
     early = hand((COMMUNICATION, same(10), ()), (COMPUTE, [(40, 80)], ()), exchange=[0])
     late = hand((COMMUNICATION, same(10), (1,)), (COMPUTE, same(50), ()), exchange=[0])
-    outcome = run([Actor("early", (Job(early),), 0), Actor("late", (Job(late),), 0)])
+    outcome = run([Actor("early", (Job(early),), {"expert": 0}), Actor("late", (Job(late),), {"expert": 0})])
     assert list(outcome.records[0].kernels[COMPUTE]) == [40]
     assert [list(r.phases[COMMUNICATION]) for r in outcome.records] == [[50], [50]]
 
@@ -238,7 +238,7 @@ def test_whoever_waits_for_the_group_does_not_slow_compute() -> None:
 def test_an_early_member_is_held_in_every_exchange() -> None:
     def member(ns: int) -> Actor:
         pair = hand((COMPUTE, same(ns), ()), (COMMUNICATION, same(5), (0,)), exchange=[1])
-        return Actor(str(ns), (Job(pair), Job(pair)), group=3)
+        return Actor(str(ns), (Job(pair), Job(pair)), groups={"expert": 3})
 
     assert ends(run([member(10), member(20)])) == [[25, 50], [25, 50]]
 
@@ -300,7 +300,7 @@ def test_a_group_that_never_meets_is_named() -> None:
     talk = hand((COMMUNICATION, same(1), ()), exchange=[0])
     silent = hand((COMPUTE, same(1), ()))
     with pytest.raises(DeadlockError) as caught:
-        run([Actor("left", (Job(talk),), 0), Actor("right", (Job(silent),), 0)])
+        run([Actor("left", (Job(talk),), {"expert": 0}), Actor("right", (Job(silent),), {"expert": 0})])
     assert str(caught.value) == (
         "deadlock: left at step 0 of 1 waits for its expert group; "
         "right at step 1 of 1 waits for every rank before the gradient norm"
@@ -357,7 +357,7 @@ def test_order_and_needs_are_kept_whatever_slows_whom(template: Template) -> Non
 @given(jumbles(), st.integers(2, 3))
 def test_equal_ranks_without_contention_do_as_one_would(template: Template, count: int) -> None:
     calm = replace(template, beside=template.alone)
-    folded, unfolded = (run([Actor("a", (Job(calm),), 0)] * n) for n in (1, count))
+    folded, unfolded = (run([Actor("a", (Job(calm),), {"expert": 0})] * n) for n in (1, count))
     assert recorded(unfolded) == recorded(folded) * count
 
 
@@ -369,7 +369,7 @@ def test_folded_equals_unfolded_between_two_exchanges() -> None:
     template = hand(
         (COMPUTE, [(4, 7)], ()), (COMMUNICATION, same(6), ()), (COMMUNICATION, same(100), ()), exchange=[1, 2]
     )
-    folded, unfolded = (run([Actor("a", (Job(template),), 0)] * n) for n in (1, 2))
+    folded, unfolded = (run([Actor("a", (Job(template),), {"expert": 0})] * n) for n in (1, 2))
     assert recorded(unfolded) == recorded(folded) * 2
 
 
