@@ -379,7 +379,8 @@ def _explain(world: _World, stuck: Sequence[_Rank]) -> str:
             what = "forward" if kind == 1 else "backward"
             waiting = f"the {what} output of step {step} of {world.actors[sender].name}"
         at = f"step {len(rank.record.ends)} of {len(rank.actor.jobs)}"
-        lines.append(f"{rank.actor.name} at {at} waits for {waiting or f'its {" or ".join(rank.actor.groups)} group'}")
+        group = f"its {' or '.join(rank.actor.groups)} group"
+        lines.append(f"{rank.actor.name} at {at} waits for {waiting or group}")
     more = f"; and {len(stuck) - 8} more" if len(stuck) > 8 else ""
     return "deadlock: " + "; ".join(lines) + more
 
