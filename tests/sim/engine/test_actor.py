@@ -13,7 +13,7 @@ STEP = fixed("F", (0, -1), [5], [1])
 
 def test_a_rank_is_alone_unless_told() -> None:
     actor = Actor("rank 0", (Job(STEP),))
-    assert (actor.group, dict(actor.peers), actor.sync) == (-1, {}, Sync((), 0, 0))
+    assert (actor.groups, dict(actor.peers), actor.sync) == ({}, {}, Sync((), 0, 0))
     assert (actor.jobs[0].waits, actor.jobs[0].sends) == ((), ())
 
 
