@@ -10,21 +10,23 @@ from typing import TYPE_CHECKING
 
 from hwmodels.collectives import wires
 from hwmodels.price import Pricer
-from sim import placement, routing, sharing
-from sim import template as templates
+from sim.communication import sharing
+from sim.communication.exchange.price import Fidelity
 from sim.engine.events import alone
-from sim.exchange.price import Fidelity
+from sim.layout import placement
 from sim.layout.machine import Machine
+from sim.layout.placement import Stage
+from sim.layout.plan import Plan, relative
 from sim.models.family import family
 from sim.models.layer import COMPUTE, Part, Site, Unit
-from sim.overlap import compose
-from sim.placement import Stage
-from sim.plan import Plan, relative
-from sim.precision import RECIPES
-from sim.scenario import Scenario
+from sim.models.precision import RECIPES
+from sim.routing import balanced as routing
+from sim.scenario.values import Scenario
+from sim.step import template as templates
+from sim.step.overlap import compose
 
 if TYPE_CHECKING:
-    from sim.network.network import Network
+    from sim.communication.fabric.network import Network
 
 KEPT = 4
 """Sets of prices that are kept, a few MB each."""
@@ -114,7 +116,7 @@ def network(plan: Plan, machine: Machine) -> "Network | None":
     cluster = machine.cluster
     if cluster.routing is None:
         return None
-    from sim.network.network import network as routed
+    from sim.communication.fabric.network import network as routed
 
     return routed(plan, machine, cluster.placement, cluster.routing)
 

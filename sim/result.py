@@ -8,6 +8,9 @@ import numpy.typing as npt
 
 from sim.trace import Trace
 
+SCHEMA_VERSION = 1
+"""Of result.json."""
+
 
 @dataclass(frozen=True)
 class MemoryCurve:

@@ -5,30 +5,30 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-import sim
 from hwmodels.units import NS_PER_S
-from sim import assembly, communication, feasible, plan
-from sim.analysis import critical, graph, memory, metrics, pairs, spans, uncertainty
+from sim import assembly
+from sim.analysis import communication, critical, feasible, graph, memory, metrics, pairs, spans, uncertainty
+from sim.analysis import loads as tokens
 from sim.disturbances import durations, faults
 from sim.disturbances.durations import Durations
 from sim.engine import arrays, steps
 from sim.engine.kit import Kit
+from sim.engine.lowering import Lowered, lower
 from sim.engine.timeline import Timeline
+from sim.layout import plan
 from sim.layout.machine import Machine
-from sim.lower import Lowered, lower
+from sim.layout.plan import Plan
 from sim.models.family import weights
 from sim.models.layer import Unit
-from sim.plan import Plan
-from sim.program import Step
-from sim.result import MemoryCurve, RankLoads, Result, StageLoad, Utilisation
-from sim.scenario import Scenario
-from sim.tokens import summary as tokens
-from sim.tokens.imbalance import loads_of
-from sim.tokens.loads import Loads
+from sim.result import SCHEMA_VERSION, MemoryCurve, RankLoads, Result, StageLoad, Utilisation
+from sim.routing.imbalance import loads_of
+from sim.routing.loads import Loads
+from sim.scenario.values import Scenario
+from sim.schedules.program import Step
 from sim.trace import Trace
 
 if TYPE_CHECKING:
-    from sim.network.network import Network
+    from sim.communication.fabric.network import Network
 
 
 EVEN = "balanced loads, and no faults"
@@ -112,7 +112,7 @@ def _links(
     """How busy the fabric is, where there is a cluster and the scenario's outputs ask for it."""
     if machine is None or "links" not in laid.scenario.outputs:
         return None, {}
-    from sim.network import summary
+    from sim.analysis import links as summary
 
     use, counts = summary.links(laid, machine, trace, end_ns, wired)
     return use, {"links": counts}
@@ -150,7 +150,7 @@ def _differing(laid: Plan, machine: Machine, ran: Run, books: Sequence[metrics.L
 
 def _head(scenario: Scenario) -> dict[str, Any]:
     return {
-        "schema_version": sim.SCHEMA_VERSION,
+        "schema_version": SCHEMA_VERSION,
         "scenario": scenario.name,
         "scenario_hash": scenario.scenario_hash,
         "detail": scenario.detail,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sim import validate
 from sim.validation import chart, page, records
+from sim.validation import predictions as validate
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -57,7 +57,7 @@ warp of eight moves {warp} GB/s; the model of the dispatch and combine kernels (
 figures) takes {model} GB/s for the bytes of a row, and adds what flags and metadata cost, which a push has not.
 """
 MODELLED = 3.70
-"""sim.exchange.roles.COPY.rate in GB/s, which numerics may not import; a test compares."""
+"""sim.communication.exchange.roles.COPY.rate in GB/s, which numerics may not import; a test compares."""
 KERNELS = """
 The profile's kernels are DeepSeek's, those of a card this repository's (docs/KERNELS.md). Where both ran an operation,
 this is how many times as long ours takes on an H100, which computes like an H800, as the profile's price for it there.

@@ -10,7 +10,7 @@ from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm, Memory, Op
 from numerics.traces.samples import NODES_A_TOKEN, RANKS_A_TOKEN
 from sim.models.family import family
 from sim.models.layer import Site, Unit
-from sim.precision import RECIPES
+from sim.models.precision import RECIPES
 from sim.scenario import Scenario
 
 Timed = Gemm | GroupedGemm | Attention | Memory

@@ -22,7 +22,7 @@ from numerics.layers.rotation import Rotation
 from numerics.reference.permute import Layout
 from sim.models.deepseek.shape import DeepSeekShape
 from sim.models.layer import Site
-from sim.precision import RECIPES
+from sim.models.precision import RECIPES
 
 
 def site(shape: DeepSeekShape, tokens: int) -> Site:

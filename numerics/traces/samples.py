@@ -15,7 +15,7 @@ from numerics.traces.operations import Operation, Rows, pass_of, rows
 from sim.models import deepseek
 from sim.models.deepseek.shape import DeepSeekShape
 from sim.models.layer import Kernel, Site
-from sim.precision import RECIPES
+from sim.models.precision import RECIPES
 
 RANKS_PER_NODE = 8
 """GPUs of an H800 node (DeepSeek-V3 report sec 3.1)."""

@@ -1,4 +1,4 @@
-"""The study of comm.sms as a page: a chart and tables of the splits that `python -m sim.exchange` printed.
+"""The study of comm.sms as a page: a chart and tables of the splits that `python -m sim exchange` printed.
 
 `python -m reports.studies.comm_sms STUDY.json FOLDER` writes FOLDER/comm_sms.svg and FOLDER/comm_sms_tables.md.
 """

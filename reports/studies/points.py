@@ -4,4 +4,4 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Told = Sequence[tuple[Mapping[str, str], Mapping[str, Any]]]
-"""Points of a sweep: labels by axis, and the run's record (see sim.record)."""
+"""Points of a sweep: labels by axis, and the run's record (see sim.experiments.record)."""

@@ -17,11 +17,11 @@ import numpy as np
 from hwmodels.units import NS_PER_S
 from sim.disturbances.durations import Durations
 from sim.engine.kit import Kit
+from sim.engine.lowering import Lowered
 from sim.engine.timeline import Timeline
 from sim.engine.wire import GATHER, REDUCE
 from sim.layout.mesh import Mesh, Times
-from sim.lower import Lowered
-from sim.plan import Plan
+from sim.layout.plan import Plan
 
 
 class Critical(NamedTuple):

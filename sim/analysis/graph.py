@@ -21,12 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.engine.actor import Job, Message
-from sim.engine.inside import cross
 from sim.engine.kit import Kit
-from sim.engine.timeline import Inside, Steps, Timeline
+from sim.engine.lowering import Lowered
+from sim.engine.timeline import Steps, Timeline
 from sim.layout.mesh import Times
-from sim.lower import Lowered
-from sim.template import Template
+from sim.step.inside import Inside, cross
+from sim.step.template import Template
 
 Floats = npt.NDArray[np.float64]
 Moved = Mapping[int, Kit]

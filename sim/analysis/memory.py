@@ -17,15 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from hwmodels.units import whole_bytes
-from sim import optimizer
 from sim.engine.timeline import Timeline
+from sim.layout import optimizer
 from sim.layout.machine import Machine
+from sim.layout.plan import Plan
 from sim.models.activations import Kept, landing_bytes
 from sim.models.weights import weight_bytes
-from sim.plan import Plan
-from sim.program import Step
 from sim.result import MemoryCurve
-from sim.tokens.loads import Loads
+from sim.routing.loads import Loads
+from sim.schedules.program import Step
 
 Bytes = npt.NDArray[np.int64]
 

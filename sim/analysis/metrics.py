@@ -19,14 +19,15 @@ from hwmodels.price import Pricer
 from hwmodels.units import NS_PER_S, SECONDS_PER_DAY, SECONDS_PER_HOUR, TERA
 from sim.analysis.spans import PHASE_OF
 from sim.engine.kit import Kit
-from sim.engine.timeline import Inside, Steps, Timeline
+from sim.engine.lowering import Lowered
+from sim.engine.timeline import Steps, Timeline
 from sim.layout.machine import Machine
 from sim.layout.mesh import Times
-from sim.lower import Lowered
+from sim.layout.plan import Plan
 from sim.models.layer import COMMUNICATION, COMPUTE
-from sim.plan import Plan
 from sim.result import Bar
-from sim.template import STREAMS, Template
+from sim.step.inside import Inside
+from sim.step.template import STREAMS, Template
 
 PRODUCTS = ("gemm", "wgrad", "gemm_bf16", "attention")
 """Families of prices that tensor cores set; the others wait for memory."""

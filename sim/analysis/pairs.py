@@ -4,8 +4,8 @@ from typing import Any
 
 from hwmodels.units import NS_PER_S
 from sim.engine.timeline import Timeline
-from sim.plan import Plan
-from sim.program import Step
+from sim.layout.plan import Plan
+from sim.schedules.program import Step
 
 
 def durations(plan: Plan, timeline: Timeline, position: int, step: Step) -> dict[str, Any]:

@@ -12,12 +12,13 @@ import numpy.typing as npt
 
 from hwmodels.price import Price
 from sim.engine.kit import Kit
-from sim.engine.timeline import Inside, Steps, Timeline, Transfer
+from sim.engine.lowering import Lowered
+from sim.engine.timeline import Steps, Timeline, Transfer
 from sim.engine.wire import REDUCE
-from sim.lower import Lowered
-from sim.plan import Plan
-from sim.program import Step
-from sim.template import STREAMS, Template
+from sim.layout.plan import Plan
+from sim.schedules.program import Step
+from sim.step.inside import Inside
+from sim.step.template import STREAMS, Template
 from sim.trace import LANES, PHASES, Trace
 
 Column = npt.NDArray[np.int64]

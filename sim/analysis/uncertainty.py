@@ -20,8 +20,8 @@ from sim.analysis import metrics
 from sim.analysis.graph import Graph, Moved, ends
 from sim.engine.events import alone
 from sim.engine.kit import Kit
-from sim.lower import Lowered
-from sim.template import STREAMS, Template
+from sim.engine.lowering import Lowered
+from sim.step.template import STREAMS, Template
 
 Floats = npt.NDArray[np.float64]
 DRAWS = 4096

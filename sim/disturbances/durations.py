@@ -19,18 +19,18 @@ from hwmodels.price import Pricer
 from sim.disturbances import exchanges
 from sim.disturbances import faults as broken
 from sim.disturbances.nics import Links
-from sim.engine.inside import Took
 from sim.engine.kit import Kit
 from sim.layout.machine import Machine
 from sim.layout.mesh import Columns, Times
+from sim.layout.plan import Plan
 from sim.models.layer import COMMUNICATION, Part, Site
 from sim.models.shape import ModelShape
-from sim.plan import Plan
-from sim.program import Step
-from sim.routing import PADDING
-from sim.scenario import Fault
-from sim.tokens.keyed import generator
-from sim.tokens.loads import Loads
+from sim.routing.balanced import PADDING
+from sim.routing.keyed import generator
+from sim.routing.loads import Loads
+from sim.scenario.values import Fault
+from sim.schedules.program import Step
+from sim.step.inside import Took
 
 NEAR, FAR = (0.6, 1.6), 3.0
 """Every padded row count inside NEAR times the expected one is priced; outside, up to FAR times, a few are and times

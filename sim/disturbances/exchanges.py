@@ -3,8 +3,9 @@
 A token crosses the network once for each node it reaches, to the GPU with its source's index, and goes on over NVLink
 to its experts' ranks. So what a NIC carries follows the popularity of its node, and what a rank receives loads its own
 NVLink port and warps, which have slack where the NIC binds. Both lengths come from the model that times exchanges
-(`sim.exchange`), run with one of the two loads raised; the longer one counts. For messages one rank or one node of the
-group is more popular, and the last of the group counts: 0.015 s of CPU a length, 0.9 s for V3's exchanges.
+(`sim.communication.exchange`), run with one of the two loads raised; the longer one counts. For messages one rank or
+one node of the group is more popular, and the last of the group counts: 0.015 s of CPU a length, 0.9 s for V3's
+exchanges.
 """
 
 from dataclasses import dataclass, replace
@@ -14,8 +15,8 @@ import numpy.typing as npt
 
 from hwmodels.op import AllToAll
 from hwmodels.price import Pricer
-from sim.exchange.ports import even_tokens, of_op
-from sim.exchange.price import MESSAGES, Fidelity, of_tokens
+from sim.communication.exchange.ports import even_tokens, of_op
+from sim.communication.exchange.price import MESSAGES, Fidelity, of_tokens
 from sim.layout.machine import Machine
 
 Array = npt.NDArray[np.float64]
@@ -23,7 +24,7 @@ RATIOS = (1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 4.0)
 """Of what is expected; times between are interpolated, beyond in proportion."""
 
 LOADS = {"received": ("received", "nvlink_in"), "reached": ("nic_in", "forwarded", "nvlink_out")}
-"""Field of Crowded -> the rows of `sim.exchange.ports.Ports` that rise."""
+"""Field of Crowded -> the rows of `sim.communication.exchange.ports.Ports` that rise."""
 
 
 @dataclass(frozen=True)

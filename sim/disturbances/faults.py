@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from hwmodels.units import NS_PER_S, format_quantity
 from sim.layout.mesh import Mesh, Times
-from sim.scenario import FOREVER, Fault
+from sim.scenario.values import FOREVER, Fault
 
 Factors = npt.NDArray[np.float64]
 

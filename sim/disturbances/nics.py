@@ -25,9 +25,9 @@ from sim.engine.kit import BACKWARD, FORWARD
 from sim.engine.wire import REDUCE
 from sim.layout.machine import Machine
 from sim.layout.mesh import Times
-from sim.optimizer import gather_rings, reduce_rings
-from sim.plan import Plan
-from sim.scenario import Fault
+from sim.layout.optimizer import gather_rings, reduce_rings
+from sim.layout.plan import Plan
+from sim.scenario.values import Fault
 
 
 class Links:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from hwmodels.collectives import UNHINDERED, Hindrance
 from sim.engine.nic import Window
-from sim.template import STREAMS, Template
+from sim.step.template import STREAMS, Template
 
 Message = tuple[int, int, int]
 """(sender, its step, 1 forward or 2 backward output)."""

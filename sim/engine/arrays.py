@@ -2,7 +2,7 @@
 
 The ranks at one pipeline position run the same steps; they differ in expert loads, clocks and faults. Times are vectors
 over columns (`sim.layout.mesh.Columns`). A step starts when its column is free and its messages are there; inside it
-`sim.engine.inside` rules. The result equals the event engine's with one actor a rank, span for span (a property test),
+`sim.step.inside` rules. The result equals the event engine's with one actor a rank, span for span (a property test),
 at a few microseconds a segment for all ranks.
 """
 
@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from sim.engine.actor import Job, Message, Sync
-from sim.engine.inside import Course, Took, course, cross
 from sim.engine.lane import UNKNOWN, Lane, Wire
-from sim.engine.timeline import Inside, Steps, Timeline, Transfer
+from sim.engine.timeline import Steps, Timeline, Transfer
 from sim.engine.wire import GATHER, REDUCE
 from sim.layout.mesh import Columns, Times
-from sim.scenario import FOREVER
-from sim.template import Segment, Template
+from sim.scenario.values import FOREVER
+from sim.step.inside import Course, Inside, Took, course, cross
+from sim.step.template import Segment, Template
 
 Duration = Callable[[int, int], Took | tuple[int, ...]]
 """(position, step) -> nanoseconds of each of its segments, where they are the same for every column whenever they

@@ -24,7 +24,7 @@ from hwmodels.units import LONGEST_NS, NS_PER_S, too_large
 from sim.engine.actor import LOCAL, Actor, Job, Message, Outcome, Record, Route
 from sim.engine.nic import Nic
 from sim.engine.wire import GATHER, REDUCE, Load, Wire
-from sim.template import STREAMS, Template, Timing
+from sim.step.template import STREAMS, Template, Timing
 
 COMPUTE, COMMUNICATION, WEIGHT = STREAMS
 WHOLE = Fraction(1)
@@ -227,7 +227,8 @@ class _Rank:
 
     # --- messages ---
 
-    def _send(self, step: int, outputs: int) -> None:
+    def _send(self, step: int, outputs: int, event: Event | None = None) -> None:
+        """Outputs of a step leave; by then the next one may have begun."""
         job = self.actor.jobs[step]
         for kind, ns in job.sends:
             if outputs & kind:
@@ -273,12 +274,8 @@ class _Rank:
         for segment, ns in zip(job.template.segments, job.template.lasts, strict=True):
             at += ns
             if segment.sends and job.sends:
-                Timeout(self.env, at).callbacks.append(partial(self._output, self.step, segment.sends))
+                Timeout(self.env, at).callbacks.append(partial(self._send, self.step, segment.sends))
         return Timeout(self.env, at)
-
-    def _output(self, step: int, outputs: int, event: Event) -> None:
-        """An output of a step leaves; by then the next step may have begun."""
-        self._send(step, outputs)
 
     def _start(self, template: Template) -> Event:
         """A step on its lanes; the event of its end."""

@@ -15,12 +15,12 @@ import numpy as np
 
 from hwmodels.op import AllToAll
 from hwmodels.units import NS_PER_S
-from sim import template as templates
 from sim.engine.events import alone
 from sim.engine.nic import Window
-from sim.engine.timeline import Inside
-from sim.overlap import Composition
-from sim.template import Template, Timing
+from sim.step import template as templates
+from sim.step.inside import Inside
+from sim.step.overlap import Composition
+from sim.step.template import Template, Timing
 
 FORWARD, BACKWARD = 1, 2
 """Outputs of a step, as `Segment.sends` has them."""

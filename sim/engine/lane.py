@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.engine.wire import REDUCE
-from sim.scenario import FOREVER
+from sim.scenario.values import FOREVER
 
 Times = npt.NDArray[np.int64]
 

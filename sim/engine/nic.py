@@ -2,8 +2,8 @@
 
 Messages and gradient reductions find free what the exchange under way at that moment leaves, at each of their ends, and
 never less than a fair part: max-min fairness between exchanges and the rest (of which two that meet do not share). How
-fast an exchange goes does not depend on the moment (`sim.sharing` slows all of a step's alike), so a step takes as long
-inside whatever passes: when its exchanges run is known as soon as it starts, at every level of detail.
+fast an exchange goes does not depend on the moment (`sim.communication.sharing` slows all of a step's alike), so a step
+takes as long inside whatever passes: when its exchanges run is known as soon as it starts, at every level of detail.
 """
 
 from bisect import bisect_right

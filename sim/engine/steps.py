@@ -12,9 +12,10 @@ import numpy as np
 from sim.engine import events
 from sim.engine.actor import Actor, Job, Record, Sync
 from sim.engine.kit import Kit
-from sim.engine.timeline import Inside, Steps, Timeline, Transfer
+from sim.engine.timeline import Steps, Timeline, Transfer
 from sim.engine.wire import REDUCE
 from sim.layout import mesh
+from sim.step.inside import Inside
 
 
 def run(actors: Sequence[Actor], kits: Sequence[Sequence[Kit]]) -> Timeline:

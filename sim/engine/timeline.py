@@ -12,17 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.layout.mesh import Columns, Times
+from sim.step.inside import Inside
 
 Causes = npt.NDArray[np.int8]
-
-
-class Inside(NamedTuple):
-    """Segments of one step, ns from its start on each column. starts, ends: [segment, column]. ready: [meeting, column]
-    when a member was there, of segments that meet somebody. A single column stands for all."""
-
-    starts: Times
-    ends: Times
-    ready: Times
 
 
 class Steps(NamedTuple):

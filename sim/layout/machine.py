@@ -12,15 +12,14 @@ from hwmodels.collectives import UNHINDERED, Hindrance
 from hwmodels.op import Send
 from hwmodels.price import Pricer
 from sim.layout.mesh import Mesh
+from sim.layout.placement import Stage, alike
 from sim.models.activations import RECIPE, Recompute
 from sim.models.family import Family, family
-from sim.models.layer import COMPUTE, WEIGHT, Site, Unit
+from sim.models.layer import COMPUTE, WEIGHT, PartsOf, Site, Unit
 from sim.models.mixture import Mixture
+from sim.models.precision import Recipe
 from sim.models.shape import ModelShape
-from sim.overlap import PartsOf
-from sim.placement import Stage, alike
-from sim.precision import Recipe
-from sim.scenario import Cluster
+from sim.scenario.values import Cluster
 
 
 @dataclass(frozen=True)

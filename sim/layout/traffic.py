@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from sim.layout.mesh import Mesh, Numbers
-from sim.program import Program
+from sim.schedules.program import Program
 
 FORWARD, BACKWARD = 1, 2
 """Outputs of a step: activations for the next stage, gradients for the stage before."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 from sim.models.activations import Kept, Recompute
@@ -55,6 +56,11 @@ class Family(Protocol):
 
 CONTRACT = tuple(name for name in vars(Family) if not name.startswith("_"))
 """Names that a family must have."""
+
+
+def families() -> tuple[str, ...]:
+    """Names of the families: the folders in sim/models that have a form."""
+    return tuple(sorted(file.parent.name for file in Path(__file__).parent.glob("*/form.py")))
 
 
 @cache

@@ -1,11 +1,11 @@
 """What every model family speaks: units of a model, the parts of a layer, and the kernels of a part."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from hwmodels.op import Op
+from sim.models.precision import Recipe
 from sim.models.shape import ModelShape
-from sim.precision import Recipe
 
 COMPUTE, COMMUNICATION, WEIGHT = 0, 1, 2
 """Streams a kernel can be launched on; indices into sim.trace.LANES."""
@@ -51,7 +51,7 @@ class Part(NamedTuple):
 
     direction: F (forward), B (input gradient) or W (weight gradient). meets: the group of ranks that its kernels meet,
     all of which must have come before they begin; empty: nobody. place: when it is launched in a round, in which one
-    unit runs forward beside another backward (see `sim.overlap`); of equal places F comes first, then B, then W.
+    unit runs forward beside another backward (see `sim.step.overlap`); of equal places F comes first, then B, then W.
     """
 
     name: str
@@ -70,6 +70,10 @@ class Part(NamedTuple):
 def places(launched: Sequence[tuple[str, Sequence[str]]]) -> dict[tuple[str, str], int]:
     """(direction, name) of a part -> its place. launched: a round in order, each a direction and names of parts."""
     return {(direction, name): place for place, (direction, names) in enumerate(launched) for name in names}
+
+
+PartsOf = Callable[[Unit, str], tuple[Part, ...]]
+"""The parts of a unit for direction F, B or W (a family's `parts`, with its site filled in)."""
 
 
 class Site(NamedTuple, Generic[S]):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 
 from hwmodels.formats import PLAIN_BF16
 from sim.models.mixture import Mixture
-from sim.precision import Recipe
+from sim.models.precision import Recipe
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Source: Harlap et al., PipeDream (arXiv:1806.03377); in the flushing form used h
 Bubble: (PP-1)(F+B), for any F and B. Activations: PP - rank chunks (no more than M), so PP on rank 0.
 """
 
-from sim.program import Program, Shape, Step
+from sim.schedules.program import Program, Shape, Step
 
 
 def stages(shape: Shape) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, count, repeat
 
 from hwmodels.refused import Refused
-from sim.program import Program, Shape, Step
+from sim.schedules.program import Program, Shape, Step
 
 Part = tuple[int, str]
 """How often, and what: 0 is the side of the rank's own end, 1 the other; W is the oldest weight gradient put off."""

@@ -10,8 +10,8 @@ Bubble: (PP/2-1)(F&B+B-3W) with PP = 2P stages, for W <= F = B-W and F&B = F+B. 
 """
 
 from hwmodels.refused import Refused
-from sim.program import Program, Shape, Step
 from sim.schedules.dualpipe import eight_parts, unroll
+from sim.schedules.program import Program, Shape, Step
 
 
 def stages(shape: Shape) -> int:

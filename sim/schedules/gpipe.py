@@ -4,7 +4,7 @@ Source: Huang et al., GPipe (arXiv:1811.06965), figure 2c.
 Bubble: (PP-1)(F+B), for any F and B. Activations: M chunks on every rank.
 """
 
-from sim.program import Program, Shape, Step
+from sim.schedules.program import Program, Shape, Step
 
 
 def stages(shape: Shape) -> int:

@@ -9,7 +9,7 @@ Activations: min(2(PP-1-rank) + (chunks-1) PP + 1, M chunks) chunks, each 1/chun
 """
 
 from hwmodels.refused import Refused
-from sim.program import Program, Shape, Step
+from sim.schedules.program import Program, Shape, Step
 
 
 def stages(shape: Shape) -> int:

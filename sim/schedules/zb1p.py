@@ -11,7 +11,7 @@ Activations: PP chunks on every rank (no more than M).
 
 from collections.abc import Iterator
 
-from sim.program import Program, Shape, Step
+from sim.schedules.program import Program, Shape, Step
 
 
 def stages(shape: Shape) -> int:

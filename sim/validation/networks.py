@@ -6,10 +6,10 @@ from hwmodels import fabric as fabrics
 from hwmodels.collectives import Wires
 from hwmodels.op import AllToAll
 from hwmodels.units import GIGA, KILO, MEGA, NS_PER_S
-from sim import routing
-from sim.exchange.price import Fidelity
-from sim.exchange.roles import FIXED
+from sim.communication.exchange.price import Fidelity
+from sim.communication.exchange.roles import FIXED
 from sim.layout.machine import Machine
+from sim.routing import balanced as routing
 from sim.validation.answer import Answer, timed
 
 
@@ -56,7 +56,7 @@ def balanced_slots(
     loads: list[list[int]], placed: list[list[int]], slots: int, groups: int, nodes: int, ranks: int
 ) -> Answer:
     """Slots of redundant experts that the balancer fills as `placed` [layer][slot] for `loads` [layer][expert]."""
-    from sim.tokens import eplb
+    from sim.routing import eplb
 
     found = [expert for load in loads for expert in eplb.place(load, slots, groups, nodes, ranks).tolist()]
     wanted = [expert for layer in placed for expert in layer]

@@ -27,7 +27,7 @@ interval; nine of ten should.
 
 
 class Open(Protocol):
-    """A figure without an answer (sim.validate.Unanswered)."""
+    """A figure without an answer (sim.validation.predictions.Unanswered)."""
 
     @property
     def id(self) -> str: ...

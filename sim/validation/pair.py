@@ -15,7 +15,7 @@ from sim.analysis import metrics
 from sim.engine.kit import Kit
 from sim.layout.machine import Machine
 from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT
-from sim.template import STREAMS
+from sim.step.template import STREAMS
 from sim.validation.answer import Answer, moved
 from sim.validation.reference import PAIR_LAYERS, Reference, pair
 

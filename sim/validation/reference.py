@@ -2,17 +2,17 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
-from sim import assembly, plan
+from sim import assembly
 from sim.engine.kit import Kit, kit
+from sim.layout import plan
 from sim.layout.machine import Machine
-from sim.overlap import compose
 from sim.result import Result
-from sim.scenario import Scenario, load
-from sim.template import price
-
-SCENARIOS = Path(__file__).parent.parent.parent / "scenarios"
+from sim.scenario.files import load
+from sim.scenario.shelves import SCENARIOS
+from sim.scenario.values import Scenario
+from sim.step.overlap import compose
+from sim.step.template import price
 
 PAIR_LAYERS = 4
 """MoE layers forward and backward in the published profile (deepseek-ai/profile-data, train.json)."""

@@ -5,8 +5,8 @@ B = 2F, F&B = F + B, no communication), in which the published forms are exact.
 """
 
 from hwmodels.units import NS_PER_S
-from sim import plan
-from sim.program import in_flight
+from sim.layout import plan
+from sim.schedules.program import in_flight
 from sim.validation.answer import Answer
 from sim.validation.reference import scenario
 

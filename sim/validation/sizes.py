@@ -2,7 +2,7 @@
 
 from hwmodels.units import GIGA, KILO
 from sim.models.family import family, main_units, weights
-from sim.scenario import Scenario
+from sim.scenario.values import Scenario
 from sim.validation.answer import Answer
 
 

@@ -12,7 +12,7 @@ SIDES = (">", ">", "<", ">", "<", "<")
 
 
 class Row(Protocol):
-    """What is shown of a figure (sim.validate.Row)."""
+    """What is shown of a figure (sim.validation.predictions.Row)."""
 
     @property
     def id(self) -> str: ...

@@ -18,11 +18,12 @@ from typing import Any
 
 import simpy
 
-from sim import assembly, plan
+from sim import assembly
 from sim.engine import events
-from sim.lower import lower
+from sim.engine.lowering import lower
+from sim.layout import plan
 from sim.scenario import load
-from sim.template import STREAMS
+from sim.step.template import STREAMS
 
 SCENARIO = Path(__file__).parents[2] / "scenarios" / "v3_2048gpu.yaml"
 

@@ -13,13 +13,13 @@ from time import process_time
 import numpy as np
 
 from sim.disturbances.faults import Pace
-from sim.program import Shape, Step, build, check
+from sim.routing.gate import Gate
+from sim.routing.hosts import in_order
+from sim.routing.loads import loads
+from sim.routing.popularity import sampled
+from sim.routing.traffic import traffic
 from sim.scenario import Fault
-from sim.tokens.gate import Gate
-from sim.tokens.hosts import in_order
-from sim.tokens.loads import loads
-from sim.tokens.popularity import sampled
-from sim.tokens.traffic import traffic
+from sim.schedules.program import Shape, Step, build, check
 
 V3 = Gate(256, 8, 4, 8, 2)
 FLAPPING = Fault("link", 0, 3.0, every_ns=10**5, lasts_ns=10**4)

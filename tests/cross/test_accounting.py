@@ -2,7 +2,7 @@
 
 import pytest
 
-from sim.program import names
+from sim.schedules.program import names
 from sim.trace import LANES, PHASES
 
 GAP_NS = 1990

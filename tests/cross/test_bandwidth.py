@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sim.program import names
+from sim.schedules.program import names
 
 FACTORS = (1.0, 1.3, 2.0, 4.0, 8.0)
 LINKS = {
@@ -71,7 +71,8 @@ def test_sms_for_communication_never_speed_compute(v3):
 @pytest.mark.parametrize("precision", ["fp8", "bf16"])
 def test_sms_of_each_price(v3_file, precision):
     """Kernel by kernel: no compute price falls when communication takes more SMs."""
-    from sim import assembly, plan
+    from sim import assembly
+    from sim.layout import plan
     from sim.models.layer import COMMUNICATION
     from sim.scenario import load
 
@@ -96,7 +97,8 @@ def test_fewer_communication_sms_move_less(v3):
 
 def test_attention_pays_for_the_sms_it_lost(v3_file):
     from hwmodels.op import Attention
-    from sim import assembly, plan
+    from sim import assembly
+    from sim.layout import plan
     from sim.scenario import load
 
     attention = Attention("forward", 1, 128, 4096, 192, 128)
@@ -122,7 +124,8 @@ def test_switch_ports_bound_the_nic(v3):
 
 def test_each_price_falls_with_memory_bandwidth(small_scenario):
     from hwmodels.op import cast_transpose
-    from sim import assembly, plan
+    from sim import assembly
+    from sim.layout import plan
 
     op = cast_transpose(4096, 7168)
     prices = []

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from sim import assembly, plan
-from sim.lower import lower
-from sim.program import names
-from sim.template import STREAMS, pieces
+from sim import assembly
+from sim.engine.lowering import lower
+from sim.layout import plan
+from sim.schedules.program import names
+from sim.step.template import STREAMS, pieces
 
 TIMES = (
     "step_time_s", "tokens_per_day", "gpu_hours_per_trillion_tokens", "phases_s", "phases_per_rank", "bubble_s",

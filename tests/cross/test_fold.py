@@ -5,11 +5,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sim import assembly, plan
+from sim import assembly
 from sim.engine import events
-from sim.lower import lower
-from sim.program import names
+from sim.engine.lowering import lower
+from sim.layout import plan
 from sim.scenario import load
+from sim.schedules.program import names
 from sim.simulation import simulated
 from tests.oracles.timelines import crossings, of_every_rank
 

@@ -11,7 +11,8 @@ import pytest
 
 import sim
 from hwmodels.op import AllToAll
-from sim import assembly, plan
+from sim import assembly
+from sim.layout import plan
 from sim.scenario import load
 from sim.trace import LANES
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim import assembly, plan
+from sim import assembly
 from sim.analysis import critical as chain
 from sim.analysis import metrics
+from sim.layout import plan
 from sim.scenario import FOREVER, Fault, from_mapping, load
 from tests.oracles import timelines
 from tests.oracles.timelines import crossings

@@ -6,19 +6,20 @@ from functools import cache
 
 import numpy as np
 
-from sim import assembly, plan
+from sim import assembly
 from sim.engine import arrays, events
 from sim.engine.actor import Actor, Job, Outcome, Sync
 from sim.engine.arrays import Duration
 from sim.engine.lane import Wire
+from sim.engine.lowering import Lowered, lower
 from sim.engine.timeline import Timeline
 from sim.engine.wire import REDUCE
+from sim.layout import plan
 from sim.layout.machine import Machine
 from sim.layout.mesh import Times
-from sim.lower import Lowered, lower
-from sim.plan import Plan
+from sim.layout.plan import Plan
 from sim.scenario import from_mapping
-from sim.template import STREAMS, Template
+from sim.step.template import STREAMS, Template
 from tests.oracles.timelines import apart, crossings, took
 
 TINY = {

@@ -8,11 +8,11 @@ import numpy as np
 
 from sim.engine.actor import Actor, Job
 from sim.engine.arrays import Duration
+from sim.engine.lowering import Lowered
 from sim.engine.timeline import Causes, Timeline
 from sim.layout.machine import Machine
 from sim.layout.mesh import Columns, Mesh, Times
-from sim.lower import Lowered
-from sim.plan import Plan
+from sim.layout.plan import Plan
 from sim.simulation import Run, simulated
 
 

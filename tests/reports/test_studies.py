@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import sim
 from hwmodels.refused import Refused
 from reports.studies import page, scale, stragglers, svg, text, unevenness
-from sim.record import record
+from sim.experiments.record import record
 from sim.scenario import SCENARIOS, load
 
 DOCS = SCENARIOS.parent / "docs"

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 import sim
-from sim import assembly, plan
+from sim import assembly
 from sim.analysis import spans
+from sim.layout import plan
 from sim.scenario import Fault, from_mapping
-from sim.template import STREAMS
+from sim.step.template import STREAMS
 from sim.trace import LANES
 from tests.figures import flat
 from tests.oracles import timelines
@@ -132,7 +133,7 @@ def test_events_are_those_of_ranks_alike():
 
 
 def test_rows_are_the_extremes_that_were_drawn():
-    from sim.tokens.imbalance import loads_of
+    from sim.routing.imbalance import loads_of
 
     chosen = ("routing=sampled",)
     said, rows = result(*chosen).summary["expert_rows"], loads_of(*laid_out(*chosen)).rows

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sim.form import Count, Layers, Natural, ShapeForm
+from sim.models.form import Count, Layers, Natural, ShapeForm
 
 
 class ModelForm(ShapeForm):

@@ -1,6 +1,6 @@
 """The YAML form of a dense transformer."""
 
-from sim.form import Count, ShapeForm
+from sim.models.form import Count, ShapeForm
 
 
 class ModelForm(ShapeForm):

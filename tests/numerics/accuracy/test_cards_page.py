@@ -7,7 +7,7 @@ import pytest
 from hwmodels import tables as calibration
 from hwmodels.units import GIGA
 from numerics.accuracy import cards_page
-from sim.exchange.roles import COPY
+from sim.communication.exchange.roles import COPY
 
 PROFILE, TWO = calibration.load(cards_page.PROFILED).contention, calibration.load(cards_page.WITH_TWO).contention
 

@@ -11,7 +11,7 @@ from numerics.layers.config import Precision  # noqa: E402
 from sim.models.activations import RECIPE  # noqa: E402
 from sim.models.deepseek import kept, units  # noqa: E402
 from sim.models.layer import Site  # noqa: E402
-from sim.precision import RECIPES  # noqa: E402
+from sim.models.precision import RECIPES  # noqa: E402
 from tests.numerics.layers import saved, tiny  # noqa: E402
 
 ROUND = replace(tiny.V3, dense_intermediate=256, v_head=32, mtp_depth=1)

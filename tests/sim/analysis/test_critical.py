@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim import assembly, plan
+from sim import assembly
 from sim.analysis import critical as chain
 from sim.disturbances.durations import Durations
 from sim.engine import arrays
-from sim.lower import lower
+from sim.engine.lowering import lower
+from sim.layout import plan
+from sim.routing.imbalance import loads_of
 from sim.scenario import Fault, from_mapping
-from sim.tokens.imbalance import loads_of
 from tests.oracles.timelines import last_end, own_duration, own_wire, run
 
 TINY = {

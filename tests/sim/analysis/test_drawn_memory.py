@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 import sim
-from sim import assembly, plan
+from sim import assembly
 from sim.analysis import memory
+from sim.layout import plan
 from sim.models.activations import RECIPE, landing_bytes
+from sim.routing.loads import Loads
 from sim.scenario import from_mapping
 from sim.simulation import simulated
-from sim.tokens.loads import Loads
 
 TINY = {
     "cluster": {"node": "h800x8", "nodes": 2},

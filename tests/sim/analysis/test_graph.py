@@ -5,12 +5,13 @@ from functools import cache
 import numpy as np
 import pytest
 
-from sim import assembly, plan
+from sim import assembly
 from sim.analysis import graph as replay
 from sim.engine import steps
-from sim.lower import lower
-from sim.program import names
+from sim.engine.lowering import lower
+from sim.layout import plan
 from sim.scenario import from_mapping
+from sim.schedules.program import names
 from tests.oracles.timelines import last_end
 
 TINY = {

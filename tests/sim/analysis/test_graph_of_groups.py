@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 from hwmodels.units import NS_PER_S
-from sim import assembly, plan
+from sim import assembly
 from sim.analysis import graph as graphs
 from sim.analysis import metrics, uncertainty
 from sim.disturbances.durations import Durations
 from sim.engine import arrays
-from sim.lower import lower
+from sim.engine.lowering import lower
+from sim.layout import plan
+from sim.routing.imbalance import loads_of
 from sim.scenario import from_mapping
 from sim.simulation import simulated as simulate
-from sim.tokens.imbalance import loads_of
 from tests.oracles.timelines import apart, crossings, last_end
 
 TINY = {

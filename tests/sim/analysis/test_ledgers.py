@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim import assembly, plan
+from sim import assembly
 from sim.analysis import metrics
 from sim.engine import arrays
 from sim.engine.actor import Job, Sync
+from sim.layout import plan
 from sim.models.layer import COMMUNICATION, COMPUTE
 from sim.scenario import Fault, from_mapping
-from sim.template import STREAMS, Segment, Template
+from sim.step.template import STREAMS, Segment, Template
 from tests.oracles.timelines import apart, own_wire, run
 
 TINY = {

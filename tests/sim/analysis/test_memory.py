@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import sim
-from sim import assembly, plan
+from sim import assembly
+from sim.layout import plan
 from sim.models.activations import RECIPE
 from sim.scenario import from_mapping, load
 

@@ -12,9 +12,9 @@ from hwmodels.price import Price
 from sim.analysis import metrics
 from sim.engine import kit as kits
 from sim.models.layer import COMMUNICATION, COMPUTE, Kernel
-from sim.overlap import Composition, Phase
 from sim.scenario import from_mapping, load
-from sim.template import Segment, Task, Template
+from sim.step.overlap import Composition, Phase
+from sim.step.template import Segment, Task, Template
 
 SCENARIOS = Path(__file__).parents[3] / "scenarios"
 
@@ -124,7 +124,7 @@ def test_peak_activations(schedule, pipeline, expected):
 def test_against_the_independent_clock(clock, schedule, f, b, w, pair, p2p):
     """Longest paths, computed without events; messages of a rank queue on its network lane, so only while each sent
     one after the other: p2p shorter than any step."""
-    from sim.program import Shape, build
+    from sim.schedules.program import Shape, build
 
     p2p = min(p2p, f, b, w, pair)
     expected = clock(build(schedule, Shape(4, 8)), f, b, w, pair, p2p)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import sim
-from sim import assembly, plan
+from sim import assembly
+from sim.layout import plan
 from sim.scenario import from_mapping
 from sim.simulation import simulated
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 import sim
-from sim import assembly, plan
-from sim.lower import lower
-from sim.program import names
+from sim import assembly
+from sim.engine.lowering import lower
+from sim.layout import plan
 from sim.scenario import from_mapping
+from sim.schedules.program import names
 from sim.trace import LANES, PHASES, Trace
 
 SMALL = {

@@ -9,9 +9,10 @@ import pytest
 import sim
 from hwmodels.price import Pricer
 from hwmodels.units import NS_PER_S
-from sim import assembly, plan
+from sim import assembly
 from sim.analysis import graph, metrics, uncertainty
 from sim.analysis.uncertainty import Cause, Sensitivity, draws, intervals
+from sim.layout import plan
 from sim.scenario import from_mapping
 from sim.simulation import simulated as simulate
 from tests.oracles.timelines import last_end

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim import assembly, plan
+from sim import assembly
 from sim.disturbances.durations import Curve, Durations, curves
 from sim.engine.arrays import segment_ns
-from sim.lower import lower
+from sim.engine.lowering import lower
+from sim.layout import plan
 from sim.models.layer import COMMUNICATION, COMPUTE
+from sim.routing.loads import Loads
 from sim.scenario import from_mapping
-from sim.tokens.loads import Loads
 from tests.oracles.timelines import took
 
 TINY = {

@@ -6,15 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sim import assembly, plan
+from sim import assembly
+from sim.communication.exchange import closed, kernel
+from sim.communication.exchange.ports import of_tokens
 from sim.disturbances.exchanges import RATIOS, Crowded, crowded
-from sim.exchange import closed, kernel
-from sim.exchange.ports import of_tokens
+from sim.layout import plan
+from sim.routing import loads, popularity
+from sim.routing.gate import gate_of
+from sim.routing.hosts import in_order
+from sim.routing.traffic import traffic
 from sim.scenario import load
-from sim.tokens import loads, popularity
-from sim.tokens.gate import gate_of
-from sim.tokens.hosts import in_order
-from sim.tokens.traffic import traffic
 
 V3 = Path(__file__).parents[3] / "scenarios" / "v3_2048gpu.yaml"
 TOKENS = 1024

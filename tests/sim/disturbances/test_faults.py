@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwmodels.document import DocumentError
-from sim import assembly, plan
+from sim import assembly
 from sim.disturbances.durations import Durations, contents
 from sim.disturbances.faults import Pace, Slowed, course, missed, of_ranks, plainly, ranks
+from sim.engine.lowering import lower
+from sim.layout import plan
 from sim.layout.mesh import Mesh
-from sim.lower import lower
 from sim.scenario import FOREVER, Fault, from_mapping
-from sim.template import STREAMS
+from sim.step.template import STREAMS
 from tests.oracles.timelines import run, took
 
 
@@ -307,9 +308,10 @@ def exchanges(*faults, overrides=ACROSS, starts=START):
 
 
 def port_bound_ns(label, factor):
-    """What the largest port load takes with a slow NIC, nothing but bytes and latency (`sim.exchange.closed`)."""
-    from sim.exchange import closed
-    from sim.exchange.ports import of_op
+    """What the largest port load takes with a slow NIC, nothing but bytes and latency
+    (`sim.communication.exchange.closed`)."""
+    from sim.communication.exchange import closed
+    from sim.communication.exchange.ports import of_op
 
     _, machine, low = lowered(*ACROSS)
     links = machine.pricer.wires
@@ -352,7 +354,7 @@ def test_links_slow_one_after_the_other_do_not_add_up():
 
 def test_more_tokens_than_expected_delay_only_their_rank():
     """Rank 5 receives twice as much, rank 3 has the slow NIC: rank 5 is later by its rows, the others by the NIC."""
-    from sim.tokens.loads import Loads
+    from sim.routing.loads import Loads
 
     laid, machine, low = lowered(*ACROSS)
     shape = (8, 8, 16)

@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError, astuple
 import pytest
 
 from sim.engine.actor import Actor, Job, Outcome, Record, Sync
-from sim.template import STREAMS, fixed
+from sim.step.template import STREAMS, fixed
 
 STEP = fixed("F", (0, -1), [5], [1])
 

@@ -10,15 +10,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sim import assembly, plan
+from sim import assembly
 from sim.engine import arrays, events, steps
 from sim.engine.actor import Job, Sync
+from sim.engine.lowering import lower
 from sim.engine.wire import GATHER
-from sim.lower import lower
+from sim.layout import plan
 from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT
-from sim.program import names
 from sim.scenario import Fault, load
-from sim.template import STREAMS, Segment, Template, fixed
+from sim.schedules.program import names
+from sim.step.template import STREAMS, Segment, Template, fixed
 from tests.oracles import actor_per_rank as oracle
 from tests.oracles.timelines import apart, crossings, own_duration, own_wire, part_by_part
 
@@ -170,7 +171,7 @@ def test_real_durations_of_ranks_that_differ(schedule, faults, nodes, expert):
     The events get the durations that the arrays found at their own starts, and must come to the same starts.
     """
     from sim.disturbances.durations import Durations
-    from sim.tokens.imbalance import loads_of
+    from sim.routing.imbalance import loads_of
 
     laid, machine, low = oracle.lowered(
         f"schedule={schedule}", "routing={kind: sampled, spread: 0.3}", f"cluster.nodes={nodes}",

@@ -14,7 +14,7 @@ from sim.engine.actor import Actor, Job, Outcome, Route, Sync
 from sim.engine.events import DeadlockError, alone, run
 from sim.engine.nic import Window
 from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT
-from sim.template import STREAMS, Segment, Template, fixed
+from sim.step.template import STREAMS, Segment, Template, fixed
 
 Spec = tuple[int, Sequence[tuple[int, int]], Sequence[int]]
 """Lane, kernels as (alone, beside), and the earlier segments a segment needs."""
@@ -210,8 +210,8 @@ def test_a_chain_of_stages_fills_and_flows(stages: int, micro_batches: int, leng
 @pytest.mark.parametrize("arrivals", [(10, 30), (30, 10), (5, 40, 20), (7, 7, 7)])
 def test_an_exchange_waits_for_the_last_of_its_group(arrivals: tuple[int, ...]) -> None:
     actors = [
-        Actor(str(i), (Job(hand((COMPUTE, same(ns), ()), (COMMUNICATION, same(4), (0,)), exchange=[1])),), {"expert": 0})
-        for i, ns in enumerate(arrivals)
+        Actor(str(i), (Job(hand((COMPUTE, same(ns), ()), (COMMUNICATION, same(4), (0,)), exchange=[1])),), {"expert":
+        0}) for i, ns in enumerate(arrivals)
     ]
     outcome = run(actors)
     assert [list(r.phases[COMMUNICATION]) for r in outcome.records] == [[max(arrivals)]] * len(arrivals)
@@ -220,8 +220,8 @@ def test_an_exchange_waits_for_the_last_of_its_group(arrivals: tuple[int, ...]) 
 
 def test_groups_do_not_wait_for_each_other() -> None:
     actors = [
-        Actor(str(i), (Job(hand((COMPUTE, same(ns), ()), (COMMUNICATION, same(1), (0,)), exchange=[1])),), {"expert": group})
-        for i, (ns, group) in enumerate([(10, 0), (20, 0), (30, 1), (40, 1), (50, -1)])
+        Actor(str(i), (Job(hand((COMPUTE, same(ns), ()), (COMMUNICATION, same(1), (0,)), exchange=[1])),), {"expert":
+        group}) for i, (ns, group) in enumerate([(10, 0), (20, 0), (30, 1), (40, 1), (50, -1)])
     ]
     assert ends(run(actors)) == [[21], [21], [41], [41], [51]]
 

@@ -11,16 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim import plan
 from sim.analysis import spans
 from sim.engine import arrays, events, steps
 from sim.engine.kit import BACKWARD, FORWARD
-from sim.layout import mesh
-from sim.lower import lower
-from sim.program import names
+from sim.engine.lowering import lower
+from sim.layout import mesh, plan
 from sim.scenario import from_mapping
+from sim.schedules.program import names
 from sim.simulation import simulated
-from sim.template import STREAMS, pieces
+from sim.step.template import STREAMS, pieces
 from tests.oracles import actor_per_rank as oracle
 from tests.oracles.timelines import crossings, kernel_by_kernel, own_duration, own_wire, part_by_part
 

@@ -11,7 +11,7 @@ from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm, Memory
 from sim.models import deepseek
 from sim.models.deepseek.parameters import attention_parameters
 from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT, Site, Unit
-from sim.precision import RECIPES
+from sim.models.precision import RECIPES
 from sim.scenario import from_mapping
 
 FACTS = Path(__file__).parents[4] / "shared" / "facts" / "h800_dualpipe_trace.json"

@@ -9,9 +9,9 @@ import pytest
 
 from sim.models import family as families
 from sim.models.family import CONTRACT, family
+from sim.models.family import families as names
 from sim.models.shape import ModelShape
 from sim.scenario import SCENARIOS, from_mapping, load, models, schema
-from sim.scenario import families as names
 
 NAMES = {
     "Shape", "mistakes", "units", "mixture", "parts", "weights", "flop", "cache", "kept", "kept_for_weight",

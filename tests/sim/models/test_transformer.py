@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 import sim
 from hwmodels.op import Attention, Gemm, Memory
 from reports.page import render
-from sim import plan
+from sim.layout import plan
 from sim.models import transformer
 from sim.models.activations import RECIPE, Recompute
 from sim.models.family import weights
 from sim.models.layer import COMPUTE, Site, Unit
+from sim.models.precision import RECIPES
 from sim.models.transformer.shape import TransformerShape
-from sim.precision import RECIPES
 from sim.scenario import SCENARIOS, load
 from sim.validation import sizes
 
@@ -82,7 +82,7 @@ def test_a_tied_head_is_held_once():
     assert transformer.weights(V70, Unit("head", -1)).shared == 0
     tied = TransformerShape(**{**vars(V70), "tied": True})
     assert weights(tied, transformer.units(tied)).total == 70_553_706_496 - 128256 * 8192
-    from sim import optimizer
+    from sim.layout import optimizer
 
     for schedule, copies in (("dualpipev", 0), ("1f1b", 1)):
         words = ["model.tied=true", f"schedule={schedule}", "parallel.pipeline=8", "outputs=[result]"]
@@ -268,7 +268,7 @@ def test_what_needs_experts_is_refused(word, line):
 
 
 def test_comm_without_exchanges_is_noted():
-    from sim.notes import notes
+    from sim.analysis.notes import notes
 
     assert list(notes(load(LLAMA), {}, [])) == []
     found = list(notes(load(LLAMA, ["comm.sms=8"]), {}, ["comm.sms=8"]))

@@ -9,8 +9,8 @@ from sim.models.activations import RECIPE, Kept, Recompute, landing_bytes
 from sim.models.deepseek.parameters import attention_parameters
 from sim.models.family import main_units, weights
 from sim.models.layer import Site, Unit
+from sim.models.precision import RECIPES
 from sim.models.weights import Parameters, weight_bytes
-from sim.precision import RECIPES
 from sim.scenario import from_mapping
 
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodels.refused import Refused
-from sim.program import Shape, Step, build, home, in_flight
 from sim.schedules.dualpipe import eight_parts
+from sim.schedules.program import Shape, Step, build, home, in_flight
 
 LEGAL = st.integers(1, 6).flatmap(
     lambda half: st.builds(lambda extra: Shape(2 * half, 4 * half + 2 * extra), st.integers(0, 9))

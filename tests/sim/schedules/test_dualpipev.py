@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodels.refused import Refused
-from sim.program import Shape, build, home, in_flight
+from sim.schedules.program import Shape, build, home, in_flight
 
 LEGAL = st.integers(1, 7).flatmap(lambda ranks: st.builds(Shape, st.just(ranks), st.integers(2 * ranks, 4 * ranks)))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.program import Shape, build, check, names, parse, text
+from sim.schedules.program import Shape, build, check, names, parse, text
 
 FOLDER = Path(__file__).parents[2] / "golden" / "programs"
 CASES = [

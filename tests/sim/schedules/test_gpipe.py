@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.program import Shape, build, in_flight
+from sim.schedules.program import Shape, build, in_flight
 
 DURATION = st.integers(1, 9)
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodels.refused import Refused
-from sim.program import Shape, build, home, in_flight
+from sim.schedules.program import Shape, build, home, in_flight
 
 DURATION = st.integers(1, 9)
 

@@ -6,9 +6,11 @@ import pytest
 
 import sim
 from hwmodels.document import DocumentError
-from sim import plan, program, schedules
-from sim.program import Shape, build, check, chunked, names, stages
+from sim import schedules
+from sim.layout import plan
 from sim.scenario import SCENARIOS, load, schema
+from sim.schedules import program
+from sim.schedules.program import Shape, build, check, chunked, names, stages
 
 BREADTH_FIRST = '''
 """Breadth-first: a rank runs all micro-batches through its first stage, then through its second, and so on; backwards
@@ -18,7 +20,7 @@ Source: Lamy-Poirier, Breadth-First Pipeline Parallelism (arXiv:2211.05953), fig
 Bubble: (PP-1)(F+B)/chunks, for M >= PP.
 """
 
-from sim.program import Program, Shape, Step
+from sim.schedules.program import Program, Shape, Step
 
 
 def stages(shape: Shape) -> int:

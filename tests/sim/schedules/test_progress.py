@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodels.refused import Refused
-from sim.program import Program, Shape, build, check
+from sim.schedules.program import Program, Shape, build, check
 
 
 def _ends(clock, program: Program) -> bool:

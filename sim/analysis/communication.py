@@ -1,0 +1,104 @@
+"""What a step communicates, operation by operation: time, its bandwidth bound, and bytes as counted and on the wire.
+
+Wire bytes cross this rank's NIC, NVLink bytes its NVLink port, each the busier way; logical bytes are what published
+bandwidths count, rows for the own node (or, inside a node, the own GPU) included. The bound is bytes over effective
+bandwidth, by the slower of the two kinds of link as this kind of traffic finds them: a time below it is a bug. Loads
+are even and NICs healthy.
+"""
+
+from collections.abc import Iterator
+from statistics import mean
+from typing import Any, NamedTuple
+
+from hwmodels.collectives import Wires
+from hwmodels.op import AllToAll
+from hwmodels.price import Price, Pricer
+from hwmodels.units import NS_PER_S
+from sim.communication.exchange import kernel
+from sim.communication.exchange.ports import of_op
+from sim.communication.exchange.price import KERNEL, Fidelity
+from sim.engine.timeline import Timeline
+from sim.layout.machine import Machine
+from sim.layout.optimizer import gather_rings, reduce_rings
+from sim.layout.plan import Plan
+
+
+class Row(NamedTuple):
+    """One operation of one rank. where: which of its kind. alone_s: of an exchange beside what else passes its NICs on
+    average. beside_s: of an exchange while compute runs; of a message beside the exchanges it met, on average over the
+    step (None: not told apart). limited_by: the stage of the kernel that is busy longest, or the kind of link."""
+
+    name: str
+    where: str
+    alone_s: float
+    beside_s: float | None
+    bound_s: float
+    logical_bytes: float
+    wire_bytes: float
+    nvlink_bytes: float
+    limited_by: str
+
+
+def table(plan: Plan, machine: Machine, timeline: Timeline) -> list[dict[str, Any]]:
+    """Exchanges of a layer with experts; of pipeline messages and each kind of ring the longest. Plain values.
+
+    timeline: of ranks that are alike.
+    """
+    rows = [*_exchanges(machine), *_messages(plan, machine, timeline), *_rings(plan, machine)]
+    return [{key: value for key, value in row._asdict().items() if value is not None} for row in rows]
+
+
+def _exchanges(machine: Machine) -> Iterator[Row]:
+    routed = machine.routed[:1]
+    parts = [part for unit in routed for direction in "FB" for part in machine.parts(unit, direction)]
+    for op in [found.op for part in parts for found in part.kernels]:
+        if isinstance(op, AllToAll):
+            counted = op.logical_bytes() if op.group_nodes > 1 else op.bytes()
+            size = (counted, op.wire_bytes(), op.nvlink_bytes())
+            links, price = machine.pricer.wires.alone, machine.pricer.price(op)
+            row = _row(op.beside, f"a {routed[0].label} layer", price, links, size)
+            yield row._replace(beside_s=price.beside_ns / NS_PER_S, limited_by=_limit(machine.pricer, op, links, row))
+
+
+def _limit(pricer: Pricer, op: AllToAll, links: Wires, row: Row) -> str:
+    fidelity = pricer.exchange
+    assert isinstance(fidelity, Fidelity)
+    if fidelity.model != KERNEL or not pricer.comm_sms:
+        return row.limited_by
+    return kernel.run(of_op(op), links, pricer.comm_sms, fidelity.copy, fidelity.warps).limited_by
+
+
+def _messages(plan: Plan, machine: Machine, timeline: Timeline) -> Iterator[Row]:
+    """Of all forward messages between positions the dearest; a backward one is as long and goes the other way."""
+    price, links = machine.pricer.price, machine.pricer.wires
+    sends = {(a, b): machine.message(plan.mesh, a, b) for a, b in plan.messages.ends}
+    if sends:
+        (a, b), op = max(sends.items(), key=lambda item: price(item[1]).ns)
+        size = (op.size, op.wire_bytes(), op.size * (not op.leaves_node))
+        goes, carried = plan.messages.targets[a], timeline.network[a]
+        beside_s = mean(int(t.ends[0] - t.starts[0]) for t in carried if goes.get((t.step, t.kind)) == b) / NS_PER_S
+        row = _row("pipeline message", f"position {a} to {b}", price(op), links.slowed(op.slower), size)
+        yield row._replace(beside_s=beside_s)
+
+
+def _rings(plan: Plan, machine: Machine) -> Iterator[Row]:
+    """Of the rings of all stages the dearest: over every rank that holds the stage, and over those with its experts.
+    What goes around a ring crosses NVLink at each rank and leaves a node through the NICs of all of its ranks."""
+    for name, rings in (("gradient reduce-scatter", reduce_rings), ("parameter all-gather", gather_rings)):
+        stages = [rings(plan, machine, stage) for stage in range(plan.program.stages)]
+        for part, ops in zip(("dense", "experts"), zip(*stages, strict=True), strict=True):
+            ns = [machine.pricer.price(op).ns for op in ops]
+            stage = ns.index(max(ns))
+            op = ops[stage]
+            if op.bytes():
+                size = (op.bytes(), op.wire_bytes(), op.bytes() * (op.ranks > op.nodes))
+                links = machine.pricer.wires.slowed(op.slower)
+                yield _row(f"{name}, {part}", f"stage {stage}", machine.pricer.price(op), links, size)
+
+
+def _row(name: str, where: str, price: Price, links: Wires, size: tuple[float, float, float]) -> Row:
+    """size: logical, wire and NVLink bytes."""
+    logical, wire, nvlink = size
+    times = {"network": wire / links.network, "NVLink": nvlink / links.nvlink.effective}
+    slower = max(times, key=lambda kind: times[kind])
+    return Row(name, where, price.ns / NS_PER_S, None, times[slower], logical, wire, nvlink, slower)

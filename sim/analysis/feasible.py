@@ -1,0 +1,41 @@
+"""Feasibility of a run: whether every rank fits in its device's memory, and whether the scenario's limits are kept."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hwmodels.units import format_quantity
+from sim.result import MemoryCurve
+from sim.scenario.values import Limits, Scenario
+
+
+def judged(scenario: Scenario, step_s: float, curves: Sequence[MemoryCurve]) -> dict[str, Any]:
+    """Verdict on a run, as result.json has it: `feasible`, and `infeasible` with a line for each reason against it.
+
+    curves: of every pipeline position; none with chunk times.
+    """
+    lines = [*_memory(scenario, curves), *_limits(scenario.limits, step_s, curves)]
+    return {"feasible": not lines, "infeasible": lines}
+
+
+def _memory(scenario: Scenario, curves: Sequence[MemoryCurve]) -> Iterator[str]:
+    """The rank with the highest peak, where it does not fit."""
+    worst = max(curves, key=lambda curve: curve.peak_bytes, default=None)
+    if worst is None or scenario.cluster is None or worst.peak_bytes <= worst.capacity_bytes:
+        return
+    largest = max(worst.parts, key=lambda name: int(worst.parts[name].max()))
+    yield (
+        f"does not fit in memory: {worst.whose} needs {format_quantity(worst.peak_bytes, 'data')}, "
+        f"{scenario.cluster.node.device.name} has {format_quantity(worst.capacity_bytes, 'data')}; the largest part is "
+        f"{largest} with {format_quantity(int(worst.parts[largest].max()), 'data')}"
+    )
+
+
+def _limits(limits: Limits, step_s: float, curves: Sequence[MemoryCurve]) -> Iterator[str]:
+    """The limits that are missed."""
+    if limits.step_time_s is not None and step_s > limits.step_time_s:
+        took, limit = format_quantity(step_s, "time"), format_quantity(limits.step_time_s, "time")
+        yield f"the step takes {took}, more than limits.step_time {limit}"
+    peak = max((curve.peak_bytes for curve in curves), default=0)
+    if limits.memory_bytes is not None and peak > limits.memory_bytes:
+        needs, limit = format_quantity(peak, "data"), format_quantity(limits.memory_bytes, "data")
+        yield f"a rank needs {needs}, more than limits.memory {limit}"

@@ -1,0 +1,1 @@
+"""Command lines: words to calls, output folders, exit codes."""

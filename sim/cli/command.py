@@ -1,0 +1,96 @@
+"""What the command lines of this room share: exit codes, scenarios read from words, refusals told in a line.
+
+What is no refusal is a bug of ours: its traceback on stderr, and exit code 70 (EX_SOFTWARE of sysexits.h).
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+from hwmodels.refused import Refused
+
+if TYPE_CHECKING:
+    from sim.scenario.values import Scenario
+
+PROG = "python -m sim"
+
+DONE, INFEASIBLE, WRONG, BUG, INTERRUPTED, UNHEARD, TERMINATED = 0, 1, 2, 70, 130, 141, 143
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that reports a mistake in one line. prog: the command, as it is typed."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Refused(f"{message}; see {self.prog} --help")
+
+
+def helped(words: Sequence[str], text: str, command: Callable[[Sequence[str]], int]) -> int:
+    """Run a command on its words; without any, or where they ask for it, its help. The answer is the exit code."""
+    if not words or "-h" in words or "--help" in words:
+        print(text, end="", file=sys.stdout if words else sys.stderr)
+        return DONE if words else WRONG
+    return command(words)
+
+
+def answered(command: Callable[[], int]) -> int:
+    """The exit code of a command; what it refuses is told in a line, a bug with its traceback."""
+    try:
+        return _told(command)
+    except BrokenPipeError:
+        # Python would complain again when it flushes at exit.
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return UNHEARD
+
+
+def _told(command: Callable[[], int]) -> int:
+    try:
+        code = command()
+        sys.stdout.flush()
+        return code
+    except Refused as refused:
+        print(refused, file=sys.stderr)
+        return WRONG
+    except KeyboardInterrupt:
+        print("interrupted; nothing written", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except Exception:
+        from traceback import print_exc
+
+        print_exc()
+        return BUG
+
+
+@contextmanager
+def refusals(path: str) -> Iterator[None]:
+    """Inside it, what a schedule, a table or the layout refuses is laid to the scenario file, in one line."""
+    try:
+        yield
+    except Refused as refused:
+        raise Refused(" ".join(str(refused).split()), path) from None
+
+
+def loaded(prog: str, words: Sequence[str]) -> "tuple[str, Scenario]":
+    """The path and the scenario that a file name and overrides give."""
+    from sim.scenario.files import load
+
+    if not words:
+        raise Refused(f"a scenario file is missing; see {prog} --help")
+    return words[0], load(words[0], words[1:])
+
+
+def scenario_parser() -> Parser:
+    parser = Parser(prog=PROG, add_help=False)
+    parser.add_argument("words", nargs="*")
+    return parser
+
+
+def progress(text: str, shown: bool) -> None:
+    """`text` on the terminal's last line, in place of what was there."""
+    if shown:
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)

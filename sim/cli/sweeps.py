@@ -1,0 +1,83 @@
+"""Commands on many runs: a sweep, and a study, which is a sweep that ships with a page that tells it."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwmodels.refused import Refused
+from sim.cli.command import BUG, DONE, INTERRUPTED, WRONG, Parser, progress, scenario_parser
+
+if TYPE_CHECKING:
+    from sim.experiments.record import Record
+
+
+def sweep(words: list[str]) -> int:
+    asked = _sweep_parser().parse_intermixed_args(words)
+    if not asked.words:
+        raise Refused("a sweep file is missing, e.g. scenarios/sweeps/stragglers.yaml; see python -m sim --help")
+    return _swept(asked, Path(asked.words[0]))[1]
+
+
+def study(words: list[str]) -> int:
+    from reports.studies.page import STUDIES, renew
+    from sim.scenario.shelves import SCENARIOS
+
+    parser = _sweep_parser()
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    asked = parser.parse_intermixed_args(words)
+    if not asked.words or asked.words[0] not in STUDIES:
+        found = f"unknown study {asked.words[0]!r}" if asked.words else "a study is missing"
+        raise Refused(f"{found}; legal: {', '.join(STUDIES)}")
+    name = asked.words[0]
+    told, code = _swept(asked, SCENARIOS / "sweeps" / f"{name}.yaml")
+    if code == DONE:
+        print("written:", *renew(name, told, _published(), asked.docs))
+    return code
+
+
+def _published() -> dict[str, float]:
+    """Figures that studies compare with, by id, in the units of scenarios/published."""
+    from sim.validation.predictions import published
+
+    rows = (row for name in ("deepseek_v3", "profile") for row in published(name)["rows"])
+    return {row["id"]: float(row["value"]) for row in rows}
+
+
+def _sweep_parser() -> Parser:
+    parser = scenario_parser()
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("-q", "--quiet", action="store_true")
+    return parser
+
+
+def _swept(asked: argparse.Namespace, path: Path) -> "tuple[list[tuple[dict[str, str], Record]], int]":
+    """Run a sweep, print and write its table. Answers each point's labels with its record, and the exit code."""
+    from sim.experiments import sweep
+
+    kept = asked.out or Path("out", "sweeps", f"{path.stem}.jsonl")
+    if asked.jobs < 1:
+        raise Refused(f"--jobs expects a whole number, 1 or more; found {asked.jobs}")
+    if kept.suffix != ".jsonl":
+        raise Refused(f"{kept}: --out of a sweep is a file that ends in .jsonl")
+    shown = not asked.quiet and sys.stderr.isatty()
+    try:
+        plan = sweep.read_sweep(path, asked.words[1:])
+        records = sweep.records_of(plan, asked.jobs, kept, lambda done, all: progress(f"{done} of {all} runs", shown))
+        rows = sweep.table(plan, records)
+        sweep.write_csv(rows, kept.with_suffix(".csv"))
+    except KeyboardInterrupt:
+        print(f"interrupted; the runs done are in {kept}, and the same command goes on from there", file=sys.stderr)
+        return [], INTERRUPTED
+    finally:
+        progress("", shown)
+    print(sweep.text(rows))
+    ran = list(zip(plan.points, records, strict=True))
+    for point, found in ran:
+        if why := sweep.lack(found):
+            print(f"{path}: {point.title}: {why}", file=sys.stderr)
+    failures = dict.fromkeys(found["failed"] for found in records if "failed" in found)
+    print(*failures, sep="\n", end="", file=sys.stderr)
+    code = BUG if failures else WRONG if any("error" in found for found in records) else DONE
+    return [(point.labels, found) for point, found in ran], code

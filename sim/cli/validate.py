@@ -1,0 +1,35 @@
+"""The command `validate`: predictions beside what was published."""
+
+import sys
+
+from sim.cli.command import DONE, PROG, Parser
+
+
+def validate(words: list[str]) -> int:
+    """The table goes to stderr, Markdown and JSON to stdout; --write renews what a checkout records of predictions."""
+    import json
+
+    from sim.validation import page, records, table
+    from sim.validation import predictions as validate
+
+    parser = Parser(prog=PROG, add_help=False)
+    parser.add_argument("--format", choices=("text", "markdown", "json"), default="text")
+    parser.add_argument("--write", action="store_true")
+    asked = parser.parse_args(words)
+    rows, left = validate.compare_all(), validate.unanswered()
+    if asked.format == "markdown":
+        print(page.page(rows, left), end="")
+    elif asked.format == "json":
+        open_figures = [figure._asdict() for figure in left]
+        print(json.dumps({"rows": [table.plain(row) for row in rows], "unanswered": open_figures}, indent=1))
+    else:
+        from shutil import get_terminal_size
+
+        print(table.text(rows, get_terminal_size((120, 24)).columns), file=sys.stderr)
+        print(f"\n{len(rows)} figures answered, {len(left)} not (see docs/VALIDATION.md)", file=sys.stderr)
+    if asked.write:
+        moved = records.write(records.CHECKOUT, rows, validate.headlines(rows), left)
+        print(*moved, f"{len(moved)} predictions moved", sep="\n", file=sys.stderr)
+        if moved:
+            print("say so in CHANGELOG.md: a PREDICTION line with the step and the pair", file=sys.stderr)
+    return DONE

@@ -1,0 +1,84 @@
+"""What an exchange asks of each rank's ports and warps, in rows.
+
+A token that leaves its node goes once for each distinct node it reaches to the GPU with its source's index, and from
+there over NVLink to the GPU of each distinct rank it reaches (DeepSeek-V3 report, arXiv 2412.19437, sec 3.2.2).
+Combine is the same journey backwards, reduced on the way.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from hwmodels.op import AllToAll
+
+Rows = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Ports:
+    """Rows of one exchange at each rank, all arrays [ranks], as a dispatch moves them; a combine moves them backwards.
+
+    tokens: of the rank's micro-batch. sent: rows it packs, one for each node a token reaches, its own included.
+    forwarded: rows it hands to ranks of its node, itself included. received: rows that come to its experts.
+    nic_out, nic_in: rows across its NIC. nvlink_out, nvlink_in: rows across its NVLink port.
+    """
+
+    combine: bool
+    row_bytes: float
+    nodes: int
+    gpus_per_node: int
+    tokens: Rows
+    sent: Rows
+    forwarded: Rows
+    received: Rows
+    nic_out: Rows
+    nic_in: Rows
+    nvlink_out: Rows
+    nvlink_in: Rows
+
+    @property
+    def network_rows(self) -> Rows:
+        """Rows of the busier direction of each rank's NIC."""
+        return np.maximum(self.nic_out, self.nic_in)
+
+    @property
+    def nvlink_rows(self) -> Rows:
+        """Rows of the busier direction of each rank's NVLink port."""
+        return np.maximum(self.nvlink_out, self.nvlink_in)
+
+
+def of_op(op: AllToAll) -> Ports:
+    """Of one rank that stands for all of a group whose loads are even."""
+    per_node = op.group // op.group_nodes
+    sent, ranks = op.tokens * op.nodes, op.tokens * op.ranks
+    wire, nvlink = sent * (1 - 1 / op.group_nodes), ranks * (1 - 1 / per_node)
+    columns = (op.tokens, sent, ranks, ranks, wire, wire, nvlink, nvlink)
+    arrays = (np.array([float(rows)]) for rows in columns)
+    return Ports(op.direction == "combine", op.row_bytes, op.group_nodes, per_node, *arrays)
+
+
+def of_tokens(
+    direction: str, row_bytes: float, tokens: float, to_nodes: npt.NDArray[np.number], to_ranks: npt.NDArray[np.number]
+) -> Ports:
+    """Of every rank of a group. to_nodes [ranks, nodes], to_ranks [ranks, ranks]: tokens of each source that reach a
+    node or a rank, its own included (sim.routing.traffic.Traffic has them). tokens: of each rank's micro-batch."""
+    ranks, nodes = to_nodes.shape
+    per_node = ranks // nodes
+    by_node = to_nodes.astype(float).reshape(nodes, per_node, nodes)
+    by_rank = to_ranks.astype(float).reshape(nodes, per_node, nodes, per_node)
+    sent, arrived = by_node.sum(axis=2), by_node.sum(axis=0).T
+    inside = np.einsum("aia->ai", by_node)
+    forwarded, received = by_rank.sum(axis=(0, 3)).T, by_rank.sum(axis=(0, 1))
+    same = np.einsum("aibi->bi", by_rank)
+    columns = (
+        np.full((nodes, per_node), float(tokens)), sent, forwarded, received,
+        sent - inside, arrived - inside, forwarded - same, received - same,
+    )  # fmt: skip
+    return Ports(direction == "combine", row_bytes, nodes, per_node, *(c.ravel() for c in columns))
+
+
+def even_tokens(op: AllToAll) -> tuple[Rows, Rows]:
+    """to_nodes [ranks, nodes] and to_ranks [ranks, ranks] of an even exchange, for `of_tokens` and `messages`."""
+    to_nodes = np.full((op.group, op.group_nodes), op.tokens * op.nodes / op.group_nodes)
+    return to_nodes, np.full((op.group, op.group), op.tokens * op.ranks / op.group)

@@ -1,0 +1,59 @@
+"""The price of an exchange for the ladder in hwmodels.price: seconds alone, at the fidelity that a scenario asks for.
+
+`kernel` knows SMs; `messages` and `closed` know links alone, so that comm.sms only takes SMs from compute. What is
+asked again is kept: `messages` takes 0.015 s of CPU for an even exchange of 64 ranks, `kernel` 0.0007 s.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from hwmodels.collectives import Wires
+from hwmodels.op import AllToAll
+from hwmodels.units import NS_PER_S
+from sim.communication.exchange import kernel, messages, offload
+from sim.communication.exchange.ports import Ports, Rows, even_tokens, of_op
+from sim.communication.exchange.roles import COPY, FOLLOW, Copy
+
+KERNEL, MESSAGES, CLOSED = "kernel", "messages", "closed"
+"""Words of `comm.exchange`."""
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How exchanges are timed alone; called like hwmodels.collectives.exchange_seconds.
+
+    model: KERNEL, MESSAGES or CLOSED. warps: how the kernel gives them to roles, FOLLOW or FIXED. copy: what one needs
+    for a row.
+    """
+
+    model: str = KERNEL
+    warps: str = FOLLOW
+    copy: Copy = COPY
+
+    def __call__(self, op: AllToAll, links: Wires, sms: int) -> float:
+        """Seconds of one dispatch or combine, its group's barrier included. `sms` 0: copy engines (a what-if).
+
+        Raises Refused below 0 SMs.
+        """
+        return _seconds(self, op, links, sms)
+
+    def of_ports(self, ports: Ports, links: Wires, sms: int) -> float:
+        """The same for loads that need not be even. Messages need to know who sends to whom: see `of_tokens`."""
+        assert self.model != MESSAGES
+        if sms == 0 or self.model == CLOSED:  # engines that cost no time of their own are the closed form
+            return offload.copy_engine_s(ports, links)
+        timing = kernel.run(ports, links, sms, self.copy, self.warps)
+        return timing.seconds + timing.barrier_s
+
+
+def of_tokens(op: AllToAll, to_nodes: Rows, to_ranks: Rows, links: Wires) -> float:
+    """Seconds of an exchange by messages, barrier included; matrices as in `ports.of_tokens`."""
+    done = messages.finish_ns(op.direction, op.row_bytes, to_nodes, to_ranks, links)
+    return int(done.max()) / NS_PER_S + kernel.barrier_s(of_op(op), links)
+
+
+@lru_cache(maxsize=4096)
+def _seconds(fidelity: Fidelity, op: AllToAll, links: Wires, sms: int) -> float:
+    if fidelity.model == MESSAGES:
+        return of_tokens(op, *even_tokens(op), links)
+    return fidelity.of_ports(of_op(op), links, sms)

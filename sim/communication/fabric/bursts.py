@@ -1,0 +1,109 @@
+"""The network traffic of one training step: what each pipeline position sends, and which spans of a trace carry it."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwmodels.op import AllToAll, Collective
+from sim.communication.fabric.cabling import Cabling
+from sim.communication.fabric.flows import GRADIENTS, PARAMETERS, PIPELINE, Flows, between, exchange, rings
+from sim.layout import optimizer
+from sim.layout.machine import Machine
+from sim.layout.plan import Plan
+from sim.layout.traffic import BACKWARD, FORWARD, members
+from sim.models.layer import Part
+from sim.trace import LANES
+
+SENDS = {FORWARD: "send activations", BACKWARD: "send gradients"}
+"""What an output is called on a trace."""
+
+
+@dataclass(frozen=True)
+class Burst:
+    """Traffic of one step that the spans of one kind at one pipeline position carry.
+
+    lane: index into LANES. shares: label of a span -> its bytes, relative to the others'. stage: of the spans, -1 for
+    any. flows: bytes of the whole step, all replicas. target: position that messages go to. ring: of gradients and
+    parameters, as `sim.layout.machine.Hindrances` names it.
+    """
+
+    position: int
+    lane: int
+    shares: Mapping[str, float]
+    stage: int
+    flows: Flows
+    target: int = -1
+    ring: tuple[str, int, bool] | None = None
+
+
+def bursts(plan: Plan, machine: Machine, cabling: Cabling) -> tuple[Burst, ...]:
+    """All traffic of a step but for the gradient norm's few bytes and what stays in nodes; in the order of KINDS."""
+    positions = range(plan.program.ranks)
+    found = (
+        *(burst for p in positions for burst in _exchanges(plan, machine, cabling, p)),
+        *(burst for p in positions for burst in _sends(plan, machine, cabling, p)),
+        *_gradients(plan, machine, cabling),
+    )
+    return tuple(burst for burst in found if len(burst.flows))
+
+
+def wire_bytes(machine: Machine) -> list[tuple[Part, float]]:
+    """The exchanges of a layer with experts, and the bytes that cross a rank's NICs in each; balanced routing."""
+    return [
+        (part, kernel.op.wire_bytes())
+        for unit in machine.routed[:1]
+        for direction in "FB"
+        for part in machine.parts(unit, direction)
+        for kernel in part.kernels
+        if isinstance(kernel.op, AllToAll)
+    ]
+
+
+def _exchanges(plan: Plan, machine: Machine, cabling: Cabling, position: int) -> Iterator[Burst]:
+    """Expert groups: a rank's bytes go to the other nodes of its group in equal parts."""
+    expert, wire = plan.scenario.parallel.expert, wire_bytes(machine)
+    nodes = -(-expert // cabling.gpus)
+    layers = [sum(unit.routed for unit in stage) for stage in machine.stages]
+    passes: Counter[str] = Counter()
+    for step in plan.program.steps[position]:
+        for letter, stage, _ in step.passes():
+            passes[letter] += layers[stage]
+    total = sum(size * passes[part.direction] for part, size in wire)
+    if nodes < 2 or not total:
+        return
+    each = total * min(expert, cabling.gpus) / (nodes - 1)
+    flows = exchange(cabling, plan.mesh.of_position(position), expert, np.full((nodes, nodes), each))
+    shares = {part.label: size for part, size in wire}
+    yield Burst(position, LANES.index("communication"), shares, -1, flows)
+
+
+def _sends(plan: Plan, machine: Machine, cabling: Cabling, position: int) -> Iterator[Burst]:
+    """Outputs of a stage whose neighbour lives elsewhere, one burst for each stage, pass and place they go to."""
+    size = machine.site.tokens * machine.recipe.boundary.row_bytes(machine.site.shape.hidden)
+    ranks = plan.mesh.of_position(position)
+    for (output, stage, target), count in plan.messages.flows(position).items():
+        moment = 2 * (output - FORWARD) + (target > position)
+        flows = between(cabling, ranks, plan.mesh.of_position(target), size * count, PIPELINE, moment=moment)
+        yield Burst(position, LANES.index("network"), {SENDS[output]: 1.0}, stage, flows, target)
+
+
+def _gradients(plan: Plan, machine: Machine, cabling: Cabling) -> Iterator[Burst]:
+    """Rings of each stage; the first position that holds the stage stands for all."""
+    recipe = machine.recipe
+    traffic = (
+        ("reduce_scatter", "reduce-scatter", recipe.gradient, GRADIENTS),
+        ("all_gather", "all-gather", recipe.gather, PARAMETERS),
+    )
+    for stage in range(plan.program.stages):
+        around = [(ring, members(plan.mesh, plan.holders(stage), ring.experts))
+                  for ring in optimizer.rings(plan, machine, stage)]  # fmt: skip
+        for collective, label, form, kind in traffic:
+            for ring, ranks in around:
+                size = Collective(collective, ring.parameters * form.bits / 8, ring.ranks, 1).bytes()
+                if size and ring.ranks > 1:
+                    flows = rings(cabling, ranks, size, kind, 2 * stage + ring.experts, int(ring.experts))
+                    of = stage if kind == GRADIENTS else -1  # parameters of all stages go in one span
+                    named = (collective, stage, ring.experts)
+                    yield Burst(plan.holders(stage)[0], LANES.index("network"), {label: 1.0}, of, flows, ring=named)

@@ -1,0 +1,134 @@
+"""What the links of the fabric carry, and by how much those between switches slow what passes them.
+
+A set of flows is done when its busiest link is: in a plane where flows share links fairly, the largest load over a
+link's bandwidth is the fluid answer for the last one to finish. A non-blocking fabric has no links but the NICs, which
+kinds of traffic share elsewhere (`sim.engine.nic`, `sim.communication.sharing`).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from hwmodels.collectives import Hindrance
+from sim.communication.fabric.cabling import Cabling
+from sim.communication.fabric.flows import EXPERT, PIPELINE, Flows
+from sim.communication.fabric.paths import paths
+from sim.communication.fabric.routes import NONE, Numbers
+from sim.engine.nic import FAIR
+
+Floats = npt.NDArray[np.float64]
+
+
+def loads(flows: Flows, ways: Numbers, cabling: Cabling) -> Floats:
+    """Bytes that each link carries [links]; ways [flows, hops] as `sim.communication.fabric.paths` finds them."""
+    on = ways != NONE
+    sizes = np.broadcast_to(flows.size[:, None], ways.shape)[on]
+    return np.bincount(ways[on], sizes, minlength=cabling.links).astype(np.float64)
+
+
+def ways_by_moment(flows: Flows, cabling: Cabling, routing: str, seed: int = 0) -> Numbers:
+    """Links of each flow [flows, hops], with nothing under way but what passes at its moment
+    (`sim.communication.fabric.paths`).
+
+    Adaptive flows choose by the load that they meet, which is mostly their own kind's: exchanges, forward and backward
+    outputs up and down the pipeline, gradients and parameters pass at different moments. Static and hashed flows take
+    the same ways always.
+    """
+    found = paths(flows.where(flows.kind < 0), cabling, routing, seed)
+    ways, moment = np.full((len(flows), found.shape[1]), NONE), _moment(flows)
+    for number in np.unique(moment):
+        mine = moment == number
+        ways[mine] = paths(flows.where(mine), cabling, routing, seed)
+    return ways
+
+
+def _moment(flows: Flows) -> Numbers:
+    """Kind and moment as one number."""
+    return flows.kind * (int(flows.moment.max(initial=0)) + 1) + flows.moment
+
+
+def hindrances(
+    flows: Flows, of: Numbers, ways: Numbers, cabling: Cabling, busy_s: float = 0.0
+) -> tuple[Hindrance, ...]:
+    """What links between switches do to each part of the flows. of [flows]: number of the part, all of one kind.
+
+    Messages, gradients and parameters: beside what passes at the same moment. Of exchanges, which all go at the pace of
+    the slowest, it says what messages make of it that pass while steps run, for `busy_s` seconds at least; see
+    `exchanges_alone`.
+    """
+    exchanges, messages = (_needs(flows, ways, cabling, kind) for kind in (EXPERT, PIPELINE))
+    slower = Hindrance(exchanges.slower(exchanges.switches / _left(exchanges.switches, messages.switches, busy_s)))
+    kinds = np.zeros(int(of.max(initial=-1)) + 1, dtype=np.int64)
+    kinds[of] = flows.kind
+    bare = float(exchanges.nics.max(initial=0.0))
+    found = _hindered(flows, of, ways, cabling, exchanges.switches / bare if bare else exchanges.switches)
+    return tuple(slower if kind == EXPERT else other for kind, other in zip(kinds.tolist(), found, strict=True))
+
+
+def exchanges_alone(flows: Flows, ways: Numbers, cabling: Cabling) -> float:
+    """How many times longer exchanges take for links between switches, with nothing else under way."""
+    needs = _needs(flows, ways, cabling, EXPERT)
+    return needs.slower(needs.switches)
+
+
+class _Needs(NamedTuple):
+    """Seconds for which a kind of traffic needs each NIC, and each link between switches."""
+
+    nics: Floats
+    switches: Floats
+
+    def slower(self, switches: Floats) -> float:
+        """How many times longer it takes than its NICs where links between switches take `switches` seconds."""
+        bare = float(self.nics.max(initial=0.0))
+        return max(1.0, float(switches.max(initial=0.0)) / bare) if bare else 1.0
+
+
+def _needs(flows: Flows, ways: Numbers, cabling: Cabling, kind: int) -> _Needs:
+    mine = flows.kind == kind
+    carried, nics = loads(flows.where(mine), ways[mine], cabling), 2 * cabling.ports
+    return _Needs(carried[:nics] / cabling.rates.nic, carried[nics:] / cabling.rates.port)
+
+
+def _left(own: Floats, others: Floats, busy_s: float) -> Floats:
+    """Part of each link that is left where others need some of it for as long as steps run: no less than `busy_s` nor
+    than the busiest link takes for all. No less than a fair part: max-min fairness."""
+    lasts = max(busy_s, float((own + others).max(initial=0.0)))
+    return np.maximum(1 - others / lasts, FAIR) if lasts else np.ones_like(own)
+
+
+def _hindered(
+    flows: Flows, of: Numbers, ways: Numbers, cabling: Cabling, exchanges: Floats
+) -> list[Hindrance]:
+    """Each part beside what passes at the same moment. exchanges: what they need of each link, over that of NICs.
+
+    A NIC sends one thing after another: on a link each counts once, with the most that a part sends from there.
+    """
+    flow, hop = np.nonzero(ways[:, 1:-1] != NONE)
+    link, part = ways[flow, hop + 1], of[flow]
+    place = _moment(flows)[flow] * cabling.links + link
+    sent = place * cabling.ports + ways[flow, 0]
+    parts = int(of.max(initial=-1)) + 1
+    codes, where = np.unique(sent * parts + part, return_inverse=True)
+    passed = np.bincount(where, flows.size[flow])
+    nics, first = np.unique(codes // parts, return_index=True)
+    most = np.maximum.reduceat(passed, first) if len(first) else passed
+    places, first = np.unique(nics // cabling.ports, return_index=True)
+    load = np.add.reduceat(most, first) if len(first) else most
+    longer = load[np.searchsorted(places, place)] / cabling.rates.port / _nic_seconds(flows, of, ways, cabling)[part]
+    need = exchanges[link - 2 * cabling.ports]
+    found = [Hindrance()] * parts
+    for number in np.unique(part).tolist():
+        mine = part == number
+        worst = int((longer[mine] / np.maximum(1 - need[mine], FAIR)).argmax())
+        found[number] = Hindrance(max(1.0, float(longer[mine].max())), float(need[mine][worst]))
+    return found
+
+
+def _nic_seconds(flows: Flows, of: Numbers, ways: Numbers, cabling: Cabling) -> Floats:
+    """For which each part needs the NIC that sends most of it [parts]."""
+    parts = int(of.max(initial=-1)) + 1
+    codes, where = np.unique(ways[:, 0] * parts + of, return_inverse=True)
+    found = np.zeros(parts)
+    np.maximum.at(found, codes % parts, np.bincount(where, flows.size))
+    return found / cabling.rates.nic

@@ -1,0 +1,62 @@
+"""What pipeline messages leave of the NICs to exchanges.
+
+Each side of a shared NIC feels the other. Messages and reductions feel the very exchanges that they meet
+(`sim.engine.nic`).
+Exchanges feel messages as a part of the NICs that is gone for as long as steps run, on average: so what happens inside
+a step does not depend on when messages pass, and levels of detail and folded ranks stay exact. Reductions meet few
+exchanges (they begin when a position is nearly through), so exchanges are not slowed by them. Links between switches
+are shared by the same rules in `sim.communication.fabric.links`.
+"""
+
+from collections import Counter
+from dataclasses import replace
+
+from hwmodels.op import AllToAll
+from hwmodels.units import NS_PER_S
+from sim.engine.nic import FAIR
+from sim.layout.machine import Machine
+from sim.layout.plan import Plan
+from sim.models.layer import Unit
+
+DIGITS = 12
+"""Of the part of NICs that is left: longer or shorter steps of the same kinds leave the same but for rounding."""
+
+
+def shared(plan: Plan, machine: Machine) -> Machine:
+    """The machine with exchanges that find messages on their NICs, as much as at the position with most of them.
+
+    Steps are taken to last as long as their kernels, or as the NICs need for all that passes: the least they can.
+    """
+    left = [1.0]
+    for position, compute_s in enumerate(compute_seconds(plan, machine)):
+        messages_s, exchanges_s = _needed_s(plan, machine, position)
+        lasts = max(compute_s, messages_s + exchanges_s)
+        left.append(1 - messages_s / lasts if lasts else 1.0)
+    free = round(max(FAIR, min(left)), DIGITS)
+    return replace(machine, pricer=machine.pricer.over(replace(machine.pricer.wires, left=free)))
+
+
+def compute_seconds(plan: Plan, machine: Machine) -> list[float]:
+    """Seconds that the kernels of each position's steps take in a training step."""
+    stage_s = [sum(map(machine.unit_ns, stage)) / NS_PER_S for stage in machine.stages]
+    return [sum(stage_s[s] for step in steps for letter, s, _ in step.passes() if letter == "F")
+            for steps in plan.program.steps]  # fmt: skip
+
+
+def _needed_s(plan: Plan, machine: Machine, position: int) -> tuple[float, float]:
+    """Seconds for which messages and exchanges need a position's NICs in a training step."""
+    sends = Counter(message.target for message in plan.messages.sent[position])
+    sent = sum(machine.message(plan.mesh, position, to).wire_bytes() * count for to, count in sends.items())
+    passes = Counter((letter, stage) for step in plan.program.steps[position] for letter, stage, _ in step.passes())
+    exchanged = sum(
+        count * _exchanged_bytes(machine, unit, letter)
+        for (letter, stage), count in passes.items()
+        for unit in machine.stages[stage]
+    )
+    return sent / machine.pricer.wires.network, exchanged / machine.pricer.wires.network
+
+
+def _exchanged_bytes(machine: Machine, unit: Unit, direction: str) -> float:
+    """What a rank's NICs send in the exchanges of a unit."""
+    kernels = (kernel for part in machine.parts(unit, direction) for kernel in part.kernels)
+    return sum(kernel.op.wire_bytes() for kernel in kernels if isinstance(kernel.op, AllToAll))

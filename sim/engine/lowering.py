@@ -1,0 +1,165 @@
+"""From a plan to what the engine runs: templates for steps, messages between stages, and the gradient tail.
+
+Pure passes over the program: (1) each step gets the kit of its kind and stages, (2) an output whose consumer is on
+another rank becomes a message the consumer's step waits for, (3) stages get their gradient reduction, optimizer and
+parameter gather.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+
+from hwmodels.collectives import Hindrance
+from hwmodels.units import NS_PER_S
+from sim.engine.actor import LOCAL, Actor, Job, Route, Sync
+from sim.engine.events import alone
+from sim.engine.kit import BACKWARD, FORWARD, Kit
+from sim.engine.kit import kit as kit_of
+from sim.layout import optimizer
+from sim.layout.machine import Machine
+from sim.layout.plan import Plan, relative
+from sim.layout.traffic import Message
+from sim.models.layer import Unit
+from sim.scenario.values import ChunkTimes
+from sim.schedules.program import Step
+from sim.step import template as templates
+from sim.step.overlap import compose
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """kits: per position and step. jobs: the same steps with messages, as chunks. syncs, tails: per position.
+    first_layer: of each stage."""
+
+    kits: tuple[tuple[Kit, ...], ...]
+    jobs: tuple[tuple[Job, ...], ...]
+    syncs: tuple[Sync, ...]
+    tails: tuple[optimizer.Tail, ...]
+    first_layer: tuple[int, ...]
+
+    @property
+    def actors(self) -> tuple[Actor, ...]:
+        """One a pipeline position, for ranks that are alike: what they meet in a step is in the kits."""
+        everywhere = {p: p for p in range(len(self.jobs))}
+        return tuple(
+            Actor(f"pipeline position {p}", jobs, {}, self.syncs[p], everywhere) for p, jobs in enumerate(self.jobs)
+        )
+
+    @property
+    def parts(self) -> tuple[tuple[Job, ...], ...]:
+        """`jobs` part by part, for ranks that differ inside a step."""
+        rows = zip(self.jobs, self.kits, strict=True)
+        return tuple(tuple(replace(job, template=kit.parts) for job, kit in zip(*row, strict=True)) for row in rows)
+
+    @property
+    def known(self) -> tuple[Kit, ...]:
+        """Each kit once, in order of first use."""
+        return tuple({kit.number: kit for row in self.kits for kit in row}.values())
+
+
+def lower(plan: Plan, machine: Machine | None) -> Lowered:
+    """What the engine runs of a plan. Raises hwmodels.refused.Refused."""
+    kits = _Kits(plan, machine)
+    table = tuple(tuple(kits.of(step) for step in steps) for steps in plan.program.steps)
+    send = cache(partial(_send, plan, machine))
+    jobs = tuple(_jobs(plan, p, row, send) for p, row in enumerate(table))
+    tails = tuple(optimizer.tail(plan, machine, p) if machine else optimizer.NO_TAIL for p in range(len(jobs)))
+    syncs = tuple(_sync(plan, machine, tails[p], p) for p in range(len(jobs)))
+    first = tuple(relative(stage)[1] for stage in machine.stages) if machine else (0,) * plan.program.stages
+    return Lowered(table, jobs, syncs, tails, first)
+
+
+class _Kits:
+    """Builds each kit once."""
+
+    def __init__(self, plan: Plan, machine: Machine | None) -> None:
+        self.plan, self.machine = plan, machine
+        self.known: dict[object, Kit] = {}
+        self.kept = machine.known.kits if machine else {}
+        self.units = [relative(stage)[0] for stage in machine.stages] if machine else []
+
+    def of(self, step: Step) -> Kit:
+        """The kit of a step."""
+        both = "+" in step.kind
+        key = (step.kind, step.stage, step.stage_b if both else step.stage) if self.machine else step.kind
+        if key not in self.known:
+            self.known[key] = self._made(step)
+        return self.known[key]
+
+    def _made(self, step: Step) -> Kit:
+        if self.machine is None:
+            chunk_times = self.plan.scenario.chunk_times
+            assert chunk_times is not None
+            return _fixed_kit(step, chunk_times)
+        forward, backward = self.units[step.stage], self.units[step.stage_b if "+" in step.kind else step.stage]
+        key = (self.machine.pricer.wires, step.kind, forward, backward)  # stages alike share a kit
+        found: Kit = self.kept.get(key) or self.kept.setdefault(key, self._built(step, forward, backward))
+        return found
+
+    def _built(self, step: Step, forward: Sequence[Unit], backward: Sequence[Unit]) -> Kit:
+        assert self.machine is not None
+        composition = compose(step.kind, forward, backward, self.machine.parts)
+        fine = templates.price(step.kind, (step.stage, step.stage_b), composition, self.machine.pricer)
+        return kit_of(composition, fine, self.machine.pricer.wires.network)
+
+
+def _fixed_kit(step: Step, times: ChunkTimes) -> Kit:
+    """A kit from chunk times: outputs leave at the end of the step; a W sends nothing."""
+    pair = times.overlapped if step.kind == "F+BW" else times.forward + times.backward_input
+    full = times.backward_input + times.weight
+    ns = {"F": times.forward, "B": times.backward_input, "W": times.weight, "BW": full}.get(step.kind, pair)
+    sends = FORWARD * ("F" in step.kind) + BACKWARD * ("B" in step.kind)
+    fine = templates.fixed(step.kind, (step.stage, step.stage_b), [ns], [sends])
+    return Kit(None, fine, alone(fine))
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+def _jobs(
+    plan: Plan, position: int, kits: Sequence[Kit], send: Callable[[int, int], tuple[int, Route]]
+) -> tuple[Job, ...]:
+    """The steps of a position with the messages that they wait for and send."""
+    sent: dict[int, list[Message]] = {}
+    for message in plan.messages.sent[position]:
+        sent.setdefault(message.step, []).append(message)
+    jobs = []
+    for number, kit in enumerate(kits):
+        waits = tuple((m.position, m.step, m.output) for m in plan.messages.awaited.get((position, number), ()))
+        goes = [(m.output, *send(position, m.target)) for m in sent.get(number, ())]
+        routes = {output: route for output, _, route in goes if route.ends}
+        jobs.append(Job(kit.chunk, waits, tuple((output, ns) for output, ns, _ in goes), routes, kit.windows))
+    return tuple(jobs)
+
+
+def _send(plan: Plan, machine: Machine | None, source: int, target: int) -> tuple[int, Route]:
+    """One micro-batch's activations or gradients to another pipeline position: ns alone, and where it passes."""
+    if machine is None:
+        times = plan.scenario.chunk_times
+        return times.p2p if times else 0, LOCAL
+    op = machine.message(plan.mesh, source, target)
+    route = Route((source, target), machine.hindrances.of_message(source, target)) if op.wire_bytes() else LOCAL
+    return machine.pricer.price(op).ns, route
+
+
+def _sync(plan: Plan, machine: Machine | None, tail: optimizer.Tail, position: int) -> Sync:
+    """Each stage's reduction may start after the position's last weight gradient of it."""
+    last = {}
+    for i, step in enumerate(plan.program.steps[position]):
+        for letter, stage, _ in step.passes():
+            if letter == "W":
+                last[stage] = i
+    reduces = tuple((last[stage], stage, ns) for stage, ns in tail.reduce_ns)
+    routes = {stage: _ring_route(plan, machine, stage) for _, stage, _ in reduces} if machine else {}
+    return Sync(reduces, tail.norm_ns + tail.update_ns, tail.gather_ns, routes)
+
+
+def _ring_route(plan: Plan, machine: Machine, stage: int) -> Route:
+    """A stage's rings meet exchanges at all positions that hold it; a rank of each stands for all of its replicas."""
+    pricer, rings = machine.pricer, optimizer.reduce_rings(plan, machine, stage)
+    needed = sum(ring.wire_bytes() for ring in rings) / pricer.wires.network * NS_PER_S
+    if not needed:
+        return LOCAL
+    slower = sum(pricer.price(ring).ns for ring in rings) / needed  # by NVLink or between switches
+    both = [machine.hindrances.of_ring("reduce_scatter", stage, experts).exchanges for experts in (False, True)]
+    return Route(plan.holders(stage), Hindrance(max(1.0, slower), max(both)))

@@ -1,0 +1,1 @@
+"""Many runs of one scenario: sweeps, what each run came to, studies."""

@@ -1,0 +1,148 @@
+"""A run as plain values, and the file that many of them are kept in: one JSON line a run, so that a sweep resumes."""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from traceback import format_exc
+from typing import IO, Any
+
+from hwmodels.refused import Refused
+from sim.experiments.folder import writing
+from sim.result import Result
+from sim.scenario.values import Scenario
+
+Record = dict[str, Any]
+"""One run. scenario_hash; then one of three: `error` (a line: the schedule or the layout refused the scenario);
+`failed` (the traceback of a bug of ours, its cause in the last line); or summary (as in result.json), overlapped_steps
+(of each pipeline position) and cost (cpu_s of the run, peak_memory_bytes of its process). In a book also stamp (of the
+code that ran) and overrides."""
+
+ROOT = Path(__file__).parents[2]
+CODE = ("sim/**/*.py", "hwmodels/**/*.py", "hwmodels/**/*.yaml", "hwmodels/**/*.json")
+"""What decides a result beside the scenario: code, machines, tables."""
+STAMP_BYTES = 16
+
+
+def record(scenario: Scenario) -> Record:
+    """Simulate one scenario; what the simulation refuses and what a bug ends is a record too."""
+    import sim
+    import sim.simulation  # so that imports do not count as cost
+
+    start = time.process_time()
+    try:
+        result = sim.run(scenario)
+    except Refused as refused:
+        return {"scenario_hash": scenario.scenario_hash, "error": " ".join(str(refused).split())}
+    except Exception:
+        return {"scenario_hash": scenario.scenario_hash, "failed": format_exc()}
+    cost = {"cpu_s": time.process_time() - start, "peak_memory_bytes": peak_memory_bytes()}
+    return {
+        "scenario_hash": scenario.scenario_hash, "summary": result.summary, "overlapped_steps": _overlapped(result),
+        "cost": cost,
+    }  # fmt: skip
+
+
+def _text(path: Path) -> str:
+    """Content of a file of runs, nothing where there is none."""
+    try:
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+    except UnicodeDecodeError:
+        raise Refused("is not a file of runs; name another with --out", str(path)) from None
+
+
+def _overlapped(result: Result) -> list[int]:
+    """Overlapped steps of each pipeline position."""
+    from sim.trace import PHASES
+
+    positions = len(result.summary["phases_per_rank"]["overlapped"])
+    pairs = result.steps.where(result.steps.phase == PHASES.index("overlapped"))
+    return [int((pairs.rank == position).sum()) for position in range(positions)]
+
+
+def peak_memory_bytes() -> int:
+    """Largest memory this process has held, or 0 where the system does not say.
+
+    From VmHWM: ru_maxrss would include what the parent held when it started this process.
+    """
+    from hwmodels.units import KIB
+
+    try:
+        text = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * KIB for line in text.splitlines() if line.startswith("VmHWM")), 0)
+
+
+def figure(found: Record, key: str, absent: Any = None) -> Any:
+    """The value under a dotted key of a record or its summary (`step_time_s`, `phases_s.bubble`, `cost.cpu_s`,
+    `phases_per_rank.overlapped.7`); `absent` where there is no such key."""
+    first, *_ = key.split(".")
+    value: Any = found if first in ("cost", "error", "failed", "overlapped_steps") else found.get("summary", {})
+    for part in key.split("."):
+        if isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return absent
+    return value
+
+
+@cache
+def stamp() -> str:
+    """BLAKE2b of the code, machines and tables that decide results: a kept run counts only under the same."""
+    found = hashlib.blake2b(digest_size=STAMP_BYTES)
+    for path in sorted({path for pattern in CODE for path in ROOT.glob(pattern)}):
+        found.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return found.hexdigest()
+
+
+class Book:
+    """Records by scenario hash; with a path, each is also a line of that file as soon as it is added.
+
+    Lines of other code (see `stamp`) and of failed runs stay in the file and are not read, so that those run again; a
+    last line cut off by a crash is ignored. Raises Refused when the file is something else or cannot be written.
+    """
+
+    def __init__(self, path: Path | None, mark: str) -> None:
+        self.path, self.mark, self.records = path, mark, dict[str, Record]()
+        self._file: IO[str] | None = None
+        if path is None:
+            return
+        if path.parent.exists() and not path.parent.is_dir():
+            raise Refused("is a file; name another folder with --out", str(path.parent))
+        with writing(path):
+            text = _text(path)
+            self._read(path, text)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a", encoding="utf-8")
+            if text and not text.endswith("\n"):
+                self._file.write("\n")
+
+    def _read(self, path: Path, text: str) -> None:
+        lines = text.splitlines()
+        for number, line in enumerate(lines, 1):
+            try:
+                found = json.loads(line)
+            except ValueError:
+                found = None
+            if isinstance(found, dict) and "scenario_hash" in found:
+                if found.get("stamp") == self.mark and "failed" not in found:
+                    self.records[found["scenario_hash"]] = found
+            elif number == 1 and not line.startswith('{"scenario_hash"'):
+                raise Refused("is not a run of a sweep; name another file with --out", str(path), 1)
+
+    def add(self, found: Record) -> None:
+        """Keep a record; it is on disk when this returns, bar a crash of the machine."""
+        self.records[found["scenario_hash"]] = found
+        if self._file:
+            self._file.write(json.dumps(found, separators=(",", ":")) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file:
+            self._file.close()

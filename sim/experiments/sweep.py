@@ -1,0 +1,294 @@
+"""Many runs of one scenario: points that overrides make, simulated in parallel, kept line by line, resumed.
+
+A sweep is a YAML file: a scenario, overrides for all of its points, axes whose product makes points, points beside it.
+
+    name: schedules and communication SMs
+    scenario: ../v3_2048gpu.yaml        # relative to this file
+    overrides: [comm.sms=20]            # of every point (default: none)
+    axes:
+      schedule: [dualpipe, zb1p]        # a list: the axis is a scenario's key, its items are values
+      network:                          # a mapping: any name, and for each label one override or a list of them
+        as built: []
+        doubled: cluster.node.nic.bandwidth=100GB/s
+    also: {balanced: [routing=balanced]}      # single points beside the product
+    columns: {step (s): step_time_s}    # what the table shows: dotted keys (see sim.experiments.record.figure)
+    fresh_processes: true               # a process for each point, so that its peak memory is its own
+
+Only result figures are kept, so `outputs` is always [result].
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hwmodels.document import Document, DocumentError, Place, Problem, dotted, read, unknown
+from sim.experiments.folder import writing
+from sim.experiments.record import Book, Record, figure, record, stamp
+from sim.scenario.files import load
+from sim.scenario.values import Scenario
+
+KEYS = ("name", "scenario", "overrides", "axes", "also", "columns", "fresh_processes")
+COLUMNS = {
+    "step (s)": "step_time_s", "bubble": "bubble_fraction", "exposed (s)": "exposed_communication_s",
+    "GPU-hours a trillion tokens": "gpu_hours_per_trillion_tokens", "CPU (s)": "cost.cpu_s",
+}  # fmt: skip
+"""What a table shows unless the sweep says otherwise."""
+
+ABSENT = object()
+"""Stands for a figure that a record does not have, not even as nothing."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep. labels: axis -> label; a point beside the product has the one axis "point"."""
+
+    labels: dict[str, str]
+    overrides: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """Such as "schedule=zb1p, network=doubled"."""
+        return ", ".join(f"{axis}={label}" for axis, label in self.labels.items())
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep as read. path: of its file. scenario: path of the scenario file. columns: heading -> key of a record.
+    extra: overrides that every point has from the command line."""
+
+    path: str
+    name: str
+    scenario: str
+    points: tuple[Point, ...]
+    columns: dict[str, str]
+    fresh_processes: bool
+    extra: tuple[str, ...] = ()
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the axes, in order."""
+        return tuple(dict.fromkeys(axis for point in self.points for axis in point.labels))
+
+
+def read_sweep(path: Path, extra: Sequence[str] = ()) -> Sweep:
+    """The sweep in a YAML file; `extra` overrides come last at every point. Raises DocumentError."""
+    document = read(path)
+    _check(document)
+    content = document.content
+    shared = tuple(content.get("overrides", ()))
+    products: list[Point] = [Point({}, shared)]
+    for axis, values in content.get("axes", {}).items():
+        stops = _stops(axis, values)
+        products = [Point(p.labels | {axis: label}, (*p.overrides, *o)) for p in products for label, o in stops]
+    beside = [Point({"point": label}, (*shared, *o)) for label, o in _stops("", content.get("also", {}))]
+    points = ([p for p in products if p.labels] or ([] if beside else products)) + beside
+    last = (*extra, "outputs=[result]")
+    return Sweep(
+        str(path), str(content.get("name", path.stem)), str(path.parent / content["scenario"]),
+        tuple(Point(p.labels, (*p.overrides, *last)) for p in points),
+        dict(content.get("columns", COLUMNS)), bool(content.get("fresh_processes", False)), tuple(extra),
+    )  # fmt: skip
+
+
+def _stops(axis: str, values: Any) -> list[tuple[str, tuple[str, ...]]]:
+    """Labels of an axis with their overrides."""
+    if isinstance(values, list):
+        return [(str(value), (f"{axis}={value}",)) for value in values]
+    return [(label, (o,) if isinstance(o, str) else tuple(o)) for label, o in values.items()]
+
+
+def _check(document: Document) -> None:
+    """Raise DocumentError with all that is wrong with the form of a sweep."""
+    content, problems = document.content, list[Problem]()
+
+    def wrong(message: str, *key: str | int) -> None:
+        problems.append(Problem(document.place(key), dotted(key), message))
+
+    if not isinstance(content, Mapping):
+        wrong("expected keys and values, e.g. scenario: ../v3_2048gpu.yaml")
+        raise DocumentError(problems)
+    for key in content:
+        if key not in KEYS:
+            wrong(unknown(key, "key", KEYS), key)
+    if not isinstance(content.get("scenario"), str):
+        wrong("missing; expected a scenario file, e.g. ../v3_2048gpu.yaml" if "scenario" not in content
+              else f"expected a scenario file; found {content['scenario']!r}", "scenario")  # fmt: skip
+    if not _words(content.get("overrides", [])):
+        wrong(f"expected a list of key=value; found {content['overrides']!r}", "overrides")
+    if not isinstance(content.get("fresh_processes", False), bool):
+        wrong(f"expected true or false; found {content['fresh_processes']!r}", "fresh_processes")
+    for key, example in (("axes", "schedule: [dualpipe, zb1p]"), ("also", "balanced: [routing=balanced]"),
+                         ("columns", "step (s): step_time_s")):  # fmt: skip
+        if not isinstance(content.get(key, {}), Mapping):
+            wrong(f"expected a mapping, e.g. {{{example}}}; found {content[key]!r}", key)
+            continue
+        for name, value in content.get(key, {}).items():
+            if message := _mistake(key, name, value):
+                wrong(message, key, name)
+    if problems:
+        raise DocumentError(problems)
+
+
+def _mistake(part: str, name: str, value: Any) -> str:
+    """What is wrong with one axis, point or column, or nothing."""
+    if part == "columns":
+        return "" if isinstance(value, str) else f"expected a key of the result, e.g. step_time_s; found {value!r}"
+    if part == "also":
+        return "" if isinstance(value, str) or _words(value) else f"expected overrides, key=value; found {value!r}"
+    if isinstance(value, list):
+        plain = value and all(isinstance(item, str | int | float) for item in value)
+        return "" if plain else f"expected values of the scenario's key {name}; found {value!r}"
+    if not isinstance(value, Mapping) or not value:
+        return f"expected a list of values, or labels with overrides; found {value!r}"
+    bad = next((item for item in value.values() if not (isinstance(item, str) or _words(item))), None)
+    return "" if bad is None else f"expected overrides, key=value; found {bad!r}"
+
+
+def _words(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(word, str) for word in value)
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+
+
+def runs(
+    scenario: str, overrides_list: Sequence[Sequence[str]], jobs: int = 1, *, kept: Path | None = None,
+    fresh_processes: bool = False, told: Callable[[int, int], None] | None = None,
+) -> list[Record]:  # fmt: skip
+    """Records of a scenario file under each list of overrides, in their order.
+
+    jobs: processes at a time. kept: a JSONL file that gets each record as it comes; runs it holds already, by scenario
+    hash and by the code that ran them, are not run again. told: called with (done, all). Runs that are alike run once.
+    Raises DocumentError before anything runs when any scenario is wrong, and Refused when `kept` is not such a file. A
+    run that is refused gives a record with `error`, one that a bug of ours ends a record with `failed`.
+    """
+    scenarios = _loaded(scenario, overrides_list)
+    mark = stamp()
+    with closing(Book(kept, mark)) as book:
+        missing: dict[str, tuple[Scenario, Sequence[str]]] = {}
+        for one, overrides in zip(scenarios, overrides_list, strict=True):
+            if one.scenario_hash not in book.records:
+                missing.setdefault(one.scenario_hash, (one, overrides))
+        everything = len({one.scenario_hash for one in scenarios})
+        for done, (found, overrides) in enumerate(_simulated(missing.values(), jobs, fresh_processes), 1):
+            book.add(found | {"stamp": mark, "overrides": list(overrides)})
+            if told:
+                told(everything - len(missing) + done, everything)
+        return [book.records[one.scenario_hash] for one in scenarios]
+
+
+def _loaded(path: str, overrides_list: Sequence[Sequence[str]]) -> list[Scenario]:
+    """The scenario under each list of overrides; raises DocumentError with the problems of all."""
+    found, problems = [], list[Problem]()
+    for overrides in overrides_list:
+        try:
+            found.append(load(path, overrides))
+        except DocumentError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise DocumentError(problems)
+    return found
+
+
+def _simulated(
+    wanted: Iterable[tuple[Scenario, Sequence[str]]], jobs: int, fresh: bool
+) -> Iterator[tuple[Record, Sequence[str]]]:
+    """Records as they come."""
+    if jobs == 1 and not fresh:
+        for scenario, overrides in wanted:
+            yield record(scenario), overrides
+        return
+    pool = _pool(jobs, fresh)
+    try:
+        waiting: dict[Future[Record], Sequence[str]] = {pool.submit(record, s): words for s, words in wanted}
+        for future in as_completed(waiting):
+            yield future.result(), waiting[future]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _pool(jobs: int, fresh: bool) -> Executor:
+    """Workers that start from nothing, as the memory and time of a run must not hold what the caller has."""
+    from multiprocessing import get_context
+
+    return ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=1 if fresh else None)
+
+
+# --- a whole sweep ----------------------------------------------------------------------------------------------------
+
+
+def records_of(
+    sweep: Sweep, jobs: int = 1, kept: Path | None = None, told: Callable[[int, int], None] | None = None
+) -> list[Record]:
+    """A record for each point, in order; see `runs`. Raises DocumentError where overrides of a point are wrong."""
+    words = [point.overrides for point in sweep.points]
+    try:
+        return runs(sweep.scenario, words, jobs, kept=kept, fresh_processes=sweep.fresh_processes, told=told)
+    except DocumentError as error:
+        raise DocumentError([_placed(problem, sweep) for problem in error.problems]) from None
+
+
+def _placed(problem: Problem, sweep: Sweep) -> Problem:
+    """The problem of an override that the sweep's file gives is laid to that file."""
+    prefix = "<command line> "
+    given = problem.place.file.removeprefix(prefix)
+    if given == problem.place.file or given in sweep.extra:
+        return problem
+    return Problem(Place(f"{sweep.path}: {given}"), problem.key, problem.message)
+
+
+def table(sweep: Sweep, records: Sequence[Record]) -> list[list[Any]]:
+    """Headings, then a row a point: labels of its axes, figures, and why a run was refused or failed.
+
+    Raises DocumentError for a column that no run has.
+    """
+    for heading, key in sweep.columns.items():
+        if not any("summary" not in found or figure(found, key, ABSENT) is not ABSENT for found in records):
+            legal = sorted({name for found in records for name in found.get("summary", {})})
+            raise DocumentError([Problem(Place(sweep.path), f"columns.{heading}", unknown(key, "figure", legal))])
+    rows: list[list[Any]] = [[*sweep.axes, *sweep.columns, "error"]]
+    for point, found in zip(sweep.points, records, strict=True):
+        labels = [point.labels.get(axis, "") for axis in sweep.axes]
+        rows.append([*labels, *(figure(found, key) for key in sweep.columns.values()), lack(found)])
+    return rows
+
+
+def lack(found: Record) -> str:
+    """Why a record has no figures, in one line: the refusal, or the cause of the failure; nothing where it has them."""
+    if "failed" in found:
+        return f"failed: {found['failed'].splitlines()[-1]}"
+    return str(found.get("error", ""))
+
+
+def text(rows: Sequence[Sequence[Any]]) -> str:
+    """A table as aligned text; a column that is empty everywhere is left out."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    used = [column for column in zip(*cells, strict=True) if any(column[1:])]
+    widths = [max(map(len, column)) for column in used]
+    numbers = [all(_is_number(cell) for cell in column[1:]) for column in used]
+    lines = [
+        "  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numbers, strict=True)).rstrip()
+        for row in zip(*used, strict=True)
+    ]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    return "" if value is None else str(value)
+
+
+def _is_number(cell: str) -> bool:
+    return not cell or cell.replace(".", "", 1).replace("e+", "", 1).replace("e-", "", 1).lstrip("-").isdigit()
+
+
+def write_csv(rows: Sequence[Sequence[Any]], path: Path) -> None:
+    """A table as a CSV file, numbers in full. Raises Refused when it cannot be written."""
+    import csv
+
+    with writing(path), path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)

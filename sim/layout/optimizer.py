@@ -1,0 +1,130 @@
+"""What follows the last backward: gradient reduce-scatter, gradient norm, AdamW on ZeRO-1 shards, parameter all-gather.
+
+Gradients of a stage are reduced over every rank that holds a copy of it: routed experts over the replicas of the expert
+group, everything else over all data-parallel ranks, both times the copies the schedule keeps (two under DualPipe).
+ZeRO-1 shards master weights and moments over the same ranks. The parameters' exponential moving average is kept in
+host memory and copied while the next step runs (DeepSeek-V3 report sec 3.2.3).
+"""
+
+from typing import NamedTuple
+
+from hwmodels.formats import Format
+from hwmodels.op import Collective, HostCopy, Memory
+from sim.layout.machine import Machine
+from sim.layout.plan import Plan
+from sim.layout.traffic import Ring
+from sim.models.family import weights
+from sim.models.weights import Parameters
+
+
+class Shards(NamedTuple):
+    """Parameters one rank holds and updates. dense, experts: held. dense_ranks, expert_ranks: that share them."""
+
+    dense: float
+    experts: float
+    dense_ranks: int
+    expert_ranks: int
+
+    @property
+    def updated(self) -> float:
+        """Parameters whose master weights and moments live on this rank."""
+        return self.dense / self.dense_ranks + self.experts / self.expert_ranks
+
+
+class Tail(NamedTuple):
+    """Durations in ns. reduce_ns: (stage, ns) of each stage held."""
+
+    reduce_ns: tuple[tuple[int, int], ...]
+    norm_ns: int
+    update_ns: int
+    gather_ns: int
+    average_ns: int
+
+
+NO_TAIL = Tail((), 0, 0, 0, 0)
+
+
+def stage_parameters(plan: Plan, machine: Machine, stage: int) -> Parameters:
+    """What a holder of `stage` keeps of it. A second use of the input embedding (of a prediction module, of a tied
+    head) is the first stage's where both share a rank (DeepSeek-V3 report sec 3.2.3), and a copy of its own elsewhere.
+    """
+    shape, units = machine.site.shape, machine.stages[stage]
+    total = weights(shape, units)
+    together = all(0 in plan.holds[position] for position in plan.holders(stage))
+    if total.table and not together:
+        total += Parameters(shared=-max(weights(shape, [unit]).table for unit in units))
+    return total
+
+
+def shards(plan: Plan, machine: Machine, stage: int) -> Shards:
+    """What one holder of `stage` has of it. Tensors shared between units of one rank count once."""
+    p = stage_parameters(plan, machine, stage)
+    copies = plan.program.weight_copies
+    dense = p.linear + p.other - p.shared
+    held = p.experts * experts_held(plan, machine)
+    everybody, alike = (plan.mesh.groups(kind).shape[1] * copies for kind in ("data", "expert_data"))
+    return Shards(dense, held, everybody, alike)
+
+
+def experts_held(plan: Plan, machine: Machine) -> float:
+    """The part of all routed experts that a rank holds, copies that redundancy adds included."""
+    mixture, scenario = machine.mixture, plan.scenario
+    if mixture is None:
+        return 0.0
+    return (mixture.experts + scenario.routing.redundant_experts) / mixture.experts / scenario.parallel.expert
+
+
+def _bytes(form: Format, count: float) -> float:
+    return count * form.bits / 8
+
+
+def tail(plan: Plan, machine: Machine, position: int) -> Tail:
+    """Durations for the rank at a pipeline position."""
+    price, recipe = machine.pricer.price, machine.recipe
+    held = [(stage, shards(plan, machine, stage)) for stage in plan.holds[position]]
+    reduce_ns = tuple((s, sum(price(ring).ns for ring in reduce_rings(plan, machine, s))) for s, _ in held)
+    gather_ns = sum(price(ring).ns for s, _ in held for ring in gather_rings(plan, machine, s))
+    updated = max(1, round(sum(h.updated for _, h in held)))
+    gradient, master, moment = (f.bits / 8 for f in (recipe.gradient, recipe.master, recipe.moment))
+    norm = price(Memory("elementwise", updated, gradient, 0.0)).ns
+    everyone = Collective("all_reduce", recipe.gradient.bits / 8, machine.cluster.gpus, machine.cluster.nodes)
+    norm += price(everyone).ns
+    # gradient, master and both moments in; master, moments and the parameter to gather out
+    adam = Memory("adam", updated, gradient + master + 2 * moment, master + 2 * moment + recipe.gather.bits / 8)
+    average = price(HostCopy(_bytes(recipe.gather, updated))).ns
+    return Tail(reduce_ns, norm, price(adam).ns, gather_ns, average)
+
+
+def rings(plan: Plan, machine: Machine, stage: int) -> tuple[Ring, Ring]:
+    """Rings around the copies of one stage: of all but experts, then of experts."""
+    held, mesh, nodes = shards(plan, machine, stage), plan.mesh, machine.cluster.nodes
+    dense_nodes = max(1, min(nodes, mesh.nodes_of(held.dense_ranks)))
+    # replicas of an expert sit a whole expert group apart: each on its own node once the group fills nodes
+    expert_nodes = held.expert_ranks if mesh.expert >= mesh.gpus_per_node else dense_nodes
+    return (
+        Ring(stage, False, held.dense, held.dense_ranks, dense_nodes),
+        Ring(stage, True, held.experts, held.expert_ranks, max(1, min(nodes, expert_nodes))),
+    )
+
+
+def reduce_rings(plan: Plan, machine: Machine, stage: int) -> tuple[Collective, Collective]:
+    """Reduce-scatters of one stage's gradients, on the rank's network lane: the dense ring, then the experts' ring."""
+    return _collectives(plan, machine, "reduce_scatter", machine.recipe.gradient, stage)
+
+
+def gather_rings(plan: Plan, machine: Machine, stage: int) -> tuple[Collective, Collective]:
+    """All-gathers of one stage's parameters, likewise."""
+    return _collectives(plan, machine, "all_gather", machine.recipe.gather, stage)
+
+
+def _collectives(
+    plan: Plan, machine: Machine, kind: str, form: Format, stage: int
+) -> tuple[Collective, Collective]:
+    dense, experts = (
+        Collective(
+            kind, _bytes(form, ring.parameters), ring.ranks, ring.nodes,
+            slower=machine.hindrances.of_ring(kind, stage, ring.experts).slower,
+        )
+        for ring in rings(plan, machine, stage)
+    )  # fmt: skip
+    return dense, experts

@@ -1,0 +1,78 @@
+"""A scenario laid out: the program of its schedule, who holds which stages, and what travels between positions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from sim.layout import placement
+from sim.layout.mesh import Mesh
+from sim.layout.traffic import Messages, messages
+from sim.models.layer import Unit
+from sim.scenario.values import Scenario
+from sim.schedules.program import Program, Shape, build, check, home
+
+KEPT = 16
+"""Programs that are kept: configurations of a sweep often run the same."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything decided before prices are known. homes: (stage, micro-batch) -> position that computes it. holds:
+    stages of each position. data: ranks at each of them."""
+
+    scenario: Scenario
+    program: Program
+    homes: dict[tuple[int, int], int]
+    holds: tuple[tuple[int, ...], ...]
+    messages: Messages
+    data: int
+    micro_batches: int
+
+    @cached_property
+    def mesh(self) -> Mesh:
+        """Where every rank is."""
+        scenario = self.scenario
+        gpus = scenario.cluster.node.gpus if scenario.cluster else 1
+        return Mesh(self.program.ranks, self.data, scenario.parallel.expert, gpus_per_node=gpus)
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether every rank holds two stages, s and stages-1-s."""
+        return all(len(held) == 2 and sum(held) == self.program.stages - 1 for held in self.holds)
+
+    @property
+    def overlapped(self) -> bool:
+        """Whether any step overlaps a forward with a backward."""
+        return any("+" in step.kind for steps in self.program.steps for step in steps)
+
+    def holders(self, stage: int) -> tuple[int, ...]:
+        """Positions that hold a stage."""
+        return tuple(position for position, held in enumerate(self.holds) if stage in held)
+
+
+def lay_out(scenario: Scenario) -> Plan:
+    """The program of a scenario and who holds what. Raises Refused when the schedule cannot run."""
+    batch, data = scenario.batch, scenario.data_parallel
+    micro_batches = batch.micro_batches or (batch.sequences or 0) // (data * batch.micro_batch)
+    shape = Shape(scenario.parallel.pipeline, micro_batches, scenario.schedule.chunks)
+    program, homes, holds, sent = _checked(scenario.schedule.name, shape)
+    return Plan(scenario, program, homes, holds, sent, data, micro_batches)
+
+
+@lru_cache(maxsize=KEPT)
+def _checked(
+    schedule: str, shape: Shape
+) -> tuple[Program, dict[tuple[int, int], int], tuple[tuple[int, ...], ...], Messages]:
+    """A program that runs, with homes, stages held, and messages."""
+    program = build(schedule, shape)
+    check(program)
+    homes = home(program)
+    held: list[set[int]] = [set() for _ in range(program.ranks)]
+    for (stage, _), position in homes.items():
+        held[position].add(stage)
+    return program, homes, tuple(tuple(sorted(h)) for h in held), messages(program)
+
+
+def relative(stage: Sequence[Unit]) -> tuple[tuple[Unit, ...], int]:
+    """A stage's units with layers counted from its first one, so that equal stages are equal values; and that first."""
+    return placement.alike(tuple(stage)), min((u.layer for u in stage if u.layer >= 0), default=0)

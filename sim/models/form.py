@@ -1,0 +1,37 @@
+"""Keys of a model in YAML that every family has, and the kinds of numbers that forms are made of (pydantic)."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def whole(value: Any) -> Any:
+    """A number written with a dot or an exponent is whole too, when it has no fraction."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+FEW, MANY, MOST = 1 << 12, 1 << 20, 1 << 31
+"""Of layers, of other things that are listed one by one and of dimensions, and of what is only multiplied: with more a
+run would take minutes, the memory of the machine that simulates, or more than 64 bits of what it simulates."""
+
+Count = Annotated[int, Field(ge=1, le=MANY), BeforeValidator(whole)]
+Natural = Annotated[int, Field(ge=0, le=MANY), BeforeValidator(whole)]
+Layers = Annotated[int, Field(ge=0, le=FEW), BeforeValidator(whole)]
+Size = Annotated[int, Field(ge=1, le=MOST), BeforeValidator(whole)]
+
+
+class Form(BaseModel):
+    """What all parts share: unknown keys are errors, and text is never taken for a number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ShapeForm(Form):
+    """Dimensions that models of every family have; `sim/models/<family>/form.py` adds its own as ModelForm."""
+
+    family: str
+    name: str
+    vocabulary: Size
+    hidden: Count
+    layers: Annotated[int, Field(ge=1, le=FEW), BeforeValidator(whole)]
+    source: str

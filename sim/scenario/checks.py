@@ -1,0 +1,342 @@
+"""What a scenario must satisfy as a whole: layouts that divide, formats the device has, kernels that leave SMs over."""
+
+from collections.abc import Iterator
+
+from hwmodels.document import Document, Problem, dotted, indivisible, unknown
+from hwmodels.refused import Refused
+from hwmodels.units import LONGEST_NS, format_quantity, ns_to_seconds
+from sim.models.family import family, main_units
+from sim.models.mixture import Mixture
+from sim.scenario import slots as allocation
+from sim.scenario.values import FOREVER, Cluster, Comm, Fault, Scenario
+from sim.schedules import program
+from sim.schedules.program import Shape
+
+Finding = tuple[tuple[str, ...], str]
+"""The keys involved, the one to change first, and one line on what is wrong and what is legal."""
+
+
+def check(scenario: Scenario, document: Document) -> list[Problem]:
+    """Everything wrong with the scenario as a whole, each at the key to blame: one overridden, else the first."""
+    rules = [_whole, _large, _schedule, _routing, *([_model, _placement] if scenario.model else [])]
+    rules += [_machine, _layout] if scenario.cluster and scenario.model else []
+    rules += [_experts] if scenario.model else []
+    rules += [_uneven] if scenario.uneven else []
+    return [_placed(keys, message, document) for rule in rules for keys, message in rule(scenario)]
+
+
+def _placed(keys: tuple[str, ...], message: str, document: Document) -> Problem:
+    paths = {key: tuple(int(part) if part.isdigit() else part for part in key.split(".")) for key in keys}
+    places = {key: document.place(path) for key, path in paths.items()}
+    ours = next((key for key in keys if str(places[key]).startswith("<command line>")), keys[0])
+    return Problem(places[ours], dotted(paths[keys[0]]), message)
+
+
+def _whole(scenario: Scenario) -> Iterator[Finding]:
+    given = [key for key in ("model", "cluster", "chunk_times") if getattr(scenario, key) is not None]
+    if given not in (["model", "cluster"], ["chunk_times"]):
+        found = f"found {' and '.join(given)}" if given else "found none of them"
+        yield (given[0] if given else "schedule",), f"a scenario gives model and cluster, or chunk_times alone; {found}"
+        return
+    batch = scenario.batch
+    if scenario.chunk_times and not batch.micro_batches:
+        yield ("batch.micro_batches",), "missing; chunk_times need the number of micro-batches of a pipeline"
+    elif not batch.micro_batches and not batch.sequences:
+        yield ("batch.sequences",), "missing; expected the sequences of a step over all data-parallel ranks"
+
+
+def _micro_batches(scenario: Scenario) -> int:
+    """Of a pipeline; 0 where they are too few or unknown, which is told elsewhere."""
+    batch = scenario.batch
+    return batch.micro_batches or (batch.sequences or 0) // max(1, scenario.data_parallel * batch.micro_batch)
+
+
+MOST_TOKENS, MOST_STEPS = 1 << 24, 1 << 16
+"""Of a micro-batch (a GPU holds a thousandth of what 16 million need), and micro-batches of a pipeline: each exchange
+and each step is gone through one by one."""
+MOST_EXPERTS = 1 << 15
+"""Of a layer: thousands of tokens are drawn over all of them at once (see sim.routing.balanced), 0.2 MB an expert."""
+MOST_RANK_STEPS = 1 << 26
+"""Ranks times micro-batches, where each rank is carried: 2.4 kB each for V3 (docs/SCALE.md), 160 GB in all."""
+
+
+def _large(scenario: Scenario) -> Iterator[Finding]:
+    """What could be counted, but takes more time or memory to simulate than anybody has."""
+    batch, steps = scenario.batch, _micro_batches(scenario)
+    tokens = batch.sequence_length * batch.micro_batch
+    if scenario.model and tokens > MOST_TOKENS:
+        what = f"{tokens} tokens a micro-batch (with batch.micro_batch {batch.micro_batch})"
+        yield ("batch.sequence_length", "batch.micro_batch"), f"makes {what}; legal: up to {MOST_TOKENS}"
+    if steps > MOST_STEPS:
+        what = f"{steps} micro-batches a pipeline; legal: up to {MOST_STEPS}"
+        yield ("batch.micro_batches" if batch.micro_batches else "batch.sequences",), f"makes {what}"
+    mixture = _mixture(scenario) if scenario.model else None
+    if mixture and mixture.experts > MOST_EXPERTS:
+        yield ("model.experts", "model"), f"found {mixture.experts}; legal: up to {MOST_EXPERTS}"
+    each = scenario.cluster.gpus * steps if scenario.cluster and (scenario.uneven or not scenario.fold) else 0
+    if each > MOST_RANK_STEPS:
+        what = f"micro-batches of all ranks, each rank carried by itself; legal: up to {MOST_RANK_STEPS}"
+        yield ("cluster.nodes", "batch.sequences", "batch.micro_batches"), f"makes {each} {what}"
+    if (times := scenario.chunk_times) and (long := steps * sum(vars(times).values())) > LONGEST_NS:
+        what = f"take {_time(long)} over {steps} micro-batches; legal: up to {_time(LONGEST_NS)} in all"
+        yield ("chunk_times", "batch.micro_batches"), what
+
+
+def _schedule(scenario: Scenario) -> Iterator[Finding]:
+    name, pipeline = scenario.schedule.name, scenario.parallel.pipeline
+    if name not in program.names():
+        yield ("schedule.name", "schedule"), unknown(name, "schedule", program.names())
+    elif scenario.schedule.chunks != type(scenario.schedule).chunks and not program.chunked(name, pipeline):
+        having = ", ".join(other for other in program.names() if program.chunked(other, pipeline))
+        yield ("schedule.chunks",), f"{name} runs without chunks; they go with: {having}"
+
+
+def _routing(scenario: Scenario) -> Iterator[Finding]:
+    """Whether the kind of routing has what it needs, and nothing that belongs to another."""
+    routing = scenario.routing
+    if scenario.chunk_times and not scenario.model and routing.kind != "balanced":
+        yield ("routing.kind", "routing"), f"{routing.kind} routing needs a model; chunk_times have no experts"
+    for key, kind in OF_KIND.items():
+        if getattr(routing, key) is not None and routing.kind != kind:
+            yield (f"routing.{key}", "routing.kind"), f"only {kind} routing has it; found kind {routing.kind}"
+    for key, kind, expected in (("max_vio", "skewed", "a ratio, e.g. 0.5"), ("histogram", "recorded", "a file")):
+        if routing.kind == kind and getattr(routing, key) is None:
+            yield (f"routing.{key}", "routing.kind"), f"missing; {kind} routing needs it: {expected}"
+
+
+def _uneven(scenario: Scenario) -> Iterator[Finding]:
+    """Faults name ranks and nodes that exist, and times that can be."""
+    if scenario.cluster is None:
+        for key, verb in (("faults", "need"), ("jitter", "needs")):
+            if getattr(scenario, key):
+                yield (key,), f"{key} {verb} a cluster; chunk_times have no ranks on nodes"
+        return
+    for i, fault in enumerate(scenario.faults):
+        count = scenario.cluster.nodes if fault.kind == "node" else scenario.cluster.gpus
+        if fault.at >= count:
+            what = "nodes" if fault.kind == "node" else "ranks"
+            yield (f"faults.{i}.at", "faults"), f"{fault.at} is not there; legal: 0 to {count - 1} ({what})"
+        for key, message in _when(fault):
+            yield (f"faults.{i}.{key}", f"faults.{i}", "faults"), message
+
+
+SHORTEST_NS = 100_000
+"""Of the time between two starts of a recurring fault: a step of 20 s then has at most 200,000 windows."""
+
+
+def _when(fault: Fault) -> Iterator[tuple[str, str]]:
+    """Key and message of what is wrong with the times of a fault."""
+    if fault.end_ns <= fault.start_ns:
+        yield "end", f"found {_time(fault.end_ns)}; legal: later than start ({_time(fault.start_ns)})"
+    if fault.kind == "thermal":
+        if not fault.time_constant_ns:
+            yield "time_constant", 'missing; thermal faults need it: a time above zero, e.g. "5 s"'
+        for key in ("end", "every"):
+            if getattr(fault, f"{key}_ns") not in (0, FOREVER):
+                yield key, "a clock that heat has lowered stays down; leave it out"
+    elif fault.time_constant_ns:
+        yield "time_constant", f"only thermal faults have it; found kind {fault.kind}"
+    if bool(fault.every_ns) != bool(fault.lasts_ns):
+        yield ("lasts" if fault.every_ns else "every"), "missing; a fault that recurs has both every and lasts"
+    elif fault.every_ns and fault.lasts_ns >= fault.every_ns:
+        most = f"shorter than every ({_time(fault.every_ns)}), or leave both out"
+        yield "lasts", f"found {_time(fault.lasts_ns)}; legal: {most}"
+    if 0 < fault.every_ns < SHORTEST_NS:
+        what = "what comes and goes faster is felt as its mean: say that in slower"
+        yield "every", f"found {_time(fault.every_ns)}; legal: {_time(SHORTEST_NS)} or longer ({what})"
+
+
+def _time(ns: int) -> str:
+    return format_quantity(ns_to_seconds(ns), "time")
+
+
+OF_KIND = {"spread": "sampled", "max_vio": "skewed", "histogram": "recorded"}
+"""Key of the routing -> the kind it belongs to."""
+
+
+def _experts(scenario: Scenario) -> Iterator[Finding]:
+    """Whether the model can be routed as the scenario says: imbalance, histogram and copies of experts."""
+    model, routing, ranks, mixture = scenario.model, scenario.routing, scenario.parallel.expert, _mixture(scenario)
+    assert model is not None
+    if mixture is None:
+        yield from _nothing_to_route(scenario)
+        return
+    if routing.kind != "balanced" and not any(unit.routed for unit in family(model.family).units(model)):
+        yield ("routing.kind", "routing"), f"{routing.kind} routing needs layers with experts; the model has none"
+        return
+    most = mixture.experts / mixture.chosen - 1
+    if routing.max_vio is not None and routing.max_vio > most >= 0:
+        what = f"a token chooses an expert once, {mixture.chosen} of {mixture.experts}"
+        yield ("routing.max_vio", "model"), f"found {routing.max_vio:g}; legal: 0 to {most:g} ({what})"
+    if routing.histogram:
+        yield from _recorded(scenario, routing.histogram, mixture)
+    if routing.redundant_experts and mixture.experts % ranks == 0:
+        yield from _redundant(routing.redundant_experts, mixture.experts, ranks)
+
+
+def _mixture(scenario: Scenario) -> Mixture | None:
+    model = scenario.model
+    assert model is not None
+    return family(model.family).mixture(model)
+
+
+def _nothing_to_route(scenario: Scenario) -> Iterator[Finding]:
+    """What a scenario may not say of the experts of a model that has none."""
+    model, routing = scenario.model, scenario.routing
+    assert model is not None
+    none = f"{model.name} has no experts"
+    if scenario.parallel.expert != 1:
+        yield ("parallel.expert", "model"), f"found {scenario.parallel.expert}; legal: 1 ({none})"
+    if routing.kind != "balanced":
+        yield ("routing.kind", "routing", "model"), f"{routing.kind} routing needs experts; legal: balanced ({none})"
+    if routing.redundant_experts:
+        yield ("routing.redundant_experts", "model"), f"found {routing.redundant_experts}; legal: 0 ({none})"
+
+
+def _redundant(copies: int, experts: int, ranks: int) -> Iterator[Finding]:
+    """A second copy of an expert on one rank would take memory and even nothing out."""
+    keys, most, slots = ("routing.redundant_experts", "parallel.expert"), experts * (ranks - 1), experts + copies
+    if copies > most:
+        legal, what = f"multiples of {ranks} from 0 to {most}" if most else "0", f"then has all {experts} experts"
+        yield keys, f"found {copies}; legal: {legal} (each rank of parallel.expert {ranks} {what})"
+    elif slots % ranks:
+        near = _nearest(copies, ranks)
+        yield keys, (
+            f"{slots} slots (model.experts {experts} + {copies}) cannot be divided by parallel.expert {ranks};"
+            f" nearest legal: {near}"
+        )
+
+
+def _recorded(scenario: Scenario, histogram: tuple[tuple[int, ...], ...], mixture: Mixture) -> Iterator[Finding]:
+    model = scenario.model
+    assert model is not None
+    routed = [unit for unit in family(model.family).units(model) if unit.routed]
+    if len(histogram[0]) != mixture.experts:
+        yield ("routing.histogram", "model"), f"has {len(histogram[0])} experts; the model has {mixture.experts}"
+    legal = sorted({1, len(main_units(routed)), len(routed)})
+    if len(histogram) not in legal:
+        what = f"legal: {', '.join(map(str, legal))} (1 for all, or those with experts, MTP last)"
+        yield ("routing.histogram", "model"), f"has {len(histogram)} layers; {what}"
+
+
+def _model(scenario: Scenario) -> Iterator[Finding]:
+    """What the model's family says of its dimensions."""
+    model = scenario.model
+    assert model is not None
+    for key, message in family(model.family).mistakes(model):
+        yield (f"model.{key}", "model"), message
+
+
+def _placement(scenario: Scenario) -> Iterator[Finding]:
+    model, name, pipeline = scenario.model, scenario.schedule.name, scenario.parallel.pipeline
+    assert model is not None
+    if name not in program.names():
+        return
+    stages = program.stages(name, Shape(pipeline, max(1, _micro_batches(scenario)), scenario.schedule.chunks))
+    of = f"{name} with parallel.pipeline {pipeline} has {stages} stages"
+    if isinstance(scenario.placement, str):
+        if stages > model.layers:
+            yield ("parallel.pipeline", "model"), f"{of}, more than the model's {model.layers} layers"
+        return
+    if len(scenario.placement) != stages:
+        yield ("placement", "parallel.pipeline", "schedule"), f"{of}; found {len(scenario.placement)} numbers of layers"
+    if sum(scenario.placement) != model.layers:
+        yield ("placement", "model"), f"the stages hold {sum(scenario.placement)} layers; the model has {model.layers}"
+    if empty := [stage for stage, layers in enumerate(scenario.placement) if not layers and 0 < stage < stages - 1]:
+        what = "only the first, which has the embedding, and the last, which has the head, may be without layers"
+        yield ("placement",), f"stage {empty[0]} holds nothing; {what}"
+
+
+def _machine(scenario: Scenario) -> Iterator[Finding]:
+    cluster = _cluster_of(scenario)
+    device, sms = cluster.node.device, scenario.comm.sms
+    if scenario.precision not in device.peak_flops:
+        have = ", ".join(name for name in ("fp8", "bf16") if name in device.peak_flops)
+        what = f"{device.name} (cluster.node) has no {scenario.precision} peak"
+        yield ("precision", "cluster.node.device", "cluster.node"), f"{what}; legal: {have}"
+    if sms % 2 or not 0 <= sms < device.sms:
+        legal = f"even numbers from 2 to {(device.sms - 1) // 2 * 2} ({device.name} has {device.sms} SMs)"
+        yield ("comm.sms", "cluster.node.device"), f"found {sms}; legal: {legal}, 0: copy engines"
+    yield from _comm(scenario.comm)
+    if cluster.fabric:
+        most = cluster.fabric.most_nodes(cluster.node.gpus * cluster.node.nics_per_gpu)
+        if cluster.nodes > most:
+            what = f"{cluster.fabric.name} (cluster.fabric) joins at most {most} nodes"
+            yield ("cluster.nodes", "cluster.fabric"), f"{what}; found {cluster.nodes}"
+    yield from _wiring(cluster)
+
+
+def _comm(comm: Comm) -> Iterator[Finding]:
+    """Whether what is said of the communication kernel goes with how exchanges are timed."""
+    if comm.exchange == "kernel":
+        return
+    if comm.sms == 0:
+        what = "0 SMs are copy engines instead of the kernel"
+        yield ("comm.exchange", "comm.sms"), f"{comm.exchange} knows no SMs; {what}; legal: kernel, or comm.sms above 0"
+    if comm.warps != type(comm).warps:
+        yield ("comm.warps", "comm.exchange"), f"only the kernel has warps; found comm.exchange {comm.exchange}"
+
+
+def _wiring(cluster: Cluster) -> Iterator[Finding]:
+    """Whether nodes are in slots that there are, on switches whose links can be told apart."""
+    if not cluster.routing:
+        return
+    if cluster.fabric is None:
+        yield ("cluster.routing", "cluster.placement"), "nothing is said about switches; name a cluster.fabric"
+        return
+    most = cluster.fabric.most_nodes(cluster.node.gpus * cluster.node.nics_per_gpu)
+    if not isinstance(cluster.placement, str):
+        try:
+            allocation.slots(cluster.placement, cluster.nodes, most)
+        except Refused as error:
+            yield ("cluster.placement",), str(error)
+    try:
+        next(iter(cluster.fabric.topology.cables()))
+    except Refused as error:
+        yield ("cluster.fabric", "cluster.routing"), str(error)
+
+
+def _layout(scenario: Scenario) -> Iterator[Finding]:
+    """Whether GPUs, experts and sequences divide as the parallel layout asks."""
+    cluster, parallel, mixture = _cluster_of(scenario), scenario.parallel, _mixture(scenario)
+    if mixture and mixture.experts % parallel.expert:
+        yield ("parallel.expert", "model.experts"), indivisible(
+            f"model.experts {mixture.experts}", mixture.experts, "parallel.expert", parallel.expert)  # fmt: skip
+    if cluster.gpus % (parallel.pipeline * parallel.tensor):
+        yield ("parallel.pipeline", "cluster.nodes"), indivisible(
+            f"{cluster.gpus} GPUs (cluster.nodes {cluster.nodes} x {cluster.node.gpus})", cluster.gpus,
+            "parallel.pipeline", parallel.pipeline)  # fmt: skip
+        return
+    copies = scenario.data_parallel
+    if copies % parallel.expert:
+        yield ("parallel.expert", "parallel.pipeline", "cluster.nodes"), indivisible(
+            f"data parallel {copies} ({cluster.gpus} GPUs / parallel.pipeline {parallel.pipeline})", copies,
+            "parallel.expert", parallel.expert)  # fmt: skip
+    yield from _sequences(scenario, copies)
+
+
+def _sequences(scenario: Scenario, copies: int) -> Iterator[Finding]:
+    batch = scenario.batch
+    each = copies * batch.micro_batch
+    if not batch.sequences:
+        return
+    keys = ("batch.sequences", "batch.micro_batch", "parallel.pipeline", "cluster.nodes")
+    if batch.sequences % each:
+        yield keys, (
+            f"batch.sequences {batch.sequences} is not a multiple of data parallel {copies} x batch.micro_batch"
+            f" {batch.micro_batch} = {each}; nearest legal: {_nearest(batch.sequences, each)}"
+        )
+    elif batch.micro_batches not in (None, batch.sequences // each):
+        yield ("batch.micro_batches", *keys), (
+            f"batch.sequences {batch.sequences} make {batch.sequences // each} micro-batches a pipeline, not"
+            f" {batch.micro_batches}; leave one of the two out"
+        )
+
+
+def _nearest(value: int, step: int) -> int:
+    return max(step, (value + step // 2) // step * step)
+
+
+def _cluster_of(scenario: Scenario) -> Cluster:
+    assert scenario.cluster is not None
+    return scenario.cluster

@@ -1,0 +1,301 @@
+"""From a scenario document to a Scenario: names replaced by what they stand for, values validated and checked."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from hwmodels import fabric as fabrics
+from hwmodels import node as nodes
+from hwmodels.document import Document, DocumentError, KeyPath, Problem, dotted, unknown
+from hwmodels.fabric import Fabric
+from hwmodels.figure import resolved
+from hwmodels.node import Node
+from hwmodels.shelf import Shelf, expand
+from sim.models.family import families, family
+from sim.models.form import Form
+from sim.models.mixture import Mixture
+from sim.models.shape import ModelShape
+from sim.scenario.checks import check
+from sim.scenario.form import FaultForm, ScenarioForm, mistakes
+from sim.scenario.histogram import Histogram, histogram
+from sim.scenario.overrides import apply
+from sim.scenario.shelves import MODELS
+from sim.scenario.values import (
+    FOREVER,
+    PROFILE_SPREAD,
+    Batch,
+    ChunkTimes,
+    Cluster,
+    Comm,
+    Fault,
+    Limits,
+    Parallel,
+    Routing,
+    Scenario,
+    Schedule,
+)
+from sim.schedules.program import chunked
+
+HARDWARE: tuple[KeyPath, ...] = (("cluster", "node"), ("cluster", "fabric"))
+
+HASH_BYTES = 16
+
+
+def resolve(document: Document, overrides: Sequence[str], path: Path | None) -> Scenario:
+    """The scenario that a document, changed by overrides, describes. Raises DocumentError with all problems.
+
+    path: of the scenario file, or None; `models/` beside it may hold models, its stem is the default name.
+    """
+    if not isinstance(document.content, Mapping):
+        found = "a list" if isinstance(document.content, list) else repr(document.content)
+        what = "nothing is written" if document.content is None else f"found {found}"
+        raise DocumentError([Problem(document.place(()), "", f"expected keys and values, e.g. schedule: zb1p; {what}")])
+    document, unread = apply(document, overrides)
+    form, mistaken = _form(document)
+    parts, unnamed = _parts(document, path)
+    if form is None or unread or unnamed:
+        raise DocumentError([*unread, *mistaken, *unnamed])
+    scenario = _built(form, parts, path)
+    if wrong := check(scenario, document):
+        raise DocumentError(wrong)
+    return scenario
+
+
+def _form(document: Document) -> tuple[ScenarioForm | None, list[Problem]]:
+    """The validated form, or the problems of its keys and types."""
+    try:
+        return ScenarioForm.model_validate(_pruned(document.content, ())), []
+    except ValidationError as error:
+        return None, _problems(ScenarioForm, error, document)
+
+
+def _problems(form: type[Form], error: ValidationError, document: Document, key: KeyPath = ()) -> list[Problem]:
+    found = mistakes(form, error)
+    return [Problem(document.place(path), dotted((*key, *path)), message) for path, message in found]
+
+
+def _pruned(content: Any, path: KeyPath) -> Any:
+    """`content` without keys whose value is null: null means "as if it were not written"."""
+    if isinstance(content, list):
+        return [_pruned(value, (*path, index)) for index, value in enumerate(content)]
+    if not isinstance(content, Mapping) or path in HARDWARE:
+        return content
+    return {key: _pruned(value, (*path, key)) for key, value in content.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a scenario's names stand for; plain: the same as plain values that need no files."""
+
+    node: Node | None = None
+    fabric: Fabric | None = None
+    model: ModelShape | None = None
+    histogram: Histogram | None = None
+    plain: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _parts(document: Document, path: Path | None) -> tuple[Parts, list[Problem]]:
+    """The machine, the model and the histogram that the scenario names, and what is wrong with them."""
+    found: dict[str, Any] = {}
+    plain: dict[str, Any] = {}
+    problems: list[Problem] = []
+
+    def counted(part: Document, key: KeyPath, path: Path | None) -> tuple[Histogram, Any]:
+        model = found.get("model")
+        return _histogram(part, key, path, family(model.family).mixture(model) if model else None)
+
+    readers = (
+        ("node", HARDWARE[0], _node), ("fabric", HARDWARE[1], _fabric), ("model", ("model",), _model),
+        ("histogram", ("routing", "histogram"), counted),
+    )  # fmt: skip
+    for name, key, part_of in readers:
+        part = document.at(*key)
+        if part.content is None:
+            continue
+        try:
+            found[name], plain[name] = part_of(part, key, path)
+        except DocumentError as error:
+            problems.extend(error.problems)
+    return Parts(**found, plain=plain), problems
+
+
+def _node(part: Document, key: KeyPath, path: Path | None) -> tuple[Node, Any]:
+    whole = expand(part, nodes.SHELF, key)
+    node = nodes.build(whole, key)
+    inner = {f"device.{name}": figure for name, figure in node.device.figures.items()}
+    return node, resolved(whole.content, {**node.figures, **inner})
+
+
+def _fabric(part: Document, key: KeyPath, path: Path | None) -> tuple[Fabric, Any]:
+    whole = expand(part, fabrics.SHELF, key)
+    fabric = fabrics.build(whole, key)
+    return fabric, resolved(whole.content, fabric.figures)
+
+
+def _model(part: Document, key: KeyPath, path: Path | None) -> tuple[ModelShape, Any]:
+    """The model named, from `models/` beside the scenario or else from those that ship."""
+    word = part.content.get("base") if isinstance(part.content, Mapping) else part.content
+    whole = expand(part, _models(path, word), key)
+    name = _family(whole, key)
+    form = import_module(f"sim.models.{name}.form").ModelForm
+    try:
+        values = form.model_validate(whole.content).model_dump()
+    except ValidationError as error:
+        raise DocumentError(_problems(form, error, whole, key)) from None
+    values["source"] = values.pop("source")  # last, as in the documents
+    return family(name).Shape(**values), values
+
+
+def _family(whole: Document, key: KeyPath) -> str:
+    """The family that a model says it is of."""
+    name = whole.content.get("family") if isinstance(whole.content, Mapping) else None
+    if name not in families():
+        what = unknown(name, "model family", families()) if name else f"missing; legal: {', '.join(families())}"
+        raise DocumentError([Problem(whole.place(("family",)), dotted((*key, "family")), what)])
+    return str(name)
+
+
+def _histogram(part: Document, key: KeyPath, path: Path | None, mixture: Mixture | None) -> tuple[Histogram, Any]:
+    """The histogram in a file, whose name is relative to the scenario's folder, or written out."""
+    found = histogram(part, key, path.parent if path else Path(), mixture)
+    return found, [list(row) for row in found]
+
+
+def _models(path: Path | None, word: object) -> Shelf:
+    beside = path.parent / "models" if path else None
+    if beside and isinstance(word, str) and (beside / f"{word}.yaml").is_file() and beside.resolve() != MODELS.folder:
+        return Shelf("model", beside, str(beside), cited=False)
+    return MODELS
+
+
+def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
+    """The scenario of a form that is right in itself, with its resolved values and hash."""
+    name, cluster = form.name or (path.stem if path else "scenario"), _cluster(form, parts)
+    batch = _batch(form, cluster)
+    plain = _plain(form, parts, name, batch)
+    return Scenario(
+        name=name,
+        cluster=cluster,
+        model=parts.model,
+        precision=form.precision,
+        parallel=Parallel(**form.parallel.model_dump()),
+        schedule=Schedule(form.schedule.name, form.schedule.chunks or Schedule.chunks),
+        placement=form.placement,
+        batch=batch,
+        routing=_routing(form, parts),
+        comm=Comm(**form.comm.model_dump()),
+        detail=form.detail,
+        fold=form.fold,
+        seed=form.seed,
+        pricing=form.pricing,
+        chunk_times=_chunk_times(form),
+        outputs=form.outputs,
+        limits=Limits(form.limits.step_time, form.limits.memory),
+        faults=_faults(form),
+        jitter=form.jitter,
+        scenario_hash=_hash(plain),
+        resolved=plain,
+    )
+
+
+def _cluster(form: ScenarioForm, parts: Parts) -> Cluster | None:
+    """The cluster; a placement alone asks for routing too, adaptive unless said."""
+    given = form.cluster
+    if not given or not parts.node:
+        return None
+    routing = given.routing or ("adaptive" if given.placement else None)
+    return Cluster(parts.node, given.nodes, parts.fabric, given.placement or "packed", routing)
+
+
+def _routing(form: ScenarioForm, parts: Parts) -> Routing:
+    """The routing, with the profile's spread where sampled routing gives none."""
+    given, spread = form.routing, form.routing.spread
+    if given.kind == "sampled" and spread is None:
+        spread = PROFILE_SPREAD
+    return Routing(given.kind, spread, given.max_vio, parts.histogram, given.redundant_experts)
+
+
+def _faults(form: ScenarioForm) -> tuple[Fault, ...]:
+    return tuple(
+        Fault(
+            f.kind, f.at, f.slower, f.start, FOREVER if f.end is None else f.end, f.every or 0, f.lasts or 0,
+            f.time_constant or 0,
+        )
+        for f in form.faults
+    )  # fmt: skip
+
+
+def _batch(form: ScenarioForm, cluster: Cluster | None) -> Batch:
+    """The batch, with sequences worked out from micro-batches where a model's scenario gives only those."""
+    batch = Batch(**form.batch.model_dump())
+    if cluster is None or batch.sequences or not batch.micro_batches:
+        return batch
+    pipelines = cluster.gpus // (form.parallel.pipeline * form.parallel.tensor)
+    return Batch(
+        batch.micro_batches * batch.micro_batch * pipelines, batch.sequence_length, batch.micro_batch,
+        batch.micro_batches,
+    )  # fmt: skip
+
+
+def _chunk_times(form: ScenarioForm) -> ChunkTimes | None:
+    times = form.chunk_times
+    if times is None:
+        return None
+    together = times.forward + times.backward_input + times.weight
+    overlapped = together if times.overlapped is None else times.overlapped
+    return ChunkTimes(times.forward, times.backward_input, times.weight, overlapped, times.p2p)
+
+
+def _plain(form: ScenarioForm, parts: Parts, name: str, batch: Batch) -> dict[str, Any]:
+    """Everything as resolved, in the YAML form: without names of documents, with all defaults."""
+    plain: dict[str, Any] = {"name": name, **form.model_dump(exclude_none=True, exclude={"name"})}
+    for part, key in (("node", "cluster"), ("fabric", "cluster")):
+        if part in parts.plain:
+            plain[key][part] = parts.plain[part]
+    if form.cluster and isinstance(form.cluster.placement, tuple):
+        plain["cluster"]["placement"] = list(form.cluster.placement)
+    if parts.model:
+        plain["model"] = dict(parts.plain["model"])
+    if times := _chunk_times(form):
+        plain["chunk_times"] = {key: f"{value} ns" for key, value in vars(times).items()}
+    plain["routing"] = _plain_routing(form, parts)
+    if chunked(form.schedule.name, form.parallel.pipeline):
+        plain["schedule"]["chunks"] = form.schedule.chunks or Schedule.chunks
+    if batch.sequences:
+        plain["batch"]["sequences"] = batch.sequences
+    units = {"step_time": "s", "memory": "B"}
+    plain["limits"] = {key: f"{value!r} {units[key]}" for key, value in plain["limits"].items()}
+    plain["outputs"] = list(form.outputs)
+    plain["faults"] = [_plain_fault(f) for f in form.faults]
+    for key in ("faults", "jitter"):
+        if not plain[key]:
+            del plain[key]
+    plain["placement"] = form.placement if isinstance(form.placement, str) else list(form.placement)
+    return plain
+
+
+def _plain_fault(fault: FaultForm) -> dict[str, Any]:
+    plain: dict[str, Any] = {"kind": fault.kind, "at": fault.at, "slower": fault.slower, "start": f"{fault.start} ns"}
+    times = {key: getattr(fault, key) for key in ("end", "every", "lasts", "time_constant")}
+    return plain | {key: f"{ns} ns" for key, ns in times.items() if ns is not None}
+
+
+def _plain_routing(form: ScenarioForm, parts: Parts) -> dict[str, Any]:
+    """What is said of the routing beside its kind, the histogram written out."""
+    routing = {key: value for key, value in vars(_routing(form, parts)).items() if value is not None}
+    if not routing["redundant_experts"]:
+        del routing["redundant_experts"]
+    return routing | ({"histogram": parts.plain["histogram"]} if parts.histogram else {})
+
+
+def _hash(plain: Mapping[str, Any]) -> str:
+    """BLAKE2b of the canonical JSON of what decides the answer."""
+    content = {key: value for key, value in plain.items() if key not in ("name", "outputs")}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=HASH_BYTES).hexdigest()

@@ -1,0 +1,16 @@
+"""Where scenarios and models are that ship with the project."""
+
+from pathlib import Path
+
+from hwmodels.shelf import Shelf, names
+
+SCENARIOS = Path(__file__).resolve().parents[2] / "scenarios"
+"""Where the scenarios are."""
+
+MODELS = Shelf("model", SCENARIOS / "models", "scenarios/models", cited=False)
+"""Where the models are; a scenario's own folder may have `models/` too."""
+
+
+def models() -> tuple[str, ...]:
+    """Names of the models that ship."""
+    return names(MODELS.folder)

@@ -1,0 +1,177 @@
+"""Values of a scenario: a machine, a model and a way to run it, or the times of a schedule's chunks; all frozen."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hwmodels.fabric import Fabric
+from hwmodels.node import Node
+from sim.models.shape import ModelShape
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """`nodes` equal nodes on a fabric (None: nothing is said about switches).
+
+    placement: packed, scattered or the slot of each node (see sim.scenario.slots). routing: static, ecmp or
+    adaptive (see sim.communication.fabric.paths); None: traffic is priced as if nothing in the fabric blocked.
+    """
+
+    node: Node
+    nodes: int
+    fabric: Fabric | None
+    placement: str | tuple[int, ...] = "packed"
+    routing: str | None = None
+
+    @property
+    def gpus(self) -> int:
+        """GPUs in all."""
+        return self.nodes * self.node.gpus
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """Ranks in each kind of group; zero is the ZeRO stage."""
+
+    pipeline: int
+    expert: int
+    tensor: int
+    zero: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """name: a file of sim/schedules. chunks: virtual stages a rank, where the schedule lets a scenario choose (see
+    sim.schedules.program.chunked)."""
+
+    name: str
+    chunks: int = 2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """sequences: of a step over all data-parallel ranks (None with chunk times). sequence_length: tokens in each.
+    micro_batch: sequences in one. micro_batches: per pipeline when given, None when they follow from sequences."""
+
+    sequences: int | None
+    sequence_length: int
+    micro_batch: int
+    micro_batches: int | None
+
+
+PROFILE_SPREAD = 0.15
+"""Standard deviation of popularity that gives the spread of rows in DeepSeek's published H800 profile.
+
+Its rank of 4 of 256 experts has 31104, 30976, 36864, 31104, 34688, 32512, 32896, 28416 padded rows in eight layers
+(h800_dualpipe_trace: padded_routed_rows): a root mean square of 7.6 % about the balanced 33,024. Choosing at random
+gives 0.54 % and padding 0.22 % of that, so by the second moment an expert's popularity has a standard deviation of
+sqrt((0.0762^2 - 0.0054^2 - 0.0022^2) * 4 / (1 - 4/256)) = 0.153; eight values put it between 0.10 and 0.29 (95 %,
+chi-square). One pair of chunks cannot tell layers from micro-batches: all of it is laid to layers.
+"""
+
+
+@dataclass(frozen=True)
+class Routing:
+    """kind: how tokens choose experts: balanced (as expected), sampled, skewed or recorded (see
+    sim.routing.popularity).
+
+    spread: standard deviation of experts' popularity, of sampled routing. max_vio: how far the most popular expert is
+    above the mean, of skewed. histogram: tokens by layer and expert, of recorded. redundant_experts: copies a layer.
+    """
+
+    kind: str
+    spread: float | None = None
+    max_vio: float | None = None
+    histogram: tuple[tuple[int, ...], ...] | None = None
+    redundant_experts: int = 0
+
+
+@dataclass(frozen=True)
+class Comm:
+    """sms: streaming multiprocessors that a communication kernel holds; 0: copy engines move the rows. warps: how those
+    are given to its roles, follow (their loads) or fixed (as in DeepEP). exchange: how dispatch and combine are timed,
+    kernel (by warps on those SMs), messages (by ports) or closed (bandwidth alone)."""
+
+    sms: int = 20
+    warps: str = "follow"
+    exchange: str = "kernel"
+
+
+@dataclass(frozen=True)
+class ChunkTimes:
+    """Durations of one chunk in nanoseconds; p2p is one send between neighbours."""
+
+    forward: int
+    backward_input: int
+    weight: int
+    overlapped: int
+    p2p: int
+
+
+FOREVER = 2**62
+"""Nanoseconds; later than any step ends."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """kind: gpu (compute of a rank), node (compute of its ranks), link (the NICs of a rank) or thermal (the clock of a
+    rank's GPU falls with heat). at: rank or node. slower: how many times as long things take. start_ns, end_ns: when,
+    from the start of the step. every_ns: 0, or it comes again so long after each start, for lasts_ns each time.
+    time_constant_ns: of a thermal fault, whose clock falls to 1 / slower exponentially from start_ns on, and stays."""
+
+    kind: str
+    at: int
+    slower: float
+    start_ns: int = 0
+    end_ns: int = FOREVER
+    every_ns: int = 0
+    lasts_ns: int = 0
+    time_constant_ns: int = 0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits that make a run infeasible when missed; None: no limit."""
+
+    step_time_s: float | None
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One run. Either cluster and model are given, or chunk_times; the others are then None.
+
+    placement: a rule, or layers per stage. resolved: all of it as plain values, which reload to the same scenario.
+    scenario_hash: BLAKE2b of `resolved` without name and outputs, as hexadecimal text.
+    """
+
+    name: str
+    cluster: Cluster | None
+    model: ModelShape | None
+    precision: str
+    parallel: Parallel
+    schedule: Schedule
+    placement: str | tuple[int, ...]
+    batch: Batch
+    routing: Routing
+    comm: Comm
+    detail: str
+    fold: bool
+    seed: int
+    pricing: str
+    chunk_times: ChunkTimes | None
+    outputs: tuple[str, ...]
+    limits: Limits
+    faults: tuple[Fault, ...] = ()
+    jitter: float = 0.0
+    scenario_hash: str = ""
+    resolved: dict[str, Any] = field(default_factory=dict, hash=False, repr=False)
+
+    @property
+    def uneven(self) -> bool:
+        """Whether ranks at one pipeline position may take different times."""
+        return self.routing.kind != "balanced" or bool(self.faults) or self.jitter > 0
+
+    @property
+    def data_parallel(self) -> int:
+        """Pipelines that run side by side, each on its own sequences; 1 with chunk times."""
+        return self.cluster.gpus // (self.parallel.pipeline * self.parallel.tensor) if self.cluster else 1

@@ -1,0 +1,311 @@
+"""A pipeline schedule as data: what each rank computes, in order.
+
+A program holds compute only; sends, all-to-alls, gradient traffic and memory notes are added by lowering. It prints
+as text, parses back, and is checked before it is run. Schedules live in `sim/schedules`, one file each; the file's
+name is the schedule's name.
+
+A *chunk* is one micro-batch on one stage. Its *passes* are F (forward), B (gradient of the input) and W (gradient of
+the weights). F of a chunk needs F of the stage before; B needs its own F and B of the stage after; W needs its own B.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple, Protocol, cast
+
+from hwmodels.refused import Refused
+
+KINDS = ("F", "B", "W", "BW", "F+B", "F+BW")
+"""What a step can be: a forward, an input gradient, a weight gradient, a full backward, an overlapped pair."""
+
+Pass = tuple[str, int, int]
+"""("F", "B" or "W", stage, micro-batch)."""
+
+Place = tuple[int, int]
+"""(rank, index into that rank's steps)."""
+
+_TOKEN = re.compile(r"(?P<kind>F|BW|B|W)(?P<at>\d+\.\d+)(?:\+(?P<kind_b>BW|B)(?P<at_b>\d+\.\d+))?")
+_HEADER = re.compile(
+    r"(?P<schedule>\S+) ranks=(?P<ranks>\d+) stages=(?P<stages>\d+) micro_batches=(?P<micro_batches>\d+)"
+    r" weight_copies=(?P<weight_copies>\d+)"
+)
+
+
+class Step(NamedTuple):
+    """One step of one rank. `stage` and `micro_batch` are of the forward half of a pair, or of the only half."""
+
+    kind: str
+    stage: int
+    micro_batch: int
+    stage_b: int = -1
+    micro_batch_b: int = -1
+
+    def passes(self) -> tuple[Pass, ...]:
+        """What the step computes, e.g. F+BW -> F of one chunk, B and W of the other."""
+        head, _, tail = self.kind.partition("+")
+        first = [(letter, self.stage, self.micro_batch) for letter in head]
+        second = [(letter, self.stage_b, self.micro_batch_b) for letter in tail]
+        return (*first, *second)
+
+    def __str__(self) -> str:
+        head, plus, tail = self.kind.partition("+")
+        second = f"+{tail}{self.stage_b}.{self.micro_batch_b}" if plus else ""
+        return f"{head}{self.stage}.{self.micro_batch}{second}"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a schedule is built for: pipeline ranks, micro-batches a pipeline, chunks: stages a rank, where the
+    schedule lets a scenario choose (`chunked`)."""
+
+    pipeline: int
+    micro_batches: int
+    chunks: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("pipeline", "micro_batches", "chunks"):
+            if getattr(self, name) < 1:
+                raise Refused(f"{name} must be at least 1; got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Program:
+    """steps: per rank, in order.  weight_copies: ranks that hold a copy of each stage (2 under DualPipe)."""
+
+    schedule: str
+    ranks: int
+    stages: int
+    micro_batches: int
+    steps: tuple[tuple[Step, ...], ...]
+    weight_copies: int = 1
+
+
+class ScheduleFile(Protocol):
+    """A file of sim/schedules."""
+
+    def stages(self, shape: Shape) -> int:
+        """How many stages the pipeline has."""
+
+    def build(self, shape: Shape) -> Program:
+        """What each rank does; Refused when the schedule cannot run the shape."""
+
+
+def names() -> tuple[str, ...]:
+    """The schedules there are: the files in `sim/schedules` and in what was added to its path."""
+    from sim import schedules
+
+    files = (file for folder in schedules.__path__ for file in Path(folder).glob("*.py"))
+    return tuple(sorted({file.stem for file in files} - {"__init__", "program"}))
+
+
+def _schedule(name: str) -> ScheduleFile:
+    """The schedule of that name; Refused if there is none."""
+    if name not in names():
+        close = get_close_matches(name, names(), 1)
+        hint = f"did you mean '{close[0]}'?" if close else f"legal: {', '.join(names())}"
+        raise Refused(f"unknown schedule '{name}', {hint}")
+    return cast(ScheduleFile, import_module(f"sim.schedules.{name}"))
+
+
+def build(name: str, shape: Shape) -> Program:
+    """The program of schedule `name`; Refused if there is no such schedule or it cannot run `shape`."""
+    return _schedule(name).build(shape)
+
+
+def stages(name: str, shape: Shape) -> int:
+    """How many stages schedule `name` has; Refused if there is no such schedule."""
+    return _schedule(name).stages(shape)
+
+
+def chunked(name: str, pipeline: int) -> bool:
+    """Whether a scenario says how many stages a rank of schedule `name` holds: whether its stages follow from that."""
+    few, more = (Shape(pipeline, 1, chunks) for chunks in (2, 3))
+    return name in names() and stages(name, few) != stages(name, more)
+
+
+def text(program: Program) -> str:
+    """The program as text: a header, then a line a rank with tokens such as F0.3, B2.1, W2.1, BW2.1, F0.5+BW7.2
+    (stage.micro-batch)."""
+    header = (
+        f"{program.schedule} ranks={program.ranks} stages={program.stages}"
+        f" micro_batches={program.micro_batches} weight_copies={program.weight_copies}"
+    )
+    ranks = (f"rank {rank}: {' '.join(map(str, steps))}" for rank, steps in enumerate(program.steps))
+    return "\n".join((header, *ranks)) + "\n"
+
+
+def parse(source: str) -> Program:
+    """The program that `text` printed; blank lines are skipped. Refused names line and token. Does not `check`."""
+    lines = [(number, line) for number, line in enumerate(source.splitlines(), 1) if line.strip()]
+    number, header = lines[0] if lines else (1, "")
+    found = _HEADER.fullmatch(header.strip())
+    if found is None:
+        legal = "dualpipe ranks=8 stages=8 micro_batches=20 weight_copies=2"
+        raise Refused(f"line {number}: a program starts with a line like '{legal}'; got '{header.strip()}'")
+    ranks, stages, micro_batches, copies = (int(figure) for figure in found.groups()[1:])
+    steps = tuple(_parse_rank(number, rank, line) for rank, (number, line) in enumerate(lines[1:]))
+    if len(steps) != ranks:
+        raise Refused(f"line {number}: the header says {ranks} ranks, but {len(steps)} rank lines follow")
+    return Program(found["schedule"], ranks, stages, micro_batches, steps, copies)
+
+
+def _parse_rank(number: int, rank: int, line: str) -> tuple[Step, ...]:
+    label, colon, rest = line.partition(":")
+    if not colon or label.split() != ["rank", str(rank)]:
+        raise Refused(f"line {number}: expected 'rank {rank}: ...'; got '{line.strip()[:20]}'")
+    return tuple(_parse_token(number, index, token) for index, token in enumerate(rest.split(), 1))
+
+
+def _parse_token(number: int, index: int, token: str) -> Step:
+    found = _TOKEN.fullmatch(token)
+    kind = "" if found is None else "+".join(filter(None, (found["kind"], found["kind_b"])))
+    if found is None or kind not in KINDS:
+        legal = "F0.3, B2.1, W2.1, BW2.1 or F0.5+BW7.2 (stage.micro-batch)"
+        raise Refused(f"line {number}, token {index}: '{token}' is not a step; steps look like {legal}")
+    at = [figure for half in (found["at"], found["at_b"]) if half for figure in map(int, half.split("."))]
+    return Step(kind, *at)
+
+
+def home(program: Program) -> dict[tuple[int, int], int]:
+    """(stage, micro-batch) -> the rank that computes it."""
+    places = ((rank, done) for rank, steps in enumerate(program.steps) for step in steps for done in step.passes())
+    return {(stage, micro_batch): rank for rank, (_, stage, micro_batch) in places}
+
+
+def in_flight(program: Program) -> list[int]:
+    """Peak number of chunks whose activations a rank holds, per rank.
+
+    A chunk counts from the start of its forward to the end of its last backward pass: of W where the backward is
+    split, for W still reads the inputs. In an overlapped pair the forward's chunk joins before the backward's leaves.
+    The maximum over ranks is what the DeepSeek-V3 report (arXiv:2412.19437, table 2) and the DualPipe README call
+    activations: PP for 1F1B and ZB1P, PP+1 for DualPipe and DualPipeV.
+    """
+    return [max(_held(steps), default=0) for steps in program.steps]
+
+
+def _held(steps: tuple[Step, ...]) -> Iterator[int]:
+    held = 0
+    for step in steps:
+        held += step.kind.startswith("F")
+        yield held
+        held -= step.kind.endswith("W")
+
+
+def check(program: Program) -> None:
+    """Refused (one line) unless every chunk runs exactly once F and once backward (BW, or B and later W), all on
+    one rank, and the ranks never wait for each other in a circle."""
+    if len(program.steps) != program.ranks:
+        raise Refused(f"{program.schedule}: {program.ranks} ranks, but steps for {len(program.steps)}")
+    for rank, steps in enumerate(program.steps):
+        for index, step in enumerate(steps):
+            _check_step(program, rank, index, step)
+    places = _places(program)
+    _check_chunks(program, places)
+    _check_progress(program, places)
+
+
+def _check_step(program: Program, rank: int, index: int, step: Step) -> None:
+    """One step by itself: a known kind, legal stages and micro-batches, two different chunks in a pair."""
+    where = f"{program.schedule}: rank {rank}, step {index + 1} ({step})"
+    if step.kind not in KINDS:
+        raise Refused(f"{where}: kind '{step.kind}' is unknown; legal: {', '.join(KINDS)}")
+    halves = [(step.stage, step.micro_batch), (step.stage_b, step.micro_batch_b)]
+    for stage, micro_batch in halves[: 1 + ("+" in step.kind)]:
+        if not 0 <= stage < program.stages:
+            raise Refused(f"{where}: stage {stage} is not in 0..{program.stages - 1}")
+        if not 0 <= micro_batch < program.micro_batches:
+            raise Refused(f"{where}: micro-batch {micro_batch} is not in 0..{program.micro_batches - 1}")
+    if "+" in step.kind and halves[0] == halves[1]:
+        raise Refused(f"{where}: a pair needs two different chunks")
+
+
+def _places(program: Program) -> dict[Pass, Place]:
+    """Where each pass runs; Refused if one runs twice."""
+    places: dict[Pass, Place] = {}
+    for rank, steps in enumerate(program.steps):
+        for index, step in enumerate(steps):
+            for done in step.passes():
+                if done in places:
+                    before, first = places[done]
+                    raise Refused(
+                        f"{program.schedule}: {_name(done)} runs twice: rank {before}, step {first + 1}"
+                        f" and rank {rank}, step {index + 1}"
+                    )
+                places[done] = (rank, index)
+    return places
+
+
+def _check_chunks(program: Program, places: dict[Pass, Place]) -> None:
+    """Every chunk has its three passes, on one rank, W not before B."""
+    for stage in range(program.stages):
+        for micro_batch in range(program.micro_batches):
+            chunk = [(letter, stage, micro_batch) for letter in "FBW"]
+            for wanted in chunk:
+                if wanted not in places:
+                    raise Refused(f"{program.schedule}: {_name(wanted)} never runs")
+            (rank, _), (rank_b, index_b), (rank_w, index_w) = (places[done] for done in chunk)
+            if not rank == rank_b == rank_w:
+                raise Refused(
+                    f"{program.schedule}: F, B and W of stage {stage}, micro-batch {micro_batch} must be on one rank;"
+                    f" got ranks {rank}, {rank_b} and {rank_w}"
+                )
+            if index_w < index_b:
+                raise Refused(
+                    f"{program.schedule}: rank {rank} runs {_name(chunk[2])} at step {index_w + 1},"
+                    f" before {_name(chunk[1])} at step {index_b + 1}"
+                )
+
+
+def needs(step: Step, stages: int) -> list[Pass]:
+    """The passes of other steps that must be done before `step` starts."""
+    wanted: list[Pass] = []
+    for letter, stage, micro_batch in step.passes():
+        if letter == "F" and stage > 0:
+            wanted.append(("F", stage - 1, micro_batch))
+        if letter == "B":
+            wanted.append(("F", stage, micro_batch))
+            if stage < stages - 1:
+                wanted.append(("B", stage + 1, micro_batch))
+        if letter == "W" and step.kind == "W":
+            wanted.append(("B", stage, micro_batch))
+    return wanted
+
+
+def _check_progress(program: Program, places: dict[Pass, Place]) -> None:
+    """Run all ranks as far as they get; a need is met once its rank has passed its place."""
+    waits = [[[places[need] for need in needs(step, program.stages)] for step in steps] for steps in program.steps]
+    reached = [0] * program.ranks
+    moved = True
+    while moved:
+        moved = False
+        for rank, mine in enumerate(waits):
+            start = at = reached[rank]
+            while at < len(mine) and all(index < reached[other] for other, index in mine[at]):
+                at += 1
+                reached[rank] = at  # at once: a rank may wait for its own earlier steps
+            moved = moved or at > start
+    stuck = [rank for rank, mine in enumerate(waits) if reached[rank] < len(mine)]
+    if stuck:
+        raise Refused(f"{program.schedule}: deadlock: {_circle(program, places, reached, stuck[0])}")
+
+
+def _circle(program: Program, places: dict[Pass, Place], reached: list[int], rank: int) -> str:
+    """Who waits for what, once round the circle that stops `rank`."""
+    seen: dict[int, str] = {}
+    while rank not in seen:
+        step = program.steps[rank][reached[rank]]
+        need = next(n for n in needs(step, program.stages) if places[n][1] >= reached[places[n][0]])
+        other = places[need][0]
+        where = "later on the same rank" if other == rank else f"on rank {other}"
+        seen[rank] = f"rank {rank} at {step} waits for {_name(need)}, {where}"
+        rank = other
+    ranks = list(seen)
+    return "; ".join(seen[each] for each in ranks[ranks.index(rank) :])
+
+
+def _name(done: Pass) -> str:
+    letter, stage, micro_batch = done
+    return f"{letter}{stage}.{micro_batch}"

@@ -1,0 +1,104 @@
+"""From a step of the schedule to phases on streams: what runs where, in which order, after what.
+
+A lone forward, backward or weight step is a chain of parts. An overlapped pair interleaves the forward of one
+micro-batch with the backward of another in rounds: a unit of the one beside a unit of the other, their parts in the
+order of the places that the model's family gives them. A DeepSeek layer beside another, as the H800 profile shows:
+
+    compute        attn(F)   mlp(B)   mlp(W)   mlp(F)   attn(B)   attn(W)
+    communication  combine(B)  dispatch(F)  dispatch(B)        combine(F)
+
+Streams are first in, first out; a phase also waits for the phases it needs. Nothing else decides the overlap.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby, zip_longest
+from typing import NamedTuple
+
+from sim.models.layer import Kernel, Part, PartsOf, Unit
+from sim.schedules.program import KINDS
+
+
+class Phase(NamedTuple):
+    """Consecutive kernels of one part on one lane. needs: earlier phases (indices) that must be done first.
+
+    name, layer, half (F, B or W), meets: of the part. part: its number (phases of one part follow each other).
+    """
+
+    name: str
+    layer: int
+    half: str
+    lane: int
+    kernels: tuple[Kernel, ...]
+    needs: tuple[int, ...]
+    meets: str
+    part: int
+
+    @property
+    def label(self) -> str:
+        """What is drawn, e.g. attn(F)."""
+        return f"{self.name}({self.half})"
+
+
+class Composition(NamedTuple):
+    """Phases in launch order; indices of those after which the forward and the backward output can be sent (or -1)."""
+
+    phases: tuple[Phase, ...]
+    forward_out: int
+    backward_out: int
+
+
+def compose(kind: str, forward: Sequence[Unit], backward: Sequence[Unit], parts: PartsOf) -> Composition:
+    """Phases of one step. kind: F, B, W, BW, F+B or F+BW; forward, backward: units of the two stages, in model order.
+
+    A stage's backward runs its units in reverse. Raises ValueError for an unknown kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind of step {kind!r}; legal: {', '.join(KINDS)}")
+    f_parts = [parts(u, "F") for u in forward] if "F" in kind else []
+    gradients = kind.partition("+")[2] or kind.removeprefix("F")
+    b_parts = [tuple(p for d in gradients for p in parts(u, d)) for u in reversed(backward)] if gradients else []
+    if not f_parts and not b_parts:
+        raise ValueError(f"a step of kind {kind!r} with no units")
+    builder = _Builder()
+    for f, b in zip_longest(f_parts, b_parts, fillvalue=()):
+        for part in sorted((*f, *b), key=lambda part: part.place):
+            builder.add(part)
+    return Composition(tuple(builder.phases), builder.last.get("F", -1), builder.last.get("B", -1))
+
+
+class _Builder:
+    """Collects phases; knows the last phase of each half's chain and of each part."""
+
+    def __init__(self) -> None:
+        self.phases: list[Phase] = []
+        self.last: dict[str, int] = {}
+        self.count = 0
+
+    def add(self, part: Part) -> None:
+        """Append a part; F and B chain on themselves, W follows the B part of its name, whose gradients it uses."""
+        if not part.kernels:
+            return
+        half, needs = part.direction, self._needs(part)
+        for lane, kernels in groupby(part.kernels, key=lambda kernel: kernel.lane):
+            self.phases.append(
+                Phase(part.name, part.layer, half, lane, tuple(kernels), needs, part.meets, self.count)
+            )
+            needs = (len(self.phases) - 1,)
+        self.count += 1
+        if half != "W":
+            self.last[half] = len(self.phases) - 1
+
+    def _needs(self, part: Part) -> tuple[int, ...]:
+        if part.direction != "W":
+            return (self.last[part.direction],) if part.direction in self.last else ()
+        wanted = (part.name, "B", part.layer)
+        found = [i for i, p in enumerate(self.phases) if (p.name, p.half, p.layer) == wanted]
+        return (found[-1],) if found else ()
+
+
+def lanes(composition: Composition) -> dict[int, list[int]]:
+    """Lane -> indices of its phases, in launch order."""
+    out: dict[int, list[int]] = {}
+    for i, phase in enumerate(composition.phases):
+        out.setdefault(phase.lane, []).append(i)
+    return out

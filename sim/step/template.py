@@ -1,0 +1,233 @@
+"""A step of the schedule, priced and ready to run: kernels by lane with their durations, and what waits for what.
+
+A template is built once for each kind of step and pair of stages and shared by every rank and micro-batch that runs
+it. `detail` op holds every kernel; layer holds one task a part; chunk holds one task between outputs. The coarse ones
+are made from one run of the fine one, so all three take the same time when nothing from outside interferes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate, groupby
+from typing import NamedTuple
+
+from hwmodels.price import Price, Pricer
+from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT
+from sim.step.overlap import Composition, Phase
+
+STREAMS = (COMPUTE, COMMUNICATION, WEIGHT)
+
+
+class Segment(NamedTuple):
+    """A phase as the engine runs it: kernels [first, stop) of its lane; how many phases it waits for; who waits for it.
+
+    meets: the group of ranks that must have come before it begins; empty: nobody. sends: 0 nothing, 1 forward output,
+    2 backward.
+    """
+
+    lane: int
+    first: int
+    stop: int
+    needs: int
+    feeds: tuple[int, ...]
+    meets: str
+    sends: int
+
+
+class Task(NamedTuple):
+    """One row of a trace: what a kernel (or a coarse task) is called and where its duration comes from."""
+
+    label: str
+    layer: int
+    half: str
+    price: Price | None
+    sms: int
+
+
+@dataclass(frozen=True, eq=False)
+class Template:
+    """kind and stages name it. alone, beside: nanoseconds of each kernel by lane, while the other side is idle or busy
+    (launch gaps included). order: segment indices by lane. tasks: by lane, parallel to the durations.
+    gap_ns: the launch gap at the head of every duration, by lane and kernel.
+    """
+
+    kind: str
+    stage: int
+    stage_b: int
+    segments: tuple[Segment, ...]
+    order: tuple[tuple[int, ...], ...]
+    alone: tuple[tuple[int, ...], ...]
+    beside: tuple[tuple[int, ...], ...]
+    gap_ns: tuple[tuple[int, ...], ...]
+    tasks: tuple[tuple[Task, ...], ...]
+
+    @cached_property
+    def clocks(self) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
+        """By lane, alone and beside: nanoseconds of all kernels before each, and of all."""
+        known: dict[tuple[int, ...], tuple[int, ...]] = {}  # one where both rates are the same
+        for row in (*self.alone, *self.beside):
+            known.setdefault(row, tuple(accumulate(row, initial=0)))
+        return tuple((known[alone], known[beside]) for alone, beside in zip(self.alone, self.beside, strict=True))
+
+    @cached_property
+    def waits(self) -> tuple[tuple[int, ...], ...]:
+        """Segments that each segment waits for."""
+        found: list[list[int]] = [[] for _ in self.segments]
+        for i, segment in enumerate(self.segments):
+            for follower in segment.feeds:
+                found[follower].append(i)
+        return tuple(tuple(row) for row in found)
+
+    @cached_property
+    def turns(self) -> tuple[tuple[int, tuple[int, ...], str], ...]:
+        """Of each segment: its lane, the segments on other lanes that it waits for (the last of each), and whom it
+        meets. Those before it on its own lane are through anyway."""
+        lanes = [segment.lane for segment in self.segments]
+        found = []
+        for number, needed in enumerate(self.waits):
+            last = {lanes[j]: j for j in sorted(needed) if lanes[j] != lanes[number]}
+            found.append((lanes[number], tuple(last.values()), self.segments[number].meets))
+        return tuple(found)
+
+    @cached_property
+    def meetings(self) -> tuple[int, ...]:
+        """Segments that meet somebody."""
+        return tuple(number for number, (_, _, whom) in enumerate(self.turns) if whom)
+
+    @cached_property
+    def lasts(self) -> tuple[int, ...]:
+        """Nanoseconds of each segment while the other side is idle."""
+        return tuple(sum(self.alone[s.lane][s.first : s.stop]) for s in self.segments)
+
+    @cached_property
+    def senders(self) -> dict[int, int]:
+        """Output (1 forward, 2 backward) -> the segment that makes it."""
+        return {kind: i for i, segment in enumerate(self.segments) for kind in (1, 2) if segment.sends & kind}
+
+
+def price(kind: str, stages: tuple[int, int], composition: Composition, pricer: Pricer) -> Template:
+    """The op-level template of a composition. Raises hwmodels.refused.Refused."""
+    alone: list[list[int]] = [[] for _ in STREAMS]
+    beside: list[list[int]] = [[] for _ in STREAMS]
+    gaps: list[list[int]] = [[] for _ in STREAMS]
+    tasks: list[list[Task]] = [[] for _ in STREAMS]
+    segments = []
+    feeds = _feeds(composition.phases)
+    for i, phase in enumerate(composition.phases):
+        lane, first = phase.lane, len(alone[phase.lane])
+        for kernel in phase.kernels:
+            quote = pricer.price(kernel.op, lane == COMMUNICATION)
+            gap = pricer.launch_gap_ns * kernel.op.kernels
+            sms = pricer.comm_sms if lane == COMMUNICATION else pricer.compute_sms
+            alone[lane].append(gap + quote.ns)
+            beside[lane].append(gap + quote.beside_ns)
+            gaps[lane].append(gap)
+            tasks[lane].append(Task(kernel.name, phase.layer, phase.half, quote, sms))
+        sends = (i == composition.forward_out) + 2 * (i == composition.backward_out)
+        stop = len(alone[lane])
+        segments.append(Segment(lane, first, stop, len(phase.needs), feeds[i], phase.meets, sends))
+    order = tuple(tuple(i for i, s in enumerate(segments) if s.lane == lane) for lane in STREAMS)
+    return Template(
+        kind, *stages, tuple(segments), order, _frozen(alone), _frozen(beside), _frozen(gaps),
+        tuple(tuple(t) for t in tasks),
+    )  # fmt: skip
+
+
+def _feeds(phases: Sequence[Phase]) -> list[tuple[int, ...]]:
+    return [tuple(j for j, other in enumerate(phases) if i in other.needs) for i in range(len(phases))]
+
+
+def _frozen(rows: list[list[int]]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(row) for row in rows)
+
+
+class Timing(NamedTuple):
+    """One run of a template alone: start and end of each segment, and of each kernel by lane, in ns from its start."""
+
+    segments: tuple[tuple[int, int], ...]
+    kernels: tuple[tuple[tuple[int, int], ...], ...]
+
+    @property
+    def total(self) -> int:
+        return max((end for _, end in self.segments), default=0)
+
+
+def pieces(phases: Sequence[Phase]) -> list[list[int]]:
+    """Phases of each part of a layer, consecutive ones; cut where one meets somebody, and so that each piece ends on
+    the lane that it begins on: whoever comes next on a lane finds it free when the piece is through with it."""
+    found: list[list[int]] = []
+    for _, run in groupby(enumerate(phases), key=lambda item: item[1].part):
+        rest = [i for i, _ in run]
+        while rest:
+            stop = next((n for n, i in enumerate(rest) if n and phases[i].meets), len(rest))
+            same = [n for n in range(stop) if phases[rest[n]].lane == phases[rest[0]].lane]
+            count = 1 if phases[rest[0]].meets else same[-1] + 1
+            found.append(rest[:count])
+            rest = rest[count:]
+    return found
+
+
+def by_layer(
+    fine: Template, timing: Timing, phases: Sequence[Phase], groups: Sequence[Sequence[int]] | None = None
+) -> Template:
+    """One segment a part, as long as it took in the fine run. phases: of the fine template. groups: their `pieces`."""
+    groups = pieces(phases) if groups is None else groups
+    owner = {i: g for g, group in enumerate(groups) for i in group}
+    tasks: list[list[Task]] = [[] for _ in STREAMS]
+    holds: list[list[int]] = [[] for _ in STREAMS]
+    segments = []
+    for group in groups:
+        head = fine.segments[group[0]]
+        inside = set(group)
+        needed = {owner[j] for i in group for j in fine.waits[i] if j not in inside}
+        feeds = sorted({owner[k] for i in group for k in fine.segments[i].feeds if k not in inside})
+        first = len(holds[head.lane])
+        holds[head.lane].append(timing.segments[group[-1]][1] - timing.segments[group[0]][0])
+        tasks[head.lane].append(_part_task(fine, head, phases[group[0]]))
+        sends = max(fine.segments[i].sends for i in group)
+        segments.append(Segment(head.lane, first, first + 1, len(needed), tuple(feeds), head.meets, sends))
+    return _coarse(fine, segments, holds, tasks)
+
+
+def _part_task(fine: Template, segment: Segment, phase: Phase) -> Task:
+    """The task of a part: priced like its longest kernel."""
+    lane = segment.lane
+    longest = max(range(segment.first, segment.stop), key=lambda i: fine.alone[lane][i])
+    return fine.tasks[lane][longest]._replace(label=phase.label)
+
+
+def by_chunk(fine: Template, timing: Timing) -> Template:
+    """The whole step on the compute lane, cut where an output can be sent."""
+    cuts = sorted({(timing.segments[i][1], s.sends) for i, s in enumerate(fine.segments) if s.sends})
+    ends = [*cuts, (timing.total, 0)] if timing.total > max((end for end, _ in cuts), default=0) else cuts
+    label = Task(fine.kind, -1, fine.kind[0], None, fine.tasks[COMPUTE][0].sms if fine.tasks[COMPUTE] else -1)
+    holds, segments, before = [], [], 0
+    for i, (end, sends) in enumerate(ends):
+        holds.append(end - before)
+        segments.append(Segment(COMPUTE, i, i + 1, 0, (), "", sends))
+        before = end
+    return _coarse(fine, segments, [holds, [], []], [[label] * len(holds), [], []])
+
+
+def _coarse(
+    fine: Template, segments: list[Segment], holds: list[list[int]], tasks: list[list[Task]]
+) -> Template:
+    order = tuple(tuple(i for i, s in enumerate(segments) if s.lane == lane) for lane in STREAMS)
+    durations = _frozen(holds)
+    zeros = tuple(tuple(0 for _ in lane) for lane in holds)
+    return replace(
+        fine, segments=tuple(segments), order=order, alone=durations, beside=durations, gap_ns=zeros,
+        tasks=tuple(tuple(t) for t in tasks),
+    )  # fmt: skip
+
+
+def fixed(kind: str, stages: tuple[int, int], holds: Sequence[int], sends: Sequence[int]) -> Template:
+    """A template from given chunk times: tasks of `holds` ns on the compute lane, each followed by what it sends."""
+    segments = tuple(Segment(COMPUTE, i, i + 1, 0, (), "", s) for i, s in enumerate(sends))
+    task = Task(kind, -1, kind[0], None, -1)
+    empty: tuple[tuple[int, ...], ...] = ((), ())
+    durations = (tuple(holds), *empty)
+    return Template(
+        kind, *stages, segments, (tuple(range(len(holds))), (), ()), durations, durations,
+        (tuple(0 for _ in holds), *empty), (tuple(task for _ in holds), (), ()),
+    )  # fmt: skip

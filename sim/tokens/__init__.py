@@ -1,1 +1,0 @@
-"""Tokens to experts: gates, popularity, hosts, and what every rank receives."""

@@ -1,0 +1,39 @@
+"""Feasibility is one verdict: the run's, its record's, result.json's and the command line's."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import sim
+from sim.__main__ import main
+from sim.experiments.record import record
+from sim.scenario import SCENARIOS, load
+
+LITE = str(SCENARIOS / "v2_lite.yaml")
+SMALL = str(SCENARIOS / "dualpipe_8x20.yaml")
+TIGHT = ("cluster.node.device.hbm.capacity=1GB", "limits.step_time=1 ms", "limits.memory=2 GB")
+BEGIN = ("does not fit in memory: a rank at position ", "the step takes ", "a rank needs ")
+
+
+def test_all_reasons_are_in_the_answer_and_the_command_line_says_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["outputs=[result]", *TIGHT]
+    result = sim.run(load(LITE, words))
+    lines = result.summary["infeasible"]
+    assert [line.startswith(begin) for line, begin in zip(lines, BEGIN, strict=True)] == [True] * 3
+    assert lines[1].endswith("more than limits.step_time 1.000 ms") and lines[2].endswith("limits.memory 2 GB")
+    assert result.summary["feasible"] is False and result.feasible == (False, "; ".join(lines))
+    assert record(load(LITE, words))["summary"]["infeasible"] == lines
+    assert main([LITE, *words, "-q", "--out", str(tmp_path / "o")]) == 1
+    assert capsys.readouterr().err.splitlines() == [f"infeasible: {line}" for line in lines]
+    told = json.loads((tmp_path / "o" / "result.json").read_text())
+    assert (told["feasible"], told["infeasible"]) == (False, lines)
+
+
+def test_limits_of_chunk_times_are_judged_too() -> None:
+    took = sim.run(load(SMALL)).summary["step_time_s"]
+    assert sim.run(load(SMALL, [f"limits.step_time={took!r} s"])).feasible == (True, "")
+    fits, why = sim.run(load(SMALL, [f"limits.step_time={0.99 * took!r} s"])).feasible
+    assert not fits and why.startswith("the step takes ")

@@ -1,0 +1,63 @@
+"""Lines about what a run takes for granted, and that runs with nothing to say say nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sim.analysis.notes import notes
+from sim.scenario import SCENARIOS, load
+
+MAIN = str(SCENARIOS / "v3_2048gpu.yaml")
+TAKEN = "prices take it that nothing in the fabric blocks"
+COLLISIONS = "set cluster.routing (static, ecmp, adaptive) to price collisions"
+
+
+def said(*overrides, summary=None):
+    return list(notes(load(MAIN, overrides), summary or {}, overrides))
+
+
+def test_the_main_scenario_needs_no_note():
+    assert said() == said("schedule=zb1p", "cluster.nodes=128", "batch.sequences=7680") == []
+
+
+@pytest.mark.parametrize("word", ["cluster.fabric=ft3", "cluster.fabric.link.bandwidth=25GB/s",
+                                  "cluster={node: h800x8, nodes: 256, fabric: ft3}"])  # fmt: skip
+def test_another_fabric_without_routing_is_told(word):
+    assert said(word) == [f"cluster.fabric: {TAKEN}; {COLLISIONS}"]
+
+
+@pytest.mark.parametrize("words", [
+    ["cluster.fabric=ft3", "cluster.routing=ecmp"], ["cluster.fabric=ft3", "cluster.placement=scattered"],
+    ["cluster.fabric=null"],
+])  # fmt: skip
+def test_priced_collisions_and_no_fabric_are_not(words):
+    """A placement alone asks for adaptive routing, which is priced."""
+    assert said(*words) == []
+
+
+def test_a_fabric_that_can_only_be_counted_is_told():
+    why = "a slim fly of order 28 can be counted but not wired"
+    line = f"cluster.fabric: counted, not wired ({why}); no links.csv, and {TAKEN}"
+    assert said("cluster.fabric=slimfly", summary={"links": {"left_out": why}}) == [line]
+    assert said(summary={"links": {"left_out": why}}) == [line]
+
+
+def test_faults_and_recorded_loads_have_their_lines():
+    found = {"max_vio": {"by_layer": [0.2], "recorded": {"by_layer": [0.0]}}, "layers": [3]}
+    lines = said(summary={"faults_without_effect": ["faults[0]: changes nothing"], "routing": found})
+    assert len(lines) == 2 and lines[0] == "faults[0]: changes nothing"
+    assert lines[1].startswith("routing.histogram: as drawn")
+
+
+def test_the_command_prints_them(tmp_path: Path):
+    """The slim fly as shipped, on the main scenario: a line on stderr, no links.csv, and the reason in result.json."""
+    words = ["cluster.fabric=slimfly", "detail=chunk", "outputs=[result, links]", "-q", "--out", str(tmp_path / "o")]
+    done = subprocess.run([sys.executable, "-m", "sim", MAIN, *words], capture_output=True, text=True, check=True)
+    links = json.loads((tmp_path / "o" / "result.json").read_text())["links"]
+    assert done.stdout == "" and done.stderr == (
+        f"{MAIN}: cluster.fabric: counted, not wired ({links['left_out']}); no links.csv, and {TAKEN}\n"
+    )
+    assert not (tmp_path / "o" / "links.csv").exists()

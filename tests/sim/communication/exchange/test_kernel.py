@@ -1,0 +1,203 @@
+"""The warp-level kernel: bounds, monotony, published bandwidths (compared, never fitted), the profile's exchanges."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwmodels.refused import Refused
+from sim.communication.exchange import closed, kernel, messages
+from sim.communication.exchange.ports import even_tokens, of_op
+from sim.communication.exchange.roles import COPY, FIXED, FOLLOW
+from tests.sim.communication.exchange.exchanges import (
+    BF16_ROW,
+    FP8_ROW,
+    LINKS,
+    SPREAD,
+    directions,
+    op,
+    uneven,
+    uneven_ports,
+)
+
+kinds = st.sampled_from([FOLLOW, FIXED])
+groups = st.sampled_from(sorted(SPREAD))
+few_and_many = st.one_of(st.integers(1, 64), st.integers(1, 4096))
+
+
+@given(directions, uneven, st.integers(1, 132), kinds)
+@settings(max_examples=80, deadline=None)
+def test_no_rank_beats_its_bound(direction: str, matrices: tuple[np.ndarray, np.ndarray], sms: int, kind: str) -> None:
+    timing = kernel.run(uneven_ports(direction, matrices), LINKS, sms, COPY, kind)
+    assert (timing.rank_s >= timing.bound_s).all()
+    assert timing.seconds >= timing.bound_s.max() and timing.barrier_s >= 0
+
+
+@given(directions, groups, few_and_many, st.integers(1, 60), st.integers(1, 8), kinds)
+@settings(max_examples=150, deadline=None)
+def test_more_sms_are_never_slower(direction: str, group: int, tokens: int, sms: int, further: int, kind: str) -> None:
+    """But for 0.1 %: with fewer channels the last ones may hold a token less than the fullest, and a port is through
+    with their last chunk so much sooner."""
+    ports = of_op(op(direction, group, tokens))
+    fewer, more = (kernel.run(ports, LINKS, n, COPY, kind) for n in (sms, sms + further))
+    assert more.seconds <= fewer.seconds * 1.001
+
+
+@given(directions, groups, few_and_many, st.sampled_from([1, 1, 7]), st.integers(1, 66), kinds)
+@settings(max_examples=300, deadline=None)
+def test_more_tokens_never_take_less(
+    direction: str, group: int, tokens: int, further: int, sms: int, kind: str
+) -> None:
+    fewer, more = (
+        kernel.run(of_op(op(direction, group, n)), LINKS, sms, COPY, kind) for n in (tokens, tokens + further)
+    )
+    assert more.seconds >= fewer.seconds * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("kind", [FOLLOW, FIXED])
+@pytest.mark.parametrize("direction", ["dispatch", "combine"])
+@pytest.mark.parametrize("group", [8, 16, 64])
+def test_no_number_of_tokens_takes_less_than_one_less(direction: str, group: int, kind: str) -> None:
+    found = [kernel.run(of_op(op(direction, group, n)), LINKS, 20, COPY, kind).seconds for n in range(1, 200)]
+    assert (np.diff(found) >= -1e-12 * np.array(found[1:])).all()
+
+
+@given(directions, groups, few_and_many, st.integers(1, 66), kinds)
+@settings(max_examples=150, deadline=None)
+def test_never_below_the_closed_form(direction: str, group: int, tokens: int, sms: int, kind: str) -> None:
+    """Its latencies included."""
+    ports = of_op(op(direction, group, tokens))
+    assert kernel.run(ports, LINKS, sms, COPY, kind).seconds > closed.seconds(ports, LINKS)
+
+
+@given(directions, groups, st.integers(1, 512), st.integers(1, 66), kinds)
+@settings(max_examples=60, deadline=None)
+def test_small_exchanges_take_longer_than_their_messages(
+    direction: str, group: int, tokens: int, sms: int, kind: str
+) -> None:
+    """Warps, posting and whole rows cost more than pieces of messages that wait for each other."""
+    one = op(direction, group, tokens)
+    coarse = messages.finish_ns(direction, one.row_bytes, *even_tokens(one), LINKS).max() / 1e9
+    assert kernel.run(of_op(one), LINKS, sms, COPY, kind).seconds > coarse
+
+
+def test_sms_help_as_long_as_channels_have_several_tokens() -> None:
+    """Eight tokens: one for each of eight channels at 16 SMs, from where on more of them do nothing."""
+    for direction in ("dispatch", "combine"):
+        ports = of_op(op(direction, tokens=8))
+        four, sixteen, many = (kernel.run(ports, LINKS, sms) for sms in (4, 16, 64))
+        assert (four.channels, sixteen.channels, many.channels) == (2, 8, 8)
+        assert four.seconds > 1.05 * sixteen.seconds and sixteen.seconds == many.seconds
+
+
+@pytest.mark.parametrize("direction", ["dispatch", "combine"])
+def test_few_tokens_take_longer_where_they_reach_more_nodes(direction: str) -> None:
+    two, eight = (kernel.run(of_op(op(direction, group, 8)), LINKS, 20).seconds for group in (16, 64))
+    assert two < eight
+
+
+@pytest.mark.parametrize("name", ["dispatch", "combine"])
+def test_the_fit_inside_a_node_is_that_of_the_kernel(name: str) -> None:
+    """Links idle, time a row grows as one over channels by what a warp needs (tests of roles: the measurements)."""
+    free = replace(LINKS, nvlink=replace(LINKS.nvlink, bandwidth=LINKS.nvlink.bandwidth * 1000))
+    ports = of_op(op(name, 8))
+    few, many = (kernel.run(ports, free, sms).seconds for sms in (16, 28))
+    slope = (few - many) / (2 / 16 - 2 / 28) / ports.forwarded[0]
+    assert slope * 24 == pytest.approx(COPY.seconds(ports.combine, ports.row_bytes), rel=0.02)
+
+
+@given(directions, st.sampled_from(sorted(SPREAD)), st.integers(1, 4096))
+@settings(max_examples=40, deadline=None)
+def test_faster_links_are_never_slower(direction: str, group: int, tokens: int) -> None:
+    ports = of_op(op(direction, group, tokens))
+    quick = replace(LINKS, nic=replace(LINKS.nic, bandwidth=LINKS.nic.bandwidth * 2))
+    assert kernel.run(ports, quick, 20).seconds <= kernel.run(ports, LINKS, 20).seconds
+
+
+@pytest.mark.parametrize("group", [8, 32, 64, 128, 320])
+@pytest.mark.parametrize("direction", ["dispatch", "combine"])
+def test_with_enough_sms_kernel_messages_and_bound_agree(group: int, direction: str) -> None:
+    one = op(direction, group)
+    fine = kernel.run(of_op(one), LINKS, 40).seconds
+    coarse = messages.finish_ns(direction, one.row_bytes, *even_tokens(one), LINKS, 16).max() / 1e9
+    assert fine == pytest.approx(coarse, rel=0.05)
+    assert 1 < fine / closed.seconds(of_op(one), LINKS) < 1.05
+
+
+def test_with_few_sms_time_goes_as_one_over_channels() -> None:
+    two, eight = (kernel.run(of_op(op()), LINKS, sms, COPY, FIXED) for sms in (2, 8))
+    assert two.limited_by == eight.limited_by == "forward"
+    assert two.seconds / eight.seconds == pytest.approx(4, rel=0.02)
+    rows = 4096 * SPREAD[64][1]
+    assert two.busy_s["forward"] == pytest.approx(rows * COPY.seconds(False, FP8_ROW) / 8)
+
+
+@pytest.mark.parametrize(("kind", "sms", "binds"), [(FIXED, 12, "forward"), (FOLLOW, 8, "receive")])
+def test_twenty_sms_saturate_the_network_and_few_do_not(kind: str, sms: int, binds: str) -> None:
+    """DeepSeek-V3 report sec 3.2.2: 20 SMs are enough for both networks; the kernel says from where on."""
+    assert kernel.run(of_op(op()), LINKS, 20, COPY, kind).limited_by == "network"
+    assert kernel.run(of_op(op()), LINKS, sms, COPY, kind).limited_by == binds
+
+
+@pytest.mark.parametrize("group", [16, 32, 64])
+@pytest.mark.parametrize("direction", ["dispatch", "combine"])
+def test_roles_that_follow_make_a_channel_faster_where_warps_bind(group: int, direction: str) -> None:
+    """Fixed ones leave warps of a block without work; once links bind, the two are within 2 %."""
+    few, many = (
+        [kernel.run(of_op(op(direction, group)), LINKS, sms, COPY, kind).seconds for kind in (FOLLOW, FIXED)]
+        for sms in (4, 40)
+    )
+    assert 0.44 < few[0] / few[1] < 0.65 and 0.97 < many[0] / many[1] <= 1
+
+
+@given(directions, uneven, st.integers(1, 132))
+@settings(max_examples=80, deadline=None)
+def test_the_busiest_stage_of_a_rank_is_never_busier_when_roles_follow(
+    direction: str, matrices: tuple[np.ndarray, np.ndarray], sms: int
+) -> None:
+    """True by construction of a block's slowest role; what fills and drains around it may take longer."""
+    ports = uneven_ports(direction, matrices)
+    follow, fixed = (
+        np.array([s.service_s for s in kernel._stages(kernel._cut(ports, LINKS, sms, COPY, kind)) if s.servers > 1])
+        for kind in (FOLLOW, FIXED)
+    )
+    assert not follow.size or (follow.max(axis=0) <= fixed.max(axis=0) * (1 + 1e-12)).all()
+
+
+@given(directions, uneven, st.integers(1, 132))
+@settings(max_examples=80, deadline=None)
+def test_an_exchange_whose_roles_follow_is_late_by_its_fill_at_most(
+    direction: str, matrices: tuple[np.ndarray, np.ndarray], sms: int
+) -> None:
+    """Two warps instead of seven pack a first chunk more slowly: by less than each stage's time on one chunk."""
+    ports = uneven_ports(direction, matrices)
+    follow, fixed = (kernel.run(ports, LINKS, sms, COPY, kind) for kind in (FOLLOW, FIXED))
+    chunk_s = sum(s.service_s for s in kernel._stages(kernel._cut(ports, LINKS, sms, COPY, FOLLOW))).max()
+    assert follow.seconds <= fixed.seconds + chunk_s
+
+
+@pytest.mark.parametrize("direction", ["dispatch", "combine"])
+def test_a_small_exchange_costs_a_hundred_microseconds(direction: str) -> None:
+    """Of a token: four posts one after another and a few rows (dispatch), or a token reduced by one warp (combine)."""
+    timing = kernel.run(of_op(op(direction, tokens=1)), LINKS, 20)
+    assert 80e-6 < timing.seconds + timing.barrier_s < 120e-6
+    assert timing.seconds > 10 * timing.bound_s.max()
+
+
+def test_a_loaded_rank_is_late_and_the_group_with_it() -> None:
+    to_nodes, to_ranks = even_tokens(op(tokens=1024))
+    crowded = to_ranks.copy()
+    crowded[:, 5] *= 3
+    even, skewed = (
+        kernel.run(uneven_ports("dispatch", (to_nodes, ranks), BF16_ROW), LINKS, 8) for ranks in (to_ranks, crowded)
+    )
+    assert skewed.rank_s.argmax() == 5 and skewed.seconds > 1.1 * even.seconds
+
+
+def test_a_single_sm_is_half_a_channel_and_none_is_refused() -> None:
+    one, two = (kernel.run(of_op(op()), LINKS, sms).seconds for sms in (1, 2))
+    assert one == pytest.approx(2 * two, rel=0.02)
+    with pytest.raises(Refused, match="at least 1 SM; found 0"):
+        kernel.run(of_op(op()), LINKS, 0)

@@ -1,0 +1,40 @@
+"""The door for prices: one function, called like the closed form it replaces."""
+
+import inspect
+import pickle
+
+import pytest
+
+from hwmodels.collectives import exchange_bound_seconds, exchange_seconds
+from hwmodels.refused import Refused
+from sim.communication.exchange import offload
+from sim.communication.exchange.ports import of_op
+from sim.communication.exchange.price import Fidelity
+from tests.sim.communication.exchange.exchanges import LINKS, op
+
+seconds = Fidelity()
+
+
+def test_it_is_called_like_the_closed_form() -> None:
+    assert list(inspect.signature(seconds).parameters) == list(inspect.signature(exchange_seconds).parameters)
+
+
+def test_it_is_a_value() -> None:
+    """Prices go to other processes, and are kept for equal questions."""
+    assert pickle.loads(pickle.dumps(Fidelity(warps="fixed"))) == Fidelity(warps="fixed") != seconds
+    assert Fidelity(warps="fixed")(op(), LINKS, 4) > 1.5 * seconds(op(), LINKS, 4)
+
+
+@pytest.mark.parametrize("sms", [1, 7, 20, 24, 132])
+def test_prices_stay_above_the_bound_and_near_the_closed_form_where_that_holds(sms: int) -> None:
+    for one in (op(), op("combine"), op(group=8)):
+        found = seconds(one, LINKS, sms)
+        assert found > exchange_bound_seconds(one, LINKS)
+        if sms >= 20:
+            assert found == pytest.approx(exchange_seconds(one, LINKS, sms), rel=0.05)
+
+
+def test_no_sms_means_copy_engines() -> None:
+    assert seconds(op(), LINKS, 0) == offload.copy_engine_s(of_op(op()), LINKS)
+    with pytest.raises(Refused, match="found -2"):
+        seconds(op(), LINKS, -2)

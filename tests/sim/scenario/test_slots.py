@@ -1,0 +1,57 @@
+"""Slots of nodes: in order, drawn, or listed; and lists that cannot be."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwmodels.refused import Refused
+from sim.scenario.slots import read, slots
+
+
+def test_packed_is_in_order() -> None:
+    assert slots("packed", 4, 9) == (0, 1, 2, 3)
+
+
+@given(st.integers(1, 300), st.integers(0, 2**40))
+def test_scattered_is_a_permutation_that_the_seed_decides(nodes: int, seed: int) -> None:
+    found = slots("scattered", nodes, nodes, seed)
+    assert sorted(found) == list(range(nodes)) and found == slots("scattered", nodes, 10 * nodes, seed)
+
+
+def test_seeds_scatter_differently() -> None:
+    assert len({slots("scattered", 64, 64, seed) for seed in range(20)}) == 20
+
+
+def test_a_list_may_leave_slots_free() -> None:
+    assert slots([5, 0, 31], 3, 32) == (5, 0, 31)
+
+
+@pytest.mark.parametrize(("placement", "line"), [
+    ("paked", "found 'paked', did you mean 'packed'? legal: packed, scattered, or a list of slots"),
+    ([0, 1], "expected 3 slots, one a node; found 2"),
+    ([0, 1, 8], "the fabric has slots 0 to 7; found 8"),
+    ([4, 1, 4], "a slot holds one node; more than once: 4"),
+])  # fmt: skip
+def test_placements_that_cannot_be(placement: str | list[int], line: str) -> None:
+    with pytest.raises(Refused) as caught:
+        slots(placement, 3, 8)
+    assert str(caught.value) == line
+
+
+def test_many_wrong_slots_are_cut_short() -> None:
+    with pytest.raises(Refused, match=r"found 8, 9, 10, \.\.\.$"):
+        slots(list(range(8, 20)), 12, 8)
+
+
+def test_a_file_of_slots(tmp_path: Path) -> None:
+    file = tmp_path / "slots.txt"
+    file.write_text("# rack 1\n0, 1 2\n\n17 # spare\n", encoding="utf-8")
+    assert read(file) == (0, 1, 2, 17)
+    file.write_text("0\n1 -2\n", encoding="utf-8")
+    with pytest.raises(Refused) as caught:
+        read(file)
+    assert str(caught.value) == f"{file}:2: expected slot numbers, 0 or more; found '-2'"
+    with pytest.raises(Refused, match=r"absent\.txt: cannot be read: No such file"):
+        read(tmp_path / "absent.txt")

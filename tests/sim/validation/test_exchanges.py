@@ -1,0 +1,36 @@
+"""Published exchanges beside the model: complete, compared at their stated errors, and never fitted to."""
+
+import pytest
+
+from sim.validation import exchanges as published
+from tests.sim.communication.exchange.exchanges import LINKS
+
+ERRORS = {
+    "64 ranks, 20 SMs": (-0.044, -0.006), "8 ranks, 24 SMs": (0.163, 0.118), "16 ranks, 24 SMs": (-0.111, 0.181),
+    "32 ranks, 24 SMs": (-0.127, -0.090), "64 ranks, 24 SMs": (-0.138, -0.106),
+    "8 ranks, decoding": (-0.285, -0.130), "16 ranks, decoding": (-0.086, 0.035), "32 ranks, decoding": (0.002, 0.075),
+    "64 ranks, decoding": (0.035, 0.081), "128 ranks, decoding": (-0.006, -0.018),
+    "256 ranks, decoding": (0.014, 0.039),
+}  # fmt: skip
+"""As docs/COMM_SMS.md prints them: dispatch, combine. A change of these is a change of what we say."""
+
+
+def test_errors_are_those_the_documents_print() -> None:
+    rows = published.bandwidths(LINKS) + published.latencies(LINKS, 132)
+    assert [r.name for r in rows[::2]] == list(ERRORS)
+    for there, back in zip(rows[::2], rows[1::2], strict=True):
+        assert (there.error, back.error) == pytest.approx(ERRORS[there.name], abs=0.002), there.name
+
+
+def test_no_wire_carries_more_than_its_link() -> None:
+    for row in published.bandwidths(LINKS) + published.latencies(LINKS, 132):
+        link = LINKS.nvlink.effective if row.name.startswith("8 ranks") else LINKS.network
+        assert row.wire * 1e9 < link, row
+
+
+def test_the_kernel_adds_fill_and_drain_to_the_profile_s_bytes_over_links() -> None:
+    rows = published.profile("h800", LINKS, 20)
+    assert {r.name for r in rows} == {"dispatch(F)", "combine(F)", "dispatch(B)", "combine(B)"}
+    for row in rows:
+        assert 1.0 <= row.alone / row.closed < 1.05
+        assert 1.1 < row.stretch < 1.7 and row.low <= row.measured <= row.high
