@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from hwmodels.document import Document, Problem, dotted, indivisible, unknown
 from hwmodels.units import format_quantity, ns_to_seconds
 from sim.models.family import family, main_units
+from sim.models.layer import Unit
 from sim.models.mixture import Mixture
 from sim.network import allocation
 from sim.scenario import FOREVER, Cluster, Comm, Fault, Scenario, schedules
@@ -142,8 +143,8 @@ OF_KIND = {"spread": "sampled", "max_vio": "skewed", "histogram": "recorded"}
 def _experts(scenario: Scenario) -> Iterator[Finding]:
     """Whether the model can be routed as the scenario says: imbalance, histogram and copies of experts."""
     routing, ranks, mixture = scenario.routing, scenario.parallel.expert, _mixture(scenario)
-    if mixture is None:
-        yield from _nothing_to_route(scenario)
+    if mixture is None or not _routed(scenario):
+        yield from _nothing_to_route(scenario, mixture)
         return
     most = mixture.experts / mixture.chosen - 1
     if routing.max_vio is not None and routing.max_vio > most >= 0:
@@ -161,12 +162,19 @@ def _mixture(scenario: Scenario) -> Mixture | None:
     return family(model.family).mixture(model)
 
 
-def _nothing_to_route(scenario: Scenario) -> Iterator[Finding]:
+def _routed(scenario: Scenario) -> list[Unit]:
+    """Layers with experts."""
+    model = scenario.model
+    assert model is not None
+    return [unit for unit in family(model.family).units(model) if unit.routed]
+
+
+def _nothing_to_route(scenario: Scenario, mixture: Mixture | None) -> Iterator[Finding]:
     """What a scenario may not say of the experts of a model that has none."""
     model, routing = scenario.model, scenario.routing
     assert model is not None
     none = f"{model.name} has no experts"
-    if scenario.parallel.expert != 1:
+    if scenario.parallel.expert != 1 and mixture is None:
         yield ("parallel.expert", "model"), f"found {scenario.parallel.expert}; legal: 1 ({none})"
     if routing.kind != "balanced":
         yield ("routing.kind", "routing", "model"), f"{routing.kind} routing needs experts; legal: balanced ({none})"
@@ -189,9 +197,7 @@ def _redundant(copies: int, experts: int, ranks: int) -> Iterator[Finding]:
 
 
 def _recorded(scenario: Scenario, histogram: tuple[tuple[int, ...], ...], mixture: Mixture) -> Iterator[Finding]:
-    model = scenario.model
-    assert model is not None
-    routed = [unit for unit in family(model.family).units(model) if unit.routed]
+    routed = _routed(scenario)
     if len(histogram[0]) != mixture.experts:
         yield ("routing.histogram", "model"), f"has {len(histogram[0])} experts; the model has {mixture.experts}"
     legal = sorted({1, len(main_units(routed)), len(routed)})

@@ -139,8 +139,8 @@ def machine(plan: Plan, hindrances: Hindrances = NON_BLOCKING) -> Machine:
     comm = scenario.comm
     fidelity = Fidelity(comm.exchange, comm.warps)
     links = wires(node, fabric, hindrances.exchanges, hindrances.beside_messages)
-    mixture = own.mixture(shape)
-    held = comm.sms if mixture else 0  # by the kernel of the exchanges, where there are any
+    mixture, units = own.mixture(shape), own.units(shape)
+    held = comm.sms if any(unit.routed for unit in units) else 0  # by the kernel of the exchanges, where there are any
     pricer = Pricer(node.device, links, held, scenario.pricing, fidelity)
     group, batch = scenario.parallel.expert, scenario.batch
     tokens = batch.micro_batch * batch.sequence_length
@@ -150,7 +150,6 @@ def machine(plan: Plan, hindrances: Hindrances = NON_BLOCKING) -> Machine:
         shape, recipe, batch.micro_batch, batch.sequence_length, load.received, load.rows, load.nodes, load.ranks,
         local, group, -(-group // node.gpus),
     )  # fmt: skip
-    units = own.units(shape)
 
     @cache
     def parts(unit: Unit, direction: str) -> tuple[Part, ...]:

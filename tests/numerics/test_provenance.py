@@ -125,7 +125,7 @@ def test_a_file_is_digested_in_pieces(tmp_path):
 
 def test_tables_of_a_card_count_their_kernels():
     """The sources of the kernels that are timed, and what they call, are behind the tables of a card."""
-    files = set(program(campaign.ENTRIES))
+    files = set(program([*campaign.ENTRIES, "sim.models.deepseek:parts"]))
     assert {f"numerics/kernels/{name}.py" for name in ("gemm", "wgrad", "grouped", "attention", "casts")} <= files
     assert {"numerics/rig.py", "numerics/needs.py", "numerics/measure.py", "sim/models/deepseek/experts.py"} <= files
 
@@ -143,7 +143,7 @@ def test_the_program_behind_them():
     files = program(ENTRIES)
     assert {
         "numerics/calibrate.py", "numerics/fits.py", "hwmodels/op.py", "sim/models/deepseek/attention.py",
-        "sim/models/deepseek/experts.py", "sim/models/deepseek/exchange.py", "sim/models/deepseek/linear.py",
+        "sim/models/deepseek/experts.py", "sim/models/deepseek/exchange.py", "sim/models/blocks/linear.py",
     } <= set(files)  # fmt: skip
     assert {"numerics/importer.py", "numerics/joins.py", "numerics/rules/deepseek.yaml"} <= set(files)
     assert not {"numerics/recording.py", "numerics/provenance.py", "sim/engine.py", "hwmodels/tables.py"} & set(files)

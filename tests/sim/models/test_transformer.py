@@ -256,6 +256,17 @@ def test_no_sms_are_held_and_no_words_of_experts_said():
     assert not [word for word in ("xpert", "xchange", "ispatch", "Exposed") if word in told]
 
 
+def test_a_family_with_experts_may_have_a_model_without():
+    """DeepSeek with dense layers alone: nothing is exchanged, no SMs are held, and there is nobody to route to."""
+    words = ["model.dense_layers=27", "outputs=[result]", "batch.sequences=1024"]
+    lite = str(SCENARIOS / "v2_lite.yaml")
+    assert plan.machine(plan.lay_out(load(lite, words))).pricer.compute_sms == 132
+    told = sim.run(load(lite, words)).summary
+    assert told["step_time_s"] > 0 and told["overlap_fraction"] is None
+    with pytest.raises(ValueError, match="sampled routing needs experts; legal: balanced"):
+        load(lite, [*words, "routing=sampled"])
+
+
 @pytest.mark.parametrize(("word", "line"), [
     ("parallel.expert=8", "parallel.expert=8: found 8; legal: 1 (Llama-3 70B has no experts)"),
     ("routing=sampled", "routing=sampled: routing.kind: sampled routing needs experts; legal: balanced (Llama-3"),
