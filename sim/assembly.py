@@ -76,8 +76,8 @@ def _prices(asked: _Asked) -> Machine:
     assert cluster is not None and shape is not None
     own, recipe, node, comm = family(shape.family), RECIPES[scenario.precision], cluster.node, scenario.comm
     fidelity = Fidelity(comm.exchange, comm.warps)
-    mixture = own.mixture(shape)
-    held = comm.sms if mixture else 0  # by the kernel of the exchanges, where there are any
+    mixture, units = own.mixture(shape), own.units(shape)
+    held = comm.sms if any(unit.routed for unit in units) else 0  # by the kernel of the exchanges, where there are any
     pricer = Pricer(node.device, wires(node, cluster.fabric), held, scenario.pricing, fidelity)
     group, tokens = scenario.parallel.expert, batch.micro_batch * batch.sequence_length
     load = routing.balanced(mixture, tokens, group, node.gpus) if mixture else routing.NONE
@@ -91,7 +91,7 @@ def _prices(asked: _Asked) -> Machine:
     def parts(unit: Unit, direction: str) -> tuple[Part, ...]:
         return own.parts(site, unit, direction)
 
-    return Machine(cluster, recipe, pricer, site, parts, (), own.units(shape))
+    return Machine(cluster, recipe, pricer, site, parts, (), units)
 
 
 def placed(plan: Plan, machine: Machine) -> tuple[Stage, ...]:

@@ -48,19 +48,18 @@ ENTRIES = (
     "numerics.card.rig:work_of", "numerics.card.needs:operations", "numerics.kernels.gemm:gemm",
     "numerics.kernels.wgrad:wgrad_gemm", "numerics.kernels.grouped:grouped_gemm",
     "numerics.kernels.attention:attention", "numerics.kernels.attention:attention_backward",
-    "numerics.kernels.casts:quantize_rows",
-    "numerics.kernels.casts:quantize_columns", "numerics.kernels.casts:requantize_columns",
-    "numerics.kernels.casts:dequantize_rows", "numerics.kernels.casts:transpose_codes",
-    "numerics.kernels.e5m6:store_e5m6", "numerics.kernels.e5m6:load_e5m6",
+    "numerics.kernels.casts:quantize_rows", "numerics.kernels.casts:quantize_columns",
+    "numerics.kernels.casts:requantize_columns", "numerics.kernels.casts:dequantize_rows",
+    "numerics.kernels.casts:transpose_codes", "numerics.kernels.e5m6:store_e5m6", "numerics.kernels.e5m6:load_e5m6",
     "numerics.kernels.swiglu:swiglu_quantize", "numerics.kernels.swiglu:swiglu_backward",
     "numerics.kernels.swiglu:swiglu_forward_backward", "numerics.kernels.swiglu:gate_weight_gradient",
     "numerics.kernels.norm:rmsnorm", "numerics.kernels.norm:rmsnorm_backward", "numerics.kernels.norm:add_rmsnorm",
     "numerics.kernels.attention:backward_prepare", "numerics.kernels.permute:dispatch_layout",
     "numerics.kernels.permute:expert_count", "numerics.kernels.permute:expert_map",
-    "numerics.reference.gate:gate_backward", "numerics.kernels.rope:rope",
-    "numerics.kernels.gate:gate", "numerics.kernels.permute:permute", "numerics.kernels.permute:unpermute",
+    "numerics.reference.gate:gate_backward", "numerics.kernels.rope:rope", "numerics.kernels.gate:gate",
+    "numerics.kernels.permute:permute", "numerics.kernels.permute:unpermute",
 )  # fmt: skip
-"""The program behind the tables: what decides the operations, the kernels that were timed, and how."""
+"""The program behind the tables: what asks a model's family for operations, kernels that were timed, and how."""
 
 Show = Callable[[str], None]
 Time = Callable[[Timed, int | None], Timing]
@@ -288,11 +287,11 @@ def run(scenario_path: Path, quick: bool, show: Show, budget_s: float = BUDGET_S
         beside = contention.attempted(scenario, show)
     for text in summary_lines(found):
         show(text)
-    entries = [*ENTRIES, *(contention.ENTRIES if beside else ()), f"sim.models.{scenario.model.family}:parts"]
+    program = [*ENTRIES, f"sim.models.{scenario.model.family}:parts", *(contention.ENTRIES if beside else ())]
     head = {
         "device": device, "source": f"{torch.cuda.get_device_name()}, python -m numerics calibrate --gpu",
         "reference": reference,
-        "provenance": _origin(scenario_path, quick, found, monitor, entries) | {"events_us": rounded(events)},
+        "provenance": _origin(scenario_path, quick, found, monitor, program) | {"events_us": rounded(events)},
     }  # fmt: skip
     try:
         made = tables(found, head, gap)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from hwmodels.refused import Refused
 from sim.models.layer import Site
 
 
@@ -41,6 +42,6 @@ def landing_bytes(site: Site[Any]) -> float:
 
 
 def only_recipe(recompute: Recompute, family: str) -> None:
-    """Raises ValueError with one line for a choice that the family has no kernels for."""
+    """Raises Refused for a choice that the family has no kernels for."""
     if recompute != RECIPE:
-        raise ValueError(f"recompute {recompute.kind!r} is not built for {family}; legal: {RECIPE.kind}")
+        raise Refused(f"recompute {recompute.kind!r} is not built for {family}; legal: {RECIPE.kind}")

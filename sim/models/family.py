@@ -45,7 +45,7 @@ class Family(Protocol):
         """Bytes that the key-value cache takes for a token."""
 
     def kept(self, site: Site[Any], unit: Unit, recompute: Recompute) -> Kept:
-        """Activations from a unit's forward to its input gradient. Raises ValueError for a choice it cannot do."""
+        """Activations from a unit's forward to its input gradient. Raises Refused for a choice it cannot do."""
 
     def kept_for_weight(self, site: Site[Any], unit: Unit, recompute: Recompute) -> Kept:
         """Activations from a unit's input gradient to its weight gradient, when the two are split; raises likewise."""

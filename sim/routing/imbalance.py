@@ -20,7 +20,7 @@ def loads_of(plan: Plan, machine: Machine) -> Loads | None:
     """
     scenario, mixture = plan.scenario, machine.mixture
     routing = scenario.routing
-    if mixture is None or (routing.kind == "balanced" and not routing.redundant_experts):
+    if mixture is None or not machine.routed or (routing.kind == "balanced" and not routing.redundant_experts):
         return None
     liked = liked_in(scenario, mixture, len(machine.routed))
     where = hosts_of(liked, scenario, mixture, machine.cluster.node.gpus)

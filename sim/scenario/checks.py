@@ -6,6 +6,7 @@ from hwmodels.document import Document, Problem, dotted, indivisible, unknown
 from hwmodels.refused import Refused
 from hwmodels.units import LONGEST_NS, format_quantity, ns_to_seconds
 from sim.models.family import family, main_units
+from sim.models.layer import Unit
 from sim.models.mixture import Mixture
 from sim.scenario import slots as allocation
 from sim.scenario.values import FOREVER, Cluster, Comm, Fault, Scenario
@@ -156,13 +157,9 @@ OF_KIND = {"spread": "sampled", "max_vio": "skewed", "histogram": "recorded"}
 
 def _experts(scenario: Scenario) -> Iterator[Finding]:
     """Whether the model can be routed as the scenario says: imbalance, histogram and copies of experts."""
-    model, routing, ranks, mixture = scenario.model, scenario.routing, scenario.parallel.expert, _mixture(scenario)
-    assert model is not None
-    if mixture is None:
-        yield from _nothing_to_route(scenario)
-        return
-    if routing.kind != "balanced" and not any(unit.routed for unit in family(model.family).units(model)):
-        yield ("routing.kind", "routing"), f"{routing.kind} routing needs layers with experts; the model has none"
+    routing, ranks, mixture = scenario.routing, scenario.parallel.expert, _mixture(scenario)
+    if mixture is None or not _routed(scenario):
+        yield from _nothing_to_route(scenario, mixture)
         return
     most = mixture.experts / mixture.chosen - 1
     if routing.max_vio is not None and routing.max_vio > most >= 0:
@@ -180,12 +177,19 @@ def _mixture(scenario: Scenario) -> Mixture | None:
     return family(model.family).mixture(model)
 
 
-def _nothing_to_route(scenario: Scenario) -> Iterator[Finding]:
+def _routed(scenario: Scenario) -> list[Unit]:
+    """Layers with experts."""
+    model = scenario.model
+    assert model is not None
+    return [unit for unit in family(model.family).units(model) if unit.routed]
+
+
+def _nothing_to_route(scenario: Scenario, mixture: Mixture | None) -> Iterator[Finding]:
     """What a scenario may not say of the experts of a model that has none."""
     model, routing = scenario.model, scenario.routing
     assert model is not None
     none = f"{model.name} has no experts"
-    if scenario.parallel.expert != 1:
+    if scenario.parallel.expert != 1 and mixture is None:
         yield ("parallel.expert", "model"), f"found {scenario.parallel.expert}; legal: 1 ({none})"
     if routing.kind != "balanced":
         yield ("routing.kind", "routing", "model"), f"{routing.kind} routing needs experts; legal: balanced ({none})"
@@ -208,9 +212,7 @@ def _redundant(copies: int, experts: int, ranks: int) -> Iterator[Finding]:
 
 
 def _recorded(scenario: Scenario, histogram: tuple[tuple[int, ...], ...], mixture: Mixture) -> Iterator[Finding]:
-    model = scenario.model
-    assert model is not None
-    routed = [unit for unit in family(model.family).units(model) if unit.routed]
+    routed = _routed(scenario)
     if len(histogram[0]) != mixture.experts:
         yield ("routing.histogram", "model"), f"has {len(histogram[0])} experts; the model has {mixture.experts}"
     legal = sorted({1, len(main_units(routed)), len(routed)})

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import sim
 from hwmodels.op import Attention, Gemm, Memory
+from hwmodels.refused import Refused
 from reports.page import render
 from sim.layout import plan
 from sim.models import transformer
@@ -194,9 +195,9 @@ def test_ends_and_workspace():
 
 def test_only_the_recipe_is_built():
     for ask in (transformer.kept, transformer.kept_for_weight):
-        with pytest.raises(ValueError, match="recompute 'full' is not built for transformer; legal: recipe"):
+        with pytest.raises(Refused, match="recompute 'full' is not built for transformer; legal: recipe"):
             ask(site(), LAYER, Recompute("full"))
-    with pytest.raises(ValueError, match="recompute 'full'"):
+    with pytest.raises(Refused, match="recompute 'full'"):
         transformer.workspace(site(), Recompute("full"))
 
 
@@ -254,6 +255,17 @@ def test_no_sms_are_held_and_no_words_of_experts_said():
     told = re.sub(r"<(script|style|pre)\b.*?</\1>", "", render(result), flags=re.DOTALL)  # keys of a scenario are all's
     assert "Memory" in told and "Communication" in told
     assert not [word for word in ("xpert", "xchange", "ispatch", "Exposed") if word in told]
+
+
+def test_a_family_with_experts_may_have_a_model_without():
+    """DeepSeek with dense layers alone: nothing is exchanged, no SMs are held, and there is nobody to route to."""
+    words = ["model.dense_layers=27", "outputs=[result]", "batch.sequences=1024"]
+    lite = str(SCENARIOS / "v2_lite.yaml")
+    assert plan.machine(plan.lay_out(load(lite, words))).pricer.compute_sms == 132
+    told = sim.run(load(lite, words)).summary
+    assert told["step_time_s"] > 0 and told["overlap_fraction"] is None
+    with pytest.raises(ValueError, match="sampled routing needs experts; legal: balanced"):
+        load(lite, [*words, "routing=sampled"])
 
 
 @pytest.mark.parametrize(("word", "line"), [

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hwmodels.refused import Refused
 from sim.models import deepseek
 from sim.models.activations import RECIPE, Kept, Recompute, landing_bytes
 from sim.models.deepseek.parameters import attention_parameters
@@ -155,9 +156,9 @@ def test_exchange_buffers():
 def test_only_the_recipe_is_built():
     other, unit = Recompute("full"), Unit("moe", 3)
     for measure in (deepseek.kept, deepseek.kept_for_weight):
-        with pytest.raises(ValueError, match="recompute 'full' is not built for deepseek; legal: recipe"):
+        with pytest.raises(Refused, match="recompute 'full' is not built for deepseek; legal: recipe"):
             measure(site(), unit, other)
-    with pytest.raises(ValueError, match="recompute 'full'"):
+    with pytest.raises(Refused, match="recompute 'full'"):
         deepseek.workspace(site(), other)
 
 
