@@ -16,7 +16,7 @@ from sim.engine.kit import Kit
 from sim.engine.lowering import Lowered, lower
 from sim.engine.timeline import Timeline
 from sim.layout import plan
-from sim.layout.machine import Machine
+from sim.layout.machine import NON_BLOCKING, Machine
 from sim.layout.plan import Plan
 from sim.models.family import weights
 from sim.models.layer import Unit
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from sim.communication.fabric.network import Network
 
 
+KEPT = 8
+"""Runs of alike ranks that are kept beside their prices, half a MB each."""
 EVEN = "balanced loads, and no faults"
 """Of which ranks `communication` is where ranks differ."""
 
@@ -84,8 +86,7 @@ def run(scenario: Scenario, interval: bool = True) -> Result:
 def simulated(laid: Plan, machine: Machine | None) -> Run:
     """All ranks simulated: those at a position alike, as SimPy events; or each for itself where something tells them
     apart (or the scenario does not fold), as arrays."""
-    scenario, lowered = laid.scenario, lower(laid, machine)
-    alike = steps.run(lowered.actors, lowered.kits)
+    scenario, (lowered, alike) = laid.scenario, _alike(laid, machine)
     if machine is None or not (scenario.uneven or not scenario.fold):
         return Run(lowered, alike, alike)
     jobs, syncs = steps.met(lowered.jobs, lowered.syncs, alike)
@@ -98,6 +99,22 @@ def simulated(laid: Plan, machine: Machine | None) -> Run:
     timeline = arrays.run(lowered.parts, syncs, times.columns, times, times.wire)
     timeline = replace(timeline, events=alike.events)
     return Run(lowered, alike, timeline, loads, times, int(timeline.last().argmax()))
+
+
+def _alike(laid: Plan, machine: Machine | None) -> tuple[Lowered, Timeline]:
+    """What runs, and the timeline of ranks that nothing tells apart: kept, for seeds, faults, loads and limits leave it
+    as it is."""
+    if machine is None or machine.hindrances is not NON_BLOCKING:
+        lowered = lower(laid, machine)
+        return lowered, steps.run(lowered.actors, lowered.kits)
+    runs, key = machine.known.runs, (laid.key, machine.cluster.nodes, machine.stages, machine.pricer.wires)
+    if key not in runs:
+        lowered = lower(laid, machine)
+        runs[key] = lowered, steps.run(lowered.actors, lowered.kits)
+        if len(runs) > KEPT:
+            del runs[next(iter(runs))]
+    found: tuple[Lowered, Timeline] = runs[key]
+    return found
 
 
 def _intervals(ran: Run, books: Sequence[metrics.Ledger], summary: dict[str, Any], seed: int) -> dict[str, Any]:

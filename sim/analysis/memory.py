@@ -43,11 +43,17 @@ def _curve(
     kept: Sequence[tuple[Bytes, Bytes]], column: int,
 ) -> MemoryCurve:  # fmt: skip
     found, steps = list(changes(plan.program.steps[position])), timeline.positions[position]
-    deltas = np.array([_delta(c, *kept[c.stage]) for c in found], dtype=np.int64).reshape(len(found), -1)
+    if loads is None:  # a number each, without an array a change
+        each = {stage: (int(kept[stage][0][0, 0]), int(kept[stage][1][0, 0])) for stage in {c.stage for c in found}}
+        rows: Any = [c.forward * each[c.stage][0] + c.weight * each[c.stage][1] for c in found]
+    else:
+        rows = [_delta(c, *kept[c.stage]) for c in found]
+    deltas = np.array(rows, dtype=np.int64).reshape(len(found), -1)
     landing = _landing(machine, loads, found)
     worst = int((np.cumsum(deltas, axis=0).max(axis=0, initial=0) + landing).argmax())
     shown = column if loads is None else worst
-    times = [int((steps.ends if c.at_end else steps.starts)[c.step, shown]) for c in found]
+    starts, ends = (times[:, shown].tolist() for times in (steps.starts, steps.ends))
+    times = [(ends if c.at_end else starts)[c.step] for c in found]
     flat = constant(plan, machine, position)
     if machine.mixture:
         flat["communication buffers"] = int(landing[worst])
@@ -58,7 +64,7 @@ def _curve(
 
 def _delta(change: "Change", backward: Bytes, weight: Bytes) -> Bytes:
     """Bytes by which a change moves the activations [rank]. backward, weight: of each micro-batch [micro-batch, rank],
-    one row for all where loads are alike."""
+    one row for all where no unit of the stage has experts."""
     row = change.micro_batch if len(backward) > 1 else 0
     return np.asarray(change.forward * backward[row] + change.weight * weight[row])
 

@@ -17,6 +17,9 @@ FAIR = 0.5
 """Part of a link that one of two kinds of traffic gets at least."""
 
 
+NEVER = float("inf")
+
+
 class Window(NamedTuple):
     """An exchange in a step. start, end: ns from the step's start. part: of the NICs' rate, what it needs of them."""
 
@@ -61,7 +64,7 @@ class Nic:
         since = at - self.base
         number = bisect_right(self.ends, since)
         if number == len(self.windows):
-            return 0.0, float("inf")
+            return 0.0, NEVER
         start, end, part = self.windows[number]
         return (0.0, float(self.base + start)) if since < start else (part, float(self.base + end))
 
@@ -99,9 +102,14 @@ class Passage:
 
     def _pace(self, at: float) -> tuple[float, float]:
         """Against alone, and until when."""
-        taken, until = 0.0, float("inf")
+        taken, until = 0.0, NEVER
         for nic in self.nics:
             part, ends = nic.taken(at)
-            taken, until = max(taken, part), min(until, ends)
-        free, between = (max(1.0 - part, FAIR) for part in (taken, taken * self.hindrance.exchanges))
+            if part > taken:
+                taken = part
+            if ends < until:
+                until = ends
+        if not taken:
+            return min(1.0, self.hindrance.slower), until
+        free, between = max(1.0 - taken, FAIR), max(1.0 - taken * self.hindrance.exchanges, FAIR)
         return min(1.0, free * self.hindrance.slower, between), until

@@ -1,6 +1,6 @@
 """A scenario laid out: the program of its schedule, who holds which stages, and what travels between positions."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -34,6 +34,12 @@ class Plan:
         scenario = self.scenario
         gpus = scenario.cluster.node.gpus if scenario.cluster else 1
         return Mesh(self.program.ranks, self.data, scenario.parallel.expert, gpus_per_node=gpus)
+
+    @property
+    def key(self) -> tuple[Hashable, ...]:
+        """All of it that decides when steps run, but for prices."""
+        schedule, ranks = self.scenario.schedule, self.program.ranks
+        return schedule.name, schedule.chunks, ranks, self.micro_batches, self.data
 
     @property
     def mirrored(self) -> bool:
