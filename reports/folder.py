@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from reports import chrome, links, loads, page
 from sim.result import Result
 from sim.trace import LANES, PHASES, Trace
 
@@ -27,15 +26,23 @@ def write(result: Result, folder: Path, outputs: Sequence[str], wall_seconds: fl
     (folder / "result.json").write_text(figures(result, wall_seconds), encoding="utf-8")
     (folder / "scenario.yaml").write_text(scenario_text(result.scenario), encoding="utf-8")
     if "report" in outputs:
+        from reports import page  # each when it is asked for: figures alone take a third of the time
+
         (folder / "report.html").write_text(page.render(result), encoding="utf-8")
     if "trace" in outputs:
+        from reports import chrome
+
         (folder / "trace").mkdir()
         chrome.write(result.spans, folder / "trace")
     if "events" in outputs:
         write_events(result.spans, folder / "events.npz")
     if "links" in outputs and result.links:
+        from reports import links
+
         links.write(result.links, folder / "links.csv")
     if "loads" in outputs and result.loads:
+        from reports import loads
+
         loads.write(result.loads, folder / "loads.csv")
 
 

@@ -1,17 +1,14 @@
 """One run from scenario to result: lay out, price, run, measure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from hwmodels.units import NS_PER_S
 from sim import assembly
-from sim.analysis import communication, critical, feasible, graph, memory, metrics, pairs, spans, uncertainty
-from sim.analysis import loads as tokens
-from sim.disturbances import durations, faults
-from sim.disturbances.durations import Durations
-from sim.engine import arrays, steps
+from sim.analysis import communication, feasible, graph, memory, metrics, pairs, spans, uncertainty
+from sim.engine import steps
 from sim.engine.kit import Kit
 from sim.engine.lowering import Lowered, lower
 from sim.engine.timeline import Timeline
@@ -21,20 +18,18 @@ from sim.layout.plan import Plan
 from sim.models.family import weights
 from sim.models.layer import Unit
 from sim.result import SCHEMA_VERSION, MemoryCurve, RankLoads, Result, StageLoad, Utilisation
-from sim.routing.imbalance import loads_of
-from sim.routing.loads import Loads
 from sim.scenario.values import Scenario
 from sim.schedules.program import Step
 from sim.trace import Trace
 
 if TYPE_CHECKING:
     from sim.communication.fabric.network import Network
+    from sim.disturbances.durations import Durations
+    from sim.routing.loads import Loads
 
 
 KEPT = 8
 """Runs of alike ranks that are kept beside their prices, half a MB each."""
-EVEN = "balanced loads, and no faults"
-"""Of which ranks `communication` is where ranks differ."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +41,8 @@ class Run:
     lowered: Lowered
     alike: Timeline
     timeline: Timeline
-    loads: Loads | None = None
-    times: Durations | None = None
+    loads: "Loads | None" = None
+    times: "Durations | None" = None
     column: int = 0
 
 
@@ -67,7 +62,7 @@ def run(scenario: Scenario, interval: bool = True) -> Result:
     kit, step, pair_name = _pair(laid, lowered)
     pair, pair_sources = spans.pair(kit, step, lowered.first_layer) if machine and drawn else (None, {})
     use, counts = _links(laid, machine, trace, timeline.end, wired)
-    extra = _differing(laid, machine, ran, books) if machine and ran.times else {}
+    extra = _extra(laid, machine, ran, books) if machine and ran.times else {}
     summary = _head(scenario) | counts | metrics.summary(laid, machine, timeline, books) | _memory(curves) | extra
     summary |= feasible.judged(scenario, summary["step_time_s"], curves)
     if machine:
@@ -89,16 +84,11 @@ def simulated(laid: Plan, machine: Machine | None) -> Run:
     scenario, (lowered, alike) = laid.scenario, _alike(laid, machine)
     if machine is None or not (scenario.uneven or not scenario.fold):
         return Run(lowered, alike, alike)
-    jobs, syncs = steps.met(lowered.jobs, lowered.syncs, alike)
-    lowered = replace(lowered, jobs=tuple(jobs), syncs=tuple(syncs))
-    loads = loads_of(laid, machine)
-    times = Durations(
-        laid, machine, lowered.kits, lowered.first_layer, loads, scenario.faults, scenario.jitter,
-        durations.columns(laid, loads),
-    )  # fmt: skip
-    timeline = arrays.run(lowered.parts, syncs, times.columns, times, times.wire)
-    timeline = replace(timeline, events=alike.events)
-    return Run(lowered, alike, timeline, loads, times, int(timeline.last().argmax()))
+    from sim.disturbances import ranks  # with all that draws loads: what is not asked for is not imported
+
+    differing = ranks.run(laid, machine, lowered, alike)
+    column = int(differing.timeline.last().argmax())
+    return Run(differing.lowered, alike, differing.timeline, differing.loads, differing.times, column)
 
 
 def _alike(laid: Plan, machine: Machine | None) -> tuple[Lowered, Timeline]:
@@ -135,34 +125,26 @@ def _links(
     return use, {"links": counts}
 
 
-def _rank_loads(laid: Plan, machine: Machine | None, drawn: Loads | None) -> RankLoads | None:
+def _rank_loads(laid: Plan, machine: Machine | None, drawn: "Loads | None") -> RankLoads | None:
     """Loads by rank and layer, where they were drawn and the scenario's outputs ask for them."""
     if machine is None or drawn is None or "loads" not in laid.scenario.outputs:
         return None
-    return tokens.table(laid, machine, drawn)
+    from sim.analysis import loads
+
+    return loads.table(laid, machine, drawn)
 
 
-def _differing(laid: Plan, machine: Machine, ran: Run, books: Sequence[metrics.Ledger]) -> dict[str, Any]:
-    """What is told of ranks that differ: whom the step waits for, and what was drawn for them."""
+def _extra(laid: Plan, machine: Machine, ran: Run, books: Sequence[metrics.Ledger]) -> dict[str, Any]:
+    """What is told of ranks that differ, besides."""
+    from sim.analysis import differing
+
     assert ran.times is not None
-    found = critical.critical_ranks(laid, ran.lowered, ran.timeline, ran.times)
-    extra: dict[str, Any] = {
-        "waiting_for_peers_s": sum(b.inside["peers"] for b in books) / len(books),
-        "critical_ranks": critical.named(laid.mesh, found),
-        "shown_replica": int(ran.timeline.columns.first[ran.column]),
-    }
+    kit, step, _ = _pair(laid, ran.lowered)
+    found = differing.summary(laid, machine, ran.lowered, ran.timeline, ran.times, ran.loads, ran.column, books)
     if laid.scenario.uneven:
-        kit, step, _ = _pair(laid, ran.lowered)
-        extra["pair_s"] = pairs.durations(laid, ran.timeline, _middle(laid), step)
-        extra["pair_s"]["balanced_seconds"] = kit.timing.total / NS_PER_S
-        extra["communication_of"] = EVEN
-    if missed := faults.missed(laid.scenario.faults, ran.timeline.end):
-        extra["faults_without_effect"] = missed
-    if loads := ran.loads:
-        extra["routing"] = tokens.figures(laid, machine, loads)
-        rows = {"smallest": int(loads.rows.min()), "largest": int(loads.rows.max())}
-        extra["expert_rows"] = rows | {"expected": machine.site.rows}
-    return extra
+        found["pair_s"] = pairs.durations(laid, ran.timeline, _middle(laid), step)
+        found["pair_s"]["balanced_seconds"] = kit.timing.total / NS_PER_S
+    return found
 
 
 def _head(scenario: Scenario) -> dict[str, Any]:

@@ -11,7 +11,7 @@ of one running sum, whatever its clock says.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,14 +24,16 @@ from sim.layout.plan import Plan
 from sim.models.activations import Kept, landing_bytes
 from sim.models.weights import weight_bytes
 from sim.result import MemoryCurve
-from sim.routing.loads import Loads
 from sim.schedules.program import Step
+
+if TYPE_CHECKING:
+    from sim.routing.loads import Loads
 
 Bytes = npt.NDArray[np.int64]
 
 
 def curves(
-    plan: Plan, machine: Machine, loads: Loads | None, timeline: Timeline, column: int
+    plan: Plan, machine: Machine, loads: "Loads | None", timeline: Timeline, column: int
 ) -> tuple[MemoryCurve, ...]:
     """One curve a pipeline position: of the rank with the highest peak where loads differ, of `column` where not."""
     kept = [_kept(machine, loads, stage) for stage in range(len(machine.stages))]
@@ -39,7 +41,7 @@ def curves(
 
 
 def _curve(
-    plan: Plan, machine: Machine, loads: Loads | None, timeline: Timeline, position: int,
+    plan: Plan, machine: Machine, loads: "Loads | None", timeline: Timeline, position: int,
     kept: Sequence[tuple[Bytes, Bytes]], column: int,
 ) -> MemoryCurve:  # fmt: skip
     found, steps = list(changes(plan.program.steps[position])), timeline.positions[position]
@@ -69,7 +71,7 @@ def _delta(change: "Change", backward: Bytes, weight: Bytes) -> Bytes:
     return np.asarray(change.forward * backward[row] + change.weight * weight[row])
 
 
-def _kept(machine: Machine, loads: Loads | None, stage: int) -> tuple[Bytes, Bytes]:
+def _kept(machine: Machine, loads: "Loads | None", stage: int) -> tuple[Bytes, Bytes]:
     """Bytes of each micro-batch of a stage, until backward and until a split weight gradient [micro-batch, rank]."""
     own, site = machine.family, machine.site
     alike = (np.full((1, 1), site.received), np.full((1, 1), site.rows))
@@ -88,7 +90,7 @@ def _kept(machine: Machine, loads: Loads | None, stage: int) -> tuple[Bytes, Byt
     return out[0], out[1]
 
 
-def _landing(machine: Machine, loads: Loads | None, found: Sequence["Change"]) -> Bytes:
+def _landing(machine: Machine, loads: "Loads | None", found: Sequence["Change"]) -> Bytes:
     """Bytes of the landing zones of each rank: as many tokens as ever come at once, of the stages and micro-batches
     that its position runs."""
     if loads is None:

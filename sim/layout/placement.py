@@ -172,15 +172,17 @@ def _extend(
     total = len(sums) - 1
     found: dict[tuple[int, int], tuple[tuple[float, float], list[tuple[int, int]]]] = {}
     for (left, right), (worth, pairs) in states.items():
-        for a in range(max(window[0], 1), window[1] + 1):
+        for a in range(max(window[0], 1), min(window[1], total - left - right) + 1):
+            one = sums[left + a] - sums[left] + extra[0]
+            if one > bound:
+                break  # and more layers are no lighter
             for b in range(max(window[0], 1 - bool(extra[1])), window[1] + 1):
                 if left + a + right + b > total:
                     break
-                one = sums[left + a] - sums[left] + extra[0]
                 two = sums[total - right] - sums[total - right - b] + extra[1]
                 load = one + two if mirrored else max(one, two)
                 if load > bound:
-                    continue
+                    break
                 value = (max(worth[0], load), worth[1] + one * one + two * two)
                 key = (left + a, right + b)
                 if key not in found or value < found[key][0]:

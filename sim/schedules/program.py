@@ -45,10 +45,10 @@ class Step(NamedTuple):
 
     def passes(self) -> tuple[Pass, ...]:
         """What the step computes, e.g. F+BW -> F of one chunk, B and W of the other."""
-        head, _, tail = self.kind.partition("+")
-        first = [(letter, self.stage, self.micro_batch) for letter in head]
-        second = [(letter, self.stage_b, self.micro_batch_b) for letter in tail]
-        return (*first, *second)
+        kind, stage, micro_batch, stage_b, micro_batch_b = self
+        head, _, tail = kind.partition("+")
+        first = [(letter, stage, micro_batch) for letter in head]
+        return (*first, *[(letter, stage_b, micro_batch_b) for letter in tail]) if tail else tuple(first)
 
     def __str__(self) -> str:
         head, plus, tail = self.kind.partition("+")
@@ -209,17 +209,21 @@ def check(program: Program) -> None:
 
 def _check_step(program: Program, rank: int, index: int, step: Step) -> None:
     """One step by itself: a known kind, legal stages and micro-batches, two different chunks in a pair."""
-    where = f"{program.schedule}: rank {rank}, step {index + 1} ({step})"
+    if wrong := _mistake(program, step):
+        raise Refused(f"{program.schedule}: rank {rank}, step {index + 1} ({step}): {wrong}")
+
+
+def _mistake(program: Program, step: Step) -> str:
+    """What is wrong with a step, or nothing."""
     if step.kind not in KINDS:
-        raise Refused(f"{where}: kind '{step.kind}' is unknown; legal: {', '.join(KINDS)}")
+        return f"kind '{step.kind}' is unknown; legal: {', '.join(KINDS)}"
     halves = [(step.stage, step.micro_batch), (step.stage_b, step.micro_batch_b)]
     for stage, micro_batch in halves[: 1 + ("+" in step.kind)]:
         if not 0 <= stage < program.stages:
-            raise Refused(f"{where}: stage {stage} is not in 0..{program.stages - 1}")
+            return f"stage {stage} is not in 0..{program.stages - 1}"
         if not 0 <= micro_batch < program.micro_batches:
-            raise Refused(f"{where}: micro-batch {micro_batch} is not in 0..{program.micro_batches - 1}")
-    if "+" in step.kind and halves[0] == halves[1]:
-        raise Refused(f"{where}: a pair needs two different chunks")
+            return f"micro-batch {micro_batch} is not in 0..{program.micro_batches - 1}"
+    return "a pair needs two different chunks" if "+" in step.kind and halves[0] == halves[1] else ""
 
 
 def _places(program: Program) -> dict[Pass, Place]:
