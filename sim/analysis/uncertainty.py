@@ -75,7 +75,8 @@ def sensitivity(lowered: Lowered, graph: Graph, books: Sequence[metrics.Ledger])
     one = np.eye(len(names))
     moved = longer_s(np.hstack([one, -one])).reshape(2, -1).tolist()
     causes = [Cause(name, spread, up, down) for (name, spread), up, down in zip(names, *moved, strict=True)]
-    phases = [*(_phases(graph, slopes[0][:, 0, i], lowered) for i in range(len(moves))), {}, {"optimizer": update}]
+    grown = _phases(graph, slopes[0][:, 0], lowered)
+    phases = [*({name: ns[i] for name, ns in grown.items()} for i in range(len(moves))), {}, {"optimizer": update}]
     return _sorted(Sensitivity(tuple(causes), tuple(phases), longer_s))
 
 
@@ -144,15 +145,14 @@ def _dearer(fine: Template, family: str, rung: str, spread: float) -> Template:
     return replace(fine, alone=raised(fine.alone), beside=raised(fine.beside))
 
 
-def _phases(graph: Graph, slope: Floats, lowered: Lowered) -> dict[str, float]:
-    """Mean seconds over ranks that each phase gets longer. slope: by row of the first track, of the ends of steps."""
-    out: dict[str, float] = {}
-    parts = slope.tolist()
+def _phases(graph: Graph, slopes: Floats, lowered: Lowered) -> dict[str, list[float]]:
+    """Mean seconds over ranks that each phase gets longer, for each set of prices. slopes [row, set]: by row of the
+    first track, of the ends of steps."""
+    spent: dict[str, Floats] = {}
     for kits, rows, lengths in zip(lowered.kits, graph.tracks[0].rows, graph.lengths, strict=True):
         for kit, row, length in zip(kits, rows, lengths, strict=True):
-            name = metrics.phase_name(kit.fine.kind)
-            out[name] = out.get(name, 0.0) + length * parts[row]
-    return {name: ns / NS_PER_S / len(lowered.kits) for name, ns in out.items()}
+            spent.setdefault(metrics.phase_name(kit.fine.kind), np.zeros(len(slopes)))[row] += length
+    return {name: (ns @ slopes / NS_PER_S / len(lowered.kits)).tolist() for name, ns in spent.items()}
 
 
 SIGNED = (1 << 63) - 1

@@ -39,15 +39,15 @@ def shared(plan: Plan, machine: Machine) -> Machine:
 def compute_seconds(plan: Plan, machine: Machine) -> list[float]:
     """Seconds that the kernels of each position's steps take in a training step."""
     stage_s = [sum(map(machine.unit_ns, stage)) / NS_PER_S for stage in machine.stages]
-    return [sum(stage_s[s] for step in steps for letter, s, _ in step.passes() if letter == "F")
-            for steps in plan.program.steps]  # fmt: skip
+    return [sum(stage_s[s] for passes in row for letter, s, _ in passes if letter == "F")
+            for row in plan.program.passes]  # fmt: skip
 
 
 def _needed_s(plan: Plan, machine: Machine, position: int) -> tuple[float, float]:
     """Seconds for which messages and exchanges need a position's NICs in a training step."""
     sends = Counter(message.target for message in plan.messages.sent[position])
     sent = sum(machine.message(plan.mesh, position, to).wire_bytes() * count for to, count in sends.items())
-    passes = Counter((letter, stage) for step in plan.program.steps[position] for letter, stage, _ in step.passes())
+    passes = Counter((letter, stage) for done in plan.program.passes[position] for letter, stage, _ in done)
     exchanged = sum(
         count * _exchanged_bytes(machine, unit, letter)
         for (letter, stage), count in passes.items()

@@ -145,8 +145,8 @@ def _send(plan: Plan, machine: Machine | None, source: int, target: int) -> tupl
 def _sync(plan: Plan, machine: Machine | None, tail: optimizer.Tail, position: int) -> Sync:
     """Each stage's reduction may start after the position's last weight gradient of it."""
     last = {}
-    for i, step in enumerate(plan.program.steps[position]):
-        for letter, stage, _ in step.passes():
+    for i, passes in enumerate(plan.program.passes[position]):
+        for letter, stage, _ in passes:
             if letter == "W":
                 last[stage] = i
     reduces = tuple((last[stage], stage, ns) for stage, ns in tail.reduce_ns)

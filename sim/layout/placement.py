@@ -172,14 +172,14 @@ def _extend(
     total = len(sums) - 1
     found: dict[tuple[int, int], tuple[tuple[float, float], list[tuple[int, int]]]] = {}
     for (left, right), (worth, pairs) in states.items():
+        least = max(window[0], 1 - bool(extra[1]))
+        twos = [sums[total - right] - sums[total - right - b] + extra[1]
+                for b in range(least, min(window[1], total - left - right) + 1)]  # fmt: skip
         for a in range(max(window[0], 1), min(window[1], total - left - right) + 1):
             one = sums[left + a] - sums[left] + extra[0]
             if one > bound:
                 break  # and more layers are no lighter
-            for b in range(max(window[0], 1 - bool(extra[1])), window[1] + 1):
-                if left + a + right + b > total:
-                    break
-                two = sums[total - right] - sums[total - right - b] + extra[1]
+            for b, two in enumerate(twos[: max(0, total - left - right - a - least + 1)], least):
                 load = one + two if mirrored else max(one, two)
                 if load > bound:
                     break

@@ -60,8 +60,9 @@ class Messages:
     def awaited(self) -> Mapping[tuple[int, int], Sequence[Message]]:
         """(position, step) -> messages that it waits for, forward outputs first."""
         found: dict[tuple[int, int], list[Message]] = {}
-        for message in sorted((m for row in self.sent for m in row), key=lambda m: m.output):
-            found.setdefault((message.target, message.receiver), []).append(message)
+        for output in (FORWARD, BACKWARD):
+            for message in (m for row in self.sent for m in row if m.output == output):
+                found.setdefault((message.target, message.receiver), []).append(message)
         return found
 
     @cached_property
@@ -81,12 +82,12 @@ class Messages:
 
 def messages(program: Program) -> Messages:
     """All messages of a program: of outputs whose next stage is on another position."""
-    steps = ((p, i, step) for p, row in enumerate(program.steps) for i, step in enumerate(row))
-    places = {done: (p, i) for p, i, step in steps for done in step.passes()}
+    rows = ((p, i, passes) for p, row in enumerate(program.passes) for i, passes in enumerate(row))
+    places = {done: (p, i) for p, i, passes in rows for done in passes}
 
     def sent(position: int) -> Iterator[Message]:
-        for number, step in enumerate(program.steps[position]):
-            for letter, stage, micro_batch in step.passes():
+        for number, passes in enumerate(program.passes[position]):
+            for letter, stage, micro_batch in passes:
                 output, ahead = MADE_BY.get(letter, (0, 0))
                 goes = places.get((letter, stage + ahead, micro_batch)) if output else None
                 if goes and goes[0] != position:

@@ -53,10 +53,13 @@ def spread(
         inside = affinity.reshape(SAMPLES, groups, -1)
         best = 2 if score == "sigmoid" else 1
         strength = np.partition(inside, -best, axis=2)[:, :, -best:].sum(2)
-        allowed = np.zeros_like(strength, dtype=np.bool_)  # no more groups than that, also where two are as strong
-        np.put_along_axis(allowed, np.argsort(-strength, axis=1, kind="stable")[:, :chosen_groups], True, axis=1)
-        affinity = np.where(allowed[:, :, None], inside, -1.0).reshape(SAMPLES, experts)
-    picks = np.argpartition(affinity, -chosen, axis=1)[:, -chosen:]
+        # no more groups than that, also where two are as strong
+        allowed = np.argsort(-strength, axis=1, kind="stable")[:, :chosen_groups]
+        size, rows = experts // groups, np.arange(SAMPLES)[:, None]
+        best_of = np.argpartition(inside[rows, allowed].reshape(SAMPLES, -1), -chosen, axis=1)[:, -chosen:]
+        picks = allowed[rows, best_of // size] * size + best_of % size
+    else:
+        picks = np.argpartition(affinity, -chosen, axis=1)[:, -chosen:]
     rank = picks // (experts // ranks)
     return _distinct(rank // gpus_per_node, -(-ranks // gpus_per_node)), _distinct(rank, ranks)
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
@@ -81,6 +82,11 @@ class Program:
     micro_batches: int
     steps: tuple[tuple[Step, ...], ...]
     weight_copies: int = 1
+
+    @cached_property
+    def passes(self) -> tuple[tuple[tuple[Pass, ...], ...], ...]:
+        """What each step computes, per rank, in order."""
+        return tuple(tuple(step.passes() for step in steps) for steps in self.steps)
 
 
 class ScheduleFile(Protocol):
@@ -171,7 +177,7 @@ def _parse_token(number: int, index: int, token: str) -> Step:
 
 def home(program: Program) -> dict[tuple[int, int], int]:
     """(stage, micro-batch) -> the rank that computes it."""
-    places = ((rank, done) for rank, steps in enumerate(program.steps) for step in steps for done in step.passes())
+    places = ((rank, done) for rank, steps in enumerate(program.passes) for passes in steps for done in passes)
     return {(stage, micro_batch): rank for rank, (_, stage, micro_batch) in places}
 
 
@@ -229,9 +235,9 @@ def _mistake(program: Program, step: Step) -> str:
 def _places(program: Program) -> dict[Pass, Place]:
     """Where each pass runs; Refused if one runs twice."""
     places: dict[Pass, Place] = {}
-    for rank, steps in enumerate(program.steps):
-        for index, step in enumerate(steps):
-            for done in step.passes():
+    for rank, steps in enumerate(program.passes):
+        for index, passes in enumerate(steps):
+            for done in passes:
                 if done in places:
                     before, first = places[done]
                     raise Refused(
