@@ -11,7 +11,7 @@ from sim.layout import optimizer, plan
 from sim.scenario import from_mapping, load
 from sim.schedules.program import names
 
-V3 = str(Path(__file__).parents[2] / "scenarios" / "v3_2048gpu.yaml")
+V3 = str(Path(__file__).parents[3] / "scenarios" / "v3_2048gpu.yaml")
 FIXED = "placement=[4,4,4,4,4,4,4,4,4,4,4,4,4,4,4,1]"
 
 
@@ -136,7 +136,7 @@ def test_outputs_leave_before_the_step_ends(main):
 def test_actors(main):
     """One a position, that meets nobody: each stands for all replicas there."""
     low = main[2]
-    assert [actor.group for actor in low.actors] == [-1] * 16
+    assert [actor.groups for actor in low.actors] == [{}] * 16
     assert all(actor.peers == {p: p for p in range(16)} for actor in low.actors)
     assert [actor.jobs for actor in low.actors] == list(low.jobs)
 
