@@ -6,10 +6,11 @@
     python tests/bench/mutants.py --near [...]   only as far as the tests of its room: minutes instead of hours
 
 Cosmic-ray names all mutations of the files in SUBJECTS; the draw takes 60 of them from a fixed seed, so one state of
-the code always gives the same ones, and any change of those files draws others. Each is written into a copy of the checkout
-and must get past, in this order, the tests of its own file, the golden results and predictions, the tests of its room,
-those across rooms and at last those of all other rooms. The first failure kills it; so does a stage that takes longer
-than LIMIT_S, and a file that can no longer be imported. Run 0 first: what fails there tells nothing about a mutant.
+the code always gives the same ones, and any change of those files draws others. Each is written into a copy of the
+checkout and must get past, in this order, the tests of its own file or folder, the golden results and predictions, the
+tests of its room, those across rooms and at last those of all other rooms. The first failure kills it; so does a stage
+that takes longer than LIMIT_S, and a file that can no longer be imported. Run 0 first: what fails there tells nothing
+about a mutant.
 
 Drawn from, of cosmic-ray's operators: arithmetic by other arithmetic, `|`, `&`, `^` by each other, comparisons by other
 comparisons, signs and `not` taken away or added, `and` and `or`, True and False, numbers one more and one less, break
@@ -148,9 +149,9 @@ def stages(file: str) -> list[tuple[str, ...]]:
     """Arguments of pytest, stage by stage."""
     path = Path("tests") / file
     own, room = path.with_name(f"test_{path.name}"), Path(*path.parts[: 3 if path.parts[1] == "sim" else 2])
-    found = [(own.as_posix(),)] if (ROOT / own).exists() else []
+    first = own if (ROOT / own).exists() else own.parent
     far = ("tests/sim", "tests/hwmodels", "tests/reports", "tests/test_docs.py")
-    return [*found, GATE, (room.as_posix(),), ("tests/cross",), far]
+    return [(first.as_posix(),), GATE, (room.as_posix(),), ("tests/cross",), far]
 
 
 def killer(copy: Path, arguments: tuple[str, ...]) -> str:
