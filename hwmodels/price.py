@@ -47,6 +47,8 @@ TIMED_THERE = ("dispatch_layout",)
 compute: nothing is left to slow them."""
 BF16 = "bf16"
 """The wave model of BF16 products, in tables that have measured enough of them."""
+ALL_KERNELS = ("routing_forward", "routing_backward")
+"""Memory-bound kinds whose fixed cost is that of all their kernels together; others' is that of one."""
 LIKE = {"adam": "elementwise", "loss": "elementwise"}
 """Memory-bound kinds that no table holds, and the kind whose rate they take."""
 
@@ -332,7 +334,8 @@ def _memory(pricer: Pricer, found: Tables | None, op: Memory) -> Quote:
             return _between(found, op, rows)
     kind = op.kind if op.kind in found.memory_fit else LIKE.get(op.kind, "elementwise")
     fit = found.memory_fit[kind]
-    us = fit["fixed_us"] * op.kernels ** (kind not in ("routing_forward", "routing_backward"))
+    launches = 1 if kind in ALL_KERNELS else op.kernels
+    us = fit["fixed_us"] * launches
     us += op.bytes() / fit["bytes_per_s"] / MICRO if fit["bytes_per_s"] else 0.0
     rung = "interpolated" if fit["low_bytes"] <= op.bytes() <= fit["high_bytes"] else "held"
     rung = rung if kind == op.kind else "transferred"

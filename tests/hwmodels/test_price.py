@@ -162,6 +162,30 @@ def test_the_roofline_of_an_a100() -> None:
     assert of_node("a100x8").price(op.cast(4096, 7168)).ns == seconds_to_ns(4096 * (14336 + 7392) / 2039e9)
 
 
+@pytest.mark.parametrize("kind", ["routing_forward", "routing_backward"])
+def test_the_fit_of_routing_counts_all_its_kernels_at_once(kind: str) -> None:
+    """The rows of its fit are sums over the gate's tiny kernels, however many those are."""
+    book = replace(own("h200x8"), mode="fitted")
+    for row in tables.load("h200").kinds[kind]:
+        few, many = (book.price(op.small(kind, row["rows"], row["read"] + row["write"], n)).ns for n in (1, 37))
+        assert few == many == pytest.approx(ns(row["us"]), rel=0.03)
+
+
+def test_each_tiny_kernel_costs_its_launch() -> None:
+    one, three = (pricer(mode="fitted").price(op.small("tiny", 1, 0.0, n)).ns for n in (1, 3))
+    assert three == pytest.approx(3 * one, abs=2)
+
+
+@pytest.mark.parametrize(("m", "n", "rung"), [
+    (1024, 1024, "held"), (1280, 1664, "held"), (1408, 1536, "interpolated"), (2048, 4096, "interpolated"),
+])  # fmt: skip
+def test_the_wave_model_of_bf16_knows_a_wave_at_least(m: int, n: int, rung: str) -> None:
+    """64, 130, 132 and 512 tiles on the 132 SMs that it was measured on; FP8 kernels keep their tiles."""
+    book = replace(own("h200x8"), comm_sms=0, mode="fitted")
+    assert book.price(Gemm(m, n, 4096, "fprop", "bf16")).rung == rung
+    assert pricer().price(Gemm(m, n, 4096)).rung == "interpolated"
+
+
 def test_communication_costs_what_the_links_say() -> None:
     quote = pricer().price(DISPATCH)
     assert quote.ns == seconds_to_ns(exchange_seconds(DISPATCH, LINKS, 20))

@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sim
-from hwmodels.op import Memory
-from hwmodels.price import Price
+from hwmodels import node
+from hwmodels.collectives import wires
+from hwmodels.op import Attention, Gemm, GroupedGemm, Memory
+from hwmodels.price import Price, Pricer
 from sim.analysis import metrics
 from sim.engine import kit as kits
 from sim.models.layer import COMMUNICATION, COMPUTE, Kernel
@@ -192,17 +194,21 @@ def test_shares(main):
 # --- inside one template ----------------------------------------------------------------------------------------------
 
 
-def kit(compute, talk, feeds=()):
-    """A kit with one kernel a lane: compute and an exchange that start together."""
-    price = Price(compute, compute, "measured", "by hand", 0.0, "memory")
+COPY = Memory("copy", 1, 1.0, 1.0)
+
+
+def kit(compute, talk, family="memory", gap=0, op=COPY):
+    """A kit with one kernel a lane: compute and an exchange that start together. gap: of each, after it."""
+    price = Price(compute, compute, "measured", "by hand", 0.0, family)
     exchange = Price(talk, talk, "interpolated", "by hand", 0.0, "exchange")
+    compute, talk = compute + gap, talk + gap
     segments = (Segment(COMPUTE, 0, 1, 0, (), False, 1), Segment(COMMUNICATION, 0, 1, 0, (), True, 0))
     fine = Template(
         "F", 0, -1, segments, ((0,), (1,), ()), ((compute,), (talk,), ()), ((compute,), (talk,), ()),
-        ((0,), (0,), ()), ((Task("c", 0, "F", price, 112),), (Task("x", 0, "F", exchange, 20),), ()),
+        ((gap,), (gap,), ()), ((Task("c", 0, "F", price, 112),), (Task("x", 0, "F", exchange, 20),), ()),
     )  # fmt: skip
-    kernel = Kernel("c", Memory("copy", 1, 1.0, 1.0))
-    phases = (Phase("c", 0, "F", 0, (kernel,), (), False, 0), Phase("x", 0, "F", 1, (kernel,), (), True, 1))
+    kernel, other = Kernel("c", op), Kernel("x", COPY)
+    phases = (Phase("c", 0, "F", 0, (kernel,), (), False, 0), Phase("x", 0, "F", 1, (other,), (), True, 1))
     return kits.kit(Composition(phases, 0, -1), fine, 1.0)
 
 
@@ -216,3 +222,37 @@ def test_profile_of_two_lanes(compute, talk):
     assert (inside["exposed"], inside["peers"]) == (max(0, talk - compute), 0)
     assert found.shares == {"measured": compute, "interpolated": talk}
     assert (found.products, found.memory, found.gaps) == (0, compute, 0)
+
+
+PRICER = Pricer(node.load("h800x8").device, wires(node.load("h800x8"), None), 20)
+
+
+@pytest.mark.parametrize("family", ["gemm", "wgrad", "gemm_bf16", "attention", "norm", "small", "routing", "memory"])
+def test_products_are_what_tensor_cores_set(family):
+    """By the family that a price gives an operation; all other compute waits for memory."""
+    shapes = {
+        "gemm": Gemm(4096, 4096, 4096), "wgrad": Gemm(4096, 4096, 4096, "wgrad"),
+        "gemm_bf16": Gemm(4096, 4096, 4096, "fprop", "bf16"), "attention": Attention("forward", 1, 128, 4096, 192, 128),
+    }  # fmt: skip
+    assert family not in shapes or PRICER.price(shapes[family]).family == family
+    found = metrics.profile(kit(70, 10, family), None)
+    assert (found.products, found.memory) == ((70, 0) if family in shapes else (0, 70))
+
+
+def test_launch_gaps_belong_to_no_price():
+    """Shares of rungs and products are kernels alone; the gap after each of compute is told by itself."""
+    found = metrics.profile(kit(70, 10, "gemm", gap=2), None)
+    assert found.shares == {"measured": 70, "interpolated": 10}
+    assert (found.products, found.memory, found.gaps) == (70, 0, 2)
+
+
+@pytest.mark.parametrize(("op", "seconds"), [
+    (Gemm(4096, 7168, 2048), 2 * 4096 * 7168 * 2048 / 1979e12),
+    (Gemm(4096, 7168, 2048, "fprop", "bf16"), 2 * 4096 * 7168 * 2048 / 989e12),
+    (GroupedGemm(4, 32768, 4096, 7168), 2 * 32768 * 4096 * 7168 / 1979e12),
+    (Attention("forward", 1, 128, 4096, 192, 128), 128 * 4096**2 * (192 + 128) / 989e12),
+    (Memory("copy", 4096, 7168.0, 7168.0), 0.0),
+])  # fmt: skip
+def test_ideal_is_the_peak_of_each_product_s_format(op, seconds):
+    """At the peak of all SMs, whatever is given to communication: FP8 at 1,979 TFLOP/s, BF16 and attention at 989."""
+    assert metrics.profile(kit(70, 10, op=op), PRICER).ideal == pytest.approx(seconds * 1e9, rel=1e-3)

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from hwmodels.collectives import Hindrance
 from sim import assembly
 from sim.engine.lowering import BACKWARD, FORWARD, lower
 from sim.layout import optimizer, plan
+from sim.layout.machine import Hindrances
 from sim.scenario import from_mapping, load
 from sim.schedules.program import names
 
-V3 = str(Path(__file__).parents[2] / "scenarios" / "v3_2048gpu.yaml")
+V3 = str(Path(__file__).parents[3] / "scenarios" / "v3_2048gpu.yaml")
 FIXED = "placement=[4,4,4,4,4,4,4,4,4,4,4,4,4,4,4,1]"
 
 
@@ -122,6 +124,17 @@ def test_gradients_wait_for_the_last_weight_gradient(main):
         assert max(last.values()) == len(actor.jobs) - 1
 
 
+@pytest.mark.parametrize(("dense", "experts"), [(1.5, 2.5), (2.5, 1.5)])
+def test_the_harder_hindrance_of_two_rings_counts(main, dense, experts):
+    """Gradients of experts and of the rest are one load on the network: it hinders exchanges as the worse ring does."""
+    laid, machine, _ = main
+    rings = {("reduce_scatter", 7, False): Hindrance(1.0, dense), ("reduce_scatter", 7, True): Hindrance(1.0, experts)}
+    low = lower(laid, replace(machine, hindrances=Hindrances(rings=rings)))
+    for position in laid.holders(7):
+        assert low.syncs[position].routes[7].hindrance.exchanges == 2.5
+    assert low.syncs[0].routes[0].hindrance.exchanges == 0
+
+
 def test_outputs_leave_before_the_step_ends(main):
     """In a pair the forward output is ready after combine(F), the backward one after attn(B); attn(W) comes after."""
     laid, _, low = main
@@ -136,7 +149,7 @@ def test_outputs_leave_before_the_step_ends(main):
 def test_actors(main):
     """One a position, that meets nobody: each stands for all replicas there."""
     low = main[2]
-    assert [actor.group for actor in low.actors] == [-1] * 16
+    assert [actor.groups for actor in low.actors] == [{}] * 16
     assert all(actor.peers == {p: p for p in range(16)} for actor in low.actors)
     assert [actor.jobs for actor in low.actors] == list(low.jobs)
 

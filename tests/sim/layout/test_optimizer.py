@@ -9,7 +9,7 @@ from sim.layout import optimizer, plan
 from sim.models.family import weights
 from sim.scenario import from_mapping, load
 
-V3 = str(Path(__file__).parents[2] / "scenarios" / "v3_2048gpu.yaml")
+V3 = str(Path(__file__).parents[3] / "scenarios" / "v3_2048gpu.yaml")
 FIXED = "placement=[4,4,4,4,4,4,4,4,4,4,4,4,4,4,4,1]"
 EXPERT = 3 * 7168 * 2048
 ATTENTION = 7168 * 1536 + 1536 * 24576 + 7168 * 576 + 512 * 32768 + 16384 * 7168

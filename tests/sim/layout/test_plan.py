@@ -12,7 +12,7 @@ from sim.layout import plan
 from sim.models.layer import COMMUNICATION, Unit
 from sim.scenario import from_mapping, load
 
-V3 = str(Path(__file__).parents[2] / "scenarios" / "v3_2048gpu.yaml")
+V3 = str(Path(__file__).parents[3] / "scenarios" / "v3_2048gpu.yaml")
 FIXED = "placement=[4,4,4,4,4,4,4,4,4,4,4,4,4,4,4,1]"
 
 

@@ -12,6 +12,7 @@ import sim
 from hwmodels.op import Attention, Gemm, Memory
 from hwmodels.refused import Refused
 from reports.page import render
+from sim import assembly
 from sim.layout import plan
 from sim.models import transformer
 from sim.models.activations import RECIPE, Recompute
@@ -88,7 +89,7 @@ def test_a_tied_head_is_held_once():
     for schedule, copies in (("dualpipev", 0), ("1f1b", 1)):
         words = ["model.tied=true", f"schedule={schedule}", "parallel.pipeline=8", "outputs=[result]"]
         laid = plan.lay_out(load(LLAMA, words))
-        machine = plan.machine(laid)
+        machine = assembly.machine(laid)
         held = sum(optimizer.stage_parameters(laid, machine, s).total for s in range(laid.program.stages))
         assert held == weights(tied, machine.units).total + copies * 128256 * 8192
 
@@ -261,7 +262,7 @@ def test_a_family_with_experts_may_have_a_model_without():
     """DeepSeek with dense layers alone: nothing is exchanged, no SMs are held, and there is nobody to route to."""
     words = ["model.dense_layers=27", "outputs=[result]", "batch.sequences=1024"]
     lite = str(SCENARIOS / "v2_lite.yaml")
-    assert plan.machine(plan.lay_out(load(lite, words))).pricer.compute_sms == 132
+    assert assembly.machine(plan.lay_out(load(lite, words))).pricer.compute_sms == 132
     told = sim.run(load(lite, words)).summary
     assert told["step_time_s"] > 0 and told["overlap_fraction"] is None
     with pytest.raises(ValueError, match="sampled routing needs experts; legal: balanced"):

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hwmodels.op import Gemm
 from hwmodels.refused import Refused
 from sim.models import deepseek
 from sim.models.activations import RECIPE, Kept, Recompute, landing_bytes
@@ -146,6 +147,38 @@ def test_fp8_keeps_less(unit):
     assert deepseek.kept_for_weight(narrow, unit, RECIPE).at(narrow) < deepseek.kept_for_weight(wide, unit, RECIPE).at(
         wide
     )
+
+
+@pytest.mark.parametrize("unit", [Unit("dense", 0), Unit("moe", 3), Unit("projection", 61)], ids=lambda u: u.kind)
+@pytest.mark.parametrize("shape", [V3, V2, LITE], ids=lambda s: s.name)
+def test_a_split_weight_gradient_keeps_both_sides_of_each_product(shape, unit):
+    """A product [m, rows] x [rows, n] reads m + n values a row, in FP8 with a scale for 128 of them. Of experts, sides
+    as wide as the model come with the tokens received; the others are rows of experts."""
+    rows, scaled = 33024, 1 + 4 / 128
+    where = Site(shape, RECIPES["fp8"], 1, 4096, 30671, rows, 4.0, 7.5, 4, 64, 8)
+    kernels = [kernel.op for part in deepseek.parts(where, unit, "W") for kernel in part.kernels]
+    products = [op for op in kernels if isinstance(op, Gemm) and op.precision == "fp8"]
+    sides = [(side, op.k) for op in products for side in (op.m, op.n)]
+    assert products and {k for _, k in sides} <= {4096, rows // 4}  # one product for each of four experts
+    found = deepseek.kept_for_weight(where, unit, RECIPE)
+    assert found.fixed == sum(side * k for side, k in sides if k == 4096) * scaled
+    for each, wide in ((found.token, True), (found.row, False)):
+        read = sum(side * k for side, k in sides if k != 4096 and (side == shape.hidden) == wide)
+        assert each == read / rows * scaled
+
+
+def test_a_projection_keeps_its_two_inputs():
+    """The hidden state and the embedding of the next token, in BF16 before their norms."""
+    assert deepseek.kept(site(), Unit("projection", 61), RECIPE).at(site()) == 2 * 4096 * 7168 * 2
+
+
+def test_shared_tensors_weigh_nothing_where_they_are_used_again():
+    """Of V3: the prediction module brings neither a second embedding nor a second head."""
+    assert weight_bytes(Parameters(other=100, shared=30), 1.0, RECIPES["bf16"]) == 2 * 70
+    units = deepseek.units(V3)
+    one, both = (sum((deepseek.weights(V3, u) for u in some), Parameters()) for some in (main_units(units), units))
+    more = weight_bytes(both, 1.0, RECIPES["bf16"]) - weight_bytes(one, 1.0, RECIPES["bf16"])
+    assert more == 2 * weights(V3, [unit for unit in units if unit.beside]).total
 
 
 def test_exchange_buffers():

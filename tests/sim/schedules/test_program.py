@@ -198,6 +198,6 @@ def test_shapes_hold_positive_figures(figures):
 
 def test_schedules_load_only_when_asked_for():
     code = "import sys, sim.schedules.program; sys.exit(any(name.startswith('sim.schedules') for name in sys.modules))"
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     run = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(root)}, check=False)
     assert run.returncode == 0

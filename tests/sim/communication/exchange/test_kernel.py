@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from hwmodels.refused import Refused
 from sim.communication.exchange import closed, kernel, messages
-from sim.communication.exchange.ports import even_tokens, of_op
-from sim.communication.exchange.roles import COPY, FIXED, FOLLOW
+from sim.communication.exchange.line import finish_s
+from sim.communication.exchange.ports import even_tokens, of_op, of_tokens
+from sim.communication.exchange.roles import COPY, FIXED, FOLLOW, dispatching
 from tests.sim.communication.exchange.exchanges import (
     BF16_ROW,
     FP8_ROW,
@@ -201,3 +202,29 @@ def test_a_single_sm_is_half_a_channel_and_none_is_refused() -> None:
     assert one == pytest.approx(2 * two, rel=0.02)
     with pytest.raises(Refused, match="at least 1 SM; found 0"):
         kernel.run(of_op(op()), LINKS, 0)
+
+
+@pytest.mark.parametrize(("direction", "busy", "idle"), [
+    ("dispatch", "receive", "send"), ("combine", "send", "receive"),
+])  # fmt: skip
+def test_inside_a_node_a_combine_goes_the_way_of_its_dispatch_backwards(direction: str, busy: str, idle: str) -> None:
+    """All tokens of eight ranks are rank 0's: it takes in eight times what each hands out, and sends that back."""
+    to_ranks = np.zeros((8, 8), np.int64)
+    to_ranks[:, 0] = 512
+    timing = kernel.run(of_tokens(direction, FP8_ROW, 512.0, np.full((8, 1), 512), to_ranks), LINKS, 20)
+    assert timing.rank_s.argmax() == 0
+    assert timing.busy_s[busy] == pytest.approx(8 * timing.busy_s[idle], rel=1e-9)
+
+
+def test_a_full_buffer_behind_the_network_runs_at_its_round_trip() -> None:
+    """A slow network leaves a dispatch nothing to do but to wait for credits: each is a bare latency on its way, and
+    what it frees goes through the port, over the network and through the forwarders' whole rounds of rows."""
+    slow = replace(LINKS, latency_s=1.0)
+    work = kernel._cut(of_op(op("dispatch", 64)), slow, 2, COPY, FIXED)
+    stages = {stage.name: stage for stage in kernel._stages(work)}
+    room, ports = stages["forward"].room, work.ports
+    warps = dispatching(FIXED, ports.tokens * work.row_s, ports.received * work.row_s)[1]
+    rounds = np.ceil(work.share(ports.forwarded) / warps)
+    trip = 2 * slow.latency_s + stages["network"].service_s + rounds * work.row_s
+    few, many = (finish_s(list(stages.values()), 7 + turns * room) for turns in (1, 4))
+    assert many - few == pytest.approx(3 * trip, rel=1e-9)

@@ -9,6 +9,7 @@ import pytest
 import sim
 from hwmodels.collectives import UNHINDERED
 from hwmodels.units import NS_PER_S
+from sim import assembly
 from sim.analysis import links as summary
 from sim.analysis import utilisation
 from sim.analysis.utilisation import of_network
@@ -33,7 +34,7 @@ def scenario(*overrides: str) -> Scenario:
 @cache
 def laid(*overrides: str) -> tuple[Plan, Machine]:
     plan = plans.lay_out(scenario(*overrides))
-    return plan, plans.machine(plan)
+    return plan, assembly.machine(plan)
 
 
 @cache
