@@ -4,7 +4,7 @@ Each stage is a function of the values before it. Prices, placements and kits th
 the next are kept, so a sweep pays for them once.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
@@ -47,18 +47,20 @@ def assembled(plan: Plan) -> "tuple[Machine, Network | None]":
 def unshared(plan: Plan) -> Machine:
     """Prices and placement: exchanges have NICs and switches to themselves, as in a benchmark. Raises Refused."""
     found = prices(plan.scenario)
-    return replace(found, stages=placed(plan, found))
+    return found.keeping(stages=placed(plan, found))
 
 
 def prices(scenario: Scenario) -> Machine:
     """A machine without stages: what the model does on a rank of the scenario, and what everything costs."""
     cluster, batch = scenario.cluster, scenario.batch
     assert cluster is not None
+    node, fabric = cluster.node, cluster.fabric
     decide = (
-        cluster.node, cluster.fabric, scenario.model, scenario.precision, scenario.pricing, scenario.comm,
-        scenario.parallel, batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts,
+        node, node.figures, node.device.figures, fabric, fabric.figures if fabric else None,
+        scenario.model, scenario.precision, scenario.pricing, scenario.comm, scenario.parallel,
+        batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts,
     )  # fmt: skip
-    return replace(_prices(_Asked(repr(decide), scenario)), cluster=cluster)
+    return _prices(_Asked(repr(decide), scenario)).keeping(cluster=cluster)
 
 
 @dataclass(frozen=True)
@@ -127,4 +129,4 @@ def hindered(plan: Plan, machine: Machine, wired: "Network | None") -> Machine:
         return machine
     found = wired.hindrances(max(sharing.compute_seconds(plan, machine)))
     links = wires(machine.cluster.node, machine.cluster.fabric, found.exchanges, found.beside_messages)
-    return replace(machine, pricer=machine.pricer.over(links), hindrances=found)
+    return machine.keeping(pricer=machine.pricer.over(links), hindrances=found)

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -71,7 +71,14 @@ class Machine:
     units: tuple[Unit, ...]
     hindrances: Hindrances = NON_BLOCKING
     recompute: Recompute = RECIPE
-    known: Known = field(default_factory=Known, compare=False, repr=False)
+    known: Known = field(default_factory=Known, init=False, compare=False, repr=False)
+
+    def keeping(self, **changes: Any) -> "Machine":
+        """The machine with changes that leave what is known true: stages, hindrances, links that the pricer knows of.
+        `dataclasses.replace` forgets it, as other prices must."""
+        other = replace(self, **changes)
+        object.__setattr__(other, "known", self.known)
+        return other
 
     @property
     def family(self) -> Family:
