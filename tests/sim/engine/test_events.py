@@ -393,7 +393,7 @@ def test_what_is_left_of_a_kernel_is_exact() -> None:
 
 def test_a_timeout_that_nobody_waits_for_is_not_the_end() -> None:
     """Compute starts beside communication at half its rate, and is timed again when that ends."""
-    segments = (Segment(COMPUTE, 0, 2, 0, (), False, 0), Segment(COMMUNICATION, 0, 1, 0, (), False, 0))
+    segments = (Segment(COMPUTE, 0, 2, 0, (), "", 0), Segment(COMMUNICATION, 0, 1, 0, (), "", 0))
     alone, beside = ((10, 100), (5,), ()), ((20, 200), (5,), ())
     made = Template("x", 0, 0, segments, ((0,), (1,), ()), alone, beside, ((0, 0), (0,), ()), ((), (), ()))
     found = run([Actor("a", (Job(made),))])
