@@ -46,8 +46,8 @@ def books(*faults, overrides=()):
 def exchange_between():
     """Compute, an exchange, compute."""
     segments = (
-        Segment(COMPUTE, 0, 1, 0, (1,), False, 0), Segment(COMMUNICATION, 0, 1, 1, (2,), True, 0),
-        Segment(COMPUTE, 1, 2, 1, (), False, 0),
+        Segment(COMPUTE, 0, 1, 0, (1,), "", 0), Segment(COMMUNICATION, 0, 1, 1, (2,), "expert", 0),
+        Segment(COMPUTE, 1, 2, 1, (), "", 0),
     )  # fmt: skip
     ones = ((1, 1), (1,), ())
     return Template("F", 0, -1, segments, ((0, 2), (1,), ()), ones, ones, ones, ((), (), ()))
@@ -91,8 +91,8 @@ def test_a_chain_is_compute_bytes_and_peers(first, exchange, second):
 def two_exchanges():
     """Compute, two exchanges back to back, compute that waits for the second."""
     segments = (
-        Segment(COMPUTE, 0, 1, 0, (1,), False, 0), Segment(COMMUNICATION, 0, 1, 1, (), True, 0),
-        Segment(COMMUNICATION, 1, 2, 0, (3,), True, 0), Segment(COMPUTE, 1, 2, 1, (), False, 0),
+        Segment(COMPUTE, 0, 1, 0, (1,), "", 0), Segment(COMMUNICATION, 0, 1, 1, (), "expert", 0),
+        Segment(COMMUNICATION, 1, 2, 0, (3,), "expert", 0), Segment(COMPUTE, 1, 2, 1, (), "", 0),
     )  # fmt: skip
     ones = ((1, 1), (1, 1), ())
     return Template("F+B", 0, 1, segments, ((0, 3), (1, 2), ()), ones, ones, ones, ((), (), ()))

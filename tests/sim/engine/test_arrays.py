@@ -132,7 +132,7 @@ def test_a_reduction_between_two_outputs_of_a_step(times, ns):
 
 def two_outputs():
     """Two lanes side by side, each with an output: forward of compute, backward of the weight stream."""
-    segments = (Segment(COMPUTE, 0, 1, 0, (), False, 1), Segment(WEIGHT, 0, 1, 0, (), False, 2))
+    segments = (Segment(COMPUTE, 0, 1, 0, (), "", 1), Segment(WEIGHT, 0, 1, 0, (), "", 2))
     ones = ((1,), (), (1,))
     return Template("F+B", 1, 2, segments, ((0,), (), (1,)), ones, ones, ones, ((), (), ()))
 
@@ -140,8 +140,8 @@ def two_outputs():
 def tie():
     """Both outputs ready at 10: one lane's was started later, and by an event that came later."""
     segments = (
-        Segment(COMPUTE, 0, 1, 0, (2,), False, 0), Segment(WEIGHT, 0, 1, 0, (), False, 2),
-        Segment(COMPUTE, 1, 2, 1, (), False, 1),
+        Segment(COMPUTE, 0, 1, 0, (2,), "", 0), Segment(WEIGHT, 0, 1, 0, (), "", 2),
+        Segment(COMPUTE, 1, 2, 1, (), "", 1),
     )  # fmt: skip
     reordered = (segments[0]._replace(feeds=(1,)), segments[2]._replace(feeds=()), segments[1])
     durations = ((4, 6), (), (10,))
