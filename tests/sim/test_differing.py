@@ -63,7 +63,7 @@ def test_what_is_drawn_is_that_column():
     steps = spans.steps(laid, timeline, column)
     drawn = spans.spans(laid, found.lowered, timeline, column, "layer")[0]
     for position, rows in enumerate(crossings(timeline)):
-        mine, inside = steps.of_rank(position), drawn.of_rank(position)
+        mine, inside = steps.of_position(position), drawn.of_position(position)
         norm, updated = timeline.update[position]
         assert mine.start.tolist() == [*(int(c.starts[column]) for c in rows), norm]
         assert mine.end.tolist() == [*(int(c.ends[column]) for c in rows), updated[column]]
