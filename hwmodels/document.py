@@ -108,7 +108,7 @@ def dotted(path: Sequence[str | int]) -> str:
 
 
 def did_you_mean(word: object, legal: Iterable[str]) -> str:
-    """", did you mean 'dualpipe'?" with the nearest legal word, or "" when none is near."""
+    """ ", did you mean 'dualpipe'?" with the nearest legal word, or "" when none is near."""
     near = get_close_matches(str(word).lower(), list(legal), n=1, cutoff=0.6)
     return f", did you mean {near[0]!r}?" if near else ""
 

@@ -159,7 +159,7 @@ def _factor(number: str, unit: str, text: str, dimension: str) -> float:
 
 
 def _nearest(unit: str, dimension: str) -> str:
-    """", did you mean 'GB/s'?" with the likeliest legal unit, those of the expected dimension first."""
+    """ ", did you mean 'GB/s'?" with the likeliest legal unit, those of the expected dimension first."""
     same = [name for name, (found, _) in units().items() if found == dimension]
     for names in (same, list(units())):
         folded = [name for name in names if name.lower() == unit.lower()]

@@ -33,13 +33,13 @@ GZIP = 16 + zlib.MAX_WBITS
 
 def write(spans: Trace, folder: Path) -> list[Path]:
     """Write `rank<NNNN>.json.gz` into `folder` for every rank in `spans`, and say which files."""
-    ranks = np.unique(spans.rank).tolist()
+    ranks = np.unique(spans.position).tolist()
     written = []
     for rank in ranks:
         path = folder / f"rank{rank:04d}.json.gz"
         squeeze = zlib.compressobj(1, zlib.DEFLATED, GZIP)
         with path.open("wb") as file:
-            for text in events(spans.of_rank(rank), rank, len(ranks)):
+            for text in events(spans.of_position(rank), rank, len(ranks)):
                 file.write(squeeze.compress(text.encode()))
             file.write(squeeze.flush())
         written.append(path)

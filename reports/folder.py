@@ -67,11 +67,12 @@ def scenario_text(scenario: dict[str, Any]) -> str:
 
 
 def write_events(spans: Trace, path: Path) -> None:
-    """Write every column of `spans` as an array of its name, with the tables that label, lane, phase and price index.
+    """Write every column of `spans` as an array, with the tables that label, lane, phase and price index.
 
-    start and end are int64 nanoseconds; the other columns fit in 32 bits.
+    Arrays have the names of the columns, but `position` is `rank`. start and end are int64 nanoseconds; the other
+    columns fit in 32 bits.
     """
-    columns = {name: getattr(spans, name) for name in Trace.COLUMNS}
+    columns = {"rank" if name == "position" else name: getattr(spans, name) for name in Trace.COLUMNS}
     narrow = {n: c if n in ("start", "end") else c.astype(np.int32) for n, c in columns.items()}
     tables = {"labels": spans.labels, "prices": spans.prices, "lanes": LANES, "phases": PHASES}
     with path.open("wb") as file:

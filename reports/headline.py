@@ -139,8 +139,8 @@ def _memory(result: Result) -> list[Figure]:
     if not result.memory:
         return []
     worst = max(result.memory, key=lambda curve: curve.peak_bytes)
-    whose = f"position {worst.rank}"
-    if worst.cluster_rank is not None:
-        whose = f"rank {worst.cluster_rank}, {whose}"
+    whose = f"position {worst.position}"
+    if worst.rank is not None:
+        whose = f"rank {worst.rank}, {whose}"
     room = format_quantity(worst.capacity_bytes, "data")
     return [Figure("Peak memory", format_quantity(worst.peak_bytes, "data"), f"of {room}, {whose}")]

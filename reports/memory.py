@@ -41,14 +41,14 @@ def section(result: Result) -> Section | None:
         f"{plot('peaks', 'peak memory at every position by part')}</div>"
     )
     data = {"parts": [[name, colours[name]] for name in names], "curves": [_curve(c, names) for c in result.memory]}
-    lead = LEAD if worst.cluster_rank is None else f"{LEAD} {WORST}"
+    lead = LEAD if worst.rank is None else f"{LEAD} {WORST}"
     return Section("memory", "Memory", lead, body, data)
 
 
 def _whose(curve: MemoryCurve) -> str:
-    if curve.cluster_rank is None:
-        return f"position {curve.rank}"
-    return f"position {curve.rank}, rank {curve.cluster_rank}"
+    if curve.rank is None:
+        return f"position {curve.position}"
+    return f"position {curve.position}, rank {curve.rank}"
 
 
 def thin(total: npt.NDArray[Any], points: int) -> npt.NDArray[np.int64]:
@@ -78,7 +78,7 @@ def _curve(curve: MemoryCurve, names: list[str]) -> dict[str, Any]:
     # the script finds a part's column by its place: names may hold anything
     columns = {str(i): curve.parts[n][keep].astype(np.float64) for i, n in enumerate(names) if n in curve.parts}
     return {
-        "rank": curve.rank,
+        "position": curve.position,
         "capacity": curve.capacity_bytes,
         "peak": [peak.get(name, 0) for name in names],
         "table": pack({"time": curve.times[keep] / NS_PER_S} | columns),

@@ -24,15 +24,16 @@ def section(result: Result) -> Section | None:
     if differ(result):
         lead += f" {HEALTHY}"
     body = legend((k.name, k.colour) for k in kinds) + plot("stages", "time of a micro-batch on each stage")
-    rows = [[f"stage {s.stage}", f"position {s.rank}", escape(s.contents), f"{s.parameters / GIGA:.2f} billion",
+    rows = [[f"stage {s.stage}", f"position {s.position}", escape(s.contents), f"{s.parameters / GIGA:.2f} billion",
              *(seconds(getattr(s, key)) for _, key in PARTS), seconds(load_s(s))] for s in stages]  # fmt: skip
     head = ("Stage", "Position", "Contents", "Parameters", "F", "B (input)", "W", "Sum")
     data = {
         "parts": [[k.name, k.colour] for k in kinds],
         "mean": sum(map(load_s, stages)) / len(stages),
         "stages": [
-            {"stage": s.stage, "rank": s.rank, "contents": s.contents, "times": [getattr(s, key) for _, key in PARTS],
-             "parameters": f"{s.parameters / GIGA:.2f} billion"} for s in stages
+            {"stage": s.stage, "position": s.position, "contents": s.contents,
+             "times": [getattr(s, key) for _, key in PARTS], "parameters": f"{s.parameters / GIGA:.2f} billion"}
+            for s in stages
         ],
     }  # fmt: skip
     return Section("stages", "Stage loads", lead, body + details("As a table", table(head, rows, (0, 1, 2))), data)

@@ -53,31 +53,31 @@ def section(result: Result) -> Section | None:
 
 
 def with_idle(steps: Trace, more: Mapping[str, Column] = MappingProxyType({})) -> Columns:
-    """Steps and the gaps before, between and after them, sorted by rank and start; start and end in seconds.
+    """Steps and the gaps before, between and after them, sorted by position and start; start and end in seconds.
 
     A gap has the kind IDLE, and -1 in every column that says what ran, also those of `more` (a value a step). The last
-    gap of a rank ends with the step.
+    gap of a position ends with the step.
     """
-    order = np.lexsort((steps.start, steps.rank))
-    rank, start, end = steps.rank[order], steps.start[order], steps.end[order]
-    fresh = np.flatnonzero(np.diff(rank, prepend=rank[0] - 1))
+    order = np.lexsort((steps.start, steps.position))
+    position, start, end = steps.position[order], steps.start[order], steps.end[order]
+    fresh = np.flatnonzero(np.diff(position, prepend=position[0] - 1))
     before = np.concatenate(([0], end[:-1]))
     before[fresh] = 0
-    last = np.concatenate((fresh[1:], [len(rank)])) - 1
-    gaps = (np.concatenate((rank, rank[last])), np.concatenate((before, end[last])),
+    last = np.concatenate((fresh[1:], [len(position)])) - 1
+    gaps = (np.concatenate((position, position[last])), np.concatenate((before, end[last])),
             np.concatenate((start, np.full(len(last), end.max()))))  # fmt: skip
     some = gaps[2] > gaps[1]
-    gap_rank, gap_start, gap_end = (column[some] for column in gaps)
+    gap_position, gap_start, gap_end = (column[some] for column in gaps)
     rows: Columns = {
         "start": np.concatenate((start, gap_start)) / NS_PER_S,
         "end": np.concatenate((end, gap_end)) / NS_PER_S,
-        "rank": np.concatenate((rank, gap_rank)),
-        "kind": np.concatenate((steps.phase[order], np.full(len(gap_rank), IDLE))),
+        "position": np.concatenate((position, gap_position)),
+        "kind": np.concatenate((steps.phase[order], np.full(len(gap_position), IDLE))),
     }
     told = {name: getattr(steps, name) for name in ("stage", "micro_batch", "stage_b", "micro_batch_b", "price")}
     for name, column in (told | dict(more)).items():
-        rows[name] = np.concatenate((column[order], np.full(len(gap_rank), -1)))
-    sort = np.lexsort((rows["start"], rows["rank"]))
+        rows[name] = np.concatenate((column[order], np.full(len(gap_position), -1)))
+    sort = np.lexsort((rows["start"], rows["position"]))
     return {name: column[sort] for name, column in rows.items()}
 
 
@@ -103,18 +103,18 @@ def price_mix(steps: Trace, spans: Trace) -> tuple[Column, list[str]]:
 
 
 def _owners(steps: Trace, spans: Trace) -> Column:
-    """The step of its rank that each span starts in, or -1."""
+    """The step of its position that each span starts in, or -1."""
     reach = int(max(steps.end.max(), spans.end.max(initial=0))) + 1
-    order = np.lexsort((steps.start, steps.rank))
-    keys = steps.rank[order] * reach + steps.start[order]
-    found = order[np.maximum(np.searchsorted(keys, spans.rank * reach + spans.start, side="right") - 1, 0)]
-    inside = (steps.rank[found] == spans.rank) & (steps.start[found] <= spans.start) & (spans.start < steps.end[found])
-    return np.where(inside, found, -1)
+    order = np.lexsort((steps.start, steps.position))
+    keys = steps.position[order] * reach + steps.start[order]
+    last = order[np.maximum(np.searchsorted(keys, spans.position * reach + spans.start, side="right") - 1, 0)]
+    own = steps.position[last] == spans.position
+    return np.where(own & (steps.start[last] <= spans.start) & (spans.start < steps.end[last]), last, -1)
 
 
 def idle_shares(rows: Columns) -> list[float]:
-    """Part of the step that each rank idles, by rank."""
+    """Part of the step that each position idles."""
     lengths, idle = rows["end"] - rows["start"], rows["kind"] == IDLE
-    ranks = int(rows["rank"].max()) + 1
+    positions = int(rows["position"].max()) + 1
     total = float(rows["end"].max())
-    return [float(t) / total for t in np.bincount(rows["rank"][idle], lengths[idle], ranks)]
+    return [float(t) / total for t in np.bincount(rows["position"][idle], lengths[idle], positions)]

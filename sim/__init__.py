@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from sim.result import Result
     from sim.scenario.values import Scenario
 
+
 def run(scenario: "Scenario", interval: bool = True) -> "Result":
     """Simulate one training step. interval: with 90 % intervals and the tornado, about half of the time of a run.
 

@@ -14,25 +14,25 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class MemoryCurve:
-    """Device memory of one rank over the step. rank: of the pipeline. cluster_rank: whose it is where the ranks at a
-    pipeline position differ, that of the highest peak.
+    """Device memory of one rank over the step.
 
+    position: of the pipeline.  rank: of the cluster, where the ranks at a position differ: that with the highest peak.
     times: ns, int64, ascending.  parts: name -> bytes at each time (float64 or int64, same length as times),
     stacked from the bottom: weights, gradients, optimizer states, communication buffers, activations.
     """
 
-    rank: int
+    position: int
     times: npt.NDArray[np.int64]
     parts: dict[str, npt.NDArray[np.int64]]
     capacity_bytes: int
-    cluster_rank: int | None = None
+    rank: int | None = None
 
     @property
     def whose(self) -> str:
         """Such as "a rank at position 3 of the pipeline", or "rank 397 (position 3 of the pipeline)"."""
-        if self.cluster_rank is None:
-            return f"a rank at position {self.rank} of the pipeline"
-        return f"rank {self.cluster_rank} (position {self.rank} of the pipeline)"
+        if self.rank is None:
+            return f"a rank at position {self.position} of the pipeline"
+        return f"rank {self.rank} (position {self.position} of the pipeline)"
 
     @property
     def peak_bytes(self) -> int:
@@ -44,8 +44,8 @@ class StageLoad:
     """What one pipeline stage holds and costs per micro-batch (seconds of stand-alone F, B and W)."""
 
     stage: int
-    rank: int
-    contents: str            # e.g. "embedding, dense 0-2, MoE 3"
+    position: int
+    contents: str  # e.g. "embedding, dense 0-2, MoE 3"
     layers: int
     parameters: int
     forward_s: float
@@ -116,13 +116,13 @@ class Result:
 
     summary: the content of result.json (SI units), see design section 6.
     scenario: the resolved scenario as plain dicts, lists, strings and numbers.
-    steps: one row per schedule step and rank (all pipeline ranks, folded classes expanded).
-    spans: one row per task at the run's detail (all pipeline ranks).
+    steps: one row per schedule step, at all pipeline positions.
+    spans: one row per task at the run's detail, at all pipeline positions.
     pair: op-level spans of one overlapped forward/backward pair in isolation (or of F then B where the schedule
-        never overlaps), with lane, SM count, layer and price; rank is 0.
+        never overlaps), with lane, SM count, layer and price; position is 0.
     pair_name: what the pair is, e.g. "forward of stage 7 with backward of stage 8".
     price_sources: one sentence per entry of spans.prices / pair.prices: table, row, spread.
-    memory: one curve per pipeline rank (empty when the scenario gave chunk times).
+    memory: one curve per pipeline position (empty when the scenario gave chunk times).
     waterfall: bars from ideal compute to the step, in order; they sum to step_time_s.
     stages: one entry per stage (empty when the scenario gave chunk times).
     links: how busy the fabric is, where the scenario's outputs ask for it and its fabric can be wired; summary["links"]

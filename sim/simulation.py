@@ -56,7 +56,7 @@ def run(scenario: Scenario, interval: bool = True) -> Result:
     drawn_steps = spans.steps(laid, timeline, ran.column)
     curves = memory.curves(laid, machine, ran.loads, timeline, ran.column) if machine else ()
     drawn = {"report", "trace", "events", "links"} & set(scenario.outputs)
-    trace, sources = drawn_steps.where(drawn_steps.rank < 0), dict[str, str]()
+    trace, sources = drawn_steps.where(drawn_steps.position < 0), dict[str, str]()
     if drawn:
         trace, sources = spans.spans(laid, lowered, timeline, ran.column, scenario.detail)
     kit, step, pair_name = _pair(laid, lowered)
@@ -165,13 +165,13 @@ def _memory(curves: tuple[MemoryCurve, ...]) -> dict[str, Any]:
     for curve in curves:
         at = int(sum(curve.parts.values()).argmax())  # type: ignore[union-attr]
         out.append({"total": curve.peak_bytes, **{name: int(part[at]) for name, part in curve.parts.items()}})
-    whose = [curve.cluster_rank for curve in curves]
+    whose = [curve.rank for curve in curves]
     return {"peak_memory_bytes": out} | ({"peak_memory_ranks": whose} if whose[0] is not None else {})
 
 
 def _middle(laid: Plan) -> int:
     """The position whose pair is told."""
-    return laid.program.ranks // 2
+    return laid.program.positions // 2
 
 
 def _pair(laid: Plan, lowered: Lowered) -> tuple[Kit, Step, str]:

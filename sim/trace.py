@@ -1,7 +1,7 @@
-"""What happened, as columns: every span of every simulated rank.
+"""What happened, as columns: every span at every pipeline position.
 
 A trace is a set of equally long numpy columns, one row a span. Times are integer nanoseconds from the start of
-the step. Two tables share this shape: `steps` (one row per schedule step and rank: what the pipeline timeline
+the step. Two tables share this shape: `steps` (one row per schedule step: what the pipeline timeline
 draws) and `spans` (what ran on each lane, at the detail the scenario asked for).
 """
 
@@ -25,7 +25,7 @@ Column = npt.NDArray[np.int64]
 class Trace:
     """Columns of equal length; `-1` stands for "does not apply".
 
-    rank: global pipeline position the row belongs to (0 .. pipeline-1).
+    position: of the pipeline, 0 .. pipeline - 1; events.npz calls it `rank`, as Chrome traces do.
     lane: index into LANES.  phase: index into PHASES.
     start, end: nanoseconds.
     label: index into `labels` (the name drawn on the bar, e.g. "F", "attn(F)", "q_a").
@@ -36,7 +36,7 @@ class Trace:
     sms: streaming multiprocessors held, or -1.
     """
 
-    rank: Column
+    position: Column
     lane: Column
     phase: Column
     start: Column
@@ -53,16 +53,27 @@ class Trace:
     prices: tuple[str, ...] = field(default=())
 
     COLUMNS = (
-        "rank", "lane", "phase", "start", "end", "label", "stage", "micro_batch", "stage_b", "micro_batch_b",
-        "layer", "price", "sms",
+        "position",
+        "lane",
+        "phase",
+        "start",
+        "end",
+        "label",
+        "stage",
+        "micro_batch",
+        "stage_b",
+        "micro_batch_b",
+        "layer",
+        "price",
+        "sms",
     )
 
     def __len__(self) -> int:
         return len(self.start)
 
-    def of_rank(self, rank: int) -> "Trace":
-        """The rows of one rank, in the order they were recorded."""
-        return self.where(self.rank == rank)
+    def of_position(self, position: int) -> "Trace":
+        """The rows of one pipeline position, in the order they were recorded."""
+        return self.where(self.position == position)
 
     def where(self, keep: npt.NDArray[np.bool_]) -> "Trace":
         """The rows for which `keep` is true."""

@@ -171,9 +171,7 @@ def test_tests_stand_where_the_code_does(package: str) -> None:
 def test_outside_packages_have_one_door(package: str) -> None:
     users = {name(path) for path in FILES if any(m.split(".")[0] == package for m in imports(path))}
     doors = DOORS[package]
-    assert not {
-        user for user in users if not any(fnmatch(user, door) or user.startswith(f"{door}/") for door in doors)
-    }
+    assert not {user for user in users if not any(fnmatch(user, door) or user.startswith(f"{door}/") for door in doors)}
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if not name(p).startswith("numerics/")], ids=name)

@@ -373,9 +373,7 @@ def measured_launch_gap_us(kernels: int = 400) -> float:
     return found
 
 
-def _origin(
-    scenario: Path, quick: bool, found: Collected, monitor: Any, entries: Sequence[str]
-) -> dict[str, Any]:
+def _origin(scenario: Path, quick: bool, found: Collected, monitor: Any, entries: Sequence[str]) -> dict[str, Any]:
     """What a table says of its making."""
     from numerics.card import measure
 

@@ -20,92 +20,256 @@ from sim.models.layer import Site
 
 FORWARD, BACKWARD, ROUTED = ("* attn(F)",), ("* attn(B+W)",), ("moe mlp(*",)
 DIFFERENCES = (
-    Difference("DeepSeek's GEMMs want scales transposed for the copy engine; ours read them by stride", "both",
-               ("*",), d.transposed_scales),
-    Difference("layers cast FP32 masters to FP8 at every use; training casts once a step, in the optimizer",
-               "simulator", ("*",), d.cast_weight),
-    Difference("the scales of a turned weight are turned too: a few kB that the simulator leaves out", "layers",
-               ("*",), d.turned_scales),
-    Difference("layers zero a weight gradient and autograd adds it; the kernel could add in place, as is priced",
-               "simulator", ("*",), d.gradients),
-    Difference("the profile's norms add the residual too (2 tensors in, 2 out); layers add in a kernel of its own",
-               "simulator", FORWARD, d.residual),
-    Difference("the same addition behind the feed-forward layer, which the next layer's norm does in the simulator",
-               "simulator", ("* mlp(F)",), e.sum_of_paths),
-    Difference("the profiled model scales its residual; the published one does not", "layers",
-               (*FORWARD, *BACKWARD), d.simulator_only(d.residual_scale)),
-    Difference("the profile copies the rotary key out before it turns; our rope reads by stride", "both", FORWARD,
-               d.simulator_only(d.rotary_key)),
-    Difference("positions: two aranges a layer in the profile; layers make one table a model", "both", FORWARD,
-               d.tiny(2, 0)),
-    Difference("q and k are concatenated from turned and unturned parts and v is copied out; the profile turns q in "
-               "place, copies k's part, broadcasts the rotary key, and its attention reads v by stride",
-               "simulator", (*FORWARD, *BACKWARD), d.assemble),
-    Difference("dk, dv, dq and the latents' gradients are cut, turned and concatenated by torch, the rotary key's "
-               "gradient summed in FP32; the profile has a copy each and one sum",
-               "simulator", BACKWARD, d.disassemble),
-    Difference("without q_rank the layers norm the residual a second time as if it were the query's latent, and run "
-               "that norm's gradient", "simulator", (*FORWARD, *BACKWARD), d.queries_without_latent),
-    Difference("our attention backward is two kernels (dQ; dK and dV) that each redo S and dP: seven products for "
-               "five, but no FP32 dQ to zero and to round", "both", BACKWARD, d.attention_backward),
-    Difference("the transposed cast of the recomputed latents starts from their FP8 codes, a second rounding, though "
-               "BF16 is at hand as in the profile", "simulator", BACKWARD, d.latents),
-    Difference("a last tile of fewer than 128 columns has a whole scale; Layout.row_bytes counts a part of one",
-               "layers", BACKWARD, d.ragged_latent),
-    Difference("the attention output is decoded twice: for attention's backward and for its transposed cast",
-               "simulator", BACKWARD, d.output_again),
-    Difference("the norm before attention is run again by each consumer (a transposed cast each), without the sum",
-               "simulator", BACKWARD, d.norm_again),
-    Difference("norms' gradients take in all that meets there (5 and 3 tensors); autograd adds pair by pair",
-               "simulator", BACKWARD, d.gradient_sums),
-    Difference("tiny kernels of norms and views: the profile has 5 of torch's; ours zero a buffer a norm and autograd "
-               "makes up a gradient of 1/rms", "both", BACKWARD, d.tiny_of_norms),
-    Difference("the gate multiplies in FP32 (as the published code does) and routes in one kernel; the profile has a "
-               "BF16 product and 37 tiny kernels", "both", ("moe attn(F)",), d.gate_forward),
-    Difference("the same backward: 26 tiny kernels in the profile, and torch's of numerics/layers/gate.py", "both",
-               ("moe attn(B+W)",), d.gate_backward),
-    Difference("the cast of the second norm's output belongs to attention in the simulator and to its users here; "
-               "a mixture casts twice, for dispatch (powers of two) and for the shared experts", "simulator",
-               ("* attn(F)", "* mlp(F)"), e.dispatch_cast),
-    Difference("a last activation tile of fewer than 128 columns has a whole scale", "layers", ("dense mlp(F)",),
-               e.ragged_activation),
-    Difference("SwiGLU run again is cast transposed in the same kernel on both sides; 128x1 tiles are another kind",
-               "layers", ("* mlp(B+W)",), e.activation_again),
-    Difference("the second norm again: with its sum and through FP8 codes in the profile; from BF16, no sum, here",
-               "both", ("* mlp(B+W)",), e.input_again),
-    Difference("dY: a mixture's shared experts use the codes cast for dispatch, plain codes counted without scales; "
-               "layers cast dY for each path. A dense layer has no dispatch, so the simulator forgets its cast",
-               "layers", ("* mlp(B+W)",), e.gradient_codes),
+    Difference(
+        "DeepSeek's GEMMs want scales transposed for the copy engine; ours read them by stride",
+        "both",
+        ("*",),
+        d.transposed_scales,
+    ),
+    Difference(
+        "layers cast FP32 masters to FP8 at every use; training casts once a step, in the optimizer",
+        "simulator",
+        ("*",),
+        d.cast_weight,
+    ),
+    Difference(
+        "the scales of a turned weight are turned too: a few kB that the simulator leaves out",
+        "layers",
+        ("*",),
+        d.turned_scales,
+    ),
+    Difference(
+        "layers zero a weight gradient and autograd adds it; the kernel could add in place, as is priced",
+        "simulator",
+        ("*",),
+        d.gradients,
+    ),
+    Difference(
+        "the profile's norms add the residual too (2 tensors in, 2 out); layers add in a kernel of its own",
+        "simulator",
+        FORWARD,
+        d.residual,
+    ),
+    Difference(
+        "the same addition behind the feed-forward layer, which the next layer's norm does in the simulator",
+        "simulator",
+        ("* mlp(F)",),
+        e.sum_of_paths,
+    ),
+    Difference(
+        "the profiled model scales its residual; the published one does not",
+        "layers",
+        (*FORWARD, *BACKWARD),
+        d.simulator_only(d.residual_scale),
+    ),
+    Difference(
+        "the profile copies the rotary key out before it turns; our rope reads by stride",
+        "both",
+        FORWARD,
+        d.simulator_only(d.rotary_key),
+    ),
+    Difference(
+        "positions: two aranges a layer in the profile; layers make one table a model", "both", FORWARD, d.tiny(2, 0)
+    ),
+    Difference(
+        "q and k are concatenated from turned and unturned parts and v is copied out; the profile turns q in "
+        "place, copies k's part, broadcasts the rotary key, and its attention reads v by stride",
+        "simulator",
+        (*FORWARD, *BACKWARD),
+        d.assemble,
+    ),
+    Difference(
+        "dk, dv, dq and the latents' gradients are cut, turned and concatenated by torch, the rotary key's "
+        "gradient summed in FP32; the profile has a copy each and one sum",
+        "simulator",
+        BACKWARD,
+        d.disassemble,
+    ),
+    Difference(
+        "without q_rank the layers norm the residual a second time as if it were the query's latent, and run "
+        "that norm's gradient",
+        "simulator",
+        (*FORWARD, *BACKWARD),
+        d.queries_without_latent,
+    ),
+    Difference(
+        "our attention backward is two kernels (dQ; dK and dV) that each redo S and dP: seven products for "
+        "five, but no FP32 dQ to zero and to round",
+        "both",
+        BACKWARD,
+        d.attention_backward,
+    ),
+    Difference(
+        "the transposed cast of the recomputed latents starts from their FP8 codes, a second rounding, though "
+        "BF16 is at hand as in the profile",
+        "simulator",
+        BACKWARD,
+        d.latents,
+    ),
+    Difference(
+        "a last tile of fewer than 128 columns has a whole scale; Layout.row_bytes counts a part of one",
+        "layers",
+        BACKWARD,
+        d.ragged_latent,
+    ),
+    Difference(
+        "the attention output is decoded twice: for attention's backward and for its transposed cast",
+        "simulator",
+        BACKWARD,
+        d.output_again,
+    ),
+    Difference(
+        "the norm before attention is run again by each consumer (a transposed cast each), without the sum",
+        "simulator",
+        BACKWARD,
+        d.norm_again,
+    ),
+    Difference(
+        "norms' gradients take in all that meets there (5 and 3 tensors); autograd adds pair by pair",
+        "simulator",
+        BACKWARD,
+        d.gradient_sums,
+    ),
+    Difference(
+        "tiny kernels of norms and views: the profile has 5 of torch's; ours zero a buffer a norm and autograd "
+        "makes up a gradient of 1/rms",
+        "both",
+        BACKWARD,
+        d.tiny_of_norms,
+    ),
+    Difference(
+        "the gate multiplies in FP32 (as the published code does) and routes in one kernel; the profile has a "
+        "BF16 product and 37 tiny kernels",
+        "both",
+        ("moe attn(F)",),
+        d.gate_forward,
+    ),
+    Difference(
+        "the same backward: 26 tiny kernels in the profile, and torch's of numerics/layers/gate.py",
+        "both",
+        ("moe attn(B+W)",),
+        d.gate_backward,
+    ),
+    Difference(
+        "the cast of the second norm's output belongs to attention in the simulator and to its users here; "
+        "a mixture casts twice, for dispatch (powers of two) and for the shared experts",
+        "simulator",
+        ("* attn(F)", "* mlp(F)"),
+        e.dispatch_cast,
+    ),
+    Difference(
+        "a last activation tile of fewer than 128 columns has a whole scale",
+        "layers",
+        ("dense mlp(F)",),
+        e.ragged_activation,
+    ),
+    Difference(
+        "SwiGLU run again is cast transposed in the same kernel on both sides; 128x1 tiles are another kind",
+        "layers",
+        ("* mlp(B+W)",),
+        e.activation_again,
+    ),
+    Difference(
+        "the second norm again: with its sum and through FP8 codes in the profile; from BF16, no sum, here",
+        "both",
+        ("* mlp(B+W)",),
+        e.input_again,
+    ),
+    Difference(
+        "dY: a mixture's shared experts use the codes cast for dispatch, plain codes counted without scales; "
+        "layers cast dY for each path. A dense layer has no dispatch, so the simulator forgets its cast",
+        "layers",
+        ("* mlp(B+W)",),
+        e.gradient_codes,
+    ),
     Difference("experts' weights are cast one by one and stacked", "simulator", ROUTED, d.stacked),
-    Difference("the profile turns experts' weights for the forward product and keeps them so; our kernels want them "
-               "turned for the input gradient", "both", ROUTED, e.turned_weights),
-    Difference("count, map, dispatch layout and gate scale are kernels in the profile; here one operation and torch's "
-               "scatter of gate weights to rows", "both", ("moe mlp(F)",), e.routes),
-    Difference("scales go to expert rows by their own permute (the profile transposes them in the same pass)", "both",
-               ROUTED, e.scales_travel),
-    Difference("x goes to expert rows again for the weight gradient; the profile keeps the rows in order",
-               "simulator", ("moe mlp(B+W)",), e.again_in_order),
-    Difference("gate weights multiply the scales of the cast activations in a kernel of their own", "both",
-               ("moe mlp(F)",), e.weigh),
-    Difference("SwiGLU again, its gradient and the gate weights' are one kernel and a sum in the profile; here SwiGLU, "
-               "its gradient and torch's products in BF16 and FP32", "simulator", ("moe mlp(B+W)",), e.weigh_backward),
-    Difference("the rows' codes are read with their scales, which the simulator's recast leaves out", "layers",
-               ("moe mlp(B+W)",), e.recast),
-    Difference("each expert's columns are copied out of the transposed casts, its gradient into a stack, that to the "
-               "parameter's", "simulator", ("moe mlp(B+W)",), e.routed_gradients),
-    Difference("shared and routed outputs, and their input gradients, are added by torch", "layers", ROUTED,
-               e.sum_of_paths),
-    Difference("the table is FP32 and rounded after the look-up; the simulator's is BF16", "simulator",
-               ("* embedding(F)", "projection projection(F)"), e.look_up),
-    Difference("torch makes a dense gradient of the whole table and adds it; the simulator scatters rows", "simulator",
-               ("* embedding(B+W)", "projection projection(B+W)"), e.scatter),
-    Difference("two norms and a concatenation for one norm of twice the rows; run again in backward", "both",
-               ("projection *",), e.side_by_side),
-    Difference("cross-entropy of torch in FP32, gradient included, in ten kernels; the simulator prices one fused",
-               "simulator", ("head head(F)",), e.loss),
+    Difference(
+        "the profile turns experts' weights for the forward product and keeps them so; our kernels want them "
+        "turned for the input gradient",
+        "both",
+        ROUTED,
+        e.turned_weights,
+    ),
+    Difference(
+        "count, map, dispatch layout and gate scale are kernels in the profile; here one operation and torch's "
+        "scatter of gate weights to rows",
+        "both",
+        ("moe mlp(F)",),
+        e.routes,
+    ),
+    Difference(
+        "scales go to expert rows by their own permute (the profile transposes them in the same pass)",
+        "both",
+        ROUTED,
+        e.scales_travel,
+    ),
+    Difference(
+        "x goes to expert rows again for the weight gradient; the profile keeps the rows in order",
+        "simulator",
+        ("moe mlp(B+W)",),
+        e.again_in_order,
+    ),
+    Difference(
+        "gate weights multiply the scales of the cast activations in a kernel of their own",
+        "both",
+        ("moe mlp(F)",),
+        e.weigh,
+    ),
+    Difference(
+        "SwiGLU again, its gradient and the gate weights' are one kernel and a sum in the profile; here SwiGLU, "
+        "its gradient and torch's products in BF16 and FP32",
+        "simulator",
+        ("moe mlp(B+W)",),
+        e.weigh_backward,
+    ),
+    Difference(
+        "the rows' codes are read with their scales, which the simulator's recast leaves out",
+        "layers",
+        ("moe mlp(B+W)",),
+        e.recast,
+    ),
+    Difference(
+        "each expert's columns are copied out of the transposed casts, its gradient into a stack, that to the "
+        "parameter's",
+        "simulator",
+        ("moe mlp(B+W)",),
+        e.routed_gradients,
+    ),
+    Difference(
+        "shared and routed outputs, and their input gradients, are added by torch", "layers", ROUTED, e.sum_of_paths
+    ),
+    Difference(
+        "the table is FP32 and rounded after the look-up; the simulator's is BF16",
+        "simulator",
+        ("* embedding(F)", "projection projection(F)"),
+        e.look_up,
+    ),
+    Difference(
+        "torch makes a dense gradient of the whole table and adds it; the simulator scatters rows",
+        "simulator",
+        ("* embedding(B+W)", "projection projection(B+W)"),
+        e.scatter,
+    ),
+    Difference(
+        "two norms and a concatenation for one norm of twice the rows; run again in backward",
+        "both",
+        ("projection *",),
+        e.side_by_side,
+    ),
+    Difference(
+        "cross-entropy of torch in FP32, gradient included, in ten kernels; the simulator prices one fused",
+        "simulator",
+        ("head head(F)",),
+        e.loss,
+    ),
     Difference("the head's master is rounded to BF16 at every use", "simulator", ("head *",), e.head_weight),
-    Difference("the head's weight gradient multiplies in FP32, and the gradient of the logits is scaled by that of the "
-               "loss; the norm is run again", "simulator", ("head head(B+W)",), e.head_gradient),
+    Difference(
+        "the head's weight gradient multiplies in FP32, and the gradient of the logits is scaled by that of the "
+        "loss; the norm is run again",
+        "simulator",
+        ("head head(B+W)",),
+        e.head_gradient,
+    ),
     Difference("tiny kernels of the norm's gradient, as in a layer", "both", ("head head(B+W)",), d.tiny(0, 2)),
     Difference("tiny kernels of two norms' gradients", "both", ("projection projection(B+W)",), d.tiny(0, 3)),
 )

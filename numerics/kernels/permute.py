@@ -242,9 +242,7 @@ def unpermute(y: Tensor, layout: Layout, weights: Tensor | None = None) -> Tenso
     return out
 
 
-def unpermute_backward(
-    dout: Tensor, y: Tensor, layout: Layout, weights: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def unpermute_backward(dout: Tensor, y: Tensor, layout: Layout, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """dout [T, H], y [rows, H] -> dy [rows, H] in y's dtype, dweights float32 [T, k]."""
     dout, y = dout.contiguous(), y.contiguous()
     (tokens, k), width = layout.row_of_pair.shape, y.shape[1]

@@ -140,9 +140,7 @@ def unpermute(y: Tensor, layout: Layout, weights: Tensor | None = None) -> Tenso
     return total.to(y.dtype)
 
 
-def unpermute_backward(
-    dout: Tensor, y: Tensor, layout: Layout, weights: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def unpermute_backward(dout: Tensor, y: Tensor, layout: Layout, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """dout [T, H], y [rows, H] -> dy [rows, H] in y's dtype, dweights float32 [T, k]: each row's dot with dout."""
     tokens, k = layout.row_of_pair.shape
     dy = torch.zeros_like(y)

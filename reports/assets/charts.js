@@ -26,7 +26,7 @@ DRAW.stages = function (data) {
   const traces = data.parts.map(([name, colour], part) => ({
     type: "bar", x: data.stages.map((stage) => stage.stage), y: data.stages.map((stage) => stage.times[part]),
     marker: { color: colour }, hovertemplate: "%{customdata}<extra></extra>",
-    customdata: data.stages.map((stage, i) => `<b>stage ${stage.stage}</b> at position ${stage.rank}: ${wrapped(stage.contents)}<br>` +
+    customdata: data.stages.map((stage, i) => `<b>stage ${stage.stage}</b> at position ${stage.position}: ${wrapped(stage.contents)}<br>` +
       `${stage.parameters} parameters<br>${name}: <b>${time(stage.times[part])}</b> of ${time(sums[i])}`),
   }));
   return Plotly.newPlot("stages-plot", traces, layout({

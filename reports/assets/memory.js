@@ -41,17 +41,17 @@ function drawCurve(data, curve, rows, gigabyte) {
 }
 
 function drawPeaks(data, gigabyte) {
-  const ranks = data.curves.map((curve) => `position ${curve.rank} `);
+  const positions = data.curves.map((curve) => `position ${curve.position} `);
   const sums = data.curves.map((curve) => curve.peak.reduce((a, b) => a + b, 0));
   const traces = data.parts.map(([name, colour], i) => hoverBars({
-    name, y: ranks, x: data.curves.map((curve) => curve.peak[i] / gigabyte), marker: { color: colour, opacity: 0.85 },
-    customdata: data.curves.map((curve, at) => [at, `<b>position ${curve.rank}</b> at its peak, ${quantity(sums[at], "data")}<br>${escaped(name)}: ${quantity(curve.peak[i], "data")}`]),
+    name, y: positions, x: data.curves.map((curve) => curve.peak[i] / gigabyte), marker: { color: colour, opacity: 0.85 },
+    customdata: data.curves.map((curve, at) => [at, `<b>position ${curve.position}</b> at its peak, ${quantity(sums[at], "data")}<br>${escaped(name)}: ${quantity(curve.peak[i], "data")}`]),
     hovertemplate: "%{customdata[1]}<extra></extra>",
   }));
   const capacity = data.curves[0].capacity / gigabyte;
   return Plotly.newPlot("peaks-plot", traces, layout({
     barmode: "stack", bargap: 0.25, xaxis: { ticksuffix: " GB", fixedrange: true, nticks: 6, range: [0, Math.max(capacity, ...sums.map((s) => s / gigabyte)) * 1.06] },
-    yaxis: { autorange: "reversed", fixedrange: true, showgrid: false, ticks: "", dtick: Math.ceil(ranks.length / 32) },
+    yaxis: { autorange: "reversed", fixedrange: true, showgrid: false, ticks: "", dtick: Math.ceil(positions.length / 32) },
     shapes: [capacityLine(capacity, "v")], margin: { l: 10, r: 16, t: 8, b: 46 },
   }), CONFIG);
 }

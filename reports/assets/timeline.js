@@ -4,30 +4,30 @@
 DRAW.timeline = async function (data) {
   const rows = await columns(data.table);
   const node = document.getElementById("timeline-plot");
-  const ranks = rankIndex(rows);
+  const index = positionIndex(rows);
   rows.odd = oddSteps(rows, data.idle);
-  const whole = [0, ranks.end];
+  const whole = [0, index.end];
   const say = cachedText(rows, data);
-  const count = ranks.first.length - 1;
+  const count = index.first.length - 1;
   node.style.setProperty("--ranks", Math.max(5, count));
   node.style.setProperty("--row", `${Math.max(13, Math.min(27, Math.round(760 / count)))}px`);
 
   const shape = (view) => layout({
     xaxis: { ...secondsAxis(view), title: { text: "time from the start of the step", font: { size: 12, color: DATA.page.muted } } },
     yaxis: {
-      range: [ranks.first.length - 1.5, -0.5], fixedrange: true, showgrid: false, ticks: "",
-      tickvals: [...data.margin.keys()], ticktext: data.margin.map((_, rank) => `position ${rank} `),
+      range: [index.first.length - 1.5, -0.5], fixedrange: true, showgrid: false, ticks: "",
+      tickvals: [...data.margin.keys()], ticktext: data.margin.map((_, position) => `position ${position} `),
     },
     margin: { l: 10, r: 84, t: 4, b: 46 }, dragmode: "zoom", barmode: "overlay",
-    annotations: data.margin.map((text, rank) => ({
-      xref: "paper", x: 1, xanchor: "left", xshift: 8, y: rank, text, showarrow: false, font: { size: 11.5, color: DATA.page.muted },
+    annotations: data.margin.map((text, position) => ({
+      xref: "paper", x: 1, xanchor: "left", xshift: 8, y: position, text, showarrow: false, font: { size: 11.5, color: DATA.page.muted },
     })),
   });
 
   const draw = (view) => {
-    const seen = inView(rows, ranks, view);
+    const seen = inView(rows, index, view);
     node.dataset.mode = seen.count > data.bars ? "heat" : "bars";
-    const traces = seen.count > data.bars ? heat(rows, ranks, seen, view, data, node, say) : bars(rows, seen, view, data, node, say);
+    const traces = seen.count > data.bars ? heat(rows, index, seen, view, data, node, say) : bars(rows, seen, view, data, node, say);
     return Plotly.react(node, traces, shape(view), CONFIG);
   };
   const moving = movable("timeline", whole, draw);
@@ -35,37 +35,37 @@ DRAW.timeline = async function (data) {
   moving.follow();
 };
 
-// Where each rank's rows begin; rows are sorted by rank and start and tile the step.
-function rankIndex(rows) {
+// Where each position's rows begin; rows are sorted by position and start and tile the step.
+function positionIndex(rows) {
   const first = [];
   let end = 0;
   for (let i = 0; i < rows.rows; i++) {
-    while (first.length <= rows.rank[i]) first.push(i);
+    while (first.length <= rows.position[i]) first.push(i);
     end = Math.max(end, rows.end[i]);
   }
   first.push(rows.rows);
   return { first, end };
 }
 
-// 1 for every second step of a rank; idle time does not count.
+// 1 for every second step of a position; idle time does not count.
 function oddSteps(rows, idle) {
   const odd = new Uint8Array(rows.rows);
   let steps = 0;
   for (let i = 0; i < rows.rows; i++) {
-    if (i && rows.rank[i] !== rows.rank[i - 1]) steps = 0;
+    if (i && rows.position[i] !== rows.position[i - 1]) steps = 0;
     odd[i] = steps & 1;
     if (rows.kind[i] !== idle) steps++;
   }
   return odd;
 }
 
-// The span of rows of each rank that touch the view.
-function inView(rows, ranks, view) {
+// The span of rows of each position that touch the view.
+function inView(rows, index, view) {
   const spans = [];
   let count = 0;
-  for (let rank = 0; rank + 1 < ranks.first.length; rank++) {
-    const from = bisect(rows.end, ranks.first[rank], ranks.first[rank + 1], view[0]);
-    const to = bisect(rows.start, from, ranks.first[rank + 1], view[1]);
+  for (let position = 0; position + 1 < index.first.length; position++) {
+    const from = bisect(rows.end, index.first[position], index.first[position + 1], view[0]);
+    const to = bisect(rows.start, from, index.first[position + 1], view[1]);
     spans.push([from, to]);
     count += to - from;
   }
@@ -99,11 +99,11 @@ function half(stage, microBatch) {
 
 function stepText(rows, i, data) {
   const kind = rows.kind[i];
-  const lines = [`<b>${data.kinds[kind].name}</b>, position ${rows.rank[i]}${data.ranks.length ? `, rank ${data.ranks[rows.rank[i]]}` : ""}`];
+  const lines = [`<b>${data.kinds[kind].name}</b>, position ${rows.position[i]}${data.ranks.length ? `, rank ${data.ranks[rows.position[i]]}` : ""}`];
   if (rows.stage_b[i] >= 0 || rows.micro_batch_b[i] >= 0) {
     lines.push(`forward of ${half(rows.stage[i], rows.micro_batch[i])}`, `backward of ${half(rows.stage_b[i], rows.micro_batch_b[i])}`);
   } else if (half(rows.stage[i], rows.micro_batch[i])) lines.push(half(rows.stage[i], rows.micro_batch[i]));
-  if (kind === data.idle && i + 1 < rows.rows && rows.rank[i + 1] === rows.rank[i]) {
+  if (kind === data.idle && i + 1 < rows.rows && rows.position[i + 1] === rows.position[i]) {
     const next = rows.kind[i + 1];
     lines.push(`until ${data.kinds[next].name}, ${half(rows.stage[i + 1], rows.micro_batch[i + 1])}`.replace(/, $/, ""));
   }
@@ -112,8 +112,8 @@ function stepText(rows, i, data) {
   return lines.join("<br>") + (rows.mix[i] >= 0 ? priceText([data.mixes[rows.mix[i]], ""], "prices of its tasks") : "");
 }
 
-// One cell a pixel and rank: the kind that fills most of it.
-function heat(rows, ranks, seen, view, data, node, say) {
+// One cell a pixel and position: the kind that fills most of it.
+function heat(rows, index, seen, view, data, node, say) {
   const cells = Math.max(400, Math.round(node.clientWidth - 150));
   const width = (view[1] - view[0]) / cells, kinds = data.kinds.length;
   const z = [], text = [];
@@ -155,12 +155,12 @@ function bars(rows, seen, view, data, node, say) {
     base: [], x: [], y: [], customdata: [], text: [], width: 0.86, textposition: "inside", insidetextanchor: "middle",
     textangle: 0, textfont: { size: 10.5 }, marker: { color: kind.colour, line: { width: 0.6, color: "#ffffff" } }, cliponaxis: true,
   }));
-  seen.spans.forEach(([from, to], rank) => {
+  seen.spans.forEach(([from, to], position) => {
     for (let i = from; i < to; i++) {
       const trace = traces[rows.kind[i]], start = Math.max(rows.start[i], view[0]), end = Math.min(rows.end[i], view[1]);
       trace.base.push(start);
       trace.x.push(end - start);
-      trace.y.push(rank);
+      trace.y.push(position);
       trace.customdata.push(say(i));
       trace.text.push(barText(rows, i, data, (end - start) / pixel));
     }

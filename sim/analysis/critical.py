@@ -187,8 +187,7 @@ def named(mesh: Mesh, found: Sequence[Critical]) -> list[dict[str, Any]]:
     late = [each for each in found if each.beyond_s > 0]
     total = sum(each.beyond_s for each in late)
     return [
-        described(each.rank, mesh)
-        | {"seconds": each.seconds, "beyond_s": each.beyond_s, "part": each.beyond_s / total}
+        described(each.rank, mesh) | {"seconds": each.seconds, "beyond_s": each.beyond_s, "part": each.beyond_s / total}
         for each in late[:NAMED]
     ]
 

@@ -37,7 +37,7 @@ def curves(
 ) -> tuple[MemoryCurve, ...]:
     """One curve a pipeline position: of the rank with the highest peak where loads differ, of `column` where not."""
     kept = [_kept(machine, loads, stage) for stage in range(len(machine.stages))]
-    return tuple(_curve(plan, machine, loads, timeline, p, kept, column) for p in range(plan.program.ranks))
+    return tuple(_curve(plan, machine, loads, timeline, p, kept, column) for p in range(plan.program.positions))
 
 
 def _curve(

@@ -53,7 +53,7 @@ def steps(plan: Plan, timeline: Timeline, column: int) -> Trace:
         label = np.array([names.of(s.kind) for s in row], dtype=np.int64)
         phase = np.array([PHASES.index(PHASE_OF[s.kind]) for s in row], dtype=np.int64)
         start, end = done.starts[:, column], done.ends[:, column]
-        block = _block(len(row), rank=position, phase=phase, start=start, end=end, label=label)
+        block = _block(len(row), position=position, phase=phase, start=start, end=end, label=label)
         block |= dict(zip(("stage", "micro_batch", "stage_b", "micro_batch_b"), _table(row).T, strict=True))
         blocks.append(block)
         if updated[column] > norm:
@@ -66,9 +66,7 @@ def _table(row: Sequence[Step]) -> Column:
     return np.array([tuple(s[1:]) for s in row], dtype=np.int64)
 
 
-def spans(
-    plan: Plan, lowered: Lowered, timeline: Timeline, column: int, detail: str
-) -> tuple[Trace, dict[str, str]]:
+def spans(plan: Plan, lowered: Lowered, timeline: Timeline, column: int, detail: str) -> tuple[Trace, dict[str, str]]:
     """One row per task of one column of ranks, at every pipeline position; and what each price text stands for.
     detail: op, layer or chunk."""
     names, prices, blocks = Names(), Names(), []
@@ -196,7 +194,7 @@ def _lane(
     layer = joined(lambda look: look.layer)
     layer = np.where(layer >= 0, layer + np.array(first_layer)[own], -1)
     return _block(
-        len(end), rank=position, lane=lane, phase=phase, start=start, end=end,
+        len(end), position=position, lane=lane, phase=phase, start=start, end=end,
         label=joined(lambda look: look.label), stage=table[:, 0], micro_batch=table[:, 1], stage_b=table[:, 2],
         micro_batch_b=table[:, 3], layer=layer, price=joined(lambda look: look.price),
         sms=joined(lambda look: look.sms),
@@ -215,7 +213,7 @@ def _network(
     stage, micro_batch = np.array([_sent(row, int(step), int(kind)) for step, kind in table[:, 2:]], dtype=np.int64).T
     phase = np.where(table[:, 2] < 0, OPTIMIZER, np.where(table[:, 3] == 1, 0, 1))
     return _block(
-        len(table), rank=position, lane=NETWORK, phase=phase, start=table[:, 0], end=table[:, 1], label=label,
+        len(table), position=position, lane=NETWORK, phase=phase, start=table[:, 0], end=table[:, 1], label=label,
         stage=stage, micro_batch=micro_batch,
     )  # fmt: skip
 
@@ -229,7 +227,7 @@ def _sent(row: Sequence[Step], step: int, kind: int) -> tuple[int, int]:
 
 
 def pair(kit: Kit, step: Step, first_layer: Sequence[int]) -> tuple[Trace, dict[str, str]]:
-    """The op-level run alone of one step's kit, as a trace of rank 0, and what its price texts stand for."""
+    """The op-level run alone of one step's kit, as a trace of position 0, and what its price texts stand for."""
     names, prices, blocks = Names(), Names(), []
     sources: dict[str, str] = {}
     drawn = _drawn(kit, "op")
@@ -243,7 +241,7 @@ def pair(kit: Kit, step: Step, first_layer: Sequence[int]) -> tuple[Trace, dict[
         phase = np.array([PHASES.index(PHASE_OF[task.half]) for task in kit.fine.tasks[lane]])
         blocks.append(
             _block(
-                look.count, rank=0, lane=lane, phase=phase, start=start, end=end, label=look.label,
+                look.count, position=0, lane=lane, phase=phase, start=start, end=end, label=look.label,
                 stage=own, layer=layer, price=look.price, sms=look.sms, micro_batch=0,
             )
         )  # fmt: skip
@@ -260,9 +258,9 @@ def _block(count: int, **columns: int | Column) -> dict[str, Column]:
     }
 
 
-def _once(rank: int, phase: int, label: int, start: int, end: int, lane: int = 0) -> dict[str, Column]:
+def _once(position: int, phase: int, label: int, start: int, end: int, lane: int = 0) -> dict[str, Column]:
     """A single row."""
-    return _block(1, rank=rank, lane=lane, phase=phase, label=label, start=start, end=end)
+    return _block(1, position=position, lane=lane, phase=phase, label=label, start=start, end=end)
 
 
 def _trace(blocks: Sequence[dict[str, Column]], labels: tuple[str, ...], prices: tuple[str, ...]) -> Trace:

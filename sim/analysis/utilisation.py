@@ -59,7 +59,7 @@ def utilisation(
 def _by_position(trace: Trace, bursts: Sequence[Burst]) -> Mapping[int, Trace]:
     """The spans of each position that bursts have, those on lanes that carry none of them left out."""
     carrying = trace.where(np.isin(trace.lane, sorted({burst.lane for burst in bursts})))
-    return {position: carrying.of_rank(position) for position in {burst.position for burst in bursts}}
+    return {position: carrying.of_position(position) for position in {burst.position for burst in bursts}}
 
 
 def _shares(trace: Trace, burst: Burst) -> Shares:
@@ -71,7 +71,7 @@ def _shares(trace: Trace, burst: Burst) -> Shares:
 
 def _carries(trace: Trace, burst: Burst) -> npt.NDArray[np.bool_]:
     """Which spans carry some of a burst."""
-    mine: npt.NDArray[np.bool_] = (trace.rank == burst.position) & (trace.lane == burst.lane)
+    mine: npt.NDArray[np.bool_] = (trace.position == burst.position) & (trace.lane == burst.lane)
     mine &= _shares(trace, burst) > 0
     if burst.stage >= 0:
         mine &= trace.stage == burst.stage
@@ -104,9 +104,7 @@ def _binned(start: Numbers, end: Numbers, part: Shares, edges: npt.NDArray[np.in
     return moved
 
 
-def _carried(
-    bursts: Sequence[Burst], paths: Sequence[Numbers], cabling: Cabling
-) -> tuple[Numbers, Numbers, Shares]:
+def _carried(bursts: Sequence[Burst], paths: Sequence[Numbers], cabling: Cabling) -> tuple[Numbers, Numbers, Shares]:
     """Links in use by class, then number; their classes; and the bytes of each burst on each of them [bursts, used]."""
     flags = np.zeros(cabling.links, dtype=bool)
     for path in paths:

@@ -72,4 +72,3 @@ def _command(words: Sequence[str]) -> int:
         told = study(scenario)
     print(json.dumps(told, indent=1))
     return DONE
-

@@ -89,4 +89,3 @@ def _row(layer: dict[str, Any], more: Sequence[str]) -> list[object]:
     parts = (layer[what] for what in ("received", "rows"))
     figures = [f"{part[key]:.0f}" for part in parts for key in ("smallest", "mean", "largest")]
     return [layer["layer"], *figures, *(f"{layer[key]:.3f}" for key in ("max_vio", *more))]
-

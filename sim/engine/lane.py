@@ -122,6 +122,6 @@ class Lane:
 def _turns(outputs: Sequence[Load]) -> Sequence[Sequence[npt.NDArray[np.bool_]]]:
     """Which of one or two outputs has the first turn on each replica, and which the second."""
     if len(outputs) == 1:
-        return (np.ones(len(outputs[0].ready), dtype=np.bool_),),
+        return ((np.ones(len(outputs[0].ready), dtype=np.bool_),),)
     ahead = outputs[0].ready <= outputs[1].ready
     return (ahead, ~ahead), (~ahead, ahead)

@@ -59,7 +59,7 @@ def _overlapped(result: Result) -> list[int]:
 
     positions = len(result.summary["phases_per_rank"]["overlapped"])
     pairs = result.steps.where(result.steps.phase == PHASES.index("overlapped"))
-    return [int((pairs.rank == position).sum()) for position in range(positions)]
+    return [int((pairs.position == position).sum()) for position in range(positions)]
 
 
 def peak_memory_bytes() -> int:

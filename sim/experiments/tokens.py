@@ -106,6 +106,7 @@ def _reach(
 
 def _balanced(gate: Gate, liked: Popularity, steps: int, seed: int) -> dict[str, Any]:
     """MaxVio [step] over layers, each step's before its update; alike: with experts that are all liked alike."""
+
     def run(asked: Popularity, steps: int) -> npt.NDArray[np.float64]:
         found = [bias.balance(gate, row, STEP_TOKENS, steps, seed, layer) for layer, row in enumerate(asked)]
         return np.stack([f.max_violation for f in found])

@@ -117,9 +117,7 @@ def gather_rings(plan: Plan, machine: Machine, stage: int) -> tuple[Collective, 
     return _collectives(plan, machine, "all_gather", machine.recipe.gather, stage)
 
 
-def _collectives(
-    plan: Plan, machine: Machine, kind: str, form: Format, stage: int
-) -> tuple[Collective, Collective]:
+def _collectives(plan: Plan, machine: Machine, kind: str, form: Format, stage: int) -> tuple[Collective, Collective]:
     dense, experts = (
         Collective(
             kind, _bytes(form, ring.parameters), ring.ranks, ring.nodes,

@@ -33,13 +33,13 @@ class Plan:
         """Where every rank is."""
         scenario = self.scenario
         gpus = scenario.cluster.node.gpus if scenario.cluster else 1
-        return Mesh(self.program.ranks, self.data, scenario.parallel.expert, gpus_per_node=gpus)
+        return Mesh(self.program.positions, self.data, scenario.parallel.expert, gpus_per_node=gpus)
 
     @property
     def key(self) -> tuple[Hashable, ...]:
         """All of it that decides when steps run, but for prices."""
-        schedule, ranks = self.scenario.schedule, self.program.ranks
-        return schedule.name, schedule.chunks, ranks, self.micro_batches, self.data
+        schedule, positions = self.scenario.schedule, self.program.positions
+        return schedule.name, schedule.chunks, positions, self.micro_batches, self.data
 
     @property
     def mirrored(self) -> bool:
@@ -73,7 +73,7 @@ def _checked(
     program = build(schedule, shape)
     check(program)
     homes = home(program)
-    held: list[set[int]] = [set() for _ in range(program.ranks)]
+    held: list[set[int]] = [set() for _ in range(program.positions)]
     for (stage, _), position in homes.items():
         held[position].add(stage)
     return program, homes, tuple(tuple(sorted(h)) for h in held), messages(program)

@@ -93,7 +93,7 @@ def messages(program: Program) -> Messages:
                 if goes and goes[0] != position:
                     yield Message(position, number, output, *goes, stage, micro_batch)
 
-    return Messages(tuple(tuple(sent(position)) for position in range(program.ranks)))
+    return Messages(tuple(tuple(sent(position)) for position in range(program.positions)))
 
 
 def members(mesh: Mesh, holders: Sequence[int], experts: bool) -> Numbers:

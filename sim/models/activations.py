@@ -16,6 +16,7 @@ class Recompute:
 
 RECIPE = Recompute()
 
+
 @dataclass(frozen=True)
 class Kept:
     """Bytes that one micro-batch of a unit keeps. fixed: whatever is routed. token: of each token that the rank

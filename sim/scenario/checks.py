@@ -205,9 +205,12 @@ def _redundant(copies: int, experts: int, ranks: int) -> Iterator[Finding]:
         yield keys, f"found {copies}; legal: {legal} (each rank of parallel.expert {ranks} {what})"
     elif slots % ranks:
         near = _nearest(copies, ranks)
-        yield keys, (
-            f"{slots} slots (model.experts {experts} + {copies}) cannot be divided by parallel.expert {ranks};"
-            f" nearest legal: {near}"
+        yield (
+            keys,
+            (
+                f"{slots} slots (model.experts {experts} + {copies}) cannot be divided by parallel.expert {ranks};"
+                f" nearest legal: {near}"
+            ),
         )
 
 
@@ -324,14 +327,20 @@ def _sequences(scenario: Scenario, copies: int) -> Iterator[Finding]:
         return
     keys = ("batch.sequences", "batch.micro_batch", "parallel.pipeline", "cluster.nodes")
     if batch.sequences % each:
-        yield keys, (
-            f"batch.sequences {batch.sequences} is not a multiple of data parallel {copies} x batch.micro_batch"
-            f" {batch.micro_batch} = {each}; nearest legal: {_nearest(batch.sequences, each)}"
+        yield (
+            keys,
+            (
+                f"batch.sequences {batch.sequences} is not a multiple of data parallel {copies} x batch.micro_batch"
+                f" {batch.micro_batch} = {each}; nearest legal: {_nearest(batch.sequences, each)}"
+            ),
         )
     elif batch.micro_batches not in (None, batch.sequences // each):
-        yield ("batch.micro_batches", *keys), (
-            f"batch.sequences {batch.sequences} make {batch.sequences // each} micro-batches a pipeline, not"
-            f" {batch.micro_batches}; leave one of the two out"
+        yield (
+            ("batch.micro_batches", *keys),
+            (
+                f"batch.sequences {batch.sequences} make {batch.sequences // each} micro-batches a pipeline, not"
+                f" {batch.micro_batches}; leave one of the two out"
+            ),
         )
 
 

@@ -147,9 +147,7 @@ class CommForm(Form):
     each, DeepSeek-V3's own kernels) or fixed (DeepEP's). exchange: how dispatch and combine are timed: kernel (by warps
     on those SMs), messages (through ports, first in, first out) or closed (the bandwidth bound)."""
 
-    sms: Annotated[
-        int, BeforeValidator(whole), WithJsonSchema({"type": "integer", "minimum": 0, "multipleOf": 2})
-    ] = 20
+    sms: Annotated[int, BeforeValidator(whole), WithJsonSchema({"type": "integer", "minimum": 0, "multipleOf": 2})] = 20
     warps: Literal["follow", "fixed"] = "follow"
     exchange: Literal["kernel", "messages", "closed"] = "kernel"
 

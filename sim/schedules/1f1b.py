@@ -3,7 +3,7 @@
 
 Source: Harlap et al., PipeDream (arXiv:1806.03377); in the flushing form used here, Narayanan et al., Megatron-LM
 (arXiv:2104.04473), section 2.2.1.
-Bubble: (PP-1)(F+B), for any F and B. Activations: PP - rank chunks (no more than M), so PP on rank 0.
+Bubble: (PP-1)(F+B), for any F and B. Activations: PP - position chunks (no more than M), so PP at position 0.
 """
 
 from sim.schedules.program import Program, Shape, Step
@@ -16,13 +16,13 @@ def stages(shape: Shape) -> int:
 
 def build(shape: Shape) -> Program:
     """Runs with any number of micro-batches."""
-    steps = tuple(_rank(rank, shape) for rank in range(shape.pipeline))
+    steps = tuple(_steps(position, shape) for position in range(shape.pipeline))
     return Program("1f1b", shape.pipeline, stages(shape), shape.micro_batches, steps)
 
 
-def _rank(rank: int, shape: Shape) -> tuple[Step, ...]:
-    forwards = [Step("F", rank, micro_batch) for micro_batch in range(shape.micro_batches)]
-    backwards = [Step("BW", rank, micro_batch) for micro_batch in range(shape.micro_batches)]
-    warm_up = min(shape.pipeline - 1 - rank, shape.micro_batches)
+def _steps(position: int, shape: Shape) -> tuple[Step, ...]:
+    forwards = [Step("F", position, micro_batch) for micro_batch in range(shape.micro_batches)]
+    backwards = [Step("BW", position, micro_batch) for micro_batch in range(shape.micro_batches)]
+    warm_up = min(shape.pipeline - 1 - position, shape.micro_batches)
     steady = [step for pair in zip(forwards[warm_up:], backwards, strict=False) for step in pair]
     return (*forwards[:warm_up], *steady, *backwards[shape.micro_batches - warm_up :])

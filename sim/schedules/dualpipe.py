@@ -28,24 +28,24 @@ def stages(shape: Shape) -> int:
 
 def build(shape: Shape) -> Program:
     """Needs an even pipeline and an even number of micro-batches, at least 2 PP; Refused otherwise."""
-    ranks, micro_batches = shape.pipeline, shape.micro_batches
-    if ranks % 2:
-        raise Refused(f"dualpipe needs an even pipeline (its ranks mirror each other); got {ranks}")
-    if micro_batches % 2 or micro_batches < 2 * ranks:
+    positions, micro_batches = shape.pipeline, shape.micro_batches
+    if positions % 2:
+        raise Refused(f"dualpipe needs an even pipeline (its ranks mirror each other); got {positions}")
+    if micro_batches % 2 or micro_batches < 2 * positions:
         raise Refused(
-            f"dualpipe with pipeline {ranks} needs an even number of at least {2 * ranks} micro-batches;"
+            f"dualpipe with pipeline {positions} needs an even number of at least {2 * positions} micro-batches;"
             f" got {micro_batches}"
         )
-    steps = tuple(tuple(_rank(rank, ranks, micro_batches // 2)) for rank in range(ranks))
-    return Program("dualpipe", ranks, ranks, micro_batches, steps, weight_copies=2)
+    steps = tuple(tuple(_steps(position, positions, micro_batches // 2)) for position in range(positions))
+    return Program("dualpipe", positions, positions, micro_batches, steps, weight_copies=2)
 
 
-def _rank(rank: int, ranks: int, each_way: int) -> Iterator[Step]:
-    near = (rank, 0)  # (stage, first micro-batch) of the direction that enters at rank 0
-    far = (ranks - 1 - rank, each_way)
-    sides = (near, far) if rank < ranks // 2 else (far, near)
-    depth = min(rank, ranks - 1 - rank)
-    return unroll(eight_parts(depth, ranks // 2, each_way), sides)
+def _steps(position: int, positions: int, each_way: int) -> Iterator[Step]:
+    near = (position, 0)  # (stage, first micro-batch) of the direction that enters at rank 0
+    far = (positions - 1 - position, each_way)
+    sides = (near, far) if position < positions // 2 else (far, near)
+    depth = min(position, positions - 1 - position)
+    return unroll(eight_parts(depth, positions // 2, each_way), sides)
 
 
 def eight_parts(depth: int, half: int, micro_batches: int) -> tuple[Part, ...]:

@@ -21,15 +21,15 @@ def stages(shape: Shape) -> int:
 
 def build(shape: Shape) -> Program:
     """Needs at least 2 P micro-batches; Refused otherwise."""
-    ranks, micro_batches = shape.pipeline, shape.micro_batches
-    if micro_batches < 2 * ranks:
+    positions, micro_batches = shape.pipeline, shape.micro_batches
+    if micro_batches < 2 * positions:
         raise Refused(
-            f"dualpipev with pipeline {ranks} needs at least {2 * ranks} micro-batches; got {micro_batches}"
+            f"dualpipev with pipeline {positions} needs at least {2 * positions} micro-batches; got {micro_batches}"
         )
-    steps = tuple(_rank(rank, ranks, micro_batches) for rank in range(ranks))
-    return Program("dualpipev", ranks, stages(shape), micro_batches, steps)
+    steps = tuple(_steps(position, positions, micro_batches) for position in range(positions))
+    return Program("dualpipev", positions, stages(shape), micro_batches, steps)
 
 
-def _rank(rank: int, ranks: int, micro_batches: int) -> tuple[Step, ...]:
-    parts = eight_parts(rank, ranks, micro_batches)
-    return tuple(unroll(parts, ((rank, 0), (2 * ranks - 1 - rank, 0))))
+def _steps(position: int, positions: int, micro_batches: int) -> tuple[Step, ...]:
+    parts = eight_parts(position, positions, micro_batches)
+    return tuple(unroll(parts, ((position, 0), (2 * positions - 1 - position, 0))))

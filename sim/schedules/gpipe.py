@@ -14,11 +14,11 @@ def stages(shape: Shape) -> int:
 
 def build(shape: Shape) -> Program:
     """Runs with any number of micro-batches."""
-    steps = tuple(_rank(rank, shape.micro_batches) for rank in range(shape.pipeline))
+    steps = tuple(_steps(position, shape.micro_batches) for position in range(shape.pipeline))
     return Program("gpipe", shape.pipeline, stages(shape), shape.micro_batches, steps)
 
 
-def _rank(rank: int, micro_batches: int) -> tuple[Step, ...]:
-    forwards = [Step("F", rank, micro_batch) for micro_batch in range(micro_batches)]
-    backwards = [Step("BW", rank, micro_batch) for micro_batch in reversed(range(micro_batches))]
+def _steps(position: int, micro_batches: int) -> tuple[Step, ...]:
+    forwards = [Step("F", position, micro_batch) for micro_batch in range(micro_batches)]
+    backwards = [Step("BW", position, micro_batch) for micro_batch in reversed(range(micro_batches))]
     return (*forwards, *backwards)

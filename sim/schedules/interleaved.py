@@ -1,11 +1,11 @@
 """Interleaved 1F1B: each rank holds several stages (`chunks`), so the pipeline fills in smaller pieces.
 
-Stage = chunk * PP + rank. Micro-batches go in groups of PP: a rank runs a group on its first stage, then on its second,
-and so on, before it takes the next group; backwards go through the stages in reverse.
+Stage = chunk * PP + position. Micro-batches go in groups of PP: a rank runs a group on its first stage, then on its
+second, and so on, before it takes the next group; backwards go through the stages in reverse.
 
 Source: Narayanan et al., Megatron-LM (arXiv:2104.04473), section 2.2.2 and figure 4.
 Bubble: (PP-1)(F+B)/chunks, where PP is ranks, F and B a rank's forward and backward through all its stages.
-Activations: min(2(PP-1-rank) + (chunks-1) PP + 1, M chunks) chunks, each 1/chunks of a rank's layers.
+Activations: min(2(PP-1-position) + (chunks-1) PP + 1, M chunks) chunks, each 1/chunks of a rank's layers.
 """
 
 from hwmodels.refused import Refused
@@ -26,23 +26,23 @@ def build(shape: Shape) -> Program:
             f"interleaved with pipeline {shape.pipeline} needs a multiple of {shape.pipeline} micro-batches;"
             f" got {shape.micro_batches}"
         )
-    steps = tuple(_rank(rank, shape) for rank in range(shape.pipeline))
+    steps = tuple(_steps(position, shape) for position in range(shape.pipeline))
     return Program("interleaved", shape.pipeline, stages(shape), shape.micro_batches, steps)
 
 
-def _rank(rank: int, shape: Shape) -> tuple[Step, ...]:
+def _steps(position: int, shape: Shape) -> tuple[Step, ...]:
     order = range(shape.chunks)
-    forwards = _through(rank, shape, "F", order)
-    backwards = _through(rank, shape, "BW", order[::-1])
-    warm_up = min(2 * (shape.pipeline - 1 - rank) + (shape.chunks - 1) * shape.pipeline, len(forwards))
+    forwards = _through(position, shape, "F", order)
+    backwards = _through(position, shape, "BW", order[::-1])
+    warm_up = min(2 * (shape.pipeline - 1 - position) + (shape.chunks - 1) * shape.pipeline, len(forwards))
     steady = [step for pair in zip(forwards[warm_up:], backwards, strict=False) for step in pair]
     return (*forwards[:warm_up], *steady, *backwards[len(backwards) - warm_up :])
 
 
-def _through(rank: int, shape: Shape, kind: str, chunks: range) -> list[Step]:
+def _through(position: int, shape: Shape, kind: str, chunks: range) -> list[Step]:
     """All passes of one kind, group by group, `chunks` in the order given."""
     return [
-        Step(kind, chunk * shape.pipeline + rank, micro_batch)
+        Step(kind, chunk * shape.pipeline + position, micro_batch)
         for first in range(0, shape.micro_batches, shape.pipeline)
         for chunk in chunks
         for micro_batch in range(first, first + shape.pipeline)

@@ -1,8 +1,8 @@
-"""A pipeline schedule as data: what each rank computes, in order.
+"""A pipeline schedule as data: what the rank at each position of the pipeline computes, in order.
 
 A program holds compute only; sends, all-to-alls, gradient traffic and memory notes are added by lowering. It prints
-as text, parses back, and is checked before it is run. Schedules live in `sim/schedules`, one file each; the file's
-name is the schedule's name.
+as text, parses back, and is checked before it is run; text and messages call a position a rank, as papers on
+schedules do. Schedules live in `sim/schedules`, one file each; the file's name is the schedule's name.
 
 A *chunk* is one micro-batch on one stage. Its *passes* are F (forward), B (gradient of the input) and W (gradient of
 the weights). F of a chunk needs F of the stage before; B needs its own F and B of the stage after; W needs its own B.
@@ -26,7 +26,7 @@ Pass = tuple[str, int, int]
 """("F", "B" or "W", stage, micro-batch)."""
 
 Place = tuple[int, int]
-"""(rank, index into that rank's steps)."""
+"""(position, index into its steps)."""
 
 _TOKEN = re.compile(r"(?P<kind>F|BW|B|W)(?P<at>\d+\.\d+)(?:\+(?P<kind_b>BW|B)(?P<at_b>\d+\.\d+))?")
 _HEADER = re.compile(
@@ -36,7 +36,7 @@ _HEADER = re.compile(
 
 
 class Step(NamedTuple):
-    """One step of one rank. `stage` and `micro_batch` are of the forward half of a pair, or of the only half."""
+    """One step at one position. `stage` and `micro_batch` are of the forward half of a pair, or of the only half."""
 
     kind: str
     stage: int
@@ -59,8 +59,10 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Shape:
-    """What a schedule is built for: pipeline ranks, micro-batches a pipeline, chunks: stages a rank, where the
-    schedule lets a scenario choose (`chunked`)."""
+    """Size of a schedule.
+
+    pipeline: positions.  micro_batches: per pipeline.  chunks: stages per position, where the schedule lets a scenario
+    choose (`chunked`)."""
 
     pipeline: int
     micro_batches: int
@@ -74,10 +76,12 @@ class Shape:
 
 @dataclass(frozen=True)
 class Program:
-    """steps: per rank, in order.  weight_copies: ranks that hold a copy of each stage (2 under DualPipe)."""
+    """A schedule of a given size.
+
+    steps: by position, in order.  weight_copies: positions that hold a copy of each stage (2 under DualPipe)."""
 
     schedule: str
-    ranks: int
+    positions: int
     stages: int
     micro_batches: int
     steps: tuple[tuple[Step, ...], ...]
@@ -96,7 +100,7 @@ class ScheduleFile(Protocol):
         """How many stages the pipeline has."""
 
     def build(self, shape: Shape) -> Program:
-        """What each rank does; Refused when the schedule cannot run the shape."""
+        """Steps of each position; Refused when the schedule cannot run the shape."""
 
 
 def names() -> tuple[str, ...]:
@@ -136,57 +140,58 @@ def text(program: Program) -> str:
     """The program as text: a header, then a line a rank with tokens such as F0.3, B2.1, W2.1, BW2.1, F0.5+BW7.2
     (stage.micro-batch)."""
     header = (
-        f"{program.schedule} ranks={program.ranks} stages={program.stages}"
+        f"{program.schedule} ranks={program.positions} stages={program.stages}"
         f" micro_batches={program.micro_batches} weight_copies={program.weight_copies}"
     )
-    ranks = (f"rank {rank}: {' '.join(map(str, steps))}" for rank, steps in enumerate(program.steps))
-    return "\n".join((header, *ranks)) + "\n"
+    lines = (f"rank {position}: {' '.join(map(str, steps))}" for position, steps in enumerate(program.steps))
+    return "\n".join((header, *lines)) + "\n"
 
 
 def parse(source: str) -> Program:
     """The program that `text` printed; blank lines are skipped. Refused names line and token. Does not `check`."""
     lines = [(number, line) for number, line in enumerate(source.splitlines(), 1) if line.strip()]
     number, header = lines[0] if lines else (1, "")
-    found = _HEADER.fullmatch(header.strip())
-    if found is None:
+    match = _HEADER.fullmatch(header.strip())
+    if match is None:
         legal = "dualpipe ranks=8 stages=8 micro_batches=20 weight_copies=2"
         raise Refused(f"line {number}: a program starts with a line like '{legal}'; got '{header.strip()}'")
-    ranks, stages, micro_batches, copies = (int(figure) for figure in found.groups()[1:])
-    steps = tuple(_parse_rank(number, rank, line) for rank, (number, line) in enumerate(lines[1:]))
-    if len(steps) != ranks:
-        raise Refused(f"line {number}: the header says {ranks} ranks, but {len(steps)} rank lines follow")
-    return Program(found["schedule"], ranks, stages, micro_batches, steps, copies)
+    positions, stages, micro_batches, copies = (int(figure) for figure in match.groups()[1:])
+    steps = tuple(_parse_steps(number, position, line) for position, (number, line) in enumerate(lines[1:]))
+    if len(steps) != positions:
+        raise Refused(f"line {number}: the header says {positions} ranks, but {len(steps)} rank lines follow")
+    return Program(match["schedule"], positions, stages, micro_batches, steps, copies)
 
 
-def _parse_rank(number: int, rank: int, line: str) -> tuple[Step, ...]:
+def _parse_steps(number: int, position: int, line: str) -> tuple[Step, ...]:
     label, colon, rest = line.partition(":")
-    if not colon or label.split() != ["rank", str(rank)]:
-        raise Refused(f"line {number}: expected 'rank {rank}: ...'; got '{line.strip()[:20]}'")
+    if not colon or label.split() != ["rank", str(position)]:
+        raise Refused(f"line {number}: expected 'rank {position}: ...'; got '{line.strip()[:20]}'")
     return tuple(_parse_token(number, index, token) for index, token in enumerate(rest.split(), 1))
 
 
 def _parse_token(number: int, index: int, token: str) -> Step:
-    found = _TOKEN.fullmatch(token)
-    kind = "" if found is None else "+".join(filter(None, (found["kind"], found["kind_b"])))
-    if found is None or kind not in KINDS:
+    match = _TOKEN.fullmatch(token)
+    kind = "" if match is None else "+".join(filter(None, (match["kind"], match["kind_b"])))
+    if match is None or kind not in KINDS:
         legal = "F0.3, B2.1, W2.1, BW2.1 or F0.5+BW7.2 (stage.micro-batch)"
         raise Refused(f"line {number}, token {index}: '{token}' is not a step; steps look like {legal}")
-    at = [figure for half in (found["at"], found["at_b"]) if half for figure in map(int, half.split("."))]
+    at = [figure for half in (match["at"], match["at_b"]) if half for figure in map(int, half.split("."))]
     return Step(kind, *at)
 
 
 def home(program: Program) -> dict[tuple[int, int], int]:
-    """(stage, micro-batch) -> the rank that computes it."""
-    places = ((rank, done) for rank, steps in enumerate(program.passes) for passes in steps for done in passes)
-    return {(stage, micro_batch): rank for rank, (_, stage, micro_batch) in places}
+    """(stage, micro-batch) -> the position that computes it."""
+    rows = enumerate(program.passes)
+    places = ((position, done) for position, steps in rows for passes in steps for done in passes)
+    return {(stage, micro_batch): position for position, (_, stage, micro_batch) in places}
 
 
 def in_flight(program: Program) -> list[int]:
-    """Peak number of chunks whose activations a rank holds, per rank.
+    """Peak number of chunks whose activations a rank holds, by position.
 
     A chunk counts from the start of its forward to the end of its last backward pass: of W where the backward is
     split, for W still reads the inputs. In an overlapped pair the forward's chunk joins before the backward's leaves.
-    The maximum over ranks is what the DeepSeek-V3 report (arXiv:2412.19437, table 2) and the DualPipe README call
+    The maximum over positions is what the DeepSeek-V3 report (arXiv:2412.19437, table 2) and the DualPipe README call
     activations: PP for 1F1B and ZB1P, PP+1 for DualPipe and DualPipeV.
     """
     return [max(_held(steps), default=0) for steps in program.steps]
@@ -203,20 +208,20 @@ def _held(steps: tuple[Step, ...]) -> Iterator[int]:
 def check(program: Program) -> None:
     """Refused (one line) unless every chunk runs exactly once F and once backward (BW, or B and later W), all on
     one rank, and the ranks never wait for each other in a circle."""
-    if len(program.steps) != program.ranks:
-        raise Refused(f"{program.schedule}: {program.ranks} ranks, but steps for {len(program.steps)}")
-    for rank, steps in enumerate(program.steps):
+    if len(program.steps) != program.positions:
+        raise Refused(f"{program.schedule}: {program.positions} ranks, but steps for {len(program.steps)}")
+    for position, steps in enumerate(program.steps):
         for index, step in enumerate(steps):
-            _check_step(program, rank, index, step)
+            _check_step(program, position, index, step)
     places = _places(program)
     _check_chunks(program, places)
     _check_progress(program, places)
 
 
-def _check_step(program: Program, rank: int, index: int, step: Step) -> None:
+def _check_step(program: Program, position: int, index: int, step: Step) -> None:
     """One step by itself: a known kind, legal stages and micro-batches, two different chunks in a pair."""
     if wrong := _mistake(program, step):
-        raise Refused(f"{program.schedule}: rank {rank}, step {index + 1} ({step}): {wrong}")
+        raise Refused(f"{program.schedule}: rank {position}, step {index + 1} ({step}): {wrong}")
 
 
 def _mistake(program: Program, step: Step) -> str:
@@ -235,16 +240,16 @@ def _mistake(program: Program, step: Step) -> str:
 def _places(program: Program) -> dict[Pass, Place]:
     """Where each pass runs; Refused if one runs twice."""
     places: dict[Pass, Place] = {}
-    for rank, steps in enumerate(program.passes):
+    for position, steps in enumerate(program.passes):
         for index, passes in enumerate(steps):
             for done in passes:
                 if done in places:
                     before, first = places[done]
                     raise Refused(
                         f"{program.schedule}: {_name(done)} runs twice: rank {before}, step {first + 1}"
-                        f" and rank {rank}, step {index + 1}"
+                        f" and rank {position}, step {index + 1}"
                     )
-                places[done] = (rank, index)
+                places[done] = (position, index)
     return places
 
 
@@ -256,15 +261,15 @@ def _check_chunks(program: Program, places: dict[Pass, Place]) -> None:
             for wanted in chunk:
                 if wanted not in places:
                     raise Refused(f"{program.schedule}: {_name(wanted)} never runs")
-            (rank, _), (rank_b, index_b), (rank_w, index_w) = (places[done] for done in chunk)
-            if not rank == rank_b == rank_w:
+            (position, _), (position_b, index_b), (position_w, index_w) = (places[done] for done in chunk)
+            if not position == position_b == position_w:
                 raise Refused(
                     f"{program.schedule}: F, B and W of stage {stage}, micro-batch {micro_batch} must be on one rank;"
-                    f" got ranks {rank}, {rank_b} and {rank_w}"
+                    f" got ranks {position}, {position_b} and {position_w}"
                 )
             if index_w < index_b:
                 raise Refused(
-                    f"{program.schedule}: rank {rank} runs {_name(chunk[2])} at step {index_w + 1},"
+                    f"{program.schedule}: rank {position} runs {_name(chunk[2])} at step {index_w + 1},"
                     f" before {_name(chunk[1])} at step {index_b + 1}"
                 )
 
@@ -285,35 +290,35 @@ def needs(step: Step, stages: int) -> list[Pass]:
 
 
 def _check_progress(program: Program, places: dict[Pass, Place]) -> None:
-    """Run all ranks as far as they get; a need is met once its rank has passed its place."""
+    """Run all positions as far as they get; a need is met once its position has passed its place."""
     waits = [[[places[need] for need in needs(step, program.stages)] for step in steps] for steps in program.steps]
-    reached = [0] * program.ranks
+    reached = [0] * program.positions
     moved = True
     while moved:
         moved = False
-        for rank, mine in enumerate(waits):
-            start = at = reached[rank]
-            while at < len(mine) and all(index < reached[other] for other, index in mine[at]):
+        for position, needed in enumerate(waits):
+            start = at = reached[position]
+            while at < len(needed) and all(index < reached[other] for other, index in needed[at]):
                 at += 1
-                reached[rank] = at  # at once: a rank may wait for its own earlier steps
+                reached[position] = at  # at once: a rank may wait for its own earlier steps
             moved = moved or at > start
-    stuck = [rank for rank, mine in enumerate(waits) if reached[rank] < len(mine)]
+    stuck = [position for position, needed in enumerate(waits) if reached[position] < len(needed)]
     if stuck:
         raise Refused(f"{program.schedule}: deadlock: {_circle(program, places, reached, stuck[0])}")
 
 
-def _circle(program: Program, places: dict[Pass, Place], reached: list[int], rank: int) -> str:
-    """Who waits for what, once round the circle that stops `rank`."""
+def _circle(program: Program, places: dict[Pass, Place], reached: list[int], position: int) -> str:
+    """Who waits for what, once round the circle that stops `position`."""
     seen: dict[int, str] = {}
-    while rank not in seen:
-        step = program.steps[rank][reached[rank]]
+    while position not in seen:
+        step = program.steps[position][reached[position]]
         need = next(n for n in needs(step, program.stages) if places[n][1] >= reached[places[n][0]])
         other = places[need][0]
-        where = "later on the same rank" if other == rank else f"on rank {other}"
-        seen[rank] = f"rank {rank} at {step} waits for {_name(need)}, {where}"
-        rank = other
-    ranks = list(seen)
-    return "; ".join(seen[each] for each in ranks[ranks.index(rank) :])
+        where = "later on the same rank" if other == position else f"on rank {other}"
+        seen[position] = f"rank {position} at {step} waits for {_name(need)}, {where}"
+        position = other
+    circle = list(seen)
+    return "; ".join(seen[each] for each in circle[circle.index(position) :])
 
 
 def _name(done: Pass) -> str:

@@ -21,19 +21,19 @@ def stages(shape: Shape) -> int:
 
 def build(shape: Shape) -> Program:
     """Runs with any number of micro-batches."""
-    steps = tuple(tuple(_rank(rank, shape)) for rank in range(shape.pipeline))
+    steps = tuple(tuple(_steps(position, shape)) for position in range(shape.pipeline))
     return Program("zb1p", shape.pipeline, stages(shape), shape.micro_batches, steps)
 
 
-def _rank(rank: int, shape: Shape) -> Iterator[Step]:
-    ahead = min(shape.pipeline - 1 - rank, shape.micro_batches)
+def _steps(position: int, shape: Shape) -> Iterator[Step]:
+    ahead = min(shape.pipeline - 1 - position, shape.micro_batches)
     for micro_batch in range(ahead):
-        yield Step("F", rank, micro_batch)
+        yield Step("F", position, micro_batch)
     for micro_batch in range(shape.micro_batches):
         if micro_batch + ahead < shape.micro_batches:
-            yield Step("F", rank, micro_batch + ahead)
-        yield Step("B", rank, micro_batch)
-        if micro_batch >= rank:
-            yield Step("W", rank, micro_batch - rank)
-    for micro_batch in range(max(shape.micro_batches - rank, 0), shape.micro_batches):
-        yield Step("W", rank, micro_batch)
+            yield Step("F", position, micro_batch + ahead)
+        yield Step("B", position, micro_batch)
+        if micro_batch >= position:
+            yield Step("W", position, micro_batch - position)
+    for micro_batch in range(max(shape.micro_batches - position, 0), shape.micro_batches):
+        yield Step("W", position, micro_batch)

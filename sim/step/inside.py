@@ -20,6 +20,7 @@ Took = Array | Callable[[int, Array], Array]
 Meet = Callable[[Array, str], Array]
 """(arrivals [..., column], kind of group) -> when the last of each group arrives."""
 
+
 class Inside(NamedTuple):
     """Segments of one step, ns from its start on each column. starts, ends: [segment, column]. ready: [meeting, column]
     when a member was there, of segments that meet somebody. A single column stands for all."""

@@ -80,9 +80,7 @@ class _Builder:
             return
         half, needs = part.direction, self._needs(part)
         for lane, kernels in groupby(part.kernels, key=lambda kernel: kernel.lane):
-            self.phases.append(
-                Phase(part.name, part.layer, half, lane, tuple(kernels), needs, part.meets, self.count)
-            )
+            self.phases.append(Phase(part.name, part.layer, half, lane, tuple(kernels), needs, part.meets, self.count))
             needs = (len(self.phases) - 1,)
         self.count += 1
         if half != "W":

@@ -209,9 +209,7 @@ def by_chunk(fine: Template, timing: Timing) -> Template:
     return _coarse(fine, segments, [holds, [], []], [[label] * len(holds), [], []])
 
 
-def _coarse(
-    fine: Template, segments: list[Segment], holds: list[list[int]], tasks: list[list[Task]]
-) -> Template:
+def _coarse(fine: Template, segments: list[Segment], holds: list[list[int]], tasks: list[list[Task]]) -> Template:
     order = tuple(tuple(i for i, s in enumerate(segments) if s.lane == lane) for lane in STREAMS)
     durations = _frozen(holds)
     zeros = tuple(tuple(0 for _ in lane) for lane in holds)

@@ -63,9 +63,7 @@ def bandwidths(links: Wires) -> list[Row]:
             seconds = kernel.run(of_op(op), links, sms, COPY, FIXED).seconds
             logical, wire = (op.bytes(), op.nvlink_bytes()) if ranks <= 8 else (op.logical_bytes(), op.wire_bytes())
             name = f"{ranks} ranks, {sms} SMs"
-            out.append(
-                Row(name, direction, "GB/s", logical / seconds / GIGA, rate, wire / seconds / GIGA, source)
-            )
+            out.append(Row(name, direction, "GB/s", logical / seconds / GIGA, rate, wire / seconds / GIGA, source))
     return out
 
 

@@ -44,7 +44,7 @@ def test_phases_from_the_steps(small, schedule):
     name = {"forward": "forward", "backward_input": "backward", "backward": "backward", "weight": "weight",
             "overlapped": "overlapped"}  # fmt: skip
     for rank in range(2):
-        own = steps.of_rank(rank)
+        own = steps.of_position(rank)
         found = dict.fromkeys(s["phases_s"], 0)
         for phase, start, end in zip(own.phase.tolist(), own.start.tolist(), own.end.tolist(), strict=True):
             found[name.get(PHASES[phase], PHASES[phase])] += end - start
@@ -57,7 +57,7 @@ def test_phases_from_the_steps(small, schedule):
 def test_steps_of_a_rank_do_not_overlap(small, schedule):
     steps = small(f"schedule={schedule}").steps
     for rank in range(2):
-        own = steps.of_rank(rank)
+        own = steps.of_position(rank)
         assert (own.start[1:] >= own.end[:-1]).all() and (own.end >= own.start).all()
     assert round(small(f"schedule={schedule}").summary["step_time_s"] * 1e9) == steps.end.max()
 
@@ -118,7 +118,7 @@ def outside(intervals, others):
 def exposed(spans, ranks, gap):
     both = []
     for rank in range(ranks):
-        own = spans.of_rank(rank)
+        own = spans.of_position(rank)
         talk, work = busy(own, ("communication",), gap), busy(own, ("compute", "weight"), gap)
         both.append((outside(talk, work), outside(talk, [])))
     return [sum(column) / ranks for column in zip(*both, strict=True)]
@@ -162,7 +162,7 @@ def test_traffic_beside_an_exchange_is_rare(v3):
     result = v3("detail=layer", "outputs=[result,events]")
     together = 0
     for rank in range(16):
-        own = result.spans.of_rank(rank)
+        own = result.spans.of_position(rank)
         rows = list(zip(own.lane.tolist(), own.start.tolist(), own.end.tolist(), strict=True))
         talk, traffic = (
             sorted([start, end] for lane, start, end in rows if LANES[lane] == name)

@@ -46,8 +46,8 @@ def test_layer_tasks_cover_their_kernels(small):
     """Every kernel of the op run lies inside the task of its part in the layer run, on the compute stream."""
     fine, coarse = (small(f"detail={detail}").spans for detail in ("op", "layer"))
     for rank in (0, 1):
-        inner = fine.where((fine.rank == rank) & (fine.lane == 0) & (fine.sms >= 0))
-        outer = coarse.where((coarse.rank == rank) & (coarse.lane == 0) & (coarse.sms >= 0))
+        inner = fine.where((fine.position == rank) & (fine.lane == 0) & (fine.sms >= 0))
+        outer = coarse.where((coarse.position == rank) & (coarse.lane == 0) & (coarse.sms >= 0))
         begin, end = outer.start.tolist(), outer.end.tolist()
         at = 0
         for start, stop in zip(inner.start.tolist(), inner.end.tolist(), strict=True):
@@ -89,9 +89,9 @@ def test_spans_of_uneven_ranks_do_not_overlap_on_a_lane(small, schedule, detail)
     """Nor leave their steps."""
     result = small(f"schedule={schedule}", f"detail={detail}", *UNEVEN)
     for rank in (0, 1):
-        steps = result.steps.of_rank(rank)
+        steps = result.steps.of_position(rank)
         for lane in range(4):
-            own = result.spans.where((result.spans.rank == rank) & (result.spans.lane == lane))
+            own = result.spans.where((result.spans.position == rank) & (result.spans.lane == lane))
             assert (own.end >= own.start).all() and (own.start[1:] >= own.end[:-1]).all()
             if lane in STREAMS and len(own):
                 own = own.where(own.sms >= 0)
@@ -103,8 +103,8 @@ def test_chunks_of_uneven_ranks_are_cut_where_outputs_leave(small):
     """Tasks of a step fill it, one after the other."""
     result = small("detail=chunk", *UNEVEN)
     for rank in (0, 1):
-        own = result.spans.where((result.spans.rank == rank) & (result.spans.sms >= 0))
-        steps = result.steps.of_rank(rank)
+        own = result.spans.where((result.spans.position == rank) & (result.spans.sms >= 0))
+        steps = result.steps.of_position(rank)
         steps = steps.where(steps.end > steps.start)
         assert set(own.lane.tolist()) == {0} and set(steps.start.tolist()) <= {*own.start.tolist()} | {steps.start[-1]}
         gaps = own.start[1:] != own.end[:-1]
@@ -152,5 +152,5 @@ def placed(kit, number, part, drawn):
 
 
 def rows_of(trace, position, lane):
-    own = trace.where((trace.rank == position) & (trace.lane == lane) & (trace.sms >= 0))
+    own = trace.where((trace.position == position) & (trace.lane == lane) & (trace.sms >= 0))
     return list(zip(own.start.tolist(), own.end.tolist(), strict=True))

@@ -22,13 +22,15 @@ SCENARIOS = {
 }
 UNTOLD = ("scenario_hash", "events", "wall_seconds")
 """What names a run or counts the simulator's own work."""
+RENAMED = {"position": "rank"}
+"""Field of a stage -> its name in the files, which are older."""
 
 
 def digest(result):
     """Everything that a result tells, as JSON holds it, numbers to four digits."""
     told = {key: value for key, value in result.summary.items() if key not in UNTOLD}
     told |= {"waterfall": {bar.name: bar.seconds for bar in result.waterfall}, "feasible": result.feasible}
-    told["stages"] = [vars(stage) for stage in result.stages]
+    told["stages"] = [{RENAMED.get(key, key): value for key, value in vars(stage).items()} for stage in result.stages]
     return json.loads(json.dumps(told), parse_float=lambda text: float(f"{float(text):.4g}"), parse_int=four_digits)
 
 

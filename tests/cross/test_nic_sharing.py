@@ -27,7 +27,7 @@ def exchanges(machine, spans):
     rate, found = machine.pricer.wires.network, {}
     labels = np.array(spans.labels)[spans.label]
     for position in range(16):
-        mine = (spans.rank == position) & (spans.lane == LANES.index("communication")) & np.isin(labels, list(ops))
+        mine = (spans.position == position) & (spans.lane == LANES.index("communication")) & np.isin(labels, list(ops))
         order = np.argsort(spans.start[mine])
         called = [ops[name] for name in labels[mine][order]]
         # launch gaps come before kernels and are a part of what an exchange takes
@@ -67,7 +67,8 @@ def test_every_message_takes_what_a_fluid_does(v3_file, overrides):
     ratios = []
     for name, ahead in SENDS.items():
         mine = spans.label == spans.labels.index(name)
-        columns = (getattr(spans, column)[mine].tolist() for column in ("rank", "stage", "micro_batch", "start", "end"))
+        names = ("position", "stage", "micro_batch", "start", "end")
+        columns = (getattr(spans, column)[mine].tolist() for column in names)
         for position, stage, micro_batch, start, end in zip(*columns, strict=True):
             target = laid.homes[stage + ahead, micro_batch]
             alone = machine.pricer.price(machine.message(laid.mesh, position, target)).ns

@@ -34,9 +34,7 @@ def test_half_the_nodes(v3, base):
 def test_smaller_expert_groups(v3, base):
     """Twice the experts a rank: rank 8 holds stages 7 and 8, eight MoE layers with 256 experts of 44.04 M each."""
     fixed = "placement=[4,4,4,4,4,4,4,4,4,4,4,4,4,4,4,1]"
-    ours, theirs = (
-        v3("detail=chunk", fixed, f"parallel.expert={e}").summary["peak_memory_bytes"][8] for e in (32, 64)
-    )
+    ours, theirs = (v3("detail=chunk", fixed, f"parallel.expert={e}").summary["peak_memory_bytes"][8] for e in (32, 64))
     more = 8 * (256 // 32 - 256 // 64) * 3 * 7168 * 2048
     assert ours["weights"] - theirs["weights"] == more * (1 + 4 / 128**2)  # a 4-byte scale each 128 x 128 block
     assert ours["gradients"] - theirs["gradients"] == 4 * more

@@ -110,9 +110,7 @@ def test_rails_and_nodes_that_a_fabric_joins() -> None:
     assert {name: f.rails(8) for name, f in found.items()} == {
         "mpft": 1, "mrft": 8, "ft3": 1, "slimfly": 8, "dragonfly": 8,
     }  # fmt: skip
-    assert {name: f.most_nodes(8) for name, f in found.items()} == {
-        name: f.endpoints // 8 for name, f in found.items()
-    }
+    assert {name: f.most_nodes(8) for name, f in found.items()} == {name: f.endpoints // 8 for name, f in found.items()}
 
 
 @pytest.mark.parametrize("found", FABRICS, ids=fabric.available())

@@ -63,8 +63,7 @@ def actors(
     found = []
     for position, row in enumerate(jobs):
         times = [
-            [took(duration, position, k, i, at) for i in range(len(job.template.segments))]
-            for k, job in enumerate(row)
+            [took(duration, position, k, i, at) for i in range(len(job.template.segments))] for k, job in enumerate(row)
         ]
         wires = [[(kind, wire(position, k, kind, at, ns)) for kind, ns in job.sends] for k, job in enumerate(row)]
         reduces = [(after, stage, wire(position, stage, 3, at, ns)) for after, stage, ns in syncs[position].reduces]

@@ -186,7 +186,7 @@ def _phases(steps: Trace, total_s: float) -> dict[str, Any]:
         group = (name,) if isinstance(name, str) else name
         ids = [PHASES.index(n) for n in group]
         keep = np.isin(steps.phase, ids)
-        time = np.bincount(steps.rank[keep], (steps.end - steps.start)[keep], RANKS)
+        time = np.bincount(steps.position[keep], (steps.end - steps.start)[keep], RANKS)
         table["backward" if "backward" in group else group[0]] = [ns_to_seconds(t) for t in time]
     table["bubble"] = [total_s - sum(column[r] for column in table.values()) for r in range(RANKS)]
     return table

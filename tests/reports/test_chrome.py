@@ -57,7 +57,7 @@ def test_a_file_a_rank_and_every_span_in_it(tmp_path: Path) -> None:
     assert [path.name for path in written] == [f"rank{rank:04d}.json.gz" for rank in range(sample.RANKS)]
     for rank in (0, 11):
         text = gzip.decompress(written[rank].read_bytes()).decode()
-        trace, mine = json.loads(text), spans.of_rank(rank)
+        trace, mine = json.loads(text), spans.of_position(rank)
         assert re.findall(r'"rank":\s+(\d+)', text) == [str(rank)]  # how HTA finds it
         assert trace["distributedInfo"] == {"rank": rank, "world_size": sample.RANKS}
         found = [(e["ts"], e["ts"] + e["dur"], e["args"]["micro_batch"], e["args"]["stage"], e["args"]["layer"],
@@ -71,12 +71,12 @@ def test_a_file_a_rank_and_every_span_in_it(tmp_path: Path) -> None:
 
 
 def test_times_are_whole_microseconds() -> None:
-    text = "".join(chrome.events(sample.traces()[1].of_rank(3), 3, sample.RANKS))
+    text = "".join(chrome.events(sample.traces()[1].of_position(3), 3, sample.RANKS))
     assert not re.search(r'"(ts|dur)":\d*\.', text)
 
 
 def test_every_kernel_has_its_launch_inside_the_profiler_step() -> None:
-    trace = parse(sample.traces()[1].of_rank(2), 2, sample.RANKS)
+    trace = parse(sample.traces()[1].of_position(2), 2, sample.RANKS)
     launches = {e["args"]["correlation"]: e for e in trace["traceEvents"] if e.get("cat") == "cuda_runtime"}
     step, after = (e for e in trace["traceEvents"] if e.get("cat") == "user_annotation")
     assert (step["name"], after["name"]) == ("ProfilerStep#0", "ProfilerStep#1")
@@ -99,7 +99,7 @@ def test_names_tell_kernels_collectives_and_copies_apart(lane: str, pattern: str
 
 
 def test_the_same_bytes_each_time(tmp_path: Path) -> None:
-    spans = sample.traces()[1].of_rank(4)
+    spans = sample.traces()[1].of_position(4)
     first, second = ([path.read_bytes() for path in chrome.write(spans, tmp_path)] for _ in range(2))
     assert first == second
 

@@ -71,16 +71,17 @@ def test_events_read_back_without_pickles(tmp_path: Path) -> None:
     spans = sample.traces()[1]
     folder.write_events(spans, tmp_path / "events.npz")
     with np.load(tmp_path / "events.npz", allow_pickle=False) as found:
-        assert set(found.files) == {*Trace.COLUMNS, "labels", "prices", "lanes", "phases"}
+        written = {name: "rank" if name == "position" else name for name in Trace.COLUMNS}
+        assert set(found.files) == {*written.values(), "labels", "prices", "lanes", "phases"}
         for name in Trace.COLUMNS:
-            assert (found[name] == getattr(spans, name)).all()
+            assert (found[written[name]] == getattr(spans, name)).all()
         assert found["start"].dtype == found["end"].dtype == np.int64
         tables = [tuple(found[name]) for name in ("labels", "prices", "lanes", "phases")]
     assert tables == [spans.labels, spans.prices, LANES, PHASES]
 
 
 def test_events_are_the_same_bytes_each_time(tmp_path: Path) -> None:
-    spans = sample.traces()[1].of_rank(0)
+    spans = sample.traces()[1].of_position(0)
     for name in ("a", "b"):
         folder.write_events(spans, tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()

@@ -28,7 +28,7 @@ def test_ranks_of_the_cluster_and_positions_of_the_pipeline_are_told_apart() -> 
     assert found["Pair"][1:] == ("131.0 ms", "129.0 ms to 133.0 ms by rank, balanced 128.5 ms")
     assert "Pair" not in {figure.name for figure in headline.figures(sample.result())}
     assert found["Peak memory"].note == "of 80 GB, position 0"
-    drawn = replace(result, memory=tuple(replace(c, cluster_rank=128 * c.rank + 5) for c in result.memory))
+    drawn = replace(result, memory=tuple(replace(c, rank=128 * c.position + 5) for c in result.memory))
     assert headline.figures(drawn)[-1].note == "of 80 GB, rank 5, position 0"
 
 

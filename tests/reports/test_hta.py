@@ -44,8 +44,8 @@ def expected(spans: Trace) -> dict[str, float]:
 def trace(tmp_path_factory: pytest.TempPathFactory) -> object:
     folder: Path = tmp_path_factory.mktemp("trace")
     spans = sample.traces()[1]
-    early = spans.where(np.isin(spans.rank, RANKS) & (spans.start < 40 * sample.CHUNK_NS["F"]))
-    late = spans.where(np.isin(spans.rank, RANKS) & (spans.phase == sample.OPTIMIZER))
+    early = spans.where(np.isin(spans.position, RANKS) & (spans.start < 40 * sample.CHUNK_NS["F"]))
+    late = spans.where(np.isin(spans.position, RANKS) & (spans.phase == sample.OPTIMIZER))
     columns = {n: np.concatenate([getattr(early, n), getattr(late, n)]) for n in Trace.COLUMNS}
     short = Trace(**columns, labels=spans.labels, prices=spans.prices)
     chrome.write(short, folder)
@@ -57,7 +57,7 @@ def test_busy_and_idle_are_ours(trace: tuple[object, Trace]) -> None:
     table = trace[0].get_temporal_breakdown(visualize=False).set_index("rank")  # type: ignore[attr-defined]
     assert sorted(table.index) == list(RANKS)
     for rank in RANKS:
-        want = expected(trace[1].of_rank(rank))
+        want = expected(trace[1].of_position(rank))
         for name in ("idle_time(us)", "compute_time(us)", "non_compute_time(us)"):
             assert table.loc[rank, name] == pytest.approx(want[name], abs=1), (rank, name)
 
@@ -65,7 +65,7 @@ def test_busy_and_idle_are_ours(trace: tuple[object, Trace]) -> None:
 def test_overlap_is_ours(trace: tuple[object, Trace]) -> None:
     table = trace[0].get_comm_comp_overlap(visualize=False).set_index("rank")  # type: ignore[attr-defined]
     for rank in RANKS:
-        want = expected(trace[1].of_rank(rank))["overlap"]
+        want = expected(trace[1].of_position(rank))["overlap"]
         assert 0 < want < 100
         assert table.loc[rank, "comp_comm_overlap_pctg"] == pytest.approx(want, abs=0.01)
 

@@ -36,7 +36,7 @@ def test_rows_tile_every_rank_from_zero_to_the_end_of_the_step(rows: list[tuple[
     tiled = with_idle(steps(rows))
     end = max(row[2] for row in rows)
     for rank in {row[0] for row in rows}:
-        mine = tiled["rank"] == rank
+        mine = tiled["position"] == rank
         starts, ends = (np.round(tiled[name][mine] * NS_PER_S).astype(int) for name in ("start", "end"))
         assert starts[0] == 0
         assert ends[-1] == end
@@ -58,7 +58,7 @@ def test_the_page_gets_every_step_to_the_nanosecond() -> None:
     assert made is not None and made.data is not None
     found = unpack(made.data["table"])
     busy = found["kind"] != IDLE
-    order = np.lexsort((result.steps.start, result.steps.rank))
+    order = np.lexsort((result.steps.start, result.steps.position))
     assert (np.round(found["start"][busy] * NS_PER_S) == result.steps.start[order]).all()
     assert (np.round(found["end"][busy] * NS_PER_S) == result.steps.end[order]).all()
     assert (found["micro_batch_b"][busy] == result.steps.micro_batch_b[order]).all()

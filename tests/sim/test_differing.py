@@ -63,7 +63,7 @@ def test_what_is_drawn_is_that_column():
     steps = spans.steps(laid, timeline, column)
     drawn = spans.spans(laid, found.lowered, timeline, column, "layer")[0]
     for position, rows in enumerate(crossings(timeline)):
-        mine, inside = steps.of_rank(position), drawn.of_rank(position)
+        mine, inside = steps.of_position(position), drawn.of_position(position)
         norm, updated = timeline.update[position]
         assert mine.start.tolist() == [*(int(c.starts[column]) for c in rows), norm]
         assert mine.end.tolist() == [*(int(c.ends[column]) for c in rows), updated[column]]
@@ -242,9 +242,7 @@ def test_redundant_experts_take_memory():
 
 def test_the_rank_with_the_most_tokens_needs_the_most_memory():
     """Three fifths of what a MoE layer keeps for backward go by its load; micro-batches in flight average much away."""
-    even, uneven = (
-        result(f"routing={{kind: sampled, spread: {s}}}").summary["peak_memory_bytes"] for s in (0.0, 0.5)
-    )
+    even, uneven = (result(f"routing={{kind: sampled, spread: {s}}}").summary["peak_memory_bytes"] for s in (0.0, 0.5))
     for part, more in (("activations", 1.01), ("communication buffers", 1.05)):
         assert max(r[part] for r in uneven) > more * max(r[part] for r in even)
     assert max(r["total"] for r in uneven) > max(r["total"] for r in even)

@@ -40,7 +40,7 @@ class Burst:
 
 def bursts(plan: Plan, machine: Machine, cabling: Cabling) -> tuple[Burst, ...]:
     """All traffic of a step but for the gradient norm's few bytes and what stays in nodes; in the order of KINDS."""
-    positions = range(plan.program.ranks)
+    positions = range(plan.program.positions)
     found = (
         *(burst for p in positions for burst in _exchanges(plan, machine, cabling, p)),
         *(burst for p in positions for burst in _sends(plan, machine, cabling, p)),

@@ -97,9 +97,7 @@ def _left(own: Floats, others: Floats, busy_s: float) -> Floats:
     return np.maximum(1 - others / lasts, FAIR) if lasts else np.ones_like(own)
 
 
-def _hindered(
-    flows: Flows, of: Numbers, ways: Numbers, cabling: Cabling, exchanges: Floats
-) -> list[Hindrance]:
+def _hindered(flows: Flows, of: Numbers, ways: Numbers, cabling: Cabling, exchanges: Floats) -> list[Hindrance]:
     """Each part beside what passes at the same moment. exchanges: what they need of each link, over that of NICs.
 
     A NIC sends one thing after another: on a link each counts once, with the most that a part sends from there.

@@ -76,6 +76,4 @@ def weight(site: Shared, heads: Heads) -> list[Kernel]:
 
 def _attention(site: Shared, heads: Heads, direction: str) -> Attention:
     shared = heads.shared if heads.shared != heads.queries else 0
-    return Attention(
-        direction, site.sequences, heads.queries, site.length, heads.width, heads.width, kv_heads=shared
-    )
+    return Attention(direction, site.sequences, heads.queries, site.length, heads.width, heads.width, kv_heads=shared)

@@ -17,7 +17,10 @@ def mistakes(s: DeepSeekShape) -> Iterator[tuple[str, str]]:
             yield few, f"{getattr(s, few)} is too many; legal: 1 to {getattr(s, many)} (model.{many})"
     within = s.experts // s.groups * min(s.groups_per_token, s.groups)
     if within < s.experts_per_token <= s.experts:
-        yield "groups_per_token", (
-            f"{s.groups_per_token} groups hold {within} experts, fewer than model.experts_per_token"
-            f" {s.experts_per_token}"
+        yield (
+            "groups_per_token",
+            (
+                f"{s.groups_per_token} groups hold {within} experts, fewer than model.experts_per_token"
+                f" {s.experts_per_token}"
+            ),
         )

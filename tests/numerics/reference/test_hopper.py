@@ -178,9 +178,11 @@ def test_scaled_product_passes_the_gate_only_when_promoted():
     x, w = torch.rand(32, 4096, generator=g), torch.rand(160, 4096, generator=g)
     x, w = (y * torch.linspace(0.5, 2.0, 32).repeat_interleave(128) for y in (x, w))
     (a, a_s), (b, b_s) = casts.quantize_rows(x), casts.quantize_blocks(w)
-    wanted = a.double() * a_s.double().repeat_interleave(128, 1) @ (
-        b.double() * b_s.double().repeat_interleave(128, 0)[:160].repeat_interleave(128, 1)
-    ).t()
+    wanted = (
+        a.double()
+        * a_s.double().repeat_interleave(128, 1)
+        @ (b.double() * b_s.double().repeat_interleave(128, 0)[:160].repeat_interleave(128, 1)).t()
+    )
     compare.gate(hopper.scaled_gemm(a, a_s, b, b_s), wanted, bias=1e-3)
     never = hopper.gemm(a, b, hopper.NEVER)
     assert not compare.gate(never, exact(a, b), bias=1e-3, raises=False).passed

@@ -7,9 +7,7 @@ from reports.studies import comm_sms
 
 
 def split(sms: int, step: float) -> dict[str, Any]:
-    exchanges = [
-        {"name": name, "seconds": 3e-3, "limited_by": "forward"} for name in ("dispatch(F)", "combine(F)")
-    ]
+    exchanges = [{"name": name, "seconds": 3e-3, "limited_by": "forward"} for name in ("dispatch(F)", "combine(F)")]
     return {"sms": sms, "step_s": step, "pair_s": 0.125, "pair_exposed_s": 2e-4, "exchanges": exchanges}
 
 

@@ -75,7 +75,7 @@ def test_the_worst_replica_of_all(schedule):
         assert all(left == 0 for _, left in each), "everything kept is given back"
         peaks = [peak for peak, _ in each]
         assert curve.peak_bytes == max(peaks) > min(peaks)
-        assert divmod(curve.cluster_rank, laid.data) == (position, peaks.index(max(peaks)))
+        assert divmod(curve.rank, laid.data) == (position, peaks.index(max(peaks)))
         assert (np.diff(curve.times) >= 0).all() and curve.parts["activations"].min() >= 0
         assert curve.parts["activations"][-1] == 0 and curve.times[-1] == run.timeline.end
 
@@ -103,14 +103,14 @@ def test_the_summary_and_the_verdict_name_the_rank():
     small = "cluster.node.device.hbm.capacity=4GB"
     result = sim.run(from_mapping(TINY, ("schedule=1f1b", "routing={kind: sampled, spread: 0.5}", small)))
     worst = max(result.memory, key=lambda curve: curve.peak_bytes)
-    assert result.summary["peak_memory_ranks"] == [curve.cluster_rank for curve in result.memory]
+    assert result.summary["peak_memory_ranks"] == [curve.rank for curve in result.memory]
     assert [row["total"] for row in result.summary["peak_memory_bytes"]] == [c.peak_bytes for c in result.memory]
     fits, why = result.feasible
     assert not fits
-    assert f"rank {worst.cluster_rank} (position {worst.rank} of the pipeline) needs" in why
+    assert f"rank {worst.rank} (position {worst.position} of the pipeline) needs" in why
 
 
 def test_a_balanced_run_names_no_rank():
     result = sim.run(from_mapping(TINY, ("schedule=1f1b", "faults=[{kind: gpu, at: 3, slower: 1.5}]")))
     assert "peak_memory_ranks" not in result.summary
-    assert all(curve.cluster_rank is None for curve in result.memory)
+    assert all(curve.rank is None for curve in result.memory)

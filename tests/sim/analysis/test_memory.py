@@ -62,7 +62,7 @@ def integrate(result, laid, machine, rank):
     """Activations after each step boundary, from the rows of the trace: (time, bytes), ends before starts."""
     forward = [kept(machine, stage) for stage in machine.stages]
     weight = [kept(machine, stage, "kept_for_weight") for stage in machine.stages]
-    steps, changes = result.steps.of_rank(rank), []
+    steps, changes = result.steps.of_position(rank), []
     for label, start, end, stage, stage_b in zip(
         steps.label.tolist(), steps.start.tolist(), steps.end.tolist(), steps.stage.tolist(), steps.stage_b.tolist(),
         strict=True,
@@ -126,7 +126,7 @@ def test_dualpipe_peaks_at_17_chunks(main):
     one = kept(machine, machine.stages[7])
     for rank in (6, 7, 8, 9):
         curve = result.memory[rank]
-        steady = result.steps.of_rank(rank)
+        steady = result.steps.of_position(rank)
         pairs = steady.where(steady.stage_b >= 0)
         inside = (curve.times >= pairs.start.min()) & (curve.times < pairs.end.max())
         assert curve.parts["activations"][inside].max() == 17 * one

@@ -93,8 +93,8 @@ def test_published_picture():
 def in_flight(result):
     """Most chunks a rank holds, from the trace: from the start of F to the end of the last backward pass."""
     most = []
-    for rank in range(int(result.steps.rank.max()) + 1):
-        steps, changes = result.steps.of_rank(rank), []
+    for rank in range(int(result.steps.position.max()) + 1):
+        steps, changes = result.steps.of_position(rank), []
         for label, start, end in zip(steps.label.tolist(), steps.start.tolist(), steps.end.tolist(), strict=True):
             kind = steps.labels[label]
             changes += [(start, 1, 1)] * kind.startswith("F") + [(end, 0, -1)] * kind.endswith("W")
@@ -136,7 +136,7 @@ def test_against_the_independent_clock(clock, schedule, f, b, w, pair, p2p):
         return
     assert round(result.summary["step_time_s"] * 1e9) == expected.makespan
     for rank in range(4):
-        assert result.steps.of_rank(rank).start.tolist() == expected.start[rank]
+        assert result.steps.of_position(rank).start.tolist() == expected.start[rank]
 
 
 @pytest.fixture(scope="module")

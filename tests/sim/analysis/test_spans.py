@@ -37,7 +37,7 @@ def test_lanes_are_first_in_first_out(done):
     spans = done[2].spans
     for rank in range(2):
         for lane in range(4):
-            own = spans.where((spans.rank == rank) & (spans.lane == lane))
+            own = spans.where((spans.position == rank) & (spans.lane == lane))
             assert (own.end >= own.start).all()
             assert (own.start[1:] >= own.end[:-1]).all()
 
@@ -47,14 +47,14 @@ def test_every_kernel_once(done):
     _, low, result = done
     for rank in range(2):
         expected = Counter(task.label for kit in low.kits[rank] for lane in kit.fine.tasks for task in lane)
-        own = result.spans.where((result.spans.rank == rank) & (result.spans.sms >= 0))
+        own = result.spans.where((result.spans.position == rank) & (result.spans.sms >= 0))
         assert Counter(own.labels[i] for i in own.label.tolist()) == expected
 
 
 def test_spans_lie_in_their_step(done):
     """A kernel runs inside the step that its stage and micro-batch name."""
     steps, spans = done[2].steps, done[2].spans
-    columns = ("rank", "stage", "micro_batch", "stage_b", "micro_batch_b", "phase")
+    columns = ("position", "stage", "micro_batch", "stage_b", "micro_batch_b", "phase")
 
     def keys(trace):
         return list(zip(*(getattr(trace, c).tolist() for c in columns), strict=True))
@@ -90,7 +90,7 @@ def test_prices_and_sms(done):
 def test_launch_gaps(done):
     """Two kernels of a segment are at least a launch gap of 1.99 us apart."""
     spans = done[2].spans
-    own = spans.where((spans.rank == 0) & (spans.lane == 0) & (spans.sms >= 0))
+    own = spans.where((spans.position == 0) & (spans.lane == 0) & (spans.sms >= 0))
     assert (own.start[1:] - own.end[:-1]).min() == 1990
 
 
@@ -111,7 +111,7 @@ def test_messages(done):
 def test_steps_are_the_program(done):
     laid, _, result = done
     for rank, row in enumerate(laid.program.steps):
-        own = result.steps.of_rank(rank)
+        own = result.steps.of_position(rank)
         labels = [own.labels[i] for i in own.label.tolist()]
         assert labels == [step.kind for step in row] + ["optimizer"]
         assert own.micro_batch.tolist()[:-1] == [step.micro_batch for step in row]
@@ -129,6 +129,6 @@ def test_pair_is_one_step_alone(done):
     """The drawn step starts at 0, lasts as long as the summary says, and holds its template's kernels."""
     result = done[2]
     pair = result.pair
-    assert (pair.rank == 0).all() and pair.start.min() == 1990  # after the first launch
+    assert (pair.position == 0).all() and pair.start.min() == 1990  # after the first launch
     assert pair.end.max() == round(result.summary["pair_s"]["seconds"] * 1e9)
     assert ("forward of stage" in result.pair_name) == bool((pair.phase == 0).any() and (pair.phase == 1).any())

@@ -197,6 +197,7 @@ def test_doubtful_prices_are_a_wider_interval():
 @pytest.mark.parametrize("uneven", ["routing={kind: sampled, spread: 0.6}", "jitter=0.1"])
 def test_uneven_ranks_are_no_doubt_about_messages(uneven):
     """One spread of messages moves the step by little more than without: what a step takes is not on the wire."""
+
     def wires(*more):
         tornado = summary("schedule=1f1b", *more)["tornado"]
         return next(b["step_s"] for b in tornado if b["cause"] == "pipeline messages")
@@ -206,6 +207,7 @@ def test_uneven_ranks_are_no_doubt_about_messages(uneven):
 
 def test_prices_move_a_slow_rank_as_much_as_it_is_slow():
     """All compute of all ranks twice as slow: one spread of a product moves the step by twice as much."""
+
     def attention(slower):
         faults = ", ".join(f"{{kind: node, at: {n}, slower: {slower}}}" for n in (0, 1))
         return next(b["step_s"] for b in summary("schedule=1f1b", f"faults=[{faults}]")["tornado"]

@@ -29,7 +29,7 @@ def trace(*rows: tuple[int, int, int, int], labels: tuple[str, ...] = ("send", "
     columns = {name: np.full(len(rows), -1) for name in Trace.COLUMNS}
     columns["lane"] = np.full(len(rows), NETWORK)
     table = np.array(rows, dtype=np.int64).reshape(-1, 4).T
-    columns["rank"], columns["label"] = table[0], table[1]
+    columns["position"], columns["label"] = table[0], table[1]
     columns["start"], columns["end"] = table[2] * NS_PER_S, table[3] * NS_PER_S
     return Trace(**columns, labels=labels)
 

@@ -52,6 +52,7 @@ def test_where_nics_bind_steps_last_as_long_as_those_need():
 
 def test_slower_gpus_never_make_the_step_faster():
     """Where exchanges bind, what messages leave must not grow as kernels get slower."""
+
     def step(hbm):
         found, machine = laid(f"cluster.node.device.hbm.bandwidth={hbm} TB/s", "cluster.node.nic.bandwidth=5 GB/s",
                               "detail=chunk", "batch.sequences=4096")  # fmt: skip

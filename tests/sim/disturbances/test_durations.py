@@ -244,6 +244,7 @@ def test_jitter_does_not_depend_on_when_a_kernel_starts(position, start):
 
 def test_jitter_is_paired_across_schedules():
     """The forward of micro-batch 5 on position 0 is as unlucky under GPipe as under 1F1B."""
+
     def forwards(schedule):
         _, times = jittered(0.05, schedule=schedule)
         laid = lowered(f"schedule={schedule}")[0]

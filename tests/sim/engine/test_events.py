@@ -222,8 +222,10 @@ def test_a_chain_of_stages_fills_and_flows(stages: int, micro_batches: int, leng
 @pytest.mark.parametrize("arrivals", [(10, 30), (30, 10), (5, 40, 20), (7, 7, 7)])
 def test_an_exchange_waits_for_the_last_of_its_group(arrivals: tuple[int, ...]) -> None:
     actors = [
-        Actor(str(i), (Job(hand((COMPUTE, same(ns), ()), (COMMUNICATION, same(4), (0,)), exchange=[1])),), {"expert":
-        0}) for i, ns in enumerate(arrivals)
+        Actor(
+            str(i), (Job(hand((COMPUTE, same(ns), ()), (COMMUNICATION, same(4), (0,)), exchange=[1])),), {"expert": 0}
+        )
+        for i, ns in enumerate(arrivals)
     ]
     outcome = run(actors)
     assert [list(r.phases[COMMUNICATION]) for r in outcome.records] == [[max(arrivals)]] * len(arrivals)
@@ -232,8 +234,12 @@ def test_an_exchange_waits_for_the_last_of_its_group(arrivals: tuple[int, ...]) 
 
 def test_groups_do_not_wait_for_each_other() -> None:
     actors = [
-        Actor(str(i), (Job(hand((COMPUTE, same(ns), ()), (COMMUNICATION, same(1), (0,)), exchange=[1])),), {"expert":
-        group}) for i, (ns, group) in enumerate([(10, 0), (20, 0), (30, 1), (40, 1), (50, -1)])
+        Actor(
+            str(i),
+            (Job(hand((COMPUTE, same(ns), ()), (COMMUNICATION, same(1), (0,)), exchange=[1])),),
+            {"expert": group},
+        )
+        for i, (ns, group) in enumerate([(10, 0), (20, 0), (30, 1), (40, 1), (50, -1)])
     ]
     assert ends(run(actors)) == [[21], [21], [41], [41], [51]]
 
@@ -257,6 +263,7 @@ def test_an_early_member_is_held_in_every_exchange() -> None:
 
 def test_gradients_and_the_optimizer_wait_for_the_slowest() -> None:
     """Stage 0 has two holders, reduced from 20; stage 1 one; everybody meets before the norm at 20 + 9."""
+
     def holder(ns: int, stage: int, reduce_ns: int, update: int) -> Actor:
         return Actor(str(ns), (Job(fixed("BW", (0, -1), [ns], [0])),), sync=Sync(((0, stage, reduce_ns),), update, 6))
 
@@ -284,8 +291,7 @@ def test_a_reduction_meets_the_exchanges_of_every_holder() -> None:
 
 
 def test_a_message_meets_the_step_that_starts_at_its_other_end() -> None:
-    """It leaves at 10 and needs 20; the receiver's next step, from 14 on, exchanges from 20 to 30 with all of its NIC.
-    """
+    """It leaves at 10 and needs 20; the receiver's next step, from 14 on, exchanges from 20 to 30 with all of its NIC."""
     send = Job(fixed("F", (0, -1), [10], [1]), sends=((1, 20),), routes={1: Route((0, 1))})
     first, next_ = (fixed("F", (1, -1), [ns], [0]) for ns in (14, 50))
     receiver = (Job(first), Job(next_, windows=(Window(6, 16, 1.0),)), Job(first, waits=((0, 0, 1),)))

@@ -59,7 +59,7 @@ def of_record(record, templates):
 
 def as_drawn(trace, position):
     """The same of a trace."""
-    own = trace.where((trace.rank == position) & (trace.sms >= 0))
+    own = trace.where((trace.position == position) & (trace.sms >= 0))
     lanes = (own.where(own.lane == lane) for lane in STREAMS)
     return [list(zip(rows.start.tolist(), rows.end.tolist(), strict=True)) for rows in lanes]
 
@@ -100,7 +100,7 @@ def test_given_times_are_drawn_as_they_run(schedule):
     for detail in ("op", "layer", "chunk"):
         trace = spans.spans(laid, low, timeline, 0, detail)[0]
         for position, record in enumerate(records):
-            own = trace.where((trace.rank == position) & (trace.lane == STREAMS[0]))
+            own = trace.where((trace.position == position) & (trace.lane == STREAMS[0]))
             assert own.start.tolist() == list(record.starts) and own.end.tolist() == list(record.ends)
 
 

@@ -51,6 +51,7 @@ def steps(draw):
 
 def walked(ends, hindrance, ns, start):
     """Ns until work is done, one nanosecond after the other."""
+
     def taken(at):
         return max((w.part for rank in ends for begun, windows in rank for w in windows
                     if begun + w.start <= at < begun + w.end), default=0.0)  # fmt: skip

@@ -52,9 +52,7 @@ def test_every_parameter_is_updated_once(schedule):
     """Over all ranks, the shards that AdamW updates are the parameters."""
     changes = ["schedule=" + schedule, "model.mtp_depth=1", "model.layers=6"]
     laid, machine = laid_out(from_mapping(SMALL, changes))
-    updated = sum(
-        optimizer.shards(laid, machine, stage).updated * laid.data for held in laid.holds for stage in held
-    )
+    updated = sum(optimizer.shards(laid, machine, stage).updated * laid.data for held in laid.holds for stage in held)
     shape = machine.site.shape
     # the prediction module's embedding is a copy where its rank does not hold the first stage
     copy = 0 if schedule.startswith("dualpipe") else shape.vocabulary * shape.hidden

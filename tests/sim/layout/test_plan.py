@@ -25,7 +25,7 @@ def main():
 def test_layout_of_v3(main):
     """2,048 GPUs / 16 positions = 128 replicas; 15,360 sequences / 128 = 120 micro-batches each."""
     laid, _ = main
-    assert (laid.data, laid.micro_batches, laid.program.ranks, laid.program.stages) == (128, 120, 16, 16)
+    assert (laid.data, laid.micro_batches, laid.program.positions, laid.program.stages) == (128, 120, 16, 16)
     assert laid.holds == tuple(tuple(sorted({r, 15 - r})) for r in range(16))
 
 

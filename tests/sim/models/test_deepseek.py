@@ -129,9 +129,7 @@ def test_flop_of_the_published_profile():
 def test_backward_is_twice_forward(recipe, unit):
     """Linear layers: as many FLOPs for input gradients and for weight gradients as forward."""
     where = site(recipe=recipe)
-    each = {
-        d: sum(linear(p) for p in deepseek.parts(where, unit, d)) for d in "FBW"
-    }
+    each = {d: sum(linear(p) for p in deepseek.parts(where, unit, d)) for d in "FBW"}
     if unit.kind == "moe":  # the gate's weight gradient runs with the input gradients
         gate = 2.0 * 4096 * 256 * 7168
         each["B"], each["W"] = each["B"] - gate, each["W"] + gate

@@ -108,6 +108,7 @@ def test_groups_and_layers_differ():
 @pytest.mark.parametrize("seed", range(3))
 def test_redundant_experts_even_the_loads_out(seed):
     """Copies of the popular ones, placed by EPLB: the worst rank of a layer has less above the mean."""
+
     def worst(redundant):
         chosen = f"routing={{kind: sampled, spread: 0.4, redundant_experts: {redundant}}}"
         received = drawn(chosen, f"seed={seed}")[2].rows.mean(1).reshape(6, 2, 4)

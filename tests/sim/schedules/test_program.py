@@ -63,7 +63,7 @@ def test_stages_and_homes_agree_with_the_program(name, pipeline):
     shape = Shape(2 * pipeline, 4 * pipeline)
     built = build(name, shape)
     assert built.stages == import_module(f"sim.schedules.{name}").stages(shape)
-    assert (built.schedule, built.ranks, built.micro_batches) == (name, shape.pipeline, shape.micro_batches)
+    assert (built.schedule, built.positions, built.micro_batches) == (name, shape.pipeline, shape.micro_batches)
     homes = home(built)
     assert set(homes) == {(s, m) for s in range(built.stages) for m in range(shape.micro_batches)}
     held = {(stage, rank) for (stage, _), rank in homes.items()}
@@ -73,12 +73,12 @@ def test_stages_and_homes_agree_with_the_program(name, pipeline):
 @given(NAMES, st.integers(1, 4), st.data())
 def test_a_program_with_a_step_missing_or_doubled_is_refused(name, half, data):
     built = build(name, Shape(2 * half, 4 * half))
-    rank = data.draw(st.integers(0, built.ranks - 1))
+    rank = data.draw(st.integers(0, built.positions - 1))
     index = data.draw(st.integers(0, len(built.steps[rank]) - 1))
     steps = built.steps[rank]
     for changed in (steps[:index] + steps[index + 1 :], (*steps[:index], steps[index], *steps[index:])):
         ranks = (*built.steps[:rank], changed, *built.steps[rank + 1 :])
-        broken = Program(name, built.ranks, built.stages, built.micro_batches, ranks, built.weight_copies)
+        broken = Program(name, built.positions, built.stages, built.micro_batches, ranks, built.weight_copies)
         assert "never runs" in refusal(check, broken) or "runs twice" in refusal(check, broken)
 
 

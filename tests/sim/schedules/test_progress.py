@@ -25,7 +25,7 @@ def test_deadlock_is_seen_exactly_when_there_is_one(clock, name, swaps, data):
         steps = ranks[data.draw(st.integers(0, 2))]
         at = data.draw(st.integers(0, len(steps) - 2))
         steps[at : at + 2] = steps[at + 1], steps[at]
-    changed = Program(name, built.ranks, built.stages, built.micro_batches, tuple(map(tuple, ranks)))
+    changed = Program(name, built.positions, built.stages, built.micro_batches, tuple(map(tuple, ranks)))
     try:
         check(changed)
     except Refused as error:

@@ -91,6 +91,7 @@ def test_the_ends_of_the_model_take_a_round_each() -> None:
 
 def test_parts_without_places_run_forward_then_backward() -> None:
     """A family that says nothing of rounds gets one half after the other, each in its own order."""
+
     def plain(unit: Unit, direction: str) -> tuple[Part, ...]:
         return tuple(part._replace(place=0) for part in parts(unit, direction))
 

@@ -25,6 +25,7 @@ GAP = 2
 
 def pricer() -> Pricer:
     """Prices an operation at `rows` ns alone and `rows + read` ns beside the other side."""
+
     def quote(op: Memory, on_comm_sms: bool = False) -> Price:
         return Price(op.rows, op.rows + int(op.read), "measured", op.kind, 0.1, "memory")
 
@@ -36,8 +37,8 @@ def work(name: str, ns: int, more: int = 0, lane: int = COMPUTE, kernels: int = 
 
 
 def random_parts(seed: int) -> PartsOf:
-    """A family with kernels of random number and length; weight gradients of experts change stream, and may come back.
-    """
+    """A family with kernels of random number and length; weight gradients of experts change stream, and may come back."""
+
     def parts(unit: Unit, direction: str) -> tuple[Part, ...]:
         names = [n for n in ORDER[direction] if unit.kind == "moe" or n in ("attn", "mlp")]
         if unit.kind == "head":
@@ -198,6 +199,7 @@ def test_parts_keep_their_name_and_their_longest_price(small: Step) -> None:
 
 def test_chunks_are_cut_where_outputs_leave() -> None:
     """Forward done at 60, backward at 90, a weight gradient until 130: cuts of 60, 30 and 40."""
+
     def parts(unit: Unit, direction: str) -> tuple[Part, ...]:
         ns = {"F": 58, "B": 28, "W": 38}[direction]
         return (Part("attn", direction, 0, (work(direction, ns),)),)
@@ -229,6 +231,7 @@ def test_given_times_are_taken_as_they_are(holds: Sequence[int]) -> None:
 
 def test_a_part_that_ends_on_the_weight_stream_is_cut_there() -> None:
     """Its compute stream goes on earlier than one task for the whole part could say."""
+
     def parts(unit: Unit, direction: str) -> tuple[Part, ...]:
         experts = Part("mlp", "W", 0, (work("e0", 10), work("e1", 50, lane=WEIGHT)))
         return (experts, Part("attn", "W", 0, (work("o_proj", 20),)))

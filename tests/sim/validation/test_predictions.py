@@ -10,7 +10,7 @@ import pytest
 from sim.__main__ import main
 from sim.validation import predictions as validate
 
-PUBLISHED = Path(__file__).parents[3] / "shared" / "facts" / "published.csv"
+PUBLISHED = Path(__file__).parents[4] / "shared" / "facts" / "published.csv"
 
 
 @pytest.fixture(scope="module")

@@ -84,7 +84,9 @@ def test_json_is_plain():
 def test_what_moved_is_told():
     before = {"a": 18.26, "b": 1999.0, "gone": 1.0}
     assert records.differences(before, records.golden(ROWS)) == [
-        "b: 1999.0 -> 2000.0", "c: new -> 8.0", "gone: 1.0 -> gone",
+        "b: 1999.0 -> 2000.0",
+        "c: new -> 8.0",
+        "gone: 1.0 -> gone",
     ]
 
 

@@ -198,7 +198,7 @@ def test_exchanges_without_spans_are_spread_over_the_step() -> None:
 def test_every_burst_finds_its_spans_at_layer_detail() -> None:
     spans = sim.run(scenario()).spans
     for burst in v3().bursts:
-        labels = {spans.labels[i] for i in set(spans.label[spans.rank == burst.position].tolist())}
+        labels = {spans.labels[i] for i in set(spans.label[spans.position == burst.position].tolist())}
         assert set(burst.shares) <= labels
 
 
