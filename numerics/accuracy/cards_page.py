@@ -53,8 +53,9 @@ as they are priced alone: so most of that is not contention. Beside attention ba
 """
 PUSH = """
 GB/s from one H200 to another over NVLink 4, one way, by SMs and warps an SM, four 16-byte loads a thread in flight. A
-warp of eight moves {warp} GB/s; the model of the dispatch and combine kernels (sim/exchange, fitted to published B200
-figures) takes {model} GB/s for the bytes of a row, and adds what flags and metadata cost, which a push has not.
+warp of eight moves {warp} GB/s; the model of the dispatch and combine kernels (sim/communication/exchange, fitted to
+published B200 figures) takes {model} GB/s for the bytes of a row, and adds what flags and metadata cost, which a push
+has not.
 """
 MODELLED = 3.70
 """sim.communication.exchange.roles.COPY.rate in GB/s, which numerics may not import; a test compares."""

@@ -91,7 +91,7 @@ class Links:
         return self._worst(self.mesh.rank(p, replica) for p in (position, self.targets[position][step, kind]))
 
     def slow_holder(self, position: int) -> int | None:
-        """Rank of the slowest NIC among those that share a stage with a position, so meet in rings; None without one."""
+        """Rank of the slowest NIC among those that share a stage with a position, so meet in rings; None if none."""
         mine = set(self.plan.holds[position])
         return self._worst(r for r in self.slow if mine & set(self.plan.holds[self.mesh.place(r)[0]]))
 

@@ -19,7 +19,7 @@ from sim.step.inside import Inside
 
 
 def run(actors: Sequence[Actor], kits: Sequence[Sequence[Kit]]) -> Timeline:
-    """The timeline of actors, one a position, whose steps are chunks of kits. Raises sim.engine.events.DeadlockError."""
+    """The timeline of actors, one a position, whose steps are chunks of kits. Raises events.DeadlockError."""
     outcome = events.run(actors, chunks=True)
     rows = zip(outcome.records, kits, strict=True)
     positions = [_steps(record, [kit.inside for kit in row]) for record, row in rows]

@@ -16,7 +16,7 @@ REBALANCED = 10_000
 
 
 def loads_of(plan: Plan, machine: Machine) -> Loads | None:
-    """Tokens received and padded rows [layer with experts, micro-batch, replica]; None when every rank is as expected."""
+    """Tokens received and padded rows [layer with experts, micro-batch, replica]; None if every rank is as expected."""
     scenario, mixture = plan.scenario, machine.mixture
     routing = scenario.routing
     if mixture is None or not machine.routed or (routing.kind == "balanced" and not routing.redundant_experts):

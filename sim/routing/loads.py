@@ -11,9 +11,9 @@ covariance, and tokens per rank by regression on them:
   ranks what the gate gives with all experts alike.
 
 Against tokens drawn through the gate (V3, 64 ranks, 16 micro-batches of 4,096 tokens a rank; smaller in
-tests/sim/test_loads.py): error of a rank's mean, rms over ranks, 0.2 % of received and 0.1 % of rows at a spread of
-0.15; 0.5 % and 0.2 % at a MaxVio of 2, where the worst rank is off by 1.5 %; standard deviations over micro-batches
-within 3 %. Not held: tokens that two ranks receive vary together only through their rows.
+tests/sim/routing/test_loads.py): error of a rank's mean, rms over ranks, 0.2 % of received and 0.1 % of rows at a
+spread of 0.15; 0.5 % and 0.2 % at a MaxVio of 2, where the worst rank is off by 1.5 %; standard deviations over
+micro-batches within 3 %. Not held: tokens that two ranks receive vary together only through their rows.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""`python -m sim.communication.exchange`: its JSON, the what-ifs without SMs, mistakes in a line."""
+"""`python -m sim exchange`: its JSON, the what-ifs without SMs, mistakes in a line."""
 
 import json
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ def test_the_json_holds_all_parts(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     ([V3, "comm.sms=7"], "<command line> comm.sms=7: found 7; legal: even numbers from 2 to 130"),
     (["nothing.yaml"], "nothing.yaml: cannot be read: "),
     ([str(SCENARIOS / "zb_chunk_times.yaml")], f"{SCENARIOS}/zb_chunk_times.yaml: a scenario with chunk_times has no"),
-    ([V3, "--format"], "unrecognized arguments: --format; see python -m sim.communication.exchange --help"),
+    ([V3, "--format"], "unrecognized arguments: --format; see python -m sim exchange --help"),
 ])  # fmt: skip
 def test_wrong_input_is_a_line_and_2(words: Sequence[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["exchange", *words]) == 2
@@ -67,5 +67,5 @@ def test_wrong_input_is_a_line_and_2(words: Sequence[str], line: str, capsys: py
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["exchange", "--help"]) == 0
-    assert capsys.readouterr().out.startswith("usage: python -m sim.communication.exchange SCENARIO.yaml")
+    assert capsys.readouterr().out.startswith("usage: python -m sim exchange SCENARIO.yaml")
     assert main(["exchange"]) == 2

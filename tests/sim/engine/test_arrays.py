@@ -85,7 +85,7 @@ def compared(schedule, cluster, seed, longest):
 @example(schedule="dualpipe", cluster=CLUSTERS[5], seed=7, longest=2)
 @example(schedule="interleaved", cluster=CLUSTERS[6], seed=7, longest=2)
 def test_equal_to_one_actor_a_rank(schedule, cluster, seed, longest):
-    """Messages and reductions share a lane, first in, first out; short times make much happen in the same nanosecond."""
+    """Messages and reductions share a lane, first in, first out; short times put much into the same nanosecond."""
     compared(schedule, cluster, seed, longest)
 
 

@@ -291,7 +291,7 @@ def test_a_reduction_meets_the_exchanges_of_every_holder() -> None:
 
 
 def test_a_message_meets_the_step_that_starts_at_its_other_end() -> None:
-    """It leaves at 10 and needs 20; the receiver's next step, from 14 on, exchanges from 20 to 30 with all of its NIC."""
+    """It leaves at 10 and needs 20; the receiver's next step, from 14 on, exchanges from 20 to 30 with all its NIC."""
     send = Job(fixed("F", (0, -1), [10], [1]), sends=((1, 20),), routes={1: Route((0, 1))})
     first, next_ = (fixed("F", (1, -1), [ns], [0]) for ns in (14, 50))
     receiver = (Job(first), Job(next_, windows=(Window(6, 16, 1.0),)), Job(first, waits=((0, 0, 1),)))

@@ -1,4 +1,4 @@
-"""`python -m sim.tokens`: figures of V3, loads as a run has them, MaxVio falling, mistakes in a line."""
+"""`python -m sim tokens`: figures of V3, loads as a run has them, MaxVio falling, mistakes in a line."""
 
 import json
 from collections.abc import Sequence
@@ -193,9 +193,9 @@ def test_expected_loads_have_one_max_vio(tiny: str, capsys: pytest.CaptureFixtur
     ([str(SCENARIOS / "zb_chunk_times.yaml")], f"{SCENARIOS}/zb_chunk_times.yaml: a scenario with chunk_times has no"),
     ([LITE, "--steps", "1"], f"{LITE}: only a sigmoid gate has a bias"),
     ([SAMPLED, "--steps", "0"], "--steps expects a whole number, 1 or more; found 0"),
-    ([SAMPLED, "--steps", "many"], "argument --steps: invalid int value: 'many'; see python -m sim.tokens --help"),
+    ([SAMPLED, "--steps", "many"], "argument --steps: invalid int value: 'many'; see python -m sim tokens --help"),
     ([SAMPLED, "--format", "csv"], "argument --format: invalid choice: 'csv'"),
-    (["--steps", "3"], "a scenario file is missing; see python -m sim.tokens --help"),
+    (["--steps", "3"], "a scenario file is missing; see python -m sim tokens --help"),
     ([LITE, "model.dense_layers=27"], f"{LITE}: DeepSeek-V2-Lite has no layer with experts"),
     ([SAMPLED, "parallel.pipeline=2", "batch.sequences=2048"], f"{SAMPLED}: dualpipe with pipeline 2 needs"),
 ])  # fmt: skip
@@ -207,7 +207,7 @@ def test_wrong_input_is_a_line_and_2(words: Sequence[str], line: str, capsys: py
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tokens", "--help"]) == 0
-    assert capsys.readouterr().out.startswith("usage: python -m sim.tokens SCENARIO.yaml")
+    assert capsys.readouterr().out.startswith("usage: python -m sim tokens SCENARIO.yaml")
     assert main(["tokens"]) == 2
 
 

@@ -74,7 +74,8 @@ BAD = {
     "pricing, routing, schedule, seed",
     "cluster.node.nic.bandwidth=0 GB/s": "expected more than 0, e.g. \"50 GB/s\"; found '0 GB/s'",
     "cluster.node.nic.bandwidth=3": 'number 3 needs a unit, e.g. "3 GB/s"',
-    "cluster.node.nic.bandwith=3 GB/s": "unknown key 'bandwith', did you mean 'bandwidth'? legal: bandwidth, efficiency, latency",
+    "cluster.node.nic.bandwith=3 GB/s": "unknown key 'bandwith',"
+    " did you mean 'bandwidth'? legal: bandwidth, efficiency, latency",
     "cluster.node.nic=50 GB/s": "expected a mapping with bandwidth, efficiency, latency; found '50 GB/s'",
     "cluster.node.gpus=0": "expected a whole number, 1 or more; found 0",
     "cluster.node.device.peak_flops.int8=1 TFLOP/s": "unknown key 'int8'; legal: bf16, fp32, fp8, tf32",

@@ -37,7 +37,7 @@ def work(name: str, ns: int, more: int = 0, lane: int = COMPUTE, kernels: int = 
 
 
 def random_parts(seed: int) -> PartsOf:
-    """A family with kernels of random number and length; weight gradients of experts change stream, and may come back."""
+    """A family with kernels of random number and length; weight gradients of experts change stream, and may return."""
 
     def parts(unit: Unit, direction: str) -> tuple[Part, ...]:
         names = [n for n in ORDER[direction] if unit.kind == "moe" or n in ("attn", "mlp")]
