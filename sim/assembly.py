@@ -20,9 +20,9 @@ from sim.layout.plan import Plan, relative
 from sim.models.family import family
 from sim.models.layer import COMPUTE, Part, Site, Unit
 from sim.models.precision import RECIPES
-from sim.routing import balanced as routing
+from sim.routing import balanced
 from sim.scenario.values import Scenario
-from sim.step import template as templates
+from sim.step import template
 from sim.step.overlap import compose
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _prices(asked: _Asked) -> Machine:
     held = comm.sms if any(unit.routed for unit in units) else 0  # by the kernel of the exchanges, where there are any
     pricer = Pricer(node.device, wires(node, cluster.fabric), held, scenario.pricing, fidelity)
     group, tokens = scenario.parallel.expert, batch.micro_batch * batch.sequence_length
-    load = routing.balanced(mixture, tokens, group, node.gpus) if mixture else routing.NONE
+    load = balanced.balanced(mixture, tokens, group, node.gpus) if mixture else balanced.NONE
     slots = mixture.experts + scenario.routing.redundant_experts if mixture else 0
     site = Site(
         shape, recipe, batch.micro_batch, batch.sequence_length, load.received, load.rows, load.nodes, load.ranks,
@@ -101,7 +101,7 @@ def placed(plan: Plan, machine: Machine) -> tuple[Stage, ...]:
 
     def pair_ns(forward: Stage, backward: Stage) -> int:
         composition = compose("F+BW", relative(forward)[0], relative(backward)[0], machine.parts)
-        return alone(templates.price("F+BW", (0, 1), composition, machine.pricer)).total
+        return alone(template.price("F+BW", (0, 1), composition, machine.pricer)).total
 
     if key not in machine.known.stages:
         machine.known.stages[key] = placement.place(

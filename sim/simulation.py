@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hwmodels.units import NS_PER_S
 from sim import assembly
 from sim.analysis import communication, critical, feasible, graph, memory, metrics, pairs, spans, uncertainty
-from sim.analysis import loads as tokens
+from sim.analysis.loads import rank_loads, routing_figures
 from sim.disturbances import durations, faults
 from sim.disturbances.durations import Durations
 from sim.engine import arrays, steps
@@ -112,9 +112,9 @@ def _links(
     """How busy the fabric is, where there is a cluster and the scenario's outputs ask for it."""
     if machine is None or "links" not in laid.scenario.outputs:
         return None, {}
-    from sim.analysis import links as summary
+    from sim.analysis.links import links
 
-    use, counts = summary.links(laid, machine, trace, end_ns, wired)
+    use, counts = links(laid, machine, trace, end_ns, wired)
     return use, {"links": counts}
 
 
@@ -122,7 +122,7 @@ def _rank_loads(laid: Plan, machine: Machine | None, drawn: Loads | None) -> Ran
     """Loads by rank and layer, where they were drawn and the scenario's outputs ask for them."""
     if machine is None or drawn is None or "loads" not in laid.scenario.outputs:
         return None
-    return tokens.table(laid, machine, drawn)
+    return rank_loads(laid, machine, drawn)
 
 
 def _differing(laid: Plan, machine: Machine, ran: Run, books: Sequence[metrics.Ledger]) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def _differing(laid: Plan, machine: Machine, ran: Run, books: Sequence[metrics.L
     if missed := faults.missed(laid.scenario.faults, ran.timeline.end):
         extra["faults_without_effect"] = missed
     if loads := ran.loads:
-        extra["routing"] = tokens.figures(laid, machine, loads)
+        extra["routing"] = routing_figures(laid, machine, loads)
         rows = {"smallest": int(loads.rows.min()), "largest": int(loads.rows.max())}
         extra["expert_rows"] = rows | {"expected": machine.site.rows}
     return extra

@@ -19,7 +19,7 @@ NOTICED = 0.05
 """Part of an expert's largest load by which what is drawn may differ from what was recorded without a word."""
 
 
-def figures(plan: Plan, machine: Machine, drawn: Loads) -> dict[str, Any]:
+def routing_figures(plan: Plan, machine: Machine, drawn: Loads) -> dict[str, Any]:
     """What result.json says. MaxVio is that of experts, copies of one together; what ranks get, which copies even out,
     is beside it. Percentiles are over ranks, layers and micro-batches. Nodes that a token reaches are expected values,
     ranks those of the tokens drawn."""
@@ -103,7 +103,7 @@ class _Part(NamedTuple):
     micro_batches: list[int]
 
 
-def table(plan: Plan, machine: Machine, drawn: Loads) -> RankLoads:
+def rank_loads(plan: Plan, machine: Machine, drawn: Loads) -> RankLoads:
     """A row for each layer and rank that has it. Where a schedule runs a stage in two places (DualPipe), each has its
     own micro-batches."""
     parts = sorted(_parts(plan, machine))

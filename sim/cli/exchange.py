@@ -12,10 +12,10 @@ from hwmodels.collectives import wires
 from hwmodels.refused import Refused
 from sim.cli.command import DONE, Parser, helped, loaded, refusals
 from sim.communication.exchange.roles import COPY, FIXED, FOLLOW
-from sim.experiments import comm_sms as sweep
+from sim.experiments import comm_sms
 from sim.models.family import family
 from sim.scenario.values import Scenario
-from sim.validation import exchanges as published
+from sim.validation import exchanges
 
 PROG = "python -m sim exchange"
 
@@ -41,20 +41,20 @@ def study(scenario: Scenario) -> dict[str, Any]:
     if scenario.model and family(scenario.model.family).mixture(scenario.model) is None:
         raise Refused(f"{scenario.model.name} has no experts, so no exchanges to sweep")
     links, device = wires(cluster.node, None), cluster.node.device
-    paces = {1.0: COPY} | {pace: sweep.slower(COPY, pace) for pace in PACES}
+    paces = {1.0: COPY} | {pace: comm_sms.slower(COPY, pace) for pace in PACES}
     found = {
-        kind: {pace: sweep.rows(sweep.splits(scenario, kind, copy=copy)) for pace, copy in paces.items()}
+        kind: {pace: comm_sms.rows(comm_sms.splits(scenario, kind, copy=copy)) for pace, copy in paces.items()}
         for kind in (FOLLOW, FIXED)
     }
-    rows = [*published.bandwidths(links), *published.latencies(links, device.sms)]
+    rows = [*exchanges.bandwidths(links), *exchanges.latencies(links, device.sms)]
     return {
         "scenario": scenario.name,
         "warps": scenario.comm.warps,
         "splits": {kind: rows[1.0] for kind, rows in found.items()},
         "paces": {kind: {str(pace): rows[pace] for pace in PACES} for kind, rows in found.items()},
-        "offload": [row._asdict() for row in sweep.offloads(scenario)],
+        "offload": [row._asdict() for row in comm_sms.offloads(scenario)],
         "published": [{**row._asdict(), "error": row.error} for row in rows],
-        "profile": [{**r._asdict(), "stretch": r.stretch} for r in published.profile("h800", links, 20)],
+        "profile": [{**r._asdict(), "stretch": r.stretch} for r in exchanges.profile("h800", links, 20)],
     }
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm
 from hwmodels.price import Pricer
 from sim.disturbances import exchanges
-from sim.disturbances import faults as broken
+from sim.disturbances.faults import Felt, Pace, Slowed, of_ranks
 from sim.disturbances.nics import Links
 from sim.engine.kit import Kit
 from sim.layout.machine import Machine
@@ -113,7 +113,7 @@ def columns(plan: Plan, loads: Loads | None) -> Columns:
     others = any(fault.kind not in COMPUTING for fault in scenario.faults)
     if not scenario.fold or loads is not None or scenario.jitter or others:
         return mesh.columns()
-    slow = broken.of_ranks(scenario.faults, COMPUTING, mesh)
+    slow = of_ranks(scenario.faults, COMPUTING, mesh)
     rows = [mesh.of_position(p).tolist() for p in range(mesh.pipeline)]
     return mesh.columns([tuple(slow.get(rank) for rank in replica) for replica in zip(*rows, strict=True)])
 
@@ -130,7 +130,7 @@ class Durations:
         self.index = {unit.layer: index for index, unit in enumerate(machine.routed)}
         self.curves = curves(machine) if loads else {}
         self.crowded = exchanges.crowded(machine) if loads else {}
-        self.slow = broken.of_ranks(faults, COMPUTING, plan.mesh)
+        self.slow = of_ranks(faults, COMPUTING, plan.mesh)
         self.at = {plan.mesh.place(rank)[0] for rank in self.slow}
         self.hot = {plan.mesh.place(r)[0] for r, own in self.slow.items() if any(f.kind == "thermal" for f in own)}
         self.links = Links(plan, machine, faults)
@@ -221,12 +221,12 @@ class Durations:
         assert content.exchange is not None
         return self.links.pacing(position, replica, start, base, took, content.exchange, content.rest)
 
-    def _computing(self, position: int, clocked: float) -> broken.Slowed:
+    def _computing(self, position: int, clocked: float) -> Slowed:
         """Who computes slowly at a position, in segments of which the clock paces a part `clocked`."""
         ranks = self.plan.mesh.of_position(position)[self.columns.first].tolist()
-        return broken.Slowed([self.slow.get(rank, ()) for rank in ranks], _felt_by(clocked))
+        return Slowed([self.slow.get(rank, ()) for rank in ranks], _felt_by(clocked))
 
-    def pace(self, position: int, replicas: Sequence[int]) -> broken.Pace | None:
+    def pace(self, position: int, replicas: Sequence[int]) -> Pace | None:
         """Of an expert group of these replicas at a position, when members compute slowly: that of its slowest, all of
         its time taken to be computing."""
         ranks = (self.plan.mesh.rank(position, replica) for replica in replicas)
@@ -234,7 +234,7 @@ class Durations:
         if not own:
             return None
         clocked = self._clocked(position) if position in self.hot else 1.0
-        return broken.Pace([fault for faults in own for fault in faults], _felt_by(clocked), worst=len(own) > 1)
+        return Pace([fault for faults in own for fault in faults], _felt_by(clocked), worst=len(own) > 1)
 
     def _clocked(self, position: int) -> float:
         """The part of what a position computes that the clock of the SMs paces."""
@@ -263,7 +263,7 @@ class Durations:
         return _whole(np.asarray(work * factor))
 
 
-def _felt_by(clocked: float) -> broken.Felt:
+def _felt_by(clocked: float) -> Felt:
     """Of work of which the clock paces a part."""
     return lambda fault, factor: 1 + clocked * (factor - 1) if fault.kind == "thermal" else factor
 

@@ -16,7 +16,7 @@ WORDS = ("packed", "scattered")
 SHOWN = 3
 
 
-def slots(placement: str | Sequence[int], nodes: int, capacity: int, seed: int = 0) -> tuple[int, ...]:
+def allocate(placement: str | Sequence[int], nodes: int, capacity: int, seed: int = 0) -> tuple[int, ...]:
     """The slot of each node [nodes]. packed: in order. scattered: the same slots in an order that the seed draws.
 
     A list gives the slots itself, of `capacity` that there are. Raises Refused with one line.

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from sim import assembly
-from sim.engine.kit import Kit, kit
+from sim.engine.kit import Kit, kit_of
 from sim.layout import plan
 from sim.layout.machine import Machine
 from sim.result import Result
@@ -57,4 +57,4 @@ def pair(machine: Machine) -> Kit:
     layers = tuple(machine.routed[0]._replace(layer=layer) for layer in range(PAIR_LAYERS))
     composition = compose("F+BW", layers, layers, machine.parts)
     fine = price("F+BW", (0, 1), composition, machine.pricer)
-    return kit(composition, fine, machine.pricer.wires.network)
+    return kit_of(composition, fine, machine.pricer.wires.network)

@@ -10,7 +10,7 @@ import sim
 from hwmodels.op import Memory
 from hwmodels.price import Price
 from sim.analysis import metrics
-from sim.engine import kit as kits
+from sim.engine.kit import kit_of
 from sim.models.layer import COMMUNICATION, COMPUTE, Kernel
 from sim.scenario import from_mapping, load
 from sim.step.overlap import Composition, Phase
@@ -203,7 +203,7 @@ def kit(compute, talk, feeds=()):
     )  # fmt: skip
     kernel = Kernel("c", Memory("copy", 1, 1.0, 1.0))
     phases = (Phase("c", 0, "F", 0, (kernel,), (), False, 0), Phase("x", 0, "F", 1, (kernel,), (), True, 1))
-    return kits.kit(Composition(phases, 0, -1), fine, 1.0)
+    return kit_of(Composition(phases, 0, -1), fine, 1.0)
 
 
 @given(compute=st.integers(1, 10**6), talk=st.integers(1, 10**6))
