@@ -40,14 +40,14 @@ def machine(plan: Plan) -> Machine:
 def assembled(plan: Plan) -> "tuple[Machine, Network | None]":
     """The machine of a plan; and its network, where the scenario says how flows are routed. Raises Refused."""
     alone = unshared(plan)
-    wired = network(plan, alone)
-    return sharing.shared(plan, hindered(plan, alone, wired)), wired
+    links = network(plan, alone)
+    return sharing.shared(plan, hindered(plan, alone, links)), links
 
 
 def unshared(plan: Plan) -> Machine:
     """Prices and placement: exchanges have NICs and switches to themselves, as in a benchmark. Raises Refused."""
-    found = prices(plan.scenario)
-    return replace(found, stages=placed(plan, found))
+    machine = prices(plan.scenario)
+    return replace(machine, stages=placed(plan, machine))
 
 
 def prices(scenario: Scenario) -> Machine:
@@ -58,11 +58,11 @@ def prices(scenario: Scenario) -> Machine:
         cluster.node, cluster.fabric, scenario.model, scenario.precision, scenario.pricing, scenario.comm,
         scenario.parallel, batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts,
     )  # fmt: skip
-    return replace(_prices(_Asked(repr(decide), scenario)), cluster=cluster)
+    return replace(_prices(_Priced(repr(decide), scenario)), cluster=cluster)
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Priced:
     """key: all of a scenario that decides prices."""
 
     key: str
@@ -70,8 +70,8 @@ class _Asked:
 
 
 @lru_cache(maxsize=KEPT)
-def _prices(asked: _Asked) -> Machine:
-    scenario = asked.scenario
+def _prices(key: _Priced) -> Machine:
+    scenario = key.scenario
     cluster, shape, batch = scenario.cluster, scenario.model, scenario.batch
     assert cluster is not None and shape is not None
     own, recipe, node, comm = family(shape.family), RECIPES[scenario.precision], cluster.node, scenario.comm
@@ -121,10 +121,10 @@ def network(plan: Plan, machine: Machine) -> "Network | None":
     return routed(plan, machine, cluster.placement, cluster.routing)
 
 
-def hindered(plan: Plan, machine: Machine, wired: "Network | None") -> Machine:
+def hindered(plan: Plan, machine: Machine, network: "Network | None") -> Machine:
     """The machine with traffic as slow as links between switches make it."""
-    if wired is None:
+    if network is None:
         return machine
-    found = wired.hindrances(max(sharing.compute_seconds(plan, machine)))
-    links = wires(machine.cluster.node, machine.cluster.fabric, found.exchanges, found.beside_messages)
-    return replace(machine, pricer=machine.pricer.over(links), hindrances=found)
+    hindrances = network.hindrances(max(sharing.compute_seconds(plan, machine)))
+    links = wires(machine.cluster.node, machine.cluster.fabric, hindrances.exchanges, hindrances.beside_messages)
+    return replace(machine, pricer=machine.pricer.over(links), hindrances=hindrances)

@@ -15,9 +15,8 @@ from sim.engine import arrays, steps
 from sim.engine.kit import Kit
 from sim.engine.lowering import Lowered, lower
 from sim.engine.timeline import Timeline
-from sim.layout import plan
 from sim.layout.machine import Machine
-from sim.layout.plan import Plan
+from sim.layout.plan import Plan, lay_out
 from sim.models.family import weights
 from sim.models.layer import Unit
 from sim.result import SCHEMA_VERSION, MemoryCurve, RankLoads, Result, StageLoad, Utilisation
@@ -51,49 +50,49 @@ class Run:
 
 def run(scenario: Scenario, interval: bool = True) -> Result:
     """See `sim.run`."""
-    laid = plan.lay_out(scenario)
-    machine, wired = assembly.assembled(laid) if scenario.model else (None, None)
-    ran = simulated(laid, machine)
+    plan = lay_out(scenario)
+    machine, network = assembly.assembled(plan) if scenario.model else (None, None)
+    ran = simulated(plan, machine)
     lowered, timeline = ran.lowered, ran.timeline
     books = metrics.ledgers(lowered, timeline, machine.pricer if machine else None)
-    drawn_steps = spans.steps(laid, timeline, ran.column)
-    curves = memory.curves(laid, machine, ran.loads, timeline, ran.column) if machine else ()
+    drawn_steps = spans.steps(plan, timeline, ran.column)
+    curves = memory.curves(plan, machine, ran.loads, timeline, ran.column) if machine else ()
     drawn = {"report", "trace", "events", "links"} & set(scenario.outputs)
     trace, sources = drawn_steps.where(drawn_steps.position < 0), dict[str, str]()
     if drawn:
-        trace, sources = spans.spans(laid, lowered, timeline, ran.column, scenario.detail)
-    kit, step, pair_name = _pair(laid, lowered)
+        trace, sources = spans.spans(plan, lowered, timeline, ran.column, scenario.detail)
+    kit, step, pair_name = _pair(plan, lowered)
     pair, pair_sources = spans.pair(kit, step, lowered.first_layer) if machine and drawn else (None, {})
-    use, counts = _links(laid, machine, trace, timeline.end, wired)
-    extra = _differing(laid, machine, ran, books) if machine and ran.times else {}
-    summary = _head(scenario) | counts | metrics.summary(laid, machine, timeline, books) | _memory(curves) | extra
+    use, counts = _links(plan, machine, trace, timeline.end, network)
+    extra = _differing(plan, machine, ran, books) if machine and ran.times else {}
+    summary = _head(scenario) | counts | metrics.summary(plan, machine, timeline, books) | _memory(curves) | extra
     summary |= feasible.judged(scenario, summary["step_time_s"], curves)
     if machine:
         if interval:
             summary |= _intervals(ran, books, summary, scenario.seed)
-        summary["communication"] = communication.table(laid, machine, ran.alike)
+        summary["communication"] = communication.table(plan, machine, ran.alike)
         summary["layers_per_stage"] = [sum(u.block for u in stage) for stage in machine.stages]
-        alone = {"name": pair_name, "position": _middle(laid), "seconds": kit.timing.total / NS_PER_S}
+        alone = {"name": pair_name, "position": _middle(plan), "seconds": kit.timing.total / NS_PER_S}
         summary["pair_s"] = alone | extra.get("pair_s", {})
     return Result(
         summary, scenario.resolved, drawn_steps, trace, pair, pair_name, sources | pair_sources, curves,
-        metrics.waterfall(books), _stages(laid, machine), use, _rank_loads(laid, machine, ran.loads),
+        metrics.waterfall(books), _stages(plan, machine), use, _rank_loads(plan, machine, ran.loads),
     )  # fmt: skip
 
 
-def simulated(laid: Plan, machine: Machine | None) -> Run:
+def simulated(plan: Plan, machine: Machine | None) -> Run:
     """All ranks simulated: those at a position alike, as SimPy events; or each for itself where something tells them
     apart (or the scenario does not fold), as arrays."""
-    scenario, lowered = laid.scenario, lower(laid, machine)
+    scenario, lowered = plan.scenario, lower(plan, machine)
     alike = steps.run(lowered.actors, lowered.kits)
     if machine is None or not (scenario.uneven or not scenario.fold):
         return Run(lowered, alike, alike)
     jobs, syncs = steps.met(lowered.jobs, lowered.syncs, alike)
     lowered = replace(lowered, jobs=tuple(jobs), syncs=tuple(syncs))
-    loads = loads_of(laid, machine)
+    loads = loads_of(plan, machine)
     times = Durations(
-        laid, machine, lowered.kits, lowered.first_layer, loads, scenario.faults, scenario.jitter,
-        durations.columns(laid, loads),
+        plan, machine, lowered.kits, lowered.first_layer, loads, scenario.faults, scenario.jitter,
+        durations.columns(plan, loads),
     )  # fmt: skip
     timeline = arrays.run(lowered.parts, syncs, times.columns, times, times.wire)
     timeline = replace(timeline, events=alike.events)
@@ -102,47 +101,47 @@ def simulated(laid: Plan, machine: Machine | None) -> Run:
 
 def _intervals(ran: Run, books: Sequence[metrics.Ledger], summary: dict[str, Any], seed: int) -> dict[str, Any]:
     """90 % intervals of the headlines."""
-    found = graph.graph(ran.lowered, ran.timeline, *([ran.times.pace] if ran.times else []))
-    return uncertainty.intervals(uncertainty.sensitivity(ran.lowered, found, books), summary, seed)
+    replay = graph.graph(ran.lowered, ran.timeline, *([ran.times.pace] if ran.times else []))
+    return uncertainty.intervals(uncertainty.sensitivity(ran.lowered, replay, books), summary, seed)
 
 
 def _links(
-    laid: Plan, machine: Machine | None, trace: Trace, end_ns: int, wired: "Network | None"
+    plan: Plan, machine: Machine | None, trace: Trace, end_ns: int, network: "Network | None"
 ) -> tuple[Utilisation | None, dict[str, Any]]:
     """How busy the fabric is, where there is a cluster and the scenario's outputs ask for it."""
-    if machine is None or "links" not in laid.scenario.outputs:
+    if machine is None or "links" not in plan.scenario.outputs:
         return None, {}
     from sim.analysis.links import links
 
-    use, counts = links(laid, machine, trace, end_ns, wired)
+    use, counts = links(plan, machine, trace, end_ns, network)
     return use, {"links": counts}
 
 
-def _rank_loads(laid: Plan, machine: Machine | None, drawn: Loads | None) -> RankLoads | None:
+def _rank_loads(plan: Plan, machine: Machine | None, drawn: Loads | None) -> RankLoads | None:
     """Loads by rank and layer, where they were drawn and the scenario's outputs ask for them."""
-    if machine is None or drawn is None or "loads" not in laid.scenario.outputs:
+    if machine is None or drawn is None or "loads" not in plan.scenario.outputs:
         return None
-    return rank_loads(laid, machine, drawn)
+    return rank_loads(plan, machine, drawn)
 
 
-def _differing(laid: Plan, machine: Machine, ran: Run, books: Sequence[metrics.Ledger]) -> dict[str, Any]:
+def _differing(plan: Plan, machine: Machine, ran: Run, books: Sequence[metrics.Ledger]) -> dict[str, Any]:
     """What is told of ranks that differ: whom the step waits for, and what was drawn for them."""
     assert ran.times is not None
-    found = critical.critical_ranks(laid, ran.lowered, ran.timeline, ran.times)
+    late = critical.critical_ranks(plan, ran.lowered, ran.timeline, ran.times)
     extra: dict[str, Any] = {
         "waiting_for_peers_s": sum(b.inside["peers"] for b in books) / len(books),
-        "critical_ranks": critical.named(laid.mesh, found),
+        "critical_ranks": critical.named(plan.mesh, late),
         "shown_replica": int(ran.timeline.columns.first[ran.column]),
     }
-    if laid.scenario.uneven:
-        kit, step, _ = _pair(laid, ran.lowered)
-        extra["pair_s"] = pairs.durations(laid, ran.timeline, _middle(laid), step)
+    if plan.scenario.uneven:
+        kit, step, _ = _pair(plan, ran.lowered)
+        extra["pair_s"] = pairs.durations(plan, ran.timeline, _middle(plan), step)
         extra["pair_s"]["balanced_seconds"] = kit.timing.total / NS_PER_S
         extra["communication_of"] = EVEN
-    if missed := faults.missed(laid.scenario.faults, ran.timeline.end):
+    if missed := faults.missed(plan.scenario.faults, ran.timeline.end):
         extra["faults_without_effect"] = missed
     if loads := ran.loads:
-        extra["routing"] = routing_figures(laid, machine, loads)
+        extra["routing"] = routing_figures(plan, machine, loads)
         rows = {"smallest": int(loads.rows.min()), "largest": int(loads.rows.max())}
         extra["expert_rows"] = rows | {"expected": machine.site.rows}
     return extra
@@ -170,21 +169,21 @@ def _memory(curves: tuple[MemoryCurve, ...]) -> dict[str, Any]:
     return {"peak_memory_bytes": out} | ({"peak_memory_ranks": whose} if whose[0] is not None else {})
 
 
-def _middle(laid: Plan) -> int:
+def _middle(plan: Plan) -> int:
     """The position whose pair is told."""
-    return laid.program.positions // 2
+    return plan.program.positions // 2
 
 
-def _pair(laid: Plan, lowered: Lowered) -> tuple[Kit, Step, str]:
+def _pair(plan: Plan, lowered: Lowered) -> tuple[Kit, Step, str]:
     """The step to draw kernel by kernel: an overlapped pair of the middle ranks, or their longest step."""
-    position = _middle(laid)
-    row = list(zip(laid.program.steps[position], lowered.kits[position], strict=True))
+    position = _middle(plan)
+    row = list(zip(plan.program.steps[position], lowered.kits[position], strict=True))
     step, kit = max(row, key=lambda item: ("+" in item[0].kind, item[1].timing.total))
     stages = f"forward of stage {step.stage} with backward of stage {step.stage_b}"
     return kit, step, stages if "+" in step.kind else f"{step.kind} of stage {step.stage}"
 
 
-def _stages(laid: Plan, machine: Machine | None) -> tuple[StageLoad, ...]:
+def _stages(plan: Plan, machine: Machine | None) -> tuple[StageLoad, ...]:
     if machine is None:
         return ()
     out = []
@@ -192,7 +191,7 @@ def _stages(laid: Plan, machine: Machine | None) -> tuple[StageLoad, ...]:
         costs = [sum(machine.unit_ns(unit, d) for unit in units) / NS_PER_S for d in "FBW"]
         size = weights(machine.site.shape, units).total
         layers = sum(u.block for u in units)
-        out.append(StageLoad(stage, laid.holders(stage)[0], _contents(units), layers, size, *costs))
+        out.append(StageLoad(stage, plan.holders(stage)[0], _contents(units), layers, size, *costs))
     return tuple(out)
 
 

@@ -42,12 +42,12 @@ def _curve(
     plan: Plan, machine: Machine, loads: Loads | None, timeline: Timeline, position: int,
     kept: Sequence[tuple[Bytes, Bytes]], column: int,
 ) -> MemoryCurve:  # fmt: skip
-    found, steps = list(changes(plan.program.steps[position])), timeline.positions[position]
-    deltas = np.array([_delta(c, *kept[c.stage]) for c in found], dtype=np.int64).reshape(len(found), -1)
-    landing = _landing(machine, loads, found)
+    moves, steps = list(changes(plan.program.steps[position])), timeline.positions[position]
+    deltas = np.array([_delta(c, *kept[c.stage]) for c in moves], dtype=np.int64).reshape(len(moves), -1)
+    landing = _landing(machine, loads, moves)
     worst = int((np.cumsum(deltas, axis=0).max(axis=0, initial=0) + landing).argmax())
     shown = column if loads is None else worst
-    times = [int((steps.ends if c.at_end else steps.starts)[c.step, shown]) for c in found]
+    times = [int((steps.ends if c.at_end else steps.starts)[c.step, shown]) for c in moves]
     flat = constant(plan, machine, position)
     if machine.mixture:
         flat["communication buffers"] = int(landing[worst])
@@ -82,15 +82,15 @@ def _kept(machine: Machine, loads: Loads | None, stage: int) -> tuple[Bytes, Byt
     return out[0], out[1]
 
 
-def _landing(machine: Machine, loads: Loads | None, found: Sequence["Change"]) -> Bytes:
+def _landing(machine: Machine, loads: Loads | None, moves: Sequence["Change"]) -> Bytes:
     """Bytes of the landing zones of each rank: as many tokens as ever come at once, of the stages and micro-batches
     that its position runs."""
     if loads is None:
         return np.array([whole_bytes(machine.site.received * landing_bytes(machine.site))])
     most = np.zeros(loads.received.shape[2], dtype=np.int64)
-    for stage in {c.stage for c in found}:
+    for stage in {c.stage for c in moves}:
         layers = [machine.routed.index(unit) for unit in machine.stages[stage] if unit.routed]
-        micro_batches = sorted({c.micro_batch for c in found if c.stage == stage})
+        micro_batches = sorted({c.micro_batch for c in moves if c.stage == stage})
         come = loads.received[np.ix_(layers, micro_batches)]
         most = np.maximum(most, come.max(axis=(0, 1), initial=0))
     return np.asarray(np.rint(most * landing_bytes(machine.site)), dtype=np.int64)

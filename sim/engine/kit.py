@@ -86,10 +86,10 @@ def kit_of(composition: Composition, fine: Template, rate: float) -> Kit:
 
 def windows(composition: Composition, fine: Template, timing: Timing, rate: float) -> tuple[Window, ...]:
     """Exchanges of a step that need the NICs, in time. rate: of a rank's NICs, bytes/s each way."""
-    found = []
+    windows = []
     for segment, phase in zip(fine.segments, composition.phases, strict=True):
         for i, kernel in enumerate(phase.kernels, segment.first):
             if isinstance(kernel.op, AllToAll) and (size := kernel.op.wire_bytes()):
                 start, end = timing.kernels[segment.lane][i]
-                found.append(Window(start, end, min(1.0, size / rate * NS_PER_S / (end - start))))
-    return tuple(sorted(found))
+                windows.append(Window(start, end, min(1.0, size / rate * NS_PER_S / (end - start))))
+    return tuple(sorted(windows))

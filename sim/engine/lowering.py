@@ -92,8 +92,8 @@ class _Kits:
             return _fixed_kit(step, chunk_times)
         forward, backward = self.units[step.stage], self.units[step.stage_b if "+" in step.kind else step.stage]
         key = (self.machine.pricer.wires, step.kind, forward, backward)  # stages alike share a kit
-        found: Kit = self.kept.get(key) or self.kept.setdefault(key, self._built(step, forward, backward))
-        return found
+        built: Kit = self.kept.get(key) or self.kept.setdefault(key, self._built(step, forward, backward))
+        return built
 
     def _built(self, step: Step, forward: Sequence[Unit], backward: Sequence[Unit]) -> Kit:
         assert self.machine is not None

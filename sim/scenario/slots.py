@@ -52,10 +52,10 @@ def read(path: Path) -> tuple[int, ...]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise Refused(f"cannot be read: {reason}", str(path)) from None
-    found: list[int] = []
+    slots: list[int] = []
     for number, line in enumerate(text.splitlines(), 1):
         for word in line.partition("#")[0].replace(",", " ").split():
             if not word.isascii() or not word.isdigit():
                 raise Refused(f"expected slot numbers, 0 or more; found {word!r}", str(path), number)
-            found.append(int(word))
-    return tuple(found)
+            slots.append(int(word))
+    return tuple(slots)

@@ -5,8 +5,8 @@ from functools import cached_property
 
 from sim import assembly
 from sim.engine.kit import Kit, kit_of
-from sim.layout import plan
 from sim.layout.machine import Machine
+from sim.layout.plan import lay_out
 from sim.result import Result
 from sim.scenario.files import load
 from sim.scenario.shelves import SCENARIOS
@@ -44,7 +44,7 @@ class Reference:
     @cached_property
     def machine(self) -> Machine:
         """With NICs for exchanges alone: the published profile and benchmarks have no other traffic."""
-        return assembly.unshared(plan.lay_out(self.scenario))
+        return assembly.unshared(lay_out(self.scenario))
 
     @cached_property
     def pair(self) -> Kit:

@@ -10,7 +10,7 @@ from sim import assembly
 from sim.analysis.loads import rank_loads, reach, routing_figures, unlike
 from sim.layout import plan
 from sim.routing.gate import gate_of
-from sim.routing.imbalance import hosts_of, liked_in, loads_of
+from sim.routing.imbalance import hosts_of, loads_of, popularity_of
 from sim.routing.traffic import traffic
 from sim.scenario import from_mapping
 
@@ -150,7 +150,7 @@ def test_a_token_reaches_as_many_nodes_and_ranks_as_through_the_gate(routing, no
     machine = assembly.machine(laid)
     found = reach(machine, loads_of(laid, machine))
     mixture = machine.mixture
-    liked = liked_in(scenario, mixture, len(machine.routed))
+    liked = popularity_of(scenario, mixture, len(machine.routed))
     for layer, (row, where) in enumerate(zip(liked, hosts_of(liked, scenario, mixture, 8), strict=True)):
         tokens = traffic(gate_of(mixture), row, where, 256, 0, layer, 0)
         assert found[0][layer] == pytest.approx(tokens.nodes.mean(), rel=nodes)

@@ -179,7 +179,7 @@ def test_runs_that_are_alike_run_once(counted: list[str]) -> None:
 def test_what_is_kept_is_not_run_again(counted: list[str]) -> None:
     kept, seen = Path("deep/er/runs.jsonl"), list[tuple[int, int]]()
     first = runs(SMALL, [["seed=1"], ["seed=2"]], kept=kept)
-    again = runs(SMALL, [["seed=2"], ["seed=3"], ["seed=1"]], kept=kept, told=lambda *at: seen.append(at))
+    again = runs(SMALL, [["seed=2"], ["seed=3"], ["seed=1"]], kept=kept, progress=lambda *at: seen.append(at))
     assert len(counted) == 3 and again[0] == first[1] and again[2] == first[0]
     assert seen == [(3, 3)]
     assert len(kept.read_text().splitlines()) == 3
