@@ -20,9 +20,9 @@ from sim.layout.plan import Plan, relative
 from sim.models.family import family
 from sim.models.layer import COMPUTE, Part, Site, Unit
 from sim.models.precision import RECIPES
-from sim.routing import balanced as routing
+from sim.routing import balanced
 from sim.scenario.values import Scenario
-from sim.step import template as templates
+from sim.step import template
 from sim.step.overlap import compose
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ def machine(plan: Plan) -> Machine:
 def assembled(plan: Plan) -> "tuple[Machine, Network | None]":
     """The machine of a plan; and its network, where the scenario says how flows are routed. Raises Refused."""
     alone = unshared(plan)
-    wired = network(plan, alone)
-    return sharing.shared(plan, hindered(plan, alone, wired)), wired
+    links = network(plan, alone)
+    return sharing.shared(plan, hindered(plan, alone, links)), links
 
 
 def unshared(plan: Plan) -> Machine:
     """Prices and placement: exchanges have NICs and switches to themselves, as in a benchmark. Raises Refused."""
-    found = prices(plan.scenario)
-    return found.keeping(stages=placed(plan, found))
+    machine = prices(plan.scenario)
+    return machine.keeping(stages=placed(plan, machine))
 
 
 def prices(scenario: Scenario) -> Machine:
@@ -60,11 +60,11 @@ def prices(scenario: Scenario) -> Machine:
         scenario.model, scenario.precision, scenario.pricing, scenario.comm, scenario.parallel,
         batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts,
     )  # fmt: skip
-    return _prices(_Asked(repr(decide), scenario)).keeping(cluster=cluster)
+    return _prices(_Priced(repr(decide), scenario)).keeping(cluster=cluster)
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Priced:
     """key: all of a scenario that decides prices."""
 
     key: str
@@ -72,8 +72,8 @@ class _Asked:
 
 
 @lru_cache(maxsize=KEPT)
-def _prices(asked: _Asked) -> Machine:
-    scenario = asked.scenario
+def _prices(key: _Priced) -> Machine:
+    scenario = key.scenario
     cluster, shape, batch = scenario.cluster, scenario.model, scenario.batch
     assert cluster is not None and shape is not None
     own, recipe, node, comm = family(shape.family), RECIPES[scenario.precision], cluster.node, scenario.comm
@@ -82,7 +82,7 @@ def _prices(asked: _Asked) -> Machine:
     held = comm.sms if any(unit.routed for unit in units) else 0  # by the kernel of the exchanges, where there are any
     pricer = Pricer(node.device, wires(node, cluster.fabric), held, scenario.pricing, fidelity)
     group, tokens = scenario.parallel.expert, batch.micro_batch * batch.sequence_length
-    load = routing.balanced(mixture, tokens, group, node.gpus) if mixture else routing.NONE
+    load = balanced.balanced(mixture, tokens, group, node.gpus) if mixture else balanced.NONE
     slots = mixture.experts + scenario.routing.redundant_experts if mixture else 0
     site = Site(
         shape, recipe, batch.micro_batch, batch.sequence_length, load.received, load.rows, load.nodes, load.ranks,
@@ -103,7 +103,7 @@ def placed(plan: Plan, machine: Machine) -> tuple[Stage, ...]:
 
     def pair_ns(forward: Stage, backward: Stage) -> int:
         composition = compose("F+BW", relative(forward)[0], relative(backward)[0], machine.parts)
-        return alone(templates.price("F+BW", (0, 1), composition, machine.pricer)).total
+        return alone(template.price("F+BW", (0, 1), composition, machine.pricer)).total
 
     if key not in machine.known.stages:
         machine.known.stages[key] = placement.place(
@@ -123,10 +123,10 @@ def network(plan: Plan, machine: Machine) -> "Network | None":
     return routed(plan, machine, cluster.placement, cluster.routing)
 
 
-def hindered(plan: Plan, machine: Machine, wired: "Network | None") -> Machine:
+def hindered(plan: Plan, machine: Machine, network: "Network | None") -> Machine:
     """The machine with traffic as slow as links between switches make it."""
-    if wired is None:
+    if network is None:
         return machine
-    found = wired.hindrances(max(sharing.compute_seconds(plan, machine)))
-    links = wires(machine.cluster.node, machine.cluster.fabric, found.exchanges, found.beside_messages)
-    return machine.keeping(pricer=machine.pricer.over(links), hindrances=found)
+    hindrances = network.hindrances(max(sharing.compute_seconds(plan, machine)))
+    links = wires(machine.cluster.node, machine.cluster.fabric, hindrances.exchanges, hindrances.beside_messages)
+    return machine.keeping(pricer=machine.pricer.over(links), hindrances=hindrances)

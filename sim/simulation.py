@@ -12,9 +12,8 @@ from sim.engine import steps
 from sim.engine.kit import Kit
 from sim.engine.lowering import Lowered, lower
 from sim.engine.timeline import Timeline
-from sim.layout import plan
 from sim.layout.machine import NON_BLOCKING, Machine
-from sim.layout.plan import Plan
+from sim.layout.plan import Plan, lay_out
 from sim.models.family import weights
 from sim.models.layer import Unit
 from sim.result import SCHEMA_VERSION, MemoryCurve, RankLoads, Result, StageLoad, Utilisation
@@ -48,58 +47,58 @@ class Run:
 
 def run(scenario: Scenario, interval: bool = True) -> Result:
     """See `sim.run`."""
-    laid = plan.lay_out(scenario)
-    machine, wired = assembly.assembled(laid) if scenario.model else (None, None)
-    ran = simulated(laid, machine)
+    plan = lay_out(scenario)
+    machine, network = assembly.assembled(plan) if scenario.model else (None, None)
+    ran = simulated(plan, machine)
     lowered, timeline = ran.lowered, ran.timeline
     books = metrics.ledgers(lowered, timeline, machine.pricer if machine else None)
-    drawn_steps = spans.steps(laid, timeline, ran.column)
-    curves = memory.curves(laid, machine, ran.loads, timeline, ran.column) if machine else ()
+    drawn_steps = spans.steps(plan, timeline, ran.column)
+    curves = memory.curves(plan, machine, ran.loads, timeline, ran.column) if machine else ()
     drawn = {"report", "trace", "events", "links"} & set(scenario.outputs)
     trace, sources = drawn_steps.where(drawn_steps.position < 0), dict[str, str]()
     if drawn:
-        trace, sources = spans.spans(laid, lowered, timeline, ran.column, scenario.detail)
-    kit, step, pair_name = _pair(laid, lowered)
+        trace, sources = spans.spans(plan, lowered, timeline, ran.column, scenario.detail)
+    kit, step, pair_name = _pair(plan, lowered)
     pair, pair_sources = spans.pair(kit, step, lowered.first_layer) if machine and drawn else (None, {})
-    use, counts = _links(laid, machine, trace, timeline.end, wired)
-    extra = _extra(laid, machine, ran, books) if machine and ran.times else {}
-    summary = _head(scenario) | counts | metrics.summary(laid, machine, timeline, books) | _memory(curves) | extra
+    use, counts = _links(plan, machine, trace, timeline.end, network)
+    extra = _extra(plan, machine, ran, books) if machine and ran.times else {}
+    summary = _head(scenario) | counts | metrics.summary(plan, machine, timeline, books) | _memory(curves) | extra
     summary |= feasible.judged(scenario, summary["step_time_s"], curves)
     if machine:
         if interval:
             summary |= _intervals(ran, books, summary, scenario.seed)
-        summary["communication"] = communication.table(laid, machine, ran.alike)
+        summary["communication"] = communication.table(plan, machine, ran.alike)
         summary["layers_per_stage"] = [sum(u.block for u in stage) for stage in machine.stages]
-        alone = {"name": pair_name, "position": _middle(laid), "seconds": kit.timing.total / NS_PER_S}
+        alone = {"name": pair_name, "position": _middle(plan), "seconds": kit.timing.total / NS_PER_S}
         summary["pair_s"] = alone | extra.get("pair_s", {})
     return Result(
         summary, scenario.resolved, drawn_steps, trace, pair, pair_name, sources | pair_sources, curves,
-        metrics.waterfall(books), _stages(laid, machine), use, _rank_loads(laid, machine, ran.loads),
+        metrics.waterfall(books), _stages(plan, machine), use, _rank_loads(plan, machine, ran.loads),
     )  # fmt: skip
 
 
-def simulated(laid: Plan, machine: Machine | None) -> Run:
+def simulated(plan: Plan, machine: Machine | None) -> Run:
     """All ranks simulated: those at a position alike, as SimPy events; or each for itself where something tells them
     apart (or the scenario does not fold), as arrays."""
-    scenario, (lowered, alike) = laid.scenario, _alike(laid, machine)
+    scenario, (lowered, alike) = plan.scenario, _alike(plan, machine)
     if machine is None or not (scenario.uneven or not scenario.fold):
         return Run(lowered, alike, alike)
     from sim.disturbances import ranks  # with all that draws loads: what is not asked for is not imported
 
-    differing = ranks.run(laid, machine, lowered, alike)
+    differing = ranks.run(plan, machine, lowered, alike)
     column = int(differing.timeline.last().argmax())
     return Run(differing.lowered, alike, differing.timeline, differing.loads, differing.times, column)
 
 
-def _alike(laid: Plan, machine: Machine | None) -> tuple[Lowered, Timeline]:
+def _alike(plan: Plan, machine: Machine | None) -> tuple[Lowered, Timeline]:
     """What runs, and the timeline of ranks that nothing tells apart: kept, for seeds, faults, loads and limits leave it
     as it is."""
     if machine is None or machine.hindrances is not NON_BLOCKING:
-        lowered = lower(laid, machine)
+        lowered = lower(plan, machine)
         return lowered, steps.run(lowered.actors, lowered.kits)
-    runs, key = machine.known.runs, (laid.key, machine.cluster.nodes, machine.stages, machine.pricer.wires)
+    runs, key = machine.known.runs, (plan.key, machine.cluster.nodes, machine.stages, machine.pricer.wires)
     if key not in runs:
-        lowered = lower(laid, machine)
+        lowered = lower(plan, machine)
         runs[key] = lowered, steps.run(lowered.actors, lowered.kits)
         if len(runs) > KEPT:
             del runs[next(iter(runs))]
@@ -114,35 +113,35 @@ def _intervals(ran: Run, books: Sequence[metrics.Ledger], summary: dict[str, Any
 
 
 def _links(
-    laid: Plan, machine: Machine | None, trace: Trace, end_ns: int, wired: "Network | None"
+    plan: Plan, machine: Machine | None, trace: Trace, end_ns: int, network: "Network | None"
 ) -> tuple[Utilisation | None, dict[str, Any]]:
     """How busy the fabric is, where there is a cluster and the scenario's outputs ask for it."""
-    if machine is None or "links" not in laid.scenario.outputs:
+    if machine is None or "links" not in plan.scenario.outputs:
         return None, {}
     from sim.analysis import links as summary
 
-    use, counts = summary.links(laid, machine, trace, end_ns, wired)
+    use, counts = summary.links(plan, machine, trace, end_ns, network)
     return use, {"links": counts}
 
 
-def _rank_loads(laid: Plan, machine: Machine | None, drawn: "Loads | None") -> RankLoads | None:
+def _rank_loads(plan: Plan, machine: Machine | None, drawn: "Loads | None") -> RankLoads | None:
     """Loads by rank and layer, where they were drawn and the scenario's outputs ask for them."""
-    if machine is None or drawn is None or "loads" not in laid.scenario.outputs:
+    if machine is None or drawn is None or "loads" not in plan.scenario.outputs:
         return None
     from sim.analysis import loads
 
-    return loads.table(laid, machine, drawn)
+    return loads.rank_loads(plan, machine, drawn)
 
 
-def _extra(laid: Plan, machine: Machine, ran: Run, books: Sequence[metrics.Ledger]) -> dict[str, Any]:
+def _extra(plan: Plan, machine: Machine, ran: Run, books: Sequence[metrics.Ledger]) -> dict[str, Any]:
     """What is told of ranks that differ, besides."""
     from sim.analysis import differing
 
     assert ran.times is not None
-    kit, step, _ = _pair(laid, ran.lowered)
-    found = differing.summary(laid, machine, ran.lowered, ran.timeline, ran.times, ran.loads, ran.column, books)
-    if laid.scenario.uneven:
-        found["pair_s"] = pairs.durations(laid, ran.timeline, _middle(laid), step)
+    kit, step, _ = _pair(plan, ran.lowered)
+    found = differing.summary(plan, machine, ran.lowered, ran.timeline, ran.times, ran.loads, ran.column, books)
+    if plan.scenario.uneven:
+        found["pair_s"] = pairs.durations(plan, ran.timeline, _middle(plan), step)
         found["pair_s"]["balanced_seconds"] = kit.timing.total / NS_PER_S
     return found
 
@@ -169,21 +168,21 @@ def _memory(curves: tuple[MemoryCurve, ...]) -> dict[str, Any]:
     return {"peak_memory_bytes": out} | ({"peak_memory_ranks": whose} if whose[0] is not None else {})
 
 
-def _middle(laid: Plan) -> int:
+def _middle(plan: Plan) -> int:
     """The position whose pair is told."""
-    return laid.program.positions // 2
+    return plan.program.positions // 2
 
 
-def _pair(laid: Plan, lowered: Lowered) -> tuple[Kit, Step, str]:
+def _pair(plan: Plan, lowered: Lowered) -> tuple[Kit, Step, str]:
     """The step to draw kernel by kernel: an overlapped pair of the middle ranks, or their longest step."""
-    position = _middle(laid)
-    row = list(zip(laid.program.steps[position], lowered.kits[position], strict=True))
+    position = _middle(plan)
+    row = list(zip(plan.program.steps[position], lowered.kits[position], strict=True))
     step, kit = max(row, key=lambda item: ("+" in item[0].kind, item[1].timing.total))
     stages = f"forward of stage {step.stage} with backward of stage {step.stage_b}"
     return kit, step, stages if "+" in step.kind else f"{step.kind} of stage {step.stage}"
 
 
-def _stages(laid: Plan, machine: Machine | None) -> tuple[StageLoad, ...]:
+def _stages(plan: Plan, machine: Machine | None) -> tuple[StageLoad, ...]:
     if machine is None:
         return ()
     out = []
@@ -191,7 +190,7 @@ def _stages(laid: Plan, machine: Machine | None) -> tuple[StageLoad, ...]:
         costs = [sum(machine.unit_ns(unit, d) for unit in units) / NS_PER_S for d in "FBW"]
         size = weights(machine.site.shape, units).total
         layers = sum(u.block for u in units)
-        out.append(StageLoad(stage, laid.holders(stage)[0], _contents(units), layers, size, *costs))
+        out.append(StageLoad(stage, plan.holders(stage)[0], _contents(units), layers, size, *costs))
     return tuple(out)
 
 

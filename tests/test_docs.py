@@ -19,8 +19,8 @@ from sim.engine.kit import Kit
 from sim.engine.lowering import lower
 from sim.layout import plan
 from sim.scenario import load
-from sim.validation import chart, page, records
-from sim.validation import predictions as validate
+from sim.validation import chart, page, predictions, records
+from sim.validation.row import Row
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,30 +34,30 @@ MOVED = "predictions moved: run `python -m sim validate --write` and add a PREDI
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[validate.Row]:
-    return validate.compare_all()
+def rows() -> list[Row]:
+    return predictions.compare_all()
 
 
-def test_no_prediction_has_moved(rows: list[validate.Row]) -> None:
+def test_no_prediction_has_moved(rows: list[Row]) -> None:
     """The gate: predictions change on purpose or not at all. It does not ask whether they are right."""
     held = json.loads((ROOT / records.GOLDEN).read_text(encoding="utf-8"))
     assert records.differences(held, records.golden(rows)) == [], MOVED
 
 
-def test_the_table_in_the_readme_is_what_validate_finds(rows: list[validate.Row]) -> None:
+def test_the_table_in_the_readme_is_what_validate_finds(rows: list[Row]) -> None:
     shown = README.split(records.START)[1].split(records.END)[0]
-    assert shown == validate.markdown(validate.headlines(rows)), MOVED
+    assert shown == predictions.markdown(predictions.headlines(rows)), MOVED
 
 
-def test_the_page_of_validation_is_what_validate_writes(rows: list[validate.Row]) -> None:
-    assert (ROOT / records.PAGE).read_text(encoding="utf-8") == page.page(rows, validate.unanswered()), MOVED
+def test_the_page_of_validation_is_what_validate_writes(rows: list[Row]) -> None:
+    assert (ROOT / records.PAGE).read_text(encoding="utf-8") == page.page(rows, predictions.unanswered()), MOVED
 
 
-def test_the_chart_is_what_validate_writes(rows: list[validate.Row]) -> None:
+def test_the_chart_is_what_validate_writes(rows: list[Row]) -> None:
     assert (ROOT / records.CHART).read_text(encoding="utf-8") == chart.chart(rows), MOVED
 
 
-def test_the_changelog_has_the_prediction(rows: list[validate.Row]) -> None:
+def test_the_changelog_has_the_prediction(rows: list[Row]) -> None:
     found = {row.id: row.predicted for row in rows}
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     latest = re.search(r"PREDICTION: .*?step ([\d.]+) s.*?layers ([\d.]+) ms", text)

@@ -1,6 +1,6 @@
-"""The study of comm.sms as a page: a chart and tables of the splits that `python -m sim exchange` printed.
+"""The sweep of comm.sms as a page: a chart and tables of the splits that `python -m sim exchange` printed.
 
-`python -m reports.studies.comm_sms STUDY.json FOLDER` writes FOLDER/comm_sms.svg and FOLDER/comm_sms_tables.md.
+`python -m reports.studies.comm_sms SPLITS.json FOLDER` writes FOLDER/comm_sms.svg and FOLDER/comm_sms_tables.md.
 """
 
 import json
@@ -22,12 +22,13 @@ OTHER = {"follow": "fixed", "fixed": "follow"}
 """The kind of roles that is not the scenario's."""
 
 
-def chart(study: dict[str, Any]) -> str:
+def chart(figures: dict[str, Any]) -> str:
     """Step time over SMs for communication, a line for each speed of warps and one for the other kind of roles; the
     best split of each is marked. SVG."""
-    own, other = study["splits"][study["warps"]], OTHER[study["warps"]]
-    paces = _paces(study, study["warps"])
-    lines = [(_pace(name), paces[name]) for name in sorted(paces, key=float)] + [(ROLES[other], study["splits"][other])]
+    own, other = figures["splits"][figures["warps"]], OTHER[figures["warps"]]
+    paces = _paces(figures, figures["warps"])
+    lines = [(_pace(name), paces[name]) for name in sorted(paces, key=float)]
+    lines.append((ROLES[other], figures["splits"][other]))
     sms = [s["sms"] for s in own]
     low = min(s["step_s"] for _, found in lines for s in found)
     high = own[-1]["step_s"] * 1.08
@@ -40,9 +41,9 @@ def chart(study: dict[str, Any]) -> str:
     return _svg(body)
 
 
-def _paces(study: dict[str, Any], kind: str) -> dict[str, Splits]:
+def _paces(figures: dict[str, Any], kind: str) -> dict[str, Splits]:
     """Time of a warp for a row, over the fitted one -> the splits of one kind of roles."""
-    return {"1": study["splits"][kind], **study["paces"][kind]}
+    return {"1": figures["splits"][kind], **figures["paces"][kind]}
 
 
 def _pace(name: str) -> str:
@@ -111,11 +112,11 @@ def splits_table(found: Splits) -> str:
     return "\n".join(lines)
 
 
-def paces_table(study: dict[str, Any]) -> str:
+def paces_table(figures: dict[str, Any]) -> str:
     """The best split for each kind of roles, the scenario's first, and each speed of warps."""
     lines = ["| warps | time a row | best SMs | step s | step at 20 SMs |", "|---|--:|--:|--:|--:|"]
-    own = study["warps"]
-    every = {kind: _paces(study, kind) for kind in (own, OTHER[own])}
+    own = figures["warps"]
+    every = {kind: _paces(figures, kind) for kind in (own, OTHER[own])}
     for kind, name in [(kind, name) for kind, found in every.items() for name in sorted(found, key=float)]:
         found = every[kind][name]
         best = min(found, key=lambda s: (s["step_s"], s["sms"]))
@@ -148,23 +149,23 @@ def profile_table(rows: Splits) -> str:
     return "\n".join(lines)
 
 
-def tables(study: dict[str, Any]) -> str:
+def tables(figures: dict[str, Any]) -> str:
     """All tables, in the order of the page: the scenario's kind of roles, then the other."""
-    own = study["warps"]
+    own = figures["warps"]
     parts = (
-        splits_table(study["splits"][own]), paces_table(study), splits_table(study["splits"][OTHER[own]]),
-        published_table(study["published"]), profile_table(study["profile"]),
+        splits_table(figures["splits"][own]), paces_table(figures), splits_table(figures["splits"][OTHER[own]]),
+        published_table(figures["published"]), profile_table(figures["profile"]),
     )  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
 
 def main(arguments: Sequence[str]) -> int:
     if len(arguments) != 2:
-        print("usage: python -m reports.studies.comm_sms STUDY.json FOLDER", file=sys.stderr)
+        print("usage: python -m reports.studies.comm_sms SPLITS.json FOLDER", file=sys.stderr)
         return 2
-    study, folder = json.loads(Path(arguments[0]).read_text(encoding="utf-8")), Path(arguments[1])
-    (folder / "comm_sms.svg").write_text(chart(study), encoding="utf-8")
-    (folder / "comm_sms_tables.md").write_text(tables(study), encoding="utf-8")
+    figures, folder = json.loads(Path(arguments[0]).read_text(encoding="utf-8")), Path(arguments[1])
+    (folder / "comm_sms.svg").write_text(chart(figures), encoding="utf-8")
+    (folder / "comm_sms_tables.md").write_text(tables(figures), encoding="utf-8")
     return 0
 
 

@@ -50,8 +50,8 @@ def critical_ranks(plan: Plan, lowered: Lowered, timeline: Timeline, times: Dura
     walk = _Walk(plan, lowered, timeline, times)
     walk.back()
     walk.after()
-    found = [Critical(r, ns / NS_PER_S, walk.spent.beyond[r] / NS_PER_S) for r, ns in walk.spent.ns.items()]
-    return sorted(found, key=lambda each: (-each.beyond_s, -each.seconds))
+    ranks = [Critical(r, ns / NS_PER_S, walk.spent.beyond[r] / NS_PER_S) for r, ns in walk.spent.ns.items()]
+    return sorted(ranks, key=lambda each: (-each.beyond_s, -each.seconds))
 
 
 class _Walk:
@@ -181,10 +181,10 @@ NAMED = 5
 """Ranks of the critical path that result.json names."""
 
 
-def named(mesh: Mesh, found: Sequence[Critical]) -> list[dict[str, Any]]:
+def named(mesh: Mesh, ranks: Sequence[Critical]) -> list[dict[str, Any]]:
     """Those that make the path longest: where they are, and their part of all that it is longer by. None where nobody
     takes longer than in an even step."""
-    late = [each for each in found if each.beyond_s > 0]
+    late = [each for each in ranks if each.beyond_s > 0]
     total = sum(each.beyond_s for each in late)
     return [
         described(each.rank, mesh) | {"seconds": each.seconds, "beyond_s": each.beyond_s, "part": each.beyond_s / total}

@@ -32,7 +32,7 @@ def summary(
     if missed := faults.missed(plan.scenario.faults, timeline.end):
         found["faults_without_effect"] = missed
     if drawn:
-        found["routing"] = loads.figures(plan, machine, drawn)
+        found["routing"] = loads.routing_figures(plan, machine, drawn)
         rows = {"smallest": int(drawn.rows.min()), "largest": int(drawn.rows.max())}
         found["expert_rows"] = rows | {"expected": machine.site.rows}
     return found

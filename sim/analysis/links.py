@@ -30,14 +30,14 @@ def links(
     if cluster.fabric is None:
         return None, {"left_out": "nothing is said about switches; name a cluster.fabric"}
     try:
-        found = known or network(plan, machine, cluster.placement, cluster.routing or ASSUMED_ROUTING)
+        wiring = known or network(plan, machine, cluster.placement, cluster.routing or ASSUMED_ROUTING)
     except Refused as error:
         return None, {"left_out": str(error)}
-    use = utilisation.of_network(found, trace, end_ns=end_ns)
+    use = utilisation.of_network(wiring, trace, end_ns=end_ns)
     return use, {
         "fabric": cluster.fabric.name,
         "placement": cluster.placement if isinstance(cluster.placement, str) else "listed",
-        "routing": found.routing,
+        "routing": wiring.routing,
         "blocking_priced": cluster.routing is not None,
         "bin_s": (int(use.edges[-1]) / (len(use.edges) - 1)) / NS_PER_S,
         "evenly_spread": list(use.even),
@@ -50,15 +50,15 @@ def classes(use: Utilisation) -> dict[str, dict[str, Any]]:
 
     busiest_average and busiest_peak may be of different links; a peak is the mean over the busiest bin.
     """
-    found: dict[str, dict[str, Any]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for number, name in enumerate(use.classes):
-        mine = use.of == number
-        if mine.any():
-            found[name] = {
-                "links": int(mine.sum()),
-                "bytes": {k: round(float(b)) for k, b in zip(use.kinds, use.size[mine].sum(axis=0), strict=True)},
-                "mean": round(float(use.average[mine].mean()), DIGITS),
-                "busiest_average": round(float(use.average[mine].max()), DIGITS),
-                "busiest_peak": round(float(use.peak[mine].max()), DIGITS),
+        own = use.of == number
+        if own.any():
+            rows[name] = {
+                "links": int(own.sum()),
+                "bytes": {k: round(float(b)) for k, b in zip(use.kinds, use.size[own].sum(axis=0), strict=True)},
+                "mean": round(float(use.average[own].mean()), DIGITS),
+                "busiest_average": round(float(use.average[own].max()), DIGITS),
+                "busiest_peak": round(float(use.peak[own].max()), DIGITS),
             }
-    return found
+    return rows

@@ -19,7 +19,7 @@ NOTICED = 0.05
 """Part of an expert's largest load by which what is drawn may differ from what was recorded without a word."""
 
 
-def figures(plan: Plan, machine: Machine, drawn: Loads) -> dict[str, Any]:
+def routing_figures(plan: Plan, machine: Machine, drawn: Loads) -> dict[str, Any]:
     """What result.json says. MaxVio is that of experts, copies of one together; what ranks get, which copies even out,
     is beside it. Percentiles are over ranks, layers and micro-batches. Nodes that a token reaches are expected values,
     ranks those of the tokens drawn."""
@@ -44,13 +44,13 @@ def figures(plan: Plan, machine: Machine, drawn: Loads) -> dict[str, Any]:
 
 def _violations(of: str, loads: npt.ArrayLike, layers: npt.NDArray[np.int64]) -> dict[str, Any]:
     """The largest of loads [layers, holders] over the mean, less 1: of each layer, their mean, and the worst."""
-    found = max_violation(loads)
+    violations = max_violation(loads)
     return {
         "of": of,
-        "by_layer": found.tolist(),
-        "mean": float(found.mean()),
-        "worst": float(found.max()),
-        "worst_layer": int(layers[found.argmax()]),
+        "by_layer": violations.tolist(),
+        "mean": float(violations.mean()),
+        "worst": float(violations.max()),
+        "worst_layer": int(layers[violations.argmax()]),
     }
 
 
@@ -62,20 +62,20 @@ def _recorded(rows: Histogram | None, layers: npt.NDArray[np.int64]) -> dict[str
     return {"recorded": _violations("experts, by the tokens recorded", shares, layers)}
 
 
-def unlike(told: dict[str, Any]) -> str:
+def unlike(summary: dict[str, Any]) -> str:
     """A line on layers whose largest load as drawn differs by more than NOTICED from the recorded one; "" if none.
-    told: as `figures` says."""
-    found = told["max_vio"]
-    if "recorded" not in found:
+    summary: as `routing_figures` gives it."""
+    violations = summary["max_vio"]
+    if "recorded" not in violations:
         return ""
-    drawn, recorded = (1 + np.array(each["by_layer"]) for each in (found, found["recorded"]))
+    drawn, recorded = (1 + np.array(each["by_layer"]) for each in (violations, violations["recorded"]))
     off = np.abs(drawn / recorded - 1)
     if off.max() <= NOTICED:
         return ""
     worst = int(off.argmax())
     return (
         f"routing.histogram: as drawn, the busiest expert's load differs from the recorded one by more than"
-        f" {NOTICED:.0%} in {(off > NOTICED).sum()} of {len(off)} layers (layer {told['layers'][worst]}: MaxVio"
+        f" {NOTICED:.0%} in {(off > NOTICED).sum()} of {len(off)} layers (layer {summary['layers'][worst]}: MaxVio"
         f" {drawn[worst] - 1:.3g}, recorded {recorded[worst] - 1:.3g}); few tokens do that by chance"
     )
 
@@ -103,7 +103,7 @@ class _Part(NamedTuple):
     micro_batches: list[int]
 
 
-def table(plan: Plan, machine: Machine, drawn: Loads) -> RankLoads:
+def rank_loads(plan: Plan, machine: Machine, drawn: Loads) -> RankLoads:
     """A row for each layer and rank that has it. Where a schedule runs a stage in two places (DualPipe), each has its
     own micro-batches."""
     parts = sorted(_parts(plan, machine))

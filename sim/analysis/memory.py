@@ -44,18 +44,18 @@ def _curve(
     plan: Plan, machine: Machine, loads: "Loads | None", timeline: Timeline, position: int,
     kept: Sequence[tuple[Bytes, Bytes]], column: int,
 ) -> MemoryCurve:  # fmt: skip
-    found, steps = list(changes(plan.program.steps[position])), timeline.positions[position]
+    moves, steps = list(changes(plan.program.steps[position])), timeline.positions[position]
     if loads is None:  # a number each, without an array a change
-        each = {stage: (int(kept[stage][0][0, 0]), int(kept[stage][1][0, 0])) for stage in {c.stage for c in found}}
-        rows: Any = [c.forward * each[c.stage][0] + c.weight * each[c.stage][1] for c in found]
+        each = {stage: (int(kept[stage][0][0, 0]), int(kept[stage][1][0, 0])) for stage in {c.stage for c in moves}}
+        rows: Any = [c.forward * each[c.stage][0] + c.weight * each[c.stage][1] for c in moves]
     else:
-        rows = [_delta(c, *kept[c.stage]) for c in found]
-    deltas = np.array(rows, dtype=np.int64).reshape(len(found), -1)
-    landing = _landing(machine, loads, found)
+        rows = [_delta(c, *kept[c.stage]) for c in moves]
+    deltas = np.array(rows, dtype=np.int64).reshape(len(moves), -1)
+    landing = _landing(machine, loads, moves)
     worst = int((np.cumsum(deltas, axis=0).max(axis=0, initial=0) + landing).argmax())
     shown = column if loads is None else worst
     starts, ends = (times[:, shown].tolist() for times in (steps.starts, steps.ends))
-    times = [(ends if c.at_end else starts)[c.step] for c in found]
+    times = [(ends if c.at_end else starts)[c.step] for c in moves]
     flat = constant(plan, machine, position)
     if machine.mixture:
         flat["communication buffers"] = int(landing[worst])
@@ -65,10 +65,8 @@ def _curve(
 
 
 def _delta(change: "Change", backward: Bytes, weight: Bytes) -> Bytes:
-    """Bytes by which a change moves the activations [rank]. backward, weight: of each micro-batch [micro-batch, rank],
-    one row for all where no unit of the stage has experts."""
-    row = change.micro_batch if len(backward) > 1 else 0
-    return np.asarray(change.forward * backward[row] + change.weight * weight[row])
+    """Bytes by which a change moves the activations [rank]. backward, weight: bytes [micro-batch, rank]."""
+    return np.asarray(change.forward * backward[change.micro_batch] + change.weight * weight[change.micro_batch])
 
 
 def _kept(machine: Machine, loads: "Loads | None", stage: int) -> tuple[Bytes, Bytes]:
@@ -77,7 +75,7 @@ def _kept(machine: Machine, loads: "Loads | None", stage: int) -> tuple[Bytes, B
     alike = (np.full((1, 1), site.received), np.full((1, 1), site.rows))
     out = []
     for kept in (own.kept, own.kept_for_weight):
-        total: Any = np.zeros((1, 1))
+        total: Any = np.zeros((1, 1) if loads is None else loads.received.shape[1:])
         for unit in machine.stages[stage]:
             each: Kept = kept(site, unit, machine.recompute)
             drawn = alike
@@ -90,15 +88,15 @@ def _kept(machine: Machine, loads: "Loads | None", stage: int) -> tuple[Bytes, B
     return out[0], out[1]
 
 
-def _landing(machine: Machine, loads: "Loads | None", found: Sequence["Change"]) -> Bytes:
+def _landing(machine: Machine, loads: "Loads | None", moves: Sequence["Change"]) -> Bytes:
     """Bytes of the landing zones of each rank: as many tokens as ever come at once, of the stages and micro-batches
     that its position runs."""
     if loads is None:
         return np.array([whole_bytes(machine.site.received * landing_bytes(machine.site))])
     most = np.zeros(loads.received.shape[2], dtype=np.int64)
-    for stage in {c.stage for c in found}:
+    for stage in {c.stage for c in moves}:
         layers = [machine.routed.index(unit) for unit in machine.stages[stage] if unit.routed]
-        micro_batches = sorted({c.micro_batch for c in found if c.stage == stage})
+        micro_batches = sorted({c.micro_batch for c in moves if c.stage == stage})
         come = loads.received[np.ix_(layers, micro_batches)]
         most = np.maximum(most, come.max(axis=(0, 1), initial=0))
     return np.asarray(np.rint(most * landing_bytes(machine.site)), dtype=np.int64)

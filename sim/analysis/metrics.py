@@ -161,11 +161,11 @@ def alone(kit: Kit) -> Counter[str]:
 
 def _insides(kits: Sequence[Kit], insides: Sequence[Inside], weight: Times) -> Counter[str]:
     """ns of all steps, all ranks together: compute, exchanges, and gaps in compute by what they wait for."""
-    found = Counter(dict.fromkeys(("compute", "communication", "exposed", "peers"), 0))
+    total = Counter(dict.fromkeys(("compute", "communication", "exposed", "peers"), 0))
     for template, run, counts in _runs(kits, insides, len(weight)):
         share = weight if run[0].starts.shape[1] == len(weight) else weight.sum(keepdims=True)
-        found.update(_inside(template, run, np.array(counts)[:, None] * share))
-    return found
+        total.update(_inside(template, run, np.array(counts)[:, None] * share))
+    return total
 
 
 def _runs(
@@ -180,9 +180,9 @@ def _runs(
             rows.setdefault(id(inside), [inside, 0])[1] += 1
     most = max(1, CELLS // columns)
     for (number, _), rows in alike.items():
-        found = list(rows.values())
-        for i in range(0, len(found), most):
-            run = found[i : i + most]
+        shared = list(rows.values())
+        for i in range(0, len(shared), most):
+            run = shared[i : i + most]
             yield templates[number], [inside for inside, _ in run], [count for _, count in run]
 
 
@@ -190,21 +190,22 @@ def _inside(template: Template, run: Sequence[Inside], weight: Times) -> dict[st
     """ns of some steps, all ranks together. weight: ranks that each column of each step stands for [step, column]."""
     talk, compute = list(template.order[COMMUNICATION]), list(template.order[COMPUTE])
     starts, ends = np.stack([i.starts for i in run]), np.stack([i.ends for i in run])
-    took = np.einsum("nsc,nc->s", ends - starts, weight)
-    found = {"compute": int(took[compute].sum()), "communication": int(took[talk].sum()), "exposed": 0, "peers": 0}
+    durations = np.einsum("nsc,nc->s", ends - starts, weight)
+    total = {"compute": int(durations[compute].sum()), "communication": int(durations[talk].sum())}
+    total |= {"exposed": 0, "peers": 0}
     end = ends.max(axis=1, keepdims=True)
     gap_begins = np.concatenate([np.zeros_like(end), ends[:, compute]], axis=1)
     gap_ends = np.concatenate([starts[:, compute], end], axis=1)
     some = (gap_ends > gap_begins).any((0, 2))
     if not talk or not some.any():
-        return found
+        return total
     ready = starts.copy()
     ready[:, list(template.meetings)] = np.stack([i.ready for i in run])
     begin, end = gap_begins[:, some, None], gap_ends[:, some, None]
     data = np.minimum(ends[:, None, talk], end) - np.maximum(starts[:, None, talk], begin)
     peers = np.minimum(starts[:, None, talk], end) - np.maximum(ready[:, None, talk], begin)
     totals = (int((np.maximum(ns, 0).sum((1, 2)) * weight).sum()) for ns in (data, peers))
-    return found | dict(zip(("exposed", "peers"), totals, strict=True))
+    return total | dict(zip(("exposed", "peers"), totals, strict=True))
 
 
 def summary(plan: Plan, machine: Machine | None, timeline: Timeline, books: Sequence[Ledger]) -> dict[str, Any]:

@@ -80,13 +80,13 @@ def sensitivity(lowered: Lowered, graph: Graph, books: Sequence[metrics.Ledger])
     return _sorted(Sensitivity(tuple(causes), tuple(phases), longer_s))
 
 
-def _sorted(found: Sensitivity) -> Sensitivity:
+def _sorted(sensitivity: Sensitivity) -> Sensitivity:
     """Largest cause first."""
-    sizes = [-max(abs(cause.step_s), abs(cause.cheaper_s)) for cause in found.causes]
+    sizes = [-max(abs(cause.step_s), abs(cause.cheaper_s)) for cause in sensitivity.causes]
     places = np.argsort(sizes, kind="stable")
     back = np.argsort(places)
-    causes, phases = (tuple(row[i] for i in places) for row in (found.causes, found.phases_s))
-    return Sensitivity(causes, phases, lambda z: found.longer_s(z[back]))
+    causes, phases = (tuple(row[i] for i in places) for row in (sensitivity.causes, sensitivity.phases_s))
+    return Sensitivity(causes, phases, lambda z: sensitivity.longer_s(z[back]))
 
 
 class Move(NamedTuple):
@@ -173,11 +173,11 @@ def _key(name: str) -> int:
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big")
 
 
-def intervals(found: Sensitivity, summary: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def intervals(sensitivity: Sensitivity, summary: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """90 % intervals of the headlines, and the tornado (seconds of the step at one spread less and more)."""
-    z = draws(found.causes, seed)
+    z = draws(sensitivity.causes, seed)
     step = float(summary["step_time_s"])
-    steps = np.maximum(step + found.longer_s(z), step / 2)
+    steps = np.maximum(step + sensitivity.longer_s(z), step / 2)
     out: dict[str, Any] = {"step_time_s": _ends(steps)}
     for name in ("tokens_per_day", "gpu_hours_per_trillion_tokens"):
         if summary.get(name):
@@ -189,12 +189,12 @@ def intervals(found: Sensitivity, summary: Mapping[str, Any], seed: int) -> dict
     phases = {}
     for name, value in summary["phases_s"].items():
         if name != "bubble":
-            phases[name] = np.maximum(value + np.array([p.get(name, 0.0) for p in found.phases_s]) @ z, 0.0)
+            phases[name] = np.maximum(value + np.array([p.get(name, 0.0) for p in sensitivity.phases_s]) @ z, 0.0)
     bubble = np.maximum(steps - sum(phases.values()), 0.0)
     out["phases_s"] = {name: _ends(values) for name, values in phases.items()} | {"bubble": _ends(bubble)}
     out["bubble_fraction"] = _ends(bubble / steps)
     tornado = [{"cause": c.name, "spread": c.spread, "step_s": c.step_s, "cheaper_s": c.cheaper_s}
-               for c in found.causes if c.step_s or c.cheaper_s]  # fmt: skip
+               for c in sensitivity.causes if c.step_s or c.cheaper_s]  # fmt: skip
     return {"intervals_90": out, "tornado": tornado}
 
 

@@ -65,8 +65,8 @@ def _by_position(trace: Trace, bursts: Sequence[Burst]) -> Mapping[int, Trace]:
 def _shares(trace: Trace, burst: Burst) -> Shares:
     """Relative bytes of each span if it carried some of a burst: by its label."""
     share = np.array([burst.shares.get(label, 0.0) for label in trace.labels] or [0.0])
-    found: Shares = share[trace.label]
-    return found
+    shares: Shares = share[trace.label]
+    return shares
 
 
 def _carries(trace: Trace, burst: Burst) -> npt.NDArray[np.bool_]:

@@ -38,7 +38,7 @@ def helped(words: Sequence[str], text: str, command: Callable[[Sequence[str]], i
 def answered(command: Callable[[], int]) -> int:
     """The exit code of a command; what it refuses is told in a line, a bug with its traceback."""
     try:
-        return _told(command)
+        return _exit_code(command)
     except BrokenPipeError:
         # Python would complain again when it flushes at exit.
         for stream in (sys.stdout, sys.stderr):
@@ -46,7 +46,7 @@ def answered(command: Callable[[], int]) -> int:
         return UNHEARD
 
 
-def _told(command: Callable[[], int]) -> int:
+def _exit_code(command: Callable[[], int]) -> int:
     try:
         code = command()
         sys.stdout.flush()

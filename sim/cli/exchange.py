@@ -12,10 +12,10 @@ from hwmodels.collectives import wires
 from hwmodels.refused import Refused
 from sim.cli.command import DONE, Parser, helped, loaded, refusals
 from sim.communication.exchange.roles import COPY, FIXED, FOLLOW
-from sim.experiments import comm_sms as sweep
+from sim.experiments import comm_sms
 from sim.models.family import family
 from sim.scenario.values import Scenario
-from sim.validation import exchanges as published
+from sim.validation import exchanges
 
 PROG = "python -m sim exchange"
 
@@ -32,29 +32,29 @@ PACES = (0.75, 1.5, 2.0)
 """Warps that need so many times as long for a row: how far the answer hangs on a speed taken over from a sibling."""
 
 
-def study(scenario: Scenario) -> dict[str, Any]:
+def figures(scenario: Scenario) -> dict[str, Any]:
     """Splits, the same with other warps, exchanges without SMs, and single ones beside what was published; SI units but
-    for names. Raises Refused when there is no cluster, or it refuses what is asked."""
+    for names. Raises Refused when there is no cluster, or it cannot run the exchanges."""
     cluster = scenario.cluster
     if cluster is None:
         raise Refused("a scenario with chunk_times has no exchanges to sweep; give a model and a cluster")
     if scenario.model and family(scenario.model.family).mixture(scenario.model) is None:
         raise Refused(f"{scenario.model.name} has no experts, so no exchanges to sweep")
     links, device = wires(cluster.node, None), cluster.node.device
-    paces = {1.0: COPY} | {pace: sweep.slower(COPY, pace) for pace in PACES}
-    found = {
-        kind: {pace: sweep.rows(sweep.splits(scenario, kind, copy=copy)) for pace, copy in paces.items()}
+    paces = {1.0: COPY} | {pace: comm_sms.slower(COPY, pace) for pace in PACES}
+    splits = {
+        kind: {pace: comm_sms.rows(comm_sms.splits(scenario, kind, copy=copy)) for pace, copy in paces.items()}
         for kind in (FOLLOW, FIXED)
     }
-    rows = [*published.bandwidths(links), *published.latencies(links, device.sms)]
+    rows = [*exchanges.bandwidths(links), *exchanges.latencies(links, device.sms)]
     return {
         "scenario": scenario.name,
         "warps": scenario.comm.warps,
-        "splits": {kind: rows[1.0] for kind, rows in found.items()},
-        "paces": {kind: {str(pace): rows[pace] for pace in PACES} for kind, rows in found.items()},
-        "offload": [row._asdict() for row in sweep.offloads(scenario)],
+        "splits": {kind: rows[1.0] for kind, rows in splits.items()},
+        "paces": {kind: {str(pace): rows[pace] for pace in PACES} for kind, rows in splits.items()},
+        "offload": [row._asdict() for row in comm_sms.offloads(scenario)],
         "published": [{**row._asdict(), "error": row.error} for row in rows],
-        "profile": [{**r._asdict(), "stretch": r.stretch} for r in published.profile("h800", links, 20)],
+        "profile": [{**r._asdict(), "stretch": r.stretch} for r in exchanges.profile("h800", links, 20)],
     }
 
 
@@ -66,9 +66,9 @@ def exchange(words: Sequence[str]) -> int:
 def _command(words: Sequence[str]) -> int:
     parser = Parser(prog=PROG, add_help=False)
     parser.add_argument("words", nargs="*")
-    asked = parser.parse_args(words).words
-    path, scenario = loaded(PROG, [*asked[:1], "outputs=[result]", *asked[1:]])
+    args = parser.parse_args(words).words
+    path, scenario = loaded(PROG, [*args[:1], "outputs=[result]", *args[1:]])
     with refusals(path):
-        told = study(scenario)
-    print(json.dumps(told, indent=1))
+        content = figures(scenario)
+    print(json.dumps(content, indent=1))
     return DONE

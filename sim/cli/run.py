@@ -19,20 +19,20 @@ def run(words: list[str]) -> int:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--format", choices=("text", "json"), default="text")
     parser.add_argument("-q", "--quiet", action="store_true")
-    asked = parser.parse_intermixed_args(words)
-    path, scenario = loaded(PROG, asked.words)
+    args = parser.parse_intermixed_args(words)
+    path, scenario = loaded(PROG, args.words)
     from sim.analysis.notes import notes
 
-    folder = asked.out or Path("out", Path(path).stem)
-    result = _write(scenario, path, folder, asked.quiet, start)
-    if not asked.quiet:
+    folder = args.out or Path("out", Path(path).stem)
+    result = _write(scenario, path, folder, args.quiet, start)
+    if not args.quiet:
         from reports import terminal
 
-        terminal.show(result, stream=sys.stderr, overrides=asked.words[1:])
+        terminal.show(result, stream=sys.stderr, overrides=args.words[1:])
         print(f"written to {folder}", file=sys.stderr)
-    if asked.format == "json":
+    if args.format == "json":
         sys.stdout.write((folder / "result.json").read_text(encoding="utf-8"))
-    for line in notes(scenario, result.summary, asked.words[1:]):
+    for line in notes(scenario, result.summary, args.words[1:]):
         print(f"{path}: {line}", file=sys.stderr)
     for line in result.summary["infeasible"]:
         print(f"infeasible: {line}", file=sys.stderr)
@@ -67,11 +67,11 @@ def _simulate(scenario: "Scenario", path: str) -> "Result":
 
 
 def check(words: list[str]) -> int:
-    from sim.layout import plan
+    from sim.layout.plan import lay_out
 
     path, scenario = loaded(PROG, scenario_parser().parse_intermixed_args(words).words)
     with refusals(path):
-        plan.lay_out(scenario)
+        lay_out(scenario)
     print(f"{path}: nothing wrong ({scenario.name}; hash {scenario.scenario_hash})")
     return DONE
 

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def sweep(words: list[str]) -> int:
-    asked = _sweep_parser().parse_intermixed_args(words)
-    if not asked.words:
+    args = _sweep_parser().parse_intermixed_args(words)
+    if not args.words:
         raise Refused("a sweep file is missing, e.g. scenarios/sweeps/stragglers.yaml; see python -m sim --help")
-    return _swept(asked, Path(asked.words[0]))[1]
+    return _swept(args, Path(args.words[0]))[1]
 
 
 def study(words: list[str]) -> int:
@@ -25,14 +25,14 @@ def study(words: list[str]) -> int:
 
     parser = _sweep_parser()
     parser.add_argument("--docs", type=Path, default=Path("docs"))
-    asked = parser.parse_intermixed_args(words)
-    if not asked.words or asked.words[0] not in STUDIES:
-        found = f"unknown study {asked.words[0]!r}" if asked.words else "a study is missing"
-        raise Refused(f"{found}; legal: {', '.join(STUDIES)}")
-    name = asked.words[0]
-    told, code = _swept(asked, SCENARIOS / "sweeps" / f"{name}.yaml")
+    args = parser.parse_intermixed_args(words)
+    if not args.words or args.words[0] not in STUDIES:
+        problem = f"unknown study {args.words[0]!r}" if args.words else "a study is missing"
+        raise Refused(f"{problem}; legal: {', '.join(STUDIES)}")
+    name = args.words[0]
+    points, code = _swept(args, SCENARIOS / "sweeps" / f"{name}.yaml")
     if code == DONE:
-        print("written:", *renew(name, told, _published(), asked.docs))
+        print("written:", *renew(name, points, _published(), args.docs))
     return code
 
 
@@ -52,19 +52,19 @@ def _sweep_parser() -> Parser:
     return parser
 
 
-def _swept(asked: argparse.Namespace, path: Path) -> "tuple[list[tuple[dict[str, str], Record]], int]":
+def _swept(args: argparse.Namespace, path: Path) -> "tuple[list[tuple[dict[str, str], Record]], int]":
     """Run a sweep, print and write its table. Answers each point's labels with its record, and the exit code."""
     from sim.experiments import sweep
 
-    kept = asked.out or Path("out", "sweeps", f"{path.stem}.jsonl")
-    if asked.jobs < 1:
-        raise Refused(f"--jobs expects a whole number, 1 or more; found {asked.jobs}")
+    kept = args.out or Path("out", "sweeps", f"{path.stem}.jsonl")
+    if args.jobs < 1:
+        raise Refused(f"--jobs expects a whole number, 1 or more; found {args.jobs}")
     if kept.suffix != ".jsonl":
         raise Refused(f"{kept}: --out of a sweep is a file that ends in .jsonl")
-    shown = not asked.quiet and sys.stderr.isatty()
+    shown = not args.quiet and sys.stderr.isatty()
     try:
-        plan = sweep.read_sweep(path, asked.words[1:])
-        records = sweep.records_of(plan, asked.jobs, kept, lambda done, all: progress(f"{done} of {all} runs", shown))
+        plan = sweep.read_sweep(path, args.words[1:])
+        records = sweep.records_of(plan, args.jobs, kept, lambda done, all: progress(f"{done} of {all} runs", shown))
         rows = sweep.table(plan, records)
         sweep.write_csv(rows, kept.with_suffix(".csv"))
     except KeyboardInterrupt:
@@ -74,10 +74,10 @@ def _swept(asked: argparse.Namespace, path: Path) -> "tuple[list[tuple[dict[str,
         progress("", shown)
     print(sweep.text(rows))
     ran = list(zip(plan.points, records, strict=True))
-    for point, found in ran:
-        if why := sweep.lack(found):
+    for point, problem in ran:
+        if why := sweep.lack(problem):
             print(f"{path}: {point.title}: {why}", file=sys.stderr)
-    failures = dict.fromkeys(found["failed"] for found in records if "failed" in found)
+    failures = dict.fromkeys(problem["failed"] for problem in records if "failed" in problem)
     print(*failures, sep="\n", end="", file=sys.stderr)
-    code = BUG if failures else WRONG if any("error" in found for found in records) else DONE
-    return [(point.labels, found) for point, found in ran], code
+    code = BUG if failures else WRONG if any("error" in problem for problem in records) else DONE
+    return [(point.labels, problem) for point, problem in ran], code

@@ -36,52 +36,52 @@ def _command(words: Sequence[str]) -> int:
     parser.add_argument("words", nargs="*")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--format", choices=("text", "json"), default="text")
-    asked = parser.parse_intermixed_args(words)
-    if asked.steps is not None and asked.steps < 1:
-        raise Refused(f"--steps expects a whole number, 1 or more; found {asked.steps}")
-    path, scenario = loaded(PROG, asked.words)
+    args = parser.parse_intermixed_args(words)
+    if args.steps is not None and args.steps < 1:
+        raise Refused(f"--steps expects a whole number, 1 or more; found {args.steps}")
+    path, scenario = loaded(PROG, args.words)
     from sim.experiments.tokens import survey
 
     with refusals(path):
-        told = survey(scenario, asked.steps or 0)
-    print(json.dumps(told, indent=1) if asked.format == "json" else "\n\n".join(_tables(told)))
+        table = survey(scenario, args.steps or 0)
+    print(json.dumps(table, indent=1) if args.format == "json" else "\n\n".join(_tables(table)))
     return DONE
 
 
-def _tables(told: dict[str, Any]) -> Iterator[str]:
+def _tables(table: dict[str, Any]) -> Iterator[str]:
     """The same as text."""
     from sim.experiments.sweep import text
 
-    priced, drawn = told["reach"]["priced"], told["reach"]["drawn"]
-    how = "expected values" if told["expected"] else f"{told['ranks']} ranks, {told['micro_batches']} micro-batches"
+    priced, drawn = table["reach"]["priced"], table["reach"]["drawn"]
+    how = "expected values" if table["expected"] else f"{table['ranks']} ranks, {table['micro_batches']} micro-batches"
     yield (
-        f"{told['scenario']}: {told['routing']} routing, {told['tokens']:,} tokens a rank and micro-batch,"
-        f" expert groups of {told['group']} ranks; {how}"
+        f"{table['scenario']}: {table['routing']} routing, {table['tokens']:,} tokens a rank and micro-batch,"
+        f" expert groups of {table['group']} ranks; {how}"
     )
     head = ["layer", "received least", "mean", "most", "rows least", "mean", "most", "MaxVio"]
-    rows = [_row(layer, () if told["expected"] else ("max_vio_popularity",)) for layer in told["layers"]]
-    yield text([head if told["expected"] else [*head, "of popularity"], *rows])
+    rows = [_row(layer, () if table["expected"] else ("max_vio_popularity",)) for layer in table["layers"]]
+    yield text([head if table["expected"] else [*head, "of popularity"], *rows])
     yield (
         f"a token reaches {priced['nodes']:.2f} nodes and {priced['ranks']:.2f} ranks as exchanges are priced;"
         f" {drawn['nodes']:.2f} and {drawn['ranks']:.2f} of {drawn['tokens']:,} tokens drawn through the gate\n"
         "received: tokens of a rank; rows: of its experts, each padded to 128\n"
-        "MaxVio: largest over mean tokens of an expert, less 1, " + _of_what(told)
+        "MaxVio: largest over mean tokens of an expert, less 1, " + _of_what(table)
     )
-    if "bias" in told:
-        found = told["bias"]
-        rows = [[s["step"], f"{s['mean']:.3f}", f"{s['largest']:.3f}"] for s in found["steps"]]
+    if "bias" in table:
+        bias = table["bias"]
+        rows = [[s["step"], f"{s['mean']:.3f}", f"{s['largest']:.3f}"] for s in bias["steps"]]
         yield text([["step", "MaxVio mean", "MaxVio largest"], *rows])
         yield (
-            f"{found['tokens']:,} tokens a step and layer, biases moved by {found['speed']:g} after each step;"
-            f" experts liked alike have a MaxVio of {found['alike']:.3f} with so many tokens, by chance alone"
+            f"{bias['tokens']:,} tokens a step and layer, biases moved by {bias['speed']:g} after each step;"
+            f" experts liked alike have a MaxVio of {bias['alike']:.3f} with so many tokens, by chance alone"
         )
 
 
-def _of_what(told: dict[str, Any]) -> str:
+def _of_what(table: dict[str, Any]) -> str:
     """Which tokens MaxVio is of."""
-    if told["expected"]:
+    if table["expected"]:
         return "as expected: no tokens are drawn"
-    return f"as drawn in a step of {told['step_tokens']:,} tokens; of popularity: of expected tokens"
+    return f"as drawn in a step of {table['step_tokens']:,} tokens; of popularity: of expected tokens"
 
 
 def _row(layer: dict[str, Any], more: Sequence[str]) -> list[object]:

@@ -15,11 +15,11 @@ def validate(words: list[str]) -> int:
     parser = Parser(prog=PROG, add_help=False)
     parser.add_argument("--format", choices=("text", "markdown", "json"), default="text")
     parser.add_argument("--write", action="store_true")
-    asked = parser.parse_args(words)
+    args = parser.parse_args(words)
     rows, left = validate.compare_all(), validate.unanswered()
-    if asked.format == "markdown":
+    if args.format == "markdown":
         print(page.page(rows, left), end="")
-    elif asked.format == "json":
+    elif args.format == "json":
         open_figures = [figure._asdict() for figure in left]
         print(json.dumps({"rows": [table.plain(row) for row in rows], "unanswered": open_figures}, indent=1))
     else:
@@ -27,7 +27,7 @@ def validate(words: list[str]) -> int:
 
         print(table.text(rows, get_terminal_size((120, 24)).columns), file=sys.stderr)
         print(f"\n{len(rows)} figures answered, {len(left)} not (see docs/VALIDATION.md)", file=sys.stderr)
-    if asked.write:
+    if args.write:
         moved = records.write(records.CHECKOUT, rows, validate.headlines(rows), left)
         print(*moved, f"{len(moved)} predictions moved", sep="\n", file=sys.stderr)
         if moved:

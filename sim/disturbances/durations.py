@@ -17,7 +17,7 @@ import numpy.typing as npt
 from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm
 from hwmodels.price import Pricer
 from sim.disturbances import exchanges
-from sim.disturbances import faults as broken
+from sim.disturbances.faults import Pace, SlowDown, Slowed, of_ranks
 from sim.disturbances.nics import Links
 from sim.engine.kit import Kit
 from sim.layout.machine import Machine
@@ -30,7 +30,7 @@ from sim.routing.keyed import generator
 from sim.routing.loads import Loads
 from sim.scenario.values import Fault
 from sim.schedules.program import Step
-from sim.step.inside import Took
+from sim.step.inside import SegmentTimes
 
 NEAR, FAR = (0.6, 1.6), 3.0
 """Every padded row count inside NEAR times the expected one is priced; outside, up to FAR times, a few are and times
@@ -113,7 +113,7 @@ def columns(plan: Plan, loads: Loads | None) -> Columns:
     others = any(fault.kind not in COMPUTING for fault in scenario.faults)
     if not scenario.fold or loads is not None or scenario.jitter or others:
         return mesh.columns()
-    slow = broken.of_ranks(scenario.faults, COMPUTING, mesh)
+    slow = of_ranks(scenario.faults, COMPUTING, mesh)
     rows = [mesh.of_position(p).tolist() for p in range(mesh.pipeline)]
     return mesh.columns([tuple(slow.get(rank) for rank in replica) for replica in zip(*rows, strict=True)])
 
@@ -129,8 +129,8 @@ class Durations:
         self.loads, self.jitter = loads, jitter
         self.index = {unit.layer: index for index, unit in enumerate(machine.routed)}
         self.curves = curves(machine) if loads else {}
-        self.crowded = exchanges.crowded(machine) if loads else {}
-        self.slow = broken.of_ranks(faults, COMPUTING, plan.mesh)
+        self.loaded = exchanges.loaded_exchanges(machine) if loads else {}
+        self.slow = of_ranks(faults, COMPUTING, plan.mesh)
         self.at = {plan.mesh.place(rank)[0] for rank in self.slow}
         self.hot = {plan.mesh.place(r)[0] for r, own in self.slow.items() if any(f.kind == "thermal" for f in own)}
         self.links = Links(plan, machine, faults)
@@ -143,14 +143,14 @@ class Durations:
     def factors(self) -> npt.NDArray[np.float64]:
         """How many times as long expert parts and exchanges take [label, layer, micro-batch, replica]; labels in the
         order of `labels`."""
-        return np.stack([self._felt(label) for label in self.labels])
+        return np.stack([self._slow_down(label) for label in self.labels])
 
     @cached_property
     def labels(self) -> dict[str, int]:
         """Labels of segments that feel loads, numbered."""
-        return {label: number for number, label in enumerate((*self.curves, *self.crowded))}
+        return {label: number for number, label in enumerate((*self.curves, *self.loaded))}
 
-    def __call__(self, position: int, step: int) -> tuple[int, ...] | Took:
+    def __call__(self, position: int, step: int) -> tuple[int, ...] | SegmentTimes:
         kit = self.kits[position][step]
         moving = bool(self.jitter or self.links.slow or position in self.at)
         if not moving and self.loads is None:
@@ -221,12 +221,12 @@ class Durations:
         assert content.exchange is not None
         return self.links.pacing(position, replica, start, base, took, content.exchange, content.rest)
 
-    def _computing(self, position: int, clocked: float) -> broken.Slowed:
+    def _computing(self, position: int, clocked: float) -> Slowed:
         """Who computes slowly at a position, in segments of which the clock paces a part `clocked`."""
         ranks = self.plan.mesh.of_position(position)[self.columns.first].tolist()
-        return broken.Slowed([self.slow.get(rank, ()) for rank in ranks], _felt_by(clocked))
+        return Slowed([self.slow.get(rank, ()) for rank in ranks], _clock_slow_down(clocked))
 
-    def pace(self, position: int, replicas: Sequence[int]) -> broken.Pace | None:
+    def pace(self, position: int, replicas: Sequence[int]) -> Pace | None:
         """Of an expert group of these replicas at a position, when members compute slowly: that of its slowest, all of
         its time taken to be computing."""
         ranks = (self.plan.mesh.rank(position, replica) for replica in replicas)
@@ -234,7 +234,7 @@ class Durations:
         if not own:
             return None
         clocked = self._clocked(position) if position in self.hot else 1.0
-        return broken.Pace([fault for faults in own for fault in faults], _felt_by(clocked), worst=len(own) > 1)
+        return Pace([fault for faults in own for fault in faults], _clock_slow_down(clocked), worst=len(own) > 1)
 
     def _clocked(self, position: int) -> float:
         """The part of what a position computes that the clock of the SMs paces."""
@@ -246,14 +246,14 @@ class Durations:
         ]  # fmt: skip
         return sum(clocked for _, clocked in parts) / sum(ns for ns, _ in parts)
 
-    def _felt(self, label: str) -> npt.NDArray[np.float64]:
+    def _slow_down(self, label: str) -> npt.NDArray[np.float64]:
         """Factors [layer, micro-batch, replica] of an expert part, or of an exchange."""
         assert self.loads is not None
         if label in self.curves:
             return self.curves[label].at(self.loads.rows)
         reached, member = self.loads.reached, self.plan.mesh.member("expert")
         node = member * reached.shape[1] // self.site.group
-        return self.crowded[label].at(self.loads.received / self.site.received, reached[:, None, node])
+        return self.loaded[label].at(self.loads.received / self.site.received, reached[:, None, node])
 
     def _jittered(self, work: Times, step: Step, number: int) -> Times:
         """Drawn by chunk and segment, so that another schedule meets the same luck."""
@@ -263,7 +263,7 @@ class Durations:
         return _whole(np.asarray(work * factor))
 
 
-def _felt_by(clocked: float) -> broken.Felt:
+def _clock_slow_down(clocked: float) -> SlowDown:
     """Of work of which the clock paces a part."""
     return lambda fault, factor: 1 + clocked * (factor - 1) if fault.kind == "thermal" else factor
 

@@ -24,12 +24,15 @@ RATIOS = (1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 4.0)
 """Of what is expected; times between are interpolated, beyond in proportion."""
 
 LOADS = {"received": ("received", "nvlink_in"), "reached": ("nic_in", "forwarded", "nvlink_out")}
-"""Field of Crowded -> the rows of `sim.communication.exchange.ports.Ports` that rise."""
+"""Field of LoadedExchange -> the rows of `sim.communication.exchange.ports.Ports` that rise."""
 
 
 @dataclass(frozen=True)
-class Crowded:
-    """Times of one exchange over the expected one, at RATIOS of what a rank receives and of what reaches its node."""
+class LoadedExchange:
+    """Slow-down of one exchange under load: time / expected time, at RATIOS.
+
+    received: by what a rank receives, [ratio].  reached: by what reaches its node, [ratio].
+    """
 
     received: Array
     reached: Array
@@ -43,16 +46,16 @@ def _at(ratio: Array, factor: Array) -> Array:
     return np.where(ratio > RATIOS[-1], factor[-1] * ratio / RATIOS[-1], np.interp(ratio, RATIOS, factor))
 
 
-def crowded(machine: Machine) -> dict[str, Crowded]:
-    """Label of each exchange of a layer -> how it feels loads."""
+def loaded_exchanges(machine: Machine) -> dict[str, LoadedExchange]:
+    """Label of each exchange of a layer -> its slow-down under load."""
     parts = (part for unit in machine.routed[:1] for direction in "FB" for part in machine.parts(unit, direction))
     return {
-        part.label: _crowded(machine.pricer, kernel.op)
+        part.label: _loaded_exchange(machine.pricer, kernel.op)
         for part in parts for kernel in part.kernels if isinstance(kernel.op, AllToAll)
     }  # fmt: skip
 
 
-def _crowded(pricer: Pricer, op: AllToAll) -> Crowded:
+def _loaded_exchange(pricer: Pricer, op: AllToAll) -> LoadedExchange:
     links, timed = pricer.wires.alone, pricer.exchange
     assert isinstance(timed, Fidelity)
 
@@ -64,7 +67,7 @@ def _crowded(pricer: Pricer, op: AllToAll) -> Crowded:
         return timed.of_ports(replace(ports, **raised), links, pricer.comm_sms)
 
     found = {load: np.array([seconds(load, ratio) for ratio in RATIOS]) for load in LOADS}
-    return Crowded(**{load: times / (times[0] or 1.0) for load, times in found.items()})
+    return LoadedExchange(**{load: times / (times[0] or 1.0) for load, times in found.items()})
 
 
 def _popular(op: AllToAll, load: str, ratio: float) -> tuple[Array, Array]:

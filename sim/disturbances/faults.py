@@ -16,7 +16,7 @@ from sim.scenario.values import FOREVER, Fault
 
 Factors = npt.NDArray[np.float64]
 
-Felt = Callable[[Fault, float], float]
+SlowDown = Callable[[Fault, float], float]
 """(fault, factor) -> how many times as long some work takes where the fault alone would make it `factor` times."""
 
 CLOCK_STEP = 1 / 128
@@ -86,8 +86,8 @@ def _falling(fault: Fault) -> tuple[Times, Factors]:
 class Pace:
     """How many times as long work takes on one replica, from each of `edges` ns on; done: work done up to each."""
 
-    def __init__(self, faults: Sequence[Fault], felt: Felt, worst: bool) -> None:
-        self.faults, self.felt, self.worst = faults, felt, worst
+    def __init__(self, faults: Sequence[Fault], slow_down: SlowDown, worst: bool) -> None:
+        self.faults, self.slow_down, self.worst = faults, slow_down, worst
         self._look(FIRST_LOOK * min((fault.every_ns for fault in faults if fault.every_ns), default=FOREVER))
 
     def _look(self, until_ns: int) -> None:
@@ -98,8 +98,8 @@ class Pace:
         self.factor = np.ones(len(self.edges))
         for fault, (at, factors) in zip(self.faults, courses, strict=True):
             levels, which = np.unique(factors, return_inverse=True)
-            felt = np.array([self.felt(fault, level) for level in levels.tolist()])
-            own = np.append(1.0, felt[which])[np.searchsorted(at, self.edges, "right")]
+            slow_down = np.array([self.slow_down(fault, level) for level in levels.tolist()])
+            own = np.append(1.0, slow_down[which])[np.searchsorted(at, self.edges, "right")]
             self.factor = np.maximum(self.factor, own) if self.worst else self.factor * own
         lengths = np.diff(self.edges, append=until_ns)
         self.done = np.concatenate([[0.0], np.cumsum(lengths / self.factor)])
@@ -152,13 +152,13 @@ class Slowed:
     """Replicas that are slow, each at its own pace. Where faults of a replica meet, their factors multiply; with
     `worst` the largest counts."""
 
-    def __init__(self, faults: Sequence[Sequence[Fault]], felt: Felt = plainly, worst: bool = False) -> None:
+    def __init__(self, faults: Sequence[Sequence[Fault]], slow_down: SlowDown = plainly, worst: bool = False) -> None:
         """faults: of each replica."""
         rows: dict[tuple[Fault, ...], list[int]] = {}
         for replica, own in enumerate(faults):
             if own:
                 rows.setdefault(tuple(own), []).append(replica)
-        self.rows = [(np.array(row), Pace(own, felt, worst)) for own, row in rows.items()]
+        self.rows = [(np.array(row), Pace(own, slow_down, worst)) for own, row in rows.items()]
 
     def durations(self, starts: Times, work: Times) -> Times:
         """Durations of `work` ns begun at `starts`, of each replica."""

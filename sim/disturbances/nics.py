@@ -20,7 +20,7 @@ import numpy as np
 
 from hwmodels.collectives import Wires, collective_seconds, send_seconds
 from hwmodels.op import AllToAll, Collective
-from sim.disturbances.faults import Felt, Slowed, of_ranks
+from sim.disturbances.faults import SlowDown, Slowed, of_ranks
 from sim.engine.kit import BACKWARD, FORWARD
 from sim.engine.wire import REDUCE
 from sim.layout.machine import Machine
@@ -110,14 +110,14 @@ class Links:
 
     def _exchanges(self, position: int, op: AllToAll, rest: float) -> Slowed:
         wires, pricer = self.machine.pricer.wires.alone, self.machine.pricer
-        felt = _felt(wires, lambda links: pricer.exchange(op, links, pricer.comm_sms), rest)
-        return Slowed([self._at([(position, d)]) for d in range(self.mesh.replicas)], felt, worst=True)
+        slow_down = _slow_down(wires, lambda links: pricer.exchange(op, links, pricer.comm_sms), rest)
+        return Slowed([self._at([(position, d)]) for d in range(self.mesh.replicas)], slow_down, worst=True)
 
     def _sends(self, position: int, target: int) -> Slowed:
         op = self.machine.message(self.mesh, position, target)
-        felt = _felt(self.machine.pricer.wires, lambda links: send_seconds(op, links))
+        slow_down = _slow_down(self.machine.pricer.wires, lambda links: send_seconds(op, links))
         ends = [self._at([(position, d), (target, d)]) for d in range(self.mesh.replicas)]
-        return Slowed(ends, felt, worst=True)
+        return Slowed(ends, slow_down, worst=True)
 
     def _rings(self, stage: int, kind: int) -> tuple[tuple[int, Slowed], tuple[int, Slowed]]:
         """The dense ring of all replicas, and the rings of ranks that hold the same experts: ns, and who is slow."""
@@ -133,18 +133,18 @@ class Links:
 
     def _ring(self, op: Collective, faults: Sequence[tuple[Fault, ...]]) -> tuple[int, Slowed]:
         pricer = self.machine.pricer
-        felt = _felt(pricer.wires, lambda links: collective_seconds(op, links))
-        return pricer.price(op).ns, Slowed(faults, felt, worst=True)
+        slow_down = _slow_down(pricer.wires, lambda links: collective_seconds(op, links))
+        return pricer.price(op).ns, Slowed(faults, slow_down, worst=True)
 
 
-def _felt(wires: Wires, seconds: Callable[[Wires], float], rest: float = 0.0) -> Felt:
+def _slow_down(wires: Wires, seconds: Callable[[Wires], float], rest: float = 0.0) -> SlowDown:
     """How many times as long something takes that alone takes `seconds` over given links; rest: a part no NIC slows."""
 
-    def felt(fault: Fault, factor: float) -> float:
+    def slow_down(fault: Fault, factor: float) -> float:
         alone = seconds(wires)
         if factor == 1 or not alone:
             return 1.0
         slow = replace(wires, nic=replace(wires.nic, bandwidth=wires.nic.bandwidth / factor))
         return max(1.0, (seconds(slow) / alone + rest) / (1 + rest))
 
-    return felt
+    return slow_down

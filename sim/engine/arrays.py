@@ -17,10 +17,10 @@ from sim.engine.timeline import Steps, Timeline, Transfer
 from sim.engine.wire import GATHER, REDUCE
 from sim.layout.mesh import Columns, Times
 from sim.scenario.values import FOREVER
-from sim.step.inside import Course, Inside, Took, course, cross
+from sim.step.inside import Course, Inside, SegmentTimes, course, cross
 from sim.step.template import Segment, Template
 
-Duration = Callable[[int, int], Took | tuple[int, ...]]
+Duration = Callable[[int, int], SegmentTimes | tuple[int, ...]]
 """(position, step) -> nanoseconds of each of its segments, where they are the same for every column whenever they
 start, or else what says for each segment how long it takes from given starts on."""
 
@@ -122,13 +122,13 @@ class _Position:
 
     def _cross(self, template: Template, start: Times) -> tuple[Times, Inside]:
         """When a step begun at `start` ends, and its inside."""
-        took = self.duration(self.number, self.step)
-        if isinstance(took, tuple):
-            key = (template, took)
+        durations = self.duration(self.number, self.step)
+        if isinstance(durations, tuple):
+            key = (template, durations)
             if key not in self.courses:
-                self.courses[key] = course(template, took, bool(self.columns.groups))
+                self.courses[key] = course(template, durations, bool(self.columns.groups))
             return self.courses[key].crossed(start, self.columns)
-        starts, ends, ready = cross(template, start, took, self.columns.latest)
+        starts, ends, ready = cross(template, start, durations, self.columns.latest)
         end = ends.max(0) if len(ends) else start
         for times in (starts, ends, ready):
             times -= start

@@ -17,7 +17,7 @@ from hwmodels.op import AllToAll
 from hwmodels.units import NS_PER_S
 from sim.engine.events import alone
 from sim.engine.nic import Window
-from sim.step import template as templates
+from sim.step import template
 from sim.step.inside import Inside
 from sim.step.overlap import Composition
 from sim.step.template import Template, Timing
@@ -46,7 +46,7 @@ class Kit:
         """One segment a part of a layer (or a piece of one that meets somebody), as long as it took in the run."""
         if self.composition is None:
             return self.fine
-        return templates.by_layer(self.fine, self.timing, self.composition.phases, self.pieces)
+        return template.by_layer(self.fine, self.timing, self.composition.phases, self.pieces)
 
     @cached_property
     def part_times(self) -> tuple[tuple[int, int], ...]:
@@ -65,7 +65,7 @@ class Kit:
     @cached_property
     def chunk(self) -> Template:
         """The whole step on the compute lane, cut where an output can be sent: what the engine of steps runs."""
-        return self.fine if self.composition is None else templates.by_chunk(self.fine, self.timing)
+        return self.fine if self.composition is None else template.by_chunk(self.fine, self.timing)
 
     @cached_property
     def outputs(self) -> tuple[int, int, int]:
@@ -78,18 +78,18 @@ class Kit:
         return ready[0], ready[1], ready[2]
 
 
-def kit(composition: Composition, fine: Template, rate: float) -> Kit:
+def kit_of(composition: Composition, fine: Template, rate: float) -> Kit:
     """The kit of a composition, its fine template run. rate: of a rank's NICs, bytes/s each way."""
-    timing, pieces = alone(fine), templates.pieces(composition.phases)
+    timing, pieces = alone(fine), template.pieces(composition.phases)
     return Kit(composition, fine, timing, pieces, windows(composition, fine, timing, rate))
 
 
 def windows(composition: Composition, fine: Template, timing: Timing, rate: float) -> tuple[Window, ...]:
     """Exchanges of a step that need the NICs, in time. rate: of a rank's NICs, bytes/s each way."""
-    found = []
+    windows = []
     for segment, phase in zip(fine.segments, composition.phases, strict=True):
         for i, kernel in enumerate(phase.kernels, segment.first):
             if isinstance(kernel.op, AllToAll) and (size := kernel.op.wire_bytes()):
                 start, end = timing.kernels[segment.lane][i]
-                found.append(Window(start, end, min(1.0, size / rate * NS_PER_S / (end - start))))
-    return tuple(sorted(found))
+                windows.append(Window(start, end, min(1.0, size / rate * NS_PER_S / (end - start))))
+    return tuple(sorted(windows))

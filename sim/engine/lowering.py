@@ -13,8 +13,7 @@ from hwmodels.collectives import Hindrance
 from hwmodels.units import NS_PER_S
 from sim.engine.actor import LOCAL, Actor, Job, Route, Sync
 from sim.engine.events import alone
-from sim.engine.kit import BACKWARD, FORWARD, Kit
-from sim.engine.kit import kit as kit_of
+from sim.engine.kit import BACKWARD, FORWARD, Kit, kit_of
 from sim.layout import optimizer
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan, relative
@@ -22,7 +21,7 @@ from sim.layout.traffic import Message
 from sim.models.layer import Unit
 from sim.scenario.values import ChunkTimes
 from sim.schedules.program import Step
-from sim.step import template as templates
+from sim.step import template
 from sim.step.overlap import compose
 
 
@@ -93,13 +92,13 @@ class _Kits:
             return _fixed_kit(step, chunk_times)
         forward, backward = self.units[step.stage], self.units[step.stage_b if "+" in step.kind else step.stage]
         key = (self.machine.pricer.wires, step.kind, forward, backward)  # stages alike share a kit
-        found: Kit = self.kept.get(key) or self.kept.setdefault(key, self._built(step, forward, backward))
-        return found
+        built: Kit = self.kept.get(key) or self.kept.setdefault(key, self._built(step, forward, backward))
+        return built
 
     def _built(self, step: Step, forward: Sequence[Unit], backward: Sequence[Unit]) -> Kit:
         assert self.machine is not None
         composition = compose(step.kind, forward, backward, self.machine.parts)
-        fine = templates.price(step.kind, (step.stage, step.stage_b), composition, self.machine.pricer)
+        fine = template.price(step.kind, (step.stage, step.stage_b), composition, self.machine.pricer)
         return kit_of(composition, fine, self.machine.pricer.wires.network)
 
 
@@ -109,7 +108,7 @@ def _fixed_kit(step: Step, times: ChunkTimes) -> Kit:
     full = times.backward_input + times.weight
     ns = {"F": times.forward, "B": times.backward_input, "W": times.weight, "BW": full}.get(step.kind, pair)
     sends = FORWARD * ("F" in step.kind) + BACKWARD * ("B" in step.kind)
-    fine = templates.fixed(step.kind, (step.stage, step.stage_b), [ns], [sends])
+    fine = template.fixed(step.kind, (step.stage, step.stage_b), [ns], [sends])
     return Kit(None, fine, alone(fine))
 
 

@@ -20,8 +20,8 @@ from sim.communication.exchange.roles import COPY, Copy
 from sim.engine import steps
 from sim.engine.kit import Kit
 from sim.engine.lowering import Lowered, lower
-from sim.layout import plan
 from sim.layout.machine import Machine
+from sim.layout.plan import Plan, lay_out
 from sim.scenario.values import Scenario
 
 SPLITS = tuple(range(4, 34, 2))
@@ -55,11 +55,11 @@ class Split:
 
 def splits(scenario: Scenario, warps: str, sms: Iterable[int] = SPLITS, copy: Copy = COPY) -> Iterator[Split]:
     """The scenario at each split, layers placed as its own one places them. warps, copy: see Fidelity."""
-    laid, fidelity = plan.lay_out(scenario), Fidelity(KERNEL, warps, copy)
-    machine = assembly.machine(laid)
+    plan, fidelity = lay_out(scenario), Fidelity(KERNEL, warps, copy)
+    machine = assembly.machine(plan)
     for count in sms:
         pricer = replace(machine.pricer, comm_sms=count, exchange=fidelity)
-        yield _split(laid, replace(machine, pricer=pricer), fidelity)
+        yield _split(plan, replace(machine, pricer=pricer), fidelity)
 
 
 def slower(copy: Copy, factor: float) -> Copy:
@@ -79,16 +79,16 @@ def rows(found: Iterable[Split]) -> list[dict[str, object]]:
 
 def offloads(scenario: Scenario, names: Sequence[str] = ("dispatch(F)", "combine(F)")) -> list[Offload]:
     """The scenario's exchanges of these names without SMs, beside the kernel on as many as it gives them."""
-    laid = plan.lay_out(scenario)
-    machine = assembly.machine(laid)
-    found, pricer = _ops(_commonest(lower(laid, machine))), machine.pricer
+    plan = lay_out(scenario)
+    machine = assembly.machine(plan)
+    found, pricer = _ops(_commonest(lower(plan, machine))), machine.pricer
     links, warps = pricer.wires.alone, scenario.comm.warps
     return [beside(found[name], links, pricer.comm_sms, warps) for name in names if name in found]
 
 
-def _split(laid: plan.Plan, machine: Machine, fidelity: Fidelity) -> Split:
+def _split(plan: Plan, machine: Machine, fidelity: Fidelity) -> Split:
     pricer = machine.pricer
-    lowered = lower(laid, machine)
+    lowered = lower(plan, machine)
     kit = _commonest(lowered)
     pair, step_s = metrics.alone(kit), steps.run(lowered.actors, lowered.kits).end / NS_PER_S
     return Split(

@@ -156,14 +156,14 @@ def _words(value: Any) -> bool:
 
 def runs(
     scenario: str, overrides_list: Sequence[Sequence[str]], jobs: int = 1, *, kept: Path | None = None,
-    fresh_processes: bool = False, told: Callable[[int, int], None] | None = None,
+    fresh_processes: bool = False, progress: Callable[[int, int], None] | None = None,
 ) -> list[Record]:  # fmt: skip
     """Records of a scenario file under each list of overrides, in their order.
 
     jobs: processes at a time. kept: a JSONL file that gets each record as it comes; runs it holds already, by scenario
-    hash and by the code that ran them, are not run again. told: called with (done, all). Runs that are alike run once.
-    Raises DocumentError before anything runs when any scenario is wrong, and Refused when `kept` is not such a file. A
-    run that is refused gives a record with `error`, one that a bug of ours ends a record with `failed`.
+    hash and by the code that ran them, are not run again. progress: called with (done, all). Runs that are alike run
+    once. Raises DocumentError before anything runs when any scenario is wrong, and Refused when `kept` is not such a
+    file. A run that is refused gives a record with `error`, one that a bug of ours ends a record with `failed`.
     """
     scenarios = _loaded(scenario, overrides_list)
     mark = stamp()
@@ -175,8 +175,8 @@ def runs(
         everything = len({one.scenario_hash for one in scenarios})
         for done, (found, overrides) in enumerate(_simulated(missing.values(), jobs, fresh_processes), 1):
             book.add(found | {"stamp": mark, "overrides": list(overrides)})
-            if told:
-                told(everything - len(missing) + done, everything)
+            if progress:
+                progress(everything - len(missing) + done, everything)
         return [book.records[one.scenario_hash] for one in scenarios]
 
 
@@ -221,12 +221,12 @@ def _pool(jobs: int, fresh: bool) -> Executor:
 
 
 def records_of(
-    sweep: Sweep, jobs: int = 1, kept: Path | None = None, told: Callable[[int, int], None] | None = None
+    sweep: Sweep, jobs: int = 1, kept: Path | None = None, progress: Callable[[int, int], None] | None = None
 ) -> list[Record]:
     """A record for each point, in order; see `runs`. Raises DocumentError where overrides of a point are wrong."""
     words = [point.overrides for point in sweep.points]
     try:
-        return runs(sweep.scenario, words, jobs, kept=kept, fresh_processes=sweep.fresh_processes, told=told)
+        return runs(sweep.scenario, words, jobs, kept=kept, fresh_processes=sweep.fresh_processes, progress=progress)
     except DocumentError as error:
         raise DocumentError([_placed(problem, sweep) for problem in error.problems]) from None
 

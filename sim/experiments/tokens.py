@@ -12,16 +12,15 @@ import numpy.typing as npt
 
 from hwmodels.refused import Refused
 from sim import assembly
-from sim.layout import plan
 from sim.layout.machine import Machine
-from sim.layout.plan import Plan
+from sim.layout.plan import Plan, lay_out
 from sim.models.family import family
-from sim.routing import bias, popularity
+from sim.routing import bias
 from sim.routing.gate import Gate, gate_of
 from sim.routing.hosts import Hosts
-from sim.routing.imbalance import hosts_of, liked_in, loads_of
+from sim.routing.imbalance import hosts_of, loads_of, popularity_of
 from sim.routing.loads import Loads
-from sim.routing.popularity import Popularity
+from sim.routing.popularity import Popularity, even
 from sim.routing.traffic import traffic
 from sim.scenario.values import Scenario
 
@@ -45,31 +44,31 @@ def survey(scenario: Scenario, steps: int = 0) -> dict[str, Any]:
     mixture, routed = own.mixture(shape), [unit.layer for unit in own.units(shape) if unit.routed]
     if mixture is None or not routed:
         raise Refused(f"{shape.name} has no layer with experts")
-    laid = plan.lay_out(scenario)
-    machine = assembly.machine(laid)
-    gate, liked = gate_of(mixture), liked_in(scenario, mixture, len(routed))
-    drawn = loads_of(laid, machine)
-    told = {
+    plan = lay_out(scenario)
+    machine = assembly.machine(plan)
+    gate, popularity = gate_of(mixture), popularity_of(scenario, mixture, len(routed))
+    drawn, hosts = loads_of(plan, machine), hosts_of(popularity, scenario, mixture, machine.cluster.node.gpus)
+    table = {
         "scenario": scenario.name, "scenario_hash": scenario.scenario_hash, "routing": scenario.routing.kind,
-        "expected": drawn is None, "tokens": machine.site.tokens, "ranks": laid.data, "group": scenario.parallel.expert,
-        "micro_batches": laid.micro_batches, "step_tokens": machine.site.tokens * laid.data * laid.micro_batches,
-        "reach": _reach(scenario, machine, gate, liked, hosts_of(liked, scenario, mixture, machine.cluster.node.gpus)),
-        "layers": _layers(liked, _even(laid, machine, gate, len(liked)) if drawn is None else drawn, routed),
+        "expected": drawn is None, "tokens": machine.site.tokens, "ranks": plan.data, "group": scenario.parallel.expert,
+        "micro_batches": plan.micro_batches, "step_tokens": machine.site.tokens * plan.data * plan.micro_batches,
+        "reach": _reach(scenario, machine, gate, popularity, hosts),
+        "layers": _layers(popularity, _even(plan, machine, gate, len(popularity)) if drawn is None else drawn, routed),
     }  # fmt: skip
-    return told | ({"bias": _balanced(gate, liked, steps, scenario.seed)} if steps else {})
+    return table | ({"bias": _balanced(gate, popularity, steps, scenario.seed)} if steps else {})
 
 
-def _even(laid: Plan, machine: Machine, gate: Gate, layers: int) -> Loads:
+def _even(plan: Plan, machine: Machine, gate: Gate, layers: int) -> Loads:
     """Loads when every rank is as expected, which is how a run takes them, and every expert chosen as often."""
-    shape, experts = (layers, 1, laid.data), np.ones((layers, gate.experts), np.int64)
+    shape, experts = (layers, 1, plan.data), np.ones((layers, gate.experts), np.int64)
     received, rows = (np.full(shape, each, np.int32) for each in (machine.site.received, machine.site.rows))
     return Loads(received, rows, experts=experts)
 
 
-def _layers(liked: Popularity, drawn: Loads, numbers: Sequence[int]) -> list[dict[str, Any]]:
+def _layers(popularity: Popularity, drawn: Loads, numbers: Sequence[int]) -> list[dict[str, Any]]:
     """For each layer: extremes over all ranks and micro-batches, every rank in the first one, and MaxVio: of experts'
     tokens as drawn in the step, and of their popularity."""
-    violations, asked = (bias.max_violation(loads).tolist() for loads in (drawn.experts, liked))
+    violations, of_popularity = (bias.max_violation(loads).tolist() for loads in (drawn.experts, popularity))
     return [
         {
             "layer": number,
@@ -77,7 +76,7 @@ def _layers(liked: Popularity, drawn: Loads, numbers: Sequence[int]) -> list[dic
             "first_micro_batch": {"received": received[0].tolist(), "rows": rows[0].tolist()},
         }
         for number, violation, popular, received, rows in zip(
-            numbers, violations, asked, drawn.received, drawn.rows, strict=True
+            numbers, violations, of_popularity, drawn.received, drawn.rows, strict=True
         )
     ]  # fmt: skip
 
@@ -87,14 +86,14 @@ def _range(values: npt.NDArray[np.int32]) -> dict[str, float]:
 
 
 def _reach(
-    scenario: Scenario, machine: Machine, gate: Gate, liked: Popularity, hosts: Sequence[Hosts]
+    scenario: Scenario, machine: Machine, gate: Gate, popularity: Popularity, hosts: Sequence[Hosts]
 ) -> dict[str, Any]:
     """Distinct nodes and ranks of a token: by which exchanges are priced, and of tokens drawn through the gate."""
     site = machine.site
     tokens = min(site.tokens, -(-LAYER_TOKENS // site.group))  # of each rank's first micro-batch, its first ones
     found = [
         traffic(gate, row, where, tokens, scenario.seed, layer, 0)
-        for layer, (row, where) in enumerate(zip(liked, hosts, strict=True))
+        for layer, (row, where) in enumerate(zip(popularity, hosts, strict=True))
     ]
     nodes, ranks = (float(np.mean(column)) for column in zip(*((f.nodes, f.ranks) for f in found), strict=True))
     count = tokens * site.group * len(found)
@@ -104,14 +103,14 @@ def _reach(
     }
 
 
-def _balanced(gate: Gate, liked: Popularity, steps: int, seed: int) -> dict[str, Any]:
+def _balanced(gate: Gate, popularity: Popularity, steps: int, seed: int) -> dict[str, Any]:
     """MaxVio [step] over layers, each step's before its update; alike: with experts that are all liked alike."""
 
-    def run(asked: Popularity, steps: int) -> npt.NDArray[np.float64]:
-        found = [bias.balance(gate, row, STEP_TOKENS, steps, seed, layer) for layer, row in enumerate(asked)]
-        return np.stack([f.max_violation for f in found])
+    def run(popularities: Popularity, steps: int) -> npt.NDArray[np.float64]:
+        balances = [bias.balance(gate, row, STEP_TOKENS, steps, seed, layer) for layer, row in enumerate(popularities)]
+        return np.stack([f.max_violation for f in balances])
 
-    violations, alike = run(liked, steps), run(popularity.even(*liked.shape), 1)
+    violations, alike = run(popularity, steps), run(even(*popularity.shape), 1)
     return {
         "tokens": STEP_TOKENS, "speed": bias.SPEED, "alike": float(alike.mean()),
         "steps": [

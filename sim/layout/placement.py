@@ -170,7 +170,7 @@ def _extend(
 ) -> dict[tuple[int, int], tuple[tuple[float, float], list[tuple[int, int]]]]:  # fmt: skip
     """One more stage on each side of every state; what is heavier than `bound` is no candidate."""
     total = len(sums) - 1
-    found: dict[tuple[int, int], tuple[tuple[float, float], list[tuple[int, int]]]] = {}
+    extended: dict[tuple[int, int], tuple[tuple[float, float], list[tuple[int, int]]]] = {}
     for (left, right), (worth, pairs) in states.items():
         least = max(window[0], 1 - bool(extra[1]))
         twos = [sums[total - right] - sums[total - right - b] + extra[1]
@@ -185,6 +185,6 @@ def _extend(
                     break
                 value = (max(worth[0], load), worth[1] + one * one + two * two)
                 key = (left + a, right + b)
-                if key not in found or value < found[key][0]:
-                    found[key] = (value, [*pairs, (a, b)])
-    return found
+                if key not in extended or value < extended[key][0]:
+                    extended[key] = (value, [*pairs, (a, b)])
+    return extended

@@ -59,11 +59,11 @@ class Messages:
     @cached_property
     def awaited(self) -> Mapping[tuple[int, int], Sequence[Message]]:
         """(position, step) -> messages that it waits for, forward outputs first."""
-        found: dict[tuple[int, int], list[Message]] = {}
+        inboxes: dict[tuple[int, int], list[Message]] = {}
         for output in (FORWARD, BACKWARD):
             for message in (m for row in self.sent for m in row if m.output == output):
-                found.setdefault((message.target, message.receiver), []).append(message)
-        return found
+                inboxes.setdefault((message.target, message.receiver), []).append(message)
+        return inboxes
 
     @cached_property
     def targets(self) -> tuple[Mapping[tuple[int, int], int], ...]:

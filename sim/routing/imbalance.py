@@ -9,6 +9,7 @@ from sim.routing import eplb, popularity
 from sim.routing.gate import gate_of
 from sim.routing.hosts import Hosts, in_order
 from sim.routing.loads import Loads, loads
+from sim.routing.popularity import Popularity
 from sim.scenario.values import Scenario
 
 REBALANCED = 10_000
@@ -21,24 +22,24 @@ def loads_of(plan: Plan, machine: Machine) -> Loads | None:
     routing = scenario.routing
     if mixture is None or not machine.routed or (routing.kind == "balanced" and not routing.redundant_experts):
         return None
-    liked = liked_in(scenario, mixture, len(machine.routed))
-    where = hosts_of(liked, scenario, mixture, machine.cluster.node.gpus)
-    return loads(gate_of(mixture), liked, where, machine.site.tokens, scenario.seed, plan.micro_batches, plan.data)
+    popularity = popularity_of(scenario, mixture, len(machine.routed))
+    where = hosts_of(popularity, scenario, mixture, machine.cluster.node.gpus)
+    return loads(gate_of(mixture), popularity, where, machine.site.tokens, scenario.seed, plan.micro_batches, plan.data)
 
 
-def liked_in(scenario: Scenario, mixture: Mixture, layers: int) -> popularity.Popularity:
+def popularity_of(scenario: Scenario, mixture: Mixture, layers: int) -> Popularity:
     """Popularity [layer with experts, expert], those of prediction modules last."""
     return popularity.popularity(scenario.routing, scenario.seed, layers, mixture.experts)
 
 
-def hosts_of(liked: popularity.Popularity, scenario: Scenario, mixture: Mixture, gpus: int) -> list[Hosts]:
+def hosts_of(popularity: Popularity, scenario: Scenario, mixture: Mixture, gpus: int) -> list[Hosts]:
     """Where the experts of each layer are, on nodes of so many GPUs."""
     redundant, ranks = scenario.routing.redundant_experts, scenario.parallel.expert
-    return [_hosts(row, redundant, mixture.groups, ranks, gpus) for row in liked]
+    return [_hosts(row, redundant, mixture.groups, ranks, gpus) for row in popularity]
 
 
-def _hosts(liked: popularity.Popularity, redundant: int, groups: int, ranks: int, gpus: int) -> Hosts:
+def _hosts(popularity: Popularity, redundant: int, groups: int, ranks: int, gpus: int) -> Hosts:
     """Experts in order, or with copies of the popular ones placed by EPLB."""
     if not redundant:
-        return in_order(len(liked), ranks, gpus)
-    return eplb.hosts(np.round(liked * REBALANCED).astype(np.int64), redundant, groups, ranks, gpus)
+        return in_order(len(popularity), ranks, gpus)
+    return eplb.hosts(np.round(popularity * REBALANCED).astype(np.int64), redundant, groups, ranks, gpus)

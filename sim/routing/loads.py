@@ -63,10 +63,10 @@ def loads(
     shape = (len(popularity), micro_batches, ranks)
     received, rows = np.empty(shape, np.int32), np.empty(shape, np.int32)
     experts = np.zeros(popularity.shape, np.int64)
-    reached = np.array([_reached(gate, liked, where) for liked, where in zip(popularity, hosts, strict=True)])
+    reached = np.array([_reached(gate, row, where) for row, where in zip(popularity, hosts, strict=True)])
     moments = _moments(gate, hosts[0].expert.tobytes(), hosts[0].ranks)
-    for layer, (liked, where) in enumerate(zip(popularity, hosts, strict=True)):
-        law = _law(gate, liked, where, moments, tokens * where.ranks)
+    for layer, (row, where) in enumerate(zip(popularity, hosts, strict=True)):
+        law = _law(gate, row, where, moments, tokens * where.ranks)
         for first in range(0, ranks, where.ranks):
             random = generator(seed, "loads", layer, 0, first)
             at = (layer, slice(None), slice(first, first + where.ranks))

@@ -72,8 +72,8 @@ def recorded(histogram: npt.ArrayLike, layers: int) -> Popularity:
     Layers past the last row (the multi-token-prediction modules) take the last. Only shares of a row count. Experts
     nobody chose stay possible, with LEAST, because the gate needs a chance to divide by.
     """
-    liked = np.maximum(_normalised(np.asarray(histogram, dtype=np.float64)), LEAST)
-    return _normalised(liked[np.minimum(np.arange(layers), len(liked) - 1)])
+    rows = np.maximum(_normalised(np.asarray(histogram, dtype=np.float64)), LEAST)
+    return _normalised(rows[np.minimum(np.arange(layers), len(rows) - 1)])
 
 
 def of_tails(gate: Gate, popularity: Popularity) -> Popularity:

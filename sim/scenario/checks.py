@@ -8,7 +8,7 @@ from hwmodels.units import LONGEST_NS, format_quantity, ns_to_seconds
 from sim.models.family import family, main_units
 from sim.models.layer import Unit
 from sim.models.mixture import Mixture
-from sim.scenario import slots as allocation
+from sim.scenario import slots
 from sim.scenario.values import FOREVER, Cluster, Comm, Fault, Scenario
 from sim.schedules import program
 from sim.schedules.program import Shape
@@ -199,16 +199,16 @@ def _nothing_to_route(scenario: Scenario, mixture: Mixture | None) -> Iterator[F
 
 def _redundant(copies: int, experts: int, ranks: int) -> Iterator[Finding]:
     """A second copy of an expert on one rank would take memory and even nothing out."""
-    keys, most, slots = ("routing.redundant_experts", "parallel.expert"), experts * (ranks - 1), experts + copies
+    keys, most, total = ("routing.redundant_experts", "parallel.expert"), experts * (ranks - 1), experts + copies
     if copies > most:
         legal, what = f"multiples of {ranks} from 0 to {most}" if most else "0", f"then has all {experts} experts"
         yield keys, f"found {copies}; legal: {legal} (each rank of parallel.expert {ranks} {what})"
-    elif slots % ranks:
+    elif total % ranks:
         near = _nearest(copies, ranks)
         yield (
             keys,
             (
-                f"{slots} slots (model.experts {experts} + {copies}) cannot be divided by parallel.expert {ranks};"
+                f"{total} slots (model.experts {experts} + {copies}) cannot be divided by parallel.expert {ranks};"
                 f" nearest legal: {near}"
             ),
         )
@@ -292,7 +292,7 @@ def _wiring(cluster: Cluster) -> Iterator[Finding]:
     most = cluster.fabric.most_nodes(cluster.node.gpus * cluster.node.nics_per_gpu)
     if not isinstance(cluster.placement, str):
         try:
-            allocation.slots(cluster.placement, cluster.nodes, most)
+            slots.allocate(cluster.placement, cluster.nodes, most)
         except Refused as error:
             yield ("cluster.placement",), str(error)
     try:

@@ -220,22 +220,22 @@ def _path(loc: tuple[int | str, ...]) -> KeyPath:
 
 
 def _message(form: type[Form], item: Mapping[str, Any]) -> str:
-    kind, found, context = item["type"], item["input"], item.get("ctx", {})
+    kind, value, context = item["type"], item["input"], item.get("ctx", {})
     if kind == "extra_forbidden":
         return unknown(item["loc"][-1], "key", keys(form, item["loc"][:-1]))
     if kind == "value_error":
         return str(context["error"])
     if kind == "literal_error":
         legal = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        return f"found {found!r}{did_you_mean(found, legal) or ';'} legal: {', '.join(legal)}"
+        return f"found {value!r}{did_you_mean(value, legal) or ';'} legal: {', '.join(legal)}"
     expected = _bounded(form, item["loc"], context) if kind in _OUT_OF_BOUNDS else _EXPECTED.get(kind, item["msg"])
     if kind in ("model_type", "model_attributes_type"):
         expected = f"a mapping with {', '.join(keys(form, item['loc']))}"
-    if kind == "tuple_type" and isinstance(found, Mapping) and all(str(key).isdecimal() for key in found):
-        return f"no list is written that has item {', '.join(found)}; write it whole: {item['loc'][-1]}=[...]"
+    if kind == "tuple_type" and isinstance(value, Mapping) and all(str(key).isdecimal() for key in value):
+        return f"no list is written that has item {', '.join(value)}; write it whole: {item['loc'][-1]}=[...]"
     if kind == "missing":
         return f"missing; expected {_MISSING.get(item['loc'][-1], 'a value')}"
-    return f"expected {expected}; found {found!r}"
+    return f"expected {expected}; found {value!r}"
 
 
 def _bounded(form: type[Form], loc: KeyPath, missed: Mapping[str, Any]) -> str:

@@ -102,12 +102,12 @@ class Parts:
 
 def _parts(document: Document, path: Path | None) -> tuple[Parts, list[Problem]]:
     """The machine, the model and the histogram that the scenario names, and what is wrong with them."""
-    found: dict[str, Any] = {}
+    parts: dict[str, Any] = {}
     plain: dict[str, Any] = {}
     problems: list[Problem] = []
 
     def counted(part: Document, key: KeyPath, path: Path | None) -> tuple[Histogram, Any]:
-        model = found.get("model")
+        model = parts.get("model")
         return _histogram(part, key, path, family(model.family).mixture(model) if model else None)
 
     readers = (
@@ -119,10 +119,10 @@ def _parts(document: Document, path: Path | None) -> tuple[Parts, list[Problem]]
         if part.content is None:
             continue
         try:
-            found[name], plain[name] = part_of(part, key, path)
+            parts[name], plain[name] = part_of(part, key, path)
         except DocumentError as error:
             problems.extend(error.problems)
-    return Parts(**found, plain=plain), problems
+    return Parts(**parts, plain=plain), problems
 
 
 def _node(part: Document, key: KeyPath, path: Path | None) -> tuple[Node, Any]:

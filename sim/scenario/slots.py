@@ -16,7 +16,7 @@ WORDS = ("packed", "scattered")
 SHOWN = 3
 
 
-def slots(placement: str | Sequence[int], nodes: int, capacity: int, seed: int = 0) -> tuple[int, ...]:
+def allocate(placement: str | Sequence[int], nodes: int, capacity: int, seed: int = 0) -> tuple[int, ...]:
     """The slot of each node [nodes]. packed: in order. scattered: the same slots in an order that the seed draws.
 
     A list gives the slots itself, of `capacity` that there are. Raises Refused with one line.
@@ -52,10 +52,10 @@ def read(path: Path) -> tuple[int, ...]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise Refused(f"cannot be read: {reason}", str(path)) from None
-    found: list[int] = []
+    slots: list[int] = []
     for number, line in enumerate(text.splitlines(), 1):
         for word in line.partition("#")[0].replace(",", " ").split():
             if not word.isascii() or not word.isdigit():
                 raise Refused(f"expected slot numbers, 0 or more; found {word!r}", str(path), number)
-            found.append(int(word))
-    return tuple(found)
+            slots.append(int(word))
+    return tuple(slots)

@@ -15,15 +15,18 @@ from sim.layout.mesh import Columns, Times
 from sim.step.template import STREAMS, Template
 
 Array = npt.NDArray[Any]
-Took = Array | Callable[[int, Array], Array]
-"""How long segments take: [segment, ..., column], or (segment, starts [..., column]) -> how long it takes there."""
+SegmentTimes = Array | Callable[[int, Array], Array]
+"""Durations of segments: [segment, ..., column], or (segment, starts [..., column]) -> duration [..., column]."""
 Meet = Callable[[Array, str], Array]
 """(arrivals [..., column], kind of group) -> when the last of each group arrives."""
 
 
 class Inside(NamedTuple):
-    """Segments of one step, ns from its start on each column. starts, ends: [segment, column]. ready: [meeting, column]
-    when a member was there, of segments that meet somebody. A single column stands for all."""
+    """Times of the segments of one step, ns from its start on each column; a single column stands for all.
+
+    starts, ends: of segments, [segment, column].
+    ready: arrivals of members at the segments that meet somebody, [meeting, column].
+    """
 
     starts: Times
     ends: Times
@@ -34,12 +37,12 @@ NEVER = -(1 << 61)
 """No such way: earlier than any start, however much is added to it."""
 
 
-def cross(template: Template, start: Array, took: Took, meet: Meet) -> tuple[Array, Array, Array]:
+def cross(template: Template, start: Array, durations: SegmentTimes, meet: Meet) -> tuple[Array, Array, Array]:
     """Starts and ends [segment, ..., column] of one step begun at `start` [..., column], and when members were ready to
     meet [meeting, ..., column]; in the unit and type of `start`."""
     starts, ends = (np.empty((len(template.segments), *start.shape), start.dtype) for _ in range(2))
     ready = np.empty((len(template.meetings), *start.shape), start.dtype)
-    free, met = [start for _ in STREAMS], 0
+    free, meeting = [start for _ in STREAMS], 0
     for number, (lane, needed, meets) in enumerate(template.turns):
         at, end = starts[number], ends[number]
         if needed:
@@ -49,9 +52,9 @@ def cross(template: Template, start: Array, took: Took, meet: Meet) -> tuple[Arr
         else:
             at[...] = free[lane]
         if meets:
-            ready[met], met = at, met + 1
+            ready[meeting], meeting = at, meeting + 1
             at[...] = meet(at, meets)
-        np.add(at, took(number, at) if callable(took) else took[number], out=end)
+        np.add(at, durations(number, at) if callable(durations) else durations[number], out=end)
         free[lane] = end
     return starts, ends, ready
 
@@ -79,13 +82,16 @@ class Course(NamedTuple):
     moments, so long after the column's own start, by the longest way on which it meets nobody, and so long after the
     start of the last member of its group, by the longest way from a meeting.
 
-    starts, ready: ways to where segments start, and where members are ready to meet. took: ns. alike: the inside when
-    all members start at once.
+    starts: longest ways to the starts of segments, ns, [segment, 1] each.
+    ready: longest ways to where members are ready to meet, ns, [meeting, 1] each.
+    durations: of segments, ns, [segment, 1].
+    end: longest ways to the end of the step.
+    alike: the inside when all members start at once.
     """
 
     starts: tuple[Times, Times]
     ready: tuple[Times, Times]
-    took: Times
+    durations: Times
     end: Way
     alike: Inside
 
@@ -97,16 +103,16 @@ class Course(NamedTuple):
         behind = last - start
         starts = np.maximum(self.starts[0], self.starts[1] + behind)
         ready = np.maximum(self.ready[0], self.ready[1] + behind)
-        return np.maximum(start + self.end.own, last + self.end.last), Inside(starts, starts + self.took, ready)
+        return np.maximum(start + self.end.own, last + self.end.last), Inside(starts, starts + self.durations, ready)
 
 
-def course(template: Template, took: Sequence[int], meets: bool) -> Course:
-    """The course of a template whose segments take `took` ns. meets: whether anybody waits for anybody."""
+def course(template: Template, durations: Sequence[int], meets: bool) -> Course:
+    """The course of a template whose segments take `durations` ns. meets: whether anybody waits for anybody."""
     free = [Way(0, NEVER) for _ in STREAMS]
     ready: list[Way] = []
     starts: list[Way] = []
     ends: list[Way] = []
-    for (lane, needed, whom), ns in zip(template.turns, took, strict=True):
+    for (lane, needed, whom), ns in zip(template.turns, durations, strict=True):
         at = free[lane]
         for j in needed:
             at = at.later(ends[j])
@@ -119,7 +125,7 @@ def course(template: Template, took: Sequence[int], meets: bool) -> Course:
     end = Way(0, NEVER)
     for way in ends:
         end = end.later(way)
-    column = np.array(took, dtype=np.int64).reshape(-1, 1)
+    column = np.array(durations, dtype=np.int64).reshape(-1, 1)
     begins, arrive = _columns(starts), _columns(ready)
     at_once = np.maximum(*begins)
     return Course(begins, arrive, column, end, Inside(at_once, at_once + column, np.maximum(*arrive)))

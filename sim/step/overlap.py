@@ -90,8 +90,8 @@ class _Builder:
         if part.direction != "W":
             return (self.last[part.direction],) if part.direction in self.last else ()
         wanted = (part.name, "B", part.layer)
-        found = [i for i, p in enumerate(self.phases) if (p.name, p.half, p.layer) == wanted]
-        return (found[-1],) if found else ()
+        matches = [i for i, p in enumerate(self.phases) if (p.name, p.half, p.layer) == wanted]
+        return (matches[-1],) if matches else ()
 
 
 def lanes(composition: Composition) -> dict[int, list[int]]:

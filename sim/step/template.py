@@ -72,22 +72,22 @@ class Template:
     @cached_property
     def waits(self) -> tuple[tuple[int, ...], ...]:
         """Segments that each segment waits for."""
-        found: list[list[int]] = [[] for _ in self.segments]
+        waits: list[list[int]] = [[] for _ in self.segments]
         for i, segment in enumerate(self.segments):
             for follower in segment.feeds:
-                found[follower].append(i)
-        return tuple(tuple(row) for row in found)
+                waits[follower].append(i)
+        return tuple(tuple(row) for row in waits)
 
     @cached_property
     def turns(self) -> tuple[tuple[int, tuple[int, ...], str], ...]:
         """Of each segment: its lane, the segments on other lanes that it waits for (the last of each), and whom it
         meets. Those before it on its own lane are through anyway."""
         lanes = [segment.lane for segment in self.segments]
-        found = []
+        turns = []
         for number, needed in enumerate(self.waits):
             last = {lanes[j]: j for j in sorted(needed) if lanes[j] != lanes[number]}
-            found.append((lanes[number], tuple(last.values()), self.segments[number].meets))
-        return tuple(found)
+            turns.append((lanes[number], tuple(last.values()), self.segments[number].meets))
+        return tuple(turns)
 
     @cached_property
     def meetings(self) -> tuple[int, ...]:
@@ -155,16 +155,16 @@ class Timing(NamedTuple):
 def pieces(phases: Sequence[Phase]) -> list[list[int]]:
     """Phases of each part of a layer, consecutive ones; cut where one meets somebody, and so that each piece ends on
     the lane that it begins on: whoever comes next on a lane finds it free when the piece is through with it."""
-    found: list[list[int]] = []
+    pieces: list[list[int]] = []
     for _, run in groupby(enumerate(phases), key=lambda item: item[1].part):
         rest = [i for i, _ in run]
         while rest:
             stop = next((n for n, i in enumerate(rest) if n and phases[i].meets), len(rest))
             same = [n for n in range(stop) if phases[rest[n]].lane == phases[rest[0]].lane]
             count = 1 if phases[rest[0]].meets else same[-1] + 1
-            found.append(rest[:count])
+            pieces.append(rest[:count])
             rest = rest[count:]
-    return found
+    return pieces
 
 
 def by_layer(

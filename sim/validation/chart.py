@@ -5,7 +5,8 @@ from html import escape
 from itertools import groupby
 from math import log
 
-from sim.validation.table import Row, error
+from sim.validation.row import Row
+from sim.validation.table import error
 
 WIDTH, LABELS, ERRORS, LINE, HEAD, TOP = 1080, 440, 70, 14, 30, 92
 """Pixels: whole width, of names, of errors at the right; height of a row and of a group's head; first row."""

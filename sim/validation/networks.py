@@ -9,7 +9,7 @@ from hwmodels.units import GIGA, KILO, MEGA, NS_PER_S
 from sim.communication.exchange.price import Fidelity
 from sim.communication.exchange.roles import FIXED
 from sim.layout.machine import Machine
-from sim.routing import balanced as routing
+from sim.routing import balanced
 from sim.validation.answer import Answer, timed
 
 
@@ -34,7 +34,7 @@ def _exchange(machine: Machine, direction: str, group: int) -> AllToAll:
     """One micro-batch of the machine's model over `group` ranks."""
     gpus, recipe, mixture = machine.cluster.node.gpus, machine.recipe, machine.mixture
     assert mixture is not None
-    load = routing.balanced(mixture, machine.site.tokens, group, gpus)
+    load = balanced.balanced(mixture, machine.site.tokens, group, gpus)
     layout = recipe.dispatch if direction == "dispatch" else recipe.combine
     row, nodes = layout.row_bytes(machine.site.shape.hidden), -(-group // gpus)
     return AllToAll(direction, "", machine.site.tokens, row, load.nodes, load.ranks, group, nodes)

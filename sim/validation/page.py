@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Protocol
 
-from sim.validation.table import Row, error, figure, interval, sums, used
+from sim.validation.row import Row, Unanswered
+from sim.validation.table import error, figure, interval, sums, used
 
 MISSES = 12
 """Rows of the list of largest misses."""
@@ -26,24 +26,13 @@ interval; nine of ten should.
 """
 
 
-class Open(Protocol):
-    """A figure without an answer (sim.validation.predictions.Unanswered)."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def quantity(self) -> str: ...
-    @property
-    def reason(self) -> str: ...
-
-
-def page(rows: Sequence[Row], unanswered: Sequence[Open]) -> str:
+def page(rows: Sequence[Row], unanswered: Sequence[Unanswered]) -> str:
     """The whole document."""
     groups = [_group(name, list(members)) for name, members in groupby(rows, key=lambda row: row.group)]
     return "\n".join([INTRODUCTION, _summary(rows, unanswered), _misses(rows), *groups, _open(unanswered)])
 
 
-def _summary(rows: Sequence[Row], unanswered: Sequence[Open]) -> str:
+def _summary(rows: Sequence[Row], unanswered: Sequence[Unanswered]) -> str:
     lines = [
         f"{len(rows)} figures are answered, {len(unanswered)} are not.\n",
         "| group | rows | not an input | median error of those | inside |", "|---|--:|--:|--:|--:|",
@@ -79,7 +68,7 @@ def _group(name: str, rows: Sequence[Row]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _open(unanswered: Sequence[Open]) -> str:
+def _open(unanswered: Sequence[Unanswered]) -> str:
     counts = Counter(row.reason for row in unanswered)
     lines = ["## Not answered\n", *(f"- {count} because {reason}" for reason, count in counts.most_common())]
     lines += ["", "| id | figure |", "|---|---|", *(f"| {row.id} | {row.quantity} |" for row in unanswered)]

@@ -7,58 +7,21 @@ The tables say, and nothing depends on the answer.
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from hwmodels.document import read
 from sim.scenario import SCENARIOS
 from sim.validation import kernels, networks, pair, schedules, sizes, step
 from sim.validation.answer import Answer
 from sim.validation.reference import Reference, scenario
+from sim.validation.row import Row, Unanswered
 from sim.validation.table import markdown
 
-__all__ = ["Row", "Unanswered", "compare", "compare_all", "headlines", "markdown", "names", "published", "unanswered"]
+__all__ = ["compare", "compare_all", "headlines", "markdown", "names", "published", "unanswered"]
 
 FOLDER = SCENARIOS / "published"
 OPEN = "unanswered"
 """The file of figures that nothing here predicts."""
-
-
-class Row(NamedTuple):
-    """One figure: predicted and published in `unit`; low, high: ends of the 90 % interval (None: nothing is uncertain).
-
-    input: whether the published figure was used to predict it (no, partly, yes); why: in words. headline: for a README.
-    """
-
-    id: str
-    quantity: str
-    predicted: float
-    published: float
-    unit: str
-    source: str
-    group: str = ""
-    low: float | None = None
-    high: float | None = None
-    input: str = "no"
-    why: str = ""
-    headline: bool = False
-
-    @property
-    def error(self) -> float:
-        """Relative."""
-        return self.predicted / self.published - 1
-
-    @property
-    def inside(self) -> bool | None:
-        """Whether the published figure lies in the interval; None where there is none."""
-        return None if self.low is None or self.high is None else self.low <= self.published <= self.high
-
-
-class Unanswered(NamedTuple):
-    """A published figure that the simulator does not predict, and why."""
-
-    id: str
-    quantity: str
-    reason: str
 
 
 def published(name: str) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from hwmodels.refused import Refused
 from sim.validation.chart import chart
-from sim.validation.page import Open, page
-from sim.validation.table import Row, markdown
+from sim.validation.page import page
+from sim.validation.row import Row, Unanswered
+from sim.validation.table import markdown
 
 CHECKOUT = Path(__file__).parent.parent.parent
 GOLDEN = Path("tests", "golden", "predictions.json")
@@ -31,7 +32,7 @@ def differences(before: Mapping[str, float], now: Mapping[str, float]) -> list[s
 
 
 def documents(
-    rows: Sequence[Row], headlines: Sequence[Row], unanswered: Sequence[Open], readme: str
+    rows: Sequence[Row], headlines: Sequence[Row], unanswered: Sequence[Unanswered], readme: str
 ) -> dict[Path, str]:
     """Path in the checkout -> content. `readme`: the README as it is. Raises Refused when it has no marks."""
     if START not in readme or END not in readme:
@@ -46,7 +47,7 @@ def documents(
     }
 
 
-def write(root: Path, rows: Sequence[Row], headlines: Sequence[Row], unanswered: Sequence[Open]) -> list[str]:
+def write(root: Path, rows: Sequence[Row], headlines: Sequence[Row], unanswered: Sequence[Unanswered]) -> list[str]:
     """Write all records under `root`; the predictions that moved, one a line. Raises Refused."""
     readme, held = root / README, root / GOLDEN
     if not readme.is_file() or not (root / "pyproject.toml").is_file():

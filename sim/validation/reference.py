@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from sim import assembly
-from sim.engine.kit import Kit, kit
-from sim.layout import plan
+from sim.engine.kit import Kit, kit_of
 from sim.layout.machine import Machine
+from sim.layout.plan import lay_out
 from sim.result import Result
 from sim.scenario.files import load
 from sim.scenario.shelves import SCENARIOS
@@ -44,7 +44,7 @@ class Reference:
     @cached_property
     def machine(self) -> Machine:
         """With NICs for exchanges alone: the published profile and benchmarks have no other traffic."""
-        return assembly.unshared(plan.lay_out(self.scenario))
+        return assembly.unshared(lay_out(self.scenario))
 
     @cached_property
     def pair(self) -> Kit:
@@ -57,4 +57,4 @@ def pair(machine: Machine) -> Kit:
     layers = tuple(machine.routed[0]._replace(layer=layer) for layer in range(PAIR_LAYERS))
     composition = compose("F+BW", layers, layers, machine.parts)
     fine = price("F+BW", (0, 1), composition, machine.pricer)
-    return kit(composition, fine, machine.pricer.wires.network)
+    return kit_of(composition, fine, machine.pricer.wires.network)

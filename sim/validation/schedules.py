@@ -5,7 +5,7 @@ B = 2F, F&B = F + B, no communication), in which the published forms are exact.
 """
 
 from hwmodels.units import NS_PER_S
-from sim.layout import plan
+from sim.layout.plan import lay_out
 from sim.schedules.program import in_flight
 from sim.validation.answer import Answer
 from sim.validation.reference import scenario
@@ -22,10 +22,10 @@ def answers(schedule: str, pipeline: int) -> dict[str, Answer]:
     assert chosen.chunk_times is not None
     forward_s = chosen.chunk_times.forward / NS_PER_S
     summary = sim.run(chosen).summary
-    laid = plan.lay_out(chosen)
+    plan = lay_out(chosen)
     return {
         "bubble": Answer(max(summary["phases_per_rank"]["bubble"]) / forward_s),
         "step": Answer(summary["step_time_s"] / forward_s),
-        "weights": Answer(max(len(held) for held in laid.holds)),
-        "activations": Answer(max(in_flight(laid.program))),
+        "weights": Answer(max(len(held) for held in plan.holds)),
+        "activations": Answer(max(in_flight(plan.program))),
     }

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from statistics import median
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
+
+from sim.validation.row import Row
 
 NAME = 40
 """Columns that names of figures get at least on a terminal."""
@@ -11,40 +13,11 @@ SIDES = (">", ">", "<", ">", "<", "<")
 """Numbers to the right, words to the left."""
 
 
-class Row(Protocol):
-    """What is shown of a figure (sim.validation.predictions.Row)."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def quantity(self) -> str: ...
-    @property
-    def predicted(self) -> float: ...
-    @property
-    def published(self) -> float: ...
-    @property
-    def unit(self) -> str: ...
-    @property
-    def source(self) -> str: ...
-    @property
-    def group(self) -> str: ...
-    @property
-    def low(self) -> float | None: ...
-    @property
-    def high(self) -> float | None: ...
-    @property
-    def input(self) -> str: ...
-    @property
-    def why(self) -> str: ...
-    @property
-    def error(self) -> float: ...
-    @property
-    def inside(self) -> bool | None: ...
-
-
 class Sum(NamedTuple):
-    """Of one group. untouched: rows whose figure was no input; error: their median, without sign; sure: rows with an
-    interval, and inside: those of them whose published figure lies in it."""
+    """Summary of one group.
+
+    rows: of the group.  untouched: rows whose figure was no input.  error: their median absolute relative error.
+    sure: rows with an interval.  inside: rows whose published figure lies in it."""
 
     group: str
     rows: int

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim import assembly
-from sim.analysis import critical as chain
 from sim.analysis import metrics
+from sim.analysis.critical import critical_ranks
 from sim.layout import plan
 from sim.scenario import FOREVER, Fault, from_mapping, load
 from tests.oracles import timelines
@@ -45,7 +45,7 @@ def run(faults=(), *overrides):
 def critical(faults, *overrides):
     """Ranks on the critical path, first those that make it longest."""
     found = ran(faults, *overrides)
-    return chain.critical_ranks(laid_out(*overrides)[0], found.lowered, found.timeline, found.times)
+    return critical_ranks(laid_out(*overrides)[0], found.lowered, found.timeline, found.times)
 
 
 def step(*faults, overrides=()):
@@ -234,7 +234,7 @@ def test_v3_with_one_slow_gpu(v3):
     """10 % slower costs the whole cluster something, at most 10 %, and the path finds it among 2,048."""
     plain, slow = of_v3(v3).timeline, of_v3(v3, Fault("gpu", 1000, 1.1))
     assert plain.end < slow.timeline.end < 1.1 * plain.end
-    assert chain.critical_ranks(v3[0], slow.lowered, slow.timeline, slow.times)[0].rank == 1000
+    assert critical_ranks(v3[0], slow.lowered, slow.timeline, slow.times)[0].rank == 1000
 
 
 @pytest.mark.parametrize("at", [12, 1030])
@@ -242,7 +242,7 @@ def test_v3_with_one_slow_gpu(v3):
 def test_v3_with_a_slow_link(v3, at, when):
     """For good, for a while and flapping: members of a group end alike, and the one with the slow NIC is named."""
     slow = of_v3(v3, Fault("link", at, 20.0, **when))
-    found = chain.critical_ranks(v3[0], slow.lowered, slow.timeline, slow.times)
+    found = critical_ranks(v3[0], slow.lowered, slow.timeline, slow.times)
     assert found[0].rank == at and found[0].beyond_s > 0.9 * sum(each.beyond_s for each in found)
 
 

@@ -92,5 +92,5 @@ def of_every_rank(low: Lowered, mesh: Mesh) -> list[Actor]:
         for replica in range(mesh.replicas):
             rank = mesh.rank(position, replica)
             peers = {p: mesh.rank(p, replica) for p in range(mesh.pipeline)}
-            found.append(replace(actor, name=f"rank {rank}", group=rank // mesh.expert, peers=peers))
+            found.append(replace(actor, name=f"rank {rank}", groups={"expert": rank // mesh.expert}, peers=peers))
     return found

@@ -15,7 +15,7 @@ from hwmodels.collectives import wires
 from hwmodels.fabric import Fabric
 from hwmodels.refused import Refused
 from sim.communication.fabric.routes import Numbers, Routes, links, routes
-from sim.scenario import slots as allocation
+from sim.scenario import slots
 from sim.scenario.values import Cluster
 
 NIC_CLASSES = ("NIC out", "NIC in")
@@ -137,5 +137,5 @@ def cabling(cluster: Cluster, placement: str | tuple[int, ...] = "packed", seed:
     nics = node.gpus * node.nics_per_gpu
     nic, stated = wires(node, fabric).nic, fabric.figures.get("link.bandwidth")
     port = fabric.link.bandwidth * nic.efficiency if stated and stated.source == "override" else nic.effective
-    where = allocation.slots(placement, cluster.nodes, fabric.most_nodes(nics), seed)
+    where = slots.allocate(placement, cluster.nodes, fabric.most_nodes(nics), seed)
     return Cabling(fabric, node.gpus, node.nics_per_gpu, where, Rates(nic.effective, port))

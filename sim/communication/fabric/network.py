@@ -50,7 +50,7 @@ def network(
 ) -> Network:
     """The network of a planned scenario; its seed draws placement and hashes. Raises Refused with one line."""
     seed = plan.scenario.seed
-    wired = cabling(machine.cluster, placement, seed)
-    found = bursts(plan, machine, wired)
+    cables = cabling(machine.cluster, placement, seed)
+    found = bursts(plan, machine, cables)
     flows = joined(burst.flows for burst in found)
-    return Network(wired, routing, seed, found, flows, links.ways_by_moment(flows, wired, routing, seed))
+    return Network(cables, routing, seed, found, flows, links.ways_by_moment(flows, cables, routing, seed))

@@ -1,4 +1,4 @@
-"""The page of the comm.sms study: valid SVG, the best split marked, every row told."""
+"""The page of the sweep of comm.sms: valid SVG, the best split marked, every row told."""
 
 from typing import Any
 from xml.etree import ElementTree

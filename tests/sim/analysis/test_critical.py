@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim import assembly
-from sim.analysis import critical as chain
+from sim.analysis.critical import Critical, critical_ranks, described, named
 from sim.disturbances.durations import Durations
 from sim.engine import arrays
 from sim.engine.lowering import lower
@@ -47,7 +47,7 @@ def ran(faults, *overrides):
 def critical(*faults, overrides=()):
     """Ranks on the path; and the ns that the faults cost the step."""
     found = ran(faults, *overrides)
-    ranks = chain.critical_ranks(lowered(*overrides)[0], found.lowered, found.timeline, found.times)
+    ranks = critical_ranks(lowered(*overrides)[0], found.lowered, found.timeline, found.times)
     return ranks, found.timeline.end - ran((), *overrides).timeline.end
 
 
@@ -79,7 +79,7 @@ def test_the_path_covers_the_step_to_the_nanosecond(schedule, slow, factor, kind
         arrays.run(free.parts, free.syncs, laid.mesh.columns(), each, own_wire)
         for each in (times, own_duration(free.parts))
     )
-    found = chain.critical_ranks(laid, free, everyone, times)
+    found = critical_ranks(laid, free, everyone, times)
     last, base = last_end(everyone), last_end(even)
     assert sum(each.seconds for each in found) == pytest.approx(last / 1e9, rel=1e-9)
     assert sum(each.beyond_s for each in found) >= (last - base) / 1e9 - 1e-12
@@ -161,17 +161,17 @@ def test_a_link_that_slows_rings_only_is_named():
 def test_nobody_is_named_where_nothing_is_slow(schedule, fault):
     ranks, cost = critical(fault, overrides=(f"schedule={schedule}", *ACROSS))
     assert cost == 0 and all(each.beyond_s == 0 for each in ranks)
-    assert chain.named(lowered(*ACROSS)[0].mesh, ranks) == []
+    assert named(lowered(*ACROSS)[0].mesh, ranks) == []
 
 
 def test_the_named_are_the_first_few_with_their_parts():
     laid = lowered()[0]
-    ranks = [chain.Critical(13, 2.0, 0.3), *(chain.Critical(r, 1.0, 0.02) for r in range(5)), chain.Critical(9, 9, -1)]
-    found = chain.named(laid.mesh, ranks)
+    ranks = [Critical(13, 2.0, 0.3), *(Critical(r, 1.0, 0.02) for r in range(5)), Critical(9, 9, -1)]
+    found = named(laid.mesh, ranks)
     assert [each["rank"] for each in found] == [13, 0, 1, 2, 3]
     assert found[0]["part"] == pytest.approx(0.75) and found[0]["seconds"] == 2.0
 
 
 def test_a_rank_is_described_by_where_it_is():
     laid = lowered()[0]
-    assert chain.described(13, laid.mesh) == {"rank": 13, "pipeline_position": 1, "replica": 5, "node": 1}
+    assert described(13, laid.mesh) == {"rank": 13, "pipeline_position": 1, "replica": 5, "node": 1}

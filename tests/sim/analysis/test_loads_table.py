@@ -7,10 +7,10 @@ import pytest
 
 import sim
 from sim import assembly
-from sim.analysis import loads as summary
+from sim.analysis.loads import rank_loads, reach, routing_figures, unlike
 from sim.layout import plan
 from sim.routing.gate import gate_of
-from sim.routing.imbalance import hosts_of, liked_in, loads_of
+from sim.routing.imbalance import hosts_of, loads_of, popularity_of
 from sim.routing.traffic import traffic
 from sim.scenario import from_mapping
 
@@ -42,7 +42,7 @@ def test_every_step_of_the_schedule_is_in_its_row(schedule, routing):
             for unit in machine.stages[step.stage] if step.kind.startswith("F") else ():
                 if unit.kind == "moe":
                     seen.setdefault((unit.layer, position), []).append(step.micro_batch)
-    table = summary.table(laid, machine, loads)
+    table = rank_loads(laid, machine, loads)
     keys = [(layer, p, p * 8 + replica) for layer, p in sorted(seen) for replica in range(8)]
     assert list(zip(table.layer.tolist(), table.position.tolist(), table.rank.tolist(), strict=True)) == keys
     for at, (layer, position, rank) in enumerate(keys):
@@ -58,7 +58,7 @@ def test_max_vio_is_that_of_tokens_of_experts():
     """One expert in ten of twice the tokens: known from the histogram, and as many tokens drawn."""
     histogram = [[2000] * 6 + [1000] * 58]
     laid, machine, loads = drawn("schedule=1f1b", f"routing={{kind: recorded, histogram: {histogram}}}")
-    said = summary.figures(laid, machine, loads)["max_vio"]
+    said = routing_figures(laid, machine, loads)["max_vio"]
     alike = 2 * 64 / 70 - 1
     assert said["by_layer"] == pytest.approx([alike] * 9, abs=0.08), "512 x 8 x 8 tokens choose 6 of 64: 1.4 % noise"
     assert said["mean"] == pytest.approx(np.mean(said["by_layer"])) and said["worst"] == max(said["by_layer"])
@@ -69,9 +69,9 @@ def test_max_vio_is_that_of_tokens_of_experts():
 def test_a_run_says_what_its_steps_were_priced_by():
     laid, machine, loads = drawn("schedule=dualpipe", "routing=sampled")
     found = sim.run(laid.scenario)
-    assert found.summary["routing"] == summary.figures(laid, machine, loads)
+    assert found.summary["routing"] == routing_figures(laid, machine, loads)
     assert found.loads is not None
-    assert (found.loads.rows == summary.table(laid, machine, loads).rows).all()
+    assert (found.loads.rows == rank_loads(laid, machine, loads).rows).all()
     assert found.summary["routing"]["layers"] == list(range(1, 10))
 
 
@@ -81,19 +81,19 @@ HISTOGRAM = [[3000] + [1000] * 62 + [0]]
 def test_what_was_recorded_is_told_beside_what_was_drawn():
     """Three times the others' tokens, of 64: the mean has one expert with none."""
     laid, machine, loads = drawn("schedule=1f1b", f"routing={{kind: recorded, histogram: {HISTOGRAM}}}")
-    said = summary.figures(laid, machine, loads)
+    said = routing_figures(laid, machine, loads)
     alike = 3 * 64 / 65 - 1
     assert said["max_vio"]["recorded"]["by_layer"] == pytest.approx([alike] * 9)
     assert said["max_vio"]["recorded"]["worst_layer"] == 1 and said["max_vio"]["mean"] == pytest.approx(alike, abs=0.08)
-    assert summary.unlike(said) == "", "1.3 % noise"
-    assert "recorded" not in summary.figures(*drawn("schedule=1f1b", "routing=sampled"))["max_vio"]
-    assert summary.unlike(summary.figures(*drawn("schedule=1f1b", "routing=sampled"))) == ""
+    assert unlike(said) == "", "1.3 % noise"
+    assert "recorded" not in routing_figures(*drawn("schedule=1f1b", "routing=sampled"))["max_vio"]
+    assert unlike(routing_figures(*drawn("schedule=1f1b", "routing=sampled"))) == ""
 
 
 def test_few_tokens_are_unlike_what_was_recorded():
     few = ("schedule=1f1b", "routing={kind: recorded, histogram: [[" + ",".join(["7"] * 64) + "]]}")
-    said = summary.figures(*drawn(*few, "batch.sequence_length=8"))
-    line = summary.unlike(said)
+    said = routing_figures(*drawn(*few, "batch.sequence_length=8"))
+    line = unlike(said)
     assert line.startswith("routing.histogram: as drawn, the busiest expert's load differs from the recorded one")
     assert "in 9 of 9 layers" in line and "recorded 0)" in line
     worst = int(np.argmax(said["max_vio"]["by_layer"]))
@@ -106,7 +106,7 @@ def test_what_ranks_get_is_told_and_copies_even_it_out():
     for copies in (0, 8):
         skewed = f"routing={{kind: skewed, max_vio: 2, redundant_experts: {copies}}}"
         laid, machine, loads = drawn("schedule=1f1b", skewed)
-        found[copies] = summary.figures(laid, machine, loads)
+        found[copies] = routing_figures(laid, machine, loads)
         for name, values in (("received", loads.received), ("rows", loads.rows)):
             said, step = found[copies]["rank_imbalance"][name], values.sum(axis=1)
             assert said["by_layer"] == pytest.approx((step.max(axis=1) / step.mean(axis=1) - 1).tolist())
@@ -119,7 +119,7 @@ def test_what_ranks_get_is_told_and_copies_even_it_out():
 
 def test_percentiles_are_rows_of_some_rank():
     laid, machine, loads = drawn("schedule=dualpipe", "routing=sampled")
-    said = summary.figures(laid, machine, loads)["rows_percentiles"]
+    said = routing_figures(laid, machine, loads)["rows_percentiles"]
     rows = np.sort(loads.rows.ravel())
     for percent, value in said.items():
         assert value % 128 == 0
@@ -148,9 +148,9 @@ def test_a_token_reaches_as_many_nodes_and_ranks_as_through_the_gate(routing, no
     scenario = from_mapping(mapping, (f"routing={routing}",))
     laid = plan.lay_out(scenario)
     machine = assembly.machine(laid)
-    found = summary.reach(machine, loads_of(laid, machine))
+    found = reach(machine, loads_of(laid, machine))
     mixture = machine.mixture
-    liked = liked_in(scenario, mixture, len(machine.routed))
+    liked = popularity_of(scenario, mixture, len(machine.routed))
     for layer, (row, where) in enumerate(zip(liked, hosts_of(liked, scenario, mixture, 8), strict=True)):
         tokens = traffic(gate_of(mixture), row, where, 256, 0, layer, 0)
         assert found[0][layer] == pytest.approx(tokens.nodes.mean(), rel=nodes)

@@ -12,7 +12,7 @@ from hwmodels.collectives import wires
 from hwmodels.op import Attention, Gemm, GroupedGemm, Memory
 from hwmodels.price import Price, Pricer
 from sim.analysis import metrics
-from sim.engine import kit as kits
+from sim.engine.kit import kit_of
 from sim.models.layer import COMMUNICATION, COMPUTE, Kernel
 from sim.scenario import from_mapping, load
 from sim.step.overlap import Composition, Phase
@@ -209,7 +209,7 @@ def kit(compute, talk, family="memory", gap=0, op=COPY):
     )  # fmt: skip
     kernel, other = Kernel("c", op), Kernel("x", COPY)
     phases = (Phase("c", 0, "F", 0, (kernel,), (), "", 0), Phase("x", 0, "F", 1, (other,), (), "expert", 1))
-    return kits.kit(Composition(phases, 0, -1), fine, 1.0)
+    return kit_of(Composition(phases, 0, -1), fine, 1.0)
 
 
 @given(compute=st.integers(1, 10**6), talk=st.integers(1, 10**6))

@@ -252,7 +252,7 @@ def test_a_bug_of_ours_is_a_traceback_and_never_wrong_input(
 
 
 @pytest.mark.parametrize(("command", "place"), [
-    ("check", "layout.plan.lay_out"), ("tokens", "experiments.tokens.survey"), ("exchange", "cli.exchange.study"),
+    ("check", "layout.plan.lay_out"), ("tokens", "experiments.tokens.survey"), ("exchange", "cli.exchange.figures"),
 ])  # fmt: skip
 def test_no_command_line_calls_a_bug_wrong_input(
     monkeypatch: Any, capsys: pytest.CaptureFixture[str], command: str, place: str

@@ -9,7 +9,7 @@ import pytest
 from sim.__main__ import main
 from sim.cli import exchange as command
 from sim.communication.exchange import offload
-from sim.experiments import comm_sms as sweep
+from sim.experiments import comm_sms
 from sim.scenario import SCENARIOS, load
 
 V3 = str(SCENARIOS / "v3_2048gpu.yaml")
@@ -17,7 +17,7 @@ V3 = str(SCENARIOS / "v3_2048gpu.yaml")
 
 @pytest.fixture(scope="module")
 def found() -> list[offload.Offload]:
-    return sweep.offloads(load(V3, ["outputs=[result]"]))
+    return comm_sms.offloads(load(V3, ["outputs=[result]"]))
 
 
 def test_without_sms_exchanges_are_a_little_faster(found: list[offload.Offload]) -> None:
@@ -29,7 +29,7 @@ def test_without_sms_exchanges_are_a_little_faster(found: list[offload.Offload])
 
 
 def test_the_kernel_beside_them_is_that_of_the_sweep(found: list[offload.Offload]) -> None:
-    (split,) = sweep.splits(load(V3, ["outputs=[result]"]), "follow", (20,))
+    (split,) = comm_sms.splits(load(V3, ["outputs=[result]"]), "follow", (20,))
     alone = {e.name: e for e in split.exchanges}
     for row in found:
         assert row.kernel_s == alone[row.name].seconds and row.copy_engine_s > alone[row.name].bound_s
@@ -44,7 +44,7 @@ def test_the_page_has_the_figures_of_the_command(found: list[offload.Offload]) -
 
 def test_the_json_holds_all_parts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(command, "PACES", ())
-    monkeypatch.setattr(sweep, "splits", lambda scenario, *_, **__: iter(()))  # tested in test_sweep, and slow
+    monkeypatch.setattr(comm_sms, "splits", lambda scenario, *_, **__: iter(()))  # tested in test_sweep, and slow
     assert main(["exchange", V3, "comm.sms=12"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert list(told) == ["scenario", "warps", "splits", "paces", "offload", "published", "profile"]

@@ -8,8 +8,7 @@ import pytest
 from hwmodels.op import AllToAll
 from sim import assembly
 from sim.communication import sharing
-from sim.engine import events
-from sim.engine import lowering as lower
+from sim.engine import events, lowering
 from sim.engine.nic import FAIR
 from sim.layout import plan
 from sim.scenario import load
@@ -56,7 +55,7 @@ def test_slower_gpus_never_make_the_step_faster():
     def step(hbm):
         found, machine = laid(f"cluster.node.device.hbm.bandwidth={hbm} TB/s", "cluster.node.nic.bandwidth=5 GB/s",
                               "detail=chunk", "batch.sequences=4096")  # fmt: skip
-        return events.run(lower.lower(found, machine).actors).end
+        return events.run(lowering.lower(found, machine).actors).end
 
     steps = [step(hbm) for hbm in (3.35, 2.0, 1.0)]
     assert steps == sorted(steps)
@@ -65,7 +64,7 @@ def test_slower_gpus_never_make_the_step_faster():
 @pytest.mark.parametrize("schedule", ["dualpipe", "1f1b", "zb1p", "gpipe"])
 def test_steps_take_no_less_than_their_compute(schedule):
     found, machine = laid(f"schedule={schedule}")
-    kits = lower.lower(found, machine).kits
+    kits = lowering.lower(found, machine).kits
     for compute_s, row in zip(sharing.compute_seconds(found, machine), kits, strict=True):
         took = sum(kit.timing.total for kit in row) / 1e9
         assert 0.4 * took < compute_s <= took
@@ -97,7 +96,7 @@ def test_inside_a_node_nothing_is_shared():
 
 def test_windows_are_the_exchanges_of_a_step():
     found, machine = laid()
-    low = lower.lower(found, machine)
+    low = lowering.lower(found, machine)
     kit = next(k for k in low.kits[7] if k.fine.kind == "F+BW")
     ops = exchanges(machine)
     layers = sum(unit.kind == "moe" for unit in machine.stages[7])

@@ -9,7 +9,7 @@ import pytest
 from sim import assembly
 from sim.communication.exchange import closed, kernel
 from sim.communication.exchange.ports import of_tokens
-from sim.disturbances.exchanges import RATIOS, Crowded, crowded
+from sim.disturbances.exchanges import RATIOS, LoadedExchange, loaded_exchanges
 from sim.layout import plan
 from sim.routing import loads, popularity
 from sim.routing.gate import gate_of
@@ -47,7 +47,8 @@ def by_rule(kind, name):
     """Factor of the slowest rank."""
     site = machine().site
     reached = loads._reached(gate_of(machine().mixture), POPULAR[kind][0], in_order(256, 64, 8))
-    return crowded(machine())[name].at(drawn(kind).received / (TOKENS * site.ranks), reached[np.arange(64) // 8]).max()
+    exchange = loaded_exchanges(machine())[name]
+    return exchange.at(drawn(kind).received / (TOKENS * site.ranks), reached[np.arange(64) // 8]).max()
 
 
 @pytest.mark.parametrize(("kind", "above"), [("profile", 1.05), ("skewed", 1.10)])
@@ -70,18 +71,18 @@ def test_what_reaches_a_node_is_what_the_gate_sends_there():
 def test_received_rows_have_slack_behind_the_nic_and_reached_rows_have_none():
     """20 SMs of an H800: NVLink ports and warps bind from 2 times the expected rows on; of a channel whose roles are
     fixed, a dispatch's from 1.5."""
-    dispatch, combine = (crowded(machine())[name] for name in ("dispatch(F)", "combine(F)"))
+    dispatch, combine = (loaded_exchanges(machine())[name] for name in ("dispatch(F)", "combine(F)"))
     ones = np.ones(3)
     for each in (dispatch, combine):
         assert each.at(np.array([0.5, 1.0, 1.2]), ones) == pytest.approx(1.0, abs=0.005)
         assert each.at(ones, np.array([0.5, 1.5, 2.0])) == pytest.approx([1.0, 1.5, 2.0], rel=0.02)
         assert (np.diff(each.received) >= 0).all() and (np.diff(each.reached) > 0).all()
         assert each.at(np.array([1.5]), np.ones(1)) < 1.01 < 1.3 < each.at(np.array([3.0]), np.ones(1))
-    fixed = crowded(machine("comm.warps=fixed"))["dispatch(F)"]
+    fixed = loaded_exchanges(machine("comm.warps=fixed"))["dispatch(F)"]
     assert dispatch.at(np.array([2.0]), np.ones(1)) < 1.02 < 1.3 < fixed.at(np.array([2.0]), np.ones(1))
 
 
 def test_beyond_the_ratios_time_goes_in_proportion():
     rising = np.array(RATIOS)
-    each = Crowded(rising, rising)
+    each = LoadedExchange(rising, rising)
     assert each.at(np.array([8.0, 0.1]), np.array([1.0, 6.0])).tolist() == [8.0, 6.0]

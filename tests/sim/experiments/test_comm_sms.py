@@ -7,29 +7,29 @@ import pytest
 
 import sim
 from sim.communication.exchange.roles import COPY, FIXED, FOLLOW
-from sim.experiments import comm_sms as sweep
+from sim.experiments import comm_sms
 from sim.scenario import load
 
 SCENARIO = Path(__file__).parents[3] / "scenarios" / "v3_2048gpu.yaml"
 
 
 @pytest.fixture(scope="module")
-def found() -> list[sweep.Split]:
-    return list(sweep.splits(load(str(SCENARIO), ["outputs=[result]"]), FOLLOW, (6, 10, 20, 32)))
+def found() -> list[comm_sms.Split]:
+    return list(comm_sms.splits(load(str(SCENARIO), ["outputs=[result]"]), FOLLOW, (6, 10, 20, 32)))
 
 
-def test_compute_never_gains_from_sms_for_communication(found: list[sweep.Split]) -> None:
+def test_compute_never_gains_from_sms_for_communication(found: list[comm_sms.Split]) -> None:
     """Where nothing is exposed, a pair is its compute, and that only grows."""
     hidden = [s for s in found if s.sms >= 20]
     assert all(s.pair_exposed_s < 1e-6 for s in hidden)
     assert hidden[0].pair_s < hidden[1].pair_s and hidden[0].step_s < hidden[1].step_s
 
 
-def test_too_few_sms_expose_communication(found: list[sweep.Split]) -> None:
+def test_too_few_sms_expose_communication(found: list[comm_sms.Split]) -> None:
     assert found[0].pair_exposed_s > 10 * found[1].pair_exposed_s and found[0].step_s > found[1].step_s
 
 
-def test_exchanges_only_get_faster_and_stay_above_the_bound(found: list[sweep.Split]) -> None:
+def test_exchanges_only_get_faster_and_stay_above_the_bound(found: list[comm_sms.Split]) -> None:
     for fewer, more in pairwise(found):
         for a, b in zip(fewer.exchanges, more.exchanges, strict=True):
             assert a.name == b.name and b.seconds <= a.seconds and b.seconds > b.bound_s == a.bound_s
@@ -37,18 +37,18 @@ def test_exchanges_only_get_faster_and_stay_above_the_bound(found: list[sweep.Sp
     assert {e.name for e in found[0].exchanges} == {"dispatch(F)", "combine(F)", "dispatch(B)", "combine(B)"}
 
 
-def test_the_best_split_lies_between_the_ends(found: list[sweep.Split]) -> None:
-    assert sweep.best(found).sms == 10
-    assert sweep.rows(found)[0]["sms"] == 6
+def test_the_best_split_lies_between_the_ends(found: list[comm_sms.Split]) -> None:
+    assert comm_sms.best(found).sms == 10
+    assert comm_sms.rows(found)[0]["sms"] == 6
 
 
 def test_slower_warps_and_fixed_roles_need_more_sms() -> None:
     scenario = load(str(SCENARIO), ["outputs=[result]"])
-    assert sweep.best(sweep.splits(scenario, FOLLOW, (10, 12), sweep.slower(COPY, 2.0))).sms == 12
-    assert sweep.best(sweep.splits(scenario, FIXED, (10, 12))).sms == 12
+    assert comm_sms.best(comm_sms.splits(scenario, FOLLOW, (10, 12), comm_sms.slower(COPY, 2.0))).sms == 12
+    assert comm_sms.best(comm_sms.splits(scenario, FIXED, (10, 12))).sms == 12
 
 
-def test_a_split_is_the_scenario_with_that_many_sms(found: list[sweep.Split]) -> None:
+def test_a_split_is_the_scenario_with_that_many_sms(found: list[comm_sms.Split]) -> None:
     """Twenty is V3's own; with fixed roles its step is 0.03 % longer."""
     changes = ["outputs=[result]", "detail=chunk"]
     runs = (sim.run(load(str(SCENARIO), [*changes, f"comm.warps={kind}"])) for kind in (FOLLOW, FIXED))

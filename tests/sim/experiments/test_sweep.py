@@ -14,8 +14,7 @@ import sim
 from hwmodels.document import DocumentError
 from hwmodels.refused import Refused
 from sim.__main__ import main
-from sim.experiments import record as records
-from sim.experiments import sweep
+from sim.experiments import record, sweep
 from sim.experiments.record import Book, figure
 from sim.experiments.sweep import read_sweep, runs
 from sim.layout import plan
@@ -38,7 +37,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def counting(scenario: Any) -> dict[str, Any]:
         done.append(scenario.scenario_hash)
-        return records.record(scenario)
+        return record.record(scenario)
 
     monkeypatch.setattr(sweep, "record", counting)
     return done
@@ -180,7 +179,7 @@ def test_runs_that_are_alike_run_once(counted: list[str]) -> None:
 def test_what_is_kept_is_not_run_again(counted: list[str]) -> None:
     kept, seen = Path("deep/er/runs.jsonl"), list[tuple[int, int]]()
     first = runs(SMALL, [["seed=1"], ["seed=2"]], kept=kept)
-    again = runs(SMALL, [["seed=2"], ["seed=3"], ["seed=1"]], kept=kept, told=lambda *at: seen.append(at))
+    again = runs(SMALL, [["seed=2"], ["seed=3"], ["seed=1"]], kept=kept, progress=lambda *at: seen.append(at))
     assert len(counted) == 3 and again[0] == first[1] and again[2] == first[0]
     assert seen == [(3, 3)]
     assert len(kept.read_text().splitlines()) == 3
@@ -201,7 +200,7 @@ def test_runs_of_other_code_do_not_count(counted: list[str], monkeypatch: pytest
     monkeypatch.setattr(sweep, "stamp", lambda: "other code")
     runs(SMALL, [[]], kept=kept)
     assert len(counted) == 2
-    assert [json.loads(line)["stamp"] for line in kept.read_text().splitlines()] == [records.stamp(), "other code"]
+    assert [json.loads(line)["stamp"] for line in kept.read_text().splitlines()] == [record.stamp(), "other code"]
 
 
 def test_an_interrupted_sweep_goes_on(counted: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -18,7 +18,7 @@ from sim.models import deepseek
 from sim.routing.bias import SPEED, max_violation
 from sim.routing.gate import gate_of
 from sim.routing.hosts import in_order
-from sim.routing.imbalance import liked_in, loads_of
+from sim.routing.imbalance import loads_of, popularity_of
 from sim.routing.traffic import traffic
 from sim.scenario import SCENARIOS, Scenario, from_mapping, load
 
@@ -88,7 +88,7 @@ def test_max_vio_is_that_of_tokens_counted(tiny: str, routing: str) -> None:
     found, shape = survey(scenario), scenario.model
     assert shape is not None and found["step_tokens"] == 8 * 4 * 512
     mixture = deepseek.mixture(shape)
-    liked, gate = liked_in(scenario, mixture, 6), gate_of(mixture)
+    liked, gate = popularity_of(scenario, mixture, 6), gate_of(mixture)
     counted = [
         sum(traffic(gate, liked[layer], in_order(64, 4, 8), 512, 0, layer, m, first).slots
             for m in range(4) for first in (0, 4))

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sim.models import deepseek
-from sim.routing import balanced as routing
+from sim.routing import balanced
 from sim.scenario import from_mapping
 
 
@@ -28,7 +28,7 @@ def model(name):
 
 def test_v3():
     """3.96 nodes and 7.49 ranks a token (h800_dualpipe_trace: 3.964 and 7.488); standard errors 0.002 and 0.007."""
-    nodes, ranks = routing.spread(256, 8, 4, 8, "sigmoid", 64, 8)
+    nodes, ranks = balanced.spread(256, 8, 4, 8, "sigmoid", 64, 8)
     assert nodes == pytest.approx(3.964, abs=4 * 0.002)
     assert ranks == pytest.approx(7.488, abs=4 * 0.007)
 
@@ -40,16 +40,16 @@ def test_v3():
 )  # fmt: skip
 def test_without_groups(experts, chosen, ranks, gpus):
     """Choosing at random has a closed form; 8,192 samples of at most 8 places are within 4 x sqrt(8/4/8192) = 0.06."""
-    nodes_found, ranks_found = routing.spread(experts, 1, 1, chosen, "softmax", ranks, gpus)
+    nodes_found, ranks_found = balanced.spread(experts, 1, 1, chosen, "softmax", ranks, gpus)
     assert ranks_found == pytest.approx(distinct(experts, chosen, ranks), abs=0.06)
     assert nodes_found == pytest.approx(distinct(experts, chosen, max(1, ranks // gpus)), abs=0.06)
 
 
 def test_exact_cases():
-    assert routing.spread(16, 1, 1, 1, "sigmoid", 16, 8) == (1.0, 1.0)
-    assert routing.spread(16, 1, 1, 16, "sigmoid", 16, 8) == (2.0, 16.0)
-    assert routing.spread(16, 4, 1, 4, "sigmoid", 4, 1) == (1.0, 1.0)  # one group is one rank is one node
-    assert routing.spread(16, 4, 1, 2, "softmax", 16, 4)[1] == 2.0
+    assert balanced.spread(16, 1, 1, 1, "sigmoid", 16, 8) == (1.0, 1.0)
+    assert balanced.spread(16, 1, 1, 16, "sigmoid", 16, 8) == (2.0, 16.0)
+    assert balanced.spread(16, 4, 1, 4, "sigmoid", 4, 1) == (1.0, 1.0)  # one group is one rank is one node
+    assert balanced.spread(16, 4, 1, 2, "softmax", 16, 4)[1] == 2.0
 
 
 @settings(max_examples=25, deadline=None)
@@ -61,13 +61,13 @@ def test_exact_cases():
 def test_bounds(groups, few, chosen, ranks, score):
     """Nodes <= ranks <= experts chosen, and no more nodes than the groups a token may use lie on."""
     few = min(few, groups)
-    nodes, reached = routing.spread(64, groups, few, chosen, score, ranks, 4)
+    nodes, reached = balanced.spread(64, groups, few, chosen, score, ranks, 4)
     assert 1 <= nodes <= reached <= min(chosen, ranks)
     assert nodes <= few * max(1, ranks // 4 // groups)
 
 
 def test_load_of_v3():
-    load = routing.balanced(deepseek.mixture(model("deepseek_v3")), 4096, 64, 8)
+    load = balanced.balanced(deepseek.mixture(model("deepseek_v3")), 4096, 64, 8)
     assert load.rows == 4096 * 8 + 4 * 64  # each of 4 local experts ends in a tile that is half full on average
     assert load.received == round(4096 * load.ranks)
     assert 30_500 < load.received < 30_850
@@ -75,13 +75,13 @@ def test_load_of_v3():
 
 @pytest.mark.parametrize("group", [1, 2, 8, 64])
 def test_rows_do_not_depend_on_the_group_but_for_padding(group):
-    load = routing.balanced(deepseek.mixture(model("deepseek_v2_lite")), 1000, group, 8)
+    load = balanced.balanced(deepseek.mixture(model("deepseek_v2_lite")), 1000, group, 8)
     assert load.rows == 6000 + 64 // group * 64
     assert load.received <= 6000
 
 
 def test_same_every_time():
-    routing.spread.cache_clear()
-    first = routing.spread(64, 8, 3, 6, "softmax", 8, 8)
-    routing.spread.cache_clear()
-    assert routing.spread(64, 8, 3, 6, "softmax", 8, 8) == first
+    balanced.spread.cache_clear()
+    first = balanced.spread(64, 8, 3, 6, "softmax", 8, 8)
+    balanced.spread.cache_clear()
+    assert balanced.spread(64, 8, 3, 6, "softmax", 8, 8) == first

@@ -7,25 +7,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodels.refused import Refused
-from sim.scenario.slots import read, slots
+from sim.scenario.slots import allocate, read
 
 
 def test_packed_is_in_order() -> None:
-    assert slots("packed", 4, 9) == (0, 1, 2, 3)
+    assert allocate("packed", 4, 9) == (0, 1, 2, 3)
 
 
 @given(st.integers(1, 300), st.integers(0, 2**40))
 def test_scattered_is_a_permutation_that_the_seed_decides(nodes: int, seed: int) -> None:
-    found = slots("scattered", nodes, nodes, seed)
-    assert sorted(found) == list(range(nodes)) and found == slots("scattered", nodes, 10 * nodes, seed)
+    found = allocate("scattered", nodes, nodes, seed)
+    assert sorted(found) == list(range(nodes)) and found == allocate("scattered", nodes, 10 * nodes, seed)
 
 
 def test_seeds_scatter_differently() -> None:
-    assert len({slots("scattered", 64, 64, seed) for seed in range(20)}) == 20
+    assert len({allocate("scattered", 64, 64, seed) for seed in range(20)}) == 20
 
 
 def test_a_list_may_leave_slots_free() -> None:
-    assert slots([5, 0, 31], 3, 32) == (5, 0, 31)
+    assert allocate([5, 0, 31], 3, 32) == (5, 0, 31)
 
 
 @pytest.mark.parametrize(("placement", "line"), [
@@ -36,13 +36,13 @@ def test_a_list_may_leave_slots_free() -> None:
 ])  # fmt: skip
 def test_placements_that_cannot_be(placement: str | list[int], line: str) -> None:
     with pytest.raises(Refused) as caught:
-        slots(placement, 3, 8)
+        allocate(placement, 3, 8)
     assert str(caught.value) == line
 
 
 def test_many_wrong_slots_are_cut_short() -> None:
     with pytest.raises(Refused, match=r"found 8, 9, 10, \.\.\.$"):
-        slots(list(range(8, 20)), 12, 8)
+        allocate(list(range(8, 20)), 12, 8)
 
 
 def test_a_file_of_slots(tmp_path: Path) -> None:

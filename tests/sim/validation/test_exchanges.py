@@ -2,7 +2,7 @@
 
 import pytest
 
-from sim.validation import exchanges as published
+from sim.validation import exchanges
 from tests.sim.communication.exchange.exchanges import LINKS
 
 ERRORS = {
@@ -16,20 +16,20 @@ ERRORS = {
 
 
 def test_errors_are_those_the_documents_print() -> None:
-    rows = published.bandwidths(LINKS) + published.latencies(LINKS, 132)
+    rows = exchanges.bandwidths(LINKS) + exchanges.latencies(LINKS, 132)
     assert [r.name for r in rows[::2]] == list(ERRORS)
     for there, back in zip(rows[::2], rows[1::2], strict=True):
         assert (there.error, back.error) == pytest.approx(ERRORS[there.name], abs=0.002), there.name
 
 
 def test_no_wire_carries_more_than_its_link() -> None:
-    for row in published.bandwidths(LINKS) + published.latencies(LINKS, 132):
+    for row in exchanges.bandwidths(LINKS) + exchanges.latencies(LINKS, 132):
         link = LINKS.nvlink.effective if row.name.startswith("8 ranks") else LINKS.network
         assert row.wire * 1e9 < link, row
 
 
 def test_the_kernel_adds_fill_and_drain_to_the_profile_s_bytes_over_links() -> None:
-    rows = published.profile("h800", LINKS, 20)
+    rows = exchanges.profile("h800", LINKS, 20)
     assert {r.name for r in rows} == {"dispatch(F)", "combine(F)", "dispatch(B)", "combine(B)"}
     for row in rows:
         assert 1.0 <= row.alone / row.closed < 1.05

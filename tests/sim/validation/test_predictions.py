@@ -8,33 +8,34 @@ from pathlib import Path
 import pytest
 
 from sim.__main__ import main
-from sim.validation import predictions as validate
+from sim.validation import predictions
+from sim.validation.row import Row
 
 PUBLISHED = Path(__file__).parents[4] / "shared" / "facts" / "published.csv"
 
 
 @pytest.fixture(scope="module")
-def rows() -> dict[str, validate.Row]:
-    return {row.id: row for row in validate.compare_all()}
+def rows() -> dict[str, Row]:
+    return {row.id: row for row in predictions.compare_all()}
 
 
-def test_every_row_is_answered_once(rows: dict[str, validate.Row]) -> None:
-    listed = [r["id"] for name in validate.names() for r in validate.published(name)["rows"]]
+def test_every_row_is_answered_once(rows: dict[str, Row]) -> None:
+    listed = [r["id"] for name in predictions.names() for r in predictions.published(name)["rows"]]
     assert listed == list(rows)
     assert all(row.predicted > 0 and row.published > 0 and row.source and row.group for row in rows.values())
 
 
-def test_one_file_can_be_asked_for(rows: dict[str, validate.Row]) -> None:
-    alone = validate.compare("schedules")
+def test_one_file_can_be_asked_for(rows: dict[str, Row]) -> None:
+    alone = predictions.compare("schedules")
     assert alone == [row for row in rows.values() if row.group == alone[0].group]
 
 
-def test_rows_say_whether_they_were_inputs(rows: dict[str, validate.Row]) -> None:
+def test_rows_say_whether_they_were_inputs(rows: dict[str, Row]) -> None:
     assert {row.input for row in rows.values()} == {"no", "partly", "yes"}
     assert all(row.why for row in rows.values() if row.input != "no")
 
 
-def test_intervals_hold_their_prediction(rows: dict[str, validate.Row]) -> None:
+def test_intervals_hold_their_prediction(rows: dict[str, Row]) -> None:
     sure = [row for row in rows.values() if row.low is not None and row.high is not None]
     assert len(sure) > 60
     assert all(row.low < row.predicted < row.high for row in sure)  # type: ignore[operator]
@@ -43,21 +44,21 @@ def test_intervals_hold_their_prediction(rows: dict[str, validate.Row]) -> None:
 @pytest.mark.parametrize("name", ["models", "schedules", "fabrics"])
 def test_closed_forms_agree_with_figures_by_formula(name: str) -> None:
     """Formulas exactly; sizes as far as their printed digits say what was counted. Money is no closed form."""
-    for row in (row for row in validate.compare(name) if "USD" not in row.unit):
+    for row in (row for row in predictions.compare(name) if "USD" not in row.unit):
         exact = name != "models" or row.id.startswith(("D-", "IS-T1"))
         assert abs(row.error) < (1e-4 if exact else 0.06), row.id
 
 
-def test_every_validation_figure_is_answered_or_said_not_to_be(rows: dict[str, validate.Row]) -> None:
+def test_every_validation_figure_is_answered_or_said_not_to_be(rows: dict[str, Row]) -> None:
     if not PUBLISHED.exists():
         pytest.skip("the collection of published figures is not here")
     with PUBLISHED.open(encoding="utf-8") as file:
         wanted = {r["id"] for r in csv.DictReader(file) if r["kind"] == "validation"}
-    known = {name.split("/")[0] for name in rows} | {row.id.split("/")[0] for row in validate.unanswered()}
+    known = {name.split("/")[0] for name in rows} | {row.id.split("/")[0] for row in predictions.unanswered()}
     assert wanted <= known
 
 
-def test_figures_are_those_of_the_collection(rows: dict[str, validate.Row]) -> None:
+def test_figures_are_those_of_the_collection(rows: dict[str, Row]) -> None:
     """Where the collection gives one plain number, it is the row's."""
     if not PUBLISHED.exists():
         pytest.skip("the collection of published figures is not here")
@@ -68,20 +69,20 @@ def test_figures_are_those_of_the_collection(rows: dict[str, validate.Row]) -> N
     assert {row.id: row.published for row in shared} == {row.id: float(values[row.id]) for row in shared}
 
 
-def test_nothing_is_both_answered_and_not(rows: dict[str, validate.Row]) -> None:
-    left = validate.unanswered()
+def test_nothing_is_both_answered_and_not(rows: dict[str, Row]) -> None:
+    left = predictions.unanswered()
     assert not {row.id for row in left} & set(rows)
     assert all(row.reason for row in left) and len({row.id for row in left}) == len(left)
 
 
-def test_overrides_reach_the_predictions(rows: dict[str, validate.Row]) -> None:
-    slower = {row.id: row for row in validate.compare(overrides=("cluster.node.nic.bandwidth=20GB/s",))}
+def test_overrides_reach_the_predictions(rows: dict[str, Row]) -> None:
+    slower = {row.id: row for row in predictions.compare(overrides=("cluster.node.nic.bandwidth=20GB/s",))}
     assert slower["IS-T4-step"].predicted > rows["IS-T4-step"].predicted
-    fitted = {row.id: row for row in validate.compare("profile", ("pricing=fitted",))}
+    fitted = {row.id: row for row in predictions.compare("profile", ("pricing=fitted",))}
     assert fitted["PD-SPAN"].predicted != rows["PD-SPAN"].predicted
 
 
-def test_hours_days_tokens_cost_and_steps_say_the_same(rows: dict[str, validate.Row]) -> None:
+def test_hours_days_tokens_cost_and_steps_say_the_same(rows: dict[str, Row]) -> None:
     tokens, step = 15360 * 4096, rows["IS-T4-step"].predicted
     assert rows["IS-T4-tokens"].predicted == pytest.approx(tokens / step * 86400 / 1e9)
     hours = step * 2048 / 3600 / tokens * 1e12
@@ -91,14 +92,14 @@ def test_hours_days_tokens_cost_and_steps_say_the_same(rows: dict[str, validate.
     assert rows["V3-T1-usdpre"].predicted == pytest.approx(2 * 14.8 * hours / 1e6)
 
 
-def test_the_readme_gets_about_twenty_rows(rows: dict[str, validate.Row]) -> None:
-    shown = validate.headlines(rows.values())
+def test_the_readme_gets_about_twenty_rows(rows: dict[str, Row]) -> None:
+    shown = predictions.headlines(rows.values())
     assert 15 <= len(shown) <= 25
     assert {"PD-SPAN", "IS-T4-step", "V3-GPUH-T"} <= {row.id for row in shown}
 
 
 def test_the_table_goes_to_stderr_and_markdown_and_json_to_stdout(
-    capsys: pytest.CaptureFixture[str], rows: dict[str, validate.Row]
+    capsys: pytest.CaptureFixture[str], rows: dict[str, Row]
 ) -> None:
     assert main(["validate"]) == 0
     out, err = capsys.readouterr()

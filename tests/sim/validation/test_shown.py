@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hwmodels.refused import Refused
 from sim.validation import chart, page, records, table
-from sim.validation.predictions import Row, Unanswered
+from sim.validation.row import Row, Unanswered
 
 ROWS = [
     Row("a", "step <of> all & sundry", 18.26, 20.0, "s", "paper", "first", 17.0, 19.0, headline=True),

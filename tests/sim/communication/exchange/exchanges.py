@@ -7,12 +7,12 @@ from hwmodels import node
 from hwmodels.collectives import Wires, wires
 from hwmodels.op import AllToAll
 from sim.communication.exchange.ports import Ports, of_tokens
-from sim.validation import exchanges as published
+from sim.validation import exchanges
 
 LINKS: Wires = wires(node.load("h800x8"), None)
 FP8_ROW, BF16_ROW = 7392.0, 14336.0
 """Bytes a row of the published benchmarks: 7,168 values with 56 FP32 scales, or in BF16."""
-SPREAD = published.SPREAD | {128: (5.72, 7.83), 320: (3.99, 7.88)}
+SPREAD = exchanges.SPREAD | {128: (5.72, 7.83), 320: (3.99, 7.88)}
 """Group size -> distinct nodes and ranks a token. 128: routing.spread of V3; 320: if it still went to four nodes."""
 
 

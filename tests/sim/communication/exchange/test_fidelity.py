@@ -9,7 +9,7 @@ import sim
 from hwmodels.document import DocumentError
 from hwmodels.op import AllToAll
 from sim import assembly
-from sim.disturbances.exchanges import crowded
+from sim.disturbances.exchanges import loaded_exchanges
 from sim.layout import plan
 from sim.layout.machine import Machine
 from sim.models.layer import Unit
@@ -61,7 +61,7 @@ def test_a_step_of_v3_hardly_asks() -> None:
 @pytest.mark.parametrize("name", ["dispatch(F)", "combine(F)"])
 def test_loads_that_differ_are_felt_alike(name: str) -> None:
     """Where links bind, that is: to what reaches a node in full, to what a rank receives once NVLink is the slower."""
-    found = [crowded(machine(fidelity))[name] for fidelity in FIDELITIES]
+    found = [loaded_exchanges(machine(fidelity))[name] for fidelity in FIDELITIES]
     for each in found[1:]:
         assert each.reached == pytest.approx(found[0].reached, rel=0.02)
         assert each.received == pytest.approx(found[0].received, rel=0.02)

@@ -10,8 +10,8 @@ import sim
 from hwmodels.collectives import UNHINDERED
 from hwmodels.units import NS_PER_S
 from sim import assembly
-from sim.analysis import links as summary
 from sim.analysis import utilisation
+from sim.analysis.links import links
 from sim.analysis.utilisation import of_network
 from sim.communication.fabric.bursts import wire_bytes
 from sim.communication.fabric.flows import KINDS
@@ -84,7 +84,7 @@ def test_scattered_nodes_need_adaptive_routing() -> None:
 
 @cache
 def used() -> tuple[Utilisation, dict[str, Any]]:
-    return summary.links(*laid(), sim.run(scenario("outputs=[result,events]")).spans)
+    return links(*laid(), sim.run(scenario("outputs=[result,events]")).spans)
 
 
 def test_bytes_over_links_are_bytes_of_flows_times_their_hops() -> None:
@@ -148,7 +148,7 @@ def test_the_mean_curve_holds_the_bytes_of_its_class() -> None:
 def test_where_nothing_is_known_of_the_fabric_it_says_why() -> None:
     plan, machine = laid("cluster.fabric=slimfly")
     spans = sim.run(scenario("outputs=[result]")).spans
-    use, said = summary.links(plan, machine, spans)
+    use, said = links(plan, machine, spans)
     assert use is None and "can be counted but not wired" in said["left_out"]
     found = sim.run(scenario("outputs=[result,links]", "cluster.fabric=null"))
     assert found.links is None and "name a cluster.fabric" in found.summary["links"]["left_out"]
@@ -160,14 +160,14 @@ def test_a_run_for_figures_alone_pays_for_no_links(monkeypatch: pytest.MonkeyPat
     asked = sim.run(scenario("outputs=[result,links]", "cluster.routing=ecmp"))
     said = asked.summary["links"]
     assert asked.links is not None and (said["routing"], said["blocking_priced"]) == ("ecmp", True)
-    monkeypatch.setattr(summary, "links", None)  # not called, else it fails
+    monkeypatch.setattr("sim.analysis.links.links", None)  # not called, else it fails
     quiet = sim.run(scenario("outputs=[result]", "cluster.routing=ecmp"))
     assert quiet.links is None
     assert quiet.summary == {key: value for key, value in asked.summary.items() if key != "links"}
 
 
 def test_a_network_that_prices_need_is_not_built_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(summary, "network", None)
+    monkeypatch.setattr("sim.analysis.links.network", None)
     assert sim.run(scenario("outputs=[result,links]", "cluster.routing=ecmp")).links is not None
 
 
