@@ -73,7 +73,7 @@ def test_v3_by_hand() -> None:
     mesh = Mesh(16, 128, 64, gpus_per_node=8)
     assert (mesh.ranks, mesh.shape) == (2048, (16, 2, 64, 1, 1))
     assert mesh.place(1000) == (7, 104) and mesh.rank(7, 104) == 1000 and mesh.node(1000) == 125
-    assert mesh.group("expert", 104) == range(64, 128) and mesh.nodes_of_group("expert") == 8
+    assert mesh.group("expert", 104) == range(64, 128) and mesh.nodes_of(64) == 8
     assert mesh.groups("expert_data")[40].tolist() == [40, 104]
 
 
