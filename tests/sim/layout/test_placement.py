@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hwmodels.refused import Refused
-from sim.layout.placement import place
+from sim.layout.placement import REACH, place
 from sim.models.layer import Unit
 
 
@@ -94,6 +94,36 @@ def test_balanced_is_optimal(costs, head, tail, stages):
     found = place(units, [head, *costs, tail], stages, "balanced", False, flat)
     of = dict(zip(units, [head, *costs, tail], strict=True))
     assert max(sum(of[u] for u in stage) for stage in found) == best(costs, head, tail, stages)
+
+
+def lightest(costs, head, tail, stages):
+    """The same for many stages, cut by cut from the left."""
+    loads = {at: head + sum(costs[:at]) for at in range(1, len(costs) + 1)}
+    for _ in range(stages - 2):
+        loads = {
+            at: min(max(load, sum(costs[begin:at])) for begin, load in loads.items() if begin < at)
+            for at in range(min(loads) + 1, len(costs) + 1)
+        }
+    return min(max(load, sum(costs[begin:]) + tail) for begin, load in loads.items())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    costs=st.lists(st.integers(4, 6), min_size=12, max_size=24), head=st.integers(0, 4), tail=st.integers(0, 8),
+    stages=st.integers(3, 11),
+)  # fmt: skip
+def test_balanced_is_optimal_for_many_stages(costs, head, tail, stages):
+    units = model(len(costs))
+    found = place(units, [head, *costs, tail], stages, "balanced", False, flat)
+    of = dict(zip(units, [head, *costs, tail], strict=True))
+    assert max(sum(of[u] for u in stage) for stage in found) == lightest(costs, head, tail, stages)
+
+
+def test_balanced_looks_no_further_than_its_reach():
+    """Sixteen light layers and four of ten times their cost on two stages: 14 layers are 4 more than the mean."""
+    units, costs = model(20), [*[1.0] * 16, *[10.0] * 4]
+    assert counts(units, [0.0, *costs, 0.0], 2, "balanced", 20) == [10 + REACH, 10 - REACH]
+    assert counts(units, [0.0, *costs[::-1], 0.0], 2, "balanced", 20) == [10 - REACH, 10 + REACH]
 
 
 def test_balanced_by_hand():
