@@ -109,8 +109,8 @@ def lightest(costs, head, tail, stages):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    costs=st.lists(st.integers(4, 6), min_size=12, max_size=24), head=st.integers(0, 4), tail=st.integers(0, 8),
-    stages=st.integers(3, 11),
+    costs=st.lists(st.integers(4, 6), min_size=16, max_size=64), head=st.integers(0, 4), tail=st.integers(0, 12),
+    stages=st.integers(3, 16),
 )  # fmt: skip
 def test_balanced_is_optimal_for_many_stages(costs, head, tail, stages):
     units = model(len(costs))
@@ -120,10 +120,12 @@ def test_balanced_is_optimal_for_many_stages(costs, head, tail, stages):
 
 
 def test_balanced_looks_no_further_than_its_reach():
-    """Sixteen light layers and four of ten times their cost on two stages: 14 layers are 4 more than the mean."""
-    units, costs = model(20), [*[1.0] * 16, *[10.0] * 4]
-    assert counts(units, [0.0, *costs, 0.0], 2, "balanced", 20) == [10 + REACH, 10 - REACH]
-    assert counts(units, [0.0, *costs[::-1], 0.0], 2, "balanced", 20) == [10 - REACH, 10 + REACH]
+    """Light layers, and four of ten times their cost: no stage of two has more than 4 layers over a mean of 10."""
+    for size in (20, 21):
+        units, costs = model(size), [*[1.0] * (size - 4), *[10.0] * 4]
+        for order in (1, -1):
+            found = counts(units, [0.0, *costs[::order], 0.0], 2, "balanced", size)
+            assert found[::order] == [10 + REACH, size - 10 - REACH]
 
 
 def test_balanced_by_hand():
