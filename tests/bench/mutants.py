@@ -63,6 +63,8 @@ REPLACED = {
 }
 """Kind of operator -> sets of which one member replaces another."""
 UNASKED = ("VariableReplacer", "VariableInserter")
+QUIETLY = ("-p", "no:cacheprovider", "--tb=line", "--hypothesis-profile=ci")
+"""The profile: examples that are the same in each run, however long they take."""
 GATE = ("tests/cross/test_golden_results.py", "tests/test_docs.py", "-k", "moved or golden or table")
 
 
@@ -156,7 +158,7 @@ def stages(file: str) -> list[tuple[str, ...]]:
 
 def killer(copy: Path, arguments: tuple[str, ...]) -> str:
     """The first test that fails; "" when none does."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=line", *arguments]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", *QUIETLY, *arguments]
     try:
         run = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=LIMIT_S, env=ENVIRONMENT)
     except subprocess.TimeoutExpired:

@@ -52,6 +52,12 @@ def test_effective_rates_are_the_published_ones() -> None:
     assert (V3.network, V3.nvlink.effective) == pytest.approx((NIC, NVLINK))
 
 
+def test_nothing_slows_links_that_nobody_is_said_to_share() -> None:
+    for links in (V3, wires(node.load("h800x8"), None)):
+        assert links.alone == links.shared == links
+        assert links.slowed(2).network == links.network / 2
+
+
 @pytest.mark.parametrize(("op", "ms"), [(DISPATCH, 2.6), (COMBINE, 5.1)], ids=["dispatch", "combine"])
 def test_the_exchanges_of_v3_alone(op: AllToAll, ms: float) -> None:
     """EP64 beside nothing: 2.6 ms for FP8 rows, 5.1 ms for BF16 rows."""
@@ -136,4 +142,5 @@ def test_nobody_to_talk_to_costs_nothing() -> None:
 
 
 def test_host_copies_take_pcie() -> None:
-    assert host_seconds(HostCopy(64e9 * 0.91), V3) == pytest.approx(1.0 + 1e-6)
+    for seconds in (1.0, 0.25):
+        assert host_seconds(HostCopy(64e9 * 0.91 * seconds), V3) == pytest.approx(seconds + 1e-6)

@@ -146,6 +146,21 @@ def test_a_link_that_slows_messages_only_is_named(schedule, slow):
     assert cost > 0 and found[0].rank == slow and found[0].beyond_s > 0
 
 
+@pytest.mark.parametrize("longer", [0.5, 1.0, 2.0, 2.5])
+def test_a_path_of_slow_messages_has_no_hole(longer):
+    """A single micro-batch through two stages and back: whatever a message takes beside the step before it (a little
+    more than the first one, than twice that), steps and both messages are all there is until the last step ends."""
+    chosen = ("schedule=gpipe", "batch.micro_batches=1")
+    first = ran((), *chosen).timeline.network[0][0]
+    ready, alone = int(first.starts[0]), int(first.ends[0] - first.starts[0])
+    latency = lowered(*chosen)[1].pricer.wires.latency_s * 1e9  # which a slow link leaves as it is
+    slow = Fault("link", 0, (longer * ready + alone / 2 - latency) / (alone - latency))
+    found, _ = critical(slow, overrides=chosen)
+    last = last_end(ran((slow,), *chosen).timeline)
+    assert found[0].rank == 0
+    assert sum(each.seconds for each in found) == pytest.approx(last / 1e9, rel=1e-9)
+
+
 def test_a_link_that_slows_rings_only_is_named():
     """No pipeline: gradients and parameters are all that crosses NICs."""
     found, cost = critical(Fault("link", 6, 50.0), overrides=("parallel.pipeline=1", "schedule=1f1b"))

@@ -103,6 +103,9 @@ def test_messages(done):
     sends = sum(len(job.sends) for p in range(2) for job in low.jobs[p])
     assert labels["send activations"] + labels["send gradients"] == sends > 0
     assert labels["all-gather"] == 2
+    phases = {"send activations": "forward", "send gradients": "backward_input"}
+    for label, phase in zip(rows.label.tolist(), rows.phase.tolist(), strict=True):
+        assert PHASES[phase] == phases.get(rows.labels[label], "optimizer")
     for label, phase, stage in zip(rows.label.tolist(), rows.phase.tolist(), rows.stage.tolist(), strict=True):
         sent, reduced = (rows.labels[label].startswith(word) for word in ("send", "reduce"))
         assert (PHASES[phase] != "optimizer") == sent and (sent or reduced) == (stage >= 0)

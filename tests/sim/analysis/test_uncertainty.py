@@ -152,6 +152,16 @@ def test_what_goes_with_the_step_moves_with_it():
     assert 0 <= out["bubble_fraction"][0] <= out["bubble_fraction"][1] <= 1
 
 
+def test_a_phase_moves_with_its_causes_and_the_bubble_is_what_is_left():
+    """All that a cause adds to the step it adds to forward: 6 s move as far as 10, and 4 s of bubble stay."""
+    out = intervals(found(cause("a", 0.5)), SUMMARY, 0)["intervals_90"]
+    low, high = out["step_time_s"]
+    assert out["phases_s"] == {
+        "forward": pytest.approx([low - 4, high - 4]), "bubble": pytest.approx([4, 4]),
+    }  # fmt: skip
+    assert out["bubble_fraction"] == pytest.approx([4 / high, 4 / low], rel=1e-3)
+
+
 def test_draws_are_keyed_by_seed_and_name_and_not_by_place():
     a, b = cause("a", 0.3), cause("b", 0.4)
     one, two = draws([a, b], 0), draws([b, a], 0)

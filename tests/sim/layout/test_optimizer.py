@@ -1,9 +1,11 @@
 """What follows the last backward: who shards what, and how long rings take, by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hwmodels.node import Link
 from sim import assembly
 from sim.layout import optimizer, plan
 from sim.models.family import weights
@@ -71,6 +73,15 @@ def test_rings_on_one_node(small):
     assert tail.reduce_ns[0][1] == pytest.approx(expected * 1e9, abs=3)
     gather = held.dense * 2 * 3 / 4 / 160e9 + 3 * 3.33e-6
     assert tail.gather_ns == pytest.approx(gather * 1e9, abs=3)
+
+
+def test_the_norm_is_one_number_of_every_rank(small):
+    """An all-reduce of 4 bytes over eight GPUs passes 7/8 of them twice; slow links make that microseconds."""
+    laid, machine = small
+    links = machine.pricer.wires
+    slow = replace(links, nvlink=Link(1e6, 1.0, links.nvlink.latency_s))
+    late = optimizer.tail(laid, replace(machine, pricer=machine.pricer.over(slow)), 0).norm_ns
+    assert (late - optimizer.tail(laid, machine, 0).norm_ns) / 1e3 == pytest.approx(2 * 7 / 8 * 4, rel=1e-3)
 
 
 def test_rings_across_nodes(main):

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hwmodels.refused import Refused
-from sim.layout.placement import place
+from sim.layout.placement import REACH, place
 from sim.models.layer import Unit
 
 
@@ -94,6 +94,38 @@ def test_balanced_is_optimal(costs, head, tail, stages):
     found = place(units, [head, *costs, tail], stages, "balanced", False, flat)
     of = dict(zip(units, [head, *costs, tail], strict=True))
     assert max(sum(of[u] for u in stage) for stage in found) == best(costs, head, tail, stages)
+
+
+def lightest(costs, head, tail, stages):
+    """The same for many stages, cut by cut from the left."""
+    loads = {at: head + sum(costs[:at]) for at in range(1, len(costs) + 1)}
+    for _ in range(stages - 2):
+        loads = {
+            at: min(max(load, sum(costs[begin:at])) for begin, load in loads.items() if begin < at)
+            for at in range(min(loads) + 1, len(costs) + 1)
+        }
+    return min(max(load, sum(costs[begin:]) + tail) for begin, load in loads.items())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    costs=st.lists(st.integers(4, 6), min_size=16, max_size=64), head=st.integers(0, 4), tail=st.integers(0, 12),
+    stages=st.integers(3, 16),
+)  # fmt: skip
+def test_balanced_is_optimal_for_many_stages(costs, head, tail, stages):
+    units = model(len(costs))
+    found = place(units, [head, *costs, tail], stages, "balanced", False, flat)
+    of = dict(zip(units, [head, *costs, tail], strict=True))
+    assert max(sum(of[u] for u in stage) for stage in found) == lightest(costs, head, tail, stages)
+
+
+def test_balanced_looks_no_further_than_its_reach():
+    """Light layers, and four of ten times their cost: no stage of two has more than 4 layers over a mean of 10."""
+    for size in (20, 21):
+        units, costs = model(size), [*[1.0] * (size - 4), *[10.0] * 4]
+        for order in (1, -1):
+            found = counts(units, [0.0, *costs[::order], 0.0], 2, "balanced", size)
+            assert found[::order] == [10 + REACH, size - 10 - REACH]
 
 
 def test_balanced_by_hand():
