@@ -84,10 +84,10 @@ def with_idle(steps: Trace, more: Mapping[str, Column] = MappingProxyType({})) -
 def price_mix(steps: Trace, spans: Trace) -> tuple[Column, list[str]]:
     """For every step which text says how the spans inside it were priced (-1: none were), and the texts.
 
-    A text counts span time by the first word of its price: "61 % interpolated, 39 % measured".
+    A text counts span time by the rungs of its prices: "61 % interpolated, 39 % measured".
     """
-    kinds = sorted({price.split(":")[0] for price in spans.prices})
-    kind_of = np.array([kinds.index(price.split(":")[0]) for price in spans.prices], dtype=np.int64)
+    kinds = sorted(set(spans.rungs))
+    kind_of = np.array([kinds.index(rung) for rung in spans.rungs], dtype=np.int64)
     step = _owners(steps, spans)
     keep = (step >= 0) & (spans.price >= 0)
     if not keep.any():

@@ -34,6 +34,7 @@ class Trace:
     layer: model layer, or -1.
     price: index into `prices` (provenance of the duration), or -1.
     sms: streaming multiprocessors held, or -1.
+    rungs: of each of `prices`, the rung of the pricing ladder that it comes from, e.g. "measured".
     """
 
     position: Column
@@ -51,6 +52,7 @@ class Trace:
     sms: Column
     labels: tuple[str, ...] = field(default=())
     prices: tuple[str, ...] = field(default=())
+    rungs: tuple[str, ...] = field(default=())
 
     COLUMNS = (
         "position",
@@ -78,4 +80,4 @@ class Trace:
     def where(self, keep: npt.NDArray[np.bool_]) -> "Trace":
         """The rows for which `keep` is true."""
         columns = {name: getattr(self, name)[keep] for name in self.COLUMNS}
-        return Trace(**columns, labels=self.labels, prices=self.prices)
+        return Trace(**columns, labels=self.labels, prices=self.prices, rungs=self.rungs)

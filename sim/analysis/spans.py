@@ -45,6 +45,27 @@ class Names:
         return tuple(self.known)
 
 
+class Prices:
+    """Prices as small numbers, in order of first use: those with one rung and source are one.
+
+    rungs: rung of each text.  sources: text -> its source and spread.
+    """
+
+    def __init__(self) -> None:
+        self.names, self.rungs = Names(), list[str]()
+        self.sources: dict[str, str] = {}
+
+    def of(self, price: Price | None) -> int:
+        """Number of a price, -1 for none."""
+        if price is None:
+            return -1
+        number = self.names.of(text := f"{price.rung}: {price.source}")
+        if number == len(self.rungs):
+            self.rungs.append(price.rung)
+            self.sources[text] = f"{price.source} (spread {price.spread:.0%})"
+        return number
+
+
 def steps(plan: Plan, timeline: Timeline, column: int) -> Trace:
     """One row per schedule step and pipeline position, and one for the optimizer, of one column of ranks."""
     names, blocks = Names(), []
@@ -58,7 +79,7 @@ def steps(plan: Plan, timeline: Timeline, column: int) -> Trace:
         blocks.append(block)
         if updated[column] > norm:
             blocks.append(_once(position, OPTIMIZER, names.of("optimizer"), norm, int(updated[column])))
-    return _trace(blocks, names.texts, ())
+    return _trace(blocks, names, Prices())
 
 
 def _table(row: Sequence[Step]) -> Column:
@@ -69,8 +90,7 @@ def _table(row: Sequence[Step]) -> Column:
 def spans(plan: Plan, lowered: Lowered, timeline: Timeline, column: int, detail: str) -> tuple[Trace, dict[str, str]]:
     """One row per task of one column of ranks, at every pipeline position; and what each price text stands for.
     detail: op, layer or chunk."""
-    names, prices, blocks = Names(), Names(), []
-    sources: dict[str, str] = {}
+    names, prices, blocks = Names(), Prices(), []
     drawings: dict[tuple[int, int], _Drawing] = {}
     for position, row in enumerate(plan.program.steps):
         done, kits = timeline.positions[position], lowered.kits[position]
@@ -78,7 +98,7 @@ def spans(plan: Plan, lowered: Lowered, timeline: Timeline, column: int, detail:
             looks = []
             for kit in kits:
                 if (kit.number, lane) not in drawings:
-                    drawings[kit.number, lane] = _Drawing(_drawn(kit, detail), lane, names, prices, sources)
+                    drawings[kit.number, lane] = _Drawing(_drawn(kit, detail), lane, names, prices)
                 looks.append(drawings[kit.number, lane])
             blocks.append(_lane(position, row, looks, done, column, lowered.first_layer))
         blocks.append(_network(position, row, timeline.network[position], column, names))
@@ -88,7 +108,7 @@ def spans(plan: Plan, lowered: Lowered, timeline: Timeline, column: int, detail:
         if timeline.update[position][1][column] > norm:
             end = norm + tail.norm_ns + tail.update_ns
             blocks.append(_once(position, OPTIMIZER, names.of("optimizer"), norm, end))
-    return _trace([b for b in blocks if b], names.texts, prices.texts), sources
+    return _trace([b for b in blocks if b], names, prices), prices.sources
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,22 +169,14 @@ def _as_chunk(kit: Kit) -> _Drawn:
 class _Drawing:
     """The constant columns of a kit on one lane: per task label, layer, half, price and SMs."""
 
-    def __init__(self, drawn: _Drawn, lane: int, names: Names, prices: Names, sources: dict[str, str]) -> None:
+    def __init__(self, drawn: _Drawn, lane: int, names: Names, prices: Prices) -> None:
         self.drawn, self.lane, tasks = drawn, lane, drawn.template.tasks[lane]
         self.count = len(tasks)
         self.label = np.array([names.of(t.label) for t in tasks], dtype=np.int64)
         self.layer = np.array([t.layer for t in tasks], dtype=np.int64)
         self.backward = np.array([t.half != "F" for t in tasks], dtype=bool)
-        self.price = np.array([_price(t.price, prices, sources) for t in tasks], dtype=np.int64)
+        self.price = np.array([prices.of(t.price) for t in tasks], dtype=np.int64)
         self.sms = np.array([t.sms for t in tasks], dtype=np.int64)
-
-
-def _price(price: Price | None, prices: Names, sources: dict[str, str]) -> int:
-    if price is None:
-        return -1
-    text = f"{price.rung}: {price.source}"
-    sources.setdefault(text, f"{price.source} (spread {price.spread:.0%})")
-    return prices.of(text)
 
 
 def _lane(
@@ -228,11 +240,10 @@ def _sent(row: Sequence[Step], step: int, kind: int) -> tuple[int, int]:
 
 def pair(kit: Kit, step: Step, first_layer: Sequence[int]) -> tuple[Trace, dict[str, str]]:
     """The op-level run alone of one step's kit, as a trace of position 0, and what its price texts stand for."""
-    names, prices, blocks = Names(), Names(), []
-    sources: dict[str, str] = {}
+    names, prices, blocks = Names(), Prices(), []
     drawn = _drawn(kit, "op")
     for lane in STREAMS:
-        look = _Drawing(drawn, lane, names, prices, sources)
+        look = _Drawing(drawn, lane, names, prices)
         if not look.count:
             continue
         start, end = drawn.times[lane]
@@ -245,7 +256,7 @@ def pair(kit: Kit, step: Step, first_layer: Sequence[int]) -> tuple[Trace, dict[
                 stage=own, layer=layer, price=look.price, sms=look.sms, micro_batch=0,
             )
         )  # fmt: skip
-    return _trace(blocks, names.texts, prices.texts), sources
+    return _trace(blocks, names, prices), prices.sources
 
 
 def _block(count: int, **columns: int | Column) -> dict[str, Column]:
@@ -263,6 +274,6 @@ def _once(position: int, phase: int, label: int, start: int, end: int, lane: int
     return _block(1, position=position, lane=lane, phase=phase, label=label, start=start, end=end)
 
 
-def _trace(blocks: Sequence[dict[str, Column]], labels: tuple[str, ...], prices: tuple[str, ...]) -> Trace:
+def _trace(blocks: Sequence[dict[str, Column]], names: Names, prices: Prices) -> Trace:
     columns = {name: np.concatenate([block[name] for block in blocks]) for name in Trace.COLUMNS}
-    return Trace(**columns, labels=labels, prices=prices)
+    return Trace(**columns, labels=names.texts, prices=prices.names.texts, rungs=tuple(prices.rungs))

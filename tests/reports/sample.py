@@ -24,6 +24,7 @@ LABELS = (
     "flash_attention", "rmsnorm", "cast", "routed_gate_up", "swiglu", "permute",
 )  # fmt: skip
 PRICES = ("measured: h800/gemm", "interpolated: h800/gemm", "roofline", "published: deepep", "assumed: launch gap")
+RUNGS = tuple(price.split(":")[0] for price in PRICES)
 SOURCES = {
     PRICES[0]: "The table h800/gemm.json holds this shape: median of 4 launches, spread 3 %.",
     PRICES[1]: "Wave model between two measured shapes of h800/gemm.json, rms error 3.2 %.",
@@ -45,7 +46,7 @@ class Rows:
 
     def trace(self) -> Trace:
         table = np.array(self.rows, dtype=np.int64).reshape(-1, len(Trace.COLUMNS))
-        return Trace(*table.T.copy(), labels=LABELS, prices=PRICES)
+        return Trace(*table.T.copy(), labels=LABELS, prices=PRICES, rungs=RUNGS)
 
 
 CHUNK_NS = {"F": 38 * MS_NS, "B": 61 * MS_NS, "BW": 92 * MS_NS, "W": 31 * MS_NS, "F+BW": 129 * MS_NS}

@@ -85,7 +85,8 @@ def priced(rows: list[tuple[int, int, int, int]], prices: tuple[str, ...]) -> Tr
     """A trace of (rank, start, end, price) rows."""
     bare = steps([row[:3] for row in rows])
     columns = {name: getattr(bare, name) for name in Trace.COLUMNS} | {"price": np.array([row[3] for row in rows])}
-    return Trace(**columns, labels=bare.labels, prices=prices)
+    rungs = tuple(price.split(":")[0] for price in prices)
+    return Trace(**columns, labels=bare.labels, prices=prices, rungs=rungs)
 
 
 def test_a_step_says_how_its_spans_were_priced() -> None:
