@@ -231,10 +231,14 @@ def test_a_failed_move_puts_the_older_folder_back(fakes: Any) -> None:
 
 
 MISFITS = [
-    ("layout.plan.home", lambda program: dict(zip([1], [1, 2], strict=True)), "ValueError: zip() argument 2 is longer"),
+    (
+        "layout.plan._checked",
+        lambda schedule, shape: dict(zip([1], [1, 2], strict=True)),
+        "ValueError: zip() argument 2 is longer",
+    ),
     ("analysis.metrics.waterfall", lambda books: np.zeros(2) + np.zeros(3), "ValueError: operands could not be"),
-    ("layout.plan.lay_out", lambda scenario: [0] * sys.maxsize, "MemoryError"),
-    ("layout.plan.lay_out", lambda scenario: np.array([2**63 - 1]) + 2**64, "OverflowError: Python "),
+    ("simulation.lay_out", lambda scenario: [0] * sys.maxsize, "MemoryError"),
+    ("simulation.lay_out", lambda scenario: np.array([2**63 - 1]) + 2**64, "OverflowError: Python "),
 ]
 """Where, a bug that is planted there, and how the last line of its traceback begins."""
 

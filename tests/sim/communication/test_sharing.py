@@ -14,7 +14,7 @@ from sim.layout import plan
 from sim.scenario import load
 from tests.oracles import actor_per_rank as oracle
 
-V3 = Path(__file__).parent.parent.parent / "scenarios" / "v3_2048gpu.yaml"
+V3 = Path(__file__).parents[3] / "scenarios" / "v3_2048gpu.yaml"
 
 
 @cache

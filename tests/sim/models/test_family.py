@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 
+from hwmodels.document import DocumentError
 from sim.models import family as families
 from sim.models.family import CONTRACT, family
 from sim.models.family import families as names
@@ -85,10 +86,10 @@ def test_the_schema_has_the_keys_of_each_family():
 def test_a_model_that_does_not_say_its_family_is_told():
     scenario = {"cluster": {"node": "h200x8", "nodes": 16}, "model": {"hidden": 512}, "schedule": "1f1b",
                 "batch": {"micro_batches": 1}}  # fmt: skip
-    with pytest.raises(ValueError, match=r"model\.family: missing; legal: deepseek, transformer"):
+    with pytest.raises(DocumentError, match=r"model\.family: missing; legal: deepseek, transformer"):
         from_mapping(scenario)
 
 
 def test_keys_of_another_family_are_unknown():
-    with pytest.raises(ValueError, match="unknown key 'experts'; legal: family, head_width, heads, hidden"):
+    with pytest.raises(DocumentError, match="unknown key 'experts'; legal: family, head_width, heads, hidden"):
         load(str(SCENARIOS / "llama3_70b.yaml"), ["model.experts=8"])

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sim
+from hwmodels.document import DocumentError
 from hwmodels.op import Attention, Gemm, Memory
 from hwmodels.refused import Refused
 from reports.page import render
@@ -153,7 +154,7 @@ def test_bf16_has_no_casts():
 
 
 def test_heads_that_do_not_divide_are_told():
-    with pytest.raises(ValueError, match=r"model\.heads 64 cannot be divided by model\.kv_heads 7; legal: 1, 2, 4"):
+    with pytest.raises(DocumentError, match=r"model\.heads 64 cannot be divided by model\.kv_heads 7; legal: 1, 2, 4"):
         load(LLAMA, ["model.kv_heads=7"])
 
 
@@ -265,7 +266,7 @@ def test_a_family_with_experts_may_have_a_model_without():
     assert assembly.machine(plan.lay_out(load(lite, words))).pricer.compute_sms == 132
     told = sim.run(load(lite, words)).summary
     assert told["step_time_s"] > 0 and told["overlap_fraction"] is None
-    with pytest.raises(ValueError, match="sampled routing needs experts; legal: balanced"):
+    with pytest.raises(DocumentError, match="sampled routing needs experts; legal: balanced"):
         load(lite, [*words, "routing=sampled"])
 
 
@@ -275,7 +276,7 @@ def test_a_family_with_experts_may_have_a_model_without():
     ("routing.redundant_experts=8", "routing.redundant_experts=8: found 8; legal: 0 (Llama-3 70B has no experts)"),
 ])  # fmt: skip
 def test_what_needs_experts_is_refused(word, line):
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(DocumentError) as caught:
         load(LLAMA, [word])
     assert str(caught.value).startswith(f"<command line> {line}")
 

@@ -132,7 +132,9 @@ def test_chunk_times_have_no_experts():
 
 @pytest.mark.parametrize("routing", ["sampled", {"kind": "skewed", "max_vio": 0.0}])
 def test_dense_models_have_no_experts_to_route_to(routing):
-    with pytest.raises(DocumentError, match=r"routing needs layers with experts; the model has none$"):
+    with pytest.raises(
+        DocumentError, match=r"routing needs experts; legal: balanced \(DeepSeek-V2-Lite has no experts\)$"
+    ):
         from_mapping(LITE | {"model": {"base": "deepseek_v2_lite", "dense_layers": 27}, "routing": routing})
 
 
