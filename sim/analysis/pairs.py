@@ -12,10 +12,10 @@ def durations(plan: Plan, timeline: Timeline, position: int, step: Step) -> dict
     """Seconds of the steps at a position that do as `step` does, of any micro-batch: each rank's mean over them, of
     these the mean, smallest and largest; and how many steps a rank has."""
     same, steps = _kind(step), timeline.positions[position]
-    mine = [_kind(each) == same for each in plan.program.steps[position]]
-    means, weight = (steps.ends - steps.starts)[mine].mean(axis=0) / NS_PER_S, timeline.columns.weight
+    chosen = [_kind(each) == same for each in plan.program.steps[position]]
+    means, weight = (steps.ends - steps.starts)[chosen].mean(axis=0) / NS_PER_S, timeline.columns.weight
     mean = float(means @ weight / weight.sum())
-    return {"seconds": mean, "min": float(means.min()), "max": float(means.max()), "steps": sum(mine)}
+    return {"seconds": mean, "min": float(means.min()), "max": float(means.max()), "steps": sum(chosen)}
 
 
 def _kind(step: Step) -> tuple[str, int, int]:

@@ -129,13 +129,13 @@ class _Drawn:
         was = np.array(self.kit.part_times, dtype=np.int64).reshape(-1, 2)
         if (starts == was[:, 0]).all() and (ends == was[:, 1]).all():
             return self.times[lane]
-        mine = self.pieces[lane]
-        if (mine < 0).any():  # a chunk: its tasks follow each other, the last one ends with the step
-            cuts = np.maximum.accumulate(np.where(mine < 0, ends.max(initial=0), ends[mine]))
+        owner = self.pieces[lane]
+        if (owner < 0).any():  # a chunk: its tasks follow each other, the last one ends with the step
+            cuts = np.maximum.accumulate(np.where(owner < 0, ends.max(initial=0), ends[owner]))
             return np.concatenate([[0], cuts[:-1]]), cuts
-        begun, done = was[mine].T
-        longer, length = (ends - starts)[mine], np.maximum(done - begun, 1)
-        return tuple(starts[mine] + (at - begun) * longer // length for at in self.times[lane])
+        begun, done = was[owner].T
+        longer, length = (ends - starts)[owner], np.maximum(done - begun, 1)
+        return tuple(starts[owner] + (at - begun) * longer // length for at in self.times[lane])
 
 
 def _drawn(kit: Kit, detail: str) -> _Drawn:
@@ -146,13 +146,13 @@ def _drawn(kit: Kit, detail: str) -> _Drawn:
         order = [np.array(row, dtype=np.int64) for row in kit.parts.order]
         return _Drawn(kit, kit.parts, tuple((times[row, 0], times[row, 1]) for row in order), tuple(order))
     owner = {i: g for g, piece in enumerate(kit.pieces) for i in piece}
-    times_of, mine = [], []
+    times_of, pieces = [], []
     for lane in STREAMS:
         table = np.array(kit.timing.kernels[lane], dtype=np.int64).reshape(-1, 2)
         times_of.append((table[:, 0] + np.array(kit.fine.gap_ns[lane], dtype=np.int64), table[:, 1]))
         segments = [(owner[i], kit.fine.segments[i]) for i in kit.fine.order[lane]]
-        mine.append(np.array([g for g, s in segments for _ in range(s.first, s.stop)], dtype=np.int64))
-    return _Drawn(kit, kit.fine, tuple(times_of), tuple(mine))
+        pieces.append(np.array([g for g, s in segments for _ in range(s.first, s.stop)], dtype=np.int64))
+    return _Drawn(kit, kit.fine, tuple(times_of), tuple(pieces))
 
 
 def _as_chunk(kit: Kit) -> _Drawn:
@@ -161,9 +161,9 @@ def _as_chunk(kit: Kit) -> _Drawn:
     nothing = np.zeros(0, dtype=np.int64)
     made = kit.parts.senders
     cuts = [made.get(s.sends & 2 or s.sends, -1) if s.sends else -1 for s in kit.chunk.segments]
-    mine = np.array([*cuts[:-1], -1] if cuts else [], dtype=np.int64)
+    owner = np.array([*cuts[:-1], -1] if cuts else [], dtype=np.int64)
     times = (np.concatenate([[0], ends[:-1]])[: len(ends)], ends)
-    return _Drawn(kit, kit.chunk, (times, (nothing, nothing), (nothing, nothing)), (mine, nothing, nothing))
+    return _Drawn(kit, kit.chunk, (times, (nothing, nothing), (nothing, nothing)), (owner, nothing, nothing))
 
 
 class _Drawing:

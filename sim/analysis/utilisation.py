@@ -71,17 +71,17 @@ def _shares(trace: Trace, burst: Burst) -> Shares:
 
 def _carries(trace: Trace, burst: Burst) -> npt.NDArray[np.bool_]:
     """Which spans carry some of a burst."""
-    mine: npt.NDArray[np.bool_] = (trace.position == burst.position) & (trace.lane == burst.lane)
-    mine &= _shares(trace, burst) > 0
+    rows: npt.NDArray[np.bool_] = (trace.position == burst.position) & (trace.lane == burst.lane)
+    rows &= _shares(trace, burst) > 0
     if burst.stage >= 0:
-        mine &= trace.stage == burst.stage
-    return mine
+        rows &= trace.stage == burst.stage
+    return rows
 
 
 def activity(trace: Trace, burst: Burst, edges: npt.NDArray[np.int64]) -> Shares:
     """Which part of a burst's bytes moves in each bin [bins]; they sum to 1."""
-    mine = _carries(trace, burst)
-    start, end, part = trace.start[mine], trace.end[mine], _shares(trace, burst)[mine]
+    rows = _carries(trace, burst)
+    start, end, part = trace.start[rows], trace.end[rows], _shares(trace, burst)[rows]
     if not len(start):
         even: Shares = np.diff(edges) / (edges[-1] - edges[0])
         return even

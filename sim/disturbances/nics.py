@@ -21,12 +21,12 @@ import numpy as np
 from hwmodels.collectives import Wires, collective_seconds, send_seconds
 from hwmodels.op import AllToAll, Collective
 from sim.disturbances.faults import SlowDown, Slowed, of_ranks
-from sim.engine.kit import BACKWARD, FORWARD
 from sim.engine.wire import REDUCE
 from sim.layout.machine import Machine
 from sim.layout.mesh import Times
 from sim.layout.optimizer import gather_rings, reduce_rings
 from sim.layout.plan import Plan
+from sim.layout.traffic import BACKWARD, FORWARD
 from sim.scenario.values import Fault
 
 

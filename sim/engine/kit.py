@@ -17,20 +17,21 @@ from hwmodels.op import AllToAll
 from hwmodels.units import NS_PER_S
 from sim.engine.events import alone
 from sim.engine.nic import Window
+from sim.layout.traffic import BACKWARD, FORWARD
 from sim.step import template
 from sim.step.inside import Inside
 from sim.step.overlap import Composition
 from sim.step.template import Template, Timing
 
-FORWARD, BACKWARD = 1, 2
-"""Outputs of a step, as `Segment.sends` has them."""
-
 
 @dataclass(frozen=True, eq=False)
 class Kit:
-    """number: tells kits apart, also in a copy. composition: of its step (None: chunk times). fine: one
-    segment a phase, kernel by kernel. timing: the run of `fine` alone. pieces: phases of each segment of `parts`.
-    windows: its exchanges over the NICs. dearer: the same at other prices, once asked for (`sim.analysis.uncertainty`).
+    """Everything known of one kind of step: its kernels, and their times when it runs alone.
+
+    composition: phases of the step; None where the scenario gave chunk times.
+    fine: template with one segment a phase, kernel by kernel.  timing: run of `fine` alone.
+    pieces: phases of each segment of `parts`.  windows: exchanges over the NICs, in time.
+    dearer: the kit at other prices, filled by `sim.analysis.uncertainty`.  number: identity, which copies keep.
     """
 
     composition: Composition | None

@@ -68,8 +68,8 @@ class Lane:
                 continue
             waiting = [output for output in outputs if not output.timed]
             for which in _turns(outputs):
-                for output, mine in zip(outputs, which, strict=True):
-                    due = mine & (output.starts < 0) & (output.ready <= limit)
+                for output, replicas in zip(outputs, which, strict=True):
+                    due = replicas & (output.starts < 0) & (output.ready <= limit)
                     if due.any():
                         self._reduce(gathered, output.ready, due)
                         self._carry(output, due)
@@ -99,24 +99,24 @@ class Lane:
         for load in self.reductions.values():
             self.reduced = np.maximum(self.reduced, load.ends)
 
-    def _reduce(self, gathered: Mapping[int, int], until: Times, mine: npt.NDArray[np.bool_]) -> None:
+    def _reduce(self, gathered: Mapping[int, int], until: Times, replicas: npt.NDArray[np.bool_]) -> None:
         """The reductions that are ready before `until`, in that order, ties by stage."""
         for begun, stage in sorted((gathered[stage], stage) for stage in self.after if stage in gathered):
             if stage not in self.reductions:
                 ready = np.full_like(self.free, begun)
                 self.reductions[stage] = Load(stage, REDUCE, self.length[stage], ready)
             load = self.reductions[stage]
-            due = mine & (load.starts < 0) & (begun < until)
+            due = replicas & (load.starts < 0) & (begun < until)
             if due.any():
                 self._carry(load, due)
 
-    def _carry(self, load: Load, mine: npt.NDArray[np.bool_]) -> None:
+    def _carry(self, load: Load, replicas: npt.NDArray[np.bool_]) -> None:
         start = np.maximum(load.ready, self.free)
         end = start + self.wire(self.position, load.step, load.kind, start, load.ns)
         load.begun = True
-        load.starts = np.where(mine, start, load.starts)
-        load.ends = np.where(mine, end, load.ends)
-        self.free = np.where(mine, end, self.free)
+        load.starts = np.where(replicas, start, load.starts)
+        load.ends = np.where(replicas, end, load.ends)
+        self.free = np.where(replicas, end, self.free)
 
 
 def _turns(outputs: Sequence[Load]) -> Sequence[Sequence[npt.NDArray[np.bool_]]]:

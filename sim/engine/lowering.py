@@ -13,11 +13,11 @@ from hwmodels.collectives import Hindrance
 from hwmodels.units import NS_PER_S
 from sim.engine.actor import LOCAL, Actor, Job, Route, Sync
 from sim.engine.events import alone
-from sim.engine.kit import BACKWARD, FORWARD, Kit, kit_of
+from sim.engine.kit import Kit, kit_of
 from sim.layout import optimizer
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan, relative
-from sim.layout.traffic import Message
+from sim.layout.traffic import BACKWARD, FORWARD, Message
 from sim.models.layer import Unit
 from sim.scenario.values import ChunkTimes
 from sim.schedules.program import Step

@@ -14,7 +14,7 @@ from sim.layout.mesh import Mesh, Numbers
 from sim.schedules.program import Program
 
 FORWARD, BACKWARD = 1, 2
-"""Outputs of a step: activations for the next stage, gradients for the stage before."""
+"""Outputs of a step: activations for the next stage, gradients for the stage before. Flags: a segment may send both."""
 MADE_BY = {"F": (FORWARD, 1), "B": (BACKWARD, -1)}
 """Pass -> the output that it makes, and how many stages further that goes."""
 

@@ -55,7 +55,7 @@ def compose(kind: str, forward: Sequence[Unit], backward: Sequence[Unit], parts:
     if kind not in KINDS:
         raise ValueError(f"unknown kind of step {kind!r}; legal: {', '.join(KINDS)}")
     f_parts = [parts(u, "F") for u in forward] if "F" in kind else []
-    gradients = kind.partition("+")[2] or kind.removeprefix("F")
+    gradients = [letter for letter in kind if letter in "BW"]
     b_parts = [tuple(p for d in gradients for p in parts(u, d)) for u in reversed(backward)] if gradients else []
     if not f_parts and not b_parts:
         raise ValueError(f"a step of kind {kind!r} with no units")

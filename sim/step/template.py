@@ -12,6 +12,7 @@ from itertools import accumulate, groupby
 from typing import NamedTuple
 
 from hwmodels.price import Price, Pricer
+from sim.layout.traffic import BACKWARD, FORWARD
 from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT
 from sim.step.overlap import Composition, Phase
 
@@ -19,10 +20,12 @@ STREAMS = (COMPUTE, COMMUNICATION, WEIGHT)
 
 
 class Segment(NamedTuple):
-    """A phase as the engine runs it: kernels [first, stop) of its lane; how many phases it waits for; who waits for it.
+    """Consecutive kernels of one lane that the engine runs without a choice between them.
 
-    meets: the group of ranks that must have come before it begins; empty: nobody. sends: 0 nothing, 1 forward output,
-    2 backward.
+    lane: index into LANES.  first, stop: its kernels in the lane, [first, stop).
+    needs: number of segments it waits for.  feeds: segments that wait for it.
+    meets: kind of the group of ranks that must have arrived before it begins; empty: none.
+    sends: outputs that leave at its end, FORWARD and BACKWARD as flags.
     """
 
     lane: int
@@ -102,7 +105,8 @@ class Template:
     @cached_property
     def senders(self) -> dict[int, int]:
         """Output (1 forward, 2 backward) -> the segment that makes it."""
-        return {kind: i for i, segment in enumerate(self.segments) for kind in (1, 2) if segment.sends & kind}
+        kinds = (FORWARD, BACKWARD)
+        return {kind: i for i, segment in enumerate(self.segments) for kind in kinds if segment.sends & kind}
 
 
 def price(kind: str, stages: tuple[int, int], composition: Composition, pricer: Pricer) -> Template:
@@ -123,7 +127,8 @@ def price(kind: str, stages: tuple[int, int], composition: Composition, pricer: 
             beside[lane].append(gap + quote.beside_ns)
             gaps[lane].append(gap)
             tasks[lane].append(Task(kernel.name, phase.layer, phase.half, quote, sms))
-        sends = (i == composition.forward_out) + 2 * (i == composition.backward_out)
+        sends = FORWARD if i == composition.forward_out else 0
+        sends |= BACKWARD if i == composition.backward_out else 0
         stop = len(alone[lane])
         segments.append(Segment(lane, first, stop, len(phase.needs), feeds[i], phase.meets, sends))
     order = tuple(tuple(i for i, s in enumerate(segments) if s.lane == lane) for lane in STREAMS)

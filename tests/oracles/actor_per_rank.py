@@ -93,7 +93,7 @@ def as_found(many: Timeline) -> tuple[Duration, Wire]:
         for p, row in enumerate(many.network) for each in row
     }  # fmt: skip
 
-    def duration(position: int, step: int) -> arrays.Took:
+    def duration(position: int, step: int) -> arrays.SegmentTimes:
         inside = many.positions[position].insides[step]
         return lambda number, starts: np.broadcast_to(inside.ends[number] - inside.starts[number], starts.shape)
 

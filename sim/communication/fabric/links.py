@@ -38,8 +38,8 @@ def ways_by_moment(flows: Flows, cabling: Cabling, routing: str, seed: int = 0) 
     found = paths(flows.where(flows.kind < 0), cabling, routing, seed)
     ways, moment = np.full((len(flows), found.shape[1]), NONE), _moment(flows)
     for number in np.unique(moment):
-        mine = moment == number
-        ways[mine] = paths(flows.where(mine), cabling, routing, seed)
+        chosen = moment == number
+        ways[chosen] = paths(flows.where(chosen), cabling, routing, seed)
     return ways
 
 
@@ -85,8 +85,8 @@ class _Needs(NamedTuple):
 
 
 def _needs(flows: Flows, ways: Numbers, cabling: Cabling, kind: int) -> _Needs:
-    mine = flows.kind == kind
-    carried, nics = loads(flows.where(mine), ways[mine], cabling), 2 * cabling.ports
+    chosen = flows.kind == kind
+    carried, nics = loads(flows.where(chosen), ways[chosen], cabling), 2 * cabling.ports
     return _Needs(carried[:nics] / cabling.rates.nic, carried[nics:] / cabling.rates.port)
 
 
@@ -117,9 +117,9 @@ def _hindered(flows: Flows, of: Numbers, ways: Numbers, cabling: Cabling, exchan
     need = exchanges[link - 2 * cabling.ports]
     found = [Hindrance()] * parts
     for number in np.unique(part).tolist():
-        mine = part == number
-        worst = int((longer[mine] / np.maximum(1 - need[mine], FAIR)).argmax())
-        found[number] = Hindrance(max(1.0, float(longer[mine].max())), float(need[mine][worst]))
+        chosen = part == number
+        worst = int((longer[chosen] / np.maximum(1 - need[chosen], FAIR)).argmax())
+        found[number] = Hindrance(max(1.0, float(longer[chosen].max())), float(need[chosen][worst]))
     return found
 
 

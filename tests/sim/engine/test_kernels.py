@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from sim.analysis import spans
 from sim.engine import arrays, events, steps
-from sim.engine.kit import BACKWARD, FORWARD
 from sim.engine.lowering import lower
 from sim.layout import mesh, plan
+from sim.layout.traffic import BACKWARD, FORWARD
 from sim.scenario import from_mapping
 from sim.schedules.program import names
 from sim.simulation import simulated

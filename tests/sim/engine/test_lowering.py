@@ -7,9 +7,10 @@ import pytest
 
 from hwmodels.collectives import Hindrance
 from sim import assembly
-from sim.engine.lowering import BACKWARD, FORWARD, lower
+from sim.engine.lowering import lower
 from sim.layout import optimizer, plan
 from sim.layout.machine import Hindrances
+from sim.layout.traffic import BACKWARD, FORWARD
 from sim.scenario import from_mapping, load
 from sim.schedules.program import names
 
