@@ -184,7 +184,7 @@ def unchanged(schedule):
     assert bars[1] == pytest.approx(bars[0], rel=1e-9, abs=1e-12)
     for name in ("steps", "spans"):
         a, b = getattr(plain, name), getattr(idle, name)
-        for column in ("rank", "lane", "start", "end", "layer", "micro_batch"):
+        for column in ("position", "lane", "start", "end", "layer", "micro_batch"):
             np.testing.assert_array_equal(getattr(a, column), getattr(b, column), f"{name}.{column}")
     for a, b in zip(plain.memory, idle.memory, strict=True):
         assert a.peak_bytes == b.peak_bytes
