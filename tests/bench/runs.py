@@ -8,6 +8,8 @@ import resource
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
@@ -18,7 +20,7 @@ from sim.scenario import load
 
 ROOT = Path(__file__).parents[2]
 SCENARIOS = ROOT / "scenarios"
-REFERENCE, LOOP, ROUNDS = 1.5e6, 200_000, 5
+REFERENCE, LOOP, ROUNDS, SWEEPS = 1.5e6, 200_000, 5, 3
 NUMBERS = "outputs=[result]"
 PROCESSES = {
     "numbers alone, whole process": (["v3_2048gpu.yaml", NUMBERS], 0.75),
@@ -80,11 +82,11 @@ def main():
             seconds.append(process_s(words))
         told(name, seconds, rates, most)
     for interval, most in ((False, 0.1), (True, 0.15)):
-        sweep_s(interval)
         rates, seconds = [], []
-        for _ in range(ROUNDS):
+        for _ in range(SWEEPS):
             rates.append(loop_rate())
-            seconds += sweep_s(interval)
+            with ProcessPoolExecutor(1, get_context("spawn")) as fresh:  # nothing is kept from the sweep before
+                seconds += fresh.submit(sweep_s, interval).result()
         told(f"a later configuration, {'with' if interval else 'without'} interval", seconds, rates, most)
         print("    ", *(f"{word} {s:.2f}" for word, s in zip(SWEEP[1:], seconds, strict=False)))
 
