@@ -1,0 +1,42 @@
+"""What is kept from run to run changes no answer: any key moved after another run, as where nothing ran before."""
+
+import pytest
+
+import sim
+from sim import assembly
+from sim.layout import plan
+from sim.scenario import from_mapping
+
+BASE = {
+    "cluster": {"node": "h800x8", "nodes": 4, "fabric": "mrft"},
+    "model": {"base": "deepseek_v2_lite", "layers": 8, "mtp_depth": 1, "q_rank": 128, "vocabulary": 1024},
+    "parallel": {"pipeline": 4, "expert": 8},
+    "schedule": "dualpipe",
+    "batch": {"micro_batches": 8, "sequence_length": 512},
+    "placement": "even",
+    "outputs": ["result"],
+}
+MOVED = (
+    "batch.micro_batches=12", "batch.sequence_length=1024", "batch.micro_batch=2", "placement=balanced", "schedule=zb1p",
+    "schedule=dualpipev", "precision=bf16", "pricing=roofline", "parallel.expert=4", "parallel.pipeline=2",
+    "comm.sms=12", "comm.exchange=closed", "routing.redundant_experts=8", "cluster.nodes=8",
+    "cluster.node.nic.bandwidth=5GB/s", "cluster.node.nvlink.bandwidth=50GB/s", "cluster.node.device.hbm.bandwidth=1TB/s",
+    "cluster.fabric=mpft", "cluster.routing=static", "model.layers=10", "model.mtp_depth=0", "limits.memory=1GB",
+    "faults=[{kind: gpu, at: 3, slower: 1.5}]", "routing=sampled", "fold=false",
+)  # fmt: skip
+"""Every kind of key that decides placement, prices, kits or the run of ranks that are alike, or that leaves them be."""
+
+
+def answer(*overrides):
+    found = sim.run(from_mapping(BASE, overrides))
+    return found.summary, found.waterfall, [vars(stage) for stage in found.stages]
+
+
+@pytest.mark.parametrize("moved", MOVED)
+def test_a_run_after_others_answers_as_the_first(moved):
+    answer()
+    after, again = answer(moved), answer()
+    assembly._prices.cache_clear()
+    plan._checked.cache_clear()
+    assert answer(moved) == after
+    assert answer() == again
