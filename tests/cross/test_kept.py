@@ -9,7 +9,7 @@ from sim.scenario import from_mapping
 
 BASE = {
     "cluster": {"node": "h800x8", "nodes": 4, "fabric": "mrft"},
-    "model": {"base": "deepseek_v2_lite", "layers": 8, "mtp_depth": 1, "q_rank": 128, "vocabulary": 1024},
+    "model": {"base": "deepseek_v2_lite", "layers": 12, "mtp_depth": 1, "q_rank": 128, "vocabulary": 1024},
     "parallel": {"pipeline": 4, "expert": 8},
     "schedule": "dualpipe",
     "batch": {"micro_batches": 8, "sequence_length": 512},
@@ -17,11 +17,12 @@ BASE = {
     "outputs": ["result"],
 }
 MOVED = (
-    "batch.micro_batches=12", "batch.sequence_length=1024", "batch.micro_batch=2", "placement=balanced", "schedule=zb1p",
-    "schedule=dualpipev", "precision=bf16", "pricing=roofline", "parallel.expert=4", "parallel.pipeline=2",
+    "batch.micro_batches=12", "batch.sequence_length=1024", "batch.micro_batch=2", "placement=[2,1,2,1,2,1,2,1]",
+    "schedule=zb1p", "schedule=dualpipev", "precision=bf16", "pricing=roofline", "parallel.expert=4", "parallel.pipeline=2",
     "comm.sms=12", "comm.exchange=closed", "routing.redundant_experts=8", "cluster.nodes=8",
-    "cluster.node.nic.bandwidth=5GB/s", "cluster.node.nvlink.bandwidth=50GB/s", "cluster.node.device.hbm.bandwidth=1TB/s",
-    "cluster.fabric=mpft", "cluster.routing=static", "model.layers=10", "model.mtp_depth=0", "limits.memory=1GB",
+    "cluster.node.nic.bandwidth=5GB/s", "cluster.node.nvlink.bandwidth=50GB/s",
+    "cluster.node.device.hbm.bandwidth=1TB/s",
+    "cluster.fabric=mpft", "cluster.routing=static", "model.layers=13", "model.mtp_depth=0", "limits.memory=1GB",
     "faults=[{kind: gpu, at: 3, slower: 1.5}]", "routing=sampled", "fold=false",
 )  # fmt: skip
 """Every kind of key that decides placement, prices, kits or the run of ranks that are alike, or that leaves them be."""

@@ -139,6 +139,7 @@ def test_a_scalar_goes_through_a_tree() -> None:
 def test_nobody_to_talk_to_costs_nothing() -> None:
     for kind in ("reduce_scatter", "all_gather", "all_reduce"):
         assert collective_seconds(Collective(kind, 1e9, 1, 1), V3) == 0.0
+        assert collective_seconds(Collective(kind, 0.0, 2048, 256), V3) == 0.0  # and nothing to send
 
 
 def test_host_copies_take_pcie() -> None:
