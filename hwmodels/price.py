@@ -87,6 +87,7 @@ class Pricer:
     mode: str = "measured"
     exchange: Callable[[AllToAll, Wires, int], float] = field(default=exchange_seconds, compare=False, repr=False)
     known: dict[tuple[Op, bool], Price] = field(default_factory=dict, init=False, compare=False, repr=False)
+    rows: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def over(self, wires: Wires) -> "Pricer":
         """The same over other links; what does not depend on them stays known."""

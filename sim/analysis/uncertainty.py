@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from hwmodels.price import Price
 from hwmodels.units import NS_PER_S
 from sim.analysis import metrics
 from sim.analysis.graph import Graph, Moved, ends
@@ -61,7 +62,7 @@ class Sensitivity:
 def sensitivity(lowered: Lowered, graph: Graph, books: Sequence[metrics.Ledger]) -> Sensitivity:
     """One cause a family and rung, one for the wires, and one for what follows the last step."""
     kits = {kit.number: kit for kit in lowered.known}
-    moves = [move for family, rung in sorted(_families(kits)) if (move := _move(kits, family, rung)).spread]
+    moves = [move for rests, prices in sorted(_families(kits).items()) if (move := _move(kits, rests, prices)).spread]
     slopes = [track.slopes([move.kits for move in moves]) for track in graph.tracks]
     update = books[0].phases["optimizer"] * WIRE_SPREAD
 
@@ -97,20 +98,20 @@ class Move(NamedTuple):
     kits: Moved
 
 
-def _families(kits: Moved) -> set[tuple[str, str]]:
-    prices = (t.price for kit in kits.values() for lane in STREAMS for t in kit.fine.tasks[lane])
-    return {(p.family, p.rung) for p in prices if p is not None}
+def _families(kits: Moved) -> dict[tuple[str, str], list[Price]]:
+    """(family, rung) -> the prices that rest on them, of every kernel of every kit."""
+    families: dict[tuple[str, str], list[Price]] = {}
+    for kit in kits.values():
+        for lane in STREAMS:
+            for task in kit.fine.tasks[lane]:
+                if (price := task.price) is not None:
+                    families.setdefault((price.family, price.rung), []).append(price)
+    return families
 
 
-def _move(kits: Moved, family: str, rung: str) -> Move:
-    """Every price of the family raised by the spread of all of them, weighted by time."""
-    prices = [
-        p
-        for kit in kits.values()
-        for lane in STREAMS
-        for p in (t.price for t in kit.fine.tasks[lane])
-        if p is not None and (p.family, p.rung) == (family, rung)
-    ]
+def _move(kits: Moved, rests: tuple[str, str], prices: Sequence[Price]) -> Move:
+    """Every price of a family and rung raised by the spread of all of them, weighted by time."""
+    family, rung = rests
     total = sum(p.ns for p in prices)
     spread = sum(p.ns * p.spread for p in prices) / total if total else 0.0
     name = f"{NAMES.get(family, family)} ({rung})"

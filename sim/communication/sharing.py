@@ -15,7 +15,7 @@ from hwmodels.op import AllToAll
 from hwmodels.units import NS_PER_S
 from sim.engine.nic import FAIR
 from sim.layout.machine import Machine
-from sim.layout.plan import Plan
+from sim.layout.plan import Plan, relative
 from sim.models.layer import Unit
 
 DIGITS = 12
@@ -51,7 +51,7 @@ def _needed_s(plan: Plan, machine: Machine, position: int) -> tuple[float, float
     exchanged = sum(
         count * _exchanged_bytes(machine, unit, letter)
         for (letter, stage), count in passes.items()
-        for unit in machine.stages[stage]
+        for unit in relative(machine.stages[stage])[0]
     )
     return sent / machine.pricer.wires.network, exchanged / machine.pricer.wires.network
 

@@ -386,13 +386,13 @@ def alone(template: Template) -> Timing:
     """One run of a template on one rank with nothing else happening."""
     record = run([Actor("template", (Job(template),))]).records[0]
     segments: list[tuple[int, int]] = [(0, 0)] * len(template.segments)
-    kernels: list[list[tuple[int, int]]] = [[] for _ in STREAMS]
+    kernels: list[tuple[tuple[int, int], ...]] = []
     for lane in STREAMS:
+        ends = record.kernels[lane].tolist()
+        starts = [0, *ends][: len(ends)]  # a kernel starts when the one before it ends, but for the first of a segment
         for number, start in zip(template.order[lane], record.phases[lane], strict=True):
-            begin = start
-            for i in range(template.segments[number].first, template.segments[number].stop):
-                end = record.kernels[lane][i]
-                kernels[lane].append((begin, end))
-                begin = end
-            segments[number] = (start, begin)
-    return Timing(tuple(segments), tuple(tuple(k) for k in kernels))
+            segment = template.segments[number]
+            starts[segment.first] = start
+            segments[number] = (start, ends[segment.stop - 1])
+        kernels.append(tuple(zip(starts, ends, strict=True)))
+    return Timing(tuple(segments), tuple(kernels))

@@ -16,6 +16,8 @@ from sim.models.layer import Unit
 
 REACH = 4
 """How far a stage's layer count may be from the mean in the search."""
+BOUNDS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+"""Loads that are tried, from the mean (0) to that of an even placement (1), which is never too light."""
 
 
 Stage = tuple[Unit, ...]
@@ -137,14 +139,25 @@ def _heaviest(sums: list[float], head: float, tail: float, counts: list[int], mi
 def _balanced(costs: list[float], head: float, tail: float, stages: int, mirrored: bool) -> list[int]:
     """Layer counts that minimise the largest rank load, then the sum of squared stage loads.
 
-    Works from both ends inward: a state is (layers taken from the left, from the right).
+    Works from both ends inward: a state is (layers taken from the left, from the right). Bounds on the load are tried
+    from the lightest up: the tighter one is, the fewer states there are.
     """
-    sums = [0.0]
-    for c in costs:
-        sums.append(sums[-1] + c)
-    total, mean = len(costs), len(costs) / stages
+    sums = list(accumulate(costs, initial=0.0))
+    most = _heaviest(sums, head, tail, _even(len(costs), stages), mirrored)
+    least = min(most, (sums[-1] + head + tail) / (stages // 2 + stages % 2 if mirrored else stages))
+    for part in BOUNDS:
+        if counts := _lightest(sums, head, tail, stages, mirrored, least + (most - least) * part):
+            return counts
+    return _even(len(costs), stages)
+
+
+def _lightest(
+    sums: list[float], head: float, tail: float, stages: int, mirrored: bool, bound: float
+) -> list[int] | None:  # fmt: skip
+    """The best layer counts with which no rank has more than `bound`; None where there are none."""
+    total, mean = len(sums) - 1, (len(sums) - 1) / stages
     low, high = max(0, int(mean) - REACH), int(mean) + REACH
-    rounds, bound = stages // 2, _heaviest(sums, head, tail, _even(total, stages), mirrored)
+    rounds = stages // 2
     states: dict[tuple[int, int], tuple[tuple[float, float], list[tuple[int, int]]]] = {(0, 0): ((0.0, 0.0), [])}
     for i in range(rounds):
         states = _extend(states, sums, (head, tail) if i == 0 else (0.0, 0.0), (low, high), mirrored, bound)
@@ -161,7 +174,7 @@ def _balanced(costs: list[float], head: float, tail: float, stages: int, mirrore
         counts = [a for a, _ in pairs] + middle + [b for _, b in reversed(pairs)]
         if best is None or (worth, counts) < best:
             best = (worth, counts)
-    return best[1] if best else _even(total, stages)
+    return best[1] if best else None
 
 
 def _extend(

@@ -47,6 +47,8 @@ class Step(NamedTuple):
     def passes(self) -> tuple[Pass, ...]:
         """What the step computes, e.g. F+BW -> F of one chunk, B and W of the other."""
         kind, stage, micro_batch, stage_b, micro_batch_b = self
+        if len(kind) == 1:
+            return ((kind, stage, micro_batch),)
         head, _, tail = kind.partition("+")
         first = [(letter, stage, micro_batch) for letter in head]
         return (*first, *[(letter, stage_b, micro_batch_b) for letter in tail]) if tail else tuple(first)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from hwmodels.price import Price, Pricer
 from sim.layout.traffic import BACKWARD, FORWARD
-from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT
+from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT, Kernel
 from sim.step.overlap import Composition, Phase
 
 STREAMS = (COMPUTE, COMMUNICATION, WEIGHT)
@@ -109,6 +109,29 @@ class Template:
         return {kind: i for i, segment in enumerate(self.segments) for kind in kinds if segment.sends & kind}
 
 
+class Row(NamedTuple):
+    """Kernels that follow each other on a lane: ns of each alone and beside the other side, both with the launch gap
+    before it; that gap; and prices."""
+
+    alone: tuple[int, ...]
+    beside: tuple[int, ...]
+    gaps: tuple[int, ...]
+    prices: tuple[Price, ...]
+
+
+def _row(pricer: Pricer, kernels: tuple[Kernel, ...], lane: int) -> Row:
+    """The row of a phase, kept with the prices: layers of a kind repeat it. Raises Refused."""
+    key = (tuple([kernel.op for kernel in kernels]), lane == COMMUNICATION)
+    if key not in pricer.rows:
+        prices = tuple(pricer.price(op, key[1]) for op in key[0])
+        gaps = tuple(pricer.launch_gap_ns * op.kernels for op in key[0])
+        alone = tuple(gap + price.ns for gap, price in zip(gaps, prices, strict=True))
+        beside = tuple(gap + price.beside_ns for gap, price in zip(gaps, prices, strict=True))
+        pricer.rows[key] = Row(alone, beside, gaps, prices)
+    row: Row = pricer.rows[key]
+    return row
+
+
 def price(kind: str, stages: tuple[int, int], composition: Composition, pricer: Pricer) -> Template:
     """The op-level template of a composition. Raises hwmodels.refused.Refused."""
     alone: list[list[int]] = [[] for _ in STREAMS]
@@ -118,15 +141,14 @@ def price(kind: str, stages: tuple[int, int], composition: Composition, pricer: 
     segments = []
     feeds = _feeds(composition.phases)
     for i, phase in enumerate(composition.phases):
-        lane, first = phase.lane, len(alone[phase.lane])
-        for kernel in phase.kernels:
-            quote = pricer.price(kernel.op, lane == COMMUNICATION)
-            gap = pricer.launch_gap_ns * kernel.op.kernels
-            sms = pricer.comm_sms if lane == COMMUNICATION else pricer.compute_sms
-            alone[lane].append(gap + quote.ns)
-            beside[lane].append(gap + quote.beside_ns)
-            gaps[lane].append(gap)
-            tasks[lane].append(Task(kernel.name, phase.layer, phase.half, quote, sms))
+        lane, first, layer, half = phase.lane, len(alone[phase.lane]), phase.layer, phase.half
+        sms = pricer.comm_sms if lane == COMMUNICATION else pricer.compute_sms
+        row = _row(pricer, phase.kernels, lane)
+        alone[lane] += row.alone
+        beside[lane] += row.beside
+        gaps[lane] += row.gaps
+        named = zip(phase.kernels, row.prices, strict=True)
+        tasks[lane] += [Task(kernel.name, layer, half, price, sms) for kernel, price in named]
         sends = FORWARD if i == composition.forward_out else 0
         sends |= BACKWARD if i == composition.backward_out else 0
         stop = len(alone[lane])
@@ -139,7 +161,11 @@ def price(kind: str, stages: tuple[int, int], composition: Composition, pricer: 
 
 
 def _feeds(phases: Sequence[Phase]) -> list[tuple[int, ...]]:
-    return [tuple(j for j, other in enumerate(phases) if i in other.needs) for i in range(len(phases))]
+    feeds: list[list[int]] = [[] for _ in phases]
+    for i, phase in enumerate(phases):
+        for needed in phase.needs:
+            feeds[needed].append(i)
+    return [tuple(row) for row in feeds]
 
 
 def _frozen(rows: list[list[int]]) -> tuple[tuple[int, ...], ...]:
