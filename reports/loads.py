@@ -109,10 +109,11 @@ def write(loads: RankLoads, path: Path) -> None:
     """A CSV file with one row for each layer with experts and rank that has it, by layer, then by rank."""
     wholes = [column.tolist() for column in (loads.layer, loads.rank, loads.position, loads.micro_batches)]
     spreads = [column for part in (loads.received, loads.rows) for column in _spread(part)]
+    reached = [_digits(column, 4) for column in (loads.nodes_reached, loads.ranks_reached)]
     with path.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(HEAD)
-        out.writerows(zip(*wholes, *spreads, _digits(loads.nodes, 4), _digits(loads.ranks, 4), strict=True))
+        out.writerows(zip(*wholes, *spreads, *reached, strict=True))
 
 
 def _spread(part: npt.NDArray[np.float64]) -> tuple[list[str], list[int], list[int]]:

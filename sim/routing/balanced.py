@@ -20,10 +20,14 @@ PADDING = 128
 
 
 class Load(NamedTuple):
-    """Of one rank. nodes, ranks: distinct ones a token reaches. received: rows that come. rows: expert rows, padded."""
+    """Routing load of one rank in one layer and micro-batch.
 
-    nodes: float
-    ranks: float
+    nodes_reached, ranks_reached: mean number of distinct nodes and ranks that a token reaches. received: rows that come
+    by dispatch. rows: rows of its experts, padded to PADDING an expert.
+    """
+
+    nodes_reached: float
+    ranks_reached: float
     received: int
     rows: int
 

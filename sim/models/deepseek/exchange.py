@@ -21,7 +21,8 @@ def exchange(site: Site, what: str, direction: str) -> list[Kernel]:
     meta = FORWARD_META_BYTES if first else CACHED_META_BYTES if narrow else COMBINE_META_BYTES
     op = AllToAll(
         "dispatch" if narrow else "combine", f"{what}({direction})", site.tokens,
-        layout.row_bytes(site.shape.hidden) + meta, site.nodes, site.ranks, site.group, site.group_nodes,
+        layout.row_bytes(site.shape.hidden) + meta, site.nodes_reached, site.ranks_reached, site.group,
+        site.group_nodes,
     )  # fmt: skip
     out = []
     if first:
