@@ -51,7 +51,7 @@ def table(plan: Plan, machine: Machine, timeline: Timeline) -> list[dict[str, An
 def _exchanges(machine: Machine) -> Iterator[Row]:
     routed = machine.routed[:1]
     parts = [part for unit in routed for direction in "FB" for part in machine.parts(unit, direction)]
-    for op in [found.op for part in parts for found in part.kernels]:
+    for op in [launch.op for part in parts for launch in part.kernels]:
         if isinstance(op, AllToAll):
             counted = op.logical_bytes() if op.group_nodes > 1 else op.bytes()
             size = (counted, op.wire_bytes(), op.nvlink_bytes())

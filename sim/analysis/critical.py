@@ -40,9 +40,9 @@ class _Spent:
     ns: Counter[int] = field(default_factory=Counter)
     beyond: Counter[int] = field(default_factory=Counter)
 
-    def add(self, rank: int, took: int, expected: int) -> None:
-        self.ns[rank] += took
-        self.beyond[rank] += took - expected
+    def add(self, rank: int, duration: int, expected: int) -> None:
+        self.ns[rank] += duration
+        self.beyond[rank] += duration - expected
 
 
 def critical_ranks(plan: Plan, lowered: Lowered, timeline: Timeline, times: Durations) -> list[Critical]:
@@ -91,13 +91,13 @@ class _Walk:
         left = int(self.timeline.reduced[position][column]) - last
         self._rings(position, self._carried(position, column, REDUCE) - alone, left)
         position, column = _latest([ends for _, ends in self.timeline.update])
-        took = self._carried(position, column, GATHER)
-        self._rings(position, took - self.syncs[position].gather_ns, took)
+        duration = self._carried(position, column, GATHER)
+        self._rings(position, duration - self.syncs[position].gather_ns, duration)
 
-    def _rings(self, position: int, beyond: int, took: int) -> None:
+    def _rings(self, position: int, beyond: int, duration: int) -> None:
         rank = self.times.links.slow_holder(position)
-        if rank is not None and (beyond := min(beyond, took)) > 0:
-            self.spent.add(rank, took, took - beyond)
+        if rank is not None and (beyond := min(beyond, duration)) > 0:
+            self.spent.add(rank, duration, duration - beyond)
 
     def _carried(self, position: int, column: int, kind: int) -> int:
         """Nanoseconds for which a column's network lane carries loads of a kind."""

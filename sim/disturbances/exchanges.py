@@ -66,8 +66,8 @@ def _loaded_exchange(pricer: Pricer, op: AllToAll) -> LoadedExchange:
         raised = {name: getattr(ports, name) * ratio for name in LOADS[load]}
         return timed.of_ports(replace(ports, **raised), links, pricer.comm_sms)
 
-    found = {load: np.array([seconds(load, ratio) for ratio in RATIOS]) for load in LOADS}
-    return LoadedExchange(**{load: times / (times[0] or 1.0) for load, times in found.items()})
+    by_load = {load: np.array([seconds(load, ratio) for ratio in RATIOS]) for load in LOADS}
+    return LoadedExchange(**{load: times / (times[0] or 1.0) for load, times in by_load.items()})
 
 
 def _popular(op: AllToAll, load: str, ratio: float) -> tuple[Array, Array]:

@@ -83,7 +83,7 @@ def _settled(
     while better:
         best, counts = better
         moves = ((worth(move, best[0]), move) for move in _moves(counts))
-        better = next((found for found in moves if found[0] < best), None)
+        better = next((option for option in moves if option[0] < best), None)
     return counts
 
 

@@ -37,8 +37,8 @@ class Hosts:
         """The slots of each expert [experts, most copies], in turn again from the first where it has fewer."""
         order, copies = np.argsort(self.expert, kind="stable"), self.copies
         turns = np.arange(copies.max())[None, :] % copies[:, None]
-        found: npt.NDArray[np.int64] = order[(np.cumsum(copies) - copies)[:, None] + turns]
-        return found
+        table: npt.NDArray[np.int64] = order[(np.cumsum(copies) - copies)[:, None] + turns]
+        return table
 
 
 def in_order(experts: int, ranks: int, gpus_per_node: int) -> Hosts:

@@ -133,9 +133,9 @@ def response(gate: Gate) -> Response:
 
 def _choices_by_group(gate: Gate, factors: Popularity) -> npt.NDArray[np.int64]:
     """Experts that each of MOMENT_TOKENS tokens chooses in each group [tokens, groups]; the same tokens every time."""
-    random, block, found = generator(0, "gate"), BLOCK, []
+    random, block, counts = generator(0, "gate"), BLOCK, []
     for _ in range(MOMENT_TOKENS // block):
         group = choose(gate, draw(random, gate, block, factors)) // (gate.experts // gate.groups)
         flat = (np.arange(block)[:, None] * gate.groups + group).ravel()
-        found.append(np.bincount(flat, minlength=block * gate.groups).reshape(block, gate.groups))
-    return np.concatenate(found)
+        counts.append(np.bincount(flat, minlength=block * gate.groups).reshape(block, gate.groups))
+    return np.concatenate(counts)

@@ -36,8 +36,8 @@ def _placed(keys: tuple[str, ...], message: str, document: Document) -> Problem:
 def _whole(scenario: Scenario) -> Iterator[Finding]:
     given = [key for key in ("model", "cluster", "chunk_times") if getattr(scenario, key) is not None]
     if given not in (["model", "cluster"], ["chunk_times"]):
-        found = f"found {' and '.join(given)}" if given else "found none of them"
-        yield (given[0] if given else "schedule",), f"a scenario gives model and cluster, or chunk_times alone; {found}"
+        what = f"found {' and '.join(given)}" if given else "found none of them"
+        yield (given[0] if given else "schedule",), f"a scenario gives model and cluster, or chunk_times alone; {what}"
         return
     batch = scenario.batch
     if scenario.chunk_times and not batch.micro_batches:

@@ -147,8 +147,8 @@ def run(ports: Ports, links: Wires, sms: int, copy: Copy = COPY, roles: str = FO
 def _finish_s(stages: Sequence[Stage], cut: Cut) -> Seconds:
     """Of each rank [ranks]: between channels of one chunk more and of one less, as the average number of them lies."""
     less, part = divmod(cut.chunks, 1)
-    found = finish_s(stages, int(less) * cut.channels)
-    return found + part * (finish_s(stages, int(less + 1) * cut.channels) - found) if part else found
+    finish = finish_s(stages, int(less) * cut.channels)
+    return finish + part * (finish_s(stages, int(less + 1) * cut.channels) - finish) if part else finish
 
 
 def barrier_s(ports: Ports, links: Wires) -> float:
