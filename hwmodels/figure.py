@@ -135,14 +135,14 @@ MANY = 1 << 20
 
 def _rate(value: Any, dimension: str) -> float:
     """Latencies and costs may be nothing; with a rate or a size of 0 nothing would ever end."""
-    found = parse(value, dimension)
-    if not found and dimension not in ("time", "money"):
+    quantity = parse(value, dimension)
+    if not quantity and dimension not in ("time", "money"):
         raise Refused(f'expected more than 0, e.g. "{EXAMPLES[dimension]}"; found {str(value)!r}')
-    if found < (least := LEAST.get(dimension, 0)):
+    if quantity < (least := LEAST.get(dimension, 0)):
         raise Refused(f"expected {format_quantity(least, dimension)} or more; found {str(value)!r}")
-    if dimension == "time" and found > LONGEST_S:
+    if dimension == "time" and quantity > LONGEST_S:
         raise Refused(f"expected {LONGEST_S} s or less; found {str(value)!r}")
-    return found
+    return quantity
 
 
 def _count(value: object) -> float:
