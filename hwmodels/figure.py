@@ -126,11 +126,11 @@ class Reading:
 
 
 LEAST = {"data/time": MB, "FLOP/time": MEGA, "frequency": KILO}
-"""Of rates, SI: with less a step would take longer than 64 bits of nanoseconds hold."""
+"""Lower limits of rates, SI: with less a step would take longer than 64 bits of nanoseconds hold."""
 LONGEST_S = SECONDS_PER_HOUR
-"""Of a latency."""
+"""Upper limit of a latency."""
 MANY = 1 << 20
-"""Of things that are counted, at most."""
+"""Upper limit of things that are counted."""
 
 
 def _rate(value: Any, dimension: str) -> float:

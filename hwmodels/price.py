@@ -37,7 +37,8 @@ SPREAD = {"measured": 0.03, "interpolated": 0.06, "held": 0.25, "transferred": 0
 roofline is a bound; products take about twice as long. `transferred` lies between the 8 % by which FP8 products miss
 DeepGEMM's published rates and the 37 % by which BF16 ones miss three small products."""
 REPEATS = 0.10
-"""Of an exchange beside compute: its four repeats in the profile differ by up to 7 %, the NIC figure is rounded."""
+"""Spread of an exchange beside compute: its four repeats in the profile differ by up to 7 %, the NIC figure is
+rounded."""
 FEW_ROWS = 512
 """Products of fewer rows are outside what the wave model was measured on (docs/PRICES.md: small M misses by half)."""
 FEW_SIZES = 4.0
@@ -90,7 +91,7 @@ class Pricer:
     rows: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def over(self, wires: Wires) -> "Pricer":
-        """The same over other links; what does not depend on them stays known."""
+        """Pricer over other links; what does not depend on them stays known."""
         other = replace(self, wires=wires)
         other.known.update({key: price for key, price in self.known.items() if not isinstance(key[0], OVER_LINKS)})
         return other
@@ -101,7 +102,7 @@ class Pricer:
 
     @property
     def tables(self) -> Tables | None:
-        """What it prices by first."""
+        """Tables that it prices by first."""
         return next(iter(self.shelf), None)
 
     @cached_property
@@ -345,7 +346,8 @@ def _memory(pricer: Pricer, tables: Tables | None, op: Memory) -> Quote:
 
 
 def _between(tables: Tables, op: Memory, rows: list[dict[str, Any]]) -> Quote:
-    """The same kernel on another number of rows: fixed cost of its kind, and the mean rate of the measured ones."""
+    """Price of the same kernel on another number of rows: fixed cost of its kind, and the mean rate of the measured
+    ones."""
     fit = tables.memory_fit[op.kind]
     fixed = min(fit["fixed_us"], min(r["us"] for r in rows) / 2)
     if fit["high_bytes"] < FEW_SIZES * fit["low_bytes"]:

@@ -72,9 +72,9 @@ _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\s*
 
 
 LONGEST_NS = 1 << 53
-"""Of a time, 104 days: a float tells neighbouring nanoseconds apart so far."""
+"""Upper limit of a time, 104 days: a float tells neighbouring nanoseconds apart so far."""
 LARGEST_BYTES = 1 << 60
-"""Of a part of what a rank holds, 1 EB: the sum of all parts still is a whole number of 64 bits."""
+"""Upper limit of a part of what a rank holds, 1 EB: the sum of all parts still is a whole number of 64 bits."""
 
 
 def too_large(figure: str) -> Refused:

@@ -65,7 +65,7 @@ def prices(scenario: Scenario) -> Machine:
 
 @dataclass(frozen=True)
 class _Priced:
-    """key: all of a scenario that decides prices."""
+    """A scenario by its prices. key: all of it that decides them."""
 
     key: str
     scenario: Scenario = field(compare=False)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from sim.trace import Trace
 
 SCHEMA_VERSION = 1
-"""Of result.json."""
+"""Version of result.json."""
 
 
 @dataclass(frozen=True)

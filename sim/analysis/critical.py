@@ -1,4 +1,4 @@
-"""Whom the step waits for: the ranks on the critical path, and what each takes beyond what an even step takes there.
+"""Critical path through the steps: which ranks are on it, and how much longer each takes than in an even step.
 
 The chain goes back from the last step to end: a segment follows the one before it on its lane, one it needs, its step's
 messages, or, for an exchange, the member of the group that came last. An exchange whose length a slow NIC sets counts
@@ -157,7 +157,7 @@ def _latest(times: Sequence[Times]) -> tuple[int, int]:
 
 
 class _Ways(NamedTuple):
-    """Of the segments of a kit: ns expected, what the start of each may follow, and the number of each meeting."""
+    """Segments of a kit: ns expected, what the start of each may follow, and the number of each meeting."""
 
     expected: Sequence[int]
     causes: Sequence[Sequence[int]]
@@ -193,6 +193,6 @@ def named(mesh: Mesh, ranks: Sequence[Critical]) -> list[dict[str, Any]]:
 
 
 def described(rank: int, mesh: Mesh) -> dict[str, Any]:
-    """Where a rank is."""
+    """Place of a rank, in words."""
     position, replica = mesh.place(rank)
     return {"rank": rank, "pipeline_position": position, "replica": replica, "node": mesh.node(rank)}

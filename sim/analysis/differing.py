@@ -14,7 +14,7 @@ from sim.layout.plan import Plan
 from sim.routing.loads import Loads
 
 EVEN = "balanced loads, and no faults"
-"""Of which ranks `communication` is where ranks differ."""
+"""Ranks that `communication` is about where ranks differ."""
 
 
 def summary(

@@ -32,7 +32,7 @@ Floats = npt.NDArray[np.float64]
 Moved = Mapping[int, Kit]
 """Number of a kit -> the same kit at other prices."""
 LEAST = 0.5
-"""Lower clamp of a drawn duration, as a part of the nominal one."""
+"""Lower clamp of a drawn duration, as a fraction of the nominal one."""
 ALIKE = 512
 """Offsets whose draws are kept: many steps have the same, and a vector of 4,096 draws takes 32 kB."""
 LATEST = 2
@@ -74,7 +74,8 @@ class Track(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """jobs: per position. tracks: of which the last to end counts. lengths: by position and step, mean ns of ranks."""
+    """Steps and their times as a graph to be followed at other prices. jobs: per position. tracks: of which the last to
+    end counts. lengths: by position and step, mean ns of ranks."""
 
     jobs: Sequence[Sequence[Job]]
     tracks: Sequence[Track]
@@ -153,7 +154,7 @@ def _samples(
 
 
 def factors(kit: Kit, moved: Kit) -> Floats:
-    """Of each segment of `kit.parts`: its time at the moved prices, over its time."""
+    """Time of each segment of `kit.parts` at the moved prices, over its time [segment]."""
     if moved is kit:
         return np.ones(len(kit.part_times))
     now, then = (np.diff(np.array(each.part_times, dtype=np.int64))[:, 0] for each in (moved, kit))
@@ -213,7 +214,7 @@ def ends(graph: Graph, slopes: Sequence[Floats], draws: Floats, wires: Floats) -
 
 
 def _ends(graph: Graph, track: Track, turns: Sequence[tuple[int, int]], scale: Floats, wires: Floats) -> Floats:
-    """scale: [row, offset, draw]."""
+    """End of the step, ns [draw]. scale: [row, offset, draw]."""
     free = [np.zeros(len(wires)) for _ in graph.jobs]
     mail: dict[Message, Floats] = {}
 

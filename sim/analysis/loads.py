@@ -14,7 +14,7 @@ from sim.routing.loads import Loads
 from sim.scenario.histogram import Histogram
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
-"""Of expert rows that are told; the smallest and largest are in `expert_rows`."""
+"""Percentiles of expert rows in result.json; the smallest and largest are in `expert_rows`."""
 NOTICED = 0.05
 """Part of an expert's largest load by which what is drawn may differ from what was recorded without a word."""
 

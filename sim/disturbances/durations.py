@@ -77,7 +77,7 @@ def _scaled(site: Site[ModelShape], rows: float) -> float:
 
 
 def _compute_ns(part: Part, pricer: Pricer) -> int:
-    """Of a part alone."""
+    """Nanoseconds of a part alone."""
     gap = pricer.launch_gap_ns
     return sum(pricer.price(k.op).ns + gap * k.op.kernels for k in part.kernels)
 
@@ -92,7 +92,7 @@ class Content(NamedTuple):
 
 
 def contents(kit: Kit) -> list[Content]:
-    """Of each segment of `kit.parts`."""
+    """Content of each segment of `kit.parts`."""
     assert kit.composition is not None
     phases, segments = kit.composition.phases, []
     for piece in kit.pieces:
@@ -176,7 +176,7 @@ class Durations:
         return np.repeat(np.array(kit.parts.lasts, dtype=np.int64)[:, None], self.columns.columns, axis=1)
 
     def _routed(self, kit: Kit, stage: int, stage_b: int) -> tuple[npt.NDArray[np.int64], ...]:
-        """Of segments that feel loads, in a step on these stages: number, label, layer among those with experts, and
+        """Segments that feel loads, in a step on these stages: number, label, layer among those with experts, and
         whether it is of the second micro-batch."""
         rows = []
         for number, (lane, first) in enumerate((s.lane, s.first) for s in kit.parts.segments):
@@ -222,13 +222,13 @@ class Durations:
         return self.links.pacing(position, replica, start, base, duration, content.exchange, content.rest)
 
     def _computing(self, position: int, clocked: float) -> Slowed:
-        """Who computes slowly at a position, in segments of which the clock paces a part `clocked`."""
+        """Replicas that compute slowly at a position, in segments of which the clock paces a part `clocked`."""
         ranks = self.plan.mesh.of_position(position)[self.columns.first].tolist()
         return Slowed([self.slow.get(rank, ()) for rank in ranks], _clock_slow_down(clocked))
 
     def pace(self, position: int, replicas: Sequence[int]) -> Pace | None:
-        """Of an expert group of these replicas at a position, when members compute slowly: that of its slowest, all of
-        its time taken to be computing."""
+        """Pace of an expert group of these replicas at a position, when members compute slowly: that of its slowest,
+        all of its time taken to be computing."""
         ranks = (self.plan.mesh.rank(position, replica) for replica in replicas)
         own = [self.slow[rank] for rank in ranks if rank in self.slow]
         if not own:
@@ -264,7 +264,7 @@ class Durations:
 
 
 def _clock_slow_down(clocked: float) -> SlowDown:
-    """Of work of which the clock paces a part."""
+    """Slow-down of work of which the clock paces a part."""
     return lambda fault, factor: 1 + clocked * (factor - 1) if fault.kind == "thermal" else factor
 
 

@@ -21,7 +21,7 @@ from sim.layout.machine import Machine
 
 Array = npt.NDArray[np.float64]
 RATIOS = (1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 4.0)
-"""Of what is expected; times between are interpolated, beyond in proportion."""
+"""Loads over the expected one that are timed; times between are interpolated, beyond in proportion."""
 
 LOADS = {"received": ("received", "nvlink_in"), "reached": ("nic_in", "forwarded", "nvlink_out")}
 """Field of LoadedExchange -> the rows of `sim.communication.exchange.ports.Ports` that rise."""

@@ -20,11 +20,12 @@ SlowDown = Callable[[Fault, float], float]
 """(fault, factor) -> how many times as long some work takes where the fault alone would make it `factor` times."""
 
 CLOCK_STEP = 1 / 128
-"""Of the full clock: clocks of NVIDIA GPUs move in steps of 15 MHz (nvidia-smi -q -d SUPPORTED_CLOCKS), of 1.9 GHz."""
+"""Step of a clock, as a part of the full one: clocks of NVIDIA GPUs move in steps of 15 MHz (nvidia-smi -q -d
+SUPPORTED_CLOCKS), of 1.9 GHz."""
 FIRST_LOOK = 64
 """So many windows of a recurring fault are written out, and four times as many when time gets there."""
 DIGITS = 3
-"""Of a nanosecond, that survive sums of steps a minute long in double precision."""
+"""Digits of a nanosecond that survive sums of steps a minute long in double precision."""
 
 
 def plainly(fault: Fault, factor: float) -> float:

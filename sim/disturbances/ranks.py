@@ -14,8 +14,8 @@ from sim.routing.loads import Loads
 
 @dataclass(frozen=True)
 class Differing:
-    """lowered: with messages as long as they took among alike ranks. timeline: of all ranks. loads: drawn for them, or
-    None. times: durations by which they ran."""
+    """A run whose ranks differ. lowered: with messages as long as among alike ranks. timeline: of all ranks. loads:
+    drawn for them, or None. times: durations by which they ran."""
 
     lowered: Lowered
     timeline: Timeline

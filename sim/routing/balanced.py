@@ -1,4 +1,4 @@
-"""Where tokens go: the expected load of the expert exchange when routing is balanced in expectation.
+"""Expected load of the expert exchange when routing is balanced in expectation.
 
 Tokens choose experts by their affinities: the best groups by the sum of their two best affinities (V3) or by their best
 one (V2), then the best experts inside them (DeepSeek-V3 report sec 2.1.2). With random affinities no expert is
@@ -33,7 +33,7 @@ class Load(NamedTuple):
 
 
 NONE = Load(0.0, 0.0, 0, 0)
-"""Of a rank of a model without experts."""
+"""Load of a rank of a model without experts."""
 
 
 def balanced(mixture: Mixture, tokens: int, group: int, gpus_per_node: int) -> Load:

@@ -24,7 +24,7 @@ MOMENT_TOKENS = 65_536
 NUDGE = 0.1
 """Relative change of popularity that the response is measured with; it is linear in logarithms well beyond."""
 HALVINGS = 60
-"""Of the interval in which a scale is searched; more cannot be told apart in a float."""
+"""Halvings of the interval in which a scale is searched; more cannot be told apart in a float."""
 
 
 def popularity(routing: Routing, seed: int, layers: int, experts: int) -> Popularity:

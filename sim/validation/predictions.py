@@ -43,9 +43,9 @@ def compare(name: str = "deepseek_v3", overrides: tuple[str, ...] = ()) -> list[
     return [_row(entry, table, ask(entry)) for entry in table["rows"]]
 
 
-def compare_all(overrides: tuple[str, ...] = ()) -> list[Row]:
+def compare_all() -> list[Row]:
     """Every figure of every file."""
-    return [row for name in names() for row in compare(name, overrides)]
+    return [row for name in names() for row in compare(name)]
 
 
 def unanswered() -> list[Unanswered]:

@@ -55,7 +55,7 @@ class Cabling:
 
     @cached_property
     def routes(self) -> Routes:
-        """Of one plane. Raises Refused (one line) when the fabric can be counted but not wired."""
+        """Routes of one plane. Raises Refused (one line) when the fabric can be counted but not wired."""
         return routes(self.fabric.topology)
 
     @cached_property

@@ -124,7 +124,7 @@ def _hindered(flows: Flows, of: Numbers, ways: Numbers, cabling: Cabling, exchan
 
 
 def _nic_seconds(flows: Flows, of: Numbers, ways: Numbers, cabling: Cabling) -> Floats:
-    """For which each part needs the NIC that sends most of it [parts]."""
+    """Seconds for which each part needs the NIC that sends most of it [parts]."""
     parts = int(of.max(initial=-1)) + 1
     codes, where = np.unique(ways[:, 0] * parts + of, return_inverse=True)
     largest = np.zeros(parts)

@@ -19,9 +19,9 @@ EXCHANGES = LANES.index("communication")
 
 @dataclass(frozen=True)
 class Network:
-    """bursts: the traffic of a step. flows: theirs, in order. ways [flows, hops]: links by number, each kind of traffic
-    for itself. routing, seed: how they were chosen (see `sim.communication.fabric.paths`).
-    """
+    """The cabling of a cluster with the traffic of a step on it. bursts: that traffic. flows: theirs, in order. ways
+    [flows, hops]: links by number, each kind of traffic for itself. routing, seed: how they were chosen (see
+    `sim.communication.fabric.paths`)."""
 
     cabling: Cabling
     routing: str

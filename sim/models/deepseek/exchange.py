@@ -8,7 +8,7 @@ from sim.models.layer import COMMUNICATION, Kernel
 FORWARD_META_BYTES = 72
 """Source and index metadata that travels with a row of the first dispatch (h800_dualpipe_trace: 7168+224+72)."""
 CACHED_META_BYTES = 8
-"""The same when the layout is cached, as in the backward pass (h800_dualpipe_trace)."""
+"""Bytes of the same when the layout is cached, as in the backward pass (h800_dualpipe_trace)."""
 COMBINE_META_BYTES = 40
 """Top-k weights and index that travel with a BF16 row (h800_dualpipe_trace: 14336+40)."""
 
