@@ -37,8 +37,7 @@ SPREAD = {"measured": 0.03, "interpolated": 0.06, "held": 0.25, "transferred": 0
 roofline is a bound; products take about twice as long. `transferred` lies between the 8 % by which FP8 products miss
 DeepGEMM's published rates and the 37 % by which BF16 ones miss three small products."""
 REPEATS = 0.10
-"""Spread of an exchange beside compute: its four repeats in the profile differ by up to 7 %, the NIC figure is
-rounded."""
+"""Spread of an exchange beside compute: its repeats in the profile differ by up to 7 %, the NIC figure is rounded."""
 FEW_ROWS = 512
 """Products of fewer rows are outside what the wave model was measured on (docs/PRICES.md: small M misses by half)."""
 FEW_SIZES = 4.0
@@ -346,8 +345,7 @@ def _memory(pricer: Pricer, tables: Tables | None, op: Memory) -> Quote:
 
 
 def _between(tables: Tables, op: Memory, rows: list[dict[str, Any]]) -> Quote:
-    """Price of the same kernel on another number of rows: fixed cost of its kind, and the mean rate of the measured
-    ones."""
+    """Price on another number of rows: the fixed cost of its kind, and the mean rate of the measured ones."""
     fit = tables.memory_fit[op.kind]
     fixed = min(fit["fixed_us"], min(r["us"] for r in rows) / 2)
     if fit["high_bytes"] < FEW_SIZES * fit["low_bytes"]:
