@@ -18,8 +18,8 @@ sec 3.2.2). Fewer move proportionally less; more move no more."""
 
 
 class Hindrance(NamedTuple):
-    """What links between switches do to some traffic. slower: how many times longer it takes than on its NICs.
-    exchanges: what exchanges need of its busiest link, over what they need of NICs."""
+    """Slow-down of some traffic by links between switches. slower: its time over its time on NICs alone, 1 or more.
+    exchanges: exchanges' load on this traffic's busiest link, over their load on a NIC."""
 
     slower: float = 1.0
     exchanges: float = 0.0
@@ -57,7 +57,7 @@ class Wires:
         return self.slowed(max(self.slower, self.shared_slower, 1 / self.left))
 
     def slowed(self, factor: float) -> "Wires":
-        """The same with NICs so many times slower."""
+        """Wires with NICs so many times slower."""
         return self if factor == 1 else replace(self, nic=replace(self.nic, bandwidth=self.nic.bandwidth / factor))
 
     @property

@@ -27,7 +27,7 @@ _WORDS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where something was written: a file with line and column (from 1), or a source such as the command line.
+    """Place of something written: a file with line and column (from 1), or a source such as the command line.
 
     cited: numbers written here must say their kind and source (the files of hwmodels).
     """
@@ -75,7 +75,7 @@ class Document:
     places: Mapping[KeyPath, Place] = field(default_factory=dict)
 
     def place(self, path: KeyPath) -> Place:
-        """Where `path` was written; of the nearest enclosing key when it was not written at all."""
+        """Place of `path`; that of the nearest enclosing key when it was not written at all."""
         while path and path not in self.places:
             path = path[:-1]
         return self.places.get(path, Place("<mapping>"))

@@ -214,8 +214,8 @@ def _check(fabric: Fabric, reading: Reading) -> None:
     if isinstance(plane, Dragonfly):
         _check_groups(plane, reading)
     if plane.hosts_per_switch % fabric.nics_per_leaf:
-        found = f"found {fabric.nics_per_leaf}"
-        reading.problem(("nics_per_leaf",), f"expected a divisor of {plane.hosts_per_switch} ports; {found}")
+        actual = f"found {fabric.nics_per_leaf}"
+        reading.problem(("nics_per_leaf",), f"expected a divisor of {plane.hosts_per_switch} ports; {actual}")
 
 
 def _check_groups(plane: Dragonfly, reading: Reading) -> None:

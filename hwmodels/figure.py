@@ -126,23 +126,23 @@ class Reading:
 
 
 LEAST = {"data/time": MB, "FLOP/time": MEGA, "frequency": KILO}
-"""Of rates, SI: with less a step would take longer than 64 bits of nanoseconds hold."""
+"""Lower limits of rates, SI: with less a step would take longer than 64 bits of nanoseconds hold."""
 LONGEST_S = SECONDS_PER_HOUR
-"""Of a latency."""
+"""Upper limit of a latency."""
 MANY = 1 << 20
-"""Of things that are counted, at most."""
+"""Upper limit of things that are counted."""
 
 
 def _rate(value: Any, dimension: str) -> float:
     """Latencies and costs may be nothing; with a rate or a size of 0 nothing would ever end."""
-    found = parse(value, dimension)
-    if not found and dimension not in ("time", "money"):
+    quantity = parse(value, dimension)
+    if not quantity and dimension not in ("time", "money"):
         raise Refused(f'expected more than 0, e.g. "{EXAMPLES[dimension]}"; found {str(value)!r}')
-    if found < (least := LEAST.get(dimension, 0)):
+    if quantity < (least := LEAST.get(dimension, 0)):
         raise Refused(f"expected {format_quantity(least, dimension)} or more; found {str(value)!r}")
-    if dimension == "time" and found > LONGEST_S:
+    if dimension == "time" and quantity > LONGEST_S:
         raise Refused(f"expected {LONGEST_S} s or less; found {str(value)!r}")
-    return found
+    return quantity
 
 
 def _count(value: object) -> float:

@@ -95,18 +95,20 @@ class Memory(NamedTuple):
 
 
 class AllToAll(NamedTuple):
-    """One expert exchange of a rank: `tokens` rows of `row_bytes`, to `nodes` nodes and `ranks` ranks a token.
+    """One expert exchange of a rank.
 
-    `direction`: dispatch or combine. `group`: ranks that take part; `group_nodes`: nodes they live on. `beside`: the
-    compute phases it runs beside in an overlapped pair (names a row of the communication table).
+    direction: dispatch or combine. beside: the compute phases it runs beside in an overlapped pair (names a row of the
+    communication table). tokens: of the rank's micro-batch. row_bytes: bytes of a token's row. nodes_reached,
+    ranks_reached: mean number of distinct nodes and ranks that a token goes to, its own included. group: ranks that
+    take part. group_nodes: nodes that they are on.
     """
 
     direction: str
     beside: str
     tokens: int
     row_bytes: float
-    nodes: float
-    ranks: float
+    nodes_reached: float
+    ranks_reached: float
     group: int
     group_nodes: int
     kernels: int = 2
@@ -116,11 +118,11 @@ class AllToAll(NamedTuple):
 
     def bytes(self) -> float:
         """Bytes that arrive at or leave this rank's memory (the larger of the two networks' share)."""
-        return self.tokens * self.ranks * self.row_bytes
+        return self.tokens * self.ranks_reached * self.row_bytes
 
     def logical_bytes(self) -> float:
         """What published bandwidths count: a row for each distinct node, the own node included."""
-        return self.tokens * self.nodes * self.row_bytes
+        return self.tokens * self.nodes_reached * self.row_bytes
 
     def wire_bytes(self) -> float:
         """What crosses this rank's NIC: the own node's share stays inside."""
@@ -129,7 +131,7 @@ class AllToAll(NamedTuple):
     def nvlink_bytes(self) -> float:
         """What crosses NVLink at this rank: a row for each distinct rank, less those that are the same GPU index."""
         per_node = self.group // self.group_nodes
-        return self.tokens * self.ranks * self.row_bytes * (1 - 1 / per_node)
+        return self.tokens * self.ranks_reached * self.row_bytes * (1 - 1 / per_node)
 
 
 class Send(NamedTuple):

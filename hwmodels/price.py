@@ -37,7 +37,7 @@ SPREAD = {"measured": 0.03, "interpolated": 0.06, "held": 0.25, "transferred": 0
 roofline is a bound; products take about twice as long. `transferred` lies between the 8 % by which FP8 products miss
 DeepGEMM's published rates and the 37 % by which BF16 ones miss three small products."""
 REPEATS = 0.10
-"""Of an exchange beside compute: its four repeats in the profile differ by up to 7 %, the NIC figure is rounded."""
+"""Spread of an exchange beside compute: its repeats in the profile differ by up to 7 %, the NIC figure is rounded."""
 FEW_ROWS = 512
 """Products of fewer rows are outside what the wave model was measured on (docs/PRICES.md: small M misses by half)."""
 FEW_SIZES = 4.0
@@ -90,7 +90,7 @@ class Pricer:
     rows: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def over(self, wires: Wires) -> "Pricer":
-        """The same over other links; what does not depend on them stays known."""
+        """Pricer over other links; what does not depend on them stays known."""
         other = replace(self, wires=wires)
         other.known.update({key: price for key, price in self.known.items() if not isinstance(key[0], OVER_LINKS)})
         return other
@@ -101,7 +101,7 @@ class Pricer:
 
     @property
     def tables(self) -> Tables | None:
-        """What it prices by first."""
+        """Tables that it prices by first."""
         return next(iter(self.shelf), None)
 
     @cached_property
@@ -129,25 +129,25 @@ class Pricer:
         return self.known[key]
 
     def _price(self, op: Op, on_comm_sms: bool) -> Price:
-        found = self.asked(op)
-        quote: Quote = _RULES[type(op)](self, found, op)
+        tables = self.asked(op)
+        quote: Quote = _RULES[type(op)](self, tables, op)
         family = contention_family(op, quote.us)  # by its time on the table's device: a faster one changes no class
-        us, rung, source, spread, _ = _no_faster(self.device, op, _scaled(self.device, found, quote, op.bytes()))
+        us, rung, source, spread, _ = _no_faster(self.device, op, _scaled(self.device, tables, quote, op.bytes()))
         ns = max(1, seconds_to_ns(us * MICRO))
         slower = self._slow_down(op, family)
         if on_comm_sms and isinstance(op, Memory):
-            timed_there = op.kind in TIMED_THERE and found is not None and found.exchanges
+            timed_there = op.kind in TIMED_THERE and tables is not None and tables.exchanges
             slower = 1.0 if timed_there or not self.comm_sms else self.device.sms / self.comm_sms
         return Price(ns, max(1, seconds_to_ns(us * MICRO * slower)), rung, source, spread, family)
 
     def asked(self, op: Op) -> Tables | None:
         """The first tables that know the class of an operation; the device's own where none does."""
-        return next((found for found in self.shelf if _knows(found, op, self.mode)), self.tables)
+        return next((tables for tables in self.shelf if _knows(tables, op, self.mode)), self.tables)
 
     def _slow_down(self, op: Op, family: str) -> float:
         if isinstance(op, AllToAll):
-            found = self.asked(op)
-            row = found.exchanges.get(op.beside) if found else None
+            tables = self.asked(op)
+            row = tables.exchanges.get(op.beside) if tables else None
             # the table's stretch is over the closed form; in-situ time stays what was measured, whatever the model
             bare = self.exchange(op, self.wires, ENOUGH_SMS)  # none where a group is one rank and only links count
             again = exchange_seconds(op, self.wires, ENOUGH_SMS) / bare if bare else 1.0
@@ -156,9 +156,9 @@ class Pricer:
                              for wires in (self.wires.alone, self.wires.shared))  # fmt: skip
             again *= alone / shared if shared else 1.0
             return max(1.0, float(row["stretch"]) * again) if row else 1.0
-        first = next((i for i, found in enumerate(self.shelf) if found is self.asked(op)), 0)
+        first = next((i for i, tables in enumerate(self.shelf) if tables is self.asked(op)), 0)
         # by the kernels that were priced: what another library's lose may hold the SMs that this price counts
-        rows = (found.contention.get(family) for found in (*self.shelf[first:], *self.shelf[:first]))
+        rows = (tables.contention.get(family) for tables in (*self.shelf[first:], *self.shelf[:first]))
         return next((float(row["factor"]) for row in rows if row), 1.0)
 
 
@@ -173,16 +173,16 @@ class Quote(NamedTuple):
     bound: str = ""
 
 
-def _knows(found: Tables, op: Op, mode: str) -> bool:
+def _knows(tables: Tables, op: Op, mode: str) -> bool:
     """Whether tables have rows that the mode may use, or a fit, for the class of an operation."""
     if isinstance(op, Gemm | GroupedGemm):
-        row = mode == "measured" and op._replace(role=role_class(op.role)) in found.exact
-        return row or op.precision == "fp8" or BF16 in found.wave_fit
+        row = mode == "measured" and op._replace(role=role_class(op.role)) in tables.exact
+        return row or op.precision == "fp8" or BF16 in tables.wave_fit
     if isinstance(op, Attention):
-        return op.direction in found.attention
+        return op.direction in tables.attention
     if isinstance(op, Memory):
-        return op.kind in found.memory_fit
-    return op.beside in found.exchanges if isinstance(op, AllToAll) else True
+        return op.kind in tables.memory_fit
+    return op.beside in tables.exchanges if isinstance(op, AllToAll) else True
 
 
 def contention_family(op: Op, us: float) -> str:
@@ -222,11 +222,11 @@ def _roofline(pricer: Pricer, op: Op, peak: float) -> Quote:
     return Quote(seconds / MICRO, "roofline", f"{d.name}: peak and HBM bandwidth", SPREAD["roofline"])
 
 
-def _scaled(d: Device, found: Tables | None, quote: Quote, size: float) -> Quote:
+def _scaled(d: Device, tables: Tables | None, quote: Quote, size: float) -> Quote:
     """A quote from another device's table (or for overridden hardware); see hwmodels.transfer. size: bytes."""
-    if found is None or not quote.bound:
+    if tables is None or not quote.bound:
         return quote
-    ref, new = found.reference, d.hbm.bandwidth_bytes_per_s
+    ref, new = tables.reference, d.hbm.bandwidth_bytes_per_s
     if quote.bound == "memory":
         us, spread = transfer.at_bandwidth(quote.us, size, ref["hbm_bytes_per_s"], new), transfer.OTHER_MEMORY
         same = abs(ref["hbm_bytes_per_s"] / new - 1) < 1 / NS_PER_S
@@ -234,9 +234,9 @@ def _scaled(d: Device, found: Tables | None, quote: Quote, size: float) -> Quote
         ratio = (ref[f"{quote.bound}_flops"] / ref["sms"]) / (d.peak_flops[quote.bound] / d.sms)
         same = abs(ratio - 1) < 1 / NS_PER_S
         us, spread = quote.us * ratio, transfer.SAME_CHIP if same else transfer.OTHER_CHIP
-    if found.device == d.tables and same:
+    if tables.device == d.tables and same:
         return quote
-    source = f"{quote.source}, from {found.device} by {quote.bound} rate"
+    source = f"{quote.source}, from {tables.device} by {quote.bound} rate"
     if quote.rung in ("measured", "interpolated", "held"):
         return quote._replace(us=us, rung="transferred", source=source, spread=max(quote.spread, spread))
     return quote._replace(us=us, source=source)
@@ -250,116 +250,116 @@ def _no_faster(d: Device, op: Op, quote: Quote) -> Quote:
     return quote._replace(us=floor, rung="roofline", source=f"{quote.source}, bound by HBM", spread=SPREAD["held"])
 
 
-def _wave_us(found: Tables, m: float, n: float, k: float, role: str, sms: int) -> float:
-    fit = found.wave_fit[role]
+def _wave_us(tables: Tables, m: float, n: float, k: float, role: str, sms: int) -> float:
+    fit = tables.wave_fit[role]
     return waves(m, n, sms) * (fit["a_us"] + fit["b_us"] * -(-k // TILE))
 
 
-def _gemm(pricer: Pricer, found: Tables | None, op: Gemm) -> Quote:
+def _gemm(pricer: Pricer, tables: Tables | None, op: Gemm) -> Quote:
     peak = _peak(pricer.device, op.precision)
-    if found is None:
+    if tables is None:
         return _roofline(pricer, op, peak)
-    role = _wave_role(found, op)
-    row = found.exact.get(op._replace(role=role_class(op.role))) if pricer.mode == "measured" else None
+    role = _wave_role(tables, op)
+    row = tables.exact.get(op._replace(role=role_class(op.role))) if pricer.mode == "measured" else None
     if row:
-        here, there = (_wave_us(found, op.m, op.n, op.k, role, s) for s in (pricer.compute_sms, found.sms))
+        here, there = (_wave_us(tables, op.m, op.n, op.k, role, s) for s in (pricer.compute_sms, tables.sms))
         rung = "measured" if here == there else "interpolated"
-        return Quote(row["us"] * here / there, rung, _row(found, "gemm", row), SPREAD[rung], op.precision)
+        return Quote(row["us"] * here / there, rung, _row(tables, "gemm", row), SPREAD[rung], op.precision)
     if op.precision != "fp8" and role != BF16:
-        return _other_format(pricer, found, op, op.m)
-    us = _wave_us(found, op.m, op.n, op.k, role, pricer.compute_sms)
-    source = f"{found.device}/gemm.json: wave model, {role}"
-    less_than_a_wave = role == BF16 and waves(op.m, op.n, 1) < found.sms
+        return _other_format(pricer, tables, op, op.m)
+    us = _wave_us(tables, op.m, op.n, op.k, role, pricer.compute_sms)
+    source = f"{tables.device}/gemm.json: wave model, {role}"
+    less_than_a_wave = role == BF16 and waves(op.m, op.n, 1) < tables.sms
     if op.m < FEW_ROWS or less_than_a_wave:  # narrower tiles than the measured kernels' would be used
         return Quote(us, "held", source, SPREAD["held"], op.precision)
-    return Quote(us, "interpolated", source, found.wave_fit[role]["rms"], op.precision)
+    return Quote(us, "interpolated", source, tables.wave_fit[role]["rms"], op.precision)
 
 
-def _wave_role(found: Tables, op: Gemm | GroupedGemm) -> str:
+def _wave_role(tables: Tables, op: Gemm | GroupedGemm) -> str:
     """The wave model that a product goes by."""
-    return BF16 if op.precision != "fp8" and BF16 in found.wave_fit else role_class(op.role)
+    return BF16 if op.precision != "fp8" and BF16 in tables.wave_fit else role_class(op.role)
 
 
-def _other_format(pricer: Pricer, found: Tables, op: Gemm | GroupedGemm, rows: float) -> Quote:
+def _other_format(pricer: Pricer, tables: Tables, op: Gemm | GroupedGemm, rows: float) -> Quote:
     """A BF16 product takes the FP8 wave model's forward utilisation at half the peak."""
-    ref = found.reference
-    us = _wave_us(found, rows, op.n, op.k, "fprop", pricer.compute_sms) * ref["fp8_flops"] / ref["bf16_flops"]
-    source = f"{found.device}/gemm.json: wave model, FP8 utilisation held for {op.precision}"
+    ref = tables.reference
+    us = _wave_us(tables, rows, op.n, op.k, "fprop", pricer.compute_sms) * ref["fp8_flops"] / ref["bf16_flops"]
+    source = f"{tables.device}/gemm.json: wave model, FP8 utilisation held for {op.precision}"
     return Quote(us, "transferred", source, SPREAD["transferred"], op.precision)
 
 
-def _grouped(pricer: Pricer, found: Tables | None, op: GroupedGemm) -> Quote:
+def _grouped(pricer: Pricer, tables: Tables | None, op: GroupedGemm) -> Quote:
     peak = _peak(pricer.device, op.precision)
-    if found is None:
+    if tables is None:
         return _roofline(pricer, op, peak)
-    role = _wave_role(found, op)
+    role = _wave_role(tables, op)
     if op.precision != "fp8" and role != BF16:
-        return _other_format(pricer, found, op, op.rows)
-    us = _wave_us(found, op.rows, op.n, op.k, role, pricer.compute_sms)
-    rows = found.grouped.get((op.n, op.k), []) if pricer.mode == "measured" and role != BF16 else []
-    source, spread = f"{found.device}/gemm.json: wave model, {role}", found.wave_fit[role]["rms"]
+        return _other_format(pricer, tables, op, op.rows)
+    us = _wave_us(tables, op.rows, op.n, op.k, role, pricer.compute_sms)
+    rows = tables.grouped.get((op.n, op.k), []) if pricer.mode == "measured" and role != BF16 else []
+    source, spread = f"{tables.device}/gemm.json: wave model, {role}", tables.wave_fit[role]["rms"]
     if rows:
-        off = [r["us"] / _wave_us(found, r["rows"], op.n, op.k, role, found.sms) for r in rows]
+        off = [r["us"] / _wave_us(tables, r["rows"], op.n, op.k, role, tables.sms) for r in rows]
         us *= sum(off) / len(off)
         spread = SPREAD["measured"]
-        source = f"{found.device}/gemm.json: wave model through {len(rows)} measured row counts of n{op.n} k{op.k}"
+        source = f"{tables.device}/gemm.json: wave model through {len(rows)} measured row counts of n{op.n} k{op.k}"
     return Quote(us, "interpolated", source, spread, op.precision)
 
 
-def _attention(pricer: Pricer, found: Tables | None, op: Attention) -> Quote:
+def _attention(pricer: Pricer, tables: Tables | None, op: Attention) -> Quote:
     """Utilisation of the measured kernel, held for other head counts and lengths, and for other numbers of SMs: it ran
-    beside communication, on the SMs that leaves (found.sms)."""
-    if found is None:
+    beside communication, on the SMs that leaves (tables.sms)."""
+    if tables is None:
         return _roofline(pricer, op, _peak(pricer.device, "bf16"))
-    share = found.sms / pricer.compute_sms
-    row = found.exact.get(op) if pricer.mode == "measured" else None
+    share = tables.sms / pricer.compute_sms
+    row = tables.exact.get(op) if pricer.mode == "measured" else None
     if row:
         rung = "measured" if share == 1 else "interpolated"
-        return Quote(row["us"] * share, rung, _row(found, "attention", row), SPREAD[rung], "bf16")
-    row = found.attention[op.direction][0]
+        return Quote(row["us"] * share, rung, _row(tables, "attention", row), SPREAD[rung], "bf16")
+    row = tables.attention[op.direction][0]
     like = calibration.attention_of(row)
     rung = "interpolated" if op.flop() == like.flop() else "held"
     us = row["us"] * share * op.flop() / like.flop()
-    return Quote(us, rung, _row(found, "attention", row), SPREAD[rung], "bf16")
+    return Quote(us, rung, _row(tables, "attention", row), SPREAD[rung], "bf16")
 
 
-def _memory(pricer: Pricer, found: Tables | None, op: Memory) -> Quote:
-    if found is None:
+def _memory(pricer: Pricer, tables: Tables | None, op: Memory) -> Quote:
+    if tables is None:
         return _roofline(pricer, op, 0.0)
     if pricer.mode == "measured":
-        row = found.exact.get(op)
+        row = tables.exact.get(op)
         if row:
-            return Quote(row["us"], "measured", _row(found, "memory", row), SPREAD["measured"], "memory")
-        rows = calibration.near(found, op)
+            return Quote(row["us"], "measured", _row(tables, "memory", row), SPREAD["measured"], "memory")
+        rows = calibration.near(tables, op)
         if rows:
-            return _between(found, op, rows)
-    kind = op.kind if op.kind in found.memory_fit else LIKE.get(op.kind, "elementwise")
-    fit = found.memory_fit[kind]
+            return _between(tables, op, rows)
+    kind = op.kind if op.kind in tables.memory_fit else LIKE.get(op.kind, "elementwise")
+    fit = tables.memory_fit[kind]
     launches = 1 if kind in ALL_KERNELS else op.kernels
     us = fit["fixed_us"] * launches
     us += op.bytes() / fit["bytes_per_s"] / MICRO if fit["bytes_per_s"] else 0.0
     rung = "interpolated" if fit["low_bytes"] <= op.bytes() <= fit["high_bytes"] else "held"
     rung = rung if kind == op.kind else "transferred"
-    source = f"{found.device}/memory.json: rate of {kind}"
+    source = f"{tables.device}/memory.json: rate of {kind}"
     return Quote(us, rung, source, max(fit["rms"], SPREAD[rung]), "memory")
 
 
-def _between(found: Tables, op: Memory, rows: list[dict[str, Any]]) -> Quote:
-    """The same kernel on another number of rows: fixed cost of its kind, and the mean rate of the measured ones."""
-    fit = found.memory_fit[op.kind]
+def _between(tables: Tables, op: Memory, rows: list[dict[str, Any]]) -> Quote:
+    """Price on another number of rows: the fixed cost of its kind, and the mean rate of the measured ones."""
+    fit = tables.memory_fit[op.kind]
     fixed = min(fit["fixed_us"], min(r["us"] for r in rows) / 2)
     if fit["high_bytes"] < FEW_SIZES * fit["low_bytes"]:
-        fixed = min(fixed, found.memory_fit["tiny"]["fixed_us"])
+        fixed = min(fixed, tables.memory_fit["tiny"]["fixed_us"])
     rates = [(r["us"] - fixed) / (r["rows"] * (r["read"] + r["write"])) for r in rows]
     us = fixed + op.bytes() * sum(rates) / len(rates)
     counts = [r["rows"] for r in rows]
     rung = "interpolated" if min(counts) / 2 <= op.rows <= 2 * max(counts) else "held"
-    source = f"{found.device}/memory.json: {op.kind} at {len(rows)} row counts ({', '.join(rows[0]['names'])})"
+    source = f"{tables.device}/memory.json: {op.kind} at {len(rows)} row counts ({', '.join(rows[0]['names'])})"
     return Quote(us, rung, source, SPREAD["measured" if rung == "interpolated" else "held"], "memory")
 
 
-def _row(found: Tables, table: str, row: dict[str, Any]) -> str:
-    return f"{found.device}/{table}.json: {', '.join(row['names'])} ({row['samples']} samples)"
+def _row(tables: Tables, table: str, row: dict[str, Any]) -> str:
+    return f"{tables.device}/{table}.json: {', '.join(row['names'])} ({row['samples']} samples)"
 
 
 # --- communication ----------------------------------------------------------------------------------------------------
@@ -369,27 +369,27 @@ def _published(seconds: float, source: str) -> Quote:
     return Quote(seconds / MICRO, "roofline", source, SPREAD["measured"] * 3)
 
 
-def _exchange(pricer: Pricer, found: Tables | None, op: AllToAll) -> Quote:
+def _exchange(pricer: Pricer, tables: Tables | None, op: AllToAll) -> Quote:
     seconds = pricer.exchange(op, pricer.wires.shared, pricer.comm_sms)
-    known = found is not None and op.beside in found.exchanges
+    known = tables is not None and op.beside in tables.exchanges
     source = "largest port load over effective bandwidth, no less than its warps can move"
-    if known and found is not None:
-        source += f", stretch beside compute from {found.device}/exchange.json: {op.beside}"
+    if known and tables is not None:
+        source += f", stretch beside compute from {tables.device}/exchange.json: {op.beside}"
         return Quote(seconds / MICRO, "interpolated", source, REPEATS)
     return _published(seconds, source)
 
 
-def _send(pricer: Pricer, found: Tables | None, op: Send) -> Quote:
+def _send(pricer: Pricer, tables: Tables | None, op: Send) -> Quote:
     seconds = send_seconds(op, pricer.wires)
     return _published(seconds, "bytes over effective bandwidth, plus latency")
 
 
-def _collective(pricer: Pricer, found: Tables | None, op: Collective) -> Quote:
+def _collective(pricer: Pricer, tables: Tables | None, op: Collective) -> Quote:
     seconds = collective_seconds(op, pricer.wires)
     return _published(seconds, "ring over effective bandwidth, plus a hop latency a step")
 
 
-def _host(pricer: Pricer, found: Tables | None, op: HostCopy) -> Quote:
+def _host(pricer: Pricer, tables: Tables | None, op: HostCopy) -> Quote:
     return _published(host_seconds(op, pricer.wires), "bytes over effective PCIe bandwidth")
 
 

@@ -48,8 +48,8 @@ def expand(document: Document, shelf: Shelf, key: KeyPath = (), trail: tuple[str
         raise DocumentError([Problem(word_at, dotted(key_of_word), f"base goes in a circle: {loop}")])
     # Our own machine files do not change while we run; a user's model beside a scenario may.
     reader = _stored if shelf.cited else read
-    found = reader(shelf.folder / f"{content}.yaml", f"{shelf.shown}/{content}.yaml", shelf.cited)
-    base = expand(found, shelf, (), (*trail, content))
+    entry = reader(shelf.folder / f"{content}.yaml", f"{shelf.shown}/{content}.yaml", shelf.cited)
+    base = expand(entry, shelf, (), (*trail, content))
     if not isinstance(document.content, Mapping):
         return base
     return merge(_without(base, *_named_inner(document, shelf)), _expand_inner(_without(document, "base"), shelf, key))

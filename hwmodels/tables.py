@@ -47,10 +47,10 @@ def available() -> tuple[str, ...]:
 @cache
 def load(device: str) -> Tables:
     """The tables of `device`. Raises FileNotFoundError when it has none."""
-    found = {p.stem: json.loads(p.read_text()) for p in sorted((FOLDER / device).glob("*.json"))}
-    if not found:
+    files = {p.stem: json.loads(p.read_text()) for p in sorted((FOLDER / device).glob("*.json"))}
+    if not files:
         raise FileNotFoundError(f"hwmodels/tables/{device} holds no tables")
-    gemm, memory, attention = found["gemm"], found["memory"], found["attention"]
+    gemm, memory, attention = files["gemm"], files["memory"], files["attention"]
     exact: dict[Any, dict[str, Any]] = {}
     groups: dict[tuple[int, int], list[dict[str, Any]]] = {}
     kinds: dict[str, list[dict[str, Any]]] = {}
@@ -69,8 +69,8 @@ def load(device: str) -> Tables:
         exact[attention_of(row)] = row
     return Tables(
         device, gemm["source"], gemm["sms"], gemm["reference"], exact, groups, kinds, by_direction, gemm["fit"],
-        memory["fit"], {r["beside"]: r for r in found["exchange"]["rows"]},
-        {r["class"]: r for r in found["contention"]["rows"]}, found["contention"]["launch_gap_us"],
+        memory["fit"], {r["beside"]: r for r in files["exchange"]["rows"]},
+        {r["class"]: r for r in files["contention"]["rows"]}, files["contention"]["launch_gap_us"],
     )  # fmt: skip
 
 

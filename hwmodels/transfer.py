@@ -10,7 +10,8 @@ on an H200, which differ in memory alone; docs/PRICES.md scores it, and fits tha
 from hwmodels.units import MICRO
 
 REACHED = 0.88
-"""Of a data sheet's bandwidth: a copy of 1 GiB reaches 0.90 of an H100's and 0.88 of an H200's (docs/KERNELS.md)."""
+"""Part of a data sheet's bandwidth that is reached: a copy of 1 GiB reaches 0.90 of an H100's and 0.88 of an H200's
+(docs/KERNELS.md)."""
 POWER = 2.0
 """1: the parts add; a large one: the longer part counts. With this one the signed median error is 0.3 % or less both
 ways; fits that are free in rate and power take 0.96 and 1 or 0.86 and 4, and come back about 1 % closer."""
@@ -19,9 +20,9 @@ SAME_CHIP = 0.08
 published rates of DeepGEMM against the H800 tables, docs/PRICES.md). The same kernels on an H100 and an H200 differ by
 1 % in the median, 6 % at the 95th percentile."""
 OTHER_MEMORY = 0.07
-"""The same for a memory-bound kernel: 90 % of those operations (which chose the power) come back within 10 to 13 %."""
+"""Spread of a memory-bound kernel: 90 % of those operations (which chose the power) come back within 10 to 13 %."""
 OTHER_CHIP = 0.15
-"""Where SMs compute at another rate: a judgement, since no two such cards were measured."""
+"""Spread where SMs compute at another rate: a judgement, since no two such cards were measured."""
 
 
 def at_bandwidth(

@@ -72,16 +72,16 @@ _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\s*
 
 
 LONGEST_NS = 1 << 53
-"""Of a time, 104 days: a float tells neighbouring nanoseconds apart so far."""
+"""Upper limit of a time, 104 days: a float tells neighbouring nanoseconds apart so far."""
 LARGEST_BYTES = 1 << 60
-"""Of a part of what a rank holds, 1 EB: the sum of all parts still is a whole number of 64 bits."""
+"""Upper limit of a part of what a rank holds, 1 EB: the sum of all parts still is a whole number of 64 bits."""
 
 
-def too_large(found: str) -> Refused:
-    """The refusal of a figure that no whole number of nanoseconds or bytes holds. found: which, and what is legal."""
+def too_large(figure: str) -> Refused:
+    """The refusal of a figure that no whole number of nanoseconds or bytes holds. figure: which, and what is legal."""
     return Refused(
-        f"a time or a size is too large to count ({found}): look for a bandwidth that is too small, or a time, a number"
-        " of tokens or a dimension of the model that is too large"
+        f"a time or a size is too large to count ({figure}): look for a bandwidth that is too small, or a time, a"
+        " number of tokens or a dimension of the model that is too large"
     )
 
 
@@ -132,11 +132,11 @@ def parse(text: str | int | float, dimension: str) -> float:
     example = EXAMPLES[dimension]
     if isinstance(text, bool) or not isinstance(text, str | int | float):
         raise Refused(f'{text!r} is not a quantity, expected {dimension} (e.g. "{example}")')
-    found = _NUMBER.match(str(text))
-    if found is None:
+    match = _NUMBER.match(str(text))
+    if match is None:
         raise Refused(f'{str(text)!r} is not a number with a unit, expected {dimension} (e.g. "{example}")')
-    number, unit = float(found[1]), found[2]
-    value = number * _factor(found[1], unit, str(text).strip(), dimension)
+    number, unit = float(match[1]), match[2]
+    value = number * _factor(match[1], unit, str(text).strip(), dimension)
     if math.isinf(value):
         raise Refused(f"{str(text)!r} is too large")
     if value < 0:
@@ -152,15 +152,15 @@ def _factor(number: str, unit: str, text: str, dimension: str) -> float:
         raise Refused(f'number {number} needs a unit, e.g. "{number} {EXAMPLES[dimension].split()[-1]}"')
     if unit not in units():
         raise Refused(f"unknown unit {unit!r}{_nearest(unit, dimension)}")
-    found, factor = units()[unit]
-    if found != dimension:
-        raise Refused(f'{text!r} is {found}, expected {dimension} (e.g. "{EXAMPLES[dimension]}")')
+    kind, factor = units()[unit]
+    if kind != dimension:
+        raise Refused(f'{text!r} is {kind}, expected {dimension} (e.g. "{EXAMPLES[dimension]}")')
     return factor
 
 
 def _nearest(unit: str, dimension: str) -> str:
     """ ", did you mean 'GB/s'?" with the likeliest legal unit, those of the expected dimension first."""
-    same = [name for name, (found, _) in units().items() if found == dimension]
+    same = [name for name, (kind, _) in units().items() if kind == dimension]
     for names in (same, list(units())):
         folded = [name for name in names if name.lower() == unit.lower()]
         if near := folded or get_close_matches(unit.replace("ps", "/s"), names, n=1, cutoff=0.6):

@@ -165,19 +165,19 @@ def _from_trace(asked: argparse.Namespace) -> int:
         raise WrongInput(f"--out {asked.out}: is a file; a folder for the tables is needed")
     try:
         with bar(f"reading {asked.trace.name}", sys.stderr) as watch:
-            found = recording.calibrated(asked.trace, asked.map, asked.model or MODEL, watch)
+            result = recording.calibrated(asked.trace, asked.map, asked.model or MODEL, watch)
     except JoinError as error:
         print(f"{asked.trace}: {error}", file=sys.stderr)
         return FAILED
     except (ValueError, Refused) as error:  # TraceError, DocumentError, UnknownCardError: each says what is wrong
         raise WrongInput(_line(asked.trace, error)) from None
-    print("\n".join(recording.report(found)))
-    if not (asked.out or found.whole):
+    print("\n".join(recording.report(result)))
+    if not (asked.out or result.whole):
         print("nothing written: say where with --out DIR", file=sys.stderr)
         return DONE
-    folder = asked.out or TABLES / found.device
-    calibrate.write(found.tables, folder)
-    print(f"written to {folder}: {', '.join(sorted(found.tables))}", file=sys.stderr)
+    folder = asked.out or TABLES / result.device
+    calibrate.write(result.tables, folder)
+    print(f"written to {folder}: {', '.join(sorted(result.tables))}", file=sys.stderr)
     return DONE
 
 
@@ -199,15 +199,15 @@ def _from_gpu(asked: argparse.Namespace) -> int:
     from numerics.tables import calibrate
 
     try:
-        found = campaign.run(asked.scenario or SCENARIO, asked.quick, lambda text: print(text, flush=True))
+        result = campaign.run(asked.scenario or SCENARIO, asked.quick, lambda text: print(text, flush=True))
     except (ValueError, Refused) as error:
         raise WrongInput("; ".join(str(error).splitlines())) from None
-    if not found.tables:
+    if not result.tables:
         return FAILED
-    folder = asked.out or TABLES / found.device
-    calibrate.write(found.tables, folder)
-    print(f"written to {folder}: {', '.join(sorted(found.tables))}", file=sys.stderr)
-    return FAILED if found.refused else DONE
+    folder = asked.out or TABLES / result.device
+    calibrate.write(result.tables, folder)
+    print(f"written to {folder}: {', '.join(sorted(result.tables))}", file=sys.stderr)
+    return FAILED if result.refused else DONE
 
 
 def _again(asked: argparse.Namespace) -> int:
@@ -233,9 +233,9 @@ def _moved(asked: argparse.Namespace) -> int:
     from numerics.tables.provenance import moved
 
     for device in _measured():
-        if found := moved(device):
-            calibrate.write(found, TABLES / device)
-            print(f"new places in {TABLES / device}: {', '.join(found)}", file=sys.stderr)
+        if tables := moved(device):
+            calibrate.write(tables, TABLES / device)
+            print(f"new places in {TABLES / device}: {', '.join(tables)}", file=sys.stderr)
     return _stale(asked)
 
 

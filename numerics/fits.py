@@ -14,12 +14,12 @@ def relative_least_squares(terms: Vector, times: Vector) -> tuple[Vector, float]
     weighted = terms / times[:, None]
     keep = list(range(terms.shape[1]))
     while True:
-        found = np.linalg.lstsq(weighted[:, keep], np.ones(len(times)), rcond=None)[0]
-        if len(keep) == 1 or found.min() >= 0:
+        solution = np.linalg.lstsq(weighted[:, keep], np.ones(len(times)), rcond=None)[0]
+        if len(keep) == 1 or solution.min() >= 0:
             break
-        del keep[int(found.argmin())]
+        del keep[int(solution.argmin())]
     x = np.zeros(terms.shape[1])
-    x[keep] = np.maximum(found, 0.0)
+    x[keep] = np.maximum(solution, 0.0)
     return x, float(np.sqrt(np.mean((weighted @ x - 1.0) ** 2)))
 
 

@@ -36,8 +36,8 @@ def _operation(name: str, family: str, kernels: str = "", wide: bool = True) -> 
 
 def kernel(name: str, module: str) -> Callable[..., Any]:
     """The Triton twin of an operation, which lives in numerics/kernels/<module>.py."""
-    found: Callable[..., Any] = getattr(import_module(f"numerics.kernels.{module}"), name)
-    return found
+    twin: Callable[..., Any] = getattr(import_module(f"numerics.kernels.{module}"), name)
+    return twin
 
 
 quantize_rows = _operation("quantize_rows", "casts")

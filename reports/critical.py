@@ -21,17 +21,17 @@ HEAD = ("rank", "position", "replica", "node", "on the path", "beyond an even st
 
 def section(result: Result) -> Section | None:
     """The table of `critical_ranks`, or None where all ranks are alike or none is late."""
-    found = result.summary.get("critical_ranks")
-    if not found:
+    ranks = result.summary.get("critical_ranks")
+    if not ranks:
         return None
     shown = result.summary.get("shown_replica")
-    rest = 1 - sum(each["part"] for each in found)
+    rest = 1 - sum(each["part"] for each in ranks)
     others = f" Other ranks have {percent(rest)}." if rest > LITTLE else ""
-    rows = (_cells(each, each["replica"] == shown) for each in found)
+    rows = (_cells(each, each["replica"] == shown) for each in ranks)
     return Section("critical", "Whom the step waits for", LEAD + others, table(HEAD, rows, (len(HEAD) - 1,)))
 
 
-def _cells(found: dict[str, Any], drawn: bool) -> tuple[str, ...]:
-    where = (f"{found[key]:,}" for key in ("rank", "pipeline_position", "replica", "node"))
-    times = (seconds(found[key]) for key in ("seconds", "beyond_s"))
-    return (*where, *times, bar(found["part"], INK) + percent(found["part"]), "drawn" if drawn else "–")
+def _cells(entry: dict[str, Any], drawn: bool) -> tuple[str, ...]:
+    where = (f"{entry[key]:,}" for key in ("rank", "pipeline_position", "replica", "node"))
+    times = (seconds(entry[key]) for key in ("seconds", "beyond_s"))
+    return (*where, *times, bar(entry["part"], INK) + percent(entry["part"]), "drawn" if drawn else "–")

@@ -25,13 +25,13 @@ class Figure(NamedTuple):
 def figures(result: Result) -> list[Figure]:
     """The headline of a run; figures that the run does not have (chunk times alone) are left out."""
     summary = result.summary
-    found = [Figure("Step time", seconds(summary["step_time_s"]), _interval(summary))]
-    found += _throughput(summary) + _rates(summary)
+    entries = [Figure("Step time", seconds(summary["step_time_s"]), _interval(summary))]
+    entries += _throughput(summary) + _rates(summary)
     if summary.get("bubble_fraction") is not None:
-        found.append(Figure("Bubble", percent(summary["bubble_fraction"]), "idle, mean of ranks"))
+        entries.append(Figure("Bubble", percent(summary["bubble_fraction"]), "idle, mean of ranks"))
     if summary.get("overlap_fraction") is not None:
-        found.append(_exposed(summary))
-    return found + _pair_measured(summary) + _slowest(summary) + _memory(result)
+        entries.append(_exposed(summary))
+    return entries + _pair_measured(summary) + _slowest(summary) + _memory(result)
 
 
 def setting(result: Result) -> str:
@@ -74,24 +74,24 @@ def _interval(summary: dict[str, Any]) -> str:
 
 
 def _throughput(summary: dict[str, Any]) -> list[Figure]:
-    found = []
+    entries = []
     if summary.get("tokens_per_day") is not None:
         tokens = summary["tokens_per_day"]
         scale, word = (TRILLION, "trillion") if tokens >= TRILLION else (BILLION, "billion")
-        found.append(Figure("Tokens a day", f"{tokens / scale:.4g}", word))
+        entries.append(Figure("Tokens a day", f"{tokens / scale:.4g}", word))
     if summary.get("gpu_hours_per_trillion_tokens") is not None:
         hours = f"{summary['gpu_hours_per_trillion_tokens']:,.0f}"
-        found.append(Figure("GPU-hours", hours, "per trillion tokens"))
-    return found
+        entries.append(Figure("GPU-hours", hours, "per trillion tokens"))
+    return entries
 
 
 def _rates(summary: dict[str, Any]) -> list[Figure]:
-    found = []
+    entries = []
     if rates := summary.get("tflops_per_gpu"):
-        found.append(_pair("TFLOP/s, causal", rates, "{:.0f}".format))
+        entries.append(_pair("TFLOP/s, causal", rates, "{:.0f}".format))
     if rates := summary.get("mfu"):
-        found.append(_pair("MFU, causal", rates, percent))
-    return found
+        entries.append(_pair("MFU, causal", rates, percent))
+    return entries
 
 
 def _pair(name: str, rates: dict[str, float], text: Any) -> Figure:

@@ -55,13 +55,13 @@ def _lead(loads: RankLoads) -> str:
 
 def figures(routing: dict[str, Any]) -> str:
     """MaxVio, percentiles of rows and how far tokens go, in a few sentences (HTML)."""
-    found, rows = routing["max_vio"], routing["rows_percentiles"]
+    max_vio, rows = routing["max_vio"], routing["rows_percentiles"]
     nodes, ranks = (float(np.mean(routing[key])) for key in ("nodes_per_token_expected", "ranks_per_token"))
     received = routing["rank_imbalance"]["received"]
     return (
         f"Routing is {escape(routing['kind'])}. MaxVio (the largest load over the mean, less 1) of "
-        f"{escape(found['of'])}: {found['mean']:.3f} in the mean over layers, {found['worst']:.3f} in layer "
-        f"{found['worst_layer']}, the worst{_recorded(found)}. The same of {escape(received['of'])}: "
+        f"{escape(max_vio['of'])}: {max_vio['mean']:.3f} in the mean over layers, {max_vio['worst']:.3f} in layer "
+        f"{max_vio['worst_layer']}, the worst{_recorded(max_vio)}. The same of {escape(received['of'])}: "
         f"{received['mean']:.3f} in the mean over layers, {received['worst']:.3f} in layer {received['worst_layer']}. "
         f"Of all ranks, layers and micro-batches, 5 % have up to {rows['5']:,} "
         f"rows, half up to {rows['50']:,}, 95 % up to {rows['95']:,}. A token reaches {nodes:.2f} nodes (expected) "
@@ -69,11 +69,11 @@ def figures(routing: dict[str, Any]) -> str:
     )
 
 
-def _recorded(found: dict[str, Any]) -> str:
+def _recorded(max_vio: dict[str, Any]) -> str:
     """What the histogram says beside what was drawn from it, where there is one."""
-    if "recorded" not in found:
+    if "recorded" not in max_vio:
         return ""
-    mean, worst = (found["recorded"][key] for key in ("mean", "worst"))
+    mean, worst = (max_vio["recorded"][key] for key in ("mean", "worst"))
     return f" (as recorded: {mean:.3f} and at most {worst:.3f})"
 
 
@@ -96,23 +96,24 @@ def cells(loads: RankLoads) -> dict[str, npt.NDArray[np.int64]]:
 
 def blocks(loads: RankLoads) -> list[dict[str, Any]]:
     """Runs of layers at the same pipeline positions, in order: how many layers, and which positions."""
-    found: list[dict[str, Any]] = []
+    runs: list[dict[str, Any]] = []
     for layer in np.unique(loads.layer).tolist():
         positions = np.unique(loads.position[loads.layer == layer]).tolist()
-        if not found or found[-1]["positions"] != positions:
-            found.append({"layers": 0, "positions": positions})
-        found[-1]["layers"] += 1
-    return found
+        if not runs or runs[-1]["positions"] != positions:
+            runs.append({"layers": 0, "positions": positions})
+        runs[-1]["layers"] += 1
+    return runs
 
 
 def write(loads: RankLoads, path: Path) -> None:
     """A CSV file with one row for each layer with experts and rank that has it, by layer, then by rank."""
     wholes = [column.tolist() for column in (loads.layer, loads.rank, loads.position, loads.micro_batches)]
     spreads = [column for part in (loads.received, loads.rows) for column in _spread(part)]
+    reached = [_digits(column, 4) for column in (loads.nodes_reached, loads.ranks_reached)]
     with path.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(HEAD)
-        out.writerows(zip(*wholes, *spreads, _digits(loads.nodes, 4), _digits(loads.ranks, 4), strict=True))
+        out.writerows(zip(*wholes, *spreads, *reached, strict=True))
 
 
 def _spread(part: npt.NDArray[np.float64]) -> tuple[list[str], list[int], list[int]]:

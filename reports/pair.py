@@ -49,8 +49,8 @@ def section(result: Result) -> Section | None:
 def op_kinds(pair: Trace) -> Column:
     """Index into OPS for every row."""
     rows, which = np.unique(np.stack((pair.label, pair.lane, pair.phase)), axis=1, return_inverse=True)
-    found = [op_kind(pair.labels[label], lane, phase) for label, lane, phase in rows.T.tolist()]
-    return np.array(found, dtype=np.int64)[which.ravel()]
+    kinds = [op_kind(pair.labels[label], lane, phase) for label, lane, phase in rows.T.tolist()]
+    return np.array(kinds, dtype=np.int64)[which.ravel()]
 
 
 def occupancy(pair: Trace, lanes: tuple[int, ...]) -> Steps:

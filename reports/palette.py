@@ -74,7 +74,7 @@ def op_kind(label: str, lane: int, phase: int) -> int:
     """Index into OPS of an op, by the words of its label; lane and phase settle what the words leave open."""
     text = label.lower()
     words = (word for word, pattern in _WORDS if re.search(pattern, text))
-    found = next(words, "exchange" if lane in _EXCHANGE_LANES else "other")
-    if found in ("gemm", "other") and phase == PHASES.index("weight"):
-        found = "wgrad"
-    return next(i for i, kind in enumerate(OPS) if kind.short == found)
+    name = next(words, "exchange" if lane in _EXCHANGE_LANES else "other")
+    if name in ("gemm", "other") and phase == PHASES.index("weight"):
+        name = "wgrad"
+    return next(i for i, kind in enumerate(OPS) if kind.short == name)

@@ -33,9 +33,9 @@ def section(result: Result) -> Section | None:
 
 def per_rank(summary: Mapping[str, Any]) -> dict[str, Sequence[float]]:
     """Seconds of each phase as a list over positions, in a fixed order; empty when the summary has none."""
-    found = summary.get("phases_per_rank") or summary.get("phases_s", {}).get("phases_per_rank") or {}
-    known = [name for name in NAMES if name in found]
-    return {name: found[name] for name in [*known, *(n for n in found if n not in known)]}
+    phases = summary.get("phases_per_rank") or summary.get("phases_s", {}).get("phases_per_rank") or {}
+    known = [name for name in NAMES if name in phases]
+    return {name: phases[name] for name in [*known, *(n for n in phases if n not in known)]}
 
 
 def colour(name: str) -> str:

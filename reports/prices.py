@@ -33,9 +33,9 @@ def section(result: Result) -> Section | None:
 
 def shares(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Shares by kind of price, largest first, in named groups: one called "" when the summary does not group them."""
-    found = summary.get("price_shares") or {}
-    flat = {kind: share for kind, share in found.items() if isinstance(share, int | float)}
-    groups = ({"": flat} if flat else {}) | {n: dict(g) for n, g in found.items() if isinstance(g, Mapping)}
+    prices = summary.get("price_shares") or {}
+    flat = {kind: share for kind, share in prices.items() if isinstance(share, int | float)}
+    groups = ({"": flat} if flat else {}) | {n: dict(g) for n, g in prices.items() if isinstance(g, Mapping)}
     return {name: dict(sorted(group.items(), key=lambda item: -item[1])) for name, group in groups.items() if group}
 
 

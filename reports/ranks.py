@@ -44,9 +44,9 @@ def row(result: Result) -> str:
 
 def waited(result: Result) -> str:
     """Whether the rank that the step waits for most is among those drawn, a sentence; empty where there is none."""
-    if not (found := result.summary.get("critical_ranks")):
+    if not (critical := result.summary.get("critical_ranks")):
         return ""
-    first = found[0]
+    first = critical[0]
     where = f"rank {first['rank']:,} (position {first['pipeline_position']}, replica {first['replica']})"
     drawn = first["replica"] == result.summary["shown_replica"]
     return f"The step waits most for {where}, which is {'drawn' if drawn else 'not drawn'}. "
@@ -63,9 +63,9 @@ def mean(result: Result) -> str:
 
 def number(scenario: dict[str, Any], *path: str) -> int | None:
     """The whole number at `path`, bare or with its source, or None when the scenario does not spell it out."""
-    found: Any = scenario
+    value: Any = scenario
     for key in path:
-        found = found.get(key) if isinstance(found, dict) else None
-    if isinstance(found, dict):
-        found = found.get("value")
-    return int(found) if isinstance(found, int | float | str) and str(found).isdigit() else None
+        value = value.get(key) if isinstance(value, dict) else None
+    if isinstance(value, dict):
+        value = value.get("value")
+    return int(value) if isinstance(value, int | float | str) and str(value).isdigit() else None

@@ -74,8 +74,8 @@ def with_idle(steps: Trace, more: Mapping[str, Column] = MappingProxyType({})) -
         "position": np.concatenate((position, gap_position)),
         "kind": np.concatenate((steps.phase[order], np.full(len(gap_position), IDLE))),
     }
-    told = {name: getattr(steps, name) for name in ("stage", "micro_batch", "stage_b", "micro_batch_b", "price")}
-    for name, column in (told | dict(more)).items():
+    columns = {name: getattr(steps, name) for name in ("stage", "micro_batch", "stage_b", "micro_batch_b", "price")}
+    for name, column in (columns | dict(more)).items():
         rows[name] = np.concatenate((column[order], np.full(len(gap_position), -1)))
     sort = np.lexsort((rows["start"], rows["position"]))
     return {name: column[sort] for name, column in rows.items()}

@@ -102,8 +102,8 @@ OWN_HELP = ("tokens", "exchange")
 
 def _called(name: str) -> Callable[[list[str]], int]:
     module, function = COMMANDS[name].split(":")
-    found: Callable[[list[str]], int] = getattr(import_module(f"sim.cli.{module}"), function)
-    return found
+    command: Callable[[list[str]], int] = getattr(import_module(f"sim.cli.{module}"), function)
+    return command
 
 
 def _terminated(signal_number: int, frame: object) -> NoReturn:

@@ -65,7 +65,7 @@ def prices(scenario: Scenario) -> Machine:
 
 @dataclass(frozen=True)
 class _Priced:
-    """key: all of a scenario that decides prices."""
+    """A scenario by its prices. key: all of it that decides them."""
 
     key: str
     scenario: Scenario = field(compare=False)
@@ -85,8 +85,8 @@ def _prices(key: _Priced) -> Machine:
     load = balanced.balanced(mixture, tokens, group, node.gpus) if mixture else balanced.NONE
     slots = mixture.experts + scenario.routing.redundant_experts if mixture else 0
     site = Site(
-        shape, recipe, batch.micro_batch, batch.sequence_length, load.received, load.rows, load.nodes, load.ranks,
-        slots // group, group, -(-group // node.gpus),
+        shape, recipe, batch.micro_batch, batch.sequence_length, load.received, load.rows, load.nodes_reached,
+        load.ranks_reached, slots // group, group, -(-group // node.gpus),
     )  # fmt: skip
 
     @cache

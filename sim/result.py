@@ -9,7 +9,7 @@ import numpy.typing as npt
 from sim.trace import Trace
 
 SCHEMA_VERSION = 1
-"""Of result.json."""
+"""Version of result.json."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class RankLoads:
 
     layer: as in the model, prediction modules after the last.  rank, position: in the cluster and in the pipeline.
     micro_batches: of the layer that come to the rank.  received, rows [rows, 3]: mean, smallest and largest over them
-    of tokens received and of expert rows, each expert's padded to a tile.  nodes, ranks: distinct ones that a token
-    reaches in the layer; nodes are expected values, ranks those of the tokens drawn.
+    of tokens received and of expert rows, each expert's padded to a tile.  nodes_reached, ranks_reached [rows]: mean
+    number of distinct nodes (expected) and ranks (of the tokens drawn) that a token reaches in the layer.
     group: ranks of an expert group.  gpus_per_node: ranks of a node.  expected_rows: of every rank, experts alike.
     """
 
@@ -94,8 +94,8 @@ class RankLoads:
     micro_batches: npt.NDArray[np.int64]
     received: npt.NDArray[np.float64]
     rows: npt.NDArray[np.float64]
-    nodes: npt.NDArray[np.float64]
-    ranks: npt.NDArray[np.float64]
+    nodes_reached: npt.NDArray[np.float64]
+    ranks_reached: npt.NDArray[np.float64]
     group: int
     gpus_per_node: int
     expected_rows: int

@@ -61,7 +61,7 @@ def run(scenario: Scenario, interval: bool = True) -> Result:
     kit, step, pair_name = _pair(plan, lowered)
     pair, pair_sources = spans.pair(kit, step, lowered.first_layer) if machine and drawn else (None, {})
     use, counts = _links(plan, machine, trace, timeline.end, network)
-    extra = _extra(plan, machine, ran, books) if machine and ran.times else {}
+    extra = _differing(plan, machine, ran, books, kit, step) if machine and ran.times else {}
     summary = _head(scenario) | counts | metrics.summary(plan, machine, timeline, books) | _memory(curves) | extra
     summary |= feasible.judged(scenario, summary["step_time_s"], curves)
     if machine:
@@ -102,14 +102,14 @@ def _alike(plan: Plan, machine: Machine | None) -> tuple[Lowered, Timeline]:
         runs[key] = lowered, steps.run(lowered.actors, lowered.kits)
         if len(runs) > KEPT:
             del runs[next(iter(runs))]
-    found: tuple[Lowered, Timeline] = runs[key]
-    return found
+    outcome: tuple[Lowered, Timeline] = runs[key]
+    return outcome
 
 
 def _intervals(ran: Run, books: Sequence[metrics.Ledger], summary: dict[str, Any], seed: int) -> dict[str, Any]:
     """90 % intervals of the headlines."""
-    found = graph.graph(ran.lowered, ran.timeline, *([ran.times.pace] if ran.times else []))
-    return uncertainty.intervals(uncertainty.sensitivity(ran.lowered, found, books), summary, seed)
+    price_graph = graph.graph(ran.lowered, ran.timeline, *([ran.times.pace] if ran.times else []))
+    return uncertainty.intervals(uncertainty.sensitivity(ran.lowered, price_graph, books), summary, seed)
 
 
 def _links(
@@ -133,17 +133,18 @@ def _rank_loads(plan: Plan, machine: Machine | None, drawn: "Loads | None") -> R
     return loads.rank_loads(plan, machine, drawn)
 
 
-def _extra(plan: Plan, machine: Machine, ran: Run, books: Sequence[metrics.Ledger]) -> dict[str, Any]:
-    """What is told of ranks that differ, besides."""
+def _differing(
+    plan: Plan, machine: Machine, ran: Run, books: Sequence[metrics.Ledger], kit: Kit, step: Step
+) -> dict[str, Any]:
+    """Figures of ranks that differ, beside those of every run. kit, step: the pair that is drawn."""
     from sim.analysis import differing
 
     assert ran.times is not None
-    kit, step, _ = _pair(plan, ran.lowered)
-    found = differing.summary(plan, machine, ran.lowered, ran.timeline, ran.times, ran.loads, ran.column, books)
+    figures = differing.summary(plan, machine, ran.lowered, ran.timeline, ran.times, ran.loads, ran.column, books)
     if plan.scenario.uneven:
-        found["pair_s"] = pairs.durations(plan, ran.timeline, _middle(plan), step)
-        found["pair_s"]["balanced_seconds"] = kit.timing.total / NS_PER_S
-    return found
+        figures["pair_s"] = pairs.durations(plan, ran.timeline, _middle(plan), step)
+        figures["pair_s"]["balanced_seconds"] = kit.timing.total / NS_PER_S
+    return figures
 
 
 def _head(scenario: Scenario) -> dict[str, Any]:
@@ -156,8 +157,8 @@ def _head(scenario: Scenario) -> dict[str, Any]:
 
 
 def _memory(curves: tuple[MemoryCurve, ...]) -> dict[str, Any]:
-    """Peak of each pipeline rank, and its parts at that moment; where loads were drawn, also whose peak it is: the
-    highest among the ranks at that position."""
+    """Peak memory of each pipeline position, bytes, and its parts at that moment; where loads were drawn, also the rank
+    that has it: the highest of the position."""
     if not curves:
         return {"peak_memory_bytes": None}
     out = []
@@ -169,12 +170,12 @@ def _memory(curves: tuple[MemoryCurve, ...]) -> dict[str, Any]:
 
 
 def _middle(plan: Plan) -> int:
-    """The position whose pair is told."""
+    """The position whose pair is drawn."""
     return plan.program.positions // 2
 
 
 def _pair(plan: Plan, lowered: Lowered) -> tuple[Kit, Step, str]:
-    """The step to draw kernel by kernel: an overlapped pair of the middle ranks, or their longest step."""
+    """The step to draw kernel by kernel: an overlapped pair of the middle position, or its longest step."""
     position = _middle(plan)
     row = list(zip(plan.program.steps[position], lowered.kits[position], strict=True))
     step, kit = max(row, key=lambda item: ("+" in item[0].kind, item[1].timing.total))

@@ -15,6 +15,8 @@ ROOT = Path(__file__).parent.parent
 ROOMS = ("hwmodels", "sim", "numerics", "reports")
 FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 KERNEL_LINES, FILE_LINES, FUNCTION_LINES = 600, 400, 40
+PARTICIPLES = frozenset({"found", "told", "met", "took"})
+"""Words that say how a value was come by and not what it is."""
 MAY_IMPORT = {
     "hwmodels": {"hwmodels"},
     "sim": {"sim", "hwmodels"},
@@ -200,6 +202,31 @@ def test_files_and_functions_stay_short(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_modules_are_nouns_of_the_field(path: Path) -> None:
     assert path.stem not in ("utils", "util", "base", "common", "manager", "helpers", "helper", "misc")
+
+
+def participles(text: str) -> set[str]:
+    """Variables, parameters and functions of a file whose name has one of PARTICIPLES as a word."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Name):
+            names.add(node.id)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+    return {each for each in names if PARTICIPLES & set(each.split("_"))}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_names_are_nouns_of_the_field(path: Path) -> None:
+    assert participles(path.read_text(encoding="utf-8")) == set()
+
+
+@pytest.mark.parametrize(
+    "text", ["found = 1", "def met():\n    pass", "def f(took):\n    pass", "f(x for last_told in y)"]
+)
+def test_participles_are_seen(text: str) -> None:
+    assert participles(text) and not participles("rows = foundation = 'found'")
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)

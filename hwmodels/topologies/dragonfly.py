@@ -56,14 +56,14 @@ class Dragonfly:
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:
-        """Of each global port of a group: how many groups further on it leads [a h]."""
+        """Offsets of the global ports of a group: how many groups further on each leads [a h]."""
         rounds, rest = divmod(self.outward, self.groups - 1)
         pairs = [offset for i in range(1, rest // 2 + 1) for offset in (i, self.groups - i)]
         return tuple([*range(1, self.groups)] * rounds + [self.groups // 2] * (rest % 2) + pairs)
 
     @cached_property
     def mates(self) -> tuple[int, ...]:
-        """Of each global port: the port of the group it leads to at the other end of the cable [a h]."""
+        """Mates of the global ports: the port of the group it leads to at the other end of the cable [a h]."""
         rounds, rest = divmod(self.outward, self.groups - 1)
         full, span = rounds * (self.groups - 1), self.groups - 1
         mates = [j - j % span + self.groups - 1 - offset for j, offset in enumerate(self.offsets[:full])]

@@ -36,12 +36,12 @@ class FatTree:
 
     @property
     def switches(self) -> int:
-        """As many in each layer as there are leaves, in the top one half as many."""
+        """Switches: as many in each layer as there are leaves, in the top one half as many."""
         return int((2 * self.layers - 1) * self.half ** (self.layers - 1))
 
     @property
     def links(self) -> int:
-        """As many between two layers as there are endpoints."""
+        """Links: as many between two layers as there are endpoints."""
         return self.endpoints * (self.layers - 1)
 
     @property

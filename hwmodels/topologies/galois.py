@@ -61,12 +61,12 @@ def _powers(p: int, low: Sequence[int]) -> tuple[int, ...]:
     """Powers of x where x^n = sum of low[i] x^i, from 1 until they come round to 1 or fall to 0 (then not all)."""
     n = len(low)
     one = (1,) + (0,) * (n - 1)
-    found, value = [], one
+    powers, value = [], one
     for _ in range(p**n - 1):
-        found.append(sum(digit * p**i for i, digit in enumerate(value)))
+        powers.append(sum(digit * p**i for i, digit in enumerate(value)))
         carry = value[-1]
         shifted = (0, *value[:-1])
         value = tuple((digit + carry * c) % p for digit, c in zip(shifted, low, strict=True))
         if value == one or not any(value):
             break
-    return tuple(found) if value == one else ()
+    return tuple(powers) if value == one else ()

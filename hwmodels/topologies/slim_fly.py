@@ -16,7 +16,7 @@ from hwmodels.topologies.galois import Field, field
 
 @dataclass(frozen=True)
 class SlimFly:
-    """order: q. hosts_per_switch: endpoints on each switch; half the network ports, rounded up, fill it."""
+    """A Slim Fly. order: q. hosts_per_switch: endpoints on each switch; half the network ports, rounded up, fill it."""
 
     order: int
     hosts_per_switch: int
@@ -43,7 +43,7 @@ class SlimFly:
 
     @property
     def endpoints(self) -> int:
-        """As many on each switch."""
+        """Endpoints: as many on each switch."""
         return self.switches * self.hosts_per_switch
 
     @property

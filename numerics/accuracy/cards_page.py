@@ -6,6 +6,7 @@ Parts of the page on prices (`page`), made from the tables that `python -m numer
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -73,8 +74,8 @@ def between() -> str:
         rows = siblings.transferred(source, target)
         fits += (here := siblings.refits(source, target))
         free.append(f"{_commonest(here)} for {source} to {target}")
-        for side, found in sorted(by_side(rows).items(), key=lambda item: ORDER.index(item[0])):
-            s, flat = score(found), score(_flat(found, source, target))
+        for side, group in sorted(by_side(rows).items(), key=lambda item: ORDER.index(item[0])):
+            s, flat = score(group), score(_flat(group, source, target))
             cells.append([
                 f"{source} to {target}", side, s.count, percent(s.median), percent(s.p95), percent(s.signed, True),
                 percent(s.total, True), percent(flat.median) if side in ("stream", "latency") else "",
@@ -100,9 +101,9 @@ ORDER = ("product", "attention", "stream", "latency")
 
 def _flat(rows: Iterable[Both], source: str, target: str) -> list[Both]:
     """The same rows, with all of the source's time scaled by bandwidth."""
-    known, found = calibration.load(source), calibration.load(target)
-    ratio = known.reference["hbm_bytes_per_s"] / found.reference["hbm_bytes_per_s"]
-    return [b._replace(priced_us=known.exact[b.op]["us"] * ratio) for b in rows]
+    old, new = calibration.load(source), calibration.load(target)
+    ratio = old.reference["hbm_bytes_per_s"] / new.reference["hbm_bytes_per_s"]
+    return [replace(b, priced_us=old.exact[b.op]["us"] * ratio) for b in rows]
 
 
 @cache
@@ -150,30 +151,30 @@ def rate_like(profile: Tables, two: Tables, name: str) -> float:
 
 
 def _stretch(profile: Tables) -> str:
-    found = {row["beside"]: row["stretch"] for row in _rows(WITH_TWO, "stretch")}
-    products = [found[name] for name in PRODUCTS]
+    factors = {row["beside"]: row["stretch"] for row in _rows(WITH_TWO, "stretch")}
+    products = [factors[name] for name in PRODUCTS]
     there = [row["stretch"] for row in profile.exchanges.values()]
     says = prose(
         STRETCH, products=f"{min(products):.2f} to {max(products):.2f}", profile=f"{min(there):.2f} to {max(there):.2f}"
     )
-    cells = [[name, f"{stretch:.2f}"] for name, stretch in sorted(found.items(), key=lambda item: item[1])]
+    cells = [[name, f"{stretch:.2f}"] for name, stretch in sorted(factors.items(), key=lambda item: item[1])]
     return f"{says}\n\n{table('push beside | times as long', cells)}"
 
 
 PRODUCTS = ("product", "grouped product", "weight gradient")
 
 
-def _factor(found: Tables, name: str) -> str:
-    row = found.contention.get(name)
+def _factor(tables: Tables, name: str) -> str:
+    row = tables.contention.get(name)
     return "" if row is None else "in its time" if row.get("kind") == "assumed" else f"{row['factor']:.2f}"
 
 
 def _push() -> str:
     rows = [r for r in _rows(WITH_TWO, "push") if "warps" in r and not r["both_ways"]]
-    found = {(r["warps"], r["sms"]): r["gb_per_s"] for r in rows}
-    sms = sorted({s for _, s in found})
-    cells = [[f"{w} warps", *(f"{found[w, s]:.0f}" for s in sms)] for w in sorted({w for w, _ in found})]
-    says = prose(PUSH, warp=f"{found[8, 1] / 8:.2f}", model=f"{MODELLED:.2f}")
+    rates = {(r["warps"], r["sms"]): r["gb_per_s"] for r in rows}
+    sms = sorted({s for _, s in rates})
+    cells = [[f"{w} warps", *(f"{rates[w, s]:.0f}" for s in sms)] for w in sorted({w for w, _ in rates})]
+    says = prose(PUSH, warp=f"{rates[8, 1] / 8:.2f}", model=f"{MODELLED:.2f}")
     head = " | ".join(["on an SM", *(f"{s} SM{'s' * (s > 1)}" for s in sms)])
     return f"{says}\n\n{table(head, cells)}"
 

@@ -44,25 +44,39 @@ class Point(NamedTuple):
     high_us: float
 
 
-class Miss(NamedTuple):
-    """A measured operation and its price without itself. gap: what was taken out; flat_us: one efficiency a class."""
+@dataclass(frozen=True)
+class Comparison:
+    """The measured time of an operation and its price, both in microseconds."""
+
+    us: float
+    priced_us: float
+
+    @property
+    def error(self) -> float:
+        """Of the price, as a part of the time; below 0 where the price is too low."""
+        return self.priced_us / self.us - 1
+
+
+@dataclass(frozen=True)
+class FlatComparison(Comparison):
+    """The same beside a roofline times one efficiency a class. flat_us: its price, microseconds."""
+
+    flat_us: float
+
+    @property
+    def flat_error(self) -> float:
+        return self.flat_us / self.us - 1
+
+
+@dataclass(frozen=True)
+class Miss(FlatComparison):
+    """A measured operation, priced without itself. gap: what was taken out of the tables. samples: of its time."""
 
     label: str
     side: str
     gap: str
     rung: str
-    us: float
-    priced_us: float
-    flat_us: float
     samples: int
-
-    @property
-    def error(self) -> float:
-        return self.priced_us / self.us - 1
-
-    @property
-    def flat_error(self) -> float:
-        return self.flat_us / self.us - 1
 
 
 class Score(NamedTuple):
@@ -94,15 +108,15 @@ class Reduced(Pricer):
 # --- taking rows out --------------------------------------------------------------------------------------------------
 
 
-def points(found: Tables) -> list[Point]:
+def points(tables: Tables) -> list[Point]:
     """Everything a table knows the time of, the turns of the experts' weight gradients included."""
-    rows = [Point(op, r["us"], r["samples"], r["low_us"], r["high_us"]) for op, r in found.exact.items()]
-    turns = [Point(op, us, 1, us, us) for op, us in _turns(found).items()]
+    rows = [Point(op, r["us"], r["samples"], r["low_us"], r["high_us"]) for op, r in tables.exact.items()]
+    turns = [Point(op, us, 1, us, us) for op, us in _turns(tables).items()]
     return [p for p in rows if p.us > 0] + turns
 
 
-def _turns(found: Tables) -> dict[Op, float]:
-    turns: Any = found.wave_fit[TURN].get("expert_turns", [])
+def _turns(tables: Tables) -> dict[Op, float]:
+    turns: Any = tables.wave_fit[TURN].get("expert_turns", [])
     return {Gemm(t["m"], t["n"], t["k"], TURN): t["turn_us"] for t in turns}
 
 
@@ -120,21 +134,21 @@ def label(op: Op) -> str:
     return "product, grouped" if isinstance(op, GroupedGemm) else "product, forward and input gradient"
 
 
-def taken(found: Tables, op: Op, gap: str) -> set[Op]:
+def taken(tables: Tables, op: Op, gap: str) -> set[Op]:
     """What leaves the tables with `op`."""
     if gap == "class":
-        return {o for o in found.exact if label(o) == label(op)}
+        return {o for o in tables.exact if label(o) == label(op)}
     if gap == "size" and isinstance(op, GroupedGemm):
-        return {o for o in found.exact if isinstance(o, GroupedGemm) and (o.n, o.k) == (op.n, op.k)}
+        return {o for o in tables.exact if isinstance(o, GroupedGemm) and (o.n, o.k) == (op.n, op.k)}
     if gap == "size" and isinstance(op, Memory):
-        near = calibration.near(found, op)
-        return {o for o, row in found.exact.items() if any(row is r for r in near)}
+        near = calibration.near(tables, op)
+        return {o for o, row in tables.exact.items() if any(row is r for r in near)}
     return {op}
 
 
-def without(found: Tables, gone: Set[Op]) -> Tables:
+def without(tables: Tables, gone: Set[Op]) -> Tables:
     """The tables as they were if `gone` had never been measured: no rows, and fits made again."""
-    exact = {op: row for op, row in found.exact.items() if op not in gone}
+    exact = {op: row for op, row in tables.exact.items() if op not in gone}
     grouped: dict[tuple[int, int], list[dict[str, Any]]] = {}
     kinds: dict[str, list[dict[str, Any]]] = {}
     attention: dict[str, list[dict[str, Any]]] = {}
@@ -146,32 +160,32 @@ def without(found: Tables, gone: Set[Op]) -> Tables:
         elif isinstance(op, Attention):
             attention.setdefault(op.direction, []).append(row)
     memory_fit = calibrate.memory_fit(
-        [row for rows in kinds.values() for row in rows], found.reference["hbm_bytes_per_s"]
+        [row for rows in kinds.values() for row in rows], tables.reference["hbm_bytes_per_s"]
     )
     return replace(
-        found, exact=exact, grouped=grouped, kinds=kinds, attention=attention, memory_fit=memory_fit,
-        wave_fit=_wave_fits(found, exact, gone),
+        tables, exact=exact, grouped=grouped, kinds=kinds, attention=attention, memory_fit=memory_fit,
+        wave_fit=_wave_fits(tables, exact, gone),
     )  # fmt: skip
 
 
-def _wave_fits(found: Tables, exact: dict[Any, dict[str, Any]], gone: Set[Op]) -> dict[str, dict[str, Any]]:
-    shapes: dict[str, list[tuple[float, float, float, float]]] = {role: [] for role in found.wave_fit}
+def _wave_fits(tables: Tables, exact: dict[Any, dict[str, Any]], gone: Set[Op]) -> dict[str, dict[str, Any]]:
+    shapes: dict[str, list[tuple[float, float, float, float]]] = {role: [] for role in tables.wave_fit}
     for op, row in exact.items():
         role = getattr(op, "role", "") if getattr(op, "precision", "fp8") == "fp8" else BF16
         if isinstance(op, Gemm | GroupedGemm) and role in shapes:
             shapes[role].append((op.rows if isinstance(op, GroupedGemm) else op.m, op.n, op.k, row["us"]))
-    turns = {op: us for op, us in _turns(found).items() if op not in gone}
+    turns = {op: us for op, us in _turns(tables).items() if op not in gone}
     shapes[TURN] += [(op.m, op.n, op.k, us) for op, us in turns.items() if isinstance(op, Gemm)]
-    return {role: calibrate.wave_fit(s, found.sms) for role, s in shapes.items()}
+    return {role: calibrate.wave_fit(s, tables.sms) for role, s in shapes.items()}
 
 
-def side(found: Tables, point: Point) -> str:
+def side(tables: Tables, point: Point) -> str:
     """What limits an operation: "product", "attention", "stream" (bandwidth) or "latency" (short, or far off it)."""
     if isinstance(point.op, Attention):
         return "attention"
     if not isinstance(point.op, Memory):
         return "product"
-    return "latency" if point.us < SMALL_US or point.us > LATENCY * bound_us(found, point.op) else "stream"
+    return "latency" if point.us < SMALL_US or point.us > LATENCY * bound_us(tables, point.op) else "stream"
 
 
 # --- pricing what was taken out ---------------------------------------------------------------------------------------
@@ -180,107 +194,97 @@ def side(found: Tables, point: Point) -> str:
 @cache
 def machine() -> tuple[Any, Any]:
     """The H800 and the wires around it, as scenarios name them."""
-    found = node.load("h800x8")
-    return found.device, wires(found, fabric.load("mpft"))
+    server = node.load("h800x8")
+    return server.device, wires(server, fabric.load("mpft"))
 
 
-def pricer(found: Tables, compute_sms: int | None = None, mode: str = "measured") -> Pricer:
-    """A pricer of an H800 on `found`, compute on `compute_sms` SMs (None: as many as when the table was measured)."""
+def pricer(tables: Tables, compute_sms: int | None = None, mode: str = "measured") -> Pricer:
+    """A pricer of an H800 on `tables`, compute on `compute_sms` SMs (None: as many as when the table was measured)."""
     device, links = machine()
     return Reduced(
-        device, links, device.sms - (compute_sms or found.sms), mode, left=None if mode == "roofline" else found
+        device, links, device.sms - (compute_sms or tables.sms), mode, left=None if mode == "roofline" else tables
     )
 
 
-def bound_us(found: Tables, op: Op, sms: int | None = None) -> float:
+def bound_us(tables: Tables, op: Op, sms: int | None = None) -> float:
     """Microseconds that peak rates on `sms` SMs (None: the table's) and HBM bandwidth allow: no operation is faster."""
-    ref, sms = found.reference, sms or found.sms
+    ref, sms = tables.reference, sms or tables.sms
     peak = ref["bf16_flops" if getattr(op, "precision", "bf16") == "bf16" else "fp8_flops"] * sms / ref["sms"]
     return max(op.flop() / peak, op.bytes() / ref["hbm_bytes_per_s"]) / MICRO
 
 
 def leave_out(device: str = "h800", gaps: Iterable[str] = GAPS) -> list[Miss]:
     """Every measured operation priced without itself, for each gap; what the ladder refuses then is not in the list."""
-    found = calibration.load(device)
-    known = points(found)
+    tables = calibration.load(device)
+    known = points(tables)
     out = []
     for gap in gaps:
         for point in known:
-            gone = taken(found, point.op, gap)
+            gone = taken(tables, point.op, gap)
             if gap == "row" or len(gone) > 1 or (gap == "class" and isinstance(point.op, Memory)):
-                out += list(_miss(found, known, point, gap, gone))
+                out += list(_miss(tables, known, point, gap, gone))
     return out
 
 
-def _miss(found: Tables, known: list[Point], point: Point, gap: str, gone: set[Op]) -> Iterator[Miss]:
+def _miss(tables: Tables, known: list[Point], point: Point, gap: str, gone: set[Op]) -> Iterator[Miss]:
     if isinstance(point.op, Attention) or (gap == "class" and not isinstance(point.op, Memory)):
         return  # nothing is left to price it by: the ladder has no rung for another direction or role
     if gap == "class" and label(point.op) == "elementwise":
         return  # the class that others take their rate from
-    price = pricer(without(found, gone)).price(point.op)
-    flat = efficiency(found, point.op, [p for p in known if p.op not in gone]) * bound_us(found, point.op)
+    price = pricer(without(tables, gone)).price(point.op)
+    flat = efficiency(tables, point.op, [p for p in known if p.op not in gone]) * bound_us(tables, point.op)
     us = price.ns / US_NS
-    yield Miss(label(point.op), side(found, point), gap, price.rung, point.us, us, flat, point.samples)
+    yield Miss(point.us, us, flat, label(point.op), side(tables, point), gap, price.rung, point.samples)
 
 
-def efficiency(found: Tables, op: Op, known: list[Point]) -> float:
+def efficiency(tables: Tables, op: Op, known: list[Point]) -> float:
     """Time over bound, the median of the class's rows, or of all of its side (memory or products) if it has none."""
     same = [p for p in known if label(p.op) == label(op)]
     side = [p for p in known if isinstance(p.op, Memory) == isinstance(op, Memory)]
-    ratios = [p.us / bound for p in same or side if (bound := bound_us(found, p.op))]
+    ratios = [p.us / bound for p in same or side if (bound := bound_us(tables, p.op))]
     return float(np.median(ratios)) if ratios else 1.0
 
 
 def roofline(device: str = "h800") -> list[Miss]:
     """Every measured operation on the last rung: peaks and bandwidth, nothing measured."""
-    found = calibration.load(device)
-    bare, known = pricer(found, mode="roofline"), points(found)
+    tables = calibration.load(device)
+    bare, known = pricer(tables, mode="roofline"), points(tables)
     out = []
     for p in known:
-        price, flat = bare.price(p.op), efficiency(found, p.op, known) * bound_us(found, p.op)
-        out.append(Miss(label(p.op), side(found, p), "tables", price.rung, p.us, price.ns / US_NS, flat, p.samples))
+        price, flat = bare.price(p.op), efficiency(tables, p.op, known) * bound_us(tables, p.op)
+        out.append(Miss(p.us, price.ns / US_NS, flat, label(p.op), side(tables, p), "tables", price.rung, p.samples))
     return out
 
 
 # --- elsewhere --------------------------------------------------------------------------------------------------------
 
 
-class Transfer(NamedTuple):
-    """A published rate: its time, the ladder's price on all SMs, and the fraction of its bound it ran at."""
+@dataclass(frozen=True)
+class Transfer(FlatComparison):
+    """A published rate as a time, priced by the ladder on all SMs. known: whether the tables have its shape."""
 
     what: deepgemm.Published
-    us: float
-    priced_us: float
-    flat_us: float
     rung: str
     known: bool
-
-    @property
-    def error(self) -> float:
-        return self.priced_us / self.us - 1
-
-    @property
-    def flat_error(self) -> float:
-        return self.flat_us / self.us - 1
 
 
 def transfers() -> list[Transfer]:
     """DeepGEMM's published rates on 132 SMs, against prices from the profile's tables (112 SMs, in a training step)."""
-    found = calibration.load("h800")
-    sms = int(found.reference["sms"])
-    ladder, known = pricer(found, sms), points(found)
+    tables = calibration.load("h800")
+    sms = int(tables.reference["sms"])
+    ladder, known = pricer(tables, sms), points(tables)
     out = []
     for p in deepgemm.published():
         price = ladder.price(p.op)
-        shapes = found.grouped if isinstance(p.op, GroupedGemm) else {(o.m, o.n, o.k): 0 for o in _dense(found)}
+        shapes = tables.grouped if isinstance(p.op, GroupedGemm) else {(o.m, o.n, o.k): 0 for o in _dense(tables)}
         seen = ((p.op.n, p.op.k) if isinstance(p.op, GroupedGemm) else (p.op.m, p.op.n, p.op.k)) in shapes
-        flat = efficiency(found, p.op, known) * bound_us(found, p.op, sms)
-        out.append(Transfer(p, p.us, price.ns / US_NS, flat, price.rung, seen))
+        flat = efficiency(tables, p.op, known) * bound_us(tables, p.op, sms)
+        out.append(Transfer(p.us, price.ns / US_NS, flat, p, price.rung, seen))
     return out
 
 
-def _dense(found: Tables) -> list[Gemm]:
-    return [op for op in found.exact if isinstance(op, Gemm) and op.precision == "fp8" and op.role == "fprop"]
+def _dense(tables: Tables) -> list[Gemm]:
+    return [op for op in tables.exact if isinstance(op, Gemm) and op.precision == "fp8" and op.role == "fprop"]
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
@@ -288,16 +292,16 @@ def _dense(found: Tables) -> list[Gemm]:
 
 def score(misses: Iterable[Miss]) -> Score:
     """What a set of prices is worth. Raises ValueError when it is empty."""
-    found = list(misses)
-    if not found:
+    sample = list(misses)
+    if not sample:
         raise ValueError("no prices to score")
-    error = np.abs([m.error for m in found])
-    flat = np.abs([m.flat_error for m in found])
-    weight = np.array([m.samples for m in found])
-    total = float(weight @ [m.priced_us for m in found] / (weight @ [m.us for m in found])) - 1
+    error = np.abs([m.error for m in sample])
+    flat = np.abs([m.flat_error for m in sample])
+    weight = np.array([m.samples for m in sample])
+    total = float(weight @ [m.priced_us for m in sample] / (weight @ [m.us for m in sample])) - 1
     return Score(
-        len(found), float(np.median(error)), float(np.percentile(error, 95)), total, float(np.median(flat)),
-        float(np.percentile(flat, 95)), spread((m.us, m.priced_us) for m in found),
+        len(sample), float(np.median(error)), float(np.percentile(error, 95)), total, float(np.median(flat)),
+        float(np.percentile(flat, 95)), spread((m.us, m.priced_us) for m in sample),
     )  # fmt: skip
 
 
@@ -325,11 +329,11 @@ class Repeat(NamedTuple):
 
 def repeats(device: str = "h800") -> list[Repeat]:
     """How well one operation repeats: over layers of the profile, and places in a layer where its shape comes again."""
-    found = calibration.load(device)
-    seen = [p for p in points(found) if p.samples > 1]
+    tables = calibration.load(device)
+    seen = [p for p in points(tables) if p.samples > 1]
     ranges = {n: expected_range(n) for n in {p.samples for p in seen}}
     return [
-        Repeat(label(p.op), side(found, p), p.us, p.samples, (p.high_us - p.low_us) / ranges[p.samples] / p.us)
+        Repeat(label(p.op), side(tables, p), p.us, p.samples, (p.high_us - p.low_us) / ranges[p.samples] / p.us)
         for p in seen
     ]
 

@@ -130,8 +130,8 @@ def _grouped(misses: Iterable[Miss], key: Callable[[Miss], tuple[object, ...]]) 
     return groups
 
 
-def _cells(found: list[Miss]) -> list[str]:
-    s = score(found)
+def _cells(misses: list[Miss]) -> list[str]:
+    s = score(misses)
     return [
         str(s.prices), percent(s.median), percent(s.p95), percent(s.total, True), percent(s.flat_median),
         percent(s.flat_p95),
@@ -158,8 +158,8 @@ def _classes(misses: list[Miss]) -> str:
     return f"{says}\n\n{table(f'class | gap | rungs | {COLUMNS}', rows)}"
 
 
-def _rungs_of(found: list[Miss]) -> list[str]:
-    return sorted({m.rung for m in found}, key=RUNGS.index)
+def _rungs_of(misses: list[Miss]) -> list[str]:
+    return sorted({m.rung for m in misses}, key=RUNGS.index)
 
 
 def _rungs(misses: list[Miss], last: list[Miss]) -> str:
@@ -178,19 +178,19 @@ def _repeats(seen: list[Repeat]) -> str:
 
 
 def _regimes(elsewhere: list[Transfer]) -> dict[str, list[Transfer]]:
-    found: dict[str, list[Transfer]] = defaultdict(list)
+    regimes: dict[str, list[Transfer]] = defaultdict(list)
     for t in elsewhere:
-        found[t.what.regime].append(t)
-    return found
+        regimes[t.what.regime].append(t)
+    return regimes
 
 
 def _transfers(elsewhere: list[Transfer]) -> str:
     rows = []
-    for regime, found in _regimes(elsewhere).items():
-        error = [t.error for t in found]
-        flat = percent(float(np.median([abs(t.flat_error) for t in found])))
+    for regime, group in _regimes(elsewhere).items():
+        error = [t.error for t in group]
+        flat = percent(float(np.median([abs(t.flat_error) for t in group])))
         low, middle, high = (percent(float(x), True) for x in (min(error), np.median(error), max(error)))
-        rows.append([regime, len(found), sum(t.known for t in found), low, middle, high, flat])
+        rows.append([regime, len(group), sum(t.known for t in group), low, middle, high, flat])
     known = [t for t in elsewhere if _known(t)]
     shift, moved = float(np.median([t.error for t in known])), _moved(elsewhere)
     says = prose(
@@ -236,9 +236,9 @@ def spreads(
     out = {("measured", s): (len(r), deviation(r)) for s in SIDES if (r := [x for x in seen if x.side == s])}
     for rung in RUNGS[1:]:
         for side in SIDES:
-            found = [m for m in [*misses, *last] if (m.rung, m.side) == (rung, side)]
-            if found:
-                out[rung, side] = len(found), score(found).spread
+            group = [m for m in [*misses, *last] if (m.rung, m.side) == (rung, side)]
+            if group:
+                out[rung, side] = len(group), score(group).spread
     known = [t for t in elsewhere if _known(t)]
     out["interpolated", "product, other SMs and version"] = len(known), spread((t.us, t.priced_us) for t in known)
     few = [t for t in elsewhere if t.what.regime in ("dense, M = 64", "dense, M = 128")]
@@ -247,8 +247,8 @@ def spreads(
 
 
 def _spreads(misses: list[Miss], last: list[Miss], seen: list[Repeat], elsewhere: list[Transfer]) -> str:
-    found = spreads(misses, last, seen, elsewhere)
-    rows = [[rung, side, n, percent(value)] for (rung, side), (n, value) in sorted(found.items(), key=_order)]
+    by_rung = spreads(misses, last, seen, elsewhere)
+    rows = [[rung, side, n, percent(value)] for (rung, side), (n, value) in sorted(by_rung.items(), key=_order)]
     return f"{prose(SPREADS)}\n\n{table('rung | limited by | prices | spread', rows)}"
 
 
@@ -258,9 +258,9 @@ def _order(item: tuple[tuple[str, str], object]) -> tuple[int, int, str]:
 
 
 def _staleness() -> str:
-    found = calibration.load("h800")
-    day = _said(found.device)["measured"]
-    return prose(ORIGIN, count=len(points(found)), day=day, source=found.source, cards=_cards())
+    tables = calibration.load("h800")
+    day = _said(tables.device)["measured"]
+    return prose(ORIGIN, count=len(points(tables)), day=day, source=tables.source, cards=_cards())
 
 
 def _said(device: str) -> dict[str, str]:

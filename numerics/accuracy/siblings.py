@@ -8,7 +8,7 @@ rows say how this repository's kernels compare with DeepSeek's, on a chip that c
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -20,24 +20,19 @@ from hwmodels.price import Pricer
 from hwmodels.tables import Tables
 from hwmodels.transfer import at_bandwidth
 from hwmodels.units import US_NS
-from numerics.accuracy.errors import machine, points, side
+from numerics.accuracy.errors import Comparison, machine, points, side
 
 GRID = ((0.80, 0.82, 0.84, 0.86, 0.88, 0.90, 0.92, 0.96, 1.0), (1.0, 1.5, 2.0, 2.5, 3.0, 4.0))
 """REACHED and POWER of hwmodels.transfer that a refit chooses from."""
 
 
-class Both(NamedTuple):
-    """An operation measured on a device, and its price there from another's tables. us, priced_us: microseconds."""
+@dataclass(frozen=True)
+class Both(Comparison):
+    """An operation measured on a device, and priced there from another's tables."""
 
     op: Op
     side: str
-    us: float
-    priced_us: float
     rung: str
-
-    @property
-    def error(self) -> float:
-        return self.priced_us / self.us - 1
 
 
 class Score(NamedTuple):
@@ -66,31 +61,31 @@ def transferred(source: str, target: str) -> list[Both]:
 
     Raises FileNotFoundError where either has no tables.
     """
-    known, found = calibration.load(source), calibration.load(target)
+    known, measured = calibration.load(source), calibration.load(target)
     card = replace(device.load(target), tables=None, siblings=(source,))
-    return _priced(Pricer(card, machine()[1], 0), known, found)
+    return _priced(Pricer(card, machine()[1], 0), known, measured)
 
 
 def other_kernels(source: str = "h800") -> dict[str, list[Both]]:
     """Card -> operations of the profile that it measured too, priced there from the profile's tables."""
     out = {}
     for name in measured_cards():
-        known, found = calibration.load(source), calibration.load(name)
+        known, measured = calibration.load(source), calibration.load(name)
         card = replace(device.load(name), tables=None, siblings=(source,))
-        out[name] = _priced(Pricer(card, machine()[1], 0), known, found)
+        out[name] = _priced(Pricer(card, machine()[1], 0), known, measured)
     return out
 
 
-def _priced(pricer: Pricer, known: Tables, found: Tables) -> list[Both]:
-    """Rows of `found` that `known` has too; grouped products count by their N and K."""
+def _priced(pricer: Pricer, known: Tables, measured: Tables) -> list[Both]:
+    """Rows of `measured` that `known` has too; grouped products count by their N and K."""
     out = []
-    for point in points(found):
+    for point in points(measured):
         there = (point.op.n, point.op.k) in known.grouped if isinstance(point.op, GroupedGemm) else (
             point.op in known.exact
         )  # fmt: skip
         if there:
             price = pricer.price(point.op)
-            out.append(Both(point.op, side(found, point), point.us, price.ns / US_NS, price.rung))
+            out.append(Both(point.us, price.ns / US_NS, point.op, side(measured, point), price.rung))
     return out
 
 
@@ -107,12 +102,12 @@ class Fit(NamedTuple):
 def refits(source: str, target: str) -> list[Fit]:
     """Leave one kind out: the constants that bring the other kinds back best (median error on a grid), and this kind's
     median error with them. Raises FileNotFoundError where either has no tables."""
-    known, found = calibration.load(source), calibration.load(target)
-    old, new = (t.reference["hbm_bytes_per_s"] for t in (known, found))
+    known, measured = calibration.load(source), calibration.load(target)
+    old, new = (t.reference["hbm_bytes_per_s"] for t in (known, measured))
     kinds: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
     for op, row in known.exact.items():
-        if isinstance(op, Memory) and op in found.exact and op.bytes():
-            kinds[op.kind].append((row["us"], op.bytes(), found.exact[op]["us"]))
+        if isinstance(op, Memory) and op in measured.exact and op.bytes():
+            kinds[op.kind].append((row["us"], op.bytes(), measured.exact[op]["us"]))
     errors = {
         (r, p): {k: np.abs([at_bandwidth(us, size, old, new, r, p) / true - 1 for us, size, true in rows])
                  for k, rows in kinds.items()}
@@ -128,14 +123,14 @@ def refits(source: str, target: str) -> list[Fit]:
 
 def score(rows: Iterable[Both]) -> Score:
     """Raises ValueError when there is none."""
-    found = list(rows)
-    if not found:
+    sample = list(rows)
+    if not sample:
         raise ValueError("nothing to score")
-    errors = np.array([b.error for b in found])
+    errors = np.array([b.error for b in sample])
     size = np.abs(errors)
-    total = sum(b.priced_us for b in found) / sum(b.us for b in found) - 1
+    total = sum(b.priced_us for b in sample) / sum(b.us for b in sample) - 1
     return Score(
-        len(found), float(np.median(size)), float(np.percentile(size, 95)), float(np.median(errors)), float(total)
+        len(sample), float(np.median(size)), float(np.percentile(size, 95)), float(np.median(errors)), float(total)
     )  # fmt: skip
 
 

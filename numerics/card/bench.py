@@ -68,22 +68,22 @@ def verify(work: Work, call: Callable[[], Any]) -> str:
     """Why the call's output is wrong, or "" where it passes: bitwise if exact, else the gate of compare."""
     try:
         expected = work.expected()
-        found = work.narrow(call())
+        output = work.narrow(call())
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        return differences(found, expected, work.exact, work.tolerance)
+        return differences(output, expected, work.exact, work.tolerance)
     except Exception as error:
         return reason(error)
 
 
-def differences(found: Any, expected: Any, exact: bool, tolerance: float = compare.PRODUCT) -> str:
+def differences(actual: Any, expected: Any, exact: bool, tolerance: float = compare.PRODUCT) -> str:
     """Failures of each tensor of two results, joined. exact: bit for bit, as whole numbers always are."""
     if isinstance(expected, ops.Layout):
-        found, expected = found.tensors, expected.tensors
+        actual, expected = actual.tensors, expected.tensors
     if isinstance(expected, torch.Tensor):
-        found, expected = [found], [expected]
+        actual, expected = [actual], [expected]
     failures: list[str] = []
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(actual, expected, strict=True):
         if exact or not other.is_floating_point():
             failures += compare.gate_bitwise(one, other, raises=False).failures
         elif other.dtype == torch.float8_e4m3fn:
@@ -98,9 +98,9 @@ TIES = 1e-4
 code of half a million was, in 2 of 60 draws."""
 
 
-def _steps(found: torch.Tensor, expected: torch.Tensor) -> list[str]:
+def _steps(actual: torch.Tensor, expected: torch.Tensor) -> list[str]:
     """Codes of a cast whose input is not exact: none more than one step off, and few at all."""
-    off = (found.view(torch.uint8).int() - expected.view(torch.uint8).int()).abs()
+    off = (actual.view(torch.uint8).int() - expected.view(torch.uint8).int()).abs()
     share = float((off > 0).double().mean())
     if int(off.max()) > 1:
         return [f"a code is {int(off.max())} steps off"]

@@ -138,9 +138,9 @@ def plan_lines(tasks: Iterable[Task], budget_s: float) -> Iterator[str]:
     for task in tasks:
         kinds[kind_of(task.op)].append(task)
     yield f"{'kind':22}{'operations':>12}{'seconds':>10}"
-    for kind, found in kinds.items():
-        yield f"{kind:22}{len(found):12}{sum(t.estimate_s for t in found):10.1f}"
-    total = sum(t.estimate_s for found in kinds.values() for t in found)
+    for kind, group in kinds.items():
+        yield f"{kind:22}{len(group):12}{sum(t.estimate_s for t in group):10.1f}"
+    total = sum(t.estimate_s for group in kinds.values() for t in group)
     yield f"{'all':22}{sum(map(len, kinds.values())):12}{total:10.1f} of {budget_s:.0f}; what does not fit is left out"
 
 
@@ -155,10 +155,10 @@ def collect(
     done: list[Measured] = []
     left: list[Task] = []
     refused: list[tuple[Task, str]] = []
-    planned = took = 0.0
+    planned = spent = 0.0
     for task in tasks:
         start = clock()
-        slower = max(1.0, took / planned) if planned else 1.0
+        slower = max(1.0, spent / planned) if planned else 1.0
         if start + task.estimate_s * slower > deadline_s:
             left.append(task)
             continue
@@ -167,15 +167,15 @@ def collect(
         except Exception as error:  # one operation that cannot run here does not end the campaign
             refused.append((task, " ".join(f"{type(error).__name__}: {error}".split())))
             continue
-        planned, took = planned + task.estimate_s, took + clock() - start
+        planned, spent = planned + task.estimate_s, spent + clock() - start
         done.append(Measured(task, timing, watch(start, clock())))
         show(line(done[-1]))
     return Collected(tuple(done), tuple(left), tuple(refused))
 
 
-def line(found: Measured) -> str:
+def line(result: Measured) -> str:
     """One operation of the run."""
-    task, t = found.task, found.timing
+    task, t = result.task, result.timing
     where = f" on {task.sms} SMs" if task.sms else ""
     rate = task.op.bytes() / (t.median_us * MICRO) / GIGA
     sides = " ".join(f"{key}={value:g}" for key, value in task.op._asdict().items() if isinstance(value, int | float))
@@ -183,18 +183,18 @@ def line(found: Measured) -> str:
     return f"{kind_of(task.op):22}{times}{rate:8.0f} GB/s  {sides}{where}"
 
 
-def summary_lines(found: Collected) -> Iterator[str]:
+def summary_lines(collected: Collected) -> Iterator[str]:
     """What was left out and why."""
-    for reason, tasks in _by_reason(found).items():
+    for reason, tasks in _by_reason(collected).items():
         kinds = sorted({kind_of(t.op) for t in tasks})
         yield f"not measured: {len(tasks)} of {', '.join(kinds)}: {reason}"
 
 
-def _by_reason(found: Collected) -> dict[str, list[Task]]:
+def _by_reason(collected: Collected) -> dict[str, list[Task]]:
     out: dict[str, list[Task]] = defaultdict(list)
-    for task in found.left:
+    for task in collected.left:
         out["no time was left"].append(task)
-    for task, why in found.refused:
+    for task, why in collected.refused:
         out[why].append(task)
     return out
 
@@ -202,13 +202,13 @@ def _by_reason(found: Collected) -> dict[str, list[Task]]:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def tables(found: Collected, head: Mapping[str, Any], launch_gap: Mapping[str, Any]) -> dict[str, Table]:
+def tables(collected: Collected, head: Mapping[str, Any], launch_gap: Mapping[str, Any]) -> dict[str, Table]:
     """The tables of a card. head: device, source, reference, provenance. launch_gap: launch_gap_us and its kind.
 
     Raises ValueError naming what a set of tables cannot do without.
     """
-    whole = [m for m in found.done if m.task.sms is None]
-    confined = {(m.task.op, m.task.sms): m.timing for m in found.done if m.task.sms}
+    whole = [m for m in collected.done if m.task.sms is None]
+    confined = {(m.task.op, m.task.sms): m.timing for m in collected.done if m.task.sms}
     rows = [_row(m, confined) for m in whole]
     if missing := _missing(rows):
         raise ValueError(f"too little was measured to price by: no {', '.join(missing)}")
@@ -224,12 +224,12 @@ def tables(found: Collected, head: Mapping[str, Any], launch_gap: Mapping[str, A
     return out
 
 
-def _row(found: Measured, confined: Mapping[tuple[Timed, int | None], Timing]) -> Row:
-    t = found.timing
+def _row(result: Measured, confined: Mapping[tuple[Timed, int | None], Timing]) -> Row:
+    t = result.timing
     spread = {"low_us": rounded(t.low_us), "high_us": rounded(t.high_us), "samples": t.repetitions}
-    out = row(found.task.op, [t.median_us], found.task.names) | spread
-    others = {str(sms): rounded(c.median_us) for (op, sms), c in confined.items() if op == found.task.op}
-    slowed = found.card.get("slowed")
+    out = row(result.task.op, [t.median_us], result.task.names) | spread
+    others = {str(sms): rounded(c.median_us) for (op, sms), c in confined.items() if op == result.task.op}
+    slowed = result.card.get("slowed")
     return out | ({"us_on_sms": others} if others else {}) | ({"slowed": slowed} if slowed else {})
 
 
@@ -283,22 +283,22 @@ def run(scenario_path: Path, quick: bool, show: Show, budget_s: float = BUDGET_S
     with measure.Monitor() as monitor:
         gap, events = launch_gap(device), measure.events_us()
         timed = _timer(scenario.model, quick, own, events + gap["launch_gap_us"])
-        found = collect(tasks, timed, deadline, show, watch=_watch(monitor))
+        collected = collect(tasks, timed, deadline, show, watch=_watch(monitor))
         beside = contention.attempted(scenario, show)
-    for text in summary_lines(found):
+    for text in summary_lines(collected):
         show(text)
     program = [*ENTRIES, f"sim.models.{scenario.model.family}:parts", *(contention.ENTRIES if beside else ())]
     head = {
         "device": device, "source": f"{torch.cuda.get_device_name()}, python -m numerics calibrate --gpu",
         "reference": reference,
-        "provenance": _origin(scenario_path, quick, found, monitor, program) | {"events_us": rounded(events)},
+        "provenance": _origin(scenario_path, quick, collected, monitor, program) | {"events_us": rounded(events)},
     }  # fmt: skip
     try:
-        made = tables(found, head, gap)
+        made = tables(collected, head, gap)
     except ValueError as error:
         show(str(error))
         return Campaign(device, {}, True)
-    broken = any(not why.startswith("Unmeasurable") for _, why in found.refused)
+    broken = any(not why.startswith("Unmeasurable") for _, why in collected.refused)
     return Campaign(device, made | contention.tables(beside, made, compute_sms), broken)
 
 
@@ -367,13 +367,13 @@ def measured_launch_gap_us(kernels: int = 400) -> float:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "gaps.json")
         profile.export_chrome_trace(str(path))
-        found = launch_gap_us(analyse(read_trace(path), rules.load("torch")))
-    if not found:
+        gap_us = launch_gap_us(analyse(read_trace(path), rules.load("torch")))
+    if not gap_us:
         raise ValueError("the profiler's trace shows no two kernels back to back")
-    return found
+    return gap_us
 
 
-def _origin(scenario: Path, quick: bool, found: Collected, monitor: Any, entries: Sequence[str]) -> dict[str, Any]:
+def _origin(scenario: Path, quick: bool, collected: Collected, monitor: Any, entries: Sequence[str]) -> dict[str, Any]:
     """What a table says of its making."""
     from numerics.card import measure
 
@@ -391,6 +391,6 @@ def _origin(scenario: Path, quick: bool, found: Collected, monitor: Any, entries
         "method": f"{said['method']}; less events_us, that two events add to one of many in a row, and the launch gap",
         "verified": "the scenario's own shapes, by numerics.reference before they were timed",
         "inputs": {f"scenario {scenario.name}": provenance.digest_of(scenario)},
-        "not_measured": {why: sorted({kind_of(t.op) for t in ts}) for why, ts in _by_reason(found).items()},
+        "not_measured": {why: sorted({kind_of(t.op) for t in ts}) for why, ts in _by_reason(collected).items()},
         "program": {"entries": list(entries), "files": provenance.program(entries)},
     }  # fmt: skip

@@ -74,11 +74,11 @@ def code(show: Show) -> bool:
 
     if not compiler_available():
         raise Impossible("this Triton ships no ptxas, cuobjdump or nvdisasm")
-    found = list(compiled())
-    wrong = [(where, failures) for where, failures in found if failures]
+    variants = list(compiled())
+    wrong = [(where, failures) for where, failures in variants if failures]
     for where, failures in wrong:
         show(f"  {where}: {'; '.join(failures)}")
-    show(f"  {len(found)} variants compiled for sm_90a, {len(wrong)} of them wrong")
+    show(f"  {len(variants)} variants compiled for sm_90a, {len(wrong)} of them wrong")
     return not wrong
 
 
@@ -99,12 +99,12 @@ def compiled(quick: bool = False) -> Iterator[tuple[str, list[str]]]:
 def faults(launch: "Launch") -> list[str]:
     """What is wrong with the code of a launch: no wgmma where there must be, or spilled registers."""
     report = launch.compile()
-    found = [f"{report.spills} bytes of spills a thread"] if report.spills else []
+    defects = [f"{report.spills} bytes of spills a thread"] if report.spills else []
     function = launch.kernel.fn
     opcode = WGMMA.get(f"{function.__module__.rpartition('.')[2]}.{function.__name__}")
     if opcode and not report.instructions(opcode):
-        found.append(f"no {opcode}")
-    return found
+        defects.append(f"no {opcode}")
+    return defects
 
 
 def device(show: Show) -> bool:

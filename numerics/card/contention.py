@@ -125,13 +125,13 @@ class Bench:
 
     def push_us(self, sms: int, rounds: int = 1, both: bool = True, **how: Any) -> float:
         """Microseconds of a push alone."""
-        found = []
+        times = []
         for _ in range(3):
             self.sync()
             start, end = self.begin(rounds, sms, both, ahead_us=4 * LAUNCH_US, **how)
             self.sync()
-            found.append(_between(start, end))
-        return min(found)
+            times.append(_between(start, end))
+        return min(times)
 
 
 def measured(scenario: Scenario, show: Callable[[str], None]) -> dict[str, list[Row]]:
@@ -142,14 +142,14 @@ def measured(scenario: Scenario, show: Callable[[str], None]) -> dict[str, list[
     bench, needed = Bench.open(scenario.comm.sms), needs.operations(scenario)
     assert scenario.model is not None
     show(f"beside communication on {bench.sms} SMs, {len(needed)} operations at {', '.join(map(str, RATES))} GB/s")
-    found = {
+    groups = {
         "beside": list(operations(bench, needed, scenario.model)),
         "stretch": list(stretches(bench, needed, scenario.model)), "push": [*curve(bench), *sizes(bench)],
     }  # fmt: skip
-    for row in found["beside"] + found["stretch"]:
+    for row in groups["beside"] + groups["stretch"]:
         if "refused" in row:
             show(f"not measured beside communication: {', '.join(row['names'])}: {row['refused']}")
-    return {name: [row for row in rows if "refused" not in row] for name, rows in found.items()}
+    return {name: [row for row in rows if "refused" not in row] for name, rows in groups.items()}
 
 
 def attempted(scenario: Scenario, show: Callable[[str], None]) -> dict[str, list[Row]]:
@@ -163,19 +163,19 @@ def attempted(scenario: Scenario, show: Callable[[str], None]) -> dict[str, list
         return {}
 
 
-def tables(found: Mapping[str, list[Row]], whole: Mapping[str, Table], sms: int) -> dict[str, Table]:
-    """The tables that two GPUs add to those of one; {} where nothing was found. sms: that compute had.
+def tables(groups: Mapping[str, list[Row]], whole: Mapping[str, Table], sms: int) -> dict[str, Table]:
+    """The tables that two GPUs add to those of one; {} where nothing was measured. sms: that compute had.
 
     whole: the tables of the campaign, from which these take their heads. Contention is made of the rows that the host
     did not hold up.
     """
-    if not found:
+    if not groups:
         return {}
     head = {key: whole["contention"][key] for key in ("device", "source", "reference", "provenance")}
     gap = {key: whole["contention"][key] for key in ("launch_gap_us", "launch_gap_kind")}
-    rows = sound(found["beside"], single_calls(whole, sms, gap["launch_gap_us"]))
+    rows = sound(groups["beside"], single_calls(whole, sms, gap["launch_gap_us"]))
     contention = {**head, **gap, "sms": sms, "rate_gb_per_s": LIKE_PROFILE, "rows": factors(rows)}
-    return {"contention": contention, **{name: {**head, "rows": rows} for name, rows in found.items()}}
+    return {"contention": contention, **{name: {**head, "rows": rows} for name, rows in groups.items()}}
 
 
 def again(folder: Path) -> dict[str, Table]:
@@ -218,9 +218,9 @@ def operations(bench: Bench, needed: Mapping[needs.Timed, tuple[str, ...]], shap
             yield {"names": list(names), "refused": _said(error)}
             continue
         count = max(1, min(MOST, round(WINDOW_US / alone)))
-        found = {rate: [_pair(bench, call, count, rate, bool(i % 2)) for i in range(REPEATS)] for rate in RATES}
-        us = statistics.median(alone for pairs in found.values() for alone, _ in pairs)
-        beside = {str(rate): rounded(statistics.median(b / a for a, b in pairs)) for rate, pairs in found.items()}
+        by_rate = {rate: [_pair(bench, call, count, rate, bool(i % 2)) for i in range(REPEATS)] for rate in RATES}
+        us = statistics.median(alone for pairs in by_rate.values() for alone, _ in pairs)
+        beside = {str(rate): rounded(statistics.median(b / a for a, b in pairs)) for rate, pairs in by_rate.items()}
         yield {
             "family": contention_family(op, us), "kind": needs.kind_of(op), "names": list(names), "us": rounded(us),
             "beside": beside, "bytes": op.bytes(),
@@ -299,8 +299,8 @@ def stretches(bench: Bench, needed: Mapping[needs.Timed, tuple[str, ...]], shape
             call = rig.call_of(op, shape, bench.left if needs.confinable(op) else None)
             each = _us(call, 3)
             if 2 * MARGIN * alone <= QUEUED * each:
-                found = [_stretch(bench, call, each) for _ in range(REPEATS)]
-                yield {"beside": kind, "us": rounded(each), "stretch": rounded(statistics.median(found))}
+                times = [_stretch(bench, call, each) for _ in range(REPEATS)]
+                yield {"beside": kind, "us": rounded(each), "stretch": rounded(statistics.median(times))}
         except Exception as error:  # one operation that cannot run does not end the measurement
             yield {"names": [f"push beside {kind}"], "refused": _said(error)}
             continue
@@ -352,16 +352,16 @@ def factors(rows: list[Row]) -> list[Row]:
     for row in rows:
         if "family" in row:
             families[row["family"]].append(row)
-    return [_factor(name, found) for name, found in sorted(families.items())]
+    return [_factor(name, group) for name, group in sorted(families.items())]
 
 
-def _factor(name: str, found: list[Row]) -> Row:
+def _factor(name: str, group: list[Row]) -> Row:
     less = name in PRICED_ON_FEWER_SMS
-    there = [r["beside"][str(LIKE_PROFILE)] / (r["beside"]["0"] if less else 1.0) for r in found]
+    there = [r["beside"][str(LIKE_PROFILE)] / (r["beside"]["0"] if less else 1.0) for r in group]
     return {
-        "class": name, "kernels": len(found), "factor": rounded(max(1.0, statistics.median(there))),
+        "class": name, "kernels": len(group), "factor": rounded(max(1.0, statistics.median(there))),
         "error": rounded(statistics.pstdev(there)),
-        "beside_gb_per_s": {str(r): rounded(statistics.median(x["beside"][str(r)] for x in found)) for r in RATES},
+        "beside_gb_per_s": {str(r): rounded(statistics.median(x["beside"][str(r)] for x in group)) for r in RATES},
     }  # fmt: skip
 
 

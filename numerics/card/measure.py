@@ -129,7 +129,7 @@ def ceilings(repetitions: int = 20) -> dict[str, float]:
     source = torch.empty(GIB, dtype=torch.uint8, device="cuda").random_(0, 256)
     target = torch.empty_like(source)
     copy = time_call(lambda: target.copy_(source), repetitions)
-    found = {"copy_bytes_per_s": 2 * GIB / copy.median_us * US_PER_S}
+    rates = {"copy_bytes_per_s": 2 * GIB / copy.median_us * US_PER_S}
     n = 8192
     a, b = (torch.randn(n, n, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     one = torch.ones((), device="cuda")
@@ -139,8 +139,8 @@ def ceilings(repetitions: int = 20) -> dict[str, float]:
         "fp8_flop_per_s": lambda: torch._scaled_mm(x, y.t(), one, one, out_dtype=torch.bfloat16, use_fast_accum=True),
     }
     for name, call in calls.items():
-        found[name] = 2 * n**3 / time_call(call, repetitions).median_us * US_PER_S
-    return found
+        rates[name] = 2 * n**3 / time_call(call, repetitions).median_us * US_PER_S
+    return rates
 
 
 # --- the card meanwhile -----------------------------------------------------------------------------------------------

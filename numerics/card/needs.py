@@ -39,16 +39,16 @@ def site(scenario: Scenario) -> Site:
 def operations(scenario: Scenario) -> Mapping[Timed, tuple[str, ...]]:
     """Operation -> names of the kernels that do it, in the order of the model; exchanges need more than one GPU."""
     where = site(scenario)
-    found: dict[Timed, list[str]] = {}
+    by_op: dict[Timed, list[str]] = {}
     for unit in _distinct(where):
         for direction in "FBW":
             for part in family(where.shape.family).parts(where, unit, direction):
                 for kernel in part.kernels:
                     if isinstance(kernel.op, Timed):
-                        found.setdefault(kernel.op, []).append(kernel.name)
+                        by_op.setdefault(kernel.op, []).append(kernel.name)
                     else:
                         assert isinstance(kernel.op, AllToAll), kernel
-    return {op: tuple(dict.fromkeys(names)) for op, names in found.items()}
+    return {op: tuple(dict.fromkeys(names)) for op, names in by_op.items()}
 
 
 def _distinct(where: Site) -> list[Unit]:

@@ -148,7 +148,7 @@ def _attention(op: Attention, device: str) -> Work:
 
     delta = (do.float() * o.float()).sum(-1).transpose(1, 2).contiguous()  # attention_prepare is priced for itself
     back = lambda: ops.kernel("attention_backward", "attention")(do, q, k, v, o, lse, scale, op.causal, delta)
-    narrow = lambda found: _some(tuple(few(x) for x in found))
+    narrow = lambda outputs: _some(tuple(few(x) for x in outputs))
     return Work({OURS: back}, gradients, narrow=narrow, tolerance=ROUNDED, unverified=unverified)
 
 

@@ -198,8 +198,8 @@ def _expert_count(op: Memory, shape: ModelShape, device: str) -> Work:
 def _expert_map(op: Memory, shape: ModelShape, device: str) -> Work:
     idx, local = _received(op, shape, device)
     shapes = idx.new_empty(local), idx.new_empty(tiles(idx.numel()), local)
-    found = shapes if device == "meta" else ops.expert_count(idx, local)
-    return _kernel("expert_map", "permute", idx, *found, TILE, (tiles(op.rows) + local) * TILE)
+    counts = shapes if device == "meta" else ops.expert_count(idx, local)
+    return _kernel("expert_map", "permute", idx, *counts, TILE, (tiles(op.rows) + local) * TILE)
 
 
 def _permute(op: Memory, shape: ModelShape, device: str) -> Work:

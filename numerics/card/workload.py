@@ -356,8 +356,8 @@ def _choices(device: str) -> Tensor:
 def _counted(device: str) -> tuple[Any, ...]:
     idx = _choices(device)
     shapes = idx.new_empty(256), idx.new_empty(tiles(idx.numel()), 256)
-    found = shapes if device == "meta" else ops.expert_count(idx, 256)
-    return idx, *found, TILE, TOKENS * CHOICES + 256 * TILE
+    counts = shapes if device == "meta" else ops.expert_count(idx, 256)
+    return idx, *counts, TILE, TOKENS * CHOICES + 256 * TILE
 
 
 def _gate(device: str) -> tuple[Any, ...]:

@@ -311,9 +311,9 @@ def compared(where: Site, kind: str, simulator: Census, layers: Census) -> Itera
         explained = tuple(_expected(difference, here) for difference in DIFFERENCES)
         explained = tuple(entry for entry in explained if entry[1] or entry[2])
         left, right = Counter(theirs), Counter(ours)
-        for _, expected, found in explained:
+        for _, expected, actual in explained:
             left.subtract(expected)
-            right.subtract(found)
+            right.subtract(actual)
         unlisted = [("simulator", op, n) for op, n in (left - right).items() if left[op] > 0]
         unlisted += [("layers", op, n) for op, n in (right - left).items() if right[op] > 0]
         stale = [("simulator", op, -n) for op, n in left.items() if n < 0]
@@ -336,8 +336,8 @@ def lowered(where: Site, kind: str) -> Census:
     for direction in "FBW":
         for part in deepseek.parts(where, unit, direction):
             name = "mlp" if part.meets else part.name
-            found = out.setdefault(f"{name}({'F' if direction == 'F' else 'B+W'})", Counter())
-            found.update(canonical(k.op) for k in part.kernels if not isinstance(k.op, AllToAll))
+            counts = out.setdefault(f"{name}({'F' if direction == 'F' else 'B+W'})", Counter())
+            counts.update(canonical(k.op) for k in part.kernels if not isinstance(k.op, AllToAll))
     return out
 
 
@@ -386,9 +386,9 @@ def _print_part(finding: Finding) -> None:
         print(f"{finding.unit:11}{finding.part:18}{kind:22}{left[kind]:>10}{right[kind]:>10}{word:>12}")
 
 
-def _by_kind(found: Counter[Op]) -> Counter[str]:
+def _by_kind(counts: Counter[Op]) -> Counter[str]:
     out: Counter[str] = Counter()
-    for op, n in found.items():
+    for op, n in counts.items():
         out[_kind(op)] += n
     return out
 

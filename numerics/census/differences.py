@@ -35,20 +35,20 @@ Both = tuple[Sequence[Op], Sequence[Op]]
 
 
 class Here(NamedTuple):
-    """One part of one unit at a site; found: what the layers ran in it."""
+    """One part of one unit at a site. ops: operations of the layers in it, and how often each."""
 
     site: Site
     unit: str
     part: str
-    found: Counter[Op]
+    ops: Counter[Op]
 
     def products(self, *roles: str) -> list[Gemm]:
         """FP8 products of one matrix, but the weight gradients of single experts."""
-        return [op for op in self.found.elements() if isinstance(op, Gemm) and op.precision == "fp8"
+        return [op for op in self.ops.elements() if isinstance(op, Gemm) and op.precision == "fp8"
                 and op.role in roles and not (op.role == "wgrad" and op.k != self.site.tokens)]  # fmt: skip
 
     def grouped(self, *roles: str) -> list[GroupedGemm]:
-        return [op for op in self.found.elements() if isinstance(op, GroupedGemm) and op.role in roles]
+        return [op for op in self.ops.elements() if isinstance(op, GroupedGemm) and op.role in roles]
 
     def expert_gradients(self) -> list[tuple[int, int]]:
         """[n, k] of the weights of one expert, down and gate-up."""

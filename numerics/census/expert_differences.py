@@ -140,8 +140,8 @@ def sum_of_paths(here: Here) -> Both:
 
 def look_up(here: Here) -> Both:
     t, h = here.site.tokens, here.site.shape.hidden
-    found = [Memory("copy", t, WIDE * h, WIDE * h), Memory("copy", t, WIDE * h, NARROW * h)]
-    return [copy(t, h)], found
+    copies = [Memory("copy", t, WIDE * h, WIDE * h), Memory("copy", t, WIDE * h, NARROW * h)]
+    return [copy(t, h)], copies
 
 
 def scatter(here: Here) -> Both:

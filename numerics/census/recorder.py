@@ -46,9 +46,9 @@ class Recorder(TorchDispatchMode):
         self.seen: list[tuple[str, Op]] = []
         self.rows = rows
 
-    def note(self, *found: Op) -> None:
+    def note(self, *entries: Op) -> None:
         if self.part:
-            self.seen += [(self.part, op) for op in found]
+            self.seen += [(self.part, op) for op in entries]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._schema.name.removeprefix("aten::")
@@ -57,12 +57,12 @@ class Recorder(TorchDispatchMode):
         else:
             out = func(*args, **(kwargs or {}))
         if not func.is_view and name not in NOTHING:
-            found = plain(name, _tensors((args, kwargs or {})), _tensors(out))
+            entries = plain(name, _tensors((args, kwargs or {})), _tensors(out))
             if folder := _folder():
-                self._fold(folder, found[0])
+                self._fold(folder, entries[0])
                 return out
-            self.note(*found)
-            if found[0][0] == "weight_transpose":
+            self.note(*entries)
+            if entries[0][0] == "weight_transpose":
                 setattr(out, TURNED, True)
         return out
 

@@ -78,18 +78,18 @@ def _gate(
     score = tl.reshape(score, (block, group_bins * bins))
     place = tl.arange(0, group_bins * bins)[None, :]
     slot = tl.arange(0, k_bins)[None, :]
-    found = tl.zeros((block, k_bins), tl.int32)
+    picks = tl.zeros((block, k_bins), tl.int32)
     weight = tl.zeros((block, k_bins), tl.float32)
     for number in tl.static_range(k):
         best = tl.argmax(flat, axis=1)[:, None]
         here = place == best
-        found = tl.where(slot == number, best // bins * size + best % bins, found)
+        picks = tl.where(slot == number, best // bins * size + best % bins, picks)
         weight = tl.where(slot == number, tl.sum(tl.where(here, score, 0.0), axis=1)[:, None], weight)
         flat = tl.where(here, float("-inf"), flat)
     if sigmoid:
         weight = weight / (tl.sum(weight, axis=1)[:, None] + SUM_FLOOR)
     mask = (slot < k) & (token < tokens)[:, None]
-    tl.store(idx + token[:, None] * k + slot, found, mask=mask)
+    tl.store(idx + token[:, None] * k + slot, picks, mask=mask)
     tl.store(weights + token[:, None] * k + slot, weight * scale, mask=mask)
 
 

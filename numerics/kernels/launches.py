@@ -53,20 +53,20 @@ class Launch:
 @contextmanager
 def recorded() -> Iterator[list[Launch]]:
     """A list that every kernel launch inside the block is appended to; nothing runs."""
-    found: list[Launch] = []
+    launches: list[Launch] = []
 
     def run(self: Any, *args: Any, grid: Any, warmup: bool = False, **named: Any) -> None:
-        found.append(_launch(self, args, named))
+        launches.append(_launch(self, args, named))
 
     with patch.object(triton.JITFunction, "run", run), patch.object(InterpretedFunction, "run", run):
-        yield found
+        yield launches
 
 
 def variants(call: Callable[[], Any]) -> list[Launch]:
     """The distinct launches of one call."""
-    with recorded() as found:
+    with recorded() as launches:
         call()
-    return list({launch.key: launch for launch in found}.values())
+    return list({launch.key: launch for launch in launches}.values())
 
 
 def _launch(kernel: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Launch:

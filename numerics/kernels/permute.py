@@ -37,16 +37,16 @@ def _dispatch_layout(
     """Counts are whole numbers, so that the order of atomic additions changes nothing."""
     token = tl.program_id(0) * block + tl.arange(0, block)
     rank = tl.arange(0, bins)
-    found = tl.zeros((block, bins), tl.int32)
+    hits = tl.zeros((block, bins), tl.int32)
     for choice in tl.static_range(k):
         expert = tl.load(idx + token * k + choice, mask=token < tokens, other=-1).to(tl.int32)
         here = (expert >= 0) & (expert < experts)
         tl.atomic_add(of_expert + expert, here.to(tl.int32), mask=here, sem="relaxed")
         owner = tl.where(here, expert // (experts // ranks), -1)
-        found = tl.where(owner[:, None] == rank[None, :], 1, found)
-    tl.atomic_add(of_rank + rank, tl.sum(found, axis=0), mask=rank < ranks, sem="relaxed")
+        hits = tl.where(owner[:, None] == rank[None, :], 1, hits)
+    tl.atomic_add(of_rank + rank, tl.sum(hits, axis=0), mask=rank < ranks, sem="relaxed")
     place = goes + token.to(tl.int64)[:, None] * ranks + rank[None, :]
-    tl.store(place, found.to(tl.uint8), mask=(token < tokens)[:, None] & (rank < ranks)[None, :])
+    tl.store(place, hits.to(tl.uint8), mask=(token < tokens)[:, None] & (rank < ranks)[None, :])
 
 
 @triton.jit

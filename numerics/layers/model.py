@@ -92,7 +92,7 @@ class Model(nn.Module):
 
     def _balance(self, choices: list[Choice | None], batch: int) -> Tensor:
         c, s = self.config, self.config.shape
-        found = [choice.logits.view(batch, -1, s.experts) for choice in choices if choice is not None]
-        if not (found and c.balance):
+        logits = [choice.logits.view(batch, -1, s.experts) for choice in choices if choice is not None]
+        if not (logits and c.balance):
             return torch.zeros((), device=self.embedding.device)
-        return torch.stack([balance_loss(one, s.score, s.experts_per_token, c.balance) for one in found]).sum()
+        return torch.stack([balance_loss(one, s.score, s.experts_per_token, c.balance) for one in logits]).sum()

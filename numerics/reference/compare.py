@@ -199,8 +199,8 @@ def _special_values(actual: Tensor, expected: Tensor) -> list[str]:
     a, e = actual.double(), expected.double()
     nan = torch.isnan(a) != torch.isnan(e)
     infinite = (torch.isinf(a) | torch.isinf(e)) & (a != e) & ~nan
-    found = [("NaN", int(nan.sum())), ("infinity", int(infinite.sum()))]
-    return [f"{kind} at {count} places on one side only" for kind, count in found if count]
+    counts = [("NaN", int(nan.sum())), ("infinity", int(infinite.sum()))]
+    return [f"{kind} at {count} places on one side only" for kind, count in counts if count]
 
 
 def _alike(actual: Tensor, expected: Tensor, same_type: bool) -> None:

@@ -40,13 +40,13 @@ def tables(analysis: Analysis, shape: ModelShape, head: Mapping[str, Any]) -> di
 
     Raises JoinError when the trace and the model run different kernels.
     """
-    found = samples(analysis, shape)
-    factors = _contention(found)
-    rows = list(_rows(found, factors))
+    timed = samples(analysis, shape)
+    factors = _contention(timed)
+    rows = list(_rows(timed, factors))
     gemms = [r for r in rows if r["op"] in ("gemm", "grouped")]
-    fit = _gemm_fit(gemms, analysis, found, factors)
+    fit = _gemm_fit(gemms, analysis, timed, factors)
     sms = analysis.sms.compute
-    return assembled({**head, "sms": sms}, rows, fit, list(_exchanges(found)), factors, launch_gap_us(analysis))
+    return assembled({**head, "sms": sms}, rows, fit, list(_exchanges(timed)), factors, launch_gap_us(analysis))
 
 
 def assembled(
@@ -95,15 +95,15 @@ def launch_gap_us(analysis: Analysis) -> float:
 # --- contention -------------------------------------------------------------------------------------------------------
 
 
-def _contention(found: list[Sample]) -> list[Row]:
+def _contention(timed: list[Sample]) -> list[Row]:
     """Slow-down beside a communication kernel, by class, from the layers' repeats of each operation (fixed effects).
 
     A second effect, whether the layer is the first, takes up the drift of clocks through the profile.
     """
     times: dict[str, list[Any]] = defaultdict(list)
     effects: dict[str, list[Any]] = defaultdict(list)
-    layers = max((len(s.us) for s in found), default=0)
-    for s in found:
+    layers = max((len(s.us) for s in timed), default=0)
+    for s in timed:
         family = contention_family(s.ops[0], float(np.median(s.us)))
         shared = "_wgrad_e" in s.name or s.name in ("cast_dY_for_dispatch", "dispatch_layout")  # two at once on the SMs
         if family in ("exchange", "attention") or shared or min(s.us) <= 0 or len(s.us) < max(2, layers):
@@ -124,12 +124,12 @@ def _contention(found: list[Sample]) -> list[Row]:
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
-def _rows(found: Iterable[Sample], factors: list[Row]) -> Iterator[Row]:
+def _rows(timed: Iterable[Sample], factors: list[Row]) -> Iterator[Row]:
     """One row for each distinct operation, its time alone: the median over repeats of time / slow-down."""
     factor = {f["class"]: f["factor"] for f in factors}
     times: dict[Op, list[float]] = defaultdict(list)
     names: dict[Op, set[str]] = defaultdict(set)
-    for s in found:
+    for s in timed:
         if isinstance(s.ops[0], AllToAll) or "_wgrad_e" in s.name or s.name == "cast_dY_for_dispatch":
             continue
         slower = factor.get(contention_family(s.ops[0], float(np.median(s.us))), 1.0) - 1
@@ -148,12 +148,12 @@ def row(op: Op, us: Sequence[float], names: Iterable[str]) -> Row:
     }  # fmt: skip
 
 
-def _gemm_fit(rows: list[Row], analysis: Analysis, found: list[Sample], factors: list[Row]) -> dict[str, Any]:
+def _gemm_fit(rows: list[Row], analysis: Analysis, timed: list[Sample], factors: list[Row]) -> dict[str, Any]:
     """The wave model of products that write BF16 and of those that accumulate into FP32, experts' turns included."""
     slower = next((f["factor"] for f in factors if f["class"] == "wgrad"), 1.0) - 1
     spans: list[Row] = []
     for name, turns_ns in expert_turns(analysis).items():
-        turns = [s for s in found if s.name.startswith(f"{name}_e")]
+        turns = [s for s in timed if s.name.startswith(f"{name}_e")]
         gemms = [op for op in turns[0].ops if isinstance(op, Gemm)]
         # the experts' GEMMs overlap on two streams: the span over their number is one's turn on the SMs
         beside = float(np.mean([s.beside for s in turns]))
@@ -175,8 +175,8 @@ def wave_fits(rows: Iterable[Row], sms: int, turns: list[Row]) -> dict[str, Any]
     weight += [(t["m"], t["n"], t["k"], t["turn_us"]) for t in turns]
     bf16 = [(r["m"], r["n"], r["k"], r["us"]) for r in rows if r["precision"] == "bf16" and r["op"] == "gemm"]
     bf16 = [shape for shape in bf16 if waves(*shape[:2], 1) >= sms]  # for less than a wave a library takes other tiles
-    found = {"fprop": wave_fit(forward, sms), "wgrad": {**wave_fit(weight, sms), "expert_turns": turns}}
-    return found | ({"bf16": wave_fit(bf16, sms)} if len(bf16) >= ENOUGH_SHAPES else {})
+    models = {"fprop": wave_fit(forward, sms), "wgrad": {**wave_fit(weight, sms), "expert_turns": turns}}
+    return models | ({"bf16": wave_fit(bf16, sms)} if len(bf16) >= ENOUGH_SHAPES else {})
 
 
 def wave_fit(shapes: list[tuple[float, float, float, float]], sms: int) -> dict[str, Any]:
@@ -207,9 +207,9 @@ def memory_fit(rows: Iterable[Row], hbm_bytes_per_s: float) -> dict[str, Any]:
     return out
 
 
-def _exchanges(found: Iterable[Sample]) -> Iterator[Row]:
+def _exchanges(timed: Iterable[Sample]) -> Iterator[Row]:
     """In-situ times of the four exchanges, and how much longer than the NIC needs alone (peers and contention)."""
-    for s in found:
+    for s in timed:
         op = s.ops[0]
         if isinstance(op, AllToAll):
             us = float(np.median(s.us))
@@ -226,10 +226,10 @@ def rounded(value: float) -> float:
     return float(f"{value:.4g}") if abs(value) > MICRO else 0.0
 
 
-def write(found: Mapping[str, Table], folder: Path) -> None:
+def write(by_name: Mapping[str, Table], folder: Path) -> None:
     """One JSON file a table, a row a line, so that a change reads as a diff. All of them or none: nothing half-written
     takes a table's name."""
-    texts = {folder / f"{name}.json": _text(table) for name, table in found.items()}
+    texts = {folder / f"{name}.json": _text(table) for name, table in by_name.items()}
     folder.mkdir(parents=True, exist_ok=True)
     parts = {path: path.with_suffix(".part") for path in texts}
     try:

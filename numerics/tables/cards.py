@@ -25,8 +25,6 @@ def device_of(name: str) -> str:
 
 def reference(name: str) -> dict[str, float]:
     """What the times of a table belong to: SMs, HBM bandwidth in bytes/s and dense peaks in FLOP/s of a device."""
-    found = device.load(name)
-    peaks = {
-        f"{format_}_flops": found.peak_flops[format_] for format_ in ("bf16", "fp8") if format_ in found.peak_flops
-    }
-    return {"sms": found.sms, "hbm_bytes_per_s": found.hbm.bandwidth_bytes_per_s, **peaks}
+    card = device.load(name)
+    peaks = {f"{format_}_flops": card.peak_flops[format_] for format_ in ("bf16", "fp8") if format_ in card.peak_flops}
+    return {"sms": card.sms, "hbm_bytes_per_s": card.hbm.bandwidth_bytes_per_s, **peaks}

@@ -60,8 +60,8 @@ def program(entries: Sequence[str], root: Path = ROOT) -> dict[str, str]:
     documents = {entry: _document(root / entry) for entry in entries if ":" not in entry}
     waiting = [(module, name) for module, _, name in (entry.partition(":") for entry in code)]
     for module, name in waiting:
-        found = _module(root, module)
-        if found is None or name not in found.definitions:
+        file = _module(root, module)
+        if file is None or name not in file.definitions:
             raise ValueError(f"{module}:{name} is not defined")
     while waiting:
         module, name = waiting.pop()
@@ -69,8 +69,11 @@ def program(entries: Sequence[str], root: Path = ROOT) -> dict[str, str]:
         if at and at[0] not in NOT_FOLLOWED and at[1] not in reached.setdefault(at[0], set()):
             reached[at[0]].add(at[1])
             waiting += _references(root, *at)
-    told = {_path(root, m).relative_to(root).as_posix(): _told(root, m, names) for m, names in sorted(reached.items())}
-    return told | documents
+    digests = {
+        _path(root, m).relative_to(root).as_posix(): _digest_of_names(root, m, names)
+        for m, names in sorted(reached.items())
+    }
+    return digests | documents
 
 
 def _document(path: Path) -> str:
@@ -115,12 +118,12 @@ def moved(device: str, tables: Path = FOLDER, root: Path = ROOT) -> dict[str, di
 
     Digests stay as they were: a table whose program says anything else is left out, and stays stale.
     """
-    found = {path.stem: json.loads(path.read_text()) for path in sorted((tables / device).glob("*.json"))}
-    told = {name: table["provenance"] for name, table in found.items() if "program" in table.get("provenance", {})}
-    now = {name: _replaced(said["program"], root) for name, said in told.items()}
+    by_name = {path.stem: json.loads(path.read_text()) for path in sorted((tables / device).glob("*.json"))}
+    records = {name: table["provenance"] for name, table in by_name.items() if "program" in table.get("provenance", {})}
+    now = {name: _replaced(said["program"], root) for name, said in records.items()}
     return {
-        name: {**found[name], "provenance": {**told[name], "program": program}}
-        for name, program in now.items() if program not in (None, told[name]["program"])
+        name: {**by_name[name], "provenance": {**records[name], "program": program}}
+        for name, program in now.items() if program not in (None, records[name]["program"])
     }  # fmt: skip
 
 
@@ -143,17 +146,17 @@ def _place(root: Path, entry: str) -> str:
     if name:
         paths = [path.relative_to(root).with_suffix("") for path in root.joinpath(module.split(".")[0]).rglob("*.py")]
         modules = {".".join(path.parts).removesuffix(".__init__") for path in paths}
-        found = [f"{m}:{name}" for m in modules if m.rpartition(".")[2] == last and _defines(root, m, name)]
+        places = [f"{m}:{name}" for m in modules if m.rpartition(".")[2] == last and _defines(root, m, name)]
     else:
-        found = [path.relative_to(root).as_posix() for path in (root / room).rglob(Path(entry).name)]
-    if len(found) != 1:
-        raise ValueError(f"{entry} is not there, and {len(found)} others could be it")
-    return found[0]
+        places = [path.relative_to(root).as_posix() for path in (root / room).rglob(Path(entry).name)]
+    if len(places) != 1:
+        raise ValueError(f"{entry} is not there, and {len(places)} others could be it")
+    return places[0]
 
 
 def _defines(root: Path, module: str, name: str) -> bool:
-    found = _module(root, module)
-    return found is not None and name in found.definitions
+    file = _module(root, module)
+    return file is not None and name in file.definitions
 
 
 # --- what a program reaches -------------------------------------------------------------------------------------------
@@ -172,15 +175,15 @@ def _module(root: Path, module: str) -> Module | None:
 
 @cache
 def _parsed(path: Path, _changed_ns: int) -> Module:
-    found = Module({}, {})
+    file = Module({}, {})
     for statement in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(statement, ast.ImportFrom) and statement.module:
-            found.imports.update({a.asname or a.name: (statement.module, a.name) for a in statement.names})
+            file.imports.update({a.asname or a.name: (statement.module, a.name) for a in statement.names})
         elif isinstance(statement, ast.Import):
-            found.imports.update({a.asname or a.name: (a.name, "") for a in statement.names})
+            file.imports.update({a.asname or a.name: (a.name, "") for a in statement.names})
         for name in _names(statement):
-            found.definitions.setdefault(name, []).append(statement)
-    return found
+            file.definitions.setdefault(name, []).append(statement)
+    return file
 
 
 def _names(statement: ast.stmt) -> Iterator[str]:
@@ -194,25 +197,25 @@ def _names(statement: ast.stmt) -> Iterator[str]:
 
 def _where(root: Path, module: str, name: str) -> tuple[str, str] | None:
     """The module that defines `name` as `module` sees it; None for what is not ours or is a module itself."""
-    found = _module(root, module)
-    if found is None:
+    file = _module(root, module)
+    if file is None:
         return None
-    if name in found.definitions:
+    if name in file.definitions:
         return module, name
-    return _where(root, *found.imports[name]) if name in found.imports else None
+    return _where(root, *file.imports[name]) if name in file.imports else None
 
 
 def _references(root: Path, module: str, name: str) -> list[tuple[str, str]]:
     """(module, name) of everything that a definition mentions; `shelf.load` where `shelf` is an imported module."""
-    found = _module(root, module)
-    assert found is not None
+    file = _module(root, module)
+    assert file is not None
     out = []
-    for statement in found.definitions[name]:
+    for statement in file.definitions[name]:
         for node in _nodes(statement):
             if isinstance(node, ast.Name):
                 out.append((module, node.id))
             elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                source, of = found.imports.get(node.value.id, ("", ""))
+                source, of = file.imports.get(node.value.id, ("", ""))
                 out += [(f"{source}.{of}".rstrip("."), node.attr)] if source else []
     return out
 
@@ -228,10 +231,10 @@ def _nodes(node: ast.AST) -> Iterator[ast.AST]:
 # --- what a definition says -------------------------------------------------------------------------------------------
 
 
-def _told(root: Path, module: str, names: set[str]) -> str:
-    found = _module(root, module)
-    assert found is not None
-    texts = (f"{name}: {[canonical(s) for s in found.definitions[name]]}" for name in sorted(names))
+def _digest_of_names(root: Path, module: str, names: set[str]) -> str:
+    file = _module(root, module)
+    assert file is not None
+    texts = (f"{name}: {[canonical(s) for s in file.definitions[name]]}" for name in sorted(names))
     return digest("\n".join(texts).encode())
 
 

@@ -104,9 +104,9 @@ def best(trace: Trace) -> str:
     return max(shipped(), key=fitness)
 
 
-def report(found: Recording, most: int = 20) -> Iterator[str]:
+def report(recording: Recording, most: int = 20) -> Iterator[str]:
     """Lines: what was understood, and what was not with its share of kernel time, the `most` largest."""
-    a = found.analysis
+    a = recording.analysis
     strange = unknown(a)
     share = sum(u.share for u in strange)
     left = "all understood" if not strange else f"not understood: {share:.2%} of kernel time"
@@ -115,38 +115,38 @@ def report(found: Recording, most: int = 20) -> Iterator[str]:
     yield from (f"  {u}" for u in strange[:most])
     if len(strange) > most:
         yield f"  and {len(strange) - most} more, {sum(u.share for u in strange[most:]):.2%} of kernel time"
-    if not found.whole:
-        yield from _measured(found)
+    if not recording.whole:
+        yield from _measured(recording)
         yield "no phases of a model's layer: products with known sides and classes only, which price nothing alone"
 
 
-def _measured(found: Recording) -> Iterator[str]:
+def _measured(recording: Recording) -> Iterator[str]:
     """Lines: classes of kernels with their shares and quantiles, gaps, and how fast the products are."""
-    for row in sorted(found.tables["classes"]["rows"], key=lambda r: -r["us"]):
+    for row in sorted(recording.tables["classes"]["rows"], key=lambda r: -r["us"]):
         quantiles = " / ".join(f"{row[f'p{q}_us']:.1f}" for q in (10, 50, 90))
         yield f"  {row['class']:15} {row['share']:6.1%}  {row['kernels']} times, 10/50/90 % in {quantiles} us"
-    o = overlap(found.analysis)
+    o = overlap(recording.analysis)
     moved, synced = o["comm_data"], o["comm_sync"]
     yield (
         f"  of {o['total']} us, compute was busy {o['compute_busy']}, communication {moved} (alone "
         f"{o['comm_data_exposed']}) and waiting for peers {synced}; idle {o['idle']}: {o['launch_gap_count']} launch "
         f"gaps of {o['launch_gap_mean']} us, longer waits: {len(o['big_gaps'])}, {o['big_gap_total']} us"
     )
-    if found.analysis.device == "CPU":
+    if recording.analysis.device == "CPU":
         yield "  no kernels in the trace: these are times of host operators; ProfilerActivity.CUDA records a GPU's"
-    yield from _rates(found)
+    yield from _rates(recording)
 
 
-def _rates(found: Recording) -> Iterator[str]:
+def _rates(recording: Recording) -> Iterator[str]:
     """A line on the products' rates, and one when the device cannot be that fast: then sides or times are wrong."""
-    products = found.tables["gemm"]["rows"]
+    products = recording.tables["gemm"]["rows"]
     rates = [(r["tflops"], r["precision"]) for r in products if "tflops" in r]
     if rates:
         yield f"  {len(rates)} products with known sides: {min(rates)[0]:g} to {max(rates)[0]:g} TFLOP/s"
-    peaks = found.tables["gemm"].get("reference", {})
+    peaks = recording.tables["gemm"].get("reference", {})
     fast = [r for r, precision in rates if r * TERA > peaks.get(f"{precision}_flops", float("inf"))]
     if fast:
-        yield f"  {len(fast)} of them above the peak of {found.device}: the trace's sides or times cannot be right"
+        yield f"  {len(fast)} of them above the peak of {recording.device}: the trace's sides or times cannot be right"
 
 
 # --- what the tables say of themselves --------------------------------------------------------------------------------

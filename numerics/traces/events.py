@@ -85,14 +85,14 @@ class EventReader:
 
     def _object(self, window: "_Window") -> Iterator[dict[str, Any]]:
         window.take("{")
-        found = False
+        has_events = False
         while window.peek() != "}":
             key = window.value()
             if not isinstance(key, str):
                 raise window.error(f"expected a key in quotes, found {key!r}")
             window.take(":")
             if key == "traceEvents":
-                found = True
+                has_events = True
                 if window.peek() not in ("", "["):
                     raise window.error(f"traceEvents is not a list of events, found {window.glimpse()!r}; {EXPECTED}")
                 yield from self._array(window, open_end=False)
@@ -101,7 +101,7 @@ class EventReader:
             if window.peek() != "}":
                 window.take(",")
         window.take("}")
-        if not found:
+        if not has_events:
             keys = ", ".join(sorted(self.head)[:8]) or "none"
             raise TraceError(f"{self.path}: not a Chrome trace: it has no traceEvents (keys found: {keys}); {EXPECTED}")
 
@@ -221,7 +221,7 @@ class _Window:
 
     def _refuse_foreign(self, data: bytes) -> None:
         """Raises TraceError for the beginning of a file that is known to be something else, or is no text."""
-        what = next((found for magic, found in FOREIGN.items() if data.startswith(magic)), "")
+        what = next((kind for magic, kind in FOREIGN.items() if data.startswith(magic)), "")
         if not what and _BINARY.search(data[:64].decode("latin-1")):
             what = f"a binary file, begins with {data[:8].hex(' ')}; {EXPECTED}"
         if what:
@@ -248,8 +248,8 @@ class _Window:
     def peek(self) -> str:
         """The next character that is no space, or "" at the end of the file."""
         while True:
-            found = _SPACE.match(self.text, self.at)
-            self.at = found.end() if found else self.at
+            space = _SPACE.match(self.text, self.at)
+            self.at = space.end() if space else self.at
             if self.at < len(self.text):
                 return self.text[self.at]
             self._drop()
@@ -257,10 +257,10 @@ class _Window:
                 return ""
 
     def take(self, character: str) -> None:
-        found = self.peek()
-        if not found:
+        ahead = self.peek()
+        if not ahead:
             raise self.error(f"the trace is cut short: expected {character!r}, found the end of the file")
-        if found != character:
+        if ahead != character:
             raise self.error(f"malformed: expected {character!r}, found {self.glimpse()!r}")
         self.at += 1
 

@@ -101,8 +101,8 @@ class Analysis:
 
     def phase(self, name: str) -> tuple[Operation, ...]:
         """Operations of a phase by position, those without one last."""
-        found = [op for op in self.operations if op.phase == name]
-        return tuple(sorted(found, key=lambda op: (op.position < 0, op.position)))
+        members = [op for op in self.operations if op.phase == name]
+        return tuple(sorted(members, key=lambda op: (op.position < 0, op.position)))
 
     def phases(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(op.phase for op in self.operations if op.phase))
@@ -156,15 +156,15 @@ def shown(name: str) -> str:
 def unknown(analysis: Analysis) -> tuple[Unknown, ...]:
     """What was not understood, the largest share of time first; empty when everything was."""
     total = sum(sum(op.us) for op in analysis.operations) or 1.0
-    found: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0, 0.0])
+    groups: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0, 0.0])
     for op in analysis.operations:
         expected = op.phase in analysis.rules.sequences and op.position < 0 and not _loose(op, analysis.rules)
         if not op.known or expected:
             what = f"not in the sequence of {op.phase}" if op.known else "no rule for"
-            entry = found[what, op.kernel]
+            entry = groups[what, op.kernel]
             entry[0] += len(op.us)
             entry[1] += sum(op.us)
-    out = [Unknown(what, name, int(n), us / total) for (what, name), (n, us) in found.items()]
+    out = [Unknown(what, name, int(n), us / total) for (what, name), (n, us) in groups.items()]
     if analysis.unjoined:
         out.append(Unknown("launch not in the trace, or not the only one with its correlation id",
                            "no phase or dimensions for these", analysis.unjoined, 0.0))  # fmt: skip
@@ -215,12 +215,12 @@ def _label(work: Work, named: list[Named], rules: Rules) -> tuple[list[Named], l
 
 def _places(kinds: list[str], template: tuple[tuple[str, str], ...]) -> list[int]:
     """Place of each kernel in the template, or -1; kernels that fit no place are left out of the alignment."""
-    found = ["small" if kind in SMALL else kind for kind in kinds]
+    actual = ["small" if kind in SMALL else kind for kind in kinds]
     expected = ["small" if kind in SMALL else kind for kind, _ in template]
-    if found == expected:
-        return list(range(len(found)))
-    out = [-1] * len(found)
-    for block in SequenceMatcher(None, found, expected, autojunk=False).get_matching_blocks():
+    if actual == expected:
+        return list(range(len(actual)))
+    out = [-1] * len(actual)
+    for block in SequenceMatcher(None, actual, expected, autojunk=False).get_matching_blocks():
         out[block.a : block.a + block.size] = range(block.b, block.b + block.size)
     return out
 
@@ -233,8 +233,8 @@ def _operations(work: Work, named: list[Named], position: list[int], data_ns: In
         kernel = (int(work.name[i]), int(work.dims[i]), int(work.types[i]), tuple(work.grid[i].tolist()))
         loose = (named[i].op,) if named[i].loose else kernel
         members[(phase, place) if place >= 0 else (phase, loose)].append(i)
-    took = work.end_ns - work.start_ns
-    share = np.divide(data_ns, took, out=np.zeros(len(took)), where=took > 0)
+    duration = work.end_ns - work.start_ns
+    share = np.divide(data_ns, duration, out=np.zeros(len(duration)), where=duration > 0)
     for indices in members.values():
         i = indices[0]
         dims, types = (work.texts[column[i]] if column[i] >= 0 else "" for column in (work.dims, work.types))
@@ -242,7 +242,7 @@ def _operations(work: Work, named: list[Named], position: list[int], data_ns: In
         grids = tuple(grids_seen.setdefault(g, g) for g in map(tuple, work.grid[indices].tolist()))
         yield Operation(
             work.phase_name(i), position[i], named[i].op or kernel_name, named[i].kind, kernel_name, named[i].known,
-            tuple(int(work.repeat[j]) for j in indices), tuple(float(took[j]) / US_NS for j in indices),
+            tuple(int(work.repeat[j]) for j in indices), tuple(float(duration[j]) / US_NS for j in indices),
             tuple(float(share[j]) for j in indices), tuple(int(work.stream[j]) for j in indices), grids,
             tuple(int(work.shared_bytes[j]) for j in indices), dims, types,
         )  # fmt: skip
@@ -325,9 +325,9 @@ def _groups(work: Work, named: list[Named], rules: Rules) -> dict[str, tuple[int
     """Wall time, a repeat, of operations that share the device on several streams."""
     bounds: dict[tuple[str, int], list[int]] = defaultdict(list)
     for i, n in enumerate(named):
-        found = rules.groups.search(n.op) if rules.groups else None
-        if found:
-            bounds[found[1], int(work.repeat[i])] += [int(work.start_ns[i]), int(work.end_ns[i])]
+        match = rules.groups.search(n.op) if rules.groups else None
+        if match:
+            bounds[match[1], int(work.repeat[i])] += [int(work.start_ns[i]), int(work.end_ns[i])]
     out: dict[str, list[int]] = defaultdict(list)
     for (name, _), times in sorted(bounds.items()):
         out[name].append(max(times) - min(times))

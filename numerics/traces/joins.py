@@ -55,12 +55,12 @@ def _kernels(trace: Trace, rules: Rules) -> Work:
     device, host = trace.device, trace.host
     start = device["start_ns"]
     launch = _launches(trace)
-    found = launch >= 0
-    time = np.where(found, host["start_ns"][launch], start) if len(host["start_ns"]) else start
-    thread = np.where(found, host["thread"][launch], -1) if found.any() else np.full(len(start), -1)
+    paired = launch >= 0
+    time = np.where(paired, host["start_ns"][launch], start) if len(host["start_ns"]) else start
+    thread = np.where(paired, host["thread"][launch], -1) if paired.any() else np.full(len(start), -1)
     order = np.lexsort((start, device["correlation"], time))
     phase, repeat, phases = _phases(trace, rules, time, thread)
-    phase, repeat = np.where(found, phase, -1), np.where(found, repeat, -1)  # while it ran, the host was elsewhere
+    phase, repeat = np.where(paired, phase, -1), np.where(paired, repeat, -1)  # while it ran, the host was elsewhere
     operator = _around(trace, np.flatnonzero(host["kind"] == OPERATOR), time, thread, elsewhere=False)
     known = operator >= 0
     dims, types = (np.where(known, host[c][operator], -1) if known.any() else operator for c in ("dims", "types"))
@@ -69,7 +69,7 @@ def _kernels(trace: Trace, rules: Rules) -> Work:
     labels = streams[:, 1] if len(set(streams[:, 0])) == 1 else np.arange(len(streams))
     columns = (
         start, start + device["duration_ns"], device["name"], labels[stream.ravel()], phase, repeat, dims, types,
-        grid, device["shared_bytes"], found,
+        grid, device["shared_bytes"], paired,
     )  # fmt: skip
     return Work(trace.texts, phases, *(np.asarray(c, np.int64)[order] for c in columns))
 
@@ -121,12 +121,12 @@ def _around(trace: Trace, spans: Ints, time: Ints, thread: Ints, elsewhere: bool
     starts, ends = host["start_ns"][spans], host["start_ns"][spans] + host["duration_ns"][spans]
     for number in np.unique(host["thread"][spans]):
         mine, queries = host["thread"][spans] == number, np.flatnonzero(thread == number)
-        found = innermost(starts[mine], ends[mine], time[queries])
-        out[queries] = np.where(found >= 0, spans[mine][found], -1)
+        inner = innermost(starts[mine], ends[mine], time[queries])
+        out[queries] = np.where(inner >= 0, spans[mine][inner], -1)
     if elsewhere:
         left = np.flatnonzero(out < 0)
-        found = innermost(starts, ends, time[left])
-        out[left] = np.where(found >= 0, spans[found], -1)
+        inner = innermost(starts, ends, time[left])
+        out[left] = np.where(inner >= 0, spans[inner], -1)
     return out
 
 

@@ -76,8 +76,8 @@ class Operation:
 
 
 def _median(values: Iterable[float]) -> float | None:
-    found = list(values)
-    return float(np.median(found)) if found else None
+    sample = list(values)
+    return float(np.median(sample)) if sample else None
 
 
 class Rows(NamedTuple):
@@ -90,17 +90,17 @@ class Rows(NamedTuple):
 
 def pass_of(phase: str) -> str:
     """F, B or W of a phase of a model's layer, which annotations write behind its name: attn(F). Empty: of no layer."""
-    found = _PASS.search(phase)
-    return found[1] if found else ""
+    match = _PASS.search(phase)
+    return match[1] if match else ""
 
 
 def rows(operations: Iterable[Operation], rules: Rules) -> Rows:
     """First grid dimension of the operations that the rules name for it (one block a row)."""
-    found = {op.path: tuple(grid[0] for grid in op.grids) for op in operations if op.position >= 0}
+    by_path = {op.path: tuple(grid[0] for grid in op.grids) for op in operations if op.position >= 0}
     named = rules.shapes
-    padded = {d: found[p] for d, p in named.get("padded", {}).items() if p in found}
-    received = {d: found[p] for d, p in named.get("received", {}).items() if p in found}
-    tokens = found.get(named.get("tokens", ""), (0,))
+    padded = {d: by_path[p] for d, p in named.get("padded", {}).items() if p in by_path}
+    received = {d: by_path[p] for d, p in named.get("received", {}).items() if p in by_path}
+    tokens = by_path.get(named.get("tokens", ""), (0,))
     return Rows(tokens[0], padded, received)
 
 
@@ -112,13 +112,13 @@ def deduce(operations: Iterable[Operation], rules: Rules) -> tuple[Operation, ..
     no sequence names take the dimensions of the host operator that launched them.
     """
     operations = tuple(operations)
-    found = rows(operations, rules)
+    counts = rows(operations, rules)
     inner, outer = _widths(operations, rules.shapes.get("shared_memory"))
     out = []
     for op in operations:
         if op.kind.startswith("gemm") and op.position >= 0:
             share = sum(_group(other) == _group(op) for other in operations) if op.op[-1:].isdigit() else 1
-            sizes = _rows_of(op, found, share)
+            sizes = _rows_of(op, counts, share)
             out.append(replace(op, shapes=tuple(_shape(op, size, inner, outer) for size in sizes)))
         elif op.kind.startswith("gemm") and op.dims:
             out.append(replace(op, shapes=(from_dims(op.dims),) * len(op.us)))
@@ -129,20 +129,20 @@ def deduce(operations: Iterable[Operation], rules: Rules) -> tuple[Operation, ..
 
 def _base(op: Operation) -> tuple[str, str]:
     """Name of the product an operation belongs to, and its role: "", _recompute, _dgrad or _wgrad."""
-    found = _ROLE.match(op.op)
-    return (found[1], found[2] or "") if found else (op.op, "")
+    match = _ROLE.match(op.op)
+    return (match[1], match[2] or "") if match else (op.op, "")
 
 
 def _group(op: Operation) -> tuple[str, str]:
     return op.phase, _base(op)[0]
 
 
-def _rows_of(op: Operation, found: Rows, share: int) -> list[float]:
+def _rows_of(op: Operation, counts: Rows, share: int) -> list[float]:
     """Rows of each repeat: those of the experts for routed products (one expert's share each for per-expert ones)."""
-    padded = found.padded.get(pass_of(op.phase), ())
+    padded = counts.padded.get(pass_of(op.phase), ())
     if (op.kind == "gemm_grouped" or share > 1) and len(padded) == len(op.us):
         return [size / share for size in padded]
-    return [found.tokens] * len(op.us)
+    return [counts.tokens] * len(op.us)
 
 
 def _widths(operations: Iterable[Operation], memory: Any) -> tuple[dict[str, int], dict[str, int]]:
@@ -155,8 +155,8 @@ def _widths(operations: Iterable[Operation], memory: Any) -> tuple[dict[str, int
         if memory and op.kind in memory["classes"]:
             scales = op.shared_bytes[0] - memory["fixed_bytes"]
             (outer if role == "_dgrad" else inner)[base] = scales * TILE // memory["bytes_per_tile"]
-        elif op.kind == "gemm_bf16" and (found := _TILE.search(op.kernel)):
-            tiled[base, role] = (*op.grids[0], int(found[1]), int(found[2]))
+        elif op.kind == "gemm_bf16" and (match := _TILE.search(op.kernel)):
+            tiled[base, role] = (*op.grids[0], int(match[1]), int(match[2]))
     for (base, role), (x, y, _, _, side) in tiled.items():
         if role or (base, "_wgrad") not in tiled:
             continue
@@ -182,8 +182,8 @@ def from_dims(dims: str) -> Shape:
         operands = [d for d in json.loads(dims) if _is_matrix(d)]
     except (ValueError, RecursionError):
         return Shape()
-    found = (_product(a, b) for a, b in reversed(list(pairwise(operands))))
-    return next((shape for shape in found if shape.k > 1), Shape())
+    products = (_product(a, b) for a, b in reversed(list(pairwise(operands))))
+    return next((shape for shape in products if shape.k > 1), Shape())
 
 
 def _is_matrix(dims: object) -> bool:

@@ -53,7 +53,7 @@ def samples(analysis: Analysis, shape: DeepSeekShape) -> list[Sample]:
     """
     if not has_layers(analysis):
         raise JoinError(f"{analysis.source}: no phases of a layer; samples need rules with sequences, such as deepseek")
-    found = rows(analysis.operations, analysis.rules)
+    counts = rows(analysis.operations, analysis.rules)
     out: list[Sample] = []
     for phase in _layer_phases(analysis):
         timed = list(_merged(analysis.phase(phase)))
@@ -62,7 +62,7 @@ def samples(analysis: Analysis, shape: DeepSeekShape) -> list[Sample]:
             raise JoinError(
                 f"{phase}: {cut[0].name!r} ran {len(cut[0].us)} times, others {layers}; is the trace whole?"
             )
-        lowered = [_lowered(site, phase) for site in _sites(analysis, shape, found, pass_of(phase), layers)]
+        lowered = [_lowered(site, phase) for site in _sites(analysis, shape, counts, pass_of(phase), layers)]
         out += _join(phase, timed, lowered)
     return out
 
@@ -110,10 +110,10 @@ def _merged(operations: Iterable[Operation]) -> Iterator[_Timed]:
         yield last
 
 
-def _sites(analysis: Analysis, shape: DeepSeekShape, found: Rows, direction: str, layers: int) -> list[Site]:
+def _sites(analysis: Analysis, shape: DeepSeekShape, counts: Rows, direction: str, layers: int) -> list[Site]:
     """One site a layer, with the rows that layer had."""
     key = "F" if direction == "F" else "B"
-    received, padded = found.received.get(key, ()), found.padded.get(key, ())
+    received, padded = counts.received.get(key, ()), counts.padded.get(key, ())
     if not len(received) == len(padded) == layers:
         raise JoinError(
             f"{analysis.source}: {layers} layers of {direction}, rows of {len(padded)}; is the trace whole?"
@@ -123,7 +123,7 @@ def _sites(analysis: Analysis, shape: DeepSeekShape, found: Rows, direction: str
         raise JoinError(f"{analysis.source}: {shape.experts} experts do not divide over the {ranks} ranks it names")
     return [
         Site(
-            shape, RECIPES["fp8"], 1, found.tokens, r, p, NODES_A_TOKEN, RANKS_A_TOKEN, shape.experts // ranks, ranks,
+            shape, RECIPES["fp8"], 1, counts.tokens, r, p, NODES_A_TOKEN, RANKS_A_TOKEN, shape.experts // ranks, ranks,
             max(1, ranks // RANKS_PER_NODE),
         )
         for r, p in zip(received, padded, strict=True)

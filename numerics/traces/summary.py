@@ -26,12 +26,12 @@ REPORTED_US = 10.0
 
 def summary(analysis: Analysis) -> dict[str, Any]:
     """All figures of a trace (see the module). Parts that need phases are empty for a trace without them."""
-    found = rows(analysis.operations, analysis.rules)
+    counts = rows(analysis.operations, analysis.rules)
     return {
         "_meta": {
             "source": analysis.source, "device": analysis.device, "kernels": analysis.kernels,
-            "world_size": analysis.world_size, "tokens": found.tokens,
-            "padded_routed_rows": _numbered(found.padded), "received_tokens": _numbered(found.received),
+            "world_size": analysis.world_size, "tokens": counts.tokens,
+            "padded_routed_rows": _numbered(counts.padded), "received_tokens": _numbered(counts.received),
         },
         "sms": analysis.sms._asdict(), "overlap": overlap(analysis), "streams": streams(analysis),
         "ops": operations(analysis), "comm": exchanges(analysis), "wgrad_groups": groups(analysis),

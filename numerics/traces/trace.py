@@ -74,8 +74,8 @@ class Trace:
 
     def sms(self) -> int:
         """Multiprocessors of the device that ran the kernels, as the trace says; 0 when it does not."""
-        found = self._property("numSms")
-        return found if isinstance(found, int) else 0
+        count = self._property("numSms")
+        return count if isinstance(count, int) else 0
 
     def device_name(self) -> str:
         """Name of that device, or "CPU" for a trace without kernels, or "" when unsaid."""
@@ -83,8 +83,8 @@ class Trace:
 
     def _property(self, key: str) -> Any:
         number = int(self.device["device"][0]) if self.kernels else 0
-        found = self.head.get("deviceProperties")
-        for entry in found if isinstance(found, list) else ():
+        entries = self.head.get("deviceProperties")
+        for entry in entries if isinstance(entries, list) else ():
             if isinstance(entry, dict) and entry.get("id") == number:
                 return entry.get(key)
         return None
@@ -161,10 +161,10 @@ class _Tables:
 
     def _category(self, name: str) -> _Category:
         lower = name.lower()
-        found = _Category(lower in _DEVICE, _DEVICE.get(lower, _HOST.get(lower, -1)))
+        category = _Category(lower in _DEVICE, _DEVICE.get(lower, _HOST.get(lower, -1)))
         if len(self.categories) < WATCHED_EVENTS:  # a file whose every event has another is no trace
-            self.categories[name] = found
-        return found
+            self.categories[name] = category
+        return category
 
     def _add_device(self, kind: int, event: dict[str, Any], args: dict[str, Any]) -> None:
         start, duration = _span(event)
@@ -190,23 +190,23 @@ class _Tables:
         )  # fmt: skip
 
     def _is_launch(self, name: str) -> bool:
-        found = self._launches.get(name)
-        if found is None:
-            found = bool(_LAUNCHES.search(name))
+        is_launch = self._launches.get(name)
+        if is_launch is None:
+            is_launch = bool(_LAUNCHES.search(name))
             if len(self._launches) < WATCHED_EVENTS:
-                self._launches[name] = found
-        return found
+                self._launches[name] = is_launch
+        return is_launch
 
     def _number(self, text: str) -> int:
         """Index of a text among those kept. Half a surrogate pair, which JSON can hold and no file can, becomes "?"."""
-        found = self.texts.get(text)
-        if found is None:
+        index = self.texts.get(text)
+        if index is None:
             whole = text.encode(errors="replace").decode()
-            found = self.texts.setdefault(whole, len(self.texts))
+            index = self.texts.setdefault(whole, len(self.texts))
             self._room -= len(text)
             if self._room < 0:
                 raise ValueError(f"names of more than {TEXT_CHARACTERS // MIB} MiB in all; is this a trace?")
-        return found
+        return index
 
     def thread_names(self) -> tuple[tuple[str, str], ...]:
         return tuple((str(process), str(thread)) for process, thread in self.threads)
@@ -215,10 +215,10 @@ class _Tables:
         """Raises TraceError when there is nothing to import, and says what there was."""
         if self.device.rows or self.host.rows:
             return
-        found = ", ".join(sorted(c or "(none)" for c in self.categories)[:8]) or "no complete ('X') events"
+        categories = ", ".join(sorted(c or "(none)" for c in self.categories)[:8]) or "no complete ('X') events"
         raise TraceError(
-            f"{self.reader.path}: {count} events, but no kernels and no CPU operators (categories found: {found}); "
-            "record with torch.profiler and ProfilerActivity.CUDA or CPU"
+            f"{self.reader.path}: {count} events, but no kernels and no CPU operators (categories found: {categories});"
+            " record with torch.profiler and ProfilerActivity.CUDA or CPU"
         )
 
 

@@ -122,23 +122,23 @@ def errors(actual: Tensor, exact: Tensor) -> dict[str, float]:
 def _against_length(
     data: str, operands: list[tuple[Tensor, Tensor]], lengths: tuple[int, ...], promote: int, core: hopper.TensorCore
 ) -> list[Row]:
-    found: dict[int, list[dict[str, float]]] = {k: [] for k in lengths}
+    by_length: dict[int, list[dict[str, float]]] = {k: [] for k in lengths}
     for a, b in operands:
         for k, product in prefixes(a, b, lengths, promote, core):
-            found[k].append(errors(product, a[:, :k].double() @ b[:, :k].double().t()))
-    return [Row(data, k, promote, core.accumulator, _columns(found[k])) for k in lengths]
+            by_length[k].append(errors(product, a[:, :k].double() @ b[:, :k].double().t()))
+    return [Row(data, k, promote, core.accumulator, _columns(by_length[k])) for k in lengths]
 
 
 def _at_interval(data: str, operands: list[tuple[Tensor, Tensor]], k: int, promote: int) -> Row:
-    found = []
+    rows = []
     for a, b in operands:
         product = hopper.gemm(a[:, :k], b[:, :k], promote)
-        found.append(errors(product, a[:, :k].double() @ b[:, :k].double().t()))
-    return Row(data, k, promote, hopper.JOINS, _columns(found))
+        rows.append(errors(product, a[:, :k].double() @ b[:, :k].double().t()))
+    return Row(data, k, promote, hopper.JOINS, _columns(rows))
 
 
-def _columns(found: list[dict[str, float]]) -> dict[str, list[float]]:
-    return {metric: [one[metric] for one in found] for metric in METRICS}
+def _columns(rows: list[dict[str, float]]) -> dict[str, list[float]]:
+    return {metric: [one[metric] for one in rows] for metric in METRICS}
 
 
 def near_reported(rows: list[Row]) -> list[tuple[str, str]]:

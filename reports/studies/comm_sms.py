@@ -30,13 +30,13 @@ def chart(figures: dict[str, Any]) -> str:
     lines = [(_pace(name), paces[name]) for name in sorted(paces, key=float)]
     lines.append((ROLES[other], figures["splits"][other]))
     sms = [s["sms"] for s in own]
-    low = min(s["step_s"] for _, found in lines for s in found)
+    low = min(s["step_s"] for _, splits in lines for s in splits)
     high = own[-1]["step_s"] * 1.08
     x = _scale(min(sms), max(sms), LEFT, WIDTH - RIGHT)
     y = _scale(high, low * 0.985, TOP, HEIGHT - BOTTOM)
     body = [*_axes(sms, low, high, x, y)]
-    for place, (colour, (name, found)) in enumerate(zip(COLOURS, lines, strict=False)):
-        body += _line(found, 3 if found is own else 1.6, colour, high, x, y)
+    for place, (colour, (name, splits)) in enumerate(zip(COLOURS, lines, strict=False)):
+        body += _line(splits, 3 if splits is own else 1.6, colour, high, x, y)
         body += _legend(place, name, colour)
     return _svg(body)
 
@@ -75,10 +75,10 @@ def _axes(sms: Sequence[int], low: float, high: float, x: Scale, y: Scale) -> li
     return out
 
 
-def _line(found: Splits, width: float, colour: str, high: float, x: Scale, y: Scale) -> list[str]:
-    shown = [s for s in found if s["step_s"] <= high]
+def _line(splits: Splits, width: float, colour: str, high: float, x: Scale, y: Scale) -> list[str]:
+    shown = [s for s in splits if s["step_s"] <= high]
     path = "L".join(f"{x(s['sms']):.1f} {y(s['step_s']):.1f}" for s in shown)
-    top = min(found, key=lambda s: (s["step_s"], s["sms"]))
+    top = min(splits, key=lambda s: (s["step_s"], s["sms"]))
     return [
         f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="{width}"/>',
         f'<circle cx="{x(top["sms"]):.1f}" cy="{y(top["step_s"]):.1f}" r="5" fill="{colour}"/>',
@@ -96,12 +96,12 @@ def _legend(place: int, text: str, colour: str) -> list[str]:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def splits_table(found: Splits) -> str:
+def splits_table(splits: Splits) -> str:
     """Each split: its exchanges alone, the pair, the step, and the step against the best one."""
-    best = min(s["step_s"] for s in found)
+    best = min(s["step_s"] for s in splits)
     head = "SMs|dispatch(F) us|bound by|combine(F) us|bound by|pair ms|exposed ms|step s|over best"
     lines = [f"| {head.replace('|', ' | ')} |", "|--:|--:|---|--:|---|--:|--:|--:|--:|"]
-    for s in found:
+    for s in splits:
         there, back = ({e["name"]: e for e in s["exchanges"]}[name] for name in ("dispatch(F)", "combine(F)"))
         cells = [
             f"{s['sms']}", f"{there['seconds'] / MICRO:,.0f}", there["limited_by"], f"{back['seconds'] / MICRO:,.0f}",
@@ -117,10 +117,10 @@ def paces_table(figures: dict[str, Any]) -> str:
     lines = ["| warps | time a row | best SMs | step s | step at 20 SMs |", "|---|--:|--:|--:|--:|"]
     own = figures["warps"]
     every = {kind: _paces(figures, kind) for kind in (own, OTHER[own])}
-    for kind, name in [(kind, name) for kind, found in every.items() for name in sorted(found, key=float)]:
-        found = every[kind][name]
-        best = min(found, key=lambda s: (s["step_s"], s["sms"]))
-        twenty = next(s["step_s"] for s in found if s["sms"] == 20)
+    for kind, name in [(kind, name) for kind, paces in every.items() for name in sorted(paces, key=float)]:
+        splits = every[kind][name]
+        best = min(splits, key=lambda s: (s["step_s"], s["sms"]))
+        twenty = next(s["step_s"] for s in splits if s["sms"] == 20)
         cells = (ROLES[kind], f"{float(name):g} x", str(best["sms"]), f"{best['step_s']:.2f}", f"{twenty:.2f}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

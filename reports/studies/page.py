@@ -6,14 +6,14 @@ from pathlib import Path
 
 from hwmodels.refused import Refused
 from reports.studies import scale, stragglers, unevenness
-from reports.studies.points import Told
+from reports.studies.points import Points
 
 Published = Mapping[str, float]
 """Id of a published figure -> its value, to compare with."""
-STUDIES: dict[str, Callable[[Told, Published], tuple[str, dict[str, str]]]] = {
-    "stragglers": lambda told, published: stragglers.tell(told),
+STUDIES: dict[str, Callable[[Points, Published], tuple[str, dict[str, str]]]] = {
+    "stragglers": lambda points, published: stragglers.tell(points),
     "unevenness": unevenness.tell,
-    "scale": lambda told, published: scale.tell(told),
+    "scale": lambda points, published: scale.tell(points),
 }
 """Each is a sweep in scenarios/sweeps, a module here, and a page in docs with its name in capitals. It answers with
 Markdown, and with charts: file name -> SVG."""
@@ -25,12 +25,12 @@ STAMP_SHOWN = 12
 """Characters of a stamp that tell it from others."""
 
 
-def renew(name: str, told: Told, published: Published, docs: Path) -> list[str]:
+def renew(name: str, points: Points, published: Published, docs: Path) -> list[str]:
     """Write a study's charts, and its figures into its page. Answers the files written. Raises Refused."""
     page = docs / f"{name.upper()}.md"
-    block, charts = STUDIES[name](told, published)
+    block, charts = STUDIES[name](points, published)
     try:
-        text = _replaced(page.read_text(encoding="utf-8"), f"{block}\n\n{_ran(told)}", page)
+        text = _replaced(page.read_text(encoding="utf-8"), f"{block}\n\n{_ran(points)}", page)
         for file, chart in charts.items():
             (docs / file).write_text(chart, encoding="utf-8")
         page.write_text(text, encoding="utf-8")
@@ -39,10 +39,10 @@ def renew(name: str, told: Told, published: Published, docs: Path) -> list[str]:
     return [str(page), *(str(docs / file) for file in charts)]
 
 
-def _ran(told: Told) -> str:
+def _ran(points: Points) -> str:
     """Which code the figures are of: they are as old as it, not as the prose."""
-    stamps = sorted({str(record.get("stamp", "?"))[:STAMP_SHOWN] for _, record in told})
-    return f"<sub>{len(told)} runs of code and tables {', '.join(stamps)}.</sub>"
+    stamps = sorted({str(record.get("stamp", "?"))[:STAMP_SHOWN] for _, record in points})
+    return f"<sub>{len(points)} runs of code and tables {', '.join(stamps)}.</sub>"
 
 
 def _replaced(text: str, block: str, page: Path) -> str:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from hwmodels.units import SECONDS_PER_HOUR, TERA
 from reports.studies import svg, text
-from reports.studies.points import Told
+from reports.studies.points import Points
 
 CAUSES = (
     "slower kernels", "exposed communication", "waiting for peers", "waiting for activations",
@@ -29,14 +29,14 @@ class Cost(NamedTuple):
     rank: str
 
 
-def costs(told: Told) -> dict[tuple[str, str, str], Cost]:
+def costs(points: Points) -> dict[tuple[str, str, str], Cost]:
     """(schedule, fault, place) -> its cost."""
-    found = {(labels["schedule"], labels["fault"]): record["summary"] for labels, record in told}
+    summaries = {(labels["schedule"], labels["fault"]): record["summary"] for labels, record in points}
     out = {}
-    for (schedule, fault), summary in found.items():
+    for (schedule, fault), summary in summaries.items():
         if fault != "none":
             kind, place = fault.split()
-            out[schedule, kind, place] = _cost(found[schedule, "none"], summary)
+            out[schedule, kind, place] = _cost(summaries[schedule, "none"], summary)
     return out
 
 
@@ -60,31 +60,31 @@ def _causes(summary: Mapping[str, Any]) -> dict[str, float]:
     ), strict=True))  # fmt: skip
 
 
-def tell(told: Told) -> tuple[str, dict[str, str]]:
+def tell(points: Points) -> tuple[str, dict[str, str]]:
     """Markdown, and charts by file name."""
-    found = costs(told)
-    steps = {labels["schedule"]: r["summary"]["step_time_s"] for labels, r in told if labels["fault"] == "none"}
-    unfit = [SCHEDULES[labels["schedule"]] for labels, r in told
+    by_case = costs(points)
+    steps = {labels["schedule"]: r["summary"]["step_time_s"] for labels, r in points if labels["fault"] == "none"}
+    unfit = [SCHEDULES[labels["schedule"]] for labels, r in points
              if labels["fault"] == "none" and not r["summary"]["feasible"]]  # fmt: skip
     healthy = ", ".join(f"{SCHEDULES[name]} {seconds:.2f} s" for name, seconds in steps.items())
     note = f" {' and '.join(unfit)} would not fit in memory; its times hold all the same." if unfit else ""
     parts = [
-        f"Healthy steps: {healthy}.{note}", "![Cost by cause](stragglers.svg)", _table(found),
+        f"Healthy steps: {healthy}.{note}", "![Cost by cause](stragglers.svg)", _table(by_case),
         "In the middle of the pipeline, from the ledger (mean over all 2,048 ranks):",
-        "\n".join(f"- {_sentences(schedule, kind, found[schedule, kind, 'middle'])}"
+        "\n".join(f"- {_sentences(schedule, kind, by_case[schedule, kind, 'middle'])}"
                   for schedule in SCHEDULES for kind in FAULTS),
     ]  # fmt: skip
-    return "\n\n".join(parts), {"stragglers.svg": _chart(found)}
+    return "\n\n".join(parts), {"stragglers.svg": _chart(by_case)}
 
 
-def _table(found: Mapping[tuple[str, str, str], Cost]) -> str:
+def _table(by_case: Mapping[tuple[str, str, str], Cost]) -> str:
     head = ["schedule", "slow", "where", "step, s", "longer by, s", "", "GPUs' worth", "critical rank",
             *(name for name in CAUSES if name != "optimizer")]  # fmt: skip
     rows = [
         [SCHEDULES[schedule], FAULTS[kind], place, f"{cost.step:.2f}", text.more(cost.more),
          text.share(cost.more / (cost.step - cost.more)), f"{cost.missing:.0f}", cost.rank,
          *(text.more(s) for name, s in cost.causes.items() if name != "optimizer")]
-        for (schedule, kind, place), cost in found.items()
+        for (schedule, kind, place), cost in by_case.items()
     ]  # fmt: skip
     return text.table(head, rows, 3)
 
@@ -106,14 +106,14 @@ def _waiting(name: str) -> str:
     return "before the first micro-batch and at the gradient reduction" if name == CAUSES[5] else name
 
 
-def _chart(found: Mapping[tuple[str, str, str], Cost]) -> str:
+def _chart(by_case: Mapping[tuple[str, str, str], Cost]) -> str:
     names: list[str] = []
     values: list[dict[str, float]] = []
     for schedule in SCHEDULES:
         for kind in FAULTS:
             for place in PLACES:
                 names.append(f"{SCHEDULES[schedule]}: {kind}, {place}")
-                values.append(found[schedule, kind, place].causes)
+                values.append(by_case[schedule, kind, place].causes)
         names.append("")
         values.append(dict.fromkeys(CAUSES, 0.0))
     series = [svg.Series(cause, [v[cause] for v in values[:-1]]) for cause in CAUSES[:-1]]

@@ -76,9 +76,9 @@ def grouped(title: str, unit: str, names: Sequence[str], series: Sequence[Series
 
 def lines(title: str, unit: str, across: Sequence[float], series: Sequence[Series], height: int = 330) -> str:
     """Lines with points over `across`, both axes logarithmic; whiskers for ranges; the last value is written."""
-    found = [v for s in series for v in (*s.values, *s.low, *s.high)]
-    decades = [10.0**k for k in range(math.floor(math.log10(min(found))), math.ceil(math.log10(max(found))) + 1)]
-    marks = [m * d for d in decades for m in (1, 2, 5) if min(found) / 2 < m * d < max(found) * 2]
+    values = [v for s in series for v in (*s.values, *s.low, *s.high)]
+    decades = [10.0**k for k in range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)]
+    marks = [m * d for d in decades for m in (1, 2, 5) if min(values) / 2 < m * d < max(values) * 2]
     x = _log(across[0], across[-1], 70, WIDTH - 100)
     y = _log(min(marks), max(marks), height - 2 * LINE, TOP)
     out = [_text(62, y(m) + 4, f"{m:g}", "end", MUTED) + _line([(70, y(m)), (WIDTH - 100, y(m))], RULE) for m in marks]

@@ -34,6 +34,6 @@ def mean(values: Sequence[float]) -> float:
 
 def spread(values: Sequence[float], digits: int = 2, signed: bool = False) -> str:
     """A mean with the smallest and largest value: "18.82 (18.63 to 19.07)"."""
-    found = (mean(values), min(values), max(values))
-    middle, low, high = (more(v, digits) if signed else f"{v:.{digits}f}" for v in found)
+    figures = (mean(values), min(values), max(values))
+    middle, low, high = (more(v, digits) if signed else f"{v:.{digits}f}" for v in figures)
     return f"{middle} ({low} to {high})"

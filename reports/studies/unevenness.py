@@ -6,7 +6,7 @@ from typing import Any
 
 from hwmodels.units import MILLI
 from reports.studies import svg, text
-from reports.studies.points import Told
+from reports.studies.points import Points
 
 Record = Mapping[str, Any]
 Figure = Callable[[Record], float]
@@ -41,11 +41,11 @@ def figures() -> dict[str, Figure]:
     return {"step": partial(_summary, keys=("step_time_s",)), **phases}
 
 
-def tell(told: Told, published: Mapping[str, float]) -> tuple[str, dict[str, str]]:
+def tell(points: Points, published: Mapping[str, float]) -> tuple[str, dict[str, str]]:
     """Markdown, and charts by file name. published: id -> value, in the units of scenarios/published."""
-    beside = {labels["point"]: record for labels, record in told if "point" in labels}
+    beside = {labels["point"]: record for labels, record in points if "point" in labels}
     seeds: dict[str, list[Record]] = {}
-    for labels, record in told:
+    for labels, record in points:
         if "seed" in labels:
             seeds.setdefault(labels["redundant"], []).append(record)
     balanced, plain = beside["balanced"], seeds["0"]
@@ -81,41 +81,41 @@ def _table(balanced: Record, seeds: Sequence[Record], published: Mapping[str, fl
 def _row(
     name: str, of: Figure, balanced: Record, seeds: Sequence[Record], published: str = "", digits: int = 2
 ) -> list[str]:
-    base, found = of(balanced), [of(record) for record in seeds]
-    added = [value - base for value in found]
-    return [name, f"{base:.{digits}f}", text.spread(found, digits), text.spread(added, digits, signed=True), published]
+    base, values = of(balanced), [of(record) for record in seeds]
+    added = [value - base for value in values]
+    return [name, f"{base:.{digits}f}", text.spread(values, digits), text.spread(added, digits, signed=True), published]
 
 
 def _copies(balanced: Record, seeds: Mapping[str, Sequence[Record]], beside: Mapping[str, Record]) -> str:
     of = figures()["step"]
     rows = []
-    for copies, found in seeds.items():
-        rows.append([f"groups of 64, {copies} copies, {len(found)} seeds", *_copy_row(found, of(balanced))])
+    for copies, records in seeds.items():
+        rows.append([f"groups of 64, {copies} copies, {len(records)} seeds", *_copy_row(records, of(balanced))])
     small = of(beside["balanced, groups of 32"])
     for copies in ("no copies", "32 copies"):
         rows.append([f"groups of 32, {copies}, one seed", *_copy_row([beside[f"{copies}, groups of 32"]], small)])
     return text.table(["", "rows", "step, s", "over its balanced step", "waiting for peers, s", "pair, ms"], rows)
 
 
-def _copy_row(found: Sequence[Record], base: float) -> list[str]:
-    rows = [record["summary"]["expert_rows"] for record in found]
-    steps = [_summary(record, ("step_time_s",)) for record in found]
-    peers = [_summary(record, ("waiting_for_peers_s",)) for record in found]
+def _copy_row(records: Sequence[Record], base: float) -> list[str]:
+    rows = [record["summary"]["expert_rows"] for record in records]
+    steps = [_summary(record, ("step_time_s",)) for record in records]
+    peers = [_summary(record, ("waiting_for_peers_s",)) for record in records]
     return [
         f"{min(r['smallest'] for r in rows):,} to {max(r['largest'] for r in rows):,}",
         text.spread(steps) if len(steps) > 1 else f"{steps[0]:.2f}", text.share(text.mean(steps) / base - 1),
-        f"{text.mean(peers):.2f}", f"{text.mean([pair_ms(record) for record in found]):.1f}",
+        f"{text.mean(peers):.2f}", f"{text.mean([pair_ms(record) for record in records]):.1f}",
     ]  # fmt: skip
 
 
 def _chart(balanced: Record, seeds: Sequence[Record], published: Mapping[str, float]) -> str:
     shown = figures()
-    found = {name: [of(record) for record in seeds] for name, of in shown.items()}
+    values = {name: [of(record) for record in seeds] for name, of in shown.items()}
     exactly = [of(balanced) for of in shown.values()]
     reported = [published[PUBLISHED[name]] for name in shown]
     sampled = svg.Series(
-        f"sampled, {len(seeds)} seeds", [text.mean(v) for v in found.values()],
-        [min(v) for v in found.values()], [max(v) for v in found.values()],
+        f"sampled, {len(seeds)} seeds", [text.mean(v) for v in values.values()],
+        [min(v) for v in values.values()], [max(v) for v in values.values()],
     )  # fmt: skip
     series = [svg.Series("balanced", exactly), sampled, svg.Series("published (arXiv 2505.09343, table 4)", reported)]
     return svg.grouped("A step of DeepSeek-V3 by phase", "seconds, mean rank", [NAMES[n] for n in shown], series)

@@ -51,7 +51,7 @@ def table(plan: Plan, machine: Machine, timeline: Timeline) -> list[dict[str, An
 def _exchanges(machine: Machine) -> Iterator[Row]:
     routed = machine.routed[:1]
     parts = [part for unit in routed for direction in "FB" for part in machine.parts(unit, direction)]
-    for op in [found.op for part in parts for found in part.kernels]:
+    for op in [launch.op for part in parts for launch in part.kernels]:
         if isinstance(op, AllToAll):
             counted = op.logical_bytes() if op.group_nodes > 1 else op.bytes()
             size = (counted, op.wire_bytes(), op.nvlink_bytes())
@@ -69,7 +69,7 @@ def _limit(pricer: Pricer, op: AllToAll, links: Wires, row: Row) -> str:
 
 
 def _messages(plan: Plan, machine: Machine, timeline: Timeline) -> Iterator[Row]:
-    """Of all forward messages between positions the dearest; a backward one is as long and goes the other way."""
+    """The dearest forward message between two positions; a backward one is as long and goes the other way."""
     price, links = machine.pricer.price, machine.pricer.wires
     sends = {(a, b): machine.message(plan.mesh, a, b) for a, b in plan.messages.ends}
     if sends:
@@ -82,8 +82,8 @@ def _messages(plan: Plan, machine: Machine, timeline: Timeline) -> Iterator[Row]
 
 
 def _rings(plan: Plan, machine: Machine) -> Iterator[Row]:
-    """Of the rings of all stages the dearest: over every rank that holds the stage, and over those with its experts.
-    What goes around a ring crosses NVLink at each rank and leaves a node through the NICs of all of its ranks."""
+    """The dearest rings of all stages: over every rank that holds the stage, and over those with its experts. What goes
+    around a ring crosses NVLink at each rank and leaves a node through the NICs of all of its ranks."""
     for name, rings in (("gradient reduce-scatter", reduce_rings), ("parameter all-gather", gather_rings)):
         stages = [rings(plan, machine, stage) for stage in range(plan.program.stages)]
         for part, ops in zip(("dense", "experts"), zip(*stages, strict=True), strict=True):
@@ -97,7 +97,7 @@ def _rings(plan: Plan, machine: Machine) -> Iterator[Row]:
 
 
 def _row(name: str, where: str, price: Price, links: Wires, size: tuple[float, float, float]) -> Row:
-    """size: logical, wire and NVLink bytes."""
+    """Row of one operation. size: logical, wire and NVLink bytes."""
     logical, wire, nvlink = size
     times = {"network": wire / links.network, "NVLink": nvlink / links.nvlink.effective}
     slower = max(times, key=lambda kind: times[kind])

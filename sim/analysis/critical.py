@@ -1,4 +1,4 @@
-"""Whom the step waits for: the ranks on the critical path, and what each takes beyond what an even step takes there.
+"""Critical path through the steps: which ranks are on it, and how much longer each takes than in an even step.
 
 The chain goes back from the last step to end: a segment follows the one before it on its lane, one it needs, its step's
 messages, or, for an exchange, the member of the group that came last. An exchange whose length a slow NIC sets counts
@@ -40,9 +40,9 @@ class _Spent:
     ns: Counter[int] = field(default_factory=Counter)
     beyond: Counter[int] = field(default_factory=Counter)
 
-    def add(self, rank: int, took: int, expected: int) -> None:
-        self.ns[rank] += took
-        self.beyond[rank] += took - expected
+    def add(self, rank: int, duration: int, expected: int) -> None:
+        self.ns[rank] += duration
+        self.beyond[rank] += duration - expected
 
 
 def critical_ranks(plan: Plan, lowered: Lowered, timeline: Timeline, times: Durations) -> list[Critical]:
@@ -91,13 +91,13 @@ class _Walk:
         left = int(self.timeline.reduced[position][column]) - last
         self._rings(position, self._carried(position, column, REDUCE) - alone, left)
         position, column = _latest([ends for _, ends in self.timeline.update])
-        took = self._carried(position, column, GATHER)
-        self._rings(position, took - self.syncs[position].gather_ns, took)
+        duration = self._carried(position, column, GATHER)
+        self._rings(position, duration - self.syncs[position].gather_ns, duration)
 
-    def _rings(self, position: int, beyond: int, took: int) -> None:
+    def _rings(self, position: int, beyond: int, duration: int) -> None:
         rank = self.times.links.slow_holder(position)
-        if rank is not None and (beyond := min(beyond, took)) > 0:
-            self.spent.add(rank, took, took - beyond)
+        if rank is not None and (beyond := min(beyond, duration)) > 0:
+            self.spent.add(rank, duration, duration - beyond)
 
     def _carried(self, position: int, column: int, kind: int) -> int:
         """Nanoseconds for which a column's network lane carries loads of a kind."""
@@ -157,7 +157,7 @@ def _latest(times: Sequence[Times]) -> tuple[int, int]:
 
 
 class _Ways(NamedTuple):
-    """Of the segments of a kit: ns expected, what the start of each may follow, and the number of each meeting."""
+    """Segments of a kit: ns expected, what the start of each may follow, and the number of each meeting."""
 
     expected: Sequence[int]
     causes: Sequence[Sequence[int]]
@@ -193,6 +193,6 @@ def named(mesh: Mesh, ranks: Sequence[Critical]) -> list[dict[str, Any]]:
 
 
 def described(rank: int, mesh: Mesh) -> dict[str, Any]:
-    """Where a rank is."""
+    """Place of a rank, in words."""
     position, replica = mesh.place(rank)
     return {"rank": rank, "pipeline_position": position, "replica": replica, "node": mesh.node(rank)}

@@ -14,7 +14,7 @@ from sim.layout.plan import Plan
 from sim.routing.loads import Loads
 
 EVEN = "balanced loads, and no faults"
-"""Of which ranks `communication` is where ranks differ."""
+"""Ranks that `communication` is about where ranks differ."""
 
 
 def summary(
@@ -22,17 +22,17 @@ def summary(
     column: int, books: Sequence[Ledger],
 ) -> dict[str, Any]:  # fmt: skip
     """Keys of result.json. column: of the timeline, the ranks that are drawn."""
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "waiting_for_peers_s": sum(b.inside["peers"] for b in books) / len(books),
         "critical_ranks": critical.named(plan.mesh, critical.critical_ranks(plan, lowered, timeline, times)),
         "shown_replica": int(timeline.columns.first[column]),
     }
     if plan.scenario.uneven:
-        found["communication_of"] = EVEN
+        figures["communication_of"] = EVEN
     if missed := faults.missed(plan.scenario.faults, timeline.end):
-        found["faults_without_effect"] = missed
+        figures["faults_without_effect"] = missed
     if drawn:
-        found["routing"] = loads.routing_figures(plan, machine, drawn)
+        figures["routing"] = loads.routing_figures(plan, machine, drawn)
         rows = {"smallest": int(drawn.rows.min()), "largest": int(drawn.rows.max())}
-        found["expert_rows"] = rows | {"expected": machine.site.rows}
-    return found
+        figures["expert_rows"] = rows | {"expected": machine.site.rows}
+    return figures

@@ -33,8 +33,8 @@ def _memory(scenario: Scenario, curves: Sequence[MemoryCurve]) -> Iterator[str]:
 def _limits(limits: Limits, step_s: float, curves: Sequence[MemoryCurve]) -> Iterator[str]:
     """The limits that are missed."""
     if limits.step_time_s is not None and step_s > limits.step_time_s:
-        took, limit = format_quantity(step_s, "time"), format_quantity(limits.step_time_s, "time")
-        yield f"the step takes {took}, more than limits.step_time {limit}"
+        duration, limit = format_quantity(step_s, "time"), format_quantity(limits.step_time_s, "time")
+        yield f"the step takes {duration}, more than limits.step_time {limit}"
     peak = max((curve.peak_bytes for curve in curves), default=0)
     if limits.memory_bytes is not None and peak > limits.memory_bytes:
         needs, limit = format_quantity(peak, "data"), format_quantity(limits.memory_bytes, "data")

@@ -32,7 +32,7 @@ Floats = npt.NDArray[np.float64]
 Moved = Mapping[int, Kit]
 """Number of a kit -> the same kit at other prices."""
 LEAST = 0.5
-"""Lower clamp of a drawn duration, as a part of the nominal one."""
+"""Lower clamp of a drawn duration, as a fraction of the nominal one."""
 ALIKE = 512
 """Offsets whose draws are kept: many steps have the same, and a vector of 4,096 draws takes 32 kB."""
 LATEST = 2
@@ -74,7 +74,8 @@ class Track(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """jobs: per position. tracks: of which the last to end counts. lengths: by position and step, mean ns of ranks."""
+    """Steps and their times as a graph to be followed at other prices. jobs: per position. tracks: of which the last to
+    end counts. lengths: by position and step, mean ns of ranks."""
 
     jobs: Sequence[Sequence[Job]]
     tracks: Sequence[Track]
@@ -153,7 +154,7 @@ def _samples(
 
 
 def factors(kit: Kit, moved: Kit) -> Floats:
-    """Of each segment of `kit.parts`: its time at the moved prices, over its time."""
+    """Time of each segment of `kit.parts` at the moved prices, over its time [segment]."""
     if moved is kit:
         return np.ones(len(kit.part_times))
     now, then = (np.diff(np.array(each.part_times, dtype=np.int64))[:, 0] for each in (moved, kit))
@@ -164,18 +165,18 @@ def _slope(kit: Kit, steps: Steps, step: int, members: slice, factor: Floats) ->
     """The part by which each offset of a step grows [offset, set of prices]."""
     ends = crossed(kit.parts, steps, step, members, np.vstack([np.ones_like(factor[:1]), factor])).max(2)
     senders = (kit.parts.senders.get(kind) for kind in (1, 2))
-    found = [ends.max(0), *(ends[i] if i is not None else np.ones(ends.shape[1]) for i in senders)]
-    return np.array([offset[1:] / offset[0] - 1 if offset[0] else offset[1:] * 0 for offset in found])
+    offsets = [ends.max(0), *(ends[i] if i is not None else np.ones(ends.shape[1]) for i in senders)]
+    return np.array([offset[1:] / offset[0] - 1 if offset[0] else offset[1:] * 0 for offset in offsets])
 
 
 def crossed(template: Template, steps: Steps, step: int, members: slice, factor: Floats) -> Floats:
     """Ends [segment, set, member] of one step of an expert group whose segments take factor [set, segment] times as
     long as they did, from the start of its last member; starts of the step as they were."""
     inside, start = steps.insides[step], steps.starts[step, members]
-    took = np.broadcast_to(_of(inside, members), (len(inside.starts), len(start)))
+    durations = np.broadcast_to(_of(inside, members), (len(inside.starts), len(start)))
     begun = np.broadcast_to((start - start.max()).astype(np.float64), (len(factor), len(start)))
     ends: Floats = cross(
-        template, begun, lambda number, _: factor[:, number, None] * took[number],
+        template, begun, lambda number, _: factor[:, number, None] * durations[number],
         lambda at, _: at.max(axis=1, keepdims=True),
     )[1]  # fmt: skip
     return ends
@@ -183,22 +184,22 @@ def crossed(template: Template, steps: Steps, step: int, members: slice, factor:
 
 def _of(inside: Inside, members: slice) -> Times:
     """How long segments took [segment, member], or [segment, 1] for all."""
-    took = inside.ends - inside.starts
-    return took[:, members] if took.shape[1] > 1 else took
+    durations = inside.ends - inside.starts
+    return durations[:, members] if durations.shape[1] > 1 else durations
 
 
 def order(jobs: Sequence[Sequence[Job]]) -> list[tuple[int, int]]:
     """(position, step) of all steps, each after those whose messages it waits for."""
     done = [0] * len(jobs)
-    found: list[tuple[int, int]] = []
-    while len(found) < sum(map(len, jobs)):
-        before = len(found)
+    turns: list[tuple[int, int]] = []
+    while len(turns) < sum(map(len, jobs)):
+        before = len(turns)
         for p, row in enumerate(jobs):
             while done[p] < len(row) and all(done[sender] > step for sender, step, _ in row[done[p]].waits):
-                found.append((p, done[p]))
+                turns.append((p, done[p]))
                 done[p] += 1
-        assert len(found) > before, "a run that ended has no deadlock"
-    return found
+        assert len(turns) > before, "a run that ended has no deadlock"
+    return turns
 
 
 def ends(graph: Graph, slopes: Sequence[Floats], draws: Floats, wires: Floats) -> Floats:
@@ -213,7 +214,7 @@ def ends(graph: Graph, slopes: Sequence[Floats], draws: Floats, wires: Floats) -
 
 
 def _ends(graph: Graph, track: Track, turns: Sequence[tuple[int, int]], scale: Floats, wires: Floats) -> Floats:
-    """scale: [row, offset, draw]."""
+    """End of the step, ns [draw]. scale: [row, offset, draw]."""
     free = [np.zeros(len(wires)) for _ in graph.jobs]
     mail: dict[Message, Floats] = {}
 
@@ -227,8 +228,8 @@ def _ends(graph: Graph, track: Track, turns: Sequence[tuple[int, int]], scale: F
         offset, row = track.offsets[position][step][kind], track.rows[position][step]
         if position not in track.paced:
             return np.asarray(start + later(row, kind, offset, delay))
-        took = track.paced[position](track.begun[position][step], start, offset, scale[row, kind])
-        return np.asarray(start + (took + delay * wires))
+        duration = track.paced[position](track.begun[position][step], start, offset, scale[row, kind])
+        return np.asarray(start + (duration + delay * wires))
 
     for position, step in turns:
         job = graph.jobs[position][step]

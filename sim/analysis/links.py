@@ -16,7 +16,7 @@ ASSUMED_ROUTING = "adaptive"
 adaptive routing comes nearest to that."""
 
 DIGITS = 6
-"""Of a utilisation, here and in links.csv."""
+"""Digits of a utilisation, here and in links.csv."""
 
 
 def links(
@@ -46,7 +46,7 @@ def links(
 
 
 def classes(use: Utilisation) -> dict[str, dict[str, Any]]:
-    """Of each class with links in use: how many, bytes over them by kind, utilisation of the mean and busiest link.
+    """Classes with links in use: number of links, bytes over them by kind, utilisation of the mean and busiest link.
 
     busiest_average and busiest_peak may be of different links; a peak is the mean over the busiest bin.
     """

@@ -14,7 +14,7 @@ from sim.routing.loads import Loads
 from sim.scenario.histogram import Histogram
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
-"""Of expert rows that are told; the smallest and largest are in `expert_rows`."""
+"""Percentiles of expert rows in result.json; the smallest and largest are in `expert_rows`."""
 NOTICED = 0.05
 """Part of an expert's largest load by which what is drawn may differ from what was recorded without a word."""
 
@@ -92,7 +92,8 @@ def layers_of(machine: Machine, drawn: Loads) -> npt.NDArray[np.int64]:
 
 def reach(machine: Machine, drawn: Loads) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Distinct nodes, expected, and distinct ranks, as drawn, that a token reaches in each layer [layers]."""
-    return machine.site.nodes * drawn.reached.mean(axis=1), drawn.received.mean(axis=(1, 2)) / machine.site.tokens
+    site = machine.site
+    return site.nodes_reached * drawn.reached.mean(axis=1), drawn.received.mean(axis=(1, 2)) / site.tokens
 
 
 class _Part(NamedTuple):
@@ -116,8 +117,8 @@ def rank_loads(plan: Plan, machine: Machine, drawn: Loads) -> RankLoads:
     return RankLoads(
         layer=layers[index], rank=position * plan.data + np.tile(replica, len(parts)), position=position,
         micro_batches=count, received=_spread(drawn.received, parts), rows=_spread(drawn.rows, parts),
-        nodes=nodes[index], ranks=ranks[index], group=machine.site.group, gpus_per_node=machine.cluster.node.gpus,
-        expected_rows=machine.site.rows,
+        nodes_reached=nodes[index], ranks_reached=ranks[index], group=machine.site.group,
+        gpus_per_node=machine.cluster.node.gpus, expected_rows=machine.site.rows,
     )  # fmt: skip
 
 

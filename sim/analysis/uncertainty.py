@@ -137,11 +137,11 @@ def _dearer(fine: Template, family: str, rung: str, spread: float) -> Template:
         return fine
 
     def raised(rows: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
-        found = [list(row) for row in rows]
-        for row, gaps, numbers in zip(found, fine.gap_ns, mine, strict=True):
+        durations = [list(row) for row in rows]
+        for row, gaps, numbers in zip(durations, fine.gap_ns, mine, strict=True):
             for i in numbers:
                 row[i] = round(gaps[i] + (row[i] - gaps[i]) * (1 + spread))
-        return tuple(map(tuple, found))
+        return tuple(map(tuple, durations))
 
     return replace(fine, alone=raised(fine.alone), beside=raised(fine.beside))
 

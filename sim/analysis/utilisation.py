@@ -135,7 +135,8 @@ def _mean(busy: Shares, of: Numbers, rate: Shares, kind: Numbers, classes: int) 
 
 
 def _highest(busy: Shares, of: Numbers, rate: Shares, classes: int) -> tuple[Shares, Shares]:
-    """Of the busiest link of each class in each bin [classes, bins], and of each link in its busiest bin [used].
+    """Utilisation of the busiest link of each class in each bin [classes, bins], and of each link in its busiest bin
+    [used].
 
     busy [bursts, used]: seconds that links need for bursts. rate [bursts, bins]: parts of bursts in a second.
     """

@@ -53,8 +53,15 @@ def figures(scenario: Scenario) -> dict[str, Any]:
         "splits": {kind: rows[1.0] for kind, rows in splits.items()},
         "paces": {kind: {str(pace): rows[pace] for pace in PACES} for kind, rows in splits.items()},
         "offload": [row._asdict() for row in comm_sms.offloads(scenario)],
-        "published": [{**row._asdict(), "error": row.error} for row in rows],
+        "published": [_beside(row) for row in rows],
         "profile": [{**r._asdict(), "stretch": r.stretch} for r in exchanges.profile("h800", links, 20)],
+    }
+
+
+def _beside(row: exchanges.Row) -> dict[str, Any]:
+    """A published figure and the model's, which is called `found` there."""
+    return {"found" if key == "predicted" else key: value for key, value in row._asdict().items()} | {
+        "error": row.error
     }
 
 

@@ -49,7 +49,7 @@ def _command(words: Sequence[str]) -> int:
 
 
 def _tables(table: dict[str, Any]) -> Iterator[str]:
-    """The same as text."""
+    """Tables of the survey, as text."""
     from sim.experiments.sweep import text
 
     priced, drawn = table["reach"]["priced"], table["reach"]["drawn"]

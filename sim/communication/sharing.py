@@ -1,4 +1,4 @@
-"""What pipeline messages leave of the NICs to exchanges.
+"""NIC bandwidth that pipeline messages leave for expert exchanges.
 
 Each side of a shared NIC feels the other. Messages and reductions feel the very exchanges that they meet
 (`sim.engine.nic`).
@@ -19,13 +19,14 @@ from sim.layout.plan import Plan, relative
 from sim.models.layer import Unit
 
 DIGITS = 12
-"""Of the part of NICs that is left: longer or shorter steps of the same kinds leave the same but for rounding."""
+"""Digits of the part of NICs that is left: longer or shorter steps of the same kinds leave the same but for
+rounding."""
 
 
 def shared(plan: Plan, machine: Machine) -> Machine:
-    """The machine with exchanges that find messages on their NICs, as much as at the position with most of them.
+    """`machine` with the exchanges' NIC bandwidth reduced by pipeline messages, as at the busiest position.
 
-    Steps are taken to last as long as their kernels, or as the NICs need for all that passes: the least they can.
+    Assumes steps as short as they can be, the longer of kernels and NICs, so the reduction is an upper bound.
     """
     left = [1.0]
     for position, compute_s in enumerate(compute_seconds(plan, machine)):

@@ -62,13 +62,13 @@ def curves(machine: Machine) -> dict[str, Curve]:
     outside = np.linspace(0, FAR * site.rows, FEW) // PADDING * PADDING
     grid = np.unique([*np.arange(low, high + PADDING, PADDING), *outside, site.rows]).astype(float)
     sites = [site._replace(rows=max(1, int(r)), received=max(1, int(_scaled(site, r)))) for r in (*grid, site.rows)]
-    found = {}
+    by_label = {}
     for direction in "FBW":
         for same in zip(*(machine.family.parts(each, unit, direction) for each in sites), strict=True):
             if not same[0].meets and same[0] != same[-1]:
                 times = [_compute_ns(part, pricer) for part in same]
-                found[same[0].label] = Curve(grid, np.array(times[:-1]) / times[-1])
-    return found
+                by_label[same[0].label] = Curve(grid, np.array(times[:-1]) / times[-1])
+    return by_label
 
 
 def _scaled(site: Site[ModelShape], rows: float) -> float:
@@ -77,7 +77,7 @@ def _scaled(site: Site[ModelShape], rows: float) -> float:
 
 
 def _compute_ns(part: Part, pricer: Pricer) -> int:
-    """Of a part alone."""
+    """Nanoseconds of a part alone."""
     gap = pricer.launch_gap_ns
     return sum(pricer.price(k.op).ns + gap * k.op.kernels for k in part.kernels)
 
@@ -92,9 +92,9 @@ class Content(NamedTuple):
 
 
 def contents(kit: Kit) -> list[Content]:
-    """Of each segment of `kit.parts`."""
+    """Content of each segment of `kit.parts`."""
     assert kit.composition is not None
-    phases, found = kit.composition.phases, []
+    phases, segments = kit.composition.phases, []
     for piece in kit.pieces:
         timed = [
             (kernel.op, kit.fine.alone[phases[i].lane][kit.fine.segments[i].first + k])
@@ -103,8 +103,8 @@ def contents(kit: Kit) -> list[Content]:
         total = sum(ns for _, ns in timed)
         clocked = sum(ns for op, ns in timed if isinstance(op, CLOCKED))
         exchange = next(((op, ns) for op, ns in timed if isinstance(op, AllToAll)), (None, total))
-        found.append(Content(clocked / total, exchange[0], (total - exchange[1]) / exchange[1]))
-    return found
+        segments.append(Content(clocked / total, exchange[0], (total - exchange[1]) / exchange[1]))
+    return segments
 
 
 def columns(plan: Plan, loads: Loads | None) -> Columns:
@@ -176,7 +176,7 @@ class Durations:
         return np.repeat(np.array(kit.parts.lasts, dtype=np.int64)[:, None], self.columns.columns, axis=1)
 
     def _routed(self, kit: Kit, stage: int, stage_b: int) -> tuple[npt.NDArray[np.int64], ...]:
-        """Of segments that feel loads, in a step on these stages: number, label, layer among those with experts, and
+        """Segments that feel loads, in a step on these stages: number, label, layer among those with experts, and
         whether it is of the second micro-batch."""
         rows = []
         for number, (lane, first) in enumerate((s.lane, s.first) for s in kit.parts.segments):
@@ -205,30 +205,30 @@ class Durations:
         clocked = self.contents(kit)[number].clocked if position in self.hot else 1.0
         return self.computing(position, clocked).durations(starts, own)
 
-    def pacing(self, position: int, step: int, number: int, start: int, replica: int, took: int) -> int:
-        """Member of its group whose NIC sets how long an exchange, begun at `start`, took a replica; itself where none
-        does."""
+    def pacing(self, position: int, step: int, number: int, start: int, replica: int, duration: int) -> int:
+        """Member of a replica's group whose NIC sets the `duration` (ns) of an exchange begun at `start`; the replica
+        itself where none does."""
         slow = self.links.slow_members(position, replica)
         kit = self.kits[position][step]
         base = kit.parts.lasts[number]
-        if slow in ((), (replica,)) or took <= base:
+        if slow in ((), (replica,)) or duration <= base:
             return replica
-        if self.loads is not None and took <= self._work(position, step)[number, replica]:
+        if self.loads is not None and duration <= self._work(position, step)[number, replica]:
             return replica
         if len(slow) == 1:
             return slow[0]
         content = self.contents(kit)[number]
         assert content.exchange is not None
-        return self.links.pacing(position, replica, start, base, took, content.exchange, content.rest)
+        return self.links.pacing(position, replica, start, base, duration, content.exchange, content.rest)
 
     def _computing(self, position: int, clocked: float) -> Slowed:
-        """Who computes slowly at a position, in segments of which the clock paces a part `clocked`."""
+        """Replicas that compute slowly at a position, in segments of which the clock paces a part `clocked`."""
         ranks = self.plan.mesh.of_position(position)[self.columns.first].tolist()
         return Slowed([self.slow.get(rank, ()) for rank in ranks], _clock_slow_down(clocked))
 
     def pace(self, position: int, replicas: Sequence[int]) -> Pace | None:
-        """Of an expert group of these replicas at a position, when members compute slowly: that of its slowest, all of
-        its time taken to be computing."""
+        """Pace of an expert group of these replicas at a position, when members compute slowly: that of its slowest,
+        all of its time taken to be computing."""
         ranks = (self.plan.mesh.rank(position, replica) for replica in replicas)
         own = [self.slow[rank] for rank in ranks if rank in self.slow]
         if not own:
@@ -264,7 +264,7 @@ class Durations:
 
 
 def _clock_slow_down(clocked: float) -> SlowDown:
-    """Of work of which the clock paces a part."""
+    """Slow-down of work of which the clock paces a part."""
     return lambda fault, factor: 1 + clocked * (factor - 1) if fault.kind == "thermal" else factor
 
 

@@ -21,7 +21,7 @@ from sim.layout.machine import Machine
 
 Array = npt.NDArray[np.float64]
 RATIOS = (1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 4.0)
-"""Of what is expected; times between are interpolated, beyond in proportion."""
+"""Loads over the expected one that are timed; times between are interpolated, beyond in proportion."""
 
 LOADS = {"received": ("received", "nvlink_in"), "reached": ("nic_in", "forwarded", "nvlink_out")}
 """Field of LoadedExchange -> the rows of `sim.communication.exchange.ports.Ports` that rise."""
@@ -66,8 +66,8 @@ def _loaded_exchange(pricer: Pricer, op: AllToAll) -> LoadedExchange:
         raised = {name: getattr(ports, name) * ratio for name in LOADS[load]}
         return timed.of_ports(replace(ports, **raised), links, pricer.comm_sms)
 
-    found = {load: np.array([seconds(load, ratio) for ratio in RATIOS]) for load in LOADS}
-    return LoadedExchange(**{load: times / (times[0] or 1.0) for load, times in found.items()})
+    by_load = {load: np.array([seconds(load, ratio) for ratio in RATIOS]) for load in LOADS}
+    return LoadedExchange(**{load: times / (times[0] or 1.0) for load, times in by_load.items()})
 
 
 def _popular(op: AllToAll, load: str, ratio: float) -> tuple[Array, Array]:

@@ -20,11 +20,12 @@ SlowDown = Callable[[Fault, float], float]
 """(fault, factor) -> how many times as long some work takes where the fault alone would make it `factor` times."""
 
 CLOCK_STEP = 1 / 128
-"""Of the full clock: clocks of NVIDIA GPUs move in steps of 15 MHz (nvidia-smi -q -d SUPPORTED_CLOCKS), of 1.9 GHz."""
+"""Step of a clock, as a part of the full one: clocks of NVIDIA GPUs move in steps of 15 MHz (nvidia-smi -q -d
+SUPPORTED_CLOCKS), of 1.9 GHz."""
 FIRST_LOOK = 64
 """So many windows of a recurring fault are written out, and four times as many when time gets there."""
 DIGITS = 3
-"""Of a nanosecond, that survive sums of steps a minute long in double precision."""
+"""Digits of a nanosecond that survive sums of steps a minute long in double precision."""
 
 
 def plainly(fault: Fault, factor: float) -> float:
@@ -39,23 +40,23 @@ def ranks(fault: Fault, mesh: Mesh) -> range:
 
 def of_ranks(faults: Sequence[Fault], kinds: Sequence[str], mesh: Mesh) -> dict[int, tuple[Fault, ...]]:
     """Rank -> faults of these kinds that it has, for ranks that have some."""
-    found: dict[int, tuple[Fault, ...]] = {}
+    by_rank: dict[int, tuple[Fault, ...]] = {}
     for fault in faults:
         for rank in ranks(fault, mesh) if fault.kind in kinds else ():
-            found[rank] = (*found.get(rank, ()), fault)
-    return found
+            by_rank[rank] = (*by_rank.get(rank, ()), fault)
+    return by_rank
 
 
 def missed(faults: Sequence[Fault], end_ns: int) -> list[str]:
     """One line for each fault that a step of this length cannot meet, and for each that slows nothing."""
-    found = []
+    lines = []
     for i, fault in enumerate(faults):
         begins, end = (format_quantity(ns / NS_PER_S, "time") for ns in (fault.start_ns, end_ns))
         if fault.start_ns >= end_ns:
-            found.append(f"faults[{i}]: changes nothing: it begins at {begins}, and the step ends at {end}")
+            lines.append(f"faults[{i}]: changes nothing: it begins at {begins}, and the step ends at {end}")
         elif fault.slower == 1:
-            found.append(f"faults[{i}]: changes nothing: slower is 1")
-    return found
+            lines.append(f"faults[{i}]: changes nothing: slower is 1")
+    return lines
 
 
 # --- factors over time ------------------------------------------------------------------------------------------------
@@ -125,17 +126,17 @@ class Pace:
         taken = np.where(last == first, work * self.factor[first], later)
         return np.asarray(np.ceil(np.round(taken, DIGITS)), dtype=np.int64)
 
-    def moved(self, begun: int, start: Factors, took: int, scale: Factors) -> Factors:
-        """Ns that something takes from `start` [draw] on when its work is `scale` [draw] times what it was in a run
-        where it began at `begun` and took `took`: windows stay where they are on the clock."""
-        while max(start.max(), begun + took) >= self.until_ns:
+    def moved(self, begun: int, start: Factors, duration: int, scale: Factors) -> Factors:
+        """Duration, ns, from `start` [draw] on of work that is `scale` [draw] times that of a run where it began at
+        `begun` and lasted `duration`: windows stay where they are on the clock."""
+        while max(start.max(), begun + duration) >= self.until_ns:
             self._look(4 * self.until_ns)
-        work = float(self._done(begun + took) - self._done(begun))
+        work = float(self._done(begun + duration) - self._done(begun))
         target = self._done(start) + work * scale
         while target.max() > self.done[-1]:
             self._look(4 * self.until_ns)
-        was = self._moment(self._done(begun) + work) - begun  # took, but for rounding: the same start gives took itself
-        return np.asarray(took + (self._moment(target) - start - was))
+        was = self._moment(self._done(begun) + work) - begun  # duration, but for rounding: the same start gives itself
+        return np.asarray(duration + (self._moment(target) - start - was))
 
     def _done(self, at: Factors | int) -> Factors:
         """Work done up to a moment."""
@@ -164,7 +165,7 @@ class Slowed:
         """Durations of `work` ns begun at `starts`, of each replica."""
         if not self.rows:
             return work
-        found = work.copy()
+        stretched = work.copy()
         for row, pace in self.rows:
-            found[row] = pace.durations(starts[row], work[row])
-        return found
+            stretched[row] = pace.durations(starts[row], work[row])
+        return stretched

@@ -75,14 +75,14 @@ class Links:
         return tuple(mate for mate in mates if self.mesh.rank(position, mate) in self.slow)
 
     def pacing(
-        self, position: int, replica: int, start: int, expected: int, took: int, op: AllToAll, rest: float
+        self, position: int, replica: int, start: int, expected: int, duration: int, op: AllToAll, rest: float
     ) -> int:
-        """Member of a replica's group whose NIC makes an exchange, begun at `start`, last as long as it `took` this
-        replica; itself where that is none. See `exchange`."""
+        """Member of a replica's group whose NIC makes an exchange, begun at `start`, last its `duration` (ns); the
+        replica itself where that is none. See `exchange`."""
         alone = np.full(self.mesh.replicas, expected, dtype=np.int64)
         sent = self.exchanges(position, op, rest).durations(np.full_like(alone, start), alone)
         slowest = max(self.slow_members(position, replica), key=lambda member: int(sent[member]), default=replica)
-        return slowest if int(sent[slowest]) >= took else replica
+        return slowest if int(sent[slowest]) >= duration else replica
 
     def slow_end(self, position: int, step: int, kind: int, replica: int) -> int | None:
         """Rank of the slow NIC at an end of a message, the sender's where both are as bad; None without one."""

@@ -14,8 +14,8 @@ from sim.routing.loads import Loads
 
 @dataclass(frozen=True)
 class Differing:
-    """lowered: with messages as long as they took among alike ranks. timeline: of all ranks. loads: drawn for them, or
-    None. times: durations by which they ran."""
+    """A run whose ranks differ. lowered: with messages as long as among alike ranks. timeline: of all ranks. loads:
+    drawn for them, or None. times: durations by which they ran."""
 
     lowered: Lowered
     timeline: Timeline
@@ -26,7 +26,7 @@ class Differing:
 def run(plan: Plan, machine: Machine, lowered: Lowered, alike: Timeline) -> Differing:
     """Simulate every rank. alike: the timeline of ranks that nothing tells apart."""
     scenario = plan.scenario
-    jobs, syncs = steps.met(lowered.jobs, lowered.syncs, alike)
+    jobs, syncs = steps.with_network_times(lowered.jobs, lowered.syncs, alike)
     lowered = replace(lowered, jobs=tuple(jobs), syncs=tuple(syncs))
     loads = loads_of(plan, machine)
     times = Durations(

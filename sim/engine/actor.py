@@ -16,8 +16,8 @@ Message = tuple[int, int, int]
 
 
 class Route(NamedTuple):
-    """Where traffic meets exchanges: on the NICs of ranks at these pipeline positions, of the same replica, and between
-    switches."""
+    """Places where traffic meets exchanges: on the NICs of ranks at these pipeline positions, of the same replica, and
+    between switches."""
 
     ends: tuple[int, ...] = ()
     hindrance: Hindrance = UNHINDERED
@@ -88,7 +88,8 @@ class Record:
 
 @dataclass(frozen=True)
 class Outcome:
-    """records: one an actor. end: ns when all is done. events: SimPy events processed."""
+    """Everything that the engine ran. records: one an actor. end: ns when all is done. events: SimPy events
+    processed."""
 
     records: tuple[Record, ...]
     end: int

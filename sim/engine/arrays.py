@@ -18,7 +18,7 @@ from sim.engine.wire import GATHER, REDUCE
 from sim.layout.mesh import Columns, Times
 from sim.scenario.values import FOREVER
 from sim.step.inside import Course, Inside, SegmentTimes, course, cross
-from sim.step.template import Segment, Template
+from sim.step.template import Template
 
 Duration = Callable[[int, int], SegmentTimes | tuple[int, ...]]
 """(position, step) -> nanoseconds of each of its segments, where they are the same for every column whenever they
@@ -50,7 +50,8 @@ def run(
 
 
 class _Gradients:
-    """gathered: stage -> when all its holders were through with it, for those that are."""
+    """Gradients that are ready to be reduced. gathered: stage -> when all its holders were through with it, for those
+    that are."""
 
     def __init__(self, syncs: Sequence[Sync]) -> None:
         self.gathered: dict[int, int] = {}
@@ -157,8 +158,3 @@ def _finished(
         update.append((norm, ends))
     end = max(int(np.maximum(ends, lane.free).max()) for (_, ends), lane in zip(update, lanes, strict=True))
     return Timeline(columns, [position.done for position in ranks], network, reduced, update, end)
-
-
-def segment_ns(template: Template, segment: Segment) -> int:
-    """Duration of a segment of a coarse template (its kernels run alone and beside alike)."""
-    return sum(template.alone[segment.lane][segment.first : segment.stop])

@@ -28,7 +28,7 @@ from sim.step.template import STREAMS, Template, Timing
 
 COMPUTE, COMMUNICATION, WEIGHT = STREAMS
 WHOLE = Fraction(1)
-"""Of a kernel: what is left of it when it starts."""
+"""Part of a kernel that is left when it starts."""
 LATE = EventPriority(2)
 """After all else that happens in the same nanosecond (SimPy's own priorities are 0 and 1)."""
 

@@ -37,7 +37,8 @@ class Load:
 
 
 class Lane:
-    """free: when the lane of each replica is. carried: messages and reductions that are timed on all replicas."""
+    """The network lane of every replica at a position. free: ns at which the lane of each replica is. carried: messages
+    and reductions that are timed on all replicas."""
 
     def __init__(self, position: int, data: int, reduces: Sequence[tuple[int, int, int]], wire: Wire) -> None:
         self.position, self.wire = position, wire

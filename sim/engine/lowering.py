@@ -27,8 +27,8 @@ from sim.step.overlap import compose
 
 @dataclass(frozen=True)
 class Lowered:
-    """kits: per position and step. jobs: the same steps with messages, as chunks. syncs, tails: per position.
-    first_layer: of each stage."""
+    """What the engine runs of a plan. kits: per position and step. jobs: the same steps with messages, as chunks.
+    syncs, tails: per position. first_layer: of each stage."""
 
     kits: tuple[tuple[Kit, ...], ...]
     jobs: tuple[tuple[Job, ...], ...]

@@ -29,7 +29,7 @@ class Window(NamedTuple):
 
 
 class User(Protocol):
-    """Who has traffic on a NIC."""
+    """A holder of traffic on a NIC."""
 
     def catch_up(self) -> None:
         """Count what has passed until now."""

@@ -43,11 +43,11 @@ def _network(record: Record) -> list[Transfer]:
     return [Transfer(step, kind, starts[i], ends[i]) for i, (step, kind) in enumerate(table[:, 2:].tolist())]
 
 
-def met(jobs: Sequence[Sequence[Job]], syncs: Sequence[Sync], timeline: Timeline) -> tuple[
+def with_network_times(jobs: Sequence[Sequence[Job]], syncs: Sequence[Sync], timeline: Timeline) -> tuple[
     list[tuple[Job, ...]], list[Sync]
 ]:  # fmt: skip
-    """Jobs and syncs with messages and reductions as long as they took among alike ranks. Arrays work through positions
-    step by step, not moment by moment, so they cannot know which exchanges a message meets."""
+    """`jobs` and `syncs` whose messages and reductions last as long as among alike ranks, of `timeline`. Arrays work
+    through positions step by step, not moment by moment, so they cannot know which exchanges a message meets."""
     rows, tails = [], []
     for row, sync, carried in zip(jobs, syncs, timeline.network, strict=True):
         ns = {(t.kind, t.step): int(t.ends[0] - t.starts[0]) for t in carried}

@@ -39,9 +39,10 @@ class Transfer(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """positions: steps of each pipeline position. network: transfers of each, in the order they were carried. reduced:
-    when the gradients of each position are [position, column]. update: ns from the norm that all wait for, to the end
-    of what follows [position, column]. end: ns when all is done. events: that SimPy processed for it."""
+    """Times of everything that ran. positions: steps of each pipeline position. network: transfers of each, in the
+    order they were carried. reduced: when the gradients of each position are [position, column]. update: ns from the
+    norm that all wait for, to the end of what follows [position, column]. end: ns when all is done. events: that SimPy
+    processed for it."""
 
     columns: Columns
     positions: Sequence[Steps]

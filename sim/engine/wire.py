@@ -30,8 +30,8 @@ class Clock(Protocol):
 
 
 class Load(NamedTuple):
-    """kind: 1 a forward, 2 a backward output of a step, or REDUCE of the stage given as the step. ns: alone. arrive:
-    called when it is through.
+    """Something that waits for the network lane. kind: 1 a forward, 2 a backward output of a step, or REDUCE of the
+    stage given as the step. ns: alone. arrive: called when it is through.
 
     nics, hindrance: as `sim.engine.nic.Passage` has them.
     """

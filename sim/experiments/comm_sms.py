@@ -67,23 +67,23 @@ def slower(copy: Copy, factor: float) -> Copy:
     return Copy(copy.row_s * factor, copy.reduced_row_s * factor, copy.rate / factor)
 
 
-def best(found: Iterable[Split]) -> Split:
+def best(candidates: Iterable[Split]) -> Split:
     """The split with the shortest step; of equals the one with fewer SMs for communication."""
-    return min(found, key=lambda s: (s.step_s, s.sms))
+    return min(candidates, key=lambda s: (s.step_s, s.sms))
 
 
-def rows(found: Iterable[Split]) -> list[dict[str, object]]:
+def rows(candidates: Iterable[Split]) -> list[dict[str, object]]:
     """Plain data, for reports and files."""
-    return [asdict(split) for split in found]
+    return [asdict(split) for split in candidates]
 
 
 def offloads(scenario: Scenario, names: Sequence[str] = ("dispatch(F)", "combine(F)")) -> list[Offload]:
     """The scenario's exchanges of these names without SMs, beside the kernel on as many as it gives them."""
     plan = lay_out(scenario)
     machine = assembly.machine(plan)
-    found, pricer = _ops(_commonest(lower(plan, machine))), machine.pricer
+    ops, pricer = _ops(_commonest(lower(plan, machine))), machine.pricer
     links, warps = pricer.wires.alone, scenario.comm.warps
-    return [beside(found[name], links, pricer.comm_sms, warps) for name in names if name in found]
+    return [beside(ops[name], links, pricer.comm_sms, warps) for name in names if name in ops]
 
 
 def _split(plan: Plan, machine: Machine, fidelity: Fidelity) -> Split:

@@ -76,11 +76,11 @@ def peak_memory_bytes() -> int:
     return next((int(line.split()[1]) * KIB for line in text.splitlines() if line.startswith("VmHWM")), 0)
 
 
-def figure(found: Record, key: str, absent: Any = None) -> Any:
+def figure(entry: Record, key: str, absent: Any = None) -> Any:
     """The value under a dotted key of a record or its summary (`step_time_s`, `phases_s.bubble`, `cost.cpu_s`,
     `phases_per_rank.overlapped.7`); `absent` where there is no such key."""
     first, *_ = key.split(".")
-    value: Any = found if first in ("cost", "error", "failed", "overlapped_steps") else found.get("summary", {})
+    value: Any = entry if first in ("cost", "error", "failed", "overlapped_steps") else entry.get("summary", {})
     for part in key.split("."):
         if isinstance(value, Mapping) and part in value:
             value = value[part]
@@ -94,10 +94,10 @@ def figure(found: Record, key: str, absent: Any = None) -> Any:
 @cache
 def stamp() -> str:
     """BLAKE2b of the code, machines and tables that decide results: a kept run counts only under the same."""
-    found = hashlib.blake2b(digest_size=STAMP_BYTES)
+    hasher = hashlib.blake2b(digest_size=STAMP_BYTES)
     for path in sorted({path for pattern in CODE for path in ROOT.glob(pattern)}):
-        found.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return found.hexdigest()
+        hasher.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return hasher.hexdigest()
 
 
 class Book:
@@ -126,20 +126,20 @@ class Book:
         lines = text.splitlines()
         for number, line in enumerate(lines, 1):
             try:
-                found = json.loads(line)
+                entry = json.loads(line)
             except ValueError:
-                found = None
-            if isinstance(found, dict) and "scenario_hash" in found:
-                if found.get("stamp") == self.mark and "failed" not in found:
-                    self.records[found["scenario_hash"]] = found
+                entry = None
+            if isinstance(entry, dict) and "scenario_hash" in entry:
+                if entry.get("stamp") == self.mark and "failed" not in entry:
+                    self.records[entry["scenario_hash"]] = entry
             elif number == 1 and not line.startswith('{"scenario_hash"'):
                 raise Refused("is not a run of a sweep; name another file with --out", str(path), 1)
 
-    def add(self, found: Record) -> None:
+    def add(self, entry: Record) -> None:
         """Keep a record; it is on disk when this returns, bar a crash of the machine."""
-        self.records[found["scenario_hash"]] = found
+        self.records[entry["scenario_hash"]] = entry
         if self._file:
-            self._file.write(json.dumps(found, separators=(",", ":")) + "\n")
+            self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
             self._file.flush()
 
     def close(self) -> None:

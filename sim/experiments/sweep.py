@@ -173,8 +173,8 @@ def runs(
             if one.scenario_hash not in book.records:
                 missing.setdefault(one.scenario_hash, (one, overrides))
         everything = len({one.scenario_hash for one in scenarios})
-        for done, (found, overrides) in enumerate(_simulated(missing.values(), jobs, fresh_processes), 1):
-            book.add(found | {"stamp": mark, "overrides": list(overrides)})
+        for done, (entry, overrides) in enumerate(_simulated(missing.values(), jobs, fresh_processes), 1):
+            book.add(entry | {"stamp": mark, "overrides": list(overrides)})
             if progress:
                 progress(everything - len(missing) + done, everything)
         return [book.records[one.scenario_hash] for one in scenarios]
@@ -182,15 +182,15 @@ def runs(
 
 def _loaded(path: str, overrides_list: Sequence[Sequence[str]]) -> list[Scenario]:
     """The scenario under each list of overrides; raises DocumentError with the problems of all."""
-    found, problems = [], list[Problem]()
+    scenarios, problems = [], list[Problem]()
     for overrides in overrides_list:
         try:
-            found.append(load(path, overrides))
+            scenarios.append(load(path, overrides))
         except DocumentError as error:
             problems.extend(error.problems)
     if problems:
         raise DocumentError(problems)
-    return found
+    return scenarios
 
 
 def _simulated(
@@ -246,21 +246,21 @@ def table(sweep: Sweep, records: Sequence[Record]) -> list[list[Any]]:
     Raises DocumentError for a column that no run has.
     """
     for heading, key in sweep.columns.items():
-        if not any("summary" not in found or figure(found, key, ABSENT) is not ABSENT for found in records):
-            legal = sorted({name for found in records for name in found.get("summary", {})})
+        if not any("summary" not in entry or figure(entry, key, ABSENT) is not ABSENT for entry in records):
+            legal = sorted({name for entry in records for name in entry.get("summary", {})})
             raise DocumentError([Problem(Place(sweep.path), f"columns.{heading}", unknown(key, "figure", legal))])
     rows: list[list[Any]] = [[*sweep.axes, *sweep.columns, "error"]]
-    for point, found in zip(sweep.points, records, strict=True):
+    for point, entry in zip(sweep.points, records, strict=True):
         labels = [point.labels.get(axis, "") for axis in sweep.axes]
-        rows.append([*labels, *(figure(found, key) for key in sweep.columns.values()), lack(found)])
+        rows.append([*labels, *(figure(entry, key) for key in sweep.columns.values()), lack(entry)])
     return rows
 
 
-def lack(found: Record) -> str:
+def lack(entry: Record) -> str:
     """Why a record has no figures, in one line: the refusal, or the cause of the failure; nothing where it has them."""
-    if "failed" in found:
-        return f"failed: {found['failed'].splitlines()[-1]}"
-    return str(found.get("error", ""))
+    if "failed" in entry:
+        return f"failed: {entry['failed'].splitlines()[-1]}"
+    return str(entry.get("error", ""))
 
 
 def text(rows: Sequence[Sequence[Any]]) -> str:

@@ -91,14 +91,16 @@ def _reach(
     """Distinct nodes and ranks of a token: by which exchanges are priced, and of tokens drawn through the gate."""
     site = machine.site
     tokens = min(site.tokens, -(-LAYER_TOKENS // site.group))  # of each rank's first micro-batch, its first ones
-    found = [
+    layers = [
         traffic(gate, row, where, tokens, scenario.seed, layer, 0)
         for layer, (row, where) in enumerate(zip(popularity, hosts, strict=True))
     ]
-    nodes, ranks = (float(np.mean(column)) for column in zip(*((f.nodes, f.ranks) for f in found), strict=True))
-    count = tokens * site.group * len(found)
+    nodes, ranks = (
+        float(np.mean(column)) for column in zip(*((f.nodes_reached, f.ranks_reached) for f in layers), strict=True)
+    )
+    count = tokens * site.group * len(layers)
     return {
-        "priced": {"nodes": site.nodes, "ranks": site.ranks},
+        "priced": {"nodes": site.nodes_reached, "ranks": site.ranks_reached},
         "drawn": {"nodes": nodes, "ranks": ranks, "tokens": count},
     }
 

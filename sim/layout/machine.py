@@ -35,11 +35,11 @@ class Hindrances:
     rings: Mapping[tuple[str, int, bool], Hindrance] = field(default_factory=dict)
 
     def of_message(self, source: int, target: int) -> Hindrance:
-        """Of messages between two positions."""
+        """Hindrance of messages between two positions."""
         return self.messages.get((source, target), UNHINDERED)
 
     def of_ring(self, kind: str, stage: int, experts: bool) -> Hindrance:
-        """Of a stage's ring."""
+        """Hindrance of a stage's ring."""
         return self.rings.get((kind, stage, experts), UNHINDERED)
 
 
@@ -82,7 +82,7 @@ class Machine:
 
     @property
     def family(self) -> Family:
-        """Of the model."""
+        """Family of the model."""
         return family(self.site.shape.family)
 
     @property

@@ -18,13 +18,13 @@ Times = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.int64]
 
 AXES = ("pipeline", "data", "expert", "context", "tensor")
-"""Slowest first."""
+"""Axes of a mesh, the slowest first."""
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """pipeline: positions. replicas: ranks at each of them. expert, context, tensor: ranks of a group of that kind.
-    gpus_per_node: neighbouring ranks that share a node."""
+    """Ranks of a cluster by pipeline position and replica. pipeline: positions. replicas: ranks at each of them.
+    expert, context, tensor: ranks of a group of that kind. gpus_per_node: neighbouring ranks that share a node."""
 
     pipeline: int
     replicas: int

@@ -113,7 +113,7 @@ def reduce_rings(plan: Plan, machine: Machine, stage: int) -> tuple[Collective, 
 
 
 def gather_rings(plan: Plan, machine: Machine, stage: int) -> tuple[Collective, Collective]:
-    """All-gathers of one stage's parameters, likewise."""
+    """All-gathers of one stage's updated parameters, on the same lane: the dense ring, then the experts' ring."""
     return _collectives(plan, machine, "all_gather", machine.recipe.gather, stage)
 
 

@@ -83,7 +83,7 @@ def _settled(
     while better:
         best, counts = better
         moves = ((worth(move, best[0]), move) for move in _moves(counts))
-        better = next((found for found in moves if found[0] < best), None)
+        better = next((option for option in moves if option[0] < best), None)
     return counts
 
 
@@ -118,12 +118,12 @@ def _cut(units: Sequence[Unit], counts: Sequence[int], first: int) -> tuple[Stag
 
 
 def _cuts(counts: Sequence[int], first: int, end: int) -> list[int]:
-    """Where stages begin, and the end."""
+    """First units of stages, and the end."""
     return [0, *(first + sum(counts[:i]) for i in range(1, len(counts))), end]
 
 
 def _even(layers: int, stages: int) -> list[int]:
-    """As equal as can be; the last stage, which has the head, gets none of the remainder."""
+    """Counts as equal as can be; the last stage, which has the head, gets none of the remainder."""
     return [layers // stages + (i < layers % stages) for i in range(stages)]
 
 

@@ -30,7 +30,7 @@ class Plan:
 
     @cached_property
     def mesh(self) -> Mesh:
-        """Where every rank is."""
+        """Mesh of the ranks."""
         scenario = self.scenario
         gpus = scenario.cluster.node.gpus if scenario.cluster else 1
         return Mesh(self.program.positions, self.data, scenario.parallel.expert, gpus_per_node=gpus)

@@ -46,7 +46,7 @@ class Ring(NamedTuple):
 
     @property
     def which(self) -> str:
-        """Of what, in words."""
+        """Parameters that go round, in words."""
         return "experts" if self.experts else "dense"
 
 
@@ -67,7 +67,7 @@ class Messages:
 
     @cached_property
     def targets(self) -> tuple[Mapping[tuple[int, int], int], ...]:
-        """Of each position: (step, output) -> where it goes."""
+        """Targets of each position: (step, output) -> where it goes."""
         return tuple({(m.step, m.output): m.target for m in row} for row in self.sent)
 
     def flows(self, position: int) -> Mapping[tuple[int, int, int], int]:

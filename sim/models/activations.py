@@ -27,17 +27,17 @@ class Kept:
     row: float = 0.0
 
     def bytes(self, received: Any, rows: Any) -> Any:
-        """Of a rank that received so many tokens and has so many expert rows; of many, as arrays."""
+        """Bytes of a rank that received so many tokens and has so many expert rows; of many, as arrays."""
         return self.fixed + received * self.token + rows * self.row
 
     def at(self, site: Site[Any]) -> float:
-        """Of a rank with the expected load."""
+        """Bytes of a rank with the expected load."""
         return float(self.bytes(site.received, site.rows))
 
 
 def landing_bytes(site: Site[Any]) -> float:
-    """Of the landing zones of an expert exchange (dispatched rows, and expert outputs on their way back), what each
-    token received takes."""
+    """Bytes of the landing zones of an expert exchange (dispatched rows, and expert outputs on their way back), what
+    each token received takes."""
     h = site.shape.hidden
     return site.recipe.dispatch.row_bytes(h) + site.recipe.combine.row_bytes(h)
 

@@ -11,8 +11,8 @@ def whole(value: Any) -> Any:
 
 
 FEW, MANY, MOST = 1 << 12, 1 << 20, 1 << 31
-"""Of layers, of other things that are listed one by one and of dimensions, and of what is only multiplied: with more a
-run would take minutes, the memory of the machine that simulates, or more than 64 bits of what it simulates."""
+"""Limits of layers, of other things that are listed one by one and of dimensions, and of what is only multiplied: with
+more a run would take minutes, the memory of the machine that simulates, or more than 64 bits of what it simulates."""
 
 Count = Annotated[int, Field(ge=1, le=MANY), BeforeValidator(whole)]
 Natural = Annotated[int, Field(ge=0, le=MANY), BeforeValidator(whole)]

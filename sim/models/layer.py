@@ -77,11 +77,12 @@ PartsOf = Callable[[Unit, str], tuple[Part, ...]]
 
 
 class Site(NamedTuple, Generic[S]):
-    """Where and on what a layer runs: dimensions, recipe, the micro-batch of one rank, and its expected routing load.
+    """The layer of one rank: the model's dimensions, the recipe, its micro-batch, and its expected routing load.
 
-    sequences x length tokens a micro-batch; received: rows that arrive by dispatch; rows: expert rows padded to 128
-    an expert; nodes, ranks: distinct ones a token goes to; local_experts: experts this rank holds; group, group_nodes:
-    size of the expert group. A model without experts has a load of zeros.
+    sequences, length: of a micro-batch, and tokens of each. received: rows that arrive by dispatch. rows: rows of its
+    experts, padded to 128 an expert. nodes_reached, ranks_reached: mean number of distinct nodes and ranks that a token
+    goes to. local_experts: experts of this rank. group, group_nodes: ranks and nodes of an expert group. The load of a
+    model without experts is all zeros.
     """
 
     shape: S
@@ -90,8 +91,8 @@ class Site(NamedTuple, Generic[S]):
     length: int
     received: int
     rows: int
-    nodes: float
-    ranks: float
+    nodes_reached: float
+    ranks_reached: float
     local_experts: int
     group: int
     group_nodes: int

@@ -1,4 +1,4 @@
-"""Where tokens go: the expected load of the expert exchange when routing is balanced in expectation.
+"""Expected load of the expert exchange when routing is balanced in expectation.
 
 Tokens choose experts by their affinities: the best groups by the sum of their two best affinities (V3) or by their best
 one (V2), then the best experts inside them (DeepSeek-V3 report sec 2.1.2). With random affinities no expert is
@@ -20,16 +20,20 @@ PADDING = 128
 
 
 class Load(NamedTuple):
-    """Of one rank. nodes, ranks: distinct ones a token reaches. received: rows that come. rows: expert rows, padded."""
+    """Routing load of one rank in one layer and micro-batch.
 
-    nodes: float
-    ranks: float
+    nodes_reached, ranks_reached: mean number of distinct nodes and ranks that a token reaches. received: rows that come
+    by dispatch. rows: rows of its experts, padded to PADDING an expert.
+    """
+
+    nodes_reached: float
+    ranks_reached: float
     received: int
     rows: int
 
 
 NONE = Load(0.0, 0.0, 0, 0)
-"""Of a rank of a model without experts."""
+"""Load of a rank of a model without experts."""
 
 
 def balanced(mixture: Mixture, tokens: int, group: int, gpus_per_node: int) -> Load:

@@ -27,7 +27,8 @@ STEPS = 10
 SMALLEST, LARGEST = -40, 14
 """Powers of two between which tails fall: 32-bit draws, popularity 1/16384 to 256."""
 WINITZKI = 0.147
-"""Of the inverse error function's closed form (S. Winitzki, 2008, "A handy approximation for the error function")."""
+"""Constant of the inverse error function's closed form (S. Winitzki, 2008, "A handy approximation for the error
+function")."""
 BLOCK = 1 << 10
 """Tokens drawn at once: with 256 experts 1 MB, which stays in a core's cache (twice as fast as 4,096 at once)."""
 

@@ -1,4 +1,4 @@
-"""Where the experts of a layer are: which rank of an expert group holds which of them, copies included."""
+"""Places of the experts of a layer: which rank of an expert group holds which of them, copies included."""
 
 from dataclasses import dataclass
 
@@ -34,11 +34,11 @@ class Hosts:
         return np.bincount(self.expert)
 
     def slots(self) -> npt.NDArray[np.int64]:
-        """The slots of each expert [experts, most copies], in turn again from the first where it has fewer."""
+        """Slots of each expert [experts, most copies]; experts with fewer copies repeat theirs cyclically."""
         order, copies = np.argsort(self.expert, kind="stable"), self.copies
         turns = np.arange(copies.max())[None, :] % copies[:, None]
-        found: npt.NDArray[np.int64] = order[(np.cumsum(copies) - copies)[:, None] + turns]
-        return found
+        table: npt.NDArray[np.int64] = order[(np.cumsum(copies) - copies)[:, None] + turns]
+        return table
 
 
 def in_order(experts: int, ranks: int, gpus_per_node: int) -> Hosts:

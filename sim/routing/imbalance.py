@@ -33,7 +33,7 @@ def popularity_of(scenario: Scenario, mixture: Mixture, layers: int) -> Populari
 
 
 def hosts_of(popularity: Popularity, scenario: Scenario, mixture: Mixture, gpus: int) -> list[Hosts]:
-    """Where the experts of each layer are, on nodes of so many GPUs."""
+    """Hosts of the experts of each layer, on nodes of so many GPUs."""
     redundant, ranks = scenario.routing.redundant_experts, scenario.parallel.expert
     return [_hosts(row, redundant, mixture.groups, ranks, gpus) for row in popularity]
 

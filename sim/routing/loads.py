@@ -32,7 +32,7 @@ from sim.routing.traffic import Lookup
 
 Array = npt.NDArray[np.float64]
 HALVINGS = 60
-"""Of the interval in which kappa is searched."""
+"""Halvings of the interval in which kappa is searched."""
 LARGEST_KAPPA = 2.0
 """Past it a part of a group is as good as the whole: what is still missing is laid to ranks with several groups."""
 NEGLIGIBLE = 2.0**-30
@@ -76,7 +76,8 @@ def loads(
 
 
 class _Law(NamedTuple):
-    """Of one layer. mean, deviation [experts] of tokens an expert. most: that one can get, all of the group.
+    """Law of the loads of one layer. mean, deviation [experts] of tokens an expert. most: that one can get, all of the
+    group.
 
     within, between: roots of the covariance's eigenvalues. reach [ranks]: expected tokens received. slope, rest
     [ranks]: of tokens received on a rank's choices, and the standard deviation that this leaves.
@@ -133,7 +134,8 @@ def _ordered(hosts: Hosts) -> bool:
 
 
 def _eigenvalues(gate: Gate) -> tuple[float, float]:
-    """Of the covariance of a token's choices, experts alike: of contrasts within a group, and between groups."""
+    """Eigenvalues of the covariance of a token's choices, experts alike: of contrasts within a group, and between
+    groups."""
     chance = gate.chosen / gate.experts
     variance, size = chance * (1 - chance), gate.experts // gate.groups
     if not gate.limited:  # without replacement: every contrast alike
@@ -146,7 +148,8 @@ def _eigenvalues(gate: Gate) -> tuple[float, float]:
 
 
 class _Moments(NamedTuple):
-    """Of the ranks of a group, experts alike: kappa and factor (see above), variance of a token's choices on a rank."""
+    """Moments of the ranks of a group, experts alike: kappa and factor (see above), variance of a token's choices on a
+    rank."""
 
     kappa: float
     factor: float

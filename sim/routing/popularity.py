@@ -24,7 +24,7 @@ MOMENT_TOKENS = 65_536
 NUDGE = 0.1
 """Relative change of popularity that the response is measured with; it is linear in logarithms well beyond."""
 HALVINGS = 60
-"""Of the interval in which a scale is searched; more cannot be told apart in a float."""
+"""Halvings of the interval in which a scale is searched; more cannot be told apart in a float."""
 
 
 def popularity(routing: Routing, seed: int, layers: int, experts: int) -> Popularity:
@@ -133,9 +133,9 @@ def response(gate: Gate) -> Response:
 
 def _choices_by_group(gate: Gate, factors: Popularity) -> npt.NDArray[np.int64]:
     """Experts that each of MOMENT_TOKENS tokens chooses in each group [tokens, groups]; the same tokens every time."""
-    random, block, found = generator(0, "gate"), BLOCK, []
+    random, block, counts = generator(0, "gate"), BLOCK, []
     for _ in range(MOMENT_TOKENS // block):
         group = choose(gate, draw(random, gate, block, factors)) // (gate.experts // gate.groups)
         flat = (np.arange(block)[:, None] * gate.groups + group).ravel()
-        found.append(np.bincount(flat, minlength=block * gate.groups).reshape(block, gate.groups))
-    return np.concatenate(found)
+        counts.append(np.bincount(flat, minlength=block * gate.groups).reshape(block, gate.groups))
+    return np.concatenate(counts)

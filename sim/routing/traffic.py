@@ -39,20 +39,20 @@ class Traffic(NamedTuple):
         return total
 
     @property
-    def nodes(self) -> npt.NDArray[np.float64]:
+    def nodes_reached(self) -> npt.NDArray[np.float64]:
         """Distinct nodes that a token of each source reaches on average [sources]."""
         mean: npt.NDArray[np.float64] = self.to_nodes.sum(axis=1) / self.tokens
         return mean
 
     @property
-    def ranks(self) -> npt.NDArray[np.float64]:
+    def ranks_reached(self) -> npt.NDArray[np.float64]:
         """Distinct ranks that a token of each source reaches on average [sources]."""
         mean: npt.NDArray[np.float64] = self.to_ranks.sum(axis=1) / self.tokens
         return mean
 
     def loads(self) -> tuple[Load, ...]:
         """The load of each rank."""
-        columns = (self.nodes.tolist(), self.ranks.tolist(), self.received.tolist(), self.rows.tolist())
+        columns = (self.nodes_reached.tolist(), self.ranks_reached.tolist(), self.received.tolist(), self.rows.tolist())
         return tuple(Load(*row) for row in zip(*columns, strict=True))
 
 
@@ -84,8 +84,8 @@ class Lookup:
     def slot_of(self, picks: Picks, first_token: int) -> Counts:
         """The slots [tokens, chosen] that picks [tokens, chosen] go to: token t takes copy t of an expert, in turn."""
         copy = 0 if self.slots.shape[1] == 1 else (first_token + np.arange(len(picks)))[:, None] % self.copies[picks]
-        found: Counts = self.slots[picks, copy]
-        return found
+        slot: Counts = self.slots[picks, copy]
+        return slot
 
 
 def _of_source(

@@ -36,8 +36,8 @@ def _placed(keys: tuple[str, ...], message: str, document: Document) -> Problem:
 def _whole(scenario: Scenario) -> Iterator[Finding]:
     given = [key for key in ("model", "cluster", "chunk_times") if getattr(scenario, key) is not None]
     if given not in (["model", "cluster"], ["chunk_times"]):
-        found = f"found {' and '.join(given)}" if given else "found none of them"
-        yield (given[0] if given else "schedule",), f"a scenario gives model and cluster, or chunk_times alone; {found}"
+        what = f"found {' and '.join(given)}" if given else "found none of them"
+        yield (given[0] if given else "schedule",), f"a scenario gives model and cluster, or chunk_times alone; {what}"
         return
     batch = scenario.batch
     if scenario.chunk_times and not batch.micro_batches:
@@ -47,16 +47,17 @@ def _whole(scenario: Scenario) -> Iterator[Finding]:
 
 
 def _micro_batches(scenario: Scenario) -> int:
-    """Of a pipeline; 0 where they are too few or unknown, which is told elsewhere."""
+    """Micro-batches of a pipeline; 0 where they are too few or unknown, which is told elsewhere."""
     batch = scenario.batch
     return batch.micro_batches or (batch.sequences or 0) // max(1, scenario.data_parallel * batch.micro_batch)
 
 
 MOST_TOKENS, MOST_STEPS = 1 << 24, 1 << 16
-"""Of a micro-batch (a GPU holds a thousandth of what 16 million need), and micro-batches of a pipeline: each exchange
-and each step is gone through one by one."""
+"""Limits of the tokens of a micro-batch (a GPU holds a thousandth of what 16 million need), and micro-batches of a
+pipeline: each exchange and each step is gone through one by one."""
 MOST_EXPERTS = 1 << 15
-"""Of a layer: thousands of tokens are drawn over all of them at once (see sim.routing.balanced), 0.2 MB an expert."""
+"""Limit of the experts of a layer: thousands of tokens are drawn over all of them at once (see sim.routing.balanced),
+0.2 MB an expert."""
 MOST_RANK_STEPS = 1 << 26
 """Ranks times micro-batches, where each rank is carried: 2.4 kB each for V3 (docs/SCALE.md), 160 GB in all."""
 
@@ -122,7 +123,7 @@ def _uneven(scenario: Scenario) -> Iterator[Finding]:
 
 
 SHORTEST_NS = 100_000
-"""Of the time between two starts of a recurring fault: a step of 20 s then has at most 200,000 windows."""
+"""Limit of the time between two starts of a recurring fault: a step of 20 s then has at most 200,000 windows."""
 
 
 def _when(fault: Fault) -> Iterator[tuple[str, str]]:

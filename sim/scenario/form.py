@@ -35,7 +35,7 @@ def _placement(value: Any) -> Any:
 
 
 def _slots(value: Any) -> Any:
-    """Where nodes are: a word, or a slot for each."""
+    """Slots of nodes: a word, or a slot for each."""
     if isinstance(value, list | tuple) and value and all(type(item) is int and item >= 0 for item in value):
         return tuple(value)
     if value not in ("packed", "scattered"):
@@ -55,7 +55,7 @@ def _outputs(value: Any) -> Any:
 
 
 DAYS = 30
-"""Of a time in a scenario, at most: steps take seconds, and 106 days of nanoseconds are more than half of 64 bits."""
+"""Limit of a time in a scenario: steps take seconds, and 106 days of nanoseconds are more than half of 64 bits."""
 
 
 def _ns(seconds: float) -> int:

@@ -64,9 +64,9 @@ def _impossible(row: Sequence[float], mixture: Mixture) -> str:
     if live < chosen:
         return f"only {live} of {experts} experts have tokens; legal: {chosen} or more (a token chooses {chosen})"
     if most * chosen > total:
-        found, legal = (f"{share / PERCENT:.4g} %" for share in (most / total, 1 / chosen))
+        actual, legal = (f"{share / PERCENT:.4g} %" for share in (most / total, 1 / chosen))
         what = f"a token chooses an expert once, {chosen} of {experts}"
-        return f"expert {row.index(most)} has {found} of all choices; legal: at most {legal} ({what})"
+        return f"expert {row.index(most)} has {actual} of all choices; legal: at most {legal} ({what})"
     size = experts // groups
     needed = sum(max(row[first : first + size]) for first in range(0, experts, size)) * chosen
     if needed > mixture.chosen_groups * total:

@@ -53,8 +53,8 @@ def resolve(document: Document, overrides: Sequence[str], path: Path | None) -> 
     path: of the scenario file, or None; `models/` beside it may hold models, its stem is the default name.
     """
     if not isinstance(document.content, Mapping):
-        found = "a list" if isinstance(document.content, list) else repr(document.content)
-        what = "nothing is written" if document.content is None else f"found {found}"
+        value = "a list" if isinstance(document.content, list) else repr(document.content)
+        what = "nothing is written" if document.content is None else f"found {value}"
         raise DocumentError([Problem(document.place(()), "", f"expected keys and values, e.g. schedule: zb1p; {what}")])
     document, unread = apply(document, overrides)
     form, mistaken = _form(document)
@@ -76,8 +76,8 @@ def _form(document: Document) -> tuple[ScenarioForm | None, list[Problem]]:
 
 
 def _problems(form: type[Form], error: ValidationError, document: Document, key: KeyPath = ()) -> list[Problem]:
-    found = mistakes(form, error)
-    return [Problem(document.place(path), dotted((*key, *path)), message) for path, message in found]
+    errors = mistakes(form, error)
+    return [Problem(document.place(path), dotted((*key, *path)), message) for path, message in errors]
 
 
 def _pruned(content: Any, path: KeyPath) -> Any:
@@ -163,8 +163,8 @@ def _family(whole: Document, key: KeyPath) -> str:
 
 def _histogram(part: Document, key: KeyPath, path: Path | None, mixture: Mixture | None) -> tuple[Histogram, Any]:
     """The histogram in a file, whose name is relative to the scenario's folder, or written out."""
-    found = histogram(part, key, path.parent if path else Path(), mixture)
-    return found, [list(row) for row in found]
+    rows = histogram(part, key, path.parent if path else Path(), mixture)
+    return rows, [list(row) for row in rows]
 
 
 def _models(path: Path | None, word: object) -> Shelf:

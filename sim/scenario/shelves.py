@@ -1,14 +1,14 @@
-"""Where scenarios and models are that ship with the project."""
+"""Folders of the scenarios and models that ship with the project."""
 
 from pathlib import Path
 
 from hwmodels.shelf import Shelf, names
 
 SCENARIOS = Path(__file__).resolve().parents[2] / "scenarios"
-"""Where the scenarios are."""
+"""Folder of the scenarios."""
 
 MODELS = Shelf("model", SCENARIOS / "models", "scenarios/models", cited=False)
-"""Where the models are; a scenario's own folder may have `models/` too."""
+"""Shelf of the models; a scenario's own folder may have `models/` too."""
 
 
 def models() -> tuple[str, ...]:

@@ -40,8 +40,8 @@ class Parallel:
 
 @dataclass(frozen=True)
 class Schedule:
-    """name: a file of sim/schedules. chunks: virtual stages a rank, where the schedule lets a scenario choose (see
-    sim.schedules.program.chunked)."""
+    """The schedule of a scenario. name: a file of sim/schedules. chunks: virtual stages a rank, where the schedule lets
+    a scenario choose (see sim.schedules.program.chunked)."""
 
     name: str
     chunks: int = 2
@@ -49,8 +49,9 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Batch:
-    """sequences: of a step over all data-parallel ranks (None with chunk times). sequence_length: tokens in each.
-    micro_batch: sequences in one. micro_batches: per pipeline when given, None when they follow from sequences."""
+    """The batch of a step. sequences: of a step over all data-parallel ranks (None with chunk times). sequence_length:
+    tokens in each. micro_batch: sequences in one. micro_batches: per pipeline when given, None when they follow from
+    sequences."""
 
     sequences: int | None
     sequence_length: int
@@ -71,8 +72,8 @@ chi-square). One pair of chunks cannot tell layers from micro-batches: all of it
 
 @dataclass(frozen=True)
 class Routing:
-    """kind: how tokens choose experts: balanced (as expected), sampled, skewed or recorded (see
-    sim.routing.popularity).
+    """Routing of tokens to experts. kind: how tokens choose experts: balanced (as expected), sampled, skewed or
+    recorded (see sim.routing.popularity).
 
     spread: standard deviation of experts' popularity, of sampled routing. max_vio: how far the most popular expert is
     above the mean, of skewed. histogram: tokens by layer and expert, of recorded. redundant_experts: copies a layer.
@@ -87,9 +88,10 @@ class Routing:
 
 @dataclass(frozen=True)
 class Comm:
-    """sms: streaming multiprocessors that a communication kernel holds; 0: copy engines move the rows. warps: how those
-    are given to its roles, follow (their loads) or fixed (as in DeepEP). exchange: how dispatch and combine are timed,
-    kernel (by warps on those SMs), messages (by ports) or closed (bandwidth alone)."""
+    """The communication kernels of a scenario. sms: streaming multiprocessors that a communication kernel holds; 0:
+    copy engines move the rows. warps: how those are given to its roles, follow (their loads) or fixed (as in DeepEP).
+    exchange: how dispatch and combine are timed, kernel (by warps on those SMs), messages (by ports) or closed
+    (bandwidth alone)."""
 
     sms: int = 20
     warps: str = "follow"
@@ -113,10 +115,11 @@ FOREVER = 2**62
 
 @dataclass(frozen=True)
 class Fault:
-    """kind: gpu (compute of a rank), node (compute of its ranks), link (the NICs of a rank) or thermal (the clock of a
-    rank's GPU falls with heat). at: rank or node. slower: how many times as long things take. start_ns, end_ns: when,
-    from the start of the step. every_ns: 0, or it comes again so long after each start, for lasts_ns each time.
-    time_constant_ns: of a thermal fault, whose clock falls to 1 / slower exponentially from start_ns on, and stays."""
+    """A slow part of the cluster. kind: gpu (compute of a rank), node (compute of its ranks), link (the NICs of a rank)
+    or thermal (the clock of a rank's GPU falls with heat). at: rank or node. slower: how many times as long things
+    take. start_ns, end_ns: when, from the start of the step. every_ns: 0, or it comes again so long after each start,
+    for lasts_ns each time. time_constant_ns: of a thermal fault, whose clock falls to 1 / slower exponentially from
+    start_ns on, and stays."""
 
     kind: str
     at: int

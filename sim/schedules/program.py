@@ -240,7 +240,7 @@ def _mistake(program: Program, step: Step) -> str:
 
 
 def _places(program: Program) -> dict[Pass, Place]:
-    """Where each pass runs; Refused if one runs twice."""
+    """Place of each pass; Refused if one runs twice."""
     places: dict[Pass, Place] = {}
     for position, steps in enumerate(program.passes):
         for index, passes in enumerate(steps):
@@ -310,7 +310,7 @@ def _check_progress(program: Program, places: dict[Pass, Place]) -> None:
 
 
 def _circle(program: Program, places: dict[Pass, Place], reached: list[int], position: int) -> str:
-    """Who waits for what, once round the circle that stops `position`."""
+    """Positions and what they wait for, once round the circle that stops `position`."""
     seen: dict[int, str] = {}
     while position not in seen:
         step = program.steps[position][reached[position]]

@@ -83,7 +83,7 @@ class Template:
 
     @cached_property
     def turns(self) -> tuple[tuple[int, tuple[int, ...], str], ...]:
-        """Of each segment: its lane, the segments on other lanes that it waits for (the last of each), and whom it
+        """Turn of each segment: its lane, the segments on other lanes that it waits for (the last of each), and whom it
         meets. Those before it on its own lane are through anyway."""
         lanes = [segment.lane for segment in self.segments]
         turns = []

@@ -37,7 +37,7 @@ def chart(rows: Sequence[Row]) -> str:
 
 
 def _x(ratio: float) -> float:
-    """Where a ratio lies, in pixels."""
+    """Abscissa of a ratio, pixels."""
     left, right = LABELS + 12, WIDTH - ERRORS - 12
     share = (log(ratio) - log(TICKS[0])) / (log(TICKS[-1]) - log(TICKS[0])) if ratio > 0 else 0.0
     return round(left + min(max(share, 0.0), 1.0) * (right - left), 1)

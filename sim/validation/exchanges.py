@@ -43,14 +43,14 @@ class Row(NamedTuple):
     name: str
     direction: str
     unit: str
-    found: float
+    predicted: float
     published: float
     wire: float
     source: str
 
     @property
     def error(self) -> float:
-        return self.found / self.published - 1
+        return self.predicted / self.published - 1
 
 
 def bandwidths(links: Wires) -> list[Row]:

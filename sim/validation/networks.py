@@ -16,9 +16,9 @@ from sim.validation.answer import Answer, timed
 def fabric(name: str) -> dict[str, Answer]:
     """Endpoints, switches and links between them of a shipped fabric; what it costs, in millions of USD (an endpoint of
     it in thousands)."""
-    found = fabrics.load(name)
-    parts = {part: Answer(getattr(found, part)) for part in ("endpoints", "switches", "links")}
-    costs = {"cost": found.cost_usd / MEGA, "cost of an endpoint": found.cost_per_endpoint_usd / KILO}
+    network = fabrics.load(name)
+    parts = {part: Answer(getattr(network, part)) for part in ("endpoints", "switches", "links")}
+    costs = {"cost": network.cost_usd / MEGA, "cost of an endpoint": network.cost_per_endpoint_usd / KILO}
     return parts | {name: Answer(cost) for name, cost in costs.items()}
 
 
@@ -37,7 +37,7 @@ def _exchange(machine: Machine, direction: str, group: int) -> AllToAll:
     load = balanced.balanced(mixture, machine.site.tokens, group, gpus)
     layout = recipe.dispatch if direction == "dispatch" else recipe.combine
     row, nodes = layout.row_bytes(machine.site.shape.hidden), -(-group // gpus)
-    return AllToAll(direction, "", machine.site.tokens, row, load.nodes, load.ranks, group, nodes)
+    return AllToAll(direction, "", machine.site.tokens, row, load.nodes_reached, load.ranks_reached, group, nodes)
 
 
 def nvlink_ratio(wires: Wires) -> Answer:
@@ -48,7 +48,7 @@ def nvlink_ratio(wires: Wires) -> Answer:
 def free_experts(machine: Machine) -> Answer:
     """Ranks a token may reach on each node before NVLink takes longer than the network, in the machine's exchange."""
     op, wires = _exchange(machine, "dispatch", machine.site.group), machine.pricer.wires
-    one_each = op._replace(ranks=op.nodes)
+    one_each = op._replace(ranks_reached=op.nodes_reached)
     return Answer(op.wire_bytes() / wires.network / (one_each.nvlink_bytes() / wires.nvlink.effective))
 
 
@@ -58,6 +58,6 @@ def balanced_slots(
     """Slots of redundant experts that the balancer fills as `placed` [layer][slot] for `loads` [layer][expert]."""
     from sim.routing import eplb
 
-    found = [expert for load in loads for expert in eplb.place(load, slots, groups, nodes, ranks).tolist()]
+    experts = [expert for load in loads for expert in eplb.place(load, slots, groups, nodes, ranks).tolist()]
     wanted = [expert for layer in placed for expert in layer]
-    return Answer(sum(ours == theirs for ours, theirs in zip(found, wanted, strict=True)))
+    return Answer(sum(ours == theirs for ours, theirs in zip(experts, wanted, strict=True)))

@@ -37,7 +37,7 @@ def answers(reference: Reference) -> dict[str, Answer]:
 
 
 def measures(kit: Kit) -> dict[str, float]:
-    """The same without intervals."""
+    """Measures of the pair, without intervals."""
     whole = metrics.alone(kit)
     ns = {
         "span": kit.timing.total, "compute": _busy(kit, COMPUTE, WEIGHT), "communication": _busy(kit, COMMUNICATION),
@@ -98,7 +98,7 @@ def _parts(kit: Kit) -> dict[str, float]:
 
 
 def _kernel_ns(kit: Kit, lane: int, first: int, stop: int) -> int:
-    """Of the kernels [first, stop) of a lane, gaps left out."""
+    """Nanoseconds of the kernels [first, stop) of a lane, gaps left out."""
     spans, gaps = kit.timing.kernels[lane][first:stop], kit.fine.gap_ns[lane][first:stop]
     return sum(end - start for start, end in spans) - sum(gaps)
 

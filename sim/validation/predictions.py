@@ -32,8 +32,8 @@ def published(name: str) -> dict[str, Any]:
 
 def names() -> tuple[str, ...]:
     """The files of figures that are answered, in the order they are shown."""
-    found = {path.stem: published(path.stem) for path in FOLDER.glob("*.yaml") if path.stem != OPEN}
-    return tuple(sorted(found, key=lambda name: int(found[name]["order"])))
+    files = {path.stem: published(path.stem) for path in FOLDER.glob("*.yaml") if path.stem != OPEN}
+    return tuple(sorted(files, key=lambda name: int(files[name]["order"])))
 
 
 def compare(name: str = "deepseek_v3", overrides: tuple[str, ...] = ()) -> list[Row]:
@@ -43,9 +43,9 @@ def compare(name: str = "deepseek_v3", overrides: tuple[str, ...] = ()) -> list[
     return [_row(entry, table, ask(entry)) for entry in table["rows"]]
 
 
-def compare_all(overrides: tuple[str, ...] = ()) -> list[Row]:
+def compare_all() -> list[Row]:
     """Every figure of every file."""
-    return [row for name in names() for row in compare(name, overrides)]
+    return [row for name in names() for row in compare(name)]
 
 
 def unanswered() -> list[Unanswered]:
@@ -54,10 +54,10 @@ def unanswered() -> list[Unanswered]:
     return [Unanswered(r["id"], r["quantity"], table["reasons"][r["reason"]]) for r in table["rows"]]
 
 
-def _row(entry: Mapping[str, Any], table: Mapping[str, Any], found: Answer) -> Row:
+def _row(entry: Mapping[str, Any], table: Mapping[str, Any], answer: Answer) -> Row:
     return Row(
-        entry["id"], entry["quantity"], found.value, float(entry["value"]), entry["unit"],
-        table["sources"][entry["source"]], table["group"], found.low, found.high,
+        entry["id"], entry["quantity"], answer.value, float(entry["value"]), entry["unit"],
+        table["sources"][entry["source"]], table["group"], answer.low, answer.high,
         entry.get("input", "no"), entry.get("why", ""), bool(entry.get("headline")),
     )  # fmt: skip
 

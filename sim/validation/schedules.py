@@ -12,7 +12,7 @@ from sim.validation.reference import scenario
 
 
 def answers(schedule: str, pipeline: int) -> dict[str, Answer]:
-    """Of `scenarios/dualpipe_8x20.yaml` with this schedule on `pipeline` ranks.
+    """Figures of `scenarios/dualpipe_8x20.yaml` with this schedule on `pipeline` ranks.
 
     bubble, step: in forwards. weights: stages a rank holds. activations: chunks, the most of any rank.
     """

@@ -71,7 +71,7 @@ def test_the_network_binds_across_nodes() -> None:
 
 
 def test_inside_a_node_only_nvlink_counts() -> None:
-    inside = DISPATCH._replace(group=8, group_nodes=1, nodes=1.0, ranks=5.3)
+    inside = DISPATCH._replace(group=8, group_nodes=1, nodes_reached=1.0, ranks_reached=5.3)
     assert exchange_seconds(inside, V3, 20) == pytest.approx(4096 * 5.3 * 7464 * (7 / 8) / NVLINK + INSIDE)
 
 
@@ -79,7 +79,7 @@ def test_inside_a_node_only_nvlink_counts() -> None:
 def test_an_exchange_is_never_below_the_bandwidth_bound(op: AllToAll, links: Wires, sms: int) -> None:
     bound = max(op.wire_bytes() / links.network, op.nvlink_bytes() / links.nvlink.effective)
     assert exchange_seconds(op, links, sms) >= bound
-    assert op.nodes * op.tokens * op.row_bytes >= op.wire_bytes()
+    assert op.nodes_reached * op.tokens * op.row_bytes >= op.wire_bytes()
 
 
 @given(exchanges(), LINKS, st.integers(1, 131))

@@ -106,13 +106,13 @@ def test_wire_bytes_leave_the_own_node_out() -> None:
 
 
 def test_on_one_node_nothing_is_on_the_wire() -> None:
-    inside = DISPATCH._replace(group=8, group_nodes=1, nodes=1.0, ranks=5.3)
+    inside = DISPATCH._replace(group=8, group_nodes=1, nodes_reached=1.0, ranks_reached=5.3)
     assert inside.wire_bytes() == 0
     assert inside.nvlink_bytes() == pytest.approx(4096 * 5.3 * 7464 * 7 / 8)
 
 
 def test_alone_a_rank_sends_nothing() -> None:
-    alone = DISPATCH._replace(group=1, group_nodes=1, nodes=1.0, ranks=1.0)
+    alone = DISPATCH._replace(group=1, group_nodes=1, nodes_reached=1.0, ranks_reached=1.0)
     assert (alone.wire_bytes(), alone.nvlink_bytes()) == (0, 0)
 
 

@@ -77,12 +77,12 @@ class Rules:
     def classify(self, name: str, annotation: str = "", grid: tuple[int, ...] = ()) -> Named:
         """The first rule that fits a kernel; class "misc" and not known when none does."""
         for rule in self.rules:
-            found = rule.pattern.search(name)
-            if found is None or (rule.annotation and not rule.annotation.search(annotation)):
+            match = rule.pattern.search(name)
+            if match is None or (rule.annotation and not rule.annotation.search(annotation)):
                 continue
             if rule.grid and any(a not in (-1, b) for a, b in zip(rule.grid, grid, strict=False)):
                 continue
-            return Named(rule.kind, found.expand(rule.op) if rule.op else "", rule.loose, True)
+            return Named(rule.kind, match.expand(rule.op) if rule.op else "", rule.loose, True)
         return Named("misc", "", False, False)
 
 
@@ -117,8 +117,8 @@ def _rules(document: Document, problems: list[Problem]) -> Rules:
             problems.append(Problem(document.place((key,)), key, unknown(key, "key", FILE_KEYS)))
     for key in ("sequences", "shapes", "contention"):
         if not isinstance(content.get(key) or {}, dict):
-            found = type(content.pop(key)).__name__
-            problems.append(Problem(document.place((key,)), key, f"a mapping, found {found}"))
+            kind = type(content.pop(key)).__name__
+            problems.append(Problem(document.place((key,)), key, f"a mapping, found {kind}"))
     rules = [_rule(document, index, problems) for index in range(len(content["kernels"]))]
     base = content.get("extends")
     if base and base not in shipped():

@@ -8,14 +8,17 @@ from math import ceil
 from typing import NamedTuple
 
 LAST = 0.5
-"""Of the last chunk for a place, what is full on average: rows of a place spread around their mean by about a chunk."""
+"""Part of the last chunk for a place that is full on average: rows of a place spread around their mean by about a
+chunk."""
 NOISE = 1e-10
-"""Of a token, chunk or round of warps: rounding of floating-point numbers makes no further one."""
+"""Part of a token, chunk or round of warps that counts as none: rounding of floating-point numbers makes no further
+one."""
 
 
 class Cut(NamedTuple):
-    """channels: that have tokens. rows: of a chunk of the fullest channel, which stands for all. chunks: of a channel,
-    on average. filled: of all that the channels would have, were they as full, what the rank has."""
+    """The chunks of a rank. channels: those that have tokens. rows: of a chunk of the fullest channel, which stands for
+    all. chunks: of a channel, on average. filled: the rank's tokens over those of its channels if each were as full as
+    the fullest."""
 
     channels: int
     rows: float

@@ -10,7 +10,7 @@ import numpy as np
 
 from hwmodels.collectives import Wires
 from sim.communication.exchange.line import Stage, finish_s
-from sim.communication.exchange.roles import COPY, Copy
+from sim.communication.exchange.roles import COPY
 
 WARPS_PER_SM = 30
 """DeepEP V1's low-latency kernels: 3 groups of 10 warps an SM (csrc/kernels/internode_ll.cu)."""
@@ -33,12 +33,12 @@ class Decode(NamedTuple):
 
     @property
     def network_bytes(self) -> float:
-        """Of them across the NIC, experts being even over ranks."""
+        """Bytes across the NIC, experts being even over ranks."""
         return self.bytes * (1 - min(self.gpus_per_node, self.ranks) / self.ranks)
 
     @property
     def nvlink_bytes(self) -> float:
-        """Of them over NVLink: to the other GPUs of the node."""
+        """Bytes over NVLink: to the other GPUs of the node."""
         return self.bytes * (min(self.gpus_per_node, self.ranks) - 1) / self.ranks
 
 
@@ -47,9 +47,9 @@ def bound_s(decode: Decode, links: Wires) -> float:
     return max(decode.network_bytes / links.network, decode.nvlink_bytes / links.nvlink.effective)
 
 
-def seconds(decode: Decode, links: Wires, sms: int, copy: Copy = COPY) -> float:
+def seconds(decode: Decode, links: Wires, sms: int) -> float:
     """One exchange on a device of `sms` SMs: pack a token, send it, unpack it; tokens follow one another."""
-    row = copy.seconds(decode.combine, decode.row_bytes)
+    row = COPY.seconds(decode.combine, decode.row_bytes)
     rows = decode.tokens * decode.experts
     turns = -(-decode.tokens // sms)  # an SM works on a token at a time, a warp for each of its experts
     unpack = max(row, rows * row / (sms * WARPS_PER_SM)) / turns

@@ -36,7 +36,7 @@ from sim.communication.exchange.roles import (
 
 ONE = np.ones(1)
 WHOLE_BLOCK = np.array([INTRANODE])
-"""Of either SM of a channel inside one node."""
+"""Warps of either SM of a channel inside one node."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class Timing:
 
     @property
     def seconds(self) -> float:
-        """Of the kernel: its slowest rank."""
+        """Seconds of the kernel: those of its slowest rank."""
         return float(self.rank_s.max())
 
     @property
@@ -89,7 +89,7 @@ class Work:
         return PUT_S * self.pace
 
     def share(self, rows: Rows) -> Rows:
-        """Of `rows` rows of each rank, those that go with a chunk of the fullest channel [ranks]."""
+        """Rows, of the `rows` of each rank, that go with a chunk of the fullest channel [ranks]."""
         most = float(_cut_rows(self.ports).max())
         return self.cut.rows * (rows / most if most else np.zeros_like(rows))
 
@@ -99,9 +99,9 @@ class Work:
         return max(1, int(buffer / largest)) * self.cut.channels
 
     def warps(self, name: str, rows: Rows, warps: Warps, latency_s: float = 0.0, whole: Rows = ONE) -> Stage:
-        """A stage of `warps` warps [ranks] in every channel that share `rows` rows of the rank, any number of which lie
-        in front of it. A warp copies whole rows, and reduces `whole` ones [ranks] to one: a chunk that finds warps idle
-        takes as many rounds of them as its rows fill, the last one in full; those that queue leave none idle."""
+        """Stage of `warps` warps [ranks] in every channel that share `rows` rows of the rank; its input buffer is
+        unbounded. A warp copies whole rows, and reduces `whole` ones [ranks] to one: an idle stage takes a chunk in
+        ceil(rows / (warps * whole)) rounds; under load rounds overlap and only the mean matters."""
         rows = self.share(rows)
         busy = rows * self.row_s / warps
         alone = np.ceil(rows / (warps * whole) - NOISE) * whole * self.row_s
@@ -121,7 +121,7 @@ class Work:
 
     @property
     def all_chunks(self) -> int:
-        """Of the rank, where no channel has fewer than the average in whole ones."""
+        """Chunks of the rank, where no channel has fewer than the average in whole ones."""
         return ceil(self.cut.chunks) * self.cut.channels
 
     @property
@@ -145,10 +145,11 @@ def run(ports: Ports, links: Wires, sms: int, copy: Copy = COPY, roles: str = FO
 
 
 def _finish_s(stages: Sequence[Stage], cut: Cut) -> Seconds:
-    """Of each rank [ranks]: between channels of one chunk more and of one less, as the average number of them lies."""
+    """Seconds of each rank [ranks]: between those with channels of one chunk more and of one less, as the average
+    number of them lies."""
     less, part = divmod(cut.chunks, 1)
-    found = finish_s(stages, int(less) * cut.channels)
-    return found + part * (finish_s(stages, int(less + 1) * cut.channels) - found) if part else found
+    finish = finish_s(stages, int(less) * cut.channels)
+    return finish + part * (finish_s(stages, int(less + 1) * cut.channels) - finish) if part else finish
 
 
 def barrier_s(ports: Ports, links: Wires) -> float:

@@ -49,9 +49,9 @@ class Ports:
 
 
 def of_op(op: AllToAll) -> Ports:
-    """Of one rank that stands for all of a group whose loads are even."""
+    """Ports of one rank that stands for all of a group whose loads are even."""
     per_node = op.group // op.group_nodes
-    sent, ranks = op.tokens * op.nodes, op.tokens * op.ranks
+    sent, ranks = op.tokens * op.nodes_reached, op.tokens * op.ranks_reached
     wire, nvlink = sent * (1 - 1 / op.group_nodes), ranks * (1 - 1 / per_node)
     columns = (op.tokens, sent, ranks, ranks, wire, wire, nvlink, nvlink)
     arrays = (np.array([float(rows)]) for rows in columns)
@@ -61,8 +61,9 @@ def of_op(op: AllToAll) -> Ports:
 def of_tokens(
     direction: str, row_bytes: float, tokens: float, to_nodes: npt.NDArray[np.number], to_ranks: npt.NDArray[np.number]
 ) -> Ports:
-    """Of every rank of a group. to_nodes [ranks, nodes], to_ranks [ranks, ranks]: tokens of each source that reach a
-    node or a rank, its own included (sim.routing.traffic.Traffic has them). tokens: of each rank's micro-batch."""
+    """Ports of every rank of a group. to_nodes [ranks, nodes], to_ranks [ranks, ranks]: tokens of each source that
+    reach a node or a rank, its own included (sim.routing.traffic.Traffic has them). tokens: of each rank's
+    micro-batch."""
     ranks, nodes = to_nodes.shape
     per_node = ranks // nodes
     by_node = to_nodes.astype(float).reshape(nodes, per_node, nodes)
@@ -80,5 +81,5 @@ def of_tokens(
 
 def even_tokens(op: AllToAll) -> tuple[Rows, Rows]:
     """to_nodes [ranks, nodes] and to_ranks [ranks, ranks] of an even exchange, for `of_tokens` and `messages`."""
-    to_nodes = np.full((op.group, op.group_nodes), op.tokens * op.nodes / op.group_nodes)
-    return to_nodes, np.full((op.group, op.group), op.tokens * op.ranks / op.group)
+    to_nodes = np.full((op.group, op.group_nodes), op.tokens * op.nodes_reached / op.group_nodes)
+    return to_nodes, np.full((op.group, op.group), op.tokens * op.ranks_reached / op.group)

@@ -38,7 +38,8 @@ class Fidelity:
         return _seconds(self, op, links, sms)
 
     def of_ports(self, ports: Ports, links: Wires, sms: int) -> float:
-        """The same for loads that need not be even. Messages need to know who sends to whom: see `of_tokens`."""
+        """Seconds of an exchange with loads that need not be even. Messages need to know who sends to whom: see
+        `of_tokens`."""
         assert self.model != MESSAGES
         if sms == 0 or self.model == CLOSED:  # engines that cost no time of their own are the closed form
             return offload.copy_engine_s(ports, links)

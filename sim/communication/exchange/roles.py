@@ -45,7 +45,7 @@ class Copy(NamedTuple):
     rate: float
 
     def seconds(self, combine: bool, row_bytes: float) -> float:
-        """Of one row by one warp."""
+        """Seconds of one row by one warp."""
         return (self.reduced_row_s if combine else self.row_s) + row_bytes / self.rate
 
 
@@ -80,7 +80,7 @@ def buffers(ranks: int, nodes: int, combine: bool) -> Buffers:
 
 
 Warps = npt.NDArray[np.int64]
-"""Of one role in a channel, at each rank [ranks], or [1] for all."""
+"""Number of warps of one role in a channel, at each rank [ranks], or [1] for all."""
 
 
 def dispatching(

@@ -41,12 +41,12 @@ class Burst:
 def bursts(plan: Plan, machine: Machine, cabling: Cabling) -> tuple[Burst, ...]:
     """All traffic of a step but for the gradient norm's few bytes and what stays in nodes; in the order of KINDS."""
     positions = range(plan.program.positions)
-    found = (
+    traffic = (
         *(burst for p in positions for burst in _exchanges(plan, machine, cabling, p)),
         *(burst for p in positions for burst in _sends(plan, machine, cabling, p)),
         *_gradients(plan, machine, cabling),
     )
-    return tuple(burst for burst in found if len(burst.flows))
+    return tuple(burst for burst in traffic if len(burst.flows))
 
 
 def wire_bytes(machine: Machine) -> list[tuple[Part, float]]:

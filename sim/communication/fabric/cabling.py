@@ -55,7 +55,7 @@ class Cabling:
 
     @cached_property
     def routes(self) -> Routes:
-        """Of one plane. Raises Refused (one line) when the fabric can be counted but not wired."""
+        """Routes of one plane. Raises Refused (one line) when the fabric can be counted but not wired."""
         return routes(self.fabric.topology)
 
     @cached_property
@@ -94,8 +94,8 @@ class Cabling:
         ports, plane_links = self.ports, links(self.routes)
         stops = np.cumsum([count for _, count in self.routes.classes])
         inner = np.searchsorted(stops, np.maximum(numbers - 2 * ports, 0) % plane_links, side="right")
-        found: Numbers = np.where(numbers < 2 * ports, numbers // ports, 2 + inner)
-        return found
+        index: Numbers = np.where(numbers < 2 * ports, numbers // ports, 2 + inner)
+        return index
 
     def capacity(self, numbers: Numbers) -> npt.NDArray[np.float64]:
         """Effective bytes/s of links."""
@@ -104,9 +104,9 @@ class Cabling:
     def ends(self, numbers: Numbers) -> tuple[tuple[str, str], ...]:
         """What each link comes from and leads to: node3.nic5, plane5.leaf0."""
         of_nics = numbers < 2 * self.ports
-        found = dict(zip(numbers[of_nics].tolist(), self._nic_ends(numbers[of_nics]), strict=True))
-        found |= dict(zip(numbers[~of_nics].tolist(), self._switch_ends(numbers[~of_nics]), strict=True))
-        return tuple(found[number] for number in numbers.tolist())
+        names = dict(zip(numbers[of_nics].tolist(), self._nic_ends(numbers[of_nics]), strict=True))
+        names |= dict(zip(numbers[~of_nics].tolist(), self._switch_ends(numbers[~of_nics]), strict=True))
+        return tuple(names[number] for number in numbers.tolist())
 
     def _nic_ends(self, numbers: Numbers) -> list[tuple[str, str]]:
         node, nic = np.divmod(numbers % self.ports, self.nics)

@@ -49,11 +49,11 @@ class Flows:
 
 def joined(parts: Iterable[Flows]) -> Flows:
     """All rows, in order."""
-    found = list(parts)
-    if not found:
+    blocks = list(parts)
+    if not blocks:
         none = np.zeros(0, dtype=np.int64)
         return Flows(none, none, none, none, np.zeros(0), none, none, none)
-    return Flows(*(np.concatenate([getattr(part, name) for part in found]) for name in Flows.COLUMNS))
+    return Flows(*(np.concatenate([getattr(part, name) for part in blocks]) for name in Flows.COLUMNS))
 
 
 def between(

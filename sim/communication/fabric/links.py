@@ -35,8 +35,8 @@ def ways_by_moment(flows: Flows, cabling: Cabling, routing: str, seed: int = 0) 
     outputs up and down the pipeline, gradients and parameters pass at different moments. Static and hashed flows take
     the same ways always.
     """
-    found = paths(flows.where(flows.kind < 0), cabling, routing, seed)
-    ways, moment = np.full((len(flows), found.shape[1]), NONE), _moment(flows)
+    empty = paths(flows.where(flows.kind < 0), cabling, routing, seed)
+    ways, moment = np.full((len(flows), empty.shape[1]), NONE), _moment(flows)
     for number in np.unique(moment):
         chosen = moment == number
         ways[chosen] = paths(flows.where(chosen), cabling, routing, seed)
@@ -62,8 +62,8 @@ def hindrances(
     kinds = np.zeros(int(of.max(initial=-1)) + 1, dtype=np.int64)
     kinds[of] = flows.kind
     bare = float(exchanges.nics.max(initial=0.0))
-    found = _hindered(flows, of, ways, cabling, exchanges.switches / bare if bare else exchanges.switches)
-    return tuple(slower if kind == EXPERT else other for kind, other in zip(kinds.tolist(), found, strict=True))
+    others = _hindered(flows, of, ways, cabling, exchanges.switches / bare if bare else exchanges.switches)
+    return tuple(slower if kind == EXPERT else other for kind, other in zip(kinds.tolist(), others, strict=True))
 
 
 def exchanges_alone(flows: Flows, ways: Numbers, cabling: Cabling) -> float:
@@ -115,18 +115,18 @@ def _hindered(flows: Flows, of: Numbers, ways: Numbers, cabling: Cabling, exchan
     load = np.add.reduceat(most, first) if len(first) else most
     longer = load[np.searchsorted(places, place)] / cabling.rates.port / _nic_seconds(flows, of, ways, cabling)[part]
     need = exchanges[link - 2 * cabling.ports]
-    found = [Hindrance()] * parts
+    of_part = [Hindrance()] * parts
     for number in np.unique(part).tolist():
         chosen = part == number
         worst = int((longer[chosen] / np.maximum(1 - need[chosen], FAIR)).argmax())
-        found[number] = Hindrance(max(1.0, float(longer[chosen].max())), float(need[chosen][worst]))
-    return found
+        of_part[number] = Hindrance(max(1.0, float(longer[chosen].max())), float(need[chosen][worst]))
+    return of_part
 
 
 def _nic_seconds(flows: Flows, of: Numbers, ways: Numbers, cabling: Cabling) -> Floats:
-    """For which each part needs the NIC that sends most of it [parts]."""
+    """Seconds for which each part needs the NIC that sends most of it [parts]."""
     parts = int(of.max(initial=-1)) + 1
     codes, where = np.unique(ways[:, 0] * parts + of, return_inverse=True)
-    found = np.zeros(parts)
-    np.maximum.at(found, codes % parts, np.bincount(where, flows.size))
-    return found / cabling.rates.nic
+    largest = np.zeros(parts)
+    np.maximum.at(largest, codes % parts, np.bincount(where, flows.size))
+    return largest / cabling.rates.nic

@@ -19,9 +19,9 @@ EXCHANGES = LANES.index("communication")
 
 @dataclass(frozen=True)
 class Network:
-    """bursts: the traffic of a step. flows: theirs, in order. ways [flows, hops]: links by number, each kind of traffic
-    for itself. routing, seed: how they were chosen (see `sim.communication.fabric.paths`).
-    """
+    """The cabling of a cluster with the traffic of a step on it. bursts: that traffic. flows: theirs, in order. ways
+    [flows, hops]: links by number, each kind of traffic for itself. routing, seed: how they were chosen (see
+    `sim.communication.fabric.paths`)."""
 
     cabling: Cabling
     routing: str
@@ -33,14 +33,14 @@ class Network:
     def hindrances(self, busy_s: float = 0.0) -> Hindrances:
         """What links between switches do to the traffic of the step. busy_s: that its steps take at least."""
         of = np.repeat(np.arange(len(self.bursts)), [len(burst.flows) for burst in self.bursts])
-        found = links.hindrances(self.flows, of, self.ways, self.cabling, busy_s)
+        of_burst = links.hindrances(self.flows, of, self.ways, self.cabling, busy_s)
         messages: dict[tuple[int, int], Hindrance] = {}
-        for burst, each in zip(self.bursts, found, strict=True):
+        for burst, each in zip(self.bursts, of_burst, strict=True):
             if burst.target >= 0:
                 ends = burst.position, burst.target
                 messages[ends] = max(each, messages.get(ends, each))
-        rings = {burst.ring: each for burst, each in zip(self.bursts, found, strict=True) if burst.ring}
-        shared = (each.slower for burst, each in zip(self.bursts, found, strict=True) if burst.lane == EXCHANGES)
+        rings = {burst.ring: each for burst, each in zip(self.bursts, of_burst, strict=True) if burst.ring}
+        shared = (each.slower for burst, each in zip(self.bursts, of_burst, strict=True) if burst.lane == EXCHANGES)
         alone = links.exchanges_alone(self.flows, self.ways, self.cabling)
         return Hindrances(alone, max(shared, default=alone), messages, rings)
 
@@ -51,6 +51,6 @@ def network(
     """The network of a planned scenario; its seed draws placement and hashes. Raises Refused with one line."""
     seed = plan.scenario.seed
     cables = cabling(machine.cluster, placement, seed)
-    found = bursts(plan, machine, cables)
-    flows = joined(burst.flows for burst in found)
-    return Network(cables, routing, seed, found, flows, links.ways_by_moment(flows, cables, routing, seed))
+    traffic = bursts(plan, machine, cables)
+    flows = joined(burst.flows for burst in traffic)
+    return Network(cables, routing, seed, traffic, flows, links.ways_by_moment(flows, cables, routing, seed))

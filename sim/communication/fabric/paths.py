@@ -128,13 +128,13 @@ def _candidates(ways: Ways, rows: Numbers, sweep: int, shape: tuple[int, int, in
     count = few.routes.choices(few.source, few.target)
     direct, most, width = shape
     start = (hashes(sweep, few.key.astype(np.int64)) % count.astype(np.uint64)).astype(np.int64)
-    found = np.full((len(rows), most, width), NONE)
+    candidates = np.full((len(rows), most, width), NONE)
     for choice in range(direct):
         path = few.of(every, (start + choice) % count)
-        found[:, choice, : path.shape[1]] = path
+        candidates[:, choice, : path.shape[1]] = path
     for number in range(most - direct):
-        found[:, direct + number] = few.around(every, sweep * DETOURS + number)
-    return np.where(found == NONE, total, found)
+        candidates[:, direct + number] = few.around(every, sweep * DETOURS + number)
+    return np.where(candidates == NONE, total, candidates)
 
 
 def _look(

@@ -5,15 +5,15 @@ from sim.models.layer import Kernel, Site
 from sim.models.shape import ModelShape
 
 Shared = Site[ModelShape]
-"""Where and on what a layer of any family runs."""
+"""Site of a layer of any family."""
 
 BF16_WIDTH = 2
 """Bytes of a BF16 element."""
 
 
-def linear(site: Shared, name: str, n: int, k: int, source: str = "", rows: int = 0) -> list[Kernel]:
+def linear(site: Shared, name: str, n: int, k: int, source: str = "") -> list[Kernel]:
     """Quantise the input by row, lay its scales out for the GEMM, multiply. [tokens, k] -> [tokens, n]."""
-    t = rows or site.tokens
+    t = site.tokens
     gemm = Kernel(name, Gemm(t, n, k, "fprop", site.recipe.linear))
     if not site.recipe.quantized:
         return [gemm]

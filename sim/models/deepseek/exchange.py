@@ -8,7 +8,7 @@ from sim.models.layer import COMMUNICATION, Kernel
 FORWARD_META_BYTES = 72
 """Source and index metadata that travels with a row of the first dispatch (h800_dualpipe_trace: 7168+224+72)."""
 CACHED_META_BYTES = 8
-"""The same when the layout is cached, as in the backward pass (h800_dualpipe_trace)."""
+"""Bytes of the same when the layout is cached, as in the backward pass (h800_dualpipe_trace)."""
 COMBINE_META_BYTES = 40
 """Top-k weights and index that travel with a BF16 row (h800_dualpipe_trace: 14336+40)."""
 
@@ -21,7 +21,8 @@ def exchange(site: Site, what: str, direction: str) -> list[Kernel]:
     meta = FORWARD_META_BYTES if first else CACHED_META_BYTES if narrow else COMBINE_META_BYTES
     op = AllToAll(
         "dispatch" if narrow else "combine", f"{what}({direction})", site.tokens,
-        layout.row_bytes(site.shape.hidden) + meta, site.nodes, site.ranks, site.group, site.group_nodes,
+        layout.row_bytes(site.shape.hidden) + meta, site.nodes_reached, site.ranks_reached, site.group,
+        site.group_nodes,
     )  # fmt: skip
     out = []
     if first:

@@ -24,5 +24,5 @@ def _mixed(layer: int) -> Unit:
 
 
 def mixture(shape: DeepSeekShape) -> Mixture:
-    """Of its routed layers."""
+    """Mixture of its routed layers."""
     return Mixture(shape.experts, shape.experts_per_token, shape.groups, shape.groups_per_token, shape.score)

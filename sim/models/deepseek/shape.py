@@ -40,4 +40,4 @@ class DeepSeekShape(ModelShape):
 
 
 Site = layer.Site[DeepSeekShape]
-"""Where and on what a DeepSeek layer runs."""
+"""Site of a DeepSeek layer."""

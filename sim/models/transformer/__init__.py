@@ -53,10 +53,10 @@ def mistakes(shape: Shape) -> Iterator[tuple[str, str]]:
 def parts(site: Site, unit: Unit, direction: str) -> tuple[Part, ...]:
     """The parts of a unit for direction F, B or W, in the order they depend on each other."""
     names = (unit.kind,) if unit.kind in _ENDS else ("attn", "mlp") if direction == "F" else ("mlp", "attn")
-    found = ((name, _kernels(site, name, direction)) for name in names)
+    pieces = ((name, _kernels(site, name, direction)) for name in names)
     return tuple(
         Part(name, direction, unit.layer, tuple(kernels), place=PLACES[direction, name])
-        for name, kernels in found if kernels
+        for name, kernels in pieces if kernels
     )  # fmt: skip
 
 

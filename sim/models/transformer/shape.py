@@ -28,4 +28,4 @@ class TransformerShape(ModelShape):
 
 
 Site = layer.Site[TransformerShape]
-"""Where and on what a layer runs."""
+"""Site of a layer."""

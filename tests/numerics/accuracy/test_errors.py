@@ -88,7 +88,7 @@ def test_the_roofline_is_never_slower():
 
 
 def miss(us, priced, flat=1.0, samples=1):
-    return Miss("cast", "stream", "row", "held", us, priced, flat, samples)
+    return Miss(us, priced, flat, "cast", "stream", "row", "held", samples)
 
 
 def test_a_score_by_hand():

@@ -60,7 +60,7 @@ def test_a_flat_ratio_would_be_far_worse():
 
 
 def test_scores_by_hand():
-    made = [Both(None, "stream", us, priced, "transferred") for us, priced in ((10, 11), (10, 8), (20, 20))]
+    made = [Both(us, priced, None, "stream", "transferred") for us, priced in ((10, 11), (10, 8), (20, 20))]
     found = score(made)
     assert (found.count, found.median, found.signed) == (3, pytest.approx(0.1), 0)
     assert found.total == pytest.approx(39 / 40 - 1) and found.p95 == pytest.approx(0.19)

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from sim import assembly
 from sim.disturbances.durations import Curve, Durations, curves
-from sim.engine.arrays import segment_ns
 from sim.engine.lowering import lower
 from sim.layout import plan
 from sim.models.layer import COMMUNICATION, COMPUTE
@@ -34,6 +33,11 @@ V3 = {
     "batch": {"micro_batches": 16},
     "placement": "even",
 }
+
+
+def segment_ns(template, segment):
+    """Duration of a segment of a coarse template (its kernels run alone and beside alike)."""
+    return sum(template.alone[segment.lane][segment.first : segment.stop])
 
 
 @cache

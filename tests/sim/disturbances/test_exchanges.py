@@ -48,7 +48,7 @@ def by_rule(kind, name):
     site = machine().site
     reached = loads._reached(gate_of(machine().mixture), POPULAR[kind][0], in_order(256, 64, 8))
     exchange = loaded_exchanges(machine())[name]
-    return exchange.at(drawn(kind).received / (TOKENS * site.ranks), reached[np.arange(64) // 8]).max()
+    return exchange.at(drawn(kind).received / (TOKENS * site.ranks_reached), reached[np.arange(64) // 8]).max()
 
 
 @pytest.mark.parametrize(("kind", "above"), [("profile", 1.05), ("skewed", 1.10)])
@@ -64,7 +64,7 @@ def test_the_rule_is_the_kernels_on_tokens(kind, above, name, direction, row_byt
 def test_what_reaches_a_node_is_what_the_gate_sends_there():
     site, kind = machine().site, "skewed"
     told = loads._reached(gate_of(machine().mixture), POPULAR[kind][0], in_order(256, 64, 8))
-    sent = drawn(kind).to_nodes.sum(0) / (64 * TOKENS) / (site.nodes / 8)
+    sent = drawn(kind).to_nodes.sum(0) / (64 * TOKENS) / (site.nodes_reached / 8)
     assert told == pytest.approx(sent, abs=0.02) and np.ptp(told) > 0.05
 
 

@@ -215,7 +215,7 @@ def v3_all(schedule):
     laid = plan.lay_out(load(str(V3), [f"schedule={schedule}", "batch.sequences=5120", "outputs=[result]"]))
     low = lower(laid, assembly.machine(laid))
     alike = steps.run(low.actors, low.kits)
-    jobs, syncs = steps.met(low.parts, low.syncs, alike)
+    jobs, syncs = steps.with_network_times(low.parts, low.syncs, alike)
     many = arrays.run(jobs, syncs, laid.mesh.columns(), own_duration(jobs), own_wire)
     return low, many, alike, events.run(part_by_part(low))
 

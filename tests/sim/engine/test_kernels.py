@@ -110,7 +110,7 @@ def test_one_column_of_arrays_is_the_run_of_steps(schedule, cluster):
     """Where nothing tells ranks apart: times, blame, insides, network, reductions and update."""
     low = oracle.lowered(*settings_of(schedule, cluster))[2]
     alike = steps.run(low.actors, low.kits)
-    jobs, syncs = steps.met(low.parts, low.syncs, alike)
+    jobs, syncs = steps.with_network_times(low.parts, low.syncs, alike)
     found = arrays.run(jobs, syncs, mesh.one(), own_duration(jobs), own_wire)
     assert found.end == alike.end
     for rows, others in zip(crossings(found), crossings(alike), strict=True):

@@ -59,8 +59,8 @@ def test_schedule_that_cannot_run():
 def test_site_of_v3(main):
     site = main[1].site
     assert (site.tokens, site.group, site.group_nodes, site.local_experts) == (4096, 64, 8, 4)
-    assert site.nodes == pytest.approx(3.96, abs=0.01) and site.ranks == pytest.approx(7.49, abs=0.02)
-    assert site.rows == 33024 and site.received == round(4096 * site.ranks)
+    assert site.nodes_reached == pytest.approx(3.96, abs=0.01) and site.ranks_reached == pytest.approx(7.49, abs=0.02)
+    assert site.rows == 33024 and site.received == round(4096 * site.ranks_reached)
 
 
 def test_stages_of_v3(main):

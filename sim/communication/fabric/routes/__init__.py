@@ -28,22 +28,22 @@ def routes(topology: Topology) -> Routes:
     return DragonflyRoutes(topology)
 
 
-def links(found: Routes) -> int:
+def links(plane: Routes) -> int:
     """Directed links of one plane."""
-    return sum(count for _, count in found.classes)
+    return sum(count for _, count in plane.classes)
 
 
-def detour(found: Routes, source: Numbers, middle: Numbers, target: Numbers, key: Numbers) -> Numbers:
+def detour(plane: Routes, source: Numbers, middle: Numbers, target: Numbers, key: Numbers) -> Numbers:
     """Shortest paths to `middle` and on from there (Valiant), `key` choosing among equals [flows, 2 hops].
 
     Where that would use a link twice, the plain shortest path stands instead.
     """
-    first = found.paths(source, middle, key % found.choices(source, middle))
-    second = found.paths(middle, target, key % found.choices(middle, target))
+    first = plane.paths(source, middle, key % plane.choices(source, middle))
+    second = plane.paths(middle, target, key % plane.choices(middle, target))
     whole = np.concatenate([first, second], axis=1)
     ordered = np.sort(whole, axis=1)
     twice = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] != NONE)).any(axis=1)
-    straight = found.paths(source, target, key % found.choices(source, target))
+    straight = plane.paths(source, target, key % plane.choices(source, target))
     whole[twice] = NONE
     whole[twice, : straight.shape[1]] = straight[twice]
     return whole

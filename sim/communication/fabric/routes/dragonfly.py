@@ -34,8 +34,8 @@ class DragonflyRoutes:
         most = int(np.bincount(offsets).max())
         table = np.full((self.plane.groups, most), NONE)
         for offset in range(1, self.plane.groups):
-            found = np.flatnonzero(offsets == offset)
-            table[offset, : len(found)] = found
+            numbers = np.flatnonzero(offsets == offset)
+            table[offset, : len(numbers)] = numbers
         return table
 
     @cached_property
@@ -46,8 +46,8 @@ class DragonflyRoutes:
     def choices(self, source: Numbers, target: Numbers) -> Numbers:
         """Cables between the two groups; 1 inside a group."""
         count = (self.ports >= 0).sum(axis=1)
-        found: Numbers = np.maximum(count[self._offset(source, target)], 1)
-        return found
+        cables: Numbers = np.maximum(count[self._offset(source, target)], 1)
+        return cables
 
     def paths(self, source: Numbers, target: Numbers, choice: Numbers) -> Numbers:
         """Inside, between, inside; one link inside when the group is the same."""
