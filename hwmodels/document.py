@@ -92,6 +92,17 @@ class Document:
         inner = {p[size:]: place for p, place in self.places.items() if p[:size] == path}
         return Document(content, inner or {(): self.place(path)})
 
+    def without(self, *path: str) -> "Document":
+        """This document but for what stands at `path`; itself where nothing does."""
+        key, *rest = path
+        if not isinstance(self.content, Mapping) or key not in self.content:
+            return self
+        content = {name: value for name, value in self.content.items() if name != key}
+        if rest:
+            content[key] = self.at(key).without(*rest).content
+        size = len(path)
+        return Document(content, {p: place for p, place in self.places.items() if p[:size] != path})
+
     def under(self, *path: str) -> "Document":
         """This document moved below `path`: at(*path) of the answer is this document again."""
         content, places = self.content, {path + p: place for p, place in self.places.items()}

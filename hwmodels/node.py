@@ -61,12 +61,21 @@ def available() -> tuple[str, ...]:
     return names(SHELF.folder)
 
 
+def expanded(document: Document, key: KeyPath = ()) -> Document:
+    """`document` without names and `base:`, its device's peaks as its SMs and clock have them. Raises DocumentError."""
+    whole = expand(document, SHELF, key)
+    device = devices.following(whole.at("device"))
+    rest = {path: place for path, place in whole.places.items() if path[:1] != ("device",)}
+    places = rest | {("device", *path): place for path, place in device.places.items()}
+    return Document({**whole.content, "device": device.content}, places)
+
+
 def build(document: Document, key: KeyPath = ()) -> Node:
     """The node that a document (a name, or a mapping with or without `base:`) describes. Raises DocumentError.
 
     key: where the document sits in a larger one, for messages.
     """
-    whole = expand(document, SHELF, key)
+    whole = expanded(document, key)
     reading = Reading(whole, key)
     inner = Reading(whole.at("device"), (*key, "device"))
     reading.keys(KEYS)

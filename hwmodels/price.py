@@ -22,6 +22,7 @@ from hwmodels.collectives import (
     send_seconds,
 )  # fmt: skip
 from hwmodels.device import Device
+from hwmodels.memory import first_bytes_us, streaming, traffic
 from hwmodels.op import AllToAll, Attention, Collective, Gemm, GroupedGemm, HostCopy, Memory, Op, Send
 from hwmodels.refused import Refused
 from hwmodels.tables import Tables, role_class
@@ -133,6 +134,7 @@ class Pricer:
         quote: Quote = _RULES[type(op)](self, tables, op)
         family = contention_family(op, quote.us)  # by its time on the table's device: a faster one changes no class
         us, rung, source, spread, _ = _no_faster(self.device, op, _scaled(self.device, tables, quote, op.bytes()))
+        us = max(0.0, us + (0.0 if isinstance(op, OVER_LINKS) else first_bytes_us(self.device, tables, op)))
         ns = max(1, seconds_to_ns(us * MICRO))
         slower = self._slow_down(op, family)
         if on_comm_sms and isinstance(op, Memory):
@@ -215,10 +217,10 @@ def _peak(device: Device, precision: str) -> float:
 
 
 def _roofline(pricer: Pricer, op: Op, peak: float) -> Quote:
-    """Peak rate of the SMs compute may use, or HBM bandwidth, whichever takes longer."""
+    """Peak rate of the SMs compute may use, or memory bandwidth, whichever takes longer."""
     d = pricer.device
     flops = op.flop() / (peak * pricer.compute_sms / d.sms) if peak else 0.0
-    seconds = max(flops, op.bytes() / d.hbm.bandwidth_bytes_per_s)
+    seconds = max(flops, traffic(d, op) / streaming(d))
     return Quote(seconds / MICRO, "roofline", f"{d.name}: peak and HBM bandwidth", SPREAD["roofline"])
 
 
@@ -226,7 +228,7 @@ def _scaled(d: Device, tables: Tables | None, quote: Quote, size: float) -> Quot
     """A quote from another device's table (or for overridden hardware); see hwmodels.transfer. size: bytes."""
     if tables is None or not quote.bound:
         return quote
-    ref, new = tables.reference, d.hbm.bandwidth_bytes_per_s
+    ref, new = tables.reference, streaming(d)
     if quote.bound == "memory":
         us, spread = transfer.at_bandwidth(quote.us, size, ref["hbm_bytes_per_s"], new), transfer.OTHER_MEMORY
         same = abs(ref["hbm_bytes_per_s"] / new - 1) < 1 / NS_PER_S
@@ -244,7 +246,7 @@ def _scaled(d: Device, tables: Tables | None, quote: Quote, size: float) -> Quot
 
 def _no_faster(d: Device, op: Op, quote: Quote) -> Quote:
     """No product takes less time than its bytes at the device's bandwidth."""
-    floor = op.bytes() / d.hbm.bandwidth_bytes_per_s / MICRO
+    floor = traffic(d, op) / streaming(d) / MICRO
     if not isinstance(op, Gemm | GroupedGemm) or quote.us >= floor:
         return quote
     return quote._replace(us=floor, rung="roofline", source=f"{quote.source}, bound by HBM", spread=SPREAD["held"])

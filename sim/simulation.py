@@ -63,7 +63,8 @@ def run(scenario: Scenario, interval: bool = True) -> Result:
     use, counts = _links(plan, machine, trace, timeline.end, network)
     extra = _differing(plan, machine, ran, books, kit, step) if machine and ran.times else {}
     summary = _head(scenario) | counts | metrics.summary(plan, machine, timeline, books) | _memory(curves) | extra
-    summary |= feasible.judged(scenario, summary["step_time_s"], curves)
+    summary["host_copy_s"] = max(tail.average_ns for tail in lowered.tails) / NS_PER_S
+    summary |= feasible.judged(scenario, summary["step_time_s"], curves, summary["host_copy_s"])
     if machine:
         if interval:
             summary |= _intervals(ran, books, summary, scenario.seed)

@@ -1,10 +1,18 @@
 """What a run leaves out or takes for granted and its answer does not show: a line each, for the terminal."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
+from hwmodels import device as devices
+from hwmodels import fabric as fabrics
+from hwmodels import node as nodes
+from hwmodels.device import FOLLOWS
+from hwmodels.figure import Figure
+from hwmodels.units import format_quantity
 from sim.models.family import family
-from sim.scenario.values import Comm, Scenario
+from sim.scenario.values import Cluster, Comm, Scenario
 
 BLOCKING = "prices take it that nothing in the fabric blocks"
 
@@ -21,6 +29,8 @@ def notes(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[st
         yield line
     if line := _comm(scenario, overrides):
         yield line
+    if scenario.cluster and scenario.cluster.stated:
+        yield from _stated(scenario.cluster)
 
 
 def _comm(scenario: Scenario, overrides: Sequence[str]) -> str:
@@ -43,3 +53,42 @@ def _fabric(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[
     if any(word.startswith(("cluster.fabric", "cluster=")) for word in overrides):
         return f"cluster.fabric: {BLOCKING}; set cluster.routing (static, ecmp, adaptive) to price collisions"
     return ""
+
+
+FAR = 4.0
+"""Times beyond all figures of that key that ship; 8 is what a byte has more than a bit."""
+
+
+def _stated(cluster: Cluster) -> Iterator[str]:
+    """What goes with figures that a scenario states: peaks that follow them, and whether they look mistyped."""
+    device = cluster.node.device
+    if any(device.figures[f"peak_flops.{name}"].source.startswith(FOLLOWS) for name in device.peak_flops):
+        peak = format_quantity(device.peak_flops["bf16"], "FLOP/time")
+        yield f"cluster.node.device: its peaks follow its SMs and clock (bf16: {peak}); state peak_flops to set them"
+    shipped = _shipped()
+    for key, figure in cluster.stated.items():
+        values = shipped.get(re.sub(r"^cluster\.(node\.device|node|fabric)\.", "", key), {})
+        if figure.value and values and (line := _far(figure, values)):
+            yield f"{key}: {line}"
+
+
+def _far(figure: Figure, shipped: Mapping[float, str]) -> str:
+    """Where a figure is far beyond all that ship (value -> text): by how much, and a hint at bits where it is bytes."""
+    most, least, what = max(shipped), min(shipped), "of any machine that ships"
+    hint = "; Gb is gigabits, GB gigabytes" if re.search(r"[kMGTP]b(it)?(/s)?$|[kMGTP]B(/s)?$", figure.text) else ""
+    if figure.value >= FAR * most > 0:
+        return f"{figure.text} is {figure.value / most:.3g} times the most {what} ({shipped[most]}){hint}"
+    if figure.value <= least / FAR:
+        return f"{figure.text} is 1/{least / figure.value:.3g} of the least {what} ({shipped[least]}){hint}"
+    return ""
+
+
+@cache
+def _shipped() -> dict[str, dict[float, str]]:
+    """Of every key, the figures of all machines that ship."""
+    known: dict[str, dict[float, str]] = {}
+    for kind in (devices, nodes, fabrics):
+        for name in kind.available():
+            for key, figure in kind.load(name).figures.items():
+                known.setdefault(key, {})[figure.value] = figure.text
+    return known

@@ -32,7 +32,10 @@ def run(words: list[str]) -> int:
         print(f"written to {folder}", file=sys.stderr)
     if args.format == "json":
         sys.stdout.write((folder / "result.json").read_text(encoding="utf-8"))
-    for line in notes(scenario, result.summary, args.words[1:]):
+    from sim.experiments.unfelt import unfelt
+
+    lines = (*notes(scenario, result.summary, args.words[1:]), *unfelt(scenario, path, args.words[1:]))
+    for line in lines:
         print(f"{path}: {line}", file=sys.stderr)
     for line in result.summary["infeasible"]:
         print(f"infeasible: {line}", file=sys.stderr)

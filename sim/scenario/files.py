@@ -23,6 +23,16 @@ def load(path: str, overrides: Sequence[str] = ()) -> Scenario:
     return resolve(read(Path(path)), overrides, Path(path))
 
 
+def without(path: str, overrides: Sequence[str], key: str) -> Scenario:
+    """The scenario in a file, changed by overrides, as it is without a dotted key. Raises DocumentError, also where
+    nothing else says what the key says."""
+    from sim.scenario.overrides import apply
+    from sim.scenario.resolve import resolve
+
+    document, _ = apply(read(Path(path)), overrides)
+    return resolve(document.without(*key.split(".")), (), Path(path))
+
+
 def from_mapping(mapping: Mapping[str, Any], overrides: Sequence[str] = ()) -> Scenario:
     """The scenario that plain values (as in YAML) describe, changed by overrides. Raises DocumentError."""
     from sim.scenario.resolve import resolve

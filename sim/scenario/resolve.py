@@ -126,7 +126,7 @@ def _parts(document: Document, path: Path | None) -> tuple[Parts, list[Problem]]
 
 
 def _node(part: Document, key: KeyPath, path: Path | None) -> tuple[Node, Any]:
-    whole = expand(part, nodes.SHELF, key)
+    whole = nodes.expanded(part, key)
     node = nodes.build(whole, key)
     inner = {f"device.{name}": figure for name, figure in node.device.figures.items()}
     return node, resolved(whole.content, {**node.figures, **inner})

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hwmodels.fabric import Fabric
+from hwmodels.figure import OVERRIDE, Figure
 from hwmodels.node import Node
 from sim.models.shape import ModelShape
 
@@ -26,6 +27,19 @@ class Cluster:
     def gpus(self) -> int:
         """GPUs in all."""
         return self.nodes * self.node.gpus
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """Numbers of the machine by their dotted key in a scenario."""
+        parts = {"node.device": self.node.device.figures, "node": self.node.figures}
+        if self.fabric:
+            parts["fabric"] = self.fabric.figures
+        return {f"cluster.{part}.{key}": figure for part, own in parts.items() for key, figure in own.items()}
+
+    @property
+    def stated(self) -> dict[str, Figure]:
+        """Those that the scenario states itself, without a source."""
+        return {key: figure for key, figure in self.figures.items() if figure.source == OVERRIDE}
 
 
 @dataclass(frozen=True)

@@ -158,8 +158,9 @@ def test_attention_holds_its_rate(batch: int, heads: int, sequence: int) -> None
 
 def test_the_roofline_of_an_a100() -> None:
     square = Gemm(4096, 4096, 4096, "fprop", "bf16")
-    assert of_node("a100x8").price(square).ns == seconds_to_ns(2 * 4096**3 / (312e12 * 88 / 108))
-    assert of_node("a100x8").price(op.cast(4096, 7168)).ns == seconds_to_ns(4096 * (14336 + 7392) / 2039e9)
+    first = 330.7e-9  # a kernel waits for its first bytes from HBM
+    assert of_node("a100x8").price(square).ns == seconds_to_ns(2 * 4096**3 / (312e12 * 88 / 108) + first)
+    assert of_node("a100x8").price(op.cast(4096, 7168)).ns == seconds_to_ns(4096 * (14336 + 7392) / 2039e9 + first)
 
 
 @pytest.mark.parametrize("kind", ["routing_forward", "routing_backward"])

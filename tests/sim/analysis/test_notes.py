@@ -61,3 +61,32 @@ def test_the_command_prints_them(tmp_path: Path):
         f"{MAIN}: cluster.fabric: counted, not wired ({links['left_out']}); no links.csv, and {TAKEN}\n"
     )
     assert not (tmp_path / "o" / "links.csv").exists()
+
+
+@pytest.mark.parametrize(("word", "line"), [
+    ("cluster.node.nic.bandwidth=400GB/s", "400GB/s is 8 times the most of any machine that ships (50 GB/s); Gb"),
+    ("cluster.node.nic.bandwidth=400GB/s", "its, GB gigabytes"),
+    ("cluster.node.device.hbm.capacity=80Gb", "80Gb is 1/8 of the least of any machine that ships (80 GB); Gb is"),
+    ("cluster.node.nvlink.latency=1ms", "1ms is 300 times the most of any machine that ships (3.33 us)"),
+])  # fmt: skip
+def test_figures_far_beyond_all_machines_are_told(word, line):
+    """400 Gb/s written with a large B is eight times what it was meant to be."""
+    (only,) = said(word)
+    assert only.startswith(f"{word.split('=')[0]}: ") and line in only
+
+
+@pytest.mark.parametrize("word", [
+    "cluster.node.nic.bandwidth=400Gb/s", "cluster.node.nic.bandwidth=199GB/s", "cluster.node.nic.bandwidth=6.3GB/s",
+    "cluster.node.nvlink.latency=0 s", "cluster.node.device.hbm.bandwidth=8 TB/s",
+])  # fmt: skip
+def test_figures_near_those_that_ship_are_not(word):
+    assert said(word) == []
+
+
+def test_peaks_that_follow_are_told():
+    (line,) = said("cluster.node.device.sms=66")
+    assert line == (
+        "cluster.node.device: its peaks follow its SMs and clock (bf16: 494.5 TFLOP/s); state peak_flops to set them"
+    )
+    every = [f"cluster.node.device.peak_flops.{name}=500 TFLOP/s" for name in ("fp8", "bf16", "tf32")]
+    assert said("cluster.node.device.sms=66", *every, "cluster.node.device.peak_flops.fp32=60 TFLOP/s") == []
