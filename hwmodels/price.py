@@ -12,21 +12,14 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from hwmodels import tables as calibration
-from hwmodels import transfer
-from hwmodels.collectives import (
-    ENOUGH_SMS,
-    Wires,
-    collective_seconds,
-    exchange_seconds,
-    host_seconds,
-    send_seconds,
-)  # fmt: skip
+from hwmodels.collectives import ENOUGH_SMS, Wires, collective_seconds, exchange_seconds, host_seconds, send_seconds
 from hwmodels.device import Device
 from hwmodels.memory import first_bytes_us, streaming, traffic
 from hwmodels.op import AllToAll, Attention, Collective, Gemm, GroupedGemm, HostCopy, Memory, Op, Send
 from hwmodels.refused import Refused
 from hwmodels.tables import Tables, role_class
-from hwmodels.units import MICRO, NS_PER_S, US_NS, seconds_to_ns
+from hwmodels.transfer import Quote, scaled
+from hwmodels.units import MICRO, US_NS, seconds_to_ns
 
 TILE = 128
 """Output tile side of the FP8 GEMM kernels in the profile, and their K block."""
@@ -56,6 +49,8 @@ LIKE = {"adam": "elementwise", "loss": "elementwise"}
 
 OVER_LINKS = (AllToAll, Send, Collective, HostCopy)
 """Operations whose prices depend on links."""
+PACED = (Gemm, GroupedGemm, Attention)
+"""Operations whose prices depend on how many SMs they have, and on their clock."""
 
 
 class Price(NamedTuple):
@@ -79,7 +74,8 @@ class Pricer:
     """Prices for one device, the links around it, and a split of its SMs.
 
     mode: measured (the whole ladder), fitted (kernel models only, no exact rows) or roofline. exchange: seconds of an
-    all-to-all alone, driven by so many SMs (the closed form, or a model of the kernel).
+    all-to-all alone, driven by so many SMs (the closed form, or a model of the kernel). held: whether communication has
+    its SMs all the time, or only while a kernel of it runs.
     """
 
     device: Device
@@ -87,6 +83,7 @@ class Pricer:
     comm_sms: int
     mode: str = "measured"
     exchange: Callable[[AllToAll, Wires, int], float] = field(default=exchange_seconds, compare=False, repr=False)
+    held: bool = True
     known: dict[tuple[Op, bool], Price] = field(default_factory=dict, init=False, compare=False, repr=False)
     rows: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
@@ -98,7 +95,13 @@ class Pricer:
 
     @property
     def compute_sms(self) -> int:
+        """SMs of compute while communication runs."""
         return self.device.sms - self.comm_sms
+
+    @cached_property
+    def free(self) -> "Pricer":
+        """What prices compute while nothing communicates."""
+        return self if self.held or not self.comm_sms else replace(self, comm_sms=0)
 
     @property
     def tables(self) -> Tables | None:
@@ -130,13 +133,14 @@ class Pricer:
         return self.known[key]
 
     def _price(self, op: Op, on_comm_sms: bool) -> Price:
-        tables = self.asked(op)
-        quote: Quote = _RULES[type(op)](self, tables, op)
+        tables, by = self.asked(op), self.free if isinstance(op, PACED) else self
+        quote: Quote = _RULES[type(op)](by, tables, op)
         family = contention_family(op, quote.us)  # by its time on the table's device: a faster one changes no class
-        us, rung, source, spread, _ = _no_faster(self.device, op, _scaled(self.device, tables, quote, op.bytes()))
-        us = max(0.0, us + (0.0 if isinstance(op, OVER_LINKS) else first_bytes_us(self.device, tables, op)))
+        us, rung, source, spread, _ = _settled(self.device, tables, op, quote)
         ns = max(1, seconds_to_ns(us * MICRO))
         slower = self._slow_down(op, family)
+        if by is not self:  # beside communication it has fewer SMs
+            us = _settled(self.device, tables, op, _RULES[type(op)](self, tables, op)).us
         if on_comm_sms and isinstance(op, Memory):
             timed_there = op.kind in TIMED_THERE and tables is not None and tables.exchanges
             slower = 1.0 if timed_there or not self.comm_sms else self.device.sms / self.comm_sms
@@ -162,17 +166,6 @@ class Pricer:
         # by the kernels that were priced: what another library's lose may hold the SMs that this price counts
         rows = (tables.contention.get(family) for tables in (*self.shelf[first:], *self.shelf[:first]))
         return next((float(row["factor"]) for row in rows if row), 1.0)
-
-
-class Quote(NamedTuple):
-    """Microseconds on the device of the table. bound: what they scale by on another one: "memory", a number format
-    whose peak counts, or "" when the quote is for this device already."""
-
-    us: float
-    rung: str
-    source: str
-    spread: float
-    bound: str = ""
 
 
 def _knows(tables: Tables, op: Op, mode: str) -> bool:
@@ -224,24 +217,11 @@ def _roofline(pricer: Pricer, op: Op, peak: float) -> Quote:
     return Quote(seconds / MICRO, "roofline", f"{d.name}: peak and HBM bandwidth", SPREAD["roofline"])
 
 
-def _scaled(d: Device, tables: Tables | None, quote: Quote, size: float) -> Quote:
-    """A quote from another device's table (or for overridden hardware); see hwmodels.transfer. size: bytes."""
-    if tables is None or not quote.bound:
-        return quote
-    ref, new = tables.reference, streaming(d)
-    if quote.bound == "memory":
-        us, spread = transfer.at_bandwidth(quote.us, size, ref["hbm_bytes_per_s"], new), transfer.OTHER_MEMORY
-        same = abs(ref["hbm_bytes_per_s"] / new - 1) < 1 / NS_PER_S
-    else:
-        ratio = (ref[f"{quote.bound}_flops"] / ref["sms"]) / (d.peak_flops[quote.bound] / d.sms)
-        same = abs(ratio - 1) < 1 / NS_PER_S
-        us, spread = quote.us * ratio, transfer.SAME_CHIP if same else transfer.OTHER_CHIP
-    if tables.device == d.tables and same:
-        return quote
-    source = f"{quote.source}, from {tables.device} by {quote.bound} rate"
-    if quote.rung in ("measured", "interpolated", "held"):
-        return quote._replace(us=us, rung="transferred", source=source, spread=max(quote.spread, spread))
-    return quote._replace(us=us, source=source)
+def _settled(d: Device, tables: Tables | None, op: Op, quote: Quote) -> Quote:
+    """A quote on the device it is for, with its memory."""
+    quote = _no_faster(d, op, scaled(d, tables, quote, op.bytes()))
+    waits = 0.0 if isinstance(op, OVER_LINKS) else first_bytes_us(d, tables, op)
+    return quote._replace(us=max(0.0, quote.us + waits)) if waits else quote
 
 
 def _no_faster(d: Device, op: Op, quote: Quote) -> Quote:

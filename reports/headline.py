@@ -14,6 +14,10 @@ FEW_WAITS, LITTLE = 0.25, 1e-4
 be a tie), and that is LITTLE of the step or more."""
 
 
+HELD = {"always": "always", "while_running": "while it runs"}
+"""When communication has its SMs."""
+
+
 class Figure(NamedTuple):
     """One figure of the headline: what it is, its value as text, and a remark that may be empty."""
 
@@ -46,6 +50,8 @@ def setting(result: Result) -> str:
         words += [f"{key} {scenario[key]}" for key in ("precision", "detail") if key in scenario]
     if isinstance(cluster := scenario.get("cluster"), dict) and isinstance(node := cluster.get("node"), dict):
         words.insert(0, f"{cluster.get('nodes')} nodes of {node.get('name')}")
+    if (comm := result.summary.get("comm")) and comm["sms"]:
+        words.append(f"{comm['sms']} SMs for communication {HELD[comm['hold']]}")
     if faults := scenario.get("faults"):
         words.append(f"{len(faults)} fault{'s' if len(faults) > 1 else ''}")
     if text := result.summary.get("scenario_hash"):

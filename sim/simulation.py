@@ -69,6 +69,7 @@ def run(scenario: Scenario, interval: bool = True) -> Result:
         if interval:
             summary |= _intervals(ran, books, summary, scenario.seed)
         summary["communication"] = communication.table(plan, machine, ran.alike)
+        summary["comm"] = communication.held(machine.pricer)
         summary["layers_per_stage"] = [sum(u.block for u in stage) for stage in machine.stages]
         alone = {"name": pair_name, "position": _middle(plan), "seconds": kit.timing.total / NS_PER_S}
         summary["pair_s"] = alone | extra.get("pair_s", {})

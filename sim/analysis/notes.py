@@ -34,13 +34,17 @@ def notes(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[st
 
 
 def _comm(scenario: Scenario, overrides: Sequence[str]) -> str:
-    """What is said of communication kernels that a model without experts does not run."""
+    """What is said of communication kernels that do not run, or hold nothing."""
     model, said = scenario.model, any(word.startswith("comm") for word in overrides)
     if model is None or (scenario.comm == Comm() and not said):
         return ""
-    if family(model.family).mixture(model):
-        return ""
-    return f"comm: {model.name} has no experts, so no kernel of exchanges runs or holds SMs"
+    if not family(model.family).mixture(model):
+        return f"comm: {model.name} has no experts, so no kernel of exchanges runs or holds SMs"
+    if scenario.parallel.expert == 1:
+        return "comm: with parallel.expert 1 nothing is exchanged, so no kernel of exchanges runs or holds SMs"
+    if scenario.comm.hold and not scenario.comm.sms:
+        return "comm.hold changes nothing: comm.sms 0 holds no SMs"
+    return ""
 
 
 def _fabric(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[str]) -> str:

@@ -44,10 +44,10 @@ def _same(scenario: Scenario, path: str, overrides: Sequence[str], key: str) -> 
     except Refused:  # nothing else says it, so that it cannot be left out
         return False
     kinds = {"result"}, {"result", "links"} & set(scenario.outputs)
-    return all(_told(scenario, outputs) == _told(other, outputs) for outputs in kinds)
+    return all(_figures(scenario, outputs) == _figures(other, outputs) for outputs in kinds)
 
 
-def _told(scenario: Scenario, outputs: set[str]) -> dict[str, Any] | str:
+def _figures(scenario: Scenario, outputs: set[str]) -> dict[str, Any] | str:
     """Figures of the even run, or why there is none."""
     even = replace(scenario, routing=Routing("balanced"), faults=(), jitter=0.0, fold=True, outputs=tuple(outputs))
     try:

@@ -145,11 +145,14 @@ class CommForm(Form):
     """sms: streaming multiprocessors that a communication kernel holds; how many are legal depends on the device.
     0: none, copy engines move the rows (a what-if). warps: how the kernel's are given to its roles: follow (the load of
     each, DeepSeek-V3's own kernels) or fixed (DeepEP's). exchange: how dispatch and combine are timed: kernel (by warps
-    on those SMs), messages (through ports, first in, first out) or closed (the bandwidth bound)."""
+    on those SMs), messages (through ports, first in, first out) or closed (the bandwidth bound). hold: whether those
+    SMs are lost to compute always or while_running (while a communication kernel runs); always where the schedule
+    overlaps (DualPipe, DualPipeV), as in DeepSeek's profile, else while_running."""
 
     sms: Annotated[int, BeforeValidator(whole), WithJsonSchema({"type": "integer", "minimum": 0, "multipleOf": 2})] = 20
     warps: Literal["follow", "fixed"] = "follow"
     exchange: Literal["kernel", "messages", "closed"] = "kernel"
+    hold: Literal["always", "while_running"] | None = None
 
 
 class ChunkTimesForm(Form):

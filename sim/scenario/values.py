@@ -100,16 +100,22 @@ class Routing:
     redundant_experts: int = 0
 
 
+ALWAYS, WHILE_RUNNING = "always", "while_running"
+"""Words of `comm.hold`."""
+
+
 @dataclass(frozen=True)
 class Comm:
     """The communication kernels of a scenario. sms: streaming multiprocessors that a communication kernel holds; 0:
     copy engines move the rows. warps: how those are given to its roles, follow (their loads) or fixed (as in DeepEP).
     exchange: how dispatch and combine are timed, kernel (by warps on those SMs), messages (by ports) or closed
-    (bandwidth alone)."""
+    (bandwidth alone). hold: those SMs, always or while_running (a communication kernel); None: as the schedule has it
+    (`sim.assembly.held_always`)."""
 
     sms: int = 20
     warps: str = "follow"
     exchange: str = "kernel"
+    hold: str | None = None
 
 
 @dataclass(frozen=True)

@@ -233,7 +233,7 @@ def test_a_cast_on_the_communication_stream_sees_only_its_sms() -> None:
 
 SHAPES = st.builds(
     Gemm, st.integers(1, 8192), st.integers(1, 8192), st.integers(1, 8192),
-    st.sampled_from(["fprop", "dgrad", "wgrad"]), st.sampled_from(["fp8", "bf16"]),
+    st.sampled_from(["fprop", "dgrad", "wgrad"]), st.sampled_from(["fp8", "bf16"]), st.just(1),
 ) | st.sampled_from(list(TABLES.exact))  # fmt: skip
 
 
@@ -353,3 +353,22 @@ def test_recasting_has_its_own_rate() -> None:
     plain, again = op.cast_transpose(65_536, 2048), op.cast_transpose(65_536, 2048, PLAIN_E4M3)
     rate = {o.kind: o.bytes() / pricer().price(o).ns for o in (plain, again)}
     assert rate["recast_transpose"] < rate["cast_transpose"]
+
+
+# --- SMs that are held only while communication runs ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [Q_A, Gemm(4096, 1536, 7168, "wgrad"), FLASH, GROUPED[0]])
+def test_compute_has_all_sms_while_nothing_communicates(shape: Op) -> None:
+    """Alone as on a chip that gives none away; beside communication as where they are held always."""
+    always, none = pricer(), pricer(sms=0)
+    running = replace(always, held=False)
+    assert running.price(shape).ns == none.price(shape).ns < always.price(shape).ns
+    assert running.price(shape).beside_ns == always.price(shape).beside_ns
+    assert running.price(shape)[2:4] == none.price(shape)[2:4]  # its rung and source
+
+
+@pytest.mark.parametrize("shape", [op.cast(4096, 7168), DISPATCH, Send(1e6, True, True), HostCopy(1e6)])
+def test_what_sms_do_not_pace_costs_the_same_however_they_are_held(shape: Op) -> None:
+    for on_comm_sms in (False, True):
+        assert replace(pricer(), held=False).price(shape, on_comm_sms) == pricer().price(shape, on_comm_sms)
