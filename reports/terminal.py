@@ -34,6 +34,8 @@ def show(result: Result, stream: IO[str], overrides: Sequence[str] = ()) -> None
     for line in (headline.setting(result), f"with {' '.join(overrides)}" if overrides else ""):
         if line:
             console.print(line, style="dim", markup=False)
+    if warning := headline.warning(result):
+        console.print(warning, style="bold", markup=False)
     for table in (_headline(result), _phases(result), _prices(result), _stages(result)):
         if table is not None:
             console.print(table)

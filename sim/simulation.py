@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwmodels.units import NS_PER_S
 from sim import assembly
-from sim.analysis import communication, feasible, graph, memory, metrics, pairs, spans, uncertainty
+from sim.analysis import communication, feasible, grade, graph, memory, metrics, pairs, spans, uncertainty
 from sim.engine import steps
 from sim.engine.kit import Kit
 from sim.engine.lowering import Lowered, lower
@@ -70,6 +70,7 @@ def run(scenario: Scenario, interval: bool = True) -> Result:
             summary |= _intervals(ran, books, summary, scenario.seed)
         summary["communication"] = communication.table(plan, machine, ran.alike)
         summary["comm"] = communication.held(machine.pricer)
+        summary |= grade.graded(machine, scenario.pricing, summary["price_shares"])
         summary["layers_per_stage"] = [sum(u.block for u in stage) for stage in machine.stages]
         alone = {"name": pair_name, "position": _middle(plan), "seconds": kit.timing.total / NS_PER_S}
         summary["pair_s"] = alone | extra.get("pair_s", {})

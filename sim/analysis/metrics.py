@@ -31,6 +31,9 @@ from sim.step.template import STREAMS, Template
 
 PRODUCTS = ("gemm", "wgrad", "gemm_bf16", "attention")
 """Families of prices that tensor cores set; the others wait for memory."""
+MFU_PRECISION = "bf16"
+"""Whose dense peak an MFU is over, whatever a run computes in: so DeepSeek publishes that of V3's FP8 run, over 989
+TFLOP/s (Insights into DeepSeek-V3, arXiv:2505.09343, table 4)."""
 CELLS = 800
 """Steps times columns that are worked on at a time, so that their arrays stay in a cache."""
 
@@ -242,7 +245,7 @@ def _add(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
 def _rates(plan: Plan, machine: Machine, step: float) -> dict[str, Any]:
     batch, cluster, shape = plan.scenario.batch, machine.cluster, machine.site.shape
     tokens = plan.micro_batches * batch.micro_batch * plan.data * batch.sequence_length
-    gpus, peak = cluster.gpus, cluster.node.device.peak_flops["bf16"]
+    gpus, peak = cluster.gpus, cluster.node.device.peak_flops[MFU_PRECISION]
     rates = {
         name: tokens * machine.family.flop(shape, batch.sequence_length, causal) / step / gpus
         for name, causal in (("causal", True), ("non_causal", False))
@@ -253,11 +256,12 @@ def _rates(plan: Plan, machine: Machine, step: float) -> dict[str, Any]:
         "gpu_hours_per_trillion_tokens": gpus * step / SECONDS_PER_HOUR / tokens * TERA,
         "tflops_per_gpu": {name: rate / TERA for name, rate in rates.items()},
         "mfu": {name: rate / peak for name, rate in rates.items()},
+        "mfu_peak": {"precision": MFU_PRECISION, "tflops": peak / TERA},
     }
 
 
 def _no_rates() -> dict[str, Any]:
-    names = ("tokens_per_step", "tokens_per_day", "gpu_hours_per_trillion_tokens", "tflops_per_gpu", "mfu")
+    names = ("tokens_per_step", "tokens_per_day", "gpu_hours_per_trillion_tokens", "tflops_per_gpu", "mfu", "mfu_peak")
     return dict.fromkeys(names)
 
 

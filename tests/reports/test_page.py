@@ -105,12 +105,12 @@ def test_the_same_result_gives_the_same_page() -> None:
 
 
 def test_more_figures_than_a_row_holds_stand_in_two() -> None:
-    """Ranks that differ add the pair and the rank that the step waits for to the eight of a page."""
+    """Ranks that differ add the pair and the rank that the step waits for to the nine of a page."""
 
     def columns(result) -> tuple[str, ...]:
         found = re.search(r'class="figures" style="--all:(\d+);--half:(\d+)"', page.render(result))
         assert found
         return found.groups()
 
-    assert columns(sample.result()) == ("8", "4")
-    assert columns(sample.differing()) == ("5", "5")
+    assert columns(sample.result()) == ("5", "5")
+    assert columns(sample.differing()) == ("6", "6")
