@@ -79,3 +79,15 @@ def test_spans_say_how_many_sms_compute_has_alone():
     for word, sms in product(["always", "while_running"], [112, 132]):
         spans = run("lite", "outputs=[trace]", f"comm.hold={word}", "detail=op").spans
         assert (sms == (112 if word == "always" else 132)) == (sms in np.unique(spans.sms[spans.lane == lane]))
+
+
+def test_the_table_of_the_page_is_what_runs_say():
+    text = (SCENARIOS.parent / "docs" / "COMM_SMS.md").read_text(encoding="utf-8").replace("**", "")
+    zero_bubble, one_by_one = ("v3_2048gpu", "schedule=zb1p"), ("v3_2048gpu", "schedule=1f1b")
+    rows = {"V3, DualPipe": ("v3_2048gpu",), "V3, 1F1B": one_by_one, "V3, ZB1P": zero_bubble}
+    for row, (file, *words) in (rows | {"V2-Lite, ZB1P": ("v2_lite",)}).items():
+        cells = []
+        for word in ("comm.hold=always", "comm.hold=while_running", "comm.sms=0"):
+            scenario = load(str(SCENARIOS / f"{file}.yaml"), [*words, word, "outputs=[result]"])
+            cells.append(f"{sim.run(scenario, interval=False).summary['step_time_s']:.4g} s")
+        assert f"| {row} | {' | '.join(cells)} |" in text
