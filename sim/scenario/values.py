@@ -91,11 +91,23 @@ class Comm:
     """The communication kernels of a scenario. sms: streaming multiprocessors that a communication kernel holds; 0:
     copy engines move the rows. warps: how those are given to its roles, follow (their loads) or fixed (as in DeepEP).
     exchange: how dispatch and combine are timed, kernel (by warps on those SMs), messages (by ports) or closed
-    (bandwidth alone)."""
+    (bandwidth alone). messages: of the pipeline, hidden (they leave when they are there) or waited (a rank waits for
+    what it sends and receives between two steps). waits: for peers before an exchange beside compute, none or measured
+    (as in the table's profile)."""
 
     sms: int = 20
     warps: str = "follow"
     exchange: str = "kernel"
+    messages: str = "hidden"
+    waits: str = "none"
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """reduce: when gradients are reduced, in_drain (each stage's as soon as its holders are through with it) or after
+    (all of them when every rank is through with its steps, as a part of the optimizer)."""
+
+    reduce: str = "in_drain"
 
 
 @dataclass(frozen=True)
@@ -166,6 +178,7 @@ class Scenario:
     limits: Limits
     faults: tuple[Fault, ...] = ()
     jitter: float = 0.0
+    optimizer: Optimizer = Optimizer()
     scenario_hash: str = ""
     resolved: dict[str, Any] = field(default_factory=dict, hash=False, repr=False)
 

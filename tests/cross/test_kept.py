@@ -20,6 +20,7 @@ MOVED = (
     "batch.micro_batches=12", "batch.sequence_length=1024", "batch.micro_batch=2", "placement=balanced",
     "schedule=zb1p", "schedule=dualpipev", "precision=bf16", "pricing=roofline", "parallel.expert=4",
     "parallel.pipeline=2",
+    "comm.messages=waited", "optimizer.reduce=after", "comm.waits=measured",
     "comm.sms=12", "comm.exchange=closed", "routing.redundant_experts=8", "cluster.nodes=8",
     "cluster.node.nic.bandwidth=5GB/s", "cluster.node.nvlink.bandwidth=50GB/s",
     "cluster.node.device.hbm.bandwidth=1TB/s",
