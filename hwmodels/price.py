@@ -51,8 +51,6 @@ ALL_KERNELS = ("routing_forward", "routing_backward")
 """Memory-bound kinds whose fixed cost is that of all their kernels together; others' is that of one."""
 LIKE = {"adam": "elementwise", "loss": "elementwise"}
 """Memory-bound kinds that no table holds, and the kind whose rate they take."""
-
-
 OVER_LINKS = (AllToAll, Send, Collective, HostCopy)
 """Operations whose prices depend on links."""
 
@@ -78,7 +76,8 @@ class Pricer:
     """Prices for one device, the links around it, and a split of its SMs.
 
     mode: measured (the whole ladder), fitted (kernel models only, no exact rows) or roofline. exchange: seconds of an
-    all-to-all alone, driven by so many SMs (the closed form, or a model of the kernel).
+    all-to-all alone, driven by so many SMs (the closed form, or a model of the kernel). waits: for peers before
+    it beside compute, as long as in the table's profile.
     """
 
     device: Device
@@ -86,6 +85,7 @@ class Pricer:
     comm_sms: int
     mode: str = "measured"
     exchange: Callable[[AllToAll, Wires, int], float] = field(default=exchange_seconds, compare=False, repr=False)
+    waits: bool = False
     known: dict[tuple[Op, bool], Price] = field(default_factory=dict, init=False, compare=False, repr=False)
     rows: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
@@ -138,7 +138,8 @@ class Pricer:
         if on_comm_sms and isinstance(op, Memory):
             timed_there = op.kind in TIMED_THERE and tables is not None and tables.exchanges
             slower = 1.0 if timed_there or not self.comm_sms else self.device.sms / self.comm_sms
-        return Price(ns, max(1, seconds_to_ns(us * MICRO * slower)), rung, source, spread, family)
+        beside_us = us * slower + (calibration.wait_us(found, op, self.device.name) if self.waits else 0.0)
+        return Price(ns, max(1, seconds_to_ns(beside_us * MICRO)), rung, source, spread, family)
 
     def asked(self, op: Op) -> Tables | None:
         """The first tables that know the class of an operation; the device's own where none does."""

@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hwmodels.op import Attention, Gemm, GroupedGemm, Memory
+from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm, Memory, Op
+from hwmodels.refused import Refused
 
 FOLDER = Path(__file__).parent / "tables"
 NEAR = 0.06
@@ -93,3 +94,14 @@ def near(tables: Tables, op: Memory) -> list[dict[str, Any]]:
     size = op.read + op.write
     rows = tables.kinds.get(op.kind, [])
     return [r for r in rows if r["kernels"] == op.kernels and abs(r["read"] + r["write"] - size) <= NEAR * size]
+
+
+def wait_us(found: Tables | None, op: Op, device: str) -> float:
+    """Mean wait for peers before an exchange beside compute, as measured; none where there are no peers, nor before
+    other operations. Raises Refused where the tables that `device` is priced by have none."""
+    if not isinstance(op, AllToAll):
+        return 0.0
+    row = found.exchanges.get(op.beside, {}) if found else {}
+    if "wait_us" not in row:
+        raise Refused(f"no table of {device} has waits before {op.beside}; legal: comm.waits none")
+    return float(row["wait_us"]) if op.group > 1 else 0.0

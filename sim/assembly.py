@@ -80,7 +80,8 @@ def _prices(key: _Priced) -> Machine:
     fidelity = Fidelity(comm.exchange, comm.warps)
     mixture, units = own.mixture(shape), own.units(shape)
     held = comm.sms if any(unit.routed for unit in units) else 0  # by the kernel of the exchanges, where there are any
-    pricer = Pricer(node.device, wires(node, cluster.fabric), held, scenario.pricing, fidelity)
+    links, waits = wires(node, cluster.fabric), comm.waits == "measured"
+    pricer = Pricer(node.device, links, held, scenario.pricing, fidelity, waits)
     group, tokens = scenario.parallel.expert, batch.micro_batch * batch.sequence_length
     load = balanced.balanced(mixture, tokens, group, node.gpus) if mixture else balanced.NONE
     slots = mixture.experts + scenario.routing.redundant_experts if mixture else 0

@@ -4,8 +4,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sim.models.family import family
-from sim.scenario.values import Comm, Scenario
+from sim.scenario.values import PROFILE_SPREAD, Comm, Scenario
 
+SLACK = (
+    "comm.waits: none; the communication stream of V3's pair is 64 % busy here and 89 % in its profile, with waits for "
+    "peers: what rests on its slack (NICs, comm.sms, unevenness) comes out too cheap; comm.waits=measured puts them in"
+)
+RESTS = ("cluster.node.nic", "cluster.node.nvlink", "comm.sms", "comm.warps", "routing", "jitter", "faults")
+"""Keys whose what-ifs rest on how much of the communication stream is idle."""
+SPREAD = (
+    "routing: spread 0.15 is of DeepSeek's profile, whose README calls its routing absolutely balanced while its rows "
+    "vary by 14 %; it says nothing certain of training"
+)
 BLOCKING = "prices take it that nothing in the fabric blocks"
 
 
@@ -21,6 +31,16 @@ def notes(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[st
         yield line
     if line := _comm(scenario, overrides):
         yield line
+    if scenario.routing.kind == "sampled" and scenario.routing.spread == PROFILE_SPREAD:
+        yield SPREAD
+    if scenario.comm.waits == "none" and _rests(scenario, summary, overrides):
+        yield SLACK
+
+
+def _rests(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[str]) -> bool:
+    """Whether the question is of something that hidden exchanges have room for."""
+    asked = any(word.startswith(RESTS) for word in overrides) or scenario.uneven
+    return asked and bool(summary.get("overlap_fraction"))
 
 
 def _comm(scenario: Scenario, overrides: Sequence[str]) -> str:

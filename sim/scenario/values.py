@@ -67,6 +67,9 @@ Its rank of 4 of 256 experts has 31104, 30976, 36864, 31104, 34688, 32512, 32896
 gives 0.54 % and padding 0.22 % of that, so by the second moment an expert's popularity has a standard deviation of
 sqrt((0.0762^2 - 0.0054^2 - 0.0022^2) * 4 / (1 - 4/256)) = 0.153; eight values put it between 0.10 and 0.29 (95 %,
 chi-square). One pair of chunks cannot tell layers from micro-batches: all of it is laid to layers.
+
+The profile's README says that its routing was made "absolutely balanced" (deepseek-ai/profile-data @4496024), while its
+rows vary by 14 %: text and trace disagree, and what training did is in neither.
 """
 
 

@@ -352,3 +352,23 @@ def test_recasting_has_its_own_rate() -> None:
     plain, again = op.cast_transpose(65_536, 2048), op.cast_transpose(65_536, 2048, PLAIN_E4M3)
     rate = {o.kind: o.bytes() / pricer().price(o).ns for o in (plain, again)}
     assert rate["recast_transpose"] < rate["cast_transpose"]
+
+
+def test_measured_waits_are_added_to_exchanges_beside_compute_alone() -> None:
+    """The means of four barriers each in the H800 profile; none in a group of one."""
+    waiting = Pricer(H800.device, LINKS, 20, waits=True)
+    barriers = {
+        "combine(B)": (1008, 1315, 2245, 3807), "dispatch(F)": (1381, 1436, 2562, 3589),
+        "dispatch(B)": (753, 1366, 1382, 973), "combine(F)": (1323, 2186, 3674, 3578),
+    }  # fmt: skip
+    for beside, us in barriers.items():
+        exchange = DISPATCH._replace(beside=beside)
+        a, b = pricer().price(exchange, True), waiting.price(exchange, True)
+        assert b.ns == a.ns and b.beside_ns - a.beside_ns == pytest.approx(sum(us) / 4 * 1000, rel=1e-3)
+        single = exchange._replace(group=1, group_nodes=1)
+        assert waiting.price(single, True).beside_ns == pricer().price(single, True).beside_ns
+
+
+def test_waits_that_no_table_has_are_refused() -> None:
+    with pytest.raises(Refused, match=r"has waits before dispatch\(F\); legal: comm.waits none"):
+        Pricer(H800.device, LINKS, 20, "roofline", waits=True).price(DISPATCH, True)
