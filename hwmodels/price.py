@@ -75,9 +75,8 @@ def waves(m: float, n: float, sms: int) -> int:
 class Pricer:
     """Prices for one device, the links around it, and a split of its SMs.
 
-    mode: measured (the whole ladder), fitted (kernel models only, no exact rows) or roofline. exchange: seconds of an
-    all-to-all alone, driven by so many SMs (the closed form, or a model of the kernel). waits: for peers before
-    it beside compute, as long as in the table's profile.
+    mode: measured (the whole ladder), fitted (kernel models, no exact rows) or roofline. exchange: seconds of an
+    all-to-all alone on so many SMs. waits: for peers before it beside compute, as long as in the table's profile.
     """
 
     device: Device
@@ -132,13 +131,14 @@ class Pricer:
         tables = self.asked(op)
         quote: Quote = _RULES[type(op)](self, tables, op)
         family = contention_family(op, quote.us)  # by its time on the table's device: a faster one changes no class
-        us, rung, source, spread, _ = _no_faster(self.device, op, _scaled(self.device, tables, quote, op.bytes()))
+        part = tables.streamed if tables and quote.rung != "measured" else 1.0  # a row may read faster than streams
+        us, rung, source, spread, _ = _no_faster(self.device, part, op, _scaled(self.device, tables, quote, op.bytes()))
         ns = max(1, seconds_to_ns(us * MICRO))
         slower = self._slow_down(op, family)
         if on_comm_sms and isinstance(op, Memory):
             timed_there = op.kind in TIMED_THERE and tables is not None and tables.exchanges
             slower = 1.0 if timed_there or not self.comm_sms else self.device.sms / self.comm_sms
-        beside_us = us * slower + (calibration.wait_us(found, op, self.device.name) if self.waits else 0.0)
+        beside_us = us * slower + (calibration.wait_us(tables, op, self.device.name) if self.waits else 0.0)
         return Price(ns, max(1, seconds_to_ns(beside_us * MICRO)), rung, source, spread, family)
 
     def asked(self, op: Op) -> Tables | None:
@@ -243,9 +243,9 @@ def _scaled(d: Device, tables: Tables | None, quote: Quote, size: float) -> Quot
     return quote._replace(us=us, source=source)
 
 
-def _no_faster(d: Device, op: Op, quote: Quote) -> Quote:
-    """No product takes less time than its bytes at the device's bandwidth."""
-    floor = op.bytes() / d.hbm.bandwidth_bytes_per_s / MICRO
+def _no_faster(d: Device, part: float, op: Op, quote: Quote) -> Quote:
+    """No product takes less time than its bytes at a part of the device's bandwidth, such as streams measured reach."""
+    floor = op.bytes() / (d.hbm.bandwidth_bytes_per_s * part) / MICRO
     if not isinstance(op, Gemm | GroupedGemm) or quote.us >= floor:
         return quote
     return quote._replace(us=floor, rung="roofline", source=f"{quote.source}, bound by HBM", spread=SPREAD["held"])

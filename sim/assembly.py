@@ -100,7 +100,7 @@ def _prices(key: _Priced) -> Machine:
 def placed(plan: Plan, machine: Machine) -> tuple[Stage, ...]:
     """Units of each stage, by what they cost where exchanges have their NICs to themselves."""
     units, rule = machine.units, plan.scenario.placement
-    key = (plan.program.stages, rule, plan.mirrored, plan.overlapped)
+    key = (plan.program.stages, rule, plan.mirrored, plan.overlapped, plan.holds)
 
     def pair_ns(forward: Stage, backward: Stage) -> int:
         composition = compose("F+BW", relative(forward)[0], relative(backward)[0], machine.parts)
@@ -109,7 +109,7 @@ def placed(plan: Plan, machine: Machine) -> tuple[Stage, ...]:
     if key not in machine.known.stages:
         machine.known.stages[key] = placement.place(
             units, [machine.unit_ns(unit) for unit in units], plan.program.stages, rule, plan.mirrored,
-            pair_ns if plan.overlapped else None, lambda unit: machine.unit_ns(unit, lanes=(COMPUTE,)),
+            pair_ns if plan.overlapped else None, lambda unit: machine.unit_ns(unit, lanes=(COMPUTE,)), plan.holds,
         )  # fmt: skip
     return machine.known.stages[key]
 

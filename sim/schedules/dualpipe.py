@@ -7,7 +7,8 @@ ranks do not overlap their first pair: its backward is what the rest of the pipe
 
 Source: DeepSeek-V3 report (arXiv:2412.19437), section 3.2.1 and figure 5; eight parts and their names: DualPipe
 (github.com/deepseek-ai/DualPipe).
-Bubble: (PP/2-1)(F&B+B-3W), for W <= F = B-W and F&B = F+B. Activations: PP+1 chunks. Weights: 2 copies of each stage.
+Bubble: (PP/2-1)(F&B+B-3W), for W <= F = B-W and F&B = F+B; where an input gradient is shorter, W <= B-W <= F, it is
+longer by (PP/2-1)(F-(B-W)). Activations: PP+1 chunks. Weights: 2 copies of each stage.
 """
 
 from collections import deque

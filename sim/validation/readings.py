@@ -69,21 +69,21 @@ def _published(rows: Sequence[Row]) -> dict[str, float]:
 def section(rows: Sequence[Row], name: str) -> str:
     """Both tables, for `docs/VALIDATION.md`. name: of the scenario that these rows are compared with."""
     results = [Reference(name, choice).result.summary for choice in CHOICES]
-    found = readings(rows, results[0])
+    phases = readings(rows, results[0])
     lines = [INTRODUCTION, "| phase | published | position 0 | error | mean | error |", "|---|--:|--:|--:|--:|--:|"]
     lines += [
         f"| {r.name} | {r.published:.4g} s | {r.first:.4g} s | {_error(r.first, r.published)} | {r.mean:.4g} s | "
         f"{_error(r.mean, r.published)} |"
-        for r in found
+        for r in phases
     ]
-    heads = [r.name for r in found if r.name in JUDGED]
+    heads = [r.name for r in phases if r.name in JUDGED]
     lines += ["", OPEN, f"| choice | step | error | {' | '.join(heads)} |", "|---|--:|--:|" + "--:|" * len(heads)]
     published = _published(rows)[STEP]
     for choice, summary in zip(CHOICES, results, strict=True):
         step, own = summary["step_time_s"], {r.name: f"{r.first:.4g}" for r in readings(rows, summary)}
         what = ", ".join(f"`{word}`" for word in choice) or "as it is"
         lines.append(f"| {what} | {step:.4g} | {_error(step, published)} | {_cells(own)} |")
-    lines.append(f"| published | {published:.4g} |  | {_cells({r.name: f'{r.published:.4g}' for r in found})} |")
+    lines.append(f"| published | {published:.4g} |  | {_cells({r.name: f'{r.published:.4g}' for r in phases})} |")
     return "\n".join([*lines, ""])
 
 
@@ -91,5 +91,5 @@ def _cells(of: Mapping[str, str]) -> str:
     return " | ".join(of[name] for name in JUDGED)
 
 
-def _error(found: float, published: float) -> str:
-    return f"{found / published - 1:+.1%}"
+def _error(simulated: float, published: float) -> str:
+    return f"{simulated / published - 1:+.1%}"
