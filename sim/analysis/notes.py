@@ -1,6 +1,7 @@
 """What a run leaves out or takes for granted and its answer does not show: a line each, for the terminal."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sim.models.family import family
@@ -31,6 +32,8 @@ def notes(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[st
         yield line
     if line := _comm(scenario, overrides):
         yield line
+    if scenario.model is None and scenario.optimizer.reduce == "after":
+        yield "optimizer.reduce: chunk_times have no gradients to reduce, so it changes nothing"
     if scenario.routing.kind == "sampled" and scenario.routing.spread == PROFILE_SPREAD:
         yield SPREAD
     if scenario.comm.waits == "none" and _rests(scenario, summary, overrides):
@@ -45,8 +48,9 @@ def _rests(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[s
 
 def _comm(scenario: Scenario, overrides: Sequence[str]) -> str:
     """What is said of communication kernels that a model without experts does not run."""
-    model, said = scenario.model, any(word.startswith("comm") for word in overrides)
-    if model is None or (scenario.comm == Comm() and not said):
+    model, kernels = scenario.model, replace(scenario.comm, messages=Comm.messages)
+    said = any(word.startswith("comm") and not word.startswith("comm.messages") for word in overrides)
+    if model is None or (kernels == Comm() and not said):
         return ""
     if family(model.family).mixture(model):
         return ""
