@@ -45,8 +45,6 @@ ALL_KERNELS = ("routing_forward", "routing_backward")
 """Memory-bound kinds whose fixed cost is that of all their kernels together; others' is that of one."""
 LIKE = {"adam": "elementwise", "loss": "elementwise"}
 """Memory-bound kinds that no table holds, and the kind whose rate they take."""
-
-
 OVER_LINKS = (AllToAll, Send, Collective, HostCopy)
 """Operations whose prices depend on links."""
 PACED = (Gemm, GroupedGemm, Attention)
@@ -73,9 +71,9 @@ def waves(m: float, n: float, sms: int) -> int:
 class Pricer:
     """Prices for one device, the links around it, and a split of its SMs.
 
-    mode: measured (the whole ladder), fitted (kernel models only, no exact rows) or roofline. exchange: seconds of an
-    all-to-all alone, driven by so many SMs (the closed form, or a model of the kernel). held: whether communication has
-    its SMs all the time, or only while a kernel of it runs.
+    mode: measured (the whole ladder), fitted (kernel models, no exact rows) or roofline. exchange: seconds of an
+    all-to-all alone on so many SMs. held: whether communication has its SMs all the time, or only while a kernel of it
+    runs. waits: for peers before an exchange beside compute, as long as in the table's profile.
     """
 
     device: Device
@@ -84,6 +82,7 @@ class Pricer:
     mode: str = "measured"
     exchange: Callable[[AllToAll, Wires, int], float] = field(default=exchange_seconds, compare=False, repr=False)
     held: bool = True
+    waits: bool = False
     known: dict[tuple[Op, bool], Price] = field(default_factory=dict, init=False, compare=False, repr=False)
     rows: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
@@ -144,7 +143,8 @@ class Pricer:
         if on_comm_sms and isinstance(op, Memory):
             timed_there = op.kind in TIMED_THERE and tables is not None and tables.exchanges
             slower = 1.0 if timed_there or not self.comm_sms else self.device.sms / self.comm_sms
-        return Price(ns, max(1, seconds_to_ns(us * MICRO * slower)), rung, source, spread, family)
+        beside_us = us * slower + (calibration.wait_us(tables, op, self.device.name) if self.waits else 0.0)
+        return Price(ns, max(1, seconds_to_ns(beside_us * MICRO)), rung, source, spread, family)
 
     def asked(self, op: Op) -> Tables | None:
         """The first tables that know the class of an operation; the device's own where none does."""
@@ -219,14 +219,15 @@ def _roofline(pricer: Pricer, op: Op, peak: float) -> Quote:
 
 def _settled(d: Device, tables: Tables | None, op: Op, quote: Quote) -> Quote:
     """A quote on the device it is for, with its memory."""
-    quote = _no_faster(d, op, scaled(d, tables, quote, op.bytes()))
+    part = tables.streamed if tables and quote.rung != "measured" else 1.0  # a row may read faster than streams
+    quote = _no_faster(d, part, op, scaled(d, tables, quote, op.bytes()))
     waits = 0.0 if isinstance(op, OVER_LINKS) else first_bytes_us(d, tables, op)
     return quote._replace(us=max(0.0, quote.us + waits)) if waits else quote
 
 
-def _no_faster(d: Device, op: Op, quote: Quote) -> Quote:
-    """No product takes less time than its bytes at the device's bandwidth."""
-    floor = traffic(d, op) / streaming(d) / MICRO
+def _no_faster(d: Device, part: float, op: Op, quote: Quote) -> Quote:
+    """No product takes less time than its bytes at a part of the device's bandwidth, such as streams measured reach."""
+    floor = traffic(d, op) / (streaming(d) * part) / MICRO
     if not isinstance(op, Gemm | GroupedGemm) or quote.us >= floor:
         return quote
     return quote._replace(us=floor, rung="roofline", source=f"{quote.source}, bound by HBM", spread=SPREAD["held"])

@@ -93,7 +93,8 @@ def _prices(key: _Priced) -> Machine:
     group, tokens = scenario.parallel.expert, batch.micro_batch * batch.sequence_length
     exchanging = group > 1 and any(unit.routed for unit in units)  # a rank by itself has nobody to send to
     held = comm.sms if exchanging else 0
-    pricer = Pricer(node.device, wires(node, cluster.fabric), held, scenario.pricing, fidelity, key.always)
+    links, waits = wires(node, cluster.fabric), comm.waits == "measured"
+    pricer = Pricer(node.device, links, held, scenario.pricing, fidelity, key.always, waits)
     load = balanced.balanced(mixture, tokens, group, node.gpus) if mixture else balanced.NONE
     slots = mixture.experts + scenario.routing.redundant_experts if mixture else 0
     site = Site(
@@ -111,7 +112,7 @@ def _prices(key: _Priced) -> Machine:
 def placed(plan: Plan, machine: Machine) -> tuple[Stage, ...]:
     """Units of each stage, by what they cost where exchanges have their NICs to themselves."""
     units, rule = machine.units, plan.scenario.placement
-    key = (plan.program.stages, rule, plan.mirrored, plan.overlapped)
+    key = (plan.program.stages, rule, plan.mirrored, plan.overlapped, plan.holds)
 
     def pair_ns(forward: Stage, backward: Stage) -> int:
         composition = compose("F+BW", relative(forward)[0], relative(backward)[0], machine.parts)
@@ -120,7 +121,7 @@ def placed(plan: Plan, machine: Machine) -> tuple[Stage, ...]:
     if key not in machine.known.stages:
         machine.known.stages[key] = placement.place(
             units, [machine.unit_ns(unit) for unit in units], plan.program.stages, rule, plan.mirrored,
-            pair_ns if plan.overlapped else None, lambda unit: machine.unit_ns(unit, lanes=(COMPUTE,)),
+            pair_ns if plan.overlapped else None, lambda unit: machine.unit_ns(unit, lanes=(COMPUTE,)), plan.holds,
         )  # fmt: skip
     return machine.known.stages[key]
 

@@ -18,6 +18,7 @@ from hwmodels.op import Attention, Gemm, GroupedGemm
 from hwmodels.price import Pricer
 from hwmodels.units import NS_PER_S, SECONDS_PER_DAY, SECONDS_PER_HOUR, TERA
 from sim.analysis.spans import PHASE_OF
+from sim.engine.actor import OWN
 from sim.engine.kit import Kit
 from sim.engine.lowering import Lowered
 from sim.engine.timeline import Steps, Timeline
@@ -84,17 +85,19 @@ def _ideal_ns(op: Any, pricer: Pricer) -> float:
 
 @dataclass(frozen=True)
 class Idle:
-    """Seconds a rank idles: before its first step, between steps for activations or gradients, after its last."""
+    """Seconds a rank idles: before its first step, between steps for activations or gradients to come or for its own to
+    be through, after its last."""
 
     fill: float
     activations: float
     gradients: float
+    sends: float
     drain: float
 
     @property
     def total(self) -> float:
         """All of them."""
-        return self.fill + self.activations + self.gradients + self.drain
+        return self.fill + self.activations + self.gradients + self.sends + self.drain
 
 
 @dataclass(frozen=True)
@@ -150,11 +153,10 @@ def _ledger(
     )
 
 
-def _waits(steps: Steps, weight: Times) -> tuple[int, int]:
-    """ns between steps that went to waiting for a forward and for a backward output, all ranks together."""
-    gaps = steps.starts[1:] - steps.ends[:-1]
-    forward, backward = (int((gaps * (steps.blame[1:] == cause)).sum(axis=0) @ weight) for cause in (1, 2))
-    return forward, backward
+def _waits(steps: Steps, weight: Times) -> tuple[int, ...]:
+    """ns between steps that went to waiting for a forward, for a backward and for own outputs, all ranks together."""
+    gaps, blame = steps.starts[1:] - steps.ends[:-1], steps.blame[1:]
+    return tuple(int((gaps * which).sum(axis=0) @ weight) for which in (blame == 1, blame == 2, blame > OWN))
 
 
 def alone(kit: Kit) -> Counter[str]:
@@ -234,7 +236,8 @@ def summary(plan: Plan, machine: Machine | None, timeline: Timeline, books: Sequ
 
 
 def _idle(books: Sequence[Ledger]) -> dict[str, float]:
-    names = ("fill", "activations", "gradients", "drain")
+    """Mean seconds by cause; own sends only where ranks wait for them."""
+    names = [name for name in vars(books[0].idle) if name != "sends" or any(b.idle.sends for b in books)]
     return {name: _mean([getattr(b.idle, name) for b in books]) for name in names}
 
 
@@ -283,6 +286,7 @@ def waterfall(books: Sequence[Ledger]) -> tuple[Bar, ...]:
         Bar("pipeline fill", idle["fill"], "before a rank's first micro-batch arrives"),
         Bar("waiting for activations", idle["activations"], "between steps, for the stage before"),
         Bar("waiting for gradients", idle["gradients"], "between steps, for the stage after"),
+        Bar("waiting for own sends", idle.get("sends", 0.0), "between steps, until neighbours have taken what it made"),
         Bar("pipeline drain", idle["drain"], "after a rank's last step, until all gradients are reduced"),
         Bar("optimizer", _mean([b.phases["optimizer"] for b in books]), "gradient norm, AdamW, all-gather"),
     ]

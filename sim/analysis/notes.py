@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -12,8 +13,18 @@ from hwmodels.device import FOLLOWS
 from hwmodels.figure import Figure
 from hwmodels.units import format_quantity
 from sim.models.family import family
-from sim.scenario.values import Cluster, Comm, Scenario
+from sim.scenario.values import PROFILE_SPREAD, Cluster, Comm, Scenario
 
+SLACK = (
+    "comm.waits: none; the communication stream of V3's pair is 64 % busy here and 89 % in its profile, with waits for "
+    "peers: what rests on its slack (NICs, comm.sms, unevenness) comes out too cheap; comm.waits=measured puts them in"
+)
+RESTS = ("cluster.node.nic", "cluster.node.nvlink", "comm.sms", "comm.warps", "routing", "jitter", "faults")
+"""Keys whose what-ifs rest on how much of the communication stream is idle."""
+SPREAD = (
+    "routing: spread 0.15 is of DeepSeek's profile, whose README calls its routing absolutely balanced while its rows "
+    "vary by 14 %; it says nothing certain of training"
+)
 BLOCKING = "prices take it that nothing in the fabric blocks"
 
 
@@ -29,14 +40,27 @@ def notes(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[st
         yield line
     if line := _comm(scenario, overrides):
         yield line
+    if scenario.model is None and scenario.optimizer.reduce == "after":
+        yield "optimizer.reduce: chunk_times have no gradients to reduce, so it changes nothing"
+    if scenario.routing.kind == "sampled" and scenario.routing.spread == PROFILE_SPREAD:
+        yield SPREAD
+    if scenario.comm.waits == "none" and _rests(scenario, summary, overrides):
+        yield SLACK
     if scenario.cluster and scenario.cluster.stated:
         yield from _stated(scenario.cluster)
 
 
+def _rests(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[str]) -> bool:
+    """Whether the question is of something that hidden exchanges have room for."""
+    asked = any(word.startswith(RESTS) for word in overrides) or scenario.uneven
+    return asked and bool(summary.get("overlap_fraction"))
+
+
 def _comm(scenario: Scenario, overrides: Sequence[str]) -> str:
     """What is said of communication kernels that do not run, or hold nothing."""
-    model, said = scenario.model, any(word.startswith("comm") for word in overrides)
-    if model is None or (scenario.comm == Comm() and not said):
+    model, kernels = scenario.model, replace(scenario.comm, messages=Comm.messages)
+    said = any(word.startswith("comm") and not word.startswith("comm.messages") for word in overrides)
+    if model is None or (kernels == Comm() and not said):
         return ""
     if not family(model.family).mixture(model):
         return f"comm: {model.name} has no experts, so no kernel of exchanges runs or holds SMs"

@@ -18,7 +18,7 @@ def validate(words: list[str]) -> int:
     args = parser.parse_args(words)
     rows, left = validate.compare_all(), validate.unanswered()
     if args.format == "markdown":
-        print(page.page(rows, left), end="")
+        print(page.page(rows, left, validate.readings(rows)), end="")
     elif args.format == "json":
         open_figures = [figure._asdict() for figure in left]
         print(json.dumps({"rows": [table.plain(row) for row in rows], "unanswered": open_figures}, indent=1))
@@ -28,7 +28,7 @@ def validate(words: list[str]) -> int:
         print(table.text(rows, get_terminal_size((120, 24)).columns), file=sys.stderr)
         print(f"\n{len(rows)} figures answered, {len(left)} not (see docs/VALIDATION.md)", file=sys.stderr)
     if args.write:
-        moved = records.write(records.CHECKOUT, rows, validate.headlines(rows), left)
+        moved = records.write(records.CHECKOUT, rows, validate.headlines(rows), left, validate.readings(rows))
         print(*moved, f"{len(moved)} predictions moved", sep="\n", file=sys.stderr)
         if moved:
             print("say so in CHANGELOG.md: a PREDICTION line with the step and the pair", file=sys.stderr)

@@ -147,12 +147,25 @@ class CommForm(Form):
     each, DeepSeek-V3's own kernels) or fixed (DeepEP's). exchange: how dispatch and combine are timed: kernel (by warps
     on those SMs), messages (through ports, first in, first out) or closed (the bandwidth bound). hold: whether those
     SMs are lost to compute always or while_running (while a communication kernel runs); always where the schedule
-    overlaps (DualPipe, DualPipeV), as in DeepSeek's profile, else while_running."""
+    overlaps (DualPipe, DualPipeV), as in DeepSeek's profile, else while_running. messages: of the pipeline: hidden (an
+    output leaves when it is there, beside what its rank does next; the DeepSeek-V3 report) or waited (between two steps
+    a rank waits for all it sends and receives, each message from when both ends have come; DualPipe's open code).
+    waits: for peers before an exchange beside compute: none, or measured (the mean of the device's profile, which is
+    that of its one rank)."""
 
     sms: Annotated[int, BeforeValidator(whole), WithJsonSchema({"type": "integer", "minimum": 0, "multipleOf": 2})] = 20
     warps: Literal["follow", "fixed"] = "follow"
     exchange: Literal["kernel", "messages", "closed"] = "kernel"
     hold: Literal["always", "while_running"] | None = None
+    messages: Literal["hidden", "waited"] = "hidden"
+    waits: Literal["none", "measured"] = "none"
+
+
+class OptimizerForm(Form):
+    """reduce: when gradients are reduced: in_drain (each stage's as soon as all that hold it are through with it) or
+    after (all of them when every rank is through with its steps; it then counts as optimizer)."""
+
+    reduce: Literal["in_drain", "after"] = "in_drain"
 
 
 class ChunkTimesForm(Form):
@@ -201,6 +214,7 @@ class ScenarioForm(Form):
     batch: BatchForm
     routing: Annotated[RoutingForm, _word_is("kind")] = RoutingForm()
     comm: CommForm = CommForm()
+    optimizer: OptimizerForm = OptimizerForm()
     detail: Literal["op", "layer", "chunk"] = "layer"
     fold: bool = True
     seed: Seed = 0

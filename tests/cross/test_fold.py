@@ -75,6 +75,13 @@ def test_every_schedule_where_exchanges_meet_messages(small, small_scenario, sch
     assert min(took) >= min(alone.values()) and max(took) > 1.3 * max(alone.values())
 
 
+@pytest.mark.parametrize("schedule", names())
+def test_every_schedule_where_ranks_wait_for_their_messages(small, schedule):
+    chosen = (*settings_of(2, 8, 2, 4, schedule), "cluster.node.nic.bandwidth=5GB/s", "comm.messages=waited")
+    for reduce in ("in_drain", "after"):
+        same(*(small(*chosen, f"optimizer.reduce={reduce}", f"fold={fold}") for fold in ("true", "false")))
+
+
 SENDS = ("send activations", "send gradients")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.analysis.notes import notes
+from sim.analysis.notes import SLACK, SPREAD, notes
 from sim.scenario import SCENARIOS, load
 
 MAIN = str(SCENARIOS / "v3_2048gpu.yaml")
@@ -43,6 +43,28 @@ def test_a_fabric_that_can_only_be_counted_is_told():
     line = f"cluster.fabric: counted, not wired ({why}); no links.csv, and {TAKEN}"
     assert said("cluster.fabric=slimfly", summary={"links": {"left_out": why}}) == [line]
     assert said(summary={"links": {"left_out": why}}) == [line]
+
+
+@pytest.mark.parametrize("word", ["cluster.node.nic.bandwidth=45GB/s", "comm.sms=8", "routing=sampled", "jitter=1%"])
+def test_what_rests_on_the_slack_of_exchanges_says_so(word):
+    hidden = {"overlap_fraction": 0.9}
+    assert SLACK in said(word, summary=hidden) and SLACK not in said(word, "comm.waits=measured", summary=hidden)
+    assert SLACK not in said("cluster.node.device.hbm.bandwidth=3TB/s", summary=hidden)
+    assert SLACK not in said(word, summary={"overlap_fraction": 0.0})
+
+
+def test_keys_that_change_nothing_say_so_and_messages_of_a_dense_model_change_much():
+    dense, times = (str(SCENARIOS / f"{name}.yaml") for name in ("llama3_70b", "zb_chunk_times"))
+    assert list(notes(load(dense, ["comm.messages=waited"]), {}, ["comm.messages=waited"])) == []
+    (line,) = notes(load(dense, ["comm.waits=measured"]), {}, ["comm.waits=measured"])
+    assert "no experts" in line
+    (line,) = notes(load(times, ["optimizer.reduce=after"]), {}, ["optimizer.reduce=after"])
+    assert line.startswith("optimizer.reduce: chunk_times have no gradients")
+
+
+def test_the_spread_of_the_profile_says_where_it_is_from():
+    assert said("routing=sampled") == said("routing={kind: sampled, spread: 0.15}") == [SPREAD]
+    assert said("routing={kind: sampled, spread: 0.2}") == []
 
 
 def test_faults_and_recorded_loads_have_their_lines():
