@@ -21,7 +21,7 @@ from hwmodels.units import GIGA, MICRO, TERA, US_NS
 from numerics.fits import fixed_effects, relative_least_squares
 from numerics.traces.importer import Analysis
 from numerics.traces.samples import Sample, expert_turns, products, samples
-from numerics.traces.summary import classes, overlap, quantiles
+from numerics.traces.summary import classes, idle, overlap, quantiles
 from sim.models.shape import ModelShape
 
 NIC_BYTES_PER_S = 40 * GIGA
@@ -68,7 +68,7 @@ def assembled(
 
 def unmodelled(analysis: Analysis, head: Mapping[str, Any]) -> dict[str, Table]:
     """Tables of a trace without a model's layers: products whose sides are known, classes with their shares, and each
-    operation with its quantiles; overlap and gaps in microseconds beside these."""
+    operation with its quantiles; overlap and gaps of each device in microseconds beside these."""
     times: dict[Op, list[float]] = defaultdict(list)
     names: dict[Op, set[str]] = defaultdict(set)
     for gemm, op in products(analysis):
@@ -76,10 +76,14 @@ def unmodelled(analysis: Analysis, head: Mapping[str, Any]) -> dict[str, Table]:
         names[gemm].add(op.kernel)
     rows = [row(gemm, us, names[gemm]) | _rate(gemm, us) for gemm, us in times.items()]
     shares = [{"class": kind} | figures for kind, figures in classes(analysis).items()]
-    gaps = {key: us for key, us in overlap(analysis).items() if key != "big_gaps"}
+    devices = [
+        {"device": d.label, "name": d.name, "kernels": d.kernels}
+        | {key: us for key, us in (overlap(d.overlap) | idle(d.overlap)).items() if key != "big_gaps"}
+        for d in analysis.devices
+    ]
     return {
         "gemm": {**head, "rows": rows}, "classes": {**head, "rows": shares},
-        "operations": {**head, "overlap_us": gaps, "rows": list(quantiles(analysis))},
+        "operations": {**head, "overlap_us": devices, "rows": list(quantiles(analysis))},
     }  # fmt: skip
 
 
