@@ -29,7 +29,7 @@ DOORS = {
     "simpy": {"sim/engine/events.py"},
     "networkx": {"hwmodels/fabric.py"},
     "pydantic": {"sim/scenario/form.py", "sim/scenario/resolve.py", "sim/models/form.py", "sim/models/*/form.py"},
-    "yaml": {"hwmodels/document.py", "reports/folder.py"},
+    "yaml": {"hwmodels/document.py", "sim/archive.py"},
     "plotly": {"reports", "numerics/training"},
     "rich": {"reports/terminal.py"},
     "torch": {"numerics"},
@@ -39,8 +39,9 @@ DOORS = {
 
 FLOW = {
     "sim": (
-        "trace", "result", "models", "schedules", "scenario", "layout", "step", "engine", "routing", "communication",
-        "disturbances", "assembly", "analysis", "simulation", "experiments", "validation", "cli",
+        "trace", "curves", "archive", "figures", "folder", "result", "models", "schedules", "scenario", "layout",
+        "step", "engine", "routing", "communication", "disturbances", "assembly", "analysis", "simulation",
+        "experiments", "validation", "cli",
     ),
     "numerics": (
         "reference", "kernels", "ops", "layers", "fits", "traces", "tables", "card", "accuracy", "census", "training",

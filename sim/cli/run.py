@@ -1,7 +1,10 @@
 """Commands on one scenario: run it, check it, list what is known, print the schema."""
 
+import re
 import sys
 import time
+from collections.abc import Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +26,7 @@ def run(words: list[str]) -> int:
     path, scenario = loaded(PROG, args.words)
     from sim.analysis.notes import notes
 
-    folder = args.out or Path("out", Path(path).stem)
+    folder = args.out or place(path, args.words[1:])
     result = _write(scenario, path, folder, args.quiet, start)
     if not args.quiet:
         from reports import terminal
@@ -39,20 +42,42 @@ def run(words: list[str]) -> int:
     return DONE if result.summary["feasible"] else INFEASIBLE
 
 
+UNTOLD = ("outputs", "name")
+"""Keys that decide no figure: a run that only overrides these is the same run."""
+NAME_LENGTH, DIGEST_BYTES = 80, 4
+
+
+def place(path: str, overrides: Sequence[str]) -> Path:
+    """The folder of a run that --out does not name: that of the file, or one for these overrides beside it.
+
+    Letters that do not belong into a file's name become `_`, and a digest tells apart what is then alike.
+    """
+    words = [word.strip() for word in overrides if word.partition("=")[0].strip() not in UNTOLD]
+    stem, text = Path(path).stem, ",".join(words)
+    if not words:
+        return Path("out", stem)
+    safe = re.sub(r"[^\w.,=+-]+", "_", text, flags=re.ASCII)[:NAME_LENGTH]
+    if safe != text:
+        safe += f"-{blake2b(text.encode(errors='surrogateescape'), digest_size=DIGEST_BYTES).hexdigest()}"
+    return Path("out", f"{stem},{safe}")
+
+
 def _write(scenario: "Scenario", path: str, folder: Path, quiet: bool, start: float) -> "Result":
     """Simulate, and write the results as `folder`, all of them or none."""
-    from sim.experiments.folder import replacing, writing
+    from sim import archive
+    from sim.folder import replacing, writing
 
     shown = not quiet and sys.stderr.isatty()
     try:
-        with replacing(folder) as fresh:
+        with replacing(folder, archive.FILES) as fresh:
             progress(f"simulating {scenario.name} ...", shown)
             result = _simulate(scenario, path)
             progress(f"writing {folder} ...", shown)
             from reports.folder import write
 
             with writing(folder):
-                write(result, fresh, scenario.outputs, time.perf_counter() - start)
+                write(result, fresh, scenario.outputs)
+                archive.write(result, fresh, scenario.outputs, time.perf_counter() - start)
     finally:
         progress("", shown)
     return result

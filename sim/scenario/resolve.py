@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def resolve(document: Document, overrides: Sequence[str], path: Path | None) -> 
     parts, unnamed = _parts(document, path)
     if form is None or unread or unnamed:
         raise DocumentError([*unread, *mistaken, *unnamed])
-    scenario = _built(form, parts, path)
+    scenario = replace(_built(form, parts, path), overrides=tuple(overrides))
     if wrong := check(scenario, document):
         raise DocumentError(wrong)
     return scenario

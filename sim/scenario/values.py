@@ -144,7 +144,8 @@ class Scenario:
     """One run. Either cluster and model are given, or chunk_times; the others are then None.
 
     placement: a rule, or layers per stage. resolved: all of it as plain values, which reload to the same scenario.
-    scenario_hash: BLAKE2b of `resolved` without name and outputs, as hexadecimal text.
+    scenario_hash: BLAKE2b of `resolved` without name and outputs, as hexadecimal text. overrides: what was changed in
+    the file or mapping, for people alone.
     """
 
     name: str
@@ -168,6 +169,7 @@ class Scenario:
     jitter: float = 0.0
     scenario_hash: str = ""
     resolved: dict[str, Any] = field(default_factory=dict, hash=False, repr=False)
+    overrides: tuple[str, ...] = ()
 
     @property
     def uneven(self) -> bool:

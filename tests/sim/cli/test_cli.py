@@ -20,9 +20,11 @@ import reports
 import sim
 from hwmodels import device
 from hwmodels.refused import Refused
+from sim import archive
 from sim.__main__ import main
 from sim.analysis.feasible import judged
 from sim.cli.command import BUG
+from sim.cli.run import place
 from sim.scenario import SCENARIOS, Scenario
 
 SMALL = str(SCENARIOS / "dualpipe_8x20.yaml")
@@ -31,22 +33,29 @@ ROOT = SCENARIOS.parent
 
 def fake_result(scenario: Scenario) -> SimpleNamespace:
     memory: Any = (SimpleNamespace(peak_bytes=70 * 10**9), SimpleNamespace(peak_bytes=75 * 10**9))
-    summary = {"step_time_s": 0.129, "seed": scenario.seed} | judged(scenario, 0.129, memory)
+    mark = {"schema_version": 1, "scenario_hash": scenario.scenario_hash}
+    summary = mark | {"step_time_s": 0.129, "seed": scenario.seed} | judged(scenario, 0.129, memory)
     return SimpleNamespace(summary=summary, memory=memory)
+
+
+FAKED = {"report": "report.html", "trace": "trace/rank0000.json.gz", "events": "events.npz", "links": "links.csv",
+         "loads": "loads.csv"}  # fmt: skip
 
 
 def fake_write(result: Any, folder: Path, outputs: Sequence[str], wall_seconds: float) -> None:
     assert list(folder.iterdir()) == [] and wall_seconds > 0
-    (folder / "result.json").write_text(json.dumps(result.summary) + "\n")
     for name in set(outputs) - {"result"}:
-        (folder / name).write_text(name)
+        (folder / FAKED[name]).parent.mkdir(exist_ok=True)
+        (folder / FAKED[name]).write_text(name)
+    (folder / "result.json").write_text(json.dumps(result.summary) + "\n")
 
 
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     """A simulation and reports that only leave traces; the working folder is new."""
     monkeypatch.setattr(sim, "run", fake_result, raising=False)
-    folder = SimpleNamespace(write=fake_write)
+    monkeypatch.setattr(archive, "write", fake_write)
+    folder = SimpleNamespace(write=lambda result, folder, outputs: None)
     terminal = SimpleNamespace(show=lambda result, stream, overrides: print("the table", *overrides, file=stream))
     for name, module in (("folder", folder), ("terminal", terminal)):
         monkeypatch.setitem(sys.modules, f"reports.{name}", module)
@@ -65,7 +74,7 @@ def test_a_run_writes_its_folder_and_talks_on_stderr(fakes: Any, capsys: pytest.
     out, err = capsys.readouterr()
     assert out == "" and err == "the table\nwritten to out/dualpipe_8x20\n"
     assert there() == ["out", "out/dualpipe_8x20"] + [
-        f"out/dualpipe_8x20/{name}" for name in ("events", "links", "loads", "report", "result.json", "trace")
+        f"out/dualpipe_8x20/{name}" for name in sorted([*FAKED.values(), "result.json", "trace"])
     ]  # fmt: skip
 
 
@@ -76,6 +85,21 @@ def test_run_is_understood_with_options_anywhere(fakes: Any, capsys: pytest.Capt
     assert json.loads(Path("a/b/result.json").read_text())["seed"] == 3
 
 
+def test_a_what_if_has_a_folder_of_its_own(fakes: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Named after its overrides; what decides no figure makes none, and what a name cannot hold gets a digest."""
+    changes = [[], ["seed=1"], ["seed=2", "fold=false"], ["outputs=[result]"], ["limits.memory=90 GB"],
+               ["limits.memory=90GB"], ["limits.memory= 90 GB"]]  # fmt: skip
+    places = []
+    for words in changes:
+        assert main([SMALL, *words]) in (0, 1)
+        places.append(capsys.readouterr().err.split("written to ")[1].splitlines()[0].removeprefix("out/dualpipe_8x20"))
+    assert places[:4] == ["", ",seed=1", ",seed=2,fold=false", ""] and places[5] == ",limits.memory=90GB"
+    assert len({*places}) == 6 and places[4].startswith(",limits.memory=90_GB-")
+    assert json.loads(Path("out/dualpipe_8x20/result.json").read_text())["seed"] == 0
+    assert place("s.yaml", ["faults=[{kind: gpu, at: 1, slower: 2}]", "name=" + "x" * 300, "jitter=0." + "1" * 300])
+    assert len(place("s.yaml", ["jitter=0." + "1" * 300]).name) < 120
+
+
 def test_json_on_stdout_is_the_file_and_nothing_else(fakes: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([SMALL, "--format", "json", "--out", "o"]) == 0
     assert capsys.readouterr().out == Path("o/result.json").read_text()
@@ -83,7 +107,6 @@ def test_json_on_stdout_is_the_file_and_nothing_else(fakes: Any, capsys: pytest.
 
 def test_an_older_folder_of_ours_is_replaced_whole(fakes: Any) -> None:
     assert main([SMALL, "--out", "o", "-q"]) == 0
-    Path("o/stale").write_text("old")
     assert main([SMALL, "--out", "o", "-q", "outputs=[result]", "seed=1"]) == 0
     assert there() == ["o", "o/result.json"]
     Path("empty").mkdir()
@@ -110,7 +133,7 @@ def test_infeasible_is_exit_1_with_one_line_and_all_outputs(
     fakes.setattr(sim, "run", lambda scenario: SimpleNamespace(summary=fake_result(scenario).summary | more))
     assert main([SMALL, *words, "--out", "o", "-q"]) == 1
     assert capsys.readouterr().err == f"infeasible: {line}\n"
-    assert "o/report" in there()
+    assert "o/report.html" in there()
     told = json.loads(Path("o/result.json").read_text())
     assert told["feasible"] is False and told["infeasible"] == [line]
 
@@ -143,7 +166,7 @@ WRONG = [
     ([SMALL, "--out", "file"], "file: is a file; name a folder with --out"),
     ([SMALL, "--out", "file/o/p"], "<here>/file: is a file; name a folder with --out"),
     ([SMALL, "--out", "theirs"],
-     "theirs: is not empty and has no result.json, so it is not replaced; name another with --out"),
+     "theirs: is not empty and has no result.json of a run, so nothing in it is replaced; name another with --out"),
     ([SMALL, "--out", "."], ".: is the working folder or above it; name a folder inside it with --out"),
     (["list", "gpus"], "unknown kind 'gpus'; legal: scenarios, models, devices, nodes, fabrics, schedules"),
     (["schema", "x"], "unrecognized arguments: x; see python -m sim --help"),
@@ -206,28 +229,13 @@ def test_what_fails_midway_leaves_the_older_folder_as_it_was(
             (arguments[1] / "result.json").write_text("{half")
         raise error
 
-    fakes.setattr(*((reports.folder, "write") if stage == "write" else (sim, "run")), fail)
+    fakes.setattr(*((archive, "write") if stage == "write" else (sim, "run")), fail)
     assert main([SMALL, "--out", "o", "-q", "seed=9"]) == code
     err = capsys.readouterr().err
     assert err == f"{said}\n" if code != 70 else err.startswith("Traceback ") and err.endswith(f"{said}\n")
     assert there() == before and json.loads(Path("o/result.json").read_text())["seed"] == 0
     assert main([SMALL, "--out", "new/o", "-q"]) == code
     assert there() == before
-
-
-def test_a_failed_move_puts_the_older_folder_back(fakes: Any) -> None:
-    assert main([SMALL, "--out", "o", "-q"]) == 0
-    rename = os.rename
-
-    def once(source: Any, target: Any) -> None:
-        if Path(target).name == "o" and Path(source).name == "o":
-            raise KeyboardInterrupt
-        rename(source, target)
-
-    fakes.setattr(os, "rename", once)
-    assert main([SMALL, "--out", "o", "-q", "seed=9"]) == 130
-    assert json.loads(Path("o/result.json").read_text())["seed"] == 0
-    assert [name for name in there() if "/" not in name] == ["o"]
 
 
 MISFITS = [
