@@ -92,24 +92,30 @@ def _simulate(scenario: "Scenario", path: str) -> "Result":
 
 
 def check(words: list[str]) -> int:
-    from sim.layout.plan import lay_out
+    """Run without a folder: what does not fit or misses a limit is told, like what is refused."""
+    from sim.simulation import run
 
-    path, scenario = loaded(PROG, scenario_parser().parse_intermixed_args(words).words)
+    args = scenario_parser().parse_intermixed_args(words).words
+    path, scenario = loaded(PROG, [*args[:1], "outputs=[result]", *args[1:]] if args else [])
     with refusals(path):
-        lay_out(scenario)
-    print(f"{path}: nothing wrong ({scenario.name}; hash {scenario.scenario_hash})")
-    return DONE
+        summary = run(scenario, interval=False).summary
+    for line in summary["infeasible"]:
+        print(f"{path}: infeasible: {line}", file=sys.stderr)
+    if summary["feasible"]:
+        print(f"{path}: nothing wrong ({scenario.name}; hash {scenario.scenario_hash})")
+    return DONE if summary["feasible"] else INFEASIBLE
 
 
 def known(words: list[str]) -> int:
     from hwmodels import device, fabric, node
-    from sim.scenario.shelves import SCENARIOS, models
+    from hwmodels.shelf import names
+    from sim.experiments.sweep import SWEEPS
+    from sim.scenario.shelves import models, scenarios
     from sim.schedules import program
 
     known = {
-        "scenarios": [f"scenarios/{file.name}" for file in sorted(SCENARIOS.glob("*.yaml"))],
-        "models": models(), "devices": device.available(), "nodes": node.available(),
-        "fabrics": fabric.available(), "schedules": program.names(),
+        "scenarios": scenarios(), "sweeps": names(SWEEPS), "models": models(), "devices": device.available(),
+        "nodes": node.available(), "fabrics": fabric.available(), "schedules": program.names(),
     }  # fmt: skip
     for word in words:
         if word not in known:

@@ -27,9 +27,12 @@ from typing import Any
 from hwmodels.document import Document, DocumentError, Place, Problem, dotted, read, unknown
 from sim import figures
 from sim.experiments.record import OWN, Book, Record, record, stamp
+from sim.scenario import shelves
 from sim.scenario.files import load
 from sim.scenario.values import Scenario
 
+SWEEPS = shelves.SCENARIOS / "sweeps"
+"""Where the sweeps are that ship."""
 KEYS = ("name", "scenario", "overrides", "axes", "also", "columns", "fresh_processes")
 COLUMNS = {
     "step (s)": "step_time_s", "bubble": "bubble_fraction", "exposed (s)": "exposed_communication_s",
@@ -71,8 +74,12 @@ class Sweep:
 
 
 def read_sweep(path: Path, extra: Sequence[str] = ()) -> Sweep:
-    """The sweep in a YAML file; `extra` overrides come last at every point. Raises DocumentError."""
-    document = read(path)
+    """The sweep in a YAML file, or one that ships by its name; `extra` overrides come last at every point.
+
+    Raises DocumentError.
+    """
+    shown, path = str(path), shelves.place(str(path), SWEEPS)
+    document = read(path, shown)
     _check(document)
     content = document.content
     shared = tuple(content.get("overrides", ()))
@@ -84,7 +91,7 @@ def read_sweep(path: Path, extra: Sequence[str] = ()) -> Sweep:
     points = ([p for p in products if p.labels] or ([] if beside else products)) + beside
     last = (*extra, "outputs=[result]")
     return Sweep(
-        str(path), str(content.get("name", path.stem)), str(path.parent / content["scenario"]),
+        shown, str(content.get("name", path.stem)), str(path.parent / content["scenario"]),
         tuple(Point(p.labels, (*p.overrides, *last)) for p in points),
         dict(content.get("columns", COLUMNS)), bool(content.get("fresh_processes", False)), tuple(extra),
     )  # fmt: skip
@@ -107,6 +114,9 @@ def _check(document: Document) -> None:
     if not isinstance(content, Mapping):
         wrong("expected keys and values, e.g. scenario: ../v3_2048gpu.yaml")
         raise DocumentError(problems)
+    if "scenario" not in content and ("batch" in content or "schedule" in content):
+        what = "is a scenario, not a sweep; a sweep names one (scenario: FILE) and axes, see scenarios/sweeps"
+        raise DocumentError([Problem(Place(document.place(()).file), "", what)])
     for key in content:
         if key not in KEYS:
             wrong(unknown(key, "key", KEYS), key)

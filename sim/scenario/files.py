@@ -3,24 +3,48 @@
 `load` and `from_mapping` give a frozen, picklable Scenario or raise DocumentError, which lists all that is wrong.
 """
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hwmodels import fabric as fabrics
 from hwmodels import node as nodes
 from hwmodels.document import Document, Place, read
+from hwmodels.refused import Refused
 from sim.models.family import families, family
+from sim.scenario import shelves
 from sim.scenario.shelves import models
 from sim.scenario.values import Scenario
 from sim.schedules import program
 
 
-def load(path: str, overrides: Sequence[str] = ()) -> Scenario:
-    """The scenario in a YAML file, changed by `key=value` overrides. Raises DocumentError."""
+def load(
+    scenario: Scenario | str | Path | Mapping[str, Any], overrides: Sequence[str] = (), **changes: Any
+) -> Scenario:
+    """The scenario in a YAML file, one that ships by its name, or plain values; changed by overrides.
+
+    overrides: `key=value` each, as on the command line; changes: the same by name. They come one after another.
+    Raises DocumentError.
+    """
     from sim.scenario.resolve import resolve
 
-    return resolve(read(Path(path)), overrides, Path(path))
+    words = [*overrides, *(f"{key}={_text(value)}" for key, value in changes.items())]
+    if isinstance(scenario, Scenario):
+        changed = from_mapping(scenario.resolved, words) if words else scenario
+        return replace(changed, overrides=(*scenario.overrides, *words))
+    if isinstance(scenario, Mapping):
+        return from_mapping(scenario, words)
+    if not isinstance(scenario, str | Path):
+        raise Refused(f"expected a scenario: a file, a name, a mapping or one that is loaded; found {scenario!r}")
+    place = shelves.place(str(scenario))
+    return resolve(read(place, str(scenario)), words, place)
+
+
+def _text(value: Any) -> str:
+    """A value as an override has it: text as it is, all else as JSON, which is YAML."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def from_mapping(mapping: Mapping[str, Any], overrides: Sequence[str] = ()) -> Scenario:

@@ -169,7 +169,7 @@ class Scenario:
     jitter: float = 0.0
     scenario_hash: str = ""
     resolved: dict[str, Any] = field(default_factory=dict, hash=False, repr=False)
-    overrides: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def uneven(self) -> bool:

@@ -25,7 +25,8 @@ from sim.__main__ import main
 from sim.analysis.feasible import judged
 from sim.cli.command import BUG
 from sim.cli.run import place
-from sim.scenario import SCENARIOS, Scenario
+from sim.experiments.sweep import SWEEPS
+from sim.scenario import SCENARIOS, Scenario, shelves
 
 SMALL = str(SCENARIOS / "dualpipe_8x20.yaml")
 ROOT = SCENARIOS.parent
@@ -155,9 +156,11 @@ def test_limits_that_hold_are_exit_0(fakes: Any) -> None:
 
 WRONG = [
     (["fast"], "unknown command 'fast'; legal: run, check, list, schema, validate, sweep, study, tokens, exchange, "
-               "or a scenario file (.yaml)"),
+               "or a scenario (a file, or a name from list)"),
+    (["v3_2048gp"], "unknown command 'v3_2048gp', did you mean 'v3_2048gpu'? legal: run, check, list, schema, "
+                    "validate, sweep, study, tokens, exchange, or a scenario (a file, or a name from list)"),
     (["chek", "x"], "unknown command 'chek', did you mean 'check'? legal: run, check, list, schema, validate, sweep, "
-                    "study, tokens, exchange, or a scenario file (.yaml)"),
+                    "study, tokens, exchange, or a scenario (a file, or a name from list)"),
     (["absent.yaml"], "absent.yaml: cannot be read: No such file or directory"),
     (["run"], "a scenario file is missing; see python -m sim --help"),
     ([SMALL, "--speed"], "unrecognized arguments: --speed; see python -m sim --help"),
@@ -168,7 +171,7 @@ WRONG = [
     ([SMALL, "--out", "theirs"],
      "theirs: is not empty and has no result.json of a run, so nothing in it is replaced; name another with --out"),
     ([SMALL, "--out", "."], ".: is the working folder or above it; name a folder inside it with --out"),
-    (["list", "gpus"], "unknown kind 'gpus'; legal: scenarios, models, devices, nodes, fabrics, schedules"),
+    (["list", "gpus"], "unknown kind 'gpus'; legal: scenarios, sweeps, models, devices, nodes, fabrics, schedules"),
     (["schema", "x"], "unrecognized arguments: x; see python -m sim --help"),
     (["check", SMALL, "fold=x"], "<command line> fold=x: expected true or false; found 'x'"),
 ]  # fmt: skip
@@ -264,7 +267,7 @@ def test_a_bug_of_ours_is_a_traceback_and_never_wrong_input(
 
 
 @pytest.mark.parametrize(("command", "place"), [
-    ("check", "layout.plan.lay_out"), ("tokens", "experiments.tokens.survey"), ("exchange", "cli.exchange.figures"),
+    ("check", "simulation.lay_out"), ("tokens", "experiments.tokens.survey"), ("exchange", "cli.exchange.figures"),
 ])  # fmt: skip
 def test_no_command_line_calls_a_bug_wrong_input(
     monkeypatch: Any, capsys: pytest.CaptureFixture[str], command: str, place: str
@@ -280,13 +283,40 @@ def test_list_check_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "\n  ".join(["devices:", *device.available()]) + "\n"
     assert main(["list"]) == 0
     listed = capsys.readouterr().out
-    assert "scenarios/v3_2048gpu.yaml" in listed and "  dualpipe\n" in listed and "  mpft\n" in listed
+    assert "  v3_2048gpu\n" in listed and "  dualpipe\n" in listed and "  mpft\n" in listed
     assert main(["check", SMALL]) == 0
     assert "nothing wrong (DualPipe, 8 ranks, 20 micro-batches; hash " in capsys.readouterr().out
     for words in (["--help"], ["-h"], ["run", "--help"], [SMALL, "-h"]):
         assert main(words) == 0
         assert capsys.readouterr().out.startswith("usage: python -m sim SCENARIO.yaml [key=value ...]")
     assert main([]) == 2
+
+
+@pytest.mark.parametrize("word", ["dualpipe_8x20", "dualpipe_8x20.yaml", "scenarios/dualpipe_8x20.yaml"])
+def test_what_is_listed_runs_from_any_folder(monkeypatch: Any, tmp_path: Path, capsys: Any, word: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([word, "outputs=[result]", "-q"]) == 0 and there() == [
+        "out", "out/dualpipe_8x20", "out/dualpipe_8x20/result.json", "out/dualpipe_8x20/scenario.yaml"
+    ]  # fmt: skip
+    assert main(["check", "elsewhere/dualpipe_8x20.yaml"]) == 2
+    assert main(["list", "scenarios", "sweeps"]) == 0
+    for name in capsys.readouterr().out.split():
+        if not name.endswith(":"):
+            assert shelves.place(name).is_file() or shelves.place(name, SWEEPS).is_file()
+    Path("dualpipe_8x20.yaml").write_text("schedule: [")  # a file of that name comes first
+    assert main(["check", "dualpipe_8x20.yaml"]) == 2
+
+
+def test_check_says_what_does_not_fit_and_writes_nothing(
+    monkeypatch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "v2_lite", "batch.micro_batch=64", "batch.sequences=65536", "limits.step_time=1 ms"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and there() == []
+    first, second = err.splitlines()
+    assert first.startswith("v2_lite: infeasible: does not fit in memory: a rank at position 1 of the pipeline needs ")
+    assert second.startswith("v2_lite: infeasible: the step takes ")
 
 
 def process(code: str, *words: str, cwd: Path) -> subprocess.Popen[str]:

@@ -87,6 +87,8 @@ def test_a_sweep_without_axes_is_one_run() -> None:
 
 BAD = [
     ("[1]", "s.yaml:1:1: expected keys and values, e.g. scenario: ../v3_2048gpu.yaml"),
+    ("schedule: 1f1b\nbatch: {}\ncluster: 3",
+     "s.yaml: is a scenario, not a sweep; a sweep names one (scenario: FILE) and axes, see scenarios/sweeps"),
     ("axes: {}", "s.yaml:1:1: scenario: missing; expected a scenario file, e.g. ../v3_2048gpu.yaml"),
     ("scenario: 3", "s.yaml:1:1: scenario: expected a scenario file; found 3"),
     ("scenario: SMALL\naxis: {}",
