@@ -27,8 +27,9 @@ commands:
   check SCENARIO.yaml [key=value ...]  whether a scenario is right, its schedule runs and it fits; writes nothing
   list [KIND]                          known scenarios, models, devices, nodes, fabrics, schedules
   schema                               JSON Schema of a scenario file
-  validate [--format text|markdown|json] [--write]
-                                       predictions beside what was published, with errors and 90 % intervals
+  validate [--all] [--format text|markdown|json] [--write]
+                                       predictions beside what was published, a line a group; --all: each figure with
+                                       its error and 90 % interval
   sweep SWEEP.yaml [--jobs N]          many runs along axes of overrides, resumable
   study NAME [--jobs N]                a sweep that ships, told on its page: stragglers, unevenness, scale
   tokens SCENARIO.yaml [key=value ...] who receives how many tokens, and how a bias evens them out (tokens --help)
