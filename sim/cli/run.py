@@ -31,7 +31,7 @@ def run(words: list[str]) -> int:
     if not args.quiet:
         from reports import terminal
 
-        terminal.show(result, stream=sys.stderr, overrides=args.words[1:])
+        terminal.show(result, stream=sys.stderr)
         print(f"written to {folder}", file=sys.stderr)
     if args.format == "json":
         sys.stdout.write((folder / "result.json").read_text(encoding="utf-8"))

@@ -78,7 +78,7 @@ def overview(rows: Sequence[Row]) -> str:
         worst = max(free, key=lambda row: abs(row.error), default=None)
         typical = "" if part.error is None else f"{part.error:.1%}"
         inside = f"{part.inside} of {part.sure}" if part.sure else ""
-        furthest = f"{error(worst)}  {worst.quantity}" if worst else ""
+        furthest = f"{error(worst)}  {_cut(worst.quantity, NAME)}" if worst else ""
         lines.append([part.group, str(part.rows), str(part.untouched), typical, inside, furthest])
     return aligned(lines)
 

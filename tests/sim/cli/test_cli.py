@@ -57,7 +57,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch
     monkeypatch.setattr(sim, "run", fake_result, raising=False)
     monkeypatch.setattr(archive, "write", fake_write)
     folder = SimpleNamespace(write=lambda result, folder, outputs: None)
-    terminal = SimpleNamespace(show=lambda result, stream, overrides: print("the table", *overrides, file=stream))
+    terminal = SimpleNamespace(show=lambda result, stream: print("the table", file=stream))
     for name, module in (("folder", folder), ("terminal", terminal)):
         monkeypatch.setitem(sys.modules, f"reports.{name}", module)
         monkeypatch.setattr(reports, name, module, raising=False)

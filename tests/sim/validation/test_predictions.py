@@ -110,7 +110,7 @@ def test_the_table_goes_to_stderr_and_markdown_and_json_to_stdout(
     head, *groups, gap, last = err.splitlines()
     assert out == "" and len(groups) == len({row.group for row in rows.values()}) < 12 and gap == ""
     assert sum(int(re.split(r"  +", line)[1]) for line in groups) == len(rows) and last.endswith("; --all prints each")
-    assert head.split()[:2] == ["group", "figures"] and max(map(len, err.splitlines())) < 132
+    assert head.split()[:2] == ["group", "figures"] and max(map(len, err.splitlines())) < 140
     assert main(["validate", "--format", "markdown"]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("# Validation") and err == ""
