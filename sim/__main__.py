@@ -26,7 +26,7 @@ commands:
                                        out/<scenario>,<overrides> where there are some)
   check SCENARIO.yaml [key=value ...]  whether a scenario is right, its schedule runs and it fits; writes nothing
   list [KIND]                          known scenarios, models, devices, nodes, fabrics, schedules
-  schema                               JSON Schema of a scenario file
+  schema [--write]                     JSON Schema of a scenario file; --write: the tables of docs/REFERENCE.md
   validate [--all] [--format text|markdown|json] [--write]
                                        predictions beside what was published, a line a group; --all: each figure with
                                        its error and 90 % interval
@@ -103,7 +103,7 @@ def _scenario(word: str) -> bool:
 
 
 COMMANDS = {
-    "run": "run:run", "check": "run:check", "list": "run:known", "schema": "run:schema",
+    "run": "run:run", "check": "run:check", "list": "run:known", "schema": "schema:schema",
     "validate": "validate:validate", "sweep": "sweeps:sweep", "study": "sweeps:study", "tokens": "tokens:tokens",
     "exchange": "exchange:exchange",
 }  # fmt: skip

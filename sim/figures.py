@@ -89,3 +89,9 @@ def nearest(key: str, more: Iterable[str] = ()) -> str:
 def _named(pattern: str) -> list[str]:
     """The parts of a pattern as far as they are names."""
     return list(takewhile(lambda part: part != "*", pattern.split(".")))
+
+
+def table() -> str:
+    """The keys as a table of Markdown."""
+    rows = (f"| `{key.replace('|', ', ')}` | {text} |" for key, text in sorted(FIGURES.items()))
+    return "\n".join(("| key | what it is |", "|---|---|", *rows)) + "\n"

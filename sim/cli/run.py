@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwmodels.refused import Refused
-from sim.cli.command import DONE, INFEASIBLE, PROG, Parser, loaded, progress, refusals, scenario_parser
+from sim.cli.command import DONE, INFEASIBLE, PROG, loaded, progress, refusals, scenario_parser
 
 if TYPE_CHECKING:
     from sim.result import Result
@@ -122,14 +122,4 @@ def known(words: list[str]) -> int:
             raise Refused(f"unknown kind {word!r}; legal: {', '.join(known)}")
     for kind in words or known:
         print(f"{kind}:", *known[kind], sep="\n  ")
-    return DONE
-
-
-def schema(words: list[str]) -> int:
-    import json
-
-    from sim.scenario.files import schema
-
-    Parser(prog=PROG, add_help=False).parse_args(words)
-    print(json.dumps(schema(), indent=2))
     return DONE

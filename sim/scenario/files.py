@@ -6,18 +6,24 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hwmodels import device as devices
 from hwmodels import fabric as fabrics
+from hwmodels import keys
 from hwmodels import node as nodes
 from hwmodels.document import Document, Place, read
 from hwmodels.refused import Refused
-from sim.models.family import families, family
+from sim.models.family import families
 from sim.scenario import shelves
 from sim.scenario.shelves import models
 from sim.scenario.values import Scenario
 from sim.schedules import program
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 
 def load(
@@ -59,18 +65,31 @@ def schema() -> dict[str, Any]:
     from sim.scenario.form import ScenarioForm
 
     content = ScenarioForm.model_json_schema()
-    content["$defs"]["ClusterForm"]["properties"]["node"] = _named(nodes.available(), nodes.KEYS)
-    content["$defs"]["ClusterForm"]["properties"]["fabric"] = _named(fabrics.available(), fabrics.KEYS)
-    shapes = [family(name).Shape for name in families()]
-    content["properties"]["model"] = _named(models(), *(tuple(shape.__dataclass_fields__) for shape in shapes))
-    content["properties"]["schedule"] = {"anyOf": [{"enum": list(program.names())}, {"$ref": "#/$defs/ScheduleForm"}]}
-    content["$defs"]["ScheduleForm"]["properties"]["name"]["enum"] = list(program.names())
+    cluster, schedules = content["$defs"]["ClusterForm"]["properties"], {"enum": list(program.names())}
+    device = _named(devices.available(), keys.properties(keys.DEVICE))
+    node = keys.properties(keys.NODE)
+    node["device"] |= device
+    cluster["node"] |= _named(nodes.available(), node)
+    cluster["fabric"] |= _named(fabrics.available(), keys.properties(keys.FABRIC))
+    forms = [model_form(name).model_json_schema()["properties"] for name in families()]
+    content["properties"]["model"] |= _named(models(), *forms)
+    content["properties"]["schedule"] |= {"anyOf": [schedules, {"$ref": "#/$defs/ScheduleForm"}]}
+    content["$defs"]["ScheduleForm"]["properties"]["name"] |= schedules
+    for whole in (cluster["node"], cluster["fabric"], *(content["properties"][key] for key in ("model", "schedule"))):
+        for key in ("$ref", "type"):
+            whole.pop(key, None)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **content}
 
 
-def _named(legal: Sequence[str], *kinds: Sequence[str]) -> dict[str, Any]:
+def model_form(family_name: str) -> "type[BaseModel]":
+    """The YAML form of a model of that family."""
+    form: type[BaseModel] = import_module(f"sim.models.{family_name}.form").ModelForm
+    return form
+
+
+def _named(legal: Sequence[str], *kinds: Mapping[str, Any]) -> dict[str, Any]:
     """Schema of a document: a name, or a mapping of the keys of one of its kinds that may build on a name."""
     words: dict[str, Any] = {"enum": list(legal)}
-    each: list[dict[str, Any]] = [{key: {} for key in keys} | {"base": words} for keys in kinds]
-    mappings = ({"type": "object", "properties": keys, "additionalProperties": False} for keys in each)
+    each: list[dict[str, Any]] = [{**kind, "base": words} for kind in kinds]
+    mappings = ({"type": "object", "properties": part, "additionalProperties": False} for part in each)
     return {"anyOf": [words, *mappings]}
