@@ -168,6 +168,8 @@ def parse(text: str, file: str, cited: bool = False) -> Document:
         mark = error.problem_mark or error.context_mark
         place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
         raise DocumentError([Problem(place, "", f"not YAML: {error.problem or error.context}")]) from None
+    except UnicodeEncodeError:
+        raise DocumentError([Problem(Place(file), "", "not text (UTF-8 expected)")]) from None
     except yaml.YAMLError as error:
         message = " ".join(str(getattr(error, "reason", error)).split())
         raise DocumentError([Problem(Place(file), "", f"not YAML: {message}")]) from None
