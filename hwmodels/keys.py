@@ -74,13 +74,13 @@ FABRIC: dict[str, str] = {
 
 def properties(described: Mapping[str, str]) -> dict[str, dict[str, object]]:
     """Dotted keys as `properties` of a JSON Schema, keys inside others as theirs."""
-    found: dict[str, dict[str, object]] = {}
+    tree: dict[str, dict[str, object]] = {}
     for key, text in described.items():
         outer, _, inner = key.partition(".")
         if inner:
-            nested = found.setdefault(outer, {"type": "object", "properties": {}})["properties"]
+            nested = tree.setdefault(outer, {"type": "object", "properties": {}})["properties"]
             assert isinstance(nested, dict)
             nested[inner] = {"description": text}
         else:
-            found[outer] = {"description": text}
-    return found
+            tree[outer] = {"description": text}
+    return tree

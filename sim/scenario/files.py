@@ -23,7 +23,7 @@ from sim.scenario.values import Scenario
 from sim.schedules import program
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    from sim.models.form import Form
 
 
 def load(
@@ -81,9 +81,9 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **content}
 
 
-def model_form(family_name: str) -> "type[BaseModel]":
+def model_form(family_name: str) -> "type[Form]":
     """The YAML form of a model of that family."""
-    form: type[BaseModel] = import_module(f"sim.models.{family_name}.form").ModelForm
+    form: type[Form] = import_module(f"sim.models.{family_name}.form").ModelForm
     return form
 
 

@@ -30,8 +30,8 @@ def keys() -> str:
 def undescribed() -> list[str]:
     """Keys of a scenario or model that say nothing of themselves."""
     forms = [schema(), *(model_form(name).model_json_schema() for name in families())]
-    found = (key for form in forms for key, part in _walk(form, form.get("$defs", {})) if not part.get("description"))
-    return sorted(set(found))
+    silent = (key for form in forms for key, part in _walk(form, form.get("$defs", {})) if not part.get("description"))
+    return sorted(set(silent))
 
 
 def _rows(form: Part, shared: Mapping[str, Part]) -> Iterator[str]:
