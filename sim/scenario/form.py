@@ -156,7 +156,7 @@ class RoutingForm(Form):
     histogram: Annotated[Any, WithJsonSchema({"type": ["string", "array"]})] = None
     """Tokens by layer and expert, of recorded routing: a file, or lists."""
     redundant_experts: Natural = 0
-    """Copies of popular experts in a layer, placed by EPLB."""
+    """Copies of popular experts in a layer, placed by EPLB as published: two of one expert may share a rank."""
 
 
 class CommForm(Form):
