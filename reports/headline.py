@@ -61,6 +61,12 @@ def setting(result: Result) -> str:
     return " · ".join(words)
 
 
+def changes(result: Result) -> str:
+    """What was overridden in the scenario, whose name may still tell of the file as it was; or nothing."""
+    words = result.summary.get("overrides")
+    return f"with {' '.join(words)}" if words else ""
+
+
 def seconds(value: float) -> str:
     """A time in seconds as text, e.g. "129.0 ms"; less than half a nanosecond is rounding."""
     if abs(value) < NANO / 2:

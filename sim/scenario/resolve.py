@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from pydantic import ValidationError
 
 from hwmodels import fabric as fabrics
 from hwmodels import node as nodes
-from hwmodels.document import Document, DocumentError, KeyPath, Problem, dotted, unknown
+from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem, dotted, unknown
 from hwmodels.fabric import Fabric
 from hwmodels.figure import resolved
 from hwmodels.node import Node
 from hwmodels.shelf import Shelf, expand
+from sim.models import hugging_face
 from sim.models.family import families, family
 from sim.models.form import Form
 from sim.models.mixture import Mixture
@@ -53,6 +54,7 @@ def resolve(document: Document, overrides: Sequence[str], path: Path | None) -> 
 
     path: of the scenario file, or None; `models/` beside it may hold models, its stem is the default name.
     """
+    _others(document)
     if not isinstance(document.content, Mapping):
         value = "a list" if isinstance(document.content, list) else repr(document.content)
         what = "nothing is written" if document.content is None else f"found {value}"
@@ -62,10 +64,29 @@ def resolve(document: Document, overrides: Sequence[str], path: Path | None) -> 
     parts, unnamed = _parts(document, path)
     if form is None or unread or unnamed:
         raise DocumentError([*unread, *mistaken, *unnamed])
-    scenario = _built(form, parts, path)
+    scenario = replace(_built(form, parts, path), overrides=tuple(overrides))
     if wrong := check(scenario, document):
         raise DocumentError(wrong)
     return scenario
+
+
+STUDY = "scenario"
+"""A key of every sweep (see sim.experiments.sweep) and of no scenario."""
+
+
+def _others(document: Document) -> None:
+    """Raise DocumentError with one line where a document is of a kind that we know, and no scenario."""
+    content = document.content if isinstance(document.content, Mapping) else {}
+    line = ""
+    if STUDY in content and not {"model", "chunk_times"} & content.keys():
+        line = "is a sweep, not a scenario; run it with: python -m sim sweep FILE"
+    elif not {"model", "chunk_times", "cluster"} & content.keys() and (name := hugging_face.name(content)):
+        line = (
+            f"is a Hugging Face config.json of {name}, not a scenario; write its dimensions under model:, with a family"
+            f" ({', '.join(families())}), see scenarios/models"
+        )
+    if line:
+        raise DocumentError([Problem(Place(document.place(()).file), "", line)])
 
 
 def _form(document: Document) -> tuple[ScenarioForm | None, list[Problem]]:
@@ -143,6 +164,7 @@ def _model(part: Document, key: KeyPath, path: Path | None) -> tuple[ModelShape,
     """The model named, from `models/` beside the scenario or else from those that ship."""
     word = part.content.get("base") if isinstance(part.content, Mapping) else part.content
     whole = expand(part, _models(path, word), key)
+    _theirs(whole, key)
     name = _family(whole, key)
     form = import_module(f"sim.models.{name}.form").ModelForm
     try:
@@ -151,6 +173,17 @@ def _model(part: Document, key: KeyPath, path: Path | None) -> tuple[ModelShape,
         raise DocumentError(_problems(form, error, whole, key)) from None
     values["source"] = values.pop("source")  # last, as in the documents
     return family(name).Shape(**values), values
+
+
+def _theirs(whole: Document, key: KeyPath) -> None:
+    """Raise DocumentError with one line where a model is written in Hugging Face's names."""
+    name = whole.content.get("family") if isinstance(whole.content, Mapping) else None
+    legal = family(name).Shape.__dataclass_fields__ if name in families() else {}
+    theirs, line = hugging_face.remark(whole.content, legal)
+    if line and not legal:
+        line += f"; legal: {', '.join(families())}, see scenarios/models"
+    if line:
+        raise DocumentError([Problem(whole.place((theirs,)), dotted(key), line)])
 
 
 def _family(whole: Document, key: KeyPath) -> str:

@@ -179,7 +179,8 @@ class Scenario:
     """One run. Either cluster and model are given, or chunk_times; the others are then None.
 
     placement: a rule, or layers per stage. resolved: all of it as plain values, which reload to the same scenario.
-    scenario_hash: BLAKE2b of `resolved` without name and outputs, as hexadecimal text.
+    scenario_hash: BLAKE2b of `resolved` without name and outputs, as hexadecimal text. overrides: what was changed in
+    the file or mapping, for people alone.
     """
 
     name: str
@@ -204,6 +205,7 @@ class Scenario:
     optimizer: Optimizer = Optimizer()
     scenario_hash: str = ""
     resolved: dict[str, Any] = field(default_factory=dict, hash=False, repr=False)
+    overrides: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def uneven(self) -> bool:

@@ -100,6 +100,13 @@ def test_an_infeasible_run_says_so_first() -> None:
     assert 'class="alarm"' not in html("full")
 
 
+def test_overrides_are_told_below_the_name() -> None:
+    """The name may still tell of the file as it was."""
+    run = sample.chunk_times()
+    text = page.render(replace(run, summary=run.summary | {"overrides": ["seed=1", "name=<b>"]}))
+    assert "<br>with seed=1 name=&lt;b&gt;</p>" in text and "<br>with" not in html("chunks")
+
+
 def test_the_same_result_gives_the_same_page() -> None:
     assert page.render(sample.result()) == html("full")
 
