@@ -261,7 +261,7 @@ class ScenarioForm(Form):
     comm: CommForm = CommForm()
     """The communication kernel, and what else a rank waits for."""
     optimizer: OptimizerForm = OptimizerForm()
-    """What follows the steps."""
+    """What follows the steps of the schedule."""
     detail: Literal["op", "layer", "chunk"] = "layer"
     """What is drawn: kernels, parts of layers, or steps of the schedule; no figure depends on it."""
     fold: bool = True

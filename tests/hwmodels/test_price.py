@@ -384,6 +384,8 @@ def test_compute_has_all_sms_while_nothing_communicates(shape: Op) -> None:
 def test_what_sms_do_not_pace_costs_the_same_however_they_are_held(shape: Op) -> None:
     for on_comm_sms in (False, True):
         assert replace(pricer(), held=False).price(shape, on_comm_sms) == pricer().price(shape, on_comm_sms)
+
+
 def test_measured_waits_are_added_to_exchanges_beside_compute_alone() -> None:
     """The means of four barriers each in the H800 profile; none in a group of one."""
     waiting = Pricer(H800.device, LINKS, 20, waits=True)
