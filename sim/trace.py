@@ -36,7 +36,7 @@ class Trace:
     stage_b, micro_batch_b: of the backward half of an overlapped pair, else -1.
     layer: model layer, or -1.
     price: index into `prices` (provenance of the duration), or -1.
-    sms: streaming multiprocessors held, or -1.
+    sms: streaming multiprocessors held (by compute, while nothing communicates), or -1.
     rungs: of each of `prices`, the rung of the pricing ladder that it comes from, e.g. "measured".
     """
 
