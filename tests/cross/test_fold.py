@@ -45,7 +45,7 @@ def same(one, two):
         assert a.labels == b.labels and a.prices == b.prices
         for column in a.COLUMNS:
             np.testing.assert_array_equal(getattr(a, column), getattr(b, column), f"{name}.{column}")
-    alike = one.summary | {"scenario_hash": two.summary["scenario_hash"]}
+    alike = one.summary | {key: two.summary[key] for key in ("scenario_hash", "overrides")}
     told = dict(flat(alike.pop("intervals_90", {})))  # sums in another order
     assert told == pytest.approx(dict(flat(two.summary.get("intervals_90", {}))), rel=1e-12)
     assert alike == {name: two.summary[name] for name in alike}
