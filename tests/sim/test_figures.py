@@ -15,7 +15,8 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 TOLD = ("waterfall", "stages", "feasible")
 """What the golden files hold beside keys of result.json, or in another form."""
 UNSEEN = {
-    "wall_seconds", "scenario_hash", "events", "feasible", "faults_without_effect.*", "links.left_out", "bubble_s.sends",
+    "wall_seconds", "scenario_hash", "events", "feasible", "faults_without_effect.*", "links.left_out",
+    "bubble_s.sends",
 }  # fmt: skip
 """Keys that the golden files leave out, and those of runs that they have none of."""
 
