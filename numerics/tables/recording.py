@@ -154,8 +154,8 @@ def _missing(a: Analysis, most: int = 3) -> Iterator[str]:
     """Lines on what is not in the trace, or was not read: kernels that were lost, events of other categories."""
     if a.lost:
         yield (
-            f"  {a.lost} of {a.launches} launches of kernels have no kernel in the trace: lost by the profiler, or run "
-            "after it stopped; busy times lack theirs"
+            f"  {a.lost} of {a.launches} launches of kernels have no kernel in the trace: lost by the profiler, "
+            "captured into a graph, or run after it stopped; busy times lack theirs"
         )
     for category, events, duration_ns in a.left_out[:most]:
         name = f"category {shown(category)}" if category else "no category"
