@@ -172,7 +172,7 @@ def _from_trace(asked: argparse.Namespace) -> int:
     except JoinError as error:
         print(f"{asked.trace}: {error}", file=sys.stderr)
         return FAILED
-    except (ValueError, Refused) as error:  # TraceError, DocumentError, UnknownCardError: each says what is wrong
+    except Refused as error:  # TraceError, DocumentError, UnknownCardError: each says what is wrong
         raise WrongInput(_line(asked.trace, error)) from None
     print("\n".join(recording.report(result)))
     if not (asked.out or result.whole):
@@ -268,7 +268,7 @@ def _census(asked: argparse.Namespace) -> int:
 
     try:
         shape = shape_of(asked.model)
-    except (ValueError, Refused) as error:
+    except Refused as error:
         raise WrongInput(_line(asked.model, error)) from None
     try:
         from numerics.census import census

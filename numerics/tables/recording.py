@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hwmodels.document import read
+from hwmodels.refused import Refused
 from hwmodels.units import NS_PER_S, TERA, US_NS
 from numerics.tables import cards, provenance
 from numerics.tables.calibrate import Table, tables, unmodelled
@@ -93,15 +94,15 @@ def _check_devices(analysis: Analysis, whole: bool) -> None:
 
 
 def shape_of(model: Path) -> DeepSeekShape:
-    """The dimensions in a model's YAML. Raises DocumentError, or ValueError for a document that is no model."""
+    """The dimensions in a model's YAML. Raises DocumentError, or Refused for a document that is no model."""
     content = read(model).content
     fields = DeepSeekShape.__dataclass_fields__
     if not isinstance(content, dict):
-        raise ValueError(f"{model}: a mapping of {', '.join(fields)} is needed")
+        raise Refused(f"{model}: a mapping of {', '.join(fields)} is needed")
     odd = [k for k in content if k not in fields] + [f"{k} (missing)" for k in fields if k not in content]
     odd += [k for k, f in fields.items() if k in content and not isinstance(content[k], _kind(f.type))]
     if odd:
-        raise ValueError(f"{model}: not the dimensions of a model: {', '.join(map(str, odd))}")
+        raise Refused(f"{model}: not the dimensions of a model: {', '.join(map(str, odd))}")
     return DeepSeekShape(**content)
 
 
@@ -153,8 +154,8 @@ def _missing(a: Analysis, most: int = 3) -> Iterator[str]:
     """Lines on what is not in the trace, or was not read: kernels that were lost, events of other categories."""
     if a.lost:
         yield (
-            f"  {a.lost} of {a.launches} launches of kernels have no kernel in the trace: lost by the profiler, or run "
-            "after it stopped; busy times lack theirs"
+            f"  {a.lost} of {a.launches} launches of kernels have no kernel in the trace: lost by the profiler, "
+            "captured into a graph, or run after it stopped; busy times lack theirs"
         )
     for category, events, duration_ns in a.left_out[:most]:
         name = f"category {shown(category)}" if category else "no category"

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+from hwmodels.refused import Refused
 from hwmodels.units import MIB
 
 CHUNK_BYTES = MIB
@@ -38,7 +39,7 @@ _PLAIN = re.compile(r'[^"\\]*')
 _BINARY = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
-class TraceError(ValueError):
+class TraceError(Refused):
     """A file that is not a readable trace; its text is one line with the file, the byte and what is wrong there."""
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from hwmodels.refused import Refused
 from numerics.tables import recording
 from numerics.traces.trace import read_trace
 
@@ -70,7 +71,7 @@ def test_events_of_other_accelerators_are_told() -> None:
 
 @needs_cases
 def test_an_execution_trace_says_its_keys() -> None:
-    with pytest.raises(ValueError, match=r"keys found: nodes, pid, schema"):
+    with pytest.raises(Refused, match=r"keys found: nodes, pid, schema"):
         read_trace(CASES / "t10_small_et.json")
 
 
