@@ -106,7 +106,8 @@ class ClusterForm(Form):
     ] = None
     """Which slots of the fabric the nodes are in: side by side, in an order that the seed draws, or a slot for each."""
     routing: Literal["static", "ecmp", "adaptive"] | None = None
-    """How flows choose their way through the fabric; without it (and without placement) nothing in it blocks."""
+    """How flows choose their way through the fabric; without it (and without placement, or
+    leaves with fewer links up than down) nothing in it blocks."""
 
 
 class ParallelForm(Form):
@@ -186,6 +187,9 @@ class CommForm(Form):
 class OptimizerForm(Form):
     """What follows the steps."""
 
+    name: Literal["adamw", "muon"] = "adamw"
+    """How parameters are updated: adamw, or muon (matrices of linear layers and of experts by orthogonal momentum, with
+    one moment; AdamW for the rest)."""
     reduce: Literal["in_drain", "after"] = "in_drain"
     """When gradients are reduced: in_drain (each stage's as soon as all that hold it are through with it) or after
     (all of them when every rank is through with its steps; it then counts as optimizer)."""
