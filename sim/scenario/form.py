@@ -145,11 +145,12 @@ class CommForm(Form):
     """sms: streaming multiprocessors that a communication kernel holds; how many are legal depends on the device.
     0: none, copy engines move the rows (a what-if). warps: how the kernel's are given to its roles: follow (the load of
     each, DeepSeek-V3's own kernels) or fixed (DeepEP's). exchange: how dispatch and combine are timed: kernel (by warps
-    on those SMs), messages (through ports, first in, first out) or closed (the bandwidth bound)."""
+    on those SMs, as a recurrence), events (the same role by role in SimPy, which the recurrence is held equal to),
+    messages (through ports, first in, first out) or closed (the bandwidth bound)."""
 
     sms: Annotated[int, BeforeValidator(whole), WithJsonSchema({"type": "integer", "minimum": 0, "multipleOf": 2})] = 20
     warps: Literal["follow", "fixed"] = "follow"
-    exchange: Literal["kernel", "messages", "closed"] = "kernel"
+    exchange: Literal["kernel", "events", "messages", "closed"] = "kernel"
 
 
 class ChunkTimesForm(Form):

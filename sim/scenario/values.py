@@ -90,8 +90,8 @@ class Routing:
 class Comm:
     """The communication kernels of a scenario. sms: streaming multiprocessors that a communication kernel holds; 0:
     copy engines move the rows. warps: how those are given to its roles, follow (their loads) or fixed (as in DeepEP).
-    exchange: how dispatch and combine are timed, kernel (by warps on those SMs), messages (by ports) or closed
-    (bandwidth alone)."""
+    exchange: how dispatch and combine are timed, kernel or events (by warps on those SMs), messages (by ports) or
+    closed (bandwidth alone)."""
 
     sms: int = 20
     warps: str = "follow"
