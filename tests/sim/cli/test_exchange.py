@@ -21,10 +21,11 @@ def found() -> list[offload.Offload]:
 
 
 def test_without_sms_exchanges_are_a_little_faster(found: list[offload.Offload]) -> None:
-    """At 20 SMs the NIC binds already; an even exchange gains nothing from copies in switches."""
+    """At 20 SMs the NIC binds already; an even exchange gains nothing from copies in switches. What it gains is that of
+    no kernel: chunks for all nodes that are full together."""
     assert [(row.name, row.sms) for row in found] == [("dispatch(F)", 20), ("combine(F)", 20)]
     for row in found:
-        assert 0.95 * row.kernel_s < row.copy_engine_s < row.kernel_s
+        assert 0.92 * row.kernel_s < row.copy_engine_s < row.kernel_s
         assert row.in_network_s == row.copy_engine_s
 
 

@@ -1,26 +1,124 @@
-"""Exchanges as events: whole rows, queues against literal ones, groups, compute beside, what a record holds."""
+"""Exchanges as events: the authority that the recurrence is held equal to, and closed forms that both must meet."""
 
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from hwmodels.op import AllToAll
 from hwmodels.refused import Refused
-from sim.communication.exchange import closed
+from sim.communication.exchange import closed, kernel
 from sim.communication.exchange.events import cargo, group, servers
 from sim.communication.exchange.events.clock import Bell, Clock
 from sim.communication.exchange.events.group import run
 from sim.communication.exchange.events.record import Watch, idle, union
 from sim.communication.exchange.events.servers import Beside, Buffer, Port, Warps
 from sim.communication.exchange.events.setting import Setting
-from sim.communication.exchange.ports import even_tokens, of_op
-from sim.communication.exchange.roles import FIXED, FOLLOW
-from tests.sim.communication.exchange.exchanges import LINKS, directions, op
+from sim.communication.exchange.ports import even_tokens, of_op, of_tokens
+from sim.communication.exchange.roles import FIXED, FOLLOW, Buffers, buffers
+from tests.sim.communication.exchange.exchanges import BF16_ROW, FP8_ROW, LINKS, directions, op
 
+WITHIN, ROUNDS_S = 0.02, 30e-6
+"""The recurrence is so near to the events, or within so long: a few rows by one warp, for warps go in whole rounds."""
+FULL = 6
+"""Full chunks that a channel sends to each place, at least: fewer are not told by their average."""
 kinds = st.sampled_from([FOLLOW, FIXED])
+sizes = st.builds(
+    lambda send, more, nvlink: Buffers(send, send * 4 + more, nvlink),
+    st.integers(6, 32), st.integers(0, 128), st.integers(160, 720),
+)  # fmt: skip
+
+
+def exchange(direction: str, nodes: int, chosen: int, tokens: int) -> AllToAll:
+    """Eight GPUs a node, and tokens that choose so many ranks on their own."""
+    ranks = 8 * nodes
+    reached = [places * (1 - (1 - 1 / places) ** chosen) for places in (nodes, ranks)]
+    row = FP8_ROW if direction == "dispatch" else BF16_ROW
+    return AllToAll(direction, "", tokens, row, *reached, ranks, nodes)
+
+
+def off(one: AllToAll, sms: int, kind: str, room: Buffers | None = None) -> float:
+    """By how much more than it may the recurrence differs; 1 is the limit."""
+    events_s = run([cargo.even(one)], Setting(LINKS, sms, kind, sizes=room))[0].ns / 1e9
+    recurrence_s = kernel.run(of_op(one), LINKS, sms, roles=kind, sizes=room).seconds
+    return abs(recurrence_s - events_s) / max(WITHIN * events_s, ROUNDS_S)
+
+
+@given(
+    directions, st.sampled_from([1, 2, 3, 4, 6, 8]), st.sampled_from([4, 6, 8]), st.integers(2048, 12288),
+    st.integers(1, 12), kinds, st.one_of(st.none(), sizes),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_the_recurrence_equals_the_events(
+    direction: str, nodes: int, chosen: int, tokens: int, channels: int, kind: str, room: Buffers | None
+) -> None:
+    one = exchange(direction, nodes, chosen, tokens)
+    send = (room or buffers(8 * nodes, nodes, direction == "combine")).send
+    assume(tokens // channels * one.nodes_reached / nodes >= FULL * send)
+    assert off(one, 2 * channels, kind, room) <= 1
+
+
+@given(
+    directions, st.integers(0, 2**32), st.sampled_from([1, 2]), st.integers(2048, 4096), st.integers(2, 8), kinds,
+    st.sampled_from([0.05, 0.15, 0.3]),
+)  # fmt: skip
+@settings(max_examples=25, deadline=None, derandomize=True)
+def test_also_where_loads_are_uneven(
+    direction: str, seed: int, nodes: int, tokens: int, channels: int, kind: str, spread: float
+) -> None:
+    """All ranks of a group run, and wait for each other's buffers; the recurrence takes each rank by itself."""
+    ranks = nodes * 4
+    popular = np.clip(1 + spread * np.random.default_rng(seed).standard_normal(ranks), 0.3, None)
+    chance = np.minimum(3 / ranks * popular / popular.mean(), 0.9)
+    reach = 1 - np.prod(1 - chance.reshape(nodes, 4), axis=1)
+    matrices = np.tile(tokens * reach, (ranks, 1)), np.tile(tokens * chance, (ranks, 1))
+    row = FP8_ROW if direction == "dispatch" else BF16_ROW
+    one = cargo.of_tokens(direction, row, tokens, *matrices)
+    events_s = run([one], Setting(LINKS, 2 * channels, kind))[0].ns / 1e9
+    ports = of_tokens(direction, row, float(tokens), *matrices)
+    recurrence_s = kernel.run(ports, LINKS, 2 * channels, roles=kind).seconds
+    assert recurrence_s == pytest.approx(events_s, rel=2 * WITHIN, abs=ROUNDS_S)
+
+
+STARVED = Buffers(20, 80, 288)
+"""So little room that credits decide: four chunks for each node."""
+SLOW = replace(LINKS, latency_s=500e-6)
+
+
+def starved(direction: str) -> float:
+    one = exchange(direction, 4, 8, 6144)
+    events_s = run([cargo.even(one)], Setting(SLOW, 16, sizes=STARVED))[0].ns / 1e9
+    return kernel.run(of_op(one), SLOW, 16, sizes=STARVED).seconds / events_s - 1
+
+
+@pytest.mark.parametrize("direction", ["dispatch", "combine"])
+def test_they_agree_where_credits_bind(direction: str) -> None:
+    free = run([cargo.even(exchange(direction, 4, 8, 6144))], Setting(SLOW, 16))[0].ns
+    bound = run([cargo.even(exchange(direction, 4, 8, 6144))], Setting(SLOW, 16, sizes=STARVED))[0].ns
+    assert bound > 1.1 * free and abs(starved(direction)) < 0.04
+
+
+@pytest.mark.parametrize("direction", ["dispatch", "combine"])
+def test_a_defect_of_credits_in_the_events_is_seen(direction: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credits that are there at once, as if they had no way to go."""
+    give = Buffer.give
+    monkeypatch.setattr(Buffer, "give", lambda self, time, rows: give(self, self.bell.clock.now, rows))
+    assert abs(starved(direction)) > 0.08
+
+
+@pytest.mark.parametrize("direction", ["dispatch", "combine"])
+def test_a_defect_of_credits_in_the_recurrence_is_seen(direction: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credits that come back late, or with no latency."""
+    finish = kernel.finish_s
+    for wrong_s in (0.0, 4 * SLOW.latency_s):
+        monkeypatch.setattr(
+            kernel, "finish_s",
+            lambda stages, chunks, late=wrong_s: finish([s._replace(credit_s=late) for s in stages], chunks),
+        )  # fmt: skip
+        assert abs(starved(direction)) > 0.08
 
 
 @pytest.mark.parametrize(

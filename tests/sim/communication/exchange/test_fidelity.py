@@ -63,8 +63,8 @@ def test_loads_that_differ_are_felt_alike(name: str) -> None:
     """Where links bind, that is: to what reaches a node in full, to what a rank receives once NVLink is the slower."""
     found = [loaded_exchanges(machine(fidelity))[name] for fidelity in FIDELITIES]
     for each in found[1:]:
-        assert each.reached == pytest.approx(found[0].reached, rel=0.04)
-        assert each.received == pytest.approx(found[0].received, rel=0.04)
+        assert each.reached == pytest.approx(found[0].reached, rel=0.06)
+        assert each.received == pytest.approx(found[0].received, rel=0.06)
         assert (np.diff(each.received) >= 0).all() and (np.diff(each.reached) > 0).all()
 
 
