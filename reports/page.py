@@ -26,7 +26,7 @@ from reports.section import Section, details
 from sim.result import Result
 
 ASSETS = Path(__file__).with_name("assets")
-SCRIPTS = ("page.js", "timeline.js", "pair.js", "memory.js", "links.js", "loads.js", "charts.js")
+SCRIPTS = ("page.js", "timeline.js", "pair.js", "memory.js", "links.js", "loads.js", "charts.js", "channel.js")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
 """What the browser may load: nothing that is not in the page."""
 
@@ -49,15 +49,21 @@ def render(result: Result) -> str:
     )  # fmt: skip
     parts = [made for made in (maker.section(result) for maker in makers) if made]
     parts.append(_scenario(result))
+    title = str(result.summary.get("scenario") or result.scenario.get("name") or "A run")
+    return whole(title, _header(result, escape(title), parts), parts)
+
+
+def whole(name: str, header: str, parts: list[Section]) -> str:
+    """The text of a page: its name as plain text, its header as HTML, and its parts."""
     data = {part.key: part.data for part in parts if part.data is not None}
+    title = escape(name)
     data["page"] = {"scales": SCALES, "ink": INK, "muted": MUTED}
-    title = escape(str(result.summary.get("scenario") or result.scenario.get("name") or "A run"))
     return "\n".join((
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">',
         f"<title>{title} · Trainyard</title>\n<style>\n{_asset('page.css')}</style>\n</head>\n<body>",
-        _header(result, title, parts),
+        header,
         f"<main>\n{''.join(map(_section, parts))}</main>",
         '<footer>Trainyard. Everything on this page is simulated, not measured.</footer>',
         f'<script type="application/json" id="data">{script_json(data)}</script>',

@@ -1,4 +1,5 @@
-"""What a result holds beside its spans: curves of memory, stages, use of links, loads of ranks, bars of a waterfall."""
+"""What a result holds beside its spans: curves of memory, stages, use of links, loads of ranks, bars of a waterfall,
+and one channel of an exchange."""
 
 from dataclasses import dataclass
 
@@ -102,3 +103,29 @@ class Bar:
     name: str
     seconds: float
     meaning: str
+
+
+@dataclass(frozen=True)
+class ChannelLanes:
+    """One channel of an exchange from inside; ns from the end of its group's barrier.
+
+    exchange: its name.  figures: names with what they are, text or seconds.  roles: in the order of the rows.
+    spans: role, start, end and what it waited for, or "" where it worked, by start.  flying: link -> when rows in
+    flight towards the buffers behind it change, and how many there are from then on.  room: link -> most of them.
+    """
+
+    exchange: str
+    end: int
+    figures: tuple[tuple[str, float | str], ...]
+    roles: tuple[str, ...]
+    spans: tuple[tuple[str, int, int, str], ...]
+    flying: dict[str, tuple[tuple[int, int], ...]]
+    room: dict[str, int]
+
+    def spent(self) -> list[tuple[str, str, int]]:
+        """Role, what it did ("" worked), and for how long in all, ns."""
+        total: dict[tuple[str, str], int] = {}
+        for role, start, end, why in self.spans:
+            total[role, why] = total.get((role, why), 0) + end - start
+        order = {role: place for place, role in enumerate(self.roles)}
+        return [(*key, ns) for key, ns in sorted(total.items(), key=lambda item: (order[item[0][0]], item[0][1]))]

@@ -1,4 +1,4 @@
-"""Discrete events: ranks work through their steps, lanes through their kernels; the only door to SimPy.
+"""Discrete events: ranks work through their steps, lanes through their kernels; the door of steps to SimPy.
 
 A rank is a SimPy process: it waits for the messages of its next step, starts the step's template on its lanes, waits
 until all lanes are through, and goes on. A lane is a chain of timeouts, one a segment: its kernels follow each other,

@@ -275,16 +275,17 @@ def _machine(scenario: Scenario) -> Iterator[Finding]:
 
 def _comm(comm: Comm) -> Iterator[Finding]:
     """Whether what is said of the communication kernel goes with how exchanges are timed."""
-    if comm.exchange == "kernel":
+    if comm.exchange in ("kernel", "events"):
         return
     if comm.sms == 0:
         what = "0 SMs are copy engines instead of the kernel"
-        yield ("comm.exchange", "comm.sms"), f"{comm.exchange} knows no SMs; {what}; legal: kernel, or comm.sms above 0"
+        legal = "legal: kernel, events, or comm.sms above 0"
+        yield ("comm.exchange", "comm.sms"), f"{comm.exchange} knows no SMs; {what}; {legal}"
     elif comm.sms < ENOUGH_SMS:
         what = f"{comm.exchange} takes links at their full rate, which takes {ENOUGH_SMS} SMs or more"
         yield ("comm.sms", "comm.exchange"), f"found {comm.sms}; {what}; for fewer write comm.exchange=kernel"
     if comm.warps != type(comm).warps:
-        yield ("comm.warps", "comm.exchange"), f"only the kernel has warps; found comm.exchange {comm.exchange}"
+        yield ("comm.warps", "comm.exchange"), f"only kernel and events have warps; found comm.exchange {comm.exchange}"
 
 
 def _wiring(cluster: Cluster) -> Iterator[Finding]:

@@ -169,9 +169,10 @@ class CommForm(Form):
     warps: Literal["follow", "fixed"] = "follow"
     """How those are given to the kernel's roles: follow (the load of each, DeepSeek-V3's own kernels) or fixed
     (DeepEP's)."""
-    exchange: Literal["kernel", "messages", "closed"] = "kernel"
-    """How dispatch and combine are timed: kernel (by warps on those SMs), messages (through ports, first in, first
-    out) or closed (the bandwidth bound)."""
+    exchange: Literal["kernel", "events", "messages", "closed"] = "kernel"
+    """How dispatch and combine are timed: kernel (by warps on those SMs, as a recurrence), events (the same role by
+    role in SimPy, which the recurrence is held equal to), messages (through ports, first in, first out) or closed
+    (the bandwidth bound)."""
     hold: Literal["always", "while_running"] | None = None
     """Whether those SMs are lost to compute always or while_running (while a communication kernel runs); by default
     always where the schedule overlaps (DualPipe, DualPipeV), as in DeepSeek's profile, else while_running."""

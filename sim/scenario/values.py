@@ -111,11 +111,11 @@ ALWAYS, WHILE_RUNNING = "always", "while_running"
 class Comm:
     """The communication kernels of a scenario. sms: streaming multiprocessors that a communication kernel holds; 0:
     copy engines move the rows. warps: how those are given to its roles, follow (their loads) or fixed (as in DeepEP).
-    exchange: how dispatch and combine are timed, kernel (by warps on those SMs), messages (by ports) or closed
-    (bandwidth alone). hold: those SMs, always or while_running (a communication kernel); None: as the schedule has it
-    (`sim.assembly.held_always`). messages: of the pipeline, hidden (they leave when they are there) or waited (a rank
-    waits for what it sends and receives between two steps). waits: for peers before an exchange beside compute, none or
-    measured (as in the table's profile)."""
+    exchange: how dispatch and combine are timed, kernel or events (by warps on those SMs), messages (by ports) or
+    closed (bandwidth alone). hold: those SMs, always or while_running (a communication kernel); None: as the schedule
+    has it (`sim.assembly.held_always`). messages: of the pipeline, hidden (they leave when they are there) or waited (a
+    rank waits for what it sends and receives between two steps). waits: for peers before an exchange beside compute,
+    none or measured (as in the table's profile)."""
 
     sms: int = 20
     warps: str = "follow"

@@ -18,12 +18,13 @@ one."""
 class Cut(NamedTuple):
     """The chunks of a rank. channels: those that have tokens. rows: of a chunk of the fullest channel, which stands for
     all. chunks: of a channel, on average. filled: the rank's tokens over those of its channels if each were as full as
-    the fullest."""
+    the fullest. together: chunks that are full at about the same token, one for each place that is reached."""
 
     channels: int
     rows: float
     chunks: float
     filled: float
+    together: float
 
 
 def cut(tokens: float, rows: float, places: int, send: float, channels: int) -> Cut:
@@ -36,4 +37,4 @@ def cut(tokens: float, rows: float, places: int, send: float, channels: int) -> 
     most = max(1, ceil(tokens / used - NOISE))
     reached = places * (1 - (1 - min(rows / places, 1.0)) ** most)
     chunks = max(1.0, reached, most * rows / send + LAST * reached)
-    return Cut(used, most * rows / chunks, chunks, tokens / (most * used))
+    return Cut(used, most * rows / chunks, chunks, tokens / (most * used), reached)

@@ -18,7 +18,7 @@ from hwmodels.collectives import Wires
 from hwmodels.node import NVLINK
 from hwmodels.refused import Refused
 from sim.communication.exchange import closed
-from sim.communication.exchange.cut import NOISE, Cut, cut
+from sim.communication.exchange.cut import LAST, NOISE, Cut, cut
 from sim.communication.exchange.line import Seconds, Stage, finish_s
 from sim.communication.exchange.ports import Ports, Rows
 from sim.communication.exchange.roles import (
@@ -94,10 +94,20 @@ class Work:
         most = float(_cut_rows(self.ports).max())
         return self.cut.rows * (rows / most if most else np.zeros_like(rows))
 
-    def room(self, rows: Rows, buffer: float) -> int:
-        """Chunks in front of a stage, where `buffer` rows of `rows` lie in every channel."""
-        largest = max(1.0, float(self.share(rows).max()))
-        return max(1, int(buffer / largest)) * self.cut.channels
+    def room(self, buffer: float, chunk: float, buffers: int) -> int:
+        """Chunks in front of a stage, where every channel has `buffers` buffers of `buffer` rows, each of which holds
+        whole chunks of `chunk` rows."""
+        return max(1, int(buffer / max(chunk, 1.0))) * buffers * self.cut.channels
+
+    def apart(self, buffers: int) -> int:
+        """Chunks in front of the stage that reduces rows of several nodes, each of which has a buffer: half a chunk of
+        each waits for tokens of the others, on average."""
+        whole = max(1.0, self.sizes.network / self.sizes.send - LAST)
+        return max(1, int(whole * buffers)) * self.cut.channels
+
+    def most(self, rows: Rows) -> float:
+        """Of `rows` rows of the rank with most of them, those that go with a full chunk."""
+        return float(self.share(rows).max()) * self.sizes.send / max(self.cut.rows, NOISE)
 
     def warps(self, name: str, rows: Rows, warps: Warps, latency_s: float = 0.0, whole: Rows = ONE) -> Stage:
         """Stage of `warps` warps [ranks] in every channel that share `rows` rows of the rank; its input buffer is
@@ -107,7 +117,25 @@ class Work:
         busy = rows * self.row_s / warps
         alone = np.ceil(rows / (warps * whole) - NOISE) * whole * self.row_s
         late = latency_s + np.maximum(0.0, alone - busy)
-        return Stage(name, busy, self.cut.channels, late, self.all_chunks, late)
+        return Stage(name, busy, self.cut.channels, late, self.all_chunks, latency_s)
+
+    def post(self) -> Stage:
+        """A warp in every channel that posts a chunk at a time."""
+        return Stage("post", np.full_like(self.ports.tokens, self.put_s), self.cut.channels, room=self.all_chunks)
+
+    def gathered(self, stages: Sequence[Stage], packs: int, waits: int) -> list[Stage]:
+        """The line, in which chunks for all places that are reached are full, or can be reduced, together: stage
+        `packs` works on tokens one by one, and `waits` begins when such a round of chunks has come.
+
+        The first chunks are late by it, or the last are: by as long as stage `packs`, or the slowest other one where
+        that is faster, needs for the rest of a round.
+        """
+        paces = [s.service_s * self.cut.channels / s.servers for s in stages]
+        other = np.maximum.reduce([pace for place, pace in enumerate(paces) if place != packs])
+        late = (self.cut.together - 1) * np.minimum(paces[packs], other)
+        line = list(stages)
+        line[waits] = line[waits]._replace(latency_s=line[waits].latency_s + late)
+        return line
 
     def posted(self, stage: Stage, warps: int = 1) -> Stage:
         """The stage with `warps` more warps in every channel, each of which posts a chunk at a time once that is
@@ -135,9 +163,12 @@ class Work:
         return self.link(link.name or NVLINK, self.ports.nvlink_rows, link.between(self.ports.gpus_per_node))
 
 
-def run(ports: Ports, links: Wires, sms: int, copy: Copy = COPY, roles: str = FOLLOW) -> Timing:
-    """One exchange on `sms` SMs of every rank; an odd one stays idle. Raises Refused for none."""
-    work = _cut(ports, links, sms, copy, roles)
+def run(
+    ports: Ports, links: Wires, sms: int, copy: Copy = COPY, roles: str = FOLLOW, sizes: Buffers | None = None
+) -> Timing:
+    """One exchange on `sms` SMs of every rank; an odd one stays idle. sizes: of chunks and buffers, those of the group
+    where None. Raises Refused for no SM."""
+    work = _cut(ports, links, sms, copy, roles, sizes)
     stages = _stages(work)
     rank_s = _finish_s(stages, work.cut)
     slowest = int(rank_s.argmax())
@@ -161,12 +192,12 @@ def barrier_s(ports: Ports, links: Wires) -> float:
     return rounds * links.latency_s + (links.nvlink.latency_s if ports.gpus_per_node > 1 else 0.0)
 
 
-def _cut(ports: Ports, links: Wires, sms: int, copy: Copy, roles: str) -> Work:
+def _cut(ports: Ports, links: Wires, sms: int, copy: Copy, roles: str, sizes: Buffers | None = None) -> Work:
     if sms < 1:
         raise Refused(f"a communication kernel needs at least 1 SM; found {sms}")
     channels = max(1, sms // SMS_PER_CHANNEL)
     pace = max(1.0, SMS_PER_CHANNEL / sms)
-    sizes = buffers(ports.nodes * ports.gpus_per_node, ports.nodes, ports.combine)
+    sizes = sizes or buffers(ports.nodes * ports.gpus_per_node, ports.nodes, ports.combine)
     tokens, rows = float(ports.tokens.max()), float(_cut_rows(ports).max())
     send = sizes.send * (ports.gpus_per_node if ports.nodes == 1 else 1)
     each = cut(tokens, rows / tokens if tokens else 0.0, ports.nodes, send, channels)
@@ -189,13 +220,15 @@ def _dispatch(w: Work) -> list[Stage]:
     packers, forwarders, receivers = dispatching(w.roles, p.tokens * w.row_s, p.received * w.row_s)
     forward = w.warps("forward", p.forwarded, forwarders, far)
     receive = w.warps("receive", p.received, receivers, near)
-    return [
-        w.posted(w.warps("pack", p.tokens, packers)),
+    line = [
+        w.warps("pack", p.tokens, packers),
+        w.post(),
         w.network,
-        forward._replace(room=w.room(p.sent, w.sizes.network * p.nodes), credit_s=far),
+        forward._replace(room=w.room(w.sizes.network, w.sizes.send, p.nodes), since=3),
         w.nvlink,
-        receive._replace(room=w.room(p.received, w.sizes.nvlink * p.gpus_per_node)),
+        receive._replace(room=w.room(w.sizes.nvlink, w.most(p.received) / p.gpus_per_node, 1), since=2),
     ]
+    return w.gathered(line, 0, 1)
 
 
 def _combine(w: Work) -> list[Stage]:
@@ -203,13 +236,15 @@ def _combine(w: Work) -> list[Stage]:
     senders, forwarders, receivers = combining(w.roles, p.nodes, p.received * w.row_s, p.sent * w.row_s)
     forward = w.warps("forward", p.forwarded, forwarders, near, _meeting(p.forwarded, p.sent))
     receive = w.warps("receive", p.sent, receivers, far, _meeting(p.sent, p.tokens))
-    return [
+    room = w.room(w.sizes.nvlink // p.nodes, w.most(p.forwarded) / p.gpus_per_node, p.nodes)
+    line = [
         w.warps("send", p.received, senders),
         w.nvlink,
-        w.posted(forward, p.nodes)._replace(room=w.room(p.forwarded, w.sizes.nvlink * p.gpus_per_node)),
+        w.posted(forward, p.nodes)._replace(room=room, since=2),
         w.network,
-        receive._replace(room=w.room(p.sent, w.sizes.network * p.nodes)),
+        receive._replace(room=w.apart(p.nodes), since=2),
     ]
+    return w.gathered(line, 4, 4)
 
 
 def _intranode(w: Work) -> list[Stage]:
@@ -221,7 +256,7 @@ def _intranode(w: Work) -> list[Stage]:
     return [
         w.warps("send", out, WHOLE_BLOCK),
         w.nvlink,
-        receive._replace(room=w.room(back, w.sizes.nvlink * p.gpus_per_node)),
+        receive._replace(room=w.room(w.sizes.nvlink, w.most(back) / p.gpus_per_node, 1), since=2),
     ]
 
 

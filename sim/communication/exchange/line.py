@@ -20,7 +20,8 @@ class Stage(NamedTuple):
 
     latency_s: from the end of the stage before to the chunk being here. room: chunks that have been sent on by the
     stage before and not yet served here, at most. credit_s: until the stage before knows that one has been. Latency
-    and credit are one for all ranks, or of each [ranks].
+    and credit are one for all ranks, or of each [ranks]. since: how many stages before this one the room is taken, when
+    that stage begins with the chunk.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Stage(NamedTuple):
     latency_s: float | Seconds = 0.0
     room: int = 1
     credit_s: float | Seconds = 0.0
+    since: int = 1
 
 
 def finish_s(stages: Sequence[Stage], chunks: int) -> Seconds:
@@ -48,9 +50,9 @@ def _pass(stages: Sequence[Stage], known: Sequence[Seconds], shape: tuple[int, i
     ready, done = np.zeros(shape), []
     for k, stage in enumerate(stages):
         ready = ready + stage.latency_s
-        if k + 1 < len(stages) and stages[k + 1].room < shape[0]:
-            after = stages[k + 1]
-            ready[after.room :] = np.maximum(ready[after.room :], known[k + 1][: -after.room] + after.credit_s)
+        for j, after in enumerate(stages[k + 1 :], k + 1):
+            if after.since == j - k and after.room < shape[0]:
+                ready[after.room :] = np.maximum(ready[after.room :], known[j][: -after.room] + after.credit_s)
         ready = _serve(ready, stage)
         done.append(ready)
     return done

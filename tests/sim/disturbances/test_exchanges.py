@@ -58,7 +58,7 @@ def test_the_rule_is_the_kernels_on_tokens(kind, above, name, direction, row_byt
     """Not below it nor below the port bound."""
     even, _ = by_kernel("even", direction, row_bytes)
     real, bound = by_kernel(kind, direction, row_bytes)
-    assert max(real, bound) / even - 0.005 < by_rule(kind, name) < above * real / even
+    assert max(real, bound) / even - 0.01 < by_rule(kind, name) < above * real / even
 
 
 def test_what_reaches_a_node_is_what_the_gate_sends_there():
@@ -75,11 +75,11 @@ def test_received_rows_have_slack_behind_the_nic_and_reached_rows_have_none():
     ones = np.ones(3)
     for each in (dispatch, combine):
         assert each.at(np.array([0.5, 1.0, 1.2]), ones) == pytest.approx(1.0, abs=0.005)
-        assert each.at(ones, np.array([0.5, 1.5, 2.0])) == pytest.approx([1.0, 1.5, 2.0], rel=0.02)
+        assert each.at(ones, np.array([0.5, 1.5, 2.0])) == pytest.approx([1.0, 1.5, 2.0], rel=0.04)
         assert (np.diff(each.received) >= 0).all() and (np.diff(each.reached) > 0).all()
         assert each.at(np.array([1.5]), np.ones(1)) < 1.01 < 1.3 < each.at(np.array([3.0]), np.ones(1))
     fixed = loaded_exchanges(machine("comm.warps=fixed"))["dispatch(F)"]
-    assert dispatch.at(np.array([2.0]), np.ones(1)) < 1.02 < 1.3 < fixed.at(np.array([2.0]), np.ones(1))
+    assert dispatch.at(np.array([2.0]), np.ones(1)) < 1.06 < 1.3 < fixed.at(np.array([2.0]), np.ones(1))
 
 
 def test_beyond_the_ratios_time_goes_in_proportion():

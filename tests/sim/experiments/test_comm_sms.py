@@ -49,9 +49,9 @@ def test_slower_warps_and_fixed_roles_need_more_sms() -> None:
 
 
 def test_a_split_is_the_scenario_with_that_many_sms(found: list[comm_sms.Split]) -> None:
-    """Twenty is V3's own; with fixed roles its step is 0.03 % longer."""
+    """Twenty is V3's own; with fixed roles, whose first chunks are full sooner, its step is 0.1 % shorter."""
     changes = ["outputs=[result]", "detail=chunk"]
     runs = (sim.run(load(str(SCENARIO), [*changes, f"comm.warps={kind}"])) for kind in (FOLLOW, FIXED))
     follow, fixed = (run.summary["step_time_s"] for run in runs)
     assert found[2].step_s == pytest.approx(follow, rel=1e-6)
-    assert 1 < fixed / follow < 1.001
+    assert 0.998 < fixed / follow < 1

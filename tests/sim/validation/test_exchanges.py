@@ -8,8 +8,8 @@ from sim.validation import exchanges
 from tests.sim.communication.exchange.exchanges import LINKS
 
 ERRORS = {
-    "64 ranks, 20 SMs": (-0.044, -0.006), "8 ranks, 24 SMs": (0.163, 0.118), "16 ranks, 24 SMs": (-0.111, 0.181),
-    "32 ranks, 24 SMs": (-0.127, -0.090), "64 ranks, 24 SMs": (-0.138, -0.106),
+    "64 ranks, 20 SMs": (-0.056, -0.018), "8 ranks, 24 SMs": (0.163, 0.118), "16 ranks, 24 SMs": (-0.116, 0.176),
+    "32 ranks, 24 SMs": (-0.134, -0.096), "64 ranks, 24 SMs": (-0.148, -0.116),
     "8 ranks, decoding": (-0.285, -0.130), "16 ranks, decoding": (-0.086, 0.035), "32 ranks, decoding": (0.002, 0.075),
     "64 ranks, decoding": (0.035, 0.081), "128 ranks, decoding": (-0.006, -0.018),
     "256 ranks, decoding": (0.014, 0.039),
@@ -61,5 +61,5 @@ def test_the_kernel_adds_fill_and_drain_to_the_profile_s_bytes_over_links() -> N
     rows = exchanges.profile("h800", LINKS, 20)
     assert {r.name for r in rows} == {"dispatch(F)", "combine(F)", "dispatch(B)", "combine(B)"}
     for row in rows:
-        assert 1.0 <= row.alone / row.closed < 1.05
+        assert 1.0 <= row.alone / row.closed < 1.06
         assert 1.1 < row.stretch < 1.7 and row.low <= row.measured <= row.high

@@ -39,8 +39,8 @@ def test_more_tokens_make_more_and_larger_chunks(count: int, spread: tuple[float
 
 
 def test_a_token_goes_to_as_many_nodes_as_it_reaches_in_a_chunk_each() -> None:
-    assert cut(1, 3.0, 8, 28, 10) == Cut(1, pytest.approx(1), pytest.approx(3), 1)
-    assert cut(10, 3.0, 8, 28, 10) == Cut(10, pytest.approx(1), pytest.approx(3), 1)
+    assert cut(1, 3.0, 8, 28, 10) == Cut(1, pytest.approx(1), pytest.approx(3), 1, pytest.approx(3))
+    assert cut(10, 3.0, 8, 28, 10) == Cut(10, pytest.approx(1), pytest.approx(3), 1, pytest.approx(3))
     assert cut(11, 3.0, 8, 28, 10).filled == 11 / 20
 
 

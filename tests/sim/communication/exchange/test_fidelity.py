@@ -1,4 +1,4 @@
-"""Exchanges at three fidelities, as scenarios ask for them: in order alone, the same beside compute, steps close by."""
+"""Exchanges at four fidelities, as scenarios ask for them: in order alone, the same beside compute, steps close by."""
 
 from functools import cache
 
@@ -15,7 +15,7 @@ from sim.layout.machine import Machine
 from sim.models.layer import Unit
 from sim.scenario import SCENARIOS, from_mapping, load
 
-FIDELITIES = ("closed", "messages", "kernel")
+FIDELITIES = ("closed", "messages", "kernel", "events")
 SMALL = {
     "cluster": {"node": "h800x8", "nodes": 2}, "model": {"base": "deepseek_v2_lite", "layers": 8},
     "parallel": {"pipeline": 2, "expert": 8}, "schedule": "1f1b", "batch": {"micro_batches": 8}, "outputs": ["result"],
@@ -39,7 +39,7 @@ def test_no_fidelity_is_below_the_closed_form_and_all_are_near_it() -> None:
     assert set(exchanges(machine("kernel"))) == {"dispatch(F)", "combine(F)", "dispatch(B)", "combine(B)"}
     for op in exchanges(machine("kernel")).values():
         closed, *others = (machine(fidelity).pricer.price(op).ns for fidelity in FIDELITIES)
-        assert closed < min(others) and max(others) < 1.035 * closed
+        assert closed < min(others) and max(others) < 1.08 * closed
 
 
 def test_beside_compute_all_take_what_was_measured() -> None:
@@ -50,12 +50,12 @@ def test_beside_compute_all_take_what_was_measured() -> None:
 
 
 def test_a_step_of_v3_hardly_asks() -> None:
-    """At 20 SMs the NIC binds: fill and drain of what nothing hides are 0.15 % of the step."""
+    """At 20 SMs the NIC binds: fill and drain of what nothing hides are 0.4 % of the step."""
     path, changes = str(SCENARIOS / "v3_2048gpu.yaml"), ["outputs=[result]", "detail=chunk"]
-    closed, messages, kernel = (
+    closed, *others = (
         sim.run(load(path, [*changes, f"comm.exchange={fidelity}"])).summary["step_time_s"] for fidelity in FIDELITIES
     )
-    assert closed < min(messages, kernel) and max(messages, kernel) < 1.0015 * closed
+    assert closed < min(others) and max(others) < 1.004 * closed
 
 
 @pytest.mark.parametrize("name", ["dispatch(F)", "combine(F)"])
@@ -63,17 +63,17 @@ def test_loads_that_differ_are_felt_alike(name: str) -> None:
     """Where links bind, that is: to what reaches a node in full, to what a rank receives once NVLink is the slower."""
     found = [loaded_exchanges(machine(fidelity))[name] for fidelity in FIDELITIES]
     for each in found[1:]:
-        assert each.reached == pytest.approx(found[0].reached, rel=0.02)
-        assert each.received == pytest.approx(found[0].received, rel=0.02)
+        assert each.reached == pytest.approx(found[0].reached, rel=0.06)
+        assert each.received == pytest.approx(found[0].received, rel=0.06)
         assert (np.diff(each.received) >= 0).all() and (np.diff(each.reached) > 0).all()
 
 
 @pytest.mark.parametrize("fidelity", FIDELITIES)
-def test_few_sms_slow_the_kernel_alone(fidelity: str) -> None:
+def test_few_sms_slow_the_kernels_alone(fidelity: str) -> None:
     pricer = machine(fidelity).pricer
     for op in exchanges(machine(fidelity)).values():
         four, twenty = (pricer.exchange(op, pricer.wires, sms) for sms in (4, 20))
-        assert four > 1.5 * twenty if fidelity == "kernel" else four == twenty
+        assert four > 1.5 * twenty if fidelity in ("kernel", "events") else four == twenty
 
 
 @pytest.mark.parametrize("fidelity", FIDELITIES)
@@ -84,13 +84,13 @@ def test_all_kinds_of_runs_have_them(fidelity: str, change: str) -> None:
 
 
 @pytest.mark.parametrize(("changes", "line"), [
-    (["comm.exchange=mesages"], "found 'mesages', did you mean 'messages'? legal: kernel, messages, closed"),
+    (["comm.exchange=mesages"], "found 'mesages', did you mean 'messages'? legal: kernel, events, messages, closed"),
     (["comm.warps=folow"], "found 'folow', did you mean 'follow'? legal: follow, fixed"),
     (["comm.exchange=closed", "comm.sms=0"], "closed knows no SMs; 0 SMs are copy engines instead of the kernel"),
     (["comm.exchange=closed", "comm.sms=2"], "found 2; closed takes links at their full rate, which takes 20 SMs or m"),
     (["comm.exchange=messages", "comm.sms=18"], "for fewer write comm.exchange=kernel"),
     (["comm.hold=running"], "did you mean 'while_running'? legal: always, while_running"),
-    (["comm.exchange=messages", "comm.warps=fixed"], "only the kernel has warps; found comm.exchange messages"),
+    (["comm.exchange=messages", "comm.warps=fixed"], "only kernel and events have warps; found comm.exchange messages"),
 ])  # fmt: skip
 def test_words_that_do_not_go_together_are_told(changes: list[str], line: str) -> None:
     with pytest.raises(DocumentError) as refused:

@@ -117,14 +117,15 @@ def test_faster_links_are_never_slower(direction: str, group: int, tokens: int) 
     assert kernel.run(ports, quick, 20).seconds <= kernel.run(ports, LINKS, 20).seconds
 
 
-@pytest.mark.parametrize("group", [8, 32, 64, 128, 320])
+@pytest.mark.parametrize(("group", "slack"), [(8, 0.05), (32, 0.07), (64, 0.08), (128, 0.08), (320, 0.11)])
 @pytest.mark.parametrize("direction", ["dispatch", "combine"])
-def test_with_enough_sms_kernel_messages_and_bound_agree(group: int, direction: str) -> None:
+def test_with_enough_sms_kernel_messages_and_bound_agree(group: int, slack: float, direction: str) -> None:
+    """But for what only a kernel has: chunks for all nodes are full together, so the first ones are late."""
     one = op(direction, group)
     fine = kernel.run(of_op(one), LINKS, 40).seconds
     coarse = messages.finish_ns(direction, one.row_bytes, *even_tokens(one), LINKS, 16).max() / 1e9
-    assert fine == pytest.approx(coarse, rel=0.05)
-    assert 1 < fine / closed.seconds(of_op(one), LINKS) < 1.05
+    assert 0.95 < fine / coarse < 1 + slack
+    assert 1 < fine / closed.seconds(of_op(one), LINKS) < 1 + slack
 
 
 def test_with_few_sms_time_goes_as_one_over_channels() -> None:
@@ -145,12 +146,13 @@ def test_twenty_sms_saturate_the_network_and_few_do_not(kind: str, sms: int, bin
 @pytest.mark.parametrize("group", [16, 32, 64])
 @pytest.mark.parametrize("direction", ["dispatch", "combine"])
 def test_roles_that_follow_make_a_channel_faster_where_warps_bind(group: int, direction: str) -> None:
-    """Fixed ones leave warps of a block without work; once links bind, the two are within 2 %."""
+    """Fixed ones leave warps of a block without work. Once links bind the two are within 3 %: fewer packers fill the
+    first chunks more slowly."""
     few, many = (
         [kernel.run(of_op(op(direction, group)), LINKS, sms, COPY, kind).seconds for kind in (FOLLOW, FIXED)]
         for sms in (4, 40)
     )
-    assert 0.44 < few[0] / few[1] < 0.65 and 0.97 < many[0] / many[1] <= 1
+    assert 0.44 < few[0] / few[1] < 0.65 and 0.97 < many[0] / many[1] < 1.03
 
 
 @given(directions, uneven, st.integers(1, 132))
@@ -218,13 +220,14 @@ def test_inside_a_node_a_combine_goes_the_way_of_its_dispatch_backwards(directio
 
 def test_a_full_buffer_behind_the_network_runs_at_its_round_trip() -> None:
     """A slow network leaves a dispatch nothing to do but to wait for credits: each is a bare latency on its way, and
-    what it frees goes through the port, over the network and through the forwarders' whole rounds of rows."""
+    what it frees is packed, posted, goes over the network and through the forwarders' whole rounds of rows."""
     slow = replace(LINKS, latency_s=1.0)
     work = kernel._cut(of_op(op("dispatch", 64)), slow, 2, COPY, FIXED)
     stages = {stage.name: stage for stage in kernel._stages(work)}
     room, ports = stages["forward"].room, work.ports
     warps = dispatching(FIXED, ports.tokens * work.row_s, ports.received * work.row_s)[1]
     rounds = np.ceil(work.share(ports.forwarded) / warps)
-    trip = 2 * slow.latency_s + stages["network"].service_s + rounds * work.row_s
+    packed = stages["pack"].service_s + stages["post"].latency_s + stages["post"].service_s
+    trip = 2 * slow.latency_s + packed + stages["network"].service_s + rounds * work.row_s
     few, many = (finish_s(list(stages.values()), 7 + turns * room) for turns in (1, 4))
     assert many - few == pytest.approx(3 * trip, rel=1e-9)

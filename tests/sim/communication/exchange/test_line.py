@@ -60,3 +60,15 @@ def test_servers_share_a_stage() -> None:
 def test_more_room_never_delays(stages: list[Stage], chunks: int) -> None:
     wider = [s._replace(room=s.room + 1) for s in stages]
     assert (finish_s(wider, chunks) <= finish_s(stages, chunks)).all()
+
+
+def test_room_that_is_taken_early_is_held_for_longer() -> None:
+    """Taken before the first stage: its cycle takes in the work of both stages before the buffer."""
+    stages = [
+        Stage("", np.array([2.0])),
+        Stage("", np.array([1.0]), room=99),
+        Stage("", np.array([3.0]), 1, 1.0, 1, 4.0),
+    ]
+    early = [*stages[:2], stages[2]._replace(since=2)]
+    assert finish_s(stages, 10)[0] == 2 + 9 * (1 + 1 + 3 + 4) + 1 + 1 + 3
+    assert finish_s(early, 10)[0] == 9 * (2 + 1 + 1 + 3 + 4) + 2 + 1 + 1 + 3

@@ -1,0 +1,115 @@
+"""What channels of both directions have in common: where they stand, and how a role waits."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from sim.communication.exchange.events.cargo import Cargo, Chunk
+from sim.communication.exchange.events.clock import Bell, Clock, Life
+from sim.communication.exchange.events.servers import Buffer, Log, Memory, Port, Warps, beside_at
+from sim.communication.exchange.events.setting import Crew, Setting, Times
+from sim.communication.exchange.roles import Buffers
+
+NETWORK, NVLINK = "network", "NVLink"
+"""Links that buffers stand behind."""
+Needs = Sequence[tuple[Buffer, int]]
+"""Buffers, and rows of room in each."""
+
+
+class Gpu(NamedTuple):
+    """What the channels of a rank share, through one exchange after another. memory: None where it never binds."""
+
+    network: Port
+    nvlink: Port
+    memory: Memory | None
+
+
+class Record(Protocol):
+    """Where a channel that is looked at writes down what it does."""
+
+    def worked(self, role: str, start: int, end: int) -> None: ...
+
+    def waited(self, role: str, start: int, end: int, why: str) -> None: ...
+
+    def log(self, link: str) -> Log:
+        """Of the buffers behind a link."""
+
+
+class Place(NamedTuple):
+    """Of a channel: what its group exchanges, how, and who its rank is there. tokens: of the channel. plan: its chunks,
+    as a dispatch moves them. record: None where nobody looks."""
+
+    clock: Clock
+    setting: Setting
+    cargo: Cargo
+    times: Times
+    sizes: Buffers
+    crew: Crew
+    gpu: Gpu
+    tokens: int
+    plan: Sequence[Chunk]
+    record: Record | None
+
+    @property
+    def inside(self) -> bool:
+        """Whether the group is one node."""
+        return self.cargo.nodes == 1
+
+    def buffers(self, link: str, rows: int, count: int, bell: Bell) -> list[Buffer]:
+        """`count` buffers of so many rows behind a link, for the role with that bell."""
+        log = None if self.record is None else self.record.log(link)
+        return [Buffer(rows, bell, log) for _ in range(count)]
+
+
+class Role:
+    """A role of a channel: a process with a bell that wakes it, and its warps. rows: that a task reads and writes."""
+
+    __slots__ = ("bell", "clock", "memory", "name", "record", "row_bytes", "warps")
+
+    def __init__(self, place: Place, name: str, warps: int) -> None:
+        self.clock, self.name, self.record = place.clock, name, place.record
+        self.memory, self.row_bytes = place.gpu.memory, place.cargo.row_bytes
+        windows = place.setting.beside
+
+        def slow(time: int, ns: int) -> int:
+            window = beside_at(windows, time)
+            return -int(-ns // (1 - window.sm)) if window else ns
+
+        self.bell = Bell(self.clock)
+        self.warps = Warps(warps, place.times.row, slow if windows else None)
+
+    def until(self, time: int | None, why: str) -> Life:
+        """Sleep until then, or until the bell rings where nobody knows when. why: what for, for the record."""
+        start = self.clock.now
+        yield self.bell.wait() if time is None else self.clock.until(time)
+        if self.record is not None and why and self.clock.now > start:
+            self.record.waited(self.name, start, self.clock.now, why)
+
+    def room(self, needs: Needs, why: str) -> Life:
+        """Wait until all of the buffers have room, and take it."""
+        while (full := first_full(needs, self.clock.now)) is not None:
+            yield from self.until(full.next, why)
+        take(needs, self.clock.now)
+
+    def work(self, tasks: int, at: int, rows: int, task_ns: int = 0) -> int:
+        """Do `tasks` tasks that may begin `at`, which read and write `rows` rows; when all have ended."""
+        begin = max(at, self.warps.next)
+        end = self.warps.take(tasks, at, task_ns)
+        if self.memory is not None:
+            end = max(end, self.memory.take(at, rows * self.row_bytes))
+        if self.record is not None:
+            self.record.worked(self.name, begin, end)
+        return end
+
+
+def first_full(needs: Needs, now: int) -> Buffer | None:
+    """One of the buffers without room; None where all have it."""
+    for buffer, rows in needs:
+        if not buffer.has(rows, now):
+            return buffer
+    return None
+
+
+def take(needs: Needs, now: int) -> None:
+    """Take the room."""
+    for buffer, rows in needs:
+        buffer.take(rows, now)
