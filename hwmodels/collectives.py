@@ -35,7 +35,8 @@ class Wires:
     """Links as one rank sees them. latency_s: across a leaf switch; far_latency_s: across the spine.
 
     slower: how many times longer exchanges take than on NICs alone, for links between switches; shared_slower: and
-    with other traffic on those. left: part of the NICs that other traffic leaves to exchanges.
+    with other traffic on those. left: part of the NICs that other traffic leaves to exchanges. sharp: part of the NICs'
+    rate at which switches reduce what ranks send, 0 where they do not.
     """
 
     nvlink: Link
@@ -47,6 +48,7 @@ class Wires:
     slower: float = 1.0
     shared_slower: float = 1.0
     left: float = 1.0
+    sharp: float = 0.0
 
     @property
     def alone(self) -> "Wires":
@@ -80,7 +82,9 @@ def wires(node: Node, fabric: Fabric | None, slower: float = 1.0, shared_slower:
     if plug.effective < nic.effective:
         nic = replace(nic, bandwidth=plug.effective / nic.efficiency)
     near, far = _latencies(node, fabric)
-    return Wires(node.nvlink, nic, node.nics_per_gpu, host_link(node), near, far, slower, shared_slower)
+    return Wires(
+        node.nvlink, nic, node.nics_per_gpu, host_link(node), near, far, slower, shared_slower, sharp=fabric.sharp
+    )
 
 
 def port(nic: Link, fabric: Fabric) -> Link:
@@ -115,7 +119,7 @@ def host_link(node: Node) -> Link:
 
 def exchange_bound_seconds(op: AllToAll, links: Wires) -> float:
     """The bandwidth bound: bytes over the network at the NIC's rate or over NVLink at its rate, whichever is longer."""
-    return max(op.wire_bytes() / links.network, op.nvlink_bytes() / links.nvlink.effective)
+    return max(op.wire_bytes() / links.network, op.nvlink_bytes() / links.nvlink.between(op.group // op.group_nodes))
 
 
 def exchange_seconds(op: AllToAll, links: Wires, sms: int) -> float:
@@ -127,17 +131,33 @@ def exchange_seconds(op: AllToAll, links: Wires, sms: int) -> float:
 def send_seconds(op: Send, links: Wires) -> float:
     """One pipeline message to a neighbour stage."""
     if not op.leaves_node:
-        return op.size / links.nvlink.effective + links.nvlink.latency_s
+        return op.size / links.nvlink.between(2) + links.nvlink.latency_s
     return op.size / links.network * op.slower + (links.far_latency_s if op.leaves_leaf else links.latency_s)
 
 
 def collective_seconds(op: Collective, links: Wires) -> float:
-    """A ring over `ranks` on `nodes` nodes: each node passes the vector through all its ranks' NICs and over NVLink."""
+    """A ring over `ranks` on `nodes` nodes: each node passes the vector through all its ranks' NICs and over NVLink. An
+    all-reduce goes by switches that reduce where that is faster."""
     if op.ranks <= 1 or not op.size:
         return 0.0
+    ring = _ring_seconds(op, links)
+    return min(ring, _sharp_seconds(op, links)) if links.sharp and op.nodes > 1 and op.kind == "all_reduce" else ring
+
+
+def _sharp_seconds(op: Collective, links: Wires) -> float:
+    """An all-reduce in the switches: each node sends its sum up once and gets that of all back once, while the sums of
+    nodes are made and handed on over NVLink (a reduce-scatter and an all-gather)."""
+    per_node = op.ranks / op.nodes
+    across = links.nic.bandwidth * links.nics * links.sharp * per_node / op.slower
+    inside = 2 * op.size * (1 - 1 / per_node) / links.nvlink.between(math.ceil(per_node))
+    return max(op.size / across, inside) + 2 * math.log2(per_node) * links.nvlink.latency_s + links.far_latency_s
+
+
+def _ring_seconds(op: Collective, links: Wires) -> float:
     per_node = op.ranks / op.nodes
     across = links.network * per_node / op.slower
-    rate = across if per_node <= 1 else links.nvlink.effective if op.nodes == 1 else min(across, links.nvlink.effective)
+    inside = links.nvlink.between(math.ceil(per_node))
+    rate = across if per_node <= 1 else inside if op.nodes == 1 else min(across, inside)
     passes = 2 if op.kind == "all_reduce" else 1
     far = links.far_latency_s if op.nodes > 1 else 0.0
     ring = (op.ranks - op.nodes) * links.nvlink.latency_s + op.nodes * far

@@ -34,13 +34,20 @@ SHAPES = {
 
 KINDS = tuple(SHAPES)
 
+OVERSUBSCRIPTION = "oversubscription"
+"""Key of what may be left out of a fat tree: ports of a leaf that look at endpoints over those that look up."""
+
 COSTS = ("switch", "link", "endpoint")
 
 SHARED = (
     "name", "kind", "planes", "nics_per_leaf", "radix", "link", "latency_same_leaf", "latency_cross_leaf", "cost",
+    "sharp",
 )  # fmt: skip
 
-KEYS = tuple(dict.fromkeys([*SHARED, *(key for keys in SHAPES.values() for key in keys)]))
+KEYS = tuple(dict.fromkeys([*SHARED, *(key for keys in SHAPES.values() for key in keys), OVERSUBSCRIPTION]))
+
+NEAR = 0.01
+"""Part by which a stated oversubscription may miss that of whole ports (5 to 3 is written 1.67)."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,8 @@ class Fabric:
 
     link: of one port. nics_per_leaf: NICs of one node on the same leaf switch (1 when every NIC has its own plane or
     rail). latency_same_leaf_s, latency_cross_leaf_s: end to end, NICs included, through one leaf or through a spine.
-    A leaf is any switch that has endpoints. cost: None when nothing is said about money.
+    A leaf is any switch that has endpoints. cost: None when nothing is said about money. sharp: part of the NICs' rate
+    at which switches reduce what ranks send (SHARP), 0 where they do not.
     """
 
     name: str
@@ -71,6 +79,7 @@ class Fabric:
     latency_same_leaf_s: float
     latency_cross_leaf_s: float
     cost: Cost | None = None
+    sharp: float = 0.0
     figures: Mapping[str, Figure] = field(default_factory=dict, hash=False, repr=False)
 
     @property
@@ -82,6 +91,11 @@ class Fabric:
     def down(self) -> int:
         """Ports of a leaf that look at endpoints."""
         return self.topology.hosts_per_switch
+
+    @property
+    def blocking(self) -> bool:
+        """Whether leaves have fewer links up than endpoints, so that even traffic can be too much for them."""
+        return isinstance(self.topology, FatTree) and self.topology.hosts_per_switch > self.topology.uplinks
 
     @property
     def nodes_per_leaf(self) -> int:
@@ -161,16 +175,17 @@ def build(document: Document, key: KeyPath = ()) -> Fabric:
     reading = Reading(expand(document, SHELF, key), key)
     kind = reading.word("kind")
     shape = SHAPES.get(kind)
-    reading.keys(KEYS if shape is None else (*SHARED, *shape))
+    tree = kind == "fat-tree"
+    reading.keys(KEYS if shape is None else (*SHARED, *shape, *([OVERSUBSCRIPTION] if tree else [])))
     reading.keys(("bandwidth", "efficiency"), "link")
     speed, share = reading.quantity("data/time", "link", "bandwidth"), reading.quantity("ratio", "link", "efficiency")
     if shape is None and kind:
         reading.problem(("kind",), unknown(kind, "kind", KINDS))
-    radix = reading.count("radix")
+    radix, sizes = reading.count("radix"), [reading.count(name) for name in shape or ()]
     fabric = Fabric(
         name=reading.word("name"),
         kind=kind,
-        topology=_topology(kind, radix, [reading.count(name) for name in shape or ()]),
+        topology=_topology(kind, radix, sizes, _uplinks(reading, radix) if tree else 0),
         planes=reading.count("planes"),
         nics_per_leaf=reading.count("nics_per_leaf"),
         radix=radix,
@@ -178,6 +193,7 @@ def build(document: Document, key: KeyPath = ()) -> Fabric:
         latency_same_leaf_s=reading.quantity("time", "latency_same_leaf"),
         latency_cross_leaf_s=reading.quantity("time", "latency_cross_leaf"),
         cost=_cost(reading),
+        sharp=_sharp(reading),
         figures=reading.figures,
     )
     if shape and not reading.problems:
@@ -186,11 +202,33 @@ def build(document: Document, key: KeyPath = ()) -> Fabric:
     return fabric
 
 
-def _topology(kind: str, radix: int, sizes: list[int]) -> Topology:
+def _topology(kind: str, radix: int, sizes: list[int], uplinks: int) -> Topology:
     """The plane of a kind; `sizes` in the order of SHAPES."""
     if kind == "slim-fly":
         return SlimFly(*sizes)
-    return Dragonfly(*sizes) if kind == "dragonfly" else FatTree(radix, *(sizes or [2]))
+    return Dragonfly(*sizes) if kind == "dragonfly" else FatTree(radix, (sizes or [2])[0], uplinks)
+
+
+def _uplinks(reading: Reading, radix: int) -> int:
+    """Ports of a leaf that look up; 0 where nothing is said. What no whole number of ports gives is noted."""
+    if reading.content(OVERSUBSCRIPTION) is None:
+        return 0
+    ratio = reading.quantity("ratio", OVERSUBSCRIPTION)
+    up = min(max(1, round(radix / (1 + ratio))), max(1, radix - 1))
+    nearest = (radix - up) / up
+    if ratio and abs(nearest / ratio - 1) > NEAR:
+        where = f"expected a ratio that {radix} ports can be split in, e.g. {nearest:.4g} ({radix - up} down, {up} up)"
+        reading.problem((OVERSUBSCRIPTION,), f"{where}; found {ratio:g}")
+    return up
+
+
+def _sharp(reading: Reading) -> float:
+    if reading.content("sharp") is None:
+        return 0.0
+    part = reading.quantity("ratio", "sharp")
+    if part > 1:
+        reading.problem(("sharp",), f"expected a ratio from 0 to 1; found {part:g}")
+    return part
 
 
 def _cost(reading: Reading) -> Cost | None:

@@ -43,9 +43,11 @@ DEVICE: dict[str, str] = {
 NODE: dict[str, str] = {
     "name": "What the server is called.",
     "device": "Its GPU: a name in hwmodels/devices, or {base: name, ...} with what differs.",
-    "gpus": "GPUs of a node.",
+    "gpus": "GPUs of a node, which is an NVLink domain.",
     "nics_per_gpu": "NICs of each GPU.",
     **{f"{link}.{key}": f"{what} {of}." for link, of in LINKS.items() for key, what in LINK.items()},
+    "nvlink.name": "What its maker calls it; left out: NVLink.",
+    "nvlink.peers": "GPUs that share its bandwidth, each by an equal link of its own (a full mesh); left out: a switch.",
 }
 """Dotted key of a node -> a sentence."""
 
@@ -63,6 +65,8 @@ FABRIC: dict[str, str] = {
     "cost.link": "US dollars for a cable between switches.",
     "cost.endpoint": "US dollars for the cable and NIC of an endpoint.",
     "layers": "Layers of switches of a fat tree.",
+    "oversubscription": "Ports of a fat tree's leaf that look at endpoints over those that look up; left out: 1.",
+    "sharp": "Part of the NICs' rate at which switches reduce all-reduces (SHARP), 0 to 1; left out: they do not.",
     "order": "Order of a slim fly: a prime power.",
     "hosts_per_switch": "Endpoints of each switch of a slim fly or dragonfly.",
     "groups": "Groups of switches of a dragonfly.",

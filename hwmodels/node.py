@@ -14,28 +14,40 @@ SHELF = Shelf("node", HERE / "nodes", "hwmodels/nodes", {"device": devices.SHELF
 
 LINKS = ("nvlink", "nic", "pcie")
 
+NVLINK = "NVLink"
+"""What the links between GPUs are called where a document gives them no name."""
+
 KEYS = ("name", "device", "gpus", "nics_per_gpu", *LINKS)
 
 
 @dataclass(frozen=True)
 class Link:
     """A link of one GPU. bandwidth: nominal bytes/s in one direction. efficiency: the part of it that large
-    transfers reach (0 to 1). latency_s: end to end between two GPUs (or GPU and host) over one such link.
+    transfers reach (0 to 1). latency_s: end to end between two GPUs (or GPU and host) over one such link. peers: GPUs
+    that share the bandwidth, each by an equal link of its own (a full mesh); 0 where a switch gives all of it to any.
+    name: what its maker calls it.
     """
 
     bandwidth: float
     efficiency: float
     latency_s: float
+    peers: int = 0
+    name: str = ""
 
     @property
     def effective(self) -> float:
         """Bytes/s in one direction that large transfers reach."""
         return self.bandwidth * self.efficiency
 
+    def between(self, ranks: int) -> float:
+        """Those that one of `ranks` GPUs reaches when it talks to all others: in a mesh, over the links to them."""
+        return self.effective * min(1.0, max(1, ranks - 1) / self.peers) if self.peers else self.effective
+
 
 @dataclass(frozen=True)
 class Node:
-    """One server. nvlink, pcie: of each GPU. nic: of each NIC; a GPU has `nics_per_gpu` of them.
+    """One server, or a rack whose GPUs are one NVLink domain. nvlink, pcie: of each GPU, the links to the other GPUs
+    and to the host, whatever their makers call them. nic: of each NIC; a GPU has `nics_per_gpu` of them.
 
     nic.latency_s is end to end through one switch; a fabric's own latencies take its place, they do not add to it.
     figures: dotted key of the document, without the device's -> the number with its provenance.
@@ -107,12 +119,15 @@ def _nics(reading: Reading) -> int:
 
 
 def _link(reading: Reading, name: str) -> Link:
-    if not reading.keys(("bandwidth", "efficiency", "latency"), name):
+    between_gpus = name == "nvlink"
+    if not reading.keys(("bandwidth", "efficiency", "latency", *(("name", "peers") if between_gpus else ())), name):
         return Link(0.0, 0.0, 0.0)
     link = Link(
         reading.quantity("data/time", name, "bandwidth"),
         reading.quantity("ratio", name, "efficiency"),
         reading.quantity("time", name, "latency"),
+        reading.count(name, "peers") if reading.content(name, "peers") is not None else 0,
+        (reading.word(name, "name", optional=True) or NVLINK) if between_gpus else name,
     )
     if link.efficiency > 1:
         reading.problem((name, "efficiency"), f"expected a ratio from 0 to 1; found {link.efficiency:g}")

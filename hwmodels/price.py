@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from hwmodels import sibling
 from hwmodels import tables as calibration
 from hwmodels.collectives import ENOUGH_SMS, Wires, collective_seconds, exchange_seconds, host_seconds, send_seconds
 from hwmodels.device import Device
@@ -135,15 +136,16 @@ class Pricer:
         tables, by = self.asked(op), self.free if isinstance(op, PACED) else self
         quote: Quote = _RULES[type(op)](by, tables, op)
         family = contention_family(op, quote.us)  # by its time on the table's device: a faster one changes no class
-        us, rung, source, spread, _ = _settled(self.device, tables, op, quote)
+        us, rung, source, spread, _ = _settled(by, tables, op, quote)
         ns = max(1, seconds_to_ns(us * MICRO))
         slower = self._slow_down(op, family)
         if by is not self:  # beside communication it has fewer SMs
-            us = _settled(self.device, tables, op, _RULES[type(op)](self, tables, op)).us
+            us = _settled(self, tables, op, _RULES[type(op)](self, tables, op)).us
         if on_comm_sms and isinstance(op, Memory):
             timed_there = op.kind in TIMED_THERE and tables is not None and tables.exchanges
             slower = 1.0 if timed_there or not self.comm_sms else self.device.sms / self.comm_sms
         beside_us = us * slower + (calibration.wait_us(tables, op, self.device.name) if self.waits else 0.0)
+        rung, spread = sibling.judged(self.device, tables, op, rung, spread)
         return Price(ns, max(1, seconds_to_ns(beside_us * MICRO)), rung, source, spread, family)
 
     def asked(self, op: Op) -> Tables | None:
@@ -217,10 +219,12 @@ def _roofline(pricer: Pricer, op: Op, peak: float) -> Quote:
     return Quote(seconds / MICRO, "roofline", f"{d.name}: peak and HBM bandwidth", SPREAD["roofline"])
 
 
-def _settled(d: Device, tables: Tables | None, op: Op, quote: Quote) -> Quote:
+def _settled(pricer: Pricer, tables: Tables | None, op: Op, quote: Quote) -> Quote:
     """A quote on the device it is for, with its memory."""
+    d = pricer.device
     part = tables.streamed if tables and quote.rung != "measured" else 1.0  # a row may read faster than streams
-    quote = _no_faster(d, part, op, scaled(d, tables, quote, op.bytes()))
+    held = scaled(d, tables, quote, op.bytes())
+    quote = _no_faster(d, part, op, held._replace(us=sibling.paced(d, tables, op, held.us, pricer.compute_sms)))
     waits = 0.0 if isinstance(op, OVER_LINKS) else first_bytes_us(d, tables, op)
     return quote._replace(us=max(0.0, quote.us + waits)) if waits else quote
 

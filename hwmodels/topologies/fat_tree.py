@@ -6,23 +6,30 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FatTree:
-    """Half of a switch's `radix` ports look down, half up; those of the top layer all look down.
+    """A leaf has `up` of its `radix` ports to switches above and the rest to endpoints: half and half, or with `up`
+    stated fewer, which oversubscribes it. Switches in the middle have half of their ports up; the top layer has none.
 
     Leaves are numbered by pod and place in it, then middle switches likewise (three layers), then spines or cores.
     """
 
     radix: int
     layers: int
+    up: int = 0
 
     @property
     def half(self) -> int:
-        """Ports of a switch that look up, or down."""
+        """Half of a switch's ports: leaves of a pod in three layers, and what a middle switch has up or down."""
         return self.radix // 2
+
+    @property
+    def uplinks(self) -> int:
+        """Ports of a leaf that look up; spines, or middle switches of a pod, there are as many."""
+        return self.up or self.half
 
     @property
     def hosts_per_switch(self) -> int:
         """Endpoints on a leaf."""
-        return self.half
+        return self.radix - self.uplinks
 
     @property
     def hosting(self) -> int:
@@ -31,18 +38,24 @@ class FatTree:
 
     @property
     def endpoints(self) -> int:
-        """k^2/2 of radix k in two layers, k^3/4 in three."""
-        return self.hosting * self.half
+        """k^2/2 of radix k in two layers, k^3/4 in three, where half of a leaf's ports look down."""
+        return self.hosting * self.hosts_per_switch
+
+    @property
+    def layer_links(self) -> int:
+        """Links between two layers: as many as there are endpoints, where half of a leaf's ports look down."""
+        return self.hosting * self.uplinks
 
     @property
     def switches(self) -> int:
-        """Switches: as many in each layer as there are leaves, in the top one half as many."""
-        return int((2 * self.layers - 1) * self.half ** (self.layers - 1))
+        """Leaves; then as many for each port up as there are pods in a middle layer, and half as many on top."""
+        above = (2 * self.layers - 3) * self.half ** (self.layers - 2)
+        return self.hosting + int(above * self.uplinks)
 
     @property
     def links(self) -> int:
-        """Links: as many between two layers as there are endpoints."""
-        return self.endpoints * (self.layers - 1)
+        """Links: as many between any two layers."""
+        return self.layer_links * (self.layers - 1)
 
     @property
     def ports(self) -> int:
@@ -51,23 +64,31 @@ class FatTree:
 
     def cables(self) -> Iterator[tuple[int, int]]:
         """Every leaf to every spine; or in pods to every middle switch, and middle j of each pod to its own cores."""
-        half, leaves = self.half, self.hosting
+        half, up, leaves = self.half, self.uplinks, self.hosting
         if self.layers == 2:
-            yield from ((leaf, leaves + spine) for leaf in range(leaves) for spine in range(half))
+            yield from ((leaf, leaves + spine) for leaf in range(leaves) for spine in range(up))
             return
-        for first in range(0, leaves, half):
-            for i in range(half):
-                yield from ((first + i, leaves + first + j) for j in range(half))
-                yield from ((leaves + first + i, 2 * leaves + i * half + j) for j in range(half))
+        cores = leaves + self.radix * up
+        for pod in range(self.radix):
+            yield from ((pod * half + i, leaves + pod * up + j) for i in range(half) for j in range(up))
+            yield from ((leaves + pod * up + j, cores + j * half + c) for j in range(up) for c in range(half))
 
     def layer(self, switch: int) -> int:
         """0 a leaf, 1 a spine or a middle switch, 2 a core."""
-        return switch // self.hosting
+        return self._place(switch)[0]
 
     def switch_name(self, switch: int) -> str:
         """leaf3, spine7 in two layers; leaf3.1, middle3.2 (pod.place) and core5 in three."""
-        layer, place = divmod(switch, self.hosting)
+        layer, place = self._place(switch)
         if self.layers == 2:
             return f"{('leaf', 'spine')[layer]}{place}"
-        pod, inside = divmod(place, self.half)
+        pod, inside = divmod(place, (self.half, self.uplinks, 1)[layer])
         return f"core{place}" if layer == 2 else f"{('leaf', 'middle')[layer]}{pod}.{inside}"
+
+    def _place(self, switch: int) -> tuple[int, int]:
+        """Layer of a switch, and its number in it."""
+        middle = switch - self.hosting
+        if middle < 0:
+            return 0, switch
+        above = middle - self.radix * self.uplinks
+        return (1, middle) if self.layers == 2 or above < 0 else (2, above)

@@ -11,6 +11,7 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 from hwmodels.collectives import Wires
+from hwmodels.node import NVLINK
 from hwmodels.op import AllToAll
 from hwmodels.price import Price, Pricer
 from hwmodels.units import NS_PER_S
@@ -63,7 +64,8 @@ def _exchanges(machine: Machine) -> Iterator[Row]:
             counted = op.logical_bytes() if op.group_nodes > 1 else op.bytes()
             size = (counted, op.wire_bytes(), op.nvlink_bytes())
             links, price = machine.pricer.wires.alone, machine.pricer.price(op)
-            row = _row(op.beside, f"a {routed[0].label} layer", price, links, size)
+            inside = op.group // op.group_nodes
+            row = _row(op.beside, f"a {routed[0].label} layer", price, links, size, inside)
             yield row._replace(beside_s=price.beside_ns / NS_PER_S, limited_by=_limit(machine.pricer, op, links, row))
 
 
@@ -84,7 +86,7 @@ def _messages(plan: Plan, machine: Machine, timeline: Timeline) -> Iterator[Row]
         size = (op.size, op.wire_bytes(), op.size * (not op.leaves_node))
         goes, carried = plan.messages.targets[a], timeline.network[a]
         beside_s = mean(int(t.ends[0] - t.starts[0]) for t in carried if goes.get((t.step, t.kind)) == b) / NS_PER_S
-        row = _row("pipeline message", f"position {a} to {b}", price(op), links.slowed(op.slower), size)
+        row = _row("pipeline message", f"position {a} to {b}", price(op), links.slowed(op.slower), size, 2)
         yield row._replace(beside_s=beside_s)
 
 
@@ -100,12 +102,13 @@ def _rings(plan: Plan, machine: Machine) -> Iterator[Row]:
             if op.bytes():
                 size = (op.bytes(), op.wire_bytes(), op.bytes() * (op.ranks > op.nodes))
                 links = machine.pricer.wires.slowed(op.slower)
-                yield _row(f"{name}, {part}", f"stage {stage}", machine.pricer.price(op), links, size)
+                price, inside = machine.pricer.price(op), -(-op.ranks // op.nodes)
+                yield _row(f"{name}, {part}", f"stage {stage}", price, links, size, inside)
 
 
-def _row(name: str, where: str, price: Price, links: Wires, size: tuple[float, float, float]) -> Row:
-    """Row of one operation. size: logical, wire and NVLink bytes."""
+def _row(name: str, where: str, price: Price, links: Wires, size: tuple[float, float, float], inside: int) -> Row:
+    """Row of one operation. size: logical, wire and NVLink bytes. inside: ranks of a node that talk to one another."""
     logical, wire, nvlink = size
-    times = {"network": wire / links.network, "NVLink": nvlink / links.nvlink.effective}
+    times = {"network": wire / links.network, links.nvlink.name or NVLINK: nvlink / links.nvlink.between(inside)}
     slower = max(times, key=lambda kind: times[kind])
     return Row(name, where, price.ns / NS_PER_S, None, times[slower], logical, wire, nvlink, slower)

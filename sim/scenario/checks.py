@@ -322,7 +322,22 @@ def _layout(scenario: Scenario) -> Iterator[Finding]:
         yield ("parallel.expert", "parallel.pipeline", "cluster.nodes"), indivisible(
             f"data parallel {copies} ({cluster.gpus} GPUs / parallel.pipeline {parallel.pipeline})", copies,
             "parallel.expert", parallel.expert)  # fmt: skip
+    yield from _domains(parallel.expert, cluster.node.gpus)
     yield from _sequences(scenario, copies)
+
+
+def _domains(expert: int, gpus: int) -> Iterator[Finding]:
+    """Whether expert groups, which are neighbours, fill NVLink domains or parts of one evenly."""
+    if expert % gpus and gpus % expert:
+        fit = gpus // expert * expert
+        use = f", or use {fit} of its GPUs: cluster.node.gpus={fit}" if fit else ""
+        yield (
+            ("parallel.expert", "cluster.node.gpus", "cluster.node"),
+            (
+                f"groups of {expert} ranks straddle nodes of {gpus} GPUs (an NVLink domain); "
+                f"legal: divisors and multiples of {gpus}{use}"
+            ),
+        )
 
 
 def _sequences(scenario: Scenario, copies: int) -> Iterator[Finding]:

@@ -106,7 +106,8 @@ class ClusterForm(Form):
     ] = None
     """Which slots of the fabric the nodes are in: side by side, in an order that the seed draws, or a slot for each."""
     routing: Literal["static", "ecmp", "adaptive"] | None = None
-    """How flows choose their way through the fabric; without it (and without placement) nothing in it blocks."""
+    """How flows choose their way through the fabric; without it (and without placement, or
+    leaves with fewer links up than down) nothing in it blocks."""
 
 
 class ParallelForm(Form):

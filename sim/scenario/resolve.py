@@ -240,11 +240,13 @@ def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
 
 
 def _cluster(form: ScenarioForm, parts: Parts) -> Cluster | None:
-    """The cluster; a placement alone asks for routing too, adaptive unless said."""
+    """The cluster; a placement alone asks for routing too, adaptive unless said, and so do leaves with fewer links up
+    than down, which nothing else would feel."""
     given = form.cluster
     if not given or not parts.node:
         return None
-    routing = given.routing or ("adaptive" if given.placement else None)
+    blocks = parts.fabric is not None and parts.fabric.blocking
+    routing = given.routing or ("adaptive" if given.placement or blocks else None)
     return Cluster(parts.node, given.nodes, parts.fabric, given.placement or "packed", routing)
 
 

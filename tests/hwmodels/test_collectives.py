@@ -1,5 +1,7 @@
 """Communication alone: closed forms, published bandwidths, and never below what the links can carry."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -176,3 +178,37 @@ def test_the_latency_of_a_nic_counts_beside_a_fabric(
 def test_host_memory_slower_than_pcie_binds() -> None:
     slow = node.build(Document({"base": "h800x8", "device": {"host": {"bandwidth": "32 GB/s", "latency": "5 us"}}}))
     assert host_seconds(HostCopy(32e9 * 0.91), wires(slow, None)) == pytest.approx(1 + 5e-6)
+
+
+def test_switches_that_reduce_take_what_was_measured() -> None:
+    """8 GiB over 64 H100s with SHARP: 43.98 ms (coreweave/nccl-tests README.md @0120901ac7a1): the figure's source."""
+    op, bare = Collective("all_reduce", 8 * 2**30, 64, 8), wires(node.load("h100x8"), fabric.load("ndr"))
+    links = wires(node.load("h100x8"), fabric.load("ndr_sharp"))
+    assert collective_seconds(op, links) == pytest.approx(43.98e-3, rel=0.01)
+    assert collective_seconds(op, links) < collective_seconds(op, bare)
+    scalar = op._replace(size=4.0)
+    assert collective_seconds(scalar, bare) - collective_seconds(scalar, links) == pytest.approx(5 * FAR, rel=0.01)
+
+
+@given(collectives(), LINKS, st.floats(0.01, 1))
+def test_reducing_in_switches_is_never_slower_and_leaves_other_rings_alone(
+    op: Collective, links: Wires, part: float
+) -> None:
+    reducing = replace(links, sharp=part)
+    assert collective_seconds(op, reducing) <= collective_seconds(op, links)
+    if op.kind != "all_reduce" or op.nodes == 1:
+        assert collective_seconds(op, reducing) == collective_seconds(op, links)
+    else:
+        assert collective_seconds(op, reducing) >= op.size / (links.nic.bandwidth * links.nics * op.ranks / op.nodes)
+
+
+def test_two_gpus_of_a_mesh_have_one_link_between_them() -> None:
+    """Seven links of 64 GB/s, 70 % of it reached; eight GPUs use all of them at once."""
+    links, latency = wires(node.load("mi300xx8"), None), INSIDE
+    size = 64e9 * 0.7
+    assert send_seconds(Send(size, False, False), links) == pytest.approx(1 + latency)
+    for ranks, used in ((2, 1), (4, 3), (8, 7)):
+        ring = Collective("all_gather", size * used * ranks / (ranks - 1), ranks, 1)
+        assert collective_seconds(ring, links) == pytest.approx(1 + (ranks - 1) * latency)
+        exchange = AllToAll("dispatch", "dispatch(F)", 1, size * used / (1 - 1 / ranks), 1.0, 1.0, ranks, 1)
+        assert exchange_bound_seconds(exchange, links) == pytest.approx(1)

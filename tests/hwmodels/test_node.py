@@ -23,6 +23,10 @@ def test_the_h800_node_is_the_one_deepseek_describes() -> None:
 
 @pytest.mark.parametrize(("name", "gpu", "nvlink", "nic", "pcie"), [
     ("h100x8", "h100", 450e9, 50e9, 64e9), ("h200x8", "h200", 450e9, 50e9, 64e9), ("a100x8", "a100", 300e9, 25e9, 32e9),
+    ("a100x8_40gb", "a100_40gb", 300e9, 25e9, 32e9), ("h20x8", "h20", 450e9, 25e9, 64e9),
+    ("b200x8", "b200", 900e9, 50e9, 64e9), ("b300x8", "b300", 900e9, 100e9, 64e9),
+    ("gb200x72", "gb200", 900e9, 50e9, 225e9), ("gb300x72", "gb300", 900e9, 100e9, 225e9),
+    ("mi300xx8", "mi300x", 448e9, 50e9, 64e9), ("mi355xx8", "mi355x", 538e9, 50e9, 64e9),
 ])  # fmt: skip
 def test_the_other_nodes(name: str, gpu: str, nvlink: float, nic: float, pcie: float) -> None:
     found = node.load(name)
@@ -34,6 +38,7 @@ def test_the_other_nodes(name: str, gpu: str, nvlink: float, nic: float, pcie: f
 def test_every_number_says_kind_and_source(found: node.Node) -> None:
     expected = {"gpus", "nics_per_gpu"}
     expected |= {f"{link}.{part}" for link in node.LINKS for part in ("bandwidth", "efficiency", "latency")}
+    expected |= {"nvlink.peers"} if found.nvlink.peers else set()
     assert set(found.figures) == expected
     assert all(figure.kind in KINDS and len(figure.source) > 10 for figure in found.figures.values())
 
@@ -44,6 +49,19 @@ def test_links_lose_something_and_host_and_pcie_agree(found: node.Node) -> None:
         assert 0 < link.effective < link.bandwidth
     assert found.pcie.bandwidth == found.device.host.bandwidth_bytes_per_s
     assert found.nvlink.bandwidth > found.nic.bandwidth
+
+
+def test_domains_links_and_their_names() -> None:
+    """NVLink domains of 72; AMD's GPUs in a full mesh, of which two that talk to each other have one link in seven."""
+    assert {name: found.gpus for name, found in zip(node.available(), NODES, strict=True) if found.gpus != 8} == {
+        "gb200x72": 72, "gb300x72": 72,
+    }  # fmt: skip
+    mesh = {name: found for name, found in zip(node.available(), NODES, strict=True) if found.nvlink.peers}
+    assert set(mesh) == {"mi300xx8", "mi355xx8"} and {n.nvlink.name for n in mesh.values()} == {"Infinity Fabric"}
+    link = mesh["mi300xx8"].nvlink
+    assert [link.between(n) / link.effective for n in (2, 4, 8, 64)] == pytest.approx([1 / 7, 3 / 7, 1, 1])
+    switched = node.load("b200x8").nvlink
+    assert (switched.name, switched.between(2)) == ("NVLink", switched.effective)
 
 
 def test_a_node_may_name_another_device_or_change_a_part_of_its_own() -> None:

@@ -44,7 +44,8 @@ class Decode(NamedTuple):
 
 def bound_s(decode: Decode, links: Wires) -> float:
     """Seconds that the busier of the two ports needs."""
-    return max(decode.network_bytes / links.network, decode.nvlink_bytes / links.nvlink.effective)
+    inside = links.nvlink.between(min(decode.gpus_per_node, decode.ranks))
+    return max(decode.network_bytes / links.network, decode.nvlink_bytes / inside)
 
 
 def seconds(decode: Decode, links: Wires, sms: int) -> float:

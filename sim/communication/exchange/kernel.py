@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hwmodels.collectives import Wires
+from hwmodels.node import NVLINK
 from hwmodels.refused import Refused
 from sim.communication.exchange import closed
 from sim.communication.exchange.cut import NOISE, Cut, cut
@@ -130,7 +131,8 @@ class Work:
 
     @property
     def nvlink(self) -> Stage:
-        return self.link("NVLink", self.ports.nvlink_rows, self.links.nvlink.effective)
+        link = self.links.nvlink
+        return self.link(link.name or NVLINK, self.ports.nvlink_rows, link.between(self.ports.gpus_per_node))
 
 
 def run(ports: Ports, links: Wires, sms: int, copy: Copy = COPY, roles: str = FOLLOW) -> Timing:

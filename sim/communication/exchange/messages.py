@@ -70,7 +70,7 @@ def finish_ns(
         to_ranks.astype(float).reshape(nodes, gpus, nodes, gpus) * scale,
     )
     network = _side(links.network, links.latency_s, ranks)
-    nvlink = _side(links.nvlink.effective, links.nvlink.latency_s, ranks)
+    nvlink = _side(links.nvlink.between(gpus), links.nvlink.latency_s, ranks)
     done = np.zeros(ranks, np.int64)
     step = _combine if direction == "combine" else _dispatch
     for _ in range(pieces):

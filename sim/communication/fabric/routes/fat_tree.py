@@ -22,32 +22,32 @@ class FatTreeRoutes:
     def classes(self) -> tuple[tuple[str, int], ...]:
         """Named by the switch that sends."""
         names = {2: ("leaf up", "spine down"), 3: ("leaf up", "middle up", "core down", "middle down")}
-        return tuple((name, self.tree.endpoints) for name in names[self.tree.layers])
+        return tuple((name, self.tree.layer_links) for name in names[self.tree.layers])
 
     @property
     def hierarchical(self) -> bool:
-        """There are as many links up as endpoints."""
+        """Every way goes up and comes down, and none round about is better."""
         return True
 
     def choices(self, source: Numbers, target: Numbers) -> Numbers:
         """Spines; or middle switches inside a pod, and cores between pods."""
-        half = self.tree.half
-        apart = source != target
+        up, apart = self.tree.uplinks, source != target
         if self.tree.layers == 2:
-            return np.where(apart, half, 1)
-        return np.where(apart, np.where(self._pod(source) == self._pod(target), half, half * half), 1)
+            return np.where(apart, up, 1)
+        near = self._pod(source) == self._pod(target)
+        return np.where(apart, np.where(near, up, up * self.tree.half), 1)
 
     def paths(self, source: Numbers, target: Numbers, choice: Numbers) -> Numbers:
-        """Choice is the spine, or the middle switch plus half times the core's place under it."""
-        half, stage = self.tree.half, self.tree.endpoints
-        middle = choice % half
-        up, down = source * half + middle, target * half + middle
+        """Choice is the spine, or the middle switch plus the ports up times the core's place under it."""
+        half, ports, stage = self.tree.half, self.tree.uplinks, self.tree.layer_links
+        middle = choice % ports
+        up, down = source * ports + middle, target * ports + middle
         if self.tree.layers == 2:
             path = np.stack([up, stage + down], axis=-1)
         else:
-            core = choice // half
-            over = stage + (self._pod(source) * half + middle) * half + core
-            under = 2 * stage + (self._pod(target) * half + middle) * half + core
+            core = choice // ports
+            over = stage + (self._pod(source) * ports + middle) * half + core
+            under = 2 * stage + (self._pod(target) * ports + middle) * half + core
             far = self._pod(source) != self._pod(target)
             path = np.stack([up, np.where(far, over, NONE), np.where(far, under, NONE), 3 * stage + down], axis=-1)
         path[source == target] = NONE
@@ -55,16 +55,16 @@ class FatTreeRoutes:
 
     def ends(self, links: Numbers) -> tuple[Numbers, Numbers]:
         """Lower and upper switch of each link's cable, in the order of its direction."""
-        half, stage, leaves = self.tree.half, self.tree.endpoints, self.tree.hosting
+        half, ports, stage, leaves = self.tree.half, self.tree.uplinks, self.tree.layer_links, self.tree.hosting
         number, place = links // stage, links % stage
-        lower, port = place // half, place % half
+        lower, port = place // ports, place % ports
         if self.tree.layers == 2:
             low, high, upward = lower, leaves + port, number == 0
         else:
-            inner = (number == 1) | (number == 2)
-            low = np.where(inner, leaves + lower, lower)
-            core = 2 * leaves + lower % half * half + port
-            high = np.where(inner, core, leaves + self._pod(lower) * half + port)
+            inner, middle = (number == 1) | (number == 2), place // half
+            low = np.where(inner, leaves + middle, lower)
+            core = leaves + self.tree.radix * ports + middle % ports * half + place % half
+            high = np.where(inner, core, leaves + self._pod(lower) * ports + port)
             upward = number < 2
         return np.where(upward, low, high), np.where(upward, high, low)
 

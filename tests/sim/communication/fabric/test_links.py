@@ -33,6 +33,7 @@ FABRICS = {
     "planes": {"base": "mpft", "radix": 8, "planes": 4},
     "rails": {"base": "mrft", "radix": 16},
     "three layers": {"base": "ft3", "radix": 8, "nics_per_leaf": 4},
+    "oversubscribed": {"base": "mrft", "radix": 16, "oversubscription": 3},
     "slim fly": {"base": "slimfly", "order": 5, "hosts_per_switch": 4},
     "dragonfly": {"base": "dragonfly", "groups": 9, "switches_per_group": 4, "global_ports": 2, "hosts_per_switch": 2},
 }
