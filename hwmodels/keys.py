@@ -47,7 +47,7 @@ NODE: dict[str, str] = {
     "nics_per_gpu": "NICs of each GPU.",
     **{f"{link}.{key}": f"{what} {of}." for link, of in LINKS.items() for key, what in LINK.items()},
     "nvlink.name": "What its maker calls it; left out: NVLink.",
-    "nvlink.peers": "GPUs that share its bandwidth, each by an equal link of its own (a full mesh); left out: a switch.",
+    "nvlink.peers": "GPUs that share its bandwidth, each by a link of its own (a full mesh); left out: a switch.",
 }
 """Dotted key of a node -> a sentence."""
 
