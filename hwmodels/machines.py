@@ -14,7 +14,7 @@ from hwmodels.figure import Figure
 from hwmodels.node import Link, Node
 from hwmodels.shelf import Shelf, expand
 from hwmodels.topologies.fat_tree import FatTree
-from hwmodels.units import GIGA, TERA
+from hwmodels.units import GIGA, MIB, MICRO, TERA
 
 PAGE = Path("docs/MACHINES.md")
 
@@ -122,7 +122,7 @@ def _devices() -> Iterator[list[str]]:
         order = dict.fromkeys(([d.tables] if d.tables else []) + list(d.siblings))
         yield [
             name, f"{d.sms}", f"{d.clock_hz / GIGA:.3g}", *peaks, f"{d.hbm.capacity_bytes / GIGA:.0f}",
-            f"{d.hbm.bandwidth_bytes_per_s / TERA:.3g}", f"{d.l2.capacity_bytes / 2**20:.0f}",
+            f"{d.hbm.bandwidth_bytes_per_s / TERA:.3g}", f"{d.l2.capacity_bytes / MIB:.0f}",
             ", ".join(order) or "roofline",
         ]  # fmt: skip
 
@@ -147,7 +147,7 @@ def _fabrics() -> Iterator[list[str]]:
         layers = f"{f.kind}, {f.layers} layers" if isinstance(f.topology, FatTree) else f.kind
         yield [
             name, layers, f"{f.planes}", f"{f.radix}", f"{f.link.bandwidth * 8 / GIGA:.0f}", f"{f.endpoints:,}",
-            f"{f.switches:,}", f"{f.latency_same_leaf_s * 1e6:.1f} us", f"{f.latency_cross_leaf_s * 1e6:.1f} us",
+            f"{f.switches:,}", f"{f.latency_same_leaf_s / MICRO:.1f} us", f"{f.latency_cross_leaf_s / MICRO:.1f} us",
             f"{f.sharp:.0%}" if f.sharp else "–",
         ]  # fmt: skip
 

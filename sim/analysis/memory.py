@@ -106,11 +106,12 @@ def constant(plan: Plan, machine: Machine, position: int) -> dict[str, int]:
     """Bytes that a rank holds through the whole step, by part."""
     recipe, site, local = machine.recipe, machine.site, optimizer.experts_held(plan, machine)
     weights = gradients = states = 0.0
-    for stage in plan.holds[position]:
-        held = optimizer.shards(plan, machine, stage)
+    shards = [optimizer.shards(plan, machine, stage) for stage in plan.holds[position]]
+    moments = optimizer.moments_each(plan, shards)
+    for stage, held in zip(plan.holds[position], shards, strict=True):
         weights += weight_bytes(optimizer.stage_parameters(plan, machine, stage), local, recipe)
         gradients += (held.dense + held.experts) * recipe.gradient.bits / 8
-        states += held.updated * (recipe.master.bits + 2 * recipe.moment.bits) / 8
+        states += held.updated * (recipe.master.bits + moments * recipe.moment.bits) / 8
     return {
         "weights": whole_bytes(weights),
         "gradients": whole_bytes(gradients),

@@ -288,7 +288,7 @@ def waterfall(books: Sequence[Ledger]) -> tuple[Bar, ...]:
         Bar("waiting for gradients", idle["gradients"], "between steps, for the stage after"),
         Bar("waiting for own sends", idle.get("sends", 0.0), "between steps, until neighbours have taken what it made"),
         Bar("pipeline drain", idle["drain"], "after a rank's last step, until all gradients are reduced"),
-        Bar("optimizer", _mean([b.phases["optimizer"] for b in books]), "gradient norm, AdamW, all-gather"),
+        Bar("optimizer", _mean([b.phases["optimizer"] for b in books]), "gradient norm, update, all-gather"),
     ]
     if not mean["ideal"]:  # chunk times: nothing is known inside a step
         bars[:8] = [Bar("compute", mean["total"], "steps, as long as the scenario says")]

@@ -13,7 +13,7 @@ from hwmodels.device import FOLLOWS
 from hwmodels.figure import Figure
 from hwmodels.units import format_quantity
 from sim.models.family import family
-from sim.scenario.values import PROFILE_SPREAD, Cluster, Comm, Scenario
+from sim.scenario.values import PROFILE_SPREAD, Cluster, Comm, Optimizer, Scenario
 
 SLACK = (
     "comm.waits: none; the communication stream of V3's pair is 64 % busy here and 89 % in its profile, with waits for "
@@ -40,6 +40,8 @@ def notes(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[st
         yield line
     if line := _comm(scenario, overrides):
         yield line
+    if scenario.model is None and scenario.optimizer.name != Optimizer.name:
+        yield "optimizer.name: chunk_times have no parameters to update, so it changes nothing"
     if scenario.model is None and scenario.optimizer.reduce == "after":
         yield "optimizer.reduce: chunk_times have no gradients to reduce, so it changes nothing"
     if scenario.routing.kind == "sampled" and scenario.routing.spread == PROFILE_SPREAD:

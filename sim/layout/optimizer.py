@@ -1,15 +1,18 @@
-"""What follows the last backward: gradient reduce-scatter, gradient norm, AdamW on ZeRO-1 shards, parameter all-gather.
+"""What follows the last backward: gradient reduce-scatter, gradient norm, the update of ZeRO-1 shards, all-gather.
 
 Gradients of a stage are reduced over every rank that holds a copy of it: routed experts over the replicas of the expert
 group, everything else over all data-parallel ranks, both times the copies the schedule keeps (two under DualPipe).
 ZeRO-1 shards master weights and moments over the same ranks. The parameters' exponential moving average is kept in
-host memory and copied while the next step runs (DeepSeek-V3 report sec 3.2.3).
+host memory and copied while the next step runs (DeepSeek-V3 report sec 3.2.3). The update is AdamW's; under Muon that
+of all but matrices (`sim.layout.muon`).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from hwmodels.formats import Format
+from hwmodels.formats import BF16, Format
 from hwmodels.op import Collective, HostCopy, Memory
+from sim.layout import muon
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan
 from sim.layout.traffic import Ring
@@ -18,17 +21,24 @@ from sim.models.weights import Parameters
 
 
 class Shards(NamedTuple):
-    """Parameters one rank holds and updates. dense, experts: held. dense_ranks, expert_ranks: that share them."""
+    """Parameters one rank holds and updates. dense, experts: held. dense_ranks, expert_ranks: that share them.
+    matrices: of `dense`, those in the matrices of linear layers; all of experts' are."""
 
     dense: float
     experts: float
     dense_ranks: int
     expert_ranks: int
+    matrices: float = 0.0
 
     @property
     def updated(self) -> float:
         """Parameters whose master weights and moments live on this rank."""
         return self.dense / self.dense_ranks + self.experts / self.expert_ranks
+
+    @property
+    def one_moment(self) -> float:
+        """Of those, the ones with one moment under Muon."""
+        return self.matrices / self.dense_ranks + self.experts / self.expert_ranks
 
 
 class Tail(NamedTuple):
@@ -63,7 +73,7 @@ def shards(plan: Plan, machine: Machine, stage: int) -> Shards:
     dense = p.linear + p.other - p.shared
     held = p.experts * experts_held(plan, machine)
     everybody, alike = (plan.mesh.groups(kind).shape[1] * copies for kind in ("data", "expert_data"))
-    return Shards(dense, held, everybody, alike)
+    return Shards(dense, held, everybody, alike, p.linear)
 
 
 def experts_held(plan: Plan, machine: Machine) -> float:
@@ -89,10 +99,29 @@ def tail(plan: Plan, machine: Machine, position: int) -> Tail:
     norm = price(Memory("elementwise", updated, gradient, 0.0)).ns
     everyone = Collective("all_reduce", recipe.gradient.bits / 8, machine.cluster.gpus, machine.cluster.nodes)
     norm += price(everyone).ns
-    # gradient, master and both moments in; master, moments and the parameter to gather out
-    adam = Memory("adam", updated, gradient + master + 2 * moment, master + 2 * moment + recipe.gather.bits / 8)
+    # gradient, master and moments in; master, moments and the parameter to gather out
+    moments = moment * moments_each(plan, [h for _, h in held])
+    adam = Memory("adam", updated, gradient + master + moments, master + moments + recipe.gather.bits / 8)
+    update = price(adam).ns + (_muon_ns(plan, machine, held) if plan.scenario.optimizer.name == muon.NAME else 0)
     average = price(HostCopy(_bytes(recipe.gather, updated))).ns
-    return Tail(reduce_ns, norm, price(adam).ns, gather_ns, average)
+    return Tail(reduce_ns, norm, update, gather_ns, average)
+
+
+def moments_each(plan: Plan, held: Sequence[Shards]) -> float:
+    """Moments of a parameter that a rank updates, on average: two, or one of those in matrices under Muon."""
+    if plan.scenario.optimizer.name != muon.NAME:
+        return 2
+    return 2 - sum(h.one_moment for h in held) / sum(h.updated for h in held)
+
+
+def _muon_ns(plan: Plan, machine: Machine, held: Sequence[tuple[int, Shards]]) -> int:
+    """Matrices made whole and orthogonal: an all-gather of their momentum in BF16, and Newton-Schulz."""
+    total = 0
+    for stage, own in held:
+        total += muon.update_ns(machine, stage, own.dense_ranks, own.expert_ranks)
+        for ring, count in zip(gather_rings(plan, machine, stage), (own.matrices, own.experts), strict=True):
+            total += machine.pricer.price(ring._replace(size=_bytes(BF16, count))).ns
+    return total
 
 
 def rings(plan: Plan, machine: Machine, stage: int) -> tuple[Ring, Ring]:

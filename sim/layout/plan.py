@@ -40,8 +40,8 @@ class Plan:
     def key(self) -> tuple[Hashable, ...]:
         """All of it that decides when steps run, but for prices."""
         scenario, positions = self.scenario, self.program.positions
-        schedule, messages, reduce = scenario.schedule, scenario.comm.messages, scenario.optimizer.reduce
-        return schedule.name, schedule.chunks, positions, self.micro_batches, self.data, messages, reduce
+        schedule, messages, tail = scenario.schedule, scenario.comm.messages, scenario.optimizer
+        return schedule.name, schedule.chunks, positions, self.micro_batches, self.data, messages, tail
 
     @cached_property
     def batches(self) -> Sequence[Sequence[Batch]] | None:

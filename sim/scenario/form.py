@@ -187,6 +187,9 @@ class CommForm(Form):
 class OptimizerForm(Form):
     """What follows the steps."""
 
+    name: Literal["adamw", "muon"] = "adamw"
+    """How parameters are updated: adamw, or muon (matrices of linear layers and of experts by orthogonal momentum, with
+    one moment; AdamW for the rest)."""
     reduce: Literal["in_drain", "after"] = "in_drain"
     """When gradients are reduced: in_drain (each stage's as soon as all that hold it are through with it) or after
     (all of them when every rank is through with its steps; it then counts as optimizer)."""

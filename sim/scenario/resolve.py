@@ -313,6 +313,8 @@ def _plain(form: ScenarioForm, parts: Parts, name: str, batch: Batch) -> dict[st
     for key in ("faults", "jitter"):
         if not plain[key]:
             del plain[key]
+    if form.optimizer.name == Optimizer.name:  # a default that came later: what was resolved before keeps its hash
+        del plain["optimizer"]["name"]
     plain["placement"] = form.placement if isinstance(form.placement, str) else list(form.placement)
     return plain
 

@@ -127,9 +127,10 @@ class Comm:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """reduce: when gradients are reduced, in_drain (each stage's as soon as its holders are through with it) or after
-    (all of them when every rank is through with its steps, as a part of the optimizer)."""
+    """name: adamw or muon. reduce: when gradients are reduced, in_drain (each stage's as soon as its holders are
+    through with it) or after (all of them when every rank is through with its steps, as a part of the optimizer)."""
 
+    name: str = "adamw"
     reduce: str = "in_drain"
 
 

@@ -21,7 +21,7 @@ MOVED = (
     "schedule=zb1p", "schedule=dualpipev", "precision=bf16", "pricing=roofline", "parallel.expert=4",
     "parallel.pipeline=2",
     "comm.sms=12", "comm.hold=while_running", "comm.exchange=closed", "routing.redundant_experts=8", "cluster.nodes=8",
-    "comm.messages=waited", "optimizer.reduce=after", "comm.waits=measured",
+    "comm.messages=waited", "optimizer.reduce=after", "optimizer.name=muon", "comm.waits=measured",
     "cluster.node.nic.bandwidth=5GB/s", "cluster.node.nvlink.bandwidth=50GB/s",
     "cluster.node.device.hbm.bandwidth=1TB/s", "cluster.node.device.clock=1GHz", "cluster.node.device.sms=66",
     "cluster.fabric.link.efficiency=0.4", "cluster.node.nic.latency=1ms",

@@ -86,9 +86,9 @@ def test_the_command_prints_them(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("word", "line"), [
-    ("cluster.node.nic.bandwidth=400GB/s", "400GB/s is 8 times the most of any machine that ships (50 GB/s); Gb"),
+    ("cluster.node.nic.bandwidth=400GB/s", "400GB/s is 4 times the most of any machine that ships (100 GB/s); Gb"),
     ("cluster.node.nic.bandwidth=400GB/s", "its, GB gigabytes"),
-    ("cluster.node.device.hbm.capacity=80Gb", "80Gb is 1/8 of the least of any machine that ships (80 GB); Gb is"),
+    ("cluster.node.device.hbm.capacity=80Gb", "80Gb is 1/4 of the least of any machine that ships (40 GB); Gb is"),
     ("cluster.node.nvlink.latency=1ms", "1ms is 300 times the most of any machine that ships (3.33 us)"),
 ])  # fmt: skip
 def test_figures_far_beyond_all_machines_are_told(word, line):
