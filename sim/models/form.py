@@ -35,3 +35,7 @@ class ShapeForm(Form):
     hidden: Count
     layers: Annotated[int, Field(ge=1, le=FEW), BeforeValidator(whole)]
     source: str
+    unmodelled: str = ""
+    """What the real model has beside all that, in words; said in a note of every run."""
+    unmodelled_parameters: Annotated[int, Field(ge=0)] = 0
+    """Parameters of that."""
