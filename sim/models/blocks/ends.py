@@ -21,9 +21,8 @@ def positions(site: Shared, learned: int, direction: str) -> list[Kernel]:
     for sequences that are longer."""
     t, h = site.tokens, site.shape.hidden
     if site.length > learned:
-        raise Refused(
-            f"batch.sequence_length {site.length} is beyond what {site.shape.name} learned; legal: to {learned}"
-        )
+        beyond = f"is beyond the positions that {site.shape.name} learned"
+        raise Refused(f"batch.sequence_length {site.length} {beyond}; legal: 1 to {learned}")
     if direction == "F":
         return [Kernel("positions", elementwise(t, h, 2))]
     row = PLAIN_FP32.row_bytes(h)

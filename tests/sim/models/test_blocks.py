@@ -122,7 +122,7 @@ def test_places_keep_the_order_of_parts(name):
     """In a round of an overlapped pair the parts of a half come in the order in which they depend on each other."""
     shape = SHAPES[name]
     own = transformer if shape.family == "transformer" else deepseek
-    where = Site(shape, RECIPES["bf16"], 1, 4096, 8192, 8192, 1.0, 2.0, 4, 8, 1)
+    where = Site(shape, RECIPES["bf16"], 1, 2048, 8192, 8192, 1.0, 2.0, 4, 8, 1)
     for unit in dict.fromkeys(u._replace(layer=0) for u in own.units(shape)):
         for direction in "FBW":
             places = [part.place for part in own.parts(where, unit, direction)]

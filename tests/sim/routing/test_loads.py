@@ -152,6 +152,7 @@ def test_a_capacity_drops_what_is_more(copies):
     assert before is not None and (before.rows == free.rows).all() and (before.received == free.received).all()
     tight = loads(V3, liked, [hosts], 4096, 0, 4, 32, 1.0)
     assert tight.experts.sum() < 0.95 * free.experts.sum()
+    assert tight.received.sum() < 0.97 * free.received.sum()
 
 
 def test_without_a_capacity_nothing_is_dropped():
