@@ -5,10 +5,12 @@ max-min fair answer); rings cost their bytes over the slowest hop plus a latency
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from hwmodels.fabric import Fabric
+from hwmodels.figure import OVERRIDE, Figure
 from hwmodels.node import Link, Node
 from hwmodels.op import AllToAll, Collective, HostCopy, Send
 
@@ -69,16 +71,46 @@ class Wires:
 def wires(node: Node, fabric: Fabric | None, slower: float = 1.0, shared_slower: float = 1.0) -> Wires:
     """Links of a rank in a cluster of such nodes.
 
-    slower, shared_slower: see Wires. Ports of a shipped fabric are as fast as the NICs plugged into them; a port speed
-    that a scenario states binds.
+    slower, shared_slower: see Wires. A NIC is no faster than the port that it is plugged into.
     """
     if fabric is None:
-        return Wires(node.nvlink, node.nic, node.nics_per_gpu, node.pcie, node.nic.latency_s, node.nic.latency_s)
-    nic, port = node.nic, fabric.figures.get("link.bandwidth")
-    if port is not None and port.source == "override":
-        nic = replace(nic, bandwidth=min(nic.bandwidth, fabric.link.bandwidth))
+        latency = node.nic.latency_s
+        return Wires(node.nvlink, node.nic, node.nics_per_gpu, host_link(node), latency, latency)
+    nic, plug = node.nic, port(node.nic, fabric)
+    if plug.effective < nic.effective:
+        nic = replace(nic, bandwidth=plug.effective / nic.efficiency)
+    near, far = _latencies(node, fabric)
+    return Wires(node.nvlink, nic, node.nics_per_gpu, host_link(node), near, far, slower, shared_slower)
+
+
+def port(nic: Link, fabric: Fabric) -> Link:
+    """A port of the switches. Those of a shipped fabric are as fast as the NICs plugged into them; what a scenario
+    states of a port counts."""
+    link = fabric.link
+    bandwidth = link.bandwidth if _stated(fabric.figures, "link.bandwidth") else nic.bandwidth
+    return Link(bandwidth, link.efficiency if _stated(fabric.figures, "link.efficiency") else nic.efficiency, 0.0)
+
+
+def _stated(figures: Mapping[str, Figure], key: str) -> bool:
+    """Whether a scenario states a figure, not a document that ships."""
+    return key in figures and figures[key].source == OVERRIDE
+
+
+def _latencies(node: Node, fabric: Fabric) -> tuple[float, float]:
+    """Across a leaf switch and across the spine, end to end: the fabric's, NICs included. Where a scenario states the
+    NIC's alone, which is through one switch too, it counts, and the spine adds to it what it adds in the fabric."""
     near, far = fabric.latency_same_leaf_s, fabric.latency_cross_leaf_s
-    return Wires(node.nvlink, nic, node.nics_per_gpu, node.pcie, near, far, slower, shared_slower)
+    if not _stated(node.figures, "nic.latency") or _stated(fabric.figures, "latency_same_leaf"):
+        return near, far
+    return node.nic.latency_s, far if _stated(fabric.figures, "latency_cross_leaf") else node.nic.latency_s + far - near
+
+
+def host_link(node: Node) -> Link:
+    """Between a GPU and host memory: PCIe, unless the memory behind it is slower. The documents' latencies are both of
+    one round trip, so they do not add."""
+    memory, pcie = node.device.host, node.pcie
+    part = min(1.0, memory.bandwidth_bytes_per_s / pcie.bandwidth)
+    return Link(pcie.bandwidth * part, pcie.efficiency, max(pcie.latency_s, memory.latency_s))
 
 
 def exchange_bound_seconds(op: AllToAll, links: Wires) -> float:

@@ -2,11 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from math import prod
+from pathlib import Path
+from typing import Any
 
 from hwmodels import tables
-from hwmodels.document import Document, KeyPath, unknown
-from hwmodels.figure import HERE, Figure, Reading
+from hwmodels.document import Document, KeyPath, merge, unknown
+from hwmodels.figure import HERE, LEAST, Figure, Reading
+from hwmodels.refused import Refused
 from hwmodels.shelf import Shelf, expand, names
+from hwmodels.units import parse
 
 SHELF = Shelf("device", HERE / "devices", "hwmodels/devices")
 
@@ -15,6 +21,12 @@ FORMATS = ("fp8", "bf16", "tf32", "fp32")
 
 LEVELS = ("registers", "shared_memory", "l2", "hbm", "host")
 """The memory hierarchy, nearest first. Registers and shared memory are per SM, the rest per device."""
+
+FOLLOWS = "follows the SMs and the clock"
+"""In the source of a peak that was stated for other ones."""
+
+PACE = {"sms": "", "clock": "frequency"}
+"""What a peak is proportional to, and its dimension."""
 
 KEYS = ("name", "architecture", "tables", "siblings", "sms", "clock", "peak_flops", *LEVELS)
 
@@ -70,10 +82,47 @@ def build(document: Document, key: KeyPath = ()) -> Device:
 
     key: where the document sits in a larger one, for messages.
     """
-    reading = Reading(expand(document, SHELF, key), key)
+    reading = Reading(following(expand(document, SHELF, key)), key)
     device = read(reading)
     reading.check()
     return device
+
+
+@cache
+def load_once(name: str) -> Device:
+    """`load`, of documents that do not change while we run."""
+    return load(name)
+
+
+def following(device: Document) -> Document:
+    """An expanded document with peaks that follow its SMs and its clock: an SM does as much in a cycle as before.
+
+    A peak belongs to the SMs and the clock of the document that states it. One that is stated beside them stays.
+    """
+    for path in (("peak_flops", name) for name in FORMATS):
+        place, leaf = device.place(path), device.at(*path).content
+        if not place.cited or not isinstance(leaf, Mapping):
+            continue
+        owner = expand(Document(Path(place.file).stem), SHELF)
+        pairs = {key: tuple(_number(d.at(key).content, of) for d in (device, owner)) for key, of in PACE.items()}
+        changed = {key: (now, then) for key, (now, then) in pairs.items() if now and then and now != then}
+        if changed:
+            peak = parse(leaf["value"], "FLOP/time") * prod(now / then for now, then in changed.values())
+            words = ", ".join(f"{key} {now:g} for {then:g}" for key, (now, then) in changed.items())
+            source = f"{FOLLOWS} ({words}): {leaf['source']}"
+            figure = {"value": f"{peak!r} FLOP/s", "kind": leaf["kind"], "source": source}
+            device = merge(device, Document(figure, {(): device.place((next(iter(changed)),))}).under(*path))
+    return device
+
+
+def _number(leaf: Any, dimension: str) -> float:
+    """The value of a figure, 0 where it is wrong, which is told when it is read."""
+    value: Any = leaf.get("value") if isinstance(leaf, Mapping) else leaf
+    try:
+        number = parse(value, dimension) if dimension else float(value)
+    except (Refused, TypeError, ValueError):
+        return 0.0
+    return number if number >= LEAST.get(dimension, 0) else 0.0
 
 
 def read(reading: Reading) -> Device:

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from hwmodels.refused import Refused
+from hwmodels.refused import Refused, plain
 
 KeyPath = tuple[str | int, ...]
 
@@ -51,7 +51,8 @@ class Problem:
 
     def __str__(self) -> str:
         said = not self.key or f" {self.key}=" in str(self.place)
-        return f"{self.place}: {self.message}" if said else f"{self.place}: {self.key}: {self.message}"
+        text = f"{self.place}: {self.message}" if said else f"{self.place}: {self.key}: {self.message}"
+        return plain(text)
 
 
 class DocumentError(Refused):
@@ -91,6 +92,17 @@ class Document:
         size = len(path)
         inner = {p[size:]: place for p, place in self.places.items() if p[:size] == path}
         return Document(content, inner or {(): self.place(path)})
+
+    def without(self, *path: str) -> "Document":
+        """This document but for what stands at `path`; itself where nothing does."""
+        key, *rest = path
+        if not isinstance(self.content, Mapping) or key not in self.content:
+            return self
+        content = {name: value for name, value in self.content.items() if name != key}
+        if rest:
+            content[key] = self.at(key).without(*rest).content
+        size = len(path)
+        return Document(content, {p: place for p, place in self.places.items() if p[:size] != path})
 
     def under(self, *path: str) -> "Document":
         """This document moved below `path`: at(*path) of the answer is this document again."""
@@ -167,19 +179,55 @@ def parse(text: str, file: str, cited: bool = False) -> Document:
         mark = error.problem_mark or error.context_mark
         place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
         raise DocumentError([Problem(place, "", f"not YAML: {error.problem or error.context}")]) from None
+    except UnicodeEncodeError:
+        raise DocumentError([Problem(Place(file), "", "not text (UTF-8 expected)")]) from None
     except yaml.YAMLError as error:
         message = " ".join(str(getattr(error, "reason", error)).split())
         raise DocumentError([Problem(Place(file), "", f"not YAML: {message}")]) from None
     return _composed(node, file, cited)
 
 
+ALIASED = 1 << 16
+"""Values that aliases may add to those that are written: a few lines of aliases of aliases make billions."""
+DEPTH = 64
+"""Of lists and mappings inside each other."""
+
+
 def _composed(node: Any, file: str, cited: bool) -> Document:
+    if node is not None:
+        added, depth = _extent(node)
+        if depth > DEPTH:
+            raise DocumentError([Problem(Place(file), "", f"lists and keys lie deeper than {DEPTH} in each other")])
+        if added > ALIASED:
+            what = f"aliases (*name) add {added} values; legal: up to {ALIASED}"
+            raise DocumentError([Problem(Place(file), "", what)])
     places: dict[KeyPath, Place] = {(): Place(file, 1, 1, cited)}
     problems: list[Problem] = []
     content = None if node is None else _value(node, (), (file, cited), places, problems, ())
     if problems:
         raise DocumentError(problems)
     return Document(content, places)
+
+
+def _extent(node: Any) -> tuple[int, int]:
+    """Nodes that aliases add to those written below `node`, and how deep it is with them: counted, not made.
+
+    An alias inside itself counts once. Nothing is looked at that lies deeper than DEPTH as written.
+    """
+    sizes: dict[int, tuple[int, int]] = {}
+
+    def extent(node: Any, level: int) -> tuple[int, int]:
+        if id(node) not in sizes:
+            sizes[id(node)] = 1, 1
+            if node.id != "scalar" and level <= DEPTH:
+                inside = node.value if node.id == "sequence" else [part for pair in node.value for part in pair]
+                parts = [extent(part, level + 1) for part in inside]
+                size, depth = sum(size for size, _ in parts), max((depth for _, depth in parts), default=0)
+                sizes[id(node)] = 1 + size, 1 + depth
+        return sizes[id(node)]
+
+    size, depth = extent(node, 0)
+    return size - len(sizes), depth
 
 
 def _value(
@@ -202,22 +250,53 @@ def _value(
     return _mapping(node, path, *rest)
 
 
+MERGE = "tag:yaml.org,2002:merge"
+"""Tag of the key <<, which takes over the keys of other mappings."""
+
+
 def _mapping(
     node: Any, path: KeyPath, origin: tuple[str, bool], places: dict[KeyPath, Place], problems: list[Problem],
     open_nodes: tuple[int, ...],
 ) -> dict[str, Any]:  # fmt: skip
     content: dict[str, Any] = {}
+    for other in _merged(node, path, origin, problems, open_nodes):
+        content |= _mapping(other, path, origin, places, problems, (*open_nodes, id(other)))
+    own: set[str] = set()
     for key, item in node.value:
         name, place = (key.value if key.id == "scalar" else "?"), _place(key, origin)
         inner = (*path, name)
         if key.id != "scalar":
             problems.append(Problem(place, dotted(path), "a key is a word"))
-        elif name in content:
+        elif name in own:
             problems.append(Problem(place, dotted(inner), f"written twice, first at line {places[inner].line}"))
-        else:
+        elif key.tag != MERGE and not (not path and name.startswith(SCRATCH)):
+            for old in [old for old in places if old[: len(inner)] == inner] if name in content else ():
+                del places[old]
+            own.add(name)
             places[inner] = place
             content[name] = _value(item, inner, origin, places, problems, open_nodes)
     return content
+
+
+SCRATCH = ("x-", ".")
+"""How keys at the top of a document begin that only hold anchors: what they hold is not looked at."""
+
+
+def _merged(
+    node: Any, path: KeyPath, origin: tuple[str, bool], problems: list[Problem], open_nodes: tuple[int, ...]
+) -> list[Any]:
+    """Mappings that << takes over, those whose keys win last."""
+    merged: list[Any] = []
+    for key, item in node.value:
+        if key.tag == MERGE:
+            others = item.value if item.id == "sequence" else [item]
+            if any(other.id != "mapping" for other in others):
+                problems.append(Problem(_place(item, origin), dotted(path), "<< takes a mapping or a list of mappings"))
+            elif any(id(other) in open_nodes for other in others):
+                problems.append(Problem(_place(item, origin), dotted(path), "an alias contains itself"))
+            else:
+                merged += reversed(others)
+    return merged
 
 
 def _place(node: Any, origin: tuple[str, bool]) -> Place:

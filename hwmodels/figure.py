@@ -13,6 +13,9 @@ from hwmodels.units import EXAMPLES, KILO, MB, MEGA, SECONDS_PER_HOUR, format_qu
 KINDS = ("datasheet", "measured", "published-effective", "assumed")
 """How a figure is known: its maker says so, a measurement of one part, what a published system reached, a guess."""
 
+OVERRIDE = "override"
+"""Source of a figure that a scenario states without one."""
+
 HERE = Path(__file__).parent
 """Folder of the machine documents (devices, nodes, fabrics)."""
 
@@ -111,7 +114,7 @@ class Reading:
             return None
         form = leaf if isinstance(leaf, Mapping) else {"value": leaf}
         if not self.document.place(path).cited:
-            form = {"kind": "assumed", "source": "override"} | dict(form)
+            form = {"kind": "assumed", "source": OVERRIDE} | dict(form)
         wrong = [key for key in form if key not in ("value", "kind", "source")]
         missing = [key for key in ("value", "kind", "source") if not form.get(key) and form.get(key) != 0]
         for key in wrong:

@@ -8,6 +8,7 @@ from hwmodels.device import Device
 from hwmodels.document import Document, KeyPath
 from hwmodels.figure import HERE, Figure, Reading
 from hwmodels.shelf import Shelf, expand, names
+from hwmodels.units import GIGA
 
 SHELF = Shelf("node", HERE / "nodes", "hwmodels/nodes", {"device": devices.SHELF})
 
@@ -60,12 +61,21 @@ def available() -> tuple[str, ...]:
     return names(SHELF.folder)
 
 
+def expanded(document: Document, key: KeyPath = ()) -> Document:
+    """`document` without names and `base:`, its device's peaks as its SMs and clock have them. Raises DocumentError."""
+    whole = expand(document, SHELF, key)
+    device = devices.following(whole.at("device"))
+    rest = {path: place for path, place in whole.places.items() if path[:1] != ("device",)}
+    places = rest | {("device", *path): place for path, place in device.places.items()}
+    return Document({**whole.content, "device": device.content}, places)
+
+
 def build(document: Document, key: KeyPath = ()) -> Node:
     """The node that a document (a name, or a mapping with or without `base:`) describes. Raises DocumentError.
 
     key: where the document sits in a larger one, for messages.
     """
-    whole = expand(document, SHELF, key)
+    whole = expanded(document, key)
     reading = Reading(whole, key)
     inner = Reading(whole.at("device"), (*key, "device"))
     reading.keys(KEYS)
@@ -73,13 +83,27 @@ def build(document: Document, key: KeyPath = ()) -> Node:
         name=reading.word("name"),
         device=devices.read(inner),
         gpus=reading.count("gpus"),
-        nics_per_gpu=reading.count("nics_per_gpu"),
         **{link: _link(reading, link) for link in LINKS},
+        nics_per_gpu=_nics(reading),
         figures=reading.figures,
     )
     reading.problems.extend(inner.problems)
     reading.check()
     return node
+
+
+def _nics(reading: Reading) -> int:
+    """NICs of a GPU; of one that GPUs share, how to say it is noted."""
+    key = "nics_per_gpu"
+    content = reading.content(key)
+    number = content.get("value") if isinstance(content, Mapping) else content
+    nic = reading.figures.get("nic.bandwidth")
+    if nic is None or not isinstance(number, float) or not 0 < number < 1:
+        return reading.count(key)
+    part = f"nic.bandwidth={nic.value * number / GIGA:g}GB/s"
+    reading.problem((key,), f"expected a whole number, 1 or more; found {number:g}; for NICs that GPUs share write "
+                    f"{key}: 1 and the part that each has, {part}")  # fmt: skip
+    return 0
 
 
 def _link(reading: Reading, name: str) -> Link:

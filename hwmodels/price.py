@@ -12,20 +12,14 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from hwmodels import tables as calibration
-from hwmodels import transfer
-from hwmodels.collectives import (
-    ENOUGH_SMS,
-    Wires,
-    collective_seconds,
-    exchange_seconds,
-    host_seconds,
-    send_seconds,
-)  # fmt: skip
+from hwmodels.collectives import ENOUGH_SMS, Wires, collective_seconds, exchange_seconds, host_seconds, send_seconds
 from hwmodels.device import Device
+from hwmodels.memory import first_bytes_us, streaming, traffic
 from hwmodels.op import AllToAll, Attention, Collective, Gemm, GroupedGemm, HostCopy, Memory, Op, Send
 from hwmodels.refused import Refused
 from hwmodels.tables import Tables, role_class
-from hwmodels.units import MICRO, NS_PER_S, US_NS, seconds_to_ns
+from hwmodels.transfer import Quote, scaled
+from hwmodels.units import MICRO, US_NS, seconds_to_ns
 
 TILE = 128
 """Output tile side of the FP8 GEMM kernels in the profile, and their K block."""
@@ -51,10 +45,10 @@ ALL_KERNELS = ("routing_forward", "routing_backward")
 """Memory-bound kinds whose fixed cost is that of all their kernels together; others' is that of one."""
 LIKE = {"adam": "elementwise", "loss": "elementwise"}
 """Memory-bound kinds that no table holds, and the kind whose rate they take."""
-
-
 OVER_LINKS = (AllToAll, Send, Collective, HostCopy)
 """Operations whose prices depend on links."""
+PACED = (Gemm, GroupedGemm, Attention)
+"""Operations whose prices depend on how many SMs they have, and on their clock."""
 
 
 class Price(NamedTuple):
@@ -77,8 +71,9 @@ def waves(m: float, n: float, sms: int) -> int:
 class Pricer:
     """Prices for one device, the links around it, and a split of its SMs.
 
-    mode: measured (the whole ladder), fitted (kernel models only, no exact rows) or roofline. exchange: seconds of an
-    all-to-all alone, driven by so many SMs (the closed form, or a model of the kernel).
+    mode: measured (the whole ladder), fitted (kernel models, no exact rows) or roofline. exchange: seconds of an
+    all-to-all alone on so many SMs. held: whether communication has its SMs all the time, or only while a kernel of it
+    runs. waits: for peers before an exchange beside compute, as long as in the table's profile.
     """
 
     device: Device
@@ -86,6 +81,8 @@ class Pricer:
     comm_sms: int
     mode: str = "measured"
     exchange: Callable[[AllToAll, Wires, int], float] = field(default=exchange_seconds, compare=False, repr=False)
+    held: bool = True
+    waits: bool = False
     known: dict[tuple[Op, bool], Price] = field(default_factory=dict, init=False, compare=False, repr=False)
     rows: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
@@ -97,7 +94,13 @@ class Pricer:
 
     @property
     def compute_sms(self) -> int:
+        """SMs of compute while communication runs."""
         return self.device.sms - self.comm_sms
+
+    @cached_property
+    def free(self) -> "Pricer":
+        """What prices compute while nothing communicates."""
+        return self if self.held or not self.comm_sms else replace(self, comm_sms=0)
 
     @property
     def tables(self) -> Tables | None:
@@ -129,16 +132,19 @@ class Pricer:
         return self.known[key]
 
     def _price(self, op: Op, on_comm_sms: bool) -> Price:
-        tables = self.asked(op)
-        quote: Quote = _RULES[type(op)](self, tables, op)
+        tables, by = self.asked(op), self.free if isinstance(op, PACED) else self
+        quote: Quote = _RULES[type(op)](by, tables, op)
         family = contention_family(op, quote.us)  # by its time on the table's device: a faster one changes no class
-        us, rung, source, spread, _ = _no_faster(self.device, op, _scaled(self.device, tables, quote, op.bytes()))
+        us, rung, source, spread, _ = _settled(self.device, tables, op, quote)
         ns = max(1, seconds_to_ns(us * MICRO))
         slower = self._slow_down(op, family)
+        if by is not self:  # beside communication it has fewer SMs
+            us = _settled(self.device, tables, op, _RULES[type(op)](self, tables, op)).us
         if on_comm_sms and isinstance(op, Memory):
             timed_there = op.kind in TIMED_THERE and tables is not None and tables.exchanges
             slower = 1.0 if timed_there or not self.comm_sms else self.device.sms / self.comm_sms
-        return Price(ns, max(1, seconds_to_ns(us * MICRO * slower)), rung, source, spread, family)
+        beside_us = us * slower + (calibration.wait_us(tables, op, self.device.name) if self.waits else 0.0)
+        return Price(ns, max(1, seconds_to_ns(beside_us * MICRO)), rung, source, spread, family)
 
     def asked(self, op: Op) -> Tables | None:
         """The first tables that know the class of an operation; the device's own where none does."""
@@ -160,17 +166,6 @@ class Pricer:
         # by the kernels that were priced: what another library's lose may hold the SMs that this price counts
         rows = (tables.contention.get(family) for tables in (*self.shelf[first:], *self.shelf[:first]))
         return next((float(row["factor"]) for row in rows if row), 1.0)
-
-
-class Quote(NamedTuple):
-    """Microseconds on the device of the table. bound: what they scale by on another one: "memory", a number format
-    whose peak counts, or "" when the quote is for this device already."""
-
-    us: float
-    rung: str
-    source: str
-    spread: float
-    bound: str = ""
 
 
 def _knows(tables: Tables, op: Op, mode: str) -> bool:
@@ -215,36 +210,24 @@ def _peak(device: Device, precision: str) -> float:
 
 
 def _roofline(pricer: Pricer, op: Op, peak: float) -> Quote:
-    """Peak rate of the SMs compute may use, or HBM bandwidth, whichever takes longer."""
+    """Peak rate of the SMs compute may use, or memory bandwidth, whichever takes longer."""
     d = pricer.device
     flops = op.flop() / (peak * pricer.compute_sms / d.sms) if peak else 0.0
-    seconds = max(flops, op.bytes() / d.hbm.bandwidth_bytes_per_s)
+    seconds = max(flops, traffic(d, op) / streaming(d))
     return Quote(seconds / MICRO, "roofline", f"{d.name}: peak and HBM bandwidth", SPREAD["roofline"])
 
 
-def _scaled(d: Device, tables: Tables | None, quote: Quote, size: float) -> Quote:
-    """A quote from another device's table (or for overridden hardware); see hwmodels.transfer. size: bytes."""
-    if tables is None or not quote.bound:
-        return quote
-    ref, new = tables.reference, d.hbm.bandwidth_bytes_per_s
-    if quote.bound == "memory":
-        us, spread = transfer.at_bandwidth(quote.us, size, ref["hbm_bytes_per_s"], new), transfer.OTHER_MEMORY
-        same = abs(ref["hbm_bytes_per_s"] / new - 1) < 1 / NS_PER_S
-    else:
-        ratio = (ref[f"{quote.bound}_flops"] / ref["sms"]) / (d.peak_flops[quote.bound] / d.sms)
-        same = abs(ratio - 1) < 1 / NS_PER_S
-        us, spread = quote.us * ratio, transfer.SAME_CHIP if same else transfer.OTHER_CHIP
-    if tables.device == d.tables and same:
-        return quote
-    source = f"{quote.source}, from {tables.device} by {quote.bound} rate"
-    if quote.rung in ("measured", "interpolated", "held"):
-        return quote._replace(us=us, rung="transferred", source=source, spread=max(quote.spread, spread))
-    return quote._replace(us=us, source=source)
+def _settled(d: Device, tables: Tables | None, op: Op, quote: Quote) -> Quote:
+    """A quote on the device it is for, with its memory."""
+    part = tables.streamed if tables and quote.rung != "measured" else 1.0  # a row may read faster than streams
+    quote = _no_faster(d, part, op, scaled(d, tables, quote, op.bytes()))
+    waits = 0.0 if isinstance(op, OVER_LINKS) else first_bytes_us(d, tables, op)
+    return quote._replace(us=max(0.0, quote.us + waits)) if waits else quote
 
 
-def _no_faster(d: Device, op: Op, quote: Quote) -> Quote:
-    """No product takes less time than its bytes at the device's bandwidth."""
-    floor = op.bytes() / d.hbm.bandwidth_bytes_per_s / MICRO
+def _no_faster(d: Device, part: float, op: Op, quote: Quote) -> Quote:
+    """No product takes less time than its bytes at a part of the device's bandwidth, such as streams measured reach."""
+    floor = traffic(d, op) / (streaming(d) * part) / MICRO
     if not isinstance(op, Gemm | GroupedGemm) or quote.us >= floor:
         return quote
     return quote._replace(us=floor, rung="roofline", source=f"{quote.source}, bound by HBM", spread=SPREAD["held"])

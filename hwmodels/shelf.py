@@ -42,7 +42,7 @@ def expand(document: Document, shelf: Shelf, key: KeyPath = (), trail: tuple[str
     else:
         key_of_word = key
     if content not in names(shelf.folder):
-        raise DocumentError([Problem(word_at, dotted(key_of_word), unknown(content, shelf.what, names(shelf.folder)))])
+        raise DocumentError([Problem(word_at, dotted(key_of_word), _unknown(content, shelf))])
     if content in trail:
         loop = " -> ".join((*trail, content))
         raise DocumentError([Problem(word_at, dotted(key_of_word), f"base goes in a circle: {loop}")])
@@ -53,6 +53,17 @@ def expand(document: Document, shelf: Shelf, key: KeyPath = (), trail: tuple[str
     if not isinstance(document.content, Mapping):
         return base
     return merge(_without(base, *_named_inner(document, shelf)), _expand_inner(_without(document, "base"), shelf, key))
+
+
+def _unknown(word: object, shelf: Shelf) -> str:
+    """One line for a word that is no name on the shelf; a path to a file is told how files are named."""
+    legal = names(shelf.folder)
+    if not (isinstance(word, str) and (word.endswith((".yaml", ".yml")) or "/" in word)):
+        return unknown(word, shelf.what, legal)
+    beside = "" if shelf.cited else f"; one in {shelf.folder.name}/ beside the scenario has a name too"
+    return (
+        f"{word!r} is a file; a {shelf.what} is named, or written out with its keys; legal: {', '.join(legal)}{beside}"
+    )
 
 
 @cache

@@ -10,9 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hwmodels.op import Attention, Gemm, GroupedGemm, Memory
+from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm, Memory, Op
+from hwmodels.refused import Refused
 
 FOLDER = Path(__file__).parent / "tables"
+STREAM = "elementwise"
+"""Memory-bound kind that reads and writes in order and does nothing else."""
 NEAR = 0.06
 """Memory-bound rows whose bytes per row differ by less than this are the same operation on another row count."""
 
@@ -37,6 +40,12 @@ class Tables:
     exchanges: dict[str, dict[str, Any]]
     contention: dict[str, dict[str, Any]]
     launch_gap_us: float
+
+    @property
+    def streamed(self) -> float:
+        """The part of HBM's bandwidth that elementwise kernels were measured to reach; all of it where none were."""
+        rate = self.memory_fit.get(STREAM, {}).get("bytes_per_s", 0.0)
+        return rate / self.reference["hbm_bytes_per_s"] if rate else 1.0
 
 
 def available() -> tuple[str, ...]:
@@ -93,3 +102,14 @@ def near(tables: Tables, op: Memory) -> list[dict[str, Any]]:
     size = op.read + op.write
     rows = tables.kinds.get(op.kind, [])
     return [r for r in rows if r["kernels"] == op.kernels and abs(r["read"] + r["write"] - size) <= NEAR * size]
+
+
+def wait_us(tables: Tables | None, op: Op, device: str) -> float:
+    """Mean wait for peers before an exchange beside compute, as measured; none where there are no peers, nor before
+    other operations. Raises Refused where the tables that `device` is priced by have none."""
+    if not isinstance(op, AllToAll):
+        return 0.0
+    row = tables.exchanges.get(op.beside, {}) if tables else {}
+    if "wait_us" not in row:
+        raise Refused(f"no table of {device} has waits before {op.beside}; legal: comm.waits none")
+    return float(row["wait_us"]) if op.group > 1 else 0.0

@@ -7,7 +7,12 @@ gives the rest. The angle was chosen on memory-bound operations of this reposito
 on an H200, which differ in memory alone; docs/PRICES.md scores it, and fits that had no say in a kind.
 """
 
-from hwmodels.units import MICRO
+from typing import NamedTuple
+
+from hwmodels.device import Device
+from hwmodels.memory import streaming
+from hwmodels.tables import Tables
+from hwmodels.units import MICRO, NS_PER_S
 
 REACHED = 0.88
 """Part of a data sheet's bandwidth that is reached: a copy of 1 GiB reaches 0.90 of an H100's and 0.88 of an H200's
@@ -33,3 +38,34 @@ def at_bandwidth(
     if us <= streaming:
         return us * old / new
     return float((us**power + streaming**power * ((old / new) ** power - 1)) ** (1 / power))
+
+
+class Quote(NamedTuple):
+    """Microseconds on the device of the table. bound: what they scale by on another one: "memory", a number format
+    whose peak counts, or "" when the quote is for this device already."""
+
+    us: float
+    rung: str
+    source: str
+    spread: float
+    bound: str = ""
+
+
+def scaled(d: Device, tables: Tables | None, quote: Quote, size: float) -> Quote:
+    """A quote from another device's table (or for overridden hardware). size: bytes."""
+    if tables is None or not quote.bound:
+        return quote
+    ref, new = tables.reference, streaming(d)
+    if quote.bound == "memory":
+        us, spread = at_bandwidth(quote.us, size, ref["hbm_bytes_per_s"], new), OTHER_MEMORY
+        same = abs(ref["hbm_bytes_per_s"] / new - 1) < 1 / NS_PER_S
+    else:
+        ratio = (ref[f"{quote.bound}_flops"] / ref["sms"]) / (d.peak_flops[quote.bound] / d.sms)
+        same = abs(ratio - 1) < 1 / NS_PER_S
+        us, spread = quote.us * ratio, SAME_CHIP if same else OTHER_CHIP
+    if tables.device == d.tables and same:
+        return quote
+    source = f"{quote.source}, from {tables.device} by {quote.bound} rate"
+    if quote.rung in ("measured", "interpolated", "held"):
+        return quote._replace(us=us, rung="transferred", source=source, spread=max(quote.spread, spread))
+    return quote._replace(us=us, source=source)

@@ -89,6 +89,9 @@ def _calibrate_options(command: argparse.ArgumentParser) -> None:
         "--map", type=Path, metavar="RULES.yaml",
         help="with --trace: what kernels are, by name; default: the shipped rules that know most",
     )  # fmt: skip
+    command.add_argument(
+        "--device", metavar="NUMBER", default="", help="with --trace: of several devices in the file, only this one"
+    )
     command.add_argument("--model", type=Path, metavar="YAML", help="with --trace: dimensions; default: DeepSeek-V3's")
     command.add_argument(
         "--scenario", type=Path, metavar="YAML", help="with --gpu: whose ops; default: scenarios/v3_2048gpu.yaml"
@@ -144,7 +147,7 @@ def _study(asked: argparse.Namespace) -> int:
 
 def _calibrate(asked: argparse.Namespace) -> int:
     source = next(name for name in ("trace", "gpu", "again", "stale", "moved") if getattr(asked, name))
-    fits = {"map": "trace", "model": "trace", "scenario": "gpu", "quick": "gpu"}
+    fits = {"map": "trace", "model": "trace", "device": "trace", "scenario": "gpu", "quick": "gpu"}
     for option, only in fits.items():
         if getattr(asked, option) and source != only:
             raise WrongInput(f"--{option} goes with --{only}, not with --{source}")
@@ -165,11 +168,11 @@ def _from_trace(asked: argparse.Namespace) -> int:
         raise WrongInput(f"--out {asked.out}: is a file; a folder for the tables is needed")
     try:
         with bar(f"reading {asked.trace.name}", sys.stderr) as watch:
-            result = recording.calibrated(asked.trace, asked.map, asked.model or MODEL, watch)
+            result = recording.calibrated(asked.trace, asked.map, asked.model or MODEL, watch, asked.device)
     except JoinError as error:
         print(f"{asked.trace}: {error}", file=sys.stderr)
         return FAILED
-    except (ValueError, Refused) as error:  # TraceError, DocumentError, UnknownCardError: each says what is wrong
+    except Refused as error:  # TraceError, DocumentError, UnknownCardError: each says what is wrong
         raise WrongInput(_line(asked.trace, error)) from None
     print("\n".join(recording.report(result)))
     if not (asked.out or result.whole):
@@ -265,7 +268,7 @@ def _census(asked: argparse.Namespace) -> int:
 
     try:
         shape = shape_of(asked.model)
-    except (ValueError, Refused) as error:
+    except Refused as error:
         raise WrongInput(_line(asked.model, error)) from None
     try:
         from numerics.census import census

@@ -1,10 +1,11 @@
-"""Chrome traces, one file a rank: they open in Perfetto, and HolisticTraceAnalysis (HTA) 0.5 reads them.
+"""Chrome traces, one file a rank: they open in Perfetto, and HolisticTraceAnalysis (HTA) 0.5 and TraceLens read them.
 
 What HTA asks for, and what shapes this file: `"rank": N` with a space after the colon (it is found by a regular
-expression); integer microseconds; kernels with `cat` "kernel" and `args.stream`; names of collectives that match
-`^nccl.*Kernel` and of copies that match `^Memcpy`; a `ProfilerStep#0` with a launch event per kernel that shares its
-correlation id, and an empty last step because HTA drops the last one. Spans of a lane follow one another, so a
-thread per lane nests.
+expression); integer microseconds (whole ones of `ts` and `dur`; the exact nanoseconds are `start_ns` and `duration_ns`
+in `args`); kernels with `cat` "kernel" and `args.stream`; names of collectives that match `^nccl.*Kernel` and of copies
+that match `^Memcpy`; a `ProfilerStep#0` with a launch event per kernel that shares its correlation id, and an empty
+last step because HTA drops the last one. TraceLens finds kernels by the `ac2g` arrow from a launch to its kernel, a
+start and an end with the correlation id. Spans of a lane follow one another, so a thread per lane nests.
 """
 
 import json
@@ -51,16 +52,22 @@ def events(spans: Trace, rank: int, ranks: int) -> Iterator[str]:
     starts, ends = spans.start // US_NS, spans.end // US_NS
     keep = ends > starts
     spans, starts, durations = spans.where(keep), starts[keep], (ends - starts)[keep]
+    exact = zip(spans.start.tolist(), (spans.end - spans.start).tolist(), strict=True)
     host = HOST_PID_OFFSET + rank
     yield f'{{"schemaVersion": 1, "distributedInfo": {{"rank": {rank}, "world_size": {ranks}}},\n"traceEvents": [\n'
     yield _names(rank, host, np.unique(spans.lane).tolist())
     which, middles = _middles(spans, rank)
     launch = f'{{"ph":"X","cat":"cuda_runtime","name":"cudaLaunchKernel","pid":{host},"tid":{HOST_THREAD},"dur":1,"ts":'
-    columns = zip(starts.tolist(), durations.tolist(), which.tolist(), spans.micro_batch.tolist(), strict=True)
+    leaves = f'{{"ph":"s","cat":"ac2g","name":"ac2g","pid":{host},"tid":{HOST_THREAD},"id":'
+    arrives = f'{{"ph":"f","bp":"e","cat":"ac2g","name":"ac2g","pid":{rank},"tid":'
+    threads = (stream(lane) for lane in spans.lane.tolist())
+    batches = spans.micro_batch.tolist()
+    columns = zip(starts.tolist(), durations.tolist(), exact, which.tolist(), threads, batches, strict=True)
     rows = (
-        f'{middles[m]}{micro_batch},"correlation":{c}}},"ts":{ts},"dur":{duration}}},\n'
+        f'{middles[m]}{batch},"start_ns":{begin},"duration_ns":{length},"correlation":{c}}},"ts":{ts},"dur":{dur}}},\n'
         f'{launch}{ts},"args":{{"correlation":{c}}}}},\n'
-        for c, (ts, duration, m, micro_batch) in enumerate(columns, FIRST_CORRELATION)
+        f'{leaves}{c},"ts":{ts}}},\n{arrives}{thread},"id":{c},"ts":{ts}}},\n'
+        for c, (ts, dur, (begin, length), m, thread, batch) in enumerate(columns, FIRST_CORRELATION)
     )
     yield from _chunks(rows)
     yield _profiler_steps(host, int((starts + durations).max()) + 1 if len(starts) else 1)

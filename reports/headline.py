@@ -14,6 +14,12 @@ FEW_WAITS, LITTLE = 0.25, 1e-4
 be a tie), and that is LITTLE of the step or more."""
 
 
+FEW_PRICES = 0.01
+"""Of the time: rungs with less are left to the table of prices."""
+HELD = {"always": "always", "while_running": "while it runs"}
+"""When communication has its SMs."""
+
+
 class Figure(NamedTuple):
     """One figure of the headline: what it is, its value as text, and a remark that may be empty."""
 
@@ -31,7 +37,7 @@ def figures(result: Result) -> list[Figure]:
         entries.append(Figure("Bubble", percent(summary["bubble_fraction"]), "idle, mean of ranks"))
     if summary.get("overlap_fraction") is not None:
         entries.append(_exposed(summary))
-    return entries + _pair_measured(summary) + _slowest(summary) + _memory(result)
+    return entries + _pair_measured(summary) + _slowest(summary) + _grade(summary) + _memory(result)
 
 
 def setting(result: Result) -> str:
@@ -46,11 +52,19 @@ def setting(result: Result) -> str:
         words += [f"{key} {scenario[key]}" for key in ("precision", "detail") if key in scenario]
     if isinstance(cluster := scenario.get("cluster"), dict) and isinstance(node := cluster.get("node"), dict):
         words.insert(0, f"{cluster.get('nodes')} nodes of {node.get('name')}")
+    if (comm := result.summary.get("comm")) and comm["sms"]:
+        words.append(f"{comm['sms']} SMs for communication {HELD[comm['hold']]}")
     if faults := scenario.get("faults"):
         words.append(f"{len(faults)} fault{'s' if len(faults) > 1 else ''}")
     if text := result.summary.get("scenario_hash"):
         words.append(f"scenario {str(text)[:12]}")
     return " · ".join(words)
+
+
+def changes(result: Result) -> str:
+    """What was overridden in the scenario, whose name may still tell of the file as it was; or nothing."""
+    words = result.summary.get("overrides")
+    return f"with {' '.join(words)}" if words else ""
 
 
 def seconds(value: float) -> str:
@@ -90,13 +104,30 @@ def _rates(summary: dict[str, Any]) -> list[Figure]:
     if rates := summary.get("tflops_per_gpu"):
         entries.append(_pair("TFLOP/s, causal", rates, "{:.0f}".format))
     if rates := summary.get("mfu"):
-        entries.append(_pair("MFU, causal", rates, percent))
+        share, peak = _pair("MFU, causal", rates, percent), summary["mfu_peak"]
+        of = f"of {peak['tflops']:.0f} TFLOP/s (dense {peak['precision'].upper()})"
+        entries.append(share._replace(note=f"{share.note}, {of}"))
     return entries
 
 
 def _pair(name: str, rates: dict[str, float], text: Any) -> Figure:
     """A rate that counts causal attention, with the one that counts all of it as a remark."""
     return Figure(name, text(rates["causal"]), f"{text(rates['non_causal'])} non-causal")
+
+
+def _grade(summary: dict[str, Any]) -> list[Figure]:
+    """How much of the time rests on prices of each rung, the most first."""
+    shares = sorted(summary.get("price_shares", {}).items(), key=lambda item: -item[1])
+    if not summary.get("price_grade") or not shares:
+        return []
+    (first, part), *others = shares
+    note = ", ".join([first, *(f"{percent(share)} {rung}" for rung, share in others if share >= FEW_PRICES)])
+    return [Figure("Prices", percent(part), note)]
+
+
+def warning(result: Result) -> str:
+    """A line on what the figures rest on, where that is mostly bounds."""
+    return str(result.summary.get("price_warning") or "")
 
 
 def _exposed(summary: dict[str, Any]) -> Figure:

@@ -1,13 +1,10 @@
 """Links of the fabric: their use over the step by class and kind of traffic, the busiest of them, and all as a file."""
 
-import csv
 from collections.abc import Iterator
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hwmodels.units import NS_PER_S
 from reports.columns import pack
@@ -124,23 +121,3 @@ def top(use: Utilisation, number: int) -> list[Row]:
     if groups[highest, -1] > groups[shown, -1].max():
         shown.append(highest)
     return [(int(mine[first[group]]), int(count[group])) for group in shown]
-
-
-def write(use: Utilisation, path: Path) -> None:
-    """A CSV file with one row for each link in use, by class, those with the most bytes first."""
-    order = np.lexsort((-use.size.sum(axis=1), use.of))
-    ends = [use.ends[i] for i in order.tolist()]
-    bytes_of = np.rint(use.size[order]).astype(np.int64).T.tolist()
-    columns = (
-        [use.classes[number] for number in use.of[order].tolist()], [end[0] for end in ends], [end[1] for end in ends],
-        *bytes_of, _digits(use.average[order]), _digits(use.peak[order]),
-    )  # fmt: skip
-    with path.open("w", newline="", encoding="utf-8") as file:
-        out = csv.writer(file, lineterminator="\n")
-        heads = (f"{kind}_bytes" for kind in use.kinds)
-        out.writerow(("class", "from", "to", *heads, "average_utilisation", "peak_utilisation"))
-        out.writerows(zip(*columns, strict=True))
-
-
-def _digits(shares: npt.NDArray[np.float64]) -> list[str]:
-    return [f"{share:.6f}" for share in shares.tolist()]

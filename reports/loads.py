@@ -1,8 +1,6 @@
 """Loads of experts' ranks as drawn: expert rows by layer and rank as a picture, and every rank's as a file."""
 
-import csv
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +10,6 @@ from reports.columns import pack
 from reports.palette import LOADS
 from reports.section import Section, plot
 from sim.result import RankLoads, Result
-
-HEAD = (
-    "layer", "rank", "pipeline_position", "micro_batches", "received_mean", "received_min", "received_max",
-    "padded_rows_mean", "padded_rows_min", "padded_rows_max", "nodes_per_token_expected", "ranks_per_token_drawn",
-)  # fmt: skip
-"""Of the file. Mean, smallest and largest are over the micro-batches that come to the rank."""
 
 ROW_PX, MARGIN_PX, LEAST_PX = 9, 90, 220
 """Height of the picture: of a layer, of what is above and below, and of all at least."""
@@ -103,23 +95,3 @@ def blocks(loads: RankLoads) -> list[dict[str, Any]]:
             runs.append({"layers": 0, "positions": positions})
         runs[-1]["layers"] += 1
     return runs
-
-
-def write(loads: RankLoads, path: Path) -> None:
-    """A CSV file with one row for each layer with experts and rank that has it, by layer, then by rank."""
-    wholes = [column.tolist() for column in (loads.layer, loads.rank, loads.position, loads.micro_batches)]
-    spreads = [column for part in (loads.received, loads.rows) for column in _spread(part)]
-    reached = [_digits(column, 4) for column in (loads.nodes_reached, loads.ranks_reached)]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        out = csv.writer(file, lineterminator="\n")
-        out.writerow(HEAD)
-        out.writerows(zip(*wholes, *spreads, *reached, strict=True))
-
-
-def _spread(part: npt.NDArray[np.float64]) -> tuple[list[str], list[int], list[int]]:
-    mean, least, most = part.T
-    return _digits(mean, 1), least.astype(np.int64).tolist(), most.astype(np.int64).tolist()
-
-
-def _digits(values: npt.NDArray[np.float64], digits: int) -> list[str]:
-    return [f"{value:.{digits}f}" for value in values.tolist()]

@@ -78,9 +78,12 @@ def _header(result: Result, title: str, parts: list[Section]) -> str:
     )
     anchors = "".join(f'<a href="#{part.key}">{escape(part.title)}</a>' for part in parts)
     alarm = "" if fits else f'<p class="alarm" role="alert">{escape(why_not)}</p>'
+    if warning := headline.warning(result):
+        alarm += f'<p class="alarm">{escape(warning)}</p>'
+    changes = f"<br>{escape(words)}" if (words := headline.changes(result)) else ""
     return (
         f'<header><p class="brand">Trainyard</p><h1>{title}</h1>'
-        f'<p class="sub">{escape(headline.setting(result))}</p>{alarm}\n'
+        f'<p class="sub">{escape(headline.setting(result))}{changes}</p>{alarm}\n'
         f'<dl class="figures" style="--all:{wide};--half:{narrow}">{figures}</dl></header>\n'
         f'<nav aria-label="Parts of this page">{anchors}</nav>'
     )

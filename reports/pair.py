@@ -68,6 +68,16 @@ def occupancy(pair: Trace, lanes: tuple[int, ...]) -> Steps:
     return unique / NS_PER_S, np.minimum(held, pair.sms[keep].max())
 
 
+def left(compute: Steps, exchange: Steps, room: int | None) -> Steps:
+    """`compute` with no more SMs at any time than `exchange` leaves of `room`: a kernel that has all SMs of a device
+    while nothing communicates gives some back."""
+    if room is None or not len(compute[0]) or not len(exchange[0]):
+        return compute
+    times = np.union1d(compute[0], exchange[0])
+    own, others = (np.append(0, held)[np.searchsorted(at, times, side="right")] for at, held in (compute, exchange))
+    return (times, np.minimum(own, room - others)) if (own + others > room).any() else compute
+
+
 def device_sms(scenario: dict[str, Any]) -> int | None:
     """Streaming multiprocessors of the scenario's device, or None when the scenario does not spell them out."""
     return number(scenario, "cluster", "node", "device", "sms")
@@ -113,7 +123,8 @@ def _data(result: Result, pair: Trace, kinds: Column) -> dict[str, Any]:
         "kind": kinds, "phase": pair.phase, "label": pair.label, "layer": pair.layer, "price": pair.price,
         "sms": pair.sms, "stage": pair.stage, "micro_batch": pair.micro_batch,
     })  # fmt: skip
-    compute, exchange = occupancy(pair, COMPUTE_LANES), occupancy(pair, EXCHANGE_LANES)
+    exchange = occupancy(pair, EXCHANGE_LANES)
+    compute = left(occupancy(pair, COMPUTE_LANES), exchange, device_sms(result.scenario))
     present = {LANES[i] for i in np.unique(pair.lane).tolist()}
     return {
         "table": table_,

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from hwmodels.units import ns_to_seconds
-from reports.headline import percent, seconds
+from reports.headline import noun, percent, seconds
 from reports.palette import PARTS
 from reports.section import Section, details, legend, table
 from sim.result import Result
+from sim.trace import Trace
 
 NAMED_SHARE = 0.12
 """A piece narrower than this has no room for its name; the legend and its hover have it."""
@@ -26,9 +27,24 @@ def section(result: Result) -> Section | None:
     kinds = list(dict.fromkeys(kind for group in groups.values() for kind in group))
     colours = {kind: PARTS[i % len(PARTS)] for i, kind in enumerate(kinds)}
     strips = "".join(_strip(name, group, colours) for name, group in groups.items())
-    sources = source_rows(result)
-    fold = details(f"Sources ({len(sources)})", table(("Price", "Time", "Source"), sources, (0, 2))) if sources else ""
-    return Section("prices", "How sure the prices are", LEAD, legend(_named(groups, colours)) + strips + fold)
+    return Section(
+        "prices", "How sure the prices are", LEAD, legend(_named(groups, colours)) + strips + _sources(result)
+    )
+
+
+def _sources(result: Result) -> str:
+    """Every price with its time and its source: of the step's spans, and of the kernels of the pair."""
+    tables = [("the step, times summed over all positions and lanes", result.spans)]
+    if result.pair is not None:
+        tables.append(
+            (f"the {noun(result.pair_name)} ({result.pair_name}), times summed over its kernels", result.pair)
+        )
+    folds = []
+    for name, spans in tables:
+        if rows := source_rows(spans, result.price_sources):
+            head = ("Price", "Sum of times", "Source")
+            folds.append(details(f"Sources of {name} ({len(rows)})", table(head, rows, (0, 2))))
+    return "".join(folds)
 
 
 def shares(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -39,17 +55,12 @@ def shares(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     return {name: dict(sorted(group.items(), key=lambda item: -item[1])) for name, group in groups.items() if group}
 
 
-def source_rows(result: Result) -> list[list[str]]:
-    """Every price of the spans with the time it accounts for (summed over ranks and lanes) and its sentence."""
-    spans = result.spans
+def source_rows(spans: Trace, sources: Mapping[str, str]) -> list[list[str]]:
+    """Every price that `spans` have, with the time it accounts for and its sentence; the longest time first."""
     keep = spans.price >= 0
     time = np.bincount(spans.price[keep], (spans.end - spans.start)[keep], len(spans.prices))
-    used = dict(zip(spans.prices, time.tolist(), strict=True))
-    names = sorted({*used, *result.price_sources}, key=lambda name: -used.get(name, 0.0))
-    return [
-        [escape(n), seconds(ns_to_seconds(used[n])) if used.get(n) else "", escape(result.price_sources.get(n, ""))]
-        for n in names
-    ]
+    used = sorted(zip(time.tolist(), spans.prices, strict=True), key=lambda item: (-item[0], item[1]))
+    return [[escape(n), seconds(ns_to_seconds(t)), escape(sources.get(n, ""))] for t, n in used if t]
 
 
 def _named(groups: Mapping[str, Mapping[str, float]], colours: Mapping[str, str]) -> list[tuple[str, str]]:

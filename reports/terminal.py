@@ -18,10 +18,9 @@ UNEVEN = 0.01
 """Stages are listed when the slowest exceeds their mean by more than this fraction."""
 
 
-def show(result: Result, stream: IO[str], overrides: Sequence[str] = ()) -> None:
+def show(result: Result, stream: IO[str]) -> None:
     """Print the headline of `result`, its phases, price shares and uneven stages to `stream`.
 
-    overrides: what the command line changed in the scenario, whose name may still tell of the file as it was.
     Colour and the terminal's width are used when `stream` is a terminal; else plain text of 80 columns.
     """
     from rich.console import Console
@@ -31,9 +30,11 @@ def show(result: Result, stream: IO[str], overrides: Sequence[str] = ()) -> None
     width = None if terminal else PLAIN_WIDTH
     console = Console(file=text, force_terminal=terminal or None, width=width, highlight=False, soft_wrap=False)
     console.print(str(result.summary.get("scenario", "")), style="bold", markup=False)
-    for line in (headline.setting(result), f"with {' '.join(overrides)}" if overrides else ""):
+    for line in (headline.setting(result), headline.changes(result)):
         if line:
             console.print(line, style="dim", markup=False)
+    if warning := headline.warning(result):
+        console.print(warning, style="bold", markup=False)
     for table in (_headline(result), _phases(result), _prices(result), _stages(result)):
         if table is not None:
             console.print(table)

@@ -1,18 +1,38 @@
 """Trainyard's simulator: `run(scenario) -> Result`, pure and picklable; the same scenario gives the same bytes."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sim.result import Result
     from sim.scenario.values import Scenario
 
 
-def run(scenario: "Scenario", interval: bool = True) -> "Result":
-    """Simulate one training step. interval: with 90 % intervals and the tornado, about half of the time of a run.
+def run(
+    scenario: "Scenario | str | Path | Mapping[str, Any]", overrides: Sequence[str] = (), *, interval: bool = True,
+    **changes: Any,
+) -> "Result":  # fmt: skip
+    """Simulate one training step.
 
-    Raises hwmodels.refused.Refused when the schedule cannot run this shape, the device cannot do what is asked or
-    something is too large to count or to hold. Any other exception is a bug.
+    scenario: as `load` takes it, or loaded already. overrides: "key=value" each, as on the command line. changes: the
+    same by name, `schedule="1f1b"`, or `**{"comm.sms": 12}` where a key has dots. interval: with 90 % intervals and the
+    tornado, about half of the time of a run.
+
+    Raises hwmodels.refused.Refused when the scenario is wrong, the schedule cannot run this shape, the device cannot do
+    what is asked or something is too large to count or to hold. Any other exception is a bug.
     """
     from sim.simulation import run as simulate
 
-    return simulate(scenario, interval)
+    return simulate(load(scenario, overrides, **changes), interval)
+
+
+def load(
+    scenario: "Scenario | str | Path | Mapping[str, Any]", overrides: Sequence[str] = (), **changes: Any
+) -> "Scenario":
+    """The scenario in a YAML file, one that ships by its name ("v3_2048gpu"), or plain values as in YAML; changed by
+    overrides as `run` takes them. Raises hwmodels.refused.Refused, with a line for each thing that is wrong."""
+    from sim.scenario.files import load
+
+    return load(scenario, overrides, **changes)

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from pathlib import Path
 from typing import NoReturn
 
 from hwmodels.refused import Refused
@@ -20,14 +19,17 @@ from sim.cli.command import DONE, TERMINATED, WRONG, answered
 HELP = """\
 usage: python -m sim SCENARIO.yaml [key=value ...] [--out DIR] [--format text|json] [-q]
        python -m sim COMMAND ...
+       SCENARIO.yaml: a file, or the name of a scenario that ships (see list)
 
 commands:
-  run SCENARIO.yaml [key=value ...]    simulate; writes a folder (out/<scenario> unless --out says otherwise)
-  check SCENARIO.yaml [key=value ...]  read and check a scenario and its schedule, nothing more
+  run SCENARIO.yaml [key=value ...]    simulate; writes a folder (unless --out says otherwise out/<scenario>, and
+                                       out/<scenario>,<overrides> where there are some)
+  check SCENARIO.yaml [key=value ...]  whether a scenario is right, its schedule runs and it fits; writes nothing
   list [KIND]                          known scenarios, models, devices, nodes, fabrics, schedules
-  schema                               JSON Schema of a scenario file
-  validate [--format text|markdown|json] [--write]
-                                       predictions beside what was published, with errors and 90 % intervals
+  schema [--write]                     JSON Schema of a scenario file; --write: the tables of docs/REFERENCE.md
+  validate [--all] [--format text|markdown|json] [--write]
+                                       predictions beside what was published, a line a group; --all: each figure with
+                                       its error and 90 % interval
   sweep SWEEP.yaml [--jobs N]          many runs along axes of overrides, resumable
   study NAME [--jobs N]                a sweep that ships, told on its page: stragglers, unevenness, scale
   tokens SCENARIO.yaml [key=value ...] who receives how many tokens, and how a bias evens them out (tokens --help)
@@ -35,8 +37,8 @@ commands:
                                        how many SMs communication should hold, as JSON (exchange --help)
 
 options of run:
-  --out DIR            where the results go: result.json, report.html, trace/, events.npz, links.csv,
-                       loads.csv (where loads are drawn), scenario.yaml
+  --out DIR            where the results go: result.json, report.html, trace/, events.npz, links.csv, loads.csv (where
+                       loads are drawn), scenario.yaml. Those of an older run are replaced, other files there stay.
   --format text|json   json: also print result.json on stdout
   -q, --quiet          no table and no progress
 
@@ -78,20 +80,30 @@ def _command(words: list[str]) -> int:
         return DONE if words else WRONG
     if words[0] in COMMANDS:
         name, rest = words[0], words[1:]
-    elif words[0].endswith((".yaml", ".yml")) or Path(words[0]).is_file() or words[0].startswith("-"):
+    elif words[0].endswith((".yaml", ".yml")) or words[0].startswith("-") or _scenario(words[0]):
         name, rest = "run", words
     else:
-        near = get_close_matches(words[0], COMMANDS, n=1)
+        from sim.scenario.shelves import scenarios
+
+        near = get_close_matches(words[0], [*COMMANDS, *scenarios()], n=1)
         hint = f", did you mean {near[0]!r}?" if near else ";"
-        raise Refused(f"unknown command {words[0]!r}{hint} legal: {', '.join(COMMANDS)}, or a scenario file (.yaml)")
+        what = f"unknown command {words[0]!r}{hint} legal: {', '.join(COMMANDS)}"
+        raise Refused(f"{what}, or a scenario (a file, or a name from list)")
     if name not in OWN_HELP and ("-h" in rest or "--help" in rest):
         print(HELP, end="")
         return DONE
     return _called(name)(rest)
 
 
+def _scenario(word: str) -> bool:
+    """Whether a word is a file, or the name of a scenario that ships."""
+    from sim.scenario.shelves import place
+
+    return place(word).is_file()
+
+
 COMMANDS = {
-    "run": "run:run", "check": "run:check", "list": "run:known", "schema": "run:schema",
+    "run": "run:run", "check": "run:check", "list": "run:known", "schema": "schema:schema",
     "validate": "validate:validate", "sweep": "sweeps:sweep", "study": "sweeps:study", "tokens": "tokens:tokens",
     "exchange": "exchange:exchange",
 }  # fmt: skip
@@ -111,8 +123,13 @@ def _terminated(signal_number: int, frame: object) -> NoReturn:
     raise SystemExit(TERMINATED)
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """The console script `trainyard`, the same as `python -m sim`."""
     import signal
 
     signal.signal(signal.SIGTERM, _terminated)
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    command()

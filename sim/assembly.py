@@ -21,7 +21,7 @@ from sim.models.family import family
 from sim.models.layer import COMPUTE, Part, Site, Unit
 from sim.models.precision import RECIPES
 from sim.routing import balanced
-from sim.scenario.values import Scenario
+from sim.scenario.values import ALWAYS, Scenario
 from sim.step import template
 from sim.step.overlap import compose
 
@@ -46,29 +46,40 @@ def assembled(plan: Plan) -> "tuple[Machine, Network | None]":
 
 def unshared(plan: Plan) -> Machine:
     """Prices and placement: exchanges have NICs and switches to themselves, as in a benchmark. Raises Refused."""
-    machine = prices(plan.scenario)
+    machine = prices(plan.scenario, held_always(plan))
     return machine.keeping(stages=placed(plan, machine))
 
 
-def prices(scenario: Scenario) -> Machine:
-    """A machine without stages: what the model does on a rank of the scenario, and what everything costs."""
+def held_always(plan: Plan) -> bool:
+    """Whether communication holds its SMs all the time: as the scenario says, else where the schedule overlaps, since
+    DeepSeek's profile of such a pair has products on the SMs left also while no exchange runs."""
+    hold = plan.scenario.comm.hold
+    return hold == ALWAYS if hold else plan.overlapped
+
+
+def prices(scenario: Scenario, always: bool) -> Machine:
+    """A machine without stages: what the model does on a rank of the scenario, and what everything costs.
+
+    always: communication holds its SMs all the time.
+    """
     cluster, batch = scenario.cluster, scenario.batch
     assert cluster is not None
     node, fabric = cluster.node, cluster.fabric
     decide = (
         node, node.figures, node.device.figures, fabric, fabric.figures if fabric else None,
         scenario.model, scenario.precision, scenario.pricing, scenario.comm, scenario.parallel,
-        batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts,
+        batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts, always,
     )  # fmt: skip
-    return _prices(_Priced(repr(decide), scenario)).keeping(cluster=cluster)
+    return _prices(_Priced(repr(decide), scenario, always)).keeping(cluster=cluster)
 
 
 @dataclass(frozen=True)
 class _Priced:
-    """A scenario by its prices. key: all of it that decides them."""
+    """A scenario by its prices. key: all of it that decides them. always: communication holds its SMs all the time."""
 
     key: str
     scenario: Scenario = field(compare=False)
+    always: bool = field(compare=False)
 
 
 @lru_cache(maxsize=KEPT)
@@ -79,9 +90,11 @@ def _prices(key: _Priced) -> Machine:
     own, recipe, node, comm = family(shape.family), RECIPES[scenario.precision], cluster.node, scenario.comm
     fidelity = Fidelity(comm.exchange, comm.warps)
     mixture, units = own.mixture(shape), own.units(shape)
-    held = comm.sms if any(unit.routed for unit in units) else 0  # by the kernel of the exchanges, where there are any
-    pricer = Pricer(node.device, wires(node, cluster.fabric), held, scenario.pricing, fidelity)
     group, tokens = scenario.parallel.expert, batch.micro_batch * batch.sequence_length
+    exchanging = group > 1 and any(unit.routed for unit in units)  # a rank by itself has nobody to send to
+    held = comm.sms if exchanging else 0
+    links, waits = wires(node, cluster.fabric), comm.waits == "measured"
+    pricer = Pricer(node.device, links, held, scenario.pricing, fidelity, key.always, waits)
     load = balanced.balanced(mixture, tokens, group, node.gpus) if mixture else balanced.NONE
     slots = mixture.experts + scenario.routing.redundant_experts if mixture else 0
     site = Site(
@@ -99,7 +112,7 @@ def _prices(key: _Priced) -> Machine:
 def placed(plan: Plan, machine: Machine) -> tuple[Stage, ...]:
     """Units of each stage, by what they cost where exchanges have their NICs to themselves."""
     units, rule = machine.units, plan.scenario.placement
-    key = (plan.program.stages, rule, plan.mirrored, plan.overlapped)
+    key = (plan.program.stages, rule, plan.mirrored, plan.overlapped, plan.holds)
 
     def pair_ns(forward: Stage, backward: Stage) -> int:
         composition = compose("F+BW", relative(forward)[0], relative(backward)[0], machine.parts)
@@ -108,7 +121,7 @@ def placed(plan: Plan, machine: Machine) -> tuple[Stage, ...]:
     if key not in machine.known.stages:
         machine.known.stages[key] = placement.place(
             units, [machine.unit_ns(unit) for unit in units], plan.program.stages, rule, plan.mirrored,
-            pair_ns if plan.overlapped else None, lambda unit: machine.unit_ns(unit, lanes=(COMPUTE,)),
+            pair_ns if plan.overlapped else None, lambda unit: machine.unit_ns(unit, lanes=(COMPUTE,)), plan.holds,
         )  # fmt: skip
     return machine.known.stages[key]
 

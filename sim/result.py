@@ -1,120 +1,27 @@
 """What a run answers: the figures of result.json, the traces behind them, and what a report draws."""
 
 from dataclasses import dataclass
+from html import escape
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from hwmodels.units import format_quantity
+from sim import archive
+from sim.curves import Bar, MemoryCurve, RankLoads, StageLoad, Utilisation
+from sim.folder import replacing
 from sim.trace import Trace
+
+__all__ = ["SCHEMA_VERSION", "Bar", "MemoryCurve", "RankLoads", "Result", "StageLoad", "Utilisation"]
 
 SCHEMA_VERSION = 1
 """Version of result.json."""
 
 
 @dataclass(frozen=True)
-class MemoryCurve:
-    """Device memory of one rank over the step.
-
-    position: of the pipeline.  rank: of the cluster, where the ranks at a position differ: that with the highest peak.
-    times: ns, int64, ascending.  parts: name -> bytes at each time (float64 or int64, same length as times),
-    stacked from the bottom: weights, gradients, optimizer states, communication buffers, activations.
-    """
-
-    position: int
-    times: npt.NDArray[np.int64]
-    parts: dict[str, npt.NDArray[np.int64]]
-    capacity_bytes: int
-    rank: int | None = None
-
-    @property
-    def whose(self) -> str:
-        """Such as "a rank at position 3 of the pipeline", or "rank 397 (position 3 of the pipeline)"."""
-        if self.rank is None:
-            return f"a rank at position {self.position} of the pipeline"
-        return f"rank {self.rank} (position {self.position} of the pipeline)"
-
-    @property
-    def peak_bytes(self) -> int:
-        return int(sum(self.parts.values()).max())  # type: ignore[union-attr]
-
-
-@dataclass(frozen=True)
-class StageLoad:
-    """What one pipeline stage holds and costs per micro-batch (seconds of stand-alone F, B and W)."""
-
-    stage: int
-    position: int
-    contents: str  # e.g. "embedding, dense 0-2, MoE 3"
-    layers: int
-    parameters: int
-    forward_s: float
-    backward_input_s: float
-    weight_s: float
-
-
-@dataclass(frozen=True)
-class Utilisation:
-    """Links of the fabric that carry anything in a step, and how busy they are; 1 is the effective bandwidth.
-
-    edges: ns, int64 [bins + 1].  classes, kinds: names of the classes of links and of the kinds of traffic.
-    mean [classes, kinds, bins]: of the links in use of a class, by what they carry.  busiest [classes, bins]: of its
-    busiest link at the time, all kinds together.  even: kinds with bytes that no span carries, spread over the step.
-    ends [used]: what each link comes from and leads to.  of [used]: index into `classes`, ascending.
-    size [used, kinds]: bytes in the step.  average, peak [used]: over the step, and in the busiest bin.
-    """
-
-    edges: npt.NDArray[np.int64]
-    classes: tuple[str, ...]
-    kinds: tuple[str, ...]
-    mean: npt.NDArray[np.float64]
-    busiest: npt.NDArray[np.float64]
-    even: tuple[str, ...]
-    ends: tuple[tuple[str, str], ...]
-    of: npt.NDArray[np.int64]
-    size: npt.NDArray[np.float64]
-    average: npt.NDArray[np.float64]
-    peak: npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class RankLoads:
-    """Expert loads as drawn for a run: a row for each layer with experts and rank that has it, by layer, then by rank.
-
-    layer: as in the model, prediction modules after the last.  rank, position: in the cluster and in the pipeline.
-    micro_batches: of the layer that come to the rank.  received, rows [rows, 3]: mean, smallest and largest over them
-    of tokens received and of expert rows, each expert's padded to a tile.  nodes_reached, ranks_reached [rows]: mean
-    number of distinct nodes (expected) and ranks (of the tokens drawn) that a token reaches in the layer.
-    group: ranks of an expert group.  gpus_per_node: ranks of a node.  expected_rows: of every rank, experts alike.
-    """
-
-    layer: npt.NDArray[np.int64]
-    rank: npt.NDArray[np.int64]
-    position: npt.NDArray[np.int64]
-    micro_batches: npt.NDArray[np.int64]
-    received: npt.NDArray[np.float64]
-    rows: npt.NDArray[np.float64]
-    nodes_reached: npt.NDArray[np.float64]
-    ranks_reached: npt.NDArray[np.float64]
-    group: int
-    gpus_per_node: int
-    expected_rows: int
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One bar of the waterfall: seconds it adds to the step, and one sentence of what it is."""
-
-    name: str
-    seconds: float
-    meaning: str
-
-
-@dataclass(frozen=True)
 class Result:
-    """Everything a run produced. Pure data: picklable, no open handles, no wall-clock times but `wall_seconds`.
+    """Everything a run produced. Pure data: picklable, no open handles, no wall-clock times.
 
-    summary: the content of result.json (SI units), see design section 6.
+    summary: the content of result.json (SI units); docs/REFERENCE.md says what each key is.
     scenario: the resolved scenario as plain dicts, lists, strings and numbers.
     steps: one row per schedule step, at all pipeline positions.
     spans: one row per task at the run's detail, at all pipeline positions.
@@ -147,3 +54,43 @@ class Result:
     def feasible(self) -> tuple[bool, str]:
         """(True, ""), or (False, all that is against it): what does not fit in memory, which limits are missed."""
         return self.summary["feasible"], "; ".join(self.summary["infeasible"])
+
+    def __repr__(self) -> str:
+        return f"<Result of {'; '.join(f'{name} {text}'.strip() for name, text in self._answer())}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the answer as a small table."""
+        rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in self._answer())
+        return f"<table>{rows}</table>"
+
+    def _answer(self) -> list[tuple[str, str]]:
+        """The answer in a few words: what each is, and its value as text."""
+        summary, (fits, why) = self.summary, self.feasible
+        answer = [("", str(summary.get("scenario"))), ("step", format_quantity(summary["step_time_s"], "time"))]
+        if words := summary.get("overrides"):
+            answer.insert(1, ("with", " ".join(words)))
+        if mfu := summary.get("mfu"):
+            answer.append(("MFU, causal", f"{mfu['causal']:.1%}"))
+        if worst := summary.get("worst_memory"):
+            peak, room = (format_quantity(worst[key], "data") for key in ("peak_bytes", "capacity_bytes"))
+            answer.append(("peak memory", f"{peak} of {room}, position {worst['position']}"))
+        return answer if fits else [*answer, ("infeasible", why)]
+
+    def to_frame(self) -> Any:
+        """The spans (the steps of the schedule, where no spans were drawn) as a pandas DataFrame; see Trace.to_frame.
+
+        Raises Refused where pandas is not installed.
+        """
+        return (self.spans if len(self.spans) else self.steps).to_frame()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the data of this run to a folder, as the command line does, without page and Chrome traces.
+
+        events.npz, links.csv and loads.csv are there where the run has such data. Answers the folder. Raises Refused
+        when there is something in it and no run, or it cannot be written.
+        """
+        place = Path(folder)
+        outputs = ("events", "links", "loads") if len(self.spans) else ("links", "loads")
+        with replacing(place, archive.FILES) as fresh:
+            archive.write(self, fresh, outputs)
+        return place

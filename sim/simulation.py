@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwmodels.units import NS_PER_S
 from sim import assembly
-from sim.analysis import communication, feasible, graph, memory, metrics, pairs, spans, uncertainty
+from sim.analysis import communication, feasible, grade, graph, memory, metrics, pairs, spans, uncertainty
 from sim.engine import steps
 from sim.engine.kit import Kit
 from sim.engine.lowering import Lowered, lower
@@ -63,12 +63,15 @@ def run(scenario: Scenario, interval: bool = True) -> Result:
     use, counts = _links(plan, machine, trace, timeline.end, network)
     extra = _differing(plan, machine, ran, books, kit, step) if machine and ran.times else {}
     summary = _head(scenario) | counts | metrics.summary(plan, machine, timeline, books) | _memory(curves) | extra
-    summary |= feasible.judged(scenario, summary["step_time_s"], curves)
+    summary["host_copy_s"] = max(tail.average_ns for tail in lowered.tails) / NS_PER_S
+    summary |= feasible.judged(scenario, summary["step_time_s"], curves, summary["host_copy_s"])
     if machine:
         if interval:
             summary |= _intervals(ran, books, summary, scenario.seed)
         summary["communication"] = communication.table(plan, machine, ran.alike)
-        summary["layers_per_stage"] = [sum(u.block for u in stage) for stage in machine.stages]
+        summary["comm"] = communication.held(machine.pricer)
+        summary |= grade.graded(machine, scenario.pricing, summary["price_shares"])
+        summary["layers_per_stage"] = [sum(u.block and not u.beside for u in stage) for stage in machine.stages]
         alone = {"name": pair_name, "position": _middle(plan), "seconds": kit.timing.total / NS_PER_S}
         summary["pair_s"] = alone | extra.get("pair_s", {})
     return Result(
@@ -152,21 +155,26 @@ def _head(scenario: Scenario) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "scenario": scenario.name,
         "scenario_hash": scenario.scenario_hash,
+        "overrides": list(scenario.overrides),
         "detail": scenario.detail,
+        "gpus": scenario.cluster.gpus if scenario.cluster else None,
     }
 
 
 def _memory(curves: tuple[MemoryCurve, ...]) -> dict[str, Any]:
-    """Peak memory of each pipeline position, bytes, and its parts at that moment; where loads were drawn, also the rank
-    that has it: the highest of the position."""
+    """Peak of each pipeline position, its parts at that moment, and the highest; where loads were drawn, also of which
+    rank each is."""
     if not curves:
-        return {"peak_memory_bytes": None}
+        return {"peak_memory_bytes": None, "worst_memory": None}
     out = []
     for curve in curves:
         at = int(sum(curve.parts.values()).argmax())  # type: ignore[union-attr]
         out.append({"total": curve.peak_bytes, **{name: int(part[at]) for name, part in curve.parts.items()}})
-    whose = [curve.rank for curve in curves]
-    return {"peak_memory_bytes": out} | ({"peak_memory_ranks": whose} if whose[0] is not None else {})
+    whose, worst = [curve.rank for curve in curves], max(curves, key=lambda curve: curve.peak_bytes)
+    peak = {"peak_bytes": worst.peak_bytes, "capacity_bytes": worst.capacity_bytes, "position": worst.position}
+    if whose[0] is None:
+        return {"peak_memory_bytes": out, "worst_memory": peak}
+    return {"peak_memory_bytes": out, "worst_memory": peak | {"rank": worst.rank}, "peak_memory_ranks": whose}
 
 
 def _middle(plan: Plan) -> int:

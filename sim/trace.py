@@ -6,9 +6,12 @@ draws) and `spans` (what ran on each lane, at the detail the scenario asked for)
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from hwmodels.refused import Refused
 
 LANES = ("compute", "communication", "weight", "network", "host")
 """Lanes of a rank: the compute stream, the all-to-all stream, the second weight-gradient stream, NCCL's stream
@@ -33,7 +36,7 @@ class Trace:
     stage_b, micro_batch_b: of the backward half of an overlapped pair, else -1.
     layer: model layer, or -1.
     price: index into `prices` (provenance of the duration), or -1.
-    sms: streaming multiprocessors held, or -1.
+    sms: streaming multiprocessors held (by compute, while nothing communicates), or -1.
     rungs: of each of `prices`, the rung of the pricing ladder that it comes from, e.g. "measured".
     """
 
@@ -81,3 +84,21 @@ class Trace:
         """The rows for which `keep` is true."""
         columns = {name: getattr(self, name)[keep] for name in self.COLUMNS}
         return Trace(**columns, labels=self.labels, prices=self.prices, rungs=self.rungs)
+
+    def __repr__(self) -> str:
+        return f"<Trace of {len(self):,} rows: {', '.join(self.COLUMNS)}>"
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame with a row a span: times in nanoseconds, and words for lane, phase, label and price.
+
+        Raises Refused where pandas is not installed.
+        """
+        try:
+            import pandas  # type: ignore[import-untyped]
+        except ImportError:
+            what = "to_frame needs pandas: pip install pandas, or read the columns, such as result.spans.start"
+            raise Refused(what) from None
+        words = {"lane": LANES, "phase": PHASES, "label": self.labels, "price": self.prices}
+        columns = {name: getattr(self, name) for name in self.COLUMNS}
+        named = {name: np.array((*table, ""), dtype=object)[columns[name]] for name, table in words.items()}
+        return pandas.DataFrame(columns | named)

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from graphlib import CycleError, TopologicalSorter
@@ -29,7 +30,7 @@ DOORS = {
     "simpy": {"sim/engine/events.py"},
     "networkx": {"hwmodels/fabric.py"},
     "pydantic": {"sim/scenario/form.py", "sim/scenario/resolve.py", "sim/models/form.py", "sim/models/*/form.py"},
-    "yaml": {"hwmodels/document.py", "reports/folder.py"},
+    "yaml": {"hwmodels/document.py", "sim/archive.py"},
     "plotly": {"reports", "numerics/training"},
     "rich": {"reports/terminal.py"},
     "torch": {"numerics"},
@@ -39,8 +40,9 @@ DOORS = {
 
 FLOW = {
     "sim": (
-        "trace", "result", "models", "schedules", "scenario", "layout", "step", "engine", "routing", "communication",
-        "disturbances", "assembly", "analysis", "simulation", "experiments", "validation", "cli",
+        "trace", "curves", "archive", "figures", "folder", "result", "models", "schedules", "scenario", "layout",
+        "step", "engine", "routing", "communication", "disturbances", "assembly", "analysis", "simulation",
+        "experiments", "validation", "cli",
     ),
     "numerics": (
         "reference", "kernels", "ops", "layers", "fits", "traces", "tables", "card", "accuracy", "census", "training",
@@ -256,3 +258,12 @@ def test_nothing_names_a_machine() -> None:
     private = re.compile("/" + r"(work|root|home)/|/opt/" + "pypi")
     texts = [ROOT / f for f in listed if not f.endswith((".png", ".gz", ".npz")) and (ROOT / f).exists()]
     assert [p for p in texts if private.search(p.read_text(encoding="utf-8", errors="ignore"))] == []
+
+
+def test_all_that_is_read_ships() -> None:
+    """Every file of a package that is no code is package data, so that a wheel runs what a checkout runs."""
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]
+    for package in (*ROOMS, "scenarios"):
+        files = {path for path in (ROOT / package).rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+        shipped = {path for pattern in data.get(package, ()) for path in (ROOT / package).glob(pattern)}
+        assert sorted(path for path in files - shipped if path.suffix not in (".py", ".pyc")) == []

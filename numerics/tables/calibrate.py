@@ -7,6 +7,7 @@ Only single kernels are fitted here: nothing about the pair, the step or memory 
 """
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from hwmodels.units import GIGA, MICRO, TERA, US_NS
 from numerics.fits import fixed_effects, relative_least_squares
 from numerics.traces.importer import Analysis
 from numerics.traces.samples import Sample, expert_turns, products, samples
-from numerics.traces.summary import classes, overlap, quantiles
+from numerics.traces.summary import classes, idle, overlap, quantiles
 from sim.models.shape import ModelShape
 
 NIC_BYTES_PER_S = 40 * GIGA
@@ -46,7 +47,8 @@ def tables(analysis: Analysis, shape: ModelShape, head: Mapping[str, Any]) -> di
     gemms = [r for r in rows if r["op"] in ("gemm", "grouped")]
     fit = _gemm_fit(gemms, analysis, timed, factors)
     sms = analysis.sms.compute
-    return assembled({**head, "sms": sms}, rows, fit, list(_exchanges(timed)), factors, launch_gap_us(analysis))
+    exchanges = list(_exchanges(timed, analysis))
+    return assembled({**head, "sms": sms}, rows, fit, exchanges, factors, launch_gap_us(analysis))
 
 
 def assembled(
@@ -66,7 +68,7 @@ def assembled(
 
 def unmodelled(analysis: Analysis, head: Mapping[str, Any]) -> dict[str, Table]:
     """Tables of a trace without a model's layers: products whose sides are known, classes with their shares, and each
-    operation with its quantiles; overlap and gaps in microseconds beside these."""
+    operation with its quantiles; overlap and gaps of each device in microseconds beside these."""
     times: dict[Op, list[float]] = defaultdict(list)
     names: dict[Op, set[str]] = defaultdict(set)
     for gemm, op in products(analysis):
@@ -74,10 +76,14 @@ def unmodelled(analysis: Analysis, head: Mapping[str, Any]) -> dict[str, Table]:
         names[gemm].add(op.kernel)
     rows = [row(gemm, us, names[gemm]) | _rate(gemm, us) for gemm, us in times.items()]
     shares = [{"class": kind} | figures for kind, figures in classes(analysis).items()]
-    gaps = {key: us for key, us in overlap(analysis).items() if key != "big_gaps"}
+    devices = [
+        {"device": d.label, "name": d.name, "kernels": d.kernels}
+        | {key: us for key, us in (overlap(d.overlap) | idle(d.overlap)).items() if key != "big_gaps"}
+        for d in analysis.devices
+    ]
     return {
         "gemm": {**head, "rows": rows}, "classes": {**head, "rows": shares},
-        "operations": {**head, "overlap_us": gaps, "rows": list(quantiles(analysis))},
+        "operations": {**head, "overlap_us": devices, "rows": list(quantiles(analysis))},
     }  # fmt: skip
 
 
@@ -207,8 +213,10 @@ def memory_fit(rows: Iterable[Row], hbm_bytes_per_s: float) -> dict[str, Any]:
     return out
 
 
-def _exchanges(timed: Iterable[Sample]) -> Iterator[Row]:
-    """In-situ times of the four exchanges, and how much longer than the NIC needs alone (peers and contention)."""
+def _exchanges(timed: Iterable[Sample], analysis: Analysis) -> Iterator[Row]:
+    """In-situ times of the four exchanges, how much longer than the NIC needs alone (contention), and the mean time of
+    the barrier before each, in which a rank mostly waits for its peers."""
+    barriers = {op.op: op.us for op in analysis.operations if op.kind == "comm_sync"}
     for s in timed:
         op = s.ops[0]
         if isinstance(op, AllToAll):
@@ -218,7 +226,12 @@ def _exchanges(timed: Iterable[Sample]) -> Iterator[Row]:
                 "beside": op.beside, "direction": op.direction, "us": us, "samples": len(s.us), "low_us": min(s.us),
                 "high_us": max(s.us), "wire_bytes": round(op.wire_bytes()), "nvlink_bytes": round(op.nvlink_bytes()),
                 "alone_us": rounded(alone), "stretch": rounded(us / alone),
-            }  # fmt: skip
+            } | _wait(barriers.get(f"notify({re.sub('[()]', '', op.beside)})", ()))  # fmt: skip
+
+
+def _wait(us: Sequence[float]) -> Row:
+    """Of the barrier before an exchange, where the trace has one."""
+    return {"wait_us": rounded(float(np.mean(us))), "waits_us": [rounded(each) for each in us]} if us else {}
 
 
 def rounded(value: float) -> float:

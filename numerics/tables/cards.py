@@ -1,6 +1,7 @@
 """GPUs by the name that CUDA gives them, and which device of hwmodels each of them is."""
 
 from hwmodels import device
+from hwmodels.refused import Refused
 
 NAMES = {
     "NVIDIA H800": "h800", "NVIDIA H200": "h200", "NVIDIA H100 80GB HBM3": "h100", "NVIDIA A100-SXM4-80GB": "a100",
@@ -9,7 +10,7 @@ NAMES = {
 drivers of these SXM boards report them (PCIe boards are called otherwise, and are other devices)."""
 
 
-class UnknownCardError(ValueError):
+class UnknownCardError(Refused):
     """A GPU without a device document; its text says what to do, in one line."""
 
 

@@ -12,14 +12,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hwmodels.document import read
-from hwmodels.units import NS_PER_S, TERA
+from hwmodels.refused import Refused
+from hwmodels.units import NS_PER_S, TERA, US_NS
 from numerics.tables import cards, provenance
 from numerics.tables.calibrate import Table, tables, unmodelled
-from numerics.traces.importer import Analysis, analyse, shown, unknown
+from numerics.traces.importer import Analysis, analyse
+from numerics.traces.measures import Device
 from numerics.traces.rules import FOLDER, load, shipped
 from numerics.traces.samples import has_layers
-from numerics.traces.summary import overlap
+from numerics.traces.summary import idle, overlap
 from numerics.traces.trace import Trace, read_trace
+from numerics.traces.unknowns import shares, shown, unknown
+from numerics.traces.window import TraceError
 from sim.models.deepseek.shape import DeepSeekShape
 
 ENTRIES = (
@@ -53,38 +57,53 @@ class Recording(NamedTuple):
 
 
 def calibrated(
-    path: Path, rules: Path | None, model: Path, watch: Callable[[float], object] = lambda share: None
-) -> Recording:
+    path: Path, rules: Path | None, model: Path, watch: Callable[[float], object] = lambda share: None,
+    device: str = "",
+) -> Recording:  # fmt: skip
     """Tables from the trace in `path`, by `rules` (None: the shipped ones that know most of it), shapes from `model`.
 
-    watch: told the share of the file that was read.
+    watch: told the share of the file that was read. device: only what ran on it ("": on all, if they are of one kind).
 
     Raises TraceError, DocumentError (rules or model), JoinError (the model runs other kernels) and UnknownCardError
     (a model's layers on a GPU that hwmodels does not know).
     """
     shape = shape_of(model)
     trace = read_trace(path, watch)
+    trace = trace.of_device(device) if device else trace
     which = rules or Path(best(trace))
     analysis = analyse(trace, load(str(which)))
     whole = has_layers(analysis)
+    _check_devices(analysis, whole)
     name = cards.device_of(analysis.device) if whole else cards.NAMES.get(analysis.device, "")
     digest = provenance.digest_of(path)
     head = _head(path.name, digest, analysis, name)
-    head |= {"provenance": _origin(path.name, digest, trace, analysis, which, model, shape)}
+    origin = _origin(path.name, digest, trace, analysis, which, model, shape)
+    origin["command"] += f" --device {device}" if device else ""
+    head |= {"provenance": origin}
     return Recording(analysis, name, whole, tables(analysis, shape, head) if whole else unmodelled(analysis, head))
 
 
+def _check_devices(analysis: Analysis, whole: bool) -> None:
+    """Raises TraceError where several devices cannot share tables."""
+    several = len(analysis.devices) > 1
+    kinds = {device.name for device in analysis.devices}
+    if several and (whole or len(kinds) > 1):
+        why = "a model's layers are priced from one" if whole else "they are not of one kind"
+        devices = ", ".join(f"{d.label} ({shown(d.name) or 'unnamed'})" for d in analysis.devices)
+        raise TraceError(f"{analysis.source}: kernels of the devices {devices}; {why}: choose with --device")
+
+
 def shape_of(model: Path) -> DeepSeekShape:
-    """The dimensions in a model's YAML. Raises DocumentError, or ValueError for a document that is no model."""
+    """The dimensions in a model's YAML. Raises DocumentError, or Refused for a document that is no model."""
     content = read(model).content
     fields = DeepSeekShape.__dataclass_fields__
     if not isinstance(content, dict):
-        raise ValueError(f"{model}: a mapping of {', '.join(fields)} is needed")
+        raise Refused(f"{model}: a mapping of {', '.join(fields)} is needed")
     odd = [k for k in content if k not in fields]
     odd += [f"{k} (missing)" for k, f in fields.items() if k not in content and f.default is MISSING]
     odd += [k for k, f in fields.items() if k in content and not isinstance(content[k], _kind(f.type))]
     if odd:
-        raise ValueError(f"{model}: not the dimensions of a model: {', '.join(map(str, odd))}")
+        raise Refused(f"{model}: not the dimensions of a model: {', '.join(map(str, odd))}")
     return DeepSeekShape(**content)
 
 
@@ -96,11 +115,12 @@ def best(trace: Trace) -> str:
     """The shipped rules that find most phases in a trace and know most names of its work; the plainest of equals."""
     table = trace.device if trace.kernels else trace.host
     names = [trace.texts[i] for i in np.unique(table["name"])]
+    host = not trace.kernels
 
     def fitness(which: str) -> tuple[int, int, int]:
         rules = load(which)
         phases = sum(text in rules.sequences for text in trace.texts)
-        return phases, sum(rules.classify(name).known for name in names), -len(rules.rules)
+        return phases, sum(rules.classify(name, host=host).known for name in names), -len(rules.rules)
 
     return max(shipped(), key=fitness)
 
@@ -109,16 +129,42 @@ def report(recording: Recording, most: int = 20) -> Iterator[str]:
     """Lines: what was understood, and what was not with its share of kernel time, the `most` largest."""
     a = recording.analysis
     strange = unknown(a)
-    share = sum(u.share for u in strange)
-    left = "all understood" if not strange else f"not understood: {share:.2%} of kernel time"
-    device = shown(a.device) or "an unnamed device"
-    yield f"{a.source}: {a.kernels} pieces of work on {device}, rules {a.rules.name}; {left}"
+    yield f"{a.source}: {a.kernels} pieces of work on {_devices(a)}, rules {a.rules.name}; {_understood(a)}"
     yield from (f"  {u}" for u in strange[:most])
     if len(strange) > most:
         yield f"  and {len(strange) - most} more, {sum(u.share for u in strange[most:]):.2%} of kernel time"
+    yield from _missing(a)
     if not recording.whole:
         yield from _measured(recording)
         yield "no phases of a model's layer: products with known sides and classes only, which price nothing alone"
+
+
+def _devices(a: Analysis) -> str:
+    many = f"{len(a.devices)} devices, each " if len(a.devices) > 1 else ""
+    return many + (shown(a.device) or "an unnamed device")
+
+
+def _understood(a: Analysis) -> str:
+    share = shares(a)
+    parts = {"not understood": share.unknown, "known only by a catch-all": share.general}
+    said = [f"{what}: {part:.2%} of kernel time" for what, part in parts.items() if part]
+    return ", ".join(said) or ("all that was read is understood" if a.lost or a.left_out else "all understood")
+
+
+def _missing(a: Analysis, most: int = 3) -> Iterator[str]:
+    """Lines on what is not in the trace, or was not read: kernels that were lost, events of other categories."""
+    if a.lost:
+        yield (
+            f"  {a.lost} of {a.launches} launches of kernels have no kernel in the trace: lost by the profiler, "
+            "captured into a graph, or run after it stopped; busy times lack theirs"
+        )
+    for category, events, duration_ns in a.left_out[:most]:
+        name = f"category {shown(category)}" if category else "no category"
+        us = f"{duration_ns / US_NS:.15g} us"
+        yield f"  left out: {events} events of {name}, {us}; kernel, gpu_memcpy and gpu_memset are read as device work"
+    if len(a.left_out) > most:
+        rest = a.left_out[most:]
+        yield f"  left out: {sum(left.events for left in rest)} events of {len(rest)} more categories"
 
 
 def _measured(recording: Recording) -> Iterator[str]:
@@ -126,26 +172,38 @@ def _measured(recording: Recording) -> Iterator[str]:
     for row in sorted(recording.tables["classes"]["rows"], key=lambda r: -r["us"]):
         quantiles = " / ".join(f"{row[f'p{q}_us']:.1f}" for q in (10, 50, 90))
         yield f"  {row['class']:15} {row['share']:6.1%}  {row['kernels']} times, 10/50/90 % in {quantiles} us"
-    o = overlap(recording.analysis)
-    moved, synced = o["comm_data"], o["comm_sync"]
-    yield (
-        f"  of {o['total']} us, compute was busy {o['compute_busy']}, communication {moved} (alone "
-        f"{o['comm_data_exposed']}) and waiting for peers {synced}; idle {o['idle']}: {o['launch_gap_count']} launch "
-        f"gaps of {o['launch_gap_mean']} us, longer waits: {len(o['big_gaps'])}, {o['big_gap_total']} us"
-    )
-    if recording.analysis.device == "CPU":
-        yield "  no kernels in the trace: these are times of host operators; ProfilerActivity.CUDA records a GPU's"
+    a = recording.analysis
+    yield from (_busy(device, len(a.devices) > 1) for device in a.devices)
+    if a.device == "CPU":
+        hint = "" if a.left_out or a.launches else "; ProfilerActivity.CUDA records a GPU's"
+        yield f"  no kernels in the trace: these are times of host operators{hint}"
     yield from _rates(recording)
 
 
+def _busy(device: Device, named: bool) -> str:
+    """A line whose parts add up: to the whole time, and those of idle to idle."""
+    o = overlap(device.overlap) | idle(device.overlap)
+    other = f", others beside it alone {o['on_communication_alone']}" if o["on_communication_alone"] else ""
+    head = f"device {device.label}, {device.kernels} pieces of work: " if named else ""
+    return (
+        f"  {head}of {o['total']} us, compute was busy {o['compute_busy']}, communication alone "
+        f"{o['comm_data_exposed']} (of {o['comm_data']}){other}, waiting for peers alone {o['comm_sync_exposed']} (of "
+        f"{o['comm_sync']}), idle {o['idle']}: {o['idle_gaps']} launch gaps, {o['idle_gaps_total']} us, and "
+        f"{o['idle_waits']} longer waits, {o['idle_waits_total']} us"
+    )
+
+
 def _rates(recording: Recording) -> Iterator[str]:
-    """A line on the products' rates, and one when the device cannot be that fast: then sides or times are wrong."""
+    """A line on the products' rates, and one when the device cannot be that fast (then sides or times are wrong) or no
+    peak is known to hold them against."""
     products = recording.tables["gemm"]["rows"]
     rates = [(r["tflops"], r["precision"]) for r in products if "tflops" in r]
     if rates:
         yield f"  {len(rates)} products with known sides: {min(rates)[0]:g} to {max(rates)[0]:g} TFLOP/s"
     peaks = recording.tables["gemm"].get("reference", {})
     fast = [r for r, precision in rates if r * TERA > peaks.get(f"{precision}_flops", float("inf"))]
+    if rates and not peaks and recording.analysis.device != "CPU":
+        yield f"  no peak of {shown(recording.analysis.device) or 'an unnamed device'} is known to check these rates by"
     if fast:
         yield f"  {len(fast)} of them above the peak of {recording.device}: the trace's sides or times cannot be right"
 

@@ -1,103 +1,68 @@
-"""From a profiler trace to operations with times: what ran, how long, beside what, and what was not understood.
+"""From a profiler trace to operations with times: what ran, how long, beside what.
 
-`analyse` joins (`joins`), names (`rules`) and measures. On DeepSeek's published profile it arrives by itself at the
-figures that the calibration tables of the H800 are built from; on anyone's trace it lists each class of kernel with its
-quantiles, with and without communication beside it, and the share of time that no rule knew.
+`analyse` joins (`joins`), names (`rules`) and measures (`measures`). On DeepSeek's published profile it arrives by
+itself at the figures that the calibration tables of the H800 are built from; on anyone's trace it lists each class of
+kernel with its quantiles, with and without communication beside it. What was not understood is told by `unknowns`.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
-from typing import NamedTuple
 
 import numpy as np
 
 from hwmodels.units import US_NS
-from numerics.traces import joins
-from numerics.traces.events import TraceError
-from numerics.traces.intervals import Ints, common, covered, gaps, length, union
+from numerics.traces import joins, measures
+from numerics.traces.intervals import Ints, covered
 from numerics.traces.joins import Work
+from numerics.traces.measures import Device, Overlap, SmSplit, Stream
 from numerics.traces.operations import Operation, deduce
 from numerics.traces.rules import SMALL, Named, Rules
-from numerics.traces.trace import Trace
-
-LAUNCH_GAP_NS = 5 * US_NS
-"""Longest idle time that is a boundary between two kernels and no wait: 899 of 912 gaps of the H800 profile are shorter
-(99 % of them 1 to 4 us); the next ones are 6 us to 1.8 ms and have a cause of their own."""
-
-SHOWN_CHARACTERS = 120
-"""Of a kernel's name in a report; C++ templates can have thousands."""
-
-
-class Overlap(NamedTuple):
-    """What the device did, in nanoseconds. Communication is `data` (moves bytes) or `sync` (waits for peers).
-
-    compute: some compute stream busy. exposed: communication while none is. idle: nothing at all. on_communication:
-    compute kernels on communication streams. gaps: idle times of the compute streams, [length, start] [n, 2].
-    """
-
-    total: int
-    compute: int
-    data: int
-    sync: int
-    data_exposed: int
-    sync_exposed: int
-    idle: int
-    on_communication: int
-    data_beside_gemm: int
-    data_beside_attention: int
-    gaps: Ints
-
-    def launch_gaps(self) -> Ints:
-        """Lengths of the idle times that are boundaries between kernels."""
-        return np.asarray(self.gaps[self.gaps[:, 0] <= LAUNCH_GAP_NS, 0], np.int64)
-
-    def waits(self) -> Ints:
-        """The other idle times, [length, start], longest first."""
-        long = self.gaps[self.gaps[:, 0] > LAUNCH_GAP_NS]
-        return np.asarray(long[np.argsort(-long[:, 0], kind="stable")], np.int64)
-
-
-class Stream(NamedTuple):
-    """A stream (or host thread). communication: most of its busy time is communication. gap_ns: mean launch gap."""
-
-    number: int
-    kernels: int
-    busy_ns: int
-    communication: bool
-    launch_gaps: int
-    gap_ns: float
-
-
-class SmSplit(NamedTuple):
-    """Multiprocessors: of the device, held by persistent compute kernels, and by communication kernels (0: unknown)."""
-
-    device: int
-    compute: int
-    communication: int
+from numerics.traces.trace import LeftOut, Trace
+from numerics.traces.window import TraceError
 
 
 @dataclass(frozen=True)
 class Analysis:
     """Everything found in a trace. spans: (phase, repeat) -> wall time in ns; groups: group -> wall time a repeat.
 
-    kernels: pieces of work in all; unjoined: those whose launch is not in the trace.
+    kernels: pieces of work in all; unjoined: those whose launch is not in the trace; launches: calls that start
+    kernels, lost: those of which nothing is in the trace; left_out: events of categories that are not read.
     world_size: ranks of the job (0: unsaid).
     """
 
     source: str
-    device: str
+    devices: tuple[Device, ...]
     rules: Rules
     kernels: int
     unjoined: int
+    launches: int
+    lost: int
+    left_out: tuple[LeftOut, ...]
     operations: tuple[Operation, ...]
-    overlap: Overlap
     streams: tuple[Stream, ...]
-    sms: SmSplit
     spans: dict[tuple[str, int], int] = field(repr=False)
     groups: dict[str, tuple[int, ...]] = field(repr=False)
     world_size: int = 0
+
+    @property
+    def device(self) -> str:
+        """Name of the kind of device that all of the trace ran on; "" when it is unsaid or there are several kinds."""
+        names = {device.name for device in self.devices}
+        return names.pop() if len(names) == 1 else ""
+
+    @property
+    def overlap(self) -> Overlap:
+        """What the only device did. Raises ValueError where there are several."""
+        if len(self.devices) > 1:
+            raise ValueError(f"{self.source}: {len(self.devices)} devices; each has an overlap of its own")
+        return self.devices[0].overlap
+
+    @property
+    def sms(self) -> SmSplit:
+        """Multiprocessors of the first device."""
+        return self.devices[0].sms
 
     def phase(self, name: str) -> tuple[Operation, ...]:
         """Operations of a phase by position, those without one last."""
@@ -106,18 +71,6 @@ class Analysis:
 
     def phases(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(op.phase for op in self.operations if op.phase))
-
-
-class Unknown(NamedTuple):
-    """Something that was not understood: what it is, which kernel, how many, and its share of kernel time."""
-
-    what: str
-    name: str
-    kernels: int
-    share: float
-
-    def __str__(self) -> str:
-        return f"{self.what}: {shown(self.name)} ({self.kernels} times, {self.share:.2%} of kernel time)"
 
 
 def analyse(trace: Trace, rules: Rules) -> Analysis:
@@ -129,15 +82,23 @@ def analyse(trace: Trace, rules: Rules) -> Analysis:
     if not len(work.start_ns):
         raise TraceError(f"{trace.source}: annotations and launches only, no kernels and no operators between them")
     named, position = _label(work, _classes(work, rules), rules)
-    data = _union(work, [n.kind == "comm_data" for n in named])
-    operations = tuple(_operations(work, named, position, covered(data, work.start_ns, work.end_ns)))
-    communication = _communication_streams(work, named)
+    communication = measures.communication_streams(work, named)
+    operations = tuple(_operations(work, named, position, _beside_data(work, named)))
     return Analysis(
-        trace.source, trace.device_name(), rules, len(named), int((work.joined == 0).sum()), deduce(operations, rules),
-        _overlap(work, named, data, communication), tuple(_streams(work, communication)),
-        _sms(work, named, trace.sms()), _spans(work), _groups(work, named, rules),
-        _world_size(trace),
+        trace.source, measures.devices(trace, work, named, communication), rules, len(named),
+        int((work.joined == 0).sum()), trace.launches, trace.lost, trace.left_out, deduce(operations, rules),
+        measures.streams(work, communication), _spans(work), _groups(work, named, rules), _world_size(trace),
     )  # fmt: skip
+
+
+def _beside_data(work: Work, named: list[Named]) -> Ints:
+    """Of each piece of work the time in ns during which a kernel of its device moves data between ranks."""
+    moves = measures.kinds(named) == "comm_data"
+    out = np.zeros(len(named), np.int64)
+    for device in np.unique(work.device):
+        mine = work.device == device
+        out[mine] = covered(measures.time_of(work, moves & mine), work.start_ns[mine], work.end_ns[mine])
+    return out
 
 
 def _world_size(trace: Trace) -> int:
@@ -145,39 +106,6 @@ def _world_size(trace: Trace) -> int:
     said = trace.head.get("distributedInfo")
     size = said.get("world_size") if isinstance(said, dict) else None
     return size if isinstance(size, int) and size > 0 else 0
-
-
-def shown(name: str) -> str:
-    """A kernel's name for a terminal: one line, no control characters, cut where templates make it endless."""
-    short = name if len(name) <= SHOWN_CHARACTERS else f"{name[:SHOWN_CHARACTERS]}..."
-    return "".join(c if c.isprintable() else "?" for c in short)
-
-
-def unknown(analysis: Analysis) -> tuple[Unknown, ...]:
-    """What was not understood, the largest share of time first; empty when everything was."""
-    total = sum(sum(op.us) for op in analysis.operations) or 1.0
-    groups: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0, 0.0])
-    for op in analysis.operations:
-        expected = op.phase in analysis.rules.sequences and op.position < 0 and not _loose(op, analysis.rules)
-        if not op.known or expected:
-            what = f"not in the sequence of {op.phase}" if op.known else "no rule for"
-            entry = groups[what, op.kernel]
-            entry[0] += len(op.us)
-            entry[1] += sum(op.us)
-    out = [Unknown(what, name, int(n), us / total) for (what, name), (n, us) in groups.items()]
-    if analysis.unjoined:
-        out.append(Unknown("launch not in the trace, or not the only one with its correlation id",
-                           "no phase or dimensions for these", analysis.unjoined, 0.0))  # fmt: skip
-    return tuple(sorted(out, key=lambda u: -u.share))
-
-
-def unknown_share(analysis: Analysis) -> float:
-    """Share of kernel time that no rule knew."""
-    return sum(u.share for u in unknown(analysis) if u.what == "no rule for")
-
-
-def _loose(op: Operation, rules: Rules) -> bool:
-    return rules.classify(op.kernel, op.phase, op.grids[0]).loose
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -192,7 +120,7 @@ def _classes(work: Work, rules: Rules) -> list[Named]:
         key = (name, phase, tuple(grid) if with_grid else ())
         if key not in seen:
             annotation = work.phases[phase] if phase >= 0 else ""
-            seen[key] = rules.classify(work.texts[name], annotation, tuple(grid))
+            seen[key] = rules.classify(work.texts[name], annotation, tuple(grid), work.host)
         out.append(seen[key])
     return out
 
@@ -242,74 +170,15 @@ def _operations(work: Work, named: list[Named], position: list[int], data_ns: In
         grids = tuple(grids_seen.setdefault(g, g) for g in map(tuple, work.grid[indices].tolist()))
         yield Operation(
             work.phase_name(i), position[i], named[i].op or kernel_name, named[i].kind, kernel_name, named[i].known,
+            named[i].general, named[i].loose,
             tuple(int(work.repeat[j]) for j in indices), tuple(float(duration[j]) / US_NS for j in indices),
             tuple(float(share[j]) for j in indices), tuple(int(work.stream[j]) for j in indices), grids,
-            tuple(int(work.shared_bytes[j]) for j in indices), dims, types,
+            tuple(int(work.shared_bytes[j]) for j in indices), tuple(bool(work.joined[j]) for j in indices), dims,
+            types,
         )  # fmt: skip
 
 
-# --- measures ---------------------------------------------------------------------------------------------------------
-
-
-def _union(work: Work, chosen: Iterable[bool]) -> Ints:
-    mask = np.fromiter(chosen, bool, len(work.start_ns))
-    return union(work.start_ns[mask], work.end_ns[mask])
-
-
-def is_communication(kind: str) -> bool:
-    return kind.startswith("comm_")
-
-
-def _communication_streams(work: Work, named: list[Named]) -> set[int]:
-    """Streams that spend most of their busy time on communication."""
-    busy: Counter[int] = Counter()
-    for stream, start, end, n in zip(work.stream.tolist(), work.start_ns, work.end_ns, named, strict=True):
-        busy[stream] += int(end - start) * (1 if is_communication(n.kind) else -1)
-    return {stream for stream, balance in busy.items() if balance > 0}
-
-
-def _overlap(work: Work, named: list[Named], data: Ints, communication: set[int]) -> Overlap:
-    beside = [s in communication for s in work.stream.tolist()]
-    comm = [is_communication(n.kind) for n in named]
-    compute = _union(work, (not c and not b for c, b in zip(comm, beside, strict=True)))
-    sync = _union(work, (n.kind == "comm_sync" for n in named))
-    gemm = _union(work, (n.kind.startswith("gemm") for n in named))
-    attention = _union(work, (n.kind.startswith("attn") for n in named))
-    both = np.concatenate([compute, data])
-    everything = _union(work, (True for _ in named))
-    begin, end = int(work.start_ns.min()), int(work.end_ns.max())
-    return Overlap(
-        end - begin, length(compute), length(data), length(sync), length(data) - common(data, compute),
-        length(sync) - common(sync, union(both[:, 0], both[:, 1])), end - begin - length(everything),
-        length(_union(work, (b and not c for c, b in zip(comm, beside, strict=True)))), common(data, gemm),
-        common(data, attention), _from(gaps(compute, begin), begin),
-    )  # fmt: skip
-
-
-def _from(idle: Ints, begin: int) -> Ints:
-    return np.asarray(idle - np.array([0, begin]), np.int64)
-
-
-def _streams(work: Work, communication: set[int]) -> Iterable[Stream]:
-    for stream in sorted(set(work.stream.tolist())):
-        busy = _union(work, work.stream == stream)
-        between = gaps(busy, int(busy[0, 0])) if len(busy) else np.empty((0, 2), np.int64)
-        short = between[between[:, 0] <= LAUNCH_GAP_NS, 0]
-        mean = float(short.mean()) if len(short) else 0.0
-        yield Stream(
-            stream, int((work.stream == stream).sum()), length(busy), stream in communication, len(short), mean
-        )
-
-
-def _sms(work: Work, named: list[Named], device: int) -> SmSplit:
-    """The commonest number of blocks, weighed by time, of products that fit on the device at once, and of exchanges."""
-    blocks = work.grid.prod(1)
-    time = {"gemm": Counter[int](), "comm_data": Counter[int]()}
-    for count, start, end, n in zip(blocks.tolist(), work.start_ns, work.end_ns, named, strict=True):
-        kind = "gemm" if n.kind.startswith("gemm") else n.kind
-        if kind in time and 0 < count <= device:
-            time[kind][count] += int(end - start)
-    return SmSplit(device, *(t.most_common(1)[0][0] if t else 0 for t in time.values()))
+# --- phases and groups -----------------------------------------------------------------------------------------------
 
 
 def _spans(work: Work) -> dict[tuple[str, int], int]:

@@ -2,7 +2,8 @@
 operators around it (by thread and time), and which repeat of an annotation that is.
 
 Kernels of the backward pass are launched by autograd's own thread, on which nobody annotates: where the launching
-thread has no annotation around the launch, the one open on another thread counts (the main thread waits in it).
+thread has no annotation around the launch, the one open on another thread of its process counts (the main thread waits
+in it).
 """
 
 import re
@@ -15,24 +16,34 @@ from numerics.traces.intervals import Ints, innermost
 from numerics.traces.rules import Rules
 from numerics.traces.trace import ANNOTATION, LAUNCH, OPERATOR, Trace
 
-NOISE = re.compile(r"ProfilerStep#|^(1F1B|forward_backward|nn\.Module|Optimizer\.)|^PyTorch Profiler")
-"""Annotations that are not phases when the rules name none: whole steps and the profiler's own."""
+NOISE = re.compile(
+    r"ProfilerStep#|^PyTorch Profiler|^(1F1B|forward_backward|nn\.Module|Optimizer\.)"
+    r"|^## Call |^Torch-Compiled Region|^(TorchDynamo|Pregraph|Inductor|AOTDispatcher|CompiledFunction)"
+    r"|^CachingAutotuner|inductor_wrapper_call$|\(dynamo_timed\)$"
+    r"|^(nccl|rccl|gloo|ucc|mpi|xccl|c10d):|^(FSDP::|FullyShardedDataParallel\.|(Distributed)?DataParallel\.)"
+)
+"""Annotations that are not phases when the rules name none: whole steps, the profiler's own, and those that torch
+writes around compiled graphs, collectives and the hooks of its wrappers (record_function in torch 2.13)."""
 
 
 @dataclass(frozen=True)
 class Work:
     """Pieces of work in launch order, as columns of one length.
 
-    start_ns, end_ns; name: index into texts; stream: a stream of a device, or a host thread; phase: index into
-    `phases` or -1; repeat: which occurrence of that phase, from 0; dims, types: texts of the operands' dimensions and
-    types, or -1; grid [n, 3] (0: no kernel); shared_bytes; joined: its launch was found, so that its phase is known.
+    start_ns, end_ns; name: index into texts; device: index of the trace's devices (0 for the host); stream: a stream
+    of a device, or a host thread; phase: index into `phases` or -1; repeat: which occurrence of that phase, from 0;
+    dims, types: texts of the operands' dimensions and types, or -1; grid [n, 3] (0: no kernel); shared_bytes; joined:
+    its launch was found, so that its phase is known. host: operators of the host, not kernels.
     """
+
+    host: bool
 
     texts: tuple[str, ...]
     phases: tuple[str, ...]
     start_ns: Ints
     end_ns: Ints
     name: Ints
+    device: Ints
     stream: Ints
     phase: Ints
     repeat: Ints
@@ -55,12 +66,12 @@ def _kernels(trace: Trace, rules: Rules) -> Work:
     device, host = trace.device, trace.host
     start = device["start_ns"]
     launch = _launches(trace)
-    paired = launch >= 0
-    time = np.where(paired, host["start_ns"][launch], start) if len(host["start_ns"]) else start
-    thread = np.where(paired, host["thread"][launch], -1) if paired.any() else np.full(len(start), -1)
+    joined = launch >= 0
+    time = np.where(joined, host["start_ns"][launch], start) if len(host["start_ns"]) else start
+    thread = np.where(joined, host["thread"][launch], -1) if joined.any() else np.full(len(start), -1)
     order = np.lexsort((start, device["correlation"], time))
     phase, repeat, phases = _phases(trace, rules, time, thread)
-    phase, repeat = np.where(paired, phase, -1), np.where(paired, repeat, -1)  # while it ran, the host was elsewhere
+    phase, repeat = np.where(joined, phase, -1), np.where(joined, repeat, -1)  # while it ran, the host was elsewhere
     operator = _around(trace, np.flatnonzero(host["kind"] == OPERATOR), time, thread, elsewhere=False)
     known = operator >= 0
     dims, types = (np.where(known, host[c][operator], -1) if known.any() else operator for c in ("dims", "types"))
@@ -68,10 +79,10 @@ def _kernels(trace: Trace, rules: Rules) -> Work:
     streams, stream = np.unique(np.stack([device["device"], device["stream"]], 1), axis=0, return_inverse=True)
     labels = streams[:, 1] if len(set(streams[:, 0])) == 1 else np.arange(len(streams))
     columns = (
-        start, start + device["duration_ns"], device["name"], labels[stream.ravel()], phase, repeat, dims, types,
-        grid, device["shared_bytes"], paired,
+        start, start + device["duration_ns"], device["name"], device["device"], labels[stream.ravel()], phase, repeat,
+        dims, types, grid, device["shared_bytes"], joined,
     )  # fmt: skip
-    return Work(trace.texts, phases, *(np.asarray(c, np.int64)[order] for c in columns))
+    return Work(False, trace.texts, phases, *(np.asarray(c, np.int64)[order] for c in columns))
 
 
 def _launches(trace: Trace) -> Ints:
@@ -112,21 +123,21 @@ def _is_phase(text: str, rules: Rules) -> bool:
 def _around(trace: Trace, spans: Ints, time: Ints, thread: Ints, elsewhere: bool) -> Ints:
     """Innermost of the host events `spans` around each (time, thread), as index of the host event, or -1.
 
-    elsewhere: where the thread has none, one of another thread counts.
+    elsewhere: where the thread has none, one of another thread of its process counts.
     """
     host = trace.host
     out = np.full(len(time), -1, np.int64)
     if not len(spans):
         return out
     starts, ends = host["start_ns"][spans], host["start_ns"][spans] + host["duration_ns"][spans]
-    for number in np.unique(host["thread"][spans]):
-        mine, queries = host["thread"][spans] == number, np.flatnonzero(thread == number)
-        inner = innermost(starts[mine], ends[mine], time[queries])
-        out[queries] = np.where(inner >= 0, spans[mine][inner], -1)
-    if elsewhere:
-        left = np.flatnonzero(out < 0)
-        inner = innermost(starts, ends, time[left])
-        out[left] = np.where(inner >= 0, spans[inner], -1)
+    processes = {process: i for i, (process, _) in enumerate(trace.threads)}
+    of_process = np.array([processes[process] for process, _ in trace.threads])
+    threads = host["thread"][spans]
+    for places, queried in ((threads, thread), *([(of_process[threads], of_process[thread])] if elsewhere else [])):
+        for place in np.unique(places):
+            mine, queries = places == place, np.flatnonzero((queried == place) & (out < 0))
+            inner = innermost(starts[mine], ends[mine], time[queries])
+            out[queries] = np.where(inner >= 0, spans[mine][inner], -1)
     return out
 
 
@@ -138,10 +149,10 @@ def _operators(trace: Trace, rules: Rules) -> Work:
     phase, repeat, phases = _phases(trace, rules, time, thread)
     none = np.zeros(len(kept), np.int64)
     columns = (
-        time, time + host["duration_ns"][kept], host["name"][kept], thread, phase, repeat, host["dims"][kept],
+        time, time + host["duration_ns"][kept], host["name"][kept], none, thread, phase, repeat, host["dims"][kept],
         host["types"][kept], np.zeros((len(kept), 3), np.int64), none, none + 1,
     )  # fmt: skip
-    return Work(trace.texts, phases, *(np.asarray(c, np.int64) for c in columns))
+    return Work(True, trace.texts, phases, *(np.asarray(c, np.int64) for c in columns))
 
 
 def _outermost(trace: Trace, rules: Rules) -> list[int]:
@@ -162,7 +173,7 @@ def _outermost(trace: Trace, rules: Rules) -> list[int]:
 
 
 def _opens(text: str, rules: Rules) -> bool:
-    named = rules.classify(text)
+    named = rules.classify(text, host=True)
     return named.kind == "wrapper" or not named.known
 
 

@@ -37,7 +37,8 @@ class Operation:
     kind: class (rules.CLASSES). kernel: name of its kernel. repeats: which occurrence of the phase.
     us: microseconds. beside: share of that time during which a communication kernel moved data. grids: blocks in x, y,
     z; shared_bytes: dynamic shared memory; dims, types: of the operands of the host operator that launched it, as torch
-    writes them. known: a rule matched its kernel.
+    writes them. known: a rule says what its kernel does; general: only a catch-all matched it. loose: it belongs to no
+    sequence. joined: the launch is in the trace.
     """
 
     phase: str
@@ -46,12 +47,15 @@ class Operation:
     kind: str
     kernel: str
     known: bool
+    general: bool
+    loose: bool
     repeats: tuple[int, ...]
     us: tuple[float, ...]
     beside: tuple[float, ...]
     streams: tuple[int, ...]
     grids: tuple[tuple[int, ...], ...]
     shared_bytes: tuple[int, ...]
+    joined: tuple[bool, ...]
     dims: str = ""
     types: str = ""
     shapes: tuple[Shape, ...] = ()
@@ -179,9 +183,10 @@ def from_dims(dims: str) -> Shape:
     _scaled_mm the first two: scales of rows and columns follow, whose product would have K of 1.
     """
     try:
-        operands = [d for d in json.loads(dims) if _is_matrix(d)]
+        listed = json.loads(dims)
     except (ValueError, RecursionError):
         return Shape()
+    operands = [d for d in listed if _is_matrix(d)] if isinstance(listed, list) else []
     products = (_product(a, b) for a, b in reversed(list(pairwise(operands))))
     return next((shape for shape in products if shape.k > 1), Shape())
 

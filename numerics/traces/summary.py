@@ -15,6 +15,7 @@ from hwmodels.price import waves
 from hwmodels.units import US_NS
 from numerics.fits import fixed_effects, relative_least_squares
 from numerics.traces.importer import Analysis
+from numerics.traces.measures import LAUNCH_GAP_NS, Overlap
 from numerics.traces.operations import TILE, Operation, pass_of, rows
 
 PADDED_ROWS = 33_024
@@ -25,7 +26,10 @@ REPORTED_US = 10.0
 
 
 def summary(analysis: Analysis) -> dict[str, Any]:
-    """All figures of a trace (see the module). Parts that need phases are empty for a trace without them."""
+    """All figures of a trace of one device (see the module). Parts that need phases are empty for a trace without them.
+
+    Raises ValueError for a trace of several devices.
+    """
     counts = rows(analysis.operations, analysis.rules)
     return {
         "_meta": {
@@ -33,7 +37,7 @@ def summary(analysis: Analysis) -> dict[str, Any]:
             "world_size": analysis.world_size, "tokens": counts.tokens,
             "padded_routed_rows": _numbered(counts.padded), "received_tokens": _numbered(counts.received),
         },
-        "sms": analysis.sms._asdict(), "overlap": overlap(analysis), "streams": streams(analysis),
+        "sms": analysis.sms._asdict(), "overlap": overlap(analysis.overlap), "streams": streams(analysis),
         "ops": operations(analysis), "comm": exchanges(analysis), "wgrad_groups": groups(analysis),
         "phases_us_per_layer_sum_of_kernels": phases(analysis), "contention": contention(analysis),
         "classes": classes(analysis), "calibration_us_per_layer": per_layer(analysis),
@@ -46,9 +50,8 @@ def _numbered(by_direction: Any) -> dict[str, int]:
     return {f"{d}{i}": n for d, counts in by_direction.items() if d != "W" for i, n in enumerate(counts)}
 
 
-def overlap(analysis: Analysis) -> dict[str, Any]:
+def overlap(o: Overlap) -> dict[str, Any]:
     """Busy, exposed and idle times; launch gaps and the longer waits, as [length, start] of the compute streams."""
-    o = analysis.overlap
     short, long = o.launch_gaps(), o.waits()
     return {
         "total": _us(o.total), "compute_busy": _us(o.compute), "comm_data": _us(o.data), "comm_sync": _us(o.sync),
@@ -58,6 +61,15 @@ def overlap(analysis: Analysis) -> dict[str, Any]:
         "compute_gaps": len(o.gaps), "launch_gap_count": len(short), "launch_gap_total": _us(int(short.sum())),
         "launch_gap_mean": round(_us(float(short.mean())), 2) if len(short) else 0.0,
         "big_gap_total": _us(int(long[:, 0].sum())), "big_gaps": [[_us(a), _us(b)] for a, b in long.tolist()],
+    }  # fmt: skip
+
+
+def idle(o: Overlap) -> dict[str, Any]:
+    """Times in which nothing at all ran, in two parts that are all of `idle`: boundaries between kernels, and waits."""
+    short, long = o.idle_gaps[o.idle_gaps <= LAUNCH_GAP_NS], o.idle_gaps[o.idle_gaps > LAUNCH_GAP_NS]
+    return {
+        "idle_gaps": len(short), "idle_gaps_total": _us(int(short.sum())), "idle_waits": len(long),
+        "idle_waits_total": _us(int(long.sum())), "on_communication_alone": _us(o.on_communication_alone()),
     }  # fmt: skip
 
 

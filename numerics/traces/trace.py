@@ -8,7 +8,7 @@ nanoseconds; torch writes microseconds, whole ones in old versions and with thre
 import re
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hwmodels.units import MIB, US_NS
-from numerics.traces.events import EventReader, TraceError
+from numerics.traces.events import EventReader
+from numerics.traces.window import TraceError
 
 Ints = npt.NDArray[np.int64]
 KERNEL, COPY, FILL = 0, 1, 2
@@ -25,13 +26,18 @@ KERNEL, COPY, FILL = 0, 1, 2
 OPERATOR, ANNOTATION, LAUNCH = 0, 1, 2
 """Kinds of host events."""
 _DEVICE = {"kernel": KERNEL, "gpu_memcpy": COPY, "memcpy": COPY, "gpu_memset": FILL, "memset": FILL}
-_HOST = {
-    "cpu_op": OPERATOR, "operator": OPERATOR, "user_annotation": ANNOTATION, "cuda_runtime": LAUNCH,
-    "cuda_driver": LAUNCH, "runtime": LAUNCH, "driver": LAUNCH,
-}  # fmt: skip
-"""torch.profiler's categories, lower case (versions before 1.13 wrote Kernel, Operator, Runtime)."""
+_HOST = {"cpu_op": OPERATOR, "operator": OPERATOR, "user_annotation": ANNOTATION}
+"""torch.profiler's categories, lower case (versions before 1.13 wrote Kernel, Operator, Runtime); those of calls that
+launch end in runtime or driver, whoever's they are (cuda_runtime, xpu_runtime, ...)."""
+_NO_WORK = frozenset({
+    "python_function", "gpu_user_annotation", "overhead", "cuda_sync", "cpu_instant_event", "external_correlation",
+    "trace", "cuda_profiler_range", "ac2g", "fwdbwd",
+})  # fmt: skip
+"""Categories that are left out without a word: frames, copies of annotations, waits, the profiler's own."""
 _LAUNCHES = re.compile(r"Launch|Memcpy|Memset")
 """Runtime calls that put work on a device; the others (events, attributes, allocations) are not kept."""
+_KERNEL_LAUNCHES = re.compile(r"Launch(?!HostFunc)")
+"""Those that start kernels (one, or a graph of them)."""
 _DEVICE_COLUMNS = np.dtype(
     {"names": ["start_ns", "duration_ns", "stream", "correlation", "name", "device", "grid_x", "grid_y", "grid_z",
                "shared_bytes", "kind"],
@@ -49,45 +55,80 @@ WATCHED_EVENTS = 4096
 """How many events are read between two looks at the progress."""
 
 
+class LeftOut(NamedTuple):
+    """Events that were not read because their category is none of torch.profiler's: how many, and their time."""
+
+    category: str
+    events: int
+    duration_ns: int
+
+
 @dataclass(frozen=True)
 class Trace:
     """Columns of one trace; every array of a table has its length, in the order of the file.
 
-    device: start_ns, duration_ns, name, kind, device, stream, correlation (-1 without), grid_x, grid_y, grid_z (0 for
-    copies and fills), shared_bytes (dynamic).
+    device: start_ns, duration_ns, name, kind, device (index of `devices`), stream, correlation (-1 without), grid_x,
+    grid_y, grid_z (0 for copies and fills), shared_bytes (dynamic).
     host: start_ns, duration_ns, name, kind, thread, correlation, dims, types (of the operands; as torch writes them).
     `name`, `dims` and `types` index `texts`.
-    head: what the file says beside the events. threads: (process, thread) as written. events: how many were read.
+    head: what the file says beside the events. threads: (process, thread) as written. devices: (process, number) of
+    each device that ran something; two processes with one number are ranks merged into one file. events: how many were
+    read. launches: calls that start kernels; lost: those of them without anything on a device. left_out: most time
+    first.
     """
 
     source: str
     head: dict[str, Any] = field(repr=False)
     texts: tuple[str, ...] = field(repr=False)
     threads: tuple[tuple[str, str], ...] = field(repr=False)
+    devices: tuple[tuple[str, int], ...]
     device: dict[str, Ints] = field(repr=False)
     host: dict[str, Ints] = field(repr=False)
     events: int
+    launches: int
+    lost: int
+    left_out: tuple[LeftOut, ...]
 
     @property
     def kernels(self) -> int:
         return len(self.device["start_ns"])
 
-    def sms(self) -> int:
-        """Multiprocessors of the device that ran the kernels, as the trace says; 0 when it does not."""
-        count = self._property("numSms")
-        return count if isinstance(count, int) else 0
+    def labels(self) -> tuple[str, ...]:
+        """What to call each device: its number, with the process where several have it."""
+        numbers = [number for _, number in self.devices]
+        return tuple(str(n) if numbers.count(n) == 1 else f"{n}@{process}" for process, n in self.devices)
 
-    def device_name(self) -> str:
-        """Name of that device, or "CPU" for a trace without kernels, or "" when unsaid."""
-        return str(self._property("name") or "") if self.kernels else "CPU"
+    def of_device(self, label: str) -> "Trace":
+        """The trace as if only one device had run. Raises TraceError for one that ran nothing."""
+        if label not in self.labels():
+            raise TraceError(
+                f"{self.source}: nothing ran on device {label!r}; legal: {', '.join(self.labels()) or 'none'}"
+            )
+        index = self.labels().index(label)
+        mine = self.device["device"] == index
+        device = {name: column[mine] for name, column in self.device.items()} | {
+            "device": np.zeros(mine.sum(), np.int64)
+        }
+        return replace(self, devices=(self.devices[index],), device=device)
 
-    def _property(self, key: str) -> Any:
-        number = int(self.device["device"][0]) if self.kernels else 0
+    def sms(self, device: int = 0) -> int:
+        """Multiprocessors of a device, as the trace says; 0 when it does not."""
+        sms = self._property("numSms", device)
+        return sms if type(sms) is int else 0
+
+    def device_name(self, device: int = 0) -> str:
+        """Name of a device, or "CPU" for a trace without kernels, or "" when unsaid."""
+        return str(self._property("name", device) or "") if self.kernels else "CPU"
+
+    def _property(self, key: str, device: int) -> Any:
+        """What deviceProperties says of a device. Where its number is not among them (with ROCm properties count the
+        visible cards and kernels all of the host), what all that are there agree on."""
         entries = self.head.get("deviceProperties")
-        for entry in entries if isinstance(entries, list) else ():
-            if isinstance(entry, dict) and entry.get("id") == number:
-                return entry.get(key)
-        return None
+        entries = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+        number = self.devices[device][1] if self.devices else 0
+        said = [entry.get(key) for entry in entries if entry.get("id") == number]
+        said = said or [entry.get(key) for entry in entries]
+        return said[0] if said and all(value == said[0] for value in said) else None
 
 
 def read_trace(path: Path | str, watch: Callable[[float], object] = lambda share: None) -> Trace:
@@ -105,10 +146,20 @@ def read_trace(path: Path | str, watch: Callable[[float], object] = lambda share
         if count % WATCHED_EVENTS == 0:
             watch(reader.share())
     tables.check(count)
+    texts, device, host = tuple(tables.texts), tables.device.columns(), tables.host.columns()
+    launches, lost = _lost(texts, device, host)
     return Trace(
-        Path(path).name, reader.head, tuple(tables.texts), tables.thread_names(), tables.device.columns(),
-        tables.host.columns(), count,
+        Path(path).name, reader.head, texts, tables.thread_names(), tables.device_numbers(), device, host, count,
+        launches, lost, tables.left_out(),
     )  # fmt: skip
+
+
+def _lost(texts: tuple[str, ...], device: dict[str, Ints], host: dict[str, Ints]) -> tuple[int, int]:
+    """How many calls started kernels, and of how many nothing ran that is in the trace."""
+    starts = np.array([bool(_KERNEL_LAUNCHES.search(text)) for text in texts], bool)
+    launched = host["correlation"][(host["kind"] == LAUNCH) & starts[host["name"]]]
+    tellable = len(device["correlation"]) == 0 or bool((device["correlation"] >= 0).any())
+    return len(launched), int((~np.isin(launched, device["correlation"])).sum()) if tellable else 0
 
 
 class _Table:
@@ -128,10 +179,12 @@ class _Table:
 
 
 class _Category(NamedTuple):
-    """What is done with the events of a category. kind: KERNEL ... or OPERATOR ..., -1 for those left out."""
+    """What is done with the events of a category. kind: KERNEL ... or OPERATOR ..., -1 for those left out; counted:
+    whether these are told."""
 
     device: bool
     kind: int
+    counted: bool
 
 
 class _Tables:
@@ -141,6 +194,8 @@ class _Tables:
         self.reader = reader
         self.texts: dict[str, int] = {}
         self.threads: dict[tuple[Any, Any], int] = {}
+        self.devices: dict[tuple[str, int], int] = {}
+        self.omitted: dict[str, tuple[int, int]] = {}
         self.device, self.host = _Table(_DEVICE_COLUMNS), _Table(_HOST_COLUMNS)
         self.categories: dict[str, _Category] = {}
         self._launches: dict[str, bool] = {}
@@ -150,6 +205,8 @@ class _Tables:
         name = str(event.get("cat", ""))
         category = self.categories.get(name) or self._category(name)
         if category.kind < 0:
+            if category.counted:
+                self._omit(name, event)
             return
         args = event.get("args")
         try:
@@ -161,17 +218,38 @@ class _Tables:
 
     def _category(self, name: str) -> _Category:
         lower = name.lower()
-        category = _Category(lower in _DEVICE, _DEVICE.get(lower, _HOST.get(lower, -1)))
+        launch = LAUNCH if lower.endswith(("runtime", "driver")) else -1
+        kind = _DEVICE.get(lower, _HOST.get(lower, launch))
+        category = _Category(lower in _DEVICE, kind, lower not in _NO_WORK)
         if len(self.categories) < WATCHED_EVENTS:  # a file whose every event has another is no trace
             self.categories[name] = category
         return category
 
+    def _omit(self, name: str, event: dict[str, Any]) -> None:
+        """Counts an event that is left out; its time where it is one."""
+        try:
+            duration = max(0, _span(event)[1])
+        except (TypeError, ValueError, ArithmeticError):
+            duration = 0
+        name = name if name in self.categories else "others"
+        events, before = self.omitted.get(name, (0, 0))
+        self.omitted[name] = events + 1, before + duration
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        omitted = (LeftOut(name, *counts) for name, counts in self.omitted.items())
+        return tuple(sorted(omitted, key=lambda left: (-left.duration_ns, -left.events, left.category)))
+
+    def device_numbers(self) -> tuple[tuple[str, int], ...]:
+        return tuple(self.devices)
+
     def _add_device(self, kind: int, event: dict[str, Any], args: dict[str, Any]) -> None:
         start, duration = _span(event)
+        number = _whole(args.get("device", event.get("pid", 0)))
+        device = self.devices.setdefault((str(event.get("pid", number))[:WATCHED_EVENTS], number), len(self.devices))
         x, y, z = [*map(_whole, args.get("grid", ())), 0, 0, 0][:3]
         self.device.add(
             start, duration, _whole(args.get("stream", event.get("tid", 0))), _whole(args.get("correlation", -1)),
-            self._number(str(event.get("name", ""))), _whole(args.get("device", event.get("pid", 0))), x, y, z,
+            self._number(str(event.get("name", ""))), device, x, y, z,
             _whole(args.get("shared memory", 0)), kind,
         )  # fmt: skip
 

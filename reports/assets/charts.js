@@ -9,13 +9,20 @@ DRAW.waterfall = function (data) {
   }));
   const total = data.bars[data.bars.length - 1].length;
   const reach = Math.max(...data.bars.map((bar) => Math.max(bar.base, bar.base + bar.length)));
-  return Plotly.newPlot("waterfall-plot", [hoverBars({
+  const node = document.getElementById("waterfall-plot"), label = 76; // pixels of a time written beside its bar
+  const words = 10 + 7 * Math.max(...names.map((name) => name.length));
+  const range = () => { // as far as bars and the time beside the longest need
+    const room = Math.max(2 * label, node.clientWidth - words - 16);
+    return [0, (reach * room) / (room - label)];
+  };
+  REFIT["waterfall-plot"] = () => ({ "xaxis.range": range() });
+  return Plotly.newPlot(node, [hoverBars({
     base: data.bars.map((bar) => bar.base), x: data.bars.map((bar) => bar.length), y: [...names.keys()], width: 0.72,
     marker: { color: data.bars.map((bar) => bar.colour) },
     text: data.bars.map((bar) => ` ${bar.length < 0 ? "−" : ""}${time(Math.abs(bar.length))} `), textposition: "outside", cliponaxis: false,
     customdata: data.bars.map((bar) => `<b>${escaped(bar.name)}</b>: ${time(bar.length)}, ${percent(bar.length / total)} of the step<br>${wrapped(bar.meaning)}`),
   })], layout({
-    xaxis: { range: [0, reach * 1.2], tickformat: "~s", ticksuffix: "s", fixedrange: true, nticks: 8 },
+    xaxis: { range: range(), tickformat: "~s", ticksuffix: "s", fixedrange: true, nticks: 6, tickangle: 0 },
     yaxis: { range: [names.length - 0.5, -0.5], tickvals: [...names.keys()], ticktext: names.map(escaped), fixedrange: true, showgrid: false, ticks: "" },
     shapes: links,
   }), CONFIG);

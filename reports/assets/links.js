@@ -3,7 +3,8 @@
 
 DRAW.links = async function (data) {
   const count = data.classes.length, gap = 0.34 / count; // room above a row for its name
-  document.getElementById("links-plot").style.height = `${count * 118 + 60}px`;
+  const narrow = document.getElementById("links-plot").clientWidth < 480; // what is said of a class then takes lines of its own
+  document.getElementById("links-plot").style.height = `${count * (narrow ? 150 : 118) + 60}px`;
   const rows = await Promise.all(data.classes.map((each) => columns(each.table)));
   const shares = (column) => [...column, column[column.length - 1]].map((part) => part / data.steps);
   const bins = rows[0].rows;
@@ -25,7 +26,8 @@ DRAW.links = async function (data) {
     shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, yref: "y" + id, y0: 1, y1: 1, line: { color: "#94a3b3", width: 1.2, dash: "dash" } });
     annotations.push({
       xref: "paper", x: 0, xanchor: "left", yref: "paper", y: high, yanchor: "bottom", showarrow: false, align: "left",
-      text: `<b>${escaped(each.name)}</b>  <span style="color:${DATA.page.muted}">${escaped(each.said)}</span>`,
+      text: `<b>${escaped(each.name)}</b>${narrow ? "<br>" : "  "}<span style="color:${DATA.page.muted}">${narrow ? wrapped(each.said, 40) : escaped(each.said)}</span>`,
+      font: { size: narrow ? 10.5 : 12.5 },
     });
   });
   return Plotly.newPlot("links-plot", traces, layout({

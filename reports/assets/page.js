@@ -4,7 +4,8 @@
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const DRAW = {};
 const TYPES = { f8: Float64Array, i4: Int32Array };
-const CONFIG = { displayModeBar: false, responsive: true, doubleClick: false };
+const CONFIG = { displayModeBar: false, doubleClick: false };
+const REFIT = {}; // id of a figure -> what of its layout hangs on the width of its box
 
 async function start() {
   for (const key of Object.keys(DRAW)) {
@@ -12,7 +13,18 @@ async function start() {
     await DRAW[key](DATA[key]);
     await new Promise((next) => setTimeout(next, 0)); // let the browser paint what is ready
   }
+  followBoxes();
   document.body.dataset.ready = "yes";
+}
+
+// Figures follow their boxes, whatever makes those wider or narrower.
+function followBoxes() {
+  const follow = ({ target }) => {
+    if (!target._fullLayout || Math.abs(target._fullLayout.width - target.clientWidth) < 1) return;
+    Plotly.relayout(target, { autosize: true, ...(REFIT[target.id] ? REFIT[target.id]() : {}) });
+  };
+  const observer = new ResizeObserver((entries) => entries.forEach(follow));
+  document.querySelectorAll(".plot").forEach((node) => observer.observe(node));
 }
 
 // --- data ---
@@ -82,7 +94,10 @@ function layout(more) {
   return plain;
 }
 
-const secondsAxis = (range) => ({ range: [...range], tickformat: "~s", ticksuffix: "s", hoverformat: ".6f", nticks: 12 });
+const secondsAxis = (range) => ({
+  range: [...range], tickformat: "~s", ticksuffix: "s", hoverformat: ".6f", tickangle: 0,
+  nticks: Math.max(4, Math.min(12, Math.round(document.body.clientWidth / 85))),
+});
 
 function hoverBars(more) {
   return { type: "bar", orientation: "h", hovertemplate: "%{customdata}<extra></extra>", marker: { line: { width: 0 } }, ...more };

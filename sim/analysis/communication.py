@@ -21,6 +21,7 @@ from sim.engine.timeline import Timeline
 from sim.layout.machine import Machine
 from sim.layout.optimizer import gather_rings, reduce_rings
 from sim.layout.plan import Plan
+from sim.scenario.values import ALWAYS, WHILE_RUNNING
 
 
 class Row(NamedTuple):
@@ -46,6 +47,12 @@ def table(plan: Plan, machine: Machine, timeline: Timeline) -> list[dict[str, An
     """
     rows = [*_exchanges(machine), *_messages(plan, machine, timeline), *_rings(plan, machine)]
     return [{key: value for key, value in row._asdict().items() if value is not None} for row in rows]
+
+
+def held(pricer: Pricer) -> dict[str, Any]:
+    """How many SMs communication takes from compute, and when; `hold` is None where it takes none."""
+    when = ALWAYS if pricer.held else WHILE_RUNNING
+    return {"sms": pricer.comm_sms, "hold": when if pricer.comm_sms else None}
 
 
 def _exchanges(machine: Machine) -> Iterator[Row]:

@@ -1,7 +1,8 @@
 """Critical path through the steps: which ranks are on it, and how much longer each takes than in an even step.
 
 The chain goes back from the last step to end: a segment follows the one before it on its lane, one it needs, its step's
-messages, or, for an exchange, the member of the group that came last. An exchange whose length a slow NIC sets counts
+messages (one that both ends wait for follows the end that came last), or, for an exchange, the member of the group that
+came last. An exchange whose length a slow NIC sets counts
 for the rank of that NIC, and so does a message. The time beyond says who is to blame: without it the chain would take
 no longer than some path of the even step, so all that the step costs more lies in it.
 """
@@ -16,6 +17,7 @@ import numpy as np
 
 from hwmodels.units import NS_PER_S
 from sim.disturbances.durations import Durations
+from sim.engine.actor import OWN, Message
 from sim.engine.kit import Kit
 from sim.engine.lowering import Lowered
 from sim.engine.timeline import Timeline
@@ -59,7 +61,8 @@ class _Walk:
 
     def __init__(self, plan: Plan, lowered: Lowered, timeline: Timeline, times: Durations) -> None:
         self.mesh, self.columns, self.timeline, self.times = plan.mesh, timeline.columns, timeline, times
-        self.kits, self.jobs, self.syncs = lowered.kits, lowered.jobs, lowered.syncs
+        self.kits, self.jobs, self.syncs, self.comings = lowered.kits, lowered.jobs, lowered.syncs, lowered.comings
+        self.arrived = {(p, t.step, t.kind): t.ends for p, row in enumerate(timeline.network) for t in row}
         self.spent = _Spent()
         self.ways = cache(_ways)
 
@@ -72,15 +75,32 @@ class _Walk:
         at = int(steps[position].ends[step, column])
         while step >= 0:
             column = self._through(position, step, column, at)
-            cause = int(steps[position].blame[step, column])
-            if cause:
-                start = int(steps[position].starts[step, column])
-                wait = next(w for w in self.jobs[position][step].waits if w[2] == cause)
-                position, step, kind = wait
-                at = self._sent(position, step, column, kind, start)
+            if steps[position].blame[step, column]:
+                message, start = self._blamed(position, step, column), int(steps[position].starts[step, column])
+                if self.jobs[message[0]][message[1]].rendezvous:
+                    position, step, at = self._last_end(message, column, start)
+                else:
+                    position, step, kind = message
+                    at = self._sent(position, step, column, kind, start)
                 continue
             step -= 1
             at = int(steps[position].ends[step, column]) if step >= 0 else 0
+
+    def _blamed(self, position: int, step: int, column: int) -> Message:
+        """The message that came last of those that a step waited for on a column."""
+        steps, cause = self.timeline.positions[position], int(self.timeline.positions[position].blame[step, column])
+        alike = [m for m in self.jobs[position][step].waits if m[2] + OWN * (m[0] == position) == cause]
+        start = int(steps.starts[step, column])
+        return next(m for m in alike if len(alike) == 1 or int(self.arrived[m][column]) == start)
+
+    def _last_end(self, message: Message, column: int, arrived: int) -> tuple[int, int, int]:
+        """Position, step and end of that step of the one who came last to a message that both of its ends wait for. The
+        time from then on counts for a slow NIC, as in `_sent`."""
+        ends = [(int(self.timeline.positions[p].ends[n - 1, column]) if n else 0, p, n - 1)
+                for p, n in self.comings[message]]  # fmt: skip
+        at, last, number = max(ends)
+        self._on_the_way(message, column, at, arrived)
+        return last, number, at
 
     def after(self) -> None:
         """Reductions that end after all steps, and parameters: what slow NICs make of them counts for these, at most
@@ -144,10 +164,14 @@ class _Walk:
         """When an output of a step was ready on a column. The time from then to its arrival counts for the slow NIC
         at one of its ends, and for nobody where there is none."""
         ready = self._segments(position, step, column)[1][self.kits[position][step].parts.senders[kind]]
+        self._on_the_way((position, step, kind), column, ready, arrived)
+        return ready
+
+    def _on_the_way(self, message: Message, column: int, ready: int, arrived: int) -> None:
+        position, step, kind = message
         rank = self.times.links.slow_end(position, step, kind, int(self.columns.first[column]))
         if rank is not None and arrived - ready > (alone := dict(self.jobs[position][step].sends)[kind]):
             self.spent.add(rank, arrived - ready, alone)
-        return ready
 
 
 def _latest(times: Sequence[Times]) -> tuple[int, int]:

@@ -8,12 +8,14 @@ from sim.result import MemoryCurve
 from sim.scenario.values import Limits, Scenario
 
 
-def judged(scenario: Scenario, step_s: float, curves: Sequence[MemoryCurve]) -> dict[str, Any]:
+def judged(
+    scenario: Scenario, step_s: float, curves: Sequence[MemoryCurve], host_copy_s: float = 0.0
+) -> dict[str, Any]:
     """Verdict on a run, as result.json has it: `feasible`, and `infeasible` with a line for each reason against it.
 
-    curves: of every pipeline position; none with chunk times.
+    curves: of every pipeline position; none with chunk times. host_copy_s: of averaged parameters, beside a step.
     """
-    lines = [*_memory(scenario, curves), *_limits(scenario.limits, step_s, curves)]
+    lines = [*_memory(scenario, curves), *_host(step_s, host_copy_s), *_limits(scenario.limits, step_s, curves)]
     return {"feasible": not lines, "infeasible": lines}
 
 
@@ -28,6 +30,13 @@ def _memory(scenario: Scenario, curves: Sequence[MemoryCurve]) -> Iterator[str]:
         f"{scenario.cluster.node.device.name} has {format_quantity(worst.capacity_bytes, 'data')}; the largest part is "
         f"{largest} with {format_quantity(int(worst.parts[largest].max()), 'data')}"
     )
+
+
+def _host(step_s: float, host_copy_s: float) -> Iterator[str]:
+    """The copy to the host that goes on beside a step, where it is not through by its end."""
+    if host_copy_s > step_s:
+        copy, step = format_quantity(host_copy_s, "time"), format_quantity(step_s, "time")
+        yield f"the copy of averaged parameters to the host takes {copy}, more than the step of {step} beside it"
 
 
 def _limits(limits: Limits, step_s: float, curves: Sequence[MemoryCurve]) -> Iterator[str]:

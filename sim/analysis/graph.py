@@ -1,7 +1,8 @@
 """The step at other prices: its steps and messages as a graph, gone through once for many sets of prices.
 
 A step of the schedule starts when its rank is free and its messages are there; each output leaves so long after the
-start as it did in the run, times what other prices make of it. Whichever path is then the longest counts, so another
+start as it did in the run, times what other prices make of it. A message that both of its ends wait for leaves when the
+later of them has come, and takes as long as in the run. Whichever path is then the longest counts, so another
 rank may take over. What happens inside a step is linear in the prices, with the slope of prices one spread dearer.
 
 Each expert group moves as one: a step of a group starts when its last member does and ends when its last member does,
@@ -22,7 +23,7 @@ import numpy.typing as npt
 
 from sim.engine.actor import Job, Message
 from sim.engine.kit import Kit
-from sim.engine.lowering import Lowered
+from sim.engine.lowering import Comings, Lowered
 from sim.engine.timeline import Steps, Timeline
 from sim.layout.mesh import Times
 from sim.step.inside import Inside, cross
@@ -61,7 +62,8 @@ Pacing = Callable[[int, Sequence[int]], Pace | None]
 
 class Track(NamedTuple):
     """Ranks that move together, one at each position. offsets: by position and step, ns from its start to its end, its
-    forward and its backward output. delays: ns from an output until it arrives. rows: by position and step, the row of
+    forward and its backward output. delays: ns from an output (by rendezvous: from the later of its ends) until it
+    arrives. rows: by position and step, the row of
     `slopes` (of sets of prices) [row, offset, set]: the part by which an offset grows. begun: by position and step, ns
     of the run. paced: of positions whose pace changes with time, whatever prices are."""
 
@@ -74,10 +76,11 @@ class Track(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """Steps and their times as a graph to be followed at other prices. jobs: per position. tracks: of which the last to
-    end counts. lengths: by position and step, mean ns of ranks."""
+    """Steps and their times as a graph to be followed at other prices. jobs: per position. comings: of their messages.
+    tracks: of which the last to end counts. lengths: by position and step, mean ns of ranks."""
 
     jobs: Sequence[Sequence[Job]]
+    comings: Comings
     tracks: Sequence[Track]
     lengths: Sequence[Sequence[float]]
 
@@ -90,7 +93,7 @@ def graph(lowered: Lowered, timeline: Timeline, pacing: Pacing = lambda position
     tracks = tuple(_track(lowered, timeline, columns.group(int(g)), pacing) for g in latest)
     part = columns.weight / columns.weight.sum()
     lengths = [((steps.ends - steps.starts) @ part).tolist() for steps in timeline.positions]
-    return Graph(lowered.jobs, tracks, lengths)
+    return Graph(lowered.jobs, lowered.comings, tracks, lengths)
 
 
 def _track(lowered: Lowered, timeline: Timeline, members: slice, pacing: Pacing) -> Track:
@@ -104,6 +107,9 @@ def _track(lowered: Lowered, timeline: Timeline, members: slice, pacing: Pacing)
         for step, kind, _, arrived in carried:
             if step >= 0:
                 sent = begun[position][step] + offsets[position][step][kind]
+                if lowered.jobs[position][step].rendezvous:
+                    come = [(p, n - 1) for p, n in lowered.comings[position, step, kind] if n]
+                    sent = max(begun[p][n] + offsets[p][n][0] for p, n in come)
                 delays[position, step, kind] = int(arrived[members].max()) - sent
     samples, rows_of = _samples(lowered, timeline, offsets)
 
@@ -188,14 +194,14 @@ def _of(inside: Inside, members: slice) -> Times:
     return durations[:, members] if durations.shape[1] > 1 else durations
 
 
-def order(jobs: Sequence[Sequence[Job]]) -> list[tuple[int, int]]:
-    """(position, step) of all steps, each after those whose messages it waits for."""
+def order(jobs: Sequence[Sequence[Job]], comings: Comings) -> list[tuple[int, int]]:
+    """(position, step) of all steps, each after those that the messages it waits for come from."""
     done = [0] * len(jobs)
     turns: list[tuple[int, int]] = []
     while len(turns) < sum(map(len, jobs)):
         before = len(turns)
         for p, row in enumerate(jobs):
-            while done[p] < len(row) and all(done[sender] > step for sender, step, _ in row[done[p]].waits):
+            while done[p] < len(row) and all(done[q] >= n for m in row[done[p]].waits for q, n in comings[m]):
                 turns.append((p, done[p]))
                 done[p] += 1
         assert len(turns) > before, "a run that ended has no deadlock"
@@ -205,7 +211,7 @@ def order(jobs: Sequence[Sequence[Job]]) -> list[tuple[int, int]]:
 def ends(graph: Graph, slopes: Sequence[Floats], draws: Floats, wires: Floats) -> Floats:
     """When the last step ends, in ns. slopes: of each track. draws [set, draw]: how much of each set of prices counts.
     wires [draw]: factor of the time on the wire."""
-    turns = order(graph.jobs)
+    turns = order(graph.jobs, graph.comings)
     last = [
         _ends(graph, track, turns, np.maximum(1 + slope @ draws, LEAST), wires)
         for track, slope in zip(graph.tracks, slopes, strict=True)
@@ -216,7 +222,9 @@ def ends(graph: Graph, slopes: Sequence[Floats], draws: Floats, wires: Floats) -
 def _ends(graph: Graph, track: Track, turns: Sequence[tuple[int, int]], scale: Floats, wires: Floats) -> Floats:
     """End of the step, ns [draw]. scale: [row, offset, draw]."""
     free = [np.zeros(len(wires)) for _ in graph.jobs]
-    mail: dict[Message, Floats] = {}
+    mail = _Mail(graph.comings, track.delays, wires)
+    for position in range(len(free)):
+        mail.come(position, 0, free[position])
 
     @lru_cache(maxsize=ALIKE)
     def later(row: int, kind: int, offset: int, delay: int) -> Floats:
@@ -235,8 +243,40 @@ def _ends(graph: Graph, track: Track, turns: Sequence[tuple[int, int]], scale: F
         job = graph.jobs[position][step]
         start = free[position]
         for message in job.waits:
-            start = np.maximum(start, mail.pop(message))
-        for kind, _ in job.sends:
-            mail[position, step, kind] = left(position, step, kind, start, track.delays[position, step, kind])
+            start = np.maximum(start, mail.take(message))
+        for kind, _ in () if job.rendezvous else job.sends:
+            message = position, step, kind
+            mail.arrived[message] = [left(*message, start, track.delays[message])]
         free[position] = left(position, step, 0, start, 0)
+        mail.come(position, step + 1, free[position])
     return np.asarray(np.maximum.reduce(free))
+
+
+class _Mail:
+    """Arrivals of messages [draw], one for each who waits for them, until these take them."""
+
+    def __init__(self, comings: Comings, delays: Mapping[Message, int], wires: Floats) -> None:
+        self.delays, self.wires = delays, wires
+        self.arrived: dict[Message, list[Floats]] = {}
+        self.alone: dict[Message, Floats] = {}
+        self.batches: dict[tuple[int, int], list[Message]] = {}
+        for message, ends in comings.items():
+            for end in ends if len(ends) > 1 else ():
+                self.batches.setdefault(end, []).append(message)
+
+    def come(self, position: int, number: int, at: Floats) -> None:
+        """A position has done so many steps: messages that both ends wait for leave when the other end has come too."""
+        for message in self.batches.get((position, number), ()):
+            if message in self.alone:
+                sent = np.maximum(self.alone.pop(message), at)
+                self.arrived[message] = [np.asarray(sent + self.delays[message] * self.wires)] * 2
+            else:
+                self.alone[message] = at
+
+    def take(self, message: Message) -> Floats:
+        """The arrival of a message, for one who waits for it."""
+        times = self.arrived[message]
+        at = times.pop()
+        if not times:
+            del self.arrived[message]
+        return at

@@ -18,6 +18,7 @@ from hwmodels.op import Attention, Gemm, GroupedGemm
 from hwmodels.price import Pricer
 from hwmodels.units import NS_PER_S, SECONDS_PER_DAY, SECONDS_PER_HOUR, TERA
 from sim.analysis.spans import PHASE_OF
+from sim.engine.actor import OWN
 from sim.engine.kit import Kit
 from sim.engine.lowering import Lowered
 from sim.engine.timeline import Steps, Timeline
@@ -31,6 +32,9 @@ from sim.step.template import STREAMS, Template
 
 PRODUCTS = ("gemm", "wgrad", "gemm_bf16", "attention")
 """Families of prices that tensor cores set; the others wait for memory."""
+MFU_PRECISION = "bf16"
+"""Whose dense peak an MFU is over, whatever a run computes in: so DeepSeek publishes that of V3's FP8 run, over 989
+TFLOP/s (Insights into DeepSeek-V3, arXiv:2505.09343, table 4)."""
 CELLS = 800
 """Steps times columns that are worked on at a time, so that their arrays stay in a cache."""
 
@@ -81,17 +85,19 @@ def _ideal_ns(op: Any, pricer: Pricer) -> float:
 
 @dataclass(frozen=True)
 class Idle:
-    """Seconds a rank idles: before its first step, between steps for activations or gradients, after its last."""
+    """Seconds a rank idles: before its first step, between steps for activations or gradients to come or for its own to
+    be through, after its last."""
 
     fill: float
     activations: float
     gradients: float
+    sends: float
     drain: float
 
     @property
     def total(self) -> float:
         """All of them."""
-        return self.fill + self.activations + self.gradients + self.drain
+        return self.fill + self.activations + self.gradients + self.sends + self.drain
 
 
 @dataclass(frozen=True)
@@ -147,11 +153,10 @@ def _ledger(
     )
 
 
-def _waits(steps: Steps, weight: Times) -> tuple[int, int]:
-    """ns between steps that went to waiting for a forward and for a backward output, all ranks together."""
-    gaps = steps.starts[1:] - steps.ends[:-1]
-    forward, backward = (int((gaps * (steps.blame[1:] == cause)).sum(axis=0) @ weight) for cause in (1, 2))
-    return forward, backward
+def _waits(steps: Steps, weight: Times) -> tuple[int, ...]:
+    """ns between steps that went to waiting for a forward, for a backward and for own outputs, all ranks together."""
+    gaps, blame = steps.starts[1:] - steps.ends[:-1], steps.blame[1:]
+    return tuple(int((gaps * which).sum(axis=0) @ weight) for which in (blame == 1, blame == 2, blame > OWN))
 
 
 def alone(kit: Kit) -> Counter[str]:
@@ -209,7 +214,7 @@ def _inside(template: Template, run: Sequence[Inside], weight: Times) -> dict[st
 
 
 def summary(plan: Plan, machine: Machine | None, timeline: Timeline, books: Sequence[Ledger]) -> dict[str, Any]:
-    """The content of result.json that time decides (design section 6), SI units."""
+    """The content of result.json that time decides, SI units; see sim.figures."""
     step = timeline.end / NS_PER_S
     phases = {name: _mean([b.phases[name] for b in books]) for name in books[0].phases}
     talk = _mean([b.inside["communication"] for b in books])
@@ -231,7 +236,8 @@ def summary(plan: Plan, machine: Machine | None, timeline: Timeline, books: Sequ
 
 
 def _idle(books: Sequence[Ledger]) -> dict[str, float]:
-    names = ("fill", "activations", "gradients", "drain")
+    """Mean seconds by cause; own sends only where ranks wait for them."""
+    names = [name for name in vars(books[0].idle) if name != "sends" or any(b.idle.sends for b in books)]
     return {name: _mean([getattr(b.idle, name) for b in books]) for name in names}
 
 
@@ -242,7 +248,7 @@ def _add(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
 def _rates(plan: Plan, machine: Machine, step: float) -> dict[str, Any]:
     batch, cluster, shape = plan.scenario.batch, machine.cluster, machine.site.shape
     tokens = plan.micro_batches * batch.micro_batch * plan.data * batch.sequence_length
-    gpus, peak = cluster.gpus, cluster.node.device.peak_flops["bf16"]
+    gpus, peak = cluster.gpus, cluster.node.device.peak_flops[MFU_PRECISION]
     rates = {
         name: tokens * machine.family.flop(shape, batch.sequence_length, causal) / step / gpus
         for name, causal in (("causal", True), ("non_causal", False))
@@ -253,11 +259,12 @@ def _rates(plan: Plan, machine: Machine, step: float) -> dict[str, Any]:
         "gpu_hours_per_trillion_tokens": gpus * step / SECONDS_PER_HOUR / tokens * TERA,
         "tflops_per_gpu": {name: rate / TERA for name, rate in rates.items()},
         "mfu": {name: rate / peak for name, rate in rates.items()},
+        "mfu_peak": {"precision": MFU_PRECISION, "tflops": peak / TERA},
     }
 
 
 def _no_rates() -> dict[str, Any]:
-    names = ("tokens_per_step", "tokens_per_day", "gpu_hours_per_trillion_tokens", "tflops_per_gpu", "mfu")
+    names = ("tokens_per_step", "tokens_per_day", "gpu_hours_per_trillion_tokens", "tflops_per_gpu", "mfu", "mfu_peak")
     return dict.fromkeys(names)
 
 
@@ -279,6 +286,7 @@ def waterfall(books: Sequence[Ledger]) -> tuple[Bar, ...]:
         Bar("pipeline fill", idle["fill"], "before a rank's first micro-batch arrives"),
         Bar("waiting for activations", idle["activations"], "between steps, for the stage before"),
         Bar("waiting for gradients", idle["gradients"], "between steps, for the stage after"),
+        Bar("waiting for own sends", idle.get("sends", 0.0), "between steps, until neighbours have taken what it made"),
         Bar("pipeline drain", idle["drain"], "after a rank's last step, until all gradients are reduced"),
         Bar("optimizer", _mean([b.phases["optimizer"] for b in books]), "gradient norm, AdamW, all-gather"),
     ]

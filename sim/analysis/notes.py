@@ -1,11 +1,30 @@
 """What a run leaves out or takes for granted and its answer does not show: a line each, for the terminal."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
+from hwmodels import device as devices
+from hwmodels import fabric as fabrics
+from hwmodels import node as nodes
+from hwmodels.device import FOLLOWS
+from hwmodels.figure import Figure
+from hwmodels.units import format_quantity
 from sim.models.family import family, main_units, weights
-from sim.scenario.values import Comm, Scenario
+from sim.scenario.values import PROFILE_SPREAD, Cluster, Comm, Scenario
 
+SLACK = (
+    "comm.waits: none; the communication stream of V3's pair is 64 % busy here and 89 % in its profile, with waits for "
+    "peers: what rests on its slack (NICs, comm.sms, unevenness) comes out too cheap; comm.waits=measured puts them in"
+)
+RESTS = ("cluster.node.nic", "cluster.node.nvlink", "comm.sms", "comm.warps", "routing", "jitter", "faults")
+"""Keys whose what-ifs rest on how much of the communication stream is idle."""
+SPREAD = (
+    "routing: spread 0.15 is of DeepSeek's profile, whose README calls its routing absolutely balanced while its rows "
+    "vary by 14 %; it says nothing certain of training"
+)
 BLOCKING = "prices take it that nothing in the fabric blocks"
 
 
@@ -25,6 +44,20 @@ def notes(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[st
         yield line
     if line := _comm(scenario, overrides):
         yield line
+    if scenario.model is None and scenario.optimizer.reduce == "after":
+        yield "optimizer.reduce: chunk_times have no gradients to reduce, so it changes nothing"
+    if scenario.routing.kind == "sampled" and scenario.routing.spread == PROFILE_SPREAD:
+        yield SPREAD
+    if scenario.comm.waits == "none" and _rests(scenario, summary, overrides):
+        yield SLACK
+    if scenario.cluster and scenario.cluster.stated:
+        yield from _stated(scenario.cluster)
+
+
+def _rests(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[str]) -> bool:
+    """Whether the question is of something that hidden exchanges have room for."""
+    asked = any(word.startswith(RESTS) for word in overrides) or scenario.uneven
+    return asked and bool(summary.get("overlap_fraction"))
 
 
 def _unmodelled(scenario: Scenario) -> str:
@@ -47,13 +80,18 @@ def _capacity(scenario: Scenario) -> str:
 
 
 def _comm(scenario: Scenario, overrides: Sequence[str]) -> str:
-    """What is said of communication kernels that a model without experts does not run."""
-    model, said = scenario.model, any(word.startswith("comm") for word in overrides)
-    if model is None or (scenario.comm == Comm() and not said):
+    """What is said of communication kernels that do not run, or hold nothing."""
+    model, kernels = scenario.model, replace(scenario.comm, messages=Comm.messages)
+    said = any(word.startswith("comm") and not word.startswith("comm.messages") for word in overrides)
+    if model is None or (kernels == Comm() and not said):
         return ""
-    if family(model.family).mixture(model):
-        return ""
-    return f"comm: {model.name} has no experts, so no kernel of exchanges runs or holds SMs"
+    if not family(model.family).mixture(model):
+        return f"comm: {model.name} has no experts, so no kernel of exchanges runs or holds SMs"
+    if scenario.parallel.expert == 1:
+        return "comm: with parallel.expert 1 nothing is exchanged, so no kernel of exchanges runs or holds SMs"
+    if scenario.comm.hold and not scenario.comm.sms:
+        return "comm.hold changes nothing: comm.sms 0 holds no SMs"
+    return ""
 
 
 def _fabric(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[str]) -> str:
@@ -66,3 +104,42 @@ def _fabric(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[
     if any(word.startswith(("cluster.fabric", "cluster=")) for word in overrides):
         return f"cluster.fabric: {BLOCKING}; set cluster.routing (static, ecmp, adaptive) to price collisions"
     return ""
+
+
+FAR = 4.0
+"""Times beyond all figures of that key that ship; 8 is what a byte has more than a bit."""
+
+
+def _stated(cluster: Cluster) -> Iterator[str]:
+    """What goes with figures that a scenario states: peaks that follow them, and whether they look mistyped."""
+    device = cluster.node.device
+    if any(device.figures[f"peak_flops.{name}"].source.startswith(FOLLOWS) for name in device.peak_flops):
+        peak = format_quantity(device.peak_flops["bf16"], "FLOP/time")
+        yield f"cluster.node.device: its peaks follow its SMs and clock (bf16: {peak}); state peak_flops to set them"
+    shipped = _shipped()
+    for key, figure in cluster.stated.items():
+        values = shipped.get(re.sub(r"^cluster\.(node\.device|node|fabric)\.", "", key), {})
+        if figure.value and values and (line := _far(figure, values)):
+            yield f"{key}: {line}"
+
+
+def _far(figure: Figure, shipped: Mapping[float, str]) -> str:
+    """Where a figure is far beyond all that ship (value -> text): by how much, and a hint at bits where it is bytes."""
+    most, least, what = max(shipped), min(shipped), "of any machine that ships"
+    hint = "; Gb is gigabits, GB gigabytes" if re.search(r"[kMGTP]b(it)?(/s)?$|[kMGTP]B(/s)?$", figure.text) else ""
+    if figure.value >= FAR * most > 0:
+        return f"{figure.text} is {figure.value / most:.3g} times the most {what} ({shipped[most]}){hint}"
+    if figure.value <= least / FAR:
+        return f"{figure.text} is 1/{least / figure.value:.3g} of the least {what} ({shipped[least]}){hint}"
+    return ""
+
+
+@cache
+def _shipped() -> dict[str, dict[float, str]]:
+    """Of every key, the figures of all machines that ship."""
+    known: dict[str, dict[float, str]] = {}
+    for kind in (devices, nodes, fabrics):
+        for name in kind.available():
+            for key, figure in kind.load(name).figures.items():
+                known.setdefault(key, {})[figure.value] = figure.text
+    return known

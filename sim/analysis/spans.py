@@ -102,7 +102,7 @@ def spans(plan: Plan, lowered: Lowered, timeline: Timeline, column: int, detail:
                 looks.append(drawings[kit.number, lane])
             blocks.append(_lane(position, row, looks, done, column, lowered.first_layer))
         blocks.append(_network(position, row, timeline.network[position], column, names))
-        tail, norm = lowered.tails[position], timeline.update[position][0]
+        tail, norm = lowered.tails[position], timeline.norm
         if tail.average_ns:  # of the parameters of the step before, while this step runs
             blocks.append(_once(position, OPTIMIZER, names.of("parameter average"), 0, tail.average_ns, HOST))
         if timeline.update[position][1][column] > norm:

@@ -26,8 +26,9 @@ Shares = npt.NDArray[np.float64]
 
 def of_network(network: Network, trace: Trace, bins: int = BINS, end_ns: int = 0) -> Utilisation:
     """The use of the links of a network over the step whose spans are given."""
-    stops = np.cumsum([len(burst.flows) for burst in network.bursts])[:-1]
-    return utilisation(trace, network.bursts, np.split(network.ways, stops), network.cabling, bins, end_ns)
+    stops = np.cumsum([len(burst.flows) for burst in network.bursts], dtype=np.int64)
+    paths = [network.ways[stop - len(b.flows) : stop] for stop, b in zip(stops.tolist(), network.bursts, strict=True)]
+    return utilisation(trace, network.bursts, paths, network.cabling, bins, end_ns)
 
 
 def utilisation(

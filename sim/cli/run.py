@@ -1,12 +1,15 @@
 """Commands on one scenario: run it, check it, list what is known, print the schema."""
 
+import re
 import sys
 import time
+from collections.abc import Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwmodels.refused import Refused
-from sim.cli.command import DONE, INFEASIBLE, PROG, Parser, loaded, progress, refusals, scenario_parser
+from sim.cli.command import DONE, INFEASIBLE, PROG, loaded, progress, refusals, scenario_parser
 
 if TYPE_CHECKING:
     from sim.result import Result
@@ -23,36 +26,61 @@ def run(words: list[str]) -> int:
     path, scenario = loaded(PROG, args.words)
     from sim.analysis.notes import notes
 
-    folder = args.out or Path("out", Path(path).stem)
+    folder = args.out or place(path, args.words[1:])
     result = _write(scenario, path, folder, args.quiet, start)
     if not args.quiet:
         from reports import terminal
 
-        terminal.show(result, stream=sys.stderr, overrides=args.words[1:])
+        terminal.show(result, stream=sys.stderr)
         print(f"written to {folder}", file=sys.stderr)
     if args.format == "json":
         sys.stdout.write((folder / "result.json").read_text(encoding="utf-8"))
-    for line in notes(scenario, result.summary, args.words[1:]):
+    from sim.experiments.unfelt import unfelt
+
+    lines = (*notes(scenario, result.summary, args.words[1:]), *unfelt(scenario, path, args.words[1:]))
+    for line in lines:
         print(f"{path}: {line}", file=sys.stderr)
     for line in result.summary["infeasible"]:
         print(f"infeasible: {line}", file=sys.stderr)
     return DONE if result.summary["feasible"] else INFEASIBLE
 
 
+UNTOLD = ("outputs", "name")
+"""Keys that decide no figure: a run that only overrides these is the same run."""
+NAME_LENGTH, DIGEST_BYTES = 80, 4
+
+
+def place(path: str, overrides: Sequence[str]) -> Path:
+    """The folder of a run that --out does not name: that of the file, or one for these overrides beside it.
+
+    Letters that do not belong into a file's name become `_`, and a digest tells apart what is then alike.
+    """
+    words = [word.strip() for word in overrides if word.partition("=")[0].strip() not in UNTOLD]
+    stem, text = Path(path).stem, ",".join(words)
+    if not words:
+        return Path("out", stem)
+    safe = re.sub(r"[^\w.,=+-]+", "_", text, flags=re.ASCII)[:NAME_LENGTH]
+    if safe != text:
+        safe += f"-{blake2b(text.encode(errors='surrogateescape'), digest_size=DIGEST_BYTES).hexdigest()}"
+    return Path("out", f"{stem},{safe}")
+
+
 def _write(scenario: "Scenario", path: str, folder: Path, quiet: bool, start: float) -> "Result":
     """Simulate, and write the results as `folder`, all of them or none."""
-    from sim.experiments.folder import replacing, writing
+    from sim import archive
+    from sim.folder import replacing, writing
 
     shown = not quiet and sys.stderr.isatty()
     try:
-        with replacing(folder) as fresh:
+        with replacing(folder, archive.FILES) as fresh:
             progress(f"simulating {scenario.name} ...", shown)
             result = _simulate(scenario, path)
             progress(f"writing {folder} ...", shown)
             from reports.folder import write
 
             with writing(folder):
-                write(result, fresh, scenario.outputs, time.perf_counter() - start)
+                write(result, fresh, scenario.outputs)
+                archive.write(result, fresh, scenario.outputs, time.perf_counter() - start)
     finally:
         progress("", shown)
     return result
@@ -67,38 +95,34 @@ def _simulate(scenario: "Scenario", path: str) -> "Result":
 
 
 def check(words: list[str]) -> int:
-    from sim.layout.plan import lay_out
+    """Run without a folder: what does not fit or misses a limit is told, like what is refused."""
+    from sim.simulation import run
 
-    path, scenario = loaded(PROG, scenario_parser().parse_intermixed_args(words).words)
+    args = scenario_parser().parse_intermixed_args(words).words
+    path, scenario = loaded(PROG, [*args[:1], "outputs=[result]", *args[1:]] if args else [])
     with refusals(path):
-        lay_out(scenario)
-    print(f"{path}: nothing wrong ({scenario.name}; hash {scenario.scenario_hash})")
-    return DONE
+        summary = run(scenario, interval=False).summary
+    for line in summary["infeasible"]:
+        print(f"{path}: infeasible: {line}", file=sys.stderr)
+    if summary["feasible"]:
+        print(f"{path}: nothing wrong ({scenario.name}; hash {scenario.scenario_hash})")
+    return DONE if summary["feasible"] else INFEASIBLE
 
 
 def known(words: list[str]) -> int:
     from hwmodels import device, fabric, node
-    from sim.scenario.shelves import SCENARIOS, models
+    from hwmodels.shelf import names
+    from sim.experiments.sweep import SWEEPS
+    from sim.scenario.shelves import models, scenarios
     from sim.schedules import program
 
     known = {
-        "scenarios": [f"scenarios/{file.name}" for file in sorted(SCENARIOS.glob("*.yaml"))],
-        "models": models(), "devices": device.available(), "nodes": node.available(),
-        "fabrics": fabric.available(), "schedules": program.names(),
+        "scenarios": scenarios(), "sweeps": names(SWEEPS), "models": models(), "devices": device.available(),
+        "nodes": node.available(), "fabrics": fabric.available(), "schedules": program.names(),
     }  # fmt: skip
     for word in words:
         if word not in known:
             raise Refused(f"unknown kind {word!r}; legal: {', '.join(known)}")
     for kind in words or known:
         print(f"{kind}:", *known[kind], sep="\n  ")
-    return DONE
-
-
-def schema(words: list[str]) -> int:
-    import json
-
-    from sim.scenario.files import schema
-
-    Parser(prog=PROG, add_help=False).parse_args(words)
-    print(json.dumps(schema(), indent=2))
     return DONE

@@ -54,30 +54,33 @@ def _sweep_parser() -> Parser:
 
 def _swept(args: argparse.Namespace, path: Path) -> "tuple[list[tuple[dict[str, str], Record]], int]":
     """Run a sweep, print and write its table. Answers each point's labels with its record, and the exit code."""
-    from sim.experiments import sweep
+    from sim.experiments import sweep, table
 
     kept = args.out or Path("out", "sweeps", f"{path.stem}.jsonl")
     if args.jobs < 1:
         raise Refused(f"--jobs expects a whole number, 1 or more; found {args.jobs}")
     if kept.suffix != ".jsonl":
         raise Refused(f"{kept}: --out of a sweep is a file that ends in .jsonl")
+    table.check_table(kept)
     shown = not args.quiet and sys.stderr.isatty()
     try:
         plan = sweep.read_sweep(path, args.words[1:])
         records = sweep.records_of(plan, args.jobs, kept, lambda done, all: progress(f"{done} of {all} runs", shown))
-        rows = sweep.table(plan, records)
-        sweep.write_csv(rows, kept.with_suffix(".csv"))
+        rows = table.table(plan, records)
+        table.write_csv(rows, kept)
     except KeyboardInterrupt:
         print(f"interrupted; the runs done are in {kept}, and the same command goes on from there", file=sys.stderr)
         return [], INTERRUPTED
     finally:
         progress("", shown)
-    print(sweep.text(rows))
+    print(table.text(rows))
     ran = list(zip(plan.points, records, strict=True))
     for point, problem in ran:
-        if why := sweep.lack(problem):
+        if why := table.lack(problem):
             print(f"{path}: {point.title}: {why}", file=sys.stderr)
+    for line in (lines := list(table.empty(plan, records))):
+        print(f"{path}: {line}", file=sys.stderr)
     failures = dict.fromkeys(problem["failed"] for problem in records if "failed" in problem)
     print(*failures, sep="\n", end="", file=sys.stderr)
-    code = BUG if failures else WRONG if any("error" in problem for problem in records) else DONE
+    code = BUG if failures else WRONG if lines or any("error" in problem for problem in records) else DONE
     return [(point.labels, problem) for point, problem in ran], code

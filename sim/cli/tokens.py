@@ -49,8 +49,8 @@ def _command(words: Sequence[str]) -> int:
 
 
 def _tables(table: dict[str, Any]) -> Iterator[str]:
-    """Tables of the survey, as text."""
-    from sim.experiments.sweep import text
+    """The same as text."""
+    from sim.experiments.table import text
 
     priced, drawn = table["reach"]["priced"], table["reach"]["drawn"]
     how = "expected values" if table["expected"] else f"{table['ranks']} ranks, {table['micro_batches']} micro-batches"

@@ -6,7 +6,8 @@ from sim.cli.command import DONE, PROG, Parser
 
 
 def validate(words: list[str]) -> int:
-    """The table goes to stderr, Markdown and JSON to stdout; --write renews what a checkout records of predictions."""
+    """A line a group goes to stderr (--all: a line a figure), Markdown and JSON to stdout; --write renews what a
+    checkout records of predictions."""
     import json
 
     from sim.validation import page, records, table
@@ -14,21 +15,24 @@ def validate(words: list[str]) -> int:
 
     parser = Parser(prog=PROG, add_help=False)
     parser.add_argument("--format", choices=("text", "markdown", "json"), default="text")
+    parser.add_argument("--all", action="store_true")
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args(words)
     rows, left = validate.compare_all(), validate.unanswered()
     if args.format == "markdown":
-        print(page.page(rows, left), end="")
+        print(page.page(rows, left, validate.readings(rows)), end="")
     elif args.format == "json":
         open_figures = [figure._asdict() for figure in left]
         print(json.dumps({"rows": [table.plain(row) for row in rows], "unanswered": open_figures}, indent=1))
     else:
         from shutil import get_terminal_size
 
-        print(table.text(rows, get_terminal_size((120, 24)).columns), file=sys.stderr)
-        print(f"\n{len(rows)} figures answered, {len(left)} not (see docs/VALIDATION.md)", file=sys.stderr)
+        width = get_terminal_size((120, 24)).columns
+        print(table.text(rows, width) if args.all else table.overview(rows), file=sys.stderr)
+        more = "" if args.all else "; --all prints each"
+        print(f"\n{len(rows)} figures answered, {len(left)} not (see docs/VALIDATION.md){more}", file=sys.stderr)
     if args.write:
-        moved = records.write(records.CHECKOUT, rows, validate.headlines(rows), left)
+        moved = records.write(records.CHECKOUT, rows, validate.headlines(rows), left, validate.readings(rows))
         print(*moved, f"{len(moved)} predictions moved", sep="\n", file=sys.stderr)
         if moved:
             print("say so in CHANGELOG.md: a PREDICTION line with the step and the pair", file=sys.stderr)

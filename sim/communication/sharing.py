@@ -26,8 +26,11 @@ rounding."""
 def shared(plan: Plan, machine: Machine) -> Machine:
     """`machine` with the exchanges' NIC bandwidth reduced by pipeline messages, as at the busiest position.
 
-    Assumes steps as short as they can be, the longer of kernels and NICs, so the reduction is an upper bound.
+    Assumes steps as short as they can be, the longer of kernels and NICs, so the reduction is an upper bound. Ranks
+    that wait for their messages have none beside their exchanges.
     """
+    if plan.batches is not None:
+        return machine
     left = [1.0]
     for position, compute_s in enumerate(compute_seconds(plan, machine)):
         messages_s, exchanges_s = _needed_s(plan, machine, position)

@@ -13,6 +13,8 @@ from sim.step.template import STREAMS, Template
 
 Message = tuple[int, int, int]
 """(sender, its step, 1 forward or 2 backward output)."""
+OWN = 2
+"""Added to the output of a message that its own sender waits for, where a wait says what came last."""
 
 
 class Route(NamedTuple):
@@ -30,25 +32,34 @@ LOCAL = Route()
 class Job:
     """One step. waits: messages it needs before it starts, (pipeline position of the sender, its step, output). sends:
     output and ns alone on the network lane, for outputs that leave the rank. routes: of outputs that pass
-    NICs. windows: its exchanges that do."""
+    NICs. windows: its exchanges that do.
+
+    rendezvous: an output leaves when its sender has come to wait for it as its receiver has, each between two steps, so
+    `waits` names own outputs of the step before as well. Otherwise it leaves when it is there."""
 
     template: Template
     waits: tuple[Message, ...] = ()
     sends: tuple[tuple[int, int], ...] = ()
     routes: Mapping[int, Route] = field(default_factory=dict)
     windows: tuple[Window, ...] = ()
+    rendezvous: bool = False
 
 
 @dataclass(frozen=True)
 class Sync:
     """Work after the last backward. reduces: (step after which it may start, stage, ns alone on the network lane), one
     a stage held; it starts when all holders of the stage are there. routes: of stages whose rings leave the node.
-    update_ns: gradient norm and optimizer; gather_ns: the parameters' all-gather; both after every actor has come."""
+    update_ns: gradient norm and optimizer; gather_ns: the parameters' all-gather; both after every actor has come.
+
+    waits: own outputs of the last step, where they leave by rendezvous. after: reductions start when every actor is
+    through with its steps, and count with the update."""
 
     reduces: tuple[tuple[int, int, int], ...] = ()
     update_ns: int = 0
     gather_ns: int = 0
     routes: Mapping[int, Route] = field(default_factory=dict)
+    waits: tuple[Message, ...] = ()
+    after: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ class Actor:
 @dataclass
 class Record:
     """What one actor did, in ns. starts, ends: of each step. phases: start of each segment by lane, in the order run;
-    kernels: end of each kernel by lane. blame: per step, 0 no wait, else the output (1, 2) whose message came last.
+    kernels: end of each kernel by lane. blame: per step, 0 no wait, else the output (1, 2; own: 3, 4) that came last.
     network: (start, end, step, kind) flat, kind 1 or 2 a send, 3 reduce-scatter of a stage (step -1 - stage), 4
     all-gather (step -1). update: (start, end).
     """

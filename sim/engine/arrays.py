@@ -11,12 +11,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sim.engine.actor import Job, Message, Sync
-from sim.engine.lane import UNKNOWN, Lane, Wire
+from sim.engine.actor import OWN, Job, Message, Sync
+from sim.engine.lane import NO_BOUND, Bound, Lane, Wire
 from sim.engine.timeline import Steps, Timeline, Transfer
 from sim.engine.wire import GATHER, REDUCE
 from sim.layout.mesh import Columns, Times
-from sim.scenario.values import FOREVER
 from sim.step.inside import Course, Inside, SegmentTimes, course, cross
 from sim.step.template import Template
 
@@ -31,34 +30,69 @@ def run(
     """Run every column of every pipeline position. jobs, syncs: per position; templates have a kernel a segment. Raises
     AssertionError on a deadlock, which a checked program has not."""
     gradients = _Gradients(syncs)
-    lanes = [Lane(p, columns.columns, sync.reduces, wire) for p, sync in enumerate(syncs)]
-    ranks = [_Position(p, row, columns, duration, lanes[p], gradients) for p, row in enumerate(jobs)]
-    mail: dict[Message, Times] = {}
+    lanes = [Lane(p, columns.columns, _reductions(sync, len(jobs[p])), wire) for p, sync in enumerate(syncs)]
+    mail = _Mail(jobs, syncs, lanes)
+    ranks = [_Position(p, row, columns, duration, syncs[p], lanes[p], gradients) for p, row in enumerate(jobs)]
+    for position in ranks:
+        position.come(mail)
     while True:
         moved = [position.proceed(mail) for position in ranks]
         if any(moved):
             continue
         # All that is not known yet hangs on a message that still waits for its turn, so it comes no earlier than the
         # first of those: what is ready by then has its turn now.
-        bound = min(lane.pending() for lane in lanes)
-        if bound == FOREVER:
+        pending = [ready for lane in lanes for ready in lane.pending]
+        if not pending:
             break
+        bound = Bound(min(int(ready.max()) for ready in pending), np.minimum.reduce(pending))
         for position in ranks:
             position.post(mail, bound)
     assert all(position.step == len(position.jobs) for position in ranks), "a checked program has no deadlock"
-    return _finished(columns, ranks, lanes, syncs, gradients.gathered)
+    through = [position.through(mail) for position in ranks]
+    return _finished(columns, ranks, through, syncs, gradients.gathered)
+
+
+def _reductions(sync: Sync, steps: int) -> list[tuple[int, int, int]]:
+    """Reductions of a position with the step that they follow: none, where all are done after all steps."""
+    return [(steps if sync.after else after, stage, ns) for after, stage, ns in sync.reduces]
+
+
+class _Mail:
+    """arrived: messages -> when they did [column]. alone: when the first of two ends came that wait for a message.
+    batches: of messages by rendezvous, what their senders wait in. left: of batches, messages yet to leave."""
+
+    def __init__(self, jobs: Sequence[Sequence[Job]], syncs: Sequence[Sync], lanes: Sequence[Lane]) -> None:
+        self.jobs, self.lanes = jobs, lanes
+        self.arrived: dict[Message, Times] = {}
+        self.alone: dict[Message, Times] = {}
+        waits = [[*(job.waits if job.rendezvous else () for job in row), sync.waits]
+                 for row, sync in zip(jobs, syncs, strict=True)]  # fmt: skip
+        self.batches = {m: (p, k) for p, row in enumerate(waits) for k, batch in enumerate(row)
+                        for m in batch if m[0] == p}  # fmt: skip
+        self.left = Counter(self.batches.values())
+
+    def come(self, message: Message, at: Times) -> None:
+        """An end of a message has come to wait for it; when both have, it leaves."""
+        if message not in self.alone:
+            self.alone[message] = at
+            return
+        sender, step, kind = message
+        batch = self.batches[message]
+        self.left[batch] -= 1
+        output = step, kind, dict(self.jobs[sender][step].sends)[kind], np.maximum(self.alone.pop(message), at)
+        self.lanes[sender].leave(batch[1], [output], self.left[batch])
 
 
 class _Gradients:
     """Gradients that are ready to be reduced. gathered: stage -> when all its holders were through with it, for those
-    that are."""
+    that are; none where all are reduced after all steps."""
 
     def __init__(self, syncs: Sequence[Sync]) -> None:
         self.gathered: dict[int, int] = {}
         self.missing = Counter(stage for sync in syncs for _, stage, _ in sync.reduces)
         self.latest: Counter[int] = Counter()
         self.due = [{after: [s for a, s, _ in sync.reduces if a == after] for after, _, _ in sync.reduces}
-                    for sync in syncs]  # fmt: skip
+                    if not sync.after else {} for sync in syncs]  # fmt: skip
 
     def through(self, position: int, step: int, ends: Times) -> None:
         """A position has done a step on all columns."""
@@ -73,9 +107,10 @@ class _Position:
     """All columns of one pipeline position."""
 
     def __init__(
-        self, number: int, jobs: Sequence[Job], columns: Columns, duration: Duration, lane: Lane, gradients: _Gradients
-    ) -> None:
-        self.number, self.jobs, self.lane, self.gradients = number, jobs, lane, gradients
+        self, number: int, jobs: Sequence[Job], columns: Columns, duration: Duration, sync: Sync, lane: Lane,
+        gradients: _Gradients,
+    ) -> None:  # fmt: skip
+        self.number, self.jobs, self.sync, self.lane, self.gradients = number, jobs, sync, lane, gradients
         self.duration, self.columns = duration, columns
         self.courses: dict[tuple[Template, tuple[int, ...]], Course] = {}
         self.free = np.zeros(columns.columns, dtype=np.int64)
@@ -85,38 +120,50 @@ class _Position:
         self.insides: list[Inside] = []
         self.done = Steps(starts, ends, blame, self.insides)
 
-    def proceed(self, mail: dict[Message, Times]) -> bool:
+    def proceed(self, mail: _Mail) -> bool:
         """Do all steps whose messages are known, and send what can be sent; whether there was any."""
         before, moved = self.step, self.post(mail)
-        while self.step < len(self.jobs) and all(message in mail for message in self.jobs[self.step].waits):
+        while self.step < len(self.jobs) and all(message in mail.arrived for message in self.jobs[self.step].waits):
             self._advance(mail)
+            self.come(mail)
             self.post(mail)
         return moved or self.step > before
 
-    def post(self, mail: dict[Message, Times], bound: int = UNKNOWN) -> bool:
+    def post(self, mail: _Mail, bound: Bound = NO_BOUND) -> bool:
         """Messages whose arrival is known now; whether there was any."""
         sent = list(self.lane.settle(self.gradients.gathered, bound))
         for load in sent:
-            mail[self.number, load.step, load.kind] = load.ends
+            mail.arrived[self.number, load.step, load.kind] = load.ends
         return bool(sent)
 
-    def _advance(self, mail: dict[Message, Times]) -> None:
+    def come(self, mail: _Mail) -> None:
+        """The position is free and waits for the messages of its next step, or after the last; some leave then."""
+        last = self.step == len(self.jobs)
+        if last or self.jobs[self.step].rendezvous:
+            for message in self.sync.waits if last else self.jobs[self.step].waits:
+                mail.come(message, self.free)
+
+    def through(self, mail: _Mail) -> Times:
+        """When all is done and what was made is taken [column]."""
+        return np.asarray(np.maximum.reduce([self.free, *(mail.arrived[message] for message in self.sync.waits)]))
+
+    def _advance(self, mail: _Mail) -> None:
         """The next step, whose messages are all known."""
         job, done, step = self.jobs[self.step], self.done, self.step
         start = self.free
         for message in job.waits:
-            arrival = mail[message]
+            arrival = mail.arrived[message]
             late = arrival > start
             if late.any():
-                done.blame[step, late] = message[2]
+                done.blame[step, late] = message[2] + OWN * (message[0] == self.number)
                 start = np.maximum(start, arrival)
         done.starts[step] = start
         self.free, inside = self._cross(job.template, start)
         done.ends[step] = self.free
         self.insides.append(inside)
-        if job.sends:
+        if job.sends and not job.rendezvous:
             made = job.template.senders
-            outputs = [(kind, ns, start + inside.ends[made[kind]]) for kind, ns in job.sends if kind in made]
+            outputs = [(step, kind, ns, start + inside.ends[made[kind]]) for kind, ns in job.sends if kind in made]
             self.lane.leave(step, outputs)
         self.gradients.through(self.number, step, self.free)
         self.step += 1
@@ -137,12 +184,16 @@ class _Position:
 
 
 def _finished(
-    columns: Columns, ranks: Sequence[_Position], lanes: Sequence[Lane], syncs: Sequence[Sync], gathered: dict[int, int]
-) -> Timeline:
-    """Reductions that are left, the norm that everybody waits for, the update, and parameters."""
+    columns: Columns, ranks: Sequence[_Position], through: Sequence[Times], syncs: Sequence[Sync],
+    gathered: dict[int, int],
+) -> Timeline:  # fmt: skip
+    """Reductions that are left, the norm that everybody waits for, the update, and parameters. through: when each
+    position is with its steps."""
+    lanes, after = [position.lane for position in ranks], any(sync.after for sync in syncs)
+    drained = max(int(done.max()) for done in through)
     for lane in lanes:
-        lane.drain(gathered)
-    reduced = [np.maximum(lane.reduced, position.free) for lane, position in zip(lanes, ranks, strict=True)]
+        lane.drain(dict.fromkeys(lane.after, drained) if after else gathered)
+    reduced = [np.maximum(lane.reduced, done) for lane, done in zip(lanes, through, strict=True)]
     norm = max(int(done.max()) for done in reduced)
     network = [
         [Transfer(-1 - load.step if load.kind == REDUCE else load.step, load.kind, load.starts, load.ends)
@@ -155,6 +206,6 @@ def _finished(
         if sync.gather_ns:
             ends = starts + lanes[p].wire(p, -1, GATHER, starts, sync.gather_ns)
             network[p].append(Transfer(-1, GATHER, starts, ends))
-        update.append((norm, ends))
+        update.append((drained if after else norm, ends))
     end = max(int(np.maximum(ends, lane.free).max()) for (_, ends), lane in zip(update, lanes, strict=True))
     return Timeline(columns, [position.done for position in ranks], network, reduced, update, end)

@@ -21,7 +21,8 @@ from simpy import Environment
 from simpy.events import Event, EventPriority, Timeout
 
 from hwmodels.units import LONGEST_NS, NS_PER_S, too_large
-from sim.engine.actor import LOCAL, Actor, Job, Message, Outcome, Record, Route
+from sim.engine.actor import LOCAL, OWN, Actor, Job, Message, Outcome, Record, Route
+from sim.engine.deadlock import Stuck, deadlock
 from sim.engine.nic import Nic
 from sim.engine.wire import GATHER, REDUCE, Load, Wire
 from sim.step.template import STREAMS, Template, Timing
@@ -31,10 +32,6 @@ WHOLE = Fraction(1)
 """Part of a kernel that is left when it starts."""
 LATE = EventPriority(2)
 """After all else that happens in the same nanosecond (SimPy's own priorities are 0 and 1)."""
-
-
-class DeadlockError(RuntimeError):
-    """Nothing can happen any more and somebody still waits; the text says who waits for what."""
 
 
 class _Clock(Environment):
@@ -209,8 +206,8 @@ class _Rank:
         number = lane.order[lane.cursor]
         lane.cursor += 1
         segment = self.template.segments[number]
-        if segment.sends:
-            self._send(self.step, segment.sends)
+        if segment.sends and not self.actor.jobs[self.step].rendezvous:
+            self.leave(self.step, segment.sends)
         needs = self.needs
         for follower in segment.feeds:
             needs[follower] -= 1
@@ -227,13 +224,27 @@ class _Rank:
 
     # --- messages ---
 
-    def _send(self, step: int, outputs: int, event: Event | None = None) -> None:
-        """Outputs of a step leave; by then the next one may have begun."""
+    def leave(self, step: int, outputs: int, event: Event | None = None) -> None:
+        """Outputs of a step join the network lane; by then the next one may have begun."""
         job = self.actor.jobs[step]
         for kind, ns in job.sends:
             if outputs & kind:
                 arrive = partial(self.world.post, (self.number, step, kind))
                 self._leave(kind, step, ns, job.routes.get(kind, LOCAL), arrive)
+
+    def _wait(self, messages: Sequence[Message], rendezvous: bool) -> Generator[Event, Any, int]:
+        """Until messages of others have come and own ones are through; which was the last that was waited for."""
+        env, world, last = self.env, self.world, 0
+        named = [((self.actor.peers[sender], step, kind), kind) for sender, step, kind in messages]
+        for message, _ in named if rendezvous else ():
+            world.come(message)
+        for message, kind in named:
+            if message not in world.arrived:
+                self.waiting, since = message, env.now
+                yield world.awaited.setdefault(message, Event(env))
+                last = kind + OWN * (message[0] == self.number) if env.now > since else last
+        self.waiting = None
+        return last
 
     def _leave(self, kind: int, step: int, ns: int, route: Route, arrive: Callable[[], object]) -> None:
         """Join the network lane."""
@@ -245,27 +256,20 @@ class _Rank:
 
     def work(self) -> Generator[Event, Any, None]:
         """The rank's life: steps in order, then gradients, optimizer and parameters."""
-        env, record = self.env, self.record
-        peers = self.actor.peers
+        env, record, sync = self.env, self.record, self.actor.sync
         reduces: dict[int, list[tuple[int, int]]] = {}
-        for after, key, ns in self.actor.sync.reduces:
+        for after, key, ns in () if sync.after else sync.reduces:
             reduces.setdefault(after, []).append((key, ns))
         pending = []
         for number, job in enumerate(self.actor.jobs):
-            last = 0
-            for sender, index, kind in job.waits:
-                message = (peers[sender], index, kind)
-                if message not in self.world.arrived:
-                    self.waiting, since = message, env.now
-                    yield self.world.awaited.setdefault(message, Event(env))
-                    last = kind if env.now > since else last
-            record.blame.append(last)
+            record.blame.append((yield from self._wait(job.waits, job.rendezvous)))
             record.starts.append(env.now)
-            self.step, self.waiting = number, None
+            self.step = number
             self.nic.begin(env.now, job.windows)
             yield self._chunk(job) if self.world.chunks else self._start(job.template)
             record.ends.append(env.now)
             pending += [env.process(self._reduce(*item)) for item in reduces.get(number, ())]
+        yield from self._wait(sync.waits, bool(sync.waits))
         yield from self._finish(pending)
 
     def _chunk(self, job: Job) -> Event:
@@ -273,8 +277,8 @@ class _Rank:
         at = 0
         for segment, ns in zip(job.template.segments, job.template.lasts, strict=True):
             at += ns
-            if segment.sends and job.sends:
-                Timeout(self.env, at).callbacks.append(partial(self._send, self.step, segment.sends))
+            if segment.sends and job.sends and not job.rendezvous:
+                Timeout(self.env, at).callbacks.append(partial(self.leave, self.step, segment.sends))
         return Timeout(self.env, at)
 
     def _start(self, template: Template) -> Event:
@@ -299,12 +303,16 @@ class _Rank:
         yield done
 
     def _finish(self, pending: Sequence[Event]) -> Generator[Event, Any, None]:
-        self.waiting = "the gradients of its stages"
+        sync, everybody = self.actor.sync, len(self.world.actors)
+        if sync.after:
+            self.waiting = "every rank before the gradients are reduced"
+            yield self.world.barrier(("drain", 0), everybody)
+            pending = [self.env.process(self._reduce(key, ns)) for _, key, ns in sync.reduces]
+        drained, self.waiting = self.env.now, "the gradients of its stages"
         yield from pending
         self.waiting = "every rank before the gradient norm"
-        yield self.world.barrier(("norm", 0), len(self.world.actors))
-        start = self.env.now
-        sync = self.actor.sync
+        yield self.world.barrier(("norm", 0), everybody)
+        start = drained if sync.after else self.env.now
         if sync.update_ns:
             yield Timeout(self.env, sync.update_ns)
         if sync.gather_ns:
@@ -329,6 +337,7 @@ class _World:
                 self.holders[key] = self.holders.get(key, 0) + 1
         self.arrived: set[Message] = set()
         self.awaited: dict[Message, Event] = {}
+        self.alone: set[Message] = set()
         self.crowds: dict[tuple[str, int, int, int], list[_Lane]] = {}
         self.gates: dict[tuple[str, int], list[Any]] = {}
         self.ranks = [_Rank(self, i, actor) for i, actor in enumerate(actors)]
@@ -338,6 +347,13 @@ class _World:
         self.arrived.add(message)
         if message in self.awaited:
             self.awaited[message].succeed()
+
+    def come(self, message: Message) -> None:
+        """One end of a message has come to wait for it; when both have, it leaves."""
+        if message in self.alone:
+            sender, step, kind = message
+            self.ranks[sender].leave(step, kind)
+        self.alone.add(message)
 
     def barrier(self, key: tuple[str, int], size: int) -> Event:
         """An event that happens when `size` actors have asked for it."""
@@ -360,26 +376,11 @@ def run(actors: Sequence[Actor], chunks: bool = False) -> Outcome:
     world = _World(actors, chunks)
     world.env.after(LONGEST_NS, world.stop)
     world.env.run()
-    stuck = [rank for rank in world.ranks if rank.process.is_alive]
+    stuck = [Stuck(r.number, len(r.record.ends), r.waiting) for r in world.ranks if r.process.is_alive]
     if stuck:
-        raise DeadlockError(_explain(world, stuck))
+        raise deadlock(actors, stuck)
     end = max((rank.record.end for rank in world.ranks), default=0)
     return Outcome(tuple(rank.record for rank in world.ranks), end, next(world.env._eid) - 1)  # but for `stop`
-
-
-def _explain(world: _World, stuck: Sequence[_Rank]) -> str:
-    lines = []
-    for rank in stuck[:8]:
-        waiting = rank.waiting
-        if isinstance(waiting, tuple):
-            sender, step, kind = waiting
-            what = "forward" if kind == 1 else "backward"
-            waiting = f"the {what} output of step {step} of {world.actors[sender].name}"
-        at = f"step {len(rank.record.ends)} of {len(rank.actor.jobs)}"
-        group = f"its {' or '.join(rank.actor.groups)} group"
-        lines.append(f"{rank.actor.name} at {at} waits for {waiting or group}")
-    more = f"; and {len(stuck) - 8} more" if len(stuck) > 8 else ""
-    return "deadlock: " + "; ".join(lines) + more
 
 
 def alone(template: Template) -> Timing:

@@ -2,11 +2,13 @@
 
 In the same nanosecond a forward output goes before a backward one, and messages before reductions (`sim.engine.events`
 has the same rule). A reduction's turn is known when the last holder of its stage is through; messages that may have to
-leave behind one whose turn is not known wait here, untimed.
+leave behind one whose turn is not known wait here, untimed. So do messages by rendezvous while it is not known when
+others of their batch can leave.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,34 +38,53 @@ class Load:
         return bool((self.starts >= 0).all())
 
 
+class Bound(NamedTuple):
+    """Of what is not known yet: no stage is through, and no output can leave [replica], before."""
+
+    stages: int
+    outputs: Times | int
+
+
+NO_BOUND = Bound(UNKNOWN, UNKNOWN)
+
+
 class Lane:
     """The network lane of every replica at a position. free: ns at which the lane of each replica is. carried: messages
-    and reductions that are timed on all replicas."""
+    and reductions that are timed on all replicas. incomplete: batches of which outputs are here, and others are not."""
 
     def __init__(self, position: int, data: int, reduces: Sequence[tuple[int, int, int]], wire: Wire) -> None:
         self.position, self.wire = position, wire
         self.free = np.zeros(data, dtype=np.int64)
-        self.queue: deque[list[Load]] = deque()
+        self.queue: deque[tuple[int, list[Load]]] = deque()
+        self.incomplete: set[int] = set()
         self.carried: list[Load] = []
         self.after = {stage: after for after, stage, _ in reduces}
         self.length = {stage: ns for _, stage, ns in reduces}
         self.reductions: dict[int, Load] = {}
         self.reduced = np.zeros(data, dtype=np.int64)
 
-    def leave(self, step: int, outputs: Sequence[tuple[int, int, Times]]) -> None:
-        """Outputs of a step, (kind, ns, when ready), join the queue."""
-        if outputs:
-            self.queue.append([Load(step, *output) for output in sorted(outputs, key=lambda output: output[0])])
+    def leave(self, batch: int, outputs: Sequence[tuple[int, int, int, Times]], others: int = 0) -> None:
+        """Outputs, (step, kind, ns, when ready), join the queue. batch: the step before which all of its messages are
+        through, or the step that makes them where nobody waits for that. others: of the batch, that are still to
+        join."""
+        loads = [Load(*output) for output in outputs]
+        if self.queue and self.queue[-1][0] == batch:
+            loads += self.queue.pop()[1]
+        if loads:
+            self.queue.append((batch, sorted(loads, key=lambda load: (load.step, load.kind))))
+        (self.incomplete.add if others else self.incomplete.discard)(batch)
 
-    def settle(self, gathered: Mapping[int, int], bound: int = UNKNOWN) -> Iterator[Load]:
+    def settle(self, gathered: Mapping[int, int], bound: Bound = NO_BOUND) -> Iterator[Load]:
         """Time what can be timed; yields the messages whose arrival is known now.
 
-        gathered: stage -> when its last holder was through. bound: no other stage is through before.
+        gathered: stage -> when its last holder was through. bound: of what is not known yet.
         """
         while self.queue:
-            outputs = self.queue[0]
-            certain = all(stage in gathered for stage, after in self.after.items() if after < outputs[0].step)
-            limit = FOREVER if certain else bound
+            batch, outputs = self.queue[0]
+            alone = batch in self.incomplete
+            reduced = all(stage in gathered for stage, after in self.after.items() if after < batch)
+            limit = np.minimum(FOREVER if reduced else bound.stages, bound.outputs if alone else FOREVER)
+            certain = reduced and not alone
             if certain and len(outputs) == 1 and not outputs[0].begun and not any(s in gathered for s in self.after):
                 yield self._next(outputs[0])
                 continue
@@ -88,9 +109,10 @@ class Lane:
         self.queue.popleft()
         return output
 
-    def pending(self) -> int:
-        """No message that waits here leaves all replicas before; FOREVER when none waits."""
-        return min((int(o.ready.max()) for o in (self.queue[0] if self.queue else ()) if not o.timed), default=FOREVER)
+    @property
+    def pending(self) -> list[Times]:
+        """When the messages that wait here for their turn are ready: nothing that hangs on them comes before."""
+        return [output.ready for output in (self.queue[0][1] if self.queue else ()) if not output.timed]
 
     def drain(self, gathered: Mapping[int, int]) -> None:
         """Reductions that no message waited for."""
@@ -121,8 +143,8 @@ class Lane:
 
 
 def _turns(outputs: Sequence[Load]) -> Sequence[Sequence[npt.NDArray[np.bool_]]]:
-    """Which of one or two outputs has the first turn on each replica, and which the second."""
+    """Of each turn, on which replicas it is that of each output: the first that is ready, ties in their order."""
     if len(outputs) == 1:
         return ((np.ones(len(outputs[0].ready), dtype=np.bool_),),)
-    ahead = outputs[0].ready <= outputs[1].ready
-    return (ahead, ~ahead), (~ahead, ahead)
+    order = np.stack([output.ready for output in outputs]).argsort(axis=0, kind="stable")
+    return [[turn == number for number in range(len(outputs))] for turn in order]

@@ -5,13 +5,14 @@ another rank becomes a message the consumer's step waits for, (3) stages get the
 parameter gather.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 
 from hwmodels.collectives import Hindrance
 from hwmodels.units import NS_PER_S
 from sim.engine.actor import LOCAL, Actor, Job, Route, Sync
+from sim.engine.actor import Message as Named
 from sim.engine.events import alone
 from sim.engine.kit import Kit, kit_of
 from sim.layout import optimizer
@@ -23,6 +24,10 @@ from sim.scenario.values import ChunkTimes
 from sim.schedules.program import Step
 from sim.step import template
 from sim.step.overlap import compose
+
+Comings = Mapping[Named, Sequence[tuple[int, int]]]
+"""Message -> (position, steps that are done there) of all who must have come so far before it can leave: its sender,
+and by rendezvous the receiver too."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,20 @@ class Lowered:
         """`jobs` part by part, for ranks that differ inside a step."""
         rows = zip(self.jobs, self.kits, strict=True)
         return tuple(tuple(replace(job, template=kit.parts) for job, kit in zip(*row, strict=True)) for row in rows)
+
+    @cached_property
+    def comings(self) -> Comings:
+        """Of all messages."""
+        comings: dict[Named, list[tuple[int, int]]] = {}
+        for position, (row, sync) in enumerate(zip(self.jobs, self.syncs, strict=True)):
+            waits = [(number, job.waits) for number, job in enumerate(row) if job.rendezvous]
+            for number, message in ((n, m) for n, batch in (*waits, (len(row), sync.waits)) for m in batch):
+                comings.setdefault(message, []).append((position, number))
+            for step, job in enumerate(row):
+                comings |= {
+                    (position, step, kind): [(position, step + 1)] for kind, _ in job.sends if not job.rendezvous
+                }
+        return comings
 
     @property
     def known(self) -> tuple[Kit, ...]:
@@ -124,11 +143,18 @@ def _jobs(
         sent.setdefault(message.step, []).append(message)
     jobs = []
     for number, kit in enumerate(kits):
-        waits = tuple((m.position, m.step, m.output) for m in plan.messages.awaited.get((position, number), ()))
+        waits = _waits(plan, position, number)
         goes = [(m.output, *send(position, m.target)) for m in sent.get(number, ())]
         routes = {output: route for output, _, route in goes if route.ends}
-        jobs.append(Job(kit.chunk, waits, tuple((output, ns) for output, ns, _ in goes), routes, kit.windows))
+        sends = tuple((output, ns) for output, ns, _ in goes)
+        jobs.append(Job(kit.chunk, waits, sends, routes, kit.windows, plan.batches is not None))
     return tuple(jobs)
+
+
+def _waits(plan: Plan, position: int, number: int) -> tuple[Named, ...]:
+    """Messages that a position waits for before a step; before the number after the last: when all are done."""
+    awaited = plan.messages.awaited.get((position, number), ())
+    return tuple((m.position, m.step, m.output) for m in (plan.batches[position][number] if plan.batches else awaited))
 
 
 def _send(plan: Plan, machine: Machine | None, source: int, target: int) -> tuple[int, Route]:
@@ -150,7 +176,8 @@ def _sync(plan: Plan, machine: Machine | None, tail: optimizer.Tail, position: i
                 last[stage] = i
     reduces = tuple((last[stage], stage, ns) for stage, ns in tail.reduce_ns)
     routes = {stage: _ring_route(plan, machine, stage) for _, stage, _ in reduces} if machine else {}
-    return Sync(reduces, tail.norm_ns + tail.update_ns, tail.gather_ns, routes)
+    waits, after = _waits(plan, position, len(plan.program.steps[position])), plan.scenario.optimizer.reduce == "after"
+    return Sync(reduces, tail.norm_ns + tail.update_ns, tail.gather_ns, routes, waits, after)
 
 
 def _ring_route(plan: Plan, machine: Machine, stage: int) -> Route:

@@ -19,17 +19,22 @@ from sim.step.inside import Inside
 
 
 def run(actors: Sequence[Actor], kits: Sequence[Sequence[Kit]]) -> Timeline:
-    """The timeline of actors, one a position, whose steps are chunks of kits. Raises events.DeadlockError."""
+    """The timeline of actors, one a position, whose steps are chunks of kits. Raises deadlock.DeadlockError."""
     outcome = events.run(actors, chunks=True)
     rows = zip(outcome.records, kits, strict=True)
     positions = [_steps(record, [kit.inside for kit in row]) for record, row in rows]
     network = [_network(record) for record in outcome.records]
     reduced = [
-        np.array([max([record.ends[-1], *(int(t.ends[0]) for t in row if t.kind == REDUCE)])])
-        for record, row in zip(outcome.records, network, strict=True)
+        np.array([max([record.ends[-1], *(int(t.ends[0]) for t in row if _before_norm(t, actor.sync))])])
+        for actor, record, row in zip(actors, outcome.records, network, strict=True)
     ]
     update = [(record.update[0], np.array([record.update[1]])) for record in outcome.records]
     return Timeline(mesh.one(), positions, network, reduced, update, outcome.end, outcome.events)
+
+
+def _before_norm(transfer: Transfer, sync: Sync) -> bool:
+    """Whether it is one that the end of all steps, or the norm after it, waits for."""
+    return transfer.kind == REDUCE or (transfer.step, transfer.kind) in [(step, kind) for _, step, kind in sync.waits]
 
 
 def _steps(record: Record, insides: list[Inside]) -> Steps:

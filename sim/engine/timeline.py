@@ -19,7 +19,7 @@ Causes = npt.NDArray[np.int8]
 
 class Steps(NamedTuple):
     """The steps of one pipeline position. starts, ends: ns [step, column]. blame: output whose message came last and
-    was waited for, 0 none, 1 forward, 2 backward [step, column]. insides: of each step."""
+    was waited for, 0 none, 1 forward, 2 backward, 3 and 4 own ones [step, column]. insides: of each step."""
 
     starts: Times
     ends: Times
@@ -41,8 +41,8 @@ class Transfer(NamedTuple):
 class Timeline:
     """Times of everything that ran. positions: steps of each pipeline position. network: transfers of each, in the
     order they were carried. reduced: when the gradients of each position are [position, column]. update: ns from the
-    norm that all wait for, to the end of what follows [position, column]. end: ns when all is done. events: that SimPy
-    processed for it."""
+    norm that all wait for (or from the end of all steps, where gradients are reduced after them) to the end of what
+    follows [position, column]. end: ns when all is done. events: that SimPy processed for it."""
 
     columns: Columns
     positions: Sequence[Steps]
@@ -51,6 +51,11 @@ class Timeline:
     update: Sequence[tuple[int, Times]]
     end: int
     events: int = 0
+
+    @property
+    def norm(self) -> int:
+        """When the gradient norm begins, which waits for everybody."""
+        return max(int(done.max()) for done in self.reduced)
 
     def last(self) -> Times:
         """When each column is through with its last step, at any position [column]."""

@@ -10,15 +10,18 @@ from traceback import format_exc
 from typing import IO, Any
 
 from hwmodels.refused import Refused
-from sim.experiments.folder import writing
+from sim.folder import writing
 from sim.result import Result
 from sim.scenario.values import Scenario
 
 Record = dict[str, Any]
-"""One run. scenario_hash; then one of three: `error` (a line: the schedule or the layout refused the scenario);
+"""One run. scenario_hash; then one of three: `error` (a line: what refused it; without a hash where no scenario came);
 `failed` (the traceback of a bug of ours, its cause in the last line); or summary (as in result.json), overlapped_steps
 (of each pipeline position) and cost (cpu_s of the run, peak_memory_bytes of its process). In a book also stamp (of the
 code that ran) and overrides."""
+
+OWN = ("cost.cpu_s|peak_memory_bytes", "error", "failed", "overlapped_steps.*", "scenario_hash")
+"""Figures that a record has beside those of result.json, as patterns of `sim.figures`."""
 
 ROOT = Path(__file__).parents[2]
 CODE = ("sim/**/*.py", "hwmodels/**/*.py", "hwmodels/**/*.yaml", "hwmodels/**/*.json")
@@ -53,6 +56,12 @@ def _text(path: Path) -> str:
         raise Refused("is not a file of runs; name another with --out", str(path)) from None
 
 
+def tables(path: Path) -> set[str]:
+    """Digests of the tables that were written beside a file of runs; see `sim.experiments.table`."""
+    lines = (line for line in _text(path).splitlines() if line.startswith('{"table"'))
+    return {str(json.loads(line)["table"]) for line in lines if line.endswith("}")}
+
+
 def _overlapped(result: Result) -> list[int]:
     """Overlapped steps of each pipeline position."""
     from sim.trace import PHASES
@@ -80,7 +89,7 @@ def figure(entry: Record, key: str, absent: Any = None) -> Any:
     """The value under a dotted key of a record or its summary (`step_time_s`, `phases_s.bubble`, `cost.cpu_s`,
     `phases_per_rank.overlapped.7`); `absent` where there is no such key."""
     first, *_ = key.split(".")
-    value: Any = entry if first in ("cost", "error", "failed", "overlapped_steps") else entry.get("summary", {})
+    value: Any = entry if any(first == own.split(".")[0] for own in OWN) else entry.get("summary", {})
     for part in key.split("."):
         if isinstance(value, Mapping) and part in value:
             value = value[part]

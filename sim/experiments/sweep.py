@@ -25,20 +25,20 @@ from pathlib import Path
 from typing import Any
 
 from hwmodels.document import Document, DocumentError, Place, Problem, dotted, read, unknown
-from sim.experiments.folder import writing
-from sim.experiments.record import Book, Record, figure, record, stamp
+from sim import figures
+from sim.experiments.record import OWN, Book, Record, record, stamp
+from sim.scenario import shelves
 from sim.scenario.files import load
 from sim.scenario.values import Scenario
 
+SWEEPS = shelves.SCENARIOS / "sweeps"
+"""Where the sweeps are that ship."""
 KEYS = ("name", "scenario", "overrides", "axes", "also", "columns", "fresh_processes")
 COLUMNS = {
     "step (s)": "step_time_s", "bubble": "bubble_fraction", "exposed (s)": "exposed_communication_s",
     "GPU-hours a trillion tokens": "gpu_hours_per_trillion_tokens", "CPU (s)": "cost.cpu_s",
 }  # fmt: skip
 """What a table shows unless the sweep says otherwise."""
-
-ABSENT = object()
-"""Stands for a figure that a record does not have, not even as nothing."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,12 @@ class Sweep:
 
 
 def read_sweep(path: Path, extra: Sequence[str] = ()) -> Sweep:
-    """The sweep in a YAML file; `extra` overrides come last at every point. Raises DocumentError."""
-    document = read(path)
+    """The sweep in a YAML file, or one that ships by its name; `extra` overrides come last at every point.
+
+    Raises DocumentError.
+    """
+    shown, path = str(path), shelves.place(str(path), SWEEPS)
+    document = read(path, shown)
     _check(document)
     content = document.content
     shared = tuple(content.get("overrides", ()))
@@ -87,7 +91,7 @@ def read_sweep(path: Path, extra: Sequence[str] = ()) -> Sweep:
     points = ([p for p in products if p.labels] or ([] if beside else products)) + beside
     last = (*extra, "outputs=[result]")
     return Sweep(
-        str(path), str(content.get("name", path.stem)), str(path.parent / content["scenario"]),
+        shown, str(content.get("name", path.stem)), str(path.parent / content["scenario"]),
         tuple(Point(p.labels, (*p.overrides, *last)) for p in points),
         dict(content.get("columns", COLUMNS)), bool(content.get("fresh_processes", False)), tuple(extra),
     )  # fmt: skip
@@ -110,6 +114,9 @@ def _check(document: Document) -> None:
     if not isinstance(content, Mapping):
         wrong("expected keys and values, e.g. scenario: ../v3_2048gpu.yaml")
         raise DocumentError(problems)
+    if "scenario" not in content and ("batch" in content or "schedule" in content):
+        what = "is a scenario, not a sweep; a sweep names one (scenario: FILE) and axes, see scenarios/sweeps"
+        raise DocumentError([Problem(Place(document.place(()).file), "", what)])
     for key in content:
         if key not in KEYS:
             wrong(unknown(key, "key", KEYS), key)
@@ -135,7 +142,7 @@ def _check(document: Document) -> None:
 def _mistake(part: str, name: str, value: Any) -> str:
     """What is wrong with one axis, point or column, or nothing."""
     if part == "columns":
-        return "" if isinstance(value, str) else f"expected a key of the result, e.g. step_time_s; found {value!r}"
+        return _column(value)
     if part == "also":
         return "" if isinstance(value, str) or _words(value) else f"expected overrides, key=value; found {value!r}"
     if isinstance(value, list):
@@ -145,6 +152,15 @@ def _mistake(part: str, name: str, value: Any) -> str:
         return f"expected a list of values, or labels with overrides; found {value!r}"
     bad = next((item for item in value.values() if not (isinstance(item, str) or _words(item))), None)
     return "" if bad is None else f"expected overrides, key=value; found {bad!r}"
+
+
+def _column(key: Any) -> str:
+    """What is wrong with the key of a column, before anything runs, or nothing."""
+    if not isinstance(key, str):
+        return f"expected a key of the result, e.g. step_time_s; found {key!r}"
+    if figures.legal(key, OWN):
+        return ""
+    return f"unknown figure {key!r}{figures.nearest(key, OWN)}; docs/REFERENCE.md lists the keys of result.json"
 
 
 def _words(value: Any) -> bool:
@@ -162,33 +178,36 @@ def runs(
 
     jobs: processes at a time. kept: a JSONL file that gets each record as it comes; runs it holds already, by scenario
     hash and by the code that ran them, are not run again. progress: called with (done, all). Runs that are alike run
-    once. Raises DocumentError before anything runs when any scenario is wrong, and Refused when `kept` is not such a
-    file. A run that is refused gives a record with `error`, one that a bug of ours ends a record with `failed`.
+    once. A run that is refused, its scenario included, gives a record with `error`, one that a bug of ours ends a
+    record with `failed`. Raises DocumentError before anything runs when all scenarios are wrong, and Refused when
+    `kept` is not such a file.
     """
     scenarios = _loaded(scenario, overrides_list)
     mark = stamp()
     with closing(Book(kept, mark)) as book:
         missing: dict[str, tuple[Scenario, Sequence[str]]] = {}
         for one, overrides in zip(scenarios, overrides_list, strict=True):
-            if one.scenario_hash not in book.records:
+            if isinstance(one, Scenario) and one.scenario_hash not in book.records:
                 missing.setdefault(one.scenario_hash, (one, overrides))
-        everything = len({one.scenario_hash for one in scenarios})
+        everything = len({one.scenario_hash for one in scenarios if isinstance(one, Scenario)})
         for done, (entry, overrides) in enumerate(_simulated(missing.values(), jobs, fresh_processes), 1):
             book.add(entry | {"stamp": mark, "overrides": list(overrides)})
             if progress:
                 progress(everything - len(missing) + done, everything)
-        return [book.records[one.scenario_hash] for one in scenarios]
+        return [book.records[one.scenario_hash] if isinstance(one, Scenario) else one for one in scenarios]
 
 
-def _loaded(path: str, overrides_list: Sequence[Sequence[str]]) -> list[Scenario]:
-    """The scenario under each list of overrides; raises DocumentError with the problems of all."""
-    scenarios, problems = [], list[Problem]()
+def _loaded(path: str, overrides_list: Sequence[Sequence[str]]) -> list[Scenario | Record]:
+    """The scenario under each list of overrides, or the record of its refusal; DocumentError where all are refused."""
+    scenarios: list[Scenario | Record] = []
+    problems = list[Problem]()
     for overrides in overrides_list:
         try:
             scenarios.append(load(path, overrides))
         except DocumentError as error:
             problems.extend(error.problems)
-    if problems:
+            scenarios.append({"error": "; ".join(f"{each.key}: {each.message}" for each in error.problems)})
+    if problems and not any(isinstance(one, Scenario) for one in scenarios):
         raise DocumentError(problems)
     return scenarios
 
@@ -223,7 +242,7 @@ def _pool(jobs: int, fresh: bool) -> Executor:
 def records_of(
     sweep: Sweep, jobs: int = 1, kept: Path | None = None, progress: Callable[[int, int], None] | None = None
 ) -> list[Record]:
-    """A record for each point, in order; see `runs`. Raises DocumentError where overrides of a point are wrong."""
+    """A record for each point, in order; see `runs`. Raises DocumentError where the overrides of all are wrong."""
     words = [point.overrides for point in sweep.points]
     try:
         return runs(sweep.scenario, words, jobs, kept=kept, fresh_processes=sweep.fresh_processes, progress=progress)
@@ -238,57 +257,3 @@ def _placed(problem: Problem, sweep: Sweep) -> Problem:
     if given == problem.place.file or given in sweep.extra:
         return problem
     return Problem(Place(f"{sweep.path}: {given}"), problem.key, problem.message)
-
-
-def table(sweep: Sweep, records: Sequence[Record]) -> list[list[Any]]:
-    """Headings, then a row a point: labels of its axes, figures, and why a run was refused or failed.
-
-    Raises DocumentError for a column that no run has.
-    """
-    for heading, key in sweep.columns.items():
-        if not any("summary" not in entry or figure(entry, key, ABSENT) is not ABSENT for entry in records):
-            legal = sorted({name for entry in records for name in entry.get("summary", {})})
-            raise DocumentError([Problem(Place(sweep.path), f"columns.{heading}", unknown(key, "figure", legal))])
-    rows: list[list[Any]] = [[*sweep.axes, *sweep.columns, "error"]]
-    for point, entry in zip(sweep.points, records, strict=True):
-        labels = [point.labels.get(axis, "") for axis in sweep.axes]
-        rows.append([*labels, *(figure(entry, key) for key in sweep.columns.values()), lack(entry)])
-    return rows
-
-
-def lack(entry: Record) -> str:
-    """Why a record has no figures, in one line: the refusal, or the cause of the failure; nothing where it has them."""
-    if "failed" in entry:
-        return f"failed: {entry['failed'].splitlines()[-1]}"
-    return str(entry.get("error", ""))
-
-
-def text(rows: Sequence[Sequence[Any]]) -> str:
-    """A table as aligned text; a column that is empty everywhere is left out."""
-    cells = [[_cell(value) for value in row] for row in rows]
-    used = [column for column in zip(*cells, strict=True) if any(column[1:])]
-    widths = [max(map(len, column)) for column in used]
-    numbers = [all(_is_number(cell) for cell in column[1:]) for column in used]
-    lines = [
-        "  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numbers, strict=True)).rstrip()
-        for row in zip(*used, strict=True)
-    ]
-    return "\n".join(lines)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.5g}"
-    return "" if value is None else str(value)
-
-
-def _is_number(cell: str) -> bool:
-    return not cell or cell.replace(".", "", 1).replace("e+", "", 1).replace("e-", "", 1).lstrip("-").isdigit()
-
-
-def write_csv(rows: Sequence[Sequence[Any]], path: Path) -> None:
-    """A table as a CSV file, numbers in full. Raises Refused when it cannot be written."""
-    import csv
-
-    with writing(path), path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)

@@ -18,7 +18,8 @@ REACH = 4
 """How far a stage's layer count may be from the mean in the search."""
 BOUNDS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 """Loads that are tried, from the mean (0) to that of an even placement (1), which is never too light."""
-
+SURE = 9
+"""Digits of loads, of the mean, that sums in another order do not change."""
 
 Stage = tuple[Unit, ...]
 
@@ -26,10 +27,12 @@ Stage = tuple[Unit, ...]
 def place(
     units: Sequence[Unit], costs: Sequence[float], stages: int, rule: str | Sequence[int], mirrored: bool,
     pair_ns: Callable[[Stage, Stage], int] | None, least_ns: Callable[[Unit], int] = lambda unit: 0,
+    holds: Sequence[Sequence[int]] = (),
 ) -> tuple[Stage, ...]:  # fmt: skip
     """Units of each stage. costs: of each unit. mirrored: stages s and stages-1-s share a rank. pair_ns: how long the
     forward of one stage takes overlapped with the backward of another; None where none overlap. least_ns: of a unit's
-    forward and backward, no more than they add to such a pair; what is known to be too long by it is not run.
+    forward and backward, no more than they add to such a pair; what is known to be too long by it is not run. holds:
+    stages of each rank, where that is not one (or two that mirror each other).
 
     Raises Refused when there are fewer layers than stages that would otherwise be empty.
     """
@@ -43,10 +46,35 @@ def place(
         return _cut(units, _even(len(body), stages), first)
     ends = sum(costs[:first]), sum(costs[last:])
     counts = _balanced([costs[i] for i in body], *ends, stages, mirrored)
+    if not mirrored and max(map(len, holds), default=1) > 1:
+        counts = _levelled([costs[i] for i in body], *ends, counts, holds)
     if not mirrored or pair_ns is None:
         return _cut(units, counts, first)
 
     return _cut(units, _settled(units, counts, first, pair_ns, least_ns), first)
+
+
+def _levelled(
+    costs: Sequence[float], head: float, tail: float, counts: list[int], holds: Sequence[Sequence[int]]
+) -> list[int]:
+    """Move single layers between stages while the most loaded rank gets lighter, or stages more alike."""
+    sums = list(accumulate(costs, initial=0.0))
+
+    def worth(candidate: list[int]) -> tuple[float, float]:
+        """Load of the heaviest rank, and the sum of squares of stages, to what rounding leaves sure."""
+        cuts = list(accumulate(candidate, initial=0))
+        loads = [sums[b] - sums[a] for a, b in pairwise(cuts)]
+        loads[0], loads[-1] = loads[0] + head, loads[-1] + tail
+        heaviest = max(sum(loads[stage] for stage in held) for held in holds)
+        return round(heaviest / scale, SURE), round(sum(load * load for load in loads) / scale**2, SURE)
+
+    scale = (sums[-1] + head + tail) / len(holds)
+    best = worth(counts)
+    while option := min(((worth(move), move) for move in _moves(counts)), default=None):
+        if option[0] >= best:
+            break
+        best, counts = option
+    return counts
 
 
 def _settled(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from sim.layout import placement
+from sim.layout.batches import Batch, batches
 from sim.layout.mesh import Mesh
 from sim.layout.traffic import Messages, messages
 from sim.models.layer import Unit
@@ -38,8 +39,15 @@ class Plan:
     @property
     def key(self) -> tuple[Hashable, ...]:
         """All of it that decides when steps run, but for prices."""
-        schedule, positions = self.scenario.schedule, self.program.positions
-        return schedule.name, schedule.chunks, positions, self.micro_batches, self.data
+        scenario, positions = self.scenario, self.program.positions
+        schedule, messages, reduce = scenario.schedule, scenario.comm.messages, scenario.optimizer.reduce
+        return schedule.name, schedule.chunks, positions, self.micro_batches, self.data, messages, reduce
+
+    @cached_property
+    def batches(self) -> Sequence[Sequence[Batch]] | None:
+        """Messages that each position waits for before each of its steps and after the last, its own among them; None
+        where messages are hidden. Raises Refused where positions would wait for each other for good."""
+        return batches(self.program, self.messages) if self.scenario.comm.messages == "waited" else None
 
     @property
     def mirrored(self) -> bool:

@@ -21,20 +21,27 @@ Size = Annotated[int, Field(ge=1, le=MOST), BeforeValidator(whole)]
 
 
 class Form(BaseModel):
-    """What all parts share: unknown keys are errors, and text is never taken for a number."""
+    """What all parts share: unknown keys are errors, text is never taken for a number, and the text below a key is what
+    the schema and docs/REFERENCE.md say of it."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
 
 class ShapeForm(Form):
     """Dimensions that models of every family have; `sim/models/<family>/form.py` adds its own as ModelForm."""
 
     family: str
+    """Models that share kernels and formulas: a folder of sim/models."""
     name: str
+    """What the model is called."""
     vocabulary: Size
+    """Tokens it knows."""
     hidden: Count
+    """Width of the residual stream, elements."""
     layers: Annotated[int, Field(ge=1, le=FEW), BeforeValidator(whole)]
+    """Transformer layers, prediction modules aside."""
     source: str
+    """Where the dimensions come from."""
     unmodelled: str = ""
     """What the real model has beside all that, in words; said in a note of every run."""
     unmodelled_parameters: Annotated[int, Field(ge=0)] = 0

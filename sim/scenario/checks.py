@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from hwmodels.collectives import ENOUGH_SMS
 from hwmodels.document import Document, Problem, dotted, indivisible, unknown
 from hwmodels.refused import Refused
 from hwmodels.units import LONGEST_NS, format_quantity, ns_to_seconds
@@ -279,6 +280,9 @@ def _comm(comm: Comm) -> Iterator[Finding]:
     if comm.sms == 0:
         what = "0 SMs are copy engines instead of the kernel"
         yield ("comm.exchange", "comm.sms"), f"{comm.exchange} knows no SMs; {what}; legal: kernel, or comm.sms above 0"
+    elif comm.sms < ENOUGH_SMS:
+        what = f"{comm.exchange} takes links at their full rate, which takes {ENOUGH_SMS} SMs or more"
+        yield ("comm.sms", "comm.exchange"), f"found {comm.sms}; {what}; for fewer write comm.exchange=kernel"
     if comm.warps != type(comm).warps:
         yield ("comm.warps", "comm.exchange"), f"only the kernel has warps; found comm.exchange {comm.exchange}"
 

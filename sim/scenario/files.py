@@ -3,24 +3,60 @@
 `load` and `from_mapping` give a frozen, picklable Scenario or raise DocumentError, which lists all that is wrong.
 """
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hwmodels import device as devices
 from hwmodels import fabric as fabrics
+from hwmodels import keys
 from hwmodels import node as nodes
 from hwmodels.document import Document, Place, read
-from sim.models.family import families, family
+from hwmodels.refused import Refused
+from sim.models.family import families, form
+from sim.scenario import shelves
 from sim.scenario.shelves import models
 from sim.scenario.values import Scenario
 from sim.schedules import program
 
 
-def load(path: str, overrides: Sequence[str] = ()) -> Scenario:
-    """The scenario in a YAML file, changed by `key=value` overrides. Raises DocumentError."""
+def load(
+    scenario: Scenario | str | Path | Mapping[str, Any], overrides: Sequence[str] = (), **changes: Any
+) -> Scenario:
+    """The scenario in a YAML file, one that ships by its name, or plain values; changed by overrides.
+
+    overrides: `key=value` each, as on the command line; changes: the same by name. They come one after another.
+    Raises DocumentError.
+    """
     from sim.scenario.resolve import resolve
 
-    return resolve(read(Path(path)), overrides, Path(path))
+    words = [*overrides, *(f"{key}={_text(value)}" for key, value in changes.items())]
+    if isinstance(scenario, Scenario):
+        changed = from_mapping(scenario.resolved, words) if words else scenario
+        return replace(changed, overrides=(*scenario.overrides, *words))
+    if isinstance(scenario, Mapping):
+        return from_mapping(scenario, words)
+    if not isinstance(scenario, str | Path):
+        raise Refused(f"expected a scenario: a file, a name, a mapping or one that is loaded; found {scenario!r}")
+    place = shelves.place(str(scenario))
+    return resolve(read(place, str(scenario)), words, place)
+
+
+def _text(value: Any) -> str:
+    """A value as an override has it: text as it is, all else as JSON, which is YAML."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def without(path: str, overrides: Sequence[str], key: str) -> Scenario:
+    """The scenario in a file, changed by overrides, as it is without a dotted key. Raises DocumentError, also where
+    nothing else says what the key says."""
+    from sim.scenario.overrides import apply
+    from sim.scenario.resolve import resolve
+
+    document, _ = apply(read(Path(path)), overrides)
+    return resolve(document.without(*key.split(".")), (), Path(path))
 
 
 def from_mapping(mapping: Mapping[str, Any], overrides: Sequence[str] = ()) -> Scenario:
@@ -35,18 +71,25 @@ def schema() -> dict[str, Any]:
     from sim.scenario.form import ScenarioForm
 
     content = ScenarioForm.model_json_schema()
-    content["$defs"]["ClusterForm"]["properties"]["node"] = _named(nodes.available(), nodes.KEYS)
-    content["$defs"]["ClusterForm"]["properties"]["fabric"] = _named(fabrics.available(), fabrics.KEYS)
-    shapes = [family(name).Shape for name in families()]
-    content["properties"]["model"] = _named(models(), *(tuple(shape.__dataclass_fields__) for shape in shapes))
-    content["properties"]["schedule"] = {"anyOf": [{"enum": list(program.names())}, {"$ref": "#/$defs/ScheduleForm"}]}
-    content["$defs"]["ScheduleForm"]["properties"]["name"]["enum"] = list(program.names())
+    cluster, schedules = content["$defs"]["ClusterForm"]["properties"], {"enum": list(program.names())}
+    device = _named(devices.available(), keys.properties(keys.DEVICE))
+    node = keys.properties(keys.NODE)
+    node["device"] |= device
+    cluster["node"] |= _named(nodes.available(), node)
+    cluster["fabric"] |= _named(fabrics.available(), keys.properties(keys.FABRIC))
+    forms = [form(name).model_json_schema()["properties"] for name in families()]
+    content["properties"]["model"] |= _named(models(), *forms)
+    content["properties"]["schedule"] |= {"anyOf": [schedules, {"$ref": "#/$defs/ScheduleForm"}]}
+    content["$defs"]["ScheduleForm"]["properties"]["name"] |= schedules
+    for whole in (cluster["node"], cluster["fabric"], *(content["properties"][key] for key in ("model", "schedule"))):
+        for key in ("$ref", "type"):
+            whole.pop(key, None)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **content}
 
 
-def _named(legal: Sequence[str], *kinds: Sequence[str]) -> dict[str, Any]:
+def _named(legal: Sequence[str], *kinds: Mapping[str, Any]) -> dict[str, Any]:
     """Schema of a document: a name, or a mapping of the keys of one of its kinds that may build on a name."""
     words: dict[str, Any] = {"enum": list(legal)}
-    each: list[dict[str, Any]] = [{key: {} for key in keys} | {"base": words} for keys in kinds]
-    mappings = ({"type": "object", "properties": keys, "additionalProperties": False} for keys in each)
+    each: list[dict[str, Any]] = [{**kind, "base": words} for kind in kinds]
+    mappings = ({"type": "object", "properties": part, "additionalProperties": False} for part in each)
     return {"anyOf": [words, *mappings]}

@@ -14,7 +14,7 @@ OUTPUTS = ("result", "report", "trace", "events", "links", "loads")
 
 
 def _quantity(dimension: str, convert: Callable[[float], float] = float) -> Any:
-    schema = {"type": ["string", "number"], "description": f'{dimension}, e.g. "{EXAMPLES[dimension]}"'}
+    schema = {"type": ["string", "number"], "format": dimension, "examples": [EXAMPLES[dimension]]}
     return (BeforeValidator(lambda value: _converted(value, dimension, convert)), WithJsonSchema(schema))
 
 
@@ -92,121 +92,194 @@ Document = Annotated[Any, WithJsonSchema({"type": ["string", "object"]})]
 
 
 class ClusterForm(Form):
-    """node: a name in hwmodels/nodes or {base: name, ...}; nodes: how many; fabric: likewise, or nothing.
-
-    placement: slots of the fabric that nodes are in. routing: how flows choose their way; neither: nothing blocks.
-    """
+    """Equal nodes on a fabric."""
 
     node: Document
+    """The server: a name in hwmodels/nodes, or {base: name, ...} with what differs."""
     nodes: Count
+    """How many of them."""
     fabric: Document = None
+    """The network between them: a name in hwmodels/fabrics, or {base: name, ...}; without it nothing is said about
+    switches."""
     placement: Annotated[
         Any, BeforeValidator(_slots), WithJsonSchema({"anyOf": [{"enum": ["packed", "scattered"]}, {"type": "array"}]})
     ] = None
+    """Which slots of the fabric the nodes are in: side by side, in an order that the seed draws, or a slot for each."""
     routing: Literal["static", "ecmp", "adaptive"] | None = None
+    """How flows choose their way through the fabric; without it (and without placement) nothing in it blocks."""
 
 
 class ParallelForm(Form):
-    """Ranks of each kind of parallelism; data parallelism follows. zero: the ZeRO stage."""
+    """Ranks of each kind of parallelism."""
 
     pipeline: Count = 1
+    """Positions of the pipeline."""
     expert: Count = 1
+    """Ranks that share the experts of a layer; divides data parallelism."""
     tensor: OnlyOne = 1
+    """Tensor parallelism: not built yet."""
     zero: OnlyOne = 1
+    """ZeRO stage: 1, optimizer states are sharded."""
 
 
 class ScheduleForm(Form):
-    """name: a file of sim/schedules. chunks: virtual stages a rank, where it has several."""
+    """The order of a pipeline's steps."""
 
     name: str
+    """Order of forward and backward steps: a file of sim/schedules."""
     chunks: Annotated[int, Field(ge=2), BeforeValidator(whole)] | None = None
+    """Stages that a position holds, for schedules that let one choose; 2 unless said."""
 
 
 class BatchForm(Form):
-    """One step: sequences over all data-parallel ranks, tokens in each, sequences in a micro-batch, micro-batches."""
+    """What one step trains on."""
 
     sequences: Size | None = None
+    """Sequences of a step over all data-parallel ranks."""
     sequence_length: Size = 4096
+    """Tokens of a sequence."""
     micro_batch: Count = 1
+    """Sequences of a micro-batch."""
     micro_batches: Count | None = None
+    """Micro-batches of a pipeline, instead of sequences."""
 
 
 class RoutingForm(Form):
-    """How tokens choose experts. spread goes with sampled, max_vio with skewed, histogram (a file) with recorded."""
+    """How tokens choose experts."""
 
     kind: Literal["balanced", "sampled", "skewed", "recorded"] = "balanced"
+    """balanced: all experts alike; sampled, skewed: popularity drawn or made; recorded: as a histogram says."""
     spread: Annotated[float, *_quantity("ratio", _share)] | None = None
+    """Standard deviation of experts' popularity, of sampled routing; 0.15 unless said, as in DeepSeek's profile."""
     max_vio: Annotated[float, *_quantity("ratio")] | None = None
+    """How far the most popular expert is above the mean, of skewed routing."""
     histogram: Annotated[Any, WithJsonSchema({"type": ["string", "array"]})] = None
+    """Tokens by layer and expert, of recorded routing: a file, or lists."""
     redundant_experts: Natural = 0
+    """Copies of popular experts in a layer, placed by EPLB as published: two of one expert may share a rank."""
 
 
 class CommForm(Form):
-    """sms: streaming multiprocessors that a communication kernel holds; how many are legal depends on the device.
-    0: none, copy engines move the rows (a what-if). warps: how the kernel's are given to its roles: follow (the load of
-    each, DeepSeek-V3's own kernels) or fixed (DeepEP's). exchange: how dispatch and combine are timed: kernel (by warps
-    on those SMs), messages (through ports, first in, first out) or closed (the bandwidth bound)."""
+    """The communication kernel, how it is timed, and what else a rank waits for."""
 
     sms: Annotated[int, BeforeValidator(whole), WithJsonSchema({"type": "integer", "minimum": 0, "multipleOf": 2})] = 20
+    """Streaming multiprocessors that a communication kernel holds: an even number; 0: none, copy engines move the
+    rows (a what-if)."""
     warps: Literal["follow", "fixed"] = "follow"
+    """How those are given to the kernel's roles: follow (the load of each, DeepSeek-V3's own kernels) or fixed
+    (DeepEP's)."""
     exchange: Literal["kernel", "messages", "closed"] = "kernel"
+    """How dispatch and combine are timed: kernel (by warps on those SMs), messages (through ports, first in, first
+    out) or closed (the bandwidth bound)."""
+    hold: Literal["always", "while_running"] | None = None
+    """Whether those SMs are lost to compute always or while_running (while a communication kernel runs); by default
+    always where the schedule overlaps (DualPipe, DualPipeV), as in DeepSeek's profile, else while_running."""
+    messages: Literal["hidden", "waited"] = "hidden"
+    """Of the pipeline: hidden (an output leaves when it is there, beside what its rank does next; the DeepSeek-V3
+    report) or waited (between two steps a rank waits for all it sends and receives, each message from when both ends
+    have come; DualPipe's open code)."""
+    waits: Literal["none", "measured"] = "none"
+    """For peers before an exchange beside compute: none, or measured (the mean of the device's profile, which is that
+    of its one rank)."""
+
+
+class OptimizerForm(Form):
+    """What follows the steps."""
+
+    reduce: Literal["in_drain", "after"] = "in_drain"
+    """When gradients are reduced: in_drain (each stage's as soon as all that hold it are through with it) or after
+    (all of them when every rank is through with its steps; it then counts as optimizer)."""
 
 
 class ChunkTimesForm(Form):
-    """Durations of one chunk; overlapped defaults to forward + backward_input + weight."""
+    """Durations of one chunk of a pipeline stage."""
 
     forward: Nanoseconds
+    """Forward of a chunk."""
     backward_input: Nanoseconds
+    """Gradients of its inputs."""
     weight: Nanoseconds
+    """Gradients of its weights."""
     overlapped: Nanoseconds | None = None
+    """A forward and a whole backward overlapped; their sum unless said."""
     p2p: Nanoseconds = 0
+    """One send between neighbours."""
 
 
 class FaultForm(Form):
-    """Something slow: gpu, link or thermal at a rank, node at a node number; slower: times as long; from start to end.
-
-    every, lasts: it comes again and again. time_constant: of a thermal fault, which grows by and by and stays.
-    """
+    """Something slow."""
 
     kind: Literal["gpu", "node", "link", "thermal"]
+    """gpu, link (its NICs) or thermal (its clock falls with heat) of a rank; node: all GPUs of one."""
     at: Natural
+    """The rank, or the node."""
     slower: Annotated[float, Field(ge=1, le=KILO, allow_inf_nan=False)]
+    """How many times as long its work takes."""
     start: Nanoseconds = 0
+    """When it begins, from the start of the step."""
     end: Nanoseconds | None = None
+    """When it ends; without it, never."""
     every: Nanoseconds | None = None
+    """It comes again so long after each start."""
     lasts: Nanoseconds | None = None
+    """How long it lasts each time."""
     time_constant: Nanoseconds | None = None
+    """Of a thermal fault: how fast the clock falls."""
 
 
 class LimitsForm(Form):
-    """Limits that make a run infeasible when missed."""
+    """What a run must keep."""
 
     step_time: Annotated[float, *_quantity("time")] | None = None
+    """A longer step is infeasible."""
     memory: Annotated[int, *_quantity("data", round)] | None = None
+    """A rank that needs more is infeasible."""
 
 
 class ScenarioForm(Form):
     """A scenario: a model on a cluster, or the times of a schedule's chunks."""
 
     name: Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)] = ""
+    """What the answer is called; decides nothing."""
     cluster: ClusterForm | None = None
+    """The machine; with a model."""
     model: Document = None
+    """What is trained: a name in scenarios/models (or models/ beside the scenario), or {base: name, ...}."""
     precision: Literal["fp8", "bf16"] = "fp8"
+    """Format of matrix products: fp8 as DeepSeek-V3's recipe, or bf16."""
     parallel: ParallelForm = ParallelForm()
+    """How ranks share the work; data parallelism follows."""
     schedule: Annotated[ScheduleForm, _word_is("name")]
+    """The pipeline's schedule: a name, or a mapping."""
     placement: Annotated[Literal["balanced", "even"] | tuple[int, ...], BeforeValidator(_placement)] = "balanced"
+    """Layers of each stage: so that the slowest position is fastest, evenly, or a list (layers_per_stage of
+    result.json is one)."""
     batch: BatchForm
+    """What a step trains on."""
     routing: Annotated[RoutingForm, _word_is("kind")] = RoutingForm()
+    """How tokens choose experts: a kind, or a mapping."""
     comm: CommForm = CommForm()
+    """The communication kernel, and what else a rank waits for."""
+    optimizer: OptimizerForm = OptimizerForm()
+    """What follows the steps of the schedule."""
     detail: Literal["op", "layer", "chunk"] = "layer"
+    """What is drawn: kernels, parts of layers, or steps of the schedule; no figure depends on it."""
     fold: bool = True
+    """Carry ranks that nothing tells apart as one; the same answer in less time."""
     seed: Seed = 0
+    """Of all that is drawn at random."""
     pricing: Literal["measured", "fitted", "roofline"] = "measured"
+    """Best prices to use: measured rows, curves fitted to them, or the roofline alone."""
     chunk_times: ChunkTimesForm | None = None
+    """Times of a schedule's chunks, instead of model and cluster."""
     outputs: Annotated[tuple[str, ...], BeforeValidator(_outputs)] = OUTPUTS
+    """What is written beside scenario.yaml and result.json."""
     limits: LimitsForm = LimitsForm()
+    """Limits that make a run infeasible when missed."""
     faults: Annotated[tuple[FaultForm, ...], BeforeValidator(_listed)] = ()
+    """What is slow: a list."""
     jitter: Annotated[float, *_quantity("ratio", _share)] = 0.0
+    """Standard deviation of random noise on durations, as a ratio."""
 
 
 def mistakes(form: type[Form], error: ValidationError) -> list[tuple[KeyPath, str]]:

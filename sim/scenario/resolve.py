@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ from pydantic import ValidationError
 
 from hwmodels import fabric as fabrics
 from hwmodels import node as nodes
-from hwmodels.document import Document, DocumentError, KeyPath, Problem, dotted, merge, read, unknown
+from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem, dotted, merge, read, unknown
 from hwmodels.fabric import Fabric
 from hwmodels.figure import resolved
 from hwmodels.node import Node
 from hwmodels.refused import Refused
 from hwmodels.shelf import Shelf, expand
+from sim.models import hugging_face
 from sim.models.config import is_config, model_of
 from sim.models.family import families, family
 from sim.models.family import form as form_of
@@ -37,6 +38,7 @@ from sim.scenario.values import (
     Comm,
     Fault,
     Limits,
+    Optimizer,
     Parallel,
     Routing,
     Scenario,
@@ -54,6 +56,7 @@ def resolve(document: Document, overrides: Sequence[str], path: Path | None) -> 
 
     path: of the scenario file, or None; `models/` beside it may hold models, its stem is the default name.
     """
+    _others(document)
     if not isinstance(document.content, Mapping):
         value = "a list" if isinstance(document.content, list) else repr(document.content)
         what = "nothing is written" if document.content is None else f"found {value}"
@@ -63,10 +66,27 @@ def resolve(document: Document, overrides: Sequence[str], path: Path | None) -> 
     parts, unnamed = _parts(document, path)
     if form is None or unread or unnamed:
         raise DocumentError([*unread, *mistaken, *unnamed])
-    scenario = _built(form, parts, path)
+    scenario = replace(_built(form, parts, path), overrides=tuple(overrides))
     if wrong := check(scenario, document):
         raise DocumentError(wrong)
     return scenario
+
+
+STUDY = "scenario"
+"""A key of every sweep (see sim.experiments.sweep) and of no scenario."""
+
+
+def _others(document: Document) -> None:
+    """Raise DocumentError with one line where a document is of a kind that we know, and no scenario."""
+    content = document.content if isinstance(document.content, Mapping) else {}
+    line = ""
+    if STUDY in content and not {"model", "chunk_times"} & content.keys():
+        line = "is a sweep, not a scenario; run it with: python -m sim sweep FILE"
+    elif not {"model", "chunk_times", "cluster"} & content.keys() and (name := hugging_face.name(content)):
+        file = Path(document.place(()).file).name
+        line = f"is a Hugging Face config.json of {name}, not a scenario; write model: {file} in a scenario beside it"
+    if line:
+        raise DocumentError([Problem(Place(document.place(()).file), "", line)])
 
 
 def _form(document: Document) -> tuple[ScenarioForm | None, list[Problem]]:
@@ -128,7 +148,7 @@ def _parts(document: Document, path: Path | None) -> tuple[Parts, list[Problem]]
 
 
 def _node(part: Document, key: KeyPath, path: Path | None) -> tuple[Node, Any]:
-    whole = expand(part, nodes.SHELF, key)
+    whole = nodes.expanded(part, key)
     node = nodes.build(whole, key)
     inner = {f"device.{name}": figure for name, figure in node.device.figures.items()}
     return node, resolved(whole.content, {**node.figures, **inner})
@@ -143,6 +163,7 @@ def _fabric(part: Document, key: KeyPath, path: Path | None) -> tuple[Fabric, An
 def _model(part: Document, key: KeyPath, path: Path | None) -> tuple[ModelShape, Any]:
     """The model named: in a file, from `models/` beside the scenario, or else from those that ship."""
     whole = _whole_model(part, key, path)
+    _theirs(whole, key)
     name = _family(whole, key)
     form = form_of(name)
     try:
@@ -190,6 +211,17 @@ def _translated(document: Document, word: str, key: KeyPath) -> Document:
         raise DocumentError([Problem(place, dotted(key), str(error))]) from None
 
 
+def _theirs(whole: Document, key: KeyPath) -> None:
+    """Raise DocumentError with one line where a model is written in Hugging Face's names."""
+    name = whole.content.get("family") if isinstance(whole.content, Mapping) else None
+    legal = family(name).Shape.__dataclass_fields__ if name in families() else {}
+    theirs, line = hugging_face.remark(whole.content, legal)
+    if line and not legal:
+        line += f"; legal: {', '.join(families())}, see scenarios/models"
+    if line:
+        raise DocumentError([Problem(whole.place((theirs,)), dotted(key), line)])
+
+
 def _family(whole: Document, key: KeyPath) -> str:
     """The family that a model says it is of."""
     name = whole.content.get("family") if isinstance(whole.content, Mapping) else None
@@ -228,6 +260,7 @@ def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
         batch=batch,
         routing=_routing(form, parts),
         comm=Comm(**form.comm.model_dump()),
+        optimizer=Optimizer(**form.optimizer.model_dump()),
         detail=form.detail,
         fold=form.fold,
         seed=form.seed,

@@ -14,3 +14,19 @@ MODELS = Shelf("model", SCENARIOS / "models", "scenarios/models", cited=False)
 def models() -> tuple[str, ...]:
     """Names of the models that ship."""
     return names(MODELS.folder)
+
+
+def scenarios() -> tuple[str, ...]:
+    """Names of the scenarios that ship."""
+    return names(SCENARIOS)
+
+
+def place(word: str, shelf: Path = SCENARIOS) -> Path:
+    """The file that `word` means: a path; or, where there is none, a document of `shelf` by its name, such as
+    `v3_2048gpu`, `v3_2048gpu.yaml` or `scenarios/v3_2048gpu.yaml`, so that what ships runs from any folder."""
+    path = Path(word)
+    if path.exists():
+        return path
+    inner = Path("scenarios") / shelf.relative_to(SCENARIOS)
+    name = path.name.removesuffix(".yaml") if path.parent in (Path(), inner) else ""
+    return shelf / f"{name}.yaml" if name in names(shelf) else path

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hwmodels.fabric import Fabric
+from hwmodels.figure import OVERRIDE, Figure
 from hwmodels.node import Node
 from sim.models.shape import ModelShape
 
@@ -26,6 +27,19 @@ class Cluster:
     def gpus(self) -> int:
         """GPUs in all."""
         return self.nodes * self.node.gpus
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """Numbers of the machine by their dotted key in a scenario."""
+        parts = {"node.device": self.node.device.figures, "node": self.node.figures}
+        if self.fabric:
+            parts["fabric"] = self.fabric.figures
+        return {f"cluster.{part}.{key}": figure for part, own in parts.items() for key, figure in own.items()}
+
+    @property
+    def stated(self) -> dict[str, Figure]:
+        """Those that the scenario states itself, without a source."""
+        return {key: figure for key, figure in self.figures.items() if figure.source == OVERRIDE}
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,9 @@ Its rank of 4 of 256 experts has 31104, 30976, 36864, 31104, 34688, 32512, 32896
 gives 0.54 % and padding 0.22 % of that, so by the second moment an expert's popularity has a standard deviation of
 sqrt((0.0762^2 - 0.0054^2 - 0.0022^2) * 4 / (1 - 4/256)) = 0.153; eight values put it between 0.10 and 0.29 (95 %,
 chi-square). One pair of chunks cannot tell layers from micro-batches: all of it is laid to layers.
+
+The profile's README says that its routing was made "absolutely balanced" (deepseek-ai/profile-data @4496024), while its
+rows vary by 14 %: text and trace disagree, and what training did is in neither.
 """
 
 
@@ -86,16 +103,34 @@ class Routing:
     redundant_experts: int = 0
 
 
+ALWAYS, WHILE_RUNNING = "always", "while_running"
+"""Words of `comm.hold`."""
+
+
 @dataclass(frozen=True)
 class Comm:
     """The communication kernels of a scenario. sms: streaming multiprocessors that a communication kernel holds; 0:
     copy engines move the rows. warps: how those are given to its roles, follow (their loads) or fixed (as in DeepEP).
     exchange: how dispatch and combine are timed, kernel (by warps on those SMs), messages (by ports) or closed
-    (bandwidth alone)."""
+    (bandwidth alone). hold: those SMs, always or while_running (a communication kernel); None: as the schedule has it
+    (`sim.assembly.held_always`). messages: of the pipeline, hidden (they leave when they are there) or waited (a rank
+    waits for what it sends and receives between two steps). waits: for peers before an exchange beside compute, none or
+    measured (as in the table's profile)."""
 
     sms: int = 20
     warps: str = "follow"
     exchange: str = "kernel"
+    hold: str | None = None
+    messages: str = "hidden"
+    waits: str = "none"
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """reduce: when gradients are reduced, in_drain (each stage's as soon as its holders are through with it) or after
+    (all of them when every rank is through with its steps, as a part of the optimizer)."""
+
+    reduce: str = "in_drain"
 
 
 @dataclass(frozen=True)
@@ -144,7 +179,8 @@ class Scenario:
     """One run. Either cluster and model are given, or chunk_times; the others are then None.
 
     placement: a rule, or layers per stage. resolved: all of it as plain values, which reload to the same scenario.
-    scenario_hash: BLAKE2b of `resolved` without name and outputs, as hexadecimal text.
+    scenario_hash: BLAKE2b of `resolved` without name and outputs, as hexadecimal text. overrides: what was changed in
+    the file or mapping, for people alone.
     """
 
     name: str
@@ -166,8 +202,10 @@ class Scenario:
     limits: Limits
     faults: tuple[Fault, ...] = ()
     jitter: float = 0.0
+    optimizer: Optimizer = Optimizer()
     scenario_hash: str = ""
     resolved: dict[str, Any] = field(default_factory=dict, hash=False, repr=False)
+    overrides: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def uneven(self) -> bool:

@@ -7,7 +7,8 @@ ranks do not overlap their first pair: its backward is what the rest of the pipe
 
 Source: DeepSeek-V3 report (arXiv:2412.19437), section 3.2.1 and figure 5; eight parts and their names: DualPipe
 (github.com/deepseek-ai/DualPipe).
-Bubble: (PP/2-1)(F&B+B-3W), for W <= F = B-W and F&B = F+B. Activations: PP+1 chunks. Weights: 2 copies of each stage.
+Bubble: (PP/2-1)(F&B+B-3W), for W <= F = B-W and F&B = F+B; where an input gradient is shorter, W <= B-W <= F, it is
+longer by (PP/2-1)(F-(B-W)). Activations: PP+1 chunks. Weights: 2 copies of each stage.
 """
 
 from collections import deque
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, count, repeat
 
 from hwmodels.refused import Refused
-from sim.schedules.program import Program, Shape, Step
+from sim.schedules.program import Posts, Program, Shape, Step
 
 Part = tuple[int, str]
 """How often, and what: 0 is the side of the rank's own end, 1 the other; W is the oldest weight gradient put off."""
@@ -37,15 +38,20 @@ def build(shape: Shape) -> Program:
             f" got {micro_batches}"
         )
     steps = tuple(tuple(_steps(position, positions, micro_batches // 2)) for position in range(positions))
-    return Program("dualpipe", positions, positions, micro_batches, steps, weight_copies=2)
+    early, late = shifted([_depth(position, positions) for position in range(positions)], positions // 2)
+    return Program("dualpipe", positions, positions, micro_batches, steps, 2, early, late)
 
 
 def _steps(position: int, positions: int, each_way: int) -> Iterator[Step]:
     near = (position, 0)  # (stage, first micro-batch) of the direction that enters at rank 0
     far = (positions - 1 - position, each_way)
     sides = (near, far) if position < positions // 2 else (far, near)
-    depth = min(position, positions - 1 - position)
-    return unroll(eight_parts(depth, positions // 2, each_way), sides)
+    return unroll(eight_parts(_depth(position, positions), positions // 2, each_way), sides)
+
+
+def _depth(position: int, positions: int) -> int:
+    """Steps in from the nearer end."""
+    return min(position, positions - 1 - position)
 
 
 def eight_parts(depth: int, half: int, micro_batches: int) -> tuple[Part, ...]:
@@ -67,6 +73,24 @@ def eight_parts(depth: int, half: int, micro_batches: int) -> tuple[Part, ...]:
         (inner, "W B0"),  # 7: zero bubble
         (own, "W"),  # 8: what was put off
     )
+
+
+def shifted(depths: Iterable[int], half: int) -> tuple[Posts, Posts]:
+    """Inputs that the published program asks for early, and outputs that it hands on late, of positions so many steps
+    in from an end. Two sides that meet would otherwise wait for each other.
+
+    Source: `step` of dualpipe.py and dualpipev.py (github.com/deepseek-ai/DualPipe @3da1bbe).
+    """
+    early, late = dict[tuple[int, int, str], int](), dict[tuple[int, int, str], int]()
+    for position, depth in enumerate(depths):
+        own, inner = depth + 1, half - depth - 1
+        both, zero_bubble = 2 * inner, 2 * (inner + own)  # where parts 2 and 3 begin
+        main = zero_bubble + 3 * inner
+        near = range(both, zero_bubble, 2)  # forwards of the own side in part 2, each followed by one of the other
+        early |= {(position, step, "F"): asked + 1 for step, asked in zip((*near[1:], main), near, strict=True)}
+        early |= {(position, step, "F"): step - 1 for step in range(zero_bubble + 2, main, 3)}
+        late |= {(position, step, "F"): step + 2 for step in (near if inner else (zero_bubble - 1, main))}
+    return early, late
 
 
 def unroll(parts: Iterable[Part], sides: tuple[tuple[int, int], tuple[int, int]]) -> Iterator[Step]:

@@ -10,7 +10,7 @@ Bubble: (PP/2-1)(F&B+B-3W) with PP = 2P stages, for W <= F = B-W and F&B = F+B. 
 """
 
 from hwmodels.refused import Refused
-from sim.schedules.dualpipe import eight_parts, unroll
+from sim.schedules.dualpipe import eight_parts, shifted, unroll
 from sim.schedules.program import Program, Shape, Step
 
 
@@ -27,7 +27,8 @@ def build(shape: Shape) -> Program:
             f"dualpipev with pipeline {positions} needs at least {2 * positions} micro-batches; got {micro_batches}"
         )
     steps = tuple(_steps(position, positions, micro_batches) for position in range(positions))
-    return Program("dualpipev", positions, stages(shape), micro_batches, steps)
+    early, late = shifted(range(positions), positions)
+    return Program("dualpipev", positions, stages(shape), micro_batches, steps, 1, early, late)
 
 
 def _steps(position: int, positions: int, micro_batches: int) -> tuple[Step, ...]:

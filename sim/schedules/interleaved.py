@@ -27,16 +27,32 @@ def build(shape: Shape) -> Program:
             f" got {shape.micro_batches}"
         )
     steps = tuple(_steps(position, shape) for position in range(shape.pipeline))
-    return Program("interleaved", shape.pipeline, stages(shape), shape.micro_batches, steps)
+    pairs = [(p, i) for p in range(shape.pipeline) for i in _pairs(p, shape)]
+    early, late = {(p, i + 1, "B"): i for p, i in pairs}, {(p, i, "F"): i + 2 for p, i in pairs}
+    return Program("interleaved", shape.pipeline, stages(shape), shape.micro_batches, steps, 1, early, late)
+
+
+def _pairs(position: int, shape: Shape) -> range:
+    """Indices of forwards that a backward follows. Between two pairs all four messages go in one batch
+    (`send_forward_backward_recv_forward_backward` of Megatron-LM's core/pipeline_parallel/schedules.py): the gradient
+    is asked for before the forward, and the forward's output handed on after the backward."""
+    warm_up, forwards = _warm_up(position, shape), shape.chunks * shape.micro_batches
+    return range(warm_up, 2 * forwards - warm_up, 2)
 
 
 def _steps(position: int, shape: Shape) -> tuple[Step, ...]:
     order = range(shape.chunks)
     forwards = _through(position, shape, "F", order)
     backwards = _through(position, shape, "BW", order[::-1])
-    warm_up = min(2 * (shape.pipeline - 1 - position) + (shape.chunks - 1) * shape.pipeline, len(forwards))
+    warm_up = _warm_up(position, shape)
     steady = [step for pair in zip(forwards[warm_up:], backwards, strict=False) for step in pair]
     return (*forwards[:warm_up], *steady, *backwards[len(backwards) - warm_up :])
+
+
+def _warm_up(position: int, shape: Shape) -> int:
+    """Forwards before the first backward."""
+    most = shape.chunks * shape.micro_batches
+    return min(2 * (shape.pipeline - 1 - position) + (shape.chunks - 1) * shape.pipeline, most)
 
 
 def _through(position: int, shape: Shape, kind: str, chunks: range) -> list[Step]:

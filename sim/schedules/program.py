@@ -9,8 +9,8 @@ the weights). F of a chunk needs F of the stage before; B needs its own F and B 
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
 from importlib import import_module
@@ -27,6 +27,10 @@ Pass = tuple[str, int, int]
 
 Place = tuple[int, int]
 """(position, index into its steps)."""
+
+Posts = Mapping[tuple[int, int, str], int]
+"""(position, index into its steps, "F" or "B"), activations or gradients that a step takes in or gives out -> the step
+before which they are asked for or handed on."""
 
 _TOKEN = re.compile(r"(?P<kind>F|BW|B|W)(?P<at>\d+\.\d+)(?:\+(?P<kind_b>BW|B)(?P<at_b>\d+\.\d+))?")
 _HEADER = re.compile(
@@ -80,7 +84,9 @@ class Shape:
 class Program:
     """A schedule of a given size.
 
-    steps: by position, in order.  weight_copies: positions that hold a copy of each stage (2 under DualPipe)."""
+    steps: by position, in order.  weight_copies: positions that hold a copy of each stage (2 under DualPipe).
+    early, late: inputs asked for before an earlier step than the one that needs them, and outputs handed on before a
+    later one than the next, by positions that wait for their messages between steps (`sim.layout.batches`)."""
 
     schedule: str
     positions: int
@@ -88,6 +94,8 @@ class Program:
     micro_batches: int
     steps: tuple[tuple[Step, ...], ...]
     weight_copies: int = 1
+    early: Posts = field(default_factory=dict, compare=False)
+    late: Posts = field(default_factory=dict, compare=False)
 
     @cached_property
     def passes(self) -> tuple[tuple[tuple[Pass, ...], ...], ...]:

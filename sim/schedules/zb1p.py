@@ -22,7 +22,9 @@ def stages(shape: Shape) -> int:
 def build(shape: Shape) -> Program:
     """Runs with any number of micro-batches."""
     steps = tuple(tuple(_steps(position, shape)) for position in range(shape.pipeline))
-    return Program("zb1p", shape.pipeline, stages(shape), shape.micro_batches, steps)
+    early = {(p, i, "F"): i - 1 for p, row in enumerate(steps) for i, step in enumerate(row)
+             if step.kind == "F" and i and row[i - 1].kind == "W"}  # fmt: skip
+    return Program("zb1p", shape.pipeline, stages(shape), shape.micro_batches, steps, 1, early)
 
 
 def _steps(position: int, shape: Shape) -> Iterator[Step]:

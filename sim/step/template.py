@@ -142,7 +142,7 @@ def price(kind: str, stages: tuple[int, int], composition: Composition, pricer: 
     feeds = _feeds(composition.phases)
     for i, phase in enumerate(composition.phases):
         lane, first, layer, half = phase.lane, len(alone[phase.lane]), phase.layer, phase.half
-        sms = pricer.comm_sms if lane == COMMUNICATION else pricer.compute_sms
+        sms = pricer.comm_sms if lane == COMMUNICATION else pricer.free.compute_sms
         row = _row(pricer, phase.kernels, lane)
         alone[lane] += row.alone
         beside[lane] += row.beside

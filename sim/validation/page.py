@@ -26,9 +26,10 @@ interval; nine of ten should.
 """
 
 
-def page(rows: Sequence[Row], unanswered: Sequence[Unanswered]) -> str:
-    """The whole document."""
+def page(rows: Sequence[Row], unanswered: Sequence[Unanswered], readings: str = "") -> str:
+    """The whole document. readings: of the first group, which follow it."""
     groups = [_group(name, list(members)) for name, members in groupby(rows, key=lambda row: row.group)]
+    groups[1:1] = [readings] if readings else []
     return "\n".join([INTRODUCTION, _summary(rows, unanswered), _misses(rows), *groups, _open(unanswered)])
 
 

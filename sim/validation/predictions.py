@@ -5,7 +5,7 @@ predictions move? `tests/golden/predictions.json` holds them to four digits and 
 The tables say, and nothing depends on the answer.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -13,15 +13,18 @@ from hwmodels.document import read
 from sim.scenario import SCENARIOS
 from sim.validation import kernels, networks, pair, schedules, sizes, step
 from sim.validation.answer import Answer
+from sim.validation.readings import section
 from sim.validation.reference import Reference, scenario
 from sim.validation.row import Row, Unanswered
 from sim.validation.table import markdown
 
-__all__ = ["compare", "compare_all", "headlines", "markdown", "names", "published", "unanswered"]
+__all__ = ["compare", "compare_all", "headlines", "markdown", "names", "published", "readings", "unanswered"]
 
 FOLDER = SCENARIOS / "published"
 OPEN = "unanswered"
 """The file of figures that nothing here predicts."""
+STEP = "deepseek_v3"
+"""The file of figures of the step."""
 
 
 def published(name: str) -> dict[str, Any]:
@@ -36,7 +39,7 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(files, key=lambda name: int(files[name]["order"])))
 
 
-def compare(name: str = "deepseek_v3", overrides: tuple[str, ...] = ()) -> list[Row]:
+def compare(name: str = STEP, overrides: tuple[str, ...] = ()) -> list[Row]:
     """Every figure of one file beside the prediction of its scenario under `overrides`."""
     table = published(name)
     ask = _asker(_reference(table["scenario"], overrides))
@@ -46,6 +49,11 @@ def compare(name: str = "deepseek_v3", overrides: tuple[str, ...] = ()) -> list[
 def compare_all() -> list[Row]:
     """Every figure of every file."""
     return [row for name in names() for row in compare(name)]
+
+
+def readings(rows: Sequence[Row]) -> str:
+    """The step of `compare`'s scenario read in other ways, beside all rows."""
+    return section(rows, published(STEP)["scenario"])
 
 
 def unanswered() -> list[Unanswered]:

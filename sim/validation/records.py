@@ -32,27 +32,30 @@ def differences(before: Mapping[str, float], now: Mapping[str, float]) -> list[s
 
 
 def documents(
-    rows: Sequence[Row], headlines: Sequence[Row], unanswered: Sequence[Unanswered], readme: str
+    rows: Sequence[Row], headlines: Sequence[Row], unanswered: Sequence[Unanswered], readme: str, readings: str = ""
 ) -> dict[Path, str]:
-    """Path in the checkout -> content. `readme`: the README as it is. Raises Refused when it has no marks."""
+    """Path in the checkout -> content. `readme`: the README as it is; `readings`: see `page`. Raises Refused when the
+    README has no marks."""
     if START not in readme or END not in readme:
         marks = f"{START.strip()} and {END.strip()}"
         raise Refused(f"{README}: the marks {marks} are missing; put them around the table")
     before, after = readme.split(START)[0], readme.split(END)[1]
     return {
         GOLDEN: json.dumps(golden(rows), indent=1) + "\n",
-        PAGE: page(rows, unanswered),
+        PAGE: page(rows, unanswered, readings),
         CHART: chart(rows),
         README: before + START + markdown(headlines) + END + after,
     }
 
 
-def write(root: Path, rows: Sequence[Row], headlines: Sequence[Row], unanswered: Sequence[Unanswered]) -> list[str]:
+def write(
+    root: Path, rows: Sequence[Row], headlines: Sequence[Row], unanswered: Sequence[Unanswered], readings: str = ""
+) -> list[str]:
     """Write all records under `root`; the predictions that moved, one a line. Raises Refused."""
     readme, held = root / README, root / GOLDEN
     if not readme.is_file() or not (root / "pyproject.toml").is_file():
         raise Refused(f"{root}: no {README} and pyproject.toml here; --write needs a checkout of the source")
-    texts = documents(rows, headlines, unanswered, readme.read_text(encoding="utf-8"))
+    texts = documents(rows, headlines, unanswered, readme.read_text(encoding="utf-8"), readings)
     before = json.loads(held.read_text(encoding="utf-8")) if held.is_file() else {}
     try:
         for path, content in texts.items():

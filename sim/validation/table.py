@@ -5,6 +5,7 @@ from itertools import groupby
 from statistics import median
 from typing import Any, NamedTuple
 
+from sim.experiments.table import text as aligned
 from sim.validation.row import Row
 
 NAME = 40
@@ -66,6 +67,20 @@ def markdown(rows: Iterable[Row]) -> str:
         for r in rows
     ]
     return "\n".join(lines)
+
+
+def overview(rows: Sequence[Row]) -> str:
+    """A line a group: how many figures, how many of them were no input, how far those are off, which is furthest."""
+    head = ["group", "figures", "not an input", "median error", "inside 90 %", "furthest off"]
+    lines: list[list[str]] = [head]
+    for part in sums(rows):
+        free = [row for row in rows if row.group == part.group and row.input == "no"]
+        worst = max(free, key=lambda row: abs(row.error), default=None)
+        typical = "" if part.error is None else f"{part.error:.1%}"
+        inside = f"{part.inside} of {part.sure}" if part.sure else ""
+        furthest = f"{error(worst)}  {_cut(worst.quantity, NAME)}" if worst else ""
+        lines.append([part.group, str(part.rows), str(part.untouched), typical, inside, furthest])
+    return aligned(lines)
 
 
 def text(rows: Iterable[Row], width: int) -> str:

@@ -26,8 +26,11 @@ def test_time_is_conserved_on_every_rank(small, schedule, detail):
         assert spent == pytest.approx(s["step_time_s"], rel=0, abs=PRECISION_S)
 
 
-def test_time_is_conserved_in_v3(v3):
-    s = v3("detail=layer").summary
+@pytest.mark.parametrize("messages", ["hidden", "waited"])
+@pytest.mark.parametrize("reduce", ["in_drain", "after"])
+def test_time_is_conserved_in_v3(v3, messages, reduce):
+    s = v3("detail=layer", f"comm.messages={messages}", f"optimizer.reduce={reduce}").summary
+    assert ("sends" in s["bubble_s"]) == (messages == "waited")
     for rank in range(16):
         spent = sum(per_rank[rank] for per_rank in s["phases_per_rank"].values())
         assert spent == pytest.approx(s["step_time_s"], rel=0, abs=1e-8)

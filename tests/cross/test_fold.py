@@ -45,7 +45,7 @@ def same(one, two):
         assert a.labels == b.labels and a.prices == b.prices
         for column in a.COLUMNS:
             np.testing.assert_array_equal(getattr(a, column), getattr(b, column), f"{name}.{column}")
-    alike = one.summary | {"scenario_hash": two.summary["scenario_hash"]}
+    alike = one.summary | {key: two.summary[key] for key in ("scenario_hash", "overrides")}
     told = dict(flat(alike.pop("intervals_90", {})))  # sums in another order
     assert told == pytest.approx(dict(flat(two.summary.get("intervals_90", {}))), rel=1e-12)
     assert alike == {name: two.summary[name] for name in alike}
@@ -73,6 +73,13 @@ def test_every_schedule_where_exchanges_meet_messages(small, small_scenario, sch
     spans = fine.spans
     took = [int(spans.end[i] - spans.start[i]) for i in range(len(spans)) if spans.labels[spans.label[i]] in SENDS]
     assert min(took) >= min(alone.values()) and max(took) > 1.3 * max(alone.values())
+
+
+@pytest.mark.parametrize("schedule", names())
+def test_every_schedule_where_ranks_wait_for_their_messages(small, schedule):
+    chosen = (*settings_of(2, 8, 2, 4, schedule), "cluster.node.nic.bandwidth=5GB/s", "comm.messages=waited")
+    for reduce in ("in_drain", "after"):
+        same(*(small(*chosen, f"optimizer.reduce={reduce}", f"fold={fold}") for fold in ("true", "false")))
 
 
 SENDS = ("send activations", "send gradients")

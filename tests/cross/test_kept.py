@@ -20,9 +20,11 @@ MOVED = (
     "batch.micro_batches=12", "batch.sequence_length=1024", "batch.micro_batch=2", "placement=balanced",
     "schedule=zb1p", "schedule=dualpipev", "precision=bf16", "pricing=roofline", "parallel.expert=4",
     "parallel.pipeline=2",
-    "comm.sms=12", "comm.exchange=closed", "routing.redundant_experts=8", "cluster.nodes=8",
+    "comm.sms=12", "comm.hold=while_running", "comm.exchange=closed", "routing.redundant_experts=8", "cluster.nodes=8",
+    "comm.messages=waited", "optimizer.reduce=after", "comm.waits=measured",
     "cluster.node.nic.bandwidth=5GB/s", "cluster.node.nvlink.bandwidth=50GB/s",
-    "cluster.node.device.hbm.bandwidth=1TB/s",
+    "cluster.node.device.hbm.bandwidth=1TB/s", "cluster.node.device.clock=1GHz", "cluster.node.device.sms=66",
+    "cluster.fabric.link.efficiency=0.4", "cluster.node.nic.latency=1ms",
     "cluster.fabric=mpft", "cluster.routing=static", "model.layers=13", "model.mtp_depth=0", "limits.memory=1GB",
     "faults=[{kind: gpu, at: 3, slower: 1.5}]", "routing=sampled", "fold=false",
 )  # fmt: skip

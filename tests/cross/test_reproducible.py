@@ -35,20 +35,21 @@ def scenario_file(tmp_path_factory):
 
 def test_same_bytes_in_fresh_processes(scenario_file, tmp_path):
     """Also under another hash seed; only the line with the wall-clock time may differ."""
-    texts, events = [], []
+    texts, events, pages = [], [], []
     for seed in ("1", "2"):
         out = tmp_path / seed
         done = command(
-            "-m", "sim", str(scenario_file), "--out", str(out), "-q", "outputs=[result,events]",
+            "-m", "sim", str(scenario_file), "--out", str(out), "-q", "outputs=[result,report,events]",
             env=os.environ | {"PYTHONHASHSEED": seed},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         lines = (out / "result.json").read_text().splitlines()
         texts.append([line for line in lines if TIMING not in line])
         assert len(lines) == len(texts[-1]) + 1
+        pages.append((out / "report.html").read_bytes())
         with np.load(out / "events.npz", allow_pickle=False) as columns:
             events.append({name: columns[name] for name in columns.files})
-    assert texts[0] == texts[1]
+    assert texts[0] == texts[1] and pages[0] == pages[1]
     assert events[0].keys() == events[1].keys()
     for name, column in events[0].items():
         np.testing.assert_array_equal(column, events[1][name])

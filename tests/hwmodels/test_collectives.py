@@ -15,6 +15,7 @@ from hwmodels.collectives import (
     send_seconds,
     wires,
 )
+from hwmodels.document import Document
 from hwmodels.node import Link
 from hwmodels.op import AllToAll, Collective, HostCopy, Send
 
@@ -145,3 +146,33 @@ def test_nobody_to_talk_to_costs_nothing() -> None:
 def test_host_copies_take_pcie() -> None:
     for seconds in (1.0, 0.25):
         assert host_seconds(HostCopy(64e9 * 0.91 * seconds), V3) == pytest.approx(seconds + 1e-6)
+
+
+@pytest.mark.parametrize(("network", "rate"), [
+    ({}, 40e9), ({"link": {"efficiency": 0.4}}, 20e9), ({"link": {"bandwidth": "25 GB/s"}}, 20e9),
+    ({"link": {"bandwidth": "25 GB/s", "efficiency": 0.4}}, 10e9), ({"link": {"efficiency": 0.9}}, 40e9),
+])  # fmt: skip
+def test_a_nic_is_no_faster_than_the_port_that_a_scenario_states(network: dict[str, object], rate: float) -> None:
+    """Bandwidth and efficiency count alike, as a product; ports of a shipped fabric follow the NICs."""
+    plugged = fabric.build(Document({"base": "mpft", **network}))
+    assert wires(node.load("h800x8"), plugged).network == pytest.approx(rate)
+    faster = node.build(Document({"base": "h800x8", "nic": {"bandwidth": "100 GB/s"}}))
+    assert wires(faster, fabric.load("mpft")).network == pytest.approx(80e9)
+
+
+@pytest.mark.parametrize(("nic", "network", "expected"), [
+    ({}, {}, (2.8, 3.7)), ({"latency": "10 us"}, {}, (10, 10.9)), ({"latency": "1 us"}, {}, (1, 1.9)),
+    ({"latency": "10 us"}, {"latency_same_leaf": "5 us"}, (5, 3.7)),
+    ({"latency": "10 us"}, {"latency_cross_leaf": "20 us"}, (10, 20)),
+])  # fmt: skip
+def test_the_latency_of_a_nic_counts_beside_a_fabric(
+    nic: dict[str, str], network: dict[str, str], expected: tuple[float, float]
+) -> None:
+    plugged = fabric.build(Document({"base": "mpft", **network}))
+    links = wires(node.build(Document({"base": "h800x8", "nic": nic})), plugged)
+    assert (links.latency_s, links.far_latency_s) == pytest.approx([us * 1e-6 for us in expected])
+
+
+def test_host_memory_slower_than_pcie_binds() -> None:
+    slow = node.build(Document({"base": "h800x8", "device": {"host": {"bandwidth": "32 GB/s", "latency": "5 us"}}}))
+    assert host_seconds(HostCopy(32e9 * 0.91), wires(slow, None)) == pytest.approx(1 + 5e-6)

@@ -8,6 +8,7 @@ import pytest
 from hwmodels import device
 from hwmodels.document import Document, DocumentError
 from hwmodels.figure import KINDS
+from hwmodels.shelf import expand
 
 DEVICES = [device.load(name) for name in device.available()]
 
@@ -110,3 +111,24 @@ def test_an_unknown_device() -> None:
         device.load("h801")
     legal = ", ".join(device.available())
     assert str(caught.value) == f"<mapping>: unknown device 'h801', did you mean 'h800'? legal: {legal}"
+
+
+@pytest.mark.parametrize(("change", "factor"), [
+    ({"sms": 66}, 0.5), ({"clock": "0.915 GHz"}, 0.5), ({"sms": 264, "clock": "0.915 GHz"}, 1.0), ({"sms": 132}, 1.0),
+])  # fmt: skip
+def test_peaks_follow_sms_and_clock(change: dict[str, object], factor: float) -> None:
+    """An SM does as much in a cycle as before; the source says so, once, also when it is read again."""
+    whole = device.following(expand(Document({"base": "h800", **change}), device.SHELF))
+    found = device.build(whole)
+    for name, peak in device.load("h800").peak_flops.items():
+        assert found.peak_flops[name] == pytest.approx(peak * factor, rel=1e-12)
+        follows = found.figures[f"peak_flops.{name}"].source.count(device.FOLLOWS)
+        assert follows == (1 if change != {"sms": 132} else 0)
+
+
+def test_peaks_that_are_stated_stay_and_those_of_documents_that_ship_too() -> None:
+    stated = device.build(Document({"base": "h800", "sms": 66, "peak_flops": {"bf16": "989 TFLOP/s"}}))
+    assert (stated.peak_flops["bf16"], stated.peak_flops["fp8"]) == (989e12, 1979e12 / 2)
+    for name in device.available():
+        sources = [figure.source for figure in device.load(name).figures.values()]
+        assert not any(source.startswith(device.FOLLOWS) for source in sources)

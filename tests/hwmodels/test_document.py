@@ -1,6 +1,7 @@
 """YAML by the 1.2 core schema, with places; documents that merge."""
 
 import pickle
+import time
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,56 @@ def test_mistakes_of_form() -> None:
     assert problems("a: 1\n---\nb: 2\n") == ["f.yaml:2:1: not YAML: but found another document"]
     assert problems("a: 'x\n") == ["f.yaml:2:1: not YAML: found unexpected end of stream"]
     assert problems("a: \x00\n")[0].startswith("f.yaml: not YAML: ")
+
+
+def test_aliases_of_aliases_are_counted_before_they_are_made() -> None:
+    """9^7 values in seven lines: one short line, at once. What aliases are for stays legal."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 7)]
+    begin = time.process_time()
+    assert problems("\n".join(lines)) == [f"f.yaml: aliases (*name) add {6_053_427} values; legal: up to 65536"]
+    assert time.process_time() - begin < 0.5
+    assert parse("\n".join(lines[:4]), "f.yaml").content["a3"][8][8][8] == ["x"] * 9
+    assert problems("a: &a [*a, *a]")[0] == "f.yaml:1:4: a[0]: an alias contains itself"
+
+
+CHAIN = "x-a0: &a0 [1]\n" + "".join(f"x-a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, 400))
+
+
+@pytest.mark.parametrize("text", ["{a: " * 70 + "}" * 70, "[" * 70 + "]" * 70, CHAIN])
+def test_what_lies_too_deep_is_one_line(text: str) -> None:
+    assert problems(text) == ["f.yaml: lists and keys lie deeper than 64 in each other"]
+
+
+def test_scratch_keys_hold_anchors_and_merge_keys_take_over() -> None:
+    """Explicit keys win wherever they stand, the first of several mappings wins over the next; places follow."""
+    text = """
+x-slow: &slow {kind: gpu, slower: 2}
+.late: &late {start: 1 s, slower: 3}
+faults:
+- {<<: *slow, at: 3}
+- slower: 4
+  <<: [*slow, *late]
+  at: {x-y: 1}
+"""
+    document = parse(text, "f.yaml")
+    assert document.content == {"faults": [
+        {"kind": "gpu", "slower": 2, "at": 3}, {"start": "1 s", "slower": 4, "kind": "gpu", "at": {"x-y": 1}},
+    ]}  # fmt: skip
+    places = {key: str(document.place(("faults", 1, key))) for key in ("kind", "slower", "start", "at")}
+    assert places == {"kind": "f.yaml:2:16", "slower": "f.yaml:6:3", "start": "f.yaml:3:15", "at": "f.yaml:8:3"}
+    assert parse("a: {b: {c: 1}}\n", "f").content == parse("x-a: &a {b: {d: 2}}\na: {<<: *a, b: {c: 1}}", "f").content
+    assert parse("x-a: &a {b: {d: 2}}\na: {<<: *a, b: 1}", "f").places.keys() == {(), ("a",), ("a", "b")}
+    assert problems("a: {<<: 3}") == ["f.yaml:1:9: a: << takes a mapping or a list of mappings"]
+    assert problems("a: &a {<<: *a}") == ["f.yaml:1:4: a: an alias contains itself"]
+    assert problems("a: {b: 1, <<: {b: 2}, b: 3}") == ["f.yaml:1:23: a.b: written twice, first at line 1"]
+    assert parse("a: {'<<': 3}", "f").content == {"a": {"<<": 3}}
+
+
+def test_a_message_is_one_line_whatever_it_speaks_of() -> None:
+    line = str(Problem(Place("a\nb.yaml"), "key", "found 'x\x1b[2J\u2028y'" + "z" * 9999))
+    assert line.startswith(r"a\x0ab.yaml: key: found 'x\x1b[2J\u2028y'zz") and len(line) < 1300
+    assert len(line.splitlines()) == 1
 
 
 def test_an_unreadable_file(tmp_path: Path) -> None:

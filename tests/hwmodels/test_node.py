@@ -66,3 +66,12 @@ def test_what_is_wrong_with_node_and_device_is_told_together() -> None:
         "<mapping>: cluster.node.nic.efficiency: expected a ratio from 0 to 1; found 1.2",
         "<mapping>: cluster.node.device.clock: '2 s' is time, expected frequency (e.g. \"1.83 GHz\")",
     ]
+
+
+@pytest.mark.parametrize("said", [0.5, {"value": 0.5, "kind": "datasheet", "source": "four NICs for eight GPUs"}])
+def test_nics_that_gpus_share_are_told_how_to_be_said(said: object) -> None:
+    with pytest.raises(DocumentError) as caught:
+        node.build(Document({"base": "h800x8", "nics_per_gpu": said}))
+    text = str(caught.value)
+    assert "found 0.5" in text and "nics_per_gpu: 1" in text and text.endswith("nic.bandwidth=25GB/s")
+    assert node.build(Document({"base": "h800x8", "nic": {"bandwidth": "25GB/s"}})).nic.effective == 20e9

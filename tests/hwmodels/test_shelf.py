@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from hwmodels import node
 from hwmodels.document import Document, DocumentError
 from hwmodels.shelf import Shelf, expand, names
+from sim.scenario import MODELS
 
 
 def shelf(folder: Path, **files: str) -> Shelf:
@@ -45,3 +47,13 @@ def test_a_base_that_leads_nowhere(tmp_path: Path, files: dict[str, str], line: 
     with pytest.raises(DocumentError) as caught:
         expand(Document("a"), shelf(tmp_path, **files))
     assert str(caught.value) == line
+
+
+@pytest.mark.parametrize("word", ["mine.yaml", "../mine", "/a/mine.yml"])
+def test_a_path_is_told_how_documents_are_named(word: str) -> None:
+    with pytest.raises(DocumentError) as caught:
+        expand(Document(word), node.SHELF)
+    line = f"{word!r} is a file; a node is named, or written out with its keys; legal: a100x8, "
+    assert str(caught.value).startswith(f"<mapping>: {line}") and "beside" not in str(caught.value)
+    with pytest.raises(DocumentError, match="one in models/ beside the scenario has a name too"):
+        expand(Document(word), MODELS)

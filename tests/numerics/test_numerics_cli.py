@@ -37,6 +37,8 @@ def has_device():
     (["calibrate", "--moved", "--out", "x"], "--moved writes where the tables are"),
     (["calibrate", "--trace", "no.json"], "no.json"),
     (["calibrate", "--trace", str(TINY), "--map", "abacus"], "abacus"),
+    (["calibrate", "--trace", str(TINY), "--device", "5"], "nothing ran on device '5'; legal: 0"),
+    (["calibrate", "--gpu", "--device", "5"], "--device goes with --trace, not with --gpu"),
     (["calibrate", "--trace", str(TINY), "--map", "no.yaml"], "no.yaml"),
     (["calibrate", "--trace", str(TINY), "--model", "no.yaml"], "no.yaml"),
     (["census", "--model", "no.yaml"], "no.yaml"),
@@ -139,11 +141,12 @@ def test_a_gpus_trace_is_told_and_written(tmp_path, capsys):
     shown = capsys.readouterr().out
     for said in (
         "132 pieces of work on NVIDIA H200, rules PyTorch; all understood", "gemm_bf16        51.4%  15 times",
-        "80 launch gaps of 1.27 us, longer waits: 51", "4 products with known sides: 762.3 to 844.6 TFLOP/s",
+        "idle 10019.108: 80 launch gaps, 101.692 us, and 51 longer waits, 9917.416 us",
+        "4 products with known sides: 762.3 to 844.6 TFLOP/s",
     ):  # fmt: skip
         assert said in shown
     table = json.loads((tmp_path / "operations.json").read_text())
-    assert table["device"] == "h200" and table["overlap_us"]["launch_gap_count"] == 80
+    assert table["device"] == "h200" and [d["launch_gap_count"] for d in table["overlap_us"]] == [80]
     assert sum(r["kernels"] for r in table["rows"]) == 132 and table["rows"][0]["class"] == "gemm_bf16"
 
 

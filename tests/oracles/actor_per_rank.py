@@ -72,13 +72,13 @@ def actors(
             own = tuple(
                 Job(
                     with_durations(job.template, [t[replica] for t in times[k]]), job.waits,
-                    tuple((kind, int(ns[replica])) for kind, ns in wires[k]),
+                    tuple((kind, int(ns[replica])) for kind, ns in wires[k]), rendezvous=job.rendezvous,
                 )
                 for k, job in enumerate(row)
             )  # fmt: skip
-            sync = Sync(
-                tuple((after, stage, int(ns[replica])) for after, stage, ns in reduces),
-                syncs[position].update_ns, int(gather[replica]) if syncs[position].gather_ns else 0,
+            sync = replace(
+                syncs[position], reduces=tuple((after, stage, int(ns[replica])) for after, stage, ns in reduces),
+                gather_ns=int(gather[replica]) if syncs[position].gather_ns else 0, routes={},
             )  # fmt: skip
             rank = position * data + replica
             peers = {p: p * data + replica for p in range(len(jobs))}

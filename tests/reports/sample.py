@@ -206,6 +206,7 @@ def result() -> Result:
         "schema_version": 1, "scenario": "sample <step> & friends", "scenario_hash": "ab" * 16, "step_time_s": total_s,
         "tokens_per_day": 15360 * 4096 * 86400 / total_s, "gpu_hours_per_trillion_tokens": 181234.5,
         "tflops_per_gpu": {"causal": 391.2, "non_causal": 441.9}, "mfu": {"causal": 0.395, "non_causal": 0.447},
+        "mfu_peak": {"precision": "bf16", "tflops": 989.0}, "price_grade": "measured", "price_warning": None,
         "phases_s": {name: float(np.mean(v)) for name, v in per_rank.items()}, "phases_per_rank": per_rank,
         "bubble_fraction": float(np.mean(per_rank["bubble"])) / total_s, "exposed_communication_s": 0.321,
         "overlap_fraction": 0.957, "events": len(spans), "links": counts, "routing": routing,
@@ -249,6 +250,7 @@ def chunk_times() -> Result:
     """The same without what a scenario with chunk times cannot have."""
     full = result()
     summary = {k: v for k, v in full.summary.items() if k not in ("peak_memory_bytes", "price_shares", "mfu",
+               "mfu_peak", "price_grade",
                "tflops_per_gpu", "gpu_hours_per_trillion_tokens", "tokens_per_day", "phases_per_rank",
                "links", "routing", "communication")}  # fmt: skip
     return Result(summary, {"name": "zb"}, full.steps, full.spans, None, "", {}, (), (), ())

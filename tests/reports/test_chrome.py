@@ -75,6 +75,29 @@ def test_times_are_whole_microseconds() -> None:
     assert not re.search(r'"(ts|dur)":\d*\.', text)
 
 
+def test_nanoseconds_are_exact_in_the_arguments() -> None:
+    """A kernel of 7.574 us is 7 or 8 long by its whole microseconds, and 7574 ns by its arguments."""
+    trace = parse(spans_of([(0, 1_999, 7_574), (0, 3_001, 1_250), (2, 0, 2_000_000_001)]))
+    exact = [(e["args"]["start_ns"], e["args"]["duration_ns"]) for e in kernels(trace)]
+    assert exact == [(1_999, 7_574), (12_574, 1_250), (0, 2_000_000_001)]
+    for event, (start, duration) in zip(kernels(trace), exact, strict=True):
+        assert (event["ts"], event["ts"] + event["dur"]) == (start // US_NS, (start + duration) // US_NS)
+
+
+def test_an_arrow_goes_from_every_launch_to_its_kernel() -> None:
+    trace = parse(sample.traces()[1].of_position(2), 2, sample.RANKS)
+    arrows = [e for e in trace["traceEvents"] if e.get("cat") == "ac2g"]
+    leaves, arrives = ({e["id"]: e for e in arrows if e["ph"] == phase} for phase in "sf")
+    launches = {e["args"]["correlation"]: e for e in trace["traceEvents"] if e.get("cat") == "cuda_runtime"}
+    assert len(arrows) == 2 * len(kernels(trace)) and leaves.keys() == arrives.keys() == launches.keys()
+    for kernel in kernels(trace):
+        number = kernel["args"]["correlation"]
+        for arrow, end in ((leaves[number], launches[number]), (arrives[number], kernel)):
+            assert (arrow["pid"], arrow["tid"]) == (end["pid"], end["tid"])
+            assert end["ts"] <= arrow["ts"] <= end["ts"] + end["dur"], "inside what it is tied to"
+        assert arrives[number]["bp"] == "e", "to the event around it, not to the next"
+
+
 def test_every_kernel_has_its_launch_inside_the_profiler_step() -> None:
     trace = parse(sample.traces()[1].of_position(2), 2, sample.RANKS)
     launches = {e["args"]["correlation"]: e for e in trace["traceEvents"] if e.get("cat") == "cuda_runtime"}

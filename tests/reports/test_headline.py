@@ -1,10 +1,11 @@
 """The headline says what the run found, in units people use."""
 
 from dataclasses import replace
+from io import StringIO
 
 import pytest
 
-from reports import headline
+from reports import headline, page, terminal
 from tests.reports import sample
 
 
@@ -13,7 +14,8 @@ def test_every_figure_of_a_full_run() -> None:
     found = {figure.name: figure for figure in headline.figures(result)}
     assert found["Step time"].value == headline.seconds(result.summary["step_time_s"])
     assert (found["GPU-hours"].value, found["GPU-hours"].note) == ("181,234", "per trillion tokens")
-    assert (found["MFU, causal"].value, found["MFU, causal"].note) == ("39.5 %", "44.7 % non-causal")
+    assert found["MFU, causal"][1:] == ("39.5 %", "44.7 % non-causal, of 989 TFLOP/s (dense BF16)")
+    assert found["Prices"][1:] == ("61.0 %", "measured, 22.0 % interpolated, 12.0 % roofline, 5.0 % assumed")
     assert (found["TFLOP/s, causal"].value, found["TFLOP/s, causal"].note) == ("391", "442 non-causal")
     assert (found["Exposed comm."].value, found["Exposed comm."].note) == ("321.0 ms", "95.7 % is hidden")
     assert (found["Peak memory"].value, found["Peak memory"].note) == ("67 GB", "of 80 GB, position 0")
@@ -74,3 +76,28 @@ def test_rounding_is_nothing() -> None:
     assert headline.seconds(2.4e-15) == "0 s"
     assert headline.seconds(1e-9) == "1.000 ns"
     assert headline.seconds(2.5e-6) == "2.500 µs"
+
+
+def test_when_communication_has_its_sms_is_in_the_setting() -> None:
+    result = sample.result()
+    for hold, words in (
+        ("always", "20 SMs for communication always"),
+        ("while_running", "communication while it runs"),
+    ):
+        held = replace(result, summary=result.summary | {"comm": {"sms": 20, "hold": hold}})
+        assert words in headline.setting(held)
+    none = replace(result, summary=result.summary | {"comm": {"sms": 0, "hold": None}})
+    assert "SMs" not in headline.setting(none) and "SMs" not in headline.setting(result)
+
+
+def test_a_run_that_is_mostly_bounds_says_so_first() -> None:
+    """On the terminal below the setting and above all figures, on the page in its header."""
+    result = sample.result()
+    bound = replace(result, summary=result.summary | {"price_warning": "mostly roofline <100 %>"})
+    stream = StringIO()
+    terminal.show(bound, stream)
+    text = stream.getvalue()
+    assert text.index("mostly roofline") < text.index("Step time")
+    html = page.render(bound)
+    assert html.index('<p class="alarm">mostly roofline &lt;100 %&gt;</p>') < html.index("<dl")
+    assert headline.warning(result) == "" and 'class="alarm"' not in page.render(result)

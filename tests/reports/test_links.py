@@ -13,6 +13,7 @@ import sim
 from reports import links
 from reports.columns import unpack
 from reports.section import Section
+from sim import archive
 from sim.result import Result
 from sim.scenario import load
 from tests.reports import sample
@@ -41,7 +42,7 @@ def with_counts(**more: Any) -> Result:
 
 def test_the_file_has_every_link_in_use(tmp_path: Path) -> None:
     use = sample.links()[0]
-    links.write(use, tmp_path / "links.csv")
+    archive.write_links(use, tmp_path / "links.csv")
     rows = read(tmp_path / "links.csv")
     heads = ["class", "from", "to", "expert_bytes", "pipeline_bytes", "data_bytes"]
     assert list(rows[0]) == [*heads, "average_utilisation", "peak_utilisation"]
@@ -54,7 +55,7 @@ def test_the_file_has_every_link_in_use(tmp_path: Path) -> None:
 def test_the_file_and_result_json_agree(tmp_path: Path) -> None:
     result = v3()
     assert result.links is not None
-    links.write(result.links, tmp_path / "links.csv")
+    archive.write_links(result.links, tmp_path / "links.csv")
     rows = read(tmp_path / "links.csv")
     classes = result.summary["links"]["classes"]
     assert set(classes) == {row["class"] for row in rows}

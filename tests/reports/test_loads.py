@@ -11,6 +11,7 @@ import sim
 from reports import loads
 from reports.columns import unpack
 from reports.section import Section
+from sim import archive
 from sim.result import Result
 from sim.scenario import load
 from tests.reports import sample
@@ -28,9 +29,9 @@ def made(result: Result) -> Section:
 
 
 def test_the_file_has_every_rank_in_every_layer(tmp_path: Path) -> None:
-    loads.write(sample.loads()[0], tmp_path / "loads.csv")
+    archive.write_loads(sample.loads()[0], tmp_path / "loads.csv")
     rows = read(tmp_path / "loads.csv")
-    assert tuple(rows[0]) == loads.HEAD
+    assert tuple(rows[0]) == archive.LOADS_HEAD
     assert [(row["layer"], row["rank"]) for row in rows[:9]] == [("3", str(r)) for r in range(8)] + [("4", "0")]
     assert (rows[-1]["layer"], rows[-1]["rank"], rows[-1]["pipeline_position"]) == ("6", "15", "1")
     assert [rows[5][f"padded_rows_{what}"] for what in ("mean", "min", "max")] == ["4224.2", "4096", "4480"]
@@ -42,7 +43,7 @@ def test_the_file_and_result_json_agree(tmp_path: Path) -> None:
     """Every rank of every MoE layer of V3: 59 x 128, at two pipeline positions each with half of the micro-batches."""
     result = sim.run(load("scenarios/v3_sampled.yaml", ["outputs=[result,loads]"]))
     assert result.loads is not None
-    loads.write(result.loads, tmp_path / "loads.csv")
+    archive.write_loads(result.loads, tmp_path / "loads.csv")
     rows, said = read(tmp_path / "loads.csv"), result.summary["expert_rows"]
     assert len(rows) == 2 * 59 * 128 and len({(row["layer"], row["rank"]) for row in rows}) == len(rows)
     assert sum(int(row["micro_batches"]) for row in rows) == 59 * 128 * 120

@@ -100,17 +100,24 @@ def test_an_infeasible_run_says_so_first() -> None:
     assert 'class="alarm"' not in html("full")
 
 
+def test_overrides_are_told_below_the_name() -> None:
+    """The name may still tell of the file as it was."""
+    run = sample.chunk_times()
+    text = page.render(replace(run, summary=run.summary | {"overrides": ["seed=1", "name=<b>"]}))
+    assert "<br>with seed=1 name=&lt;b&gt;</p>" in text and "<br>with" not in html("chunks")
+
+
 def test_the_same_result_gives_the_same_page() -> None:
     assert page.render(sample.result()) == html("full")
 
 
 def test_more_figures_than_a_row_holds_stand_in_two() -> None:
-    """Ranks that differ add the pair and the rank that the step waits for to the eight of a page."""
+    """Ranks that differ add the pair and the rank that the step waits for to the nine of a page."""
 
     def columns(result) -> tuple[str, ...]:
         found = re.search(r'class="figures" style="--all:(\d+);--half:(\d+)"', page.render(result))
         assert found
         return found.groups()
 
-    assert columns(sample.result()) == ("8", "4")
-    assert columns(sample.differing()) == ("5", "5")
+    assert columns(sample.result()) == ("5", "5")
+    assert columns(sample.differing()) == ("6", "6")

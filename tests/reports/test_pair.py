@@ -7,7 +7,7 @@ import pytest
 
 from hwmodels.units import NS_PER_S
 from reports.columns import unpack
-from reports.pair import COMPUTE_LANES, EXCHANGE_LANES, device_sms, occupancy, op_kinds, section, union_ns
+from reports.pair import COMPUTE_LANES, EXCHANGE_LANES, device_sms, left, occupancy, op_kinds, section, union_ns
 from reports.ranks import HEALTHY
 from sim.trace import LANES, Trace
 from tests.reports import sample
@@ -93,3 +93,15 @@ def test_a_schedule_without_pairs_shows_a_chunk() -> None:
     assert (made.title, made.data["what"]) == ("One chunk, op by op", "chunk")
     made = section(sample.result())
     assert made is not None and made.title == "One pair, op by op"
+
+
+def test_compute_gives_back_what_communication_takes() -> None:
+    """132 SMs while nothing communicates and 112 beside it; never more in all than the device has."""
+    pair = spans(("compute", 0, 10, 132), ("communication", 5, 15, 20), ("compute", 12, 20, 132))
+    own, others = occupancy(pair, COMPUTE_LANES), occupancy(pair, EXCHANGE_LANES)
+    times, held = left(own, others, 132)
+    assert (np.round(times * NS_PER_S).tolist(), held.tolist()) == ([0, 5, 10, 12, 15, 20], [132, 112, 0, 112, 132, 0])
+    apart = spans(("compute", 0, 10, 112), ("communication", 5, 15, 20))
+    always = occupancy(apart, COMPUTE_LANES)
+    assert left(always, occupancy(apart, EXCHANGE_LANES), 132) is always
+    assert left(own, others, None) is own

@@ -121,7 +121,7 @@ def test_results_do_not_depend_on_folding(faults):
         f"{{kind: {f.kind}, at: {f.at}, slower: {f.slower}}}" for f in faults if f.kind != "thermal"
     ) + "]"  # fmt: skip
     few, wide = (dict(result(written, f"fold={fold}").summary) for fold in ("true", "false"))
-    for key in few.keys() - {"scenario_hash"}:
+    for key in few.keys() - {"scenario_hash", "overrides"}:
         assert flat(few[key]) == pytest.approx(flat(wide[key]), rel=1e-12), key
 
 
@@ -171,7 +171,7 @@ def close(one, two, where=""):
 def unchanged(schedule):
     plain, idle = result(f"schedule={schedule}"), result(f"schedule={schedule}", IDLE_FAULT)
     odd = {
-        "scenario_hash", "waiting_for_peers_s", "critical_ranks", "shown_replica", "faults_without_effect",
+        "scenario_hash", "overrides", "waiting_for_peers_s", "critical_ranks", "shown_replica", "faults_without_effect",
         "pair_s", "communication_of",
     }  # fmt: skip
     close({k: v for k, v in plain.summary.items() if k not in odd},

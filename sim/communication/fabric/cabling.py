@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from hwmodels.collectives import wires
+from hwmodels.collectives import port, wires
 from hwmodels.fabric import Fabric
 from hwmodels.refused import Refused
 from sim.communication.fabric.routes import Numbers, Routes, links, routes
@@ -129,13 +129,12 @@ class Cabling:
 def cabling(cluster: Cluster, placement: str | tuple[int, ...] = "packed", seed: int = 0) -> Cabling:
     """The cabling of a cluster with a fabric. Raises Refused with one line.
 
-    Ports are as fast as the NICs plugged into them unless the scenario states their speed (see `wires`).
+    Ports are as fast as the NICs plugged into them unless the scenario states their speed (`hwmodels.collectives`).
     """
     node, fabric = cluster.node, cluster.fabric
     if fabric is None:
         raise Refused("nothing is said about switches; name a fabric", key="cluster.fabric")
     nics = node.gpus * node.nics_per_gpu
-    nic, stated = wires(node, fabric).nic, fabric.figures.get("link.bandwidth")
-    port = fabric.link.bandwidth * nic.efficiency if stated and stated.source == "override" else nic.effective
     where = slots.allocate(placement, cluster.nodes, fabric.most_nodes(nics), seed)
-    return Cabling(fabric, node.gpus, node.nics_per_gpu, where, Rates(nic.effective, port))
+    rates = Rates(wires(node, fabric).nic.effective, port(node.nic, fabric).effective)
+    return Cabling(fabric, node.gpus, node.nics_per_gpu, where, rates)

@@ -136,8 +136,10 @@ def test_kernels_that_do_not_join(recorded, phase, name, op, message):
 
 def test_only_single_kernels_are_read(recorded, made):
     """The pair and its phases, which are predicted, can be anything: the tables do not change."""
-    overlap = recorded.analysis.overlap._replace(total=1, compute=2, data=3, sync=4, data_exposed=5, idle=6)
-    other = dataclasses.replace(recorded.analysis, spans={}, streams=(), overlap=overlap)
+    (device,) = recorded.analysis.devices
+    overlap = device.overlap._replace(total=1, compute=2, data=3, sync=4, data_exposed=5, idle=6)
+    devices = (device._replace(overlap=overlap),)
+    other = dataclasses.replace(recorded.analysis, spans={}, streams=(), devices=devices)
     head = {key: made["gemm"][key] for key in ("device", "source", "reference", "provenance")}
     assert calibrate.tables(other, recording.shape_of(MODEL), head) == made
 

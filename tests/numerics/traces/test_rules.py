@@ -25,11 +25,6 @@ NAMES = {
         "triton_poi_fused_add_mul_3": "elementwise",
         "Memcpy DtoD (Device -> Device)": "copy",
         "Memset (Device)": "elementwise",
-        "aten::addmm": "gemm",
-        "aten::linear": "wrapper",
-        "autograd::engine::evaluate_function: AddmmBackward0": "wrapper",
-        "AddmmBackward0": "wrapper",
-        "aten::view": "misc",
         "nvjet_sm90_tst_256x128_64x4_1x2_h_bz_coopA_bias_TNT": "gemm_bf16",
         "nvjet_hsh_128x256_64x4_1x2_h_bz_coopA_TNT": "gemm_bf16",
         "nvjet_sm120_tst_mma_64x64x128_3_32x32x128_tmaAB_alignCD4_bz_TNNN": "gemm_bf16",
@@ -52,7 +47,7 @@ NAMES = {
         "ncclSymDevKernel_AllReduce_RSxLD_AGxST_sum_bf16(ncclSymDevArgs)": "comm_data",
         "ncclKernel_AllGather_RING_LL_Sum_int8_t": "comm_data",
         "ncclDevKernel_SendRecv(ncclDevKernelArgsStorage<4096ul>)": "comm_data",
-        "void at::native::vectorized_elementwise_kernel<8, at::native::GeluCUDAKernelImpl()>": "swiglu",
+        "void at::native::vectorized_elementwise_kernel<8, at::native::GeluCUDAKernelImpl()>": "activation",
         "at::native::detail::split_with_sizes_copy_out_contiguous_no_cast_kernel(char **)": "copy",
         "void at::native::index_elementwise_kernel<128, 4>": "permute",
         "void at::native::tensor_kernel_scan_innermost_dim<float>": "reduce",
@@ -92,7 +87,7 @@ NAMES = {
         "void transformer_engine::multi_padding_kernel<16, __nv_fp8_e4m3>": "permute",
         "void transformer_engine::dispatch::mxfp8::quantize_kernel::quantize_mxfp8_kernel<>": "quant",
         "void transformer_engine::gated_kernels::cast_fp8_gated_kernel<>": "swiglu",
-        "void transformer_engine::unary_kernel<8, float, &transformer_engine::gelu<float, float>>": "swiglu",
+        "void transformer_engine::unary_kernel<8, float, &transformer_engine::gelu<float, float>>": "activation",
         "void transformer_engine::unary_kernel<8, float, nullptr, __nv_bfloat16, __nv_fp8_e4m3>": "quant",
         "transformer_engine::detail::cast_transpose_optimized_kernel": "quant",
         "void transformer_engine::hadamard_transform_kernel<>": "quant",
@@ -127,6 +122,133 @@ def test_shipped_rules_know_their_kernels(which: str) -> None:
     assert {name: found.classify(name).kind for name in NAMES[which]} == NAMES[which]
 
 
+OPERATORS = {
+    "aten::addmm": "gemm", "aten::linear": "wrapper", "AddmmBackward0": "wrapper", "aten::view": "misc",
+    "autograd::engine::evaluate_function: AddmmBackward0": "wrapper", "FusedRmsNormBackward0": "wrapper",
+    "## Call CompiledFxGraph abc ##": "wrapper", "aten::conv2d": "conv", "aten::gelu_": "activation",
+    "aten::sigmoid_backward": "activation", "aten::embedding_dense_backward": "embedding",
+    "c10d::allreduce_": "comm_data",
+    "_C::rotary_embedding": "rope", "vllm::rocm_unquantized_gemm": "gemm", "sgl_kernel::silu_and_mul": "swiglu",
+    "aten::_scaled_dot_product_flash_attention": "attn_fwd", "triton_poi_fused_addmm_gelu_3": "activation",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("which", rules.shipped())
+def test_operators_of_the_host_go_by_their_whole_name_and_others_by_their_own(which: str) -> None:
+    found = rules.load(which)
+    assert {name: found.classify(name, host=True).kind for name in OPERATORS} == OPERATORS
+    for name, kind in OPERATORS.items():
+        assert found.classify(name, host=True).known == (kind != "wrapper"), name
+
+
+# --- the function's own name ------------------------------------------------------------------------------------------
+
+PRODUCTS = {
+    "my_gemm_{}_64x64": "gemm", "_expert_matmul_bf16xmxfp4_128x128_{}": "gemm",
+    "bmm_E4m3_Fp32_tile128_{}_sm100": "gemm_fp8", "_matmul_ogs_NNT_bf16xbf16xmxfp4_16x128_{}": "gemm_grouped",
+    "triton_tem_fused_addmm_{}_3": "gemm", "nvjet_sm90_tst_256x128_64x4_1x2_h_bz_coopA_{}_TNT": "gemm_bf16",
+    "ampere_fp16_s16816gemm_fp16_128x64_{}_ldg8": "gemm_bf16",
+    "void cutlass::Kernel2<cutlass_80_tensorop_bf16_s16816gemm_{}_bf16_128x64>(Params)": "gemm_bf16",
+    "void device_kernel<cutlass::gemm::GemmUniversal<MMA_64x64x32_F32E4M3E4M3_SS, Epilogue_{}>>(Params)": "gemm_fp8",
+}  # fmt: skip
+FUSED = (
+    "swiglu",
+    "swiGlu",
+    "relu",
+    "gelu",
+    "silu_mul",
+    "sigmoid",
+    "tanh",
+    "layer_norm",
+    "softmax",
+    "quantize",
+    "dropout_add",
+)
+
+
+@pytest.mark.parametrize("fused", FUSED)
+@pytest.mark.parametrize("which", rules.shipped())
+def test_a_product_is_one_whatever_is_fused_into_it(which: str, fused: str) -> None:
+    found = rules.load(which)
+    names = {name.format(fused): kind for name, kind in PRODUCTS.items()}
+    assert {name: found.classify(name).kind for name in names} == names
+
+
+@pytest.mark.parametrize(
+    ("own", "kind"),
+    [("table_lookup_kernel", "embedding"), ("bucketize_features", ""), ("swiglu_act_kernel", "swiglu"),
+     ("sgemm", "gemm"), ("relu_kernel", "activation"), ("leaky_relu", "activation"), ("layer_norm_kernel", "norm"),
+     ("my_own_thing", "")],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "around",
+    ["{}", "void fbgemm_gpu::{}<int>(int*)", "void {}<4, fbgemm_gpu::float_to_hfp8(float)>(fbgemm_gpu::Tensor<float>)",
+     "void grouped_gemm::cuda::{}(float*)", "attention::gelu::{}", "void x::flash::{}<softmax::Traits<int>>(gemm::P)",
+     "std::enable_if<!(false), void>::type gemm::{}<int>(int)", "void (anonymous namespace)::{}<norm::T>(gelu::T)"],
+)  # fmt: skip
+@pytest.mark.parametrize("which", rules.shipped())
+def test_namespaces_templates_and_arguments_say_nothing_of_a_function(
+    which: str, around: str, own: str, kind: str
+) -> None:
+    named = rules.load(which).classify(around.format(own))
+    assert (named.kind if named.known else "") == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("void at::native::vectorized_elementwise_kernel<4, at::native::{}(at::It&)::{{lambda()#1}}>(int)", "{}"),
+        ("void at::native::elementwise_kernel<128, 4, at::native::gpu_kernel_impl<at::native::{}<float>>>(int)", "{}"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("functor", "expected"),
+    [("silu_backward_kernel", "activation"), ("sigmoid_kernel_cuda", "activation"), ("tanh_kernel_cuda", "activation"),
+     ("launch_glu_backward", "swiglu"), ("direct_copy_kernel_cuda", "copy"), ("CUDAFunctor_add", "elementwise")],
+)  # fmt: skip
+def test_elementwise_kernels_are_what_their_template_names(name: str, kind: str, functor: str, expected: str) -> None:
+    assert rules.load("torch").classify(name.format(functor)).kind == kind.format(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("triton_poi_fused_addmm_gelu_view_15", "activation"), ("triton_poi_fused_addmm_cat_1", "elementwise"),
+        ("triton_red_fused_add_addmm_mul_native_layer_norm_19", "norm"),
+        ("triton_per_fused_addmm_mean_pow_7", "reduce"),
+        ("triton_poi_fused__scaled_dot_product_flash_attention_cat_10", "elementwise"),
+    ],
+)  # fmt: skip
+def test_what_inductor_fuses_elementwise_is_no_product(name: str, kind: str) -> None:
+    """Its names list the operators whose parts it took; of addmm that is the bias, the product runs elsewhere."""
+    assert {rules.load(which).classify(name).kind for which in rules.shipped()} == {kind}
+
+
+def test_what_gets_a_product_ready_or_sums_its_parts_is_none() -> None:
+    found = rules.load("torch")
+    for name in ("void at::cuda::detail::prepare_grouped_gemm_data<bfloat16_t>(int)", "setGroupedGemmWgradArguments"):
+        assert found.classify(name).kind == "misc"
+    assert found.classify("_finalize_matmul_scatter_bf16").kind == "permute"
+    assert found.classify("void cublasLt::splitKreduce_kernel<32, 16>(int)").kind == "reduce"
+
+
+@pytest.mark.parametrize("which", rules.shipped())
+def test_a_catch_all_knows_nothing(which: str) -> None:
+    found = rules.load(which)
+    assert found.classify("aten::my_custom_thing", host=True) == rules.Named("misc", "", False, False, True)
+    assert found.classify("aten::mm", host=True).known and not found.classify("my_thing", host=True).general
+
+
+def test_a_catch_all_holds_only_where_nothing_else_does(tmp_path: Path) -> None:
+    found = made(
+        tmp_path,
+        "kernels: [{class: misc, match: '', general: true}, {class: norm, match: ln}]\n"
+        "operators: [{class: misc, match: '^my::', general: true}, {class: rope, match: 'rope'}]\n",
+    )
+    assert found.classify("ln_fwd").kind == "norm" and found.classify("other").general
+    assert found.classify("my::rope", host=True).kind == "rope" and found.classify("my::ln", host=True).kind == "norm"
+
+
 def test_all_shipped_files_load_and_use_legal_words() -> None:
     assert rules.shipped() == ("deepseek", "megatron", "torch")
     for which in rules.shipped():
@@ -135,7 +257,6 @@ def test_all_shipped_files_load_and_use_legal_words() -> None:
 
 def test_what_no_rule_knows_is_not_known() -> None:
     assert rules.load("torch").classify("strange_kernel") == rules.Named("misc", "", False, False)
-    assert not rules.load("megatron").classify("grouped_gemm::utils::fill(float*)").known, "a namespace is no product"
 
 
 def made(folder: Path, text: str) -> rules.Rules:
@@ -188,6 +309,8 @@ kernels:
   - {class: gemm, match: '(', grid: [1]}
   - {clas: gemm, match: b}
   - {class: gemm, match: b, shape: 1}
+  - {class: gemm, match: 'at::mm'}
+  - {class: gemm, match: [a, '['], scope: ')'}
 sequences:
   p: [nrm one, norm]
 """
@@ -200,8 +323,11 @@ sequences:
         "own.yaml:4:19: kernels[1].match: not a regular expression",
         "own.yaml:5:5: kernels[2]",
         "own.yaml:6:29: kernels[3]: unknown key 'shape'",
-        "own.yaml:8:7: sequences.p[0]: unknown class 'nrm', did you mean 'norm'",
-        "own.yaml:8:16: sequences.p[1]: expected 'class operation'",
+        "own.yaml:7:19: kernels[4].match: a function's own name has no '::', found 'at::mm'; its namespaces",
+        "own.yaml:8:19: kernels[5].match: not a regular expression",
+        "own.yaml:8:36: kernels[5].scope: not a regular expression",
+        "own.yaml:10:7: sequences.p[0]: unknown class 'nrm', did you mean 'norm'",
+        "own.yaml:10:16: sequences.p[1]: expected 'class operation'",
     )
     assert len(lines) == len(says)
     for line, expected in zip(lines, says, strict=True):
@@ -225,6 +351,8 @@ def test_a_file_without_kernels_is_refused(tmp_path: Path) -> None:
     [
         ("extends: own.yaml\nkernels: []\n", "own.yaml:1:1: extends: unknown rules 'own.yaml'"),
         ("kernels: []\nsequences: [a]\n", "own.yaml:2:1: sequences: a mapping, found list"),
+        ("kernels: []\noperators: 5\n", "own.yaml:2:1: operators: a list of {class: ..., match: ...}"),
+        ("kernels: [{class: gemm, match: []}]\n", "own.yaml:1:11: kernels[0]: a rule is {class: ..., match: ...}"),
         ("kernels: []\nshapes: 5\n", "own.yaml:2:1: shapes: a mapping, found int"),
         ("kernels: []\nsequences: {p: 5}\n", "own.yaml:2:13: sequences.p: a list is needed"),
         ("kernels: [{class: gemm, match: a, grid: 5}]\n", "kernels[0].grid: a list of whole numbers"),

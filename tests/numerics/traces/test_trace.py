@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from numerics.traces import events
-from numerics.traces.events import EventReader, TraceError
+from numerics.traces import events, window
+from numerics.traces.events import EventReader
 from numerics.traces.trace import LAUNCH, Trace, nanoseconds, read_trace
+from numerics.traces.window import TraceError
 
 TINY = Path(__file__).parent / "two_streams.json"
 LONG = "x" * 500
@@ -97,7 +98,7 @@ def test_a_window_of_any_size_reads_what_json_reads(
     whole = {"before": [1, {"a": "é"}], "traceEvents": found, "after": "x"}
     path.write_text(json.dumps(whole, ensure_ascii=ascii_only, indent=chunk % 3 or None), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(events, "CHUNK_BYTES", chunk)
+        patch.setattr(window, "CHUNK_BYTES", chunk)
         reader = EventReader(path)
         assert list(reader) == found
     assert reader.head == {"before": [1, {"a": "é"}], "after": "x"}
@@ -107,7 +108,7 @@ def test_a_window_of_any_size_reads_what_json_reads(
 def test_every_cut_is_an_error_of_one_line_with_a_byte(
     tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(window, "CHUNK_BYTES", chunk)
     text = f'{{"a": [1, "b\\u00e9"], "traceEvents": [{KERNEL}, {KERNEL}], "n": 12}}'
     assert read_trace(written(tmp_path, text)).kernels == 2
     for size in range(1, len(text)):
@@ -214,7 +215,7 @@ def test_numbers_may_be_texts_and_texts_may_hold_what_no_file_can(tmp_path: Path
 
 
 def test_the_share_that_was_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "CHUNK_BYTES", 4096)
+    monkeypatch.setattr(window, "CHUNK_BYTES", 4096)
     monkeypatch.setattr("numerics.traces.trace.WATCHED_EVENTS", 100)
     text = f"[{', '.join([KERNEL] * 5000)}]".encode()
     for content in (text, gzip.compress(text, 0, mtime=0)):
@@ -225,7 +226,7 @@ def test_the_share_that_was_read_is_told(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_byte_counts_bytes_over_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "CHUNK_BYTES", 64)
+    monkeypatch.setattr(window, "CHUNK_BYTES", 64)
     good = KERNEL.replace('"k"', '"ééé"')
     text = f"[{', '.join([good] * 50)}, 17]"
     with pytest.raises(TraceError, match=f"byte {len(text.encode()) - 3}: an event is an object"):
@@ -236,26 +237,138 @@ def test_an_event_without_end_does_not_fill_memory(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(events, "VALUE_CHARACTERS", 2 << 20)
     path = written(tmp_path, '[{"name": "' + "x" * (9 << 20))
     tracemalloc.start()
-    with pytest.raises(TraceError, match="byte 1: a value of more than 2 MiB; is this a trace"):
+    with pytest.raises(TraceError, match=r"byte 1: a value of more than 2 MiB \(keys found: name\); is this"):
         read_trace(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 40 << 20
 
 
-@pytest.mark.parametrize(
-    ("limit", "text"),
-    [
-        ("events.VALUE_CHARACTERS", "{" + ", ".join(f'"key {i}": "{LONG}"' for i in range(3000)) + "}"),
-        ("trace.TEXT_CHARACTERS", "[" + ", ".join(KERNEL.replace('"k"', f'"{i} {LONG}"') for i in range(3000)) + "]"),
-    ],
-)
-def test_a_file_of_nothing_but_names_does_not_fill_memory(
-    tmp_path: Path, limit: str, text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(f"numerics.traces.{limit}", 1 << 20)
+def test_a_file_of_nothing_but_names_does_not_fill_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("numerics.traces.trace.TEXT_CHARACTERS", 1 << 20)
+    text = "[" + ", ".join(KERNEL.replace('"k"', f'"{i} {LONG}"') for i in range(3000)) + "]"
     with pytest.raises(TraceError, match=r"more than 1 MiB .*is this a trace\?"):
         read_trace(written(tmp_path, text))
+
+
+# --- files of other forms, of any size --------------------------------------------------------------------------------
+
+NODE = {"id": 1, "name": 'a "quoted\\" {[ name', "inputs": {"values": [0] * 40, "of": [{"deep": "}"}]}}
+
+
+@pytest.mark.parametrize(
+    ("head", "keys"),
+    [
+        ({"schema": "1.1", "pid": 1, "nodes": [NODE] * 60_000}, r"\(keys found: nodes, pid, schema\); it is an exec"),
+        ({"rocprofiler-sdk-tool": [NODE] * 60_000}, r"\(keys found: rocprofiler-sdk-tool\); it is an output of"),
+        ({"first": "x" * (9 << 20), "second": 5}, r"\(keys found: first, second\); expected"),
+        ({f"key {i:04}": LONG for i in range(20_000)}, r"keys found: key 0000, .*, key 0007 and 19992 more\)"),
+        ({"k" * 5000: 1, "many": [1] * (3 << 20), "n": 12}, r"\(keys found: k{60}\.\.\., many, n\)"),
+    ],
+)  # fmt: skip
+def test_the_keys_of_a_file_that_is_no_trace_are_said_however_large_it_is(
+    tmp_path: Path, head: dict[str, object], keys: str
+) -> None:
+    path = written(tmp_path, json.dumps(head))
+    assert path.stat().st_size > 9 << 20
+    tracemalloc.start()
+    with pytest.raises(TraceError, match=f"not a Chrome trace: it has no traceEvents .*{keys}") as found:
+        read_trace(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "\n" not in str(found.value) and len(str(found.value)) < 900
+    assert peak < 60 << 20, "the text alone has twice as many bytes for a 30 MB file, its objects ten times"
+
+
+def test_a_large_value_beside_the_events_is_passed_over(tmp_path: Path) -> None:
+    big, long = json.dumps([NODE] * 20_000), json.dumps("é" * (5 << 20))
+    text = f'{{"big": {big}, "n": 1, "traceEvents": [{KERNEL}], "after": {long}}}'
+    trace = read_trace(written(tmp_path, text))
+    assert trace.kernels == 1 and trace.head == {"n": 1}
+
+
+@settings(max_examples=40, deadline=None)
+@given(values, st.integers(1, 40), st.integers(0, 30))
+def test_what_is_passed_over_ends_where_the_value_ends(
+    tmp_path_factory: pytest.TempPathFactory, value: object, chunk: int, room: int
+) -> None:
+    path = tmp_path_factory.mktemp("over") / "trace.json"
+    whole = {"a": value, "b": 12, "c": "end"}
+    path.write_text(json.dumps({"a": value, "b": 12, "traceEvents": [json.loads(KERNEL)], "c": "end"}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(window, "CHUNK_BYTES", chunk)
+        patch.setattr(events, "HEAD_CHARACTERS", room)
+        reader = EventReader(path)
+        assert [event["name"] for event in reader] == ["k"]
+    assert reader.head == {key: whole[key] for key in reader.head}, "what is kept is whole"
+
+
+# --- devices, other categories, lost kernels --------------------------------------------------------------------------
+
+
+def kernel(ts: int, device: object = 0, pid: object = 0, **args: object) -> dict[str, object]:
+    return {"ph": "X", "cat": "kernel", "name": "k", "ts": ts, "dur": 10, "pid": pid, "tid": 7,
+            "args": {"device": device, **args}}  # fmt: skip
+
+
+def launch(name: str, correlation: int, category: str = "cuda_runtime") -> dict[str, object]:
+    return {"ph": "X", "cat": category, "name": name, "ts": 1, "dur": 1, "pid": 9, "tid": 9,
+            "args": {"correlation": correlation}}  # fmt: skip
+
+
+def of(folder: Path, rows: list[dict[str, object]], *properties: dict[str, object]) -> Trace:
+    return read_trace(written(folder, json.dumps({"deviceProperties": list(properties), "traceEvents": rows})))
+
+
+H100, MI300X = {"name": "H100", "numSms": 132}, {"name": "MI300X", "numSms": 304}
+
+
+@pytest.mark.parametrize(
+    ("properties", "said"),
+    [
+        ([{"id": 0, **MI300X}], ("MI300X", 304)),
+        ([{"id": 0, **MI300X}, {"id": 1, **MI300X}], ("MI300X", 304)),
+        ([{"id": 3, **H100}, {"id": 0, **MI300X}], ("H100", 132)),
+        ([{"id": 0, **H100}, {"id": 1, **MI300X}], ("", 0)),
+        ([{"id": 0, "name": "H100"}], ("H100", 0)),
+        ([], ("", 0)),
+    ],
+)  # fmt: skip
+def test_a_device_that_is_not_numbered_as_its_properties_is_the_one_that_is_named(
+    tmp_path: Path, properties: list[dict[str, object]], said: tuple[str, int]
+) -> None:
+    trace = of(tmp_path, [kernel(1, device=3, pid=3)], *properties)
+    assert (trace.device_name(), trace.sms()) == said
+
+
+def test_devices_are_told_apart_by_number_and_process(tmp_path: Path) -> None:
+    trace = of(tmp_path, [kernel(1), kernel(2, 1, 1), kernel(3)], {"id": 0, **H100}, {"id": 1, **MI300X})
+    assert trace.labels() == ("0", "1") and trace.device["device"].tolist() == [0, 1, 0]
+    assert [trace.device_name(i) for i in (0, 1)] == ["H100", "MI300X"]
+    assert trace.of_device("1").kernels == 1 and trace.of_device("1").device_name() == "MI300X"
+    merged = of(tmp_path, [kernel(1, 0, "rank 0"), kernel(2, 0, "rank 1")])
+    assert merged.labels() == ("0@rank 0", "0@rank 1")
+    with pytest.raises(TraceError, match="nothing ran on device '2'; legal: 0, 1"):
+        trace.of_device("2")
+
+
+def test_events_of_other_categories_are_counted_with_their_time(tmp_path: Path) -> None:
+    odd = {"ph": "X", "name": "x", "ts": 1, "dur": 2.5}
+    rows = [kernel(1), *({**odd, "cat": cat} for cat in ("mtia_ccp_events", "mtia_ccp_events", "python_function")),
+            {**odd, "cat": "hpu_op", "dur": "soon"}, {**odd, "cat": "ac2g", "ph": "s"}]  # fmt: skip
+    assert of(tmp_path, rows).left_out == (("mtia_ccp_events", 2, 5000), ("hpu_op", 1, 0))
+
+
+def test_launches_without_kernels_are_counted(tmp_path: Path) -> None:
+    """Of calls that start kernels, graphs included; copies may move nothing, and host functions run on the host."""
+    calls = [launch("cudaLaunchKernel", 1), launch("cuLaunchKernelEx", 2, "cuda_driver"), launch("cudaGraphLaunch", 3),
+             launch("cudaLaunchHostFunc", 4), launch("cudaMemcpyAsync", 5),
+             launch("urEnqueueKernelLaunch", 6, "xpu_runtime")]  # fmt: skip
+    trace = of(tmp_path, [*calls, kernel(1, correlation=1), kernel(2, correlation=3), kernel(3, correlation=3)])
+    assert (trace.launches, trace.lost) == (4, 2)
+    assert of(tmp_path, [*calls, kernel(1)]).lost == 0, "kernels without ids say nothing"
+    assert of(tmp_path, [*calls, {**kernel(1), "cat": "cpu_op"}]).lost == 4
+    assert (read_trace(TINY).launches, read_trace(TINY).lost) == (4, 0)
 
 
 def peak_of(path: Path) -> int:

@@ -60,14 +60,18 @@ def without_wires(low):
     return replace(low, jobs=jobs, syncs=tuple(replace(sync, reduces=(), gather_ns=0) for sync in low.syncs))
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(schedule=st.sampled_from(SCHEDULES), slow=st.integers(0, 15), factor=st.sampled_from([1.0, 1.05, 1.5]),
        kind=st.sampled_from(["gpu", "link"]), routing=st.sampled_from(["balanced", "sampled"]), seed=st.integers(0, 3),
-       positions=st.sampled_from([2, 4]), where=st.sampled_from([(), ACROSS]))  # fmt: skip
-def test_the_path_covers_the_step_to_the_nanosecond(schedule, slow, factor, kind, routing, seed, positions, where):
+       positions=st.sampled_from([2, 4]), where=st.sampled_from([(), ACROSS]),
+       messages=st.sampled_from(["hidden", "waited"]))  # fmt: skip
+def test_the_path_covers_the_step_to_the_nanosecond(
+    schedule, slow, factor, kind, routing, seed, positions, where, messages
+):
     """Without wires, the seconds on ranks are the time at which the last step ends, and what the step costs more than
     an even one lies in the time beyond."""
     chosen = (f"schedule={schedule}", f"routing={routing}", f"seed={seed}", f"parallel.pipeline={positions}", *where)
+    chosen += (f"comm.messages={messages}",)
     if positions == 4 and where:
         chosen += ("cluster.nodes=16",)
     laid, machine, low = lowered(*chosen)

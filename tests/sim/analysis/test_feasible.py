@@ -27,7 +27,8 @@ def test_all_reasons_are_in_the_answer_and_the_command_line_says_them(
     assert result.summary["feasible"] is False and result.feasible == (False, "; ".join(lines))
     assert record(load(LITE, words))["summary"]["infeasible"] == lines
     assert main([LITE, *words, "-q", "--out", str(tmp_path / "o")]) == 1
-    assert capsys.readouterr().err.splitlines() == [f"infeasible: {line}" for line in lines]
+    hint, *told = capsys.readouterr().err.splitlines()
+    assert "hbm.capacity: 1GB is 1/80 of the least" in hint and told == [f"infeasible: {line}" for line in lines]
     told = json.loads((tmp_path / "o" / "result.json").read_text())
     assert (told["feasible"], told["infeasible"]) == (False, lines)
 
@@ -37,3 +38,14 @@ def test_limits_of_chunk_times_are_judged_too() -> None:
     assert sim.run(load(SMALL, [f"limits.step_time={took!r} s"])).feasible == (True, "")
     fits, why = sim.run(load(SMALL, [f"limits.step_time={0.99 * took!r} s"])).feasible
     assert not fits and why.startswith("the step takes ")
+
+
+def test_a_copy_to_the_host_that_outlasts_the_step_is_told() -> None:
+    """The average of a rank's parameters goes over PCIe while the next step runs."""
+    within = sim.run(load(LITE, ["outputs=[result]"])).summary
+    assert 0 < within["host_copy_s"] < within["step_time_s"] and within["feasible"]
+    slower = "cluster.node.pcie.bandwidth=2MB/s"
+    beyond = sim.run(load(LITE, ["outputs=[result]", slower])).summary
+    size = within["host_copy_s"] - 1e-6
+    assert beyond["host_copy_s"] == pytest.approx(size * 64e9 / 2e6 + 1e-6, rel=1e-6)
+    assert not beyond["feasible"] and beyond["infeasible"][0].startswith("the copy of averaged parameters to the host")

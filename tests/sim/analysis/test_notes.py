@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.analysis.notes import notes
+from sim.analysis.notes import SLACK, SPREAD, notes
 from sim.scenario import SCENARIOS, load
 
 MAIN = str(SCENARIOS / "v3_2048gpu.yaml")
@@ -45,6 +45,28 @@ def test_a_fabric_that_can_only_be_counted_is_told():
     assert said(summary={"links": {"left_out": why}}) == [line]
 
 
+@pytest.mark.parametrize("word", ["cluster.node.nic.bandwidth=45GB/s", "comm.sms=8", "routing=sampled", "jitter=1%"])
+def test_what_rests_on_the_slack_of_exchanges_says_so(word):
+    hidden = {"overlap_fraction": 0.9}
+    assert SLACK in said(word, summary=hidden) and SLACK not in said(word, "comm.waits=measured", summary=hidden)
+    assert SLACK not in said("cluster.node.device.hbm.bandwidth=3TB/s", summary=hidden)
+    assert SLACK not in said(word, summary={"overlap_fraction": 0.0})
+
+
+def test_keys_that_change_nothing_say_so_and_messages_of_a_dense_model_change_much():
+    dense, times = (str(SCENARIOS / f"{name}.yaml") for name in ("llama3_70b", "zb_chunk_times"))
+    assert list(notes(load(dense, ["comm.messages=waited"]), {}, ["comm.messages=waited"])) == []
+    (line,) = notes(load(dense, ["comm.waits=measured"]), {}, ["comm.waits=measured"])
+    assert "no experts" in line
+    (line,) = notes(load(times, ["optimizer.reduce=after"]), {}, ["optimizer.reduce=after"])
+    assert line.startswith("optimizer.reduce: chunk_times have no gradients")
+
+
+def test_the_spread_of_the_profile_says_where_it_is_from():
+    assert said("routing=sampled") == said("routing={kind: sampled, spread: 0.15}") == [SPREAD]
+    assert said("routing={kind: sampled, spread: 0.2}") == []
+
+
 def test_faults_and_recorded_loads_have_their_lines():
     found = {"max_vio": {"by_layer": [0.2], "recorded": {"by_layer": [0.0]}}, "layers": [3]}
     lines = said(summary={"faults_without_effect": ["faults[0]: changes nothing"], "routing": found})
@@ -61,3 +83,32 @@ def test_the_command_prints_them(tmp_path: Path):
         f"{MAIN}: cluster.fabric: counted, not wired ({links['left_out']}); no links.csv, and {TAKEN}\n"
     )
     assert not (tmp_path / "o" / "links.csv").exists()
+
+
+@pytest.mark.parametrize(("word", "line"), [
+    ("cluster.node.nic.bandwidth=400GB/s", "400GB/s is 8 times the most of any machine that ships (50 GB/s); Gb"),
+    ("cluster.node.nic.bandwidth=400GB/s", "its, GB gigabytes"),
+    ("cluster.node.device.hbm.capacity=80Gb", "80Gb is 1/8 of the least of any machine that ships (80 GB); Gb is"),
+    ("cluster.node.nvlink.latency=1ms", "1ms is 300 times the most of any machine that ships (3.33 us)"),
+])  # fmt: skip
+def test_figures_far_beyond_all_machines_are_told(word, line):
+    """400 Gb/s written with a large B is eight times what it was meant to be."""
+    (only,) = said(word)
+    assert only.startswith(f"{word.split('=')[0]}: ") and line in only
+
+
+@pytest.mark.parametrize("word", [
+    "cluster.node.nic.bandwidth=400Gb/s", "cluster.node.nic.bandwidth=199GB/s", "cluster.node.nic.bandwidth=6.3GB/s",
+    "cluster.node.nvlink.latency=0 s", "cluster.node.device.hbm.bandwidth=8 TB/s",
+])  # fmt: skip
+def test_figures_near_those_that_ship_are_not(word):
+    assert said(word) == []
+
+
+def test_peaks_that_follow_are_told():
+    (line,) = said("cluster.node.device.sms=66")
+    assert line == (
+        "cluster.node.device: its peaks follow its SMs and clock (bf16: 494.5 TFLOP/s); state peak_flops to set them"
+    )
+    every = [f"cluster.node.device.peak_flops.{name}=500 TFLOP/s" for name in ("fp8", "bf16", "tf32")]
+    assert said("cluster.node.device.sms=66", *every, "cluster.node.device.peak_flops.fp32=60 TFLOP/s") == []

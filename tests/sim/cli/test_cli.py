@@ -20,10 +20,13 @@ import reports
 import sim
 from hwmodels import device
 from hwmodels.refused import Refused
+from sim import archive
 from sim.__main__ import main
 from sim.analysis.feasible import judged
 from sim.cli.command import BUG
-from sim.scenario import SCENARIOS, Scenario
+from sim.cli.run import place
+from sim.experiments.sweep import SWEEPS
+from sim.scenario import SCENARIOS, Scenario, shelves
 
 SMALL = str(SCENARIOS / "dualpipe_8x20.yaml")
 ROOT = SCENARIOS.parent
@@ -31,23 +34,30 @@ ROOT = SCENARIOS.parent
 
 def fake_result(scenario: Scenario) -> SimpleNamespace:
     memory: Any = (SimpleNamespace(peak_bytes=70 * 10**9), SimpleNamespace(peak_bytes=75 * 10**9))
-    summary = {"step_time_s": 0.129, "seed": scenario.seed} | judged(scenario, 0.129, memory)
+    mark = {"schema_version": 1, "scenario_hash": scenario.scenario_hash}
+    summary = mark | {"step_time_s": 0.129, "seed": scenario.seed} | judged(scenario, 0.129, memory)
     return SimpleNamespace(summary=summary, memory=memory)
+
+
+FAKED = {"report": "report.html", "trace": "trace/rank0000.json.gz", "events": "events.npz", "links": "links.csv",
+         "loads": "loads.csv"}  # fmt: skip
 
 
 def fake_write(result: Any, folder: Path, outputs: Sequence[str], wall_seconds: float) -> None:
     assert list(folder.iterdir()) == [] and wall_seconds > 0
-    (folder / "result.json").write_text(json.dumps(result.summary) + "\n")
     for name in set(outputs) - {"result"}:
-        (folder / name).write_text(name)
+        (folder / FAKED[name]).parent.mkdir(exist_ok=True)
+        (folder / FAKED[name]).write_text(name)
+    (folder / "result.json").write_text(json.dumps(result.summary) + "\n")
 
 
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     """A simulation and reports that only leave traces; the working folder is new."""
     monkeypatch.setattr(sim, "run", fake_result, raising=False)
-    folder = SimpleNamespace(write=fake_write)
-    terminal = SimpleNamespace(show=lambda result, stream, overrides: print("the table", *overrides, file=stream))
+    monkeypatch.setattr(archive, "write", fake_write)
+    folder = SimpleNamespace(write=lambda result, folder, outputs: None)
+    terminal = SimpleNamespace(show=lambda result, stream: print("the table", file=stream))
     for name, module in (("folder", folder), ("terminal", terminal)):
         monkeypatch.setitem(sys.modules, f"reports.{name}", module)
         monkeypatch.setattr(reports, name, module, raising=False)
@@ -65,7 +75,7 @@ def test_a_run_writes_its_folder_and_talks_on_stderr(fakes: Any, capsys: pytest.
     out, err = capsys.readouterr()
     assert out == "" and err == "the table\nwritten to out/dualpipe_8x20\n"
     assert there() == ["out", "out/dualpipe_8x20"] + [
-        f"out/dualpipe_8x20/{name}" for name in ("events", "links", "loads", "report", "result.json", "trace")
+        f"out/dualpipe_8x20/{name}" for name in sorted([*FAKED.values(), "result.json", "trace"])
     ]  # fmt: skip
 
 
@@ -76,6 +86,21 @@ def test_run_is_understood_with_options_anywhere(fakes: Any, capsys: pytest.Capt
     assert json.loads(Path("a/b/result.json").read_text())["seed"] == 3
 
 
+def test_a_what_if_has_a_folder_of_its_own(fakes: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Named after its overrides; what decides no figure makes none, and what a name cannot hold gets a digest."""
+    changes = [[], ["seed=1"], ["seed=2", "fold=false"], ["outputs=[result]"], ["limits.memory=90 GB"],
+               ["limits.memory=90GB"], ["limits.memory= 90 GB"]]  # fmt: skip
+    places = []
+    for words in changes:
+        assert main([SMALL, *words]) in (0, 1)
+        places.append(capsys.readouterr().err.split("written to ")[1].splitlines()[0].removeprefix("out/dualpipe_8x20"))
+    assert places[:4] == ["", ",seed=1", ",seed=2,fold=false", ""] and places[5] == ",limits.memory=90GB"
+    assert len({*places}) == 6 and places[4].startswith(",limits.memory=90_GB-")
+    assert json.loads(Path("out/dualpipe_8x20/result.json").read_text())["seed"] == 0
+    assert place("s.yaml", ["faults=[{kind: gpu, at: 1, slower: 2}]", "name=" + "x" * 300, "jitter=0." + "1" * 300])
+    assert len(place("s.yaml", ["jitter=0." + "1" * 300]).name) < 120
+
+
 def test_json_on_stdout_is_the_file_and_nothing_else(fakes: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([SMALL, "--format", "json", "--out", "o"]) == 0
     assert capsys.readouterr().out == Path("o/result.json").read_text()
@@ -83,7 +108,6 @@ def test_json_on_stdout_is_the_file_and_nothing_else(fakes: Any, capsys: pytest.
 
 def test_an_older_folder_of_ours_is_replaced_whole(fakes: Any) -> None:
     assert main([SMALL, "--out", "o", "-q"]) == 0
-    Path("o/stale").write_text("old")
     assert main([SMALL, "--out", "o", "-q", "outputs=[result]", "seed=1"]) == 0
     assert there() == ["o", "o/result.json"]
     Path("empty").mkdir()
@@ -110,7 +134,7 @@ def test_infeasible_is_exit_1_with_one_line_and_all_outputs(
     fakes.setattr(sim, "run", lambda scenario: SimpleNamespace(summary=fake_result(scenario).summary | more))
     assert main([SMALL, *words, "--out", "o", "-q"]) == 1
     assert capsys.readouterr().err == f"infeasible: {line}\n"
-    assert "o/report" in there()
+    assert "o/report.html" in there()
     told = json.loads(Path("o/result.json").read_text())
     assert told["feasible"] is False and told["infeasible"] == [line]
 
@@ -132,9 +156,11 @@ def test_limits_that_hold_are_exit_0(fakes: Any) -> None:
 
 WRONG = [
     (["fast"], "unknown command 'fast'; legal: run, check, list, schema, validate, sweep, study, tokens, exchange, "
-               "or a scenario file (.yaml)"),
+               "or a scenario (a file, or a name from list)"),
+    (["v3_2048gp"], "unknown command 'v3_2048gp', did you mean 'v3_2048gpu'? legal: run, check, list, schema, "
+                    "validate, sweep, study, tokens, exchange, or a scenario (a file, or a name from list)"),
     (["chek", "x"], "unknown command 'chek', did you mean 'check'? legal: run, check, list, schema, validate, sweep, "
-                    "study, tokens, exchange, or a scenario file (.yaml)"),
+                    "study, tokens, exchange, or a scenario (a file, or a name from list)"),
     (["absent.yaml"], "absent.yaml: cannot be read: No such file or directory"),
     (["run"], "a scenario file is missing; see python -m sim --help"),
     ([SMALL, "--speed"], "unrecognized arguments: --speed; see python -m sim --help"),
@@ -143,9 +169,9 @@ WRONG = [
     ([SMALL, "--out", "file"], "file: is a file; name a folder with --out"),
     ([SMALL, "--out", "file/o/p"], "<here>/file: is a file; name a folder with --out"),
     ([SMALL, "--out", "theirs"],
-     "theirs: is not empty and has no result.json, so it is not replaced; name another with --out"),
+     "theirs: is not empty and has no result.json of a run, so nothing in it is replaced; name another with --out"),
     ([SMALL, "--out", "."], ".: is the working folder or above it; name a folder inside it with --out"),
-    (["list", "gpus"], "unknown kind 'gpus'; legal: scenarios, models, devices, nodes, fabrics, schedules"),
+    (["list", "gpus"], "unknown kind 'gpus'; legal: scenarios, sweeps, models, devices, nodes, fabrics, schedules"),
     (["schema", "x"], "unrecognized arguments: x; see python -m sim --help"),
     (["check", SMALL, "fold=x"], "<command line> fold=x: expected true or false; found 'x'"),
 ]  # fmt: skip
@@ -206,28 +232,13 @@ def test_what_fails_midway_leaves_the_older_folder_as_it_was(
             (arguments[1] / "result.json").write_text("{half")
         raise error
 
-    fakes.setattr(*((reports.folder, "write") if stage == "write" else (sim, "run")), fail)
+    fakes.setattr(*((archive, "write") if stage == "write" else (sim, "run")), fail)
     assert main([SMALL, "--out", "o", "-q", "seed=9"]) == code
     err = capsys.readouterr().err
     assert err == f"{said}\n" if code != 70 else err.startswith("Traceback ") and err.endswith(f"{said}\n")
     assert there() == before and json.loads(Path("o/result.json").read_text())["seed"] == 0
     assert main([SMALL, "--out", "new/o", "-q"]) == code
     assert there() == before
-
-
-def test_a_failed_move_puts_the_older_folder_back(fakes: Any) -> None:
-    assert main([SMALL, "--out", "o", "-q"]) == 0
-    rename = os.rename
-
-    def once(source: Any, target: Any) -> None:
-        if Path(target).name == "o" and Path(source).name == "o":
-            raise KeyboardInterrupt
-        rename(source, target)
-
-    fakes.setattr(os, "rename", once)
-    assert main([SMALL, "--out", "o", "-q", "seed=9"]) == 130
-    assert json.loads(Path("o/result.json").read_text())["seed"] == 0
-    assert [name for name in there() if "/" not in name] == ["o"]
 
 
 MISFITS = [
@@ -256,7 +267,7 @@ def test_a_bug_of_ours_is_a_traceback_and_never_wrong_input(
 
 
 @pytest.mark.parametrize(("command", "place"), [
-    ("check", "layout.plan.lay_out"), ("tokens", "experiments.tokens.survey"), ("exchange", "cli.exchange.figures"),
+    ("check", "simulation.lay_out"), ("tokens", "experiments.tokens.survey"), ("exchange", "cli.exchange.figures"),
 ])  # fmt: skip
 def test_no_command_line_calls_a_bug_wrong_input(
     monkeypatch: Any, capsys: pytest.CaptureFixture[str], command: str, place: str
@@ -272,13 +283,40 @@ def test_list_check_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "\n  ".join(["devices:", *device.available()]) + "\n"
     assert main(["list"]) == 0
     listed = capsys.readouterr().out
-    assert "scenarios/v3_2048gpu.yaml" in listed and "  dualpipe\n" in listed and "  mpft\n" in listed
+    assert "  v3_2048gpu\n" in listed and "  dualpipe\n" in listed and "  mpft\n" in listed
     assert main(["check", SMALL]) == 0
     assert "nothing wrong (DualPipe, 8 ranks, 20 micro-batches; hash " in capsys.readouterr().out
     for words in (["--help"], ["-h"], ["run", "--help"], [SMALL, "-h"]):
         assert main(words) == 0
         assert capsys.readouterr().out.startswith("usage: python -m sim SCENARIO.yaml [key=value ...]")
     assert main([]) == 2
+
+
+@pytest.mark.parametrize("word", ["dualpipe_8x20", "dualpipe_8x20.yaml", "scenarios/dualpipe_8x20.yaml"])
+def test_what_is_listed_runs_from_any_folder(monkeypatch: Any, tmp_path: Path, capsys: Any, word: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([word, "outputs=[result]", "-q"]) == 0 and there() == [
+        "out", "out/dualpipe_8x20", "out/dualpipe_8x20/result.json", "out/dualpipe_8x20/scenario.yaml"
+    ]  # fmt: skip
+    assert main(["check", "elsewhere/dualpipe_8x20.yaml"]) == 2
+    assert main(["list", "scenarios", "sweeps"]) == 0
+    for name in capsys.readouterr().out.split():
+        if not name.endswith(":"):
+            assert shelves.place(name).is_file() or shelves.place(name, SWEEPS).is_file()
+    Path("dualpipe_8x20.yaml").write_text("schedule: [")  # a file of that name comes first
+    assert main(["check", "dualpipe_8x20.yaml"]) == 2
+
+
+def test_check_says_what_does_not_fit_and_writes_nothing(
+    monkeypatch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "v2_lite", "batch.micro_batch=64", "batch.sequences=65536", "limits.step_time=1 ms"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and there() == []
+    first, second = err.splitlines()
+    assert first.startswith("v2_lite: infeasible: does not fit in memory: a rank at position 1 of the pipeline needs ")
+    assert second.startswith("v2_lite: infeasible: the step takes ")
 
 
 def process(code: str, *words: str, cwd: Path) -> subprocess.Popen[str]:

@@ -38,6 +38,20 @@ def test_what_is_left_is_the_bytes_that_pass():
     assert machine.pricer.wires.left == pytest.approx(1 - sends / step_s) and 0.97 < 1 - sends / step_s < 0.98
 
 
+def test_ranks_that_wait_for_their_messages_have_none_beside_exchanges():
+    """And no message of theirs is on its way while a step of its sender or its receiver runs."""
+    found, machine = laid("comm.messages=waited")
+    assert machine.pricer.wires.left == 1.0
+    low = lowering.lower(found, machine)
+    records = events.run(low.actors, chunks=True).records
+    for position, record in enumerate(records):
+        for start, end, step, kind in zip(*[iter(record.network)] * 4, strict=True):
+            if kind < 3:
+                for end_at in (position, found.messages.targets[position][step, kind]):
+                    other = records[end_at]
+                    assert not any(s < end and e > start for s, e in zip(other.starts, other.ends, strict=True))
+
+
 def test_where_nics_bind_steps_last_as_long_as_those_need():
     """A tenth of the bandwidth: messages take their part of the bytes, not of what compute would have taken."""
     found, machine = laid("cluster.node.nic.bandwidth=5 GB/s")

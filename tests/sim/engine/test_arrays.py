@@ -53,17 +53,17 @@ def random_times(seed, longest):
     return duration, wire
 
 
-def lowered(schedule, cluster):
+def lowered(schedule, cluster, *overrides):
     positions, nodes, expert = cluster
     laid, _, low = oracle.lowered(
         f"schedule={schedule}", f"parallel.pipeline={positions}", f"cluster.nodes={nodes}",
-        f"parallel.expert={expert}", f"batch.micro_batches={12 if positions == 3 else 8}",
+        f"parallel.expert={expert}", f"batch.micro_batches={12 if positions == 3 else 8}", *overrides,
     )  # fmt: skip
     return laid, low
 
 
-def compared(schedule, cluster, seed, longest):
-    laid, low = lowered(schedule, cluster)
+def compared(schedule, cluster, seed, longest, *overrides):
+    laid, low = lowered(schedule, cluster, *overrides)
     duration, wire = random_times(seed, longest)
     syncs = [replace(sync, update_ns=5) for sync in low.syncs]
     many, one = oracle.both(low.parts, syncs, laid.data, cluster[2], duration, wire)
@@ -87,6 +87,22 @@ def compared(schedule, cluster, seed, longest):
 def test_equal_to_one_actor_a_rank(schedule, cluster, seed, longest):
     """Messages and reductions share a lane, first in, first out; short times put much into the same nanosecond."""
     compared(schedule, cluster, seed, longest)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    schedule=st.sampled_from(SCHEDULES), cluster=st.sampled_from(CLUSTERS[:-1]), seed=st.integers(0, 10_000),
+    longest=st.sampled_from([1, 2, 4, 30, 10**6, 10**9]), messages=st.sampled_from(["hidden", "waited"]),
+    reduce=st.sampled_from(["in_drain", "after"]),
+)  # fmt: skip
+@example(schedule="zb1p", cluster=CLUSTERS[-1], seed=0, longest=10**6, messages="waited", reduce="in_drain")
+@example(schedule="dualpipe", cluster=CLUSTERS[5], seed=7, longest=2, messages="waited", reduce="in_drain")
+@example(schedule="dualpipev", cluster=CLUSTERS[6], seed=7, longest=10**6, messages="waited", reduce="after")
+def test_equal_where_messages_are_waited_for_and_gradients_reduced_after(
+    schedule, cluster, seed, longest, messages, reduce
+):
+    """Both ends wait for each message, own ones included, and which of a step's two leaves first differs by replica."""
+    compared(schedule, cluster, seed, longest, f"comm.messages={messages}", f"optimizer.reduce={reduce}")
 
 
 def test_a_reduction_before_a_message_by_hand() -> None:
@@ -163,8 +179,8 @@ COMING_AND_GOING = (
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("faults", [STEADY, COMING_AND_GOING])
-@pytest.mark.parametrize(("nodes", "expert"), [(2, 4), (4, 16)])
-def test_real_durations_of_ranks_that_differ(schedule, faults, nodes, expert):
+@pytest.mark.parametrize(("nodes", "expert", "messages"), [(2, 4, "hidden"), (4, 16, "hidden"), (4, 16, "waited")])
+def test_real_durations_of_ranks_that_differ(schedule, faults, nodes, expert, messages):
     """Expert loads, faults and jitter as `sim.disturbances.durations` has them, inside nodes and across.
 
     The events get the durations that the arrays found at their own starts, and must come to the same starts.
@@ -174,7 +190,7 @@ def test_real_durations_of_ranks_that_differ(schedule, faults, nodes, expert):
 
     laid, machine, low = oracle.lowered(
         f"schedule={schedule}", "routing={kind: sampled, spread: 0.3}", f"cluster.nodes={nodes}",
-        f"parallel.expert={expert}",
+        f"parallel.expert={expert}", f"comm.messages={messages}",
     )  # fmt: skip
     times = Durations(laid, machine, low.kits, low.first_layer, loads_of(laid, machine), faults, 0.02)
     many = arrays.run(low.parts, low.syncs, laid.mesh.columns(), times, times.wire)
@@ -210,9 +226,10 @@ def test_a_step_done_at_once_is_the_step_done_by_segments(schedule, cluster, see
             assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def v3_all(schedule):
+def v3_all(schedule, *overrides):
     """V3's 2,048 ranks, 40 micro-batches a pipeline: as arrays, as one column, and as events part by part."""
-    laid = plan.lay_out(load(str(V3), [f"schedule={schedule}", "batch.sequences=5120", "outputs=[result]"]))
+    chosen = [f"schedule={schedule}", "batch.sequences=5120", "outputs=[result]", *overrides]
+    laid = plan.lay_out(load(str(V3), chosen))
     low = lower(laid, assembly.machine(laid))
     alike = steps.run(low.actors, low.kits)
     jobs, syncs = steps.with_network_times(low.parts, low.syncs, alike)
@@ -220,11 +237,16 @@ def v3_all(schedule):
     return low, many, alike, events.run(part_by_part(low))
 
 
-@pytest.mark.parametrize("schedule", ["dualpipe", "zb1p", "1f1b"])
-def test_v3_where_all_are_alike(schedule):
+WAITED, AFTER = "comm.messages=waited", "optimizer.reduce=after"
+
+
+@pytest.mark.parametrize(
+    "chosen", [("dualpipe",), ("zb1p",), ("1f1b",), ("dualpipe", WAITED), ("dualpipe", AFTER), ("1f1b", WAITED, AFTER)]
+)
+def test_v3_where_all_are_alike(chosen):
     """Every one of 16 x 128 ranks does to the nanosecond what the one does that SimPy runs for its position, in chunks
     and part by part."""
-    low, many, alike, one = v3_all(schedule)
+    low, many, alike, one = v3_all(*chosen)
     assert many.end == alike.end == one.end
     assert (len(many.positions), many.columns.columns) == (16, 128)
     for position, (rows, single) in enumerate(zip(crossings(many), crossings(alike), strict=True)):
@@ -247,9 +269,9 @@ def test_v3_where_all_are_alike(schedule):
         assert alike.update[position][0] == norm and (alike.update[position][1] == updated).all()
 
 
-@pytest.mark.parametrize("schedule", ["dualpipe", "dualpipev", "zb1p", "1f1b"])
-def test_v3_network_where_all_are_alike(schedule):
-    _, many, alike, one = v3_all(schedule)
+@pytest.mark.parametrize("chosen", [("dualpipe",), ("dualpipev",), ("zb1p",), ("1f1b",), ("dualpipe", WAITED, AFTER)])
+def test_v3_network_where_all_are_alike(chosen):
+    _, many, alike, one = v3_all(*chosen)
     for position, carried in enumerate(many.network):
         table = list(one.records[position].network)
         for found in (carried, alike.network[position]):

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.engine.actor import Actor, Job, Outcome, Route, Sync
-from sim.engine.events import DeadlockError, alone, run
+from sim.engine.deadlock import DeadlockError
+from sim.engine.events import alone, run
 from sim.engine.nic import Window
 from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT
 from sim.step.template import STREAMS, Segment, Template, fixed
@@ -164,6 +165,51 @@ def test_sends_of_one_step_queue_on_the_network() -> None:
     assert list(outcome.records[0].network) == [10, 15, 0, 1, 15, 22, 0, 2]
     assert [list(r.starts) for r in outcome.records] == [[0], [15], [22]]
     assert [list(r.blame) for r in outcome.records] == [[0], [1], [2]]
+
+
+def test_a_message_that_both_ends_wait_for_leaves_when_the_later_has_come() -> None:
+    """Rank a makes it by 10 and waits; b is busy until 30. It takes 5; a goes on, and so does b."""
+    quick, slow = fixed("F", (0, -1), [10], [1]), fixed("F", (1, -1), [30], [0])
+    message = ((0, 0, 1),)
+    a = (Job(quick, sends=((1, 5),), rendezvous=True), Job(slow, message, rendezvous=True))
+    b = (Job(slow, rendezvous=True), Job(slow, message, rendezvous=True))
+    outcome = run([Actor("a", a, peers={0: 0, 1: 1}), Actor("b", b, peers={0: 0, 1: 1})])
+    assert list(outcome.records[0].network) == [30, 35, 0, 1]
+    assert [list(r.starts) for r in outcome.records] == [[0, 35], [0, 35]]
+    assert [list(r.blame) for r in outcome.records] == [[0, 3], [0, 1]]
+
+
+def test_the_last_output_is_waited_for_before_the_norm() -> None:
+    """Its receiver comes at 50; nobody begins the norm before 55."""
+    quick, slow = fixed("F", (0, -1), [10], [1]), fixed("F", (1, -1), [50], [0])
+    sender = Actor("a", (Job(quick, sends=((1, 5),), rendezvous=True),), sync=Sync((), 3, waits=((0, 0, 1),)),
+                   peers={0: 0})  # fmt: skip
+    jobs = (Job(slow, rendezvous=True), Job(fixed("F", (1, -1), [0], [0]), ((0, 0, 1),), rendezvous=True))
+    outcome = run([sender, Actor("b", jobs, sync=Sync((), 3), peers={0: 0, 1: 1})])
+    assert [r.update for r in outcome.records] == [(55, 58)] * 2
+
+
+def test_who_waits_for_both_ends_of_a_message_is_told() -> None:
+    """Each hands its own on before it asks for the other's, in batches of their own."""
+    step = fixed("F", (0, -1), [1], [1])
+
+    def rank(own: int) -> Actor:
+        first = Job(step, sends=((1, 5),), rendezvous=True)
+        jobs = (first, Job(step, ((own, 0, 1),), rendezvous=True), Job(step, ((1 - own, 0, 1),), rendezvous=True))
+        return Actor("ab"[own], jobs, peers={0: 0, 1: 1})
+
+    with pytest.raises(DeadlockError, match=r"a at step 1 of 3 waits for its own forward output of step 0"):
+        run([rank(0), rank(1)])
+
+
+def test_reductions_after_all_steps_count_with_the_update() -> None:
+    """Both are through at 10 and 20; two stages, reduced one after the other for 9 and 2 ns, then the norm at 31."""
+    reduces = ((0, 0, 9), (0, 1, 2))
+    actors = [Actor(str(ns), (Job(fixed("BW", (0, -1), [ns], [0])),), sync=Sync(reduces, 3, after=True))
+              for ns in (10, 20)]  # fmt: skip
+    outcome = run(actors)
+    assert [list(r.network) for r in outcome.records] == [[20, 29, -1, 3, 29, 31, -2, 3]] * 2
+    assert [r.update for r in outcome.records] == [(20, 34)] * 2
 
 
 def test_the_network_lane_is_busy_into_the_next_step() -> None:

@@ -14,7 +14,7 @@ import sim
 from hwmodels.document import DocumentError
 from hwmodels.refused import Refused
 from sim.__main__ import main
-from sim.experiments import record, sweep
+from sim.experiments import record, sweep, table
 from sim.experiments.record import Book, figure
 from sim.experiments.sweep import read_sweep, runs
 from sim.layout import plan
@@ -87,6 +87,8 @@ def test_a_sweep_without_axes_is_one_run() -> None:
 
 BAD = [
     ("[1]", "s.yaml:1:1: expected keys and values, e.g. scenario: ../v3_2048gpu.yaml"),
+    ("schedule: 1f1b\nbatch: {}\ncluster: 3",
+     "s.yaml: is a scenario, not a sweep; a sweep names one (scenario: FILE) and axes, see scenarios/sweeps"),
     ("axes: {}", "s.yaml:1:1: scenario: missing; expected a scenario file, e.g. ../v3_2048gpu.yaml"),
     ("scenario: 3", "s.yaml:1:1: scenario: expected a scenario file; found 3"),
     ("scenario: SMALL\naxis: {}",
@@ -105,11 +107,13 @@ BAD = [
      "s.yaml:2:11: columns.x: expected a key of the result, e.g. step_time_s; found 3"),
     ("scenario: SMALL\nfresh_processes: 1", "s.yaml:2:1: fresh_processes: expected true or false; found 1"),
     ("scenario: absent.yaml", "absent.yaml: cannot be read: No such file or directory"),
-    ("scenario: SMALL\naxes: {schedule: [zb1p, dualpip]}",
+    ("scenario: SMALL\naxes: {schedule: [dualpip]}",
      "s.yaml: schedule=dualpip: schedule.name: unknown schedule 'dualpip', did you mean 'dualpipe'? legal: "
      + ", ".join(names())),
-    ("scenario: SMALL\ncolumns: {x: step_tim_s}", "s.yaml: columns.x: unknown figure 'step_tim_s', did you mean "
-                                                  "'step_time_s'? legal: "),
+    ("scenario: SMALL\ncolumns: {x: step_tim_s}", "s.yaml:2:11: columns.x: unknown figure 'step_tim_s', did you mean "
+     "'step_time_s'?; docs/REFERENCE.md lists the keys of result.json"),
+    ("scenario: SMALL\ncolumns: {x: phases_s.bubbles}", "s.yaml:2:11: columns.x: unknown figure 'phases_s.bubbles', "
+     "did you mean 'phases_s.bubble'?; docs/REFERENCE.md lists the keys of result.json"),
 ]  # fmt: skip
 
 
@@ -218,13 +222,51 @@ def test_an_interrupted_sweep_goes_on(counted: list[str], monkeypatch: pytest.Mo
     assert len(kept.read_text().splitlines()) == 2 and "goes on from there" in capsys.readouterr().err
     monkeypatch.setattr(sweep, "record", count)
     assert main(["sweep", "s.yaml", "-q"]) == 0
-    assert len(counted) == 3 and len(kept.read_text().splitlines()) == 3
+    assert len(counted) == 3 and len(kept.read_text().splitlines()) == 3 + 1  # and the table's digest
 
 
-def test_nothing_runs_when_any_point_is_wrong(counted: list[str]) -> None:
+def test_nothing_runs_when_all_points_are_wrong(counted: list[str]) -> None:
     with pytest.raises(Refused, match="found 'x'"):
-        runs(SMALL, [[], ["fold=x"]])
+        runs(SMALL, [["fold=y"], ["fold=x"]])
     assert counted == []
+
+
+def test_an_illegal_corner_is_a_row_that_says_why(counted: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """As far as the scenario cannot be read and as far as the schedule refuses it; the other points run."""
+    lite, axes = SCENARIOS / "v2_lite.yaml", "axes: {parallel.pipeline: [2, 4], parallel.expert: [8, 16]}"
+    written(f"scenario: {lite}\noverrides: [cluster.nodes=4]\n{axes}\ncolumns: {{step: step_time_s}}")
+    assert main(["sweep", "s.yaml", "-q", "--out", "r.jsonl"]) == 2
+    out, err = capsys.readouterr()
+    why = "refused: parallel.expert: data parallel 8 (32 GPUs / parallel.pipeline 4) cannot be divided by "
+    assert len(counted) == 3 and err.startswith(f"s.yaml: parallel.pipeline=4, parallel.expert=16: {why}")
+    assert err.count("\n") == 1 and len(out.splitlines()) == 5 and why in out.splitlines()[4]
+    assert len(Path("r.jsonl").read_text().splitlines()) == 3 + 1  # and the table's digest
+
+
+def test_a_wrong_column_is_told_before_anything_runs(counted: list[str]) -> None:
+    written("scenario: SMALL\naxes: {seed: [0, 1]}\ncolumns: {x: feasable}")
+    assert main(["sweep", "s.yaml"]) == 2
+    assert counted == []
+
+
+@pytest.mark.parametrize("theirs", ["r.csv", "r.csv/", "r.jsonl"])
+def test_a_sweep_replaces_no_table_of_somebody_else(counted: list[str], theirs: str, capsys: Any) -> None:
+    """Nor one of ours that somebody has changed since."""
+    written("scenario: SMALL")
+    if theirs.endswith("/"):
+        Path(theirs).mkdir()
+    else:
+        Path(theirs).write_text("a,b,error\n1,2,\n")
+    assert main(["sweep", "s.yaml", "-q", "--out", "r.jsonl"]) == 2
+    assert counted == [] and capsys.readouterr().err.count("\n") == 1
+    assert theirs.endswith("/") or Path(theirs).read_text() == "a,b,error\n1,2,\n"
+    assert (
+        main(["sweep", "s.yaml", "-q", "--out", "o.jsonl"]) == main(["sweep", "s.yaml", "-q", "--out", "o.jsonl"]) == 0
+    )
+    with Path("o.csv").open("a") as file:
+        file.write("a remark\n")
+    assert main(["sweep", "s.yaml", "-q", "--out", "o.jsonl"]) == 2
+    assert Path("o.csv").read_text().endswith("a remark\n")
 
 
 @pytest.mark.parametrize("text", ["thesis\n", "[1]\n", "{}\n"])
@@ -248,14 +290,16 @@ def test_figures_are_found_by_dotted_keys() -> None:
 def test_a_figure_that_is_there_but_nothing_is_no_mistake() -> None:
     """Chunk times have no GPU-hours, which the default columns show."""
     plan = read_sweep(written("scenario: SMALL"))
-    rows = sweep.table(plan, runs(SMALL, [[]]))
+    rows = table.table(plan, runs(SMALL, [[]]))
     assert rows[1][rows[0].index("GPU-hours a trillion tokens")] is None
-    assert "GPU-hours" not in sweep.text(rows)
+    assert "GPU-hours" not in table.text(rows)
 
 
 def test_the_table_goes_to_stdout_and_to_csv(capsys: pytest.CaptureFixture[str]) -> None:
-    written("scenario: SMALL\naxes: {schedule: [zb1p, dualpipe]}\ncolumns: {step: step_time_s, ranks: phases_s.x}")
-    assert main(["sweep", "s.yaml", "--out", "o/r.jsonl"]) == 2  # nobody has phases_s.x
+    written("scenario: SMALL\naxes: {schedule: [zb1p, dualpipe]}\ncolumns: {step: step_time_s, ranks: links.fabric}")
+    assert main(["sweep", "s.yaml", "--out", "o/r.jsonl"]) == 2
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 3 and err == "s.yaml: columns.ranks: no run has links.fabric\n"
     written("scenario: SMALL\naxes: {schedule: [zb1p, dualpipe]}\ncolumns: {step: step_time_s, fits: feasible}")
     capsys.readouterr()
     assert main(["sweep", "s.yaml", "--out", "o/r.jsonl"]) == 0
@@ -273,7 +317,7 @@ def test_points_that_cannot_run_are_told_and_the_others_are_kept(capsys: pytest.
     written("scenario: SMALL\naxes: {batch.micro_batches: [20, 7]}")
     assert main(["sweep", "s.yaml"]) == 2
     out, err = capsys.readouterr()
-    assert err.startswith("s.yaml: batch.micro_batches=7: dualpipe") and err.count("\n") == 1
+    assert err.startswith("s.yaml: batch.micro_batches=7: refused: dualpipe") and err.count("\n") == 1
     assert len(out.splitlines()) == 3 and "dualpipe" in out.splitlines()[2]
 
 
@@ -295,15 +339,18 @@ def test_points_that_a_bug_ends_are_failed_and_the_others_are_kept(
     head, ran, failed, refused = (line.split(maxsplit=2) for line in out.splitlines())
     cause = "ValueError: zip() argument 2 is longer than argument 1"
     assert head == ["batch.micro_batches", "step", "error"] and float(ran[1]) > 0 and len(ran) == 2
-    assert " ".join(failed) == f"24 failed: {cause}" and " ".join(refused).startswith("7 dualpipe with pipeline 8")
-    assert f"s.yaml: batch.micro_batches=24: failed: {cause}\n" in err and "s.yaml: batch.micro_batches=7: dual" in err
+    assert " ".join(failed) == f"24 failed: {cause}" and " ".join(refused).startswith("7 refused: dualpipe with pipe")
+    assert (
+        f"s.yaml: batch.micro_batches=24: failed: {cause}\n" in err
+        and "s.yaml: batch.micro_batches=7: refused: dual" in err
+    )
     assert err.count("Traceback (most recent call last):") == 1 and err.endswith(f"{cause}\n")
-    kept = [json.loads(line) for line in Path("out/sweeps/s.jsonl").read_text().splitlines()]
+    kept = [json.loads(line) for line in Path("out/sweeps/s.jsonl").read_text().splitlines()][:-1]
     assert [{"summary", "failed", "error"} & set(one) for one in kept] == [{"summary"}, {"failed"}, {"error"}]
     assert kept[1]["failed"].startswith("Traceback") and "in bug" in kept[1]["failed"]
     monkeypatch.setattr(plan, "check", check)
     assert main(["sweep", "s.yaml"]) == 2
-    assert "failed" not in capsys.readouterr().out and len(Path("out/sweeps/s.jsonl").read_text().splitlines()) == 4
+    assert "failed" not in capsys.readouterr().out and len(Path("out/sweeps/s.jsonl").read_text().splitlines()) == 4 + 2
 
 
 @pytest.mark.parametrize(("words", "line"), [

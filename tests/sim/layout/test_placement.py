@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hwmodels.refused import Refused
-from sim.layout.placement import REACH, place
+from sim.layout.placement import REACH, _moves, place
 from sim.models.layer import Unit
 
 
@@ -117,6 +117,40 @@ def test_balanced_is_optimal_for_many_stages(costs, head, tail, stages):
     found = place(units, [head, *costs, tail], stages, "balanced", False, flat)
     of = dict(zip(units, [head, *costs, tail], strict=True))
     assert max(sum(of[u] for u in stage) for stage in found) == lightest(costs, head, tail, stages)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    costs=st.lists(st.integers(4, 6), min_size=16, max_size=48), head=st.integers(0, 4), tail=st.integers(0, 12),
+    ranks=st.integers(2, 6), chunks=st.integers(2, 3),
+)  # fmt: skip
+def test_ranks_of_several_stages_are_no_heavier_than_without_knowing_of_them(costs, head, tail, ranks, chunks):
+    """And no single layer moved makes the heaviest lighter."""
+    stages, units = ranks * chunks, model(len(costs))
+    holds = [tuple(range(rank, stages, ranks)) for rank in range(ranks)]
+    of = dict(zip(units, [head, *costs, tail], strict=True))
+
+    def heaviest(placed):
+        return max(sum(of[u] for stage in held for u in placed[stage]) for held in holds)
+
+    assume(len(costs) >= stages)
+    args = units, [head, *costs, tail], stages
+    alone, known = (place(*args, "balanced", False, flat, holds=h) for h in ((), holds))
+    assert heaviest(known) <= heaviest(alone)
+    numbers = [sum(u.block for u in stage) for stage in known]
+    moved = [place(*args, move, False, flat) for move in _moves(numbers)]
+    assert heaviest(known) <= min(map(heaviest, moved), default=float("inf"))
+
+
+def test_interleaved_v3_spares_the_stage_that_shares_a_rank_with_the_head():
+    """Rank 15 of 16 holds stage 15 and the last, with the head and the prediction module (two layers' worth)."""
+    units = model(61, 3, 1)
+    holds = [(rank, rank + 16) for rank in range(16)]
+    cost = {"embedding": 0.0, "dense": 0.8, "moe": 1.0, "projection": 0.2, "head": 0.4}
+    costs = [cost[u.kind] for u in units]
+    found = place(units, costs, 32, "balanced", False, flat, holds=holds)
+    numbers = [sum(u.block and not u.beside for u in stage) for stage in found]
+    assert numbers[15] + numbers[31] == 2 and set(numbers[:15] + numbers[16:31]) <= {1, 2}
 
 
 def test_balanced_looks_no_further_than_its_reach():

@@ -39,6 +39,16 @@ def test_bubble_holds_for_short_weight_gradients(clock, shape, w, longer):
     assert idle == [(shape.pipeline // 2 - 1) * (pair + full - 3 * w)] * shape.pipeline
 
 
+@given(shape=LEGAL, w=st.integers(1, 6), longer=st.integers(0, 5), more=st.integers(0, 5))
+def test_bubble_where_input_gradients_are_shorter_than_forwards(clock, shape, w, longer, more):
+    """Longer than the published form by what a forward takes more: (PP/2-1)(2F+(B-W)-W)."""
+    bi = w + longer
+    f, full = bi + more, bi + w
+    idle = clock(build("dualpipe", shape), f, bi, w, f + full).idle
+    published = (shape.pipeline // 2 - 1) * (f + full + full - 3 * w)
+    assert idle == [published + (shape.pipeline // 2 - 1) * more] * shape.pipeline
+
+
 @given(shape=LEGAL)
 def test_activations(shape):
     """Published: PP + 1, here on every rank."""

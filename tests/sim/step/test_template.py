@@ -29,7 +29,8 @@ def pricer() -> Pricer:
     def quote(op: Memory, on_comm_sms: bool = False) -> Price:
         return Price(op.rows, op.rows + int(op.read), "measured", op.kind, 0.1, "memory")
 
-    return cast(Pricer, SimpleNamespace(price=quote, launch_gap_ns=GAP, comm_sms=20, compute_sms=112, rows={}))
+    free = SimpleNamespace(compute_sms=112)
+    return cast(Pricer, SimpleNamespace(price=quote, launch_gap_ns=GAP, comm_sms=20, free=free, rows={}))
 
 
 def work(name: str, ns: int, more: int = 0, lane: int = COMPUTE, kernels: int = 1) -> Kernel:

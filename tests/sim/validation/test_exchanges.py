@@ -2,6 +2,8 @@
 
 import pytest
 
+from hwmodels import node
+from hwmodels.collectives import wires
 from sim.validation import exchanges
 from tests.sim.communication.exchange.exchanges import LINKS
 
@@ -20,6 +22,33 @@ def test_errors_are_those_the_documents_print() -> None:
     assert [r.name for r in rows[::2]] == list(ERRORS)
     for there, back in zip(rows[::2], rows[1::2], strict=True):
         assert (there.error, back.error) == pytest.approx(ERRORS[there.name], abs=0.002), there.name
+
+
+CARDS = {
+    "8 ranks, 20 SMs": (-0.02, -0.17), "16 ranks, 4 SMs": (1.36, 0.39), "16 ranks, 8 SMs": (1.19, 0.35),
+    "16 ranks, 16 SMs": (1.22, 0.31), "16 ranks, 24 SMs": (1.09, 0.28), "32 ranks, 4 SMs": (1.05, 0.24),
+    "32 ranks, 8 SMs": (0.94, 0.20), "32 ranks, 12 SMs": (0.78, 0.19), "32 ranks, 16 SMs": (0.38, 0.16),
+    "32 ranks, 24 SMs": (0.21, 0.16),
+}  # fmt: skip
+"""As the table of H100s in docs/COMM_SMS.md prints them."""
+
+
+def test_errors_on_other_cards_are_those_the_documents_print() -> None:
+    rows = exchanges.cards(wires(node.load("h100x8"), None))
+    assert [r.name for r in rows[::2]] == list(CARDS)
+    for there, back in zip(rows[::2], rows[1::2], strict=True):
+        assert (there.error, back.error) == pytest.approx(CARDS[there.name], abs=0.006), there.name
+
+
+def test_what_the_cards_say_of_regimes() -> None:
+    """Measured alone: on two nodes time goes as one over SMs up to 24; on four the NIC binds, at 45 GB/s and more."""
+    us = {(ranks, sms): times for ranks, sms, *times in exchanges.MEASURED}
+    for direction, width in enumerate(exchanges.ROWS.values()):
+        four, many = us[16, 4][direction] * 4, us[16, 24][direction] * 24
+        assert four < many < 1.25 * four
+        assert us[32, 16][direction] == pytest.approx(us[32, 24][direction], rel=0.01)
+        wire = 4096 * exchanges.SPREAD[32][0] * width * 3 / 4 / us[32, 24][direction] / 1e3
+        assert 45 < wire < 46.2
 
 
 def test_no_wire_carries_more_than_its_link() -> None:

@@ -3,6 +3,7 @@ closed forms aside: whether predictions are right is reported, not tested."""
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -101,9 +102,15 @@ def test_the_readme_gets_about_twenty_rows(rows: dict[str, Row]) -> None:
 def test_the_table_goes_to_stderr_and_markdown_and_json_to_stdout(
     capsys: pytest.CaptureFixture[str], rows: dict[str, Row]
 ) -> None:
-    assert main(["validate"]) == 0
+    assert main(["validate", "--all"]) == 0
     out, err = capsys.readouterr()
     assert out == "" and "step of 15360 sequences" in err and f"{len(rows)} figures answered" in err
+    assert main(["validate"]) == 0
+    out, err = capsys.readouterr()
+    head, *groups, gap, last = err.splitlines()
+    assert out == "" and len(groups) == len({row.group for row in rows.values()}) < 12 and gap == ""
+    assert sum(int(re.split(r"  +", line)[1]) for line in groups) == len(rows) and last.endswith("; --all prints each")
+    assert head.split()[:2] == ["group", "figures"] and max(map(len, err.splitlines())) < 140
     assert main(["validate", "--format", "markdown"]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("# Validation") and err == ""

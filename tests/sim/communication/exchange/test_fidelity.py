@@ -87,6 +87,9 @@ def test_all_kinds_of_runs_have_them(fidelity: str, change: str) -> None:
     (["comm.exchange=mesages"], "found 'mesages', did you mean 'messages'? legal: kernel, messages, closed"),
     (["comm.warps=folow"], "found 'folow', did you mean 'follow'? legal: follow, fixed"),
     (["comm.exchange=closed", "comm.sms=0"], "closed knows no SMs; 0 SMs are copy engines instead of the kernel"),
+    (["comm.exchange=closed", "comm.sms=2"], "found 2; closed takes links at their full rate, which takes 20 SMs or m"),
+    (["comm.exchange=messages", "comm.sms=18"], "for fewer write comm.exchange=kernel"),
+    (["comm.hold=running"], "did you mean 'while_running'? legal: always, while_running"),
     (["comm.exchange=messages", "comm.warps=fixed"], "only the kernel has warps; found comm.exchange messages"),
 ])  # fmt: skip
 def test_words_that_do_not_go_together_are_told(changes: list[str], line: str) -> None:

@@ -1,0 +1,29 @@
+"""How well known the prices of a run are: the rung that most of its time rests on, and a line where that is a bound."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hwmodels.units import PERCENT
+from sim.layout.machine import Machine
+
+UNMEASURED = ("roofline", "assumed")
+"""Rungs on which no kernel was measured."""
+MOST = 0.5
+"""Of the time, from which on a run is mostly of those."""
+
+
+def graded(machine: Machine, mode: str, shares: Mapping[str, float]) -> dict[str, Any]:
+    """What result.json says of the prices. mode: of pricing. shares: rung -> its part of the time."""
+    grade = max(shares, key=lambda rung: shares[rung], default=None)
+    return {"price_grade": grade, "price_warning": _warning(machine, mode, shares)}
+
+
+def _warning(machine: Machine, mode: str, shares: Mapping[str, float]) -> str | None:
+    """A line on a run that is mostly a bound; None where it is not."""
+    bound = sum(shares.get(rung, 0.0) for rung in UNMEASURED)
+    if bound < MOST:
+        return None
+    name = machine.pricer.device.name
+    why = "as pricing: roofline asks" if mode == "roofline" else f"no kernel was measured on {name} or a sibling"
+    what = "peaks and bandwidth alone, which no kernel reaches (measured products take about twice as long)"
+    return f"mostly roofline ({bound / PERCENT:.0f} % of the time), {why}: {what}"

@@ -1,0 +1,101 @@
+"""The table of a sweep: figures of its runs by column, as text and as a CSV file beside the file of runs."""
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from hwmodels.refused import Refused
+from sim.experiments.record import Record, figure, tables
+from sim.experiments.sweep import Sweep
+from sim.folder import writing
+
+
+def table(sweep: Sweep, records: Sequence[Record]) -> list[list[Any]]:
+    """Headings, then a row a point: labels of its axes, figures, and why a run was refused or failed."""
+    rows: list[list[Any]] = [[*sweep.axes, *sweep.columns, "error"]]
+    for point, entry in zip(sweep.points, records, strict=True):
+        labels = [point.labels.get(axis, "") for axis in sweep.axes]
+        rows.append([*labels, *(figure(entry, key) for key in sweep.columns.values()), lack(entry)])
+    return rows
+
+
+def empty(sweep: Sweep, records: Sequence[Record]) -> Iterator[str]:
+    """A line for each column whose figure no run has, though one might."""
+    ran = [entry for entry in records if "summary" in entry]
+    for heading, key in sweep.columns.items():
+        if ran and all(figure(entry, key, ABSENT) is ABSENT for entry in ran):
+            yield f"columns.{heading}: no run has {key}"
+
+
+ABSENT = object()
+"""Stands for a figure that a record does not have, not even as nothing."""
+
+
+def lack(entry: Record) -> str:
+    """Why a record has no figures, in one line: the refusal, or the cause of the failure; nothing where it has them."""
+    if "failed" in entry:
+        return f"failed: {entry['failed'].splitlines()[-1]}"
+    return f"refused: {entry['error']}" if "error" in entry else ""
+
+
+def text(rows: Sequence[Sequence[Any]]) -> str:
+    """A table as aligned text; a column that is empty everywhere is left out."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    used = [column for column in zip(*cells, strict=True) if any(column[1:])]
+    widths = [max(map(len, column)) for column in used]
+    numbers = [all(_is_number(cell) for cell in column[1:]) for column in used]
+    lines = [
+        "  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numbers, strict=True)).rstrip()
+        for row in zip(*used, strict=True)
+    ]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    return "" if value is None else str(value)
+
+
+def _is_number(cell: str) -> bool:
+    return not cell or cell.replace(".", "", 1).replace("e+", "", 1).replace("e-", "", 1).lstrip("-").isdigit()
+
+
+TABLE_BYTES = 16
+"""Of the digest that a file of runs keeps of the tables written beside it."""
+
+
+def check_table(kept: Path) -> None:
+    """Refuse where the table beside a file of runs would replace one that no sweep into that file wrote."""
+    path = kept.with_suffix(".csv")
+    with writing(path):
+        if path.exists() and (not path.is_file() or _digest(path.read_bytes()) not in tables(kept)):
+            what = f"is no table that a sweep into {kept.name} wrote, so it is not replaced"
+            raise Refused(f"{what}; name another file with --out", str(path))
+
+
+def write_csv(rows: Sequence[Sequence[Any]], kept: Path) -> Path:
+    """A table as the CSV file beside a file of runs, which keeps its digest; numbers in full. Answers its path.
+
+    Raises Refused when it cannot be written, or replaces something else (see `check_table`).
+    """
+    text, path = StringIO(newline=""), kept.with_suffix(".csv")
+    csv.writer(text).writerows(rows)
+    content = text.getvalue().encode("utf-8")
+    check_table(kept)
+    with writing(path):
+        with kept.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"table": _digest(content)}) + "\n")
+        part = path.with_name(f".{path.name}.part")
+        part.write_bytes(content)
+        os.replace(part, path)
+    return path
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=TABLE_BYTES).hexdigest()

@@ -1,0 +1,104 @@
+"""What the keys of result.json are: each with its unit and a sentence, which docs/REFERENCE.md shows.
+
+Keys are dotted; `*` stands for one name or number at its place (a pipeline position, a class of links), `a|b` for
+either. SI units unless the key says otherwise.
+"""
+
+from collections.abc import Iterable
+from itertools import takewhile
+
+from hwmodels.document import did_you_mean
+
+PHASES = "forward|backward|weight|overlapped|bubble|optimizer"
+FIGURES = {
+    "schema_version": "version of this file's keys",
+    "scenario": "name of the scenario, as its file says it; see overrides",
+    "scenario_hash": "digest of all that decides the answer: equal hashes are equal runs",
+    "overrides.*": "what the command line or the caller changed in the file, key=value each",
+    "detail": "what is drawn: op, layer or chunk",
+    "gpus": "GPUs of the cluster; null with chunk times",
+    "feasible": "whether every rank fits in memory and the scenario's limits hold",
+    "infeasible.*": "a line for each reason against it",
+    "step_time_s": "seconds of one training step",
+    "tokens_per_step": "tokens of a step, all sequences together; null with chunk times, as all to mfu",
+    "tokens_per_day": "tokens a day at this step time",
+    "gpu_hours_per_trillion_tokens": "GPU-hours for 10^12 tokens",
+    "tflops_per_gpu.causal|non_causal": "10^12 FLOP/s of a GPU; causal counts half of the attention matrix",
+    "mfu.causal|non_causal": "the same over the device's peak",
+    "mfu_peak.precision|tflops": "that peak: of dense products in this format, 10^12 FLOP/s",
+    f"phases_s.{PHASES}": "seconds by phase, mean of pipeline positions; they add up to the step",
+    f"phases_per_rank.{PHASES}.*": "seconds by phase and pipeline position",
+    "bubble_fraction": "idle part of the step between a position's first moment and its optimizer, mean of positions",
+    "bubble_s.fill|activations|gradients|drain": "seconds idle by cause (what is waited for), mean of positions",
+    "bubble_s.sends": "the same, for what it sends itself; where comm.messages is waited",
+    "exposed_communication_s": "seconds in which an exchange runs and compute waits for it, mean of positions",
+    "waiting_for_peers_s": "seconds in which an exchange waits for slower ranks; where ranks differ",
+    "overlap_fraction": "part of the exchanges' time that compute hides; null where there are none",
+    "price_shares.*": "part of compute and communication time by rung of the price ladder",
+    "price_grade": "the rung that most of that time rests on",
+    "price_warning": "a line where most of it is roofline; else null",
+    "comm.hold": "when communication has its SMs: always, or while_running",
+    "comm.sms": "SMs that it holds then",
+    "host_copy_s": "seconds in which averaged parameters are copied to the host, beside the step",
+    "events": "events that the simulator handled",
+    "peak_memory_bytes.*.*": "highest bytes of a device at each pipeline position, and by part at that moment",
+    "peak_memory_ranks.*": "rank whose peak that is, where loads were drawn",
+    "worst_memory.peak_bytes": "the highest of these peaks; worst_memory is null with chunk times",
+    "worst_memory.capacity_bytes": "memory of a device",
+    "worst_memory.position": "pipeline position of the highest peak",
+    "worst_memory.rank": "rank of the highest peak, where loads were drawn",
+    "intervals_90.*": "90 % interval [low, high] of the figure of that name",
+    "intervals_90.*.*": "its ends, or the interval of one of its parts",
+    "intervals_90.*.*.*": "ends of that",
+    "tornado.*.*": "causes of the interval, largest first: cause, spread, and seconds of the step when it is dearer by "
+    "its spread (step_s) or cheaper (cheaper_s)",
+    "communication.*.*": "each exchange, message and ring: name, where, seconds alone, beside the rest and at its "
+    "bandwidth bound, bytes as counted, on the NIC and on NVLink, and what limits it",
+    "communication_of": "of which ranks that is, where ranks differ",
+    "layers_per_stage.*": "transformer layers of each stage, prediction modules aside: placement=[...] takes this list",
+    "pair_s.*": "the pair (or the chunk) of the middle position: name, position, seconds alone; where ranks differ "
+    "mean seconds, min and max by rank, steps, and balanced_seconds",
+    "expert_rows.*": "expected, smallest and largest padded expert rows of a rank; where loads were drawn",
+    "critical_ranks.*.*": "ranks that the step waits for, worst first: rank, node, replica, pipeline_position, seconds "
+    "of the critical path, beyond_s more than in an even step, part of that",
+    "shown_replica": "the replica that is drawn, where ranks differ",
+    "faults_without_effect.*": "faults that change nothing, and why",
+    "routing.*": "of drawn loads: kind, layers, rows_percentiles, nodes and ranks that a token reaches",
+    "routing.*.*": "the same, by layer or percentile; max_vio: largest over mean tokens of an expert, less 1",
+    "routing.*.*.*": "rank_imbalance: largest over mean of what a rank receives or computes, less 1",
+    "routing.*.*.*.*": "the same by layer",
+    "links.*": "the fabric, placement, routing, seconds of a bin, whether blocking is priced; left_out: why nothing is",
+    "links.*.*": "kinds of traffic that are spread evenly over the step",
+    "links.classes.*.*": "of each class of links: links, mean and busiest utilisation",
+    "links.classes.*.bytes.*": "bytes by kind of traffic",
+    "wall_seconds": "seconds that the run took; of the command line alone",
+}
+"""Dotted key -> what it is. Where a sentence speaks of positions, they are those of the pipeline."""
+
+
+def legal(key: str, more: Iterable[str] = ()) -> bool:
+    """Whether a run may have a figure under a dotted key, or under the start of one; more: keys beside FIGURES."""
+    parts = key.split(".")
+    patterns = (pattern.split(".") for pattern in (*FIGURES, *more))
+    return any(len(parts) <= len(pattern) and all(map(_stands, pattern, parts)) for pattern in patterns)
+
+
+def _stands(pattern: str, part: str) -> bool:
+    return pattern == "*" or part in pattern.split("|")
+
+
+def nearest(key: str, more: Iterable[str] = ()) -> str:
+    """ ", did you mean ...?" for a key that is not legal, or ""."""
+    plain = {".".join((*head, word)) for *head, last in map(_named, (*FIGURES, *more)) for word in last.split("|")}
+    return did_you_mean(key, sorted(plain))
+
+
+def _named(pattern: str) -> list[str]:
+    """The parts of a pattern as far as they are names."""
+    return list(takewhile(lambda part: part != "*", pattern.split(".")))
+
+
+def table() -> str:
+    """The keys as a table of Markdown."""
+    rows = (f"| `{key.replace('|', ', ')}` | {text} |" for key, text in sorted(FIGURES.items()))
+    return "\n".join(("| key | what it is |", "|---|---|", *rows)) + "\n"
