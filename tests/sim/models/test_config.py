@@ -165,3 +165,15 @@ def test_other_names_of_dimensions(name):
 
 def test_sizes_that_ship_are_named_by_list_and_schema():
     assert {"llama3_8b", "qwen3_30b_a3b", "gpt_oss_120b", "nemotron_h_56b", "grok_1"} <= set(models())
+
+
+def test_a_capacity_acts_on_drawn_loads_alone(tmp_path):
+    """Balanced loads are at the mean, which a line says; drawn ones are cut, and the step is no longer."""
+    model = {"base": "qwen3_30b_a3b", "layers": 8, "capacity": 1.0}
+    path = written(tmp_path, model)
+    words = ["parallel.expert=8", "routing=skewed", "routing.max_vio=2"]
+    (line,) = notes(load(path, words[:1]), {}, [])
+    assert line.startswith("model.capacity: balanced routing gives each expert its mean, so nothing is dropped")
+    assert not [line for line in notes(load(path, words), {}, []) if "capacity" in line]
+    cut, free = (sim.run(load(path, [*words, *more])).summary["step_time_s"] for more in ([], ["model.capacity=0"]))
+    assert cut < free
