@@ -52,6 +52,7 @@ class Attention(NamedTuple):
 
     The backward kernel does five products: S again, dV, dP, dQ, dK (3 of width qk, 2 of width v). kv_heads: heads of
     keys and values, each shared by as many query heads (grouped-query attention); 0: every query head has its own.
+    window: keys that a query sees at most, its own included (sliding window); 0: all.
     """
 
     direction: str
@@ -63,10 +64,12 @@ class Attention(NamedTuple):
     causal: bool = True
     kernels: int = 1
     kv_heads: int = 0
+    window: int = 0
 
     def flop(self) -> float:
         widths = self.qk + self.v if self.direction == "forward" else 3 * self.qk + 2 * self.v
-        pairs = self.sequence * self.sequence / (2 if self.causal else 1)
+        seen = min(self.window or self.sequence, self.sequence)
+        pairs = seen * self.sequence - (seen * seen / 2 if self.causal else 0)
         return 2.0 * self.batch * self.heads * pairs * widths
 
     def bytes(self) -> float:

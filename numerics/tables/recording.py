@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import MISSING, asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,7 +99,8 @@ def shape_of(model: Path) -> DeepSeekShape:
     fields = DeepSeekShape.__dataclass_fields__
     if not isinstance(content, dict):
         raise Refused(f"{model}: a mapping of {', '.join(fields)} is needed")
-    odd = [k for k in content if k not in fields] + [f"{k} (missing)" for k in fields if k not in content]
+    odd = [k for k in content if k not in fields]
+    odd += [f"{k} (missing)" for k, f in fields.items() if k not in content and f.default is MISSING]
     odd += [k for k, f in fields.items() if k in content and not isinstance(content[k], _kind(f.type))]
     if odd:
         raise Refused(f"{model}: not the dimensions of a model: {', '.join(map(str, odd))}")

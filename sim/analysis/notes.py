@@ -12,7 +12,7 @@ from hwmodels import node as nodes
 from hwmodels.device import FOLLOWS
 from hwmodels.figure import Figure
 from hwmodels.units import format_quantity
-from sim.models.family import family
+from sim.models.family import family, main_units, weights
 from sim.scenario.values import PROFILE_SPREAD, Cluster, Comm, Optimizer, Scenario
 
 SLACK = (
@@ -36,6 +36,10 @@ def notes(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[st
 
         if line := unlike(summary["routing"]):
             yield line
+    if line := _unmodelled(scenario):
+        yield line
+    if line := _capacity(scenario):
+        yield line
     if line := _fabric(scenario, summary, overrides):
         yield line
     if line := _comm(scenario, overrides):
@@ -56,6 +60,25 @@ def _rests(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[s
     """Whether the question is of something that hidden exchanges have room for."""
     asked = any(word.startswith(RESTS) for word in overrides) or scenario.uneven
     return asked and bool(summary.get("overlap_fraction"))
+
+
+def _unmodelled(scenario: Scenario) -> str:
+    """What the real model has and no family has, with its share of all parameters."""
+    model = scenario.model
+    if model is None or not model.unmodelled:
+        return ""
+    own = family(model.family)
+    rest = model.unmodelled_parameters
+    share = rest / (rest + weights(model, main_units(own.units(model))).total)
+    return f"model: {model.name} has {model.unmodelled} that is not modelled ({rest:,} parameters, {share:.2%} of all)"
+
+
+def _capacity(scenario: Scenario) -> str:
+    """What is said of a capacity that no expert reaches."""
+    mixture = family(scenario.model.family).mixture(scenario.model) if scenario.model else None
+    if mixture is None or not mixture.capacity or scenario.routing.kind != "balanced":
+        return ""
+    return "model.capacity: balanced routing gives each expert its mean, so nothing is dropped; try routing=sampled"
 
 
 def _comm(scenario: Scenario, overrides: Sequence[str]) -> str:

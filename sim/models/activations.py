@@ -26,6 +26,9 @@ class Kept:
     token: float = 0.0
     row: float = 0.0
 
+    def __add__(self, more: "Kept") -> "Kept":
+        return Kept(self.fixed + more.fixed, self.token + more.token, self.row + more.row)
+
     def bytes(self, received: Any, rows: Any) -> Any:
         """Bytes of a rank that received so many tokens and has so many expert rows; of many, as arrays."""
         return self.fixed + received * self.token + rows * self.row

@@ -3,20 +3,24 @@
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import import_module
-from pathlib import Path
-from typing import Any, Protocol, cast
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from sim import models
 from sim.models.activations import Kept, Recompute
 from sim.models.layer import Part, Site, Unit
 from sim.models.mixture import Mixture
 from sim.models.shape import ModelShape
 from sim.models.weights import Parameters
 
+if TYPE_CHECKING:
+    from sim.models.form import ShapeForm
+
 
 class Family(Protocol):
     """A module in sim/models. All of it is asked; a module that lacks one name cannot be used.
 
-    `<family>/form.py` beside it has the class ModelForm, the dimensions in YAML.
+    Of a folder `form.py` has the class ModelForm, the dimensions in YAML; of a single file, the file itself.
     """
 
     @property
@@ -59,8 +63,16 @@ CONTRACT = tuple(name for name in vars(Family) if not name.startswith("_"))
 
 
 def families() -> tuple[str, ...]:
-    """Names of the families: the folders in sim/models that have a form."""
-    return tuple(sorted(file.parent.name for file in Path(__file__).parent.glob("*/form.py")))
+    """Names of the families: the modules in sim/models that have a Shape."""
+    names = (module.name for module in iter_modules(models.__path__))
+    return tuple(sorted(name for name in names if hasattr(import_module(f"{models.__name__}.{name}"), "Shape")))
+
+
+def form(name: str) -> "type[ShapeForm]":
+    """The YAML form of a family's models."""
+    module = import_module(f"{models.__name__}.{name}")
+    place = import_module(f"{module.__name__}.form") if hasattr(module, "__path__") else module
+    return cast("type[ShapeForm]", place.ModelForm)
 
 
 @cache

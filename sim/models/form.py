@@ -42,3 +42,7 @@ class ShapeForm(Form):
     """Transformer layers, prediction modules aside."""
     source: str
     """Where the dimensions come from."""
+    unmodelled: str = ""
+    """What the real model has beside all that, in words; said in a note of every run."""
+    unmodelled_parameters: Annotated[int, Field(ge=0)] = 0
+    """Parameters of that."""

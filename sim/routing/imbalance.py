@@ -24,7 +24,10 @@ def loads_of(plan: Plan, machine: Machine) -> Loads | None:
         return None
     popularity = popularity_of(scenario, mixture, len(machine.routed))
     where = hosts_of(popularity, scenario, mixture, machine.cluster.node.gpus)
-    return loads(gate_of(mixture), popularity, where, machine.site.tokens, scenario.seed, plan.micro_batches, plan.data)
+    return loads(
+        gate_of(mixture), popularity, where, machine.site.tokens, scenario.seed, plan.micro_batches, plan.data,
+        mixture.capacity,
+    )  # fmt: skip
 
 
 def popularity_of(scenario: Scenario, mixture: Mixture, layers: int) -> Popularity:

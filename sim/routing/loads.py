@@ -52,9 +52,12 @@ class Loads(NamedTuple):
 
 
 def loads(
-    gate: Gate, popularity: Popularity, hosts: Sequence[Hosts], tokens: int, seed: int, micro_batches: int, ranks: int
-) -> Loads:
+    gate: Gate, popularity: Popularity, hosts: Sequence[Hosts], tokens: int, seed: int, micro_batches: int, ranks: int,
+    capacity: float = 0.0,
+) -> Loads:  # fmt: skip
     """Loads of all ranks. popularity [layers, experts]; hosts of each layer; tokens: of one rank's micro-batch.
+    capacity: tokens that an expert takes at most, over the mean of all; what is more is dropped, and tokens received
+    fall with the choices of their rank. 0: nothing is dropped.
 
     ranks: whole groups, which all have the same hosts. Kappa and its like are measured on the hosts of the first layer:
     those of other layers place other experts, in the same manner.
@@ -66,7 +69,7 @@ def loads(
     reached = np.array([_reached(gate, row, where) for row, where in zip(popularity, hosts, strict=True)])
     moments = _moments(gate, hosts[0].expert.tobytes(), hosts[0].ranks)
     for layer, (row, where) in enumerate(zip(popularity, hosts, strict=True)):
-        law = _law(gate, row, where, moments, tokens * where.ranks)
+        law = _law(gate, row, where, moments, tokens * where.ranks, capacity)
         for first in range(0, ranks, where.ranks):
             random = generator(seed, "loads", layer, 0, first)
             at = (layer, slice(None), slice(first, first + where.ranks))
@@ -77,7 +80,7 @@ def loads(
 
 class _Law(NamedTuple):
     """Law of the loads of one layer. mean, deviation [experts] of tokens an expert. most: that one can get, all of the
-    group.
+    group. limit: that one takes.
 
     within, between: roots of the covariance's eigenvalues. reach [ranks]: expected tokens received. slope, rest
     [ranks]: of tokens received on a rank's choices, and the standard deviation that this leaves.
@@ -91,9 +94,12 @@ class _Law(NamedTuple):
     reach: npt.NDArray[np.float32]
     slope: npt.NDArray[np.float32]
     rest: npt.NDArray[np.float32]
+    limit: float
 
 
-def _law(gate: Gate, popularity: Popularity, hosts: Hosts, moment: "_Moments", tokens: int) -> _Law:
+def _law(
+    gate: Gate, popularity: Popularity, hosts: Hosts, moment: "_Moments", tokens: int, capacity: float
+) -> _Law:  # fmt: skip
     chance = popularity * gate.chosen / gate.experts
     within, between = _eigenvalues(gate)
     share = (chance / hosts.copies)[hosts.expert].reshape(hosts.ranks, -1).sum(axis=1)
@@ -103,7 +109,8 @@ def _law(gate: Gate, popularity: Popularity, hosts: Hosts, moment: "_Moments", t
     rest = np.maximum(reach * (1 - reach) - slope**2 * variance, 0)
     columns = (tokens * chance, np.sqrt(tokens * popularity), tokens * reach, slope, np.sqrt(tokens * rest))
     mean, deviation, expected, slope, rest = (column.astype(np.float32) for column in columns)
-    return _Law(mean, deviation, tokens, within**0.5, between**0.5, expected, slope, rest)
+    limit = np.ceil(capacity * tokens * gate.chosen / gate.experts) if capacity else np.inf
+    return _Law(mean, deviation, tokens, within**0.5, between**0.5, expected, slope, rest, float(limit))
 
 
 def _drawn(
@@ -124,6 +131,10 @@ def _drawn(
     received = law.reach + law.slope * per_rank + law.rest * normal[:, gate.experts :]
     off += slot_mean
     slots = np.clip(np.rint(off, out=off), 0, law.most, out=off)
+    if law.limit < law.most:
+        kept = np.minimum(slots, np.floor(law.limit / hosts.copies)[hosts.expert], dtype=np.float32)
+        chosen_there, kept_there = (x.reshape(micro_batches, hosts.ranks, -1).sum(axis=2) for x in (slots, kept))
+        received, slots = received * kept_there / np.maximum(chosen_there, 1), kept
     rows = np.ceil(slots / PADDING).reshape(micro_batches, hosts.ranks, -1).sum(axis=2) * PADDING
     chosen = np.bincount(hosts.expert, slots.sum(axis=0, dtype=np.float64), gate.experts).astype(np.int64)
     return np.rint(np.maximum(received, 0)), rows, chosen

@@ -6,9 +6,8 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hwmodels import device as devices
 from hwmodels import fabric as fabrics
@@ -16,14 +15,11 @@ from hwmodels import keys
 from hwmodels import node as nodes
 from hwmodels.document import Document, Place, read
 from hwmodels.refused import Refused
-from sim.models.family import families
+from sim.models.family import families, form
 from sim.scenario import shelves
 from sim.scenario.shelves import models
 from sim.scenario.values import Scenario
 from sim.schedules import program
-
-if TYPE_CHECKING:
-    from sim.models.form import Form
 
 
 def load(
@@ -81,7 +77,7 @@ def schema() -> dict[str, Any]:
     node["device"] |= device
     cluster["node"] |= _named(nodes.available(), node)
     cluster["fabric"] |= _named(fabrics.available(), keys.properties(keys.FABRIC))
-    forms = [model_form(name).model_json_schema()["properties"] for name in families()]
+    forms = [form(name).model_json_schema()["properties"] for name in families()]
     content["properties"]["model"] |= _named(models(), *forms)
     content["properties"]["schedule"] |= {"anyOf": [schedules, {"$ref": "#/$defs/ScheduleForm"}]}
     content["$defs"]["ScheduleForm"]["properties"]["name"] |= schedules
@@ -89,12 +85,6 @@ def schema() -> dict[str, Any]:
         for key in ("$ref", "type"):
             whole.pop(key, None)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **content}
-
-
-def model_form(family_name: str) -> "type[Form]":
-    """The YAML form of a model of that family."""
-    form: type[Form] = import_module(f"sim.models.{family_name}.form").ModelForm
-    return form
 
 
 def _named(legal: Sequence[str], *kinds: Mapping[str, Any]) -> dict[str, Any]:

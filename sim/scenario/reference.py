@@ -6,7 +6,8 @@ from typing import Any
 
 from hwmodels import keys as machines
 from sim.models.family import families
-from sim.scenario.files import model_form, schema
+from sim.models.family import form as form_of
+from sim.scenario.files import schema
 
 HEAD = "| key | what it is | values | default |\n|---|---|---|---|"
 PLAIN = "| key | what it is |\n|---|---|"
@@ -22,14 +23,14 @@ def keys() -> str:
     for name, described in (("Node", machines.NODE), ("Device", machines.DEVICE), ("Fabric", machines.FABRIC)):
         parts[name] = [PLAIN, *(f"| `{key}` | {text} |" for key, text in described.items())]
     for name in families():
-        form = model_form(name).model_json_schema()
+        form = form_of(name).model_json_schema()
         parts[f"Model of family {name}"] = [HEAD, *_rows(form, form.get("$defs", {}))]
     return "\n\n".join("\n".join((f"### {name}\n", *lines)) for name, lines in parts.items()) + "\n"
 
 
 def undescribed() -> list[str]:
     """Keys of a scenario or model that say nothing of themselves."""
-    forms = [schema(), *(model_form(name).model_json_schema() for name in families())]
+    forms = [schema(), *(form_of(name).model_json_schema() for name in families())]
     silent = (key for form in forms for key, part in _walk(form, form.get("$defs", {})) if not part.get("description"))
     return sorted(set(silent))
 

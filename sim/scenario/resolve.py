@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,16 @@ from pydantic import ValidationError
 
 from hwmodels import fabric as fabrics
 from hwmodels import node as nodes
-from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem, dotted, unknown
+from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem, dotted, merge, read, unknown
 from hwmodels.fabric import Fabric
 from hwmodels.figure import resolved
 from hwmodels.node import Node
+from hwmodels.refused import Refused
 from hwmodels.shelf import Shelf, expand
 from sim.models import hugging_face
+from sim.models.config import is_config, model_of
 from sim.models.family import families, family
+from sim.models.family import form as form_of
 from sim.models.form import Form
 from sim.models.mixture import Mixture
 from sim.models.shape import ModelShape
@@ -81,10 +83,8 @@ def _others(document: Document) -> None:
     if STUDY in content and not {"model", "chunk_times"} & content.keys():
         line = "is a sweep, not a scenario; run it with: python -m sim sweep FILE"
     elif not {"model", "chunk_times", "cluster"} & content.keys() and (name := hugging_face.name(content)):
-        line = (
-            f"is a Hugging Face config.json of {name}, not a scenario; write its dimensions under model:, with a family"
-            f" ({', '.join(families())}), see scenarios/models"
-        )
+        file = Path(document.place(()).file).name
+        line = f"is a Hugging Face config.json of {name}, not a scenario; write model: {file} in a scenario beside it"
     if line:
         raise DocumentError([Problem(Place(document.place(()).file), "", line)])
 
@@ -161,18 +161,54 @@ def _fabric(part: Document, key: KeyPath, path: Path | None) -> tuple[Fabric, An
 
 
 def _model(part: Document, key: KeyPath, path: Path | None) -> tuple[ModelShape, Any]:
-    """The model named, from `models/` beside the scenario or else from those that ship."""
-    word = part.content.get("base") if isinstance(part.content, Mapping) else part.content
-    whole = expand(part, _models(path, word), key)
+    """The model named: in a file, from `models/` beside the scenario, or else from those that ship."""
+    whole = _whole_model(part, key, path)
     _theirs(whole, key)
     name = _family(whole, key)
-    form = import_module(f"sim.models.{name}.form").ModelForm
+    form = form_of(name)
     try:
-        values = form.model_validate(whole.content).model_dump()
+        written = form.model_validate(whole.content)
     except ValidationError as error:
         raise DocumentError(_problems(form, error, whole, key)) from None
-    values["source"] = values.pop("source")  # last, as in the documents
-    return family(name).Shape(**values), values
+    # what no model needs is not said of those that lack it
+    plain = written.model_dump(exclude_defaults=True)
+    plain["source"] = plain.pop("source")  # last, as in the documents
+    return family(name).Shape(**written.model_dump()), plain
+
+
+FILES = (".json", ".yaml", ".yml")
+"""Ends of names that are files and not names of models."""
+
+
+def _whole_model(part: Document, key: KeyPath, path: Path | None, trail: tuple[Path, ...] = ()) -> Document:
+    """A model with what it builds on: a name, or a file relative to the folder of the one that names it, of ours or a
+    config.json of Hugging Face. trail: files being read, to find loops."""
+    changes = part.content if isinstance(part.content, Mapping) else {}
+    word = changes.get("base") if changes else part.content
+    if not isinstance(word, str) or not word.endswith(FILES):
+        return expand(part, _models(path, word), key)
+    file = (path.parent if path else Path()) / word
+    if file.resolve() in trail:
+        loop = " -> ".join(each.name for each in (*trail, file))
+        raise DocumentError([Problem(part.place(("base",)), dotted(key), f"base goes in a circle: {loop}")])
+    document = read(file, word)
+    if is_config(document.content):
+        document = _translated(document, word, key)
+    whole = _whole_model(document, key, file, (*trail, file.resolve()))
+    if not changes:
+        return whole
+    rest = {inner: place for inner, place in part.places.items() if inner[:1] != ("base",)}
+    return merge(whole, Document({name: value for name, value in changes.items() if name != "base"}, rest))
+
+
+def _translated(document: Document, word: str, key: KeyPath) -> Document:
+    """A config.json in our keys, all of them at its place. It is called as its file is, or as its folder."""
+    file, place = Path(word), document.place(())
+    name = file.parent.name if file.stem == "config" and file.parent.name else file.stem
+    try:
+        return Document(model_of(document.content, name), {(): place})
+    except Refused as error:
+        raise DocumentError([Problem(place, dotted(key), str(error))]) from None
 
 
 def _theirs(whole: Document, key: KeyPath) -> None:

@@ -127,3 +127,14 @@ def test_what_does_not_calculate_has_no_flop() -> None:
     others = (DISPATCH, Send(8.0, True, False), Collective("all_gather", 8.0, 2, 1), HostCopy(8.0))
     assert [o.flop() for o in others] == [0.0] * 4
     assert (Send(8.0, True, False).bytes(), HostCopy(9.0).bytes()) == (8.0, 9.0)
+
+
+def test_a_window_limits_the_keys_of_a_query():
+    """Causal: the first `window` queries see half of them on average, all others all; as wide as the sequence it is
+    none, and it never adds work."""
+    for direction, widths in (("forward", 128), ("backward", 3 * 64 + 2 * 64)):
+        narrow = Attention(direction, 2, 8, 4096, 64, 64, window=128)
+        assert narrow.flop() == 2.0 * 2 * 8 * (128 * 4096 - 128 * 128 / 2) * widths
+        assert narrow._replace(causal=False).flop() == 2.0 * 2 * 8 * 128 * 4096 * widths
+        for window in (0, 4096, 10_000):
+            assert narrow._replace(window=window).flop() == 2.0 * 2 * 8 * 4096 * 4096 / 2 * widths

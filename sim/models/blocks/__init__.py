@@ -1,1 +1,1 @@
-"""Blocks that families build layers of, as kernels: linear layers and norms, SwiGLU, grouped-query attention, ends."""
+"""Blocks that families build layers of: kernels, what they keep, parameters; attention, experts, Mamba-2, ends."""

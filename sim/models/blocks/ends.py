@@ -1,7 +1,8 @@
 """The ends of a model: input embedding and output head, and what the head keeps."""
 
 from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
-from hwmodels.op import Gemm, Memory, copy, norm
+from hwmodels.op import Gemm, Memory, copy, elementwise, norm
+from hwmodels.refused import Refused
 from sim.models.blocks.linear import BF16_WIDTH, Shared, norm_backward
 from sim.models.layer import Kernel
 
@@ -13,6 +14,20 @@ def embedding(site: Shared, direction: str) -> list[Kernel]:
     # gradients scatter into an FP32 table: read dY and the rows, write the rows
     row = PLAIN_FP32.row_bytes(h)
     return [Kernel("embedding_bwd", Memory("elementwise", t, BF16_WIDTH * h + row, row))] if direction == "B" else []
+
+
+def positions(site: Shared, learned: int, direction: str) -> list[Kernel]:
+    """Learned positions, added to the embedding; their gradient sums over sequences into an FP32 table. Raises Refused
+    for sequences that are longer."""
+    t, h = site.tokens, site.shape.hidden
+    if site.length > learned:
+        beyond = f"is beyond the positions that {site.shape.name} learned"
+        raise Refused(f"batch.sequence_length {site.length} {beyond}; legal: 1 to {learned}")
+    if direction == "F":
+        return [Kernel("positions", elementwise(t, h, 2))]
+    row = PLAIN_FP32.row_bytes(h)
+    op = Memory("elementwise", site.length, BF16_WIDTH * h * site.sequences + row, row)
+    return [Kernel("positions_bwd", op)] if direction == "B" else []
 
 
 def head(site: Shared, direction: str) -> list[Kernel]:

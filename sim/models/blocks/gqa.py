@@ -2,17 +2,42 @@
 
 from typing import NamedTuple
 
-from hwmodels.op import Attention, Memory, cast_transpose, dequantize, norm, rope, store
-from sim.models.blocks.linear import BF16_WIDTH, Shared, dgrad, linear, norm_backward, quantized, wgrad
+from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
+from hwmodels.op import Attention, Memory, cast_transpose, dequantize, norm, rope, small, store
+from sim.models.blocks.linear import (
+    BF16_WIDTH,
+    Shared,
+    bias_gradients,
+    dgrad,
+    linear,
+    norm_backward,
+    quantized,
+    wgrad,
+)  # fmt: skip
 from sim.models.layer import Kernel
+from sim.models.weights import Parameters
 
 
 class Heads(NamedTuple):
-    """Heads of queries, heads of keys and values (equal: multi-head attention), and elements of each."""
+    """Heads of queries, heads of keys and values (equal: multi-head attention), and elements of each.
+
+    rotary: elements of a head with rotary position. normed: queries and keys are normalised a head; scaled: with
+    weights. qkv_bias, output_bias: of the products. window: keys that a query sees at most (sliding window); chunk:
+    keys of which a query sees those of its own chunk; 0: all. sinks: a learned logit a head that takes attention away
+    from keys (arXiv:2508.10925 sec 2.2), inside the attention kernel.
+    """
 
     queries: int
     shared: int
     width: int
+    rotary: int
+    normed: bool = False
+    scaled: bool = True
+    qkv_bias: bool = False
+    output_bias: bool = False
+    window: int = 0
+    chunk: int = 0
+    sinks: bool = False
 
     @property
     def q(self) -> int:
@@ -29,13 +54,34 @@ class Heads(NamedTuple):
         """Columns of the product that makes all three."""
         return self.q + 2 * self.kv
 
+    def parameters(self, hidden: int) -> Parameters:
+        """Parameters of both products, their biases, norms of queries and keys, and sinks."""
+        biases = self.qkv_bias * self.qkv + self.output_bias * hidden
+        norms = 2 * self.width if self.normed and self.scaled else 0
+        return Parameters(linear=hidden * (self.qkv + self.q), other=biases + norms + self.sinks * self.queries)
+
+    def keys(self, length: int, causal: bool) -> float:
+        """Keys that a query of a sequence sees on average; where causality counts, half of its own stretch."""
+        if self.chunk and self.chunk < length:
+            whole, rest = divmod(length, self.chunk)
+            return float(whole * self.chunk**2 + rest**2) / length / (2 if causal else 1)
+        seen = min(self.window or length, length)
+        return seen - (seen * seen / 2 / length if causal else 0)
+
+    def flop(self, pairs: float) -> float:
+        """FLOPs of a token's two products forward, with so many keys."""
+        return 2.0 * pairs * 2 * self.q
+
 
 def forward(site: Shared, heads: Heads) -> list[Kernel]:
     """[tokens, hidden] -> [tokens, hidden]; the norm also adds the residual: two streams in, two out."""
     t, h = site.tokens, site.shape.hidden
     out = [Kernel("rmsnorm1", norm(t, h, 2, 2)), *linear(site, "qkv", heads.qkv, h, "cast_x_for_qkv")]
-    out += [Kernel("rope_q", rope(t, heads.q)), Kernel("rope_k", rope(t, heads.kv))]
-    out += [Kernel("flash_fwd", _attention(site, heads, "forward"))]
+    if heads.normed:
+        out += [Kernel("q_norm", norm(t * heads.queries, heads.width))]
+        out += [Kernel("k_norm", norm(t * heads.shared, heads.width))]
+    out += _rope(site, heads, "")
+    out += [Kernel("flash_fwd", op) for op in _attention(site, heads, "forward")]
     out += quantized(site, Kernel("save_attn_out", store(t, heads.q, site.recipe.attention_output)))
     return out + linear(site, "o_proj", h, heads.q, "cast_attn_out")
 
@@ -48,24 +94,35 @@ def backward(site: Shared, heads: Heads) -> list[Kernel]:
     out += quantized(
         site, Kernel("castT_attn_out", cast_transpose(t, heads.q)), Kernel("castT_dY_o", cast_transpose(t, h))
     )
-    out += _core_backward(site, heads)
-    out += [Kernel("rope_q_bwd", rope(t, heads.q)), Kernel("rope_k_bwd", rope(t, heads.kv))]
+    out += [*_core_backward(site, heads), *_rope(site, heads, "_bwd")]
+    if heads.normed:
+        out += norm_backward("q_norm_bwd", t * heads.queries, heads.width, 2)
+        out += norm_backward("k_norm_bwd", t * heads.shared, heads.width, 2)
     out += dgrad(site, "qkv", heads.qkv, h, "cast_dqkv")
     out += quantized(
         site, Kernel("castT_dqkv", cast_transpose(t, heads.qkv)),
         Kernel("castT_x_qkv", cast_transpose(t, h, r.activation)),
     )  # fmt: skip
+    out += bias_gradients(t, heads.output_bias, o_proj=h) + bias_gradients(t, heads.qkv_bias, qkv=heads.qkv)
     return out + norm_backward("rmsnorm1_bwd", t, h, 3)
 
 
+def _rope(site: Shared, heads: Heads, tail: str) -> list[Kernel]:
+    """Rotation of queries and keys, in as many elements of each head as turn."""
+    t, turned = site.tokens, heads.rotary
+    pairs = (("q", heads.queries), ("k", heads.shared))
+    return [Kernel(f"rope_{name}{tail}", rope(t, count * turned)) for name, count in pairs if turned]
+
+
 def _core_backward(site: Shared, heads: Heads) -> list[Kernel]:
-    """The attention kernel's backward, and the two small ones around it (as in `sim.models.deepseek.attention`)."""
+    """The attention kernel's backward, and the two small ones around it (as in `sim.models.blocks.mla`)."""
     t, row = site.tokens, BF16_WIDTH * heads.q
     return [
         # reads O and dO, writes their row sums, and zeroes the FP32 accumulator of dQ
         Kernel("flash_bwd_pre", Memory("attention_prepare", t, 2 * row, 2 * row)),
-        Kernel("flash_bwd", _attention(site, heads, "backward")),
+        *(Kernel("flash_bwd", op) for op in _attention(site, heads, "backward")),
         Kernel("flash_bwd_post", Memory("attention_finish", t, 2 * row, row)),
+        *([Kernel("sinks_grad", small("tiny"))] if heads.sinks else []),
     ]
 
 
@@ -74,6 +131,35 @@ def weight(site: Shared, heads: Heads) -> list[Kernel]:
     return [wgrad(site, "o_proj", h, heads.q), wgrad(site, "qkv", heads.qkv, h)]
 
 
-def _attention(site: Shared, heads: Heads, direction: str) -> Attention:
+def _attention(site: Shared, heads: Heads, direction: str) -> list[Attention]:
+    """Attention over whole sequences or a window of them; over chunks as over so many short sequences, and a second
+    launch for a chunk that is not whole."""
     shared = heads.shared if heads.shared != heads.queries else 0
-    return Attention(direction, site.sequences, heads.queries, site.length, heads.width, heads.width, kv_heads=shared)
+    window = heads.window if heads.window < site.length else 0
+    whole, rest = divmod(site.length, heads.chunk) if heads.chunk and heads.chunk < site.length else (0, site.length)
+    stretches = ((whole * site.sequences, heads.chunk), (site.sequences, rest))
+    return [
+        Attention(direction, count, heads.queries, tokens, heads.width, heads.width, kv_heads=shared, window=window)
+        for count, tokens in stretches if count and tokens
+    ]  # fmt: skip
+
+
+def kept(site: Shared, heads: Heads) -> float:
+    """Bytes of a token until the input gradient: inputs of the norm and of the qkv product, q, k, v (twice q and k
+    where they are normalised), the output, and the log-sum-exp of each head."""
+    r, h = site.recipe, site.shape.hidden
+    again = PLAIN_BF16.row_bytes(heads.q + heads.kv) if heads.normed else 0.0
+    inputs = PLAIN_BF16.row_bytes(h) + r.activation.row_bytes(h)
+    outputs = r.attention_output.row_bytes(heads.q) + PLAIN_FP32.row_bytes(heads.queries)
+    return inputs + PLAIN_BF16.row_bytes(heads.qkv) + again + outputs
+
+
+def kept_for_weight(site: Shared, heads: Heads) -> float:
+    """Bytes of a token until a split weight gradient: both sides of both products."""
+    row, h = site.recipe.activation.row_bytes, site.shape.hidden
+    return row(h) + row(heads.qkv) + row(heads.q) + row(h)
+
+
+def workspace(site: Shared, heads: Heads) -> float:
+    """Bytes in attention's backward: gradients of q, k, v and of the output, dQ in FP32."""
+    return site.tokens * (PLAIN_BF16.row_bytes(heads.qkv + heads.q) + PLAIN_FP32.row_bytes(heads.q))

@@ -1,6 +1,6 @@
 """Linear layers with the casts, transposes and scale layouts that FP8 asks for, and norms' gradients."""
 
-from hwmodels.op import Gemm, cast, norm, small, transpose_scales, transpose_weight
+from hwmodels.op import Gemm, Memory, cast, norm, small, transpose_scales, transpose_weight
 from sim.models.layer import Kernel, Site
 from sim.models.shape import ModelShape
 
@@ -41,9 +41,27 @@ def quantized(site: Shared, *kernels: Kernel) -> list[Kernel]:
     return list(kernels) if site.recipe.quantized else []
 
 
+def bias_gradients(rows: int, biased: bool, **columns: int) -> list[Kernel]:
+    """Sums over rows of the gradients of products that have biases (forward adds them in the product), each read once.
+    columns: of each product, by its name."""
+    if not biased:
+        return []
+    return [
+        Kernel(f"{name}_bias_grad", Memory("elementwise", rows, BF16_WIDTH * n, 0.0)) for name, n in columns.items()
+    ]
+
+
 def norm_backward(name: str, rows: int, width: int, reads: int) -> list[Kernel]:
     return [
         Kernel(name, norm(rows, width, reads, 1, "backward")),
         Kernel("norm_finalize", small("tiny")),
         Kernel("norm_acc", small("tiny")),
     ]
+
+
+def post_norm(site: Shared, kernels: list[Kernel], direction: str) -> list[Kernel]:
+    """The kernels of a mixer or network, whose output is normalised before it joins the residual."""
+    t, h = site.tokens, site.shape.hidden
+    if direction == "F":
+        return [*kernels, Kernel("post_norm", norm(t, h))]
+    return [*norm_backward("post_norm_bwd", t, h, 2), *kernels] if direction == "B" else kernels

@@ -6,21 +6,15 @@ gradient (B) and weight gradient (W). Order, names and fusions follow the publis
 Recomputed in backward (DeepSeek-V3 report sec 3.2.3 and the profile): norms, q and kv up-projections, rope, SwiGLU.
 """
 
+from sim.models.blocks import experts
 from sim.models.blocks.ends import embedding, head
+from sim.models.blocks.exchange import EXCHANGES, exchange
+from sim.models.blocks.projection import projection
 from sim.models.deepseek.activations import kept, kept_for_weight, workspace
 from sim.models.deepseek.attention import attention_backward, attention_forward, attention_weight
-from sim.models.deepseek.exchange import exchange
-from sim.models.deepseek.experts import (
-    dense_backward,
-    dense_forward,
-    dense_weight,
-    experts_backward,
-    experts_forward,
-    experts_weight,
-)  # fmt: skip
+from sim.models.deepseek.dense import dense_backward, dense_forward, dense_weight
 from sim.models.deepseek.layers import mixture, units
 from sim.models.deepseek.parameters import cache, flop, weights
-from sim.models.deepseek.projection import projection
 from sim.models.deepseek.rules import mistakes
 from sim.models.deepseek.shape import DeepSeekShape as Shape
 from sim.models.deepseek.shape import Site
@@ -52,7 +46,7 @@ PLACES = places(
 def parts(site: Site, unit: Unit, direction: str) -> tuple[Part, ...]:
     """The parts of a unit for direction F, B or W, in the order they depend on each other."""
     return tuple(
-        Part(name, direction, unit.layer, tuple(kernels), EXPERT * (name in _EXCHANGES), PLACES[direction, name])
+        Part(name, direction, unit.layer, tuple(kernels), EXPERT * (name in EXCHANGES), PLACES[direction, name])
         for name in _names(unit, direction) if (kernels := _kernels(site, unit, name, direction))
     )  # fmt: skip
 
@@ -71,15 +65,14 @@ def _kernels(site: Site, unit: Unit, name: str, direction: str) -> list[Kernel]:
     moe = unit.kind == "moe"
     if name in _REST:
         return _REST[name](site, direction)
-    if name in _EXCHANGES:
-        return exchange(site, name, direction)
+    if name in EXCHANGES:
+        return exchange(site, site.shape.experts, name, direction)
     if name == "attn":
         return _ATTENTION[direction](site, moe)
-    return (_EXPERTS if moe else _DENSE)[direction](site)
+    return _EXPERTS[direction](site, site.shape.mixed) if moe else _DENSE[direction](site)
 
 
-_EXCHANGES = ("dispatch", "combine")
 _REST = {"embedding": embedding, "head": head, "projection": projection}
 _ATTENTION = {"F": attention_forward, "B": attention_backward, "W": attention_weight}
 _DENSE = {"F": dense_forward, "B": dense_backward, "W": dense_weight}
-_EXPERTS = {"F": experts_forward, "B": experts_backward, "W": experts_weight}
+_EXPERTS = {"F": experts.forward, "B": experts.backward, "W": experts.weight}

@@ -4,6 +4,7 @@ Closed forms from the dimensions; DeepSeek-V3: 671.03 B parameters, 37.55 B acti
 """
 
 from hwmodels.formats import PLAIN_BF16
+from sim.models.blocks import projection
 from sim.models.deepseek.layers import mixture, units
 from sim.models.deepseek.shape import DeepSeekShape
 from sim.models.family import main_units
@@ -12,12 +13,8 @@ from sim.models.weights import Parameters
 
 
 def attention_parameters(s: DeepSeekShape) -> Parameters:
-    """MLA: down- and up-projections of q and kv, output; the norms of both latents and of the layer."""
-    q = s.heads * (s.qk_nope + s.qk_rope)
-    kv = s.heads * (s.qk_nope + s.v_head)
-    query = s.hidden * s.q_rank + s.q_rank * q if s.q_rank else s.hidden * q
-    linear = query + s.hidden * (s.kv_rank + s.qk_rope) + s.kv_rank * kv + s.heads * s.v_head * s.hidden
-    return Parameters(linear=linear, other=s.q_rank + s.kv_rank + 2 * s.hidden)
+    """MLA, and the norms of the layer."""
+    return s.latent.parameters(s.hidden) + Parameters(other=2 * s.hidden)
 
 
 def weights(s: DeepSeekShape, unit: Unit) -> Parameters:
@@ -28,13 +25,12 @@ def weights(s: DeepSeekShape, unit: Unit) -> Parameters:
     if unit.kind == "head":
         return Parameters(other=table + s.hidden, shared=table if unit.beside else 0)
     if unit.kind == "projection":
-        return Parameters(linear=2 * s.hidden * s.hidden, other=2 * s.hidden + table, shared=table, table=table)
+        return projection.parameters(s.vocabulary, s.hidden, s.hidden)
     if unit.kind == "dense":
-        return attention_parameters(s) + Parameters(linear=3 * s.hidden * s.dense_intermediate)
-    expert = 3 * s.hidden * s.expert_intermediate
+        return attention_parameters(s) + Parameters(linear=s.dense.weights(s.hidden))
     bias = s.experts if s.score == "sigmoid" else 0
     gate = s.experts * s.hidden + bias
-    return attention_parameters(s) + Parameters(s.shared_experts * expert, s.experts * expert, gate)
+    return attention_parameters(s) + s.mixed.parameters(s.hidden) + Parameters(other=gate)
 
 
 def flop(s: DeepSeekShape, length: int, causal: bool) -> float:

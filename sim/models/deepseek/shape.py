@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 
 from sim.models import layer
+from sim.models.blocks.experts import Experts
+from sim.models.blocks.feed_forward import Network
+from sim.models.blocks.mla import Latent
 from sim.models.shape import ModelShape
 
 SCORES = ("sigmoid", "softmax")
@@ -37,6 +40,22 @@ class DeepSeekShape(ModelShape):
     q_rank: int
     kv_rank: int
     mtp_depth: int
+
+    @property
+    def latent(self) -> Latent:
+        """Its attention."""
+        return Latent(self.heads, self.qk_nope, self.qk_rope, self.v_head, self.q_rank, self.kv_rank)
+
+    @property
+    def dense(self) -> Network:
+        """Its dense feed-forward network."""
+        return Network(self.dense_intermediate)
+
+    @property
+    def mixed(self) -> Experts:
+        """Its routed and shared experts."""
+        shared = Network(self.shared_experts * self.expert_intermediate)
+        return Experts(self.experts, self.experts_per_token, Network(self.expert_intermediate), shared)
 
 
 Site = layer.Site[DeepSeekShape]

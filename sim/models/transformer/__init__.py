@@ -1,19 +1,24 @@
-"""Dense transformers of the kind of Llama 3 (arXiv:2407.21783): grouped-query attention and SwiGLU, RMS norms, rope.
+"""Decoders of blocks: layers follow a pattern of mixers (grouped-query attention over all keys, a window or chunks;
+latent attention; Mamba-2) and feed-forward networks (dense, or a mixture of experts).
 
-Layers become two parts, attention and feed-forward, each with the norm before it; parts become kernels, for forward
-(F), input gradient (B) and weight gradient (W). Every rank holds whole layers: tensor and context parallelism, with
-which Llama 3 trained, are not here. Precision follows the recipe; nothing is computed again in backward.
+Layers become parts: the mixer; the network with its norm, or the norm and gate, dispatch, experts and combine of a
+mixture. Parts become kernels, for forward (F), input gradient (B) and weight gradient (W). Every rank holds whole
+layers. Precision follows the recipe. Backward computes again what the blocks say: nothing in grouped-query attention
+and dense networks, up-projections in latent attention, convolution and states in Mamba-2, the norm and activations in
+mixtures.
 """
 
-from collections.abc import Iterator
-
-from hwmodels.document import indivisible
-from sim.models.blocks import gqa, swiglu
-from sim.models.blocks.ends import embedding, head
-from sim.models.layer import Kernel, Part, Unit, places
+from hwmodels.op import norm
+from sim.models.blocks import experts, feed_forward, gate, gqa, mamba, mla
+from sim.models.blocks.ends import embedding, head, positions
+from sim.models.blocks.exchange import EXCHANGES, exchange
+from sim.models.blocks.linear import norm_backward, post_norm
+from sim.models.blocks.projection import projection
+from sim.models.layer import EXPERT, Kernel, Part, Unit, places
 from sim.models.transformer.activations import kept, kept_for_weight, workspace
+from sim.models.transformer.layers import mistakes, mixture, units
 from sim.models.transformer.parameters import cache, flop, weights
-from sim.models.transformer.shape import Site
+from sim.models.transformer.shape import Site, halves
 from sim.models.transformer.shape import TransformerShape as Shape
 
 __all__ = [
@@ -23,51 +28,95 @@ __all__ = [
 
 PLACES = places(
     (
-        ("F", ("attn", "embedding", "head")),
-        ("B", ("head", "mlp")),
-        ("W", ("head", "mlp")),
+        ("F", ("attn", "mamba", "gate", "embedding", "projection", "head")),
+        ("B", ("combine",)),
+        ("B", ("head", "projection", "mlp")),
+        ("F", ("dispatch",)),
+        ("W", ("head", "projection", "mlp")),
+        ("B", ("dispatch",)),
         ("F", ("mlp",)),
-        ("B", ("attn", "embedding")),
-        ("W", ("attn",)),
+        ("F", ("combine",)),
+        ("B", ("gate",)),
+        ("B", ("attn", "mamba", "embedding")),
+        ("W", ("attn", "mamba")),
     )
 )  # fmt: skip
-"""A round of an overlapped pair: nothing is exchanged, so the halves take turns on one stream."""
-
-
-def units(shape: Shape) -> tuple[Unit, ...]:
-    """Embedding, layers, head."""
-    layers = (Unit("dense", layer, block=True) for layer in range(shape.layers))
-    return Unit("embedding", -1), *layers, Unit("head", -1)
-
-
-def mixture(shape: Shape) -> None:
-    """No layer has experts."""
-
-
-def mistakes(shape: Shape) -> Iterator[tuple[str, str]]:
-    """Key of a dimension, and what is wrong with it."""
-    if shape.heads % shape.kv_heads:
-        yield "kv_heads", indivisible(f"model.heads {shape.heads}", shape.heads, "model.kv_heads", shape.kv_heads)
+"""A round of an overlapped pair as in DeepSeek's published profile: exchanges run beside the other half's compute."""
 
 
 def parts(site: Site, unit: Unit, direction: str) -> tuple[Part, ...]:
     """The parts of a unit for direction F, B or W, in the order they depend on each other."""
-    names = (unit.kind,) if unit.kind in _ENDS else ("attn", "mlp") if direction == "F" else ("mlp", "attn")
-    pieces = ((name, _kernels(site, name, direction)) for name in names)
     return tuple(
-        Part(name, direction, unit.layer, tuple(kernels), place=PLACES[direction, name])
-        for name, kernels in pieces if kernels
+        Part(name, direction, unit.layer, tuple(kernels), EXPERT * (name in EXCHANGES), PLACES[direction, name])
+        for name in _names(unit, direction) if (kernels := _kernels(site, unit, name, direction))
     )  # fmt: skip
 
 
-def _kernels(site: Site, name: str, direction: str) -> list[Kernel]:
+def _names(unit: Unit, direction: str) -> tuple[str, ...]:
+    """Parts of a unit in order."""
+    if unit.kind in _ENDS:
+        return (unit.kind,)
+    mixer, network = halves(unit.kind)
+    first = ("mamba" if mixer == "mamba" else "attn",) if mixer else ("gate",) if network == "moe" else ()
+    routed = ("dispatch", "mlp", "combine") if network == "moe" else ("mlp",) if network else ()
+    if direction == "F":
+        return (*first, *routed)
+    if direction == "B":
+        return (*routed[::-1], *first)
+    return ("mlp",) * bool(network) + first * bool(mixer)
+
+
+def _kernels(site: Site, unit: Unit, name: str, direction: str) -> list[Kernel]:
     if name in _ENDS:
-        return _ENDS[name](site, direction)
-    if name == "attn":
-        return _ATTENTION[direction](site, site.shape.attention)
-    return _FEED_FORWARD[direction](site, site.shape.intermediate)
+        return _ENDS[name](site, direction) + _extra(site, name, direction)
+    mixer, network = halves(unit.kind)
+    if name in EXCHANGES:
+        return exchange(site, site.shape.experts, name, direction)
+    if name == "mlp":
+        return _network(site, network, direction)
+    mixing = _mixer(site, mixer, direction) if mixer else []
+    gating = _gate(site, direction) if network == "moe" else []
+    return mixing + gating if direction == "F" else gating + mixing
 
 
-_ENDS = {"embedding": embedding, "head": head}
+def _extra(site: Site, name: str, direction: str) -> list[Kernel]:
+    return positions(site, site.shape.positions, direction) if name == "embedding" and site.shape.positions else []
+
+
+def _mixer(site: Site, mixer: str, direction: str) -> list[Kernel]:
+    """What mixes tokens; with a norm behind it where the model has such."""
+    s = site.shape
+    if mixer == "mamba":
+        own = _MAMBA[direction](site, s.mamba)
+    elif mixer == "latent":
+        own = _LATENT[direction](site, s.latent)
+    else:
+        own = _ATTENTION[direction](site, s.attention(mixer))
+    return post_norm(site, own, direction) if s.post_norms else own
+
+
+def _network(site: Site, network: str, direction: str) -> list[Kernel]:
+    """A feed-forward network; that after a combine is normalised beside the experts, which costs as much."""
+    s = site.shape
+    mixed = network == "moe"
+    own = _EXPERTS[direction](site, s.mixed) if mixed else _FEED_FORWARD[direction](site, s.dense)
+    return post_norm(site, own, direction) if s.post_norms else own
+
+
+def _gate(site: Site, direction: str) -> list[Kernel]:
+    """The norm before a mixture, which also adds the residual, and the gate; backward, the gradients of the routed and
+    shared paths and of the residual meet at the norm."""
+    s, t = site.shape, site.tokens
+    if direction == "F":
+        return [Kernel("rmsnorm2", norm(t, s.hidden, 2, 2)), *gate.forward(site, s.experts)]
+    if direction == "B":
+        return [*gate.backward(site, s.experts), *norm_backward("rmsnorm2_bwd", t, s.hidden, 5)]
+    return []
+
+
+_ENDS = {"embedding": embedding, "head": head, "projection": projection}
 _ATTENTION = {"F": gqa.forward, "B": gqa.backward, "W": gqa.weight}
-_FEED_FORWARD = {"F": swiglu.forward, "B": swiglu.backward, "W": swiglu.weight}
+_LATENT = {"F": mla.forward, "B": mla.backward, "W": mla.weight}
+_MAMBA = {"F": mamba.forward, "B": mamba.backward, "W": mamba.weight}
+_FEED_FORWARD = {"F": feed_forward.forward, "B": feed_forward.backward, "W": feed_forward.weight}
+_EXPERTS = {"F": experts.forward, "B": experts.backward, "W": experts.weight}

@@ -1,51 +1,76 @@
-"""What a rank keeps of a dense transformer's unit while its gradients are due, and its largest temporaries, in bytes.
+"""What a rank keeps of a transformer's unit while its gradients are due, and its largest temporaries, in bytes.
 
-Llama 3 trained without computing anything again (arXiv:2407.21783 sec 3.3.2: sequences of 8K without activation
-checkpointing), so that is the recipe: inputs of norms, products and attention stay. Other choices have no kernels.
+Each block says what it keeps, by what it computes again. For dense layers that is nothing: Llama 3 trained so
+(arXiv:2407.21783 sec 3.3.2: sequences of 8K without activation checkpointing). Other choices have no kernels.
 """
 
-from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
+from hwmodels.formats import PLAIN_BF16
 from sim.models.activations import Kept, Recompute, only_recipe
+from sim.models.blocks import experts, feed_forward, gqa, mamba, mla, projection
 from sim.models.blocks.ends import head_kept
 from sim.models.layer import Unit
-from sim.models.transformer.shape import Site
+from sim.models.transformer.layers import kinds
+from sim.models.transformer.shape import Site, halves
 
 
 def kept(site: Site, unit: Unit, recompute: Recompute) -> Kept:
-    """From a unit's forward to its input gradient, in the formats that the recipe keeps.
-
-    Of a layer: inputs of both norms; inputs of the qkv, gate-up and down products; q, k, v, attention's output (also
-    the input of its product) and the log-sum-exp of each head; gate and up.
-    """
+    """From a unit's forward to its input gradient, in the formats that the recipe keeps."""
     only_recipe(recompute, "transformer")
-    if unit.kind == "embedding":
-        return Kept()
-    if unit.kind == "head":
-        return Kept(head_kept(site))
-    s, r, a = site.shape, site.recipe, site.shape.attention
-    residuals = 2 * PLAIN_BF16.row_bytes(s.hidden)
-    inputs = 2 * r.activation.row_bytes(s.hidden) + r.activation.row_bytes(s.intermediate)
-    attention = PLAIN_BF16.row_bytes(a.qkv) + r.attention_output.row_bytes(a.q) + PLAIN_FP32.row_bytes(s.heads)
-    return Kept(site.tokens * (residuals + inputs + attention + r.gate_up.row_bytes(2 * s.intermediate)))
+    if unit.kind in _ENDS:
+        return Kept(_ENDS[unit.kind](site, False))
+    mixer, network = halves(unit.kind)
+    s, t = site.shape, site.tokens
+    post = s.post_norms * (bool(mixer) + bool(network)) * PLAIN_BF16.row_bytes(s.hidden)
+    own = Kept(t * (post + _mixer(site, mixer, False)))
+    if network == "moe":
+        return own + experts.kept(site, s.mixed)
+    return own + Kept(t * feed_forward.kept(site, s.dense) if network else 0.0)
 
 
 def kept_for_weight(site: Site, unit: Unit, recompute: Recompute) -> Kept:
     """From a unit's input gradient to its weight gradient, when the two are split: both sides of each product."""
     only_recipe(recompute, "transformer")
-    if unit.kind == "embedding":
-        return Kept()
-    if unit.kind == "head":
-        return Kept(head_kept(site))
-    s, row, a = site.shape, site.recipe.activation.row_bytes, site.shape.attention
-    attention = row(s.hidden) + row(a.qkv) + row(a.q) + row(s.hidden)
-    feed_forward = row(s.hidden) + row(2 * s.intermediate) + row(s.intermediate) + row(s.hidden)
-    return Kept(site.tokens * (attention + feed_forward))
+    if unit.kind in _ENDS:
+        return Kept(_ENDS[unit.kind](site, True))
+    mixer, network = halves(unit.kind)
+    own = Kept(site.tokens * _mixer(site, mixer, True))
+    if network == "moe":
+        return own + experts.kept_for_weight(site, site.shape.mixed)
+    return own + Kept(site.tokens * feed_forward.kept_for_weight(site, site.shape.dense) if network else 0.0)
+
+
+def _mixer(site: Site, mixer: str, split: bool) -> float:
+    """Bytes of a token in what mixes tokens, until the input gradient or until a split weight gradient."""
+    s = site.shape
+    if not mixer:
+        return 0.0
+    if mixer == "mamba":
+        return mamba.kept_for_weight(site, s.mamba) if split else mamba.kept(site, s.mamba)
+    if mixer == "latent":
+        return mla.kept_for_weight(site, s.latent) if split else mla.kept(site, s.latent)
+    heads = s.attention(mixer)
+    return gqa.kept_for_weight(site, heads) if split else gqa.kept(site, heads)
 
 
 def workspace(site: Site, recompute: Recompute) -> float:
-    """The larger of two backwards: attention's (gradients of q, k, v and of the output, dQ in FP32), and that of the
-    feed-forward layer (gradients of its activation and of gate and up)."""
+    """The largest of the backwards of the model's blocks."""
     only_recipe(recompute, "transformer")
-    s, a = site.shape, site.shape.attention
-    attention = PLAIN_BF16.row_bytes(a.qkv + a.q) + PLAIN_FP32.row_bytes(a.q)
-    return site.tokens * max(attention, PLAIN_BF16.row_bytes(3 * s.intermediate))
+    halved = {half for kind in kinds(site.shape) for half in halves(kind) if half}
+    return max(_workspace(site, half) for half in halved)
+
+
+def _workspace(site: Site, half: str) -> float:
+    s = site.shape
+    if half == "mamba":
+        return mamba.workspace(site, s.mamba)
+    if half == "latent":
+        return mla.workspace(site, s.latent)
+    if half == "moe":
+        return experts.workspace(site, s.mixed)
+    return feed_forward.workspace(site, s.dense) if half == "dense" else gqa.workspace(site, s.attention(half))
+
+
+_ENDS = {
+    "embedding": lambda site, split: 0.0, "head": lambda site, split: head_kept(site),
+    "projection": lambda site, split: projection.kept_for_weight(site) if split else projection.kept(site),
+}  # fmt: skip

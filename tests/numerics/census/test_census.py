@@ -18,7 +18,7 @@ from numerics.census.rehearsal import rehearse, site  # noqa: E402
 from numerics.layers import kept, products  # noqa: E402
 from numerics.reference.permute import layout  # noqa: E402
 from sim.models import deepseek  # noqa: E402
-from sim.models.deepseek import attention as lowered_attention  # noqa: E402
+from sim.models.blocks import gate as lowered_gate  # noqa: E402
 from sim.models.deepseek.shape import DeepSeekShape  # noqa: E402
 
 MODELS = Path(__file__).parents[3] / "scenarios" / "models"
@@ -203,7 +203,7 @@ def test_a_layer_that_leaves_fp8_shows(monkeypatch):
 
 
 def test_a_simulator_that_drops_the_routing_kernels_shows(monkeypatch):
-    monkeypatch.setitem(lowered_attention.ROUTING_KERNELS, "F", 1)
+    monkeypatch.setitem(lowered_gate.ROUTING_KERNELS, "F", 1)
     where, simulator, layers = sides("moe")
     kinds = {(row[1], row[2], row[3].kind, row[3].kernels) for row in problems(where, "moe", simulator, layers)}
     assert kinds == {("attn(F)", "simulator", "routing_forward", 1), ("attn(F)", "simulator", "routing_forward", 37)}

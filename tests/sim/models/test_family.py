@@ -1,15 +1,14 @@
 """The contract of a family: who lacks a part of it cannot be used, and those that ship keep it."""
 
 import sys
-from dataclasses import is_dataclass
-from importlib import import_module
+from dataclasses import MISSING, is_dataclass
 from types import ModuleType
 
 import pytest
 
 from hwmodels.document import DocumentError
 from sim.models import family as families
-from sim.models.family import CONTRACT, family
+from sim.models.family import CONTRACT, family, form
 from sim.models.family import families as names
 from sim.models.shape import ModelShape
 from sim.scenario import SCENARIOS, from_mapping, load, models, schema
@@ -55,8 +54,10 @@ def test_a_whole_family_is_taken(monkeypatch):
 def test_families_that_ship_keep_it(name):
     own = family(name)
     assert issubclass(own.Shape, ModelShape) and is_dataclass(own.Shape)
-    form = import_module(f"sim.models.{name}.form").ModelForm
-    assert set(form.model_fields) == set(own.Shape.__dataclass_fields__)
+    fields = form(name).model_fields
+    assert set(fields) == set(own.Shape.__dataclass_fields__)
+    defaults = {key: f.default for key, f in own.Shape.__dataclass_fields__.items() if f.default is not MISSING}
+    assert defaults == {key: field.default for key, field in fields.items() if not field.is_required()}
 
 
 @pytest.mark.parametrize("name", models())
@@ -91,5 +92,5 @@ def test_a_model_that_does_not_say_its_family_is_told():
 
 
 def test_keys_of_another_family_are_unknown():
-    with pytest.raises(DocumentError, match="unknown key 'experts'; legal: family, head_width, heads, hidden"):
-        load(str(SCENARIOS / "llama3_70b.yaml"), ["model.experts=8"])
+    with pytest.raises(DocumentError, match="unknown key 'route_scale'; legal: activation, capacity, chunk"):
+        load(str(SCENARIOS / "llama3_70b.yaml"), ["model.route_scale=8"])

@@ -33,8 +33,8 @@ def test_names_of_a_known_family_are_translated() -> None:
         "moe_intermediate_size -> expert_intermediate, intermediate_size -> dense_intermediate"
     )
     assert refusal(BASE | {"model": {"base": "llama3_70b", "intermediate_size": 1, "moe_intermediate_size": 2}}) == (
-        "<mapping>: model: has names of a Hugging Face config.json; write intermediate_size -> intermediate; "
-        "without a key here: moe_intermediate_size"
+        "<mapping>: model: has names of a Hugging Face config.json; write intermediate_size -> intermediate, "
+        "moe_intermediate_size -> expert_intermediate"
     )
 
 
@@ -56,8 +56,8 @@ def test_a_config_as_a_scenario_is_one_line_that_names_it(
     path = tmp_path / "config.json"
     path.write_text(json.dumps(QWEN | change))
     assert refusal(path) == (
-        f"{path}: is a Hugging Face config.json of {named}, not a scenario; write its dimensions under model:, with a "
-        "family (deepseek, transformer), see scenarios/models"
+        f"{path}: is a Hugging Face config.json of {named}, not a scenario; write model: config.json in a scenario "
+        "beside it"
     )
 
 

@@ -129,3 +129,33 @@ def test_draws_are_paired():
     assert (loads(V3, liked, hosts * 2, 1024, 7, 6, 64).received == base.received[..., :64]).all()
     assert (loads(V3, liked[:1], hosts, 1024, 7, 6, 192).rows == base.rows[:1]).all()
     assert (loads(V3, liked, hosts * 2, 1024, 8, 6, 192).rows != base.rows).any()
+
+
+@pytest.mark.parametrize("copies", [0, 32])
+def test_a_capacity_drops_what_is_more(copies):
+    """No expert takes more than its capacity; a looser one drops less, down to nothing; ranks that are not above it
+    keep their loads."""
+    liked = skewed(1, 1, 256, 2.0)
+    hosts = (
+        eplb.hosts(np.round(liked[0] * 10_000).astype(np.int64), copies, 8, 32, 8) if copies else in_order(256, 32, 8)
+    )
+    free = loads(V3, liked, [hosts], 4096, 0, 4, 32)
+    mean = 4096 * 32 * 8 / 256
+    before = None
+    for capacity in (1.0, 1.5, 2.0, 4.0):
+        drawn = loads(V3, liked, [hosts], 4096, 0, 4, 32, capacity)
+        assert (drawn.experts <= 4 * np.ceil(capacity * mean)).all()
+        assert (drawn.rows <= free.rows).all() and (drawn.received <= free.received).all()
+        if before is not None:
+            assert (drawn.rows >= before.rows).all() and (drawn.received >= before.received).all()
+        before = drawn
+    assert before is not None and (before.rows == free.rows).all() and (before.received == free.received).all()
+    tight = loads(V3, liked, [hosts], 4096, 0, 4, 32, 1.0)
+    assert tight.experts.sum() < 0.95 * free.experts.sum()
+    assert tight.received.sum() < 0.97 * free.received.sum()
+
+
+def test_without_a_capacity_nothing_is_dropped():
+    liked = sampled(1, 1, 64)
+    one, two = (loads(LITE, liked, [in_order(64, 8, 8)], 4096, 0, 2, 8, each) for each in (0.0, 64.0))
+    assert (one.rows == two.rows).all() and (one.received == two.received).all()

@@ -95,7 +95,8 @@ BAD = {
     "batch.sequences.each=3": "batch.sequences: expected a whole number; found {'each': 3}",
     "model.hiden=512": "unknown key 'hiden', did you mean 'hidden'? legal: dense_intermediate, dense_layers, "
     "expert_intermediate, experts, experts_per_token, family, groups, groups_per_token, heads, hidden, kv_rank, "
-    "layers, mtp_depth, name, q_rank, qk_nope, qk_rope, route_scale, score, shared_experts, source, v_head, vocabulary",
+    "layers, mtp_depth, name, q_rank, qk_nope, qk_rope, route_scale, score, shared_experts, source, "
+    "unmodelled, unmodelled_parameters, v_head, vocabulary",
     "model.score=tanh": "found 'tanh'; legal: sigmoid, softmax",
     "model.route_scale=0": "expected a finite number above 0; found 0",
     "model.route_scale=.inf": "expected a finite number above 0; found inf",

@@ -1,10 +1,11 @@
 """Dispatch and combine: what travels to the experts and back."""
 
 from hwmodels.op import AllToAll, cast, small
-from sim.models.blocks.linear import quantized
-from sim.models.deepseek.shape import Site
+from sim.models.blocks.linear import Shared, quantized
 from sim.models.layer import COMMUNICATION, Kernel
 
+EXCHANGES = ("dispatch", "combine")
+"""Names of the parts that are exchanges."""
 FORWARD_META_BYTES = 72
 """Source and index metadata that travels with a row of the first dispatch (h800_dualpipe_trace: 7168+224+72)."""
 CACHED_META_BYTES = 8
@@ -13,8 +14,9 @@ COMBINE_META_BYTES = 40
 """Top-k weights and index that travel with a BF16 row (h800_dualpipe_trace: 14336+40)."""
 
 
-def exchange(site: Site, what: str, direction: str) -> list[Kernel]:
-    """Forward dispatch and backward combine carry the dispatch format, the other two the combine format."""
+def exchange(site: Shared, experts: int, what: str, direction: str) -> list[Kernel]:
+    """Forward dispatch and backward combine carry the dispatch format, the other two the combine format. experts: of
+    a layer, on all ranks."""
     narrow = (what, direction) in (("dispatch", "F"), ("combine", "B"))
     first = what == "dispatch" and direction == "F"
     layout = site.recipe.dispatch if narrow else site.recipe.combine
@@ -26,7 +28,7 @@ def exchange(site: Site, what: str, direction: str) -> list[Kernel]:
     )  # fmt: skip
     out = []
     if first:
-        layout_op = small("dispatch_layout", site.tokens, 4.0 * site.shape.experts)
+        layout_op = small("dispatch_layout", site.tokens, 4.0 * experts)
         out = [Kernel("dispatch_layout", layout_op, COMMUNICATION)]
     elif narrow:
         cast_dy = Kernel("cast_dY_for_dispatch", cast(site.tokens, site.shape.hidden), COMMUNICATION)

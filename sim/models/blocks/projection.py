@@ -1,13 +1,14 @@
 """The projection that begins a multi-token-prediction module."""
 
+from hwmodels.formats import PLAIN_BF16
 from hwmodels.op import cast_transpose, copy, norm
 from sim.models.blocks.ends import embedding
-from sim.models.blocks.linear import dgrad, linear, norm_backward, quantized, wgrad
-from sim.models.deepseek.shape import Site
+from sim.models.blocks.linear import Shared, dgrad, linear, norm_backward, quantized, wgrad
 from sim.models.layer import Kernel
+from sim.models.weights import Parameters
 
 
-def projection(site: Site, direction: str) -> list[Kernel]:
+def projection(site: Shared, direction: str) -> list[Kernel]:
     """Norms of the hidden state and of the next token's embedding, concatenated and projected to `hidden`."""
     t, h = site.tokens, site.shape.hidden
     if direction == "F":
@@ -18,3 +19,19 @@ def projection(site: Site, direction: str) -> list[Kernel]:
         casts = (Kernel("castT_mtp", cast_transpose(t, 2 * h)), Kernel("castT_dmtp", cast_transpose(t, h)))
         return [*out, *quantized(site, *casts), *embedding(site, "B")]
     return [wgrad(site, "mtp_projection", h, 2 * h)]
+
+
+def kept(site: Shared) -> float:
+    """Bytes until the input gradient: what both norms read."""
+    return 2 * site.tokens * PLAIN_BF16.row_bytes(site.shape.hidden)
+
+
+def kept_for_weight(site: Shared) -> float:
+    """Bytes until a split weight gradient: both sides of the product."""
+    return site.tokens * site.recipe.activation.row_bytes(3 * site.shape.hidden)
+
+
+def parameters(vocabulary: int, hidden: int, norm: int) -> Parameters:
+    """Its product, two norms of `norm` parameters each, and a second use of the embedding's table."""
+    table = vocabulary * hidden
+    return Parameters(linear=2 * hidden * hidden, other=2 * norm + table, shared=table, table=table)

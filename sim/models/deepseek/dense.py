@@ -1,0 +1,21 @@
+"""Dense feed-forward layers of a DeepSeek model; its mixtures are `sim.models.blocks.experts` as they are."""
+
+from hwmodels.op import norm
+from sim.models.blocks.experts import save_shared, shared_backward, shared_forward, shared_weight
+from sim.models.deepseek.shape import Site
+from sim.models.layer import Kernel
+
+
+def dense_forward(site: Site) -> list[Kernel]:
+    first, rest = shared_forward(site, site.shape.dense)
+    return [*first, *rest, *save_shared(site, site.shape.dense)]
+
+
+def dense_backward(site: Site) -> list[Kernel]:
+    first, last = shared_backward(site, site.shape.dense)
+    return [*first, Kernel("rmsnorm2_recompute", norm(site.tokens, site.shape.hidden, 2, 2)), *last]
+
+
+def dense_weight(site: Site) -> list[Kernel]:
+    first, last = shared_weight(site, site.shape.dense)
+    return [*first, *last]
