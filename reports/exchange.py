@@ -8,7 +8,7 @@ from hwmodels.units import NS_PER_S
 from reports.headline import percent, seconds
 from reports.page import whole
 from reports.section import Section, legend, plot, table
-from sim.curves import ChannelLanes
+from sim.result import ChannelLanes
 
 WORKS = ("works", "#3d4a8a")
 WAITS = {

@@ -7,11 +7,13 @@ from typing import Any
 
 from hwmodels.units import format_quantity
 from sim import archive
-from sim.curves import Bar, MemoryCurve, RankLoads, StageLoad, Utilisation
+from sim.curves import Bar, ChannelLanes, MemoryCurve, RankLoads, StageLoad, Utilisation
 from sim.folder import replacing
 from sim.trace import Trace
 
-__all__ = ["SCHEMA_VERSION", "Bar", "MemoryCurve", "RankLoads", "Result", "StageLoad", "Utilisation"]
+__all__ = [
+    "SCHEMA_VERSION", "Bar", "ChannelLanes", "MemoryCurve", "RankLoads", "Result", "StageLoad", "Utilisation",
+]  # fmt: skip
 
 SCHEMA_VERSION = 1
 """Version of result.json."""

@@ -23,7 +23,7 @@ DESCRIPTIVE = {
     "cluster.fabric.cost": "no figure of a run is in money",
 }
 """Keys that describe a machine and nothing reads, and why."""
-UNTOLD = ("scenario_hash", "events", "wall_seconds")
+UNTOLD = ("scenario_hash", "overrides", "events", "wall_seconds")
 """What a run tells of itself, not of the machine."""
 
 

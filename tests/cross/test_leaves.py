@@ -25,10 +25,10 @@ SMALL = (
 FELT = {
     "node.device.sms": 0.5, "node.device.clock": 0.5, "node.device.peak_flops.bf16": 0.5, "node.device.hbm.latency": 20,
     "node.device.hbm.capacity": 0.01, "node.device.hbm.bandwidth": 0.5, "node.device.l2.capacity": 1e-4,
-    "node.device.l2.bandwidth": 0.2, "node.device.host.latency": 1e4, "node.device.host.bandwidth": 0.5,
+    "node.device.l2.bandwidth": 0.2, "node.device.host.latency": 1e4, "node.device.host.bandwidth": 0.05,
     "node.nvlink.bandwidth": 0.2, "node.nvlink.efficiency": 0.2, "node.nvlink.latency": 100, "node.nic.bandwidth": 0.5,
     "node.nic.efficiency": 0.5, "node.nic.latency": 100, "node.pcie.bandwidth": 0.5, "node.pcie.efficiency": 0.5,
-    "node.pcie.latency": 1e4, "fabric.link.bandwidth": 0.5, "fabric.link.efficiency": 0.5,
+    "node.pcie.latency": 1e4, "fabric.link.bandwidth": 0.2, "fabric.link.efficiency": 0.5,
     "fabric.latency_same_leaf": 100, "fabric.latency_cross_leaf": 100,
 }  # fmt: skip
 """What a run must feel, and by how many times it is changed for that."""
@@ -40,8 +40,9 @@ def leaves():
         for key, figure in device.load(name).figures.items():
             yield (f"cluster.node.device={name}",), f"node.device.{key}", figure
     for name in node.available():
+        eight = () if node.load(name).gpus == 8 else ("cluster.node.gpus=8",)
         for key, figure in node.load(name).figures.items():
-            yield (f"cluster.node={name}",), f"node.{key}", figure
+            yield (f"cluster.node={name}", *eight), f"node.{key}", figure
     for name in fabric.available():
         routed = () if name == "slimfly" else ("cluster.routing=static",)
         for key, figure in fabric.load(name).figures.items():

@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 
 from reports import exchange
-from sim.curves import ChannelLanes
+from sim.result import ChannelLanes
 
 CHANNEL = ChannelLanes(
     "dispatch(F)", 1_000, (("alone", 1e-6), ("busiest", "network")), ("send", "receive"),
