@@ -17,6 +17,7 @@ A sweep is a YAML file: a scenario, overrides for all of its points, axes whose 
 Only result figures are kept, so `outputs` is always [result].
 """
 
+import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from contextlib import closing
@@ -233,7 +234,8 @@ def _pool(jobs: int, fresh: bool) -> Executor:
     """Workers that start from nothing, as the memory and time of a run must not hold what the caller has."""
     from multiprocessing import get_context
 
-    return ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=1 if fresh else None)
+    spawn, as_here, most = get_context("spawn"), gc.get_threshold(), 1 if fresh else None
+    return ProcessPoolExecutor(jobs, spawn, gc.set_threshold, as_here, max_tasks_per_child=most)
 
 
 # --- a whole sweep ----------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ A machine's speed swings, so the loop runs between all others and every figure i
 loop does REFERENCE timeouts a second too (the design's figure). Medians of ROUNDS.
 """
 
+import gc
 import os
 import resource
 import subprocess
@@ -17,6 +18,7 @@ from statistics import median
 import simpy
 
 import sim
+from sim.__main__ import FEW_CIRCLES
 from sim.scenario import load
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +91,8 @@ def main():
         rates, seconds = [], []
         for _ in range(SWEEPS):
             rates.append(loop_rate())
-            with ProcessPoolExecutor(1, get_context("spawn")) as fresh:  # nothing is kept from the sweep before
+            pool = ProcessPoolExecutor(1, get_context("spawn"), gc.set_threshold, (FEW_CIRCLES,))  # nothing is kept
+            with pool as fresh:
                 seconds += fresh.submit(sweep_s, interval).result()
         told(f"a later configuration, {'with' if interval else 'without'} interval", seconds, rates, most)
         print("    ", *(f"{word} {s:.2f}" for word, s in zip(SWEEP[1:], seconds, strict=False)))
