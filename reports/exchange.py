@@ -10,6 +10,8 @@ from reports.page import whole
 from reports.section import Section, legend, plot, table
 from sim.result import ChannelLanes
 
+MARK = '<p class="brand">Trainyard</p><h1>Exchanges of '
+"""What tells a page of ours from another file of its name."""
 WORKS = ("works", "#3d4a8a")
 WAITS = {
     "rows": ("waits for rows", "#f2cf8a"),
@@ -28,7 +30,7 @@ def render(scenario: str, channels: Sequence[ChannelLanes]) -> str:
     parts = [section(place, channel) for place, channel in enumerate(channels)]
     anchors = "".join(f'<a href="#{part.key}">{escape(part.title)}</a>' for part in parts)
     header = (
-        f'<header><p class="brand">Trainyard</p><h1>Exchanges of {escape(scenario)}</h1>'
+        f"<header>{MARK}{escape(scenario)}</h1>"
         '<p class="sub">The first channel of the first rank of a group, role by role, alone and with even loads</p>'
         f'</header>\n<nav aria-label="Parts of this page">{anchors}</nav>'
     )

@@ -17,6 +17,7 @@ import numpy as np
 
 from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm, Memory, Op
 from hwmodels.price import contention_family, waves
+from hwmodels.refused import Refused
 from hwmodels.units import GIGA, MICRO, TERA, US_NS
 from numerics.fits import fixed_effects, relative_least_squares
 from numerics.traces.importer import Analysis
@@ -243,6 +244,9 @@ def write(by_name: Mapping[str, Table], folder: Path) -> None:
     """One JSON file a table, a row a line, so that a change reads as a diff. All of them or none: nothing half-written
     takes a table's name."""
     texts = {folder / f"{name}.json": _text(table) for name, table in by_name.items()}
+    for path in texts:
+        if path.exists() and not _ours(path):
+            raise Refused("is no table of ours and would be replaced; choose another --out", str(path))
     folder.mkdir(parents=True, exist_ok=True)
     parts = {path: path.with_suffix(".part") for path in texts}
     try:
@@ -253,6 +257,15 @@ def write(by_name: Mapping[str, Table], folder: Path) -> None:
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)
+
+
+def _ours(path: Path) -> bool:
+    """Whether a file is a table that this program wrote, or an older one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and {"provenance", "rows"} <= content.keys()
 
 
 def _text(table: Table) -> str:

@@ -24,6 +24,7 @@ def _warning(machine: Machine, mode: str, shares: Mapping[str, float]) -> str | 
     if bound < MOST:
         return None
     name = machine.pricer.device.name
-    why = "as pricing: roofline asks" if mode == "roofline" else f"no kernel was measured on {name} or a sibling"
+    known = "few kernels at such sizes were" if machine.pricer.shelf else "no kernel was"
+    why = "as pricing: roofline asks" if mode == "roofline" else f"{known} measured on {name} or a sibling"
     what = "peaks and bandwidth alone, which no kernel reaches (measured products take about twice as long)"
     return f"mostly roofline ({bound / PERCENT:.0f} % of the time), {why}: {what}"

@@ -52,8 +52,18 @@ def notes(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[st
         yield SPREAD
     if scenario.comm.waits == "none" and _rests(scenario, summary, overrides):
         yield SLACK
+    if scenario.comm.waits == "measured" and scenario.cluster:
+        yield from _waits(scenario.cluster.node.device.name, scenario.uneven)
     if scenario.cluster and scenario.cluster.stated:
         yield from _stated(scenario.cluster)
+
+
+def _waits(device: str, uneven: bool) -> Iterator[str]:
+    """What measured waits are of, where they are not of this run."""
+    if "H800" not in device:
+        yield f"comm.waits: measured on a rank of H800s, not on {device}, and taken over as they are"
+    if uneven:
+        yield "comm.waits: the profile's waits contain what uneven ranks make each other wait, which this run has too"
 
 
 def _rests(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[str]) -> bool:

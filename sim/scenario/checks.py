@@ -275,6 +275,8 @@ def _machine(scenario: Scenario) -> Iterator[Finding]:
 
 def _comm(comm: Comm) -> Iterator[Finding]:
     """Whether what is said of the communication kernel goes with how exchanges are timed."""
+    if not comm.sms and comm.warps != type(comm).warps:
+        yield ("comm.warps", "comm.sms"), "copy engines (comm.sms 0) have no warps; legal: comm.sms 2 or more"
     if comm.exchange in ("kernel", "events"):
         return
     if comm.sms == 0:

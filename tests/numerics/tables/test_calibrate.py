@@ -7,6 +7,7 @@ import pytest
 
 from hwmodels.op import AllToAll, Gemm
 from hwmodels.price import waves
+from hwmodels.refused import Refused
 from numerics.tables import calibrate, recording
 from numerics.traces.samples import JoinError, samples
 
@@ -33,6 +34,17 @@ def test_tables_are_the_committed_ones(made, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in TABLES.iterdir())
     for fresh in tmp_path.iterdir():
         assert fresh.read_bytes() == (TABLES / fresh.name).read_bytes(), fresh.name
+
+
+def test_a_foreign_file_is_not_replaced(made, tmp_path):
+    """None of the tables is written then; tables of ours are replaced."""
+    (tmp_path / "gemm.json").write_text('{"mine": 1}')
+    with pytest.raises(Refused, match="is no table of ours and would be replaced"):
+        calibrate.write(made, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["gemm.json"]
+    (tmp_path / "gemm.json").unlink()
+    calibrate.write(made, tmp_path)
+    calibrate.write(made, tmp_path)
 
 
 def test_it_says_what_it_read(recorded):

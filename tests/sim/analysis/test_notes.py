@@ -112,3 +112,11 @@ def test_peaks_that_follow_are_told():
     )
     every = [f"cluster.node.device.peak_flops.{name}=500 TFLOP/s" for name in ("fp8", "bf16", "tf32")]
     assert said("cluster.node.device.sms=66", *every, "cluster.node.device.peak_flops.fp32=60 TFLOP/s") == []
+
+
+def test_measured_waits_say_whose_they_are():
+    other = "comm.waits: measured on a rank of H800s, not on H200 SXM, and taken over as they are"
+    twice = "comm.waits: the profile's waits contain what uneven ranks make each other wait, which this run has too"
+    assert said("comm.waits=measured") == []
+    assert other in said("comm.waits=measured", "cluster.node=h200x8")
+    assert twice in said("comm.waits=measured", "jitter=0.01") and twice not in said("jitter=0.01")

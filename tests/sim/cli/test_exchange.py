@@ -90,3 +90,16 @@ def test_the_timeline_is_printed_and_drawn(tmp_path: Path, capsys: pytest.Captur
 def test_a_timeline_that_cannot_be_is_refused(words: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["exchange", V3, *words]) == 2
     assert line in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "line"), [
+    ("exchange.html", "is no page of ours and would be replaced"), ("notes.txt", "has files in it and no run of ours"),
+])  # fmt: skip
+def test_a_foreign_folder_or_page_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, line: str
+) -> None:
+    (tmp_path / name).write_text("mine")
+    small = ["model.layers=4", "batch.micro_batches=16", "batch.sequences=null", "batch.sequence_length=512"]
+    assert main(["exchange", V3, *small, "--timeline", "--out", str(tmp_path)]) == 2
+    assert line in capsys.readouterr().err
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(name, "mine")]

@@ -89,6 +89,7 @@ def test_all_kinds_of_runs_have_them(fidelity: str, change: str) -> None:
     (["comm.exchange=closed", "comm.sms=0"], "closed knows no SMs; 0 SMs are copy engines instead of the kernel"),
     (["comm.exchange=closed", "comm.sms=2"], "found 2; closed takes links at their full rate, which takes 20 SMs or m"),
     (["comm.exchange=messages", "comm.sms=18"], "for fewer write comm.exchange=kernel"),
+    (["comm.sms=0", "comm.warps=fixed"], "copy engines (comm.sms 0) have no warps; legal: comm.sms 2 or more"),
     (["comm.hold=running"], "did you mean 'while_running'? legal: always, while_running"),
     (["comm.exchange=messages", "comm.warps=fixed"], "only kernel and events have warps; found comm.exchange messages"),
 ])  # fmt: skip
