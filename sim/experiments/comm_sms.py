@@ -64,7 +64,8 @@ def splits(scenario: Scenario, warps: str, sms: Iterable[int] = SPLITS, copy: Co
 
 def slower(copy: Copy, factor: float) -> Copy:
     """Warps that need `factor` times as long for a row: how much the answer hangs on their fitted speed."""
-    return Copy(copy.row_s * factor, copy.reduced_row_s * factor, copy.rate / factor)
+    fixed = {name: getattr(copy, name) * factor for name in copy._fields if name != "rate"}
+    return Copy(**fixed, rate=copy.rate / factor)
 
 
 def best(candidates: Iterable[Split]) -> Split:

@@ -38,7 +38,8 @@ MEASURED = (
     (8, 20, 491.2, 972.5), (16, 4, 3674, 9394), (16, 8, 2007, 4867), (16, 16, 1021, 2560), (16, 24, 748.9, 1777),
     (32, 4, 4690, 11763), (32, 8, 2502, 6078), (32, 12, 1834, 4142), (32, 16, 1797, 3545), (32, 24, 1791, 3522),
 )  # fmt: skip
-"""Ranks, SMs, microseconds of dispatch (FP8) and combine (BF16) on H100s, 4,096 tokens a rank, without notifying."""
+"""Ranks, SMs, microseconds of dispatch (FP8) and combine (BF16) on H100s, 4,096 tokens a rank, without notifying. Other
+rows of that report, of 16 ranks with 16,384 tokens, are what `sim.communication.exchange.roles.COPY` is fitted to."""
 DECODED_META = 16
 """Bytes of metadata on a dispatched row of the low-latency kernels (DeepEP csrc/kernels/internode_ll.cu)."""
 

@@ -79,10 +79,13 @@ class Work:
     sizes: Buffers
     roles: str
 
-    @property
-    def row_s(self) -> float:
-        """One warp on one row."""
-        return self.copy.seconds(self.ports.combine, self.ports.row_bytes) * self.pace
+    def working(self, rows: Rows, warps: Warps, on_sm: Rows) -> tuple[Rows, Seconds]:
+        """How many of `warps` that share `rows` rows work at a time, and seconds of one on a row [ranks]: as alone, or
+        where fewer of them fill an SM that has `on_sm` rows for it, in step with it."""
+        row = self.ports.combine, self.ports.row_bytes
+        alone, turn = self.copy.alone(*row), self.copy.sm(*row) * on_sm / np.maximum(rows, NOISE)
+        filling = np.clip(alone / np.maximum(turn, alone * NOISE), 1.0, warps)
+        return filling, np.maximum(alone, turn) * self.pace
 
     @property
     def put_s(self) -> float:
@@ -109,13 +112,17 @@ class Work:
         """Of `rows` rows of the rank with most of them, those that go with a full chunk."""
         return float(self.share(rows).max()) * self.sizes.send / max(self.cut.rows, NOISE)
 
-    def warps(self, name: str, rows: Rows, warps: Warps, latency_s: float = 0.0, whole: Rows = ONE) -> Stage:
-        """Stage of `warps` warps [ranks] in every channel that share `rows` rows of the rank; its input buffer is
-        unbounded. A warp copies whole rows, and reduces `whole` ones [ranks] to one: an idle stage takes a chunk in
-        ceil(rows / (warps * whole)) rounds; under load rounds overlap and only the mean matters."""
+    def warps(
+        self, name: str, rows: Rows, warps: Warps, on_sm: Rows, latency_s: float = 0.0, whole: Rows = ONE
+    ) -> Stage:
+        """Stage of `warps` warps [ranks] in every channel that share `rows` rows of the rank, on SMs that are through
+        once they have served `on_sm`; its input buffer is unbounded. A warp copies whole rows, and reduces `whole` ones
+        [ranks] to one: an idle stage takes a chunk in ceil(rows / (working warps * whole)) rounds; under load rounds
+        overlap and only the mean matters."""
+        working, row_s = self.working(rows, warps, on_sm)
         rows = self.share(rows)
-        busy = rows * self.row_s / warps
-        alone = np.ceil(rows / (warps * whole) - NOISE) * whole * self.row_s
+        busy = rows * row_s / working
+        alone = np.ceil(rows / (working * whole) - NOISE) * whole * row_s
         late = latency_s + np.maximum(0.0, alone - busy)
         return Stage(name, busy, self.cut.channels, late, self.all_chunks, latency_s)
 
@@ -217,11 +224,11 @@ def _stages(w: Work) -> list[Stage]:
 
 def _dispatch(w: Work) -> list[Stage]:
     p, near, far = w.ports, w.links.nvlink.latency_s, w.links.latency_s
-    packers, forwarders, receivers = dispatching(w.roles, p.tokens * w.row_s, p.received * w.row_s)
-    forward = w.warps("forward", p.forwarded, forwarders, far)
-    receive = w.warps("receive", p.received, receivers, near)
+    packers, forwarders, receivers = dispatching(w.roles, p.tokens, p.received)
+    forward = w.warps("forward", p.forwarded, forwarders, p.forwarded, far)
+    receive = w.warps("receive", p.received, receivers, p.sent + p.received, near)
     line = [
-        w.warps("pack", p.tokens, packers),
+        w.warps("pack", p.tokens, packers, p.sent),
         w.post(),
         w.network,
         forward._replace(room=w.room(w.sizes.network, w.sizes.send, p.nodes), since=3),
@@ -233,12 +240,12 @@ def _dispatch(w: Work) -> list[Stage]:
 
 def _combine(w: Work) -> list[Stage]:
     p, near, far = w.ports, w.links.nvlink.latency_s, w.links.latency_s
-    senders, forwarders, receivers = combining(w.roles, p.nodes, p.received * w.row_s, p.sent * w.row_s)
-    forward = w.warps("forward", p.forwarded, forwarders, near, _meeting(p.forwarded, p.sent))
-    receive = w.warps("receive", p.sent, receivers, far, _meeting(p.sent, p.tokens))
+    senders, forwarders, receivers = combining(w.roles, p.nodes, p.received, p.sent)
+    forward = w.warps("forward", p.forwarded, forwarders, p.forwarded, near, _meeting(p.forwarded, p.sent))
+    receive = w.warps("receive", p.sent, receivers, p.received + p.sent, far, _meeting(p.sent, p.tokens))
     room = w.room(w.sizes.nvlink // p.nodes, w.most(p.forwarded) / p.gpus_per_node, p.nodes)
     line = [
-        w.warps("send", p.received, senders),
+        w.warps("send", p.received, senders, p.received),
         w.nvlink,
         w.posted(forward, p.nodes)._replace(room=room, since=2),
         w.network,
@@ -252,9 +259,9 @@ def _intranode(w: Work) -> list[Stage]:
     p = w.ports
     out, back = (p.received, p.forwarded) if p.combine else (p.forwarded, p.received)
     whole = _meeting(back, p.tokens) if p.combine else ONE
-    receive = w.warps("receive", back, WHOLE_BLOCK, w.links.nvlink.latency_s, whole)
+    receive = w.warps("receive", back, WHOLE_BLOCK, back, w.links.nvlink.latency_s, whole)
     return [
-        w.warps("send", out, WHOLE_BLOCK),
+        w.warps("send", out, WHOLE_BLOCK, out),
         w.nvlink,
         receive._replace(room=w.room(w.sizes.nvlink, w.most(back) / p.gpus_per_node, 1), since=2),
     ]

@@ -37,23 +37,45 @@ INTRANODE = 24
 class Copy(NamedTuple):
     """What a warp needs for a row: a fixed part (slot, head and tail, metadata) and a part for each byte.
 
-    row_s: dispatch. reduced_row_s: combine, for each row it reads. rate: bytes/s.
+    row_s: dispatch, in a block of INTRANODE warps, which fill an SM. reduced_row_s: combine, for each row it reads.
+    alone_s, reduced_alone_s: the same for a warp on an SM that is not full. rate: bytes/s.
     """
 
     row_s: float
     reduced_row_s: float
+    alone_s: float
+    reduced_alone_s: float
     rate: float
 
     def seconds(self, combine: bool, row_bytes: float) -> float:
-        """Seconds of one row by one warp."""
+        """Seconds of one row by one of the warps that fill an SM."""
         return (self.reduced_row_s if combine else self.row_s) + row_bytes / self.rate
 
+    def alone(self, combine: bool, row_bytes: float) -> float:
+        """Seconds of one row by a warp whose SM is not full."""
+        return (self.reduced_alone_s if combine else self.alone_s) + row_bytes / self.rate
 
-COPY = Copy(row_s=3.12 * MICRO, reduced_row_s=3.90 * MICRO, rate=3.70 * GIGA)
+    def sm(self, combine: bool, row_bytes: float) -> float:
+        """Seconds of a full SM for one row, whoever works on it."""
+        return self.seconds(combine, row_bytes) / INTRANODE
+
+
+COPY = Copy(
+    row_s=3.12 * MICRO, reduced_row_s=3.90 * MICRO,
+    alone_s=0.26 * MICRO, reduced_alone_s=1.65 * MICRO, rate=3.70 * GIGA,
+)  # fmt: skip
 """Fitted to single exchanges alone: DeepEP V1 inside one node of 8 B200s with 16, 24 and 28 SMs, FP8 dispatch
 246/349/397, BF16 dispatch 348/494/560, combine 302/420/477 GB/s (DeepEP Hybrid-EP_Implementation.md). Time a row is
 straight in 1/channels to 0.4 %; its slope times 24 warps is 5.12, 6.99 and 7.77 us for rows of 7,392, 14,336 and 14,336
-bytes. Taken over for Hopper unchanged; two H20 nodes at 24 SMs (DeepEP issue 137) say 5.1 us or less for the first."""
+bytes: 0.213, 0.291 and 0.324 us of a full SM. Taken over for Hopper unchanged; two H20 nodes at 24 SMs (DeepEP issue
+137) say 5.1 us or less for the first.
+
+alone_s, reduced_alone_s: fitted to single exchanges too, DeepEP V1 on two nodes of H100s with 16,384 tokens a rank and
+4, 8 and 16 SMs: dispatch 14,472, 7,761 and 3,835 us, combine 36,376, 18,425 and 9,433 us (aiconfigurator @095f58a51c4c,
+h100_sxm/comm/sglang, Apache-2.0; 12 SMs are left out: their dispatch is as slow as 8). Eight warps of a channel take
+6.53 rows a token from node to node: 2.26 us of a warp for a row of 7,392 bytes (residual 3.1 % rms) and 5.53 us of
+14,336 (1.5 %), less bytes / rate, which two H200s have too (3.62 GB/s a warp with eight an SM). In dispatch the SM of
+packers and receivers is nearly full at that pace (2.23 us), so that its figure is the most that a warp may need."""
 
 PUT_S = 19.4 * MICRO
 """What one chunk costs the warp that posts network transfers. Fitted: two H20 nodes, 24 SMs, 17.86 and 35.70 GB/s

@@ -69,17 +69,16 @@ def test_what_reaches_a_node_is_what_the_gate_sends_there():
 
 
 def test_received_rows_have_slack_behind_the_nic_and_reached_rows_have_none():
-    """20 SMs of an H800: NVLink ports and warps bind from 2 times the expected rows on; of a channel whose roles are
-    fixed, a dispatch's from 1.5."""
+    """20 SMs of an H800: NVLink ports bind from 2 times the expected rows on, warps later, however they are given."""
     dispatch, combine = (loaded_exchanges(machine())[name] for name in ("dispatch(F)", "combine(F)"))
     ones = np.ones(3)
     for each in (dispatch, combine):
         assert each.at(np.array([0.5, 1.0, 1.2]), ones) == pytest.approx(1.0, abs=0.005)
         assert each.at(ones, np.array([0.5, 1.5, 2.0])) == pytest.approx([1.0, 1.5, 2.0], rel=0.04)
         assert (np.diff(each.received) >= 0).all() and (np.diff(each.reached) > 0).all()
-        assert each.at(np.array([1.5]), np.ones(1)) < 1.01 < 1.3 < each.at(np.array([3.0]), np.ones(1))
+        assert each.at(np.array([1.5]), np.ones(1)) < 1.02 < 1.3 < each.at(np.array([3.0]), np.ones(1))
     fixed = loaded_exchanges(machine("comm.warps=fixed"))["dispatch(F)"]
-    assert dispatch.at(np.array([2.0]), np.ones(1)) < 1.06 < 1.3 < fixed.at(np.array([2.0]), np.ones(1))
+    assert fixed.received == pytest.approx(dispatch.received, rel=0.03)
 
 
 def test_beyond_the_ratios_time_goes_in_proportion():

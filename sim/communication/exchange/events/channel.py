@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 from sim.communication.exchange.events.cargo import Cargo, Chunk
 from sim.communication.exchange.events.clock import Bell, Clock, Life
 from sim.communication.exchange.events.servers import Buffer, Log, Memory, Port, Warps, beside_at
-from sim.communication.exchange.events.setting import Crew, Setting, Times
+from sim.communication.exchange.events.setting import Crew, Setting, Team, Times
 from sim.communication.exchange.roles import Buffers
 
 NETWORK, NVLINK = "network", "NVLink"
@@ -65,7 +65,7 @@ class Role:
 
     __slots__ = ("bell", "clock", "memory", "name", "record", "row_bytes", "warps")
 
-    def __init__(self, place: Place, name: str, warps: int) -> None:
+    def __init__(self, place: Place, name: str, team: Team) -> None:
         self.clock, self.name, self.record = place.clock, name, place.record
         self.memory, self.row_bytes = place.gpu.memory, place.cargo.row_bytes
         windows = place.setting.beside
@@ -75,7 +75,7 @@ class Role:
             return -int(-ns // (1 - window.sm)) if window else ns
 
         self.bell = Bell(self.clock)
-        self.warps = Warps(warps, place.times.row, slow if windows else None)
+        self.warps = Warps(team.warps, team.row, slow if windows else None)
 
     def until(self, time: int | None, why: str) -> Life:
         """Sleep until then, or until the bell rings where nobody knows when. why: what for, for the record."""

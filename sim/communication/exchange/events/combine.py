@@ -160,10 +160,11 @@ class Combine:
     def forward(self) -> Life:
         """Reduce the rows of one chunk after another, and post it."""
         role, clock, times, end = self.forwarder, self.clock, self.times, self.clock.now
+        row_ns = self.place.crew.forward.row
         for _ in range(sum(map(len, self.sheets))):
             sheet = yield from self.next_sheet()
             chunk, rows = sheet.chunk, sum(sheet.chunk.split)
-            end = role.work(chunk.rows, clock.now, rows + chunk.rows, -(-rows * times.row // chunk.rows))
+            end = role.work(chunk.rows, clock.now, rows + chunk.rows, -(-rows * row_ns // chunk.rows))
             for buffer, count, back in sheet.credits:
                 buffer.give(end + back, count)
             if not self.place.inside:
@@ -222,7 +223,7 @@ class Combine:
         order is known when they leave, and so is their end."""
         role, place, landing = self.receiver, self.place, self.landing
         rows = sum(chunk.rows for chunk in place.plan)
-        task_ns = -(-rows * self.times.row // max(place.tokens, 1))
+        task_ns = -(-rows * place.crew.receive.row // max(place.tokens, 1))
         behind = {chunk.turn: Behind() for chunk in place.plan}
         done = now = end = 0
         for _ in place.plan:

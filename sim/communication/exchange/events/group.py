@@ -147,7 +147,8 @@ class _Group:
 
     def _of_rank(self, cargo: Cargo, rank: int, record: Record | None) -> list[Channel]:
         setting, room = self.setting, sizes(cargo, self.setting)
-        team = crew(cargo, rank, self.received(cargo)[rank], setting.warps)
+        received = self.received(cargo)[rank]
+        team = crew(cargo, rank, received, setting)
         kind = partial(Combine if cargo.combine else Dispatch)
         count = max(1, min(setting.channels, cargo.tokens))
         row: list[Channel] = []

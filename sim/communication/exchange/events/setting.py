@@ -1,6 +1,7 @@
 """What an exchange runs on: links, SMs, warps, buffers; times of its pieces in whole nanoseconds."""
 
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import NamedTuple
 
@@ -45,10 +46,9 @@ class Setting:
 
 
 class Times(NamedTuple):
-    """Nanoseconds. row: of a warp on a row. put: to post a chunk. near, far: latencies of NVLink and network. nvlink,
-    network: of a row on a port, not rounded."""
+    """Nanoseconds. put: to post a chunk. near, far: latencies of NVLink and network. nvlink, network: of a row on a
+    port, not rounded."""
 
-    row: int
     put: int
     near: int
     far: int
@@ -59,8 +59,7 @@ class Times(NamedTuple):
 def times(cargo: Cargo, setting: Setting) -> Times:
     links, pace = setting.links, setting.pace
     return Times(
-        seconds_to_ns(setting.copy.seconds(cargo.combine, cargo.row_bytes) * pace), seconds_to_ns(setting.put_s * pace),
-        seconds_to_ns(links.nvlink.latency_s), seconds_to_ns(links.latency_s),
+        seconds_to_ns(setting.put_s * pace), seconds_to_ns(links.nvlink.latency_s), seconds_to_ns(links.latency_s),
         cargo.row_bytes * NS_PER_S / links.nvlink.effective, cargo.row_bytes * NS_PER_S / links.network,
     )  # fmt: skip
 
@@ -69,28 +68,65 @@ def sizes(cargo: Cargo, setting: Setting) -> Buffers:
     return setting.sizes or roles.buffers(cargo.nodes * cargo.gpus, cargo.nodes, cargo.combine)
 
 
+class Team(NamedTuple):
+    """Of one role of a channel. warps: that work at a time. row: ns of one of them for a row."""
+
+    warps: int
+    row: int
+
+
 class Crew(NamedTuple):
-    """Warps of each role of a channel; none sends over a network that is not there."""
+    """The roles of a channel; none sends over a network that is not there."""
 
-    send: int
-    forward: int
-    receive: int
+    send: Team
+    forward: Team
+    receive: Team
 
 
-def crew(cargo: Cargo, rank: int, received: float, warps: str) -> Crew:
-    """Of a rank to which `received` rows come, as a dispatch moves them."""
+def crew(cargo: Cargo, rank: int, received: float, setting: Setting) -> Crew:
+    """Of a rank to which `received` rows come, as a dispatch moves them.
+
+    An SM has a row's time for each row that a role of it reads or writes, whichever are more. Of two roles that share
+    a block the first is served first, and the last one gets what is left.
+    """
+    team = partial(_team, cargo, setting)
+    sent, tokens = float(cargo.to_nodes[rank].sum()), float(cargo.tokens)
+    send, forward, receive = _warps(cargo, received, sent, setting.warps)
     if cargo.nodes == 1:
-        return Crew(roles.INTRANODE, roles.INTRANODE, roles.INTRANODE)
+        return Crew(team(send, 1.0), team(forward, 1.0), team(receive, 1.0))
+    if cargo.combine:
+        return Crew(team(send, 1.0), team(forward, 1.0), team(receive, _over(sent + received, sent)))
+    return Crew(team(send, _over(sent, tokens)), team(forward, 1.0), team(receive, _over(sent + received, received)))
+
+
+def _over(rows: float, own: float) -> float:
+    return rows / own if own else 1.0
+
+
+def _team(cargo: Cargo, setting: Setting, warps: int, turns: float) -> Team:
+    """Of `warps` warps, whose SM has `turns` rows for each of theirs: no more work at a time than fill it."""
+    row = cargo.combine, cargo.row_bytes
+    alone, turn = setting.copy.alone(*row), setting.copy.sm(*row) * turns
+    count = 1
+    while count < warps and count * turn < alone:
+        count += 1
+    return Team(count, seconds_to_ns(max(alone, count * turn) * setting.pace))
+
+
+def _warps(cargo: Cargo, received: float, sent: float, warps: str) -> tuple[int, int, int]:
+    """That are given to send, forward and receive."""
+    if cargo.nodes == 1:
+        return roles.INTRANODE, roles.INTRANODE, roles.INTRANODE
     if cargo.combine:
         block = min(max(roles.REDUCERS // cargo.nodes, 1) * cargo.nodes, roles.BLOCK_WARPS - 1)
         if warps == FIXED:
-            return Crew(roles.PEERS, block, max(block - roles.PEERS, 1))
-        send, receive = _split(received, float(cargo.to_nodes[rank].sum()), block)
-        return Crew(send, block, receive)
+            return roles.PEERS, block, max(block - roles.PEERS, 1)
+        send, receive = _split(received, sent, block)
+        return send, block, receive
     if warps == FIXED:
-        return Crew(roles.PACKERS, roles.PEERS, roles.PEERS)
+        return roles.PACKERS, roles.PEERS, roles.PEERS
     send, receive = _split(cargo.tokens, received, roles.PACKERS + roles.PEERS)
-    return Crew(send, roles.PACKERS + roles.PEERS, receive)
+    return send, roles.PACKERS + roles.PEERS, receive
 
 
 def _split(first: float, second: float, warps: int) -> tuple[int, int]:

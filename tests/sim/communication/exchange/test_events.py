@@ -98,7 +98,7 @@ def starved(direction: str) -> float:
 def test_they_agree_where_credits_bind(direction: str) -> None:
     free = run([cargo.even(exchange(direction, 4, 8, 6144))], Setting(SLOW, 16))[0].ns
     bound = run([cargo.even(exchange(direction, 4, 8, 6144))], Setting(SLOW, 16, sizes=STARVED))[0].ns
-    assert bound > 1.1 * free and abs(starved(direction)) < 0.04
+    assert bound > 1.1 * free and abs(starved(direction)) < 0.05
 
 
 @pytest.mark.parametrize("direction", ["dispatch", "combine"])
@@ -203,7 +203,7 @@ def test_exchanges_come_in_order_and_wait_for_the_last_rank() -> None:
 
 def test_compute_beside_takes_time_of_sms_and_memory() -> None:
     """Half of the SMs' time makes warps half as fast; memory binds once compute leaves less than rows need."""
-    one = cargo.even(op("dispatch", 64, 2048))
+    one = cargo.even(op("dispatch", 16, 2048))
     alone, warps, little, much = (
         run([one], Setting(LINKS, 4, beside=windows, memory=3.35e12))[0]
         for windows in (

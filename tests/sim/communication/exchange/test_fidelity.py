@@ -72,8 +72,8 @@ def test_loads_that_differ_are_felt_alike(name: str) -> None:
 def test_few_sms_slow_the_kernels_alone(fidelity: str) -> None:
     pricer = machine(fidelity).pricer
     for op in exchanges(machine(fidelity)).values():
-        four, twenty = (pricer.exchange(op, pricer.wires, sms) for sms in (4, 20))
-        assert four > 1.5 * twenty if fidelity in ("kernel", "events") else four == twenty
+        two, twenty = (pricer.exchange(op, pricer.wires, sms) for sms in (2, 20))
+        assert two > 2 * twenty if fidelity in ("kernel", "events") else two == twenty
 
 
 @pytest.mark.parametrize("fidelity", FIDELITIES)
