@@ -52,17 +52,20 @@ def notes(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[st
         yield SPREAD
     if scenario.comm.waits == "none" and _rests(scenario, summary, overrides):
         yield SLACK
-    if scenario.comm.waits == "measured" and scenario.cluster:
-        yield from _waits(scenario.cluster.node.device.name, scenario.uneven)
+    if scenario.comm.waits == "measured":
+        yield from _waits(scenario)
     if scenario.cluster and scenario.cluster.stated:
         yield from _stated(scenario.cluster)
 
 
-def _waits(device: str, uneven: bool) -> Iterator[str]:
+def _waits(scenario: Scenario) -> Iterator[str]:
     """What measured waits are of, where they are not of this run."""
-    if "H800" not in device:
-        yield f"comm.waits: measured on a rank of H800s, not on {device}, and taken over as they are"
-    if uneven:
+    model, cluster = scenario.model, scenario.cluster
+    if model is None or cluster is None or not family(model.family).mixture(model):
+        return
+    if "H800" not in cluster.node.device.name:
+        yield f"comm.waits: measured on a rank of H800s, not on {cluster.node.device.name}, and taken over as they are"
+    if scenario.uneven:
         yield "comm.waits: the profile's waits contain what uneven ranks make each other wait, which this run has too"
 
 

@@ -17,7 +17,6 @@ from sim.cli.command import DONE, Parser, helped, loaded, refusals
 from sim.communication.exchange.roles import COPY, FIXED, FOLLOW
 from sim.experiments import comm_sms
 from sim.experiments.channels import channels
-from sim.folder import marked
 from sim.models.family import family
 from sim.scenario.values import Cluster, Scenario
 from sim.validation import exchanges
@@ -113,8 +112,8 @@ def _timeline(path: str, scenario: Scenario, folder: Path) -> int:
             raise Refused("copy engines have no roles to look into; found comm.sms 0, give it 2 or more")
         seen = channels(scenario)
     page = folder / "exchange.html"
-    _check(folder, page, report.MARK)
     try:
+        _check(page, report.MARK)
         folder.mkdir(parents=True, exist_ok=True)
         page.write_text(report.render(scenario.name, seen), encoding="utf-8")
     except OSError as error:
@@ -124,10 +123,7 @@ def _timeline(path: str, scenario: Scenario, folder: Path) -> int:
     return DONE
 
 
-def _check(folder: Path, page: Path, mark: str) -> None:
-    """Refused where the page would take the place of a file that is not ours, or lie in a folder of somebody else's."""
-    if page.is_file():
-        if mark not in page.read_text(encoding="utf-8", errors="replace"):
-            raise Refused("is no page of ours and would be replaced; choose another --out", str(page))
-    elif folder.is_dir() and any(folder.iterdir()) and not marked(folder):
-        raise Refused("has files in it and no run of ours; choose another --out", str(folder))
+def _check(page: Path, mark: str) -> None:
+    """Refused where the page would take the place of a file that is not ours; other files of the folder stay."""
+    if page.is_file() and mark not in page.read_text(encoding="utf-8", errors="replace"):
+        raise Refused("is no page of ours and would be replaced; choose another --out", str(page))
