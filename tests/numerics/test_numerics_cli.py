@@ -189,7 +189,7 @@ def test_out_is_checked_before_a_trace_is_read(tmp_path, capsys):
 def test_tables_are_written_all_or_none(tmp_path, monkeypatch):
     from numerics.tables import calibrate
 
-    tables = {name: {"device": "x", "rows": [{"a": 1}]} for name in ("one", "two")}
+    tables = {name: {"device": "x", "provenance": {}, "rows": [{"a": 1}]} for name in ("one", "two")}
     calibrate.write(tables, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert sorted(before) == ["one.json", "two.json"]
@@ -202,7 +202,7 @@ def test_tables_are_written_all_or_none(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OSError, match="No space"):
-        calibrate.write({name: {"device": "x", "rows": [{"a": 2}]} for name in tables}, tmp_path)
+        calibrate.write({name: {**table, "rows": [{"a": 2}]} for name, table in tables.items()}, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
