@@ -1,0 +1,7 @@
+"""Property tests: fewer examples than the library's 100 (a run of all tests has 12 minutes), and no deadline, which a
+busy machine misses."""
+
+from hypothesis import settings
+
+settings.register_profile("trainyard", max_examples=60, deadline=None)
+settings.load_profile("trainyard")
