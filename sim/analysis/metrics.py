@@ -214,7 +214,7 @@ def _inside(template: Template, run: Sequence[Inside], weight: Times) -> dict[st
 
 
 def summary(plan: Plan, machine: Machine | None, timeline: Timeline, books: Sequence[Ledger]) -> dict[str, Any]:
-    """The content of result.json that time decides, SI units; see sim.figures."""
+    """The content of result.json that time decides, SI units; see sim.result.figures."""
     step = timeline.end / NS_PER_S
     phases = {name: _mean([b.phases[name] for b in books]) for name in books[0].phases}
     talk = _mean([b.inside["communication"] for b in books])

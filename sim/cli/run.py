@@ -67,8 +67,8 @@ def place(path: str, overrides: Sequence[str]) -> Path:
 
 def _write(scenario: "Scenario", path: str, folder: Path, quiet: bool, start: float) -> "Result":
     """Simulate, and write the results as `folder`, all of them or none."""
-    from sim import archive
-    from sim.folder import replacing, writing
+    from sim.result import archive
+    from sim.result.folder import replacing, writing
 
     shown = not quiet and sys.stderr.isatty()
     try:

@@ -26,7 +26,7 @@ def schema(words: list[str]) -> int:
 
 def renewed(page: str) -> str:
     """The text of the page with the tables that programs make: of scenarios' keys and of result.json's."""
-    from sim import figures
+    from sim.result import figures
     from sim.scenario import reference
 
     for mark, table in (("keys", reference.keys()), ("figures", figures.table())):

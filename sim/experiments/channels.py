@@ -11,8 +11,8 @@ from sim.communication.exchange.events import cargo, group
 from sim.communication.exchange.events.record import Watch
 from sim.communication.exchange.events.setting import Setting
 from sim.communication.exchange.ports import of_op
-from sim.curves import ChannelLanes
 from sim.layout.plan import lay_out
+from sim.result.curves import ChannelLanes
 from sim.scenario.values import Scenario
 
 

@@ -10,8 +10,8 @@ from traceback import format_exc
 from typing import IO, Any
 
 from hwmodels.refused import Refused
-from sim.folder import writing
 from sim.result import Result
+from sim.result.folder import writing
 from sim.scenario.values import Scenario
 
 Record = dict[str, Any]
@@ -21,7 +21,7 @@ Record = dict[str, Any]
 code that ran) and overrides."""
 
 OWN = ("cost.cpu_s|peak_memory_bytes", "error", "failed", "overlapped_steps.*", "scenario_hash")
-"""Figures that a record has beside those of result.json, as patterns of `sim.figures`."""
+"""Figures that a record has beside those of result.json, as patterns of `sim.result.figures`."""
 
 ROOT = Path(__file__).parents[2]
 CODE = ("sim/**/*.py", "hwmodels/**/*.py", "hwmodels/**/*.yaml", "hwmodels/**/*.json")

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from hwmodels.document import Document, DocumentError, Place, Problem, dotted, read, unknown
-from sim import figures
 from sim.experiments.record import OWN, Book, Record, record, stamp
+from sim.result import figures
 from sim.scenario import shelves
 from sim.scenario.files import load
 from sim.scenario.values import Scenario

@@ -12,7 +12,7 @@ from typing import Any
 from hwmodels.refused import Refused
 from sim.experiments.record import Record, figure, tables
 from sim.experiments.sweep import Sweep
-from sim.folder import writing
+from sim.result.folder import writing
 
 
 def table(sweep: Sweep, records: Sequence[Record]) -> list[list[Any]]:

@@ -11,8 +11,7 @@ import sim
 from reports import loads
 from reports.columns import unpack
 from reports.section import Section
-from sim import archive
-from sim.result import Result
+from sim.result import Result, archive
 from sim.scenario import load
 from tests.reports import sample
 

@@ -20,12 +20,12 @@ import reports
 import sim
 from hwmodels import device
 from hwmodels.refused import Refused
-from sim import archive
 from sim.__main__ import main
 from sim.analysis.feasible import judged
 from sim.cli.command import BUG
 from sim.cli.run import place
 from sim.experiments.sweep import SWEEPS
+from sim.result import archive
 from sim.scenario import SCENARIOS, Scenario, shelves
 
 SMALL = str(SCENARIOS / "dualpipe_8x20.yaml")

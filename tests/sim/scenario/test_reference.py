@@ -10,8 +10,8 @@ from hwmodels.fabric import SHAPES
 from hwmodels.refused import Refused
 from hwmodels.shelf import Shelf, expand
 from sim.__main__ import main
-from sim.archive import FILES, LOADS_HEAD
 from sim.cli.schema import renewed
+from sim.result.archive import FILES, LOADS_HEAD
 from sim.scenario import reference
 from sim.scenario.files import schema
 from sim.trace import Trace

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from reports import folder
-from sim import archive
+from sim.result import archive
 from sim.trace import LANES, PHASES, Trace
 from tests.reports import sample
 

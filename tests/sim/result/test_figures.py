@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 import sim
-from sim.figures import FIGURES, legal, nearest
+from sim.result.figures import FIGURES, legal, nearest
 from sim.scenario import SCENARIOS, load
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 TOLD = ("waterfall", "stages", "feasible")
 """What the golden files hold beside keys of result.json, or in another form."""
 UNSEEN = {

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from sim.curves import RankLoads, Utilisation
+from sim.result.curves import RankLoads, Utilisation
 from sim.trace import LANES, PHASES, Trace
 
 FILES = ("result.json", "scenario.yaml", "report.html", "trace/rank*.json.gz", "events.npz", "links.csv", "loads.csv")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from hwmodels.refused import Refused
-from sim import archive, folder
-from sim.folder import replacing
+from sim.result import archive, folder
+from sim.result.folder import replacing
 
 MARK = {"schema_version": 1, "scenario_hash": "ab"}
 FOREIGN = {

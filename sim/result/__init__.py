@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from hwmodels.units import format_quantity
-from sim import archive
-from sim.curves import Bar, ChannelLanes, MemoryCurve, RankLoads, StageLoad, Utilisation
-from sim.folder import replacing
+from sim.result import archive
+from sim.result.curves import Bar, ChannelLanes, MemoryCurve, RankLoads, StageLoad, Utilisation
+from sim.result.folder import replacing
 from sim.trace import Trace
 
 __all__ = [
