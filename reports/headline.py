@@ -51,7 +51,8 @@ def setting(result: Result) -> str:
     if scenario.get("model"):  # chunk times have neither
         words += [f"{key} {scenario[key]}" for key in ("precision", "detail") if key in scenario]
     if isinstance(cluster := scenario.get("cluster"), dict) and isinstance(node := cluster.get("node"), dict):
-        words.insert(0, f"{cluster.get('nodes')} nodes of {node.get('name')}")
+        count = cluster.get("nodes")
+        words.insert(0, f"{count} node{'s' if count != 1 else ''} of {node.get('name')}")
     if (comm := result.summary.get("comm")) and comm["sms"]:
         words.append(f"{comm['sms']} SMs for communication {HELD[comm['hold']]}")
     if faults := scenario.get("faults"):

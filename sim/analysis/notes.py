@@ -112,7 +112,11 @@ def _comm(scenario: Scenario, overrides: Sequence[str]) -> str:
 def _fabric(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[str]) -> str:
     """What is not known of a fabric that can only be counted, and what another one than the file's does not change."""
     cluster = scenario.cluster
-    if cluster is None or cluster.fabric is None or cluster.routing:
+    if cluster is None or cluster.fabric is None:
+        return ""
+    if cluster.nodes == 1:
+        return "cluster.fabric changes nothing: nothing leaves one node"
+    if cluster.routing:
         return ""
     if why := summary.get("links", {}).get("left_out"):
         return f"cluster.fabric: counted, not wired ({why}); no links.csv, and {BLOCKING}"
@@ -121,6 +125,8 @@ def _fabric(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[
     return ""
 
 
+COUNTED = ("cluster.node.gpus",)
+"""Counts of what a scenario uses of a machine: one GPU of a node is no mistyped node."""
 FAR = 4.0
 """Times beyond all figures of that key that ship; 8 is what a byte has more than a bit."""
 
@@ -133,7 +139,7 @@ def _stated(cluster: Cluster) -> Iterator[str]:
         yield f"cluster.node.device: its peaks follow its SMs and clock (bf16: {peak}); state peak_flops to set them"
     shipped = _shipped()
     for key, figure in cluster.stated.items():
-        values = shipped.get(re.sub(r"^cluster\.(node\.device|node|fabric)\.", "", key), {})
+        values = {} if key in COUNTED else shipped.get(re.sub(r"^cluster\.(node\.device|node|fabric)\.", "", key), {})
         if figure.value and values and (line := _far(figure, values)):
             yield f"{key}: {line}"
 

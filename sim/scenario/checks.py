@@ -87,7 +87,9 @@ def _large(scenario: Scenario) -> Iterator[Finding]:
 
 def _schedule(scenario: Scenario) -> Iterator[Finding]:
     name, pipeline = scenario.schedule.name, scenario.parallel.pipeline
-    if name not in program.names():
+    if not name:
+        yield ("schedule",), f"missing; expected a schedule, e.g. dualpipe (parallel.pipeline {pipeline} needs one)"
+    elif name not in program.names():
         yield ("schedule.name", "schedule"), unknown(name, "schedule", program.names())
     elif scenario.schedule.chunks != type(scenario.schedule).chunks and not program.chunked(name, pipeline):
         having = ", ".join(other for other in program.names() if program.chunked(other, pipeline))

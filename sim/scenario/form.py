@@ -254,8 +254,9 @@ class ScenarioForm(Form):
     """Format of matrix products: fp8 as DeepSeek-V3's recipe, or bf16."""
     parallel: ParallelForm = ParallelForm()
     """How ranks share the work; data parallelism follows."""
-    schedule: Annotated[ScheduleForm, _word_is("name")]
-    """The pipeline's schedule: a name, or a mapping."""
+    schedule: Annotated[ScheduleForm | None, _word_is("name")] = None
+    """The pipeline's schedule: a name, or a mapping. Without a pipeline it may be left out: the backward of each
+    micro-batch then follows its forward (1f1b), and gradients add up."""
     placement: Annotated[Literal["balanced", "even"] | tuple[int, ...], BeforeValidator(_placement)] = "balanced"
     """Layers of each stage: so that the slowest position is fastest, evenly, or a list (layers_per_stage of
     result.json is one)."""
@@ -334,7 +335,7 @@ def _bounded(form: type[Form], loc: KeyPath, missed: Mapping[str, Any]) -> str:
 _OUT_OF_BOUNDS = ("greater_than", "greater_than_equal", "less_than_equal", "finite_number")
 
 _MISSING = {
-    "schedule": "a schedule, e.g. dualpipe", "batch": "a mapping, e.g. {sequences: 15360}", "node": "e.g. h800x8",
+    "batch": "a mapping, e.g. {sequences: 15360}", "node": "e.g. h800x8",
     "nodes": "a whole number, 1 or more", "name": "text",
     **dict.fromkeys(("forward", "backward_input", "weight"), 'a time, e.g. "18.5 ms"'),
 }  # fmt: skip

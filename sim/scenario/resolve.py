@@ -255,7 +255,7 @@ def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
         model=parts.model,
         precision=form.precision,
         parallel=Parallel(**form.parallel.model_dump()),
-        schedule=Schedule(form.schedule.name, form.schedule.chunks or Schedule.chunks),
+        schedule=_schedule(form),
         placement=form.placement,
         batch=batch,
         routing=_routing(form, parts),
@@ -273,6 +273,13 @@ def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
         scenario_hash=_hash(plain),
         resolved=plain,
     )
+
+
+def _schedule(form: ScenarioForm) -> Schedule:
+    """The schedule; one that is left out is 1F1B where there is no pipeline, else it has no name."""
+    if form.schedule is None:
+        return Schedule("1f1b" if form.parallel.pipeline == 1 else "")
+    return Schedule(form.schedule.name, form.schedule.chunks or Schedule.chunks)
 
 
 def _cluster(form: ScenarioForm, parts: Parts) -> Cluster | None:
@@ -338,8 +345,10 @@ def _plain(form: ScenarioForm, parts: Parts, name: str, batch: Batch) -> dict[st
     if times := _chunk_times(form):
         plain["chunk_times"] = {key: f"{value} ns" for key, value in vars(times).items()}
     plain["routing"] = _plain_routing(form, parts)
-    if chunked(form.schedule.name, form.parallel.pipeline):
-        plain["schedule"]["chunks"] = form.schedule.chunks or Schedule.chunks
+    schedule = _schedule(form)
+    plain["schedule"] = {"name": schedule.name}
+    if chunked(schedule.name, form.parallel.pipeline):
+        plain["schedule"]["chunks"] = schedule.chunks
     if batch.sequences:
         plain["batch"]["sequences"] = batch.sequences
     units = {"step_time": "s", "memory": "B"}

@@ -188,10 +188,10 @@ def test_every_rank_may_have_every_expert_once() -> None:
 
 def test_a_key_that_is_missing_is_not_blamed_on_the_last_override(tmp_path: Path) -> None:
     file = tmp_path / "bare.yaml"
-    file.write_text("batch: {sequences: 64}\n")
+    file.write_text("schedule: zb1p\n")
     with pytest.raises(DocumentError) as caught:
         load(str(file), ["seed=3"])
-    assert str(caught.value) == f"{file}:1:1: schedule: missing; expected a schedule, e.g. dualpipe"
+    assert str(caught.value) == f"{file}:1:1: batch: missing; expected a mapping, e.g. {{sequences: 15360}}"
 
 
 def test_sampled_routing_of_chunk_times_is_the_only_mistake_told() -> None:

@@ -160,7 +160,7 @@ def test_schema_is_json_and_knows_every_key() -> None:
     assert content["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert set(content["properties"]) == set(ScenarioForm.model_fields)
     assert content["additionalProperties"] is False
-    assert {"schedule", "batch"} == set(content["required"])
+    assert {"batch"} == set(content["required"])
     node_schema = content["$defs"]["ClusterForm"]["properties"]["node"]
     assert node_schema["anyOf"][0]["enum"] == list(node.available())
     assert content["$defs"]["BatchForm"]["properties"]["micro_batch"]["minimum"] == 1
