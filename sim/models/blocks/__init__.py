@@ -1,1 +1,1 @@
-"""Blocks that families build layers of: kernels, what they keep, parameters; attention, experts, Mamba-2, ends."""
+"""Blocks that families build layers of: dimensions, parameters, FLOPs. What kernels they become is a stack's affair."""

@@ -1,21 +1,10 @@
-"""Mamba-2 (arXiv:2405.21060): its norm, projections, convolution and chunked scan, and their gradients.
-
-Kernels, and what backward computes again (convolution, states, the output's norm), are those of
-MambaSplitConv1dScanCombinedFn in github.com/state-spaces/mamba, mamba_ssm/ops/triton/ssd_combined.py. The scan's
-products are batched ones, one a chunk and head (or group), priced as such; inside a chunk half of all pairs count, as
-in causal attention.
-"""
+"""Mamba-2 (arXiv:2405.21060): its dimensions, what it weighs, and the FLOPs of its scan."""
 
 from typing import NamedTuple
 
 from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
-from hwmodels.op import GroupedGemm, Memory, cast_transpose, elementwise, norm
-from sim.models.blocks.linear import BF16_WIDTH, Shared, dgrad, linear, norm_backward, quantized, wgrad
-from sim.models.layer import Kernel
 from sim.models.weights import Parameters
 
-FP32_WIDTH = 4
-"""Bytes of an FP32 element: states, and cumulated decays."""
 SCAN_FLOP = 7
 """Operations of the scan a token, channel and element of state, forward, as NVIDIA counts them
 (github.com/NVIDIA/Megatron-LM, megatron/training/training.py, mamba_layer_flops)."""
@@ -59,89 +48,3 @@ class Mamba(NamedTuple):
     def state_bytes(self) -> float:
         """Bytes of a sequence's state: FP32 for the scan, BF16 under the convolution."""
         return PLAIN_FP32.row_bytes(self.inner * self.state) + PLAIN_BF16.row_bytes(self.convolved * self.conv)
-
-
-def _chunks(site: Shared, m: Mamba) -> int:
-    return site.sequences * -(-site.length // m.chunk)
-
-
-def _batched(site: Shared, m: Mamba, each: int, rows: int, n: int, k: int) -> GroupedGemm:
-    """One product [rows, k] x [k, n] for each chunk and each of `each` heads or groups."""
-    groups = _chunks(site, m) * each
-    return GroupedGemm(groups, groups * rows, n, k, "fprop", "bf16")
-
-
-def _states(site: Shared, m: Mamba, tail: str) -> list[Kernel]:
-    """Decays, states of chunks, what they hand on, and the products of C and B; run again in backward."""
-    t, passed = site.tokens, FP32_WIDTH * m.inner * m.state
-    return [
-        Kernel(f"chunk_cumsum{tail}", Memory("elementwise", t, BF16_WIDTH * m.heads, 2 * FP32_WIDTH * m.heads)),
-        Kernel(f"chunk_state{tail}", _batched(site, m, m.heads, m.width, m.state, m.chunk)),
-        Kernel(f"state_passing{tail}", Memory("elementwise", _chunks(site, m), passed, passed)),
-        Kernel(f"bmm_chunk{tail}", _batched(site, m, m.groups, m.chunk, m.chunk // 2, m.state)),
-    ]
-
-
-def forward(site: Shared, m: Mamba) -> list[Kernel]:
-    """[tokens, hidden] -> [tokens, hidden]; the norm also adds the residual: two streams in, two out."""
-    t, h = site.tokens, site.shape.hidden
-    out = [Kernel("rmsnorm1", norm(t, h, 2, 2)), *linear(site, "in_proj", m.columns, h, "cast_x_for_in_proj")]
-    out += [Kernel("conv1d", elementwise(t, m.convolved)), *_states(site, m, "")]
-    # what the state holds and what is inside the chunk, in one kernel
-    out += [Kernel("chunk_scan", _batched(site, m, m.heads, m.chunk, m.width, m.state + m.chunk // 2))]
-    return [*out, Kernel("gated_norm", norm(t, m.inner, 2, 1)), *linear(site, "out_proj", h, m.inner, "cast_y")]
-
-
-def backward(site: Shared, m: Mamba) -> list[Kernel]:
-    """Input gradients, from the output's to the residual's."""
-    t, h = site.tokens, site.shape.hidden
-    out = dgrad(site, "out_proj", h, m.inner, "cast_dY_out_proj")
-    out += [Kernel("conv1d_recompute", elementwise(t, m.convolved)), *_states(site, m, "_recompute")]
-    # reads y, z and the gradient; writes both gradients, and the output again for the weight gradient
-    out += [Kernel("gated_norm_bwd", norm(t, m.inner, 3, 3, "backward")), *_scan_backward(site, m)]
-    out += [Kernel("conv1d_bwd", elementwise(t, m.convolved, 2)), *dgrad(site, "in_proj", m.columns, h, "cast_dzxbcdt")]
-    out += quantized(
-        site, Kernel("castT_y", cast_transpose(t, m.inner)), Kernel("castT_dY_out_proj", cast_transpose(t, h)),
-        Kernel("castT_dzxbcdt", cast_transpose(t, m.columns)),
-        Kernel("castT_x_in_proj", cast_transpose(t, h, site.recipe.activation)),
-    )  # fmt: skip
-    return out + norm_backward("rmsnorm1_bwd", t, h, 3)
-
-
-def _scan_backward(site: Shared, m: Mamba) -> list[Kernel]:
-    q, n, p, passed = m.chunk, m.state, m.width, FP32_WIDTH * m.inner * m.state
-    return [
-        Kernel("chunk_scan_bwd_dstates", _batched(site, m, m.heads, p, n, q)),
-        Kernel("state_passing_bwd", Memory("elementwise", _chunks(site, m), 2 * passed, passed)),
-        Kernel("chunk_scan_chunk_state_bwd_dx", _batched(site, m, m.heads, q, p, n + q // 2)),
-        Kernel("chunk_state_bwd_db", _batched(site, m, m.heads, q, n, p)),
-        Kernel("chunk_scan_bwd_dC", _batched(site, m, m.heads, q, n, p)),
-        Kernel("chunk_scan_bwd_dcb", _batched(site, m, m.heads, q, q // 2, p)),
-        Kernel("bmm_chunk_bwd_dB", _batched(site, m, m.groups, q, n, q // 2)),
-        Kernel("bmm_chunk_bwd_dC", _batched(site, m, m.groups, q, n, q // 2)),
-        Kernel("chunk_cumsum_bwd", Memory("elementwise", site.tokens, 2 * FP32_WIDTH * m.heads, BF16_WIDTH * m.heads)),
-    ]
-
-
-def weight(site: Shared, m: Mamba) -> list[Kernel]:
-    h = site.shape.hidden
-    return [wgrad(site, "out_proj", h, m.inner), wgrad(site, "in_proj", m.columns, h)]
-
-
-def kept(site: Shared, m: Mamba) -> float:
-    """Bytes of a token until the input gradient: inputs of the norm and of the first product, what that product makes,
-    and the scan's output."""
-    inputs = PLAIN_BF16.row_bytes(site.shape.hidden) + site.recipe.activation.row_bytes(site.shape.hidden)
-    return inputs + PLAIN_BF16.row_bytes(m.columns + m.inner)
-
-
-def kept_for_weight(site: Shared, m: Mamba) -> float:
-    """Bytes of a token until a split weight gradient: both sides of both products."""
-    row, h = site.recipe.activation.row_bytes, site.shape.hidden
-    return row(h) + row(m.columns) + row(m.inner) + row(h)
-
-
-def workspace(site: Shared, m: Mamba) -> float:
-    """Bytes in backward: the gradient of the first product's output, states and their gradients in FP32."""
-    states = 2 * FP32_WIDTH * m.inner * m.state * _chunks(site, m)
-    return site.tokens * PLAIN_BF16.row_bytes(m.columns + m.inner) + states

@@ -6,10 +6,6 @@ gradient (B) and weight gradient (W). Order, names and fusions follow the publis
 Recomputed in backward (DeepSeek-V3 report sec 3.2.3 and the profile): norms, q and kv up-projections, rope, SwiGLU.
 """
 
-from sim.models.blocks import experts
-from sim.models.blocks.ends import embedding, head
-from sim.models.blocks.exchange import EXCHANGES, exchange
-from sim.models.blocks.projection import projection
 from sim.models.deepseek.activations import kept, kept_for_weight, workspace
 from sim.models.deepseek.attention import attention_backward, attention_forward, attention_weight
 from sim.models.deepseek.dense import dense_backward, dense_forward, dense_weight
@@ -19,6 +15,10 @@ from sim.models.deepseek.rules import mistakes
 from sim.models.deepseek.shape import DeepSeekShape as Shape
 from sim.models.deepseek.shape import Site
 from sim.models.layer import EXPERT, Kernel, Part, Unit, places
+from sim.models.stacks.deepseek import experts
+from sim.models.stacks.deepseek.ends import embedding, head
+from sim.models.stacks.deepseek.exchange import EXCHANGES, exchange
+from sim.models.stacks.deepseek.projection import projection
 
 __all__ = [
     "Shape", "cache", "flop", "kept", "kept_for_weight", "mistakes", "mixture", "parts", "units", "weights",

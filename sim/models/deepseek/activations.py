@@ -6,10 +6,10 @@ output and the gate-up products; no other choice has kernels.
 
 from hwmodels.formats import PLAIN_BF16
 from sim.models.activations import Kept, Recompute, only_recipe
-from sim.models.blocks import experts, mla, projection
-from sim.models.blocks.ends import head_kept
 from sim.models.deepseek.shape import Site
 from sim.models.layer import Unit
+from sim.models.stacks.deepseek import experts, mla, projection
+from sim.models.stacks.deepseek.ends import head_kept
 
 
 def kept(site: Site, unit: Unit, recompute: Recompute) -> Kept:

@@ -1,10 +1,10 @@
 """Attention of a DeepSeek layer with what follows it there: the residual's scale, the second norm and the gate."""
 
 from hwmodels.op import cast, elementwise, norm
-from sim.models.blocks import gate, mla
-from sim.models.blocks.linear import norm_backward, quantized
 from sim.models.deepseek.shape import Site
 from sim.models.layer import Kernel
+from sim.models.stacks.deepseek import gate, mla
+from sim.models.stacks.deepseek.linear import norm_backward, quantized
 
 
 def attention_forward(site: Site, moe: bool) -> list[Kernel]:

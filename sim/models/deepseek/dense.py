@@ -1,9 +1,9 @@
-"""Dense feed-forward layers of a DeepSeek model; its mixtures are `sim.models.blocks.experts` as they are."""
+"""Dense feed-forward layers of a DeepSeek model; its mixtures are `sim.models.stacks.deepseek.experts` as they are."""
 
 from hwmodels.op import norm
-from sim.models.blocks.experts import save_shared, shared_backward, shared_forward, shared_weight
 from sim.models.deepseek.shape import Site
 from sim.models.layer import Kernel
+from sim.models.stacks.deepseek.experts import save_shared, shared_backward, shared_forward, shared_weight
 
 
 def dense_forward(site: Site) -> list[Kernel]:

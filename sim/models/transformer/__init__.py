@@ -9,12 +9,12 @@ mixtures.
 """
 
 from hwmodels.op import norm
-from sim.models.blocks import experts, feed_forward, gate, gqa, mamba, mla
-from sim.models.blocks.ends import embedding, head, positions
-from sim.models.blocks.exchange import EXCHANGES, exchange
-from sim.models.blocks.linear import norm_backward, post_norm
-from sim.models.blocks.projection import projection
 from sim.models.layer import EXPERT, Kernel, Part, Unit, places
+from sim.models.stacks.deepseek import experts, feed_forward, gate, gqa, mamba, mla
+from sim.models.stacks.deepseek.ends import embedding, head, positions
+from sim.models.stacks.deepseek.exchange import EXCHANGES, exchange
+from sim.models.stacks.deepseek.linear import norm_backward, post_norm
+from sim.models.stacks.deepseek.projection import projection
 from sim.models.transformer.activations import kept, kept_for_weight, workspace
 from sim.models.transformer.layers import mistakes, mixture, units
 from sim.models.transformer.parameters import cache, flop, weights

@@ -6,9 +6,9 @@ Each block says what it keeps, by what it computes again. For dense layers that 
 
 from hwmodels.formats import PLAIN_BF16
 from sim.models.activations import Kept, Recompute, only_recipe
-from sim.models.blocks import experts, feed_forward, gqa, mamba, mla, projection
-from sim.models.blocks.ends import head_kept
 from sim.models.layer import Unit
+from sim.models.stacks.deepseek import experts, feed_forward, gqa, mamba, mla, projection
+from sim.models.stacks.deepseek.ends import head_kept
 from sim.models.transformer.layers import kinds
 from sim.models.transformer.shape import Site, halves
 

@@ -18,8 +18,8 @@ from numerics.census.rehearsal import rehearse, site  # noqa: E402
 from numerics.layers import kept, products  # noqa: E402
 from numerics.reference.permute import layout  # noqa: E402
 from sim.models import deepseek  # noqa: E402
-from sim.models.blocks import gate as lowered_gate  # noqa: E402
 from sim.models.deepseek.shape import DeepSeekShape  # noqa: E402
+from sim.models.stacks.deepseek import gate as lowered_gate  # noqa: E402
 
 MODELS = Path(__file__).parents[3] / "scenarios" / "models"
 NAMES = ("deepseek_v3", "deepseek_v2", "deepseek_v2_lite")

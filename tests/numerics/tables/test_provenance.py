@@ -134,7 +134,7 @@ def test_tables_of_a_card_count_their_kernels():
     files = set(program([*campaign.ENTRIES, "sim.models.deepseek:parts"]))
     assert {f"numerics/kernels/{name}.py" for name in ("gemm", "wgrad", "grouped", "attention", "casts")} <= files
     assert {f"numerics/card/{name}.py" for name in ("rig", "needs", "measure")} <= files
-    assert "sim/models/blocks/experts.py" in files
+    assert "sim/models/stacks/deepseek/experts.py" in files
 
 
 # --- the tables -------------------------------------------------------------------------------------------------------
@@ -150,7 +150,8 @@ def test_the_program_behind_them():
     files = program(ENTRIES)
     assert {
         "numerics/tables/calibrate.py", "numerics/fits.py", "hwmodels/op.py", "sim/models/deepseek/attention.py",
-        "sim/models/blocks/experts.py", "sim/models/blocks/exchange.py", "sim/models/blocks/linear.py",
+        "sim/models/stacks/deepseek/experts.py", "sim/models/stacks/deepseek/exchange.py",
+        "sim/models/stacks/deepseek/linear.py",
     } <= set(files)  # fmt: skip
     assert {f"numerics/traces/{name}" for name in ("importer.py", "joins.py", "rules/deepseek.yaml")} <= set(files)
     assert not {f"numerics/tables/{name}.py" for name in ("recording", "provenance")} & set(files)

@@ -8,10 +8,10 @@ from hwmodels.document import DocumentError
 from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm, Memory
 from sim.models import deepseek, transformer
 from sim.models.activations import RECIPE
-from sim.models.blocks import mamba
 from sim.models.family import main_units, weights
 from sim.models.layer import COMMUNICATION, COMPUTE, EXPERT, WEIGHT, Site, Unit
 from sim.models.precision import RECIPES
+from sim.models.stacks.deepseek import mamba
 from sim.models.transformer.shape import TransformerShape
 from sim.scenario import from_mapping
 from tests.sim.models.test_sizes import SHAPES

@@ -17,8 +17,8 @@ STACK = '''
 from dataclasses import dataclass
 
 from sim.models.activations import Kept
-from sim.models.blocks.ends import embedding, head, head_kept
-from sim.models.blocks.linear import dgrad, linear, wgrad
+from sim.models.stacks.deepseek.ends import embedding, head, head_kept
+from sim.models.stacks.deepseek.linear import dgrad, linear, wgrad
 from sim.models.form import Count, ShapeForm
 from sim.models.layer import Part, Unit, places
 from sim.models.shape import ModelShape

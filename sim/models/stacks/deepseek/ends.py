@@ -3,8 +3,8 @@
 from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
 from hwmodels.op import Gemm, Memory, copy, elementwise, norm
 from hwmodels.refused import Refused
-from sim.models.blocks.linear import BF16_WIDTH, Shared, norm_backward
 from sim.models.layer import Kernel
+from sim.models.stacks.deepseek.linear import BF16_WIDTH, Shared, norm_backward
 
 
 def embedding(site: Shared, direction: str) -> list[Kernel]:

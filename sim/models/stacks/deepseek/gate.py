@@ -1,8 +1,8 @@
 """The gate of a mixture of experts: router logits, the choice of experts, and their gradients."""
 
 from hwmodels.op import Gemm, cast, elementwise, small
-from sim.models.blocks.linear import Shared, quantized
 from sim.models.layer import Kernel
+from sim.models.stacks.deepseek.linear import Shared, quantized
 
 ROUTING_KERNELS = {"F": 37, "B": 26}
 """Tiny kernels of the gate (scores, group limit, top-k, normalisation) in the profile, after and before its GEMM."""

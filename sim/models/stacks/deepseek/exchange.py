@@ -1,8 +1,8 @@
 """Dispatch and combine: what travels to the experts and back."""
 
 from hwmodels.op import AllToAll, cast, small
-from sim.models.blocks.linear import Shared, quantized
 from sim.models.layer import COMMUNICATION, Kernel
+from sim.models.stacks.deepseek.linear import Shared, quantized
 
 EXCHANGES = ("dispatch", "combine")
 """Names of the parts that are exchanges."""
