@@ -37,7 +37,8 @@ def figures(result: Result) -> list[Figure]:
         entries.append(Figure("Bubble", percent(summary["bubble_fraction"]), "idle, mean of ranks"))
     if summary.get("overlap_fraction") is not None:
         entries.append(_exposed(summary))
-    return entries + _pair_measured(summary) + _slowest(summary) + _grade(summary) + _memory(result)
+    entries += _pair_measured(summary) + _documents(summary)
+    return entries + _slowest(summary) + _grade(summary) + _memory(result)
 
 
 def setting(result: Result) -> str:
@@ -153,6 +154,21 @@ def noun(pair_name: str) -> str:
 def by_rank(pair: dict[str, Any]) -> str:
     """Smallest and largest of a measured `pair_s`, e.g. "129.1 ms to 132.9 ms by rank"."""
     return f"{seconds(pair['min'])} to {seconds(pair['max'])} by rank"
+
+
+def _documents(summary: dict[str, Any]) -> list[Figure]:
+    """Where lengths of documents are given: how long they are, and what their differences cost."""
+    own = summary.get("documents")
+    if not own:
+        return []
+    words = [f"tokens, mean; attention is {percent(own['attention_share'])} of compute"]
+    if own["padding"]:
+        words.append(f"{percent(own['padding'])} of sequences is padding")
+    if "imbalance_s" in own:
+        slow, cost = percent(own["ranks_p95"] - 1), own["imbalance_s"]
+        words.append(f"a slow rank (95th of 100) has {slow} more than the mean")
+        words.append(f"unequal ones cost {seconds(cost)} ({percent(cost / summary['step_time_s'])})")
+    return [Figure("Documents", f"{own['mean_length']:,.0f}", ", ".join(words))]
 
 
 def _slowest(summary: dict[str, Any]) -> list[Figure]:

@@ -68,7 +68,7 @@ def prices(scenario: Scenario, always: bool) -> Machine:
     decide = (
         node, node.figures, node.device.figures, fabric, fabric.figures if fabric else None,
         scenario.model, scenario.precision, scenario.pricing, scenario.comm, scenario.parallel,
-        batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts, always,
+        batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts, always, _documents(scenario),
     )  # fmt: skip
     return _prices(_Priced(repr(decide), scenario, always)).keeping(cluster=cluster)
 
@@ -99,7 +99,7 @@ def _prices(key: _Priced) -> Machine:
     slots = mixture.experts + scenario.routing.redundant_experts if mixture else 0
     site = Site(
         shape, recipe, batch.micro_batch, batch.sequence_length, load.received, load.rows, load.nodes_reached,
-        load.ranks_reached, slots // group, group, -(-group // node.gpus),
+        load.ranks_reached, slots // group, group, -(-group // node.gpus), _documents(scenario),
     )  # fmt: skip
 
     @cache
@@ -107,6 +107,16 @@ def _prices(key: _Priced) -> Machine:
         return own.parts(site, unit, direction)
 
     return Machine(cluster, recipe, pricer, site, parts, (), units)
+
+
+def _documents(scenario: Scenario) -> tuple[int, int] | None:
+    """Number and tokens of equal documents of a micro-batch for which attention costs as much as for packed ones on
+    average; None where a sequence is one."""
+    if scenario.batch.lengths is None or not scenario.batch.packed:
+        return None
+    from sim.disturbances.documents import equal
+
+    return equal(scenario.batch)
 
 
 def placed(plan: Plan, machine: Machine) -> tuple[Stage, ...]:

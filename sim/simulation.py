@@ -23,6 +23,7 @@ from sim.trace import Trace
 
 if TYPE_CHECKING:
     from sim.communication.fabric.network import Network
+    from sim.disturbances.documents import Documents
     from sim.disturbances.durations import Durations
     from sim.routing.loads import Loads
 
@@ -35,7 +36,7 @@ KEPT = 8
 class Run:
     """What ran. alike: the timeline of ranks that nothing tells apart. timeline: of all ranks, the same where they are
     alike. loads: drawn for them, or None. times: by which ranks that differ ran, else None. column: of the timeline,
-    the ranks that are drawn."""
+    the ranks that are drawn. evened: ns of the run where documents take all ranks alike, of documents that differ."""
 
     lowered: Lowered
     alike: Timeline
@@ -43,13 +44,15 @@ class Run:
     loads: "Loads | None" = None
     times: "Durations | None" = None
     column: int = 0
+    evened: int | None = None
 
 
 def run(scenario: Scenario, interval: bool = True) -> Result:
     """See `sim.run`."""
     plan = lay_out(scenario)
     machine, network = assembly.assembled(plan) if scenario.model else (None, None)
-    ran = simulated(plan, machine)
+    documents = _documents(plan)
+    ran = simulated(plan, machine, documents)
     lowered, timeline = ran.lowered, ran.timeline
     books = metrics.ledgers(lowered, timeline, machine.pricer if machine else None)
     drawn_steps = spans.steps(plan, timeline, ran.column)
@@ -62,7 +65,11 @@ def run(scenario: Scenario, interval: bool = True) -> Result:
     pair, pair_sources = spans.pair(kit, step, lowered.first_layer) if machine and drawn else (None, {})
     use, counts = _links(plan, machine, trace, timeline.end, network)
     extra = _differing(plan, machine, ran, books, kit, step) if machine and ran.times else {}
-    summary = _head(scenario) | counts | metrics.summary(plan, machine, timeline, books) | _memory(curves) | extra
+    summary = _head(scenario) | counts | _memory(curves) | extra
+    lengths = _lengths(plan, documents)
+    summary |= metrics.summary(plan, machine, timeline, books, lengths)
+    if machine and scenario.batch.lengths:
+        summary["documents"] = _of_documents(plan, machine, ran, lengths)
     summary["host_copy_s"] = max(tail.average_ns for tail in lowered.tails) / NS_PER_S
     summary |= feasible.judged(scenario, summary["step_time_s"], curves, summary["host_copy_s"])
     if machine:
@@ -80,17 +87,47 @@ def run(scenario: Scenario, interval: bool = True) -> Result:
     )  # fmt: skip
 
 
-def simulated(plan: Plan, machine: Machine | None) -> Run:
+def simulated(plan: Plan, machine: Machine | None, documents: "Documents | None" = None) -> Run:
     """All ranks simulated: those at a position alike, as SimPy events; or each for itself where something tells them
-    apart (or the scenario does not fold), as arrays."""
+    apart (or the scenario does not fold), as arrays. documents: of their micro-batches, where any differ."""
     scenario, (lowered, alike) = plan.scenario, _alike(plan, machine)
     if machine is None or not (scenario.uneven or not scenario.fold):
         return Run(lowered, alike, alike)
     from sim.disturbances import ranks  # with all that draws loads: what is not asked for is not imported
 
-    differing = ranks.run(plan, machine, lowered, alike)
-    column = int(differing.timeline.last().argmax())
-    return Run(differing.lowered, alike, differing.timeline, differing.loads, differing.times, column)
+    ran = ranks.run(plan, machine, lowered, alike, documents)
+    return Run(ran.lowered, alike, ran.timeline, ran.loads, ran.times, int(ran.timeline.last().argmax()), ran.evened)
+
+
+def _documents(plan: Plan) -> "Documents | None":
+    """Documents of the step, where any are told apart."""
+    batch = plan.scenario.batch
+    if batch.lengths is None:
+        return None
+    from sim.disturbances import documents
+
+    return documents.of_step(batch, plan.scenario.seed, plan.micro_batches, plan.data)
+
+
+def _lengths(plan: Plan, drawn: "Documents | None") -> Sequence[tuple[int, int]]:
+    """Tokens of documents, and how many of them a step has: of its sequences, where nothing is said."""
+    batch = plan.scenario.batch
+    sequences = plan.micro_batches * batch.micro_batch * plan.data
+    if batch.lengths is None:
+        return [(batch.sequence_length, sequences)]
+    from sim.disturbances import documents
+
+    return documents.counted(batch, sequences, drawn)
+
+
+def _of_documents(plan: Plan, machine: Machine, ran: Run, lengths: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """Figures of documents, and of ranks that differ by them."""
+    from sim.analysis import documents
+
+    figures = documents.figures(plan, machine, lengths)
+    if ran.times and ran.times.attending and ran.evened is not None:
+        figures |= documents.spread(ran.times.attending, ran.evened, ran.timeline.end)
+    return figures
 
 
 def _alike(plan: Plan, machine: Machine | None) -> tuple[Lowered, Timeline]:

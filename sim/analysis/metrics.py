@@ -35,6 +35,10 @@ PRODUCTS = ("gemm", "wgrad", "gemm_bf16", "attention")
 MFU_PRECISION = "bf16"
 """Whose dense peak an MFU is over, whatever a run computes in: so DeepSeek publishes that of V3's FP8 run, over 989
 TFLOP/s (Insights into DeepSeek-V3, arXiv:2505.09343, table 4)."""
+COUNTED = 256
+"""Lengths of documents at which FLOPs are counted."""
+Lengths = Sequence[tuple[int, int]]
+"""Tokens of documents, and how many of them a step has."""
 CELLS = 800
 """Steps times columns that are worked on at a time, so that their arrays stay in a cache."""
 
@@ -213,8 +217,10 @@ def _inside(template: Template, run: Sequence[Inside], weight: Times) -> dict[st
     return total | dict(zip(("exposed", "peers"), totals, strict=True))
 
 
-def summary(plan: Plan, machine: Machine | None, timeline: Timeline, books: Sequence[Ledger]) -> dict[str, Any]:
-    """The content of result.json that time decides, SI units; see sim.result.figures."""
+def summary(
+    plan: Plan, machine: Machine | None, timeline: Timeline, books: Sequence[Ledger], lengths: Lengths
+) -> dict[str, Any]:
+    """The content of result.json that time decides, SI units; see sim.result.figures. lengths: of documents."""
     step = timeline.end / NS_PER_S
     phases = {name: _mean([b.phases[name] for b in books]) for name in books[0].phases}
     talk = _mean([b.inside["communication"] for b in books])
@@ -232,7 +238,7 @@ def summary(plan: Plan, machine: Machine | None, timeline: Timeline, books: Sequ
         "price_shares": {rung: seconds / known for rung, seconds in sorted(total.items())},
         "events": timeline.events,
     }
-    return out | (_rates(plan, machine, step) if machine else _no_rates())
+    return out | (_rates(machine, step, lengths) if machine else _no_rates())
 
 
 def _idle(books: Sequence[Ledger]) -> dict[str, float]:
@@ -245,12 +251,11 @@ def _add(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
     return {key: a.get(key, 0.0) + b.get(key, 0.0) for key in a | b}
 
 
-def _rates(plan: Plan, machine: Machine, step: float) -> dict[str, Any]:
-    batch, cluster, shape = plan.scenario.batch, machine.cluster, machine.site.shape
-    tokens = plan.micro_batches * batch.micro_batch * plan.data * batch.sequence_length
+def _rates(machine: Machine, step: float, lengths: Lengths) -> dict[str, Any]:
+    cluster, tokens = machine.cluster, sum(length * pieces for length, pieces in lengths)
     gpus, peak = cluster.gpus, cluster.node.device.peak_flops[MFU_PRECISION]
     rates = {
-        name: tokens * machine.family.flop(shape, batch.sequence_length, causal) / step / gpus
+        name: _flop(machine, lengths, causal) / step / gpus
         for name, causal in (("causal", True), ("non_causal", False))
     }
     return {
@@ -261,6 +266,18 @@ def _rates(plan: Plan, machine: Machine, step: float) -> dict[str, Any]:
         "mfu": {name: rate / peak for name, rate in rates.items()},
         "mfu_peak": {"precision": MFU_PRECISION, "tflops": peak / TERA},
     }
+
+
+def _flop(machine: Machine, lengths: Lengths, causal: bool) -> float:
+    """FLOPs of a step as publishers count them, each token in a document of its own length. Of more lengths than
+    COUNTED those between are interpolated, which is exact where attention is over whole documents."""
+    shape, flop = machine.site.shape, machine.family.flop
+    if len(lengths) <= COUNTED:
+        return sum(length * pieces * flop(shape, length, causal) for length, pieces in lengths)
+    ours, pieces = np.array(sorted(lengths), dtype=float).T
+    some = ours[np.linspace(0, len(ours) - 1, COUNTED).astype(int)]
+    each = np.interp(ours, some, [flop(shape, int(length), causal) for length in some])
+    return float(ours * pieces @ each)
 
 
 def _no_rates() -> dict[str, Any]:

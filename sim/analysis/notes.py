@@ -40,6 +40,10 @@ def notes(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[st
         yield line
     if line := _capacity(scenario):
         yield line
+    if not scenario.batch.lengths and "packed" in scenario.resolved.get("batch", {}):
+        yield "batch.packed changes nothing: without batch.lengths a sequence is one document"
+    if scenario.batch.packed and summary.get("documents", {}).get("attention_share") == 0 and scenario.model:
+        yield f"batch.lengths: {scenario.model.name} has no attention, so documents change nothing"
     if line := _fabric(scenario, summary, overrides):
         yield line
     if line := _comm(scenario, overrides):

@@ -1,1 +1,1 @@
-"""What makes ranks differ: faults, slow NICs, expert loads, jitter; and how long segments then take."""
+"""What makes ranks differ: faults, slow NICs, expert loads, documents, jitter; and how long segments then take."""

@@ -1,4 +1,4 @@
-"""Durations that differ from rank to rank: expert loads, faults and jitter on top of a template's own times.
+"""Durations that differ from rank to rank: expert loads, documents, faults and jitter on top of a template's own times.
 
 A part whose kernels work on expert rows takes as long as its kernels are priced at the rank's own rows, in proportion
 to the time it has in the balanced template (contention included). For exchanges see `sim.disturbances.exchanges`. A
@@ -6,7 +6,7 @@ slow GPU slows all it computes; a clock that heat has lowered slows products and
 slow NICs see `sim.disturbances.nics`. The optimizer's kernels, a few ms of a step, feel no fault.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from typing import NamedTuple
@@ -15,15 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm
-from hwmodels.price import Pricer
 from sim.disturbances import exchanges
+from sim.disturbances.attention import Attending
 from sim.disturbances.faults import Pace, SlowDown, Slowed, of_ranks
 from sim.disturbances.nics import Links
 from sim.engine.kit import Kit
 from sim.layout.machine import Machine
 from sim.layout.mesh import Columns, Times
 from sim.layout.plan import Plan
-from sim.models.layer import COMMUNICATION, Part, Site
+from sim.models.layer import COMMUNICATION, Site
 from sim.models.shape import ModelShape
 from sim.routing.balanced import PADDING
 from sim.routing.keyed import generator
@@ -57,7 +57,7 @@ class Curve:
 
 def curves(machine: Machine) -> dict[str, Curve]:
     """Label of each part whose kernels work on expert rows -> its curve."""
-    site, pricer, unit = machine.site, machine.pricer, machine.routed[0]
+    site, unit = machine.site, machine.routed[0]
     low, high = (int(part * site.rows) // PADDING * PADDING for part in NEAR)
     outside = np.linspace(0, FAR * site.rows, FEW) // PADDING * PADDING
     grid = np.unique([*np.arange(low, high + PADDING, PADDING), *outside, site.rows]).astype(float)
@@ -66,7 +66,7 @@ def curves(machine: Machine) -> dict[str, Curve]:
     for direction in "FBW":
         for same in zip(*(machine.family.parts(each, unit, direction) for each in sites), strict=True):
             if not same[0].meets and same[0] != same[-1]:
-                times = [_compute_ns(part, pricer) for part in same]
+                times = [machine.part_ns(part) for part in same]
                 by_label[same[0].label] = Curve(grid, np.array(times[:-1]) / times[-1])
     return by_label
 
@@ -74,12 +74,6 @@ def curves(machine: Machine) -> dict[str, Curve]:
 def _scaled(site: Site[ModelShape], rows: float) -> float:
     """Tokens received by a rank whose experts have `rows` rows."""
     return float(site.received * rows / site.rows)
-
-
-def _compute_ns(part: Part, pricer: Pricer) -> int:
-    """Nanoseconds of a part alone."""
-    gap = pricer.launch_gap_ns
-    return sum(pricer.price(k.op).ns + gap * k.op.kernels for k in part.kernels)
 
 
 class Content(NamedTuple):
@@ -107,11 +101,12 @@ def contents(kit: Kit) -> list[Content]:
     return segments
 
 
-def columns(plan: Plan, loads: Loads | None) -> Columns:
-    """Replicas that nothing tells apart as one, where the scenario folds and only faults of GPUs tell some apart."""
+def columns(plan: Plan, loads: Loads | None, documents: bool = False) -> Columns:
+    """Replicas that nothing tells apart as one, where the scenario folds and only faults of GPUs tell some apart.
+    documents: whether those of each replica do."""
     scenario, mesh = plan.scenario, plan.mesh
     others = any(fault.kind not in COMPUTING for fault in scenario.faults)
-    if not scenario.fold or loads is not None or scenario.jitter or others:
+    if not scenario.fold or loads is not None or documents or scenario.jitter or others:
         return mesh.columns()
     slow = of_ranks(scenario.faults, COMPUTING, mesh)
     rows = [mesh.of_position(p).tolist() for p in range(mesh.pipeline)]
@@ -124,9 +119,11 @@ class Durations:
     def __init__(
         self, plan: Plan, machine: Machine, kits: Sequence[Sequence[Kit]], first_layer: Sequence[int],
         loads: Loads | None, faults: Sequence[Fault], jitter: float, columns: Columns | None = None,
+        attending: Attending | None = None,
     ) -> None:  # fmt: skip
         self.plan, self.site, self.kits, self.first_layer = plan, machine.site, kits, first_layer
-        self.loads, self.jitter = loads, jitter
+        self.loads, self.jitter, self.attending = loads, jitter, attending
+        self.kinds = {unit.layer: unit.kind for unit in machine.units if unit.block}
         self.index = {unit.layer: index for index, unit in enumerate(machine.routed)}
         self.curves = curves(machine) if loads else {}
         self.loaded = exchanges.loaded_exchanges(machine) if loads else {}
@@ -137,7 +134,7 @@ class Durations:
         self.columns = columns or plan.mesh.columns()
         self.wire = self.links.wire
         self.computing, self.contents = cache(self._computing), cache(contents)
-        self.routed, self.even = cache(self._routed), cache(self._even)
+        self.routed, self.even, self.attends = cache(self._routed), cache(self._even), cache(self._attends)
 
     @cached_property
     def factors(self) -> npt.NDArray[np.float64]:
@@ -153,7 +150,7 @@ class Durations:
     def __call__(self, position: int, step: int) -> tuple[int, ...] | SegmentTimes:
         kit = self.kits[position][step]
         moving = bool(self.jitter or self.links.slow or position in self.at)
-        if not moving and self.loads is None:
+        if not moving and self.loads is None and self.attending is None:
             return kit.parts.lasts
         work = self._work(position, step)
         if not moving:
@@ -161,7 +158,7 @@ class Durations:
         return partial(self._disturbed, position, step, kit, work)
 
     def _work(self, position: int, step: int) -> Times:
-        """Nanoseconds of each segment by the loads of each column alone [segment, column]."""
+        """Nanoseconds of each segment by the loads and documents of each column alone [segment, column]."""
         kit, at = self.kits[position][step], self.plan.program.steps[position][step]
         work = self.even(kit).copy()
         if self.loads is not None:
@@ -169,23 +166,46 @@ class Durations:
             if len(numbers):
                 micro_batch = np.where(backward, at.micro_batch_b, at.micro_batch)
                 work[numbers] = np.ceil(work[numbers] * self.factors[labels, layers, micro_batch])
+        if self.attending is not None:
+            numbers, rows, backward = self.attends(kit, at.stage, at.stage_b)
+            if len(numbers):
+                micro_batch = np.where(backward, at.micro_batch_b, at.micro_batch)
+                work[numbers] = np.ceil(work[numbers] * self.attending.factors[rows, micro_batch])
         return work
 
     def _even(self, kit: Kit) -> Times:
         """Nanoseconds of each segment where loads are as expected [segment, column]."""
         return np.repeat(np.array(kit.parts.lasts, dtype=np.int64)[:, None], self.columns.columns, axis=1)
 
-    def _routed(self, kit: Kit, stage: int, stage_b: int) -> tuple[npt.NDArray[np.int64], ...]:
-        """Segments that feel loads, in a step on these stages: number, label, layer among those with experts, and
-        whether it is of the second micro-batch."""
-        rows = []
+    def _tasks(self, kit: Kit, stage: int, stage_b: int) -> Iterator[tuple[int, str, int, bool]]:
+        """Segments of layers, in a step on these stages: number, label, layer of the model, and whether it is of the
+        second micro-batch."""
         for number, (lane, first) in enumerate((s.lane, s.first) for s in kit.parts.segments):
             task = kit.parts.tasks[lane][first]
             second = task.half != "F" and stage_b >= 0
-            layer = self.index.get(task.layer + self.first_layer[stage_b if second else stage])
-            if task.label in self.labels and task.layer >= 0 and layer is not None:  # others have no experts
-                rows.append((number, self.labels[task.label], layer, second))
+            if task.layer >= 0:
+                yield number, task.label, task.layer + self.first_layer[stage_b if second else stage], second
+
+    def _routed(self, kit: Kit, stage: int, stage_b: int) -> tuple[npt.NDArray[np.int64], ...]:
+        """Segments that feel loads: number, label, layer among those with experts (others have none), and whether it is
+        of the second micro-batch."""
+        rows = [
+            (number, self.labels[label], self.index[layer], second)
+            for number, label, layer, second in self._tasks(kit, stage, stage_b)
+            if label in self.labels and layer in self.index
+        ]
         return tuple(np.array(rows, dtype=np.int64).reshape(-1, 4).T)
+
+    def _attends(self, kit: Kit, stage: int, stage_b: int) -> tuple[npt.NDArray[np.int64], ...]:
+        """Segments that feel documents: number, row of factors, and whether it is of the second micro-batch."""
+        assert self.attending is not None
+        known = self.attending.rows
+        rows = [
+            (number, known[self.kinds[layer], label], second)
+            for number, label, layer, second in self._tasks(kit, stage, stage_b)
+            if (self.kinds.get(layer, ""), label) in known
+        ]
+        return tuple(np.array(rows, dtype=np.int64).reshape(-1, 3).T)
 
     def _disturbed(self, position: int, step: int, kit: Kit, work: Times, number: int, starts: Times) -> Times:
         """Nanoseconds of a segment begun at `starts` [column] that takes `work` where nothing is slow."""

@@ -49,7 +49,10 @@ def _same(scenario: Scenario, path: str, overrides: Sequence[str], key: str) -> 
 
 def _figures(scenario: Scenario, outputs: set[str]) -> dict[str, Any] | str:
     """Figures of the even run, or why there is none."""
-    even = replace(scenario, routing=Routing("balanced"), faults=(), jitter=0.0, fold=True, outputs=tuple(outputs))
+    batch = replace(scenario.batch, lengths=None)
+    even = replace(
+        scenario, routing=Routing("balanced"), faults=(), jitter=0.0, fold=True, outputs=tuple(outputs), batch=batch
+    )  # fmt: skip
     try:
         summary = run(even, interval=False).summary
     except Refused as refused:

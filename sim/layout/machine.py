@@ -15,7 +15,7 @@ from sim.layout.mesh import Mesh
 from sim.layout.placement import Stage, alike
 from sim.models.activations import RECIPE, Recompute
 from sim.models.family import Family, family
-from sim.models.layer import COMPUTE, WEIGHT, PartsOf, Site, Unit
+from sim.models.layer import COMPUTE, WEIGHT, Part, PartsOf, Site, Unit
 from sim.models.mixture import Mixture
 from sim.models.precision import Recipe
 from sim.models.shape import ModelShape
@@ -108,6 +108,11 @@ class Machine:
                 if kernel.lane in lanes
             )
         return self.known.costs[key]
+
+    def part_ns(self, part: Part) -> int:
+        """Every kernel of a part alone, one after another, in ns."""
+        price, gap = self.pricer.price, self.pricer.launch_gap_ns
+        return sum(price(kernel.op).ns + gap * kernel.op.kernels for kernel in part.kernels)
 
     def message(self, mesh: Mesh, source: int, target: int) -> Send:
         """What one pipeline position sends to another, as the first replica sends it."""

@@ -82,7 +82,8 @@ class Site(NamedTuple, Generic[S]):
     sequences, length: of a micro-batch, and tokens of each. received: rows that arrive by dispatch. rows: rows of its
     experts, padded to 128 an expert. nodes_reached, ranks_reached: mean number of distinct nodes and ranks that a token
     goes to. local_experts: experts of this rank. group, group_nodes: ranks and nodes of an expert group. The load of a
-    model without experts is all zeros.
+    model without experts is all zeros. documents: number and tokens of equal documents, for which attention costs as
+    much as for those that its sequences are packed with; None: a sequence is one document.
     """
 
     shape: S
@@ -96,7 +97,13 @@ class Site(NamedTuple, Generic[S]):
     local_experts: int
     group: int
     group_nodes: int
+    documents: tuple[int, int] | None = None
 
     @property
     def tokens(self) -> int:
         return self.sequences * self.length
+
+    @property
+    def attending(self) -> tuple[int, int]:
+        """Number and tokens of the stretches of a micro-batch whose tokens attend to each other."""
+        return self.documents or (self.sequences, self.length)

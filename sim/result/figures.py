@@ -61,6 +61,15 @@ FIGURES = {
     "expert_rows.*": "expected, smallest and largest padded expert rows of a rank; where loads were drawn",
     "critical_ranks.*.*": "ranks that the step waits for, worst first: rank, node, replica, pipeline_position, seconds "
     "of the critical path, beyond_s more than in an even step, part of that",
+    "documents.mean_length": "tokens of a document as sequences have it, mean; documents: where batch.lengths is given",
+    "documents.mean_length_by_token": "the same of the document that a token is in, mean over tokens",
+    "documents.per_sequence": "documents in a sequence, mean",
+    "documents.padding": "part of sequences that is padding; where they are not packed",
+    "documents.attention_share": "part of compute, kernels alone, that is attention",
+    "documents.micro_batches_p95|ranks_p95": "compute of a micro-batch, and of a rank in the step: 95th percentile "
+    "over mean; where documents differ",
+    "documents.even_step_time_s": "seconds of the same step with as much attention on every rank and micro-batch",
+    "documents.imbalance_s": "seconds that the step takes longer than that",
     "shown_replica": "the replica that is drawn, where ranks differ",
     "faults_without_effect.*": "faults that change nothing, and why",
     "routing.*": "of drawn loads: kind, layers, rows_percentiles, nodes and ranks that a token reaches",

@@ -4,9 +4,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
-Purpose = Literal["popularity", "tokens", "loads", "bias", "gate", "jitter"]
+Purpose = Literal["popularity", "tokens", "loads", "bias", "gate", "jitter", "documents"]
 """What is drawn: experts' popularity, tokens' affinities, loads without tokens, steps of the bias, a gate's
-moments, how far kernels vary."""
+moments, how far kernels vary, how long documents are."""
 
 WORD = (1 << 64) - 1
 

@@ -9,7 +9,7 @@ from hwmodels.units import LONGEST_NS, format_quantity, ns_to_seconds
 from sim.models.family import family, main_units
 from sim.models.layer import Unit
 from sim.models.mixture import Mixture
-from sim.scenario import slots
+from sim.scenario import lengths, slots
 from sim.scenario.values import FOREVER, Cluster, Comm, Fault, Scenario
 from sim.schedules import program
 from sim.schedules.program import Shape
@@ -20,7 +20,7 @@ Finding = tuple[tuple[str, ...], str]
 
 def check(scenario: Scenario, document: Document) -> list[Problem]:
     """Everything wrong with the scenario as a whole, each at the key to blame: one overridden, else the first."""
-    rules = [_whole, _large, _schedule, _routing, *([_model, _placement] if scenario.model else [])]
+    rules = [_whole, _large, _schedule, _routing, _documents, *([_model, _placement] if scenario.model else [])]
     rules += [_machine, _layout] if scenario.cluster and scenario.model else []
     rules += [_experts] if scenario.model else []
     rules += [_uneven] if scenario.uneven else []
@@ -80,6 +80,10 @@ def _large(scenario: Scenario) -> Iterator[Finding]:
     if each > MOST_RANK_STEPS:
         what = f"micro-batches of all ranks, each rank carried by itself; legal: up to {MOST_RANK_STEPS}"
         yield ("cluster.nodes", "batch.sequences", "batch.micro_batches"), f"makes {each} {what}"
+    if (of := batch.lengths) and batch.unlike:
+        pieces = scenario.data_parallel * steps * batch.micro_batch * (1 + int(batch.sequence_length / max(1, of.mean)))
+        if pieces > MOST_RANK_STEPS:
+            yield ("batch.lengths",), f"makes about {pieces} documents a step; legal: up to {MOST_RANK_STEPS}"
     if (times := scenario.chunk_times) and (long := steps * sum(vars(times).values())) > LONGEST_NS:
         what = f"take {_time(long)} over {steps} micro-batches; legal: up to {_time(LONGEST_NS)} in all"
         yield ("chunk_times", "batch.micro_batches"), what
@@ -107,6 +111,17 @@ def _routing(scenario: Scenario) -> Iterator[Finding]:
     for key, kind, expected in (("max_vio", "skewed", "a ratio, e.g. 0.5"), ("histogram", "recorded", "a file")):
         if routing.kind == kind and getattr(routing, key) is None:
             yield (f"routing.{key}", "routing.kind"), f"missing; {kind} routing needs it: {expected}"
+
+
+def _documents(scenario: Scenario) -> Iterator[Finding]:
+    """Whether lengths of documents are there where they are asked for, and right in themselves."""
+    given = scenario.batch.lengths
+    if given is None:
+        return
+    if scenario.chunk_times and not scenario.model:
+        yield ("batch.lengths",), "lengths of documents need a model; chunk_times have no attention"
+    for key, message in lengths.mistakes(given):
+        yield (f"batch.lengths.{key}", "batch.lengths.kind", "batch.lengths"), message
 
 
 def _uneven(scenario: Scenario) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, WithJsonSchema
+from pydantic.fields import FieldInfo
 
 from hwmodels.document import KeyPath, did_you_mean, unknown
 from hwmodels.refused import Refused
@@ -132,6 +133,30 @@ class ScheduleForm(Form):
     """Stages that a position holds, for schedules that let one choose; 2 unless said."""
 
 
+class LengthsForm(Form):
+    """How long documents are."""
+
+    kind: Literal["fixed", "uniform", "lognormal", "recorded"]
+    """fixed: all alike; uniform, lognormal: drawn; recorded: as a histogram says."""
+    length: Size | None = None
+    """Tokens of every document, of fixed lengths."""
+    low: Annotated[Size | None, Field(alias="from")] = None
+    """Tokens of the shortest document, of uniform lengths."""
+    high: Annotated[Size | None, Field(alias="to")] = None
+    """Tokens of the longest, of uniform lengths."""
+    median: Size | None = None
+    """Tokens of the median document, of lognormal lengths."""
+    sigma: Annotated[float, Field(ge=0, le=8, allow_inf_nan=False)] | None = None
+    """Standard deviation of the logarithm of lognormal lengths."""
+    histogram: Annotated[Any, WithJsonSchema({"type": ["string", "array"]})] = None
+    """Of recorded lengths: a CSV file with columns length and count beside the scenario, or a list of such pairs."""
+
+
+def _lengths(value: Any) -> Any:
+    """A file alone stands for recorded lengths."""
+    return {"kind": "recorded", "histogram": value} if isinstance(value, str) else value
+
+
 class BatchForm(Form):
     """What one step trains on."""
 
@@ -143,6 +168,12 @@ class BatchForm(Form):
     """Sequences of a micro-batch."""
     micro_batches: Count | None = None
     """Micro-batches of a pipeline, instead of sequences."""
+    lengths: Annotated[LengthsForm | None, BeforeValidator(_lengths)] = None
+    """Lengths of the documents in sequences, a distribution or a file: attention stays inside a document, so what it
+    costs differs from rank to rank. Without it a sequence is one document."""
+    packed: bool | None = None
+    """With lengths: whether documents fill sequences one after another, cut where a sequence ends (the default), or
+    each sequence has one document, cut to its length, and padding that is computed like tokens."""
 
 
 class RoutingForm(Form):
@@ -319,10 +350,13 @@ def _message(form: type[Form], item: Mapping[str, Any]) -> str:
 
 def _bounded(form: type[Form], loc: KeyPath, missed: Mapping[str, Any]) -> str:
     """What the number at `loc` may be: by the bounds its field has, and the one it missed."""
-    field = _part(form, loc[:-1]).model_fields[str(loc[-1])]
-    bounds = {key: getattr(item, key) for item in field.metadata for key in ("gt", "ge", "le") if hasattr(item, key)}
+    field = _fields(_part(form, loc[:-1]))[str(loc[-1])]
+    optional = [inner for each in get_args(field.annotation) for inner in getattr(each, "__metadata__", ())]
+    metadata = [*field.metadata, *(item for each in optional for item in getattr(each, "metadata", ()))]
+    bounds = {key: getattr(item, key) for item in metadata for key in ("gt", "ge", "le") if hasattr(item, key)}
     bounds = {**missed, **bounds}
-    whole = field.annotation is not float
+    kinds = [getattr(each, "__origin__", each) for each in (field.annotation, *get_args(field.annotation))]
+    whole = float not in kinds
     number = "a whole number" if whole else "a number"
     if "gt" in bounds:
         return f"a finite number above {bounds['gt']:g}"
@@ -348,12 +382,17 @@ _EXPECTED = {
 
 def keys(form: type[BaseModel], path: KeyPath) -> tuple[str, ...]:
     """The legal keys of the part of `form` at `path`."""
-    return tuple(_part(form, path).model_fields)
+    return tuple(_fields(_part(form, path)))
+
+
+def _fields(form: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Fields of a form by their keys in YAML."""
+    return {field.alias or name: field for name, field in form.model_fields.items()}
 
 
 def _part(form: type[BaseModel], path: KeyPath) -> type[BaseModel]:
     for part in path:
-        inner = form.model_fields.get(str(part))
+        inner = _fields(form).get(str(part))
         forms = [inner.annotation, *get_args(inner.annotation)] if inner else []
         form = next((item for item in forms if isinstance(item, type) and issubclass(item, BaseModel)), form)
     return form

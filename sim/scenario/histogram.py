@@ -82,7 +82,9 @@ def _yaml(part: Document, key: KeyPath, path: Path) -> Document:
     return parse(_text(part, key, path), str(path))
 
 
-def _csv(part: Document, key: KeyPath, path: Path) -> Document:
+def csv(part: Document, key: KeyPath, path: Path) -> Document:
+    """Rows of a CSV file as lists of numbers, or of words where there are none, each at its place. Raises
+    DocumentError."""
     places: dict[KeyPath, Place] = {(): Place(str(path))}
     rows: list[list[Any]] = []
     for number, line in enumerate(_text(part, key, path).splitlines(), 1):
@@ -130,4 +132,4 @@ def _unreadable(part: Document, key: KeyPath, path: Path, error: Exception) -> P
     return Problem(part.place(()), dotted(key), f"{path} cannot be read: {why}")
 
 
-_READERS = {".yaml": _yaml, ".yml": _yaml, ".csv": _csv, ".npz": _npz}
+_READERS = {".yaml": _yaml, ".yml": _yaml, ".csv": csv, ".npz": _npz}

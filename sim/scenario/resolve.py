@@ -24,6 +24,7 @@ from sim.models.family import form as form_of
 from sim.models.form import Form
 from sim.models.mixture import Mixture
 from sim.models.shape import ModelShape
+from sim.scenario import lengths
 from sim.scenario.checks import check
 from sim.scenario.form import FaultForm, ScenarioForm, mistakes
 from sim.scenario.histogram import Histogram, histogram
@@ -37,6 +38,7 @@ from sim.scenario.values import (
     Cluster,
     Comm,
     Fault,
+    Lengths,
     Limits,
     Optimizer,
     Parallel,
@@ -113,17 +115,18 @@ def _pruned(content: Any, path: KeyPath) -> Any:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a scenario's names stand for; plain: the same as plain values that need no files."""
+    """What a scenario's names stand for; lengths: recorded ones; plain: the same as plain values that need no files."""
 
     node: Node | None = None
     fabric: Fabric | None = None
     model: ModelShape | None = None
     histogram: Histogram | None = None
+    lengths: tuple[tuple[int, int], ...] | None = None
     plain: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _parts(document: Document, path: Path | None) -> tuple[Parts, list[Problem]]:
-    """The machine, the model and the histogram that the scenario names, and what is wrong with them."""
+    """The machine, the model and the histograms that the scenario names, and what is wrong with them."""
     parts: dict[str, Any] = {}
     plain: dict[str, Any] = {}
     problems: list[Problem] = []
@@ -134,7 +137,7 @@ def _parts(document: Document, path: Path | None) -> tuple[Parts, list[Problem]]
 
     readers = (
         ("node", HARDWARE[0], _node), ("fabric", HARDWARE[1], _fabric), ("model", ("model",), _model),
-        ("histogram", ("routing", "histogram"), counted),
+        ("histogram", ("routing", "histogram"), counted), ("lengths", lengths.place(document), _lengths),
     )  # fmt: skip
     for name, key, part_of in readers:
         part = document.at(*key)
@@ -237,6 +240,11 @@ def _histogram(part: Document, key: KeyPath, path: Path | None, mixture: Mixture
     return rows, [list(row) for row in rows]
 
 
+def _lengths(part: Document, key: KeyPath, path: Path | None) -> tuple[tuple[tuple[int, int], ...], Any]:
+    rows = lengths.recorded(part, key, path.parent if path else Path())
+    return rows, [list(row) for row in rows]
+
+
 def _models(path: Path | None, word: object) -> Shelf:
     beside = path.parent / "models" if path else None
     if beside and isinstance(word, str) and (beside / f"{word}.yaml").is_file() and beside.resolve() != MODELS.folder:
@@ -247,7 +255,7 @@ def _models(path: Path | None, word: object) -> Shelf:
 def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
     """The scenario of a form that is right in itself, with its resolved values and hash."""
     name, cluster = form.name or (path.stem if path else "scenario"), _cluster(form, parts)
-    batch = _batch(form, cluster)
+    batch = _batch(form, cluster, parts)
     plain = _plain(form, parts, name, batch)
     return Scenario(
         name=name,
@@ -311,16 +319,16 @@ def _faults(form: ScenarioForm) -> tuple[Fault, ...]:
     )  # fmt: skip
 
 
-def _batch(form: ScenarioForm, cluster: Cluster | None) -> Batch:
+def _batch(form: ScenarioForm, cluster: Cluster | None, parts: Parts) -> Batch:
     """The batch, with sequences worked out from micro-batches where a model's scenario gives only those."""
-    batch = Batch(**form.batch.model_dump())
+    own: dict[str, Any] = {**form.batch.model_dump(), "packed": form.batch.packed is not False}
+    if form.batch.lengths:
+        own["lengths"] = Lengths(**{**own["lengths"], "histogram": parts.lengths})
+    batch = Batch(**own)
     if cluster is None or batch.sequences or not batch.micro_batches:
         return batch
     pipelines = cluster.gpus // (form.parallel.pipeline * form.parallel.tensor)
-    return Batch(
-        batch.micro_batches * batch.micro_batch * pipelines, batch.sequence_length, batch.micro_batch,
-        batch.micro_batches,
-    )  # fmt: skip
+    return replace(batch, sequences=batch.micro_batches * batch.micro_batch * pipelines)
 
 
 def _chunk_times(form: ScenarioForm) -> ChunkTimes | None:
@@ -334,7 +342,7 @@ def _chunk_times(form: ScenarioForm) -> ChunkTimes | None:
 
 def _plain(form: ScenarioForm, parts: Parts, name: str, batch: Batch) -> dict[str, Any]:
     """Everything as resolved, in the YAML form: without names of documents, with all defaults."""
-    plain: dict[str, Any] = {"name": name, **form.model_dump(exclude_none=True, exclude={"name"})}
+    plain: dict[str, Any] = {"name": name, **form.model_dump(by_alias=True, exclude_none=True, exclude={"name"})}
     for part, key in (("node", "cluster"), ("fabric", "cluster")):
         if part in parts.plain:
             plain[key][part] = parts.plain[part]
@@ -351,6 +359,8 @@ def _plain(form: ScenarioForm, parts: Parts, name: str, batch: Batch) -> dict[st
         plain["schedule"]["chunks"] = schedule.chunks
     if batch.sequences:
         plain["batch"]["sequences"] = batch.sequences
+    if parts.lengths:
+        plain["batch"]["lengths"]["histogram"] = parts.plain["lengths"]
     units = {"step_time": "s", "memory": "B"}
     plain["limits"] = {key: f"{value!r} {units[key]}" for key, value in plain["limits"].items()}
     plain["outputs"] = list(form.outputs)

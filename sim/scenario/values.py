@@ -1,6 +1,7 @@
 """Values of a scenario: a machine, a model and a way to run it, or the times of a schedule's chunks; all frozen."""
 
 from dataclasses import dataclass, field
+from math import exp
 from typing import Any
 
 from hwmodels.fabric import Fabric
@@ -62,15 +63,62 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Lengths:
+    """Lengths of documents, in tokens. kind: fixed, uniform, lognormal or recorded. length: of every document. low,
+    high: the shortest and the longest, all between as likely. median, sigma: of the lengths, and the standard deviation
+    of their logarithm. histogram: (length, documents) each. The others of a kind are None."""
+
+    kind: str
+    length: int | None = None
+    low: int | None = None
+    high: int | None = None
+    median: int | None = None
+    sigma: float | None = None
+    histogram: tuple[tuple[int, int], ...] | None = None
+
+    @property
+    def only(self) -> int:
+        """The length of every document, where there is but one; else 0."""
+        if self.kind == "recorded" and self.histogram:
+            return self.histogram[0][0] if len(self.histogram) == 1 else 0
+        if self.kind == "uniform":
+            return self.low or 0 if self.low == self.high else 0
+        return (self.length or 0) if self.kind == "fixed" else 0
+
+    @property
+    def mean(self) -> float:
+        """Mean length; of lognormal ones it is median x exp(sigma^2 / 2)."""
+        if self.kind == "lognormal":
+            return (self.median or 1) * exp((self.sigma or 0.0) ** 2 / 2)
+        if self.kind == "uniform":
+            return ((self.low or 1) + (self.high or 1)) / 2
+        rows = self.histogram or ((self.length or 1, 1),)
+        return sum(length * count for length, count in rows) / sum(count for _, count in rows)
+
+    def alike(self, sequence: int) -> int:
+        """Tokens of every document in packed sequences, where all of them are alike; else 0."""
+        fits = self.only and (sequence % self.only == 0 or self.only % sequence == 0)
+        return min(self.only, sequence) if fits else 0
+
+
+@dataclass(frozen=True)
 class Batch:
     """The batch of a step. sequences: of a step over all data-parallel ranks (None with chunk times). sequence_length:
     tokens in each. micro_batch: sequences in one. micro_batches: per pipeline when given, None when they follow from
-    sequences."""
+    sequences. lengths: of the documents in them; None: a sequence is one document. packed: documents fill sequences one
+    after another; else each sequence has one, and padding behind it."""
 
     sequences: int | None
     sequence_length: int
     micro_batch: int
     micro_batches: int | None
+    lengths: Lengths | None = None
+    packed: bool = True
+
+    @property
+    def unlike(self) -> bool:
+        """Whether micro-batches may differ by the documents that they are packed with."""
+        return self.lengths is not None and self.packed and not self.lengths.alike(self.sequence_length)
 
 
 PROFILE_SPREAD = 0.15
@@ -211,7 +259,7 @@ class Scenario:
     @property
     def uneven(self) -> bool:
         """Whether ranks at one pipeline position may take different times."""
-        return self.routing.kind != "balanced" or bool(self.faults) or self.jitter > 0
+        return self.routing.kind != "balanced" or bool(self.faults) or self.jitter > 0 or self.batch.unlike
 
     @property
     def data_parallel(self) -> int:

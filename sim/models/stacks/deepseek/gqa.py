@@ -75,12 +75,13 @@ def weight(site: Shared, heads: Heads) -> list[Kernel]:
 
 
 def _attention(site: Shared, heads: Heads, direction: str) -> list[Attention]:
-    """Attention over whole sequences or a window of them; over chunks as over so many short sequences, and a second
+    """Attention over whole documents or a window of them; over chunks as over so many short documents, and a second
     launch for a chunk that is not whole."""
+    documents, length = site.attending
     shared = heads.shared if heads.shared != heads.queries else 0
-    window = heads.window if heads.window < site.length else 0
-    whole, rest = divmod(site.length, heads.chunk) if heads.chunk and heads.chunk < site.length else (0, site.length)
-    stretches = ((whole * site.sequences, heads.chunk), (site.sequences, rest))
+    window = heads.window if heads.window < length else 0
+    whole, rest = divmod(length, heads.chunk) if heads.chunk and heads.chunk < length else (0, length)
+    stretches = ((whole * documents, heads.chunk), (documents, rest))
     return [
         Attention(direction, count, heads.queries, tokens, heads.width, heads.width, kv_heads=shared, window=window)
         for count, tokens in stretches if count and tokens

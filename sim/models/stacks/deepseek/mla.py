@@ -40,7 +40,8 @@ def _up_projections(site: Shared, a: Latent, recompute: bool) -> list[Kernel]:
 
 
 def _attention(site: Shared, a: Latent, direction: str) -> Attention:
-    return Attention(direction, site.sequences, a.heads, site.length, a.nope + a.rotary, a.v)
+    documents, length = site.attending
+    return Attention(direction, documents, a.heads, length, a.nope + a.rotary, a.v)
 
 
 def forward(site: Shared, a: Latent) -> list[Kernel]:
