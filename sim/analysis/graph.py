@@ -76,9 +76,11 @@ class Track(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """Steps and their times as a graph to be followed at other prices. jobs: per position. comings: of their messages.
-    tracks: of which the last to end counts. lengths: by position and step, mean ns of ranks."""
+    """Steps and their times as a graph to be followed at other prices. turns: (position, step) of all steps, each after
+    those that the messages it waits for come from. jobs: per position. comings: of their messages. tracks: of which the
+    last to end counts. lengths: by position and step, mean ns of ranks."""
 
+    turns: Sequence[tuple[int, int]]
     jobs: Sequence[Sequence[Job]]
     comings: Comings
     tracks: Sequence[Track]
@@ -93,13 +95,14 @@ def graph(lowered: Lowered, timeline: Timeline, pacing: Pacing = lambda position
     tracks = tuple(_track(lowered, timeline, columns.group(int(g)), pacing) for g in latest)
     part = columns.weight / columns.weight.sum()
     lengths = [((steps.ends - steps.starts) @ part).tolist() for steps in timeline.positions]
-    return Graph(lowered.jobs, lowered.comings, tracks, lengths)
+    comings = lowered.comings
+    return Graph(order(lowered.jobs, comings), lowered.jobs, comings, tracks, lengths)
 
 
 def _track(lowered: Lowered, timeline: Timeline, members: slice, pacing: Pacing) -> Track:
     begun = [steps.starts[:, members].max(axis=1).tolist() for steps in timeline.positions]
     offsets = [
-        [_offsets(kit.parts, steps, step, members, at) for step, (kit, at) in enumerate(zip(kits, row, strict=True))]
+        _offsets([kit.parts for kit in kits], steps, members, np.array(row))
         for kits, steps, row in zip(lowered.kits, timeline.positions, begun, strict=True)
     ]
     delays = {}
@@ -126,12 +129,28 @@ def _track(lowered: Lowered, timeline: Timeline, members: slice, pacing: Pacing)
     return Track(offsets, delays, rows_of, slopes, begun, paced)
 
 
-def _offsets(template: Template, steps: Steps, step: int, members: slice, begun: int) -> tuple[int, int, int]:
-    """From the start of the last member to its end, and to the last forward and backward outputs (0: none)."""
-    start, ends = steps.starts[step, members], steps.insides[step].ends
-    ends = ends[:, members] if ends.shape[1] > 1 else ends
-    made = {kind: int((start + ends[i]).max()) - begun for kind, i in template.senders.items()}
-    return int(steps.ends[step, members].max()) - begun, made.get(1, 0), made.get(2, 0)
+def _offsets(templates: Sequence[Template], steps: Steps, members: slice, begun: Times) -> list[tuple[int, int, int]]:
+    """Of each step, from the start of the last member to its end, and to the last forward and backward outputs (0:
+    none)."""
+    lengths = (steps.ends[:, members].max(axis=1) - begun).tolist()
+    behind = steps.starts[:, members] - begun[:, None]
+    alike, known = not behind.any(), dict[int, tuple[int, int]]()
+    made = []
+    for step, (template, inside) in enumerate(zip(templates, steps.insides, strict=True)):
+        if not alike or inside.ends.shape[1] > 1:
+            made.append(_made(template, inside, behind[step], members))
+            continue
+        if id(inside) not in known:
+            known[id(inside)] = _made(template, inside, behind[step], members)
+        made.append(known[id(inside)])
+    return [(length, *outputs) for length, outputs in zip(lengths, made, strict=True)]
+
+
+def _made(template: Template, inside: Inside, behind: Times, members: slice) -> tuple[int, int]:
+    """From the start of the last member to the last forward and backward outputs (0: none)."""
+    ends = inside.ends[:, members] if inside.ends.shape[1] > 1 else inside.ends
+    made = {kind: int((behind + ends[i]).max()) for kind, i in template.senders.items()}
+    return made.get(1, 0), made.get(2, 0)
 
 
 def _samples(
@@ -211,15 +230,14 @@ def order(jobs: Sequence[Sequence[Job]], comings: Comings) -> list[tuple[int, in
 def ends(graph: Graph, slopes: Sequence[Floats], draws: Floats, wires: Floats) -> Floats:
     """When the last step ends, in ns. slopes: of each track. draws [set, draw]: how much of each set of prices counts.
     wires [draw]: factor of the time on the wire."""
-    turns = order(graph.jobs, graph.comings)
     last = [
-        _ends(graph, track, turns, np.maximum(1 + slope @ draws, LEAST), wires)
+        _ends(graph, track, np.maximum(1 + slope @ draws, LEAST), wires)
         for track, slope in zip(graph.tracks, slopes, strict=True)
     ]
     return np.asarray(np.maximum.reduce(last))
 
 
-def _ends(graph: Graph, track: Track, turns: Sequence[tuple[int, int]], scale: Floats, wires: Floats) -> Floats:
+def _ends(graph: Graph, track: Track, scale: Floats, wires: Floats) -> Floats:
     """End of the step, ns [draw]. scale: [row, offset, draw]."""
     free = [np.zeros(len(wires)) for _ in graph.jobs]
     mail = _Mail(graph.comings, track.delays, wires)
@@ -239,7 +257,7 @@ def _ends(graph: Graph, track: Track, turns: Sequence[tuple[int, int]], scale: F
         duration = track.paced[position](track.begun[position][step], start, offset, scale[row, kind])
         return np.asarray(start + (duration + delay * wires))
 
-    for position, step in turns:
+    for position, step in graph.turns:
         job = graph.jobs[position][step]
         start = free[position]
         for message in job.waits:

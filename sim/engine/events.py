@@ -14,11 +14,12 @@ from bisect import bisect_right
 from collections.abc import Callable, Generator, Sequence
 from fractions import Fraction
 from functools import partial
+from heapq import heappop, heappush
 from math import ceil, inf
 from typing import Any
 
 from simpy import Environment
-from simpy.events import Event, EventPriority, Timeout
+from simpy.events import NORMAL, Event, EventPriority, Timeout
 
 from hwmodels.units import LONGEST_NS, NS_PER_S, too_large
 from sim.engine.actor import LOCAL, OWN, Actor, Job, Message, Outcome, Record, Route
@@ -34,6 +35,15 @@ LATE = EventPriority(2)
 """After all else that happens in the same nanosecond (SimPy's own priorities are 0 and 1)."""
 
 
+class _Call(Event):
+    """A SimPy event that happens by itself, with one callback."""
+
+    def __init__(self, env: _Clock, ns: int, call: Callable[[Event], None], priority: EventPriority = NORMAL) -> None:
+        self.env, self.callbacks = env, [call]
+        self._ok, self._value = True, None
+        heappush(env._queue, (env.now + ns, priority, next(env._eid), self))
+
+
 class _Clock(Environment):
     """SimPy's environment with time in whole nanoseconds."""
 
@@ -41,16 +51,24 @@ class _Clock(Environment):
     def now(self) -> int:
         return self._now  # type: ignore[return-value]
 
-    def after(self, ns: int, call: Callable[[], None]) -> None:
-        """Call in so many ns."""
-        Timeout(self, ns).callbacks.append(lambda event: call())
+    def after(self, ns: int, call: Callable[[Event], None]) -> Event:
+        """Call in so many ns; the event that does."""
+        return _Call(self, ns, call)
 
-    def late(self, call: Callable[[], None]) -> None:
+    def late(self, call: Callable[[Event], None]) -> None:
         """Call when all else that happens in this nanosecond has happened."""
-        event = Event(self)
-        event._ok, event._value = True, None
-        event.callbacks.append(lambda event: call())
-        self.schedule(event, LATE)
+        _Call(self, 0, call, LATE)
+
+    def work_off(self) -> None:
+        """All events, as SimPy's `run` does; one that fails raises what it failed with."""
+        queue = self._queue
+        while queue:
+            self._now, _, _, event = heappop(queue)
+            callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]
+            for callback in callbacks:
+                callback(event)
+            if not event._ok and not hasattr(event, "_defused"):
+                raise event._value
 
 
 class _Lane:
@@ -104,8 +122,7 @@ class _Lane:
     def time(self) -> None:
         """Wait until the last kernel of the segment is through."""
         last = self.through + self.sums[self.stop] - self.sums[self.kernel + 1]
-        self.pending = timeout = Timeout(self.env, last - self.env.now)
-        timeout.callbacks.append(self.tick)
+        self.pending = _Call(self.env, last - self.env.now, self.tick)
 
     def tick(self, event: Event) -> None:
         """The segment has ended, unless it was timed again since."""
@@ -234,11 +251,11 @@ class _Rank:
 
     def _wait(self, messages: Sequence[Message], rendezvous: bool) -> Generator[Event, Any, int]:
         """Until messages of others have come and own ones are through; which was the last that was waited for."""
-        env, world, last = self.env, self.world, 0
-        named = [((self.actor.peers[sender], step, kind), kind) for sender, step, kind in messages]
-        for message, _ in named if rendezvous else ():
-            world.come(message)
-        for message, kind in named:
+        env, world, peers, last = self.env, self.world, self.actor.peers, 0
+        for sender, step, kind in messages if rendezvous else ():
+            world.come((peers[sender], step, kind))
+        for sender, step, kind in messages:
+            message = peers[sender], step, kind
             if message not in world.arrived:
                 self.waiting, since = message, env.now
                 yield world.awaited.setdefault(message, Event(env))
@@ -262,24 +279,24 @@ class _Rank:
             reduces.setdefault(after, []).append((key, ns))
         pending = []
         for number, job in enumerate(self.actor.jobs):
-            record.blame.append((yield from self._wait(job.waits, job.rendezvous)))
-            record.starts.append(env.now)
-            self.step = number
-            self.nic.begin(env.now, job.windows)
+            last = (yield from self._wait(job.waits, job.rendezvous)) if job.waits else 0
+            self.step, now = number, env.now
+            record.blame.append(last)
+            record.starts.append(now)
+            self.nic.begin(now, job.windows)
             yield self._chunk(job) if self.world.chunks else self._start(job.template)
             record.ends.append(env.now)
-            pending += [env.process(self._reduce(*item)) for item in reduces.get(number, ())]
+            if number in reduces:
+                pending += [env.process(self._reduce(*item)) for item in reduces[number]]
         yield from self._wait(sync.waits, bool(sync.waits))
         yield from self._finish(pending)
 
     def _chunk(self, job: Job) -> Event:
         """A step of which only its end and its outputs matter; the event of its end."""
-        at = 0
-        for segment, ns in zip(job.template.segments, job.template.lasts, strict=True):
-            at += ns
-            if segment.sends and job.sends and not job.rendezvous:
-                Timeout(self.env, at).callbacks.append(partial(self.leave, self.step, segment.sends))
-        return Timeout(self.env, at)
+        total, outputs = job.template.outputs
+        for at, kinds in () if job.rendezvous or not job.sends else outputs:
+            _Call(self.env, at, partial(self.leave, self.step, kinds))
+        return Timeout(self.env, total)
 
     def _start(self, template: Template) -> Event:
         """A step on its lanes; the event of its end."""
@@ -364,7 +381,7 @@ class _World:
             event.succeed()
         return event
 
-    def stop(self) -> None:
+    def stop(self, event: Event) -> None:
         """At the latest time that can be counted."""
         if self.env.peek() < inf:
             raise too_large(f"the step takes more than {LONGEST_NS // NS_PER_S} s")
@@ -375,7 +392,7 @@ def run(actors: Sequence[Actor], chunks: bool = False) -> Outcome:
     are without what lies inside steps. Raises DeadlockError, and Refused when the end is too far to count."""
     world = _World(actors, chunks)
     world.env.after(LONGEST_NS, world.stop)
-    world.env.run()
+    world.env.work_off()
     stuck = [Stuck(r.number, len(r.record.ends), r.waiting) for r in world.ranks if r.process.is_alive]
     if stuck:
         raise deadlock(actors, stuck)

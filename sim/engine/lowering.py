@@ -64,9 +64,8 @@ class Lowered:
             for number, message in ((n, m) for n, batch in (*waits, (len(row), sync.waits)) for m in batch):
                 comings.setdefault(message, []).append((position, number))
             for step, job in enumerate(row):
-                comings |= {
-                    (position, step, kind): [(position, step + 1)] for kind, _ in job.sends if not job.rendezvous
-                }
+                for kind, _ in () if job.rendezvous else job.sends:
+                    comings[position, step, kind] = [(position, step + 1)]
         return comings
 
     @property

@@ -59,15 +59,6 @@ class Nic:
         for user in self.users:
             user.retime()
 
-    def taken(self, at: float) -> tuple[float, float]:
-        """Part of its rate that an exchange needs, and until when that is so."""
-        since = at - self.base
-        number = bisect_right(self.ends, since)
-        if number == len(self.windows):
-            return 0.0, NEVER
-        start, end, part = self.windows[number]
-        return (0.0, float(self.base + start)) if since < start else (part, float(self.base + end))
-
 
 class Passage:
     """Something on its way over the NICs at its ends. left: ns that it still needs alone, counted at `since`.
@@ -104,11 +95,16 @@ class Passage:
         """Against alone, and until when."""
         taken, until = 0.0, NEVER
         for nic in self.nics:
-            part, ends = nic.taken(at)
-            if part > taken:
+            since = at - nic.base
+            number = bisect_right(nic.ends, since)
+            if number == len(nic.ends):
+                continue
+            start, end, part = nic.windows[number]
+            if since >= start and part > taken:
                 taken = part
-            if ends < until:
-                until = ends
+            change = nic.base + (start if since < start else end)
+            if change < until:
+                until = float(change)
         if not taken:
             return min(1.0, self.hindrance.slower), until
         free, between = max(1.0 - taken, FAIR), max(1.0 - taken * self.hindrance.exchanges, FAIR)

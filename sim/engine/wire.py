@@ -5,8 +5,7 @@ What joins it in the same nanosecond goes forward output, backward output, reduc
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from hwmodels.collectives import Hindrance
 from sim.engine.actor import Record
@@ -22,10 +21,10 @@ class Clock(Protocol):
     @property
     def now(self) -> int: ...
 
-    def after(self, ns: int, call: Callable[[], None]) -> None:
-        """Call in so many ns."""
+    def after(self, ns: int, call: Callable[[Any], None]) -> object:
+        """Call in so many ns with what is returned now."""
 
-    def late(self, call: Callable[[], None]) -> None:
+    def late(self, call: Callable[[Any], None]) -> None:
         """Call when all else that happens in this nanosecond has happened."""
 
 
@@ -47,13 +46,14 @@ class Load(NamedTuple):
 class Wire:
     """Carries one load after another and writes them down."""
 
-    __slots__ = ("begun", "clock", "leaving", "passage", "queue", "record", "times")
+    __slots__ = ("begun", "clock", "leaving", "passage", "pending", "queue", "record")
 
     def __init__(self, clock: Clock, record: Record) -> None:
         self.clock, self.record = clock, record
         self.leaving: list[Load] = []
         self.queue: deque[Load] = deque()
-        self.begun = self.times = 0
+        self.begun = 0
+        self.pending: object = None
 
     def leave(self, load: Load) -> None:
         """Join the lane at the end of this nanosecond, when all that leaves in it is known."""
@@ -61,9 +61,11 @@ class Wire:
         if len(self.leaving) == 1:
             self.clock.late(self._settle)
 
-    def _settle(self) -> None:
+    def _settle(self, event: object) -> None:
         idle = not self.queue
-        self.queue.extend(sorted(self.leaving, key=lambda load: (load.kind == REDUCE, load.step, load.kind)))
+        if len(self.leaving) > 1:
+            self.leaving.sort(key=lambda load: (load.kind == REDUCE, load.step, load.kind))
+        self.queue.extend(self.leaving)
         self.leaving = []
         if idle:
             self._next()
@@ -82,12 +84,11 @@ class Wire:
 
     def retime(self) -> None:
         """See `sim.engine.nic.User`."""
-        self.times += 1
-        self.clock.after(self.passage.end() - self.clock.now, partial(self._through, self.times))
+        self.pending = self.clock.after(self.passage.end() - self.clock.now, self._through)
 
-    def _through(self, times: int) -> None:
+    def _through(self, event: object) -> None:
         """The load has arrived, unless it was timed again since."""
-        if times != self.times:
+        if event is not self.pending:
             return
         now = self.clock.now
         load = self.queue.popleft()

@@ -63,9 +63,14 @@ CONTRACT = tuple(name for name in vars(Family) if not name.startswith("_"))
 
 
 def families() -> tuple[str, ...]:
-    """Names of the families: the modules in sim/models that have a Shape."""
-    names = (module.name for module in iter_modules(models.__path__))
-    return tuple(sorted(name for name in names if hasattr(import_module(f"{models.__name__}.{name}"), "Shape")))
+    """Names of the families, all of which are imported."""
+    return tuple(sorted(module.name for module in iter_modules(models.__path__) if is_family(module.name)))
+
+
+def is_family(name: object) -> bool:
+    """Whether it is the name of a module in sim/models that has a Shape."""
+    known = any(module.name == name for module in iter_modules(models.__path__))
+    return known and hasattr(import_module(f"{models.__name__}.{name}"), "Shape")
 
 
 def form(name: str) -> "type[ShapeForm]":

@@ -1,6 +1,6 @@
 """What the units of any model weigh: counts of parameters by how they are held, and bytes of them."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from hwmodels.formats import PLAIN_BF16
 from sim.models.mixture import Mixture
@@ -30,7 +30,10 @@ class Parameters:
         return self.total - idle
 
     def __add__(self, more: "Parameters") -> "Parameters":
-        return Parameters(*(getattr(self, each.name) + getattr(more, each.name) for each in fields(self)))
+        return Parameters(
+            self.linear + more.linear, self.experts + more.experts, self.other + more.other,
+            self.shared + more.shared, self.table + more.table,
+        )  # fmt: skip
 
 
 def weight_bytes(p: Parameters, local: float, recipe: Recipe) -> float:

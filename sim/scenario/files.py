@@ -70,14 +70,14 @@ def schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of the YAML form, with the names that are known now."""
     from sim.scenario.form import ScenarioForm
 
-    content = ScenarioForm.model_json_schema()
+    content = ScenarioForm.described()
     cluster, schedules = content["$defs"]["ClusterForm"]["properties"], {"enum": list(program.names())}
     device = _named(devices.available(), keys.properties(keys.DEVICE))
     node = keys.properties(keys.NODE)
     node["device"] |= device
     cluster["node"] |= _named(nodes.available(), node)
     cluster["fabric"] |= _named(fabrics.available(), keys.properties(keys.FABRIC))
-    forms = [form(name).model_json_schema()["properties"] for name in families()]
+    forms = [form(name).described()["properties"] for name in families()]
     content["properties"]["model"] |= _named(models(), *forms)
     content["properties"]["schedule"] |= {"anyOf": [schedules, {"$ref": "#/$defs/ScheduleForm"}]}
     content["$defs"]["ScheduleForm"]["properties"]["name"] |= schedules

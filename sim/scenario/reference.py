@@ -23,14 +23,14 @@ def keys() -> str:
     for name, described in (("Node", machines.NODE), ("Device", machines.DEVICE), ("Fabric", machines.FABRIC)):
         parts[name] = [PLAIN, *(f"| `{key}` | {text} |" for key, text in described.items())]
     for name in families():
-        form = form_of(name).model_json_schema()
+        form = form_of(name).described()
         parts[f"Model of family {name}"] = [HEAD, *_rows(form, form.get("$defs", {}))]
     return "\n\n".join("\n".join((f"### {name}\n", *lines)) for name, lines in parts.items()) + "\n"
 
 
 def undescribed() -> list[str]:
     """Keys of a scenario or model that say nothing of themselves."""
-    forms = [schema(), *(form_of(name).model_json_schema() for name in families())]
+    forms = [schema(), *(form_of(name).described() for name in families())]
     silent = (key for form in forms for key, part in _walk(form, form.get("$defs", {})) if not part.get("description"))
     return sorted(set(silent))
 

@@ -19,7 +19,7 @@ from hwmodels.refused import Refused
 from hwmodels.shelf import Shelf, expand
 from sim.models import hugging_face
 from sim.models.config import is_config, model_of
-from sim.models.family import families, family
+from sim.models.family import families, family, is_family
 from sim.models.family import form as form_of
 from sim.models.form import Form
 from sim.models.mixture import Mixture
@@ -217,7 +217,7 @@ def _translated(document: Document, word: str, key: KeyPath) -> Document:
 def _theirs(whole: Document, key: KeyPath) -> None:
     """Raise DocumentError with one line where a model is written in Hugging Face's names."""
     name = whole.content.get("family") if isinstance(whole.content, Mapping) else None
-    legal = family(name).Shape.__dataclass_fields__ if name in families() else {}
+    legal = family(name).Shape.__dataclass_fields__ if is_family(name) else {}
     theirs, line = hugging_face.remark(whole.content, legal)
     if line and not legal:
         line += f"; legal: {', '.join(families())}, see scenarios/models"
@@ -228,7 +228,7 @@ def _theirs(whole: Document, key: KeyPath) -> None:
 def _family(whole: Document, key: KeyPath) -> str:
     """The family that a model says it is of."""
     name = whole.content.get("family") if isinstance(whole.content, Mapping) else None
-    if name not in families():
+    if not is_family(name):
         what = unknown(name, "model family", families()) if name else f"missing; legal: {', '.join(families())}"
         raise DocumentError([Problem(whole.place(("family",)), dotted((*key, "family")), what)])
     return str(name)

@@ -9,7 +9,7 @@ the weights). F of a chunk needs F of the stage before; B needs its own F and B 
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
@@ -286,22 +286,27 @@ def _check_chunks(program: Program, places: dict[Pass, Place]) -> None:
 
 def needs(step: Step, stages: int) -> list[Pass]:
     """The passes of other steps that must be done before `step` starts."""
+    return _needs(step.passes(), stages)
+
+
+def _needs(passes: Sequence[Pass], stages: int) -> list[Pass]:
+    """The same, of what a step computes."""
     wanted: list[Pass] = []
-    for letter, stage, micro_batch in step.passes():
+    for letter, stage, micro_batch in passes:
         if letter == "F" and stage > 0:
             wanted.append(("F", stage - 1, micro_batch))
         if letter == "B":
             wanted.append(("F", stage, micro_batch))
             if stage < stages - 1:
                 wanted.append(("B", stage + 1, micro_batch))
-        if letter == "W" and step.kind == "W":
+        if letter == "W" and len(passes) == 1:
             wanted.append(("B", stage, micro_batch))
     return wanted
 
 
 def _check_progress(program: Program, places: dict[Pass, Place]) -> None:
     """Run all positions as far as they get; a need is met once its position has passed its place."""
-    waits = [[[places[need] for need in needs(step, program.stages)] for step in steps] for steps in program.steps]
+    waits = [[[places[need] for need in _needs(passes, program.stages)] for passes in row] for row in program.passes]
     reached = [0] * program.positions
     moved = True
     while moved:

@@ -103,6 +103,13 @@ class Template:
         return tuple(sum(self.alone[s.lane][s.first : s.stop]) for s in self.segments)
 
     @cached_property
+    def outputs(self) -> tuple[int, tuple[tuple[int, int], ...]]:
+        """Of segments that follow each other: when the last ends, and ends and outputs of those that send."""
+        ends = tuple(accumulate(self.lasts))
+        sent = tuple((end, segment.sends) for end, segment in zip(ends, self.segments, strict=True) if segment.sends)
+        return max(ends, default=0), sent
+
+    @cached_property
     def senders(self) -> dict[int, int]:
         """Output (1 forward, 2 backward) -> the segment that makes it."""
         kinds = (FORWARD, BACKWARD)
