@@ -51,10 +51,11 @@ def unshared(plan: Plan) -> Machine:
 
 
 def held_always(plan: Plan) -> bool:
-    """Whether communication holds its SMs all the time: as the scenario says, else where the schedule overlaps, since
-    DeepSeek's profile of such a pair has products on the SMs left also while no exchange runs."""
+    """Whether communication holds its SMs all the time: as the scenario says, else where the schedule overlaps by
+    itself, since DeepSeek's profile of such a pair has products on the SMs left also while no exchange runs. Pairs that
+    a scenario asks for are Megatron's, whose kernels hold SMs while they run."""
     hold = plan.scenario.comm.hold
-    return hold == ALWAYS if hold else plan.overlapped
+    return hold == ALWAYS if hold else plan.overlapped and not plan.paired
 
 
 def prices(scenario: Scenario, always: bool) -> Machine:

@@ -14,6 +14,7 @@ from hwmodels.figure import Figure
 from hwmodels.units import format_quantity
 from sim.models.family import family, main_units, weights
 from sim.scenario.values import PROFILE_SPREAD, Cluster, Comm, Optimizer, Scenario
+from sim.schedules.program import pairing
 
 SLACK = (
     "comm.waits: none; the communication stream of V3's pair is 64 % busy here and 89 % in its profile, with waits for "
@@ -47,6 +48,8 @@ def notes(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[st
     if line := _fabric(scenario, summary, overrides):
         yield line
     if line := _comm(scenario, overrides):
+        yield line
+    if scenario.overlap.expert and (line := _pairs(scenario)):
         yield line
     if scenario.model is None and scenario.optimizer.name != Optimizer.name:
         yield "optimizer.name: chunk_times have no parameters to update, so it changes nothing"
@@ -110,6 +113,16 @@ def _comm(scenario: Scenario, overrides: Sequence[str]) -> str:
         return "comm: with parallel.expert 1 nothing is exchanged, so no kernel of exchanges runs or holds SMs"
     if scenario.comm.hold and not scenario.comm.sms:
         return "comm.hold changes nothing: comm.sms 0 holds no SMs"
+    return ""
+
+
+def _pairs(scenario: Scenario) -> str:
+    """What is said of pairs that are there anyway, or hide nothing."""
+    if pairing(scenario.schedule.name)[0]:
+        return f"overlap.expert changes nothing: {scenario.schedule.name} always runs forwards beside backwards"
+    mixture = family(scenario.model.family).mixture(scenario.model) if scenario.model else None
+    if scenario.model and (not mixture or scenario.parallel.expert == 1):
+        return "overlap.expert: nothing is exchanged, so pairs hide nothing, and more activations are kept"
     return ""
 
 

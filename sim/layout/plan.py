@@ -10,7 +10,7 @@ from sim.layout.mesh import Mesh
 from sim.layout.traffic import Messages, messages
 from sim.models.layer import Unit
 from sim.scenario.values import Scenario
-from sim.schedules.program import Program, Shape, build, check, home
+from sim.schedules.program import Program, Shape, build, check, home, pairing
 
 KEPT = 16
 """Programs that are kept: configurations of a sweep often run the same."""
@@ -41,7 +41,7 @@ class Plan:
         """All of it that decides when steps run, but for prices."""
         scenario, positions = self.scenario, self.program.positions
         schedule, messages, tail = scenario.schedule, scenario.comm.messages, scenario.optimizer
-        return schedule.name, schedule.chunks, positions, self.micro_batches, self.data, messages, tail
+        return schedule.name, schedule.chunks, self.paired, positions, self.micro_batches, self.data, messages, tail
 
     @cached_property
     def batches(self) -> Sequence[Sequence[Batch]] | None:
@@ -53,6 +53,11 @@ class Plan:
     def mirrored(self) -> bool:
         """Whether every rank holds two stages, s and stages-1-s."""
         return all(len(held) == 2 and sum(held) == self.program.stages - 1 for held in self.holds)
+
+    @property
+    def paired(self) -> bool:
+        """Whether steps overlap because the scenario asks for it, in a schedule that does not by itself."""
+        return _paired(self.scenario)
 
     @property
     def overlapped(self) -> bool:
@@ -68,9 +73,13 @@ def lay_out(scenario: Scenario) -> Plan:
     """The program of a scenario and who holds what. Raises Refused when the schedule cannot run."""
     batch, data = scenario.batch, scenario.data_parallel
     micro_batches = batch.micro_batches or (batch.sequences or 0) // (data * batch.micro_batch)
-    shape = Shape(scenario.parallel.pipeline, micro_batches, scenario.schedule.chunks)
+    shape = Shape(scenario.parallel.pipeline, micro_batches, scenario.schedule.chunks, _paired(scenario))
     program, homes, holds, sent = _checked(scenario.schedule.name, shape)
     return Plan(scenario, program, homes, holds, sent, data, micro_batches)
+
+
+def _paired(scenario: Scenario) -> bool:
+    return scenario.overlap.expert is True and not pairing(scenario.schedule.name)[0]
 
 
 @lru_cache(maxsize=KEPT)

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 from hwmodels.collectives import ENOUGH_SMS
-from hwmodels.document import Document, Problem, dotted, indivisible, unknown
+from hwmodels.document import Document, Problem, dotted, indivisible
 from hwmodels.refused import Refused
 from hwmodels.units import LONGEST_NS, format_quantity, ns_to_seconds
 from sim.models.family import family, main_units
 from sim.models.layer import Unit
 from sim.models.mixture import Mixture
-from sim.scenario import lengths, slots
+from sim.scenario import lengths, orders, slots
 from sim.scenario.values import FOREVER, Cluster, Comm, Fault, Scenario
 from sim.schedules import program
 from sim.schedules.program import Shape
@@ -20,7 +20,7 @@ Finding = tuple[tuple[str, ...], str]
 
 def check(scenario: Scenario, document: Document) -> list[Problem]:
     """Everything wrong with the scenario as a whole, each at the key to blame: one overridden, else the first."""
-    rules = [_whole, _large, _schedule, _routing, _documents, *([_model, _placement] if scenario.model else [])]
+    rules = [_whole, _large, orders.mistakes, _routing, _documents, *([_model, _placement] if scenario.model else [])]
     rules += [_machine, _layout] if scenario.cluster and scenario.model else []
     rules += [_experts] if scenario.model else []
     rules += [_uneven] if scenario.uneven else []
@@ -87,17 +87,6 @@ def _large(scenario: Scenario) -> Iterator[Finding]:
     if (times := scenario.chunk_times) and (long := steps * sum(vars(times).values())) > LONGEST_NS:
         what = f"take {_time(long)} over {steps} micro-batches; legal: up to {_time(LONGEST_NS)} in all"
         yield ("chunk_times", "batch.micro_batches"), what
-
-
-def _schedule(scenario: Scenario) -> Iterator[Finding]:
-    name, pipeline = scenario.schedule.name, scenario.parallel.pipeline
-    if not name:
-        yield ("schedule",), f"missing; expected a schedule, e.g. dualpipe (parallel.pipeline {pipeline} needs one)"
-    elif name not in program.names():
-        yield ("schedule.name", "schedule"), unknown(name, "schedule", program.names())
-    elif scenario.schedule.chunks != type(scenario.schedule).chunks and not program.chunked(name, pipeline):
-        having = ", ".join(other for other in program.names() if program.chunked(other, pipeline))
-        yield ("schedule.chunks",), f"{name} runs without chunks; they go with: {having}"
 
 
 def _routing(scenario: Scenario) -> Iterator[Finding]:

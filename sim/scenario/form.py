@@ -1,12 +1,11 @@
 """The YAML form of a scenario: its keys, their types and defaults, read by pydantic (0.3 s to import, so on demand)."""
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, WithJsonSchema
-from pydantic.fields import FieldInfo
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from hwmodels.document import KeyPath, did_you_mean, unknown
+from hwmodels.document import did_you_mean, unknown
 from hwmodels.refused import Refused
 from hwmodels.units import EXAMPLES, KILO, SECONDS_PER_DAY, parse, seconds_to_ns
 from sim.models.form import Count, Form, Natural, Size, whole
@@ -206,7 +205,7 @@ class CommForm(Form):
     (the bandwidth bound)."""
     hold: Literal["always", "while_running"] | None = None
     """Whether those SMs are lost to compute always or while_running (while a communication kernel runs); by default
-    always where the schedule overlaps (DualPipe, DualPipeV), as in DeepSeek's profile, else while_running."""
+    always where the schedule overlaps by itself (DualPipe, DualPipeV), as in DeepSeek's profile, else while_running."""
     messages: Literal["hidden", "waited"] = "hidden"
     """Of the pipeline: hidden (an output leaves when it is there, beside what its rank does next; the DeepSeek-V3
     report) or waited (between two steps a rank waits for all it sends and receives, each message from when both ends
@@ -263,6 +262,15 @@ class FaultForm(Form):
     """Of a thermal fault: how fast the clock falls."""
 
 
+class OverlapForm(Form):
+    """What runs beside what."""
+
+    expert: bool | None = None
+    """Whether expert exchanges of a micro-batch run beside compute of another: 1f1b and interleaved then run a backward
+    beside a later forward, as Megatron Core's combined 1F1B, also without a pipeline; DualPipe and DualPipeV always
+    do."""
+
+
 class LimitsForm(Form):
     """What a run must keep."""
 
@@ -297,6 +305,8 @@ class ScenarioForm(Form):
     """How tokens choose experts: a kind, or a mapping."""
     comm: CommForm = CommForm()
     """The communication kernel, and what else a rank waits for."""
+    overlap: OverlapForm = OverlapForm()
+    """What runs at the same time, beside what the schedule has so by itself."""
     optimizer: OptimizerForm = OptimizerForm()
     """What follows the steps of the schedule."""
     detail: Literal["op", "layer", "chunk"] = "layer"
@@ -317,82 +327,3 @@ class ScenarioForm(Form):
     """What is slow: a list."""
     jitter: Annotated[float, *_quantity("ratio", _share)] = 0.0
     """Standard deviation of random noise on durations, as a ratio."""
-
-
-def mistakes(form: type[Form], error: ValidationError) -> list[tuple[KeyPath, str]]:
-    """Each mistake pydantic found in a `form`, as the key path and one line in our words."""
-    return [(_path(item["loc"]), _message(form, item)) for item in error.errors(include_url=False)]
-
-
-def _path(loc: tuple[int | str, ...]) -> KeyPath:
-    """The key path of a location; pydantic adds the names of union members and validators, which are no keys."""
-    return tuple(part for part in loc if isinstance(part, int) or part.isidentifier())
-
-
-def _message(form: type[Form], item: Mapping[str, Any]) -> str:
-    kind, value, context = item["type"], item["input"], item.get("ctx", {})
-    if kind == "extra_forbidden":
-        return unknown(item["loc"][-1], "key", keys(form, item["loc"][:-1]))
-    if kind == "value_error":
-        return str(context["error"])
-    if kind == "literal_error":
-        legal = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        return f"found {value!r}{did_you_mean(value, legal) or ';'} legal: {', '.join(legal)}"
-    expected = _bounded(form, item["loc"], context) if kind in _OUT_OF_BOUNDS else _EXPECTED.get(kind, item["msg"])
-    if kind in ("model_type", "model_attributes_type"):
-        expected = f"a mapping with {', '.join(keys(form, item['loc']))}"
-    if kind == "tuple_type" and isinstance(value, Mapping) and all(str(key).isdecimal() for key in value):
-        return f"no list is written that has item {', '.join(value)}; write it whole: {item['loc'][-1]}=[...]"
-    if kind == "missing":
-        return f"missing; expected {_MISSING.get(item['loc'][-1], 'a value')}"
-    return f"expected {expected}; found {value!r}"
-
-
-def _bounded(form: type[Form], loc: KeyPath, missed: Mapping[str, Any]) -> str:
-    """What the number at `loc` may be: by the bounds its field has, and the one it missed."""
-    field = _fields(_part(form, loc[:-1]))[str(loc[-1])]
-    optional = [inner for each in get_args(field.annotation) for inner in getattr(each, "__metadata__", ())]
-    metadata = [*field.metadata, *(item for each in optional for item in getattr(each, "metadata", ()))]
-    bounds = {key: getattr(item, key) for item in metadata for key in ("gt", "ge", "le") if hasattr(item, key)}
-    bounds = {**missed, **bounds}
-    kinds = [getattr(each, "__origin__", each) for each in (field.annotation, *get_args(field.annotation))]
-    whole = float not in kinds
-    number = "a whole number" if whole else "a number"
-    if "gt" in bounds:
-        return f"a finite number above {bounds['gt']:g}"
-    if "le" in (missed if whole else bounds):
-        least, most = (str(each) if whole else f"{each:g}" for each in (bounds.get("ge", 1), bounds["le"]))
-        return f"{number} from {least} to {most}"
-    return f"{number}, {bounds['ge']:g} or more"
-
-
-_OUT_OF_BOUNDS = ("greater_than", "greater_than_equal", "less_than_equal", "finite_number")
-
-_MISSING = {
-    "batch": "a mapping, e.g. {sequences: 15360}", "node": "e.g. h800x8",
-    "nodes": "a whole number, 1 or more", "name": "text",
-    **dict.fromkeys(("forward", "backward_input", "weight"), 'a time, e.g. "18.5 ms"'),
-}  # fmt: skip
-
-_EXPECTED = {
-    "string_type": "text", "bool_type": "true or false", "bool_parsing": "true or false",
-    "float_type": "a number", "int_type": "a whole number", "int_from_float": "a whole number", "tuple_type": "a list",
-}  # fmt: skip
-
-
-def keys(form: type[BaseModel], path: KeyPath) -> tuple[str, ...]:
-    """The legal keys of the part of `form` at `path`."""
-    return tuple(_fields(_part(form, path)))
-
-
-def _fields(form: type[BaseModel]) -> dict[str, FieldInfo]:
-    """Fields of a form by their keys in YAML."""
-    return {field.alias or name: field for name, field in form.model_fields.items()}
-
-
-def _part(form: type[BaseModel], path: KeyPath) -> type[BaseModel]:
-    for part in path:
-        inner = _fields(form).get(str(part))
-        forms = [inner.annotation, *get_args(inner.annotation)] if inner else []
-        form = next((item for item in forms if isinstance(item, type) and issubclass(item, BaseModel)), form)
-    return form

@@ -26,8 +26,9 @@ from sim.models.mixture import Mixture
 from sim.models.shape import ModelShape
 from sim.scenario import lengths
 from sim.scenario.checks import check
-from sim.scenario.form import FaultForm, ScenarioForm, mistakes
+from sim.scenario.form import FaultForm, ScenarioForm
 from sim.scenario.histogram import Histogram, histogram
+from sim.scenario.mistakes import mistakes
 from sim.scenario.overrides import apply
 from sim.scenario.shelves import MODELS
 from sim.scenario.values import (
@@ -41,6 +42,7 @@ from sim.scenario.values import (
     Lengths,
     Limits,
     Optimizer,
+    Overlap,
     Parallel,
     Routing,
     Scenario,
@@ -268,6 +270,7 @@ def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
         batch=batch,
         routing=_routing(form, parts),
         comm=Comm(**form.comm.model_dump()),
+        overlap=Overlap(**form.overlap.model_dump()),
         optimizer=Optimizer(**form.optimizer.model_dump()),
         detail=form.detail,
         fold=form.fold,
@@ -363,6 +366,8 @@ def _plain(form: ScenarioForm, parts: Parts, name: str, batch: Batch) -> dict[st
         plain["batch"]["lengths"]["histogram"] = parts.plain["lengths"]
     units = {"step_time": "s", "memory": "B"}
     plain["limits"] = {key: f"{value!r} {units[key]}" for key, value in plain["limits"].items()}
+    if not plain["overlap"]:  # a key that came later: what was resolved before keeps its hash
+        del plain["overlap"]
     plain["outputs"] = list(form.outputs)
     plain["faults"] = [_plain_fault(f) for f in form.faults]
     for key in ("faults", "jitter"):

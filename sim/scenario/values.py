@@ -174,6 +174,14 @@ class Comm:
 
 
 @dataclass(frozen=True)
+class Overlap:
+    """What runs beside what. expert: whether exchanges of a micro-batch do beside compute of another, in schedules that
+    let a scenario choose (see sim.schedules.program.pairing); None: as the schedule has it by itself."""
+
+    expert: bool | None = None
+
+
+@dataclass(frozen=True)
 class Optimizer:
     """name: adamw or muon. reduce: when gradients are reduced, in_drain (each stage's as soon as its holders are
     through with it) or after (all of them when every rank is through with its steps, as a part of the optimizer)."""
@@ -252,6 +260,7 @@ class Scenario:
     faults: tuple[Fault, ...] = ()
     jitter: float = 0.0
     optimizer: Optimizer = Optimizer()
+    overlap: Overlap = Overlap()
     scenario_hash: str = ""
     resolved: dict[str, Any] = field(default_factory=dict, hash=False, repr=False)
     overrides: tuple[str, ...] = field(default=(), compare=False)

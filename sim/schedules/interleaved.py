@@ -6,10 +6,15 @@ second, and so on, before it takes the next group; backwards go through the stag
 Source: Narayanan et al., Megatron-LM (arXiv:2104.04473), section 2.2.2 and figure 4.
 Bubble: (PP-1)(F+B)/chunks, where PP is ranks, F and B a rank's forward and backward through all its stages.
 Activations: min(2(PP-1-position) + (chunks-1) PP + 1, M chunks) chunks, each 1/chunks of a rank's layers.
+
+Paired, each backward runs beside the forward before it, and every rank one more forward ahead, for on the last rank
+that forward would be of the same chunk (Megatron Core's combined 1F1B, NVIDIA/Megatron-LM @00caa53:
+`num_warmup_microbatches + 1` in megatron/core/pipeline_parallel/schedules.py); it holds one more chunk.
+Time, with F and B of a stage and F, B <= F&B <= F+B: chunks PP (F+B) + (chunks M - (chunks-1) PP - 1) F&B.
 """
 
 from hwmodels.refused import Refused
-from sim.schedules.program import Program, Shape, Step
+from sim.schedules.program import Program, Shape, Step, alternating
 
 
 def stages(shape: Shape) -> int:
@@ -27,7 +32,8 @@ def build(shape: Shape) -> Program:
             f" got {shape.micro_batches}"
         )
     steps = tuple(_steps(position, shape) for position in range(shape.pipeline))
-    pairs = [(p, i) for p in range(shape.pipeline) for i in _pairs(p, shape)]
+    # a pair that is one step takes all its inputs before it and hands both outputs on after it
+    pairs = [(p, i) for p in range(shape.pipeline) for i in _pairs(p, shape) if not shape.paired]
     early, late = {(p, i + 1, "B"): i for p, i in pairs}, {(p, i, "F"): i + 2 for p, i in pairs}
     return Program("interleaved", shape.pipeline, stages(shape), shape.micro_batches, steps, 1, early, late)
 
@@ -44,15 +50,13 @@ def _steps(position: int, shape: Shape) -> tuple[Step, ...]:
     order = range(shape.chunks)
     forwards = _through(position, shape, "F", order)
     backwards = _through(position, shape, "BW", order[::-1])
-    warm_up = _warm_up(position, shape)
-    steady = [step for pair in zip(forwards[warm_up:], backwards, strict=False) for step in pair]
-    return (*forwards[:warm_up], *steady, *backwards[len(backwards) - warm_up :])
+    return alternating(forwards, backwards, _warm_up(position, shape), shape.paired)
 
 
 def _warm_up(position: int, shape: Shape) -> int:
     """Forwards before the first backward."""
     most = shape.chunks * shape.micro_batches
-    return min(2 * (shape.pipeline - 1 - position) + (shape.chunks - 1) * shape.pipeline, most)
+    return min(2 * (shape.pipeline - 1 - position) + (shape.chunks - 1) * shape.pipeline + shape.paired, most)
 
 
 def _through(position: int, shape: Shape, kind: str, chunks: range) -> list[Step]:

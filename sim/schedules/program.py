@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
@@ -68,11 +68,13 @@ class Shape:
     """Size of a schedule.
 
     pipeline: positions.  micro_batches: per pipeline.  chunks: stages per position, where the schedule lets a scenario
-    choose (`chunked`)."""
+    choose (`chunked`).  paired: a forward and the backward that follows it are one overlapped step, where the schedule
+    lets a scenario choose (`pairing`)."""
 
     pipeline: int
     micro_batches: int
     chunks: int = 2
+    paired: bool = False
 
     def __post_init__(self) -> None:
         for name in ("pipeline", "micro_batches", "chunks"):
@@ -144,6 +146,29 @@ def chunked(name: str, pipeline: int) -> bool:
     """Whether a scenario says how many stages a rank of schedule `name` holds: whether its stages follow from that."""
     few, more = (Shape(pipeline, 1, chunks) for chunks in (2, 3))
     return name in names() and stages(name, few) != stages(name, more)
+
+
+@cache
+def pairing(name: str) -> tuple[bool, bool]:
+    """Whether schedule `name` overlaps forwards with backwards where a scenario does not ask for it, and where it
+    does."""
+    alone, asked = (build(name, Shape(2, 8, paired=paired)).steps for paired in (False, True))
+    some, pairs = (any("+" in step.kind for steps in rows for step in steps) for rows in (alone, asked))
+    return some, pairs
+
+
+def alternating(
+    forwards: Sequence[Step], backwards: Sequence[Step], warm_up: int, paired: bool = False
+) -> tuple[Step, ...]:
+    """One forward, one backward: `warm_up` forwards, then a backward behind each forward (or beside it, paired), then
+    the backwards that are left."""
+    ahead = min(warm_up, len(forwards))
+    steady = zip(forwards[ahead:], backwards, strict=False)
+    if paired:
+        middle = [Step(f"F+{b.kind}", f.stage, f.micro_batch, b.stage, b.micro_batch) for f, b in steady]
+    else:
+        middle = [step for pair in steady for step in pair]
+    return (*forwards[:ahead], *middle, *backwards[len(forwards) - ahead :])
 
 
 def text(program: Program) -> str:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.schedules.program import Shape, build, in_flight
+from sim.schedules.program import Shape, build, check, in_flight, text
 
 DURATION = st.integers(1, 9)
 
@@ -34,3 +34,28 @@ def test_activations(ranks, micro_batches):
     """Published: PP, on the first rank."""
     peaks = in_flight(build("1f1b", Shape(ranks, micro_batches)))
     assert peaks == [min(ranks - rank, micro_batches) for rank in range(ranks)]
+
+
+@given(ranks=st.integers(1, 6), more=st.integers(0, 9), f=DURATION, b=DURATION, w=DURATION, saved=st.integers(0, 9))
+def test_pairs_take_the_place_of_a_forward_and_a_backward(clock, ranks, more, f, b, w, saved):
+    """Every micro-batch but the first adds a pair, as soon as the pipeline is full."""
+    pair = max(f + b + w - saved, f, b + w)
+    micro_batches = 2 * ranks + more
+    times = clock(build("1f1b", Shape(ranks, micro_batches, paired=True)), f, b, w, fb=pair)
+    assert times.makespan == ranks * (f + b + w) + (micro_batches - 1) * pair
+
+
+@given(ranks=st.integers(1, 8), micro_batches=st.integers(1, 30))
+def test_activations_of_pairs(ranks, micro_batches):
+    """Twice as many as without, and no more than there are micro-batches."""
+    peaks = in_flight(build("1f1b", Shape(ranks, micro_batches, paired=True)))
+    assert peaks == [min(2 * (ranks - rank), micro_batches) for rank in range(ranks)]
+
+
+def test_pairs_are_of_different_micro_batches():
+    program = build("1f1b", Shape(2, 5, paired=True))
+    check(program)
+    assert text(program).splitlines()[1:] == [
+        "rank 0: F0.0 F0.1 F0.2 F0.3+BW0.0 F0.4+BW0.1 BW0.2 BW0.3 BW0.4",
+        "rank 1: F1.0 F1.1+BW1.0 F1.2+BW1.1 F1.3+BW1.2 F1.4+BW1.3 BW1.4",
+    ]

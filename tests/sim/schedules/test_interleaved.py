@@ -33,6 +33,24 @@ def test_activations(ranks, groups, chunks):
     assert peaks == [min(each + 1, groups * ranks * chunks) for each in warm_up]
 
 
+@given(
+    ranks=st.integers(1, 5), groups=st.integers(1, 4), chunks=st.integers(2, 4), f=DURATION, b=DURATION, w=DURATION,
+    saved=st.integers(0, 9),
+)  # fmt: skip
+def test_pairs_take_the_place_of_a_forward_and_a_backward(clock, ranks, groups, chunks, f, b, w, saved):
+    """One rank's forwards and backwards by themselves fill and drain the pipeline; what is between are pairs."""
+    pair = max(f + b + w - saved, f, b + w)
+    times = clock(build("interleaved", Shape(ranks, groups * ranks, chunks, paired=True)), f, b, w, fb=pair)
+    pairs = chunks * groups * ranks - (chunks - 1) * ranks - 1
+    assert times.makespan == chunks * ranks * (f + b + w) + pairs * pair
+
+
+@given(ranks=st.integers(1, 6), groups=st.integers(1, 4), chunks=st.integers(2, 4))
+def test_pairs_hold_one_chunk_more(ranks, groups, chunks):
+    plain, paired = (in_flight(build("interleaved", Shape(ranks, groups * ranks, chunks, p))) for p in (False, True))
+    assert paired == [min(each + 1, groups * ranks * chunks) for each in plain]
+
+
 def test_stages_go_round_the_ranks():
     homes = home(build("interleaved", Shape(4, 8, 3)))
     assert {stage: rank for (stage, _), rank in homes.items()} == {stage: stage % 4 for stage in range(12)}

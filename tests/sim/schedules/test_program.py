@@ -11,9 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodels.refused import Refused
-from sim.schedules.program import Program, Shape, Step, build, check, home, in_flight, names, needs, parse, text
+from sim.schedules.program import (
+    Program,
+    Shape,
+    Step,
+    alternating,
+    build,
+    check,
+    home,
+    in_flight,
+    names,
+    needs,
+    pairing,
+    parse,
+    text,
+)
 
-SHAPES = st.builds(Shape, st.integers(1, 8), st.integers(1, 24), st.integers(1, 4))
+SHAPES = st.builds(Shape, st.integers(1, 8), st.integers(1, 24), st.integers(1, 4), st.booleans())
 NAMES = st.sampled_from(names())
 
 
@@ -80,6 +94,22 @@ def test_a_program_with_a_step_missing_or_doubled_is_refused(name, half, data):
         ranks = (*built.steps[:rank], changed, *built.steps[rank + 1 :])
         broken = Program(name, built.positions, built.stages, built.micro_batches, ranks, built.weight_copies)
         assert "never runs" in refusal(check, broken) or "runs twice" in refusal(check, broken)
+
+
+def test_which_schedules_overlap_by_themselves_and_which_where_asked():
+    told = {name: pairing(name) for name in names()}
+    assert {name for name, (always, _) in told.items() if always} == {"dualpipe", "dualpipev"}
+    assert {name for name, (always, chosen) in told.items() if chosen and not always} == {"1f1b", "interleaved"}
+    assert all(chosen for always, chosen in told.values() if always)
+
+
+def test_one_forward_one_backward():
+    forwards, backwards = ([Step(kind, 0, m) for m in range(3)] for kind in ("F", "BW"))
+    told = {paired: [" ".join(map(str, alternating(forwards, backwards, ahead, paired))) for ahead in (0, 1, 9)]
+            for paired in (False, True)}  # fmt: skip
+    first = "F0.0 F0.1 F0.2 BW0.0 BW0.1 BW0.2"
+    assert told[False] == ["F0.0 BW0.0 F0.1 BW0.1 F0.2 BW0.2", "F0.0 F0.1 BW0.0 F0.2 BW0.1 BW0.2", first]
+    assert told[True][1:] == ["F0.0 F0.1+BW0.0 F0.2+BW0.1 BW0.2", first]
 
 
 def test_passes_of_each_kind():
