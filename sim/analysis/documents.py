@@ -37,7 +37,9 @@ def spread(attending: Attending, evened_ns: int, end_ns: int) -> dict[str, Any]:
     return {
         "attention_share": mean / (mean + attending.rest),
         "micro_batches_p95": _tail(compute),
+        "micro_batches_max": float(compute.max() / compute.mean()),
         "ranks_p95": _tail(compute.sum(axis=0)),
+        "ranks_max": float(compute.sum(axis=0).max() / compute.sum(axis=0).mean()),
         "even_step_time_s": evened_ns / NS_PER_S,
         "imbalance_s": (end_ns - evened_ns) / NS_PER_S,
     }

@@ -68,6 +68,7 @@ FIGURES = {
     "documents.attention_share": "part of compute, kernels alone, that is attention",
     "documents.micro_batches_p95|ranks_p95": "compute of a micro-batch, and of a rank in the step: 95th percentile "
     "over mean; where documents differ",
+    "documents.micro_batches_max|ranks_max": "the same, the most over the mean",
     "documents.even_step_time_s": "seconds of the same step with as much attention on every rank and micro-batch",
     "documents.imbalance_s": "seconds that the step takes longer than that",
     "shown_replica": "the replica that is drawn, where ranks differ",

@@ -17,16 +17,16 @@ def mistakes(scenario: Scenario) -> Iterator[tuple[tuple[str, ...], str]]:
     elif scenario.schedule.chunks != type(scenario.schedule).chunks and not program.chunked(name, pipeline):
         having = ", ".join(other for other in program.names() if program.chunked(other, pipeline))
         yield ("schedule.chunks",), f"{name} runs without chunks; they go with: {having}"
-    if name in program.names():
+    if name in program.names() and scenario.overlap.expert is not None:
         yield from _overlap(name, scenario.overlap.expert)
 
 
-def _overlap(name: str, asked: bool | None) -> Iterator[tuple[tuple[str, ...], str]]:
+def _overlap(name: str, asked: bool) -> Iterator[tuple[tuple[str, ...], str]]:
     """Whether the schedule can have a forward beside a backward, or leave it."""
     keys = ("overlap.expert", "schedule.name", "schedule")
     always, chosen = program.pairing(name)
     if asked and not chosen:
         having = ", ".join(other for other in program.names() if program.pairing(other)[1])
         yield keys, f"{name} runs no forward beside a backward; those that can: {having}"
-    if asked is False and always:
+    if not asked and always:
         yield keys, f"{name} always runs forwards beside backwards; leave it out, or take another schedule"
