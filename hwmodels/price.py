@@ -138,7 +138,7 @@ class Pricer:
         family = contention_family(op, quote.us)  # by its time on the table's device: a faster one changes no class
         us, rung, source, spread, _ = _settled(by, tables, op, quote)
         ns = max(1, seconds_to_ns(us * MICRO))
-        slower = self._slow_down(op, family)
+        slower = self._slow_down(tables, op, family)
         if by is not self:  # beside communication it has fewer SMs
             us = _settled(self, tables, op, _RULES[type(op)](self, tables, op)).us
         if on_comm_sms and isinstance(op, Memory):
@@ -152,10 +152,10 @@ class Pricer:
         """The first tables that know the class of an operation; the device's own where none does."""
         return next((tables for tables in self.shelf if _knows(tables, op, self.mode)), self.tables)
 
-    def _slow_down(self, op: Op, family: str) -> float:
+    def _slow_down(self, asked: Tables | None, op: Op, family: str) -> float:
+        """How many times as long beside the other side. asked: the tables that the operation is priced by."""
         if isinstance(op, AllToAll):
-            tables = self.asked(op)
-            row = tables.exchanges.get(op.beside) if tables else None
+            row = asked.exchanges.get(op.beside) if asked else None
             # the table's stretch is over the closed form; in-situ time stays what was measured, whatever the model
             bare = self.exchange(op, self.wires, ENOUGH_SMS)  # none where a group is one rank and only links count
             again = exchange_seconds(op, self.wires, ENOUGH_SMS) / bare if bare else 1.0
@@ -164,7 +164,7 @@ class Pricer:
                              for wires in (self.wires.alone, self.wires.shared))  # fmt: skip
             again *= alone / shared if shared else 1.0
             return max(1.0, float(row["stretch"]) * again) if row else 1.0
-        first = next((i for i, tables in enumerate(self.shelf) if tables is self.asked(op)), 0)
+        first = next((i for i, tables in enumerate(self.shelf) if tables is asked), 0)
         # by the kernels that were priced: what another library's lose may hold the SMs that this price counts
         rows = (tables.contention.get(family) for tables in (*self.shelf[first:], *self.shelf[:first]))
         return next((float(row["factor"]) for row in rows if row), 1.0)

@@ -4,6 +4,7 @@ A popularity is an expert's expected number of tokens over the mean of its layer
 every micro-batch and every expert group of the cluster meets the same popular experts, only with other tokens.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -118,24 +119,26 @@ def response(gate: Gate) -> Response:
         return Response(0.0, 0.0, 0.0)
     pattern = np.where(np.arange(gate.groups) % 2, -NUDGE, NUDGE)
     up, even_groups = np.log1p(NUDGE) - np.log1p(-NUDGE), np.arange(gate.groups) % 2 == 0
-    load, reach, variance = [], [], 0.0
-    for sign in (1, -1, 0):
-        factors = np.repeat(1 + sign * pattern, gate.experts // gate.groups)
-        inside = _choices_by_group(gate, factors)
-        if not sign:
-            variance = float(inside.var(axis=0).mean())
-            break
+    load, reach = [], []
+    *nudged, alike = _choices_by_group(gate, [1 + pattern, 1 - pattern, np.ones(gate.groups)])
+    for sign, inside in zip((1, -1), nudged, strict=True):
         picks, used = inside.mean(axis=0), (inside > 0).mean(axis=0)
         load.append(sign * np.log(picks[even_groups].mean() / picks[~even_groups].mean()))
         reach.append(sign * np.log(used[even_groups].mean() / used[~even_groups].mean()))
+    variance = float(alike.var(axis=0).mean())
     return Response(float(np.mean(load) / up - 1), float(np.mean(reach) / np.mean(load)), variance)
 
 
-def _choices_by_group(gate: Gate, factors: Popularity) -> npt.NDArray[np.int64]:
-    """Experts that each of MOMENT_TOKENS tokens chooses in each group [tokens, groups]; the same tokens every time."""
-    random, block, counts = generator(0, "gate"), BLOCK, []
-    for _ in range(MOMENT_TOKENS // block):
-        group = choose(gate, draw(random, gate, block, factors)) // (gate.experts // gate.groups)
-        flat = (np.arange(block)[:, None] * gate.groups + group).ravel()
-        counts.append(np.bincount(flat, minlength=block * gate.groups).reshape(block, gate.groups))
-    return np.concatenate(counts)
+def _choices_by_group(gate: Gate, liked: Sequence[Popularity]) -> list[npt.NDArray[np.int64]]:
+    """Experts that each of MOMENT_TOKENS tokens chooses in each group [tokens, groups], for each popularity of groups;
+    the tokens are the same."""
+    random, size = generator(0, "gate"), gate.experts // gate.groups
+    alike, first = np.ones(gate.experts), (np.arange(BLOCK) * gate.groups)[:, None]
+    counts = [np.empty((MOMENT_TOKENS, gate.groups), np.int64) for _ in liked]
+    for at in range(0, MOMENT_TOKENS, BLOCK):
+        tails = draw(random, gate, BLOCK, alike)
+        for own, factors in zip(counts, liked, strict=True):
+            group = choose(gate, tails * np.repeat(1 / factors, size).astype(np.float32)) // size
+            cells = np.bincount((first + group).ravel(), minlength=BLOCK * gate.groups)
+            own[at : at + BLOCK] = cells.reshape(BLOCK, -1)
+    return counts
