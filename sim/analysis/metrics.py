@@ -35,7 +35,7 @@ PRODUCTS = ("gemm", "wgrad", "gemm_bf16", "attention")
 MFU_PRECISION = "bf16"
 """Whose dense peak an MFU is over, whatever a run computes in: so DeepSeek publishes that of V3's FP8 run, over 989
 TFLOP/s (Insights into DeepSeek-V3, arXiv:2505.09343, table 4)."""
-COUNTED = 256
+COUNTED = 64
 """Lengths of documents at which FLOPs are counted."""
 Lengths = Sequence[tuple[int, int]]
 """Tokens of documents, and how many of them a step has."""

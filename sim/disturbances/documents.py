@@ -72,7 +72,7 @@ def stretch(lengths: Lengths, random: np.random.Generator, tokens: int) -> Numbe
     """Pieces [piece] of a stretch of the stream of documents, of so many tokens together."""
     pieces = np.array([_in_progress(lengths, random, tokens)], np.int64)
     while (have := int(pieces.sum())) < tokens:
-        pieces = np.concatenate([pieces, _draw(lengths, random, 1 + int((tokens - have) / lengths.mean))])
+        pieces = np.concatenate([pieces, _draw(lengths, random, 2 + int((tokens - have) / lengths.usual))])
     ends = np.cumsum(pieces)
     last = int(np.searchsorted(ends, tokens))
     pieces[last] -= ends[last] - tokens
@@ -95,7 +95,7 @@ def _lognormal(lengths: Lengths, normal: Array) -> Numbers:
     """Lengths at normal deviates, whole tokens and at least one."""
     assert lengths.median is not None and lengths.sigma is not None
     exact = lengths.median * np.exp(np.minimum(lengths.sigma * normal, math.log(LONGEST)))
-    return np.asarray(np.clip(np.rint(exact), 1, LONGEST), dtype=np.int64)
+    return np.asarray(np.minimum(np.maximum(np.rint(exact), 1), LONGEST), np.int64)
 
 
 @cache
@@ -122,7 +122,8 @@ def _by_tokens(lengths: Lengths, random: np.random.Generator) -> int:
         total = below + random.random() * (high * (high + 1) / 2 - below)
         return min(high, max(low, math.ceil((math.sqrt(1 + 8 * total) - 1) / 2)))
     if lengths.kind == "lognormal":
-        return int(_lognormal(lengths, np.array([random.standard_normal() + (lengths.sigma or 0.0)]))[0])
+        deviate = (lengths.sigma or 0.0) * (random.standard_normal() + (lengths.sigma or 0.0))
+        return min(LONGEST, max(1, round((lengths.median or 1) * math.exp(min(deviate, math.log(LONGEST))))))
     if lengths.kind == "recorded":
         values, _, parts = _histogram(lengths)
         return int(values[np.searchsorted(parts, random.random(), "right")])

@@ -81,7 +81,7 @@ def _large(scenario: Scenario) -> Iterator[Finding]:
         what = f"micro-batches of all ranks, each rank carried by itself; legal: up to {MOST_RANK_STEPS}"
         yield ("cluster.nodes", "batch.sequences", "batch.micro_batches"), f"makes {each} {what}"
     if (of := batch.lengths) and batch.unlike:
-        pieces = scenario.data_parallel * steps * batch.micro_batch * (1 + int(batch.sequence_length / max(1, of.mean)))
+        pieces = scenario.data_parallel * steps * batch.micro_batch * (1 + int(batch.sequence_length / of.usual))
         if pieces > MOST_RANK_STEPS:
             yield ("batch.lengths",), f"makes about {pieces} documents a step; legal: up to {MOST_RANK_STEPS}"
     if (times := scenario.chunk_times) and (long := steps * sum(vars(times).values())) > LONGEST_NS:

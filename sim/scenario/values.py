@@ -95,6 +95,12 @@ class Lengths:
         rows = self.histogram or ((self.length or 1, 1),)
         return sum(length * count for length, count in rows) / sum(count for _, count in rows)
 
+    @property
+    def usual(self) -> float:
+        """About how many tokens a document has: the median of lognormal ones, whose mean can be of few, else the
+        mean."""
+        return self.median or self.mean
+
     def alike(self, sequence: int) -> int:
         """Tokens of every document in packed sequences, where all of them are alike; else 0."""
         fits = self.only and (sequence % self.only == 0 or self.only % sequence == 0)
