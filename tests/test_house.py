@@ -27,7 +27,7 @@ MAY_IMPORT = {
 REPORTS_MAY_READ = {"sim.trace", "sim.result", "hwmodels.units", "hwmodels.refused"}
 NUMERICS_MAY_READ = ("sim.models", "sim.scenario")
 DOORS = {
-    "simpy": {"sim/engine/events.py", "sim/communication/exchange/events/clock.py"},  # of steps, and inside an exchange
+    "simpy": {"sim/engine/clock.py"},
     "networkx": {"hwmodels/fabric.py"},
     "pydantic": {
         "sim/scenario/form.py",

@@ -6,10 +6,10 @@ slow GPU slows all it computes; a clock that heat has lowered slows products and
 slow NICs see `sim.disturbances.nics`. The optimizer's kernels, a few ms of a step, feel no fault.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -270,10 +270,12 @@ class Durations:
         """Factors [layer, micro-batch, replica] of an expert part, or of an exchange."""
         assert self.loads is not None
         if label in self.curves:
-            return self.curves[label].at(self.loads.rows)
+            return tabulated(self.curves[label].at, self.loads.rows)
         reached, member = self.loads.reached, self.plan.mesh.member("expert")
         node = member * reached.shape[1] // self.site.group
-        return self.loaded[label].at(self.loads.received / self.site.received, reached[:, None, node])
+        here, expected = self.loaded[label], self.site.received
+        received = tabulated(lambda tokens: here.by_received(tokens / expected), self.loads.received)
+        return np.maximum(received, here.by_reached(reached[:, None, node]))
 
     def _jittered(self, work: Times, step: Step, number: int) -> Times:
         """Drawn by chunk and segment, so that another schedule meets the same luck."""
@@ -281,6 +283,14 @@ class Durations:
         random = generator(self.plan.scenario.seed, "jitter", step.stage + pair, step.micro_batch, number)
         factor = np.exp(self.jitter * random.standard_normal(len(work)))
         return _whole(np.asarray(work * factor))
+
+
+def tabulated(
+    function: Callable[[npt.NDArray[Any]], npt.NDArray[np.float64]], counts: npt.NDArray[np.int32]
+) -> npt.NDArray[np.float64]:
+    """A function at whole numbers from 0 on, called once for each number up to the largest where those are fewer."""
+    numbers = int(counts.max(initial=0)) + 1
+    return function(counts) if numbers > counts.size else function(np.arange(numbers))[counts]
 
 
 def _clock_slow_down(clocked: float) -> SlowDown:

@@ -37,9 +37,13 @@ class LoadedExchange:
     received: Array
     reached: Array
 
-    def at(self, received: Array, reached: Array) -> Array:
-        """Never less than expected: the senders have as many tokens as ever."""
-        return np.maximum(1.0, np.maximum(_at(received, self.received), _at(reached, self.reached)))
+    def by_received(self, ratio: Array) -> Array:
+        """By what ranks receive. Never less than expected: the senders have as many tokens as ever."""
+        return np.maximum(1.0, _at(ratio, self.received))
+
+    def by_reached(self, ratio: Array) -> Array:
+        """By what reaches their nodes, likewise; the larger of both counts."""
+        return np.maximum(1.0, _at(ratio, self.reached))
 
 
 def _at(ratio: Array, factor: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Discrete events: ranks work through their steps, lanes through their kernels; the door of steps to SimPy.
+"""Discrete events: ranks work through their steps, lanes through their kernels; in SimPy.
 
 A rank is a SimPy process: it waits for the messages of its next step, starts the step's template on its lanes, waits
 until all lanes are through, and goes on. A lane is a chain of timeouts, one a segment: its kernels follow each other,
@@ -14,15 +14,12 @@ from bisect import bisect_right
 from collections.abc import Callable, Generator, Sequence
 from fractions import Fraction
 from functools import partial
-from heapq import heappop, heappush
 from math import ceil, inf
 from typing import Any
 
-from simpy import Environment
-from simpy.events import NORMAL, Event, EventPriority, Timeout
-
 from hwmodels.units import LONGEST_NS, NS_PER_S, too_large
 from sim.engine.actor import LOCAL, OWN, Actor, Job, Message, Outcome, Record, Route
+from sim.engine.clock import Clock, Event
 from sim.engine.deadlock import Stuck, deadlock
 from sim.engine.nic import Nic
 from sim.engine.wire import GATHER, REDUCE, Load, Wire
@@ -31,44 +28,6 @@ from sim.step.template import STREAMS, Template, Timing
 COMPUTE, COMMUNICATION, WEIGHT = STREAMS
 WHOLE = Fraction(1)
 """Part of a kernel that is left when it starts."""
-LATE = EventPriority(2)
-"""After all else that happens in the same nanosecond (SimPy's own priorities are 0 and 1)."""
-
-
-class _Call(Event):
-    """A SimPy event that happens by itself, with one callback."""
-
-    def __init__(self, env: _Clock, ns: int, call: Callable[[Event], None], priority: EventPriority = NORMAL) -> None:
-        self.env, self.callbacks = env, [call]
-        self._ok, self._value = True, None
-        heappush(env._queue, (env.now + ns, priority, next(env._eid), self))
-
-
-class _Clock(Environment):
-    """SimPy's environment with time in whole nanoseconds."""
-
-    @property
-    def now(self) -> int:
-        return self._now  # type: ignore[return-value]
-
-    def after(self, ns: int, call: Callable[[Event], None]) -> Event:
-        """Call in so many ns; the event that does."""
-        return _Call(self, ns, call)
-
-    def late(self, call: Callable[[Event], None]) -> None:
-        """Call when all else that happens in this nanosecond has happened."""
-        _Call(self, 0, call, LATE)
-
-    def work_off(self) -> None:
-        """All events, as SimPy's `run` does; one that fails raises what it failed with."""
-        queue = self._queue
-        while queue:
-            self._now, _, _, event = heappop(queue)
-            callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]
-            for callback in callbacks:
-                callback(event)
-            if not event._ok and not hasattr(event, "_defused"):
-                raise event._value
 
 
 class _Lane:
@@ -83,7 +42,7 @@ class _Lane:
         "sums", "through", "timed",
     )  # fmt: skip
 
-    def __init__(self, env: _Clock, rank: _Rank, index: int, record: Record) -> None:
+    def __init__(self, env: Clock, rank: _Rank, index: int, record: Record) -> None:
         self.env, self.rank, self.index = env, rank, index
         self.ends, self.starts = record.kernels[index], record.phases[index]
         self.order: tuple[int, ...] = ()
@@ -122,7 +81,7 @@ class _Lane:
     def time(self) -> None:
         """Wait until the last kernel of the segment is through."""
         last = self.through + self.sums[self.stop] - self.sums[self.kernel + 1]
-        self.pending = _Call(self.env, last - self.env.now, self.tick)
+        self.pending = self.env.after(last - self.env.now, self.tick)
 
     def tick(self, event: Event) -> None:
         """The segment has ended, unless it was timed again since."""
@@ -241,7 +200,7 @@ class _Rank:
 
     # --- messages ---
 
-    def leave(self, step: int, outputs: int, event: Event | None = None) -> None:
+    def leave(self, step: int, outputs: int) -> None:
         """Outputs of a step join the network lane; by then the next one may have begun."""
         job = self.actor.jobs[step]
         for kind, ns in job.sends:
@@ -293,10 +252,10 @@ class _Rank:
 
     def _chunk(self, job: Job) -> Event:
         """A step of which only its end and its outputs matter; the event of its end."""
-        total, outputs = job.template.outputs
+        now, (total, outputs) = self.env.now, job.template.outputs
         for at, kinds in () if job.rendezvous or not job.sends else outputs:
-            _Call(self.env, at, partial(self.leave, self.step, kinds))
-        return Timeout(self.env, total)
+            self.env.at(now + at, self.leave, self.step, kinds)
+        return self.env.until(now + total)
 
     def _start(self, template: Template) -> Event:
         """A step on its lanes; the event of its end."""
@@ -331,10 +290,10 @@ class _Rank:
         yield self.world.barrier(("norm", 0), everybody)
         start = drained if sync.after else self.env.now
         if sync.update_ns:
-            yield Timeout(self.env, sync.update_ns)
+            yield self.env.until(self.env.now + sync.update_ns)
         if sync.gather_ns:
             self.record.network.extend((self.env.now, self.env.now + sync.gather_ns, -1, GATHER))
-            yield Timeout(self.env, sync.gather_ns)
+            yield self.env.until(self.env.now + sync.gather_ns)
         self.record.update = (start, self.env.now)
         self.waiting = None
 
@@ -343,7 +302,7 @@ class _World:
     """All actors, the mail between them and the groups they meet in."""
 
     def __init__(self, actors: Sequence[Actor], chunks: bool) -> None:
-        self.env = _Clock()
+        self.env = Clock()
         self.actors, self.chunks = actors, chunks
         self.sizes: dict[tuple[str, int], int] = {}
         self.holders: dict[int, int] = {}

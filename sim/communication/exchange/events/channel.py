@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from sim.communication.exchange.events.bells import Bell, Life
 from sim.communication.exchange.events.cargo import Cargo, Chunk
-from sim.communication.exchange.events.clock import Bell, Clock, Life
 from sim.communication.exchange.events.servers import Buffer, Log, Memory, Port, Warps, beside_at
 from sim.communication.exchange.events.setting import Crew, Setting, Team, Times
 from sim.communication.exchange.roles import Buffers
+from sim.engine.clock import Clock
 
 NETWORK, NVLINK = "network", "NVLink"
 """Links that buffers stand behind."""

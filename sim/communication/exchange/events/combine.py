@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from math import ceil
 from typing import NamedTuple
 
+from sim.communication.exchange.events.bells import Course, Life
 from sim.communication.exchange.events.cargo import Chunk
 from sim.communication.exchange.events.channel import NETWORK, NVLINK, Needs, Place, Role, first_full, take
-from sim.communication.exchange.events.clock import Course, Life
 from sim.communication.exchange.events.servers import Buffer
 
 
@@ -61,6 +61,7 @@ class Combine:
         self.far = place.buffers(NETWORK, place.sizes.network, nodes, self.forwarder.bell)
         self.loads: list[deque[Load]] = [deque() for _ in range(nodes)]
         self.sheets: list[deque[Sheet]] = [deque() for _ in range(nodes)]
+        self.heads: list[tuple[int, int]] = []  # (at, turn) of the first sheets of queues that miss nobody, in order
         self.landing: deque[tuple[int, Chunk, Buffer, int]] = deque()
         self.posted = [0] * nodes
         self.partners: Sequence[Combine] = ()
@@ -153,6 +154,8 @@ class Combine:
         sheet.time = max(sheet.time, time)
         sheet.missing -= 1
         if not sheet.missing:
+            if forwarder.sheets[sheet.chunk.turn][0] is sheet:
+                insort(forwarder.heads, (sheet.chunk.at, sheet.chunk.turn))
             forwarder.forwarder.bell.ring()
 
     # --- forward ----------------------------------------------------------------------------------------------------
@@ -178,16 +181,20 @@ class Combine:
         """The first chunk, by its tokens, that is here and for which there is room; take it off its queue."""
         while True:
             now, sooner, why = self.clock.now, None, "rows"
-            heads = [(q[0].chunk.at, turn) for turn, q in enumerate(self.sheets) if q and not q[0].missing]
-            for _, turn in sorted(heads) if len(heads) > 1 else heads:
-                sheet = self.sheets[turn][0]
+            for place, (_, turn) in enumerate(self.heads):
+                queue = self.sheets[turn]
+                sheet = queue[0]
                 time: int | None = sheet.time
                 if sheet.time <= now:
                     needs: Needs = () if self.place.inside else ((self.far[turn], sheet.chunk.rows),)
                     full = first_full(needs, now)
                     if full is None:
                         take(needs, now)
-                        return self.sheets[turn].popleft()
+                        del self.heads[place]
+                        queue.popleft()
+                        if queue and not queue[0].missing:
+                            insort(self.heads, (queue[0].chunk.at, turn))
+                        return sheet
                     time, why = full.next, "room at receivers"
                 sooner = earlier(sooner, time)
             yield from self.forwarder.until(sooner, why)

@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Sequence
 from math import ceil
 
+from sim.communication.exchange.events.bells import Life
 from sim.communication.exchange.events.cargo import Chunk
 from sim.communication.exchange.events.channel import NETWORK, NVLINK, Place, Role
-from sim.communication.exchange.events.clock import Life
 from sim.communication.exchange.events.servers import Buffer
 
 Bytes = list[tuple[int, int]]

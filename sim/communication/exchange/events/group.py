@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 from hwmodels.units import GIGA
+from sim.communication.exchange.events.bells import Latch, Life
 from sim.communication.exchange.events.cargo import Cargo, chunks, over_channels
 from sim.communication.exchange.events.channel import Gpu, Place, Record
-from sim.communication.exchange.events.clock import Clock, Latch, Life
 from sim.communication.exchange.events.combine import Combine
 from sim.communication.exchange.events.dispatch import Dispatch
 from sim.communication.exchange.events.servers import Memory, Port
 from sim.communication.exchange.events.setting import Setting, Times, crew, sizes, times
+from sim.engine.clock import Clock
 
 Channel = Dispatch | Combine
 
@@ -89,7 +90,7 @@ class _Group:
 
     def timings(self) -> list[Timing]:
         lives = [self.clock.process(self.life(rank)) for rank in range(self.ranks)]
-        self.clock.run()
+        self.clock.work_off()
         if stuck := sum(life.is_alive for life in lives):
             raise DeadlockError(f"{stuck} of {self.ranks} ranks wait for ever in an exchange")
         memory = max(gpu.memory.used if gpu.memory else 0.0 for gpu in self.devices)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from math import ceil
 from typing import NamedTuple
 
-from sim.communication.exchange.events.clock import Bell
+from sim.communication.exchange.events.bells import Bell
 
 Log = list[tuple[int, int]]
 

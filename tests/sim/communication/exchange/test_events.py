@@ -12,13 +12,14 @@ from hwmodels.op import AllToAll
 from hwmodels.refused import Refused
 from sim.communication.exchange import closed, kernel
 from sim.communication.exchange.events import cargo, group, servers
-from sim.communication.exchange.events.clock import Bell, Clock
+from sim.communication.exchange.events.bells import Bell
 from sim.communication.exchange.events.group import run
 from sim.communication.exchange.events.record import Watch, idle, union
 from sim.communication.exchange.events.servers import Beside, Buffer, Port, Warps
 from sim.communication.exchange.events.setting import Setting
 from sim.communication.exchange.ports import even_tokens, of_op, of_tokens
 from sim.communication.exchange.roles import FIXED, FOLLOW, Buffers, buffers
+from sim.engine.clock import Clock
 from tests.sim.communication.exchange.exchanges import BF16_ROW, FP8_ROW, LINKS, directions, op
 
 WITHIN, ROUNDS_S = 0.02, 30e-6

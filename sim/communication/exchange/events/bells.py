@@ -1,37 +1,14 @@
-"""The clock of an exchange, and its door to SimPy: processes, doorbells and calls at a time, in whole nanoseconds."""
+"""What processes of an exchange wait at: doorbells, and a latch that all pass together."""
 
-from collections.abc import Callable, Generator
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Generator
+from typing import Any, TypeVar
 
-from simpy import Environment
-from simpy.events import Event, Timeout
+from sim.engine.clock import Clock, Event
 
 T = TypeVar("T")
 Course = Generator[Event, Any, T]
 """What a process does until it knows a T: it yields what it waits for."""
 Life = Course[None]
-
-
-class Clock(Environment):
-    """SimPy's environment, which counts integers here."""
-
-    if TYPE_CHECKING:
-
-        @property
-        def now(self) -> int: ...
-
-    def at(self, time: int, call: Callable[..., None], *words: object) -> None:
-        """Call at a time, now at the earliest."""
-        Timeout(self, max(0, time - self.now)).callbacks.append(partial(_called, call, words))
-
-    def until(self, time: int) -> Event:
-        """What a process yields to sleep until then."""
-        return Timeout(self, max(0, time - self.now))
-
-
-def _called(call: Callable[..., None], words: tuple[object, ...], event: Event) -> None:
-    call(*words)
 
 
 class Bell:

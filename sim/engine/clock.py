@@ -1,0 +1,78 @@
+"""The clock of a simulation, and the door to SimPy: events in whole nanoseconds, and what they call."""
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any
+
+from simpy import Environment
+from simpy.events import NORMAL, Event, EventPriority, Process
+
+__all__ = ["Clock", "Event", "Process"]
+
+LATE = EventPriority(2)
+"""After all else that happens in the same nanosecond (SimPy's own priorities are 0 and 1)."""
+
+
+class Alarm(Event):
+    """A SimPy event that happens by itself, at a time. callbacks: what is called with it then, as SimPy has them."""
+
+    def __init__(
+        self, clock: "Clock", time: int, callbacks: list[Callable[[Any], None]], priority: EventPriority
+    ) -> None:
+        self.env, self.callbacks = clock, callbacks
+        self._ok, self._value = True, None
+        heappush(clock._queue, (time, priority, next(clock._eid), self))
+
+
+class Errand(Event):
+    """An alarm that calls with words of its own."""
+
+    __slots__ = ("call", "words")
+
+    def __init__(self, clock: "Clock", time: int, call: Callable[..., None], words: tuple[object, ...]) -> None:
+        self.env, self.call, self.words = clock, call, words
+        self.callbacks, self._ok, self._value = [_sent], True, None
+        heappush(clock._queue, (time, NORMAL, next(clock._eid), self))
+
+
+def _sent(errand: Any) -> None:
+    errand.call(*errand.words)
+
+
+class Clock(Environment):
+    """SimPy's environment with time in whole nanoseconds."""
+
+    _now: int
+
+    @property
+    def now(self) -> int:
+        return self._now
+
+    def until(self, time: int) -> Event:
+        """What a process yields to sleep until then, now at the earliest."""
+        now = self._now
+        return Alarm(self, time if time > now else now, [], NORMAL)
+
+    def after(self, ns: int, call: Callable[[Any], None]) -> Event:
+        """Call in so many ns with the event that is returned now."""
+        return Alarm(self, self._now + ns, [call], NORMAL)
+
+    def late(self, call: Callable[[Any], None]) -> None:
+        """Call with an event when all else that happens in this nanosecond has happened."""
+        Alarm(self, self._now, [call], LATE)
+
+    def at(self, time: int, call: Callable[..., None], *words: object) -> None:
+        """Call with words at a time, now at the earliest."""
+        now = self._now
+        Errand(self, time if time > now else now, call, words)
+
+    def work_off(self) -> None:
+        """All events in turn, as SimPy's `run` does with a call for each; one that fails raises what it failed with."""
+        queue = self._queue
+        while queue:
+            self._now, _, _, event = heappop(queue)  # type: ignore[assignment]
+            callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]
+            for callback in callbacks:
+                callback(event)
+            if not event._ok and not hasattr(event, "_defused"):
+                raise event._value
