@@ -8,8 +8,9 @@ Bubble: (PP-1)(F+B)/chunks, where PP is ranks, F and B a rank's forward and back
 Activations: min(2(PP-1-position) + (chunks-1) PP + 1, M chunks) chunks, each 1/chunks of a rank's layers.
 """
 
-from hwmodels.refused import Refused
-from sim.schedules.program import Program, Shape, Step
+from collections.abc import Iterator
+
+from sim.schedules.program import Misfit, Program, Shape, Step
 
 
 def stages(shape: Shape) -> int:
@@ -17,15 +18,17 @@ def stages(shape: Shape) -> int:
     return shape.pipeline * shape.chunks
 
 
-def build(shape: Shape) -> Program:
-    """Needs at least 2 chunks and a multiple of `pipeline` micro-batches; Refused otherwise."""
+def misfits(shape: Shape) -> Iterator[Misfit]:
+    """Groups are whole, and 1f1b is for one stage a rank."""
     if shape.chunks < 2:
-        raise Refused(f"interleaved needs at least 2 chunks (stages a rank); got {shape.chunks} (1f1b is for 1)")
+        yield Misfit("chunks", "2 or more (1f1b is for 1)", 2)
     if shape.micro_batches % shape.pipeline:
-        raise Refused(
-            f"interleaved with pipeline {shape.pipeline} needs a multiple of {shape.pipeline} micro-batches;"
-            f" got {shape.micro_batches}"
-        )
+        groups = (shape.micro_batches + shape.pipeline // 2) // shape.pipeline
+        yield Misfit("micro_batches", f"multiples of {shape.pipeline}", max(1, groups) * shape.pipeline)
+
+
+def build(shape: Shape) -> Program:
+    """At least 2 chunks and a multiple of `pipeline` micro-batches."""
     steps = tuple(_steps(position, shape) for position in range(shape.pipeline))
     pairs = [(p, i) for p in range(shape.pipeline) for i in _pairs(p, shape)]
     early, late = {(p, i + 1, "B"): i for p, i in pairs}, {(p, i, "F"): i + 2 for p, i in pairs}

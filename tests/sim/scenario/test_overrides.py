@@ -47,7 +47,7 @@ def test_a_machine_is_swapped_whole_and_later_words_win(order: tuple[int, ...]) 
 
 def test_overrides_reach_every_part() -> None:
     scenario = load(V3, ["schedule=interleaved", "schedule.chunks=3", "model.layers=48", "cluster.fabric=null",
-                         "precision=bf16", "routing=balanced", "detail=op", "fold=false",
+                         "precision=bf16", "routing=balanced", "detail=op", "fold=false", "batch.sequences=4096",
                          "placement=[" + ", ".join(["1"] * 48) + "]"])  # fmt: skip
     assert (scenario.schedule.name, scenario.schedule.chunks) == ("interleaved", 3)
     assert scenario.model is not None and scenario.model.layers == 48
