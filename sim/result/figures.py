@@ -71,6 +71,8 @@ FIGURES = {
     "links.*.*": "kinds of traffic that are spread evenly over the step",
     "links.classes.*.*": "of each class of links: links, mean and busiest utilisation",
     "links.classes.*.bytes.*": "bytes by kind of traffic",
+    "files.*": "digest (BLAKE2b) of each other file of the run, by its name in the folder: one that differs is not "
+    "replaced by another run; of a folder alone",
     "wall_seconds": "seconds that the run took; of the command line alone",
 }
 """Dotted key -> what it is. Where a sentence speaks of positions, they are those of the pipeline."""

@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,16 @@ from sim.schedules import program
 
 
 def load(
-    scenario: Scenario | str | Path | Mapping[str, Any], overrides: Sequence[str] = (), **changes: Any
+    scenario: Scenario | str | Path | Mapping[str, Any], overrides: Sequence[str] | str = (), **changes: Any
 ) -> Scenario:
     """The scenario in a YAML file, one that ships by its name, or plain values; changed by overrides.
 
-    overrides: `key=value` each, as on the command line; changes: the same by name. They come one after another.
+    overrides: `key=value` each, as on the command line, or one; changes: the same by name. They come one after another.
     Raises DocumentError.
     """
     from sim.scenario.resolve import resolve
 
-    words = [*overrides, *(f"{key}={_text(value)}" for key, value in changes.items())]
+    words = [*_words(overrides), *(f"{key}={_text(value)}" for key, value in changes.items())]
     if isinstance(scenario, Scenario):
         changed = from_mapping(scenario.resolved, words) if words else scenario
         return replace(changed, overrides=(*scenario.overrides, *words))
@@ -42,6 +42,17 @@ def load(
         raise Refused(f"expected a scenario: a file, a name, a mapping or one that is loaded; found {scenario!r}")
     place = shelves.place(str(scenario))
     return resolve(read(place, str(scenario)), words, place)
+
+
+def _words(overrides: Any) -> Sequence[str]:
+    """Overrides as a list; one alone is a list of one. Raises Refused for what is none."""
+    if isinstance(overrides, Mapping) or not isinstance(overrides, Iterable):
+        form = "['comm.sms=12'], or by name **{'comm.sms': 12}"
+        raise Refused(f"expected overrides, such as {form}; found {overrides!r}")
+    words = [overrides] if isinstance(overrides, str) else list(overrides)
+    if odd := [word for word in words if not isinstance(word, str)]:
+        raise Refused(f"expected overrides, each as text such as 'comm.sms=12'; found {odd[0]!r}")
+    return words
 
 
 def _text(value: Any) -> str:

@@ -38,6 +38,24 @@ def test_overrides_are_words_or_names_and_are_told() -> None:
     assert sim.load(SMALL, limits={"memory": "1 GB"}).limits.memory_bytes == 10**9
 
 
+def test_one_override_needs_no_list() -> None:
+    assert sim.load(SMALL, "seed=2", fold=False).overrides == ("seed=2", "fold=false")
+    assert sim.load(sim.load(SMALL), "seed=2").seed == sim.load(MAPPING, (word for word in ["seed=2"])).seed == 2
+
+
+@pytest.mark.parametrize(("overrides", "line"), [
+    ({"seed": 2}, "expected overrides, such as ['comm.sms=12'], or by name **{'comm.sms': 12}; found {'seed': 2}"),
+    (None, "expected overrides, such as ['comm.sms=12'], or by name **{'comm.sms': 12}; found None"),
+    ([("seed", 2)], "expected overrides, each as text such as 'comm.sms=12'; found ('seed', 2)"),
+    (b"seed=2", "expected overrides, each as text such as 'comm.sms=12'; found 115"),
+    ("seed", "<command line> seed: an override is written key=value, e.g. parallel.pipeline=8"),
+])  # fmt: skip
+def test_what_are_no_overrides_is_one_line(overrides: Any, line: str) -> None:
+    with pytest.raises(Refused) as caught:
+        sim.run(SMALL, overrides)
+    assert str(caught.value) == line
+
+
 @pytest.mark.parametrize(("scenario", "line"), [
     (3, "expected a scenario: a file, a name, a mapping or one that is loaded; found 3"),
     ("v3_2048gp", "v3_2048gp: cannot be read: No such file or directory"),
@@ -71,7 +89,9 @@ def test_a_result_is_saved_as_data(tmp_path: Path) -> None:
         (tmp_path / "o" / "notes.txt").write_text("mine")
     names = {path.name for path in (tmp_path / "o").iterdir()}
     assert names == {"result.json", "scenario.yaml", "events.npz", "links.csv", "notes.txt"}
-    assert json.loads((tmp_path / "o" / "result.json").read_text()) == json.loads(json.dumps(result.summary))
+    written = json.loads((tmp_path / "o" / "result.json").read_text())
+    assert set(written.pop("files")) == names - {"result.json", "notes.txt"}
+    assert written == json.loads(json.dumps(result.summary))
     assert sim.load(tmp_path / "o" / "scenario.yaml").scenario_hash == result.summary["scenario_hash"]
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "result.json").write_text("{}")
