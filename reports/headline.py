@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from hwmodels.units import GIGA, NANO, PERCENT, TERA, format_quantity
-from sim.result import Result
+from sim.result import Result, title
 
 BILLION = GIGA
 TRILLION = TERA
@@ -63,7 +63,7 @@ def setting(result: Result) -> str:
 
 def changes(result: Result) -> str:
     """What was overridden in the scenario, whose name may still tell of the file as it was; or nothing."""
-    words = result.summary.get("overrides")
+    words = title.changes(result.summary.get("overrides", ()))
     return f"with {' '.join(words)}" if words else ""
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hwmodels.refused import Refused
 from sim.cli.command import DONE, INFEASIBLE, PROG, loaded, progress, refusals, scenario_parser
+from sim.result.title import changes
 
 if TYPE_CHECKING:
     from sim.result import Result
@@ -45,8 +46,6 @@ def run(words: list[str]) -> int:
     return DONE if result.summary["feasible"] else INFEASIBLE
 
 
-UNTOLD = ("outputs", "name")
-"""Keys that decide no figure: a run that only overrides these is the same run."""
 NAME_LENGTH, DIGEST_BYTES = 80, 4
 
 
@@ -55,7 +54,7 @@ def place(path: str, overrides: Sequence[str]) -> Path:
 
     Letters that do not belong into a file's name become `_`, and a digest tells apart what is then alike.
     """
-    words = [word.strip() for word in overrides if word.partition("=")[0].strip() not in UNTOLD]
+    words = changes(overrides)
     stem, text = Path(path).stem, ",".join(words)
     if not words:
         return Path("out", stem)
@@ -73,7 +72,7 @@ def _write(scenario: "Scenario", path: str, folder: Path, quiet: bool, start: fl
     shown = not quiet and sys.stderr.isatty()
     try:
         with replacing(folder, archive.FILES) as fresh:
-            progress(f"simulating {scenario.name} ...", shown)
+            progress(f"simulating {scenario.title} ...", shown)
             result = _simulate(scenario, path)
             progress(f"writing {folder} ...", shown)
             from reports.folder import write
@@ -105,7 +104,7 @@ def check(words: list[str]) -> int:
     for line in summary["infeasible"]:
         print(f"{path}: infeasible: {line}", file=sys.stderr)
     if summary["feasible"]:
-        print(f"{path}: nothing wrong ({scenario.name}; hash {scenario.scenario_hash})")
+        print(f"{path}: nothing wrong ({scenario.title}; hash {scenario.scenario_hash})")
     return DONE if summary["feasible"] else INFEASIBLE
 
 

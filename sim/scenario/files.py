@@ -5,7 +5,6 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +33,19 @@ def load(
 
     words = [*_words(overrides), *(f"{key}={_text(value)}" for key, value in changes.items())]
     if isinstance(scenario, Scenario):
-        changed = from_mapping(scenario.resolved, words) if words else scenario
-        return replace(changed, overrides=(*scenario.overrides, *words))
+        return _changed(scenario, words) if words else scenario
     if isinstance(scenario, Mapping):
         return from_mapping(scenario, words)
     if not isinstance(scenario, str | Path):
         raise Refused(f"expected a scenario: a file, a name, a mapping or one that is loaded; found {scenario!r}")
     place = shelves.place(str(scenario))
     return resolve(read(place, str(scenario)), words, place)
+
+
+def _changed(scenario: Scenario, words: Sequence[str]) -> Scenario:
+    """A scenario with further overrides."""
+    changed = from_mapping({**scenario.resolved, "name": scenario.name}, words)
+    return changed.overridden(*scenario.overrides, *words)
 
 
 def _words(overrides: Any) -> Sequence[str]:

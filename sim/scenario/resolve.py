@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def resolve(document: Document, overrides: Sequence[str], path: Path | None) -> 
     parts, unnamed = _parts(document, path)
     if form is None or unread or unnamed:
         raise DocumentError([*unread, *mistaken, *unnamed])
-    scenario = replace(_built(form, parts, path), overrides=tuple(overrides))
+    scenario = _built(form, parts, path).overridden(*overrides)
     if wrong := check(scenario, document):
         raise DocumentError(wrong)
     return scenario

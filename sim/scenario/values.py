@@ -1,12 +1,13 @@
 """Values of a scenario: a machine, a model and a way to run it, or the times of a schedule's chunks; all frozen."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hwmodels.fabric import Fabric
 from hwmodels.figure import OVERRIDE, Figure
 from hwmodels.node import Node
 from sim.models.shape import ModelShape
+from sim.result.title import title
 
 
 @dataclass(frozen=True)
@@ -181,10 +182,10 @@ class Scenario:
 
     placement: a rule, or layers per stage. resolved: all of it as plain values, which reload to the same scenario.
     scenario_hash: BLAKE2b of `resolved` without name and outputs, as hexadecimal text. overrides: what was changed in
-    the file or mapping, for people alone.
+    the file or mapping, for people alone. name: as the file or mapping says it; that of `resolved` is the title.
     """
 
-    name: str
+    name: str = field(compare=False)
     cluster: Cluster | None
     model: ModelShape | None
     precision: str
@@ -205,8 +206,18 @@ class Scenario:
     jitter: float = 0.0
     optimizer: Optimizer = Optimizer()
     scenario_hash: str = ""
-    resolved: dict[str, Any] = field(default_factory=dict, hash=False, repr=False)
+    resolved: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     overrides: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def title(self) -> str:
+        """Its name, with what was changed: the name alone may still tell of the file as it was."""
+        return title(self.name, self.overrides)
+
+    def overridden(self, *words: str) -> "Scenario":
+        """It, as what was changed by those `key=value` in a file or mapping; when it is loaded again, its name says
+        so."""
+        return replace(self, overrides=words, resolved={**self.resolved, "name": title(self.name, words)})
 
     @property
     def uneven(self) -> bool:
