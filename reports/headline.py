@@ -130,6 +130,11 @@ def warning(result: Result) -> str:
     return str(result.summary.get("price_warning") or "")
 
 
+def unfelt(result: Result) -> list[str]:
+    """Lines on keys that somebody asks about and that change nothing."""
+    return list(map(str, result.summary.get("unfelt", ())))
+
+
 def _exposed(summary: dict[str, Any]) -> Figure:
     note = f"{percent(summary['overlap_fraction'])} is hidden"
     return Figure("Exposed comm.", seconds(summary["exposed_communication_s"]), note)

@@ -86,6 +86,7 @@ def _header(result: Result, name: str, parts: list[Section]) -> str:
     alarm = "" if fits else f'<p class="alarm" role="alert">{escape(why_not)}</p>'
     if warning := headline.warning(result):
         alarm += f'<p class="alarm">{escape(warning)}</p>'
+    alarm += "".join(f'<p class="sub">{escape(line)}</p>' for line in headline.unfelt(result))
     changes = f'<span class="with">, {escape(words)}</span>' if (words := headline.changes(result)) else ""
     return (
         f'<header><p class="brand">Trainyard</p><h1>{name}{changes}</h1>'

@@ -36,10 +36,7 @@ def run(words: list[str]) -> int:
         print(f"written to {folder}", file=sys.stderr)
     if args.format == "json":
         sys.stdout.write((folder / "result.json").read_text(encoding="utf-8"))
-    from sim.experiments.unfelt import unfelt
-
-    lines = (*notes(scenario, result.summary, args.words[1:]), *unfelt(scenario, path, args.words[1:]))
-    for line in lines:
+    for line in (*notes(scenario, result.summary, args.words[1:]), *result.summary.get("unfelt", ())):
         print(f"{path}: {line}", file=sys.stderr)
     for line in result.summary["infeasible"]:
         print(f"infeasible: {line}", file=sys.stderr)
@@ -94,13 +91,17 @@ def _simulate(scenario: "Scenario", path: str) -> "Result":
 
 
 def check(words: list[str]) -> int:
-    """Run without a folder: what does not fit or misses a limit is told, like what is refused."""
+    """Run without a folder: what does not fit or misses a limit is told, like what is refused, and what changes
+    nothing."""
+    from sim.experiments.unfelt import unfelt
     from sim.simulation import run
 
     args = scenario_parser().parse_intermixed_args(words).words
     path, scenario = loaded(PROG, [*args[:1], "outputs=[result]", *args[1:]] if args else [])
     with refusals(path):
-        summary = run(scenario, interval=False).summary
+        summary, lines = run(scenario, interval=False).summary, list(unfelt(scenario))
+    for line in lines:
+        print(f"{path}: {line}", file=sys.stderr)
     for line in summary["infeasible"]:
         print(f"{path}: infeasible: {line}", file=sys.stderr)
     if summary["feasible"]:

@@ -15,6 +15,7 @@ FIGURES = {
     "scenario": "name of the scenario, as its file says it; see overrides",
     "scenario_hash": "digest of all that decides the answer: equal hashes are equal runs",
     "overrides.*": "what the command line or the caller changed in the file, key=value each",
+    "unfelt.*": "a line for each key that somebody asks about and that changes nothing in this run, and why",
     "detail": "what is drawn: op, layer or chunk",
     "gpus": "GPUs of the cluster; null with chunk times",
     "feasible": "whether every rank fits in memory and the scenario's limits hold",

@@ -4,7 +4,9 @@
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,11 @@ def load(
 def _changed(scenario: Scenario, words: Sequence[str]) -> Scenario:
     """A scenario with further overrides."""
     changed = from_mapping({**scenario.resolved, "name": scenario.name}, words)
-    return changed.overridden(*scenario.overrides, *words)
+    asked = tuple(dict.fromkeys((*scenario.asked, *changed.asked)))
+    first = scenario.source or changed.source
+    assert first is not None
+    source = replace(first, overrides=(*first.overrides, *words))
+    return replace(changed.overridden(*scenario.overrides, *words), asked=asked, source=source)
 
 
 def _words(overrides: Any) -> Sequence[str]:
@@ -64,14 +70,24 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def without(path: str, overrides: Sequence[str], key: str) -> Scenario:
-    """The scenario in a file, changed by overrides, as it is without a dotted key. Raises DocumentError, also where
-    nothing else says what the key says."""
-    from sim.scenario.overrides import apply
+def others(scenario: Scenario, key: str, *defaults: Any) -> Iterator[Scenario]:
+    """A scenario as it is without a dotted key: with what the key builds on, with what its file has where it is
+    overridden, and with each default; as far as that is a scenario, and another one."""
+    from sim.scenario.overrides import apply, touches
     from sim.scenario.resolve import resolve
 
-    document, _ = apply(read(Path(path)), overrides)
-    return resolve(document.without(*key.split(".")), (), Path(path))
+    source = scenario.source
+    if source is None:
+        return
+    changed, _ = apply(source.document, source.overrides)
+    rest = [word for word in source.overrides if not touches(word, key)]
+    ways = [(changed.without(*key.split(".")), ()), (source.document, tuple(rest))]
+    ways += [(source.document, (*source.overrides, f"{key}={json.dumps(value)}")) for value in defaults]
+    for document, words in ways:
+        with suppress(Refused):
+            other = resolve(document, words, source.path)
+            if other.scenario_hash != scenario.scenario_hash:
+                yield other
 
 
 def from_mapping(mapping: Mapping[str, Any], overrides: Sequence[str] = ()) -> Scenario:

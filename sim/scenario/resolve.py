@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from sim.models.family import form as form_of
 from sim.models.form import Form
 from sim.models.mixture import Mixture
 from sim.models.shape import ModelShape
+from sim.scenario import asked
 from sim.scenario.checks import check
 from sim.scenario.form import FaultForm, ScenarioForm, mistakes
 from sim.scenario.histogram import Histogram, histogram
@@ -43,6 +44,7 @@ from sim.scenario.values import (
     Routing,
     Scenario,
     Schedule,
+    Source,
 )
 from sim.schedules.program import chunked
 
@@ -61,6 +63,7 @@ def resolve(document: Document, overrides: Sequence[str], path: Path | None) -> 
         value = "a list" if isinstance(document.content, list) else repr(document.content)
         what = "nothing is written" if document.content is None else f"found {value}"
         raise DocumentError([Problem(document.place(()), "", f"expected keys and values, e.g. schedule: zb1p; {what}")])
+    source = Source(document, tuple(overrides), path)
     document, unread = apply(document, overrides)
     form, mistaken = _form(document)
     parts, unnamed = _parts(document, path)
@@ -69,7 +72,8 @@ def resolve(document: Document, overrides: Sequence[str], path: Path | None) -> 
     scenario = _built(form, parts, path).overridden(*overrides)
     if wrong := check(scenario, document):
         raise DocumentError(wrong)
-    return scenario
+    named = (*asked.of_scenario(form), *parts.asked, *asked.of_overrides(overrides))
+    return replace(scenario, asked=tuple(dict.fromkeys(named)), source=source)
 
 
 STUDY = "scenario"
@@ -113,12 +117,14 @@ def _pruned(content: Any, path: KeyPath) -> Any:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a scenario's names stand for; plain: the same as plain values that need no files."""
+    """What a scenario's names stand for; plain: the same as plain values that need no files. asked: keys of the model
+    that somebody asks about."""
 
     node: Node | None = None
     fabric: Fabric | None = None
     model: ModelShape | None = None
     histogram: Histogram | None = None
+    asked: tuple[str, ...] = ()
     plain: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -132,8 +138,14 @@ def _parts(document: Document, path: Path | None) -> tuple[Parts, list[Problem]]
         model = parts.get("model")
         return _histogram(part, key, path, family(model.family).mixture(model) if model else None)
 
+    def modelled(part: Document, key: KeyPath, path: Path | None) -> tuple[ModelShape, Any]:
+        whole = _whole_model(part, key, path)
+        shape, values = _model(whole, key)
+        parts["asked"] = tuple(asked.of_model(whole, part, form_of(shape.family)))
+        return shape, values
+
     readers = (
-        ("node", HARDWARE[0], _node), ("fabric", HARDWARE[1], _fabric), ("model", ("model",), _model),
+        ("node", HARDWARE[0], _node), ("fabric", HARDWARE[1], _fabric), ("model", ("model",), modelled),
         ("histogram", ("routing", "histogram"), counted),
     )  # fmt: skip
     for name, key, part_of in readers:
@@ -160,9 +172,8 @@ def _fabric(part: Document, key: KeyPath, path: Path | None) -> tuple[Fabric, An
     return fabric, resolved(whole.content, fabric.figures)
 
 
-def _model(part: Document, key: KeyPath, path: Path | None) -> tuple[ModelShape, Any]:
-    """The model named: in a file, from `models/` beside the scenario, or else from those that ship."""
-    whole = _whole_model(part, key, path)
+def _model(whole: Document, key: KeyPath) -> tuple[ModelShape, Any]:
+    """The model that a document describes, with what it builds on."""
     _theirs(whole, key)
     name = _family(whole, key)
     form = form_of(name)
@@ -181,8 +192,9 @@ FILES = (".json", ".yaml", ".yml")
 
 
 def _whole_model(part: Document, key: KeyPath, path: Path | None, trail: tuple[Path, ...] = ()) -> Document:
-    """A model with what it builds on: a name, or a file relative to the folder of the one that names it, of ours or a
-    config.json of Hugging Face. trail: files being read, to find loops."""
+    """A model with what it builds on: a name (from `models/` beside the scenario, or else of those that ship), or a
+    file relative to the folder of the one that names it, of ours or a config.json of Hugging Face. trail: files being
+    read, to find loops."""
     changes = part.content if isinstance(part.content, Mapping) else {}
     word = changes.get("base") if changes else part.content
     if not isinstance(word, str) or not word.endswith(FILES):

@@ -111,6 +111,14 @@ def test_overrides_are_told_beside_the_name() -> None:
     assert 'class="with"' not in html("chunks") and f"<title>{name} · Trainyard</title>" in html("chunks")
 
 
+def test_what_changes_nothing_is_told() -> None:
+    run = sample.chunk_times()
+    text = page.render(replace(run, summary=run.summary | {"unfelt": ["comm.sms changes nothing: <why>"]}))
+    assert '<p class="sub">comm.sms changes nothing: &lt;why&gt;</p>' in text and "changes nothing" not in html(
+        "chunks"
+    )
+
+
 def test_the_same_result_gives_the_same_page() -> None:
     assert page.render(sample.result()) == html("full")
 
