@@ -159,13 +159,24 @@ def _factor(number: str, unit: str, text: str, dimension: str) -> float:
 
 
 def _nearest(unit: str, dimension: str) -> str:
-    """ ", did you mean 'GB/s'?" with the likeliest legal unit, those of the expected dimension first."""
+    """ ", did you mean 'GB/s'?" with the likeliest legal unit, those of the expected dimension first; both where only
+    case would tell bits from bytes."""
     same = [name for name, (kind, _) in units().items() if kind == dimension]
+    written = unit.replace("ps", "/s")
     for names in (same, list(units())):
-        folded = [name for name in names if name.lower() == unit.lower()]
-        if near := folded or get_close_matches(unit.replace("ps", "/s"), names, n=1, cutoff=0.6):
+        folded = [name for name in names if name.lower() == written.lower() or name.lower() == unit.lower()]
+        if written not in folded and len({_bits(name) for name in folded}) > 1:
+            bit, byte = (next(name for name in folded if _bits(name) is bits) for bits in (True, False))
+            return f", did you mean {bit!r} (bits) or {byte!r} (bytes)?"
+        near = [written] if written in folded else folded
+        if near := near or get_close_matches(written, names, n=1, cutoff=0.6):
             return f", did you mean {near[0]!r}?"
     return f"; units of {dimension} are like {EXAMPLES[dimension].split()[-1]!r}"
+
+
+def _bits(unit: str) -> bool:
+    """Whether a unit of data is of bits."""
+    return unit.removesuffix("/s").endswith(("b", "bit"))
 
 
 def format_quantity(value: float, dimension: str) -> str:

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from hwmodels.units import GIGA, NANO, PERCENT, TERA, format_quantity
-from sim.result import Result
+from sim.result import Result, title
 
 BILLION = GIGA
 TRILLION = TERA
@@ -65,7 +65,7 @@ def setting(result: Result) -> str:
 
 def changes(result: Result) -> str:
     """What was overridden in the scenario, whose name may still tell of the file as it was; or nothing."""
-    words = result.summary.get("overrides")
+    words = title.changes(result.summary.get("overrides", ()))
     return f"with {' '.join(words)}" if words else ""
 
 
@@ -130,6 +130,11 @@ def _grade(summary: dict[str, Any]) -> list[Figure]:
 def warning(result: Result) -> str:
     """A line on what the figures rest on, where that is mostly bounds."""
     return str(result.summary.get("price_warning") or "")
+
+
+def unfelt(result: Result) -> list[str]:
+    """Lines on keys that somebody asks about and that change nothing."""
+    return list(map(str, result.summary.get("unfelt", ())))
 
 
 def _exposed(summary: dict[str, Any]) -> Figure:

@@ -23,7 +23,7 @@ from reports import (
 from reports.columns import script_json
 from reports.palette import INK, MUTED
 from reports.section import Section, details
-from sim.result import Result
+from sim.result import Result, title
 
 ASSETS = Path(__file__).with_name("assets")
 SCRIPTS = ("page.js", "timeline.js", "pair.js", "memory.js", "links.js", "loads.js", "charts.js", "channel.js")
@@ -49,20 +49,20 @@ def render(result: Result) -> str:
     )  # fmt: skip
     parts = [made for made in (maker.section(result) for maker in makers) if made]
     parts.append(_scenario(result))
-    title = str(result.summary.get("scenario") or result.scenario.get("name") or "A run")
-    return whole(title, _header(result, escape(title), parts), parts)
+    name = str(result.summary.get("scenario") or result.scenario.get("name") or "A run")
+    shown = title.title(name, result.summary.get("overrides", ()))
+    return whole(shown, _header(result, escape(name), parts), parts)
 
 
-def whole(name: str, header: str, parts: list[Section]) -> str:
-    """The text of a page: its name as plain text, its header as HTML, and its parts."""
+def whole(called: str, header: str, parts: list[Section]) -> str:
+    """The text of a page: what it is called as plain text, its header as HTML, and its parts."""
     data = {part.key: part.data for part in parts if part.data is not None}
-    title = escape(name)
     data["page"] = {"scales": SCALES, "ink": INK, "muted": MUTED}
     return "\n".join((
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">',
-        f"<title>{title} · Trainyard</title>\n<style>\n{_asset('page.css')}</style>\n</head>\n<body>",
+        f"<title>{escape(called)} · Trainyard</title>\n<style>\n{_asset('page.css')}</style>\n</head>\n<body>",
         header,
         f"<main>\n{''.join(map(_section, parts))}</main>",
         '<footer>Trainyard. Everything on this page is simulated, not measured.</footer>',
@@ -73,7 +73,7 @@ def whole(name: str, header: str, parts: list[Section]) -> str:
     ))  # fmt: skip
 
 
-def _header(result: Result, title: str, parts: list[Section]) -> str:
+def _header(result: Result, name: str, parts: list[Section]) -> str:
     fits, why_not = result.feasible
     shown = headline.figures(result)
     narrow = len(shown) if len(shown) <= FEW else -(-len(shown) // 2)
@@ -86,10 +86,11 @@ def _header(result: Result, title: str, parts: list[Section]) -> str:
     alarm = "" if fits else f'<p class="alarm" role="alert">{escape(why_not)}</p>'
     if warning := headline.warning(result):
         alarm += f'<p class="alarm">{escape(warning)}</p>'
-    changes = f"<br>{escape(words)}" if (words := headline.changes(result)) else ""
+    alarm += "".join(f'<p class="sub">{escape(line)}</p>' for line in headline.unfelt(result))
+    changes = f'<span class="with">, {escape(words)}</span>' if (words := headline.changes(result)) else ""
     return (
-        f'<header><p class="brand">Trainyard</p><h1>{title}</h1>'
-        f'<p class="sub">{escape(headline.setting(result))}{changes}</p>{alarm}\n'
+        f'<header><p class="brand">Trainyard</p><h1>{name}{changes}</h1>'
+        f'<p class="sub">{escape(headline.setting(result))}</p>{alarm}\n'
         f'<dl class="figures" style="--all:{wide};--half:{narrow}">{figures}</dl></header>\n'
         f'<nav aria-label="Parts of this page">{anchors}</nav>'
     )

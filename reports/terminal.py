@@ -29,10 +29,10 @@ def show(result: Result, stream: IO[str]) -> None:
     text = StringIO()  # rich itself ends the process with exit code 1 when the reader of a pipe has gone
     width = None if terminal else PLAIN_WIDTH
     console = Console(file=text, force_terminal=terminal or None, width=width, highlight=False, soft_wrap=False)
-    console.print(str(result.summary.get("scenario", "")), style="bold", markup=False)
-    for line in (headline.setting(result), headline.changes(result)):
-        if line:
-            console.print(line, style="dim", markup=False)
+    name, changes = str(result.summary.get("scenario", "")), headline.changes(result)
+    console.print(f"{name}, {changes}" if changes else name, style="bold", markup=False)
+    if setting := headline.setting(result):
+        console.print(setting, style="dim", markup=False)
     if warning := headline.warning(result):
         console.print(warning, style="bold", markup=False)
     for table in (_headline(result), _phases(result), _prices(result), _stages(result)):

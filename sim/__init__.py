@@ -11,25 +11,34 @@ if TYPE_CHECKING:
 
 
 def run(
-    scenario: "Scenario | str | Path | Mapping[str, Any]", overrides: Sequence[str] = (), *, interval: bool = True,
+    scenario: "Scenario | str | Path | Mapping[str, Any]",
+    overrides: Sequence[str] | str = (),
+    *,
+    interval: bool = True,
     **changes: Any,
-) -> "Result":  # fmt: skip
+) -> "Result":
     """Simulate one training step.
 
-    scenario: as `load` takes it, or loaded already. overrides: "key=value" each, as on the command line. changes: the
-    same by name, `schedule="1f1b"`, or `**{"comm.sms": 12}` where a key has dots. interval: with 90 % intervals and the
-    tornado, about half of the time of a run.
+    scenario: as `load` takes it, or loaded already. overrides: "key=value" each, as on the command line, or one of
+    them. changes: the same by name, `schedule="1f1b"`, or `**{"comm.sms": 12}` where a key has dots. interval: with
+    what takes further runs: 90 % intervals, the tornado, and which figures of the machine are not felt; about half of
+    the time of a run.
 
     Raises hwmodels.refused.Refused when the scenario is wrong, the schedule cannot run this shape, the device cannot do
     what is asked or something is too large to count or to hold. Any other exception is a bug.
     """
+    from dataclasses import replace
+
+    from sim.experiments.unfelt import unfelt
     from sim.simulation import run as simulate
 
-    return simulate(load(scenario, overrides, **changes), interval)
+    what = load(scenario, overrides, **changes)
+    result = simulate(what, interval)
+    return replace(result, summary=result.summary | {"unfelt": list(unfelt(what, interval))})
 
 
 def load(
-    scenario: "Scenario | str | Path | Mapping[str, Any]", overrides: Sequence[str] = (), **changes: Any
+    scenario: "Scenario | str | Path | Mapping[str, Any]", overrides: Sequence[str] | str = (), **changes: Any
 ) -> "Scenario":
     """The scenario in a YAML file, one that ships by its name ("v3_2048gpu"), or plain values as in YAML; changed by
     overrides as `run` takes them. Raises hwmodels.refused.Refused, with a line for each thing that is wrong."""

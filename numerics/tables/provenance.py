@@ -28,10 +28,13 @@ NOT_FOLLOWED = frozenset({"numerics.tables.provenance"})
 
 
 class Module(NamedTuple):
-    """The top level of a file. definitions: name -> statements; imports: local name -> (module, name in it)."""
+    """The top level of a file. definitions: name -> statements; imports: local name -> (module, name in it). said,
+    mentions: what was worked out of definitions, by name (see `_said`, `_references`)."""
 
     definitions: dict[str, list[ast.stmt]]
     imports: dict[str, tuple[str, str]]
+    said: dict[str, str]
+    mentions: dict[str, tuple[tuple[str, str], ...]]
 
 
 def digest(data: bytes) -> str:
@@ -63,12 +66,13 @@ def program(entries: Sequence[str], root: Path = ROOT) -> dict[str, str]:
         file = _module(root, module)
         if file is None or name not in file.definitions:
             raise ValueError(f"{module}:{name} is not defined")
+    asked = set(waiting)
     while waiting:
-        module, name = waiting.pop()
-        at = _where(root, module, name)
+        at = _where(root, *waiting.pop())
         if at and at[0] not in NOT_FOLLOWED and at[1] not in reached.setdefault(at[0], set()):
             reached[at[0]].add(at[1])
-            waiting += _references(root, *at)
+            waiting += (further := [each for each in _references(root, *at) if each not in asked])
+            asked.update(further)
     digests = {
         _path(root, m).relative_to(root).as_posix(): _digest_of_names(root, m, names)
         for m, names in sorted(reached.items())
@@ -175,7 +179,7 @@ def _module(root: Path, module: str) -> Module | None:
 
 @cache
 def _parsed(path: Path, _changed_ns: int) -> Module:
-    file = Module({}, {})
+    file = Module({}, {}, {}, {})
     for statement in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(statement, ast.ImportFrom) and statement.module:
             file.imports.update({a.asname or a.name: (statement.module, a.name) for a in statement.names})
@@ -205,19 +209,24 @@ def _where(root: Path, module: str, name: str) -> tuple[str, str] | None:
     return _where(root, *file.imports[name]) if name in file.imports else None
 
 
-def _references(root: Path, module: str, name: str) -> list[tuple[str, str]]:
+def _references(root: Path, module: str, name: str) -> tuple[tuple[str, str], ...]:
     """(module, name) of everything that a definition mentions; `shelf.load` where `shelf` is an imported module."""
     file = _module(root, module)
     assert file is not None
-    out = []
+    if name not in file.mentions:
+        file.mentions[name] = tuple(dict.fromkeys(_mentioned(file, module, name)))
+    return file.mentions[name]
+
+
+def _mentioned(file: Module, module: str, name: str) -> Iterator[tuple[str, str]]:
     for statement in file.definitions[name]:
         for node in _nodes(statement):
             if isinstance(node, ast.Name):
-                out.append((module, node.id))
+                yield module, node.id
             elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 source, of = file.imports.get(node.value.id, ("", ""))
-                out += [(f"{source}.{of}".rstrip("."), node.attr)] if source else []
-    return out
+                if source:
+                    yield f"{source}.{of}".rstrip("."), node.attr
 
 
 def _nodes(node: ast.AST) -> Iterator[ast.AST]:
@@ -234,8 +243,14 @@ def _nodes(node: ast.AST) -> Iterator[ast.AST]:
 def _digest_of_names(root: Path, module: str, names: set[str]) -> str:
     file = _module(root, module)
     assert file is not None
-    texts = (f"{name}: {[canonical(s) for s in file.definitions[name]]}" for name in sorted(names))
-    return digest("\n".join(texts).encode())
+    return digest("\n".join(f"{name}: {_said(file, name)}" for name in sorted(names)).encode())
+
+
+def _said(file: Module, name: str) -> str:
+    """A definition as text."""
+    if name not in file.said:
+        file.said[name] = str([canonical(statement) for statement in file.definitions[name]])
+    return file.said[name]
 
 
 def _parts(node: ast.AST) -> Iterator[tuple[str, Any]]:

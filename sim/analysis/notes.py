@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -13,8 +12,7 @@ from hwmodels.device import FOLLOWS
 from hwmodels.figure import Figure
 from hwmodels.units import format_quantity
 from sim.models.family import family, main_units, weights
-from sim.scenario.values import PROFILE_SPREAD, Cluster, Comm, Optimizer, Scenario
-from sim.schedules.program import pairing
+from sim.scenario.values import PROFILE_SPREAD, Cluster, Scenario
 
 SLACK = (
     "comm.waits: none; the communication stream of V3's pair is 64 % busy here and 89 % in its profile, with waits for "
@@ -39,22 +37,14 @@ def notes(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[st
             yield line
     if line := _unmodelled(scenario):
         yield line
-    if line := _capacity(scenario):
+    if "model.capacity" not in scenario.asked and (line := _capacity(scenario)):
         yield line
-    if not scenario.batch.lengths and "packed" in scenario.resolved.get("batch", {}):
-        yield "batch.packed changes nothing: without batch.lengths a sequence is one document"
     if scenario.batch.packed and summary.get("documents", {}).get("attention_share") == 0 and scenario.model:
         yield f"batch.lengths: {scenario.model.name} has no attention, so documents change nothing"
     if line := _fabric(scenario, summary, overrides):
         yield line
-    if line := _comm(scenario, overrides):
-        yield line
     if scenario.overlap.expert and (line := _pairs(scenario)):
         yield line
-    if scenario.model is None and scenario.optimizer.name != Optimizer.name:
-        yield "optimizer.name: chunk_times have no parameters to update, so it changes nothing"
-    if scenario.model is None and scenario.optimizer.reduce == "after":
-        yield "optimizer.reduce: chunk_times have no gradients to reduce, so it changes nothing"
     if scenario.routing.kind == "sampled" and scenario.routing.spread == PROFILE_SPREAD:
         yield SPREAD
     if scenario.comm.waits == "none" and _rests(scenario, summary, overrides):
@@ -101,25 +91,8 @@ def _capacity(scenario: Scenario) -> str:
     return "model.capacity: balanced routing gives each expert its mean, so nothing is dropped; try routing=sampled"
 
 
-def _comm(scenario: Scenario, overrides: Sequence[str]) -> str:
-    """What is said of communication kernels that do not run, or hold nothing."""
-    model, kernels = scenario.model, replace(scenario.comm, messages=Comm.messages)
-    said = any(word.startswith("comm") and not word.startswith("comm.messages") for word in overrides)
-    if model is None or (kernels == Comm() and not said):
-        return ""
-    if not family(model.family).mixture(model):
-        return f"comm: {model.name} has no experts, so no kernel of exchanges runs or holds SMs"
-    if scenario.parallel.expert == 1:
-        return "comm: with parallel.expert 1 nothing is exchanged, so no kernel of exchanges runs or holds SMs"
-    if scenario.comm.hold and not scenario.comm.sms:
-        return "comm.hold changes nothing: comm.sms 0 holds no SMs"
-    return ""
-
-
 def _pairs(scenario: Scenario) -> str:
-    """What is said of pairs that are there anyway, or hide nothing."""
-    if pairing(scenario.schedule.name)[0]:
-        return f"overlap.expert changes nothing: {scenario.schedule.name} always runs forwards beside backwards"
+    """What is said of pairs that were asked for and hide nothing."""
     mixture = family(scenario.model.family).mixture(scenario.model) if scenario.model else None
     if scenario.model and (not mixture or scenario.parallel.expert == 1):
         return "overlap.expert: nothing is exchanged, so pairs hide nothing, and more activations are kept"

@@ -54,6 +54,7 @@ def figures(scenario: Scenario) -> dict[str, Any]:
     rows = [*exchanges.bandwidths(links), *exchanges.latencies(links, device.sms)]
     return {
         "scenario": scenario.name,
+        "overrides": list(scenario.overrides),
         "warps": scenario.comm.warps,
         "splits": {kind: rows[1.0] for kind, rows in splits.items()},
         "paces": {kind: {str(pace): rows[pace] for pace in PACES} for kind, rows in splits.items()},
@@ -115,7 +116,7 @@ def _timeline(path: str, scenario: Scenario, folder: Path) -> int:
     try:
         _check(page, report.MARK)
         folder.mkdir(parents=True, exist_ok=True)
-        page.write_text(report.render(scenario.name, seen), encoding="utf-8")
+        page.write_text(report.render(scenario.title, seen), encoding="utf-8")
     except OSError as error:
         raise Refused(f"cannot be written: {error.strerror or error}", str(page)) from None
     report.show(seen, sys.stdout, max(20, min(120, shutil.get_terminal_size((80, 24)).columns) - 12))

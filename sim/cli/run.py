@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hwmodels.refused import Refused
 from sim.cli.command import DONE, INFEASIBLE, PROG, loaded, progress, refusals, scenario_parser
+from sim.result.title import changes
 
 if TYPE_CHECKING:
     from sim.result import Result
@@ -35,18 +36,13 @@ def run(words: list[str]) -> int:
         print(f"written to {folder}", file=sys.stderr)
     if args.format == "json":
         sys.stdout.write((folder / "result.json").read_text(encoding="utf-8"))
-    from sim.experiments.unfelt import unfelt
-
-    lines = (*notes(scenario, result.summary, args.words[1:]), *unfelt(scenario, path, args.words[1:]))
-    for line in lines:
+    for line in (*notes(scenario, result.summary, args.words[1:]), *result.summary.get("unfelt", ())):
         print(f"{path}: {line}", file=sys.stderr)
     for line in result.summary["infeasible"]:
         print(f"infeasible: {line}", file=sys.stderr)
     return DONE if result.summary["feasible"] else INFEASIBLE
 
 
-UNTOLD = ("outputs", "name")
-"""Keys that decide no figure: a run that only overrides these is the same run."""
 NAME_LENGTH, DIGEST_BYTES = 80, 4
 
 
@@ -55,7 +51,7 @@ def place(path: str, overrides: Sequence[str]) -> Path:
 
     Letters that do not belong into a file's name become `_`, and a digest tells apart what is then alike.
     """
-    words = [word.strip() for word in overrides if word.partition("=")[0].strip() not in UNTOLD]
+    words = changes(overrides)
     stem, text = Path(path).stem, ",".join(words)
     if not words:
         return Path("out", stem)
@@ -73,7 +69,7 @@ def _write(scenario: "Scenario", path: str, folder: Path, quiet: bool, start: fl
     shown = not quiet and sys.stderr.isatty()
     try:
         with replacing(folder, archive.FILES) as fresh:
-            progress(f"simulating {scenario.name} ...", shown)
+            progress(f"simulating {scenario.title} ...", shown)
             result = _simulate(scenario, path)
             progress(f"writing {folder} ...", shown)
             from reports.folder import write
@@ -95,17 +91,21 @@ def _simulate(scenario: "Scenario", path: str) -> "Result":
 
 
 def check(words: list[str]) -> int:
-    """Run without a folder: what does not fit or misses a limit is told, like what is refused."""
+    """Run without a folder: what does not fit or misses a limit is told, like what is refused, and what changes
+    nothing."""
+    from sim.experiments.unfelt import unfelt
     from sim.simulation import run
 
     args = scenario_parser().parse_intermixed_args(words).words
     path, scenario = loaded(PROG, [*args[:1], "outputs=[result]", *args[1:]] if args else [])
     with refusals(path):
-        summary = run(scenario, interval=False).summary
+        summary, lines = run(scenario, interval=False).summary, list(unfelt(scenario))
+    for line in lines:
+        print(f"{path}: {line}", file=sys.stderr)
     for line in summary["infeasible"]:
         print(f"{path}: infeasible: {line}", file=sys.stderr)
     if summary["feasible"]:
-        print(f"{path}: nothing wrong ({scenario.name}; hash {scenario.scenario_hash})")
+        print(f"{path}: nothing wrong ({scenario.title}; hash {scenario.scenario_hash})")
     return DONE if summary["feasible"] else INFEASIBLE
 
 

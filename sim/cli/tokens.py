@@ -10,6 +10,7 @@ from typing import Any
 
 from hwmodels.refused import Refused
 from sim.cli.command import DONE, Parser, helped, loaded, refusals
+from sim.result.title import title
 
 PROG = "python -m sim tokens"
 
@@ -55,8 +56,8 @@ def _tables(table: dict[str, Any]) -> Iterator[str]:
     priced, drawn = table["reach"]["priced"], table["reach"]["drawn"]
     how = "expected values" if table["expected"] else f"{table['ranks']} ranks, {table['micro_batches']} micro-batches"
     yield (
-        f"{table['scenario']}: {table['routing']} routing, {table['tokens']:,} tokens a rank and micro-batch,"
-        f" expert groups of {table['group']} ranks; {how}"
+        f"{title(table['scenario'], table['overrides'])}: {table['routing']} routing,"
+        f" {table['tokens']:,} tokens a rank and micro-batch, expert groups of {table['group']} ranks; {how}"
     )
     head = ["layer", "received least", "mean", "most", "rows least", "mean", "most", "MaxVio"]
     rows = [_row(layer, () if table["expected"] else ("max_vio_popularity",)) for layer in table["layers"]]

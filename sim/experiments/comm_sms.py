@@ -12,6 +12,7 @@ from hwmodels.price import Pricer
 from hwmodels.units import NS_PER_S
 from sim import assembly
 from sim.analysis import metrics
+from sim.communication import sharing
 from sim.communication.exchange import kernel
 from sim.communication.exchange.offload import Offload, beside
 from sim.communication.exchange.ports import of_op
@@ -54,12 +55,14 @@ class Split:
 
 
 def splits(scenario: Scenario, warps: str, sms: Iterable[int] = SPLITS, copy: Copy = COPY) -> Iterator[Split]:
-    """The scenario at each split, layers placed as its own one places them. warps, copy: see Fidelity."""
+    """The scenario at each split, layers placed as its own one places them: where those stay, the run that has so many
+    SMs. warps, copy: see Fidelity."""
     plan, fidelity = lay_out(scenario), Fidelity(KERNEL, warps, copy)
-    machine = assembly.machine(plan)
+    own = assembly.unshared(plan)
+    links = assembly.network(plan, own)
     for count in sms:
-        pricer = replace(machine.pricer, comm_sms=count, exchange=fidelity)
-        yield _split(plan, replace(machine, pricer=pricer), fidelity)
+        machine = replace(own, pricer=replace(own.pricer, comm_sms=count, exchange=fidelity))
+        yield _split(plan, sharing.shared(plan, assembly.hindered(plan, machine, links)), fidelity)
 
 
 def slower(copy: Copy, factor: float) -> Copy:

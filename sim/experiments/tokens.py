@@ -49,7 +49,8 @@ def survey(scenario: Scenario, steps: int = 0) -> dict[str, Any]:
     gate, popularity = gate_of(mixture), popularity_of(scenario, mixture, len(routed))
     drawn, hosts = loads_of(plan, machine), hosts_of(popularity, scenario, mixture, machine.cluster.node.gpus)
     table = {
-        "scenario": scenario.name, "scenario_hash": scenario.scenario_hash, "routing": scenario.routing.kind,
+        "scenario": scenario.name, "overrides": list(scenario.overrides), "scenario_hash": scenario.scenario_hash,
+        "routing": scenario.routing.kind,
         "expected": drawn is None, "tokens": machine.site.tokens, "ranks": plan.data, "group": scenario.parallel.expert,
         "micro_batches": plan.micro_batches, "step_tokens": machine.site.tokens * plan.data * plan.micro_batches,
         "reach": _reach(scenario, machine, gate, popularity, hosts),

@@ -1,16 +1,23 @@
-"""Figures of a machine that a scenario states and its run does not feel: a line each, so that none is silent.
+"""Keys that somebody asks about and a run does not feel: a line each, so that none is silent.
 
-Those that no price reads are known by name. Of each of the others the run is made once more without it: what tells
-nothing else then changes nothing. Ranks that differ are taken alike for that, and only figures are compared.
+Those of a scenario that cannot matter where others are as they are are known by name (`idle`). A dimension of the model
+is felt where any kernel, byte or FLOP of a layer is another without it. Of figures of the machine, those that no price
+reads are known by name, and for each of the others the even run is made once more without it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from hwmodels.refused import Refused
-from sim.scenario.files import without
+from sim import assembly
+from sim.layout.plan import Plan, lay_out
+from sim.models.family import family, form
+from sim.models.form import texts
+from sim.routing.gate import gate_of
+from sim.scenario.files import others
 from sim.scenario.values import Routing, Scenario
+from sim.schedules.program import pairing
 from sim.simulation import run
 
 DESCRIPTIVE = {
@@ -23,25 +30,122 @@ DESCRIPTIVE = {
     "cluster.fabric.cost": "no figure of a run is in money",
 }
 """Keys that describe a machine and nothing reads, and why."""
-UNTOLD = ("scenario_hash", "overrides", "events", "wall_seconds")
+UNTOLD = ("scenario_hash", "overrides", "events", "wall_seconds", "unfelt")
 """What a run tells of itself, not of the machine."""
+LABELS = ("family", "name", "source", "unmodelled", "unmodelled_parameters")
+"""Keys of a model that say what it is, or are told in a note."""
+OF_MODELS = {
+    "no kernels to price": ("precision", "pricing"),
+    "no layers": ("placement",),
+    "no experts": ("parallel.expert", "routing.kind", "routing.redundant_experts"),
+    "no sequences": ("batch.sequences", "batch.sequence_length", "batch.micro_batch"),
+    "no exchanges": ("comm.sms", "comm.warps", "comm.exchange", "comm.hold", "comm.waits"),
+    "no parameters to update": ("optimizer.name",),
+    "no gradients to reduce": ("optimizer.reduce",),
+    "nothing that is drawn at random": ("seed",),
+    "no memory": ("limits.memory",),
+}
+"""What chunk times lack -> keys that are about it."""
+EXCHANGES = ("comm.sms", "comm.warps", "comm.exchange", "comm.hold", "comm.waits")
+FURTHER = {
+    "placement": "stages hold the same layers without it",
+    "cluster.placement": "no flow is in another's way",
+    "cluster.routing": "no flow is in another's way",
+    "comm.messages": "nobody has to wait for a message",
+}
+"""Keys of a scenario that are tried as figures of the machine are, and what it means where a run does not feel them."""
 
 
-def unfelt(scenario: Scenario, path: str, overrides: Sequence[str]) -> Iterator[str]:
-    """Lines, each beginning with its key. path, overrides: what the scenario was read from."""
+def unfelt(scenario: Scenario, further: bool = True) -> Iterator[str]:
+    """Lines, each beginning with its key. further: also what takes further runs."""
+    plan = lay_out(scenario)
+    reasons = {key: why for keys, why in idle(plan) for key in reversed(keys)}
+    for key in scenario.asked:
+        if key in reasons:
+            yield f"{key} changes nothing: {reasons[key]}"
+    for key in scenario.asked if scenario.model else ():
+        if key.startswith("model.") and key not in reasons and (why := _dimension(plan, key, further)):
+            yield f"{key} changes nothing in this run: {why}"
+    for key in FURTHER if further else ():
+        if key in scenario.asked and key not in reasons and _same(scenario, key):
+            yield f"{key} changes nothing in this run: {FURTHER[key]}"
     for key in scenario.cluster.stated if scenario.cluster else ():
         why = next((why for name, why in DESCRIPTIVE.items() if key == name or key.startswith(f"{name}.")), "")
         if why:
             yield f"{key} changes nothing: descriptive, {why}"
-        elif _same(scenario, path, overrides, key):
+        elif further and _same(scenario, key):
             yield f"{key} changes nothing in this run: what it limits is not reached, or not there"
 
 
-def _same(scenario: Scenario, path: str, overrides: Sequence[str], key: str) -> bool:
-    """Whether the run tells the same without a key."""
-    try:
-        other = without(path, overrides, key)
-    except Refused:  # nothing else says it, so that it cannot be left out
+def idle(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Keys of a scenario that no value of theirs would make felt, and why."""
+    scenario, comm, cluster = plan.scenario, plan.scenario.comm, plan.scenario.cluster
+    if not scenario.batch.lengths:
+        yield ("batch.packed",), "without batch.lengths a sequence is one document"
+    if pairing(scenario.schedule.name)[0]:
+        yield ("overlap.expert",), f"{scenario.schedule.name} always runs forwards beside backwards"
+    if plan.program.positions == 1:
+        yield ("comm.messages", "chunk_times.p2p"), "with parallel.pipeline 1 nothing is sent"
+    if scenario.model is None or cluster is None:
+        for lacking, keys in OF_MODELS.items():
+            yield keys, f"chunk_times have {lacking}"
+        if not plan.overlapped:
+            yield ("chunk_times.overlapped",), f"{scenario.schedule.name} overlaps no forward with a backward"
+        return
+    if plan.program.stages == 1:
+        yield ("placement",), "there is one stage"
+    routed = any(unit.routed for unit in family(scenario.model.family).units(scenario.model))
+    if routed and scenario.routing.kind == "balanced":
+        mean = "balanced routing gives each expert its mean"
+        yield ("model.capacity",), f"{mean}, so nothing is dropped; try routing=sampled"
+    if not routed:
+        yield EXCHANGES, f"{scenario.model.name} has no experts, so no kernel of exchanges runs or holds SMs"
+    elif scenario.parallel.expert == 1:
+        yield EXCHANGES, "with parallel.expert 1 nothing is exchanged, so no kernel of exchanges runs or holds SMs"
+    elif not comm.sms:
+        yield ("comm.hold",), "comm.sms 0 holds no SMs"
+    elif scenario.parallel.expert <= cluster.node.gpus:
+        yield ("comm.warps",), "expert groups lie inside nodes, where each SM of the kernel has one role"
+
+
+def _dimension(plan: Plan, key: str, further: bool) -> str:
+    """Why a dimension of the model changes nothing; empty where it does, or nothing says what it would be without. What
+    is no number may be felt by a layer and yet by no stage."""
+    scenario, name = plan.scenario, key.removeprefix("model.")
+    assert scenario.model is not None
+    field = form(scenario.model.family).model_fields.get(name)
+    if field is None or name in LABELS:
+        return ""
+    other = next(others(scenario, key, *([] if field.is_required() else [field.default])), None)
+    if other is None or other.model is None:
+        return ""
+    if _does(plan) != _does(lay_out(other)) and not (further and field.annotation is bool and _same(scenario, key)):
+        return ""
+    text = texts(form(scenario.model.family)).get(name, "").replace("\n", " ").removesuffix(".")
+    return f"no kernel, byte or FLOP of {scenario.model.name} depends on it ({text[:1].lower()}{text[1:]})"
+
+
+def _does(plan: Plan) -> tuple[Any, ...]:
+    """All that a run takes from the dimensions of its model."""
+    scenario, machine = plan.scenario, assembly.prices(plan.scenario, assembly.held_always(plan))
+    site, shape, own, how = machine.site, machine.site.shape, machine.family, machine.recompute
+    layers = [
+        (
+            unit, own.weights(shape, unit), own.kept(site, unit, how), own.kept_for_weight(site, unit, how),
+            *([launch.op for part in machine.parts(unit, direction) for launch in part.kernels] for direction in "FBW"),
+        )
+        for unit in machine.units
+    ]  # fmt: skip
+    rates = [own.flop(shape, scenario.batch.sequence_length, causal) for causal in (True, False)]
+    drawn = (gate_of(machine.mixture), machine.mixture.capacity) if machine.mixture and scenario.uneven else None
+    load = site[4:] if machine.routed else ()
+    return layers, rates, own.workspace(site, how), shape.hidden, site[1:4], load, drawn
+
+
+def _same(scenario: Scenario, key: str) -> bool:
+    """Whether the run tells the same without a key; not where nothing says what it would be."""
+    other = next(others(scenario, key), None)
+    if other is None:
         return False
     kinds = {"result"}, {"result", "links"} & set(scenario.outputs)
     return all(_figures(scenario, outputs) == _figures(other, outputs) for outputs in kinds)

@@ -36,7 +36,7 @@ class Form(BaseModel):
         """JSON Schema. Only here are the texts read, from the source of all forms (pydantic's own way reads it whenever
         they are imported, which takes a tenth of a run)."""
         for form in _below(Form):
-            for name, text in _texts(form).items():
+            for name, text in texts(form).items():
                 form.model_fields[name].description = text
             form.model_rebuild(force=True)
         return cls.model_json_schema()
@@ -49,7 +49,7 @@ def _below(form: type[Form]) -> Iterator[type[Form]]:
         yield from _below(each)
 
 
-def _texts(form: type[Form]) -> dict[str, str]:
+def texts(form: type[Form]) -> dict[str, str]:
     """What is written below the keys of a form, its bases included."""
     texts: dict[str, str] = {}
     for each in reversed(form.__mro__):

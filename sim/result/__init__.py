@@ -9,6 +9,7 @@ from hwmodels.units import format_quantity
 from sim.result import archive
 from sim.result.curves import Bar, ChannelLanes, MemoryCurve, RankLoads, StageLoad, Utilisation
 from sim.result.folder import replacing
+from sim.result.title import changes
 from sim.trace import Trace
 
 __all__ = [
@@ -69,7 +70,7 @@ class Result:
         """The answer in a few words: what each is, and its value as text."""
         summary, (fits, why) = self.summary, self.feasible
         answer = [("", str(summary.get("scenario"))), ("step", format_quantity(summary["step_time_s"], "time"))]
-        if words := summary.get("overrides"):
+        if words := changes(summary.get("overrides", ())):
             answer.insert(1, ("with", " ".join(words)))
         if mfu := summary.get("mfu"):
             answer.append(("MFU, causal", f"{mfu['causal']:.1%}"))

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.result.curves import RankLoads, Utilisation
+from sim.result.folder import LISTED, MARK, listed
 from sim.trace import LANES, PHASES, Trace
 
 FILES = ("result.json", "scenario.yaml", "report.html", "trace/rank*.json.gz", "events.npz", "links.csv", "loads.csv")
@@ -41,7 +42,7 @@ def write(run: Run, folder: Path, outputs: Sequence[str], wall_seconds: float | 
     """Write the data of a run into `folder`, which exists; result.json comes last, so that with it all are there.
 
     outputs: which of events, links and loads; a run need not have the latter two. wall_seconds: how long it took, for
-    result.json. OSError when a file cannot be written.
+    result.json, which also lists what is in `folder` by then. OSError when a file cannot be written.
     """
     if "events" in outputs:
         write_events(run.spans, folder / "events.npz")
@@ -50,12 +51,12 @@ def write(run: Run, folder: Path, outputs: Sequence[str], wall_seconds: float | 
     if "loads" in outputs and run.loads:
         write_loads(run.loads, folder / "loads.csv")
     (folder / "scenario.yaml").write_text(scenario_text(run.scenario), encoding="utf-8")
-    (folder / "result.json").write_text(figures(run.summary, wall_seconds), encoding="utf-8")
+    own = {LISTED: listed(folder)} | ({} if wall_seconds is None else {"wall_seconds": wall_seconds})
+    (folder / MARK).write_text(figures(run.summary | own), encoding="utf-8")
 
 
-def figures(summary: dict[str, Any], wall_seconds: float | None = None) -> str:
+def figures(content: dict[str, Any]) -> str:
     """The text of result.json: sorted keys, and floats with all the digits that tell them apart."""
-    content = summary | ({} if wall_seconds is None else {"wall_seconds": wall_seconds})
     return json.dumps(content, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False, default=_plain) + "\n"
 
 

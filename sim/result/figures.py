@@ -15,6 +15,7 @@ FIGURES = {
     "scenario": "name of the scenario, as its file says it; see overrides",
     "scenario_hash": "digest of all that decides the answer: equal hashes are equal runs",
     "overrides.*": "what the command line or the caller changed in the file, key=value each",
+    "unfelt.*": "a line for each key that somebody asks about and that changes nothing in this run, and why",
     "detail": "what is drawn: op, layer or chunk",
     "gpus": "GPUs of the cluster; null with chunk times",
     "feasible": "whether every rank fits in memory and the scenario's limits hold",
@@ -81,6 +82,8 @@ FIGURES = {
     "links.*.*": "kinds of traffic that are spread evenly over the step",
     "links.classes.*.*": "of each class of links: links, mean and busiest utilisation",
     "links.classes.*.bytes.*": "bytes by kind of traffic",
+    "files.*": "digest (BLAKE2b) of each other file of the run, by its name in the folder: one that differs is not "
+    "replaced by another run; of a folder alone",
     "wall_seconds": "seconds that the run took; of the command line alone",
 }
 """Dotted key -> what it is. Where a sentence speaks of positions, they are those of the pipeline."""

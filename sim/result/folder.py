@@ -1,24 +1,32 @@
 """Output folders: what a run writes replaces what an older run wrote, whole or not at all, and nothing of anybody else.
 
+The result of a run has a digest of each file beside it. A file of that name with another content is somebody else's.
+
 New files are written beside the folder under a hidden name first. That scratch folder is locked as long as its run
 lives; one that nobody holds is of a run that was killed, and the next run beside it clears it up.
 """
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 from hwmodels.refused import Refused
 
 MARK = "result.json"
 """The file that tells a folder of ours from anybody else's, by MARKED: a file of that name alone says nothing."""
 MARKED = ("schema_version", "scenario_hash")
+LISTED = "files"
+"""Key of the mark: name -> digest of each file that came with it. Marks of runs before had none, and then files go by
+their names."""
+DIGEST_BYTES = 16
 
 SCRATCH = ".trainyard-"
 """In the name of a scratch folder, after that of the folder it is for: `.v3.trainyard-x1y2z3`."""
@@ -32,7 +40,8 @@ def replacing(path: Path, ours: Sequence[str]) -> Iterator[Path]:
 
     ours: patterns of the files that runs write, such as `trace/*.gz`; the mark is one of them. Other files in `path`
     stay as they are. When the block fails or is interrupted, nothing of it stays and `path` is as it was.
-    Raises Refused when `path` is a file, cannot be written, or has something in it and no result of ours.
+    Raises Refused when `path` is a file, cannot be written, or has something in it and no result of ours, or a file
+    that no run wrote where this one would put its own.
     """
     target = path.resolve()
     with ExitStack() as undone:
@@ -66,13 +75,23 @@ def writing(path: Path) -> Iterator[None]:
         raise Refused(f"cannot be written: {error.strerror or error}", str(path)) from None
 
 
-def marked(folder: Path) -> bool:
-    """Whether a run of ours ended in `folder`."""
+def listed(folder: Path) -> dict[str, str]:
+    """Name -> digest of every file in `folder`, for the mark."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): _digest(path) for path in sorted(files)}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=DIGEST_BYTES).hexdigest()
+
+
+def _mark(folder: Path) -> dict[str, Any]:
+    """What the mark of a run of ours in `folder` says; nothing where there is none."""
     try:
         content = json.loads((folder / MARK).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and all(key in content for key in MARKED)
+        return {}
+    return content if isinstance(content, dict) and all(key in content for key in MARKED) else {}
 
 
 def sweep(parent: Path, ours: Sequence[str]) -> None:
@@ -118,7 +137,7 @@ def _check(target: Path, path: Path) -> None:
 
 
 def _check_content(target: Path, path: Path) -> None:
-    if any(target.iterdir()) and not marked(target):
+    if any(target.iterdir()) and not _mark(target):
         what = f"is not empty and has no {MARK} of a run, so nothing in it is replaced; name another with --out"
         raise Refused(what, str(path))
 
@@ -130,12 +149,27 @@ def _files(folder: Path, ours: Sequence[str]) -> list[Path]:
     return sorted(inside, key=lambda path: (str(path) == MARK, path))
 
 
+def _of(mark: Mapping[str, Any], folder: Path, ours: Sequence[str]) -> list[Path]:
+    """Files of ours in `folder` that came with a mark: those that are as it says, and the mark."""
+    known = mark.get(LISTED)
+    if not isinstance(known, dict):
+        return _files(folder, ours)
+    return [
+        file for file in _files(folder, ours)
+        if str(file) == MARK or ((folder / file).is_file() and known.get(file.as_posix()) == _digest(folder / file))
+    ]  # fmt: skip
+
+
 def _replace(scratch: Path, target: Path, ours: Sequence[str]) -> None:
     """Files of ours in `target` go, the mark first; fresh ones come, the mark last. When that fails or is interrupted,
-    all is put back."""
+    all is put back. Raises Refused where a file that is not ours is in the way of one."""
+    old = _of(_mark(target), target, ours)
+    if theirs := sorted({*_files(target, ours)} - {*old} & {*_files(scratch / FRESH, ours)}):
+        what = "is not as a run of ours wrote it, so it is not replaced; move it, or name another folder with --out"
+        raise Refused(what, str(target / theirs[0]))
     try:
         (scratch / LEAVING).mkdir()
-        for file in reversed(_files(target, ours)):
+        for file in reversed(old):
             _move(file, target, scratch / LEAVING)
         os.rename(scratch / LEAVING, scratch / OLD)
         for file in _files(scratch / FRESH, ours):
@@ -148,7 +182,7 @@ def _replace(scratch: Path, target: Path, ours: Sequence[str]) -> None:
 def _restore(scratch: Path, target: Path, ours: Sequence[str]) -> None:
     """`target` as it was before a replacement that did not end."""
     if (scratch / OLD).is_dir():
-        for file in _files(target, ours):
+        for file in _of(_mark(scratch / FRESH), target, ours):
             _move(file, target, scratch / FRESH)
     for place in (scratch / OLD, scratch / LEAVING):
         for file in _files(place, ours):

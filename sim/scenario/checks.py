@@ -9,18 +9,16 @@ from hwmodels.units import LONGEST_NS, format_quantity, ns_to_seconds
 from sim.models.family import family, main_units
 from sim.models.layer import Unit
 from sim.models.mixture import Mixture
-from sim.scenario import lengths, orders, slots
+from sim.scenario import lengths, slots
+from sim.scenario.fits import Finding, micro_batches, nearest, schedule, sequences
 from sim.scenario.values import FOREVER, Cluster, Comm, Fault, Scenario
 from sim.schedules import program
 from sim.schedules.program import Shape
 
-Finding = tuple[tuple[str, ...], str]
-"""The keys involved, the one to change first, and one line on what is wrong and what is legal."""
-
 
 def check(scenario: Scenario, document: Document) -> list[Problem]:
     """Everything wrong with the scenario as a whole, each at the key to blame: one overridden, else the first."""
-    rules = [_whole, _large, orders.mistakes, _routing, _documents, *([_model, _placement] if scenario.model else [])]
+    rules = [_whole, _large, schedule, _routing, _documents, *([_model, _placement] if scenario.model else [])]
     rules += [_machine, _layout] if scenario.cluster and scenario.model else []
     rules += [_experts] if scenario.model else []
     rules += [_uneven] if scenario.uneven else []
@@ -47,12 +45,6 @@ def _whole(scenario: Scenario) -> Iterator[Finding]:
         yield ("batch.sequences",), "missing; expected the sequences of a step over all data-parallel ranks"
 
 
-def _micro_batches(scenario: Scenario) -> int:
-    """Micro-batches of a pipeline; 0 where they are too few or unknown, which is told elsewhere."""
-    batch = scenario.batch
-    return batch.micro_batches or (batch.sequences or 0) // max(1, scenario.data_parallel * batch.micro_batch)
-
-
 MOST_TOKENS, MOST_STEPS = 1 << 24, 1 << 16
 """Limits of the tokens of a micro-batch (a GPU holds a thousandth of what 16 million need), and micro-batches of a
 pipeline: each exchange and each step is gone through one by one."""
@@ -65,7 +57,7 @@ MOST_RANK_STEPS = 1 << 26
 
 def _large(scenario: Scenario) -> Iterator[Finding]:
     """What could be counted, but takes more time or memory to simulate than anybody has."""
-    batch, steps = scenario.batch, _micro_batches(scenario)
+    batch, steps = scenario.batch, micro_batches(scenario)
     tokens = batch.sequence_length * batch.micro_batch
     if scenario.model and tokens > MOST_TOKENS:
         what = f"{tokens} tokens a micro-batch (with batch.micro_batch {batch.micro_batch})"
@@ -212,7 +204,7 @@ def _redundant(copies: int, experts: int, ranks: int) -> Iterator[Finding]:
         legal, what = f"multiples of {ranks} from 0 to {most}" if most else "0", f"then has all {experts} experts"
         yield keys, f"found {copies}; legal: {legal} (each rank of parallel.expert {ranks} {what})"
     elif total % ranks:
-        near = _nearest(copies, ranks)
+        near = nearest(copies, ranks)
         yield (
             keys,
             (
@@ -245,7 +237,7 @@ def _placement(scenario: Scenario) -> Iterator[Finding]:
     assert model is not None
     if name not in program.names():
         return
-    stages = program.stages(name, Shape(pipeline, max(1, _micro_batches(scenario)), scenario.schedule.chunks))
+    stages = program.stages(name, Shape(pipeline, max(1, micro_batches(scenario)), scenario.schedule.chunks))
     of = f"{name} with parallel.pipeline {pipeline} has {stages} stages"
     if isinstance(scenario.placement, str):
         if stages > model.layers:
@@ -332,7 +324,7 @@ def _layout(scenario: Scenario) -> Iterator[Finding]:
             f"data parallel {copies} ({cluster.gpus} GPUs / parallel.pipeline {parallel.pipeline})", copies,
             "parallel.expert", parallel.expert)  # fmt: skip
     yield from _domains(parallel.expert, cluster.node.gpus)
-    yield from _sequences(scenario, copies)
+    yield from sequences(scenario, copies)
 
 
 def _domains(expert: int, gpus: int) -> Iterator[Finding]:
@@ -347,34 +339,6 @@ def _domains(expert: int, gpus: int) -> Iterator[Finding]:
                 f"legal: divisors and multiples of {gpus}{use}"
             ),
         )
-
-
-def _sequences(scenario: Scenario, copies: int) -> Iterator[Finding]:
-    batch = scenario.batch
-    each = copies * batch.micro_batch
-    if not batch.sequences:
-        return
-    keys = ("batch.sequences", "batch.micro_batch", "parallel.pipeline", "cluster.nodes")
-    if batch.sequences % each:
-        yield (
-            keys,
-            (
-                f"batch.sequences {batch.sequences} is not a multiple of data parallel {copies} x batch.micro_batch"
-                f" {batch.micro_batch} = {each}; nearest legal: {_nearest(batch.sequences, each)}"
-            ),
-        )
-    elif batch.micro_batches not in (None, batch.sequences // each):
-        yield (
-            ("batch.micro_batches", *keys),
-            (
-                f"batch.sequences {batch.sequences} make {batch.sequences // each} micro-batches a pipeline, not"
-                f" {batch.micro_batches}; leave one of the two out"
-            ),
-        )
-
-
-def _nearest(value: int, step: int) -> int:
-    return max(step, (value + step // 2) // step * step)
 
 
 def _cluster_of(scenario: Scenario) -> Cluster:

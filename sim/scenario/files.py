@@ -4,7 +4,8 @@
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,19 +24,18 @@ from sim.schedules import program
 
 
 def load(
-    scenario: Scenario | str | Path | Mapping[str, Any], overrides: Sequence[str] = (), **changes: Any
+    scenario: Scenario | str | Path | Mapping[str, Any], overrides: Sequence[str] | str = (), **changes: Any
 ) -> Scenario:
     """The scenario in a YAML file, one that ships by its name, or plain values; changed by overrides.
 
-    overrides: `key=value` each, as on the command line; changes: the same by name. They come one after another.
+    overrides: `key=value` each, as on the command line, or one; changes: the same by name. They come one after another.
     Raises DocumentError.
     """
     from sim.scenario.resolve import resolve
 
-    words = [*overrides, *(f"{key}={_text(value)}" for key, value in changes.items())]
+    words = [*_words(overrides), *(f"{key}={_text(value)}" for key, value in changes.items())]
     if isinstance(scenario, Scenario):
-        changed = from_mapping(scenario.resolved, words) if words else scenario
-        return replace(changed, overrides=(*scenario.overrides, *words))
+        return _changed(scenario, words) if words else scenario
     if isinstance(scenario, Mapping):
         return from_mapping(scenario, words)
     if not isinstance(scenario, str | Path):
@@ -44,19 +44,50 @@ def load(
     return resolve(read(place, str(scenario)), words, place)
 
 
+def _changed(scenario: Scenario, words: Sequence[str]) -> Scenario:
+    """A scenario with further overrides."""
+    changed = from_mapping({**scenario.resolved, "name": scenario.name}, words)
+    asked = tuple(dict.fromkeys((*scenario.asked, *changed.asked)))
+    first = scenario.source or changed.source
+    assert first is not None
+    source = replace(first, overrides=(*first.overrides, *words))
+    return replace(changed.overridden(*scenario.overrides, *words), asked=asked, source=source)
+
+
+def _words(overrides: Any) -> Sequence[str]:
+    """Overrides as a list; one alone is a list of one. Raises Refused for what is none."""
+    if isinstance(overrides, Mapping) or not isinstance(overrides, Iterable):
+        form = "['comm.sms=12'], or by name **{'comm.sms': 12}"
+        raise Refused(f"expected overrides, such as {form}; found {overrides!r}")
+    words = [overrides] if isinstance(overrides, str) else list(overrides)
+    if odd := [word for word in words if not isinstance(word, str)]:
+        raise Refused(f"expected overrides, each as text such as 'comm.sms=12'; found {odd[0]!r}")
+    return words
+
+
 def _text(value: Any) -> str:
     """A value as an override has it: text as it is, all else as JSON, which is YAML."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def without(path: str, overrides: Sequence[str], key: str) -> Scenario:
-    """The scenario in a file, changed by overrides, as it is without a dotted key. Raises DocumentError, also where
-    nothing else says what the key says."""
-    from sim.scenario.overrides import apply
+def others(scenario: Scenario, key: str, *defaults: Any) -> Iterator[Scenario]:
+    """A scenario as it is without a dotted key: with what the key builds on, with what its file has where it is
+    overridden, and with each default; as far as that is a scenario, and another one."""
+    from sim.scenario.overrides import apply, touches
     from sim.scenario.resolve import resolve
 
-    document, _ = apply(read(Path(path)), overrides)
-    return resolve(document.without(*key.split(".")), (), Path(path))
+    source = scenario.source
+    if source is None:
+        return
+    changed, _ = apply(source.document, source.overrides)
+    rest = [word for word in source.overrides if not touches(word, key)]
+    ways = [(changed.without(*key.split(".")), ()), (source.document, tuple(rest))]
+    ways += [(source.document, (*source.overrides, f"{key}={json.dumps(value)}")) for value in defaults]
+    for document, words in ways:
+        with suppress(Refused):
+            other = resolve(document, words, source.path)
+            if other.scenario_hash != scenario.scenario_hash:
+                yield other
 
 
 def from_mapping(mapping: Mapping[str, Any], overrides: Sequence[str] = ()) -> Scenario:

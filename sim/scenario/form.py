@@ -46,8 +46,10 @@ def _slots(value: Any) -> Any:
 
 def _outputs(value: Any) -> Any:
     words = [value] if isinstance(value, str) else value
-    if not isinstance(words, list | tuple) or not words:
+    if not isinstance(words, list | tuple):
         raise ValueError(f"expected a list; found {value!r}; legal: {', '.join(OUTPUTS)}")
+    if not words:
+        raise ValueError(f"names nothing; [result] has figures alone; legal: {', '.join(OUTPUTS)}")
     for word in words:
         if word not in OUTPUTS:
             raise ValueError(unknown(word, "output", OUTPUTS))

@@ -6,13 +6,19 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from hwmodels.document import KeyPath, did_you_mean, unknown
+from hwmodels.document import Document, KeyPath, Problem, did_you_mean, dotted, unknown
 from sim.models.form import Form
 
 
 def mistakes(form: type[Form], error: ValidationError) -> list[tuple[KeyPath, str]]:
     """Each mistake pydantic found in a `form`, as the key path and one line in our words."""
     return [(_path(item["loc"]), _message(form, item)) for item in error.errors(include_url=False)]
+
+
+def problems(form: type[Form], error: ValidationError, document: Document, key: KeyPath = ()) -> list[Problem]:
+    """The same with their places in the document."""
+    errors = mistakes(form, error)
+    return [Problem(document.place(path), dotted((*key, *path)), message) for path, message in errors]
 
 
 def _path(loc: tuple[int | str, ...]) -> KeyPath:

@@ -48,6 +48,12 @@ def override(text: str) -> tuple[tuple[str, ...], Document]:
     return path, Document(read.content, dict.fromkeys(read.places, place))
 
 
+def touches(text: str, key: str) -> bool:
+    """Whether an override gives a dotted key, all that it lies in, or something in it."""
+    path, _ = override(text)
+    return all(a == b for a, b in zip(path, key.split("."), strict=False))
+
+
 def _changed(document: Document, path: tuple[str, ...], value: Document, above: KeyPath = ()) -> Document:
     """`document`, which lies at `above`, with `value` merged in at `path`; short forms on the way are written out."""
     for size in range(len(path)):

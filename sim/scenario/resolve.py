@@ -11,26 +11,23 @@ from pydantic import ValidationError
 
 from hwmodels import fabric as fabrics
 from hwmodels import node as nodes
-from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem, dotted, merge, read, unknown
+from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem
 from hwmodels.fabric import Fabric
 from hwmodels.figure import resolved
 from hwmodels.node import Node
-from hwmodels.refused import Refused
-from hwmodels.shelf import Shelf, expand
+from hwmodels.shelf import expand
 from sim.models import hugging_face
-from sim.models.config import is_config, model_of
-from sim.models.family import families, family, is_family
+from sim.models.family import family
 from sim.models.family import form as form_of
-from sim.models.form import Form
 from sim.models.mixture import Mixture
 from sim.models.shape import ModelShape
-from sim.scenario import lengths
+from sim.scenario import asked, lengths
+from sim.scenario import model as models
 from sim.scenario.checks import check
 from sim.scenario.form import FaultForm, ScenarioForm
 from sim.scenario.histogram import Histogram, histogram
-from sim.scenario.mistakes import mistakes
+from sim.scenario.mistakes import problems
 from sim.scenario.overrides import apply
-from sim.scenario.shelves import MODELS
 from sim.scenario.values import (
     FOREVER,
     PROFILE_SPREAD,
@@ -47,6 +44,7 @@ from sim.scenario.values import (
     Routing,
     Scenario,
     Schedule,
+    Source,
 )
 from sim.schedules.program import chunked
 
@@ -65,15 +63,17 @@ def resolve(document: Document, overrides: Sequence[str], path: Path | None) -> 
         value = "a list" if isinstance(document.content, list) else repr(document.content)
         what = "nothing is written" if document.content is None else f"found {value}"
         raise DocumentError([Problem(document.place(()), "", f"expected keys and values, e.g. schedule: zb1p; {what}")])
+    source = Source(document, tuple(overrides), path)
     document, unread = apply(document, overrides)
     form, mistaken = _form(document)
     parts, unnamed = _parts(document, path)
     if form is None or unread or unnamed:
         raise DocumentError([*unread, *mistaken, *unnamed])
-    scenario = replace(_built(form, parts, path), overrides=tuple(overrides))
+    scenario = _built(form, parts, path).overridden(*overrides)
     if wrong := check(scenario, document):
         raise DocumentError(wrong)
-    return scenario
+    named = (*asked.of_scenario(form), *parts.asked, *asked.of_overrides(overrides))
+    return replace(scenario, asked=tuple(dict.fromkeys(named)), source=source)
 
 
 STUDY = "scenario"
@@ -98,12 +98,7 @@ def _form(document: Document) -> tuple[ScenarioForm | None, list[Problem]]:
     try:
         return ScenarioForm.model_validate(_pruned(document.content, ())), []
     except ValidationError as error:
-        return None, _problems(ScenarioForm, error, document)
-
-
-def _problems(form: type[Form], error: ValidationError, document: Document, key: KeyPath = ()) -> list[Problem]:
-    errors = mistakes(form, error)
-    return [Problem(document.place(path), dotted((*key, *path)), message) for path, message in errors]
+        return None, problems(ScenarioForm, error, document)
 
 
 def _pruned(content: Any, path: KeyPath) -> Any:
@@ -117,13 +112,15 @@ def _pruned(content: Any, path: KeyPath) -> Any:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a scenario's names stand for; lengths: recorded ones; plain: the same as plain values that need no files."""
+    """What a scenario's names stand for; lengths: recorded ones; plain: the same as plain values that need no files.
+    asked: keys of the model that somebody asks about."""
 
     node: Node | None = None
     fabric: Fabric | None = None
     model: ModelShape | None = None
     histogram: Histogram | None = None
     lengths: tuple[tuple[int, int], ...] | None = None
+    asked: tuple[str, ...] = ()
     plain: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -137,8 +134,14 @@ def _parts(document: Document, path: Path | None) -> tuple[Parts, list[Problem]]
         model = parts.get("model")
         return _histogram(part, key, path, family(model.family).mixture(model) if model else None)
 
+    def modelled(part: Document, key: KeyPath, path: Path | None) -> tuple[ModelShape, Any]:
+        whole = models.document(part, key, path)
+        shape, values = models.shape(whole, key)
+        parts["asked"] = tuple(asked.of_model(whole, part, form_of(shape.family)))
+        return shape, values
+
     readers = (
-        ("node", HARDWARE[0], _node), ("fabric", HARDWARE[1], _fabric), ("model", ("model",), _model),
+        ("node", HARDWARE[0], _node), ("fabric", HARDWARE[1], _fabric), ("model", ("model",), modelled),
         ("histogram", ("routing", "histogram"), counted), ("lengths", lengths.place(document), _lengths),
     )  # fmt: skip
     for name, key, part_of in readers:
@@ -165,77 +168,6 @@ def _fabric(part: Document, key: KeyPath, path: Path | None) -> tuple[Fabric, An
     return fabric, resolved(whole.content, fabric.figures)
 
 
-def _model(part: Document, key: KeyPath, path: Path | None) -> tuple[ModelShape, Any]:
-    """The model named: in a file, from `models/` beside the scenario, or else from those that ship."""
-    whole = _whole_model(part, key, path)
-    _theirs(whole, key)
-    name = _family(whole, key)
-    form = form_of(name)
-    try:
-        written = form.model_validate(whole.content)
-    except ValidationError as error:
-        raise DocumentError(_problems(form, error, whole, key)) from None
-    # what no model needs is not said of those that lack it
-    plain = written.model_dump(exclude_defaults=True)
-    plain["source"] = plain.pop("source")  # last, as in the documents
-    return family(name).Shape(**written.model_dump()), plain
-
-
-FILES = (".json", ".yaml", ".yml")
-"""Ends of names that are files and not names of models."""
-
-
-def _whole_model(part: Document, key: KeyPath, path: Path | None, trail: tuple[Path, ...] = ()) -> Document:
-    """A model with what it builds on: a name, or a file relative to the folder of the one that names it, of ours or a
-    config.json of Hugging Face. trail: files being read, to find loops."""
-    changes = part.content if isinstance(part.content, Mapping) else {}
-    word = changes.get("base") if changes else part.content
-    if not isinstance(word, str) or not word.endswith(FILES):
-        return expand(part, _models(path, word), key)
-    file = (path.parent if path else Path()) / word
-    if file.resolve() in trail:
-        loop = " -> ".join(each.name for each in (*trail, file))
-        raise DocumentError([Problem(part.place(("base",)), dotted(key), f"base goes in a circle: {loop}")])
-    document = read(file, word)
-    if is_config(document.content):
-        document = _translated(document, word, key)
-    whole = _whole_model(document, key, file, (*trail, file.resolve()))
-    if not changes:
-        return whole
-    rest = {inner: place for inner, place in part.places.items() if inner[:1] != ("base",)}
-    return merge(whole, Document({name: value for name, value in changes.items() if name != "base"}, rest))
-
-
-def _translated(document: Document, word: str, key: KeyPath) -> Document:
-    """A config.json in our keys, all of them at its place. It is called as its file is, or as its folder."""
-    file, place = Path(word), document.place(())
-    name = file.parent.name if file.stem == "config" and file.parent.name else file.stem
-    try:
-        return Document(model_of(document.content, name), {(): place})
-    except Refused as error:
-        raise DocumentError([Problem(place, dotted(key), str(error))]) from None
-
-
-def _theirs(whole: Document, key: KeyPath) -> None:
-    """Raise DocumentError with one line where a model is written in Hugging Face's names."""
-    name = whole.content.get("family") if isinstance(whole.content, Mapping) else None
-    legal = family(name).Shape.__dataclass_fields__ if is_family(name) else {}
-    theirs, line = hugging_face.remark(whole.content, legal)
-    if line and not legal:
-        line += f"; legal: {', '.join(families())}, see scenarios/models"
-    if line:
-        raise DocumentError([Problem(whole.place((theirs,)), dotted(key), line)])
-
-
-def _family(whole: Document, key: KeyPath) -> str:
-    """The family that a model says it is of."""
-    name = whole.content.get("family") if isinstance(whole.content, Mapping) else None
-    if not is_family(name):
-        what = unknown(name, "model family", families()) if name else f"missing; legal: {', '.join(families())}"
-        raise DocumentError([Problem(whole.place(("family",)), dotted((*key, "family")), what)])
-    return str(name)
-
-
 def _histogram(part: Document, key: KeyPath, path: Path | None, mixture: Mixture | None) -> tuple[Histogram, Any]:
     """The histogram in a file, whose name is relative to the scenario's folder, or written out."""
     rows = histogram(part, key, path.parent if path else Path(), mixture)
@@ -247,11 +179,6 @@ def _lengths(part: Document, key: KeyPath, path: Path | None) -> tuple[tuple[tup
     return rows, [list(row) for row in rows]
 
 
-def _models(path: Path | None, word: object) -> Shelf:
-    beside = path.parent / "models" if path else None
-    if beside and isinstance(word, str) and (beside / f"{word}.yaml").is_file() and beside.resolve() != MODELS.folder:
-        return Shelf("model", beside, str(beside), cited=False)
-    return MODELS
 
 
 def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:

@@ -1,13 +1,16 @@
 """Values of a scenario: a machine, a model and a way to run it, or the times of a schedule's chunks; all frozen."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import exp
+from pathlib import Path
 from typing import Any
 
+from hwmodels.document import Document
 from hwmodels.fabric import Fabric
 from hwmodels.figure import OVERRIDE, Figure
 from hwmodels.node import Node
 from sim.models.shape import ModelShape
+from sim.result.title import title
 
 
 @dataclass(frozen=True)
@@ -238,15 +241,25 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Source:
+    """What a scenario was read from: a document, what was overridden in it, and its file, if it has one."""
+
+    document: Document
+    overrides: tuple[str, ...]
+    path: Path | None
+
+
+@dataclass(frozen=True)
 class Scenario:
     """One run. Either cluster and model are given, or chunk_times; the others are then None.
 
     placement: a rule, or layers per stage. resolved: all of it as plain values, which reload to the same scenario.
     scenario_hash: BLAKE2b of `resolved` without name and outputs, as hexadecimal text. overrides: what was changed in
-    the file or mapping, for people alone.
+    the file or mapping, for people alone. name: as the file or mapping says it; that of `resolved` is the title.
+    asked: dotted keys that somebody asks about (see `sim.scenario.asked`). source: what it was read from.
     """
 
-    name: str
+    name: str = field(compare=False)
     cluster: Cluster | None
     model: ModelShape | None
     precision: str
@@ -268,8 +281,20 @@ class Scenario:
     optimizer: Optimizer = Optimizer()
     overlap: Overlap = Overlap()
     scenario_hash: str = ""
-    resolved: dict[str, Any] = field(default_factory=dict, hash=False, repr=False)
+    resolved: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     overrides: tuple[str, ...] = field(default=(), compare=False)
+    asked: tuple[str, ...] = field(default=(), compare=False)
+    source: Source | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def title(self) -> str:
+        """Its name, with what was changed: the name alone may still tell of the file as it was."""
+        return title(self.name, self.overrides)
+
+    def overridden(self, *words: str) -> "Scenario":
+        """It, as what was changed by those `key=value` in a file or mapping; when it is loaded again, its name says
+        so."""
+        return replace(self, overrides=words, resolved={**self.resolved, "name": title(self.name, words)})
 
     @property
     def uneven(self) -> bool:

@@ -15,8 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain, count, repeat
 
-from hwmodels.refused import Refused
-from sim.schedules.program import Posts, Program, Shape, Step
+from sim.schedules.program import Misfit, Posts, Program, Shape, Step
 
 Part = tuple[int, str]
 """How often, and what: 0 is the side of the rank's own end, 1 the other; W is the oldest weight gradient put off."""
@@ -27,16 +26,19 @@ def stages(shape: Shape) -> int:
     return shape.pipeline
 
 
+def misfits(shape: Shape) -> Iterator[Misfit]:
+    """Ranks mirror each other, halves of the micro-batches too, and each half fills the pipeline."""
+    if shape.pipeline % 2:
+        yield Misfit("pipeline", "even numbers (its ranks mirror each other)", shape.pipeline + 1)
+        return
+    least = 2 * shape.pipeline
+    if shape.micro_batches % 2 or shape.micro_batches < least:
+        yield Misfit("micro_batches", f"even numbers from {least} on", max(least, shape.micro_batches + 1))
+
+
 def build(shape: Shape) -> Program:
-    """Needs an even pipeline and an even number of micro-batches, at least 2 PP; Refused otherwise."""
+    """An even pipeline and an even number of micro-batches, at least 2 PP."""
     positions, micro_batches = shape.pipeline, shape.micro_batches
-    if positions % 2:
-        raise Refused(f"dualpipe needs an even pipeline (its ranks mirror each other); got {positions}")
-    if micro_batches % 2 or micro_batches < 2 * positions:
-        raise Refused(
-            f"dualpipe with pipeline {positions} needs an even number of at least {2 * positions} micro-batches;"
-            f" got {micro_batches}"
-        )
     steps = tuple(tuple(_steps(position, positions, micro_batches // 2)) for position in range(positions))
     early, late = shifted([_depth(position, positions) for position in range(positions)], positions // 2)
     return Program("dualpipe", positions, positions, micro_batches, steps, 2, early, late)

@@ -9,9 +9,10 @@ without the Dual" (2025).
 Bubble: (PP/2-1)(F&B+B-3W) with PP = 2P stages, for W <= F = B-W and F&B = F+B. Activations: PP+1 chunks of PP = 2P.
 """
 
-from hwmodels.refused import Refused
+from collections.abc import Iterator
+
 from sim.schedules.dualpipe import eight_parts, shifted, unroll
-from sim.schedules.program import Program, Shape, Step
+from sim.schedules.program import Misfit, Program, Shape, Step
 
 
 def stages(shape: Shape) -> int:
@@ -19,13 +20,15 @@ def stages(shape: Shape) -> int:
     return 2 * shape.pipeline
 
 
+def misfits(shape: Shape) -> Iterator[Misfit]:
+    """Micro-batches fill the way down and the way up."""
+    if shape.micro_batches < 2 * shape.pipeline:
+        yield Misfit("micro_batches", f"{2 * shape.pipeline} or more", 2 * shape.pipeline)
+
+
 def build(shape: Shape) -> Program:
-    """Needs at least 2 P micro-batches; Refused otherwise."""
+    """At least 2 P micro-batches."""
     positions, micro_batches = shape.pipeline, shape.micro_batches
-    if micro_batches < 2 * positions:
-        raise Refused(
-            f"dualpipev with pipeline {positions} needs at least {2 * positions} micro-batches; got {micro_batches}"
-        )
     steps = tuple(_steps(position, positions, micro_batches) for position in range(positions))
     early, late = shifted(range(positions), positions)
     return Program("dualpipev", positions, stages(shape), micro_batches, steps, 1, early, late)

@@ -13,8 +13,9 @@ that forward would be of the same chunk (Megatron Core's combined 1F1B, NVIDIA/M
 Time, with F and B of a stage and F, B <= F&B <= F+B: chunks PP (F+B) + (chunks M - (chunks-1) PP - 1) F&B.
 """
 
-from hwmodels.refused import Refused
-from sim.schedules.program import Program, Shape, Step, alternating
+from collections.abc import Iterator
+
+from sim.schedules.program import Misfit, Program, Shape, Step, alternating
 
 
 def stages(shape: Shape) -> int:
@@ -22,15 +23,17 @@ def stages(shape: Shape) -> int:
     return shape.pipeline * shape.chunks
 
 
-def build(shape: Shape) -> Program:
-    """Needs at least 2 chunks and a multiple of `pipeline` micro-batches; Refused otherwise."""
+def misfits(shape: Shape) -> Iterator[Misfit]:
+    """Groups are whole, and 1f1b is for one stage a rank."""
     if shape.chunks < 2:
-        raise Refused(f"interleaved needs at least 2 chunks (stages a rank); got {shape.chunks} (1f1b is for 1)")
+        yield Misfit("chunks", "2 or more (1f1b is for 1)", 2)
     if shape.micro_batches % shape.pipeline:
-        raise Refused(
-            f"interleaved with pipeline {shape.pipeline} needs a multiple of {shape.pipeline} micro-batches;"
-            f" got {shape.micro_batches}"
-        )
+        groups = (shape.micro_batches + shape.pipeline // 2) // shape.pipeline
+        yield Misfit("micro_batches", f"multiples of {shape.pipeline}", max(1, groups) * shape.pipeline)
+
+
+def build(shape: Shape) -> Program:
+    """At least 2 chunks and a multiple of `pipeline` micro-batches."""
     steps = tuple(_steps(position, shape) for position in range(shape.pipeline))
     # a pair that is one step takes all its inputs before it and hands both outputs on after it
     pairs = [(p, i) for p in range(shape.pipeline) for i in _pairs(p, shape) if not shape.paired]

@@ -105,14 +105,22 @@ class Program:
         return tuple(tuple(step.passes() for step in steps) for steps in self.steps)
 
 
+class Misfit(NamedTuple):
+    """Why a schedule cannot run a shape: a field of Shape, what it may be in words, and the nearest such number."""
+
+    field: str
+    legal: str
+    nearest: int
+
+
 class ScheduleFile(Protocol):
-    """A file of sim/schedules."""
+    """A file of sim/schedules; one that cannot run every shape also has `misfits(shape) -> Iterator[Misfit]`."""
 
     def stages(self, shape: Shape) -> int:
         """How many stages the pipeline has."""
 
     def build(self, shape: Shape) -> Program:
-        """Steps of each position; Refused when the schedule cannot run the shape."""
+        """Steps of each position, of a shape without misfits."""
 
 
 def names() -> tuple[str, ...]:
@@ -134,7 +142,17 @@ def _schedule(name: str) -> ScheduleFile:
 
 def build(name: str, shape: Shape) -> Program:
     """The program of schedule `name`; Refused if there is no such schedule or it cannot run `shape`."""
+    for misfit in misfits(name, shape):
+        of = f"{name} with pipeline {shape.pipeline}" if misfit.field != "pipeline" else name
+        what = f"{misfit.field} {getattr(shape, misfit.field)}"
+        raise Refused(f"{of} cannot run {what}; legal: {misfit.legal}, nearest {misfit.nearest}")
     return _schedule(name).build(shape)
+
+
+def misfits(name: str, shape: Shape) -> tuple[Misfit, ...]:
+    """Why schedule `name` cannot run `shape`, nothing where it can; Refused if there is no such schedule."""
+    listed = getattr(_schedule(name), "misfits", None)
+    return tuple(listed(shape)) if listed else ()
 
 
 def stages(name: str, shape: Shape) -> int:

@@ -77,7 +77,7 @@ def test_a_number_of_a_machine_is_felt_or_told(words, key, figure):
     if told(*words, word) != told(*words):
         return
     assert key not in FELT
-    lines = [*unfelt(scenario, LITE, [*SMALL, *words, word]), *notes(scenario, {}, [*SMALL, *words, word])]
+    lines = [*unfelt(scenario), *notes(scenario, {}, [*SMALL, *words, word])]
     assert any(line.startswith(f"cluster.{key} changes nothing") and "\n" not in line for line in lines), lines
 
 
@@ -88,7 +88,7 @@ def test_what_is_known_to_be_unfelt_is_of_machines_that_ship():
 
 def test_what_a_run_feels_has_no_line():
     overrides = [*SMALL, "cluster.node.device.clock=1 GHz"]
-    assert list(unfelt(load(LITE, overrides), LITE, overrides)) == []
+    assert list(unfelt(load(LITE, overrides))) == []
 
 
 def test_a_figure_of_a_file_is_told_too(tmp_path):
@@ -97,5 +97,5 @@ def test_a_figure_of_a_file_is_told_too(tmp_path):
     file = tmp_path / "lite.yaml"
     file.write_text(text.replace("fabric: mpft", "fabric: {base: mpft, radix: 32}"))
     overrides = [*SMALL, "routing=sampled"]
-    lines = list(unfelt(load(str(file), overrides), str(file), overrides))
+    lines = list(unfelt(load(str(file), overrides)))
     assert [line.split()[0] for line in lines] == ["cluster.node.device.l2.latency", "cluster.fabric.radix"]

@@ -39,7 +39,12 @@ def test_parse(text: str | float, dimension: str, value: float) -> None:
 @pytest.mark.parametrize(("text", "dimension", "message"), [
     ("400 Gb/sec", "data/time", "unknown unit 'Gb/sec', did you mean 'Gb/s'?"),
     ("400 Gbps", "data/time", "unknown unit 'Gbps', did you mean 'Gb/s'?"),
-    ("5 gb", "data", "unknown unit 'gb', did you mean 'GB'?"),
+    ("5 gb", "data", "unknown unit 'gb', did you mean 'Gb' (bits) or 'GB' (bytes)?"),
+    ("400gb/s", "data/time", "unknown unit 'gb/s', did you mean 'Gb/s' (bits) or 'GB/s' (bytes)?"),
+    ("400 gbps", "data/time", "unknown unit 'gbps', did you mean 'Gb/s' (bits) or 'GB/s' (bytes)?"),
+    ("50 GBps", "data/time", "unknown unit 'GBps', did you mean 'GB/s'?"),
+    ("400 gbit/s", "data/time", "unknown unit 'gbit/s', did you mean 'Gbit/s'?"),
+    ("50 gib/s", "data/time", "unknown unit 'gib/s', did you mean 'Gib/s' (bits) or 'GiB/s' (bytes)?"),
     ("5 TFLOPS", "FLOP/time", "unknown unit 'TFLOPS', did you mean 'TFLOP/s'?"),
     ("3 furlong", "time", "unknown unit 'furlong'; units of time are like 'us'"),
     (2.8, "time", 'number 2.8 needs a unit, e.g. "2.8 us"'),

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from functools import cache
+from html import escape
 from html.parser import HTMLParser
 
 import pytest
@@ -100,11 +101,22 @@ def test_an_infeasible_run_says_so_first() -> None:
     assert 'class="alarm"' not in html("full")
 
 
-def test_overrides_are_told_below_the_name() -> None:
-    """The name may still tell of the file as it was."""
+def test_overrides_are_told_beside_the_name() -> None:
+    """Which may still tell of the file as it was; in what a browser calls the page, too."""
     run = sample.chunk_times()
-    text = page.render(replace(run, summary=run.summary | {"overrides": ["seed=1", "name=<b>"]}))
-    assert "<br>with seed=1 name=&lt;b&gt;</p>" in text and "<br>with" not in html("chunks")
+    text = page.render(replace(run, summary=run.summary | {"overrides": ["seed=<b>", "name=x"]}))
+    name = escape(run.summary["scenario"])
+    assert f'<h1>{name}<span class="with">, with seed=&lt;b&gt;</span></h1>' in text
+    assert f"<title>{name}, with seed=&lt;b&gt; · Trainyard</title>" in text
+    assert 'class="with"' not in html("chunks") and f"<title>{name} · Trainyard</title>" in html("chunks")
+
+
+def test_what_changes_nothing_is_told() -> None:
+    run = sample.chunk_times()
+    text = page.render(replace(run, summary=run.summary | {"unfelt": ["comm.sms changes nothing: <why>"]}))
+    assert '<p class="sub">comm.sms changes nothing: &lt;why&gt;</p>' in text and "changes nothing" not in html(
+        "chunks"
+    )
 
 
 def test_the_same_result_gives_the_same_page() -> None:

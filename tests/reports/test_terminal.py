@@ -45,12 +45,14 @@ def test_uneven_stages_are_listed() -> None:
     assert "1 to 2   MoE to MoE 9" in shown(replace(sample.result(), stages=alike))
 
 
-def test_the_machine_and_the_overrides_are_told_below_the_name() -> None:
+def test_the_overrides_are_told_beside_the_name_and_the_machine_below() -> None:
+    """But for what decides no figure."""
     result = sample.result()
-    changed = replace(result, summary=result.summary | {"overrides": ["cluster.nodes=256", "faults=[red]"]})
-    _, *below = shown(changed).splitlines()
+    words = ["cluster.nodes=256", "outputs=[result]", "faults=[red]"]
+    changed = replace(result, summary=result.summary | {"overrides": words})
+    name, *below = shown(changed).splitlines()
     assert below[0].startswith("256 nodes of None") and "schedule dualpipe" in below[0]
-    assert "with cluster.nodes=256 faults=[red]" in below
+    assert name == f"{result.summary['scenario']}, with cluster.nodes=256 faults=[red]"
     assert "with " not in shown(result)
 
 

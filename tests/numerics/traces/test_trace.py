@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hwmodels.units import MIB
 from numerics.traces import events, window
 from numerics.traces.events import EventReader
 from numerics.traces.trace import LAUNCH, Trace, nanoseconds, read_trace
@@ -254,34 +255,43 @@ def test_a_file_of_nothing_but_names_does_not_fill_memory(tmp_path: Path, monkey
 # --- files of other forms, of any size --------------------------------------------------------------------------------
 
 NODE = {"id": 1, "name": 'a "quoted\\" {[ name', "inputs": {"values": [0] * 40, "of": [{"deep": "}"}]}}
+EIGHTH = {(events, "HEAD_CHARACTERS"): MIB // 2, (window, "CHUNK_BYTES"): MIB // 8}
+"""Limits an eighth of those that stand, so that a file beyond them is an eighth as large."""
+
+
+@pytest.fixture
+def eighth(monkeypatch: pytest.MonkeyPatch) -> None:
+    for (module, name), size in EIGHTH.items():
+        assert getattr(module, name) == 8 * size
+        monkeypatch.setattr(module, name, size)
 
 
 @pytest.mark.parametrize(
     ("head", "keys"),
     [
-        ({"schema": "1.1", "pid": 1, "nodes": [NODE] * 60_000}, r"\(keys found: nodes, pid, schema\); it is an exec"),
-        ({"rocprofiler-sdk-tool": [NODE] * 60_000}, r"\(keys found: rocprofiler-sdk-tool\); it is an output of"),
-        ({"first": "x" * (9 << 20), "second": 5}, r"\(keys found: first, second\); expected"),
-        ({f"key {i:04}": LONG for i in range(20_000)}, r"keys found: key 0000, .*, key 0007 and 19992 more\)"),
-        ({"k" * 5000: 1, "many": [1] * (3 << 20), "n": 12}, r"\(keys found: k{60}\.\.\., many, n\)"),
+        ({"schema": "1.1", "pid": 1, "nodes": [NODE] * 7_500}, r"\(keys found: nodes, pid, schema\); it is an exec"),
+        ({"rocprofiler-sdk-tool": [NODE] * 7_500}, r"\(keys found: rocprofiler-sdk-tool\); it is an output of"),
+        ({"first": "x" * (9 * MIB // 8), "second": 5}, r"\(keys found: first, second\); expected"),
+        ({f"key {i:04}": LONG for i in range(2_500)}, r"keys found: key 0000, .*, key 0007 and 2492 more\)"),
+        ({"k" * 5000: 1, "many": [1] * (3 * MIB // 8), "n": 12}, r"\(keys found: k{60}\.\.\., many, n\)"),
     ],
 )  # fmt: skip
 def test_the_keys_of_a_file_that_is_no_trace_are_said_however_large_it_is(
-    tmp_path: Path, head: dict[str, object], keys: str
+    tmp_path: Path, eighth: None, head: dict[str, object], keys: str
 ) -> None:
     path = written(tmp_path, json.dumps(head))
-    assert path.stat().st_size > 9 << 20
+    assert path.stat().st_size > 9 * MIB // 8
     tracemalloc.start()
     with pytest.raises(TraceError, match=f"not a Chrome trace: it has no traceEvents .*{keys}") as found:
         read_trace(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert "\n" not in str(found.value) and len(str(found.value)) < 900
-    assert peak < 60 << 20, "the text alone has twice as many bytes for a 30 MB file, its objects ten times"
+    assert peak < 60 * MIB // 8, "the text alone has twice as many bytes for a 4 MB file, its objects ten times"
 
 
-def test_a_large_value_beside_the_events_is_passed_over(tmp_path: Path) -> None:
-    big, long = json.dumps([NODE] * 20_000), json.dumps("é" * (5 << 20))
+def test_a_large_value_beside_the_events_is_passed_over(tmp_path: Path, eighth: None) -> None:
+    big, long = json.dumps([NODE] * 2_500), json.dumps("é" * (5 * MIB // 8))
     text = f'{{"big": {big}, "n": 1, "traceEvents": [{KERNEL}], "after": {long}}}'
     trace = read_trace(written(tmp_path, text))
     assert trace.kernels == 1 and trace.head == {"n": 1}
@@ -381,13 +391,13 @@ def peak_of(path: Path) -> int:
 
 
 def test_a_longer_run_takes_no_more_memory_than_its_rows(tmp_path: Path) -> None:
-    """Steps of a real trace again and again, 3 and 15 MB: what is added is the packed rows, an eighth of the text."""
+    """Steps of a real trace again and again, 2 and 10 MB: what is added is the packed rows, an eighth of the text."""
     spec = importlib.util.spec_from_file_location("importing", Path(__file__).parents[2] / "bench" / "importing.py")
     assert spec and spec.loader
     importing = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(importing)
     sizes, peaks = [], []
-    for mb in (3, 15):
+    for mb in (2, 10):
         importing.write(tmp_path / "steps.json", mb * 1_000_000)
         sizes.append((tmp_path / "steps.json").stat().st_size)
         peaks.append(peak_of(tmp_path / "steps.json"))

@@ -53,15 +53,6 @@ def test_what_rests_on_the_slack_of_exchanges_says_so(word):
     assert SLACK not in said(word, summary={"overlap_fraction": 0.0})
 
 
-def test_keys_that_change_nothing_say_so_and_messages_of_a_dense_model_change_much():
-    dense, times = (str(SCENARIOS / f"{name}.yaml") for name in ("llama3_70b", "zb_chunk_times"))
-    assert list(notes(load(dense, ["comm.messages=waited"]), {}, ["comm.messages=waited"])) == []
-    (line,) = notes(load(dense, ["comm.waits=measured"]), {}, ["comm.waits=measured"])
-    assert "no experts" in line
-    (line,) = notes(load(times, ["optimizer.reduce=after"]), {}, ["optimizer.reduce=after"])
-    assert line.startswith("optimizer.reduce: chunk_times have no gradients")
-
-
 def test_the_spread_of_the_profile_says_where_it_is_from():
     assert said("routing=sampled") == said("routing={kind: sampled, spread: 0.15}") == [SPREAD]
     assert said("routing={kind: sampled, spread: 0.2}") == []

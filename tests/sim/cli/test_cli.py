@@ -203,11 +203,11 @@ def test_a_place_that_cannot_be_written(fakes: Any, capsys: pytest.CaptureFixtur
 
 def test_what_a_schedule_refuses_is_one_line_and_leaves_nothing(fakes: Any, capsys: pytest.CaptureFixture[str]) -> None:
     def refuse(scenario: Scenario) -> None:
-        raise Refused("dualpipe with pipeline 8 needs\nan even number of at least 16 micro-batches; got 7")
+        raise Refused("dualpipe with pipeline 8 cannot run\nmicro_batches 7; legal: even numbers from 16 on")
 
     fakes.setattr(sim, "run", refuse)
     assert main([SMALL, "--out", "a/b/c"]) == 2
-    line = "dualpipe with pipeline 8 needs an even number of at least 16 micro-batches; got 7"
+    line = "dualpipe with pipeline 8 cannot run micro_batches 7; legal: even numbers from 16 on"
     assert capsys.readouterr().err == f"{SMALL}: {line}\n"
     assert there() == []
 

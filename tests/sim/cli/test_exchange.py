@@ -48,7 +48,8 @@ def test_the_json_holds_all_parts(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setattr(comm_sms, "splits", lambda scenario, *_, **__: iter(()))  # tested in test_sweep, and slow
     assert main(["exchange", V3, "comm.sms=12"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert list(told) == ["scenario", "warps", "splits", "paces", "offload", "published", "profile"]
+    assert told["overrides"] == ["outputs=[result]", "comm.sms=12"]
+    assert list(told) == ["scenario", "overrides", "warps", "splits", "paces", "offload", "published", "profile"]
     assert told["warps"] == "follow" and list(told["splits"]) == list(told["paces"]) == ["follow", "fixed"]
     assert [set(row) for row in told["offload"]] == [set(offload.Offload._fields)] * 2
     assert told["offload"][0]["sms"] == 12

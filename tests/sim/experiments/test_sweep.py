@@ -317,32 +317,36 @@ def test_points_that_cannot_run_are_told_and_the_others_are_kept(capsys: pytest.
     written("scenario: SMALL\naxes: {batch.micro_batches: [20, 7]}")
     assert main(["sweep", "s.yaml"]) == 2
     out, err = capsys.readouterr()
-    assert err.startswith("s.yaml: batch.micro_batches=7: refused: dualpipe") and err.count("\n") == 1
+    assert (
+        err.startswith("s.yaml: batch.micro_batches=7: refused: batch.micro_batches: dualpipe") and err.count("\n") == 1
+    )
     assert len(out.splitlines()) == 3 and "dualpipe" in out.splitlines()[2]
 
 
 def test_points_that_a_bug_ends_are_failed_and_the_others_are_kept(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With a bug where the shape is odd: the refused point is refused, and what failed runs again."""
+    """With a bug at one point: a point that is refused on its way is refused, and what failed runs again."""
     check = plan.check
 
     def bug(program: Any) -> None:
         check(program)
         if program.micro_batches == 24:
             dict(zip([1], [1, 2], strict=True))
+        if program.micro_batches == 22:
+            raise Refused("dualpipe with pipeline 8 deadlocks")
 
     monkeypatch.setattr(plan, "check", bug)
-    written("scenario: SMALL\naxes: {batch.micro_batches: [20, 24, 7]}\ncolumns: {step: step_time_s}")
+    written("scenario: SMALL\naxes: {batch.micro_batches: [20, 24, 22]}\ncolumns: {step: step_time_s}")
     assert main(["sweep", "s.yaml"]) == 70
     out, err = capsys.readouterr()
     head, ran, failed, refused = (line.split(maxsplit=2) for line in out.splitlines())
     cause = "ValueError: zip() argument 2 is longer than argument 1"
     assert head == ["batch.micro_batches", "step", "error"] and float(ran[1]) > 0 and len(ran) == 2
-    assert " ".join(failed) == f"24 failed: {cause}" and " ".join(refused).startswith("7 refused: dualpipe with pipe")
+    assert " ".join(failed) == f"24 failed: {cause}" and " ".join(refused).startswith("22 refused: dualpipe with pipe")
     assert (
         f"s.yaml: batch.micro_batches=24: failed: {cause}\n" in err
-        and "s.yaml: batch.micro_batches=7: refused: dual" in err
+        and "s.yaml: batch.micro_batches=22: refused: dual" in err
     )
     assert err.count("Traceback (most recent call last):") == 1 and err.endswith(f"{cause}\n")
     kept = [json.loads(line) for line in Path("out/sweeps/s.jsonl").read_text().splitlines()][:-1]

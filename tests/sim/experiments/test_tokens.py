@@ -174,7 +174,9 @@ def test_the_tables(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tokens", tiny, "routing=sampled", "--steps", "2"]) == 0
     out, err = capsys.readouterr()
     lines = out.splitlines()
-    assert err == "" and lines[0].startswith("tiny: sampled routing, 1,024 tokens a rank and micro-batch")
+    assert err == "" and lines[0].startswith(
+        "tiny, with routing=sampled: sampled routing, 1,024 tokens a rank and micro-batch"
+    )
     assert lines[2].split()[0] == "layer" and [line.split()[0] for line in lines[3:9]] == list("123456")
     assert lines[2].endswith("MaxVio  of popularity") and "as drawn in a step of 32,768 tokens" in out
     assert "a token reaches 1.00 nodes" in out and "MaxVio largest" in out
@@ -197,7 +199,8 @@ def test_expected_loads_have_one_max_vio(tiny: str, capsys: pytest.CaptureFixtur
     ([SAMPLED, "--format", "csv"], "argument --format: invalid choice: 'csv'"),
     (["--steps", "3"], "a scenario file is missing; see python -m sim tokens --help"),
     ([LITE, "model.dense_layers=27"], f"{LITE}: DeepSeek-V2-Lite has no layer with experts"),
-    ([SAMPLED, "parallel.pipeline=2", "batch.sequences=2048"], f"{SAMPLED}: dualpipe with pipeline 2 needs"),
+    ([SAMPLED, "parallel.pipeline=2", "batch.sequences=2048"],
+     "<command line> batch.sequences=2048: batch.sequences 2048 make 2 micro-batches a pipeline, which dualpipe"),
 ])  # fmt: skip
 def test_wrong_input_is_a_line_and_2(words: Sequence[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tokens", *words]) == 2

@@ -47,15 +47,6 @@ def test_who_holds_what(schedule, holds):
         assert stage in laid.holds[rank] and 0 <= micro_batch < 8
 
 
-def test_schedule_that_cannot_run():
-    mapping = {
-        "schedule": "dualpipe", "parallel": {"pipeline": 8}, "batch": {"micro_batches": 8},
-        "chunk_times": {"forward": "1 ms", "backward_input": "1 ms", "weight": "1 ms"},
-    }  # fmt: skip
-    with pytest.raises(Refused, match="at least 16 micro-batches; got 8"):
-        plan.lay_out(from_mapping(mapping))
-
-
 def test_site_of_v3(main):
     site = main[1].site
     assert (site.tokens, site.group, site.group_nodes, site.local_experts) == (4096, 64, 8, 4)

@@ -1,6 +1,7 @@
 """A model from Hugging Face's config.json, or from a YAML file beside the scenario."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 import sim
 from hwmodels.document import DocumentError
 from sim.analysis.notes import notes
+from sim.experiments.unfelt import unfelt
 from sim.models.config import ARCHITECTURES, model_of
 from sim.models.family import family, main_units, weights
 from sim.scenario import SCENARIOS, load, models
@@ -172,8 +174,10 @@ def test_a_capacity_acts_on_drawn_loads_alone(tmp_path):
     model = {"base": "qwen3_30b_a3b", "layers": 8, "capacity": 1.0}
     path = written(tmp_path, model)
     words = ["parallel.expert=8", "routing=skewed", "routing.max_vio=2"]
-    (line,) = notes(load(path, words[:1]), {}, [])
-    assert line.startswith("model.capacity: balanced routing gives each expert its mean, so nothing is dropped")
-    assert not [line for line in notes(load(path, words), {}, []) if "capacity" in line]
+    (line,) = unfelt(load(path, words[:1]))
+    assert line.startswith("model.capacity changes nothing: balanced routing gives each expert its mean, so nothing is")
+    assert not list(unfelt(load(path, words)))
+    unasked = replace(load(path, words[:1]), asked=())
+    assert [line for line in notes(unasked, {}, []) if "so nothing is dropped" in line]
     cut, free = (sim.run(load(path, [*words, *more])).summary["step_time_s"] for more in ([], ["model.capacity=0"]))
     assert cut < free

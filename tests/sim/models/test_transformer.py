@@ -264,11 +264,3 @@ def test_what_needs_experts_is_refused(word, line):
     with pytest.raises(DocumentError) as caught:
         load(LLAMA, [word])
     assert str(caught.value).startswith(f"<command line> {line}")
-
-
-def test_comm_without_exchanges_is_noted():
-    from sim.analysis.notes import notes
-
-    assert list(notes(load(LLAMA), {}, [])) == []
-    found = list(notes(load(LLAMA, ["comm.sms=8"]), {}, ["comm.sms=8"]))
-    assert found == ["comm: Llama-3 70B has no experts, so no kernel of exchanges runs or holds SMs"]

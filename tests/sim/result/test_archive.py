@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,16 @@ def test_all_outputs(tmp_path: Path) -> None:
     }
 
 
+def test_the_result_lists_what_is_beside_it_and_how_long_it_took(tmp_path: Path) -> None:
+    write(sample.result(), tmp_path, OUTPUTS)
+    found = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert set(found["files"]) == names(tmp_path) - {"result.json"} and found["wall_seconds"] == 1.5
+    assert found["files"]["links.csv"] == blake2b((tmp_path / "links.csv").read_bytes(), digest_size=16).hexdigest()
+    assert {key: found[key] for key in found if key not in ("files", "wall_seconds")} == json.loads(
+        json.dumps(sample.result().summary)
+    )
+
+
 def test_a_run_without_a_fabric_has_no_links(tmp_path: Path) -> None:
     write(sample.chunk_times(), tmp_path, ("links",))
     assert names(tmp_path) == {"result.json", "scenario.yaml"}
@@ -50,10 +61,10 @@ def test_figures_and_scenario_are_always_there(tmp_path: Path, outputs: tuple[st
 
 def test_figures_are_stable_exact_and_sorted() -> None:
     result = sample.result()
-    text = archive.figures(result.summary, 1.25)
-    assert text == archive.figures(sample.result().summary, 1.25)
+    text = archive.figures(result.summary)
+    assert text == archive.figures(sample.result().summary)
     found = json.loads(text)
-    assert found == json.loads(json.dumps(result.summary)) | {"wall_seconds": 1.25}
+    assert found == json.loads(json.dumps(result.summary))
     assert list(found) == sorted(found)
     assert found["step_time_s"].hex() == float(result.summary["step_time_s"]).hex()
     assert text.startswith('{\n "bubble_fraction"') and text.endswith("}\n")
@@ -62,11 +73,11 @@ def test_figures_are_stable_exact_and_sorted() -> None:
 def test_numpy_numbers_become_plain_ones_and_nan_is_a_bug() -> None:
     result = sample.chunk_times()
     result.summary["n"], result.summary["a"] = np.int64(3), np.array([0.5, 1.5])
-    found = json.loads(archive.figures(result.summary, 0.0))
+    found = json.loads(archive.figures(result.summary))
     assert (found["n"], found["a"]) == (3, [0.5, 1.5])
     result.summary["n"] = float("nan")
     with pytest.raises(ValueError, match="not JSON compliant"):
-        archive.figures(result.summary, 0.0)
+        archive.figures(result.summary)
 
 
 def test_the_scenario_reads_back(tmp_path: Path) -> None:

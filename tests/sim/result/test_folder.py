@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,37 @@ def test_only_what_a_run_wrote_is_replaced(tmp_path: Path) -> None:
     assert content(tmp_path / "o") == run(2, more=False) | FOREIGN and hidden(tmp_path) == []
 
 
+def told(number: int, more: bool = True) -> dict[str, str]:
+    """Files of a run whose result lists them."""
+    files = run(number, more)
+    known = {name: blake2b(text.encode(), digest_size=16).hexdigest() for name, text in files.items()}
+    return files | {"result.json": json.dumps(MARK | {"seed": number, "files": known})}
+
+
+def test_a_file_that_no_run_wrote_stays_also_under_the_name_of_one(tmp_path: Path) -> None:
+    write(tmp_path / "o", told(1))
+    put(tmp_path / "o", {"links.csv": "by hand"})
+    write(tmp_path / "o", told(2))
+    assert content(tmp_path / "o") == told(2) | {"links.csv": "by hand"}
+
+
+@pytest.mark.parametrize("name", ["report.html", "scenario.yaml", "trace/rank0001.json.gz"])
+def test_a_file_that_somebody_changed_is_not_replaced_but_told(tmp_path: Path, name: str) -> None:
+    """Where the next run writes none of that name it stays; where it does, nothing is written."""
+    write(tmp_path / "o", told(1))
+    put(tmp_path / "o", {name: "changed"})
+    if name in told(2, more=False):
+        with pytest.raises(Refused, match=f"{name}: is not as a run of ours wrote it, so it is not replaced; move it"):
+            write(tmp_path / "o", told(2, more=False))
+        assert content(tmp_path / "o") == told(1) | {name: "changed"}
+    else:
+        write(tmp_path / "o", told(2, more=False))
+        assert content(tmp_path / "o") == told(2, more=False) | {name: "changed"}
+    with pytest.raises(Refused, match=f"{name}: is not as a run of ours wrote it"):
+        write(tmp_path / "o", told(3))
+    assert hidden(tmp_path) == []
+
+
 @pytest.mark.parametrize("theirs", ['{"metric": 0.9}', "[1]", "{half", '{"schema_version": 1}', "[" * 9999, "\udcff"])
 def test_a_result_of_somebody_else_is_no_mark(tmp_path: Path, theirs: str) -> None:
     put(tmp_path / "d", {"model.ckpt": "w"})
@@ -101,6 +133,21 @@ def interrupt() -> None:
 
 RENAMES = 10
 """Of run(2, more=False) over run(1): five files go, three come, and a folder gets another name."""
+
+
+@pytest.mark.parametrize("call", range(RENAMES))
+def test_an_interrupted_replacement_leaves_foreign_files_of_our_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    write(tmp_path / "o", told(1))
+    put(tmp_path / "o", {"links.csv": "by hand"})
+    monkeypatch.setattr(os, "rename", stopped_at(call, interrupt))
+    if call < RENAMES - 1:
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path / "o", told(2, more=False))
+    else:
+        write(tmp_path / "o", told(2, more=False))
+    assert content(tmp_path / "o") == told(1 + call // (RENAMES - 1), call < RENAMES - 1) | {"links.csv": "by hand"}
 
 
 @pytest.mark.parametrize("call", range(RENAMES))

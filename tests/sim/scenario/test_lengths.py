@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hwmodels.refused import Refused
-from sim.analysis.notes import notes
+from sim.experiments.unfelt import unfelt
 from sim.scenario import SCENARIOS, load
 from sim.scenario.values import Lengths
 
@@ -72,5 +72,5 @@ def test_too_many_documents_are_refused():
 
 
 def test_packing_of_nothing_is_told():
-    (line,) = notes(load(MAIN, ["batch.packed=false"]), {}, ())
+    (line,) = unfelt(load(MAIN, ["batch.packed=false"]))
     assert line == "batch.packed changes nothing: without batch.lengths a sequence is one document"

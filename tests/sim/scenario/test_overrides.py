@@ -47,7 +47,7 @@ def test_a_machine_is_swapped_whole_and_later_words_win(order: tuple[int, ...]) 
 
 def test_overrides_reach_every_part() -> None:
     scenario = load(V3, ["schedule=interleaved", "schedule.chunks=3", "model.layers=48", "cluster.fabric=null",
-                         "precision=bf16", "routing=balanced", "detail=op", "fold=false",
+                         "precision=bf16", "routing=balanced", "detail=op", "fold=false", "batch.sequences=4096",
                          "placement=[" + ", ".join(["1"] * 48) + "]"])  # fmt: skip
     assert (scenario.schedule.name, scenario.schedule.chunks) == ("interleaved", 3)
     assert scenario.model is not None and scenario.model.layers == 48
@@ -90,7 +90,7 @@ BAD = {
     "pricing=": "a value is missing; null stands for a key that is not written",
     "schedule= ": "a value is missing; null stands for a key that is not written",
     "placement=[]": "found []; legal: balanced, even, or a list of layers for each stage",
-    "outputs=[]": "expected a list; found []; legal: result, report, trace, events, links, loads",
+    "outputs=[]": "names nothing; [result] has figures alone; legal: result, report, trace, events, links, loads",
     "limits.memory=80": 'number 80 needs a unit, e.g. "80 GB"',
     "batch.sequences.each=3": "batch.sequences: expected a whole number; found {'each': 3}",
     "model.hiden=512": "unknown key 'hiden', did you mean 'hidden'? legal: dense_intermediate, dense_layers, "

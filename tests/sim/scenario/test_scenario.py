@@ -186,7 +186,7 @@ def test_a_layout_is_taken_exactly_when_it_divides(pipeline: int, expert: int, n
     divides = gpus % pipeline == 0 and copies % expert == 0 and 256 % expert == 0
     legal = divides and sms % 2 == 0 and 0 <= sms <= 130 and (copies > 0)
     changes = [f"parallel.pipeline={pipeline}", f"parallel.expert={expert}", f"cluster.nodes={nodes}",
-               f"comm.sms={sms}", "batch.sequences=null", "batch.micro_batches=64"]  # fmt: skip
+               f"comm.sms={sms}", "batch.sequences=null", "batch.micro_batches=64", "schedule=1f1b"]  # fmt: skip
     if legal:
         assert load(V3, changes).data_parallel == copies
     else:

@@ -111,9 +111,15 @@ def test_how_much_overlaps(rank, pairs):
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        (Shape(16, 30), "dualpipe with pipeline 16 needs an even number of at least 32 micro-batches; got 30"),
-        (Shape(8, 21), "dualpipe with pipeline 8 needs an even number of at least 16 micro-batches; got 21"),
-        (Shape(7, 20), "dualpipe needs an even pipeline (its ranks mirror each other); got 7"),
+        (
+            Shape(16, 30),
+            "dualpipe with pipeline 16 cannot run micro_batches 30; legal: even numbers from 32 on, nearest 32",
+        ),
+        (
+            Shape(8, 21),
+            "dualpipe with pipeline 8 cannot run micro_batches 21; legal: even numbers from 16 on, nearest 22",
+        ),
+        (Shape(7, 20), "dualpipe cannot run pipeline 7; legal: even numbers (its ranks mirror each other), nearest 8"),
     ],
 )
 def test_what_it_cannot_run(shape, message):

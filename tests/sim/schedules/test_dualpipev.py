@@ -56,4 +56,4 @@ def test_is_half_of_dualpipe(half, extra):
 def test_what_it_cannot_run():
     with pytest.raises(Refused) as caught:
         build("dualpipev", Shape(8, 15))
-    assert str(caught.value) == "dualpipev with pipeline 8 needs at least 16 micro-batches; got 15"
+    assert str(caught.value) == "dualpipev with pipeline 8 cannot run micro_batches 15; legal: 16 or more, nearest 16"

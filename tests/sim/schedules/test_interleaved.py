@@ -59,8 +59,12 @@ def test_stages_go_round_the_ranks():
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        (Shape(4, 10), "interleaved with pipeline 4 needs a multiple of 4 micro-batches; got 10"),
-        (Shape(4, 8, 1), "interleaved needs at least 2 chunks (stages a rank); got 1 (1f1b is for 1)"),
+        (Shape(4, 10), "interleaved with pipeline 4 cannot run micro_batches 10; legal: multiples of 4, nearest 12"),
+        (Shape(4, 1), "interleaved with pipeline 4 cannot run micro_batches 1; legal: multiples of 4, nearest 4"),
+        (
+            Shape(4, 8, 1),
+            "interleaved with pipeline 4 cannot run chunks 1; legal: 2 or more (1f1b is for 1), nearest 2",
+        ),
     ],
 )
 def test_what_it_cannot_run(shape, message):

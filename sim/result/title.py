@@ -1,0 +1,17 @@
+"""What a run is called: the name that its scenario's file gives, which may tell of that as it was, and all changes."""
+
+from collections.abc import Sequence
+
+DECIDE_NOTHING = ("outputs", "name")
+"""Keys that decide no figure: a run that only overrides these is the run of the file."""
+
+
+def changes(overrides: Sequence[str]) -> list[str]:
+    """Those `key=value` that decide figures."""
+    return [word.strip() for word in overrides if word.partition("=")[0].strip() not in DECIDE_NOTHING]
+
+
+def title(name: str, overrides: Sequence[str]) -> str:
+    """Such as "DeepSeek-V3 step on 2,048 H800, with cluster.node=h100x8 comm.sms=12"."""
+    words = changes(overrides)
+    return f"{name}, with {' '.join(words)}" if words else name

@@ -1,0 +1,94 @@
+"""The model of a scenario: the document that it names, with what that builds on, and its dimensions."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from hwmodels.document import Document, DocumentError, KeyPath, Problem, dotted, merge, read, unknown
+from hwmodels.refused import Refused
+from hwmodels.shelf import Shelf, expand
+from sim.models import hugging_face
+from sim.models.config import is_config, model_of
+from sim.models.family import families, family, form, is_family
+from sim.models.shape import ModelShape
+from sim.scenario.mistakes import problems
+from sim.scenario.shelves import MODELS
+
+
+def shape(whole: Document, key: KeyPath) -> tuple[ModelShape, Any]:
+    """The dimensions that a document with all it builds on gives, and the same as plain values."""
+    _theirs(whole, key)
+    name = _family(whole, key)
+    try:
+        written = form(name).model_validate(whole.content)
+    except ValidationError as error:
+        raise DocumentError(problems(form(name), error, whole, key)) from None
+    # what no model needs is not said of those that lack it
+    plain = written.model_dump(exclude_defaults=True)
+    plain["source"] = plain.pop("source")  # last, as in the documents
+    return family(name).Shape(**written.model_dump()), plain
+
+
+FILES = (".json", ".yaml", ".yml")
+"""Ends of names that are files and not names of models."""
+
+
+def document(part: Document, key: KeyPath, path: Path | None, trail: tuple[Path, ...] = ()) -> Document:
+    """A model with what it builds on: a name (from `models/` beside the scenario, or else of those that ship), or a
+    file relative to the folder of the one that names it, of ours or a config.json of Hugging Face. trail: files being
+    read, to find loops."""
+    changes = part.content if isinstance(part.content, Mapping) else {}
+    word = changes.get("base") if changes else part.content
+    if not isinstance(word, str) or not word.endswith(FILES):
+        return expand(part, _models(path, word), key)
+    file = (path.parent if path else Path()) / word
+    if file.resolve() in trail:
+        loop = " -> ".join(each.name for each in (*trail, file))
+        raise DocumentError([Problem(part.place(("base",)), dotted(key), f"base goes in a circle: {loop}")])
+    own = read(file, word)
+    if is_config(own.content):
+        own = _translated(own, word, key)
+    whole = document(own, key, file, (*trail, file.resolve()))
+    if not changes:
+        return whole
+    rest = {inner: place for inner, place in part.places.items() if inner[:1] != ("base",)}
+    return merge(whole, Document({name: value for name, value in changes.items() if name != "base"}, rest))
+
+
+def _translated(config: Document, word: str, key: KeyPath) -> Document:
+    """A config.json in our keys, all of them at its place. It is called as its file is, or as its folder."""
+    file, place = Path(word), config.place(())
+    name = file.parent.name if file.stem == "config" and file.parent.name else file.stem
+    try:
+        return Document(model_of(config.content, name), {(): place})
+    except Refused as error:
+        raise DocumentError([Problem(place, dotted(key), str(error))]) from None
+
+
+def _theirs(whole: Document, key: KeyPath) -> None:
+    """Raise DocumentError with one line where a model is written in Hugging Face's names."""
+    name = whole.content.get("family") if isinstance(whole.content, Mapping) else None
+    legal = family(name).Shape.__dataclass_fields__ if is_family(name) else {}
+    theirs, line = hugging_face.remark(whole.content, legal)
+    if line and not legal:
+        line += f"; legal: {', '.join(families())}, see scenarios/models"
+    if line:
+        raise DocumentError([Problem(whole.place((theirs,)), dotted(key), line)])
+
+
+def _family(whole: Document, key: KeyPath) -> str:
+    """The family that a model says it is of."""
+    name = whole.content.get("family") if isinstance(whole.content, Mapping) else None
+    if not is_family(name):
+        what = unknown(name, "model family", families()) if name else f"missing; legal: {', '.join(families())}"
+        raise DocumentError([Problem(whole.place(("family",)), dotted((*key, "family")), what)])
+    return str(name)
+
+
+def _models(path: Path | None, word: object) -> Shelf:
+    beside = path.parent / "models" if path else None
+    if beside and isinstance(word, str) and (beside / f"{word}.yaml").is_file() and beside.resolve() != MODELS.folder:
+        return Shelf("model", beside, str(beside), cited=False)
+    return MODELS
