@@ -32,6 +32,7 @@ DOORS = {
     "pydantic": {
         "sim/scenario/form.py",
         "sim/scenario/mistakes.py",
+        "sim/scenario/model.py",
         "sim/scenario/resolve.py",
         "sim/models/form.py",
         "sim/models/*/form.py",
