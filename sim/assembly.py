@@ -67,7 +67,7 @@ def prices(scenario: Scenario, always: bool) -> Machine:
     node, fabric = cluster.node, cluster.fabric
     decide = (
         node, node.figures, node.device.figures, fabric, fabric.figures if fabric else None,
-        scenario.model, scenario.precision, scenario.pricing, scenario.comm, scenario.parallel,
+        scenario.model, scenario.precision, scenario.recompute, scenario.pricing, scenario.comm, scenario.parallel,
         batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts, always,
     )  # fmt: skip
     return _prices(_Priced(repr(decide), scenario, always)).keeping(cluster=cluster)
@@ -99,7 +99,7 @@ def _prices(key: _Priced) -> Machine:
     slots = mixture.experts + scenario.routing.redundant_experts if mixture else 0
     site = Site(
         shape, recipe, batch.micro_batch, batch.sequence_length, load.received, load.rows, load.nodes_reached,
-        load.ranks_reached, slots // group, group, -(-group // node.gpus),
+        load.ranks_reached, slots // group, group, -(-group // node.gpus), scenario.recompute,
     )  # fmt: skip
 
     @cache

@@ -77,7 +77,7 @@ def _kept(machine: Machine, loads: "Loads | None", stage: int) -> tuple[Bytes, B
     for kept in (own.kept, own.kept_for_weight):
         total: Any = np.zeros((1, 1) if loads is None else loads.received.shape[1:])
         for unit in machine.stages[stage]:
-            each: Kept = kept(site, unit, machine.recompute)
+            each: Kept = kept(site, unit)
             drawn = alike
             if unit.routed and loads is not None:
                 index = machine.routed.index(unit)
@@ -117,7 +117,7 @@ def constant(plan: Plan, machine: Machine, position: int) -> dict[str, int]:
         "gradients": whole_bytes(gradients),
         "optimizer states": whole_bytes(states),
         **({"communication buffers": whole_bytes(site.received * landing_bytes(site))} if machine.mixture else {}),
-        "workspace": whole_bytes(machine.family.workspace(machine.site, machine.recompute)),
+        "workspace": whole_bytes(machine.family.workspace(machine.site)),
     }
 
 

@@ -13,7 +13,6 @@ from hwmodels.op import Send
 from hwmodels.price import Pricer
 from sim.layout.mesh import Mesh
 from sim.layout.placement import Stage, alike
-from sim.models.activations import RECIPE, Recompute
 from sim.models.family import Family, family
 from sim.models.layer import COMPUTE, WEIGHT, PartsOf, Site, Unit
 from sim.models.mixture import Mixture
@@ -70,7 +69,6 @@ class Machine:
     stages: tuple[Stage, ...]
     units: tuple[Unit, ...]
     hindrances: Hindrances = NON_BLOCKING
-    recompute: Recompute = RECIPE
     known: Known = field(default_factory=Known, init=False, compare=False, repr=False)
 
     def keeping(self, **changes: Any) -> "Machine":

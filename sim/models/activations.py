@@ -1,20 +1,11 @@
-"""Activations that wait for a backward pass: how many bytes, by what a rank received, and what is computed again."""
+"""Activations that wait for a backward pass: how many bytes, by what a rank received."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from hwmodels.refused import Refused
 from sim.models.layer import Site
-
-
-@dataclass(frozen=True)
-class Recompute:
-    """What backward computes again instead of keeping it. kind: recipe, as the family's publishers did."""
-
-    kind: str = "recipe"
-
-
-RECIPE = Recompute()
+from sim.models.recompute import RECIPE
 
 
 @dataclass(frozen=True)
@@ -45,7 +36,7 @@ def landing_bytes(site: Site[Any]) -> float:
     return site.recipe.dispatch.row_bytes(h) + site.recipe.combine.row_bytes(h)
 
 
-def only_recipe(recompute: Recompute, family: str) -> None:
-    """Raises Refused for a choice that the family has no kernels for."""
-    if recompute != RECIPE:
-        raise Refused(f"recompute {recompute.kind!r} is not built for {family}; legal: {RECIPE.kind}")
+def only_recipe(site: Site[Any]) -> None:
+    """Raises Refused for a choice that has no kernels yet."""
+    if site.recompute != RECIPE:
+        raise Refused(f"recompute {site.recompute.kind!r} is not built yet; legal: {RECIPE.kind}")

@@ -7,7 +7,7 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sim import models
-from sim.models.activations import Kept, Recompute
+from sim.models.activations import Kept
 from sim.models.layer import Part, Site, Unit
 from sim.models.mixture import Mixture
 from sim.models.shape import ModelShape
@@ -48,13 +48,13 @@ class Family(Protocol):
     def cache(self, shape: Any) -> float:
         """Bytes that the key-value cache takes for a token."""
 
-    def kept(self, site: Site[Any], unit: Unit, recompute: Recompute) -> Kept:
+    def kept(self, site: Site[Any], unit: Unit) -> Kept:
         """Activations from a unit's forward to its input gradient. Raises Refused for a choice it cannot do."""
 
-    def kept_for_weight(self, site: Site[Any], unit: Unit, recompute: Recompute) -> Kept:
+    def kept_for_weight(self, site: Site[Any], unit: Unit) -> Kept:
         """Activations from a unit's input gradient to its weight gradient, when the two are split; raises likewise."""
 
-    def workspace(self, site: Site[Any], recompute: Recompute) -> float:
+    def workspace(self, site: Site[Any]) -> float:
         """Bytes of the largest set of temporaries alive at once; raises likewise."""
 
 

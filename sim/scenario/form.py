@@ -80,11 +80,23 @@ def _only_one(value: Any) -> Any:
     return value
 
 
+def _recompute(value: Any) -> Any:
+    """A word alone is a kind; a mapping says one thing."""
+    if isinstance(value, Mapping):
+        given = [key for key in ("kind", "modules", "layers") if value.get(key) is not None]
+        if len(given) > 1:
+            raise ValueError(f"found {' and '.join(given)}; legal: one of kind, modules, layers")
+        if value.get("method") is not None and given != ["layers"]:
+            raise ValueError("method goes with layers, e.g. {layers: 1, method: uniform}")
+    return {"kind": value} if isinstance(value, str) else value
+
+
 def _word_is(key: str) -> BeforeValidator:
     """A word alone stands for {key: word}."""
     return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
 
 
+Module = Literal["core_attention", "mla_up_projection", "norm", "activation", "mlp", "moe"]
 Seed = Annotated[int, Field(ge=0, le=2**64 - 1), BeforeValidator(whole)]
 OnlyOne = Annotated[int, Field(ge=1, le=1), BeforeValidator(_only_one), BeforeValidator(whole)]
 Nanoseconds = Annotated[int, *_quantity("time", _ns)]
@@ -196,6 +208,21 @@ class OptimizerForm(Form):
     (all of them when every rank is through with its steps; it then counts as optimizer)."""
 
 
+class RecomputeForm(Form):
+    """What backward computes again: a kind, or modules or layers."""
+
+    kind: Literal["recipe", "none", "full"] | None = None
+    """recipe (as the model's publishers did, the default), none, or full: every layer from its input."""
+    modules: Annotated[tuple[Module, ...], BeforeValidator(_listed)] | None = None
+    """Those and no others: attention without its projections, latent attention's up-projections and rope, norms,
+    activations of feed-forward networks, dense networks, mixtures with gate and exchanges."""
+    layers: Count | None = None
+    """So many layers whole: in groups, or of each stage."""
+    method: Literal["uniform", "block"] | None = None
+    """uniform (all layers, in groups of so many, which keep one input; the default) or block (the first of each stage,
+    the others keep all)."""
+
+
 class ChunkTimesForm(Form):
     """Durations of one chunk of a pipeline stage."""
 
@@ -265,6 +292,8 @@ class ScenarioForm(Form):
     """How tokens choose experts: a kind, or a mapping."""
     comm: CommForm = CommForm()
     """The communication kernel, and what else a rank waits for."""
+    recompute: Annotated[RecomputeForm, BeforeValidator(_recompute)] = RecomputeForm()
+    """What backward computes again instead of keeping it: a kind, {modules: [...]} or {layers: n, method: ...}."""
     optimizer: OptimizerForm = OptimizerForm()
     """What follows the steps of the schedule."""
     detail: Literal["op", "layer", "chunk"] = "layer"

@@ -23,6 +23,7 @@ from sim.models.family import families, family
 from sim.models.family import form as form_of
 from sim.models.form import Form
 from sim.models.mixture import Mixture
+from sim.models.recompute import MODULES, RECIPE, Recompute
 from sim.models.shape import ModelShape
 from sim.scenario.checks import check
 from sim.scenario.form import FaultForm, ScenarioForm, mistakes
@@ -261,6 +262,7 @@ def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
         routing=_routing(form, parts),
         comm=Comm(**form.comm.model_dump()),
         optimizer=Optimizer(**form.optimizer.model_dump()),
+        recompute=_recompute(form),
         detail=form.detail,
         fold=form.fold,
         seed=form.seed,
@@ -292,6 +294,14 @@ def _routing(form: ScenarioForm, parts: Parts) -> Routing:
     if given.kind == "sampled" and spread is None:
         spread = PROFILE_SPREAD
     return Routing(given.kind, spread, given.max_vio, parts.histogram, given.redundant_experts)
+
+
+def _recompute(form: ScenarioForm) -> Recompute:
+    """The choice; `sim.scenario.checks` says which keys go together."""
+    given = form.recompute
+    kind = given.kind or ("layers" if given.layers else "recipe" if given.modules is None else "modules")
+    modules = tuple(name for name in MODULES if name in (given.modules or ()))
+    return Recompute(kind, modules, given.layers or 0, given.method or Recompute.method)
 
 
 def _faults(form: ScenarioForm) -> tuple[Fault, ...]:
@@ -349,6 +359,8 @@ def _plain(form: ScenarioForm, parts: Parts, name: str, batch: Batch) -> dict[st
     for key in ("faults", "jitter"):
         if not plain[key]:
             del plain[key]
+    if _recompute(form) == RECIPE:
+        del plain["recompute"]
     if form.optimizer.name == Optimizer.name:  # a default that came later: what was resolved before keeps its hash
         del plain["optimizer"]["name"]
     plain["placement"] = form.placement if isinstance(form.placement, str) else list(form.placement)

@@ -6,6 +6,7 @@ from typing import Any
 from hwmodels.fabric import Fabric
 from hwmodels.figure import OVERRIDE, Figure
 from hwmodels.node import Node
+from sim.models.recompute import RECIPE, Recompute
 from sim.models.shape import ModelShape
 
 
@@ -204,6 +205,7 @@ class Scenario:
     faults: tuple[Fault, ...] = ()
     jitter: float = 0.0
     optimizer: Optimizer = Optimizer()
+    recompute: Recompute = RECIPE
     scenario_hash: str = ""
     resolved: dict[str, Any] = field(default_factory=dict, hash=False, repr=False)
     overrides: tuple[str, ...] = field(default=(), compare=False)

@@ -5,16 +5,16 @@ output and the gate-up products; no other choice has kernels.
 """
 
 from hwmodels.formats import PLAIN_BF16
-from sim.models.activations import Kept, Recompute, only_recipe
+from sim.models.activations import Kept, only_recipe
 from sim.models.deepseek.shape import Site
 from sim.models.layer import Unit
 from sim.models.stacks.deepseek import experts, mla, projection
 from sim.models.stacks.deepseek.ends import head_kept
 
 
-def kept(site: Site, unit: Unit, recompute: Recompute) -> Kept:
+def kept(site: Site, unit: Unit) -> Kept:
     """From a unit's forward to its input gradient."""
-    only_recipe(recompute, "deepseek")
+    only_recipe(site)
     s, t = site.shape, site.tokens
     if unit.kind == "embedding":
         return Kept()
@@ -29,9 +29,9 @@ def kept(site: Site, unit: Unit, recompute: Recompute) -> Kept:
     return attention + experts.kept(site, s.mixed)
 
 
-def kept_for_weight(site: Site, unit: Unit, recompute: Recompute) -> Kept:
+def kept_for_weight(site: Site, unit: Unit) -> Kept:
     """From a unit's input gradient to its weight gradient, when the two are split: both sides of each product."""
-    only_recipe(recompute, "deepseek")
+    only_recipe(site)
     s, t = site.shape, site.tokens
     if unit.kind == "embedding":
         return Kept()
@@ -46,7 +46,7 @@ def kept_for_weight(site: Site, unit: Unit, recompute: Recompute) -> Kept:
     return attention + experts.kept_for_weight(site, s.mixed)
 
 
-def workspace(site: Site, recompute: Recompute) -> float:
+def workspace(site: Site) -> float:
     """That of attention's backward."""
-    only_recipe(recompute, "deepseek")
+    only_recipe(site)
     return mla.workspace(site, site.shape.latent)

@@ -5,7 +5,7 @@ Each block says what it keeps, by what it computes again. For dense layers that 
 """
 
 from hwmodels.formats import PLAIN_BF16
-from sim.models.activations import Kept, Recompute, only_recipe
+from sim.models.activations import Kept, only_recipe
 from sim.models.layer import Unit
 from sim.models.stacks.deepseek import experts, feed_forward, gqa, mamba, mla, projection
 from sim.models.stacks.deepseek.ends import head_kept
@@ -13,9 +13,9 @@ from sim.models.transformer.layers import kinds
 from sim.models.transformer.shape import Site, halves
 
 
-def kept(site: Site, unit: Unit, recompute: Recompute) -> Kept:
+def kept(site: Site, unit: Unit) -> Kept:
     """From a unit's forward to its input gradient, in the formats that the recipe keeps."""
-    only_recipe(recompute, "transformer")
+    only_recipe(site)
     if unit.kind in _ENDS:
         return Kept(_ENDS[unit.kind](site, False))
     mixer, network = halves(unit.kind)
@@ -27,9 +27,9 @@ def kept(site: Site, unit: Unit, recompute: Recompute) -> Kept:
     return own + Kept(t * feed_forward.kept(site, s.dense) if network else 0.0)
 
 
-def kept_for_weight(site: Site, unit: Unit, recompute: Recompute) -> Kept:
+def kept_for_weight(site: Site, unit: Unit) -> Kept:
     """From a unit's input gradient to its weight gradient, when the two are split: both sides of each product."""
-    only_recipe(recompute, "transformer")
+    only_recipe(site)
     if unit.kind in _ENDS:
         return Kept(_ENDS[unit.kind](site, True))
     mixer, network = halves(unit.kind)
@@ -52,9 +52,9 @@ def _mixer(site: Site, mixer: str, split: bool) -> float:
     return gqa.kept_for_weight(site, heads) if split else gqa.kept(site, heads)
 
 
-def workspace(site: Site, recompute: Recompute) -> float:
+def workspace(site: Site) -> float:
     """The largest of the backwards of the model's blocks."""
-    only_recipe(recompute, "transformer")
+    only_recipe(site)
     halved = {half for kind in kinds(site.shape) for half in halves(kind) if half}
     return max(_workspace(site, half) for half in halved)
 
