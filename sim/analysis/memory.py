@@ -1,8 +1,8 @@
 """Device memory of each rank over the step.
 
 Constant parts: weights (a copy of each stage held), gradients, optimizer states of the ZeRO-1 shard, landing zones of
-the exchange, temporaries. Activations rise when a forward starts and fall when its backward ends; where input and
-weight gradients are split, what the weight gradient needs stays until it ends.
+the exchange, temporaries with what a backward computes again. Activations rise when a forward starts and fall when its
+backward ends; where input and weight gradients are split, what the weight gradient needs stays until it ends.
 
 Where expert loads differ, what a micro-batch keeps goes by the tokens that a rank received and the expert rows it had,
 and landing zones are as large as the most tokens that came at once; then the curve of a position is that of the rank
@@ -10,7 +10,7 @@ with the highest peak. Activations change in the order of a rank's own program, 
 of one running sum, whatever its clock says.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,8 @@ from sim.layout import optimizer
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan
 from sim.models.activations import Kept, landing_bytes
+from sim.models.layer import Site, Unit
+from sim.models.recompute import INSIDE
 from sim.models.weights import weight_bytes
 from sim.result import MemoryCurve
 from sim.schedules.program import Step
@@ -51,14 +53,15 @@ def _curve(
     else:
         rows = [_delta(c, *kept[c.stage]) for c in moves]
     deltas = np.array(rows, dtype=np.int64).reshape(len(moves), -1)
-    landing = _landing(machine, loads, moves)
-    worst = int((np.cumsum(deltas, axis=0).max(axis=0, initial=0) + landing).argmax())
+    landing, again = _landing(machine, loads, moves), _again(machine, loads, moves)
+    worst = int((np.cumsum(deltas, axis=0).max(axis=0, initial=0) + landing + again).argmax())
     shown = column if loads is None else worst
     starts, ends = (times[:, shown].tolist() for times in (steps.starts, steps.ends))
     times = [(ends if c.at_end else starts)[c.step] for c in moves]
     flat = constant(plan, machine, position)
     if machine.mixture:
         flat["communication buffers"] = int(landing[worst])
+    flat["workspace"] += int(again[worst])
     capacity = machine.cluster.node.device.hbm.capacity_bytes
     rank = None if loads is None else plan.mesh.rank(position, worst)
     return curve(position, times, deltas[:, worst].tolist(), timeline.end, flat, capacity, rank)
@@ -71,21 +74,52 @@ def _delta(change: "Change", backward: Bytes, weight: Bytes) -> Bytes:
 
 def _kept(machine: Machine, loads: "Loads | None", stage: int) -> tuple[Bytes, Bytes]:
     """Bytes of each micro-batch of a stage, until backward and until a split weight gradient [micro-batch, rank]."""
-    own, site = machine.family, machine.site
+    backward, weight = (
+        _bytes(machine, loads, of, machine.stages[stage])
+        for of in (machine.family.kept, machine.family.kept_for_weight)
+    )
+    return backward, weight
+
+
+def _bytes(
+    machine: Machine, loads: "Loads | None", of: Callable[[Site[Any], Unit], Kept], units: Sequence[Unit]
+) -> Bytes:
+    """Bytes of some units together, each `of` a unit at its load [micro-batch, rank]."""
+    site = machine.site
     alike = (np.full((1, 1), site.received), np.full((1, 1), site.rows))
-    out = []
-    for kept in (own.kept, own.kept_for_weight):
-        total: Any = np.zeros((1, 1) if loads is None else loads.received.shape[1:])
-        for unit in machine.stages[stage]:
-            each: Kept = kept(site, unit)
-            drawn = alike
-            if unit.routed and loads is not None:
-                index = machine.routed.index(unit)
-                drawn = (loads.received[index], loads.rows[index])
-            total = total + each.bytes(*drawn)
-        whole_bytes(float(np.max(total, initial=0.0)))
-        out.append(np.rint(total).astype(np.int64))
-    return out[0], out[1]
+    total: Any = np.zeros((1, 1) if loads is None else loads.received.shape[1:])
+    for unit in units:
+        drawn = alike
+        if unit.routed and loads is not None:
+            index = machine.routed.index(unit)
+            drawn = (loads.received[index], loads.rows[index])
+        total = total + of(site, unit).bytes(*drawn)
+    whole_bytes(float(np.max(total, initial=0.0)))
+    return np.asarray(np.rint(total), dtype=np.int64)
+
+
+def _again(machine: Machine, loads: "Loads | None", moves: Sequence["Change"]) -> Bytes:
+    """Bytes that a backward of each rank computes again at most: of the largest group of layers that are computed again
+    together, of the stages that its position runs [rank]."""
+    most = np.zeros(1 if loads is None else loads.received.shape[2], dtype=np.int64)
+    for stage in {c.stage for c in moves}:
+        micro_batches = sorted({c.micro_batch for c in moves if c.stage == stage}) if loads is not None else [0]
+        for group in _groups(machine.stages[stage]):
+            if any(machine.family.regained(machine.site, unit) != Kept() for unit in group):
+                own = _bytes(machine, loads, machine.family.regained, group)
+                most = np.maximum(most, own[micro_batches].max(axis=0))
+    return most
+
+
+def _groups(units: Sequence[Unit]) -> Iterator[list[Unit]]:
+    """Layers that are computed again together, and others one by one."""
+    group: list[Unit] = []
+    for unit in units:
+        if group and unit.checkpoint != INSIDE:
+            yield group
+            group = []
+        group.append(unit)
+    yield group
 
 
 def _landing(machine: Machine, loads: "Loads | None", moves: Sequence["Change"]) -> Bytes:

@@ -1,5 +1,6 @@
 """Linear layers with the casts, transposes and scale layouts that FP8 asks for, and norms' gradients."""
 
+from hwmodels.formats import PLAIN_BF16, Layout
 from hwmodels.op import Gemm, Memory, cast, norm, small, transpose_scales, transpose_weight
 from sim.models.layer import Kernel, Site
 from sim.models.shape import ModelShape
@@ -57,6 +58,24 @@ def norm_backward(name: str, rows: int, width: int, reads: int) -> list[Kernel]:
         Kernel("norm_finalize", small("tiny")),
         Kernel("norm_acc", small("tiny")),
     ]
+
+
+def norm_again(site: Shared, published: bool = True) -> bool:
+    """Whether backward computes outputs of norms again. published: whether the recipe does."""
+    return site.recompute.again("norm", published)
+
+
+def norm_before(site: Shared, published: bool = True) -> list[Kernel]:
+    """The norm before a network, computed again in front of the network that is."""
+    t, h = site.tokens, site.shape.hidden
+    if not norm_again(site, published):
+        return []
+    return [Kernel("rmsnorm2_recompute", norm(t, h, 2, 2)), *quantized(site, Kernel("cast_x_recompute", cast(t, h)))]
+
+
+def norm_output(site: Shared, published: bool = True) -> Layout:
+    """How backward finds outputs of norms: computed again in BF16, or kept as inputs of products."""
+    return PLAIN_BF16 if norm_again(site, published) else site.recipe.activation
 
 
 def post_norm(site: Shared, kernels: list[Kernel], direction: str) -> list[Kernel]:
