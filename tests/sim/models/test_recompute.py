@@ -245,11 +245,10 @@ def test_a_step_takes_longer_by_what_runs_again():
 def test_layers_in_groups_keep_fewer_inputs_and_more_at_once():
     one, three = summary("{layers: 1}"), summary("{layers: 3}")
     assert one["step_time_s"] == three["step_time_s"] == summary("full")["step_time_s"]
-    parts = [found["peak_memory_bytes"][0] for found in (one, three)]
-    held = 4096 * 4096 * 2
-    assert parts[0]["activations"] - parts[1]["activations"] == 4 * 2 * held, "four micro-batches, two inputs each"
-    layer = parts[1]["workspace"] - parts[0]["workspace"]
-    assert layer == 2 * (parts[0]["workspace"] - summary("none")["peak_memory_bytes"][0]["workspace"] + held)
+    none, one, three = (each["peak_memory_bytes"][0]["activations"] for each in (summary("none"), one, three))
+    held, forwards = 4096 * 4096 * 2, 4
+    layer = none // forwards // 3
+    assert one == forwards * 3 * held + layer - held and three == forwards * held + 3 * layer - held
 
 
 def test_a_block_is_the_first_layers_of_each_stage():
@@ -271,7 +270,7 @@ def test_every_schedule_runs_it(schedule):
     words = [*MOE, f"schedule={schedule}", "placement=even"]
     none, moe, full = (summary(choice, *words) for choice in ("none", "{modules: [moe]}", "full"))
     assert none["step_time_s"] < moe["step_time_s"] < full["step_time_s"]
-    assert max(peak(full), peak(moe)) < peak(none), "under zb1p the weight gradients that wait decide between the two"
+    assert peak(full) <= peak(moe) <= peak(none), "equal under zb1p, where weight gradients that wait decide"
 
 
 def test_unequal_loads_are_felt_by_what_runs_again():
