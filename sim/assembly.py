@@ -68,8 +68,8 @@ def prices(scenario: Scenario, always: bool) -> Machine:
     node, fabric = cluster.node, cluster.fabric
     decide = (
         node, node.figures, node.device.figures, fabric, fabric.figures if fabric else None,
-        scenario.model, scenario.precision, scenario.recompute, scenario.pricing, scenario.comm, scenario.parallel,
-        batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts, always,
+        scenario.model, scenario.precision, scenario.states, scenario.recompute, scenario.pricing, scenario.comm,
+        scenario.parallel, batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts, always,
     )  # fmt: skip
     return _prices(_Priced(repr(decide), scenario, always)).keeping(cluster=cluster)
 
@@ -88,7 +88,8 @@ def _prices(key: _Priced) -> Machine:
     scenario = key.scenario
     cluster, shape, batch = scenario.cluster, scenario.model, scenario.batch
     assert cluster is not None and shape is not None
-    own, recipe, node, comm = family(shape.family), RECIPES[scenario.precision], cluster.node, scenario.comm
+    own, node, comm = family(shape.family), cluster.node, scenario.comm
+    recipe = scenario.states.of(RECIPES[scenario.precision])
     fidelity = Fidelity(comm.exchange, comm.warps)
     mixture, units = own.mixture(shape), own.units(shape)
     if scenario.recompute.everywhere:  # placement goes by what layers cost

@@ -145,7 +145,8 @@ def constant(plan: Plan, machine: Machine, position: int) -> dict[str, int]:
     for stage, held in zip(plan.holds[position], shards, strict=True):
         weights += weight_bytes(optimizer.stage_parameters(plan, machine, stage), local, recipe)
         gradients += (held.dense + held.experts) * recipe.gradient.bits / 8
-        states += held.updated * (recipe.master.bits + moments * recipe.moment.bits) / 8
+        updated = 0.0 if plan.scenario.optimizer.offloaded else held.updated
+        states += updated * (recipe.master.bits / 8 + moments * recipe.moment.row_bytes(1))
     return {
         "weights": whole_bytes(weights),
         "gradients": whole_bytes(gradients),

@@ -16,7 +16,6 @@ from hwmodels.op import (
     small,
     store,
     transpose_scales,
-    transpose_weight,
     unpermute,
 )  # fmt: skip
 from sim.models.activations import Kept
@@ -33,6 +32,8 @@ from sim.models.stacks.deepseek.linear import (
     norm_again,
     norm_before,
     quantized,
+    transposed,
+    weight_copy,
     wgrad,
 )  # fmt: skip
 
@@ -104,11 +105,11 @@ def forward(site: Shared, experts: Experts) -> list[Kernel]:
     out = [*first, Kernel("count_experts", small("expert_count", received, index_bytes))]
     out += [Kernel("build_mapping", small("expert_map", received, index_bytes))]
     out += [Kernel("permute_x", permute(received, rows, h, PLAIN_E4M3 if site.recipe.quantized else PLAIN_BF16))]
-    out += quantized(site, Kernel("routed_W1T", transpose_weight(net.first, h, site.recipe.weight, local)))
+    out += transposed(site, "routed_W1T", net.first, h, local)
     out += quantized(site, Kernel("permute_scales", transpose_scales(rows, h)))
     out += [Kernel(f"routed_{up}", GroupedGemm(local, rows, net.first, h, "fprop", lin))]
     out += [Kernel("scale_topk_w", small("tiny")), activate(site, f"{net.activation}_cast_routed", rows, net)]
-    out += quantized(site, Kernel("routed_W2T", transpose_weight(h, net.width, site.recipe.weight, local)))
+    out += transposed(site, "routed_W2T", h, net.width, local)
     out += quantized(site, Kernel("permute_scales2", transpose_scales(rows, net.width)))
     out += [Kernel("routed_down", GroupedGemm(local, rows, h, net.width, "fprop", lin))]
     out += [Kernel("unpermute_y", unpermute(received, rows, h)), *rest]
@@ -125,6 +126,7 @@ def backward(site: Shared, experts: Experts) -> list[Kernel]:
     out = [*first, *quantized(site, saved)]
     out += [Kernel("permute_dY", permute(site.received, rows, h, element))]
     out += quantized(site, Kernel("permute_scales", transpose_scales(rows, h)))
+    out += weight_copy(site, "routed_W2", h, net.width, site.local_experts)
     out += [Kernel("routed_down_dgrad", GroupedGemm(site.local_experts, rows, net.width, h, "dgrad", lin))]
     again = activation_again(site)  # for the weight gradient, and the gradient, in one kernel
     out += [activate_backward(f"{net.activation}_{'fwd_' * again}bwd_routed", rows, net, extra=int(again))]
@@ -139,6 +141,7 @@ def backward(site: Shared, experts: Experts) -> list[Kernel]:
         site, Kernel(f"cast_d{tail}_routed", cast(rows, net.first)),
         Kernel("permute_scales2", transpose_scales(rows, net.first)),
     )  # fmt: skip
+    out += weight_copy(site, "routed_W1", net.first, h, site.local_experts)
     out += [Kernel(f"routed_{up}_dgrad", GroupedGemm(site.local_experts, rows, h, net.first, "dgrad", lin))]
     out += bias_gradients(rows, net.bias, routed_down=h, **{f"routed_{up}": net.first})
     out += [Kernel("unpermute_dX", unpermute(site.received, rows, h))]
