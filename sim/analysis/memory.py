@@ -12,6 +12,7 @@ of one running sum, whatever its clock says.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -43,6 +44,17 @@ def curves(
     return tuple(_curve(plan, machine, loads, timeline, p, held, column) for p in range(plan.program.positions))
 
 
+def peak_bytes(plan: Plan, machine: Machine) -> int:
+    """The highest peak of all positions where loads are even, without a run: activations come and go in the order of
+    steps, whatever the clock says."""
+    held = [_held(machine, None, stage) for stage in range(len(machine.stages))]
+    peaks, alike = [0], [of.alike for of in held]
+    for position, steps in enumerate(plan.program.steps):
+        deltas = [_moved(change, alike[change.stage]) for change in _moves(steps, held)]
+        peaks.append(sum(constant(plan, machine, position).values()) + max(accumulate(deltas, initial=0)))
+    return max(peaks)
+
+
 class Held(NamedTuple):
     """Bytes of each micro-batch of a stage [micro-batch, rank]: until backward, until a split weight gradient, and of
     what its backward has computed again, at most while it runs."""
@@ -51,16 +63,20 @@ class Held(NamedTuple):
     weight: Bytes
     again: Bytes
 
+    @property
+    def alike(self) -> tuple[int, int, int]:
+        """Of any micro-batch and rank, where all are alike."""
+        return int(self.backward[0, 0]), int(self.weight[0, 0]), int(self.again[0, 0])
+
 
 def _curve(
     plan: Plan, machine: Machine, loads: "Loads | None", timeline: Timeline, position: int, held: Sequence[Held],
     column: int,
 ) -> MemoryCurve:  # fmt: skip
-    again = {stage for stage, of in enumerate(held) if of.again.any()}
-    moves, steps = list(changes(plan.program.steps[position], again)), timeline.positions[position]
+    moves, steps = list(_moves(plan.program.steps[position], held)), timeline.positions[position]
     if loads is None:  # a number each, without an array a change
-        each = {stage: tuple(int(part[0, 0]) for part in held[stage]) for stage in {c.stage for c in moves}}
-        rows: Any = [sum(a * b for a, b in zip(c.amounts, each[c.stage], strict=True)) for c in moves]
+        alike = [of.alike for of in held]
+        rows: Any = [_moved(c, alike[c.stage]) for c in moves]
     else:
         rows = [_delta(c, held[c.stage]) for c in moves]
     deltas = np.array(rows, dtype=np.int64).reshape(len(moves), -1)
@@ -75,6 +91,16 @@ def _curve(
     capacity = machine.cluster.node.device.hbm.capacity_bytes
     rank = None if loads is None else plan.mesh.rank(position, worst)
     return curve(position, times, deltas[:, worst].tolist(), timeline.end, flat, capacity, rank)
+
+
+def _moves(steps: Sequence[Step], held: Sequence[Held]) -> "Iterator[Change]":
+    """Changes of a rank's activations."""
+    return changes(steps, {stage for stage, of in enumerate(held) if of.again.any()})
+
+
+def _moved(change: "Change", held: Sequence[int]) -> int:
+    """Bytes by which a change moves the activations of ranks that are alike. held: `Held.alike` of its stage."""
+    return sum(amount * each for amount, each in zip(change.amounts, held, strict=True))
 
 
 def _delta(change: "Change", held: Held) -> Bytes:

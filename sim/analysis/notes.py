@@ -12,7 +12,11 @@ from hwmodels import node as nodes
 from hwmodels.device import FOLLOWS
 from hwmodels.figure import Figure
 from hwmodels.units import format_quantity
+from sim import assembly
+from sim.layout.plan import lay_out
 from sim.models.family import family, main_units, weights
+from sim.models.precision import PUBLISHED
+from sim.models.recompute import RECIPE
 from sim.scenario.values import PROFILE_SPREAD, Cluster, Comm, Optimizer, Scenario
 
 SLACK = (
@@ -48,6 +52,7 @@ def notes(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[st
         yield "optimizer.name: chunk_times have no parameters to update, so it changes nothing"
     if scenario.model is None and scenario.optimizer.reduce == "after":
         yield "optimizer.reduce: chunk_times have no gradients to reduce, so it changes nothing"
+    yield from _kept(scenario)
     if scenario.routing.kind == "sampled" and scenario.routing.spread == PROFILE_SPREAD:
         yield SPREAD
     if scenario.comm.waits == "none" and _rests(scenario, summary, overrides):
@@ -56,6 +61,29 @@ def notes(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[st
         yield from _waits(scenario)
     if scenario.cluster and scenario.cluster.stated:
         yield from _stated(scenario.cluster)
+
+
+def _kept(scenario: Scenario) -> Iterator[str]:
+    """What is said of recompute, states and their place where it changes nothing, and of what the host's time is."""
+    if scenario.model is None:
+        for key, given in (("recompute", scenario.recompute != RECIPE), ("states", scenario.states != PUBLISHED),
+                           ("optimizer.offload", scenario.optimizer.offloaded)):  # fmt: skip
+            if given:
+                yield f"{key}: chunk_times have nothing to keep, so it changes nothing"
+        return
+    if idle := [module for module in scenario.recompute.modules if not _felt(scenario, module)]:
+        yield f"recompute.modules: {scenario.model.name} has no {', '.join(idle)}, so that changes nothing"
+    if scenario.optimizer.offloaded:
+        yield "optimizer.offload: the host updates as fast as its memory moves bytes, which CPUs come short of"
+
+
+def _felt(scenario: Scenario, module: str) -> bool:
+    """Whether any layer's backward differs by a module."""
+    site = assembly.prices(scenario, assembly.held_always(lay_out(scenario))).site
+    fewer = tuple(name for name in site.recompute.modules if name != module)
+    without = site._replace(recompute=replace(site.recompute, modules=fewer))
+    own = family(site.shape.family)
+    return any(own.parts(site, unit, "B") != own.parts(without, unit, "B") for unit in own.units(site.shape))
 
 
 def _waits(scenario: Scenario) -> Iterator[str]:
