@@ -132,13 +132,13 @@ def warning(result: Result) -> str:
 
 def advice(result: Result) -> list[str]:
     """A line for each change that fits, where the run does not."""
-    found = result.summary.get("advice")
+    changes = result.summary.get("advice")
     lines = []
-    for each in found or ():
+    for each in changes or ():
         longer, peak = each["longer_s"], format_quantity(each["peak_bytes"], "data")
         cost = f"{seconds(abs(longer))} {'longer' if longer > 0 else 'shorter'}"
         lines.append(f"{' '.join(each['change'])} fits: {peak}, a step of {seconds(each['step_time_s'])}, {cost}")
-    return ["nothing that was tried fits"] if found == [] else lines
+    return ["nothing that was tried fits"] if changes == [] else lines
 
 
 def _exposed(summary: dict[str, Any]) -> Figure:

@@ -107,8 +107,9 @@ def _advised(result: "Result", scenario: "Scenario", shown: bool) -> "Result":
 
     if worst["peak_bytes"] <= advice.room(scenario):
         return result
-    found = advice.advice(scenario, result.summary["step_time_s"], lambda text: progress(f"advice: {text} ...", shown))
-    return replace(result, summary=result.summary | {"advice": found})
+    step_s = result.summary["step_time_s"]
+    changes = advice.advice(scenario, step_s, lambda text: progress(f"advice: {text} ...", shown))
+    return replace(result, summary=result.summary | {"advice": changes})
 
 
 def check(words: list[str]) -> int:

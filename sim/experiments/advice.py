@@ -37,7 +37,7 @@ CHOICES = (
 """Choices of recompute that are tried."""
 
 Words = tuple[str, ...]
-Told = Callable[[str], None]
+Hear = Callable[[str], None]
 
 
 class Candidate(NamedTuple):
@@ -48,19 +48,19 @@ class Candidate(NamedTuple):
     peak_bytes: int
 
 
-def advice(scenario: Scenario, step_s: float, told: Told = lambda text: None) -> list[dict[str, Any]]:
+def advice(scenario: Scenario, step_s: float, hear: Hear = lambda text: None) -> list[dict[str, Any]]:
     """The three cheapest changes that fit, fastest first, as result.json has them; none where nothing that is tried
     fits.
 
-    step_s: seconds of the step as it is. told: hears what is being tried.
+    step_s: seconds of the step as it is. hear: hears what is being tried.
     """
-    search = _Search(scenario, told)
-    found: list[Candidate] = []
+    search = _Search(scenario, hear)
+    candidates: list[Candidate] = []
     for words in search.fitting():
-        told(f"simulating {' '.join(words)}")
+        hear(f"simulating {' '.join(words)}")
         summary = run(search.changed(words, even=True), interval=False).summary
-        found.append(Candidate(words, summary["step_time_s"], summary["worst_memory"]["peak_bytes"]))
-    return [_figures(each, step_s) for each in _confirmed(search, _least(found))]
+        candidates.append(Candidate(words, summary["step_time_s"], summary["worst_memory"]["peak_bytes"]))
+    return [_figures(each, step_s) for each in _confirmed(search, _least(candidates))]
 
 
 def _figures(each: Candidate, step_s: float) -> dict[str, Any]:
@@ -70,24 +70,24 @@ def _figures(each: Candidate, step_s: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _least(found: Sequence[Candidate]) -> Iterator[Candidate]:
+def _least(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
     """Fastest first, without those that change more than another one and win nothing by it, or come to the same."""
-    told: list[Candidate] = []
-    for each in sorted(found, key=lambda c: (c.step_s, len(c.words), c.peak_bytes)):
+    kept: list[Candidate] = []
+    for each in sorted(candidates, key=lambda c: (c.step_s, len(c.words), c.peak_bytes)):
         needless = any(
-            set(other.words) < set(each.words) and other.step_s <= each.step_s * (1 + WON) for other in found
+            set(other.words) < set(each.words) and other.step_s <= each.step_s * (1 + WON) for other in candidates
         )
-        if not needless and all(other[1:] != each[1:] for other in told):
-            told.append(each)
+        if not needless and all(other[1:] != each[1:] for other in kept):
+            kept.append(each)
             yield each
 
 
-def _confirmed(search: "_Search", found: Iterator[Candidate]) -> list[Candidate]:
+def _confirmed(search: "_Search", candidates: Iterator[Candidate]) -> list[Candidate]:
     """The first that also fit where ranks differ."""
     out: list[Candidate] = []
-    for each in found:
+    for each in candidates:
         if search.scenario.uneven:
-            search.told(f"simulating {' '.join(each.words)}")
+            search.hear(f"simulating {' '.join(each.words)}")
             summary = run(search.changed(each.words), interval=False).summary
             worst = summary["worst_memory"]["peak_bytes"]
             if worst > room(search.changed(each.words)):
@@ -102,8 +102,8 @@ def _confirmed(search: "_Search", found: Iterator[Candidate]) -> list[Candidate]
 class _Search:
     """Looks for changes that fit."""
 
-    def __init__(self, scenario: Scenario, told: Told) -> None:
-        self.scenario, self.told = scenario, told
+    def __init__(self, scenario: Scenario, hear: Hear) -> None:
+        self.scenario, self.hear = scenario, hear
         self.known: dict[Words, tuple[int, int]] = {}
 
     def changed(self, words: Words, even: bool = False) -> Scenario:
@@ -115,7 +115,7 @@ class _Search:
         """Bytes that the heaviest rank needs with a change, and that it may need; more than anybody has where the
         change is refused."""
         if words not in self.known:
-            self.told(f"trying {' '.join(words)}")
+            self.hear(f"trying {' '.join(words)}")
             try:
                 other = self.changed(words, even=True)
                 plan = lay_out(other)
@@ -133,10 +133,10 @@ class _Search:
         """Changes that fit: of recompute alone; of one axis with the least recompute that makes it fit; of more axes
         while there are too few; on other nodes where there are none."""
         choices = sorted(CHOICES, key=lambda choice: -self.need((choice,))[0])
-        found = [(choice,) for choice in choices if self.fits((choice,))]
-        yield from found[: ADVISED + 1]
-        less = choices[: len(choices) - len(found)]  # what does not fit alone: more is no use beside another change
-        axes, lightest, count = list(_axes(self.scenario)), [Words()], len(found)
+        alone = [(choice,) for choice in choices if self.fits((choice,))]
+        yield from alone[: ADVISED + 1]
+        less = choices[: len(choices) - len(alone)]  # what does not fit alone: more is no use beside another change
+        axes, lightest, count = list(_axes(self.scenario)), [Words()], len(alone)
         levels = [lightest]
         for _ in range(MOST_AXES):
             combined = [words for base in lightest for words in _joined(base, axes)]
