@@ -14,7 +14,7 @@ from hwmodels.figure import Figure
 from hwmodels.units import format_quantity
 from sim import assembly
 from sim.layout.plan import lay_out
-from sim.models.family import family, main_units, weights
+from sim.models.family import family, main_units, modules, weights
 from sim.models.precision import PUBLISHED
 from sim.models.recompute import RECIPE
 from sim.scenario.values import PROFILE_SPREAD, Cluster, Comm, Optimizer, Scenario
@@ -71,19 +71,12 @@ def _kept(scenario: Scenario) -> Iterator[str]:
             if given:
                 yield f"{key}: chunk_times have nothing to keep, so it changes nothing"
         return
-    if idle := [module for module in scenario.recompute.modules if not _felt(scenario, module)]:
-        yield f"recompute.modules: {scenario.model.name} has no {', '.join(idle)}, so that changes nothing"
+    if scenario.recompute.modules:
+        site = assembly.prices(scenario, assembly.held_always(lay_out(scenario))).site
+        if idle := [module for module in scenario.recompute.modules if module not in modules(site)]:
+            yield f"recompute.modules: {scenario.model.name} has no {', '.join(idle)}, so that changes nothing"
     if scenario.optimizer.offloaded:
         yield "optimizer.offload: the host updates as fast as its memory moves bytes, which CPUs come short of"
-
-
-def _felt(scenario: Scenario, module: str) -> bool:
-    """Whether any layer's backward differs by a module."""
-    site = assembly.prices(scenario, assembly.held_always(lay_out(scenario))).site
-    fewer = tuple(name for name in site.recompute.modules if name != module)
-    without = site._replace(recompute=replace(site.recompute, modules=fewer))
-    own = family(site.shape.family)
-    return any(own.parts(site, unit, "B") != own.parts(without, unit, "B") for unit in own.units(site.shape))
 
 
 def _waits(scenario: Scenario) -> Iterator[str]:

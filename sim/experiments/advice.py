@@ -16,6 +16,7 @@ from hwmodels.refused import Refused
 from sim import assembly
 from sim.analysis import memory
 from sim.layout.plan import lay_out
+from sim.models.family import modules
 from sim.models.precision import MOMENTS, RECIPES
 from sim.scenario.files import from_mapping
 from sim.scenario.values import Routing, Scenario
@@ -26,15 +27,12 @@ ADVISED = 3
 """Changes that are told."""
 MOST_AXES, WIDTH = 3, 3
 """Axes that change at once beside recompute, and combinations that take one more."""
+FEW_WAIT = 2
+"""Weight gradients that may wait, where a limit is tried."""
 WON = 0.01
 """Part of a step that one more change must save to be told."""
 MODULES = ("activation", "norm", "mla_up_projection", "core_attention", "mlp", "moe")
 """Modules to compute again, from what is cheap for its bytes to what is dear."""
-CHOICES = (
-    "recompute=recipe", *(f"recompute={{modules: [{', '.join(MODULES[: i + 1])}]}}" for i in range(len(MODULES))),
-    "recompute={modules: [mla_up_projection]}", "recompute=full",
-)  # fmt: skip
-"""Choices of recompute that are tried."""
 
 Words = tuple[str, ...]
 Hear = Callable[[str], None]
@@ -132,7 +130,7 @@ class _Search:
     def fitting(self) -> Iterator[Words]:
         """Changes that fit: of recompute alone; of one axis with the least recompute that makes it fit; of more axes
         while there are too few; on other nodes where there are none."""
-        choices = sorted(CHOICES, key=lambda choice: -self.need((choice,))[0])
+        choices = sorted(_choices(self.scenario), key=lambda choice: -self.need((choice,))[0])
         alone = [(choice,) for choice in choices if self.fits((choice,))]
         yield from alone[: ADVISED + 1]
         less = choices[: len(choices) - len(alone)]  # what does not fit alone: more is no use beside another change
@@ -172,6 +170,14 @@ def room(scenario: Scenario) -> int:
     return capacity if limit is None else min(limit, capacity)
 
 
+def _choices(scenario: Scenario) -> list[str]:
+    """Choices of recompute, by modules that the model has."""
+    site = assembly.prices(scenario, assembly.held_always(lay_out(scenario))).site
+    own = [module for module in MODULES if module in modules(site)]
+    some = [own[: i + 1] for i in range(len(own))] + [[m] for m in own[1:] if m == "mla_up_projection"]
+    return ["recompute=recipe", *(f"recompute={{modules: [{', '.join(each)}]}}" for each in some), "recompute=full"]
+
+
 def _larger(scenario: Scenario) -> Iterator[str]:
     """Nodes that ship with as many GPUs and more memory in each."""
     assert scenario.cluster is not None
@@ -201,7 +207,12 @@ def _axes(scenario: Scenario) -> Iterator[list[Words]]:
     yield [("states.gradients=bf16",)] if recipe.gradient.bits > MOMENTS["bf16"].element.bits else []
     yield [] if scenario.optimizer.offloaded else [("optimizer.offload=host",)]
     own, pipeline = scenario.schedule.name, parallel.pipeline
-    yield [(f"schedule={name}", *_free(scenario, name, pipeline)) for name in program.names() if name != own]
+    named = [name for name in program.names() if name != own or program.postponing(name)]
+    limits = [f"schedule={{name: {name}, waiting: {FEW_WAIT}}}" for name in named if program.postponing(name)]
+    yield [
+        *((f"schedule={name}", *_free(scenario, name, pipeline)) for name in named if name != own),
+        *((words,) for words in limits),
+    ]
     yield [(f"batch.micro_batch={n}", *_steps(scenario, batch.micro_batch / n)) for n in _divisors(batch.micro_batch)]
     for key in ("tensor", "context", "expert"):
         yield [(f"parallel.{key}={getattr(parallel, key, 1) * times}",) for times in (2, 4, 8)]

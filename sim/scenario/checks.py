@@ -92,6 +92,9 @@ def _schedule(scenario: Scenario) -> Iterator[Finding]:
     elif scenario.schedule.chunks != type(scenario.schedule).chunks and not program.chunked(name, pipeline):
         having = ", ".join(other for other in program.names() if program.chunked(other, pipeline))
         yield ("schedule.chunks",), f"{name} runs without chunks; they go with: {having}"
+    elif scenario.schedule.waiting is not None and not program.postponing(name):
+        having = ", ".join(other for other in program.names() if program.postponing(other))
+        yield ("schedule.waiting",), f"{name} has no limit of weight gradients that wait; it goes with: {having}"
 
 
 def _routing(scenario: Scenario) -> Iterator[Finding]:

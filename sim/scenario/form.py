@@ -142,6 +142,9 @@ class ScheduleForm(Form):
     """Order of forward and backward steps: a file of sim/schedules."""
     chunks: Annotated[int, Field(ge=2), BeforeValidator(whole)] | None = None
     """Stages that a position holds, for schedules that let one choose; 2 unless said."""
+    waiting: Natural | None = None
+    """Weight gradients that a position puts off at most, for schedules that do so: fewer take less memory and leave a
+    larger bubble; as many as it would unless said."""
 
 
 class BatchForm(Form):

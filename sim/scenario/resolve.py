@@ -258,7 +258,7 @@ def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
         model=parts.model,
         precision=form.precision,
         parallel=Parallel(**form.parallel.model_dump()),
-        schedule=Schedule(form.schedule.name, form.schedule.chunks or Schedule.chunks),
+        schedule=Schedule(form.schedule.name, form.schedule.chunks or Schedule.chunks, form.schedule.waiting),
         placement=form.placement,
         batch=batch,
         routing=_routing(form, parts),

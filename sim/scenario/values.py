@@ -57,10 +57,12 @@ class Parallel:
 @dataclass(frozen=True)
 class Schedule:
     """The schedule of a scenario. name: a file of sim/schedules. chunks: virtual stages a rank, where the schedule lets
-    a scenario choose (see sim.schedules.program.chunked)."""
+    a scenario choose (see sim.schedules.program.chunked). waiting: weight gradients that a rank puts off at most, where
+    the schedule does so; None: as many as it would."""
 
     name: str
     chunks: int = 2
+    waiting: int | None = None
 
 
 @dataclass(frozen=True)
