@@ -200,6 +200,26 @@ def test_nothing_is_regained_without_whole_modules():
             assert family(shape.family).regained(site(shape, choice), unit) == Kept()
 
 
+def test_temporaries_of_attention_leave_out_what_is_kept():
+    """q, k and v of V3 are kept or made again, and never counted twice."""
+    none, recipe = (family("deepseek").workspace(site(V3, choice)) for choice in (NONE, RECIPE))
+    assert recipe - none == 4096 * 2 * (2 * 24576 + 16384)
+
+
+def test_loads_are_felt_wherever_a_mixture_runs_again():
+    """Also where the first layer with experts is none of those that run again: the dense one of its stage is."""
+    from sim import assembly
+    from sim.disturbances.durations import curves
+    from sim.disturbances.exchanges import loaded_exchanges
+    from sim.layout.plan import lay_out
+
+    machine = assembly.machine(lay_out(read("{layers: 1, method: block}")))
+    assert not machine.routed[0].checkpoint and any(unit.checkpoint for unit in machine.routed)
+    assert {"mlp(F)", "mlp(B)", "mlp again(B)", "mlp(W)"} == set(curves(machine))
+    again = {"dispatch again(B)", "combine again(B)"}
+    assert set(loaded_exchanges(machine)) == again | {f"{n}({d})" for n in ("dispatch", "combine") for d in "FB"}
+
+
 # --- a step -----------------------------------------------------------------------------------------------------------
 
 
