@@ -137,6 +137,17 @@ def unfelt(result: Result) -> list[str]:
     return list(map(str, result.summary.get("unfelt", ())))
 
 
+def advice(result: Result) -> list[str]:
+    """A line for each change that fits, where the run does not."""
+    changes = result.summary.get("advice")
+    lines = []
+    for each in changes or ():
+        longer, peak = each["longer_s"], format_quantity(each["peak_bytes"], "data")
+        cost = f"{seconds(abs(longer))} {'longer' if longer > 0 else 'shorter'}"
+        lines.append(f"{' '.join(each['change'])} fits: {peak}, a step of {seconds(each['step_time_s'])}, {cost}")
+    return ["nothing that was tried fits"] if changes == [] else lines
+
+
 def _exposed(summary: dict[str, Any]) -> Figure:
     note = f"{percent(summary['overlap_fraction'])} is hidden"
     return Figure("Exposed comm.", seconds(summary["exposed_communication_s"]), note)

@@ -84,6 +84,7 @@ def _header(result: Result, name: str, parts: list[Section]) -> str:
     )
     anchors = "".join(f'<a href="#{part.key}">{escape(part.title)}</a>' for part in parts)
     alarm = "" if fits else f'<p class="alarm" role="alert">{escape(why_not)}</p>'
+    alarm += "".join(f'<p class="alarm">{escape(line)}</p>' for line in headline.advice(result))
     if warning := headline.warning(result):
         alarm += f'<p class="alarm">{escape(warning)}</p>'
     alarm += "".join(f'<p class="sub">{escape(line)}</p>' for line in headline.unfelt(result))

@@ -15,7 +15,7 @@ from sim.communication.exchange.price import Fidelity
 from sim.engine.events import alone
 from sim.layout import placement
 from sim.layout.machine import Machine
-from sim.layout.placement import Stage
+from sim.layout.placement import Stage, marked
 from sim.layout.plan import Plan, relative
 from sim.models.family import family
 from sim.models.layer import COMPUTE, Part, Site, Unit
@@ -47,7 +47,8 @@ def assembled(plan: Plan) -> "tuple[Machine, Network | None]":
 def unshared(plan: Plan) -> Machine:
     """Prices and placement: exchanges have NICs and switches to themselves, as in a benchmark. Raises Refused."""
     machine = prices(plan.scenario, held_always(plan))
-    return machine.keeping(stages=placed(plan, machine))
+    stages = tuple(marked(stage, plan.scenario.recompute) for stage in placed(plan, machine))
+    return machine.keeping(stages=stages, units=tuple(unit for stage in stages for unit in stage))
 
 
 def held_always(plan: Plan) -> bool:
@@ -68,8 +69,9 @@ def prices(scenario: Scenario, always: bool) -> Machine:
     node, fabric = cluster.node, cluster.fabric
     decide = (
         node, node.figures, node.device.figures, fabric, fabric.figures if fabric else None,
-        scenario.model, scenario.precision, scenario.pricing, scenario.comm, scenario.parallel,
-        batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts, always, _documents(scenario),
+        scenario.model, scenario.precision, scenario.states, scenario.recompute, scenario.pricing, scenario.comm,
+        scenario.parallel, batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts, always,
+        _documents(scenario),
     )  # fmt: skip
     return _prices(_Priced(repr(decide), scenario, always)).keeping(cluster=cluster)
 
@@ -88,9 +90,12 @@ def _prices(key: _Priced) -> Machine:
     scenario = key.scenario
     cluster, shape, batch = scenario.cluster, scenario.model, scenario.batch
     assert cluster is not None and shape is not None
-    own, recipe, node, comm = family(shape.family), RECIPES[scenario.precision], cluster.node, scenario.comm
+    own, node, comm = family(shape.family), cluster.node, scenario.comm
+    recipe = scenario.states.of(RECIPES[scenario.precision])
     fidelity = Fidelity(comm.exchange, comm.warps)
     mixture, units = own.mixture(shape), own.units(shape)
+    if scenario.recompute.everywhere:  # placement goes by what layers cost
+        units = marked(units, scenario.recompute)
     group, tokens = scenario.parallel.expert, batch.micro_batch * batch.sequence_length
     exchanging = group > 1 and any(unit.routed for unit in units)  # a rank by itself has nobody to send to
     held = comm.sms if exchanging else 0
@@ -100,7 +105,7 @@ def _prices(key: _Priced) -> Machine:
     slots = mixture.experts + scenario.routing.redundant_experts if mixture else 0
     site = Site(
         shape, recipe, batch.micro_batch, batch.sequence_length, load.received, load.rows, load.nodes_reached,
-        load.ranks_reached, slots // group, group, -(-group // node.gpus), _documents(scenario),
+        load.ranks_reached, slots // group, group, -(-group // node.gpus), _documents(scenario), scenario.recompute,
     )  # fmt: skip
 
     @cache
@@ -126,7 +131,8 @@ def placed(plan: Plan, machine: Machine) -> tuple[Stage, ...]:
     key = (plan.program.stages, rule, plan.mirrored, plan.overlapped, plan.holds)
 
     def pair_ns(forward: Stage, backward: Stage) -> int:
-        composition = compose("F+BW", relative(forward)[0], relative(backward)[0], machine.parts)
+        ahead, behind = (relative(marked(stage, plan.scenario.recompute))[0] for stage in (forward, backward))
+        composition = compose("F+BW", ahead, behind, machine.parts)
         return alone(template.price("F+BW", (0, 1), composition, machine.pricer)).total
 
     if key not in machine.known.stages:

@@ -11,7 +11,9 @@ from hwmodels import node as nodes
 from hwmodels.device import FOLLOWS
 from hwmodels.figure import Figure
 from hwmodels.units import format_quantity
-from sim.models.family import family, main_units, weights
+from sim import assembly
+from sim.layout.plan import lay_out
+from sim.models.family import family, main_units, modules, weights
 from sim.scenario.values import PROFILE_SPREAD, Cluster, Scenario
 
 SLACK = (
@@ -45,6 +47,7 @@ def notes(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[st
         yield line
     if scenario.overlap.expert and (line := _pairs(scenario)):
         yield line
+    yield from _kept(scenario)
     if scenario.routing.kind == "sampled" and scenario.routing.spread == PROFILE_SPREAD:
         yield SPREAD
     if scenario.comm.waits == "none" and _rests(scenario, summary, overrides):
@@ -53,6 +56,18 @@ def notes(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[st
         yield from _waits(scenario)
     if scenario.cluster and scenario.cluster.stated:
         yield from _stated(scenario.cluster)
+
+
+def _kept(scenario: Scenario) -> Iterator[str]:
+    """What is said of modules that are not there, and of what the host's time is."""
+    if scenario.model is None:
+        return
+    if scenario.recompute.modules:
+        site = assembly.prices(scenario, assembly.held_always(lay_out(scenario))).site
+        if idle := [module for module in scenario.recompute.modules if module not in modules(site)]:
+            yield f"recompute.modules: {scenario.model.name} has no {', '.join(idle)}, so that changes nothing"
+    if scenario.optimizer.offloaded:
+        yield "optimizer.offload: the host updates as fast as its memory moves bytes, which CPUs come short of"
 
 
 def _waits(scenario: Scenario) -> Iterator[str]:

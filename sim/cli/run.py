@@ -4,6 +4,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ def run(words: list[str]) -> int:
     parser.add_argument("-q", "--quiet", action="store_true")
     args = parser.parse_intermixed_args(words)
     path, scenario = loaded(PROG, args.words)
+    from reports import headline
     from sim.analysis.notes import notes
 
     folder = args.out or place(path, args.words[1:])
@@ -40,6 +42,8 @@ def run(words: list[str]) -> int:
         print(f"{path}: {line}", file=sys.stderr)
     for line in result.summary["infeasible"]:
         print(f"infeasible: {line}", file=sys.stderr)
+    for line in headline.advice(result):
+        print(f"advice: {line}", file=sys.stderr)
     return DONE if result.summary["feasible"] else INFEASIBLE
 
 
@@ -70,7 +74,7 @@ def _write(scenario: "Scenario", path: str, folder: Path, quiet: bool, start: fl
     try:
         with replacing(folder, archive.FILES) as fresh:
             progress(f"simulating {scenario.title} ...", shown)
-            result = _simulate(scenario, path)
+            result = _advised(_simulate(scenario, path), scenario, shown)
             progress(f"writing {folder} ...", shown)
             from reports.folder import write
 
@@ -88,6 +92,20 @@ def _simulate(scenario: "Scenario", path: str) -> "Result":
 
     with refusals(path):
         return sim.run(scenario)
+
+
+def _advised(result: "Result", scenario: "Scenario", shown: bool) -> "Result":
+    """The result; with changes that fit, where it does not fit in memory."""
+    worst = result.summary.get("worst_memory")
+    if result.summary["feasible"] or worst is None:
+        return result
+    from sim.experiments import advice
+
+    if worst["peak_bytes"] <= advice.room(scenario):
+        return result
+    step_s = result.summary["step_time_s"]
+    changes = advice.advice(scenario, step_s, lambda text: progress(f"advice: {text} ...", shown))
+    return replace(result, summary=result.summary | {"advice": changes})
 
 
 def check(words: list[str]) -> int:

@@ -14,6 +14,7 @@ from sim import assembly
 from sim.layout.plan import Plan, lay_out
 from sim.models.family import family, form
 from sim.models.form import texts
+from sim.models.precision import RECIPES
 from sim.routing.gate import gate_of
 from sim.scenario.files import others
 from sim.scenario.values import Routing, Scenario
@@ -40,7 +41,9 @@ OF_MODELS = {
     "no experts": ("parallel.expert", "routing.kind", "routing.redundant_experts"),
     "no sequences": ("batch.sequences", "batch.sequence_length", "batch.micro_batch"),
     "no exchanges": ("comm.sms", "comm.warps", "comm.exchange", "comm.hold", "comm.waits"),
-    "no parameters to update": ("optimizer.name",),
+    "no parameters to update": ("optimizer.name", "optimizer.offload"),
+    "nothing that is kept or computed again": ("recompute.kind", "recompute.modules", "recompute.layers"),
+    "no states": ("states.master", "states.moments", "states.gradients", "states.parameters"),
     "no gradients to reduce": ("optimizer.reduce",),
     "nothing that is drawn at random": ("seed",),
     "no memory": ("limits.memory",),
@@ -80,6 +83,9 @@ def unfelt(scenario: Scenario, further: bool = True) -> Iterator[str]:
 def idle(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
     """Keys of a scenario that no value of theirs would make felt, and why."""
     scenario, comm, cluster = plan.scenario, plan.scenario.comm, plan.scenario.cluster
+    free = replace(scenario, schedule=replace(scenario.schedule, waiting=None))
+    if scenario.schedule.waiting is not None and lay_out(free).program.steps == plan.program.steps:
+        yield ("schedule.waiting",), "no more weight gradients would wait without it"
     if not scenario.batch.lengths:
         yield ("batch.packed",), "without batch.lengths a sequence is one document"
     if pairing(scenario.schedule.name)[0]:
@@ -94,6 +100,10 @@ def idle(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
         return
     if plan.program.stages == 1:
         yield ("placement",), "there is one stage"
+    own = RECIPES[scenario.precision]
+    for name in vars(scenario.states):
+        if replace(scenario.states, **{name: None}).of(own) == scenario.states.of(own):
+            yield (f"states.{name}",), f"precision {scenario.precision} has them so"
     routed = any(unit.routed for unit in family(scenario.model.family).units(scenario.model))
     if routed and scenario.routing.kind == "balanced":
         mean = "balanced routing gives each expert its mean"
@@ -128,10 +138,10 @@ def _dimension(plan: Plan, key: str, further: bool) -> str:
 def _does(plan: Plan) -> tuple[Any, ...]:
     """All that a run takes from the dimensions of its model."""
     scenario, machine = plan.scenario, assembly.prices(plan.scenario, assembly.held_always(plan))
-    site, shape, own, how = machine.site, machine.site.shape, machine.family, machine.recompute
+    site, shape, own = machine.site, machine.site.shape, machine.family
     layers = [
         (
-            unit, own.weights(shape, unit), own.kept(site, unit, how), own.kept_for_weight(site, unit, how),
+            unit, own.weights(shape, unit), own.kept(site, unit), own.kept_for_weight(site, unit),
             *([launch.op for part in machine.parts(unit, direction) for launch in part.kernels] for direction in "FBW"),
         )
         for unit in machine.units
@@ -139,7 +149,7 @@ def _does(plan: Plan) -> tuple[Any, ...]:
     rates = [own.flop(shape, scenario.batch.sequence_length, causal) for causal in (True, False)]
     drawn = (gate_of(machine.mixture), machine.mixture.capacity) if machine.mixture and scenario.uneven else None
     load = site[4:] if machine.routed else ()
-    return layers, rates, own.workspace(site, how), shape.hidden, site[1:4], load, drawn
+    return layers, rates, own.workspace(site), shape.hidden, site[1:4], load, drawn
 
 
 def _same(scenario: Scenario, key: str) -> bool:

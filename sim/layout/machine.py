@@ -13,7 +13,6 @@ from hwmodels.op import Send
 from hwmodels.price import Pricer
 from sim.layout.mesh import Mesh
 from sim.layout.placement import Stage, alike
-from sim.models.activations import RECIPE, Recompute
 from sim.models.family import Family, family
 from sim.models.layer import COMPUTE, WEIGHT, Part, PartsOf, Site, Unit
 from sim.models.mixture import Mixture
@@ -70,7 +69,6 @@ class Machine:
     stages: tuple[Stage, ...]
     units: tuple[Unit, ...]
     hindrances: Hindrances = NON_BLOCKING
-    recompute: Recompute = RECIPE
     known: Known = field(default_factory=Known, init=False, compare=False, repr=False)
 
     def keeping(self, **changes: Any) -> "Machine":
@@ -94,6 +92,11 @@ class Machine:
     def routed(self) -> tuple[Unit, ...]:
         """Layers with experts, in the order in which loads count them."""
         return tuple(unit for unit in self.units if unit.routed)
+
+    @property
+    def routed_sorts(self) -> tuple[Unit, ...]:
+        """A layer with experts of each sort: as backward finds it kept, and computed again whole."""
+        return tuple({unit.checkpoint != "": unit for unit in reversed(self.routed)}.values())
 
     def unit_ns(self, unit: Unit, directions: str = "FBW", lanes: tuple[int, ...] = (COMPUTE, WEIGHT)) -> int:
         """Compute of one unit alone, in ns: every kernel on these streams. Layers of a kind cost alike."""

@@ -41,7 +41,7 @@ class Plan:
         """All of it that decides when steps run, but for prices."""
         scenario, positions = self.scenario, self.program.positions
         schedule, messages, tail = scenario.schedule, scenario.comm.messages, scenario.optimizer
-        return schedule.name, schedule.chunks, self.paired, positions, self.micro_batches, self.data, messages, tail
+        return schedule, self.paired, positions, self.micro_batches, self.data, messages, tail
 
     @cached_property
     def batches(self) -> Sequence[Sequence[Batch]] | None:
@@ -73,8 +73,11 @@ def lay_out(scenario: Scenario) -> Plan:
     """The program of a scenario and who holds what. Raises Refused when the schedule cannot run."""
     batch, data = scenario.batch, scenario.data_parallel
     micro_batches = batch.micro_batches or (batch.sequences or 0) // (data * batch.micro_batch)
-    shape = Shape(scenario.parallel.pipeline, micro_batches, scenario.schedule.chunks, _paired(scenario))
-    program, homes, holds, sent = _checked(scenario.schedule.name, shape)
+    schedule = scenario.schedule
+    shape = Shape(
+        scenario.parallel.pipeline, micro_batches, schedule.chunks, paired=_paired(scenario), waiting=schedule.waiting
+    )
+    program, homes, holds, sent = _checked(schedule.name, shape)
     return Plan(scenario, program, homes, holds, sent, data, micro_batches)
 
 

@@ -1,20 +1,11 @@
-"""Activations that wait for a backward pass: how many bytes, by what a rank received, and what is computed again."""
+"""Activations that wait for a backward pass: how many bytes, by what a rank received."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from hwmodels.refused import Refused
-from sim.models.layer import Site
-
-
-@dataclass(frozen=True)
-class Recompute:
-    """What backward computes again instead of keeping it. kind: recipe, as the family's publishers did."""
-
-    kind: str = "recipe"
-
-
-RECIPE = Recompute()
+from hwmodels.formats import PLAIN_BF16
+from sim.models.layer import Site, Unit
+from sim.models.recompute import FIRST
 
 
 @dataclass(frozen=True)
@@ -28,6 +19,9 @@ class Kept:
 
     def __add__(self, more: "Kept") -> "Kept":
         return Kept(self.fixed + more.fixed, self.token + more.token, self.row + more.row)
+
+    def __sub__(self, less: "Kept") -> "Kept":
+        return Kept(self.fixed - less.fixed, self.token - less.token, self.row - less.row)
 
     def bytes(self, received: Any, rows: Any) -> Any:
         """Bytes of a rank that received so many tokens and has so many expert rows; of many, as arrays."""
@@ -45,7 +39,6 @@ def landing_bytes(site: Site[Any]) -> float:
     return site.recipe.dispatch.row_bytes(h) + site.recipe.combine.row_bytes(h)
 
 
-def only_recipe(recompute: Recompute, family: str) -> None:
-    """Raises Refused for a choice that the family has no kernels for."""
-    if recompute != RECIPE:
-        raise Refused(f"recompute {recompute.kind!r} is not built for {family}; legal: {RECIPE.kind}")
+def layer_input(site: Site[Any], unit: Unit) -> Kept:
+    """What is kept of a layer that is computed again whole: its input, of a group the first one's."""
+    return Kept(site.tokens * PLAIN_BF16.row_bytes(site.shape.hidden) if unit.checkpoint == FIRST else 0.0)

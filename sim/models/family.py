@@ -7,9 +7,10 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sim import models
-from sim.models.activations import Kept, Recompute
+from sim.models.activations import Kept
 from sim.models.layer import Part, Site, Unit
 from sim.models.mixture import Mixture
+from sim.models.recompute import MODULES, Recompute
 from sim.models.shape import ModelShape
 from sim.models.weights import Parameters
 
@@ -48,14 +49,17 @@ class Family(Protocol):
     def cache(self, shape: Any) -> float:
         """Bytes that the key-value cache takes for a token."""
 
-    def kept(self, site: Site[Any], unit: Unit, recompute: Recompute) -> Kept:
-        """Activations from a unit's forward to its input gradient. Raises Refused for a choice it cannot do."""
+    def kept(self, site: Site[Any], unit: Unit) -> Kept:
+        """Activations from a unit's forward to its input gradient."""
 
-    def kept_for_weight(self, site: Site[Any], unit: Unit, recompute: Recompute) -> Kept:
-        """Activations from a unit's input gradient to its weight gradient, when the two are split; raises likewise."""
+    def kept_for_weight(self, site: Site[Any], unit: Unit) -> Kept:
+        """Activations from a unit's input gradient to its weight gradient, when the two are split."""
 
-    def workspace(self, site: Site[Any], recompute: Recompute) -> float:
-        """Bytes of the largest set of temporaries alive at once; raises likewise."""
+    def regained(self, site: Site[Any], unit: Unit) -> Kept:
+        """Activations that a unit's backward computes again and holds until it is through, beside the workspace."""
+
+    def workspace(self, site: Site[Any]) -> float:
+        """Bytes of the largest set of temporaries alive at once."""
 
 
 CONTRACT = tuple(name for name in vars(Family) if not name.startswith("_"))
@@ -87,6 +91,17 @@ def family(name: str) -> Family:
     if missing := [each for each in CONTRACT if not hasattr(module, each)]:
         raise TypeError(f"model family {name} lacks {', '.join(missing)} (see sim.models.family.Family)")
     return cast(Family, module)
+
+
+def modules(site: Site[Any]) -> tuple[str, ...]:
+    """Modules that a model's backward could compute again, or keep: those that it has."""
+    own, none = family(site.shape.family), site._replace(recompute=Recompute("none"))
+
+    def differs(module: str) -> bool:
+        other = site._replace(recompute=Recompute("modules", (module,)))
+        return any(own.parts(none, unit, "B") != own.parts(other, unit, "B") for unit in own.units(site.shape))
+
+    return tuple(module for module in MODULES if differs(module))
 
 
 def weights(shape: ModelShape, units: Iterable[Unit]) -> Parameters:

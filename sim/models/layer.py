@@ -5,6 +5,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from hwmodels.op import Op
 from sim.models.precision import Recipe
+from sim.models.recompute import RECIPE, Recompute
 from sim.models.shape import ModelShape
 
 COMPUTE, COMMUNICATION, WEIGHT = 0, 1, 2
@@ -26,7 +27,8 @@ class Unit(NamedTuple):
 
     layer: its number, -1 at the ends of the model. block: a transformer layer, which stages may hold any number of.
     routed: with experts that tokens are sent to. beside: of a module that only trains beside the model (multi-token
-    prediction), which publishers do not count. title: what reports call it; empty: its kind.
+    prediction), which publishers do not count. title: what reports call it; empty: its kind. checkpoint: of a layer
+    that its place in a stage has computed again whole (see `sim.models.recompute`): first of its group, or inside one.
     """
 
     kind: str
@@ -35,6 +37,7 @@ class Unit(NamedTuple):
     routed: bool = False
     beside: bool = False
     title: str = ""
+    checkpoint: str = ""
 
     @property
     def label(self) -> str:
@@ -83,7 +86,8 @@ class Site(NamedTuple, Generic[S]):
     experts, padded to 128 an expert. nodes_reached, ranks_reached: mean number of distinct nodes and ranks that a token
     goes to. local_experts: experts of this rank. group, group_nodes: ranks and nodes of an expert group. The load of a
     model without experts is all zeros. documents: number and tokens of equal documents, for which attention costs as
-    much as for those that its sequences are packed with; None: a sequence is one document.
+    much as for those that its sequences are packed with; None: a sequence is one document. recompute: what backward
+    computes again.
     """
 
     shape: S
@@ -98,6 +102,7 @@ class Site(NamedTuple, Generic[S]):
     group: int
     group_nodes: int
     documents: tuple[int, int] | None = None
+    recompute: Recompute = RECIPE
 
     @property
     def tokens(self) -> int:

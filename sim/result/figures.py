@@ -20,6 +20,9 @@ FIGURES = {
     "gpus": "GPUs of the cluster; null with chunk times",
     "feasible": "whether every rank fits in memory and the scenario's limits hold",
     "infeasible.*": "a line for each reason against it",
+    "advice.*.*": "where a rank does not fit in memory, up to three changes with which it does, fastest first; of the "
+    "command line alone: step_time_s, longer_s than this step, peak_bytes",
+    "advice.*.change.*": "that change as overrides, key=value each",
     "step_time_s": "seconds of one training step",
     "tokens_per_step": "tokens of a step, all sequences together; null with chunk times, as all to mfu",
     "tokens_per_day": "tokens a day at this step time",

@@ -26,6 +26,9 @@ def schedule(scenario: Scenario) -> Iterator[Finding]:
     elif scenario.schedule.chunks != type(scenario.schedule).chunks and not program.chunked(name, pipeline):
         having = ", ".join(other for other in program.names() if program.chunked(other, pipeline))
         yield ("schedule.chunks",), f"{name} runs without chunks; they go with: {having}"
+    elif scenario.schedule.waiting is not None and not program.postponing(name):
+        having = ", ".join(other for other in program.names() if program.postponing(other))
+        yield ("schedule.waiting",), f"{name} has no limit of weight gradients that wait; it goes with: {having}"
     elif scenario.cluster or scenario.chunk_times:
         yield from _misfits(scenario, Shape(pipeline, max(1, micro_batches(scenario)), scenario.schedule.chunks))
     if name in program.names() and scenario.overlap.expert is not None:

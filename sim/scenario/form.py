@@ -1,6 +1,6 @@
 """The YAML form of a scenario: its keys, their types and defaults, read by pydantic (0.3 s to import, so on demand)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
@@ -82,11 +82,23 @@ def _only_one(value: Any) -> Any:
     return value
 
 
+def _recompute(value: Any) -> Any:
+    """A word alone is a kind; a mapping says one thing."""
+    if isinstance(value, Mapping):
+        given = [key for key in ("kind", "modules", "layers") if value.get(key) is not None]
+        if len(given) > 1:
+            raise ValueError(f"found {' and '.join(given)}; legal: one of kind, modules, layers")
+        if value.get("method") is not None and given != ["layers"]:
+            raise ValueError("method goes with layers, e.g. {layers: 1, method: uniform}")
+    return {"kind": value} if isinstance(value, str) else value
+
+
 def _word_is(key: str) -> BeforeValidator:
     """A word alone stands for {key: word}."""
     return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
 
 
+Module = Literal["core_attention", "mla_up_projection", "norm", "activation", "mlp", "moe"]
 Seed = Annotated[int, Field(ge=0, le=2**64 - 1), BeforeValidator(whole)]
 OnlyOne = Annotated[int, Field(ge=1, le=1), BeforeValidator(_only_one), BeforeValidator(whole)]
 Nanoseconds = Annotated[int, *_quantity("time", _ns)]
@@ -132,6 +144,9 @@ class ScheduleForm(Form):
     """Order of forward and backward steps: a file of sim/schedules."""
     chunks: Annotated[int, Field(ge=2), BeforeValidator(whole)] | None = None
     """Stages that a position holds, for schedules that let one choose; 2 unless said."""
+    waiting: Natural | None = None
+    """Weight gradients that a position puts off at most, for schedules that do so: fewer take less memory and leave a
+    larger bubble; as many as it would unless said."""
 
 
 class LengthsForm(Form):
@@ -226,6 +241,38 @@ class OptimizerForm(Form):
     reduce: Literal["in_drain", "after"] = "in_drain"
     """When gradients are reduced: in_drain (each stage's as soon as all that hold it are through with it) or after
     (all of them when every rank is through with its steps; it then counts as optimizer)."""
+    offload: Literal["none", "host"] = "none"
+    """Where master weights and moments are: none (on the device) or host, whose CPU updates them; gradients and
+    parameters then go over PCIe."""
+
+
+class StatesForm(Form):
+    """Formats of what a parameter has beside its activations; those not given are the recipe's, as in DeepSeek-V3."""
+
+    master: Literal["fp32", "bf16"] | None = None
+    """Master weights; FP32 unless said."""
+    moments: Literal["fp32", "bf16", "fp8"] | None = None
+    """Moments of the optimizer; BF16 unless said; fp8: 8 bits, with an FP32 scale for 2,048 of them."""
+    gradients: Literal["fp32", "bf16"] | None = None
+    """Gradients as they are summed over micro-batches, held and reduced; FP32 unless said."""
+    parameters: Literal["bf16", "fp8"] | None = None
+    """The copies that products read; as precision has it unless said. bf16 beside precision fp8: they are quantised
+    before each product."""
+
+
+class RecomputeForm(Form):
+    """What backward computes again: a kind, or modules or layers."""
+
+    kind: Literal["recipe", "none", "full"] | None = None
+    """recipe (as the model's publishers did, the default), none, or full: every layer from its input."""
+    modules: Annotated[tuple[Module, ...], BeforeValidator(_listed)] | None = None
+    """Those and no others: attention without its projections, latent attention's up-projections and rope, norms,
+    activations of feed-forward networks, dense networks, mixtures with gate and exchanges."""
+    layers: Count | None = None
+    """So many layers whole: in groups, or of each stage."""
+    method: Literal["uniform", "block"] | None = None
+    """uniform (all layers, in groups of so many, which keep one input; the default) or block (the first of each stage,
+    the others keep all)."""
 
 
 class ChunkTimesForm(Form):
@@ -309,6 +356,10 @@ class ScenarioForm(Form):
     """The communication kernel, and what else a rank waits for."""
     overlap: OverlapForm = OverlapForm()
     """What runs at the same time, beside what the schedule has so by itself."""
+    recompute: Annotated[RecomputeForm, BeforeValidator(_recompute)] = RecomputeForm()
+    """What backward computes again instead of keeping it: a kind, {modules: [...]} or {layers: n, method: ...}."""
+    states: StatesForm = StatesForm()
+    """Formats of parameters, gradients and optimizer states."""
     optimizer: OptimizerForm = OptimizerForm()
     """What follows the steps of the schedule."""
     detail: Literal["op", "layer", "chunk"] = "layer"

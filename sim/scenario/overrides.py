@@ -15,8 +15,13 @@ SHORT_FORMS: dict[KeyPath, str] = {
     ("model",): "base",
     ("schedule",): "name",
     ("routing",): "kind",
+    ("recompute",): "kind",
 }
 """Keys where a word stands for a mapping: {base: word} for documents with a file of their own."""
+
+
+WHOLE: tuple[KeyPath, ...] = (("recompute",),)
+"""Keys whose mappings say one thing in several ways, so that one replaces another whole."""
 
 
 def apply(document: Document, overrides: Sequence[str]) -> tuple[Document, list[Problem]]:
@@ -56,6 +61,8 @@ def touches(text: str, key: str) -> bool:
 
 def _changed(document: Document, path: tuple[str, ...], value: Document, above: KeyPath = ()) -> Document:
     """`document`, which lies at `above`, with `value` merged in at `path`; short forms on the way are written out."""
+    if path in WHOLE:
+        document = _without(document, path[0])
     for size in range(len(path)):
         part, here = document.at(*path[:size]), (*above, *path[:size])
         if here in SHORT_FORMS and isinstance(part.content, str):
@@ -63,6 +70,12 @@ def _changed(document: Document, path: tuple[str, ...], value: Document, above: 
         if isinstance(part.content, list):
             return merge(document, _with_item(part, path[size:], value, here).under(*path[:size]))
     return merge(document, value.under(*path))
+
+
+def _without(document: Document, key: str) -> Document:
+    """A mapping without one of its keys."""
+    content = {name: value for name, value in document.content.items() if name != key}
+    return Document(content, {path: place for path, place in document.places.items() if path[:1] != (key,)})
 
 
 def _with_item(items: Document, path: tuple[str, ...], value: Document, here: KeyPath) -> Document:

@@ -20,6 +20,8 @@ from sim.models import hugging_face
 from sim.models.family import family
 from sim.models.family import form as form_of
 from sim.models.mixture import Mixture
+from sim.models.precision import States
+from sim.models.recompute import MODULES, RECIPE, Recompute
 from sim.models.shape import ModelShape
 from sim.scenario import asked, lengths
 from sim.scenario import model as models
@@ -179,8 +181,6 @@ def _lengths(part: Document, key: KeyPath, path: Path | None) -> tuple[tuple[tup
     return rows, [list(row) for row in rows]
 
 
-
-
 def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
     """The scenario of a form that is right in itself, with its resolved values and hash."""
     name, cluster = form.name or (path.stem if path else "scenario"), _cluster(form, parts)
@@ -199,6 +199,8 @@ def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
         comm=Comm(**form.comm.model_dump()),
         overlap=Overlap(**form.overlap.model_dump()),
         optimizer=Optimizer(**form.optimizer.model_dump()),
+        recompute=_recompute(form),
+        states=States(**form.states.model_dump()),
         detail=form.detail,
         fold=form.fold,
         seed=form.seed,
@@ -217,7 +219,7 @@ def _schedule(form: ScenarioForm) -> Schedule:
     """The schedule; one that is left out is 1F1B where there is no pipeline, else it has no name."""
     if form.schedule is None:
         return Schedule("1f1b" if form.parallel.pipeline == 1 else "")
-    return Schedule(form.schedule.name, form.schedule.chunks or Schedule.chunks)
+    return Schedule(form.schedule.name, form.schedule.chunks or Schedule.chunks, form.schedule.waiting)
 
 
 def _cluster(form: ScenarioForm, parts: Parts) -> Cluster | None:
@@ -237,6 +239,14 @@ def _routing(form: ScenarioForm, parts: Parts) -> Routing:
     if given.kind == "sampled" and spread is None:
         spread = PROFILE_SPREAD
     return Routing(given.kind, spread, given.max_vio, parts.histogram, given.redundant_experts)
+
+
+def _recompute(form: ScenarioForm) -> Recompute:
+    """The choice; `sim.scenario.checks` says which keys go together."""
+    given = form.recompute
+    kind = given.kind or ("layers" if given.layers else "recipe" if given.modules is None else "modules")
+    modules = tuple(name for name in MODULES if name in (given.modules or ()))
+    return Recompute(kind, modules, given.layers or 0, given.method or Recompute.method)
 
 
 def _faults(form: ScenarioForm) -> tuple[Fault, ...]:
@@ -300,8 +310,13 @@ def _plain(form: ScenarioForm, parts: Parts, name: str, batch: Batch) -> dict[st
     for key in ("faults", "jitter"):
         if not plain[key]:
             del plain[key]
-    if form.optimizer.name == Optimizer.name:  # a default that came later: what was resolved before keeps its hash
-        del plain["optimizer"]["name"]
+    if _recompute(form) == RECIPE:  # defaults that came later: what was resolved before keeps its hash
+        del plain["recompute"]
+    if not plain["states"]:
+        del plain["states"]
+    for key in ("name", "offload"):
+        if plain["optimizer"][key] == getattr(Optimizer, key):
+            del plain["optimizer"][key]
     plain["placement"] = form.placement if isinstance(form.placement, str) else list(form.placement)
     return plain
 

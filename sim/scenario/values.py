@@ -9,6 +9,8 @@ from hwmodels.document import Document
 from hwmodels.fabric import Fabric
 from hwmodels.figure import OVERRIDE, Figure
 from hwmodels.node import Node
+from sim.models.precision import PUBLISHED, States
+from sim.models.recompute import RECIPE, Recompute
 from sim.models.shape import ModelShape
 from sim.result.title import title
 
@@ -59,10 +61,12 @@ class Parallel:
 @dataclass(frozen=True)
 class Schedule:
     """The schedule of a scenario. name: a file of sim/schedules. chunks: virtual stages a rank, where the schedule lets
-    a scenario choose (see sim.schedules.program.chunked)."""
+    a scenario choose (see sim.schedules.program.chunked). waiting: weight gradients that a rank puts off at most, where
+    the schedule does so; None: as many as it would."""
 
     name: str
     chunks: int = 2
+    waiting: int | None = None
 
 
 @dataclass(frozen=True)
@@ -193,10 +197,17 @@ class Overlap:
 @dataclass(frozen=True)
 class Optimizer:
     """name: adamw or muon. reduce: when gradients are reduced, in_drain (each stage's as soon as its holders are
-    through with it) or after (all of them when every rank is through with its steps, as a part of the optimizer)."""
+    through with it) or after (all of them when every rank is through with its steps, as a part of the optimizer).
+    offload: where master weights and moments are, none (on the device) or host."""
 
     name: str = "adamw"
     reduce: str = "in_drain"
+    offload: str = "none"
+
+    @property
+    def offloaded(self) -> bool:
+        """Whether the host holds master weights and moments."""
+        return self.offload == "host"
 
 
 @dataclass(frozen=True)
@@ -280,6 +291,8 @@ class Scenario:
     jitter: float = 0.0
     optimizer: Optimizer = Optimizer()
     overlap: Overlap = Overlap()
+    recompute: Recompute = RECIPE
+    states: States = PUBLISHED
     scenario_hash: str = ""
     resolved: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     overrides: tuple[str, ...] = field(default=(), compare=False)

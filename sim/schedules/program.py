@@ -32,6 +32,8 @@ Posts = Mapping[tuple[int, int, str], int]
 """(position, index into its steps, "F" or "B"), activations or gradients that a step takes in or gives out -> the step
 before which they are asked for or handed on."""
 
+SOME = 4
+"""Positions of a pipeline that shows what a schedule does; twice as many micro-batches run under each."""
 _TOKEN = re.compile(r"(?P<kind>F|BW|B|W)(?P<at>\d+\.\d+)(?:\+(?P<kind_b>BW|B)(?P<at_b>\d+\.\d+))?")
 _HEADER = re.compile(
     r"(?P<schedule>\S+) ranks=(?P<ranks>\d+) stages=(?P<stages>\d+) micro_batches=(?P<micro_batches>\d+)"
@@ -69,12 +71,14 @@ class Shape:
 
     pipeline: positions.  micro_batches: per pipeline.  chunks: stages per position, where the schedule lets a scenario
     choose (`chunked`).  paired: a forward and the backward that follows it are one overlapped step, where the schedule
-    lets a scenario choose (`pairing`)."""
+    lets a scenario choose (`pairing`).  waiting: weight gradients that a position puts off at most, where the schedule
+    does so (`postponing`); None: as many as it would."""
 
     pipeline: int
     micro_batches: int
     chunks: int = 2
     paired: bool = False
+    waiting: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("pipeline", "micro_batches", "chunks"):
@@ -187,6 +191,12 @@ def alternating(
     else:
         middle = [step for pair in steady for step in pair]
     return (*forwards[:ahead], *middle, *backwards[len(forwards) - ahead :])
+
+
+def postponing(name: str) -> bool:
+    """Whether schedule `name` heeds a limit of the weight gradients that wait."""
+    free, none = (Shape(SOME, 2 * SOME, waiting=waiting) for waiting in (None, 0))
+    return name in names() and build(name, free).steps != build(name, none).steps
 
 
 def text(program: Program) -> str:

@@ -7,6 +7,10 @@ Source: Qi et al., Zero Bubble Pipeline Parallelism (arXiv:2401.10241), section 
 DeepSeek-V3 report (arXiv:2412.19437), table 2.
 Bubble: (PP-1)(F+B-2W), for W <= F, W <= B-W and M >= PP (fewer micro-batches run, with a larger bubble).
 Activations: PP chunks on every rank (no more than M).
+
+A weight gradient that waits may hold more than a forward did, with both operands of each product. Where a limit is
+given, ranks put off no more than so many, as the paper's own scheduler runs them sooner where memory is short (section
+3.1); the bubble grows by W for each that does not wait.
 """
 
 from collections.abc import Iterator
@@ -29,13 +33,14 @@ def build(shape: Shape) -> Program:
 
 def _steps(position: int, shape: Shape) -> Iterator[Step]:
     ahead = min(shape.pipeline - 1 - position, shape.micro_batches)
+    late = position if shape.waiting is None else min(position, shape.waiting)
     for micro_batch in range(ahead):
         yield Step("F", position, micro_batch)
     for micro_batch in range(shape.micro_batches):
         if micro_batch + ahead < shape.micro_batches:
             yield Step("F", position, micro_batch + ahead)
         yield Step("B", position, micro_batch)
-        if micro_batch >= position:
-            yield Step("W", position, micro_batch - position)
-    for micro_batch in range(max(shape.micro_batches - position, 0), shape.micro_batches):
+        if micro_batch >= late:
+            yield Step("W", position, micro_batch - late)
+    for micro_batch in range(max(shape.micro_batches - late, 0), shape.micro_batches):
         yield Step("W", position, micro_batch)

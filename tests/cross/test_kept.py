@@ -22,6 +22,9 @@ MOVED = (
     "parallel.pipeline=2",
     "comm.sms=12", "comm.hold=while_running", "comm.exchange=closed", "routing.redundant_experts=8", "cluster.nodes=8",
     "comm.messages=waited", "optimizer.reduce=after", "optimizer.name=muon", "comm.waits=measured",
+    "recompute=none", "recompute=full", "recompute={modules: [moe]}", "recompute={layers: 2}",
+    "recompute={layers: 1, method: block}", "states.moments=fp32", "states.gradients=bf16", "states.master=bf16",
+    "states.parameters=bf16", "optimizer.offload=host",
     "cluster.node.nic.bandwidth=5GB/s", "cluster.node.nvlink.bandwidth=50GB/s",
     "cluster.node.device.hbm.bandwidth=1TB/s", "cluster.node.device.clock=1GHz", "cluster.node.device.sms=66",
     "cluster.fabric.link.efficiency=0.4", "cluster.node.nic.latency=1ms",
@@ -34,6 +37,11 @@ MOVED = (
 def answer(*overrides):
     found = sim.run(from_mapping(BASE, overrides))
     return found.summary, found.waterfall, [vars(stage) for stage in found.stages]
+
+
+def test_a_limit_of_what_waits_is_no_other_limit():
+    few, many = (answer(f"schedule={{name: zb1p, waiting: {n}}}")[0] for n in (0, 3))
+    assert few["step_time_s"] > many["step_time_s"] and few["worst_memory"] != many["worst_memory"]
 
 
 @pytest.mark.parametrize("moved", MOVED)

@@ -8,7 +8,6 @@ torch = pytest.importorskip("torch")
 
 from numerics import ops  # noqa: E402
 from numerics.layers.config import Precision  # noqa: E402
-from sim.models.activations import RECIPE  # noqa: E402
 from sim.models.deepseek import kept, units  # noqa: E402
 from sim.models.layer import Site  # noqa: E402
 from sim.models.precision import RECIPES  # noqa: E402
@@ -72,7 +71,7 @@ def closed_form(precision, rows, shape=ROUND):
     for unit in units(shape):
         padded = next(rows) if unit.kind == "moe" else 0
         site = Site(shape, recipe, B, S, T, padded, 1.0, 1.0, shape.experts, 1, 1)
-        total += kept(site, unit, RECIPE).at(site)
+        total += kept(site, unit).at(site)
     return total
 
 

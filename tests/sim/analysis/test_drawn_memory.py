@@ -9,7 +9,7 @@ import sim
 from sim import assembly
 from sim.analysis import memory
 from sim.layout import plan
-from sim.models.activations import RECIPE, landing_bytes
+from sim.models.activations import landing_bytes
 from sim.routing.loads import Loads
 from sim.scenario import from_mapping
 from sim.simulation import simulated
@@ -52,8 +52,8 @@ def alone(laid, machine, loads, position, replica, timeline):
                     at = (unit.layer - dense, micro_batch, replica)
                     load = (int(loads.received[at]), int(loads.rows[at]))
                     landing = max(landing, load[0] * landing_bytes(site))
-                kept["F"] += own.kept(site, unit, RECIPE).bytes(*load)
-                kept["W"] += own.kept_for_weight(site, unit, RECIPE).bytes(*load)
+                kept["F"] += own.kept(site, unit).bytes(*load)
+                kept["W"] += own.kept_for_weight(site, unit).bytes(*load)
             start, end = int(starts[replica]), int(ends[replica])
             if letter == "F":
                 events.append((start, round(kept["F"])))

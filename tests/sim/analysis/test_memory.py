@@ -8,7 +8,6 @@ import pytest
 import sim
 from sim import assembly
 from sim.layout import plan
-from sim.models.activations import RECIPE
 from sim.scenario import from_mapping, load
 
 V3 = str(Path(__file__).parents[3] / "scenarios" / "v3_2048gpu.yaml")
@@ -55,7 +54,7 @@ def test_constant_parts_of_v3_rank_7(main):
 
 def kept(machine, units, until="kept"):
     """Bytes that a micro-batch of these units keeps."""
-    return round(sum(getattr(machine.family, until)(machine.site, u, RECIPE).at(machine.site) for u in units))
+    return round(sum(getattr(machine.family, until)(machine.site, u).at(machine.site) for u in units))
 
 
 def integrate(result, laid, machine, rank):

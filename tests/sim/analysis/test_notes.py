@@ -111,3 +111,16 @@ def test_measured_waits_say_whose_they_are():
     assert said("comm.waits=measured") == []
     assert other in said("comm.waits=measured", "cluster.node=h200x8")
     assert twice in said("comm.waits=measured", "jitter=0.01") and twice not in said("jitter=0.01")
+
+
+def test_what_is_kept_says_where_it_changes_nothing():
+    dense, times = (str(SCENARIOS / f"{name}.yaml") for name in ("llama3_70b", "zb_chunk_times"))
+    for key, word in (("recompute", "none"), ("states", "{moments: fp8}"), ("optimizer.offload", "host")):
+        lines = list(notes(load(times, [f"{key}={word}"]), {}, [f"{key}={word}"]))
+        assert lines == [f"{key}: chunk_times have nothing to keep, so it changes nothing"]
+    words = ["recompute={modules: [moe, mla_up_projection, norm, mlp]}"]
+    (line,) = notes(load(dense, words), {}, words)
+    assert line == "recompute.modules: Llama-3 70B has no mla_up_projection, moe, so that changes nothing"
+    assert said("recompute={modules: [moe, mla_up_projection, norm, mlp]}") == said("recompute=none") == []
+    (line,) = said("optimizer.offload=host")
+    assert "CPUs come short" in line

@@ -48,14 +48,16 @@ VALUES = {
     "cluster.placement": "scattered", "cluster.routing": "ecmp", "chunk_times.forward": "30 ms",
     "chunk_times.backward_input": "30 ms", "chunk_times.weight": "30 ms", "chunk_times.overlapped": "90 ms",
     "chunk_times.p2p": "3 ms", "faults": "[{kind: gpu, at: 1, slower: 2}]",
-    "batch.packed": "false", "overlap.expert": "true",
+    "batch.packed": "false", "overlap.expert": "true", "recompute.kind": "full", "recompute.modules": "[norm]",
+    "recompute.layers": 2, "states.master": "bf16", "states.moments": "fp32", "states.gradients": "bf16",
+    "states.parameters": "bf16", "optimizer.offload": "host", "schedule.waiting": 0,
 }  # fmt: skip
 """Another value than any of the scenarios has."""
 ELSEWHERE = {
     "name", "outputs", "detail", "fold",  # decide no figure, as docs/REFERENCE.md says
     "cluster.node", "cluster.fabric", "model",  # documents, whose keys are gone through by themselves
     "parallel.tensor", "parallel.zero",  # have one legal value
-    "routing.spread", "routing.max_vio", "routing.histogram",  # refused where they do not belong
+    "recompute.method", "routing.spread", "routing.max_vio", "routing.histogram",  # refused where they do not belong
     *(f"batch.lengths.{key}" for key in ("kind", "length", "low", "high", "median", "sigma", "histogram")),  # likewise
 }  # fmt: skip
 

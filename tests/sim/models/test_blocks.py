@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from hwmodels.document import DocumentError
 from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm, Memory
 from sim.models import deepseek, transformer
-from sim.models.activations import RECIPE
 from sim.models.family import main_units, weights
 from sim.models.layer import COMMUNICATION, COMPUTE, EXPERT, WEIGHT, Site, Unit
 from sim.models.precision import RECIPES
@@ -87,8 +86,8 @@ def test_v3_in_the_words_of_the_pattern():
     assert transformer.cache(shape) == deepseek.cache(own) and transformer.mixture(shape) == deepseek.mixture(own)
     here, there = (Site(s, RECIPES["fp8"], 1, 4096, 30671, 33024, 3.965, 7.488, 4, 64, 8) for s in (shape, own))
     a, b = next((a, b) for a, b in pairs if b.kind == "moe")
-    assert transformer.kept(here, a, RECIPE) == deepseek.kept(there, b, RECIPE)
-    assert transformer.kept_for_weight(here, a, RECIPE) == deepseek.kept_for_weight(there, b, RECIPE)
+    assert transformer.kept(here, a) == deepseek.kept(there, b)
+    assert transformer.kept_for_weight(here, a) == deepseek.kept_for_weight(there, b)
     for direction in "FBW":
         for mine, its in zip(transformer.parts(here, a, direction), deepseek.parts(there, b, direction), strict=True):
             assert mine.name == its.name and mine.meets == its.meets
@@ -198,14 +197,14 @@ def test_what_a_mixture_keeps_by_hand():
     log-sum-exp a head. A row received: itself. An expert row: gate and up."""
     qkv = (32 + 2 * 4) * 128
     fixed = 2 * 2048 + 2048 + qkv + (32 + 4) * 128 + 4096
-    found = transformer.kept(site(SHAPES["qwen3_30b_a3b"]), Unit("attention+moe", 0, True, True), RECIPE)
+    found = transformer.kept(site(SHAPES["qwen3_30b_a3b"]), Unit("attention+moe", 0, True, True))
     assert (found.fixed, found.token, found.row) == (4096 * (2 * fixed + 4 * 32), 2 * 2048, 2 * 2 * 768)
 
 
 def test_what_a_scan_keeps_by_hand():
     """Nemotron-H 8B in BF16: residual and input of the first product, what that makes, and the scan's output."""
     columns = 2 * 8192 + 2 * 8 * 128 + 128
-    found = transformer.kept(site(SHAPES["nemotron_h_8b"]), Unit("mamba", 0, True), RECIPE)
+    found = transformer.kept(site(SHAPES["nemotron_h_8b"]), Unit("mamba", 0, True))
     assert found.fixed == 4096 * 2 * (2 * 4096 + columns + 8192) and (found.token, found.row) == (0, 0)
 
 
@@ -216,8 +215,8 @@ def test_a_layer_of_two_halves_keeps_what_they_keep(name):
     where = site(shape)
     for unit in {u.kind: u for u in main_units(transformer.units(shape)) if u.block and "+" in u.kind}.values():
         for measure in (transformer.kept, transformer.kept_for_weight):
-            mixer, network = (measure(where, unit._replace(kind=half), RECIPE) for half in unit.kind.split("+"))
-            assert measure(where, unit, RECIPE) == mixer + network
+            mixer, network = (measure(where, unit._replace(kind=half)) for half in unit.kind.split("+"))
+            assert measure(where, unit) == mixer + network
 
 
 @settings(max_examples=30, deadline=None)
@@ -228,8 +227,8 @@ def test_more_tokens_keep_more(name, tokens):
     few, many = (site(shape, length=128 * n) for n in tokens)
     for unit in {u.kind: u for u in transformer.units(shape) if u.block}.values():
         for measure in (transformer.kept, transformer.kept_for_weight):
-            assert measure(few, unit, RECIPE).at(few) < measure(many, unit, RECIPE).at(many)
-    assert transformer.workspace(few, RECIPE) < transformer.workspace(many, RECIPE)
+            assert measure(few, unit).at(few) < measure(many, unit).at(many)
+    assert transformer.workspace(few) < transformer.workspace(many)
 
 
 # --- odd dimensions ---------------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def cache(shape):
     return 0.0
 
 
-def kept(site, unit, recompute):
+def kept(site, unit):
     s, sizes = site.shape, {"embedding": 0.0, "head": head_kept(site)}
     return Kept(sizes.get(unit.kind, 2.0 * site.tokens * (s.hidden + s.width)))
 
@@ -90,7 +90,11 @@ def kept(site, unit, recompute):
 kept_for_weight = kept
 
 
-def workspace(site, recompute):
+def regained(site, unit):
+    return Kept()
+
+
+def workspace(site):
     return 2.0 * site.tokens * site.shape.width
 '''
 

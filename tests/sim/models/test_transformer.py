@@ -9,12 +9,10 @@ from hypothesis import strategies as st
 import sim
 from hwmodels.document import DocumentError
 from hwmodels.op import Attention, Gemm, Memory
-from hwmodels.refused import Refused
 from reports.page import render
 from sim import assembly
 from sim.layout import plan
 from sim.models import transformer
-from sim.models.activations import RECIPE, Recompute
 from sim.models.family import weights
 from sim.models.layer import COMPUTE, Site, Unit
 from sim.models.precision import RECIPES
@@ -150,7 +148,7 @@ def test_what_a_layer_keeps():
     """By hand, BF16: inputs of two norms, of qkv, gate-up (hidden each) and down; q, k, v; the output; gate and up; and
     an FP32 log-sum-exp a head."""
     elements = 4 * 8192 + 28672 + (8192 + 2 * 1024) + 8192 + 2 * 28672
-    found = transformer.kept(site(), LAYER, RECIPE)
+    found = transformer.kept(site(), LAYER)
     assert (found.token, found.row) == (0, 0)
     assert found.fixed == 4096 * (2 * elements + 4 * 64)
 
@@ -161,31 +159,23 @@ def test_what_a_layer_keeps_in_fp8():
     expected = (
         2 * 2 * 8192 + scaled * (2 * 8192 + 28672) + 2 * 10240 + 8192 * (1.5 + 4 / 128) + 4 * 64 + scaled * 2 * 28672
     )
-    assert transformer.kept(site(recipe="fp8"), LAYER, RECIPE).fixed == 4096 * expected
+    assert transformer.kept(site(recipe="fp8"), LAYER).fixed == 4096 * expected
 
 
 def test_what_waits_for_weight_gradients():
     """Both sides of four products, in BF16."""
     sides = (8192 + 10240) + (8192 + 8192) + (8192 + 2 * 28672) + (28672 + 8192)
-    assert transformer.kept_for_weight(site(), LAYER, RECIPE).fixed == 4096 * 2 * sides
+    assert transformer.kept_for_weight(site(), LAYER).fixed == 4096 * 2 * sides
 
 
 def test_ends_and_workspace():
     head = 4096 * 2 * (8192 + 128256)
     for measure in (transformer.kept, transformer.kept_for_weight):
-        assert measure(site(), Unit("head", -1), RECIPE).fixed == head
-        assert measure(site(), Unit("embedding", -1), RECIPE).fixed == 0
-    assert transformer.workspace(site(), RECIPE) == 4096 * 2 * 3 * 28672, "gradients of gate, up and activation"
+        assert measure(site(), Unit("head", -1)).fixed == head
+        assert measure(site(), Unit("embedding", -1)).fixed == 0
+    assert transformer.workspace(site()) == 4096 * 2 * 3 * 28672, "gradients of gate, up and activation"
     narrow = TransformerShape(**{**vars(V70), "intermediate": 1024})
-    assert transformer.workspace(site(narrow), RECIPE) == 4096 * (2 * (10240 + 8192) + 4 * 8192)
-
-
-def test_only_the_recipe_is_built():
-    for ask in (transformer.kept, transformer.kept_for_weight):
-        with pytest.raises(Refused, match="recompute 'full' is not built for transformer; legal: recipe"):
-            ask(site(), LAYER, Recompute("full"))
-    with pytest.raises(Refused, match="recompute 'full'"):
-        transformer.workspace(site(), Recompute("full"))
+    assert transformer.workspace(site(narrow)) == 4096 * (2 * (10240 + 8192) + 4 * 8192)
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------
@@ -228,7 +218,7 @@ def test_memory_is_by_its_own_formulas():
     parts = result.summary["peak_memory_bytes"][0]
     assert set(parts) == {"total", "weights", "gradients", "optimizer states", "workspace", "activations"}
     held = 5 * (transformer.weights(V70, LAYER).total) + 128256 * 8192
-    assert parts["activations"] == 16 * 5 * transformer.kept(site(), LAYER, RECIPE).fixed
+    assert parts["activations"] == 16 * 5 * transformer.kept(site(), LAYER).fixed
     assert (parts["weights"], parts["gradients"]) == (2 * held, 4 * held)
     assert parts["optimizer states"] == held * (4 + 2 * 2) / 16
 

@@ -5,9 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwmodels.op import Gemm
-from hwmodels.refused import Refused
 from sim.models import deepseek
-from sim.models.activations import RECIPE, Kept, Recompute, landing_bytes
+from sim.models.activations import Kept, landing_bytes
 from sim.models.deepseek.parameters import attention_parameters
 from sim.models.family import main_units, weights
 from sim.models.layer import Site, Unit
@@ -125,7 +124,7 @@ def test_activations_of_a_moe_layer():
         + 33024 * 4096 * scaled
         + 4096 * 4096 * scaled
     )
-    found = deepseek.kept(site(), Unit("moe", 3), RECIPE)
+    found = deepseek.kept(site(), Unit("moe", 3))
     assert found.at(site()) == expected
     assert (found.token, found.row) == (7168 * scaled, 4096 * scaled)
 
@@ -141,16 +140,14 @@ def test_activations_grow_with_tokens(kind, recipe, tokens, times):
     one = site(recipe, tokens, tokens * 8, tokens * 7)
     many = site(recipe, tokens * times, tokens * times * 8, tokens * times * 7)
     for measure in (deepseek.kept, deepseek.kept_for_weight):
-        assert measure(many, unit, RECIPE).at(many) == pytest.approx(times * measure(one, unit, RECIPE).at(one))
+        assert measure(many, unit).at(many) == pytest.approx(times * measure(one, unit).at(one))
 
 
 @pytest.mark.parametrize("unit", [Unit("dense", 0), Unit("moe", 3), Unit("projection", 61)])
 def test_fp8_keeps_less(unit):
     narrow, wide = site("fp8"), site("bf16")
-    assert deepseek.kept(narrow, unit, RECIPE).at(narrow) <= deepseek.kept(wide, unit, RECIPE).at(wide)
-    assert deepseek.kept_for_weight(narrow, unit, RECIPE).at(narrow) < deepseek.kept_for_weight(wide, unit, RECIPE).at(
-        wide
-    )
+    assert deepseek.kept(narrow, unit).at(narrow) <= deepseek.kept(wide, unit).at(wide)
+    assert deepseek.kept_for_weight(narrow, unit).at(narrow) < deepseek.kept_for_weight(wide, unit).at(wide)
 
 
 @pytest.mark.parametrize("unit", [Unit("dense", 0), Unit("moe", 3), Unit("projection", 61)], ids=lambda u: u.kind)
@@ -164,7 +161,7 @@ def test_a_split_weight_gradient_keeps_both_sides_of_each_product(shape, unit):
     products = [op for op in kernels if isinstance(op, Gemm) and op.precision == "fp8"]
     sides = [(side, op.k) for op in products for side in (op.m, op.n)]
     assert products and {k for _, k in sides} <= {4096, rows // 4}  # one product for each of four experts
-    found = deepseek.kept_for_weight(where, unit, RECIPE)
+    found = deepseek.kept_for_weight(where, unit)
     assert found.fixed == sum(side * k for side, k in sides if k == 4096) * scaled
     for each, wide in ((found.token, True), (found.row, False)):
         read = sum(side * k for side, k in sides if k != 4096 and (side == shape.hidden) == wide)
@@ -173,7 +170,7 @@ def test_a_split_weight_gradient_keeps_both_sides_of_each_product(shape, unit):
 
 def test_a_projection_keeps_its_two_inputs():
     """The hidden state and the embedding of the next token, in BF16 before their norms."""
-    assert deepseek.kept(site(), Unit("projection", 61), RECIPE).at(site()) == 2 * 4096 * 7168 * 2
+    assert deepseek.kept(site(), Unit("projection", 61)).at(site()) == 2 * 4096 * 7168 * 2
 
 
 def test_shared_tensors_weigh_nothing_where_they_are_used_again():
@@ -188,15 +185,6 @@ def test_shared_tensors_weigh_nothing_where_they_are_used_again():
 def test_exchange_buffers():
     assert landing_bytes(site()) == 7168 + 224 + 14336
     assert landing_bytes(site("bf16")) == 2 * 14336
-
-
-def test_only_the_recipe_is_built():
-    other, unit = Recompute("full"), Unit("moe", 3)
-    for measure in (deepseek.kept, deepseek.kept_for_weight):
-        with pytest.raises(Refused, match="recompute 'full' is not built for deepseek; legal: recipe"):
-            measure(site(), unit, other)
-    with pytest.raises(Refused, match="recompute 'full'"):
-        deepseek.workspace(site(), other)
 
 
 def test_what_is_kept_follows_the_load():

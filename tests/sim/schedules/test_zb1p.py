@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.schedules.program import Shape, build, in_flight
+from sim.schedules.program import Shape, build, check, in_flight, names, postponing
 
 
 @pytest.mark.parametrize("ranks", [2, 4, 8, 16])
@@ -39,3 +39,32 @@ def test_activations_are_level(ranks, micro_batches):
 def test_weight_gradients_lag_by_the_rank():
     rank_2 = " ".join(map(str, build("zb1p", Shape(3, 4)).steps[2]))
     assert rank_2 == "F2.0 B2.0 F2.1 B2.1 F2.2 B2.2 W2.0 F2.3 B2.3 W2.1 W2.2 W2.3"
+
+
+@given(ranks=st.integers(1, 8), micro_batches=st.integers(1, 20), waiting=st.integers(0, 9))
+def test_a_limit_of_what_waits(ranks, micro_batches, waiting):
+    """Never more weight gradients wait than the limit; one that is no limit changes nothing; all runs either way."""
+    shape = Shape(ranks, micro_batches)
+    limited = build("zb1p", Shape(ranks, micro_batches, waiting=waiting))
+    check(limited)
+    if waiting >= ranks - 1:
+        assert limited.steps == build("zb1p", shape).steps
+    for row in limited.steps:
+        late, most = 0, 0
+        for step in row:
+            late += {"B": 1, "W": -1}.get(step.kind, 0)
+            most = max(most, late)
+        assert most <= waiting + 1, "one has just come"
+
+
+@pytest.mark.parametrize("waiting", range(5))
+def test_each_that_does_not_wait_leaves_a_bubble(clock, waiting):
+    """(PP - 1)(F + B) - 2W for each of the ranks' weight gradients that fill it."""
+    idle = max(clock(build("zb1p", Shape(5, 20, waiting=waiting)), f=1, b=1, w=1).idle)
+    assert idle >= max(clock(build("zb1p", Shape(5, 20)), f=1, b=1, w=1).idle)
+    fewer = max(clock(build("zb1p", Shape(5, 20, waiting=max(0, waiting - 1))), f=1, b=1, w=1).idle)
+    assert fewer >= idle
+
+
+def test_only_schedules_that_put_off_heed_it():
+    assert [name for name in names() if postponing(name)] == ["zb1p"]

@@ -1,0 +1,124 @@
+"""Advice for what does not fit: every change is one that a user can make, and does what it says."""
+
+import json
+import subprocess
+import sys
+from functools import cache
+
+import pytest
+
+import sim
+from hwmodels.refused import Refused
+from sim import assembly
+from sim.analysis.memory import peak_bytes
+from sim.experiments.advice import ADVISED, WON, advice
+from sim.layout.plan import lay_out
+from sim.scenario import SCENARIOS, from_mapping, load
+
+SMALL = {
+    "cluster": {"node": "h800x8", "nodes": 4}, "model": {"base": "deepseek_v2_lite", "layers": 8},
+    "parallel": {"pipeline": 4, "expert": 8}, "schedule": "1f1b", "batch": {"micro_batches": 8, "micro_batch": 4},
+    "recompute": {"modules": ["norm"]}, "states": {"moments": "fp32"}, "placement": [2, 2, 2, 2],
+    "outputs": ["result"],
+}  # fmt: skip
+
+
+def capacity(size):
+    return f"cluster.node.device.hbm.capacity={size}"
+
+
+def asked(*words):
+    scenario = from_mapping(SMALL, words)
+    return scenario, sim.run(scenario, interval=False).summary
+
+
+@cache
+def found(*words):
+    scenario, summary = asked(*words)
+    assert not summary["feasible"]
+    return advice(scenario, summary["step_time_s"])
+
+
+CASES = {
+    "a little": (capacity("13 GB"),), "much": (capacity("7 GB"),), "unequal": (capacity("13 GB"), "routing=sampled"),
+    "a limit": ("limits.memory=11 GB",), "zb1p": (capacity("10 GB"), "schedule=zb1p"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", CASES.values(), ids=list(CASES))
+def test_every_change_does_what_it_says(words):
+    """Run again with the change, as a user would, it fits, with that peak and step; fastest first, three at most."""
+    _, before = asked(*words)
+    told = found(*words)
+    assert 1 <= len(told) <= ADVISED and [a["step_time_s"] for a in told] == sorted(a["step_time_s"] for a in told)
+    for each in told:
+        _, after = asked(*words, *each["change"])
+        assert after["feasible"], each
+        assert after["worst_memory"]["peak_bytes"] == each["peak_bytes"]
+        assert after["step_time_s"] == each["step_time_s"]
+        assert each["longer_s"] == pytest.approx(after["step_time_s"] - before["step_time_s"])
+        assert after["tokens_per_step"] == before["tokens_per_step"], "the same work"
+
+
+@pytest.mark.parametrize("words", CASES.values(), ids=list(CASES))
+def test_no_change_has_a_part_that_is_not_needed(words):
+    """Each with one word less does other work, does not fit, or takes longer by what is worth a word."""
+    tokens = asked(*words)[1]["tokens_per_step"]
+    for each in found(*words):
+        for i in range(len(each["change"])):
+            less = [word for j, word in enumerate(each["change"]) if j != i]
+            try:
+                _, without = asked(*words, *less)
+            except Refused:  # a pair of words, such as a schedule and its placement
+                continue
+            longer = without["step_time_s"] > each["step_time_s"] * (1 + WON)
+            assert without["tokens_per_step"] != tokens or not without["feasible"] or longer, each
+
+
+def test_where_nothing_fits_nothing_is_told():
+    assert found(capacity("1 GB"), "cluster.node.gpus=8", "limits.memory=1 GB") == []
+
+
+def test_more_memory_is_the_last_resort():
+    """Sequences of which one layer is more than a GPU holds: only nodes with more memory do."""
+    words = ["batch.sequence_length=131072", "batch.sequences=4096", "recompute=none", "states.moments=fp32"]
+    scenario = load(SCENARIOS / "v3_2048gpu.yaml", [*words, "outputs=[result]"])
+    told = advice(scenario, sim.run(scenario, interval=False).summary["step_time_s"])
+    assert told and all(any(word.startswith("cluster.node=") for word in each["change"]) for each in told)
+
+
+SHAPES = (
+    (), ("schedule=zb1p",), ("schedule=dualpipe",), ("schedule=interleaved",), ("recompute=full",),
+    ("recompute={layers: 2}", "schedule=dualpipev"), ("recompute={modules: [moe, mlp]}", "schedule=zb1p"),
+    ("states.gradients=bf16", "optimizer.offload=host"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("words", SHAPES, ids=" ".join)
+def test_peaks_need_no_run(words):
+    words = (*words, "placement=balanced")
+    plan = lay_out(from_mapping(SMALL, words))
+    assert peak_bytes(plan, assembly.unshared(plan)) == asked(*words)[1]["worst_memory"]["peak_bytes"]
+
+
+def command(*words):
+    words = [sys.executable, "-m", "sim", *words]
+    return subprocess.run(words, capture_output=True, text=True, timeout=120)
+
+
+def test_the_command_line_tells_it(tmp_path):
+    run = command("v2_lite", "outputs=[result]", capacity("20 GB"), "--out", str(tmp_path / "a"), "-q")
+    assert run.returncode == 1
+    told = json.loads((tmp_path / "a" / "result.json").read_text())["advice"]
+    lines = [line for line in run.stderr.splitlines() if line.startswith("advice: ")]
+    assert len(lines) == len(told) >= 1
+    for line, each in zip(lines, told, strict=True):
+        assert line.startswith(f"advice: {' '.join(each['change'])} fits: ")
+    run = command("v2_lite", "outputs=[result]", "--out", str(tmp_path / "b"), "-q")
+    assert run.returncode == 0 and "advice" not in json.loads((tmp_path / "b" / "result.json").read_text())
+
+
+def test_the_command_line_says_that_nothing_fits(tmp_path):
+    run = command("v2_lite", "outputs=[result]", "limits.memory=1 GB", "--out", str(tmp_path / "a"), "-q")
+    assert run.returncode == 1 and "advice: nothing that was tried fits" in run.stderr
+    assert json.loads((tmp_path / "a" / "result.json").read_text())["advice"] == []
