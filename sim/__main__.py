@@ -55,7 +55,7 @@ options of sweep and study:
 overrides reach anything, also inside what a name stands for, and items of a list by number (faults.0.slower=2):
   schedule=zb1p  cluster.nodes=128  cluster.node.nic.bandwidth=100GB/s  model.layers=30  outputs=[result]
 
-exit codes: 0 done; 1 simulated, but it does not fit (see the advice) or misses a limit; 2 wrong input; 70 a bug of
+exit codes: 0 done; 1 simulated, but it does not fit (advice follows) or misses a limit; 2 wrong input; 70 a bug of
             ours, with its traceback; 130 interrupted; 141 whoever read the output went away before its end
 """
 

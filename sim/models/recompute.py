@@ -33,6 +33,13 @@ class Recompute:
         return published if self.kind == "recipe" else module in self.modules
 
     @property
+    def plain(self) -> dict[str, object]:
+        """The choice as a scenario says it, in one way."""
+        if self.kind == "modules":
+            return {"modules": list(self.modules)}
+        return {"layers": self.layers, "method": self.method} if self.kind == "layers" else {"kind": self.kind}
+
+    @property
     def everywhere(self) -> bool:
         """Whether every layer is computed again whole."""
         return self.kind == "full" or (self.kind == "layers" and self.method == "uniform")

@@ -112,7 +112,10 @@ def schema() -> dict[str, Any]:
     content["properties"]["model"] |= _named(models(), *forms)
     content["properties"]["schedule"] |= {"anyOf": [schedules, {"$ref": "#/$defs/ScheduleForm"}]}
     content["$defs"]["ScheduleForm"]["properties"]["name"] |= schedules
-    for whole in (cluster["node"], cluster["fabric"], *(content["properties"][key] for key in ("model", "schedule"))):
+    words = {"enum": ["recipe", "none", "full"]}
+    content["properties"]["recompute"] |= {"anyOf": [words, {"$ref": "#/$defs/RecomputeForm"}]}
+    named = (content["properties"][key] for key in ("model", "schedule", "recompute"))
+    for whole in (cluster["node"], cluster["fabric"], *named):
         for key in ("$ref", "type"):
             whole.pop(key, None)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **content}

@@ -310,7 +310,8 @@ def _plain(form: ScenarioForm, parts: Parts, name: str, batch: Batch) -> dict[st
     for key in ("faults", "jitter"):
         if not plain[key]:
             del plain[key]
-    if _recompute(form) == RECIPE:  # defaults that came later: what was resolved before keeps its hash
+    plain["recompute"] = _recompute(form).plain
+    if plain["recompute"] == RECIPE.plain:  # defaults that came later: what was resolved before keeps its hash
         del plain["recompute"]
     if not plain["states"]:
         del plain["states"]

@@ -107,6 +107,15 @@ def test_a_choice_reloads_and_the_recipe_keeps_its_hash():
     assert read("recipe").scenario_hash == load(SCENARIOS / "v2_lite.yaml").scenario_hash != read("none").scenario_hash
 
 
+def test_one_choice_has_one_hash():
+    for one, other in (
+        ("{modules: [norm, mlp]}", "{modules: [mlp, norm]}"), ("{layers: 2}", "{layers: 2, method: uniform}"),
+        ("full", "{kind: full}"), ("recipe", "{kind: recipe}"),
+    ):  # fmt: skip
+        assert read(one).scenario_hash == read(other).scenario_hash
+    assert read("{modules: [mlp, norm]}").resolved["recompute"] == {"modules": ["norm", "mlp"]}
+
+
 @pytest.mark.parametrize(
     "choice, told",
     [
