@@ -41,6 +41,8 @@ def notes(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[st
         yield line
     if line := _fabric(scenario, summary, overrides):
         yield line
+    if "outputs" in scenario.asked:
+        yield from _unwritten(scenario, summary)
     if scenario.routing.kind == "sampled" and scenario.routing.spread == PROFILE_SPREAD:
         yield SPREAD
     if scenario.comm.waits == "none" and _rests(scenario, summary, overrides):
@@ -49,6 +51,14 @@ def notes(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[st
         yield from _waits(scenario)
     if scenario.cluster and scenario.cluster.stated:
         yield from _stated(scenario.cluster)
+
+
+def _unwritten(scenario: Scenario, summary: Mapping[str, Any]) -> Iterator[str]:
+    """Tables that a scenario asks for and that nothing is in."""
+    if "links" in scenario.outputs and "links" not in summary:
+        yield "outputs: no links.csv, for chunk_times have no links"
+    if "loads" in scenario.outputs and "routing" not in summary:
+        yield "outputs: no loads.csv, for loads are drawn where routing is not balanced"
 
 
 def _waits(scenario: Scenario) -> Iterator[str]:

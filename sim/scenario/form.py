@@ -291,16 +291,21 @@ class ScenarioForm(Form):
 
 def mistakes(form: type[Form], error: ValidationError) -> list[tuple[KeyPath, str]]:
     """Each mistake pydantic found in a `form`, as the key path and one line in our words."""
-    return [(_path(item["loc"]), _message(form, item)) for item in error.errors(include_url=False)]
+    return [(_path(item["loc"], item["type"]), _message(form, item)) for item in error.errors(include_url=False)]
 
 
-def _path(loc: tuple[int | str, ...]) -> KeyPath:
-    """The key path of a location; pydantic adds the names of union members and validators, which are no keys."""
-    return tuple(part for part in loc if isinstance(part, int) or part.isidentifier())
+def _path(loc: tuple[int | str, ...], kind: str) -> KeyPath:
+    """The key path of a location; pydantic adds the names of union members and validators, which are no keys. An
+    unknown key comes last, whatever it is."""
+    last = loc[-1:] if kind in ("extra_forbidden", "invalid_key") else ()
+    above = loc[: len(loc) - len(last)]
+    return (*(part for part in above if isinstance(part, int) or part.isidentifier()), *last)
 
 
 def _message(form: type[Form], item: Mapping[str, Any]) -> str:
     kind, value, context = item["type"], item["input"], item.get("ctx", {})
+    if kind == "invalid_key":
+        return f"a key is a word; found {value!r}"
     if kind == "extra_forbidden":
         return unknown(item["loc"][-1], "key", keys(form, item["loc"][:-1]))
     if kind == "value_error":
@@ -337,7 +342,8 @@ _OUT_OF_BOUNDS = ("greater_than", "greater_than_equal", "less_than_equal", "fini
 
 _MISSING = {
     "schedule": "a schedule, e.g. dualpipe", "batch": "a mapping, e.g. {sequences: 15360}", "node": "e.g. h800x8",
-    "nodes": "a whole number, 1 or more", "name": "text",
+    "nodes": "a whole number, 1 or more", "name": "text", "kind": "gpu, node, link or thermal",
+    "at": "the number of a rank, or of a node", "slower": "how many times as long its work takes, e.g. 1.5",
     **dict.fromkeys(("forward", "backward_input", "weight"), 'a time, e.g. "18.5 ms"'),
 }  # fmt: skip
 

@@ -204,6 +204,9 @@ def _whole_model(part: Document, key: KeyPath, path: Path | None, trail: tuple[P
         loop = " -> ".join(each.name for each in (*trail, file))
         raise DocumentError([Problem(part.place(("base",)), dotted(key), f"base goes in a circle: {loop}")])
     document = read(file, word)
+    if not isinstance(document.content, Mapping | str):
+        what = f"expected the keys of a model; found {document.content!r}"
+        raise DocumentError([Problem(document.place(()), dotted(key), what)])
     if is_config(document.content):
         document = _translated(document, word, key)
     whole = _whole_model(document, key, file, (*trail, file.resolve()))
