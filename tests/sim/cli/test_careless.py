@@ -27,7 +27,7 @@ def folder(tmp_path, monkeypatch):
     (["t.yaml", "cluster.node.device.sms=1"],
      "<command line> cluster.node.device.sms=1: comm.sms: found 20; legal: 0 (H800 SXM has 1 SMs): copy engines"),
     (["t.yaml", "faults=[{kind: gpu, slower: 2}]"],
-     "<command line> faults=[{kind: gpu, slower: 2}]: faults[0].at: missing; expected the number of a rank, or of a no"),
+     "<command line> faults=[{kind: gpu, slower: 2}]: faults[0].at: missing; expected the number of a rank, or of"),
     (["t.yaml", "x-foo=1"], "<command line> x-foo=1: unknown key 'x-foo'; legal: batch, chunk_times, "),
     (["t.yaml", "comm.s-m-s=1"], "<command line> comm.s-m-s=1: unknown key 's-m-s', did you mean 'sms'?"),
     (["t.yaml", "cluster.node={}"], "<command line> cluster.node={}: cluster.node.device: missing; legal: a100, "),
