@@ -34,7 +34,7 @@ FORM = {
 
 @cache
 def run(*overrides):
-    return sim.run(from_mapping(FORM, overrides)).summary
+    return sim.run(from_mapping(FORM, overrides), interval=False).summary
 
 
 def on(name, network=None, *more):
