@@ -58,6 +58,8 @@ def expand(document: Document, shelf: Shelf, key: KeyPath = (), trail: tuple[str
 def _unknown(word: object, shelf: Shelf) -> str:
     """One line for a word that is no name on the shelf; a path to a file is told how files are named."""
     legal = names(shelf.folder)
+    if word is None:
+        return f"missing; legal: {', '.join(legal)}"
     if not (isinstance(word, str) and (word.endswith((".yaml", ".yml")) or "/" in word)):
         return unknown(word, shelf.what, legal)
     beside = "" if shelf.cited else f"; one in {shelf.folder.name}/ beside the scenario has a name too"

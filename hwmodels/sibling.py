@@ -26,6 +26,10 @@ OTHER_ARCHITECTURE = {"bf16": 0.15, "fp8": 0.45, "attention": 0.55, "memory": 0.
 """Hopper's kernels on Blackwell: products in BF16 and in FP8 (by block; by tensor 0.2), attention, casts."""
 OTHER_RATE = {"bf16": 0.15, "fp8": 0.15, "attention": 0.2}
 """The H800's kernels on an H20, with `REACHED`: no BF16 product was published, so it takes FP8's."""
+BOUNDS = {"cdna3": {"fp8": 2.45}, "cdna4": {"fp8": 1.44}}
+"""Where nothing is known but peaks: how much longer published products take, in the median of 277 on an MI300X (by
+block; 1 / 0.29) and of 416 on an MI355X (by row; 1 / 0.41), ROCm/aiter@e4048607a535. Others (0.3 on an A100, 1.0 in
+BF16 on an MI355X) are within what the roofline says of itself."""
 EXCHANGE = 0.25
 """An exchange beside compute, stretched as on another architecture: a judgement, as no such profile was published."""
 ALIKE = 0.05
@@ -50,6 +54,8 @@ def paced(device: Device, tables: Tables | None, op: Op, us: float, sms: int) ->
 
 def judged(device: Device, tables: Tables | None, op: Op, rung: str, spread: float) -> tuple[str, float]:
     """Rung and spread of a price that `tables` gave, on `device`."""
+    if tables is None and rung == "roofline":
+        return rung, max(spread, BOUNDS.get(device.architecture, {}).get(_kind(op), 0.0))
     if tables is None or tables.device == device.tables or rung == "roofline":
         return rung, spread
     stranger = _stranger(device, tables)

@@ -15,14 +15,18 @@ BOUND = (
 )
 LEAD = (
     f"What a rank exchanges, sends and reduces. {BOUND}, rows for the own node (or, inside "
-    "a node, the own GPU) included; the wire and NVLink carry those of the columns to the right. Beside compute an "
-    "exchange takes what was measured there, where a table knows it; a message shares NICs with the exchanges that it "
-    "meets (mean over the step)."
+    "a node, the own GPU) included; the wire and NVLink carry those of the columns to the right. Alone is with all "
+    "links to itself; messages take a part of the NICs that exchanges have too. Beside compute an exchange takes what "
+    "was measured there, where a table knows it; a message shares NICs with the exchanges that it meets (mean over "
+    "the step)."
 )
 WITHOUT_EXCHANGES = (
     f"What a rank sends and reduces. {BOUND}; the wire and NVLink carry those of the columns to the right."
 )
-HEAD = ("", "of", "alone", "over the bound", "beside others", "bound", "logical", "wire", "NVLink", "limited by")
+HEAD = (
+    "", "of", "alone", "over the bound", "NICs shared", "beside others", "bound", "logical", "wire", "NVLink",
+    "limited by",
+)  # fmt: skip
 
 
 def section(result: Result) -> Section | None:
@@ -36,11 +40,11 @@ def section(result: Result) -> Section | None:
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    beside = seconds(row["beside_s"]) if "beside_s" in row else "–"
+    shared, beside = (seconds(row[key]) if key in row else "–" for key in ("shared_s", "beside_s"))
     over = percent(row["alone_s"] / row["bound_s"] - 1) if row["bound_s"] else "–"
     sizes = (_size(row[f"{kind}_bytes"]) for kind in ("logical", "wire", "nvlink"))
     names = (escape(row["name"]), escape(row["where"]), seconds(row["alone_s"]))
-    return (*names, over, beside, seconds(row["bound_s"]), *sizes, escape(row["limited_by"]))
+    return (*names, over, shared, beside, seconds(row["bound_s"]), *sizes, escape(row["limited_by"]))
 
 
 def _size(value: float) -> str:

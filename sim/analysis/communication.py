@@ -14,7 +14,7 @@ from hwmodels.collectives import Wires
 from hwmodels.node import NVLINK
 from hwmodels.op import AllToAll
 from hwmodels.price import Price, Pricer
-from hwmodels.units import NS_PER_S
+from hwmodels.units import NS_PER_S, seconds_to_ns
 from sim.communication.exchange import kernel
 from sim.communication.exchange.ports import of_op
 from sim.communication.exchange.price import KERNEL, Fidelity
@@ -26,13 +26,15 @@ from sim.scenario.values import ALWAYS, WHILE_RUNNING
 
 
 class Row(NamedTuple):
-    """One operation of one rank. where: which of its kind. alone_s: of an exchange beside what else passes its NICs on
-    average. beside_s: of an exchange while compute runs; of a message beside the exchanges it met, on average over the
-    step (None: not told apart). limited_by: the stage of the kernel that is busy longest, or the kind of link."""
+    """One operation of one rank. where: which of its kind. alone_s: with all of its links to itself. shared_s: of an
+    exchange beside what else passes its NICs on average, compute aside. beside_s: of an exchange while compute runs
+    too; of a message beside the exchanges it met, on average over the step. None: not told apart. limited_by: the
+    stage of the kernel that is busy longest, or the kind of link."""
 
     name: str
     where: str
     alone_s: float
+    shared_s: float | None
     beside_s: float | None
     bound_s: float
     logical_bytes: float
@@ -64,9 +66,13 @@ def _exchanges(machine: Machine) -> Iterator[Row]:
             counted = op.logical_bytes() if op.group_nodes > 1 else op.bytes()
             size = (counted, op.wire_bytes(), op.nvlink_bytes())
             links, price = machine.pricer.wires.alone, machine.pricer.price(op)
+            alone_ns = max(1, seconds_to_ns(machine.pricer.exchange(op, links, machine.pricer.comm_sms)))
             inside = op.group // op.group_nodes
             row = _row(op.beside, f"a {routed[0].label} layer", price, links, size, inside)
-            yield row._replace(beside_s=price.beside_ns / NS_PER_S, limited_by=_limit(machine.pricer, op, links, row))
+            yield row._replace(
+                alone_s=alone_ns / NS_PER_S, shared_s=price.ns / NS_PER_S, beside_s=price.beside_ns / NS_PER_S,
+                limited_by=_limit(machine.pricer, op, links, row),
+            )  # fmt: skip
 
 
 def _limit(pricer: Pricer, op: AllToAll, links: Wires, row: Row) -> str:
@@ -111,4 +117,4 @@ def _row(name: str, where: str, price: Price, links: Wires, size: tuple[float, f
     logical, wire, nvlink = size
     times = {"network": wire / links.network, links.nvlink.name or NVLINK: nvlink / links.nvlink.between(inside)}
     slower = max(times, key=lambda kind: times[kind])
-    return Row(name, where, price.ns / NS_PER_S, None, times[slower], logical, wire, nvlink, slower)
+    return Row(name, where, price.ns / NS_PER_S, None, None, times[slower], logical, wire, nvlink, slower)

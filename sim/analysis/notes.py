@@ -48,6 +48,8 @@ def notes(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[st
     if scenario.overlap.expert and (line := _pairs(scenario)):
         yield line
     yield from _kept(scenario)
+    if "outputs" in scenario.asked:
+        yield from _unwritten(scenario, summary)
     if scenario.routing.kind == "sampled" and scenario.routing.spread == PROFILE_SPREAD:
         yield SPREAD
     if scenario.comm.waits == "none" and _rests(scenario, summary, overrides):
@@ -68,6 +70,14 @@ def _kept(scenario: Scenario) -> Iterator[str]:
             yield f"recompute.modules: {scenario.model.name} has no {', '.join(idle)}, so that changes nothing"
     if scenario.optimizer.offloaded:
         yield "optimizer.offload: the host updates as fast as its memory moves bytes, which CPUs come short of"
+
+
+def _unwritten(scenario: Scenario, summary: Mapping[str, Any]) -> Iterator[str]:
+    """Tables that a scenario asks for and that nothing is in."""
+    if "links" in scenario.outputs and "links" not in summary:
+        yield "outputs: no links.csv, for chunk_times have no links"
+    if "loads" in scenario.outputs and "routing" not in summary:
+        yield "outputs: no loads.csv, for loads are drawn where routing is not balanced"
 
 
 def _waits(scenario: Scenario) -> Iterator[str]:

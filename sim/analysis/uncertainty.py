@@ -41,12 +41,14 @@ WIRE_SPREAD = 0.10
 @dataclass(frozen=True)
 class Cause:
     """Something prices rest on. spread: relative. step_s, cheaper_s: seconds the step moves when it is one spread
-    dearer, and one spread cheaper (where another path takes over, more or less than the opposite)."""
+    dearer, and one spread cheaper (where another path takes over, more or less than the opposite). bound: whether it is
+    a bound that no kernel beats, and so is never cheaper."""
 
     name: str
     spread: float
     step_s: float
     cheaper_s: float
+    bound: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,11 @@ def sensitivity(lowered: Lowered, graph: Graph, books: Sequence[metrics.Ledger])
     names += [("pipeline messages", WIRE_SPREAD), ("optimizer and its traffic", WIRE_SPREAD)]
     one = np.eye(len(names))
     moved = longer_s(np.hstack([one, -one])).reshape(2, -1).tolist()
-    causes = [Cause(name, spread, up, down) for (name, spread), up, down in zip(names, *moved, strict=True)]
+    bounds = [move.bound for move in moves] + [False, False]
+    causes = [
+        Cause(name, spread, up, 0.0 if bound else down, bound)
+        for (name, spread), bound, up, down in zip(names, bounds, *moved, strict=True)
+    ]
     grown = _phases(graph, slopes[0][:, 0], lowered)
     phases = [*({name: ns[i] for name, ns in grown.items()} for i in range(len(moves))), {}, {"optimizer": update}]
     return _sorted(Sensitivity(tuple(causes), tuple(phases), longer_s))
@@ -91,11 +97,13 @@ def _sorted(sensitivity: Sensitivity) -> Sensitivity:
 
 
 class Move(NamedTuple):
-    """Prices of one family and rung, dearer by their spread: what they are called, and every kit at such prices."""
+    """Prices of one family and rung, dearer by their spread: what they are called, every kit at such prices, and
+    whether they are bounds (an exchange goes over links at the rates that they reach)."""
 
     name: str
     spread: float
     kits: Moved
+    bound: bool
 
 
 def _families(kits: Moved) -> dict[tuple[str, str], list[Price]]:
@@ -115,7 +123,8 @@ def _move(kits: Moved, rests: tuple[str, str], prices: Sequence[Price]) -> Move:
     total = sum(p.ns for p in prices)
     spread = sum(p.ns * p.spread for p in prices) / total if total else 0.0
     name = f"{NAMES.get(family, family)} ({rung})"
-    return Move(name, spread, {key: dearer(kit, family, rung, spread) for key, kit in kits.items()} if spread else {})
+    moved = {key: dearer(kit, family, rung, spread) for key, kit in kits.items()} if spread else {}
+    return Move(name, spread, moved, rung == "roofline" and family != "exchange")
 
 
 def dearer(kit: Kit, family: str, rung: str, spread: float) -> Kit:
@@ -164,10 +173,11 @@ SIGNED = (1 << 63) - 1
 
 
 def draws(causes: Sequence[Cause], seed: int) -> npt.NDArray[np.float64]:
-    """Standard normal draws [cause, draw]; each cause has its own stream, so what-ifs share them."""
+    """Standard normal draws [cause, draw], of bounds their sizes; each cause has its own stream, so what-ifs share
+    them."""
     low = seed & SIGNED  # numpy takes the two words of a key for one kind of number, which holds no more of both
     rows = [np.random.Generator(np.random.Philox(key=[low, _key(c.name)])).standard_normal(DRAWS) for c in causes]
-    return np.array(rows)
+    return np.array([np.abs(row) if c.bound else row for c, row in zip(causes, rows, strict=True)])
 
 
 def _key(name: str) -> int:

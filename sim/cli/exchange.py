@@ -75,8 +75,11 @@ def _cluster(scenario: Scenario, verb: str) -> Cluster:
     """Of a scenario that has exchanges. Raises Refused for others."""
     if scenario.cluster is None:
         raise Refused(f"a scenario with chunk_times has no exchanges to {verb}; give a model and a cluster")
-    if scenario.model and family(scenario.model.family).mixture(scenario.model) is None:
+    assert scenario.model is not None
+    if not any(unit.routed for unit in family(scenario.model.family).units(scenario.model)):
         raise Refused(f"{scenario.model.name} has no experts, so no exchanges to {verb}")
+    if scenario.parallel.expert == 1:
+        raise Refused(f"with parallel.expert 1 nothing is exchanged, so there is nothing to {verb}")
     return scenario.cluster
 
 
@@ -113,6 +116,8 @@ def _timeline(path: str, scenario: Scenario, folder: Path) -> int:
             raise Refused("copy engines have no roles to look into; found comm.sms 0, give it 2 or more")
         seen = channels(scenario)
     page = folder / "exchange.html"
+    if folder.exists() and not folder.is_dir():
+        raise Refused("is a file; name a folder with --out", str(folder))
     try:
         _check(page, report.MARK)
         folder.mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,8 @@ FIGURES = {
     "bubble_fraction": "idle part of the step between a position's first moment and its optimizer, mean of positions",
     "bubble_s.fill|activations|gradients|drain": "seconds idle by cause (what is waited for), mean of positions",
     "bubble_s.sends": "the same, for what it sends itself; where comm.messages is waited",
-    "exposed_communication_s": "seconds in which an exchange runs and compute waits for it, mean of positions",
+    "exposed_communication_s": "seconds in which an exchange runs and compute waits for it, mean of positions; what "
+    "messages take of its NICs is in them",
     "waiting_for_peers_s": "seconds in which an exchange waits for slower ranks; where ranks differ",
     "overlap_fraction": "part of the exchanges' time that compute hides; null where there are none",
     "price_shares.*": "part of compute and communication time by rung of the price ladder",
@@ -56,8 +57,9 @@ FIGURES = {
     "intervals_90.*.*.*": "ends of that",
     "tornado.*.*": "causes of the interval, largest first: cause, spread, and seconds of the step when it is dearer by "
     "its spread (step_s) or cheaper (cheaper_s)",
-    "communication.*.*": "each exchange, message and ring: name, where, seconds alone, beside the rest and at its "
-    "bandwidth bound, bytes as counted, on the NIC and on NVLink, and what limits it",
+    "communication.*.*": "each exchange, message and ring: name, where, seconds with its links to itself (alone_s), of "
+    "an exchange beside the messages on its NICs (shared_s), beside all else (beside_s) and at its bandwidth bound, "
+    "bytes as counted, on the NIC and on NVLink, and what limits it",
     "communication_of": "of which ranks that is, where ranks differ",
     "layers_per_stage.*": "transformer layers of each stage, prediction modules aside: placement=[...] takes this list",
     "pair_s.*": "the pair (or the chunk) of the middle position: name, position, seconds alone; where ranks differ "

@@ -266,8 +266,9 @@ def _machine(scenario: Scenario) -> Iterator[Finding]:
         what = f"products in {scenario.precision} read no FP8 copies; legal: bf16, or write precision=fp8"
         yield ("states.parameters", "precision"), f"found fp8; {what}"
     if sms % 2 or not 0 <= sms < device.sms:
-        legal = f"even numbers from 2 to {(device.sms - 1) // 2 * 2} ({device.name} has {device.sms} SMs)"
-        yield ("comm.sms", "cluster.node.device"), f"found {sms}; legal: {legal}, 0: copy engines"
+        most, has = (device.sms - 1) // 2 * 2, f"{device.name} has {device.sms} SMs"
+        legal = f"even numbers from 2 to {most} ({has}), 0: copy engines" if most else f"0 ({has}): copy engines"
+        yield ("comm.sms", "cluster.node.device"), f"found {sms}; legal: {legal}"
     yield from _comm(scenario.comm)
     if cluster.fabric:
         most = cluster.fabric.most_nodes(cluster.node.gpus * cluster.node.nics_per_gpu)

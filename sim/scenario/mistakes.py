@@ -12,7 +12,7 @@ from sim.models.form import Form
 
 def mistakes(form: type[Form], error: ValidationError) -> list[tuple[KeyPath, str]]:
     """Each mistake pydantic found in a `form`, as the key path and one line in our words."""
-    return [(_path(item["loc"]), _message(form, item)) for item in error.errors(include_url=False)]
+    return [(_path(item["loc"], item["type"]), _message(form, item)) for item in error.errors(include_url=False)]
 
 
 def problems(form: type[Form], error: ValidationError, document: Document, key: KeyPath = ()) -> list[Problem]:
@@ -21,13 +21,18 @@ def problems(form: type[Form], error: ValidationError, document: Document, key: 
     return [Problem(document.place(path), dotted((*key, *path)), message) for path, message in errors]
 
 
-def _path(loc: tuple[int | str, ...]) -> KeyPath:
-    """The key path of a location; pydantic adds the names of union members and validators, which are no keys."""
-    return tuple(part for part in loc if isinstance(part, int) or part.isidentifier())
+def _path(loc: tuple[int | str, ...], kind: str) -> KeyPath:
+    """The key path of a location; pydantic adds the names of union members and validators, which are no keys. An
+    unknown key comes last, whatever it is."""
+    last = loc[-1:] if kind in ("extra_forbidden", "invalid_key") else ()
+    above = loc[: len(loc) - len(last)]
+    return (*(part for part in above if isinstance(part, int) or part.isidentifier()), *last)
 
 
 def _message(form: type[Form], item: Mapping[str, Any]) -> str:
     kind, value, context = item["type"], item["input"], item.get("ctx", {})
+    if kind == "invalid_key":
+        return f"a key is a word; found {value!r}"
     if kind == "extra_forbidden":
         return unknown(item["loc"][-1], "key", keys(form, item["loc"][:-1]))
     if kind == "value_error":
@@ -41,7 +46,9 @@ def _message(form: type[Form], item: Mapping[str, Any]) -> str:
     if kind == "tuple_type" and isinstance(value, Mapping) and all(str(key).isdecimal() for key in value):
         return f"no list is written that has item {', '.join(value)}; write it whole: {item['loc'][-1]}=[...]"
     if kind == "missing":
-        return f"missing; expected {_MISSING.get(item['loc'][-1], 'a value')}"
+        last = item["loc"][-1]
+        known = _OF_FAULTS if item["loc"][0] == "faults" else _MISSING
+        return f"missing; expected {known.get(last, 'a value')}"
     return f"expected {expected}; found {value!r}"
 
 
@@ -64,6 +71,11 @@ def _bounded(form: type[Form], loc: KeyPath, missed: Mapping[str, Any]) -> str:
 
 
 _OUT_OF_BOUNDS = ("greater_than", "greater_than_equal", "less_than_equal", "finite_number")
+
+_OF_FAULTS = {
+    "kind": "gpu, node, link or thermal", "at": "the number of a rank, or of a node",
+    "slower": "how many times as long its work takes, e.g. 1.5",
+}  # fmt: skip
 
 _MISSING = {
     "batch": "a mapping, e.g. {sequences: 15360}", "node": "e.g. h800x8",

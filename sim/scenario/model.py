@@ -48,6 +48,9 @@ def document(part: Document, key: KeyPath, path: Path | None, trail: tuple[Path,
         loop = " -> ".join(each.name for each in (*trail, file))
         raise DocumentError([Problem(part.place(("base",)), dotted(key), f"base goes in a circle: {loop}")])
     own = read(file, word)
+    if not isinstance(own.content, Mapping | str):
+        what = f"expected the keys of a model; found {own.content!r}"
+        raise DocumentError([Problem(own.place(()), dotted(key), what)])
     if is_config(own.content):
         own = _translated(own, word, key)
     whole = document(own, key, file, (*trail, file.resolve()))

@@ -297,6 +297,8 @@ def _plain(form: ScenarioForm, parts: Parts, name: str, batch: Batch) -> dict[st
     plain["schedule"] = {"name": schedule.name}
     if chunked(schedule.name, form.parallel.pipeline):
         plain["schedule"]["chunks"] = schedule.chunks
+    if schedule.waiting is not None:
+        plain["schedule"]["waiting"] = schedule.waiting
     if batch.sequences:
         plain["batch"]["sequences"] = batch.sequences
     if parts.lengths:

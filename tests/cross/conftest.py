@@ -7,6 +7,7 @@ import pytest
 
 import sim
 from sim.scenario import from_mapping, load
+from sim.simulation import run
 
 V3 = Path(__file__).parents[2] / "scenarios" / "v3_2048gpu.yaml"
 SMALL = {
@@ -30,7 +31,7 @@ def _small(*overrides):
 
 @cache
 def _v3(*overrides):
-    return sim.run(load(str(V3), ["outputs=[result]", *overrides]))
+    return run(load(str(V3), ["outputs=[result]", *overrides]), interval=False)
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +48,8 @@ def small_scenario():
 
 @pytest.fixture(scope="session")
 def v3():
-    """v3("key=value", ...) -> Result of the main scenario without traces (unless outputs say so), each run once."""
+    """v3("key=value", ...) -> Result of the main scenario without traces (unless outputs say so) and intervals, each
+    run once."""
     return _v3
 
 

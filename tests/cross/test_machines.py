@@ -34,7 +34,7 @@ FORM = {
 
 @cache
 def run(*overrides):
-    return sim.run(from_mapping(FORM, overrides)).summary
+    return sim.run(from_mapping(FORM, overrides), interval=False).summary
 
 
 def on(name, network=None, *more):
@@ -117,7 +117,8 @@ def test_prices_by_siblings_say_so_and_are_as_wide_as_they_were_found_to_be(op) 
         assert price.rung == "transferred" and any(f"from {t}" in price.source for t in ("h800", "h200", "h100"))
         assert price.spread > priced("h100", op).spread and price.spread >= 0.15
     for card in ("a100_40gb", "mi300x", "mi355x"):
-        assert (priced(card, op).rung, priced(card, op).spread) == ("roofline", 1.0)
+        fp8 = {"mi300x": 2.45, "mi355x": 1.44}.get(card, 1.0) if getattr(op, "precision", "") == "fp8" else 1.0
+        assert (priced(card, op).rung, priced(card, op).spread) == ("roofline", fp8)
     assert priced("h20", op).rung == "transferred"
     if not isinstance(op, Memory):
         assert priced("h20", op).spread >= 0.15

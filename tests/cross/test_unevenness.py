@@ -6,6 +6,7 @@ import pytest
 
 import sim
 from sim.scenario import from_mapping, load
+from sim.simulation import run
 
 SMALL = {
     "cluster": {"node": "h800x8", "nodes": 4},
@@ -21,7 +22,7 @@ SCHEDULES = ("dualpipe", "zb1p", "1f1b")
 
 @cache
 def summary(*overrides):
-    return sim.run(from_mapping(SMALL, overrides)).summary
+    return run(from_mapping(SMALL, overrides), interval=False).summary
 
 
 def step(*overrides):
@@ -88,7 +89,7 @@ def test_jitter_costs_time_and_more_jitter_more():
 
 @cache
 def v3(file, *overrides):
-    return sim.run(load(str(file), ["outputs=[result]", "batch.sequences=5120", *overrides])).summary
+    return run(load(str(file), ["outputs=[result]", "batch.sequences=5120", *overrides]), interval=False).summary
 
 
 def test_v3_routed_evenly_is_near_balanced(v3_file):

@@ -16,9 +16,12 @@ def test_times_stand_beside_bounds_and_bytes_apart() -> None:
     made = communication.section(sample.result())
     assert made is not None
     exchange, message = cells(made.body)
-    assert exchange == ["dispatch(F)", "a MoE layer", "2.800 ms", "12.0 %", "4.300 ms", "2.500 ms", "120 MB",
-                        "105 MB", "200 MB", "&lt;receive&gt;"]  # fmt: skip
-    assert message[3:5] == ["0.0 %", "–"] and message[-2:] == ["–", "network"]  # no NVLink; beside compute not known
+    assert exchange == ["dispatch(F)", "a MoE layer", "2.800 ms", "12.0 %", "2.900 ms", "4.300 ms", "2.500 ms",
+                        "120 MB", "105 MB", "200 MB", "&lt;receive&gt;"]  # fmt: skip
+    assert message[3:6] == ["0.0 %", "–", "–"] and message[-2:] == [
+        "–",
+        "network",
+    ]  # no NVLink; beside compute not known
     assert len(exchange) == len(communication.HEAD)
 
 

@@ -27,6 +27,25 @@ def test_a_run_of_bounds_says_so(words: tuple[str, ...], grade: str, why: str) -
     assert found["price_grade"] == grade and line.startswith("mostly roofline (100 % of the time)") and why in line
 
 
+@pytest.mark.parametrize(("words", "slower"), [
+    (("cluster.node=mi300xx8",), "BF16 products take about twice as long"),
+    (("cluster.node=mi300xx8", "precision=fp8"), "FP8 products take about 3.5 times as long"),
+    (("cluster.node=mi355xx8", "precision=fp8"), "FP8 products take about 2.4 times as long"),
+    (("pricing=roofline",), "BF16 products take about twice as long"),
+])  # fmt: skip
+def test_the_interval_counts_what_the_warning_says(words: tuple[str, ...], slower: str) -> None:
+    """A bound is never beaten; a step whose products take as much longer as the line says is inside."""
+    found = sim.run("v2_lite", [*LITE, "cluster.fabric=null", *words]).summary
+    step, (low, high) = found["step_time_s"], found["intervals_90"]["step_time_s"]
+    products = [c for c in found["tornado"] if "products (roofline)" in c["cause"]]
+    assert slower in found["price_warning"] and "the 90 % interval counts that" in found["price_warning"]
+    assert step < low < step + sum(c["step_s"] for c in products) < high
+    assert all(
+        c["cheaper_s"] == 0 for c in found["tornado"] if "roofline" in c["cause"] and "exchange" not in c["cause"]
+    )
+    assert found["intervals_90"]["mfu"]["non_causal"][1] < found["mfu"]["non_causal"]
+
+
 @pytest.mark.parametrize("words", [(), ("cluster.node=h200x8",), ("cluster.node.device.clock=1.2 GHz",)])
 def test_a_run_of_measured_kernels_does_not(words: tuple[str, ...]) -> None:
     found = summary(*words)

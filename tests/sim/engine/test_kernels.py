@@ -180,11 +180,11 @@ def lasting(kit, rows, begun):
 
 
 @settings(max_examples=16, deadline=None, derandomize=True)
-@given(schedule=st.sampled_from(names()), cluster=st.sampled_from(CLUSTERS), seed=st.integers(0, 5),
+@given(schedule=st.sampled_from(names()), cluster=st.sampled_from(CLUSTERS[:4]), seed=st.integers(0, 5),
        chosen=st.sets(st.sampled_from(UNEVEN), min_size=1))  # fmt: skip
 def test_every_kernel_of_every_rank(schedule, cluster, seed, chosen):
     """Loads, faults and jitter: arrays with what is drawn inside their parts equal one actor a rank with kernels that
-    last as drawn, at the start and end of every kernel."""
+    last as drawn, at the start and end of every kernel. The largest cluster is below, under every schedule."""
     held(schedule, cluster, f"seed={seed}", *sorted(chosen))
 
 
