@@ -44,8 +44,10 @@ BF16 = "bf16"
 """The wave model of BF16 products, in tables that have measured enough of them."""
 ALL_KERNELS = ("routing_forward", "routing_backward")
 """Memory-bound kinds whose fixed cost is that of all their kernels together; others' is that of one."""
-LIKE = {"adam": "elementwise", "loss": "elementwise"}
+LIKE = {"adam": "elementwise", "loss": "elementwise", "concatenate": "copy", "strided": "copy", "memset": "tiny"}
 """Memory-bound kinds that no table holds, and the kind whose rate they take."""
+TINY = "tiny"
+"""Kind of kernels that do next to nothing; others whose names begin so cost as much."""
 OVER_LINKS = (AllToAll, Send, Collective, HostCopy)
 """Operations whose prices depend on links."""
 PACED = (Gemm, GroupedGemm, Attention)
@@ -320,7 +322,8 @@ def _memory(pricer: Pricer, tables: Tables | None, op: Memory) -> Quote:
         rows = calibration.near(tables, op)
         if rows:
             return _between(tables, op, rows)
-    kind = op.kind if op.kind in tables.memory_fit else LIKE.get(op.kind, "elementwise")
+    like = TINY if op.kind.startswith(TINY) else LIKE.get(op.kind, "elementwise")
+    kind = op.kind if op.kind in tables.memory_fit else like
     fit = tables.memory_fit[kind]
     launches = 1 if kind in ALL_KERNELS else op.kernels
     us = fit["fixed_us"] * launches

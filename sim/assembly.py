@@ -19,6 +19,7 @@ from sim.layout.placement import Stage
 from sim.layout.plan import Plan, relative
 from sim.models.family import family
 from sim.models.layer import COMPUTE, Part, Site, Unit
+from sim.models.lowering import lowering
 from sim.models.precision import RECIPES
 from sim.routing import balanced
 from sim.scenario.values import ALWAYS, Scenario
@@ -67,7 +68,8 @@ def prices(scenario: Scenario, always: bool) -> Machine:
     node, fabric = cluster.node, cluster.fabric
     decide = (
         node, node.figures, node.device.figures, fabric, fabric.figures if fabric else None,
-        scenario.model, scenario.precision, scenario.recompute, scenario.pricing, scenario.comm, scenario.parallel,
+        scenario.model, scenario.precision, scenario.recompute, scenario.stack, scenario.pricing, scenario.comm,
+        scenario.parallel,
         batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts, always,
     )  # fmt: skip
     return _prices(_Priced(repr(decide), scenario, always)).keeping(cluster=cluster)
@@ -100,11 +102,13 @@ def _prices(key: _Priced) -> Machine:
     site = Site(
         shape, recipe, batch.micro_batch, batch.sequence_length, load.received, load.rows, load.nodes_reached,
         load.ranks_reached, slots // group, group, -(-group // node.gpus), scenario.recompute,
+        scenario.stack,
     )  # fmt: skip
+    lowered = lowering(own, scenario.stack)
 
     @cache
     def parts(unit: Unit, direction: str) -> tuple[Part, ...]:
-        return own.parts(site, unit, direction)
+        return lowered.parts(site, unit, direction)
 
     return Machine(cluster, recipe, pricer, site, parts, (), units)
 

@@ -71,7 +71,7 @@ def _delta(change: "Change", backward: Bytes, weight: Bytes) -> Bytes:
 
 def _kept(machine: Machine, loads: "Loads | None", stage: int) -> tuple[Bytes, Bytes]:
     """Bytes of each micro-batch of a stage, until backward and until a split weight gradient [micro-batch, rank]."""
-    own, site = machine.family, machine.site
+    own, site = machine.lowering, machine.site
     alike = (np.full((1, 1), site.received), np.full((1, 1), site.rows))
     out = []
     for kept in (own.kept, own.kept_for_weight):
@@ -117,7 +117,7 @@ def constant(plan: Plan, machine: Machine, position: int) -> dict[str, int]:
         "gradients": whole_bytes(gradients),
         "optimizer states": whole_bytes(states),
         **({"communication buffers": whole_bytes(site.received * landing_bytes(site))} if machine.mixture else {}),
-        "workspace": whole_bytes(machine.family.workspace(machine.site)),
+        "workspace": whole_bytes(machine.lowering.workspace(machine.site)),
     }
 
 

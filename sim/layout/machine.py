@@ -15,6 +15,7 @@ from sim.layout.mesh import Mesh
 from sim.layout.placement import Stage, alike
 from sim.models.family import Family, family
 from sim.models.layer import COMPUTE, WEIGHT, PartsOf, Site, Unit
+from sim.models.lowering import Lowering, lowering
 from sim.models.mixture import Mixture
 from sim.models.precision import Recipe
 from sim.models.shape import ModelShape
@@ -82,6 +83,11 @@ class Machine:
     def family(self) -> Family:
         """Family of the model."""
         return family(self.site.shape.family)
+
+    @property
+    def lowering(self) -> Lowering:
+        """Who says which kernels its units are, and what they keep."""
+        return lowering(self.family, self.site.stack)
 
     @property
     def mixture(self) -> Mixture | None:

@@ -17,6 +17,7 @@ from sim.layout.machine import Machine
 from sim.layout.plan import Plan
 from sim.layout.traffic import Ring
 from sim.models.family import weights
+from sim.models.lowering import Updates, updates
 from sim.models.weights import Parameters
 
 
@@ -90,6 +91,8 @@ def _bytes(form: Format, count: float) -> float:
 
 def tail(plan: Plan, machine: Machine, position: int) -> Tail:
     """Durations for the rank at a pipeline position."""
+    if own := updates(machine.family, machine.site.stack):
+        return _tail_of_kernels(plan, machine, position, own)
     price, recipe = machine.pricer.price, machine.recipe
     held = [(stage, shards(plan, machine, stage)) for stage in plan.holds[position]]
     reduce_ns = tuple((s, sum(price(ring).ns for ring in reduce_rings(plan, machine, s))) for s, _ in held)
@@ -105,6 +108,16 @@ def tail(plan: Plan, machine: Machine, position: int) -> Tail:
     update = price(adam).ns + (_muon_ns(plan, machine, held) if plan.scenario.optimizer.name == muon.NAME else 0)
     average = price(HostCopy(_bytes(recipe.gather, updated))).ns
     return Tail(reduce_ns, norm, update, gather_ns, average)
+
+
+def _tail_of_kernels(plan: Plan, machine: Machine, position: int, own: Updates) -> Tail:
+    """Of a stack that says which kernels update what a rank holds. Gradients are not clipped, nothing is averaged."""
+    price, gap = machine.pricer.price, machine.pricer.launch_gap_ns
+    held = plan.holds[position]
+    reduce_ns = tuple((s, sum(price(ring).ns for ring in reduce_rings(plan, machine, s))) for s in held)
+    gather_ns = sum(price(ring).ns for s in held for ring in gather_rings(plan, machine, s))
+    kernels = own.update(machine.site, [unit for stage in held for unit in machine.stages[stage]])
+    return Tail(reduce_ns, 0, sum(price(kernel.op).ns + gap for kernel in kernels), gather_ns, 0)
 
 
 def moments_each(plan: Plan, held: Sequence[Shards]) -> float:

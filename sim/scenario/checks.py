@@ -9,7 +9,7 @@ from hwmodels.units import LONGEST_NS, format_quantity, ns_to_seconds
 from sim.models.family import family, main_units
 from sim.models.layer import Unit
 from sim.models.mixture import Mixture
-from sim.scenario import slots
+from sim.scenario import slots, software
 from sim.scenario.values import FOREVER, Cluster, Comm, Fault, Scenario
 from sim.schedules import program
 from sim.schedules.program import Shape
@@ -21,7 +21,7 @@ Finding = tuple[tuple[str, ...], str]
 def check(scenario: Scenario, document: Document) -> list[Problem]:
     """Everything wrong with the scenario as a whole, each at the key to blame: one overridden, else the first."""
     rules = [_whole, _large, _schedule, _routing, *([_model, _placement] if scenario.model else [])]
-    rules += [_machine, _layout] if scenario.cluster and scenario.model else []
+    rules += [_machine, _layout, software.findings] if scenario.cluster and scenario.model else []
     rules += [_experts] if scenario.model else []
     rules += [_uneven] if scenario.uneven else []
     return [_placed(keys, message, document) for rule in rules for keys, message in rule(scenario)]

@@ -25,6 +25,7 @@ from sim.models.form import Form
 from sim.models.mixture import Mixture
 from sim.models.recompute import MODULES, RECIPE, Recompute
 from sim.models.shape import ModelShape
+from sim.models.stacks.stack import DEEPSEEK, Stack
 from sim.scenario.checks import check
 from sim.scenario.form import FaultForm, ScenarioForm, mistakes
 from sim.scenario.histogram import Histogram, histogram
@@ -263,6 +264,7 @@ def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
         comm=Comm(**form.comm.model_dump()),
         optimizer=Optimizer(**form.optimizer.model_dump()),
         recompute=_recompute(form),
+        stack=_stack(form),
         detail=form.detail,
         fold=form.fold,
         seed=form.seed,
@@ -294,6 +296,10 @@ def _routing(form: ScenarioForm, parts: Parts) -> Routing:
     if given.kind == "sampled" and spread is None:
         spread = PROFILE_SPREAD
     return Routing(given.kind, spread, given.max_vio, parts.histogram, given.redundant_experts)
+
+
+def _stack(form: ScenarioForm) -> Stack:
+    return Stack(**form.stack.model_dump(exclude_none=True))
 
 
 def _recompute(form: ScenarioForm) -> Recompute:
@@ -361,6 +367,8 @@ def _plain(form: ScenarioForm, parts: Parts, name: str, batch: Batch) -> dict[st
             del plain[key]
     if _recompute(form) == RECIPE:
         del plain["recompute"]
+    if _stack(form) == DEEPSEEK:
+        del plain["stack"]
     if form.optimizer.name == Optimizer.name:  # a default that came later: what was resolved before keeps its hash
         del plain["optimizer"]["name"]
     plain["placement"] = form.placement if isinstance(form.placement, str) else list(form.placement)

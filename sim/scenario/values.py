@@ -8,6 +8,7 @@ from hwmodels.figure import OVERRIDE, Figure
 from hwmodels.node import Node
 from sim.models.recompute import RECIPE, Recompute
 from sim.models.shape import ModelShape
+from sim.models.stacks.stack import DEEPSEEK, Stack
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,7 @@ class Scenario:
     jitter: float = 0.0
     optimizer: Optimizer = Optimizer()
     recompute: Recompute = RECIPE
+    stack: Stack = DEEPSEEK
     scenario_hash: str = ""
     resolved: dict[str, Any] = field(default_factory=dict, hash=False, repr=False)
     overrides: tuple[str, ...] = field(default=(), compare=False)

@@ -9,7 +9,7 @@ Recomputed in backward (DeepSeek-V3 report sec 3.2.3 and the profile): norms, q 
 from sim.models.deepseek.activations import kept, kept_for_weight, workspace
 from sim.models.deepseek.attention import attention_backward, attention_forward, attention_weight
 from sim.models.deepseek.dense import dense_backward, dense_forward, dense_weight
-from sim.models.deepseek.layers import mixture, units
+from sim.models.deepseek.layers import made, mixture, units
 from sim.models.deepseek.parameters import cache, flop, weights
 from sim.models.deepseek.rules import mistakes
 from sim.models.deepseek.shape import DeepSeekShape as Shape
@@ -21,7 +21,7 @@ from sim.models.stacks.deepseek.exchange import EXCHANGES, exchange
 from sim.models.stacks.deepseek.projection import projection
 
 __all__ = [
-    "Shape", "cache", "flop", "kept", "kept_for_weight", "mistakes", "mixture", "parts", "units", "weights",
+    "Shape", "cache", "flop", "kept", "kept_for_weight", "made", "mistakes", "mixture", "parts", "units", "weights",
     "workspace",
 ]  # fmt: skip
 

@@ -1,0 +1,55 @@
+"""A stack: the software that a job trains with, as a value, and what each is known to do."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Kind(NamedTuple):
+    """What all jobs of a stack have in common. library: whose kernels they are, the folder of a device's tables
+    ("": the project's own). options: keys beside the name that it knows. precisions: recipes that it has kernels for.
+    eager: the host launches kernel by kernel."""
+
+    library: str
+    options: tuple[str, ...]
+    precisions: tuple[str, ...]
+    eager: bool
+
+
+KINDS = {
+    "deepseek": Kind("", (), ("fp8", "bf16"), eager=False),
+    "torch": Kind("torch", ("release", "compiled", "cuda_graphs"), ("bf16",), eager=True),
+    "megatron": Kind("te", ("release", "cuda_graphs", "dispatcher"), (), eager=True),
+}
+"""Name -> what it is. deepseek: kernels and order of DeepSeek's published H800 profile. torch: plain PyTorch modules.
+megatron: Megatron Core with TransformerEngine."""
+
+DISPATCHERS = ("alltoall", "deepep", "hybridep")
+"""Ways of Megatron Core to send tokens to experts (`--moe-token-dispatcher-type alltoall`, or `flex` with
+`--moe-flex-dispatcher-backend deepep | hybridep`; github.com/NVIDIA/Megatron-LM, megatron/core/transformer/moe)."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """name: one of KINDS. release: of its software, in words; decides nothing by itself. compiled: torch.compile has
+    fused what it can. cuda_graphs: steps are replayed as graphs, so the host launches nothing. dispatcher: one of
+    DISPATCHERS."""
+
+    name: str = "deepseek"
+    release: str = ""
+    compiled: bool = False
+    cuda_graphs: bool = False
+    dispatcher: str = "alltoall"
+
+    @property
+    def library(self) -> str:
+        """Whose kernels it runs: a folder of a device's tables, "" for the project's own."""
+        return KINDS[self.name].library
+
+    @property
+    def launches(self) -> bool:
+        """Whether the host launches each kernel, so that it can be what a step waits for. DeepSeek's profile has its
+        gaps between kernels as they were measured, and no more is known of its host."""
+        return KINDS[self.name].eager and not self.cuda_graphs
+
+
+DEEPSEEK = Stack()

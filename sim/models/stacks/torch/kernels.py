@@ -1,0 +1,148 @@
+"""Kernels of PyTorch's eager operations on BF16 tensors, as torch 2.11 launches them on an H200.
+
+Which kernels an operation launches is read off profiler traces of training steps (`tests/fixtures/torch_launches.json`
+has their numbers by class); what they move follows from the operation. Views of tensors launch nothing, but the host
+works for them: `calls` of a kernel are such operations before it.
+"""
+
+from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
+from hwmodels.op import Gemm, Memory, norm, small
+from sim.models.layer import Kernel, Site
+from sim.models.shape import ModelShape
+
+Shared = Site[ModelShape]
+"""Site of a layer of any family."""
+
+WIDTH, WIDE, INDEX = 2, 4, 8
+"""Bytes of an element in BF16, in FP32, and of an index."""
+LARGEST = 2**31
+"""Bytes of a tensor beyond which an elementwise operation is halved until each half has 32-bit offsets
+(aten/src/ATen/TensorIterator.cpp, `can_use_32bit_indexing`)."""
+MEMSET_TILES = 2 * 132
+"""Output tiles of 128 x 256 beyond which cuBLAS clears a counter before a product: in all products of four traces, and
+in none of the others; two waves of an H200's SMs. nvjet kernels of CUDA 13.0."""
+SPLIT_TILES, SPLIT_DEPTH, SPLIT = 64, 16384, 2
+"""Such tiles up to which, and depth from which on, cuBLAS splits a product's depth (in two, assumed) and adds the
+parts: so in all products of those traces, and of the kernels that are named of 14 steps."""
+MEMSET, SPLIT_K = "memset", "split_k_sum"
+AROUND = (MEMSET, SPLIT_K)
+"""Names of kernels that cuBLAS launches around a product."""
+
+
+def elementwise(name: str, rows: float, width: int, reads: float = 1, writes: float = 1, calls: int = 0) -> Kernel:
+    """On contiguous tensors (`vectorized_elementwise_kernel`)."""
+    row = PLAIN_BF16.row_bytes(width)
+    return Kernel(name, Memory("elementwise", round(rows), reads * row, writes * row), calls=calls)
+
+
+def strided(name: str, rows: float, width: int, reads: float = 1, writes: float = 1, calls: int = 0) -> Kernel:
+    """On slices, broadcasts or transposed tensors (`elementwise_kernel` with offsets)."""
+    row = PLAIN_BF16.row_bytes(width)
+    return Kernel(name, Memory("strided", round(rows), reads * row, writes * row), calls=calls)
+
+
+def transposed(name: str, rows: float, width: int, calls: int = 0) -> Kernel:
+    """A transposed tensor made contiguous (`direct_copy_kernel_cuda`)."""
+    row = PLAIN_BF16.row_bytes(width)
+    return Kernel(name, Memory("copy", round(rows), row, row), calls=calls)
+
+
+def concatenated(name: str, rows: float, width: int, calls: int = 0) -> Kernel:
+    """`CatArrayBatchedCopy` to rows of `width` elements."""
+    row = PLAIN_BF16.row_bytes(width)
+    return Kernel(name, Memory("concatenate", round(rows), row, row), calls=calls)
+
+
+def tiny(name: str, of: str = "", calls: int = 0) -> Kernel:
+    """A kernel that does next to nothing. of: the class it counts with ("": elementwise)."""
+    return Kernel(name, small(f"tiny_{of}" if of else "tiny"), calls=calls)
+
+
+def memset() -> Kernel:
+    """A counter or a scratch buffer cleared."""
+    return Kernel(MEMSET, small(MEMSET))
+
+
+def halved(kernel: Kernel, bytes_: float) -> list[Kernel]:
+    """The launches of an elementwise operation whose largest tensor has so many bytes."""
+    count, op = 1, kernel.op
+    while bytes_ / count > LARGEST:
+        count *= 2
+    assert isinstance(op, Memory)
+    return [kernel._replace(op=op._replace(rows=op.rows // count))] * count
+
+
+def product(name: str, m: int, n: int, k: int, role: str = "fprop", calls: int = 0) -> list[Kernel]:
+    """[m, k] x [k, n] -> [m, n] in BF16, with the counter that cuBLAS clears before a large one. A weight gradient is
+    written in BF16, not added to FP32."""
+    op, tiles = Gemm(m, n, k, role, "bf16"), m * n / (128 * 256)
+    gemm = Kernel(name, op._replace(result="bf16") if role == "wgrad" else op, calls=calls)
+    cleared = [memset()] if tiles > MEMSET_TILES else []
+    summed = Memory("reduce", m, SPLIT * PLAIN_FP32.row_bytes(n), PLAIN_BF16.row_bytes(n))
+    return [*cleared, gemm, *([Kernel(SPLIT_K, summed)] if tiles <= SPLIT_TILES and k >= SPLIT_DEPTH else [])]
+
+
+def linear(site: Shared, name: str, n: int, k: int, rows: int = 0) -> list[Kernel]:
+    """`F.linear` without bias: [tokens, k] -> [tokens, n]."""
+    return product(name, rows or site.tokens, n, k, calls=LINEAR_CALLS)
+
+
+def dgrad(site: Shared, name: str, n: int, k: int, rows: int = 0) -> list[Kernel]:
+    """Gradient of the input of a [tokens, k] -> [tokens, n] product."""
+    return product(f"{name}_dgrad", rows or site.tokens, k, n, "dgrad", LINEAR_CALLS)
+
+
+def wgrad(site: Shared, name: str, n: int, k: int, rows: int = 0) -> list[Kernel]:
+    """Gradient of its weights."""
+    return product(f"{name}_wgrad", n, k, rows or site.tokens, "wgrad", LINEAR_CALLS)
+
+
+LINEAR_CALLS = 3
+"""Views around a product: transposed weights, and tensors of three dimensions as matrices and back."""
+
+
+def rms_norm(name: str, rows: float, width: int) -> Kernel:
+    """`F.rms_norm` (`vectorized_layer_norm_kernel`)."""
+    return Kernel(name, norm(round(rows), width))
+
+
+def rms_norm_backward(name: str, rows: float, width: int) -> list[Kernel]:
+    """Gradients of its input and, in another kernel, of its weights."""
+    row = PLAIN_BF16.row_bytes(width)
+    return [
+        Kernel(name, norm(round(rows), width, 2, 1, "backward")),
+        Kernel(f"{name}_weight", Memory("norm_weight_gradient", round(rows), 2 * row, 0.0)),
+    ]
+
+
+def rope(name: str, rows: float, width: int) -> list[Kernel]:
+    """Rotation of `width` elements of each row: halves times cosines and sines, their difference and sum, joined."""
+    half = width // 2
+    mul = strided(name, rows, half)
+    pair = [mul._replace(calls=1), mul]
+    return [
+        *pair, elementwise(f"{name}_sub", rows, half, 2), *pair, elementwise(f"{name}_add", rows, half, 2),
+        concatenated(f"{name}_cat", rows, width),
+    ]  # fmt: skip
+
+
+def rope_backward(name: str, rows: float, width: int) -> list[Kernel]:
+    """Its gradient: four products, a sign, two sums, joined."""
+    half = width // 2
+    mul, add = strided(name, rows, half), elementwise(f"{name}_add", rows, half, 2)
+    return [
+        mul._replace(calls=2), mul, strided(f"{name}_neg", rows, half), mul, add, mul, add,
+        concatenated(f"{name}_cat", rows, width, 1),
+    ]  # fmt: skip
+
+
+def radix_sort(name: str, count: float, passes: int, element: int = INDEX) -> list[Kernel]:
+    """CUB's sort of keys with their positions: a histogram, its sums, and a sweep for each 8 bits."""
+    key = Memory("sort", round(count), 2 * element, 2 * element)
+    start = [memset(), memset(), Kernel(f"{name}_histogram", key._replace(write=0.0)), tiny(f"{name}_sums", "index")]
+    return [*start, *[memset(), Kernel(f"{name}_sweep", key)] * passes]
+
+
+def converted(name: str, rows: float, width: int, read: float, write: float) -> Kernel:
+    """A copy to another format: so many bytes an element in, and out."""
+    return Kernel(name, Memory("convert", round(rows), read * width, write * width))

@@ -1,0 +1,42 @@
+"""The update of torch's fused AdamW: launches over many tensors at once, as many chunks each as its arguments hold.
+
+Limits: aten/src/ATen/native/cuda/MultiTensorApply.cuh. A tensor's chunks may go to several launches; a launch ends when
+it has 320 chunks, or all chunks of its last tensor.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from hwmodels.op import Memory
+from sim.models.layer import Kernel
+from sim.models.stacks.torch.kernels import WIDTH, tiny
+
+CHUNK, BLOCKS = 65536, 320
+"""Elements of a chunk; chunks of a launch at most."""
+TENSORS = {1: 110, 4: 36}
+"""Tensor lists that a kernel walks (steps alone; or parameters, gradients and two moments) -> tensors of a launch."""
+READ, WRITTEN = 4, 3
+"""Tensors of a parameter: it, its gradient and its moments in; it and its moments out; all in BF16."""
+
+
+def launches(sizes: Sequence[int], lists: int) -> Iterator[int]:
+    """Elements that each launch works on. sizes: of tensors."""
+    tensors = blocks = elements = 0
+    for number, size in enumerate(sizes):
+        tensors += 1
+        chunks = max(1, -(-size // CHUNK))
+        for chunk in range(chunks):
+            blocks += 1
+            elements += min(CHUNK, size - chunk * CHUNK)
+            last = chunk == chunks - 1
+            full = blocks == BLOCKS or (tensors == TENSORS[lists] and last)
+            if full or (last and number == len(sizes) - 1):
+                yield elements
+                tensors, blocks, elements = (0 if last else 1), 0, 0
+
+
+def update(sizes: Sequence[int]) -> list[Kernel]:
+    """Steps of all tensors counted up, and parameters updated from BF16 gradients and moments."""
+    steps = [tiny("adam_steps", "optimizer") for _ in launches([1] * len(sizes), 1)]
+    return steps + [
+        Kernel("adam", Memory("adam", count, READ * WIDTH, WRITTEN * WIDTH)) for count in launches(sizes, 4)
+    ]
