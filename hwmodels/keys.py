@@ -46,6 +46,8 @@ NODE: dict[str, str] = {
     "gpus": "GPUs of a node, which is an NVLink domain.",
     "nics_per_gpu": "NICs of each GPU.",
     **{f"{link}.{key}": f"{what} {of}." for link, of in LINKS.items() for key, what in LINK.items()},
+    "launch.forward": "Time of the host for an operation that launches one elementwise kernel, forward.",
+    "launch.backward": "The same backward; left out, both are as on an H200's host.",
     "nvlink.name": "What its maker calls it; left out: NVLink.",
     "nvlink.peers": "GPUs that share its bandwidth, each by a link of its own (a full mesh); left out: a switch.",
 }

@@ -16,6 +16,7 @@ from hwmodels import tables as calibration
 from hwmodels.collectives import ENOUGH_SMS, Wires, collective_seconds, exchange_seconds, host_seconds, send_seconds
 from hwmodels.device import Device
 from hwmodels.memory import first_bytes_us, streaming, traffic
+from hwmodels.node import Launch
 from hwmodels.op import AllToAll, Attention, Collective, Gemm, GroupedGemm, HostCopy, Memory, Op, Send
 from hwmodels.refused import Refused
 from hwmodels.tables import Tables, role_class
@@ -76,7 +77,8 @@ class Pricer:
 
     mode: measured (the whole ladder), fitted (kernel models, no exact rows) or roofline. exchange: seconds of an
     all-to-all alone on so many SMs. held: whether communication has its SMs all the time, or only while a kernel of it
-    runs. waits: for peers before an exchange beside compute, as long as in the table's profile.
+    runs. waits: for peers before an exchange beside compute, as long as in the table's profile. host: what launches
+    kernel by kernel, so that one starts no sooner than that; None: nothing waits for it.
     """
 
     device: Device
@@ -86,6 +88,7 @@ class Pricer:
     exchange: Callable[[AllToAll, Wires, int], float] = field(default=exchange_seconds, compare=False, repr=False)
     held: bool = True
     waits: bool = False
+    host: Launch | None = None
     known: dict[tuple[Op, bool], Price] = field(default_factory=dict, init=False, compare=False, repr=False)
     rows: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 

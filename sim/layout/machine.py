@@ -11,10 +11,11 @@ from typing import Any
 from hwmodels.collectives import UNHINDERED, Hindrance
 from hwmodels.op import Send
 from hwmodels.price import Pricer
+from hwmodels.units import seconds_to_ns
 from sim.layout.mesh import Mesh
 from sim.layout.placement import Stage, alike
 from sim.models.family import Family, family
-from sim.models.layer import COMPUTE, WEIGHT, PartsOf, Site, Unit
+from sim.models.layer import COMPUTE, WEIGHT, Kernel, PartsOf, Site, Unit
 from sim.models.lowering import Lowering, lowering
 from sim.models.mixture import Mixture
 from sim.models.precision import Recipe
@@ -112,6 +113,13 @@ class Machine:
                 if kernel.lane in lanes
             )
         return self.known.costs[key]
+
+    def launch_ns(self, direction: str, kernel: Kernel) -> int:
+        """The host's time to launch a kernel; 0 where nothing waits for it."""
+        host = self.pricer.host
+        return (
+            round(kernel.host * seconds_to_ns(host.forward_s if direction == "F" else host.backward_s)) if host else 0
+        )
 
     def message(self, mesh: Mesh, source: int, target: int) -> Send:
         """What one pipeline position sends to another, as the first replica sends it."""

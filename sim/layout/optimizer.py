@@ -17,6 +17,7 @@ from sim.layout.machine import Machine
 from sim.layout.plan import Plan
 from sim.layout.traffic import Ring
 from sim.models.family import weights
+from sim.models.layer import Unit
 from sim.models.lowering import Updates, updates
 from sim.models.weights import Parameters
 
@@ -116,8 +117,22 @@ def _tail_of_kernels(plan: Plan, machine: Machine, position: int, own: Updates) 
     held = plan.holds[position]
     reduce_ns = tuple((s, sum(price(ring).ns for ring in reduce_rings(plan, machine, s))) for s in held)
     gather_ns = sum(price(ring).ns for s in held for ring in gather_rings(plan, machine, s))
-    kernels = own.update(machine.site, [unit for stage in held for unit in machine.stages[stage]])
-    return Tail(reduce_ns, 0, sum(price(kernel.op).ns + gap for kernel in kernels), gather_ns, 0)
+    units = [unit for stage in held for unit in machine.stages[stage]]
+    kernels, ahead = own.update(machine.site, units), _ahead_ns(machine, units)
+    at, launched = 0, -ahead
+    for kernel in kernels:
+        launched += machine.launch_ns("B", kernel)
+        at = max(at + gap, launched) + price(kernel.op).ns
+    return Tail(reduce_ns, 0, at, gather_ns, 0)
+
+
+def _ahead_ns(machine: Machine, units: Sequence[Unit]) -> int:
+    """How far the host is ahead of the GPU after the backward of some units."""
+    kernels = [
+        k for unit in units for direction in "BW" for part in machine.parts(unit, direction) for k in part.kernels
+    ]
+    host = sum(machine.launch_ns("B", kernel) for kernel in kernels)
+    return max(0, sum(machine.unit_ns(unit, "BW") for unit in units) - host)
 
 
 def moments_each(plan: Plan, held: Sequence[Shards]) -> float:

@@ -16,14 +16,14 @@ S = TypeVar("S", bound=ModelShape, covariant=True)
 
 
 class Kernel(NamedTuple):
-    """One launch (or `op.kernels` tiny ones): its name in the profile's words, what it does, and its stream. calls:
-    operations before it for which the host works and nothing is launched, such as views of tensors. waits: the host
-    waits for its end before it goes on."""
+    """One launch (or `op.kernels` tiny ones): its name in the profile's words, what it does, and its stream. host:
+    the host's work to launch it, over that of a simple elementwise operation of its direction, views of tensors before
+    it included. waits: the host waits for its end before it goes on."""
 
     name: str
     op: Op
     lane: int = COMPUTE
-    calls: int = 0
+    host: float = 1.0
     waits: bool = False
 
 

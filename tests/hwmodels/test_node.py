@@ -52,7 +52,8 @@ def test_links_lose_something_and_host_and_pcie_agree(found: node.Node) -> None:
 
 
 def test_domains_links_and_their_names() -> None:
-    """NVLink domains of 72; one GPU by itself; AMD's GPUs in a full mesh, of which two that talk to each other have one link in seven."""
+    """NVLink domains of 72; one GPU by itself;
+    AMD's GPUs in a full mesh, of which two that talk to each other have one link in seven."""
     assert {name: found.gpus for name, found in zip(node.available(), NODES, strict=True) if found.gpus != 8} == {
         "gb200x72": 72, "gb300x72": 72, "h200x1": 1,
     }  # fmt: skip

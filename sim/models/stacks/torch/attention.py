@@ -9,6 +9,8 @@ from hwmodels.op import Attention, Memory
 from sim.models.blocks.gqa import Heads
 from sim.models.layer import Kernel
 from sim.models.stacks.torch.kernels import (
+    ATTENTION,
+    VIEWS,
     Shared,
     dgrad,
     elementwise,
@@ -22,13 +24,13 @@ from sim.models.stacks.torch.kernels import (
     wgrad,
 )  # fmt: skip
 
-HEAD_CALLS = 3
-"""Views that make heads of a product's columns and join them again."""
+HEADS = 6
+"""Views that make heads of the columns of q, k and v: a shape and a transpose each."""
 
 
 def attend(op: Attention) -> list[Kernel]:
     """cuDNN's forward, behind a counter that it clears."""
-    return [memset(), Kernel("sdpa", op, calls=HEAD_CALLS)]
+    return [memset(), Kernel("sdpa", op, host=ATTENTION["F"] + HEADS * VIEWS["F"])]
 
 
 def attend_backward(op: Attention) -> list[Kernel]:
@@ -38,14 +40,18 @@ def attend_backward(op: Attention) -> list[Kernel]:
     q, out = PLAIN_BF16.row_bytes(heads * op.qk), PLAIN_BF16.row_bytes(heads * op.v)
     sums = [
         Kernel("sdpa_reduce_head", Memory("attention_reduce", tokens, PLAIN_BF16.row_bytes(heads * width),
-                                          PLAIN_BF16.row_bytes(shared * width)))
+                                          PLAIN_BF16.row_bytes(shared * width)), host=0.0)
         for width in (op.qk, op.v)
     ]  # fmt: skip
     return [
         memset(),
-        Kernel("sdpa_dot_do_o", Memory("attention_prepare", tokens, 2 * out, PLAIN_FP32.row_bytes(heads)), calls=1),
-        Kernel("sdpa_bwd", op),
-        Kernel("sdpa_convert_dq", Memory("attention_finish", tokens, PLAIN_FP32.row_bytes(heads * op.qk), q)),
+        Kernel(
+            "sdpa_dot_do_o",
+            Memory("attention_prepare", tokens, 2 * out, PLAIN_FP32.row_bytes(heads)),
+            host=ATTENTION["B"],
+        ),
+        Kernel("sdpa_bwd", op, host=0.0),
+        Kernel("sdpa_convert_dq", Memory("attention_finish", tokens, PLAIN_FP32.row_bytes(heads * op.qk), q), host=0.0),
         *(sums if shared != heads else []),
     ]
 
@@ -89,7 +95,7 @@ def backward(site: Shared, heads: Heads) -> list[Kernel]:
     if heads.normed:
         out += rms_norm_backward("q_norm_bwd", t * heads.queries, heads.width)
         out += rms_norm_backward("k_norm_bwd", t * heads.shared, heads.width)
-    out += [*dgrad(site, "v", heads.kv, h), transposed("join_dk", t, heads.kv, HEAD_CALLS)]
+    out += [*dgrad(site, "v", heads.kv, h), transposed("join_dk", t, heads.kv)]
     out += [*dgrad(site, "k", heads.kv, h), elementwise("add_dx", t, h, 2), transposed("join_dq", t, heads.q)]
     out += [*dgrad(site, "q", heads.q, h), elementwise("add_dx", t, h, 2), *rms_norm_backward("attn_norm_bwd", t, h)]
     return [*out, elementwise("add_residual", t, h, 2)]

@@ -4,6 +4,7 @@ from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
 from hwmodels.op import Memory
 from sim.models.layer import Kernel
 from sim.models.stacks.torch.kernels import (
+    BARE,
     INDEX,
     WIDE,
     WIDTH,
@@ -49,7 +50,7 @@ def _embedding_backward(site: Shared) -> list[Kernel]:
         add = Kernel("embedding_add", Memory("scatter", t, 2 * row, row))
         return [*_contiguous(site, "tokens"), zeros, add]
     search = [
-        tiny(f"embedding_{name}", "index")
+        tiny(f"embedding_{name}", "index", BARE)
         for name in ("compact", "unique", "partials", "scan_start", "scan", "count", "offset")
     ]
     adds = [Kernel(f"embedding_{name}", Memory("scatter", t, row, row)) for name in ("grad", "sum")]
@@ -73,7 +74,7 @@ def head(site: Shared, direction: str) -> list[Kernel]:
         return [
             rms_norm("final_norm", t, h), *linear(site, "head", v, h),
             *halved(converted("logits_fp32", t, v, WIDTH, WIDE), size), *_contiguous(site, "labels"),
-            Kernel("log_softmax", Memory("softmax", t, PLAIN_FP32.row_bytes(v), PLAIN_FP32.row_bytes(v)), calls=2),
+            Kernel("log_softmax", Memory("softmax", t, PLAIN_FP32.row_bytes(v), PLAIN_FP32.row_bytes(v))),
             tiny("nll", "softmax"),
         ]  # fmt: skip
     loss = Memory("softmax_backward", t, 2 * PLAIN_FP32.row_bytes(v), PLAIN_FP32.row_bytes(v))

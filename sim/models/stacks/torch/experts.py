@@ -13,6 +13,7 @@ from sim.models.mixture import Mixture
 from sim.models.stacks.torch import feed_forward
 from sim.models.stacks.torch.kernels import (
     INDEX,
+    VIEWS,
     WIDE,
     Shared,
     concatenated,
@@ -33,7 +34,7 @@ SORT_PASSES, PUT_PASSES = 8, 2
 
 def grouped(name: str, groups: int, rows: int, n: int, k: int, role: str = "fprop") -> list[Kernel]:
     """`torch._grouped_mm`: addresses of the groups, and the product."""
-    return [tiny(f"{name}_groups", "product", 2), Kernel(name, GroupedGemm(groups, rows, n, k, role, "bf16"))]
+    return [tiny(f"{name}_groups", "product"), Kernel(name, GroupedGemm(groups, rows, n, k, role, "bf16"))]
 
 
 def gate(site: Shared, experts: Experts, mixture: Mixture) -> list[Kernel]:
@@ -62,7 +63,7 @@ def forward(site: Shared, experts: Experts) -> list[Kernel]:
     local, row = site.local_experts, PLAIN_BF16.row_bytes(h)
     index = Memory("elementwise", rows, INDEX, INDEX)
     out = [
-        tiny("experts_copy", "copy", 2),
+        tiny("experts_copy", "copy"),
         Kernel("rows", index._replace(kind="index")),
         *radix_sort("experts", rows, SORT_PASSES),
     ]
@@ -77,7 +78,7 @@ def forward(site: Shared, experts: Experts) -> list[Kernel]:
     out += [
         tiny("sums_int32", "copy"),
         Kernel("token_of_row", index),
-        Kernel("permute", Memory("gather", rows, row, row), calls=1),
+        Kernel("permute", Memory("gather", rows, row, row), host=1 + VIEWS["F"]),
     ]
     out += [*grouped("experts_gate_up", local, rows, net.first, h), *_activate(rows, net)]
     out += grouped("experts_down", local, rows, h, net.width)
@@ -101,7 +102,7 @@ def _activate(rows: int, net: Network) -> list[Kernel]:
     """On halves of one tensor where gate and up are one product."""
     if net.fan == 1:
         return [elementwise(net.activation, rows, net.width)]
-    return [strided(net.activation, rows, net.width, calls=1), strided("gate_mul", rows, net.width, 2)]
+    return [strided(net.activation, rows, net.width, host=1 + VIEWS["F"]), strided("gate_mul", rows, net.width, 2)]
 
 
 def _put(name: str, rows: int, add: Kernel) -> list[Kernel]:

@@ -2,7 +2,8 @@
 
 Which kernels an operation launches is read off profiler traces of training steps (`tests/fixtures/torch_launches.json`
 has their numbers by class); what they move follows from the operation. Views of tensors launch nothing, but the host
-works for them: `calls` of a kernel are such operations before it.
+works for them. Its work, in simple elementwise operations, is from chains of 60 operations of one kind on tensors of
+64 x 64, forward with autograd recording and backward (torch 2.11, the host of an H200; see `hwmodels.node.Launch`).
 """
 
 from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
@@ -28,39 +29,52 @@ MEMSET, SPLIT_K = "memset", "split_k_sum"
 AROUND = (MEMSET, SPLIT_K)
 """Names of kernels that cuBLAS launches around a product."""
 
+VIEWS = {"F": 0.34, "B": 0.51}
+"""Work for a view: 5.0 of 14.9 us forward, 10.5 of 20.6 us backward, as elementwise products take."""
+LINEAR = {"F": 2.4, "B": 2.3}
+"""Work for a linear layer's product, its views included: 35.7 us forward, 95 us for both products backward."""
+NORM = {"F": 1.5, "B": 1.95}
+"""Of a norm: 22.3 us forward, 40 us backward, for both kernels."""
+ATTENTION = {"F": 2.8, "B": 3.3}
+"""Of cuDNN's attention: 42 us forward; 68 us backward, for all kernels (88 us less two that add its gradients)."""
+JOIN = {"F": 1.4, "B": 1.65}
+"""Of a concatenation: 20 us forward; what a split's gradient takes backward, 34 us."""
+BARE = 0.2
+"""Of one of many kernels that one operation launches: a bare launch, 3 us (assumed)."""
 
-def elementwise(name: str, rows: float, width: int, reads: float = 1, writes: float = 1, calls: int = 0) -> Kernel:
+
+def elementwise(name: str, rows: float, width: int, reads: float = 1, writes: float = 1, host: float = 1.0) -> Kernel:
     """On contiguous tensors (`vectorized_elementwise_kernel`)."""
     row = PLAIN_BF16.row_bytes(width)
-    return Kernel(name, Memory("elementwise", round(rows), reads * row, writes * row), calls=calls)
+    return Kernel(name, Memory("elementwise", round(rows), reads * row, writes * row), host=host)
 
 
-def strided(name: str, rows: float, width: int, reads: float = 1, writes: float = 1, calls: int = 0) -> Kernel:
+def strided(name: str, rows: float, width: int, reads: float = 1, writes: float = 1, host: float = 1.0) -> Kernel:
     """On slices, broadcasts or transposed tensors (`elementwise_kernel` with offsets)."""
     row = PLAIN_BF16.row_bytes(width)
-    return Kernel(name, Memory("strided", round(rows), reads * row, writes * row), calls=calls)
+    return Kernel(name, Memory("strided", round(rows), reads * row, writes * row), host=host)
 
 
-def transposed(name: str, rows: float, width: int, calls: int = 0) -> Kernel:
+def transposed(name: str, rows: float, width: int, host: float = 1.0) -> Kernel:
     """A transposed tensor made contiguous (`direct_copy_kernel_cuda`)."""
     row = PLAIN_BF16.row_bytes(width)
-    return Kernel(name, Memory("copy", round(rows), row, row), calls=calls)
+    return Kernel(name, Memory("copy", round(rows), row, row), host=host)
 
 
-def concatenated(name: str, rows: float, width: int, calls: int = 0) -> Kernel:
+def concatenated(name: str, rows: float, width: int, host: float = 1.0) -> Kernel:
     """`CatArrayBatchedCopy` to rows of `width` elements."""
     row = PLAIN_BF16.row_bytes(width)
-    return Kernel(name, Memory("concatenate", round(rows), row, row), calls=calls)
+    return Kernel(name, Memory("concatenate", round(rows), row, row), host=host)
 
 
-def tiny(name: str, of: str = "", calls: int = 0) -> Kernel:
+def tiny(name: str, of: str = "", host: float = 1.0) -> Kernel:
     """A kernel that does next to nothing. of: the class it counts with ("": elementwise)."""
-    return Kernel(name, small(f"tiny_{of}" if of else "tiny"), calls=calls)
+    return Kernel(name, small(f"tiny_{of}" if of else "tiny"), host=host)
 
 
 def memset() -> Kernel:
     """A counter or a scratch buffer cleared."""
-    return Kernel(MEMSET, small(MEMSET))
+    return Kernel(MEMSET, small(MEMSET), host=0.0)
 
 
 def halved(kernel: Kernel, bytes_: float) -> list[Kernel]:
@@ -69,49 +83,46 @@ def halved(kernel: Kernel, bytes_: float) -> list[Kernel]:
     while bytes_ / count > LARGEST:
         count *= 2
     assert isinstance(op, Memory)
-    return [kernel._replace(op=op._replace(rows=op.rows // count))] * count
+    part = kernel._replace(op=op._replace(rows=op.rows // count))
+    return [part, *[part._replace(host=BARE)] * (count - 1)]
 
 
-def product(name: str, m: int, n: int, k: int, role: str = "fprop", calls: int = 0) -> list[Kernel]:
+def product(name: str, m: int, n: int, k: int, role: str = "fprop", host: float = 1.0) -> list[Kernel]:
     """[m, k] x [k, n] -> [m, n] in BF16, with the counter that cuBLAS clears before a large one. A weight gradient is
     written in BF16, not added to FP32."""
     op, tiles = Gemm(m, n, k, role, "bf16"), m * n / (128 * 256)
-    gemm = Kernel(name, op._replace(result="bf16") if role == "wgrad" else op, calls=calls)
+    gemm = Kernel(name, op._replace(result="bf16") if role == "wgrad" else op, host=host)
     cleared = [memset()] if tiles > MEMSET_TILES else []
     summed = Memory("reduce", m, SPLIT * PLAIN_FP32.row_bytes(n), PLAIN_BF16.row_bytes(n))
-    return [*cleared, gemm, *([Kernel(SPLIT_K, summed)] if tiles <= SPLIT_TILES and k >= SPLIT_DEPTH else [])]
+    return [*cleared, gemm, *([Kernel(SPLIT_K, summed, host=0.0)] if tiles <= SPLIT_TILES and k >= SPLIT_DEPTH else [])]
 
 
 def linear(site: Shared, name: str, n: int, k: int, rows: int = 0) -> list[Kernel]:
     """`F.linear` without bias: [tokens, k] -> [tokens, n]."""
-    return product(name, rows or site.tokens, n, k, calls=LINEAR_CALLS)
+    return product(name, rows or site.tokens, n, k, host=LINEAR["F"])
 
 
 def dgrad(site: Shared, name: str, n: int, k: int, rows: int = 0) -> list[Kernel]:
     """Gradient of the input of a [tokens, k] -> [tokens, n] product."""
-    return product(f"{name}_dgrad", rows or site.tokens, k, n, "dgrad", LINEAR_CALLS)
+    return product(f"{name}_dgrad", rows or site.tokens, k, n, "dgrad", LINEAR["B"])
 
 
 def wgrad(site: Shared, name: str, n: int, k: int, rows: int = 0) -> list[Kernel]:
     """Gradient of its weights."""
-    return product(f"{name}_wgrad", n, k, rows or site.tokens, "wgrad", LINEAR_CALLS)
-
-
-LINEAR_CALLS = 3
-"""Views around a product: transposed weights, and tensors of three dimensions as matrices and back."""
+    return product(f"{name}_wgrad", n, k, rows or site.tokens, "wgrad", LINEAR["B"])
 
 
 def rms_norm(name: str, rows: float, width: int) -> Kernel:
     """`F.rms_norm` (`vectorized_layer_norm_kernel`)."""
-    return Kernel(name, norm(round(rows), width))
+    return Kernel(name, norm(round(rows), width), host=NORM["F"])
 
 
 def rms_norm_backward(name: str, rows: float, width: int) -> list[Kernel]:
     """Gradients of its input and, in another kernel, of its weights."""
     row = PLAIN_BF16.row_bytes(width)
     return [
-        Kernel(name, norm(round(rows), width, 2, 1, "backward")),
-        Kernel(f"{name}_weight", Memory("norm_weight_gradient", round(rows), 2 * row, 0.0)),
+        Kernel(name, norm(round(rows), width, 2, 1, "backward"), host=NORM["B"]),
+        Kernel(f"{name}_weight", Memory("norm_weight_gradient", round(rows), 2 * row, 0.0), host=0.0),
     ]
 
 
@@ -119,28 +130,33 @@ def rope(name: str, rows: float, width: int) -> list[Kernel]:
     """Rotation of `width` elements of each row: halves times cosines and sines, their difference and sum, joined."""
     half = width // 2
     mul = strided(name, rows, half)
-    pair = [mul._replace(calls=1), mul]
+    pair = [mul._replace(host=1 + VIEWS["F"]), mul]
     return [
         *pair, elementwise(f"{name}_sub", rows, half, 2), *pair, elementwise(f"{name}_add", rows, half, 2),
-        concatenated(f"{name}_cat", rows, width),
+        concatenated(f"{name}_cat", rows, width, JOIN["F"]),
     ]  # fmt: skip
 
 
 def rope_backward(name: str, rows: float, width: int) -> list[Kernel]:
     """Its gradient: four products, a sign, two sums, joined."""
     half = width // 2
-    mul, add = strided(name, rows, half), elementwise(f"{name}_add", rows, half, 2)
+    mul, add = strided(name, rows, half), elementwise(f"{name}_add", rows, half, 2, host=VIEWS["B"])
     return [
-        mul._replace(calls=2), mul, strided(f"{name}_neg", rows, half), mul, add, mul, add,
-        concatenated(f"{name}_cat", rows, width, 1),
+        mul._replace(host=1 + VIEWS["B"]), mul, strided(f"{name}_neg", rows, half), mul, add, mul, add,
+        concatenated(f"{name}_cat", rows, width, JOIN["B"]),
     ]  # fmt: skip
 
 
 def radix_sort(name: str, count: float, passes: int, element: int = INDEX) -> list[Kernel]:
     """CUB's sort of keys with their positions: a histogram, its sums, and a sweep for each 8 bits."""
     key = Memory("sort", round(count), 2 * element, 2 * element)
-    start = [memset(), memset(), Kernel(f"{name}_histogram", key._replace(write=0.0)), tiny(f"{name}_sums", "index")]
-    return [*start, *[memset(), Kernel(f"{name}_sweep", key)] * passes]
+    start = [
+        memset(),
+        memset(),
+        Kernel(f"{name}_histogram", key._replace(write=0.0)),
+        tiny(f"{name}_sums", "index", BARE),
+    ]
+    return [*start, *[memset(), Kernel(f"{name}_sweep", key, host=BARE)] * passes]
 
 
 def converted(name: str, rows: float, width: int, read: float, write: float) -> Kernel:

@@ -8,8 +8,9 @@ from hwmodels.formats import PLAIN_BF16
 from hwmodels.op import Attention, Memory
 from sim.models.blocks.mla import Latent
 from sim.models.layer import Kernel
-from sim.models.stacks.torch.attention import HEAD_CALLS, attend, attend_backward
+from sim.models.stacks.torch.attention import attend, attend_backward
 from sim.models.stacks.torch.kernels import (
+    VIEWS,
     Shared,
     concatenated,
     dgrad,
@@ -35,7 +36,7 @@ def forward(site: Shared, a: Latent) -> list[Kernel]:
     out += [transposed("copy_latent", t, a.kv_rank), rms_norm("kv_norm", t, a.kv_rank)]
     out += linear(site, "kv_b", a.kv, a.kv_rank)
     out += [*rope("rope_q", t * a.heads, a.rotary), *rope("rope_k", t, a.rotary)]
-    out += [concatenated("join_q", t, a.q, 2), concatenated("join_k", t, a.q, 2)]
+    out += [concatenated("join_q", t, a.q), concatenated("join_k", t, a.q)]
     out += [*attend(_attention(site, a, "forward")), transposed("join_heads", t, a.out)]
     return [*out, *linear(site, "o", h, a.out), elementwise("residual", t, h, 2)]
 
@@ -56,12 +57,12 @@ def backward(site: Shared, a: Latent) -> list[Kernel]:
     rotary, shared = PLAIN_BF16.row_bytes(a.heads * a.rotary), PLAIN_BF16.row_bytes(a.rotary)
     out = [*dgrad(site, "o", h, a.out), transposed("copy_do", t, a.out)]
     out += attend_backward(_attention(site, a, "backward"))
-    out += [Kernel("sum_dk_rope", Memory("reduce", t, rotary, shared), calls=HEAD_CALLS)]
+    out += [Kernel("sum_dk_rope", Memory("reduce", t, rotary, shared), host=1 + VIEWS["B"])]
     out += [*rope_backward("rope_k_bwd", t, a.rotary), *rope_backward("rope_q_bwd", t * a.heads, a.rotary)]
-    out += [concatenated("join_dkv", t, a.kv, 2), transposed("join_heads_dkv", t, a.kv)]
+    out += [concatenated("join_dkv", t, a.kv), transposed("join_heads_dkv", t, a.kv)]
     out += [*dgrad(site, "kv_b", a.kv, a.kv_rank), *rms_norm_backward("kv_norm_bwd", t, a.kv_rank)]
-    out += [concatenated("join_dkv_a", t, a.down, 2), *dgrad(site, "kv_a", a.down, h)]
-    out += [concatenated("join_dq", t, a.q, 2), transposed("join_heads_dq", t, a.q), *_queries_backward(site, a)]
+    out += [concatenated("join_dkv_a", t, a.down), *dgrad(site, "kv_a", a.down, h)]
+    out += [concatenated("join_dq", t, a.q), transposed("join_heads_dq", t, a.q), *_queries_backward(site, a)]
     out += [elementwise("add_dx", t, h, 2), *rms_norm_backward("attn_norm_bwd", t, h)]
     return [*out, elementwise("add_residual", t, h, 2)]
 
