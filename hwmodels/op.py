@@ -200,7 +200,20 @@ class HostCopy(NamedTuple):
         return self.size
 
 
-Op = Gemm | GroupedGemm | Attention | Memory | AllToAll | Send | Collective | HostCopy
+class HostUpdate(NamedTuple):
+    """An update by the CPU that reads and writes `size` bytes of host memory in all."""
+
+    size: float
+    kernels: int = 1
+
+    def flop(self) -> float:
+        return 0.0
+
+    def bytes(self) -> float:
+        return self.size
+
+
+Op = Gemm | GroupedGemm | Attention | Memory | AllToAll | Send | Collective | HostCopy | HostUpdate
 
 
 def cast(rows: int, width: int, source: Layout = PLAIN_BF16, target: Layout = E4M3_ROWS) -> Memory:

@@ -17,7 +17,7 @@ from hwmodels.collectives import ENOUGH_SMS, Wires, collective_seconds, exchange
 from hwmodels.device import Device
 from hwmodels.memory import first_bytes_us, streaming, traffic
 from hwmodels.node import Launch
-from hwmodels.op import AllToAll, Attention, Collective, Gemm, GroupedGemm, HostCopy, Memory, Op, Send
+from hwmodels.op import AllToAll, Attention, Collective, Gemm, GroupedGemm, HostCopy, HostUpdate, Memory, Op, Send
 from hwmodels.refused import Refused
 from hwmodels.tables import Tables, role_class
 from hwmodels.transfer import Quote, scaled
@@ -51,6 +51,8 @@ TINY = "tiny"
 """Kind of kernels that do next to nothing; others whose names begin so cost as much."""
 OVER_LINKS = (AllToAll, Send, Collective, HostCopy)
 """Operations whose prices depend on links."""
+OFF_DEVICE = (*OVER_LINKS, HostUpdate)
+"""Operations that wait for no memory of the device."""
 PACED = (Gemm, GroupedGemm, Attention)
 """Operations whose prices depend on how many SMs they have, and on their clock."""
 
@@ -230,7 +232,7 @@ def _settled(pricer: Pricer, tables: Tables | None, op: Op, quote: Quote) -> Quo
     part = tables.streamed if tables and quote.rung != "measured" else 1.0  # a row may read faster than streams
     held = scaled(d, tables, quote, op.bytes())
     quote = _no_faster(d, part, op, held._replace(us=sibling.paced(d, tables, op, held.us, pricer.compute_sms)))
-    waits = 0.0 if isinstance(op, OVER_LINKS) else first_bytes_us(d, tables, op)
+    waits = 0.0 if isinstance(op, OFF_DEVICE) else first_bytes_us(d, tables, op)
     return quote._replace(us=max(0.0, quote.us + waits)) if waits else quote
 
 
@@ -386,7 +388,11 @@ def _host(pricer: Pricer, tables: Tables | None, op: HostCopy) -> Quote:
     return _published(host_seconds(op, pricer.wires), "bytes over effective PCIe bandwidth")
 
 
+def _host_update(pricer: Pricer, tables: Tables | None, op: HostUpdate) -> Quote:
+    return _published(op.size / pricer.device.host.bandwidth_bytes_per_s, "bytes over the bandwidth of host memory")
+
+
 _RULES: dict[type, Callable[[Pricer, Tables | None, Any], Quote]] = {
     Gemm: _gemm, GroupedGemm: _grouped, Attention: _attention, Memory: _memory, AllToAll: _exchange, Send: _send,
-    Collective: _collective, HostCopy: _host,
+    Collective: _collective, HostCopy: _host, HostUpdate: _host_update,
 }  # fmt: skip

@@ -15,11 +15,12 @@ from sim.communication.exchange.price import Fidelity
 from sim.engine.events import alone
 from sim.layout import placement
 from sim.layout.machine import Machine
-from sim.layout.placement import Stage
+from sim.layout.placement import Stage, marked
 from sim.layout.plan import Plan, relative
 from sim.models.family import family
 from sim.models.layer import COMPUTE, Part, Site, Unit
 from sim.models.lowering import lowering
+from sim.models.lowering import recipe as of_stack
 from sim.models.precision import RECIPES
 from sim.routing import balanced
 from sim.scenario.values import ALWAYS, Scenario
@@ -48,7 +49,8 @@ def assembled(plan: Plan) -> "tuple[Machine, Network | None]":
 def unshared(plan: Plan) -> Machine:
     """Prices and placement: exchanges have NICs and switches to themselves, as in a benchmark. Raises Refused."""
     machine = prices(plan.scenario, held_always(plan))
-    return machine.keeping(stages=placed(plan, machine))
+    stages = tuple(marked(stage, plan.scenario.recompute) for stage in placed(plan, machine))
+    return machine.keeping(stages=stages, units=tuple(unit for stage in stages for unit in stage))
 
 
 def held_always(plan: Plan) -> bool:
@@ -68,9 +70,9 @@ def prices(scenario: Scenario, always: bool) -> Machine:
     node, fabric = cluster.node, cluster.fabric
     decide = (
         node, node.figures, node.device.figures, fabric, fabric.figures if fabric else None,
-        scenario.model, scenario.precision, scenario.recompute, scenario.stack, scenario.pricing, scenario.comm,
-        scenario.parallel,
-        batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts, always,
+        scenario.model, scenario.precision, scenario.states, scenario.recompute, scenario.stack, scenario.pricing,
+        scenario.comm, scenario.parallel, batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts,
+        always,
     )  # fmt: skip
     return _prices(_Priced(repr(decide), scenario, always)).keeping(cluster=cluster)
 
@@ -89,9 +91,12 @@ def _prices(key: _Priced) -> Machine:
     scenario = key.scenario
     cluster, shape, batch = scenario.cluster, scenario.model, scenario.batch
     assert cluster is not None and shape is not None
-    own, recipe, node, comm = family(shape.family), RECIPES[scenario.precision], cluster.node, scenario.comm
+    own, node, comm = family(shape.family), cluster.node, scenario.comm
+    recipe = scenario.states.of(of_stack(RECIPES[scenario.precision], scenario.stack))
     fidelity = Fidelity(comm.exchange, comm.warps)
     mixture, units = own.mixture(shape), own.units(shape)
+    if scenario.recompute.everywhere:  # placement goes by what layers cost
+        units = marked(units, scenario.recompute)
     group, tokens = scenario.parallel.expert, batch.micro_batch * batch.sequence_length
     exchanging = group > 1 and any(unit.routed for unit in units)  # a rank by itself has nobody to send to
     held = comm.sms if exchanging else 0
@@ -120,7 +125,8 @@ def placed(plan: Plan, machine: Machine) -> tuple[Stage, ...]:
     key = (plan.program.stages, rule, plan.mirrored, plan.overlapped, plan.holds)
 
     def pair_ns(forward: Stage, backward: Stage) -> int:
-        composition = compose("F+BW", relative(forward)[0], relative(backward)[0], machine.parts)
+        ahead, behind = (relative(marked(stage, plan.scenario.recompute))[0] for stage in (forward, backward))
+        composition = compose("F+BW", ahead, behind, machine.parts)
         return alone(template.price("F+BW", (0, 1), composition, machine.pricer)).total
 
     if key not in machine.known.stages:

@@ -29,7 +29,13 @@ NUMERICS_MAY_READ = ("sim.models", "sim.scenario")
 DOORS = {
     "simpy": {"sim/engine/events.py", "sim/communication/exchange/events/clock.py"},  # of steps, and inside an exchange
     "networkx": {"hwmodels/fabric.py"},
-    "pydantic": {"sim/scenario/form.py", "sim/scenario/resolve.py", "sim/models/form.py", "sim/models/*/form.py"},
+    "pydantic": {
+        "sim/scenario/form.py",
+        "sim/scenario/mistakes.py",
+        "sim/scenario/resolve.py",
+        "sim/models/form.py",
+        "sim/models/*/form.py",
+    },
     "yaml": {"hwmodels/document.py", "sim/result/archive.py"},
     "plotly": {"reports", "numerics/training"},
     "rich": {"reports/terminal.py"},

@@ -57,9 +57,9 @@ def held(pricer: Pricer) -> dict[str, Any]:
 
 
 def _exchanges(machine: Machine) -> Iterator[Row]:
-    routed = machine.routed[:1]
+    routed = machine.routed_sorts
     parts = [part for unit in routed for direction in "FB" for part in machine.parts(unit, direction)]
-    for op in [launch.op for part in parts for launch in part.kernels]:
+    for op in dict.fromkeys(launch.op for part in parts for launch in part.kernels):  # one that runs again is the same
         if isinstance(op, AllToAll):
             counted = op.logical_bytes() if op.group_nodes > 1 else op.bytes()
             size = (counted, op.wire_bytes(), op.nvlink_bytes())

@@ -1,8 +1,9 @@
 """Device memory of each rank over the step.
 
 Constant parts: weights (a copy of each stage held), gradients, optimizer states of the ZeRO-1 shard, landing zones of
-the exchange, temporaries. Activations rise when a forward starts and fall when its backward ends; where input and
-weight gradients are split, what the weight gradient needs stays until it ends.
+the exchange, temporaries. Activations rise when a forward starts and fall when its backward ends, and while that runs
+are more by what it computes again; where input and weight gradients are split, what the weight gradient needs stays
+until it ends.
 
 Where expert loads differ, what a micro-batch keeps goes by the tokens that a rank received and the expert rows it had,
 and landing zones are as large as the most tokens that came at once; then the curve of a position is that of the rank
@@ -10,7 +11,7 @@ with the highest peak. Activations change in the order of a rank's own program, 
 of one running sum, whatever its clock says.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,8 @@ from sim.layout import optimizer
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan
 from sim.models.activations import Kept, landing_bytes
+from sim.models.layer import Site, Unit
+from sim.models.recompute import INSIDE
 from sim.models.weights import weight_bytes
 from sim.result import MemoryCurve
 from sim.schedules.program import Step
@@ -36,20 +39,30 @@ def curves(
     plan: Plan, machine: Machine, loads: "Loads | None", timeline: Timeline, column: int
 ) -> tuple[MemoryCurve, ...]:
     """One curve a pipeline position: of the rank with the highest peak where loads differ, of `column` where not."""
-    kept = [_kept(machine, loads, stage) for stage in range(len(machine.stages))]
-    return tuple(_curve(plan, machine, loads, timeline, p, kept, column) for p in range(plan.program.positions))
+    held = [_held(machine, loads, stage) for stage in range(len(machine.stages))]
+    return tuple(_curve(plan, machine, loads, timeline, p, held, column) for p in range(plan.program.positions))
+
+
+class Held(NamedTuple):
+    """Bytes of each micro-batch of a stage [micro-batch, rank]: until backward, until a split weight gradient, and of
+    what its backward has computed again, at most while it runs."""
+
+    backward: Bytes
+    weight: Bytes
+    again: Bytes
 
 
 def _curve(
-    plan: Plan, machine: Machine, loads: "Loads | None", timeline: Timeline, position: int,
-    kept: Sequence[tuple[Bytes, Bytes]], column: int,
+    plan: Plan, machine: Machine, loads: "Loads | None", timeline: Timeline, position: int, held: Sequence[Held],
+    column: int,
 ) -> MemoryCurve:  # fmt: skip
-    moves, steps = list(changes(plan.program.steps[position])), timeline.positions[position]
+    again = {stage for stage, of in enumerate(held) if of.again.any()}
+    moves, steps = list(changes(plan.program.steps[position], again)), timeline.positions[position]
     if loads is None:  # a number each, without an array a change
-        each = {stage: (int(kept[stage][0][0, 0]), int(kept[stage][1][0, 0])) for stage in {c.stage for c in moves}}
-        rows: Any = [c.forward * each[c.stage][0] + c.weight * each[c.stage][1] for c in moves]
+        each = {stage: tuple(int(part[0, 0]) for part in held[stage]) for stage in {c.stage for c in moves}}
+        rows: Any = [sum(a * b for a, b in zip(c.amounts, each[c.stage], strict=True)) for c in moves]
     else:
-        rows = [_delta(c, *kept[c.stage]) for c in moves]
+        rows = [_delta(c, held[c.stage]) for c in moves]
     deltas = np.array(rows, dtype=np.int64).reshape(len(moves), -1)
     landing = _landing(machine, loads, moves)
     worst = int((np.cumsum(deltas, axis=0).max(axis=0, initial=0) + landing).argmax())
@@ -64,28 +77,49 @@ def _curve(
     return curve(position, times, deltas[:, worst].tolist(), timeline.end, flat, capacity, rank)
 
 
-def _delta(change: "Change", backward: Bytes, weight: Bytes) -> Bytes:
-    """Bytes by which a change moves the activations [rank]. backward, weight: bytes [micro-batch, rank]."""
-    return np.asarray(change.forward * backward[change.micro_batch] + change.weight * weight[change.micro_batch])
+def _delta(change: "Change", held: Held) -> Bytes:
+    """Bytes by which a change moves the activations [rank]."""
+    parts = zip(change.amounts, held, strict=True)
+    return np.asarray(sum(amount * part[change.micro_batch] for amount, part in parts if amount))
 
 
-def _kept(machine: Machine, loads: "Loads | None", stage: int) -> tuple[Bytes, Bytes]:
-    """Bytes of each micro-batch of a stage, until backward and until a split weight gradient [micro-batch, rank]."""
-    own, site = machine.lowering, machine.site
+def _held(machine: Machine, loads: "Loads | None", stage: int) -> Held:
+    """What the micro-batches of a stage hold."""
+    own, units = machine.lowering, machine.stages[stage]
+    backward, weight = (_bytes(machine, loads, of, units) for of in (own.kept, own.kept_for_weight))
+    again = np.zeros_like(backward)
+    for group in _groups(units):
+        if any(own.regained(machine.site, unit) != Kept() for unit in group):
+            again = np.maximum(again, _bytes(machine, loads, own.regained, group))
+    return Held(backward, weight, again)
+
+
+def _groups(units: Sequence[Unit]) -> Iterator[list[Unit]]:
+    """Layers that are computed again together, and others one by one."""
+    group: list[Unit] = []
+    for unit in units:
+        if group and unit.checkpoint != INSIDE:
+            yield group
+            group = []
+        group.append(unit)
+    yield group
+
+
+def _bytes(
+    machine: Machine, loads: "Loads | None", of: Callable[[Site[Any], Unit], Kept], units: Sequence[Unit]
+) -> Bytes:
+    """Bytes of some units together, each `of` a unit at its load [micro-batch, rank]."""
+    site = machine.site
     alike = (np.full((1, 1), site.received), np.full((1, 1), site.rows))
-    out = []
-    for kept in (own.kept, own.kept_for_weight):
-        total: Any = np.zeros((1, 1) if loads is None else loads.received.shape[1:])
-        for unit in machine.stages[stage]:
-            each: Kept = kept(site, unit)
-            drawn = alike
-            if unit.routed and loads is not None:
-                index = machine.routed.index(unit)
-                drawn = (loads.received[index], loads.rows[index])
-            total = total + each.bytes(*drawn)
-        whole_bytes(float(np.max(total, initial=0.0)))
-        out.append(np.rint(total).astype(np.int64))
-    return out[0], out[1]
+    total: Any = np.zeros((1, 1) if loads is None else loads.received.shape[1:])
+    for unit in units:
+        drawn = alike
+        if unit.routed and loads is not None:
+            index = machine.routed.index(unit)
+            drawn = (loads.received[index], loads.rows[index])
+        total = total + of(site, unit).bytes(*drawn)
+    whole_bytes(float(np.max(total, initial=0.0)))
+    return np.asarray(np.rint(total), dtype=np.int64)
 
 
 def _landing(machine: Machine, loads: "Loads | None", moves: Sequence["Change"]) -> Bytes:
@@ -111,7 +145,8 @@ def constant(plan: Plan, machine: Machine, position: int) -> dict[str, int]:
     for stage, held in zip(plan.holds[position], shards, strict=True):
         weights += weight_bytes(optimizer.stage_parameters(plan, machine, stage), local, recipe)
         gradients += (held.dense + held.experts) * recipe.gradient.bits / 8
-        states += held.updated * (recipe.master.bits + moments * recipe.moment.bits) / 8
+        updated = 0.0 if plan.scenario.optimizer.offloaded else held.updated
+        states += updated * (recipe.master.bits / 8 + moments * recipe.moment.row_bytes(1))
     return {
         "weights": whole_bytes(weights),
         "gradients": whole_bytes(gradients),
@@ -122,8 +157,9 @@ def constant(plan: Plan, machine: Machine, position: int) -> dict[str, int]:
 
 
 class Change(NamedTuple):
-    """Activations of one micro-batch of a stage come or go. at_end: of the step, else at its start. forward, weight:
-    how often what waits for backward, and what waits for a split weight gradient, is added."""
+    """Activations of one micro-batch of a stage come or go. at_end: of the step, else at its start. forward, weight,
+    again: how often what waits for backward, what waits for a split weight gradient, and what backward computes again
+    is added."""
 
     step: int
     at_end: bool
@@ -131,18 +167,30 @@ class Change(NamedTuple):
     micro_batch: int
     forward: int
     weight: int
+    again: int = 0
+
+    @property
+    def amounts(self) -> tuple[int, int, int]:
+        """In the order of `Held`."""
+        return self.forward, self.weight, self.again
 
 
-def changes(steps: Sequence[Step]) -> Iterator[Change]:
-    """What the steps of one rank do to its activations, in the order of time."""
+def changes(steps: Sequence[Step], again: Collection[int] = ()) -> Iterator[Change]:
+    """What the steps of one rank do to its activations, in the order of time. again: stages whose backward computes
+    some again, which it holds from its start to its end."""
     for i, step in enumerate(steps):
+        ends = []
         for letter, stage, micro_batch in step.passes():
             if letter == "F":
                 yield Change(i, False, stage, micro_batch, 1, 0)
             elif letter == "B":
-                yield Change(i, True, stage, micro_batch, -1, 0 if step.kind.endswith("W") else 1)
+                more = int(stage in again)
+                if more:
+                    yield Change(i, False, stage, micro_batch, 0, 0, more)
+                ends.append(Change(i, True, stage, micro_batch, -1, 0 if step.kind.endswith("W") else 1, -more))
             elif step.kind == "W":
-                yield Change(i, True, stage, micro_batch, 0, -1)
+                ends.append(Change(i, True, stage, micro_batch, 0, -1))
+        yield from ends
 
 
 def curve(

@@ -9,6 +9,7 @@ slow NICs see `sim.disturbances.nics`. The optimizer's kernels, a few ms of a st
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -57,13 +58,13 @@ class Curve:
 
 def curves(machine: Machine) -> dict[str, Curve]:
     """Label of each part whose kernels work on expert rows -> its curve."""
-    site, pricer, unit = machine.site, machine.pricer, machine.routed[0]
+    site, pricer = machine.site, machine.pricer
     low, high = (int(part * site.rows) // PADDING * PADDING for part in NEAR)
     outside = np.linspace(0, FAR * site.rows, FEW) // PADDING * PADDING
     grid = np.unique([*np.arange(low, high + PADDING, PADDING), *outside, site.rows]).astype(float)
     sites = [site._replace(rows=max(1, int(r)), received=max(1, int(_scaled(site, r)))) for r in (*grid, site.rows)]
     by_label = {}
-    for direction in "FBW":
+    for unit, direction in product(machine.routed_sorts, "FBW"):
         for same in zip(*(machine.lowering.parts(each, unit, direction) for each in sites), strict=True):
             if not same[0].meets and same[0] != same[-1]:
                 times = [_compute_ns(part, pricer) for part in same]

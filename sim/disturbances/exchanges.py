@@ -48,7 +48,7 @@ def _at(ratio: Array, factor: Array) -> Array:
 
 def loaded_exchanges(machine: Machine) -> dict[str, LoadedExchange]:
     """Label of each exchange of a layer -> its slow-down under load."""
-    parts = (part for unit in machine.routed[:1] for direction in "FB" for part in machine.parts(unit, direction))
+    parts = (part for unit in machine.routed_sorts for direction in "FB" for part in machine.parts(unit, direction))
     return {
         part.label: _loaded_exchange(machine.pricer, kernel.op)
         for part in parts for kernel in part.kernels if isinstance(kernel.op, AllToAll)

@@ -21,8 +21,8 @@ def channels(scenario: Scenario) -> list[ChannelLanes]:
     machine = assembly.machine(lay_out(scenario))
     pricer = machine.pricer
     setting = Setting(pricer.wires.alone, pricer.comm_sms, scenario.comm.warps)
-    parts = [part for unit in machine.routed[:1] for direction in "FB" for part in machine.parts(unit, direction)]
-    ops = [k.op for part in parts for k in part.kernels if isinstance(k.op, AllToAll)]
+    parts = [part for unit in machine.routed_sorts for direction in "FB" for part in machine.parts(unit, direction)]
+    ops = dict.fromkeys(k.op for part in parts for k in part.kernels if isinstance(k.op, AllToAll))
     return [_channel(op, setting) for op in ops]
 
 

@@ -100,6 +100,11 @@ class Machine:
         """Layers with experts, in the order in which loads count them."""
         return tuple(unit for unit in self.units if unit.routed)
 
+    @property
+    def routed_sorts(self) -> tuple[Unit, ...]:
+        """A layer with experts of each sort: as backward finds it kept, and computed again whole."""
+        return tuple({unit.checkpoint != "": unit for unit in reversed(self.routed)}.values())
+
     def unit_ns(self, unit: Unit, directions: str = "FBW", lanes: tuple[int, ...] = (COMPUTE, WEIGHT)) -> int:
         """Compute of one unit alone, in ns: every kernel on these streams. Layers of a kind cost alike."""
         (like,) = alike((unit,))

@@ -5,13 +5,18 @@ group, everything else over all data-parallel ranks, both times the copies the s
 ZeRO-1 shards master weights and moments over the same ranks. The parameters' exponential moving average is kept in
 host memory and copied while the next step runs (DeepSeek-V3 report sec 3.2.3). The update is AdamW's; under Muon that
 of all but matrices (`sim.layout.muon`).
+
+Where states are offloaded, the host holds master weights and moments: gradients of the shard go there, the CPU updates,
+and parameters come back (ZeRO-Offload, arXiv:2101.06840, sec 4 and 5.1, where the CPU's copies overlap with its
+updates). The three run side by side, tensor after tensor, so that the longest of them counts; the CPU is as fast as
+its memory, a bound that CPUs miss. The average of parameters then has nothing to copy.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from hwmodels.formats import BF16, Format
-from hwmodels.op import Collective, HostCopy, Memory
+from hwmodels.op import Collective, HostCopy, HostUpdate, Memory
 from sim.layout import muon
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan
@@ -99,16 +104,19 @@ def tail(plan: Plan, machine: Machine, position: int) -> Tail:
     reduce_ns = tuple((s, sum(price(ring).ns for ring in reduce_rings(plan, machine, s))) for s, _ in held)
     gather_ns = sum(price(ring).ns for s, _ in held for ring in gather_rings(plan, machine, s))
     updated = max(1, round(sum(h.updated for _, h in held)))
-    gradient, master, moment = (f.bits / 8 for f in (recipe.gradient, recipe.master, recipe.moment))
+    gradient, master, moment = recipe.gradient.bits / 8, recipe.master.bits / 8, recipe.moment.row_bytes(1)
     norm = price(Memory("elementwise", updated, gradient, 0.0)).ns
     everyone = Collective("all_reduce", recipe.gradient.bits / 8, machine.cluster.gpus, machine.cluster.nodes)
     norm += price(everyone).ns
     # gradient, master and moments in; master, moments and the parameter to gather out
     moments = moment * moments_each(plan, [h for _, h in held])
     adam = Memory("adam", updated, gradient + master + moments, master + moments + recipe.gather.bits / 8)
+    back = price(HostCopy(_bytes(recipe.gather, updated))).ns
+    if plan.scenario.optimizer.offloaded:
+        there = price(HostCopy(_bytes(recipe.gradient, updated))).ns
+        return Tail(reduce_ns, norm, max(there, price(HostUpdate(adam.bytes())).ns, back), gather_ns, 0)
     update = price(adam).ns + (_muon_ns(plan, machine, held) if plan.scenario.optimizer.name == muon.NAME else 0)
-    average = price(HostCopy(_bytes(recipe.gather, updated))).ns
-    return Tail(reduce_ns, norm, update, gather_ns, average)
+    return Tail(reduce_ns, norm, update, gather_ns, back)
 
 
 def _tail_of_kernels(plan: Plan, machine: Machine, position: int, own: Updates) -> Tail:

@@ -13,6 +13,7 @@ from itertools import accumulate, pairwise
 from hwmodels.refused import Refused
 from hwmodels.units import ROUNDING_SLACK
 from sim.models.layer import Unit
+from sim.models.recompute import FIRST, Recompute
 
 REACH = 4
 """How far a stage's layer count may be from the mean in the search."""
@@ -133,6 +134,15 @@ def _moves(counts: list[int]) -> Iterator[list[int]]:
         for j in range(len(counts)):
             if i != j and counts[i] > (0 if i == last else 1):
                 yield [c - (k == i) + (k == j) for k, c in enumerate(counts)]
+
+
+def marked(stage: Stage, recompute: Recompute) -> Stage:
+    """A stage whose layers know whether backward computes them again whole. Layers of modules beside the model are
+    groups of their own, where all layers are."""
+    layers = sum(u.block and not u.beside for u in stage)
+    groups = iter(recompute.checkpoints(layers))
+    beside = FIRST if recompute.everywhere else ""
+    return tuple(u._replace(checkpoint=beside if u.beside else next(groups)) if u.block else u for u in stage)
 
 
 def alike(stage: Stage) -> Stage:

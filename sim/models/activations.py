@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from hwmodels.refused import Refused
-from sim.models.layer import Site
-from sim.models.recompute import RECIPE
+from hwmodels.formats import PLAIN_BF16
+from sim.models.layer import Site, Unit
+from sim.models.recompute import FIRST
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,9 @@ class Kept:
 
     def __add__(self, more: "Kept") -> "Kept":
         return Kept(self.fixed + more.fixed, self.token + more.token, self.row + more.row)
+
+    def __sub__(self, less: "Kept") -> "Kept":
+        return Kept(self.fixed - less.fixed, self.token - less.token, self.row - less.row)
 
     def bytes(self, received: Any, rows: Any) -> Any:
         """Bytes of a rank that received so many tokens and has so many expert rows; of many, as arrays."""
@@ -36,7 +39,6 @@ def landing_bytes(site: Site[Any]) -> float:
     return site.recipe.dispatch.row_bytes(h) + site.recipe.combine.row_bytes(h)
 
 
-def only_recipe(site: Site[Any]) -> None:
-    """Raises Refused for a choice that has no kernels yet."""
-    if site.recompute != RECIPE:
-        raise Refused(f"recompute {site.recompute.kind!r} is not built yet; legal: {RECIPE.kind}")
+def layer_input(site: Site[Any], unit: Unit) -> Kept:
+    """What is kept of a layer that is computed again whole: its input, of a group the first one's."""
+    return Kept(site.tokens * PLAIN_BF16.row_bytes(site.shape.hidden) if unit.checkpoint == FIRST else 0.0)

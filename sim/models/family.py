@@ -54,13 +54,16 @@ class Family(Protocol):
         """Bytes that the key-value cache takes for a token."""
 
     def kept(self, site: Site[Any], unit: Unit) -> Kept:
-        """Activations from a unit's forward to its input gradient. Raises Refused for a choice it cannot do."""
+        """Activations from a unit's forward to its input gradient."""
 
     def kept_for_weight(self, site: Site[Any], unit: Unit) -> Kept:
-        """Activations from a unit's input gradient to its weight gradient, when the two are split; raises likewise."""
+        """Activations from a unit's input gradient to its weight gradient, when the two are split."""
+
+    def regained(self, site: Site[Any], unit: Unit) -> Kept:
+        """Activations that a unit's backward computes again and holds until it is through, beside the workspace."""
 
     def workspace(self, site: Site[Any]) -> float:
-        """Bytes of the largest set of temporaries alive at once; raises likewise."""
+        """Bytes of the largest set of temporaries alive at once."""
 
 
 CONTRACT = tuple(name for name in vars(Family) if not name.startswith("_"))

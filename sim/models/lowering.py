@@ -13,6 +13,7 @@ from sim.models.activations import Kept
 from sim.models.blocks.made import Made
 from sim.models.family import Family
 from sim.models.layer import Kernel, Part, Site, Unit
+from sim.models.precision import Recipe
 from sim.models.stacks import torch
 from sim.models.stacks.stack import Stack
 
@@ -23,8 +24,11 @@ class Lowers(Protocol):
     def parts(self, site: Site[Any], made: Made, unit: Unit, direction: str) -> tuple[Part, ...]:
         """The parts of a unit for direction F, B or W, in the order they depend on each other."""
 
-    def kept(self, site: Site[Any], made: Made) -> Kept:
+    def kept(self, site: Site[Any], made: Made, unit: Unit) -> Kept:
         """Activations from a unit's forward to its input gradient."""
+
+    def regained(self, site: Site[Any], made: Made, unit: Unit) -> Kept:
+        """Activations that a unit's backward computes again and holds until it is through."""
 
     def kept_for_weight(self, site: Site[Any], made: Made) -> Kept:
         """Activations from a unit's input gradient to its weight gradient, when the two are split."""
@@ -35,8 +39,11 @@ class Lowers(Protocol):
     def tensors(self, site: Site[Any], made: Made) -> list[int]:
         """Elements of each parameter of a unit that the rank holds, in the order in which the optimizer meets them."""
 
-    def update(self, sizes: list[int]) -> list[Kernel]:
+    def update(self, site: Site[Any], sizes: list[int]) -> list[Kernel]:
         """Kernels that update tensors of these sizes."""
+
+    def recipe(self, recipe: Recipe) -> Recipe:
+        """Formats as the stack has them, where a scenario says nothing else."""
 
 
 class Lowering(Protocol):
@@ -49,6 +56,9 @@ class Lowering(Protocol):
         """Likewise."""
 
     def kept_for_weight(self, site: Site[Any], unit: Unit) -> Kept:
+        """Likewise."""
+
+    def regained(self, site: Site[Any], unit: Unit) -> Kept:
         """Likewise."""
 
     def workspace(self, site: Site[Any]) -> float:
@@ -73,7 +83,10 @@ class ByBlocks:
         return self.stack.parts(site, self.family.made(site.shape, unit), unit, direction)
 
     def kept(self, site: Site[Any], unit: Unit) -> Kept:
-        return self.stack.kept(site, self.family.made(site.shape, unit))
+        return self.stack.kept(site, self.family.made(site.shape, unit), unit)
+
+    def regained(self, site: Site[Any], unit: Unit) -> Kept:
+        return self.stack.regained(site, self.family.made(site.shape, unit), unit)
 
     def kept_for_weight(self, site: Site[Any], unit: Unit) -> Kept:
         return self.stack.kept_for_weight(site, self.family.made(site.shape, unit))
@@ -86,11 +99,16 @@ class ByBlocks:
     def update(self, site: Site[Any], units: Iterable[Unit]) -> list[Kernel]:
         """Kernels of the optimizer over the parameters of some units."""
         held = [size for unit in units for size in self.stack.tensors(site, self.family.made(site.shape, unit))]
-        return self.stack.update(held)
+        return self.stack.update(site, held)
 
 
 BY_BLOCKS: MappingProxyType[str, Lowers] = MappingProxyType({"torch": torch})
 """Stacks that lower blocks, by name."""
+
+
+def recipe(own: Recipe, stack: Stack) -> Recipe:
+    """A recipe with the formats of its stack."""
+    return BY_BLOCKS[stack.name].recipe(own) if stack.name in BY_BLOCKS else own
 
 
 def lowering(family: Family, stack: Stack) -> Lowering:

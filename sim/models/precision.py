@@ -6,9 +6,9 @@ embedding, head, gate, norms and attention in BF16; gradients and master weights
 BF16 is the same recipe without quantisation.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from hwmodels.formats import BF16, E4M3_BLOCKS, E4M3_ROWS, E5M6_ROWS, FP32, PLAIN_BF16, Format, Layout
+from hwmodels.formats import BF16, E4M3, E4M3_BLOCKS, E4M3_ROWS, E5M6_ROWS, FP32, PLAIN_BF16, PLAIN_FP32, Format, Layout
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,9 @@ class Recipe:
 
     linear: what the linear layers multiply in (fp8 or bf16).  weight: how their weights lie in device memory.
     activation: inputs of linear layers kept for the weight gradient.  attention_output, gate_up: kept activations.
-    dispatch, combine: rows of the expert exchange.  gradient, master, moment: optimizer state.  gather: format in which
-    updated parameters are gathered.  boundary: activations between pipeline stages.
+    dispatch, combine: rows of the expert exchange.  gradient: that is summed over micro-batches and reduced.  master,
+    moment: optimizer state.  gather: format in which updated parameters are gathered.  boundary: activations between
+    pipeline stages.
     """
 
     name: str
@@ -31,7 +32,7 @@ class Recipe:
     combine: Layout
     gradient: Format = FP32
     master: Format = FP32
-    moment: Format = BF16
+    moment: Layout = PLAIN_BF16
     gather: Format = BF16
     boundary: Layout = PLAIN_BF16
 
@@ -50,3 +51,35 @@ RECIPES = {
         dispatch=PLAIN_BF16, combine=PLAIN_BF16,
     ),
 }  # fmt: skip
+
+NOTHING = Format("nothing", 0, 0, 0, 0.0)
+"""Of what is not there: master weights where products read the parameters that the optimizer updates."""
+MOMENTS_FP8 = Layout(E4M3, 2048)
+"""Moments of 8 bits with an FP32 scale for 2,048 of them (Dettmers et al., 8-bit Optimizers via Block-wise
+Quantization, arXiv:2110.02861, sec 2.1, whose 8-bit type is another one of as many bits)."""
+PLAIN = {"fp32": FP32, "bf16": BF16}
+MOMENTS = {"fp32": PLAIN_FP32, "bf16": PLAIN_BF16, "fp8": MOMENTS_FP8}
+COPIES = {"bf16": PLAIN_BF16, "fp8": E4M3_BLOCKS}
+
+
+@dataclass(frozen=True)
+class States:
+    """Formats of what a parameter has beside its activations, where they are not the recipe's: a word each, or None.
+    master, gradients: of PLAIN. moments: of MOMENTS. parameters: the copies that products read, of COPIES."""
+
+    master: str | None = None
+    moments: str | None = None
+    gradients: str | None = None
+    parameters: str | None = None
+
+    def of(self, recipe: Recipe) -> Recipe:
+        """The recipe with these."""
+        return replace(
+            recipe, master=PLAIN[self.master] if self.master else recipe.master,
+            moment=MOMENTS[self.moments] if self.moments else recipe.moment,
+            gradient=PLAIN[self.gradients] if self.gradients else recipe.gradient,
+            weight=COPIES[self.parameters] if self.parameters else recipe.weight,
+        )  # fmt: skip
+
+
+PUBLISHED = States()

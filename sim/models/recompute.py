@@ -10,6 +10,8 @@ from dataclasses import dataclass
 MODULES = ("core_attention", "mla_up_projection", "norm", "activation", "mlp", "moe")
 """Modules of a layer: attention without its projections; latent attention's up-projections and rope; norms; activations
 of feed-forward networks; dense networks; mixtures, with their gate and exchanges."""
+AGAIN = " again"
+"""Ends the name of a part of backward that runs a part of forward a second time."""
 FIRST, INSIDE = "first", "inside"
 """Layer of a group that is computed again as a whole: its first one, whose input is kept, or one behind it."""
 
@@ -30,13 +32,16 @@ class Recompute:
         layers are computed again, their second forward keeps all."""
         return published if self.kind == "recipe" else module in self.modules
 
+    @property
+    def everywhere(self) -> bool:
+        """Whether every layer is computed again whole."""
+        return self.kind == "full" or (self.kind == "layers" and self.method == "uniform")
+
     def checkpoints(self, layers: int) -> tuple[str, ...]:
         """For each of a stage's layers, in order: FIRST, INSIDE, or "" for one that is not computed again whole."""
-        each = 1 if self.kind == "full" else self.layers
-        if not each:
-            return ("",) * layers
-        if self.method == "block":
-            return tuple(FIRST if i < each else "" for i in range(layers))
+        if not self.everywhere:
+            return tuple(FIRST if i < self.layers else "" for i in range(layers))
+        each = self.layers or 1
         return tuple(INSIDE if i % each else FIRST for i in range(layers))
 
 

@@ -10,7 +10,7 @@ from sim.models.family import family, main_units
 from sim.models.layer import Unit
 from sim.models.mixture import Mixture
 from sim.scenario import slots, software
-from sim.scenario.values import FOREVER, Cluster, Comm, Fault, Scenario
+from sim.scenario.values import FOREVER, Cluster, Comm, Fault, Optimizer, Scenario
 from sim.schedules import program
 from sim.schedules.program import Shape
 
@@ -261,6 +261,12 @@ def _machine(scenario: Scenario) -> Iterator[Finding]:
         have = ", ".join(name for name in ("fp8", "bf16") if name in device.peak_flops)
         what = f"{device.name} (cluster.node) has no {scenario.precision} peak"
         yield ("precision", "cluster.node.device", "cluster.node"), f"{what}; legal: {have}"
+    if scenario.optimizer.offloaded and scenario.optimizer.name != Optimizer.name:
+        what = f"the host's CPU makes no matrix orthogonal; legal with {scenario.optimizer.name}: none"
+        yield ("optimizer.offload", "optimizer.name"), f"found host; {what}"
+    if scenario.states.parameters == "fp8" and scenario.precision != "fp8":
+        what = f"products in {scenario.precision} read no FP8 copies; legal: bf16, or write precision=fp8"
+        yield ("states.parameters", "precision"), f"found fp8; {what}"
     if sms % 2 or not 0 <= sms < device.sms:
         legal = f"even numbers from 2 to {(device.sms - 1) // 2 * 2} ({device.name} has {device.sms} SMs)"
         yield ("comm.sms", "cluster.node.device"), f"found {sms}; legal: {legal}, 0: copy engines"

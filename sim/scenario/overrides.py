@@ -15,6 +15,7 @@ SHORT_FORMS: dict[KeyPath, str] = {
     ("model",): "base",
     ("schedule",): "name",
     ("routing",): "kind",
+    ("recompute",): "kind",
 }
 """Keys where a word stands for a mapping: {base: word} for documents with a file of their own."""
 

@@ -23,12 +23,14 @@ from sim.models.family import families, family
 from sim.models.family import form as form_of
 from sim.models.form import Form
 from sim.models.mixture import Mixture
+from sim.models.precision import States
 from sim.models.recompute import MODULES, RECIPE, Recompute
 from sim.models.shape import ModelShape
-from sim.models.stacks.stack import DEEPSEEK, Stack
+from sim.models.stacks.stack import DEEPSEEK
 from sim.scenario.checks import check
-from sim.scenario.form import FaultForm, ScenarioForm, mistakes
+from sim.scenario.form import FaultForm, ScenarioForm
 from sim.scenario.histogram import Histogram, histogram
+from sim.scenario.mistakes import mistakes
 from sim.scenario.overrides import apply
 from sim.scenario.shelves import MODELS
 from sim.scenario.values import (
@@ -264,7 +266,8 @@ def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
         comm=Comm(**form.comm.model_dump()),
         optimizer=Optimizer(**form.optimizer.model_dump()),
         recompute=_recompute(form),
-        stack=_stack(form),
+        stack=form.stack.value,
+        states=States(**form.states.model_dump()),
         detail=form.detail,
         fold=form.fold,
         seed=form.seed,
@@ -296,10 +299,6 @@ def _routing(form: ScenarioForm, parts: Parts) -> Routing:
     if given.kind == "sampled" and spread is None:
         spread = PROFILE_SPREAD
     return Routing(given.kind, spread, given.max_vio, parts.histogram, given.redundant_experts)
-
-
-def _stack(form: ScenarioForm) -> Stack:
-    return Stack(**form.stack.model_dump(exclude_none=True))
 
 
 def _recompute(form: ScenarioForm) -> Recompute:
@@ -365,12 +364,15 @@ def _plain(form: ScenarioForm, parts: Parts, name: str, batch: Batch) -> dict[st
     for key in ("faults", "jitter"):
         if not plain[key]:
             del plain[key]
-    if _recompute(form) == RECIPE:
+    if _recompute(form) == RECIPE:  # defaults that came later: what was resolved before keeps its hash
         del plain["recompute"]
-    if _stack(form) == DEEPSEEK:
+    if form.stack.value == DEEPSEEK:
         del plain["stack"]
-    if form.optimizer.name == Optimizer.name:  # a default that came later: what was resolved before keeps its hash
-        del plain["optimizer"]["name"]
+    if not plain["states"]:
+        del plain["states"]
+    for key in ("name", "offload"):
+        if plain["optimizer"][key] == getattr(Optimizer, key):
+            del plain["optimizer"][key]
     plain["placement"] = form.placement if isinstance(form.placement, str) else list(form.placement)
     return plain
 

@@ -23,6 +23,11 @@ class StackForm(Form):
     dispatcher: Literal["alltoall", "deepep", "hybridep"] | None = None
     """How megatron sends tokens to experts: alltoall (NCCL; the default), deepep or hybridep."""
 
+    @property
+    def value(self) -> Stack:
+        """The stack that they say."""
+        return Stack(**self.model_dump(exclude_none=True))
+
 
 Finding = tuple[tuple[str, ...], str]
 """The keys involved, the one to change first, and one line on what is wrong and what is legal."""

@@ -6,6 +6,7 @@ from typing import Any
 from hwmodels.fabric import Fabric
 from hwmodels.figure import OVERRIDE, Figure
 from hwmodels.node import Node
+from sim.models.precision import PUBLISHED, States
 from sim.models.recompute import RECIPE, Recompute
 from sim.models.shape import ModelShape
 from sim.models.stacks.stack import DEEPSEEK, Stack
@@ -130,10 +131,17 @@ class Comm:
 @dataclass(frozen=True)
 class Optimizer:
     """name: adamw or muon. reduce: when gradients are reduced, in_drain (each stage's as soon as its holders are
-    through with it) or after (all of them when every rank is through with its steps, as a part of the optimizer)."""
+    through with it) or after (all of them when every rank is through with its steps, as a part of the optimizer).
+    offload: where master weights and moments are, none (on the device) or host."""
 
     name: str = "adamw"
     reduce: str = "in_drain"
+    offload: str = "none"
+
+    @property
+    def offloaded(self) -> bool:
+        """Whether the host holds master weights and moments."""
+        return self.offload == "host"
 
 
 @dataclass(frozen=True)
@@ -208,6 +216,7 @@ class Scenario:
     optimizer: Optimizer = Optimizer()
     recompute: Recompute = RECIPE
     stack: Stack = DEEPSEEK
+    states: States = PUBLISHED
     scenario_hash: str = ""
     resolved: dict[str, Any] = field(default_factory=dict, hash=False, repr=False)
     overrides: tuple[str, ...] = field(default=(), compare=False)

@@ -39,6 +39,7 @@ def test_every_number_says_kind_and_source(found: node.Node) -> None:
     expected = {"gpus", "nics_per_gpu"}
     expected |= {f"{link}.{part}" for link in node.LINKS for part in ("bandwidth", "efficiency", "latency")}
     expected |= {"nvlink.peers"} if found.nvlink.peers else set()
+    expected |= {"launch.forward", "launch.backward"} & found.figures.keys()
     assert set(found.figures) == expected
     assert all(figure.kind in KINDS and len(figure.source) > 10 for figure in found.figures.values())
 
@@ -94,3 +95,7 @@ def test_nics_that_gpus_share_are_told_how_to_be_said(said: object) -> None:
     text = str(caught.value)
     assert "found 0.5" in text and "nics_per_gpu: 1" in text and text.endswith("nic.bandwidth=25GB/s")
     assert node.build(Document({"base": "h800x8", "nic": {"bandwidth": "25GB/s"}})).nic.effective == 20e9
+
+
+def test_nodes_that_say_nothing_of_launching_have_the_measured_host() -> None:
+    assert node.load("h200x1").launch == node.load("h800x8").launch

@@ -11,7 +11,7 @@ from hwmodels import fabric, node, op, tables
 from hwmodels.collectives import exchange_seconds, wires
 from hwmodels.device import Device
 from hwmodels.formats import PLAIN_E4M3
-from hwmodels.op import AllToAll, Attention, Collective, Gemm, GroupedGemm, HostCopy, Memory, Op, Send
+from hwmodels.op import AllToAll, Attention, Collective, Gemm, GroupedGemm, HostCopy, HostUpdate, Memory, Op, Send
 from hwmodels.price import RUNGS, Price, Pricer, contention_family, waves
 from hwmodels.refused import Refused
 from hwmodels.units import seconds_to_ns
@@ -193,6 +193,11 @@ def test_communication_costs_what_the_links_say() -> None:
     assert quote.beside_ns == pytest.approx(quote.ns * TABLES.exchanges["dispatch(F)"]["stretch"], abs=2)
     for other in (Send(1e6, True, False), Collective("all_gather", 1e6, 8, 1), HostCopy(1e6)):
         assert pricer().price(other).beside_ns == pricer().price(other).ns
+
+
+def test_the_host_updates_as_fast_as_its_memory_moves_bytes() -> None:
+    """64 GB/s for one GPU (hwmodels/devices/h800.yaml): 28 bytes of a million parameters in 437.5 us."""
+    assert pricer().price(HostUpdate(28e6)).ns == 437_500
 
 
 def test_launch_gaps_are_the_profile_s() -> None:

@@ -13,7 +13,7 @@ from sim.layout import optimizer
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan
 from sim.layout.traffic import BACKWARD, FORWARD, members
-from sim.models.layer import Part
+from sim.models.layer import Part, Unit
 from sim.trace import LANES
 
 SENDS = {FORWARD: "send activations", BACKWARD: "send gradients"}
@@ -49,11 +49,12 @@ def bursts(plan: Plan, machine: Machine, cabling: Cabling) -> tuple[Burst, ...]:
     return tuple(burst for burst in traffic if len(burst.flows))
 
 
-def wire_bytes(machine: Machine) -> list[tuple[Part, float]]:
-    """The exchanges of a layer with experts, and the bytes that cross a rank's NICs in each; balanced routing."""
+def wire_bytes(machine: Machine) -> list[tuple[Unit, Part, float]]:
+    """The exchanges of each sort of layer with experts, and the bytes that cross a rank's NICs in each; balanced
+    routing."""
     return [
-        (part, kernel.op.wire_bytes())
-        for unit in machine.routed[:1]
+        (unit, part, kernel.op.wire_bytes())
+        for unit in machine.routed_sorts
         for direction in "FB"
         for part in machine.parts(unit, direction)
         for kernel in part.kernels
@@ -65,17 +66,17 @@ def _exchanges(plan: Plan, machine: Machine, cabling: Cabling, position: int) ->
     """Expert groups: a rank's bytes go to the other nodes of its group in equal parts."""
     expert, wire = plan.scenario.parallel.expert, wire_bytes(machine)
     nodes = -(-expert // cabling.gpus)
-    layers = [sum(unit.routed for unit in stage) for stage in machine.stages]
-    passes: Counter[str] = Counter()
+    layers = [Counter(unit.checkpoint != "" for unit in stage if unit.routed) for stage in machine.stages]
+    passes: Counter[tuple[str, bool]] = Counter()
     for step in plan.program.steps[position]:
         for letter, stage, _ in step.passes():
-            passes[letter] += layers[stage]
-    total = sum(size * passes[part.direction] for part, size in wire)
+            passes.update({(letter, again): count for again, count in layers[stage].items()})
+    total = sum(size * passes[part.direction, unit.checkpoint != ""] for unit, part, size in wire)
     if nodes < 2 or not total:
         return
     each = total * min(expert, cabling.gpus) / (nodes - 1)
     flows = exchange(cabling, plan.mesh.of_position(position), expert, np.full((nodes, nodes), each))
-    shares = {part.label: size for part, size in wire}
+    shares = {part.label: size for _, part, size in wire}
     yield Burst(position, LANES.index("communication"), shares, -1, flows)
 
 

@@ -3,32 +3,37 @@ latent attention; Mamba-2) and feed-forward networks (dense, or a mixture of exp
 
 Layers become parts: the mixer; the network with its norm, or the norm and gate, dispatch, experts and combine of a
 mixture. Parts become kernels, for forward (F), input gradient (B) and weight gradient (W). Every rank holds whole
-layers. Precision follows the recipe. Backward computes again what the blocks say: nothing in grouped-query attention
-and dense networks, up-projections in latent attention, convolution and states in Mamba-2, the norm and activations in
-mixtures.
+layers. Precision follows the recipe. Backward computes again what the blocks say: by the recipe nothing in
+grouped-query attention and dense networks, up-projections in latent attention, convolution and states in Mamba-2, the
+norm and activations in mixtures.
 """
 
 from hwmodels.op import norm
-from sim.models.layer import EXPERT, Kernel, Part, Unit, places
+from sim.models.layer import Kernel, Part, Unit, places
+from sim.models.recompute import AGAIN
 from sim.models.stacks.deepseek import experts, feed_forward, gate, gqa, mamba, mla
 from sim.models.stacks.deepseek.ends import embedding, head, positions
-from sim.models.stacks.deepseek.exchange import EXCHANGES, exchange
+from sim.models.stacks.deepseek.exchange import EXCHANGES, exchange, meets
 from sim.models.stacks.deepseek.linear import norm_backward, post_norm
 from sim.models.stacks.deepseek.projection import projection
-from sim.models.transformer.activations import kept, kept_for_weight, workspace
+from sim.models.transformer.activations import kept, kept_for_weight, regained, workspace
 from sim.models.transformer.layers import made, mistakes, mixture, units
 from sim.models.transformer.parameters import cache, flop, weights
 from sim.models.transformer.shape import Site, halves
 from sim.models.transformer.shape import TransformerShape as Shape
 
 __all__ = [
-    "Shape", "cache", "flop", "kept", "kept_for_weight", "made", "mistakes", "mixture", "parts", "units", "weights",
-    "workspace",
+    "Shape", "cache", "flop", "kept", "kept_for_weight", "made", "mistakes", "mixture", "parts", "regained",
+    "units", "weights", "workspace",
 ]  # fmt: skip
 
 PLACES = places(
     (
+        ("B", ("attn again", "mamba again", "gate again")),
+        ("B", ("dispatch again",)),
         ("F", ("attn", "mamba", "gate", "embedding", "projection", "head")),
+        ("B", ("mlp again",)),
+        ("B", ("combine again",)),
         ("B", ("combine",)),
         ("B", ("head", "projection", "mlp")),
         ("F", ("dispatch",)),
@@ -41,18 +46,19 @@ PLACES = places(
         ("W", ("attn", "mamba")),
     )
 )  # fmt: skip
-"""A round of an overlapped pair as in DeepSeek's published profile: exchanges run beside the other half's compute."""
+"""A round of an overlapped pair as in DeepSeek's published profile: exchanges run beside the other half's compute. What
+is computed again beside that comes first; no such round is published."""
 
 
 def parts(site: Site, unit: Unit, direction: str) -> tuple[Part, ...]:
     """The parts of a unit for direction F, B or W, in the order they depend on each other."""
     return tuple(
-        Part(name, direction, unit.layer, tuple(kernels), EXPERT * (name in EXCHANGES), PLACES[direction, name])
-        for name in _names(unit, direction) if (kernels := _kernels(site, unit, name, direction))
+        Part(name, direction, unit.layer, tuple(kernels), meets(name), PLACES[direction, name])
+        for name in _names(site, unit, direction) if (kernels := _kernels(site, unit, name, direction))
     )  # fmt: skip
 
 
-def _names(unit: Unit, direction: str) -> tuple[str, ...]:
+def _names(site: Site, unit: Unit, direction: str) -> tuple[str, ...]:
     """Parts of a unit in order."""
     if unit.kind in _ENDS:
         return (unit.kind,)
@@ -62,14 +68,27 @@ def _names(unit: Unit, direction: str) -> tuple[str, ...]:
     if direction == "F":
         return (*first, *routed)
     if direction == "B":
-        return (*routed[::-1], *first)
+        return (*_again(site, unit, (*first, *routed)), *routed[::-1], *first)
     return ("mlp",) * bool(network) + first * bool(mixer)
+
+
+def _again(site: Site, unit: Unit, forward: tuple[str, ...]) -> tuple[str, ...]:
+    """Parts of backward that run parts of forward a second time: all, or those of a module."""
+    _, network = halves(unit.kind)
+    own: tuple[str, ...] = ()
+    if network == "moe" and experts.moe_again(site):
+        own = ("gate", "dispatch", "mlp", "combine")
+    elif network == "dense" and feed_forward.network_again(site):
+        own = ("mlp",)
+    return tuple(name + AGAIN for name in (forward if unit.checkpoint else own))
 
 
 def _kernels(site: Site, unit: Unit, name: str, direction: str) -> list[Kernel]:
     if name in _ENDS:
         return _ENDS[name](site, direction) + _extra(site, name, direction)
     mixer, network = halves(unit.kind)
+    if name.endswith(AGAIN):
+        return _second(site, unit, name.removesuffix(AGAIN))
     if name in EXCHANGES:
         return exchange(site, site.shape.experts, name, direction)
     if name == "mlp":
@@ -77,6 +96,16 @@ def _kernels(site: Site, unit: Unit, name: str, direction: str) -> list[Kernel]:
     mixing = _mixer(site, mixer, direction) if mixer else []
     gating = _gate(site, direction) if network == "moe" else []
     return mixing + gating if direction == "F" else gating + mixing
+
+
+def _second(site: Site, unit: Unit, name: str) -> list[Kernel]:
+    """Kernels of a part of forward that backward runs a second time."""
+    _, network = halves(unit.kind)
+    if not unit.checkpoint and name == "gate":
+        return gate.again(site, site.shape.experts)
+    if not unit.checkpoint and network == "dense":
+        return feed_forward.again(site, site.shape.dense)
+    return _kernels(site, unit, name, "F")
 
 
 def _extra(site: Site, name: str, direction: str) -> list[Kernel]:

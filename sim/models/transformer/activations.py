@@ -1,11 +1,11 @@
 """What a rank keeps of a transformer's unit while its gradients are due, and its largest temporaries, in bytes.
 
-Each block says what it keeps, by what it computes again. For dense layers that is nothing: Llama 3 trained so
-(arXiv:2407.21783 sec 3.3.2: sequences of 8K without activation checkpointing). Other choices have no kernels.
+Each block says what it keeps, by what it computes again. In the recipe of dense layers that is nothing: Llama 3 trained
+so (arXiv:2407.21783 sec 3.3.2: sequences of 8K without activation checkpointing).
 """
 
 from hwmodels.formats import PLAIN_BF16
-from sim.models.activations import Kept, only_recipe
+from sim.models.activations import Kept, layer_input
 from sim.models.layer import Unit
 from sim.models.stacks.deepseek import experts, feed_forward, gqa, mamba, mla, projection
 from sim.models.stacks.deepseek.ends import head_kept
@@ -15,7 +15,8 @@ from sim.models.transformer.shape import Site, halves
 
 def kept(site: Site, unit: Unit) -> Kept:
     """From a unit's forward to its input gradient, in the formats that the recipe keeps."""
-    only_recipe(site)
+    if unit.checkpoint:
+        return layer_input(site, unit)
     if unit.kind in _ENDS:
         return Kept(_ENDS[unit.kind](site, False))
     mixer, network = halves(unit.kind)
@@ -27,9 +28,20 @@ def kept(site: Site, unit: Unit) -> Kept:
     return own + Kept(t * feed_forward.kept(site, s.dense) if network else 0.0)
 
 
+def regained(site: Site, unit: Unit) -> Kept:
+    """What its backward computes again and holds until it is through, beside the workspace."""
+    if unit.checkpoint:
+        return kept(site, unit._replace(checkpoint="")) - layer_input(site, unit)
+    _, network = ("", "") if unit.kind in _ENDS else halves(unit.kind)
+    if network == "moe" and experts.moe_again(site):
+        return experts.inside(site, site.shape.mixed)
+    if network == "dense" and feed_forward.network_again(site):
+        return Kept(site.tokens * feed_forward.inside(site, site.shape.dense))
+    return Kept()
+
+
 def kept_for_weight(site: Site, unit: Unit) -> Kept:
     """From a unit's input gradient to its weight gradient, when the two are split: both sides of each product."""
-    only_recipe(site)
     if unit.kind in _ENDS:
         return Kept(_ENDS[unit.kind](site, True))
     mixer, network = halves(unit.kind)
@@ -54,7 +66,6 @@ def _mixer(site: Site, mixer: str, split: bool) -> float:
 
 def workspace(site: Site) -> float:
     """The largest of the backwards of the model's blocks."""
-    only_recipe(site)
     halved = {half for kind in kinds(site.shape) for half in halves(kind) if half}
     return max(_workspace(site, half) for half in halved)
 

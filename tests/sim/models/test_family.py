@@ -15,7 +15,7 @@ from sim.scenario import SCENARIOS, from_mapping, load, models, schema
 
 NAMES = {
     "Shape", "made", "mistakes", "units", "mixture", "parts", "weights", "flop", "cache", "kept", "kept_for_weight",
-    "workspace",
+    "regained", "workspace",
 }  # fmt: skip
 
 

@@ -97,6 +97,10 @@ def kept(site, unit):
 kept_for_weight = kept
 
 
+def regained(site, unit):
+    return Kept()
+
+
 def workspace(site):
     return 2.0 * site.tokens * site.shape.width
 '''

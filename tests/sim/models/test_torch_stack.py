@@ -96,7 +96,10 @@ def test_what_is_kept_is_what_operations_need():
     attention = 2 * (2 * h + h + 2 * kv + 2 * h) + wide + wide * heads
     assert own.lowering.kept(own.site, unit).fixed == 4096 * (attention + 2 * (2 * h + 4 * w) + wide)
     full = on(RUNS[0] | {"ckpt": True})
-    assert full.lowering.kept(full.site, unit).fixed == 4096 * 2 * h
+    (checkpoint, *_) = [each for each in full.units if each.block]
+    assert full.lowering.kept(full.site, checkpoint).fixed == 4096 * 2 * h
+    whole = own.lowering.kept(own.site, unit)
+    assert full.lowering.regained(full.site, checkpoint) + full.lowering.kept(full.site, checkpoint) == whole
     compiled = on(RUNS[0] | {"compiled": True})
     assert compiled.lowering.kept(compiled.site, unit).fixed == 4096 * (attention + 2 * (2 * h + 2 * w) + wide)
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 import sim
 from hwmodels.document import DocumentError
 from hwmodels.op import Attention, Gemm, Memory
-from hwmodels.refused import Refused
 from reports.page import render
 from sim import assembly
 from sim.layout import plan
@@ -17,7 +16,6 @@ from sim.models import transformer
 from sim.models.family import weights
 from sim.models.layer import COMPUTE, Site, Unit
 from sim.models.precision import RECIPES
-from sim.models.recompute import Recompute
 from sim.models.transformer.shape import TransformerShape
 from sim.scenario import SCENARIOS, load
 from sim.validation import sizes
@@ -178,15 +176,6 @@ def test_ends_and_workspace():
     assert transformer.workspace(site()) == 4096 * 2 * 3 * 28672, "gradients of gate, up and activation"
     narrow = TransformerShape(**{**vars(V70), "intermediate": 1024})
     assert transformer.workspace(site(narrow)) == 4096 * (2 * (10240 + 8192) + 4 * 8192)
-
-
-def test_only_the_recipe_is_built():
-    other = site()._replace(recompute=Recompute("full"))
-    for ask in (transformer.kept, transformer.kept_for_weight):
-        with pytest.raises(Refused, match="recompute 'full' is not built yet; legal: recipe"):
-            ask(other, LAYER)
-    with pytest.raises(Refused, match="recompute 'full'"):
-        transformer.workspace(other)
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------

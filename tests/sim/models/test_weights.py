@@ -5,14 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwmodels.op import Gemm
-from hwmodels.refused import Refused
 from sim.models import deepseek
 from sim.models.activations import Kept, landing_bytes
 from sim.models.deepseek.parameters import attention_parameters
 from sim.models.family import main_units, weights
 from sim.models.layer import Site, Unit
 from sim.models.precision import RECIPES
-from sim.models.recompute import Recompute
 from sim.models.weights import Parameters, weight_bytes
 from sim.scenario import from_mapping
 
@@ -187,15 +185,6 @@ def test_shared_tensors_weigh_nothing_where_they_are_used_again():
 def test_exchange_buffers():
     assert landing_bytes(site()) == 7168 + 224 + 14336
     assert landing_bytes(site("bf16")) == 2 * 14336
-
-
-def test_only_the_recipe_is_built():
-    other, unit = site()._replace(recompute=Recompute("full")), Unit("moe", 3)
-    for measure in (deepseek.kept, deepseek.kept_for_weight):
-        with pytest.raises(Refused, match="recompute 'full' is not built yet; legal: recipe"):
-            measure(other, unit)
-    with pytest.raises(Refused, match="recompute 'full'"):
-        deepseek.workspace(other)
 
 
 def test_what_is_kept_follows_the_load():

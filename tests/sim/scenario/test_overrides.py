@@ -71,7 +71,7 @@ BAD = {
     "parallel.exprt=8": "unknown key 'exprt', did you mean 'expert'? legal: expert, pipeline, tensor, zero",
     "paralel.expert=8": "paralel: unknown key 'paralel', did you mean 'parallel'? legal: batch, chunk_times, "
     "cluster, comm, detail, faults, fold, jitter, limits, model, name, optimizer, outputs, parallel, placement, "
-    "precision, pricing, recompute, routing, schedule, seed, stack",
+    "precision, pricing, recompute, routing, schedule, seed, stack, states",
     "cluster.node.nic.bandwidth=0 GB/s": "expected more than 0, e.g. \"50 GB/s\"; found '0 GB/s'",
     "cluster.node.nic.bandwidth=3": 'number 3 needs a unit, e.g. "3 GB/s"',
     "cluster.node.nic.bandwith=3 GB/s": "unknown key 'bandwith',"

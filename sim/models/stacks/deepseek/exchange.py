@@ -1,7 +1,8 @@
 """Dispatch and combine: what travels to the experts and back."""
 
 from hwmodels.op import AllToAll, cast, small
-from sim.models.layer import COMMUNICATION, Kernel
+from sim.models.layer import COMMUNICATION, EXPERT, Kernel
+from sim.models.recompute import AGAIN
 from sim.models.stacks.deepseek.linear import Shared, quantized
 
 EXCHANGES = ("dispatch", "combine")
@@ -12,6 +13,11 @@ CACHED_META_BYTES = 8
 """Bytes of the same when the layout is cached, as in the backward pass (h800_dualpipe_trace)."""
 COMBINE_META_BYTES = 40
 """Top-k weights and index that travel with a BF16 row (h800_dualpipe_trace: 14336+40)."""
+
+
+def meets(part: str) -> str:
+    """The group that a part of this name meets."""
+    return EXPERT * (part.removesuffix(AGAIN) in EXCHANGES)
 
 
 def exchange(site: Shared, experts: int, what: str, direction: str) -> list[Kernel]:

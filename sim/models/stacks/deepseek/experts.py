@@ -1,7 +1,8 @@
 """Mixtures of routed and shared experts as kernels; what they keep and weigh.
 
 Order, names and what is computed again in backward (the norm before them, activations) are those of DeepSeek's
-published H800 profile.
+published H800 profile; what another choice keeps instead is an input of a product. Where the whole mixture is computed
+again, that is parts of its own before these.
 """
 
 from hwmodels.formats import PLAIN_BF16, PLAIN_E4M3
@@ -11,12 +12,10 @@ from hwmodels.op import (
     cast,
     cast_transpose,
     dequantize,
-    norm,
     permute,
     small,
     store,
     transpose_scales,
-    transpose_weight,
     unpermute,
 )  # fmt: skip
 from sim.models.activations import Kept
@@ -24,7 +23,29 @@ from sim.models.blocks.experts import Experts
 from sim.models.blocks.feed_forward import Network
 from sim.models.layer import WEIGHT, Kernel
 from sim.models.stacks.deepseek.feed_forward import activate, activate_backward
-from sim.models.stacks.deepseek.linear import BF16_WIDTH, Shared, bias_gradients, dgrad, linear, quantized, wgrad
+from sim.models.stacks.deepseek.linear import (
+    BF16_WIDTH,
+    Shared,
+    bias_gradients,
+    dgrad,
+    linear,
+    norm_again,
+    norm_before,
+    quantized,
+    transposed,
+    weight_copy,
+    wgrad,
+)  # fmt: skip
+
+
+def activation_again(site: Shared) -> bool:
+    """Whether backward computes activations again."""
+    return site.recompute.again("activation", published=True)
+
+
+def moe_again(site: Shared) -> bool:
+    """Whether backward computes the mixture again: gate, exchanges and experts."""
+    return site.recompute.again("moe", published=False)
 
 
 def shared_forward(site: Shared, network: Network) -> tuple[list[Kernel], list[Kernel]]:
@@ -51,7 +72,10 @@ def shared_backward(site: Shared, network: Network) -> tuple[list[Kernel], list[
     keep = Kernel(f"dequant_saved_shared_{up}", dequantize(t, network.first, site.recipe.gate_up))
     first = [*quantized(site, keep), *dgrad(site, "shared_down", h, network.width)]
     first += quantized(site, Kernel("castT_dY_shared", cast_transpose(t, h, PLAIN_E4M3)))
-    first += [activate(site, f"{network.activation}_recompute_castT_shared", t, network)]
+    if activation_again(site):
+        first += [activate(site, f"{network.activation}_recompute_castT_shared", t, network)]
+    else:
+        first += quantized(site, Kernel("castT_act_shared", cast_transpose(t, network.width, site.recipe.activation)))
     first += [activate_backward(f"{network.activation}_bwd_shared", t, network)]
     last = quantized(site, Kernel("dequant_x_shared", dequantize(t, h)))
     tail = "GateUp" if network.fan > 1 else "Up"
@@ -81,11 +105,11 @@ def forward(site: Shared, experts: Experts) -> list[Kernel]:
     out = [*first, Kernel("count_experts", small("expert_count", received, index_bytes))]
     out += [Kernel("build_mapping", small("expert_map", received, index_bytes))]
     out += [Kernel("permute_x", permute(received, rows, h, PLAIN_E4M3 if site.recipe.quantized else PLAIN_BF16))]
-    out += quantized(site, Kernel("routed_W1T", transpose_weight(net.first, h, site.recipe.weight, local)))
+    out += transposed(site, "routed_W1T", net.first, h, local)
     out += quantized(site, Kernel("permute_scales", transpose_scales(rows, h)))
     out += [Kernel(f"routed_{up}", GroupedGemm(local, rows, net.first, h, "fprop", lin))]
     out += [Kernel("scale_topk_w", small("tiny")), activate(site, f"{net.activation}_cast_routed", rows, net)]
-    out += quantized(site, Kernel("routed_W2T", transpose_weight(h, net.width, site.recipe.weight, local)))
+    out += transposed(site, "routed_W2T", h, net.width, local)
     out += quantized(site, Kernel("permute_scales2", transpose_scales(rows, net.width)))
     out += [Kernel("routed_down", GroupedGemm(local, rows, h, net.width, "fprop", lin))]
     out += [Kernel("unpermute_y", unpermute(received, rows, h)), *rest]
@@ -102,17 +126,22 @@ def backward(site: Shared, experts: Experts) -> list[Kernel]:
     out = [*first, *quantized(site, saved)]
     out += [Kernel("permute_dY", permute(site.received, rows, h, element))]
     out += quantized(site, Kernel("permute_scales", transpose_scales(rows, h)))
+    out += weight_copy(site, "routed_W2", h, net.width, site.local_experts)
     out += [Kernel("routed_down_dgrad", GroupedGemm(site.local_experts, rows, net.width, h, "dgrad", lin))]
-    # forward output again for the weight gradient, and the gradient, in one kernel
-    out += [activate_backward(f"{net.activation}_fwd_bwd_routed", rows, net, extra=1)]
+    again = activation_again(site)  # for the weight gradient, and the gradient, in one kernel
+    out += [activate_backward(f"{net.activation}_{'fwd_' * again}bwd_routed", rows, net, extra=int(again))]
     weight_row = 2 * BF16_WIDTH * net.width
     out += [Kernel(f"{net.activation}_topk_weight_bwd", Memory("gate_weight_gradient", rows, weight_row, 4.0))]
-    out += quantized(site, Kernel("castT_act_routed", cast_transpose(rows, net.width)))
-    out += [Kernel("scale_topk_w", small("tiny")), Kernel("rmsnorm2_recompute", norm(site.tokens, h, 2, 2))]
+    source = PLAIN_BF16 if again else site.recipe.activation
+    out += quantized(site, Kernel("castT_act_routed", cast_transpose(rows, net.width, source)))
+    out += [Kernel("scale_topk_w", small("tiny"))]
+    if not moe_again(site):
+        out += norm_before(site)
     out += quantized(
-        site, Kernel("cast_x_recompute", cast(site.tokens, h)), Kernel(f"cast_d{tail}_routed", cast(rows, net.first)),
+        site, Kernel(f"cast_d{tail}_routed", cast(rows, net.first)),
         Kernel("permute_scales2", transpose_scales(rows, net.first)),
     )  # fmt: skip
+    out += weight_copy(site, "routed_W1", net.first, h, site.local_experts)
     out += [Kernel(f"routed_{up}_dgrad", GroupedGemm(site.local_experts, rows, h, net.first, "dgrad", lin))]
     out += bias_gradients(rows, net.bias, routed_down=h, **{f"routed_{up}": net.first})
     out += [Kernel("unpermute_dX", unpermute(site.received, rows, h))]
@@ -136,10 +165,23 @@ def weight(site: Shared, experts: Experts) -> list[Kernel]:
 
 
 def kept(site: Shared, experts: Experts) -> Kept:
-    """Until the input gradient: the norm's input, first products, and dispatched rows."""
+    """Until the input gradient: the norm's input, first products, and dispatched rows; outputs of the norm and of
+    activations where they are not computed again. Of a mixture that is, the norm's alone."""
     r, h = site.recipe, site.shape.hidden
-    fixed = site.tokens * (PLAIN_BF16.row_bytes(h) + r.gate_up.row_bytes(experts.shared.first))
-    return Kept(fixed, r.dispatch.row_bytes(h), r.gate_up.row_bytes(experts.routed.first))
+    norms = PLAIN_BF16.row_bytes(h) + (0.0 if norm_again(site) else r.activation.row_bytes(h))
+    own = Kept(site.tokens * norms)
+    return own if moe_again(site) else own + inside(site, experts)
+
+
+def inside(site: Shared, experts: Experts) -> Kept:
+    """What the mixture itself keeps, or has again while its backward runs."""
+    r, shared, routed = site.recipe, experts.shared, experts.routed
+    widths = (0, 0) if activation_again(site) else (shared.width, routed.width)
+    each, row = (
+        r.gate_up.row_bytes(network.first) + r.activation.row_bytes(width)
+        for network, width in zip((shared, routed), widths, strict=True)
+    )
+    return Kept(site.tokens * each, r.dispatch.row_bytes(site.shape.hidden), row)
 
 
 def kept_for_weight(site: Shared, experts: Experts) -> Kept:

@@ -10,7 +10,9 @@ from sim.models.stacks.deepseek.linear import (
     bias_gradients,
     dgrad,
     linear,
+    norm_again,
     norm_backward,
+    norm_output,
     quantized,
     wgrad,
 )  # fmt: skip
@@ -21,18 +23,43 @@ def forward(site: Shared, heads: Heads) -> list[Kernel]:
     t, h = site.tokens, site.shape.hidden
     out = [Kernel("rmsnorm1", norm(t, h, 2, 2)), *linear(site, "qkv", heads.qkv, h, "cast_x_for_qkv")]
     if heads.normed:
-        out += [Kernel("q_norm", norm(t * heads.queries, heads.width))]
-        out += [Kernel("k_norm", norm(t * heads.shared, heads.width))]
+        out += _normed(site, heads)
     out += _rope(site, heads, "")
     out += [Kernel("flash_fwd", op) for op in _attention(site, heads, "forward")]
-    out += quantized(site, Kernel("save_attn_out", store(t, heads.q, site.recipe.attention_output)))
+    if not _core_again(site):
+        out += quantized(site, Kernel("save_attn_out", store(t, heads.q, site.recipe.attention_output)))
     return out + linear(site, "o_proj", h, heads.q, "cast_attn_out")
 
 
+def _core_again(site: Shared) -> bool:
+    return site.recompute.again("core_attention", published=False)
+
+
+def _norm_again(site: Shared) -> bool:
+    return norm_again(site, published=False)
+
+
+def _again(site: Shared, heads: Heads) -> list[Kernel]:
+    """What backward computes again before its own kernels; without it attention's output is as it was kept."""
+    t, out = site.tokens, []
+    if _norm_again(site) and heads.normed:
+        out += [*_normed(site, heads, "_recompute"), *_rope(site, heads, "_recompute")]
+    if _core_again(site):
+        return out + [Kernel("flash_fwd_recompute", op) for op in _attention(site, heads, "forward")]
+    return out + quantized(site, Kernel("dequant_attn_out", dequantize(t, heads.q, site.recipe.attention_output)))
+
+
+def _normed(site: Shared, heads: Heads, tail: str = "") -> list[Kernel]:
+    """Norms of queries and keys."""
+    rows = (("q", heads.queries), ("k", heads.shared))
+    return [Kernel(f"{name}_norm{tail}", norm(site.tokens * count, heads.width)) for name, count in rows]
+
+
 def backward(site: Shared, heads: Heads) -> list[Kernel]:
-    """Input gradients; nothing is computed again, FP8 operands of the weight gradients come from what was kept."""
-    t, h, r = site.tokens, site.shape.hidden, site.recipe
-    out = quantized(site, Kernel("dequant_attn_out", dequantize(t, heads.q, r.attention_output)))
+    """Input gradients. The recipe computes nothing again: FP8 operands of the weight gradients come from what was
+    kept."""
+    t, h = site.tokens, site.shape.hidden
+    out = _again(site, heads)
     out += dgrad(site, "o_proj", h, heads.q, "cast_dO_proj")
     out += quantized(
         site, Kernel("castT_attn_out", cast_transpose(t, heads.q)), Kernel("castT_dY_o", cast_transpose(t, h))
@@ -42,9 +69,10 @@ def backward(site: Shared, heads: Heads) -> list[Kernel]:
         out += norm_backward("q_norm_bwd", t * heads.queries, heads.width, 2)
         out += norm_backward("k_norm_bwd", t * heads.shared, heads.width, 2)
     out += dgrad(site, "qkv", heads.qkv, h, "cast_dqkv")
+    out += [Kernel("rmsnorm1_recompute", norm(t, h, 2, 2))] if _norm_again(site) else []
     out += quantized(
         site, Kernel("castT_dqkv", cast_transpose(t, heads.qkv)),
-        Kernel("castT_x_qkv", cast_transpose(t, h, r.activation)),
+        Kernel("castT_x_qkv", cast_transpose(t, h, norm_output(site, published=False))),
     )  # fmt: skip
     out += bias_gradients(t, heads.output_bias, o_proj=h) + bias_gradients(t, heads.qkv_bias, qkv=heads.qkv)
     return out + norm_backward("rmsnorm1_bwd", t, h, 3)
@@ -89,12 +117,13 @@ def _attention(site: Shared, heads: Heads, direction: str) -> list[Attention]:
 
 def kept(site: Shared, heads: Heads) -> float:
     """Bytes of a token until the input gradient: inputs of the norm and of the qkv product, q, k, v (twice q and k
-    where they are normalised), the output, and the log-sum-exp of each head."""
-    r, h = site.recipe, site.shape.hidden
-    again = PLAIN_BF16.row_bytes(heads.q + heads.kv) if heads.normed else 0.0
-    inputs = PLAIN_BF16.row_bytes(h) + r.activation.row_bytes(h)
-    outputs = r.attention_output.row_bytes(heads.q) + PLAIN_FP32.row_bytes(heads.queries)
-    return inputs + PLAIN_BF16.row_bytes(heads.qkv) + again + outputs
+    where they are normalised), the output, and the log-sum-exp of each head, but for what is computed again."""
+    r, h, out = site.recipe, site.shape.hidden, PLAIN_BF16.row_bytes(site.shape.hidden)
+    if not _norm_again(site):
+        out += r.activation.row_bytes(h) + (PLAIN_BF16.row_bytes(heads.q + heads.kv) if heads.normed else 0.0)
+    if not _core_again(site):
+        out += r.attention_output.row_bytes(heads.q) + PLAIN_FP32.row_bytes(heads.queries)
+    return out + PLAIN_BF16.row_bytes(heads.qkv)
 
 
 def kept_for_weight(site: Shared, heads: Heads) -> float:

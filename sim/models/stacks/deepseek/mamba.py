@@ -3,14 +3,24 @@
 Kernels, and what backward computes again (convolution, states, the output's norm), are those of
 MambaSplitConv1dScanCombinedFn in github.com/state-spaces/mamba, mamba_ssm/ops/triton/ssd_combined.py. The scan's
 products are batched ones, one a chunk and head (or group), priced as such; inside a chunk half of all pairs count, as
-in causal attention.
+in causal attention. That function has no other way, so of the choices only `norm` is felt, by the first one.
 """
 
 from hwmodels.formats import PLAIN_BF16
 from hwmodels.op import GroupedGemm, Memory, cast_transpose, elementwise, norm
 from sim.models.blocks.mamba import Mamba
 from sim.models.layer import Kernel
-from sim.models.stacks.deepseek.linear import BF16_WIDTH, Shared, dgrad, linear, norm_backward, quantized, wgrad
+from sim.models.stacks.deepseek.linear import (
+    BF16_WIDTH,
+    Shared,
+    dgrad,
+    linear,
+    norm_again,
+    norm_backward,
+    norm_output,
+    quantized,
+    wgrad,
+)  # fmt: skip
 
 FP32_WIDTH = 4
 """Bytes of an FP32 element: states, and cumulated decays."""
@@ -55,10 +65,11 @@ def backward(site: Shared, m: Mamba) -> list[Kernel]:
     # reads y, z and the gradient; writes both gradients, and the output again for the weight gradient
     out += [Kernel("gated_norm_bwd", norm(t, m.inner, 3, 3, "backward")), *_scan_backward(site, m)]
     out += [Kernel("conv1d_bwd", elementwise(t, m.convolved, 2)), *dgrad(site, "in_proj", m.columns, h, "cast_dzxbcdt")]
+    out += [Kernel("rmsnorm1_recompute", norm(t, h, 2, 2))] if norm_again(site, published=False) else []
     out += quantized(
         site, Kernel("castT_y", cast_transpose(t, m.inner)), Kernel("castT_dY_out_proj", cast_transpose(t, h)),
         Kernel("castT_dzxbcdt", cast_transpose(t, m.columns)),
-        Kernel("castT_x_in_proj", cast_transpose(t, h, site.recipe.activation)),
+        Kernel("castT_x_in_proj", cast_transpose(t, h, norm_output(site, published=False))),
     )  # fmt: skip
     return out + norm_backward("rmsnorm1_bwd", t, h, 3)
 
@@ -84,9 +95,11 @@ def weight(site: Shared, m: Mamba) -> list[Kernel]:
 
 
 def kept(site: Shared, m: Mamba) -> float:
-    """Bytes of a token until the input gradient: inputs of the norm and of the first product, what that product makes,
-    and the scan's output."""
-    inputs = PLAIN_BF16.row_bytes(site.shape.hidden) + site.recipe.activation.row_bytes(site.shape.hidden)
+    """Bytes of a token until the input gradient: inputs of the norm and (where it is not computed again) of the first
+    product, what that product makes, and the scan's output."""
+    h = site.shape.hidden
+    again = norm_again(site, published=False)
+    inputs = PLAIN_BF16.row_bytes(h) + (0.0 if again else site.recipe.activation.row_bytes(h))
     return inputs + PLAIN_BF16.row_bytes(m.columns + m.inner)
 
 

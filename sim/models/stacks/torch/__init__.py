@@ -6,9 +6,10 @@ recomputation runs a layer's forward again, up to its last product, whose output
 (`torch.utils.checkpoint`, early_stop).
 """
 
-from sim.models.stacks.torch.keeping import kept, kept_for_weight, workspace
+from sim.models.stacks.torch.formats import recipe
+from sim.models.stacks.torch.keeping import kept, kept_for_weight, regained, workspace
 from sim.models.stacks.torch.layers import parts
 from sim.models.stacks.torch.optimizer import update
 from sim.models.stacks.torch.tensors import tensors
 
-__all__ = ["kept", "kept_for_weight", "parts", "tensors", "update", "workspace"]
+__all__ = ["kept", "kept_for_weight", "parts", "recipe", "regained", "tensors", "update", "workspace"]

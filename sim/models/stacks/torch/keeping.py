@@ -9,13 +9,14 @@ gradient and the loss's, all in FP32, are alive at once, and are counted with th
 from collections.abc import Iterable
 
 from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
-from sim.models.activations import Kept
+from sim.models.activations import Kept, layer_input
 from sim.models.blocks.experts import Experts
 from sim.models.blocks.feed_forward import Network
 from sim.models.blocks.gqa import Heads
 from sim.models.blocks.made import EMBEDDING, HEAD, Made
 from sim.models.blocks.mamba import Mamba
 from sim.models.blocks.mla import Latent
+from sim.models.layer import Unit
 from sim.models.stacks.deepseek import mamba
 from sim.models.stacks.torch.experts import routed_rows
 from sim.models.stacks.torch.kernels import INDEX, WIDE, WIDTH, Shared
@@ -26,18 +27,25 @@ LOSS_ALIVE = 3
 """FP32 tensors of the logits' size alive at once in the backward of the loss."""
 
 
-def kept(site: Shared, made: Made) -> Kept:
+def kept(site: Shared, made: Made, unit: Unit) -> Kept:
     """From a unit's forward to its input gradient."""
     t, h = site.tokens, site.shape.hidden
     if made.end:
         return Kept(t * _end(site, made))
-    if site.recompute.kind == "full":
-        return Kept(t * PLAIN_BF16.row_bytes(h))
+    if unit.checkpoint:
+        return layer_input(site, unit)
     post = made.post_norms * (bool(made.mixer) + bool(made.network)) * _norm(h)
     own = Kept(t * (post + _mixer(site, made.mixer)))
     if isinstance(made.network, Experts):
         return own + _experts(site, made.network)
     return own + Kept(t * (_network(site, made.network) if made.network else 0.0))
+
+
+def regained(site: Shared, made: Made, unit: Unit) -> Kept:
+    """What the backward of a layer that is computed again holds until it is through."""
+    if not unit.checkpoint:
+        return Kept()
+    return kept(site, made, unit._replace(checkpoint="")) - layer_input(site, unit)
 
 
 def _norm(width: float) -> float:

@@ -11,6 +11,7 @@ from sim.models.blocks.made import HEAD, PROJECTION, Made
 from sim.models.blocks.mamba import Mamba
 from sim.models.blocks.mla import Latent
 from sim.models.layer import EXPERT, Kernel, Part, Unit, places
+from sim.models.recompute import AGAIN
 from sim.models.stacks.deepseek import mamba
 from sim.models.stacks.exchange import EXCHANGES, all_to_all
 from sim.models.stacks.torch import attention, compiled, ends, experts, feed_forward, latent
@@ -27,8 +28,6 @@ from sim.models.stacks.torch.kernels import (
 
 Block = Heads | Latent | Mamba | Network | Experts | None
 """What a layer is made of."""
-CHECKPOINTS = ("recipe", "none", "full")
-"""Choices of what backward computes again; the recipe of plain torch is nothing."""
 PLACES = places(
     (
         ("F", ("embedding", "projection", "attn", "head")),
@@ -48,7 +47,9 @@ PLACES = places(
 
 def parts(site: Shared, made: Made, unit: Unit, direction: str) -> tuple[Part, ...]:
     """The parts of a unit for direction F, B or W, in the order they depend on each other. Raises Refused."""
-    again = _again(site, made, unit) if direction == "B" else ()
+    if site.recompute.kind == "modules":
+        raise Refused("recompute.modules are not built for the torch stack; legal: recompute none or full, or layers")
+    again = _again(site, made, unit) if direction == "B" and unit.checkpoint else ()
     return again + tuple(
         Part(name, direction, unit.layer, tuple(kernels), EXPERT * (name in EXCHANGES), PLACES[direction, name])
         for name in _names(site, made, direction) if (kernels := _kernels(site, made, name, direction))
@@ -58,14 +59,9 @@ def parts(site: Shared, made: Made, unit: Unit, direction: str) -> tuple[Part, .
 def _again(site: Shared, made: Made, unit: Unit) -> tuple[Part, ...]:
     """The forward of a layer that backward computes again, without its last product and residual: nothing keeps their
     outputs, and checkpointing stops when all that backward needs is there."""
-    kind = site.recompute.kind
-    if kind not in CHECKPOINTS:
-        raise Refused(f"recompute {kind!r} is not built for the torch stack; legal: {', '.join(CHECKPOINTS)}")
-    if made.end or kind != "full":
-        return ()
     *before, last = parts(site, made, unit, "F")
     whole = (*before, last._replace(kernels=_needed(last.kernels)))
-    return tuple(part._replace(direction="B", name=f"{part.name} again", place=PLACES["B", "mlp"]) for part in whole)
+    return tuple(part._replace(direction="B", name=part.name + AGAIN, place=PLACES["B", "mlp"]) for part in whole)
 
 
 def _needed(kernels: tuple[Kernel, ...]) -> tuple[Kernel, ...]:

@@ -8,14 +8,12 @@ from collections.abc import Iterator, Sequence
 
 from hwmodels.op import Memory
 from sim.models.layer import Kernel
-from sim.models.stacks.torch.kernels import BARE, WIDTH, tiny
+from sim.models.stacks.torch.kernels import BARE, WIDTH, Shared, tiny
 
 CHUNK, BLOCKS = 65536, 320
 """Elements of a chunk; chunks of a launch at most."""
 TENSORS = {1: 110, 4: 36}
 """Tensor lists that a kernel walks (steps alone; or parameters, gradients and two moments) -> tensors of a launch."""
-READ, WRITTEN = 4, 3
-"""Tensors of a parameter: it, its gradient and its moments in; it and its moments out; all in BF16."""
 
 CALL, EACH = 3.5, 0.25
 """The host's work for a step of the optimizer, and for each tensor, in elementwise operations backward: 172, 601 and
@@ -38,10 +36,12 @@ def launches(sizes: Sequence[int], lists: int) -> Iterator[int]:
                 tensors, blocks, elements = (0 if last else 1), 0, 0
 
 
-def update(sizes: Sequence[int]) -> list[Kernel]:
-    """Steps of all tensors counted up, and parameters updated from BF16 gradients and moments."""
+def update(site: Shared, sizes: Sequence[int]) -> list[Kernel]:
+    """Steps of all tensors counted up; parameters updated by their gradients and two moments, which are updated too."""
+    own, gradient, moments = WIDTH, site.recipe.gradient.bits / 8, 2 * site.recipe.moment.row_bytes(1)
     walk = CALL + EACH * len(sizes)
     steps = [tiny("adam_steps", "optimizer", walk * (not n)) for n, _ in enumerate(launches([1] * len(sizes), 1))]
     return steps + [
-        Kernel("adam", Memory("adam", count, READ * WIDTH, WRITTEN * WIDTH), host=BARE) for count in launches(sizes, 4)
+        Kernel("adam", Memory("adam", count, own + gradient + moments, own + moments), host=BARE)
+        for count in launches(sizes, 4)
     ]

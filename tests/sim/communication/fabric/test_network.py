@@ -46,7 +46,7 @@ def test_bytes_of_the_step_are_those_of_its_ops() -> None:
     plan, machine = laid()
     sent = {kind: float(v3().flows.size[v3().flows.kind == i].sum()) for i, kind in enumerate(KINDS)}
     ranks, layers = plan.data, sum(unit.kind == "moe" for unit in machine.units)
-    each = sum(size for _, size in wire_bytes(machine))
+    each = sum(size for *_, size in wire_bytes(machine))
     assert len(wire_bytes(machine)) == 4
     assert sent["expert"] == pytest.approx(each * layers * plan.micro_batches * ranks)
     message = machine.site.tokens * machine.recipe.boundary.row_bytes(machine.site.shape.hidden)
