@@ -4,10 +4,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from hwmodels.document import read
+from hwmodels.units import KILO
+from sim.assembly import machine
 from sim.layout.machine import Machine
+from sim.layout.plan import lay_out
 from sim.models.layer import Kernel
 from sim.models.lowering import updates
+from sim.scenario.files import from_mapping
 from sim.scenario.shelves import SCENARIOS
+from sim.simulation import run as simulate
 
 SOURCE = "h200_torch_steps"
 FILE = SCENARIOS / "measured" / f"{SOURCE}.yaml"
@@ -55,14 +60,14 @@ def _model(run: Mapping[str, Any]) -> dict[str, Any]:
     return model | latent | {"intermediate": run["ffn"]}
 
 
-def kernels(machine: Machine) -> Iterator[Kernel]:
+def kernels(own: Machine) -> Iterator[Kernel]:
     """All that one micro-batch and the update launch, in no order."""
-    for unit in machine.units:
+    for unit in own.units:
         for direction in "FBW":
-            for part in machine.parts(unit, direction):
+            for part in own.parts(unit, direction):
                 yield from part.kernels
-    if own := updates(machine.family, machine.site.stack):
-        yield from own.update(machine.site, machine.units)
+    if lowered := updates(own.family, own.site.stack):
+        yield from lowered.update(own.site, own.units)
 
 
 class Step(NamedTuple):
@@ -73,4 +78,37 @@ class Step(NamedTuple):
     optimizer_ms: float
     step_ms: float
     peak_bytes: float
-    launches: float
+    launches: int
+
+
+def step(run: Mapping[str, Any]) -> Step:
+    """A run, simulated."""
+    plain = from_mapping(scenario(run))
+    summary = simulate(plain, interval=False).summary
+    forward, backward, update = (summary["phases_s"][name] * KILO for name in ("forward", "backward", "optimizer"))
+    count = sum(1 for _ in kernels(machine(lay_out(plain))))
+    peak = summary["worst_memory"]["peak_bytes"]
+    return Step(forward, backward, update, summary["step_time_s"] * KILO, peak, count)
+
+
+def measured(run: Mapping[str, Any]) -> Step:
+    """A run, as it was measured."""
+    forward, backward, update, whole = (run[f"{name}_ms"] for name in ("forward", "backward", "optimizer", "step"))
+    return Step(forward, backward, update, whole, run["peak_allocated"], run["kernels"])
+
+
+class Compared(NamedTuple):
+    """A run, simulated and measured."""
+
+    name: str
+    simulated: Step
+    measured: Step
+
+    def error(self, field: str) -> float:
+        """Relative error of a figure."""
+        return float(getattr(self.simulated, field) / getattr(self.measured, field) - 1)
+
+
+def compared() -> list[Compared]:
+    """All runs."""
+    return [Compared(run["name"], step(run), measured(run)) for run in runs()]

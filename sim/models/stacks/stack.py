@@ -7,17 +7,19 @@ from typing import NamedTuple
 class Kind(NamedTuple):
     """What all jobs of a stack have in common. library: whose kernels they are, the folder of a device's tables
     ("": the project's own). options: keys beside the name that it knows. precisions: recipes that it has kernels for.
-    eager: the host launches kernel by kernel."""
+    eager: the host launches kernel by kernel. frees: gradients are freed after the update and made anew by the first
+    backward."""
 
     library: str
     options: tuple[str, ...]
     precisions: tuple[str, ...]
     eager: bool
+    frees: bool = False
 
 
 KINDS = {
     "deepseek": Kind("", (), ("fp8", "bf16"), eager=False),
-    "torch": Kind("torch", ("release", "compiled", "cuda_graphs"), ("bf16",), eager=True),
+    "torch": Kind("torch", ("release", "compiled", "cuda_graphs"), ("bf16",), eager=True, frees=True),
     "megatron": Kind("te", ("release", "cuda_graphs", "dispatcher"), (), eager=True),
 }
 """Name -> what it is. deepseek: kernels and order of DeepSeek's published H800 profile. torch: plain PyTorch modules.
@@ -44,6 +46,11 @@ class Stack:
     def library(self) -> str:
         """Whose kernels it runs: a folder of a device's tables, "" for the project's own."""
         return KINDS[self.name].library
+
+    @property
+    def frees_gradients(self) -> bool:
+        """Whether gradients are there only from the first backward to the update (`zero_grad(set_to_none=True)`)."""
+        return KINDS[self.name].frees
 
     @property
     def launches(self) -> bool:

@@ -2,8 +2,8 @@
 
 Each operation keeps the tensors that its gradient needs: norms their input and inverse deviations, products their
 input, attention q, k, v, its output and log-sum-exp, activations their input. Compiled, the activation and its product
-are computed again. The peak of a stage with the head falls where log-softmax's gradient is made: its output, its
-gradient and the loss's, all in FP32, are alive at once, and are counted with the head.
+are computed again. A unit's backward holds gradients of its inner tensors: of the head, where log-softmax's gradient is
+made, those of its input and of its output, in FP32 beside the output itself.
 """
 
 from collections.abc import Iterable
@@ -23,8 +23,6 @@ from sim.models.stacks.torch.kernels import INDEX, WIDE, WIDTH, Shared
 
 CUBLAS = 32 * 2**20
 """Bytes of cuBLAS's workspace on Hopper (docs.nvidia.com/cuda/cublas, "cuBLAS workspace": 32 MiB)."""
-LOSS_ALIVE = 3
-"""FP32 tensors of the logits' size alive at once in the backward of the loss."""
 
 
 def kept(site: Shared, made: Made, unit: Unit) -> Kept:
@@ -42,10 +40,28 @@ def kept(site: Shared, made: Made, unit: Unit) -> Kept:
 
 
 def regained(site: Shared, made: Made, unit: Unit) -> Kept:
-    """What the backward of a layer that is computed again holds until it is through."""
+    """What the backward of a unit holds until it is through: gradients, and what it has computed again."""
+    own = Kept(site.tokens * _gradients(site, made))
     if not unit.checkpoint:
-        return Kept()
-    return kept(site, made, unit._replace(checkpoint="")) - layer_input(site, unit)
+        return own
+    return own + kept(site, made, unit._replace(checkpoint="")) - layer_input(site, unit)
+
+
+def _gradients(site: Shared, made: Made) -> float:
+    """Bytes of a token that gradients take at most: of the logits; of a network's inner tensors or of attention's."""
+    h, v = site.shape.hidden, site.shape.vocabulary
+    if made.end == HEAD:
+        return PLAIN_BF16.row_bytes(v) if site.stack.compiled else 2 * PLAIN_FP32.row_bytes(v)
+    inner = (made.dense.fan + 1) * made.dense.width if made.dense else 0
+    if made.routed:
+        inner = made.routed.chosen * (h + made.routed.routed.first + made.routed.routed.width)
+    heads = made.mixer
+    mixing = 0.0
+    if isinstance(heads, Heads):
+        mixing = PLAIN_BF16.row_bytes(heads.qkv + 2 * heads.q) + PLAIN_FP32.row_bytes(heads.q)
+    elif isinstance(heads, Latent):
+        mixing = PLAIN_BF16.row_bytes(2 * heads.q + heads.kv + heads.out) + PLAIN_FP32.row_bytes(heads.q)
+    return PLAIN_BF16.row_bytes(2 * h) + max(PLAIN_BF16.row_bytes(inner), mixing)
 
 
 def _norm(width: float) -> float:
@@ -58,7 +74,7 @@ def _end(site: Shared, made: Made) -> float:
     if made.end == EMBEDDING:
         return float(INDEX)
     if made.end == HEAD:
-        logits = 2 * PLAIN_BF16.row_bytes(v) if site.stack.compiled else LOSS_ALIVE * PLAIN_FP32.row_bytes(v)
+        logits = PLAIN_BF16.row_bytes(v) if site.stack.compiled else PLAIN_FP32.row_bytes(v)
         return _norm(h) + PLAIN_BF16.row_bytes(h) + logits
     return 2 * _norm(h) + PLAIN_BF16.row_bytes(2 * h) + INDEX
 
@@ -128,5 +144,5 @@ def _sides(site: Shared, mixer: Heads | Latent | Mamba | None) -> float:
 
 
 def workspace(site: Shared, made: Iterable[Made]) -> float:
-    """cuBLAS's. Temporaries of a layer's backward come when the head's have gone, which are larger."""
+    """cuBLAS's; what a unit's backward needs beside it is in `regained`."""
     return float(CUBLAS)
