@@ -99,7 +99,8 @@ def test_what_is_kept_is_what_operations_need():
     (checkpoint, *_) = [each for each in full.units if each.block]
     assert full.lowering.kept(full.site, checkpoint).fixed == 4096 * 2 * h
     whole = own.lowering.kept(own.site, unit)
-    assert full.lowering.regained(full.site, checkpoint) + full.lowering.kept(full.site, checkpoint) == whole
+    held = full.lowering.regained(full.site, checkpoint) + full.lowering.kept(full.site, checkpoint)
+    assert held == whole + own.lowering.regained(own.site, unit)
     compiled = on(RUNS[0] | {"compiled": True})
     assert compiled.lowering.kept(compiled.site, unit).fixed == 4096 * (attention + 2 * (2 * h + 2 * w) + wide)
 

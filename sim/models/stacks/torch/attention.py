@@ -4,18 +4,14 @@
 and two more that sum gradients of shared keys and values over their queries' heads.
 """
 
-from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
-from hwmodels.op import Attention, Memory
 from sim.models.blocks.gqa import Heads
 from sim.models.layer import Kernel
+from sim.models.stacks.cudnn import Shared, attend, attend_backward, operations
 from sim.models.stacks.torch.kernels import (
-    ATTENTION,
     VIEWS,
-    Shared,
     dgrad,
     elementwise,
     linear,
-    memset,
     rms_norm,
     rms_norm_backward,
     rope,
@@ -26,46 +22,6 @@ from sim.models.stacks.torch.kernels import (
 
 HEADS = 6
 """Views that make heads of the columns of q, k and v: a shape and a transpose each."""
-
-
-def attend(op: Attention) -> list[Kernel]:
-    """cuDNN's forward, behind a counter that it clears."""
-    return [memset(), Kernel("sdpa", op, host=ATTENTION["F"] + HEADS * VIEWS["F"])]
-
-
-def attend_backward(op: Attention) -> list[Kernel]:
-    """Row sums of O dO, the backward itself, dQ from FP32; gradients of shared heads are summed."""
-    tokens, heads = op.batch * op.sequence, op.heads
-    shared = op.kv_heads or heads
-    q, out = PLAIN_BF16.row_bytes(heads * op.qk), PLAIN_BF16.row_bytes(heads * op.v)
-    sums = [
-        Kernel("sdpa_reduce_head", Memory("attention_reduce", tokens, PLAIN_BF16.row_bytes(heads * width),
-                                          PLAIN_BF16.row_bytes(shared * width)), host=0.0)
-        for width in (op.qk, op.v)
-    ]  # fmt: skip
-    return [
-        memset(),
-        Kernel(
-            "sdpa_dot_do_o",
-            Memory("attention_prepare", tokens, 2 * out, PLAIN_FP32.row_bytes(heads)),
-            host=ATTENTION["B"],
-        ),
-        Kernel("sdpa_bwd", op, host=0.0),
-        Kernel("sdpa_convert_dq", Memory("attention_finish", tokens, PLAIN_FP32.row_bytes(heads * op.qk), q), host=0.0),
-        *(sums if shared != heads else []),
-    ]
-
-
-def operations(site: Shared, heads: Heads, direction: str) -> list[Attention]:
-    """Attention over whole sequences, or a window of them; over chunks as over so many short sequences."""
-    shared = heads.shared if heads.shared != heads.queries else 0
-    window = heads.window if heads.window < site.length else 0
-    whole, rest = divmod(site.length, heads.chunk) if heads.chunk and heads.chunk < site.length else (0, site.length)
-    stretches = ((whole * site.sequences, heads.chunk), (site.sequences, rest))
-    return [
-        Attention(direction, count, heads.queries, tokens, heads.width, heads.width, kv_heads=shared, window=window)
-        for count, tokens in stretches if count and tokens
-    ]  # fmt: skip
 
 
 def forward(site: Shared, heads: Heads) -> list[Kernel]:
@@ -79,7 +35,7 @@ def forward(site: Shared, heads: Heads) -> list[Kernel]:
         out += [*rope("rope_q", t * heads.queries, heads.rotary), *rope("rope_k", t * heads.shared, heads.rotary)]
     for op in operations(site, heads, "forward"):
         out += attend(op)
-    out += [transposed("join_heads", t, heads.q), *linear(site, "o", h, heads.q)]
+    out += [transposed("join_heads", t, heads.q, 1 + HEADS * VIEWS["F"]), *linear(site, "o", h, heads.q)]
     return [*out, elementwise("residual", t, h, 2)]
 
 

@@ -3,12 +3,12 @@
 from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
 from hwmodels.op import Memory
 from sim.models.layer import Kernel
+from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.torch.kernels import (
     BARE,
     INDEX,
     WIDE,
     WIDTH,
-    Shared,
     converted,
     dgrad,
     elementwise,

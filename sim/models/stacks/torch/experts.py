@@ -10,12 +10,12 @@ from sim.models.blocks.experts import Experts
 from sim.models.blocks.feed_forward import Network
 from sim.models.layer import Kernel
 from sim.models.mixture import Mixture
+from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.torch import feed_forward
 from sim.models.stacks.torch.kernels import (
     INDEX,
     VIEWS,
     WIDE,
-    Shared,
     concatenated,
     dgrad,
     elementwise,

@@ -2,8 +2,8 @@
 
 from sim.models.blocks.feed_forward import Network
 from sim.models.layer import Kernel
+from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.torch.kernels import (
-    Shared,
     dgrad,
     elementwise,
     linear,

@@ -17,9 +17,10 @@ from sim.models.blocks.made import EMBEDDING, HEAD, Made
 from sim.models.blocks.mamba import Mamba
 from sim.models.blocks.mla import Latent
 from sim.models.layer import Unit
+from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.deepseek import mamba
 from sim.models.stacks.torch.experts import routed_rows
-from sim.models.stacks.torch.kernels import INDEX, WIDE, WIDTH, Shared
+from sim.models.stacks.torch.kernels import INDEX, WIDE, WIDTH
 
 CUBLAS = 32 * 2**20
 """Bytes of cuBLAS's workspace on Hopper (docs.nvidia.com/cuda/cublas, "cuBLAS workspace": 32 MiB)."""

@@ -8,11 +8,8 @@ works for them. Its work, in simple elementwise operations, is from chains of 60
 
 from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
 from hwmodels.op import Gemm, Memory, norm, small
-from sim.models.layer import Kernel, Site
-from sim.models.shape import ModelShape
-
-Shared = Site[ModelShape]
-"""Site of a layer of any family."""
+from sim.models.layer import Kernel
+from sim.models.stacks.cudnn import MEMSET, Shared, cleared
 
 WIDTH, WIDE, INDEX = 2, 4, 8
 """Bytes of an element in BF16, in FP32, and of an index."""
@@ -25,7 +22,7 @@ in none of the others; two waves of an H200's SMs. nvjet kernels of CUDA 13.0.""
 SPLIT_TILES, SPLIT_DEPTH, SPLIT = 64, 16384, 2
 """Such tiles up to which, and depth from which on, cuBLAS splits a product's depth (in two, assumed) and adds the
 parts: so in all products of those traces, and of the kernels that are named of 14 steps."""
-MEMSET, SPLIT_K = "memset", "split_k_sum"
+SPLIT_K = "split_k_sum"
 AROUND = (MEMSET, SPLIT_K)
 """Names of kernels that cuBLAS launches around a product."""
 
@@ -35,8 +32,6 @@ LINEAR = {"F": 2.4, "B": 2.3}
 """Work for a linear layer's product, its views included: 35.7 us forward, 95 us for both products backward."""
 NORM = {"F": 1.5, "B": 1.95}
 """Of a norm: 22.3 us forward, 40 us backward, for both kernels."""
-ATTENTION = {"F": 2.8, "B": 3.3}
-"""Of cuDNN's attention: 42 us forward; 68 us backward, for all kernels (88 us less two that add its gradients)."""
 JOIN = {"F": 1.4, "B": 1.65}
 """Of a concatenation: 20 us forward; what a split's gradient takes backward, 34 us."""
 BARE = 0.2
@@ -72,11 +67,6 @@ def tiny(name: str, of: str = "", host: float = 1.0) -> Kernel:
     return Kernel(name, small(f"tiny_{of}" if of else "tiny"), host=host)
 
 
-def memset() -> Kernel:
-    """A counter or a scratch buffer cleared."""
-    return Kernel(MEMSET, small(MEMSET), host=0.0)
-
-
 def halved(kernel: Kernel, bytes_: float) -> list[Kernel]:
     """The launches of an elementwise operation whose largest tensor has so many bytes."""
     count, op = 1, kernel.op
@@ -92,9 +82,9 @@ def product(name: str, m: int, n: int, k: int, role: str = "fprop", host: float 
     written in BF16, not added to FP32."""
     op, tiles = Gemm(m, n, k, role, "bf16"), m * n / (128 * 256)
     gemm = Kernel(name, op._replace(result="bf16") if role == "wgrad" else op, host=host)
-    cleared = [memset()] if tiles > MEMSET_TILES else []
+    before = [cleared()] if tiles > MEMSET_TILES else []
     summed = Memory("reduce", m, SPLIT * PLAIN_FP32.row_bytes(n), PLAIN_BF16.row_bytes(n))
-    return [*cleared, gemm, *([Kernel(SPLIT_K, summed, host=0.0)] if tiles <= SPLIT_TILES and k >= SPLIT_DEPTH else [])]
+    return [*before, gemm, *([Kernel(SPLIT_K, summed, host=0.0)] if tiles <= SPLIT_TILES and k >= SPLIT_DEPTH else [])]
 
 
 def linear(site: Shared, name: str, n: int, k: int, rows: int = 0) -> list[Kernel]:
@@ -151,12 +141,12 @@ def radix_sort(name: str, count: float, passes: int, element: int = INDEX) -> li
     """CUB's sort of keys with their positions: a histogram, its sums, and a sweep for each 8 bits."""
     key = Memory("sort", round(count), 2 * element, 2 * element)
     start = [
-        memset(),
-        memset(),
+        cleared(),
+        cleared(),
         Kernel(f"{name}_histogram", key._replace(write=0.0)),
         tiny(f"{name}_sums", "index", BARE),
     ]
-    return [*start, *[memset(), Kernel(f"{name}_sweep", key, host=BARE)] * passes]
+    return [*start, *[cleared(), Kernel(f"{name}_sweep", key, host=BARE)] * passes]
 
 
 def converted(name: str, rows: float, width: int, read: float, write: float) -> Kernel:

@@ -5,13 +5,13 @@ the gradients of what forward split.
 """
 
 from hwmodels.formats import PLAIN_BF16
-from hwmodels.op import Attention, Memory
+from hwmodels.op import Memory
 from sim.models.blocks.mla import Latent
 from sim.models.layer import Kernel
-from sim.models.stacks.torch.attention import attend, attend_backward
+from sim.models.stacks.cudnn import Shared, attend, attend_backward
+from sim.models.stacks.cudnn import latent as attention
 from sim.models.stacks.torch.kernels import (
     VIEWS,
-    Shared,
     concatenated,
     dgrad,
     elementwise,
@@ -25,10 +25,6 @@ from sim.models.stacks.torch.kernels import (
 )  # fmt: skip
 
 
-def _attention(site: Shared, a: Latent, direction: str) -> Attention:
-    return Attention(direction, site.sequences, a.heads, site.length, a.nope + a.rotary, a.v)
-
-
 def forward(site: Shared, a: Latent) -> list[Kernel]:
     """[tokens, hidden] -> [tokens, hidden], with the norm before it and the residual behind."""
     t, h = site.tokens, site.shape.hidden
@@ -37,7 +33,7 @@ def forward(site: Shared, a: Latent) -> list[Kernel]:
     out += linear(site, "kv_b", a.kv, a.kv_rank)
     out += [*rope("rope_q", t * a.heads, a.rotary), *rope("rope_k", t, a.rotary)]
     out += [concatenated("join_q", t, a.q), concatenated("join_k", t, a.q)]
-    out += [*attend(_attention(site, a, "forward")), transposed("join_heads", t, a.out)]
+    out += [*attend(attention(site, a, "forward")), transposed("join_heads", t, a.out, 1 + 2 * VIEWS["F"])]
     return [*out, *linear(site, "o", h, a.out), elementwise("residual", t, h, 2)]
 
 
@@ -56,7 +52,7 @@ def backward(site: Shared, a: Latent) -> list[Kernel]:
     t, h = site.tokens, site.shape.hidden
     rotary, shared = PLAIN_BF16.row_bytes(a.heads * a.rotary), PLAIN_BF16.row_bytes(a.rotary)
     out = [*dgrad(site, "o", h, a.out), transposed("copy_do", t, a.out)]
-    out += attend_backward(_attention(site, a, "backward"))
+    out += attend_backward(attention(site, a, "backward"))
     out += [Kernel("sum_dk_rope", Memory("reduce", t, rotary, shared), host=1 + VIEWS["B"])]
     out += [*rope_backward("rope_k_bwd", t, a.rotary), *rope_backward("rope_q_bwd", t * a.heads, a.rotary)]
     out += [concatenated("join_dkv", t, a.kv), transposed("join_heads_dkv", t, a.kv)]

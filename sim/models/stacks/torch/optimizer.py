@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 
 from hwmodels.op import Memory
 from sim.models.layer import Kernel
-from sim.models.stacks.torch.kernels import BARE, WIDTH, Shared, tiny
+from sim.models.stacks.cudnn import Shared
+from sim.models.stacks.torch.kernels import BARE, WIDTH, tiny
 
 CHUNK, BLOCKS = 65536, 320
 """Elements of a chunk; chunks of a launch at most."""

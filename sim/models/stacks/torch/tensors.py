@@ -4,8 +4,8 @@ from sim.models.blocks.experts import Experts
 from sim.models.blocks.gqa import Heads
 from sim.models.blocks.made import EMBEDDING, PROJECTION, Made
 from sim.models.blocks.mla import Latent
+from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.torch import attention, experts, feed_forward, latent
-from sim.models.stacks.torch.kernels import Shared
 
 
 def tensors(site: Shared, made: Made) -> list[int]:

@@ -2,9 +2,10 @@
 
 from sim.models.blocks.gqa import Heads
 from sim.models.layer import Kernel
-from sim.models.stacks.torch.attention import attend, attend_backward, operations, weight
+from sim.models.stacks.cudnn import Shared, attend, attend_backward, operations
+from sim.models.stacks.torch.attention import weight
 from sim.models.stacks.torch.compiled.fused import fused, norm, norm_backward
-from sim.models.stacks.torch.kernels import Shared, dgrad, linear
+from sim.models.stacks.torch.kernels import dgrad, linear
 
 __all__ = ["backward", "forward", "weight"]
 

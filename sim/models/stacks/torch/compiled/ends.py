@@ -3,8 +3,9 @@
 from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
 from hwmodels.op import Memory
 from sim.models.layer import Kernel
+from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.torch.compiled.fused import fused, norm, norm_backward
-from sim.models.stacks.torch.kernels import Shared, dgrad, linear, tiny, wgrad
+from sim.models.stacks.torch.kernels import dgrad, linear, tiny, wgrad
 
 
 def embedding(site: Shared, direction: str) -> list[Kernel]:

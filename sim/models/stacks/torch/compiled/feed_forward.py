@@ -2,9 +2,10 @@
 
 from sim.models.blocks.feed_forward import Network
 from sim.models.layer import Kernel
+from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.torch.compiled.fused import fused, norm, norm_backward
 from sim.models.stacks.torch.feed_forward import weight
-from sim.models.stacks.torch.kernels import Shared, dgrad, linear
+from sim.models.stacks.torch.kernels import dgrad, linear
 
 __all__ = ["backward", "forward", "weight"]
 
