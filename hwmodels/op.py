@@ -8,9 +8,12 @@ from typing import NamedTuple
 
 from hwmodels.formats import E4M3, E4M3_ROWS, E5M6, PLAIN_BF16, PLAIN_E4M3, PLAIN_FP32, Layout
 
+OPERAND = {"fp8": 1.0, "mxfp8": 1 + 1 / 32, "nvfp4": 0.5 + 1 / 16, "bf16": 2.0}
+"""Precision of a product -> bytes of an element that it reads, with the scales of small blocks."""
+
 
 class Gemm(NamedTuple):
-    """C[m,n] (+)= A[m,k] B[k,n]. `role`: fprop, dgrad, or wgrad. `precision`: fp8 or bf16. result: what a wgrad writes:
+    """C[m,n] (+)= A[m,k] B[k,n]. `role`: fprop, dgrad, or wgrad. `precision`: of OPERAND. result: what a wgrad writes:
     fp32 (added to what is there) or bf16 (over it)."""
 
     m: int
@@ -25,7 +28,7 @@ class Gemm(NamedTuple):
         return 2.0 * self.m * self.n * self.k
 
     def bytes(self) -> float:
-        operand = 1.0 if self.precision == "fp8" else 2.0
+        operand = OPERAND[self.precision]
         out = 8.0 if self.role == "wgrad" and self.result == "fp32" else 2.0  # read and written, or BF16 written
         return operand * (self.m * self.k + self.k * self.n) + out * self.m * self.n
 
@@ -46,7 +49,7 @@ class GroupedGemm(NamedTuple):
         return 2.0 * self.rows * self.n * self.k
 
     def bytes(self) -> float:
-        operand = 1.0 if self.precision == "fp8" else 2.0
+        operand = OPERAND[self.precision]
         if self.role == "wgrad":
             return operand * self.rows * (self.k + self.n) + 2.0 * self.groups * self.k * self.n
         return operand * (self.rows * self.k + self.groups * self.k * self.n) + 2.0 * self.rows * self.n

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from hwmodels import sibling
 from hwmodels import tables as calibration
+from hwmodels.blocks import BLOCKS, FP8, at_peak
 from hwmodels.collectives import ENOUGH_SMS, Wires, collective_seconds, exchange_seconds, host_seconds, send_seconds
 from hwmodels.device import Device
 from hwmodels.memory import first_bytes_us, streaming, traffic
@@ -45,10 +46,8 @@ BF16 = "bf16"
 """The wave model of BF16 products, in tables that have measured enough of them."""
 ALL_KERNELS = ("routing_forward", "routing_backward")
 """Memory-bound kinds whose fixed cost is that of all their kernels together; others' is that of one."""
-LIKE = {"adam": "elementwise", "loss": "elementwise", "concatenate": "copy", "strided": "copy", "memset": "tiny"}
-"""Memory-bound kinds that no table holds, and the kind whose rate they take."""
-TINY = "tiny"
-"""Kind of kernels that do next to nothing; others whose names begin so cost as much."""
+LIKE = {"concatenate": "copy", "strided": "copy", "tiny": "tiny", "memset": "tiny"}
+"""First words of memory-bound kinds that no table holds, and the kind whose rate they take; others: elementwise."""
 OVER_LINKS = (AllToAll, Send, Collective, HostCopy)
 """Operations whose prices depend on links."""
 OFF_DEVICE = (*OVER_LINKS, HostUpdate)
@@ -181,7 +180,7 @@ def _knows(tables: Tables, op: Op, mode: str) -> bool:
     """Whether tables have rows that the mode may use, or a fit, for the class of an operation."""
     if isinstance(op, Gemm | GroupedGemm):
         row = mode == "measured" and op._replace(role=role_class(op.role)) in tables.exact
-        return row or op.precision == "fp8" or BF16 in tables.wave_fit
+        return row or op.precision != BF16 or BF16 in tables.wave_fit
     if isinstance(op, Attention):
         return op.direction in tables.attention
     if isinstance(op, Memory):
@@ -196,7 +195,7 @@ def contention_family(op: Op, us: float) -> str:
     if isinstance(op, Attention):
         return "attention"
     if isinstance(op, Gemm | GroupedGemm):
-        if op.precision != "fp8":
+        if op.precision == BF16:
             return "gemm_bf16"
         return "wgrad" if op.role == "wgrad" else "gemm"
     if not isinstance(op, Memory):
@@ -253,6 +252,8 @@ def _gemm(pricer: Pricer, tables: Tables | None, op: Gemm) -> Quote:
     peak = _peak(pricer.device, op.precision)
     if tables is None:
         return _roofline(pricer, op, peak)
+    if op.precision in BLOCKS:
+        return at_peak(pricer.device, op, _gemm(pricer, tables, op._replace(precision=FP8)))
     role = _wave_role(tables, op)
     row = tables.exact.get(op._replace(role=role_class(op.role))) if pricer.mode == "measured" else None
     if row:
@@ -271,7 +272,7 @@ def _gemm(pricer: Pricer, tables: Tables | None, op: Gemm) -> Quote:
 
 def _wave_role(tables: Tables, op: Gemm | GroupedGemm) -> str:
     """The wave model that a product goes by."""
-    return BF16 if op.precision != "fp8" and BF16 in tables.wave_fit else role_class(op.role)
+    return BF16 if op.precision == BF16 and BF16 in tables.wave_fit else role_class(op.role)
 
 
 def _other_format(pricer: Pricer, tables: Tables, op: Gemm | GroupedGemm, rows: float) -> Quote:
@@ -286,6 +287,8 @@ def _grouped(pricer: Pricer, tables: Tables | None, op: GroupedGemm) -> Quote:
     peak = _peak(pricer.device, op.precision)
     if tables is None:
         return _roofline(pricer, op, peak)
+    if op.precision in BLOCKS:
+        return at_peak(pricer.device, op, _grouped(pricer, tables, op._replace(precision=FP8)))
     role = _wave_role(tables, op)
     if op.precision != "fp8" and role != BF16:
         return _other_format(pricer, tables, op, op.rows)
@@ -327,8 +330,7 @@ def _memory(pricer: Pricer, tables: Tables | None, op: Memory) -> Quote:
         rows = calibration.near(tables, op)
         if rows:
             return _between(tables, op, rows)
-    like = TINY if op.kind.startswith(TINY) else LIKE.get(op.kind, "elementwise")
-    kind = op.kind if op.kind in tables.memory_fit else like
+    kind = op.kind if op.kind in tables.memory_fit else LIKE.get(op.kind.partition("_")[0], "elementwise")
     fit = tables.memory_fit[kind]
     launches = 1 if kind in ALL_KERNELS else op.kernels
     us = fit["fixed_us"] * launches

@@ -21,7 +21,7 @@ from sim.models.family import family
 from sim.models.layer import COMPUTE, Part, Site, Unit
 from sim.models.lowering import lowering
 from sim.models.lowering import recipe as of_stack
-from sim.models.precision import RECIPES
+from sim.models.transformer_engine import EVERY
 from sim.routing import balanced
 from sim.scenario.values import ALWAYS, Scenario
 from sim.step import template
@@ -92,7 +92,7 @@ def _prices(key: _Priced) -> Machine:
     cluster, shape, batch = scenario.cluster, scenario.model, scenario.batch
     assert cluster is not None and shape is not None
     own, node, comm = family(shape.family), cluster.node, scenario.comm
-    recipe = scenario.states.of(of_stack(RECIPES[scenario.precision], scenario.stack))
+    recipe = scenario.states.of(of_stack(EVERY[scenario.precision], scenario.stack, node.device.architecture))
     fidelity = Fidelity(comm.exchange, comm.warps)
     mixture, units = own.mixture(shape), own.units(shape)
     if scenario.recompute.everywhere:  # placement goes by what layers cost

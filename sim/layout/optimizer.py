@@ -97,7 +97,8 @@ def _bytes(form: Format, count: float) -> float:
 
 def tail(plan: Plan, machine: Machine, position: int) -> Tail:
     """Durations for the rank at a pipeline position."""
-    if own := updates(machine.family, machine.site.stack):
+    own = updates(machine.family, machine.site.stack)
+    if own and machine.site.stack.plain_update:
         return _tail_of_kernels(plan, machine, position, own)
     price, recipe = machine.pricer.price, machine.recipe
     held = [(stage, shards(plan, machine, stage)) for stage in plan.holds[position]]
@@ -116,7 +117,10 @@ def tail(plan: Plan, machine: Machine, position: int) -> Tail:
         there = price(HostCopy(_bytes(recipe.gradient, updated))).ns
         return Tail(reduce_ns, norm, max(there, price(HostUpdate(adam.bytes())).ns, back), gather_ns, 0)
     update = price(adam).ns + (_muon_ns(plan, machine, held) if plan.scenario.optimizer.name == muon.NAME else 0)
-    return Tail(reduce_ns, norm, update, gather_ns, back)
+    if own:  # parameters are cast anew, and nothing is averaged on the host
+        units = [unit for stage in plan.holds[position] for unit in machine.stages[stage]]
+        update += sum(price(kernel.op).ns for kernel in own.update(machine.site, units))
+    return Tail(reduce_ns, norm, update, gather_ns, 0 if own else back)
 
 
 def _tail_of_kernels(plan: Plan, machine: Machine, position: int, own: Updates) -> Tail:

@@ -4,8 +4,8 @@ DeepSeek's kernels are a family's own affair: they follow its published profile,
 runs inside another. Every other stack lowers blocks, whatever family they are of.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from sim.models.blocks.made import Made
 from sim.models.family import Family
 from sim.models.layer import Kernel, Part, Site, Unit
 from sim.models.precision import Recipe
-from sim.models.stacks import torch
+from sim.models.stacks import megatron, torch
 from sim.models.stacks.stack import Stack
 
 
@@ -30,7 +30,7 @@ class Lowers(Protocol):
     def regained(self, site: Site[Any], made: Made, unit: Unit) -> Kept:
         """Activations that a unit's backward computes again and holds until it is through."""
 
-    def kept_for_weight(self, site: Site[Any], made: Made) -> Kept:
+    def kept_for_weight(self, site: Site[Any], made: Made, unit: Unit) -> Kept:
         """Activations from a unit's input gradient to its weight gradient, when the two are split."""
 
     def workspace(self, site: Site[Any], made: Iterable[Made]) -> float:
@@ -39,8 +39,8 @@ class Lowers(Protocol):
     def tensors(self, site: Site[Any], made: Made) -> list[int]:
         """Elements of each parameter of a unit that the rank holds, in the order in which the optimizer meets them."""
 
-    def update(self, site: Site[Any], sizes: list[int]) -> list[Kernel]:
-        """Kernels that update tensors of these sizes."""
+    def update(self, site: Site[Any], made: Sequence[Made]) -> list[Kernel]:
+        """Kernels of an update of some units: all of them, or those that follow the plan's own."""
 
     def recipe(self, recipe: Recipe) -> Recipe:
         """Formats as the stack has them, where a scenario says nothing else."""
@@ -89,7 +89,7 @@ class ByBlocks:
         return self.stack.regained(site, self.family.made(site.shape, unit), unit)
 
     def kept_for_weight(self, site: Site[Any], unit: Unit) -> Kept:
-        return self.stack.kept_for_weight(site, self.family.made(site.shape, unit))
+        return self.stack.kept_for_weight(site, self.family.made(site.shape, unit), unit)
 
     def workspace(self, site: Site[Any]) -> float:
         return self.stack.workspace(
@@ -97,17 +97,22 @@ class ByBlocks:
         )
 
     def update(self, site: Site[Any], units: Iterable[Unit]) -> list[Kernel]:
-        """Kernels of the optimizer over the parameters of some units."""
-        held = [size for unit in units for size in self.stack.tensors(site, self.family.made(site.shape, unit))]
-        return self.stack.update(site, held)
+        """Kernels of an update of some units."""
+        return self.stack.update(site, [self.family.made(site.shape, unit) for unit in units])
 
 
-BY_BLOCKS: MappingProxyType[str, Lowers] = MappingProxyType({"torch": torch})
+BY_BLOCKS: MappingProxyType[str, Lowers] = MappingProxyType({"torch": torch, "megatron": megatron})
 """Stacks that lower blocks, by name."""
 
 
-def recipe(own: Recipe, stack: Stack) -> Recipe:
-    """A recipe with the formats of its stack."""
+ONE_SCALE = ("fp8_delayed", "fp8_current")
+"""Recipes with one scale a tensor: rows and columns differ in layout alone."""
+
+
+def recipe(own: Recipe, stack: Stack, architecture: str) -> Recipe:
+    """A recipe with the formats of its stack, on an architecture: Blackwell's tensor cores read FP8 by rows and by
+    columns, Hopper's by rows (nvidia.github.io/TransformerEngine, Performance considerations)."""
+    own = replace(own, both_ways=own.name not in ONE_SCALE or architecture == "hopper")
     return BY_BLOCKS[stack.name].recipe(own) if stack.name in BY_BLOCKS else own
 
 

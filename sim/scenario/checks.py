@@ -9,6 +9,8 @@ from hwmodels.units import LONGEST_NS, format_quantity, ns_to_seconds
 from sim.models.family import family, main_units
 from sim.models.layer import Unit
 from sim.models.mixture import Mixture
+from sim.models.stacks.stack import KINDS
+from sim.models.transformer_engine import EVERY
 from sim.scenario import slots, software
 from sim.scenario.values import FOREVER, Cluster, Comm, Fault, Optimizer, Scenario
 from sim.schedules import program
@@ -257,9 +259,11 @@ def _placement(scenario: Scenario) -> Iterator[Finding]:
 def _machine(scenario: Scenario) -> Iterator[Finding]:
     cluster = _cluster_of(scenario)
     device, sms = cluster.node.device, scenario.comm.sms
-    if scenario.precision not in device.peak_flops:
-        have = ", ".join(name for name in ("fp8", "bf16") if name in device.peak_flops)
-        what = f"{device.name} (cluster.node) has no {scenario.precision} peak"
+    products = EVERY[scenario.precision].linear
+    if products not in device.peak_flops:
+        known = KINDS[scenario.stack.name].precisions
+        what = f"{device.name} (cluster.node) has no {products} peak"
+        have = ", ".join(name for name in known if EVERY[name].linear in device.peak_flops)
         yield ("precision", "cluster.node.device", "cluster.node"), f"{what}; legal: {have}"
     if scenario.optimizer.offloaded and scenario.optimizer.name != Optimizer.name:
         what = f"the host's CPU makes no matrix orthogonal; legal with {scenario.optimizer.name}: none"

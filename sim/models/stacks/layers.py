@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from hwmodels.op import Gemm
+from hwmodels.refused import Refused
 from sim.models.blocks.experts import Experts
 from sim.models.blocks.feed_forward import Network
 from sim.models.blocks.gqa import Heads
@@ -55,6 +56,9 @@ class Stack(NamedTuple):
 
 def parts(stack: Stack, site: Shared, made: Made, unit: Unit, direction: str) -> tuple[Part, ...]:
     """The parts of a unit for direction F, B or W, in the order they depend on each other. Raises Refused."""
+    if made.positions and site.length > made.positions:
+        beyond = f"is beyond the positions that {site.shape.name} learned"
+        raise Refused(f"batch.sequence_length {site.length} {beyond}; legal: 1 to {made.positions}")
     again = _again(stack, site, made, unit) if direction == "B" and unit.checkpoint else ()
     return again + tuple(
         Part(name, direction, unit.layer, tuple(kernels), EXPERT * (name in EXCHANGES), PLACES[direction, name])

@@ -8,19 +8,23 @@ class Kind(NamedTuple):
     """What all jobs of a stack have in common. library: whose kernels they are, the folder of a device's tables
     ("": the project's own). options: keys beside the name that it knows. precisions: recipes that it has kernels for.
     eager: the host launches kernel by kernel. frees: gradients are freed after the update and made anew by the first
-    backward."""
+    backward. plain: an optimizer of one process, all of whose kernels the stack says; else ZeRO-1 as the plan has it.
+    """
 
     library: str
     options: tuple[str, ...]
     precisions: tuple[str, ...]
     eager: bool
     frees: bool = False
+    plain: bool = False
 
 
+TRANSFORMER_ENGINE = ("bf16", "fp8_delayed", "fp8_current", "fp8_block", "mxfp8", "nvfp4")
+"""Recipes of TransformerEngine."""
 KINDS = {
     "deepseek": Kind("", (), ("fp8", "bf16"), eager=False),
-    "torch": Kind("torch", ("release", "compiled", "cuda_graphs"), ("bf16",), eager=True, frees=True),
-    "megatron": Kind("te", ("release", "cuda_graphs", "dispatcher"), (), eager=True),
+    "torch": Kind("torch", ("release", "compiled", "cuda_graphs"), ("bf16",), eager=True, frees=True, plain=True),
+    "megatron": Kind("te", ("release", "cuda_graphs", "dispatcher"), TRANSFORMER_ENGINE, eager=True, plain=False),
 }
 """Name -> what it is. deepseek: kernels and order of DeepSeek's published H800 profile. torch: plain PyTorch modules.
 megatron: Megatron Core with TransformerEngine."""
@@ -46,6 +50,11 @@ class Stack:
     def library(self) -> str:
         """Whose kernels it runs: a folder of a device's tables, "" for the project's own."""
         return KINDS[self.name].library
+
+    @property
+    def plain_update(self) -> bool:
+        """Whether its optimizer is one process's own, with kernels that the stack says."""
+        return KINDS[self.name].plain
 
     @property
     def frees_gradients(self) -> bool:

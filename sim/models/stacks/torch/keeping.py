@@ -115,7 +115,7 @@ def _experts(site: Shared, experts: Experts) -> Kept:
     return Kept(fixed + (routed_rows(site, experts) * row if site.group == 1 else 0.0), 0.0, row * (site.group > 1))
 
 
-def kept_for_weight(site: Shared, made: Made) -> Kept:
+def kept_for_weight(site: Shared, made: Made, unit: Unit) -> Kept:
     """Between input and weight gradient, when a schedule splits them: both sides of each product."""
     t, h = site.tokens, site.shape.hidden
     if made.end == EMBEDDING:

@@ -7,9 +7,11 @@ it has 320 chunks, or all chunks of its last tensor.
 from collections.abc import Iterator, Sequence
 
 from hwmodels.op import Memory
+from sim.models.blocks.made import Made
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.torch.kernels import BARE, WIDTH, tiny
+from sim.models.stacks.torch.tensors import tensors
 
 CHUNK, BLOCKS = 65536, 320
 """Elements of a chunk; chunks of a launch at most."""
@@ -37,8 +39,9 @@ def launches(sizes: Sequence[int], lists: int) -> Iterator[int]:
                 tensors, blocks, elements = (0 if last else 1), 0, 0
 
 
-def update(site: Shared, sizes: Sequence[int]) -> list[Kernel]:
+def update(site: Shared, made: Sequence[Made]) -> list[Kernel]:
     """Steps of all tensors counted up; parameters updated by their gradients and two moments, which are updated too."""
+    sizes = [size for unit in made for size in tensors(site, unit)]
     own, gradient, moments = WIDTH, site.recipe.gradient.bits / 8, 2 * site.recipe.moment.row_bytes(1)
     walk = CALL + EACH * len(sizes)
     steps = [tiny("adam_steps", "optimizer", walk * (not n)) for n, _ in enumerate(launches([1] * len(sizes), 1))]
