@@ -10,7 +10,8 @@ from hwmodels.formats import E4M3, E4M3_ROWS, E5M6, PLAIN_BF16, PLAIN_E4M3, PLAI
 
 
 class Gemm(NamedTuple):
-    """C[m,n] (+)= A[m,k] B[k,n]. `role`: fprop, dgrad, or wgrad (accumulates into FP32). `precision`: fp8 or bf16."""
+    """C[m,n] (+)= A[m,k] B[k,n]. `role`: fprop, dgrad, or wgrad. `precision`: fp8 or bf16. result: what a wgrad writes:
+    fp32 (added to what is there) or bf16 (over it)."""
 
     m: int
     n: int
@@ -18,18 +19,20 @@ class Gemm(NamedTuple):
     role: str = "fprop"
     precision: str = "fp8"
     kernels: int = 1
+    result: str = "fp32"
 
     def flop(self) -> float:
         return 2.0 * self.m * self.n * self.k
 
     def bytes(self) -> float:
         operand = 1.0 if self.precision == "fp8" else 2.0
-        out = 8.0 if self.role == "wgrad" else 2.0  # FP32 read and written, or BF16 written
+        out = 8.0 if self.role == "wgrad" and self.result == "fp32" else 2.0  # read and written, or BF16 written
         return operand * (self.m * self.k + self.k * self.n) + out * self.m * self.n
 
 
 class GroupedGemm(NamedTuple):
-    """`groups` GEMMs in one kernel, one a local expert; `rows` in all (groups padded to 128), weights [k,n] each."""
+    """`groups` GEMMs in one kernel, one a local expert; `rows` in all (groups padded to 128), weights [k,n] each. A
+    wgrad writes the gradients of those in BF16."""
 
     groups: int
     rows: int
@@ -44,6 +47,8 @@ class GroupedGemm(NamedTuple):
 
     def bytes(self) -> float:
         operand = 1.0 if self.precision == "fp8" else 2.0
+        if self.role == "wgrad":
+            return operand * self.rows * (self.k + self.n) + 2.0 * self.groups * self.k * self.n
         return operand * (self.rows * self.k + self.groups * self.k * self.n) + 2.0 * self.rows * self.n
 
 

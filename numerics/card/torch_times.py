@@ -26,6 +26,8 @@ from numerics.card.torch_plan import FULL, TINY, Case, cases
 
 Row = dict[str, Any]
 Show = Callable[[str], None]
+BUDGET_S = 400.0
+"""Of a run: bursts take 95 s on an H200, those under load 165 s."""
 ELEMENTS = 3 << 30
 """Of the buffer of operands: the largest three of a product."""
 SETTLE_S, LOADED_S = 0.25, 0.35
