@@ -102,7 +102,7 @@ def _prices(key: _Priced) -> Machine:
     held = comm.sms if exchanging else 0
     links, waits = wires(node, cluster.fabric), comm.waits == "measured"
     pricer = Pricer(node.device, links, held, scenario.pricing, fidelity, key.always, waits,
-                    node.launch if scenario.stack.launches else None)  # fmt: skip
+                    node.launch if scenario.stack.launches else None, scenario.stack.library)  # fmt: skip
     load = balanced.balanced(mixture, tokens, group, node.gpus) if mixture else balanced.NONE
     slots = mixture.experts + scenario.routing.redundant_experts if mixture else 0
     site = Site(

@@ -16,6 +16,7 @@ from sim.models.stacks.torch.kernels import (
     INDEX,
     VIEWS,
     WIDE,
+    activated,
     concatenated,
     dgrad,
     elementwise,
@@ -101,7 +102,7 @@ def routed_rows(site: Shared, experts: Experts) -> int:
 def _activate(rows: int, net: Network) -> list[Kernel]:
     """On halves of one tensor where gate and up are one product."""
     if net.fan == 1:
-        return [elementwise(net.activation, rows, net.width)]
+        return [activated(net.activation, rows, net.width)]
     return [strided(net.activation, rows, net.width, host=1 + VIEWS["F"]), strided("gate_mul", rows, net.width, 2)]
 
 
@@ -125,7 +126,7 @@ def backward(site: Shared, experts: Experts) -> list[Kernel]:
         out += [elementwise("gate_mul_bwd", rows, w, 2), strided("gate_mul_bwd", rows, w, 2)]
         out += [strided(f"{net.activation}_bwd", rows, w, 2), concatenated("join_d_gate_up", rows, net.first)]
     else:
-        out += [elementwise(f"{net.activation}_bwd", rows, w, 2)]
+        out += [activated(net.activation, rows, w, back=True)]
     out += grouped("experts_gate_up_dgrad", local, rows, h, net.first, "dgrad")
     out += [Kernel("dx_zeros", Memory("fill", t, 0.0, row))]
     return out + _put("dx", rows, Kernel("dx_add", Memory("scatter", rows, row, t * row / rows)))

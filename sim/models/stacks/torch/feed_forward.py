@@ -4,6 +4,7 @@ from sim.models.blocks.feed_forward import Network
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.torch.kernels import (
+    activated,
     dgrad,
     elementwise,
     linear,
@@ -17,7 +18,7 @@ def forward(site: Shared, network: Network) -> list[Kernel]:
     """[tokens, hidden] -> [tokens, hidden], with the norm before it and the residual behind."""
     t, h, w, gated = site.tokens, site.shape.hidden, network.width, network.fan > 1
     out = [rms_norm("mlp_norm", t, h), *linear(site, "gate" if gated else "up", w, h)]
-    out += [elementwise(network.activation, t, w)]
+    out += [activated(network.activation, t, w)]
     out += [*linear(site, "up", w, h), elementwise("gate_mul", t, w, 2)] if gated else []
     return [*out, *linear(site, "down", h, w), elementwise("residual", t, h, 2)]
 
@@ -27,10 +28,10 @@ def backward(site: Shared, network: Network) -> list[Kernel]:
     t, h, w = site.tokens, site.shape.hidden, network.width
     out, mul = dgrad(site, "down", h, w), elementwise("gate_mul_bwd", t, w, 2)
     if network.fan > 1:
-        out += [mul, mul, *dgrad(site, "up", w, h), elementwise(f"{network.activation}_bwd", t, w, 2)]
+        out += [mul, mul, *dgrad(site, "up", w, h), activated(network.activation, t, w, back=True)]
         out += [*dgrad(site, "gate", w, h), elementwise("add_dx", t, h, 2)]
     else:
-        out += [elementwise(f"{network.activation}_bwd", t, w, 2), *dgrad(site, "up", w, h)]
+        out += [activated(network.activation, t, w, back=True), *dgrad(site, "up", w, h)]
     return [*out, *rms_norm_backward("mlp_norm_bwd", t, h), elementwise("add_residual", t, h, 2)]
 
 

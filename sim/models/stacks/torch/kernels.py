@@ -44,6 +44,18 @@ def elementwise(name: str, rows: float, width: int, reads: float = 1, writes: fl
     return Kernel(name, Memory("elementwise", round(rows), reads * row, writes * row), host=host)
 
 
+ACTIVATIONS = {"swiglu": "silu", "geglu": "gelu", "gelu": "gelu", "relu2": "elementwise"}
+"""Activation of a network -> kind of its kernel."""
+
+
+def activated(activation: str, rows: float, width: int, back: bool = False) -> Kernel:
+    """An activation, or its gradient from its input and the output's."""
+    row, kind = PLAIN_BF16.row_bytes(width), ACTIVATIONS[activation]
+    tail = "_backward" if back and kind != "elementwise" else ""
+    op = Memory(f"{kind}{tail}", round(rows), (1 + back) * row, row)
+    return Kernel(f"{activation}_bwd" if back else activation, op)
+
+
 def strided(name: str, rows: float, width: int, reads: float = 1, writes: float = 1, host: float = 1.0) -> Kernel:
     """On slices, broadcasts or transposed tensors (`elementwise_kernel` with offsets)."""
     row = PLAIN_BF16.row_bytes(width)
