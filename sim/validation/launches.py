@@ -24,8 +24,9 @@ NAMED = (
 )  # fmt: skip
 """Class -> parts of the names of its kernels; the first that fits."""
 KINDS = {
-    "softmax_backward": "softmax", "copy": "copy", "convert": "copy", "concatenate": "copy", "gather": "index",
-    "scatter": "index", "sort": "index", "topk": "index", "index": "index", "adam": "optimizer", "softmax": "softmax",
+    "softmax_backward": "softmax", "copy": "copy", "convert": "copy", "concatenate": "copy", "join": "copy",
+    "gather": "index", "scatter": "index", "sort": "index", "topk": "index", "index": "index", "adam": "optimizer",
+    "softmax": "softmax",
     "fused": "fused", "memset": "memset",
 }  # fmt: skip
 """Kind of a memory-bound operation -> class; those with a class in their name aside."""

@@ -41,7 +41,9 @@ of the measured runs themselves: one copy in the backward of latent attention, o
 NOTES = """\
 ## What it shows
 
-* The optimizer comes out short until a table holds torch's fused update: it goes by the rate of elementwise kernels.
+* Kernels are priced by torch's own tables of an H200 (`hwmodels/tables/h200/torch`), measured one by one with a cold L2
+  cache. Where tensors stay in it from one kernel to the next (16 MB each in `sm_24L_1k8`), they are faster than that.
+* The update of large models comes out a sixth short, backward of small ones long, by the same tables.
 * `sm_24L_1k1` is bound by its host: {gpu:.0f} ms of kernels in {wall:.0f} ms. A kernel starts no sooner than it is
   launched; an operation takes the host 14.9 us forward and 20.6 us backward (`cluster.node.launch`), more or less by
   kind (`sim/models/stacks/torch/kernels.py`). Hosts differ by a tenth and more.

@@ -17,9 +17,9 @@ from sim.models.stacks.torch.kernels import (
     VIEWS,
     WIDE,
     activated,
-    concatenated,
     dgrad,
     elementwise,
+    joined,
     linear,
     product,
     radix_sort,
@@ -124,7 +124,7 @@ def backward(site: Shared, experts: Experts) -> list[Kernel]:
     out += grouped("experts_down_dgrad", local, rows, w, h, "dgrad")
     if net.fan > 1:
         out += [elementwise("gate_mul_bwd", rows, w, 2), strided("gate_mul_bwd", rows, w, 2)]
-        out += [strided(f"{net.activation}_bwd", rows, w, 2), concatenated("join_d_gate_up", rows, net.first)]
+        out += [strided(f"{net.activation}_bwd", rows, w, 2), joined("join_d_gate_up", rows, net.first)]
     else:
         out += [activated(net.activation, rows, w, back=True)]
     out += grouped("experts_gate_up_dgrad", local, rows, h, net.first, "dgrad")

@@ -74,6 +74,13 @@ def concatenated(name: str, rows: float, width: int, host: float = 1.0) -> Kerne
     return Kernel(name, Memory("concatenate", round(rows), row, row), host=host)
 
 
+def joined(name: str, rows: float, width: int, host: float = 1.0) -> Kernel:
+    """The same of contiguous tensors, which streams (`CatArrayBatchedCopy_vectorized`)."""
+    return concatenated(name, rows, width, host)._replace(
+        op=Memory("join", round(rows), PLAIN_BF16.row_bytes(width), PLAIN_BF16.row_bytes(width))
+    )
+
+
 def tiny(name: str, of: str = "", host: float = 1.0) -> Kernel:
     """A kernel that does next to nothing. of: the class it counts with ("": elementwise)."""
     return Kernel(name, small(f"tiny_{of}" if of else "tiny"), host=host)
@@ -145,7 +152,7 @@ def rope_backward(name: str, rows: float, width: int) -> list[Kernel]:
     mul, add = strided(name, rows, half), elementwise(f"{name}_add", rows, half, 2, host=VIEWS["B"])
     return [
         mul._replace(host=1 + VIEWS["B"]), mul, strided(f"{name}_neg", rows, half), mul, add, mul, add,
-        concatenated(f"{name}_cat", rows, width, JOIN["B"]),
+        joined(f"{name}_cat", rows, width, JOIN["B"]),
     ]  # fmt: skip
 
 

@@ -27,16 +27,16 @@ def launches(sizes: Sequence[int], lists: int) -> Iterator[int]:
     """Elements that each launch works on. sizes: of tensors."""
     tensors = blocks = elements = 0
     for number, size in enumerate(sizes):
-        tensors += 1
-        chunks = max(1, -(-size // CHUNK))
-        for chunk in range(chunks):
-            blocks += 1
-            elements += min(CHUNK, size - chunk * CHUNK)
-            last = chunk == chunks - 1
-            full = blocks == BLOCKS or (tensors == TENSORS[lists] and last)
-            if full or (last and number == len(sizes) - 1):
+        tensors, left = tensors + 1, size
+        while left >= 0:
+            taken = min(left, (BLOCKS - blocks) * CHUNK)
+            blocks, elements, left = blocks + max(1, -(-taken // CHUNK)), elements + taken, left - taken
+            last = left == 0
+            if blocks == BLOCKS or (last and (tensors == TENSORS[lists] or number == len(sizes) - 1)):
                 yield elements
                 tensors, blocks, elements = (0 if last else 1), 0, 0
+            if last:
+                break
 
 
 def update(site: Shared, made: Sequence[Made]) -> list[Kernel]:
