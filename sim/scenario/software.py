@@ -40,6 +40,9 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
         if getattr(stack, key) != getattr(Stack(), key) and key not in kind.options:
             having = ", ".join(name for name, other in KINDS.items() if key in other.options)
             yield (f"stack.{key}", "stack"), f"{stack.name} runs without it; it goes with: {having}"
+    if stack.dispatcher != Stack.dispatcher and scenario.parallel.expert == 1:
+        what = "a rank that holds all experts dispatches nothing"
+        yield ("stack.dispatcher", "parallel.expert"), f"{what}; legal: alltoall, or parallel.expert 2 or more"
     if scenario.precision not in kind.precisions:
         what = f"the {stack.name} stack has no kernels for {scenario.precision}"
         yield ("precision", "stack"), f"{what}; legal: {', '.join(kind.precisions)}"
