@@ -43,6 +43,9 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
     if stack.dispatcher != Stack.dispatcher and scenario.parallel.expert == 1:
         what = "a rank that holds all experts dispatches nothing"
         yield ("stack.dispatcher", "parallel.expert"), f"{what}; legal: alltoall, or parallel.expert 2 or more"
+    if kind.plain and scenario.precision == "fp8_current" and not stack.compiled:
+        what = "torchao's casts are fast only where torch.compile fuses them"
+        yield ("stack.compiled", "stack", "precision"), f"{what}; legal with precision fp8_current: true"
     if scenario.precision not in kind.precisions:
         what = f"the {stack.name} stack has no kernels for {scenario.precision}"
         yield ("precision", "stack"), f"{what}; legal: {', '.join(kind.precisions)}"

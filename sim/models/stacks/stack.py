@@ -23,7 +23,9 @@ TRANSFORMER_ENGINE = ("bf16", "fp8_delayed", "fp8_current", "fp8_block", "mxfp8"
 """Recipes of TransformerEngine."""
 KINDS = {
     "deepseek": Kind("", (), ("fp8", "bf16"), eager=False),
-    "torch": Kind("torch", ("release", "compiled", "cuda_graphs"), ("bf16",), eager=True, frees=True, plain=True),
+    "torch": Kind(
+        "torch", ("release", "compiled", "cuda_graphs"), ("bf16", "fp8_current"), eager=True, frees=True, plain=True
+    ),
     "megatron": Kind("te", ("release", "cuda_graphs", "dispatcher"), TRANSFORMER_ENGINE, eager=True, plain=False),
 }
 """Name -> what it is. deepseek: kernels and order of DeepSeek's published H800 profile. torch: plain PyTorch modules.

@@ -121,3 +121,21 @@ def test_a_mixture_over_several_ranks_exchanges_rows():
     unit = next(unit for unit in own.units if unit.routed)
     assert [part.name for part in own.parts(unit, "F")] == ["attn", "dispatch", "mlp", "combine"]
     assert {part.name for part in own.parts(unit, "F") if part.meets} == {"dispatch", "combine"}
+
+
+def test_float8_casts_each_operand_between_compiled_kernels():
+    bf16, float8 = on(RUNS[0] | {"compiled": True}), on(RUNS[0] | {"compiled": True}, precision="fp8_current")
+    unit = next(unit for unit in float8.units if unit.block)
+    for direction, casts in (("F", 14), ("B", 14), ("W", 7)):
+        here, there = ([k for p in own.parts(unit, direction) for k in p.kernels] for own in (float8, bf16))
+        assert products(here) == products(there)
+        assert sum(k.name.startswith("cast_") for k in here) == casts
+        assert {k.op.precision for k in here if isinstance(k.op, Gemm)} == {"fp8"}
+    head = float8.units[-1]
+    assert float8.parts(head, "F") == bf16.parts(head, "F")
+    assert float8.lowering.kept(float8.site, unit) == bf16.lowering.kept(bf16.site, unit)
+
+
+def test_float8_needs_compilation():
+    with pytest.raises(Exception, match="torchao's casts are fast only where torch"):
+        on(RUNS[0], precision="fp8_current")

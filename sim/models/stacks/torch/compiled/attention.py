@@ -3,11 +3,8 @@
 from sim.models.blocks.gqa import Heads
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared, attend, attend_backward, operations
-from sim.models.stacks.torch.attention import weight
 from sim.models.stacks.torch.compiled.fused import fused, norm, norm_backward
-from sim.models.stacks.torch.kernels import dgrad, linear
-
-__all__ = ["backward", "forward", "weight"]
+from sim.models.stacks.torch.compiled.linear import dgrad, linear, weights
 
 
 def forward(site: Shared, heads: Heads) -> list[Kernel]:
@@ -38,3 +35,8 @@ def _turned(site: Shared, heads: Heads, tail: str) -> list[Kernel]:
     if heads.q == heads.kv:
         return [fused(f"rope{tail}", site.tokens, heads.q, 2, 2)]
     return [fused(f"rope_{name}{tail}", site.tokens, width, 1, 1) for name, width in (("q", heads.q), ("k", heads.kv))]
+
+
+def weight(site: Shared, heads: Heads) -> list[Kernel]:
+    h = site.shape.hidden
+    return weights(site, (("o", h, heads.q), ("v", heads.kv, h), ("k", heads.kv, h), ("q", heads.q, h)))

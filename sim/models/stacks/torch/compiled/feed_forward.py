@@ -4,10 +4,7 @@ from sim.models.blocks.feed_forward import Network
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.torch.compiled.fused import fused, norm, norm_backward
-from sim.models.stacks.torch.feed_forward import weight
-from sim.models.stacks.torch.kernels import dgrad, linear
-
-__all__ = ["backward", "forward", "weight"]
+from sim.models.stacks.torch.compiled.linear import dgrad, linear, weights
 
 
 def forward(site: Shared, network: Network) -> list[Kernel]:
@@ -24,3 +21,8 @@ def backward(site: Shared, network: Network) -> list[Kernel]:
     out = [*dgrad(site, "down", h, w), fused(f"{network.activation}_bwd", t, w, fan + 1, fan + 1)]
     out += dgrad(site, "up", w, h) + (dgrad(site, "gate", w, h) if fan > 1 else [])
     return out + norm_backward("mlp_norm_bwd", t, h, fan)
+
+
+def weight(site: Shared, network: Network) -> list[Kernel]:
+    h, w = site.shape.hidden, network.width
+    return weights(site, (("down", h, w), ("up", w, h), ("gate", w, h))[: network.fan + 1])
