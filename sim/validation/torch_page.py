@@ -14,8 +14,8 @@ HEAD = """\
 Written by `python -m sim steps --write`. Fourteen training steps that were measured for this project on one NVIDIA H200
 (`scenarios/measured/h200_torch_steps.yaml`: torch 2.11, BF16 parameters, gradients and moments, fused AdamW), each as a
 scenario on the torch stack. No time or memory of them, nor of the traces below, is an input (which kernels run is):
-kernels are priced by tables, the host by chains of single operations. Times are reported, not tuned. Phases were measured by CUDA events, the step by the
-wall clock, memory as torch allocated it.
+kernels are priced by tables, the host by chains of single operations. Times are reported, not tuned. Phases were
+measured by CUDA events, the step by the wall clock, memory as torch allocated it.
 """
 FIELDS = {
     "forward_ms": "forward, ms", "backward_ms": "backward, ms", "optimizer_ms": "optimizer, ms", "step_ms": "step, ms",
