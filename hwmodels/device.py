@@ -16,7 +16,7 @@ from hwmodels.units import parse
 
 SHELF = Shelf("device", HERE / "devices", "hwmodels/devices")
 
-FORMATS = ("fp8", "bf16", "tf32", "fp32")
+FORMATS = ("fp8", "bf16", "tf32", "fp32", "mxfp8", "nvfp4")
 """Number formats with a peak; a device without tensor cores for one leaves it out."""
 
 LEVELS = ("registers", "shared_memory", "l2", "hbm", "host")

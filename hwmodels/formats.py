@@ -14,6 +14,7 @@ class Format:
 
     kind says what the codes outside the ordinary ones mean (the exponent's bias is 2^(exponent-1) - 1 in all):
     "ieee" keeps the top exponent for infinities and NaN; "fn" (finite) has no infinity and one NaN a sign, all ones;
+    "all" has neither;
     "scale" has neither sign nor zero nor subnormals: code c is 2^(c - bias), all ones NaN.
     """
 
@@ -38,6 +39,8 @@ class Format:
     def max_code(self) -> int:
         """Code of `max_finite`; the next code is infinity in "ieee" and NaN in "fn" and "scale"."""
         top = int(2 ** (self.exponent + self.mantissa)) - 1
+        if self.kind == "all":
+            return top
         return top - int(2**self.mantissa) if self.kind == "ieee" else top - 1
 
     @property
@@ -56,6 +59,8 @@ E5M6 = Format("e5m6", 12, 5, 6, 65024.0)
 upper 12 bits of a half-precision number (assumed)."""
 BF16 = Format("bf16", 16, 8, 7, 3.3895313892515355e38)
 FP32 = Format("fp32", 32, 8, 23, 3.4028234663852886e38)
+E2M1 = Format("e2m1", 4, 2, 1, 6.0, kind="all")
+"""NVFP4's elements (arXiv:2509.25149 sec 2)."""
 UE8M0 = Format("ue8m0", 8, 8, 0, 2.0**127, kind="scale")
 
 
@@ -87,3 +92,5 @@ PLAIN_E4M3 = Layout(E4M3)
 E4M3_ROWS = Layout(E4M3, TILE)
 E4M3_BLOCKS = Layout(E4M3, TILE * TILE)
 E5M6_ROWS = Layout(E5M6, TILE)
+MXFP8 = Layout(E4M3, 32, UE8M0)
+NVFP4 = Layout(E2M1, 16, E4M3)

@@ -35,6 +35,8 @@ DEVICE: dict[str, str] = {
     "peak_flops.fp8": "Dense FLOP/s of FP8 tensor cores; left out where there are none.",
     "peak_flops.bf16": "Dense FLOP/s of BF16 tensor cores.",
     "peak_flops.tf32": "Dense FLOP/s of TF32 tensor cores.",
+    "peak_flops.mxfp8": "Dense FLOP/s in E4M3 with a scale for 32 elements; left out where tensor cores take none.",
+    "peak_flops.nvfp4": "Dense FLOP/s in E2M1 with a scale for 16 elements; left out where there are none.",
     "peak_flops.fp32": "FLOP/s of FP32 lanes.",
     **{f"{level}.{key}": f"{what} {of}." for level, of in LEVELS.items() for key, what in MEMORY.items()},
 }
@@ -46,6 +48,8 @@ NODE: dict[str, str] = {
     "gpus": "GPUs of a node, which is an NVLink domain.",
     "nics_per_gpu": "NICs of each GPU.",
     **{f"{link}.{key}": f"{what} {of}." for link, of in LINKS.items() for key, what in LINK.items()},
+    "launch.forward": "Time of the host for an operation that launches one elementwise kernel, forward.",
+    "launch.backward": "The same backward; left out, both are as on an H200's host.",
     "nvlink.name": "What its maker calls it; left out: NVLink.",
     "nvlink.peers": "GPUs that share its bandwidth, each by a link of its own (a full mesh); left out: a switch.",
 }

@@ -32,7 +32,6 @@ DEVICES = """
 Cards without either are priced by the roofline, which is a bound: on AMD's cards published products take two to four
 times as long (below). So an AMD card looks faster here than it is, also beside one with tables. The idle time between
 kernels is the H800's everywhere.
-FP4 peaks are left out: nothing here computes in FP4.
 """
 
 NODES = """
@@ -94,7 +93,7 @@ Published rows are short bursts: under sustained load large products on B200 and
 the same library metered for 0.3 s and more).
 """
 
-FORMATS = ("bf16", "fp8", "tf32", "fp32")
+FORMATS = ("bf16", "fp8", "mxfp8", "nvfp4", "tf32", "fp32")
 
 
 def page() -> str:

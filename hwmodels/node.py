@@ -8,7 +8,7 @@ from hwmodels.device import Device
 from hwmodels.document import Document, KeyPath
 from hwmodels.figure import HERE, Figure, Reading
 from hwmodels.shelf import Shelf, expand, names
-from hwmodels.units import GIGA
+from hwmodels.units import GIGA, MICRO
 
 SHELF = Shelf("node", HERE / "nodes", "hwmodels/nodes", {"device": devices.SHELF})
 
@@ -17,7 +17,7 @@ LINKS = ("nvlink", "nic", "pcie")
 NVLINK = "NVLink"
 """What the links between GPUs are called where a document gives them no name."""
 
-KEYS = ("name", "device", "gpus", "nics_per_gpu", *LINKS)
+KEYS = ("name", "device", "gpus", "nics_per_gpu", *LINKS, "launch")
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,23 @@ class Link:
 
 
 @dataclass(frozen=True)
+class Launch:
+    """Seconds of the host for an operation of a framework that launches one elementwise kernel: forward, its gradient
+    recorded, and backward. What other operations take is told in such ones (`sim.models.layer.Kernel`).
+
+    The default, for nodes that say nothing, is that of an H200's host (hwmodels/nodes/h200x1.yaml; assumed).
+    """
+
+    forward_s: float = 14.9 * MICRO
+    backward_s: float = 20.6 * MICRO
+
+
+@dataclass(frozen=True)
 class Node:
     """One server, or a rack whose GPUs are one NVLink domain. nvlink, pcie: of each GPU, the links to the other GPUs
     and to the host, whatever their makers call them. nic: of each NIC; a GPU has `nics_per_gpu` of them.
+
+    launch: of its host, of which each GPU has its own share.
 
     nic.latency_s is end to end through one switch; a fabric's own latencies take its place, they do not add to it.
     figures: dotted key of the document, without the device's -> the number with its provenance.
@@ -60,6 +74,7 @@ class Node:
     nic: Link
     nics_per_gpu: int
     pcie: Link
+    launch: Launch = Launch()
     figures: Mapping[str, Figure] = field(default_factory=dict, hash=False, repr=False)
 
 
@@ -97,6 +112,7 @@ def build(document: Document, key: KeyPath = ()) -> Node:
         gpus=reading.count("gpus"),
         **{link: _link(reading, link) for link in LINKS},
         nics_per_gpu=_nics(reading),
+        launch=_launch(reading),
         figures=reading.figures,
     )
     reading.problems.extend(inner.problems)
@@ -116,6 +132,12 @@ def _nics(reading: Reading) -> int:
     reading.problem((key,), f"expected a whole number, 1 or more; found {number:g}; for NICs that GPUs share write "
                     f"{key}: 1 and the part that each has, {part}")  # fmt: skip
     return 0
+
+
+def _launch(reading: Reading) -> Launch:
+    if reading.content("launch") is None or not reading.keys(("forward", "backward"), "launch"):
+        return Launch()
+    return Launch(reading.quantity("time", "launch", "forward"), reading.quantity("time", "launch", "backward"))
 
 
 def _link(reading: Reading, name: str) -> Link:

@@ -8,9 +8,13 @@ from typing import NamedTuple
 
 from hwmodels.formats import E4M3, E4M3_ROWS, E5M6, PLAIN_BF16, PLAIN_E4M3, PLAIN_FP32, Layout
 
+OPERAND = {"fp8": 1.0, "mxfp8": 1 + 1 / 32, "nvfp4": 0.5 + 1 / 16, "bf16": 2.0}
+"""Precision of a product -> bytes of an element that it reads, with the scales of small blocks."""
+
 
 class Gemm(NamedTuple):
-    """C[m,n] (+)= A[m,k] B[k,n]. `role`: fprop, dgrad, or wgrad (accumulates into FP32). `precision`: fp8 or bf16."""
+    """C[m,n] (+)= A[m,k] B[k,n]. `role`: fprop, dgrad, or wgrad. `precision`: of OPERAND. result: what a wgrad writes:
+    fp32 (added to what is there) or bf16 (over it)."""
 
     m: int
     n: int
@@ -18,18 +22,20 @@ class Gemm(NamedTuple):
     role: str = "fprop"
     precision: str = "fp8"
     kernels: int = 1
+    result: str = "fp32"
 
     def flop(self) -> float:
         return 2.0 * self.m * self.n * self.k
 
     def bytes(self) -> float:
-        operand = 1.0 if self.precision == "fp8" else 2.0
-        out = 8.0 if self.role == "wgrad" else 2.0  # FP32 read and written, or BF16 written
+        operand = OPERAND[self.precision]
+        out = 8.0 if self.role == "wgrad" and self.result == "fp32" else 2.0  # read and written, or BF16 written
         return operand * (self.m * self.k + self.k * self.n) + out * self.m * self.n
 
 
 class GroupedGemm(NamedTuple):
-    """`groups` GEMMs in one kernel, one a local expert; `rows` in all (groups padded to 128), weights [k,n] each."""
+    """`groups` GEMMs in one kernel, one a local expert; `rows` in all (groups padded to 128), weights [k,n] each. A
+    wgrad writes the gradients of those in BF16."""
 
     groups: int
     rows: int
@@ -43,7 +49,9 @@ class GroupedGemm(NamedTuple):
         return 2.0 * self.rows * self.n * self.k
 
     def bytes(self) -> float:
-        operand = 1.0 if self.precision == "fp8" else 2.0
+        operand = OPERAND[self.precision]
+        if self.role == "wgrad":
+            return operand * self.rows * (self.k + self.n) + 2.0 * self.groups * self.k * self.n
         return operand * (self.rows * self.k + self.groups * self.k * self.n) + 2.0 * self.rows * self.n
 
 

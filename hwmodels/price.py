@@ -1,5 +1,8 @@
 """What an operation costs on a device, and how that price came about.
 
+Where a library is named, its kernels' tables are asked first, the device's and its siblings' (`hwmodels.library`); what
+they lack is priced by the project's own.
+
 The ladder: measured (this very shape) -> interpolated (between measured shapes, by a model of the kernel) -> held
 (beyond the measured range, utilisation held) -> transferred (from a sibling device or format, utilisation held) ->
 roofline (peaks and bandwidth alone) -> refused. Every price says its rung, its table and row, and its relative spread.
@@ -11,11 +14,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from hwmodels import sibling
+from hwmodels import library, sibling
 from hwmodels import tables as calibration
-from hwmodels.collectives import ENOUGH_SMS, Wires, collective_seconds, exchange_seconds, host_seconds, send_seconds
+from hwmodels.blocks import BLOCKS, FP8, at_peak
+from hwmodels.collectives import ENOUGH_SMS, Wires, exchange_seconds
 from hwmodels.device import Device
+from hwmodels.links import over_links
 from hwmodels.memory import first_bytes_us, streaming, traffic
+from hwmodels.node import Launch
 from hwmodels.op import AllToAll, Attention, Collective, Gemm, GroupedGemm, HostCopy, HostUpdate, Memory, Op, Send
 from hwmodels.refused import Refused
 from hwmodels.tables import Tables, role_class
@@ -44,8 +50,8 @@ BF16 = "bf16"
 """The wave model of BF16 products, in tables that have measured enough of them."""
 ALL_KERNELS = ("routing_forward", "routing_backward")
 """Memory-bound kinds whose fixed cost is that of all their kernels together; others' is that of one."""
-LIKE = {"adam": "elementwise", "loss": "elementwise"}
-"""Memory-bound kinds that no table holds, and the kind whose rate they take."""
+LIKE = {"concatenate": "copy", "strided": "copy", "tiny": "tiny", "memset": "tiny"}
+"""First words of memory-bound kinds that no table holds, and the kind whose rate they take; others: elementwise."""
 OVER_LINKS = (AllToAll, Send, Collective, HostCopy)
 """Operations whose prices depend on links."""
 OFF_DEVICE = (*OVER_LINKS, HostUpdate)
@@ -76,7 +82,8 @@ class Pricer:
 
     mode: measured (the whole ladder), fitted (kernel models, no exact rows) or roofline. exchange: seconds of an
     all-to-all alone on so many SMs. held: whether communication has its SMs all the time, or only while a kernel of it
-    runs. waits: for peers before an exchange beside compute, as long as in the table's profile.
+    runs. waits: for peers before an exchange beside compute, as long as in the table's profile. host: what launches
+    kernel by kernel, or None. library: whose kernels run, a folder in a device's tables ("": the project's own).
     """
 
     device: Device
@@ -86,6 +93,8 @@ class Pricer:
     exchange: Callable[[AllToAll, Wires, int], float] = field(default=exchange_seconds, compare=False, repr=False)
     held: bool = True
     waits: bool = False
+    host: Launch | None = None
+    library: str = ""
     known: dict[tuple[Op, bool], Price] = field(default_factory=dict, init=False, compare=False, repr=False)
     rows: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
@@ -112,15 +121,18 @@ class Pricer:
 
     @cached_property
     def shelf(self) -> tuple[Tables, ...]:
-        """The device's tables and its siblings', in the order they are asked."""
+        """The device's tables and its siblings', in the order they are asked: the library's before the project's."""
         if self.mode == "roofline":
             return ()
         names = dict.fromkeys(([self.device.tables] if self.device.tables else []) + list(self.device.siblings))
-        return tuple(calibration.load(name) for name in names)
+        theirs = [f"{name}/{self.library}" for name in names if self.library in calibration.libraries(name)]
+        return tuple(calibration.load(name) for name in (*theirs, *names))
 
     @cached_property
     def launch_gap_ns(self) -> int:
         """Idle time between two kernels of a stream (1.99 us in the H800 profile, 899 boundaries)."""
+        if self.tables and self.tables.library:
+            return math.ceil(self.tables.launch_gap_us * US_NS)
         name = self.device.tables or next(iter(self.device.siblings), "h800")
         return math.ceil(calibration.load(name).launch_gap_us * US_NS)
 
@@ -136,13 +148,13 @@ class Pricer:
 
     def _price(self, op: Op, on_comm_sms: bool) -> Price:
         tables, by = self.asked(op), self.free if isinstance(op, PACED) else self
-        quote: Quote = _RULES[type(op)](by, tables, op)
+        quote = _quote(by, tables, op)
         family = contention_family(op, quote.us)  # by its time on the table's device: a faster one changes no class
         us, rung, source, spread, _ = _settled(by, tables, op, quote)
         ns = max(1, seconds_to_ns(us * MICRO))
         slower = self._slow_down(tables, op, family)
         if by is not self:  # beside communication it has fewer SMs
-            us = _settled(self, tables, op, _RULES[type(op)](self, tables, op)).us
+            us = _settled(self, tables, op, _quote(self, tables, op)).us
         if on_comm_sms and isinstance(op, Memory):
             timed_there = op.kind in TIMED_THERE and tables is not None and tables.exchanges
             slower = 1.0 if timed_there or not self.comm_sms else self.device.sms / self.comm_sms
@@ -152,7 +164,8 @@ class Pricer:
 
     def asked(self, op: Op) -> Tables | None:
         """The first tables that know the class of an operation; the device's own where none does."""
-        return next((tables for tables in self.shelf if _knows(tables, op, self.mode)), self.tables)
+        own = next((tables for tables in self.shelf if not tables.library), None)
+        return next((tables for tables in self.shelf if _knows(tables, op, self.mode)), own)
 
     def _slow_down(self, asked: Tables | None, op: Op, family: str) -> float:
         """How many times as long beside the other side. asked: the tables that the operation is priced by."""
@@ -174,9 +187,11 @@ class Pricer:
 
 def _knows(tables: Tables, op: Op, mode: str) -> bool:
     """Whether tables have rows that the mode may use, or a fit, for the class of an operation."""
+    if tables.library:
+        return library.knows(tables.library, op)
     if isinstance(op, Gemm | GroupedGemm):
         row = mode == "measured" and op._replace(role=role_class(op.role)) in tables.exact
-        return row or op.precision == "fp8" or BF16 in tables.wave_fit
+        return row or op.precision != BF16 or BF16 in tables.wave_fit
     if isinstance(op, Attention):
         return op.direction in tables.attention
     if isinstance(op, Memory):
@@ -191,7 +206,7 @@ def contention_family(op: Op, us: float) -> str:
     if isinstance(op, Attention):
         return "attention"
     if isinstance(op, Gemm | GroupedGemm):
-        if op.precision != "fp8":
+        if op.precision == BF16:
             return "gemm_bf16"
         return "wgrad" if op.role == "wgrad" else "gemm"
     if not isinstance(op, Memory):
@@ -221,6 +236,13 @@ def _roofline(pricer: Pricer, op: Op, peak: float) -> Quote:
     return Quote(seconds / MICRO, "roofline", f"{d.name}: peak and HBM bandwidth", SPREAD["roofline"])
 
 
+def _quote(pricer: Pricer, tables: Tables | None, op: Op) -> Quote:
+    """What an operation takes on the device of its tables."""
+    if tables and tables.library:
+        return Quote(*library.quote(tables.library, op, pricer.mode == "measured", pricer.compute_sms))
+    return _RULES[type(op)](pricer, tables, op)
+
+
 def _settled(pricer: Pricer, tables: Tables | None, op: Op, quote: Quote) -> Quote:
     """A quote on the device it is for, with its memory."""
     d = pricer.device
@@ -248,12 +270,14 @@ def _gemm(pricer: Pricer, tables: Tables | None, op: Gemm) -> Quote:
     peak = _peak(pricer.device, op.precision)
     if tables is None:
         return _roofline(pricer, op, peak)
+    if op.precision in BLOCKS:
+        return at_peak(pricer.device, op, _gemm(pricer, tables, op._replace(precision=FP8)))
     role = _wave_role(tables, op)
     row = tables.exact.get(op._replace(role=role_class(op.role))) if pricer.mode == "measured" else None
     if row:
         here, there = (_wave_us(tables, op.m, op.n, op.k, role, s) for s in (pricer.compute_sms, tables.sms))
         rung = "measured" if here == there else "interpolated"
-        return Quote(row["us"] * here / there, rung, _row(tables, "gemm", row), SPREAD[rung], op.precision)
+        return Quote(row["us"] * here / there, rung, calibration.named(tables, "gemm", row), SPREAD[rung], op.precision)
     if op.precision != "fp8" and role != BF16:
         return _other_format(pricer, tables, op, op.m)
     us = _wave_us(tables, op.m, op.n, op.k, role, pricer.compute_sms)
@@ -266,7 +290,7 @@ def _gemm(pricer: Pricer, tables: Tables | None, op: Gemm) -> Quote:
 
 def _wave_role(tables: Tables, op: Gemm | GroupedGemm) -> str:
     """The wave model that a product goes by."""
-    return BF16 if op.precision != "fp8" and BF16 in tables.wave_fit else role_class(op.role)
+    return BF16 if op.precision == BF16 and BF16 in tables.wave_fit else role_class(op.role)
 
 
 def _other_format(pricer: Pricer, tables: Tables, op: Gemm | GroupedGemm, rows: float) -> Quote:
@@ -281,6 +305,8 @@ def _grouped(pricer: Pricer, tables: Tables | None, op: GroupedGemm) -> Quote:
     peak = _peak(pricer.device, op.precision)
     if tables is None:
         return _roofline(pricer, op, peak)
+    if op.precision in BLOCKS:
+        return at_peak(pricer.device, op, _grouped(pricer, tables, op._replace(precision=FP8)))
     role = _wave_role(tables, op)
     if op.precision != "fp8" and role != BF16:
         return _other_format(pricer, tables, op, op.rows)
@@ -304,12 +330,12 @@ def _attention(pricer: Pricer, tables: Tables | None, op: Attention) -> Quote:
     row = tables.exact.get(op) if pricer.mode == "measured" else None
     if row:
         rung = "measured" if share == 1 else "interpolated"
-        return Quote(row["us"] * share, rung, _row(tables, "attention", row), SPREAD[rung], "bf16")
+        return Quote(row["us"] * share, rung, calibration.named(tables, "attention", row), SPREAD[rung], "bf16")
     row = tables.attention[op.direction][0]
     like = calibration.attention_of(row)
     rung = "interpolated" if op.flop() == like.flop() else "held"
     us = row["us"] * share * op.flop() / like.flop()
-    return Quote(us, rung, _row(tables, "attention", row), SPREAD[rung], "bf16")
+    return Quote(us, rung, calibration.named(tables, "attention", row), SPREAD[rung], "bf16")
 
 
 def _memory(pricer: Pricer, tables: Tables | None, op: Memory) -> Quote:
@@ -318,11 +344,11 @@ def _memory(pricer: Pricer, tables: Tables | None, op: Memory) -> Quote:
     if pricer.mode == "measured":
         row = tables.exact.get(op)
         if row:
-            return Quote(row["us"], "measured", _row(tables, "memory", row), SPREAD["measured"], "memory")
+            return Quote(row["us"], "measured", calibration.named(tables, "memory", row), SPREAD["measured"], "memory")
         rows = calibration.near(tables, op)
         if rows:
             return _between(tables, op, rows)
-    kind = op.kind if op.kind in tables.memory_fit else LIKE.get(op.kind, "elementwise")
+    kind = op.kind if op.kind in tables.memory_fit else LIKE.get(op.kind.partition("_")[0], "elementwise")
     fit = tables.memory_fit[kind]
     launches = 1 if kind in ALL_KERNELS else op.kernels
     us = fit["fixed_us"] * launches
@@ -347,15 +373,11 @@ def _between(tables: Tables, op: Memory, rows: list[dict[str, Any]]) -> Quote:
     return Quote(us, rung, source, SPREAD["measured" if rung == "interpolated" else "held"], "memory")
 
 
-def _row(tables: Tables, table: str, row: dict[str, Any]) -> str:
-    return f"{tables.device}/{table}.json: {', '.join(row['names'])} ({row['samples']} samples)"
-
-
 # --- communication ----------------------------------------------------------------------------------------------------
 
 
-def _published(seconds: float, source: str) -> Quote:
-    return Quote(seconds / MICRO, "roofline", source, SPREAD["measured"] * 3)
+PUBLISHED = SPREAD["measured"] * 3
+"""Spread of a closed form over published bandwidths."""
 
 
 def _exchange(pricer: Pricer, tables: Tables | None, op: AllToAll) -> Quote:
@@ -365,28 +387,14 @@ def _exchange(pricer: Pricer, tables: Tables | None, op: AllToAll) -> Quote:
     if known and tables is not None:
         source += f", stretch beside compute from {tables.device}/exchange.json: {op.beside}"
         return Quote(seconds / MICRO, "interpolated", source, REPEATS)
-    return _published(seconds, source)
+    return Quote(seconds / MICRO, "roofline", source, PUBLISHED)
 
 
-def _send(pricer: Pricer, tables: Tables | None, op: Send) -> Quote:
-    seconds = send_seconds(op, pricer.wires)
-    return _published(seconds, "bytes over effective bandwidth, plus latency")
-
-
-def _collective(pricer: Pricer, tables: Tables | None, op: Collective) -> Quote:
-    seconds = collective_seconds(op, pricer.wires)
-    return _published(seconds, "ring over effective bandwidth, plus a hop latency a step")
-
-
-def _host(pricer: Pricer, tables: Tables | None, op: HostCopy) -> Quote:
-    return _published(host_seconds(op, pricer.wires), "bytes over effective PCIe bandwidth")
-
-
-def _host_update(pricer: Pricer, tables: Tables | None, op: HostUpdate) -> Quote:
-    return _published(op.size / pricer.device.host.bandwidth_bytes_per_s, "bytes over the bandwidth of host memory")
+def _over_links(pricer: Pricer, tables: Tables | None, op: Send | Collective | HostCopy | HostUpdate) -> Quote:
+    return Quote(*over_links(op, pricer.wires, pricer.device), PUBLISHED)
 
 
 _RULES: dict[type, Callable[[Pricer, Tables | None, Any], Quote]] = {
-    Gemm: _gemm, GroupedGemm: _grouped, Attention: _attention, Memory: _memory, AllToAll: _exchange, Send: _send,
-    Collective: _collective, HostCopy: _host, HostUpdate: _host_update,
+    Gemm: _gemm, GroupedGemm: _grouped, Attention: _attention, Memory: _memory, AllToAll: _exchange,
+    Send: _over_links, Collective: _over_links, HostCopy: _over_links, HostUpdate: _over_links,
 }  # fmt: skip

@@ -1,15 +1,18 @@
 """Calibration tables: measured kernels by device, with the machine they were measured on.
 
 A table folder holds gemm, memory, attention, exchange and contention as JSON, written by `numerics calibrate`.
-Times are microseconds of the kernel alone; `reference` gives the device the times belong to.
+Times are microseconds of the kernel alone; `reference` gives the device the times belong to. Inside it, a folder with a
+library's name holds what that library's kernels take (`hwmodels.library`) and what its host spends.
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hwmodels.library import Measured, measured, operation
 from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm, Memory, Op
 from hwmodels.refused import Refused
 
@@ -24,7 +27,8 @@ NEAR = 0.06
 class Tables:
     """Everything measured on one device, indexed for look-up.
 
-    exact: operation -> row.  grouped: (n, k) -> rows.  kinds: kind -> rows of memory-bound kernels.
+    exact: operation -> row.  grouped: (n, k) -> rows.  kinds: kind -> rows of memory-bound kernels.  library: a
+    vendor's kernels, instead of all these.  host: what launching them takes its host, in microseconds.
     """
 
     device: str
@@ -40,6 +44,8 @@ class Tables:
     exchanges: dict[str, dict[str, Any]]
     contention: dict[str, dict[str, Any]]
     launch_gap_us: float
+    library: Measured | None = None
+    host: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def streamed(self) -> float:
@@ -50,15 +56,22 @@ class Tables:
 
 def available() -> tuple[str, ...]:
     """Names that `load` knows."""
-    return tuple(sorted({file.parent.name for file in FOLDER.glob("*/gemm.json")}))
+    return tuple(sorted(file.parent.name for file in FOLDER.glob("*/gemm.json")))
+
+
+def libraries(device: str) -> tuple[str, ...]:
+    """Libraries whose kernels were measured on `device`."""
+    return tuple(sorted(file.parent.name for file in (FOLDER / device).glob("*/gemm.json")))
 
 
 @cache
 def load(device: str) -> Tables:
-    """The tables of `device`. Raises FileNotFoundError when it has none."""
+    """The tables of `device`, or of a library on it (h200/torch). Raises FileNotFoundError when it has none."""
     files = {p.stem: json.loads(p.read_text()) for p in sorted((FOLDER / device).glob("*.json"))}
     if not files:
         raise FileNotFoundError(f"hwmodels/tables/{device} holds no tables")
+    if "/" in device:
+        return _of_library(device, files)
     gemm, memory, attention = files["gemm"], files["memory"], files["attention"]
     exact: dict[Any, dict[str, Any]] = {}
     groups: dict[tuple[int, int], list[dict[str, Any]]] = {}
@@ -83,6 +96,24 @@ def load(device: str) -> Tables:
     )  # fmt: skip
 
 
+def _of_library(folder: str, files: Mapping[str, Any]) -> Tables:
+    """Tables of a library; what it lacks is asked of the device's own."""
+    gemm = files["gemm"]
+    rows = [row for name in ("gemm", "attention", "memory") if name in files for row in files[name]["rows"]]
+    kernels = measured(folder, gemm["reference"], library_rows(rows), gemm["fit"]["spread"])
+    host = {key: value for key, value in files.get("host", {}).items() if key.endswith("_us")}
+    return Tables(
+        gemm["device"], gemm["source"], gemm["reference"]["sms"], gemm["reference"], {}, {}, {}, {}, {}, {}, {}, {},
+        host.get("launch_gap_us", 0.0), kernels, host,
+    )  # fmt: skip
+
+
+def library_rows(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Op, Mapping[str, Any]]]:
+    """Rows of a library's tables with their operations."""
+    for row in rows:
+        yield operation(row), row
+
+
 def attention_of(row: dict[str, Any]) -> Attention:
     """The operation of a row."""
     return Attention(**{name: row[name] for name in Attention._fields if name in row})
@@ -102,6 +133,11 @@ def near(tables: Tables, op: Memory) -> list[dict[str, Any]]:
     size = op.read + op.write
     rows = tables.kinds.get(op.kind, [])
     return [r for r in rows if r["kernels"] == op.kernels and abs(r["read"] + r["write"] - size) <= NEAR * size]
+
+
+def named(tables: Tables, table: str, row: Mapping[str, Any]) -> str:
+    """A row as the source of a price."""
+    return f"{tables.device}/{table}.json: {', '.join(row['names'])} ({row['samples']} samples)"
 
 
 def wait_us(tables: Tables | None, op: Op, device: str) -> float:

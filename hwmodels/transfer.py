@@ -7,6 +7,7 @@ gives the rest. The angle was chosen on memory-bound operations of this reposito
 on an H200, which differ in memory alone; docs/PRICES.md scores it, and fits that had no say in a kind.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from hwmodels.device import Device
@@ -63,9 +64,15 @@ def scaled(d: Device, tables: Tables | None, quote: Quote, size: float) -> Quote
         ratio = (ref[f"{quote.bound}_flops"] / ref["sms"]) / (d.peak_flops[quote.bound] / d.sms)
         same = abs(ratio - 1) < 1 / NS_PER_S
         us, spread = quote.us * ratio, SAME_CHIP if same else OTHER_CHIP
-    if tables.device == d.tables and same:
+    if same and (tables.device == d.tables or (tables.library and _itself(d, ref))):
         return quote
     source = f"{quote.source}, from {tables.device} by {quote.bound} rate"
     if quote.rung in ("measured", "interpolated", "held"):
         return quote._replace(us=us, rung="transferred", source=source, spread=max(quote.spread, spread))
     return quote._replace(us=us, source=source)
+
+
+def _itself(d: Device, reference: Mapping[str, float]) -> bool:
+    """Whether a device is the one that a library was measured on: as many SMs, as fast, with its memory."""
+    peaks = reference["sms"] == d.sms and reference["bf16_flops"] == d.peak_flops["bf16"]
+    return peaks and reference["hbm_bytes_per_s"] == streaming(d)

@@ -81,6 +81,14 @@ def _calibrate_options(command: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--again", metavar="DEVICE", help="from a card's measured rows, what follows from them: contention; no GPU"
     )
+    source.add_argument(
+        "--torch",
+        action="store_true",
+        help="time torch's own kernels on the CUDA device at hand, six minutes, to --out",
+    )
+    source.add_argument(
+        "--timed", type=Path, metavar="DIR", help="tables of torch's kernels from what --torch wrote; no GPU"
+    )
     source.add_argument("--stale", action="store_true", help="list tables that another program wrote; exit 1 if any")
     source.add_argument(
         "--moved", action="store_true", help="where files only moved, tell their tables the new places; then as --stale"
@@ -146,7 +154,7 @@ def _study(asked: argparse.Namespace) -> int:
 
 
 def _calibrate(asked: argparse.Namespace) -> int:
-    source = next(name for name in ("trace", "gpu", "again", "stale", "moved") if getattr(asked, name))
+    source = next(name for name in SOURCES if getattr(asked, name))
     fits = {"map": "trace", "model": "trace", "device": "trace", "scenario": "gpu", "quick": "gpu"}
     for option, only in fits.items():
         if getattr(asked, option) and source != only:
@@ -155,8 +163,7 @@ def _calibrate(asked: argparse.Namespace) -> int:
         raise WrongInput("--out goes with --trace and --gpu; --stale writes nothing")
     if source == "moved" and asked.out:
         raise WrongInput("--out goes with --trace and --gpu; --moved writes where the tables are")
-    sources = {"trace": _from_trace, "gpu": _from_gpu, "again": _again, "stale": _stale, "moved": _moved}
-    return sources[source](asked)
+    return SOURCES[source](asked)
 
 
 def _from_trace(asked: argparse.Namespace) -> int:
@@ -213,6 +220,39 @@ def _from_gpu(asked: argparse.Namespace) -> int:
     return FAILED if result.refused else DONE
 
 
+def _torch(asked: argparse.Namespace) -> int:
+    import json
+
+    from numerics.card.measure import NoDevice, require_device
+    from numerics.tables.library import BURSTS, COMPANY
+
+    try:
+        require_device()
+    except NoDevice as none:
+        print(none, file=sys.stderr)
+        return UNMEASURABLE
+    from numerics.card import torch_mix, torch_times
+
+    folder = asked.out or Path("out") / "torch"
+    torch_times.run(folder / BURSTS, lambda text: print(text, flush=True), torch_times.BUDGET_S)
+    (folder / COMPANY).write_text(json.dumps({"rows": list(torch_mix.run())}) + "\n", encoding="utf-8")
+    print(f"written to {folder}: {BURSTS}, {COMPANY}", file=sys.stderr)
+    return DONE
+
+
+def _timed(asked: argparse.Namespace) -> int:
+    from numerics.tables import calibrate, library
+
+    try:
+        device, tables = library.calibrated(asked.timed)
+    except Refused as error:
+        raise WrongInput(str(error)) from None
+    folder = asked.out or TABLES / device / "torch"
+    calibrate.write(tables, folder)
+    print(f"written to {folder}: {', '.join(sorted(tables))}", file=sys.stderr)
+    return DONE
+
+
 def _again(asked: argparse.Namespace) -> int:
     from numerics.card import contention
     from numerics.tables import calibrate
@@ -227,8 +267,8 @@ def _again(asked: argparse.Namespace) -> int:
 
 
 def _measured() -> list[str]:
-    """Devices with tables."""
-    return sorted(folder.name for folder in TABLES.iterdir() if any(folder.glob("*.json")))
+    """Devices with tables, and libraries on them."""
+    return sorted({file.parent.relative_to(TABLES).as_posix() for file in TABLES.rglob("*.json")})
 
 
 def _moved(asked: argparse.Namespace) -> int:
@@ -275,6 +315,13 @@ def _census(asked: argparse.Namespace) -> int:
     except ImportError as error:
         raise WrongInput(f"census needs {error.name}; pip install trainyard[numerics]") from None
     return int(census.main(shape))
+
+
+SOURCES = {
+    "trace": _from_trace, "gpu": _from_gpu, "again": _again, "torch": _torch, "timed": _timed, "stale": _stale,
+    "moved": _moved,
+}  # fmt: skip
+"""What `calibrate` makes tables of, by its option."""
 
 
 if __name__ == "__main__":

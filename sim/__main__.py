@@ -30,6 +30,7 @@ commands:
   validate [--all] [--format text|markdown|json] [--write]
                                        predictions beside what was published, a line a group; --all: each figure with
                                        its error and 90 % interval
+  steps [--write]                      steps of plain torch that were measured on one GPU beside simulated ones
   sweep SWEEP.yaml [--jobs N]          many runs along axes of overrides, resumable
   study NAME [--jobs N]                a sweep that ships, told on its page: stragglers, unevenness, scale
   tokens SCENARIO.yaml [key=value ...] who receives how many tokens, and how a bias evens them out (tokens --help)
@@ -103,7 +104,7 @@ def _scenario(word: str) -> bool:
 
 
 COMMANDS = {
-    "run": "run:run", "check": "run:check", "list": "run:known", "schema": "schema:schema",
+    "run": "run:run", "check": "run:check", "list": "run:known", "schema": "schema:schema", "steps": "steps:steps",
     "validate": "validate:validate", "sweep": "sweeps:sweep", "study": "sweeps:study", "tokens": "tokens:tokens",
     "exchange": "exchange:exchange",
 }  # fmt: skip

@@ -19,7 +19,9 @@ from sim.layout.placement import Stage, marked
 from sim.layout.plan import Plan, relative
 from sim.models.family import family
 from sim.models.layer import COMPUTE, Part, Site, Unit
-from sim.models.precision import RECIPES
+from sim.models.lowering import lowering
+from sim.models.lowering import recipe as of_stack
+from sim.models.transformer_engine import EVERY
 from sim.routing import balanced
 from sim.scenario.values import ALWAYS, Scenario
 from sim.step import template
@@ -69,9 +71,9 @@ def prices(scenario: Scenario, always: bool) -> Machine:
     node, fabric = cluster.node, cluster.fabric
     decide = (
         node, node.figures, node.device.figures, fabric, fabric.figures if fabric else None,
-        scenario.model, scenario.precision, scenario.states, scenario.recompute, scenario.pricing, scenario.comm,
-        scenario.parallel, batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts, always,
-        _documents(scenario),
+        scenario.model, scenario.precision, scenario.states, scenario.recompute, scenario.stack, scenario.pricing,
+        scenario.comm, scenario.parallel, batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts,
+        always, _documents(scenario),
     )  # fmt: skip
     return _prices(_Priced(repr(decide), scenario, always)).keeping(cluster=cluster)
 
@@ -91,7 +93,7 @@ def _prices(key: _Priced) -> Machine:
     cluster, shape, batch = scenario.cluster, scenario.model, scenario.batch
     assert cluster is not None and shape is not None
     own, node, comm = family(shape.family), cluster.node, scenario.comm
-    recipe = scenario.states.of(RECIPES[scenario.precision])
+    recipe = scenario.states.of(of_stack(EVERY[scenario.precision], scenario.stack, node.device.architecture))
     fidelity = Fidelity(comm.exchange, comm.warps)
     mixture, units = own.mixture(shape), own.units(shape)
     if scenario.recompute.everywhere:  # placement goes by what layers cost
@@ -100,17 +102,20 @@ def _prices(key: _Priced) -> Machine:
     exchanging = group > 1 and any(unit.routed for unit in units)  # a rank by itself has nobody to send to
     held = comm.sms if exchanging else 0
     links, waits = wires(node, cluster.fabric), comm.waits == "measured"
-    pricer = Pricer(node.device, links, held, scenario.pricing, fidelity, key.always, waits)
+    pricer = Pricer(node.device, links, held, scenario.pricing, fidelity, key.always, waits,
+                    node.launch if scenario.stack.launches else None, scenario.stack.library)  # fmt: skip
     load = balanced.balanced(mixture, tokens, group, node.gpus) if mixture else balanced.NONE
     slots = mixture.experts + scenario.routing.redundant_experts if mixture else 0
     site = Site(
         shape, recipe, batch.micro_batch, batch.sequence_length, load.received, load.rows, load.nodes_reached,
-        load.ranks_reached, slots // group, group, -(-group // node.gpus), _documents(scenario), scenario.recompute,
+        load.ranks_reached, slots // group, group, -(-group // node.gpus), scenario.recompute,
+        scenario.stack, _documents(scenario),
     )  # fmt: skip
+    lowered = lowering(own, scenario.stack)
 
     @cache
     def parts(unit: Unit, direction: str) -> tuple[Part, ...]:
-        return own.parts(site, unit, direction)
+        return lowered.parts(site, unit, direction)
 
     return Machine(cluster, recipe, pricer, site, parts, (), units)
 

@@ -89,8 +89,21 @@ def _curve(
     if machine.mixture:
         flat["communication buffers"] = int(landing[worst])
     capacity = machine.cluster.node.device.hbm.capacity_bytes
+    come = [(ends[step], size) for step, size in _gradients(plan, machine, position)]
     rank = None if loads is None else plan.mesh.rank(position, worst)
-    return curve(position, times, deltas[:, worst].tolist(), timeline.end, flat, capacity, rank)
+    return curve(position, times, deltas[:, worst].tolist(), timeline.end, flat, capacity, rank, come)
+
+
+def _gradients(plan: Plan, machine: Machine, position: int) -> Iterator[tuple[int, int]]:
+    """Step of a position and bytes of the gradients that it makes for the first time in a training step, where they are
+    not kept from one to the next."""
+    if not machine.site.stack.frees_gradients:
+        return
+    for stage in plan.holds[position]:
+        steps = enumerate(plan.program.passes[position])
+        first = next(i for i, passes in steps if any((letter, of) == ("W", stage) for letter, of, _ in passes))
+        held = optimizer.shards(plan, machine, stage)
+        yield first, whole_bytes((held.dense + held.experts) * machine.recipe.gradient.bits / 8)
 
 
 def _moves(steps: Sequence[Step], held: Sequence[Held]) -> "Iterator[Change]":
@@ -111,7 +124,7 @@ def _delta(change: "Change", held: Held) -> Bytes:
 
 def _held(machine: Machine, loads: "Loads | None", stage: int) -> Held:
     """What the micro-batches of a stage hold."""
-    own, units = machine.family, machine.stages[stage]
+    own, units = machine.lowering, machine.stages[stage]
     backward, weight = (_bytes(machine, loads, of, units) for of in (own.kept, own.kept_for_weight))
     again = np.zeros_like(backward)
     for group in _groups(units):
@@ -178,7 +191,7 @@ def constant(plan: Plan, machine: Machine, position: int) -> dict[str, int]:
         "gradients": whole_bytes(gradients),
         "optimizer states": whole_bytes(states),
         **({"communication buffers": whole_bytes(site.received * landing_bytes(site))} if machine.mixture else {}),
-        "workspace": whole_bytes(machine.family.workspace(machine.site)),
+        "workspace": whole_bytes(machine.lowering.workspace(machine.site)),
     }
 
 
@@ -221,10 +234,13 @@ def changes(steps: Sequence[Step], again: Collection[int] = ()) -> Iterator[Chan
 
 def curve(
     position: int, times: Sequence[int], deltas: Sequence[int], end: int, flat: Mapping[str, int], capacity: int,
-    rank: int | None = None,
+    rank: int | None = None, gradients: Sequence[tuple[int, int]] = (),
 ) -> MemoryCurve:  # fmt: skip
-    """Activations from their changes, on top of what is held through the whole step. rank: of the cluster."""
+    """Activations from their changes, on top of what is held through the whole step. rank: of the cluster. gradients:
+    when they come, and bytes, where they are not held through the whole step."""
     level = np.concatenate([[0], np.cumsum(np.array(deltas, dtype=np.int64))])
     when = np.array([0, *times, end], dtype=np.int64)
     parts = {name: np.full(len(when), size, dtype=np.int64) for name, size in flat.items()}
+    if gradients:
+        parts["gradients"] = np.sum([(when >= time) * size for time, size in gradients], axis=0, dtype=np.int64)
     return MemoryCurve(position, when, {**parts, "activations": np.append(level, level[-1])}, capacity, rank)

@@ -65,7 +65,7 @@ def curves(machine: Machine) -> dict[str, Curve]:
     sites = [site._replace(rows=max(1, int(r)), received=max(1, int(_scaled(site, r)))) for r in (*grid, site.rows)]
     by_label = {}
     for unit, direction in product(machine.routed_sorts, "FBW"):
-        for same in zip(*(machine.family.parts(each, unit, direction) for each in sites), strict=True):
+        for same in zip(*(machine.lowering.parts(each, unit, direction) for each in sites), strict=True):
             if not same[0].meets and same[0] != same[-1]:
                 times = [machine.part_ns(part) for part in same]
                 by_label[same[0].label] = Curve(grid, np.array(times[:-1]) / times[-1])

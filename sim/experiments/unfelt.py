@@ -36,7 +36,15 @@ UNTOLD = ("scenario_hash", "overrides", "events", "wall_seconds", "unfelt")
 LABELS = ("family", "name", "source", "unmodelled", "unmodelled_parameters")
 """Keys of a model that say what it is, or are told in a note."""
 OF_MODELS = {
-    "no kernels to price": ("precision", "pricing"),
+    "no kernels to price": (
+        "precision",
+        "pricing",
+        "stack.name",
+        "stack.release",
+        "stack.compiled",
+        "stack.cuda_graphs",
+        "stack.dispatcher",
+    ),
     "no layers": ("placement",),
     "no experts": ("parallel.expert", "routing.kind", "routing.redundant_experts"),
     "no sequences": ("batch.sequences", "batch.sequence_length", "batch.micro_batch"),
@@ -83,6 +91,7 @@ def unfelt(scenario: Scenario, further: bool = True) -> Iterator[str]:
 def idle(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
     """Keys of a scenario that no value of theirs would make felt, and why."""
     scenario, comm, cluster = plan.scenario, plan.scenario.comm, plan.scenario.cluster
+    yield ("stack.release",), "it only says which software"
     free = replace(scenario, schedule=replace(scenario.schedule, waiting=None))
     if scenario.schedule.waiting is not None and lay_out(free).program.steps == plan.program.steps:
         yield ("schedule.waiting",), "no more weight gradients would wait without it"

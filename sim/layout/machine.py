@@ -11,10 +11,12 @@ from typing import Any
 from hwmodels.collectives import UNHINDERED, Hindrance
 from hwmodels.op import Send
 from hwmodels.price import Pricer
+from hwmodels.units import seconds_to_ns
 from sim.layout.mesh import Mesh
 from sim.layout.placement import Stage, alike
 from sim.models.family import Family, family
-from sim.models.layer import COMPUTE, WEIGHT, Part, PartsOf, Site, Unit
+from sim.models.layer import COMPUTE, WEIGHT, Kernel, Part, PartsOf, Site, Unit
+from sim.models.lowering import Lowering, lowering
 from sim.models.mixture import Mixture
 from sim.models.precision import Recipe
 from sim.models.shape import ModelShape
@@ -84,6 +86,11 @@ class Machine:
         return family(self.site.shape.family)
 
     @property
+    def lowering(self) -> Lowering:
+        """Who says which kernels its units are, and what they keep."""
+        return lowering(self.family, self.site.stack)
+
+    @property
     def mixture(self) -> Mixture | None:
         """How tokens choose experts; None for a model without."""
         return self.family.mixture(self.site.shape)
@@ -116,6 +123,13 @@ class Machine:
         """Every kernel of a part alone, one after another, in ns."""
         price, gap = self.pricer.price, self.pricer.launch_gap_ns
         return sum(price(kernel.op).ns + gap * kernel.op.kernels for kernel in part.kernels)
+
+    def launch_ns(self, direction: str, kernel: Kernel) -> int:
+        """The host's time to launch a kernel; 0 where nothing waits for it."""
+        host = self.pricer.host
+        return (
+            round(kernel.host * seconds_to_ns(host.forward_s if direction == "F" else host.backward_s)) if host else 0
+        )
 
     def message(self, mesh: Mesh, source: int, target: int) -> Send:
         """What one pipeline position sends to another, as the first replica sends it."""

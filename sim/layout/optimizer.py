@@ -22,6 +22,8 @@ from sim.layout.machine import Machine
 from sim.layout.plan import Plan
 from sim.layout.traffic import Ring
 from sim.models.family import weights
+from sim.models.layer import Unit
+from sim.models.lowering import Updates, updates
 from sim.models.weights import Parameters
 
 
@@ -95,6 +97,9 @@ def _bytes(form: Format, count: float) -> float:
 
 def tail(plan: Plan, machine: Machine, position: int) -> Tail:
     """Durations for the rank at a pipeline position."""
+    own = updates(machine.family, machine.site.stack)
+    if own and machine.site.stack.plain_update:
+        return _tail_of_kernels(plan, machine, position, own)
     price, recipe = machine.pricer.price, machine.recipe
     held = [(stage, shards(plan, machine, stage)) for stage in plan.holds[position]]
     reduce_ns = tuple((s, sum(price(ring).ns for ring in reduce_rings(plan, machine, s))) for s, _ in held)
@@ -112,7 +117,34 @@ def tail(plan: Plan, machine: Machine, position: int) -> Tail:
         there = price(HostCopy(_bytes(recipe.gradient, updated))).ns
         return Tail(reduce_ns, norm, max(there, price(HostUpdate(adam.bytes())).ns, back), gather_ns, 0)
     update = price(adam).ns + (_muon_ns(plan, machine, held) if plan.scenario.optimizer.name == muon.NAME else 0)
-    return Tail(reduce_ns, norm, update, gather_ns, back)
+    if own:  # parameters are cast anew, and nothing is averaged on the host
+        units = [unit for stage in plan.holds[position] for unit in machine.stages[stage]]
+        update += sum(price(kernel.op).ns for kernel in own.update(machine.site, units))
+    return Tail(reduce_ns, norm, update, gather_ns, 0 if own else back)
+
+
+def _tail_of_kernels(plan: Plan, machine: Machine, position: int, own: Updates) -> Tail:
+    """Of a stack that says which kernels update what a rank holds. Gradients are not clipped, nothing is averaged."""
+    price, gap = machine.pricer.price, machine.pricer.launch_gap_ns
+    held = plan.holds[position]
+    reduce_ns = tuple((s, sum(price(ring).ns for ring in reduce_rings(plan, machine, s))) for s in held)
+    gather_ns = sum(price(ring).ns for s in held for ring in gather_rings(plan, machine, s))
+    units = [unit for stage in held for unit in machine.stages[stage]]
+    kernels, ahead = own.update(machine.site, units), _ahead_ns(machine, units)
+    at, launched = 0, -ahead
+    for kernel in kernels:
+        launched += machine.launch_ns("B", kernel)
+        at = max(at + gap, launched) + price(kernel.op).ns
+    return Tail(reduce_ns, 0, at, gather_ns, 0)
+
+
+def _ahead_ns(machine: Machine, units: Sequence[Unit]) -> int:
+    """How far the host is ahead of the GPU after the backward of some units."""
+    kernels = [
+        k for unit in units for direction in "BW" for part in machine.parts(unit, direction) for k in part.kernels
+    ]
+    host = sum(machine.launch_ns("B", kernel) for kernel in kernels)
+    return max(0, sum(machine.unit_ns(unit, "BW") for unit in units) - host)
 
 
 def moments_each(plan: Plan, held: Sequence[Shards]) -> float:

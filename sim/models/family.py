@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sim import models
 from sim.models.activations import Kept
+from sim.models.blocks.made import Made
 from sim.models.layer import Part, Site, Unit
 from sim.models.mixture import Mixture
 from sim.models.recompute import MODULES, Recompute
@@ -37,8 +38,12 @@ class Family(Protocol):
     def mixture(self, shape: Any) -> Mixture | None:
         """How tokens choose experts in its routed units; None where it has none."""
 
+    def made(self, shape: Any, unit: Unit) -> Made:
+        """What a unit is made of, for stacks that lower blocks (`sim.models.lowering`)."""
+
     def parts(self, site: Site[Any], unit: Unit, direction: str) -> tuple[Part, ...]:
-        """The parts of a unit for direction F, B or W, in the order they depend on each other."""
+        """The parts of a unit for direction F, B or W, in the order they depend on each other, with DeepSeek's
+        kernels."""
 
     def weights(self, shape: Any, unit: Unit) -> Parameters:
         """Parameters of one unit."""

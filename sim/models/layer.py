@@ -7,6 +7,7 @@ from hwmodels.op import Op
 from sim.models.precision import Recipe
 from sim.models.recompute import RECIPE, Recompute
 from sim.models.shape import ModelShape
+from sim.models.stacks.stack import DEEPSEEK, Stack
 
 COMPUTE, COMMUNICATION, WEIGHT = 0, 1, 2
 """Streams a kernel can be launched on; indices into sim.trace.LANES."""
@@ -15,11 +16,15 @@ S = TypeVar("S", bound=ModelShape, covariant=True)
 
 
 class Kernel(NamedTuple):
-    """One launch (or `op.kernels` tiny ones): its name in the profile's words, what it does, and its stream."""
+    """One launch (or `op.kernels` tiny ones): its name in the profile's words, what it does, and its stream. host:
+    the host's work to launch it, over that of a simple elementwise operation of its direction, views of tensors before
+    it included. waits: the host waits for its end before it goes on."""
 
     name: str
     op: Op
     lane: int = COMPUTE
+    host: float = 1.0
+    waits: bool = False
 
 
 class Unit(NamedTuple):
@@ -85,9 +90,9 @@ class Site(NamedTuple, Generic[S]):
     sequences, length: of a micro-batch, and tokens of each. received: rows that arrive by dispatch. rows: rows of its
     experts, padded to 128 an expert. nodes_reached, ranks_reached: mean number of distinct nodes and ranks that a token
     goes to. local_experts: experts of this rank. group, group_nodes: ranks and nodes of an expert group. The load of a
-    model without experts is all zeros. documents: number and tokens of equal documents, for which attention costs as
-    much as for those that its sequences are packed with; None: a sequence is one document. recompute: what backward
-    computes again.
+    model without experts is all zeros. recompute: what backward computes again. stack: whose kernels they are.
+    documents: number and tokens of equal documents, for which attention costs as much as for those that its sequences
+    are packed with; None: a sequence is one document.
     """
 
     shape: S
@@ -101,8 +106,9 @@ class Site(NamedTuple, Generic[S]):
     local_experts: int
     group: int
     group_nodes: int
-    documents: tuple[int, int] | None = None
     recompute: Recompute = RECIPE
+    stack: Stack = DEEPSEEK
+    documents: tuple[int, int] | None = None
 
     @property
     def tokens(self) -> int:

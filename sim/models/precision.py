@@ -3,7 +3,7 @@
 Source of FP8: DeepSeek-V3 report (arXiv 2412.19437) sec 3.3: linear layers in E4M3 with 1x128 activations and 128x128
 weights; attention output kept in E5M6; SwiGLU inputs kept in FP8 and its output recomputed; dispatch FP8, combine BF16;
 embedding, head, gate, norms and attention in BF16; gradients and master weights FP32, AdamW moments BF16.
-BF16 is the same recipe without quantisation.
+BF16 is the same recipe without quantisation. TransformerEngine's are in `sim.models.transformer_engine`.
 """
 
 from dataclasses import dataclass, replace
@@ -15,11 +15,11 @@ from hwmodels.formats import BF16, E4M3, E4M3_BLOCKS, E4M3_ROWS, E5M6_ROWS, FP32
 class Recipe:
     """Formats of one way to train.
 
-    linear: what the linear layers multiply in (fp8 or bf16).  weight: how their weights lie in device memory.
+    linear: what the linear layers multiply in (fp8, bf16, mxfp8 or nvfp4).  weight: how their weights lie in memory.
     activation: inputs of linear layers kept for the weight gradient.  attention_output, gate_up: kept activations.
     dispatch, combine: rows of the expert exchange.  gradient: that is summed over micro-batches and reduced.  master,
     moment: optimizer state.  gather: format in which updated parameters are gathered.  boundary: activations between
-    pipeline stages.
+    pipeline stages. both_ways: rows and columns of a quantised tensor are two tensors.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Recipe:
     gradient: Format = FP32
     master: Format = FP32
     moment: Layout = PLAIN_BF16
+    both_ways: bool = True
     gather: Format = BF16
     boundary: Layout = PLAIN_BF16
 
@@ -52,6 +53,8 @@ RECIPES = {
     ),
 }  # fmt: skip
 
+NOTHING = Format("nothing", 0, 0, 0, 0.0)
+"""Of what is not there: master weights where products read the parameters that the optimizer updates."""
 MOMENTS_FP8 = Layout(E4M3, 2048)
 """Moments of 8 bits with an FP32 scale for 2,048 of them (Dettmers et al., 8-bit Optimizers via Block-wise
 Quantization, arXiv:2110.02861, sec 2.1, whose 8-bit type is another one of as many bits)."""

@@ -9,7 +9,9 @@ from hwmodels.units import LONGEST_NS, format_quantity, ns_to_seconds
 from sim.models.family import family, main_units
 from sim.models.layer import Unit
 from sim.models.mixture import Mixture
-from sim.scenario import lengths, slots
+from sim.models.stacks.stack import KINDS
+from sim.models.transformer_engine import EVERY
+from sim.scenario import lengths, slots, software
 from sim.scenario.fits import Finding, micro_batches, nearest, schedule, sequences
 from sim.scenario.values import FOREVER, Cluster, Comm, Fault, Optimizer, Scenario
 from sim.schedules import program
@@ -19,7 +21,7 @@ from sim.schedules.program import Shape
 def check(scenario: Scenario, document: Document) -> list[Problem]:
     """Everything wrong with the scenario as a whole, each at the key to blame: one overridden, else the first."""
     rules = [_whole, _large, schedule, _routing, _documents, *([_model, _placement] if scenario.model else [])]
-    rules += [_machine, _layout] if scenario.cluster and scenario.model else []
+    rules += [_machine, _layout, software.findings] if scenario.cluster and scenario.model else []
     rules += [_experts] if scenario.model else []
     rules += [_uneven] if scenario.uneven else []
     return [_placed(keys, message, document) for rule in rules for keys, message in rule(scenario)]
@@ -255,9 +257,11 @@ def _placement(scenario: Scenario) -> Iterator[Finding]:
 def _machine(scenario: Scenario) -> Iterator[Finding]:
     cluster = _cluster_of(scenario)
     device, sms = cluster.node.device, scenario.comm.sms
-    if scenario.precision not in device.peak_flops:
-        have = ", ".join(name for name in ("fp8", "bf16") if name in device.peak_flops)
-        what = f"{device.name} (cluster.node) has no {scenario.precision} peak"
+    products = EVERY[scenario.precision].linear
+    if products not in device.peak_flops:
+        known = KINDS[scenario.stack.name].precisions
+        what = f"{device.name} (cluster.node) has no {products} peak"
+        have = ", ".join(name for name in known if EVERY[name].linear in device.peak_flops)
         yield ("precision", "cluster.node.device", "cluster.node"), f"{what}; legal: {have}"
     if scenario.optimizer.offloaded and scenario.optimizer.name != Optimizer.name:
         what = f"the host's CPU makes no matrix orthogonal; legal with {scenario.optimizer.name}: none"

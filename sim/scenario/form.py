@@ -9,6 +9,7 @@ from hwmodels.document import did_you_mean, unknown
 from hwmodels.refused import Refused
 from hwmodels.units import EXAMPLES, KILO, SECONDS_PER_DAY, parse, seconds_to_ns
 from sim.models.form import Count, Form, Natural, Size, whole
+from sim.scenario.software import StackForm
 
 OUTPUTS = ("result", "report", "trace", "events", "links", "loads")
 
@@ -338,8 +339,11 @@ class ScenarioForm(Form):
     """The machine; with a model."""
     model: Document = None
     """What is trained: a name in scenarios/models (or models/ beside the scenario), or {base: name, ...}."""
-    precision: Literal["fp8", "bf16"] = "fp8"
-    """Format of matrix products: fp8 as DeepSeek-V3's recipe, or bf16."""
+    precision: Literal["fp8", "bf16", "fp8_delayed", "fp8_current", "fp8_block", "mxfp8", "nvfp4"] = "fp8"
+    """Format of matrix products: fp8 as DeepSeek-V3's recipe, bf16, or a recipe of TransformerEngine on the megatron
+    stack."""
+    stack: Annotated[StackForm, _word_is("name")] = StackForm()
+    """Whose kernels train the model: a name, or a mapping."""
     parallel: ParallelForm = ParallelForm()
     """How ranks share the work; data parallelism follows."""
     schedule: Annotated[ScheduleForm | None, _word_is("name")] = None

@@ -23,6 +23,7 @@ from sim.models.mixture import Mixture
 from sim.models.precision import States
 from sim.models.recompute import MODULES, RECIPE, Recompute
 from sim.models.shape import ModelShape
+from sim.models.stacks.stack import DEEPSEEK
 from sim.scenario import asked, lengths
 from sim.scenario import model as models
 from sim.scenario.checks import check
@@ -200,6 +201,7 @@ def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
         overlap=Overlap(**form.overlap.model_dump()),
         optimizer=Optimizer(**form.optimizer.model_dump()),
         recompute=_recompute(form),
+        stack=form.stack.value,
         states=States(**form.states.model_dump()),
         detail=form.detail,
         fold=form.fold,
@@ -293,34 +295,41 @@ def _plain(form: ScenarioForm, parts: Parts, name: str, batch: Batch) -> dict[st
     if times := _chunk_times(form):
         plain["chunk_times"] = {key: f"{value} ns" for key, value in vars(times).items()}
     plain["routing"] = _plain_routing(form, parts)
-    schedule = _schedule(form)
-    plain["schedule"] = {"name": schedule.name}
-    if chunked(schedule.name, form.parallel.pipeline):
-        plain["schedule"]["chunks"] = schedule.chunks
-    if schedule.waiting is not None:
-        plain["schedule"]["waiting"] = schedule.waiting
+    plain["schedule"] = _plain_schedule(form)
     if batch.sequences:
         plain["batch"]["sequences"] = batch.sequences
     if parts.lengths:
         plain["batch"]["lengths"]["histogram"] = parts.plain["lengths"]
     units = {"step_time": "s", "memory": "B"}
     plain["limits"] = {key: f"{value!r} {units[key]}" for key, value in plain["limits"].items()}
-    if not plain["overlap"]:  # a key that came later: what was resolved before keeps its hash
-        del plain["overlap"]
     plain["outputs"] = list(form.outputs)
     plain["faults"] = [_plain_fault(f) for f in form.faults]
-    for key in ("faults", "jitter"):
-        if not plain[key]:
-            del plain[key]
     plain["recompute"] = _recompute(form).plain
-    if plain["recompute"] == RECIPE.plain:  # defaults that came later: what was resolved before keeps its hash
-        del plain["recompute"]
-    if not plain["states"]:
-        del plain["states"]
+    plain["placement"] = form.placement if isinstance(form.placement, str) else list(form.placement)
+    _without_later(plain, form)
+    return plain
+
+
+def _without_later(plain: dict[str, Any], form: ScenarioForm) -> None:
+    """Take out keys that came later where they say nothing: what was resolved before keeps its hash."""
+    said = {
+        "recompute": plain["recompute"] != RECIPE.plain, "stack": form.stack.value != DEEPSEEK,
+        **{key: bool(plain[key]) for key in ("faults", "jitter", "overlap", "states")},
+    }  # fmt: skip
+    for key in (key for key, something in said.items() if not something):
+        del plain[key]
     for key in ("name", "offload"):
         if plain["optimizer"][key] == getattr(Optimizer, key):
             del plain["optimizer"][key]
-    plain["placement"] = form.placement if isinstance(form.placement, str) else list(form.placement)
+
+
+def _plain_schedule(form: ScenarioForm) -> dict[str, Any]:
+    schedule = _schedule(form)
+    plain: dict[str, Any] = {"name": schedule.name}
+    if chunked(schedule.name, form.parallel.pipeline):
+        plain["chunks"] = schedule.chunks
+    if schedule.waiting is not None:
+        plain["waiting"] = schedule.waiting
     return plain
 
 

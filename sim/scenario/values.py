@@ -12,6 +12,7 @@ from hwmodels.node import Node
 from sim.models.precision import PUBLISHED, States
 from sim.models.recompute import RECIPE, Recompute
 from sim.models.shape import ModelShape
+from sim.models.stacks.stack import DEEPSEEK, Stack
 from sim.result.title import title
 
 
@@ -292,6 +293,7 @@ class Scenario:
     optimizer: Optimizer = Optimizer()
     overlap: Overlap = Overlap()
     recompute: Recompute = RECIPE
+    stack: Stack = DEEPSEEK
     states: States = PUBLISHED
     scenario_hash: str = ""
     resolved: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, groupby
+from operator import add
 from typing import NamedTuple
 
 from hwmodels.price import Price, Pricer
 from sim.layout.traffic import BACKWARD, FORWARD
 from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT, Kernel
+from sim.step import host
 from sim.step.overlap import Composition, Phase
 
 STREAMS = (COMPUTE, COMMUNICATION, WEIGHT)
@@ -51,7 +53,7 @@ class Task(NamedTuple):
 class Template:
     """kind and stages name it. alone, beside: nanoseconds of each kernel by lane, while the other side is idle or busy
     (launch gaps included). order: segment indices by lane. tasks: by lane, parallel to the durations.
-    gap_ns: the launch gap at the head of every duration, by lane and kernel.
+    gap_ns: the launch gap at the head of every duration, by lane and kernel, with what it waits for the host.
     """
 
     kind: str
@@ -147,10 +149,10 @@ def price(kind: str, stages: tuple[int, int], composition: Composition, pricer: 
     tasks: list[list[Task]] = [[] for _ in STREAMS]
     segments = []
     feeds = _feeds(composition.phases)
-    for i, phase in enumerate(composition.phases):
+    rows = [_row(pricer, phase.kernels, phase.lane) for phase in composition.phases]
+    for i, (phase, row) in enumerate(zip(composition.phases, _launched(composition.phases, rows, pricer), strict=True)):
         lane, first, layer, half = phase.lane, len(alone[phase.lane]), phase.layer, phase.half
         sms = pricer.comm_sms if lane == COMMUNICATION else pricer.free.compute_sms
-        row = _row(pricer, phase.kernels, lane)
         alone[lane] += row.alone
         beside[lane] += row.beside
         gaps[lane] += row.gaps
@@ -165,6 +167,17 @@ def price(kind: str, stages: tuple[int, int], composition: Composition, pricer: 
         kind, *stages, tuple(segments), order, _frozen(alone), _frozen(beside), _frozen(gaps),
         tuple(tuple(t) for t in tasks),
     )  # fmt: skip
+
+
+def _launched(phases: Sequence[Phase], rows: Sequence[Row], pricer: Pricer) -> Sequence[Row]:
+    """The rows with what their kernels wait for the host as a part of the gaps before them."""
+    if pricer.host is None:
+        return rows
+    waited = host.waits(phases, [row.alone for row in rows], [row.gaps for row in rows], pricer.host)
+    return [
+        row._replace(**{name: tuple(map(add, getattr(row, name), waits)) for name in ("alone", "beside", "gaps")})
+        for row, waits in zip(rows, waited, strict=True)
+    ]
 
 
 def _feeds(phases: Sequence[Phase]) -> list[tuple[int, ...]]:

@@ -39,6 +39,7 @@ def test_every_number_says_kind_and_source(found: node.Node) -> None:
     expected = {"gpus", "nics_per_gpu"}
     expected |= {f"{link}.{part}" for link in node.LINKS for part in ("bandwidth", "efficiency", "latency")}
     expected |= {"nvlink.peers"} if found.nvlink.peers else set()
+    expected |= {"launch.forward", "launch.backward"} & found.figures.keys()
     assert set(found.figures) == expected
     assert all(figure.kind in KINDS and len(figure.source) > 10 for figure in found.figures.values())
 
@@ -52,9 +53,10 @@ def test_links_lose_something_and_host_and_pcie_agree(found: node.Node) -> None:
 
 
 def test_domains_links_and_their_names() -> None:
-    """NVLink domains of 72; AMD's GPUs in a full mesh, of which two that talk to each other have one link in seven."""
+    """NVLink domains of 72; one GPU by itself;
+    AMD's GPUs in a full mesh, of which two that talk to each other have one link in seven."""
     assert {name: found.gpus for name, found in zip(node.available(), NODES, strict=True) if found.gpus != 8} == {
-        "gb200x72": 72, "gb300x72": 72,
+        "gb200x72": 72, "gb300x72": 72, "h200x1": 1,
     }  # fmt: skip
     mesh = {name: found for name, found in zip(node.available(), NODES, strict=True) if found.nvlink.peers}
     assert set(mesh) == {"mi300xx8", "mi355xx8"} and {n.nvlink.name for n in mesh.values()} == {"Infinity Fabric"}
@@ -93,3 +95,7 @@ def test_nics_that_gpus_share_are_told_how_to_be_said(said: object) -> None:
     text = str(caught.value)
     assert "found 0.5" in text and "nics_per_gpu: 1" in text and text.endswith("nic.bandwidth=25GB/s")
     assert node.build(Document({"base": "h800x8", "nic": {"bandwidth": "25GB/s"}})).nic.effective == 20e9
+
+
+def test_nodes_that_say_nothing_of_launching_have_the_measured_host() -> None:
+    assert node.load("h200x1").launch == node.load("h800x8").launch

@@ -10,7 +10,7 @@ SwiGLU.
 from sim.models.deepseek.activations import kept, kept_for_weight, regained, workspace
 from sim.models.deepseek.attention import attention_backward, attention_forward, attention_weight
 from sim.models.deepseek.dense import dense_backward, dense_forward, dense_weight
-from sim.models.deepseek.layers import mixture, units
+from sim.models.deepseek.layers import made, mixture, units
 from sim.models.deepseek.parameters import cache, flop, weights
 from sim.models.deepseek.rules import mistakes
 from sim.models.deepseek.shape import DeepSeekShape as Shape
@@ -25,8 +25,8 @@ from sim.models.stacks.deepseek.linear import norm_before
 from sim.models.stacks.deepseek.projection import projection
 
 __all__ = [
-    "Shape", "cache", "flop", "kept", "kept_for_weight", "mistakes", "mixture", "parts", "regained", "units",
-    "weights", "workspace",
+    "Shape", "cache", "flop", "kept", "kept_for_weight", "made", "mistakes", "mixture", "parts", "regained",
+    "units", "weights", "workspace",
 ]  # fmt: skip
 
 

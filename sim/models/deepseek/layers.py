@@ -1,5 +1,6 @@
 """The units of a DeepSeek model in order, and how tokens choose among its experts."""
 
+from sim.models.blocks.made import Made
 from sim.models.deepseek.shape import DeepSeekShape
 from sim.models.layer import Unit
 from sim.models.mixture import Mixture
@@ -26,3 +27,13 @@ def _mixed(layer: int) -> Unit:
 def mixture(shape: DeepSeekShape) -> Mixture:
     """Mixture of its routed layers."""
     return Mixture(shape.experts, shape.experts_per_token, shape.groups, shape.groups_per_token, shape.score)
+
+
+def made(shape: DeepSeekShape, unit: Unit) -> Made:
+    """What a unit is made of."""
+    norm, biased = shape.hidden, shape.score == "sigmoid"
+    if not unit.block:
+        return Made(unit.kind, norm_parameters=norm)
+    if unit.kind == "dense":
+        return Made("", shape.latent, shape.dense, norm_parameters=norm)
+    return Made("", shape.latent, shape.mixed, mixture(shape), biased, norm)

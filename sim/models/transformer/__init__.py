@@ -17,14 +17,14 @@ from sim.models.stacks.deepseek.exchange import EXCHANGES, exchange, meets
 from sim.models.stacks.deepseek.linear import norm_backward, post_norm
 from sim.models.stacks.deepseek.projection import projection
 from sim.models.transformer.activations import kept, kept_for_weight, regained, workspace
-from sim.models.transformer.layers import mistakes, mixture, units
+from sim.models.transformer.layers import made, mistakes, mixture, units
 from sim.models.transformer.parameters import cache, flop, weights
 from sim.models.transformer.shape import Site, halves
 from sim.models.transformer.shape import TransformerShape as Shape
 
 __all__ = [
-    "Shape", "cache", "flop", "kept", "kept_for_weight", "mistakes", "mixture", "parts", "regained", "units",
-    "weights", "workspace",
+    "Shape", "cache", "flop", "kept", "kept_for_weight", "made", "mistakes", "mixture", "parts", "regained",
+    "units", "weights", "workspace",
 ]  # fmt: skip
 
 PLACES = places(

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from hwmodels.document import indivisible
+from sim.models.blocks.made import Made
 from sim.models.layer import Unit
 from sim.models.mixture import Mixture
 from sim.models.transformer.shape import GROUPED, MIXERS, NETWORKS, TransformerShape, halves
@@ -103,3 +104,14 @@ def attends(shape: TransformerShape) -> Iterator[str]:
     """The mixer of each layer that attends."""
     mixers = (halves(shape.kind(i))[0] for i in range(shape.layers))
     return (mixer for mixer in mixers if mixer in (*GROUPED, "latent"))
+
+
+def made(shape: TransformerShape, unit: Unit) -> Made:
+    """What a unit is made of."""
+    norm, (mixer, network) = shape.norm_parameters, halves(unit.kind)
+    if not unit.block:
+        return Made(unit.kind, norm_parameters=norm, positions=shape.positions, tied=shape.tied and not unit.beside)
+    mixing = {"mamba": shape.mamba, "latent": shape.latent, "": None}.get(mixer, shape.attention(mixer))
+    own = {"dense": shape.dense, "moe": shape.mixed, "": None}[network]
+    gate = mixture(shape) if network == "moe" else None
+    return Made("", mixing, own, gate, shape.gate_bias, norm, shape.post_norms)

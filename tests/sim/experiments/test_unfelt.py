@@ -51,12 +51,14 @@ VALUES = {
     "batch.packed": "false", "overlap.expert": "true", "recompute.kind": "full", "recompute.modules": "[norm]",
     "recompute.layers": 2, "states.master": "bf16", "states.moments": "fp32", "states.gradients": "bf16",
     "states.parameters": "bf16", "optimizer.offload": "host", "schedule.waiting": 0,
+    "stack.name": "torch",
 }  # fmt: skip
 """Another value than any of the scenarios has."""
 ELSEWHERE = {
     "name", "outputs", "detail", "fold",  # decide no figure, as docs/REFERENCE.md says
     "cluster.node", "cluster.fabric", "model",  # documents, whose keys are gone through by themselves
     "parallel.tensor", "parallel.zero",  # have one legal value
+    "stack.release", "stack.compiled", "stack.cuda_graphs", "stack.dispatcher",  # likewise
     "recompute.method", "routing.spread", "routing.max_vio", "routing.histogram",  # refused where they do not belong
     *(f"batch.lengths.{key}" for key in ("kind", "length", "low", "high", "median", "sigma", "histogram")),  # likewise
 }  # fmt: skip

@@ -14,7 +14,7 @@ from sim.models.shape import ModelShape
 from sim.scenario import SCENARIOS, from_mapping, load, models, schema
 
 NAMES = {
-    "Shape", "mistakes", "units", "mixture", "parts", "weights", "flop", "cache", "kept", "kept_for_weight",
+    "Shape", "made", "mistakes", "units", "mixture", "parts", "weights", "flop", "cache", "kept", "kept_for_weight",
     "regained", "workspace",
 }  # fmt: skip
 

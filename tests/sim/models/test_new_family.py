@@ -17,6 +17,8 @@ STACK = '''
 from dataclasses import dataclass
 
 from sim.models.activations import Kept
+from sim.models.blocks.feed_forward import Network
+from sim.models.blocks.made import Made
 from sim.models.stacks.deepseek.ends import embedding, head, head_kept
 from sim.models.stacks.deepseek.linear import dgrad, linear, wgrad
 from sim.models.form import Count, ShapeForm
@@ -52,6 +54,11 @@ def units(shape):
 
 def mixture(shape):
     return None
+
+
+def made(shape, unit):
+    end = unit.kind if unit.layer < 0 else ""
+    return Made(end, network=Network(shape.width, "relu2"), norm_parameters=shape.hidden)
 
 
 def parts(site, unit, direction):

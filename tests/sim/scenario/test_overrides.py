@@ -71,14 +71,14 @@ BAD = {
     "parallel.exprt=8": "unknown key 'exprt', did you mean 'expert'? legal: expert, pipeline, tensor, zero",
     "paralel.expert=8": "paralel: unknown key 'paralel', did you mean 'parallel'? legal: batch, chunk_times, "
     "cluster, comm, detail, faults, fold, jitter, limits, model, name, optimizer, outputs, overlap, parallel, "
-    "placement, precision, pricing, recompute, routing, schedule, seed, states",
+    "placement, precision, pricing, recompute, routing, schedule, seed, stack, states",
     "cluster.node.nic.bandwidth=0 GB/s": "expected more than 0, e.g. \"50 GB/s\"; found '0 GB/s'",
     "cluster.node.nic.bandwidth=3": 'number 3 needs a unit, e.g. "3 GB/s"',
     "cluster.node.nic.bandwith=3 GB/s": "unknown key 'bandwith',"
     " did you mean 'bandwidth'? legal: bandwidth, efficiency, latency",
     "cluster.node.nic=50 GB/s": "expected a mapping with bandwidth, efficiency, latency; found '50 GB/s'",
     "cluster.node.gpus=0": "expected a whole number, 1 or more; found 0",
-    "cluster.node.device.peak_flops.int8=1 TFLOP/s": "unknown key 'int8'; legal: bf16, fp32, fp8, tf32",
+    "cluster.node.device.peak_flops.int8=1 TFLOP/s": "unknown key 'int8'; legal: bf16, fp32, fp8, mxfp8, nvfp4, tf32",
     "cluster.nodes=250": "parallel.expert: data parallel 125 (2000 GPUs / parallel.pipeline 16) cannot be divided by "
     "parallel.expert 64; legal: 1, 5, 25, 125",
     "cluster.node.device=a100": "precision: A100 SXM 80 GB (cluster.node) has no fp8 peak; legal: bf16",

@@ -1,0 +1,118 @@
+"""Parts of a unit on a stack that lowers blocks: attention, dispatch, network, combine, and the ends of the model."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from hwmodels.op import Gemm
+from hwmodels.refused import Refused
+from sim.models.blocks.experts import Experts
+from sim.models.blocks.feed_forward import Network
+from sim.models.blocks.gqa import Heads
+from sim.models.blocks.made import Made
+from sim.models.blocks.mamba import Mamba
+from sim.models.blocks.mla import Latent
+from sim.models.layer import EXPERT, Kernel, Part, Unit, places
+from sim.models.recompute import AGAIN
+from sim.models.stacks.cudnn import Shared
+from sim.models.stacks.exchange import EXCHANGES, all_to_all
+
+Block = Heads | Latent | Mamba | Network | Experts
+"""What a layer is made of."""
+PLACES = places(
+    (
+        ("F", ("embedding", "projection", "attn", "head")),
+        ("B", ("combine",)),
+        ("B", ("head", "projection", "mlp")),
+        ("F", ("dispatch",)),
+        ("W", ("head", "projection", "mlp")),
+        ("B", ("dispatch",)),
+        ("F", ("mlp",)),
+        ("F", ("combine",)),
+        ("B", ("attn", "embedding")),
+        ("W", ("attn",)),
+    )
+)  # fmt: skip
+"""A round of an overlapped pair, as the schedule asks for it: exchanges run beside the other half's compute."""
+
+
+class Pass(Protocol):
+    """Kernels of a block in one direction."""
+
+    def __call__(self, site: Shared, block: Block) -> list[Kernel]: ...
+
+
+class Stack(NamedTuple):
+    """What a stack has kernels for. block: of a direction (F, B, W). gate: of a mixture's router, with the norm before
+    it. end: of the embedding, the head, or a projection. post_norm: behind a block, or its gradient before it. around:
+    names of kernels that belong to a product beside them. residual: name of the last kernel of a layer's forward."""
+
+    block: Callable[[Shared, Block, str], list[Kernel]]
+    gate: Callable[[Shared, Made, str], list[Kernel]]
+    end: Callable[[Shared, Made, str], list[Kernel]]
+    post_norm: Callable[[Shared, str], list[Kernel]]
+    around: tuple[str, ...] = ()
+    residual: str = "residual"
+
+
+def parts(stack: Stack, site: Shared, made: Made, unit: Unit, direction: str) -> tuple[Part, ...]:
+    """The parts of a unit for direction F, B or W, in the order they depend on each other. Raises Refused."""
+    if made.positions and site.length > made.positions:
+        beyond = f"is beyond the positions that {site.shape.name} learned"
+        raise Refused(f"batch.sequence_length {site.length} {beyond}; legal: 1 to {made.positions}")
+    again = _again(stack, site, made, unit) if direction == "B" and unit.checkpoint else ()
+    return again + tuple(
+        Part(name, direction, unit.layer, tuple(kernels), EXPERT * (name in EXCHANGES), PLACES[direction, name])
+        for name in _names(site, made, direction) if (kernels := _kernels(stack, site, made, name, direction))
+    )  # fmt: skip
+
+
+def _again(stack: Stack, site: Shared, made: Made, unit: Unit) -> tuple[Part, ...]:
+    """The forward of a layer that backward computes again, without its last product and residual: nothing keeps their
+    outputs, and checkpointing stops when all that backward needs is there."""
+    *before, last = parts(stack, site, made, unit, "F")
+    whole = (*before, last._replace(kernels=_needed(stack, last.kernels)))
+    again = (part for part in whole if part.kernels)
+    return tuple(part._replace(direction="B", name=part.name + AGAIN, place=PLACES["B", "mlp"]) for part in again)
+
+
+def _needed(stack: Stack, kernels: tuple[Kernel, ...]) -> tuple[Kernel, ...]:
+    """Kernels up to the last whose output backward reads: no residual, and no product right before it."""
+    stop = len(kernels) - (kernels[-1].name == stack.residual)
+    while stop and (isinstance(kernels[stop - 1].op, Gemm) or kernels[stop - 1].name in stack.around):
+        stop -= 1
+    return kernels[:stop]
+
+
+def _names(site: Shared, made: Made, direction: str) -> tuple[str, ...]:
+    """Parts of a unit in order. A rank that holds all experts exchanges nothing."""
+    if made.end:
+        return (made.end,)
+    exchanging = made.routed is not None and site.group > 1
+    network = ("dispatch", "mlp", "combine") if exchanging else ("mlp",) if made.network else ()
+    first = ("attn",) if made.mixer or exchanging else ()
+    if direction == "F":
+        return (*first, *network)
+    return (*network[::-1], *first) if direction == "B" else ("mlp",) * bool(made.network) + first
+
+
+def _kernels(stack: Stack, site: Shared, made: Made, name: str, direction: str) -> list[Kernel]:
+    if name in EXCHANGES and made.routed:
+        return all_to_all(site, made.routed, name, direction)
+    if made.end:
+        return stack.end(site, made, direction)
+    alone = site.group == 1  # else the router is attention's affair: what is sent hangs on it
+    mixing = _passes(stack, site, made, made.mixer, direction) if name == "attn" else []
+    gating = stack.gate(site, made, direction) if made.routed and (name == "mlp") == alone else []
+    network = _passes(stack, site, made, made.network, direction) if name == "mlp" else []
+    return mixing + gating + network if direction == "F" else network + gating + mixing
+
+
+def _passes(stack: Stack, site: Shared, made: Made, block: Block | None, direction: str) -> list[Kernel]:
+    """Kernels of a block in one direction; with a norm of its own behind it where the model has such."""
+    if block is None:
+        return []
+    kernels = stack.block(site, block, direction)
+    if not made.post_norms or direction == "W":
+        return kernels
+    norm = stack.post_norm(site, direction)
+    return kernels + norm if direction == "F" else norm + kernels

@@ -1,0 +1,75 @@
+"""Casts of TransformerEngine's recipes: what is quantised when, in how many kernels.
+
+A product reads its input rows forward and its columns in the weight gradient, so each of input, weight and output
+gradient is quantised both ways (nvidia.github.io/TransformerEngine, Performance considerations, table 2):
+
+* delayed: one scale a tensor, from the history of largest values; norms write FP8; columns are transposed on Hopper.
+* current: one scale a tensor, from a pass of its own over it.
+* block: 1 x 128 for activations, 128 x 128 for weights; both ways in one kernel from the BF16 tensor.
+* mxfp8: 1 x 32, both ways independently; no transposes; norms write both.
+* nvfp4: 1 x 16 in E4M3 under one FP32 scale a tensor, so a pass for that; columns after a random Hadamard transform.
+"""
+
+from typing import NamedTuple
+
+from hwmodels.formats import PLAIN_BF16
+from hwmodels.op import Memory, small
+from sim.models.layer import Kernel
+from sim.models.stacks.cudnn import Shared
+
+
+class Casting(NamedTuple):
+    """first: a pass finds the largest value before the cast. norms: norms write quantised rows. later: columns are
+    transposed from quantised rows in backward, where a norm wrote those."""
+
+    first: bool = False
+    norms: bool = False
+    later: bool = False
+
+
+CASTINGS = {
+    "bf16": None, "fp8_delayed": Casting(norms=True, later=True), "fp8_current": Casting(first=True),
+    "fp8_block": Casting(), "mxfp8": Casting(norms=True), "nvfp4": Casting(first=True),
+}  # fmt: skip
+"""Recipe -> how it casts; None: it does not."""
+
+
+def casting(site: Shared) -> Casting | None:
+    """How the site's recipe casts."""
+    return CASTINGS[site.recipe.name]
+
+
+def ways(site: Shared) -> int:
+    """Quantised tensors of one: rows and columns, or one for both where the GPU reads either."""
+    return 2 if site.recipe.both_ways else 1
+
+
+def quantised(site: Shared, name: str, rows: int, width: int) -> list[Kernel]:
+    """A BF16 tensor quantised, for both of its products."""
+    own = casting(site)
+    if own is None:
+        return []
+    row, out = PLAIN_BF16.row_bytes(width), site.recipe.activation.row_bytes(width)
+    kind = "cast_transpose" if ways(site) > 1 else "cast"
+    cast = Kernel(f"cast_{name}", Memory(kind, rows, row, ways(site) * out))
+    if not own.first:
+        return [cast]
+    return [Kernel(f"amax_{name}", Memory("amax", rows, row, 0.0)), Kernel(f"scale_{name}", small("tiny")), cast]
+
+
+def normed(site: Shared, name: str, rows: int, width: int) -> list[Kernel]:
+    """A norm before a product, with the cast of its output."""
+    own, row = casting(site), PLAIN_BF16.row_bytes(width)
+    if own is None or not own.norms:
+        return [Kernel(name, Memory("norm_forward", rows, row, row)), *quantised(site, name, rows, width)]
+    written = site.recipe.activation.row_bytes(width) * (1 if own.later else ways(site))
+    return [Kernel(name, Memory("norm_forward", rows, row, written))]
+
+
+def transposed(site: Shared, name: str, rows: int, width: int) -> list[Kernel]:
+    """Columns of a norm's output, where backward makes them from its rows."""
+    own = casting(site)
+    if own is None or not own.later or ways(site) == 1:
+        return []
+    row = site.recipe.activation.row_bytes(width)
+    return [Kernel(f"transpose_{name}", Memory("weight_transpose", rows, row, row))]

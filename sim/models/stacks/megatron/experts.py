@@ -1,0 +1,100 @@
+"""Mixtures of Megatron Core: a fused router, fused permutes, a grouped product each way, shared experts beside.
+
+`moe_router_fusion`: scores and top-k in one kernel, the auxiliary loss in two. `moe_permute_fusion`:
+TransformerEngine's permute behind maps of rows. The host waits for the counts of tokens where an all-to-all of unequal
+sizes needs them; HybridEP's dispatch permutes too.
+"""
+
+from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
+from hwmodels.op import Gemm, Memory, permute, small, unpermute
+from sim.models.blocks.experts import Experts
+from sim.models.layer import Kernel
+from sim.models.stacks.cudnn import Shared
+from sim.models.stacks.megatron.feed_forward import activate, activate_backward
+from sim.models.stacks.megatron.linear import dgrad, fused, grouped, linear, norm_backward, plain_norm, wgrad
+
+MAPS = ("row_map", "row_map_sums", "row_map_final")
+"""Kernels that say where each row goes (TransformerEngine, pytorch/triton/permutation.py)."""
+
+
+def gate(site: Shared, experts: Experts) -> list[Kernel]:
+    """The norm before a mixture, and its router."""
+    t, h, e = site.tokens, site.shape.hidden, experts.number
+    row = PLAIN_FP32.row_bytes(e)
+    out = [*plain_norm("mlp_norm", t, h), Kernel("router", Gemm(t, e, h, "fprop", "bf16"))]
+    out += [
+        Kernel("router_topk", Memory("softmax", t, row, 2 * row)),
+        Kernel("aux_scores", Memory("softmax", t, row, row)),
+    ]
+    return [*out, Kernel("aux_loss", small("tiny")), Kernel("counts", Memory("elementwise", t, row / 4, 0.0))]
+
+
+def gate_backward(site: Shared, experts: Experts) -> list[Kernel]:
+    """Gradients of the scores, of the router's input, and of the norm's."""
+    t, h, e = site.tokens, site.shape.hidden, experts.number
+    row = PLAIN_FP32.row_bytes(e)
+    out = [
+        Kernel("aux_loss_bwd", small("tiny")),
+        Kernel("router_topk_bwd", Memory("softmax_backward", t, 2 * row, row)),
+    ]
+    out += [Kernel("router_dgrad", Gemm(t, h, e, "dgrad", "bf16")), fused("add_dx", t, h, 2, 1)]
+    out += [fused("add_shared_dx", t, h, 2, 1)] if experts.shared.width else []
+    return [*out, *norm_backward("mlp_norm_bwd", t, h), fused("add_residual", t, h, 2, 1)]
+
+
+def gate_weight(site: Shared, experts: Experts) -> list[Kernel]:
+    return [Kernel("router_wgrad", Gemm(experts.number, site.shape.hidden, site.tokens, "wgrad", "bf16"))]
+
+
+def _permuted(site: Shared, name: str) -> list[Kernel]:
+    """Rows in the order of experts; the host reads their counts before."""
+    if site.group > 1 and site.stack.dispatcher == "hybridep":
+        return []
+    waiting = Kernel("counts_to_host", small("tiny"), waits=True)
+    maps = [Kernel(f"{name}_{each}", small("tiny")) for each in MAPS]
+    return [waiting, *maps, Kernel(name, permute(site.received, site.rows, site.shape.hidden, PLAIN_BF16))]
+
+
+def forward(site: Shared, experts: Experts) -> list[Kernel]:
+    """Rows as dispatched -> their weighted sum for each token received; shared experts, and the residual behind."""
+    t, h, net, shared = site.tokens, site.shape.hidden, experts.routed, experts.shared
+    out = [*_permuted(site, "permute"), *grouped(site, "experts_fc1", net.first, h), activate(site.rows, net)]
+    out += [*grouped(site, "experts_fc2", h, net.width), Kernel("unpermute", unpermute(site.received, site.rows, h))]
+    if shared.width:
+        out += [*linear(site, "shared_fc1", shared.first, h), activate(t, shared, "shared_act")]
+        out += [*linear(site, "shared_fc2", h, shared.width), fused("add_shared", t, h, 2, 1)]
+    return [*out, fused("residual", t, h, 2, 1)]
+
+
+def backward(site: Shared, experts: Experts) -> list[Kernel]:
+    """Input gradients; those of weights are `weight`."""
+    t, h, net, shared, rows = site.tokens, site.shape.hidden, experts.routed, experts.shared, site.rows
+    out = []
+    if shared.width:
+        out += [*dgrad(site, "shared_fc2", h, shared.width), activate_backward(t, shared, "shared_act_bwd")]
+        out += dgrad(site, "shared_fc1", shared.first, h)
+    out += [Kernel("unpermute_bwd", permute(site.received, rows, h, PLAIN_BF16))]
+    out += [*grouped(site, "experts_fc2", h, net.width, "dgrad"), activate_backward(rows, net)]
+    out += grouped(site, "experts_fc1", net.first, h, "dgrad")
+    return [*out, Kernel("permute_bwd", unpermute(site.received, rows, h))]
+
+
+def weight(site: Shared, experts: Experts) -> list[Kernel]:
+    h, net, shared = site.shape.hidden, experts.routed, experts.shared
+    out = []
+    if shared.width:
+        out += [*wgrad(site, "shared_fc2", h, shared.width), *wgrad(site, "shared_fc1", shared.first, h)]
+    return [
+        *out,
+        *grouped(site, "experts_fc2", h, net.width, "wgrad"),
+        *grouped(site, "experts_fc1", net.first, h, "wgrad"),
+    ]
+
+
+def tensors(experts: Experts, hidden: int, local: int) -> list[int]:
+    """Elements of each of its parameters: a tensor an expert and product."""
+    net, shared = experts.routed, experts.shared
+    routed = [net.first * hidden, net.width * hidden] * local + ([net.first, hidden] * local if net.bias else [])
+    also = [shared.first * hidden, shared.width * hidden] if shared.width else []
+    also += [shared.first, hidden] if shared.width and shared.bias else []
+    return [*routed, experts.number * hidden, *also]

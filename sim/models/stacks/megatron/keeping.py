@@ -1,0 +1,143 @@
+"""What Megatron Core with TransformerEngine keeps of a unit: inputs of products in the recipe's format, else BF16.
+
+Norms keep their input and inverse deviations; products their input, quantised by columns; attention q, k, v, its output
+and log-sum-exp (the product behind it keeps a quantised copy beside); activations their input in BF16.
+"""
+
+from collections.abc import Iterable
+
+from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
+from sim.models.activations import Kept, layer_input
+from sim.models.blocks.experts import Experts
+from sim.models.blocks.feed_forward import Network
+from sim.models.blocks.gqa import Heads
+from sim.models.blocks.made import EMBEDDING, HEAD, Made
+from sim.models.blocks.mamba import Mamba
+from sim.models.blocks.mla import Latent
+from sim.models.layer import Unit
+from sim.models.stacks.cudnn import Shared
+from sim.models.stacks.deepseek import mamba
+from sim.models.stacks.megatron.casts import casting
+from sim.models.stacks.megatron.formats import of_unit
+
+DEVIATION, INDEX = 4, 8
+"""Bytes of a norm's inverse deviation, and of a token's number."""
+CUBLAS = 32 * 2**20
+"""Bytes of cuBLAS's workspace on Hopper (docs.nvidia.com/cuda/cublas: 32 MiB)."""
+
+
+def kept(site: Shared, made: Made, unit: Unit) -> Kept:
+    """From a unit's forward to its input gradient."""
+    site = of_unit(site, unit)
+    t, h = site.tokens, site.shape.hidden
+    if made.end:
+        return Kept(t * _end(site, made))
+    if unit.checkpoint:
+        return layer_input(site, unit)
+    post = made.post_norms * (bool(made.mixer) + bool(made.network)) * _norm(h)
+    own = Kept(t * (post + _mixer(site, made.mixer)))
+    if isinstance(made.network, Experts):
+        return own + _experts(site, made.network)
+    return own + Kept(t * (_network(site, made.network) if made.network else 0.0))
+
+
+def regained(site: Shared, made: Made, unit: Unit) -> Kept:
+    """What the backward of a unit holds until it is through: gradients, and what it has computed again."""
+    own = Kept(site.tokens * _gradients(site, made))
+    if not unit.checkpoint:
+        return own
+    return own + kept(site, made, unit._replace(checkpoint="")) - layer_input(site, unit)
+
+
+def _gradients(site: Shared, made: Made) -> float:
+    """Bytes of a token that gradients of a unit's inner tensors take at most; those of logits are in their place."""
+    h, mixer, inner = site.shape.hidden, made.mixer, 0
+    if made.dense:
+        inner = made.dense.first + made.dense.width
+    if made.routed:
+        inner = made.routed.chosen * (h + made.routed.routed.first + made.routed.routed.width)
+    mixing = 0.0
+    if isinstance(mixer, Heads):
+        mixing = PLAIN_BF16.row_bytes(2 * mixer.qkv + mixer.q) + PLAIN_FP32.row_bytes(mixer.q)
+    elif isinstance(mixer, Latent):
+        mixing = PLAIN_BF16.row_bytes(2 * mixer.q + mixer.kv + mixer.out) + PLAIN_FP32.row_bytes(mixer.q)
+    return PLAIN_BF16.row_bytes(2 * h) + max(PLAIN_BF16.row_bytes(inner), mixing)
+
+
+def _norm(width: float) -> float:
+    """Input, and an inverse deviation."""
+    return PLAIN_BF16.row_bytes(1) * width + DEVIATION
+
+
+def _end(site: Shared, made: Made) -> float:
+    h, v = site.shape.hidden, site.shape.vocabulary
+    if made.end == EMBEDDING:
+        return float(INDEX)
+    if made.end == HEAD:
+        return _norm(h) + PLAIN_BF16.row_bytes(h + v)
+    return 2 * _norm(h) + PLAIN_BF16.row_bytes(2 * h) + INDEX
+
+
+def _mixer(site: Shared, mixer: Heads | Latent | Mamba | None) -> float:
+    h, row = site.shape.hidden, site.recipe.activation.row_bytes
+    if isinstance(mixer, Mamba):
+        return mamba.kept(site, mixer)
+    if isinstance(mixer, Heads):
+        # values lie in the product's output, which stays whole; queries and keys are turned (or normed) copies
+        again = PLAIN_BF16.row_bytes(mixer.q + mixer.kv) * (mixer.normed + bool(mixer.rotary))
+        inner = PLAIN_BF16.row_bytes(mixer.qkv + mixer.q) + PLAIN_FP32.row_bytes(mixer.queries)
+        return _norm(h) + row(h) + again + inner + _copy(site, mixer.q)
+    if isinstance(mixer, Latent):
+        query = _norm(mixer.q_rank) + row(mixer.q_rank) if mixer.q_rank else 0.0
+        inner = PLAIN_BF16.row_bytes(2 * mixer.q + 2 * mixer.out) + PLAIN_FP32.row_bytes(mixer.heads)
+        return _norm(h) + row(h) + query + _norm(mixer.kv_rank) + row(mixer.kv_rank) + inner + _copy(site, mixer.out)
+    return 0.0
+
+
+def _copy(site: Shared, width: int) -> float:
+    """A quantised copy of what is kept in BF16 anyway."""
+    return site.recipe.activation.row_bytes(width) if casting(site) else 0.0
+
+
+def _network(site: Shared, network: Network) -> float:
+    h, row = site.shape.hidden, site.recipe.activation.row_bytes
+    return _norm(h) + row(h) + PLAIN_BF16.row_bytes(network.first) + row(network.width)
+
+
+def _experts(site: Shared, experts: Experts) -> Kept:
+    """Scores; of a row its input, first product and activation, and its output for the weight's gradient."""
+    h, net, shared, row = site.shape.hidden, experts.routed, experts.shared, site.recipe.activation.row_bytes
+    beside = row(h) + PLAIN_BF16.row_bytes(shared.first) + row(shared.width) if shared.width else 0.0
+    fixed = _norm(h) + PLAIN_BF16.row_bytes(h) + 2 * PLAIN_FP32.row_bytes(experts.number) + beside
+    return Kept(site.tokens * fixed, 0.0, row(h) + PLAIN_BF16.row_bytes(net.first) + row(net.width))
+
+
+def kept_for_weight(site: Shared, made: Made, unit: Unit) -> Kept:
+    """Between input and weight gradient, when a schedule splits them: both sides of each product."""
+    site = of_unit(site, unit)
+    t, h, row = site.tokens, site.shape.hidden, site.recipe.activation.row_bytes
+    if made.end == EMBEDDING:
+        return Kept()
+    if made.end:
+        return Kept(t * PLAIN_BF16.row_bytes(h + site.shape.vocabulary if made.end == HEAD else 3 * h))
+    own = Kept(t * _sides(site, made.mixer))
+    if isinstance(made.network, Experts):
+        net = made.network.routed
+        return own + Kept(0.0, 0.0, row(2 * h + net.first + net.width))
+    return own + Kept(t * row(2 * h + made.network.first + made.network.width) if made.network else 0.0)
+
+
+def _sides(site: Shared, mixer: Heads | Latent | Mamba | None) -> float:
+    h, row = site.shape.hidden, site.recipe.activation.row_bytes
+    if isinstance(mixer, Mamba):
+        return mamba.kept_for_weight(site, mixer)
+    if isinstance(mixer, Heads):
+        return row(2 * h + mixer.qkv + mixer.q)
+    if isinstance(mixer, Latent):
+        return row(2 * h + 2 * mixer.q_rank + mixer.q + mixer.down + mixer.kv_rank + mixer.kv + mixer.out)
+    return 0.0
+
+
+def workspace(site: Shared, made: Iterable[Made]) -> float:
+    """cuBLAS's; what a unit's backward needs beside it is in `regained`."""
+    return float(CUBLAS)

@@ -1,0 +1,57 @@
+"""Parts of a unit in Megatron Core."""
+
+from types import ModuleType
+
+from hwmodels.refused import Refused
+from sim.models.blocks.experts import Experts
+from sim.models.blocks.feed_forward import Network
+from sim.models.blocks.gqa import Heads
+from sim.models.blocks.made import Made
+from sim.models.blocks.mamba import Mamba
+from sim.models.blocks.mla import Latent
+from sim.models.layer import Kernel, Part, Unit
+from sim.models.precision import RECIPES
+from sim.models.stacks import layers
+from sim.models.stacks.cudnn import Shared
+from sim.models.stacks.deepseek import mamba
+from sim.models.stacks.layers import Block
+from sim.models.stacks.megatron import attention, experts, feed_forward, latent
+from sim.models.stacks.megatron.ends import end
+from sim.models.stacks.megatron.formats import of_unit
+from sim.models.stacks.megatron.linear import norm_backward, plain_norm
+
+BLOCKS: dict[type, ModuleType] = {Heads: attention, Latent: latent, Network: feed_forward, Experts: experts}
+"""Kind of block -> the module with its passes; Mamba-2 takes the kernels of its own library, in BF16."""
+
+
+def parts(site: Shared, made: Made, unit: Unit, direction: str) -> tuple[Part, ...]:
+    """The parts of a unit for direction F, B or W, in the order they depend on each other. Raises Refused."""
+    if site.recompute.kind == "modules":
+        raise Refused(
+            "recompute.modules are not built for the megatron stack; legal: recompute none or full, or layers"
+        )
+    return layers.parts(STACK, of_unit(site, unit), made, unit, direction)
+
+
+def _block(site: Shared, block: Block, direction: str) -> list[Kernel]:
+    if isinstance(block, Mamba):
+        own = site._replace(recipe=RECIPES["bf16"])
+        return {"F": mamba.forward, "B": mamba.backward, "W": mamba.weight}[direction](own, block)
+    module = BLOCKS[type(block)]
+    kernels: list[Kernel] = {"F": module.forward, "B": module.backward, "W": module.weight}[direction](site, block)
+    return kernels
+
+
+def _gate(site: Shared, made: Made, direction: str) -> list[Kernel]:
+    assert made.routed
+    if direction == "F":
+        return experts.gate(site, made.routed)
+    return experts.gate_backward(site, made.routed) if direction == "B" else experts.gate_weight(site, made.routed)
+
+
+def _post_norm(site: Shared, direction: str) -> list[Kernel]:
+    t, h = site.tokens, site.shape.hidden
+    return plain_norm("post_norm", t, h) if direction == "F" else norm_backward("post_norm_bwd", t, h)
+
+
+STACK = layers.Stack(_block, _gate, end, _post_norm)

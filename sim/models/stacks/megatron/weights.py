@@ -1,0 +1,74 @@
+"""Parameters of Megatron Core's modules, and what follows their update: weights quantised anew, once a step.
+
+TransformerEngine keeps weights in BF16 and casts them before the first micro-batch of a step; later ones reuse that
+(`is_first_microbatch`).
+"""
+
+from collections.abc import Sequence
+
+from hwmodels.formats import PLAIN_BF16
+from hwmodels.op import Memory
+from sim.models.blocks.experts import Experts
+from sim.models.blocks.gqa import Heads
+from sim.models.blocks.made import EMBEDDING, PROJECTION, Made
+from sim.models.blocks.mla import Latent
+from sim.models.layer import Kernel
+from sim.models.stacks.cudnn import Shared
+from sim.models.stacks.megatron import attention, experts, feed_forward, latent
+from sim.models.stacks.megatron.casts import casting, ways
+
+
+def tensors(site: Shared, made: Made) -> list[int]:
+    """Elements of each parameter of a unit on this rank."""
+    h, table, norm = site.shape.hidden, site.shape.vocabulary * site.shape.hidden, made.norm_parameters
+    if made.end == EMBEDDING:
+        return [table, *([made.positions * h] if made.positions else [])]
+    if made.end == PROJECTION:
+        return [norm, norm, 2 * h * h]
+    if made.end:
+        return [norm] if made.tied else [norm, table]
+    norms = [norm] * ((bool(made.mixer) + bool(made.network)) * (1 + made.post_norms))
+    return norms + _mixer(made, h) + _network(site, made, h)
+
+
+def _mixer(made: Made, hidden: int) -> list[int]:
+    if isinstance(made.mixer, Heads):
+        return attention.tensors(made.mixer, hidden)
+    if isinstance(made.mixer, Latent):
+        return latent.tensors(made.mixer, hidden)
+    if not made.mixer:
+        return []
+    m = made.mixer
+    return [hidden * m.columns, m.convolved * m.conv, m.convolved, m.heads, m.heads, m.heads, m.inner, m.inner * hidden]
+
+
+def _network(site: Shared, made: Made, hidden: int) -> list[int]:
+    if isinstance(made.network, Experts):
+        correcting = [made.network.number] * made.gate_bias
+        return experts.tensors(made.network, hidden, site.local_experts or made.network.number) + correcting
+    return feed_forward.tensors(made.network, hidden) if made.network else []
+
+
+def update(site: Shared, made: Sequence[Made]) -> list[Kernel]:
+    """Weights of products quantised after their update; the update itself is the plan's (`sim.layout.optimizer`)."""
+    own = casting(site)
+    if own is None:
+        return []
+    row, out = PLAIN_BF16.row_bytes(1), ways(site) * site.recipe.activation.row_bytes(1)
+    read = 2 * row if own.first else row
+    sizes = [size for unit in made for size in _products(site, unit)]
+    return [Kernel("cast_weights", Memory("cast_transpose", size, read, out)) for size in sizes]
+
+
+def _products(site: Shared, made: Made) -> list[int]:
+    """Elements of the weights of each quantised product of a unit."""
+    h, mixer, network = site.shape.hidden, made.mixer, made.network
+    out = [mixer.qkv * h, mixer.q * h] if isinstance(mixer, Heads) else []
+    if isinstance(mixer, Latent):
+        query = [mixer.q_rank * h, mixer.q * mixer.q_rank] if mixer.q_rank else [mixer.q * h]
+        out = [*query, mixer.down * h, mixer.kv * mixer.kv_rank, mixer.out * h]
+    if isinstance(network, Experts):
+        net, shared, local = network.routed, network.shared, site.local_experts or network.number
+        both = [local * net.first * h, local * net.width * h]
+        return out + both + [shared.first * h, shared.width * h] * bool(shared.width)
+    return out + ([network.first * h, network.width * h] if network else [])

@@ -1,0 +1,73 @@
+"""A stack: the software that a job trains with, as a value, and what each is known to do."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Kind(NamedTuple):
+    """What all jobs of a stack have in common. library: whose kernels they are, the folder of a device's tables
+    ("": the project's own). options: keys beside the name that it knows. precisions: recipes that it has kernels for.
+    eager: the host launches kernel by kernel. frees: gradients are freed after the update and made anew by the first
+    backward. plain: an optimizer of one process, all of whose kernels the stack says; else ZeRO-1 as the plan has it.
+    """
+
+    library: str
+    options: tuple[str, ...]
+    precisions: tuple[str, ...]
+    eager: bool
+    frees: bool = False
+    plain: bool = False
+
+
+TRANSFORMER_ENGINE = ("bf16", "fp8_delayed", "fp8_current", "fp8_block", "mxfp8", "nvfp4")
+"""Recipes of TransformerEngine."""
+KINDS = {
+    "deepseek": Kind("", (), ("fp8", "bf16"), eager=False),
+    "torch": Kind(
+        "torch", ("release", "compiled", "cuda_graphs"), ("bf16", "fp8_current"), eager=True, frees=True, plain=True
+    ),
+    "megatron": Kind("te", ("release", "cuda_graphs", "dispatcher"), TRANSFORMER_ENGINE, eager=True, plain=False),
+}
+"""Name -> what it is. deepseek: kernels and order of DeepSeek's published H800 profile. torch: plain PyTorch modules.
+megatron: Megatron Core with TransformerEngine."""
+
+DISPATCHERS = ("alltoall", "deepep", "hybridep")
+"""Ways of Megatron Core to send tokens to experts (`--moe-token-dispatcher-type alltoall`, or `flex` with
+`--moe-flex-dispatcher-backend deepep | hybridep`; github.com/NVIDIA/Megatron-LM, megatron/core/transformer/moe)."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """name: one of KINDS. release: of its software, in words; decides nothing by itself. compiled: torch.compile has
+    fused what it can. cuda_graphs: steps are replayed as graphs, so the host launches nothing. dispatcher: one of
+    DISPATCHERS."""
+
+    name: str = "deepseek"
+    release: str = ""
+    compiled: bool = False
+    cuda_graphs: bool = False
+    dispatcher: str = "alltoall"
+
+    @property
+    def library(self) -> str:
+        """Whose kernels it runs: a folder of a device's tables, "" for the project's own."""
+        return KINDS[self.name].library
+
+    @property
+    def plain_update(self) -> bool:
+        """Whether its optimizer is one process's own, with kernels that the stack says."""
+        return KINDS[self.name].plain
+
+    @property
+    def frees_gradients(self) -> bool:
+        """Whether gradients are there only from the first backward to the update (`zero_grad(set_to_none=True)`)."""
+        return KINDS[self.name].frees
+
+    @property
+    def launches(self) -> bool:
+        """Whether the host launches each kernel, so that it can be what a step waits for. DeepSeek's profile has its
+        gaps between kernels as they were measured, and no more is known of its host."""
+        return KINDS[self.name].eager and not self.cuda_graphs
+
+
+DEEPSEEK = Stack()

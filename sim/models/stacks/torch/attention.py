@@ -1,0 +1,71 @@
+"""Attention in eager torch: separate q, k and v products, rope in elementwise kernels, cuDNN's fused attention.
+
+`scaled_dot_product_attention(is_causal=True, enable_gqa=True)` takes cuDNN on Hopper; its backward is three kernels,
+and two more that sum gradients of shared keys and values over their queries' heads.
+"""
+
+from sim.models.blocks.gqa import Heads
+from sim.models.layer import Kernel
+from sim.models.stacks.cudnn import Shared, attend, attend_backward, operations
+from sim.models.stacks.torch.kernels import (
+    VIEWS,
+    dgrad,
+    elementwise,
+    linear,
+    rms_norm,
+    rms_norm_backward,
+    rope,
+    rope_backward,
+    transposed,
+    wgrad,
+)  # fmt: skip
+
+HEADS = 6
+"""Views that make heads of the columns of q, k and v: a shape and a transpose each."""
+
+
+def forward(site: Shared, heads: Heads) -> list[Kernel]:
+    """[tokens, hidden] -> [tokens, hidden], with the norm before it and the residual behind."""
+    t, h = site.tokens, site.shape.hidden
+    out = [rms_norm("attn_norm", t, h), *linear(site, "q", heads.q, h)]
+    out += [*linear(site, "k", heads.kv, h), *linear(site, "v", heads.kv, h)]
+    if heads.normed:
+        out += [rms_norm("q_norm", t * heads.queries, heads.width), rms_norm("k_norm", t * heads.shared, heads.width)]
+    if heads.rotary:
+        out += [*rope("rope_q", t * heads.queries, heads.rotary), *rope("rope_k", t * heads.shared, heads.rotary)]
+    for op in operations(site, heads, "forward"):
+        out += attend(op)
+    out += [transposed("join_heads", t, heads.q, 1 + HEADS * VIEWS["F"]), *linear(site, "o", h, heads.q)]
+    return [*out, elementwise("residual", t, h, 2)]
+
+
+def backward(site: Shared, heads: Heads) -> list[Kernel]:
+    """Input gradients; those of weights are `weight`."""
+    t, h = site.tokens, site.shape.hidden
+    out = dgrad(site, "o", h, heads.q)
+    for op in operations(site, heads, "backward"):
+        out += attend_backward(op)
+    if heads.rotary:
+        out += rope_backward("rope_k_bwd", t * heads.shared, heads.rotary)
+        out += rope_backward("rope_q_bwd", t * heads.queries, heads.rotary)
+    if heads.normed:
+        out += rms_norm_backward("q_norm_bwd", t * heads.queries, heads.width)
+        out += rms_norm_backward("k_norm_bwd", t * heads.shared, heads.width)
+    out += [*dgrad(site, "v", heads.kv, h), transposed("join_dk", t, heads.kv)]
+    out += [*dgrad(site, "k", heads.kv, h), elementwise("add_dx", t, h, 2), transposed("join_dq", t, heads.q)]
+    out += [*dgrad(site, "q", heads.q, h), elementwise("add_dx", t, h, 2), *rms_norm_backward("attn_norm_bwd", t, h)]
+    return [*out, elementwise("add_residual", t, h, 2)]
+
+
+def weight(site: Shared, heads: Heads) -> list[Kernel]:
+    h = site.shape.hidden
+    pairs = (("o", h, heads.q), ("v", heads.kv, h), ("k", heads.kv, h), ("q", heads.q, h))
+    return [kernel for name, n, k in pairs for kernel in wgrad(site, name, n, k)]
+
+
+def tensors(heads: Heads, hidden: int) -> list[int]:
+    """Elements of each of its parameters."""
+    norms = [heads.width] * 2 if heads.normed and heads.scaled else []
+    biases = [heads.q, heads.kv, heads.kv] * heads.qkv_bias + [hidden] * heads.output_bias
+    sinks = [heads.queries] * heads.sinks
+    return [heads.q * hidden, heads.kv * hidden, heads.kv * hidden, *norms, heads.q * hidden, *biases, *sinks]

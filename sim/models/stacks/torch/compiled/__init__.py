@@ -1,0 +1,5 @@
+"""What torch.compile makes of blocks: products and attention as they are, all else in few fused kernels."""
+
+from sim.models.stacks.torch.compiled import attention, ends, feed_forward
+
+__all__ = ["attention", "ends", "feed_forward"]

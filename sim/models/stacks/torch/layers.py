@@ -1,0 +1,86 @@
+"""Parts of a unit in torch."""
+
+from types import ModuleType
+
+from hwmodels.refused import Refused
+from sim.models.blocks.experts import Experts
+from sim.models.blocks.feed_forward import Network
+from sim.models.blocks.gqa import Heads
+from sim.models.blocks.made import HEAD, PROJECTION, Made
+from sim.models.blocks.mamba import Mamba
+from sim.models.blocks.mla import Latent
+from sim.models.layer import Kernel, Part, Unit
+from sim.models.stacks import layers
+from sim.models.stacks.cudnn import Shared
+from sim.models.stacks.deepseek import mamba
+from sim.models.stacks.layers import Block
+from sim.models.stacks.torch import attention, compiled, ends, experts, feed_forward, latent
+from sim.models.stacks.torch.kernels import (
+    AROUND,
+    concatenated,
+    dgrad,
+    linear,
+    rms_norm,
+    rms_norm_backward,
+    wgrad,
+)  # fmt: skip
+
+EAGER = {Heads: attention, Latent: latent, Mamba: mamba, Network: feed_forward, Experts: experts}
+COMPILED = {Heads: compiled.attention, Network: compiled.feed_forward}
+"""Kind of block -> the module with its passes."""
+
+
+def parts(site: Shared, made: Made, unit: Unit, direction: str) -> tuple[Part, ...]:
+    """The parts of a unit for direction F, B or W, in the order they depend on each other. Raises Refused."""
+    if site.recompute.kind == "modules":
+        raise Refused("recompute.modules are not built for the torch stack; legal: recompute none or full, or layers")
+    return layers.parts(STACK, site, made, unit, direction)
+
+
+def _block(site: Shared, block: Block, direction: str) -> list[Kernel]:
+    """Raises Refused for a block that is not known compiled."""
+    known: dict[type, ModuleType] = COMPILED if site.stack.compiled else EAGER
+    if type(block) not in known:
+        legal = "grouped-query attention and dense networks"
+        raise Refused(f"stack.compiled is not built for {type(block).__name__.lower()} layers; legal: {legal}")
+    module = known[type(block)]
+    kernels: list[Kernel] = {"F": module.forward, "B": module.backward, "W": module.weight}[direction](site, block)
+    return kernels
+
+
+def _gate(site: Shared, made: Made, direction: str) -> list[Kernel]:
+    """Router of a mixture, with the norm before it."""
+    assert made.routed and made.gate
+    if direction == "F":
+        return experts.gate(site, made.routed, made.gate)
+    return experts.gate_backward(site, made.routed) if direction == "B" else experts.gate_weight(site, made.routed)
+
+
+def _end(site: Shared, made: Made, direction: str) -> list[Kernel]:
+    if made.end == PROJECTION:
+        return _projection(site, direction)
+    fused = site.stack.compiled
+    if made.end == HEAD:
+        return compiled.ends.head(site, direction) if fused else ends.head(site, direction)
+    rows = compiled.ends.embedding(site, direction) if fused else ends.embedding(site, direction)
+    return rows + (ends.positions(site, direction) if made.positions else [])
+
+
+def _projection(site: Shared, direction: str) -> list[Kernel]:
+    """Norms of the hidden state and of the next token's embedding, joined, and a product."""
+    t, h = site.tokens, site.shape.hidden
+    if direction == "F":
+        norms = [rms_norm("hidden_norm", t, h), rms_norm("next_norm", t, h), concatenated("join", t, 2 * h)]
+        return [*ends.embedding(site, "F"), *norms, *linear(site, "projection", h, 2 * h)]
+    if direction == "W":
+        return wgrad(site, "projection", h, 2 * h)
+    norms = rms_norm_backward("hidden_norm_bwd", t, h) + rms_norm_backward("next_norm_bwd", t, h)
+    return [*dgrad(site, "projection", h, 2 * h), *norms, *ends.embedding(site, "B")]
+
+
+def _post_norm(site: Shared, direction: str) -> list[Kernel]:
+    t, h = site.tokens, site.shape.hidden
+    return [rms_norm("post_norm", t, h)] if direction == "F" else rms_norm_backward("post_norm_bwd", t, h)
+
+
+STACK = layers.Stack(_block, _gate, _end, _post_norm, AROUND)

@@ -1,0 +1,51 @@
+"""What a scenario says of the software that trains: its keys, options of each stack, formats that it multiplies in."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from sim.models.form import Form
+from sim.models.stacks.stack import KINDS, Stack
+from sim.scenario.values import Scenario
+
+
+class StackForm(Form):
+    """The software that trains."""
+
+    name: Literal["deepseek", "torch", "megatron"] = "deepseek"
+    """Whose kernels a layer becomes: deepseek (its published H800 profile), torch (plain modules) or megatron (Megatron
+    Core with TransformerEngine)."""
+    release: str = ""
+    """Of its software, in words; decides nothing."""
+    compiled: bool | None = None
+    """Of torch: torch.compile fuses what lies between products."""
+    cuda_graphs: bool | None = None
+    """Steps are replayed as CUDA graphs: the host launches no kernel by itself."""
+    dispatcher: Literal["alltoall", "deepep", "hybridep"] | None = None
+    """How megatron sends tokens to experts: alltoall (NCCL; the default), deepep or hybridep."""
+
+    @property
+    def value(self) -> Stack:
+        """The stack that they say."""
+        return Stack(**self.model_dump(exclude_none=True))
+
+
+Finding = tuple[tuple[str, ...], str]
+"""The keys involved, the one to change first, and one line on what is wrong and what is legal."""
+
+
+def findings(scenario: Scenario) -> Iterator[Finding]:
+    """Options of other stacks, and a precision that the stack has no kernels for."""
+    stack, kind = scenario.stack, KINDS[scenario.stack.name]
+    for key in ("release", "compiled", "cuda_graphs", "dispatcher"):
+        if getattr(stack, key) != getattr(Stack(), key) and key not in kind.options:
+            having = ", ".join(name for name, other in KINDS.items() if key in other.options)
+            yield (f"stack.{key}", "stack"), f"{stack.name} runs without it; it goes with: {having}"
+    if stack.dispatcher != Stack.dispatcher and scenario.parallel.expert == 1:
+        what = "a rank that holds all experts dispatches nothing"
+        yield ("stack.dispatcher", "parallel.expert"), f"{what}; legal: alltoall, or parallel.expert 2 or more"
+    if kind.plain and scenario.precision == "fp8_current" and not stack.compiled:
+        what = "torchao's casts are fast only where torch.compile fuses them"
+        yield ("stack.compiled", "stack", "precision"), f"{what}; legal with precision fp8_current: true"
+    if scenario.precision not in kind.precisions:
+        what = f"the {stack.name} stack has no kernels for {scenario.precision}"
+        yield ("precision", "stack"), f"{what}; legal: {', '.join(kind.precisions)}"

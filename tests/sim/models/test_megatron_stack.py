@@ -1,0 +1,164 @@
+"""Megatron Core with TransformerEngine: what is fused, what each recipe casts and keeps, who exchanges what."""
+
+import pytest
+
+from hwmodels.op import AllToAll, Gemm, GroupedGemm, Memory
+from hwmodels.refused import Refused
+from sim.assembly import machine
+from sim.layout.plan import lay_out
+from sim.models.family import weights
+from sim.models.layer import Unit
+from sim.models.lowering import ByBlocks, lowering
+from sim.models.recompute import Recompute
+from sim.models.stacks.stack import DEEPSEEK, DISPATCHERS, TRANSFORMER_ENGINE, Stack
+from sim.scenario import from_mapping, models
+
+BLACKWELL = ("mxfp8", "nvfp4")
+
+
+def on(model="llama3_8b", precision="bf16", node="h100x8", expert=1, **changes):
+    scenario = {
+        "cluster": {"node": node, "nodes": 1}, "model": model, "precision": precision, "stack": "megatron",
+        "parallel": {"expert": expert}, "schedule": "1f1b", "outputs": ["result"],
+        "batch": {"sequences": 8, "sequence_length": 2048 if model == "gpt3_175b" else 4096}, **changes,
+    }  # fmt: skip
+    return machine(lay_out(from_mapping(scenario)))
+
+
+def kernels(own, unit, direction):
+    return [kernel for part in own.parts(unit, direction) for kernel in part.kernels]
+
+
+def block(own, routed=False):
+    return next(unit for unit in own.units if unit.block and unit.routed == routed)
+
+
+def test_a_dense_layer_is_fused():
+    own = on()
+    names = [kernel.name for kernel in kernels(own, block(own), "F")]
+    assert names == [
+        "input_norm", "qkv", "query_copy", "rope_q", "rope_k", "memset", "sdpa", "proj", "residual",
+        "mlp_norm", "fc1", "swiglu", "fc2", "residual",
+    ]  # fmt: skip
+    assert [k.name for k in kernels(own, block(own), "W")] == ["fc2_wgrad", "fc1_wgrad", "proj_wgrad", "qkv_wgrad"]
+    assert all(k.op.result == "fp32" for k in kernels(own, block(own), "W"))
+
+
+CASTS = {
+    "bf16": (0, 0, 0), "fp8_delayed": (2, 4, 2), "fp8_current": (4, 4, 0), "fp8_block": (4, 4, 0), "mxfp8": (2, 4, 0),
+    "nvfp4": (4, 4, 0),
+}  # fmt: skip
+"""Recipe -> casts of a dense layer forward (norms write theirs where they can) and backward, and transposes there."""
+FIRST = ("fp8_current", "nvfp4")
+
+
+@pytest.mark.parametrize("precision", TRANSFORMER_ENGINE)
+def test_each_recipe_casts_what_its_documents_say(precision):
+    own = on(precision=precision, node="b200x8" if precision in BLACKWELL else "h100x8")
+    forward, backward = (kernels(own, block(own), direction) for direction in "FB")
+    cast = [sum(k.name.startswith("cast_") for k in row) for row in (forward, backward)]
+    turned = sum(k.name.startswith("transpose_") for k in backward)
+    assert (*cast, turned) == CASTS[precision]
+    assert sum(k.name.startswith("amax_") for k in forward + backward) == sum(cast) * (precision in FIRST)
+    formats = {k.op.precision for k in forward + backward if isinstance(k.op, Gemm)}
+    assert formats == {own.recipe.linear}
+
+
+def test_blackwell_reads_a_tensor_of_one_scale_both_ways():
+    hopper, blackwell = (on(precision="fp8_delayed", node=node) for node in ("h100x8", "b200x8"))
+    assert not any(k.name.startswith("transpose_") for k in kernels(blackwell, block(blackwell), "B"))
+    written = [
+        next(k.op for k in kernels(own, block(own), "B") if k.name == "cast_dy_fc2") for own in (hopper, blackwell)
+    ]
+    assert written[0].write == 2 * written[1].write
+
+
+@pytest.mark.parametrize("precision", BLACKWELL)
+def test_formats_that_a_device_lacks_are_refused(precision):
+    with pytest.raises(Exception, match=f"has no {precision} peak; legal: bf16, fp8_delayed, fp8_current, fp8_block"):
+        on(precision=precision)
+
+
+def test_the_end_of_a_model_in_nvfp4_stays_in_bf16():
+    own = on(precision="nvfp4", node="b200x8")
+    layers = [unit for unit in own.units if unit.block]
+    formats = [next(k.op.precision for k in kernels(own, u, "F") if isinstance(k.op, Gemm)) for u in layers]
+    assert formats == ["nvfp4"] * 27 + ["bf16"] * 5
+    assert own.lowering.kept(own.site, layers[0]).fixed < own.lowering.kept(own.site, layers[-1]).fixed
+
+
+def test_what_is_kept_is_what_operations_need():
+    own = on()
+    h, kv, w, heads, deviation = 4096, 1024, 14336, 32, 4
+    attention = 2 * (2 * h + (h + 2 * kv) + (h + kv) + h) + 4 * heads + deviation
+    assert own.lowering.kept(own.site, block(own)).fixed == 4096 * (attention + 2 * (2 * h + 3 * w) + deviation)
+    fp8 = on(precision="fp8_delayed")
+    saved = own.lowering.kept(own.site, block(own)).fixed - fp8.lowering.kept(fp8.site, block(fp8)).fixed
+    # inputs of qkv, fc1 and fc2 are in a byte; a copy of proj's is beside attention's output
+    assert saved == 4096 * (2 * h + w - h)
+
+
+@pytest.mark.parametrize("dispatcher", DISPATCHERS)
+def test_dispatchers_send_what_they_say(dispatcher):
+    own = on("qwen3_30b_a3b", expert=8, stack={"name": "megatron", "dispatcher": dispatcher})
+    unit = block(own, routed=True)
+    (sent,) = [k.op for k in kernels(own, unit, "F") if isinstance(k.op, AllToAll) and k.name == "dispatch(F)"]
+    rows = 8 if dispatcher == "alltoall" else own.site.ranks_reached
+    assert sent.bytes() == pytest.approx(4096 * rows * 2 * 2048)
+    names = {k.name for k in kernels(own, unit, "F")}
+    assert ("permute" in names) == (dispatcher != "hybridep")
+    alone = on("qwen3_30b_a3b")
+    assert not any(isinstance(k.op, AllToAll) for k in kernels(alone, block(alone, routed=True), "F"))
+
+
+def flop(kernels_):
+    return sum(k.op.flop() for k in kernels_ if isinstance(k.op, Gemm | GroupedGemm))
+
+
+@pytest.mark.parametrize("name", models())
+@pytest.mark.parametrize("stack", ["torch", "megatron"])
+def test_every_model_lowers_to_as_many_flops_as_on_deepseeks_stack(name, stack):
+    """Forward and weight gradients; backward, but for what DeepSeek's recipe computes again."""
+    own = on(name, stack=stack, node="b200x8")
+    there = lowering(own.family, DEEPSEEK)
+    site = own.site._replace(stack=DEEPSEEK, recompute=Recompute("none"))
+    for unit in {unit._replace(layer=0): unit for unit in own.units}.values():
+        ours, theirs = ({d: flop(k for p in parts(unit, d) for k in p.kernels) for d in "FBW"} for parts in (
+            own.parts, lambda unit, direction: there.parts(site, unit, direction)))  # fmt: skip
+        rows = own.site.rows / (own.site.tokens * (own.mixture.chosen if own.mixture else 1) or 1)
+        if unit.routed and stack == "torch":  # torch pads no rows
+            assert sum(ours.values()) <= sum(theirs.values()) <= sum(ours.values()) * max(1.0, rows)
+        else:
+            assert sum(ours.values()) == pytest.approx(sum(theirs.values()), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", models())
+@pytest.mark.parametrize("stack", ["torch", "megatron"])
+def test_every_model_keeps_something_and_has_all_its_parameters_in_tensors(name, stack):
+    own = on(name, stack=stack, node="b200x8")
+    assert isinstance(own.lowering, ByBlocks)
+    for unit in own.units:
+        assert own.lowering.kept(own.site, unit).at(own.site) > 0
+        made = own.family.made(own.site.shape, unit)
+        held, counted = sum(own.lowering.stack.tensors(own.site, made)), weights(own.site.shape, [unit])
+        assert held == counted.total + counted.shared * (unit.beside and unit.kind != "projection")
+
+
+@pytest.mark.parametrize("stack", ["torch", "megatron"])
+def test_sequences_beyond_learned_positions_are_refused(stack):
+    batch = {"sequences": 8, "sequence_length": 4096}
+    with pytest.raises(Refused, match="4096 is beyond the positions that GPT-3 175B learned; legal: 1 to 2048"):
+        on("gpt3_175b", stack=stack, node="b200x8", batch=batch).unit_ns(Unit("embedding", -1))
+
+
+def test_weights_are_cast_once_a_step():
+    own = on(precision="fp8_block")
+    assert isinstance(own.lowering, ByBlocks)
+    casts = own.lowering.update(own.site, [block(own)])
+    assert sum(k.op.rows for k in casts if isinstance(k.op, Memory)) == weights(own.site.shape, [block(own)]).linear
+    assert on().lowering.update(on().site, [block(own)]) == []
+
+
+def test_the_host_launches_unless_graphs_do():
+    assert Stack("megatron").launches and not Stack("megatron", cuda_graphs=True).launches
+    assert on(stack={"name": "megatron", "cuda_graphs": True}).pricer.host is None and on().pricer.host
