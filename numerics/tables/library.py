@@ -150,12 +150,17 @@ def clocks(timed: list[Row], company: list[Row], events_us: float, gap_us: float
         key = CALLS.get(key, key)
         if key not in PACED or then > LARGE_US:
             ratios[f"{key} {burst['direction']}" if key == "attention" and burst else key].append(us / then)
-    loaded = [(r["us"], r["loaded_us"] / r["us"]) for r in timed if "loaded_us" in r and r["op"] == "gemm"]
-    alone = median(ratio for us, ratio in loaded if 3 * LARGE_US < us < LONG_US)
+    loaded, heads = (
+        [(r["us"], r["loaded_us"] / r["us"]) for r in timed if "loaded_us" in r and r["op"] == op]
+        for op in ("gemm", "attention")
+    )
+    alone, heads_alone = (
+        median([ratio for us, ratio in each if 3 * LARGE_US < us < LONG_US] or [1.0]) for each in (loaded, heads)
+    )
     slope = median((alone - ratio) / math.log(us / LONG_US) for us, ratio in loaded if us > 1.5 * LONG_US)
     means = {key: max(1.0, math.exp(fmean(map(math.log, each)))) for key, each in sorted(ratios.items())}
     spread = math.sqrt(sum(math.log(r / means["gemm"]) ** 2 for r in ratios["gemm"]) / len(ratios["gemm"]))
-    out = means | {"alone": alone, "slope": slope, "apart": spread}
+    out = means | {"alone": alone, "alone attention": heads_alone, "slope": slope, "apart": spread}
     return {key: rounded(value) for key, value in out.items()}
 
 
@@ -221,8 +226,9 @@ def _paced(row: Row, factors: Mapping[str, float]) -> tuple[Op, Row]:
     slow = factors[f"attention {row['direction']}"] if row["op"] == "attention" else factors["gemm"]
     fast = 1.0
     if row["us"] > LONG_US:  # the burst itself met the limit
-        left = factors["alone"] - factors["slope"] * math.log(row["us"] / LONG_US)
-        fast = max(1.0, left) / factors["alone"]
+        alone = factors["alone attention" if row["op"] == "attention" else "alone"]
+        slope = factors["slope"] * (alone - 1) / (factors["alone"] - 1)
+        fast = max(1.0, alone - slope * math.log(row["us"] / LONG_US)) / alone
     return operation(row), _between(row, main, fast, fast * slow)
 
 
@@ -329,20 +335,23 @@ def least(timed: Iterable[Row]) -> Iterator[Row]:
 # --- what a table says besides ----------------------------------------------------------------------------------------
 
 
-def spreads(reference: Mapping[str, float], rows: Iterable[Row], clock: Mapping[str, float]) -> dict[str, Any]:
-    """Family -> relative standard deviation by rung: of what is read off a row, repeats, and for kernels that the clock
-    paces how far products scatter about their mean and how far a run's clock can lie from the middle of both states; of
-    the others, also what comes back where rows are left out (a row; all within `NEAR` octaves)."""
+def spreads(reference: Mapping[str, float], rows: list[Row], clock: Mapping[str, float]) -> dict[str, Any]:
+    """Family -> relative standard deviation by rung: of what is read off a row, its repeats, how far a run can be from
+    the middle of both states, and for kernels that the clock paces how far products scatter about their mean; of the
+    others, also what comes back where rows are left out (a row; all within `NEAR` octaves)."""
     whole = library.measured("", reference, tables.library_rows(rows), NONE)
     offs: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for op, row in tables.library_rows(rows):
         for rung, apart in (("interpolated", 0.0), ("held", library.NEAR**2)):
             if (off := left_out(whole, op, row, apart)) is not None:
                 offs[library.family(op)][rung].append(off)
-    between = math.log(clock["gemm"]) / math.sqrt(12)  # as likely at any place between the two states
+    wide: dict[str, list[float]] = defaultdict(list)
+    for op, row in tables.library_rows(rows):
+        wide[library.family(op)].append(math.log(row["high_us"] / row["low_us"]))
     out: dict[str, Any] = {}
     for name, by_rung in offs.items():
-        seen = MEASURED if name == "memory" else math.hypot(MEASURED, clock["apart"], between)
+        state = median(wide[name]) / math.sqrt(12)  # as likely at any place between the two states
+        seen = math.hypot(MEASURED, clock["apart"] if name != "memory" else 0.0, state)
         sizes = {rung: math.hypot(seen, robust(each)) for rung, each in by_rung.items()}
         out[name] = {"measured": rounded(seen), **{rung: rounded(size) for rung, size in sizes.items()}}
     return out
@@ -360,9 +369,7 @@ def left_out(whole: library.Measured, op: Op, row: Row, apart: float) -> float |
     """The logarithm of a price over the time of a row that it does not know, nor those less than so many octaves
     (squared) away; None where no more than two rows are left."""
     at = library.place(op)
-    others = [
-        r for r in whole.classes[library.kind(op)] if sum((a - b) ** 2 for a, b in zip(at, r.at, strict=True)) > apart
-    ]
+    others = [r for r in whole.classes[library.kind(op)] if library.apart(at, r.at) > apart]
     if len(others) < 3:
         return None
     us, _ = library.between(others, at, library.bound_us(whole.reference, op))

@@ -14,7 +14,8 @@ from numerics.tables import library as made
 from numerics.tables.provenance import stale
 
 GAP = tables.load("h200").launch_gap_us
-CLOCK = {"gemm": 1.21, "attention forward": 1.21, "attention backward": 1.0, "alone": 1.3, "slope": 0.1, "apart": 0.01}
+CLOCK = {"gemm": 1.21, "attention forward": 1.21, "attention backward": 1.0, "alone": 1.3, "alone attention": 1.15,
+         "slope": 0.1, "apart": 0.01}  # fmt: skip
 
 
 def product(us=1000.0, **more):
@@ -45,6 +46,14 @@ def test_a_long_burst_has_met_the_limit_itself():
     rested = 6000 * (1.3 - 0.1 * math.log(2)) / 1.3
     assert row["low_us"] == pytest.approx(rested, rel=1e-3)
     assert row["us"] == pytest.approx(rested * 1.1, rel=1e-3)
+
+
+def test_a_long_burst_of_attention_lacks_less():
+    op = Attention("forward", 1, 96, 16384, 128, 128)
+    row = {"op": "attention", **op._asdict(), "name": "sdpa", "us": 6000.0, "low_us": 6000.0, "high_us": 6000.0,
+           "samples": 5, "kernels": [["flash_fprop", 6000.0]]}  # fmt: skip
+    ((_, found),) = made.kernels(row, CLOCK)
+    assert found["low_us"] == pytest.approx(6000 * (1.15 - 0.05 * math.log(2)) / 1.15, rel=1e-3)
 
 
 def test_weight_gradients_say_what_they_are_written_in():
