@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
+from hwmodels import likeness
 from hwmodels import tables as calibration
 from hwmodels.library import Measured, Row, apart, between, bound_us, kind, operation, place
 from hwmodels.op import Gemm
@@ -41,6 +42,11 @@ Microseconds of the host for a call that it does not wait for (Python, torch {to
 backward, and backward by autograd of single calls with the accumulation of their gradients; a node in a chain takes
 {node}. A kernel that is queued starts {gap} us after the one before, in a graph {graph} us.
 """
+ELSEWHERE = """
+On other cards the H200's times are carried over by peaks and bandwidth, times how much longer or shorter published
+kernels of the card take ({source}). *metered*: how much longer large products take there under the power limit than in
+a burst, of which the price has the root; *spread*: of single kernels about it. Memory-bound kernels were not compared.
+"""
 GAPS, FEW = ("row", "weights", "octave"), 8
 
 
@@ -60,6 +66,8 @@ def library(folder: str = "h200/torch") -> str:
         table("kernel | burst of | rows | TFLOP/s in a burst | as priced | load over burst", _rates(rows)),
         table("kind | company over burst", _clocks(clock)),
         _host(files["host"], said),
+        prose(ELSEWHERE, source=json.loads(likeness.FILE.read_text())["source"]),
+        table("card | family | published rows | times as long | metered | spread", _elsewhere(folder)),
     ]  # fmt: skip
     return "\n\n".join(parts)
 
@@ -124,6 +132,13 @@ def _rates(rows: list[Row]) -> Iterator[list[str]]:
         loads = [r.row["loaded_us"] / r.row["burst_us"] for r in group if "loaded_us" in r.row]
         load = f"{median(loads):.2f} ({len(loads)})" if loads else ""
         yield [name, size, str(len(group)), f"{burst:,.0f}", f"{priced:,.0f}", load]
+
+
+def _elsewhere(folder: str) -> Iterator[list[str]]:
+    for like in likeness.likenesses():
+        for family, ratio in sorted(like.ratios.items()) if like.of == folder else ():
+            yield [like.device, {"gemm": "product"}.get(family, family), str(ratio["rows"]), f"{ratio['ratio']:.2f}",
+                   f"{ratio['metered']:.2f}", percent(ratio["spread"])]  # fmt: skip
 
 
 def _clocks(clock: dict[str, float]) -> Iterator[list[str]]:
