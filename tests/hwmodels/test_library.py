@@ -163,3 +163,8 @@ def test_kinds_that_nobody_measured_stream_and_say_so():
     assert library.quote(small, Memory("tiny_index", 1, 0.0, 0.0), True, 100).rung == "measured"
     assert library.knows(small, stream._replace(kind="unheard_of"))
     assert not library.knows(made([(SQUARE, 1.0)]), stream)
+
+
+def test_the_same_chip_with_other_memory_is_another_card():
+    h100 = pricer("h100").price(SQUARE)
+    assert (h100.rung, h100.ns, h100.spread) == ("transferred", pricer().price(SQUARE).ns, 0.08)
