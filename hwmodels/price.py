@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from hwmodels import library, sibling
+from hwmodels import library, likeness, sibling
 from hwmodels import tables as calibration
 from hwmodels.blocks import BLOCKS, FP8, at_peak
 from hwmodels.collectives import ENOUGH_SMS, Wires, exchange_seconds
@@ -122,11 +122,7 @@ class Pricer:
     @cached_property
     def shelf(self) -> tuple[Tables, ...]:
         """The device's tables and its siblings', in the order they are asked: the library's before the project's."""
-        if self.mode == "roofline":
-            return ()
-        names = dict.fromkeys(([self.device.tables] if self.device.tables else []) + list(self.device.siblings))
-        theirs = [f"{name}/{self.library}" for name in names if self.library in calibration.libraries(name)]
-        return tuple(calibration.load(name) for name in (*theirs, *names))
+        return () if self.mode == "roofline" else likeness.shelf(self.device, self.library)
 
     @cached_property
     def launch_gap_ns(self) -> int:
@@ -159,7 +155,8 @@ class Pricer:
             timed_there = op.kind in TIMED_THERE and tables is not None and tables.exchanges
             slower = 1.0 if timed_there or not self.comm_sms else self.device.sms / self.comm_sms
         beside_us = us * slower + (calibration.wait_us(tables, op, self.device.name) if self.waits else 0.0)
-        rung, spread = sibling.judged(self.device, tables, op, rung, spread)
+        off = likeness.off(self.device, tables, op)
+        rung, spread = (rung, off[1]) if off else sibling.judged(self.device, tables, op, rung, spread)
         return Price(ns, max(1, seconds_to_ns(beside_us * MICRO)), rung, source, spread, family)
 
     def asked(self, op: Op) -> Tables | None:
@@ -239,7 +236,9 @@ def _roofline(pricer: Pricer, op: Op, peak: float) -> Quote:
 def _quote(pricer: Pricer, tables: Tables | None, op: Op) -> Quote:
     """What an operation takes on the device of its tables."""
     if tables and tables.library:
-        return Quote(*library.quote(tables.library, op, pricer.mode == "measured", pricer.compute_sms))
+        quote = Quote(*library.quote(tables.library, op, pricer.mode == "measured", pricer.compute_sms))
+        ratio = likeness.off(pricer.device, tables, op)
+        return quote._replace(us=quote.us * ratio[0]) if ratio else quote
     return _RULES[type(op)](pricer, tables, op)
 
 

@@ -73,6 +73,6 @@ def scaled(d: Device, tables: Tables | None, quote: Quote, size: float) -> Quote
 
 
 def _itself(d: Device, reference: Mapping[str, float]) -> bool:
-    """Whether a device is the one that a library was measured on: as many SMs, as fast, with its memory."""
+    """Whether a device is the one that a reference describes: as many SMs, as fast, with its memory."""
     peaks = reference["sms"] == d.sms and reference["bf16_flops"] == d.peak_flops["bf16"]
     return peaks and reference["hbm_bytes_per_s"] == streaming(d)

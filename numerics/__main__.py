@@ -75,24 +75,7 @@ def _calibrate_options(command: argparse.ArgumentParser) -> None:
     command.description = (
         "Calibration tables (hwmodels/tables/<device>) with their provenance, written by program only."
     )
-    source = command.add_mutually_exclusive_group(required=True)
-    source.add_argument("--trace", type=Path, metavar="FILE", help="from a torch.profiler trace, JSON or gzip")
-    source.add_argument("--gpu", action="store_true", help="from the CUDA device at hand, under eight minutes")
-    source.add_argument(
-        "--again", metavar="DEVICE", help="from a card's measured rows, what follows from them: contention; no GPU"
-    )
-    source.add_argument(
-        "--torch",
-        action="store_true",
-        help="time torch's own kernels on the CUDA device at hand, six minutes, to --out",
-    )
-    source.add_argument(
-        "--timed", type=Path, metavar="DIR", help="tables of torch's kernels from what --torch wrote; no GPU"
-    )
-    source.add_argument("--stale", action="store_true", help="list tables that another program wrote; exit 1 if any")
-    source.add_argument(
-        "--moved", action="store_true", help="where files only moved, tell their tables the new places; then as --stale"
-    )
+    _sources(command.add_mutually_exclusive_group(required=True))
     command.add_argument(
         "--map", type=Path, metavar="RULES.yaml",
         help="with --trace: what kernels are, by name; default: the shipped rules that know most",
@@ -111,6 +94,30 @@ def _calibrate_options(command: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="DIR", help="default: hwmodels/tables/<device> of the trace or the GPU"
     )
     command.set_defaults(run=_calibrate)
+
+
+def _sources(source: argparse._MutuallyExclusiveGroup) -> None:
+    """Where tables come from."""
+    source.add_argument("--trace", type=Path, metavar="FILE", help="from a torch.profiler trace, JSON or gzip")
+    source.add_argument("--gpu", action="store_true", help="from the CUDA device at hand, under eight minutes")
+    source.add_argument(
+        "--again", metavar="DEVICE", help="from a card's measured rows, what follows from them: contention; no GPU"
+    )
+    source.add_argument(
+        "--torch",
+        action="store_true",
+        help="time torch's own kernels on the CUDA device at hand, six minutes, to --out",
+    )
+    source.add_argument(
+        "--timed", type=Path, metavar="DIR", help="tables of torch's kernels from what --torch wrote; no GPU"
+    )
+    source.add_argument(
+        "--likeness", type=Path, metavar="DIR", help="from published times of kernels, what torch's do on other cards"
+    )
+    source.add_argument("--stale", action="store_true", help="list tables that another program wrote; exit 1 if any")
+    source.add_argument(
+        "--moved", action="store_true", help="where files only moved, tell their tables the new places; then as --stale"
+    )
 
 
 def _check(asked: argparse.Namespace) -> int:
@@ -253,6 +260,18 @@ def _timed(asked: argparse.Namespace) -> int:
     return DONE
 
 
+def _likeness(asked: argparse.Namespace) -> int:
+    from numerics.tables import calibrate, published
+
+    try:
+        made = published.compared(asked.likeness)
+    except Refused as error:
+        raise WrongInput(str(error)) from None
+    calibrate.write(made, asked.out or TABLES)
+    print(f"written to {asked.out or TABLES}: {', '.join(made)}", file=sys.stderr)
+    return DONE
+
+
 def _again(asked: argparse.Namespace) -> int:
     from numerics.card import contention
     from numerics.tables import calibrate
@@ -268,7 +287,8 @@ def _again(asked: argparse.Namespace) -> int:
 
 def _measured() -> list[str]:
     """Devices with tables, and libraries on them."""
-    return sorted({file.parent.relative_to(TABLES).as_posix() for file in TABLES.rglob("*.json")})
+    folders = {file.parent.relative_to(TABLES).as_posix() for file in TABLES.rglob("*.json")}
+    return sorted(folders - {"."})
 
 
 def _moved(asked: argparse.Namespace) -> int:
@@ -318,8 +338,8 @@ def _census(asked: argparse.Namespace) -> int:
 
 
 SOURCES = {
-    "trace": _from_trace, "gpu": _from_gpu, "again": _again, "torch": _torch, "timed": _timed, "stale": _stale,
-    "moved": _moved,
+    "trace": _from_trace, "gpu": _from_gpu, "again": _again, "torch": _torch, "timed": _timed,
+    "likeness": _likeness, "stale": _stale, "moved": _moved,
 }  # fmt: skip
 """What `calibrate` makes tables of, by its option."""
 

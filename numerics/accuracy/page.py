@@ -13,7 +13,7 @@ import numpy as np
 
 from hwmodels import tables as calibration
 from hwmodels.price import RUNGS
-from numerics.accuracy import cards_page, deepgemm
+from numerics.accuracy import cards_page, deepgemm, library_page
 from numerics.accuracy.errors import (
     Miss,
     Repeat,
@@ -116,6 +116,7 @@ def page() -> str:
         "## Between devices": cards_page.between(),
         "## Beside communication": cards_page.beside(),
         "## Two libraries of kernels": cards_page.kernels(),
+        "## A vendor's kernels": library_page.library(),
         "## Where prices are weak": _weak(misses, elsewhere),
         "## Spreads that follow": _spreads(misses, last, seen, elsewhere),
         "## Where the tables come from": _staleness(),

@@ -1,9 +1,12 @@
 """Tables of a vendor library's kernels (hwmodels/tables/<device>/<library>) from what a card run timed.
 
-A price is a kernel's time in a training step's company, not in a burst: the power limit binds there, and the clock is
-what it leaves all kernels together. So a burst (cold L2, rested card), which every shape has, is taken times how much
-longer kernels of its kind took between products and additions than in a burst. Bursts of more than a few milliseconds
-meet the limit themselves; what they lack of that is known from rows that were timed under load as well.
+What a kernel takes in a training step lies between two states that were measured. The fast one: a rested card at its
+highest clock (a burst), and for memory-bound kernels what they read still in the L2 cache. The slow one: a cold cache,
+and the clock that the power limit leaves to the hungriest company, products and additions at full bandwidth without a
+pause. A step has half of its reads from the kernel before, and pauses and kernels that draw less; how far it is from
+either end nothing that times kernels alone can say, so a price is the geometric mean of both, and its spread covers
+them. Bursts of more than a few milliseconds meet the limit themselves; what they lack of a rested card's speed is known
+from rows that were timed under load as well.
 """
 
 import json
@@ -92,10 +95,10 @@ def calibrated(folder: Path, name: str = "torch") -> tuple[str, dict[str, Table]
     origin = {
         "device": f"{said['device']}, {said['sms']} SMs", "driver": said["driver"], "host": said["host"],
         "versions": {key: said[key] for key in ("torch", "cuda", "python")}, "measured": said["date"][:10],
-        "clocks": "bursts at 1980 MHz; company's and load's are told by fit.clock",
+        "clocks": "bursts at 1980 MHz; fit.clock: what company takes longer than they",
         "command": "python -m numerics calibrate --timed FOLDER", "repetitions": "5 to 15; a row's samples say",
-        "quantiles": "us: median, times the clock of company; burst_us: without it; loaded_us: mean under load; low_us "
-        "and high_us: 10 and 90 % of bursts, times the clock",
+        "quantiles": "us: middle of both states; burst_us: median of bursts; loaded_us: mean under load; low_us and "
+        "high_us: 10 % of bursts in the fast state, 90 % in the slow one",
         "method": said["method"], "inputs": {file.name: provenance.digest_of(file) for file in files},
         "program": {"entries": list(ENTRIES), "files": provenance.program(ENTRIES)},
     }  # fmt: skip
@@ -133,8 +136,8 @@ def net(row: Row, events_us: float, gap_us: float) -> Row:
 
 
 def clocks(timed: list[Row], company: list[Row], events_us: float, gap_us: float) -> dict[str, float]:
-    """Kind -> time in company over time in a burst. alone: the same for products that repeat without a pause. slope:
-    how much an e-fold beyond `LONG_US` takes off what load adds to a burst. apart: spread of products about theirs."""
+    """Kind -> time in company over time in a burst (fit.clock). alone: the same for products that repeat without a
+    pause. slope: how much an e-fold beyond `LONG_US` takes off what load adds to a burst. apart: spread of products."""
     ratios: dict[str, list[float]] = defaultdict(list)
     known = {called(r): r for r in timed}
     for mixed in company:
@@ -147,12 +150,17 @@ def clocks(timed: list[Row], company: list[Row], events_us: float, gap_us: float
         key = CALLS.get(key, key)
         if key not in PACED or then > LARGE_US:
             ratios[f"{key} {burst['direction']}" if key == "attention" and burst else key].append(us / then)
-    loaded = [(r["us"], r["loaded_us"] / r["us"]) for r in timed if "loaded_us" in r and r["op"] == "gemm"]
-    alone = median(ratio for us, ratio in loaded if 3 * LARGE_US < us < LONG_US)
+    loaded, heads = (
+        [(r["us"], r["loaded_us"] / r["us"]) for r in timed if "loaded_us" in r and r["op"] == op]
+        for op in ("gemm", "attention")
+    )
+    alone, heads_alone = (
+        median([ratio for us, ratio in each if 3 * LARGE_US < us < LONG_US] or [1.0]) for each in (loaded, heads)
+    )
     slope = median((alone - ratio) / math.log(us / LONG_US) for us, ratio in loaded if us > 1.5 * LONG_US)
     means = {key: max(1.0, math.exp(fmean(map(math.log, each)))) for key, each in sorted(ratios.items())}
     spread = math.sqrt(sum(math.log(r / means["gemm"]) ** 2 for r in ratios["gemm"]) / len(ratios["gemm"]))
-    out = means | {"alone": alone, "slope": slope, "apart": spread}
+    out = means | {"alone": alone, "alone attention": heads_alone, "slope": slope, "apart": spread}
     return {key: rounded(value) for key, value in out.items()}
 
 
@@ -192,11 +200,12 @@ def kernels(row: Row, factors: Mapping[str, float]) -> Iterator[tuple[Op, Row]]:
             name = kind.replace("norm", "layer_norm", 1) if row["name"].startswith("layer_norm") else kind
             if us:
                 op = Memory(name, row["rows"], read * row["read"], write * row["write"])
-                yield op, _scaled(row, sum(us) / whole, factors.get(kind, 1.0))
+                yield op, _streamed(row, sum(us), whole, factors.get(kind, 1.0))
     elif row["kind"] not in DROPPED and row["name"] != "_foreach_scale":
         kind = kind_of(row)
         name = kind.replace("norm", "layer_norm", 1) if row["name"].startswith("layer_norm") else kind
-        yield Memory(name, row["rows"], *_moved(row)), _scaled(row, 1.0, factors.get(kind, 1.0))
+        us = sum(us for _, us in row["kernels"])
+        yield Memory(name, row["rows"], *_moved(row)), _streamed(row, us, us, factors.get(kind, 1.0))
     else:
         yield from _small(row)
 
@@ -211,14 +220,16 @@ def _moved(row: Row) -> tuple[float, float]:
 
 
 def _paced(row: Row, factors: Mapping[str, float]) -> tuple[Op, Row]:
-    """A product or attention, whose clock is the company's. Its very kernel where a call has several."""
+    """A product or attention. Its very kernel where a call has several."""
     whole = sum(us for _, us in row["kernels"]) or 1.0
     main = max((us for _, us in row["kernels"]), default=1.0) / whole
-    factor = factors[f"attention {row['direction']}"] if row["op"] == "attention" else factors["gemm"]
+    slow = factors[f"attention {row['direction']}"] if row["op"] == "attention" else factors["gemm"]
+    fast = 1.0
     if row["us"] > LONG_US:  # the burst itself met the limit
-        alone = factors["alone"] - factors["slope"] * math.log(row["us"] / LONG_US)
-        factor *= max(1.0, alone) / factors["alone"]
-    return operation(row), _scaled(row, main, factor)
+        alone = factors["alone attention" if row["op"] == "attention" else "alone"]
+        slope = factors["slope"] * (alone - 1) / (factors["alone"] - 1)
+        fast = max(1.0, alone - slope * math.log(row["us"] / LONG_US)) / alone
+    return operation(row), _between(row, main, fast, fast * slow)
 
 
 def operation(row: Row) -> Op:
@@ -230,14 +241,20 @@ def operation(row: Row) -> Op:
     return op._replace(role="wgrad") if isinstance(op, GroupedGemm) and op.role == WGRAD_BF16 else op
 
 
-def _scaled(row: Row, part: float, factor: float) -> Row:
-    """What a table says of a part of a timed call."""
-    out = {
-        "us": rounded(row["us"] * part * factor), "burst_us": rounded(row["us"] * part), "samples": row["samples"],
-        "low_us": rounded(row["low_us"] * part * factor), "high_us": rounded(row["high_us"] * part * factor),
-        "names": [row["name"]],
-    }  # fmt: skip
+def _between(row: Row, part: float, fast: float, slow: float) -> Row:
+    """What a table says of a part of a timed call. fast, slow: times in the two states over a burst's."""
+    low, high = (rounded(us * part) for us in (row["low_us"] * fast, row["high_us"] * slow))
+    us, burst = row["us"] * part * math.sqrt(fast * slow), rounded(row["us"] * part)
+    out = {"us": rounded(us), "burst_us": burst, "samples": row["samples"], "low_us": low, "high_us": high,
+           "names": [row["name"]]}  # fmt: skip
     return out | ({"loaded_us": rounded(row["loaded_us"] * part)} if "loaded_us" in row else {})
+
+
+def _streamed(row: Row, us: float, whole: float, slow: float) -> Row:
+    """The same of a memory-bound kernel that took `us` of the profile's `whole`, where the call came a second time and
+    found in the cache what fits there."""
+    part = us / whole if whole else 1.0
+    return _between(row, part, min(1.0, us / (row["us"] * part)) if us else 1.0, slow)
 
 
 def _around(row: Row, factors: Mapping[str, float]) -> Iterator[tuple[Op, Row]]:
@@ -255,7 +272,7 @@ def _around(row: Row, factors: Mapping[str, float]) -> Iterator[tuple[Op, Row]]:
     for part, op in shapes.items():
         us = [us for name, us in row["kernels"] if part in name]
         if us:
-            yield op, _scaled({**row, "name": part}, sum(us) / len(us) / whole, 1.0)
+            yield op, _streamed({**row, "name": part}, sum(us) / len(us), whole, 1.0)
 
 
 def _adam(row: Row, factors: Mapping[str, float]) -> Iterator[tuple[Op, Row]]:
@@ -265,7 +282,7 @@ def _adam(row: Row, factors: Mapping[str, float]) -> Iterator[tuple[Op, Row]]:
     if "1 tensors" in row["name"] and launches:
         share = max(launches) / sum(us for _, us in row["kernels"])
         op = Memory("adam", most, row["read"], row["write"])
-        yield op, _scaled({**row, "samples": len(launches)}, share, factors.get("adam", 1.0))
+        yield op, _between({**row, "samples": len(launches)}, share, 1.0, factors.get("adam", 1.0))
 
 
 def _small(row: Row) -> Iterator[tuple[Op, Row]]:
@@ -318,20 +335,23 @@ def least(timed: Iterable[Row]) -> Iterator[Row]:
 # --- what a table says besides ----------------------------------------------------------------------------------------
 
 
-def spreads(reference: Mapping[str, float], rows: Iterable[Row], clock: Mapping[str, float]) -> dict[str, Any]:
-    """Family -> relative standard deviation by rung: of what is read off a row, repeats, and for kernels that the clock
-    paces how far products scatter about their mean and how far the clock of a run can lie from that of the company; of
-    the others, also what comes back where rows are left out (a row; all within `NEAR` octaves)."""
+def spreads(reference: Mapping[str, float], rows: list[Row], clock: Mapping[str, float]) -> dict[str, Any]:
+    """Family -> relative standard deviation by rung: of what is read off a row, its repeats, how far a run can be from
+    the middle of both states, and for kernels that the clock paces how far products scatter about their mean; of the
+    others, also what comes back where rows are left out (a row; all within `NEAR` octaves)."""
     whole = library.measured("", reference, tables.library_rows(rows), NONE)
     offs: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for op, row in tables.library_rows(rows):
         for rung, apart in (("interpolated", 0.0), ("held", library.NEAR**2)):
             if (off := left_out(whole, op, row, apart)) is not None:
                 offs[library.family(op)][rung].append(off)
-    between = (clock["alone"] - 1) / math.sqrt(12)  # a card at rest and one with products alone, and all between
+    wide: dict[str, list[float]] = defaultdict(list)
+    for op, row in tables.library_rows(rows):
+        wide[library.family(op)].append(math.log(row["high_us"] / row["low_us"]))
     out: dict[str, Any] = {}
     for name, by_rung in offs.items():
-        seen = MEASURED if name == "memory" else math.hypot(MEASURED, clock["apart"], between)
+        state = median(wide[name]) / math.sqrt(12)  # as likely at any place between the two states
+        seen = math.hypot(MEASURED, clock["apart"] if name != "memory" else 0.0, state)
         sizes = {rung: math.hypot(seen, robust(each)) for rung, each in by_rung.items()}
         out[name] = {"measured": rounded(seen), **{rung: rounded(size) for rung, size in sizes.items()}}
     return out
@@ -349,9 +369,7 @@ def left_out(whole: library.Measured, op: Op, row: Row, apart: float) -> float |
     """The logarithm of a price over the time of a row that it does not know, nor those less than so many octaves
     (squared) away; None where no more than two rows are left."""
     at = library.place(op)
-    others = [
-        r for r in whole.classes[library.kind(op)] if sum((a - b) ** 2 for a, b in zip(at, r.at, strict=True)) > apart
-    ]
+    others = [r for r in whole.classes[library.kind(op)] if library.apart(at, r.at) > apart]
     if len(others) < 3:
         return None
     us, _ = library.between(others, at, library.bound_us(whole.reference, op))
