@@ -16,6 +16,7 @@ from hwmodels import tables as calibration
 from hwmodels.collectives import ENOUGH_SMS, Wires, collective_seconds, exchange_seconds, host_seconds, send_seconds
 from hwmodels.device import Device
 from hwmodels.memory import first_bytes_us, streaming, traffic
+from hwmodels.nccl.library import Library
 from hwmodels.op import AllToAll, Attention, Collective, Gemm, GroupedGemm, HostCopy, Memory, Op, Send
 from hwmodels.refused import Refused
 from hwmodels.tables import Tables, role_class
@@ -74,7 +75,8 @@ class Pricer:
 
     mode: measured (the whole ladder), fitted (kernel models, no exact rows) or roofline. exchange: seconds of an
     all-to-all alone on so many SMs. held: whether communication has its SMs all the time, or only while a kernel of it
-    runs. waits: for peers before an exchange beside compute, as long as in the table's profile.
+    runs. waits: for peers before an exchange beside compute, as long as in the table's profile. library: NCCL, which
+    sends and reduces; None: closed forms.
     """
 
     device: Device
@@ -84,6 +86,7 @@ class Pricer:
     exchange: Callable[[AllToAll, Wires, int], float] = field(default=exchange_seconds, compare=False, repr=False)
     held: bool = True
     waits: bool = False
+    library: Library | None = None
     known: dict[tuple[Op, bool], Price] = field(default_factory=dict, init=False, compare=False, repr=False)
     rows: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
@@ -367,13 +370,23 @@ def _exchange(pricer: Pricer, tables: Tables | None, op: AllToAll) -> Quote:
 
 
 def _send(pricer: Pricer, tables: Tables | None, op: Send) -> Quote:
-    seconds = send_seconds(op, pricer.wires)
-    return _published(seconds, "bytes over effective bandwidth, plus latency")
+    if pricer.library:
+        return _taken(pricer.library, op, pricer.wires, op.leaves_node)
+    return _published(send_seconds(op, pricer.wires), "bytes over effective bandwidth, plus latency")
 
 
 def _collective(pricer: Pricer, tables: Tables | None, op: Collective) -> Quote:
+    if pricer.library:
+        return _taken(pricer.library, op, pricer.wires, op.nodes > 1)
     seconds = collective_seconds(op, pricer.wires)
     return _published(seconds, "ring over effective bandwidth, plus a hop latency a step")
+
+
+def _taken(library: Library, op: Collective | Send, wires: Wires, far: bool) -> Quote:
+    """By NCCL; across NVLink domains it was not measured one by one. far: across them."""
+    taken = library.take(op, wires)
+    source = f"NCCL on {library.architecture} (hwmodels/nccl): {taken.way}, {taken.sms} SMs"
+    return Quote(taken.seconds / MICRO, "held" if far else "interpolated", source, taken.spread)
 
 
 def _host(pricer: Pricer, tables: Tables | None, op: HostCopy) -> Quote:

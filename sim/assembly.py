@@ -9,6 +9,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from hwmodels.collectives import wires
+from hwmodels.nccl.library import Library
 from hwmodels.price import Pricer
 from sim.communication import sharing
 from sim.communication.exchange.price import Fidelity
@@ -21,7 +22,7 @@ from sim.models.family import family
 from sim.models.layer import COMPUTE, Part, Site, Unit
 from sim.models.precision import RECIPES
 from sim.routing import balanced
-from sim.scenario.values import ALWAYS, Scenario
+from sim.scenario.values import ALWAYS, NCCL, Scenario
 from sim.step import template
 from sim.step.overlap import compose
 
@@ -94,7 +95,8 @@ def _prices(key: _Priced) -> Machine:
     exchanging = group > 1 and any(unit.routed for unit in units)  # a rank by itself has nobody to send to
     held = comm.sms if exchanging else 0
     links, waits = wires(node, cluster.fabric), comm.waits == "measured"
-    pricer = Pricer(node.device, links, held, scenario.pricing, fidelity, key.always, waits)
+    library = Library(node.device.architecture) if comm.collectives == NCCL else None
+    pricer = Pricer(node.device, links, held, scenario.pricing, fidelity, key.always, waits, library)
     load = balanced.balanced(mixture, tokens, group, node.gpus) if mixture else balanced.NONE
     slots = mixture.experts + scenario.routing.redundant_experts if mixture else 0
     site = Site(

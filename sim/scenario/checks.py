@@ -4,13 +4,14 @@ from collections.abc import Iterator
 
 from hwmodels.collectives import ENOUGH_SMS
 from hwmodels.document import Document, Problem, dotted, indivisible, unknown
+from hwmodels.nccl import library
 from hwmodels.refused import Refused
 from hwmodels.units import LONGEST_NS, format_quantity, ns_to_seconds
 from sim.models.family import family, main_units
 from sim.models.layer import Unit
 from sim.models.mixture import Mixture
 from sim.scenario import slots
-from sim.scenario.values import FOREVER, Cluster, Comm, Fault, Scenario
+from sim.scenario.values import FOREVER, NCCL, Cluster, Comm, Fault, Scenario
 from sim.schedules import program
 from sim.schedules.program import Shape
 
@@ -265,6 +266,9 @@ def _machine(scenario: Scenario) -> Iterator[Finding]:
         legal = f"even numbers from 2 to {(device.sms - 1) // 2 * 2} ({device.name} has {device.sms} SMs)"
         yield ("comm.sms", "cluster.node.device"), f"found {sms}; legal: {legal}, 0: copy engines"
     yield from _comm(scenario.comm)
+    if scenario.comm.collectives == NCCL and not library.known(device.architecture):
+        what = f"nobody measured NCCL on {device.architecture} ({device.name})"
+        yield ("comm.collectives", "cluster.node.device"), f"{what}; legal: ring"
     if cluster.fabric:
         most = cluster.fabric.most_nodes(cluster.node.gpus * cluster.node.nics_per_gpu)
         if cluster.nodes > most:

@@ -351,6 +351,8 @@ def _plain(form: ScenarioForm, parts: Parts, name: str, batch: Batch) -> dict[st
             del plain[key]
     if form.optimizer.name == Optimizer.name:  # a default that came later: what was resolved before keeps its hash
         del plain["optimizer"]["name"]
+    if form.comm.collectives == Comm.collectives:
+        del plain["comm"]["collectives"]
     plain["placement"] = form.placement if isinstance(form.placement, str) else list(form.placement)
     return plain
 
