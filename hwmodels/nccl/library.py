@@ -38,8 +38,9 @@ class Library:
     algorithm: str = ""
     protocol: str = ""
 
-    def take(self, op: Collective | Send, links: Wires) -> Taken:
-        """A collective or a message over such links. Raises Refused where no way is left."""
+    def take(self, op: Collective | Send, links: Wires, supposed: Wires | None = None) -> Taken:
+        """A collective or a message over such links. supposed: the links that NCCL believes in, where those are slower
+        than it knows. Raises Refused where no way is left."""
         fitted, known = figures.load(self.architecture), tuner.GENERATIONS[self.architecture]
         if isinstance(op, Send):
             way = Way(DIRECT, SIMPLE)
@@ -49,13 +50,15 @@ class Library:
             )
             held = min(channels, _parts(op.size, 1))
             return Taken(seconds, way, held, figures.spread(fitted, way, 1 + op.leaves_node))
-        way = self.way(op, links)
+        way = self.way(op, supposed or links)
         seconds = timing.seconds(way, op, links, known, fitted.figures)
-        return Taken(seconds, way, sms(way, op, links, known), figures.spread(fitted, way, op.nodes))
+        held = sms(way, op._replace(slower=1.0), supposed or links, known)
+        return Taken(seconds, way, held, figures.spread(fitted, way, op.nodes))
 
     def way(self, op: Collective, links: Wires) -> Way:
-        """Which way a collective goes. Raises Refused where none is left."""
-        generation = tuner.GENERATIONS[self.architecture]
+        """Which way a collective goes; NCCL does not know what slows it between switches. Raises Refused where none
+        is left."""
+        generation, op = tuner.GENERATIONS[self.architecture], op._replace(slower=1.0)
         chosen = tuner.choice(generation, op, links, self.algorithm, self.protocol)
         if links.sharp and op.nodes > 1 and op.kind == "all_reduce" and self.algorithm in ("", SHARP):
             switches = Way(SHARP, SIMPLE)
@@ -72,10 +75,11 @@ class Library:
         return timing.seconds(way, op, links, known, figures.load(self.architecture).figures)
 
 
-def seconds(library: Library | None, op: Collective | Send, links: Wires) -> float:
-    """Of a collective or a message alone, by NCCL or by the closed forms. Raises Refused."""
+def seconds(library: Library | None, op: Collective | Send, links: Wires, supposed: Wires) -> float:
+    """Of a collective or a message alone, by NCCL or by the closed forms. supposed: as `Library.take` has it. Raises
+    Refused."""
     if library:
-        return library.take(op, links).seconds
+        return library.take(op, links, supposed).seconds
     return send_seconds(op, links) if isinstance(op, Send) else collective_seconds(op, links)
 
 

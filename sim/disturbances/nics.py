@@ -117,7 +117,7 @@ class Links:
     def _sends(self, position: int, target: int) -> Slowed:
         op = self.machine.message(self.mesh, position, target)
         pricer = self.machine.pricer
-        slow_down = _slow_down(pricer.wires, lambda links: library.seconds(pricer.library, op, links))
+        slow_down = _slow_down(pricer.wires, lambda links: library.seconds(pricer.library, op, links, pricer.wires))
         ends = [self._at([(position, d), (target, d)]) for d in range(self.mesh.replicas)]
         return Slowed(ends, slow_down, worst=True)
 
@@ -135,7 +135,7 @@ class Links:
 
     def _ring(self, op: Collective, faults: Sequence[tuple[Fault, ...]]) -> tuple[int, Slowed]:
         pricer = self.machine.pricer
-        slow_down = _slow_down(pricer.wires, lambda links: library.seconds(pricer.library, op, links))
+        slow_down = _slow_down(pricer.wires, lambda links: library.seconds(pricer.library, op, links, pricer.wires))
         return pricer.price(op).ns, Slowed(faults, slow_down, worst=True)
 
 

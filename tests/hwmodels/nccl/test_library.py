@@ -72,8 +72,19 @@ def test_every_generation_has_all_its_figures() -> None:
 
 def test_closed_forms_where_no_library_is_asked() -> None:
     op, message = Collective("all_gather", GIB, 8, 1), Send(GIB, True, True)
-    assert library.seconds(None, op, LINKS) == collective_seconds(op, LINKS) != library.seconds(NCCL, op, LINKS)
-    assert library.seconds(None, message, LINKS) == send_seconds(message, LINKS)
+    ring, nccl = (library.seconds(asked, op, LINKS, LINKS) for asked in (None, NCCL))
+    assert ring == collective_seconds(op, LINKS) != nccl
+    assert library.seconds(None, message, LINKS, LINKS) == send_seconds(message, LINKS)
+
+
+def test_nccl_keeps_its_way_when_links_get_slow_behind_its_back() -> None:
+    """A NIC that fails to a tenth, or flows that collide: it goes on as it chose on links that are well."""
+    op = Collective("all_reduce", 4 * MIB, 64, 8)
+    slow = LINKS.slowed(10.0)
+    assert NCCL.way(op, slow) != NCCL.way(op, LINKS) == NCCL.way(op._replace(slower=10.0), LINKS)
+    stuck, crowded = NCCL.take(op, slow, LINKS), NCCL.take(op._replace(slower=10.0), LINKS)
+    assert stuck.way == crowded.way == NCCL.way(op, LINKS)
+    assert stuck.seconds == pytest.approx(crowded.seconds) and stuck.seconds > NCCL.take(op, LINKS).seconds
 
 
 def test_a_pricer_goes_by_the_library_where_it_has_one() -> None:
