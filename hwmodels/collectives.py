@@ -65,6 +65,12 @@ class Wires:
         return self if factor == 1 else replace(self, nic=replace(self.nic, bandwidth=self.nic.bandwidth / factor))
 
     @property
+    def nominal(self) -> "Wires":
+        """The links at all of their bandwidth."""
+        nvlink, nic = replace(self.nvlink, efficiency=1.0), replace(self.nic, efficiency=1.0)
+        return replace(self, nvlink=nvlink, nic=nic)
+
+    @property
     def network(self) -> float:
         """Effective bytes/s of the rank's NICs, each way."""
         return self.nic.effective * self.nics
@@ -137,20 +143,30 @@ def send_seconds(op: Send, links: Wires) -> float:
 
 def collective_seconds(op: Collective, links: Wires) -> float:
     """A ring over `ranks` on `nodes` nodes: each node passes the vector through all its ranks' NICs and over NVLink. An
-    all-reduce goes by switches that reduce where that is faster."""
+    all-reduce goes by switches that reduce where that is faster. In an all-to-all each rank sends to each other."""
     if op.ranks <= 1 or not op.size:
         return 0.0
+    if op.kind == "all_to_all":
+        return _to_all_seconds(op, links)
     ring = _ring_seconds(op, links)
-    return min(ring, _sharp_seconds(op, links)) if links.sharp and op.nodes > 1 and op.kind == "all_reduce" else ring
+    return min(ring, sharp_seconds(op, links)) if links.sharp and op.nodes > 1 and op.kind == "all_reduce" else ring
 
 
-def _sharp_seconds(op: Collective, links: Wires) -> float:
+def sharp_seconds(op: Collective, links: Wires) -> float:
     """An all-reduce in the switches: each node sends its sum up once and gets that of all back once, while the sums of
     nodes are made and handed on over NVLink (a reduce-scatter and an all-gather)."""
     per_node = op.ranks / op.nodes
     across = links.nic.bandwidth * links.nics * links.sharp * per_node / op.slower
     inside = 2 * op.size * (1 - 1 / per_node) / links.nvlink.between(math.ceil(per_node))
     return max(op.size / across, inside) + 2 * math.log2(per_node) * links.nvlink.latency_s + links.far_latency_s
+
+
+def _to_all_seconds(op: Collective, links: Wires) -> float:
+    """The largest port load."""
+    outside, inside = op.wire_bytes(), op.bytes() - op.wire_bytes()
+    latency = links.nvlink.latency_s + (links.far_latency_s if op.nodes > 1 else 0.0)
+    near = links.nvlink.between(math.ceil(op.ranks / op.nodes))
+    return max(outside / links.network * op.slower, inside / near) + latency
 
 
 def _ring_seconds(op: Collective, links: Wires) -> float:

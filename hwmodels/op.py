@@ -167,8 +167,8 @@ class Send(NamedTuple):
 
 
 class Collective(NamedTuple):
-    """Ring reduce-scatter, all-gather or all-reduce of a vector of `size` bytes over `ranks` on `nodes` nodes. slower:
-    as a `Send` has it."""
+    """A reduce_scatter, all_gather, all_reduce or all_to_all of a vector of `size` bytes over `ranks` on `nodes` nodes.
+    slower: as a `Send` has it. form: number format of the vector (switches add up some only)."""
 
     kind: str
     size: float
@@ -176,6 +176,7 @@ class Collective(NamedTuple):
     nodes: int
     kernels: int = 1
     slower: float = 1.0
+    form: str = "bf16"
 
     def flop(self) -> float:
         return 0.0
@@ -187,6 +188,8 @@ class Collective(NamedTuple):
 
     def wire_bytes(self) -> float:
         """What crosses each rank's NICs: the ranks of a node pass on an equal part of what leaves it."""
+        if self.kind == "all_to_all" and self.ranks:
+            return self.size * (1 - 1 / self.nodes)
         return self.bytes() * self.nodes / self.ranks if self.nodes > 1 else 0.0
 
 

@@ -19,8 +19,9 @@ from hwmodels import tables as calibration
 from hwmodels.blocks import BLOCKS, FP8, at_peak
 from hwmodels.collectives import ENOUGH_SMS, Wires, exchange_seconds
 from hwmodels.device import Device
-from hwmodels.links import over_links
+from hwmodels.links import PUBLISHED, over_links
 from hwmodels.memory import first_bytes_us, streaming, traffic
+from hwmodels.nccl.library import Library
 from hwmodels.node import Launch
 from hwmodels.op import AllToAll, Attention, Collective, Gemm, GroupedGemm, HostCopy, HostUpdate, Memory, Op, Send
 from hwmodels.refused import Refused
@@ -83,7 +84,8 @@ class Pricer:
     mode: measured (the whole ladder), fitted (kernel models, no exact rows) or roofline. exchange: seconds of an
     all-to-all alone on so many SMs. held: whether communication has its SMs all the time, or only while a kernel of it
     runs. waits: for peers before an exchange beside compute, as long as in the table's profile. host: what launches
-    kernel by kernel, or None. library: whose kernels run, a folder in a device's tables ("": the project's own).
+    kernel by kernel, or None. library: whose kernels run, a folder in a device's tables ("": the project's own). nccl:
+    what sends and reduces; None: closed forms.
     """
 
     device: Device
@@ -95,6 +97,7 @@ class Pricer:
     waits: bool = False
     host: Launch | None = None
     library: str = ""
+    nccl: Library | None = None
     known: dict[tuple[Op, bool], Price] = field(default_factory=dict, init=False, compare=False, repr=False)
     rows: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
@@ -375,10 +378,6 @@ def _between(tables: Tables, op: Memory, rows: list[dict[str, Any]]) -> Quote:
 # --- communication ----------------------------------------------------------------------------------------------------
 
 
-PUBLISHED = SPREAD["measured"] * 3
-"""Spread of a closed form over published bandwidths."""
-
-
 def _exchange(pricer: Pricer, tables: Tables | None, op: AllToAll) -> Quote:
     seconds = pricer.exchange(op, pricer.wires.shared, pricer.comm_sms)
     known = tables is not None and op.beside in tables.exchanges
@@ -390,7 +389,7 @@ def _exchange(pricer: Pricer, tables: Tables | None, op: AllToAll) -> Quote:
 
 
 def _over_links(pricer: Pricer, tables: Tables | None, op: Send | Collective | HostCopy | HostUpdate) -> Quote:
-    return Quote(*over_links(op, pricer.wires, pricer.device), PUBLISHED)
+    return Quote(*over_links(op, pricer.wires, pricer.device, pricer.nccl))
 
 
 _RULES: dict[type, Callable[[Pricer, Tables | None, Any], Quote]] = {

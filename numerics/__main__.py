@@ -1,8 +1,10 @@
-"""The command line of the numerics core: `python -m numerics check | bench | study | calibrate | accuracy | census`.
+"""The command line of the numerics core: `python -m numerics check | bench | study | calibrate | accuracy |
+collectives | census`.
 
 Exit codes: 0 done, 1 a check failed (or a trace and a model do not join, or a table is stale), 2 wrong input, 3 nothing
 can be measured on this machine, 130 interrupted. Results go to stdout and to files, progress to stderr. Each command
-imports the torch and triton that it needs; `calibrate --trace`, `calibrate --stale` and `accuracy` need neither.
+imports the torch and triton that it needs; `calibrate --trace`, `calibrate --stale`, `accuracy` and `collectives` need
+neither.
 """
 
 import argparse
@@ -65,6 +67,13 @@ def parser() -> Parser:
     accuracy = commands.add_parser("accuracy", help="the page on how good prices are (docs/PRICES.md)")
     accuracy.add_argument("--write", action="store_true", help="write docs/PRICES.md instead of printing it")
     accuracy.set_defaults(run=_accuracy)
+    collectives = commands.add_parser("collectives", help="the page on how good collectives are (docs/COLLECTIVES.md)")
+    collectives.add_argument(
+        "file", type=Path, metavar="FILE.csv", help="measured ones: gpu, op, ranks, nodes, bytes, ..."
+    )
+    collectives.add_argument("--fit", action="store_true", help="fit hwmodels/nccl/figures.json to them first")
+    collectives.add_argument("--write", action="store_true", help="write the page instead of printing it")
+    collectives.set_defaults(run=_collectives)
     census = commands.add_parser("census", help="ops recorded from the real layers against those the simulator lowers")
     census.add_argument("--model", type=Path, metavar="YAML", default=MODEL, help="dimensions; default: DeepSeek-V3's")
     census.set_defaults(run=_census)
@@ -314,10 +323,24 @@ def _stale(asked: argparse.Namespace) -> int:
 def _accuracy(asked: argparse.Namespace) -> int:
     from numerics.accuracy import page
 
-    text = page.page()
-    if asked.write:
-        page.PAGE.write_text(text, encoding="utf-8")
-        print(f"written to {page.PAGE}", file=sys.stderr)
+    return _page(page.page(), page.PAGE, asked.write)
+
+
+def _collectives(asked: argparse.Namespace) -> int:
+    from numerics.accuracy.nccl import page
+    from numerics.accuracy.nccl.rows import read
+
+    rows = read(asked.file)
+    if asked.fit:
+        page.renew(rows)
+    return _page(page.page(rows), page.PAGE, asked.write)
+
+
+def _page(text: str, file: Path, write: bool) -> int:
+    """Print a page, or write it to its file."""
+    if write:
+        file.write_text(text, encoding="utf-8")
+        print(f"written to {file}", file=sys.stderr)
     else:
         print(text, end="")
     return DONE

@@ -44,7 +44,12 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     over = percent(row["alone_s"] / row["bound_s"] - 1) if row["bound_s"] else "–"
     sizes = (_size(row[f"{kind}_bytes"]) for kind in ("logical", "wire", "nvlink"))
     names = (escape(row["name"]), escape(row["where"]), seconds(row["alone_s"]))
-    return (*names, over, shared, beside, seconds(row["bound_s"]), *sizes, escape(row["limited_by"]))
+    return (*names, over, shared, beside, seconds(row["bound_s"]), *sizes, _limit(row))
+
+
+def _limit(row: dict[str, Any]) -> str:
+    """What is slowest; and how NCCL does it, where it does."""
+    return escape(row["limited_by"] + (f" ({row['way']}, {row['sms']} SMs)" if "way" in row else ""))
 
 
 def _size(value: float) -> str:

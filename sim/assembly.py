@@ -9,6 +9,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from hwmodels.collectives import wires
+from hwmodels.nccl.library import Library
 from hwmodels.price import Pricer
 from sim.communication import sharing
 from sim.communication.exchange.price import Fidelity
@@ -23,7 +24,7 @@ from sim.models.lowering import lowering
 from sim.models.lowering import recipe as of_stack
 from sim.models.transformer_engine import EVERY
 from sim.routing import balanced
-from sim.scenario.values import ALWAYS, Scenario
+from sim.scenario.values import ALWAYS, NCCL, Scenario
 from sim.step import template
 from sim.step.overlap import compose
 
@@ -102,8 +103,9 @@ def _prices(key: _Priced) -> Machine:
     exchanging = group > 1 and any(unit.routed for unit in units)  # a rank by itself has nobody to send to
     held = comm.sms if exchanging else 0
     links, waits = wires(node, cluster.fabric), comm.waits == "measured"
+    nccl = Library(node.device.architecture) if comm.collectives == NCCL else None
     pricer = Pricer(node.device, links, held, scenario.pricing, fidelity, key.always, waits,
-                    node.launch if scenario.stack.launches else None, scenario.stack.library)  # fmt: skip
+                    node.launch if scenario.stack.launches else None, scenario.stack.library, nccl)  # fmt: skip
     load = balanced.balanced(mixture, tokens, group, node.gpus) if mixture else balanced.NONE
     slots = mixture.experts + scenario.routing.redundant_experts if mixture else 0
     site = Site(

@@ -74,7 +74,7 @@ def run(scenario: Scenario, interval: bool = True) -> Result:
     summary |= feasible.judged(scenario, summary["step_time_s"], curves, summary["host_copy_s"])
     if machine:
         if interval:
-            summary |= _intervals(ran, books, summary, scenario.seed)
+            summary |= _intervals(ran, books, summary, scenario.seed, communication.spread(plan, machine))
         summary["communication"] = communication.table(plan, machine, ran.alike)
         summary["comm"] = communication.held(machine.pricer)
         summary |= grade.graded(machine, scenario, summary["price_shares"])
@@ -146,10 +146,12 @@ def _alike(plan: Plan, machine: Machine | None) -> tuple[Lowered, Timeline]:
     return outcome
 
 
-def _intervals(ran: Run, books: Sequence[metrics.Ledger], summary: dict[str, Any], seed: int) -> dict[str, Any]:
-    """90 % intervals of the headlines."""
+def _intervals(
+    ran: Run, books: Sequence[metrics.Ledger], summary: dict[str, Any], seed: int, wires: float
+) -> dict[str, Any]:
+    """90 % intervals of the headlines. wires: relative spread of messages and gradient traffic."""
     price_graph = graph.graph(ran.lowered, ran.timeline, *([ran.times.pace] if ran.times else []))
-    return uncertainty.intervals(uncertainty.sensitivity(ran.lowered, price_graph, books), summary, seed)
+    return uncertainty.intervals(uncertainty.sensitivity(ran.lowered, price_graph, books, wires), summary, seed)
 
 
 def _links(

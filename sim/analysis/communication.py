@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 from hwmodels.collectives import Wires
 from hwmodels.node import NVLINK
-from hwmodels.op import AllToAll
+from hwmodels.op import AllToAll, Collective, Op, Send
 from hwmodels.price import Price, Pricer
 from hwmodels.units import NS_PER_S, seconds_to_ns
+from sim.analysis.uncertainty import WIRE_SPREAD
 from sim.communication.exchange import kernel
 from sim.communication.exchange.ports import of_op
 from sim.communication.exchange.price import KERNEL, Fidelity
@@ -29,7 +30,8 @@ class Row(NamedTuple):
     """One operation of one rank. where: which of its kind. alone_s: with all of its links to itself. shared_s: of an
     exchange beside what else passes its NICs on average, compute aside. beside_s: of an exchange while compute runs
     too; of a message beside the exchanges it met, on average over the step. None: not told apart. limited_by: the
-    stage of the kernel that is busy longest, or the kind of link."""
+    stage of the kernel that is busy longest, or the kind of link. way, sms: how NCCL does it, and the SMs that it holds
+    meanwhile; None by closed forms."""
 
     name: str
     where: str
@@ -41,6 +43,8 @@ class Row(NamedTuple):
     wire_bytes: float
     nvlink_bytes: float
     limited_by: str
+    way: str | None = None
+    sms: int | None = None
 
 
 def table(plan: Plan, machine: Machine, timeline: Timeline) -> list[dict[str, Any]]:
@@ -50,6 +54,16 @@ def table(plan: Plan, machine: Machine, timeline: Timeline) -> list[dict[str, An
     """
     rows = [*_exchanges(machine), *_messages(plan, machine, timeline), *_rings(plan, machine)]
     return [{key: value for key, value in row._asdict().items() if value is not None} for row in rows]
+
+
+def spread(plan: Plan, machine: Machine) -> float:
+    """Relative spread of messages and gradient traffic: the widest of those that NCCL does, else of closed forms."""
+    if not machine.pricer.nccl:
+        return WIRE_SPREAD
+    stages, kinds = range(plan.program.stages), (reduce_rings, gather_rings)
+    ops: list[Op] = [machine.message(plan.mesh, a, b) for a, b in plan.messages.ends]
+    ops += [op for stage in stages for rings in kinds for op in rings(plan, machine, stage) if op.bytes()]
+    return max((machine.pricer.price(op).spread for op in ops), default=WIRE_SPREAD)
 
 
 def held(pricer: Pricer) -> dict[str, Any]:
@@ -85,15 +99,15 @@ def _limit(pricer: Pricer, op: AllToAll, links: Wires, row: Row) -> str:
 
 def _messages(plan: Plan, machine: Machine, timeline: Timeline) -> Iterator[Row]:
     """The dearest forward message between two positions; a backward one is as long and goes the other way."""
-    price, links = machine.pricer.price, machine.pricer.wires
+    price = machine.pricer.price
     sends = {(a, b): machine.message(plan.mesh, a, b) for a, b in plan.messages.ends}
     if sends:
         (a, b), op = max(sends.items(), key=lambda item: price(item[1]).ns)
         size = (op.size, op.wire_bytes(), op.size * (not op.leaves_node))
         goes, carried = plan.messages.targets[a], timeline.network[a]
         beside_s = mean(int(t.ends[0] - t.starts[0]) for t in carried if goes.get((t.step, t.kind)) == b) / NS_PER_S
-        row = _row("pipeline message", f"position {a} to {b}", price(op), links.slowed(op.slower), size, 2)
-        yield row._replace(beside_s=beside_s)
+        row = _row("pipeline message", f"position {a} to {b}", price(op), bounding(machine.pricer, op), size, 2)
+        yield _taken(machine.pricer, op, row._replace(beside_s=beside_s))
 
 
 def _rings(plan: Plan, machine: Machine) -> Iterator[Row]:
@@ -107,9 +121,22 @@ def _rings(plan: Plan, machine: Machine) -> Iterator[Row]:
             op = ops[stage]
             if op.bytes():
                 size = (op.bytes(), op.wire_bytes(), op.bytes() * (op.ranks > op.nodes))
-                links = machine.pricer.wires.slowed(op.slower)
                 price, inside = machine.pricer.price(op), -(-op.ranks // op.nodes)
-                yield _row(f"{name}, {part}", f"stage {stage}", price, links, size, inside)
+                row = _row(f"{name}, {part}", f"stage {stage}", price, bounding(machine.pricer, op), size, inside)
+                yield _taken(machine.pricer, op, row)
+
+
+def bounding(pricer: Pricer, op: Collective | Send) -> Wires:
+    """The links that bound a message or a collective: NCCL reaches more than the documents' effective bandwidth."""
+    links = pricer.wires.slowed(op.slower)
+    return links.nominal if pricer.nccl else links
+
+
+def _taken(pricer: Pricer, op: Collective | Send, row: Row) -> Row:
+    if not pricer.nccl:
+        return row
+    taken = pricer.nccl.take(op, pricer.wires)
+    return row._replace(way=f"NCCL: {taken.way}", sms=taken.sms)
 
 
 def _row(name: str, where: str, price: Price, links: Wires, size: tuple[float, float, float], inside: int) -> Row:

@@ -61,20 +61,23 @@ class Sensitivity:
     longer_s: Callable[[Floats], Floats]
 
 
-def sensitivity(lowered: Lowered, graph: Graph, books: Sequence[metrics.Ledger]) -> Sensitivity:
-    """One cause a family and rung, one for the wires, and one for what follows the last step."""
+def sensitivity(
+    lowered: Lowered, graph: Graph, books: Sequence[metrics.Ledger], wires: float = WIRE_SPREAD
+) -> Sensitivity:
+    """One cause a family and rung, one for the wires, and one for what follows the last step. wires: relative spread of
+    those two."""
     kits = {kit.number: kit for kit in lowered.known}
     moves = [move for rests, prices in sorted(_families(kits).items()) if (move := _move(kits, rests, prices)).spread]
     slopes = [track.slopes([move.kits for move in moves]) for track in graph.tracks]
-    update = books[0].phases["optimizer"] * WIRE_SPREAD
+    update = books[0].phases["optimizer"] * wires
 
     def longer_s(z: Floats) -> Floats:
         z = np.hstack([np.zeros((len(z), 1)), z])
-        last = ends(graph, slopes, z[: len(moves)], 1 + WIRE_SPREAD * z[-2])
+        last = ends(graph, slopes, z[: len(moves)], 1 + wires * z[-2])
         return np.asarray((last - last[0]) / NS_PER_S + update * z[-1])[1:]
 
     names = [(m.name, m.spread) for m in moves]
-    names += [("pipeline messages", WIRE_SPREAD), ("optimizer and its traffic", WIRE_SPREAD)]
+    names += [("pipeline messages", wires), ("optimizer and its traffic", wires)]
     one = np.eye(len(names))
     moved = longer_s(np.hstack([one, -one])).reshape(2, -1).tolist()
     bounds = [move.bound for move in moves] + [False, False]

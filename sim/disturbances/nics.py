@@ -18,7 +18,8 @@ from functools import cache
 
 import numpy as np
 
-from hwmodels.collectives import Wires, collective_seconds, send_seconds
+from hwmodels.collectives import Wires
+from hwmodels.nccl import library
 from hwmodels.op import AllToAll, Collective
 from sim.disturbances.faults import SlowDown, Slowed, of_ranks
 from sim.engine.wire import REDUCE
@@ -115,7 +116,8 @@ class Links:
 
     def _sends(self, position: int, target: int) -> Slowed:
         op = self.machine.message(self.mesh, position, target)
-        slow_down = _slow_down(self.machine.pricer.wires, lambda links: send_seconds(op, links))
+        pricer = self.machine.pricer
+        slow_down = _slow_down(pricer.wires, lambda links: library.seconds(pricer.nccl, op, links, pricer.wires))
         ends = [self._at([(position, d), (target, d)]) for d in range(self.mesh.replicas)]
         return Slowed(ends, slow_down, worst=True)
 
@@ -133,7 +135,7 @@ class Links:
 
     def _ring(self, op: Collective, faults: Sequence[tuple[Fault, ...]]) -> tuple[int, Slowed]:
         pricer = self.machine.pricer
-        slow_down = _slow_down(pricer.wires, lambda links: collective_seconds(op, links))
+        slow_down = _slow_down(pricer.wires, lambda links: library.seconds(pricer.nccl, op, links, pricer.wires))
         return pricer.price(op).ns, Slowed(faults, slow_down, worst=True)
 
 

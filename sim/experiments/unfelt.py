@@ -39,6 +39,7 @@ OF_MODELS = {
     "no kernels to price": (
         "precision",
         "pricing",
+        "comm.collectives",
         "stack.name",
         "stack.release",
         "stack.compiled",
@@ -63,6 +64,7 @@ FURTHER = {
     "cluster.placement": "no flow is in another's way",
     "cluster.routing": "no flow is in another's way",
     "comm.messages": "nobody has to wait for a message",
+    "comm.collectives": "nothing that it times is sent or reduced",
 }
 """Keys of a scenario that are tried as figures of the machine are, and what it means where a run does not feel them."""
 

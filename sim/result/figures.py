@@ -60,6 +60,7 @@ FIGURES = {
     "communication.*.*": "each exchange, message and ring: name, where, seconds with its links to itself (alone_s), of "
     "an exchange beside the messages on its NICs (shared_s), beside all else (beside_s) and at its bandwidth bound, "
     "bytes as counted, on the NIC and on NVLink, and what limits it",
+    "communication.*.way|sms": "how NCCL does it, and the SMs that it holds meanwhile; where comm.collectives is nccl",
     "communication_of": "of which ranks that is, where ranks differ",
     "layers_per_stage.*": "transformer layers of each stage, prediction modules aside: placement=[...] takes this list",
     "pair_s.*": "the pair (or the chunk) of the middle position: name, position, seconds alone; where ranks differ "

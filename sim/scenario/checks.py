@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from hwmodels.collectives import ENOUGH_SMS
 from hwmodels.document import Document, Problem, dotted, indivisible
+from hwmodels.nccl import library
 from hwmodels.refused import Refused
 from hwmodels.units import LONGEST_NS, format_quantity, ns_to_seconds
 from sim.models.family import family, main_units
@@ -13,7 +14,7 @@ from sim.models.stacks.stack import KINDS
 from sim.models.transformer_engine import EVERY
 from sim.scenario import lengths, slots, software
 from sim.scenario.fits import Finding, micro_batches, nearest, schedule, sequences
-from sim.scenario.values import FOREVER, Cluster, Comm, Fault, Optimizer, Scenario
+from sim.scenario.values import FOREVER, NCCL, Cluster, Comm, Fault, Optimizer, Scenario
 from sim.schedules import program
 from sim.schedules.program import Shape
 
@@ -274,6 +275,9 @@ def _machine(scenario: Scenario) -> Iterator[Finding]:
         legal = f"even numbers from 2 to {most} ({has}), 0: copy engines" if most else f"0 ({has}): copy engines"
         yield ("comm.sms", "cluster.node.device"), f"found {sms}; legal: {legal}"
     yield from _comm(scenario.comm)
+    if scenario.comm.collectives == NCCL and not library.known(device.architecture):
+        what = f"nobody measured NCCL on {device.architecture} ({device.name})"
+        yield ("comm.collectives", "cluster.node.device"), f"{what}; legal: ring"
     if cluster.fabric:
         most = cluster.fabric.most_nodes(cluster.node.gpus * cluster.node.nics_per_gpu)
         if cluster.nodes > most:

@@ -221,6 +221,9 @@ class CommForm(Form):
     """How dispatch and combine are timed: kernel (by warps on those SMs, as a recurrence), events (the same role by
     role in SimPy, which the recurrence is held equal to), messages (through ports, first in, first out) or closed
     (the bandwidth bound)."""
+    collectives: Literal["ring", "nccl"] = "ring"
+    """How messages and what the optimizer reduces and gathers are timed: ring (bytes over effective bandwidth, and
+    latencies) or nccl (the way that NCCL takes, with its protocol and SMs: docs/COLLECTIVES.md)."""
     hold: Literal["always", "while_running"] | None = None
     """Whether those SMs are lost to compute always or while_running (while a communication kernel runs); by default
     always where the schedule overlaps by itself (DualPipe, DualPipeV), as in DeepSeek's profile, else while_running."""

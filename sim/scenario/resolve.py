@@ -318,6 +318,8 @@ def _without_later(plain: dict[str, Any], form: ScenarioForm) -> None:
     }  # fmt: skip
     for key in (key for key, something in said.items() if not something):
         del plain[key]
+    if form.comm.collectives == Comm.collectives:
+        del plain["comm"]["collectives"]
     for key in ("name", "offload"):
         if plain["optimizer"][key] == getattr(Optimizer, key):
             del plain["optimizer"][key]

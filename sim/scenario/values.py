@@ -167,6 +167,8 @@ class Routing:
 
 ALWAYS, WHILE_RUNNING = "always", "while_running"
 """Words of `comm.hold`."""
+RING, NCCL = "ring", "nccl"
+"""Words of `comm.collectives`."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ class Comm:
     closed (bandwidth alone). hold: those SMs, always or while_running (a communication kernel); None: as the schedule
     has it (`sim.assembly.held_always`). messages: of the pipeline, hidden (they leave when they are there) or waited (a
     rank waits for what it sends and receives between two steps). waits: for peers before an exchange beside compute,
-    none or measured (as in the table's profile)."""
+    none or measured (as in the table's profile). collectives: by a ring's closed form, or nccl (`hwmodels.nccl`)."""
 
     sms: int = 20
     warps: str = "follow"
@@ -185,6 +187,7 @@ class Comm:
     hold: str | None = None
     messages: str = "hidden"
     waits: str = "none"
+    collectives: str = RING
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,9 @@ import pytest
 import sim
 from hwmodels import node
 from hwmodels.collectives import wires
+from hwmodels.nccl.figures import FAR_SPREAD
+from hwmodels.refused import Refused
+from sim.analysis.uncertainty import WIRE_SPREAD
 from sim.scenario import SCENARIOS, from_mapping, load
 
 V3 = str(SCENARIOS / "v3_2048gpu.yaml")
@@ -105,3 +108,45 @@ def test_the_dearest_message_and_rings_are_told() -> None:
 
 def test_chunk_times_communicate_nothing_known() -> None:
     assert "communication" not in sim.run(load(str(SCENARIOS / "zb_chunk_times.yaml"), ["outputs=[result]"])).summary
+
+
+def test_nccl_takes_messages_and_rings_where_it_is_asked() -> None:
+    """With its way and SMs in the table, at most as fast as all of the links' bandwidth; exchanges stay as they are."""
+    ring, nccl = told(), told("comm.collectives=nccl")
+    assert [nccl[name] for name in EXCHANGES] == [ring[name] for name in EXCHANGES]
+    assert not any("way" in row or "sms" in row for row in ring.values())
+    for name in ("pipeline message", *RINGS):
+        assert nccl[name]["alone_s"] >= nccl[name]["bound_s"] > 0 and nccl[name]["alone_s"] != ring[name]["alone_s"]
+    dense, experts = (nccl[f"gradient reduce-scatter, {part}"] for part in ("dense", "experts"))
+    assert (dense["way"], dense["sms"]) == ("NCCL: ring, Simple", 16) and experts["sms"] == 4
+    assert nccl["pipeline message"]["way"] == "NCCL: direct, Simple"
+
+
+def test_a_racks_rings_stay_on_nvlink() -> None:
+    """What nodes of eight GPUs send over NICs, a rack of 64 passes over NVLink."""
+    rack = {**ONE_NODE, "cluster": {"node": {"base": "gb200x72", "gpus": 64}, "nodes": 1}}
+    nodes = {**ONE_NODE, "cluster": {"node": "b200x8", "nodes": 8}}
+    inside, outside = (
+        named(sim.run(from_mapping(asked, ["comm.collectives=nccl"])).summary["communication"])[RINGS[0]]
+        for asked in (rack, nodes)
+    )
+    assert inside["wire_bytes"] == 0 < outside["wire_bytes"] and inside["alone_s"] < outside["alone_s"]
+
+
+def test_the_interval_carries_the_spread_of_nccl() -> None:
+    """Nobody published reduce-scatters across domains: they are less sure than the closed forms say."""
+    runs = [sim.run(load(V3, [*QUICK, f"comm.collectives={name}"])).summary["tornado"] for name in ("ring", "nccl")]
+    ring, nccl = ({cause["cause"]: cause["spread"] for cause in causes} for causes in runs)
+    for name in ("pipeline messages", "optimizer and its traffic"):
+        assert (ring[name], nccl[name]) == (WIRE_SPREAD, FAR_SPREAD)
+
+
+def test_nccl_is_refused_where_nobody_measured_it() -> None:
+    with pytest.raises(Refused, match=r"comm.collectives=nccl: nobody measured NCCL on cdna3 .MI300X.; legal: ring"):
+        load(V3, ["cluster.node=mi300xx8", "comm.collectives=nccl"])
+
+
+def test_a_scenario_without_the_key_keeps_its_hash() -> None:
+    ring, said = load(V3, QUICK), load(V3, [*QUICK, "comm.collectives=ring"])
+    assert ring.scenario_hash == said.scenario_hash != load(V3, [*QUICK, "comm.collectives=nccl"]).scenario_hash
+    assert "collectives" not in ring.resolved["comm"]

@@ -470,6 +470,11 @@ def test_a_ring_goes_at_the_pace_of_its_slowest_hop(kind):
     assert (ring(kind, Fault("link", 3, 8.0), Fault("link", 12, 8.0))[1] >= slower).all()
 
 
+def test_a_slow_nic_slows_a_ring_of_nccl_as_much_as_its_links() -> None:
+    ns, slow = ring(3, Fault("link", 3, 8.0), overrides=("parallel.pipeline=1", "comm.collectives=nccl"))
+    assert slow[3] == slow[11] > np.delete(slow, [3, 11]).max() > ns
+
+
 def test_a_slow_nic_slows_the_gradients_of_its_ring():
     def tail(*faults):
         laid, machine, _ = lowered("parallel.pipeline=1", "parallel.expert=8")
