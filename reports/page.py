@@ -84,7 +84,9 @@ def _header(result: Result, name: str, parts: list[Section]) -> str:
     )
     anchors = "".join(f'<a href="#{part.key}">{escape(part.title)}</a>' for part in parts)
     alarm = "" if fits else f'<p class="alarm" role="alert">{escape(why_not)}</p>'
-    alarm += "".join(f'<p class="alarm">{escape(line)}</p>' for line in headline.advice(result))
+    if advice := headline.advice(result):
+        lines = "".join(f"<li>{escape(line)}</li>" for line in advice)
+        alarm += f'<ul class="advice" aria-label="What would fit">{lines}</ul>'
     if warning := headline.warning(result):
         alarm += f'<p class="alarm">{escape(warning)}</p>'
     alarm += "".join(f'<p class="sub">{escape(line)}</p>' for line in headline.unfelt(result))

@@ -101,3 +101,12 @@ def test_a_run_that_is_mostly_bounds_says_so_first() -> None:
     html = page.render(bound)
     assert html.index('<p class="alarm">mostly roofline &lt;100 %&gt;</p>') < html.index("<dl")
     assert headline.warning(result) == "" and 'class="alarm"' not in page.render(result)
+
+
+def test_what_would_fit_is_a_list_below_what_does_not() -> None:
+    result = sample.result()
+    change = {"change": ["recompute=full"], "step_time_s": 20.0, "longer_s": 2.0, "peak_bytes": 40_000_000_000}
+    advised = replace(result, summary=result.summary | {"advice": [change]})
+    assert headline.advice(advised) == ["recompute=full fits: 40 GB, a step of 20.00 s, 2.000 s longer"]
+    assert "<li>recompute=full fits" in page.render(advised) and 'class="advice"' not in page.render(result)
+    assert headline.advice(replace(result, summary={**result.summary, "advice": []})) == ["nothing that was tried fits"]
