@@ -350,7 +350,8 @@ def _memory(pricer: Pricer, tables: Tables | None, op: Memory) -> Quote:
         rows = calibration.near(tables, op)
         if rows:
             return _between(tables, op, rows)
-    kind = op.kind if op.kind in tables.memory_fit else LIKE.get(op.kind.partition("_")[0], "elementwise")
+    kinds = op.kind, LIKE.get(op.kind.partition("_")[0]), "elementwise"
+    kind = next(kind for kind in kinds if kind in tables.memory_fit)
     fit = tables.memory_fit[kind]
     launches = 1 if kind in ALL_KERNELS else op.kernels
     us = fit["fixed_us"] * launches

@@ -95,14 +95,15 @@ def test_resolved_scenario_runs_the_same(small):
 
 
 def test_out_of_memory_is_exit_code_1(v3_file, tmp_path):
-    """GPipe keeps all 120 micro-batches of V3: simulated, written, and told in one line."""
+    """GPipe keeps all 120 micro-batches of V3: simulated, written, and told in one line, with advice below it."""
     done = command(
         "-m", "sim", str(v3_file), "schedule=gpipe", "detail=chunk", "outputs=[result]", "-q", "--out",
         str(tmp_path / "out"),
     )  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("infeasible: does not fit in memory: a rank at position ")
+    first, *advice = done.stderr.splitlines()
+    assert first.startswith("infeasible: does not fit in memory: a rank at position ")
+    assert advice and all(line.startswith("advice: ") and " fits: " in line for line in advice)
     assert (tmp_path / "out" / "result.json").exists()
 
 

@@ -59,7 +59,7 @@ def test_what_are_no_overrides_is_one_line(overrides: Any, line: str) -> None:
 @pytest.mark.parametrize(("scenario", "line"), [
     (3, "expected a scenario: a file, a name, a mapping or one that is loaded; found 3"),
     ("v3_2048gp", "v3_2048gp: cannot be read: No such file or directory"),
-    ({"seed": 1}, "<mapping>: schedule: missing"),
+    ({"seed": 1}, "<mapping>: batch: missing"),
 ])  # fmt: skip
 def test_what_is_no_scenario_is_refused(scenario: Any, line: str) -> None:
     with pytest.raises(Refused) as caught:

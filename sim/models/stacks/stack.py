@@ -26,10 +26,10 @@ KINDS = {
     "torch": Kind(
         "torch", ("release", "compiled", "cuda_graphs"), ("bf16", "fp8_current"), eager=True, frees=True, plain=True
     ),
-    "megatron": Kind("te", ("release", "cuda_graphs", "dispatcher"), TRANSFORMER_ENGINE, eager=True, plain=False),
+    "megatron": Kind("torch", ("release", "cuda_graphs", "dispatcher"), TRANSFORMER_ENGINE, eager=True, plain=False),
 }
 """Name -> what it is. deepseek: kernels and order of DeepSeek's published H800 profile. torch: plain PyTorch modules.
-megatron: Megatron Core with TransformerEngine."""
+megatron: Megatron Core with TransformerEngine, whose products are cuBLAS's and attention cuDNN's, as torch's are."""
 
 DISPATCHERS = ("alltoall", "deepep", "hybridep")
 """Ways of Megatron Core to send tokens to experts (`--moe-token-dispatcher-type alltoall`, or `flex` with

@@ -27,8 +27,9 @@ def test_all_reasons_are_in_the_answer_and_the_command_line_says_them(
     assert result.summary["feasible"] is False and result.feasible == (False, "; ".join(lines))
     assert record(load(LITE, words))["summary"]["infeasible"] == lines
     assert main([LITE, *words, "-q", "--out", str(tmp_path / "o")]) == 1
-    hint, *told = capsys.readouterr().err.splitlines()
+    hint, *told, advice = capsys.readouterr().err.splitlines()
     assert "hbm.capacity: 1GB is 1/40 of the least" in hint and told == [f"infeasible: {line}" for line in lines]
+    assert advice == "advice: nothing that was tried fits"
     told = json.loads((tmp_path / "o" / "result.json").read_text())
     assert (told["feasible"], told["infeasible"]) == (False, lines)
 

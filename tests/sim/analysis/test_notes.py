@@ -114,10 +114,7 @@ def test_measured_waits_say_whose_they_are():
 
 
 def test_what_is_kept_says_where_it_changes_nothing():
-    dense, times = (str(SCENARIOS / f"{name}.yaml") for name in ("llama3_70b", "zb_chunk_times"))
-    for key, word in (("recompute", "none"), ("states", "{moments: fp8}"), ("optimizer.offload", "host")):
-        lines = list(notes(load(times, [f"{key}={word}"]), {}, [f"{key}={word}"]))
-        assert lines == [f"{key}: chunk_times have nothing to keep, so it changes nothing"]
+    dense = str(SCENARIOS / "llama3_70b.yaml")
     words = ["recompute={modules: [moe, mla_up_projection, norm, mlp]}"]
     (line,) = notes(load(dense, words), {}, words)
     assert line == "recompute.modules: Llama-3 70B has no mla_up_projection, moe, so that changes nothing"
