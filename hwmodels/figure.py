@@ -1,5 +1,6 @@
 """Figures of a machine: numbers that say their unit, how they are known, and where from; and how they are read."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,10 +150,10 @@ def _rate(value: Any, dimension: str) -> float:
 
 def _count(value: object) -> float:
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else 0
+    if (isinstance(number, float) and not math.isfinite(number)) or number % 1 or number < 1:
+        raise Refused(f"expected a whole number, 1 or more; found {value!r}")
     if number > MANY:
         raise Refused(f"expected a whole number from 1 to {MANY}; found {value!r}")
-    if not number >= 1 or number % 1:
-        raise Refused(f"expected a whole number, 1 or more; found {value!r}")
     return int(number)
 
 
