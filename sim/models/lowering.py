@@ -6,15 +6,14 @@ runs inside another. Every other stack lowers blocks, whatever family they are o
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Any, Protocol
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sim.models.activations import Kept
 from sim.models.blocks.made import Made
 from sim.models.family import Family
 from sim.models.layer import Kernel, Part, Site, Unit
 from sim.models.precision import Recipe
-from sim.models.stacks import megatron, torch
 from sim.models.stacks.stack import Stack
 
 
@@ -101,8 +100,17 @@ class ByBlocks:
         return self.stack.update(site, [self.family.made(site.shape, unit) for unit in units])
 
 
-BY_BLOCKS: MappingProxyType[str, Lowers] = MappingProxyType({"torch": torch, "megatron": megatron})
-"""Stacks that lower blocks, by name."""
+BY_BLOCKS = ("torch", "megatron")
+"""Stacks that lower blocks: folders of sim/models/stacks."""
+if TYPE_CHECKING:
+    from sim.models.stacks import megatron, torch
+
+    CHECKED: tuple[Lowers, ...] = (torch, megatron)
+
+
+def by_blocks(name: str) -> Lowers:
+    """The stack of that name, one of BY_BLOCKS; imported only where a scenario asks for it."""
+    return cast(Lowers, import_module(f"sim.models.stacks.{name}"))
 
 
 ONE_SCALE = ("fp8_delayed", "fp8_current")
@@ -113,7 +121,7 @@ def recipe(own: Recipe, stack: Stack, architecture: str) -> Recipe:
     """A recipe with the formats of its stack, on an architecture: Blackwell's tensor cores read FP8 by rows and by
     columns, Hopper's by rows (nvidia.github.io/TransformerEngine, Performance considerations)."""
     own = replace(own, both_ways=own.name not in ONE_SCALE or architecture == "hopper")
-    return BY_BLOCKS[stack.name].recipe(own) if stack.name in BY_BLOCKS else own
+    return by_blocks(stack.name).recipe(own) if stack.name in BY_BLOCKS else own
 
 
 def lowering(family: Family, stack: Stack) -> Lowering:
@@ -124,4 +132,4 @@ def lowering(family: Family, stack: Stack) -> Lowering:
 def updates(family: Family, stack: Stack) -> Updates | None:
     """The same for stacks that say which kernels their optimizer runs; None for one whose update is the plan's affair
     (`sim.layout.optimizer`)."""
-    return ByBlocks(family, BY_BLOCKS[stack.name]) if stack.name in BY_BLOCKS else None
+    return ByBlocks(family, by_blocks(stack.name)) if stack.name in BY_BLOCKS else None
