@@ -49,9 +49,3 @@ def weight(site: Shared, a: Latent) -> list[Kernel]:
     query = (("q_up", a.q, a.q_rank), ("q_down", a.q_rank, h)) if a.q_rank else (("q", a.q, h),)
     pairs = (("proj", h, a.out), ("kv_up", a.kv, a.kv_rank), ("kv_down", a.down, h), *query)
     return [kernel for name, n, k in pairs for kernel in wgrad(site, name, n, k)]
-
-
-def tensors(a: Latent, hidden: int) -> list[int]:
-    """Elements of each of its parameters."""
-    query = [a.q_rank * hidden, a.q_rank, a.q * a.q_rank] if a.q_rank else [a.q * hidden]
-    return [*query, a.down * hidden, a.kv_rank, a.kv * a.kv_rank, a.out * hidden]

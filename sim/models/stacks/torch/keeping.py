@@ -9,7 +9,7 @@ made, those of its input and of its output, in FP32 beside the output itself.
 from collections.abc import Iterable
 
 from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
-from sim.models.activations import Kept, layer_input
+from sim.models.activations import Kept
 from sim.models.blocks.experts import Experts
 from sim.models.blocks.feed_forward import Network
 from sim.models.blocks.gqa import Heads
@@ -17,35 +17,11 @@ from sim.models.blocks.made import EMBEDDING, HEAD, Made
 from sim.models.blocks.mamba import Mamba
 from sim.models.blocks.mla import Latent
 from sim.models.layer import Unit
+from sim.models.stacks import keeping
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.deepseek import mamba
 from sim.models.stacks.torch.experts import routed_rows
 from sim.models.stacks.torch.kernels import INDEX, WIDE, WIDTH
-
-CUBLAS = 32 * 2**20
-"""Bytes of cuBLAS's workspace on Hopper (docs.nvidia.com/cuda/cublas, "cuBLAS workspace": 32 MiB)."""
-
-
-def kept(site: Shared, made: Made, unit: Unit) -> Kept:
-    """From a unit's forward to its input gradient."""
-    t, h = site.tokens, site.shape.hidden
-    if made.end:
-        return Kept(t * _end(site, made))
-    if unit.checkpoint:
-        return layer_input(site, unit)
-    post = made.post_norms * (bool(made.mixer) + bool(made.network)) * _norm(h)
-    own = Kept(t * (post + _mixer(site, made.mixer)))
-    if isinstance(made.network, Experts):
-        return own + _experts(site, made.network)
-    return own + Kept(t * (_network(site, made.network) if made.network else 0.0))
-
-
-def regained(site: Shared, made: Made, unit: Unit) -> Kept:
-    """What the backward of a unit holds until it is through: gradients, and what it has computed again."""
-    own = Kept(site.tokens * _gradients(site, made))
-    if not unit.checkpoint:
-        return own
-    return own + kept(site, made, unit._replace(checkpoint="")) - layer_input(site, unit)
 
 
 def _gradients(site: Shared, made: Made) -> float:
@@ -115,35 +91,24 @@ def _experts(site: Shared, experts: Experts) -> Kept:
     return Kept(fixed + (routed_rows(site, experts) * row if site.group == 1 else 0.0), 0.0, row * (site.group > 1))
 
 
+KEEPING = keeping.Keeping(_end, _mixer, _network, _experts, _norm, _gradients)
+
+
+def kept(site: Shared, made: Made, unit: Unit) -> Kept:
+    """From a unit's forward to its input gradient."""
+    return keeping.kept(KEEPING, site, made, unit)
+
+
+def regained(site: Shared, made: Made, unit: Unit) -> Kept:
+    """What the backward of a unit holds until it is through."""
+    return keeping.regained(KEEPING, site, made, unit)
+
+
 def kept_for_weight(site: Shared, made: Made, unit: Unit) -> Kept:
-    """Between input and weight gradient, when a schedule splits them: both sides of each product."""
-    t, h = site.tokens, site.shape.hidden
-    if made.end == EMBEDDING:
-        return Kept()
-    if made.end:
-        return Kept(t * PLAIN_BF16.row_bytes(h + site.shape.vocabulary if made.end == HEAD else 3 * h))
-    own = Kept(t * _sides(site, made.mixer))
-    if isinstance(made.network, Experts):
-        net = made.network.routed
-        return own + Kept(0.0, 0.0, PLAIN_BF16.row_bytes(2 * h + net.first + net.width))
-    return own + Kept(
-        t * PLAIN_BF16.row_bytes(2 * h + made.network.first + made.network.width) if made.network else 0.0
-    )
-
-
-def _sides(site: Shared, mixer: Heads | Latent | Mamba | None) -> float:
-    h = site.shape.hidden
-    if isinstance(mixer, Mamba):
-        return mamba.kept_for_weight(site, mixer)
-    if isinstance(mixer, Heads):
-        return PLAIN_BF16.row_bytes(2 * h + mixer.qkv + mixer.q)
-    if isinstance(mixer, Latent):
-        return PLAIN_BF16.row_bytes(
-            2 * h + 2 * mixer.q_rank + mixer.q + mixer.down + mixer.kv_rank + mixer.kv + mixer.out
-        )
-    return 0.0
+    """Between input and weight gradient, when a schedule splits them."""
+    return keeping.kept_for_weight(PLAIN_BF16.row_bytes, site, made)
 
 
 def workspace(site: Shared, made: Iterable[Made]) -> float:
     """cuBLAS's; what a unit's backward needs beside it is in `regained`."""
-    return float(CUBLAS)
+    return float(keeping.CUBLAS)

@@ -1,0 +1,80 @@
+"""What units keep on stacks that lower blocks, from what a stack says of blocks; bytes of a token where not told."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from hwmodels.formats import PLAIN_BF16
+from sim.models.activations import Kept, layer_input
+from sim.models.blocks.experts import Experts
+from sim.models.blocks.feed_forward import Network
+from sim.models.blocks.gqa import Heads
+from sim.models.blocks.made import EMBEDDING, HEAD, Made
+from sim.models.blocks.mamba import Mamba
+from sim.models.blocks.mla import Latent
+from sim.models.layer import Unit
+from sim.models.stacks.cudnn import Shared
+from sim.models.stacks.deepseek import mamba
+
+Mixer = Heads | Latent | Mamba | None
+CUBLAS = 32 * 2**20
+"""Bytes of cuBLAS's workspace on Hopper (docs.nvidia.com/cuda/cublas, "cuBLAS workspace": 32 MiB)."""
+
+
+class Keeping(NamedTuple):
+    """What a stack keeps. end: of the embedding, the head, or a projection. mixer, network: of a layer's halves, norms
+    before them included; experts: of a mixture instead. norm: of one over so many columns. gradients: those of a unit's
+    inner tensors at most."""
+
+    end: Callable[[Shared, Made], float]
+    mixer: Callable[[Shared, Mixer], float]
+    network: Callable[[Shared, Network], float]
+    experts: Callable[[Shared, Experts], Kept]
+    norm: Callable[[float], float]
+    gradients: Callable[[Shared, Made], float]
+
+
+def kept(own: Keeping, site: Shared, made: Made, unit: Unit) -> Kept:
+    """From a unit's forward to its input gradient."""
+    if made.end:
+        return Kept(site.tokens * own.end(site, made))
+    if unit.checkpoint:
+        return layer_input(site, unit)
+    post = made.post_norms * (bool(made.mixer) + bool(made.network)) * own.norm(site.shape.hidden)
+    mixing = Kept(site.tokens * (post + own.mixer(site, made.mixer)))
+    if isinstance(made.network, Experts):
+        return mixing + own.experts(site, made.network)
+    return mixing + Kept(site.tokens * (own.network(site, made.network) if made.network else 0.0))
+
+
+def regained(own: Keeping, site: Shared, made: Made, unit: Unit) -> Kept:
+    """What the backward of a unit holds until it is through: gradients, and what it has computed again."""
+    gradients = Kept(site.tokens * own.gradients(site, made))
+    if not unit.checkpoint:
+        return gradients
+    return gradients + kept(own, site, made, unit._replace(checkpoint="")) - layer_input(site, unit)
+
+
+def kept_for_weight(row: Callable[[int], float], site: Shared, made: Made) -> Kept:
+    """Between input and weight gradient, when a schedule splits them: both sides of each product. row: bytes of so many
+    elements of one."""
+    t, h = site.tokens, site.shape.hidden
+    if made.end == EMBEDDING:
+        return Kept()
+    if made.end:
+        return Kept(t * PLAIN_BF16.row_bytes(h + site.shape.vocabulary if made.end == HEAD else 3 * h))
+    own = Kept(t * _sides(row, site, made.mixer))
+    if isinstance(made.network, Experts):
+        net = made.network.routed
+        return own + Kept(0.0, 0.0, row(2 * h + net.first + net.width))
+    return own + Kept(t * row(2 * h + made.network.first + made.network.width) if made.network else 0.0)
+
+
+def _sides(row: Callable[[int], float], site: Shared, mixer: Mixer) -> float:
+    h = site.shape.hidden
+    if isinstance(mixer, Mamba):
+        return mamba.kept_for_weight(site, mixer)
+    if isinstance(mixer, Heads):
+        return row(2 * h + mixer.qkv + mixer.q)
+    if isinstance(mixer, Latent):
+        return row(2 * h + 2 * mixer.q_rank + mixer.q + mixer.down + mixer.kv_rank + mixer.kv + mixer.out)
+    return 0.0
