@@ -11,8 +11,9 @@ from hwmodels import fabric, node, op, tables
 from hwmodels.collectives import exchange_seconds, wires
 from hwmodels.device import Device
 from hwmodels.formats import PLAIN_E4M3
+from hwmodels.links import PUBLISHED
 from hwmodels.op import AllToAll, Attention, Collective, Gemm, GroupedGemm, HostCopy, HostUpdate, Memory, Op, Send
-from hwmodels.price import RUNGS, Price, Pricer, contention_family, waves
+from hwmodels.price import RUNGS, SPREAD, Price, Pricer, contention_family, waves
 from hwmodels.refused import Refused
 from hwmodels.units import seconds_to_ns
 
@@ -411,3 +412,7 @@ def test_measured_waits_are_added_to_exchanges_beside_compute_alone() -> None:
 def test_waits_that_no_table_has_are_refused() -> None:
     with pytest.raises(Refused, match=r"has waits before dispatch\(F\); legal: comm.waits none"):
         Pricer(H800.device, LINKS, 20, "roofline", waits=True).price(DISPATCH, True)
+
+
+def test_a_closed_form_over_published_rates_is_three_times_as_unsure_as_a_measured_price() -> None:
+    assert 3 * SPREAD["measured"] == PUBLISHED

@@ -144,6 +144,16 @@ def test_every_model_keeps_something_and_has_all_its_parameters_in_tensors(name,
         assert held == counted.total + counted.shared * (unit.beside and unit.kind != "projection")
 
 
+@pytest.mark.parametrize(("stack", "norm"), [("torch", 2 * 6144 + 4), ("megatron", 2 * 6144 + 4)])
+def test_norms_behind_both_halves_keep_their_inputs(stack, norm):
+    """Grok's layers: 6,144 BF16 elements and an FP32 inverse deviation a token, each."""
+    base = {"base": "grok_1", "post_norms": False}
+    with_norms, without = (on(model, stack=stack, node="b200x8") for model in ("grok_1", base))
+    unit = block(with_norms, routed=True)
+    more, less = (own.lowering.kept(own.site, unit).at(own.site) for own in (with_norms, without))
+    assert more - less == 4096 * 2 * norm
+
+
 @pytest.mark.parametrize("stack", ["torch", "megatron"])
 def test_sequences_beyond_learned_positions_are_refused(stack):
     batch = {"sequences": 8, "sequence_length": 4096}

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hwmodels.op import AllToAll
 from hwmodels.refused import Refused
 from sim.communication.exchange import closed, kernel
-from sim.communication.exchange.events import cargo, group, servers
-from sim.communication.exchange.events.bells import Bell
+from sim.communication.exchange.events import cargo, combine, group, servers
+from sim.communication.exchange.events.bells import Bell, Course
 from sim.communication.exchange.events.group import run
 from sim.communication.exchange.events.record import Watch, idle, union
 from sim.communication.exchange.events.servers import Beside, Buffer, Port, Warps
@@ -248,3 +248,23 @@ def test_a_group_that_cannot_go_on_says_so(monkeypatch: pytest.MonkeyPatch) -> N
 def test_no_sm_is_refused() -> None:
     with pytest.raises(Refused, match="at least 1 SM; found 0"):
         Setting(LINKS, 0)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_forwarder_knows_the_first_chunks_that_miss_nobody(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Kept in the order of tokens as chunks become whole and leave: what a look at all queues finds."""
+    seen, look = [], combine.Combine.next_sheet
+
+    def checked(self: combine.Combine) -> Course[combine.Sheet]:
+        queues = enumerate(self.sheets)
+        seen.append(sorted((queue[0].chunk.at, turn) for turn, queue in queues if queue and not queue[0].missing))
+        assert self.heads == seen[-1]
+        return look(self)
+
+    monkeypatch.setattr(combine.Combine, "next_sheet", checked)
+    one = exchange("combine", 4, 8, 1024)
+    to_nodes, to_ranks = even_tokens(one)
+    liked = np.random.default_rng(seed).uniform(0.2, 1.8, 4)
+    tokens = to_nodes * liked, to_ranks * liked.repeat(8)
+    run([cargo.of_tokens("combine", one.row_bytes, one.tokens, *tokens)], Setting(LINKS, 4, sizes=Buffers(6, 24, 160)))
+    assert max(map(len, seen)) > 1
