@@ -101,11 +101,11 @@ class _Builder:
 
     def _end(self, direction: str, name: str, layer: int, computed: bool = False) -> int | None:
         """The last phase of an earlier part; computed: the last that is no communication."""
+        wanted = (name, direction, layer)
         for number in reversed(range(len(self.phases))):
             phase = self.phases[number]
-            if (phase.name, phase.half, phase.layer) == (name, direction, layer):
-                if not (computed and phase.lane == COMMUNICATION):
-                    return number
+            if (phase.name, phase.half, phase.layer) == wanted and not (computed and phase.lane == COMMUNICATION):
+                return number
         return None
 
 
