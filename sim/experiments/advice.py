@@ -17,7 +17,8 @@ from sim import assembly
 from sim.analysis import memory
 from sim.layout.plan import lay_out
 from sim.models.family import modules
-from sim.models.precision import MOMENTS, RECIPES
+from sim.models.precision import MOMENTS
+from sim.models.transformer_engine import EVERY
 from sim.scenario.files import from_mapping
 from sim.scenario.values import Routing, Scenario
 from sim.schedules import program
@@ -201,7 +202,7 @@ def _joined(base: Words, axes: Sequence[Sequence[Words]]) -> Iterator[Words]:
 
 def _axes(scenario: Scenario) -> Iterator[list[Words]]:
     """Other changes that take less memory, in alternatives of each axis."""
-    recipe, parallel, batch = scenario.states.of(RECIPES[scenario.precision]), scenario.parallel, scenario.batch
+    recipe, parallel, batch = scenario.states.of(EVERY[scenario.precision]), scenario.parallel, scenario.batch
     width = recipe.moment.row_bytes(1)
     yield [(f"states.moments={name}",) for name in ("bf16", "fp8") if MOMENTS[name].row_bytes(1) < width]
     yield [("states.gradients=bf16",)] if recipe.gradient.bits > MOMENTS["bf16"].element.bits else []

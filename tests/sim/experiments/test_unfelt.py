@@ -179,3 +179,12 @@ def test_lines_are_in_all_that_a_run_answers(tmp_path, monkeypatch, capsys):
     assert main(["check", TIMES, *words]) == 0
     assert capsys.readouterr().err == f"{TIMES}: {line}\n"
     assert sim.run(TIMES, ["outputs=[result]"]).summary["unfelt"] == []
+
+
+@pytest.mark.parametrize("precision", ["fp8_delayed", "mxfp8"])
+def test_recipes_of_transformer_engine_are_asked_and_advised(precision):
+    """They are no recipes of sim.models.precision."""
+    words = [*SMALL, "model.layers=4", "stack=megatron", "cluster.node=b200x8", f"precision={precision}"]
+    result = sim.run(LLAMA, [*words, "states.moments=bf16", "limits.memory=1 GB"])
+    assert result.summary["step_time_s"] > 0
+    assert any(line.startswith("states.moments") for line in result.summary["unfelt"])
