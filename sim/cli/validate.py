@@ -1,13 +1,16 @@
 """The command `validate`: predictions beside what was published."""
 
 import sys
+from pathlib import Path
 
 from sim.cli.command import DONE, PROG, Parser
 
 
 def validate(words: list[str]) -> int:
     """A line a group goes to stderr (--all: a line a figure), Markdown and JSON to stdout; --write renews what a
-    checkout records of predictions."""
+    checkout records of predictions. --runs FILE.csv: training runs instead, see `sim.cli.runs`."""
+    if "--runs" in words:
+        return _runs(words)
     import json
 
     from sim.validation import page, records, table
@@ -37,3 +40,15 @@ def validate(words: list[str]) -> int:
         if moved:
             print("say so in CHANGELOG.md: a PREDICTION line with the step and the pair", file=sys.stderr)
     return DONE
+
+
+def _runs(words: list[str]) -> int:
+    from sim.cli.runs import runs
+
+    parser = Parser(prog=PROG, add_help=False)
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--family", action="append")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--write", action="store_true")
+    return runs(parser.parse_args(words))

@@ -1,0 +1,94 @@
+"""Rows simulated: one after another or a few at a time, each with its error or why it was refused."""
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from time import process_time
+
+from hwmodels.refused import Refused, in_a_line
+from sim.simulation import run as simulate
+from sim.validation.runs.rows import Run
+from sim.validation.runs.scenario import Mapped, mapped
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a row. predicted_s, low_s, high_s: seconds of its step and the ends of the 90 % interval, None
+    where it was refused. peak_bytes: of the fullest rank, and fits: in its GPU. defaults, notes: as `Mapped` has them.
+    refused: why, or "". cpu_s: what simulating it took."""
+
+    run: Run
+    predicted_s: float | None = None
+    low_s: float | None = None
+    high_s: float | None = None
+    peak_bytes: int | None = None
+    fits: bool = True
+    defaults: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    refused: str = ""
+    cpu_s: float = 0.0
+
+    @property
+    def error(self) -> float | None:
+        """Relative: predicted / measured - 1."""
+        if self.predicted_s is None or self.run.step_s is None:
+            return None
+        return self.predicted_s / self.run.step_s - 1
+
+    @property
+    def inside(self) -> bool:
+        """Whether the measured step lies in the interval."""
+        low, step, high = self.low_s, self.run.step_s, self.high_s
+        return low is not None and step is not None and high is not None and low <= step <= high
+
+
+def outcome(run: Run) -> Outcome:
+    """A row, simulated. What is refused is an outcome; what fails is a bug of ours and says of which row."""
+    try:
+        row = mapped(run)
+    except Refused as refused:
+        return Outcome(run, refused=in_a_line(refused))
+    try:
+        return _simulated(run, row)
+    except Refused as refused:
+        return Outcome(run, defaults=row.defaults, notes=row.notes, refused=_reason(refused))
+    except Exception as error:
+        error.add_note(f"row {run.id}: {dict(row.plain)}")
+        raise
+
+
+def _simulated(run: Run, row: Mapped) -> Outcome:
+    """A step of fewer or more sequences than the row's is as much shorter or longer."""
+    start = process_time()
+    summary = simulate(row.scenario, interval=True).summary
+    step, ends = summary["step_time_s"], (summary["intervals_90"] or {}).get("step_time_s") or [None, None]
+    low, high = (None if end is None else end * row.share for end in ends)
+    memory = summary["worst_memory"]
+    return Outcome(
+        run, step * row.share, low, high, int(memory["peak_bytes"]), not summary["infeasible"], row.defaults, row.notes,
+        cpu_s=process_time() - start,
+    )  # fmt: skip
+
+
+def _reason(refused: Refused) -> str:
+    """The first of several lines, without the place, which is always the row."""
+    return str(refused).splitlines()[0].removeprefix("<mapping>: ")
+
+
+def outcomes(rows: Sequence[Run], jobs: int, told: Callable[[int], None] = lambda done: None) -> Iterator[Outcome]:
+    """Of all rows, in no order. told: is given how many are done."""
+    if jobs == 1:
+        for done, run in enumerate(rows, 1):
+            yield outcome(run)
+            told(done)
+        return
+    with ProcessPoolExecutor(jobs, get_context("spawn"), gc.set_threshold, (200_000,)) as pool:
+        waiting = [pool.submit(outcome, run) for run in rows]
+        try:
+            for done, future in enumerate(as_completed(waiting), 1):
+                yield future.result()
+                told(done)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,126 @@
+"""docs/RUNS.md: published training runs beside simulated ones."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+
+from hwmodels.units import GIGA
+from sim.validation.runs import table, views
+from sim.validation.runs.outcome import Outcome
+from sim.validation.runs.rows import Run
+
+PAGE = Path("docs/RUNS.md")
+FINDINGS = Path(__file__).parent / "findings.md"
+"""What the figures say, by hand."""
+HEAD = """\
+# Published training runs, simulated
+
+Written by `python -m sim validate --runs scenarios/published/training_runs.csv --write`. Each row is a run (or a
+published figure of one) with its source; a program makes a scenario of it (`sim/validation/runs`), a committed table
+says what its words mean (`words.yaml`), and what it does not say is left to defaults. No step, memory or throughput of
+these rows is an input of anything: steps are predicted and compared.
+
+- *asked*: rows with a full layout, a step time and confidence above low. *ran*: of those, simulated.
+- *median error*: of |simulated / measured - 1| over the runs; *signed*: without the bars, so below zero is too fast.
+- *inside 90 %*: runs whose measured step lies in the interval that the spread of prices gives.
+- *too large*: runs that need more memory here than their GPUs have, which did run.
+- *unsaid*: keys that matter to a row and that it does not say, the median.
+"""
+MEMORY_NOTE = """\
+Simulated: the fullest rank. Published: one rank's, or the largest, as allocated where the source gives both; a context
+and libraries are in some of them.
+"""
+SCHEDULES = """\
+## Schedules
+
+The rows of Primus (family `primus`) give ratios between schedules and memory, but no batch: nothing here can say how
+many micro-batches they had, so none is asked.
+"""
+
+
+def page(rows: Sequence[Run], outcomes: Sequence[Outcome]) -> str:
+    """The page."""
+    parts = [
+        HEAD, "## By family\n", _table(table.HEAD, map(table.cells, table.totals(rows, outcomes))),
+        "\n## By kind\n", _table(table.HEAD[2:], _groups(views.kinds(outcomes)), "kind"),
+        "\n## By layout and precision\n", _table(table.HEAD[2:], _groups(views.layouts(outcomes)), "rows with"),
+        "\n## Refused\n", _table(("rows", "why", "such as"), _refused(outcomes)),
+        "\n" + _families(rows, outcomes),
+        "\n## Pairs that differ in one thing\n", _pairs(outcomes),
+        "\n## Strong scaling\n", _scaling(outcomes),
+        "\n## Memory\n", _memory(outcomes), "", SCHEDULES,
+        "## What rows do not say\n", _table(("key", "rows that leave it to the default"), _unsaid(outcomes)),
+        "\n## What rows say that has no key\n", _table(("rows", "what"), _notes(outcomes)),
+        "\n## Furthest off\n", _table(table.SHORT, map(table.line, table.worst(outcomes))),
+        "\n" + FINDINGS.read_text(encoding="utf-8"),
+    ]  # fmt: skip
+    return "\n".join(parts)
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]], first: str = "") -> str:
+    heads = [first, *head] if first else list(head)
+    rule = ["---", *(["--:"] * (len(heads) - 1))]
+    return "\n".join("| " + " | ".join(each) + " |" for each in ([*heads], rule, *lines))
+
+
+def _groups(groups: Iterable[tuple[str, Sequence[Outcome]]]) -> Iterator[list[str]]:
+    for name, rows in groups:
+        if rows:
+            cells = table.cells(table.total(name, len(rows), rows))
+            yield [name, *cells[2:]]
+
+
+def _refused(outcomes: Sequence[Outcome]) -> Iterator[list[str]]:
+    return ([str(count), why.replace("|", "\\|"), one] for count, why, one in table.reasons(outcomes))
+
+
+def _families(rows: Sequence[Run], outcomes: Sequence[Outcome]) -> str:
+    """Of each family its furthest runs."""
+    blocks = ["## The furthest of each family\n"]
+    shown = [line for name in dict.fromkeys(run.family for run in rows)
+             for line in map(table.line, table.worst([o for o in outcomes if o.run.family == name], 3))]  # fmt: skip
+    return "\n".join([*blocks, _table(table.SHORT, shown)])
+
+
+def _pairs(outcomes: Sequence[Outcome]) -> str:
+    pairs = list(views.pairs(outcomes))
+    lines = [[p.what, p.ids, f"{p.measured:+.1%}", f"{p.simulated:+.1%}", "" if p.signed else "wrong"] for p in pairs]
+    right = sum(p.signed for p in pairs)
+    off = median(abs(p.simulated - p.measured) for p in pairs) if pairs else 0.0
+    said = f"{right} of {len(pairs)} signs are right; sizes are off by {off * 100:.1f} points in the median."
+    heads = ("change of the step", "rows", "measured", "simulated", "sign")
+    return "\n".join([said, "", _table(heads, lines)])
+
+
+def _scaling(outcomes: Sequence[Outcome]) -> str:
+    lines: list[list[str]] = []
+    for each in views.scaling(outcomes):
+        run = each.run
+        if each.predicted_s and run.step_s:
+            cells = [f"{run.gpus} x {run.gpu}", str(run.sequences), f"{each.predicted_s:.3g}", f"{run.step_s:.4g}"]
+            lines.append([*cells, f"{each.error:+.1%}"])
+    return _table(("DeepSeek-V3 on", "sequences", "simulated, s", "measured, s", "error"), lines)
+
+
+def _memory(outcomes: Sequence[Outcome]) -> str:
+    rows = list(views.memory(outcomes))
+    errors = [(each.peak_bytes or 0) / size - 1 for each, size in rows]
+    lines = [
+        [each.run.id, each.run.family, each.run.model, f"{(each.peak_bytes or 0) / GIGA:.1f}", f"{size / GIGA:.1f}",
+         f"{error:+.1%}"]
+        for (each, size), error in zip(rows, errors, strict=True)
+    ]  # fmt: skip
+    said = f"{len(rows)} runs: median error {median(map(abs, errors)):.1%}, signed {median(errors):+.1%}." if rows else ""
+    return "\n".join([MEMORY_NOTE, said, "",
+                      _table(("row", "family", "model", "simulated, GB", "published, GB", "error"), lines)])  # fmt: skip
+
+
+def _unsaid(outcomes: Sequence[Outcome]) -> Iterator[list[str]]:
+    count = Counter(key for each in outcomes for key in each.defaults)
+    return ([f"`{key}`", str(number)] for key, number in count.most_common())
+
+
+def _notes(outcomes: Sequence[Outcome]) -> Iterator[list[str]]:
+    count = Counter(note for each in outcomes if each.error is not None for note in each.notes)
+    return ([str(number), note.replace("|", "\\|")] for note, number in count.most_common())

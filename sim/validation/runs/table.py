@@ -1,0 +1,139 @@
+"""Outcomes as a table, family by family, the reasons of those refused, the worst, and a CSV file with a row a run."""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from io import StringIO
+from statistics import median
+from typing import NamedTuple
+
+from sim.experiments.table import text as aligned
+from sim.validation.runs.outcome import Outcome
+from sim.validation.runs.rows import Run
+
+WORST = 10
+"""Rows that are shown as furthest off."""
+PARTS = re.compile(r"\d[\d,.]*|'[^']*'|\[[^]]*\]")
+"""What differs between refusals of a kind: numbers, quoted words, lists."""
+
+
+class Sum(NamedTuple):
+    """What the rows of a group come to. rows: given. asked: of them with a layout, a step and confidence. ran: of
+    those. error: median absolute relative error of the step. bias: median relative error. inside: runs whose measured
+    step lies in the 90 % interval. large: runs that need more memory than their GPUs have. defaults: median number of
+    keys that a run's row does not say."""
+
+    group: str
+    rows: int
+    asked: int
+    ran: int
+    error: float | None
+    bias: float | None
+    inside: int
+    large: int
+    defaults: float | None
+
+
+def total(group: str, rows: int, outcomes: Sequence[Outcome]) -> Sum:
+    """Of rows that are asked."""
+    ran = [each for each in outcomes if each.error is not None]
+    errors = [each.error or 0.0 for each in ran]
+    return Sum(
+        group, rows, len(outcomes), len(ran), median(map(abs, errors)) if ran else None,
+        median(errors) if ran else None, sum(each.inside for each in ran), sum(not each.fits for each in ran),
+        median(len(each.defaults) for each in ran) if ran else None,
+    )  # fmt: skip
+
+
+def totals(rows: Sequence[Run], outcomes: Sequence[Outcome]) -> list[Sum]:
+    """One a family in order of appearance, then all. rows: all of a file; outcomes: of those asked."""
+    families = list(dict.fromkeys(run.family for run in rows))
+    each = [
+        total(name, sum(run.family == name for run in rows), [o for o in outcomes if o.run.family == name])
+        for name in families
+    ]
+    return [*each, total("all", len(rows), outcomes)]
+
+
+HEAD = ("rows of", "given", "asked", "ran", "refused", "median error", "signed", "inside 90 %", "too large", "unsaid")
+
+
+def cells(part: Sum) -> list[str]:
+    """A line of the table; see HEAD."""
+    inside = f"{part.inside} ({part.inside / part.ran:.0%})" if part.ran else ""
+    return [
+        part.group, str(part.rows), str(part.asked), str(part.ran), str(part.asked - part.ran), _share(part.error, ""),
+        _share(part.bias, "+"), inside, str(part.large), "" if part.defaults is None else f"{part.defaults:g}",
+    ]  # fmt: skip
+
+
+def _share(value: float | None, sign: str) -> str:
+    return "" if value is None else f"{value:{sign}.1%}".replace("-0.0%", "+0.0%")
+
+
+def reason(outcome: Outcome) -> str:
+    """Why it was refused, without what differs from row to row."""
+    return PARTS.sub("..", outcome.refused)
+
+
+def reasons(outcomes: Iterable[Outcome]) -> list[tuple[int, str, str]]:
+    """How many were refused, why, and one of them; the most frequent first."""
+    refused = [each for each in outcomes if each.refused]
+    count = Counter(reason(each) for each in refused)
+    first = {reason(each): each for each in reversed(refused)}
+    return [(number, first[why].refused if number == 1 else why, first[why].run.id)
+            for why, number in count.most_common()]  # fmt: skip
+
+
+def worst(outcomes: Iterable[Outcome], most: int = WORST) -> list[Outcome]:
+    """Those furthest off, by the ratio of predicted and measured."""
+    ran = [each for each in outcomes if each.error is not None]
+    return sorted(ran, key=lambda each: -max(1 + (each.error or 0), 1 / (1 + (each.error or 0))))[:most]
+
+
+def line(outcome: Outcome) -> list[str]:
+    """A row that ran, in short."""
+    run, error = outcome.run, outcome.error
+    axes = zip(("tp", "cp", "pp", "vpp", "ep"), (run.tensor, run.context, run.pipeline, run.chunks, run.expert), strict=True)
+    layout = " ".join(f"{name}{ranks}" for name, ranks in axes if (ranks or 1) > 1) or "-"
+    where = f"{run.gpus} x {run.gpu}"
+    assert error is not None and outcome.predicted_s is not None
+    return [run.id, run.family, run.model, where, run.precision, layout, f"{outcome.predicted_s:.4g}",
+            f"{run.step_s:.4g}", f"{error:+.1%}"]  # fmt: skip
+
+
+SHORT = ("row", "family", "model", "GPUs", "precision", "layout", "simulated, s", "measured, s", "error")
+
+
+def text(rows: Sequence[Run], outcomes: Sequence[Outcome]) -> str:
+    """For a terminal: families, why rows were refused, the worst."""
+    blocks = [aligned([list(HEAD), *map(cells, totals(rows, outcomes))])]
+    if refused := reasons(outcomes):
+        blocks.append("Refused:\n" + "\n".join(f"  {n} x {why} (such as {run})" for n, why, run in refused))
+    if far := worst(outcomes):
+        blocks.append("Furthest off:\n" + aligned([list(SHORT), *map(line, far)]))
+    return "\n\n".join(blocks)
+
+
+COLUMNS = (
+    "id", "family", "model", "gpu", "gpus", "step_s", "predicted_s", "error", "low_90_s", "high_90_s", "inside_90",
+    "peak_memory_bytes", "fits", "memory_published", "defaults", "notes", "refused",
+)  # fmt: skip
+
+
+def written(rows: Sequence[Run], outcomes: Sequence[Outcome]) -> str:
+    """A CSV file with a row a run, in the order of the rows; those that are not asked say why under `refused`."""
+    known = {each.run.id: each for each in outcomes}
+    out = StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for run in rows:
+        each = known.get(run.id) or Outcome(run, refused=f"not asked: the row {run.lacking}")
+        ran = each.error is not None
+        writer.writerow([
+            run.id, run.family, run.model, run.gpu, run.gpus, run.step_s, each.predicted_s, each.error, each.low_s,
+            each.high_s, each.inside if ran else "", each.peak_bytes, each.fits if ran else "", run.memory_published,
+            "; ".join(each.defaults), "; ".join(each.notes), each.refused,
+        ])  # fmt: skip
+    return out.getvalue()
