@@ -46,9 +46,9 @@ def batch(run: Run) -> Batch:
 
 
 def placement(run: Run, layers: int) -> str | list[int]:
-    """Layers of each stage as Megatron Core has them where nothing is said: all alike where the layers divide, else with
-    embedding and loss counted as layers where those do (account_for_embedding_in_pipeline_split and ..._loss_...); ""
-    else."""
+    """Layers of each stage as Megatron Core has them where nothing is said: all alike where the layers divide, else
+    with embedding and loss counted as layers where those do (account_for_embedding_in_pipeline_split and
+    account_for_loss_in_pipeline_split); "" else."""
     assert run.pipeline and run.chunks
     stages = run.pipeline * run.chunks
     if stages == 1:

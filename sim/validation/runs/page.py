@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
-from hwmodels.units import GIGA
+from hwmodels.units import GIGA, PERCENT
 from sim.validation.runs import table, views
 from sim.validation.runs.outcome import Outcome
 from sim.validation.runs.rows import Run
@@ -88,7 +88,7 @@ def _pairs(outcomes: Sequence[Outcome]) -> str:
     lines = [[p.what, p.ids, f"{p.measured:+.1%}", f"{p.simulated:+.1%}", "" if p.signed else "wrong"] for p in pairs]
     right = sum(p.signed for p in pairs)
     off = median(abs(p.simulated - p.measured) for p in pairs) if pairs else 0.0
-    said = f"{right} of {len(pairs)} signs are right; sizes are off by {off * 100:.1f} points in the median."
+    said = f"{right} of {len(pairs)} signs are right; sizes are off by {off / PERCENT:.1f} points in the median."
     heads = ("change of the step", "rows", "measured", "simulated", "sign")
     return "\n".join([said, "", _table(heads, lines)])
 
@@ -111,9 +111,11 @@ def _memory(outcomes: Sequence[Outcome]) -> str:
          f"{error:+.1%}"]
         for (each, size), error in zip(rows, errors, strict=True)
     ]  # fmt: skip
-    said = f"{len(rows)} runs: median error {median(map(abs, errors)):.1%}, signed {median(errors):+.1%}." if rows else ""
-    return "\n".join([MEMORY_NOTE, said, "",
-                      _table(("row", "family", "model", "simulated, GB", "published, GB", "error"), lines)])  # fmt: skip
+    if not rows:
+        return MEMORY_NOTE
+    said = f"{len(rows)} runs: median error {median(map(abs, errors)):.1%}, signed {median(errors):+.1%}."
+    heads = ("row", "family", "model", "simulated, GB", "published, GB", "error")
+    return "\n".join([MEMORY_NOTE, said, "", _table(heads, lines)])
 
 
 def _unsaid(outcomes: Sequence[Outcome]) -> Iterator[list[str]]:

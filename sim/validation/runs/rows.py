@@ -4,6 +4,7 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hwmodels.refused import Refused
 from sim.scenario.shelves import SCENARIOS
@@ -11,9 +12,9 @@ from sim.scenario.shelves import SCENARIOS
 FILE = SCENARIOS / "published" / "training_runs.csv"
 """The rows that ship, each with its source."""
 ALSO = {
-    "where": "url_repo_path", "parameters": "params", "gpus": "n_gpus", "tensor": "tp", "context": "cp", "pipeline": "pp",
-    "chunks": "vpp", "expert": "ep", "expert_tensor": "etp", "data_parallel": "dp_kind", "micro_batch": "mbs",
-    "sequences": "gbs", "sequence_length": "seq",
+    "where": "url_repo_path", "parameters": "params", "gpus": "n_gpus", "tensor": "tp", "context": "cp",
+    "pipeline": "pp", "chunks": "vpp", "expert": "ep", "expert_tensor": "etp", "data_parallel": "dp_kind",
+    "micro_batch": "mbs", "sequences": "gbs", "sequence_length": "seq",
 }  # fmt: skip
 """Column -> another name that it may have."""
 WORDS = (
@@ -123,10 +124,10 @@ def _header(found: Sequence[str], path: str) -> list[str]:
 def _row(cells: Mapping[str, str], found: Sequence[str], names: Sequence[str], path: str, line: int) -> Run:
     if len(found) != len(names):
         raise Refused(f"expected {len(names)} columns, as the first line has; found {len(found)}", path, line)
-    words = {key: cells.get(key, "").strip() for key in WORDS}
+    words: dict[str, Any] = {key: cells.get(key, "").strip() for key in WORDS}
     if not words["id"]:
         raise Refused("a row without an id", path, line)
-    counts = {key: _count(key, cells[key].strip(), path, line) for key in COUNTS}
+    counts: dict[str, Any] = {key: _count(key, cells[key].strip(), path, line) for key in COUNTS}
     assumed = tuple(key for key in COUNTS if cells[key].strip().endswith("?") and counts[key] is not None)
     tensor = cells["expert_tensor"].strip() == "tp"
     counts["expert_tensor"] = counts["tensor"] if tensor else counts["expert_tensor"]
@@ -137,7 +138,8 @@ def _row(cells: Mapping[str, str], found: Sequence[str], names: Sequence[str], p
 
 def _count(key: str, text: str, path: str, line: int) -> int | None:
     """A whole number above zero, with a ? behind it where it is assumed; None where nothing is said."""
-    if text == "" and key in ("expert", "expert_tensor") or text in UNSAID or (key, text) == ("expert_tensor", "tp"):
+    may_lack = {"expert": ("",), "expert_tensor": ("", "tp")}.get(key, ())
+    if text in (*UNSAID, *may_lack):
         return None
     digits = text.removesuffix("?")
     if not (digits.isascii() and digits.isdigit() and 0 < int(digits) <= LARGEST):

@@ -95,8 +95,9 @@ def worst(outcomes: Iterable[Outcome], most: int = WORST) -> list[Outcome]:
 def line(outcome: Outcome) -> list[str]:
     """A row that ran, in short."""
     run, error = outcome.run, outcome.error
-    axes = zip(("tp", "cp", "pp", "vpp", "ep"), (run.tensor, run.context, run.pipeline, run.chunks, run.expert), strict=True)
-    layout = " ".join(f"{name}{ranks}" for name, ranks in axes if (ranks or 1) > 1) or "-"
+    names, ranks = ("tp", "cp", "pp", "vpp", "ep"), (run.tensor, run.context, run.pipeline, run.chunks, run.expert)
+    axes = zip(names, ranks, strict=True)
+    layout = " ".join(f"{name}{size}" for name, size in axes if (size or 1) > 1) or "-"
     where = f"{run.gpus} x {run.gpu}"
     assert error is not None and outcome.predicted_s is not None
     return [run.id, run.family, run.model, where, run.precision, layout, f"{outcome.predicted_s:.4g}",
