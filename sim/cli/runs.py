@@ -54,13 +54,13 @@ def _outcomes(asked: "list[Run]", jobs: int) -> "list[Outcome]":
 
     start, shown = monotonic(), sys.stderr.isatty()
 
-    def told(done: int) -> None:
-        spent = max(monotonic() - start, 1e-3)
-        left = (len(asked) - done) * spent / done / SECONDS_PER_MINUTE
-        progress(f"{done} of {len(asked)} rows, {done / spent:.1f} a second, {left:.1f} min left", shown)
+    def so_far(done: int) -> None:
+        each = (monotonic() - start) / done
+        left = (len(asked) - done) * each / SECONDS_PER_MINUTE
+        progress(f"{done} of {len(asked)} rows, {each:.2f} s each, {left:.1f} min left", shown)
 
     order = {run.id: place for place, run in enumerate(asked)}
     try:
-        return sorted(outcomes(asked, jobs, told), key=lambda each: order[each.run.id])
+        return sorted(outcomes(asked, jobs, so_far), key=lambda each: order[each.run.id])
     finally:
         progress("", shown)

@@ -1,22 +1,18 @@
-"""The layout of a row: ranks of each axis, the pipeline's schedule and stages, the batch."""
+"""The layout of a row: ranks of each axis, the pipeline's schedule and stages."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from hwmodels.refused import Refused
 from sim.validation.runs.rows import Run
 
 
-class Batch(NamedTuple):
-    """A batch that divides. sequences: simulated. share: the row's sequences over them (1: all of them)."""
-
-    sequences: int
-    share: float
-
-
 def parallel(run: Run) -> dict[str, Any]:
-    """Keys of the axes that are more than one rank."""
-    axes = ("pipeline", "tensor", "context", "expert", "expert_tensor")
-    return {f"parallel.{axis}": ranks for axis in axes if (ranks := getattr(run, axis) or 1) > 1}
+    """Keys of the axes that are more than one rank. Where nothing is said, experts are cut as the other products are
+    (`--expert-tensor-parallel-size`; NVIDIA/Megatron-LM, megatron/core/parallel_state.py: the tensor size if None)."""
+    axes = {axis: getattr(run, axis) for axis in ("pipeline", "tensor", "context", "expert", "expert_tensor")}
+    if axes["expert_tensor"] is None and (run.expert or 1) > 1:
+        axes["expert_tensor"] = run.tensor
+    return {f"parallel.{axis}": ranks for axis, ranks in axes.items() if (ranks or 1) > 1}
 
 
 def replicas(run: Run) -> int:
@@ -32,17 +28,6 @@ def schedule(run: Run) -> dict[str, Any]:
     """1F1B, interleaved where a rank holds several stages."""
     assert run.chunks
     return {"name": "interleaved", "chunks": run.chunks} if run.chunks > 1 else {"name": "1f1b"}
-
-
-def batch(run: Run) -> Batch:
-    """The batch that its copies can share in whole micro-batches: the nearest one, where the row's last micro-batch is
-    smaller than the others. Raises Refused where there are fewer sequences than copies."""
-    assert run.sequences and run.micro_batch
-    each = replicas(run) * run.micro_batch
-    if run.sequences < replicas(run):
-        raise Refused(f"{run.sequences} sequences are fewer than {replicas(run)} copies of the model")
-    sequences = max(1, round(run.sequences / each)) * each
-    return Batch(sequences, run.sequences / sequences)
 
 
 def placement(run: Run, layers: int) -> str | list[int]:

@@ -60,15 +60,12 @@ def outcome(run: Run) -> Outcome:
 
 
 def _simulated(run: Run, row: Mapped) -> Outcome:
-    """A step of fewer or more sequences than the row's is as much shorter or longer."""
     start = process_time()
     summary = simulate(row.scenario, interval=True).summary
-    step, ends = summary["step_time_s"], (summary["intervals_90"] or {}).get("step_time_s") or [None, None]
-    low, high = (None if end is None else end * row.share for end in ends)
-    memory = summary["worst_memory"]
+    low, high = (summary["intervals_90"] or {}).get("step_time_s") or (None, None)
     return Outcome(
-        run, step * row.share, low, high, int(memory["peak_bytes"]), not summary["infeasible"], row.defaults, row.notes,
-        cpu_s=process_time() - start,
+        run, summary["step_time_s"], low, high, int(summary["worst_memory"]["peak_bytes"]), not summary["infeasible"],
+        row.defaults, row.notes, cpu_s=process_time() - start,
     )  # fmt: skip
 
 
@@ -77,18 +74,18 @@ def _reason(refused: Refused) -> str:
     return str(refused).splitlines()[0].removeprefix("<mapping>: ")
 
 
-def outcomes(rows: Sequence[Run], jobs: int, told: Callable[[int], None] = lambda done: None) -> Iterator[Outcome]:
-    """Of all rows, in no order. told: is given how many are done."""
+def outcomes(rows: Sequence[Run], jobs: int, progress: Callable[[int], None] = lambda done: None) -> Iterator[Outcome]:
+    """Of all rows, in no order. progress: is given how many are done."""
     if jobs == 1:
         for done, run in enumerate(rows, 1):
             yield outcome(run)
-            told(done)
+            progress(done)
         return
     with ProcessPoolExecutor(jobs, get_context("spawn"), gc.set_threshold, (200_000,)) as pool:
         waiting = [pool.submit(outcome, run) for run in rows]
         try:
             for done, future in enumerate(as_completed(waiting), 1):
                 yield future.result()
-                told(done)
+                progress(done)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -112,28 +112,28 @@ def read(path: Path) -> tuple[Run, ...]:
     return tuple(rows)
 
 
-def _header(found: Sequence[str], path: str) -> list[str]:
+def _header(cells: Sequence[str], path: str) -> list[str]:
     """Names of the columns, as ours."""
     ours = {other: key for key, other in ALSO.items()}
-    names = [ours.get(name.strip(), name.strip()) for name in found]
+    names = [ours.get(name.strip(), name.strip()) for name in cells]
     if missing := [f"{key} (or {ALSO[key]})" if key in ALSO else key for key in NEEDED if key not in names]:
         raise Refused(f"columns are missing: {', '.join(missing)}", path, 1)
     return names
 
 
-def _row(cells: Mapping[str, str], found: Sequence[str], names: Sequence[str], path: str, line: int) -> Run:
-    if len(found) != len(names):
-        raise Refused(f"expected {len(names)} columns, as the first line has; found {len(found)}", path, line)
-    words: dict[str, Any] = {key: cells.get(key, "").strip() for key in WORDS}
+def _row(named: Mapping[str, str], cells: Sequence[str], names: Sequence[str], path: str, line: int) -> Run:
+    if len(cells) != len(names):
+        raise Refused(f"expected {len(names)} columns, as the first line has; found {len(cells)}", path, line)
+    words: dict[str, Any] = {key: named.get(key, "").strip() for key in WORDS}
     if not words["id"]:
         raise Refused("a row without an id", path, line)
-    counts: dict[str, Any] = {key: _count(key, cells[key].strip(), path, line) for key in COUNTS}
-    assumed = tuple(key for key in COUNTS if cells[key].strip().endswith("?") and counts[key] is not None)
-    tensor = cells["expert_tensor"].strip() == "tp"
+    counts: dict[str, Any] = {key: _count(key, named[key].strip(), path, line) for key in COUNTS}
+    assumed = tuple(key for key in COUNTS if named[key].strip().endswith("?") and counts[key] is not None)
+    tensor = named["expert_tensor"].strip() == "tp"
     counts["expert_tensor"] = counts["tensor"] if tensor else counts["expert_tensor"]
-    if cells["expert"].strip() == "":
+    if named["expert"].strip() == "":
         counts["expert"] = 1
-    return Run(**words, **counts, assumed=assumed, step_s=_seconds(cells["step_s"].strip(), path, line))
+    return Run(**words, **counts, assumed=assumed, step_s=_seconds(named["step_s"].strip(), path, line))
 
 
 def _count(key: str, text: str, path: str, line: int) -> int | None:

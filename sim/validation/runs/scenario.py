@@ -15,11 +15,10 @@ from sim.validation.runs.rows import Run
 
 @dataclass(frozen=True)
 class Mapped:
-    """A row as a scenario says it. plain: as YAML would. share: the row's sequences over those simulated. defaults:
-    keys that matter to the row and that it does not say. notes: what its words say beyond the keys."""
+    """A row as a scenario says it. plain: as YAML would. defaults: keys that matter to the row and that it does not
+    say. notes: what its words say beyond the keys."""
 
     plain: Mapping[str, Any]
-    share: float
     defaults: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -76,14 +75,13 @@ def mapped(run: Run) -> Mapped:
     keys = {key: value for key, value in keys.items() if key not in MATTERS or MATTERS[key](run, stack)}
     if keys.get("parallel.shard") == layouts.replicas(run) * (run.context or 1):
         del keys["parallel.shard"]
+    given = {*keys, *NOT_ASKED, *(["parallel.expert_tensor"] if run.expert_tensor else [])}
+    defaults = tuple(key for key, matters in MATTERS.items() if key not in given and matters(run, stack))
     keys |= layouts.parallel(run)
-    said_too = {"parallel.expert_tensor"} if run.expert_tensor else set()
-    unsaid = [key for key in MATTERS if key not in {*keys, *said_too, *NOT_ASKED}]
-    defaults = tuple(key for key in unsaid if MATTERS[key](run, stack))
-    plain, share = _plain(run, stack, keys)
+    plain = _plain(run, stack, keys)
     assumed = tuple(f"{key} (assumed)" for key in run.assumed)
     notes = tuple(dict.fromkeys(each.note for each in said if each.note))
-    return Mapped(plain, share, defaults + assumed, notes)
+    return Mapped(plain, defaults + assumed, notes)
 
 
 def _family(run: Run) -> Mapping[str, Any]:
@@ -104,19 +102,17 @@ def _layout_string(run: Run, own: Mapping[str, Any]) -> dict[str, Any]:
     return {"placement": layout} if layout else {}
 
 
-def _plain(run: Run, stack: str, keys: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
-    """The mapping, and the row's share of its sequences."""
-    size = layouts.batch(run)
+def _plain(run: Run, stack: str, keys: Mapping[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = {
         "name": f"{run.id} {run.model}", "cluster": machines.cluster(run), "model": models.model(run),
         "stack": {"name": stack}, "schedule": layouts.schedule(run), "outputs": ["result"],
-        "batch": {"sequences": size.sequences, "sequence_length": run.sequence_length, "micro_batch": run.micro_batch},
+        "batch": {"sequences": run.sequences, "sequence_length": run.sequence_length, "micro_batch": run.micro_batch},
     }  # fmt: skip
     for key, value in {**machines.collectives(run), **_implied(stack, keys), **keys}.items():
         _put(plain, key, value)
     if "placement" not in plain and (rule := layouts.placement(run, models.layers(plain["model"]))):
         plain["placement"] = rule
-    return plain, size.share
+    return plain
 
 
 def _implied(stack: str, keys: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,8 @@ EXPERTS = ("MoE", "mixture")
 """In a row's parameters: a model with experts."""
 RELEASE = "26.06"
 """The release of Megatron-Bridge whose mixtures are one group: steps of mixtures move by 30 % between releases."""
+MANY, LONG = 1 << 10, 1 << 15
+"""GPUs of a large run, tokens of a long sequence."""
 BYTES = re.compile(r"([\d.,]+) (GiB|GB|MB)")
 """A size in a row's words."""
 UNITS = {"GiB": GIB, "GB": GIGA, "MB": MEGA}
@@ -42,8 +44,8 @@ def layouts(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, list[Outcome]]]:
     yield "context > 1", [each for each in outcomes if (each.run.context or 1) > 1]
     yield "expert > 1", [each for each in outcomes if (each.run.expert or 1) > 1]
     yield "sharded parameters (FSDP)", [each for each in outcomes if each.run.data_parallel == "fsdp"]
-    yield "1,024 GPUs and more", [each for each in outcomes if (each.run.gpus or 1) >= 1024]
-    yield "32,768 tokens and more", [each for each in outcomes if (each.run.sequence_length or 1) >= 32768]
+    yield f"{MANY:,} GPUs and more", [each for each in outcomes if (each.run.gpus or 1) >= MANY]
+    yield f"{LONG:,} tokens and more", [each for each in outcomes if (each.run.sequence_length or 1) >= LONG]
     for name in dict.fromkeys(each.run.precision for each in outcomes):
         rows = [each for each in outcomes if each.run.precision == name]
         if len(rows) >= 10:
@@ -86,5 +88,5 @@ def scaling(outcomes: Sequence[Outcome]) -> list[Outcome]:
 def memory(outcomes: Sequence[Outcome]) -> Iterator[tuple[Outcome, float]]:
     """Runs whose row gives the memory of a GPU, with that in bytes: allocated where both are given."""
     for each in outcomes:
-        if each.peak_bytes and (found := BYTES.search(each.run.memory_published)):
-            yield each, float(found[1].replace(",", "")) * UNITS[found[2]]
+        if each.peak_bytes and (size := BYTES.search(each.run.memory_published)):
+            yield each, float(size[1].replace(",", "")) * UNITS[size[2]]

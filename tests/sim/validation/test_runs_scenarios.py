@@ -1,0 +1,144 @@
+"""A dozen rows, by hand: exactly the scenario that they say, and what is left to defaults."""
+
+import pytest
+
+from sim.validation.runs.rows import FILE, read
+from sim.validation.runs.scenario import mapped
+
+ROWS = {run.id: run for run in read(FILE)}
+NCCL, RESULT = {"collectives": "nccl"}, ["result"]
+REDUCED = {"gradients": True, "parameters": True}
+V3_STATES = {"moments": "bf16", "gradients": "bf16"}
+V3_LAYOUT = "Et*4|(t*4|)*14tmL"
+TITAN_STATES = {"master": "fp32", "moments": "fp32", "gradients": "fp32"}
+H100_96 = {"hbm": {"bandwidth": "2.4 TB/s", "capacity": "96 GB"}}
+
+
+def batch(sequences, length, micro=1):
+    return {"sequences": sequences, "sequence_length": length, "micro_batch": micro}
+
+
+def h100(nodes, **more):
+    return {"node": {"base": "h100x8", "gpus": 8, **more}, "nodes": nodes}
+
+
+EXPECTED = {
+    # DeepSeek-V3 on four racks, a layout string, exchanges beside another micro-batch
+    "MB-041": {
+        "cluster": {"node": {"base": "gb300x72", "gpus": 64}, "nodes": 4}, "model": {"base": "deepseek_v3"},
+        "stack": {"name": "megatron", "dispatcher": "hybridep", "cuda_graphs": True}, "precision": "mxfp8",
+        "parallel": {"zero": 1, "pipeline": 2, "expert": 32}, "schedule": {"name": "interleaved", "chunks": 8},
+        "placement": V3_LAYOUT, "batch": batch(15360, 4096), "recompute": "none", "states": V3_STATES,
+        "overlap": {**REDUCED, "expert": True}, "routing": {"kind": "balanced"},
+    },
+    # a layout of the preset that the row does not name
+    "MB-084": {
+        "cluster": {"node": {"base": "gb200x72", "gpus": 64}, "nodes": 4}, "model": {"base": "deepseek_v3"},
+        "stack": {"name": "megatron", "dispatcher": "hybridep", "cuda_graphs": True}, "precision": "mxfp8",
+        "parallel": {"zero": 1, "pipeline": 4, "expert": 64}, "schedule": {"name": "interleaved", "chunks": 4},
+        "placement": V3_LAYOUT, "batch": batch(4096, 4096), "recompute": {"modules": ["mlp"]},
+        "states": V3_STATES, "overlap": {**REDUCED, "expert": False}, "routing": {"kind": "balanced"},
+    },
+    # MLPerf: 128 slots for 126 layers, two other things that count as layers
+    "MLP-003": {
+        "cluster": {**h100(304), "fabric": "ndr_sharp"}, "model": {"base": "llama3_405b"},
+        "stack": {"name": "megatron"}, "precision": "fp8_delayed",
+        "parallel": {"zero": 1, "pipeline": 8, "tensor": 8, "context": 2},
+        "schedule": {"name": "interleaved", "chunks": 8}, "placement": "Et|(tt|)*62tL", "batch": batch(1216, 8192),
+        "recompute": "none", "overlap": {**REDUCED, "tensor": True, "pipeline": True},
+    },
+    # a whole rack
+    "MLP-025": {
+        "cluster": {"node": {"base": "gb200x72", "gpus": 72}, "nodes": 1}, "model": {"base": "llama3_8b"},
+        "stack": {"name": "megatron", "cuda_graphs": True}, "precision": "fp8_current",
+        "parallel": {"zero": 1, "context": 2}, "schedule": {"name": "1f1b"}, "batch": batch(36, 8192),
+        "recompute": "none", "overlap": {**REDUCED, "buckets": "768 MB"},
+    },
+    "MLP6-003": {
+        "cluster": {"node": {"base": "gb200x72", "gpus": 64}, "nodes": 8},
+        "model": {"base": "deepseek_v3", "mtp_depth": 1}, "precision": "mxfp8",
+        "stack": {"name": "megatron", "dispatcher": "hybridep", "cuda_graphs": True},
+        "parallel": {"zero": 1, "pipeline": 4, "tensor": 2, "expert": 32},
+        "schedule": {"name": "interleaved", "chunks": 4}, "placement": V3_LAYOUT, "batch": batch(15360, 4096),
+        "recompute": {"modules": ["mlp"]}, "overlap": {**REDUCED, "expert": True},
+    },
+    # a proxy of 12 layers, heads for tokens over a node
+    "SMX-038": {
+        "cluster": {"node": {"base": "b200x8", "gpus": 8}, "nodes": 1}, "model": {"base": "llama3_70b", "layers": 12},
+        "stack": {"name": "megatron"}, "precision": "bf16",
+        "parallel": {"zero": 1, "context_kind": "all_to_all", "context": 8}, "schedule": {"name": "1f1b"},
+        "batch": batch(4, 32768), "recompute": "none", "overlap": {"gradients": True},
+    },
+    # torchtitan on the H100 of 96 GB
+    "TT-009": {
+        "cluster": h100(1, device=H100_96), "model": {"base": "llama3_8b"},
+        "stack": {"name": "torch", "compiled": True}, "precision": "fp8_current",
+        "parallel": {"zero": 3, "context_kind": "all_gather", "context": 4}, "schedule": {"name": "1f1b"},
+        "batch": batch(2, 131072), "recompute": "full", "states": TITAN_STATES, "overlap": REDUCED,
+    },
+    "TT-019": {
+        "cluster": h100(32, device=H100_96), "model": {"base": "llama3_70b"},
+        "stack": {"name": "torch", "compiled": True}, "precision": "bf16", "parallel": {"zero": 3, "tensor": 8},
+        "schedule": {"name": "1f1b"}, "batch": batch(512, 8192, 16), "recompute": "full", "states": TITAN_STATES,
+        "overlap": {**REDUCED, "tensor": False},
+    },
+    # float8 of TransformerEngine under FSDP: torch has no kernels for it
+    "AUTO-007": {
+        "cluster": h100(1), "model": {"base": "qwen3_30b_a3b"}, "stack": {"name": "torch"}, "precision": "bf16",
+        "parallel": {"zero": 3, "expert": 8}, "schedule": {"name": "1f1b"}, "batch": batch(512, 4096, 4),
+        "overlap": REDUCED, "routing": {"kind": "balanced"},
+    },
+    # tensor and sequence parallelism on one node of A100s, no data parallelism: nothing of it to overlap
+    "PAP-039": {
+        "cluster": {"node": {"base": "a100x8", "gpus": 8}, "nodes": 1}, "stack": {"name": "megatron"},
+        "model": {
+            "base": "gpt3_175b", "name": "GPT 22B", "vocabulary": 51200, "hidden": 6144, "layers": 48,
+            "intermediate": 24576, "heads": 64, "kv_heads": 64, "head_width": 96,
+            "source": "Korthikanti et al., arXiv:2205.05198, table 3",
+        },
+        "precision": "bf16", "parallel": {"zero": 0, "sequence": False, "tensor": 8}, "schedule": {"name": "1f1b"},
+        "batch": batch(4, 2048, 4), "recompute": "full", "overlap": {"tensor": False},
+    },
+    # 32 stages for 30 layers: embedding and loss count as layers
+    "DGXC-100": {
+        "cluster": h100(8), "model": {"base": "llama3_405b", "layers": 30}, "precision": "bf16",
+        "stack": {"name": "megatron", "release": "NeMo 25.02"},
+        "parallel": {"zero": 1, "pipeline": 4, "tensor": 8, "context": 2},
+        "schedule": {"name": "interleaved", "chunks": 8}, "placement": [0, *[1] * 30, 0], "batch": batch(64, 8192),
+        "recompute": "none", "overlap": {**REDUCED, "tensor": True, "pipeline": True},
+    },
+    # experts cut as in the row, without a word on exchanges
+    "DGXC-194": {
+        "cluster": h100(64), "model": {"base": "llama4_maverick"}, "stack": {"name": "megatron"}, "precision": "bf16",
+        "parallel": {"zero": 1, "tensor": 4, "expert": 128, "expert_tensor": 4}, "schedule": {"name": "1f1b"},
+        "batch": batch(1024, 8192), "overlap": REDUCED,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_row_is_this_scenario(name):
+    run = ROWS[name]
+    plain = {"name": f"{name} {run.model}", "comm": NCCL, "outputs": RESULT} | EXPECTED[name]
+    assert mapped(run).plain == plain
+
+
+def test_what_a_row_leaves_unsaid_is_counted():
+    assert mapped(ROWS["TT-009"]).defaults == ("overlap.buckets", "stack.cuda_graphs")
+    assert mapped(ROWS["DGXC-194"]).defaults == (
+        "recompute", "overlap.buckets", "overlap.tensor", "overlap.expert", "parallel.sequence", "stack.dispatcher",
+        "stack.cuda_graphs", "routing.kind", "states.gradients", "cluster.fabric",
+    )  # fmt: skip
+    assert "micro_batch (assumed)" in mapped(ROWS["TT-015"]).defaults
+    assert "overlap.tensor" not in mapped(ROWS["MB-041"]).defaults  # a rank alone has nothing of it
+
+
+def test_experts_are_cut_as_other_products_where_a_row_does_not_say():
+    grok = next(run for run in ROWS.values() if run.model == "grok1-314b" and run.expert_tensor is None)
+    assert mapped(grok).plain["parallel"]["expert_tensor"] == grok.tensor == 4
+    assert "parallel.expert_tensor" in mapped(grok).defaults
+
+
+def test_a_precision_that_torch_lacks_is_transformer_engines():
+    fp8 = [run for run in ROWS.values() if run.family == "llm-foundry" and run.precision == "FP8"]
+    assert fp8 and all(mapped(run).plain["stack"]["name"] == "megatron" for run in fp8)
