@@ -15,6 +15,7 @@ from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.deepseek import mamba
 from sim.models.stacks.layers import Block
 from sim.models.stacks.torch import attention, compiled, ends, experts, feed_forward, latent
+from sim.models.stacks.torch.again import WORDS
 from sim.models.stacks.torch.kernels import (
     AROUND,
     concatenated,
@@ -32,8 +33,6 @@ COMPILED = {Heads: compiled.attention, Network: compiled.feed_forward}
 
 def parts(site: Shared, made: Made, unit: Unit, direction: str) -> tuple[Part, ...]:
     """The parts of a unit for direction F, B or W, in the order they depend on each other. Raises Refused."""
-    if site.recompute.kind == "modules":
-        raise Refused("recompute.modules are not built for the torch stack; legal: recompute none or full, or layers")
     return layers.parts(STACK, site, made, unit, direction)
 
 
@@ -83,4 +82,4 @@ def _post_norm(site: Shared, direction: str) -> list[Kernel]:
     return [rms_norm("post_norm", t, h)] if direction == "F" else rms_norm_backward("post_norm_bwd", t, h)
 
 
-STACK = layers.Stack(_block, _gate, _end, _post_norm, AROUND)
+STACK = layers.Stack(_block, _gate, _end, _post_norm, AROUND, words=WORDS)
