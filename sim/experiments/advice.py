@@ -15,6 +15,7 @@ from hwmodels import node as nodes
 from hwmodels.refused import Refused
 from sim import assembly
 from sim.analysis import memory
+from sim.layout import optimizer
 from sim.layout.plan import lay_out
 from sim.models.lowering import modules
 from sim.models.precision import MOMENTS, RECIPES
@@ -118,7 +119,10 @@ class _Search:
             try:
                 other = self.changed(words, even=True)
                 plan = lay_out(other)
-                self.known[words] = memory.peak_bytes(plan, assembly.unshared(plan)), room(other)
+                machine = assembly.unshared(plan)
+                share = machine.cluster.node.device.host.capacity_bytes
+                holds = optimizer.most_host_bytes(plan, machine) <= share
+                self.known[words] = memory.peak_bytes(plan, machine), room(other) if holds else 0
             except Refused:
                 self.known[words] = sys.maxsize, 0
         return self.known[words]
