@@ -27,8 +27,9 @@ from sim.models.stacks.torch.kernels import (
 )  # fmt: skip
 
 EAGER = {Heads: attention, Latent: latent, Mamba: mamba, Network: feed_forward, Experts: experts}
-COMPILED = {Heads: compiled.attention, Network: compiled.feed_forward}
-"""Kind of block -> the module with its passes."""
+COMPILED = {Heads: compiled.attention, Latent: compiled.latent, Network: compiled.feed_forward}
+"""Kind of block -> the module with its passes. Mixtures are not compiled: sizes of their groups are data (bincount),
+where torch.compile breaks the graph, and what is fused on either side no trace says."""
 
 
 def parts(site: Shared, made: Made, unit: Unit, direction: str) -> tuple[Part, ...]:
@@ -40,7 +41,7 @@ def _block(site: Shared, block: Block, direction: str) -> list[Kernel]:
     """Raises Refused for a block that is not known compiled."""
     known: dict[type, ModuleType] = COMPILED if site.stack.compiled else EAGER
     if type(block) not in known:
-        legal = "grouped-query attention and dense networks"
+        legal = "grouped-query and latent attention, dense networks"
         raise Refused(f"stack.compiled is not built for {type(block).__name__.lower()} layers; legal: {legal}")
     module = known[type(block)]
     kernels: list[Kernel] = {"F": module.forward, "B": module.backward, "W": module.weight}[direction](site, block)
