@@ -106,7 +106,13 @@ def _again(stack: Stack, forward: tuple[Part, ...], place: int) -> tuple[Part, .
     left = [part for part in forward if part.kernels]
     if left and stack.stops:
         left[-1] = left[-1]._replace(kernels=_needed(stack, left[-1].kernels))
-    return tuple(part._replace(direction="B", name=part.name + AGAIN, place=place) for part in left if part.kernels)
+    return tuple(
+        part._replace(
+            direction="B", name=part.name + AGAIN, place=place,
+            after=tuple(("B", name + AGAIN, layer) for _, name, layer in part.after),
+        )
+        for part in left if part.kernels
+    )  # fmt: skip
 
 
 def _needed(stack: Stack, kernels: tuple[Kernel, ...]) -> tuple[Kernel, ...]:

@@ -10,6 +10,7 @@ class Kind(NamedTuple):
     eager: the host launches kernel by kernel. frees: gradients are freed after the update and made anew by the first
     backward. plain: an optimizer of one process, all of whose kernels the stack says; else ZeRO-1 as the plan has it.
     selective: backward can follow torchtitan's policy by operators (`sim.models.recompute`).
+    axes: of the mesh, that a layer may be shared over.
     """
 
     library: str
@@ -19,6 +20,7 @@ class Kind(NamedTuple):
     frees: bool = False
     plain: bool = False
     selective: bool = False
+    axes: tuple[str, ...] = ()
 
 
 TRANSFORMER_ENGINE = ("bf16", "fp8_delayed", "fp8_current", "fp8_block", "mxfp8", "nvfp4")
