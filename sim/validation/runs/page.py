@@ -48,7 +48,8 @@ def page(rows: Sequence[Run], outcomes: Sequence[Outcome]) -> str:
         "\n## Refused\n", _table(("rows", "why", "such as"), _refused(outcomes)),
         "\n" + _families(rows, outcomes),
         "\n## Pairs that differ in one thing\n", _pairs(outcomes),
-        "\n## Strong scaling\n", _scaling(outcomes),
+        "\n## Strong scaling\n", _strong(outcomes),
+        "\n## Weak scaling\n", _weak(outcomes),
         "\n## Memory\n", _memory(outcomes), "", SCHEDULES,
         "## What rows do not say\n", _table(("key", "rows that leave it to the default"), _unsaid(outcomes)),
         "\n## What rows say that has no key\n", _table(("rows", "what"), _notes(outcomes)),
@@ -93,14 +94,25 @@ def _pairs(outcomes: Sequence[Outcome]) -> str:
     return "\n".join([said, "", _table(heads, lines)])
 
 
-def _scaling(outcomes: Sequence[Outcome]) -> str:
+def _strong(outcomes: Sequence[Outcome]) -> str:
     lines: list[list[str]] = []
-    for each in views.scaling(outcomes):
+    for each in views.strong(outcomes):
         run = each.run
         if each.predicted_s and run.step_s:
             cells = [f"{run.gpus} x {run.gpu}", str(run.sequences), f"{each.predicted_s:.3g}", f"{run.step_s:.4g}"]
             lines.append([*cells, f"{each.error:+.1%}"])
     return _table(("DeepSeek-V3 on", "sequences", "simulated, s", "measured, s", "error"), lines)
+
+
+def _weak(outcomes: Sequence[Outcome]) -> str:
+    series = sorted(views.weak(outcomes))
+    lines = [[s.what, f"{s.fewest} to {s.most}", f"{s.measured:+.1%}", f"{s.simulated:+.1%}"] for s in series]
+    if not series:
+        return ""
+    measured, simulated = median(s.measured for s in series), median(s.simulated for s in series)
+    said = f"{len(series)} series: {measured:+.1%} measured and {simulated:+.1%} simulated in the median."
+    heads = ("as many sequences a GPU", "GPUs", "measured", "simulated")
+    return "\n".join([said, "", _table(heads, lines)])
 
 
 def _memory(outcomes: Sequence[Outcome]) -> str:

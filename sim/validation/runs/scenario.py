@@ -71,7 +71,7 @@ def mapped(run: Run) -> Mapped:
     keys = {key: value for each in said for key, value in each.keys.items()}
     stack = _stack(family["stack"], keys["precision"])
     own = family.get("models", {}).get(run.model, {})
-    keys = {**family.get("keys", {}), **own.get("keys", {}), **_layout_string(run, own), **keys}
+    keys = {**family.get("keys", {}), **own.get("keys", {}), **_layout_string(run, own, keys), **keys}
     keys = {key: value for key, value in keys.items() if key not in MATTERS or MATTERS[key](run, stack)}
     if keys.get("parallel.shard") == layouts.replicas(run) * (run.context or 1):
         del keys["parallel.shard"]
@@ -97,8 +97,11 @@ def _stack(stacks: list[str], precision: str) -> str:
     return next((name for name in stacks if precision in KINDS[name].precisions), stacks[-1])
 
 
-def _layout_string(run: Run, own: Mapping[str, Any]) -> dict[str, Any]:
+def _layout_string(run: Run, own: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Stages of the preset that a row is of; without a prediction module its place is empty."""
     layout = own.get("layouts", {}).get(f"{run.pipeline}x{run.chunks}")
+    if layout and keys.get("model.mtp_depth") == 0:
+        layout = layout.replace("m", "")
     return {"placement": layout} if layout else {}
 
 

@@ -8,10 +8,6 @@ from hwmodels.units import GIB, GIGA, MEGA
 from sim.validation.runs.outcome import Outcome
 from sim.validation.runs.words import table
 
-EXPERTS = ("MoE", "mixture")
-"""In a row's parameters: a model with experts."""
-RELEASE = "26.06"
-"""The release of Megatron-Bridge whose mixtures are one group: steps of mixtures move by 30 % between releases."""
 MANY, LONG = 1 << 10, 1 << 15
 """GPUs of a large run, tokens of a long sequence."""
 BYTES = re.compile(r"([\d.,]+) (GiB|GB|MB)")
@@ -21,7 +17,7 @@ UNITS = {"GiB": GIB, "GB": GIGA, "MB": MEGA}
 
 def mixture(outcome: Outcome) -> bool:
     """Whether a row's model has experts."""
-    return any(word in outcome.run.parameters for word in EXPERTS)
+    return "MoE" in outcome.run.parameters or (outcome.run.expert or 1) > 1
 
 
 def kinds(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, list[Outcome]]]:
@@ -31,8 +27,8 @@ def kinds(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, list[Outcome]]]:
         yield f"dense, {gpu}", [each for each in dense if each.run.gpu.split("-")[0] == gpu]
     mixtures = [each for each in outcomes if mixture(each)]
     ours = [each for each in mixtures if each.run.family == "megatron-bridge"]
-    yield f"mixtures, Megatron-Bridge {RELEASE}", [each for each in ours if RELEASE in each.run.source]
-    yield "mixtures, other releases of it", [each for each in ours if RELEASE not in each.run.source]
+    for release in sorted({each.run.source for each in ours}):
+        yield f"mixtures, {release.replace(' performance summary', '')}", [o for o in ours if o.run.source == release]
     yield "mixtures, all others", [each for each in mixtures if each not in ours]
 
 
@@ -79,10 +75,46 @@ def pairs(outcomes: Sequence[Outcome]) -> Iterator[Pair]:
             )  # fmt: skip
 
 
-def scaling(outcomes: Sequence[Outcome]) -> list[Outcome]:
+def strong(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Strong scaling: DeepSeek-V3 on 256 to 8,192 GPUs, a GPU after the other, small to large."""
     rows = [each for each in outcomes if each.run.family == "mlperf-v6" and each.run.model == "deepseek-v3"]
     return sorted(rows, key=lambda each: (each.run.gpu, each.run.gpus or 0))
+
+
+class Series(NamedTuple):
+    """Runs that differ in GPUs and have as many sequences a GPU. measured, simulated: the step on the most over that on
+    the fewest, less 1."""
+
+    what: str
+    fewest: int
+    most: int
+    measured: float
+    simulated: float
+
+
+def weak(outcomes: Sequence[Outcome]) -> Iterator[Series]:
+    """Weak scaling: of each recipe with runs on several numbers of GPUs, the fewest against the most."""
+    series: dict[tuple[object, ...], list[Outcome]] = {}
+    for each in outcomes:
+        if each.error is not None and each.run.gpus:
+            series.setdefault(_recipe(each), []).append(each)
+    for rows in series.values():
+        first, last = (end(rows, key=lambda each: each.run.gpus or 0) for end in (min, max))
+        few, many = first.run, last.run
+        if few.gpus and many.gpus and many.gpus > few.gpus and first.predicted_s and last.predicted_s:
+            assert few.step_s and many.step_s
+            what = f"{few.model}, {few.precision}, {few.source.removeprefix('NVIDIA ')}"
+            yield Series(what, few.gpus, many.gpus, many.step_s / few.step_s - 1,
+                         last.predicted_s / first.predicted_s - 1)  # fmt: skip
+
+
+def _recipe(each: Outcome) -> tuple[object, ...]:
+    """All that runs of a series have in common."""
+    run = each.run
+    axes = (run.tensor, run.context, run.pipeline, run.chunks, run.expert, run.expert_tensor, run.data_parallel)
+    each_gpu = (run.sequences or 0) / (run.gpus or 1)
+    words = (run.family, run.source, run.model, run.gpu, run.precision, run.recompute, run.overlap, run.other)
+    return (*words, *axes, run.micro_batch, run.sequence_length, each_gpu)
 
 
 def memory(outcomes: Sequence[Outcome]) -> Iterator[tuple[Outcome, float]]:
