@@ -133,6 +133,7 @@ class _Rank:
         self.needs: list[int] = []
         self.open = self.step = 0
         self.nic, self.wire = Nic(), Wire(world.env, self.record)
+        self.nics: dict[tuple[int, ...], list[Nic]] = {(): []}
         self.done: Event = None  # type: ignore[assignment]
         self.waiting: Message | str | None = None
         self.process = self.env.process(self.work())
@@ -224,9 +225,11 @@ class _Rank:
 
     def _leave(self, kind: int, step: int, ns: int, route: Route, arrive: Callable[[], object]) -> None:
         """Join the network lane."""
-        ranks, peers = self.world.ranks, self.actor.peers
-        nics = [ranks[peers[position]].nic for position in route.ends]
-        self.wire.leave(Load(kind, step, ns, nics, route.hindrance, arrive))
+        ends, hindrance = route
+        if ends not in self.nics:
+            ranks, peers = self.world.ranks, self.actor.peers
+            self.nics[ends] = [ranks[peers[position]].nic for position in ends]
+        self.wire.leave(Load(kind, step, ns, self.nics[ends], hindrance, arrive))
 
     # --- the process ---
 
