@@ -12,9 +12,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Sequence
-from fractions import Fraction
 from functools import partial
-from math import ceil, inf
+from math import inf
 from typing import Any
 
 from hwmodels.units import LONGEST_NS, NS_PER_S, too_large
@@ -26,8 +25,8 @@ from sim.engine.wire import GATHER, REDUCE, Load, Wire
 from sim.step.template import STREAMS, Template, Timing
 
 COMPUTE, COMMUNICATION, WEIGHT = STREAMS
-WHOLE = Fraction(1)
-"""Part of a kernel that is left when it starts."""
+WHOLE = 1, 1
+"""Part of a kernel that is left when it starts, as a fraction of whole numbers."""
 
 
 class _Lane:
@@ -106,10 +105,12 @@ class _Lane:
         old, new = (each[self.kernel + 1] - each[self.kernel] for each in (was, sums))
         self.sums = sums
         if old != new:
+            part, whole = self.left
             if old:  # exact: no rounding may remember how often a kernel was timed
-                self.left = max(self.left - Fraction(now - self.timed, old), Fraction(0))
+                part, whole = max(part * old - (now - self.timed) * whole, 0), whole * old
+                self.left = part, whole
             self.timed = now
-            self.through = now + ceil(new * self.left)
+            self.through = now - -new * part // whole
         self.time()
 
     def pass_to(self, kernel: int) -> None:
