@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import sim
 from hwmodels import device, fabric, node
 from hwmodels.refused import Refused
+from sim import simulation
 from sim.analysis.notes import notes
 from sim.experiments.unfelt import DESCRIPTIVE, UNTOLD, unfelt
 from sim.scenario import load
@@ -62,7 +62,7 @@ def stated(key, figure):
 
 @cache
 def told(*overrides):
-    summary = sim.run(load(LITE, [*SMALL, *overrides]), interval=False).summary
+    summary = simulation.run(load(LITE, [*SMALL, *overrides]), False).summary
     return {key: value for key, value in summary.items() if key not in UNTOLD}
 
 
