@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sim.models.form import ShapeForm
 
 
-STAGES = 1024
+STAGES = 500
 """Stages and units whose parameters are kept: a run asks for those of a stage a dozen times."""
 
 

@@ -26,6 +26,7 @@ def capacity(size):
     return f"cluster.node.device.hbm.capacity={size}"
 
 
+@cache
 def asked(*words):
     scenario = from_mapping(SMALL, words)
     return scenario, simulation.run(scenario, False).summary

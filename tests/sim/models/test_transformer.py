@@ -206,13 +206,13 @@ def test_runs_conserve_time(name):
 @pytest.mark.parametrize("detail", ["op", "chunk"])
 def test_details_agree(detail):
     words = ["batch.sequences=512", "outputs=[result]"]
-    coarse, fine = (simulation.run(load(LLAMA, [*words, *more])).summary for more in ([], [f"detail={detail}"]))
+    coarse, fine = (simulation.run(load(LLAMA, [*words, *more]), False).summary for more in ([], [f"detail={detail}"]))
     assert coarse["step_time_s"] == fine["step_time_s"]
 
 
 def test_memory_is_by_its_own_formulas():
     """Position 0 of 1F1B holds 16 micro-batches of five layers; weights, gradients and a shard of the states beside."""
-    result = simulation.run(load(LLAMA, ["outputs=[result]"]))
+    result = simulation.run(load(LLAMA, ["outputs=[result]"]), False)
     assert result.feasible == (True, "")
     parts = result.summary["peak_memory_bytes"][0]
     assert set(parts) == {"total", "weights", "gradients", "optimizer states", "workspace", "activations"}
@@ -238,7 +238,7 @@ def test_a_family_with_experts_may_have_a_model_without():
     words = ["model.dense_layers=27", "outputs=[result]", "batch.sequences=1024"]
     lite = str(SCENARIOS / "v2_lite.yaml")
     assert assembly.machine(plan.lay_out(load(lite, words))).pricer.compute_sms == 132
-    told = simulation.run(load(lite, words)).summary
+    told = simulation.run(load(lite, words), False).summary
     assert told["step_time_s"] > 0 and told["overlap_fraction"] is None
     with pytest.raises(DocumentError, match="sampled routing needs experts; legal: balanced"):
         load(lite, [*words, "routing=sampled"])
