@@ -198,11 +198,11 @@ def by_channels(ranks: int, device: str, sizes: Sequence[int]) -> Iterator[dict[
                     yield {"op": name, "ranks": ranks, "bytes": size, "channels": most, "us": us}
 
 
-def in_company(ranks: int, group: Any, device: str, sizes: Sequence[int]) -> Iterator[dict[str, Any]]:
+def in_company(ranks: int, group: Any, device: str, sizes: Sequence[int], most: int | None) -> Iterator[dict[str, Any]]:
     """Each kernel beside each collective, and the reverse."""
     stream = None if device == "cpu" else torch.cuda.Stream()
     with torch.cuda.stream(stream):  # autograd runs backward where forward ran
-        works = list(kernels(device))
+        works = list(kernels(device))[:most]
     for kernel, work in works:
         loop = Loop(work, 10, device, stream=stream)
         alone = loop.alone()
@@ -216,8 +216,10 @@ def in_company(ranks: int, group: Any, device: str, sizes: Sequence[int]) -> Ite
                 }  # fmt: skip
 
 
-def measured(device: str, sizes: Sequence[int], company: Sequence[int]) -> dict[str, list[dict[str, Any]]]:
-    """All of it, on every rank; sizes: of collectives alone; company: of those beside compute."""
+def measured(
+    device: str, sizes: Sequence[int], company: Sequence[int], most: int | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """All of it, on every rank; sizes: of collectives alone; company: of those beside compute; most: kernels."""
     world = dist.get_world_size()
     smaller = {ranks: dist.new_group(list(range(ranks))) for ranks in _powers(world)}
     group, mine = dist.group.WORLD, dist.get_rank()
@@ -227,7 +229,7 @@ def measured(device: str, sizes: Sequence[int], company: Sequence[int]) -> dict[
     dist.barrier()
     alone += _told(by_size(world, group, device, sizes))
     return {
-        "sizes": alone, "beside": _told(in_company(world, group, device, company)),
+        "sizes": alone, "beside": _told(in_company(world, group, device, company, most)),
         "channels": _told(by_channels(world, device, company)),
     }  # fmt: skip
 
@@ -250,14 +252,14 @@ def main(words: Sequence[str] | None = None) -> int:
     """One rank of it."""
     parser = argparse.ArgumentParser(prog="python -m numerics.card.node")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--quick", action="store_true", help="one size, two kernels")
     asked = parser.parse_args(words)
     device, rank = asked.device, int(os.environ["RANK"])
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
-    few = device == "cpu"
-    rows = measured(device, SIZES[:2] if few else SIZES, (64 * KIB,) if few else BESIDE)
+    rows = measured(device, SIZES[:1], SIZES[:1], 2) if asked.quick else measured(device, SIZES, BESIDE)
     if rank == 0:
         asked.out.mkdir(parents=True, exist_ok=True)
         about = {"world": dist.get_world_size(), "torch": torch.__version__} | (_card() if device == "cuda" else {})
