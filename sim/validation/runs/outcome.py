@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from time import process_time
 
-from hwmodels.refused import Refused, in_a_line
+from hwmodels.refused import Refused
 from sim.simulation import run as simulate
 from sim.validation.runs.rows import Run
 from sim.validation.runs.scenario import Mapped, mapped
@@ -49,7 +49,7 @@ def outcome(run: Run) -> Outcome:
     try:
         row = mapped(run)
     except Refused as refused:
-        return Outcome(run, refused=in_a_line(refused))
+        return Outcome(run, refused=_reason(refused))
     try:
         return _simulated(run, row)
     except Refused as refused:
