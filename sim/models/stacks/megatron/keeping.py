@@ -1,6 +1,7 @@
 """What Megatron Core with TransformerEngine keeps of a unit: inputs of products in the recipe's format, else BF16.
 
-Norms keep their input and inverse deviations; products their input, quantised by columns; attention q, k, v, its output
+Of what a tensor group shares tokens of, each rank keeps its own, and gathers again (sequence parallelism). Norms keep
+their input and inverse deviations; products their input, quantised by columns; attention q, k, v, its output
 and log-sum-exp (the product behind it keeps a quantised copy beside); activations their input in BF16.
 """
 
@@ -18,6 +19,7 @@ from sim.models.layer import Unit
 from sim.models.stacks import keeping
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.deepseek import mamba
+from sim.models.stacks.keeping import part
 from sim.models.stacks.megatron.casts import casting
 from sim.models.stacks.megatron.formats import of_unit
 
@@ -32,12 +34,14 @@ def _gradients(site: Shared, made: Made) -> float:
         inner = made.dense.first + made.dense.width
     if made.routed:
         inner = made.routed.chosen * (h + made.routed.routed.first + made.routed.routed.width)
+        inner = inner * site.own * site.groups.expert_tensor // site.tokens
     mixing = 0.0
     if isinstance(mixer, Heads):
         mixing = PLAIN_BF16.row_bytes(2 * mixer.qkv + mixer.q) + PLAIN_FP32.row_bytes(mixer.q)
     elif isinstance(mixer, Latent):
         mixing = PLAIN_BF16.row_bytes(2 * mixer.q + mixer.kv + mixer.out) + PLAIN_FP32.row_bytes(mixer.q)
-    return PLAIN_BF16.row_bytes(2 * h) + max(PLAIN_BF16.row_bytes(inner), mixing)
+    again = PLAIN_BF16.row_bytes(h) if site.groups.sequence else 0.0  # the gathered input, for the weights' gradient
+    return PLAIN_BF16.row_bytes(2 * h) + again + max(PLAIN_BF16.row_bytes(inner), mixing)
 
 
 def _norm(width: float) -> float:
@@ -50,8 +54,8 @@ def _end(site: Shared, made: Made) -> float:
     if made.end == EMBEDDING:
         return float(INDEX)
     if made.end == HEAD:
-        return _norm(h) + PLAIN_BF16.row_bytes(h + v)
-    return 2 * _norm(h) + PLAIN_BF16.row_bytes(2 * h) + INDEX
+        return (_norm(h) + PLAIN_BF16.row_bytes(h)) * part(site) + PLAIN_BF16.row_bytes(v)
+    return (2 * _norm(h) + PLAIN_BF16.row_bytes(2 * h)) * part(site) + INDEX
 
 
 def _mixer(site: Shared, mixer: Heads | Latent | Mamba | None) -> float:
@@ -62,11 +66,12 @@ def _mixer(site: Shared, mixer: Heads | Latent | Mamba | None) -> float:
         # values lie in the product's output, which stays whole; queries and keys are turned (or normed) copies
         again = PLAIN_BF16.row_bytes(mixer.q + mixer.kv) * (mixer.normed + bool(mixer.rotary))
         inner = PLAIN_BF16.row_bytes(mixer.qkv + mixer.q) + PLAIN_FP32.row_bytes(mixer.queries)
-        return _norm(h) + row(h) + again + inner + _copy(site, mixer.q)
+        return (_norm(h) + row(h)) * part(site) + again + inner + _copy(site, mixer.q)
     if isinstance(mixer, Latent):
         query = _norm(mixer.q_rank) + row(mixer.q_rank) if mixer.q_rank else 0.0
         inner = PLAIN_BF16.row_bytes(2 * mixer.q + 2 * mixer.out) + PLAIN_FP32.row_bytes(mixer.heads)
-        return _norm(h) + row(h) + query + _norm(mixer.kv_rank) + row(mixer.kv_rank) + inner + _copy(site, mixer.out)
+        latents = query + _norm(mixer.kv_rank) + row(mixer.kv_rank)
+        return (_norm(h) + row(h) + latents) * part(site) + inner + _copy(site, mixer.out)
     return 0.0
 
 
@@ -77,15 +82,16 @@ def _copy(site: Shared, width: int) -> float:
 
 def _network(site: Shared, network: Network) -> float:
     h, row = site.shape.hidden, site.recipe.activation.row_bytes
-    return _norm(h) + row(h) + PLAIN_BF16.row_bytes(network.first) + row(network.width)
+    return (_norm(h) + row(h)) * part(site) + PLAIN_BF16.row_bytes(network.first) + row(network.width)
 
 
 def _experts(site: Shared, experts: Experts) -> Kept:
     """Scores; of a row its input, first product and activation, and its output for the weight's gradient."""
     h, net, shared, row = site.shape.hidden, experts.routed, experts.shared, site.recipe.activation.row_bytes
-    beside = row(h) + PLAIN_BF16.row_bytes(shared.first) + row(shared.width) if shared.width else 0.0
-    fixed = _norm(h) + PLAIN_BF16.row_bytes(h) + 2 * PLAIN_FP32.row_bytes(experts.number) + beside
-    return Kept(site.tokens * fixed, 0.0, row(h) + PLAIN_BF16.row_bytes(net.first) + row(net.width))
+    inner = PLAIN_BF16.row_bytes(shared.first) + row(shared.width) if shared.width else 0.0
+    own = _norm(h) + PLAIN_BF16.row_bytes(h) + 2 * PLAIN_FP32.row_bytes(experts.number) + row(h) * bool(shared.width)
+    each = row(h) + PLAIN_BF16.row_bytes(net.first) + row(net.width)
+    return Kept(site.own * own + site.tokens * inner, 0.0, each * site.groups.expert_tensor)
 
 
 KEEPING = keeping.Keeping(_end, _mixer, _network, _experts, _norm, _gradients)
@@ -104,7 +110,7 @@ def regained(site: Shared, made: Made, unit: Unit) -> Kept:
 def kept_for_weight(site: Shared, made: Made, unit: Unit) -> Kept:
     """Between input and weight gradient, when a schedule splits them."""
     site = of_unit(site, unit)
-    return keeping.kept_for_weight(site.recipe.activation.row_bytes, site, made)
+    return keeping.kept_for_weight(site.recipe.activation.row_bytes, site, made, gathered=False)
 
 
 def workspace(site: Shared, made: Iterable[Made]) -> float:

@@ -1,9 +1,9 @@
 """What torch's autograd keeps of a unit, and what is alive beside it at the peak.
 
-Each operation keeps the tensors that its gradient needs: norms their input and inverse deviations, products their
-input, attention q, k, v, its output and log-sum-exp, activations their input. Compiled, the activation and its product
-are computed again. A unit's backward holds gradients of its inner tensors: of the head, where log-softmax's gradient is
-made, those of its input and of its output, in FP32 beside the output itself.
+Each operation keeps the tensors that its gradient needs, gathered where it reads them so: norms their input and
+inverse deviations, products their input, attention q, k, v, its output and log-sum-exp, activations their input.
+Compiled, the activation and its product are computed again. A unit's backward holds gradients of its inner tensors: of
+the head, where log-softmax's gradient is made, those of its input and of its output, in FP32 beside the output itself.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,8 @@ from sim.models.layer import Unit
 from sim.models.stacks import keeping
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.deepseek import mamba
-from sim.models.stacks.torch.experts import routed_rows
+from sim.models.stacks.keeping import part
+from sim.models.stacks.torch.experts import own_rows
 from sim.models.stacks.torch.kernels import INDEX, WIDE, WIDTH
 
 
@@ -32,6 +33,7 @@ def _gradients(site: Shared, made: Made) -> float:
     inner = (made.dense.fan + 1) * made.dense.width if made.dense else 0
     if made.routed:
         inner = made.routed.chosen * (h + made.routed.routed.first + made.routed.routed.width)
+        inner = inner * site.own * site.groups.expert_tensor // site.tokens
     heads = made.mixer
     mixing = 0.0
     if isinstance(heads, Heads):
@@ -52,8 +54,8 @@ def _end(site: Shared, made: Made) -> float:
         return float(INDEX)
     if made.end == HEAD:
         logits = PLAIN_BF16.row_bytes(v) if site.stack.compiled else PLAIN_FP32.row_bytes(v)
-        return _norm(h) + PLAIN_BF16.row_bytes(h) + logits
-    return 2 * _norm(h) + PLAIN_BF16.row_bytes(2 * h) + INDEX
+        return _norm(h) * part(site) + PLAIN_BF16.row_bytes(h) + logits
+    return (2 * _norm(h) + PLAIN_BF16.row_bytes(2 * h)) * part(site) + INDEX
 
 
 def _mixer(site: Shared, mixer: Heads | Latent | Mamba | None) -> float:
@@ -64,13 +66,13 @@ def _mixer(site: Shared, mixer: Heads | Latent | Mamba | None) -> float:
     if isinstance(mixer, Heads):
         again = PLAIN_BF16.row_bytes(mixer.q + mixer.kv) if mixer.normed else 0.0
         inner = PLAIN_BF16.row_bytes(h + mixer.qkv + 2 * mixer.q) + PLAIN_FP32.row_bytes(mixer.queries)
-        return _norm(h) + again + inner
+        return _norm(h) * part(site) + again + inner
     if isinstance(mixer, Latent):
         query = _norm(mixer.q_rank) + PLAIN_BF16.row_bytes(mixer.q_rank) if mixer.q_rank else 0.0
         latent = _norm(mixer.kv_rank) + PLAIN_BF16.row_bytes(mixer.kv_rank)
         # q and k joined, v inside the tensor that keys without position are in too
         inner = PLAIN_BF16.row_bytes(h + 2 * mixer.q + mixer.kv + 2 * mixer.out) + PLAIN_FP32.row_bytes(mixer.heads)
-        return _norm(h) + query + latent + inner
+        return _norm(h) * part(site) + query + latent + inner
     return 0.0
 
 
@@ -78,7 +80,7 @@ def _network(site: Shared, network: Network) -> float:
     """Bytes of a token: of the activation's input, its output where it meets a gate, that gate, and their product."""
     h = site.shape.hidden
     inner = network.fan if site.stack.compiled else 2 * network.fan
-    return _norm(h) + PLAIN_BF16.row_bytes(h + inner * network.width)
+    return _norm(h) * part(site) + PLAIN_BF16.row_bytes(h + inner * network.width)
 
 
 def _experts(site: Shared, experts: Experts) -> Kept:
@@ -86,9 +88,10 @@ def _experts(site: Shared, experts: Experts) -> Kept:
     h, net = site.shape.hidden, experts.routed
     scores = PLAIN_FP32.row_bytes(experts.number) + (INDEX + WIDE) * experts.chosen
     shared = PLAIN_BF16.row_bytes(2 * experts.shared.fan * experts.shared.width) if experts.shared.width else 0.0
-    fixed = site.tokens * (_norm(h) + PLAIN_BF16.row_bytes(h) + scores + shared)
-    row = PLAIN_BF16.row_bytes(2 * h + 2 * net.fan * net.width) + 3 * INDEX + WIDTH
-    return Kept(fixed + (routed_rows(site, experts) * row if site.group == 1 else 0.0), 0.0, row * (site.group > 1))
+    whole = PLAIN_BF16.row_bytes(h) if experts.shared.width and site.groups.sequence else 0.0  # shared experts' input
+    fixed = site.own * (_norm(h) + PLAIN_BF16.row_bytes(h) + scores) + site.tokens * (shared + whole)
+    row = PLAIN_BF16.row_bytes(2 * h + 2 * net.fan * net.width) * site.groups.expert_tensor + 3 * INDEX + WIDTH
+    return Kept(fixed + (own_rows(site, experts) * row if site.group == 1 else 0.0), 0.0, row * (site.group > 1))
 
 
 KEEPING = keeping.Keeping(_end, _mixer, _network, _experts, _norm, _gradients)
@@ -106,7 +109,7 @@ def regained(site: Shared, made: Made, unit: Unit) -> Kept:
 
 def kept_for_weight(site: Shared, made: Made, unit: Unit) -> Kept:
     """Between input and weight gradient, when a schedule splits them."""
-    return keeping.kept_for_weight(PLAIN_BF16.row_bytes, site, made)
+    return keeping.kept_for_weight(PLAIN_BF16.row_bytes, site, made, gathered=True)
 
 
 def workspace(site: Shared, made: Iterable[Made]) -> float:
