@@ -96,8 +96,8 @@ def _inside(machine: Machine) -> Iterator[Row]:
     seen = set()
     for unit in {unit.kind: unit for unit in reversed(machine.units)}.values():
         for direction in "FBW":
-            for kernel in (kernel for part in machine.parts(unit, direction) for kernel in part.kernels):
-                op, name = kernel.op, f"{kernel.name}({direction})"
+            for launch in (launch for part in machine.parts(unit, direction) for launch in part.kernels):
+                op, name = launch.op, f"{launch.name}({direction})"
                 if isinstance(op, Collective | Send) and (unit.kind, name, op) not in seen:
                     seen.add((unit.kind, name, op))
                     size = (op.bytes(), op.wire_bytes(), op.nvlink_bytes())

@@ -14,7 +14,8 @@ from sim import assembly
 from sim.layout.plan import Plan, lay_out
 from sim.models.family import family, form
 from sim.models.form import texts
-from sim.models.precision import RECIPES
+from sim.models.lowering import recipe
+from sim.models.transformer_engine import EVERY
 from sim.routing.gate import gate_of
 from sim.scenario.files import others
 from sim.scenario.values import Routing, Scenario
@@ -123,7 +124,7 @@ def idle(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
     if plan.program.stages == 1:
         yield ("placement",), "there is one stage"
     yield from _shared(scenario)
-    own = RECIPES[scenario.precision]
+    own = recipe(EVERY[scenario.precision], scenario.stack, cluster.node.device.architecture)
     for name in vars(scenario.states):
         if replace(scenario.states, **{name: None}).of(own) == scenario.states.of(own):
             yield (f"states.{name}",), f"precision {scenario.precision} has them so"
