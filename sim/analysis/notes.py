@@ -13,7 +13,8 @@ from hwmodels.figure import Figure
 from hwmodels.units import format_quantity
 from sim import assembly
 from sim.layout.plan import lay_out, mesh_of
-from sim.models.family import family, main_units, modules, weights
+from sim.models.family import family, main_units, weights
+from sim.models.lowering import modules
 from sim.scenario.values import PROFILE_SPREAD, Cluster, Scenario
 
 SLACK = (
@@ -68,7 +69,8 @@ def _kept(scenario: Scenario) -> Iterator[str]:
     if scenario.recompute.modules:
         site = assembly.prices(scenario, assembly.held_always(lay_out(scenario))).site
         if idle := [module for module in scenario.recompute.modules if module not in modules(site)]:
-            yield f"recompute.modules: {scenario.model.name} has no {', '.join(idle)}, so that changes nothing"
+            what = f"{', '.join(idle)} to compute again on the {scenario.stack.name} stack"
+            yield f"recompute.modules: {scenario.model.name} has no {what}, so that changes nothing"
     if scenario.optimizer.offloaded:
         yield "optimizer.offload: the host updates as fast as its memory moves bytes, which CPUs come short of"
 
@@ -80,7 +82,7 @@ def _layers(scenario: Scenario) -> Iterator[str]:
     given, mesh = scenario.parallel, mesh_of(scenario, scenario.parallel.pipeline)
     far = [key for key in ("tensor", "context", "expert_tensor") if getattr(given, key) > 1 and mesh.nodes_of(key) > 1]
     if far and (scenario.cluster.routing or "links" in scenario.outputs):
-        yield f"parallel.{far[0]}: its groups span nodes; what they send is priced, but in no link of the fabric's table"
+        yield f"parallel.{far[0]}: its groups span nodes; what they send is priced, but in no link of the fabric"
 
 
 def _unwritten(scenario: Scenario, summary: Mapping[str, Any]) -> Iterator[str]:

@@ -19,6 +19,8 @@ from sim.models.layer import COMMUNICATION, Kernel
 from sim.models.stacks.cudnn import Shared, attend, attend_backward
 from sim.models.stacks.sharing import CONTEXT
 
+AROUND = ("ring_send", "join_output", "gather_k", "gather_v", "order_*", "swap_*")
+"""Names of kernels around attention forward, as patterns (see `sim.models.stacks.again`)."""
 Launched = Callable[[Attention], list[Kernel]]
 """Kernels of attention in a direction."""
 

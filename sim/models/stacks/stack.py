@@ -9,6 +9,7 @@ class Kind(NamedTuple):
     ("": the project's own). options: keys beside the name that it knows. precisions: recipes that it has kernels for.
     eager: the host launches kernel by kernel. frees: gradients are freed after the update and made anew by the first
     backward. plain: an optimizer of one process, all of whose kernels the stack says; else ZeRO-1 as the plan has it.
+    selective: backward can follow torchtitan's policy by operators (`sim.models.recompute`).
     axes: of the mesh, that a layer may be shared over.
     """
 
@@ -18,6 +19,7 @@ class Kind(NamedTuple):
     eager: bool
     frees: bool = False
     plain: bool = False
+    selective: bool = False
     axes: tuple[str, ...] = ()
 
 
@@ -28,8 +30,8 @@ SHARED = ("tensor", "context", "expert_tensor")
 KINDS = {
     "deepseek": Kind("", (), ("fp8", "bf16"), eager=False),
     "torch": Kind(
-        "torch", ("release", "compiled", "cuda_graphs"), ("bf16", "fp8_current"), eager=True, frees=True, plain=True,
-        axes=SHARED,
+        "torch", ("release", "compiled", "cuda_graphs"), ("bf16", "fp8_current"),
+        eager=True, frees=True, plain=True, axes=SHARED, selective=True,
     ),
     "megatron": Kind("torch", ("release", "cuda_graphs", "dispatcher"), TRANSFORMER_ENGINE, eager=True, axes=SHARED),
 }  # fmt: skip
