@@ -20,9 +20,12 @@ from sim.communication.exchange import kernel
 from sim.communication.exchange.ports import of_op
 from sim.communication.exchange.price import KERNEL, Fidelity
 from sim.engine.timeline import Timeline
+from sim.layout import optimizer
+from sim.layout.buckets import buckets
 from sim.layout.machine import Machine
-from sim.layout.optimizer import gather_rings, reduce_rings
 from sim.layout.plan import Plan
+from sim.layout.shards import NEVER, moves
+from sim.layout.traffic import Ring
 from sim.scenario.values import ALWAYS, WHILE_RUNNING
 
 
@@ -60,9 +63,8 @@ def spread(plan: Plan, machine: Machine) -> float:
     """Relative spread of messages and gradient traffic: the widest of those that NCCL does, else of closed forms."""
     if not machine.pricer.nccl:
         return WIRE_SPREAD
-    stages, kinds = range(plan.program.stages), (reduce_rings, gather_rings)
     ops: list[Op] = [machine.message(plan.mesh, a, b) for a, b in plan.messages.ends]
-    ops += [op for stage in stages for rings in kinds for op in rings(plan, machine, stage) if op.bytes()]
+    ops += [op for _, _, op in _carried(plan, machine) if op.bytes()]
     return max((machine.pricer.price(op).spread for op in ops), default=WIRE_SPREAD)
 
 
@@ -111,19 +113,40 @@ def _messages(plan: Plan, machine: Machine, timeline: Timeline) -> Iterator[Row]
 
 
 def _rings(plan: Plan, machine: Machine) -> Iterator[Row]:
-    """The dearest rings of all stages: over every rank that holds the stage, and over those with its experts. What goes
-    around a ring crosses NVLink at each rank and leaves a node through the NICs of all of its ranks."""
-    for name, rings in (("gradient reduce-scatter", reduce_rings), ("parameter all-gather", gather_rings)):
-        stages = [rings(plan, machine, stage) for stage in range(plan.program.stages)]
-        for part, ops in zip(("dense", "experts"), zip(*stages, strict=True), strict=True):
-            ns = [machine.pricer.price(op).ns for op in ops]
-            stage = ns.index(max(ns))
-            op = ops[stage]
-            if op.bytes():
-                size = (op.bytes(), op.wire_bytes(), op.bytes() * (op.ranks > op.nodes))
-                price, inside = machine.pricer.price(op), -(-op.ranks // op.nodes)
-                row = _row(f"{name}, {part}", f"stage {stage}", price, bounding(machine.pricer, op), size, inside)
-                yield _taken(machine.pricer, op, row)
+    """The dearest rings of all stages: over every rank that holds the stage, and over those with its experts; of what
+    moves in buckets the dearest of these. What goes around a ring crosses NVLink at each rank and leaves a node through
+    the NICs of all of its ranks."""
+    price, dearest = machine.pricer.price, dict[str, tuple[int, int, Collective]]()
+    for name, stage, op in _carried(plan, machine):
+        ns = price(op).ns
+        if op.bytes() and ns > dearest.get(name, (0,))[0]:
+            dearest[name] = ns, stage, op
+    for name, (_, stage, op) in dearest.items():
+        size = (op.bytes(), op.wire_bytes(), op.bytes() * (op.ranks > op.nodes))
+        inside = -(-op.ranks // op.nodes)
+        row = _row(name, f"stage {stage}", price(op), bounding(machine.pricer, op), size, inside)
+        yield _taken(machine.pricer, op, row)
+
+
+def _carried(plan: Plan, machine: Machine) -> Iterator[tuple[str, int, Collective]]:
+    """Every collective of gradients and parameters, with its name and stage: reductions first, dense before experts."""
+    own, stages = moves(plan.scenario), range(plan.program.stages)
+    of = [(stage, bucket) for stage in stages for bucket in buckets(plan, machine, stage)]
+    whole = [(stage, optimizer.rings(plan, machine, stage)) for stage in stages]
+    reduced: list[tuple[int, Ring, Collective]]
+    gathered: list[tuple[int, Ring, Collective]]
+    reduced = [(stage, *pair) for stage, bucket in of for pair in bucket.reduce]
+    if not (own.each or own.beside):
+        reduced = [(s, ring, optimizer.reducing(plan, machine, ring)) for s, rings in whole for ring in rings]
+    gathered = [(stage, *pair) for stage, bucket in of for pair in bucket.gather] if own.zero else []
+    if own.gathers == NEVER and own.zero:
+        gathered = [(s, r, optimizer.gathering(machine, r)) for s, rings in whole for r in rings if not r.between]
+    for title, rows in (("gradient {kind}", reduced), ("parameter {kind}", gathered)):
+        for experts, between in ((False, False), (False, True), (True, False), (True, True)):
+            for stage, ring, op in rows:
+                if (ring.experts, ring.between) == (experts, between):
+                    kind = op.kind.replace("all_", "all-").replace("_", "-") + " of shards" * between
+                    yield f"{title.format(kind=kind)}, {ring.which}", stage, op
 
 
 def bounding(pricer: Pricer, op: Collective | Send) -> Wires:

@@ -66,7 +66,7 @@ def test_those_that_hold_the_same_experts_are_one_of_each_expert_group(mesh: Mes
     for group in mesh.groups("expert_data").tolist():
         assert len({(int(experts[replica]), int(parts[replica])) for replica in group}) == 1
         assert len({mesh.group("expert", replica) for replica in group}) == len(group)
-    assert mesh.groups("expert_data").shape == (mesh.expert * mesh.expert_tensor, mesh.axes[1]["expert_data"])
+    assert mesh.groups("expert_data").shape == (mesh.expert * mesh.expert_tensor, mesh.axes[1]["expert_shard"])
 
 
 @given(MESHES)
@@ -101,7 +101,12 @@ def test_groups_of_megatrons_usual_order_by_hand() -> None:
 def test_v3_by_hand() -> None:
     """16 positions of 128 replicas in groups of 64 on nodes of 8."""
     mesh = Mesh(16, 128, 64, gpus_per_node=8)
-    assert mesh.ranks == 2048 and mesh.axes[1] == {"expert_data": 2, "expert": 64, "expert_tensor": 1}
+    assert mesh.ranks == 2048 and mesh.axes[1] == {
+        "expert_replica": 1,
+        "expert_shard": 2,
+        "expert": 64,
+        "expert_tensor": 1,
+    }
     assert mesh.place(1000) == (7, 104) and mesh.rank(7, 104) == 1000 and mesh.node(1000) == 125
     assert mesh.group("expert", 104) == tuple(range(64, 128)) and mesh.nodes_of("expert") == 8
     assert mesh.groups("expert_data")[40].tolist() == [40, 104]
