@@ -136,7 +136,7 @@ def _carried(plan: Plan, machine: Machine) -> Iterator[tuple[str, int, Collectiv
     reduced: list[tuple[int, Ring, Collective]]
     gathered: list[tuple[int, Ring, Collective]]
     reduced = [(stage, *pair) for stage, bucket in of for pair in bucket.reduce]
-    if not (own.each or own.beside):
+    if not own.beside and own.reduces == NEVER:
         reduced = [(s, ring, optimizer.reducing(plan, machine, ring)) for s, rings in whole for ring in rings]
     gathered = [(stage, *pair) for stage, bucket in of for pair in bucket.gather] if own.zero else []
     if own.gathers == NEVER and own.zero:

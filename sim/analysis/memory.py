@@ -1,8 +1,9 @@
 """Device memory of each rank over the step.
 
 Constant parts: weights, gradients, optimizer states, landing zones of the exchange, temporaries. Under ZeRO states are
-a shard's; so are gradients (stage 2) and weights (stage 3), beside what is whole for a while (`sim.layout.buckets`). Activations rise when a forward starts and fall when its backward ends, and while that runs
-are more by what it computes again; where input and weight gradients are split, what the weight gradient needs stays
+a shard's; so are gradients (stage 2) and weights (stage 3), beside what is whole for a while (`sim.layout.buckets`).
+Activations rise when a forward starts and fall when its backward ends, and while that runs are more by what it computes
+again; where input and weight gradients are split, what the weight gradient needs stays
 until it ends.
 
 Where expert loads differ, what a micro-batch keeps goes by the tokens that a rank received and the expert rows it had,
@@ -96,16 +97,16 @@ def _curve(
 
 def _gradients(plan: Plan, machine: Machine, position: int) -> Iterator[tuple[int, int]]:
     """Step of a position and bytes of the gradients that it makes for the first time in a training step, where they are
-    not kept from one to the next; -1 for those that are whole until they are reduced, which the first backward has
-    beside all activations."""
+    not kept from one to the next; -1 of what is kept: buckets beside them. They come as activations go, so that those
+    that are whole until they are reduced count from the first backward's end on."""
     if not machine.site.stack.frees_gradients:
         return
     for stage in plan.holds[position]:
         steps = enumerate(plan.program.passes[position])
         first = next(i for i, passes in steps if any((letter, of) == ("W", stage) for letter, of, _ in passes))
-        held, width = buckets.gradients(plan, machine, stage), machine.recipe.gradient.bits / 8
-        yield -1, whole_bytes(held.whole * width * (held.shard > 0))
-        yield first, whole_bytes((held.shard or held.whole) * width)
+        kept, made = buckets.gradients(plan, machine, stage)
+        yield -1, whole_bytes(kept * machine.recipe.gradient.bits / 8)
+        yield first, whole_bytes(made * machine.recipe.gradient.bits / 8)
 
 
 def _moves(steps: Sequence[Step], held: Sequence[Held]) -> "Iterator[Change]":

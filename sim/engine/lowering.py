@@ -80,9 +80,9 @@ class Lowered:
 def lower(plan: Plan, machine: Machine | None) -> Lowered:
     """What the engine runs of a plan. Raises hwmodels.refused.Refused."""
     kits = _Kits(plan, machine)
-    first = _first(plan)
+    edges = _edges(plan)
     table = tuple(
-        tuple(kits.of(step, (p, number) in first) for number, step in enumerate(steps))
+        tuple(kits.of(step, *edges[p][number]) for number, step in enumerate(steps))
         for p, steps in enumerate(plan.program.steps)
     )
     send = cache(partial(_send, plan, machine))
@@ -94,15 +94,19 @@ def lower(plan: Plan, machine: Machine | None) -> Lowered:
     return Lowered(table, jobs, syncs, tails, layers, reduced)
 
 
-def _first(plan: Plan) -> set[tuple[int, int]]:
-    """(position, step) of the first forwards of each stage."""
-    first: dict[tuple[int, int], int] = {}
-    for position, row in enumerate(plan.program.passes):
+def _edges(plan: Plan) -> list[list[tuple[bool, bool]]]:
+    """By position and step, whether it has the first forward of its stage there, and the last weight gradient."""
+    edges = []
+    for row in plan.program.passes:
+        first, last = dict[int, int](), dict[int, int]()
         for number, passes in enumerate(row):
             for letter, stage, _ in passes:
                 if letter == "F":
-                    first.setdefault((position, stage), number)
-    return {(position, number) for (position, _), number in first.items()}
+                    first.setdefault(stage, number)
+                elif letter == "W":
+                    last[stage] = number
+        edges.append([(number in first.values(), number in last.values()) for number in range(len(row))])
+    return edges
 
 
 class _Kits:
@@ -113,24 +117,24 @@ class _Kits:
         self.known: dict[object, Kit] = {}
         self.kept = machine.known.kits if machine else {}
         self.units = [relative(stage)[0] for stage in machine.stages] if machine else []
-        self.moving = cache(partial(traffic, plan, machine)) if machine else lambda stage, first: None
+        self.moving = cache(partial(traffic, plan, machine)) if machine else lambda stage, first, last: None
 
-    def of(self, step: Step, first: bool = False) -> Kit:
-        """The kit of a step. first: whether it has the first forward of its stage."""
+    def of(self, step: Step, first: bool = False, last: bool = False) -> Kit:
+        """The kit of a step. first, last: whether it has the first forward, or the last backward, of its stage."""
         both = "+" in step.kind
-        key = (step.kind, step.stage, step.stage_b if both else step.stage, first) if self.machine else step.kind
+        key = (step.kind, step.stage, step.stage_b if both else step.stage, first, last) if self.machine else step.kind
         if key not in self.known:
-            self.known[key] = self._made(step, first)
+            self.known[key] = self._made(step, first, last)
         return self.known[key]
 
-    def _made(self, step: Step, first: bool) -> Kit:
+    def _made(self, step: Step, first: bool, last: bool) -> Kit:
         if self.machine is None:
             chunk_times = self.plan.scenario.chunk_times
             assert chunk_times is not None
             return _fixed_kit(step, chunk_times)
         of = step.stage, step.stage_b if "+" in step.kind else step.stage
         forward, backward = (self.units[stage] for stage in of)
-        moving = self.moving(of[0], first), self.moving(of[1], False)
+        moving = self.moving(of[0], first, False), self.moving(of[1], False, last)
         key = (self.machine.pricer.wires, step.kind, forward, backward, moving)  # stages alike share a kit
         built: Kit = self.kept.get(key) or self.kept.setdefault(key, self._built(step, forward, backward, moving))
         return built

@@ -16,7 +16,7 @@ from hwmodels.units import MEGA, MIB
 from sim.layout import optimizer
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan, relative
-from sim.layout.shards import AGAIN, EVERY, FIRST, NEVER, Moves, moves
+from sim.layout.shards import AGAIN, EVERY, FIRST, LAST, NEVER, Moves, moves
 from sim.layout.traffic import Ring
 from sim.models import family
 from sim.models.layer import Unit
@@ -73,13 +73,13 @@ def reductions(plan: Plan, machine: Machine) -> tuple[Reduction, ...]:
     """All of a step that follow backwards, in the order in which stages and their units are numbered; one a stage where
     nothing is reduced beside backward, so that its number is the stage's."""
     own, stages = moves(plan.scenario), range(plan.program.stages)
-    if own.each:
+    if own.reduces != NEVER:
         return ()
     if not own.beside:
         return tuple(Reduction(s, _around(plan, machine, optimizer.rings(plan, machine, s))) for s in stages)
     return tuple(
         Reduction(stage, bucket.reduce, bucket.units[0] if bucket.units[0] else -1)
-        for stage in stages for bucket in reversed(buckets(plan, machine, stage)) if bucket.size
+        for stage in stages for bucket in reversed(buckets(plan, machine, stage)) if bucket.reduce
     )  # fmt: skip
 
 
@@ -99,7 +99,7 @@ def buckets(plan: Plan, machine: Machine, stage: int) -> tuple[Bucket, ...]:
     for group in groups:
         size, first = Weight(*(sum(column) for column in zip(*(each[i] for i in group), strict=True))), units[group[0]]
         pieces = 1 if own.units else sum(_pieces(machine, units[i], each[i], limit) for i in group)
-        held = [ring for ring in rings if (size.experts if ring.experts else size.dense)]
+        held = [ring for ring in rings if (size.experts if ring.experts else size.dense) and ring.ranks > 1]
         shares = [(ring, _share(ring, size, pieces)) for ring in held]
         parts = [(_part(ring, size, rings, n), n) for ring, n in shares]
         reduce = tuple(pair for ring, n in parts for pair in _around(plan, machine, [ring], n))
@@ -186,22 +186,25 @@ class Held(NamedTuple):
 
 
 def weights(plan: Plan, machine: Machine, stage: int) -> Held:
-    """Weights at most: all of them; or a shard and, of those gathered, all where they are kept from forward to backward,
-    else what is no layer and the two largest buckets next to each other."""
+    """Weights at most: all of them; or a shard and, of those gathered, all where they are kept from forward to
+    backward, else what is no layer and the two largest buckets next to each other."""
     own, held = moves(plan.scenario), optimizer.shards(plan, machine, stage)
-    if own.gathers in (NEVER, FIRST):
-        return Held(held.dense + held.experts, 0.0)
+    whole = held.dense + held.experts
+    if own.gathers in (NEVER, FIRST) or held.updated == whole:
+        return Held(whole, 0.0)
     if own.gathers == EVERY:
-        return Held(held.dense + held.experts, held.updated)
+        return Held(whole, held.updated)
     return Held(_at_once(buckets(plan, machine, stage), own), held.updated)
 
 
-def gradients(plan: Plan, machine: Machine, stage: int) -> Held:
-    """Gradients at most: all of them; or a shard, and those that are not reduced yet."""
+def gradients(plan: Plan, machine: Machine, stage: int) -> tuple[float, float]:
+    """Gradients at most: buckets that are there all the time beside them, and those that the first backward leaves: all
+    of them, or a shard and those that are not reduced yet."""
     own, held = moves(plan.scenario), optimizer.shards(plan, machine, stage)
-    if not own.each:
-        return Held(held.dense + held.experts, 0.0)
-    return Held(_at_once(buckets(plan, machine, stage), own), held.updated)
+    whole, alone = held.dense + held.experts, all(ring.ranks == 1 for ring in optimizer.rings(plan, machine, stage))
+    if own.reduces == EVERY and not alone:
+        return 0.0, held.updated + _at_once(buckets(plan, machine, stage), own)
+    return whole * (own.reduces == LAST and not alone), whole
 
 
 def _at_once(parts: Sequence[Bucket], own: Moves) -> float:
@@ -213,7 +216,7 @@ def _at_once(parts: Sequence[Bucket], own: Moves) -> float:
 
 class Traffic(NamedTuple):
     """What a pass over a stage moves of its parameters and gradients. buckets: by their first units. forward, backward:
-    whether parameters are gathered in it. reduce: whether gradients are reduced after its backward. moves: of the
+    whether parameters are gathered in it. reduce: whether gradients are reduced in its backward. moves: of the
     scenario."""
 
     buckets: tuple[Bucket, ...]
@@ -223,14 +226,16 @@ class Traffic(NamedTuple):
     moves: Moves
 
 
-def traffic(plan: Plan, machine: Machine, stage: int, first: bool) -> Traffic | None:
-    """Of a stage; None where nothing moves. first: whether it is the first forward of a step."""
+def traffic(plan: Plan, machine: Machine, stage: int, first: bool = False, last: bool = False) -> Traffic | None:
+    """Of a stage; None where nothing moves. first, last: whether it is the first forward, or the last backward, of the
+    stage in a step."""
     own = moves(plan.scenario)
     forward = own.gathers in (EVERY, AGAIN) or (own.gathers == FIRST and first)
-    if not forward and not own.each:
+    reduce = own.reduces == EVERY or (own.reduces == LAST and last)
+    if not (forward or reduce) or all(ring.ranks == 1 for ring in optimizer.rings(plan, machine, stage)):
         return None
     alike = tuple(_unnumbered(bucket) for bucket in buckets(plan, machine, stage))
-    return Traffic(alike, forward, own.gathers == AGAIN, own.each, own)
+    return Traffic(alike, forward, own.gathers == AGAIN, reduce, own)
 
 
 def _unnumbered(bucket: Bucket) -> Bucket:

@@ -32,7 +32,8 @@ from sim.models.weights import Parameters
 
 class Shards(NamedTuple):
     """Parameters one rank holds and updates. dense, experts: held, or shared with others where parameters are sharded.
-    dense_ranks, expert_ranks: that share what is sharded. matrices: of `dense`, those in the matrices of linear layers; all of experts' are."""
+    dense_ranks, expert_ranks: that share what is sharded. matrices: of `dense`, those in the
+    matrices of linear layers; all of experts' are."""
 
     dense: float
     experts: float
@@ -82,8 +83,10 @@ def shards(plan: Plan, machine: Machine, stage: int) -> Shards:
     copies = plan.program.weight_copies
     dense = p.linear + p.other - p.shared
     held = p.experts * experts_held(plan, machine)
-    ranks = [plan.mesh.groups(kind).shape[1] * copies if plan.scenario.parallel.zero else 1 for kind in SHARD]
-    return Shards(dense, held, *ranks, p.linear)
+    dense_ranks, expert_ranks = (plan.mesh.groups(kind).shape[1] * copies for kind in SHARD)
+    if not plan.scenario.parallel.zero:
+        dense_ranks = expert_ranks = 1
+    return Shards(dense, held, dense_ranks, expert_ranks, p.linear)
 
 
 def experts_held(plan: Plan, machine: Machine) -> float:
@@ -143,8 +146,8 @@ def _after(plan: Plan, machine: Machine, position: int) -> tuple[tuple[tuple[int
     """Of a position, in ns: reductions of each stage whose gradients are reduced once a step, and the gather of all
     parameters that the steps do not gather."""
     price, own, held = machine.pricer.price, moves(plan.scenario), plan.holds[position]
-    rings = () if own.each else held
-    reduce_ns = tuple((s, sum(price(ring).ns for ring in reduce_rings(plan, machine, s))) for s in rings)
+    behind = held if own.reduces == NEVER else ()
+    reduce_ns = tuple((s, sum(price(ring).ns for ring in reduce_rings(plan, machine, s))) for s in behind)
     late = held if own.gathers == NEVER else ()
     return reduce_ns, sum(price(ring).ns for s in late for ring in gather_rings(plan, machine, s))
 

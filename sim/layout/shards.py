@@ -4,7 +4,8 @@ Gradients that are not sharded are reduced once a step, after the last backward 
 backward, for nobody keeps them whole. Parameters that are not sharded are gathered once a step, after the update or
 beside the first forwards; sharded ones for every forward, and again for every backward where they were let go between.
 Torch's fully_shard keeps shards of parameters between steps under ZeRO-2 too, with reshard_after_forward false
-(docs.pytorch.org, torch.distributed.fsdp.fully_shard), and is overlapped by its nature; DDP overlaps its all-reduces.
+(docs.pytorch.org, torch.distributed.fsdp.fully_shard), and is overlapped by its nature; so is DDP, whose gradients are
+copied into buckets and back (gradient_as_bucket_view false; torch.nn.parallel.DistributedDataParallel).
 Megatron Core overlaps what --overlap-grad-reduce and --overlap-param-gather ask for.
 """
 
@@ -12,23 +13,25 @@ from typing import NamedTuple
 
 from sim.scenario.values import Scenario
 
-NEVER, FIRST, EVERY, AGAIN = "never", "first", "every", "again"
-"""In which passes parameters are gathered: none (after the update, or not at all), first forwards, every forward, and
-every backward too."""
+NEVER, FIRST, LAST, EVERY, AGAIN = "never", "first", "last", "every", "again"
+"""In which passes something moves: none (behind all of them, or not at all), the first forward of a stage in a step,
+its last backward, every one; or every forward and every backward too."""
 
 
 class Moves(NamedTuple):
-    """zero: stage. each: gradients are reduced after every backward. gathers: parameters, one of the words above.
-    beside: gradients are reduced beside backward, bucket by bucket. ahead: parameters are gathered beside the pass,
-    one bucket ahead. units: in units of a layer, copied into and out of buffers. drains: gradients of a stage that are
-    not reduced beside backward are when that is through, though the rank has others to do."""
+    """zero: stage. reduces: gradients, in which backwards (never, last or every); gathers: parameters, in which passes
+    (never, first, every or again). beside: gradients are reduced beside backward, bucket by bucket: in it, or on the
+    network lane from when they are made. ahead: parameters are gathered beside the pass, one bucket ahead. units: a
+    bucket is a layer. copied: buckets are copied into and out of buffers. drains: gradients of a stage that are not
+    reduced beside backward are when that is through, though the rank has others to do."""
 
     zero: int
-    each: bool
+    reduces: str
     gathers: str
     beside: bool
     ahead: bool
     units: bool
+    copied: bool
     drains: bool
 
 
@@ -36,10 +39,12 @@ def moves(scenario: Scenario) -> Moves:
     """Of a scenario."""
     zero, overlap, stack = scenario.parallel.zero, scenario.overlap, scenario.stack
     units = stack.units and zero > 1
-    beside = stack.plain_update if overlap.gradients is None else overlap.gradients
+    beside = stack.units if overlap.gradients is None else overlap.gradients
     ahead = units if overlap.parameters is None else overlap.parameters
     drains = stack.drains and overlap.gradients is None
-    return Moves(zero, zero > 1, _gathers(scenario, units, ahead), beside, ahead, units, drains)
+    inside = beside and stack.units  # DDP's backward ends when all are reduced
+    reduces = EVERY if zero > 1 else LAST if inside else NEVER
+    return Moves(zero, reduces, _gathers(scenario, units, ahead), beside, ahead, units, stack.units, drains)
 
 
 def _gathers(scenario: Scenario, units: bool, ahead: bool) -> str:

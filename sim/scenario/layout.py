@@ -45,8 +45,8 @@ class ParallelForm(Form):
     """ZeRO stage, what is sharded over data parallelism (arXiv:1910.02054): 0, nothing (gradients are all-reduced); 1,
     optimizer states (Megatron's distributed optimizer); 2, gradients too; 3, parameters too (FSDP)."""
     shard: Count | None = None
-    """Data-parallel ranks that share one copy of what is sharded; the rest are replicas of those (hybrid sharding, HSDP;
-    Megatron's instances of the distributed optimizer). All of them unless said; divides data parallelism."""
+    """Data-parallel ranks that share one copy of what is sharded; the rest are replicas of those (hybrid sharding,
+    HSDP; Megatron's instances of the distributed optimizer). All of them unless said; divides data parallelism."""
     reshard: bool = True
     """With zero 3: whether parameters are let go after forward and gathered again for backward (FSDP2's
     reshard_after_forward)."""

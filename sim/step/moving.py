@@ -19,10 +19,10 @@ Round = tuple[Part, ...]
 """Parts of a unit in a step."""
 Key = tuple[str, str, int]
 """Direction, name and layer of a part."""
-COPY_OUT, COPY_IN = "copy out", "copy in"
-OWN, OPENS, AHEAD, COPIED, REDUCED = -3, -2, -1, 98, 99
+COPY_OUT, COPY_IN, COPY_BACK = "copy out", "copy in", "copy back"
+OWN, OPENS, AHEAD, COPIED, REDUCED, BACK = -3, -2, -1, 97, 98, 99
 """Places in a round, before and behind those of a family's parts: a gather of the round's own bucket, what copies it
-out, the gather of the next one; gradients copied, and reduced."""
+out, the gather of the next one; gradients copied, reduced, and copied back."""
 
 
 def moved(rounds: Sequence[Round], direction: str, traffic: Traffic | None) -> list[Round]:
@@ -30,7 +30,7 @@ def moved(rounds: Sequence[Round], direction: str, traffic: Traffic | None) -> l
     if traffic is None or not rounds:
         return list(rounds)
     out = [list(parts) for parts in rounds]
-    if direction == "F" and traffic.forward or direction == "B" and traffic.backward:
+    if traffic.forward if direction == "F" else traffic.backward:
         _gather(out, direction, traffic)
     if direction == "B" and traffic.reduce:
         _reduce(out, traffic)
@@ -45,19 +45,19 @@ def _rounds(bucket: Bucket, direction: str, count: int) -> list[int]:
 def _gather(out: list[list[Part]], direction: str, traffic: Traffic) -> None:
     """Gathers before the first round of each bucket's units. What is no layer is kept from forward to backward where
     layers are units."""
-    ahead, units = traffic.moves.ahead, traffic.moves.units
+    ahead, units, copied = traffic.moves.ahead, traffic.moves.units, traffic.moves.copied
     ordered = sorted((_rounds(bucket, direction, len(out))[0], bucket) for bucket in traffic.buckets)
     begins, last = 0, tuple[Key, ...]()
     for first, bucket in ordered:
         kept = direction == "B" and units and bucket.layer < 0
         if bucket.gather and not kept:
             at = begins if ahead else first
-            after = last if ahead and units else _done(out, at, direction) if ahead else ()
+            after = last if ahead and copied else _done(out, at, direction) if ahead else ()
             kernels = tuple(Kernel("all_gather", op, COMMUNICATION) for _, op in bucket.gather)
             name = named_part(GATHER, bucket)
             place = AHEAD if at < first else OWN
             out[at].append(Part(name, direction, bucket.layer, kernels, place=place, chained=not ahead, after=after))
-            last = _open(out[first], direction, bucket, (direction, name, bucket.layer), units) or last
+            last = _open(out[first], direction, bucket, (direction, name, bucket.layer), copied) or last
         begins = first
 
 
@@ -99,7 +99,7 @@ def _reduce(out: list[list[Part]], traffic: Traffic) -> None:
         if not made or not bucket.reduce:
             continue
         row, after = out[rounds[-1]], made
-        if traffic.moves.units:
+        if traffic.moves.copied:
             name = named_part(COPY_IN, bucket)
             copy = (_copy(COPY_IN, bucket.size),)
             row.append(Part(name, "W", bucket.layer, copy, place=COPIED, chained=False, after=made))
@@ -108,9 +108,13 @@ def _reduce(out: list[list[Part]], traffic: Traffic) -> None:
         kernels = tuple(Kernel(op.kind, op, COMMUNICATION) for _, op in bucket.reduce)
         name = named_part(REDUCE, bucket)
         row.append(Part(name, half, bucket.layer, kernels, place=REDUCED, chained=half == "B", after=after))
+        if traffic.moves.copied and not traffic.moves.zero:  # DDP's gradients are tensors of their own
+            back, done = named_part(COPY_BACK, bucket), ((half, name, bucket.layer),)
+            copy = (_copy(COPY_BACK, bucket.size),)
+            out[-1].append(Part(back, "W", bucket.layer, copy, place=BACK, chained=False, after=done))
 
 
 def _copy(name: str, size: float) -> Kernel:
     """Parameters or gradients of a bucket from or to the buffer of its collective, in BF16."""
     row = PLAIN_BF16.row_bytes(1)
-    return Kernel(name.replace(" ", "_"), Memory("copy", round(size), row, row))
+    return Kernel(name.replace(" ", "_"), Memory("elementwise", round(size), row, row))

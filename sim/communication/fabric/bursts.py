@@ -134,5 +134,5 @@ def _times(plan: Plan, stage: int, kind: int) -> tuple[bool, int]:
     own, position = moves(plan.scenario), plan.holders(stage)[0]
     passes = sum(letter == "F" and of == stage for row in plan.program.passes[position] for letter, of, _ in row)
     if kind == GRADIENTS:
-        return own.each, passes if own.each else 1
+        return own.reduces != NEVER, passes if own.reduces == EVERY else 1
     return own.gathers != NEVER, passes * {EVERY: 1, AGAIN: 2}[own.gathers] if own.gathers in (EVERY, AGAIN) else 1
