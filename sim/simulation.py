@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwmodels.units import NS_PER_S
 from sim import assembly
-from sim.analysis import communication, feasible, grade, graph, memory, metrics, pairs, spans, uncertainty
+from sim.analysis import communication, feasible, grade, graph, memory, metrics, overheads, pairs, spans, uncertainty
 from sim.engine import steps
 from sim.engine.kit import Kit
 from sim.engine.lowering import Lowered, lower
@@ -67,6 +67,8 @@ def run(scenario: Scenario, interval: bool = True) -> Result:
     extra = _differing(plan, machine, ran, books, kit, step) if machine and ran.times else {}
     summary = _head(scenario) | counts | _memory(curves) | extra
     lengths = _lengths(plan, documents)
+    if machine and curves and (more := overheads.beside(plan, machine, max(curve.peak_bytes for curve in curves))):
+        summary["memory_beside"] = more
     summary |= metrics.summary(plan, machine, timeline, books, lengths)
     if machine and scenario.batch.lengths:
         summary["documents"] = _of_documents(plan, machine, ran, lengths)

@@ -52,6 +52,8 @@ FIGURES = {
     "worst_memory.capacity_bytes": "memory of a device",
     "worst_memory.position": "pipeline position of the highest peak",
     "worst_memory.rank": "rank of the highest peak, where loads were drawn",
+    "memory_beside.cuda_context|nccl_buffers|fragmentation.*": "lowest and highest bytes that a device holds beside "
+    "its peak, on stacks whose libraries these are: stated spreads, which decide nothing (sim.analysis.overheads)",
     "intervals_90.*": "90 % interval [low, high] of the figure of that name",
     "intervals_90.*.*": "its ends, or the interval of one of its parts",
     "intervals_90.*.*.*": "ends of that",

@@ -34,8 +34,8 @@ with `comm.collectives: nccl`. Exposed: communication while nothing computes, si
 |---|---|--:|--:|--:|
 """
 NOTES = """
-* Nothing here is fitted. Which kernels copy gradients and parameters into and out of buffers, that they stream, and when
-  whole gradients count against memory was settled after these steps had been seen.
+* Nothing here is fitted. Which kernels copy gradients and parameters into and out of buffers, that they stream, and
+  when whole gradients count against memory was settled after these steps had been seen.
 * DDP's peak is a copy of the gradients higher than gradients and their buckets, and nothing here says whose it is.
 * Compute beside NCCL is as much slower as beside exchanges in DeepSeek's profile of an H800 (BF16 products 1.154 times,
   memory-bound kernels 1.145), on the SMs that NCCL leaves (docs/COLLECTIVES.md). Nobody measured that beside NCCL.

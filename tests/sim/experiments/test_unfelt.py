@@ -51,13 +51,15 @@ VALUES = {
     "batch.packed": "false", "overlap.expert": "true", "recompute.kind": "full", "recompute.modules": "[norm]",
     "recompute.layers": 2, "states.master": "bf16", "states.moments": "fp32", "states.gradients": "bf16",
     "states.parameters": "bf16", "optimizer.offload": "host", "schedule.waiting": 0,
-    "stack.name": "torch", "comm.collectives": "nccl",
+    "stack.name": "torch", "comm.collectives": "nccl", "parallel.zero": 0, "parallel.shard": 1,
+    "overlap.gradients": "true", "overlap.parameters": "true", "overlap.buckets": "1 GB",
 }  # fmt: skip
 """Another value than any of the scenarios has."""
 ELSEWHERE = {
     "name", "outputs", "detail", "fold",  # decide no figure, as docs/REFERENCE.md says
     "cluster.node", "cluster.fabric", "model",  # documents, whose keys are gone through by themselves
-    "parallel.tensor", "parallel.zero",  # have one legal value
+    "parallel.tensor",  # has one legal value
+    "parallel.reshard",  # likewise, but for parallel.zero 3
     *(f"parallel.{key}" for key in ("sequence", "context", "context_kind", "expert_tensor", "order")),  # likewise
     "stack.release", "stack.compiled", "stack.cuda_graphs", "stack.dispatcher",  # likewise
     "recompute.method", "routing.spread", "routing.max_vio", "routing.histogram",  # refused where they do not belong
