@@ -52,7 +52,7 @@ def _gather(out: list[list[Part]], direction: str, traffic: Traffic) -> None:
         kept = direction == "B" and units and bucket.layer < 0
         if bucket.gather and not kept:
             at = begins if ahead else first
-            after = last if ahead and copied else _done(out, at, direction) if ahead else ()
+            after = _all(out, at) if not ahead else last if copied else _done(out, at, direction)
             kernels = tuple(Kernel("all_gather", op, COMMUNICATION) for _, op in bucket.gather)
             name = named_part(GATHER, bucket)
             place = AHEAD if at < first else OWN
@@ -88,6 +88,11 @@ def _done(out: list[list[Part]], before: int, direction: str) -> tuple[Key, ...]
         if chain:
             return ((direction, chain[-1].name, chain[-1].layer),)
     return ()
+
+
+def _all(out: list[list[Part]], before: int) -> tuple[Key, ...]:
+    """Everything in the round before one."""
+    return tuple((p.direction, p.name, p.layer) for row in out[max(0, before - 1) : before] for p in row if p.kernels)
 
 
 def _reduce(out: list[list[Part]], traffic: Traffic) -> None:

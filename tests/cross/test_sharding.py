@@ -1,4 +1,4 @@
-"""Data parallelism in all its kinds: times in closed form, bytes and memory by hand, and what must hold of any layout."""
+"""Data parallelism in all its kinds: times in closed form, bytes and memory by hand, and what holds of any layout."""
 
 from functools import cache
 from typing import Any
@@ -15,6 +15,7 @@ from sim.layout import optimizer
 from sim.layout.buckets import Bucket, buckets
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan, lay_out
+from sim.layout.traffic import Ring
 from sim.scenario.files import from_mapping
 from sim.scenario.values import Scenario
 from sim.simulation import run
@@ -35,11 +36,10 @@ ENDS = 2 * 32000 * 4096 + 4096
 def scenario(stack: str = "torch", nodes: int = 2, **more: Any) -> Scenario:
     """Prices without contention and host: peaks, bandwidths and launch gaps."""
     plain = {
-        "name": "even", "cluster": {"node": "h100x8", "nodes": nodes, "fabric": "fat_tree"}, "model": EVEN,
-        "precision": "bf16", "stack": {"name": stack, "cuda_graphs": True}, "pricing": "roofline",
+        "name": "even", "cluster": {"node": "h100x8", "nodes": nodes}, "model": EVEN, "precision": "bf16",
+        "stack": {"name": stack, **({"cuda_graphs": True} if stack != "deepseek" else {})}, "pricing": "roofline",
         "batch": {"sequences": 8 * nodes, "sequence_length": 4096, "micro_batch": 1}, "outputs": ["result"],
     }  # fmt: skip
-    del plain["cluster"]["fabric"]  # type: ignore[attr-defined]
     return from_mapping({**plain, **more})
 
 
@@ -58,7 +58,9 @@ class Times:
 
     def __init__(self, plan: Plan, machine: Machine) -> None:
         self.machine, self.buckets = machine, buckets(plan, machine, 0)
-        self.forward, self.backward = ([machine.unit_ns(unit, letters) for unit in machine.units] for letters in ("F", "BW"))
+        self.forward, self.backward = (
+            [machine.unit_ns(unit, letters) for unit in machine.units] for letters in ("F", "BW")
+        )
         self.input, self.weight = ([machine.unit_ns(unit, letter) for unit in machine.units] for letter in "BW")
 
     def of(self, op: Any) -> int:
@@ -113,7 +115,7 @@ def test_a_backward_of_shards_exposes_the_last_reduction() -> None:
     root, *layers = t.buckets
     copies = sum(t.copy(b) for b in layers) + sum(map(t.copy, t.buckets))
     behind = t.reduce(layers[0]) - t.copy(root) - t.backward[0]  # beside what is left of the backward
-    assert 0 < behind and all(t.gather(b) + t.reduce(b) < t.backward[1] for b in layers)
+    assert behind > 0 and all(t.gather(b) + t.reduce(b) < t.backward[1] for b in layers)
     assert total(lowered, "BW") == sum(t.backward) + copies + behind + t.reduce(root)
 
 
@@ -126,7 +128,7 @@ def test_parameters_that_are_kept_are_gathered_once() -> None:
 
 def test_what_exceeds_the_backward_is_exposed_where_gradients_are_reduced_beside_it() -> None:
     """Megatron's buckets on the network lane, each from when it is made: the step ends as a queue would have it."""
-    plan, machine, lowered = ready("megatron", gradients=True, buckets="1 GB")
+    plan, _, lowered = ready("megatron", gradients=True, buckets="1 GB")
     (sync,), end = lowered.syncs, total(lowered, "F") + total(lowered, "BW")
     free = 0
     for _, number, ns in sync.reduces:
@@ -134,8 +136,9 @@ def test_what_exceeds_the_backward_is_exposed_where_gradients_are_reduced_beside
         free = max(free, begun) + ns
     step = run(plan.scenario, interval=False).summary["step_time_s"] * 1e9
     assert step == pytest.approx(free + sync.update_ns + sync.gather_ns, abs=1)
-    late = run(ready("megatron")[0].scenario, interval=False).summary["step_time_s"] * 1e9
-    assert late == pytest.approx(step - free + end + sum(ns for _, _, ns in sync.reduces), rel=1e-4)
+    plan, _, lowered = ready("megatron")
+    late, ((_, _, whole),) = run(plan.scenario, interval=False).summary["step_time_s"] * 1e9, lowered.syncs[0].reduces
+    assert late == pytest.approx(step - free + end + whole, abs=1)
     assert len(sync.reduces) > 2 and step < late
 
 
@@ -148,8 +151,9 @@ def test_updated_parameters_are_gathered_beside_the_first_forward() -> None:
     first, later = (kits.timing.total for kits in lowered.kits[0][:3:2])
     t = Times(plan, machine)
     assert lowered.syncs[0].gather_ns == 0
-    assert first == later + t.gather(t.buckets[0])  # the others hide behind a layer each
-    assert all(t.gather(b) < sum(t.forward[i] for i in a.units) for a, b in zip(t.buckets, t.buckets[1:], strict=False))
+    embedding, layer, *others = t.buckets  # the first layer's hides behind the embedding as far as that goes
+    assert first == later + t.gather(embedding) + t.gather(layer) - t.forward[0]
+    assert all(t.gather(bucket) < t.forward[1] for bucket in others)
 
 
 # --- bytes by hand ----------------------------------------------------------------------------------------------------
@@ -158,7 +162,7 @@ def test_updated_parameters_are_gathered_beside_the_first_forward() -> None:
 def test_bytes_on_links_of_shards_over_64_gpus() -> None:
     """FSDP2 on 8 nodes of 8: two gathers of each layer and one of the ends, a reduction of all; 63/64 of each vector
     leaves every rank, an eighth of that through its NIC."""
-    plan, machine, lowered = ready(zero=3, nodes=8)
+    _, _, lowered = ready(zero=3, nodes=8)
     sizes = {"F": LAYERS * LAYER + ENDS, "BW": 2 * LAYERS * LAYER + ENDS}
     for kind, parameters in sizes.items():
         kit = next(kit for kit in lowered.known if kit.fine.kind == kind)
@@ -170,7 +174,7 @@ def test_bytes_on_links_of_shards_over_64_gpus() -> None:
 
 def test_bytes_on_links_of_hybrid_shards() -> None:
     """Eight nodes, each with a copy: gathers and reduce-scatters stay inside; an eighth is all-reduced between nodes."""
-    plan, machine, lowered = ready(zero=3, shard=8, nodes=8)
+    _, _, lowered = ready(zero=3, shard=8, nodes=8)
     kit = next(kit for kit in lowered.known if kit.fine.kind == "BW")
     assert kit.composition is not None
     ops = [k.op for phase in kit.composition.phases if phase.lane == 1 for k in phase.kernels]
@@ -184,7 +188,7 @@ def test_bytes_on_links_of_hybrid_shards() -> None:
 def test_links_carry_what_ranks_send() -> None:
     """Bytes by kind on NICs: those of all ranks of a step with two micro-batches, gathers twice in each."""
     batch = {"sequences": 128, "sequence_length": 4096, "micro_batch": 1}
-    cluster = {"node": "h100x8", "nodes": 8, "fabric": "h100_rail"}
+    cluster = {"node": "h100x8", "nodes": 8, "fabric": "ndr"}
     plain = scenario(nodes=8, parallel={"zero": 3}, batch=batch, cluster=cluster, outputs=["result", "links"])
     classes = run(plain, interval=False).summary["links"]["classes"]
     nics = next(row for name, row in classes.items() if "NIC" in name)["bytes"]
@@ -233,12 +237,16 @@ def laid_out(drawn: dict[str, Any], nodes: int = 2) -> Scenario | None:
     parallel = {key: drawn[key] for key in ("zero", "shard", "expert", "pipeline") if drawn[key] is not None}
     overlap = {key: drawn[key] for key in ("gradients", "parameters") if drawn[key] is not None}
     batch = {"micro_batches": 2, "sequence_length": 1024, "micro_batch": 1}
-    stack = {"name": drawn["stack"], **({} if drawn["stack"] == "deepseek" else {"cuda_graphs": True})}
     try:
-        return scenario(nodes=nodes, model=MIXTURE, parallel=parallel, overlap=overlap, batch=batch, stack=stack,
+        return scenario(drawn["stack"], nodes, model=MIXTURE, parallel=parallel, overlap=overlap, batch=batch,
                         schedule="1f1b")  # fmt: skip
     except DocumentError:
         return None
+
+
+def alike(ring: Ring) -> tuple[bool, bool]:
+    """What tells the rings of a stage apart."""
+    return ring.experts, ring.between
 
 
 @settings(max_examples=40, deadline=None)
@@ -257,7 +265,7 @@ def test_gradients_and_parameters_add_up_over_buckets_and_ranks(drawn: dict[str,
         assert sum(b.size for b in parts) == pytest.approx(held.dense + held.experts)
         for ring in optimizer.rings(plan, machine, stage):
             if ring.ranks > 1 and ring.parameters:
-                moved = sum(op.size for b in parts for r, op in b.reduce if r[1::4] == ring[1::4])
+                moved = sum(op.size for b in parts for r, op in b.reduce if alike(r) == alike(ring))
                 assert moved == pytest.approx(optimizer.reducing(plan, machine, ring).size)
         updated += held.updated * plan.mesh.replicas
     copies = plan.mesh.axes[0]["replica"] if plain.parallel.zero else 1
@@ -266,7 +274,9 @@ def test_gradients_and_parameters_add_up_over_buckets_and_ranks(drawn: dict[str,
     if plain.parallel.zero:
         assert updated == pytest.approx((dense + experts) * copies)
     else:
-        assert updated == pytest.approx(dense * plan.mesh.replicas + experts * plan.mesh.replicas / plain.parallel.expert)
+        assert updated == pytest.approx(
+            dense * plan.mesh.replicas + experts * plan.mesh.replicas / plain.parallel.expert
+        )
 
 
 @settings(max_examples=12, deadline=None)
@@ -289,26 +299,28 @@ def test_memory_is_the_sum_of_its_parts_and_more_bandwidth_is_never_slower(drawn
 def test_shards_of_one_rank_are_the_whole(stack: str) -> None:
     """Whatever the stage."""
     one = {"node": {"base": "h100x8", "gpus": 1}, "nodes": 1}
-    named = {"name": stack} if stack == "deepseek" else {"name": stack, "cuda_graphs": True}
 
     def figures(zero: int) -> tuple[float, Any]:
         batch = {"sequences": 2, "sequence_length": 2048, "micro_batch": 1}
-        summary = run(scenario(cluster=one, parallel={"zero": zero}, batch=batch, stack=named), interval=False).summary
-        return round(summary["step_time_s"], 8), summary["peak_memory_bytes"]
+        summary = run(scenario(stack, cluster=one, parallel={"zero": zero}, batch=batch), interval=False).summary
+        return summary["step_time_s"], summary["peak_memory_bytes"]
 
-    assert figures(3) == figures(2) == figures(1) == figures(0)
+    whole = figures(1)
+    for zero in (0, 2, 3):
+        step, memory = figures(zero)
+        assert step == pytest.approx(whole[0], abs=1e-8) and memory == whole[1]
 
 
 # --- refused ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("more", "line"), [
-    ({"parallel": {"shard": 3}}, "parallel.shard: data parallelism 16 (cluster.nodes x GPUs / 1 ranks of a model) cannot "
-     "be divided by parallel.shard 3; nearest legal: 2, 4"),
+    ({"parallel": {"shard": 3}}, "parallel.shard: data parallelism 16 (cluster.nodes x GPUs / 1 ranks of a model) "
+     "cannot be divided by parallel.shard 3; legal: 1, 2, 4, 8, 16"),
     ({"parallel": {"zero": 0, "shard": 4}}, "parallel.shard: found 4; with parallel.zero 0 nothing is sharded; legal: "
      "leave it out"),
-    ({"parallel": {"zero": 3}, "jitter": 0.1}, "parallel.zero: ranks that differ (routing, faults, jitter, documents) are "
-     "not built beside gathers in passes yet; legal: zero 0 or 1, parameters false"),
+    ({"parallel": {"zero": 3}, "jitter": 0.1}, "parallel.zero: ranks that differ (routing, faults, jitter, documents) "
+     "are not built beside gathers in passes yet; legal: zero 0 or 1, parameters false"),
     ({"overlap": {"gradients": True}, "optimizer": {"reduce": "after"}}, "overlap.gradients: found true; with "
      "optimizer.reduce after nothing is reduced before"),
 ])  # fmt: skip
