@@ -173,7 +173,7 @@ def test_bytes_on_links_of_shards_over_64_gpus() -> None:
 
 
 def test_bytes_on_links_of_hybrid_shards() -> None:
-    """Eight nodes, each with a copy: gathers and reduce-scatters stay inside; an eighth is all-reduced between nodes."""
+    """Eight nodes, each with a copy: gathers and reduce-scatters stay inside; an eighth is all-reduced between them."""
     _, _, lowered = ready(zero=3, shard=8, nodes=8)
     kit = next(kit for kit in lowered.known if kit.fine.kind == "BW")
     assert kit.composition is not None
@@ -328,3 +328,18 @@ def test_what_cannot_be_is_refused_in_one_line(more: dict[str, Any], line: str) 
     with pytest.raises(DocumentError) as caught:
         scenario(**more)
     assert str(caught.value).removeprefix("<mapping>: ") == line
+
+
+@pytest.mark.parametrize("more", [
+    {"overlap": {"gradients": True, "parameters": True, "buckets": "100 MB"}}, {"parallel": {"zero": 3}},
+    {"parallel": {"zero": 0}, "overlap": {"gradients": True}},
+    {"parallel": {"pipeline": 2, "zero": 1}, "overlap": {"gradients": True, "buckets": "100 MB"}, "schedule": "1f1b"},
+], ids=["buckets", "shards", "DDP", "pipeline"])  # fmt: skip
+def test_all_ranks_at_once_do_what_one_does(more: dict[str, Any]) -> None:
+    """Arrays of ranks, one column each, and events of one rank a position: the same step, steps and transfers."""
+    batch = {"micro_batches": 4, "sequence_length": 2048, "micro_batch": 1}
+    folded, whole = (
+        run(scenario("megatron", batch=batch, fold=fold, **more), interval=False) for fold in (True, False)
+    )
+    assert whole.summary["step_time_s"] == folded.summary["step_time_s"]
+    assert whole.summary["phases_s"] == pytest.approx(folded.summary["phases_s"])
