@@ -21,11 +21,11 @@ from sim.communication.exchange.ports import of_op
 from sim.communication.exchange.price import KERNEL, Fidelity
 from sim.engine.timeline import Timeline
 from sim.layout import optimizer
-from sim.layout.buckets import buckets
+from sim.layout.buckets import Bucket, buckets
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan
 from sim.layout.shards import NEVER, moves
-from sim.layout.traffic import Ring
+from sim.layout.traffic import SPANS, Ring
 from sim.scenario.values import ALWAYS, WHILE_RUNNING
 
 
@@ -130,23 +130,23 @@ def _rings(plan: Plan, machine: Machine) -> Iterator[Row]:
 
 def _carried(plan: Plan, machine: Machine) -> Iterator[tuple[str, int, Collective]]:
     """Every collective of gradients and parameters, with its name and stage: reductions first, dense before experts."""
-    own, stages = moves(plan.scenario), range(plan.program.stages)
-    of = [(stage, bucket) for stage in stages for bucket in buckets(plan, machine, stage)]
-    whole = [(stage, optimizer.rings(plan, machine, stage)) for stage in stages]
-    reduced: list[tuple[int, Ring, Collective]]
-    gathered: list[tuple[int, Ring, Collective]]
-    reduced = [(stage, *pair) for stage, bucket in of for pair in bucket.reduce]
-    if not own.beside and own.reduces == NEVER:
-        reduced = [(s, ring, optimizer.reducing(plan, machine, ring)) for s, rings in whole for ring in rings]
-    gathered = [(stage, *pair) for stage, bucket in of for pair in bucket.gather] if own.zero else []
-    if own.gathers == NEVER and own.zero:
-        gathered = [(s, r, optimizer.gathering(machine, r)) for s, rings in whole for r in rings if not r.between]
-    for title, rows in (("gradient {kind}", reduced), ("parameter {kind}", gathered)):
-        for experts, between in ((False, False), (False, True), (True, False), (True, True)):
-            for stage, ring, op in rows:
-                if (ring.experts, ring.between) == (experts, between):
-                    kind = op.kind.replace("all_", "all-").replace("_", "-") + " of shards" * between
-                    yield f"{title.format(kind=kind)}, {ring.which}", stage, op
+    own, moved = moves(plan.scenario), list[tuple[int, Ring, Collective]]()
+    for stage in range(plan.program.stages):
+        around, parts = optimizer.rings(plan, machine, stage), list[Bucket]()
+        if own.beside or own.reduces != NEVER or own.gathers != NEVER:
+            parts = list(buckets(plan, machine, stage))
+        if own.beside or own.reduces != NEVER:
+            moved += [(stage, *pair) for bucket in parts for pair in bucket.reduce]
+        else:
+            moved += [(stage, ring, optimizer.reducing(plan, machine, ring)) for ring in around]
+        if own.gathers != NEVER:
+            moved += [(stage, *pair) for bucket in parts for pair in bucket.gather]
+        elif own.zero:
+            moved += [(stage, ring, optimizer.gathering(machine, ring)) for ring in around if not ring.between]
+    moved.sort(key=lambda each: (each[2].kind == "all_gather", each[1].experts, each[1].between))
+    for stage, ring, op in moved:
+        what = "parameter" if op.kind == "all_gather" else "gradient"
+        yield f"{what} {SPANS[op.kind]}{' of shards' * ring.between}, {ring.which}", stage, op
 
 
 def bounding(pricer: Pricer, op: Collective | Send) -> Wires:

@@ -35,7 +35,8 @@ FIGURES = {
     "bubble_fraction": "idle part of the step between a position's first moment and its optimizer, mean of positions",
     "bubble_s.fill|activations|gradients|drain": "seconds idle by cause (what is waited for), mean of positions",
     "bubble_s.sends": "the same, for what it sends itself; where comm.messages is waited",
-    "exposed_communication_s": "seconds in which an exchange runs and compute waits for it, mean of positions; what "
+    "exposed_communication_s": "seconds in which an exchange (or a gather or reduction in a pass) runs and compute "
+    "waits for it, mean of positions; what "
     "messages take of its NICs is in them",
     "waiting_for_peers_s": "seconds in which an exchange waits for slower ranks; where ranks differ",
     "overlap_fraction": "part of the exchanges' time that compute hides; null where there are none",

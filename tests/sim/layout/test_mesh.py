@@ -1,6 +1,7 @@
 """The mesh: ranks, positions, nodes and groups number each other; columns stand for what nothing tells apart."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,6 +97,30 @@ def test_groups_of_megatrons_usual_order_by_hand() -> None:
     assert mesh.groups("data")[0].tolist() == [0, 2, 4, 6, 8, 10, 12, 14]
     assert mesh.groups("expert")[1].tolist() == [4, 5, 6, 7] and mesh.groups("expert_data")[1].tolist() == [1, 5, 9, 13]
     assert (mesh.data, mesh.nodes_of("data"), mesh.nodes_of("expert_data")) == (4, 2, 2)
+
+
+def test_shards_are_neighbours_and_replicas_lie_behind_them() -> None:
+    """16 data-parallel ranks, 8 of which share a copy; the experts of groups of 4 are shared by two of them."""
+    mesh = Mesh(1, 16, 4, gpus_per_node=8, shard=8)
+    assert mesh.groups("shard").tolist() == [list(range(8)), list(range(8, 16))]
+    assert mesh.groups("replica").tolist() == [[rank, rank + 8] for rank in range(8)]
+    assert mesh.groups("expert_shard").tolist() == [[r, r + 4] for first in (0, 8) for r in range(first, first + 4)]
+    assert mesh.groups("expert_replica").tolist() == [[rank, rank + 8] for rank in range(8)]
+    assert mesh.nodes_of("shard") == 1 and mesh.nodes_of("replica") == 2
+
+
+@given(MESHES, st.integers(1, 4))
+def test_shards_and_replicas_make_up_data_parallelism(mesh: Mesh, replicas: int) -> None:
+    if mesh.data % replicas or mesh.groups("expert_data").shape[1] % replicas:
+        return
+    sharded = replace(mesh, shard=mesh.data // replicas)
+    for everyone, shard, replica in (("data", "shard", "replica"), ("expert_data", "expert_shard", "expert_replica")):
+        assert (sharded.groups(everyone) == mesh.groups(everyone)).all()
+        whole = [set(group) for group in mesh.groups(everyone).tolist()]
+        assert sharded.groups(replica).shape[1] == replicas
+        assert sharded.groups(shard).shape[1] * replicas == len(whole[0])
+        for kind in (shard, replica):
+            assert all(any(set(group) <= of for of in whole) for group in sharded.groups(kind).tolist())
 
 
 def test_v3_by_hand() -> None:
