@@ -35,6 +35,7 @@ DOORS = {
         "sim/scenario/layout.py",
         "sim/scenario/mistakes.py",
         "sim/scenario/model.py",
+        "sim/scenario/quantity.py",
         "sim/scenario/resolve.py",
         "sim/models/form.py",
         "sim/models/*/form.py",

@@ -226,6 +226,7 @@ def _axes(scenario: Scenario) -> Iterator[list[Words]]:
         *((words,) for words in limits),
     ]
     yield [(f"batch.micro_batch={n}", *_steps(scenario, batch.micro_batch / n)) for n in _divisors(batch.micro_batch)]
+    yield [(f"parallel.zero={zero}",) for zero in (2, 3) if zero > parallel.zero and scenario.stack.library]
     for key in ("tensor", "context", "expert"):
         yield [(f"parallel.{key}={getattr(parallel, key, 1) * times}",) for times in (2, 4, 8)]
     yield [(f"parallel.pipeline={2 * pipeline}", *_free(scenario, own, 2 * pipeline), *_steps(scenario, 2))]

@@ -13,6 +13,7 @@ from typing import Any
 from hwmodels.refused import Refused
 from sim import assembly
 from sim.layout.plan import Plan, lay_out
+from sim.layout.shards import NEVER, moves
 from sim.models.family import family, form
 from sim.models.form import texts
 from sim.models.lowering import recipe
@@ -63,7 +64,8 @@ OF_MODELS = {
     "no parameters to update": ("optimizer.name", "optimizer.offload"),
     "nothing that is kept or computed again": ("recompute.kind", "recompute.modules", "recompute.layers"),
     "no states": ("states.master", "states.moments", "states.gradients", "states.parameters"),
-    "no gradients to reduce": ("optimizer.reduce",),
+    "no gradients to reduce": ("optimizer.reduce", "overlap.gradients", "overlap.buckets"),
+    "no parameters to share": ("parallel.zero", "parallel.shard", "parallel.reshard", "overlap.parameters"),
     "nothing that is drawn at random": ("seed",),
     "no memory": ("limits.memory",),
 }
@@ -77,6 +79,8 @@ FURTHER = {
     "comm.collectives": "nothing that it times is sent or reduced",
     "parallel.order": "groups of all kinds lie on as many nodes without it",
     "parallel.expert_tensor": "no routed expert is shared",
+    "overlap.gradients": "the last backward of each stage is its rank's last",
+    "overlap.buckets": "a bucket has whole layers, as many as without it",
 }
 """Keys of a scenario that are tried as figures of the machine are, and what it means where a run does not feel them."""
 
@@ -144,6 +148,7 @@ def idle(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
     for name in vars(scenario.states):
         if replace(scenario.states, **{name: None}).of(own) == scenario.states.of(own):
             yield (f"states.{name}",), f"precision {scenario.precision} has them so"
+    yield from _idle_shards(plan)
     routed = any(unit.routed for unit in family(scenario.model.family).units(scenario.model))
     if routed and scenario.routing.kind == "balanced":
         mean = "balanced routing gives each expert its mean"
@@ -167,6 +172,25 @@ def _shared(scenario: Scenario) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("overlap.tensor",), "without parallel.sequence nothing is gathered or scattered"
     if given.context == 1:
         yield ("parallel.context_kind",), "with parallel.context 1 a rank has whole sequences"
+
+
+def _idle_shards(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Keys of data parallelism that change nothing."""
+    parallel, own = plan.scenario.parallel, moves(plan.scenario)
+    if plan.mesh.groups("data").shape[1] * plan.program.weight_copies == 1:
+        keys = "parallel.zero", "parallel.shard", "overlap.gradients", "overlap.parameters", "overlap.buckets"
+        yield (*keys, "parallel.reshard"), "each parameter is on one rank, so nothing is shared, reduced or gathered"
+        return
+    if parallel.shard == plan.data:
+        yield ("parallel.shard",), "that is all of data parallelism, as without it"
+    if parallel.zero != 3:
+        yield ("parallel.reshard",), f"with parallel.zero {parallel.zero} parameters are not let go after forward"
+    if not parallel.zero:
+        yield ("overlap.parameters",), "with parallel.zero 0 no parameters are gathered"
+    if own.reduces != NEVER:
+        yield ("optimizer.reduce",), "gradients are reduced in the backwards that make them"
+    if own.reduces == NEVER and not own.beside and own.gathers == NEVER:
+        yield ("overlap.buckets",), "nothing is reduced or gathered beside compute"
 
 
 def _dimension(known: _Known, key: str, further: bool) -> str:

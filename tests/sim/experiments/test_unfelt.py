@@ -64,13 +64,14 @@ VALUES = {
     "states.parameters": "bf16", "optimizer.offload": "host", "schedule.waiting": 0,
     "stack.name": "torch", "comm.collectives": "nccl", "parallel.tensor": 4, "parallel.sequence": "false",
     "parallel.context": 4, "parallel.context_kind": "all_gather", "parallel.expert_tensor": 2,
-    "parallel.order": "cp-tp-dp-ep-pp", "overlap.tensor": "true",
+    "parallel.order": "cp-tp-dp-ep-pp", "overlap.tensor": "true", "parallel.zero": 0, "parallel.shard": 1,
+    "overlap.gradients": "true", "overlap.parameters": "true", "overlap.buckets": "1 GB",
 }  # fmt: skip
 """Another value than any of the scenarios has."""
 ELSEWHERE = {
     "name", "outputs", "detail", "fold",  # decide no figure, as docs/REFERENCE.md says
     "cluster.node", "cluster.fabric", "model",  # documents, whose keys are gone through by themselves
-    "parallel.zero",  # has one legal value
+    "parallel.reshard",  # has one legal value, but for parallel.zero 3
     "stack.release", "stack.compiled", "stack.cuda_graphs", "stack.dispatcher",  # likewise
     "recompute.method", "routing.spread", "routing.max_vio", "routing.histogram",  # refused where they do not belong
     *(f"batch.lengths.{key}" for key in ("kind", "length", "low", "high", "median", "sigma", "histogram")),  # likewise
