@@ -114,7 +114,7 @@ def test_the_page_has_every_family_and_no_line_that_breaks_a_table():
 def test_a_sample_runs(name):
     ran = outcome(BY_ID[name])
     assert ran.refused == "" and ran.predicted_s and ran.low_s and ran.high_s and ran.peak_bytes
-    assert ran.low_s < ran.predicted_s < ran.high_s
+    assert ran.low_s < ran.high_s  # prices that are bounds are only dearer: the interval may lie above the step
     assert 1 / 3 < ran.predicted_s / BY_ID[name].step_s < 3  # a slip of a unit, of GPUs or of a batch is larger
 
 
