@@ -94,9 +94,13 @@ def idle(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
     """Keys of a scenario that no value of theirs would make felt, and why."""
     scenario, comm, cluster = plan.scenario, plan.scenario.comm, plan.scenario.cluster
     yield ("stack.release",), "it only says which software"
-    free = replace(scenario, schedule=replace(scenario.schedule, waiting=None))
-    if scenario.schedule.waiting is not None and lay_out(free).program.steps == plan.program.steps:
-        yield ("schedule.waiting",), "no more weight gradients would wait without it"
+    schedule = scenario.schedule
+    for key, free, what in (
+        ("waiting", replace(schedule, waiting=None), "no more weight gradients would wait"),
+        ("group", replace(schedule, group=None), "groups are as large"),
+    ):
+        if free != schedule and lay_out(replace(scenario, schedule=free)).program.steps == plan.program.steps:
+            yield (f"schedule.{key}",), f"{what} without it"
     if not scenario.batch.lengths:
         yield ("batch.packed",), "without batch.lengths a sequence is one document"
     if pairing(scenario.schedule.name)[0]:

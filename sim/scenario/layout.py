@@ -55,8 +55,12 @@ class ScheduleForm(Form):
 
     name: str
     """Order of forward and backward steps: a file of sim/schedules."""
-    chunks: Annotated[int, Field(ge=2), BeforeValidator(whole)] | None = None
-    """Stages that a position holds, for schedules that let one choose; 2 unless said."""
+    chunks: Count | None = None
+    """Stages that a position holds, for schedules that let one choose; 2 unless said, and 1 is 1f1b."""
+    group: Count | None = None
+    """Micro-batches that go through one stage of a position before its next stage has them, for schedules that let one
+    choose: parallel.pipeline of them unless said, and no fewer; the last group may be smaller, though not than that
+    (Megatron Core's microbatch_group_size_per_vp_stage)."""
     waiting: Natural | None = None
     """Weight gradients that a position puts off at most, for schedules that do so: fewer take less memory and leave a
     larger bubble; as many as it would unless said."""

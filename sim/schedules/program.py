@@ -72,18 +72,20 @@ class Shape:
     pipeline: positions.  micro_batches: per pipeline.  chunks: stages per position, where the schedule lets a scenario
     choose (`chunked`).  paired: a forward and the backward that follows it are one overlapped step, where the schedule
     lets a scenario choose (`pairing`).  waiting: weight gradients that a position puts off at most, where the schedule
-    does so (`postponing`); None: as many as it would."""
+    does so (`postponing`).  group: micro-batches that go through a stage of a position before its next one has them,
+    where the schedule lets a scenario choose (`grouped`).  None: as many as it would."""
 
     pipeline: int
     micro_batches: int
     chunks: int = 2
     paired: bool = False
     waiting: int | None = None
+    group: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("pipeline", "micro_batches", "chunks"):
-            if getattr(self, name) < 1:
-                raise Refused(f"{name} must be at least 1; got {getattr(self, name)}")
+        for name in ("pipeline", "micro_batches", "chunks", "group"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise Refused(f"{name} must be at least 1; got {value}")
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,12 @@ def postponing(name: str) -> bool:
     """Whether schedule `name` heeds a limit of the weight gradients that wait."""
     free, none = (Shape(SOME, 2 * SOME, waiting=waiting) for waiting in (None, 0))
     return name in names() and build(name, free).steps != build(name, none).steps
+
+
+def grouped(name: str) -> bool:
+    """Whether schedule `name` heeds how many micro-batches go through a stage of a position before the next."""
+    few, all_ = (Shape(SOME, 2 * SOME, group=group) for group in (SOME, 2 * SOME))
+    return name in names() and build(name, few).steps != build(name, all_).steps
 
 
 def text(program: Program) -> str:

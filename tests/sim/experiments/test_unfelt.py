@@ -61,6 +61,7 @@ ELSEWHERE = {
     *(f"parallel.{key}" for key in ("sequence", "context", "context_kind", "expert_tensor", "order")),  # likewise
     "stack.release", "stack.compiled", "stack.cuda_graphs", "stack.dispatcher",  # likewise
     "recompute.method", "routing.spread", "routing.max_vio", "routing.histogram",  # refused where they do not belong
+    "schedule.group",  # likewise: of interleaved stages
     *(f"batch.lengths.{key}" for key in ("kind", "length", "low", "high", "median", "sigma", "histogram")),  # likewise
 }  # fmt: skip
 
@@ -145,6 +146,14 @@ def test_a_line_says_what_the_key_is():
         "model.window changes nothing in this run: no kernel, byte or FLOP of Llama-3 70B depends on it (keys that a "
         "query of a window layer sees at most)",
     ]
+
+
+@pytest.mark.parametrize(("group", "felt"), [(2, False), (4, True)])
+def test_a_group_of_as_many_micro_batches_as_without_it_is_told(group, felt):
+    """On two positions, groups are of two."""
+    words = (LLAMA, *SMALL, "model.layers=4", "schedule.name=interleaved", f"schedule.group={group}")
+    assert (figures(*words) != figures(*words[:-1])) == felt
+    assert lines(*words) == [] if felt else ["schedule.group"]
 
 
 def test_a_model_of_ones_own_is_asked_about_and_a_default_in_a_file_is_not(tmp_path):
