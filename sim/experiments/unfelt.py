@@ -17,6 +17,7 @@ from sim.models.form import texts
 from sim.models.precision import RECIPES
 from sim.routing.gate import gate_of
 from sim.scenario.files import others
+from sim.scenario.stages import Spread
 from sim.scenario.values import Routing, Scenario
 from sim.schedules.program import pairing
 from sim.simulation import run
@@ -35,6 +36,8 @@ UNTOLD = ("scenario_hash", "overrides", "events", "wall_seconds", "unfelt")
 """What a run tells of itself, not of the machine."""
 LABELS = ("family", "name", "source", "unmodelled", "unmodelled_parameters")
 """Keys of a model that say what it is, or are told in a note."""
+PLACEMENT = ("placement", *(f"placement.{key}" for key in Spread.__dataclass_fields__))
+"""The key, and those that an override may give of a mapping."""
 OF_MODELS = {
     "no kernels to price": (
         "precision",
@@ -46,7 +49,7 @@ OF_MODELS = {
         "stack.cuda_graphs",
         "stack.dispatcher",
     ),
-    "no layers": ("placement",),
+    "no layers": PLACEMENT,
     "no experts": ("parallel.expert", "routing.kind", "routing.redundant_experts"),
     "no sequences": ("batch.sequences", "batch.sequence_length", "batch.micro_batch"),
     "no exchanges": ("comm.sms", "comm.warps", "comm.exchange", "comm.hold", "comm.waits"),
@@ -60,10 +63,10 @@ OF_MODELS = {
 """What chunk times lack -> keys that are about it."""
 EXCHANGES = ("comm.sms", "comm.warps", "comm.exchange", "comm.hold", "comm.waits")
 FURTHER = {
-    "placement": "stages hold the same layers without it",
+    **dict.fromkeys(PLACEMENT, "stages hold the same layers without it"),
     "cluster.placement": "no flow is in another's way",
     "cluster.routing": "no flow is in another's way",
-    "comm.messages": "nobody has to wait for a message",
+    **dict.fromkeys(("comm.messages", "overlap.pipeline"), "nobody has to wait for a message"),
     "comm.collectives": "nothing that it times is sent or reduced",
 }
 """Keys of a scenario that are tried as figures of the machine are, and what it means where a run does not feel them."""
@@ -94,19 +97,9 @@ def idle(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
     """Keys of a scenario that no value of theirs would make felt, and why."""
     scenario, comm, cluster = plan.scenario, plan.scenario.comm, plan.scenario.cluster
     yield ("stack.release",), "it only says which software"
-    schedule = scenario.schedule
-    for key, free, what in (
-        ("waiting", replace(schedule, waiting=None), "no more weight gradients would wait"),
-        ("group", replace(schedule, group=None), "groups are as large"),
-    ):
-        if free != schedule and lay_out(replace(scenario, schedule=free)).program.steps == plan.program.steps:
-            yield (f"schedule.{key}",), f"{what} without it"
+    yield from _of_schedule(plan)
     if not scenario.batch.lengths:
         yield ("batch.packed",), "without batch.lengths a sequence is one document"
-    if pairing(scenario.schedule.name)[0]:
-        yield ("overlap.expert",), f"{scenario.schedule.name} always runs forwards beside backwards"
-    if plan.program.positions == 1:
-        yield ("comm.messages", "chunk_times.p2p"), "with parallel.pipeline 1 nothing is sent"
     if scenario.model is None or cluster is None:
         for lacking, keys in OF_MODELS.items():
             yield keys, f"chunk_times have {lacking}"
@@ -114,7 +107,7 @@ def idle(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
             yield ("chunk_times.overlapped",), f"{scenario.schedule.name} overlaps no forward with a backward"
         return
     if plan.program.stages == 1:
-        yield ("placement",), "there is one stage"
+        yield PLACEMENT, "there is one stage"
     own = RECIPES[scenario.precision]
     for name in vars(scenario.states):
         if replace(scenario.states, **{name: None}).of(own) == scenario.states.of(own):
@@ -131,6 +124,21 @@ def idle(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("comm.hold",), "comm.sms 0 holds no SMs"
     elif scenario.parallel.expert <= cluster.node.gpus:
         yield ("comm.warps",), "expert groups lie inside nodes, where each SM of the kernel has one role"
+
+
+def _of_schedule(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The same of the pipeline, its schedule and its messages."""
+    scenario, schedule = plan.scenario, plan.scenario.schedule
+    for key, free, what in (
+        ("waiting", replace(schedule, waiting=None), "no more weight gradients would wait"),
+        ("group", replace(schedule, group=None), "groups are as large"),
+    ):
+        if free != schedule and lay_out(replace(scenario, schedule=free)).program.steps == plan.program.steps:
+            yield (f"schedule.{key}",), f"{what} without it"
+    if pairing(schedule.name)[0]:
+        yield ("overlap.expert",), f"{schedule.name} always runs forwards beside backwards"
+    if plan.program.positions == 1:
+        yield ("comm.messages", "overlap.pipeline", "chunk_times.p2p"), "with parallel.pipeline 1 nothing is sent"
 
 
 def _dimension(plan: Plan, key: str, further: bool) -> str:

@@ -31,6 +31,7 @@ from sim.scenario.form import FaultForm, ScenarioForm
 from sim.scenario.histogram import Histogram, histogram
 from sim.scenario.mistakes import problems
 from sim.scenario.overrides import apply
+from sim.scenario.stages import Layout, Spread
 from sim.scenario.values import (
     FOREVER,
     PROFILE_SPREAD,
@@ -228,7 +229,9 @@ def _schedule(form: ScenarioForm) -> Schedule:
     """The schedule; one that is left out is 1F1B where there is no pipeline, else it has no name."""
     if form.schedule is None:
         return Schedule("1f1b" if form.parallel.pipeline == 1 else "")
-    return Schedule(form.schedule.name, form.schedule.chunks or Schedule.chunks, form.schedule.waiting)
+    return Schedule(
+        form.schedule.name, form.schedule.chunks or Schedule.chunks, form.schedule.waiting, form.schedule.group
+    )
 
 
 def _cluster(form: ScenarioForm, parts: Parts) -> Cluster | None:
@@ -312,7 +315,7 @@ def _plain(form: ScenarioForm, parts: Parts, name: str, batch: Batch) -> dict[st
     plain["outputs"] = list(form.outputs)
     plain["faults"] = [_plain_fault(f) for f in form.faults]
     plain["recompute"] = _recompute(form).plain
-    plain["placement"] = form.placement if isinstance(form.placement, str) else list(form.placement)
+    plain["placement"] = _plain_placement(form.placement)
     _without_later(plain, form)
     return plain
 
@@ -340,9 +343,15 @@ def _plain_schedule(form: ScenarioForm) -> dict[str, Any]:
     plain: dict[str, Any] = {"name": schedule.name}
     if chunked(schedule.name, form.parallel.pipeline):
         plain["chunks"] = schedule.chunks
-    if schedule.waiting is not None:
-        plain["waiting"] = schedule.waiting
-    return plain
+    further = {"waiting": schedule.waiting, "group": schedule.group}
+    return plain | {key: value for key, value in further.items() if value is not None}
+
+
+def _plain_placement(placement: str | tuple[int, ...] | Layout | Spread) -> Any:
+    """Layouts in full, whichever way they were written."""
+    if isinstance(placement, Spread):
+        return placement.plain
+    return list(placement) if isinstance(placement, tuple) else str(placement)
 
 
 def _plain_fault(fault: FaultForm) -> dict[str, Any]:

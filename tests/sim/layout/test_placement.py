@@ -196,5 +196,5 @@ def test_mirrored_ends_are_split_by_their_pairs():
 def test_too_few_layers():
     units = model(3)
     with pytest.raises(Refused) as caught:
-        place(units, [1.0] * len(units), 5, "even", False, flat)
-    assert str(caught.value) == "3 layers cannot fill 5 stages; use at most 4"
+        place(units, [1.0] * len(units), 6, "even", False, flat)
+    assert str(caught.value) == "3 layers cannot fill 6 stages; use at most 5"
