@@ -191,9 +191,8 @@ class CommForm(Form):
     """Whether those SMs are lost to compute always or while_running (while a communication kernel runs); by default
     always where the schedule overlaps by itself (DualPipe, DualPipeV), as in DeepSeek's profile, else while_running."""
     messages: Literal["hidden", "waited"] = "hidden"
-    """Of the pipeline: hidden (an output leaves when it is there, beside what its rank does next; the DeepSeek-V3
-    report) or waited (between two steps a rank waits for all it sends and receives, each message from when both ends
-    have come; DualPipe's open code)."""
+    """An older word for overlap.pipeline: hidden (true; the DeepSeek-V3 report) or waited (false: each message leaves
+    when both of its ends have come; DualPipe's open code)."""
     waits: Literal["none", "measured"] = "none"
     """For peers before an exchange beside compute: none, or measured (the mean of the device's profile, which is that
     of its one rank)."""

@@ -73,3 +73,8 @@ class OverlapForm(Form):
     """Whether expert exchanges of a micro-batch run beside compute of another: 1f1b and interleaved then run a backward
     beside a later forward, as Megatron Core's combined 1F1B, also without a pipeline; DualPipe and DualPipeV always
     do."""
+    pipeline: bool | None = None
+    """Whether the pipeline's messages travel beside compute: true (an output leaves when it is there, beside what its
+    rank does next) or false (between two steps a rank waits for all it sends and receives, in the schedule's batches;
+    Megatron Core's --no-overlap-p2p-communication). Unless said, 1f1b on the megatron and torch stacks waits, as they
+    do, and all else overlaps."""

@@ -24,7 +24,7 @@ from sim.models.precision import States
 from sim.models.recompute import MODULES, RECIPE, Recompute
 from sim.models.shape import ModelShape
 from sim.models.stacks.stack import DEEPSEEK
-from sim.scenario import asked, lengths
+from sim.scenario import asked, lengths, messages
 from sim.scenario import model as models
 from sim.scenario.checks import check
 from sim.scenario.form import FaultForm, ScenarioForm
@@ -74,7 +74,7 @@ def resolve(document: Document, overrides: Sequence[str], path: Path | None) -> 
     if form is None or unread or unnamed:
         raise DocumentError([*unread, *mistaken, *unnamed])
     scenario = _built(form, parts, path).overridden(*overrides)
-    if wrong := check(scenario, document):
+    if wrong := [*messages.odds(form, document), *check(scenario, document)]:
         raise DocumentError(wrong)
     named = (*asked.of_scenario(form), *parts.asked, *asked.of_overrides(overrides))
     return replace(scenario, asked=tuple(dict.fromkeys(named)), source=source)
@@ -198,8 +198,8 @@ def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
         placement=form.placement,
         batch=batch,
         routing=_routing(form, parts),
-        comm=Comm(**form.comm.model_dump()),
-        overlap=Overlap(**form.overlap.model_dump()),
+        comm=Comm(**{**form.comm.model_dump(), "messages": messages.word(form)}),
+        overlap=Overlap(form.overlap.expert),
         optimizer=Optimizer(**form.optimizer.model_dump()),
         recompute=_recompute(form),
         stack=form.stack.value,
@@ -306,6 +306,8 @@ def _plain(form: ScenarioForm, parts: Parts, name: str, batch: Batch) -> dict[st
         plain["chunk_times"] = {key: f"{value} ns" for key, value in vars(times).items()}
     plain["routing"] = _plain_routing(form, parts)
     plain["schedule"] = _plain_schedule(form)
+    plain["comm"]["messages"] = messages.word(form)
+    plain["overlap"].pop("pipeline", None)
     if batch.sequences:
         plain["batch"]["sequences"] = batch.sequences
     if parts.lengths:

@@ -9,7 +9,8 @@ class Kind(NamedTuple):
     ("": the project's own). options: keys beside the name that it knows. precisions: recipes that it has kernels for.
     eager: the host launches kernel by kernel. frees: gradients are freed after the update and made anew by the first
     backward. plain: an optimizer of one process, all of whose kernels the stack says; else ZeRO-1 as the plan has it.
-    axes: of the mesh, that a layer may be shared over.
+    axes: of the mesh, that a layer may be shared over. waits: ranks with one stage wait for their pipeline's messages
+    (see sim.scenario.messages).
     """
 
     library: str
@@ -19,6 +20,7 @@ class Kind(NamedTuple):
     frees: bool = False
     plain: bool = False
     axes: tuple[str, ...] = ()
+    waits: bool = False
 
 
 TRANSFORMER_ENGINE = ("bf16", "fp8_delayed", "fp8_current", "fp8_block", "mxfp8", "nvfp4")
@@ -26,9 +28,15 @@ TRANSFORMER_ENGINE = ("bf16", "fp8_delayed", "fp8_current", "fp8_block", "mxfp8"
 KINDS = {
     "deepseek": Kind("", (), ("fp8", "bf16"), eager=False),
     "torch": Kind(
-        "torch", ("release", "compiled", "cuda_graphs"), ("bf16", "fp8_current"), eager=True, frees=True, plain=True
+        "torch",
+        ("release", "compiled", "cuda_graphs"),
+        ("bf16", "fp8_current"),
+        True,
+        frees=True,
+        plain=True,
+        waits=True,
     ),
-    "megatron": Kind("torch", ("release", "cuda_graphs", "dispatcher"), TRANSFORMER_ENGINE, eager=True, plain=False),
+    "megatron": Kind("torch", ("release", "cuda_graphs", "dispatcher"), TRANSFORMER_ENGINE, eager=True, waits=True),
 }
 """Name -> what it is. deepseek: kernels and order of DeepSeek's published H800 profile. torch: plain PyTorch modules.
 megatron: Megatron Core with TransformerEngine, whose products are cuBLAS's and attention cuDNN's, as torch's are."""

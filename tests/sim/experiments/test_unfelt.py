@@ -51,7 +51,7 @@ VALUES = {
     "batch.packed": "false", "overlap.expert": "true", "recompute.kind": "full", "recompute.modules": "[norm]",
     "recompute.layers": 2, "states.master": "bf16", "states.moments": "fp32", "states.gradients": "bf16",
     "states.parameters": "bf16", "optimizer.offload": "host", "schedule.waiting": 0,
-    "stack.name": "torch", "comm.collectives": "nccl",
+    "stack.name": "torch", "overlap.pipeline": "false", "comm.collectives": "nccl",
 }  # fmt: skip
 """Another value than any of the scenarios has."""
 ELSEWHERE = {
