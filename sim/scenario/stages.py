@@ -164,9 +164,9 @@ class Spread:
     def misfit(self, layers: int, pipeline: int, chunks: int) -> str:
         """Why so many layers cannot be spread so, with the nearest that can; "" where they can."""
         if self.first is None and self.last is None:
-            total, by = layers + self.embedding + self.head, f"parallel.pipeline {pipeline}"
+            total, by = layers + self.embedding + self.head, "parallel.pipeline"
             further = " + ".join(word for word in ("embedding", "head") if getattr(self, word))
-            more = f" x {chunks} stages" if chunks > 1 else ""
+            more = " x schedule.chunks" if chunks > 1 else ""
             if total % (pipeline * chunks):
                 return indivisible(f"model.layers {layers} + {further} = {total}", total, by + more, pipeline * chunks)
             return ""
