@@ -27,17 +27,17 @@ SHARDING = {"no_shard": 0, "optim": 1, "optim_grads": 2, "optim_grads_params": 3
 """--data-parallel-sharding-strategy of Megatron-FSDP -> ZeRO stage."""
 
 
-def keys(s: Settings, model: Any, layers: int, world: int) -> dict[str, Any]:
-    """All of a scenario but its name, cluster and model. model: its keys or its name; layers: of it; world: GPUs.
-    Raises Refused."""
-    routed = not isinstance(model, Mapping) or "experts" in model
+def keys(s: Settings, model: Mapping[str, Any], world: int) -> dict[str, Any]:
+    """All of a scenario but its name, cluster and model. model: its keys; world: GPUs. Raises Refused."""
+    layers = model["layers"]
+    routed = "experts" in model
     _dropout(s)
     parallel = _parallel(s, world, routed)
     schedule = _schedule(s, parallel.get("pipeline", 1), layers)
     return {
         "precision": (precision := _precision(s)), "stack": _stack(s, parallel.get("expert", 1)),
         "parallel": parallel, **schedule, "batch": _batch(s, parallel, world),
-        **({"routing": "balanced"} if routed and _balanced(s) else {}),
+        **(_routing(s) if routed else {}),
         "overlap": _overlap(s, parallel, "chunks" in schedule.get("schedule", ())), "recompute": _recompute(s),
         "states": _states(s, precision), "optimizer": _optimizer(s),
     }  # fmt: skip
@@ -46,11 +46,8 @@ def keys(s: Settings, model: Any, layers: int, world: int) -> dict[str, Any]:
 def _dropout(s: Settings) -> None:
     """Tell where there is dropout, whose kernels are not here: 0.1 of both kinds unless said."""
     for name in ("hidden_dropout", "attention_dropout"):
-        share = s.number(name, 0.1)
-        if share and name in s:
-            s.note(name, "kernels of dropout are not modelled")
-        elif share:
-            s.notes.append(Note(0, s.named(name), f"is {share:g} unless said; kernels of dropout are not modelled"))
+        if s.number(name, 0.1):
+            s.told(name, "kernels of dropout are not modelled", "is 0.1 unless said: ")
 
 
 def tensor(s: Settings) -> int:
@@ -165,8 +162,9 @@ def _stack(s: Settings, expert: int) -> dict[str, Any]:
     if expert > 1:
         if kind == "flex" or deep:
             answer["dispatcher"] = backend if backend != "ncclep" else "alltoall"
-        elif kind == "allgather" and "moe_token_dispatcher_type" in s:
-            s.note("moe_token_dispatcher_type", "an exchange by all-gather is not modelled; alltoall is taken")
+        elif kind == "allgather":
+            why = "an exchange by all-gather is not modelled; alltoall is taken"
+            s.told("moe_token_dispatcher_type", why, "is allgather unless said: ")
     graphs = s.word("cuda_graph_impl", "none") not in ("none", "None")
     if graphs or s.flag("enable_cuda_graph") or s.flag("external_cuda_graph"):
         answer["cuda_graphs"] = True
@@ -178,10 +176,11 @@ def _stack(s: Settings, expert: int) -> dict[str, Any]:
     return answer
 
 
-def _balanced(s: Settings) -> bool:
-    """Always: how real tokens choose is in no launch file."""
-    s.flag("moe_router_force_load_balancing")
-    return True
+def _routing(s: Settings) -> dict[str, Any]:
+    """Balanced, with a note where it is not forced to be."""
+    if not s.flag("moe_router_force_load_balancing"):
+        s.notes.append(Note(0, "routing", "how tokens choose is in no launch file; balanced is taken"))
+    return {"routing": "balanced"}
 
 
 def _overlap(s: Settings, parallel: Mapping[str, Any], interleaved: bool) -> dict[str, Any]:
@@ -202,6 +201,8 @@ def _recompute(s: Settings) -> Any:
     """Nothing is computed again unless said; selectively, core attention."""
     grain = s.word("recompute_granularity", "selective" if s.flag("recompute_activations") else "none")
     s.flag("recompute_activations")
+    if s.flag("moe_layer_recompute") and grain in ("none", "None"):
+        return {"modules": ["moe"]}
     if grain in ("none", "None"):
         return "none"
     if grain == "full":
@@ -234,6 +235,8 @@ def _states(s: Settings, precision: str) -> dict[str, Any]:
         s.note("exp_avg_sq_dtype", f"both moments are of one format here; {moments} is taken")
     if not aware:
         master = moments = gradients = "fp32"
+    if s.word("megatron_fsdp_main_grads_dtype") in FORMATS:
+        gradients = FORMATS[s.word("megatron_fsdp_main_grads_dtype")]
     half = s.flag("grad_reduce_in_bf16")
     answer = {"master": master, "moments": moments, "gradients": "bf16" if half else gradients}
     gathered = s.flag("fp8_param_gather") or s.flag("fp8_param") or s.flag("fp4_param_gather")

@@ -5,9 +5,8 @@ sections of Megatron-Bridge's ConfigContainer and of NeMo's recipes, and of torc
 """
 
 from collections.abc import Collection
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
-
-from hwmodels.document import did_you_mean
 
 IDLE = (
     ("how often and where weights are saved or loaded is no part of a step", """
@@ -59,8 +58,8 @@ IDLE = (
         yaml_cfg disable_jit_fuser pipeline_model_parallel_comm_backend tp_comm_bootstrap_backend use_gloo_*
         transformer_impl ft.* dist dist.* rerun_state_machine.* inprocess_restart.* env_vars env_vars.* comm.*
         training.gc_* name run_name restore_* trainer.accelerator trainer.strategy trainer.benchmark
-        trainer.use_distributed_sampler trainer.replace_sampler_ddp experimental.custom_*
-        model.print_after_conversion"""),
+        trainer.use_distributed_sampler trainer.replace_sampler_ddp experimental.custom_* ENV_VARS.* TEST_TYPE METRICS
+        MODE model.print_after_conversion"""),
     ("is for inference or for reinforcement learning, and this is training", """
         inference_* rl_* grpo_* langrl_* perform_rl_step flash_decode decode_only_cuda_graphs
         nccl_all_reduce_for_prefill mlp_chunks_for_prefill disable_chunked_prefill enable_chunked_prefill
@@ -170,6 +169,9 @@ MUTE = {
 }  # fmt: skip
 """Name -> why the scenario cannot say it, or what stands in its place."""
 
+NEAR = 0.8
+"""How alike a name must be to be offered instead (difflib)."""
+
 
 def why(name: str, known: Collection[str], spell: str) -> str:
     """One line on a setting that is not in the scenario. known: names that are understood; spell: how one is written,
@@ -180,5 +182,6 @@ def why(name: str, known: Collection[str], spell: str) -> str:
         if any(fnmatchcase(name, pattern) for pattern in names.split()):
             return reason
     literal = {each for _, names in IDLE for each in names.split() if "*" not in each}
-    near = did_you_mean(name, {*known, *MUTE, *literal}).replace("_", "-" if "--" in spell else "_")
-    return f"is not known{near.replace(chr(39), '')}; nothing is done with it"
+    near = get_close_matches(name, sorted({*known, *MUTE, *literal}), n=1, cutoff=NEAR)
+    hint = f", did you mean {spell.format(near[0].replace('_', '-') if '--' in spell else near[0])}?" if near else ";"
+    return f"is not known{hint} nothing is done with it"

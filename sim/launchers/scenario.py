@@ -152,12 +152,12 @@ def _in_our_keys(
     name = Path(s.file).stem
     model: Any = asked.model
     if model:
-        layers = _layers(model, s.file)
+        whole = _known(model, s.file)
         _ignored(s, name, asked, set(s.settings) - s.read, bridge)
     else:
         model = transformer.model(s, name, asked.vocabulary, megatron.tensor(s), bridge)
-        layers = model["layers"]
-    keys = megatron.keys(s, model, layers, world)
+        whole = model
+    keys = megatron.keys(s, whole, world)
     return _imported(s, kind, {"name": name, "cluster": machine, "model": model, **keys}, notes, asked)
 
 
@@ -180,10 +180,10 @@ def _torchtitan(content: Mapping[str, Any], text: str, file: str, asked: Asked) 
     model = asked.model or torchtitan.model(s)
     s.read |= {"model.name", "model.flavor"}
     base = model["base"] if isinstance(model, Mapping) else model
-    layers = _layers(str(base), file)
+    whole = _known(str(base), file)
     machine, ranks = cluster(asked.machine, Hosts(), torchtitan.world(s), file)
     name = Path(file).stem
-    keys = torchtitan.keys(s, layers, ranks)
+    keys = torchtitan.keys(s, whole, ranks)
     return _imported(s, "a torchtitan job", {"name": name, "cluster": machine, "model": model, **keys}, (), asked)
 
 
@@ -205,14 +205,15 @@ def _scalar(value: str) -> Any:
     return scalar(value)
 
 
-def _layers(name: str, file: str) -> int:
-    """Layers of a known model."""
+def _known(name: str, file: str) -> Mapping[str, Any]:
+    """The keys of a known model."""
     if name not in models():
         raise Refused(f"--model: {unknown(name, 'model', models())}")
     try:
-        return int(expand(Document(name), MODELS).content["layers"])
-    except (DocumentError, KeyError) as error:
+        content: Mapping[str, Any] = expand(Document(name), MODELS).content
+    except DocumentError as error:
         raise Refused(f"--model {name}: {error}", file) from None
+    return content
 
 
 def _imported(s: Settings, kind: str, scenario: dict[str, Any], notes: Sequence[Note], asked: Asked) -> Imported:

@@ -187,7 +187,9 @@ class Script:
         out: list[Word] = []
         for word in words:
             if (whole := self._listed(word)) is not None:
-                out += whole
+                bare = split and word.letters[0].quoting == BARE
+                out += [part for item in whole for part in _split(_bare(item.letters), item)] if bare else whole
+                self.size += sum(len(item.letters) for item in whole)
                 continue
             inside = self._letters(word.letters, depth)
             self.size += len(inside)
@@ -338,6 +340,11 @@ def _text(words: Sequence[Word]) -> Letters:
     return [
         letter for i, word in enumerate(words) for letter in (*((Letter(" ", word.line),) if i else ()), *word.letters)
     ]
+
+
+def _bare(text: Letters) -> Letters:
+    """Letters that fall apart at blank space, but for what only a shell could expand."""
+    return [each if each.quoting == UNKNOWN else each._replace(quoting=BARE) for each in text]
 
 
 def _joined(words: Sequence[Word], line: int) -> Word:

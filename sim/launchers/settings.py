@@ -62,6 +62,13 @@ class Settings:
         setting = self.settings[name]
         self.notes.append(Note(setting.line, setting.shown, why))
 
+    def told(self, name: str, why: str, unsaid: str) -> None:
+        """The same, of a setting that may be the default. unsaid: what comes before where it is."""
+        if name in self.settings:
+            self.note(name, why)
+        else:
+            self.notes.append(Note(0, self.named(name), f"{unsaid}{why}"))
+
     def refusal(self, name: str, why: str) -> Refused:
         """A refusal at the place of a setting."""
         setting = self.settings.get(name)

@@ -11,7 +11,7 @@ from typing import Any
 
 from hwmodels.document import did_you_mean
 from hwmodels.refused import Refused
-from sim.launchers.settings import Setting, Settings
+from sim.launchers.settings import Note, Setting, Settings
 from sim.launchers.stages import lighter_ends
 
 SECTIONS = (
@@ -144,8 +144,9 @@ def world(s: Settings) -> int:
     return sizes["replicate"] * sizes["shard"] * sizes["tensor"] * sizes["pipeline"] * sizes["context"]
 
 
-def keys(s: Settings, layers: int, ranks: int) -> dict[str, Any]:
-    """All of a scenario but its name, cluster and model. layers: of the model; ranks: GPUs. Raises Refused."""
+def keys(s: Settings, model: Mapping[str, Any], ranks: int) -> dict[str, Any]:
+    """All of a scenario but its name, cluster and model. model: its keys; ranks: GPUs. Raises Refused."""
+    layers, routed = model["layers"], "experts" in model
     sizes = degrees(s)
     held = sizes["replicate"] * sizes["tensor"] * sizes["pipeline"] * sizes["context"]
     if sizes["shard"] < 0:
@@ -155,15 +156,15 @@ def keys(s: Settings, layers: int, ranks: int) -> dict[str, Any]:
         raise Refused(f"{what}; add another --nodes N", s.file)
     schedule, chunks = _schedule(s, sizes["pipeline"], layers)
     return {
-        "precision": _precision(s), "stack": _stack(s), "parallel": _parallel(s, sizes), **schedule,
+        "precision": _precision(s), "stack": _stack(s), "parallel": _parallel(s, sizes, routed), **schedule,
         "batch": _batch(s, sizes),
-        **({"routing": "balanced"} if sizes["expert"] > 1 else {}),
+        **(_routing(s) if routed else {}),
         "overlap": _overlap(s, sizes), "recompute": _recompute(s, layers, sizes["pipeline"] * chunks),
         "states": _states(s), "optimizer": _optimizer(s),
     }  # fmt: skip
 
 
-def _parallel(s: Settings, sizes: Mapping[str, int]) -> dict[str, Any]:
+def _parallel(s: Settings, sizes: Mapping[str, int], routed: bool) -> dict[str, Any]:
     """Tensor parallelism is with sequence parallelism, and weights are sharded over the context group too."""
     answer: dict[str, Any] = {key: sizes[key] for key in ("pipeline", "tensor", "context", "expert") if sizes[key] > 1}
     if "tensor" in answer:
@@ -172,10 +173,10 @@ def _parallel(s: Settings, sizes: Mapping[str, int]) -> dict[str, Any]:
         # alltoall hands keys and values on around the ranks (torch/distributed/tensor/experimental/_attention.py)
         method = s.word(f"{P}context_parallel_rotate_method", "allgather", ("allgather", "alltoall"))
         answer["context_kind"] = "all_gather" if method == "allgather" else "ring"
-    if sizes["expert"] > 1 and sizes["expert_tensor"] > 1:
-        answer["expert_tensor"] = sizes["expert_tensor"]
-    elif sizes["expert"] == 1 and sizes["tensor"] > 1 and "moe" in s.word("model.name"):
-        answer["expert_tensor"] = sizes["tensor"]
+    # without expert parallelism experts are split like other layers (torchtitan/models/*/infra/parallelize.py)
+    inside = sizes["expert_tensor"] if sizes["expert"] > 1 else sizes["tensor"]
+    if routed and inside > 1:
+        answer["expert_tensor"] = inside
     shard = sizes["shard"] * sizes["context"]
     reshard = s.word(f"{P}fsdp_reshard_after_forward", "default", ("default", "always", "never"))
     if shard == 1:
@@ -225,6 +226,13 @@ def _batch(s: Settings, sizes: Mapping[str, int]) -> dict[str, Any]:
         )
     s.read.add(f"{P}pipeline_parallel_microbatch_size")
     return {"sequences": whole, "sequence_length": length, "micro_batch": micro}
+
+
+def _routing(s: Settings) -> dict[str, Any]:
+    """Balanced, with a note where it is not forced to be."""
+    if not s.flag("debug.moe_force_load_balance") and not s.flag(f"{T}debug_moe_force_load_balance"):
+        s.notes.append(Note(0, "routing", "how tokens choose is in no launch file; balanced is taken"))
+    return {"routing": "balanced"}
 
 
 def _converters(s: Settings) -> set[str]:

@@ -145,14 +145,18 @@ def _kv_heads(s: Settings, heads: int, bridge: bool) -> int:
 
 def _vocabulary(s: Settings, given: int, tensor: int) -> int:
     """Tokens, padded as Megatron does to a multiple of --make-vocab-size-divisible-by x tensor parallelism."""
-    if padded := s.whole("padded_vocab_size", 0, least=0):
-        return padded
+    multiple = s.whole("make_vocab_size_divisible_by", DIVISIBLE) * tensor
     kind = s.word("tokenizer_type")
-    size = given or s.whole("vocab_size", {"GPT2BPETokenizer": GPT2, "TikTokenizer": TIKTOKEN}.get(kind, 0), least=0)
+    usual = {"GPT2BPETokenizer": GPT2, "TikTokenizer": TIKTOKEN}.get(kind, 0)
+    said, padded = s.whole("vocab_size", usual, least=0), s.whole("padded_vocab_size", 0, least=0)
+    if padded and not given:
+        return padded
+    if given and "vocab_size" in s:
+        s.note("vocab_size", f"stands aside for --vocabulary {given}")
+    size = given or said
     if not size:
         raise Refused(f"{s.named('vocab_size')} is not in it, only a tokenizer; add --vocabulary N, its tokens", s.file)
     size += kind == "NullTokenizer" and not given  # its end of a document
-    multiple = s.whole("make_vocab_size_divisible_by", DIVISIBLE) * tensor
     return ceil(size / multiple) * multiple
 
 
@@ -194,9 +198,10 @@ def _positions(s: Settings, width: int) -> dict[str, Any]:
     kind = s.word("position_embedding_type", "learned_absolute", legal)
     turned = s.number("rotary_percent", 1.0)
     longest = s.whole("max_position_embeddings", 0, least=0)
+    without = s.flag("no_position_embedding")
     if s.flag("use_rotary_position_embeddings") or kind in ("rope", "yarn", "mrope"):
         return {"rotary": int(width * turned)} if turned < 1 else {}
-    if kind == "learned_absolute" and not s.flag("no_position_embedding"):
+    if kind == "learned_absolute" and not without:
         return {"rotary": 0, "positions": longest or s.whole("seq_length", 0, least=0)}
     if kind == "relative":
         s.note("position_embedding_type", "relative positions are not modelled; left out")
