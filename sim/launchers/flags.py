@@ -8,7 +8,7 @@ from hwmodels.refused import Refused
 from sim.launchers.machine import Hosts
 from sim.launchers.script import Script
 from sim.launchers.settings import Note, Setting, Settings
-from sim.launchers.shell import Word, letters
+from sim.launchers.shell import SINGLE, Letters, Word, letters
 
 TELLING = frozenset(
     [
@@ -30,6 +30,8 @@ TELLING = frozenset(
 NODES = ("nnodes", "num_nodes", "nodes", "N")
 PER_NODE = ("nproc_per_node", "gpus_per_node", "gres", "gpus_per_task", "ntasks_per_node")
 """Options of torchrun, srun and sbatch, those that say it best first."""
+OPERATORS = "()|&;<>"
+"""Letters that part commands."""
 TASKS = ("ntasks", "n")
 
 
@@ -50,7 +52,7 @@ def is_megatron(text: str) -> bool:
 def job(text: str, file: str, given: Mapping[str, str]) -> Job:
     """The job that a text launches. given: variables of the script from outside. Raises Refused."""
     try:
-        script = Script(letters(text), given)
+        script = Script(_letters(text), given)
     except Refused as refused:
         raise Refused(_bare(refused), file, refused.line) from None
     if unknown := sorted(given.keys() - script.seen):
@@ -61,6 +63,14 @@ def job(text: str, file: str, given: Mapping[str, str]) -> Job:
     slurm = [Word(letters(word), number) for number, line in enumerate(text.splitlines(), 1) for word in _sbatch(line)]
     hosts = _hosts([dict(_options(options)), dict(_options(slurm))])
     return Job(Settings(file, settings), hosts, (*script.notes, *notes, *more))
+
+
+def _letters(text: str) -> Letters:
+    """Letters of a script; in a list of arguments no operators stand between them."""
+    first = next((line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")), "")
+    if not first.lstrip().startswith("-"):
+        return letters(text)
+    return [each._replace(quoting=SINGLE) if each.text in OPERATORS else each for each in letters(text)]
 
 
 def _bare(refused: Refused) -> str:

@@ -63,11 +63,11 @@ def _parallel(s: Settings, world: int, routed: bool) -> dict[str, Any]:
         "context": s.whole("context_parallel_size", 1), "expert": s.whole("expert_model_parallel_size", 1),
     }  # fmt: skip
     answer = {key: value for key, value in answer.items() if value > 1}
-    if s.flag("sequence_parallel"):
-        if size > 1:
-            answer["sequence"] = True
-        else:  # as arguments.py has it
-            s.note("sequence_parallel", "without tensor parallelism there is none")
+    shared = s.flag("sequence_parallel")
+    if size > 1:
+        answer["sequence"] = shared
+    elif shared:
+        s.note("sequence_parallel", "without tensor parallelism there is none")
     if "context" in answer:
         answer["context_kind"] = _context_kind(s)
     else:
