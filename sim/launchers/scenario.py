@@ -18,7 +18,7 @@ from sim.scenario.shelves import MODELS, models
 
 MARK = "# A scenario imported from "
 """How every imported scenario begins."""
-LONGEST = 1 << 18
+LONGEST = 1 << 17
 """Bytes of a launch file at most."""
 KINDS = "Megatron-LM arguments or a script with them, a Megatron-Bridge or NeMo recipe in YAML, a torchtitan TOML"
 

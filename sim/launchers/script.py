@@ -14,7 +14,7 @@ from sim.launchers.arithmetic import number, truth
 from sim.launchers.settings import Note
 from sim.launchers.shell import BARE, DOUBLE, UNKNOWN, Command, Letter, Letters, Word, commands, letters
 
-LETTERS = 1 << 20
+LETTERS = 1 << 17
 """Of all that a script expands to at most; a few lines of A=$A$A would make billions."""
 DEPTH = 8
 """Of defaults inside defaults, and of commands inside the words of commands."""

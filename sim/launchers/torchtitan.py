@@ -149,10 +149,11 @@ def keys(s: Settings, model: Mapping[str, Any], ranks: int) -> dict[str, Any]:
     layers, routed = model["layers"], "experts" in model
     sizes = degrees(s)
     held = sizes["replicate"] * sizes["tensor"] * sizes["pipeline"] * sizes["context"]
+    some = f"multiples of {held}" if sizes["shard"] < 0 else str(held * sizes["shard"])
     if sizes["shard"] < 0:
         sizes["shard"] = ranks // held
     if held * sizes["shard"] != ranks:
-        what = f"[parallelism] is for {held * sizes['shard'] or f'multiples of {held}'} GPUs, and there are {ranks}"
+        what = f"[parallelism] is for {some} GPUs, and there are {ranks}"
         raise Refused(f"{what}; add another --nodes N", s.file)
     schedule, chunks = _schedule(s, sizes["pipeline"], layers)
     return {
