@@ -82,7 +82,7 @@ def is_recipe(content: Any) -> bool:
 
 def settings(document: Document, file: str, old: bool = False) -> tuple[Settings, Hosts]:
     """What a recipe sets, in the names of Megatron-LM's arguments, and where it runs."""
-    found: dict[str, Setting] = {}
+    named: dict[str, Setting] = {}
     where: dict[str, int] = {}
     for path, value in _leaves(document.content, ()):
         setting = Setting((value,), document.place(path).line, dotted(path))
@@ -91,13 +91,13 @@ def settings(document: Document, file: str, old: bool = False) -> tuple[Settings
             where[WHERE[last]] = value
             continue
         for name, other in _named(path, setting):
-            if name not in found or found[name].line <= other.line:
-                found[name] = other
+            if name not in named or named[name].line <= other.line:
+                named[name] = other
     if "trainer" not in document.content and "MODEL_ARGS" not in document.content:
         for name, value in COMMON.items():
-            if name != "bf16" or not {"fp16", "bf16"} & found.keys():
-                found.setdefault(name, Setting((value,), 0, name))
-    return Settings(file, found, "{}", "_"), Hosts(where.get("hosts", 0), where.get("gpus", 0))
+            if name != "bf16" or not {"fp16", "bf16"} & named.keys():
+                named.setdefault(name, Setting((value,), 0, name))
+    return Settings(file, named, "{}", "_"), Hosts(where.get("hosts", 0), where.get("gpus", 0))
 
 
 def _leaves(content: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -47,7 +47,7 @@ def _dropout(s: Settings) -> None:
     """Tell where there is dropout, whose kernels are not here: 0.1 of both kinds unless said."""
     for name in ("hidden_dropout", "attention_dropout"):
         if s.number(name, 0.1):
-            s.told(name, "kernels of dropout are not modelled", "is 0.1 unless said: ")
+            s.admit(name, "kernels of dropout are not modelled", "is 0.1 unless said: ")
 
 
 def tensor(s: Settings) -> int:
@@ -164,7 +164,7 @@ def _stack(s: Settings, expert: int) -> dict[str, Any]:
             answer["dispatcher"] = backend if backend != "ncclep" else "alltoall"
         elif kind == "allgather":
             why = "an exchange by all-gather is not modelled; alltoall is taken"
-            s.told("moe_token_dispatcher_type", why, "is allgather unless said: ")
+            s.admit("moe_token_dispatcher_type", why, "is allgather unless said: ")
     graphs = s.word("cuda_graph_impl", "none") not in ("none", "None")
     if graphs or s.flag("enable_cuda_graph") or s.flag("external_cuda_graph"):
         answer["cuda_graphs"] = True

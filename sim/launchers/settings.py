@@ -62,7 +62,7 @@ class Settings:
         setting = self.settings[name]
         self.notes.append(Note(setting.line, setting.shown, why))
 
-    def told(self, name: str, why: str, unsaid: str) -> None:
+    def admit(self, name: str, why: str, unsaid: str) -> None:
         """The same, of a setting that may be the default. unsaid: what comes before where it is."""
         if name in self.settings:
             self.note(name, why)
