@@ -16,10 +16,11 @@ from sim.communication.exchange.price import Fidelity
 from sim.engine.events import alone
 from sim.layout import placement
 from sim.layout.machine import Machine
+from sim.layout.mesh import Mesh
 from sim.layout.placement import Stage, marked
-from sim.layout.plan import Plan, relative
+from sim.layout.plan import Plan, mesh_of, relative
 from sim.models.family import family
-from sim.models.layer import COMPUTE, Part, Site, Unit
+from sim.models.layer import COMPUTE, Groups, Part, Site, Unit
 from sim.models.lowering import lowering
 from sim.models.lowering import recipe as of_stack
 from sim.models.transformer_engine import EVERY
@@ -99,27 +100,38 @@ def _prices(key: _Priced) -> Machine:
     mixture, units = own.mixture(shape), own.units(shape)
     if scenario.recompute.everywhere:  # placement goes by what layers cost
         units = marked(units, scenario.recompute)
-    group, tokens = scenario.parallel.expert, batch.micro_batch * batch.sequence_length
+    group, mesh = scenario.parallel.expert, mesh_of(scenario, scenario.parallel.pipeline)
+    site = Site(
+        shape.part(scenario.parallel.tensor, scenario.parallel.expert_tensor), recipe, batch.micro_batch,
+        batch.sequence_length, 0, 0, 0.0, 0.0, 0, group, mesh.nodes_of("expert"), scenario.recompute, scenario.stack,
+        _documents(scenario), _groups(scenario, mesh),
+    )  # fmt: skip
     exchanging = group > 1 and any(unit.routed for unit in units)  # a rank by itself has nobody to send to
     held = comm.sms if exchanging else 0
     links, waits = wires(node, cluster.fabric), comm.waits == "measured"
     nccl = Library(node.device.architecture) if comm.collectives == NCCL else None
     pricer = Pricer(node.device, links, held, scenario.pricing, fidelity, key.always, waits,
                     node.launch if scenario.stack.launches else None, scenario.stack.library, nccl)  # fmt: skip
-    load = balanced.balanced(mixture, tokens, group, node.gpus) if mixture else balanced.NONE
-    slots = mixture.experts + scenario.routing.redundant_experts if mixture else 0
-    site = Site(
-        shape, recipe, batch.micro_batch, batch.sequence_length, load.received, load.rows, load.nodes_reached,
-        load.ranks_reached, slots // group, group, -(-group // node.gpus), scenario.recompute,
-        scenario.stack, _documents(scenario),
-    )  # fmt: skip
+    if mixture:
+        load = balanced.balanced(mixture, site.own, group, -(-group // site.group_nodes))
+        slots = mixture.experts + scenario.routing.redundant_experts
+        site = site._replace(**load._asdict(), local_experts=slots // group)
     lowered = lowering(own, scenario.stack)
 
     @cache
     def parts(unit: Unit, direction: str) -> tuple[Part, ...]:
         return lowered.parts(site, unit, direction)
 
-    return Machine(cluster, recipe, pricer, site, parts, (), units)
+    return Machine(cluster, recipe, pricer, shape, site, parts, (), units)
+
+
+def _groups(scenario: Scenario, mesh: Mesh) -> Groups:
+    """Who shares a layer."""
+    given, nodes = scenario.parallel, mesh.nodes_of
+    return Groups(
+        given.tensor, given.sequence, given.context, given.context_kind, given.expert_tensor,
+        nodes("tensor"), nodes("context"), nodes("expert_tensor"),
+    )  # fmt: skip
 
 
 def _documents(scenario: Scenario) -> tuple[int, int] | None:

@@ -236,7 +236,7 @@ def _stages(plan: Plan, machine: Machine | None) -> tuple[StageLoad, ...]:
     out = []
     for stage, units in enumerate(machine.stages):
         costs = [sum(machine.unit_ns(unit, d) for unit in units) / NS_PER_S for d in "FBW"]
-        size = weights(machine.site.shape, units).total
+        size = weights(machine.whole, units).total
         layers = sum(u.block for u in units)
         out.append(StageLoad(stage, plan.holders(stage)[0], _contents(units), layers, size, *costs))
     return tuple(out)

@@ -31,6 +31,7 @@ DOORS = {
     "networkx": {"hwmodels/fabric.py"},
     "pydantic": {
         "sim/scenario/form.py",
+        "sim/scenario/layout.py",
         "sim/scenario/mistakes.py",
         "sim/scenario/model.py",
         "sim/scenario/resolve.py",

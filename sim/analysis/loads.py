@@ -108,14 +108,14 @@ def rank_loads(plan: Plan, machine: Machine, drawn: Loads) -> RankLoads:
     """A row for each layer and rank that has it. Where a schedule runs a stage in two places (DualPipe), each has its
     own micro-batches."""
     parts = sorted(_parts(plan, machine))
-    replica = np.arange(plan.data)
+    replica = np.arange(plan.mesh.replicas)
     layers, (nodes, ranks) = layers_of(machine, drawn), reach(machine, drawn)
     index, position, count = (
-        np.repeat(column, plan.data)
+        np.repeat(column, plan.mesh.replicas)
         for column in zip(*((part.number, part.position, len(part.micro_batches)) for part in parts), strict=True)
     )
     return RankLoads(
-        layer=layers[index], rank=position * plan.data + np.tile(replica, len(parts)), position=position,
+        layer=layers[index], rank=position * plan.mesh.replicas + np.tile(replica, len(parts)), position=position,
         micro_batches=count, received=_spread(drawn.received, parts), rows=_spread(drawn.rows, parts),
         nodes_reached=nodes[index], ranks_reached=ranks[index], group=machine.site.group,
         gpus_per_node=machine.cluster.node.gpus, expected_rows=machine.site.rows,

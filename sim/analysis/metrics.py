@@ -271,7 +271,7 @@ def _rates(machine: Machine, step: float, lengths: Lengths) -> dict[str, Any]:
 def _flop(machine: Machine, lengths: Lengths, causal: bool) -> float:
     """FLOPs of a step as publishers count them, each token in a document of its own length. Of more lengths than
     COUNTED those between are interpolated, which is exact where attention is over whole documents."""
-    shape, flop = machine.site.shape, machine.family.flop
+    shape, flop = machine.whole, machine.family.flop
     if len(lengths) <= COUNTED:
         return sum(length * pieces * flop(shape, length, causal) for length, pieces in lengths)
     ours, pieces = np.array(sorted(lengths), dtype=float).T

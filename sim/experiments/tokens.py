@@ -51,8 +51,9 @@ def survey(scenario: Scenario, steps: int = 0) -> dict[str, Any]:
     table = {
         "scenario": scenario.name, "overrides": list(scenario.overrides), "scenario_hash": scenario.scenario_hash,
         "routing": scenario.routing.kind,
-        "expected": drawn is None, "tokens": machine.site.tokens, "ranks": plan.data, "group": scenario.parallel.expert,
-        "micro_batches": plan.micro_batches, "step_tokens": machine.site.tokens * plan.data * plan.micro_batches,
+        "expected": drawn is None, "tokens": machine.site.own, "ranks": plan.mesh.replicas,
+        "group": scenario.parallel.expert, "micro_batches": plan.micro_batches,
+        "step_tokens": machine.site.own * plan.mesh.replicas * plan.micro_batches,
         "reach": _reach(scenario, machine, gate, popularity, hosts),
         "layers": _layers(popularity, _even(plan, machine, gate, len(popularity)) if drawn is None else drawn, routed),
     }  # fmt: skip
@@ -61,7 +62,7 @@ def survey(scenario: Scenario, steps: int = 0) -> dict[str, Any]:
 
 def _even(plan: Plan, machine: Machine, gate: Gate, layers: int) -> Loads:
     """Loads when every rank is as expected, which is how a run takes them, and every expert chosen as often."""
-    shape, experts = (layers, 1, plan.data), np.ones((layers, gate.experts), np.int64)
+    shape, experts = (layers, 1, plan.mesh.replicas), np.ones((layers, gate.experts), np.int64)
     received, rows = (np.full(shape, each, np.int32) for each in (machine.site.received, machine.site.rows))
     return Loads(received, rows, experts=experts)
 

@@ -149,10 +149,10 @@ def _dimension(plan: Plan, key: str, further: bool) -> str:
 def _does(plan: Plan) -> tuple[Any, ...]:
     """All that a run takes from the dimensions of its model."""
     scenario, machine = plan.scenario, assembly.prices(plan.scenario, assembly.held_always(plan))
-    site, shape, own = machine.site, machine.site.shape, machine.family
+    site, shape, own = machine.site, machine.whole, machine.family
     layers = [
         (
-            unit, own.weights(shape, unit), own.kept(site, unit), own.kept_for_weight(site, unit),
+            unit, own.weights(site.shape, unit), own.kept(site, unit), own.kept_for_weight(site, unit),
             *([launch.op for part in machine.parts(unit, direction) for launch in part.kernels] for direction in "FBW"),
         )
         for unit in machine.units

@@ -60,12 +60,14 @@ class Known:
 
 @dataclass(frozen=True)
 class Machine:
-    """A cluster as a model's ranks find it. parts: of a unit in a direction. stages: units of each. hindrances: by
+    """A cluster as a model's ranks find it. whole: the model, of which `site` has what a rank of a tensor group has.
+    parts: of a unit in a direction. stages: units of each. hindrances: by
     links between switches, which the pricer counts for exchanges."""
 
     cluster: Cluster
     recipe: Recipe
     pricer: Pricer
+    whole: ModelShape
     site: Site[ModelShape]
     parts: PartsOf
     stages: tuple[Stage, ...]
@@ -133,7 +135,7 @@ class Machine:
 
     def message(self, mesh: Mesh, source: int, target: int) -> Send:
         """What one pipeline position sends to another, as the first replica sends it."""
-        size = self.site.tokens * self.recipe.boundary.row_bytes(self.site.shape.hidden)
+        size = self.site.own * self.recipe.boundary.row_bytes(self.site.shape.hidden)
         a, b = (mesh.node(mesh.rank(position, 0)) for position in (source, target))
         leaf = self.cluster.fabric.nodes_per_leaf if self.cluster.fabric else self.cluster.nodes
         return Send(size, a != b, a // leaf != b // leaf, slower=self.hindrances.of_message(source, target).slower)

@@ -1,30 +1,41 @@
 """The mesh of ranks: which rank is where on each axis, who meets whom, and which ranks nothing tells apart.
 
-This is the only file that does arithmetic on rank numbers. Axes, from the slowest to the fastest: pipeline, data,
-expert, context, tensor; axes that a layout does not use have size 1. A *position* is a coordinate on the pipeline axis,
-a *replica* numbers the ranks of one position (the other axes together), so rank = position * replicas + replica. Expert
-groups are runs of neighbouring replicas: they fill neighbouring GPUs, and stay under one leaf switch where they fit.
+This is the only file that does arithmetic on rank numbers. A *position* is a coordinate on the pipeline axis, a
+*replica* numbers the ranks of one position. The replicas of a position are divided twice: all but routed experts by
+tensor, context and data parallelism, routed experts by expert-tensor and expert parallelism and what is left
+(Liu et al., MoE Parallel Folding, arXiv:2504.14960). Neighbours lie on one node; an order says which axis goes first.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from sim.scenario.values import ORDER
+
 Times = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.int64]
 
-AXES = ("pipeline", "data", "expert", "context", "tensor")
-"""Axes of a mesh, the slowest first."""
+DENSE = {"tp": "tensor", "cp": "context", "dp": "data"}
+"""Word of an order -> axis of what is no routed expert, but for the pipeline."""
+ROUTED = {"tp": "expert_tensor", "ep": "expert", "dp": "expert_data"}
+"""Word of an order -> axis of routed experts: expert-tensor groups are where tensor groups are."""
+MEETS = {
+    "tensor": ("tensor",), "context": ("context",), "data": ("data", "context"), "expert": ("expert",),
+    "expert_tensor": ("expert_tensor",), "expert_data": ("expert_data",),
+}  # fmt: skip
+"""Kind of group -> axes that its members differ in. Parameters are alike over data and context."""
 
 
 @dataclass(frozen=True)
 class Mesh:
     """Ranks of a cluster by pipeline position and replica. pipeline: positions. replicas: ranks at each of them.
-    expert, context, tensor: ranks of a group of that kind. gpus_per_node: neighbouring ranks that share a node."""
+    expert, context, tensor, expert_tensor: ranks of a group of that kind. gpus_per_node: neighbouring ranks that share
+    a node. order: as ORDER says it."""
 
     pipeline: int
     replicas: int
@@ -32,29 +43,58 @@ class Mesh:
     context: int = 1
     tensor: int = 1
     gpus_per_node: int = 1
+    expert_tensor: int = 1
+    order: str = ORDER
 
     @property
     def ranks(self) -> int:
         """All of them."""
         return self.pipeline * self.replicas
 
+    @property
+    def data(self) -> int:
+        """Groups of tensor and context parallelism at a position: each works on sequences of its own."""
+        return self.replicas // (self.context * self.tensor) or 1
+
     @cached_property
-    def shape(self) -> tuple[int, ...]:
-        """Size of each of AXES; expert groups lie inside the ranks that data parallelism spans."""
-        inner = self.context * self.tensor
-        return self.pipeline, self.replicas // (self.expert * inner) or 1, self.expert, self.context, self.tensor
+    def axes(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Size of each axis of a position, the slowest first: of what is no routed expert, and of those."""
+        expert = min(self.expert, self.replicas)
+        sizes = {
+            "tensor": self.tensor, "context": self.context, "data": self.data, "expert": expert,
+            "expert_tensor": self.expert_tensor, "expert_data": self.replicas // (expert * self.expert_tensor) or 1,
+        }  # fmt: skip
+        words = self.order.split("-")[::-1]
+        dense, routed = ([own[word] for word in words if word in own] for own in (DENSE, ROUTED))
+        return {axis: sizes[axis] for axis in dense}, {axis: sizes[axis] for axis in routed}
+
+    @cached_property
+    def inner(self) -> int:
+        """Replicas that are neighbours; then comes the next position."""
+        words = self.order.split("-")
+        faster = [DENSE[word] for word in words[: words.index("pp")] if word in DENSE]
+        return prod(self.axes[0][axis] for axis in faster)
 
     def rank(self, position: int, replica: int) -> int:
         """The rank of a replica at a position."""
-        return position * self.replicas + replica
+        block, place = divmod(replica, self.inner)
+        return (block * self.pipeline + position) * self.inner + place
 
     def place(self, rank: int) -> tuple[int, int]:
         """Position and replica of a rank."""
-        return divmod(rank, self.replicas)
+        block, place = divmod(rank, self.inner)
+        block, position = divmod(block, self.pipeline)
+        return position, block * self.inner + place
 
     def of_position(self, position: int) -> Numbers:
         """Ranks at a position [replica]."""
-        return np.arange(self.replicas) + position * self.replicas
+        return self._ranks(position, np.arange(self.replicas))
+
+    def _ranks(self, position: int, replicas: Numbers) -> Numbers:
+        """`rank` of many."""
+        block, place = np.divmod(replicas, self.inner)
+        ranks: Numbers = (block * self.pipeline + position) * self.inner + place
+        return ranks
 
     def node(self, rank: int) -> int:
         """The node that a rank is on."""
@@ -64,41 +104,53 @@ class Mesh:
         """Ranks on a node."""
         return range(node * self.gpus_per_node, (node + 1) * self.gpus_per_node)
 
+    def groups(self, kind: str) -> Numbers:
+        """Replicas that meet in groups of a kind [group, member]: tensor or context; expert or expert_tensor; data
+        (those that hold the same of what is no routed expert); expert_data (those that hold the same experts)."""
+        return _groups(self, kind)
+
     def member(self, kind: str) -> Numbers:
         """Place of each replica in its group of a kind [replica]."""
-        return np.arange(self.replicas) % self._size(kind)
+        groups = self.groups(kind)
+        members = np.empty(self.replicas, dtype=np.int64)
+        members[groups] = np.arange(groups.shape[1])
+        return members
 
-    def groups(self, kind: str) -> Numbers:
-        """Replicas that meet in groups of a kind [group, member]: expert, context or tensor (neighbours), data (all
-        replicas) or expert_data (those that hold the same experts)."""
-        replicas = np.arange(self.replicas)
-        if kind == "data":
-            return replicas[None]
-        if kind == "expert_data":
-            return replicas.reshape(-1, self._size("expert")).T
-        return replicas.reshape(-1, self._size(kind))
+    def group(self, kind: str, replica: int) -> tuple[int, ...]:
+        """Replicas of the group of a kind that a replica is in."""
+        groups = self.groups(kind)
+        return tuple(groups[(groups == replica).any(axis=1)][0].tolist())
 
     def across(self, positions: Sequence[int], kind: str) -> Numbers:
         """Ranks of groups of a kind (data, expert_data) that span positions [group, member]."""
         groups = self.groups(kind)
-        return np.concatenate([groups + position * self.replicas for position in positions], axis=1)
+        return np.concatenate([self._ranks(position, groups) for position in positions], axis=1)
 
-    def group(self, kind: str, replica: int) -> range:
-        """Replicas of the group of neighbours that a replica is in."""
-        size = self._size(kind)
-        first = replica // size * size
-        return range(first, first + size)
-
-    def nodes_of(self, ranks: int) -> int:
-        """Nodes that so many neighbours lie on, at least."""
-        return -(-ranks // self.gpus_per_node)
-
-    def _size(self, kind: str) -> int:
-        return min(int(getattr(self, kind)), self.replicas)
+    def nodes_of(self, kind: str, positions: Sequence[int] = (0,)) -> int:
+        """Nodes that a group of a kind lies on, which may span positions; the most of any group."""
+        return _nodes(self, kind, tuple(positions))
 
     def columns(self, kinds: Sequence[Hashable] | None = None) -> "Columns":
         """Replicas of equal kinds in one expert group as one column; without kinds each in a column of its own."""
-        return alike(range(self.replicas) if kinds is None else kinds, self._size("expert"))
+        groups = self.groups("expert")
+        number = np.empty(self.replicas, dtype=np.int64)
+        number[groups] = np.arange(len(groups))[:, None]
+        return alike(range(self.replicas) if kinds is None else kinds, number.tolist(), groups.shape[1] > 1)
+
+
+@cache
+def _groups(mesh: Mesh, kind: str) -> Numbers:
+    axes = next(axes for axes in mesh.axes if MEETS[kind][0] in axes)
+    numbers, along = np.arange(mesh.replicas).reshape(tuple(axes.values())), list(axes)
+    kept = [i for i, axis in enumerate(along) if axis not in MEETS[kind]]
+    members = [i for i, axis in enumerate(along) if axis in MEETS[kind]]
+    return numbers.transpose(*kept, *members).reshape(-1, prod(numbers.shape[i] for i in members))
+
+
+@cache
+def _nodes(mesh: Mesh, kind: str, positions: tuple[int, ...]) -> int:
+    nodes = np.sort(mesh.across(positions, kind) // mesh.gpus_per_node, axis=1)
+    return int(1 + (np.diff(nodes, axis=1) > 0).sum(axis=1).max())
 
 
 class Group(NamedTuple):
@@ -144,14 +196,17 @@ class Columns(NamedTuple):
         return self.group(int(np.searchsorted(self.expert.first, column, "right")) - 1)
 
 
-def alike(kinds: Sequence[Hashable], group: int) -> Columns:
-    """Replicas of equal kinds in an expert group (so many neighbours) as one column."""
+def alike(kinds: Sequence[Hashable], groups: Sequence[int], meets: bool) -> Columns:
+    """Replicas of equal kinds in an expert group as one column, group by group. groups: number of that of each replica.
+    meets: whether groups have more than one member."""
     columns: dict[tuple[int, Hashable], int] = {}
-    of = np.array([columns.setdefault((d // group, kind), len(columns)) for d, kind in enumerate(kinds)])
+    of = np.empty(len(kinds), dtype=np.int64)
+    for replica in sorted(range(len(kinds)), key=lambda replica: groups[replica]):
+        of[replica] = columns.setdefault((groups[replica], kinds[replica]), len(columns))
     _, first, weight = np.unique(of, return_index=True, return_counts=True)
-    _, begins, sizes = np.unique(first // group, return_index=True, return_counts=True)
+    _, begins, sizes = np.unique(np.asarray(groups)[first], return_index=True, return_counts=True)
     expert = Group(begins, sizes)
-    return Columns(of, first, weight, expert, {"expert": expert} if group > 1 else {})
+    return Columns(of, first, weight, expert, {"expert": expert} if meets else {})
 
 
 def one() -> Columns:

@@ -166,13 +166,11 @@ def _muon_ns(plan: Plan, machine: Machine, held: Sequence[tuple[int, Shards]]) -
 
 def rings(plan: Plan, machine: Machine, stage: int) -> tuple[Ring, Ring]:
     """Rings around the copies of one stage: of all but experts, then of experts."""
-    held, mesh, nodes = shards(plan, machine, stage), plan.mesh, machine.cluster.nodes
-    dense_nodes = max(1, min(nodes, mesh.nodes_of(held.dense_ranks)))
-    # replicas of an expert sit a whole expert group apart: each on its own node once the group fills nodes
-    expert_nodes = held.expert_ranks if mesh.expert >= mesh.gpus_per_node else dense_nodes
+    held, holders = shards(plan, machine, stage), plan.holders(stage)
+    dense_nodes, expert_nodes = (plan.mesh.nodes_of(kind, holders) for kind in ("data", "expert_data"))
     return (
         Ring(stage, False, held.dense, held.dense_ranks, dense_nodes),
-        Ring(stage, True, held.experts, held.expert_ranks, max(1, min(nodes, expert_nodes))),
+        Ring(stage, True, held.experts, held.expert_ranks, expert_nodes),
     )
 
 

@@ -19,7 +19,7 @@ KEPT = 16
 @dataclass(frozen=True)
 class Plan:
     """Everything decided before prices are known. homes: (stage, micro-batch) -> position that computes it. holds:
-    stages of each position. data: ranks at each of them."""
+    stages of each position. data: pipelines side by side, each with sequences of its own."""
 
     scenario: Scenario
     program: Program
@@ -32,16 +32,14 @@ class Plan:
     @cached_property
     def mesh(self) -> Mesh:
         """Mesh of the ranks."""
-        scenario = self.scenario
-        gpus = scenario.cluster.node.gpus if scenario.cluster else 1
-        return Mesh(self.program.positions, self.data, scenario.parallel.expert, gpus_per_node=gpus)
+        return mesh_of(self.scenario, self.program.positions)
 
     @property
     def key(self) -> tuple[Hashable, ...]:
         """All of it that decides when steps run, but for prices."""
         scenario, positions = self.scenario, self.program.positions
         schedule, messages, tail = scenario.schedule, scenario.comm.messages, scenario.optimizer
-        return schedule, self.paired, positions, self.micro_batches, self.data, messages, tail
+        return schedule, self.paired, positions, self.micro_batches, self.mesh, messages, tail
 
     @cached_property
     def batches(self) -> Sequence[Sequence[Batch]] | None:
@@ -67,6 +65,16 @@ class Plan:
     def holders(self, stage: int) -> tuple[int, ...]:
         """Positions that hold a stage."""
         return tuple(position for position, held in enumerate(self.holds) if stage in held)
+
+
+def mesh_of(scenario: Scenario, positions: int) -> Mesh:
+    """Mesh of a scenario's ranks."""
+    parallel, gpus = scenario.parallel, scenario.cluster.node.gpus if scenario.cluster else 1
+    replicas = scenario.data_parallel * parallel.tensor * parallel.context
+    return Mesh(
+        positions, replicas, parallel.expert, parallel.context, parallel.tensor, gpus, parallel.expert_tensor,
+        parallel.order,
+    )  # fmt: skip
 
 
 def lay_out(scenario: Scenario) -> Plan:

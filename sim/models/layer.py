@@ -18,13 +18,15 @@ S = TypeVar("S", bound=ModelShape, covariant=True)
 class Kernel(NamedTuple):
     """One launch (or `op.kernels` tiny ones): its name in the profile's words, what it does, and its stream. host:
     the host's work to launch it, over that of a simple elementwise operation of its direction, views of tensors before
-    it included. waits: the host waits for its end before it goes on."""
+    it included. waits: the host waits for its end before it goes on. meets: the group of ranks that it meets, all of
+    which must have come before it begins; empty: nobody, or whom its part meets."""
 
     name: str
     op: Op
     lane: int = COMPUTE
     host: float = 1.0
     waits: bool = False
+    meets: str = ""
 
 
 class Unit(NamedTuple):
@@ -60,6 +62,8 @@ class Part(NamedTuple):
     direction: F (forward), B (input gradient) or W (weight gradient). meets: the group of ranks that its kernels meet,
     all of which must have come before they begin; empty: nobody. place: when it is launched in a round, in which one
     unit runs forward beside another backward (see `sim.step.overlap`); of equal places F comes first, then B, then W.
+    chained: whether it waits for the part before it in its direction (W: for what its B computes), and the next one for
+    it. after: direction, name and layer of earlier parts that it waits for besides.
     """
 
     name: str
@@ -68,6 +72,8 @@ class Part(NamedTuple):
     kernels: tuple[Kernel, ...]
     meets: str = ""
     place: int = 0
+    chained: bool = True
+    after: tuple[tuple[str, str, int], ...] = ()
 
     @property
     def label(self) -> str:
@@ -84,15 +90,31 @@ PartsOf = Callable[[Unit, str], tuple[Part, ...]]
 """The parts of a unit for direction F, B or W (a family's `parts`, with its site filled in)."""
 
 
+class Groups(NamedTuple):
+    """Ranks that share a layer. tensor: its heads, columns of networks and vocabulary; sequence: and tokens between
+    products. context: tokens of each sequence; context_kind: ring, all_gather or all_to_all. expert_tensor: columns of
+    routed experts. *_nodes: nodes that a group of a kind lies on."""
+
+    tensor: int = 1
+    sequence: bool = False
+    context: int = 1
+    context_kind: str = "ring"
+    expert_tensor: int = 1
+    tensor_nodes: int = 1
+    context_nodes: int = 1
+    expert_tensor_nodes: int = 1
+
+
 class Site(NamedTuple, Generic[S]):
     """The layer of one rank: the model's dimensions, the recipe, its micro-batch, and its expected routing load.
 
+    shape: of the part of the model that ranks of a tensor group have each (`sim.models.shape.ModelShape.part`).
     sequences, length: of a micro-batch, and tokens of each. received: rows that arrive by dispatch. rows: rows of its
     experts, padded to 128 an expert. nodes_reached, ranks_reached: mean number of distinct nodes and ranks that a token
     goes to. local_experts: experts of this rank. group, group_nodes: ranks and nodes of an expert group. The load of a
     model without experts is all zeros. recompute: what backward computes again. stack: whose kernels they are.
     documents: number and tokens of equal documents, for which attention costs as much as for those that its sequences
-    are packed with; None: a sequence is one document.
+    are packed with; None: a sequence is one document. groups: who shares the layer.
     """
 
     shape: S
@@ -109,10 +131,17 @@ class Site(NamedTuple, Generic[S]):
     recompute: Recompute = RECIPE
     stack: Stack = DEEPSEEK
     documents: tuple[int, int] | None = None
+    groups: Groups = Groups()
 
     @property
     def tokens(self) -> int:
-        return self.sequences * self.length
+        """Tokens of a micro-batch that this rank's products read."""
+        return self.sequences * self.length // self.groups.context
+
+    @property
+    def own(self) -> int:
+        """Tokens of them whose place in the residual stream is this rank's."""
+        return self.tokens // self.groups.tensor if self.groups.sequence else self.tokens
 
     @property
     def attending(self) -> tuple[int, int]:

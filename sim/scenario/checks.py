@@ -12,7 +12,7 @@ from sim.models.layer import Unit
 from sim.models.mixture import Mixture
 from sim.models.stacks.stack import KINDS
 from sim.models.transformer_engine import EVERY
-from sim.scenario import lengths, slots, software
+from sim.scenario import groups, lengths, slots, software
 from sim.scenario.fits import Finding, micro_batches, nearest, schedule, sequences
 from sim.scenario.values import FOREVER, NCCL, Cluster, Comm, Fault, Optimizer, Scenario
 from sim.schedules import program
@@ -328,18 +328,16 @@ def _layout(scenario: Scenario) -> Iterator[Finding]:
     if mixture and mixture.experts % parallel.expert:
         yield ("parallel.expert", "model.experts"), indivisible(
             f"model.experts {mixture.experts}", mixture.experts, "parallel.expert", parallel.expert)  # fmt: skip
-    if cluster.gpus % (parallel.pipeline * parallel.tensor):
-        yield ("parallel.pipeline", "cluster.nodes"), indivisible(
-            f"{cluster.gpus} GPUs (cluster.nodes {cluster.nodes} x {cluster.node.gpus})", cluster.gpus,
-            "parallel.pipeline", parallel.pipeline)  # fmt: skip
+    if cluster.gpus % parallel.model:
+        what = f"{cluster.gpus} GPUs (cluster.nodes {cluster.nodes} x {cluster.node.gpus})"
+        axes = ("pipeline", "tensor", "context")
+        used = " x ".join(f"parallel.{axis}" for axis in axes if getattr(parallel, axis) > 1)
+        keys = ("parallel.pipeline", "parallel.tensor", "parallel.context", "cluster.nodes")
+        yield keys, indivisible(what, cluster.gpus, used, parallel.model)
         return
-    copies = scenario.data_parallel
-    if copies % parallel.expert:
-        yield ("parallel.expert", "parallel.pipeline", "cluster.nodes"), indivisible(
-            f"data parallel {copies} ({cluster.gpus} GPUs / parallel.pipeline {parallel.pipeline})", copies,
-            "parallel.expert", parallel.expert)  # fmt: skip
-    yield from _domains(parallel.expert, cluster.node.gpus)
-    yield from sequences(scenario, copies)
+    yield from groups.findings(scenario)
+    yield from _domains(parallel.expert * parallel.expert_tensor, cluster.node.gpus)
+    yield from sequences(scenario, scenario.data_parallel)
 
 
 def _domains(expert: int, gpus: int) -> Iterator[Finding]:

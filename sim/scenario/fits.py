@@ -49,7 +49,7 @@ def _overlap(name: str, asked: bool) -> Iterator[Finding]:
 def _misfits(scenario: Scenario, shape: Shape) -> Iterator[Finding]:
     """What the schedule cannot run of pipeline and micro-batches; a layout that gives none is told elsewhere."""
     name, parallel, cluster = scenario.schedule.name, scenario.parallel, scenario.cluster
-    whole = cluster is None or not cluster.gpus % (parallel.pipeline * parallel.tensor)
+    whole = cluster is None or not cluster.gpus % parallel.model
     for misfit in program.misfits(name, shape):
         if misfit.field == "micro_batches":
             yield from _count(scenario, misfit) if whole and micro_batches(scenario) else ()

@@ -9,6 +9,7 @@ from hwmodels.document import did_you_mean, unknown
 from hwmodels.refused import Refused
 from hwmodels.units import EXAMPLES, KILO, SECONDS_PER_DAY, parse, seconds_to_ns
 from sim.models.form import Count, Form, Natural, Size, whole
+from sim.scenario.layout import OverlapForm, ParallelForm, ScheduleForm
 from sim.scenario.software import StackForm
 
 OUTPUTS = ("result", "report", "trace", "events", "links", "loads")
@@ -77,12 +78,6 @@ def _listed(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _only_one(value: Any) -> Any:
-    if value != 1:
-        raise ValueError(f"{value!r} is not built yet; legal: 1")
-    return value
-
-
 def _recompute(value: Any) -> Any:
     """A word alone is a kind; a mapping says one thing."""
     if isinstance(value, Mapping):
@@ -101,7 +96,6 @@ def _word_is(key: str) -> BeforeValidator:
 
 Module = Literal["core_attention", "mla_up_projection", "norm", "activation", "mlp", "moe"]
 Seed = Annotated[int, Field(ge=0, le=2**64 - 1), BeforeValidator(whole)]
-OnlyOne = Annotated[int, Field(ge=1, le=1), BeforeValidator(_only_one), BeforeValidator(whole)]
 Nanoseconds = Annotated[int, *_quantity("time", _ns)]
 Document = Annotated[Any, WithJsonSchema({"type": ["string", "object"]})]
 
@@ -123,31 +117,6 @@ class ClusterForm(Form):
     routing: Literal["static", "ecmp", "adaptive"] | None = None
     """How flows choose their way through the fabric; without it (and without placement, or
     leaves with fewer links up than down) nothing in it blocks."""
-
-
-class ParallelForm(Form):
-    """Ranks of each kind of parallelism."""
-
-    pipeline: Count = 1
-    """Positions of the pipeline."""
-    expert: Count = 1
-    """Ranks that share the experts of a layer; divides data parallelism."""
-    tensor: OnlyOne = 1
-    """Tensor parallelism: not built yet."""
-    zero: OnlyOne = 1
-    """ZeRO stage: 1, optimizer states are sharded."""
-
-
-class ScheduleForm(Form):
-    """The order of a pipeline's steps."""
-
-    name: str
-    """Order of forward and backward steps: a file of sim/schedules."""
-    chunks: Annotated[int, Field(ge=2), BeforeValidator(whole)] | None = None
-    """Stages that a position holds, for schedules that let one choose; 2 unless said."""
-    waiting: Natural | None = None
-    """Weight gradients that a position puts off at most, for schedules that do so: fewer take less memory and leave a
-    larger bubble; as many as it would unless said."""
 
 
 class LengthsForm(Form):
@@ -313,15 +282,6 @@ class FaultForm(Form):
     """How long it lasts each time."""
     time_constant: Nanoseconds | None = None
     """Of a thermal fault: how fast the clock falls."""
-
-
-class OverlapForm(Form):
-    """What runs beside what."""
-
-    expert: bool | None = None
-    """Whether expert exchanges of a micro-batch run beside compute of another: 1f1b and interleaved then run a backward
-    beside a later forward, as Megatron Core's combined 1F1B, also without a pipeline; DualPipe and DualPipeV always
-    do."""
 
 
 class LimitsForm(Form):

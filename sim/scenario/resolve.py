@@ -192,7 +192,7 @@ def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
         cluster=cluster,
         model=parts.model,
         precision=form.precision,
-        parallel=Parallel(**form.parallel.model_dump()),
+        parallel=_parallel(form),
         schedule=_schedule(form),
         placement=form.placement,
         batch=batch,
@@ -215,6 +215,13 @@ def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
         scenario_hash=_hash(plain),
         resolved=plain,
     )
+
+
+def _parallel(form: ScenarioForm) -> Parallel:
+    """The layout; tensor groups share tokens too, unless it says that they do not."""
+    given = form.parallel
+    shared = given.tensor > 1 if given.sequence is None else given.sequence
+    return Parallel(**{**given.model_dump(), "sequence": shared})
 
 
 def _schedule(form: ScenarioForm) -> Schedule:
@@ -269,7 +276,7 @@ def _batch(form: ScenarioForm, cluster: Cluster | None, parts: Parts) -> Batch:
     batch = Batch(**own)
     if cluster is None or batch.sequences or not batch.micro_batches:
         return batch
-    pipelines = cluster.gpus // (form.parallel.pipeline * form.parallel.tensor)
+    pipelines = cluster.gpus // _parallel(form).model
     return replace(batch, sequences=batch.micro_batches * batch.micro_batch * pipelines)
 
 
@@ -320,6 +327,9 @@ def _without_later(plain: dict[str, Any], form: ScenarioForm) -> None:
         del plain[key]
     if form.comm.collectives == Comm.collectives:
         del plain["comm"]["collectives"]
+    for key in ("sequence", "context", "context_kind", "expert_tensor", "order"):
+        if plain["parallel"].get(key) == getattr(Parallel, key):
+            del plain["parallel"][key]
     for key in ("name", "offload"):
         if plain["optimizer"][key] == getattr(Optimizer, key):
             del plain["optimizer"][key]

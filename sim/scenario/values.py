@@ -49,14 +49,29 @@ class Cluster:
         return {key: figure for key, figure in self.figures.items() if figure.source == OVERRIDE}
 
 
+ORDER = "tp-cp-ep-dp-pp"
+"""The usual order of axes, the fastest first, in Megatron-LM's words (`--order`; megatron/core/parallel_state.py)."""
+
+
 @dataclass(frozen=True)
 class Parallel:
-    """Ranks in each kind of group; zero is the ZeRO stage."""
+    """Ranks in each kind of group. zero: the ZeRO stage. sequence: whether ranks of a tensor group share tokens between
+    products. context_kind: ring, all_gather or all_to_all. order: of the axes (see sim.layout.mesh)."""
 
     pipeline: int
     expert: int
     tensor: int
     zero: int
+    sequence: bool = False
+    context: int = 1
+    context_kind: str = "ring"
+    expert_tensor: int = 1
+    order: str = ORDER
+
+    @property
+    def model(self) -> int:
+        """Ranks that work on the same sequences: a copy of the model has so many."""
+        return self.pipeline * self.tensor * self.context
 
 
 @dataclass(frozen=True)
@@ -322,4 +337,4 @@ class Scenario:
     @property
     def data_parallel(self) -> int:
         """Pipelines that run side by side, each on its own sequences; 1 with chunk times."""
-        return self.cluster.gpus // (self.parallel.pipeline * self.parallel.tensor) if self.cluster else 1
+        return self.cluster.gpus // self.parallel.model if self.cluster else 1

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from itertools import groupby, zip_longest
 from typing import NamedTuple
 
-from sim.models.layer import Kernel, Part, PartsOf, Unit
+from sim.models.layer import COMMUNICATION, Kernel, Part, PartsOf, Unit
 from sim.schedules.program import KINDS
 
 
@@ -79,19 +79,34 @@ class _Builder:
         if not part.kernels:
             return
         half, needs = part.direction, self._needs(part)
-        for lane, kernels in groupby(part.kernels, key=lambda kernel: kernel.lane):
-            self.phases.append(Phase(part.name, part.layer, half, lane, tuple(kernels), needs, part.meets, self.count))
+        for (lane, meets), kernels in groupby(part.kernels, key=lambda kernel: (kernel.lane, kernel.meets)):
+            whom = meets or part.meets
+            self.phases.append(Phase(part.name, part.layer, half, lane, tuple(kernels), needs, whom, self.count))
             needs = (len(self.phases) - 1,)
         self.count += 1
-        if half != "W":
+        if half != "W" and part.chained:
             self.last[half] = len(self.phases) - 1
 
     def _needs(self, part: Part) -> tuple[int, ...]:
+        before = self._before(part) if part.chained else ()
+        ends = (self._end(direction, name, layer) for direction, name, layer in part.after)
+        return tuple(dict.fromkeys([*before, *(end for end in ends if end is not None)]))
+
+    def _before(self, part: Part) -> tuple[int, ...]:
+        """What goes before it in its chain. A weight gradient needs what its part has computed, not what that sends."""
         if part.direction != "W":
             return (self.last[part.direction],) if part.direction in self.last else ()
-        wanted = (part.name, "B", part.layer)
-        matches = [i for i, p in enumerate(self.phases) if (p.name, p.half, p.layer) == wanted]
-        return (matches[-1],) if matches else ()
+        end = self._end("B", part.name, part.layer, computed=True)
+        return () if end is None else (end,)
+
+    def _end(self, direction: str, name: str, layer: int, computed: bool = False) -> int | None:
+        """The last phase of an earlier part; computed: the last that is no communication."""
+        wanted = (name, direction, layer)
+        for number in reversed(range(len(self.phases))):
+            phase = self.phases[number]
+            if (phase.name, phase.half, phase.layer) == wanted and not (computed and phase.lane == COMMUNICATION):
+                return number
+        return None
 
 
 def lanes(composition: Composition) -> dict[int, list[int]]:

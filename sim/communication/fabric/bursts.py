@@ -82,7 +82,7 @@ def _exchanges(plan: Plan, machine: Machine, cabling: Cabling, position: int) ->
 
 def _sends(plan: Plan, machine: Machine, cabling: Cabling, position: int) -> Iterator[Burst]:
     """Outputs of a stage whose neighbour lives elsewhere, one burst for each stage, pass and place they go to."""
-    size = machine.site.tokens * machine.recipe.boundary.row_bytes(machine.site.shape.hidden)
+    size = machine.site.own * machine.recipe.boundary.row_bytes(machine.site.shape.hidden)
     ranks = plan.mesh.of_position(position)
     for (output, stage, target), count in plan.messages.flows(position).items():
         moment = 2 * (output - FORWARD) + (target > position)

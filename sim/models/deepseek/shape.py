@@ -1,12 +1,13 @@
 """The dimensions of a DeepSeek model, and the site of one of its layers."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 from sim.models import layer
 from sim.models.blocks.experts import Experts
 from sim.models.blocks.feed_forward import Network
 from sim.models.blocks.mla import Latent
-from sim.models.shape import ModelShape
+from sim.models.shape import ModelShape, split
 
 SCORES = ("sigmoid", "softmax")
 """Functions that turn router logits into affinities."""
@@ -21,6 +22,7 @@ class DeepSeekShape(ModelShape):
     groups_per_token of `groups` groups) and shared_experts shared ones, each of width expert_intermediate.
     heads: attention heads, each with qk_nope + qk_rope query and key elements and v_head value elements.
     q_rank, kv_rank: widths of the compressed query (0: not compressed) and key-value. mtp_depth: MTP modules.
+    shared_width: of all shared experts together, where tensor parallelism has divided it; 0: not.
     """
 
     dense_layers: int
@@ -41,6 +43,21 @@ class DeepSeekShape(ModelShape):
     kv_rank: int
     mtp_depth: int
 
+    shared_width: int = field(default=0, kw_only=True)
+
+    def part(self, tensor: int, expert_tensor: int = 1) -> "DeepSeekShape":
+        whole, shared = super().part(tensor), self.shared_experts * self.expert_intermediate
+        return replace(
+            whole, heads=self.heads // tensor, dense_intermediate=self.dense_intermediate // tensor,
+            expert_intermediate=self.expert_intermediate // expert_tensor, shared_width=shared // tensor,
+        )  # fmt: skip
+
+    def splits(self, tensor: int, expert_tensor: int = 1) -> Iterator[tuple[str, int, int]]:
+        shared = self.shared_experts * self.expert_intermediate
+        yield from split((key, getattr(self, key), tensor) for key in ("heads", "dense_intermediate"))
+        yield from split([("expert_intermediate", shared, tensor)])
+        yield from split([("expert_intermediate", self.expert_intermediate, expert_tensor)])
+
     @property
     def latent(self) -> Latent:
         """Its attention."""
@@ -54,7 +71,7 @@ class DeepSeekShape(ModelShape):
     @property
     def mixed(self) -> Experts:
         """Its routed and shared experts."""
-        shared = Network(self.shared_experts * self.expert_intermediate)
+        shared = Network(self.shared_width or self.shared_experts * self.expert_intermediate)
         return Experts(self.experts, self.experts_per_token, Network(self.expert_intermediate), shared)
 
 

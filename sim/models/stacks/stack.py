@@ -9,6 +9,7 @@ class Kind(NamedTuple):
     ("": the project's own). options: keys beside the name that it knows. precisions: recipes that it has kernels for.
     eager: the host launches kernel by kernel. frees: gradients are freed after the update and made anew by the first
     backward. plain: an optimizer of one process, all of whose kernels the stack says; else ZeRO-1 as the plan has it.
+    axes: of the mesh, that a layer may be shared over.
     """
 
     library: str
@@ -17,6 +18,7 @@ class Kind(NamedTuple):
     eager: bool
     frees: bool = False
     plain: bool = False
+    axes: tuple[str, ...] = ()
 
 
 TRANSFORMER_ENGINE = ("bf16", "fp8_delayed", "fp8_current", "fp8_block", "mxfp8", "nvfp4")

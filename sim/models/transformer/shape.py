@@ -1,6 +1,7 @@
 """The dimensions of a transformer whose layers follow a pattern, and the site of one of its layers."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from sim.models import layer
 from sim.models.blocks.experts import Experts
@@ -8,7 +9,7 @@ from sim.models.blocks.feed_forward import Network
 from sim.models.blocks.gqa import Heads
 from sim.models.blocks.mamba import Mamba
 from sim.models.blocks.mla import Latent
-from sim.models.shape import ModelShape
+from sim.models.shape import ModelShape, split
 
 GROUPED = ("attention", "window", "chunk", "unrotated")
 """Mixers of grouped-query attention: over all keys, over a sliding window, over chunks, over all without rope."""
@@ -113,6 +114,22 @@ class TransformerShape(ModelShape):
     def dense(self) -> Network:
         """Its dense feed-forward network."""
         return Network(self.intermediate, self.activation, self.mlp_bias)
+
+    def part(self, tensor: int, expert_tensor: int = 1) -> "TransformerShape":
+        whole = super().part(tensor)
+        return replace(
+            whole, heads=self.heads // tensor, kv_heads=max(1, self.kv_heads // tensor),
+            intermediate=self.intermediate // tensor, shared_intermediate=self.shared_intermediate // tensor,
+            expert_intermediate=self.expert_intermediate // expert_tensor, mamba_heads=self.mamba_heads // tensor,
+            mamba_groups=max(1, self.mamba_groups // tensor),
+        )  # fmt: skip
+
+    def splits(self, tensor: int, expert_tensor: int = 1) -> Iterator[tuple[str, int, int]]:
+        heads = ("heads", "intermediate", "shared_intermediate", "mamba_heads")
+        yield from split((key, getattr(self, key), tensor) for key in heads)
+        if self.kv_heads % tensor and tensor % self.kv_heads:
+            yield "kv_heads", self.kv_heads, tensor
+        yield from split([("expert_intermediate", self.expert_intermediate, expert_tensor)])
 
     @property
     def mixed(self) -> Experts:

@@ -11,10 +11,11 @@ from sim.layout.mesh import Mesh, alike, one
 
 SIZES = st.integers(1, 4)
 MESHES = st.builds(
-    lambda pipeline, data, expert, context, tensor, gpus: Mesh(
-        pipeline, data * expert * context * tensor, expert, context, tensor, gpus
+    lambda pipeline, data, expert, context, tensor, gpus, part, order: Mesh(
+        pipeline, data * expert * context * tensor * part, expert, context, tensor, gpus, part, "-".join(order)
     ),
-    SIZES, SIZES, SIZES, st.integers(1, 2), st.integers(1, 2), SIZES,
+    SIZES, SIZES, SIZES, st.integers(1, 2), st.integers(1, 2), SIZES, st.integers(1, 2),
+    st.permutations(["tp", "cp", "ep", "dp"]).map(lambda order: [*order, "pp"]),
 )  # fmt: skip
 KINDS = st.integers(1, 4).flatmap(
     lambda group: st.tuples(
@@ -23,7 +24,7 @@ KINDS = st.integers(1, 4).flatmap(
     )
 )
 """(kind of each replica, expert group)."""
-GROUPS = ("expert", "context", "tensor", "data", "expert_data")
+GROUPS = ("expert", "context", "tensor", "data", "expert_data", "expert_tensor")
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
@@ -35,7 +36,7 @@ def test_ranks_and_places_are_each_other(mesh: Mesh) -> None:
     assert places == [(p, d) for p in range(mesh.pipeline) for d in range(mesh.replicas)]
     assert [mesh.rank(*place) for place in places] == list(range(mesh.ranks))
     assert [rank for p in range(mesh.pipeline) for rank in mesh.of_position(p).tolist()] == list(range(mesh.ranks))
-    assert np.prod(mesh.shape) == mesh.ranks
+    assert all(np.prod(list(axes.values())) == mesh.replicas for axes in mesh.axes)
 
 
 @given(MESHES)
@@ -51,7 +52,7 @@ def test_nodes_hold_neighbours(mesh: Mesh) -> None:
 def test_every_replica_is_in_one_group_of_each_kind(kind: str, mesh: Mesh) -> None:
     groups = mesh.groups(kind)
     assert sorted(groups.ravel().tolist()) == list(range(mesh.replicas))
-    if kind in ("expert", "context", "tensor"):
+    if kind not in ("data", "expert_data"):
         assert groups.shape[1] == getattr(mesh, kind)
         member = mesh.member(kind).tolist()
         for group in groups.tolist():
@@ -61,26 +62,60 @@ def test_every_replica_is_in_one_group_of_each_kind(kind: str, mesh: Mesh) -> No
 
 @given(MESHES)
 def test_those_that_hold_the_same_experts_are_one_of_each_expert_group(mesh: Mesh) -> None:
-    member = mesh.member("expert")
-    for number, group in enumerate(mesh.groups("expert_data").tolist()):
-        assert {int(member[replica]) for replica in group} == {number}
-        assert len({mesh.group("expert", replica).start for replica in group}) == len(group)
-    assert mesh.groups("data").tolist() == [list(range(mesh.replicas))]
+    experts, parts = mesh.member("expert"), mesh.member("expert_tensor")
+    for group in mesh.groups("expert_data").tolist():
+        assert len({(int(experts[replica]), int(parts[replica])) for replica in group}) == 1
+        assert len({mesh.group("expert", replica) for replica in group}) == len(group)
+    assert mesh.groups("expert_data").shape == (mesh.expert * mesh.expert_tensor, mesh.axes[1]["expert_data"])
+
+
+@given(MESHES)
+def test_those_that_hold_the_same_part_of_all_else_are_one_of_each_tensor_group(mesh: Mesh) -> None:
+    parts = mesh.member("tensor")
+    assert mesh.groups("data").shape == (mesh.tensor, mesh.data * mesh.context)
+    for group in mesh.groups("data").tolist():
+        assert len({int(parts[replica]) for replica in group}) == 1
+
+
+@pytest.mark.parametrize("order", ["tp-cp-ep-pp-dp", "tp-pp-cp-dp-ep", "pp-tp-cp-ep-dp"])
+def test_a_pipeline_may_stand_between_other_axes(order: str) -> None:
+    """By hand: 2 positions, 2 x 2 ranks of a copy, 2 copies, on nodes of 4."""
+    mesh = Mesh(2, 8, 1, 2, 2, 4, order=order)
+    inner = {"tp-cp-ep-pp-dp": 4, "tp-pp-cp-dp-ep": 2, "pp-tp-cp-ep-dp": 1}[order]
+    assert mesh.inner == inner
+    assert [mesh.rank(1, replica) - mesh.rank(0, replica) for replica in range(8)] == [inner] * 8
+    assert [mesh.rank(*mesh.place(rank)) for rank in range(16)] == list(range(16))
+    assert mesh.of_position(1).tolist() == [mesh.rank(1, replica) for replica in range(8)]
+    assert mesh.nodes_of("tensor") == 1 and mesh.nodes_of("data") == (4 if inner < 4 else 2)
+
+
+def test_groups_of_megatrons_usual_order_by_hand() -> None:
+    """TP2 CP2 EP2 ETP1 over 16 GPUs: tensor groups are neighbours, data groups two context groups apart."""
+    mesh = Mesh(1, 16, expert=4, context=2, tensor=2, gpus_per_node=8)
+    assert mesh.groups("tensor")[1].tolist() == [2, 3] and mesh.groups("context")[1].tolist() == [1, 3]
+    assert mesh.groups("data")[0].tolist() == [0, 2, 4, 6, 8, 10, 12, 14]
+    assert mesh.groups("expert")[1].tolist() == [4, 5, 6, 7] and mesh.groups("expert_data")[1].tolist() == [1, 5, 9, 13]
+    assert (mesh.data, mesh.nodes_of("data"), mesh.nodes_of("expert_data")) == (4, 2, 2)
 
 
 def test_v3_by_hand() -> None:
     """16 positions of 128 replicas in groups of 64 on nodes of 8."""
     mesh = Mesh(16, 128, 64, gpus_per_node=8)
-    assert (mesh.ranks, mesh.shape) == (2048, (16, 2, 64, 1, 1))
+    assert mesh.ranks == 2048 and mesh.axes[1] == {"expert_data": 2, "expert": 64, "expert_tensor": 1}
     assert mesh.place(1000) == (7, 104) and mesh.rank(7, 104) == 1000 and mesh.node(1000) == 125
-    assert mesh.group("expert", 104) == range(64, 128) and mesh.nodes_of(mesh.expert) == 8
+    assert mesh.group("expert", 104) == tuple(range(64, 128)) and mesh.nodes_of("expert") == 8
     assert mesh.groups("expert_data")[40].tolist() == [40, 104]
 
 
 def test_a_group_is_no_larger_than_the_replicas() -> None:
     mesh = Mesh(4, 2, 8, gpus_per_node=4)
-    assert mesh.groups("expert").tolist() == [[0, 1]] and mesh.group("expert", 1) == range(2)
+    assert mesh.groups("expert").tolist() == [[0, 1]] and mesh.group("expert", 1) == (0, 1)
     assert mesh.columns().expert.sizes.tolist() == [2]
+
+
+def neighbours(kinds: list[int], group: int) -> tuple[list[int], bool]:
+    """Number of the expert group of each replica where groups are neighbours; whether they meet."""
+    return [replica // group for replica in range(len(kinds))], group > 1
 
 
 # --- columns ----------------------------------------------------------------------------------------------------------
@@ -90,7 +125,7 @@ def test_a_group_is_no_larger_than_the_replicas() -> None:
 def test_columns_are_replicas_alike_in_one_group(given_: tuple[list[int], int]) -> None:
     """Two share a column exactly where kind and group are the same; weights count all replicas."""
     kinds, group = given_
-    columns = alike(kinds, group)
+    columns = alike(kinds, *neighbours(kinds, group))
     of = columns.of.tolist()
     for one_, kind in enumerate(kinds):
         for two in range(one_):
@@ -105,7 +140,7 @@ def test_columns_are_replicas_alike_in_one_group(given_: tuple[list[int], int]) 
 def test_columns_of_a_group_meet(given_: tuple[list[int], int]) -> None:
     """A column stands for members that meet the same kinds as often as they do; groups of columns are neighbours."""
     kinds, group = given_
-    columns = alike(kinds, group)
+    columns = alike(kinds, *neighbours(kinds, group))
     for number in range(len(kinds) // group):
         part = columns.group(number)
         mates = Counter()
@@ -119,7 +154,7 @@ def test_columns_of_a_group_meet(given_: tuple[list[int], int]) -> None:
 @given(KINDS, st.randoms(use_true_random=False))
 def test_the_last_of_a_group_is_the_last_of_its_replicas(given_: tuple[list[int], int], random: object) -> None:
     kinds, group = given_
-    columns = alike(kinds, group)
+    columns = alike(kinds, *neighbours(kinds, group))
     times = np.array([random.randrange(100) for _ in range(columns.columns)])  # type: ignore[attr-defined]
     everybody = times[columns.of].reshape(-1, group)
     expected = everybody.max(axis=1).repeat(group)[columns.first] if group > 1 else times
@@ -131,7 +166,7 @@ def test_the_last_of_a_group_is_the_last_of_its_replicas(given_: tuple[list[int]
 @given(KINDS)
 def test_a_copy_of_the_cluster_has_the_same_columns_again(given_: tuple[list[int], int]) -> None:
     kinds, group = given_
-    once, twice = alike(kinds, group), alike(kinds * 2, group)
+    once, twice = alike(kinds, *neighbours(kinds, group)), alike(kinds * 2, *neighbours(kinds * 2, group))
     assert twice.columns == 2 * once.columns and twice.of[: len(kinds)].tolist() == once.of.tolist()
     assert twice.weight.tolist() == once.weight.tolist() * 2
 
@@ -139,9 +174,9 @@ def test_a_copy_of_the_cluster_has_the_same_columns_again(given_: tuple[list[int
 @given(MESHES)
 def test_a_mesh_without_kinds_has_a_column_for_each_replica(mesh: Mesh) -> None:
     columns = mesh.columns()
-    assert columns.of.tolist() == columns.first.tolist() == list(range(mesh.replicas))
+    assert columns.of[columns.first].tolist() == list(range(mesh.replicas)) == sorted(columns.first.tolist())
     assert columns.weight.tolist() == [1] * mesh.replicas
-    found = [list(range(mesh.replicas))[columns.group(n)] for n in range(len(columns.expert.first))]
+    found = [columns.first[columns.group(n)].tolist() for n in range(len(columns.expert.first))]
     assert found == mesh.groups("expert").tolist()
     assert ("expert" in columns.groups) == (mesh.expert > 1)
 

@@ -68,7 +68,8 @@ BAD = {
     "parallel.expert=[1": "not YAML: did not find expected ',' or ']'",
     "fold=maybe": "expected true or false; found 'maybe'",
     "parallel.expert=many": "expected a whole number; found 'many'",
-    "parallel.exprt=8": "unknown key 'exprt', did you mean 'expert'? legal: expert, pipeline, tensor, zero",
+    "parallel.exprt=8": "unknown key 'exprt', did you mean 'expert'? legal: context, context_kind, "
+    "expert, expert_tensor, order, pipeline, sequence, tensor, zero",
     "paralel.expert=8": "paralel: unknown key 'paralel', did you mean 'parallel'? legal: batch, chunk_times, "
     "cluster, comm, detail, faults, fold, jitter, limits, model, name, optimizer, outputs, overlap, parallel, "
     "placement, precision, pricing, recompute, routing, schedule, seed, stack, states",
@@ -79,8 +80,8 @@ BAD = {
     "cluster.node.nic=50 GB/s": "expected a mapping with bandwidth, efficiency, latency; found '50 GB/s'",
     "cluster.node.gpus=0": "expected a whole number, 1 or more; found 0",
     "cluster.node.device.peak_flops.int8=1 TFLOP/s": "unknown key 'int8'; legal: bf16, fp32, fp8, mxfp8, nvfp4, tf32",
-    "cluster.nodes=250": "parallel.expert: data parallel 125 (2000 GPUs / parallel.pipeline 16) cannot be divided by "
-    "parallel.expert 64; legal: 1, 5, 25, 125",
+    "cluster.nodes=250": "parallel.expert: 125 ranks of a position (2000 GPUs / parallel.pipeline 16) cannot be "
+    "divided by parallel.expert 64; legal: 1, 5, 25, 125",
     "cluster.node.device=a100": "precision: A100 SXM 80 GB (cluster.node) has no fp8 peak; legal: bf16",
     "cluster.node.device={base: a100}": "precision: A100 SXM 80 GB (cluster.node) has no fp8 peak; legal: bf16",
     "cluster.fabric.layers=4": "a fat tree has 2 or 3 layers here; found 4",

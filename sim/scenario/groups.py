@@ -1,0 +1,72 @@
+"""Whether what a layer is made of divides among the ranks that share it: heads, columns, tokens, experts."""
+
+from collections.abc import Iterator
+from math import lcm
+
+from hwmodels.document import indivisible
+from sim.models.stacks.stack import KINDS
+from sim.scenario.fits import Finding
+from sim.scenario.values import Parallel, Scenario
+
+
+def findings(scenario: Scenario) -> Iterator[Finding]:
+    """Groups that the stack or the model cannot have."""
+    parallel, model = scenario.parallel, scenario.model
+    assert model is not None
+    yield from _stack(scenario)
+    for key, value, ranks in model.splits(parallel.tensor, parallel.expert_tensor):
+        axis = "parallel.expert_tensor" if ranks == parallel.expert_tensor != parallel.tensor else "parallel.tensor"
+        yield (axis, f"model.{key}", "model"), indivisible(f"model.{key} {value}", value, axis, ranks)
+    yield from _tokens(scenario)
+    yield from _experts(scenario)
+    if scenario.uneven and max(parallel.tensor, parallel.context, parallel.expert_tensor) > 1:
+        keys = ("parallel.tensor", "parallel.context", "parallel.expert_tensor")
+        yield keys, "ranks that differ (routing, faults, jitter, documents) are not built beside it yet; legal: 1"
+    if parallel.sequence and parallel.tensor == 1:
+        yield ("parallel.sequence", "parallel.tensor"), "found true; a rank by itself shares no tokens; legal: false"
+
+
+def _stack(scenario: Scenario) -> Iterator[Finding]:
+    """Axes that a stack has kernels for."""
+    known, name = KINDS[scenario.stack.name].axes, scenario.stack.name
+    for axis in ("tensor", "context", "expert_tensor"):
+        if (ranks := getattr(scenario.parallel, axis)) > 1 and axis not in known:
+            having = ", ".join(other for other, kind in KINDS.items() if axis in kind.axes) or "none yet"
+            yield (f"parallel.{axis}", "stack"), f"found {ranks}; legal: 1 (the {name} stack), or a stack of: {having}"
+
+
+def _tokens(scenario: Scenario) -> Iterator[Finding]:
+    """Whether sequences divide. Of a causal sequence each rank of a context group has two blocks, an early and a late
+    one, so that all have as much attention to do (arXiv:2407.21783 sec 3.3.2)."""
+    parallel, length = scenario.parallel, scenario.batch.sequence_length
+    if parallel.context > 1 and length % (2 * parallel.context):
+        yield ("parallel.context", "batch.sequence_length"), indivisible(
+            f"batch.sequence_length {length}", length, "2 x parallel.context", 2 * parallel.context)  # fmt: skip
+    elif parallel.sequence and length % (parallel.context * parallel.tensor):
+        yield ("parallel.tensor", "batch.sequence_length"), indivisible(
+            f"batch.sequence_length {length}", length, "parallel.context x parallel.tensor (sequence parallelism)",
+            parallel.context * parallel.tensor)  # fmt: skip
+
+
+def _experts(scenario: Scenario) -> Iterator[Finding]:
+    """Whether the replicas of a position divide into expert groups, and stand so that those are of one position."""
+    parallel, cluster = scenario.parallel, scenario.cluster
+    assert cluster is not None
+    ranks, each = cluster.gpus // parallel.pipeline, parallel.expert * parallel.expert_tensor
+    of = f"{ranks} ranks of a position ({cluster.gpus} GPUs / parallel.pipeline {parallel.pipeline})"
+    keys = ("parallel.expert", "parallel.expert_tensor", "parallel.pipeline", "cluster.nodes")
+    if ranks % each:
+        name = "parallel.expert" + (" x parallel.expert_tensor" if parallel.expert_tensor > 1 else "")
+        yield keys, indivisible(of, ranks, name, each)
+    elif (inner := inside(parallel)) and ranks % lcm(inner, each):
+        what = f"{inner} ranks are neighbours before the next position begins (parallel.order {parallel.order})"
+        yield ("parallel.order", *keys), f"{what}, and expert groups of {each} straddle positions; legal: pp last"
+
+
+def inside(parallel: Parallel) -> int:
+    """Ranks of a position that are neighbours before the next one begins; 0: all of them."""
+    words = parallel.order.split("-")
+    before = words[: words.index("pp")]
+    if "dp" in before:
+        return 0
+    return (parallel.tensor if "tp" in before else 1) * (parallel.context if "cp" in before else 1)
