@@ -70,6 +70,20 @@ COMMON = {
 }  # fmt: skip
 """What Bridge's recipes begin with (_pretrain_common of recipes/common.py)."""
 
+PRECEDENCE = (
+    "tokenizer",
+    "model",
+    "optim",
+    "optimizer",
+    "ddp",
+    "train",
+    "data",
+    "dataset",
+    "mixed_precision",
+    "comm_overlap",
+)
+"""Sections that say the same, each over those before it (ConfigContainer.validate)."""
+
 
 def is_recipe(content: Any) -> bool:
     """Whether a document is a recipe: two of its sections, or one with parallelism in it."""
@@ -80,10 +94,11 @@ def is_recipe(content: Any) -> bool:
     return len(own) > 1 or "MODEL_ARGS" in own or (isinstance(model, Mapping) and "tensor_model_parallel_size" in model)
 
 
-def settings(document: Document, file: str, old: bool = False) -> tuple[Settings, Hosts]:
+def settings(document: Document, file: str) -> tuple[Settings, Hosts]:
     """What a recipe sets, in the names of Megatron-LM's arguments, and where it runs."""
-    named: dict[str, Setting] = {}
+    named: dict[str, tuple[int, Setting]] = {}
     where: dict[str, int] = {}
+    whole = "_target_" in document.content
     for path, value in _leaves(document.content, ()):
         setting = Setting((value,), document.place(path).line, dotted(path))
         last = str(path[-1])
@@ -91,22 +106,46 @@ def settings(document: Document, file: str, old: bool = False) -> tuple[Settings
             where[WHERE[last]] = value
             continue
         for name, other in _named(path, setting):
-            if name not in named or named[name].line <= other.line:
-                named[name] = other
-    if "trainer" not in document.content and "MODEL_ARGS" not in document.content:
+            rank = PRECEDENCE.index(path[0]) if path[0] in PRECEDENCE else -1
+            empty = _asks_nothing(other.values[0] if other.values else True) if whole else other.values == (None,)
+            if not (empty and (name in named or (whole and name not in COMMON))) and named.get(name, (-1,))[0] <= rank:
+                named[name] = rank, other
+    if not is_flags(document.content) and "trainer" not in document.content:
         for name, value in COMMON.items():
             if name != "bf16" or not {"fp16", "bf16"} & named.keys():
-                named.setdefault(name, Setting((value,), 0, name))
-    return Settings(file, named, "{}", "_"), Hosts(where.get("hosts", 0), where.get("gpus", 0))
+                named.setdefault(name, (-1, Setting((value,), 0, name)))
+    plain = {name: setting for name, (_, setting) in named.items()}
+    return Settings(file, plain, "{}", "_"), Hosts(where.get("hosts", 0), where.get("gpus", 0))
+
+
+def _asks_nothing(value: Any) -> bool:
+    """Whether a value asks for nothing: a whole configuration has hundreds of them, which are not told."""
+    return value is None or value is False or (not isinstance(value, int | float) and not value)
+
+
+def is_flags(content: Any) -> bool:
+    """Whether a document holds Megatron-LM's own flags."""
+    return isinstance(content, Mapping) and "MODEL_ARGS" in content
+
+
+def pads(content: Any) -> bool:
+    """Whether a recipe pads its vocabulary: NeMo always, Bridge where the model says so."""
+    model = content.get("model")
+    return "trainer" in content or (isinstance(model, Mapping) and bool(model.get("should_pad_vocab")))
 
 
 def _leaves(content: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Values that are no mappings, with their key paths."""
-    if isinstance(content, Mapping) and (content or not path):
-        for key, value in content.items():
-            yield from _leaves(value, (*path, str(key)))
-    else:
+    """Values that are no mappings, with their key paths; an object that a whole configuration makes (`_target_`) is the
+    last word of its name, and a section's class says nothing."""
+    if not isinstance(content, Mapping) or (not content and path):
         yield path, content
+        return
+    if len(path) > 1 and isinstance(target := content.get("_target_"), str):
+        yield path, target.rpartition(".")[2]
+    elif path != ("model", "generation_config"):
+        for key, value in content.items():
+            if key not in ("_target_", "_call_", "_args_", "_partial_"):
+                yield from _leaves(value, (*path, str(key)))
 
 
 def _named(path: tuple[str, ...], setting: Setting) -> Iterator[tuple[str, Setting]]:

@@ -35,11 +35,11 @@ def keys(s: Settings, model: Mapping[str, Any], world: int) -> dict[str, Any]:
     parallel = _parallel(s, world, routed)
     schedule = _schedule(s, parallel.get("pipeline", 1), layers)
     return {
-        "precision": (precision := _precision(s)), "stack": _stack(s, parallel.get("expert", 1)),
+        "precision": _precision(s), "stack": _stack(s, parallel.get("expert", 1)),
         "parallel": parallel, **schedule, "batch": _batch(s, parallel, world),
         **(_routing(s) if routed else {}),
         "overlap": _overlap(s, parallel, "chunks" in schedule.get("schedule", ())), "recompute": _recompute(s),
-        "states": _states(s, precision), "optimizer": _optimizer(s),
+        "states": _states(s), "optimizer": _optimizer(s),
     }  # fmt: skip
 
 
@@ -101,7 +101,7 @@ def _zero(s: Settings, parallel: Mapping[str, Any], world: int) -> dict[str, Any
         zero = SHARDING[strategy]
     elif s.flag("use_torch_fsdp2"):
         zero = 2 if s.flag("torch_fsdp2_no_reshard_after_forward") else 3
-    elif "data_parallel_sharding_strategy" in s and s.settings["data_parallel_sharding_strategy"].line:
+    elif strategy != "no_shard" and s.settings["data_parallel_sharding_strategy"].line:
         s.note("data_parallel_sharding_strategy", "counts only beside --use-megatron-fsdp")
     answer = {"zero": zero}
     instances = s.whole("num_distributed_optimizer_instances", 1)
@@ -204,6 +204,7 @@ def _recompute(s: Settings) -> Any:
     if s.flag("moe_layer_recompute") and grain in ("none", "None"):
         return {"modules": ["moe"]}
     if grain in ("none", "None"):
+        s.read |= {"recompute_modules", "recompute_method", "recompute_num_layers"}
         return "none"
     if grain == "full":
         layers = s.whole("recompute_num_layers", 1, least=0)
@@ -223,12 +224,12 @@ def _recompute(s: Settings) -> Any:
 FORMATS = {"fp32": "fp32", "float32": "fp32", "fp16": "bf16", "bf16": "bf16", "bfloat16": "bf16", "fp8": "fp8"}
 
 
-def _states(s: Settings, precision: str) -> dict[str, Any]:
+def _states(s: Settings) -> dict[str, Any]:
     """FP32 masters, moments and gradients, unless the precision-aware optimizer or --grad-reduce-in-bf16 say others."""
     s.flag("accumulate_allreduce_grads_in_fp32")
     aware = s.flag("use_precision_aware_optimizer")
     master, moments, second, gradients = (
-        FORMATS[s.word(name, "fp32", tuple(FORMATS)).removeprefix("torch.")]
+        FORMATS[s.word(name, "fp32", tuple(FORMATS))]
         for name in ("main_params_dtype", "exp_avg_dtype", "exp_avg_sq_dtype", "main_grads_dtype")
     )
     if second != moments:
@@ -238,11 +239,7 @@ def _states(s: Settings, precision: str) -> dict[str, Any]:
     if s.word("megatron_fsdp_main_grads_dtype") in FORMATS:
         gradients = FORMATS[s.word("megatron_fsdp_main_grads_dtype")]
     half = s.flag("grad_reduce_in_bf16")
-    answer = {"master": master, "moments": moments, "gradients": "bf16" if half else gradients}
-    gathered = s.flag("fp8_param_gather") or s.flag("fp8_param") or s.flag("fp4_param_gather")
-    if precision.startswith("fp8"):
-        answer["parameters"] = "fp8" if gathered else "bf16"
-    return answer
+    return {"master": master, "moments": moments, "gradients": "bf16" if half else gradients}
 
 
 def _optimizer(s: Settings) -> dict[str, Any]:

@@ -33,7 +33,8 @@ IDLE = (
         tokenizer.* model.hf_assets_path model.tokenizer_path"""),
     ("changes what is learned and not how long a step takes", """
         lr lr_* min_lr decoupled_* warmup weight_decay* start_weight_decay end_weight_decay clip_grad adam_* sgd_*
-        muon_* lion_* no_weight_decay_* apply_wd_* init_method_* embedding_init_method_* seed use_cpu_initialization
+        muon_* lion_* no_weight_decay_* apply_wd_* init_method_*
+        *init_method *init_method.* embedding_init_method_* seed use_cpu_initialization
         override_opt_param_scheduler loss_scale initial_loss_scale min_loss_scale loss_scale_window hysteresis
         norm_epsilon rotary_base rotary_scaling_factor rotary_seq_len_interpolation_factor use_rope_scaling rope_*
         mscale* yarn_* no_yarn_* layernorm_epsilon moe_aux_loss_coeff moe_z_loss_coeff moe_router_bias_update_rate
@@ -74,6 +75,14 @@ IDLE = (
         attention_backend no_persist_layer_norm use_te_activation_func use_fused_weighted_squared_relu
         persist_layer_norm no_async_tensor_model_parallel_allreduce mla_down_proj_fusion deallocate_pipeline_outputs
         bias_activation_fusion bias_dropout_fusion transformer_engine mcore_gpt megatron_amp_O2"""),
+    ("goes with something that this job has not", """
+        moe_ffn_hidden_size moe_router_topk moe_layer_freq moe_shared_expert_intermediate_size moe_router_num_groups
+        moe_router_group_topk moe_router_score_function moe_router_enable_expert_bias moe_expert_capacity_factor
+        moe_token_dispatcher_type moe_enable_deepep moe_flex_dispatcher_backend moe_router_force_load_balancing
+        q_lora_rank kv_lora_rank qk_head_dim qk_pos_emb_head_dim v_head_dim mamba_state_dim mamba_head_dim
+        mamba_num_groups mamba_num_heads recompute_method recompute_num_layers recompute_modules exp_avg_dtype
+        microbatch_group_size_per_virtual_pipeline_stage expert_model_parallel_size parallelism.pipeline_parallel_*
+        activation_checkpoint.selective_ac_option quantize.* float8.*"""),
 )  # fmt: skip
 """Reason -> names and patterns of what is known to have no effect on a step as it is simulated."""
 
@@ -86,6 +95,12 @@ MUTE = {
     "num_layers_at_end_in_bf16": "all layers multiply in one format here",
     "no_fp8_wgrad": "weight gradients multiply in the format of all products here",
     "fp8_multi_head_attention": "attention is in BF16 here", "fp8_dot_product_attention": "attention is in BF16 here",
+    "fp8_param_gather": "products of this recipe read BF16 parameters here, and those are gathered",
+    "fp8_param": "products of this recipe read BF16 parameters here, and those are gathered",
+    "fp4_param_gather": "products of this recipe read BF16 parameters here, and those are gathered",
+    "fp4_param": "products of this recipe read BF16 parameters here, and those are gathered",
+    "params_dtype": "follows from the precision", "pipeline_dtype": "follows from the precision",
+    "autocast_dtype": "follows from the precision",
     "fp16": "is told as BF16, which is as wide",
     "fp32_residual_connection": "the residual stream is in BF16 here",
     "distribute_saved_activations": "kept inputs of layers are whole on each rank here",

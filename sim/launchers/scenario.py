@@ -13,6 +13,7 @@ from hwmodels.shelf import expand
 from sim.launchers import bridge, flags, megatron, reasons, torchtitan, transformer
 from sim.launchers.machine import Hosts, Machine, cluster
 from sim.launchers.settings import Note, Setting, Settings
+from sim.launchers.transformer import Kind
 from sim.result.archive import scenario_text
 from sim.scenario.shelves import MODELS, models
 
@@ -140,12 +141,16 @@ def _megatron(text: str, file: str, asked: Asked) -> Imported:
 
 
 def _bridge(document: Document, file: str, asked: Asked) -> Imported:
-    settings, hosts = bridge.settings(_with(document, asked, file), file)
-    return _in_our_keys(settings, hosts, (), "a Megatron-Bridge or NeMo recipe", asked, bridge=True)
+    document = _with(document, asked, file)
+    settings, hosts = bridge.settings(document, file)
+    if bridge.is_flags(document.content):
+        return _in_our_keys(settings, hosts, (), "Megatron-LM arguments in YAML", asked)
+    kind = Kind.PADDED if bridge.pads(document.content) else Kind.PLAIN
+    return _in_our_keys(settings, hosts, (), "a Megatron-Bridge or NeMo recipe", asked, kind)
 
 
 def _in_our_keys(
-    s: Settings, hosts: Hosts, notes: Sequence[Note], kind: str, asked: Asked, bridge: bool = False
+    s: Settings, hosts: Hosts, notes: Sequence[Note], kind: str, asked: Asked, of: Kind = Kind.ARGUMENTS
 ) -> Imported:
     """A job of Megatron Core in our keys."""
     machine, world = cluster(asked.machine, hosts, 0, s.file)
@@ -153,19 +158,19 @@ def _in_our_keys(
     model: Any = asked.model
     if model:
         whole = _known(model, s.file)
-        _ignored(s, name, asked, set(s.settings) - s.read, bridge)
+        _ignored(s, name, asked, set(s.settings) - s.read, of)
     else:
-        model = transformer.model(s, name, asked.vocabulary, megatron.tensor(s), bridge)
+        model = transformer.model(s, name, asked.vocabulary, megatron.tensor(s), of)
         whole = model
     keys = megatron.keys(s, whole, world)
     return _imported(s, kind, {"name": name, "cluster": machine, "model": model, **keys}, notes, asked)
 
 
-def _ignored(s: Settings, name: str, asked: Asked, mine: set[str], bridge: bool) -> None:
+def _ignored(s: Settings, name: str, asked: Asked, mine: set[str], of: Kind) -> None:
     """Tell of all dimensions in the file that a known model stands instead of them."""
     before = len(s.notes)
     with suppress(Refused):  # it lacks some of them, which is why a model is named
-        transformer.model(s, name, asked.vocabulary or 1, 1, bridge)
+        transformer.model(s, name, asked.vocabulary or 1, 1, of)
     del s.notes[before:]
     for each in s.read & mine - {"seq_length"}:
         if each in s:

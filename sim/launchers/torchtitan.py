@@ -287,11 +287,11 @@ def _recompute(s: Settings, layers: int, stages: int) -> Any:
             s.note(f"{A}mode", "a budget of torch.compile cannot be told; nothing is computed again here")
         return "full" if mode == "full" else "none"
     if option == "op":
-        s.note(
-            f"{A}mode" if f"{A}mode" in s else f"{A}selective_ac_option",
-            "op by op cannot be told: norms and activations are computed again here, but not every second product",
+        why = (
+            "op by op (all but every second product is kept) cannot be told: half of the layers are computed again here"
         )
-        return {"modules": ["norm", "activation"]}
+        s.note(f"{A}selective_ac_option", why)
+        option = "2"
     if not option.isdigit() or not 0 < int(option[:6]) <= layers:
         raise s.refusal(
             f"{A}selective_ac_option", f"found {option!r}; legal: op, or every how many layers, 1 to {layers}"

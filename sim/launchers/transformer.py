@@ -5,6 +5,7 @@ from another file, says which).
 """
 
 from collections.abc import Mapping
+from enum import Enum
 from math import ceil
 from typing import Any
 
@@ -21,17 +22,24 @@ DIVISIBLE = 128
 """--make-vocab-size-divisible-by."""
 
 
-def model(s: Settings, name: str, vocabulary: int, tensor: int, bridge: bool = False) -> dict[str, Any]:
-    """The keys of a model. vocabulary: tokens, 0: as the file says; tensor: ranks that share a layer. bridge: defaults
-    of Megatron Core's own configuration, where arguments have others. Raises Refused for what is missing."""
+class Kind(Enum):
+    """Whose defaults hold: those of arguments, or of Megatron Core's own configuration (TransformerConfig), with the
+    vocabulary padded or as it is."""
+
+    ARGUMENTS, PADDED, PLAIN = range(3)
+
+
+def model(s: Settings, name: str, vocabulary: int, tensor: int, kind: Kind) -> dict[str, Any]:
+    """The keys of a model. vocabulary: tokens, 0: as the file says; tensor: ranks that share a layer. kind: whose
+    defaults. Raises Refused for what is missing."""
     hidden = s.needed("hidden_size", HINT)
     heads = s.needed("num_attention_heads", HINT)
     kinds = _kinds(s)
-    narrow = int(4 * hidden * 2 / 3) // 64 * 64 if s.flag("swiglu") and not bridge else 4 * hidden
+    narrow = int(4 * hidden * 2 / 3) // 64 * 64 if s.flag("swiglu") and kind is Kind.ARGUMENTS else 4 * hidden
     wide = s.whole("ffn_hidden_size", narrow)
     keys: dict[str, Any] = {
-        "family": "transformer", "name": name, "vocabulary": _vocabulary(s, vocabulary, tensor), "hidden": hidden,
-        "layers": len(kinds), "heads": heads, "kv_heads": _kv_heads(s, heads, bridge),
+        "family": "transformer", "name": name, "vocabulary": _vocabulary(s, vocabulary, tensor, kind), "hidden": hidden,
+        "layers": len(kinds), "heads": heads, "kv_heads": _kv_heads(s, heads, kind),
         "head_width": s.whole("kv_channels", max(1, hidden // heads)),
         "tied": not s.flag("untie_embeddings_and_output_weights"),
     }  # fmt: skip
@@ -133,19 +141,22 @@ def _pattern(kinds: list[str]) -> dict[str, Any]:
     return {} if pattern == "attention+dense" else {"pattern": pattern}
 
 
-def _kv_heads(s: Settings, heads: int, bridge: bool) -> int:
+def _kv_heads(s: Settings, heads: int, kind: Kind) -> int:
     """Groups only count beside --group-query-attention, where they are 1 unless said; in a configuration, alone."""
-    groups = s.whole("num_query_groups", heads if bridge else 1)
-    if s.flag("group_query_attention") or bridge:
+    whole = kind is not Kind.ARGUMENTS
+    groups = s.whole("num_query_groups", heads if whole else 1)
+    if s.flag("group_query_attention") or whole:
         return groups
     if "num_query_groups" in s:
         s.note("num_query_groups", "counts only beside --group-query-attention")
     return heads
 
 
-def _vocabulary(s: Settings, given: int, tensor: int) -> int:
+def _vocabulary(s: Settings, given: int, tensor: int, of: Kind) -> int:
     """Tokens, padded as Megatron does to a multiple of --make-vocab-size-divisible-by x tensor parallelism."""
     multiple = s.whole("make_vocab_size_divisible_by", DIVISIBLE) * tensor
+    s.flag("should_pad_vocab")
+    multiple = multiple if of is not Kind.PLAIN else 1
     kind = s.word("tokenizer_type")
     usual = {"GPT2BPETokenizer": GPT2, "TikTokenizer": TIKTOKEN}.get(kind, 0)
     said, padded = s.whole("vocab_size", usual, least=0), s.whole("padded_vocab_size", 0, least=0)
@@ -156,7 +167,7 @@ def _vocabulary(s: Settings, given: int, tensor: int) -> int:
     size = given or said
     if not size:
         raise Refused(f"{s.named('vocab_size')} is not in it, only a tokenizer; add --vocabulary N, its tokens", s.file)
-    size += kind == "NullTokenizer" and not given  # its end of a document
+    size += kind == "NullTokenizer" and not given and of is Kind.ARGUMENTS  # its end of a document
     return ceil(size / multiple) * multiple
 
 

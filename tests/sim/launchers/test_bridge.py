@@ -79,8 +79,10 @@ def test_flags_in_yaml_are_those_of_a_list(tmp_path: Path) -> None:
     path = tmp_path / "model_config.yaml"
     path.write_text("ENV_VARS: {X: 1}\nMODEL_ARGS:\n" + "\n".join(lines), encoding="utf-8")
     scenario, other = imported(path, nodes=4).scenario, arguments(tmp_path).scenario
-    bridge = {key: value for key, value in scenario.items() if key not in ("name", "model")}
-    assert bridge == {key: value for key, value in other.items() if key not in ("name", "model")}
+    for each in (scenario, other):
+        each.pop("name")
+        each["model"] = {key: value for key, value in each["model"].items() if key not in ("name", "source")}
+    assert scenario == other
 
 
 def test_bridges_fixture() -> None:
@@ -88,7 +90,7 @@ def test_bridges_fixture() -> None:
     assert scenario["parallel"] == {
         "pipeline": 2, "tensor": 2, "context": 2, "sequence": True, "context_kind": "ring", "zero": 1,
     }  # fmt: skip
-    assert scenario["precision"] == "fp8_current" and scenario["states"]["parameters"] == "fp8"
+    assert scenario["precision"] == "fp8_current" and "parameters" not in scenario["states"]
     assert scenario["states"]["gradients"] == "bf16" and scenario["overlap"]["tensor"] is True
 
 
@@ -105,3 +107,16 @@ def test_keys_given_beside_it_count(tmp_path: Path) -> None:
     assert found.scenario["parallel"]["tensor"] == 4 and found.scenario["batch"]["sequences"] == 256
     with pytest.raises(Refused, match="expected a whole number; found 'x'"):
         recipe(tmp_path, given={"train.global_batch_size": "x"})
+
+
+def test_a_whole_configuration_is_read_by_what_it_asks_for() -> None:
+    """Precision over the model, data over its longest sequence, the model's own vocabulary; nothing is told of null."""
+    found = imported(FIXTURES / "whole.yaml", nodes=1)
+    scenario, model = found.scenario, found.scenario["model"]
+    assert scenario["precision"] == "fp8_block" and scenario["batch"]["sequence_length"] == 1024
+    assert (model["vocabulary"], model["tied"], model["kv_heads"]) == (128255, True, 8)
+    assert scenario["overlap"] == {"gradients": True, "parameters": False} and scenario["parallel"] == {"zero": 1}
+    assert set(told(found)) <= {
+        "checkpoint.save", "optimizer.lr", "model.init_method", "ddp.bucket_size", "mixed_precision.params_dtype",
+        "model.moe_token_dispatcher_type", "model.moe_router_topk",
+    }  # fmt: skip
