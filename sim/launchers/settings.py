@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from hwmodels.refused import Refused
+from hwmodels.refused import Refused, plain
 
 LARGEST = 1 << 31
 """Of any count or size in a launch file."""
@@ -58,21 +58,18 @@ class Settings:
         return () if values == (None,) else values
 
     def note(self, name: str, why: str) -> None:
-        """Tell something of a setting."""
-        setting = self.settings[name]
-        self.notes.append(Note(setting.line, setting.shown, why))
+        """Tell something of a setting, or of what stands for it where it is not set."""
+        setting = self.settings.get(name)
+        self.notes.append(Note(setting.line, setting.shown, why) if setting else Note(0, self.named(name), why))
 
     def admit(self, name: str, why: str, unsaid: str) -> None:
-        """The same, of a setting that may be the default. unsaid: what comes before where it is."""
-        if name in self.settings:
-            self.note(name, why)
-        else:
-            self.notes.append(Note(0, self.named(name), f"{unsaid}{why}"))
+        """The same; unsaid: what comes before it where the setting is not there."""
+        self.note(name, why if name in self.settings else f"{unsaid}{why}")
 
     def refusal(self, name: str, why: str) -> Refused:
         """A refusal at the place of a setting."""
         setting = self.settings.get(name)
-        return Refused(why, self.file, setting.line if setting else 0, self.named(name))
+        return Refused(plain(why), self.file, setting.line if setting else 0, plain(self.named(name)))
 
     def word(self, name: str, default: str = "", legal: Sequence[str] = ()) -> str:
         """One word, in small letters where it must be one of `legal`."""
@@ -109,7 +106,7 @@ class Settings:
     def needed(self, name: str, what: str, *others: str) -> int:
         """A whole number without which there is no scenario, under its name or one of `others`. what: to say of it."""
         for each in (name, *others):
-            if each in self.settings:
+            if self.values(each):
                 return self.whole(each)
         raise Refused(f"{self.named(name)} is missing{what}", self.file)
 
