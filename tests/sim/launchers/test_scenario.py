@@ -39,6 +39,10 @@ HOSTILE: dict[str, bytes] = {
     "minus": b"--num-layers -8 --hidden-size -1 --seq-length 5", "long": b"#" * (1 << 19),
     "numbers": DENSE.replace("1024", "1" * 5000).encode(),
     "nan": DENSE.replace("--hidden-dropout 0", "--hidden-dropout nan").encode(),
+    "null heads": b"model: {hidden_size: 8, num_attention_heads: null, num_layers: 2}\ntrain: {micro_batch_size: 1}",
+    "null layers": b"model: {hidden_size: 8, num_attention_heads: 2, num_layers: null}\ntrain: {micro_batch_size: 1}",
+    "one moment": (DENSE + "--use-precision-aware-optimizer --exp-avg-dtype bf16").encode(),
+    "a value of lines": (DENSE + "--tensor-model-parallel-size ${\n  :-8}").encode(),
     "no heads": DENSE.replace("attention-heads 16", "attention-heads 99999").encode(),
     "wide": DENSE.replace("hidden-size 1024", "hidden-size 2147483648").encode(),
 }  # fmt: skip
