@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hwmodels.document import Document, DocumentError, parse, unknown
+from hwmodels.document import Document, DocumentError, Place, merge, parse, unknown
 from hwmodels.refused import Refused, plain
 from hwmodels.shelf import expand
 from sim.launchers import bridge, flags, megatron, reasons, torchtitan, transformer
@@ -22,8 +22,6 @@ MARK = "# A scenario imported from "
 LONGEST = 1 << 17
 """Bytes of a launch file at most."""
 KINDS = "Megatron-LM arguments or a script with them, a Megatron-Bridge or NeMo recipe in YAML, a torchtitan TOML"
-
-
 PYTHON = re.compile(r"^(import \w|from \w+(\.\w+)* import|def \w+\(|class \w+)", re.MULTILINE)
 """Lines that only Python has."""
 
@@ -172,17 +170,18 @@ def _ignored(s: Settings, name: str, asked: Asked, mine: set[str], of: Kind) -> 
     with suppress(Refused):  # it lacks some of them, which is why a model is named
         transformer.model(s, name, asked.vocabulary or 1, 1, of)
     del s.notes[before:]
-    for each in s.read & mine - {"seq_length"}:
-        if each in s:
-            s.note(each, f"is of its model, in whose place stands {asked.model}")
+    for each in sorted(s.read & mine - {"seq_length"}):
+        s.note(each, f"is of its model, in whose place stands {asked.model}")
 
 
 def _torchtitan(content: Mapping[str, Any], text: str, file: str, asked: Asked) -> Imported:
     given = asked.given or {}
     s = torchtitan.settings(content, text, file)
     for name, value in given.items():
-        s.settings[torchtitan.OLD.get(name, name)] = Setting((_scalar(value),), 0, name)
+        s.settings[torchtitan.OLD.get(name, name)] = Setting((_value(name, value),), 0, name)
     model = asked.model or torchtitan.model(s)
+    if asked.model and "model.flavor" in s:
+        s.note("model.flavor", f"is of its model, in whose place stands {asked.model}")
     s.read |= {"model.name", "model.flavor"}
     base = model["base"] if isinstance(model, Mapping) else model
     whole = _known(str(base), file)
@@ -194,20 +193,17 @@ def _torchtitan(content: Mapping[str, Any], text: str, file: str, asked: Asked) 
 
 def _with(document: Document, asked: Asked, file: str) -> Document:
     """A recipe with keys given beside it."""
-    from hwmodels.document import Place, merge
-
     for name, value in (asked.given or {}).items():
         path = tuple(name.split("."))
         if not all(path):
             raise Refused(f"{name}={value}: a key is words with dots between", file)
-        document = merge(document, Document(_scalar(value), {(): Place(file)}).under(*path))
+        document = merge(document, Document(_value(name, value), {(): Place(file)}).under(*path))
     return document
 
 
-def _scalar(value: str) -> Any:
-    from hwmodels.document import scalar
-
-    return scalar(value)
+def _value(name: str, text: str) -> Any:
+    """What a key is given beside the file, as YAML has it."""
+    return parse(text, name).content
 
 
 def _known(name: str, file: str) -> Mapping[str, Any]:

@@ -105,6 +105,10 @@ def test_nemos_fixture() -> None:
 def test_keys_given_beside_it_count(tmp_path: Path) -> None:
     found = recipe(tmp_path, given={"model.tensor_model_parallel_size": "4", "train.global_batch_size": "256"})
     assert found.scenario["parallel"]["tensor"] == 4 and found.scenario["batch"]["sequences"] == 256
+    found = recipe(
+        tmp_path, given={"model.recompute_granularity": "selective", "model.recompute_modules": "[mlp, moe]"}
+    )
+    assert found.scenario["recompute"] == {"modules": ["mlp", "moe"]}
     with pytest.raises(Refused, match="expected a whole number; found 'x'"):
         recipe(tmp_path, given={"train.global_batch_size": "x"})
 
