@@ -12,6 +12,7 @@ from sim.engine import steps
 from sim.engine.kit import Kit
 from sim.engine.lowering import Lowered, lower
 from sim.engine.timeline import Timeline
+from sim.layout import optimizer
 from sim.layout.machine import NON_BLOCKING, Machine
 from sim.layout.plan import Plan, lay_out
 from sim.models.family import weights
@@ -71,7 +72,8 @@ def run(scenario: Scenario, interval: bool = True) -> Result:
     if machine and scenario.batch.lengths:
         summary["documents"] = _of_documents(plan, machine, ran, lengths)
     summary["host_copy_s"] = max(tail.average_ns for tail in lowered.tails) / NS_PER_S
-    summary |= feasible.judged(scenario, summary["step_time_s"], curves, summary["host_copy_s"])
+    on_host = optimizer.most_host_bytes(plan, machine) if machine else 0.0
+    summary |= feasible.judged(scenario, summary["step_time_s"], curves, summary["host_copy_s"], on_host)
     if machine:
         if interval:
             summary |= _intervals(ran, books, summary, scenario.seed, communication.spread(plan, machine))

@@ -13,7 +13,8 @@ from hwmodels.figure import Figure
 from hwmodels.units import format_quantity
 from sim import assembly
 from sim.layout.plan import lay_out
-from sim.models.family import family, main_units, modules, weights
+from sim.models.family import family, main_units, weights
+from sim.models.lowering import modules
 from sim.scenario.values import PROFILE_SPREAD, Cluster, Scenario
 
 SLACK = (
@@ -67,7 +68,8 @@ def _kept(scenario: Scenario) -> Iterator[str]:
     if scenario.recompute.modules:
         site = assembly.prices(scenario, assembly.held_always(lay_out(scenario))).site
         if idle := [module for module in scenario.recompute.modules if module not in modules(site)]:
-            yield f"recompute.modules: {scenario.model.name} has no {', '.join(idle)}, so that changes nothing"
+            what = f"{', '.join(idle)} to compute again on the {scenario.stack.name} stack"
+            yield f"recompute.modules: {scenario.model.name} has no {what}, so that changes nothing"
     if scenario.optimizer.offloaded:
         yield "optimizer.offload: the host updates as fast as its memory moves bytes, which CPUs come short of"
 

@@ -27,7 +27,6 @@ DESCRIPTIVE = {
     "cluster.node.device.l2.latency": "no price reads it: kernels are as fast as they were measured",
     "cluster.node.device.peak_flops.tf32": "no product of the model is in TF32",
     "cluster.node.device.peak_flops.fp32": "no product of the model is in FP32",
-    "cluster.node.device.host.capacity": "what the host keeps is not counted",
     "cluster.fabric.cost": "no figure of a run is in money",
 }
 """Keys that describe a machine and nothing reads, and why."""

@@ -98,7 +98,7 @@ def _bytes(form: Format, count: float) -> float:
 def tail(plan: Plan, machine: Machine, position: int) -> Tail:
     """Durations for the rank at a pipeline position."""
     own = updates(machine.family, machine.site.stack)
-    if own and machine.site.stack.plain_update:
+    if own and machine.site.stack.plain_update and not plan.scenario.optimizer.offloaded:
         return _tail_of_kernels(plan, machine, position, own)
     price, recipe = machine.pricer.price, machine.recipe
     held = [(stage, shards(plan, machine, stage)) for stage in plan.holds[position]]
@@ -115,7 +115,8 @@ def tail(plan: Plan, machine: Machine, position: int) -> Tail:
     back = price(HostCopy(_bytes(recipe.gather, updated))).ns
     if plan.scenario.optimizer.offloaded:
         there = price(HostCopy(_bytes(recipe.gradient, updated))).ns
-        return Tail(reduce_ns, norm, max(there, price(HostUpdate(adam.bytes())).ns, back), gather_ns, 0)
+        longest = max(there, price(HostUpdate(adam.bytes())).ns, back)
+        return Tail(reduce_ns, 0 if machine.site.stack.plain_update else norm, longest, gather_ns, 0)
     update = price(adam).ns + (_muon_ns(plan, machine, held) if plan.scenario.optimizer.name == muon.NAME else 0)
     if own:  # parameters are cast anew, and nothing is averaged on the host
         units = [unit for stage in plan.holds[position] for unit in machine.stages[stage]]
@@ -145,6 +146,21 @@ def _ahead_ns(machine: Machine, units: Sequence[Unit]) -> int:
     ]
     host = sum(machine.launch_ns("B", kernel) for kernel in kernels)
     return max(0, sum(machine.unit_ns(unit, "BW") for unit in units) - host)
+
+
+def host_bytes(plan: Plan, machine: Machine, position: int) -> float:
+    """Bytes that a rank keeps in its host's memory: the average of its shard's parameters, in the format in which they
+    come; offloaded, master weights, moments, and the gradients that its CPU reads (arXiv:2101.06840, sec 4)."""
+    recipe, offloaded = machine.recipe, plan.scenario.optimizer.offloaded
+    held = [shards(plan, machine, stage) for stage in plan.holds[position]]
+    averaged = updates(machine.family, machine.site.stack) is None
+    states = recipe.master.bits / 8 + moments_each(plan, held) * recipe.moment.row_bytes(1) + recipe.gradient.bits / 8
+    return sum(h.updated for h in held) * (offloaded * states + averaged * recipe.gather.bits / 8)
+
+
+def most_host_bytes(plan: Plan, machine: Machine) -> float:
+    """Those of the rank that keeps most there."""
+    return max(host_bytes(plan, machine, position) for position in range(plan.program.positions))
 
 
 def moments_each(plan: Plan, held: Sequence[Shards]) -> float:

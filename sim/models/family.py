@@ -11,7 +11,6 @@ from sim.models.activations import Kept
 from sim.models.blocks.made import Made
 from sim.models.layer import Part, Site, Unit
 from sim.models.mixture import Mixture
-from sim.models.recompute import MODULES, Recompute
 from sim.models.shape import ModelShape
 from sim.models.weights import Parameters
 
@@ -96,17 +95,6 @@ def family(name: str) -> Family:
     if missing := [each for each in CONTRACT if not hasattr(module, each)]:
         raise TypeError(f"model family {name} lacks {', '.join(missing)} (see sim.models.family.Family)")
     return cast(Family, module)
-
-
-def modules(site: Site[Any]) -> tuple[str, ...]:
-    """Modules that a model's backward could compute again, or keep: those that it has."""
-    own, none = family(site.shape.family), site._replace(recompute=Recompute("none"))
-
-    def differs(module: str) -> bool:
-        other = site._replace(recompute=Recompute("modules", (module,)))
-        return any(own.parts(none, unit, "B") != own.parts(other, unit, "B") for unit in own.units(site.shape))
-
-    return tuple(module for module in MODULES if differs(module))
 
 
 def weights(shape: ModelShape, units: Iterable[Unit]) -> Parameters:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sim.models.activations import Kept
 from sim.models.blocks.made import Made
-from sim.models.family import Family
+from sim.models.family import Family, family
 from sim.models.layer import Kernel, Part, Site, Unit
 from sim.models.precision import Recipe
+from sim.models.recompute import MODULES, Recompute
 from sim.models.stacks.stack import Stack
 
 
@@ -133,3 +134,15 @@ def updates(family: Family, stack: Stack) -> Updates | None:
     """The same for stacks that say which kernels their optimizer runs; None for one whose update is the plan's affair
     (`sim.layout.optimizer`)."""
     return ByBlocks(family, by_blocks(stack.name)) if stack.name in BY_BLOCKS else None
+
+
+def modules(site: Site[Any]) -> tuple[str, ...]:
+    """Modules that a model's backward could compute again on its stack, or keep: those that it has there."""
+    own = family(site.shape.family)
+    lower, none = lowering(own, site.stack), site._replace(recompute=Recompute("none"))
+
+    def differs(module: str) -> bool:
+        other = site._replace(recompute=Recompute("modules", (module,)))
+        return any(lower.parts(none, unit, "B") != lower.parts(other, unit, "B") for unit in own.units(site.shape))
+
+    return tuple(module for module in MODULES if differs(module))

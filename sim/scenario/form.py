@@ -94,7 +94,7 @@ def _word_is(key: str) -> BeforeValidator:
     return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
 
 
-Module = Literal["core_attention", "mla_up_projection", "norm", "activation", "mlp", "moe"]
+Module = Literal["core_attention", "mla_up_projection", "norm", "activation", "mlp", "moe", "shared_experts"]
 Seed = Annotated[int, Field(ge=0, le=2**64 - 1), BeforeValidator(whole)]
 Nanoseconds = Annotated[int, *_quantity("time", _ns)]
 Document = Annotated[Any, WithJsonSchema({"type": ["string", "object"]})]
@@ -236,16 +236,17 @@ class StatesForm(Form):
 class RecomputeForm(Form):
     """What backward computes again: a kind, or modules or layers."""
 
-    kind: Literal["recipe", "none", "full"] | None = None
-    """recipe (as the model's publishers did, the default), none, or full: every layer from its input."""
+    kind: Literal["recipe", "none", "full", "selective_op"] | None = None
+    """recipe (as the model's publishers did, the default), none, full (every layer from its input) or, of torch,
+    selective_op: torchtitan's policy, which keeps attention and every second product."""
     modules: Annotated[tuple[Module, ...], BeforeValidator(_listed)] | None = None
     """Those and no others: attention without its projections, latent attention's up-projections and rope, norms,
-    activations of feed-forward networks, dense networks, mixtures with gate and exchanges."""
+    activations of feed-forward networks, dense networks, mixtures with gate and exchanges, shared experts."""
     layers: Count | None = None
     """So many layers whole: in groups, or of each stage."""
-    method: Literal["uniform", "block"] | None = None
-    """uniform (all layers, in groups of so many, which keep one input; the default) or block (the first of each stage,
-    the others keep all)."""
+    method: Literal["uniform", "block", "every"] | None = None
+    """uniform (all layers, in groups of so many, which keep one input; the default), block (the first of each stage,
+    the others keep all) or every (one in so many of each stage)."""
 
 
 class ChunkTimesForm(Form):

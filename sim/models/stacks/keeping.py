@@ -12,6 +12,7 @@ from sim.models.blocks.made import EMBEDDING, HEAD, Made
 from sim.models.blocks.mamba import Mamba
 from sim.models.blocks.mla import Latent
 from sim.models.layer import Unit
+from sim.models.stacks.again import Tensor, total
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.deepseek import mamba
 
@@ -22,13 +23,13 @@ CUBLAS = 32 * 2**20
 
 class Keeping(NamedTuple):
     """What a stack keeps. end: of the embedding, the head, or a projection. mixer, network: of a layer's halves, norms
-    before them included; experts: of a mixture instead. norm: of one over so many columns. gradients: those of a unit's
-    inner tensors at most."""
+    before them included, with the modules that make them again; experts: of a mixture instead. norm: of one over so
+    many columns. gradients: those of a unit's inner tensors at most."""
 
     end: Callable[[Shared, Made], float]
-    mixer: Callable[[Shared, Mixer], float]
-    network: Callable[[Shared, Network], float]
-    experts: Callable[[Shared, Experts], Kept]
+    mixer: Callable[[Shared, Mixer], list[Tensor]]
+    network: Callable[[Shared, Network], list[Tensor]]
+    experts: Callable[[Shared, Experts], list[Tensor]]
     norm: Callable[[float], float]
     gradients: Callable[[Shared, Made], float]
 
@@ -40,18 +41,28 @@ def kept(own: Keeping, site: Shared, made: Made, unit: Unit) -> Kept:
     if unit.checkpoint:
         return layer_input(site, unit)
     post = made.post_norms * (bool(made.mixer) + bool(made.network)) * own.norm(site.shape.hidden)
-    mixing = Kept(site.tokens * (post + own.mixer(site, made.mixer)))
-    if isinstance(made.network, Experts):
-        return mixing + own.experts(site, made.network)
-    return mixing + Kept(site.tokens * (own.network(site, made.network) if made.network else 0.0))
+    words = site.recompute.modules
+    return sum((total(site, half, words) for half in _halves(own, site, made)), Kept(site.tokens * post))
+
+
+def _halves(own: Keeping, site: Shared, made: Made) -> tuple[list[Tensor], list[Tensor]]:
+    """Tensors of a layer's mixer and of its network."""
+    if made.routed:
+        return own.mixer(site, made.mixer), own.experts(site, made.routed)
+    return own.mixer(site, made.mixer), own.network(site, made.dense) if made.dense else []
 
 
 def regained(own: Keeping, site: Shared, made: Made, unit: Unit) -> Kept:
-    """What the backward of a unit holds until it is through: gradients, and what it has computed again."""
+    """What the backward of a unit holds until it is through: gradients, and what it has computed again, of modules in
+    the half of a layer where that is more."""
     gradients = Kept(site.tokens * own.gradients(site, made))
-    if not unit.checkpoint:
+    if unit.checkpoint:
+        return gradients + kept(own, site, made, unit._replace(checkpoint="")) - layer_input(site, unit)
+    if made.end or not site.recompute.modules:
         return gradients
-    return gradients + kept(own, site, made, unit._replace(checkpoint="")) - layer_input(site, unit)
+    halves = _halves(own, site, made)
+    again = (total(site, half) - total(site, half, site.recompute.modules) for half in halves)
+    return gradients + max(again, key=lambda each: each.at(site))
 
 
 def kept_for_weight(row: Callable[[int], float], site: Shared, made: Made) -> Kept:

@@ -9,6 +9,7 @@ class Kind(NamedTuple):
     ("": the project's own). options: keys beside the name that it knows. precisions: recipes that it has kernels for.
     eager: the host launches kernel by kernel. frees: gradients are freed after the update and made anew by the first
     backward. plain: an optimizer of one process, all of whose kernels the stack says; else ZeRO-1 as the plan has it.
+    selective: backward can follow torchtitan's policy by operators (`sim.models.recompute`).
     axes: of the mesh, that a layer may be shared over.
     """
 
@@ -18,6 +19,7 @@ class Kind(NamedTuple):
     eager: bool
     frees: bool = False
     plain: bool = False
+    selective: bool = False
     axes: tuple[str, ...] = ()
 
 
@@ -26,10 +28,11 @@ TRANSFORMER_ENGINE = ("bf16", "fp8_delayed", "fp8_current", "fp8_block", "mxfp8"
 KINDS = {
     "deepseek": Kind("", (), ("fp8", "bf16"), eager=False),
     "torch": Kind(
-        "torch", ("release", "compiled", "cuda_graphs"), ("bf16", "fp8_current"), eager=True, frees=True, plain=True
+        "torch", ("release", "compiled", "cuda_graphs"), ("bf16", "fp8_current"),
+        eager=True, frees=True, plain=True, selective=True,
     ),
     "megatron": Kind("torch", ("release", "cuda_graphs", "dispatcher"), TRANSFORMER_ENGINE, eager=True, plain=False),
-}
+}  # fmt: skip
 """Name -> what it is. deepseek: kernels and order of DeepSeek's published H800 profile. torch: plain PyTorch modules.
 megatron: Megatron Core with TransformerEngine, whose products are cuBLAS's and attention cuDNN's, as torch's are."""
 

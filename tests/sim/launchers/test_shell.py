@@ -30,7 +30,7 @@ SCRIPTS = {
     "case": "S=big\ncase $S in\n  small) N=1 ;;\n  big|huge) N=2;;\n  *) N=3 ;;\nesac\nlaunch $N",
     "case in a line": "S=b\ncase $S in a) N=1;; b) N=2;; esac\nlaunch $N",
     "redirections": "launch --a 2>/dev/null --b 3>>/dev/null </dev/null --c 2>&1",
-    "document": 'cat >/dev/null <<END\nlaunch --no "$A\nEND\nlaunch --a',
+    "document": 'cat >/dev/null <<END\nlaunch --no "$A\nlaunch --none\n\nEND\nlaunch --a',
     "semicolons": "A=1; B=2; launch $A $B",
     "export": "export A=1 B=2\nexport C=3\nlaunch $A$B$C",
     "quotes inside": 'A="x \\"y\\" z"\nlaunch "$A" \'a"b\' "a\'b"',

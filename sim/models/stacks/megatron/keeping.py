@@ -16,6 +16,7 @@ from sim.models.blocks.mamba import Mamba
 from sim.models.blocks.mla import Latent
 from sim.models.layer import Unit
 from sim.models.stacks import keeping
+from sim.models.stacks.again import Tensor
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.deepseek import mamba
 from sim.models.stacks.megatron.casts import casting
@@ -54,38 +55,56 @@ def _end(site: Shared, made: Made) -> float:
     return 2 * _norm(h) + PLAIN_BF16.row_bytes(2 * h) + INDEX
 
 
-def _mixer(site: Shared, mixer: Heads | Latent | Mamba | None) -> float:
-    h, row = site.shape.hidden, site.recipe.activation.row_bytes
+def _mixer(site: Shared, mixer: Heads | Latent | Mamba | None) -> list[Tensor]:
+    h, row, bf16 = site.shape.hidden, site.recipe.activation.row_bytes, PLAIN_BF16.row_bytes
     if isinstance(mixer, Mamba):
-        return mamba.kept(site, mixer)
+        return [Tensor(mamba.kept(site, mixer))]
     if isinstance(mixer, Heads):
         # values lie in the product's output, which stays whole; queries and keys are turned (or normed) copies
-        again = PLAIN_BF16.row_bytes(mixer.q + mixer.kv) * (mixer.normed + bool(mixer.rotary))
-        inner = PLAIN_BF16.row_bytes(mixer.qkv + mixer.q) + PLAIN_FP32.row_bytes(mixer.queries)
-        return _norm(h) + row(h) + again + inner + _copy(site, mixer.q)
+        again = bf16(mixer.q + mixer.kv) * (mixer.normed + bool(mixer.rotary))
+        return [Tensor(_norm(h) + row(h) + again + bf16(mixer.qkv)), *_attended(site, mixer.q, mixer.queries)]
     if isinstance(mixer, Latent):
-        query = _norm(mixer.q_rank) + row(mixer.q_rank) if mixer.q_rank else 0.0
-        inner = PLAIN_BF16.row_bytes(2 * mixer.q + 2 * mixer.out) + PLAIN_FP32.row_bytes(mixer.heads)
-        return _norm(h) + row(h) + query + _norm(mixer.kv_rank) + row(mixer.kv_rank) + inner + _copy(site, mixer.out)
-    return 0.0
+        compressed = [width for width in (mixer.q_rank, mixer.kv_rank) if width]
+        return [
+            Tensor(bf16(h)), Tensor(DEVIATION + row(h), ("norm",)), *(Tensor(bf16(width)) for width in compressed),
+            *(Tensor(DEVIATION + row(width), ("mla_up_projection",)) for width in compressed),
+            Tensor(bf16(2 * mixer.q + mixer.out), ("mla_up_projection",)),
+            *_attended(site, mixer.out, mixer.heads),
+        ]  # fmt: skip
+    return []
 
 
-def _copy(site: Shared, width: int) -> float:
-    """A quantised copy of what is kept in BF16 anyway."""
-    return site.recipe.activation.row_bytes(width) if casting(site) else 0.0
+def _attended(site: Shared, width: int, heads: int) -> list[Tensor]:
+    """Attention's output and log-sum-exp. The product behind keeps the output in BF16, or quantised beside."""
+    again = ("core_attention",)
+    copy = [Tensor(site.recipe.activation.row_bytes(width))] if casting(site) else []
+    return [
+        Tensor(PLAIN_BF16.row_bytes(width), again if copy else ()),
+        Tensor(PLAIN_FP32.row_bytes(heads), again),
+        *copy,
+    ]
 
 
-def _network(site: Shared, network: Network) -> float:
-    h, row = site.shape.hidden, site.recipe.activation.row_bytes
-    return _norm(h) + row(h) + PLAIN_BF16.row_bytes(network.first) + row(network.width)
+def _network(site: Shared, network: Network) -> list[Tensor]:
+    h, row, bf16 = site.shape.hidden, site.recipe.activation.row_bytes, PLAIN_BF16.row_bytes
+    return [Tensor(bf16(h)), Tensor(DEVIATION + row(h) + bf16(network.first) + row(network.width), ("mlp",))]
 
 
-def _experts(site: Shared, experts: Experts) -> Kept:
+def _experts(site: Shared, experts: Experts) -> list[Tensor]:
     """Scores; of a row its input, first product and activation, and its output for the weight's gradient."""
-    h, net, shared, row = site.shape.hidden, experts.routed, experts.shared, site.recipe.activation.row_bytes
-    beside = row(h) + PLAIN_BF16.row_bytes(shared.first) + row(shared.width) if shared.width else 0.0
-    fixed = _norm(h) + PLAIN_BF16.row_bytes(h) + 2 * PLAIN_FP32.row_bytes(experts.number) + beside
-    return Kept(site.tokens * fixed, 0.0, row(h) + PLAIN_BF16.row_bytes(net.first) + row(net.width))
+    h, net, shared = site.shape.hidden, experts.routed, experts.shared
+    row, bf16, beside = site.recipe.activation.row_bytes, PLAIN_BF16.row_bytes, ("moe", "shared_experts")
+    out = [
+        Tensor(bf16(h)),
+        Tensor(DEVIATION + bf16(h), ("norm",)),
+        Tensor(2 * PLAIN_FP32.row_bytes(experts.number), ("moe",)),
+    ]
+    if shared.width:
+        copy = row(h) if casting(site) else 0.0  # in BF16 it is the router's input
+        out += [Tensor(copy, (*beside, "norm")), Tensor(bf16(shared.first) + row(shared.width), beside)]
+    return [
+        *out, Tensor(0.0, ("moe",), row(h) + bf16(net.first)), Tensor(0.0, ("moe", "activation"), row(net.width)),
+    ]  # fmt: skip
 
 
 KEEPING = keeping.Keeping(_end, _mixer, _network, _experts, _norm, _gradients)

@@ -15,6 +15,7 @@ from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.deepseek import mamba
 from sim.models.stacks.layers import Block
 from sim.models.stacks.torch import attention, compiled, ends, experts, feed_forward, latent
+from sim.models.stacks.torch.again import WORDS
 from sim.models.stacks.torch.kernels import (
     AROUND,
     concatenated,
@@ -26,14 +27,13 @@ from sim.models.stacks.torch.kernels import (
 )  # fmt: skip
 
 EAGER = {Heads: attention, Latent: latent, Mamba: mamba, Network: feed_forward, Experts: experts}
-COMPILED = {Heads: compiled.attention, Network: compiled.feed_forward}
-"""Kind of block -> the module with its passes."""
+COMPILED = {Heads: compiled.attention, Latent: compiled.latent, Network: compiled.feed_forward}
+"""Kind of block -> the module with its passes. Mixtures are not compiled: sizes of their groups are data (bincount),
+where torch.compile breaks the graph, and what is fused on either side no trace says."""
 
 
 def parts(site: Shared, made: Made, unit: Unit, direction: str) -> tuple[Part, ...]:
     """The parts of a unit for direction F, B or W, in the order they depend on each other. Raises Refused."""
-    if site.recompute.kind == "modules":
-        raise Refused("recompute.modules are not built for the torch stack; legal: recompute none or full, or layers")
     return layers.parts(STACK, site, made, unit, direction)
 
 
@@ -41,7 +41,7 @@ def _block(site: Shared, block: Block, direction: str) -> list[Kernel]:
     """Raises Refused for a block that is not known compiled."""
     known: dict[type, ModuleType] = COMPILED if site.stack.compiled else EAGER
     if type(block) not in known:
-        legal = "grouped-query attention and dense networks"
+        legal = "grouped-query and latent attention, dense networks"
         raise Refused(f"stack.compiled is not built for {type(block).__name__.lower()} layers; legal: {legal}")
     module = known[type(block)]
     kernels: list[Kernel] = {"F": module.forward, "B": module.backward, "W": module.weight}[direction](site, block)
@@ -83,4 +83,4 @@ def _post_norm(site: Shared, direction: str) -> list[Kernel]:
     return [rms_norm("post_norm", t, h)] if direction == "F" else rms_norm_backward("post_norm_bwd", t, h)
 
 
-STACK = layers.Stack(_block, _gate, _end, _post_norm, AROUND)
+STACK = layers.Stack(_block, _gate, _end, _post_norm, AROUND, words=WORDS)
