@@ -14,7 +14,7 @@ from sim import assembly
 from sim.layout.plan import Plan, lay_out
 from sim.models.family import family, form
 from sim.models.form import texts
-from sim.models.precision import RECIPES
+from sim.models.transformer_engine import EVERY
 from sim.routing.gate import gate_of
 from sim.scenario.files import others
 from sim.scenario.values import Routing, Scenario
@@ -110,7 +110,7 @@ def idle(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
         return
     if plan.program.stages == 1:
         yield ("placement",), "there is one stage"
-    own = RECIPES[scenario.precision]
+    own = EVERY[scenario.precision]
     for name in vars(scenario.states):
         if replace(scenario.states, **{name: None}).of(own) == scenario.states.of(own):
             yield (f"states.{name}",), f"precision {scenario.precision} has them so"
