@@ -18,7 +18,7 @@ RECIPES = {
 """--fp8-recipe and --fp4-recipe -> precision."""
 MODULES = {
     "core_attn": "core_attention", "mla_up_proj": "mla_up_projection", "layernorm": "norm", "moe_act": "activation",
-    "mlp": "mlp", "moe": "moe",
+    "mlp": "mlp", "moe": "moe", "shared_experts": "shared_experts",
 }  # fmt: skip
 """--recompute-modules -> recompute.modules."""
 CONTEXT = {"p2p": "ring", "all_gather": "all_gather", "a2a": "all_to_all", "allgather": "all_gather"}

@@ -155,12 +155,12 @@ def keys(s: Settings, model: Mapping[str, Any], ranks: int) -> dict[str, Any]:
     if held * sizes["shard"] != ranks:
         what = f"[parallelism] is for {some} GPUs, and there are {ranks}"
         raise Refused(f"{what}; add another --nodes N", s.file)
-    schedule, chunks = _schedule(s, sizes["pipeline"], layers)
+    schedule = _schedule(s, sizes["pipeline"], layers)
     return {
         "precision": _precision(s), "stack": _stack(s), "parallel": _parallel(s, sizes, routed), **schedule,
         "batch": _batch(s, sizes),
         **(_routing(s) if routed else {}),
-        "overlap": _overlap(s, sizes), "recompute": _recompute(s, layers, sizes["pipeline"] * chunks),
+        "overlap": _overlap(s, sizes), "recompute": _recompute(s, layers),
         "states": _states(s), "optimizer": _optimizer(s),
     }  # fmt: skip
 
@@ -188,13 +188,13 @@ def _parallel(s: Settings, sizes: Mapping[str, int], routed: bool) -> dict[str, 
     return {**answer, "zero": 2 if keeps else 3, **hybrid}
 
 
-def _schedule(s: Settings, pipeline: int, layers: int) -> tuple[dict[str, Any], int]:
-    """The schedule with its placement, and stages a rank."""
+def _schedule(s: Settings, pipeline: int, layers: int) -> dict[str, Any]:
+    """The schedule with its placement."""
     word = s.word(f"{P}pipeline_parallel_schedule", "1F1B").lower()
     each = s.whole(f"{P}pipeline_parallel_layers_per_stage", 0, least=0)
     ends = [s.whole(f"{P}pipeline_parallel_{end}_stage_less_layers", 1, least=0) for end in ("first", "last")]
     if pipeline == 1:
-        return {}, 1
+        return {}
     name = SCHEDULES.get(word) or NEAREST.get(word)
     if name is None:
         raise s.refusal(
@@ -210,7 +210,7 @@ def _schedule(s: Settings, pipeline: int, layers: int) -> tuple[dict[str, Any], 
     if min(stages) < 0:
         raise s.refusal(f"{P}pipeline_parallel_degree", f"{layers} layers are too few for {pipeline * chunks} stages")
     schedule = {"name": name, **({"chunks": chunks} if name == "interleaved" else {})}
-    return {"schedule": schedule, "placement": stages}, chunks
+    return {"schedule": schedule, "placement": stages}
 
 
 def _batch(s: Settings, sizes: Mapping[str, int]) -> dict[str, Any]:
@@ -278,8 +278,8 @@ def _overlap(s: Settings, sizes: Mapping[str, int]) -> dict[str, Any]:
     return answer
 
 
-def _recompute(s: Settings, layers: int, stages: int) -> Any:
-    """selective with every second layer unless said."""
+def _recompute(s: Settings, layers: int) -> Any:
+    """selective with every second layer unless said; 0 is every layer too (activation_checkpoint.py)."""
     mode = s.word(f"{A}mode", "selective", ("selective", "full", "memory_budget", "none"))
     option = s.word(f"{A}selective_ac_option", "2")
     if mode != "selective":
@@ -287,17 +287,14 @@ def _recompute(s: Settings, layers: int, stages: int) -> Any:
             s.note(f"{A}mode", "a budget of torch.compile cannot be told; nothing is computed again here")
         return "full" if mode == "full" else "none"
     if option == "op":
-        why = (
-            "op by op (all but every second product is kept) cannot be told: half of the layers are computed again here"
-        )
-        s.note(f"{A}selective_ac_option", why)
+        if "compiled" not in _stack(s):
+            return "selective_op"
+        s.note(f"{A}selective_ac_option", "op by op is not here where layers are compiled; every second layer is taken")
         option = "2"
-    if not option.isdigit() or not 0 < int(option[:6]) <= layers:
-        raise s.refusal(
-            f"{A}selective_ac_option", f"found {option!r}; legal: op, or every how many layers, 1 to {layers}"
-        )
-    every = layers // stages // int(option)
-    return "full" if option == "1" else {"layers": every, "method": "block"} if every else "none"
+    if not option.isdigit() or not 0 <= int(option[:6]) <= layers:
+        what = f"found {option!r}; legal: op, or every how many layers, 1 to {layers}"
+        raise s.refusal(f"{A}selective_ac_option", what)
+    return {"layers": int(option), "method": "every"} if int(option) > 1 else "full"
 
 
 def _states(s: Settings) -> dict[str, Any]:

@@ -95,10 +95,15 @@ def test_a_key_says_a_key(tmp_path: Path, parts: dict[str, str], key: str, value
     ("text", "value"),
     [
         ('mode = "full"', "full"),
-        ('mode = "selective"', {"layers": 16, "method": "block"}),
-        ('mode = "selective"\nselective_ac_option = "4"', {"layers": 8, "method": "block"}),
+        ('mode = "selective"', {"layers": 2, "method": "every"}),
+        ('mode = "selective"\nselective_ac_option = "4"', {"layers": 4, "method": "every"}),
+        ('mode = "selective"\nselective_ac_option = "0"', "full"),
         ('mode = "selective"\nselective_ac_option = "1"', "full"),
-        ('mode = "selective"\nselective_ac_option = "op"', {"layers": 16, "method": "block"}),
+        ('mode = "selective"\nselective_ac_option = "op"', "selective_op"),
+        (
+            'mode = "selective"\nselective_ac_option = "op"\n[compile]\nenable = true',
+            {"layers": 2, "method": "every"},
+        ),
     ],
 )
 def test_activation_checkpoints(tmp_path: Path, text: str, value: Any) -> None:
@@ -143,4 +148,4 @@ def test_a_mixture_over_a_pipeline() -> None:
     found = imported(FIXTURES / "deepseek.toml", nodes=4)
     assert found.scenario["schedule"] == {"name": "interleaved", "chunks": 2}
     assert found.scenario["placement"] == [7, 7, 7, 6] and found.scenario["routing"] == "balanced"
-    assert "op by op" in told(found)["activation_checkpoint.selective_ac_option"]
+    assert found.scenario["recompute"] == "selective_op" and len([*found.notes]) == len({*found.notes})
