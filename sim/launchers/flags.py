@@ -28,11 +28,15 @@ TELLING = frozenset(
 )
 """Flags that only a Megatron job has; two of them make a command one."""
 NODES = ("nnodes", "num_nodes", "nodes", "N")
-PER_NODE = ("nproc_per_node", "gpus_per_node", "gres", "gpus_per_task", "ntasks_per_node")
-"""Options of torchrun, srun and sbatch, those that say it best first."""
+PER_NODE = ("nproc_per_node", "gpus_per_node", "gres")
+EACH = ("ntasks_per_node",)
+TASKS = ("ntasks", "np", "n")
+"""Options of torchrun, srun, sbatch and mpirun: nodes, GPUs or tasks on each, all tasks; the best first."""
+AROUND = ("srun", "sbatch", "mpirun")
+TORCH = ("torchrun", "torch.distributed")
+"""Launchers around a job; words of those that start a rank a GPU."""
 OPERATORS = "()|&;<>"
 """Letters that part commands."""
-TASKS = ("ntasks", "n")
 
 
 class Job(NamedTuple):
@@ -61,7 +65,9 @@ def job(text: str, file: str, given: Mapping[str, str]) -> Job:
     options, flags = _parted(words)
     settings, more = _settings(flags)
     slurm = [Word(letters(word), number) for number, line in enumerate(text.splitlines(), 1) for word in _sbatch(line)]
-    hosts = _hosts([dict(_options(options)), dict(_options(slurm))])
+    around = [each for each in script.launched if each[0].text in AROUND]
+    torch = any(mark in word.text for word in options for mark in TORCH)
+    hosts = _hosts(torch, [dict(_options(each)) for each in (options, *around, slurm)])
     return Job(Settings(file, settings), hosts, (*script.notes, *notes, *more))
 
 
@@ -170,23 +176,25 @@ def _options(words: Sequence[Word]) -> Iterator[tuple[str, str]]:
             yield name.replace("-", "_"), value or ("" if after.startswith("-") else after)
 
 
-def _hosts(launchers: Sequence[Mapping[str, str]]) -> Hosts:
-    """Nodes and GPUs on each, from the first launcher that says them."""
-    per_node = _first(launchers, PER_NODE)
-    nodes = _first(launchers, NODES)
-    tasks = _first(launchers, TASKS)
-    if not nodes and tasks and per_node and tasks % per_node == 0:
-        nodes = tasks // per_node
+def _hosts(torch: bool, launchers: Sequence[Mapping[str, str]]) -> Hosts:
+    """Nodes and GPUs on each, from the first launcher that says them. torch: torchrun starts the ranks, on one node and
+    one GPU unless said (torch/distributed/run.py); else each task is a rank."""
+    nodes, tasks = _first(launchers, NODES), _first(launchers, TASKS)
     asked = next((each[name] for each in launchers for name in (*NODES, *PER_NODE) if "$" in each.get(name, "")), "")
-    return Hosts(nodes, per_node, asked)
+    if torch:
+        per_node = _first(launchers, PER_NODE) or int(not asked)
+        return Hosts(nodes or tasks // (_first(launchers, EACH) or 1) or int(not asked), per_node, asked)
+    per_node = _first(launchers, (*PER_NODE, *EACH))
+    if not nodes and per_node and tasks % per_node == 0:
+        nodes = tasks // per_node
+    return Hosts(nodes, per_node, asked, tasks)
 
 
 def _first(launchers: Sequence[Mapping[str, str]], names: Sequence[str]) -> int:
     """The first number under one of the names, 0 where there is none; of gpu:h100:8, the last part."""
     for launcher in launchers:
         for name in names:
-            value = launcher.get(name, "").rpartition(":")[2] if name == "gres" else launcher.get(name, "")
-            only = name == "ntasks_per_node" and value == "1"  # of torchrun's, not of GPUs
-            if value.isascii() and value.isdigit() and 0 < len(value) < 8 and int(value) and not only:
+            value = launcher.get(name, "").rpartition(":")[2]
+            if value.isascii() and value.isdigit() and 0 < len(value) < 8 and int(value):
                 return int(value)
     return 0

@@ -10,11 +10,13 @@ from hwmodels.refused import Refused
 
 
 class Hosts(NamedTuple):
-    """What a launch file says: hosts and GPUs used on each, 0 where it does not; asked: a variable that would."""
+    """What a launch file says: hosts and GPUs used on each, 0 where it does not; asked: a variable that would. ranks:
+    all of them, where only that is said."""
 
     hosts: int = 0
     gpus: int = 0
     asked: str = ""
+    ranks: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def cluster(machine: Machine, hosts: Hosts, world: int, file: str) -> tuple[dict
     gpus = nodes.load(machine.node).gpus
     if machine.nodes:
         return _keys(machine, gpus, gpus, machine.nodes), gpus * machine.nodes
-    world = hosts.hosts * (hosts.gpus or (gpus if gpus < RACK else 0)) or world
+    world = hosts.hosts * (hosts.gpus or (gpus if gpus < RACK else 0)) or hosts.ranks or world
     if not world:
         why = f" ({hosts.asked} is not set in it)" if hosts.asked else ""
         raise Refused(f"does not say on how many nodes it runs{why}; add --nodes N, of {machine.node}", file)

@@ -114,6 +114,34 @@ def test_hosts_become_nodes(machine: Machine, hosts: Hosts, world: int, keys: di
 
 
 @pytest.mark.parametrize(
+    ("around", "hosts", "gpus"),
+    [
+        ("torchrun --nproc_per_node 8 --nnodes 4 x.py", 4, 8),
+        ("torchrun --nproc-per-node=8 x.py", 1, 8),
+        ("torchrun x.py", 1, 1),
+        ("python -m torch.distributed.launch --nproc_per_node=4 --nnodes=2 x.py", 2, 4),
+        ("srun -N 4 --ntasks-per-node=1 torchrun --nproc_per_node 8 x.py", 4, 8),
+        ("srun -n 4 torchrun --nproc_per_node 8 x.py", 4, 8),
+        ("srun -n 64 --ntasks-per-node=8 python x.py", 8, 8),
+        ("srun --nodes=2 --gpus-per-node=h100:8 python x.py", 2, 8),
+        ("mpirun -np 32 python x.py", 4, 8),
+        ("srun -N 2 --ntasks-per-node 4 bash -c 'python x.py {}'", 2, 4),
+    ],
+)
+def test_launchers_say_where_a_job_runs(around: str, hosts: int, gpus: int, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text(around.format(DENSE) if "{}" in around else f"{around} {DENSE}", encoding="utf-8")
+    node = "h100x8" if gpus == 8 else {"base": "h100x8", "gpus": gpus}
+    assert imported(path).scenario["cluster"] == {"node": node, "nodes": hosts}
+
+
+def test_directives_of_slurm_count_where_commands_say_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text(f"#SBATCH --nodes=6\n#SBATCH --gres=gpu:h100:8\nsrun python x.py {DENSE}", encoding="utf-8")
+    assert imported(path).scenario["cluster"] == {"node": "h100x8", "nodes": 6}
+
+
+@pytest.mark.parametrize(
     ("machine", "hosts", "line"),
     [
         (Machine(""), Hosts(4, 8), "says no machine; add --node NAME, one of"),
