@@ -226,4 +226,4 @@ def _imported(s: Settings, kind: str, scenario: dict[str, Any], notes: Sequence[
         if setting.line or name in given
     ]
     lines = sorted(dict.fromkeys((*notes, *s.notes, *rest)), key=lambda note: note.line)
-    return Imported(s.file, kind, scenario, tuple(lines))
+    return Imported(s.file, kind, {key: part for key, part in scenario.items() if part != {}}, tuple(lines))

@@ -25,7 +25,7 @@ def test_a_recipe_begins_as_bridges_do(tmp_path: Path) -> None:
     scenario = recipe(tmp_path).scenario
     assert scenario["parallel"] == {"zero": 1} and scenario["precision"] == "bf16"
     assert scenario["overlap"] == {"gradients": True, "parameters": True}
-    assert scenario["states"] == {"master": "fp32", "moments": "fp32", "gradients": "fp32"}
+    assert scenario["states"] == {"moments": "fp32"}
     model = scenario["model"]
     assert (model["kv_heads"], model["intermediate"], model["tied"], model["norm"]) == (16, 4096, True, "layer")
 
