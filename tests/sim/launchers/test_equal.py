@@ -19,15 +19,13 @@ DENSE = {
     },
     "precision": "bf16", "stack": "megatron", "parallel": {"zero": 0}, "recompute": "none",
     "batch": {"sequences": 256, "sequence_length": 2048, "micro_batch": 4},
-    "overlap": {"gradients": False, "parameters": False},
-    "states": {"master": "fp32", "moments": "fp32", "gradients": "fp32"},
+    "overlap": {"gradients": False, "parameters": False}, "states": {"moments": "fp32"},
 }  # fmt: skip
 NEMO = {
     "cluster": {"node": "h100x8", "nodes": 2}, "model": {"base": "llama2_7b"}, "precision": "bf16", "stack": "megatron",
     "parallel": {"tensor": 2, "zero": 1}, "recompute": {"layers": 4, "method": "block"},
     "batch": {"sequences": 128, "sequence_length": 4096, "micro_batch": 1},
-    "overlap": {"gradients": True, "parameters": True, "tensor": False},
-    "states": {"master": "fp32", "moments": "fp32", "gradients": "fp32"},
+    "overlap": {"gradients": True, "parameters": True, "tensor": False}, "states": {"moments": "fp32"},
 }  # fmt: skip
 TITAN = {
     "cluster": {"node": "h100x8", "nodes": 8}, "model": "llama3_70b", "precision": "fp8_current",
