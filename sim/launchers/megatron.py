@@ -221,8 +221,6 @@ def _recompute(s: Settings) -> Any:
     return {"modules": known} if known else "none"
 
 
-UNSAID = {"master": "fp32", "moments": "bf16", "gradients": "fp32"}
-"""States of a scenario that says none, which would be told to change nothing."""
 FORMATS = {"fp32": "fp32", "float32": "fp32", "fp16": "bf16", "bf16": "bf16", "bfloat16": "bf16", "fp8": "fp8"}
 
 
@@ -241,8 +239,7 @@ def _states(s: Settings) -> dict[str, Any]:
     if s.word("megatron_fsdp_main_grads_dtype") in FORMATS:
         gradients = FORMATS[s.word("megatron_fsdp_main_grads_dtype")]
     half = s.flag("grad_reduce_in_bf16")
-    formats = {"master": master, "moments": moments, "gradients": "bf16" if half else gradients}
-    return {key: word for key, word in formats.items() if word != UNSAID[key]}
+    return {"master": master, "moments": moments, "gradients": "bf16" if half else gradients}
 
 
 def _optimizer(s: Settings) -> dict[str, Any]:

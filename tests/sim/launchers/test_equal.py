@@ -32,7 +32,7 @@ TITAN = {
     "stack": {"name": "torch", "compiled": True}, "parallel": {"tensor": 8, "zero": 3, "shard": 4}, "recompute": "full",
     "batch": {"sequences": 64, "sequence_length": 8192, "micro_batch": 4},
     "overlap": {"gradients": True, "parameters": True, "tensor": True},
-    "states": {"master": "fp32", "moments": "fp32", "gradients": "fp32"},
+    "states": {"moments": "fp32"},
 }  # fmt: skip
 WRITTEN: dict[str, tuple[int, dict[str, Any]]] = {
     "dense_1b.args": (1, DENSE), "nemo.yaml": (0, NEMO), "llama3_70b.toml": (0, TITAN),
