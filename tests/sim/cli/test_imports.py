@@ -7,8 +7,8 @@ import pytest
 from sim.__main__ import main
 from sim.launchers.scenario import MARK
 from sim.scenario.files import load
+from tests.sim.launchers.launched import FIXTURES, loads
 
-FIXTURES = Path(__file__).parents[2] / "fixtures" / "launch"
 PLAIN = """\
 model: {num_layers: 4, hidden_size: 1024, num_attention_heads: 8, vocab_size: 32000, seq_length: 2048,
         position_embedding_type: rope, tensor_model_parallel_size: 1}
@@ -81,6 +81,7 @@ def test_a_scenario_that_is_refused_is_written_and_told(tmp_path: Path, capsys: 
     assert f"{out}:" in capsys.readouterr().err
 
 
+@loads
 @pytest.mark.parametrize("name", sorted(path.name for path in FIXTURES.iterdir()))
 def test_what_is_imported_loads(name: str, tmp_path: Path) -> None:
     out = tmp_path / "mine.yaml"

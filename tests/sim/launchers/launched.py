@@ -3,8 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from sim.launchers.machine import Machine
 from sim.launchers.scenario import Asked, Imported, read
+from sim.models.stacks.stack import KINDS
+from sim.scenario.layout import OverlapForm
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "launch"
 DENSE = (
@@ -13,6 +17,12 @@ DENSE = (
     "--hidden-dropout 0 --attention-dropout 0 "
 )
 """Arguments of a small model, without anything else."""
+
+KEYS = {"gradients", "parameters", "tensor", "pipeline"} <= {*OverlapForm.model_fields} and all(
+    "tensor" in KINDS[name].axes for name in ("megatron", "torch")
+)
+loads = pytest.mark.skipif(not KEYS, reason="scenarios have no keys yet for what these launch files say")
+"""Of tests that load what is imported."""
 
 
 def imported(path: Path, node: str = "h100x8", nodes: int = 0, **asked: Any) -> Imported:

@@ -7,7 +7,7 @@ import pytest
 import sim
 from hwmodels.document import parse
 from sim.scenario.files import from_mapping, load
-from tests.sim.launchers.launched import FIXTURES, imported
+from tests.sim.launchers.launched import FIXTURES, imported, loads
 
 DENSE = {
     "cluster": {"node": "h100x8", "nodes": 1},
@@ -45,6 +45,7 @@ def content(scenario: Any) -> dict[str, Any]:
     return {**scenario.resolved, "name": "", "model": model}
 
 
+@loads
 @pytest.mark.parametrize("name", sorted(WRITTEN))
 def test_an_import_is_what_one_would_write(name: str) -> None:
     nodes, written = WRITTEN[name]
@@ -52,6 +53,7 @@ def test_an_import_is_what_one_would_write(name: str) -> None:
     assert content(load(parse(text, name).content)) == content(from_mapping(written))
 
 
+@loads
 def test_it_runs_to_the_same_figures() -> None:
     found = sim.run(load(imported(FIXTURES / "dense_1b.args", nodes=1).scenario)).summary
     written = sim.run(from_mapping(DENSE)).summary
