@@ -101,8 +101,9 @@ def _of_library(folder: str, files: Mapping[str, Any]) -> Tables:
     gemm = files["gemm"]
     rows = [row for name in ("gemm", "attention", "memory") if name in files for row in files[name]["rows"]]
     kernels = measured(folder, gemm["reference"], library_rows(rows), gemm["fit"]["spread"])
+    beside = {row["class"]: row for row in files.get("contention", {"rows": ()})["rows"]}
     return Tables(
-        gemm["device"], gemm["source"], gemm["reference"]["sms"], gemm["reference"], {}, {}, {}, {}, {}, {}, {}, {},
+        gemm["device"], gemm["source"], gemm["reference"]["sms"], gemm["reference"], {}, {}, {}, {}, {}, {}, {}, beside,
         files.get("host", {}).get("launch_gap_us", 0.0), kernels,
     )  # fmt: skip
 

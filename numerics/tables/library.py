@@ -20,7 +20,7 @@ from typing import Any
 from hwmodels import library, tables
 from hwmodels.op import Attention, Gemm, GroupedGemm, Memory, Op
 from hwmodels.refused import Refused
-from numerics.tables import cards, provenance
+from numerics.tables import cards, node, provenance
 from numerics.tables.calibrate import Row, Table, rounded
 
 LONG_US = 3000.0
@@ -77,7 +77,7 @@ DROPPED = ("sort", "bincount", "embedding_backward", "adam")
 
 ENTRIES = (
     "numerics.tables.library:tables_of", "numerics.tables.calibrate:write", "numerics.card.torch_times:run",
-    "numerics.card.torch_mix:run",
+    "numerics.card.torch_mix:run", "numerics.tables.node:contention", "numerics.card.node:measured",
 )  # fmt: skip
 """The program behind the tables: what timed the calls, and what made tables of that."""
 BURSTS, COMPANY = "bursts.json", "company.json"
@@ -102,10 +102,13 @@ def calibrated(folder: Path, name: str = "torch") -> tuple[str, dict[str, Table]
         "method": said["method"], "inputs": {file.name: provenance.digest_of(file) for file in files},
         "program": {"entries": list(ENTRIES), "files": provenance.program(ENTRIES)},
     }  # fmt: skip
+    if (folder / node.NODE).is_file():
+        origin["inputs"][node.NODE] = provenance.digest_of(folder / node.NODE)
     source = f"{said['device']}, torch {said['torch']}, python -m numerics calibrate --torch"
     head = {"device": device, "library": name, "source": source, "sms": int(said["sms"])}
     head |= {"reference": cards.reference(device), "provenance": origin}
-    return device, tables_of(bursts, company, head)
+    made, beside = tables_of(bursts, company, head), node.contention(folder)
+    return device, made | ({"contention": {**head, "rows": beside}} if beside else {})
 
 
 def tables_of(bursts: Mapping[str, Any], company: Mapping[str, Any], head: Mapping[str, Any]) -> dict[str, Table]:

@@ -113,7 +113,8 @@ def _moves(steps: Sequence[Step], held: Sequence[Held]) -> "Iterator[Change]":
 
 def _moved(change: "Change", held: Sequence[int]) -> int:
     """Bytes by which a change moves the activations of ranks that are alike. held: `Held.alike` of its stage."""
-    return sum(amount * each for amount, each in zip(change.amounts, held, strict=True))
+    backward, weight, again = held
+    return change.forward * backward + change.weight * weight + change.again * again
 
 
 def _delta(change: "Change", held: Held) -> Bytes:
@@ -219,6 +220,7 @@ def changes(steps: Sequence[Step], again: Collection[int] = ()) -> Iterator[Chan
     some again, which it holds from its start to its end."""
     for i, step in enumerate(steps):
         ends = []
+        kind = step.kind
         for letter, stage, micro_batch in step.passes():
             if letter == "F":
                 yield Change(i, False, stage, micro_batch, 1, 0)
@@ -226,8 +228,8 @@ def changes(steps: Sequence[Step], again: Collection[int] = ()) -> Iterator[Chan
                 more = int(stage in again)
                 if more:
                     yield Change(i, False, stage, micro_batch, 0, 0, more)
-                ends.append(Change(i, True, stage, micro_batch, -1, 0 if step.kind.endswith("W") else 1, -more))
-            elif step.kind == "W":
+                ends.append(Change(i, True, stage, micro_batch, -1, 0 if kind[-1] == "W" else 1, -more))
+            elif kind == "W":
                 ends.append(Change(i, True, stage, micro_batch, 0, -1))
         yield from ends
 

@@ -135,7 +135,7 @@ def dearer(kit: Kit, family: str, rung: str, spread: float) -> Kit:
     key = (family, rung, spread)
     if key not in kit.dearer:
         fine = _dearer(kit.fine, family, rung, spread)
-        kit.dearer[key] = kit if fine is kit.fine else replace(kit, fine=fine, timing=alone(fine), dearer={})
+        kit.dearer[key] = kit if fine is kit.fine else replace(kit, fine=fine, timing=alone(fine), dearer={}, sums={})
     return kit.dearer[key]
 
 

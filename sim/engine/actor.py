@@ -26,10 +26,10 @@ class Route(NamedTuple):
 
 
 LOCAL = Route()
+NOWHERE: Mapping[int, Route] = {}
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One step. waits: messages it needs before it starts, (pipeline position of the sender, its step, output). sends:
     output and ns alone on the network lane, for outputs that leave the rank. routes: of outputs that pass
     NICs. windows: its exchanges that do.
@@ -40,7 +40,7 @@ class Job:
     template: Template
     waits: tuple[Message, ...] = ()
     sends: tuple[tuple[int, int], ...] = ()
-    routes: Mapping[int, Route] = field(default_factory=dict)
+    routes: Mapping[int, Route] = NOWHERE
     windows: tuple[Window, ...] = ()
     rendezvous: bool = False
 

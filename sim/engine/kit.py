@@ -31,7 +31,8 @@ class Kit:
     composition: phases of the step; None where the scenario gave chunk times.
     fine: template with one segment a phase, kernel by kernel.  timing: run of `fine` alone.
     pieces: phases of each segment of `parts`.  windows: exchanges over the NICs, in time.
-    dearer: the kit at other prices, filled by `sim.analysis.uncertainty`.  number: identity, which copies keep.
+    dearer: the kit at other prices, filled by `sim.analysis.uncertainty`.  sums: of it, filled by
+    `sim.analysis.metrics`.  number: identity, which copies keep.
     """
 
     composition: Composition | None
@@ -41,6 +42,7 @@ class Kit:
     windows: tuple[Window, ...] = ()
     number: int = field(default_factory=count().__next__)
     dearer: dict[Any, "Kit"] = field(default_factory=dict, repr=False)
+    sums: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def parts(self) -> Template:

@@ -6,7 +6,7 @@ parameter gather.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property, partial
 
 from hwmodels.collectives import Hindrance
@@ -53,7 +53,7 @@ class Lowered:
     def parts(self) -> tuple[tuple[Job, ...], ...]:
         """`jobs` part by part, for ranks that differ inside a step."""
         rows = zip(self.jobs, self.kits, strict=True)
-        return tuple(tuple(replace(job, template=kit.parts) for job, kit in zip(*row, strict=True)) for row in rows)
+        return tuple(tuple(job._replace(template=kit.parts) for job, kit in zip(*row, strict=True)) for row in rows)
 
     @cached_property
     def comings(self) -> Comings:
@@ -140,20 +140,20 @@ def _jobs(
     sent: dict[int, list[Message]] = {}
     for message in plan.messages.sent[position]:
         sent.setdefault(message.step, []).append(message)
-    jobs = []
+    jobs, rendezvous = [], plan.batches is not None
     for number, kit in enumerate(kits):
-        waits = _waits(plan, position, number)
         goes = [(m.output, *send(position, m.target)) for m in sent.get(number, ())]
         routes = {output: route for output, _, route in goes if route.ends}
-        sends = tuple((output, ns) for output, ns, _ in goes)
-        jobs.append(Job(kit.chunk, waits, sends, routes, kit.windows, plan.batches is not None))
+        sends = tuple([(output, ns) for output, ns, _ in goes])
+        jobs.append(Job(kit.chunk, _waits(plan, position, number), sends, routes, kit.windows, rendezvous))
     return tuple(jobs)
 
 
 def _waits(plan: Plan, position: int, number: int) -> tuple[Named, ...]:
     """Messages that a position waits for before a step; before the number after the last: when all are done."""
-    awaited = plan.messages.awaited.get((position, number), ())
-    return tuple((m.position, m.step, m.output) for m in (plan.batches[position][number] if plan.batches else awaited))
+    batches = plan.batches
+    awaited = batches[position][number] if batches else plan.messages.awaited.get((position, number), ())
+    return tuple([(m.position, m.step, m.output) for m in awaited])
 
 
 def _send(plan: Plan, machine: Machine | None, source: int, target: int) -> tuple[int, Route]:

@@ -6,7 +6,8 @@ reads are known by name, and for each of the others the even run is made once mo
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from hwmodels.refused import Refused
@@ -70,23 +71,39 @@ FURTHER = {
 
 def unfelt(scenario: Scenario, further: bool = True) -> Iterator[str]:
     """Lines, each beginning with its key. further: also what takes further runs."""
-    plan = lay_out(scenario)
-    reasons = {key: why for keys, why in idle(plan) for key in reversed(keys)}
+    known = _Known(lay_out(scenario))
+    reasons = {key: why for keys, why in idle(known.plan) for key in reversed(keys)}
     for key in scenario.asked:
         if key in reasons:
             yield f"{key} changes nothing: {reasons[key]}"
     for key in scenario.asked if scenario.model else ():
-        if key.startswith("model.") and key not in reasons and (why := _dimension(plan, key, further)):
+        if key.startswith("model.") and key not in reasons and (why := _dimension(known, key, further)):
             yield f"{key} changes nothing in this run: {why}"
     for key in FURTHER if further else ():
-        if key in scenario.asked and key not in reasons and _same(scenario, key):
+        if key in scenario.asked and key not in reasons and _same(known, key):
             yield f"{key} changes nothing in this run: {FURTHER[key]}"
     for key in scenario.cluster.stated if scenario.cluster else ():
         why = next((why for name, why in DESCRIPTIVE.items() if key == name or key.startswith(f"{name}.")), "")
         if why:
             yield f"{key} changes nothing: descriptive, {why}"
-        elif further and _same(scenario, key):
+        elif further and _same(known, key):
             yield f"{key} changes nothing in this run: what it limits is not reached, or not there"
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is asked of a scenario for each of its keys, found once."""
+
+    plan: Plan
+
+    @cached_property
+    def figures(self) -> tuple[dict[str, Any] | str, ...]:
+        """See `_figures`: without links, and with them where the scenario asks for them."""
+        return tuple(_figures(self.plan.scenario, outputs) for outputs in self.outputs)
+
+    @property
+    def outputs(self) -> list[tuple[str, ...]]:
+        return [("result",), ("result", "links")][: 1 + ("links" in self.plan.scenario.outputs)]
 
 
 def idle(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -128,10 +145,10 @@ def idle(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("comm.warps",), "expert groups lie inside nodes, where each SM of the kernel has one role"
 
 
-def _dimension(plan: Plan, key: str, further: bool) -> str:
+def _dimension(known: _Known, key: str, further: bool) -> str:
     """Why a dimension of the model changes nothing; empty where it does, or nothing says what it would be without. What
     is no number may be felt by a layer and yet by no stage."""
-    scenario, name = plan.scenario, key.removeprefix("model.")
+    scenario, name = known.plan.scenario, key.removeprefix("model.")
     assert scenario.model is not None
     field = form(scenario.model.family).model_fields.get(name)
     if field is None or name in LABELS:
@@ -139,43 +156,43 @@ def _dimension(plan: Plan, key: str, further: bool) -> str:
     other = next(others(scenario, key, *([] if field.is_required() else [field.default])), None)
     if other is None or other.model is None:
         return ""
-    if _does(plan) != _does(lay_out(other)) and not (further and field.annotation is bool and _same(scenario, key)):
+    alike = all(a == b for a, b in zip(_does(known.plan), _does(lay_out(other)), strict=True))
+    if not alike and not (further and field.annotation is bool and _same(known, key)):
         return ""
     text = texts(form(scenario.model.family)).get(name, "").replace("\n", " ").removesuffix(".")
     return f"no kernel, byte or FLOP of {scenario.model.name} depends on it ({text[:1].lower()}{text[1:]})"
 
 
-def _does(plan: Plan) -> tuple[Any, ...]:
-    """All that a run takes from the dimensions of its model."""
+def _does(plan: Plan) -> Iterator[Any]:
+    """All that a run takes from the dimensions of its model: its units, and what they are; what is quickly told first,
+    for most dimensions are felt there."""
     scenario, machine = plan.scenario, assembly.prices(plan.scenario, assembly.held_always(plan))
     site, shape, own = machine.site, machine.whole, machine.family
-    layers = [
-        (
-            unit, own.weights(site.shape, unit), own.kept(site, unit), own.kept_for_weight(site, unit),
-            *([launch.op for part in machine.parts(unit, direction) for launch in part.kernels] for direction in "FBW"),
-        )
-        for unit in machine.units
-    ]  # fmt: skip
+    yield machine.units
     rates = [own.flop(shape, scenario.batch.sequence_length, causal) for causal in (True, False)]
     drawn = (gate_of(machine.mixture), machine.mixture.capacity) if machine.mixture and scenario.uneven else None
     load = site[4:] if machine.routed else ()
-    return layers, rates, own.workspace(site), shape.hidden, site[1:4], load, drawn
+    yield rates, own.workspace(site), shape.hidden, site[1:4], load, drawn
+    for unit in machine.units:
+        yield own.weights(site.shape, unit), own.kept(site, unit), own.kept_for_weight(site, unit)
+    for unit in machine.units:
+        yield [launch.op for d in "FBW" for part in machine.parts(unit, d) for launch in part.kernels]
 
 
-def _same(scenario: Scenario, key: str) -> bool:
+def _same(known: _Known, key: str) -> bool:
     """Whether the run tells the same without a key; not where nothing says what it would be."""
-    other = next(others(scenario, key), None)
+    other = next(others(known.plan.scenario, key), None)
     if other is None:
         return False
-    kinds = {"result"}, {"result", "links"} & set(scenario.outputs)
-    return all(_figures(scenario, outputs) == _figures(other, outputs) for outputs in kinds)
+    rows = zip(known.figures, known.outputs, strict=True)
+    return all(figures == _figures(other, outputs) for figures, outputs in rows)
 
 
-def _figures(scenario: Scenario, outputs: set[str]) -> dict[str, Any] | str:
+def _figures(scenario: Scenario, outputs: tuple[str, ...]) -> dict[str, Any] | str:
     """Figures of the even run, or why there is none."""
     batch = replace(scenario.batch, lengths=None)
     even = replace(
-        scenario, routing=Routing("balanced"), faults=(), jitter=0.0, fold=True, outputs=tuple(outputs), batch=batch
+        scenario, routing=Routing("balanced"), faults=(), jitter=0.0, fold=True, outputs=outputs, batch=batch
     )  # fmt: skip
     try:
         summary = run(even, interval=False).summary

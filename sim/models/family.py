@@ -1,7 +1,7 @@
 """The contract of a model family: what its folder in `sim/models` must say before a model of it can be simulated."""
 
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -16,6 +16,10 @@ from sim.models.weights import Parameters
 
 if TYPE_CHECKING:
     from sim.models.form import ShapeForm
+
+
+STAGES = 500
+"""Stages and units whose parameters are kept: a run asks for those of a stage a dozen times."""
 
 
 class Family(Protocol):
@@ -99,6 +103,11 @@ def family(name: str) -> Family:
 
 def weights(shape: ModelShape, units: Iterable[Unit]) -> Parameters:
     """Parameters of some units of a model together."""
+    return _weights(shape, tuple(units))
+
+
+@lru_cache(maxsize=STAGES)
+def _weights(shape: ModelShape, units: tuple[Unit, ...]) -> Parameters:
     own = family(shape.family)
     return sum((own.weights(shape, unit) for unit in units), Parameters())
 

@@ -74,18 +74,22 @@ def keys(form_of, above=""):
             yield f"{above}{name}"
 
 
+known = cache(load)
+"""Figures and lines are of one scenario."""
+
+
 @cache
 def figures(path, *overrides, interval=False):
     """What a run tells of itself aside; or None where it is refused."""
     try:
-        summary = run(load(path, overrides), interval).summary
+        summary = run(known(path, overrides), interval).summary
     except Refused:
         return None
     return {key: value for key, value in summary.items() if key not in ("scenario", "detail", *UNTOLD)}
 
 
 def lines(path, *overrides):
-    return [line.split(" changes nothing")[0] for line in unfelt(load(path, overrides))]
+    return [line.split(" changes nothing")[0] for line in unfelt(known(path, overrides))]
 
 
 def test_every_key_is_gone_through():

@@ -4,10 +4,9 @@ from functools import cache
 
 import pytest
 
-import sim
 from hwmodels.document import DocumentError
 from hwmodels.op import Collective, HostCopy, HostUpdate, Memory
-from sim import assembly
+from sim import assembly, simulation
 from sim.layout import optimizer
 from sim.layout.plan import lay_out
 from sim.models.precision import PUBLISHED, RECIPES, States
@@ -28,7 +27,7 @@ def laid_out(*changes):
 
 @cache
 def summary(*changes):
-    return sim.run(from_mapping(SMALL, changes)).summary
+    return simulation.run(from_mapping(SMALL, changes), False).summary
 
 
 def parts(*changes, position=1):
