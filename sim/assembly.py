@@ -75,7 +75,7 @@ def prices(scenario: Scenario, always: bool) -> Machine:
         node, node.figures, node.device.figures, fabric, fabric.figures if fabric else None,
         scenario.model, scenario.precision, scenario.states, scenario.recompute, scenario.stack, scenario.pricing,
         scenario.comm, scenario.parallel, batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts,
-        always, _documents(scenario),
+        always, _documents(scenario), scenario.overlap.tensor,
     )  # fmt: skip
     return _prices(_Priced(repr(decide), scenario, always)).keeping(cluster=cluster)
 
@@ -130,7 +130,7 @@ def _groups(scenario: Scenario, mesh: Mesh) -> Groups:
     given, nodes = scenario.parallel, mesh.nodes_of
     return Groups(
         given.tensor, given.sequence, given.context, given.context_kind, given.expert_tensor,
-        nodes("tensor"), nodes("context"), nodes("expert_tensor"),
+        nodes("tensor"), nodes("context"), nodes("expert_tensor"), bool(scenario.overlap.tensor and given.sequence),
     )  # fmt: skip
 
 

@@ -48,11 +48,12 @@ class Row(NamedTuple):
 
 
 def table(plan: Plan, machine: Machine, timeline: Timeline) -> list[dict[str, Any]]:
-    """Exchanges of a layer with experts; of pipeline messages and each kind of ring the longest. Plain values.
+    """Exchanges of a layer with experts; what ranks that share a layer send each other, in a layer of each kind; of
+    pipeline messages and each kind of ring the longest. Plain values.
 
     timeline: of ranks that are alike.
     """
-    rows = [*_exchanges(machine), *_messages(plan, machine, timeline), *_rings(plan, machine)]
+    rows = [*_exchanges(machine), *_inside(machine), *_messages(plan, machine, timeline), *_rings(plan, machine)]
     return [{key: value for key, value in row._asdict().items() if value is not None} for row in rows]
 
 
@@ -89,6 +90,23 @@ def _exchanges(machine: Machine) -> Iterator[Row]:
             )  # fmt: skip
 
 
+def _inside(machine: Machine) -> Iterator[Row]:
+    """Collectives and messages inside layers and at the ends of the model, those that are alike once; `beside_s` is
+    while compute runs."""
+    seen = set()
+    for unit in {unit.kind: unit for unit in reversed(machine.units)}.values():
+        for direction in "FBW":
+            for launch in (launch for part in machine.parts(unit, direction) for launch in part.kernels):
+                op, name = launch.op, f"{launch.name}({direction})"
+                if isinstance(op, Collective | Send) and (unit.kind, name, op) not in seen:
+                    seen.add((unit.kind, name, op))
+                    size = (op.bytes(), op.wire_bytes(), op.nvlink_bytes())
+                    inside = -(-op.ranks // op.nodes) if isinstance(op, Collective) else 2
+                    price, links = machine.pricer.price(op, True), bounding(machine.pricer, op)
+                    row = _row(name, f"a {unit.label} layer" if unit.block else unit.label, price, links, size, inside)
+                    yield _taken(machine.pricer, op, row._replace(beside_s=price.beside_ns / NS_PER_S))
+
+
 def _limit(pricer: Pricer, op: AllToAll, links: Wires, row: Row) -> str:
     fidelity = pricer.exchange
     assert isinstance(fidelity, Fidelity)
@@ -103,7 +121,7 @@ def _messages(plan: Plan, machine: Machine, timeline: Timeline) -> Iterator[Row]
     sends = {(a, b): machine.message(plan.mesh, a, b) for a, b in plan.messages.ends}
     if sends:
         (a, b), op = max(sends.items(), key=lambda item: price(item[1]).ns)
-        size = (op.size, op.wire_bytes(), op.size * (not op.leaves_node))
+        size = (op.size, op.wire_bytes(), op.nvlink_bytes())
         goes, carried = plan.messages.targets[a], timeline.network[a]
         beside_s = mean(int(t.ends[0] - t.starts[0]) for t in carried if goes.get((t.step, t.kind)) == b) / NS_PER_S
         row = _row("pipeline message", f"position {a} to {b}", price(op), bounding(machine.pricer, op), size, 2)
@@ -120,7 +138,7 @@ def _rings(plan: Plan, machine: Machine) -> Iterator[Row]:
             stage = ns.index(max(ns))
             op = ops[stage]
             if op.bytes():
-                size = (op.bytes(), op.wire_bytes(), op.bytes() * (op.ranks > op.nodes))
+                size = (op.bytes(), op.wire_bytes(), op.nvlink_bytes())
                 price, inside = machine.pricer.price(op), -(-op.ranks // op.nodes)
                 row = _row(f"{name}, {part}", f"stage {stage}", price, bounding(machine.pricer, op), size, inside)
                 yield _taken(machine.pricer, op, row)

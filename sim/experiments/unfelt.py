@@ -15,6 +15,7 @@ from sim import assembly
 from sim.layout.plan import Plan, lay_out
 from sim.models.family import family, form
 from sim.models.form import texts
+from sim.models.lowering import recipe
 from sim.models.transformer_engine import EVERY
 from sim.routing.gate import gate_of
 from sim.scenario.files import others
@@ -48,6 +49,15 @@ OF_MODELS = {
     ),
     "no layers": ("placement",),
     "no experts": ("parallel.expert", "routing.kind", "routing.redundant_experts"),
+    "no ranks that share a layer": (
+        "parallel.tensor",
+        "parallel.sequence",
+        "parallel.context",
+        "parallel.context_kind",
+        "parallel.expert_tensor",
+        "parallel.order",
+        "overlap.tensor",
+    ),
     "no sequences": ("batch.sequences", "batch.sequence_length", "batch.micro_batch"),
     "no exchanges": ("comm.sms", "comm.warps", "comm.exchange", "comm.hold", "comm.waits"),
     "no parameters to update": ("optimizer.name", "optimizer.offload"),
@@ -65,6 +75,8 @@ FURTHER = {
     "cluster.routing": "no flow is in another's way",
     "comm.messages": "nobody has to wait for a message",
     "comm.collectives": "nothing that it times is sent or reduced",
+    "parallel.order": "groups of all kinds lie on as many nodes without it",
+    "parallel.expert_tensor": "no routed expert is shared",
 }
 """Keys of a scenario that are tried as figures of the machine are, and what it means where a run does not feel them."""
 
@@ -127,7 +139,8 @@ def idle(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
         return
     if plan.program.stages == 1:
         yield ("placement",), "there is one stage"
-    own = EVERY[scenario.precision]
+    yield from _shared(scenario)
+    own = recipe(EVERY[scenario.precision], scenario.stack, cluster.node.device.architecture)
     for name in vars(scenario.states):
         if replace(scenario.states, **{name: None}).of(own) == scenario.states.of(own):
             yield (f"states.{name}",), f"precision {scenario.precision} has them so"
@@ -143,6 +156,17 @@ def idle(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("comm.hold",), "comm.sms 0 holds no SMs"
     elif scenario.parallel.expert <= cluster.node.gpus:
         yield ("comm.warps",), "expert groups lie inside nodes, where each SM of the kernel has one role"
+
+
+def _shared(scenario: Scenario) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Keys of groups that nobody is in."""
+    given = scenario.parallel
+    if given.tensor == 1:
+        yield ("parallel.sequence", "overlap.tensor"), "with parallel.tensor 1 no layer is shared"
+    elif not given.sequence:
+        yield ("overlap.tensor",), "without parallel.sequence nothing is gathered or scattered"
+    if given.context == 1:
+        yield ("parallel.context_kind",), "with parallel.context 1 a rank has whole sequences"
 
 
 def _dimension(known: _Known, key: str, further: bool) -> str:

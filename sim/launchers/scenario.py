@@ -22,8 +22,8 @@ MARK = "# A scenario imported from "
 LONGEST = 1 << 17
 """Bytes of a launch file at most."""
 KINDS = "Megatron-LM arguments or a script with them, a Megatron-Bridge or NeMo recipe in YAML, a torchtitan TOML"
-UNSAID = {"master": "fp32", "moments": "bf16", "gradients": "fp32"}
-"""States of a scenario that says none: written, they would be told to change nothing."""
+UNSAID = {"megatron": "fp32"}
+"""Stack -> format of all states that a scenario does not say: written, they would be told to change nothing."""
 PYTHON = re.compile(r"^(import \w|from \w+(\.\w+)* import|def \w+\(|class \w+)", re.MULTILINE)
 """Lines that only Python has."""
 
@@ -228,6 +228,7 @@ def _imported(s: Settings, kind: str, scenario: dict[str, Any], notes: Sequence[
         if setting.line or name in given
     ]
     lines = sorted(dict.fromkeys((*notes, *s.notes, *rest)), key=lambda note: note.line)
-    states = {key: word for key, word in scenario["states"].items() if word != UNSAID[key]}
+    own = UNSAID.get(scenario["stack"]["name"])
+    states = {key: word for key, word in scenario["states"].items() if word != own}
     parts = {key: part for key, part in (scenario | {"states": states}).items() if part != {}}
     return Imported(s.file, kind, parts, tuple(lines))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from math import lcm
 
 from hwmodels.document import indivisible
+from sim.models.family import family
 from sim.models.stacks.stack import KINDS
 from sim.scenario.fits import Finding
 from sim.scenario.values import Parallel, Scenario
@@ -18,12 +19,43 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
         axis = "parallel.expert_tensor" if ranks == parallel.expert_tensor != parallel.tensor else "parallel.tensor"
         yield (axis, f"model.{key}", "model"), indivisible(f"model.{key} {value}", value, axis, ranks)
     yield from _tokens(scenario)
+    yield from _heads(scenario)
     yield from _experts(scenario)
+    yield from _between(scenario)
     if scenario.uneven and max(parallel.tensor, parallel.context, parallel.expert_tensor) > 1:
         keys = ("parallel.tensor", "parallel.context", "parallel.expert_tensor")
         yield keys, "ranks that differ (routing, faults, jitter, documents) are not built beside it yet; legal: 1"
     if parallel.sequence and parallel.tensor == 1:
         yield ("parallel.sequence", "parallel.tensor"), "found true; a rank by itself shares no tokens; legal: false"
+
+
+def _heads(scenario: Scenario) -> Iterator[Finding]:
+    """Whether heads that a rank of a tensor group has divide once more, where ranks of a context group swap tokens for
+    them."""
+    parallel, model = scenario.parallel, scenario.model
+    assert model is not None
+    if parallel.context == 1 or parallel.context_kind != "all_to_all":
+        return
+    part = model.part(parallel.tensor)
+    for key in ("heads", "kv_heads"):
+        own = getattr(part, key, 0)
+        if own % parallel.context:
+            what, keys = f"{own} heads of a rank (model.{key})", ("parallel.context", "parallel.context_kind")
+            yield keys, indivisible(what, own, "parallel.context (all_to_all)", parallel.context)
+
+
+def _between(scenario: Scenario) -> Iterator[Finding]:
+    """What a stack asks of what lies between the products of a tensor group."""
+    parallel, stack = scenario.parallel, scenario.stack
+    mixed = (
+        any(unit.routed for unit in family(scenario.model.family).units(scenario.model)) if scenario.model else False
+    )
+    if parallel.tensor > 1 and mixed and not parallel.sequence:
+        what = "mixtures of experts beside parallel.tensor are trained with it (Megatron Core refuses them without)"
+        yield ("parallel.sequence", "parallel.tensor"), f"found false; {what}; legal: true"
+    if scenario.overlap.tensor and parallel.tensor > 1 and stack.name == "torch" and not stack.compiled:
+        what = "asynchronous tensor parallelism is a pattern of torch.compile"
+        yield ("overlap.tensor", "stack"), f"found true; {what}; legal: false, or stack {{name: torch, compiled: true}}"
 
 
 def _stack(scenario: Scenario) -> Iterator[Finding]:

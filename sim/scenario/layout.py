@@ -69,3 +69,7 @@ class OverlapForm(Form):
     """Whether expert exchanges of a micro-batch run beside compute of another: 1f1b and interleaved then run a backward
     beside a later forward, as Megatron Core's combined 1F1B, also without a pipeline; DualPipe and DualPipeV always
     do."""
+    tensor: bool | None = None
+    """Whether gathers before the products of a tensor group, and reduce-scatters behind them, go chunk by chunk beside
+    those (Megatron's user buffers, tp_comm_overlap; torch's asynchronous tensor parallelism); false unless said. They
+    need parallel.sequence."""

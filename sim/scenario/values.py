@@ -208,9 +208,11 @@ class Comm:
 @dataclass(frozen=True)
 class Overlap:
     """What runs beside what. expert: whether exchanges of a micro-batch do beside compute of another, in schedules that
-    let a scenario choose (see sim.schedules.program.pairing); None: as the schedule has it by itself."""
+    let a scenario choose (see sim.schedules.program.pairing); None: as the schedule has it by itself. tensor: whether
+    what a tensor group exchanges goes chunk by chunk beside the products around it; None: it does not."""
 
     expert: bool | None = None
+    tensor: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ order of the places that the model's family gives them. A DeepSeek layer beside 
 Streams are first in, first out; a phase also waits for the phases it needs. Nothing else decides the overlap.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby, zip_longest
 from typing import NamedTuple
 
@@ -79,10 +79,12 @@ class _Builder:
         if not part.kernels:
             return
         half, needs = part.direction, self._needs(part)
-        for (lane, meets), kernels in groupby(part.kernels, key=lambda kernel: (kernel.lane, kernel.meets)):
-            whom = meets or part.meets
-            self.phases.append(Phase(part.name, part.layer, half, lane, tuple(kernels), needs, whom, self.count))
-            needs = (len(self.phases) - 1,)
+        before = needs
+        for (lane, meets, beside), run in groupby(_beside(part.kernels), key=lambda pair: pair[0]):
+            kernels = tuple(kernel for _, kernel in run)
+            waits, whom, number = before if beside else needs, meets or part.meets, len(self.phases)
+            self.phases.append(Phase(part.name, part.layer, half, lane, kernels, waits, whom, self.count))
+            before, needs = (before, (*needs, number)) if beside else (needs, (number,))
         self.count += 1
         if half != "W" and part.chained:
             self.last[half] = len(self.phases) - 1
@@ -107,6 +109,14 @@ class _Builder:
             if (phase.name, phase.half, phase.layer) == wanted and not (computed and phase.lane == COMMUNICATION):
                 return number
         return None
+
+
+def _beside(kernels: Sequence[Kernel]) -> Iterator[tuple[tuple[int, str, bool], Kernel]]:
+    """Kernels with their lane, whom they meet, and whether they run beside an earlier one that they do not wait for."""
+    ahead = 0
+    for kernel in kernels:
+        yield (kernel.lane, kernel.meets, ahead > 0), kernel
+        ahead = kernel.ahead or max(0, ahead - 1)
 
 
 def lanes(composition: Composition) -> dict[int, list[int]]:

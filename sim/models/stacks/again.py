@@ -8,10 +8,12 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
-from hwmodels.op import AllToAll, Attention, Gemm
+from hwmodels.op import AllToAll, Attention, Collective, Gemm
 from sim.models.activations import Kept
 from sim.models.layer import Kernel, Part
+from sim.models.stacks.context import AROUND
 from sim.models.stacks.cudnn import MEMSET, Shared
+from sim.models.stacks.sharing import CONTEXT
 
 Words = Mapping[type, Mapping[str, tuple[str, ...]]]
 """Kind of block -> word -> patterns of names of its forward's kernels; ! before a pattern takes such kernels out."""
@@ -56,9 +58,16 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 def _saved(kernels: Sequence[Kernel]) -> set[int]:
     """Places of the kernels whose outputs torchtitan's selective policy saves: attention, exchanges, and the first,
     third, fifth ... product of a layer, grouped ones not counted (github.com/pytorch/torchtitan, `_save_list` and
-    `_custom_policy`: "every second mm" is computed again)."""
+    `_custom_policy`: "every second mm" is computed again), and reduce-scatters. What comes of a context group with
+    attention stays too."""
     products = [i for i, kernel in enumerate(kernels) if isinstance(kernel.op, Gemm)]
-    return {*products[::2], *(i for i, kernel in enumerate(kernels) if isinstance(kernel.op, Attention | AllToAll))}
+    return {*products[::2], *(i for i, kernel in enumerate(kernels) if _stays(kernel))}
+
+
+def _stays(kernel: Kernel) -> bool:
+    scattered = isinstance(kernel.op, Collective) and kernel.op.kind == "reduce_scatter"
+    around = kernel.meets == CONTEXT or any(fnmatchcase(kernel.name, name) for name in AROUND)
+    return scattered or around or isinstance(kernel.op, Attention | AllToAll)
 
 
 def unsaved(parts: Sequence[Part], around: Sequence[str]) -> tuple[Part, ...]:
@@ -83,6 +92,8 @@ def saved_bytes(site: Shared, parts: Iterable[Part]) -> Kept:
         elif isinstance(op, Attention):
             each = PLAIN_BF16.row_bytes(op.heads * op.v) + PLAIN_FP32.row_bytes(op.heads)
             out += Kept(op.batch * op.sequence * each)
+        elif isinstance(op, Collective) and op.kind == "reduce_scatter":
+            out += Kept(op.size / op.ranks)
         elif isinstance(op, AllToAll):
             out += Kept(row=row) if op.direction == "dispatch" else Kept(op.tokens * op.ranks_reached * row)
     return out

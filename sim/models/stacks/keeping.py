@@ -34,13 +34,18 @@ class Keeping(NamedTuple):
     gradients: Callable[[Shared, Made], float]
 
 
+def part(site: Shared) -> float:
+    """Part of the tokens that products read whose place in the residual stream is this rank's."""
+    return site.own / site.tokens
+
+
 def kept(own: Keeping, site: Shared, made: Made, unit: Unit) -> Kept:
     """From a unit's forward to its input gradient."""
     if made.end:
         return Kept(site.tokens * own.end(site, made))
     if unit.checkpoint:
         return layer_input(site, unit)
-    post = made.post_norms * (bool(made.mixer) + bool(made.network)) * own.norm(site.shape.hidden)
+    post = part(site) * made.post_norms * (bool(made.mixer) + bool(made.network)) * own.norm(site.shape.hidden)
     words = site.recompute.modules
     return sum((total(site, half, words) for half in _halves(own, site, made)), Kept(site.tokens * post))
 
@@ -65,27 +70,32 @@ def regained(own: Keeping, site: Shared, made: Made, unit: Unit) -> Kept:
     return gradients + max(again, key=lambda each: each.at(site))
 
 
-def kept_for_weight(row: Callable[[int], float], site: Shared, made: Made) -> Kept:
+def kept_for_weight(row: Callable[[int], float], site: Shared, made: Made, gathered: bool) -> Kept:
     """Between input and weight gradient, when a schedule splits them: both sides of each product. row: bytes of so many
-    elements of one."""
-    t, h = site.tokens, site.shape.hidden
+    elements of one. gathered: whether inputs are kept as products read them, and not as they were before."""
+    t, h, share = site.tokens, site.shape.hidden, 1.0 if gathered else part(site)
     if made.end == EMBEDDING:
         return Kept()
+    if made.end == HEAD:
+        bf16 = PLAIN_BF16.row_bytes
+        return Kept(t * (bf16(h) * share + bf16(site.shape.vocabulary)))
     if made.end:
-        return Kept(t * PLAIN_BF16.row_bytes(h + site.shape.vocabulary if made.end == HEAD else 3 * h))
-    own = Kept(t * _sides(row, site, made.mixer))
+        return Kept(site.own * PLAIN_BF16.row_bytes(3 * h))
+    own = Kept(t * _sides(row, site, made.mixer, share))
     if isinstance(made.network, Experts):
         net = made.network.routed
-        return own + Kept(0.0, 0.0, row(2 * h + net.first + net.width))
-    return own + Kept(t * row(2 * h + made.network.first + made.network.width) if made.network else 0.0)
+        return own + Kept(0.0, 0.0, row(2 * h + net.first + net.width) * site.groups.expert_tensor)
+    return own + Kept(t * (row(h) * share + row(h + made.network.first + made.network.width)) if made.network else 0.0)
 
 
-def _sides(row: Callable[[int], float], site: Shared, mixer: Mixer) -> float:
+def _sides(row: Callable[[int], float], site: Shared, mixer: Mixer, share: float) -> float:
+    """Of a mixer's products, a token. share: of the tokens whose inputs are kept, for what is gathered again."""
     h = site.shape.hidden
     if isinstance(mixer, Mamba):
         return mamba.kept_for_weight(site, mixer)
     if isinstance(mixer, Heads):
-        return row(2 * h + mixer.qkv + mixer.q)
+        return row(h) * share + row(h + mixer.qkv + mixer.q)
     if isinstance(mixer, Latent):
-        return row(2 * h + 2 * mixer.q_rank + mixer.q + mixer.down + mixer.kv_rank + mixer.kv + mixer.out)
+        inner = row(2 * mixer.q_rank + mixer.down + mixer.kv_rank)
+        return (row(h) + inner) * share + row(h + mixer.q + mixer.kv + mixer.out)
     return 0.0

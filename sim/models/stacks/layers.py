@@ -1,10 +1,11 @@
 """Parts of a unit on a stack that lowers blocks: attention, dispatch, network, combine, and the ends of the model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import groupby
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
-from hwmodels.op import Gemm
+from hwmodels.op import Collective, Gemm
 from hwmodels.refused import Refused
 from sim.models.blocks.experts import Experts
 from sim.models.blocks.feed_forward import Network
@@ -17,9 +18,19 @@ from sim.models.recompute import AGAIN, SELECTIVE
 from sim.models.stacks.again import Words, named, unsaved
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.exchange import EXCHANGES, all_to_all
+from sim.models.stacks.sharing import END, GATHER, INPUT, SUMMED
 
 Block = Heads | Latent | Mamba | Network | Experts
 """What a layer is made of."""
+
+
+def _cut(*names: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Places of the pieces of parts that are cut: what is gathered again runs beside the gradient of the input, whose
+    sum runs beside that of the weights."""
+    order = (("W", GATHER), ("B", INPUT), ("W", INPUT), ("B", END))
+    return tuple((direction, tuple(name + piece for name in names)) for direction, piece in order)
+
+
 PLACES = places(
     (
         ("F", ("embedding", "projection", "attn", "head")),
@@ -27,11 +38,13 @@ PLACES = places(
         ("B", ("head", "projection", "mlp")),
         ("F", ("dispatch",)),
         ("W", ("head", "projection", "mlp")),
+        *_cut("head", "mlp"),
         ("B", ("dispatch",)),
         ("F", ("mlp",)),
         ("F", ("combine",)),
         ("B", ("attn", "embedding")),
         ("W", ("attn",)),
+        *_cut("attn"),
     )
 )  # fmt: skip
 """A round of an overlapped pair, as the schedule asks for it: exchanges run beside the other half's compute."""
@@ -68,10 +81,22 @@ def parts(stack: Stack, site: Shared, made: Made, unit: Unit, direction: str) ->
         beyond = f"is beyond the positions that {site.shape.name} learned"
         raise Refused(f"batch.sequence_length {site.length} {beyond}; legal: 1 to {made.positions}")
     own = tuple(
-        Part(name, direction, unit.layer, tuple(kernels), EXPERT * (name in EXCHANGES), PLACES[direction, name])
-        for name in _names(site, made, direction) if (kernels := _kernels(stack, site, made, name, direction))
+        part for name in _names(site, made, direction)
+        for part in _pieces(name, direction, unit.layer, _kernels(stack, site, made, name, direction))
     )  # fmt: skip
     return _with_again(stack, site, made, unit, own) if direction == "B" and not made.end else own
+
+
+def _pieces(name: str, direction: str, layer: int, kernels: list[Kernel]) -> Iterator[Part]:
+    """A part, or the pieces that it is cut in. What is gathered again stands beside the chain: behind all that runs
+    before the gradient of the input, and before that of the weights."""
+    for piece, own in groupby(kernels, key=lambda kernel: kernel.piece):
+        meets, place = EXPERT * (name in EXCHANGES), PLACES[direction, name + piece]
+        after: tuple[tuple[str, str, int], ...] = ()
+        if direction == "W" and piece:
+            before = (("B", name), ("W", name)) if piece == GATHER else (("W", name + GATHER),)
+            after = tuple((*each, layer) for each in before)
+        yield Part(name + piece, direction, layer, tuple(own), meets, place, piece != GATHER, after)
 
 
 def _with_again(stack: Stack, site: Shared, made: Made, unit: Unit, own: tuple[Part, ...]) -> tuple[Part, ...]:
@@ -118,7 +143,8 @@ def _again(stack: Stack, forward: tuple[Part, ...], place: int) -> tuple[Part, .
 def _needed(stack: Stack, kernels: tuple[Kernel, ...]) -> tuple[Kernel, ...]:
     """Kernels up to the last whose output backward reads: no residual, and no product right before it."""
     stop = len(kernels) - (kernels[-1].name == stack.residual)
-    while stop and (isinstance(kernels[stop - 1].op, Gemm) or kernels[stop - 1].name in stack.around):
+    idle = (SUMMED, *stack.around)
+    while stop and (isinstance(kernels[stop - 1].op, Gemm | Collective) or kernels[stop - 1].name in idle):
         stop -= 1
     return kernels[:stop]
 
@@ -142,7 +168,7 @@ def _kernels(stack: Stack, site: Shared, made: Made, name: str, direction: str) 
         return stack.end(site, made, direction)
     alone = site.group == 1  # else the router is attention's affair: what is sent hangs on it
     mixing = _passes(stack, site, made, made.mixer, direction) if name == "attn" else []
-    gating = stack.gate(site, made, direction) if made.routed and (name == "mlp") == alone else []
+    gating = stack.gate(site.local, made, direction) if made.routed and (name == "mlp") == alone else []
     network = _passes(stack, site, made, made.network, direction) if name == "mlp" else []
     return mixing + gating + network if direction == "F" else network + gating + mixing
 
@@ -154,5 +180,5 @@ def _passes(stack: Stack, site: Shared, made: Made, block: Block | None, directi
     kernels = stack.block(site, block, direction)
     if not made.post_norms or direction == "W":
         return kernels
-    norm = stack.post_norm(site, direction)
+    norm = stack.post_norm(site.local, direction)
     return kernels + norm if direction == "F" else norm + kernels

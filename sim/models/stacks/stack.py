@@ -25,13 +25,15 @@ class Kind(NamedTuple):
 
 TRANSFORMER_ENGINE = ("bf16", "fp8_delayed", "fp8_current", "fp8_block", "mxfp8", "nvfp4")
 """Recipes of TransformerEngine."""
+SHARED = ("tensor", "context", "expert_tensor")
+"""Axes that stacks of blocks share a layer over."""
 KINDS = {
     "deepseek": Kind("", (), ("fp8", "bf16"), eager=False),
     "torch": Kind(
         "torch", ("release", "compiled", "cuda_graphs"), ("bf16", "fp8_current"),
-        eager=True, frees=True, plain=True, selective=True,
+        eager=True, frees=True, plain=True, axes=SHARED, selective=True,
     ),
-    "megatron": Kind("torch", ("release", "cuda_graphs", "dispatcher"), TRANSFORMER_ENGINE, eager=True, plain=False),
+    "megatron": Kind("torch", ("release", "cuda_graphs", "dispatcher"), TRANSFORMER_ENGINE, eager=True, axes=SHARED),
 }  # fmt: skip
 """Name -> what it is. deepseek: kernels and order of DeepSeek's published H800 profile. torch: plain PyTorch modules.
 megatron: Megatron Core with TransformerEngine, whose products are cuBLAS's and attention cuDNN's, as torch's are."""

@@ -34,6 +34,17 @@ SCENARIOS_OF = {
     "copy engines": (*MOE, "comm.sms=0"),
     "one stage, no exchanges": (*MOE, "parallel.pipeline=1", "parallel.expert=1"),
     "dense": (LLAMA, *SMALL, "model.layers=4"),
+    "shared layers": (LLAMA, *SMALL, "model.layers=4", "stack=megatron", "parallel.tensor=2", "parallel.context=2"),
+    "shared tokens alone": (LLAMA, *SMALL, "model.layers=4", "stack=megatron", "parallel.context=2"),
+    "shared experts": (
+        LLAMA,
+        *SMALL,
+        "model=qwen3_30b_a3b",
+        "model.layers=4",
+        "stack=megatron",
+        "parallel.tensor=2",
+        "parallel.expert=4",
+    ),
     "times": (TIMES,),
     "times of one position": (TIMES, "parallel.pipeline=1"),
     "times of messages that take none": (EIGHT,),
@@ -51,14 +62,15 @@ VALUES = {
     "batch.packed": "false", "overlap.expert": "true", "recompute.kind": "full", "recompute.modules": "[norm]",
     "recompute.layers": 2, "states.master": "bf16", "states.moments": "fp32", "states.gradients": "bf16",
     "states.parameters": "bf16", "optimizer.offload": "host", "schedule.waiting": 0,
-    "stack.name": "torch", "comm.collectives": "nccl",
+    "stack.name": "torch", "comm.collectives": "nccl", "parallel.tensor": 4, "parallel.sequence": "false",
+    "parallel.context": 4, "parallel.context_kind": "all_gather", "parallel.expert_tensor": 2,
+    "parallel.order": "cp-tp-dp-ep-pp", "overlap.tensor": "true",
 }  # fmt: skip
 """Another value than any of the scenarios has."""
 ELSEWHERE = {
     "name", "outputs", "detail", "fold",  # decide no figure, as docs/REFERENCE.md says
     "cluster.node", "cluster.fabric", "model",  # documents, whose keys are gone through by themselves
-    "parallel.tensor", "parallel.zero",  # have one legal value
-    *(f"parallel.{key}" for key in ("sequence", "context", "context_kind", "expert_tensor", "order")),  # likewise
+    "parallel.zero",  # has one legal value
     "stack.release", "stack.compiled", "stack.cuda_graphs", "stack.dispatcher",  # likewise
     "recompute.method", "routing.spread", "routing.max_vio", "routing.histogram",  # refused where they do not belong
     *(f"batch.lengths.{key}" for key in ("kind", "length", "low", "high", "median", "sigma", "histogram")),  # likewise

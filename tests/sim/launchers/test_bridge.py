@@ -25,7 +25,7 @@ def test_a_recipe_begins_as_bridges_do(tmp_path: Path) -> None:
     scenario = recipe(tmp_path).scenario
     assert scenario["parallel"] == {"zero": 1} and scenario["precision"] == "bf16"
     assert scenario["overlap"] == {"gradients": True, "parameters": True}
-    assert scenario["states"] == {"moments": "fp32"}
+    assert "states" not in scenario
     model = scenario["model"]
     assert (model["kv_heads"], model["intermediate"], model["tied"], model["norm"]) == (16, 4096, True, "layer")
 
@@ -90,8 +90,8 @@ def test_bridges_fixture() -> None:
     assert scenario["parallel"] == {
         "pipeline": 2, "tensor": 2, "context": 2, "sequence": True, "context_kind": "ring", "zero": 1,
     }  # fmt: skip
-    assert scenario["precision"] == "fp8_current" and "parameters" not in scenario["states"]
-    assert scenario["states"]["gradients"] == "bf16" and scenario["overlap"]["tensor"] is True
+    assert scenario["precision"] == "fp8_current"
+    assert scenario["states"] == {"gradients": "bf16"} and scenario["overlap"]["tensor"] is True
 
 
 def test_nemos_fixture() -> None:

@@ -19,20 +19,20 @@ DENSE = {
     },
     "precision": "bf16", "stack": "megatron", "parallel": {"zero": 0}, "recompute": "none",
     "batch": {"sequences": 256, "sequence_length": 2048, "micro_batch": 4},
-    "overlap": {"gradients": False, "parameters": False}, "states": {"moments": "fp32"},
+    "overlap": {"gradients": False, "parameters": False},
 }  # fmt: skip
 NEMO = {
     "cluster": {"node": "h100x8", "nodes": 2}, "model": {"base": "llama2_7b"}, "precision": "bf16", "stack": "megatron",
-    "parallel": {"tensor": 2, "zero": 1}, "recompute": {"layers": 4, "method": "block"},
+    "parallel": {"tensor": 2, "sequence": True, "zero": 1}, "recompute": {"layers": 4, "method": "block"},
     "batch": {"sequences": 128, "sequence_length": 4096, "micro_batch": 1},
-    "overlap": {"gradients": True, "parameters": True, "tensor": False}, "states": {"moments": "fp32"},
+    "overlap": {"gradients": True, "parameters": True, "tensor": False},
 }  # fmt: skip
 TITAN = {
     "cluster": {"node": "h100x8", "nodes": 8}, "model": "llama3_70b", "precision": "fp8_current",
-    "stack": {"name": "torch", "compiled": True}, "parallel": {"tensor": 8, "zero": 3, "shard": 4}, "recompute": "full",
+    "stack": {"name": "torch", "compiled": True}, "parallel": {"tensor": 8, "sequence": True, "zero": 3, "shard": 4}, "recompute": "full",
     "batch": {"sequences": 64, "sequence_length": 8192, "micro_batch": 4},
     "overlap": {"gradients": True, "parameters": True, "tensor": True},
-    "states": {"moments": "fp32"},
+    "states": {"master": "fp32", "moments": "fp32", "gradients": "fp32"},
 }  # fmt: skip
 WRITTEN: dict[str, tuple[int, dict[str, Any]]] = {
     "dense_1b.args": (1, DENSE), "nemo.yaml": (0, NEMO), "llama3_70b.toml": (0, TITAN),

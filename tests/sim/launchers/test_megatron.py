@@ -18,7 +18,7 @@ PLAIN = {
     "precision": "bf16", "stack": {"name": "megatron"}, "parallel": {"zero": 0},
     "batch": {"sequences": 64, "sequence_length": 2048, "micro_batch": 2},
     "overlap": {"gradients": False, "parameters": False}, "recompute": "none",
-    "states": {"moments": "fp32"}, "optimizer": {"name": "adamw"},
+    "optimizer": {"name": "adamw"},
 }  # fmt: skip
 """What the arguments of a small model say by the defaults of arguments.py."""
 
@@ -72,9 +72,9 @@ def test_defaults_are_the_launchers(tmp_path: Path) -> None:
         ("--fp8-format e4m3 --fp8-recipe blockwise", "precision", "fp8_block"),
         ("--fp8-format e4m3 --fp8-recipe tensorwise --fp8-param-gather", "precision", "fp8_current"),
         ("--fp4-format e2m1", "precision", "nvfp4"),
-        ("--grad-reduce-in-bf16", "states", {"moments": "fp32", "gradients": "bf16"}),
+        ("--grad-reduce-in-bf16", "states", {"gradients": "bf16"}),
         ("--use-precision-aware-optimizer --exp-avg-dtype bf16 --exp-avg-sq-dtype bf16 --main-grads-dtype bf16",
-         "states", {"gradients": "bf16"}),
+         "states", {"moments": "bf16", "gradients": "bf16"}),
         ("--cuda-graph-impl local", "stack", {"name": "megatron", "cuda_graphs": True}),
         ("--optimizer-cpu-offload", "optimizer", {"name": "adamw", "offload": "host"}),
         ("--global-batch-size 128", "batch", {"sequences": 128, "sequence_length": 2048, "micro_batch": 2}),
@@ -212,4 +212,4 @@ def test_a_mixture_launched_in_a_string_is_read() -> None:
     assert (model["pattern"], model["dense_layers"], model["layers"]) == ("latent+moe", 1, 12)
     assert (model["q_rank"], model["kv_rank"], model["shared_intermediate"]) == (512, 512, 2816)
     assert scenario["cluster"] == {"node": "h100x8", "nodes": 4} and scenario["parallel"] == {"expert": 8, "zero": 1}
-    assert scenario["precision"] == "fp8_block" and "states" not in scenario
+    assert scenario["precision"] == "fp8_block" and scenario["states"] == {"moments": "bf16"}

@@ -44,7 +44,7 @@ def test_defaults_are_the_launchers(tmp_path: Path) -> None:
         "stack": {"name": "torch"}, "parallel": {"zero": 3},
         "batch": {"sequences": 64, "sequence_length": 4096, "micro_batch": 2},
         "overlap": {"gradients": True, "parameters": True}, "recompute": "none",
-        "states": {"moments": "fp32"}, "optimizer": {"name": "adamw"},
+        "states": {"master": "fp32", "moments": "fp32", "gradients": "fp32"}, "optimizer": {"name": "adamw"},
     }  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def test_defaults_are_the_launchers(tmp_path: Path) -> None:
          {"name": "dualpipev"}),
         ({"training": "global_batch_size = 256"}, "batch",
          {"sequences": 256, "sequence_length": 4096, "micro_batch": 2}),
-        ({"training": 'dtype = "bfloat16"'}, "states", {"master": "bf16", "gradients": "bf16"}),
+        ({"training": 'dtype = "bfloat16"'}, "states", {"master": "bf16", "moments": "bf16", "gradients": "bf16"}),
         ({"training": "enable_cpu_offload = true"}, "optimizer", {"name": "adamw", "offload": "host"}),
         ({"more": "[compile]\nenable = true"}, "stack", {"name": "torch", "compiled": True}),
         ({"more": '[compile]\nenable = true\ncomponents = ["loss"]'}, "stack", {"name": "torch"}),

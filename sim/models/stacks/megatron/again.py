@@ -18,14 +18,16 @@ from sim.models.blocks.feed_forward import GATED, Network
 from sim.models.blocks.gqa import Heads
 from sim.models.blocks.mla import Latent
 from sim.models.stacks.again import Words
+from sim.models.stacks.context import AROUND
 
 WHOLE = ("*", "!*_norm", "!residual")
-ATTENTION = {"core_attention": ("sdpa",)}
+ATTENTION = {"core_attention": ("sdpa", *AROUND)}
 WORDS: Words = {
     Heads: ATTENTION,
     Latent: {
         **ATTENTION, "norm": ("input_norm", "*_x_q_down", "*_x_kv_down", "*_x_q"),
-        "mla_up_projection": ("q", "*_x_q", "*q_norm", "q_up", "*kv_norm", "kv_up", "rope_*"),
+        "mla_up_projection": ("q", "*_x_q", "*q_norm", "q_up", "*kv_norm", "kv_up", "rope_*",
+                              "gather_*"),
     },
     Network: {"mlp": ("*", "!post_norm", "!residual")},
     Experts: {

@@ -10,9 +10,8 @@ from sim.models.blocks.mamba import Mamba
 from sim.models.blocks.mla import Latent
 from sim.models.layer import Kernel, Part, Unit
 from sim.models.precision import RECIPES
-from sim.models.stacks import layers
+from sim.models.stacks import layers, mamba
 from sim.models.stacks.cudnn import Shared
-from sim.models.stacks.deepseek import mamba
 from sim.models.stacks.layers import Block
 from sim.models.stacks.megatron import attention, experts, feed_forward, latent
 from sim.models.stacks.megatron.again import WORDS

@@ -11,9 +11,13 @@ from sim.models.blocks.feed_forward import GATED, Network
 from sim.models.blocks.gqa import Heads
 from sim.models.blocks.mla import Latent
 from sim.models.stacks.again import Words
+from sim.models.stacks.context import AROUND
 
 WHOLE = ("*", "!*_norm", "!residual")
-ATTENTION, ACTIVATION = {"core_attention": ("sdpa",)}, {"norm": ("mlp_norm",), "activation": (*GATED, "gate_mul")}
+ATTENTION, ACTIVATION = (
+    {"core_attention": ("sdpa", *AROUND)},
+    {"norm": ("mlp_norm",), "activation": (*GATED, "gate_mul")},
+)
 WORDS: Words = {
     Heads: {**ATTENTION, "norm": ("attn_norm",)},
     Latent: {

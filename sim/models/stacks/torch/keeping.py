@@ -1,9 +1,9 @@
 """What torch's autograd keeps of a unit, and what is alive beside it at the peak.
 
-Each operation keeps the tensors that its gradient needs: norms their input and inverse deviations, products their
-input, attention q, k, v, its output and log-sum-exp, activations their input. Compiled, the activation and its product
-are computed again. A unit's backward holds gradients of its inner tensors: of the head, where log-softmax's gradient is
-made, those of its input and of its output, in FP32 beside the output itself.
+Each operation keeps the tensors that its gradient needs, gathered where it reads them so: norms their input and
+inverse deviations, products their input, attention q, k, v, its output and log-sum-exp, activations their input.
+Compiled, the activation and its product are computed again. A unit's backward holds gradients of its inner tensors: of
+the head, where log-softmax's gradient is made, those of its input and of its output, in FP32 beside the output itself.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,8 @@ from sim.models.stacks import keeping
 from sim.models.stacks.again import Tensor, saved_bytes
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.deepseek import mamba
-from sim.models.stacks.torch.experts import routed_rows
+from sim.models.stacks.keeping import part
+from sim.models.stacks.torch.experts import own_rows
 from sim.models.stacks.torch.kernels import INDEX, WIDE, WIDTH
 from sim.models.stacks.torch.layers import parts
 
@@ -35,6 +36,7 @@ def _gradients(site: Shared, made: Made) -> float:
     inner = (made.dense.fan + 1) * made.dense.width if made.dense else 0
     if made.routed:
         inner = made.routed.chosen * (h + made.routed.routed.first + made.routed.routed.width)
+        inner = inner * site.own * site.groups.expert_tensor // site.tokens
     heads = made.mixer
     mixing = 0.0
     if isinstance(heads, Heads):
@@ -55,8 +57,8 @@ def _end(site: Shared, made: Made) -> float:
         return float(INDEX)
     if made.end == HEAD:
         logits = PLAIN_BF16.row_bytes(v) if site.stack.compiled else PLAIN_FP32.row_bytes(v)
-        return _norm(h) + PLAIN_BF16.row_bytes(h) + logits
-    return 2 * _norm(h) + PLAIN_BF16.row_bytes(2 * h) + INDEX
+        return _norm(h) * part(site) + PLAIN_BF16.row_bytes(h) + logits
+    return (2 * _norm(h) + PLAIN_BF16.row_bytes(2 * h)) * part(site) + INDEX
 
 
 def _mixer(site: Shared, mixer: Heads | Latent | Mamba | None) -> list[Tensor]:
@@ -65,19 +67,20 @@ def _mixer(site: Shared, mixer: Heads | Latent | Mamba | None) -> list[Tensor]:
         return [Tensor(mamba.kept(site, mixer))]
     if isinstance(mixer, Heads):
         turned = bf16(mixer.q + mixer.kv) if mixer.normed else 0.0
-        return [*_normed(h), Tensor(turned + bf16(mixer.qkv)), *_attended(mixer.q, mixer.queries)]
+        return [*_normed(h, part(site)), Tensor(turned + bf16(mixer.qkv)), *_attended(mixer.q, mixer.queries)]
     if isinstance(mixer, Latent):
         latents = [each for width in (mixer.q_rank, mixer.kv_rank) if width for each in _normed(width)]
         # q and k joined, v inside the tensor that keys without position are in too
         up = Tensor(bf16(2 * mixer.q + mixer.kv), ("mla_up_projection",))
-        return [*_normed(h), *latents, up, *_attended(mixer.out, mixer.heads)]
+        return [*_normed(h, part(site)), *latents, up, *_attended(mixer.out, mixer.heads)]
     return []
 
 
-def _normed(width: int) -> list[Tensor]:
-    """Input of a norm, its inverse deviation, and its output, which the product behind it keeps."""
+def _normed(width: int, own: float = 1.0) -> list[Tensor]:
+    """Input of a norm, its inverse deviation, and its output, which the product behind it keeps. own: part of the
+    tokens that are normed here, before those of all are gathered."""
     row = PLAIN_BF16.row_bytes(width)
-    return [Tensor(row), Tensor(WIDE + row, ("norm",))]
+    return [Tensor(row * own), Tensor(WIDE * own + row, ("norm",))]
 
 
 def _attended(width: int, heads: int) -> list[Tensor]:
@@ -90,7 +93,7 @@ def _network(site: Shared, network: Network) -> list[Tensor]:
     """The activation's input, its output where it meets a gate, that gate, and their product."""
     row = PLAIN_BF16.row_bytes(network.fan * network.width)
     made = [] if site.stack.compiled else [Tensor(row, ("mlp", "activation"))]
-    return [*_normed(site.shape.hidden), Tensor(row, ("mlp",)), *made]
+    return [*_normed(site.shape.hidden, part(site)), Tensor(row, ("mlp",)), *made]
 
 
 def _experts(site: Shared, experts: Experts) -> list[Tensor]:
@@ -98,13 +101,22 @@ def _experts(site: Shared, experts: Experts) -> list[Tensor]:
     h, net, shared, bf16 = site.shape.hidden, experts.routed, experts.shared, PLAIN_BF16.row_bytes
     scores = PLAIN_FP32.row_bytes(experts.number) + (INDEX + WIDE) * experts.chosen
     beside, inner = (bf16(each.fan * each.width) for each in (shared, net))
-    row = bf16(2 * h) + inner + 3 * INDEX + WIDTH
-    tokens = routed_rows(site, experts) / site.tokens if site.group == 1 else 0.0  # rows of a token that are here
+    ranks, own = site.groups.expert_tensor, part(site)
+    row, inner = bf16(2 * h) * ranks + inner * ranks + 3 * INDEX + WIDTH, inner * ranks
+    tokens = own_rows(site, experts) / site.tokens if site.group == 1 else 0.0  # rows of a token that are here
     of_rows = [
         Tensor(size * tokens, ("moe", *again), 0.0 if tokens else size)
         for size, again in ((row, ()), (inner, ("activation",)))
     ]
-    return [*_normed(h), Tensor(scores + beside, ("moe",)), Tensor(beside, ("moe", "activation")), *of_rows]
+    before = [each._replace(token=each.token * own) for each in _normed(h)]
+    gathered = [Tensor(bf16(h))] if own < 1 and shared.width else []  # shared experts' input; routers read their own
+    return [
+        *before,
+        *gathered,
+        Tensor(scores * own + beside, ("moe",)),
+        Tensor(beside, ("moe", "activation")),
+        *of_rows,
+    ]
 
 
 KEEPING = keeping.Keeping(_end, _mixer, _network, _experts, _norm, _gradients)
@@ -129,7 +141,7 @@ def regained(site: Shared, made: Made, unit: Unit) -> Kept:
 
 def kept_for_weight(site: Shared, made: Made, unit: Unit) -> Kept:
     """Between input and weight gradient, when a schedule splits them."""
-    return keeping.kept_for_weight(PLAIN_BF16.row_bytes, site, made)
+    return keeping.kept_for_weight(PLAIN_BF16.row_bytes, site, made, gathered=True)
 
 
 def workspace(site: Shared, made: Iterable[Made]) -> float:

@@ -10,9 +10,8 @@ from sim.models.blocks.made import HEAD, PROJECTION, Made
 from sim.models.blocks.mamba import Mamba
 from sim.models.blocks.mla import Latent
 from sim.models.layer import Kernel, Part, Unit
-from sim.models.stacks import layers
+from sim.models.stacks import layers, mamba
 from sim.models.stacks.cudnn import Shared
-from sim.models.stacks.deepseek import mamba
 from sim.models.stacks.layers import Block
 from sim.models.stacks.torch import attention, compiled, ends, experts, feed_forward, latent
 from sim.models.stacks.torch.again import WORDS
@@ -67,15 +66,15 @@ def _end(site: Shared, made: Made, direction: str) -> list[Kernel]:
 
 
 def _projection(site: Shared, direction: str) -> list[Kernel]:
-    """Norms of the hidden state and of the next token's embedding, joined, and a product."""
-    t, h = site.tokens, site.shape.hidden
+    """Norms of the hidden state and of the next token's embedding, joined, and a product; of a rank's own tokens."""
+    t, h, alone = site.own, site.shape.hidden, site.local
     if direction == "F":
         norms = [rms_norm("hidden_norm", t, h), rms_norm("next_norm", t, h), concatenated("join", t, 2 * h)]
-        return [*ends.embedding(site, "F"), *norms, *linear(site, "projection", h, 2 * h)]
+        return [*ends.embedding(site, "F"), *norms, *linear(alone, "projection", h, 2 * h)]
     if direction == "W":
-        return wgrad(site, "projection", h, 2 * h)
+        return wgrad(alone, "projection", h, 2 * h)
     norms = rms_norm_backward("hidden_norm_bwd", t, h) + rms_norm_backward("next_norm_bwd", t, h)
-    return [*dgrad(site, "projection", h, 2 * h), *norms, *ends.embedding(site, "B")]
+    return [*dgrad(alone, "projection", h, 2 * h), *norms, *ends.embedding(site, "B")]
 
 
 def _post_norm(site: Shared, direction: str) -> list[Kernel]:
