@@ -174,6 +174,13 @@ def test_a_group_of_as_many_micro_batches_as_without_it_is_told(group, felt):
     assert lines(*words) == [] if felt else ["schedule.group"]
 
 
+@pytest.mark.parametrize("precision", ["fp8_delayed", "fp8_current", "fp8_block"])
+def test_states_are_told_beside_every_recipe(precision):
+    """A recipe of TransformerEngine has formats of its own."""
+    words = (*SMALL, "model.layers=4", "stack=megatron", f"precision={precision}", "states.master=fp32")
+    assert f"states.master changes nothing: precision {precision} has them so" in list(unfelt(load(LLAMA, words)))
+
+
 def test_a_model_of_ones_own_is_asked_about_and_a_default_in_a_file_is_not(tmp_path):
     """Also below `models/`, and over changes of changes."""
     text = (SCENARIOS / "models" / "llama3_8b.yaml").read_text(encoding="utf-8")
