@@ -26,6 +26,7 @@ from sim.models.lowering import lowering
 from sim.models.lowering import recipe as of_stack
 from sim.models.transformer_engine import EVERY
 from sim.routing import balanced
+from sim.scenario.stages import Spread
 from sim.scenario.values import ALWAYS, NCCL, Scenario
 from sim.step import template
 from sim.step.overlap import compose
@@ -161,6 +162,9 @@ def _documents(scenario: Scenario) -> tuple[int, int] | None:
 def placed(plan: Plan, machine: Machine) -> tuple[Stage, ...]:
     """Units of each stage, by what they cost where exchanges have their NICs to themselves."""
     units, rule = machine.units, plan.scenario.placement
+    if isinstance(rule, Spread):
+        pipeline, stages = plan.program.positions, plan.program.stages
+        rule = rule.counts(machine.whole.layers, pipeline, stages // pipeline)
     key = (plan.program.stages, rule, plan.mirrored, plan.overlapped, plan.holds)
 
     def pair_ns(forward: Stage, backward: Stage) -> int:

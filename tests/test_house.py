@@ -50,7 +50,7 @@ DOORS = {
 
 FLOW = {
     "sim": (
-        "trace", "result", "models", "schedules", "scenario", "layout",
+        "trace", "result", "models", "schedules", "scenario", "launchers", "layout",
         "step", "engine", "routing", "communication", "disturbances", "assembly", "analysis", "simulation",
         "experiments", "validation", "cli",
     ),

@@ -64,7 +64,7 @@ def spread(plan: Plan, machine: Machine) -> float:
     """Relative spread of messages and gradient traffic: the widest of those that NCCL does, else of closed forms."""
     if not machine.pricer.nccl:
         return WIRE_SPREAD
-    ops: list[Op] = [machine.message(plan.mesh, a, b) for a, b in plan.messages.ends]
+    ops: list[Op] = [machine.message(plan.mesh, *ends) for ends in plan.messages.ends]
     ops += [op for _, _, op in _carried(plan, machine) if op.bytes()]
     return max((machine.pricer.price(op).spread for op in ops), default=WIRE_SPREAD)
 
@@ -120,9 +120,9 @@ def _limit(pricer: Pricer, op: AllToAll, links: Wires, row: Row) -> str:
 def _messages(plan: Plan, machine: Machine, timeline: Timeline) -> Iterator[Row]:
     """The dearest forward message between two positions; a backward one is as long and goes the other way."""
     price = machine.pricer.price
-    sends = {(a, b): machine.message(plan.mesh, a, b) for a, b in plan.messages.ends}
+    sends = {ends: machine.message(plan.mesh, *ends) for ends in plan.messages.ends}
     if sends:
-        (a, b), op = max(sends.items(), key=lambda item: price(item[1]).ns)
+        (a, b, _), op = max(sends.items(), key=lambda item: price(item[1]).ns)
         size = (op.size, op.wire_bytes(), op.nvlink_bytes())
         goes, carried = plan.messages.targets[a], timeline.network[a]
         beside_s = mean(int(t.ends[0] - t.starts[0]) for t in carried if goes.get((t.step, t.kind)) == b) / NS_PER_S

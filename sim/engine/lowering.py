@@ -160,7 +160,7 @@ def _fixed_kit(step: Step, times: ChunkTimes) -> Kit:
 
 
 def _jobs(
-    plan: Plan, position: int, kits: Sequence[Kit], send: Callable[[int, int], tuple[int, Route]]
+    plan: Plan, position: int, kits: Sequence[Kit], send: Callable[[int, int, int], tuple[int, Route]]
 ) -> tuple[Job, ...]:
     """The steps of a position with the messages that they wait for and send."""
     sent: dict[int, list[Message]] = {}
@@ -168,7 +168,7 @@ def _jobs(
         sent.setdefault(message.step, []).append(message)
     jobs, rendezvous = [], plan.batches is not None
     for number, kit in enumerate(kits):
-        goes = [(m.output, *send(position, m.target)) for m in sent.get(number, ())]
+        goes = [(m.output, *send(position, m.target, m.end)) for m in sent.get(number, ())]
         routes = {output: route for output, _, route in goes if route.ends}
         sends = tuple([(output, ns) for output, ns, _ in goes])
         jobs.append(Job(kit.chunk, _waits(plan, position, number), sends, routes, kit.windows, rendezvous))
@@ -182,12 +182,12 @@ def _waits(plan: Plan, position: int, number: int) -> tuple[Named, ...]:
     return tuple([(m.position, m.step, m.output) for m in awaited])
 
 
-def _send(plan: Plan, machine: Machine | None, source: int, target: int) -> tuple[int, Route]:
-    """One micro-batch's activations or gradients to another pipeline position: ns alone, and where it passes."""
+def _send(plan: Plan, machine: Machine | None, source: int, target: int, stage: int) -> tuple[int, Route]:
+    """One micro-batch's activations or gradients over the end of a stage to another position: ns alone, its route."""
     if machine is None:
         times = plan.scenario.chunk_times
         return times.p2p if times else 0, LOCAL
-    op = machine.message(plan.mesh, source, target)
+    op = machine.message(plan.mesh, source, target, stage)
     route = Route((source, target), machine.hindrances.of_message(source, target)) if op.wire_bytes() else LOCAL
     return machine.pricer.price(op).ns, route
 

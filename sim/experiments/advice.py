@@ -240,8 +240,11 @@ def _free(scenario: Scenario, schedule: str, pipeline: int) -> Words:
     """What a placement of other stages than these gives way to."""
     if isinstance(scenario.placement, str):
         return ()
-    stages = program.stages(schedule, program.Shape(pipeline, pipeline, scenario.schedule.chunks))
-    return ("placement=balanced",) if len(scenario.placement) != stages else ()
+    before, after = (
+        program.stages(name, scenario.schedule.shape(positions, positions))
+        for name, positions in ((scenario.schedule.name, scenario.parallel.pipeline), (schedule, pipeline))
+    )
+    return ("placement=balanced",) if before != after else ()
 
 
 def _steps(scenario: Scenario, times: float) -> Words:

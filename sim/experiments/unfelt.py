@@ -20,6 +20,7 @@ from sim.models.lowering import recipe
 from sim.models.transformer_engine import EVERY
 from sim.routing.gate import gate_of
 from sim.scenario.files import others
+from sim.scenario.stages import Spread
 from sim.scenario.values import Routing, Scenario
 from sim.schedules.program import pairing
 from sim.simulation import run
@@ -37,6 +38,8 @@ UNTOLD = ("scenario_hash", "overrides", "events", "wall_seconds", "unfelt")
 """What a run tells of itself, not of the machine."""
 LABELS = ("family", "name", "source", "unmodelled", "unmodelled_parameters")
 """Keys of a model that say what it is, or are told in a note."""
+PLACEMENT = ("placement", *(f"placement.{key}" for key in Spread.__dataclass_fields__))
+"""The key, and those that an override may give of a mapping."""
 OF_MODELS = {
     "no kernels to price": (
         "precision",
@@ -48,7 +51,7 @@ OF_MODELS = {
         "stack.cuda_graphs",
         "stack.dispatcher",
     ),
-    "no layers": ("placement",),
+    "no layers": PLACEMENT,
     "no experts": ("parallel.expert", "routing.kind", "routing.redundant_experts"),
     "no ranks that share a layer": (
         "parallel.tensor",
@@ -72,10 +75,10 @@ OF_MODELS = {
 """What chunk times lack -> keys that are about it."""
 EXCHANGES = ("comm.sms", "comm.warps", "comm.exchange", "comm.hold", "comm.waits")
 FURTHER = {
-    "placement": "stages hold the same layers without it",
+    **dict.fromkeys(PLACEMENT, "stages hold the same layers without it"),
     "cluster.placement": "no flow is in another's way",
     "cluster.routing": "no flow is in another's way",
-    "comm.messages": "nobody has to wait for a message",
+    **dict.fromkeys(("comm.messages", "overlap.pipeline"), "nobody has to wait for a message"),
     "comm.collectives": "nothing that it times is sent or reduced",
     "parallel.order": "groups of all kinds lie on as many nodes without it",
     "parallel.expert_tensor": "no routed expert is shared",
@@ -126,15 +129,9 @@ def idle(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
     """Keys of a scenario that no value of theirs would make felt, and why."""
     scenario, comm, cluster = plan.scenario, plan.scenario.comm, plan.scenario.cluster
     yield ("stack.release",), "it only says which software"
-    free = replace(scenario, schedule=replace(scenario.schedule, waiting=None))
-    if scenario.schedule.waiting is not None and lay_out(free).program.steps == plan.program.steps:
-        yield ("schedule.waiting",), "no more weight gradients would wait without it"
+    yield from _of_schedule(plan)
     if not scenario.batch.lengths:
         yield ("batch.packed",), "without batch.lengths a sequence is one document"
-    if pairing(scenario.schedule.name)[0]:
-        yield ("overlap.expert",), f"{scenario.schedule.name} always runs forwards beside backwards"
-    if plan.program.positions == 1:
-        yield ("comm.messages", "chunk_times.p2p"), "with parallel.pipeline 1 nothing is sent"
     if scenario.model is None or cluster is None:
         for lacking, keys in OF_MODELS.items():
             yield keys, f"chunk_times have {lacking}"
@@ -142,7 +139,7 @@ def idle(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
             yield ("chunk_times.overlapped",), f"{scenario.schedule.name} overlaps no forward with a backward"
         return
     if plan.program.stages == 1:
-        yield ("placement",), "there is one stage"
+        yield PLACEMENT, "there is one stage"
     yield from _shared(scenario)
     own = recipe(EVERY[scenario.precision], scenario.stack, cluster.node.device.architecture)
     for name in vars(scenario.states):
@@ -191,6 +188,21 @@ def _idle_shards(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("optimizer.reduce",), "gradients are reduced in the backwards that make them"
     if own.reduces == NEVER and not own.beside and own.gathers == NEVER:
         yield ("overlap.buckets",), "nothing is reduced or gathered beside compute"
+
+
+def _of_schedule(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The same of the pipeline, its schedule and its messages."""
+    scenario, schedule = plan.scenario, plan.scenario.schedule
+    for key, free, what in (
+        ("waiting", replace(schedule, waiting=None), "no more weight gradients would wait"),
+        ("group", replace(schedule, group=None), "groups are as large"),
+    ):
+        if free != schedule and lay_out(replace(scenario, schedule=free)).program.steps == plan.program.steps:
+            yield (f"schedule.{key}",), f"{what} without it"
+    if pairing(schedule.name)[0]:
+        yield ("overlap.expert",), f"{schedule.name} always runs forwards beside backwards"
+    if plan.program.positions == 1:
+        yield ("comm.messages", "overlap.pipeline", "chunk_times.p2p"), "with parallel.pipeline 1 nothing is sent"
 
 
 def _dimension(known: _Known, key: str, further: bool) -> str:

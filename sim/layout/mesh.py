@@ -11,7 +11,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from sim.scenario.values import ORDER
 
 Times = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.int64]
+N = TypeVar("N", int, Numbers)
 
 DENSE = {"tp": ("tensor",), "cp": ("context",), "dp": ("replica", "shard")}
 """Word of an order -> axes of what is no routed expert, but for the pipeline; the slowest first."""
@@ -102,8 +103,8 @@ class Mesh:
         ranks: Numbers = (block * self.pipeline + position) * self.inner + place
         return ranks
 
-    def node(self, rank: int) -> int:
-        """The node that a rank is on."""
+    def node(self, rank: N) -> N:
+        """The node that a rank, or each of many, is on."""
         return rank // self.gpus_per_node
 
     def on_node(self, node: int) -> range:

@@ -83,9 +83,7 @@ def lay_out(scenario: Scenario) -> Plan:
     batch, data = scenario.batch, scenario.data_parallel
     micro_batches = batch.micro_batches or (batch.sequences or 0) // (data * batch.micro_batch)
     schedule = scenario.schedule
-    shape = Shape(
-        scenario.parallel.pipeline, micro_batches, schedule.chunks, paired=_paired(scenario), waiting=schedule.waiting
-    )
+    shape = schedule.shape(scenario.parallel.pipeline, micro_batches, _paired(scenario))
     program, homes, holds, sent = _checked(schedule.name, shape)
     return Plan(scenario, program, homes, holds, sent, data, micro_batches)
 

@@ -37,6 +37,11 @@ class Message(NamedTuple):
     stage: int
     micro_batch: int
 
+    @property
+    def end(self) -> int:
+        """The stage over whose end it goes: its own forward, the one before backward."""
+        return self.stage - (self.output == BACKWARD)
+
 
 class Ring(NamedTuple):
     """Ranks that hold the same parameters of a stage, which reduce gradients and gather parameters among them.
@@ -83,9 +88,10 @@ class Messages:
         return Counter((m.output, m.stage, m.target) for m in self.sent[position])
 
     @cached_property
-    def ends(self) -> Sequence[tuple[int, int]]:
-        """Positions that activations go from and to, in order; gradients go the other way."""
-        return sorted({(m.position, m.target) for row in self.sent for m in row if m.output == FORWARD})
+    def ends(self) -> Sequence[tuple[int, int, int]]:
+        """Positions that activations go from and to, and over the end of which stage, in order; gradients go the other
+        way."""
+        return sorted({(m.position, m.target, m.end) for row in self.sent for m in row if m.output == FORWARD})
 
 
 def messages(program: Program) -> Messages:

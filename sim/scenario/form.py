@@ -9,19 +9,13 @@ from hwmodels.document import did_you_mean, unknown
 from hwmodels.refused import Refused
 from hwmodels.units import KILO, SECONDS_PER_DAY, seconds_to_ns
 from sim.models.form import Count, Form, Natural, Size, whole
+from sim.scenario import stages
 from sim.scenario.layout import OverlapForm, ParallelForm, ScheduleForm
 from sim.scenario.quantity import quantity
 from sim.scenario.software import StackForm
 
+PLACEMENT = {"anyOf": [{"enum": list(stages.RULES)}, {"type": "array"}, {"type": "string"}, {"type": "object"}]}
 OUTPUTS = ("result", "report", "trace", "events", "links", "loads")
-
-
-def _placement(value: Any) -> Any:
-    if isinstance(value, list | tuple) and value and all(type(item) is int and item >= 0 for item in value):
-        return tuple(value)
-    if value not in ("balanced", "even"):
-        raise ValueError(f"found {value!r}; legal: balanced, even, or a list of layers for each stage")
-    return value
 
 
 def _slots(value: Any) -> Any:
@@ -185,9 +179,8 @@ class CommForm(Form):
     """Whether those SMs are lost to compute always or while_running (while a communication kernel runs); by default
     always where the schedule overlaps by itself (DualPipe, DualPipeV), as in DeepSeek's profile, else while_running."""
     messages: Literal["hidden", "waited"] = "hidden"
-    """Of the pipeline: hidden (an output leaves when it is there, beside what its rank does next; the DeepSeek-V3
-    report) or waited (between two steps a rank waits for all it sends and receives, each message from when both ends
-    have come; DualPipe's open code)."""
+    """An older word for overlap.pipeline: hidden (true; the DeepSeek-V3 report) or waited (false: each message leaves
+    when both of its ends have come; DualPipe's open code)."""
     waits: Literal["none", "measured"] = "none"
     """For peers before an exchange beside compute: none, or measured (the mean of the device's profile, which is that
     of its one rank)."""
@@ -301,9 +294,12 @@ class ScenarioForm(Form):
     schedule: Annotated[ScheduleForm | None, _word_is("name")] = None
     """The pipeline's schedule: a name, or a mapping. Without a pipeline it may be left out: the backward of each
     micro-batch then follows its forward (1f1b), and gradients add up."""
-    placement: Annotated[Literal["balanced", "even"] | tuple[int, ...], BeforeValidator(_placement)] = "balanced"
-    """Layers of each stage: so that the slowest position is fastest, evenly, or a list (layers_per_stage of
-    result.json is one)."""
+    placement: Annotated[Any, BeforeValidator(stages.placement), WithJsonSchema(PLACEMENT)] = "balanced"
+    """Layers of each stage: balanced (so that the slowest position is fastest), even, or a list (layers_per_stage of
+    result.json is one) in the order of the model, in which interleaved stage s is on position s mod pipeline. A layout
+    as Megatron Core's, e.g. Et*4|(t*4|)*14tmL, or a list of words for each stage: E embedding, t layer, m MTP layer, L
+    head and loss. {first: n, last: m}: layers of the first and of the last position, all others alike.
+    {embedding: true, head: true}: that counts as a layer where all positions have equally many."""
     batch: BatchForm
     """What a step trains on."""
     routing: Annotated[RoutingForm, _word_is("kind")] = RoutingForm()

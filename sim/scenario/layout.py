@@ -57,8 +57,12 @@ class ScheduleForm(Form):
 
     name: str
     """Order of forward and backward steps: a file of sim/schedules."""
-    chunks: Annotated[int, Field(ge=2), BeforeValidator(whole)] | None = None
-    """Stages that a position holds, for schedules that let one choose; 2 unless said."""
+    chunks: Count | None = None
+    """Stages that a position holds, for schedules that let one choose; 2 unless said, and 1 is 1f1b."""
+    group: Count | None = None
+    """Micro-batches that go through one stage of a position before its next stage has them, for schedules that let one
+    choose: parallel.pipeline of them unless said, and no fewer; the last group may be smaller, though not than that
+    (Megatron Core's microbatch_group_size_per_vp_stage)."""
     waiting: Natural | None = None
     """Weight gradients that a position puts off at most, for schedules that do so: fewer take less memory and leave a
     larger bubble; as many as it would unless said."""
@@ -86,3 +90,8 @@ class OverlapForm(Form):
     """Bytes of gradients that are reduced at once (and parameters gathered), whole layers at least. Unless said:
     megatron 40 million parameters or a million a data-parallel rank, whichever is more; torch 25 MB (zero 0 and 1),
     else a layer."""
+    pipeline: bool | None = None
+    """Whether the pipeline's messages travel beside compute: true (an output leaves when it is there, beside what its
+    rank does next) or false (between two steps a rank waits for all it sends and receives, in the schedule's batches;
+    Megatron Core's --no-overlap-p2p-communication). Unless said, 1f1b on the megatron and torch stacks waits, as they
+    do, and all else overlaps."""

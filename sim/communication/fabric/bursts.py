@@ -87,8 +87,9 @@ def _sends(plan: Plan, machine: Machine, cabling: Cabling, position: int) -> Ite
     size = machine.site.own * machine.recipe.boundary.row_bytes(machine.site.shape.hidden)
     ranks = plan.mesh.of_position(position)
     for (output, stage, target), count in plan.messages.flows(position).items():
+        carried = machine.streams[stage - (output != FORWARD)]
         moment = 2 * (output - FORWARD) + (target > position)
-        flows = between(cabling, ranks, plan.mesh.of_position(target), size * count, PIPELINE, moment=moment)
+        flows = between(cabling, ranks, plan.mesh.of_position(target), carried * size * count, PIPELINE, moment=moment)
         yield Burst(position, LANES.index("network"), {SENDS[output]: 1.0}, stage, flows, target)
 
 

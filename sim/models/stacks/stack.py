@@ -12,7 +12,8 @@ class Kind(NamedTuple):
     selective: backward can follow torchtitan's policy by operators (`sim.models.recompute`).
     axes: of the mesh, that a layer may be shared over. drains: the gradients of a stage are reduced when its own last
     backward is through, not when the rank is. units: gradients and parameters that are sharded move in units of a
-    layer, beside compute, copied into and out of buffers (torch's fully_shard).
+    layer, beside compute, copied into and out of buffers (torch's fully_shard). waits: ranks with one stage wait for
+    their pipeline's messages (see sim.scenario.messages).
     """
 
     library: str
@@ -25,6 +26,7 @@ class Kind(NamedTuple):
     axes: tuple[str, ...] = ()
     drains: bool = False
     units: bool = False
+    waits: bool = False
 
 
 TRANSFORMER_ENGINE = ("bf16", "fp8_delayed", "fp8_current", "fp8_block", "mxfp8", "nvfp4")
@@ -35,9 +37,11 @@ KINDS = {
     "deepseek": Kind("", (), ("fp8", "bf16"), eager=False, drains=True),
     "torch": Kind(
         "torch", ("release", "compiled", "cuda_graphs"), ("bf16", "fp8_current"),
-        eager=True, frees=True, plain=True, axes=SHARED, selective=True, units=True,
+        eager=True, frees=True, plain=True, axes=SHARED, selective=True, units=True, waits=True,
     ),
-    "megatron": Kind("torch", ("release", "cuda_graphs", "dispatcher"), TRANSFORMER_ENGINE, eager=True, axes=SHARED),
+    "megatron": Kind(
+        "torch", ("release", "cuda_graphs", "dispatcher"), TRANSFORMER_ENGINE, eager=True, axes=SHARED, waits=True
+    ),
 }  # fmt: skip
 """Name -> what it is. deepseek: kernels and order of DeepSeek's published H800 profile. torch: plain PyTorch modules.
 megatron: Megatron Core with TransformerEngine, whose products are cuBLAS's and attention cuDNN's, as torch's are."""
