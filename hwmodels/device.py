@@ -100,11 +100,11 @@ def following(device: Document) -> Document:
     A peak belongs to the SMs and the clock of the document that states it. One that is stated beside them stays.
     """
     for path in (("peak_flops", name) for name in FORMATS):
-        place, leaf = device.place(path), device.at(*path).content
+        place, leaf = device.place(path), device.value(*path)
         if not place.cited or not isinstance(leaf, Mapping):
             continue
-        owner = expand(Document(Path(place.file).stem), SHELF)
-        pairs = {key: tuple(_number(d.at(key).content, of) for d in (device, owner)) for key, of in PACE.items()}
+        owner = _shipped(Path(place.file).stem)
+        pairs = {key: tuple(_number(d.value(key), of) for d in (device, owner)) for key, of in PACE.items()}
         changed = {key: (now, then) for key, (now, then) in pairs.items() if now and then and now != then}
         if changed:
             peak = parse(leaf["value"], "FLOP/time") * prod(now / then for now, then in changed.values())
@@ -113,6 +113,12 @@ def following(device: Document) -> Document:
             figure = {"value": f"{peak!r} FLOP/s", "kind": leaf["kind"], "source": source}
             device = merge(device, Document(figure, {(): device.place((next(iter(changed)),))}).under(*path))
     return device
+
+
+@cache
+def _shipped(name: str) -> Document:
+    """The expanded document of a device that ships; those do not change while we run."""
+    return expand(Document(name), SHELF)
 
 
 def _number(leaf: Any, dimension: str) -> float:

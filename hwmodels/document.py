@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,17 +82,31 @@ class Document:
             path = path[:-1]
         return self.places.get(path, Place("<mapping>"))
 
-    def at(self, *path: str | int) -> "Document":
-        """The part under `path`; its content is None where there is none."""
+    def value(self, *path: str | int) -> Any:
+        """The content under `path`; None where there is none."""
         content = self.content
         for key in path:
             if isinstance(content, list) and isinstance(key, int):
                 content = content[key] if key < len(content) else None
             else:
                 content = content.get(key) if isinstance(content, Mapping) else None
-        size = len(path)
-        inner = {p[size:]: place for p, place in self.places.items() if p[:size] == path}
-        return Document(content, inner or {(): self.place(path)})
+        return content
+
+    @cached_property
+    def _below(self) -> Mapping[str | int, Mapping[KeyPath, Place]]:
+        """Places at and below each key of the whole, as paths from there."""
+        below: dict[str | int, dict[KeyPath, Place]] = {}
+        for path, place in self.places.items():
+            if path:
+                below.setdefault(path[0], {})[path[1:]] = place
+        return below
+
+    def at(self, *path: str | int) -> "Document":
+        """The part under `path`; its content is None where there is none."""
+        inner, rest = (self._below.get(path[0], {}), path[1:]) if path else (self.places, ())
+        if size := len(rest):
+            inner = {p[size:]: place for p, place in inner.items() if p[:size] == rest}
+        return Document(self.value(*path), inner or {(): self.place(path)})
 
     def without(self, *path: str) -> "Document":
         """This document but for what stands at `path`; itself where nothing does."""
@@ -310,12 +325,12 @@ def merge(base: Document, change: Document) -> Document:
     """
     if not (isinstance(base.content, Mapping) and isinstance(change.content, Mapping)) or "value" in change.content:
         return change
-    content, places = dict(base.content), dict(base.places)
+    content = dict(base.content)
+    places = {path: place for path, place in base.places.items() if not path or path[0] not in change.content}
     places[()] = change.place(())
     for key in change.content:
         old = base.at(key) if key in base.content else None
         new = merge(old, change.at(key)) if old else change.at(key)
-        places = {path: place for path, place in places.items() if path[:1] != (key,)}
         places |= {(key, *path): place for path, place in new.places.items()}
         content[key] = new.content
     return Document(content, places)

@@ -53,7 +53,7 @@ class Reading:
 
     def content(self, *path: str) -> Any:
         """What stands at `path`, None when nothing does."""
-        return self.document.at(*path).content
+        return self.document.value(*path)
 
     def keys(self, legal: tuple[str, ...], *path: str) -> bool:
         """Whether a mapping stands at `path`; notes keys that are not legal."""
@@ -95,7 +95,7 @@ class Reading:
         return int(self._figure(path, _count))
 
     def _figure(self, path: KeyPath, value_of: Callable[[Any], float]) -> float:
-        leaf = self.document.at(*path).content
+        leaf = self.document.value(*path)
         figure = self._cited(path, leaf)
         if figure is None:
             return 0

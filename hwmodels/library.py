@@ -127,8 +127,9 @@ def place(op: Op) -> tuple[float, ...]:
     if isinstance(op, GroupedGemm):
         return _octaves(op.groups, op.rows / op.groups, op.n, op.k)
     if isinstance(op, Attention):
+        between = math.sqrt(op.sequence * (op.keys or op.sequence))
         heads, length, widths, groups = _octaves(
-            op.batch * op.heads, op.sequence, op.qk + op.v, op.heads / (op.kv_heads or op.heads)
+            op.batch * op.heads, between, op.qk + op.v, op.heads / (op.kv_heads or op.heads)
         )
         return HEADS * heads, length, WIDTHS * widths, GROUPS * groups
     assert isinstance(op, Memory)
@@ -161,7 +162,8 @@ def knows(library: Measured, op: Op) -> bool:
 
 def _class(library: Measured, op: Op) -> tuple[Hashable, Op, float]:
     """The rows to go by, with the operation that stands for it and the bytes that it moves besides: of its own kind;
-    for a product of another direction those of forward; for an unknown memory-bound kernel those that only stream."""
+    for a product of another direction those of forward; for attention of all pairs causal attention with as many of
+    them; for an unknown memory-bound kernel those that only stream."""
     own = kind(op)
     if own in library.classes:
         return own, op, 0.0
@@ -169,6 +171,9 @@ def _class(library: Measured, op: Op) -> tuple[Hashable, Op, float]:
         forward = op._replace(role="fprop")
         more = 6.0 * op.m * op.n if isinstance(op, Gemm) and accumulates(op) else 0.0
         return kind(forward), forward, more
+    if isinstance(op, Attention) and not op.causal:
+        length = round(math.sqrt(2 * op.sequence * (op.keys or op.sequence)))
+        return _class(library, op._replace(causal=True, sequence=length, keys=0))
     stream = op._replace(kind=STREAM) if isinstance(op, Memory) else op
     return kind(stream), stream, 0.0
 

@@ -47,7 +47,8 @@ class Link:
 @dataclass(frozen=True)
 class Launch:
     """Seconds of the host for an operation of a framework that launches one elementwise kernel: forward, its gradient
-    recorded, and backward. What other operations take is told in such ones (`sim.models.layer.Kernel`).
+    recorded, and backward. What other operations take is told in such ones (`sim.models.layer.Kernel`). The only source
+    of the host's time: what tables of a library hold of it (host.json) is evidence for docs/PRICES.md, not a price.
 
     The default, for nodes that say nothing, is that of an H200's host (hwmodels/nodes/h200x1.yaml; assumed).
     """

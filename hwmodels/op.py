@@ -60,7 +60,8 @@ class Attention(NamedTuple):
 
     The backward kernel does five products: S again, dV, dP, dQ, dK (3 of width qk, 2 of width v). kv_heads: heads of
     keys and values, each shared by as many query heads (grouped-query attention); 0: every query head has its own.
-    window: keys that a query sees at most, its own included (sliding window); 0: all.
+    window: keys that a query sees at most, its own included (sliding window); 0: all. keys: of a sequence, where they
+    are not as many as its queries, which are then the last of them if causal; 0: as many.
     """
 
     direction: str
@@ -73,16 +74,18 @@ class Attention(NamedTuple):
     kernels: int = 1
     kv_heads: int = 0
     window: int = 0
+    keys: int = 0
 
     def flop(self) -> float:
         widths = self.qk + self.v if self.direction == "forward" else 3 * self.qk + 2 * self.v
-        seen = min(self.window or self.sequence, self.sequence)
-        pairs = seen * self.sequence - (seen * seen / 2 if self.causal else 0)
-        return 2.0 * self.batch * self.heads * pairs * widths
+        keys = self.keys or self.sequence
+        seen = min(self.window or keys, keys)
+        unseen = max(0, seen - (keys - self.sequence)) if self.causal else 0  # by the first query; then ever fewer
+        return 2.0 * self.batch * self.heads * (seen * self.sequence - unseen * unseen / 2) * widths
 
     def bytes(self) -> float:
         rows = self.batch * self.sequence * self.heads
-        shared = self.batch * self.sequence * (self.kv_heads or self.heads)
+        shared = self.batch * (self.keys or self.sequence) * (self.kv_heads or self.heads)
         read = 2.0 * shared * (self.qk + self.v)  # keys and values; and as much for their gradients
         if self.direction == "forward":
             return 2.0 * rows * (self.qk + self.v) + read
@@ -165,6 +168,10 @@ class Send(NamedTuple):
         """What crosses the sender's NICs."""
         return self.size * self.leaves_node
 
+    def nvlink_bytes(self) -> float:
+        """What crosses NVLink at the sender."""
+        return self.size * (not self.leaves_node)
+
 
 class Collective(NamedTuple):
     """A reduce_scatter, all_gather, all_reduce or all_to_all of a vector of `size` bytes over `ranks` on `nodes` nodes.
@@ -191,6 +198,12 @@ class Collective(NamedTuple):
         if self.kind == "all_to_all" and self.ranks:
             return self.size * (1 - 1 / self.nodes)
         return self.bytes() * self.nodes / self.ranks if self.nodes > 1 else 0.0
+
+    def nvlink_bytes(self) -> float:
+        """What crosses NVLink at each rank: all that goes around a ring, unless nobody shares a node."""
+        if self.kind == "all_to_all":
+            return self.bytes() - self.wire_bytes()
+        return self.bytes() * (self.ranks > self.nodes)
 
 
 class HostCopy(NamedTuple):

@@ -28,8 +28,3 @@ class Refused(Exception):  # noqa: N818 - it names what was done with the input
         self.file, self.line, self.key = file, line, key
         place = plain(f"{file}:{line}" if line else file)
         super().__init__(": ".join(part for part in (place, key, message) if part))
-
-
-def in_a_line(error: Exception) -> str:
-    """The text of an exception without its line breaks."""
-    return " ".join(str(error).split())

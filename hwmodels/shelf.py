@@ -41,7 +41,7 @@ def expand(document: Document, shelf: Shelf, key: KeyPath = (), trail: tuple[str
         content = content["base"]
     else:
         key_of_word = key
-    if content not in names(shelf.folder):
+    if content not in _legal(shelf):
         raise DocumentError([Problem(word_at, dotted(key_of_word), _unknown(content, shelf))])
     if content in trail:
         loop = " -> ".join((*trail, content))
@@ -57,7 +57,7 @@ def expand(document: Document, shelf: Shelf, key: KeyPath = (), trail: tuple[str
 
 def _unknown(word: object, shelf: Shelf) -> str:
     """One line for a word that is no name on the shelf; a path to a file is told how files are named."""
-    legal = names(shelf.folder)
+    legal = _legal(shelf)
     if word is None:
         return f"missing; legal: {', '.join(legal)}"
     if not (isinstance(word, str) and (word.endswith((".yaml", ".yml")) or "/" in word)):
@@ -66,6 +66,13 @@ def _unknown(word: object, shelf: Shelf) -> str:
     return (
         f"{word!r} is a file; a {shelf.what} is named, or written out with its keys; legal: {', '.join(legal)}{beside}"
     )
+
+
+def _legal(shelf: Shelf) -> tuple[str, ...]:
+    return (_stored_names if shelf.cited else names)(shelf.folder)
+
+
+_stored_names = cache(names)
 
 
 @cache

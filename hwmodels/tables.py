@@ -2,12 +2,12 @@
 
 A table folder holds gemm, memory, attention, exchange and contention as JSON, written by `numerics calibrate`.
 Times are microseconds of the kernel alone; `reference` gives the device the times belong to. Inside it, a folder with a
-library's name holds what that library's kernels take (`hwmodels.library`) and what its host spends.
+library's name holds what that library's kernels take (`hwmodels.library`), and the gap between them.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ class Tables:
     """Everything measured on one device, indexed for look-up.
 
     exact: operation -> row.  grouped: (n, k) -> rows.  kinds: kind -> rows of memory-bound kernels.  library: a
-    vendor's kernels, instead of all these.  host: what launching them takes its host, in microseconds.
+    vendor's kernels, instead of all these.  launch_gap_us: between two kernels of a stream; what the host takes to
+    launch one is a node's (`hwmodels.node.Launch`), not a device's.
     """
 
     device: str
@@ -45,7 +46,6 @@ class Tables:
     contention: dict[str, dict[str, Any]]
     launch_gap_us: float
     library: Measured | None = None
-    host: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def streamed(self) -> float:
@@ -101,10 +101,10 @@ def _of_library(folder: str, files: Mapping[str, Any]) -> Tables:
     gemm = files["gemm"]
     rows = [row for name in ("gemm", "attention", "memory") if name in files for row in files[name]["rows"]]
     kernels = measured(folder, gemm["reference"], library_rows(rows), gemm["fit"]["spread"])
-    host = {key: value for key, value in files.get("host", {}).items() if key.endswith("_us")}
+    beside = {row["class"]: row for row in files.get("contention", {"rows": ()})["rows"]}
     return Tables(
-        gemm["device"], gemm["source"], gemm["reference"]["sms"], gemm["reference"], {}, {}, {}, {}, {}, {}, {}, {},
-        host.get("launch_gap_us", 0.0), kernels, host,
+        gemm["device"], gemm["source"], gemm["reference"]["sms"], gemm["reference"], {}, {}, {}, {}, {}, {}, {}, beside,
+        files.get("host", {}).get("launch_gap_us", 0.0), kernels,
     )  # fmt: skip
 
 

@@ -118,6 +118,9 @@ def _sources(source: argparse._MutuallyExclusiveGroup) -> None:
         help="time torch's own kernels on the CUDA device at hand, six minutes, to --out",
     )
     source.add_argument(
+        "--node", action="store_true", help="time collectives of the GPUs at hand, and beside compute, to --out"
+    )
+    source.add_argument(
         "--timed", type=Path, metavar="DIR", help="tables of torch's kernels from what --torch wrote; no GPU"
     )
     source.add_argument(
@@ -256,6 +259,24 @@ def _torch(asked: argparse.Namespace) -> int:
     return DONE
 
 
+def _node(asked: argparse.Namespace) -> int:
+    import subprocess
+
+    from numerics.card.measure import NoDevice, require_device
+
+    try:
+        require_device()
+    except NoDevice as none:
+        print(none, file=sys.stderr)
+        return UNMEASURABLE
+    import torch
+
+    count = torch.cuda.device_count()
+    folder = asked.out or Path("out") / "node"
+    ranks = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "-m", "numerics.card.node"]
+    return subprocess.run([*ranks, "--out", str(folder)], check=False).returncode
+
+
 def _timed(asked: argparse.Namespace) -> int:
     from numerics.tables import calibrate, library
 
@@ -361,7 +382,7 @@ def _census(asked: argparse.Namespace) -> int:
 
 
 SOURCES = {
-    "trace": _from_trace, "gpu": _from_gpu, "again": _again, "torch": _torch, "timed": _timed,
+    "trace": _from_trace, "gpu": _from_gpu, "again": _again, "torch": _torch, "node": _node, "timed": _timed,
     "likeness": _likeness, "stale": _stale, "moved": _moved,
 }  # fmt: skip
 """What `calibrate` makes tables of, by its option."""

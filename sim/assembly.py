@@ -4,7 +4,7 @@ Each stage is a function of the values before it. Prices, placements and kits th
 the next are kept, so a sweep pays for them once.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from sim.communication import sharing
 from sim.communication.exchange.price import Fidelity
 from sim.engine.events import alone
 from sim.layout import placement
+from sim.layout.buckets import traffic
 from sim.layout.machine import Machine
 from sim.layout.mesh import Mesh
 from sim.layout.placement import Stage, marked
@@ -53,7 +54,20 @@ def unshared(plan: Plan) -> Machine:
     """Prices and placement: exchanges have NICs and switches to themselves, as in a benchmark. Raises Refused."""
     machine = prices(plan.scenario, held_always(plan))
     stages = tuple(marked(stage, plan.scenario.recompute) for stage in placed(plan, machine))
-    return machine.keeping(stages=stages, units=tuple(unit for stage in stages for unit in stage))
+    machine = machine.keeping(stages=stages, units=tuple(unit for stage in stages for unit in stage))
+    held = held_by_nccl(plan, machine)
+    return replace(machine, pricer=replace(machine.pricer, comm_sms=held, held=False)) if held else machine
+
+
+def held_by_nccl(plan: Plan, machine: Machine) -> int:
+    """SMs that NCCL takes from compute beside which it gathers and reduces in passes: the most of any collective. None
+    where exchanges hold some by themselves, or closed forms, which know no SMs, time all of that."""
+    pricer = machine.pricer
+    if pricer.nccl is None or pricer.comm_sms:
+        return 0
+    passes = [traffic(plan, machine, stage, True, True) for stage in range(plan.program.stages)]
+    moved = {op for each in passes if each for bucket in each.buckets for _, op in (*bucket.gather, *bucket.reduce)}
+    return max((pricer.nccl.take(op, pricer.wires).sms for op in moved), default=0)
 
 
 def held_always(plan: Plan) -> bool:
@@ -76,7 +90,7 @@ def prices(scenario: Scenario, always: bool) -> Machine:
         node, node.figures, node.device.figures, fabric, fabric.figures if fabric else None,
         scenario.model, scenario.precision, scenario.states, scenario.recompute, scenario.stack, scenario.pricing,
         scenario.comm, scenario.parallel, batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts,
-        always, _documents(scenario),
+        always, _documents(scenario), scenario.overlap.tensor,
     )  # fmt: skip
     return _prices(_Priced(repr(decide), scenario, always)).keeping(cluster=cluster)
 
@@ -131,7 +145,7 @@ def _groups(scenario: Scenario, mesh: Mesh) -> Groups:
     given, nodes = scenario.parallel, mesh.nodes_of
     return Groups(
         given.tensor, given.sequence, given.context, given.context_kind, given.expert_tensor,
-        nodes("tensor"), nodes("context"), nodes("expert_tensor"),
+        nodes("tensor"), nodes("context"), nodes("expert_tensor"), bool(scenario.overlap.tensor and given.sequence),
     )  # fmt: skip
 
 

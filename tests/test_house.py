@@ -7,6 +7,7 @@ import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -34,6 +35,7 @@ DOORS = {
         "sim/scenario/layout.py",
         "sim/scenario/mistakes.py",
         "sim/scenario/model.py",
+        "sim/scenario/quantity.py",
         "sim/scenario/resolve.py",
         "sim/models/form.py",
         "sim/models/*/form.py",
@@ -48,7 +50,7 @@ DOORS = {
 
 FLOW = {
     "sim": (
-        "trace", "result", "models", "schedules", "scenario", "layout",
+        "trace", "result", "models", "schedules", "scenario", "launchers", "layout",
         "step", "engine", "routing", "communication", "disturbances", "assembly", "analysis", "simulation",
         "experiments", "validation", "cli",
     ),
@@ -64,13 +66,19 @@ NO_CIRCLES = ("hwmodels", "numerics", "reports", "sim")
 """Packages whose files import each other in no circle, not even inside functions or for types alone."""
 
 
+@cache
+def statements(text: str) -> list[ast.Import | ast.ImportFrom]:
+    """Imports anywhere in a text."""
+    return [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
 def imports(path: Path) -> set[str]:
     """Modules a file imports anywhere in it, type checking included."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in statements(path.read_text(encoding="utf-8")):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        elif node.module and not node.level:
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
@@ -88,10 +96,10 @@ def modules(package: Path) -> dict[str, Path]:
 def brought(path: Path, known: dict[str, Path]) -> set[str]:
     """Modules among `known` that a file imports anywhere in it; a folder counts where something in it is no module."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in statements(path.read_text(encoding="utf-8")):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        elif node.module and not node.level:
             inside = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {each if each in known else node.module for each in inside}
     return found & known.keys()

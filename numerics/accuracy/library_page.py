@@ -40,7 +40,9 @@ priced, by up to 7 % in products.
 HOST = """
 Microseconds of the host for a call that it does not wait for (Python, torch {torch}, {host}): forward, recording for
 backward, and backward by autograd of single calls with the accumulation of their gradients; a node in a chain takes
-{node}. A kernel that is queued starts {gap} us after the one before, in a graph {graph} us.
+{node}. A kernel that is queued starts {gap} us after the one before, in a graph {graph} us. Runs take of these the gap
+alone: what the host takes is a node's (`cluster.node.launch`), from chains of operations, and other operations are told
+in those; the product recorded here, {mul} us, is another measurement of its 14.9 us forward.
 """
 ELSEWHERE = """
 On other cards the H200's times are carried over by peaks and bandwidth, times how much longer or shorter published
@@ -154,5 +156,6 @@ def _host(host: dict[str, Any], said: dict[str, Any]) -> str:
     text = prose(
         HOST, torch=said["versions"]["torch"], host=said["host"], node=f"{host['backward_node_us']:.0f}",
         gap=f"{host['launch_gap_us']:.2f}", graph=f"{host['graph_gap_us']:.2f}",
+        mul=f"{host['recorded_us']['mul']:.1f}",
     )  # fmt: skip
     return f"{text}\n\n{table('call | forward | recorded | backward', rows)}"

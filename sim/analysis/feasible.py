@@ -9,13 +9,15 @@ from sim.scenario.values import Limits, Scenario
 
 
 def judged(
-    scenario: Scenario, step_s: float, curves: Sequence[MemoryCurve], host_copy_s: float = 0.0
+    scenario: Scenario, step_s: float, curves: Sequence[MemoryCurve], host_copy_s: float = 0.0, host_bytes: float = 0.0
 ) -> dict[str, Any]:
     """Verdict on a run, as result.json has it: `feasible`, and `infeasible` with a line for each reason against it.
 
     curves: of every pipeline position; none with chunk times. host_copy_s: of averaged parameters, beside a step.
+    host_bytes: that a rank keeps in its host's memory, at most.
     """
-    lines = [*_memory(scenario, curves), *_host(step_s, host_copy_s), *_limits(scenario.limits, step_s, curves)]
+    lines = [*_memory(scenario, curves), *_host_memory(scenario, host_bytes), *_host(step_s, host_copy_s)]
+    lines += _limits(scenario.limits, step_s, curves)
     return {"feasible": not lines, "infeasible": lines}
 
 
@@ -29,6 +31,18 @@ def _memory(scenario: Scenario, curves: Sequence[MemoryCurve]) -> Iterator[str]:
         f"does not fit in memory: {worst.whose} needs {format_quantity(worst.peak_bytes, 'data')}, "
         f"{scenario.cluster.node.device.name} has {format_quantity(worst.capacity_bytes, 'data')}; the largest part is "
         f"{largest} with {format_quantity(int(worst.parts[largest].max()), 'data')}"
+    )
+
+
+def _host_memory(scenario: Scenario, needed: float) -> Iterator[str]:
+    """What a rank keeps on its host, where that is more than a GPU's share of the host's memory."""
+    if scenario.cluster is None or needed <= scenario.cluster.node.device.host.capacity_bytes:
+        return
+    share = format_quantity(scenario.cluster.node.device.host.capacity_bytes, "data")
+    what = "master weights, moments and gradients" if scenario.optimizer.offloaded else "averaged parameters"
+    yield (
+        f"does not fit in the host's memory: {what} of a rank need {format_quantity(needed, 'data')}, "
+        f"its GPU's share of {scenario.cluster.node.name} is {share}"
     )
 
 

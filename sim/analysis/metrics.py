@@ -7,7 +7,7 @@ communication), then to its barrier (waiting for slower peers of the group).
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -37,6 +37,8 @@ MFU_PRECISION = "bf16"
 TFLOP/s (Insights into DeepSeek-V3, arXiv:2505.09343, table 4)."""
 COUNTED = 64
 """Lengths of documents at which FLOPs are counted."""
+NOTHING = dict.fromkeys(("compute", "communication", "exposed", "peers"), 0)
+"""ns inside no step."""
 Lengths = Sequence[tuple[int, int]]
 """Tokens of documents, and how many of them a step has."""
 CELLS = 800
@@ -117,9 +119,16 @@ class Ledger:
 
 def ledgers(lowered: Lowered, timeline: Timeline, pricer: Pricer | None) -> list[Ledger]:
     """One a pipeline position."""
-    profiles = {kit.number: profile(kit, pricer) for kit in lowered.known}
+    profiles = {kit.number: _kept(kit, "profile", lambda kit: profile(kit, pricer)) for kit in lowered.known}
     rows = zip(lowered.kits, timeline.positions, timeline.update, strict=True)
     return [_ledger(kits, steps, update, timeline, profiles) for kits, steps, update in rows]
+
+
+def _kept(kit: Kit, name: str, of: Callable[[Kit], Any]) -> Any:
+    """What `of` a kit comes to, worked out once in its life."""
+    if name not in kit.sums:
+        kit.sums[name] = of(kit)
+    return kit.sums[name]
 
 
 def phase_name(kind: str) -> str:
@@ -165,25 +174,29 @@ def _waits(steps: Steps, weight: Times) -> tuple[int, ...]:
 
 def alone(kit: Kit) -> Counter[str]:
     """ns of one step by itself: compute, communication, and what of it is exposed."""
-    return _insides([kit], [kit.inside], np.ones(1, dtype=np.int64))
+    once = np.ones((1, 1), dtype=np.int64)
+    return Counter(NOTHING | (_inside(kit.parts, [kit.inside], once) if len(kit.inside.starts) else {}))
 
 
 def _insides(kits: Sequence[Kit], insides: Sequence[Inside], weight: Times) -> Counter[str]:
     """ns of all steps, all ranks together: compute, exchanges, and gaps in compute by what they wait for."""
-    total = Counter(dict.fromkeys(("compute", "communication", "exposed", "peers"), 0))
-    for template, run, counts in _runs(kits, insides, len(weight)):
+    total = Counter(NOTHING)
+    alike = Counter(kit for kit, inside in zip(kits, insides, strict=True) if inside is kit.inside)
+    for kit, count in alike.items():
+        times = count * int(weight.sum())
+        total.update({name: ns * times for name, ns in _kept(kit, "alone", alone).items()})
+    rest = [(kit, inside) for kit, inside in zip(kits, insides, strict=True) if inside is not kit.inside]
+    for template, run, counts in _runs(rest, len(weight)):
         share = weight if run[0].starts.shape[1] == len(weight) else weight.sum(keepdims=True)
         total.update(_inside(template, run, np.array(counts)[:, None] * share))
     return total
 
 
-def _runs(
-    kits: Sequence[Kit], insides: Sequence[Inside], columns: int
-) -> Iterator[tuple[Template, list[Inside], list[int]]]:
+def _runs(ran: Sequence[tuple[Kit, Inside]], columns: int) -> Iterator[tuple[Template, list[Inside], list[int]]]:
     """Insides of one template and as many columns, each with how many steps share it; as many as CELLS allow."""
     alike: dict[tuple[int, int], dict[int, list[Any]]] = {}
-    templates = {kit.number: kit.parts for kit in kits}
-    for kit, inside in zip(kits, insides, strict=True):
+    templates = {kit.number: kit.parts for kit, _ in ran}
+    for kit, inside in ran:
         if len(inside.starts):
             rows = alike.setdefault((kit.number, inside.starts.shape[1]), {})
             rows.setdefault(id(inside), [inside, 0])[1] += 1

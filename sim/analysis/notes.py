@@ -12,8 +12,9 @@ from hwmodels.device import FOLLOWS
 from hwmodels.figure import Figure
 from hwmodels.units import format_quantity
 from sim import assembly
-from sim.layout.plan import lay_out
-from sim.models.family import family, main_units, modules, weights
+from sim.layout.plan import lay_out, mesh_of
+from sim.models.family import family, main_units, weights
+from sim.models.lowering import modules
 from sim.scenario.values import PROFILE_SPREAD, Cluster, Scenario
 
 SLACK = (
@@ -48,6 +49,7 @@ def notes(scenario: Scenario, summary: Mapping[str, Any], overrides: Sequence[st
     if scenario.overlap.expert and (line := _pairs(scenario)):
         yield line
     yield from _kept(scenario)
+    yield from _layers(scenario)
     if "outputs" in scenario.asked:
         yield from _unwritten(scenario, summary)
     if scenario.routing.kind == "sampled" and scenario.routing.spread == PROFILE_SPREAD:
@@ -67,9 +69,20 @@ def _kept(scenario: Scenario) -> Iterator[str]:
     if scenario.recompute.modules:
         site = assembly.prices(scenario, assembly.held_always(lay_out(scenario))).site
         if idle := [module for module in scenario.recompute.modules if module not in modules(site)]:
-            yield f"recompute.modules: {scenario.model.name} has no {', '.join(idle)}, so that changes nothing"
+            what = f"{', '.join(idle)} to compute again on the {scenario.stack.name} stack"
+            yield f"recompute.modules: {scenario.model.name} has no {what}, so that changes nothing"
     if scenario.optimizer.offloaded:
         yield "optimizer.offload: the host updates as fast as its memory moves bytes, which CPUs come short of"
+
+
+def _layers(scenario: Scenario) -> Iterator[str]:
+    """What is not counted of what ranks of a layer send each other between nodes."""
+    if scenario.model is None or scenario.cluster is None or not scenario.cluster.fabric:
+        return
+    given, mesh = scenario.parallel, mesh_of(scenario, scenario.parallel.pipeline)
+    far = [key for key in ("tensor", "context", "expert_tensor") if getattr(given, key) > 1 and mesh.nodes_of(key) > 1]
+    if far and (scenario.cluster.routing or "links" in scenario.outputs):
+        yield f"parallel.{far[0]}: its groups span nodes; what they send is priced, but in no link of the fabric"
 
 
 def _unwritten(scenario: Scenario, summary: Mapping[str, Any]) -> Iterator[str]:

@@ -16,22 +16,24 @@ LATE = EventPriority(2)
 class Alarm(Event):
     """A SimPy event that happens by itself, at a time. callbacks: what is called with it then, as SimPy has them."""
 
+    __slots__ = ("callbacks", "env")
+    _ok, _value = True, None
+
     def __init__(
         self, clock: "Clock", time: int, callbacks: list[Callable[[Any], None]], priority: EventPriority
     ) -> None:
         self.env, self.callbacks = clock, callbacks
-        self._ok, self._value = True, None
         heappush(clock._queue, (time, priority, next(clock._eid), self))
 
 
 class Errand(Event):
     """An alarm that calls with words of its own."""
 
-    __slots__ = ("call", "words")
+    __slots__ = ("call", "callbacks", "env", "words")
+    _ok, _value = True, None
 
     def __init__(self, clock: "Clock", time: int, call: Callable[..., None], words: tuple[object, ...]) -> None:
-        self.env, self.call, self.words = clock, call, words
-        self.callbacks, self._ok, self._value = [_sent], True, None
+        self.env, self.callbacks, self.call, self.words = clock, [_sent], call, words
         heappush(clock._queue, (time, NORMAL, next(clock._eid), self))
 
 

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Sequence
-from fractions import Fraction
 from functools import partial
-from math import ceil, inf
+from math import inf
 from typing import Any
 
 from hwmodels.units import LONGEST_NS, NS_PER_S, too_large
@@ -26,8 +25,8 @@ from sim.engine.wire import GATHER, REDUCE, Load, Wire
 from sim.step.template import STREAMS, Template, Timing
 
 COMPUTE, COMMUNICATION, WEIGHT = STREAMS
-WHOLE = Fraction(1)
-"""Part of a kernel that is left when it starts."""
+WHOLE = 1, 1
+"""Part of a kernel that is left when it starts, as a fraction of whole numbers."""
 
 
 class _Lane:
@@ -106,10 +105,12 @@ class _Lane:
         old, new = (each[self.kernel + 1] - each[self.kernel] for each in (was, sums))
         self.sums = sums
         if old != new:
+            part, whole = self.left
             if old:  # exact: no rounding may remember how often a kernel was timed
-                self.left = max(self.left - Fraction(now - self.timed, old), Fraction(0))
+                part, whole = max(part * old - (now - self.timed) * whole, 0), whole * old
+                self.left = part, whole
             self.timed = now
-            self.through = now + ceil(new * self.left)
+            self.through = now - -new * part // whole
         self.time()
 
     def pass_to(self, kernel: int) -> None:
@@ -133,6 +134,7 @@ class _Rank:
         self.needs: list[int] = []
         self.open = self.step = 0
         self.nic, self.wire = Nic(), Wire(world.env, self.record)
+        self.nics: dict[tuple[int, ...], list[Nic]] = {(): []}
         self.done: Event = None  # type: ignore[assignment]
         self.waiting: Message | str | None = None
         self.process = self.env.process(self.work())
@@ -224,9 +226,11 @@ class _Rank:
 
     def _leave(self, kind: int, step: int, ns: int, route: Route, arrive: Callable[[], object]) -> None:
         """Join the network lane."""
-        ranks, peers = self.world.ranks, self.actor.peers
-        nics = [ranks[peers[position]].nic for position in route.ends]
-        self.wire.leave(Load(kind, step, ns, nics, route.hindrance, arrive))
+        ends, hindrance = route
+        if ends not in self.nics:
+            ranks, peers = self.world.ranks, self.actor.peers
+            self.nics[ends] = [ranks[peers[position]].nic for position in ends]
+        self.wire.leave(Load(kind, step, ns, self.nics[ends], hindrance, arrive))
 
     # --- the process ---
 
@@ -243,10 +247,12 @@ class _Rank:
             record.blame.append(last)
             record.starts.append(now)
             self.nic.begin(now, job.windows)
+            early = [(key, ns) for key, ns in reduces.get(number, ()) if key in sync.early]
+            pending += [env.process(self._reduce(*item, sync.early[item[0]])) for item in early]
             yield self._chunk(job) if self.world.chunks else self._start(job.template)
             record.ends.append(env.now)
             if number in reduces:
-                pending += [env.process(self._reduce(*item)) for item in reduces[number]]
+                pending += [env.process(self._reduce(*item)) for item in reduces[number] if item not in early]
         yield from self._wait(sync.waits, bool(sync.waits))
         yield from self._finish(pending)
 
@@ -271,8 +277,10 @@ class _Rank:
             lane.advance()
         return self.done
 
-    def _reduce(self, key: int, ns: int) -> Generator[Event, Any, None]:
-        """Reduce-scatter one stage's gradients once every holder of the stage is there."""
+    def _reduce(self, key: int, ns: int, after: int = 0) -> Generator[Event, Any, None]:
+        """Reduce a stage's gradients, or a bucket of them, once every holder is there. after: ns until this one is."""
+        if after:
+            yield self.env.until(self.env.now + after)
         yield self.world.barrier(("reduce", key), self.world.holders[key])
         done = Event(self.env)
         self._leave(REDUCE, key, ns, self.actor.sync.routes.get(key, LOCAL), done.succeed)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hwmodels.op import AllToAll
+from hwmodels.op import AllToAll, Collective, Send
 from hwmodels.units import NS_PER_S
 from sim.engine.events import alone
 from sim.engine.nic import Window
@@ -30,8 +30,9 @@ class Kit:
 
     composition: phases of the step; None where the scenario gave chunk times.
     fine: template with one segment a phase, kernel by kernel.  timing: run of `fine` alone.
-    pieces: phases of each segment of `parts`.  windows: exchanges over the NICs, in time.
-    dearer: the kit at other prices, filled by `sim.analysis.uncertainty`.  number: identity, which copies keep.
+    pieces: phases of each segment of `parts`.  windows: exchanges, messages and collectives over the NICs, in time.
+    dearer: the kit at other prices, filled by `sim.analysis.uncertainty`.  sums: of it, filled by
+    `sim.analysis.metrics`.  number: identity, which copies keep.
     """
 
     composition: Composition | None
@@ -41,6 +42,7 @@ class Kit:
     windows: tuple[Window, ...] = ()
     number: int = field(default_factory=count().__next__)
     dearer: dict[Any, "Kit"] = field(default_factory=dict, repr=False)
+    sums: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def parts(self) -> Template:
@@ -86,11 +88,11 @@ def kit_of(composition: Composition, fine: Template, rate: float) -> Kit:
 
 
 def windows(composition: Composition, fine: Template, timing: Timing, rate: float) -> tuple[Window, ...]:
-    """Exchanges of a step that need the NICs, in time. rate: of a rank's NICs, bytes/s each way."""
+    """Exchanges and collectives of a step that need the NICs, in time. rate: of a rank's NICs, bytes/s each way."""
     windows = []
     for segment, phase in zip(fine.segments, composition.phases, strict=True):
         for i, kernel in enumerate(phase.kernels, segment.first):
-            if isinstance(kernel.op, AllToAll) and (size := kernel.op.wire_bytes()):
+            if isinstance(kernel.op, AllToAll | Collective | Send) and (size := kernel.op.wire_bytes()):
                 start, end = timing.kernels[segment.lane][i]
                 windows.append(Window(start, end, min(1.0, size / rate * NS_PER_S / (end - start))))
     return tuple(sorted(windows))

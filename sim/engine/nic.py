@@ -95,14 +95,16 @@ class Passage:
         """Against alone, and until when."""
         taken, until = 0.0, NEVER
         for nic in self.nics:
-            since = at - nic.base
-            number = bisect_right(nic.ends, since)
-            if number == len(nic.ends):
+            since, ends = at - nic.base, nic.ends
+            number = bisect_right(ends, since)
+            if number == len(ends):
                 continue
-            start, end, part = nic.windows[number]
-            if since >= start and part > taken:
-                taken = part
-            change = nic.base + (start if since < start else end)
+            change, end, part = nic.windows[number]
+            if since >= change:
+                change = end
+                if part > taken:
+                    taken = part
+            change += nic.base
             if change < until:
                 until = float(change)
         if not taken:

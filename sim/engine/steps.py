@@ -57,7 +57,7 @@ def with_network_times(jobs: Sequence[Sequence[Job]], syncs: Sequence[Sync], tim
     for row, sync, carried in zip(jobs, syncs, timeline.network, strict=True):
         ns = {(t.kind, t.step): int(t.ends[0] - t.starts[0]) for t in carried}
         rows.append(tuple(
-            replace(job, sends=tuple((kind, ns[kind, step]) for kind, _ in job.sends)) if job.routes else job
+            job._replace(sends=tuple((kind, ns[kind, step]) for kind, _ in job.sends)) if job.routes else job
             for step, job in enumerate(row)
         ))  # fmt: skip
         reduces = tuple((after, stage, ns[REDUCE, -1 - stage]) for after, stage, _ in sync.reduces)

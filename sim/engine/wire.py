@@ -57,26 +57,27 @@ class Wire:
 
     def leave(self, load: Load) -> None:
         """Join the lane at the end of this nanosecond, when all that leaves in it is known."""
-        self.leaving.append(load)
-        if len(self.leaving) == 1:
+        if not self.leaving:
             self.clock.late(self._settle)
+        self.leaving.append(load)
 
     def _settle(self, event: object) -> None:
-        idle = not self.queue
-        if len(self.leaving) > 1:
-            self.leaving.sort(key=lambda load: (load.kind == REDUCE, load.step, load.kind))
-        self.queue.extend(self.leaving)
-        self.leaving = []
+        idle, leaving = not self.queue, self.leaving
+        if len(leaving) > 1:
+            leaving.sort(key=lambda load: (load.kind == REDUCE, load.step, load.kind))
+        self.queue.extend(leaving)
+        leaving.clear()
         if idle:
             self._next()
 
     def _next(self) -> None:
         """The load at the head of the queue is on its way; it stays there until it is through."""
-        load, now = self.queue[0], self.clock.now
-        self.begun, self.passage = now, Passage(load.nics, load.hindrance, load.ns, now)
-        for nic in load.nics:
+        _, _, ns, nics, hindrance, _ = self.queue[0]
+        self.begun = now = self.clock.now
+        self.passage = passage = Passage(nics, hindrance, ns, now)
+        for nic in nics:
             nic.users.append(self)
-        self.retime()
+        self.pending = self.clock.after(passage.end() - now, self._through)
 
     def catch_up(self) -> None:
         """See `sim.engine.nic.User`."""
@@ -91,10 +92,10 @@ class Wire:
         if event is not self.pending:
             return
         now = self.clock.now
-        load = self.queue.popleft()
-        for nic in load.nics:
+        kind, step, _, nics, _, arrive = self.queue.popleft()
+        for nic in nics:
             nic.users.remove(self)
-        self.record.network.extend((self.begun, now, -1 - load.step if load.kind == REDUCE else load.step, load.kind))
-        load.arrive()
+        self.record.network.extend((self.begun, now, -1 - step if kind == REDUCE else step, kind))
+        arrive()
         if self.queue:
             self._next()

@@ -15,9 +15,11 @@ from hwmodels import node as nodes
 from hwmodels.refused import Refused
 from sim import assembly
 from sim.analysis import memory
+from sim.layout import optimizer
 from sim.layout.plan import lay_out
-from sim.models.family import modules
+from sim.models.lowering import modules
 from sim.models.precision import MOMENTS, RECIPES
+from sim.models.stacks.stack import KINDS
 from sim.scenario.files import from_mapping
 from sim.scenario.values import Routing, Scenario
 from sim.schedules import program
@@ -31,7 +33,7 @@ FEW_WAIT = 2
 """Weight gradients that may wait, where a limit is tried."""
 WON = 0.01
 """Part of a step that one more change must save to be told."""
-MODULES = ("activation", "norm", "mla_up_projection", "core_attention", "mlp", "moe")
+MODULES = ("activation", "norm", "mla_up_projection", "core_attention", "shared_experts", "mlp", "moe")
 """Modules to compute again, from what is cheap for its bytes to what is dear."""
 
 Words = tuple[str, ...]
@@ -117,7 +119,10 @@ class _Search:
             try:
                 other = self.changed(words, even=True)
                 plan = lay_out(other)
-                self.known[words] = memory.peak_bytes(plan, assembly.unshared(plan)), room(other)
+                machine = assembly.unshared(plan)
+                share = machine.cluster.node.device.host.capacity_bytes
+                holds = optimizer.most_host_bytes(plan, machine) <= share
+                self.known[words] = memory.peak_bytes(plan, machine), room(other) if holds else 0
             except Refused:
                 self.known[words] = sys.maxsize, 0
         return self.known[words]
@@ -175,7 +180,13 @@ def _choices(scenario: Scenario) -> list[str]:
     site = assembly.prices(scenario, assembly.held_always(lay_out(scenario))).site
     own = [module for module in MODULES if module in modules(site)]
     some = [own[: i + 1] for i in range(len(own))] + [[m] for m in own[1:] if m == "mla_up_projection"]
-    return ["recompute=recipe", *(f"recompute={{modules: [{', '.join(each)}]}}" for each in some), "recompute=full"]
+    policy = ["recompute=selective_op"] if KINDS[scenario.stack.name].selective else []
+    return [
+        "recompute=recipe",
+        *policy,
+        *(f"recompute={{modules: [{', '.join(each)}]}}" for each in some),
+        "recompute=full",
+    ]
 
 
 def _larger(scenario: Scenario) -> Iterator[str]:
@@ -214,6 +225,7 @@ def _axes(scenario: Scenario) -> Iterator[list[Words]]:
         *((words,) for words in limits),
     ]
     yield [(f"batch.micro_batch={n}", *_steps(scenario, batch.micro_batch / n)) for n in _divisors(batch.micro_batch)]
+    yield [(f"parallel.zero={zero}",) for zero in (2, 3) if zero > parallel.zero and scenario.stack.library]
     for key in ("tensor", "context", "expert"):
         yield [(f"parallel.{key}={getattr(parallel, key, 1) * times}",) for times in (2, 4, 8)]
     yield [(f"parallel.pipeline={2 * pipeline}", *_free(scenario, own, 2 * pipeline), *_steps(scenario, 2))]

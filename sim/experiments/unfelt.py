@@ -6,15 +6,18 @@ reads are known by name, and for each of the others the even run is made once mo
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from hwmodels.refused import Refused
 from sim import assembly
 from sim.layout.plan import Plan, lay_out
+from sim.layout.shards import NEVER, moves
 from sim.models.family import family, form
 from sim.models.form import texts
-from sim.models.precision import RECIPES
+from sim.models.lowering import recipe
+from sim.models.transformer_engine import EVERY
 from sim.routing.gate import gate_of
 from sim.scenario.files import others
 from sim.scenario.stages import Spread
@@ -28,7 +31,6 @@ DESCRIPTIVE = {
     "cluster.node.device.l2.latency": "no price reads it: kernels are as fast as they were measured",
     "cluster.node.device.peak_flops.tf32": "no product of the model is in TF32",
     "cluster.node.device.peak_flops.fp32": "no product of the model is in FP32",
-    "cluster.node.device.host.capacity": "what the host keeps is not counted",
     "cluster.fabric.cost": "no figure of a run is in money",
 }
 """Keys that describe a machine and nothing reads, and why."""
@@ -51,12 +53,22 @@ OF_MODELS = {
     ),
     "no layers": PLACEMENT,
     "no experts": ("parallel.expert", "routing.kind", "routing.redundant_experts"),
+    "no ranks that share a layer": (
+        "parallel.tensor",
+        "parallel.sequence",
+        "parallel.context",
+        "parallel.context_kind",
+        "parallel.expert_tensor",
+        "parallel.order",
+        "overlap.tensor",
+    ),
     "no sequences": ("batch.sequences", "batch.sequence_length", "batch.micro_batch"),
     "no exchanges": ("comm.sms", "comm.warps", "comm.exchange", "comm.hold", "comm.waits"),
     "no parameters to update": ("optimizer.name", "optimizer.offload"),
     "nothing that is kept or computed again": ("recompute.kind", "recompute.modules", "recompute.layers"),
     "no states": ("states.master", "states.moments", "states.gradients", "states.parameters"),
-    "no gradients to reduce": ("optimizer.reduce",),
+    "no gradients to reduce": ("optimizer.reduce", "overlap.gradients", "overlap.buckets"),
+    "no parameters to share": ("parallel.zero", "parallel.shard", "parallel.reshard", "overlap.parameters"),
     "nothing that is drawn at random": ("seed",),
     "no memory": ("limits.memory",),
 }
@@ -68,29 +80,49 @@ FURTHER = {
     "cluster.routing": "no flow is in another's way",
     **dict.fromkeys(("comm.messages", "overlap.pipeline"), "nobody has to wait for a message"),
     "comm.collectives": "nothing that it times is sent or reduced",
+    "parallel.order": "groups of all kinds lie on as many nodes without it",
+    "parallel.expert_tensor": "no routed expert is shared",
+    "overlap.gradients": "the last backward of each stage is its rank's last",
+    "overlap.buckets": "a bucket has whole layers, as many as without it",
 }
 """Keys of a scenario that are tried as figures of the machine are, and what it means where a run does not feel them."""
 
 
 def unfelt(scenario: Scenario, further: bool = True) -> Iterator[str]:
     """Lines, each beginning with its key. further: also what takes further runs."""
-    plan = lay_out(scenario)
-    reasons = {key: why for keys, why in idle(plan) for key in reversed(keys)}
+    known = _Known(lay_out(scenario))
+    reasons = {key: why for keys, why in idle(known.plan) for key in reversed(keys)}
     for key in scenario.asked:
         if key in reasons:
             yield f"{key} changes nothing: {reasons[key]}"
     for key in scenario.asked if scenario.model else ():
-        if key.startswith("model.") and key not in reasons and (why := _dimension(plan, key, further)):
+        if key.startswith("model.") and key not in reasons and (why := _dimension(known, key, further)):
             yield f"{key} changes nothing in this run: {why}"
     for key in FURTHER if further else ():
-        if key in scenario.asked and key not in reasons and _same(scenario, key):
+        if key in scenario.asked and key not in reasons and _same(known, key):
             yield f"{key} changes nothing in this run: {FURTHER[key]}"
     for key in scenario.cluster.stated if scenario.cluster else ():
         why = next((why for name, why in DESCRIPTIVE.items() if key == name or key.startswith(f"{name}.")), "")
         if why:
             yield f"{key} changes nothing: descriptive, {why}"
-        elif further and _same(scenario, key):
+        elif further and _same(known, key):
             yield f"{key} changes nothing in this run: what it limits is not reached, or not there"
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is asked of a scenario for each of its keys, found once."""
+
+    plan: Plan
+
+    @cached_property
+    def figures(self) -> tuple[dict[str, Any] | str, ...]:
+        """See `_figures`: without links, and with them where the scenario asks for them."""
+        return tuple(_figures(self.plan.scenario, outputs) for outputs in self.outputs)
+
+    @property
+    def outputs(self) -> list[tuple[str, ...]]:
+        return [("result",), ("result", "links")][: 1 + ("links" in self.plan.scenario.outputs)]
 
 
 def idle(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -108,10 +140,12 @@ def idle(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
         return
     if plan.program.stages == 1:
         yield PLACEMENT, "there is one stage"
-    own = RECIPES[scenario.precision]
+    yield from _shared(scenario)
+    own = recipe(EVERY[scenario.precision], scenario.stack, cluster.node.device.architecture)
     for name in vars(scenario.states):
         if replace(scenario.states, **{name: None}).of(own) == scenario.states.of(own):
             yield (f"states.{name}",), f"precision {scenario.precision} has them so"
+    yield from _idle_shards(plan)
     routed = any(unit.routed for unit in family(scenario.model.family).units(scenario.model))
     if routed and scenario.routing.kind == "balanced":
         mean = "balanced routing gives each expert its mean"
@@ -124,6 +158,36 @@ def idle(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("comm.hold",), "comm.sms 0 holds no SMs"
     elif scenario.parallel.expert <= cluster.node.gpus:
         yield ("comm.warps",), "expert groups lie inside nodes, where each SM of the kernel has one role"
+
+
+def _shared(scenario: Scenario) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Keys of groups that nobody is in."""
+    given = scenario.parallel
+    if given.tensor == 1:
+        yield ("parallel.sequence", "overlap.tensor"), "with parallel.tensor 1 no layer is shared"
+    elif not given.sequence:
+        yield ("overlap.tensor",), "without parallel.sequence nothing is gathered or scattered"
+    if given.context == 1:
+        yield ("parallel.context_kind",), "with parallel.context 1 a rank has whole sequences"
+
+
+def _idle_shards(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Keys of data parallelism that change nothing."""
+    parallel, own = plan.scenario.parallel, moves(plan.scenario)
+    if plan.mesh.groups("data").shape[1] * plan.program.weight_copies == 1:
+        keys = "parallel.zero", "parallel.shard", "overlap.gradients", "overlap.parameters", "overlap.buckets"
+        yield (*keys, "parallel.reshard"), "each parameter is on one rank, so nothing is shared, reduced or gathered"
+        return
+    if parallel.shard == plan.data:
+        yield ("parallel.shard",), "that is all of data parallelism, as without it"
+    if parallel.zero != 3:
+        yield ("parallel.reshard",), f"with parallel.zero {parallel.zero} parameters are not let go after forward"
+    if not parallel.zero:
+        yield ("overlap.parameters",), "with parallel.zero 0 no parameters are gathered"
+    if own.reduces != NEVER:
+        yield ("optimizer.reduce",), "gradients are reduced in the backwards that make them"
+    if own.reduces == NEVER and not own.beside and own.gathers == NEVER:
+        yield ("overlap.buckets",), "nothing is reduced or gathered beside compute"
 
 
 def _of_schedule(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -141,10 +205,10 @@ def _of_schedule(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("comm.messages", "overlap.pipeline", "chunk_times.p2p"), "with parallel.pipeline 1 nothing is sent"
 
 
-def _dimension(plan: Plan, key: str, further: bool) -> str:
+def _dimension(known: _Known, key: str, further: bool) -> str:
     """Why a dimension of the model changes nothing; empty where it does, or nothing says what it would be without. What
     is no number may be felt by a layer and yet by no stage."""
-    scenario, name = plan.scenario, key.removeprefix("model.")
+    scenario, name = known.plan.scenario, key.removeprefix("model.")
     assert scenario.model is not None
     field = form(scenario.model.family).model_fields.get(name)
     if field is None or name in LABELS:
@@ -152,43 +216,43 @@ def _dimension(plan: Plan, key: str, further: bool) -> str:
     other = next(others(scenario, key, *([] if field.is_required() else [field.default])), None)
     if other is None or other.model is None:
         return ""
-    if _does(plan) != _does(lay_out(other)) and not (further and field.annotation is bool and _same(scenario, key)):
+    alike = all(a == b for a, b in zip(_does(known.plan), _does(lay_out(other)), strict=True))
+    if not alike and not (further and field.annotation is bool and _same(known, key)):
         return ""
     text = texts(form(scenario.model.family)).get(name, "").replace("\n", " ").removesuffix(".")
     return f"no kernel, byte or FLOP of {scenario.model.name} depends on it ({text[:1].lower()}{text[1:]})"
 
 
-def _does(plan: Plan) -> tuple[Any, ...]:
-    """All that a run takes from the dimensions of its model."""
+def _does(plan: Plan) -> Iterator[Any]:
+    """All that a run takes from the dimensions of its model: its units, and what they are; what is quickly told first,
+    for most dimensions are felt there."""
     scenario, machine = plan.scenario, assembly.prices(plan.scenario, assembly.held_always(plan))
     site, shape, own = machine.site, machine.whole, machine.family
-    layers = [
-        (
-            unit, own.weights(site.shape, unit), own.kept(site, unit), own.kept_for_weight(site, unit),
-            *([launch.op for part in machine.parts(unit, direction) for launch in part.kernels] for direction in "FBW"),
-        )
-        for unit in machine.units
-    ]  # fmt: skip
+    yield machine.units
     rates = [own.flop(shape, scenario.batch.sequence_length, causal) for causal in (True, False)]
     drawn = (gate_of(machine.mixture), machine.mixture.capacity) if machine.mixture and scenario.uneven else None
     load = site[4:] if machine.routed else ()
-    return layers, rates, own.workspace(site), shape.hidden, site[1:4], load, drawn
+    yield rates, own.workspace(site), shape.hidden, site[1:4], load, drawn
+    for unit in machine.units:
+        yield own.weights(site.shape, unit), own.kept(site, unit), own.kept_for_weight(site, unit)
+    for unit in machine.units:
+        yield [launch.op for d in "FBW" for part in machine.parts(unit, d) for launch in part.kernels]
 
 
-def _same(scenario: Scenario, key: str) -> bool:
+def _same(known: _Known, key: str) -> bool:
     """Whether the run tells the same without a key; not where nothing says what it would be."""
-    other = next(others(scenario, key), None)
+    other = next(others(known.plan.scenario, key), None)
     if other is None:
         return False
-    kinds = {"result"}, {"result", "links"} & set(scenario.outputs)
-    return all(_figures(scenario, outputs) == _figures(other, outputs) for outputs in kinds)
+    rows = zip(known.figures, known.outputs, strict=True)
+    return all(figures == _figures(other, outputs) for figures, outputs in rows)
 
 
-def _figures(scenario: Scenario, outputs: set[str]) -> dict[str, Any] | str:
+def _figures(scenario: Scenario, outputs: tuple[str, ...]) -> dict[str, Any] | str:
     """Figures of the even run, or why there is none."""
     batch = replace(scenario.batch, lengths=None)
     even = replace(
-        scenario, routing=Routing("balanced"), faults=(), jitter=0.0, fold=True, outputs=tuple(outputs), batch=batch
+        scenario, routing=Routing("balanced"), faults=(), jitter=0.0, fold=True, outputs=outputs, batch=batch
     )  # fmt: skip
     try:
         summary = run(even, interval=False).summary

@@ -39,7 +39,8 @@ class Plan:
         """All of it that decides when steps run, but for prices."""
         scenario, positions = self.scenario, self.program.positions
         schedule, messages, tail = scenario.schedule, scenario.comm.messages, scenario.optimizer
-        return schedule, self.paired, positions, self.micro_batches, self.mesh, messages, tail
+        shards = scenario.parallel.zero, scenario.parallel.reshard, scenario.overlap
+        return schedule, self.paired, positions, self.micro_batches, self.mesh, messages, tail, shards
 
     @cached_property
     def batches(self) -> Sequence[Sequence[Batch]] | None:
@@ -73,7 +74,7 @@ def mesh_of(scenario: Scenario, positions: int) -> Mesh:
     replicas = scenario.data_parallel * parallel.tensor * parallel.context
     return Mesh(
         positions, replicas, parallel.expert, parallel.context, parallel.tensor, gpus, parallel.expert_tensor,
-        parallel.order,
+        parallel.order, parallel.shard or 0,
     )  # fmt: skip
 
 

@@ -41,4 +41,4 @@ def landing_bytes(site: Site[Any]) -> float:
 
 def layer_input(site: Site[Any], unit: Unit) -> Kept:
     """What is kept of a layer that is computed again whole: its input, of a group the first one's."""
-    return Kept(site.tokens * PLAIN_BF16.row_bytes(site.shape.hidden) if unit.checkpoint == FIRST else 0.0)
+    return Kept(site.own * PLAIN_BF16.row_bytes(site.shape.hidden) if unit.checkpoint == FIRST else 0.0)

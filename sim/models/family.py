@@ -1,7 +1,7 @@
 """The contract of a model family: what its folder in `sim/models` must say before a model of it can be simulated."""
 
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -11,12 +11,15 @@ from sim.models.activations import Kept
 from sim.models.blocks.made import Made
 from sim.models.layer import Part, Site, Unit
 from sim.models.mixture import Mixture
-from sim.models.recompute import MODULES, Recompute
 from sim.models.shape import ModelShape
 from sim.models.weights import Parameters
 
 if TYPE_CHECKING:
     from sim.models.form import ShapeForm
+
+
+STAGES = 500
+"""Stages and units whose parameters are kept: a run asks for those of a stage a dozen times."""
 
 
 class Family(Protocol):
@@ -98,19 +101,13 @@ def family(name: str) -> Family:
     return cast(Family, module)
 
 
-def modules(site: Site[Any]) -> tuple[str, ...]:
-    """Modules that a model's backward could compute again, or keep: those that it has."""
-    own, none = family(site.shape.family), site._replace(recompute=Recompute("none"))
-
-    def differs(module: str) -> bool:
-        other = site._replace(recompute=Recompute("modules", (module,)))
-        return any(own.parts(none, unit, "B") != own.parts(other, unit, "B") for unit in own.units(site.shape))
-
-    return tuple(module for module in MODULES if differs(module))
-
-
 def weights(shape: ModelShape, units: Iterable[Unit]) -> Parameters:
     """Parameters of some units of a model together."""
+    return _weights(shape, tuple(units))
+
+
+@lru_cache(maxsize=STAGES)
+def _weights(shape: ModelShape, units: tuple[Unit, ...]) -> Parameters:
     own = family(shape.family)
     return sum((own.weights(shape, unit) for unit in units), Parameters())
 

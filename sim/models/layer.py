@@ -1,7 +1,7 @@
 """What every model family speaks: units of a model, the parts of a layer, and the kernels of a part."""
 
 from collections.abc import Callable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Self, TypeVar
 
 from hwmodels.op import Op
 from sim.models.precision import Recipe
@@ -27,6 +27,8 @@ class Kernel(NamedTuple):
     host: float = 1.0
     waits: bool = False
     meets: str = ""
+    ahead: int = 0
+    piece: str = ""
 
 
 class Unit(NamedTuple):
@@ -92,8 +94,9 @@ PartsOf = Callable[[Unit, str], tuple[Part, ...]]
 
 class Groups(NamedTuple):
     """Ranks that share a layer. tensor: its heads, columns of networks and vocabulary; sequence: and tokens between
-    products. context: tokens of each sequence; context_kind: ring, all_gather or all_to_all. expert_tensor: columns of
-    routed experts. *_nodes: nodes that a group of a kind lies on."""
+    products; chunked: what they send each other goes chunk by chunk, beside the products that need or make it.
+    context: tokens of each sequence; context_kind: ring, all_gather or all_to_all. expert_tensor: columns of routed
+    experts. *_nodes: nodes that a group of a kind lies on."""
 
     tensor: int = 1
     sequence: bool = False
@@ -103,6 +106,7 @@ class Groups(NamedTuple):
     tensor_nodes: int = 1
     context_nodes: int = 1
     expert_tensor_nodes: int = 1
+    chunked: bool = False
 
 
 class Site(NamedTuple, Generic[S]):
@@ -142,6 +146,17 @@ class Site(NamedTuple, Generic[S]):
     def own(self) -> int:
         """Tokens of them whose place in the residual stream is this rank's."""
         return self.tokens // self.groups.tensor if self.groups.sequence else self.tokens
+
+    @property
+    def expert_rows(self) -> int:
+        """Rows that products of its experts read: those of all ranks that share their columns."""
+        return self.rows * self.groups.expert_tensor
+
+    @property
+    def local(self) -> Self:
+        """The site of what a rank of a tensor group does by itself for its own tokens."""
+        length = self.length // self.groups.tensor if self.groups.sequence else self.length
+        return self._replace(length=length, groups=self.groups._replace(tensor=1, sequence=False, chunked=False))
 
     @property
     def attending(self) -> tuple[int, int]:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sim.models.activations import Kept
 from sim.models.blocks.made import Made
-from sim.models.family import Family
+from sim.models.family import Family, family
 from sim.models.layer import Kernel, Part, Site, Unit
 from sim.models.precision import Recipe
+from sim.models.recompute import MODULES, Recompute
 from sim.models.stacks.stack import Stack
 
 
@@ -38,8 +39,9 @@ class Lowers(Protocol):
     def tensors(self, site: Site[Any], made: Made) -> list[int]:
         """Elements of each parameter of a unit that the rank holds, in the order in which the optimizer meets them."""
 
-    def update(self, site: Site[Any], made: Sequence[Made]) -> list[Kernel]:
-        """Kernels of an update of some units: all of them, or those that follow the plan's own."""
+    def update(self, site: Site[Any], made: Sequence[Made], part: float = 1.0) -> list[Kernel]:
+        """Kernels of an update of some units: all of them, or those that follow the plan's own. part: of each tensor,
+        that is this rank's to update."""
 
     def recipe(self, recipe: Recipe) -> Recipe:
         """Formats as the stack has them, where a scenario says nothing else."""
@@ -67,8 +69,11 @@ class Lowering(Protocol):
 class Updates(Lowering, Protocol):
     """A lowering that has kernels of its own for the optimizer."""
 
-    def update(self, site: Site[Any], units: Iterable[Unit]) -> list[Kernel]:
-        """Kernels that update the parameters of some units."""
+    def update(self, site: Site[Any], units: Iterable[Unit], part: float = 1.0) -> list[Kernel]:
+        """Kernels that update the parameters of some units, or a part of each of them."""
+
+    def tensors(self, site: Site[Any], unit: Unit) -> list[int]:
+        """Elements of each parameter of a unit that the rank holds, in the order of its modules."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +100,13 @@ class ByBlocks:
             site, [self.family.made(site.shape, unit) for unit in self.family.units(site.shape)]
         )
 
-    def update(self, site: Site[Any], units: Iterable[Unit]) -> list[Kernel]:
+    def update(self, site: Site[Any], units: Iterable[Unit], part: float = 1.0) -> list[Kernel]:
         """Kernels of an update of some units."""
-        return self.stack.update(site, [self.family.made(site.shape, unit) for unit in units])
+        return self.stack.update(site, [self.family.made(site.shape, unit) for unit in units], part)
+
+    def tensors(self, site: Site[Any], unit: Unit) -> list[int]:
+        """Elements of each parameter of a unit."""
+        return self.stack.tensors(site, self.family.made(site.shape, unit))
 
 
 BY_BLOCKS = ("torch", "megatron")
@@ -133,3 +142,15 @@ def updates(family: Family, stack: Stack) -> Updates | None:
     """The same for stacks that say which kernels their optimizer runs; None for one whose update is the plan's affair
     (`sim.layout.optimizer`)."""
     return ByBlocks(family, by_blocks(stack.name)) if stack.name in BY_BLOCKS else None
+
+
+def modules(site: Site[Any]) -> tuple[str, ...]:
+    """Modules that a model's backward could compute again on its stack, or keep: those that it has there."""
+    own = family(site.shape.family)
+    lower, none = lowering(own, site.stack), site._replace(recompute=Recompute("none"))
+
+    def differs(module: str) -> bool:
+        other = site._replace(recompute=Recompute("modules", (module,)))
+        return any(lower.parts(none, unit, "B") != lower.parts(other, unit, "B") for unit in own.units(site.shape))
+
+    return tuple(module for module in MODULES if differs(module))

@@ -7,9 +7,12 @@ megatron/training/arguments.py).
 
 from dataclasses import dataclass
 
-MODULES = ("core_attention", "mla_up_projection", "norm", "activation", "mlp", "moe")
+MODULES = ("core_attention", "mla_up_projection", "norm", "activation", "mlp", "moe", "shared_experts")
 """Modules of a layer: attention without its projections; latent attention's up-projections and rope; norms; activations
-of feed-forward networks; dense networks; mixtures, with their gate and exchanges."""
+of feed-forward networks; dense networks; mixtures, with their gate and exchanges; shared experts by themselves. Which
+of them a stack knows, and what they are there, is its own affair (docs/MEMORY.md)."""
+SELECTIVE = "selective_op"
+"""Kind of torchtitan's policy by operators: attention and every second product are kept, all else computed again."""
 AGAIN = " again"
 """Ends the name of a part of backward that runs a part of forward a second time."""
 FIRST, INSIDE = "first", "inside"
@@ -18,9 +21,10 @@ FIRST, INSIDE = "first", "inside"
 
 @dataclass(frozen=True)
 class Recompute:
-    """kind: recipe (as the stack's publishers did), none, full (every layer whole), modules (those alone) or layers.
-    method of layers: uniform (all, in groups of `layers`, each of which keeps its input) or block (the first `layers`
-    of each stage, while the others keep all)."""
+    """kind: recipe (as the stack's publishers did), none, full (every layer whole), modules (those alone), layers, or
+    SELECTIVE. method of layers: uniform (all, in groups of `layers`, each of which keeps its input), block (the first
+    `layers` of each stage, while the others keep all) or every (one in so many of each stage: torchtitan's selective
+    checkpointing with a number)."""
 
     kind: str = "recipe"
     modules: tuple[str, ...] = ()
@@ -46,6 +50,8 @@ class Recompute:
 
     def checkpoints(self, layers: int) -> tuple[str, ...]:
         """For each of a stage's layers, in order: FIRST, INSIDE, or "" for one that is not computed again whole."""
+        if self.method == "every" and self.kind == "layers":
+            return tuple("" if (i + 1) % self.layers else FIRST for i in range(layers))
         if not self.everywhere:
             return tuple(FIRST if i < self.layers else "" for i in range(layers))
         each = self.layers or 1

@@ -112,7 +112,7 @@ def schema() -> dict[str, Any]:
     content["properties"]["model"] |= _named(models(), *forms)
     content["properties"]["schedule"] |= {"anyOf": [schedules, {"$ref": "#/$defs/ScheduleForm"}]}
     content["$defs"]["ScheduleForm"]["properties"]["name"] |= schedules
-    words = {"enum": ["recipe", "none", "full"]}
+    words = {"enum": ["recipe", "none", "full", "selective_op"]}
     content["properties"]["recompute"] |= {"anyOf": [words, {"$ref": "#/$defs/RecomputeForm"}]}
     named = (content["properties"][key] for key in ("model", "schedule", "recompute"))
     for whole in (cluster["node"], cluster["fabric"], *named):

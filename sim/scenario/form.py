@@ -1,33 +1,21 @@
 """The YAML form of a scenario: its keys, their types and defaults, read by pydantic (0.3 s to import, so on demand)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from hwmodels.document import did_you_mean, unknown
 from hwmodels.refused import Refused
-from hwmodels.units import EXAMPLES, KILO, SECONDS_PER_DAY, parse, seconds_to_ns
+from hwmodels.units import KILO, SECONDS_PER_DAY, seconds_to_ns
 from sim.models.form import Count, Form, Natural, Size, whole
 from sim.scenario import stages
 from sim.scenario.layout import OverlapForm, ParallelForm, ScheduleForm
+from sim.scenario.quantity import quantity
 from sim.scenario.software import StackForm
 
 PLACEMENT = {"anyOf": [{"enum": list(stages.RULES)}, {"type": "array"}, {"type": "string"}, {"type": "object"}]}
 OUTPUTS = ("result", "report", "trace", "events", "links", "loads")
-
-
-def _quantity(dimension: str, convert: Callable[[float], float] = float) -> Any:
-    schema = {"type": ["string", "number"], "format": dimension, "examples": [EXAMPLES[dimension]]}
-    return (BeforeValidator(lambda value: _converted(value, dimension, convert)), WithJsonSchema(schema))
-
-
-def _converted(value: Any, dimension: str, convert: Callable[[float], float]) -> float:
-    """A quantity in SI; what is refused is a ValueError, for pydantic collects no other."""
-    try:
-        return convert(parse(value, dimension))
-    except Refused as error:
-        raise ValueError(str(error)) from None
 
 
 def _slots(value: Any) -> Any:
@@ -88,9 +76,9 @@ def _word_is(key: str) -> BeforeValidator:
     return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
 
 
-Module = Literal["core_attention", "mla_up_projection", "norm", "activation", "mlp", "moe"]
+Module = Literal["core_attention", "mla_up_projection", "norm", "activation", "mlp", "moe", "shared_experts"]
 Seed = Annotated[int, Field(ge=0, le=2**64 - 1), BeforeValidator(whole)]
-Nanoseconds = Annotated[int, *_quantity("time", _ns)]
+Nanoseconds = Annotated[int, *quantity("time", _ns)]
 Document = Annotated[Any, WithJsonSchema({"type": ["string", "object"]})]
 
 
@@ -161,9 +149,9 @@ class RoutingForm(Form):
 
     kind: Literal["balanced", "sampled", "skewed", "recorded"] = "balanced"
     """balanced: all experts alike; sampled, skewed: popularity drawn or made; recorded: as a histogram says."""
-    spread: Annotated[float, *_quantity("ratio", _share)] | None = None
+    spread: Annotated[float, *quantity("ratio", _share)] | None = None
     """Standard deviation of experts' popularity, of sampled routing; 0.15 unless said, as in DeepSeek's profile."""
-    max_vio: Annotated[float, *_quantity("ratio")] | None = None
+    max_vio: Annotated[float, *quantity("ratio")] | None = None
     """How far the most popular expert is above the mean, of skewed routing."""
     histogram: Annotated[Any, WithJsonSchema({"type": ["string", "array"]})] = None
     """Tokens by layer and expert, of recorded routing: a file, or lists."""
@@ -229,16 +217,17 @@ class StatesForm(Form):
 class RecomputeForm(Form):
     """What backward computes again: a kind, or modules or layers."""
 
-    kind: Literal["recipe", "none", "full"] | None = None
-    """recipe (as the model's publishers did, the default), none, or full: every layer from its input."""
+    kind: Literal["recipe", "none", "full", "selective_op"] | None = None
+    """recipe (as the model's publishers did, the default), none, full (every layer from its input) or, of torch,
+    selective_op: torchtitan's policy, which keeps attention and every second product."""
     modules: Annotated[tuple[Module, ...], BeforeValidator(_listed)] | None = None
     """Those and no others: attention without its projections, latent attention's up-projections and rope, norms,
-    activations of feed-forward networks, dense networks, mixtures with gate and exchanges."""
+    activations of feed-forward networks, dense networks, mixtures with gate and exchanges, shared experts."""
     layers: Count | None = None
     """So many layers whole: in groups, or of each stage."""
-    method: Literal["uniform", "block"] | None = None
-    """uniform (all layers, in groups of so many, which keep one input; the default) or block (the first of each stage,
-    the others keep all)."""
+    method: Literal["uniform", "block", "every"] | None = None
+    """uniform (all layers, in groups of so many, which keep one input; the default), block (the first of each stage,
+    the others keep all) or every (one in so many of each stage)."""
 
 
 class ChunkTimesForm(Form):
@@ -280,9 +269,9 @@ class FaultForm(Form):
 class LimitsForm(Form):
     """What a run must keep."""
 
-    step_time: Annotated[float, *_quantity("time")] | None = None
+    step_time: Annotated[float, *quantity("time")] | None = None
     """A longer step is infeasible."""
-    memory: Annotated[int, *_quantity("data", round)] | None = None
+    memory: Annotated[int, *quantity("data", round)] | None = None
     """A rank that needs more is infeasible."""
 
 
@@ -341,5 +330,5 @@ class ScenarioForm(Form):
     """Limits that make a run infeasible when missed."""
     faults: Annotated[tuple[FaultForm, ...], BeforeValidator(_listed)] = ()
     """What is slow: a list."""
-    jitter: Annotated[float, *_quantity("ratio", _share)] = 0.0
+    jitter: Annotated[float, *quantity("ratio", _share)] = 0.0
     """Standard deviation of random noise on durations, as a ratio."""

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from math import lcm
 
 from hwmodels.document import indivisible
+from sim.models.family import family
 from sim.models.stacks.stack import KINDS
 from sim.scenario.fits import Finding
 from sim.scenario.values import Parallel, Scenario
+from sim.schedules.program import names, pairing
 
 
 def findings(scenario: Scenario) -> Iterator[Finding]:
@@ -18,12 +20,44 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
         axis = "parallel.expert_tensor" if ranks == parallel.expert_tensor != parallel.tensor else "parallel.tensor"
         yield (axis, f"model.{key}", "model"), indivisible(f"model.{key} {value}", value, axis, ranks)
     yield from _tokens(scenario)
+    yield from _heads(scenario)
     yield from _experts(scenario)
+    yield from _between(scenario)
+    yield from _shards(scenario)
     if scenario.uneven and max(parallel.tensor, parallel.context, parallel.expert_tensor) > 1:
         keys = ("parallel.tensor", "parallel.context", "parallel.expert_tensor")
         yield keys, "ranks that differ (routing, faults, jitter, documents) are not built beside it yet; legal: 1"
     if parallel.sequence and parallel.tensor == 1:
         yield ("parallel.sequence", "parallel.tensor"), "found true; a rank by itself shares no tokens; legal: false"
+
+
+def _heads(scenario: Scenario) -> Iterator[Finding]:
+    """Whether heads that a rank of a tensor group has divide once more, where ranks of a context group swap tokens for
+    them."""
+    parallel, model = scenario.parallel, scenario.model
+    assert model is not None
+    if parallel.context == 1 or parallel.context_kind != "all_to_all":
+        return
+    part = model.part(parallel.tensor)
+    for key in ("heads", "kv_heads"):
+        own = getattr(part, key, 0)
+        if own % parallel.context:
+            what, keys = f"{own} heads of a rank (model.{key})", ("parallel.context", "parallel.context_kind")
+            yield keys, indivisible(what, own, "parallel.context (all_to_all)", parallel.context)
+
+
+def _between(scenario: Scenario) -> Iterator[Finding]:
+    """What a stack asks of what lies between the products of a tensor group."""
+    parallel, stack = scenario.parallel, scenario.stack
+    mixed = (
+        any(unit.routed for unit in family(scenario.model.family).units(scenario.model)) if scenario.model else False
+    )
+    if parallel.tensor > 1 and mixed and not parallel.sequence:
+        what = "mixtures of experts beside parallel.tensor are trained with it (Megatron Core refuses them without)"
+        yield ("parallel.sequence", "parallel.tensor"), f"found false; {what}; legal: true"
+    if scenario.overlap.tensor and parallel.tensor > 1 and stack.name == "torch" and not stack.compiled:
+        what = "asynchronous tensor parallelism is a pattern of torch.compile"
+        yield ("overlap.tensor", "stack"), f"found true; {what}; legal: false, or stack {{name: torch, compiled: true}}"
 
 
 def _stack(scenario: Scenario) -> Iterator[Finding]:
@@ -61,6 +95,34 @@ def _experts(scenario: Scenario) -> Iterator[Finding]:
     elif (inner := inside(parallel)) and ranks % lcm(inner, each):
         what = f"{inner} ranks are neighbours before the next position begins (parallel.order {parallel.order})"
         yield ("parallel.order", *keys), f"{what}, and expert groups of {each} straddle positions; legal: pp last"
+
+
+def _shards(scenario: Scenario) -> Iterator[Finding]:
+    """Whether shards divide data parallelism, hold whole expert groups, and move in a way that is built."""
+    parallel, data, keys = scenario.parallel, scenario.data_parallel, ("parallel.shard", "parallel.zero")
+    if parallel.shard and not parallel.zero:
+        yield keys, f"found {parallel.shard}; with parallel.zero 0 nothing is sharded; legal: leave it out"
+    elif parallel.shard and data % parallel.shard:
+        of = f"data parallelism {data} (cluster.nodes x GPUs / {parallel.model} ranks of a model)"
+        yield keys, indivisible(of, data, "parallel.shard", parallel.shard)
+    elif (shard := parallel.shard) and shard * parallel.context * parallel.tensor % _expert_ranks(parallel):
+        what = f"expert groups of {_expert_ranks(parallel)} ranks straddle shards of {shard}"
+        yield keys, f"{what}; legal: shards of whole expert groups"
+    if parallel.zero > 1 and scenario.schedule.name in names() and pairing(scenario.schedule.name)[0]:
+        what = f"{scenario.schedule.name} holds each stage twice, whose passes are not in step"
+        yield ("parallel.zero", "schedule.name", "schedule"), f"found {parallel.zero}; {what}; legal: 0, 1"
+    if scenario.overlap.gradients and scenario.optimizer.reduce == "after":
+        yield (
+            ("overlap.gradients", "optimizer.reduce"),
+            "found true; with optimizer.reduce after nothing is reduced before",
+        )
+    if scenario.uneven and (parallel.zero > 1 or scenario.overlap.parameters):
+        what = "ranks that differ (routing, faults, jitter, documents) are not built beside gathers in passes yet"
+        yield ("parallel.zero", "overlap.parameters"), f"{what}; legal: zero 0 or 1, parameters false"
+
+
+def _expert_ranks(parallel: Parallel) -> int:
+    return parallel.expert * parallel.expert_tensor
 
 
 def inside(parallel: Parallel) -> int:

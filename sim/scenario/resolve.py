@@ -332,9 +332,11 @@ def _without_later(plain: dict[str, Any], form: ScenarioForm) -> None:
         del plain[key]
     if form.comm.collectives == Comm.collectives:
         del plain["comm"]["collectives"]
-    for key in ("sequence", "context", "context_kind", "expert_tensor", "order"):
+    if form.overlap.buckets is not None:
+        plain["overlap"]["buckets"] = f"{form.overlap.buckets} B"
+    for key in ("sequence", "context", "context_kind", "expert_tensor", "order", "shard", "reshard"):
         if plain["parallel"].get(key) == getattr(Parallel, key):
-            del plain["parallel"][key]
+            plain["parallel"].pop(key, None)
     for key in ("name", "offload"):
         if plain["optimizer"][key] == getattr(Optimizer, key):
             del plain["optimizer"][key]

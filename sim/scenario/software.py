@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from sim.models.form import Form
+from sim.models.recompute import SELECTIVE
 from sim.models.stacks.stack import KINDS, Stack
 from sim.scenario.values import Scenario
 
@@ -49,3 +50,29 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
     if scenario.precision not in kind.precisions:
         what = f"the {stack.name} stack has no kernels for {scenario.precision}"
         yield ("precision", "stack"), f"{what}; legal: {', '.join(kind.precisions)}"
+    yield from _again(scenario)
+
+
+SCALED_LATER = ("norm", "activation")
+"""Modules whose output the product behind them would have to quantise again."""
+
+
+def _again(scenario: Scenario) -> Iterator[Finding]:
+    """What the stack cannot compute again as it runs."""
+    stack, recompute, kinds = scenario.stack, scenario.recompute, "recipe, none, full or layers"
+    if recompute.kind == SELECTIVE and not KINDS[stack.name].selective:
+        having = ", ".join(name for name, kind in KINDS.items() if kind.selective)
+        what = f"the {stack.name} stack has no policy by operators (it goes with: {having})"
+        yield ("recompute.kind", "recompute", "stack"), f"{what}; legal: recipe, none, full, modules or layers"
+    elif stack.compiled and recompute.kind in (SELECTIVE, "modules"):
+        what = "torch.compile decides by itself what compiled code computes again"
+        yield (f"recompute.{KEYS[recompute.kind]}", "recompute", "stack.compiled"), f"{what}; legal: {kinds}"
+    if scenario.precision == "fp8_delayed" and (named := [m for m in SCALED_LATER if m in recompute.modules]):
+        what = (
+            "delayed scaling has moved on when backward would quantise its output again (Megatron Core refuses it too)"
+        )
+        yield ("recompute.modules", "recompute", "precision"), f"{' and '.join(named)}: {what}; legal: other modules"
+
+
+KEYS = {SELECTIVE: "kind", "modules": "modules"}
+"""Kind of recompute -> the key that says it."""

@@ -57,8 +57,11 @@ ORDER = "tp-cp-ep-dp-pp"
 
 @dataclass(frozen=True)
 class Parallel:
-    """Ranks in each kind of group. zero: the ZeRO stage. sequence: whether ranks of a tensor group share tokens between
-    products. context_kind: ring, all_gather or all_to_all. order: of the axes (see sim.layout.mesh)."""
+    """Ranks in each kind of group. zero: the ZeRO stage: 0, nothing is sharded over data parallelism; 1, optimizer
+    states; 2, and gradients; 3, and parameters. sequence: whether ranks of a tensor group share tokens between
+    products. context_kind: ring, all_gather or all_to_all. order: of the axes (see sim.layout.mesh). shard:
+    data-parallel ranks that share one copy of what is sharded; None: all of them. reshard: whether parameters that
+    are sharded are let go after forward and gathered again for backward."""
 
     pipeline: int
     expert: int
@@ -69,6 +72,8 @@ class Parallel:
     context_kind: str = "ring"
     expert_tensor: int = 1
     order: str = ORDER
+    shard: int | None = None
+    reshard: bool = True
 
     @property
     def model(self) -> int:
@@ -216,9 +221,16 @@ class Comm:
 @dataclass(frozen=True)
 class Overlap:
     """What runs beside what. expert: whether exchanges of a micro-batch do beside compute of another, in schedules that
-    let a scenario choose (see sim.schedules.program.pairing); None: as the schedule has it by itself."""
+    let a scenario choose (see sim.schedules.program.pairing); None: as the schedule has it by itself. tensor: whether
+    what a tensor group exchanges goes chunk by chunk beside the products around it; None: it does not. gradients,
+    parameters: whether their reduction runs beside backward and their gather beside forward, bucket by bucket. buckets:
+    bytes of gradients of one. None of these: as the stack has it (see sim.layout.shards)."""
 
     expert: bool | None = None
+    tensor: bool | None = None
+    gradients: bool | None = None
+    parameters: bool | None = None
+    buckets: int | None = None
 
 
 @dataclass(frozen=True)

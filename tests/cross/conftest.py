@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-import sim
 from sim.scenario import from_mapping, load
 from sim.simulation import run
 
@@ -25,8 +24,8 @@ SMALL = {
 
 
 @cache
-def _small(*overrides):
-    return sim.run(from_mapping(SMALL, overrides))
+def _small(*overrides, interval=False):
+    return run(from_mapping(SMALL, overrides), interval)
 
 
 @cache
@@ -36,7 +35,7 @@ def _v3(*overrides):
 
 @pytest.fixture(scope="session")
 def small():
-    """small("key=value", ...) -> Result of the small scenario, each run once."""
+    """small("key=value", ..., interval=True) -> Result of the small scenario, each run once."""
     return _small
 
 

@@ -56,16 +56,16 @@ def same(one, two):
 @pytest.mark.parametrize("schedule", names())
 def test_every_schedule(small, schedule):
     chosen = settings_of(8, 1, 2, 2, schedule)
-    same(small(*chosen, "detail=op"), small(*chosen, "detail=op", "fold=false"))
+    same(*(small(*chosen, "detail=op", f"fold={fold}", interval=True) for fold in ("true", "false")))
 
 
 @pytest.mark.parametrize("schedule", names())
 def test_every_schedule_where_exchanges_meet_messages(small, small_scenario, schedule):
     """Over nodes: messages and reductions take longer than alone, at every detail and folded or not alike."""
     chosen = (*settings_of(2, 8, 2, 4, schedule), "cluster.node.nic.bandwidth=5GB/s")
-    fine = small(*chosen, "detail=op")
-    same(fine, small(*chosen, "detail=op", "fold=false"))
-    same(small(*chosen), small(*chosen, "fold=false"))
+    fine = small(*chosen, "detail=op", interval=True)
+    same(fine, small(*chosen, "detail=op", "fold=false", interval=True))
+    same(small(*chosen, "detail=layer"), small(*chosen, "detail=layer", "fold=false"))
     steps = {detail: small(*chosen, f"detail={detail}").summary["step_time_s"] for detail in ("op", "layer", "chunk")}
     assert len(set(steps.values())) == 1
     _, low = lowered(small_scenario(*chosen))
@@ -79,7 +79,8 @@ def test_every_schedule_where_exchanges_meet_messages(small, small_scenario, sch
 def test_every_schedule_where_ranks_wait_for_their_messages(small, schedule):
     chosen = (*settings_of(2, 8, 2, 4, schedule), "cluster.node.nic.bandwidth=5GB/s", "comm.messages=waited")
     for reduce in ("in_drain", "after"):
-        same(*(small(*chosen, f"optimizer.reduce={reduce}", f"fold={fold}") for fold in ("true", "false")))
+        words = (*chosen, f"optimizer.reduce={reduce}")
+        same(*(small(*words, f"fold={fold}", interval=True) for fold in ("true", "false")))
 
 
 SENDS = ("send activations", "send gradients")
@@ -92,7 +93,7 @@ SENDS = ("send activations", "send gradients")
 )  # fmt: skip
 def test_any_cluster(small, cluster, schedule, detail, slow, speed):
     chosen = (*settings_of(*cluster, schedule), f"detail={detail}", f"cluster.node.{slow}.bandwidth={speed}GB/s")
-    same(small(*chosen), small(*chosen, "fold=false"))
+    same(small(*chosen, interval=True), small(*chosen, "fold=false", interval=True))
 
 
 def lowered(scenario):

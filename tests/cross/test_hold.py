@@ -1,12 +1,13 @@
 """SMs that communication holds: always, or while a kernel of it runs; none where nothing is exchanged."""
 
+from functools import cache
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import sim
+from sim import simulation
 from sim.scenario import load
 from sim.trace import LANES
 
@@ -21,9 +22,10 @@ WHERE = {
 OVERLAPPED = ("dualpipe", "dualpipev")
 
 
+@cache
 def run(name, *more):
     file, *words = WHERE[name]
-    return sim.run(load(str(SCENARIOS / f"{file}.yaml"), ["outputs=[result]", *words, *more]), interval=False)
+    return simulation.run(load(str(SCENARIOS / f"{file}.yaml"), ["outputs=[result]", *words, *more]), False)
 
 
 def step(name, *more):
@@ -89,5 +91,5 @@ def test_the_table_of_the_page_is_what_runs_say():
         cells = []
         for word in ("comm.hold=always", "comm.hold=while_running", "comm.sms=0"):
             scenario = load(str(SCENARIOS / f"{file}.yaml"), [*words, word, "outputs=[result]"])
-            cells.append(f"{sim.run(scenario, interval=False).summary['step_time_s']:.4g} s")
+            cells.append(f"{simulation.run(scenario, False).summary['step_time_s']:.4g} s")
         assert f"| {row} | {' | '.join(cells)} |" in text

@@ -60,9 +60,9 @@ def fresh():
 
 @pytest.mark.parametrize("moved", MOVED)
 def test_a_run_after_others_answers_as_the_first(moved):
-    fresh()
-    answer()
-    after, again = answer(moved), answer()
+    """Begins where the answer that is not moved came last, also behind another test."""
+    expected = fresh()
+    after = answer(moved)
     forget()
     assert answer(moved) == after
-    assert fresh() == again
+    assert answer() == expected

@@ -4,12 +4,12 @@ from functools import cache
 
 import pytest
 
-import sim
 from hwmodels import device, fabric, machines, node
 from hwmodels.collectives import wires
 from hwmodels.document import DocumentError
 from hwmodels.op import Attention, Gemm, GroupedGemm, Memory
 from hwmodels.price import Pricer
+from sim import simulation
 from sim.scenario import from_mapping
 from tests.test_docs import ROOT
 
@@ -34,7 +34,7 @@ FORM = {
 
 @cache
 def run(*overrides):
-    return sim.run(from_mapping(FORM, overrides), interval=False).summary
+    return simulation.run(from_mapping(FORM, overrides), False).summary
 
 
 def on(name, network=None, *more):

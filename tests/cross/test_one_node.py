@@ -7,6 +7,7 @@ import pytest
 import sim
 from hwmodels.refused import Refused
 from reports.folder import write
+from sim import simulation
 from sim.analysis.notes import notes
 from sim.assembly import assembled
 from sim.layout.plan import lay_out
@@ -38,7 +39,7 @@ def small(name, gpus):
 def test_every_model_runs_without_a_pipeline(name, gpus, tmp_path):
     """A step is no shorter than its compute, all parts of memory are there, and so are result and page."""
     scenario = small(name, gpus)
-    result, machine = sim.run(scenario), assembled(lay_out(scenario))[0]
+    result, machine = simulation.run(scenario, False), assembled(lay_out(scenario))[0]
     compute = sum(machine.unit_ns(unit, lanes=(COMPUTE,)) for unit in machine.units)
     assert result.summary["step_time_s"] * 1e9 >= 3 * compute
     (peak,) = result.summary["peak_memory_bytes"]
@@ -60,21 +61,21 @@ def test_a_schedule_may_be_left_out_without_a_pipeline():
 
 def test_micro_batches_add_up():
     """Each takes its forward and its backward; one update follows, and activations are those of one."""
-    one, two, five = (sim.run(LLAMA, [f"batch.sequences={n}"], interval=False).summary for n in (1, 2, 5))
+    one, two, five = (simulation.run(sim.load(LLAMA, [f"batch.sequences={n}"]), False).summary for n in (1, 2, 5))
     each = two["step_time_s"] - one["step_time_s"]
     assert five["step_time_s"] - one["step_time_s"] == pytest.approx(4 * each, rel=1e-12)
     assert one["phases_s"]["forward"] + one["phases_s"]["backward"] == pytest.approx(each, rel=1e-12)
     assert one["phases_s"]["optimizer"] == five["phases_s"]["optimizer"]
     assert one["peak_memory_bytes"] == five["peak_memory_bytes"]
-    all_first = sim.run(LLAMA, ["batch.sequences=5", "schedule=gpipe"], interval=False).summary
+    all_first = simulation.run(sim.load(LLAMA, ["batch.sequences=5", "schedule=gpipe"]), False).summary
     assert all_first["step_time_s"] == five["step_time_s"]
     kept = [each["peak_memory_bytes"][0]["activations"] for each in (one, all_first)]
     assert kept[1] == 5 * kept[0]
 
 
 def test_one_gpu_sends_nothing_and_eight_share_the_optimizer():
-    alone = sim.run(LLAMA, interval=False)
-    eight = sim.run(LLAMA, ["cluster.node.gpus=8", "batch.sequences=32"], interval=False)
+    alone = simulation.run(sim.load(LLAMA), False)
+    eight = simulation.run(sim.load(LLAMA, ["cluster.node.gpus=8", "batch.sequences=32"]), False)
     assert all(row["wire_bytes"] == row["nvlink_bytes"] == 0 for row in alone.summary["communication"])
     assert alone.summary["bubble_fraction"] < 1e-8 < eight.summary["bubble_fraction"]
     one, all_eight = (each.summary["peak_memory_bytes"][0] for each in (alone, eight))
@@ -83,15 +84,15 @@ def test_one_gpu_sends_nothing_and_eight_share_the_optimizer():
 
 
 def test_nobody_to_exchange_with_holds_no_sms():
-    together = sim.run(LITE, interval=False).summary
-    alone = sim.run(LITE, ["parallel.expert=1"], interval=False).summary
+    together = simulation.run(sim.load(LITE), False).summary
+    alone = simulation.run(sim.load(LITE, ["parallel.expert=1"]), False).summary
     assert together["comm"] == {"sms": 20, "hold": "while_running"} and together["exposed_communication_s"] > 0
     assert alone["comm"]["sms"] == 0 and alone["exposed_communication_s"] < together["exposed_communication_s"] / 20
 
 
 def test_a_fabric_around_one_node_changes_nothing_and_says_so():
     bare, wired = sim.load(LITE), sim.load(LITE, ["cluster.fabric=mpft"])
-    figures = [sim.run(each, interval=False).summary for each in (bare, wired)]
+    figures = [simulation.run(sim.load(each), False).summary for each in (bare, wired)]
     assert figures[0]["step_time_s"] == figures[1]["step_time_s"]
     line = "cluster.fabric changes nothing: nothing leaves one node"
     assert list(notes(wired, figures[1], ())) == [line] and list(notes(bare, figures[0], ())) == []

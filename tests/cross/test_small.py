@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import sim
 from hwmodels import fabric
 from hwmodels.refused import Refused
+from sim import simulation
 from sim.scenario import load
 from sim.schedules import program
 
@@ -44,8 +44,8 @@ def test_one_node_on_a_wired_fabric_runs(name, routing):
     if routing and name == "slimfly":  # counted, not wired: refused for that, whatever the size
         return
     chosen = [*ONE, "parallel.expert=8", "batch.sequences=64", f"cluster.fabric={name}"]
-    wired = sim.run(load(LITE, chosen + ([f"cluster.routing={routing}"] if routing else [])), interval=False)
-    bare = sim.run(load(LITE, [*chosen, "cluster.fabric=null"]), interval=False)
+    wired = simulation.run(load(LITE, chosen + ([f"cluster.routing={routing}"] if routing else [])), False)
+    bare = simulation.run(load(LITE, [*chosen, "cluster.fabric=null"]), False)
     assert wired.summary["step_time_s"] == bare.summary["step_time_s"]
     assert wired.links is None or not wired.links.size.any()
 
@@ -63,7 +63,7 @@ def test_small_clusters_run(layout, schedule, name, routing, other):
         scenario = load(
             LITE, words(*layout, f"schedule={schedule}", f"cluster.fabric={name or 'null'}", other, *routed)
         )
-        result = sim.run(scenario, interval=False)
+        result = simulation.run(scenario, False)
     except Refused as refused:
         assert schedule in str(refused), refused
         return

@@ -4,7 +4,7 @@ from functools import cache
 
 import pytest
 
-import sim
+from sim import simulation
 from sim.scenario import from_mapping, load
 from sim.simulation import run
 
@@ -22,7 +22,7 @@ SCHEDULES = ("dualpipe", "zb1p", "1f1b")
 
 @cache
 def summary(*overrides):
-    return run(from_mapping(SMALL, overrides), interval=False).summary
+    return run(from_mapping(SMALL, overrides), False).summary
 
 
 def step(*overrides):
@@ -56,7 +56,7 @@ def test_redundant_experts_make_the_step_shorter(seed):
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_time_is_conserved(schedule):
-    result = sim.run(from_mapping(SMALL, [f"schedule={schedule}", sampled(0.4), "jitter=0.03"]))
+    result = simulation.run(from_mapping(SMALL, [f"schedule={schedule}", sampled(0.4), "jitter=0.03"]), False)
     s = result.summary
     for position in range(2):
         spent = sum(row[position] for row in s["phases_per_rank"].values())
@@ -75,7 +75,7 @@ def test_what_ifs_are_paired():
 
 
 def test_the_same_bytes_twice():
-    one, two = (sim.run(from_mapping(SMALL, [sampled(0.3), "jitter=0.02"])).summary for _ in range(2))
+    one, two = (simulation.run(from_mapping(SMALL, [sampled(0.3), "jitter=0.02"]), False).summary for _ in range(2))
     assert one == two
 
 
@@ -89,7 +89,7 @@ def test_jitter_costs_time_and_more_jitter_more():
 
 @cache
 def v3(file, *overrides):
-    return run(load(str(file), ["outputs=[result]", "batch.sequences=5120", *overrides]), interval=False).summary
+    return run(load(str(file), ["outputs=[result]", "batch.sequences=5120", *overrides]), False).summary
 
 
 def test_v3_routed_evenly_is_near_balanced(v3_file):

@@ -138,3 +138,31 @@ def test_a_window_limits_the_keys_of_a_query():
         assert narrow._replace(causal=False).flop() == 2.0 * 2 * 8 * 128 * 4096 * widths
         for window in (0, 4096, 10_000):
             assert narrow._replace(window=window).flop() == 2.0 * 2 * 8 * 4096 * 4096 / 2 * widths
+
+
+@given(st.integers(1, 6), st.integers(1, 4), st.sampled_from(["forward", "backward"]), st.integers(0, 40))
+def test_blocks_of_queries_add_up_to_whole_attention(blocks: int, size: int, direction: str, window: int) -> None:
+    """A block sees its own keys and those of all before it; pairs of all blocks are those of the whole sequence."""
+    size *= 2
+    whole = Attention(direction, 2, 4, blocks * size, 64, 32, window=window)
+    parts = [whole._replace(sequence=size, keys=size * (number + 1)) for number in range(blocks)]
+    assert sum(part.flop() for part in parts) == pytest.approx(whole.flop())
+    assert parts[0].flop() == whole._replace(sequence=size).flop()
+    square = [whole._replace(sequence=size, keys=3 * size, causal=False, window=0)._replace(batch=n) for n in (2, 4)]
+    assert square[1].flop() == 2 * square[0].flop() == 2 * 3 * square[0]._replace(keys=size).flop()
+
+
+def test_keys_that_are_not_the_queries_are_read_as_they_are() -> None:
+    q, kv, out = 1024 * 8 * 64 * 2, 4096 * 2 * 64 * 2, 1024 * 8 * 64 * 2
+    assert Attention("forward", 1, 8, 1024, 64, 64, kv_heads=2, keys=4096).bytes() == q + out + 2 * kv
+
+
+def test_bytes_over_nvlink_and_over_nics() -> None:
+    """A ring of 16 on 2 nodes passes all of it over NVLink, and an eighth a NIC; one rank a node has no NVLink. What
+    goes to each rank by itself takes the one or the other."""
+    ring = Collective("all_gather", 1600.0, 16, 2)
+    assert (ring.nvlink_bytes(), ring.wire_bytes()) == (1500.0, 187.5)
+    assert Collective("all_gather", 1600.0, 16, 16).nvlink_bytes() == 0
+    each = Collective("all_to_all", 1600.0, 16, 2)
+    assert (each.nvlink_bytes(), each.wire_bytes()) == (700.0, 800.0)
+    assert [Send(5.0, far, False).nvlink_bytes() for far in (False, True)] == [5.0, 0.0]

@@ -14,6 +14,7 @@ Call `install()` at the head of a test file that runs kernels; it does nothing w
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,14 @@ def decode(data: np.ndarray, dtype: tl.dtype) -> np.ndarray:
     if dtype == tl.bfloat16:
         return (data.astype(np.uint32) << 16).view(np.float32)
     if dtype in FP8:
-        return torch.arange(256).to(torch.uint8).view(FP8[dtype]).float().numpy()[data]
+        return _numbers(FP8[dtype])[data]
     return data
+
+
+@cache
+def _numbers(dtype: torch.dtype) -> np.ndarray:
+    """Number of each of 256 codes."""
+    return torch.arange(256).to(torch.uint8).view(dtype).float().numpy()
 
 
 def encode(data: np.ndarray, dtype: tl.dtype) -> np.ndarray:

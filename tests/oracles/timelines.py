@@ -80,7 +80,7 @@ def part_by_part(low: Lowered) -> list[Actor]:
 def kernel_by_kernel(low: Lowered) -> list[Actor]:
     """Ranks that are alike, one a position, with all kernels in place of chunks."""
     return [
-        replace(actor, jobs=tuple(replace(job, template=kit.fine) for job, kit in zip(actor.jobs, kits, strict=True)))
+        replace(actor, jobs=tuple(job._replace(template=kit.fine) for job, kit in zip(actor.jobs, kits, strict=True)))
         for actor, kits in zip(low.actors, low.kits, strict=True)
     ]
 

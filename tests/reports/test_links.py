@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-import sim
 from reports import links
 from reports.columns import unpack
 from reports.section import Section
+from sim import simulation
 from sim.result import Result, archive
 from sim.scenario import load
 from tests.reports import sample
@@ -20,7 +20,7 @@ from tests.reports import sample
 
 @cache
 def v3() -> Result:
-    return sim.run(load("scenarios/v3_2048gpu.yaml", ["outputs=[result,links]"]))
+    return simulation.run(load("scenarios/v3_2048gpu.yaml", ["outputs=[result,links]"]), False)
 
 
 def read(path: Path) -> list[dict[str, str]]:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import sim
 from reports import loads
 from reports.columns import unpack
 from reports.section import Section
+from sim import simulation
 from sim.result import Result, archive
 from sim.scenario import load
 from tests.reports import sample
@@ -40,7 +40,7 @@ def test_the_file_has_every_rank_in_every_layer(tmp_path: Path) -> None:
 
 def test_the_file_and_result_json_agree(tmp_path: Path) -> None:
     """Every rank of every MoE layer of V3: 59 x 128, at two pipeline positions each with half of the micro-batches."""
-    result = sim.run(load("scenarios/v3_sampled.yaml", ["outputs=[result,loads]"]))
+    result = simulation.run(load("scenarios/v3_sampled.yaml", ["outputs=[result,loads]"]), False)
     assert result.loads is not None
     archive.write_loads(result.loads, tmp_path / "loads.csv")
     rows, said = read(tmp_path / "loads.csv"), result.summary["expert_rows"]

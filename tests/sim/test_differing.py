@@ -5,8 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-import sim
-from sim import assembly
+from sim import assembly, simulation
 from sim.analysis import spans
 from sim.layout import plan
 from sim.scenario import Fault, from_mapping
@@ -42,7 +41,7 @@ def run(*faults, overrides=()):
 
 @cache
 def result(*overrides):
-    return sim.run(from_mapping(TINY, overrides))
+    return simulation.run(from_mapping(TINY, overrides))
 
 
 @pytest.mark.parametrize("slow", [0, 5, 9, 14])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import sim
+from sim import simulation
 from sim.models import deepseek
 from sim.models.family import weights
 from sim.scenario import from_mapping, load
@@ -21,12 +21,12 @@ PHASES = {"forward", "backward", "weight", "overlapped", "bubble", "optimizer"}
 
 @pytest.fixture(scope="module")
 def main():
-    return sim.run(load(str(SCENARIOS / "v3_2048gpu.yaml"), ["outputs=[result]", "detail=chunk"]))
+    return simulation.run(load(str(SCENARIOS / "v3_2048gpu.yaml"), ["outputs=[result]", "detail=chunk"]))
 
 
 @pytest.fixture(scope="module")
 def chunks():
-    return sim.run(load(str(SCENARIOS / "zb_chunk_times.yaml")))
+    return simulation.run(load(str(SCENARIOS / "zb_chunk_times.yaml")))
 
 
 @pytest.mark.parametrize("which", ["main", "chunks"])
@@ -90,12 +90,12 @@ def test_name_and_outputs_do_not_change_the_answer():
         "schedule": "1f1b", "parallel": {"pipeline": 2}, "batch": {"micro_batches": 4},
         "chunk_times": {"forward": "1 ms", "backward_input": "1 ms", "weight": "1 ms"},
     }  # fmt: skip
-    one, two = (sim.run(from_mapping(mapping | extra)) for extra in ({}, {"name": "x", "outputs": ["result"]}))
+    one, two = (simulation.run(from_mapping(mapping | extra)) for extra in ({}, {"name": "x", "outputs": ["result"]}))
     assert one.summary == two.summary | {"scenario": one.summary["scenario"]}
 
 
 @pytest.mark.parametrize("name", ["v2_236b", "v2_lite", "dualpipe_8x20"])
 def test_shipped_scenarios_run(name):
-    result = sim.run(load(str(SCENARIOS / f"{name}.yaml"), ["outputs=[result]", "detail=chunk"]))
+    result = simulation.run(load(str(SCENARIOS / f"{name}.yaml"), ["outputs=[result]", "detail=chunk"]))
     assert result.summary["step_time_s"] > 0
     assert result.feasible == (True, "")

@@ -1,7 +1,7 @@
 """The dimensions of a DeepSeek model, and the site of one of its layers."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 from sim.models import layer
 from sim.models.blocks.experts import Experts
@@ -22,7 +22,6 @@ class DeepSeekShape(ModelShape):
     groups_per_token of `groups` groups) and shared_experts shared ones, each of width expert_intermediate.
     heads: attention heads, each with qk_nope + qk_rope query and key elements and v_head value elements.
     q_rank, kv_rank: widths of the compressed query (0: not compressed) and key-value. mtp_depth: MTP modules.
-    shared_width: of all shared experts together, where tensor parallelism has divided it; 0: not.
     """
 
     dense_layers: int
@@ -43,14 +42,13 @@ class DeepSeekShape(ModelShape):
     kv_rank: int
     mtp_depth: int
 
-    shared_width: int = field(default=0, kw_only=True)
-
     def part(self, tensor: int, expert_tensor: int = 1) -> "DeepSeekShape":
+        if tensor == expert_tensor == 1:
+            return self
         whole, shared = super().part(tensor), self.shared_experts * self.expert_intermediate
-        return replace(
-            whole, heads=self.heads // tensor, dense_intermediate=self.dense_intermediate // tensor,
-            expert_intermediate=self.expert_intermediate // expert_tensor, shared_width=shared // tensor,
-        )  # fmt: skip
+        sizes = {"heads": self.heads // tensor, "dense_intermediate": self.dense_intermediate // tensor}
+        sizes |= {"expert_intermediate": self.expert_intermediate // expert_tensor, "shared_width": shared // tensor}
+        return PartShape(**{**vars(whole), **sizes})
 
     def splits(self, tensor: int, expert_tensor: int = 1) -> Iterator[tuple[str, int, int]]:
         shared = self.shared_experts * self.expert_intermediate
@@ -71,8 +69,19 @@ class DeepSeekShape(ModelShape):
     @property
     def mixed(self) -> Experts:
         """Its routed and shared experts."""
-        shared = Network(self.shared_width or self.shared_experts * self.expert_intermediate)
+        shared = Network(self.shared_experts * self.expert_intermediate)
         return Experts(self.experts, self.experts_per_token, Network(self.expert_intermediate), shared)
+
+
+@dataclass(frozen=True)
+class PartShape(DeepSeekShape):
+    """What a rank of a tensor group has of it. shared_width: of all shared experts together."""
+
+    shared_width: int
+
+    @property
+    def mixed(self) -> Experts:
+        return super().mixed._replace(shared=Network(self.shared_width))
 
 
 Site = layer.Site[DeepSeekShape]

@@ -28,11 +28,11 @@ def attend(op: Attention) -> list[Kernel]:
 
 def attend_backward(op: Attention) -> list[Kernel]:
     """Row sums of O dO, the backward itself, dQ from FP32; gradients of shared heads are summed."""
-    tokens, heads = op.batch * op.sequence, op.heads
+    tokens, keys, heads = op.batch * op.sequence, op.batch * (op.keys or op.sequence), op.heads
     shared = op.kv_heads or heads
     q, out = PLAIN_BF16.row_bytes(heads * op.qk), PLAIN_BF16.row_bytes(heads * op.v)
     sums = [
-        Kernel("sdpa_reduce_head", Memory("attention_reduce", tokens, PLAIN_BF16.row_bytes(heads * width),
+        Kernel("sdpa_reduce_head", Memory("attention_reduce", keys, PLAIN_BF16.row_bytes(heads * width),
                                           PLAIN_BF16.row_bytes(shared * width)), host=0.0)
         for width in (op.qk, op.v)
     ]  # fmt: skip

@@ -1,9 +1,11 @@
 """Parts of a unit on a stack that lowers blocks: attention, dispatch, network, combine, and the ends of the model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
-from hwmodels.op import Gemm
+from hwmodels.op import Collective, Gemm
 from hwmodels.refused import Refused
 from sim.models.blocks.experts import Experts
 from sim.models.blocks.feed_forward import Network
@@ -12,12 +14,23 @@ from sim.models.blocks.made import Made
 from sim.models.blocks.mamba import Mamba
 from sim.models.blocks.mla import Latent
 from sim.models.layer import EXPERT, Kernel, Part, Unit, places
-from sim.models.recompute import AGAIN
+from sim.models.recompute import AGAIN, SELECTIVE
+from sim.models.stacks.again import Words, named, unsaved
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.exchange import EXCHANGES, all_to_all
+from sim.models.stacks.sharing import END, GATHER, INPUT, SUMMED
 
 Block = Heads | Latent | Mamba | Network | Experts
 """What a layer is made of."""
+
+
+def _cut(*names: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Places of the pieces of parts that are cut: what is gathered again runs beside the gradient of the input, whose
+    sum runs beside that of the weights."""
+    order = (("W", GATHER), ("B", INPUT), ("W", INPUT), ("B", END))
+    return tuple((direction, tuple(name + piece for name in names)) for direction, piece in order)
+
+
 PLACES = places(
     (
         ("F", ("embedding", "projection", "attn", "head")),
@@ -25,14 +38,18 @@ PLACES = places(
         ("B", ("head", "projection", "mlp")),
         ("F", ("dispatch",)),
         ("W", ("head", "projection", "mlp")),
+        *_cut("head", "mlp"),
         ("B", ("dispatch",)),
         ("F", ("mlp",)),
         ("F", ("combine",)),
         ("B", ("attn", "embedding")),
         ("W", ("attn",)),
+        *_cut("attn"),
     )
 )  # fmt: skip
 """A round of an overlapped pair, as the schedule asks for it: exchanges run beside the other half's compute."""
+BEGIN = PLACES["B", "combine"]
+"""Place of what backward runs before anything else."""
 
 
 class Pass(Protocol):
@@ -44,7 +61,9 @@ class Pass(Protocol):
 class Stack(NamedTuple):
     """What a stack has kernels for. block: of a direction (F, B, W). gate: of a mixture's router, with the norm before
     it. end: of the embedding, the head, or a projection. post_norm: behind a block, or its gradient before it. around:
-    names of kernels that belong to a product beside them. residual: name of the last kernel of a layer's forward."""
+    names of kernels that belong to a product beside them. residual: name of the last kernel of a layer's forward.
+    words: which kernels a module computed again is. stops: a second forward ends when all that backward needs is there
+    (`torch.utils.checkpoint`, early_stop), and does not run to its end."""
 
     block: Callable[[Shared, Block, str], list[Kernel]]
     gate: Callable[[Shared, Made, str], list[Kernel]]
@@ -52,6 +71,8 @@ class Stack(NamedTuple):
     post_norm: Callable[[Shared, str], list[Kernel]]
     around: tuple[str, ...] = ()
     residual: str = "residual"
+    words: Words = MappingProxyType({})
+    stops: bool = True
 
 
 def parts(stack: Stack, site: Shared, made: Made, unit: Unit, direction: str) -> tuple[Part, ...]:
@@ -59,26 +80,71 @@ def parts(stack: Stack, site: Shared, made: Made, unit: Unit, direction: str) ->
     if made.positions and site.length > made.positions:
         beyond = f"is beyond the positions that {site.shape.name} learned"
         raise Refused(f"batch.sequence_length {site.length} {beyond}; legal: 1 to {made.positions}")
-    again = _again(stack, site, made, unit) if direction == "B" and unit.checkpoint else ()
-    return again + tuple(
-        Part(name, direction, unit.layer, tuple(kernels), EXPERT * (name in EXCHANGES), PLACES[direction, name])
-        for name in _names(site, made, direction) if (kernels := _kernels(stack, site, made, name, direction))
+    own = tuple(
+        part for name in _names(site, made, direction)
+        for part in _pieces(name, direction, unit.layer, _kernels(stack, site, made, name, direction))
     )  # fmt: skip
+    return _with_again(stack, site, made, unit, own) if direction == "B" and not made.end else own
 
 
-def _again(stack: Stack, site: Shared, made: Made, unit: Unit) -> tuple[Part, ...]:
-    """The forward of a layer that backward computes again, without its last product and residual: nothing keeps their
-    outputs, and checkpointing stops when all that backward needs is there."""
-    *before, last = parts(stack, site, made, unit, "F")
-    whole = (*before, last._replace(kernels=_needed(stack, last.kernels)))
-    again = (part for part in whole if part.kernels)
-    return tuple(part._replace(direction="B", name=part.name + AGAIN, place=PLACES["B", "mlp"]) for part in again)
+def _pieces(name: str, direction: str, layer: int, kernels: list[Kernel]) -> Iterator[Part]:
+    """A part, or the pieces that it is cut in. What is gathered again stands beside the chain: behind all that runs
+    before the gradient of the input, and before that of the weights."""
+    for piece, own in groupby(kernels, key=lambda kernel: kernel.piece):
+        meets, place = EXPERT * (name in EXCHANGES), PLACES[direction, name + piece]
+        after: tuple[tuple[str, str, int], ...] = ()
+        if direction == "W" and piece:
+            before = (("B", name), ("W", name)) if piece == GATHER else (("W", name + GATHER),)
+            after = tuple((*each, layer) for each in before)
+        yield Part(name + piece, direction, layer, tuple(own), meets, place, piece != GATHER, after)
+
+
+def _with_again(stack: Stack, site: Shared, made: Made, unit: Unit, own: tuple[Part, ...]) -> tuple[Part, ...]:
+    """A backward behind what it computes again: of the layer at its start, of a module at that of its half."""
+    if unit.checkpoint or site.recompute.kind == SELECTIVE:
+        forward = parts(stack, site, made, unit, "F")
+        return _again(stack, forward if unit.checkpoint else unsaved(forward, stack.around), BEGIN) + own
+    if not site.recompute.modules:
+        return own
+    network = _modules(stack, site, made._replace(mixer=None), unit, made.network)
+    mixer = _modules(stack, site, made._replace(network=None, gate=None), unit, made.mixer)
+    last = len(own) - (own[-1].name == "attn")
+    return _again(stack, network, BEGIN) + own[:last] + _again(stack, mixer, PLACES["B", "attn"]) + own[last:]
+
+
+def _modules(stack: Stack, site: Shared, half: Made, unit: Unit, block: Block | None) -> tuple[Part, ...]:
+    """The forward of half a layer, only what is of the chosen modules. Exchanges are of a mixture that runs again."""
+    words = stack.words.get(type(block), {})
+    names = [words[word] for word in site.recompute.modules if word in words]
+    whole = "moe" in site.recompute.modules
+    return tuple(
+        part._replace(
+            kernels=(part.kernels if whole else ()) if part.meets else named(part.kernels, names, stack.around)
+        )
+        for part in parts(stack, site, half, unit, "F")
+    )
+
+
+def _again(stack: Stack, forward: tuple[Part, ...], place: int) -> tuple[Part, ...]:
+    """Parts of a forward as parts of backward; where it stops early, without its last product and residual: nothing
+    keeps their outputs."""
+    left = [part for part in forward if part.kernels]
+    if left and stack.stops:
+        left[-1] = left[-1]._replace(kernels=_needed(stack, left[-1].kernels))
+    return tuple(
+        part._replace(
+            direction="B", name=part.name + AGAIN, place=place,
+            after=tuple(("B", name + AGAIN, layer) for _, name, layer in part.after),
+        )
+        for part in left if part.kernels
+    )  # fmt: skip
 
 
 def _needed(stack: Stack, kernels: tuple[Kernel, ...]) -> tuple[Kernel, ...]:
     """Kernels up to the last whose output backward reads: no residual, and no product right before it."""
     stop = len(kernels) - (kernels[-1].name == stack.residual)
-    while stop and (isinstance(kernels[stop - 1].op, Gemm) or kernels[stop - 1].name in stack.around):
+    idle = (SUMMED, *stack.around)
+    while stop and (isinstance(kernels[stop - 1].op, Gemm | Collective) or kernels[stop - 1].name in idle):
         stop -= 1
     return kernels[:stop]
 
@@ -102,7 +168,7 @@ def _kernels(stack: Stack, site: Shared, made: Made, name: str, direction: str) 
         return stack.end(site, made, direction)
     alone = site.group == 1  # else the router is attention's affair: what is sent hangs on it
     mixing = _passes(stack, site, made, made.mixer, direction) if name == "attn" else []
-    gating = stack.gate(site, made, direction) if made.routed and (name == "mlp") == alone else []
+    gating = stack.gate(site.local, made, direction) if made.routed and (name == "mlp") == alone else []
     network = _passes(stack, site, made, made.network, direction) if name == "mlp" else []
     return mixing + gating + network if direction == "F" else network + gating + mixing
 
@@ -114,5 +180,5 @@ def _passes(stack: Stack, site: Shared, made: Made, block: Block | None, directi
     kernels = stack.block(site, block, direction)
     if not made.post_norms or direction == "W":
         return kernels
-    norm = stack.post_norm(site, direction)
+    norm = stack.post_norm(site.local, direction)
     return kernels + norm if direction == "F" else norm + kernels

@@ -1,6 +1,7 @@
 """NCCL's choice: rings, trees and NVSwitches where measured times show them, and never where a machine has none."""
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -14,10 +15,12 @@ from hwmodels.units import GIB, KIB, MIB
 SERVERS = ("a100x8", "h100x8", "h800x8", "h200x8", "h20x8", "b200x8", "b300x8", "gb200x72", "gb300x72")
 
 
+@cache
 def links(server: str) -> Wires:
     return wires(node.load(server), None)
 
 
+@cache
 def known(server: str) -> tuner.Generation:
     return tuner.GENERATIONS[node.load(server).device.architecture]
 

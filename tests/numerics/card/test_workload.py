@@ -13,7 +13,7 @@ from tests.numerics import interpreter  # noqa: E402
 interpreter.install()
 
 SMALL = {
-    "TOKENS": 256, "HIDDEN": 256, "EXPERTS": 2, "EXPERT_ROWS": 1024, "DECODE_ROWS": 64, "INTERMEDIATE": 128,
+    "TOKENS": 128, "HIDDEN": 256, "EXPERTS": 2, "EXPERT_ROWS": 512, "DECODE_ROWS": 64, "INTERMEDIATE": 128,
     "HEADS": 1, "VERIFIED_HEADS": 1,
 }  # fmt: skip
 SLOW = ("gate", "112 SMs", "pointer", "descriptor", "scales stored by tile")

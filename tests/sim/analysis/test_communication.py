@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-import sim
 from hwmodels import node
 from hwmodels.collectives import wires
 from hwmodels.nccl.figures import FAR_SPREAD
 from hwmodels.refused import Refused
+from sim import simulation
 from sim.analysis.uncertainty import WIRE_SPREAD
 from sim.scenario import SCENARIOS, from_mapping, load
 
@@ -25,7 +25,7 @@ ONE_NODE: dict[str, Any] = {
 
 
 def told(*changes: str) -> dict[str, dict[str, Any]]:
-    return named(sim.run(load(V3, [*QUICK, *changes])).summary["communication"])
+    return named(simulation.run(load(V3, [*QUICK, *changes]), False).summary["communication"])
 
 
 def named(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -89,7 +89,7 @@ def test_what_limits_a_kernel_is_said() -> None:
 
 def test_on_one_node_nothing_is_on_the_wire() -> None:
     """Rows to the own GPU count as logical bytes and cross nothing; one stage has no messages."""
-    rows = named(sim.run(from_mapping(ONE_NODE)).summary["communication"])
+    rows = named(simulation.run(from_mapping(ONE_NODE), False).summary["communication"])
     assert set(rows) == {*EXCHANGES, "gradient reduce-scatter, dense", "parameter all-gather, dense"}
     for row in rows.values():
         assert row["wire_bytes"] == 0 and row["alone_s"] >= row["bound_s"] > 0
@@ -107,7 +107,10 @@ def test_the_dearest_message_and_rings_are_told() -> None:
 
 
 def test_chunk_times_communicate_nothing_known() -> None:
-    assert "communication" not in sim.run(load(str(SCENARIOS / "zb_chunk_times.yaml"), ["outputs=[result]"])).summary
+    assert (
+        "communication"
+        not in simulation.run(load(str(SCENARIOS / "zb_chunk_times.yaml"), ["outputs=[result]"]), False).summary
+    )
 
 
 def test_nccl_takes_messages_and_rings_where_it_is_asked() -> None:
@@ -127,7 +130,7 @@ def test_a_racks_rings_stay_on_nvlink() -> None:
     rack = {**ONE_NODE, "cluster": {"node": {"base": "gb200x72", "gpus": 64}, "nodes": 1}}
     nodes = {**ONE_NODE, "cluster": {"node": "b200x8", "nodes": 8}}
     inside, outside = (
-        named(sim.run(from_mapping(asked, ["comm.collectives=nccl"])).summary["communication"])[RINGS[0]]
+        named(simulation.run(from_mapping(asked, ["comm.collectives=nccl"]), False).summary["communication"])[RINGS[0]]
         for asked in (rack, nodes)
     )
     assert inside["wire_bytes"] == 0 < outside["wire_bytes"] and inside["alone_s"] < outside["alone_s"]
@@ -135,7 +138,9 @@ def test_a_racks_rings_stay_on_nvlink() -> None:
 
 def test_the_interval_carries_the_spread_of_nccl() -> None:
     """Nobody published reduce-scatters across domains: they are less sure than the closed forms say."""
-    runs = [sim.run(load(V3, [*QUICK, f"comm.collectives={name}"])).summary["tornado"] for name in ("ring", "nccl")]
+    runs = [
+        simulation.run(load(V3, [*QUICK, f"comm.collectives={name}"])).summary["tornado"] for name in ("ring", "nccl")
+    ]
     ring, nccl = ({cause["cause"]: cause["spread"] for cause in causes} for causes in runs)
     for name in ("pipeline messages", "optimizer and its traffic"):
         assert (ring[name], nccl[name]) == (WIRE_SPREAD, FAR_SPREAD)

@@ -5,8 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-import sim
-from sim import assembly
+from sim import assembly, simulation
 from sim.analysis import memory
 from sim.layout import plan
 from sim.models.activations import landing_bytes
@@ -101,7 +100,7 @@ def test_more_of_either_load_is_more_memory():
 
 def test_the_summary_and_the_verdict_name_the_rank():
     small = "cluster.node.device.hbm.capacity=4GB"
-    result = sim.run(from_mapping(TINY, ("schedule=1f1b", "routing={kind: sampled, spread: 0.5}", small)))
+    result = simulation.run(from_mapping(TINY, ("schedule=1f1b", "routing={kind: sampled, spread: 0.5}", small)), False)
     worst = max(result.memory, key=lambda curve: curve.peak_bytes)
     assert result.summary["peak_memory_ranks"] == [curve.rank for curve in result.memory]
     assert [row["total"] for row in result.summary["peak_memory_bytes"]] == [c.peak_bytes for c in result.memory]
@@ -111,6 +110,6 @@ def test_the_summary_and_the_verdict_name_the_rank():
 
 
 def test_a_balanced_run_names_no_rank():
-    result = sim.run(from_mapping(TINY, ("schedule=1f1b", "faults=[{kind: gpu, at: 3, slower: 1.5}]")))
+    result = simulation.run(from_mapping(TINY, ("schedule=1f1b", "faults=[{kind: gpu, at: 3, slower: 1.5}]")), False)
     assert "peak_memory_ranks" not in result.summary
     assert all(curve.rank is None for curve in result.memory)

@@ -5,8 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-import sim
-from sim import assembly
+from sim import assembly, simulation
 from sim.analysis.loads import rank_loads, reach, routing_figures, unlike
 from sim.layout import plan
 from sim.routing.gate import gate_of
@@ -68,7 +67,7 @@ def test_max_vio_is_that_of_tokens_of_experts():
 
 def test_a_run_says_what_its_steps_were_priced_by():
     laid, machine, loads = drawn("schedule=dualpipe", "routing=sampled")
-    found = sim.run(laid.scenario)
+    found = simulation.run(laid.scenario, False)
     assert found.summary["routing"] == routing_figures(laid, machine, loads)
     assert found.loads is not None
     assert (found.loads.rows == rank_loads(laid, machine, loads).rows).all()
@@ -127,12 +126,12 @@ def test_percentiles_are_rows_of_some_rank():
 
 
 def test_balanced_routing_says_nothing():
-    found = sim.run(from_mapping(TINY, ("schedule=1f1b",)))
+    found = simulation.run(from_mapping(TINY, ("schedule=1f1b",)), False)
     assert "routing" not in found.summary and found.loads is None
 
 
 def test_loads_come_only_when_asked_for():
-    found = sim.run(from_mapping(TINY, ("schedule=1f1b", "routing=sampled", "outputs=[result]")))
+    found = simulation.run(from_mapping(TINY, ("schedule=1f1b", "routing=sampled", "outputs=[result]")), False)
     assert "routing" in found.summary and found.loads is None
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import sim
-from sim import assembly
+from sim import assembly, simulation
 from sim.layout import plan
 from sim.scenario import from_mapping, load
 
@@ -29,7 +28,7 @@ SMALL = {
 def main():
     scenario = load(V3, [FIXED, "outputs=[result]", "detail=chunk"])
     laid = plan.lay_out(scenario)
-    return sim.run(scenario), assembly.machine(laid), laid
+    return simulation.run(scenario, False), assembly.machine(laid), laid
 
 
 def test_constant_parts_of_v3_rank_7(main):
@@ -106,7 +105,7 @@ def test_activations_of_v3(main):
 def test_activations_of_every_schedule(schedule):
     scenario = from_mapping(SMALL | {"schedule": schedule})
     laid = plan.lay_out(scenario)
-    check(sim.run(scenario), laid, assembly.machine(laid))
+    check(simulation.run(scenario, False), laid, assembly.machine(laid))
 
 
 @pytest.mark.parametrize(("schedule", "chunks"), [("1f1b", 4), ("gpipe", 8)])
@@ -116,7 +115,7 @@ def test_peak_in_chunks(schedule, chunks):
     laid = plan.lay_out(scenario)
     machine = assembly.machine(laid)
     one = kept(machine, machine.stages[0])
-    assert sim.run(scenario).memory[0].parts["activations"].max() == chunks * one
+    assert simulation.run(scenario, False).memory[0].parts["activations"].max() == chunks * one
 
 
 def test_dualpipe_peaks_at_17_chunks(main):
@@ -140,7 +139,7 @@ def test_summary_has_the_peak(main):
 
 def test_two_copies_under_dualpipe():
     """Weights of a rank under DualPipe are those of its two stages; 1F1B holds one."""
-    ours, theirs = (sim.run(from_mapping(SMALL | {"schedule": s})).memory for s in ("dualpipe", "1f1b"))
+    ours, theirs = (simulation.run(from_mapping(SMALL | {"schedule": s}), False).memory for s in ("dualpipe", "1f1b"))
     weights = [int(c.parts["weights"][0]) for c in theirs]
     assert [int(c.parts["weights"][0]) for c in ours] == pytest.approx(
         [weights[r] + weights[3 - r] for r in range(4)], abs=1

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import sim
 from hwmodels import node
 from hwmodels.collectives import wires
 from hwmodels.op import Attention, Gemm, GroupedGemm, Memory
 from hwmodels.price import Price, Pricer
+from sim import simulation
 from sim.analysis import metrics
 from sim.engine.kit import kit_of
 from sim.models.layer import COMMUNICATION, COMPUTE, Kernel
@@ -28,7 +28,7 @@ def run(schedule, pipeline, micro_batches, f, b, w, overlapped=None, p2p=0):
         "schedule": schedule, "parallel": {"pipeline": pipeline}, "batch": {"micro_batches": micro_batches},
         "chunk_times": {key: f"{value} ns" for key, value in times.items()}, "outputs": ["result"],
     }  # fmt: skip
-    return sim.run(from_mapping(mapping))
+    return simulation.run(from_mapping(mapping), False)
 
 
 def bubbles(result):
@@ -83,7 +83,7 @@ def test_interleaved(ranks, groups, f, b, w):
 
 def test_published_picture():
     """DualPipe's README: 8 ranks, 20 micro-batches, F = B - W = W: 6 F of bubble; 20 x 3 F of work."""
-    result = sim.run(load(str(SCENARIOS / "dualpipe_8x20.yaml"), ["outputs=[result]"]))
+    result = simulation.run(load(str(SCENARIOS / "dualpipe_8x20.yaml"), ["outputs=[result]"]), False)
     ms = 1_000_000
     assert bubbles(result) == [6 * ms] * 8
     assert round(result.summary["step_time_s"] * 1e9) == (20 * 3 + 6) * ms
@@ -171,7 +171,7 @@ def test_no_rates_without_a_model():
 
 @pytest.fixture(scope="module")
 def main():
-    return sim.run(load(str(SCENARIOS / "v3_2048gpu.yaml"), ["outputs=[result]", "detail=chunk"])).summary
+    return simulation.run(load(str(SCENARIOS / "v3_2048gpu.yaml"), ["outputs=[result]", "detail=chunk"]), False).summary
 
 
 def test_rates_by_hand(main):

@@ -117,7 +117,8 @@ def test_what_is_kept_says_where_it_changes_nothing():
     dense = str(SCENARIOS / "llama3_70b.yaml")
     words = ["recompute={modules: [moe, mla_up_projection, norm, mlp]}"]
     (line,) = notes(load(dense, words), {}, words)
-    assert line == "recompute.modules: Llama-3 70B has no mla_up_projection, moe, so that changes nothing"
+    lacks = "Llama-3 70B has no mla_up_projection, moe to compute again on the deepseek stack"
+    assert line == f"recompute.modules: {lacks}, so that changes nothing"
     assert said("recompute={modules: [moe, mla_up_projection, norm, mlp]}") == said("recompute=none") == []
     (line,) = said("optimizer.offload=host")
     assert "CPUs come short" in line

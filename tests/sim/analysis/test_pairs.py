@@ -5,8 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-import sim
-from sim import assembly
+from sim import assembly, simulation
 from sim.layout import plan
 from sim.scenario import from_mapping
 from sim.simulation import simulated
@@ -24,7 +23,7 @@ TINY = {
 
 @cache
 def told(*overrides):
-    return sim.run(from_mapping(TINY, overrides)).summary
+    return simulation.run(from_mapping(TINY, overrides), False).summary
 
 
 def test_it_is_counted_step_by_step():

@@ -5,8 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-import sim
-from sim import assembly
+from sim import assembly, simulation
 from sim.engine.lowering import lower
 from sim.layout import plan
 from sim.scenario import from_mapping
@@ -29,7 +28,7 @@ SMALL = {
 def done(request):
     scenario = from_mapping(SMALL | {"schedule": request.param})
     laid = plan.lay_out(scenario)
-    return laid, lower(laid, assembly.machine(laid)), sim.run(scenario)
+    return laid, lower(laid, assembly.machine(laid)), simulation.run(scenario, False)
 
 
 def test_lanes_are_first_in_first_out(done):

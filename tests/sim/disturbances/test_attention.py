@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sim
+from sim import simulation
 from sim.assembly import assembled
 from sim.disturbances.attention import attending, prices
 from sim.disturbances.documents import Documents
@@ -36,24 +37,24 @@ def packed(model, *words, **batch):
 @pytest.mark.parametrize("length", [256, 1024, S])
 def test_equal_documents_are_a_batch_of_them(model, length):
     """A packed step of documents that fill sequences is the step of so many short sequences, to the nanosecond."""
-    whole = sim.run(scenario(model, lengths={"kind": "fixed", "length": length}), interval=False).summary
-    short = sim.run(scenario(model, sequence_length=length, micro_batch=S // length), interval=False).summary
+    whole = simulation.run(scenario(model, lengths={"kind": "fixed", "length": length}), False).summary
+    short = simulation.run(scenario(model, sequence_length=length, micro_batch=S // length), False).summary
     for key in ("step_time_s", "tokens_per_step", "phases_s", "mfu", "peak_memory_bytes"):
         assert whole[key] == short[key]
     assert whole["documents"]["mean_length"] == length and "imbalance_s" not in whole["documents"]
 
 
 def test_one_document_a_sequence_is_the_step_without_lengths():
-    bare = sim.run(scenario("deepseek_v2_lite", "parallel.expert=2"), interval=False).summary
+    bare = simulation.run(scenario("deepseek_v2_lite", "parallel.expert=2"), False).summary
     for lengths in ({"kind": "uniform", "from": S, "to": S}, {"kind": "recorded", "histogram": [[4 * S, 1]]}):
-        full = sim.run(scenario("deepseek_v2_lite", "parallel.expert=2", lengths=lengths), interval=False).summary
+        full = simulation.run(scenario("deepseek_v2_lite", "parallel.expert=2", lengths=lengths), False).summary
         assert full["step_time_s"] == bare["step_time_s"] and full["mfu"] == bare["mfu"]
 
 
 def test_padding_costs_what_tokens_cost():
     lengths = {"kind": "uniform", "from": 1, "to": S}
-    padded = sim.run(scenario("llama3_8b", lengths=lengths, packed=False), interval=False).summary
-    bare = sim.run(scenario("llama3_8b"), interval=False).summary
+    padded = simulation.run(scenario("llama3_8b", lengths=lengths, packed=False), False).summary
+    bare = simulation.run(scenario("llama3_8b"), False).summary
     assert padded["step_time_s"] == bare["step_time_s"]
     assert padded["tokens_per_step"] == pytest.approx((1 - padded["documents"]["padding"]) * bare["tokens_per_step"])
     assert 0.2 < padded["documents"]["padding"] < 0.8
@@ -115,8 +116,8 @@ def test_both_halves_of_a_pair_feel_their_own_micro_batch():
 def test_documents_go_with_all_else_that_makes_ranks_differ():
     """Loads, faults and jitter on top of documents. Few tokens on the slow rank can even be luck."""
     more = ("routing=sampled", "jitter=1%", "faults=[{kind: gpu, at: 1, slower: 1.1}]", "parallel.expert=2")
-    result = sim.run(packed("deepseek_v2_lite", *more), interval=False).summary
-    even = sim.run(scenario("deepseek_v2_lite", *more), interval=False).summary
+    result = simulation.run(packed("deepseek_v2_lite", *more), False).summary
+    even = simulation.run(scenario("deepseek_v2_lite", *more), False).summary
     own = result["documents"]
     assert result["step_time_s"] == pytest.approx(own["even_step_time_s"] + own["imbalance_s"])
     assert result["routing"]["kind"] == "sampled" and abs(own["imbalance_s"]) < 0.05 * result["step_time_s"]
@@ -159,7 +160,7 @@ def test_a_mean_over_tokens_is_the_sum_over_documents():
 
 def test_flops_count_the_pairs_that_there_are():
     model = "gpt_oss_20b"
-    result = sim.run(scenario(model, lengths={"kind": "recorded", "histogram": [[100, 3], [700, 1]]}), interval=False)
+    result = simulation.run(scenario(model, lengths={"kind": "recorded", "histogram": [[100, 3], [700, 1]]}), False)
     plan = lay_out(scenario(model, lengths={"kind": "recorded", "histogram": [[100, 3], [700, 1]]}))
     from sim.disturbances.documents import drawn
 
@@ -171,7 +172,7 @@ def test_flops_count_the_pairs_that_there_are():
 
 
 def test_what_is_told():
-    told = sim.run(packed("deepseek_v2_lite", "parallel.expert=2"), interval=False).summary
+    told = simulation.run(packed("deepseek_v2_lite", "parallel.expert=2"), False).summary
     own = told["documents"]
     assert own["ranks_max"] >= own["ranks_p95"] > 1 and own["micro_batches_max"] >= own["micro_batches_p95"] > 1
     assert 0 < own["attention_share"] < 1

@@ -1,7 +1,7 @@
 """What the engine runs and records: plain values that share nothing by accident."""
 
 import pickle
-from dataclasses import FrozenInstanceError, astuple
+from dataclasses import astuple
 
 import pytest
 
@@ -45,7 +45,7 @@ def test_times_fit_in_64_bits() -> None:
 
 def test_jobs_and_actors_do_not_change() -> None:
     for value, name in ((Job(STEP), "template"), (Actor("a", ()), "groups"), (Sync(), "update_ns")):
-        with pytest.raises(FrozenInstanceError):
+        with pytest.raises(AttributeError):
             setattr(value, name, None)
 
 

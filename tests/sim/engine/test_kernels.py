@@ -156,7 +156,7 @@ def actors_as_drawn(laid, ran):
         rows = [iter(lane) for lane in as_drawn(traces[replica], position)]
         steps = zip(actor.jobs, low.kits[position], crossings(timeline)[position], strict=True)
         jobs = tuple(
-            replace(job, template=lasting(kit, rows, crossing.segment_starts[:, replica].tolist()))
+            job._replace(template=lasting(kit, rows, crossing.segment_starts[:, replica].tolist()))
             for job, kit, crossing in steps
         )
         assert not any(list(lane) for lane in rows)

@@ -161,7 +161,7 @@ def test_parts_are_the_same_steps(main):
     for chunks, row, kits in zip(low.jobs, low.parts, low.kits, strict=True):
         for job, part, kit in zip(chunks, row, kits, strict=True):
             assert (job.template, part.template) == (kit.chunk, kit.parts)
-            assert replace(part, template=job.template) == job and job.windows == kit.windows
+            assert part._replace(template=job.template) == job and job.windows == kit.windows
 
 
 def test_reductions_meet_the_exchanges_of_all_that_hold_the_stage(main):

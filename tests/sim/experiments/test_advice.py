@@ -7,9 +7,8 @@ from functools import cache
 
 import pytest
 
-import sim
 from hwmodels.refused import Refused
-from sim import assembly
+from sim import assembly, simulation
 from sim.analysis.memory import peak_bytes
 from sim.experiments.advice import ADVISED, WON, advice
 from sim.layout.plan import lay_out
@@ -27,9 +26,10 @@ def capacity(size):
     return f"cluster.node.device.hbm.capacity={size}"
 
 
+@cache
 def asked(*words):
     scenario = from_mapping(SMALL, words)
-    return scenario, sim.run(scenario, interval=False).summary
+    return scenario, simulation.run(scenario, False).summary
 
 
 @cache
@@ -83,7 +83,7 @@ def test_more_memory_is_the_last_resort():
     """Sequences of which one layer is more than a GPU holds: only nodes with more memory do."""
     words = ["batch.sequence_length=131072", "batch.sequences=4096", "recompute=none", "states.moments=fp32"]
     scenario = load(SCENARIOS / "v3_2048gpu.yaml", [*words, "outputs=[result]"])
-    told = advice(scenario, sim.run(scenario, interval=False).summary["step_time_s"])
+    told = advice(scenario, simulation.run(scenario, False).summary["step_time_s"])
     assert told and all(any(word.startswith("cluster.node=") for word in each["change"]) for each in told)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import sim
+from sim import simulation
 from sim.communication.exchange.roles import COPY, FIXED, FOLLOW
 from sim.experiments import comm_sms
 from sim.scenario import load
@@ -53,9 +53,9 @@ def test_a_split_is_the_scenario_with_that_many_sms(found: list[comm_sms.Split])
     """To the nanosecond, also where the scenario itself has others: what messages leave of the NICs follows. Twenty is
     V3's own; the NIC binds there, so that its step is the same with fixed roles."""
     changes = ["outputs=[result]", "detail=chunk"]
-    eight = sim.run(load(str(SCENARIO), [*changes, "comm.sms=8"]), interval=False).summary
+    eight = simulation.run(load(str(SCENARIO), [*changes, "comm.sms=8"]), False).summary
     assert (found[1].step_s, found[1].pair_s) == (eight["step_time_s"], eight["pair_s"]["seconds"])
-    runs = (sim.run(load(str(SCENARIO), [*changes, f"comm.warps={kind}"])) for kind in (FOLLOW, FIXED))
+    runs = (simulation.run(load(str(SCENARIO), [*changes, f"comm.warps={kind}"]), False) for kind in (FOLLOW, FIXED))
     follow, fixed = (run.summary["step_time_s"] for run in runs)
     assert found[2].step_s == follow
     assert fixed == pytest.approx(follow, rel=0.0005)

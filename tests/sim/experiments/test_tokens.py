@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import sim
 from hwmodels.refused import Refused
-from sim import assembly
+from sim import assembly, simulation
 from sim.__main__ import main
 from sim.experiments.tokens import LAYER_TOKENS, STEP_TOKENS, survey
 from sim.layout import plan
@@ -63,7 +62,7 @@ def test_loads_are_those_of_a_run(tiny: str, capsys: pytest.CaptureFixture[str],
             assert layer[what] == pytest.approx(
                 {"smallest": of_layer.min(), "mean": of_layer.mean(), "largest": of_layer.max()}
             )
-    rows = sim.run(scenario).summary["expert_rows"]
+    rows = simulation.run(scenario, False).summary["expert_rows"]
     assert rows["smallest"] == min(layer["rows"]["smallest"] for layer in found["layers"])
     assert rows["largest"] == max(layer["rows"]["largest"] for layer in found["layers"])
 

@@ -34,6 +34,17 @@ SCENARIOS_OF = {
     "copy engines": (*MOE, "comm.sms=0"),
     "one stage, no exchanges": (*MOE, "parallel.pipeline=1", "parallel.expert=1"),
     "dense": (LLAMA, *SMALL, "model.layers=4"),
+    "shared layers": (LLAMA, *SMALL, "model.layers=4", "stack=megatron", "parallel.tensor=2", "parallel.context=2"),
+    "shared tokens alone": (LLAMA, *SMALL, "model.layers=4", "stack=megatron", "parallel.context=2"),
+    "shared experts": (
+        LLAMA,
+        *SMALL,
+        "model=qwen3_30b_a3b",
+        "model.layers=4",
+        "stack=megatron",
+        "parallel.tensor=2",
+        "parallel.expert=4",
+    ),
     "times": (TIMES,),
     "times of one position": (TIMES, "parallel.pipeline=1"),
     "times of messages that take none": (EIGHT,),
@@ -51,14 +62,17 @@ VALUES = {
     "batch.packed": "false", "overlap.expert": "true", "recompute.kind": "full", "recompute.modules": "[norm]",
     "recompute.layers": 2, "states.master": "bf16", "states.moments": "fp32", "states.gradients": "bf16",
     "states.parameters": "bf16", "optimizer.offload": "host", "schedule.waiting": 0,
-    "stack.name": "torch", "overlap.pipeline": "false", "comm.collectives": "nccl",
+    "stack.name": "torch", "comm.collectives": "nccl", "parallel.tensor": 4, "parallel.sequence": "false",
+    "parallel.context": 4, "parallel.context_kind": "all_gather", "parallel.expert_tensor": 2,
+    "parallel.order": "cp-tp-dp-ep-pp", "overlap.tensor": "true", "parallel.zero": 0, "parallel.shard": 1,
+    "overlap.gradients": "true", "overlap.parameters": "true", "overlap.buckets": "1 GB",
+    "overlap.pipeline": "false",
 }  # fmt: skip
 """Another value than any of the scenarios has."""
 ELSEWHERE = {
     "name", "outputs", "detail", "fold",  # decide no figure, as docs/REFERENCE.md says
     "cluster.node", "cluster.fabric", "model",  # documents, whose keys are gone through by themselves
-    "parallel.tensor", "parallel.zero",  # have one legal value
-    *(f"parallel.{key}" for key in ("sequence", "context", "context_kind", "expert_tensor", "order")),  # likewise
+    "parallel.reshard",  # has one legal value, but for parallel.zero 3
     "stack.release", "stack.compiled", "stack.cuda_graphs", "stack.dispatcher",  # likewise
     "recompute.method", "routing.spread", "routing.max_vio", "routing.histogram",  # refused where they do not belong
     "schedule.group",  # likewise: of interleaved stages
@@ -75,18 +89,22 @@ def keys(form_of, above=""):
             yield f"{above}{name}"
 
 
+known = cache(load)
+"""Figures and lines are of one scenario."""
+
+
 @cache
 def figures(path, *overrides, interval=False):
     """What a run tells of itself aside; or None where it is refused."""
     try:
-        summary = run(load(path, overrides), interval).summary
+        summary = run(known(path, overrides), interval).summary
     except Refused:
         return None
     return {key: value for key, value in summary.items() if key not in ("scenario", "detail", *UNTOLD)}
 
 
 def lines(path, *overrides):
-    return [line.split(" changes nothing")[0] for line in unfelt(load(path, overrides))]
+    return [line.split(" changes nothing")[0] for line in unfelt(known(path, overrides))]
 
 
 def test_every_key_is_gone_through():
@@ -154,6 +172,13 @@ def test_a_group_of_as_many_micro_batches_as_without_it_is_told(group, felt):
     words = (LLAMA, *SMALL, "model.layers=4", "schedule.name=interleaved", f"schedule.group={group}")
     assert (figures(*words) != figures(*words[:-1])) == felt
     assert lines(*words) == [] if felt else ["schedule.group"]
+
+
+@pytest.mark.parametrize("precision", ["fp8_delayed", "fp8_current", "fp8_block"])
+def test_states_are_told_beside_every_recipe(precision):
+    """A recipe of TransformerEngine has formats of its own."""
+    words = (*SMALL, "model.layers=4", "stack=megatron", f"precision={precision}", "states.master=fp32")
+    assert f"states.master changes nothing: precision {precision} has them so" in list(unfelt(load(LLAMA, words)))
 
 
 def test_a_model_of_ones_own_is_asked_about_and_a_default_in_a_file_is_not(tmp_path):

@@ -4,10 +4,9 @@ from functools import cache
 
 import pytest
 
-import sim
 from hwmodels.document import DocumentError
 from hwmodels.op import Collective, HostCopy, HostUpdate, Memory
-from sim import assembly
+from sim import assembly, simulation
 from sim.layout import optimizer
 from sim.layout.plan import lay_out
 from sim.models.precision import PUBLISHED, RECIPES, States
@@ -28,7 +27,7 @@ def laid_out(*changes):
 
 @cache
 def summary(*changes):
-    return sim.run(from_mapping(SMALL, changes)).summary
+    return simulation.run(from_mapping(SMALL, changes), False).summary
 
 
 def parts(*changes, position=1):
@@ -119,6 +118,40 @@ def test_the_host_takes_states_and_the_longest_of_three_times():
     assert found["optimizer states"] == 0 and found["gradients"] == parts()["gradients"]
     assert summary("optimizer.offload=host")["step_time_s"] > summary()["step_time_s"]
     assert summary("optimizer.offload=host")["host_copy_s"] == 0 < summary()["host_copy_s"]
+
+
+HOST = "cluster.node.device.host.capacity"
+
+
+@pytest.mark.parametrize(
+    "words, each", [((), 2), (("optimizer.offload=host",), 14), (("optimizer.offload=host", "states.moments=fp32"), 18)]
+)
+def test_what_is_on_the_host_must_fit_there(words, each):
+    """Of a parameter: its average in BF16; offloaded, also a master weight, two moments, and a gradient."""
+    plan, machine, count = updated(*words)
+    needed = optimizer.host_bytes(plan, machine, 1)
+    most = optimizer.most_host_bytes(plan, machine)
+    assert needed == pytest.approx(each * count, rel=1e-12) and needed <= most
+    for room, fits in ((most, True), (most - 1e3, False)):
+        found = summary(*words, f"{HOST}={room / 1e3!r} kB")
+        lines = [line for line in found["infeasible"] if line.startswith("does not fit in the host's memory: ")]
+        assert bool(lines) is not fits
+    what = "master weights, moments and gradients" if words else "averaged parameters"
+    assert f": {what} of a rank need " in lines[0] and "its GPU's share of " in lines[0]
+
+
+def test_offloaded_states_of_plain_torch_are_updated_on_the_host():
+    """Not by kernels of the GPU, as they were while only their bytes were gone."""
+    torch = {
+        "cluster": {"node": "h200x1", "nodes": 1}, "model": {"base": "llama3_8b", "layers": 2}, "stack": "torch",
+        "precision": "bf16", "batch": {"micro_batches": 1, "sequence_length": 2048}, "optimizer": {"offload": "host"},
+    }  # fmt: skip
+    plan = lay_out(from_mapping(torch))
+    machine = assembly.machine(plan)
+    price, (held,) = machine.pricer.price, [optimizer.shards(plan, machine, 0)]
+    count, tail = round(held.updated), optimizer.tail(plan, machine, 0)
+    assert (tail.update_ns, tail.norm_ns) == (price(HostUpdate(count * (2 + 4 + 4 + 2))).ns, 0)
+    assert optimizer.host_bytes(plan, machine, 0) == held.updated * (4 + 2)
 
 
 @pytest.mark.parametrize(

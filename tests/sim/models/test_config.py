@@ -9,6 +9,7 @@ import yaml
 
 import sim
 from hwmodels.document import DocumentError
+from sim import simulation
 from sim.analysis.notes import notes
 from sim.experiments.unfelt import unfelt
 from sim.models.config import ARCHITECTURES, model_of
@@ -93,7 +94,7 @@ def test_a_config_beside_the_scenario_runs(tmp_path):
     scenario = load(path)
     assert scenario.model.name == "Llama-3.2-1B" and scenario.model.head_width == 64
     assert total(scenario.model) == 1_235_814_400  # transformers 5.24 on the meta device
-    assert sim.run(scenario).summary["step_time_s"] > 0
+    assert simulation.run(scenario, False).summary["step_time_s"] > 0
 
 
 def test_a_config_may_be_changed(tmp_path):
@@ -179,5 +180,7 @@ def test_a_capacity_acts_on_drawn_loads_alone(tmp_path):
     assert not list(unfelt(load(path, words)))
     unasked = replace(load(path, words[:1]), asked=())
     assert [line for line in notes(unasked, {}, []) if "so nothing is dropped" in line]
-    cut, free = (sim.run(load(path, [*words, *more])).summary["step_time_s"] for more in ([], ["model.capacity=0"]))
+    cut, free = (
+        simulation.run(load(path, [*words, *more]), False).summary["step_time_s"] for more in ([], ["model.capacity=0"])
+    )
     assert cut < free

@@ -5,9 +5,8 @@ import sys
 import pytest
 import yaml
 
-import sim
 from hwmodels.document import DocumentError
-from sim import models
+from sim import models, simulation
 from sim.models.family import families, family
 from sim.scenario import load, schema
 
@@ -137,7 +136,7 @@ def test_it_is_known_by_its_file_alone():
 
 def test_it_runs(folder):
     """Conserving time; its parameters and FLOPs are those of its own formulas."""
-    result = sim.run(load(str(folder / "scenario.yaml")))
+    result = simulation.run(load(str(folder / "scenario.yaml")))
     told = result.summary
     assert sum(bar.seconds for bar in result.waterfall) == pytest.approx(told["step_time_s"], rel=1e-6)
     assert sum(stage.parameters for stage in result.stages) == 16 * 2 * 4096 * 16384 + 2 * 32000 * 4096 + 4096

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import sim
 from hwmodels.device import load as device
 from hwmodels.document import DocumentError
 from hwmodels.op import AllToAll
 from hwmodels.price import Pricer
+from sim import simulation
 from sim.models.activations import Kept
 from sim.models.family import family
 from sim.models.layer import EXPERT, Site, Unit
@@ -242,7 +242,7 @@ ORDER = ("none", "{modules: [activation]}", "{modules: [activation, norm]}", "{m
 
 @cache
 def summary(choice, *changes):
-    return sim.run(from_mapping(DENSE, [f"recompute={choice}", *changes])).summary
+    return simulation.run(from_mapping(DENSE, [f"recompute={choice}", *changes]), False).summary
 
 
 def peak(found):

@@ -1,11 +1,13 @@
 """Kernels of the torch stack: as many of each class as in profiled steps, and what all stacks must agree on."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from hwmodels.op import Gemm, GroupedGemm
+from hwmodels.op import Attention, Gemm, GroupedGemm, Memory
+from hwmodels.refused import Refused
 from sim.assembly import machine
 from sim.layout.plan import lay_out
 from sim.models.family import weights
@@ -139,3 +141,32 @@ def test_float8_casts_each_operand_between_compiled_kernels():
 def test_float8_needs_compilation():
     with pytest.raises(Exception, match="torchao's casts are fast only where torch"):
         on(RUNS[0], precision="fp8_current")
+
+
+@pytest.mark.parametrize("q_rank", [0, 512])
+def test_compiled_latent_attention_keeps_its_products_and_fuses_the_rest(q_rank):
+    """One kernel between two products, assumed: as many products and attentions as eager, fewer kernels and bytes."""
+    run = next(run for run in RUNS if run.get("mla")) | {"q_rank": q_rank}
+    eager, fused = on(run), on(run | {"compiled": True})
+    unit = next(unit for unit in fused.units if unit.block)
+    for direction in "FBW":
+        here, there = ([k for p in own.parts(unit, direction) for k in p.kernels] for own in (fused, eager))
+        assert products(here) == products(there)
+        assert Counter(type(k.op) for k in here)[Attention] == Counter(type(k.op) for k in there)[Attention]
+        if direction != "W":
+            assert len(here) < len(there) and moved(here) < moved(there)
+    names = [k.name for k in fused.parts(unit, "F")[0].kernels if k.op.__class__ is Memory and k.op.kind == "fused"]
+    assert names == ["attn_norm", *["q_norm"] * bool(q_rank), "kv_norm", "rope_q", "rope_k", "join_heads"]
+
+
+def moved(kernels_):
+    return sum(k.op.bytes() for k in kernels_ if isinstance(k.op, Memory))
+
+
+def test_compiled_mixtures_are_refused():
+    run = next(run for run in RUNS if run.get("experts"))
+    with pytest.raises(
+        Refused, match=r"stack\.compiled is not built for experts layers; legal: grouped-query and latent"
+    ):
+        own = on(run | {"compiled": True})
+        own.parts(next(unit for unit in own.units if unit.routed), "F")

@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import sim
 from hwmodels.document import DocumentError
 from hwmodels.op import Attention, Gemm, Memory
 from reports.page import render
-from sim import assembly
+from sim import assembly, simulation
 from sim.layout import plan
 from sim.models import transformer
 from sim.models.family import weights
@@ -193,7 +192,7 @@ RUNS = {
 @pytest.mark.parametrize("name", RUNS)
 def test_runs_conserve_time(name):
     """Phases and bubbles of every position fill the step, and the waterfall adds to it."""
-    result = sim.run(load(LLAMA, [*RUNS[name], "batch.sequences=512", "outputs=[result]"]))
+    result = simulation.run(load(LLAMA, [*RUNS[name], "batch.sequences=512", "outputs=[result]"]))
     told = result.summary
     step, phases = told["step_time_s"], told["phases_per_rank"]
     for position in range(len(phases["forward"])):
@@ -207,13 +206,13 @@ def test_runs_conserve_time(name):
 @pytest.mark.parametrize("detail", ["op", "chunk"])
 def test_details_agree(detail):
     words = ["batch.sequences=512", "outputs=[result]"]
-    coarse, fine = (sim.run(load(LLAMA, [*words, *more])).summary for more in ([], [f"detail={detail}"]))
+    coarse, fine = (simulation.run(load(LLAMA, [*words, *more]), False).summary for more in ([], [f"detail={detail}"]))
     assert coarse["step_time_s"] == fine["step_time_s"]
 
 
 def test_memory_is_by_its_own_formulas():
     """Position 0 of 1F1B holds 16 micro-batches of five layers; weights, gradients and a shard of the states beside."""
-    result = sim.run(load(LLAMA, ["outputs=[result]"]))
+    result = simulation.run(load(LLAMA, ["outputs=[result]"]), False)
     assert result.feasible == (True, "")
     parts = result.summary["peak_memory_bytes"][0]
     assert set(parts) == {"total", "weights", "gradients", "optimizer states", "workspace", "activations"}
@@ -224,7 +223,7 @@ def test_memory_is_by_its_own_formulas():
 
 
 def test_no_sms_are_held_and_no_words_of_experts_said():
-    result = sim.run(load(LLAMA, ["batch.sequences=256"]))
+    result = simulation.run(load(LLAMA, ["batch.sequences=256"]))
     assert result.spans.sms.max() == 132
     assert {row["name"] for row in result.summary["communication"]} == {
         "pipeline message", "gradient reduce-scatter, dense", "parameter all-gather, dense",
@@ -239,7 +238,7 @@ def test_a_family_with_experts_may_have_a_model_without():
     words = ["model.dense_layers=27", "outputs=[result]", "batch.sequences=1024"]
     lite = str(SCENARIOS / "v2_lite.yaml")
     assert assembly.machine(plan.lay_out(load(lite, words))).pricer.compute_sms == 132
-    told = sim.run(load(lite, words)).summary
+    told = simulation.run(load(lite, words), False).summary
     assert told["step_time_s"] > 0 and told["overlap_fraction"] is None
     with pytest.raises(DocumentError, match="sampled routing needs experts; legal: balanced"):
         load(lite, [*words, "routing=sampled"])

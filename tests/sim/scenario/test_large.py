@@ -2,9 +2,9 @@
 
 import pytest
 
-import sim
 from hwmodels.document import DocumentError
 from hwmodels.refused import Refused
+from sim import simulation
 from sim.__main__ import main
 from sim.scenario import SCENARIOS, from_mapping, load
 
@@ -44,10 +44,10 @@ def test_what_is_legal_runs():
     """The largest seed, and the smallest rate."""
     most = f"seed={2**64 - 1}"
     words = ["outputs=[result]", "detail=chunk"]
-    assert sim.run(load(V3, [most, *words])).summary["intervals_90"]
-    assert sim.run(load(V3, ["cluster.node.nic.bandwidth=1 MB/s", *words])).summary["step_time_s"] > 0
+    assert simulation.run(load(V3, [most, *words])).summary["intervals_90"]
+    assert simulation.run(load(V3, ["cluster.node.nic.bandwidth=1 MB/s", *words])).summary["step_time_s"] > 0
     lite = load(str(SCENARIOS / "v2_lite.yaml"), [most, "routing=sampled", "outputs=[result]"])
-    assert sim.run(lite).summary["routing"]["max_vio"]["mean"] > 0
+    assert simulation.run(lite).summary["routing"]["max_vio"]["mean"] > 0
 
 
 def test_what_only_the_run_finds_is_a_line_too(capsys, tmp_path):
@@ -86,7 +86,7 @@ LARGE = [
 @pytest.mark.parametrize("words", LARGE, ids=lambda words: words[-1])
 def test_times_that_cannot_be_counted_are_refused_where_they_are_made(words):
     with pytest.raises(Refused, match="a time or a size is too large to count"):
-        sim.run(load(V3, ["outputs=[result]", *words]))
+        simulation.run(load(V3, ["outputs=[result]", *words]))
 
 
 @pytest.mark.parametrize("value", [1, 2, 12, 97, 2048, 36, 10**12])

@@ -4,9 +4,8 @@ import sys
 
 import pytest
 
-import sim
 from hwmodels.document import DocumentError
-from sim import schedules
+from sim import schedules, simulation
 from sim.layout import plan
 from sim.scenario import SCENARIOS, load, schema
 from sim.schedules import program
@@ -57,7 +56,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def run(*words):
-    return sim.run(load(V3, [*SMALL, *words]))
+    return simulation.run(load(V3, [*SMALL, *words]), False)
 
 
 def refused(*words):

@@ -220,3 +220,13 @@ def test_a_part_of_any_name_runs() -> None:
         return tuple(p._replace(name=p.name.replace("mlp", "ffn")) for p in parts(unit, direction))
 
     assert len({p.part for p in compose("F", moe(1), [], other).phases}) == 4
+
+
+def test_kernels_that_a_collective_runs_ahead_of_do_not_wait_for_it() -> None:
+    """Two gathers, each beside the two kernels behind it: those wait for what was before, and what follows for both."""
+    tick, ahead = Kernel("tick", TICK), Kernel("gather", TICK, COMMUNICATION, meets="tensor", ahead=2)
+    part = Part("mlp", "F", 0, (tick, ahead, tick, tick, ahead, tick, tick, tick))
+    found = compose("F", moe(1), (), lambda unit, direction: (part,)).phases
+    assert [len(phase.kernels) for phase in found] == [1, 1, 2, 1, 2, 1]
+    assert [phase.needs for phase in found] == [(), (0,), (0,), (1, 2), (1, 2), (3, 4)]
+    assert [phase.meets for phase in found] == ["", "tensor", "", "tensor", "", ""]

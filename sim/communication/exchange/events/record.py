@@ -17,16 +17,6 @@ class Lane:
     worked: tuple[Span, ...]
     waited: tuple[tuple[int, int, str], ...]
 
-    def waited_ns(self) -> dict[str, int]:
-        """What for -> how long, nothing else being done."""
-        total: dict[str, int] = {}
-        for start, end, why in self.waited:
-            total[why] = total.get(why, 0) + end - start
-        return total
-
-    def worked_ns(self) -> int:
-        return sum(end - start for start, end in self.worked)
-
 
 @dataclass(frozen=True)
 class Lanes:

@@ -3,25 +3,35 @@
 from hwmodels.op import copy, rope
 from sim.models.blocks.gqa import Heads
 from sim.models.layer import Kernel
-from sim.models.stacks.cudnn import Shared, attend, attend_backward, operations
+from sim.models.stacks.context import attention
+from sim.models.stacks.cudnn import Shared, operations
 from sim.models.stacks.megatron.casts import normed, transposed
-from sim.models.stacks.megatron.linear import dgrad, fused, linear, norm_backward, plain_norm, product, wgrad
+from sim.models.stacks.megatron.linear import (
+    first,
+    first_dgrad,
+    first_wgrad,
+    fused,
+    last,
+    last_dgrad,
+    last_wgrad,
+    norm_backward,
+    plain_norm,
+)  # fmt: skip
+from sim.models.stacks.sharing import END, piece
 
 
 def forward(site: Shared, heads: Heads) -> list[Kernel]:
     """[tokens, hidden] -> [tokens, hidden], with the norm before it and the residual behind."""
     t, h = site.tokens, site.shape.hidden
-    out = [*normed(site, "input_norm", t, h), *product(site, "qkv", heads.qkv, h)]
+    out = [*normed(site, "input_norm", site.own, h), *first(site, "qkv", heads.qkv, h)]
     if heads.shared != heads.queries:  # queries of a group lie apart
         out += [Kernel("query_copy", copy(t, heads.q))]
     if heads.normed:
         out += plain_norm("q_norm", t * heads.queries, heads.width) + plain_norm(
             "k_norm", t * heads.shared, heads.width
         )
-    out += _turned(site, heads, "")
-    for op in operations(site, heads, "forward"):
-        out += attend(op)
-    return [*out, *linear(site, "proj", h, heads.q), fused("residual", t, h, 2, 1)]
+    out += [*_turned(site, heads, ""), *attention(site, operations(site, heads, "forward"))]
+    return [*out, *last(site, "proj", h, heads.q), fused("residual", site.own, h, 2, 1)]
 
 
 def _turned(site: Shared, heads: Heads, tail: str) -> list[Kernel]:
@@ -32,22 +42,20 @@ def _turned(site: Shared, heads: Heads, tail: str) -> list[Kernel]:
 
 def backward(site: Shared, heads: Heads) -> list[Kernel]:
     """Input gradients; those of weights are `weight`."""
-    t, h = site.tokens, site.shape.hidden
-    out = dgrad(site, "proj", h, heads.q)
-    for op in operations(site, heads, "backward"):
-        out += attend_backward(op)
+    t, own, h = site.tokens, site.own, site.shape.hidden
+    out = [*last_dgrad(site, "proj", h, heads.q), *attention(site, operations(site, heads, "backward"))]
     out += _turned(site, heads, "_bwd")
     if heads.normed:
         out += norm_backward("q_norm_bwd", t * heads.queries, heads.width)
         out += norm_backward("k_norm_bwd", t * heads.shared, heads.width)
-    out += [Kernel("join_dqkv", copy(t, heads.qkv)), *dgrad(site, "qkv", heads.qkv, h)]
-    out += [*transposed(site, "input_norm", t, h), *norm_backward("input_norm_bwd", t, h)]
-    return [*out, fused("add_residual", t, h, 2, 1)]
+    out += [Kernel("join_dqkv", copy(t, heads.qkv)), *first_dgrad(site, "qkv", heads.qkv, h)]
+    end = [*transposed(site, "input_norm", own, h), *norm_backward("input_norm_bwd", own, h)]
+    return out + piece(site, END, [*end, fused("add_residual", own, h, 2, 1)])
 
 
 def weight(site: Shared, heads: Heads) -> list[Kernel]:
     h = site.shape.hidden
-    return [*wgrad(site, "proj", h, heads.q), *wgrad(site, "qkv", heads.qkv, h)]
+    return [*last_wgrad(site, "proj", h, heads.q), *first_wgrad(site, "qkv", heads.qkv, h)]
 
 
 def tensors(heads: Heads, hidden: int) -> list[int]:

@@ -39,6 +39,11 @@ def casting(site: Shared) -> Casting | None:
     return CASTINGS[site.recipe.name]
 
 
+def one_scale(site: Shared) -> bool:
+    """Whether a tensor has one scale, or none: columns then are rows transposed."""
+    return site.recipe.name in ("bf16", "fp8_delayed", "fp8_current")
+
+
 def ways(site: Shared) -> int:
     """Quantised tensors of one: rows and columns, or one for both where the GPU reads either."""
     return 2 if site.recipe.both_ways else 1
@@ -69,7 +74,7 @@ def normed(site: Shared, name: str, rows: int, width: int) -> list[Kernel]:
 def transposed(site: Shared, name: str, rows: int, width: int) -> list[Kernel]:
     """Columns of a norm's output, where backward makes them from its rows."""
     own = casting(site)
-    if own is None or not own.later or ways(site) == 1:
+    if own is None or not own.later or ways(site) == 1 or site.groups.sequence:  # after the gather, with that of dY
         return []
     row = site.recipe.activation.row_bytes(width)
     return [Kernel(f"transpose_{name}", Memory("weight_transpose", rows, row, row))]

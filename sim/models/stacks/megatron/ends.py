@@ -6,6 +6,10 @@ from sim.models.blocks.made import EMBEDDING, HEAD, Made
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.megatron.linear import fused, norm_backward, plain_norm
+from sim.models.stacks.sharing import END, GATHER, INPUT, collective, gathered, piece, summed
+
+SUMS = 3 * 4
+"""Bytes of a token's largest logit, sum and right logit, in FP32."""
 
 
 def end(site: Shared, made: Made, direction: str) -> list[Kernel]:
@@ -16,34 +20,51 @@ def end(site: Shared, made: Made, direction: str) -> list[Kernel]:
 
 
 def _embedding(site: Shared, made: Made, direction: str) -> list[Kernel]:
-    """Rows of the table, from [sequences, tokens] to [tokens, sequences]; its gradient goes to FP32 main gradients."""
-    t, h, v = site.tokens, site.shape.hidden, site.shape.vocabulary
-    row, learned = PLAIN_BF16.row_bytes(h), [fused("positions", t, h, 2, 1)] if made.positions else []
+    """Rows of the table, from [sequences, tokens] to [tokens, sequences]; its gradient goes to FP32 main gradients.
+    Ranks that share the vocabulary have zeros for tokens of others, and add up (VocabParallelEmbedding)."""
+    t, own, h, v = site.tokens, site.own, site.shape.hidden, site.shape.vocabulary
+    row, learned = PLAIN_BF16.row_bytes(h), [fused("positions", own, h, 2, 1)] if made.positions else []
     if direction == "F":
-        return [Kernel("embedding", copy(t, h)), *learned, Kernel("embedding_transpose", copy(t, h))]
+        out = [Kernel("embedding", copy(t, h)), *_masked(site)]
+        if site.groups.sequence:  # positions come behind the sum of a rank's own tokens
+            return [*out, Kernel("embedding_transpose", copy(t, h)), *summed(site, "embedding", h), *learned]
+        return [*out, *summed(site, "embedding", h), *learned, Kernel("embedding_transpose", copy(t, h))]
     if direction == "W":
         return []
     added = Memory("elementwise", v, row + PLAIN_FP32.row_bytes(h), PLAIN_FP32.row_bytes(h))
     grad = Kernel("embedding_bwd", Memory("elementwise", t, 2 * row, row))
-    return [Kernel("embedding_transpose_bwd", copy(t, h)), *learned, grad, Kernel("main_grad_add", added)]
+    come = [*gathered(site, "dy_embedding", row), Kernel("embedding_transpose_bwd", copy(t, h))]
+    return [*come, *learned, *_masked(site), grad, Kernel("main_grad_add", added)]
+
+
+def _masked(site: Shared) -> list[Kernel]:
+    """Rows of tokens that are not in this rank's part of the table."""
+    return [fused("vocabulary_mask", site.tokens, site.shape.hidden, 1, 1)] if site.groups.tensor > 1 else []
 
 
 def _head(site: Shared, direction: str) -> list[Kernel]:
-    """Final norm, logits, and the loss, which writes their gradient in their place."""
-    t, h, v = site.tokens, site.shape.hidden, site.shape.vocabulary
+    """Final norm, logits, and the loss, which writes their gradient in their place. Ranks that share the vocabulary
+    tell each other the largest logit of their part, its sum and the right one's (te_parallel_cross_entropy)."""
+    t, own, h, v = site.tokens, site.own, site.shape.hidden, site.shape.vocabulary
+    x = PLAIN_BF16.row_bytes(h)
     if direction == "W":
-        return [Kernel("head_wgrad", Gemm(v, h, t, "wgrad", "bf16"))]
+        product = [Kernel("head_wgrad", Gemm(v, h, t, "wgrad", "bf16"))]
+        return [*piece(site, GATHER, gathered(site, "x_head_again", x)), *piece(site, INPUT, product)]
     if direction == "F":
         logits = Kernel("head", Gemm(t, v, h, "fprop", "bf16"))
-        loss = [fused("softmax", t, v, 1, 0), fused("cross_entropy", t, v, 1, 1)]
-        return [*plain_norm("final_norm", t, h), logits, *loss]
-    scaled = fused("cross_entropy_bwd", t, v, 1, 1)
-    return [scaled, Kernel("head_dgrad", Gemm(t, h, v, "dgrad", "bf16")), *norm_backward("final_norm_bwd", t, h)]
+        tensor = site.groups.tensor
+        sums = [collective(site, "all_gather", "gather_sums", t * tensor * SUMS)] if tensor > 1 else []
+        loss = [fused("softmax", t, v, 1, 0), *sums, fused("cross_entropy", t, v, 1, 1)]
+        return [*plain_norm("final_norm", own, h), *gathered(site, "x_head", x), logits, *loss]
+    product = [Kernel("head_dgrad", Gemm(t, h, v, "dgrad", "bf16")), *summed(site, "dx_head", h)]
+    end = norm_backward("final_norm_bwd", own, h)
+    return [fused("cross_entropy_bwd", t, v, 1, 1), *piece(site, INPUT, product), *piece(site, END, end)]
 
 
 def _projection(site: Shared, direction: str) -> list[Kernel]:
-    """Norms of the hidden state and of the next token's embedding, joined, and a product in BF16."""
-    t, h = site.tokens, site.shape.hidden
+    """Norms of the hidden state and of the next token's embedding, joined, and a product in BF16; of a rank's own
+    tokens."""
+    t, h = site.own, site.shape.hidden
     if direction == "W":
         return [Kernel("projection_wgrad", Gemm(h, 2 * h, t, "wgrad", "bf16"))]
     if direction == "F":

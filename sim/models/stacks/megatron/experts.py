@@ -10,8 +10,21 @@ from hwmodels.op import Gemm, Memory, permute, small, unpermute
 from sim.models.blocks.experts import Experts
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
+from sim.models.stacks.megatron.casts import quantised
 from sim.models.stacks.megatron.feed_forward import activate, activate_backward
-from sim.models.stacks.megatron.linear import dgrad, fused, grouped, linear, norm_backward, plain_norm, wgrad
+from sim.models.stacks.megatron.linear import (
+    dgrad,
+    first,
+    fused,
+    grouped,
+    last,
+    last_dgrad,
+    last_wgrad,
+    norm_backward,
+    plain_norm,
+    wgrad,
+)  # fmt: skip
+from sim.models.stacks.sharing import gathered, row_collective, summed
 
 MAPS = ("row_map", "row_map_sums", "row_map_final")
 """Kernels that say where each row goes (TransformerEngine, pytorch/triton/permutation.py)."""
@@ -57,13 +70,25 @@ def _permuted(site: Shared, name: str) -> list[Kernel]:
 
 def forward(site: Shared, experts: Experts) -> list[Kernel]:
     """Rows as dispatched -> their weighted sum for each token received; shared experts, and the residual behind."""
-    t, h, net, shared = site.tokens, site.shape.hidden, experts.routed, experts.shared
-    out = [*_permuted(site, "permute"), *grouped(site, "experts_fc1", net.first, h), activate(site.rows, net)]
-    out += [*grouped(site, "experts_fc2", h, net.width), Kernel("unpermute", unpermute(site.received, site.rows, h))]
+    own, h, net, shared = site.own, site.shape.hidden, experts.routed, experts.shared
+    out = [*_permuted(site, "permute"), *_gathered(site, "rows"), *grouped(site, "experts_fc1", net.first, h)]
+    out += [activate(site.expert_rows, net), *grouped(site, "experts_fc2", h, net.width), *_scattered(site, "rows")]
+    out += [Kernel("unpermute", unpermute(site.received, site.rows, h))]
     if shared.width:
-        out += [*linear(site, "shared_fc1", shared.first, h), activate(t, shared, "shared_act")]
-        out += [*linear(site, "shared_fc2", h, shared.width), fused("add_shared", t, h, 2, 1)]
-    return [*out, fused("residual", t, h, 2, 1)]
+        out += [*quantised(site, "x_shared_fc1", own, h), *first(site, "shared_fc1", shared.first, h)]
+        out += [activate(site.tokens, shared, "shared_act"), *last(site, "shared_fc2", h, shared.width)]
+        out += [fused("add_shared", own, h, 2, 1)]
+    return [*out, fused("residual", own, h, 2, 1)]
+
+
+def _gathered(site: Shared, name: str) -> list[Kernel]:
+    """Rows of all ranks that share the columns of experts (`MoEAlltoAllTokenDispatcher`, behind its all-to-all)."""
+    return row_collective(site, "all_gather", f"gather_{name}", site.rows, PLAIN_BF16.row_bytes(site.shape.hidden))
+
+
+def _scattered(site: Shared, name: str) -> list[Kernel]:
+    """Sums of rows, to whose rank they came to."""
+    return row_collective(site, "reduce_scatter", f"scatter_{name}", site.rows, PLAIN_BF16.row_bytes(site.shape.hidden))
 
 
 def backward(site: Shared, experts: Experts) -> list[Kernel]:
@@ -71,11 +96,11 @@ def backward(site: Shared, experts: Experts) -> list[Kernel]:
     t, h, net, shared, rows = site.tokens, site.shape.hidden, experts.routed, experts.shared, site.rows
     out = []
     if shared.width:
-        out += [*dgrad(site, "shared_fc2", h, shared.width), activate_backward(t, shared, "shared_act_bwd")]
-        out += dgrad(site, "shared_fc1", shared.first, h)
-    out += [Kernel("unpermute_bwd", permute(site.received, rows, h, PLAIN_BF16))]
-    out += [*grouped(site, "experts_fc2", h, net.width, "dgrad"), activate_backward(rows, net)]
-    out += grouped(site, "experts_fc1", net.first, h, "dgrad")
+        out += [*last_dgrad(site, "shared_fc2", h, shared.width), activate_backward(t, shared, "shared_act_bwd")]
+        out += [*dgrad(site, "shared_fc1", shared.first, h), *summed(site, "dx_shared_fc1", h)]
+    out += [Kernel("unpermute_bwd", permute(site.received, rows, h, PLAIN_BF16)), *_gathered(site, "dy_rows")]
+    out += [*grouped(site, "experts_fc2", h, net.width, "dgrad"), activate_backward(site.expert_rows, net)]
+    out += [*grouped(site, "experts_fc1", net.first, h, "dgrad"), *_scattered(site, "dx_rows")]
     return [*out, Kernel("permute_bwd", unpermute(site.received, rows, h))]
 
 
@@ -83,7 +108,8 @@ def weight(site: Shared, experts: Experts) -> list[Kernel]:
     h, net, shared = site.shape.hidden, experts.routed, experts.shared
     out = []
     if shared.width:
-        out += [*wgrad(site, "shared_fc2", h, shared.width), *wgrad(site, "shared_fc1", shared.first, h)]
+        again = gathered(site, "x_shared_fc1_again", site.recipe.activation.row_bytes(h))
+        out += [*last_wgrad(site, "shared_fc2", h, shared.width), *again, *wgrad(site, "shared_fc1", shared.first, h)]
     return [
         *out,
         *grouped(site, "experts_fc2", h, net.width, "wgrad"),

@@ -4,14 +4,24 @@ from sim.models.blocks.feed_forward import Network
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.megatron.casts import normed, transposed
-from sim.models.stacks.megatron.linear import dgrad, fused, linear, norm_backward, product, wgrad
+from sim.models.stacks.megatron.linear import (
+    first,
+    first_dgrad,
+    first_wgrad,
+    fused,
+    last,
+    last_dgrad,
+    last_wgrad,
+    norm_backward,
+)  # fmt: skip
+from sim.models.stacks.sharing import END, piece
 
 
 def forward(site: Shared, network: Network) -> list[Kernel]:
     """[tokens, hidden] -> [tokens, hidden], with the norm before it and the residual behind."""
-    t, h = site.tokens, site.shape.hidden
-    out = [*normed(site, "mlp_norm", t, h), *product(site, "fc1", network.first, h), activate(t, network)]
-    return [*out, *linear(site, "fc2", h, network.width), fused("residual", t, h, 2, 1)]
+    own, h = site.own, site.shape.hidden
+    out = [*normed(site, "mlp_norm", own, h), *first(site, "fc1", network.first, h), activate(site.tokens, network)]
+    return [*out, *last(site, "fc2", h, network.width), fused("residual", own, h, 2, 1)]
 
 
 def activate(rows: int, network: Network, name: str = "") -> Kernel:
@@ -28,15 +38,16 @@ def activate_backward(rows: int, network: Network, name: str = "") -> Kernel:
 
 def backward(site: Shared, network: Network) -> list[Kernel]:
     """Input gradients; those of weights are `weight`."""
-    t, h = site.tokens, site.shape.hidden
-    out = [*dgrad(site, "fc2", h, network.width), activate_backward(t, network)]
-    out += [*dgrad(site, "fc1", network.first, h), *transposed(site, "mlp_norm", t, h)]
-    return [*out, *norm_backward("mlp_norm_bwd", t, h), fused("add_residual", t, h, 2, 1)]
+    own, h = site.own, site.shape.hidden
+    out = [*last_dgrad(site, "fc2", h, network.width), activate_backward(site.tokens, network)]
+    out += first_dgrad(site, "fc1", network.first, h)
+    end = [*transposed(site, "mlp_norm", own, h), *norm_backward("mlp_norm_bwd", own, h)]
+    return out + piece(site, END, [*end, fused("add_residual", own, h, 2, 1)])
 
 
 def weight(site: Shared, network: Network) -> list[Kernel]:
     h = site.shape.hidden
-    return [*wgrad(site, "fc2", h, network.width), *wgrad(site, "fc1", network.first, h)]
+    return [*last_wgrad(site, "fc2", h, network.width), *first_wgrad(site, "fc1", network.first, h)]
 
 
 def tensors(network: Network, hidden: int) -> list[int]:

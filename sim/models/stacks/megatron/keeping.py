@@ -1,6 +1,7 @@
 """What Megatron Core with TransformerEngine keeps of a unit: inputs of products in the recipe's format, else BF16.
 
-Norms keep their input and inverse deviations; products their input, quantised by columns; attention q, k, v, its output
+Of what a tensor group shares tokens of, each rank keeps its own, and gathers again (sequence parallelism). Norms keep
+their input and inverse deviations; products their input, quantised by columns; attention q, k, v, its output
 and log-sum-exp (the product behind it keeps a quantised copy beside); activations their input in BF16.
 """
 
@@ -16,8 +17,10 @@ from sim.models.blocks.mamba import Mamba
 from sim.models.blocks.mla import Latent
 from sim.models.layer import Unit
 from sim.models.stacks import keeping
+from sim.models.stacks.again import Tensor
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.deepseek import mamba
+from sim.models.stacks.keeping import part
 from sim.models.stacks.megatron.casts import casting
 from sim.models.stacks.megatron.formats import of_unit
 
@@ -32,12 +35,14 @@ def _gradients(site: Shared, made: Made) -> float:
         inner = made.dense.first + made.dense.width
     if made.routed:
         inner = made.routed.chosen * (h + made.routed.routed.first + made.routed.routed.width)
+        inner = inner * site.own * site.groups.expert_tensor // site.tokens
     mixing = 0.0
     if isinstance(mixer, Heads):
         mixing = PLAIN_BF16.row_bytes(2 * mixer.qkv + mixer.q) + PLAIN_FP32.row_bytes(mixer.q)
     elif isinstance(mixer, Latent):
         mixing = PLAIN_BF16.row_bytes(2 * mixer.q + mixer.kv + mixer.out) + PLAIN_FP32.row_bytes(mixer.q)
-    return PLAIN_BF16.row_bytes(2 * h) + max(PLAIN_BF16.row_bytes(inner), mixing)
+    again = PLAIN_BF16.row_bytes(h) if site.groups.sequence else 0.0  # the gathered input, for the weights' gradient
+    return PLAIN_BF16.row_bytes(2 * h) + again + max(PLAIN_BF16.row_bytes(inner), mixing)
 
 
 def _norm(width: float) -> float:
@@ -50,42 +55,65 @@ def _end(site: Shared, made: Made) -> float:
     if made.end == EMBEDDING:
         return float(INDEX)
     if made.end == HEAD:
-        return _norm(h) + PLAIN_BF16.row_bytes(h + v)
-    return 2 * _norm(h) + PLAIN_BF16.row_bytes(2 * h) + INDEX
+        return (_norm(h) + PLAIN_BF16.row_bytes(h)) * part(site) + PLAIN_BF16.row_bytes(v)
+    return (2 * _norm(h) + PLAIN_BF16.row_bytes(2 * h)) * part(site) + INDEX
 
 
-def _mixer(site: Shared, mixer: Heads | Latent | Mamba | None) -> float:
-    h, row = site.shape.hidden, site.recipe.activation.row_bytes
+def _mixer(site: Shared, mixer: Heads | Latent | Mamba | None) -> list[Tensor]:
+    h, row, bf16 = site.shape.hidden, site.recipe.activation.row_bytes, PLAIN_BF16.row_bytes
     if isinstance(mixer, Mamba):
-        return mamba.kept(site, mixer)
+        return [Tensor(mamba.kept(site, mixer))]
     if isinstance(mixer, Heads):
         # values lie in the product's output, which stays whole; queries and keys are turned (or normed) copies
-        again = PLAIN_BF16.row_bytes(mixer.q + mixer.kv) * (mixer.normed + bool(mixer.rotary))
-        inner = PLAIN_BF16.row_bytes(mixer.qkv + mixer.q) + PLAIN_FP32.row_bytes(mixer.queries)
-        return _norm(h) + row(h) + again + inner + _copy(site, mixer.q)
+        again = bf16(mixer.q + mixer.kv) * (mixer.normed + bool(mixer.rotary))
+        before = Tensor((_norm(h) + row(h)) * part(site))
+        return [before, Tensor(again + bf16(mixer.qkv)), *_attended(site, mixer.q, mixer.queries)]
     if isinstance(mixer, Latent):
-        query = _norm(mixer.q_rank) + row(mixer.q_rank) if mixer.q_rank else 0.0
-        inner = PLAIN_BF16.row_bytes(2 * mixer.q + 2 * mixer.out) + PLAIN_FP32.row_bytes(mixer.heads)
-        return _norm(h) + row(h) + query + _norm(mixer.kv_rank) + row(mixer.kv_rank) + inner + _copy(site, mixer.out)
-    return 0.0
+        compressed, own = [width for width in (mixer.q_rank, mixer.kv_rank) if width], part(site)
+        return [
+            Tensor(bf16(h) * own), Tensor((DEVIATION + row(h)) * own, ("norm",)),
+            *(Tensor(bf16(width) * own) for width in compressed),
+            *(Tensor((DEVIATION + row(width)) * own, ("mla_up_projection",)) for width in compressed),
+            Tensor(bf16(2 * mixer.q + mixer.out), ("mla_up_projection",)),
+            *_attended(site, mixer.out, mixer.heads),
+        ]  # fmt: skip
+    return []
 
 
-def _copy(site: Shared, width: int) -> float:
-    """A quantised copy of what is kept in BF16 anyway."""
-    return site.recipe.activation.row_bytes(width) if casting(site) else 0.0
+def _attended(site: Shared, width: int, heads: int) -> list[Tensor]:
+    """Attention's output and log-sum-exp. The product behind keeps the output in BF16, or quantised beside."""
+    again = ("core_attention",)
+    copy = [Tensor(site.recipe.activation.row_bytes(width))] if casting(site) else []
+    return [
+        Tensor(PLAIN_BF16.row_bytes(width), again if copy else ()),
+        Tensor(PLAIN_FP32.row_bytes(heads), again),
+        *copy,
+    ]
 
 
-def _network(site: Shared, network: Network) -> float:
-    h, row = site.shape.hidden, site.recipe.activation.row_bytes
-    return _norm(h) + row(h) + PLAIN_BF16.row_bytes(network.first) + row(network.width)
+def _network(site: Shared, network: Network) -> list[Tensor]:
+    h, row, bf16, own = site.shape.hidden, site.recipe.activation.row_bytes, PLAIN_BF16.row_bytes, part(site)
+    inner = bf16(network.first) + row(network.width)
+    return [Tensor(bf16(h) * own), Tensor((DEVIATION + row(h)) * own + inner, ("mlp",))]
 
 
-def _experts(site: Shared, experts: Experts) -> Kept:
+def _experts(site: Shared, experts: Experts) -> list[Tensor]:
     """Scores; of a row its input, first product and activation, and its output for the weight's gradient."""
-    h, net, shared, row = site.shape.hidden, experts.routed, experts.shared, site.recipe.activation.row_bytes
-    beside = row(h) + PLAIN_BF16.row_bytes(shared.first) + row(shared.width) if shared.width else 0.0
-    fixed = _norm(h) + PLAIN_BF16.row_bytes(h) + 2 * PLAIN_FP32.row_bytes(experts.number) + beside
-    return Kept(site.tokens * fixed, 0.0, row(h) + PLAIN_BF16.row_bytes(net.first) + row(net.width))
+    h, net, shared, own = site.shape.hidden, experts.routed, experts.shared, part(site)
+    row, bf16, beside = site.recipe.activation.row_bytes, PLAIN_BF16.row_bytes, ("moe", "shared_experts")
+    out = [
+        Tensor(bf16(h) * own),
+        Tensor((DEVIATION + bf16(h)) * own, ("norm",)),
+        Tensor(2 * PLAIN_FP32.row_bytes(experts.number) * own, ("moe",)),
+    ]
+    if shared.width:
+        copy = row(h) * own if casting(site) else 0.0  # in BF16 it is the router's input
+        out += [Tensor(copy, (*beside, "norm")), Tensor(bf16(shared.first) + row(shared.width), beside)]
+    ranks = site.groups.expert_tensor  # whose rows are gathered
+    return [
+        *out, Tensor(0.0, ("moe",), (row(h) + bf16(net.first)) * ranks),
+        Tensor(0.0, ("moe", "activation"), row(net.width) * ranks),
+    ]  # fmt: skip
 
 
 KEEPING = keeping.Keeping(_end, _mixer, _network, _experts, _norm, _gradients)
@@ -104,7 +132,7 @@ def regained(site: Shared, made: Made, unit: Unit) -> Kept:
 def kept_for_weight(site: Shared, made: Made, unit: Unit) -> Kept:
     """Between input and weight gradient, when a schedule splits them."""
     site = of_unit(site, unit)
-    return keeping.kept_for_weight(site.recipe.activation.row_bytes, site, made)
+    return keeping.kept_for_weight(site.recipe.activation.row_bytes, site, made, gathered=False)
 
 
 def workspace(site: Shared, made: Iterable[Made]) -> float:

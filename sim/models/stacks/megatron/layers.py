@@ -2,7 +2,6 @@
 
 from types import ModuleType
 
-from hwmodels.refused import Refused
 from sim.models.blocks.experts import Experts
 from sim.models.blocks.feed_forward import Network
 from sim.models.blocks.gqa import Heads
@@ -11,11 +10,11 @@ from sim.models.blocks.mamba import Mamba
 from sim.models.blocks.mla import Latent
 from sim.models.layer import Kernel, Part, Unit
 from sim.models.precision import RECIPES
-from sim.models.stacks import layers
+from sim.models.stacks import layers, mamba
 from sim.models.stacks.cudnn import Shared
-from sim.models.stacks.deepseek import mamba
 from sim.models.stacks.layers import Block
 from sim.models.stacks.megatron import attention, experts, feed_forward, latent
+from sim.models.stacks.megatron.again import WORDS
 from sim.models.stacks.megatron.ends import end
 from sim.models.stacks.megatron.formats import of_unit
 from sim.models.stacks.megatron.linear import norm_backward, plain_norm
@@ -26,10 +25,6 @@ BLOCKS: dict[type, ModuleType] = {Heads: attention, Latent: latent, Network: fee
 
 def parts(site: Shared, made: Made, unit: Unit, direction: str) -> tuple[Part, ...]:
     """The parts of a unit for direction F, B or W, in the order they depend on each other. Raises Refused."""
-    if site.recompute.kind == "modules":
-        raise Refused(
-            "recompute.modules are not built for the megatron stack; legal: recompute none or full, or layers"
-        )
     return layers.parts(STACK, of_unit(site, unit), made, unit, direction)
 
 
@@ -54,4 +49,4 @@ def _post_norm(site: Shared, direction: str) -> list[Kernel]:
     return plain_norm("post_norm", t, h) if direction == "F" else norm_backward("post_norm_bwd", t, h)
 
 
-STACK = layers.Stack(_block, _gate, end, _post_norm)
+STACK = layers.Stack(_block, _gate, end, _post_norm, words=WORDS, stops=False)

@@ -4,7 +4,8 @@ from hwmodels.formats import PLAIN_BF16
 from hwmodels.op import Gemm, GroupedGemm, Memory, norm, small
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
-from sim.models.stacks.megatron.casts import quantised
+from sim.models.stacks.megatron.casts import one_scale, quantised, ways
+from sim.models.stacks.sharing import GATHER, INPUT, drained, fed, gathered, piece, summed
 
 HOST = {"F": 3.0, "B": 2.5}
 """The host's work for a module of TransformerEngine, over that of a simple elementwise operation: as much as torch's
@@ -16,6 +17,18 @@ def product(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     return [Kernel(name, Gemm(site.tokens, n, k, "fprop", site.recipe.linear), host=HOST["F"])]
 
 
+def first(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
+    """The first product of a block: quantised input of each rank's own tokens, gathered so -> [tokens, n]."""
+    gather = gathered(site, f"x_{name}", site.recipe.activation.row_bytes(k))
+    return fed(site, gather, lambda at: product(at, name, n, k))
+
+
+def last(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
+    """The last one: [tokens, k] -> sums of each rank's own tokens, or of all."""
+    before = quantised(site, f"x_{name}", site.tokens, k)
+    return before + drained(site, lambda at: product(at, name, n, k), name, n)
+
+
 def linear(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     """The same from a BF16 input."""
     return [*quantised(site, f"x_{name}", site.tokens, k), *product(site, name, n, k)]
@@ -23,8 +36,44 @@ def linear(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
 
 def dgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     """Gradient of its input, behind the cast of the output's gradient, which the weight gradient reads too."""
-    op = Gemm(site.tokens, k, n, "dgrad", site.recipe.linear)
-    return [*quantised(site, f"dy_{name}", site.tokens, n), Kernel(f"{name}_dgrad", op, host=HOST["B"])]
+    return [*quantised(site, f"dy_{name}", site.tokens, n), *_dgrad(site, name, n, k)]
+
+
+def _dgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
+    return [Kernel(f"{name}_dgrad", Gemm(site.tokens, k, n, "dgrad", site.recipe.linear), host=HOST["B"])]
+
+
+def last_dgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
+    """The same of the last product: the output's gradient is quantised where it is, and gathered for both products that
+    read it."""
+    row = site.recipe.activation.row_bytes(n) * (1 if one_scale(site) else ways(site))
+    gather = gathered(site, f"dy_{name}", row)
+    return [*quantised(site, f"dy_{name}", site.own, n), *fed(site, gather, lambda at: _dgrad(at, name, n, k))]
+
+
+def first_dgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
+    """Of the first product, a piece of its own: the sum over ranks runs beside the weights' gradient."""
+    return piece(site, INPUT, [*dgrad(site, name, n, k), *summed(site, f"dx_{name}", k)])
+
+
+def last_wgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
+    """Of the last product's weights, from the gathered gradient of its output."""
+    return [*_turned(site, f"dy_{name}", n), *wgrad(site, name, n, k)]
+
+
+def first_wgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
+    """Of the first one's, whose input is gathered again, beside the gradient of the input."""
+    gather = gathered(site, f"x_{name}_again", site.recipe.activation.row_bytes(k))
+    own = [*_turned(site, f"x_{name}", k), *wgrad(site, name, n, k)]
+    return [*piece(site, GATHER, gather), *piece(site, INPUT, own)]
+
+
+def _turned(site: Shared, name: str, width: int) -> list[Kernel]:
+    """Columns of a tensor that was gathered by rows, of one scale."""
+    if not (site.groups.sequence and one_scale(site) and ways(site) > 1):
+        return []
+    row = site.recipe.activation.row_bytes(width)
+    return [Kernel(f"transpose_{name}", Memory("weight_transpose", site.tokens, row, row))]
 
 
 def wgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
@@ -34,7 +83,7 @@ def wgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
 
 def grouped(site: Shared, name: str, n: int, k: int, role: str = "fprop") -> list[Kernel]:
     """A product a local expert, over their rows together (`TEGroupedMLP`), behind the cast of its input or gradient."""
-    rows, local, cast = site.rows, site.local_experts, k if role == "fprop" else n
+    rows, local, cast = site.expert_rows, site.local_experts, k if role == "fprop" else n
     before = quantised(site, f"rows_{name}_{role}", rows, cast) if role != "wgrad" else []
     shape = (n, k) if role == "fprop" else (k, n)
     op = GroupedGemm(local, rows, *shape, role, site.recipe.linear)

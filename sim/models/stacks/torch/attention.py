@@ -6,7 +6,8 @@ and two more that sum gradients of shared keys and values over their queries' he
 
 from sim.models.blocks.gqa import Heads
 from sim.models.layer import Kernel
-from sim.models.stacks.cudnn import Shared, attend, attend_backward, operations
+from sim.models.stacks.context import attention
+from sim.models.stacks.cudnn import Shared, operations
 from sim.models.stacks.torch.kernels import (
     VIEWS,
     dgrad,
@@ -19,6 +20,7 @@ from sim.models.stacks.torch.kernels import (
     transposed,
     wgrad,
 )  # fmt: skip
+from sim.models.stacks.torch.sharing import gathered, summed
 
 HEADS = 6
 """Views that make heads of the columns of q, k and v: a shape and a transpose each."""
@@ -27,24 +29,22 @@ HEADS = 6
 def forward(site: Shared, heads: Heads) -> list[Kernel]:
     """[tokens, hidden] -> [tokens, hidden], with the norm before it and the residual behind."""
     t, h = site.tokens, site.shape.hidden
-    out = [rms_norm("attn_norm", t, h), *linear(site, "q", heads.q, h)]
+    out = [rms_norm("attn_norm", site.own, h), *gathered(site, "x_attn", h), *linear(site, "q", heads.q, h)]
     out += [*linear(site, "k", heads.kv, h), *linear(site, "v", heads.kv, h)]
     if heads.normed:
         out += [rms_norm("q_norm", t * heads.queries, heads.width), rms_norm("k_norm", t * heads.shared, heads.width)]
     if heads.rotary:
         out += [*rope("rope_q", t * heads.queries, heads.rotary), *rope("rope_k", t * heads.shared, heads.rotary)]
-    for op in operations(site, heads, "forward"):
-        out += attend(op)
+    out += attention(site, operations(site, heads, "forward"))
     out += [transposed("join_heads", t, heads.q, 1 + HEADS * VIEWS["F"]), *linear(site, "o", h, heads.q)]
-    return [*out, elementwise("residual", t, h, 2)]
+    return [*out, *summed(site, "attn", h), elementwise("residual", site.own, h, 2)]
 
 
 def backward(site: Shared, heads: Heads) -> list[Kernel]:
     """Input gradients; those of weights are `weight`."""
-    t, h = site.tokens, site.shape.hidden
-    out = dgrad(site, "o", h, heads.q)
-    for op in operations(site, heads, "backward"):
-        out += attend_backward(op)
+    t, own, h = site.tokens, site.own, site.shape.hidden
+    out = [*gathered(site, "dy_attn", h), *dgrad(site, "o", h, heads.q)]
+    out += attention(site, operations(site, heads, "backward"))
     if heads.rotary:
         out += rope_backward("rope_k_bwd", t * heads.shared, heads.rotary)
         out += rope_backward("rope_q_bwd", t * heads.queries, heads.rotary)
@@ -53,8 +53,8 @@ def backward(site: Shared, heads: Heads) -> list[Kernel]:
         out += rms_norm_backward("k_norm_bwd", t * heads.shared, heads.width)
     out += [*dgrad(site, "v", heads.kv, h), transposed("join_dk", t, heads.kv)]
     out += [*dgrad(site, "k", heads.kv, h), elementwise("add_dx", t, h, 2), transposed("join_dq", t, heads.q)]
-    out += [*dgrad(site, "q", heads.q, h), elementwise("add_dx", t, h, 2), *rms_norm_backward("attn_norm_bwd", t, h)]
-    return [*out, elementwise("add_residual", t, h, 2)]
+    out += [*dgrad(site, "q", heads.q, h), elementwise("add_dx", t, h, 2), *summed(site, "dx_attn", h)]
+    return [*out, *rms_norm_backward("attn_norm_bwd", own, h), elementwise("add_residual", own, h, 2)]
 
 
 def weight(site: Shared, heads: Heads) -> list[Kernel]:

@@ -20,10 +20,13 @@ from sim.models.stacks.torch.kernels import (
     tiny,
     wgrad,
 )  # fmt: skip
+from sim.models.stacks.torch.sharing import gathered, summed, token_numbers
 
 FEW_INDICES = 3072
 """Rows up to which one kernel adds up the embedding's gradient; more are sorted first
 (aten/src/ATen/native/cuda/Embedding.cu)."""
+MASKS = 3
+"""Kernels that mask numbers of tokens: two comparisons, and their difference from the first (assumed)."""
 KEY_PASSES = 8
 """Sweeps of the sort of 64-bit indices."""
 
@@ -37,8 +40,25 @@ def embedding(site: Shared, direction: str) -> list[Kernel]:
     t, h = site.tokens, site.shape.hidden
     row = PLAIN_BF16.row_bytes(h)
     if direction == "F":
-        return [*_contiguous(site, "tokens"), Kernel("embedding", Memory("gather", t, row + INDEX, row))]
-    return _embedding_backward(site) if direction == "B" else []
+        rows = Kernel("embedding", Memory("gather", t, row + INDEX, row))
+        return [
+            *_contiguous(site, "tokens"),
+            *_masked(site, MASKS),
+            rows,
+            *_masked(site),
+            *summed(site, "embedding", h),
+        ]
+    come = [*gathered(site, "dy_embedding", h), *_masked(site)]
+    return [*come, *_embedding_backward(site)] if direction == "B" else []
+
+
+def _masked(site: Shared, tiny_ones: int = 0) -> list[Kernel]:
+    """Of ranks that share the vocabulary: numbers of tokens that are not in this rank's part of the table, in so many
+    kernels; or their rows (torch/distributed/tensor/_ops/_embedding_ops.py, MaskPartial)."""
+    if site.groups.tensor == 1:
+        return []
+    rows = elementwise("vocabulary_mask", site.tokens, site.shape.hidden)
+    return [tiny("mask_tokens")] * tiny_ones if tiny_ones else [rows]
 
 
 def _embedding_backward(site: Shared) -> list[Kernel]:
@@ -66,29 +86,47 @@ def _embedding_backward(site: Shared) -> list[Kernel]:
 
 def head(site: Shared, direction: str) -> list[Kernel]:
     """Logits in BF16, copied to FP32 for log-softmax and the loss; the gradient comes back the same way."""
-    t, h, v = site.tokens, site.shape.hidden, site.shape.vocabulary
+    t, own, h, v = site.tokens, site.own, site.shape.hidden, site.shape.vocabulary
     size = float(t) * v * WIDE
     if direction == "W":
         return wgrad(site, "head", v, h)
     if direction == "F":
         return [
-            rms_norm("final_norm", t, h), *linear(site, "head", v, h),
+            rms_norm("final_norm", own, h), *gathered(site, "x_head", h), *linear(site, "head", v, h),
             *halved(converted("logits_fp32", t, v, WIDTH, WIDE), size), *_contiguous(site, "labels"),
-            Kernel("log_softmax", Memory("softmax", t, PLAIN_FP32.row_bytes(v), PLAIN_FP32.row_bytes(v))),
-            tiny("nll", "softmax"),
+            *_log_softmax(site), tiny("nll", "softmax"), *token_numbers(site, "losses"),
         ]  # fmt: skip
-    loss = Memory("softmax_backward", t, 2 * PLAIN_FP32.row_bytes(v), PLAIN_FP32.row_bytes(v))
     return [
         tiny("one"), *halved(Kernel("loss_zeros", Memory("fill", t, 0.0, PLAIN_FP32.row_bytes(v))), size),
-        tiny("nll_bwd", "softmax"), Kernel("log_softmax_bwd", loss),
+        tiny("nll_bwd", "softmax"), *_log_softmax_backward(site),
         *halved(converted("logits_bf16", t, v, WIDE, WIDTH), size),
-        *dgrad(site, "head", v, h), *rms_norm_backward("final_norm_bwd", t, h),
+        *dgrad(site, "head", v, h), *summed(site, "dx_head", h), *rms_norm_backward("final_norm_bwd", own, h),
     ]  # fmt: skip
+
+
+def _log_softmax(site: Shared) -> list[Kernel]:
+    """One kernel; or, of ranks that share the vocabulary, operation by operation, with the largest logits and the sums
+    of all (torch/distributed/tensor/parallel/loss.py)."""
+    t, row = site.tokens, PLAIN_FP32.row_bytes(site.shape.vocabulary)
+    if site.groups.tensor == 1:
+        return [Kernel("log_softmax", Memory("softmax", t, row, row))]
+    largest, total = (Kernel(name, Memory("reduce", t, row, WIDE)) for name in ("logits_max", "logits_sum"))
+    first, exp, last = (Kernel(f"logits_{n}", Memory("elementwise", t, row, row)) for n in ("shift", "exp", "norm"))
+    return [largest, *token_numbers(site, "max"), first, exp, total, *token_numbers(site, "sums"), tiny("log"), last]
+
+
+def _log_softmax_backward(site: Shared) -> list[Kernel]:
+    t, row = site.tokens, PLAIN_FP32.row_bytes(site.shape.vocabulary)
+    if site.groups.tensor == 1:
+        return [Kernel("log_softmax_bwd", Memory("softmax_backward", t, 2 * row, row))]
+    each = Memory("elementwise", t, row, row)
+    kernels = {"exp": each, "scale": each, "sub": each._replace(read=2 * row)}
+    return [Kernel(f"logits_{name}_bwd", op) for name, op in kernels.items()]
 
 
 def positions(site: Shared, direction: str) -> list[Kernel]:
     """Learned positions, added to the embedding; their gradient sums over sequences."""
-    t, h = site.tokens, site.shape.hidden
+    t, h = site.own, site.shape.hidden
     if direction == "F":
         return [elementwise("positions", t, h, 2)]
     return [elementwise("positions_bwd", t, h)] if direction == "B" else []

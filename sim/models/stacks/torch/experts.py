@@ -11,6 +11,7 @@ from sim.models.blocks.feed_forward import Network
 from sim.models.layer import Kernel
 from sim.models.mixture import Mixture
 from sim.models.stacks.cudnn import Shared
+from sim.models.stacks.sharing import row_collective
 from sim.models.stacks.torch import feed_forward
 from sim.models.stacks.torch.kernels import (
     INDEX,
@@ -60,8 +61,8 @@ def gate(site: Shared, experts: Experts, mixture: Mixture) -> list[Kernel]:
 
 def forward(site: Shared, experts: Experts) -> list[Kernel]:
     """Rows sorted by expert, both products, and their weighted sum; with the residual behind."""
-    t, h, rows, net = site.received, site.shape.hidden, routed_rows(site, experts), experts.routed
-    local, row = site.local_experts, PLAIN_BF16.row_bytes(h)
+    t, h, rows, net = site.received, site.shape.hidden, own_rows(site, experts), experts.routed
+    local, row, all_rows = site.local_experts, PLAIN_BF16.row_bytes(h), rows * site.groups.expert_tensor
     index = Memory("elementwise", rows, INDEX, INDEX)
     out = [
         tiny("experts_copy", "copy"),
@@ -81,8 +82,10 @@ def forward(site: Shared, experts: Experts) -> list[Kernel]:
         Kernel("token_of_row", index),
         Kernel("permute", Memory("gather", rows, row, row), host=1 + VIEWS["F"]),
     ]
-    out += [*grouped("experts_gate_up", local, rows, net.first, h), *_activate(rows, net)]
-    out += grouped("experts_down", local, rows, h, net.width)
+    out += row_collective(site, "all_gather", "gather_rows", rows, row)
+    out += [*grouped("experts_gate_up", local, all_rows, net.first, h), *_activate(all_rows, net)]
+    out += grouped("experts_down", local, all_rows, h, net.width)
+    out += row_collective(site, "reduce_scatter", "scatter_rows", rows, row)
     out += [Kernel("chosen_weights", Memory("gather", rows, INDEX + WIDE, WIDE)), tiny("weights_bf16", "copy")]
     out += [strided("weighted", rows, h), Kernel("zeros", Memory("fill", t, 0.0, row)), Kernel("token_of_row", index)]
     out += [
@@ -90,13 +93,13 @@ def forward(site: Shared, experts: Experts) -> list[Kernel]:
         Kernel("index_add", Memory("scatter", rows, 2 * row, row)),
     ]
     if experts.shared.width:
-        out += [*feed_forward.forward(site, experts.shared)[1:-1], elementwise("add_shared", site.tokens, h, 2)]
-    return [*out, elementwise("residual", site.tokens, h, 2)]
+        out += [*feed_forward.forward(site, experts.shared)[1:-1], elementwise("add_shared", site.own, h, 2)]
+    return [*out, elementwise("residual", site.own, h, 2)]
 
 
-def routed_rows(site: Shared, experts: Experts) -> int:
-    """Rows of the experts here, none of them padding."""
-    return site.tokens * experts.chosen if site.group == 1 else site.rows
+def own_rows(site: Shared, experts: Experts) -> int:
+    """Rows that came to the experts here, none of them padding."""
+    return site.own * experts.chosen if site.group == 1 else site.rows
 
 
 def _activate(rows: int, net: Network) -> list[Kernel]:
@@ -114,22 +117,28 @@ def _put(name: str, rows: int, add: Kernel) -> list[Kernel]:
 
 def backward(site: Shared, experts: Experts) -> list[Kernel]:
     """Input gradients of the experts and of their weights in the sum; those of parameters are `weight`."""
-    t, h, rows, net = site.received, site.shape.hidden, routed_rows(site, experts), experts.routed
-    row, local, w = PLAIN_BF16.row_bytes(h), site.local_experts, net.width
+    t, h, rows, net = site.received, site.shape.hidden, own_rows(site, experts), experts.routed
+    row, local, w, all_rows = PLAIN_BF16.row_bytes(h), site.local_experts, net.width, rows * site.groups.expert_tensor
     out = feed_forward.backward(site, experts.shared)[:-3] if experts.shared.width else []
     out += [Kernel("dy_of_rows", Memory("gather", rows, row, row)), elementwise("weighted_bwd", rows, h, 2)]
     out += [strided("weighted_dx", rows, h), Kernel("weights_grad", Memory("reduce", rows, row, 2.0))]
     out += [tiny("weights_grad_fp32", "copy"), tiny("weights_zeros")]
     out += _put("weights", rows, tiny("weights_add", "index"))
-    out += grouped("experts_down_dgrad", local, rows, w, h, "dgrad")
-    if net.fan > 1:
-        out += [elementwise("gate_mul_bwd", rows, w, 2), strided("gate_mul_bwd", rows, w, 2)]
-        out += [strided(f"{net.activation}_bwd", rows, w, 2), joined("join_d_gate_up", rows, net.first)]
-    else:
-        out += [activated(net.activation, rows, w, back=True)]
-    out += grouped("experts_gate_up_dgrad", local, rows, h, net.first, "dgrad")
+    out += row_collective(site, "all_gather", "gather_dy_rows", rows, row)
+    out += [*grouped("experts_down_dgrad", local, all_rows, w, h, "dgrad"), *_activate_backward(all_rows, net)]
+    out += grouped("experts_gate_up_dgrad", local, all_rows, h, net.first, "dgrad")
+    out += row_collective(site, "reduce_scatter", "scatter_dx_rows", rows, row)
     out += [Kernel("dx_zeros", Memory("fill", t, 0.0, row))]
     return out + _put("dx", rows, Kernel("dx_add", Memory("scatter", rows, row, t * row / rows)))
+
+
+def _activate_backward(rows: int, net: Network) -> list[Kernel]:
+    """Gradient of the first product, of both halves joined."""
+    w = net.width
+    if net.fan == 1:
+        return [activated(net.activation, rows, w, back=True)]
+    out = [elementwise("gate_mul_bwd", rows, w, 2), strided("gate_mul_bwd", rows, w, 2)]
+    return [*out, strided(f"{net.activation}_bwd", rows, w, 2), joined("join_d_gate_up", rows, net.first)]
 
 
 def gate_backward(site: Shared, experts: Experts) -> list[Kernel]:
@@ -146,7 +155,8 @@ def gate_backward(site: Shared, experts: Experts) -> list[Kernel]:
 
 def weight(site: Shared, experts: Experts) -> list[Kernel]:
     """Weight gradients of the experts: a grouped product each."""
-    h, rows, net, local = site.shape.hidden, routed_rows(site, experts), experts.routed, site.local_experts
+    h, net, local = site.shape.hidden, experts.routed, site.local_experts
+    rows = own_rows(site, experts) * site.groups.expert_tensor
     shared = feed_forward.weight(site, experts.shared) if experts.shared.width else []
     out = [*shared, *grouped("experts_down_wgrad", local, rows, h, net.width, "wgrad")]
     return out + grouped("experts_gate_up_wgrad", local, rows, net.first, h, "wgrad")

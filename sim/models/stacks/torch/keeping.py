@@ -1,15 +1,15 @@
 """What torch's autograd keeps of a unit, and what is alive beside it at the peak.
 
-Each operation keeps the tensors that its gradient needs: norms their input and inverse deviations, products their
-input, attention q, k, v, its output and log-sum-exp, activations their input. Compiled, the activation and its product
-are computed again. A unit's backward holds gradients of its inner tensors: of the head, where log-softmax's gradient is
-made, those of its input and of its output, in FP32 beside the output itself.
+Each operation keeps the tensors that its gradient needs, gathered where it reads them so: norms their input and
+inverse deviations, products their input, attention q, k, v, its output and log-sum-exp, activations their input.
+Compiled, the activation and its product are computed again. A unit's backward holds gradients of its inner tensors: of
+the head, where log-softmax's gradient is made, those of its input and of its output, in FP32 beside the output itself.
 """
 
 from collections.abc import Iterable
 
 from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
-from sim.models.activations import Kept
+from sim.models.activations import Kept, layer_input
 from sim.models.blocks.experts import Experts
 from sim.models.blocks.feed_forward import Network
 from sim.models.blocks.gqa import Heads
@@ -17,11 +17,15 @@ from sim.models.blocks.made import EMBEDDING, HEAD, Made
 from sim.models.blocks.mamba import Mamba
 from sim.models.blocks.mla import Latent
 from sim.models.layer import Unit
+from sim.models.recompute import FIRST, SELECTIVE
 from sim.models.stacks import keeping
+from sim.models.stacks.again import Tensor, saved_bytes
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.deepseek import mamba
-from sim.models.stacks.torch.experts import routed_rows
+from sim.models.stacks.keeping import part
+from sim.models.stacks.torch.experts import own_rows
 from sim.models.stacks.torch.kernels import INDEX, WIDE, WIDTH
+from sim.models.stacks.torch.layers import parts
 
 
 def _gradients(site: Shared, made: Made) -> float:
@@ -32,6 +36,7 @@ def _gradients(site: Shared, made: Made) -> float:
     inner = (made.dense.fan + 1) * made.dense.width if made.dense else 0
     if made.routed:
         inner = made.routed.chosen * (h + made.routed.routed.first + made.routed.routed.width)
+        inner = inner * site.own * site.groups.expert_tensor // site.tokens
     heads = made.mixer
     mixing = 0.0
     if isinstance(heads, Heads):
@@ -52,61 +57,91 @@ def _end(site: Shared, made: Made) -> float:
         return float(INDEX)
     if made.end == HEAD:
         logits = PLAIN_BF16.row_bytes(v) if site.stack.compiled else PLAIN_FP32.row_bytes(v)
-        return _norm(h) + PLAIN_BF16.row_bytes(h) + logits
-    return 2 * _norm(h) + PLAIN_BF16.row_bytes(2 * h) + INDEX
+        return _norm(h) * part(site) + PLAIN_BF16.row_bytes(h) + logits
+    return (2 * _norm(h) + PLAIN_BF16.row_bytes(2 * h)) * part(site) + INDEX
 
 
-def _mixer(site: Shared, mixer: Heads | Latent | Mamba | None) -> float:
-    """Bytes of a token. The output is kept twice: by head for attention, by token for the product behind it."""
-    h = site.shape.hidden
+def _mixer(site: Shared, mixer: Heads | Latent | Mamba | None) -> list[Tensor]:
+    h, bf16 = site.shape.hidden, PLAIN_BF16.row_bytes
     if isinstance(mixer, Mamba):
-        return mamba.kept(site, mixer)
+        return [Tensor(mamba.kept(site, mixer))]
     if isinstance(mixer, Heads):
-        again = PLAIN_BF16.row_bytes(mixer.q + mixer.kv) if mixer.normed else 0.0
-        inner = PLAIN_BF16.row_bytes(h + mixer.qkv + 2 * mixer.q) + PLAIN_FP32.row_bytes(mixer.queries)
-        return _norm(h) + again + inner
+        turned = bf16(mixer.q + mixer.kv) if mixer.normed else 0.0
+        return [*_normed(h, part(site)), Tensor(turned + bf16(mixer.qkv)), *_attended(mixer.q, mixer.queries)]
     if isinstance(mixer, Latent):
-        query = _norm(mixer.q_rank) + PLAIN_BF16.row_bytes(mixer.q_rank) if mixer.q_rank else 0.0
-        latent = _norm(mixer.kv_rank) + PLAIN_BF16.row_bytes(mixer.kv_rank)
+        latents = [each for width in (mixer.q_rank, mixer.kv_rank) if width for each in _normed(width)]
         # q and k joined, v inside the tensor that keys without position are in too
-        inner = PLAIN_BF16.row_bytes(h + 2 * mixer.q + mixer.kv + 2 * mixer.out) + PLAIN_FP32.row_bytes(mixer.heads)
-        return _norm(h) + query + latent + inner
-    return 0.0
+        up = Tensor(bf16(2 * mixer.q + mixer.kv), ("mla_up_projection",))
+        return [*_normed(h, part(site)), *latents, up, *_attended(mixer.out, mixer.heads)]
+    return []
 
 
-def _network(site: Shared, network: Network) -> float:
-    """Bytes of a token: of the activation's input, its output where it meets a gate, that gate, and their product."""
-    h = site.shape.hidden
-    inner = network.fan if site.stack.compiled else 2 * network.fan
-    return _norm(h) + PLAIN_BF16.row_bytes(h + inner * network.width)
+def _normed(width: int, own: float = 1.0) -> list[Tensor]:
+    """Input of a norm, its inverse deviation, and its output, which the product behind it keeps. own: part of the
+    tokens that are normed here, before those of all are gathered."""
+    row = PLAIN_BF16.row_bytes(width)
+    return [Tensor(row * own), Tensor(WIDE * own + row, ("norm",))]
 
 
-def _experts(site: Shared, experts: Experts) -> Kept:
+def _attended(width: int, heads: int) -> list[Tensor]:
+    """Attention's output by head, and by token for the product behind it; log-sum-exp of its heads."""
+    row = PLAIN_BF16.row_bytes(width)
+    return [Tensor(row), Tensor(row + PLAIN_FP32.row_bytes(heads), ("core_attention",))]
+
+
+def _network(site: Shared, network: Network) -> list[Tensor]:
+    """The activation's input, its output where it meets a gate, that gate, and their product."""
+    row = PLAIN_BF16.row_bytes(network.fan * network.width)
+    made = [] if site.stack.compiled else [Tensor(row, ("mlp", "activation"))]
+    return [*_normed(site.shape.hidden, part(site)), Tensor(row, ("mlp",)), *made]
+
+
+def _experts(site: Shared, experts: Experts) -> list[Tensor]:
     """Scores in FP32 and chosen weights; of a row its input, the inner tensors, its output and its weight."""
-    h, net = site.shape.hidden, experts.routed
+    h, net, shared, bf16 = site.shape.hidden, experts.routed, experts.shared, PLAIN_BF16.row_bytes
     scores = PLAIN_FP32.row_bytes(experts.number) + (INDEX + WIDE) * experts.chosen
-    shared = PLAIN_BF16.row_bytes(2 * experts.shared.fan * experts.shared.width) if experts.shared.width else 0.0
-    fixed = site.tokens * (_norm(h) + PLAIN_BF16.row_bytes(h) + scores + shared)
-    row = PLAIN_BF16.row_bytes(2 * h + 2 * net.fan * net.width) + 3 * INDEX + WIDTH
-    return Kept(fixed + (routed_rows(site, experts) * row if site.group == 1 else 0.0), 0.0, row * (site.group > 1))
+    beside, inner = (bf16(each.fan * each.width) for each in (shared, net))
+    ranks, own = site.groups.expert_tensor, part(site)
+    row, inner = bf16(2 * h) * ranks + inner * ranks + 3 * INDEX + WIDTH, inner * ranks
+    tokens = own_rows(site, experts) / site.tokens if site.group == 1 else 0.0  # rows of a token that are here
+    of_rows = [
+        Tensor(size * tokens, ("moe", *again), 0.0 if tokens else size)
+        for size, again in ((row, ()), (inner, ("activation",)))
+    ]
+    before = [each._replace(token=each.token * own) for each in _normed(h)]
+    gathered = [Tensor(bf16(h))] if own < 1 and shared.width else []  # shared experts' input; routers read their own
+    return [
+        *before,
+        *gathered,
+        Tensor(scores * own + beside, ("moe",)),
+        Tensor(beside, ("moe", "activation")),
+        *of_rows,
+    ]
 
 
 KEEPING = keeping.Keeping(_end, _mixer, _network, _experts, _norm, _gradients)
 
 
 def kept(site: Shared, made: Made, unit: Unit) -> Kept:
-    """From a unit's forward to its input gradient."""
-    return keeping.kept(KEEPING, site, made, unit)
+    """From a unit's forward to its input gradient; by the selective policy a layer's input and what that saves."""
+    if site.recompute.kind != SELECTIVE or made.end:
+        return keeping.kept(KEEPING, site, made, unit)
+    forward = parts(site, made, unit, "F")
+    return layer_input(site, unit._replace(checkpoint=FIRST)) + saved_bytes(site, forward)
 
 
 def regained(site: Shared, made: Made, unit: Unit) -> Kept:
-    """What the backward of a unit holds until it is through."""
-    return keeping.regained(KEEPING, site, made, unit)
+    """What the backward of a unit holds until it is through; by the selective policy all that a layer keeps without it,
+    a bound: some of that is saved anyway."""
+    gradients = keeping.regained(KEEPING, site, made, unit)
+    if site.recompute.kind != SELECTIVE or made.end:
+        return gradients
+    return gradients + keeping.kept(KEEPING, site, made, unit) - layer_input(site, unit._replace(checkpoint=FIRST))
 
 
 def kept_for_weight(site: Shared, made: Made, unit: Unit) -> Kept:
     """Between input and weight gradient, when a schedule splits them."""
-    return keeping.kept_for_weight(PLAIN_BF16.row_bytes, site, made)
+    return keeping.kept_for_weight(PLAIN_BF16.row_bytes, site, made, gathered=True)
 
 
 def workspace(site: Shared, made: Iterable[Made]) -> float:

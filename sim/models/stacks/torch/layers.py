@@ -10,11 +10,11 @@ from sim.models.blocks.made import HEAD, PROJECTION, Made
 from sim.models.blocks.mamba import Mamba
 from sim.models.blocks.mla import Latent
 from sim.models.layer import Kernel, Part, Unit
-from sim.models.stacks import layers
+from sim.models.stacks import layers, mamba
 from sim.models.stacks.cudnn import Shared
-from sim.models.stacks.deepseek import mamba
 from sim.models.stacks.layers import Block
 from sim.models.stacks.torch import attention, compiled, ends, experts, feed_forward, latent
+from sim.models.stacks.torch.again import WORDS
 from sim.models.stacks.torch.kernels import (
     AROUND,
     concatenated,
@@ -26,14 +26,13 @@ from sim.models.stacks.torch.kernels import (
 )  # fmt: skip
 
 EAGER = {Heads: attention, Latent: latent, Mamba: mamba, Network: feed_forward, Experts: experts}
-COMPILED = {Heads: compiled.attention, Network: compiled.feed_forward}
-"""Kind of block -> the module with its passes."""
+COMPILED = {Heads: compiled.attention, Latent: compiled.latent, Network: compiled.feed_forward}
+"""Kind of block -> the module with its passes. Mixtures are not compiled: sizes of their groups are data (bincount),
+where torch.compile breaks the graph, and what is fused on either side no trace says."""
 
 
 def parts(site: Shared, made: Made, unit: Unit, direction: str) -> tuple[Part, ...]:
     """The parts of a unit for direction F, B or W, in the order they depend on each other. Raises Refused."""
-    if site.recompute.kind == "modules":
-        raise Refused("recompute.modules are not built for the torch stack; legal: recompute none or full, or layers")
     return layers.parts(STACK, site, made, unit, direction)
 
 
@@ -41,7 +40,7 @@ def _block(site: Shared, block: Block, direction: str) -> list[Kernel]:
     """Raises Refused for a block that is not known compiled."""
     known: dict[type, ModuleType] = COMPILED if site.stack.compiled else EAGER
     if type(block) not in known:
-        legal = "grouped-query attention and dense networks"
+        legal = "grouped-query and latent attention, dense networks"
         raise Refused(f"stack.compiled is not built for {type(block).__name__.lower()} layers; legal: {legal}")
     module = known[type(block)]
     kernels: list[Kernel] = {"F": module.forward, "B": module.backward, "W": module.weight}[direction](site, block)
@@ -67,15 +66,15 @@ def _end(site: Shared, made: Made, direction: str) -> list[Kernel]:
 
 
 def _projection(site: Shared, direction: str) -> list[Kernel]:
-    """Norms of the hidden state and of the next token's embedding, joined, and a product."""
-    t, h = site.tokens, site.shape.hidden
+    """Norms of the hidden state and of the next token's embedding, joined, and a product; of a rank's own tokens."""
+    t, h, alone = site.own, site.shape.hidden, site.local
     if direction == "F":
         norms = [rms_norm("hidden_norm", t, h), rms_norm("next_norm", t, h), concatenated("join", t, 2 * h)]
-        return [*ends.embedding(site, "F"), *norms, *linear(site, "projection", h, 2 * h)]
+        return [*ends.embedding(site, "F"), *norms, *linear(alone, "projection", h, 2 * h)]
     if direction == "W":
-        return wgrad(site, "projection", h, 2 * h)
+        return wgrad(alone, "projection", h, 2 * h)
     norms = rms_norm_backward("hidden_norm_bwd", t, h) + rms_norm_backward("next_norm_bwd", t, h)
-    return [*dgrad(site, "projection", h, 2 * h), *norms, *ends.embedding(site, "B")]
+    return [*dgrad(alone, "projection", h, 2 * h), *norms, *ends.embedding(site, "B")]
 
 
 def _post_norm(site: Shared, direction: str) -> list[Kernel]:
@@ -83,4 +82,4 @@ def _post_norm(site: Shared, direction: str) -> list[Kernel]:
     return [rms_norm("post_norm", t, h)] if direction == "F" else rms_norm_backward("post_norm_bwd", t, h)
 
 
-STACK = layers.Stack(_block, _gate, _end, _post_norm, AROUND)
+STACK = layers.Stack(_block, _gate, _end, _post_norm, AROUND, words=WORDS)

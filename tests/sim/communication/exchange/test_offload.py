@@ -2,7 +2,7 @@
 
 import pytest
 
-import sim
+from sim import simulation
 from sim.communication.exchange import closed, kernel, offload
 from sim.communication.exchange.ports import of_op
 from sim.scenario import from_mapping
@@ -32,8 +32,8 @@ def test_a_step_without_communication_kernels_has_all_sms_for_compute() -> None:
     base = {"cluster": {"node": "h800x8", "nodes": 2}, "model": {"base": "deepseek_v2_lite", "layers": 8},
             "parallel": {"pipeline": 2, "expert": 8}, "schedule": "dualpipe", "batch": {"micro_batches": 8},
             "outputs": ["result"]}  # fmt: skip
-    with_sms, without = (sim.run(from_mapping(base, (f"comm.sms={sms}",))).summary for sms in (20, 0))
+    with_sms, without = (simulation.run(from_mapping(base, (f"comm.sms={sms}",)), False).summary for sms in (20, 0))
     assert 0.8 < without["step_time_s"] / with_sms["step_time_s"] < 1.0
     for more in ("routing=sampled", "faults=[{kind: link, at: 3, slower: 2}]"):
-        found = sim.run(from_mapping(base, ("comm.sms=0", more))).summary
+        found = simulation.run(from_mapping(base, ("comm.sms=0", more)), False).summary
         assert found["step_time_s"] > without["step_time_s"], more

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-import sim
 from hwmodels.collectives import UNHINDERED
 from hwmodels.units import NS_PER_S
-from sim import assembly
+from sim import assembly, simulation
 from sim.analysis import utilisation
 from sim.analysis.links import links
 from sim.analysis.utilisation import of_network
@@ -84,7 +83,7 @@ def test_scattered_nodes_need_adaptive_routing() -> None:
 
 @cache
 def used() -> tuple[Utilisation, dict[str, Any]]:
-    return links(*laid(), sim.run(scenario("outputs=[result,events]")).spans)
+    return links(*laid(), simulation.run(scenario("outputs=[result,events]"), False).spans)
 
 
 def test_bytes_over_links_are_bytes_of_flows_times_their_hops() -> None:
@@ -114,7 +113,7 @@ def test_no_link_is_asked_for_more_than_it_has(routing: str, placement: str) -> 
     """Kinds of traffic share links, and what they lose makes the step longer: at the bins of the report's curves no
     link passes its bandwidth but by what rings of several stages do that begin at other moments."""
     choices = [f"cluster.routing={routing}", f"cluster.placement={placement}"]
-    found = sim.run(scenario("outputs=[result,links]", *choices)).links
+    found = simulation.run(scenario("outputs=[result,links]", *choices), False).links
     assert found is not None
     before = found.busiest[:, : int(0.85 * found.busiest.shape[1])]
     assert 0.5 < before.max() <= 1.03 and found.peak.max() < 1.1
@@ -122,7 +121,9 @@ def test_no_link_is_asked_for_more_than_it_has(routing: str, placement: str) -> 
 
 def test_a_dragonflys_few_cables_carry_no_more_than_they_can() -> None:
     """Messages between groups take static ways over few cables, 32 NICs to one: they fill these, and the step waits."""
-    found = sim.run(scenario("outputs=[result,links]", "cluster.fabric=dragonfly", "cluster.routing=static"))
+    found = simulation.run(
+        scenario("outputs=[result,links]", "cluster.fabric=dragonfly", "cluster.routing=static"), False
+    )
     assert found.links is not None
     between = found.links.of == found.links.classes.index("between groups")
     assert 0.95 < found.links.peak[between].max() <= 1.0 + 1e-6
@@ -131,7 +132,7 @@ def test_a_dragonflys_few_cables_carry_no_more_than_they_can() -> None:
 
 def test_a_message_asks_for_more_than_a_nic_has_for_moments() -> None:
     """Exchanges lose what others take on average, not at the moment; finer bins show what the curves average."""
-    fine = of_network(v3(), sim.run(scenario("outputs=[result,events]")).spans, bins=6400)
+    fine = of_network(v3(), simulation.run(scenario("outputs=[result,events]"), False).spans, bins=6400)
     assert 1.0 < fine.peak[fine.of <= 1].max() < 2.0
     assert (fine.busiest[:2] > 1.0).mean() < 0.05
 
@@ -147,21 +148,21 @@ def test_the_mean_curve_holds_the_bytes_of_its_class() -> None:
 
 def test_where_nothing_is_known_of_the_fabric_it_says_why() -> None:
     plan, machine = laid("cluster.fabric=slimfly")
-    spans = sim.run(scenario("outputs=[result]")).spans
+    spans = simulation.run(scenario("outputs=[result]"), False).spans
     use, said = links(plan, machine, spans)
     assert use is None and "can be counted but not wired" in said["left_out"]
-    found = sim.run(scenario("outputs=[result,links]", "cluster.fabric=null"))
+    found = simulation.run(scenario("outputs=[result,links]", "cluster.fabric=null"), False)
     assert found.links is None and "name a cluster.fabric" in found.summary["links"]["left_out"]
-    assert "links" not in sim.run(load("scenarios/zb_chunk_times.yaml")).summary
+    assert "links" not in simulation.run(load("scenarios/zb_chunk_times.yaml"), False).summary
 
 
 def test_a_run_for_figures_alone_pays_for_no_links(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a sweep does; it has the same figures otherwise, and a network that prices need is built once."""
-    asked = sim.run(scenario("outputs=[result,links]", "cluster.routing=ecmp"))
+    asked = simulation.run(scenario("outputs=[result,links]", "cluster.routing=ecmp"), False)
     said = asked.summary["links"]
     assert asked.links is not None and (said["routing"], said["blocking_priced"]) == ("ecmp", True)
     monkeypatch.setattr("sim.analysis.links.links", None)  # not called, else it fails
-    quiet = sim.run(scenario("outputs=[result]", "cluster.routing=ecmp"))
+    quiet = simulation.run(scenario("outputs=[result]", "cluster.routing=ecmp"), False)
     assert quiet.links is None
     same = {key: value for key, value in asked.summary.items() if key != "links"}
     assert quiet.summary == same | {"overrides": quiet.summary["overrides"]}
@@ -169,7 +170,7 @@ def test_a_run_for_figures_alone_pays_for_no_links(monkeypatch: pytest.MonkeyPat
 
 def test_a_network_that_prices_need_is_not_built_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sim.analysis.links.network", None)
-    assert sim.run(scenario("outputs=[result,links]", "cluster.routing=ecmp")).links is not None
+    assert simulation.run(scenario("outputs=[result,links]", "cluster.routing=ecmp"), False).links is not None
 
 
 def test_a_curve_is_worked_out_over_few_bursts_at_a_time() -> None:
@@ -183,7 +184,7 @@ def test_a_curve_is_worked_out_over_few_bursts_at_a_time() -> None:
 @pytest.mark.parametrize("overrides", [("routing=sampled",), ("faults=[{kind: link, at: 700, slower: 2}]",)])
 def test_ranks_that_differ_show_the_last_replica(overrides: tuple[str, ...]) -> None:
     """Bytes are those of balanced routing, whoever is slow; a longer step makes links less busy."""
-    found = sim.run(scenario("outputs=[result,links]", *overrides))
+    found = simulation.run(scenario("outputs=[result,links]", *overrides), False)
     assert found.links is not None and found.links.even == ()
     assert found.links.size == pytest.approx(used()[0].size)
     longer = found.summary["step_time_s"] / (used()[0].edges[-1] / NS_PER_S)
@@ -191,13 +192,15 @@ def test_ranks_that_differ_show_the_last_replica(overrides: tuple[str, ...]) -> 
 
 
 def test_exchanges_without_spans_are_spread_over_the_step() -> None:
-    said = sim.run(scenario("outputs=[result,links]", "detail=chunk")).summary["links"]
+    said = simulation.run(scenario("outputs=[result,links]", "detail=chunk"), False).summary["links"]
     assert said["evenly_spread"] == ["expert"]
-    assert sim.run(scenario("outputs=[result,links]", "detail=op")).summary["links"]["evenly_spread"] == []
+    assert (
+        simulation.run(scenario("outputs=[result,links]", "detail=op"), False).summary["links"]["evenly_spread"] == []
+    )
 
 
 def test_every_burst_finds_its_spans_at_layer_detail() -> None:
-    spans = sim.run(scenario()).spans
+    spans = simulation.run(scenario(), False).spans
     for burst in v3().bursts:
         labels = {spans.labels[i] for i in set(spans.label[spans.position == burst.position].tolist())}
         assert set(burst.shares) <= labels

@@ -2,30 +2,29 @@
 
 from sim.models.blocks.gqa import Heads
 from sim.models.layer import Kernel
-from sim.models.stacks.cudnn import Shared, attend, attend_backward, operations
-from sim.models.stacks.torch.compiled.fused import fused, norm, norm_backward
-from sim.models.stacks.torch.compiled.linear import dgrad, linear, weights
+from sim.models.stacks.context import attention
+from sim.models.stacks.cudnn import Shared, operations
+from sim.models.stacks.torch.compiled.fused import fused, norm
+from sim.models.stacks.torch.compiled.linear import dgrad, weights
+from sim.models.stacks.torch.compiled.sharing import entered, left, norm_gradients
 
 
 def forward(site: Shared, heads: Heads) -> list[Kernel]:
     """[tokens, hidden] -> [tokens, hidden]; the residual is added by the norm behind."""
     t, h = site.tokens, site.shape.hidden
-    out = [norm("attn_norm", t, h), *linear(site, "q", heads.q, h)]
-    out += [*linear(site, "k", heads.kv, h), *linear(site, "v", heads.kv, h), *_turned(site, heads, "")]
-    for op in operations(site, heads, "forward"):
-        out += attend(op)
-    return [*out, fused("join_heads", t, heads.q, 1, 1), *linear(site, "o", h, heads.q)]
+    products = (("q", heads.q, h), ("k", heads.kv, h), ("v", heads.kv, h))
+    out = [norm("attn_norm", site.own, h), *entered(site, products, "x_attn"), *_turned(site, heads, "")]
+    out += attention(site, operations(site, heads, "forward"))
+    return [*out, fused("join_heads", t, heads.q, 1, 1), *left(site, [("o", h, heads.q)], "attn")]
 
 
 def backward(site: Shared, heads: Heads) -> list[Kernel]:
     """Input gradients; what joins the heads again is in rope's kernels."""
     t, h = site.tokens, site.shape.hidden
-    out = dgrad(site, "o", h, heads.q)
-    for op in operations(site, heads, "backward"):
-        out += attend_backward(op)
+    out = [*entered(site, [("o", h, heads.q)], "dy_attn", dgrad), *attention(site, operations(site, heads, "backward"))]
     out += _turned(site, heads, "_bwd") or [fused(f"join_d{x}", t, heads.q, 1, 1) for x in "kq"]
-    out += [*dgrad(site, "v", heads.kv, h), *dgrad(site, "k", heads.kv, h), *dgrad(site, "q", heads.q, h)]
-    return out + norm_backward("attn_norm_bwd", t, h, 3)
+    out += left(site, (("v", heads.kv, h), ("k", heads.kv, h), ("q", heads.q, h)), "dx_attn", dgrad)
+    return out + norm_gradients(site, "attn_norm_bwd", 3)
 
 
 def _turned(site: Shared, heads: Heads, tail: str) -> list[Kernel]:

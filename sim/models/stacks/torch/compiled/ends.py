@@ -5,7 +5,9 @@ from hwmodels.op import Memory
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.torch.compiled.fused import fused, norm, norm_backward
+from sim.models.stacks.torch.compiled.sharing import gathers, sums
 from sim.models.stacks.torch.kernels import dgrad, linear, tiny, wgrad
+from sim.models.stacks.torch.sharing import token_numbers
 
 
 def embedding(site: Shared, direction: str) -> list[Kernel]:
@@ -13,9 +15,13 @@ def embedding(site: Shared, direction: str) -> list[Kernel]:
     the table in BF16."""
     h, v = site.shape.hidden, site.shape.vocabulary
     wide, row = PLAIN_FP32.row_bytes(h), PLAIN_BF16.row_bytes(h)
+    shared = site.groups.tensor > 1
+    if direction == "F" and shared:  # the sum over ranks parts it from the norm
+        return [fused("embedding", site.tokens, h, 1, 1), *sums(site, "embedding", h)]
     if direction != "B":
         return []
     return [
+        *gathers(site, "dy_embedding", h),
         Kernel("embedding_zeros", Memory("fused", v, 0.0, wide)),
         Kernel("embedding_bf16", Memory("fused", v, wide, row)),
     ]
@@ -23,15 +29,25 @@ def embedding(site: Shared, direction: str) -> list[Kernel]:
 
 def head(site: Shared, direction: str) -> list[Kernel]:
     """Two passes over the logits forward, one backward, which writes their gradient in BF16."""
-    t, h, v = site.tokens, site.shape.hidden, site.shape.vocabulary
+    t, own, h, v = site.tokens, site.own, site.shape.hidden, site.shape.vocabulary
     if direction == "W":
         return wgrad(site, "head", v, h)
     if direction == "F":
         return [
-            norm("final_norm", t, h),
+            norm("final_norm", own, h),
+            *gathers(site, "x_head", h),
             *linear(site, "head", v, h),
-            fused("log_softmax", t, v, 1, 0),
+            *_log_softmax(site),
             tiny("nll", "fused"),
+            *token_numbers(site, "losses"),
         ]
     out = [tiny("one"), fused("log_softmax_bwd", t, v, 1, 1), *dgrad(site, "head", v, h)]
-    return out + norm_backward("final_norm_bwd", t, h, 1)
+    return [*out, *sums(site, "dx_head", h), *norm_backward("final_norm_bwd", own, h, 1)]
+
+
+def _log_softmax(site: Shared) -> list[Kernel]:
+    """A pass over the logits; of ranks that share the vocabulary one for their largest and one for their sums."""
+    whole = fused("log_softmax", site.tokens, site.shape.vocabulary, 1, 0)
+    if site.groups.tensor == 1:
+        return [whole]
+    return [whole._replace(name="logits_max"), *token_numbers(site, "max"), whole, *token_numbers(site, "sums")]

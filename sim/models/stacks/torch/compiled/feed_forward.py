@@ -3,24 +3,26 @@
 from sim.models.blocks.feed_forward import Network
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
-from sim.models.stacks.torch.compiled.fused import fused, norm, norm_backward
-from sim.models.stacks.torch.compiled.linear import dgrad, linear, weights
+from sim.models.stacks.torch.compiled.fused import fused, norm
+from sim.models.stacks.torch.compiled.linear import dgrad, weights
+from sim.models.stacks.torch.compiled.sharing import entered, left, norm_gradients
 
 
 def forward(site: Shared, network: Network) -> list[Kernel]:
     """[tokens, hidden] -> [tokens, hidden]; the residual is added by the norm behind."""
     t, h, w, fan = site.tokens, site.shape.hidden, network.width, network.fan
-    out = [norm("mlp_norm", t, h), *linear(site, "gate" if fan > 1 else "up", w, h)]
-    out += linear(site, "up", w, h) if fan > 1 else []
-    return [*out, fused(network.activation, t, w, fan, 1), *linear(site, "down", h, w)]
+    products = (("gate", w, h), ("up", w, h)) if fan > 1 else (("up", w, h),)
+    out = [norm("mlp_norm", site.own, h), *entered(site, products, "x_mlp")]
+    return [*out, fused(network.activation, t, w, fan, 1), *left(site, [("down", h, w)], "mlp")]
 
 
 def backward(site: Shared, network: Network) -> list[Kernel]:
     """Input gradients."""
     t, h, w, fan = site.tokens, site.shape.hidden, network.width, network.fan
-    out = [*dgrad(site, "down", h, w), fused(f"{network.activation}_bwd", t, w, fan + 1, fan + 1)]
-    out += dgrad(site, "up", w, h) + (dgrad(site, "gate", w, h) if fan > 1 else [])
-    return out + norm_backward("mlp_norm_bwd", t, h, fan)
+    out = entered(site, [("down", h, w)], "dy_mlp", dgrad)
+    out += [fused(f"{network.activation}_bwd", t, w, fan + 1, fan + 1)]
+    out += left(site, (("up", w, h), ("gate", w, h))[:fan], "dx_mlp", dgrad)
+    return out + norm_gradients(site, "mlp_norm_bwd", fan)
 
 
 def weight(site: Shared, network: Network) -> list[Kernel]:

@@ -1,0 +1,54 @@
+"""Tensor parallelism under torch.compile: what puts chunks in order is fused, and asynchronous tensor parallelism runs
+gathers and reduce-scatters in chunks beside the products (`overlap.tensor`)."""
+
+from collections.abc import Callable, Sequence
+
+from hwmodels.formats import PLAIN_BF16
+from sim.models.layer import Kernel
+from sim.models.stacks import sharing
+from sim.models.stacks.cudnn import Shared
+from sim.models.stacks.torch.compiled.fused import fused, norm_backward
+from sim.models.stacks.torch.compiled.linear import linear
+
+Products = Sequence[tuple[str, int, int]]
+"""Name, columns out and in of each."""
+Launched = Callable[[Shared, str, int, int], list[Kernel]]
+"""Kernels of a product of a site."""
+
+
+def gathers(site: Shared, name: str, width: int) -> list[Kernel]:
+    """Tokens of all ranks, put in order; in chunks they are used as they come."""
+    out = sharing.gathered(site, name, PLAIN_BF16.row_bytes(width))
+    ordered = fused(f"gather_{name}_cat", site.tokens, width, 1, 1)
+    return [*out, ordered] if out and not site.groups.chunked else out
+
+
+def sums(site: Shared, name: str, width: int, parts: int = 1) -> list[Kernel]:
+    """Sums over the group, put in order before. parts: tensors of each rank that are added up then."""
+    ordered = [fused(f"scatter_{name}_cat", site.tokens, width, parts, 1)] if site.groups.sequence else []
+    return [*ordered, *sharing.summed(site, name, width)]
+
+
+def entered(site: Shared, products: Products, name: str, launched: Launched = linear) -> list[Kernel]:
+    """Products that read what is gathered before: inputs of a block, or gradients of its output."""
+    width = products[0][2] if launched is linear else products[0][1]
+    return sharing.fed(site, gathers(site, name, width), lambda at: _all(at, products, launched))
+
+
+def left(site: Shared, products: Products, name: str, launched: Launched = linear) -> list[Kernel]:
+    """Products whose output is added up behind: of a block, or gradients of its input. Those of several products are
+    added up on the rank first, which none of torch's patterns knows in chunks."""
+    width = products[0][1] if launched is linear else products[0][2]
+    if site.groups.chunked and len(products) == 1:
+        return sharing.drained(site, lambda at: _all(at, products, launched), name, width)
+    return [*_all(site, products, launched), *sums(site, name, width, len(products))]
+
+
+def _all(site: Shared, products: Products, launched: Launched) -> list[Kernel]:
+    return [kernel for each in products for kernel in launched(site, *each)]
+
+
+def norm_gradients(site: Shared, name: str, gradients: int) -> list[Kernel]:
+    """The gradient of the norm before a block, where that of the residual and of so many products meet; over ranks they
+    were added up before, to one."""
+    return norm_backward(name, site.own, site.shape.hidden, 1 if site.groups.tensor > 1 else gradients)

@@ -1,0 +1,308 @@
+"""Layers that ranks share: bytes and memory of a rank worked out by hand, and what holds whatever the layout."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwmodels.document import DocumentError
+from hwmodels.op import Attention, Collective, Gemm, GroupedGemm, Send
+from hwmodels.refused import Refused
+from sim.assembly import machine
+from sim.layout.plan import lay_out
+from sim.models.family import weights
+from sim.models.layer import COMMUNICATION
+from sim.scenario import from_mapping
+from sim.simulation import run
+from sim.step.overlap import compose
+
+STACKS = ("megatron", "torch")
+
+
+def on(model="llama3_70b", stack="megatron", gpus=8, nodes=1, length=8192, batch=None, **parallel):
+    more = parallel.pop("more", {})
+    return from_mapping({
+        "cluster": {"node": {"base": "h100x8", "gpus": gpus}, "nodes": nodes}, "model": model, "precision": "bf16",
+        "stack": stack, "parallel": parallel, "schedule": "1f1b", "outputs": ["result"],
+        "batch": {"sequences": 16, "sequence_length": length, **(batch or {})}, **more,
+    })  # fmt: skip
+
+
+def built(*args, **kwargs):
+    return machine(lay_out(on(*args, **kwargs)))
+
+
+def launched(own, units=None, directions="FBW"):
+    return [
+        kernel for unit in (units or own.units) for direction in directions for part in own.parts(unit, direction)
+        for kernel in part.kernels
+    ]  # fmt: skip
+
+
+def sent(kernels):
+    return [kernel.op for kernel in kernels if isinstance(kernel.op, Collective | Send)]
+
+
+def nvlink(kernels):
+    return sum(op.nvlink_bytes() for op in sent(kernels))
+
+
+def wire(kernels):
+    return sum(op.wire_bytes() for op in sent(kernels))
+
+
+# --- by hand ----------------------------------------------------------------------------------------------------------
+
+T, H, V, LAYERS = 8192, 8192, 128256, 80
+"""Tokens of a micro-batch; of Llama-3 70B hidden width, vocabulary and layers."""
+
+
+def test_bytes_of_tensor_and_sequence_parallelism_by_hand():
+    """A whole activation is 8192 x 8192 x 2 bytes, of which a rank of 8 sends or takes 7/8 in a gather or scatter. A
+    layer has 4 forward (x of two blocks in, their sums out), 4 backward (dY in, dX out), 2 more for weights' gradients
+    (x again); the embedding 1 + 1; the head 1 + 1 + 1, and 12 bytes a token of all 8 ranks for the loss."""
+    own, whole = built(tensor=8), T * H * 2
+    assert nvlink(launched(own)) == (10 * LAYERS + 5) * whole * 7 / 8 + T * 8 * 12 * 7 / 8
+    assert wire(launched(own)) == 0
+    assert {kernel.meets for kernel in launched(own) if kernel.lane == COMMUNICATION} == {"tensor"}
+
+
+def test_without_sequence_parallelism_sums_are_all_reduced():
+    own, whole = built(tensor=8, sequence=False), T * H * 2
+    kinds = Counter(op.kind for op in sent(launched(own)))
+    assert kinds == {"all_reduce": 4 * LAYERS + 2, "all_gather": 1}
+    assert nvlink(launched(own)) == (4 * LAYERS + 2) * 2 * whole * 7 / 8 + T * 8 * 12 * 7 / 8
+
+
+def test_torch_keeps_what_it_has_gathered():
+    """4 forward and 4 backward; no gather for weights' gradients. Three numbers a token are all-reduced for the
+    loss."""
+    own, whole = built(stack="torch", tensor=8), T * H * 2
+    assert nvlink(launched(own)) == (8 * LAYERS + 4) * whole * 7 / 8 + 3 * T * 4 * 2 * 7 / 8
+
+
+def test_memory_of_a_rank_by_hand():
+    """Of a layer in BF16, a token and rank of 8: norms keep 8192 x 2 + 4 and the products behind them 8192 x 2 of each
+    rank's own tokens. Attention has 8 query heads and 1 of keys and values, 128 wide: q, k and v of the product, both
+    turned, the output, and a log-sum-exp a head. The network is 28672 / 8 = 3584 wide."""
+    own = built(tensor=8)
+    norm = 2 * (H * 2 + 4 + H * 2) / 8
+    attention = 2 * (1024 + 2 * 128) + 2 * (1024 + 128) + 2 * 1024 + 4 * 8
+    network = 2 * (2 * 3584) + 2 * 3584
+    layer = next(unit for unit in own.units if unit.block)
+    assert own.lowering.kept(own.site, layer).at(own.site) == T * (norm + attention + network)
+    # weights: norms whole, heads and columns and the vocabulary divided
+    each = H * (1024 + 2 * 128) + 1024 * H + 3 * H * 3584 + 2 * H
+    assert weights(own.site.shape, own.units).total == LAYERS * each + 2 * (V // 8) * H + H
+    summary = run(on(tensor=8), interval=False).summary
+    memory = summary["peak_memory_bytes"][0]
+    assert memory["weights"] == 2 * (LAYERS * each + 2 * (V // 8) * H + H)
+    assert memory["total"] == sum(size for part, size in memory.items() if part != "total")
+
+
+def test_bytes_of_a_ring_of_four_by_hand():
+    """2,048 tokens of keys and values, 8 heads of 128 each, are 8 MiB. They take 3 hops forward and 3 backward, their
+    gradients 4: round and home. Nodes of one GPU: all of it leaves through NICs."""
+    own, pair = built(gpus=1, nodes=4, context=4), 2048 * 2 * 8 * 128 * 2
+    kernels = launched(own)
+    assert wire(kernels) == LAYERS * 10 * pair
+    assert nvlink(kernels) == 0
+    layer = next(unit for unit in own.units if unit.block)
+    assert [op.size for op in sent(launched(own, [layer], "F"))] == [pair] * 3
+    assert [op.size for op in sent(launched(own, [layer], "B"))] == [pair, 2 * pair, 2 * pair, pair, pair]
+
+
+WAYS = ("ring", "all_gather", "all_to_all")
+
+
+@pytest.mark.parametrize("kind", WAYS)
+@pytest.mark.parametrize("stack", STACKS)
+def test_attention_is_divided_whatever_the_way(stack, kind):
+    """Products, pairs of queries and keys, and all that is kept: a fourth of what one rank has."""
+    one, four = built(stack=stack), built(stack=stack, gpus=4, context=4, context_kind=kind)
+    for of in (Attention, Gemm):
+        alone, shared = (sum(k.op.flop() for k in launched(own) if isinstance(k.op, of)) for own in (one, four))
+        assert shared == alone / 4
+    layer = next(unit for unit in one.units if unit.block)
+    kept = [own.lowering.kept(own.site, layer).at(own.site) for own in (one, four)]
+    assert kept[1] == kept[0] / 4
+
+
+def test_all_to_all_swaps_every_head_once_each_way():
+    own = built(gpus=4, context=4, context_kind="all_to_all")
+    layer = next(unit for unit in own.units if unit.block)
+    tokens, q, kv = 2048, 64 * 128 * 2, 8 * 128 * 2
+    sizes = [op.size for op in sent(launched(own, [layer]))]
+    assert sizes == [tokens * width for width in (q, kv, kv, q, q, q, kv, kv)]
+    gathering = built(gpus=4, context=4, context_kind="all_gather")
+    kinds = [op.kind for op in sent(launched(gathering, [layer]))]
+    assert kinds == ["all_gather"] * 4 + ["reduce_scatter"] * 2
+    assert {op.bytes() for op in sent(launched(gathering, [layer]))} == {3 * tokens * kv}
+
+
+def test_experts_that_ranks_share_gather_rows():
+    """Rows of two ranks go through products half as wide; every rank has sent its rows and takes their sums."""
+    alone, shared = (
+        built("qwen3_30b_a3b", length=4096, expert=4, tensor=2, expert_tensor=e, batch={"sequences": 16})
+        for e in (1, 2)
+    )
+    layer = next(unit for unit in alone.units if unit.routed)
+    for direction in "FBW":
+        pairs = zip(
+            *([each.op for each in launched(own, [layer], direction) if isinstance(each.op, GroupedGemm)]
+              for own in (alone, shared)), strict=True,
+        )  # fmt: skip
+        assert all(b.rows == 2 * a.rows and b.flop() == a.flop() for a, b in pairs)
+    row = alone.site.rows * 2048 * 2
+    more = [k.op for k in launched(shared, [layer]) if k.meets == "expert_tensor"]
+    assert [(op.kind, op.bytes()) for op in more] == [("all_gather", row), ("reduce_scatter", row)] * 2
+
+
+# --- when ----------------------------------------------------------------------------------------------------------
+
+
+def phases(own, kind="BW"):
+    layer = next(unit for unit in own.units if unit.block)
+    return compose(kind, [layer], [layer], own.parts).phases
+
+
+def test_sums_and_gathers_of_backward_run_beside_products():
+    """Megatron: the second gather of x beside the gradient of the input, its sum beside that of the weights."""
+    found = phases(built(tensor=8))
+    place = {kernel.name: number for number, phase in enumerate(found) for kernel in phase.kernels}
+    scatter, again = found[place["scatter_dx_fc1"]], found[place["gather_x_fc1_again"]]
+    assert again.needs == (place["fc2_dgrad"], place["fc2_wgrad"])
+    assert place["fc1_dgrad"] not in again.needs and place["gather_x_fc1_again"] not in found[place["fc1_dgrad"]].needs
+    assert scatter.needs == (place["fc1_dgrad"],)
+    assert set(found[place["fc1_wgrad"]].needs) == {place["fc1_dgrad"], place["gather_x_fc1_again"]}
+    assert found[place["mlp_norm_bwd"]].needs == (place["scatter_dx_fc1"],)
+    split = phases(built(tensor=8), "W")  # by itself, where a schedule puts it off
+    assert [kernel.name for phase in split for kernel in phase.kernels if kernel.name.endswith("wgrad")] == [
+        "fc2_wgrad", "fc1_wgrad", "proj_wgrad", "qkv_wgrad",
+    ]  # fmt: skip
+
+
+def test_a_ring_sends_beside_attention():
+    found = phases(built(gpus=4, context=4), "F")
+    sends = [number for number, phase in enumerate(found) if phase.lane == COMMUNICATION]
+    assert len(sends) == 3
+    for number in sends:  # attention of a step waits for what was sent the step before alone
+        assert number not in found[number + 1].needs
+        assert {number, number + 1} <= set(found[number + 2].needs)
+
+
+@pytest.mark.parametrize("stack", ["megatron", {"name": "torch", "compiled": True}])
+def test_chunks_go_beside_their_product(stack):
+    """As many bytes and FLOP, less that is exposed; a gather's last chunk of a product waits for it."""
+    exposed, chunked = (
+        on(
+            "llama3_70b",
+            stack,
+            tensor=8,
+            more={"overlap": {"tensor": given}, "model": {"base": "llama3_70b", "layers": 2}},
+        )
+        for given in (False, True)
+    )
+    one, other = (machine(lay_out(each)) for each in (exposed, chunked))
+    assert nvlink(launched(one)) == nvlink(launched(other))
+    flops = [sum(k.op.flop() for k in launched(own) if isinstance(k.op, Gemm)) for own in (one, other)]
+    assert flops[0] == flops[1]
+    seconds = [run(each, interval=False).summary["exposed_communication_s"] for each in (exposed, chunked)]
+    assert seconds[1] < 0.8 * seconds[0]
+
+
+# --- whatever the layout ----------------------------------------------------------------------------------------------
+
+SMALL = {
+    "family": "transformer", "name": "small", "vocabulary": 4096, "hidden": 1024, "layers": 2, "heads": 16,
+    "kv_heads": 8, "head_width": 64, "intermediate": 4096, "tied": False, "source": "made up",
+}  # fmt: skip
+MIXED = SMALL | {
+    "name": "mixed", "pattern": "attention+moe", "experts": 16, "experts_per_token": 2, "expert_intermediate": 512,
+    "shared_intermediate": 1024,
+}  # fmt: skip
+LAYOUTS = st.fixed_dictionaries({
+    "tensor": st.sampled_from((1, 2, 4, 8)), "context": st.sampled_from((1, 2)),
+    "context_kind": st.sampled_from(("ring", "all_gather")),
+})  # fmt: skip
+
+
+def small(model, stack="megatron", **parallel):
+    batch = {"sequences": 16, "sequence_length": 1024}
+    return on(dict(model), stack, 8, 2, batch=batch, more={"jitter": 0.0}, **parallel)
+
+
+def flops(own, of=(Gemm, Attention)):
+    return sum(k.op.flop() for k in launched(own) if isinstance(k.op, of))
+
+
+@pytest.mark.parametrize("stack", STACKS)
+@given(LAYOUTS)
+@settings(max_examples=12, deadline=None)
+def test_parameters_and_products_add_up_over_ranks(stack, layout):
+    """All but norms is divided by tensor parallelism, and every product and pair of tokens is done once."""
+    whole, own = (machine(lay_out(small(SMALL, stack, **given))) for given in ({}, layout))
+    norms = 5 * 1024
+    alone, part = (weights(each.site.shape, each.units).total - norms for each in (whole, own))
+    assert part * layout["tensor"] == alone
+    assert flops(own) * layout["tensor"] * layout["context"] == pytest.approx(flops(whole), rel=1e-12)
+    peak = run(small(SMALL, stack, **layout), interval=False).summary["peak_memory_bytes"][0]
+    assert peak["total"] == sum(size for part, size in peak.items() if part != "total")
+
+
+@pytest.mark.parametrize("stack", STACKS)
+@given(st.sampled_from((2, 4)), st.sampled_from((1, 2, 4)), st.sampled_from((1, 2)))
+@settings(max_examples=8, deadline=None)
+def test_rows_of_experts_add_up_over_ranks(stack, tensor, expert, shared):
+    """Each rank sends its own tokens to experts, so that all ranks together do what they would without."""
+    whole = machine(lay_out(small(MIXED, stack, expert=expert)))
+    own = machine(lay_out(small(MIXED, stack, tensor=tensor, expert=expert, expert_tensor=shared)))
+    padding = 64 * 16 // expert
+    assert (own.site.rows - padding) * tensor == whole.site.rows - padding
+    alone, part = (sum(weights(each.site.shape, each.units).experts for each in (each,)) for each in (whole, own))
+    assert part * shared == alone
+    assert {op.tokens for op in (k.op for k in launched(own)) if hasattr(op, "tokens")} <= {own.site.own}
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_axes_of_one_rank_are_none(stack):
+    said = {"tensor": 1, "context": 1, "expert_tensor": 1, "sequence": False, "expert": 2}
+    assert small(MIXED, stack, **said).scenario_hash == small(MIXED, stack, expert=2).scenario_hash
+    assert not any(k.meets in ("tensor", "context", "expert_tensor") for k in launched(built(stack=stack)))
+
+
+@given(LAYOUTS, st.sampled_from(("nvlink", "nic")))
+@settings(max_examples=10, deadline=None)
+def test_more_bandwidth_is_never_slower(layout, link):
+    """Kernels of graphs: gaps that the host leaves are those of a step without contention, so that they can be off."""
+    base = small(SMALL, {"name": "megatron", "cuda_graphs": True}, **layout)
+    node = {"base": "h100x8", "gpus": 8, link: {"bandwidth": "2 TB/s"}}
+    faster = from_mapping({**base.source.document.content, "cluster": {"node": node, "nodes": 2}})
+    steps = [run(each, interval=False).summary["step_time_s"] for each in (faster, base)]
+    assert steps[0] <= steps[1]
+
+
+# --- refused ----------------------------------------------------------------------------------------------------------
+
+REFUSED = {
+    "heads": ({"context": 4, "tensor": 4, "context_kind": "all_to_all", "nodes": 2},
+              "2 heads of a rank (model.kv_heads) cannot be divided by parallel.context (all_to_all) 4; legal: 1, 2"),
+    "mixture": ({"model": "qwen3_30b_a3b", "tensor": 2, "sequence": False}, "parallel.sequence: found false; mixtures"),
+    "eager": ({"stack": "torch", "tensor": 2, "more": {"overlap": {"tensor": True}}}, "overlap.tensor: found true"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_layouts_that_cannot_be_are_refused_in_a_line(case):
+    given, line = REFUSED[case]
+    with pytest.raises(DocumentError) as refused:
+        on(**given)
+    assert line in str(refused.value) and str(refused.value).count("\n") == 0
+
+
+def test_a_ring_knows_no_windows_and_mamba_no_context():
+    with pytest.raises(Refused, match=r"ring knows no windows.*all_gather"):
+        launched(built("gpt_oss_20b", context=2))
+    with pytest.raises(Refused, match="not built for mamba"):
+        launched(built("nemotron_h_8b", context=2))
