@@ -142,3 +142,9 @@ def test_experts_are_cut_as_other_products_where_a_row_does_not_say():
 def test_a_precision_that_torch_lacks_is_transformer_engines():
     fp8 = [run for run in ROWS.values() if run.family == "llm-foundry" and run.precision == "FP8"]
     assert fp8 and all(mapped(run).plain["stack"]["name"] == "megatron" for run in fp8)
+
+
+def test_what_a_row_says_of_overlap_reaches_its_scenario():
+    overlap = mapped(ROWS["MLP-026"]).scenario.overlap
+    assert (overlap.gradients, overlap.parameters, overlap.tensor) == (True, True, True)
+    assert overlap.buckets == 1_610_000_000
