@@ -182,9 +182,9 @@ class Group(NamedTuple):
         """The largest of the group of each column [..., column]."""
         if self.order is None:
             return np.maximum.reduceat(times, self.first, axis=-1).repeat(self.sizes, axis=-1)
-        rows = np.maximum.reduceat(times[..., self.order], self.first, axis=-1).repeat(self.sizes, axis=-1)
-        found: Times = rows[..., self.place]
-        return found
+        ordered = np.maximum.reduceat(times[..., self.order], self.first, axis=-1).repeat(self.sizes, axis=-1)
+        last: Times = ordered[..., self.place]
+        return last
 
 
 def grouped(numbers: Times) -> Group:
