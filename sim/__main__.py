@@ -36,6 +36,9 @@ commands:
   tokens SCENARIO.yaml [key=value ...] who receives how many tokens, and how a bias evens them out (tokens --help)
   exchange SCENARIO.yaml [key=value ...]
                                        how many SMs communication should hold, as JSON (exchange --help)
+  import FILE --node NODE [--out SCENARIO.yaml]
+                                       a launch file of Megatron-LM, Megatron-Bridge, NeMo or torchtitan as a scenario
+                                       (import --help)
 
 options of run:
   --out DIR            where the results go: result.json, report.html, trace/, events.npz, links.csv, loads.csv (where
@@ -106,10 +109,10 @@ def _scenario(word: str) -> bool:
 COMMANDS = {
     "run": "run:run", "check": "run:check", "list": "run:known", "schema": "schema:schema", "steps": "steps:steps",
     "validate": "validate:validate", "sweep": "sweeps:sweep", "study": "sweeps:study", "tokens": "tokens:tokens",
-    "exchange": "exchange:exchange",
+    "exchange": "exchange:exchange", "import": "imports:import_",
 }  # fmt: skip
 """Word -> file of sim/cli and function in it."""
-OWN_HELP = ("tokens", "exchange")
+OWN_HELP = ("tokens", "exchange", "import")
 """Commands that have a page of help for themselves."""
 
 

@@ -4,7 +4,7 @@ Each stage is a function of the values before it. Prices, placements and kits th
 the next are kept, so a sweep pays for them once.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from sim.communication import sharing
 from sim.communication.exchange.price import Fidelity
 from sim.engine.events import alone
 from sim.layout import placement
+from sim.layout.buckets import traffic
 from sim.layout.machine import Machine
 from sim.layout.mesh import Mesh
 from sim.layout.placement import Stage, marked
@@ -25,6 +26,7 @@ from sim.models.lowering import lowering
 from sim.models.lowering import recipe as of_stack
 from sim.models.transformer_engine import EVERY
 from sim.routing import balanced
+from sim.scenario.stages import Spread
 from sim.scenario.values import ALWAYS, NCCL, Scenario
 from sim.step import template
 from sim.step.overlap import compose
@@ -52,7 +54,20 @@ def unshared(plan: Plan) -> Machine:
     """Prices and placement: exchanges have NICs and switches to themselves, as in a benchmark. Raises Refused."""
     machine = prices(plan.scenario, held_always(plan))
     stages = tuple(marked(stage, plan.scenario.recompute) for stage in placed(plan, machine))
-    return machine.keeping(stages=stages, units=tuple(unit for stage in stages for unit in stage))
+    machine = machine.keeping(stages=stages, units=tuple(unit for stage in stages for unit in stage))
+    held = held_by_nccl(plan, machine)
+    return replace(machine, pricer=replace(machine.pricer, comm_sms=held, held=False)) if held else machine
+
+
+def held_by_nccl(plan: Plan, machine: Machine) -> int:
+    """SMs that NCCL takes from compute beside which it gathers and reduces in passes: the most of any collective. None
+    where exchanges hold some by themselves, or closed forms, which know no SMs, time all of that."""
+    pricer = machine.pricer
+    if pricer.nccl is None or pricer.comm_sms:
+        return 0
+    passes = [traffic(plan, machine, stage, True, True) for stage in range(plan.program.stages)]
+    moved = {op for each in passes if each for bucket in each.buckets for _, op in (*bucket.gather, *bucket.reduce)}
+    return max((pricer.nccl.take(op, pricer.wires).sms for op in moved), default=0)
 
 
 def held_always(plan: Plan) -> bool:
@@ -147,6 +162,9 @@ def _documents(scenario: Scenario) -> tuple[int, int] | None:
 def placed(plan: Plan, machine: Machine) -> tuple[Stage, ...]:
     """Units of each stage, by what they cost where exchanges have their NICs to themselves."""
     units, rule = machine.units, plan.scenario.placement
+    if isinstance(rule, Spread):
+        pipeline, stages = plan.program.positions, plan.program.stages
+        rule = rule.counts(machine.whole.layers, pipeline, stages // pipeline)
     key = (plan.program.stages, rule, plan.mirrored, plan.overlapped, plan.holds)
 
     def pair_ns(forward: Stage, backward: Stage) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwmodels.units import NS_PER_S
 from sim import assembly
-from sim.analysis import communication, feasible, grade, graph, memory, metrics, pairs, spans, uncertainty
+from sim.analysis import communication, feasible, grade, graph, memory, metrics, overheads, pairs, spans, uncertainty
 from sim.engine import steps
 from sim.engine.kit import Kit
 from sim.engine.lowering import Lowered, lower
@@ -66,7 +66,7 @@ def run(scenario: Scenario, interval: bool = True) -> Result:
     pair, pair_sources = spans.pair(kit, step, lowered.first_layer) if machine and drawn else (None, {})
     use, counts = _links(plan, machine, trace, timeline.end, network)
     extra = _differing(plan, machine, ran, books, kit, step) if machine and ran.times else {}
-    summary = _head(scenario) | counts | _memory(curves) | extra
+    summary = _head(scenario) | counts | _memory(curves) | _beside(plan, machine, curves) | extra
     lengths = _lengths(plan, documents)
     summary |= metrics.summary(plan, machine, timeline, books, lengths)
     if machine and scenario.batch.lengths:
@@ -216,6 +216,12 @@ def _memory(curves: tuple[MemoryCurve, ...]) -> dict[str, Any]:
     if whose[0] is None:
         return {"peak_memory_bytes": out, "worst_memory": peak}
     return {"peak_memory_bytes": out, "worst_memory": peak | {"rank": worst.rank}, "peak_memory_ranks": whose}
+
+
+def _beside(plan: Plan, machine: Machine | None, curves: tuple[MemoryCurve, ...]) -> dict[str, Any]:
+    """What libraries hold beside the highest peak, on stacks where they do."""
+    more = overheads.beside(plan, machine, max(curve.peak_bytes for curve in curves)) if machine and curves else {}
+    return {"memory_beside": more} if more else {}
 
 
 def _middle(plan: Plan) -> int:

@@ -35,6 +35,7 @@ DOORS = {
         "sim/scenario/layout.py",
         "sim/scenario/mistakes.py",
         "sim/scenario/model.py",
+        "sim/scenario/quantity.py",
         "sim/scenario/resolve.py",
         "sim/models/form.py",
         "sim/models/*/form.py",
@@ -49,7 +50,7 @@ DOORS = {
 
 FLOW = {
     "sim": (
-        "trace", "result", "models", "schedules", "scenario", "layout",
+        "trace", "result", "models", "schedules", "scenario", "launchers", "layout",
         "step", "engine", "routing", "communication", "disturbances", "assembly", "analysis", "simulation",
         "experiments", "validation", "cli",
     ),

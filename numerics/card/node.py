@@ -224,13 +224,13 @@ def measured(
     smaller = {ranks: dist.new_group(list(range(ranks))) for ranks in _powers(world)}
     group, mine = dist.group.WORLD, dist.get_rank()
     alone = [
-        row for ranks, part in smaller.items() if mine < ranks for row in _told(by_size(ranks, part, device, sizes))
+        row for ranks, part in smaller.items() if mine < ranks for row in _listed(by_size(ranks, part, device, sizes))
     ]
     dist.barrier()
-    alone += _told(by_size(world, group, device, sizes))
+    alone += _listed(by_size(world, group, device, sizes))
     return {
-        "sizes": alone, "beside": _told(in_company(world, group, device, company, most)),
-        "channels": _told(by_channels(world, device, company)),
+        "sizes": alone, "beside": _listed(in_company(world, group, device, company, most)),
+        "channels": _listed(by_channels(world, device, company)),
     }  # fmt: skip
 
 
@@ -239,7 +239,7 @@ def _powers(world: int) -> list[int]:
     return [2**power for power in range(1, world.bit_length()) if 2**power < world]
 
 
-def _told(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+def _listed(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
     held = []
     for row in rows:
         held.append({key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()})

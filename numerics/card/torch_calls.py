@@ -64,6 +64,14 @@ def product(op: Gemm, given: Operands) -> Call:
     return lambda: torch.addmm(main, dy.t(), x, out_dtype=torch.float32, out=main)
 
 
+def scaled(op: Gemm, given: Operands) -> Call:
+    """torch._scaled_mm of E4M3 operands with one scale a tensor, both with their depth contiguous as Hopper reads them;
+    forward with fast accumulation, gradients with split (TransformerEngine's `use_split_accumulator`)."""
+    a, b = (given.take(rows, op.k).to(torch.float8_e4m3fn) for rows in (op.m, op.n))
+    one, fast = torch.ones((), device=given.device), op.role == "fprop"
+    return lambda: torch._scaled_mm(a, b.t(), one, one, out_dtype=torch.bfloat16, use_fast_accum=fast)
+
+
 def grouped(op: GroupedGemm, given: Operands) -> Call:
     """torch._grouped_mm over even groups: rows by weight, and weight gradients [groups, n, k] from rows."""
     step = op.rows // op.groups

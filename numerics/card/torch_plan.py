@@ -105,6 +105,16 @@ def products(sizes: Sizes) -> Iterator[Case]:
                 yield Case(op, f"mm {op.role}", partial(calls.product, op), loaded and op.role != "wgrad")
 
 
+def scaled(sizes: Sizes) -> Iterator[Case]:
+    """Products in FP8 with one scale a tensor; of widths that the library can multiply (multiples of 16)."""
+    for i, (n, k) in enumerate(sizes.weights[::2]):
+        for m in sizes.tokens[1:5]:
+            if 2.0 * m * n * k > 2 * MOST_FLOP:
+                continue
+            for op in (Gemm(m, n, k, "fprop"), Gemm(m, k, n, "dgrad"), Gemm(n, k, m, "wgrad_bf16")):
+                yield Case(op, f"_scaled_mm {op.role}", partial(calls.scaled, op), m == sizes.tokens[-3] and i % 2 == 0)
+
+
 def grouped(sizes: Sizes) -> Iterator[Case]:
     for groups, rows, n, k in sizes.experts:
         for role in ROLES:

@@ -22,7 +22,7 @@ from torch.nn import functional
 from hwmodels.units import MICRO, MS_PER_S, US_PER_S
 from numerics.card import measure
 from numerics.card.torch_calls import Call, Operands
-from numerics.card.torch_plan import FULL, TINY, Case, cases
+from numerics.card.torch_plan import FULL, TINY, Case, Sizes, cases
 
 Row = dict[str, Any]
 Show = Callable[[str], None]
@@ -55,10 +55,10 @@ class Bench(NamedTuple):
     show: Show
 
 
-def run(path: Path, show: Show, budget_s: float) -> Row:
-    """The document, written to `path` leg by leg."""
+def run(path: Path, show: Show, budget_s: float, some: Callable[[Sizes], Iterable[Case]] | None = None) -> Row:
+    """The document, written to `path` leg by leg. some: of which cases alone."""
     gpu = torch.cuda.is_available()
-    plan = list(cases(FULL if gpu else TINY))
+    plan = list((some or cases)(FULL if gpu else TINY))
     document: Row = {"provenance": provenance(gpu)}
     deadline = time.monotonic() + budget_s
     with measure.Monitor() as monitor:
@@ -70,7 +70,7 @@ def run(path: Path, show: Show, budget_s: float) -> Row:
             "kernels": lambda: named(bench, plan, rows), "host": lambda: host(bench),
             "loaded": lambda: loaded(bench, plan, rows, deadline), "mixed": lambda: list(mixed(bench)),
         }  # fmt: skip
-        for name, leg in legs.items():
+        for name, leg in ((n, leg) for n, leg in legs.items() if not some or n not in ("host", "mixed")):
             start = time.monotonic()
             try:
                 document[name] = leg()

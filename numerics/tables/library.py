@@ -20,7 +20,7 @@ from typing import Any
 from hwmodels import library, tables
 from hwmodels.op import Attention, Gemm, GroupedGemm, Memory, Op
 from hwmodels.refused import Refused
-from numerics.tables import cards, node, provenance
+from numerics.tables import cards, host, node, provenance
 from numerics.tables.calibrate import Row, Table, rounded
 
 LONG_US = 3000.0
@@ -80,8 +80,8 @@ ENTRIES = (
     "numerics.card.torch_mix:run", "numerics.tables.node:contention", "numerics.card.node:measured",
 )  # fmt: skip
 """The program behind the tables: what timed the calls, and what made tables of that."""
-BURSTS, COMPANY = "bursts.json", "company.json"
-"""Files that a card run leaves."""
+BURSTS, COMPANY, SCALED = "bursts.json", "company.json", "scaled.json"
+"""Files that a card run leaves; of FP8 products in a run of their own."""
 
 
 def calibrated(folder: Path, name: str = "torch") -> tuple[str, dict[str, Table]]:
@@ -102,28 +102,33 @@ def calibrated(folder: Path, name: str = "torch") -> tuple[str, dict[str, Table]
         "method": said["method"], "inputs": {file.name: provenance.digest_of(file) for file in files},
         "program": {"entries": list(ENTRIES), "files": provenance.program(ENTRIES)},
     }  # fmt: skip
-    if (folder / node.NODE).is_file():
-        origin["inputs"][node.NODE] = provenance.digest_of(folder / node.NODE)
+    further = [folder / name for name in (SCALED, node.NODE) if (folder / name).is_file()]
+    origin["inputs"] |= {file.name: provenance.digest_of(file) for file in further}
     source = f"{said['device']}, torch {said['torch']}, python -m numerics calibrate --torch"
     head = {"device": device, "library": name, "source": source, "sms": int(said["sms"])}
     head |= {"reference": cards.reference(device), "provenance": origin}
-    made, beside = tables_of(bursts, company, head), node.contention(folder)
+    quantised = json.loads((folder / SCALED).read_text(encoding="utf-8"))["rows"] if folder / SCALED in further else ()
+    made, beside = tables_of(bursts, company, head, quantised), node.contention(folder)
     return device, made | ({"contention": {**head, "rows": beside}} if beside else {})
 
 
-def tables_of(bursts: Mapping[str, Any], company: Mapping[str, Any], head: Mapping[str, Any]) -> dict[str, Table]:
+def tables_of(
+    bursts: Mapping[str, Any], company: Mapping[str, Any], head: Mapping[str, Any], scaled: Iterable[Row] = ()
+) -> dict[str, Table]:
     """File stem -> table. bursts, company: documents of `torch_times` and `torch_mix`. head: device, library, source,
-    reference, provenance."""
+    reference, provenance. scaled: FP8 products, timed as bursts were."""
     gap = tables.load(head["device"]).launch_gap_us
     timed = [net(r, bursts["events_us"], gap) for r in bursts["rows"] if "us" in r]
     factors = clocks(timed, company["rows"], bursts["events_us"], gap)
     rows = [*merged(made for r in timed for made in kernels(r, factors)), *least(timed)]
+    fp8 = [net(r, bursts["events_us"], gap) for r in scaled if "us" in r]
+    rows += merged(made for r in fp8 for made in kernels(r, of_scaled(factors, fp8)))
     fit = {"clock": factors, "spread": spreads(head["reference"], rows, factors)}
     by_table: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_table["gemm" if row["op"] == "grouped" else row["op"]].append(row)
     made = {name: {**head, "fit": fit, "rows": by_table[name]} for name in ("gemm", "attention", "memory")}
-    return made | {"host": {**head, **host(bursts["host"], gap), "rows": []}}
+    return made | {"host": {**head, **host.host(bursts["host"], gap), "rows": []}}
 
 
 def net(row: Row, events_us: float, gap_us: float) -> Row:
@@ -165,6 +170,15 @@ def clocks(timed: list[Row], company: list[Row], events_us: float, gap_us: float
     spread = math.sqrt(sum(math.log(r / means["gemm"]) ** 2 for r in ratios["gemm"]) / len(ratios["gemm"]))
     out = means | {"alone": alone, "alone attention": heads_alone, "slope": slope, "apart": spread}
     return {key: rounded(value) for key, value in out.items()}
+
+
+def of_scaled(factors: Mapping[str, float], fp8: Iterable[Row]) -> Mapping[str, float]:
+    """The same of FP8 products, of which only those that repeat without a pause were timed: company takes the part of
+    what that adds that it takes of BF16's."""
+    ratios = [r["loaded_us"] / r["us"] for r in fp8 if "loaded_us" in r and 3 * LARGE_US < r["us"] < LONG_US]
+    alone = median(ratios or [factors["alone"]])
+    company = 1 + (alone - 1) * (factors["gemm"] - 1) / (factors["alone"] - 1)
+    return {**factors, "alone": alone, "gemm": company}
 
 
 def called(row: Row) -> str:
@@ -382,16 +396,3 @@ def left_out(whole: library.Measured, op: Op, row: Row, apart: float) -> float |
 def robust(offs: list[float]) -> float:
     """A standard deviation of which a few strays are no part: that of a normal spread with the same 90th percentile."""
     return sorted(map(abs, offs))[int(0.9 * (len(offs) - 1))] / 1.645
-
-
-def host(spent: Mapping[str, Any], gap_us: float) -> dict[str, Any]:
-    """What the host spends on a call, in microseconds, and what lies between two kernels of a stream."""
-    tiny = spent["tiny"]
-    return {
-        "launch_gap_us": gap_us, "graph_gap_us": rounded(max(0.0, gap_us - (tiny["queued_us"] - tiny["graph_us"]))),
-        "forward_us": {name: rounded(us) for name, us in spent["forward"].items()},
-        "recorded_us": {name: rounded(us) for name, us in spent["recorded"].items()},
-        "backward_us": {name: rounded(us) for name, us in spent["backward"].items()},
-        "backward_node_us": rounded(spent["chain_backward"]),
-        "optimizer_us": {name: rounded(us) for name, us in spent.items() if name.startswith("adamw")},
-    }  # fmt: skip

@@ -20,9 +20,12 @@ from sim.communication.exchange import kernel
 from sim.communication.exchange.ports import of_op
 from sim.communication.exchange.price import KERNEL, Fidelity
 from sim.engine.timeline import Timeline
+from sim.layout import optimizer
+from sim.layout.buckets import Bucket, buckets
 from sim.layout.machine import Machine
-from sim.layout.optimizer import gather_rings, reduce_rings
 from sim.layout.plan import Plan
+from sim.layout.shards import NEVER, moves
+from sim.layout.traffic import SPANS, Ring
 from sim.scenario.values import ALWAYS, WHILE_RUNNING
 
 
@@ -61,9 +64,8 @@ def spread(plan: Plan, machine: Machine) -> float:
     """Relative spread of messages and gradient traffic: the widest of those that NCCL does, else of closed forms."""
     if not machine.pricer.nccl:
         return WIRE_SPREAD
-    stages, kinds = range(plan.program.stages), (reduce_rings, gather_rings)
-    ops: list[Op] = [machine.message(plan.mesh, a, b) for a, b in plan.messages.ends]
-    ops += [op for stage in stages for rings in kinds for op in rings(plan, machine, stage) if op.bytes()]
+    ops: list[Op] = [machine.message(plan.mesh, *ends) for ends in plan.messages.ends]
+    ops += [op for _, _, op in _carried(plan, machine) if op.bytes()]
     return max((machine.pricer.price(op).spread for op in ops), default=WIRE_SPREAD)
 
 
@@ -118,9 +120,9 @@ def _limit(pricer: Pricer, op: AllToAll, links: Wires, row: Row) -> str:
 def _messages(plan: Plan, machine: Machine, timeline: Timeline) -> Iterator[Row]:
     """The dearest forward message between two positions; a backward one is as long and goes the other way."""
     price = machine.pricer.price
-    sends = {(a, b): machine.message(plan.mesh, a, b) for a, b in plan.messages.ends}
+    sends = {ends: machine.message(plan.mesh, *ends) for ends in plan.messages.ends}
     if sends:
-        (a, b), op = max(sends.items(), key=lambda item: price(item[1]).ns)
+        (a, b, _), op = max(sends.items(), key=lambda item: price(item[1]).ns)
         size = (op.size, op.wire_bytes(), op.nvlink_bytes())
         goes, carried = plan.messages.targets[a], timeline.network[a]
         beside_s = mean(int(t.ends[0] - t.starts[0]) for t in carried if goes.get((t.step, t.kind)) == b) / NS_PER_S
@@ -129,19 +131,40 @@ def _messages(plan: Plan, machine: Machine, timeline: Timeline) -> Iterator[Row]
 
 
 def _rings(plan: Plan, machine: Machine) -> Iterator[Row]:
-    """The dearest rings of all stages: over every rank that holds the stage, and over those with its experts. What goes
-    around a ring crosses NVLink at each rank and leaves a node through the NICs of all of its ranks."""
-    for name, rings in (("gradient reduce-scatter", reduce_rings), ("parameter all-gather", gather_rings)):
-        stages = [rings(plan, machine, stage) for stage in range(plan.program.stages)]
-        for part, ops in zip(("dense", "experts"), zip(*stages, strict=True), strict=True):
-            ns = [machine.pricer.price(op).ns for op in ops]
-            stage = ns.index(max(ns))
-            op = ops[stage]
-            if op.bytes():
-                size = (op.bytes(), op.wire_bytes(), op.nvlink_bytes())
-                price, inside = machine.pricer.price(op), -(-op.ranks // op.nodes)
-                row = _row(f"{name}, {part}", f"stage {stage}", price, bounding(machine.pricer, op), size, inside)
-                yield _taken(machine.pricer, op, row)
+    """The dearest rings of all stages: over every rank that holds the stage, and over those with its experts; of what
+    moves in buckets the dearest of these. What goes around a ring crosses NVLink at each rank and leaves a node through
+    the NICs of all of its ranks."""
+    price, dearest = machine.pricer.price, dict[str, tuple[int, int, Collective]]()
+    for name, stage, op in _carried(plan, machine):
+        ns = price(op).ns
+        if op.bytes() and ns > dearest.get(name, (0,))[0]:
+            dearest[name] = ns, stage, op
+    for name, (_, stage, op) in dearest.items():
+        size = (op.bytes(), op.wire_bytes(), op.nvlink_bytes())
+        inside = -(-op.ranks // op.nodes)
+        row = _row(name, f"stage {stage}", price(op), bounding(machine.pricer, op), size, inside)
+        yield _taken(machine.pricer, op, row)
+
+
+def _carried(plan: Plan, machine: Machine) -> Iterator[tuple[str, int, Collective]]:
+    """Every collective of gradients and parameters, with its name and stage: reductions first, dense before experts."""
+    own, moved = moves(plan.scenario), list[tuple[int, Ring, Collective]]()
+    for stage in range(plan.program.stages):
+        around, parts = optimizer.rings(plan, machine, stage), list[Bucket]()
+        if own.beside or own.reduces != NEVER or own.gathers != NEVER:
+            parts = list(buckets(plan, machine, stage))
+        if own.beside or own.reduces != NEVER:
+            moved += [(stage, *pair) for bucket in parts for pair in bucket.reduce]
+        else:
+            moved += [(stage, ring, optimizer.reducing(plan, machine, ring)) for ring in around]
+        if own.gathers != NEVER:
+            moved += [(stage, *pair) for bucket in parts for pair in bucket.gather]
+        elif own.zero:
+            moved += [(stage, ring, optimizer.gathering(machine, ring)) for ring in around if not ring.between]
+    moved.sort(key=lambda each: (each[2].kind == "all_gather", each[1].experts, each[1].between))
+    for stage, ring, op in moved:
+        what = "parameter" if op.kind == "all_gather" else "gradient"
+        yield f"{what} {SPANS[op.kind]}{' of shards' * ring.between}, {ring.which}", stage, op
 
 
 def bounding(pricer: Pricer, op: Collective | Send) -> Wires:

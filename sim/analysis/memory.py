@@ -1,8 +1,9 @@
 """Device memory of each rank over the step.
 
-Constant parts: weights (a copy of each stage held), gradients, optimizer states of the ZeRO-1 shard, landing zones of
-the exchange, temporaries. Activations rise when a forward starts and fall when its backward ends, and while that runs
-are more by what it computes again; where input and weight gradients are split, what the weight gradient needs stays
+Constant parts: weights, gradients, optimizer states, landing zones of the exchange, temporaries. Under ZeRO states are
+a shard's; so are gradients (stage 2) and weights (stage 3), beside what is whole for a while (`sim.layout.buckets`).
+Activations rise when a forward starts and fall when its backward ends, and while that runs are more by what it computes
+again; where input and weight gradients are split, what the weight gradient needs stays
 until it ends.
 
 Where expert loads differ, what a micro-batch keeps goes by the tokens that a rank received and the expert rows it had,
@@ -20,7 +21,7 @@ import numpy.typing as npt
 
 from hwmodels.units import whole_bytes
 from sim.engine.timeline import Timeline
-from sim.layout import optimizer
+from sim.layout import buckets, optimizer
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan
 from sim.models.activations import Kept, landing_bytes
@@ -89,21 +90,23 @@ def _curve(
     if machine.mixture:
         flat["communication buffers"] = int(landing[worst])
     capacity = machine.cluster.node.device.hbm.capacity_bytes
-    come = [(ends[step], size) for step, size in _gradients(plan, machine, position)]
+    come = [(ends[step] if step >= 0 else 0, size) for step, size in _gradients(plan, machine, position)]
     rank = None if loads is None else plan.mesh.rank(position, worst)
     return curve(position, times, deltas[:, worst].tolist(), timeline.end, flat, capacity, rank, come)
 
 
 def _gradients(plan: Plan, machine: Machine, position: int) -> Iterator[tuple[int, int]]:
     """Step of a position and bytes of the gradients that it makes for the first time in a training step, where they are
-    not kept from one to the next."""
+    not kept from one to the next; -1 of what is kept: buckets beside them. They come as activations go, so that those
+    that are whole until they are reduced count from the first backward's end on."""
     if not machine.site.stack.frees_gradients:
         return
     for stage in plan.holds[position]:
         steps = enumerate(plan.program.passes[position])
         first = next(i for i, passes in steps if any((letter, of) == ("W", stage) for letter, of, _ in passes))
-        held = optimizer.shards(plan, machine, stage)
-        yield first, whole_bytes((held.dense + held.experts) * machine.recipe.gradient.bits / 8)
+        kept, made = buckets.gradients(plan, machine, stage)
+        yield -1, whole_bytes(kept * machine.recipe.gradient.bits / 8)
+        yield first, whole_bytes(made * machine.recipe.gradient.bits / 8)
 
 
 def _moves(steps: Sequence[Step], held: Sequence[Held]) -> "Iterator[Change]":
@@ -178,13 +181,13 @@ def _landing(machine: Machine, loads: "Loads | None", moves: Sequence["Change"])
 
 def constant(plan: Plan, machine: Machine, position: int) -> dict[str, int]:
     """Bytes that a rank holds through the whole step, by part."""
-    recipe, site, local = machine.recipe, machine.site, optimizer.experts_held(plan, machine)
+    recipe, site = machine.recipe, machine.site
     weights = gradients = states = 0.0
     shards = [optimizer.shards(plan, machine, stage) for stage in plan.holds[position]]
     moments = optimizer.moments_each(plan, shards)
     for stage, held in zip(plan.holds[position], shards, strict=True):
-        weights += weight_bytes(optimizer.stage_parameters(plan, machine, stage), local, recipe)
-        gradients += (held.dense + held.experts) * recipe.gradient.bits / 8
+        weights += _weights(plan, machine, stage)
+        gradients += sum(buckets.gradients(plan, machine, stage)) * recipe.gradient.bits / 8
         updated = 0.0 if plan.scenario.optimizer.offloaded else held.updated
         states += updated * (recipe.master.bits / 8 + moments * recipe.moment.row_bytes(1))
     return {
@@ -194,6 +197,15 @@ def constant(plan: Plan, machine: Machine, position: int) -> dict[str, int]:
         **({"communication buffers": whole_bytes(site.received * landing_bytes(site))} if machine.mixture else {}),
         "workspace": whole_bytes(machine.lowering.workspace(machine.site)),
     }
+
+
+def _weights(plan: Plan, machine: Machine, stage: int) -> float:
+    """Bytes of a stage's weights: as products read them, and shards as they are gathered."""
+    local, held = optimizer.experts_held(plan, machine), buckets.weights(plan, machine, stage)
+    parameters = optimizer.stage_parameters(plan, machine, stage)
+    whole = weight_bytes(parameters, local, machine.recipe)
+    shards = optimizer.shards(plan, machine, stage)
+    return whole * held.whole / (shards.dense + shards.experts) + held.shard * machine.recipe.gather.bits / 8
 
 
 class Change(NamedTuple):

@@ -15,7 +15,9 @@ from sim.engine.kit import Kit
 from sim.engine.lowering import Lowered
 from sim.engine.timeline import Steps, Timeline, Transfer
 from sim.engine.wire import REDUCE
+from sim.layout.buckets import Reduction
 from sim.layout.plan import Plan
+from sim.layout.traffic import SPANS
 from sim.schedules.program import Step
 from sim.step.inside import Inside
 from sim.step.template import STREAMS, Template
@@ -28,7 +30,8 @@ PHASE_OF = {
 }  # fmt: skip
 NETWORK, HOST = LANES.index("network"), LANES.index("host")
 OPTIMIZER = PHASES.index("optimizer")
-TRAFFIC = {1: "send activations", 2: "send gradients", 3: "reduce-scatter", 4: "all-gather"}
+TRAFFIC = {1: "send activations", 2: "send gradients", 4: "all-gather"}
+"""Loads of the network lane by kind, but for reductions."""
 
 
 class Names:
@@ -101,7 +104,7 @@ def spans(plan: Plan, lowered: Lowered, timeline: Timeline, column: int, detail:
                     drawings[kit.number, lane] = _Drawing(_drawn(kit, detail), lane, names, prices)
                 looks.append(drawings[kit.number, lane])
             blocks.append(_lane(position, row, looks, done, column, lowered.first_layer))
-        blocks.append(_network(position, row, timeline.network[position], column, names))
+        blocks.append(_network(position, row, timeline.network[position], column, names, lowered.reductions))
         tail, norm = lowered.tails[position], timeline.norm
         if tail.average_ns:  # of the parameters of the step before, while this step runs
             blocks.append(_once(position, OPTIMIZER, names.of("parameter average"), 0, tail.average_ns, HOST))
@@ -214,15 +217,18 @@ def _lane(
 
 
 def _network(
-    position: int, row: Sequence[Step], carried: Sequence[Transfer], column: int, names: Names
-) -> dict[str, Column]:
+    position: int, row: Sequence[Step], carried: Sequence[Transfer], column: int, names: Names,
+    reduced: Sequence[Reduction],
+) -> dict[str, Column]:  # fmt: skip
     rows = sorted((int(t.starts[column]), int(t.ends[column]), t.step, t.kind) for t in carried)
     table = np.array(rows, dtype=np.int64).reshape(-1, 4)
     table = table[table[:, 1] > table[:, 0]]
     if not len(table):
         return {}
-    label = np.array([names.of(TRAFFIC[int(kind)]) for kind in table[:, 3]], dtype=np.int64)
-    stage, micro_batch = np.array([_sent(row, int(step), int(kind)) for step, kind in table[:, 2:]], dtype=np.int64).T
+    label = np.array([names.of(_called(int(step), int(kind), reduced)) for step, kind in table[:, 2:]], dtype=np.int64)
+    stage, micro_batch = np.array(
+        [_sent(row, int(step), int(kind), reduced) for step, kind in table[:, 2:]], dtype=np.int64
+    ).T
     phase = np.where(table[:, 2] < 0, OPTIMIZER, np.where(table[:, 3] == 1, 0, 1))
     return _block(
         len(table), position=position, lane=NETWORK, phase=phase, start=table[:, 0], end=table[:, 1], label=label,
@@ -230,10 +236,15 @@ def _network(
     )  # fmt: skip
 
 
-def _sent(row: Sequence[Step], step: int, kind: int) -> tuple[int, int]:
+def _called(step: int, kind: int, reduced: Sequence[Reduction]) -> str:
+    """What a load of the network lane is called."""
+    return SPANS[reduced[-1 - step].around[0][1].kind] if kind == REDUCE else TRAFFIC[kind]
+
+
+def _sent(row: Sequence[Step], step: int, kind: int, reduced: Sequence[Reduction]) -> tuple[int, int]:
     """Stage and micro-batch whose output a message carries; the stage of a reduction; -1 where there is none."""
     if step < 0:
-        return (-1 - step if kind == REDUCE else -1), -1
+        return (reduced[-1 - step].stage if kind == REDUCE else -1), -1
     s = row[step]
     return (s.stage_b, s.micro_batch_b) if kind == 2 and s.stage_b >= 0 else (s.stage, s.micro_batch)
 

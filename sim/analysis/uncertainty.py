@@ -32,8 +32,10 @@ LOW, HIGH = 5, 95
 NAMES = {
     "gemm": "FP8 products", "wgrad": "weight-gradient products", "gemm_bf16": "BF16 products", "attention": "attention",
     "memory": "memory-bound kernels", "norm": "norms", "small": "small kernels", "routing": "routing",
-    "exchange": "expert exchanges beside compute",
+    "exchange": "expert exchanges beside compute", "network": "gathers and reductions beside compute",
 }  # fmt: skip
+LINKS = ("exchange", "network")
+"""Families that links set."""
 WIRE_SPREAD = 0.10
 """Relative spread of pipeline messages and gradient traffic: closed forms over published effective bandwidths."""
 
@@ -101,7 +103,7 @@ def _sorted(sensitivity: Sensitivity) -> Sensitivity:
 
 class Move(NamedTuple):
     """Prices of one family and rung, dearer by their spread: what they are called, every kit at such prices, and
-    whether they are bounds (an exchange goes over links at the rates that they reach)."""
+    whether they are bounds (what goes over links does so at the rates that they reach)."""
 
     name: str
     spread: float
@@ -127,7 +129,7 @@ def _move(kits: Moved, rests: tuple[str, str], prices: Sequence[Price]) -> Move:
     spread = sum(p.ns * p.spread for p in prices) / total if total else 0.0
     name = f"{NAMES.get(family, family)} ({rung})"
     moved = {key: dearer(kit, family, rung, spread) for key, kit in kits.items()} if spread else {}
-    return Move(name, spread, moved, rung == "roofline" and family != "exchange")
+    return Move(name, spread, moved, rung == "roofline" and family not in LINKS)
 
 
 def dearer(kit: Kit, family: str, rung: str, spread: float) -> Kit:

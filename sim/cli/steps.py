@@ -1,4 +1,4 @@
-"""The command `steps`: measured steps of plain torch beside simulated ones."""
+"""The command `steps`: measured steps of plain torch, on one GPU and on two, beside simulated ones."""
 
 import sys
 
@@ -8,6 +8,7 @@ from sim.cli.command import DONE, PROG, Parser
 def steps(words: list[str]) -> int:
     """The page goes to stdout; --write renews docs/TORCH_STEPS.md of a checkout."""
     from hwmodels.units import KILO
+    from sim.validation import torch_pairs
     from sim.validation.torch_page import PAGE, page
     from sim.validation.torch_steps import compared, runs
 
@@ -15,7 +16,7 @@ def steps(words: list[str]) -> int:
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args(words)
     bound = next(run for run in runs() if run["name"] == "sm_24L_1k1")
-    text = page(compared(), bound["kernel_us"] / KILO)
+    text = page(compared(), bound["kernel_us"] / KILO) + torch_pairs.section(list(torch_pairs.compared()))
     if args.write:
         PAGE.write_text(text, encoding="utf-8")
         print(f"written to {PAGE}", file=sys.stderr)

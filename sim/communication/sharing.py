@@ -49,8 +49,8 @@ def compute_seconds(plan: Plan, machine: Machine) -> list[float]:
 
 def _needed_s(plan: Plan, machine: Machine, position: int) -> tuple[float, float]:
     """Seconds for which messages and exchanges need a position's NICs in a training step."""
-    sends = Counter(message.target for message in plan.messages.sent[position])
-    sent = sum(machine.message(plan.mesh, position, to).wire_bytes() * count for to, count in sends.items())
+    sends = Counter((message.target, message.end) for message in plan.messages.sent[position])
+    sent = sum(machine.message(plan.mesh, position, *to).wire_bytes() * count for to, count in sends.items())
     passes = Counter((letter, stage) for done in plan.program.passes[position] for letter, stage, _ in done)
     exchanged = sum(
         count * _exchanged_bytes(machine, unit, letter)

@@ -23,11 +23,12 @@ from hwmodels.nccl import library
 from hwmodels.op import AllToAll, Collective
 from sim.disturbances.faults import SlowDown, Slowed, of_ranks
 from sim.engine.wire import REDUCE
+from sim.layout.buckets import reductions
 from sim.layout.machine import Machine
 from sim.layout.mesh import Times
-from sim.layout.optimizer import gather_rings, reduce_rings
+from sim.layout.optimizer import gathering, rings
 from sim.layout.plan import Plan
-from sim.layout.traffic import BACKWARD, FORWARD
+from sim.layout.traffic import BACKWARD, FORWARD, Ring, members
 from sim.scenario.values import Fault
 
 
@@ -41,6 +42,7 @@ class Links:
         self.exchanges, self.sends, self.rings = cache(self._exchanges), cache(self._sends), cache(self._rings)
         self.everybody = self.mesh.columns()
         self.slow_members, self.targets = cache(self._slow_members), plan.messages.targets
+        self.reductions = reductions(plan, machine)
 
     def exchange(self, position: int, starts: Times, work: Times, expected: int, op: AllToAll, rest: float) -> Times:
         """Durations of an exchange, begun by all of a group at once, that alone takes `work` ns at each rank and
@@ -60,10 +62,10 @@ class Links:
         if kind in (FORWARD, BACKWARD):
             return self.sends(position, self.targets[position][step, kind]).durations(starts, work)
         at, left = starts, ns
-        stages = [step] if kind == REDUCE else self.plan.holds[position]
-        rings = [ring for stage in stages for ring in self.rings(stage, kind)]
-        total = sum(alone for alone, _ in rings)
-        for alone, slow in rings:  # beside exchanges each takes its part of a longer time
+        numbers = [step] if kind == REDUCE else self.plan.holds[position]
+        around = [ring for number in numbers for ring in self.rings(number, kind)]
+        total = sum(alone for alone, _ in around)
+        for alone, slow in around:  # beside exchanges each takes its part of a longer time
             part = min(left, -(-alone * ns // max(total, 1)))
             at, left = at + slow.durations(at, np.full_like(work, part)), left - part
         return at - starts
@@ -121,17 +123,23 @@ class Links:
         ends = [self._at([(position, d), (target, d)]) for d in range(self.mesh.replicas)]
         return Slowed(ends, slow_down, worst=True)
 
-    def _rings(self, stage: int, kind: int) -> tuple[tuple[int, Slowed], tuple[int, Slowed]]:
-        """The dense ring of all replicas, and the rings of ranks that hold the same experts: ns, and who is slow."""
-        replicas, group = range(self.mesh.replicas), self.mesh.groups("expert_data")
-        holders = self.plan.holders(stage)
-        everybody = self._at((p, d) for p in holders for d in replicas)
-        alike = [self._at((p, d) for p in holders for d in ring) for ring in group.tolist()]
-        dense, experts = (reduce_rings if kind == REDUCE else gather_rings)(self.plan, self.machine, stage)
-        return (
-            self._ring(dense, [everybody for _ in replicas]),
-            self._ring(experts, [alike[place] for place in self.mesh.member("expert").tolist()]),
-        )
+    def _rings(self, number: int, kind: int) -> tuple[tuple[int, Slowed], ...]:
+        """Rings of a reduction, or of the parameters of a stage, one after another: ns, and who is slow."""
+        if kind == REDUCE:
+            stage, around = self.reductions[number].stage, self.reductions[number].around
+        else:
+            whole = [ring for ring in rings(self.plan, self.machine, number) if not ring.between]
+            stage, around = number, tuple((ring, gathering(self.machine, ring)) for ring in whole)
+        return tuple(self._ring(op, self._around(stage, ring)) for ring, op in around)
+
+    def _around(self, stage: int, ring: Ring) -> Sequence[tuple[Fault, ...]]:
+        """Of each replica, faults of NICs in the rings like that which it is in."""
+        faults: list[tuple[Fault, ...]] = [() for _ in range(self.mesh.replicas)]
+        for ranks in members(self.mesh, self.plan.holders(stage), ring).tolist():
+            slow = tuple(fault for rank in ranks for fault in self.slow.get(rank, ()))
+            for replica in {self.mesh.place(rank)[1] for rank in ranks} if slow else ():
+                faults[replica] += slow
+        return faults
 
     def _ring(self, op: Collective, faults: Sequence[tuple[Fault, ...]]) -> tuple[int, Slowed]:
         pricer = self.machine.pricer

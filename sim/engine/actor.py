@@ -47,12 +47,13 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Sync:
-    """Work after the last backward. reduces: (step after which it may start, stage, ns alone on the network lane), one
-    a stage held; it starts when all holders of the stage are there. routes: of stages whose rings leave the node.
+    """Work after the last backward. reduces: (step after which it may start, number of the reduction, ns alone on the
+    network lane), of those of stages held; it starts when all holders are there. routes: of those that leave the node.
     update_ns: gradient norm and optimizer; gather_ns: the parameters' all-gather; both after every actor has come.
 
     waits: own outputs of the last step, where they leave by rendezvous. after: reductions start when every actor is
-    through with its steps, and count with the update."""
+    through with its steps, and count with the update. early: of reductions that may start while the step runs after
+    which the others may, ns from its start, where nothing slows it."""
 
     reduces: tuple[tuple[int, int, int], ...] = ()
     update_ns: int = 0
@@ -60,6 +61,7 @@ class Sync:
     routes: Mapping[int, Route] = field(default_factory=dict)
     waits: tuple[Message, ...] = ()
     after: bool = False
+    early: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Actor:
 class Record:
     """What one actor did, in ns. starts, ends: of each step. phases: start of each segment by lane, in the order run;
     kernels: end of each kernel by lane. blame: per step, 0 no wait, else the output (1, 2; own: 3, 4) that came last.
-    network: (start, end, step, kind) flat, kind 1 or 2 a send, 3 reduce-scatter of a stage (step -1 - stage), 4
+    network: (start, end, step, kind) flat, kind 1 or 2 a send, 3 a reduction (step -1 - its number), 4
     all-gather (step -1). update: (start, end).
     """
 

@@ -53,8 +53,9 @@ def run(
 
 
 def _reductions(sync: Sync, steps: int) -> list[tuple[int, int, int]]:
-    """Reductions of a position with the step that they follow: none, where all are done after all steps."""
-    return [(steps if sync.after else after, stage, ns) for after, stage, ns in sync.reduces]
+    """Reductions of a position with the step that they follow: none, where all are done after all steps; the one before
+    that in which they may start."""
+    return [(steps if sync.after else after - (key in sync.early), key, ns) for after, key, ns in sync.reduces]
 
 
 class _Mail:
@@ -84,8 +85,8 @@ class _Mail:
 
 
 class _Gradients:
-    """Gradients that are ready to be reduced. gathered: stage -> when all its holders were through with it, for those
-    that are; none where all are reduced after all steps."""
+    """Gradients that are ready to be reduced. gathered: reduction -> when all holders of its stage were through with
+    it, for those that are; none where all are reduced after all steps."""
 
     def __init__(self, syncs: Sequence[Sync]) -> None:
         self.gathered: dict[int, int] = {}
@@ -93,11 +94,14 @@ class _Gradients:
         self.latest: Counter[int] = Counter()
         self.due = [{after: [s for a, s, _ in sync.reduces if a == after] for after, _, _ in sync.reduces}
                     if not sync.after else {} for sync in syncs]  # fmt: skip
+        self.early = [sync.early for sync in syncs]
 
-    def through(self, position: int, step: int, ends: Times) -> None:
+    def through(self, position: int, step: int, starts: Times, ends: Times) -> None:
         """A position has done a step on all columns."""
         for stage in self.due[position].get(step, ()):
-            self.latest[stage] = max(self.latest[stage], int(ends.max()))
+            early = self.early[position].get(stage)
+            there = int(ends.max()) if early is None else int(starts.max()) + early
+            self.latest[stage] = max(self.latest[stage], there)
             self.missing[stage] -= 1
             if not self.missing[stage]:
                 self.gathered[stage] = self.latest[stage]
@@ -165,7 +169,7 @@ class _Position:
             made = job.template.senders
             outputs = [(step, kind, ns, start + inside.ends[made[kind]]) for kind, ns in job.sends if kind in made]
             self.lane.leave(step, outputs)
-        self.gradients.through(self.number, step, self.free)
+        self.gradients.through(self.number, step, start, self.free)
         self.step += 1
 
     def _cross(self, template: Template, start: Times) -> tuple[Times, Inside]:

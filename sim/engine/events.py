@@ -247,10 +247,12 @@ class _Rank:
             record.blame.append(last)
             record.starts.append(now)
             self.nic.begin(now, job.windows)
+            early = [(key, ns) for key, ns in reduces.get(number, ()) if key in sync.early]
+            pending += [env.process(self._reduce(*item, sync.early[item[0]])) for item in early]
             yield self._chunk(job) if self.world.chunks else self._start(job.template)
             record.ends.append(env.now)
             if number in reduces:
-                pending += [env.process(self._reduce(*item)) for item in reduces[number]]
+                pending += [env.process(self._reduce(*item)) for item in reduces[number] if item not in early]
         yield from self._wait(sync.waits, bool(sync.waits))
         yield from self._finish(pending)
 
@@ -275,8 +277,10 @@ class _Rank:
             lane.advance()
         return self.done
 
-    def _reduce(self, key: int, ns: int) -> Generator[Event, Any, None]:
-        """Reduce-scatter one stage's gradients once every holder of the stage is there."""
+    def _reduce(self, key: int, ns: int, after: int = 0) -> Generator[Event, Any, None]:
+        """Reduce a stage's gradients, or a bucket of them, once every holder is there. after: ns until this one is."""
+        if after:
+            yield self.env.until(self.env.now + after)
         yield self.world.barrier(("reduce", key), self.world.holders[key])
         done = Event(self.env)
         self._leave(REDUCE, key, ns, self.actor.sync.routes.get(key, LOCAL), done.succeed)

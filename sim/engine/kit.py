@@ -30,7 +30,7 @@ class Kit:
 
     composition: phases of the step; None where the scenario gave chunk times.
     fine: template with one segment a phase, kernel by kernel.  timing: run of `fine` alone.
-    pieces: phases of each segment of `parts`.  windows: exchanges over the NICs, in time.
+    pieces: phases of each segment of `parts`.  windows: exchanges, messages and collectives over the NICs, in time.
     dearer: the kit at other prices, filled by `sim.analysis.uncertainty`.  sums: of it, filled by
     `sim.analysis.metrics`.  number: identity, which copies keep.
     """

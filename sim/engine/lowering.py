@@ -16,14 +16,16 @@ from sim.engine.actor import Message as Named
 from sim.engine.events import alone
 from sim.engine.kit import Kit, kit_of
 from sim.layout import optimizer
+from sim.layout.buckets import Reduction, reductions, traffic
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan, relative
+from sim.layout.shards import moves
 from sim.layout.traffic import BACKWARD, FORWARD, Message
 from sim.models.layer import Unit
 from sim.scenario.values import ChunkTimes
 from sim.schedules.program import Step
 from sim.step import template
-from sim.step.overlap import compose
+from sim.step.overlap import Moving, compose
 
 Comings = Mapping[Named, Sequence[tuple[int, int]]]
 """Message -> (position, steps that are done there) of all who must have come so far before it can leave: its sender,
@@ -33,13 +35,14 @@ and by rendezvous the receiver too."""
 @dataclass(frozen=True)
 class Lowered:
     """What the engine runs of a plan. kits: per position and step. jobs: the same steps with messages, as chunks.
-    syncs, tails: per position. first_layer: of each stage."""
+    syncs, tails: per position. first_layer: of each stage. reductions: by their numbers."""
 
     kits: tuple[tuple[Kit, ...], ...]
     jobs: tuple[tuple[Job, ...], ...]
     syncs: tuple[Sync, ...]
     tails: tuple[optimizer.Tail, ...]
     first_layer: tuple[int, ...]
+    reductions: tuple[Reduction, ...] = ()
 
     @property
     def actors(self) -> tuple[Actor, ...]:
@@ -77,13 +80,33 @@ class Lowered:
 def lower(plan: Plan, machine: Machine | None) -> Lowered:
     """What the engine runs of a plan. Raises hwmodels.refused.Refused."""
     kits = _Kits(plan, machine)
-    table = tuple(tuple(kits.of(step) for step in steps) for steps in plan.program.steps)
+    edges = _edges(plan)
+    table = tuple(
+        tuple(kits.of(step, *edges[p][number]) for number, step in enumerate(steps))
+        for p, steps in enumerate(plan.program.steps)
+    )
     send = cache(partial(_send, plan, machine))
     jobs = tuple(_jobs(plan, p, row, send) for p, row in enumerate(table))
     tails = tuple(optimizer.tail(plan, machine, p) if machine else optimizer.NO_TAIL for p in range(len(jobs)))
-    syncs = tuple(_sync(plan, machine, tails[p], p) for p in range(len(jobs)))
-    first = tuple(relative(stage)[1] for stage in machine.stages) if machine else (0,) * plan.program.stages
-    return Lowered(table, jobs, syncs, tails, first)
+    reduced = reductions(plan, machine) if machine else ()
+    syncs = tuple(_sync(plan, machine, tails[p], p, reduced, row) for p, row in enumerate(table))
+    layers = tuple(relative(stage)[1] for stage in machine.stages) if machine else (0,) * plan.program.stages
+    return Lowered(table, jobs, syncs, tails, layers, reduced)
+
+
+def _edges(plan: Plan) -> list[list[tuple[bool, bool]]]:
+    """By position and step, whether it has the first forward of its stage there, and the last weight gradient."""
+    edges = []
+    for row in plan.program.passes:
+        first, last = dict[int, int](), dict[int, int]()
+        for number, passes in enumerate(row):
+            for letter, stage, _ in passes:
+                if letter == "F":
+                    first.setdefault(stage, number)
+                elif letter == "W":
+                    last[stage] = number
+        edges.append([(number in first.values(), number in last.values()) for number in range(len(row))])
+    return edges
 
 
 class _Kits:
@@ -94,28 +117,31 @@ class _Kits:
         self.known: dict[object, Kit] = {}
         self.kept = machine.known.kits if machine else {}
         self.units = [relative(stage)[0] for stage in machine.stages] if machine else []
+        self.moving = cache(partial(traffic, plan, machine)) if machine else lambda stage, first, last: None
 
-    def of(self, step: Step) -> Kit:
-        """The kit of a step."""
+    def of(self, step: Step, first: bool = False, last: bool = False) -> Kit:
+        """The kit of a step. first, last: whether it has the first forward, or the last backward, of its stage."""
         both = "+" in step.kind
-        key = (step.kind, step.stage, step.stage_b if both else step.stage) if self.machine else step.kind
+        key = (step.kind, step.stage, step.stage_b if both else step.stage, first, last) if self.machine else step.kind
         if key not in self.known:
-            self.known[key] = self._made(step)
+            self.known[key] = self._made(step, first, last)
         return self.known[key]
 
-    def _made(self, step: Step) -> Kit:
+    def _made(self, step: Step, first: bool, last: bool) -> Kit:
         if self.machine is None:
             chunk_times = self.plan.scenario.chunk_times
             assert chunk_times is not None
             return _fixed_kit(step, chunk_times)
-        forward, backward = self.units[step.stage], self.units[step.stage_b if "+" in step.kind else step.stage]
-        key = (self.machine.pricer.wires, step.kind, forward, backward)  # stages alike share a kit
-        built: Kit = self.kept.get(key) or self.kept.setdefault(key, self._built(step, forward, backward))
+        of = step.stage, step.stage_b if "+" in step.kind else step.stage
+        forward, backward = (self.units[stage] for stage in of)
+        moving = self.moving(of[0], first, False), self.moving(of[1], False, last)
+        key = (self.machine.pricer.wires, step.kind, forward, backward, moving)  # stages alike share a kit
+        built: Kit = self.kept.get(key) or self.kept.setdefault(key, self._built(step, forward, backward, moving))
         return built
 
-    def _built(self, step: Step, forward: Sequence[Unit], backward: Sequence[Unit]) -> Kit:
+    def _built(self, step: Step, forward: Sequence[Unit], backward: Sequence[Unit], moving: Moving) -> Kit:
         assert self.machine is not None
-        composition = compose(step.kind, forward, backward, self.machine.parts)
+        composition = compose(step.kind, forward, backward, self.machine.parts, moving)
         fine = template.price(step.kind, (step.stage, step.stage_b), composition, self.machine.pricer)
         return kit_of(composition, fine, self.machine.pricer.wires.network)
 
@@ -134,7 +160,7 @@ def _fixed_kit(step: Step, times: ChunkTimes) -> Kit:
 
 
 def _jobs(
-    plan: Plan, position: int, kits: Sequence[Kit], send: Callable[[int, int], tuple[int, Route]]
+    plan: Plan, position: int, kits: Sequence[Kit], send: Callable[[int, int, int], tuple[int, Route]]
 ) -> tuple[Job, ...]:
     """The steps of a position with the messages that they wait for and send."""
     sent: dict[int, list[Message]] = {}
@@ -142,7 +168,7 @@ def _jobs(
         sent.setdefault(message.step, []).append(message)
     jobs, rendezvous = [], plan.batches is not None
     for number, kit in enumerate(kits):
-        goes = [(m.output, *send(position, m.target)) for m in sent.get(number, ())]
+        goes = [(m.output, *send(position, m.target, m.end)) for m in sent.get(number, ())]
         routes = {output: route for output, _, route in goes if route.ends}
         sends = tuple([(output, ns) for output, ns, _ in goes])
         jobs.append(Job(kit.chunk, _waits(plan, position, number), sends, routes, kit.windows, rendezvous))
@@ -156,35 +182,55 @@ def _waits(plan: Plan, position: int, number: int) -> tuple[Named, ...]:
     return tuple([(m.position, m.step, m.output) for m in awaited])
 
 
-def _send(plan: Plan, machine: Machine | None, source: int, target: int) -> tuple[int, Route]:
-    """One micro-batch's activations or gradients to another pipeline position: ns alone, and where it passes."""
+def _send(plan: Plan, machine: Machine | None, source: int, target: int, stage: int) -> tuple[int, Route]:
+    """One micro-batch's activations or gradients over the end of a stage to another position: ns alone, its route."""
     if machine is None:
         times = plan.scenario.chunk_times
         return times.p2p if times else 0, LOCAL
-    op = machine.message(plan.mesh, source, target)
+    op = machine.message(plan.mesh, source, target, stage)
     route = Route((source, target), machine.hindrances.of_message(source, target)) if op.wire_bytes() else LOCAL
     return machine.pricer.price(op).ns, route
 
 
-def _sync(plan: Plan, machine: Machine | None, tail: optimizer.Tail, position: int) -> Sync:
-    """Each stage's reduction may start after the position's last weight gradient of it."""
-    last = {}
+def _sync(
+    plan: Plan, machine: Machine | None, tail: optimizer.Tail, position: int, reduced: Sequence[Reduction],
+    kits: Sequence[Kit],
+) -> Sync:  # fmt: skip
+    """Reductions of a position's stages. They may start after its last weight gradient of the stage, or when their part
+    of it is there; where nothing says so, after all of its steps."""
+    last, own = {}, moves(plan.scenario)
     for i, passes in enumerate(plan.program.passes[position]):
         for letter, stage, _ in passes:
             if letter == "W":
-                last[stage] = i
-    reduces = tuple((last[stage], stage, ns) for stage, ns in tail.reduce_ns)
-    routes = {stage: _ring_route(plan, machine, stage) for _, stage, _ in reduces} if machine else {}
-    waits, after = _waits(plan, position, len(plan.program.steps[position])), plan.scenario.optimizer.reduce == "after"
-    return Sync(reduces, tail.norm_ns + tail.update_ns, tail.gather_ns, routes, waits, after)
+                last[stage] = i if own.drains or own.beside else len(kits) - 1
+    if not (own.drains or own.beside):
+        last = dict.fromkeys(last, len(kits) - 1)
+    mine = {number: each for number, each in enumerate(reduced) if each.stage in plan.holds[position]}
+    waits, after = _waits(plan, position, len(kits)), plan.scenario.optimizer.reduce == "after"
+    if machine is None:
+        return Sync((), tail.norm_ns + tail.update_ns, tail.gather_ns, {}, waits, after)
+    price = machine.pricer.price
+    reduces = tuple((last[r.stage], number, sum(price(op).ns for _, op in r.around)) for number, r in mine.items())
+    routes = {number: _ring_route(plan, machine, each) for number, each in mine.items()}
+    made = {n: _made_ns(machine, kits[last[r.stage]], r) for n, r in mine.items() if r.unit >= 0 and not after}
+    return Sync(reduces, tail.norm_ns + tail.update_ns, tail.gather_ns, routes, waits, after, made)
 
 
-def _ring_route(plan: Plan, machine: Machine, stage: int) -> Route:
+def _made_ns(machine: Machine, kit: Kit, reduction: Reduction) -> int:
+    """From the start of a stage's last backward to the gradients of a bucket, in ns, where nothing slows it."""
+    assert kit.composition is not None
+    unit = relative(machine.stages[reduction.stage])[0][reduction.unit]
+    own = {(part.name, part.direction, part.layer) for letter in "BW" for part in machine.parts(unit, letter)}
+    times = zip(kit.composition.phases, kit.timing.segments, strict=True)
+    return max((end for phase, (_, end) in times if (phase.name, phase.half, phase.layer) in own), default=1)
+
+
+def _ring_route(plan: Plan, machine: Machine, reduction: Reduction) -> Route:
     """A stage's rings meet exchanges at all positions that hold it; a rank of each stands for all of its replicas."""
-    pricer, rings = machine.pricer, optimizer.reduce_rings(plan, machine, stage)
-    needed = sum(ring.wire_bytes() for ring in rings) / pricer.wires.network * NS_PER_S
+    pricer, stage, ops = machine.pricer, reduction.stage, [op for _, op in reduction.around]
+    needed = sum(op.wire_bytes() for op in ops) / pricer.wires.network * NS_PER_S
     if not needed:
         return LOCAL
-    slower = sum(pricer.price(ring).ns for ring in rings) / needed  # by NVLink or between switches
-    both = [machine.hindrances.of_ring("reduce_scatter", stage, experts).exchanges for experts in (False, True)]
+    slower = sum(pricer.price(op).ns for op in ops) / needed  # by NVLink or between switches
+    both = [machine.hindrances.of_ring(op.kind, stage, ring.experts).exchanges for ring, op in reduction.around]
     return Route(plan.holders(stage), Hindrance(max(1.0, slower), max(both)))

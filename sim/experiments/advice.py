@@ -225,6 +225,7 @@ def _axes(scenario: Scenario) -> Iterator[list[Words]]:
         *((words,) for words in limits),
     ]
     yield [(f"batch.micro_batch={n}", *_steps(scenario, batch.micro_batch / n)) for n in _divisors(batch.micro_batch)]
+    yield [(f"parallel.zero={zero}",) for zero in (2, 3) if zero > parallel.zero and scenario.stack.library]
     for key in ("tensor", "context", "expert"):
         yield [(f"parallel.{key}={getattr(parallel, key, 1) * times}",) for times in (2, 4, 8)]
     yield [(f"parallel.pipeline={2 * pipeline}", *_free(scenario, own, 2 * pipeline), *_steps(scenario, 2))]
@@ -238,8 +239,11 @@ def _free(scenario: Scenario, schedule: str, pipeline: int) -> Words:
     """What a placement of other stages than these gives way to."""
     if isinstance(scenario.placement, str):
         return ()
-    stages = program.stages(schedule, program.Shape(pipeline, pipeline, scenario.schedule.chunks))
-    return ("placement=balanced",) if len(scenario.placement) != stages else ()
+    before, after = (
+        program.stages(name, scenario.schedule.shape(positions, positions))
+        for name, positions in ((scenario.schedule.name, scenario.parallel.pipeline), (schedule, pipeline))
+    )
+    return ("placement=balanced",) if before != after else ()
 
 
 def _steps(scenario: Scenario, times: float) -> Words:

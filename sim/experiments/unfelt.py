@@ -13,12 +13,14 @@ from typing import Any
 from hwmodels.refused import Refused
 from sim import assembly
 from sim.layout.plan import Plan, lay_out
+from sim.layout.shards import NEVER, moves
 from sim.models.family import family, form
 from sim.models.form import texts
 from sim.models.lowering import recipe
 from sim.models.transformer_engine import EVERY
 from sim.routing.gate import gate_of
 from sim.scenario.files import others
+from sim.scenario.stages import Spread
 from sim.scenario.values import Routing, Scenario
 from sim.schedules.program import pairing
 from sim.simulation import run
@@ -36,6 +38,8 @@ UNTOLD = ("scenario_hash", "overrides", "events", "wall_seconds", "unfelt")
 """What a run tells of itself, not of the machine."""
 LABELS = ("family", "name", "source", "unmodelled", "unmodelled_parameters")
 """Keys of a model that say what it is, or are told in a note."""
+PLACEMENT = ("placement", *(f"placement.{key}" for key in Spread.__dataclass_fields__))
+"""The key, and those that an override may give of a mapping."""
 OF_MODELS = {
     "no kernels to price": (
         "precision",
@@ -47,7 +51,7 @@ OF_MODELS = {
         "stack.cuda_graphs",
         "stack.dispatcher",
     ),
-    "no layers": ("placement",),
+    "no layers": PLACEMENT,
     "no experts": ("parallel.expert", "routing.kind", "routing.redundant_experts"),
     "no ranks that share a layer": (
         "parallel.tensor",
@@ -63,20 +67,23 @@ OF_MODELS = {
     "no parameters to update": ("optimizer.name", "optimizer.offload"),
     "nothing that is kept or computed again": ("recompute.kind", "recompute.modules", "recompute.layers"),
     "no states": ("states.master", "states.moments", "states.gradients", "states.parameters"),
-    "no gradients to reduce": ("optimizer.reduce",),
+    "no gradients to reduce": ("optimizer.reduce", "overlap.gradients", "overlap.buckets"),
+    "no parameters to share": ("parallel.zero", "parallel.shard", "parallel.reshard", "overlap.parameters"),
     "nothing that is drawn at random": ("seed",),
     "no memory": ("limits.memory",),
 }
 """What chunk times lack -> keys that are about it."""
 EXCHANGES = ("comm.sms", "comm.warps", "comm.exchange", "comm.hold", "comm.waits")
 FURTHER = {
-    "placement": "stages hold the same layers without it",
+    **dict.fromkeys(PLACEMENT, "stages hold the same layers without it"),
     "cluster.placement": "no flow is in another's way",
     "cluster.routing": "no flow is in another's way",
-    "comm.messages": "nobody has to wait for a message",
+    **dict.fromkeys(("comm.messages", "overlap.pipeline"), "nobody has to wait for a message"),
     "comm.collectives": "nothing that it times is sent or reduced",
     "parallel.order": "groups of all kinds lie on as many nodes without it",
     "parallel.expert_tensor": "no routed expert is shared",
+    "overlap.gradients": "the last backward of each stage is its rank's last",
+    "overlap.buckets": "a bucket has whole layers, as many as without it",
 }
 """Keys of a scenario that are tried as figures of the machine are, and what it means where a run does not feel them."""
 
@@ -122,15 +129,9 @@ def idle(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
     """Keys of a scenario that no value of theirs would make felt, and why."""
     scenario, comm, cluster = plan.scenario, plan.scenario.comm, plan.scenario.cluster
     yield ("stack.release",), "it only says which software"
-    free = replace(scenario, schedule=replace(scenario.schedule, waiting=None))
-    if scenario.schedule.waiting is not None and lay_out(free).program.steps == plan.program.steps:
-        yield ("schedule.waiting",), "no more weight gradients would wait without it"
+    yield from _of_schedule(plan)
     if not scenario.batch.lengths:
         yield ("batch.packed",), "without batch.lengths a sequence is one document"
-    if pairing(scenario.schedule.name)[0]:
-        yield ("overlap.expert",), f"{scenario.schedule.name} always runs forwards beside backwards"
-    if plan.program.positions == 1:
-        yield ("comm.messages", "chunk_times.p2p"), "with parallel.pipeline 1 nothing is sent"
     if scenario.model is None or cluster is None:
         for lacking, keys in OF_MODELS.items():
             yield keys, f"chunk_times have {lacking}"
@@ -138,12 +139,13 @@ def idle(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
             yield ("chunk_times.overlapped",), f"{scenario.schedule.name} overlaps no forward with a backward"
         return
     if plan.program.stages == 1:
-        yield ("placement",), "there is one stage"
+        yield PLACEMENT, "there is one stage"
     yield from _shared(scenario)
     own = recipe(EVERY[scenario.precision], scenario.stack, cluster.node.device.architecture)
     for name in vars(scenario.states):
         if replace(scenario.states, **{name: None}).of(own) == scenario.states.of(own):
             yield (f"states.{name}",), f"precision {scenario.precision} has them so"
+    yield from _idle_shards(plan)
     routed = any(unit.routed for unit in family(scenario.model.family).units(scenario.model))
     if routed and scenario.routing.kind == "balanced":
         mean = "balanced routing gives each expert its mean"
@@ -167,6 +169,40 @@ def _shared(scenario: Scenario) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("overlap.tensor",), "without parallel.sequence nothing is gathered or scattered"
     if given.context == 1:
         yield ("parallel.context_kind",), "with parallel.context 1 a rank has whole sequences"
+
+
+def _idle_shards(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Keys of data parallelism that change nothing."""
+    parallel, own = plan.scenario.parallel, moves(plan.scenario)
+    if plan.mesh.groups("data").shape[1] * plan.program.weight_copies == 1:
+        keys = "parallel.zero", "parallel.shard", "overlap.gradients", "overlap.parameters", "overlap.buckets"
+        yield (*keys, "parallel.reshard"), "each parameter is on one rank, so nothing is shared, reduced or gathered"
+        return
+    if parallel.shard == plan.data:
+        yield ("parallel.shard",), "that is all of data parallelism, as without it"
+    if parallel.zero != 3:
+        yield ("parallel.reshard",), f"with parallel.zero {parallel.zero} parameters are not let go after forward"
+    if not parallel.zero:
+        yield ("overlap.parameters",), "with parallel.zero 0 no parameters are gathered"
+    if own.reduces != NEVER:
+        yield ("optimizer.reduce",), "gradients are reduced in the backwards that make them"
+    if own.reduces == NEVER and not own.beside and own.gathers == NEVER:
+        yield ("overlap.buckets",), "nothing is reduced or gathered beside compute"
+
+
+def _of_schedule(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The same of the pipeline, its schedule and its messages."""
+    scenario, schedule = plan.scenario, plan.scenario.schedule
+    for key, free, what in (
+        ("waiting", replace(schedule, waiting=None), "no more weight gradients would wait"),
+        ("group", replace(schedule, group=None), "groups are as large"),
+    ):
+        if free != schedule and lay_out(replace(scenario, schedule=free)).program.steps == plan.program.steps:
+            yield (f"schedule.{key}",), f"{what} without it"
+    if pairing(schedule.name)[0]:
+        yield ("overlap.expert",), f"{schedule.name} always runs forwards beside backwards"
+    if plan.program.positions == 1:
+        yield ("comm.messages", "overlap.pipeline", "chunk_times.p2p"), "with parallel.pipeline 1 nothing is sent"
 
 
 def _dimension(known: _Known, key: str, further: bool) -> str:

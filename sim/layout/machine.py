@@ -6,6 +6,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 from hwmodels.collectives import UNHINDERED, Hindrance
@@ -133,9 +134,18 @@ class Machine:
             round(kernel.host * seconds_to_ns(host.forward_s if direction == "F" else host.backward_s)) if host else 0
         )
 
-    def message(self, mesh: Mesh, source: int, target: int) -> Send:
-        """What one pipeline position sends to another, as the first replica sends it."""
-        size = self.site.own * self.recipe.boundary.row_bytes(self.site.shape.hidden)
-        a, b = (mesh.node(mesh.rank(position, 0)) for position in (source, target))
+    @cached_property
+    def streams(self) -> tuple[int, ...]:
+        """Hidden states of a token that leave each stage: the model's, and one of each module beside it that is through
+        (a stage with the head is the last: it sends none of them on)."""
+        modules = (sum(unit.beside and unit.block for unit in stage) for stage in self.stages)
+        return tuple(accumulate(modules, initial=1))[1:]
+
+    def message(self, mesh: Mesh, source: int, target: int, stage: int = 0) -> Send:
+        """What one pipeline position sends to another over the end of a stage. The farthest way that any replica has:
+        where `order` does not put the pipeline last, some may find their neighbour on their node and others not."""
+        size = self.streams[stage] * self.site.own * self.recipe.boundary.row_bytes(self.site.shape.hidden)
+        a, b = (mesh.node(mesh.of_position(position)) for position in (source, target))
         leaf = self.cluster.fabric.nodes_per_leaf if self.cluster.fabric else self.cluster.nodes
-        return Send(size, a != b, a // leaf != b // leaf, slower=self.hindrances.of_message(source, target).slower)
+        leaves_node, leaves_leaf = bool((a != b).any()), bool((a // leaf != b // leaf).any())
+        return Send(size, leaves_node, leaves_leaf, slower=self.hindrances.of_message(source, target).slower)

@@ -3,14 +3,15 @@
 This is the only file that does arithmetic on rank numbers. A *position* is a coordinate on the pipeline axis, a
 *replica* numbers the ranks of one position. The replicas of a position are divided twice: all but routed experts by
 tensor, context and data parallelism, routed experts by expert-tensor and expert parallelism and what is left
-(Liu et al., MoE Parallel Folding, arXiv:2504.14960). Neighbours lie on one node; an order says which axis goes first.
+(Liu et al., MoE Parallel Folding, arXiv:2504.14960). Data parallelism is shards of one copy and, beside them, replicas
+of all those (hybrid sharding). Neighbours lie on one node; an order says which axis goes first.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,16 +20,20 @@ from sim.scenario.values import ORDER
 
 Times = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.int64]
+N = TypeVar("N", int, Numbers)
 
-DENSE = {"tp": "tensor", "cp": "context", "dp": "data"}
-"""Word of an order -> axis of what is no routed expert, but for the pipeline."""
-ROUTED = {"tp": "expert_tensor", "ep": "expert", "dp": "expert_data"}
-"""Word of an order -> axis of routed experts: expert-tensor groups are where tensor groups are."""
+DENSE = {"tp": ("tensor",), "cp": ("context",), "dp": ("replica", "shard")}
+"""Word of an order -> axes of what is no routed expert, but for the pipeline; the slowest first."""
+ROUTED = {"tp": ("expert_tensor",), "ep": ("expert",), "dp": ("expert_replica", "expert_shard")}
+"""Word of an order -> axes of routed experts: expert-tensor groups are where tensor groups are."""
 MEETS = {
-    "tensor": ("tensor",), "context": ("context",), "data": ("data", "context"), "expert": ("expert",),
-    "expert_tensor": ("expert_tensor",), "expert_data": ("expert_data",),
+    "tensor": ("tensor",), "context": ("context",), "expert": ("expert",), "expert_tensor": ("expert_tensor",),
+    "data": ("replica", "shard", "context"), "shard": ("shard", "context"), "replica": ("replica",),
+    "expert_data": ("expert_replica", "expert_shard"), "expert_shard": ("expert_shard",),
+    "expert_replica": ("expert_replica",),
 }  # fmt: skip
-"""Kind of group -> axes that its members differ in. Parameters are alike over data and context."""
+"""Kind of group -> axes that its members differ in. Parameters are alike over data and context, so ranks of a context
+group share shards of them too."""
 MEETING = ("expert", "tensor", "context", "expert_tensor")
 """Kinds of groups whose members meet inside steps."""
 
@@ -37,7 +42,7 @@ MEETING = ("expert", "tensor", "context", "expert_tensor")
 class Mesh:
     """Ranks of a cluster by pipeline position and replica. pipeline: positions. replicas: ranks at each of them.
     expert, context, tensor, expert_tensor: ranks of a group of that kind. gpus_per_node: neighbouring ranks that share
-    a node. order: as ORDER says it."""
+    a node. order: as ORDER says it. shard: data-parallel ranks that share one copy of what is sharded; 0: all."""
 
     pipeline: int
     replicas: int
@@ -47,6 +52,7 @@ class Mesh:
     gpus_per_node: int = 1
     expert_tensor: int = 1
     order: str = ORDER
+    shard: int = 0
 
     @property
     def ranks(self) -> int:
@@ -61,20 +67,21 @@ class Mesh:
     @cached_property
     def axes(self) -> tuple[dict[str, int], dict[str, int]]:
         """Size of each axis of a position, the slowest first: of what is no routed expert, and of those."""
-        expert = min(self.expert, self.replicas)
+        expert, shard = min(self.expert, self.replicas), self.shard or self.data
+        copies, alike = self.data // shard, self.replicas // (expert * self.expert_tensor) or 1
         sizes = {
-            "tensor": self.tensor, "context": self.context, "data": self.data, "expert": expert,
-            "expert_tensor": self.expert_tensor, "expert_data": self.replicas // (expert * self.expert_tensor) or 1,
+            "tensor": self.tensor, "context": self.context, "replica": copies, "shard": shard, "expert": expert,
+            "expert_tensor": self.expert_tensor, "expert_replica": copies, "expert_shard": alike // copies,
         }  # fmt: skip
         words = self.order.split("-")[::-1]
-        dense, routed = ([own[word] for word in words if word in own] for own in (DENSE, ROUTED))
+        dense, routed = ([axis for word in words for axis in own.get(word, ())] for own in (DENSE, ROUTED))
         return {axis: sizes[axis] for axis in dense}, {axis: sizes[axis] for axis in routed}
 
     @cached_property
     def inner(self) -> int:
         """Replicas that are neighbours; then comes the next position."""
         words = self.order.split("-")
-        faster = [DENSE[word] for word in words[: words.index("pp")] if word in DENSE]
+        faster = [axis for word in words[: words.index("pp")] for axis in DENSE.get(word, ())]
         return prod(self.axes[0][axis] for axis in faster)
 
     def rank(self, position: int, replica: int) -> int:
@@ -98,8 +105,8 @@ class Mesh:
         ranks: Numbers = (block * self.pipeline + position) * self.inner + place
         return ranks
 
-    def node(self, rank: int) -> int:
-        """The node that a rank is on."""
+    def node(self, rank: N) -> N:
+        """The node that a rank, or each of many, is on."""
         return rank // self.gpus_per_node
 
     def on_node(self, node: int) -> range:
@@ -108,7 +115,8 @@ class Mesh:
 
     def groups(self, kind: str) -> Numbers:
         """Replicas that meet in groups of a kind [group, member]: tensor or context; expert or expert_tensor; data
-        (those that hold the same of what is no routed expert); expert_data (those that hold the same experts)."""
+        (those that hold the same of what is no routed expert); expert_data (those that hold the same experts); shard,
+        expert_shard (those of them that share a copy); replica, expert_replica (that have the same shard of copies)."""
         return _groups(self, kind)
 
     def member(self, kind: str) -> Numbers:

@@ -1,8 +1,10 @@
-"""What follows the last backward: gradient reduce-scatter, gradient norm, the update of ZeRO-1 shards, all-gather.
+"""What follows the last backward: gradients reduced, their norm, the update of shards, parameters gathered.
 
 Gradients of a stage are reduced over every rank that holds a copy of it: routed experts over the replicas of the expert
 group, everything else over all data-parallel ranks, both times the copies the schedule keeps (two under DualPipe).
-ZeRO-1 shards master weights and moments over the same ranks. The parameters' exponential moving average is kept in
+ZeRO shards master weights and moments over the same ranks, or over some of them: then what is reduced among those is
+reduced between such groups too (hybrid sharding). Without ZeRO every rank updates all. What moves beside the steps
+(`sim.layout.shards`) is in them, not here. The parameters' exponential moving average is kept in
 host memory and copied while the next step runs (DeepSeek-V3 report sec 3.2.3). The update is AdamW's; under Muon that
 of all but matrices (`sim.layout.muon`).
 
@@ -12,15 +14,16 @@ updates). The three run side by side, tensor after tensor, so that the longest o
 its memory, a bound that CPUs miss. The average of parameters then has nothing to copy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from hwmodels.formats import BF16, Format
 from hwmodels.op import Collective, HostCopy, HostUpdate, Memory
-from sim.layout import muon
+from sim.layout import muon, tied
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan
-from sim.layout.traffic import Ring
+from sim.layout.shards import NEVER, moves
+from sim.layout.traffic import REPLICA, SHARD, Ring
 from sim.models.family import weights
 from sim.models.layer import Unit
 from sim.models.lowering import Updates, updates
@@ -28,8 +31,9 @@ from sim.models.weights import Parameters
 
 
 class Shards(NamedTuple):
-    """Parameters one rank holds and updates. dense, experts: held. dense_ranks, expert_ranks: that share them.
-    matrices: of `dense`, those in the matrices of linear layers; all of experts' are."""
+    """Parameters one rank holds and updates. dense, experts: held, or shared with others where parameters are sharded.
+    dense_ranks, expert_ranks: that share what is sharded. matrices: of `dense`, those in the
+    matrices of linear layers; all of experts' are."""
 
     dense: float
     experts: float
@@ -49,7 +53,7 @@ class Shards(NamedTuple):
 
 
 class Tail(NamedTuple):
-    """Durations in ns. reduce_ns: (stage, ns) of each stage held."""
+    """Durations in ns. reduce_ns: (stage, ns) of each stage held whose gradients are reduced after it."""
 
     reduce_ns: tuple[tuple[int, int], ...]
     norm_ns: int
@@ -79,8 +83,10 @@ def shards(plan: Plan, machine: Machine, stage: int) -> Shards:
     copies = plan.program.weight_copies
     dense = p.linear + p.other - p.shared
     held = p.experts * experts_held(plan, machine)
-    everybody, alike = (plan.mesh.groups(kind).shape[1] * copies for kind in ("data", "expert_data"))
-    return Shards(dense, held, everybody, alike, p.linear)
+    dense_ranks, expert_ranks = (plan.mesh.groups(kind).shape[1] * copies for kind in SHARD)
+    if not plan.scenario.parallel.zero:
+        dense_ranks = expert_ranks = 1
+    return Shards(dense, held, dense_ranks, expert_ranks, p.linear)
 
 
 def experts_held(plan: Plan, machine: Machine) -> float:
@@ -102,13 +108,12 @@ def tail(plan: Plan, machine: Machine, position: int) -> Tail:
         return _tail_of_kernels(plan, machine, position, own)
     price, recipe = machine.pricer.price, machine.recipe
     held = [(stage, shards(plan, machine, stage)) for stage in plan.holds[position]]
-    reduce_ns = tuple((s, sum(price(ring).ns for ring in reduce_rings(plan, machine, s))) for s, _ in held)
-    gather_ns = sum(price(ring).ns for s, _ in held for ring in gather_rings(plan, machine, s))
+    reduce_ns, gather_ns = _after(plan, machine, position)
     updated = max(1, round(sum(h.updated for _, h in held)))
     gradient, master, moment = recipe.gradient.bits / 8, recipe.master.bits / 8, recipe.moment.row_bytes(1)
     norm = price(Memory("elementwise", updated, gradient, 0.0)).ns
     everyone = Collective("all_reduce", recipe.gradient.bits / 8, machine.cluster.gpus, machine.cluster.nodes)
-    norm += price(everyone).ns
+    norm += price(everyone).ns + tied.sync_ns(plan, machine, position)
     # gradient, master and moments in; master, moments and the parameter to gather out
     moments = moment * moments_each(plan, [h for _, h in held])
     adam = Memory("adam", updated, gradient + master + moments, master + moments + recipe.gather.bits / 8)
@@ -127,16 +132,25 @@ def tail(plan: Plan, machine: Machine, position: int) -> Tail:
 def _tail_of_kernels(plan: Plan, machine: Machine, position: int, own: Updates) -> Tail:
     """Of a stack that says which kernels update what a rank holds. Gradients are not clipped, nothing is averaged."""
     price, gap = machine.pricer.price, machine.pricer.launch_gap_ns
-    held = plan.holds[position]
-    reduce_ns = tuple((s, sum(price(ring).ns for ring in reduce_rings(plan, machine, s))) for s in held)
-    gather_ns = sum(price(ring).ns for s in held for ring in gather_rings(plan, machine, s))
-    units = [unit for stage in held for unit in machine.stages[stage]]
-    kernels, ahead = own.update(machine.site, units), _ahead_ns(machine, units)
-    at, launched = 0, -ahead
-    for kernel in kernels:
+    held = [shards(plan, machine, stage) for stage in plan.holds[position]]
+    units = [unit for stage in plan.holds[position] for unit in machine.stages[stage]]
+    part = sum(h.updated for h in held) / (sum(h.dense + h.experts for h in held) or 1)
+    at, launched = 0, -_ahead_ns(machine, units)
+    for kernel in own.update(machine.site, units, part):
         launched += machine.launch_ns("B", kernel)
         at = max(at + gap, launched) + price(kernel.op).ns
+    reduce_ns, gather_ns = _after(plan, machine, position)
     return Tail(reduce_ns, 0, at, gather_ns, 0)
+
+
+def _after(plan: Plan, machine: Machine, position: int) -> tuple[tuple[tuple[int, int], ...], int]:
+    """Of a position, in ns: reductions of each stage whose gradients are reduced once a step, and the gather of all
+    parameters that the steps do not gather."""
+    price, own, held = machine.pricer.price, moves(plan.scenario), plan.holds[position]
+    behind = held if own.reduces == NEVER else ()
+    reduce_ns = tuple((s, sum(price(ring).ns for ring in reduce_rings(plan, machine, s))) for s in behind)
+    late = held if own.gathers == NEVER else ()
+    return reduce_ns, sum(price(ring).ns for s in late for ring in gather_rings(plan, machine, s))
 
 
 def _ahead_ns(machine: Machine, units: Sequence[Unit]) -> int:
@@ -175,37 +189,51 @@ def _muon_ns(plan: Plan, machine: Machine, held: Sequence[tuple[int, Shards]]) -
     total = 0
     for stage, own in held:
         total += muon.update_ns(machine, stage, own.dense_ranks, own.expert_ranks)
-        for ring, count in zip(gather_rings(plan, machine, stage), (own.matrices, own.experts), strict=True):
+        for ring, count in zip(gather_rings(plan, machine, stage), (own.matrices, own.experts), strict=False):
             total += machine.pricer.price(ring._replace(size=_bytes(BF16, count))).ns
     return total
 
 
-def rings(plan: Plan, machine: Machine, stage: int) -> tuple[Ring, Ring]:
-    """Rings around the copies of one stage: of all but experts, then of experts."""
-    held, holders = shards(plan, machine, stage), plan.holders(stage)
-    dense_nodes, expert_nodes = (plan.mesh.nodes_of(kind, holders) for kind in ("data", "expert_data"))
-    return (
-        Ring(stage, False, held.dense, held.dense_ranks, dense_nodes),
-        Ring(stage, True, held.experts, held.expert_ranks, expert_nodes),
-    )
+def rings(plan: Plan, machine: Machine, stage: int) -> tuple[Ring, ...]:
+    """Rings around the copies of one stage: of all but experts, then of experts; each followed by that of its shards,
+    where these have copies."""
+    return tuple(ring for experts in (False, True) for ring in _around(plan, machine, stage, experts))
 
 
-def reduce_rings(plan: Plan, machine: Machine, stage: int) -> tuple[Collective, Collective]:
-    """Reduce-scatters of one stage's gradients, on the rank's network lane: the dense ring, then the experts' ring."""
-    return _collectives(plan, machine, "reduce_scatter", machine.recipe.gradient, stage)
+def _around(plan: Plan, machine: Machine, stage: int, experts: bool) -> Iterator[Ring]:
+    held, holders, mesh = shards(plan, machine, stage), plan.holders(stage), plan.mesh
+    size, shard, replica = held.experts if experts else held.dense, SHARD[experts], REPLICA[experts]
+    ranks = mesh.groups(shard).shape[1] * plan.program.weight_copies
+    yield Ring(stage, experts, size, ranks, mesh.nodes_of(shard, holders))
+    copies = mesh.groups(replica).shape[1]
+    if copies > 1:
+        nodes = max(mesh.nodes_of(replica, (position,)) for position in holders)
+        yield Ring(stage, experts, size / ranks, copies, nodes, between=True)
 
 
-def gather_rings(plan: Plan, machine: Machine, stage: int) -> tuple[Collective, Collective]:
-    """All-gathers of one stage's updated parameters, on the same lane: the dense ring, then the experts' ring."""
-    return _collectives(plan, machine, "all_gather", machine.recipe.gather, stage)
+def reduce_rings(plan: Plan, machine: Machine, stage: int) -> tuple[Collective, ...]:
+    """What reduces one stage's gradients, one after another, of `rings`: reduce-scatters and, between copies of shards,
+    all-reduces; without ZeRO all-reduces alone."""
+    return tuple(reducing(plan, machine, ring) for ring in rings(plan, machine, stage))
 
 
-def _collectives(plan: Plan, machine: Machine, kind: str, form: Format, stage: int) -> tuple[Collective, Collective]:
-    dense, experts = (
-        Collective(
-            kind, _bytes(form, ring.parameters), ring.ranks, ring.nodes,
-            slower=machine.hindrances.of_ring(kind, stage, ring.experts).slower,
-        )
-        for ring in rings(plan, machine, stage)
-    )  # fmt: skip
-    return dense, experts
+def gather_rings(plan: Plan, machine: Machine, stage: int) -> tuple[Collective, ...]:
+    """All-gathers of one stage's updated parameters: the dense ring, then the experts' ring; none without ZeRO."""
+    whole = [ring for ring in rings(plan, machine, stage) if not ring.between]
+    return tuple(gathering(machine, ring) for ring in whole) if plan.scenario.parallel.zero else ()
+
+
+def reducing(plan: Plan, machine: Machine, ring: Ring) -> Collective:
+    """What reduces the gradients of parameters that go round a ring."""
+    scattered = plan.scenario.parallel.zero and not ring.between
+    return _collective(machine, ring, "reduce_scatter" if scattered else "all_reduce", machine.recipe.gradient)
+
+
+def gathering(machine: Machine, ring: Ring) -> Collective:
+    """What gathers parameters that go round a ring."""
+    return _collective(machine, ring, "all_gather", machine.recipe.gather)
+
+
+def _collective(machine: Machine, ring: Ring, kind: str, form: Format) -> Collective:
+    slower = machine.hindrances.of_ring(kind, ring.stage, ring.experts).slower
+    return Collective(kind, _bytes(form, ring.parameters), ring.ranks, ring.nodes, slower=slower)

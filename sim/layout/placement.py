@@ -1,19 +1,21 @@
 """Which layers go on which stage.
 
-The embedding stays with the first stage, the head and the multi-token-prediction module with the last; layers between
-are contiguous. `even` spreads their number; `balanced` makes the most loaded rank as light as it can be by priced cost,
-counting all stages a rank holds. Where stages s and P-1-s share a rank (DualPipe), single layers then move between
-stages while that shortens the two overlapped pairs of the slowest rank. A list gives the layers of each stage.
+Unless a layout says otherwise, the embedding stays with the first stage, the head and the multi-token-prediction module
+with the last; layers between are contiguous. `even` spreads their number; `balanced` makes the most loaded rank as
+light as it can be by priced cost, counting all stages a rank holds. Where stages s and P-1-s share a rank (DualPipe),
+single layers then move between stages while that shortens the two overlapped pairs of the slowest rank. A list gives
+the layers of each stage, a layout all that it holds.
 """
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, groupby, pairwise
 
 from hwmodels.refused import Refused
 from hwmodels.units import ROUNDING_SLACK
 from sim.models.layer import Unit
 from sim.models.recompute import FIRST, Recompute
+from sim.scenario.stages import Layout
 
 REACH = 4
 """How far a stage's layer count may be from the mean in the search."""
@@ -26,7 +28,7 @@ Stage = tuple[Unit, ...]
 
 
 def place(
-    units: Sequence[Unit], costs: Sequence[float], stages: int, rule: str | Sequence[int], mirrored: bool,
+    units: Sequence[Unit], costs: Sequence[float], stages: int, rule: str | Sequence[int] | Layout, mirrored: bool,
     pair_ns: Callable[[Stage, Stage], int] | None, least_ns: Callable[[Unit], int] = lambda unit: 0,
     holds: Sequence[Sequence[int]] = (),
 ) -> tuple[Stage, ...]:  # fmt: skip
@@ -39,11 +41,13 @@ def place(
     """
     body = [i for i, u in enumerate(units) if u.block and not u.beside]
     first, last = body[0], body[-1] + 1
+    if isinstance(rule, Layout):
+        return _as_laid_out(units, rule)
     if not isinstance(rule, str):
         return _cut(units, rule, first)
-    if len(body) < stages - 1:
-        raise Refused(f"{len(body)} layers cannot fill {stages} stages; use at most {len(body) + 1}")
-    if rule == "even":
+    if len(body) < stages - 2:
+        raise Refused(f"{len(body)} layers cannot fill {stages} stages; use at most {len(body) + 2}")
+    if rule == "even" or len(body) < stages:
         return _cut(units, _even(len(body), stages), first)
     ends = sum(costs[:first]), sum(costs[last:])
     counts = _balanced([costs[i] for i in body], *ends, stages, mirrored)
@@ -136,6 +140,27 @@ def _moves(counts: list[int]) -> Iterator[list[int]]:
                 yield [c - (k == i) + (k == j) for k, c in enumerate(counts)]
 
 
+def _as_laid_out(units: Sequence[Unit], layout: Layout) -> tuple[Stage, ...]:
+    """Units of each stage by its letters, in the order of the model."""
+    left = {letter: iter(each) for letter, each in _lettered(units).items()}
+    held = [{unit for letter in letters for unit in next(left[letter])} for letters in layout.stages]
+    return tuple(tuple(unit for unit in units if unit in own) for own in held)
+
+
+def _lettered(units: Sequence[Unit]) -> dict[str, list[list[Unit]]]:
+    """Letter of a layout -> units of each that there is. Heads of modules beside the model go with its own, as in
+    Megatron Core (`post_process` in megatron/core/models/gpt/gpt_model.py)."""
+    main, beside = ([unit for unit in units if unit.beside == other] for other in (False, True))
+    body = [i for i, unit in enumerate(main) if unit.block]
+    modules = [list(module) for _, module in groupby(beside, key=lambda unit: unit.layer)]
+    ends = [1 + next(i for i, unit in enumerate(module) if unit.block) for module in modules]
+    heads = [unit for module, end in zip(modules, ends, strict=True) for unit in module[end:]]
+    return {
+        "E": [main[: body[0]]], "t": [[main[i]] for i in body], "L": [main[body[-1] + 1 :] + heads],
+        "m": [module[:end] for module, end in zip(modules, ends, strict=True)],
+    }  # fmt: skip
+
+
 def marked(stage: Stage, recompute: Recompute) -> Stage:
     """A stage whose layers know whether backward computes them again whole. Layers of modules beside the model are
     groups of their own, where all layers are."""
@@ -161,7 +186,10 @@ def _cuts(counts: Sequence[int], first: int, end: int) -> list[int]:
 
 
 def _even(layers: int, stages: int) -> list[int]:
-    """Counts as equal as can be; the last stage, which has the head, gets none of the remainder."""
+    """Counts as equal as can be; the last stage, which has the head, gets none of the remainder. Where there are more
+    stages than layers, the head has the last to itself, then the embedding the first."""
+    if layers < stages:
+        return [0] * (layers < stages - 1) + [1] * layers + [0]
     return [layers // stages + (i < layers % stages) for i in range(stages)]
 
 

@@ -39,7 +39,8 @@ class Plan:
         """All of it that decides when steps run, but for prices."""
         scenario, positions = self.scenario, self.program.positions
         schedule, messages, tail = scenario.schedule, scenario.comm.messages, scenario.optimizer
-        return schedule, self.paired, positions, self.micro_batches, self.mesh, messages, tail
+        shards = scenario.parallel.zero, scenario.parallel.reshard, scenario.overlap
+        return schedule, self.paired, positions, self.micro_batches, self.mesh, messages, tail, shards
 
     @cached_property
     def batches(self) -> Sequence[Sequence[Batch]] | None:
@@ -73,7 +74,7 @@ def mesh_of(scenario: Scenario, positions: int) -> Mesh:
     replicas = scenario.data_parallel * parallel.tensor * parallel.context
     return Mesh(
         positions, replicas, parallel.expert, parallel.context, parallel.tensor, gpus, parallel.expert_tensor,
-        parallel.order,
+        parallel.order, parallel.shard or 0,
     )  # fmt: skip
 
 
@@ -82,9 +83,7 @@ def lay_out(scenario: Scenario) -> Plan:
     batch, data = scenario.batch, scenario.data_parallel
     micro_batches = batch.micro_batches or (batch.sequences or 0) // (data * batch.micro_batch)
     schedule = scenario.schedule
-    shape = Shape(
-        scenario.parallel.pipeline, micro_batches, schedule.chunks, paired=_paired(scenario), waiting=schedule.waiting
-    )
+    shape = schedule.shape(scenario.parallel.pipeline, micro_batches, _paired(scenario))
     program, homes, holds, sent = _checked(schedule.name, shape)
     return Plan(scenario, program, homes, holds, sent, data, micro_batches)
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
+
 from sim.layout.mesh import Mesh, Numbers
 from sim.schedules.program import Program
 
@@ -17,6 +19,10 @@ FORWARD, BACKWARD = 1, 2
 """Outputs of a step: activations for the next stage, gradients for the stage before. Flags: a segment may send both."""
 MADE_BY = {"F": (FORWARD, 1), "B": (BACKWARD, -1)}
 """Pass -> the output that it makes, and how many stages further that goes."""
+
+
+SPANS = {"reduce_scatter": "reduce-scatter", "all_reduce": "all-reduce", "all_gather": "all-gather"}
+"""What collectives behind steps are called on a trace."""
 
 
 class Message(NamedTuple):
@@ -31,18 +37,25 @@ class Message(NamedTuple):
     stage: int
     micro_batch: int
 
+    @property
+    def end(self) -> int:
+        """The stage over whose end it goes: its own forward, the one before backward."""
+        return self.stage - (self.output == BACKWARD)
+
 
 class Ring(NamedTuple):
     """Ranks that hold the same parameters of a stage, which reduce gradients and gather parameters among them.
 
-    experts: whether of routed experts (a ring for each set of them), or of all else (one ring). parameters: that each
-    rank holds. ranks, nodes: of one ring."""
+    experts: whether of routed experts (a ring for each set of them), or of all else (one ring). parameters: that go
+    round it. ranks, nodes: of one ring. between: whether its ranks have the same shard, of copies of what is sharded.
+    """
 
     stage: int
     experts: bool
     parameters: float
     ranks: int
     nodes: int
+    between: bool = False
 
     @property
     def which(self) -> str:
@@ -75,9 +88,10 @@ class Messages:
         return Counter((m.output, m.stage, m.target) for m in self.sent[position])
 
     @cached_property
-    def ends(self) -> Sequence[tuple[int, int]]:
-        """Positions that activations go from and to, in order; gradients go the other way."""
-        return sorted({(m.position, m.target) for row in self.sent for m in row if m.output == FORWARD})
+    def ends(self) -> Sequence[tuple[int, int, int]]:
+        """Positions that activations go from and to, and over the end of which stage, in order; gradients go the other
+        way."""
+        return sorted({(m.position, m.target, m.end) for row in self.sent for m in row if m.output == FORWARD})
 
 
 def messages(program: Program) -> Messages:
@@ -96,6 +110,14 @@ def messages(program: Program) -> Messages:
     return Messages(tuple(tuple(sent(position)) for position in range(program.positions)))
 
 
-def members(mesh: Mesh, holders: Sequence[int], experts: bool) -> Numbers:
-    """Ranks of each ring of a stage that these positions hold [ring, rank]."""
-    return mesh.across(holders, "expert_data" if experts else "data")
+SHARD, REPLICA = ("shard", "expert_shard"), ("replica", "expert_replica")
+"""Kinds of groups around parameters that are no routed experts', and that are: of ranks that share a copy of what is
+sharded, and of those that have the same shard of copies."""
+
+
+def members(mesh: Mesh, holders: Sequence[int], ring: Ring) -> Numbers:
+    """Ranks of each ring of a stage like that, where these positions hold it [ring, rank]. Shards of a stage go over
+    all positions that hold it; those of another copy lie at the same one."""
+    if ring.between:
+        return np.concatenate([mesh.across([position], REPLICA[ring.experts]) for position in holders])
+    return mesh.across(holders, SHARD[ring.experts])

@@ -39,8 +39,9 @@ class Lowers(Protocol):
     def tensors(self, site: Site[Any], made: Made) -> list[int]:
         """Elements of each parameter of a unit that the rank holds, in the order in which the optimizer meets them."""
 
-    def update(self, site: Site[Any], made: Sequence[Made]) -> list[Kernel]:
-        """Kernels of an update of some units: all of them, or those that follow the plan's own."""
+    def update(self, site: Site[Any], made: Sequence[Made], part: float = 1.0) -> list[Kernel]:
+        """Kernels of an update of some units: all of them, or those that follow the plan's own. part: of each tensor,
+        that is this rank's to update."""
 
     def recipe(self, recipe: Recipe) -> Recipe:
         """Formats as the stack has them, where a scenario says nothing else."""
@@ -68,8 +69,11 @@ class Lowering(Protocol):
 class Updates(Lowering, Protocol):
     """A lowering that has kernels of its own for the optimizer."""
 
-    def update(self, site: Site[Any], units: Iterable[Unit]) -> list[Kernel]:
-        """Kernels that update the parameters of some units."""
+    def update(self, site: Site[Any], units: Iterable[Unit], part: float = 1.0) -> list[Kernel]:
+        """Kernels that update the parameters of some units, or a part of each of them."""
+
+    def tensors(self, site: Site[Any], unit: Unit) -> list[int]:
+        """Elements of each parameter of a unit that the rank holds, in the order of its modules."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +100,13 @@ class ByBlocks:
             site, [self.family.made(site.shape, unit) for unit in self.family.units(site.shape)]
         )
 
-    def update(self, site: Site[Any], units: Iterable[Unit]) -> list[Kernel]:
+    def update(self, site: Site[Any], units: Iterable[Unit], part: float = 1.0) -> list[Kernel]:
         """Kernels of an update of some units."""
-        return self.stack.update(site, [self.family.made(site.shape, unit) for unit in units])
+        return self.stack.update(site, [self.family.made(site.shape, unit) for unit in units], part)
+
+    def tensors(self, site: Site[Any], unit: Unit) -> list[int]:
+        """Elements of each parameter of a unit."""
+        return self.stack.tensors(site, self.family.made(site.shape, unit))
 
 
 BY_BLOCKS = ("torch", "megatron")

@@ -35,7 +35,8 @@ FIGURES = {
     "bubble_fraction": "idle part of the step between a position's first moment and its optimizer, mean of positions",
     "bubble_s.fill|activations|gradients|drain": "seconds idle by cause (what is waited for), mean of positions",
     "bubble_s.sends": "the same, for what it sends itself; where comm.messages is waited",
-    "exposed_communication_s": "seconds in which an exchange runs and compute waits for it, mean of positions; what "
+    "exposed_communication_s": "seconds in which an exchange (or a gather or reduction in a pass) runs and compute "
+    "waits for it, mean of positions; what "
     "messages take of its NICs is in them",
     "waiting_for_peers_s": "seconds in which an exchange waits for slower ranks; where ranks differ",
     "overlap_fraction": "part of the exchanges' time that compute hides; null where there are none",
@@ -52,6 +53,8 @@ FIGURES = {
     "worst_memory.capacity_bytes": "memory of a device",
     "worst_memory.position": "pipeline position of the highest peak",
     "worst_memory.rank": "rank of the highest peak, where loads were drawn",
+    "memory_beside.cuda_context|nccl_buffers|fragmentation.*": "lowest and highest bytes that a device holds beside "
+    "its peak, on stacks whose libraries these are: stated spreads, which decide nothing (sim.analysis.overheads)",
     "intervals_90.*": "90 % interval [low, high] of the figure of that name",
     "intervals_90.*.*": "its ends, or the interval of one of its parts",
     "intervals_90.*.*.*": "ends of that",

@@ -1,6 +1,6 @@
 """What a scenario must satisfy as a whole: layouts that divide, formats the device has, kernels that leave SMs over."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from hwmodels.collectives import ENOUGH_SMS
 from hwmodels.document import Document, Problem, dotted, indivisible
@@ -14,9 +14,9 @@ from sim.models.stacks.stack import KINDS
 from sim.models.transformer_engine import EVERY
 from sim.scenario import groups, lengths, slots, software
 from sim.scenario.fits import Finding, micro_batches, nearest, schedule, sequences
+from sim.scenario.stages import Layout, Spread
 from sim.scenario.values import FOREVER, NCCL, Cluster, Comm, Fault, Optimizer, Scenario
 from sim.schedules import program
-from sim.schedules.program import Shape
 
 
 def check(scenario: Scenario, document: Document) -> list[Problem]:
@@ -240,19 +240,57 @@ def _placement(scenario: Scenario) -> Iterator[Finding]:
     assert model is not None
     if name not in program.names():
         return
-    stages = program.stages(name, Shape(pipeline, max(1, micro_batches(scenario)), scenario.schedule.chunks))
+    stages = program.stages(name, scenario.schedule.shape(pipeline, max(1, micro_batches(scenario))))
     of = f"{name} with parallel.pipeline {pipeline} has {stages} stages"
-    if isinstance(scenario.placement, str):
-        if stages > model.layers:
-            yield ("parallel.pipeline", "model"), f"{of}, more than the model's {model.layers} layers"
-        return
-    if len(scenario.placement) != stages:
-        yield ("placement", "parallel.pipeline", "schedule"), f"{of}; found {len(scenario.placement)} numbers of layers"
-    if sum(scenario.placement) != model.layers:
-        yield ("placement", "model"), f"the stages hold {sum(scenario.placement)} layers; the model has {model.layers}"
-    if empty := [stage for stage, layers in enumerate(scenario.placement) if not layers and 0 < stage < stages - 1]:
+    match scenario.placement:
+        case str():
+            if stages > model.layers + 2:
+                yield ("parallel.pipeline", "model"), f"{of}, more than the model's {model.layers} layers and ends"
+        case Spread() as spread:
+            yield from _spread(scenario, spread, stages)
+        case Layout() as layout:
+            yield from _letters(scenario, layout, of, stages)
+        case counts:
+            yield from _counts(counts, of, stages, model.layers)
+
+
+def _counts(counts: Sequence[int], of: str, stages: int, layers: int) -> Iterator[Finding]:
+    """Whether a list of layers is of these stages and of this model."""
+    if len(counts) != stages:
+        yield ("placement", "parallel.pipeline", "schedule"), f"{of}; found {len(counts)} numbers of layers"
+    if sum(counts) != layers:
+        yield ("placement", "model"), f"the stages hold {sum(counts)} layers; the model has {layers}"
+    if empty := [stage for stage, number in enumerate(counts) if not number and 0 < stage < stages - 1]:
         what = "only the first, which has the embedding, and the last, which has the head, may be without layers"
         yield ("placement",), f"stage {empty[0]} holds nothing; {what}"
+
+
+def _letters(scenario: Scenario, layout: Layout, of: str, stages: int) -> Iterator[Finding]:
+    """Whether a layout is of these stages and of this model."""
+    model, pipeline, listed = scenario.model, scenario.parallel.pipeline, len(layout.stages)
+    assert model is not None
+    if listed != stages:
+        chunks = f"; schedule={{name: interleaved, chunks: {listed // pipeline}}} has as many"
+        more = chunks if not listed % pipeline and pipeline > 1 else ""
+        yield ("placement", "parallel.pipeline", "schedule"), f"{of}; the layout has {listed}{more}"
+    has = [unit.beside for unit in family(model.family).units(model) if unit.block]
+    for letter, count, what in (("t", has.count(False), "layers"), ("m", has.count(True), "MTP layers")):
+        if layout.count(letter) != count:
+            yield (
+                ("placement", "model"),
+                f"the layout has {layout.count(letter)} {letter}; the model has {count} {what}",
+            )
+
+
+def _spread(scenario: Scenario, spread: Spread, stages: int) -> Iterator[Finding]:
+    """Whether layers can be spread so over positions and their stages."""
+    model, name, pipeline = scenario.model, scenario.schedule.name, scenario.parallel.pipeline
+    assert model is not None
+    if stages != pipeline and not program.chunked(name, pipeline):
+        what = f"stages of {name} do not go round the positions"
+        yield ("placement", "schedule"), f"{what}; legal: balanced, even, a list of layers for each stage, or a layout"
+    elif wrong := spread.misfit(model.layers, pipeline, stages // pipeline):
+        yield ("placement", "parallel.pipeline", "schedule", "model"), wrong
 
 
 def _machine(scenario: Scenario) -> Iterator[Finding]:

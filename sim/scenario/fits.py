@@ -29,8 +29,11 @@ def schedule(scenario: Scenario) -> Iterator[Finding]:
     elif scenario.schedule.waiting is not None and not program.postponing(name):
         having = ", ".join(other for other in program.names() if program.postponing(other))
         yield ("schedule.waiting",), f"{name} has no limit of weight gradients that wait; it goes with: {having}"
+    elif scenario.schedule.group is not None and not program.grouped(name):
+        having = ", ".join(other for other in program.names() if program.grouped(other))
+        yield ("schedule.group",), f"{name} has no groups of micro-batches; they go with: {having}"
     elif scenario.cluster or scenario.chunk_times:
-        yield from _misfits(scenario, Shape(pipeline, max(1, micro_batches(scenario)), scenario.schedule.chunks))
+        yield from _misfits(scenario, scenario.schedule.shape(pipeline, max(1, micro_batches(scenario))))
     if name in program.names() and scenario.overlap.expert is not None:
         yield from _overlap(name, scenario.overlap.expert)
 
@@ -54,7 +57,7 @@ def _misfits(scenario: Scenario, shape: Shape) -> Iterator[Finding]:
         if misfit.field == "micro_batches":
             yield from _count(scenario, misfit) if whole and micro_batches(scenario) else ()
         else:
-            key = {"pipeline": "parallel.pipeline", "chunks": "schedule.chunks"}[misfit.field]
+            key = {"pipeline": "parallel.pipeline"}.get(misfit.field, f"schedule.{misfit.field}")
             value = getattr(shape, misfit.field)
             yield (key, "schedule.name", "schedule"), (
                 f"{name} cannot run {value}; legal: {misfit.legal}, nearest {misfit.nearest}"
@@ -65,8 +68,12 @@ def _count(scenario: Scenario, misfit: Misfit) -> Iterator[Finding]:
     """A number of micro-batches that the schedule cannot run, told of the key that makes it."""
     batch, each = scenario.batch, scenario.data_parallel * scenario.batch.micro_batch
     of = f"{scenario.schedule.name} with parallel.pipeline {scenario.parallel.pipeline}"
+    if scenario.schedule.group is not None:
+        of += f" and groups of {scenario.schedule.group}"
     legal = f"legal: {misfit.legal}, nearest {misfit.nearest}"
-    rest = ("batch.micro_batch", "parallel.pipeline", "cluster.nodes", "schedule.name", "schedule")
+    rest = (
+        "batch.micro_batch", "parallel.pipeline", "cluster.nodes", "schedule.group", "schedule.name", "schedule"
+    )  # fmt: skip
     if batch.micro_batches:
         yield ("batch.micro_batches", *rest), f"{of} cannot run {batch.micro_batches}; {legal}"
     elif not (batch.sequences or 0) % each:

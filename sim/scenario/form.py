@@ -1,39 +1,21 @@
 """The YAML form of a scenario: its keys, their types and defaults, read by pydantic (0.3 s to import, so on demand)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from hwmodels.document import did_you_mean, unknown
 from hwmodels.refused import Refused
-from hwmodels.units import EXAMPLES, KILO, SECONDS_PER_DAY, parse, seconds_to_ns
+from hwmodels.units import KILO, SECONDS_PER_DAY, seconds_to_ns
 from sim.models.form import Count, Form, Natural, Size, whole
+from sim.scenario import stages
 from sim.scenario.layout import OverlapForm, ParallelForm, ScheduleForm
+from sim.scenario.quantity import quantity
 from sim.scenario.software import StackForm
 
+PLACEMENT = {"anyOf": [{"enum": list(stages.RULES)}, {"type": "array"}, {"type": "string"}, {"type": "object"}]}
 OUTPUTS = ("result", "report", "trace", "events", "links", "loads")
-
-
-def _quantity(dimension: str, convert: Callable[[float], float] = float) -> Any:
-    schema = {"type": ["string", "number"], "format": dimension, "examples": [EXAMPLES[dimension]]}
-    return (BeforeValidator(lambda value: _converted(value, dimension, convert)), WithJsonSchema(schema))
-
-
-def _converted(value: Any, dimension: str, convert: Callable[[float], float]) -> float:
-    """A quantity in SI; what is refused is a ValueError, for pydantic collects no other."""
-    try:
-        return convert(parse(value, dimension))
-    except Refused as error:
-        raise ValueError(str(error)) from None
-
-
-def _placement(value: Any) -> Any:
-    if isinstance(value, list | tuple) and value and all(type(item) is int and item >= 0 for item in value):
-        return tuple(value)
-    if value not in ("balanced", "even"):
-        raise ValueError(f"found {value!r}; legal: balanced, even, or a list of layers for each stage")
-    return value
 
 
 def _slots(value: Any) -> Any:
@@ -96,7 +78,7 @@ def _word_is(key: str) -> BeforeValidator:
 
 Module = Literal["core_attention", "mla_up_projection", "norm", "activation", "mlp", "moe", "shared_experts"]
 Seed = Annotated[int, Field(ge=0, le=2**64 - 1), BeforeValidator(whole)]
-Nanoseconds = Annotated[int, *_quantity("time", _ns)]
+Nanoseconds = Annotated[int, *quantity("time", _ns)]
 Document = Annotated[Any, WithJsonSchema({"type": ["string", "object"]})]
 
 
@@ -167,9 +149,9 @@ class RoutingForm(Form):
 
     kind: Literal["balanced", "sampled", "skewed", "recorded"] = "balanced"
     """balanced: all experts alike; sampled, skewed: popularity drawn or made; recorded: as a histogram says."""
-    spread: Annotated[float, *_quantity("ratio", _share)] | None = None
+    spread: Annotated[float, *quantity("ratio", _share)] | None = None
     """Standard deviation of experts' popularity, of sampled routing; 0.15 unless said, as in DeepSeek's profile."""
-    max_vio: Annotated[float, *_quantity("ratio")] | None = None
+    max_vio: Annotated[float, *quantity("ratio")] | None = None
     """How far the most popular expert is above the mean, of skewed routing."""
     histogram: Annotated[Any, WithJsonSchema({"type": ["string", "array"]})] = None
     """Tokens by layer and expert, of recorded routing: a file, or lists."""
@@ -197,9 +179,8 @@ class CommForm(Form):
     """Whether those SMs are lost to compute always or while_running (while a communication kernel runs); by default
     always where the schedule overlaps by itself (DualPipe, DualPipeV), as in DeepSeek's profile, else while_running."""
     messages: Literal["hidden", "waited"] = "hidden"
-    """Of the pipeline: hidden (an output leaves when it is there, beside what its rank does next; the DeepSeek-V3
-    report) or waited (between two steps a rank waits for all it sends and receives, each message from when both ends
-    have come; DualPipe's open code)."""
+    """An older word for overlap.pipeline: hidden (true; the DeepSeek-V3 report) or waited (false: each message leaves
+    when both of its ends have come; DualPipe's open code)."""
     waits: Literal["none", "measured"] = "none"
     """For peers before an exchange beside compute: none, or measured (the mean of the device's profile, which is that
     of its one rank)."""
@@ -288,9 +269,9 @@ class FaultForm(Form):
 class LimitsForm(Form):
     """What a run must keep."""
 
-    step_time: Annotated[float, *_quantity("time")] | None = None
+    step_time: Annotated[float, *quantity("time")] | None = None
     """A longer step is infeasible."""
-    memory: Annotated[int, *_quantity("data", round)] | None = None
+    memory: Annotated[int, *quantity("data", round)] | None = None
     """A rank that needs more is infeasible."""
 
 
@@ -313,9 +294,12 @@ class ScenarioForm(Form):
     schedule: Annotated[ScheduleForm | None, _word_is("name")] = None
     """The pipeline's schedule: a name, or a mapping. Without a pipeline it may be left out: the backward of each
     micro-batch then follows its forward (1f1b), and gradients add up."""
-    placement: Annotated[Literal["balanced", "even"] | tuple[int, ...], BeforeValidator(_placement)] = "balanced"
-    """Layers of each stage: so that the slowest position is fastest, evenly, or a list (layers_per_stage of
-    result.json is one)."""
+    placement: Annotated[Any, BeforeValidator(stages.placement), WithJsonSchema(PLACEMENT)] = "balanced"
+    """Layers of each stage: balanced (so that the slowest position is fastest), even, or a list (layers_per_stage of
+    result.json is one) in the order of the model, in which interleaved stage s is on position s mod pipeline. A layout
+    as Megatron Core's, e.g. Et*4|(t*4|)*14tmL, or a list of words for each stage: E embedding, t layer, m MTP layer, L
+    head and loss. {first: n, last: m}: layers of the first and of the last position, all others alike.
+    {embedding: true, head: true}: that counts as a layer where all positions have equally many."""
     batch: BatchForm
     """What a step trains on."""
     routing: Annotated[RoutingForm, _word_is("kind")] = RoutingForm()
@@ -346,5 +330,5 @@ class ScenarioForm(Form):
     """Limits that make a run infeasible when missed."""
     faults: Annotated[tuple[FaultForm, ...], BeforeValidator(_listed)] = ()
     """What is slow: a list."""
-    jitter: Annotated[float, *_quantity("ratio", _share)] = 0.0
+    jitter: Annotated[float, *quantity("ratio", _share)] = 0.0
     """Standard deviation of random noise on durations, as a ratio."""

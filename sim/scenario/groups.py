@@ -8,6 +8,7 @@ from sim.models.family import family
 from sim.models.stacks.stack import KINDS
 from sim.scenario.fits import Finding
 from sim.scenario.values import Parallel, Scenario
+from sim.schedules.program import names, pairing
 
 
 def findings(scenario: Scenario) -> Iterator[Finding]:
@@ -22,6 +23,7 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
     yield from _heads(scenario)
     yield from _experts(scenario)
     yield from _between(scenario)
+    yield from _shards(scenario)
     yield from _differing(scenario)
     if parallel.sequence and parallel.tensor == 1:
         yield ("parallel.sequence", "parallel.tensor"), "found true; a rank by itself shares no tokens; legal: false"
@@ -105,6 +107,34 @@ def _experts(scenario: Scenario) -> Iterator[Finding]:
     elif (inner := inside(parallel)) and ranks % lcm(inner, each):
         what = f"{inner} ranks are neighbours before the next position begins (parallel.order {parallel.order})"
         yield ("parallel.order", *keys), f"{what}, and expert groups of {each} straddle positions; legal: pp last"
+
+
+def _shards(scenario: Scenario) -> Iterator[Finding]:
+    """Whether shards divide data parallelism, hold whole expert groups, and move in a way that is built."""
+    parallel, data, keys = scenario.parallel, scenario.data_parallel, ("parallel.shard", "parallel.zero")
+    if parallel.shard and not parallel.zero:
+        yield keys, f"found {parallel.shard}; with parallel.zero 0 nothing is sharded; legal: leave it out"
+    elif parallel.shard and data % parallel.shard:
+        of = f"data parallelism {data} (cluster.nodes x GPUs / {parallel.model} ranks of a model)"
+        yield keys, indivisible(of, data, "parallel.shard", parallel.shard)
+    elif (shard := parallel.shard) and shard * parallel.context * parallel.tensor % _expert_ranks(parallel):
+        what = f"expert groups of {_expert_ranks(parallel)} ranks straddle shards of {shard}"
+        yield keys, f"{what}; legal: shards of whole expert groups"
+    if parallel.zero > 1 and scenario.schedule.name in names() and pairing(scenario.schedule.name)[0]:
+        what = f"{scenario.schedule.name} holds each stage twice, whose passes are not in step"
+        yield ("parallel.zero", "schedule.name", "schedule"), f"found {parallel.zero}; {what}; legal: 0, 1"
+    if scenario.overlap.gradients and scenario.optimizer.reduce == "after":
+        yield (
+            ("overlap.gradients", "optimizer.reduce"),
+            "found true; with optimizer.reduce after nothing is reduced before",
+        )
+    if scenario.uneven and (parallel.zero > 1 or scenario.overlap.parameters):
+        what = "ranks that differ (routing, faults, jitter, documents) are not built beside gathers in passes yet"
+        yield ("parallel.zero", "overlap.parameters"), f"{what}; legal: zero 0 or 1, parameters false"
+
+
+def _expert_ranks(parallel: Parallel) -> int:
+    return parallel.expert * parallel.expert_tensor
 
 
 def inside(parallel: Parallel) -> int:

@@ -5,13 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from sim.models.form import Count, Form, Natural, whole
+from sim.scenario.quantity import quantity
 from sim.scenario.values import ORDER
-
-
-def _only_one(value: Any) -> Any:
-    if value != 1:
-        raise ValueError(f"{value!r} is not built yet; legal: 1")
-    return value
 
 
 def _order(value: Any) -> Any:
@@ -21,7 +16,7 @@ def _order(value: Any) -> Any:
     return value
 
 
-OnlyOne = Annotated[int, Field(ge=1, le=1), BeforeValidator(_only_one), BeforeValidator(whole)]
+Zero = Annotated[int, Field(ge=0, le=3), BeforeValidator(whole)]
 
 
 class ParallelForm(Form):
@@ -46,8 +41,15 @@ class ParallelForm(Form):
     order: Annotated[str, BeforeValidator(_order)] = ORDER
     """Axes from the one whose ranks are neighbours to the one whose ranks lie farthest apart: tp, cp, ep, dp and pp in
     any order. Tensor groups of routed experts stand where tp stands, what is left of data parallelism where dp does."""
-    zero: OnlyOne = 1
-    """ZeRO stage: 1, optimizer states are sharded."""
+    zero: Zero = 1
+    """ZeRO stage, what is sharded over data parallelism (arXiv:1910.02054): 0, nothing (gradients are all-reduced); 1,
+    optimizer states (Megatron's distributed optimizer); 2, gradients too; 3, parameters too (FSDP)."""
+    shard: Count | None = None
+    """Data-parallel ranks that share one copy of what is sharded; the rest are replicas of those (hybrid sharding,
+    HSDP; Megatron's instances of the distributed optimizer). All of them unless said; divides data parallelism."""
+    reshard: bool = True
+    """With zero 3: whether parameters are let go after forward and gathered again for backward (FSDP2's
+    reshard_after_forward)."""
 
 
 class ScheduleForm(Form):
@@ -55,8 +57,12 @@ class ScheduleForm(Form):
 
     name: str
     """Order of forward and backward steps: a file of sim/schedules."""
-    chunks: Annotated[int, Field(ge=2), BeforeValidator(whole)] | None = None
-    """Stages that a position holds, for schedules that let one choose; 2 unless said."""
+    chunks: Count | None = None
+    """Stages that a position holds, for schedules that let one choose; 2 unless said, and 1 is 1f1b."""
+    group: Count | None = None
+    """Micro-batches that go through one stage of a position before its next stage has them, for schedules that let one
+    choose: parallel.pipeline of them unless said, and no fewer; the last group may be smaller, though not than that
+    (Megatron Core's microbatch_group_size_per_vp_stage)."""
     waiting: Natural | None = None
     """Weight gradients that a position puts off at most, for schedules that do so: fewer take less memory and leave a
     larger bubble; as many as it would unless said."""
@@ -73,3 +79,19 @@ class OverlapForm(Form):
     """Whether gathers before the products of a tensor group, and reduce-scatters behind them, go chunk by chunk beside
     those (Megatron's user buffers, tp_comm_overlap; torch's asynchronous tensor parallelism); false unless said. They
     need parallel.sequence."""
+    gradients: bool | None = None
+    """Whether gradients are reduced beside the backward that makes them, bucket by bucket (Megatron's
+    --overlap-grad-reduce). Unless said: with torch they are; with megatron not, all of a rank's after its last
+    backward; with deepseek not, those of each stage after its last."""
+    parameters: bool | None = None
+    """Whether parameters are gathered beside the forward that reads them, bucket by bucket, the next one ahead
+    (Megatron's --overlap-param-gather). Unless said: with zero 2 and 3 of torch they are; else not."""
+    buckets: Annotated[int, *quantity("data", round)] | None = None
+    """Bytes of gradients that are reduced at once (and parameters gathered), whole layers at least. Unless said:
+    megatron 40 million parameters or a million a data-parallel rank, whichever is more; torch 25 MB (zero 0 and 1),
+    else a layer."""
+    pipeline: bool | None = None
+    """Whether the pipeline's messages travel beside compute: true (an output leaves when it is there, beside what its
+    rank does next) or false (between two steps a rank waits for all it sends and receives, in the schedule's batches;
+    Megatron Core's --no-overlap-p2p-communication). Unless said, 1f1b on the megatron and torch stacks waits, as they
+    do, and all else overlaps."""

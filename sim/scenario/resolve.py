@@ -24,13 +24,14 @@ from sim.models.precision import States
 from sim.models.recompute import MODULES, RECIPE, Recompute
 from sim.models.shape import ModelShape
 from sim.models.stacks.stack import DEEPSEEK
-from sim.scenario import asked, lengths
+from sim.scenario import asked, lengths, messages
 from sim.scenario import model as models
 from sim.scenario.checks import check
 from sim.scenario.form import FaultForm, ScenarioForm
 from sim.scenario.histogram import Histogram, histogram
 from sim.scenario.mistakes import problems
 from sim.scenario.overrides import apply
+from sim.scenario.stages import Layout, Spread
 from sim.scenario.values import (
     FOREVER,
     PROFILE_SPREAD,
@@ -73,7 +74,7 @@ def resolve(document: Document, overrides: Sequence[str], path: Path | None) -> 
     if form is None or unread or unnamed:
         raise DocumentError([*unread, *mistaken, *unnamed])
     scenario = _built(form, parts, path).overridden(*overrides)
-    if wrong := check(scenario, document):
+    if wrong := [*messages.odds(form, document), *check(scenario, document)]:
         raise DocumentError(wrong)
     named = (*asked.of_scenario(form), *parts.asked, *asked.of_overrides(overrides))
     return replace(scenario, asked=tuple(dict.fromkeys(named)), source=source)
@@ -197,8 +198,8 @@ def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
         placement=form.placement,
         batch=batch,
         routing=_routing(form, parts),
-        comm=Comm(**form.comm.model_dump()),
-        overlap=Overlap(**form.overlap.model_dump()),
+        comm=Comm(**{**form.comm.model_dump(), "messages": messages.word(form)}),
+        overlap=Overlap(**form.overlap.model_dump(exclude={"pipeline"})),
         optimizer=Optimizer(**form.optimizer.model_dump()),
         recompute=_recompute(form),
         stack=form.stack.value,
@@ -228,7 +229,9 @@ def _schedule(form: ScenarioForm) -> Schedule:
     """The schedule; one that is left out is 1F1B where there is no pipeline, else it has no name."""
     if form.schedule is None:
         return Schedule("1f1b" if form.parallel.pipeline == 1 else "")
-    return Schedule(form.schedule.name, form.schedule.chunks or Schedule.chunks, form.schedule.waiting)
+    return Schedule(
+        form.schedule.name, form.schedule.chunks or Schedule.chunks, form.schedule.waiting, form.schedule.group
+    )
 
 
 def _cluster(form: ScenarioForm, parts: Parts) -> Cluster | None:
@@ -303,6 +306,8 @@ def _plain(form: ScenarioForm, parts: Parts, name: str, batch: Batch) -> dict[st
         plain["chunk_times"] = {key: f"{value} ns" for key, value in vars(times).items()}
     plain["routing"] = _plain_routing(form, parts)
     plain["schedule"] = _plain_schedule(form)
+    plain["comm"]["messages"] = messages.word(form)
+    plain["overlap"].pop("pipeline", None)
     if batch.sequences:
         plain["batch"]["sequences"] = batch.sequences
     if parts.lengths:
@@ -312,7 +317,7 @@ def _plain(form: ScenarioForm, parts: Parts, name: str, batch: Batch) -> dict[st
     plain["outputs"] = list(form.outputs)
     plain["faults"] = [_plain_fault(f) for f in form.faults]
     plain["recompute"] = _recompute(form).plain
-    plain["placement"] = form.placement if isinstance(form.placement, str) else list(form.placement)
+    plain["placement"] = _plain_placement(form.placement)
     _without_later(plain, form)
     return plain
 
@@ -327,9 +332,11 @@ def _without_later(plain: dict[str, Any], form: ScenarioForm) -> None:
         del plain[key]
     if form.comm.collectives == Comm.collectives:
         del plain["comm"]["collectives"]
-    for key in ("sequence", "context", "context_kind", "expert_tensor", "order"):
+    if form.overlap.buckets is not None:
+        plain["overlap"]["buckets"] = f"{form.overlap.buckets} B"
+    for key in ("sequence", "context", "context_kind", "expert_tensor", "order", "shard", "reshard"):
         if plain["parallel"].get(key) == getattr(Parallel, key):
-            del plain["parallel"][key]
+            plain["parallel"].pop(key, None)
     for key in ("name", "offload"):
         if plain["optimizer"][key] == getattr(Optimizer, key):
             del plain["optimizer"][key]
@@ -340,9 +347,15 @@ def _plain_schedule(form: ScenarioForm) -> dict[str, Any]:
     plain: dict[str, Any] = {"name": schedule.name}
     if chunked(schedule.name, form.parallel.pipeline):
         plain["chunks"] = schedule.chunks
-    if schedule.waiting is not None:
-        plain["waiting"] = schedule.waiting
-    return plain
+    further = {"waiting": schedule.waiting, "group": schedule.group}
+    return plain | {key: value for key, value in further.items() if value is not None}
+
+
+def _plain_placement(placement: str | tuple[int, ...] | Layout | Spread) -> Any:
+    """Layouts in full, whichever way they were written."""
+    if isinstance(placement, Spread):
+        return placement.plain
+    return list(placement) if isinstance(placement, tuple) else str(placement)
 
 
 def _plain_fault(fault: FaultForm) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from sim.models.recompute import RECIPE, Recompute
 from sim.models.shape import ModelShape
 from sim.models.stacks.stack import DEEPSEEK, Stack
 from sim.result.title import title
+from sim.scenario.stages import Layout, Spread
+from sim.schedules.program import Shape
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,11 @@ ORDER = "tp-cp-ep-dp-pp"
 
 @dataclass(frozen=True)
 class Parallel:
-    """Ranks in each kind of group. zero: the ZeRO stage. sequence: whether ranks of a tensor group share tokens between
-    products. context_kind: ring, all_gather or all_to_all. order: of the axes (see sim.layout.mesh)."""
+    """Ranks in each kind of group. zero: the ZeRO stage: 0, nothing is sharded over data parallelism; 1, optimizer
+    states; 2, and gradients; 3, and parameters. sequence: whether ranks of a tensor group share tokens between
+    products. context_kind: ring, all_gather or all_to_all. order: of the axes (see sim.layout.mesh). shard:
+    data-parallel ranks that share one copy of what is sharded; None: all of them. reshard: whether parameters that
+    are sharded are let go after forward and gathered again for backward."""
 
     pipeline: int
     expert: int
@@ -67,6 +72,8 @@ class Parallel:
     context_kind: str = "ring"
     expert_tensor: int = 1
     order: str = ORDER
+    shard: int | None = None
+    reshard: bool = True
 
     @property
     def model(self) -> int:
@@ -78,11 +85,17 @@ class Parallel:
 class Schedule:
     """The schedule of a scenario. name: a file of sim/schedules. chunks: virtual stages a rank, where the schedule lets
     a scenario choose (see sim.schedules.program.chunked). waiting: weight gradients that a rank puts off at most, where
-    the schedule does so; None: as many as it would."""
+    the schedule does so; None: as many as it would. group: micro-batches of one, where the schedule has groups (see
+    sim.schedules.program.grouped); None: as many as it would."""
 
     name: str
     chunks: int = 2
     waiting: int | None = None
+    group: int | None = None
+
+    def shape(self, pipeline: int, micro_batches: int, paired: bool = False) -> Shape:
+        """Its size on a pipeline."""
+        return Shape(pipeline, micro_batches, self.chunks, paired, self.waiting, self.group)
 
 
 @dataclass(frozen=True)
@@ -209,10 +222,15 @@ class Comm:
 class Overlap:
     """What runs beside what. expert: whether exchanges of a micro-batch do beside compute of another, in schedules that
     let a scenario choose (see sim.schedules.program.pairing); None: as the schedule has it by itself. tensor: whether
-    what a tensor group exchanges goes chunk by chunk beside the products around it; None: it does not."""
+    what a tensor group exchanges goes chunk by chunk beside the products around it; None: it does not. gradients,
+    parameters: whether their reduction runs beside backward and their gather beside forward, bucket by bucket. buckets:
+    bytes of gradients of one. None of these: as the stack has it (see sim.layout.shards)."""
 
     expert: bool | None = None
     tensor: bool | None = None
+    gradients: bool | None = None
+    parameters: bool | None = None
+    buckets: int | None = None
 
 
 @dataclass(frozen=True)
@@ -285,7 +303,8 @@ class Source:
 class Scenario:
     """One run. Either cluster and model are given, or chunk_times; the others are then None.
 
-    placement: a rule, or layers per stage. resolved: all of it as plain values, which reload to the same scenario.
+    placement: a rule, layers per stage, letters of each, or how layers are spread (see sim.scenario.stages). resolved:
+    all of it as plain values, which reload to the same scenario.
     scenario_hash: BLAKE2b of `resolved` without name and outputs, as hexadecimal text. overrides: what was changed in
     the file or mapping, for people alone. name: as the file or mapping says it; that of `resolved` is the title.
     asked: dotted keys that somebody asks about (see `sim.scenario.asked`). source: what it was read from.
@@ -297,7 +316,7 @@ class Scenario:
     precision: str
     parallel: Parallel
     schedule: Schedule
-    placement: str | tuple[int, ...]
+    placement: str | tuple[int, ...] | Layout | Spread
     batch: Batch
     routing: Routing
     comm: Comm

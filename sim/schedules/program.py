@@ -72,18 +72,20 @@ class Shape:
     pipeline: positions.  micro_batches: per pipeline.  chunks: stages per position, where the schedule lets a scenario
     choose (`chunked`).  paired: a forward and the backward that follows it are one overlapped step, where the schedule
     lets a scenario choose (`pairing`).  waiting: weight gradients that a position puts off at most, where the schedule
-    does so (`postponing`); None: as many as it would."""
+    does so (`postponing`).  group: micro-batches that go through a stage of a position before its next one has them,
+    where the schedule lets a scenario choose (`grouped`).  None: as many as it would."""
 
     pipeline: int
     micro_batches: int
     chunks: int = 2
     paired: bool = False
     waiting: int | None = None
+    group: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("pipeline", "micro_batches", "chunks"):
-            if getattr(self, name) < 1:
-                raise Refused(f"{name} must be at least 1; got {getattr(self, name)}")
+        for name in ("pipeline", "micro_batches", "chunks", "group"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise Refused(f"{name} must be at least 1; got {value}")
 
 
 @dataclass(frozen=True)
@@ -195,8 +197,16 @@ def alternating(
 
 def postponing(name: str) -> bool:
     """Whether schedule `name` heeds a limit of the weight gradients that wait."""
-    free, none = (Shape(SOME, 2 * SOME, waiting=waiting) for waiting in (None, 0))
-    return name in names() and build(name, free).steps != build(name, none).steps
+    return _heeds(name, *(Shape(SOME, 2 * SOME, waiting=waiting) for waiting in (None, 0)))
+
+
+def grouped(name: str) -> bool:
+    """Whether schedule `name` heeds how many micro-batches go through a stage of a position before the next."""
+    return _heeds(name, *(Shape(SOME, 2 * SOME, group=group) for group in (None, 2 * SOME)))
+
+
+def _heeds(name: str, one: Shape, other: Shape) -> bool:
+    return name in names() and build(name, one).steps != build(name, other).steps
 
 
 def text(program: Program) -> str:
@@ -308,10 +318,8 @@ def _places(program: Program) -> dict[Pass, Place]:
             for done in passes:
                 if done in places:
                     before, first = places[done]
-                    raise Refused(
-                        f"{program.schedule}: {_name(done)} runs twice: rank {before}, step {first + 1}"
-                        f" and rank {position}, step {index + 1}"
-                    )
+                    where = f"rank {before}, step {first + 1} and rank {position}, step {index + 1}"
+                    raise Refused(f"{program.schedule}: {_name(done)} runs twice: {where}")
                 places[done] = (position, index)
     return places
 
@@ -331,10 +339,8 @@ def _check_chunks(program: Program, places: dict[Pass, Place]) -> None:
                     f" got ranks {position}, {position_b} and {position_w}"
                 )
             if index_w < index_b:
-                raise Refused(
-                    f"{program.schedule}: rank {position} runs {_name(chunk[2])} at step {index_w + 1},"
-                    f" before {_name(chunk[1])} at step {index_b + 1}"
-                )
+                order = f"{_name(chunk[2])} at step {index_w + 1}, before {_name(chunk[1])} at step {index_b + 1}"
+                raise Refused(f"{program.schedule}: rank {position} runs {order}")
 
 
 def needs(step: Step, stages: int) -> list[Pass]:

@@ -14,8 +14,10 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby, zip_longest
 from typing import NamedTuple
 
+from sim.layout.buckets import Traffic
 from sim.models.layer import COMMUNICATION, Kernel, Part, PartsOf, Unit
 from sim.schedules.program import KINDS
+from sim.step.moving import moved
 
 
 class Phase(NamedTuple):
@@ -47,7 +49,14 @@ class Composition(NamedTuple):
     backward_out: int
 
 
-def compose(kind: str, forward: Sequence[Unit], backward: Sequence[Unit], parts: PartsOf) -> Composition:
+Moving = tuple[Traffic | None, Traffic | None]
+"""What the forward and the backward half of a step move of parameters and gradients."""
+STILL: Moving = (None, None)
+
+
+def compose(
+    kind: str, forward: Sequence[Unit], backward: Sequence[Unit], parts: PartsOf, moving: Moving = STILL
+) -> Composition:
     """Phases of one step. kind: F, B, W, BW, F+B or F+BW; forward, backward: units of the two stages, in model order.
 
     A stage's backward runs its units in reverse. Raises ValueError for an unknown kind.
@@ -60,10 +69,18 @@ def compose(kind: str, forward: Sequence[Unit], backward: Sequence[Unit], parts:
     if not f_parts and not b_parts:
         raise ValueError(f"a step of kind {kind!r} with no units")
     builder = _Builder()
+    f_parts, b_parts = moved(f_parts, "F", moving[0]), moved(b_parts, "B", _of(kind, moving[1]))
     for f, b in zip_longest(f_parts, b_parts, fillvalue=()):
         for part in sorted((*f, *b), key=lambda part: part.place):
             builder.add(part)
     return Composition(tuple(builder.phases), builder.last.get("F", -1), builder.last.get("B", -1))
+
+
+def _of(kind: str, traffic: Traffic | None) -> Traffic | None:
+    """What a backward half moves: weights are read by input gradients, gradients made by weight gradients."""
+    if traffic is None:
+        return None
+    return traffic._replace(backward=traffic.backward and "B" in kind, reduce=traffic.reduce and "W" in kind)
 
 
 class _Builder:

@@ -10,9 +10,11 @@ from hwmodels.op import AllToAll, Collective
 from sim.communication.fabric.cabling import Cabling
 from sim.communication.fabric.flows import GRADIENTS, PARAMETERS, PIPELINE, Flows, between, exchange, rings
 from sim.layout import optimizer
+from sim.layout.buckets import GATHER, REDUCE, buckets, named_part
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan
-from sim.layout.traffic import BACKWARD, FORWARD, members
+from sim.layout.shards import AGAIN, EVERY, NEVER, moves
+from sim.layout.traffic import BACKWARD, FORWARD, SPANS, Ring, members
 from sim.models.layer import Part, Unit
 from sim.trace import LANES
 
@@ -85,26 +87,53 @@ def _sends(plan: Plan, machine: Machine, cabling: Cabling, position: int) -> Ite
     size = machine.site.own * machine.recipe.boundary.row_bytes(machine.site.shape.hidden)
     ranks = plan.mesh.of_position(position)
     for (output, stage, target), count in plan.messages.flows(position).items():
+        carried = machine.streams[stage - (output != FORWARD)]
         moment = 2 * (output - FORWARD) + (target > position)
-        flows = between(cabling, ranks, plan.mesh.of_position(target), size * count, PIPELINE, moment=moment)
+        flows = between(cabling, ranks, plan.mesh.of_position(target), carried * size * count, PIPELINE, moment=moment)
         yield Burst(position, LANES.index("network"), {SENDS[output]: 1.0}, stage, flows, target)
 
 
 def _gradients(plan: Plan, machine: Machine, cabling: Cabling) -> Iterator[Burst]:
-    """Rings of each stage; the first position that holds the stage stands for all."""
-    recipe = machine.recipe
-    traffic = (
-        ("reduce_scatter", "reduce-scatter", recipe.gradient, GRADIENTS),
-        ("all_gather", "all-gather", recipe.gather, PARAMETERS),
-    )
+    """Rings of each stage; the first position that holds the stage stands for all. What is reduced after every backward
+    or gathered in passes goes as often."""
+    own, recipe = moves(plan.scenario), machine.recipe
     for stage in range(plan.program.stages):
-        around = [(ring, members(plan.mesh, plan.holders(stage), ring.experts))
-                  for ring in optimizer.rings(plan, machine, stage)]  # fmt: skip
-        for collective, label, form, kind in traffic:
-            for ring, ranks in around:
-                size = Collective(collective, ring.parameters * form.bits / 8, ring.ranks, 1).bytes()
-                if size and ring.ranks > 1:
-                    flows = rings(cabling, ranks, size, kind, 2 * stage + ring.experts, int(ring.experts))
-                    of = stage if kind == GRADIENTS else -1  # parameters of all stages go in one span
-                    named = (collective, stage, ring.experts)
-                    yield Burst(plan.holders(stage)[0], LANES.index("network"), {label: 1.0}, of, flows, ring=named)
+        around = optimizer.rings(plan, machine, stage)
+        whole = [ring for ring in around if not ring.between] if own.zero else []
+        main = optimizer.reducing(plan, machine, around[0]).kind
+        for ring in around:
+            op = optimizer.reducing(plan, machine, ring)
+            size = Collective(op.kind, ring.parameters * recipe.gradient.bits / 8, ring.ranks, 1).bytes()
+            yield from _around(plan, machine, cabling, ring, size, GRADIENTS, (op.kind, main))
+        for ring in whole:
+            size = Collective("all_gather", ring.parameters * recipe.gather.bits / 8, ring.ranks, 1).bytes()
+            yield from _around(plan, machine, cabling, ring, size, PARAMETERS, ("all_gather", "all_gather"))
+
+
+def _around(
+    plan: Plan, machine: Machine, cabling: Cabling, ring: Ring, size: float, kind: int, collective: tuple[str, str]
+) -> Iterator[Burst]:  # fmt: skip
+    """Traffic of a ring, `size` bytes each time. collective: its kind, and that which the spans are called by."""
+    stage, holders = ring.stage, plan.holders(ring.stage)
+    if not size or ring.ranks < 2:
+        return
+    inside, times = _times(plan, stage, kind)
+    flows = rings(cabling, members(plan.mesh, holders, ring), size * times, kind, 4 * stage + 2 * ring.between
+                  + ring.experts, int(ring.experts))  # fmt: skip
+    named = collective[0], stage, ring.experts
+    if inside:
+        what = GATHER if kind == PARAMETERS else REDUCE
+        shares = {f"{named_part(what, b)}({half})": b.size for b in buckets(plan, machine, stage) for half in "FBW"}
+        yield Burst(holders[0], LANES.index("communication"), shares, stage, flows, ring=named)
+    else:
+        of = stage if kind == GRADIENTS else -1  # parameters of all stages go in one span
+        yield Burst(holders[0], LANES.index("network"), {SPANS[collective[1]]: 1.0}, of, flows, ring=named)
+
+
+def _times(plan: Plan, stage: int, kind: int) -> tuple[bool, int]:
+    """Whether gradients or parameters of a stage move inside its passes, and how often a step."""
+    own, position = moves(plan.scenario), plan.holders(stage)[0]
+    passes = sum(letter == "F" and of == stage for row in plan.program.passes[position] for letter, of, _ in row)
+    if kind == GRADIENTS:
+        return own.reduces != NEVER, passes if own.reduces == EVERY else 1
+    return own.gathers != NEVER, passes * {EVERY: 1, AGAIN: 2}[own.gathers] if own.gathers in (EVERY, AGAIN) else 1

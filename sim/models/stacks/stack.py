@@ -10,7 +10,10 @@ class Kind(NamedTuple):
     eager: the host launches kernel by kernel. frees: gradients are freed after the update and made anew by the first
     backward. plain: an optimizer of one process, all of whose kernels the stack says; else ZeRO-1 as the plan has it.
     selective: backward can follow torchtitan's policy by operators (`sim.models.recompute`).
-    axes: of the mesh, that a layer may be shared over.
+    axes: of the mesh, that a layer may be shared over. drains: the gradients of a stage are reduced when its own last
+    backward is through, not when the rank is. units: gradients and parameters that are sharded move in units of a
+    layer, beside compute, copied into and out of buffers (torch's fully_shard). waits: ranks with one stage wait for
+    their pipeline's messages (see sim.scenario.messages).
     """
 
     library: str
@@ -21,6 +24,9 @@ class Kind(NamedTuple):
     plain: bool = False
     selective: bool = False
     axes: tuple[str, ...] = ()
+    drains: bool = False
+    units: bool = False
+    waits: bool = False
 
 
 TRANSFORMER_ENGINE = ("bf16", "fp8_delayed", "fp8_current", "fp8_block", "mxfp8", "nvfp4")
@@ -28,12 +34,14 @@ TRANSFORMER_ENGINE = ("bf16", "fp8_delayed", "fp8_current", "fp8_block", "mxfp8"
 SHARED = ("tensor", "context", "expert_tensor")
 """Axes that stacks of blocks share a layer over."""
 KINDS = {
-    "deepseek": Kind("", (), ("fp8", "bf16"), eager=False),
+    "deepseek": Kind("", (), ("fp8", "bf16"), eager=False, drains=True),
     "torch": Kind(
         "torch", ("release", "compiled", "cuda_graphs"), ("bf16", "fp8_current"),
-        eager=True, frees=True, plain=True, axes=SHARED, selective=True,
+        eager=True, frees=True, plain=True, axes=SHARED, selective=True, units=True, waits=True,
     ),
-    "megatron": Kind("torch", ("release", "cuda_graphs", "dispatcher"), TRANSFORMER_ENGINE, eager=True, axes=SHARED),
+    "megatron": Kind(
+        "torch", ("release", "cuda_graphs", "dispatcher"), TRANSFORMER_ENGINE, eager=True, axes=SHARED, waits=True
+    ),
 }  # fmt: skip
 """Name -> what it is. deepseek: kernels and order of DeepSeek's published H800 profile. torch: plain PyTorch modules.
 megatron: Megatron Core with TransformerEngine, whose products are cuBLAS's and attention cuDNN's, as torch's are."""
@@ -69,6 +77,16 @@ class Stack:
     def frees_gradients(self) -> bool:
         """Whether gradients are there only from the first backward to the update (`zero_grad(set_to_none=True)`)."""
         return KINDS[self.name].frees
+
+    @property
+    def drains(self) -> bool:
+        """Whether gradients of a stage are reduced when its own last backward is through, though others follow."""
+        return KINDS[self.name].drains
+
+    @property
+    def units(self) -> bool:
+        """Whether what is sharded moves in units of a layer (torch's fully_shard)."""
+        return KINDS[self.name].units
 
     @property
     def launches(self) -> bool:

@@ -156,11 +156,11 @@ def test_limits_that_hold_are_exit_0(fakes: Any) -> None:
 
 WRONG = [
     (["fast"], "unknown command 'fast'; legal: run, check, list, schema, steps, validate, sweep, study, tokens, "
-               "exchange, or a scenario (a file, or a name from list)"),
+               "exchange, import, or a scenario (a file, or a name from list)"),
     (["v3_2048gp"], "unknown command 'v3_2048gp', did you mean 'v3_2048gpu'? legal: run, check, list, schema, steps, "
-                    "validate, sweep, study, tokens, exchange, or a scenario (a file, or a name from list)"),
+                    "validate, sweep, study, tokens, exchange, import, or a scenario (a file, or a name from list)"),
     (["chek", "x"], "unknown command 'chek', did you mean 'check'? legal: run, check, list, schema, steps, validate, "
-                    "sweep, study, tokens, exchange, or a scenario (a file, or a name from list)"),
+                    "sweep, study, tokens, exchange, import, or a scenario (a file, or a name from list)"),
     (["absent.yaml"], "absent.yaml: cannot be read: No such file or directory"),
     (["run"], "a scenario file is missing; see python -m sim --help"),
     ([SMALL, "--speed"], "unrecognized arguments: --speed; see python -m sim --help"),

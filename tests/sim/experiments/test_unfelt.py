@@ -64,15 +64,18 @@ VALUES = {
     "states.parameters": "bf16", "optimizer.offload": "host", "schedule.waiting": 0,
     "stack.name": "torch", "comm.collectives": "nccl", "parallel.tensor": 4, "parallel.sequence": "false",
     "parallel.context": 4, "parallel.context_kind": "all_gather", "parallel.expert_tensor": 2,
-    "parallel.order": "cp-tp-dp-ep-pp", "overlap.tensor": "true",
+    "parallel.order": "cp-tp-dp-ep-pp", "overlap.tensor": "true", "parallel.zero": 0, "parallel.shard": 1,
+    "overlap.gradients": "true", "overlap.parameters": "true", "overlap.buckets": "1 GB",
+    "overlap.pipeline": "false",
 }  # fmt: skip
 """Another value than any of the scenarios has."""
 ELSEWHERE = {
     "name", "outputs", "detail", "fold",  # decide no figure, as docs/REFERENCE.md says
     "cluster.node", "cluster.fabric", "model",  # documents, whose keys are gone through by themselves
-    "parallel.zero",  # has one legal value
+    "parallel.reshard",  # has one legal value, but for parallel.zero 3
     "stack.release", "stack.compiled", "stack.cuda_graphs", "stack.dispatcher",  # likewise
     "recompute.method", "routing.spread", "routing.max_vio", "routing.histogram",  # refused where they do not belong
+    "schedule.group",  # likewise: of interleaved stages
     *(f"batch.lengths.{key}" for key in ("kind", "length", "low", "high", "median", "sigma", "histogram")),  # likewise
 }  # fmt: skip
 
@@ -161,6 +164,21 @@ def test_a_line_says_what_the_key_is():
         "model.window changes nothing in this run: no kernel, byte or FLOP of Llama-3 70B depends on it (keys that a "
         "query of a window layer sees at most)",
     ]
+
+
+@pytest.mark.parametrize(("group", "felt"), [(2, False), (4, True)])
+def test_a_group_of_as_many_micro_batches_as_without_it_is_told(group, felt):
+    """On two positions, groups are of two."""
+    words = (LLAMA, *SMALL, "model.layers=4", "schedule.name=interleaved", f"schedule.group={group}")
+    assert (figures(*words) != figures(*words[:-1])) == felt
+    assert lines(*words) == [] if felt else ["schedule.group"]
+
+
+@pytest.mark.parametrize("precision", ["fp8_delayed", "fp8_current", "fp8_block"])
+def test_states_are_told_beside_every_recipe(precision):
+    """A recipe of TransformerEngine has formats of its own."""
+    words = (*SMALL, "model.layers=4", "stack=megatron", f"precision={precision}", "states.master=fp32")
+    assert f"states.master changes nothing: precision {precision} has them so" in list(unfelt(load(LLAMA, words)))
 
 
 def test_a_model_of_ones_own_is_asked_about_and_a_default_in_a_file_is_not(tmp_path):

@@ -1,6 +1,7 @@
 """The mesh: ranks, positions, nodes and groups number each other; columns stand for what nothing tells apart."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def test_those_that_hold_the_same_experts_are_one_of_each_expert_group(mesh: Mes
     for group in mesh.groups("expert_data").tolist():
         assert len({(int(experts[replica]), int(parts[replica])) for replica in group}) == 1
         assert len({mesh.group("expert", replica) for replica in group}) == len(group)
-    assert mesh.groups("expert_data").shape == (mesh.expert * mesh.expert_tensor, mesh.axes[1]["expert_data"])
+    assert mesh.groups("expert_data").shape == (mesh.expert * mesh.expert_tensor, mesh.axes[1]["expert_shard"])
 
 
 @given(MESHES)
@@ -98,10 +99,39 @@ def test_groups_of_megatrons_usual_order_by_hand() -> None:
     assert (mesh.data, mesh.nodes_of("data"), mesh.nodes_of("expert_data")) == (4, 2, 2)
 
 
+def test_shards_are_neighbours_and_replicas_lie_behind_them() -> None:
+    """16 data-parallel ranks, 8 of which share a copy; the experts of groups of 4 are shared by two of them."""
+    mesh = Mesh(1, 16, 4, gpus_per_node=8, shard=8)
+    assert mesh.groups("shard").tolist() == [list(range(8)), list(range(8, 16))]
+    assert mesh.groups("replica").tolist() == [[rank, rank + 8] for rank in range(8)]
+    assert mesh.groups("expert_shard").tolist() == [[r, r + 4] for first in (0, 8) for r in range(first, first + 4)]
+    assert mesh.groups("expert_replica").tolist() == [[rank, rank + 8] for rank in range(8)]
+    assert mesh.nodes_of("shard") == 1 and mesh.nodes_of("replica") == 2
+
+
+@given(MESHES, st.integers(1, 4))
+def test_shards_and_replicas_make_up_data_parallelism(mesh: Mesh, replicas: int) -> None:
+    if mesh.data % replicas or mesh.groups("expert_data").shape[1] % replicas:
+        return
+    sharded = replace(mesh, shard=mesh.data // replicas)
+    for everyone, shard, replica in (("data", "shard", "replica"), ("expert_data", "expert_shard", "expert_replica")):
+        assert (sharded.groups(everyone) == mesh.groups(everyone)).all()
+        whole = [set(group) for group in mesh.groups(everyone).tolist()]
+        assert sharded.groups(replica).shape[1] == replicas
+        assert sharded.groups(shard).shape[1] * replicas == len(whole[0])
+        for kind in (shard, replica):
+            assert all(any(set(group) <= of for of in whole) for group in sharded.groups(kind).tolist())
+
+
 def test_v3_by_hand() -> None:
     """16 positions of 128 replicas in groups of 64 on nodes of 8."""
     mesh = Mesh(16, 128, 64, gpus_per_node=8)
-    assert mesh.ranks == 2048 and mesh.axes[1] == {"expert_data": 2, "expert": 64, "expert_tensor": 1}
+    assert mesh.ranks == 2048 and mesh.axes[1] == {
+        "expert_replica": 1,
+        "expert_shard": 2,
+        "expert": 64,
+        "expert_tensor": 1,
+    }
     assert mesh.place(1000) == (7, 104) and mesh.rank(7, 104) == 1000 and mesh.node(1000) == 125
     assert mesh.group("expert", 104) == tuple(range(64, 128)) and mesh.nodes_of("expert") == 8
     assert mesh.groups("expert_data")[40].tolist() == [40, 104]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hwmodels.refused import Refused
 from sim.layout.placement import REACH, _moves, place
 from sim.models.layer import Unit
+from sim.scenario.stages import layout
 
 
 def model(layers, dense=1, prediction=0):
@@ -64,6 +65,42 @@ def test_a_list_is_taken_as_it_is():
     assert counts(units, [1.0] * len(units), 16, given_, 61) == given_
     first = place(units, [1.0] * len(units), 16, given_, True, flat)[0]
     assert [u.kind for u in first] == ["embedding", "dense", "dense", "dense", "moe"]
+
+
+def letters(stages):
+    """Kinds of units of each stage; those of prediction modules in brackets."""
+    return [[f"({u.kind})" if u.beside else u.kind for u in stage] for stage in stages]
+
+
+def test_a_layout_says_where_everything_is():
+    """The heads of prediction modules are with the model's, for Megatron works them out with the loss."""
+    units = model(3, dense=1, prediction=2)
+    found = letters(place(units, [1.0] * len(units), 4, layout("E|t*2|tm*2|L"), False, flat))
+    module = ["(projection)", "(moe)"]
+    assert found == [["embedding"], ["dense", "moe"], ["moe", *module, *module], ["head", "(head)", "(head)"]]
+    apart = letters(place(units, [1.0] * len(units), 4, layout("Et*3|m|m|L"), False, flat))
+    assert apart == [["embedding", "dense", "moe", "moe"], module, module, ["head", "(head)", "(head)"]]
+    as_usual = place(units, [1.0] * len(units), 2, layout("Ett|tmmL"), False, flat)
+    assert as_usual == place(units, [1.0] * len(units), 2, [2, 1], False, flat)
+
+
+@given(size=st.integers(1, 40), prediction=st.integers(0, 2), cuts=st.sets(st.integers(1, 43)))
+def test_a_layout_loses_nothing(size, prediction, cuts):
+    units, text = model(size, prediction=prediction), f"E{'t' * size}{'m' * prediction}L"
+    text = "".join("|" * (i in cuts) + letter for i, letter in enumerate(text))
+    found = place(units, [1.0] * len(units), text.count("|") + 1, layout(text), False, flat)
+    assert sorted(sum(found, ())) == sorted(units) and layers(found, size) == [s.count("t") for s in text.split("|")]
+
+
+@pytest.mark.parametrize("rule", ["even", "balanced"])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_more_stages_than_layers_leave_the_ends_to_themselves(rule, mirrored):
+    """The head first, which weighs more."""
+    units = model(6)
+    ends = [counts(units, [1.0] * len(units), stages, rule, 6, mirrored) for stages in (6, 7, 8)]
+    if rule == "even":
+        assert ends[0] == [1] * 6
+    assert ends[1:] == [[*[1] * 6, 0], [0, *[1] * 6, 0]]
 
 
 def best(costs, head, tail, stages):
@@ -196,5 +233,5 @@ def test_mirrored_ends_are_split_by_their_pairs():
 def test_too_few_layers():
     units = model(3)
     with pytest.raises(Refused) as caught:
-        place(units, [1.0] * len(units), 5, "even", False, flat)
-    assert str(caught.value) == "3 layers cannot fill 5 stages; use at most 4"
+        place(units, [1.0] * len(units), 6, "even", False, flat)
+    assert str(caught.value) == "3 layers cannot fill 6 stages; use at most 5"

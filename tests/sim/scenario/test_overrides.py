@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hwmodels.document import DocumentError
 from sim.scenario import FOREVER, SCENARIOS, Cluster, load
 from sim.scenario.overrides import override
+from sim.scenario.stages import PLACEMENTS
 
 V3 = str(SCENARIOS / "v3_2048gpu.yaml")
 
@@ -69,7 +70,7 @@ BAD = {
     "fold=maybe": "expected true or false; found 'maybe'",
     "parallel.expert=many": "expected a whole number; found 'many'",
     "parallel.exprt=8": "unknown key 'exprt', did you mean 'expert'? legal: context, context_kind, "
-    "expert, expert_tensor, order, pipeline, sequence, tensor, zero",
+    "expert, expert_tensor, order, pipeline, reshard, sequence, shard, tensor, zero",
     "paralel.expert=8": "paralel: unknown key 'paralel', did you mean 'parallel'? legal: batch, chunk_times, "
     "cluster, comm, detail, faults, fold, jitter, limits, model, name, optimizer, outputs, overlap, parallel, "
     "placement, precision, pricing, recompute, routing, schedule, seed, stack, states",
@@ -90,7 +91,7 @@ BAD = {
     "comm.sms=many": "expected a whole number; found 'many'",
     "pricing=": "a value is missing; null stands for a key that is not written",
     "schedule= ": "a value is missing; null stands for a key that is not written",
-    "placement=[]": "found []; legal: balanced, even, or a list of layers for each stage",
+    "placement=[]": "found []; legal: " + PLACEMENTS,
     "outputs=[]": "names nothing; [result] has figures alone; legal: result, report, trace, events, links, loads",
     "limits.memory=80": 'number 80 needs a unit, e.g. "80 GB"',
     "batch.sequences.each=3": "batch.sequences: expected a whole number; found {'each': 3}",
@@ -107,7 +108,7 @@ BAD = {
     "routing.redundant_experts=16127": "16383 slots (model.experts 256 + 16127) cannot be divided by "
     "parallel.expert 64; nearest legal: 16128",
     "faults.0.slower=2": "faults: no list is written that has item 0; write it whole: faults=[...]",
-    "placement.3=4": "placement: found {'3': 4}; legal: balanced, even, or a list of layers for each stage",
+    "placement.3=4": "placement: found {'3': 4}; legal: " + PLACEMENTS,
     "cluster.node.gpus=.inf": "expected a whole number, 1 or more; found inf",
     "cluster.fabric.radix=.nan": "expected a whole number, 1 or more; found nan",
 }

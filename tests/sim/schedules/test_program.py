@@ -50,7 +50,7 @@ def legal(name: str, shape: Shape) -> bool:
     return {
         "dualpipe": pipeline % 2 == 0 and micro_batches % 2 == 0 and micro_batches >= 2 * pipeline,
         "dualpipev": micro_batches >= 2 * pipeline,
-        "interleaved": micro_batches % pipeline == 0 and shape.chunks > 1,
+        "interleaved": micro_batches % pipeline == 0 or shape.chunks == 1,
     }.get(name, True)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sim.validation import torch_pairs
 from sim.validation.launches import CLASSES, NAMED, named
 from sim.validation.torch_page import PAGE, page
 from sim.validation.torch_steps import FILE, Compared, compared, runs
@@ -33,7 +34,7 @@ def test_the_page_is_what_the_program_makes() -> None:
     bound = next(run for run in runs() if run["name"] == "sm_24L_1k1")
     renew = "run `python -m sim steps --write`"
     text = (ROOT / PAGE).read_text(encoding="utf-8")
-    assert text == page(ROWS, bound["kernel_us"] / 1000), renew
+    assert text == page(ROWS, bound["kernel_us"] / 1000) + torch_pairs.section(list(torch_pairs.compared())), renew
     median = next(line for line in text.splitlines() if line.startswith("| median error")).split(" | ")[-1].rstrip(" |")
     assert f"step within {median} in the median" in (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -26,8 +26,9 @@ def tensors(site: Shared, made: Made) -> list[int]:
     return units.tensors(MODULES, site, made)
 
 
-def update(site: Shared, made: Sequence[Made]) -> list[Kernel]:
-    """Weights of products quantised after their update; the update itself is the plan's (`sim.layout.optimizer`)."""
+def update(site: Shared, made: Sequence[Made], part: float = 1.0) -> list[Kernel]:
+    """Weights of products quantised after their update, all of them whatever part a rank updates; the update itself is
+    the plan's (`sim.layout.optimizer`)."""
     own = casting(site)
     if own is None:
         return []

@@ -4,6 +4,7 @@ Limits: aten/src/ATen/native/cuda/MultiTensorApply.cuh. A tensor's chunks may go
 it has 320 chunks, or all chunks of its last tensor.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 from hwmodels.op import Memory
@@ -39,9 +40,10 @@ def launches(sizes: Sequence[int], lists: int) -> Iterator[int]:
                 break
 
 
-def update(site: Shared, made: Sequence[Made]) -> list[Kernel]:
-    """Steps of all tensors counted up; parameters updated by their gradients and two moments, which are updated too."""
-    sizes = [size for unit in made for size in tensors(site, unit)]
+def update(site: Shared, made: Sequence[Made], part: float = 1.0) -> list[Kernel]:
+    """Steps of all tensors counted up; parameters updated by their gradients and two moments, which are updated too.
+    part: of each tensor, that a rank has as its shard."""
+    sizes = [math.ceil(size * part) for unit in made for size in tensors(site, unit)]
     own, gradient, moments = WIDTH, site.recipe.gradient.bits / 8, 2 * site.recipe.moment.row_bytes(1)
     walk = CALL + EACH * len(sizes)
     steps = [tiny("adam_steps", "optimizer", walk * (not n)) for n, _ in enumerate(launches([1] * len(sizes), 1))]

@@ -1,0 +1,252 @@
+"""A Megatron-LM job as the keys of a scenario, from its arguments by their names.
+
+Defaults are those of megatron/training/arguments.py in NVIDIA/Megatron-LM, core_v0.15.0; so are the rules by which one
+argument follows from another (validate_args).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hwmodels.refused import Refused
+from sim.launchers.settings import Note, Settings
+from sim.launchers.stages import placement, virtual
+
+RECIPES = {
+    "delayed": "fp8_delayed", "tensorwise": "fp8_current", "blockwise": "fp8_block", "mxfp8": "mxfp8",
+    "nvfp4": "nvfp4",
+}  # fmt: skip
+"""--fp8-recipe and --fp4-recipe -> precision."""
+MODULES = {
+    "core_attn": "core_attention", "mla_up_proj": "mla_up_projection", "layernorm": "norm", "moe_act": "activation",
+    "mlp": "mlp", "moe": "moe", "shared_experts": "shared_experts",
+}  # fmt: skip
+"""--recompute-modules -> recompute.modules."""
+CONTEXT = {"p2p": "ring", "all_gather": "all_gather", "a2a": "all_to_all", "allgather": "all_gather"}
+"""--cp-comm-type -> parallel.context_kind."""
+SHARDING = {"no_shard": 0, "optim": 1, "optim_grads": 2, "optim_grads_params": 3}
+"""--data-parallel-sharding-strategy of Megatron-FSDP -> ZeRO stage."""
+
+
+def keys(s: Settings, model: Mapping[str, Any], world: int) -> dict[str, Any]:
+    """All of a scenario but its name, cluster and model. model: its keys; world: GPUs. Raises Refused."""
+    layers = model["layers"]
+    routed = "experts" in model
+    _dropout(s)
+    parallel = _parallel(s, world, routed)
+    schedule = _schedule(s, parallel.get("pipeline", 1), layers)
+    return {
+        "precision": _precision(s), "stack": _stack(s, parallel.get("expert", 1)),
+        "parallel": parallel, **schedule, "batch": _batch(s, parallel, world),
+        **(_routing(s) if routed else {}),
+        "overlap": _overlap(s, parallel, "chunks" in schedule.get("schedule", ())), "recompute": _recompute(s),
+        "states": _states(s), "optimizer": _optimizer(s),
+    }  # fmt: skip
+
+
+def _dropout(s: Settings) -> None:
+    """Tell where there is dropout, whose kernels are not here: 0.1 of both kinds unless said."""
+    for name in ("hidden_dropout", "attention_dropout"):
+        if s.number(name, 0.1):
+            s.admit(name, "kernels of dropout are not modelled", "is 0.1 unless said: ")
+
+
+def tensor(s: Settings) -> int:
+    """Ranks that share a layer."""
+    return s.whole("tensor_model_parallel_size", 1)
+
+
+def _parallel(s: Settings, world: int, routed: bool) -> dict[str, Any]:
+    """Degrees that are not 1, and the ZeRO stage."""
+    size = tensor(s)
+    answer: dict[str, Any] = {
+        "pipeline": s.whole("pipeline_model_parallel_size", 1), "tensor": size,
+        "context": s.whole("context_parallel_size", 1), "expert": s.whole("expert_model_parallel_size", 1),
+    }  # fmt: skip
+    answer = {key: value for key, value in answer.items() if value > 1}
+    shared = s.flag("sequence_parallel")
+    if size > 1:
+        answer["sequence"] = shared
+    elif shared:
+        s.note("sequence_parallel", "without tensor parallelism there is none")
+    if "context" in answer:
+        answer["context_kind"] = _context_kind(s)
+    else:
+        s.read.add("cp_comm_type")
+    # experts are split like other layers unless said
+    if routed and (inside := s.whole("expert_tensor_parallel_size", size)) > 1:
+        answer["expert_tensor"] = inside
+    s.read.add("expert_tensor_parallel_size")
+    if s.flag("use_tp_pp_dp_mapping"):
+        answer["order"] = "tp-cp-ep-pp-dp"
+    return answer | _zero(s, answer, world)
+
+
+def _context_kind(s: Settings) -> str:
+    """How keys travel; p2p unless said, and one kind for all layers."""
+    words = s.words("cp_comm_type") or ("p2p",)
+    if words[0] not in CONTEXT:
+        s.note(
+            "cp_comm_type", "is not modelled; ring is taken" if words[0] == "a2a+p2p" else "is not known; ring is taken"
+        )
+    elif len(set(words)) > 1:
+        s.note("cp_comm_type", f"all layers are alike here; {words[0]} is taken")
+    return CONTEXT.get(words[0], "ring")
+
+
+def _zero(s: Settings, parallel: Mapping[str, Any], world: int) -> dict[str, Any]:
+    """Optimizer states are whole on each rank unless --use-distributed-optimizer or FSDP."""
+    zero = int(s.flag("use_distributed_optimizer"))
+    strategy = s.word("data_parallel_sharding_strategy", "no_shard", tuple(SHARDING))
+    if s.flag("use_megatron_fsdp") or s.flag("use_custom_fsdp"):
+        zero = SHARDING[strategy]
+    elif s.flag("use_torch_fsdp2"):
+        zero = 2 if s.flag("torch_fsdp2_no_reshard_after_forward") else 3
+    elif strategy != "no_shard" and s.settings["data_parallel_sharding_strategy"].line:
+        s.note("data_parallel_sharding_strategy", "counts only beside --use-megatron-fsdp")
+    answer = {"zero": zero}
+    instances = s.whole("num_distributed_optimizer_instances", 1)
+    if instances > 1:
+        others = parallel.get("pipeline", 1) * parallel.get("tensor", 1)
+        answer["shard"] = max(1, world // others // instances)
+    return answer
+
+
+def _schedule(s: Settings, pipeline: int, layers: int) -> dict[str, Any]:
+    """1F1B, interleaved where a rank has several stages."""
+    chunks = virtual(s, pipeline, layers)
+    group = s.whole("microbatch_group_size_per_virtual_pipeline_stage", 0, least=0)
+    if pipeline == 1:
+        return {}
+    schedule: dict[str, Any] = {"name": "1f1b"}
+    if chunks > 1:
+        schedule = {"name": "interleaved", "chunks": chunks, **({"group": group} if group not in (0, pipeline) else {})}
+    return {"schedule": schedule, "placement": placement(s, pipeline, chunks, layers)}
+
+
+def _batch(s: Settings, parallel: Mapping[str, Any], world: int) -> dict[str, Any]:
+    """--global-batch-size is one micro-batch a replica unless said."""
+    hint = "; without it there is no batch"
+    micro = s.needed("micro_batch_size", hint)
+    length = s.needed("seq_length", hint, "encoder_seq_length")
+    split = parallel.get("pipeline", 1) * parallel.get("tensor", 1) * parallel.get("context", 1)
+    if world % split:
+        what = f"{world} GPUs cannot be divided by pipeline x tensor x context parallelism, {split}"
+        raise Refused(f"{what}; add --nodes N", s.file)
+    sequences = s.whole("global_batch_size", micro * (world // split))
+    return {"sequences": sequences, "sequence_length": length, "micro_batch": micro}
+
+
+def _precision(s: Settings) -> str:
+    """BF16 or a recipe of TransformerEngine. Raises Refused for FP32, which no stack here multiplies in."""
+    if s.word("fp4_format") or s.word("fp4"):
+        s.read |= {"fp16", "bf16"}
+        return RECIPES[s.word("fp4_recipe", "nvfp4", ("nvfp4",))]
+    eight = s.word("fp8_format") or s.word("fp8")
+    recipe = s.word("fp8_recipe", "delayed", tuple(RECIPES))
+    if eight not in ("", "None", "none", "null", "False"):
+        s.read |= {"fp16", "bf16"}
+        return RECIPES[recipe]
+    if not s.flag("bf16") and not s.flag("fp16"):
+        raise Refused(f"{s.named('bf16')} is missing, so it trains in FP32, which no stack here does; write it", s.file)
+    if s.flag("fp16") and not s.flag("bf16"):
+        s.read.discard("fp16")  # told
+    return "bf16"
+
+
+def _stack(s: Settings, expert: int) -> dict[str, Any]:
+    """--moe-token-dispatcher-type and CUDA graphs."""
+    answer: dict[str, Any] = {"name": "megatron"}
+    kind = s.word("moe_token_dispatcher_type", "allgather", ("allgather", "alltoall", "alltoall_seq", "flex"))
+    backend = s.word("moe_flex_dispatcher_backend", "deepep", ("deepep", "hybridep", "ncclep"))
+    deep = s.flag("moe_enable_deepep")
+    if expert > 1:
+        if kind == "flex" or deep:
+            answer["dispatcher"] = backend if backend != "ncclep" else "alltoall"
+        elif kind == "allgather":
+            why = "an exchange by all-gather is not modelled; alltoall is taken"
+            s.admit("moe_token_dispatcher_type", why, "is allgather unless said: ")
+    graphs = s.word("cuda_graph_impl", "none") not in ("none", "None")
+    if graphs or s.flag("enable_cuda_graph") or s.flag("external_cuda_graph"):
+        answer["cuda_graphs"] = True
+        for name in ("cuda_graph_scope", "cuda_graph_modules"):
+            if {*s.words(name)} - {"full", "full_iteration"}:
+                s.note(name, "graphs hold whole steps here")
+    else:
+        s.read |= {"cuda_graph_scope", "cuda_graph_modules", "cuda_graph_warmup_steps"}
+    return answer
+
+
+def _routing(s: Settings) -> dict[str, Any]:
+    """Balanced, with a note where it is not forced to be."""
+    if not s.flag("moe_router_force_load_balancing"):
+        s.notes.append(Note(0, "routing", "how tokens choose is in no launch file; balanced is taken"))
+    return {"routing": "balanced"}
+
+
+def _overlap(s: Settings, parallel: Mapping[str, Any], interleaved: bool) -> dict[str, Any]:
+    """Nothing overlaps unless said, but for messages of an interleaved schedule."""
+    answer = {"gradients": s.flag("overlap_grad_reduce"), "parameters": s.flag("overlap_param_gather")}
+    if "tensor" in parallel:
+        answer["tensor"] = s.flag("tp_comm_overlap")
+    if "expert" in parallel:
+        answer["expert"] = s.flag("overlap_moe_expert_parallel_comm")
+    waits = s.flag("no_overlap_p2p_communication")
+    if "pipeline" in parallel:
+        answer["pipeline"] = interleaved and not waits
+    s.read |= {"tp_comm_overlap", "overlap_moe_expert_parallel_comm"}
+    return answer
+
+
+def _recompute(s: Settings) -> Any:
+    """Nothing is computed again unless said; selectively, core attention."""
+    grain = s.word("recompute_granularity", "selective" if s.flag("recompute_activations") else "none")
+    s.flag("recompute_activations")
+    if s.flag("moe_layer_recompute") and grain in ("none", "None"):
+        return {"modules": ["moe"]}
+    if grain in ("none", "None"):
+        s.read |= {"recompute_modules", "recompute_method", "recompute_num_layers"}
+        return "none"
+    if grain == "full":
+        layers = s.whole("recompute_num_layers", 1, least=0)
+        method = s.word("recompute_method", "uniform", ("uniform", "block"))
+        if not layers:
+            return "none"
+        return "full" if (method, layers) == ("uniform", 1) else {"layers": layers, "method": method}
+    if grain != "selective":
+        raise s.refusal("recompute_granularity", f"found {grain!r}; legal: full, selective")
+    words = s.words("recompute_modules") or ("core_attn",)
+    if unsaid := [word for word in words if word not in MODULES]:
+        s.note("recompute_modules", f"{', '.join(unsaid)}: cannot be told alone; kept")
+    known = [MODULES[word] for word in words if word in MODULES]
+    return {"modules": known} if known else "none"
+
+
+FORMATS = {"fp32": "fp32", "float32": "fp32", "fp16": "bf16", "bf16": "bf16", "bfloat16": "bf16", "fp8": "fp8"}
+
+
+def _states(s: Settings) -> dict[str, Any]:
+    """FP32 masters, moments and gradients, unless the precision-aware optimizer or --grad-reduce-in-bf16 say others."""
+    s.flag("accumulate_allreduce_grads_in_fp32")
+    aware = s.flag("use_precision_aware_optimizer")
+    master, moments, second, gradients = (
+        FORMATS[s.word(name, "fp32", tuple(FORMATS))]
+        for name in ("main_params_dtype", "exp_avg_dtype", "exp_avg_sq_dtype", "main_grads_dtype")
+    )
+    if second != moments:
+        s.note("exp_avg_sq_dtype", f"both moments are of one format here; {moments} is taken")
+    if not aware:
+        master = moments = gradients = "fp32"
+    if s.word("megatron_fsdp_main_grads_dtype") in FORMATS:
+        gradients = FORMATS[s.word("megatron_fsdp_main_grads_dtype")]
+    half = s.flag("grad_reduce_in_bf16")
+    return {"master": master, "moments": moments, "gradients": "bf16" if half else gradients}
+
+
+def _optimizer(s: Settings) -> dict[str, Any]:
+    """adam unless said."""
+    name = s.word("optimizer", "adam")
+    known = {"adam": "adamw", "adamw": "adamw", "muon": "muon", "dist_muon": "muon", "adaptive_muon": "muon"}
+    if name not in known:
+        s.note("optimizer", "is not modelled; adamw is taken")
+    answer = {"name": known.get(name, "adamw")}
+    return answer | ({"offload": "host"} if s.flag("optimizer_cpu_offload") else {})

@@ -1,0 +1,244 @@
+"""Parameters of a stage in buckets: what is reduced and gathered at once where it moves beside compute.
+
+A bucket is whole units, closed when it has enough; a unit with more is one bucket whose collectives are as many as its
+tensors fill (the last of them is exposed with the others, so what is exposed comes out long by at most a unit). They
+fill in backward order. Sizes unless a scenario says: Megatron Core's max(40,000,000, 1,000,000 x data-parallel ranks)
+parameters (megatron/core/distributed/distributed_data_parallel_config.py, `bucket_size`); DDP's 25 MiB
+(torch.nn.parallel.DistributedDataParallel, `bucket_cap_mb`; its first one of 1 MiB is left out); of fully_shard a layer
+each, and one for all that is no layer.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from hwmodels.op import Collective
+from hwmodels.units import MEGA, MIB
+from sim.layout import optimizer
+from sim.layout.machine import Machine
+from sim.layout.plan import Plan, relative
+from sim.layout.shards import AGAIN, EVERY, FIRST, LAST, NEVER, Moves, moves
+from sim.layout.traffic import Ring
+from sim.models import family
+from sim.models.layer import Unit
+from sim.models.lowering import updates
+
+MEGATRON, EACH = 40 * MEGA, 1 * MEGA
+"""Parameters of a bucket at least, and for each data-parallel rank."""
+DDP_BYTES = 25 * MIB
+
+
+GATHER, REDUCE = "gather", "reduce"
+"""Names of parts that move buckets (see `named_part`)."""
+
+
+class Bucket(NamedTuple):
+    """Units of a stage whose parameters move together. units: their numbers in the stage, ascending. label, layer: of
+    the first, which parts are named by (layers counted from the stage's first). size: parameters that a rank has of
+    them when they are whole. gather, reduce: what moves them, each with the ring that it goes round."""
+
+    units: tuple[int, ...]
+    label: str
+    layer: int
+    size: float
+    gather: tuple[tuple[Ring, Collective], ...]
+    reduce: tuple[tuple[Ring, Collective], ...]
+
+
+def named_part(what: str, bucket: Bucket) -> str:
+    """Name of a part that does something with a bucket; beside its layer it tells buckets apart."""
+    return what if bucket.layer >= 0 else f"{what} {bucket.label}"
+
+
+class Reduction(NamedTuple):
+    """Gradients of a stage that all who hold it reduce together, once a step. unit: number in the stage of the unit
+    whose weight gradients are the last of them; -1: when all of the stage's are there."""
+
+    stage: int
+    around: tuple[tuple[Ring, Collective], ...]
+    unit: int = -1
+
+
+class Weight(NamedTuple):
+    """Parameters that a rank has of a unit, and of its routed experts."""
+
+    dense: float
+    experts: float
+
+    @property
+    def both(self) -> float:
+        return self.dense + self.experts
+
+
+def reductions(plan: Plan, machine: Machine) -> tuple[Reduction, ...]:
+    """All of a step that follow backwards, in the order in which stages and their units are numbered; one a stage where
+    nothing is reduced beside backward, so that its number is the stage's."""
+    own, stages = moves(plan.scenario), range(plan.program.stages)
+    if own.reduces != NEVER:
+        return ()
+    if not own.beside:
+        return tuple(Reduction(s, _around(plan, machine, optimizer.rings(plan, machine, s))) for s in stages)
+    return tuple(
+        Reduction(stage, bucket.reduce, bucket.units[0] if bucket.units[0] else -1)
+        for stage in stages for bucket in reversed(buckets(plan, machine, stage)) if bucket.reduce
+    )  # fmt: skip
+
+
+def _around(
+    plan: Plan, machine: Machine, rings: Iterable[Ring], pieces: int = 1
+) -> tuple[tuple[Ring, Collective], ...]:
+    return tuple((ring, optimizer.reducing(plan, machine, ring)) for ring in rings for _ in range(pieces))
+
+
+def buckets(plan: Plan, machine: Machine, stage: int) -> tuple[Bucket, ...]:
+    """Of a stage, by their first units."""
+    units, own = relative(machine.stages[stage])[0], moves(plan.scenario)
+    each, rings = _weights(plan, machine, stage), optimizer.rings(plan, machine, stage)
+    limit = _limit(plan, machine, own, rings[0].ranks)
+    groups = _whole(units) if own.units and plan.scenario.overlap.buckets is None else _filled(each, limit)
+    out = []
+    for group in groups:
+        size, first = Weight(*(sum(column) for column in zip(*(each[i] for i in group), strict=True))), units[group[0]]
+        pieces = 1 if own.units else sum(_pieces(machine, units[i], each[i], limit) for i in group)
+        held = [ring for ring in rings if (size.experts if ring.experts else size.dense) and ring.ranks > 1]
+        shares = [(ring, _share(ring, size, pieces)) for ring in held]
+        parts = [(_part(ring, size, rings, n), n) for ring, n in shares]
+        reduce = tuple(pair for ring, n in parts for pair in _around(plan, machine, [ring], n))
+        gather = tuple((r, optimizer.gathering(machine, r)) for r, n in parts if not r.between for _ in range(n))
+        out.append(Bucket(tuple(group), first.label, first.layer, size.both, gather, reduce))
+    return tuple(out)
+
+
+def _share(ring: Ring, size: Weight, pieces: int) -> int:
+    """How many of the collectives of a bucket are of a ring's parameters."""
+    part = (size.experts if ring.experts else size.dense) / size.both
+    return max(1, round(pieces * part))
+
+
+def _part(ring: Ring, size: Weight, rings: Sequence[Ring], pieces: int) -> Ring:
+    """A ring of the stage with one of the pieces of a bucket on it."""
+    whole = next(r for r in rings if r.experts == ring.experts and not r.between)
+    own = (size.experts if ring.experts else size.dense) / pieces
+    return ring._replace(parameters=own / whole.ranks if ring.between else own)
+
+
+def _weights(plan: Plan, machine: Machine, stage: int) -> list[Weight]:
+    """Of each unit of a stage; what a stage has beside them all (a copy of a shared table) is its last unit's."""
+    local, held = optimizer.experts_held(plan, machine), optimizer.shards(plan, machine, stage)
+    own = [family.weights(machine.site.shape, [unit]) for unit in machine.stages[stage]]
+    each = [Weight(p.linear + p.other - p.shared, p.experts * local) for p in own]
+    rest = held.dense - sum(weight.dense for weight in each)
+    each[-1] = each[-1]._replace(dense=each[-1].dense + rest)
+    return each
+
+
+def _limit(plan: Plan, machine: Machine, own: Moves, ranks: int) -> float:
+    """Parameters of a bucket."""
+    said, bits = plan.scenario.overlap.buckets, machine.recipe.gradient.bits
+    if said is None and machine.site.stack.plain_update:
+        said = DDP_BYTES
+    return max(MEGATRON, EACH * ranks) if said is None else said * 8 / bits
+
+
+def _whole(units: Sequence[Unit]) -> list[list[int]]:
+    """A bucket a layer, and one of all else."""
+    ends = [i for i, unit in enumerate(units) if not unit.block]
+    return sorted(([ends] if ends else []) + [[i] for i, unit in enumerate(units) if unit.block])
+
+
+def _filled(each: Sequence[Weight], limit: float) -> list[list[int]]:
+    """Buckets that units fill, from the last one on; what is left joins the last to be filled."""
+    groups: list[list[int]] = [[]]
+    for number in reversed(range(len(each))):
+        if groups[-1] and sum(each[i].both for i in groups[-1]) >= limit:
+            groups.append([])
+        groups[-1].append(number)
+    return [group[::-1] for group in reversed(groups)]
+
+
+def _pieces(machine: Machine, unit: Unit, size: Weight, limit: float) -> int:
+    """Collectives that the tensors of a unit fill, from the last one on; by size alone where no stack says them."""
+    lowered = updates(machine.family, machine.site.stack)
+    if lowered is None:
+        return max(1, int(size.both // limit))
+    return max(1, sum(1 for _ in _closed(lowered.tensors(machine.site, unit)[::-1], limit)))
+
+
+def _closed(sizes: Iterable[int], limit: float) -> Iterator[float]:
+    """Parameters of each bucket that tensors fill."""
+    full = 0.0
+    for size in sizes:
+        full += size
+        if full >= limit:
+            yield full
+            full = 0.0
+
+
+AT_ONCE = 2
+"""Buckets whose parameters are whole at once: of the units at work and of the next ones; and whose gradients are: of
+those being made and of those being reduced."""
+
+
+class Held(NamedTuple):
+    """Parameters that a rank holds of a stage: whole ones, and of its shard beside them."""
+
+    whole: float
+    shard: float
+
+
+def weights(plan: Plan, machine: Machine, stage: int) -> Held:
+    """Weights at most: all of them; or a shard and, of those gathered, all where they are kept from forward to
+    backward, else what is no layer and the two largest buckets next to each other."""
+    own, held = moves(plan.scenario), optimizer.shards(plan, machine, stage)
+    whole = held.dense + held.experts
+    if own.gathers in (NEVER, FIRST) or held.updated == whole:
+        return Held(whole, 0.0)
+    if own.gathers == EVERY:
+        return Held(whole, held.updated)
+    return Held(_at_once(buckets(plan, machine, stage), own), held.updated)
+
+
+def gradients(plan: Plan, machine: Machine, stage: int) -> tuple[float, float]:
+    """Gradients at most: buckets that are there all the time beside them, and those that the first backward leaves: all
+    of them, or a shard and those that are not reduced yet."""
+    own, held = moves(plan.scenario), optimizer.shards(plan, machine, stage)
+    whole, alone = held.dense + held.experts, all(ring.ranks == 1 for ring in optimizer.rings(plan, machine, stage))
+    if own.reduces == EVERY and not alone:
+        return 0.0, held.updated + _at_once(buckets(plan, machine, stage), own)
+    return whole * (own.reduces == LAST and not alone), whole
+
+
+def _at_once(parts: Sequence[Bucket], own: Moves) -> float:
+    """Parameters of the two largest buckets that follow each other, and of what is no layer where layers are units."""
+    ends = [b.size for b in parts if own.units and b.layer < 0]
+    layers = [b.size for b in parts if not (own.units and b.layer < 0)]
+    return sum(ends) + max((sum(layers[i : i + AT_ONCE]) for i in range(len(layers))), default=0.0)
+
+
+class Traffic(NamedTuple):
+    """What a pass over a stage moves of its parameters and gradients. buckets: by their first units. forward, backward:
+    whether parameters are gathered in it. reduce: whether gradients are reduced in its backward. moves: of the
+    scenario."""
+
+    buckets: tuple[Bucket, ...]
+    forward: bool
+    backward: bool
+    reduce: bool
+    moves: Moves
+
+
+def traffic(plan: Plan, machine: Machine, stage: int, first: bool = False, last: bool = False) -> Traffic | None:
+    """Of a stage; None where nothing moves. first, last: whether it is the first forward, or the last backward, of the
+    stage in a step."""
+    own = moves(plan.scenario)
+    forward = own.gathers in (EVERY, AGAIN) or (own.gathers == FIRST and first)
+    reduce = own.reduces == EVERY or (own.reduces == LAST and last)
+    if not (forward or reduce) or all(ring.ranks == 1 for ring in optimizer.rings(plan, machine, stage)):
+        return None
+    alike = tuple(_unnumbered(bucket) for bucket in buckets(plan, machine, stage))
+    return Traffic(alike, forward, own.gathers == AGAIN, reduce, own)
+
+
+def _unnumbered(bucket: Bucket) -> Bucket:
+    """Without the number of its stage: stages that are alike move the same."""
+    gather, reduce = (tuple((r._replace(stage=0), op) for r, op in each) for each in (bucket.gather, bucket.reduce))
+    return bucket._replace(gather=gather, reduce=reduce)

@@ -1,0 +1,56 @@
+"""What is sharded over data parallelism and when it moves: ZeRO's stages (arXiv:1910.02054) as stacks build them.
+
+Gradients that are not sharded are reduced once a step, after the last backward of a stage; sharded ones after every
+backward, for nobody keeps them whole. Parameters that are not sharded are gathered once a step, after the update or
+beside the first forwards; sharded ones for every forward, and again for every backward where they were let go between.
+Torch's fully_shard keeps shards of parameters between steps under ZeRO-2 too, with reshard_after_forward false
+(docs.pytorch.org, torch.distributed.fsdp.fully_shard), and is overlapped by its nature; so is DDP, whose gradients are
+copied into buckets and back (gradient_as_bucket_view false; torch.nn.parallel.DistributedDataParallel).
+Megatron Core overlaps what --overlap-grad-reduce and --overlap-param-gather ask for.
+"""
+
+from typing import NamedTuple
+
+from sim.scenario.values import Scenario
+
+NEVER, FIRST, LAST, EVERY, AGAIN = "never", "first", "last", "every", "again"
+"""In which passes something moves: none (behind all of them, or not at all), the first forward of a stage in a step,
+its last backward, every one; or every forward and every backward too."""
+
+
+class Moves(NamedTuple):
+    """zero: stage. reduces: gradients, in which backwards (never, last or every); gathers: parameters, in which passes
+    (never, first, every or again). beside: gradients are reduced beside backward, bucket by bucket: in it, or on the
+    network lane from when they are made. ahead: parameters are gathered beside the pass, one bucket ahead. units: a
+    bucket is a layer. copied: buckets are copied into and out of buffers. drains: gradients of a stage that are not
+    reduced beside backward are when that is through, though the rank has others to do."""
+
+    zero: int
+    reduces: str
+    gathers: str
+    beside: bool
+    ahead: bool
+    units: bool
+    copied: bool
+    drains: bool
+
+
+def moves(scenario: Scenario) -> Moves:
+    """Of a scenario."""
+    zero, overlap, stack = scenario.parallel.zero, scenario.overlap, scenario.stack
+    units = stack.units and zero > 1
+    beside = stack.units if overlap.gradients is None else overlap.gradients
+    ahead = units if overlap.parameters is None else overlap.parameters
+    drains = stack.drains and overlap.gradients is None
+    inside = beside and stack.units  # DDP's backward ends when all are reduced
+    reduces = EVERY if zero > 1 else LAST if inside else NEVER
+    return Moves(zero, reduces, _gathers(scenario, units, ahead), beside, ahead, units, stack.units, drains)
+
+
+def _gathers(scenario: Scenario, units: bool, ahead: bool) -> str:
+    zero = scenario.parallel.zero
+    if zero == 3:
+        return AGAIN if scenario.parallel.reshard else EVERY
+    if units:
+        return EVERY
+    return FIRST if ahead and zero else NEVER

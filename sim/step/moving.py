@@ -1,0 +1,125 @@
+"""Parameters gathered and gradients reduced beside the units that need and make them: a pass over the rounds of a step.
+
+A bucket's parameters are there before its first unit begins. One bucket is gathered ahead: while the units of one are
+at work the next one is on its way (FSDP2 lets no second all-gather begin before the first is copied out,
+torch/distributed/fsdp/_fully_shard; Megatron Core asks for the next bucket when a module of the one before begins). In
+backward the gather of the next bucket is asked for before gradients of the last are reduced. A bucket's gradients are
+reduced when the last of its units has made its own; the step ends when they are. All of it is on the communication
+stream, in that order: compute beside it runs at the contended rates of the tables (`hwmodels.price`).
+"""
+
+from collections.abc import Sequence
+
+from hwmodels.formats import PLAIN_BF16
+from hwmodels.op import Memory
+from sim.layout.buckets import GATHER, REDUCE, Bucket, Traffic, named_part
+from sim.models.layer import COMMUNICATION, Kernel, Part
+
+Round = tuple[Part, ...]
+"""Parts of a unit in a step."""
+Key = tuple[str, str, int]
+"""Direction, name and layer of a part."""
+COPY_OUT, COPY_IN, COPY_BACK = "copy out", "copy in", "copy back"
+OWN, OPENS, AHEAD, COPIED, REDUCED, BACK = -3, -2, -1, 97, 98, 99
+"""Places in a round, before and behind those of a family's parts: a gather of the round's own bucket, what copies it
+out, the gather of the next one; gradients copied, reduced, and copied back."""
+
+
+def moved(rounds: Sequence[Round], direction: str, traffic: Traffic | None) -> list[Round]:
+    """The rounds of a half, F or B, with what its stage moves. rounds: of all of its units, in order of the pass."""
+    if traffic is None or not rounds:
+        return list(rounds)
+    out = [list(parts) for parts in rounds]
+    if traffic.forward if direction == "F" else traffic.backward:
+        _gather(out, direction, traffic)
+    if direction == "B" and traffic.reduce:
+        _reduce(out, traffic)
+    return [tuple(parts) for parts in out]
+
+
+def _rounds(bucket: Bucket, direction: str, count: int) -> list[int]:
+    """Rounds of a bucket's units, ascending."""
+    return sorted(unit if direction == "F" else count - 1 - unit for unit in bucket.units)
+
+
+def _gather(out: list[list[Part]], direction: str, traffic: Traffic) -> None:
+    """Gathers before the first round of each bucket's units. What is no layer is kept from forward to backward where
+    layers are units."""
+    ahead, units, copied = traffic.moves.ahead, traffic.moves.units, traffic.moves.copied
+    ordered = sorted((_rounds(bucket, direction, len(out))[0], bucket) for bucket in traffic.buckets)
+    begins, last = 0, tuple[Key, ...]()
+    for first, bucket in ordered:
+        kept = direction == "B" and units and bucket.layer < 0
+        if bucket.gather and not kept:
+            at = begins if ahead else first
+            after = _all(out, at) if not ahead else last if copied else _done(out, at, direction)
+            kernels = tuple(Kernel("all_gather", op, COMMUNICATION) for _, op in bucket.gather)
+            name = named_part(GATHER, bucket)
+            place = AHEAD if at < first else OWN
+            out[at].append(Part(name, direction, bucket.layer, kernels, place=place, chained=not ahead, after=after))
+            last = _open(out[first], direction, bucket, (direction, name, bucket.layer), copied) or last
+        begins = first
+
+
+def _open(row: list[Part], direction: str, bucket: Bucket, gathered: Key, copied: bool) -> tuple[Key, ...]:
+    """The first of a bucket's parts waits for its parameters, copied out of a buffer first where they come in one; that
+    copy, or nothing."""
+    if copied:
+        kernel = _copy(COPY_OUT, bucket.size)
+        row.append(
+            Part(named_part(COPY_OUT, bucket), direction, bucket.layer, (kernel,), place=OPENS, after=(gathered,))
+        )
+        return ((direction, named_part(COPY_OUT, bucket), bucket.layer),)
+    chain = sorted((part for part in row if _computes(part, direction)), key=lambda part: part.place)
+    if chain:
+        number = row.index(chain[0])
+        row[number] = chain[0]._replace(after=(*chain[0].after, gathered))
+    return ()
+
+
+def _computes(part: Part, direction: str) -> bool:
+    return part.direction == direction and part.chained and bool(part.kernels) and part.place >= 0
+
+
+def _done(out: list[list[Part]], before: int, direction: str) -> tuple[Key, ...]:
+    """The last part of what comes before a round."""
+    for row in reversed(out[:before]):
+        chain = sorted((part for part in row if _computes(part, direction)), key=lambda part: part.place)
+        if chain:
+            return ((direction, chain[-1].name, chain[-1].layer),)
+    return ()
+
+
+def _all(out: list[list[Part]], before: int) -> tuple[Key, ...]:
+    """Everything in the round before one."""
+    return tuple((p.direction, p.name, p.layer) for row in out[max(0, before - 1) : before] for p in row if p.kernels)
+
+
+def _reduce(out: list[list[Part]], traffic: Traffic) -> None:
+    """Reductions behind the last round of each bucket's units."""
+    beside, whole = traffic.moves.beside, any(part.direction == "B" for row in out for part in row)
+    for bucket in traffic.buckets:
+        rounds = _rounds(bucket, "B", len(out))
+        made = tuple((p.direction, p.name, p.layer) for r in rounds for p in out[r] if p.kernels and p.place >= 0)
+        if not made or not bucket.reduce:
+            continue
+        row, after = out[rounds[-1]], made
+        if traffic.moves.copied:
+            name = named_part(COPY_IN, bucket)
+            copy = (_copy(COPY_IN, bucket.size),)
+            row.append(Part(name, "W", bucket.layer, copy, place=COPIED, chained=False, after=made))
+            after = (("W", name, bucket.layer),)
+        half = "W" if beside or not whole else "B"
+        kernels = tuple(Kernel(op.kind, op, COMMUNICATION) for _, op in bucket.reduce)
+        name = named_part(REDUCE, bucket)
+        row.append(Part(name, half, bucket.layer, kernels, place=REDUCED, chained=half == "B", after=after))
+        if traffic.moves.copied and not traffic.moves.zero:  # DDP's gradients are tensors of their own
+            back, done = named_part(COPY_BACK, bucket), ((half, name, bucket.layer),)
+            copy = (_copy(COPY_BACK, bucket.size),)
+            out[-1].append(Part(back, "W", bucket.layer, copy, place=BACK, chained=False, after=done))
+
+
+def _copy(name: str, size: float) -> Kernel:
+    """Parameters or gradients of a bucket from or to the buffer of its collective, in BF16."""
+    row = PLAIN_BF16.row_bytes(1)
+    return Kernel(name.replace(" ", "_"), Memory("elementwise", round(size), row, row))

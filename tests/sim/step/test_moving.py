@@ -1,0 +1,81 @@
+"""Gathers and reductions among the parts of a step: in which order, and what waits for what."""
+
+from hwmodels.op import Collective, Memory
+from sim.layout.buckets import Bucket, Traffic
+from sim.layout.shards import AGAIN, EVERY, Moves
+from sim.layout.traffic import Ring
+from sim.models.layer import COMMUNICATION, Kernel, Part, Unit
+from sim.step.overlap import Composition, compose
+
+TICK = Kernel("tick", Memory("tiny", 1, 0.0, 0.0))
+UNITS = (Unit("embedding", -1), Unit("dense", 0, True), Unit("dense", 1, True), Unit("head", -1))
+RING = Ring(0, False, 1.0, 4, 1)
+
+
+def parts(unit: Unit, direction: str) -> tuple[Part, ...]:
+    return (Part("mlp" if unit.block else unit.kind, direction, unit.layer, (TICK,)),)
+
+
+def bucket(units: tuple[int, ...], label: str, layer: int) -> Bucket:
+    around = {kind: ((RING, Collective(kind, 8.0, 4, 1)),) for kind in ("all_gather", "reduce_scatter")}
+    return Bucket(units, label, layer, 4.0, around["all_gather"], around["reduce_scatter"])
+
+
+WHOLE = (bucket((0, 3), "embedding", -1), bucket((1,), "dense", 0), bucket((2,), "dense", 1))
+
+
+def composed(kind: str, ahead: bool = True, beside: bool = True, copied: bool = True) -> Composition:
+    moves = Moves(3, EVERY, AGAIN, beside, ahead, True, copied, False)
+    traffic = Traffic(WHOLE, True, True, True, moves)
+    return compose(kind, UNITS, UNITS, parts, (traffic, traffic))
+
+
+def names(composition: Composition, lane: int | None = None) -> list[str]:
+    return [f"{p.label}{p.layer if p.layer >= 0 else ''}" for p in composition.phases if lane in (None, p.lane)]
+
+
+def needs(composition: Composition, name: str) -> set[str]:
+    every = names(composition)
+    return {every[i] for i in composition.phases[every.index(name)].needs}
+
+
+def test_a_forward_has_one_gather_ahead() -> None:
+    forward = composed("F")
+    assert names(forward, COMMUNICATION) == ["gather embedding(F)", "gather(F)0", "gather(F)1"]
+    assert needs(forward, "gather(F)0") == {"copy out embedding(F)"}
+    assert needs(forward, "gather(F)1") == {"copy out(F)0"}
+    assert needs(forward, "copy out(F)1") == {"gather(F)1", "mlp(F)0"}
+    assert needs(forward, "mlp(F)1") == {"copy out(F)1"}
+    assert names(forward)[forward.forward_out] == "head(F)"
+
+
+def test_parameters_that_lie_as_they_came_need_no_copy() -> None:
+    """The next bucket is asked for when the one before begins."""
+    forward = composed("F", copied=False)
+    assert needs(forward, "gather(F)1") == {"embedding(F)"} and needs(forward, "mlp(F)1") == {"gather(F)1", "mlp(F)0"}
+
+
+def test_a_backward_gathers_layers_again_and_reduces_ends_last() -> None:
+    backward = composed("BW")
+    assert names(backward, COMMUNICATION) == [
+        "gather(B)1", "gather(B)0", "reduce(W)1", "reduce(W)0", "reduce embedding(W)",
+    ]  # fmt: skip
+    assert needs(backward, "gather(B)1") == set() and needs(backward, "gather(B)0") == {"copy out(B)1"}
+    assert needs(backward, "copy in(W)0") == {"mlp(B)0", "mlp(W)0"} and needs(backward, "reduce(W)0") == {"copy in(W)0"}
+    assert needs(backward, "copy in embedding(W)") == {"head(B)", "head(W)", "embedding(B)", "embedding(W)"}
+    assert names(backward)[backward.backward_out] == "embedding(B)"  # gradients go on while others are reduced
+
+
+def test_halves_that_are_split_move_what_they_need() -> None:
+    """Input gradients read weights, weight gradients are reduced."""
+    assert names(composed("B"), COMMUNICATION) == ["gather(B)1", "gather(B)0"]
+    assert names(composed("W"), COMMUNICATION) == ["reduce(W)1", "reduce(W)0", "reduce embedding(W)"]
+    both = names(composed("F+BW"), COMMUNICATION)
+    assert sorted(both) == sorted(names(composed("F"), COMMUNICATION) + names(composed("BW"), COMMUNICATION))
+
+
+def test_without_overlap_everything_is_in_the_chain() -> None:
+    forward, backward = composed("F", ahead=False), composed("BW", ahead=False, beside=False)
+    assert "mlp(F)0" in needs(forward, "gather(F)1") and "gather(F)1" in needs(forward, "copy out(F)1")
+    assert "reduce(B)1" in needs(backward, "gather(B)0") and "copy in(W)1" in needs(backward, "reduce(B)1")
+    assert names(backward)[backward.backward_out] == "reduce embedding(B)"
