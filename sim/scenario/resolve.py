@@ -199,7 +199,7 @@ def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
         batch=batch,
         routing=_routing(form, parts),
         comm=Comm(**{**form.comm.model_dump(), "messages": messages.word(form)}),
-        overlap=Overlap(form.overlap.expert),
+        overlap=Overlap(**form.overlap.model_dump(exclude={"pipeline"})),
         optimizer=Optimizer(**form.optimizer.model_dump()),
         recompute=_recompute(form),
         stack=form.stack.value,
