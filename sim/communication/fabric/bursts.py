@@ -117,8 +117,8 @@ def _around(
     if not size or ring.ranks < 2:
         return
     inside, times = _times(plan, stage, kind)
-    flows = rings(cabling, members(plan.mesh, holders, ring), size * times, kind, 4 * stage + 2 * ring.between
-                  + ring.experts, int(ring.experts))  # fmt: skip
+    queue, moment = 2 * (stage + ring.between * plan.program.stages) + ring.experts, 2 * ring.between + ring.experts
+    flows = rings(cabling, members(plan.mesh, holders, ring), size * times, kind, queue, moment)
     named = collective[0], stage, ring.experts
     if inside:
         what = GATHER if kind == PARAMETERS else REDUCE
