@@ -13,7 +13,7 @@ from hwmodels.units import GB, MB, MIB
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan
 
-CONTEXT = 300 * MB, 1000 * MB
+CONTEXT = 300 * MB, GB
 RESERVED = 1.015, 1.277
 BUFFER, CONNECTIONS, CHANNELS = 4 * MIB, 2, 16
 """Bytes of a connection; those of a ring in a channel; channels at least (hwmodels.nccl)."""
