@@ -128,9 +128,12 @@ def test_parameters_that_are_kept_are_gathered_once() -> None:
 
 def test_what_exceeds_the_backward_is_exposed_where_gradients_are_reduced_beside_it() -> None:
     """Megatron's buckets on the network lane, each from when it is made: the step ends as a queue would have it."""
-    plan, _, lowered = ready("megatron", gradients=True, buckets="1 GB")
+    plan, machine, lowered = ready("megatron", gradients=True, buckets="1 GB")
     (sync,), end = lowered.syncs, total(lowered, "F") + total(lowered, "BW")
-    free = 0
+    free, backward = 0, Times(plan, machine).backward
+    for number, early in sync.early.items():
+        assert early == sum(backward[lowered.reductions[number].unit :])
+    assert [r.unit for r in lowered.reductions] == sorted((r.unit for r in lowered.reductions), reverse=True)
     for _, number, ns in sync.reduces:
         begun = total(lowered, "F") + sync.early[number] if number in sync.early else end
         free = max(free, begun) + ns
