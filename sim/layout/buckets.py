@@ -27,7 +27,7 @@ MEGATRON, EACH = 40 * MEGA, 1 * MEGA
 DDP_BYTES = 25 * MIB
 
 
-GATHER, REDUCE = "gather", "reduce"
+GATHER, REST, REDUCE = "gather", "gather rest", "reduce"
 """Names of parts that move buckets (see `named_part`)."""
 
 
@@ -223,12 +223,22 @@ def traffic(plan: Plan, machine: Machine, stage: int, first: bool = False, last:
     """Of a stage; None where nothing moves. first, last: whether it is the first forward, or the last backward, of the
     stage in a step."""
     own = moves(plan.scenario)
-    forward = own.gathers in (EVERY, AGAIN) or (own.gathers == FIRST and first)
+    once = own.gathers == FIRST and first and not _gathered_before(plan, machine, stage)
+    forward = once or own.gathers in (EVERY, AGAIN)
     reduce = own.reduces == EVERY or (own.reduces == LAST and last)
     if not (forward or reduce) or all(ring.ranks == 1 for ring in optimizer.rings(plan, machine, stage)):
         return None
     alike = tuple(_unnumbered(bucket) for bucket in buckets(plan, machine, stage))
     return Traffic(alike, forward, own.gathers == AGAIN, reduce, own)
+
+
+def _gathered_before(plan: Plan, machine: Machine, stage: int) -> bool:
+    """Whether a stage has its parameters when its first activations come: all stages ask for them when the step begins
+    (Megatron-LM, megatron/training/arguments.py, --no-align-param-gather: by default pipeline stages launch their
+    all-gathers simultaneously), and wait for the forwards of those before them."""
+    before = sum(machine.unit_ns(unit, "F") for units in machine.stages[:stage] for unit in units)
+    ops = [op for bucket in buckets(plan, machine, stage) for _, op in bucket.gather]
+    return bool(stage) and sum(machine.pricer.price(op).ns for op in ops) <= before
 
 
 def _unnumbered(bucket: Bucket) -> Bucket:
