@@ -135,7 +135,7 @@ class _Walk:
             rank = self.mesh.rank(position, int(self.columns.first[member]))
             self.spent.add(rank, at - start, ways.expected[number])
             if number in ways.meetings:
-                member = self._last_to_come(position, step, ways.meetings[number], member, start)
+                member = self._last_to_come(position, step, number, member, start)
             if member != column:
                 column = member
                 starts, ends = self._segments(position, step, column)
@@ -144,14 +144,14 @@ class _Walk:
                 break
         return column
 
-    def _last_to_come(self, position: int, step: int, meeting: int, column: int, start: int) -> int:
-        """The member of a column's group that a meeting waited for; itself where it waited for none."""
-        steps = self.timeline.positions[position]
-        ready: Times = steps.insides[step].ready[meeting] + steps.starts[step]
+    def _last_to_come(self, position: int, step: int, segment: int, column: int, start: int) -> int:
+        """The member of a column's group that a segment waited for; itself where it waited for none."""
+        steps, kit = self.timeline.positions[position], self.kits[position][step]
+        ready: Times = steps.insides[step].ready[self.ways(kit).meetings[segment]] + steps.starts[step]
         if int(ready[column]) >= start:
             return column
-        mates = self.columns.mates(column)
-        return int(mates.start) + int(ready[mates].argmax())
+        mates = self.columns.mates(column, kit.parts.segments[segment].meets)
+        return int(mates[ready[mates].argmax()])
 
     def _segments(self, position: int, step: int, column: int) -> tuple[list[int], list[int]]:
         """Starts and ends of the segments of a step on one column, ns."""

@@ -25,7 +25,7 @@ from sim.engine.actor import Job, Message
 from sim.engine.kit import Kit
 from sim.engine.lowering import Comings, Lowered
 from sim.engine.timeline import Steps, Timeline
-from sim.layout.mesh import Times
+from sim.layout.mesh import Group, Times
 from sim.step.inside import Inside, cross
 from sim.step.template import Template
 
@@ -90,7 +90,7 @@ class Graph(NamedTuple):
 def graph(lowered: Lowered, timeline: Timeline, pacing: Pacing = lambda position, replicas: None) -> Graph:
     """The graph of a run. pacing: by which its ranks ran."""
     columns = timeline.columns
-    last = np.maximum.reduceat(timeline.last(), columns.expert.first)
+    last = np.maximum.reduceat(timeline.last(), columns.together.first)
     latest = np.argsort(-last, kind="stable")[:LATEST]
     tracks = tuple(_track(lowered, timeline, columns.group(int(g)), pacing) for g in latest)
     part = columns.weight / columns.weight.sum()
@@ -115,11 +115,12 @@ def _track(lowered: Lowered, timeline: Timeline, members: slice, pacing: Pacing)
                     sent = max(begun[p][n] + offsets[p][n][0] for p, n in come)
                 delays[position, step, kind] = int(arrived[members].max()) - sent
     samples, rows_of = _samples(lowered, timeline, offsets)
+    groups = timeline.columns.within(members)
 
     def slopes(moves: Sequence[Moved]) -> Floats:
         known = {kit.number: np.array([factors(kit, moved[kit.number]) for moved in moves]) for kit in lowered.known}
         return np.array([
-            _slope(lowered.kits[p][s], timeline.positions[p], s, members, known[lowered.kits[p][s].number])
+            _slope(lowered.kits[p][s], timeline.positions[p], s, members, known[lowered.kits[p][s].number], groups)
             for p, s in samples
         ])  # fmt: skip
 
@@ -186,23 +187,25 @@ def factors(kit: Kit, moved: Kit) -> Floats:
     return np.where(then > 0, now / np.maximum(then, 1), 1.0)
 
 
-def _slope(kit: Kit, steps: Steps, step: int, members: slice, factor: Floats) -> Floats:
+def _slope(kit: Kit, steps: Steps, step: int, members: slice, factor: Floats, groups: Mapping[str, Group]) -> Floats:
     """The part by which each offset of a step grows [offset, set of prices]."""
-    ends = crossed(kit.parts, steps, step, members, np.vstack([np.ones_like(factor[:1]), factor])).max(2)
+    ends = crossed(kit.parts, steps, step, members, np.vstack([np.ones_like(factor[:1]), factor]), groups).max(2)
     senders = (kit.parts.senders.get(kind) for kind in (1, 2))
     offsets = [ends.max(0), *(ends[i] if i is not None else np.ones(ends.shape[1]) for i in senders)]
     return np.array([offset[1:] / offset[0] - 1 if offset[0] else offset[1:] * 0 for offset in offsets])
 
 
-def crossed(template: Template, steps: Steps, step: int, members: slice, factor: Floats) -> Floats:
-    """Ends [segment, set, member] of one step of an expert group whose segments take factor [set, segment] times as
-    long as they did, from the start of its last member; starts of the step as they were."""
+def crossed(
+    template: Template, steps: Steps, step: int, members: slice, factor: Floats, groups: Mapping[str, Group]
+) -> Floats:
+    """Ends [segment, set, member] of one step of ranks that meet whose segments take factor [set, segment] times as
+    long as they did, from the start of its last member; starts of the step as they were. groups: of those ranks."""
     inside, start = steps.insides[step], steps.starts[step, members]
     durations = np.broadcast_to(_of(inside, members), (len(inside.starts), len(start)))
     begun = np.broadcast_to((start - start.max()).astype(np.float64), (len(factor), len(start)))
     ends: Floats = cross(
         template, begun, lambda number, _: factor[:, number, None] * durations[number],
-        lambda at, _: at.max(axis=1, keepdims=True),
+        lambda at, kind: groups[kind].latest(at) if kind in groups else at,
     )[1]  # fmt: skip
     return ends
 

@@ -201,11 +201,11 @@ def constant(plan: Plan, machine: Machine, position: int) -> dict[str, int]:
 
 def _weights(plan: Plan, machine: Machine, stage: int) -> float:
     """Bytes of a stage's weights: as products read them, and shards as they are gathered."""
-    local, held = optimizer.experts_held(plan, machine), buckets.weights(plan, machine, stage)
+    local, (some, shard) = optimizer.experts_held(plan, machine), buckets.weights(plan, machine, stage)
     parameters = optimizer.stage_parameters(plan, machine, stage)
     whole = weight_bytes(parameters, local, machine.recipe)
     shards = optimizer.shards(plan, machine, stage)
-    return whole * held.whole / (shards.dense + shards.experts) + held.shard * machine.recipe.gather.bits / 8
+    return whole * some / (shards.dense + shards.experts) + shard * machine.recipe.gather.bits / 8
 
 
 class Change(NamedTuple):

@@ -175,11 +175,14 @@ class _Position:
     def _cross(self, template: Template, start: Times) -> tuple[Times, Inside]:
         """When a step begun at `start` ends, and its inside."""
         durations = self.duration(self.number, self.step)
-        if isinstance(durations, tuple):
+        kinds = {meets for _, _, meets in template.turns if meets in self.columns.groups}
+        if isinstance(durations, tuple) and len(kinds) <= 1:
             key = (template, durations)
             if key not in self.courses:
-                self.courses[key] = course(template, durations, bool(self.columns.groups))
+                self.courses[key] = course(template, durations, "".join(kinds))
             return self.courses[key].crossed(start, self.columns)
+        if isinstance(durations, tuple):  # of several kinds, longest ways say too little
+            durations = np.repeat(np.array(durations, dtype=np.int64)[:, None], self.columns.columns, axis=1)
         starts, ends, ready = cross(template, start, durations, self.columns.latest)
         end = ends.max(0) if len(ends) else start
         for times in (starts, ends, ready):

@@ -27,7 +27,7 @@ MEGATRON, EACH = 40 * MEGA, 1 * MEGA
 DDP_BYTES = 25 * MIB
 
 
-GATHER, REDUCE = "gather", "reduce"
+GATHER, REST, REDUCE = "gather", "gather rest", "reduce"
 """Names of parts that move buckets (see `named_part`)."""
 
 
@@ -58,7 +58,7 @@ class Reduction(NamedTuple):
     unit: int = -1
 
 
-class Weight(NamedTuple):
+class _Weight(NamedTuple):
     """Parameters that a rank has of a unit, and of its routed experts."""
 
     dense: float
@@ -97,7 +97,7 @@ def buckets(plan: Plan, machine: Machine, stage: int) -> tuple[Bucket, ...]:
     groups = _whole(units) if own.units and plan.scenario.overlap.buckets is None else _filled(each, limit)
     out = []
     for group in groups:
-        size, first = Weight(*(sum(column) for column in zip(*(each[i] for i in group), strict=True))), units[group[0]]
+        size, first = _Weight(*(sum(column) for column in zip(*(each[i] for i in group), strict=True))), units[group[0]]
         pieces = 1 if own.units else sum(_pieces(machine, units[i], each[i], limit) for i in group)
         held = [ring for ring in rings if (size.experts if ring.experts else size.dense) and ring.ranks > 1]
         shares = [(ring, _share(ring, size, pieces)) for ring in held]
@@ -108,24 +108,24 @@ def buckets(plan: Plan, machine: Machine, stage: int) -> tuple[Bucket, ...]:
     return tuple(out)
 
 
-def _share(ring: Ring, size: Weight, pieces: int) -> int:
+def _share(ring: Ring, size: _Weight, pieces: int) -> int:
     """How many of the collectives of a bucket are of a ring's parameters."""
     part = (size.experts if ring.experts else size.dense) / size.both
     return max(1, round(pieces * part))
 
 
-def _part(ring: Ring, size: Weight, rings: Sequence[Ring], pieces: int) -> Ring:
+def _part(ring: Ring, size: _Weight, rings: Sequence[Ring], pieces: int) -> Ring:
     """A ring of the stage with one of the pieces of a bucket on it."""
     whole = next(r for r in rings if r.experts == ring.experts and not r.between)
     own = (size.experts if ring.experts else size.dense) / pieces
     return ring._replace(parameters=own / whole.ranks if ring.between else own)
 
 
-def _weights(plan: Plan, machine: Machine, stage: int) -> list[Weight]:
+def _weights(plan: Plan, machine: Machine, stage: int) -> list[_Weight]:
     """Of each unit of a stage; what a stage has beside them all (a copy of a shared table) is its last unit's."""
     local, held = optimizer.experts_held(plan, machine), optimizer.shards(plan, machine, stage)
     own = [family.weights(machine.site.shape, [unit]) for unit in machine.stages[stage]]
-    each = [Weight(p.linear + p.other - p.shared, p.experts * local) for p in own]
+    each = [_Weight(p.linear + p.other - p.shared, p.experts * local) for p in own]
     rest = held.dense - sum(weight.dense for weight in each)
     each[-1] = each[-1]._replace(dense=each[-1].dense + rest)
     return each
@@ -145,7 +145,7 @@ def _whole(units: Sequence[Unit]) -> list[list[int]]:
     return sorted(([ends] if ends else []) + [[i] for i, unit in enumerate(units) if unit.block])
 
 
-def _filled(each: Sequence[Weight], limit: float) -> list[list[int]]:
+def _filled(each: Sequence[_Weight], limit: float) -> list[list[int]]:
     """Buckets that units fill, from the last one on; what is left joins the last to be filled."""
     groups: list[list[int]] = [[]]
     for number in reversed(range(len(each))):
@@ -155,7 +155,7 @@ def _filled(each: Sequence[Weight], limit: float) -> list[list[int]]:
     return [group[::-1] for group in reversed(groups)]
 
 
-def _pieces(machine: Machine, unit: Unit, size: Weight, limit: float) -> int:
+def _pieces(machine: Machine, unit: Unit, size: _Weight, limit: float) -> int:
     """Collectives that the tensors of a unit fill, from the last one on; by size alone where no stack says them."""
     lowered = updates(machine.family, machine.site.stack)
     if lowered is None:
@@ -178,23 +178,16 @@ AT_ONCE = 2
 those being made and of those being reduced."""
 
 
-class Held(NamedTuple):
-    """Parameters that a rank holds of a stage: whole ones, and of its shard beside them."""
-
-    whole: float
-    shard: float
-
-
-def weights(plan: Plan, machine: Machine, stage: int) -> Held:
-    """Weights at most: all of them; or a shard and, of those gathered, all where they are kept from forward to
-    backward, else what is no layer and the two largest buckets next to each other."""
+def weights(plan: Plan, machine: Machine, stage: int) -> tuple[float, float]:
+    """Whole weights at most, and those of a shard beside them: all, or a shard and what is gathered: all where it is
+    kept from forward to backward, else what is no layer and the two largest buckets next to each other."""
     own, held = moves(plan.scenario), optimizer.shards(plan, machine, stage)
     whole = held.dense + held.experts
     if own.gathers in (NEVER, FIRST) or held.updated == whole:
-        return Held(whole, 0.0)
+        return whole, 0.0
     if own.gathers == EVERY:
-        return Held(whole, held.updated)
-    return Held(_at_once(buckets(plan, machine, stage), own), held.updated)
+        return whole, held.updated
+    return _at_once(buckets(plan, machine, stage), own), held.updated
 
 
 def gradients(plan: Plan, machine: Machine, stage: int) -> tuple[float, float]:
@@ -230,12 +223,22 @@ def traffic(plan: Plan, machine: Machine, stage: int, first: bool = False, last:
     """Of a stage; None where nothing moves. first, last: whether it is the first forward, or the last backward, of the
     stage in a step."""
     own = moves(plan.scenario)
-    forward = own.gathers in (EVERY, AGAIN) or (own.gathers == FIRST and first)
+    once = own.gathers == FIRST and first and not _gathered_before(plan, machine, stage)
+    forward = once or own.gathers in (EVERY, AGAIN)
     reduce = own.reduces == EVERY or (own.reduces == LAST and last)
     if not (forward or reduce) or all(ring.ranks == 1 for ring in optimizer.rings(plan, machine, stage)):
         return None
     alike = tuple(_unnumbered(bucket) for bucket in buckets(plan, machine, stage))
     return Traffic(alike, forward, own.gathers == AGAIN, reduce, own)
+
+
+def _gathered_before(plan: Plan, machine: Machine, stage: int) -> bool:
+    """Whether a stage has its parameters when its first activations come: all stages ask for them when the step begins
+    (Megatron-LM, megatron/training/arguments.py, --no-align-param-gather: by default pipeline stages launch their
+    all-gathers simultaneously), and wait for the forwards of those before them."""
+    before = sum(machine.unit_ns(unit, "F") for units in machine.stages[:stage] for unit in units)
+    ops = [op for bucket in buckets(plan, machine, stage) for _, op in bucket.gather]
+    return bool(stage) and sum(machine.pricer.price(op).ns for op in ops) <= before
 
 
 def _unnumbered(bucket: Bucket) -> Bucket:

@@ -34,6 +34,8 @@ MEETS = {
 }  # fmt: skip
 """Kind of group -> axes that its members differ in. Parameters are alike over data and context, so ranks of a context
 group share shards of them too."""
+MEETING = ("expert", "tensor", "context", "expert_tensor")
+"""Kinds of groups whose members meet inside steps."""
 
 
 @dataclass(frozen=True)
@@ -139,11 +141,24 @@ class Mesh:
         return _nodes(self, kind, tuple(positions))
 
     def columns(self, kinds: Sequence[Hashable] | None = None) -> "Columns":
-        """Replicas of equal kinds in one expert group as one column; without kinds each in a column of its own."""
-        groups = self.groups("expert")
+        """Replicas of equal kinds in the same groups as one column; without kinds each in a column of its own."""
+        numbers = {kind: self._number(kind) for kind in MEETING if self.groups(kind).shape[1] > 1}
+        together, settled = self._number("expert"), False
+        while not settled:  # the least number of anybody that they meet, by others too
+            before = together
+            for own in numbers.values():
+                least = np.full(self.replicas, self.replicas)
+                np.minimum.at(least, own, together)
+                together = least[own]
+            settled = np.array_equal(together, before)
+        return joined(range(self.replicas) if kinds is None else kinds, numbers, together)
+
+    def _number(self, kind: str) -> Numbers:
+        """Number of the group of a kind that each replica is in [replica]."""
+        groups = self.groups(kind)
         number = np.empty(self.replicas, dtype=np.int64)
         number[groups] = np.arange(len(groups))[:, None]
-        return alike(range(self.replicas) if kinds is None else kinds, number.tolist(), groups.shape[1] > 1)
+        return number
 
 
 @cache
@@ -162,25 +177,49 @@ def _nodes(mesh: Mesh, kind: str, positions: tuple[int, ...]) -> int:
 
 
 class Group(NamedTuple):
-    """Groups of neighbouring columns. first: column each begins with. sizes: columns it has. [group] each."""
+    """Groups of columns. of: number of that of each column. order: columns by their groups, None where they are so
+    anyway; place: of each in it. first: place that each group begins with. sizes: columns it has. [group] each."""
 
+    of: Times
     first: Times
     sizes: Times
+    order: Times | None = None
+    place: Times | None = None
+
+    def latest(self, times: Times) -> Times:
+        """The largest of the group of each column [..., column]."""
+        if self.order is None:
+            return np.maximum.reduceat(times, self.first, axis=-1).repeat(self.sizes, axis=-1)
+        ordered = np.maximum.reduceat(times[..., self.order], self.first, axis=-1).repeat(self.sizes, axis=-1)
+        last: Times = ordered[..., self.place]
+        return last
+
+
+def grouped(numbers: Times) -> Group:
+    """Columns by the number of their group."""
+    order = np.argsort(numbers, kind="stable")
+    _, begins, sizes = np.unique(numbers[order], return_index=True, return_counts=True)
+    if (order[1:] > order[:-1]).all():
+        return Group(numbers, begins, sizes)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return Group(numbers, begins, sizes, order, place)
 
 
 class Columns(NamedTuple):
     """Replicas of a pipeline, those that must behave alike carried as one column.
 
-    Replicas run the same program. Those of an expert group that nothing tells apart do the same at the same time, for
-    they meet the same group and get their messages from their likes. A column stands for them, and counts as many where
+    Replicas run the same program. Those of the same groups that nothing tells apart do the same at the same time, for
+    they meet the same ranks and get their messages from their likes. A column stands for them, and counts as many where
     a mean is taken. of: [replica] its column. first: [column] the first replica it stands for. weight: [column] how
-    many it stands for. groups: kind of group -> its columns, of kinds that have more than one member.
+    many it stands for. together: neighbours who meet, by others too; of models with experts alone these are expert
+    groups. groups: kind of group -> its columns, of kinds that have more than one member.
     """
 
     of: Times
     first: Times
     weight: Times
-    expert: Group
+    together: Group
     groups: Mapping[str, Group]
 
     @property
@@ -190,35 +229,44 @@ class Columns(NamedTuple):
     def latest(self, times: Times, kind: str) -> Times:
         """The largest of the group of each column [..., column]; `times` where nobody meets anybody."""
         group = self.groups.get(kind)
-        if group is None:
-            return times
-        return np.maximum.reduceat(times, group.first, axis=-1).repeat(group.sizes, axis=-1)
+        return times if group is None else group.latest(times)
 
     def group(self, number: int) -> slice:
-        """Columns of an expert group."""
-        first = int(self.expert.first[number])
-        return slice(first, first + int(self.expert.sizes[number]))
+        """Columns that meet, by others too."""
+        first = int(self.together.first[number])
+        return slice(first, first + int(self.together.sizes[number]))
 
-    def mates(self, column: int) -> slice:
-        """Columns of the expert group of a column."""
-        return self.group(int(np.searchsorted(self.expert.first, column, "right")) - 1)
+    def within(self, members: slice) -> Mapping[str, Group]:
+        """`groups` of some columns that meet nobody else."""
+        return {kind: grouped(group.of[members]) for kind, group in self.groups.items()}
+
+    def mates(self, column: int, kind: str) -> Numbers:
+        """Columns of the group of a kind that a column is in; itself where it meets nobody."""
+        group = self.groups.get(kind)
+        return np.array([column]) if group is None else np.flatnonzero(group.of == group.of[column])
 
 
 def alike(kinds: Sequence[Hashable], groups: Sequence[int], meets: bool) -> Columns:
     """Replicas of equal kinds in an expert group as one column, group by group. groups: number of that of each replica.
     meets: whether groups have more than one member."""
-    columns: dict[tuple[int, Hashable], int] = {}
+    numbers = np.asarray(groups, dtype=np.int64)
+    return joined(kinds, {"expert": numbers} if meets else {}, numbers)
+
+
+def joined(kinds: Sequence[Hashable], numbers: Mapping[str, Numbers], together: Numbers) -> Columns:
+    """Replicas of equal kinds in the same groups as one column. numbers: kind of group -> that of each replica.
+    together: number of those that meet at all, of each replica."""
+    columns: dict[tuple[Hashable, ...], int] = {}
     of = np.empty(len(kinds), dtype=np.int64)
-    for replica in sorted(range(len(kinds)), key=lambda replica: groups[replica]):
-        of[replica] = columns.setdefault((groups[replica], kinds[replica]), len(columns))
+    rows = np.stack([together, *numbers.values()], axis=1).tolist()
+    for replica in np.argsort(together, kind="stable").tolist():
+        of[replica] = columns.setdefault((*rows[replica], kinds[replica]), len(columns))
     _, first, weight = np.unique(of, return_index=True, return_counts=True)
-    _, begins, sizes = np.unique(np.asarray(groups)[first], return_index=True, return_counts=True)
-    expert = Group(begins, sizes)
-    return Columns(of, first, weight, expert, {"expert": expert} if meets else {})
+    groups = {kind: grouped(own[first]) for kind, own in numbers.items()}
+    return Columns(of, first, weight, grouped(together[first]), groups)
 
 
 def one() -> Columns:
     """All replicas in one column: nothing tells any of them apart."""
     none = np.zeros(1, dtype=np.int64)
-    group = Group(none, none + 1)
-    return Columns(none, none, none + 1, group, {})
+    return Columns(none, none, none + 1, grouped(none), {})

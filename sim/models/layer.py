@@ -19,7 +19,8 @@ class Kernel(NamedTuple):
     """One launch (or `op.kernels` tiny ones): its name in the profile's words, what it does, and its stream. host:
     the host's work to launch it, over that of a simple elementwise operation of its direction, views of tensors before
     it included. waits: the host waits for its end before it goes on. meets: the group of ranks that it meets, all of
-    which must have come before it begins; empty: nobody, or whom its part meets."""
+    which must have come before it begins; empty: nobody, or whom its part meets. ahead: how many kernels behind it in
+    its part do not wait for it. piece: that it belongs to, where its part is cut so that others come between."""
 
     name: str
     op: Op

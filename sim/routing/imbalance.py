@@ -25,7 +25,7 @@ def loads_of(plan: Plan, machine: Machine) -> Loads | None:
     popularity = popularity_of(scenario, mixture, len(machine.routed))
     where = hosts_of(popularity, scenario, mixture, machine.cluster.node.gpus)
     return loads(
-        gate_of(mixture), popularity, where, machine.site.tokens, scenario.seed, plan.micro_batches, plan.mesh.replicas,
+        gate_of(mixture), popularity, where, machine.site.own, scenario.seed, plan.micro_batches, plan.mesh.replicas,
         mixture.capacity,
     )  # fmt: skip
 

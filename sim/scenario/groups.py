@@ -24,11 +24,23 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
     yield from _experts(scenario)
     yield from _between(scenario)
     yield from _shards(scenario)
-    if scenario.uneven and max(parallel.tensor, parallel.context, parallel.expert_tensor) > 1:
-        keys = ("parallel.tensor", "parallel.context", "parallel.expert_tensor")
-        yield keys, "ranks that differ (routing, faults, jitter, documents) are not built beside it yet; legal: 1"
+    yield from _differing(scenario)
     if parallel.sequence and parallel.tensor == 1:
         yield ("parallel.sequence", "parallel.tensor"), "found true; a rank by itself shares no tokens; legal: false"
+
+
+def _differing(scenario: Scenario) -> Iterator[Finding]:
+    """What makes ranks differ that is not built for ranks that share layers."""
+    given = scenario.parallel
+    keys = ("parallel.tensor", "parallel.context", "parallel.expert_tensor")
+    if max(given.tensor, given.context, given.expert_tensor) > 1:
+        beside = "not built beside parallel.tensor or context"
+        if scenario.batch.unlike:
+            yield ("batch.lengths", *keys), f"documents of different lengths are {beside}; legal: of one length"
+        if any(fault.kind == "link" for fault in scenario.faults):
+            yield ("faults", *keys), f"faults of links are {beside}; legal: gpu, node, thermal"
+    if given.expert_tensor > 1 and scenario.routing.kind != "balanced":
+        yield ("routing.kind", *keys[2:]), "loads of ranks that share experts are not built; legal: balanced"
 
 
 def _heads(scenario: Scenario) -> Iterator[Finding]:

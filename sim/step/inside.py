@@ -87,6 +87,7 @@ class Course(NamedTuple):
     durations: of segments, ns, [segment, 1].
     end: longest ways to the end of the step.
     alike: the inside when all members start at once.
+    kind: of the groups that meet; empty: nobody waits for anybody.
     """
 
     starts: tuple[Times, Times]
@@ -94,10 +95,11 @@ class Course(NamedTuple):
     durations: Times
     end: Way
     alike: Inside
+    kind: str = ""
 
     def crossed(self, start: Times, columns: Columns) -> tuple[Times, Inside]:
         """When the step ends [column], and its inside."""
-        last = columns.latest(start, "expert")
+        last = columns.latest(start, self.kind)
         if last is start or (start == last).all():  # nobody waits for anybody
             return start + max(self.end), self.alike
         behind = last - start
@@ -106,8 +108,8 @@ class Course(NamedTuple):
         return np.maximum(start + self.end.own, last + self.end.last), Inside(starts, starts + self.durations, ready)
 
 
-def course(template: Template, durations: Sequence[int], meets: bool) -> Course:
-    """The course of a template whose segments take `durations` ns. meets: whether anybody waits for anybody."""
+def course(template: Template, durations: Sequence[int], kind: str) -> Course:
+    """The course of a template whose segments take `durations` ns. kind: of groups that wait for each other."""
     free = [Way(0, NEVER) for _ in STREAMS]
     ready: list[Way] = []
     starts: list[Way] = []
@@ -118,7 +120,7 @@ def course(template: Template, durations: Sequence[int], meets: bool) -> Course:
             at = at.later(ends[j])
         if whom:
             ready.append(at)
-            at = Way(NEVER, max(at)) if meets else at
+            at = Way(NEVER, max(at)) if whom == kind else at
         starts.append(at)
         ends.append(at.after(ns))
         free[lane] = ends[-1]
@@ -128,7 +130,7 @@ def course(template: Template, durations: Sequence[int], meets: bool) -> Course:
     column = np.array(durations, dtype=np.int64).reshape(-1, 1)
     begins, arrive = _columns(starts), _columns(ready)
     at_once = np.maximum(*begins)
-    return Course(begins, arrive, column, end, Inside(at_once, at_once + column, np.maximum(*arrive)))
+    return Course(begins, arrive, column, end, Inside(at_once, at_once + column, np.maximum(*arrive)), kind)
 
 
 def _columns(ways: Sequence[Way]) -> tuple[Times, Times]:

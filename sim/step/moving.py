@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from hwmodels.formats import PLAIN_BF16
 from hwmodels.op import Memory
-from sim.layout.buckets import GATHER, REDUCE, Bucket, Traffic, named_part
+from sim.layout.buckets import GATHER, REDUCE, REST, Bucket, Traffic, named_part
 from sim.models.layer import COMMUNICATION, Kernel, Part
 
 Round = tuple[Part, ...]
@@ -53,27 +53,39 @@ def _gather(out: list[list[Part]], direction: str, traffic: Traffic) -> None:
         if bucket.gather and not kept:
             at = begins if ahead else first
             after = _all(out, at) if not ahead else last if copied else _done(out, at, direction)
-            kernels = tuple(Kernel("all_gather", op, COMMUNICATION) for _, op in bucket.gather)
-            name = named_part(GATHER, bucket)
-            place = AHEAD if at < first else OWN
-            out[at].append(Part(name, direction, bucket.layer, kernels, place=place, chained=not ahead, after=after))
-            last = _open(out[first], direction, bucket, (direction, name, bucket.layer), copied) or last
+            place, whole = (AHEAD if at < first else OWN), copied or not ahead
+            parts = [
+                Part(name, direction, bucket.layer, kernels, place=place, chained=not ahead, after=after)
+                for name, kernels in _pieces(bucket, whole)
+            ]
+            out[at] += parts
+            keys = [(direction, part.name, bucket.layer) for part in parts]
+            last = _open(out[first], direction, bucket, keys, copied) or last
         begins = first
 
 
-def _open(row: list[Part], direction: str, bucket: Bucket, gathered: Key, copied: bool) -> tuple[Key, ...]:
+def _pieces(bucket: Bucket, whole: bool) -> list[tuple[str, tuple[Kernel, ...]]]:
+    """Names and kernels of the parts that gather a bucket: of one that its tensors fill more than once, the first
+    collective and the rest."""
+    kernels, name = tuple(Kernel("all_gather", op, COMMUNICATION) for _, op in bucket.gather), GATHER
+    if whole or len(kernels) == 1:
+        return [(named_part(name, bucket), kernels)]
+    return [(named_part(name, bucket), kernels[:1]), (named_part(REST, bucket), kernels[1:])]
+
+
+def _open(row: list[Part], direction: str, bucket: Bucket, keys: Sequence[Key], copied: bool) -> tuple[Key, ...]:
     """The first of a bucket's parts waits for its parameters, copied out of a buffer first where they come in one; that
-    copy, or nothing."""
+    copy, or nothing. Where they come in pieces it waits for the first, the part behind it for all."""
     if copied:
         kernel = _copy(COPY_OUT, bucket.size)
         row.append(
-            Part(named_part(COPY_OUT, bucket), direction, bucket.layer, (kernel,), place=OPENS, after=(gathered,))
+            Part(named_part(COPY_OUT, bucket), direction, bucket.layer, (kernel,), place=OPENS, after=(keys[0],))
         )
         return ((direction, named_part(COPY_OUT, bucket), bucket.layer),)
     chain = sorted((part for part in row if _computes(part, direction)), key=lambda part: part.place)
-    if chain:
-        number = row.index(chain[0])
-        row[number] = chain[0]._replace(after=(*chain[0].after, gathered))
+    waits = [keys[:1], keys[1:]] if len(chain) > 1 else [keys]
+    for part, own in zip(chain, waits, strict=False):
+        row[row.index(part)] = part._replace(after=(*part.after, *own))
     return ()
 
 

@@ -204,18 +204,24 @@ class Timing(NamedTuple):
 
 
 def pieces(phases: Sequence[Phase]) -> list[list[int]]:
-    """Phases of each part of a layer, consecutive ones; cut where one meets somebody, and so that each piece ends on
-    the lane that it begins on: whoever comes next on a lane finds it free when the piece is through with it."""
+    """Phases of each part of a layer, consecutive ones; cut where one meets somebody or waits for others than the one
+    before it, and so that each piece ends on the lane that it begins on: whoever comes next on a lane finds it free
+    when the piece is through with it."""
     pieces: list[list[int]] = []
     for _, run in groupby(enumerate(phases), key=lambda item: item[1].part):
         rest = [i for i, _ in run]
         while rest:
-            stop = next((n for n, i in enumerate(rest) if n and phases[i].meets), len(rest))
+            stop = next((n for n, i in enumerate(rest) if n and _cuts(phases, i)), len(rest))
             same = [n for n in range(stop) if phases[rest[n]].lane == phases[rest[0]].lane]
             count = 1 if phases[rest[0]].meets else same[-1] + 1
             pieces.append(rest[:count])
             rest = rest[count:]
     return pieces
+
+
+def _cuts(phases: Sequence[Phase], number: int) -> bool:
+    """Whether a phase inside a part begins when something else than the one before it says."""
+    return bool(phases[number].meets) or phases[number].needs != (number - 1,)
 
 
 def by_layer(

@@ -128,9 +128,12 @@ def test_parameters_that_are_kept_are_gathered_once() -> None:
 
 def test_what_exceeds_the_backward_is_exposed_where_gradients_are_reduced_beside_it() -> None:
     """Megatron's buckets on the network lane, each from when it is made: the step ends as a queue would have it."""
-    plan, _, lowered = ready("megatron", gradients=True, buckets="1 GB")
+    plan, machine, lowered = ready("megatron", gradients=True, buckets="1 GB")
     (sync,), end = lowered.syncs, total(lowered, "F") + total(lowered, "BW")
-    free = 0
+    free, backward = 0, Times(plan, machine).backward
+    for number, early in sync.early.items():
+        assert early == sum(backward[lowered.reductions[number].unit :])
+    assert [r.unit for r in lowered.reductions] == sorted((r.unit for r in lowered.reductions), reverse=True)
     for _, number, ns in sync.reduces:
         begun = total(lowered, "F") + sync.early[number] if number in sync.early else end
         free = max(free, begun) + ns
@@ -151,9 +154,26 @@ def test_updated_parameters_are_gathered_beside_the_first_forward() -> None:
     first, later = (kits.timing.total for kits in lowered.kits[0][:3:2])
     t = Times(plan, machine)
     assert lowered.syncs[0].gather_ns == 0
-    embedding, layer, *others = t.buckets  # the first layer's hides behind the embedding as far as that goes
-    assert first == later + t.gather(embedding) + t.gather(layer) - t.forward[0]
+    embedding, layer, *others = (
+        t.buckets
+    )  # the first layer's first piece hides behind the embedding as far as that goes
+    pieces = [t.of(op) for _, op in layer.gather]
+    attention = sum(t.of(kernel.op) for kernel in machine.parts(machine.units[1], "F")[0].kernels)
+    exposed = max(pieces[0] - t.forward[0], 0) + max(sum(pieces[1:]) - attention, 0)
+    assert len(pieces) > 2 and first == later + t.gather(embedding) + exposed
     assert all(t.gather(bucket) < t.forward[1] for bucket in others)
+
+
+def test_stages_gather_while_they_wait_for_their_first_activations() -> None:
+    """All ask when the step begins: only the first stage of a pipeline has gathers in its first forward."""
+    more = {"parallel": {"pipeline": 2}, "overlap": {"parameters": True}, "schedule": "1f1b"}
+    plan = lay_out(scenario("megatron", nodes=4, **more))
+    lowered = lower(plan, assembly.machine(plan))
+    gathers = [
+        [sum("gather" in phase.name for phase in kit.composition.phases) for kit in row if kit.composition]
+        for row in lowered.kits
+    ]
+    assert gathers[0][0] > 0 and not any(gathers[0][1:]) and not any(gathers[1])
 
 
 # --- bytes by hand ----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from hwmodels.op import AllToAll, Collective
 from sim.communication.fabric.cabling import Cabling
 from sim.communication.fabric.flows import GRADIENTS, PARAMETERS, PIPELINE, Flows, between, exchange, rings
 from sim.layout import optimizer
-from sim.layout.buckets import GATHER, REDUCE, buckets, named_part
+from sim.layout.buckets import GATHER, REDUCE, REST, buckets, named_part
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan
 from sim.layout.shards import AGAIN, EVERY, NEVER, moves
@@ -118,12 +118,12 @@ def _around(
     if not size or ring.ranks < 2:
         return
     inside, times = _times(plan, stage, kind)
-    flows = rings(cabling, members(plan.mesh, holders, ring), size * times, kind, 4 * stage + 2 * ring.between
-                  + ring.experts, int(ring.experts))  # fmt: skip
+    queue, moment = 2 * (stage + ring.between * plan.program.stages) + ring.experts, 2 * ring.between + ring.experts
+    flows = rings(cabling, members(plan.mesh, holders, ring), size * times, kind, queue, moment)
     named = collective[0], stage, ring.experts
     if inside:
-        what = GATHER if kind == PARAMETERS else REDUCE
-        shares = {f"{named_part(what, b)}({half})": b.size for b in buckets(plan, machine, stage) for half in "FBW"}
+        whats, parts = (GATHER, REST) if kind == PARAMETERS else (REDUCE,), buckets(plan, machine, stage)
+        shares = {f"{named_part(what, b)}({half})": b.size for b in parts for what in whats for half in "FBW"}
         yield Burst(holders[0], LANES.index("communication"), shares, stage, flows, ring=named)
     else:
         of = stage if kind == GRADIENTS else -1  # parameters of all stages go in one span

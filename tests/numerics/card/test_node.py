@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hwmodels import device, tables
+from hwmodels import tables
 from hwmodels.op import Collective, Gemm
 from numerics.tables import node
 
@@ -48,10 +48,12 @@ def test_collectives_and_products_beside_each_other_cost_more() -> None:
         machine = nodes.load(name)
         pricer = Pricer(machine.device, wires(machine, None), 0, library="torch")
         sent = pricer.price(Collective("all_gather", 2.0**28, 8, 1), on_comm_sms=True)
-        product = pricer.price(Gemm(8192, 14336, 4096, "fprop", "bf16"))
+        product_of = Gemm(8192, 14336, 4096, "fprop", "bf16")
+        product = pricer.price(product_of)
         assert sent.beside_ns / sent.ns == pytest.approx(1.428, 1e-3)
         assert product.beside_ns / product.ns == pytest.approx(1.148, 1e-3)
-    assert device.load("h800").tables == "h800"
+        fewer = Pricer(machine.device, wires(machine, None), 16, held=False, library="torch")
+        assert fewer.price(product_of).beside_ns == product.beside_ns, "SMs that NCCL takes are in the factor"
 
 
 def test_two_processes_tell_every_collective_alone_and_beside_a_kernel(tmp_path: Path) -> None:

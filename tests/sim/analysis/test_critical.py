@@ -56,7 +56,7 @@ def critical(*faults, overrides=()):
 
 def without_wires(low):
     """Messages take no time and wait for no reduction, so the path through the step is on ranks alone."""
-    jobs = tuple(tuple(replace(j, sends=tuple((kind, 0) for kind, _ in j.sends)) for j in row) for row in low.jobs)
+    jobs = tuple(tuple(j._replace(sends=tuple((kind, 0) for kind, _ in j.sends)) for j in row) for row in low.jobs)
     return replace(low, jobs=jobs, syncs=tuple(replace(sync, reduces=(), gather_ns=0) for sync in low.syncs))
 
 

@@ -78,10 +78,11 @@ def test_unchanged_prices_are_the_run(schedule, uneven):
 @pytest.mark.parametrize("uneven", UNEVEN)
 def test_one_step_run_again_is_that_step(uneven):
     _, _, low, everyone, *_ = simulated("dualpipe", uneven)
+    groups = everyone.columns.within(slice(0, GROUP))
     for kits, steps, rows in zip(low.kits, everyone.positions, crossings(everyone), strict=True):
         for step in range(0, len(kits), 5):
             ones = np.ones((1, len(kits[step].parts.segments)))
-            ends = graphs.crossed(kits[step].parts, steps, step, slice(0, GROUP), ones)
+            ends = graphs.crossed(kits[step].parts, steps, step, slice(0, GROUP), ones, groups)
             assert (ends[:, 0] + steps.starts[step, :GROUP].max() == rows[step].segment_ends[:, :GROUP]).all()
 
 

@@ -140,7 +140,7 @@ def test_v3_by_hand() -> None:
 def test_a_group_is_no_larger_than_the_replicas() -> None:
     mesh = Mesh(4, 2, 8, gpus_per_node=4)
     assert mesh.groups("expert").tolist() == [[0, 1]] and mesh.group("expert", 1) == (0, 1)
-    assert mesh.columns().expert.sizes.tolist() == [2]
+    assert mesh.columns().together.sizes.tolist() == [2]
 
 
 def neighbours(kinds: list[int], group: int) -> tuple[list[int], bool]:
@@ -175,10 +175,12 @@ def test_columns_of_a_group_meet(given_: tuple[list[int], int]) -> None:
         part = columns.group(number)
         mates = Counter()
         for column in range(part.start, part.stop):
-            assert columns.mates(column) == part and columns.first[column] // group == number
+            mates_of = columns.mates(column, "expert").tolist()
+            assert mates_of == list(range(part.start, part.stop)) if group > 1 else mates_of == [column]
+            assert columns.first[column] // group == number
             mates[kinds[columns.first[column]]] += int(columns.weight[column])
         assert mates == Counter(kinds[number * group : (number + 1) * group])
-    assert columns.expert.sizes.sum() == columns.columns
+    assert columns.together.sizes.sum() == columns.columns
 
 
 @given(KINDS, st.randoms(use_true_random=False))
@@ -206,15 +208,21 @@ def test_a_mesh_without_kinds_has_a_column_for_each_replica(mesh: Mesh) -> None:
     columns = mesh.columns()
     assert columns.of[columns.first].tolist() == list(range(mesh.replicas)) == sorted(columns.first.tolist())
     assert columns.weight.tolist() == [1] * mesh.replicas
-    found = [columns.first[columns.group(n)].tolist() for n in range(len(columns.expert.first))]
-    assert found == mesh.groups("expert").tolist()
-    assert ("expert" in columns.groups) == (mesh.expert > 1)
+    blocks = [set(columns.first[columns.group(n)].tolist()) for n in range(len(columns.together.first))]
+    for kind in ("expert", "tensor", "context", "expert_tensor"):
+        assert (kind in columns.groups) == (mesh.groups(kind).shape[1] > 1)
+        for group in mesh.groups(kind).tolist():
+            assert sum(set(group) <= block for block in blocks) == 1  # who meets is together
+            mates = columns.mates(int(columns.of[group[0]]), kind)
+            assert sorted(columns.first[mates].tolist()) == sorted(group)
+            times = np.arange(mesh.replicas)[columns.first]
+            assert set(columns.latest(times, kind)[columns.of[group]].tolist()) == {max(group)}
 
 
 def test_a_slow_member_splits_its_group_only() -> None:
     columns = Mesh(1, 12, 4).columns([0, 0, 0, 1, *[0] * 8])
     assert columns.of.tolist() == [0, 0, 0, 1, *[2] * 4, *[3] * 4]
-    assert columns.weight.tolist() == [3, 1, 4, 4] and columns.expert.sizes.tolist() == [2, 1, 1]
+    assert columns.weight.tolist() == [3, 1, 4, 4] and columns.together.sizes.tolist() == [2, 1, 1]
 
 
 def test_one_column_stands_for_all_and_meets_nobody() -> None:

@@ -228,9 +228,9 @@ LAYOUTS = st.fixed_dictionaries({
 })  # fmt: skip
 
 
-def small(model, stack="megatron", **parallel):
+def small(model, stack="megatron", more=None, **parallel):
     batch = {"sequences": 16, "sequence_length": 1024}
-    return on(dict(model), stack, 8, 2, batch=batch, more={"jitter": 0.0}, **parallel)
+    return on(dict(model), stack, 8, 2, batch=batch, more=more or {}, **parallel)
 
 
 def flops(own, of=(Gemm, Attention)):
@@ -306,3 +306,55 @@ def test_a_ring_knows_no_windows_and_mamba_no_context():
         launched(built("gpt_oss_20b", context=2))
     with pytest.raises(Refused, match="not built for mamba"):
         launched(built("nemotron_h_8b", context=2))
+
+
+# --- beside other choices ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("schedule", "chunked"), [("1f1b", False), ("1f1b", True), ("zb1p", False)])
+def test_folded_equals_unfolded(schedule, chunked):
+    layout, overlap = {"tensor": 2, "context": 2, "pipeline": 2}, {"tensor": chunked}
+    folded, whole = (
+        run(
+            small(SMALL, more={"schedule": schedule, "overlap": overlap, "fold": fold}, **layout), interval=False
+        ).summary
+        for fold in (True, False)
+    )
+    same = ("step_time_s", "phases_s", "exposed_communication_s", "peak_memory_bytes")
+    assert all(folded[key] == whole[key] for key in same)
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_what_runs_again_gathers_again(stack):
+    """A layer that backward computes again whole has its forward's gathers and scatters a second time, but for those
+    behind the last product, where torch stops early."""
+    again, once = (built(SMALL, stack, tensor=8, length=1024, more={"recompute": kind}) for kind in ("full", "none"))
+    layer, plain = (next(unit for stage in own.stages for unit in stage if unit.block) for own in (again, once))
+    more, less = (Counter(op.kind for op in sent(launched(again, [unit]))) for unit in (layer, plain))
+    extra = more - less
+    assert extra == {"all_gather": 2, "reduce_scatter": 2 - (stack == "torch")}
+    kept = again.lowering.kept(again.site, layer).at(again.site)
+    assert kept == again.site.own * 1024 * 2  # its input, of each rank's own tokens
+
+
+@pytest.mark.parametrize("recipe", ["fp8_current", "fp8_delayed", "fp8_block"])
+def test_gathers_carry_what_products_read(recipe):
+    """FP8: a byte an element, and a scale of 4 bytes in 128 of blocks, whose output gradients come by columns too."""
+    own = built(tensor=8, more={"precision": recipe})
+    layer = next(unit for unit in own.units if unit.block)
+    sizes = {kernel.name: kernel.op.size for kernel in launched(own, [layer]) if isinstance(kernel.op, Collective)}
+    each = T * H * (1 + 4 / 128 * (recipe == "fp8_block"))
+    assert sizes["gather_x_fc1"] == sizes["gather_x_qkv_again"] == each
+    assert sizes["gather_dy_fc2"] == each * (1 + (recipe == "fp8_block"))
+    assert sizes["scatter_fc2"] == sizes["scatter_dx_qkv"] == T * H * 2
+
+
+def test_latents_are_gathered_instead_of_hidden_states():
+    """DeepSeek-V2-Lite compresses keys and values to 512, with a rotary key of 64, and no queries."""
+    own = built("deepseek_v2_lite", tensor=2, expert=4, length=4096)
+    layer = next(unit for unit in own.units if unit.kind == "dense")
+    sizes = {k.name: k.op.size / 4096 / 2 for k in launched(own, [layer]) if isinstance(k.op, Collective)}
+    assert (sizes["gather_kv_latent"], sizes["gather_k_rope"], sizes["gather_x_q"]) == (512, 64, 2048)
+    assert sizes["scatter_dkv_latent"] == 512 and sizes["scatter_proj"] == 2048
+    down = next(k.op for k in launched(own, [layer], "F") if k.name == "kv_down")
+    assert (down.m, down.n) == (2048, 576)  # each rank's own tokens, whole

@@ -27,7 +27,7 @@ WORDS: Words = {
     Latent: {
         **ATTENTION, "norm": ("input_norm", "*_x_q_down", "*_x_kv_down", "*_x_q"),
         "mla_up_projection": ("q", "*_x_q", "*q_norm", "q_up", "*kv_norm", "kv_up", "rope_*",
-                              "gather_*"),
+                              "gather_*_latent", "gather_k_rope"),
     },
     Network: {"mlp": ("*", "!post_norm", "!residual")},
     Experts: {
