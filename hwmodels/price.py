@@ -152,8 +152,8 @@ class Pricer:
         us, rung, source, spread, _ = _settled(by, tables, op, quote)
         ns = max(1, seconds_to_ns(us * MICRO))
         slower = self._slow_down(tables, op, family)
-        told = tables is not None and tables.library and family in tables.contention
-        if by is not self and not told:  # beside communication it has fewer SMs, unless its table says what that costs
+        own = tables is not None and tables.library and family in tables.contention
+        if by is not self and not own:  # beside communication it has fewer SMs, unless its table says what that costs
             us = _settled(self, tables, op, _quote(self, tables, op)).us
         if on_comm_sms and isinstance(op, Memory):
             timed_there = op.kind in TIMED_THERE and tables is not None and tables.exchanges
