@@ -1,4 +1,4 @@
-"""The network lane of all replicas at a pipeline position: messages and gradient reductions, first in, first out.
+"""The network lane of all replicas at a pipeline position: messages, and gradient reductions where none waits.
 
 In the same nanosecond a forward output goes before a backward one, and messages before reductions (`sim.engine.events`
 has the same rule). A reduction's turn is known when the last holder of its stage is through; messages that may have to
@@ -123,13 +123,13 @@ class Lane:
             self.reduced = np.maximum(self.reduced, load.ends)
 
     def _reduce(self, gathered: Mapping[int, int], until: Times, replicas: npt.NDArray[np.bool_]) -> None:
-        """The reductions that are ready before `until`, in that order, ties by stage."""
+        """The reductions that can begin before `until`, in the order in which they are ready, ties by stage."""
         for begun, stage in sorted((gathered[stage], stage) for stage in self.after if stage in gathered):
             if stage not in self.reductions:
                 ready = np.full_like(self.free, begun)
                 self.reductions[stage] = Load(stage, REDUCE, self.length[stage], ready)
             load = self.reductions[stage]
-            due = replicas & (load.starts < 0) & (begun < until)
+            due = replicas & (load.starts < 0) & (begun < until) & (self.free <= until)
             if due.any():
                 self._carry(load, due)
 

@@ -1,6 +1,8 @@
-"""The network lane of a rank (NCCL's stream): messages and gradient reductions, first in, first out.
+"""The network lane of a rank: messages and gradient reductions, one at a time.
 
-What joins it in the same nanosecond goes forward output, backward output, reductions by stage.
+Messages go before reductions that have not begun, for those are other kernels on other streams, and messages are what
+other ranks wait for; otherwise first in, first out. What joins it in the same nanosecond goes forward output, backward
+output, reductions by stage.
 """
 
 from collections import deque
@@ -65,10 +67,20 @@ class Wire:
         idle, leaving = not self.queue, self.leaving
         if len(leaving) > 1:
             leaving.sort(key=lambda load: (load.kind == REDUCE, load.step, load.kind))
-        self.queue.extend(leaving)
+        if any(load.kind != REDUCE for load in leaving):
+            self._before_reductions(leaving)
+        else:
+            self.queue.extend(leaving)
         leaving.clear()
         if idle:
             self._next()
+
+    def _before_reductions(self, leaving: Sequence[Load]) -> None:
+        """Join the queue, messages before reductions that wait there; the first of the queue is on its way."""
+        begun = [self.queue.popleft()] if self.queue else []
+        waiting = [*self.queue, *leaving]
+        self.queue.clear()
+        self.queue.extend([*begun, *sorted(waiting, key=lambda load: load.kind == REDUCE)])
 
     def _next(self) -> None:
         """The load at the head of the queue is on its way; it stays there until it is through."""

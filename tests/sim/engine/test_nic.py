@@ -116,7 +116,7 @@ def test_a_step_without_exchanges_changes_nothing():
     assert Passage([nic], UNHINDERED, 10, 7).end() == 19  # 3 ns at half the rate, then 8.5
 
 
-def test_loads_go_first_in_first_out_and_ties_by_kind():
+def test_messages_go_before_reductions_that_wait_and_ties_by_kind():
     clock = Counted()
     wire, order = Wire(clock, Record()), []
 
@@ -128,7 +128,7 @@ def test_loads_go_first_in_first_out_and_ties_by_kind():
     clock.run(6)
     wire.leave(load(1, 8, 1))
     clock.run()
-    assert order == [(1, 7, 4), (2, 7, 7), (REDUCE, 0, 9), (REDUCE, 1, 14), (1, 8, 15)]
+    assert order == [(1, 7, 4), (2, 7, 7), (1, 8, 8), (REDUCE, 0, 10), (REDUCE, 1, 15)]
     assert list(wire.record.network) == [0, 4, 7, 1, 4, 7, 7, 2, 7, 9, -1, 3, 9, 14, -2, 3, 14, 15, 8, 1]
 
 
