@@ -129,7 +129,7 @@ def test_messages_go_before_reductions_that_wait_and_ties_by_kind():
     wire.leave(load(1, 8, 1))
     clock.run()
     assert order == [(1, 7, 4), (2, 7, 7), (1, 8, 8), (REDUCE, 0, 10), (REDUCE, 1, 15)]
-    assert list(wire.record.network) == [0, 4, 7, 1, 4, 7, 7, 2, 7, 9, -1, 3, 9, 14, -2, 3, 14, 15, 8, 1]
+    assert list(wire.record.network) == [0, 4, 7, 1, 4, 7, 7, 2, 7, 8, 8, 1, 8, 10, -1, 3, 10, 15, -2, 3]
 
 
 @pytest.mark.parametrize("part", [0.0, 0.3, 1.0])
