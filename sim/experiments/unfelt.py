@@ -20,6 +20,7 @@ from sim.models.lowering import recipe
 from sim.models.transformer_engine import EVERY
 from sim.routing.gate import gate_of
 from sim.scenario.files import others
+from sim.scenario.messages import waits
 from sim.scenario.stages import Spread
 from sim.scenario.values import Routing, Scenario
 from sim.schedules.program import pairing
@@ -201,6 +202,9 @@ def _of_schedule(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
             yield (f"schedule.{key}",), f"{what} without it"
     if pairing(schedule.name)[0]:
         yield ("overlap.expert",), f"{schedule.name} always runs forwards beside backwards"
+    usual = waits(schedule.name, schedule.chunks, scenario.stack.name)
+    if plan.program.positions > 1 and usual and scenario.comm.messages == "waited":
+        yield ("comm.messages", "overlap.pipeline"), f"{schedule.name} on the {scenario.stack.name} stack has it so"
     if plan.program.positions == 1:
         yield ("comm.messages", "overlap.pipeline", "chunk_times.p2p"), "with parallel.pipeline 1 nothing is sent"
 

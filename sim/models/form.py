@@ -1,6 +1,7 @@
 """Keys of a model in YAML that every family has, and the kinds of numbers that forms are made of (pydantic)."""
 
 import ast
+import sys
 from collections.abc import Iterator
 from inspect import cleandoc, getsource
 from itertools import pairwise
@@ -43,10 +44,11 @@ class Form(BaseModel):
 
 
 def _below(form: type[Form]) -> Iterator[type[Form]]:
-    """Forms made of it, in the order written: what others hold comes before them."""
+    """Forms made of it, in the order written: what others hold comes before them. A module that is gone has none."""
     for each in form.__subclasses__():
-        yield each
-        yield from _below(each)
+        if each.__module__ in sys.modules:
+            yield each
+            yield from _below(each)
 
 
 def texts(form: type[Form]) -> dict[str, str]:

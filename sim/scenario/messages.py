@@ -24,8 +24,12 @@ def word(form: ScenarioForm) -> str:
     if form.overlap.pipeline is not None:
         return WORDS[form.overlap.pipeline]
     schedule = form.schedule if form.parallel.pipeline > 1 else None
-    alone = schedule is not None and (schedule.name == "1f1b" or schedule.chunks == 1)
-    return WORDS[not (alone and KINDS[form.stack.name].waits)]
+    return WORDS[schedule is None or not waits(schedule.name, schedule.chunks, form.stack.name)]
+
+
+def waits(schedule: str, chunks: int | None, stack: str) -> bool:
+    """Whether ranks of a pipeline wait where nothing else is said."""
+    return KINDS[stack].waits and (schedule == "1f1b" or chunks == 1)
 
 
 def odds(form: ScenarioForm, document: Document) -> Iterator[Problem]:

@@ -237,7 +237,7 @@ def test_an_illegal_corner_is_a_row_that_says_why(counted: list[str], capsys: py
     written(f"scenario: {lite}\noverrides: [cluster.nodes=4]\n{axes}\ncolumns: {{step: step_time_s}}")
     assert main(["sweep", "s.yaml", "-q", "--out", "r.jsonl"]) == 2
     out, err = capsys.readouterr()
-    why = "refused: parallel.expert: data parallel 8 (32 GPUs / parallel.pipeline 4) cannot be divided by "
+    why = "refused: parallel.expert: 8 ranks of a position (32 GPUs / parallel.pipeline 4) cannot be divided by "
     assert len(counted) == 3 and err.startswith(f"s.yaml: parallel.pipeline=4, parallel.expert=16: {why}")
     assert err.count("\n") == 1 and len(out.splitlines()) == 5 and why in out.splitlines()[4]
     assert len(Path("r.jsonl").read_text().splitlines()) == 3 + 1  # and the table's digest
