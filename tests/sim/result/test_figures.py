@@ -17,7 +17,8 @@ TOLD = ("waterfall", "stages", "feasible")
 UNSEEN = {
     "wall_seconds", "scenario_hash", "events", "feasible", "faults_without_effect.*", "links.left_out",
     "bubble_s.sends", "files.*", "unfelt.*", *(key for key in FIGURES if key.startswith("documents.")),
-    "advice.*.*", "advice.*.change.*", "communication.*.way|sms", *(k for k in FIGURES if k.startswith("memory_beside.")),
+    "advice.*.*", "advice.*.change.*", "communication.*.way|sms",
+    *(key for key in FIGURES if key.startswith("memory_beside.")),
 }  # fmt: skip
 """Keys that the golden files leave out, and those of runs that they have none of."""
 
