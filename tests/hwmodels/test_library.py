@@ -86,7 +86,10 @@ def test_directions_and_what_a_weight_gradient_is_written_in_have_rows_of_their_
 def test_what_the_library_lacks_is_priced_by_the_projects_own():
     own, theirs = pricer(vendor=""), pricer()
     for op in (GroupedGemm(8, 8192, 4096, 7168), Collective("all_reduce", 1e9, 8, 1)):
-        assert theirs.price(op) == own.price(op)
+        prices = (
+            each.price(op)._replace(beside_ns=0) for each in (own, theirs)
+        )  # beside compute the library's table says
+        assert next(prices) == next(prices)
     assert theirs.launch_gap_ns == 1070
 
 

@@ -59,7 +59,7 @@ VALUES = {
     "cluster.placement": "scattered", "cluster.routing": "ecmp", "chunk_times.forward": "30 ms",
     "chunk_times.backward_input": "30 ms", "chunk_times.weight": "30 ms", "chunk_times.overlapped": "90 ms",
     "chunk_times.p2p": "3 ms", "faults": "[{kind: gpu, at: 1, slower: 2}]",
-    "batch.packed": "false", "overlap.expert": "true", "recompute.kind": "full", "recompute.modules": "[mlp]",
+    "batch.packed": "false", "overlap.expert": "true", "recompute.kind": "full", "recompute.modules": "[mlp, moe]",
     "recompute.layers": 2, "states.master": "bf16", "states.moments": "fp32", "states.gradients": "bf16",
     "states.parameters": "bf16", "optimizer.offload": "host", "schedule.waiting": 0,
     "stack.name": "torch", "comm.collectives": "nccl", "parallel.tensor": 4, "parallel.sequence": "false",
