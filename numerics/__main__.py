@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from hwmodels.refused import Refused
+from numerics.card.measure import NoDevice
 
 DONE, FAILED, WRONG, UNMEASURABLE, INTERRUPTED = 0, 1, 2, 3, 130
 STUDIES = ("accumulation",)
@@ -41,6 +42,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    except NoDevice as none:
+        print(none, file=sys.stderr)
+        return UNMEASURABLE
     except (WrongInput, Refused, OSError) as error:
         print(f"{type(error).__name__}: {error}" if isinstance(error, OSError) else error, file=sys.stderr)
         return WRONG
@@ -145,13 +149,9 @@ def _bench(asked: argparse.Namespace) -> int:
         bench_page.PAGE.write_text(bench_page.page(), encoding="utf-8")
         print(f"written to {bench_page.PAGE}", file=sys.stderr)
         return DONE
-    from numerics.card.measure import NoDevice, require_device
+    from numerics.card.measure import require_device
 
-    try:
-        require_device()
-    except NoDevice as none:
-        print(none, file=sys.stderr)
-        return UNMEASURABLE
+    require_device()
     from numerics.card import bench
 
     document = bench.run(asked.quick, lambda text: print(text, flush=True))
@@ -217,13 +217,9 @@ def _line(path: Path, error: Exception) -> str:
 
 
 def _from_gpu(asked: argparse.Namespace) -> int:
-    from numerics.card.measure import NoDevice, require_device
+    from numerics.card.measure import require_device
 
-    try:
-        require_device()
-    except NoDevice as none:
-        print(none, file=sys.stderr)
-        return UNMEASURABLE
+    require_device()
     from numerics.card import campaign
     from numerics.tables import calibrate
 
@@ -242,33 +238,27 @@ def _from_gpu(asked: argparse.Namespace) -> int:
 def _torch(asked: argparse.Namespace) -> int:
     import json
 
-    from numerics.card.measure import NoDevice, require_device
-    from numerics.tables.library import BURSTS, COMPANY
+    from numerics.card.measure import require_device
+    from numerics.tables.library import BURSTS, COMPANY, SCALED
 
-    try:
-        require_device()
-    except NoDevice as none:
-        print(none, file=sys.stderr)
-        return UNMEASURABLE
-    from numerics.card import torch_mix, torch_times
+    require_device()
+    from numerics.card import torch_mix, torch_plan, torch_times
 
     folder = asked.out or Path("out") / "torch"
-    torch_times.run(folder / BURSTS, lambda text: print(text, flush=True), torch_times.BUDGET_S)
+    show = lambda text: print(text, flush=True)
+    torch_times.run(folder / BURSTS, show, torch_times.BUDGET_S)
+    torch_times.run(folder / SCALED, show, torch_times.BUDGET_S, torch_plan.scaled)
     (folder / COMPANY).write_text(json.dumps({"rows": list(torch_mix.run())}) + "\n", encoding="utf-8")
-    print(f"written to {folder}: {BURSTS}, {COMPANY}", file=sys.stderr)
+    print(f"written to {folder}: {BURSTS}, {COMPANY}, {SCALED}", file=sys.stderr)
     return DONE
 
 
 def _node(asked: argparse.Namespace) -> int:
     import subprocess
 
-    from numerics.card.measure import NoDevice, require_device
+    from numerics.card.measure import require_device
 
-    try:
-        require_device()
-    except NoDevice as none:
-        print(none, file=sys.stderr)
-        return UNMEASURABLE
+    require_device()
     import torch
 
     count = torch.cuda.device_count()
