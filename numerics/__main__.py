@@ -263,8 +263,9 @@ def _node(asked: argparse.Namespace) -> int:
 
     count = torch.cuda.device_count()
     folder = asked.out or Path("out") / "node"
-    ranks = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "-m", "numerics.card.node"]
-    return subprocess.run([*ranks, "--out", str(folder)], check=False).returncode
+    ranks = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "-m"]
+    parts = [f"numerics.card.{part}" for part in ("node", "node_exchange", "node_steps")]
+    return max(subprocess.run([*ranks, part, "--out", str(folder)], check=False).returncode for part in parts)
 
 
 def _timed(asked: argparse.Namespace) -> int:
