@@ -243,10 +243,17 @@ def listed(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
     """All rows, rounded, each told by rank 0 as it comes."""
     held = []
     for row in rows:
-        held.append({key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()})
+        held.append({key: _plain(value) for key, value in row.items()})
         if dist.get_rank() == 0:
             print(json.dumps(held[-1]), file=sys.stderr, flush=True)
     return held
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it; none where it could not be timed."""
+    if isinstance(value, float):
+        return round(value, 3) if value == value else None
+    return value
 
 
 def main(words: Sequence[str] | None = None) -> int:

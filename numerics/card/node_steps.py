@@ -151,8 +151,8 @@ def _pipeline(run: Run, device: str) -> Step:
     each = size.layers // world
     with torch.device(device):
         part = Transformer(size, None, rank * each, (rank + 1) * each).to(torch.bfloat16)
-    stage = PipelineStage(part, rank, world, torch.device(device, torch.cuda.current_device() if device != "cpu" else 0)
-                          if device != "cpu" else torch.device("cpu"))  # fmt: skip
+    here = torch.device("cpu") if device == "cpu" else torch.device(device, torch.cuda.current_device())
+    stage = PipelineStage(part, rank, world, here)
     schedule = Schedule1F1B(stage, run.micro_batches, loss_fn=loss)
     update = torch.optim.AdamW(part.parameters(), lr=1e-4, fused=True)
     tokens, targets = _batch(size, device, size.mbs * run.micro_batches)
@@ -177,11 +177,11 @@ def _batch(size: Size, device: str, sequences: int) -> tuple[torch.Tensor, torch
 def timed(run: Run, device: str, kept: Path | None = None) -> dict[str, Any]:
     """A row of a run. kept: where its trace goes."""
     once = step(run, device)
-    for _ in range(WARM):
+    for _ in range(WARM if device != "cpu" else 1):
         once()
     _wait(device)
     wall, gpu = [], []
-    for _ in range(STEPS):
+    for _ in range(STEPS if device != "cpu" else 2):
         began = time.perf_counter()
         gpu.append(_events(once, device))
         wall.append((time.perf_counter() - began) * 1e3)
