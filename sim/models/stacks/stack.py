@@ -36,7 +36,7 @@ SHARED = ("tensor", "context", "expert_tensor")
 KINDS = {
     "deepseek": Kind("", (), ("fp8", "bf16"), eager=False, drains=True),
     "torch": Kind(
-        "torch", ("release", "compiled", "cuda_graphs"), ("bf16", "fp8_current"),
+        "torch", ("release", "compiled", "cuda_graphs", "loss_parallel"), ("bf16", "fp8_current"),
         eager=True, frees=True, plain=True, axes=SHARED, selective=True, units=True, waits=True,
     ),
     "megatron": Kind(
@@ -55,13 +55,15 @@ DISPATCHERS = ("alltoall", "deepep", "hybridep")
 class Stack:
     """name: one of KINDS. release: of its software, in words; decides nothing by itself. compiled: torch.compile has
     fused what it can. cuda_graphs: steps are replayed as graphs, so the host launches nothing. dispatcher: one of
-    DISPATCHERS."""
+    DISPATCHERS. loss_parallel: ranks that share the vocabulary share the loss, each with its part of the logits; else
+    each gathers all of them (torchtitan's parallelism.disable_loss_parallel)."""
 
     name: str = "deepseek"
     release: str = ""
     compiled: bool = False
     cuda_graphs: bool = False
     dispatcher: str = "alltoall"
+    loss_parallel: bool = True
 
     @property
     def library(self) -> str:
