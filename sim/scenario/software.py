@@ -23,6 +23,9 @@ class StackForm(Form):
     """Steps are replayed as CUDA graphs: the host launches no kernel by itself."""
     dispatcher: Literal["alltoall", "deepep", "hybridep"] | None = None
     """How megatron sends tokens to experts: alltoall (NCCL; the default), deepep or hybridep."""
+    attention: Literal["cudnn", "flash2", "flash3", "triton", "unfused"] | None = None
+    """Of torch and megatron: whose attention runs: cudnn (the default), flash2 or flash3 (FlashAttention-2 and -3; torch's
+    own flash backend is the former), triton (the first FlashAttention in Triton) or unfused (products and a softmax)."""
 
     @property
     def value(self) -> Stack:
@@ -37,7 +40,7 @@ Finding = tuple[tuple[str, ...], str]
 def findings(scenario: Scenario) -> Iterator[Finding]:
     """Options of other stacks, and a precision that the stack has no kernels for."""
     stack, kind = scenario.stack, KINDS[scenario.stack.name]
-    for key in ("release", "compiled", "cuda_graphs", "dispatcher"):
+    for key in ("release", "compiled", "cuda_graphs", "dispatcher", "attention"):
         if getattr(stack, key) != getattr(Stack(), key) and key not in kind.options:
             having = ", ".join(name for name, other in KINDS.items() if key in other.options)
             yield (f"stack.{key}", "stack"), f"{stack.name} runs without it; it goes with: {having}"
