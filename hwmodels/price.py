@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from hwmodels import attention, library, likeness, sibling
+from hwmodels import attention, library, likeness, power, sibling
 from hwmodels import tables as calibration
 from hwmodels.blocks import BLOCKS, FP8, at_peak
 from hwmodels.collectives import ENOUGH_SMS, Wires, exchange_seconds
@@ -163,7 +163,7 @@ class Pricer:
         beside_us = us * slower + (calibration.wait_us(tables, op, self.device.name) if self.waits else 0.0)
         off = likeness.off(self.device, tables, op)
         rung, spread = (rung, off[1]) if off else sibling.judged(self.device, tables, op, rung, spread)
-        spread = math.hypot(spread, _other_attention(self, tables, op).spread)
+        spread = math.hypot(spread, _other(self, tables, op)[1])
         return Price(ns, max(1, seconds_to_ns(beside_us * MICRO)), rung, source, spread, family)
 
     def asked(self, op: Op) -> Tables | None:
@@ -245,16 +245,19 @@ def _quote(pricer: Pricer, tables: Tables | None, op: Op) -> Quote:
     if tables and tables.library:
         quote = Quote(*library.quote(tables.library, op, pricer.mode == "measured", pricer.compute_sms))
         ratio = likeness.off(pricer.device, tables, op)
-        us = quote.us * (ratio[0] if ratio else 1.0) * _other_attention(pricer, tables, op).ratio
+        us = quote.us * (ratio[0] if ratio else 1.0) * _other(pricer, tables, op)[0]
         return quote._replace(us=us)
     return _RULES[type(op)](pricer, tables, op)
 
 
-def _other_attention(pricer: Pricer, tables: Tables | None, op: Op) -> attention.Off:
-    """What another kernel of attention is off the library's own."""
-    if isinstance(op, Attention) and tables is not None and tables.library:
-        return attention.off(pricer.device, pricer.attention, op)
-    return attention.SAME
+def _other(pricer: Pricer, tables: Tables | None, op: Op) -> tuple[float, float]:
+    """How many times as long as a library's tables say, and the spread of that, where another kernel of attention runs
+    or less power is there than its card had."""
+    if tables is None or not tables.library or not isinstance(op, PACED):
+        return 1.0, 0.0
+    kernel = attention.off(pricer.device, pricer.attention, op) if isinstance(op, Attention) else attention.SAME
+    limit = power.off(pricer.device, tables.device)
+    return kernel.ratio * limit.ratio, math.hypot(kernel.spread, limit.spread)
 
 
 def _settled(pricer: Pricer, tables: Tables | None, op: Op, quote: Quote) -> Quote:
