@@ -67,8 +67,8 @@ def _again(scenario: Scenario) -> Iterator[Finding]:
         having = ", ".join(name for name, kind in KINDS.items() if kind.selective)
         what = f"the {stack.name} stack has no policy by operators (it goes with: {having})"
         yield ("recompute.kind", "recompute", "stack"), f"{what}; legal: recipe, none, full, modules or layers"
-    elif stack.compiled and recompute.kind in (SELECTIVE, "modules"):
-        what = "torch.compile decides by itself what compiled code computes again"
+    elif stack.compiled and recompute.kind == "modules":
+        what = "torch.compile decides by itself which modules of compiled code it computes again"
         yield (f"recompute.{KEYS[recompute.kind]}", "recompute", "stack.compiled"), f"{what}; legal: {kinds}"
     if scenario.precision == "fp8_delayed" and (named := [m for m in SCALED_LATER if m in recompute.modules]):
         what = (
