@@ -68,12 +68,12 @@ def _mixer(site: Shared, mixer: Heads | Latent | Mamba | None) -> list[Tensor]:
         return [Tensor(mamba.kept(site, mixer))]
     if isinstance(mixer, Heads):
         turned = bf16(mixer.q + mixer.kv) if mixer.normed else 0.0
-        return [*_normed(h, part(site)), Tensor(turned + bf16(mixer.qkv)), *_attended(mixer.q, mixer.queries)]
+        return [*_normed(h, part(site)), Tensor(turned + bf16(mixer.qkv)), *_attended(site, mixer.q, mixer.queries)]
     if isinstance(mixer, Latent):
         latents = [each for width in (mixer.q_rank, mixer.kv_rank) if width for each in _normed(width)]
         # q and k joined, v inside the tensor that keys without position are in too
         up = Tensor(bf16(2 * mixer.q + mixer.kv), ("mla_up_projection",))
-        return [*_normed(h, part(site)), *latents, up, *_attended(mixer.out, mixer.heads)]
+        return [*_normed(h, part(site)), *latents, up, *_attended(site, mixer.out, mixer.heads)]
     return []
 
 
@@ -84,10 +84,11 @@ def _normed(width: int, own: float = 1.0) -> list[Tensor]:
     return [Tensor(row * own), Tensor(WIDE * own + row, ("norm",))]
 
 
-def _attended(width: int, heads: int) -> list[Tensor]:
+def _attended(site: Shared, width: int, heads: int) -> list[Tensor]:
     """Attention's output by head, and by token for the product behind it; log-sum-exp of its heads."""
     row = PLAIN_BF16.row_bytes(width)
-    return [Tensor(row), Tensor(row + PLAIN_FP32.row_bytes(heads), ("core_attention",))]
+    own = Tensor(row + PLAIN_FP32.row_bytes(heads), ("core_attention",))
+    return [Tensor(row), own, *keeping.scores(site, heads)]
 
 
 def _network(site: Shared, network: Network) -> list[Tensor]:
