@@ -65,9 +65,9 @@ LARGEST = ("amax_*", "scale_*")
 
 def _saved(kernels: Sequence[Kernel]) -> set[int]:
     """Places of the kernels whose outputs torchtitan's selective policy saves: attention, exchanges, and the first,
-    third, fifth ... product of a layer, neither grouped ones nor those of float8 counted (github.com/pytorch/torchtitan,
-    `_save_list` and `_custom_policy`: `aten.mm`, of which "every second" is computed again, and not `_scaled_mm`),
-    reduce-scatters, and largest values for casts. What comes of a context group with attention stays too."""
+    third, fifth ... product of a layer, neither grouped ones nor those of float8 counted, reduce-scatters, and largest
+    values for casts (github.com/pytorch/torchtitan, `_save_list` and `_custom_policy`: `aten.mm`, of which "every
+    second" is computed again, and not `_scaled_mm`). What comes of a context group with attention stays too."""
     products = {i: kernel.name for i, kernel in enumerate(kernels)
                 if isinstance(kernel.op, Gemm) and kernel.op.precision == PLAIN}  # fmt: skip
     saved = set([*dict.fromkeys(products.values())][::2])  # by name: a product may be cut in chunks
