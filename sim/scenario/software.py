@@ -68,20 +68,13 @@ SCALED_LATER = ("norm", "activation")
 
 def _again(scenario: Scenario) -> Iterator[Finding]:
     """What the stack cannot compute again as it runs."""
-    stack, recompute, kinds = scenario.stack, scenario.recompute, "recipe, none, full or layers"
+    stack, recompute = scenario.stack, scenario.recompute
     if recompute.kind == SELECTIVE and not KINDS[stack.name].selective:
         having = ", ".join(name for name, kind in KINDS.items() if kind.selective)
         what = f"the {stack.name} stack has no policy by operators (it goes with: {having})"
         yield ("recompute.kind", "recompute", "stack"), f"{what}; legal: recipe, none, full, modules or layers"
-    elif stack.compiled and recompute.kind == "modules":
-        what = "torch.compile decides by itself which modules of compiled code it computes again"
-        yield (f"recompute.{KEYS[recompute.kind]}", "recompute", "stack.compiled"), f"{what}; legal: {kinds}"
     if scenario.precision == "fp8_delayed" and (named := [m for m in SCALED_LATER if m in recompute.modules]):
         what = (
             "delayed scaling has moved on when backward would quantise its output again (Megatron Core refuses it too)"
         )
         yield ("recompute.modules", "recompute", "precision"), f"{' and '.join(named)}: {what}; legal: other modules"
-
-
-KEYS = {SELECTIVE: "kind", "modules": "modules"}
-"""Kind of recompute -> the key that says it."""
