@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from hwmodels import attention, library, likeness, power, sibling
+from hwmodels import attention, library, likeness, power, sibling, unlike
 from hwmodels import tables as calibration
 from hwmodels.blocks import BLOCKS, FP8, at_peak
 from hwmodels.collectives import ENOUGH_SMS, Wires, exchange_seconds
@@ -86,7 +86,7 @@ class Pricer:
     runs. waits: for peers before an exchange beside compute, as long as in the table's profile. host: what launches
     kernel by kernel, or None. library: whose kernels run, a folder in a device's tables ("": the project's own). nccl:
     what sends and reduces; None: closed forms. attention: the kernel of it that runs instead of the library's own, of
-    `hwmodels.attention`.
+    `hwmodels.attention`. cards: that wait for each other, so that the slowest counts (`hwmodels.unlike`).
     """
 
     device: Device
@@ -100,6 +100,7 @@ class Pricer:
     library: str = ""
     nccl: Library | None = None
     attention: str = attention.CUDNN
+    cards: int = 1
     known: dict[tuple[Op, bool], Price] = field(default_factory=dict, init=False, compare=False, repr=False)
     rows: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
@@ -251,13 +252,14 @@ def _quote(pricer: Pricer, tables: Tables | None, op: Op) -> Quote:
 
 
 def _other(pricer: Pricer, tables: Tables | None, op: Op) -> tuple[float, float]:
-    """How many times as long as a library's tables say, and the spread of that, where another kernel of attention runs
-    or less power is there than its card had."""
+    """How many times as long as a library's tables say, and the spread of that, where another kernel of attention runs,
+    less power is there than its card had, or the slowest of several cards counts."""
     if tables is None or not tables.library or not isinstance(op, PACED):
         return 1.0, 0.0
     kernel = attention.off(pricer.device, pricer.attention, op) if isinstance(op, Attention) else attention.SAME
-    limit = power.off(pricer.device, tables.device)
-    return kernel.ratio * limit.ratio, math.hypot(kernel.spread, limit.spread)
+    limit, slowest = power.off(pricer.device, tables.device), unlike.off(pricer.device, pricer.cards)
+    ratio = kernel.ratio * limit.ratio * slowest.ratio
+    return ratio, math.hypot(kernel.spread, limit.spread, slowest.spread)
 
 
 def _settled(pricer: Pricer, tables: Tables | None, op: Op, quote: Quote) -> Quote:
