@@ -176,11 +176,11 @@ def test_transfer_to_published_rates():
 
 def test_the_page_is_what_the_program_writes():
     """Fails when a price moves: python -m numerics accuracy --write, and look at the difference."""
-    assert page.PAGE.read_text(encoding="utf-8") == page.page()
+    assert page.PAGE.read_text(encoding="utf-8") == whole()
 
 
 def test_the_page_has_every_class_and_rung():
-    text = page.page()
+    text = whole()
     for label in {m.label for m in MISSES}:
         assert f"| {label} | row |" in text
     assert all(f"| {rung} |" in text for rung in ("interpolated", "held", "transferred", "roofline"))
