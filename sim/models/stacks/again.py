@@ -15,6 +15,7 @@ from sim.models.stacks.context import AROUND
 from sim.models.stacks.cudnn import MEMSET, Shared
 from sim.models.stacks.sharing import CONTEXT
 
+BF16 = "bf16"
 Words = Mapping[type, Mapping[str, tuple[str, ...]]]
 """Kind of block -> word -> patterns of names of its forward's kernels; ! before a pattern takes such kernels out."""
 
@@ -57,10 +58,10 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 def _saved(kernels: Sequence[Kernel]) -> set[int]:
     """Places of the kernels whose outputs torchtitan's selective policy saves: attention, exchanges, and the first,
-    third, fifth ... product of a layer, grouped ones not counted (github.com/pytorch/torchtitan, `_save_list` and
-    `_custom_policy`: "every second mm" is computed again), and reduce-scatters. What comes of a context group with
-    attention stays too."""
-    products = [i for i, kernel in enumerate(kernels) if isinstance(kernel.op, Gemm)]
+    third, fifth ... product of a layer in BF16, grouped ones not counted (github.com/pytorch/torchtitan, `_save_list`
+    and `_custom_policy`: "every second mm" is computed again, and `_scaled_mm` is not in the list), and
+    reduce-scatters. What comes of a context group with attention stays too."""
+    products = [i for i, kernel in enumerate(kernels) if isinstance(kernel.op, Gemm) and kernel.op.precision == BF16]
     return {*products[::2], *(i for i, kernel in enumerate(kernels) if _stays(kernel))}
 
 

@@ -70,7 +70,7 @@ def mapped(run: Run) -> Mapped:
         raise Refused(refused)
     keys = {key: value for each in said for key, value in each.keys.items()}
     stack = _stack(family["stack"], keys["precision"])
-    own = family.get("models", {}).get(run.model, {})
+    own = _of_model(family, run)
     keys = {**family.get("keys", {}), **own.get("keys", {}), **_layout_string(run, own, keys), **keys}
     keys = {key: value for key, value in keys.items() if key not in MATTERS or MATTERS[key](run, stack)}
     if keys.get("parallel.shard") == layouts.replicas(run) * (run.context or 1):
@@ -90,6 +90,12 @@ def _family(run: Run) -> Mapping[str, Any]:
         raise Refused(unknown(run.family, "family", known))
     family: Mapping[str, Any] = known[run.family]
     return family
+
+
+def _of_model(family: Mapping[str, Any], run: Run) -> Mapping[str, Any]:
+    """What a family's sources say of a row's model; from so many GPUs on, where they say that (from_gpus)."""
+    own: Mapping[str, Any] = family.get("models", {}).get(run.model, {})
+    return own if (run.gpus or 1) >= own.get("from_gpus", 1) else {}
 
 
 def _stack(stacks: list[str], precision: str) -> str:
