@@ -34,8 +34,8 @@ class Gemm(NamedTuple):
 
 
 class GroupedGemm(NamedTuple):
-    """`groups` GEMMs in one kernel, one a local expert; `rows` in all (groups padded to 128), weights [k,n] each. A
-    wgrad writes the gradients of those in BF16."""
+    """`groups` GEMMs in one kernel, one a local expert; `rows` in all (groups padded to 128), weights [k,n] each.
+    result: what a wgrad writes, bf16 or fp32 (added to what is there)."""
 
     groups: int
     rows: int
@@ -44,6 +44,7 @@ class GroupedGemm(NamedTuple):
     role: str = "fprop"
     precision: str = "fp8"
     kernels: int = 1
+    result: str = "bf16"
 
     def flop(self) -> float:
         return 2.0 * self.rows * self.n * self.k
@@ -51,7 +52,8 @@ class GroupedGemm(NamedTuple):
     def bytes(self) -> float:
         operand = OPERAND[self.precision]
         if self.role == "wgrad":
-            return operand * self.rows * (self.k + self.n) + 2.0 * self.groups * self.k * self.n
+            out = 8.0 if self.result == "fp32" else 2.0
+            return operand * self.rows * (self.k + self.n) + out * self.groups * self.k * self.n
         return operand * (self.rows * self.k + self.groups * self.k * self.n) + 2.0 * self.rows * self.n
 
 
@@ -114,7 +116,7 @@ class AllToAll(NamedTuple):
     direction: dispatch or combine. beside: the compute phases it runs beside in an overlapped pair (names a row of the
     communication table). tokens: of the rank's micro-batch. row_bytes: bytes of a token's row. nodes_reached,
     ranks_reached: mean number of distinct nodes and ranks that a token goes to, its own included. group: ranks that
-    take part. group_nodes: nodes that they are on.
+    take part. group_nodes: nodes that they are on. plain: an all-to-all of a collective library, that knows no tokens.
     """
 
     direction: str
@@ -126,6 +128,7 @@ class AllToAll(NamedTuple):
     group: int
     group_nodes: int
     kernels: int = 2
+    plain: bool = False
 
     def flop(self) -> float:
         return 0.0

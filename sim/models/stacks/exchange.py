@@ -27,7 +27,7 @@ def all_to_all(site: Site[ModelShape], experts: Experts, what: str, direction: s
     nodes, ranks = (site.nodes_reached, site.ranks_reached) if once else (float(experts.chosen),) * 2
     op = AllToAll(
         "dispatch" if narrow else "combine", f"{what}({direction})", site.own, layout.row_bytes(site.shape.hidden),
-        nodes, ranks, site.group, site.group_nodes,
+        nodes, ranks, site.group, site.group_nodes, plain=not once,
     )  # fmt: skip
     counts = small("dispatch_layout", site.own, COUNTS * experts.number)
     first = [Kernel("dispatch_layout", counts, COMMUNICATION)] if (what, direction) == ("dispatch", "F") else []

@@ -62,8 +62,9 @@ class Stack(NamedTuple):
     """What a stack has kernels for. block: of a direction (F, B, W). gate: of a mixture's router, with the norm before
     it. end: of the embedding, the head, or a projection. post_norm: behind a block, or its gradient before it. around:
     names of kernels that belong to a product beside them. residual: name of the last kernel of a layer's forward.
-    words: which kernels a module computed again is. stops: a second forward ends when all that backward needs is there
-    (`torch.utils.checkpoint`, early_stop), and does not run to its end."""
+    exchange: of a mixture's dispatch and combine. words: which kernels a module computed again is. stops: a second
+    forward ends when all that backward needs is there (`torch.utils.checkpoint`, early_stop), and does not run to its
+    end."""
 
     block: Callable[[Shared, Block, str], list[Kernel]]
     gate: Callable[[Shared, Made, str], list[Kernel]]
@@ -71,6 +72,7 @@ class Stack(NamedTuple):
     post_norm: Callable[[Shared, str], list[Kernel]]
     around: tuple[str, ...] = ()
     residual: str = "residual"
+    exchange: Callable[[Shared, Experts, str, str], list[Kernel]] = all_to_all
     words: Words = MappingProxyType({})
     stops: bool = True
 
@@ -163,7 +165,7 @@ def _names(site: Shared, made: Made, direction: str) -> tuple[str, ...]:
 
 def _kernels(stack: Stack, site: Shared, made: Made, name: str, direction: str) -> list[Kernel]:
     if name in EXCHANGES and made.routed:
-        return all_to_all(site, made.routed, name, direction)
+        return stack.exchange(site, made.routed, name, direction)
     if made.end:
         return stack.end(site, made, direction)
     alone = site.group == 1  # else the router is attention's affair: what is sent hangs on it

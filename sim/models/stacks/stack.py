@@ -40,7 +40,8 @@ KINDS = {
         eager=True, frees=True, plain=True, axes=SHARED, selective=True, units=True, waits=True,
     ),
     "megatron": Kind(
-        "torch", ("release", "cuda_graphs", "dispatcher"), TRANSFORMER_ENGINE, eager=True, axes=SHARED, waits=True
+        "torch", ("release", "cuda_graphs", "graphed", "dispatcher"), TRANSFORMER_ENGINE,
+        eager=True, axes=SHARED, waits=True,
     ),
 }  # fmt: skip
 """Name -> what it is. deepseek: kernels and order of DeepSeek's published H800 profile. torch: plain PyTorch modules.
@@ -49,18 +50,22 @@ megatron: Megatron Core with TransformerEngine, whose products are cuBLAS's and 
 DISPATCHERS = ("alltoall", "deepep", "hybridep")
 """Ways of Megatron Core to send tokens to experts (`--moe-token-dispatcher-type alltoall`, or `flex` with
 `--moe-flex-dispatcher-backend deepep | hybridep`; github.com/NVIDIA/Megatron-LM, megatron/core/transformer/moe)."""
+GRAPHED = ("attention", "router", "network", "mamba")
+"""Modules that may be a graph each (`--cuda-graph-impl transformer_engine` with `--cuda-graph-scope`: attn; moe_router,
+with or without moe_preprocess; mlp; mamba)."""
 
 
 @dataclass(frozen=True)
 class Stack:
     """name: one of KINDS. release: of its software, in words; decides nothing by itself. compiled: torch.compile has
-    fused what it can. cuda_graphs: steps are replayed as graphs, so the host launches nothing. dispatcher: one of
-    DISPATCHERS."""
+    fused what it can. cuda_graphs: steps are replayed as graphs, so the host launches nothing. graphed: of GRAPHED,
+    modules that are a graph each, where the host launches the others. dispatcher: one of DISPATCHERS."""
 
     name: str = "deepseek"
     release: str = ""
     compiled: bool = False
     cuda_graphs: bool = False
+    graphed: tuple[str, ...] = ()
     dispatcher: str = "alltoall"
 
     @property
