@@ -35,7 +35,7 @@ class Gemm(NamedTuple):
 
 class GroupedGemm(NamedTuple):
     """`groups` GEMMs in one kernel, one a local expert; `rows` in all (groups padded to 128), weights [k,n] each.
-    result: what a wgrad writes, bf16 or fp32 (added to what is there)."""
+    result: what a wgrad writes, bf16 (over what is there), or what it adds to, added_bf16 or fp32."""
 
     groups: int
     rows: int
@@ -52,7 +52,7 @@ class GroupedGemm(NamedTuple):
     def bytes(self) -> float:
         operand = OPERAND[self.precision]
         if self.role == "wgrad":
-            out = 8.0 if self.result == "fp32" else 2.0
+            out = {"fp32": 8.0, "added_bf16": 4.0}.get(self.result, 2.0)
             return operand * self.rows * (self.k + self.n) + out * self.groups * self.k * self.n
         return operand * (self.rows * self.k + self.groups * self.k * self.n) + 2.0 * self.rows * self.n
 

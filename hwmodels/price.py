@@ -20,7 +20,7 @@ from hwmodels.blocks import BLOCKS, FP8, at_peak
 from hwmodels.collectives import ENOUGH_SMS, Wires, exchange_seconds
 from hwmodels.device import Device
 from hwmodels.links import PUBLISHED, over_links
-from hwmodels.memory import first_bytes_us, streaming, traffic
+from hwmodels.memory import first_bytes_us, streaming, traffic, without_sums
 from hwmodels.nccl.library import Library
 from hwmodels.node import Launch
 from hwmodels.op import AllToAll, Attention, Collective, Gemm, GroupedGemm, HostCopy, HostUpdate, Memory, Op, Send
@@ -49,10 +49,6 @@ TIMED_THERE = ("dispatch_layout",)
 compute: nothing is left to slow them."""
 BF16 = "bf16"
 """The wave model of BF16 products, in tables that have measured enough of them."""
-ADDED = 6.0
-"""Bytes more of an element of a gradient that is added to FP32 (read and written) than of one written in BF16. Grouped
-products were measured without. On a B200 those of TransformerEngine take longer than forward by 0.83 of the time that
-8 bytes need at HBM's bandwidth (20 shapes of SimuMax v1.2's tables, 6 % off in the median), so 13 % less than this."""
 ALL_KERNELS = ("routing_forward", "routing_backward")
 """Memory-bound kinds whose fixed cost is that of all their kernels together; others' is that of one."""
 LIKE = {"concatenate": "copy", "strided": "copy", "tiny": "tiny", "memset": "tiny"}
@@ -254,18 +250,11 @@ def _settled(pricer: Pricer, tables: Tables | None, op: Op, quote: Quote) -> Quo
     """A quote on the device it is for, with its memory."""
     d = pricer.device
     part = tables.streamed if tables and quote.rung != "measured" else 1.0  # a row may read faster than streams
-    own, more = _without_sums(d, op) if tables else (op, 0.0)
+    own, more = without_sums(d, op) if tables else (op, 0.0)
     held = scaled(d, tables, quote, own.bytes())
     quote = _no_faster(d, part, own, held._replace(us=sibling.paced(d, tables, op, held.us, pricer.compute_sms)))
     waits = more if isinstance(op, OFF_DEVICE) else more + first_bytes_us(d, tables, op)
     return quote._replace(us=max(0.0, quote.us + waits)) if waits else quote
-
-
-def _without_sums(d: Device, op: Op) -> tuple[Op, float]:
-    """A grouped product that writes gradients, as they were measured, and what adding them to FP32 takes more, us."""
-    if not isinstance(op, GroupedGemm) or op.role != "wgrad" or op.result != "fp32":
-        return op, 0.0
-    return op._replace(result="bf16"), ADDED * op.groups * op.n * op.k / (library.ACCUMULATE * streaming(d)) / MICRO
 
 
 def _no_faster(d: Device, part: float, op: Op, quote: Quote) -> Quote:

@@ -94,11 +94,18 @@ def _pieces(name: str, direction: str, layer: int, kernels: list[Kernel]) -> Ite
     before the gradient of the input, and before that of the weights."""
     for piece, own in groupby(kernels, key=lambda kernel: kernel.piece):
         meets, place = EXPERT * (name in EXCHANGES), PLACES[direction, name + piece]
-        after: tuple[tuple[str, str, int], ...] = ()
+        after = _behind(name, layer) if meets and direction == "B" else ()
         if direction == "W" and piece:
             before = (("B", name), ("W", name)) if piece == GATHER else (("W", name + GATHER),)
             after = tuple((*each, layer) for each in before)
         yield Part(name + piece, direction, layer, tuple(own), meets, place, piece != GATHER, after)
+
+
+def _behind(name: str, layer: int) -> tuple[tuple[str, str, int], ...]:
+    """Weight gradients that an exchange of backward stands behind: autograd makes them with those of inputs, and what
+    is launched on one stream waits for what is there. A combine's are those of the layer that backward was at before."""
+    part, of = ("mlp", layer) if name == "dispatch" else ("attn", layer + 1)
+    return tuple(("W", part + piece, of) for piece in ("", INPUT, GATHER))
 
 
 def _with_again(stack: Stack, site: Shared, made: Made, unit: Unit, own: tuple[Part, ...]) -> tuple[Part, ...]:

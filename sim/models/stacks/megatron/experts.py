@@ -13,7 +13,7 @@ from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.megatron.casts import casting, quantised
 from sim.models.stacks.megatron.exchange import mapped
 from sim.models.stacks.megatron.feed_forward import activate, activate_backward
-from sim.models.stacks.megatron.host import PADDED, PERMUTED, SORTED, work
+from sim.models.stacks.megatron.host import BALANCED, PADDED, PERMUTED, ROUTED, SCORED, SORTED, work
 from sim.models.stacks.megatron.linear import (
     dgrad,
     first,
@@ -33,12 +33,13 @@ def gate(site: Shared, experts: Experts) -> list[Kernel]:
     """The norm before a mixture, and its router."""
     t, h, e = site.tokens, site.shape.hidden, experts.number
     row = PLAIN_FP32.row_bytes(e)
-    out = [*plain_norm("mlp_norm", t, h), Kernel("router", Gemm(t, e, h, "fprop", "bf16"))]
+    out = [*plain_norm("mlp_norm", t, h), Kernel("router", Gemm(t, e, h, "fprop", "bf16"), host=work(ROUTED["F"], "F"))]
     out += [
-        Kernel("router_topk", Memory("softmax", t, row, 2 * row)),
-        Kernel("aux_scores", Memory("softmax", t, row, row)),
+        Kernel("router_topk", Memory("softmax", t, row, 2 * row), host=work(SCORED["F"], "F")),
+        Kernel("aux_scores", Memory("softmax", t, row, row), host=work(SCORED["F"], "F")),
     ]
-    return [*out, Kernel("aux_loss", small("tiny")), Kernel("counts", Memory("elementwise", t, row / 4, 0.0))]
+    out += [Kernel("aux_loss", small("tiny"), host=work(BALANCED["F"], "F"))]
+    return [*out, Kernel("counts", Memory("elementwise", t, row / 4, 0.0))]
 
 
 def gate_backward(site: Shared, experts: Experts) -> list[Kernel]:
@@ -46,10 +47,13 @@ def gate_backward(site: Shared, experts: Experts) -> list[Kernel]:
     t, h, e = site.tokens, site.shape.hidden, experts.number
     row = PLAIN_FP32.row_bytes(e)
     out = [
-        Kernel("aux_loss_bwd", small("tiny")),
-        Kernel("router_topk_bwd", Memory("softmax_backward", t, 2 * row, row)),
+        Kernel("aux_loss_bwd", small("tiny"), host=work(BALANCED["B"], "B")),
+        Kernel("router_topk_bwd", Memory("softmax_backward", t, 2 * row, row), host=work(SCORED["B"], "B")),
     ]
-    out += [Kernel("router_dgrad", Gemm(t, h, e, "dgrad", "bf16")), fused("add_dx", t, h, 2, 1)]
+    out += [
+        Kernel("router_dgrad", Gemm(t, h, e, "dgrad", "bf16"), host=work(ROUTED["B"], "B")),
+        fused("add_dx", t, h, 2, 1),
+    ]
     out += [fused("add_shared_dx", t, h, 2, 1)] if experts.shared.width else []
     return [*out, *norm_backward("mlp_norm_bwd", t, h), fused("add_residual", t, h, 2, 1)]
 

@@ -33,10 +33,11 @@ COPIED, SIDE, AWAITED = 7.2, 19.3, 4.5
 """A copy to pinned memory; work put on another stream; an end that is waited for, which is there."""
 GRADIENT = 7.1
 """A parameter's gradient, a view made for it, handed to autograd and to a hook of its own: of 33 at once."""
-LINEAR = {"F": 60.0, "B": 190.0}
-"""TransformerEngine's Linear in BF16: 2.7 times torch's own (22.4 here) forward (99.7 and 37.1 us on a GB200's host,
-90.5 and 33.2 on a GH200's: github.com/NVIDIA/TransformerEngine issue 2053); forward and backward 5.26 times forward
-(311.3 and 59.2 us on a GB200's: pull request 3523), less 63 us that backward of one module alone takes to begin."""
+LINEAR = {"F": 60.0, "B": 150.0}
+"""TransformerEngine's Linear in BF16, of 2025. Forward 2.7 times torch's own (22.4 here): 99.7 and 37.1 us on a GB200's
+host, 90.5 and 33.2 on a GH200's (github.com/NVIDIA/TransformerEngine issue 2053, August 2025). Backward 2.5 times
+that: of September 2026 59.2 forward and 252.1 backward on a GB200's (pull request 3523), of which a backward that is
+called alone takes 104 to begin (63 here, and that host takes 1.65 times as long). By then both take 0.6 of 2025's."""
 REPLAYED = 25.0
 """A graph replayed: a function of its own, and a launch (as `Function` and an operation)."""
 
@@ -70,6 +71,15 @@ def grouped(experts: int) -> Grouped:
     )
 
 
+ROUTED = {"F": FUNCTION["F"] + PRODUCT + 2 * EMPTY, "B": FUNCTION["B"] + 2 * PRODUCT + 2 * EMPTY + GRADIENT}
+"""The router's product, which is a function of its own (`RouterGatingLinearFunction`)."""
+SCORED = {"F": function("F", 1, 3), "B": function("B", 1, 1)}
+"""Scores and the chosen of them, or scores alone, in a kernel (`moe_router_fusion`)."""
+BALANCED = {
+    "F": function("F", 1, 2) + FUNCTION["F"] + 3 * OPERATION + 2 * VIEW,
+    "B": function("B", 1, 1) + SCORED["B"] + FUNCTION["B"],
+}
+"""The auxiliary loss in a kernel; tied to the output, divided, and added up to be told; backward the scores' too."""
 PERMUTED = {"F": function("F", 0, 5) + 4 * TRITON, "B": function("B", 0, 2) + TRITON}
 """Rows in the order of experts: three kernels of maps, and the permute."""
 SORTED = {"F": function("F", 0, 3) + 2 * TRITON, "B": function("B", 0, 2) + TRITON}

@@ -1,6 +1,6 @@
 """Linear layers of TransformerEngine: products in the recipe's format, with the casts that feed them."""
 
-from hwmodels.formats import PLAIN_BF16
+from hwmodels.formats import FP32, PLAIN_BF16
 from hwmodels.op import Gemm, GroupedGemm, Memory, norm, small
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
@@ -8,9 +8,8 @@ from sim.models.stacks.megatron import host
 from sim.models.stacks.megatron.casts import apart, one_scale, quantised, ways
 from sim.models.stacks.sharing import GATHER, INPUT, drained, fed, gathered, piece, summed
 
-HOST = {"F": 3.0, "B": 2.5}
-"""The host's work for a module of TransformerEngine, over that of a simple elementwise operation: as much as torch's
-own linear layer and its Python (assumed)."""
+HOST = {"F": host.work(host.LINEAR["F"], "F"), "B": host.work(host.LINEAR["B"] / 2, "B")}
+"""The host's work for a product of TransformerEngine's Linear; backward makes two."""
 
 
 def product(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
@@ -88,7 +87,9 @@ def grouped(site: Shared, name: str, n: int, k: int, role: str = "fprop") -> lis
     direction = "F" if role == "fprop" else "B"
     before = apart(site, f"rows_{name}_{role}", rows, cast, direction) if role != "wgrad" else []
     shape = (n, k) if role == "fprop" else (k, n)
-    op = GroupedGemm(local, rows, *shape, role, site.recipe.linear, result="fp32" if role == "wgrad" else "bf16")
+    summed_in = "fp32" if site.recipe.gradient == FP32 else "added_bf16"
+    result = summed_in if role == "wgrad" else "bf16"
+    op = GroupedGemm(local, rows, *shape, role, site.recipe.linear, result=result)
     forward, dgrad, wgrad = host.grouped(local)
     us = {"fprop": forward, "dgrad": dgrad, "wgrad": wgrad}[role]
     return [*before, Kernel(f"{name}_{role}", op, host=host.work(us, direction))]
