@@ -110,13 +110,17 @@ class Memory(NamedTuple):
         return self.rows * (self.read + self.write)
 
 
+NCCL_SENDS, HYBRIDEP = "nccl", "hybridep"
+"""Who moves an exchange, but for kernels such as DeepEP's (""): NCCL, which knows no tokens; HybridEP's kernels."""
+
+
 class AllToAll(NamedTuple):
     """One expert exchange of a rank.
 
     direction: dispatch or combine. beside: the compute phases it runs beside in an overlapped pair (names a row of the
     communication table). tokens: of the rank's micro-batch. row_bytes: bytes of a token's row. nodes_reached,
     ranks_reached: mean number of distinct nodes and ranks that a token goes to, its own included. group: ranks that
-    take part. group_nodes: nodes that they are on. plain: an all-to-all of a collective library, that knows no tokens.
+    take part. group_nodes: nodes that they are on. by: who moves it.
     """
 
     direction: str
@@ -128,7 +132,7 @@ class AllToAll(NamedTuple):
     group: int
     group_nodes: int
     kernels: int = 2
-    plain: bool = False
+    by: str = ""
 
     def flop(self) -> float:
         return 0.0

@@ -248,13 +248,12 @@ def _quote(pricer: Pricer, tables: Tables | None, op: Op) -> Quote:
 
 def _settled(pricer: Pricer, tables: Tables | None, op: Op, quote: Quote) -> Quote:
     """A quote on the device it is for, with its memory."""
-    d = pricer.device
-    part = tables.streamed if tables and quote.rung != "measured" else 1.0  # a row may read faster than streams
+    d, part = pricer.device, tables.streamed if tables and quote.rung != "measured" else 1.0  # rows may be faster
     own, more = without_sums(d, op) if tables else (op, 0.0)
     held = scaled(d, tables, quote, own.bytes())
     quote = _no_faster(d, part, own, held._replace(us=sibling.paced(d, tables, op, held.us, pricer.compute_sms)))
-    waits = more if isinstance(op, OFF_DEVICE) else more + first_bytes_us(d, tables, op)
-    return quote._replace(us=max(0.0, quote.us + waits)) if waits else quote
+    more += 0.0 if isinstance(op, OFF_DEVICE) else first_bytes_us(d, tables, op)
+    return quote._replace(us=max(0.0, quote.us + more)) if more else quote
 
 
 def _no_faster(d: Device, part: float, op: Op, quote: Quote) -> Quote:

@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator
-
-from sim.models.form import Form, listed
+from sim.models.form import Form, Listed
 from sim.models.recompute import SELECTIVE
 from sim.models.stacks.stack import KINDS, Stack
 from sim.scenario.values import Scenario
@@ -26,7 +24,7 @@ class StackForm(Form):
     """Of torch: torch.compile fuses what lies between products."""
     cuda_graphs: bool | None = None
     """Steps are replayed as CUDA graphs: the host launches no kernel by itself."""
-    graphed: Annotated[tuple[Graphed, ...], BeforeValidator(listed)] | None = None
+    graphed: Annotated[tuple[Graphed, ...], Listed] | None = None
     """Of megatron: modules that are replayed as a graph each; the host launches the others, mixtures among them."""
     dispatcher: Literal["alltoall", "deepep", "hybridep"] | None = None
     """How megatron sends tokens to experts: alltoall (NCCL; the default), deepep or hybridep."""

@@ -103,7 +103,7 @@ def _pieces(name: str, direction: str, layer: int, kernels: list[Kernel]) -> Ite
 
 def _behind(name: str, layer: int) -> tuple[tuple[str, str, int], ...]:
     """Weight gradients that an exchange of backward stands behind: autograd makes them with those of inputs, and what
-    is launched on one stream waits for what is there. A combine's are those of the layer that backward was at before."""
+    is launched on one stream waits for what is there. A combine's are of the layer that backward was at before."""
     part, of = ("mlp", layer) if name == "dispatch" else ("attn", layer + 1)
     return tuple(("W", part + piece, of) for piece in ("", INPUT, GATHER))
 

@@ -70,7 +70,9 @@ def _permuted(site: Shared) -> list[Kernel]:
         return [waiting, *mapped("permute", site.received, site.rows, h)]
     if site.stack.dispatcher == "alltoall":
         return _sorted(site, "F")
-    return mapped("permute", site.received, site.rows, h) if site.stack.dispatcher == "deepep" else []
+    if site.stack.dispatcher == "hybridep":  # its own kernel, launched with the exchange
+        return [Kernel("permute", permute(site.received, site.rows, h, PLAIN_BF16), host=0.0)]
+    return mapped("permute", site.received, site.rows, h)
 
 
 def _sorted(site: Shared, direction: str) -> list[Kernel]:
