@@ -75,7 +75,8 @@ def mapped(run: Run) -> Mapped:
     keys = {key: value for each in said for key, value in each.keys.items()}
     stack = software.stack(family["stack"], keys.get("precision", PRECISION))
     own = _of_model(family, run)
-    keys = {**family.get("keys", {}), **own.get("keys", {}), **_layout_string(run, own, keys), **keys}
+    row = family.get("rows", {}).get(run.id, {}).get("keys", {})
+    keys = {**family.get("keys", {}), **own.get("keys", {}), **_layout_string(run, own, keys), **keys, **row}
     keys = {key: value for key, value in keys.items() if key not in MATTERS or MATTERS[key](run, stack)}
     if keys.get("parallel.shard") == layouts.replicas(run) * (run.context or 1):
         del keys["parallel.shard"]
