@@ -65,15 +65,16 @@ def _permuted(site: Shared, name: str) -> list[Kernel]:
         return []
     waiting = Kernel("counts_to_host", small("tiny"), waits=True)
     maps = [Kernel(f"{name}_{each}", small("tiny")) for each in MAPS]
-    return [waiting, *maps, Kernel(name, permute(site.received, site.rows, site.shape.hidden, PLAIN_BF16))]
+    return [waiting, *maps, Kernel(name, permute(site.received, site.rows, site.shape.sent, PLAIN_BF16))]
 
 
 def forward(site: Shared, experts: Experts) -> list[Kernel]:
     """Rows as dispatched -> their weighted sum for each token received; shared experts, and the residual behind."""
     own, h, net, shared = site.own, site.shape.hidden, experts.routed, experts.shared
-    out = [*_permuted(site, "permute"), *_gathered(site, "rows"), *grouped(site, "experts_fc1", net.first, h)]
-    out += [activate(site.expert_rows, net), *grouped(site, "experts_fc2", h, net.width), *_scattered(site, "rows")]
-    out += [Kernel("unpermute", unpermute(site.received, site.rows, h))]
+    row = experts.sent(h)
+    out = [*_permuted(site, "permute"), *_gathered(site, "rows"), *grouped(site, "experts_fc1", net.first, row)]
+    out += [activate(site.expert_rows, net), *grouped(site, "experts_fc2", row, net.width), *_scattered(site, "rows")]
+    out += [Kernel("unpermute", unpermute(site.received, site.rows, row))]
     if shared.width:
         out += [*quantised(site, "x_shared_fc1", own, h), *first(site, "shared_fc1", shared.first, h)]
         out += [activate(site.tokens, shared, "shared_act"), *last(site, "shared_fc2", h, shared.width)]
@@ -83,25 +84,25 @@ def forward(site: Shared, experts: Experts) -> list[Kernel]:
 
 def _gathered(site: Shared, name: str) -> list[Kernel]:
     """Rows of all ranks that share the columns of experts (`MoEAlltoAllTokenDispatcher`, behind its all-to-all)."""
-    return row_collective(site, "all_gather", f"gather_{name}", site.rows, PLAIN_BF16.row_bytes(site.shape.hidden))
+    return row_collective(site, "all_gather", f"gather_{name}", site.rows, PLAIN_BF16.row_bytes(site.shape.sent))
 
 
 def _scattered(site: Shared, name: str) -> list[Kernel]:
     """Sums of rows, to whose rank they came to."""
-    return row_collective(site, "reduce_scatter", f"scatter_{name}", site.rows, PLAIN_BF16.row_bytes(site.shape.hidden))
+    return row_collective(site, "reduce_scatter", f"scatter_{name}", site.rows, PLAIN_BF16.row_bytes(site.shape.sent))
 
 
 def backward(site: Shared, experts: Experts) -> list[Kernel]:
     """Input gradients; those of weights are `weight`."""
     t, h, net, shared, rows = site.tokens, site.shape.hidden, experts.routed, experts.shared, site.rows
-    out = []
+    out, row = [], experts.sent(h)
     if shared.width:
         out += [*last_dgrad(site, "shared_fc2", h, shared.width), activate_backward(t, shared, "shared_act_bwd")]
         out += [*dgrad(site, "shared_fc1", shared.first, h), *summed(site, "dx_shared_fc1", h)]
-    out += [Kernel("unpermute_bwd", permute(site.received, rows, h, PLAIN_BF16)), *_gathered(site, "dy_rows")]
-    out += [*grouped(site, "experts_fc2", h, net.width, "dgrad"), activate_backward(site.expert_rows, net)]
-    out += [*grouped(site, "experts_fc1", net.first, h, "dgrad"), *_scattered(site, "dx_rows")]
-    return [*out, Kernel("permute_bwd", unpermute(site.received, rows, h))]
+    out += [Kernel("unpermute_bwd", permute(site.received, rows, row, PLAIN_BF16)), *_gathered(site, "dy_rows")]
+    out += [*grouped(site, "experts_fc2", row, net.width, "dgrad"), activate_backward(site.expert_rows, net)]
+    out += [*grouped(site, "experts_fc1", net.first, row, "dgrad"), *_scattered(site, "dx_rows")]
+    return [*out, Kernel("permute_bwd", unpermute(site.received, rows, row))]
 
 
 def weight(site: Shared, experts: Experts) -> list[Kernel]:
@@ -112,15 +113,16 @@ def weight(site: Shared, experts: Experts) -> list[Kernel]:
         out += [*last_wgrad(site, "shared_fc2", h, shared.width), *again, *wgrad(site, "shared_fc1", shared.first, h)]
     return [
         *out,
-        *grouped(site, "experts_fc2", h, net.width, "wgrad"),
-        *grouped(site, "experts_fc1", net.first, h, "wgrad"),
+        *grouped(site, "experts_fc2", experts.sent(h), net.width, "wgrad"),
+        *grouped(site, "experts_fc1", net.first, experts.sent(h), "wgrad"),
     ]
 
 
 def tensors(experts: Experts, hidden: int, local: int) -> list[int]:
     """Elements of each of its parameters: a tensor an expert and product."""
-    net, shared = experts.routed, experts.shared
-    routed = [net.first * hidden, net.width * hidden] * local + ([net.first, hidden] * local if net.bias else [])
+    net, shared, row = experts.routed, experts.shared, experts.sent(hidden)
+    routed = [net.first * row, net.width * row] * local + ([net.first, row] * local if net.bias else [])
+    routed += [experts.latent * hidden] * (2 * bool(experts.latent))
     also = [shared.first * hidden, shared.width * hidden] if shared.width else []
     also += [shared.first, hidden] if shared.width and shared.bias else []
     return [*routed, experts.number * hidden, *also]
