@@ -133,6 +133,9 @@ def _sources(source: argparse._MutuallyExclusiveGroup) -> None:
     source.add_argument(
         "--likeness", type=Path, metavar="DIR", help="from published times of kernels, what torch's do on other cards"
     )
+    source.add_argument(
+        "--attention", type=Path, metavar="DIR", help="from timed backends, how long attention takes by kernel; no GPU"
+    )
     source.add_argument("--stale", action="store_true", help="list tables that another program wrote; exit 1 if any")
     source.add_argument(
         "--moved", action="store_true", help="where files only moved, tell their tables the new places; then as --stale"
@@ -293,6 +296,18 @@ def _likeness(asked: argparse.Namespace) -> int:
     return DONE
 
 
+def _attention(asked: argparse.Namespace) -> int:
+    from numerics.tables import attentions, calibrate
+
+    try:
+        made = attentions.compared(asked.attention)
+    except Refused as error:
+        raise WrongInput(str(error)) from None
+    calibrate.write(made, asked.out or TABLES)
+    print(f"written to {asked.out or TABLES}: {', '.join(made)}", file=sys.stderr)
+    return DONE
+
+
 def _again(asked: argparse.Namespace) -> int:
     from numerics.card import contention
     from numerics.tables import calibrate
@@ -374,7 +389,7 @@ def _census(asked: argparse.Namespace) -> int:
 
 SOURCES = {
     "trace": _from_trace, "gpu": _from_gpu, "again": _again, "torch": _torch, "node": _node, "timed": _timed,
-    "likeness": _likeness, "stale": _stale, "moved": _moved,
+    "likeness": _likeness, "attention": _attention, "stale": _stale, "moved": _moved,
 }  # fmt: skip
 """What `calibrate` makes tables of, by its option."""
 

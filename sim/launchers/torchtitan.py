@@ -157,7 +157,8 @@ def keys(s: Settings, model: Mapping[str, Any], ranks: int) -> dict[str, Any]:
         raise Refused(f"{what}; add another --nodes N", s.file)
     schedule = _schedule(s, sizes["pipeline"], layers)
     return {
-        "precision": _precision(s), "stack": _stack(s), "parallel": _parallel(s, sizes, routed), **schedule,
+        "precision": _precision(s), "stack": _stack(s) | _loss(s, sizes),
+        "parallel": _parallel(s, sizes, routed), **schedule,
         "batch": _batch(s, sizes),
         **(_routing(s) if routed else {}),
         "overlap": _overlap(s, sizes), "recompute": _recompute(s, layers),
@@ -267,6 +268,12 @@ def _stack(s: Settings) -> dict[str, Any]:
     if backend != "standard":
         s.note(f"{P}expert_parallel_comm_backend", "is not here on this stack; its exchange is torch's")
     return {"name": "torch", **({"compiled": True} if compiled and "model" in components else {})}
+
+
+def _loss(s: Settings, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """Each rank of a tensor group has all logits where the parallel loss is off."""
+    off = s.flag(f"{P}disable_loss_parallel") and sizes["tensor"] > 1
+    return {"loss_parallel": False} if off else {}
 
 
 def _overlap(s: Settings, sizes: Mapping[str, int]) -> dict[str, Any]:

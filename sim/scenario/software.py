@@ -23,6 +23,12 @@ class StackForm(Form):
     """Steps are replayed as CUDA graphs: the host launches no kernel by itself."""
     dispatcher: Literal["alltoall", "deepep", "hybridep"] | None = None
     """How megatron sends tokens to experts: alltoall (NCCL; the default), deepep or hybridep."""
+    attention: Literal["cudnn", "flash2", "flash3", "triton", "unfused"] | None = None
+    """Of torch and megatron: whose attention runs: cudnn (the default), flash2 or flash3 (FlashAttention-2 and -3; torch's
+    own flash backend is the former), triton (the first FlashAttention in Triton) or unfused (products and a softmax)."""
+    loss_parallel: bool | None = None
+    """Of torch: ranks of a tensor group share the loss, each with its part of the logits (the default), or each gathers
+    all of them."""
 
     @property
     def value(self) -> Stack:
@@ -37,13 +43,16 @@ Finding = tuple[tuple[str, ...], str]
 def findings(scenario: Scenario) -> Iterator[Finding]:
     """Options of other stacks, and a precision that the stack has no kernels for."""
     stack, kind = scenario.stack, KINDS[scenario.stack.name]
-    for key in ("release", "compiled", "cuda_graphs", "dispatcher"):
+    for key in ("release", "compiled", "cuda_graphs", "dispatcher", "attention", "loss_parallel"):
         if getattr(stack, key) != getattr(Stack(), key) and key not in kind.options:
             having = ", ".join(name for name, other in KINDS.items() if key in other.options)
             yield (f"stack.{key}", "stack"), f"{stack.name} runs without it; it goes with: {having}"
     if stack.dispatcher != Stack.dispatcher and scenario.parallel.expert == 1:
         what = "a rank that holds all experts dispatches nothing"
         yield ("stack.dispatcher", "parallel.expert"), f"{what}; legal: alltoall, or parallel.expert 2 or more"
+    if not stack.loss_parallel and scenario.parallel.tensor == 1:
+        what = "a rank with the whole vocabulary shares its loss with nobody"
+        yield ("stack.loss_parallel", "parallel.tensor"), f"{what}; legal: true, or parallel.tensor 2 or more"
     if kind.plain and scenario.precision == "fp8_current" and not stack.compiled:
         what = "torchao's casts are fast only where torch.compile fuses them"
         yield ("stack.compiled", "stack", "precision"), f"{what}; legal with precision fp8_current: true"

@@ -74,7 +74,7 @@ def mapped(run: Run) -> Mapped:
         raise Refused(refused)
     keys = {key: value for each in said for key, value in each.keys.items()}
     stack = software.stack(family["stack"], keys.get("precision", PRECISION))
-    own = family.get("models", {}).get(run.model, {})
+    own = _of_model(family, run)
     keys = {**family.get("keys", {}), **own.get("keys", {}), **_layout_string(run, own, keys), **keys}
     keys = {key: value for key, value in keys.items() if key not in MATTERS or MATTERS[key](run, stack)}
     if keys.get("parallel.shard") == layouts.replicas(run) * (run.context or 1):
@@ -96,6 +96,12 @@ def mapped(run: Run) -> Mapped:
 
 PRECISION = "bf16"
 """Of a row that says none."""
+
+
+def _of_model(family: Mapping[str, Any], run: Run) -> Mapping[str, Any]:
+    """What a family's sources say of a row's model; from so many GPUs on, where they say that (from_gpus)."""
+    own: Mapping[str, Any] = family.get("models", {}).get(run.model, {})
+    return own if (run.gpus or 1) >= own.get("from_gpus", 1) else {}
 
 
 def _doubts(run: Run, said: Iterable[words.Meaning]) -> tuple[str, ...]:

@@ -253,7 +253,7 @@ def test_products_in_float8_are_no_mm_of_the_policy_and_largest_values_are_saved
     assert [name for name in ("q", "k", "v", "o", "gate", "up", "down") if name in names] == [
         "q", "k", "v", "o", "gate", "up",
     ]  # fmt: skip
-    assert not [name for name in names if name.startswith(("amax", "scale"))] and "cast_x_gate" in names
+    assert not [name for name in names if name.startswith(("amax", "scale"))] and "cast_x_attn" in names
 
 
 @pytest.mark.parametrize("chunked", [False, True])

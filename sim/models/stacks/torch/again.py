@@ -17,7 +17,7 @@ from sim.models.stacks.context import AROUND
 
 WHOLE = ("*", "!*_norm", "!residual")
 ATTENTION, ACTIVATION = (
-    {"core_attention": ("sdpa", *AROUND)},
+    {"core_attention": ("sdpa*", *AROUND)},
     {"norm": ("mlp_norm",), "activation": (*GATED, "gate_mul")},
 )
 WORDS: Words = {
