@@ -20,7 +20,7 @@ from hwmodels.blocks import BLOCKS, FP8, at_peak
 from hwmodels.collectives import ENOUGH_SMS, Wires, exchange_seconds
 from hwmodels.device import Device
 from hwmodels.links import PUBLISHED, over_links
-from hwmodels.memory import first_bytes_us, streaming, traffic
+from hwmodels.memory import first_bytes_us, streaming, traffic, without_sums
 from hwmodels.nccl.library import Library
 from hwmodels.node import Launch
 from hwmodels.op import AllToAll, Attention, Collective, Gemm, GroupedGemm, HostCopy, HostUpdate, Memory, Op, Send
@@ -264,12 +264,12 @@ def _other(pricer: Pricer, tables: Tables | None, op: Op) -> tuple[float, float]
 
 def _settled(pricer: Pricer, tables: Tables | None, op: Op, quote: Quote) -> Quote:
     """A quote on the device it is for, with its memory."""
-    d = pricer.device
-    part = tables.streamed if tables and quote.rung != "measured" else 1.0  # a row may read faster than streams
-    held = scaled(d, tables, quote, op.bytes())
-    quote = _no_faster(d, part, op, held._replace(us=sibling.paced(d, tables, op, held.us, pricer.compute_sms)))
-    waits = 0.0 if isinstance(op, OFF_DEVICE) else first_bytes_us(d, tables, op)
-    return quote._replace(us=max(0.0, quote.us + waits)) if waits else quote
+    d, part = pricer.device, tables.streamed if tables and quote.rung != "measured" else 1.0  # rows may be faster
+    own, more = without_sums(d, op) if tables else (op, 0.0)
+    held = scaled(d, tables, quote, own.bytes())
+    quote = _no_faster(d, part, own, held._replace(us=sibling.paced(d, tables, op, held.us, pricer.compute_sms)))
+    more += 0.0 if isinstance(op, OFF_DEVICE) else first_bytes_us(d, tables, op)
+    return quote._replace(us=max(0.0, quote.us + more)) if more else quote
 
 
 def _no_faster(d: Device, part: float, op: Op, quote: Quote) -> Quote:

@@ -112,7 +112,6 @@ def _prices(key: _Priced) -> Machine:
     assert cluster is not None and shape is not None
     own, node, comm = family(shape.family), cluster.node, scenario.comm
     recipe = scenario.states.of(of_stack(EVERY[scenario.precision], scenario.stack, node.device.architecture))
-    fidelity = Fidelity(comm.exchange, comm.warps)
     mixture, units = own.mixture(shape), own.units(shape)
     if scenario.recompute.everywhere:  # placement goes by what layers cost
         units = marked(units, scenario.recompute)
@@ -126,6 +125,7 @@ def _prices(key: _Priced) -> Machine:
     held = comm.sms if exchanging else 0
     links, waits = wires(node, cluster.fabric), comm.waits == "measured"
     nccl = Library(node.device.architecture) if comm.collectives == NCCL else None
+    fidelity = Fidelity(comm.exchange, comm.warps, nccl=nccl)
     pricer = Pricer(node.device, links, held, scenario.pricing, fidelity, key.always, waits,
                     node.launch if scenario.stack.launches else None, scenario.stack.library, nccl,
                     scenario.stack.attention, cluster.gpus)  # fmt: skip
