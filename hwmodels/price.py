@@ -145,7 +145,7 @@ class Pricer:
         """
         key = (op, on_comm_sms)
         if key not in self.known:
-            self.known[key] = self._price(op, on_comm_sms)
+            self.known[key] = self._of_slowest(op, self._price(op, on_comm_sms))
         return self.known[key]
 
     def _price(self, op: Op, on_comm_sms: bool) -> Price:
@@ -166,6 +166,14 @@ class Pricer:
         rung, spread = (rung, off[1]) if off else sibling.judged(self.device, tables, op, rung, spread)
         spread = math.hypot(spread, _other(self, tables, op)[1])
         return Price(ns, max(1, seconds_to_ns(beside_us * MICRO)), rung, source, spread, family)
+
+    def _of_slowest(self, op: Op, price: Price) -> Price:
+        """A price of a mean card on the slowest of those that wait for each other."""
+        if not self.library or not isinstance(op, PACED):
+            return price
+        ratio, spread = unlike.off(self.device, self.cards)
+        ns, beside_ns = round(price.ns * ratio), round(price.beside_ns * ratio)
+        return price._replace(ns=ns, beside_ns=beside_ns, spread=math.hypot(price.spread, spread))
 
     def asked(self, op: Op) -> Tables | None:
         """The first tables that know the class of an operation; the device's own where none does."""
@@ -252,14 +260,13 @@ def _quote(pricer: Pricer, tables: Tables | None, op: Op) -> Quote:
 
 
 def _other(pricer: Pricer, tables: Tables | None, op: Op) -> tuple[float, float]:
-    """How many times as long as a library's tables say, and the spread of that, where another kernel of attention runs,
-    less power is there than its card had, or the slowest of several cards counts."""
+    """How many times as long as a library's tables say, and the spread of that, where another kernel of attention runs
+    or less power is there than its card had."""
     if tables is None or not tables.library or not isinstance(op, PACED):
         return 1.0, 0.0
     kernel = attention.off(pricer.device, pricer.attention, op) if isinstance(op, Attention) else attention.SAME
-    limit, slowest = power.off(pricer.device, tables.device), unlike.off(pricer.device, pricer.cards)
-    ratio = kernel.ratio * limit.ratio * slowest.ratio
-    return ratio, math.hypot(kernel.spread, limit.spread, slowest.spread)
+    limit = power.off(pricer.device, tables.device)
+    return kernel.ratio * limit.ratio, math.hypot(kernel.spread, limit.spread)
 
 
 def _settled(pricer: Pricer, tables: Tables | None, op: Op, quote: Quote) -> Quote:
