@@ -98,6 +98,9 @@ def _calibrate_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--model", type=Path, metavar="YAML", help="with --trace: dimensions; default: DeepSeek-V3's")
     command.add_argument(
+        "--for", metavar="SCENARIO", help="with --trace: say which of its operations that prices; to out/traces"
+    )
+    command.add_argument(
         "--scenario", type=Path, metavar="YAML", help="with --gpu: whose ops; default: scenarios/v3_2048gpu.yaml"
     )
     command.add_argument(
@@ -177,8 +180,8 @@ def _study(asked: argparse.Namespace) -> int:
 
 def _calibrate(asked: argparse.Namespace) -> int:
     source = next(name for name in SOURCES if getattr(asked, name))
-    fits = {"map": "trace", "model": "trace", "device": "trace", "scenario": "gpu", "quick": "gpu",
-            "only": "torch"}  # fmt: skip
+    fits = {**dict.fromkeys(("map", "model", "device", "for"), "trace"), "scenario": "gpu", "quick": "gpu"}
+    fits["only"] = "torch"
     for option, only in fits.items():
         if getattr(asked, option) and source != only:
             raise WrongInput(f"--{option} goes with --{only}, not with --{source}")
@@ -205,12 +208,25 @@ def _from_trace(asked: argparse.Namespace) -> int:
     except Refused as error:  # TraceError, DocumentError, UnknownCardError: each says what is wrong
         raise WrongInput(_line(asked.trace, error)) from None
     print("\n".join(recording.report(result)))
-    if not (asked.out or result.whole):
+    scenario = getattr(asked, "for")
+    if not (asked.out or result.whole or scenario):
         print("nothing written: say where with --out DIR", file=sys.stderr)
         return DONE
-    folder = asked.out or TABLES / result.device
+    own = TABLES / result.device if result.whole else Path("out", "traces", asked.trace.name.partition(".")[0])
+    folder = asked.out or own
     calibrate.write(result.tables, folder)
     print(f"written to {folder}: {', '.join(sorted(result.tables))}", file=sys.stderr)
+    return _covers(scenario, folder, result.prices and not result.whole) if scenario else DONE
+
+
+def _covers(scenario: str, folder: Path, prices: bool) -> int:
+    """Which operations of a scenario the tables in a folder price."""
+    from numerics.tables import coverage
+
+    if not prices:
+        raise WrongInput(f"--for {scenario}: tables that price nothing by themselves cover no scenario")
+    print("\n".join(coverage.lines(scenario, folder)))
+    print(f"priced so: python -m sim {scenario} tables={folder}", file=sys.stderr)
     return DONE
 
 

@@ -90,7 +90,7 @@ def prices(scenario: Scenario, always: bool) -> Machine:
         node, node.figures, node.device.figures, fabric, fabric.figures if fabric else None,
         scenario.model, scenario.precision, scenario.states, scenario.recompute, scenario.stack, scenario.pricing,
         scenario.comm, scenario.parallel, batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts,
-        always, _documents(scenario), scenario.overlap.tensor,
+        scenario.tables, always, _documents(scenario), scenario.overlap.tensor,
     )  # fmt: skip
     return _prices(_Priced(repr(decide), scenario, always)).keeping(cluster=cluster)
 
@@ -126,7 +126,8 @@ def _prices(key: _Priced) -> Machine:
     links, waits = wires(node, cluster.fabric), comm.waits == "measured"
     nccl = Library(node.device.architecture) if comm.collectives == NCCL else None
     pricer = Pricer(node.device, links, held, scenario.pricing, fidelity, key.always, waits,
-                    node.launch if scenario.stack.launches else None, scenario.stack.library, nccl)  # fmt: skip
+                    node.launch if scenario.stack.launches else None, scenario.stack.library, nccl,
+                    scenario.tables)  # fmt: skip
     if mixture:
         load = balanced.balanced(mixture, site.own, group, -(-group // site.group_nodes))
         slots = mixture.experts + scenario.routing.redundant_experts

@@ -45,6 +45,7 @@ OF_MODELS = {
     "no kernels to price": (
         "precision",
         "pricing",
+        "tables",
         "comm.collectives",
         "stack.name",
         "stack.release",
@@ -83,6 +84,7 @@ FURTHER = {
     "comm.collectives": "nothing that it times is sent or reduced",
     "parallel.order": "groups of all kinds lie on as many nodes without it",
     "parallel.expert_tensor": "no routed expert is shared",
+    "tables": "no kernel of the run is near one of theirs",
     "overlap.gradients": "the last backward of each stage is its rank's last",
     "overlap.buckets": "a bucket has whole layers, as many as without it",
 }
