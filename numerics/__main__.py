@@ -136,6 +136,9 @@ def _sources(source: argparse._MutuallyExclusiveGroup) -> None:
     source.add_argument(
         "--likeness", type=Path, metavar="DIR", help="from published times of kernels, what torch's do on other cards"
     )
+    source.add_argument(
+        "--attention", type=Path, metavar="DIR", help="from timed backends, how long attention takes by kernel; no GPU"
+    )
     source.add_argument("--stale", action="store_true", help="list tables that another program wrote; exit 1 if any")
     source.add_argument(
         "--moved", action="store_true", help="where files only moved, tell their tables the new places; then as --stale"
@@ -279,8 +282,9 @@ def _node(asked: argparse.Namespace) -> int:
 
     count = torch.cuda.device_count()
     folder = asked.out or Path("out") / "node"
-    ranks = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "-m", "numerics.card.node"]
-    return subprocess.run([*ranks, "--out", str(folder)], check=False).returncode
+    ranks = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "-m"]
+    parts = [f"numerics.card.{part}" for part in ("node", "node_exchange", "node_steps")]
+    return max(subprocess.run([*ranks, part, "--out", str(folder)], check=False).returncode for part in parts)
 
 
 def _timed(asked: argparse.Namespace) -> int:
@@ -301,6 +305,18 @@ def _likeness(asked: argparse.Namespace) -> int:
 
     try:
         made = published.compared(asked.likeness)
+    except Refused as error:
+        raise WrongInput(str(error)) from None
+    calibrate.write(made, asked.out or TABLES)
+    print(f"written to {asked.out or TABLES}: {', '.join(made)}", file=sys.stderr)
+    return DONE
+
+
+def _attention(asked: argparse.Namespace) -> int:
+    from numerics.tables import attentions, calibrate
+
+    try:
+        made = attentions.compared(asked.attention)
     except Refused as error:
         raise WrongInput(str(error)) from None
     calibrate.write(made, asked.out or TABLES)
@@ -389,7 +405,7 @@ def _census(asked: argparse.Namespace) -> int:
 
 SOURCES = {
     "trace": _from_trace, "gpu": _from_gpu, "again": _again, "torch": _torch, "node": _node, "timed": _timed,
-    "likeness": _likeness, "stale": _stale, "moved": _moved,
+    "likeness": _likeness, "attention": _attention, "stale": _stale, "moved": _moved,
 }  # fmt: skip
 """What `calibrate` makes tables of, by its option."""
 

@@ -127,7 +127,7 @@ def _prices(key: _Priced) -> Machine:
     nccl = Library(node.device.architecture) if comm.collectives == NCCL else None
     pricer = Pricer(node.device, links, held, scenario.pricing, fidelity, key.always, waits,
                     node.launch if scenario.stack.launches else None, scenario.stack.library, nccl,
-                    scenario.tables)  # fmt: skip
+                    scenario.stack.attention, scenario.tables)  # fmt: skip
     if mixture:
         load = balanced.balanced(mixture, site.own, group, -(-group // site.group_nodes))
         slots = mixture.experts + scenario.routing.redundant_experts

@@ -82,6 +82,30 @@ def test_torch_keeps_what_it_has_gathered():
     assert nvlink(launched(own)) == (8 * LAYERS + 4) * whole * 7 / 8 + 3 * T * 4 * 2 * 7 / 8
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_loss_of_its_own_gathers_all_logits(compiled):
+    """By hand: one all-gather of [T, V] in BF16 more, none of the numbers of tokens that a shared loss compares and
+    adds up, and the loss reads (and keeps, in FP32 or as they are) eight times as many columns."""
+    stack = {"name": "torch", "compiled": compiled}
+    shared, own = (built(stack={**stack, "loss_parallel": parallel}, tensor=8, zero=0) for parallel in (True, False))
+    head = [shared.units[-1]]
+    more = {k.name: k.op for k in launched(own, head)}
+    assert more["gather_logits"] == Collective("all_gather", 2.0 * T * V, 8, 1)
+    numbers = Collective("all_reduce", 4.0 * T, 8, 1)
+    assert sent(launched(shared, head)).count(numbers) == 3 and numbers not in sent(launched(own, head))
+    read = {name: more[name].bytes() for name in more if name in ("log_softmax", "log_softmax_bwd")}
+    assert read == {
+        "log_softmax": T * V * (2.0 if compiled else 8.0), "log_softmax_bwd": T * V * (4.0 if compiled else 12.0)
+    }  # fmt: skip
+    kept = [each.lowering.kept(each.site, head[0]).at(each.site) for each in (shared, own)]
+    assert kept[1] - kept[0] == T * V * 7 / 8 * (2 if compiled else 4)
+
+
+def test_a_loss_of_its_own_needs_a_group():
+    with pytest.raises(DocumentError, match=r"loss_parallel: .* legal: true, or parallel.tensor 2 or more"):
+        on(stack={"name": "torch", "loss_parallel": False}, zero=0)
+
+
 def test_memory_of_a_rank_by_hand():
     """Of a layer in BF16, a token and rank of 8: norms keep 8192 x 2 + 4 and the products behind them 8192 x 2 of each
     rank's own tokens. Attention has 8 query heads and 1 of keys and values, 128 wide: q, k and v of the product, both

@@ -11,7 +11,7 @@ from sim.models.layer import Kernel
 from sim.models.stacks import sharing
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.sharing import collective
-from sim.models.stacks.torch.kernels import WIDE, WIDTH, concatenated, joined
+from sim.models.stacks.torch.kernels import WIDE, WIDTH, concatenated, elementwise, joined
 
 
 def gathered(site: Shared, name: str, width: int) -> list[Kernel]:
@@ -36,3 +36,26 @@ def reduced(site: Shared, name: str, width: int, element: int = WIDTH) -> list[K
 def token_numbers(site: Shared, name: str) -> list[Kernel]:
     """A number in FP32 a token, over the group."""
     return reduced(site, name, 1, WIDE)
+
+
+def logits(site: Shared) -> int:
+    """Columns of the logits that a rank's loss reads: its part of the vocabulary, or all."""
+    own = site.shape.vocabulary
+    return own if site.stack.loss_parallel else own * site.groups.tensor
+
+
+def whole_logits(site: Shared) -> list[Kernel]:
+    """The gather of all logits where each rank has its own loss, joined along the columns."""
+    if logits(site) == site.shape.vocabulary:
+        return []
+    whole = site.tokens * float(logits(site)) * WIDTH
+    return [collective(site, "all_gather", "gather_logits", whole), joined("logits_cat", site.tokens, logits(site))]
+
+
+def own_logits(site: Shared) -> list[Kernel]:
+    """This rank's part of their gradient, out of the whole."""
+    return (
+        []
+        if logits(site) == site.shape.vocabulary
+        else [elementwise("dlogits_own", site.tokens, site.shape.vocabulary)]
+    )
