@@ -336,7 +336,7 @@ KERNELS = tuple(_patterns(
     (r"^native_layer_norm_backward .*layer_norm_grad", streams("layer_norm_backward", 2)),
     ("layer_norm_grad", streams("norm_backward", 2)),
     (r"^native_layer_norm .*layer_norm", streams("layer_norm_forward", 1)),
-    ("vectorized_layer_norm|RowwiseMoments", streams("norm_forward", 1)),
+    ("layer_norm_kernel|RowwiseMoments", streams("norm_forward", 1)),
     ("nll_loss", _lost),
     ("SoftMax(Forward|With)|softmax_warp_forward|softMaxForward", streams("softmax", 1)),
     ("SoftMaxBackward|softmax_warp_backward", streams("softmax_backward", 2)),
