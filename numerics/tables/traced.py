@@ -126,17 +126,17 @@ def _spread(offs: list[float], rung: str) -> float:
 
 def report(analysis: Analysis, host: Host, reference: Mapping[str, float]) -> Iterator[str]:
     """Lines: how much of the trace prices, why the rest does not, and what the host took."""
-    found = kernels(analysis, reference)
-    counted = found.whole - found.sent or 1.0
-    part = 1 - sum(found.left.values()) / counted
-    yield f"prices {part:.1%} of the time of kernels that compute, by {len(found.rows)} rows"
-    if found.unsaid > 0.01 * counted:
-        yield f"  {found.unsaid / counted:.1%} have no sizes there; record_shapes=True of torch.profiler writes them"
-    for kind, us in sorted(found.left.items(), key=lambda pair: -pair[1])[:3]:
+    said = kernels(analysis, reference)
+    counted = said.whole - said.sent or 1.0
+    part = 1 - sum(said.left.values()) / counted
+    yield f"prices {part:.1%} of the time of kernels that compute, by {len(said.rows)} rows"
+    if said.unsaid > 0.01 * counted:
+        yield f"  {said.unsaid / counted:.1%} have no sizes there; record_shapes=True of torch.profiler writes them"
+    for kind, us in sorted(said.left.items(), key=lambda pair: -pair[1])[:3]:
         if us > 0.005 * counted:
             yield f"  {us / counted:.1%} of class {kind} are no operation that hwmodels prices"
-    if found.sent:
-        yield f"  {found.sent / found.whole:.1%} of all kernel time is communication, priced as without a trace"
+    if said.sent:
+        yield f"  {said.sent / said.whole:.1%} of all kernel time is communication, priced as without a trace"
     yield from _host(host)
 
 

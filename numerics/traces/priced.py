@@ -88,8 +88,8 @@ def priced(op: Operation) -> Op | None:
     """What an operation of a trace is to hwmodels; None where the trace or this file does not tell."""
     given = tensors(op)
     for kinds, how in CLASSES.items():
-        if op.kind in kinds and (found := how(op, given)):
-            return found
+        if op.kind in kinds and (what := how(op, given)):
+            return what
     for pattern, kernel in KERNELS:
         if pattern.search(_name(op)):
             return kernel(op, given) if given or kernel is _updated else _least(op)
