@@ -86,7 +86,8 @@ class Pricer:
     runs. waits: for peers before an exchange beside compute, as long as in the table's profile. host: what launches
     kernel by kernel, or None. library: whose kernels run, a folder in a device's tables ("": the project's own). nccl:
     what sends and reduces; None: closed forms. attention: the kernel of it that runs instead of the library's own, of
-    `hwmodels.attention`. cards: that wait for each other, so that the slowest counts (`hwmodels.unlike`).
+    `hwmodels.attention`. own: tables of a trace, as JSON, which are asked first ("": none). cards: that wait for each
+    other, so that the slowest counts (`hwmodels.unlike`).
     """
 
     device: Device
@@ -100,6 +101,7 @@ class Pricer:
     library: str = ""
     nccl: Library | None = None
     attention: str = attention.CUDNN
+    own: str = ""
     cards: int = 1
     known: dict[tuple[Op, bool], Price] = field(default_factory=dict, init=False, compare=False, repr=False)
     rows: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
@@ -128,13 +130,16 @@ class Pricer:
     @cached_property
     def shelf(self) -> tuple[Tables, ...]:
         """The device's tables and its siblings', in the order they are asked: the library's before the project's."""
-        return () if self.mode == "roofline" else likeness.shelf(self.device, self.library)
+        if self.mode == "roofline":
+            return ()
+        return (*([calibration.given(self.own)] if self.own else []), *likeness.shelf(self.device, self.library))
 
     @cached_property
     def launch_gap_ns(self) -> int:
         """Idle time between two kernels of a stream (1.99 us in the H800 profile, 899 boundaries)."""
-        if self.tables and self.tables.library:
-            return math.ceil(self.tables.launch_gap_us * US_NS)
+        libraries = [tables for tables in self.shelf if tables.library and (tables.launch_gap_us or not tables.sparse)]
+        if libraries:
+            return math.ceil(libraries[0].launch_gap_us * US_NS)
         name = self.device.tables or next(iter(self.device.siblings), "h800")
         return math.ceil(calibration.load(name).launch_gap_us * US_NS)
 
@@ -155,7 +160,7 @@ class Pricer:
         us, rung, source, spread, _ = _settled(by, tables, op, quote)
         ns = max(1, seconds_to_ns(us * MICRO))
         slower = self._slow_down(tables, op, family)
-        own = tables is not None and tables.library and family in tables.contention
+        own = tables is not None and tables.library and any(family in t.contention for t in self.shelf if t.library)
         if by is not self and not own:  # beside communication it has fewer SMs, unless its table says what that costs
             us = _settled(self, tables, op, _quote(self, tables, op)).us
         if on_comm_sms and isinstance(op, Memory):
@@ -168,17 +173,21 @@ class Pricer:
         return Price(ns, max(1, seconds_to_ns(beside_us * MICRO)), rung, source, spread, family)
 
     def _of_slowest(self, op: Op, price: Price) -> Price:
-        """A price of a mean card on the slowest of those that wait for each other."""
-        if not self.library or not isinstance(op, PACED):
+        """A price of a mean card on the slowest of those that wait for each other; a job's own tables have that."""
+        tables = self.asked(op)
+        if not self.library or not isinstance(op, PACED) or (tables and tables.sparse):
             return price
         ratio, spread = unlike.off(self.device, self.cards)
         ns, beside_ns = round(price.ns * ratio), round(price.beside_ns * ratio)
         return price._replace(ns=ns, beside_ns=beside_ns, spread=math.hypot(price.spread, spread))
 
     def asked(self, op: Op) -> Tables | None:
-        """The first tables that know the class of an operation; the device's own where none does."""
+        """The first tables that know the class of an operation; where none does, those of a job that have its kind at
+        all, or the device's own."""
         own = next((tables for tables in self.shelf if not tables.library), None)
-        return next((tables for tables in self.shelf if _knows(tables, op, self.mode)), own)
+        known = (tables for tables in self.shelf if _knows(tables, op, self.mode))
+        far = (t for t in self.shelf if t.sparse and t.library and library.knows(t.library, op))
+        return next(known, None) or next(far, own)
 
     def _slow_down(self, asked: Tables | None, op: Op, family: str) -> float:
         """How many times as long beside the other side. asked: the tables that the operation is priced by."""
@@ -201,7 +210,8 @@ class Pricer:
 def _knows(tables: Tables, op: Op, mode: str) -> bool:
     """Whether tables have rows that the mode may use, or a fit, for the class of an operation."""
     if tables.library:
-        return library.knows(tables.library, op)
+        known = library.nearby if tables.sparse else library.knows
+        return known(tables.library, op)
     if isinstance(op, Gemm | GroupedGemm):
         row = mode == "measured" and op._replace(role=role_class(op.role)) in tables.exact
         return row or op.precision != BF16 or BF16 in tables.wave_fit
@@ -261,8 +271,8 @@ def _quote(pricer: Pricer, tables: Tables | None, op: Op) -> Quote:
 
 def _other(pricer: Pricer, tables: Tables | None, op: Op) -> tuple[float, float]:
     """How many times as long as a library's tables say, and the spread of that, where another kernel of attention runs
-    or less power is there than its card had."""
-    if tables is None or not tables.library or not isinstance(op, PACED):
+    or less power is there than its card had; a job's own tables have both as they were."""
+    if tables is None or not tables.library or tables.sparse or not isinstance(op, PACED):
         return 1.0, 0.0
     kernel = attention.off(pricer.device, pricer.attention, op) if isinstance(op, Attention) else attention.SAME
     limit = power.off(pricer.device, tables.device)

@@ -91,7 +91,7 @@ def prices(scenario: Scenario, always: bool) -> Machine:
         node, node.figures, node.device.figures, fabric, fabric.figures if fabric else None,
         scenario.model, scenario.precision, scenario.states, scenario.recompute, scenario.stack, scenario.pricing,
         scenario.comm, scenario.parallel, batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts,
-        always, _documents(scenario), scenario.overlap.tensor, cards,
+        scenario.tables, always, _documents(scenario), scenario.overlap.tensor, cards,
     )  # fmt: skip
     return _prices(_Priced(repr(decide), scenario, always)).keeping(cluster=cluster)
 
@@ -128,7 +128,7 @@ def _prices(key: _Priced) -> Machine:
     fidelity = Fidelity(comm.exchange, comm.warps, nccl=nccl)
     pricer = Pricer(node.device, links, held, scenario.pricing, fidelity, key.always, waits,
                     node.launch if scenario.stack.launches else None, scenario.stack.library, nccl,
-                    scenario.stack.attention, cluster.gpus)  # fmt: skip
+                    scenario.stack.attention, scenario.tables, cluster.gpus)  # fmt: skip
     if mixture:
         load = balanced.balanced(mixture, site.own, group, -(-group // site.group_nodes))
         slots = mixture.experts + scenario.routing.redundant_experts

@@ -318,6 +318,9 @@ class ScenarioForm(Form):
     """Of all that is drawn at random."""
     pricing: Literal["measured", "fitted", "roofline"] = "measured"
     """Best prices to use: measured rows, curves fitted to them, or the roofline alone."""
+    tables: Annotated[Any, WithJsonSchema({"type": ["string", "object"]})] = None
+    """Folder of tables that `python -m numerics calibrate --trace` wrote of a job's trace, or what it holds: where its
+    rows are near they are the prices, and others elsewhere."""
     chunk_times: ChunkTimesForm | None = None
     """Times of a schedule's chunks, instead of model and cluster."""
     outputs: Annotated[tuple[str, ...], BeforeValidator(_outputs)] = OUTPUTS
