@@ -56,7 +56,8 @@ def test_bytes_of_experts_over_32_ranks_and_columns_over_two() -> None:
     """Expert groups take every second GPU of eight nodes: four each. A layer exchanges four times a row a token and
     expert: seven eighths leave the node; three quarters change GPU (on their way to the one that faces their target).
     Rows go to the partner and their sums come back, each way. Attention of two ranks gathers or scatters five times, as
-    ends do."""
+    ends do. Beside rows the group tells each other counts, eight bytes an expert and rank, and a probability a row in
+    FP32, whose gradient goes back; these go straight to each rank."""
     _, machine = built(EXPERTS)
     nvlink, nics = Counter[str](), Counter[str]()
     for op in sent(machine):
@@ -64,10 +65,12 @@ def test_bytes_of_experts_over_32_ranks_and_columns_over_two() -> None:
         nvlink[kind] += op.nvlink_bytes()  # type: ignore[union-attr]
         nics[kind] += op.wire_bytes()  # type: ignore[union-attr]
     exchanged = LAYERS * 4 * OWN * K * H * BF16
-    assert nics == {"exchange": exchanged * 7 / 8, "2": 0}
+    counts, scores = LAYERS * 32 * E * 8 * 31 / 32, 2 * LAYERS * OWN * K * FP32
+    assert nics == {"exchange": exchanged * 7 / 8, "2": 0, "32": counts / 4 + scores * 7 / 8}
     columns = LAYERS * 4 * ROWS * H * BF16
     tensor = (5 * LAYERS + 5) * T * H * BF16 / 2 + T * 2 * 12 / 2
-    assert nvlink == {"exchange": exchanged * 3 / 4, "2": columns + tensor}
+    straight = counts + scores * 3 / 32
+    assert nvlink == {"exchange": exchanged * 3 / 4, "2": columns + tensor, "32": straight}
 
 
 def test_bytes_of_gradients_and_parameters_of_those() -> None:
