@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from hwmodels import library, likeness, sibling
+from hwmodels import kernels, sibling
 from hwmodels import tables as calibration
 from hwmodels.blocks import BLOCKS, FP8, at_peak
 from hwmodels.collectives import ENOUGH_SMS, Wires, exchange_seconds
 from hwmodels.device import Device
+from hwmodels.kernels import Kernels
 from hwmodels.links import PUBLISHED, over_links
 from hwmodels.memory import first_bytes_us, streaming, traffic
 from hwmodels.nccl.library import Library
@@ -125,7 +126,12 @@ class Pricer:
     @cached_property
     def shelf(self) -> tuple[Tables, ...]:
         """The device's tables and its siblings', in the order they are asked: the library's before the project's."""
-        return () if self.mode == "roofline" else likeness.shelf(self.device, self.library)
+        return () if self.mode == "roofline" else kernels.shelf(self.device, self.library)
+
+    @cached_property
+    def published(self) -> Kernels | None:
+        """The library's kernels on the device as they were published, where no tables of it are the device's own."""
+        return None if self.mode == "roofline" else kernels.kernels(self.device, self.library)
 
     @cached_property
     def launch_gap_ns(self) -> int:
@@ -159,14 +165,17 @@ class Pricer:
             timed_there = op.kind in TIMED_THERE and tables is not None and tables.exchanges
             slower = 1.0 if timed_there or not self.comm_sms else self.device.sms / self.comm_sms
         beside_us = us * slower + (calibration.wait_us(tables, op, self.device.name) if self.waits else 0.0)
-        off = likeness.off(self.device, tables, op)
-        rung, spread = (rung, off[1]) if off else sibling.judged(self.device, tables, op, rung, spread)
+        if not kernels.fitted(self.published, op):
+            off = kernels.spread(self.published, tables, op)
+            rung, spread = (rung, off) if off else sibling.judged(self.device, tables, op, rung, spread)
         return Price(ns, max(1, seconds_to_ns(beside_us * MICRO)), rung, source, spread, family)
 
     def asked(self, op: Op) -> Tables | None:
         """The first tables that know the class of an operation; the device's own where none does."""
+        if kernels.fitted(self.published, op):
+            return self.tables
         own = next((tables for tables in self.shelf if not tables.library), None)
-        return next((tables for tables in self.shelf if _knows(tables, op, self.mode)), own)
+        return next((tables for tables in self.shelf if calibration.knows(tables, op, self.mode)), own)
 
     def _slow_down(self, asked: Tables | None, op: Op, family: str) -> float:
         """How many times as long beside the other side. asked: the tables that the operation is priced by."""
@@ -184,20 +193,6 @@ class Pricer:
         # by the kernels that were priced: what another library's lose may hold the SMs that this price counts
         rows = (tables.contention.get(family) for tables in (*self.shelf[first:], *self.shelf[:first]))
         return next((float(row["factor"]) for row in rows if row), 1.0)
-
-
-def _knows(tables: Tables, op: Op, mode: str) -> bool:
-    """Whether tables have rows that the mode may use, or a fit, for the class of an operation."""
-    if tables.library:
-        return library.knows(tables.library, op)
-    if isinstance(op, Gemm | GroupedGemm):
-        row = mode == "measured" and op._replace(role=role_class(op.role)) in tables.exact
-        return row or op.precision != BF16 or BF16 in tables.wave_fit
-    if isinstance(op, Attention):
-        return op.direction in tables.attention
-    if isinstance(op, Memory):
-        return op.kind in tables.memory_fit
-    return op.beside in tables.exchanges if isinstance(op, AllToAll) else True
 
 
 def contention_family(op: Op, us: float) -> str:
@@ -238,11 +233,10 @@ def _roofline(pricer: Pricer, op: Op, peak: float) -> Quote:
 
 
 def _quote(pricer: Pricer, tables: Tables | None, op: Op) -> Quote:
-    """What an operation takes on the device of its tables."""
-    if tables and tables.library:
-        quote = Quote(*library.quote(tables.library, op, pricer.mode == "measured", pricer.compute_sms))
-        ratio = likeness.off(pricer.device, tables, op)
-        return quote._replace(us=quote.us * ratio[0]) if ratio else quote
+    """What an operation takes on the device of its tables, or on the pricer's where its kernels were published."""
+    exact, sms = pricer.mode == "measured", pricer.compute_sms
+    if reading := kernels.quote(pricer.published, pricer.device, tables, op, exact, sms):
+        return Quote(*reading)
     return _RULES[type(op)](pricer, tables, op)
 
 
@@ -250,7 +244,9 @@ def _settled(pricer: Pricer, tables: Tables | None, op: Op, quote: Quote) -> Quo
     """A quote on the device it is for, with its memory."""
     d = pricer.device
     part = tables.streamed if tables and quote.rung != "measured" else 1.0  # a row may read faster than streams
-    held = scaled(d, tables, quote, op.bytes())
+    if kernels.fitted(pricer.published, op):
+        return _no_faster(d, part, op, quote)
+    held = scaled(d, tables, quote, op.bytes(), kernels.reached(pricer.published, tables, op))
     quote = _no_faster(d, part, op, held._replace(us=sibling.paced(d, tables, op, held.us, pricer.compute_sms)))
     waits = 0.0 if isinstance(op, OFF_DEVICE) else first_bytes_us(d, tables, op)
     return quote._replace(us=max(0.0, quote.us + waits)) if waits else quote
