@@ -25,8 +25,8 @@ def errors(offs: Sequence[float], spread: float) -> Row:
     them that nine times of ten of the spread covers."""
     sizes = sorted(abs(math.exp(off) - 1) for off in offs)
     within = sum(abs(off) <= NINE_OF_TEN * spread for off in offs) / len(offs)
-    return {"rows": len(offs), "median": rounded(median(sizes)), "p95": rounded(sizes[math.ceil(0.95 * len(sizes)) - 1]),
-            "covered": rounded(within)}  # fmt: skip
+    p95 = sizes[math.ceil(0.95 * len(sizes)) - 1]
+    return {"rows": len(offs), "median": rounded(median(sizes)), "p95": rounded(p95), "covered": rounded(within)}
 
 
 def covering(offs: Sequence[float]) -> float:
