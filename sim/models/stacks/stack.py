@@ -54,8 +54,8 @@ DISPATCHERS = ("alltoall", "deepep", "hybridep")
 `--moe-flex-dispatcher-backend deepep | hybridep`; github.com/NVIDIA/Megatron-LM, megatron/core/transformer/moe)."""
 
 UNFUSED = "unfused"
-"""Attention as two batched products with a masked softmax and a dropout between them, each tensor in memory (Megatron-LM
-without flash attention: megatron/core/transformer/dot_product_attention.py)."""
+"""Attention as two batched products with a masked softmax and a dropout between them, each tensor in memory
+(Megatron-LM without flash attention: megatron/core/transformer/dot_product_attention.py)."""
 
 
 @dataclass(frozen=True)

@@ -93,9 +93,11 @@ def _family(run: Run) -> Mapping[str, Any]:
 
 
 def _of_model(family: Mapping[str, Any], run: Run) -> Mapping[str, Any]:
-    """What a family's sources say of a row's model; from so many GPUs on, where they say that (from_gpus)."""
+    """What a family's sources say of a row's model; of a GPU and from so many on, where they say that (only)."""
     own: Mapping[str, Any] = family.get("models", {}).get(run.model, {})
-    return own if (run.gpus or 1) >= own.get("from_gpus", 1) else {}
+    only = own.get("only", {})
+    alike = run.gpu == only.get("gpu", run.gpu) and (run.gpus or 1) >= only.get("from_gpus", 1)
+    return own if alike else {}
 
 
 def _stack(stacks: list[str], precision: str) -> str:

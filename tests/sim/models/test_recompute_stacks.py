@@ -210,6 +210,19 @@ def test_the_selective_policy_keeps_attention_and_every_second_product():
     assert kept(own, SELECTIVE, unit) == 2048 * (2 * (h + h + kv + w + h + h) + 4 * heads)
 
 
+def test_compiled_layers_follow_the_policy_and_float8_products_are_not_in_its_list():
+    """torchtitan's `_save_list` has aten.mm and not aten._scaled_mm."""
+    for precision, products in (("bf16", ["k", "o", "up"]), ("fp8_current", ["q", "k", "v", "o", "gate", "up"])):
+        found = scenario(
+            {"name": "torch", "compiled": True}, "llama3_8b", precision=precision, recompute="selective_op"
+        )
+        own = machine(lay_out(found))
+        (unit,) = layers(own)[:1]
+        names = [k.name for p in own.parts(unit, "B") if p.name.endswith("again") for k in p.kernels]
+        assert [name for name in names if name in ("q", "k", "v", "o", "gate", "up", "down")] == products
+        assert "sdpa" not in names
+
+
 @pytest.mark.parametrize("case", [case for case in CASES if case[0] == "torch"], ids=str)
 def test_the_policy_lies_between_all_and_nothing(case):
     own = on(*case)
@@ -277,8 +290,7 @@ def test_a_word_that_a_model_lacks_says_so():
     [
         ({"stack": "megatron", "recompute": "selective_op"}, "recompute.kind: the megatron stack has no policy by op"),
         ({"stack": "deepseek", "recompute": "selective_op"}, "it goes with: torch"),
-        ({"stack": {"name": "torch", "compiled": True}, "recompute": "selective_op"}, "torch.compile decides by"),
-        ({"stack": {"name": "torch", "compiled": True}, "recompute": {"modules": ["mlp"]}}, "recompute.modules"),
+        ({"stack": {"name": "torch", "compiled": True}, "recompute": {"modules": ["mlp"]}}, "torch.compile decides by"),
         ({"precision": "fp8_delayed", "recompute": {"modules": ["norm"]}}, "norm: delayed scaling has moved on"),
     ],
 )
