@@ -254,8 +254,8 @@ def _wait(device: str) -> None:
 def _card() -> str:
     """SM clock, watts, degrees, memory clock of the first card."""
     query = "clocks.sm,power.draw,temperature.gpu,clocks.mem"
-    told = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
-    return subprocess.run(told, capture_output=True, text=True, check=False).stdout.partition("\n")[0]
+    question = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
+    return subprocess.run(question, capture_output=True, text=True, check=False).stdout.partition("\n")[0]
 
 
 def measured(runs: Sequence[Run], device: str, out: Path) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hwmodels.refused import Refused
 from hwmodels.units import SECONDS_PER_MINUTE
-from sim.cli.command import DONE, progress
+from sim.cli.command import BUG, DONE, progress
 
 if TYPE_CHECKING:
     from sim.validation.runs.outcome import Outcome
@@ -19,6 +19,7 @@ def runs(args: argparse.Namespace) -> int:
     """A table a family goes to stdout, a row a run to --out; --write renews docs/RUNS.md of a checkout."""
     from sim.result.folder import writing
     from sim.validation.runs import page, rows, table
+    from sim.validation.runs.outcome import FAILED
 
     if args.jobs < 1:
         raise Refused(f"--jobs expects a whole number, 1 or more; found {args.jobs}")
@@ -36,7 +37,7 @@ def runs(args: argparse.Namespace) -> int:
     if args.write:
         page.PAGE.write_text(page.page(given, outcomes), encoding="utf-8")
         print(f"written to {page.PAGE}", file=sys.stderr)
-    return DONE
+    return BUG if any(each.refused.startswith(FAILED) for each in outcomes) else DONE
 
 
 def _of_families(given: "tuple[Run, ...]", names: list[str]) -> "tuple[Run, ...]":

@@ -18,13 +18,15 @@ FILES: Mapping[int, Path] = {
     gpus: SCENARIOS / "measured" / f"h200x{gpus}_torch_steps.yaml" for gpus in (2, 4)
 }  # fmt: skip
 """GPUs -> the runs, with what was measured."""
+WHOLE = {"name": "torch", "loss_parallel": False}
+"""Each rank of a tensor group has all logits."""
 KINDS: Mapping[str, Mapping[str, Any]] = {
     "ddp": {"parallel": {"zero": 0}},
     "fsdp": {"parallel": {"zero": 3}},
     "zero2": {"parallel": {"zero": 2}},
-    "tp2sp": {"parallel": {"tensor": 2, "zero": 0}},
-    "tp_sp": {"parallel": {"tensor": 4, "zero": 0}},
-    "tp2_fsdp": {"parallel": {"tensor": 2, "zero": 3}},
+    "tp2sp": {"parallel": {"tensor": 2, "zero": 0}, "stack": WHOLE},
+    "tp_sp": {"parallel": {"tensor": 4, "zero": 0}, "stack": WHOLE},
+    "tp2_fsdp": {"parallel": {"tensor": 2, "zero": 3}, "stack": WHOLE},
     "pp2_1f1b": {"parallel": {"pipeline": 2, "zero": 0}, "placement": "even"},
     "1f1b": {"parallel": {"pipeline": 4, "zero": 0}, "placement": "even"},
     "ep": {"parallel": {"expert": 4, "zero": 0}},

@@ -38,7 +38,7 @@ SHARED = ("tensor", "context", "expert_tensor")
 KINDS = {
     "deepseek": Kind("", (), ("fp8", "bf16"), eager=False, drains=True),
     "torch": Kind(
-        "torch", ("release", "compiled", "cuda_graphs", "attention"), ("bf16", "fp8_current"),
+        "torch", ("release", "compiled", "cuda_graphs", "attention", "loss_parallel"), ("bf16", "fp8_current"),
         eager=True, frees=True, plain=True, axes=SHARED, selective=True, units=True, waits=True,
     ),
     "megatron": Kind(
@@ -62,7 +62,9 @@ UNFUSED = "unfused"
 class Stack:
     """name: one of KINDS. release: of its software, in words; decides nothing by itself. compiled: torch.compile has
     fused what it can. cuda_graphs: steps are replayed as graphs, so the host launches nothing. dispatcher: one of
-    DISPATCHERS. attention: whose kernels it is, one of `hwmodels.attention.KERNELS`, or UNFUSED."""
+    DISPATCHERS. attention: whose kernels it is, one of `hwmodels.attention.KERNELS`, or UNFUSED. loss_parallel: ranks
+    that share the vocabulary share the loss, each with its part of the logits; else each gathers all of them
+    (torchtitan's parallelism.disable_loss_parallel)."""
 
     name: str = "deepseek"
     release: str = ""
@@ -70,6 +72,7 @@ class Stack:
     cuda_graphs: bool = False
     dispatcher: str = "alltoall"
     attention: str = CUDNN
+    loss_parallel: bool = True
 
     @property
     def fuses_attention(self) -> bool:

@@ -6,11 +6,15 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from time import process_time
+from traceback import print_exception
 
-from hwmodels.refused import Refused
+from hwmodels.refused import Refused, plain
 from sim.simulation import run as simulate
 from sim.validation.runs.rows import Run
 from sim.validation.runs.scenario import Mapped, mapped
+
+FAILED = "a bug of ours: "
+"""Begins the reason of a row whose simulation failed, which is nobody's wrong input."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class Outcome:
 
 
 def outcome(run: Run) -> Outcome:
-    """A row, simulated. What is refused is an outcome; what fails is a bug of ours and says of which row."""
+    """A row, simulated. What is refused is an outcome; so is what fails, a bug of ours, whose traceback goes to stderr
+    and says of which row: the other rows are answered all the same."""
     try:
         row = mapped(run)
     except Refused as refused:
@@ -56,7 +61,9 @@ def outcome(run: Run) -> Outcome:
         return Outcome(run, defaults=row.defaults, notes=row.notes, refused=_reason(refused))
     except Exception as error:
         error.add_note(f"row {run.id}: {dict(row.plain)}")
-        raise
+        print_exception(error)
+        what = plain(f"{FAILED}{type(error).__name__}: {error}")
+        return Outcome(run, defaults=row.defaults, notes=row.notes, refused=what)
 
 
 def _simulated(run: Run, row: Mapped) -> Outcome:

@@ -26,11 +26,12 @@ from sim.models.stacks.keeping import part
 from sim.models.stacks.torch.experts import own_rows
 from sim.models.stacks.torch.kernels import INDEX, WIDE, WIDTH
 from sim.models.stacks.torch.layers import parts
+from sim.models.stacks.torch.sharing import logits
 
 
 def _gradients(site: Shared, made: Made) -> float:
     """Bytes of a token that gradients take at most: of the logits; of a network's inner tensors or of attention's."""
-    h, v = site.shape.hidden, site.shape.vocabulary
+    h, v = site.shape.hidden, logits(site)
     if made.end == HEAD:
         return PLAIN_BF16.row_bytes(v) if site.stack.compiled else 2 * PLAIN_FP32.row_bytes(v)
     inner = (made.dense.fan + 1) * made.dense.width if made.dense else 0
@@ -52,12 +53,12 @@ def _norm(width: float) -> float:
 
 
 def _end(site: Shared, made: Made) -> float:
-    h, v = site.shape.hidden, site.shape.vocabulary
+    h, v = site.shape.hidden, logits(site)
     if made.end == EMBEDDING:
         return float(INDEX)
     if made.end == HEAD:
-        logits = PLAIN_BF16.row_bytes(v) if site.stack.compiled else PLAIN_FP32.row_bytes(v)
-        return _norm(h) * part(site) + PLAIN_BF16.row_bytes(h) + logits
+        read = PLAIN_BF16.row_bytes(v) if site.stack.compiled else PLAIN_FP32.row_bytes(v)
+        return _norm(h) * part(site) + PLAIN_BF16.row_bytes(h) + read
     return (2 * _norm(h) + PLAIN_BF16.row_bytes(2 * h)) * part(site) + INDEX
 
 
