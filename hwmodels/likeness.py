@@ -69,8 +69,8 @@ def off(device: Device, tables: Tables | None, op: Op) -> tuple[float, float] | 
 
 def otherwise(device: Device, tables: Tables | None, op: Op, kernel: str) -> tuple[float, float]:
     """How many times as long as a library's tables say, and the spread of that, where another kernel of attention runs,
-    or what the clock paces has another power limit than on their card."""
-    if tables is None or not tables.library or isinstance(op, Memory):
+    or the power limit is another than their card's; a job's own tables have both as they were."""
+    if tables is None or not tables.library or tables.sparse or isinstance(op, Memory):
         return 1.0, 0.0
     other = attention.off(device, kernel, op) if isinstance(op, Attention) else attention.SAME
     limit = power.off(device, tables.device)

@@ -93,8 +93,9 @@ def kept_for_weight(row: Callable[[int], float], site: Shared, made: Made, gathe
         return Kept(site.own * PLAIN_BF16.row_bytes(3 * h))
     own = Kept(t * _sides(row, site, made.mixer, share))
     if isinstance(made.network, Experts):
-        net = made.network.routed
-        return own + Kept(0.0, 0.0, row(2 * h + net.first + net.width) * site.groups.expert_tensor)
+        net, sent = made.network.routed, made.network.sent(h)
+        latent = 2 * row(made.network.latent + h) * bool(made.network.latent) * site.own
+        return own + Kept(latent, 0.0, row(2 * sent + net.first + net.width) * site.groups.expert_tensor)
     return own + Kept(t * (row(h) * share + row(h + made.network.first + made.network.width)) if made.network else 0.0)
 
 
