@@ -28,7 +28,7 @@ FOLLOWS = "follows the SMs and the clock"
 PACE = {"sms": "", "clock": "frequency"}
 """What a peak is proportional to, and its dimension."""
 
-KEYS = ("name", "architecture", "tables", "siblings", "sms", "clock", "peak_flops", *LEVELS)
+KEYS = ("name", "architecture", "tables", "siblings", "sms", "clock", "power", "peak_flops", *LEVELS)
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Device:
     """One GPU. clock_hz: boost clock of the SMs. peak_flops: format -> dense FLOP/s, only formats it has.
 
     tables: folder of its calibration tables under hwmodels/tables, or None. siblings: tables that may be transferred to
-    it, in order: each answers for the kinds of kernel that those before it lack. figures: dotted key of the document ->
-    the number with its provenance.
+    it, in order: each answers for the kinds of kernel that those before it lack. power_w: what it may draw, 0 where
+    that is not told. figures: dotted key of the document -> the number with its provenance.
     """
 
     name: str
@@ -64,6 +64,7 @@ class Device:
     host: MemoryLevel
     tables: str | None = None
     siblings: tuple[str, ...] = ()
+    power_w: float = 0.0
     figures: Mapping[str, Figure] = field(default_factory=dict, hash=False, repr=False)
 
 
@@ -143,6 +144,7 @@ def read(reading: Reading) -> Device:
         **{level: _level(reading, level) for level in LEVELS},
         tables=_tables(reading),
         siblings=_siblings(reading),
+        power_w=reading.quantity("power", "power") if reading.content("power") is not None else 0.0,
         figures=reading.figures,
     )
 

@@ -32,6 +32,7 @@ DEVICE: dict[str, str] = {
     "siblings": "Devices whose tables are carried over, in order, where it has none for a kind of kernel.",
     "sms": "Streaming multiprocessors.",
     "clock": "Boost clock of the SMs.",
+    "power": "Power limit, which sets the clock under sustained load; left out: as the card's whose tables price it.",
     "peak_flops.fp8": "Dense FLOP/s of FP8 tensor cores; left out where there are none.",
     "peak_flops.bf16": "Dense FLOP/s of BF16 tensor cores.",
     "peak_flops.tf32": "Dense FLOP/s of TF32 tensor cores.",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from hwmodels import library, likeness, sibling
+from hwmodels import attention, library, likeness, power, sibling
 from hwmodels import tables as calibration
 from hwmodels.blocks import BLOCKS, FP8, at_peak
 from hwmodels.collectives import ENOUGH_SMS, Wires, exchange_seconds
@@ -85,7 +85,8 @@ class Pricer:
     all-to-all alone on so many SMs. held: whether communication has its SMs all the time, or only while a kernel of it
     runs. waits: for peers before an exchange beside compute, as long as in the table's profile. host: what launches
     kernel by kernel, or None. library: whose kernels run, a folder in a device's tables ("": the project's own). nccl:
-    what sends and reduces; None: closed forms.
+    what sends and reduces; None: closed forms. attention: the kernel of it that runs instead of the library's own, of
+    `hwmodels.attention`.
     """
 
     device: Device
@@ -98,6 +99,7 @@ class Pricer:
     host: Launch | None = None
     library: str = ""
     nccl: Library | None = None
+    attention: str = attention.CUDNN
     known: dict[tuple[Op, bool], Price] = field(default_factory=dict, init=False, compare=False, repr=False)
     rows: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
@@ -161,6 +163,7 @@ class Pricer:
         beside_us = us * slower + (calibration.wait_us(tables, op, self.device.name) if self.waits else 0.0)
         off = likeness.off(self.device, tables, op)
         rung, spread = (rung, off[1]) if off else sibling.judged(self.device, tables, op, rung, spread)
+        spread = math.hypot(spread, _other(self, tables, op)[1])
         return Price(ns, max(1, seconds_to_ns(beside_us * MICRO)), rung, source, spread, family)
 
     def asked(self, op: Op) -> Tables | None:
@@ -242,8 +245,19 @@ def _quote(pricer: Pricer, tables: Tables | None, op: Op) -> Quote:
     if tables and tables.library:
         quote = Quote(*library.quote(tables.library, op, pricer.mode == "measured", pricer.compute_sms))
         ratio = likeness.off(pricer.device, tables, op)
-        return quote._replace(us=quote.us * ratio[0]) if ratio else quote
+        us = quote.us * (ratio[0] if ratio else 1.0) * _other(pricer, tables, op)[0]
+        return quote._replace(us=us)
     return _RULES[type(op)](pricer, tables, op)
+
+
+def _other(pricer: Pricer, tables: Tables | None, op: Op) -> tuple[float, float]:
+    """How many times as long as a library's tables say, and the spread of that, where another kernel of attention runs
+    or less power is there than its card had."""
+    if tables is None or not tables.library or not isinstance(op, PACED):
+        return 1.0, 0.0
+    kernel = attention.off(pricer.device, pricer.attention, op) if isinstance(op, Attention) else attention.SAME
+    limit = power.off(pricer.device, tables.device)
+    return kernel.ratio * limit.ratio, math.hypot(kernel.spread, limit.spread)
 
 
 def _settled(pricer: Pricer, tables: Tables | None, op: Op, quote: Quote) -> Quote:

@@ -106,6 +106,9 @@ def _calibrate_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--out", type=Path, metavar="DIR", help="default: hwmodels/tables/<device> of the trace or the GPU"
     )
+    command.add_argument(
+        "--only", nargs="+", metavar="RUN", default=[], help="with --torch: library, scaled, company, optimizers, ..."
+    )
     command.set_defaults(run=_calibrate)
 
 
@@ -119,7 +122,7 @@ def _sources(source: argparse._MutuallyExclusiveGroup) -> None:
     source.add_argument(
         "--torch",
         action="store_true",
-        help="time torch's own kernels on the CUDA device at hand, six minutes, to --out",
+        help="time torch's own kernels on the CUDA device at hand, a quarter of an hour, to --out",
     )
     source.add_argument(
         "--node", action="store_true", help="time collectives of the GPUs at hand, and beside compute, to --out"
@@ -129,6 +132,9 @@ def _sources(source: argparse._MutuallyExclusiveGroup) -> None:
     )
     source.add_argument(
         "--likeness", type=Path, metavar="DIR", help="from published times of kernels, what torch's do on other cards"
+    )
+    source.add_argument(
+        "--attention", type=Path, metavar="DIR", help="from timed backends, how long attention takes by kernel; no GPU"
     )
     source.add_argument("--stale", action="store_true", help="list tables that another program wrote; exit 1 if any")
     source.add_argument(
@@ -174,7 +180,8 @@ def _study(asked: argparse.Namespace) -> int:
 
 def _calibrate(asked: argparse.Namespace) -> int:
     source = next(name for name in SOURCES if getattr(asked, name))
-    fits = {"map": "trace", "model": "trace", "device": "trace", "scenario": "gpu", "quick": "gpu"}
+    fits = {"map": "trace", "model": "trace", "device": "trace", "scenario": "gpu", "quick": "gpu",
+            "only": "torch"}  # fmt: skip
     for option, only in fits.items():
         if getattr(asked, option) and source != only:
             raise WrongInput(f"--{option} goes with --{only}, not with --{source}")
@@ -236,20 +243,16 @@ def _from_gpu(asked: argparse.Namespace) -> int:
 
 
 def _torch(asked: argparse.Namespace) -> int:
-    import json
-
     from numerics.card.measure import require_device
-    from numerics.tables.library import BURSTS, COMPANY, SCALED
 
     require_device()
-    from numerics.card import torch_mix, torch_plan, torch_times
+    from numerics.card import torch_runs
 
+    if unknown := [name for name in asked.only if name not in torch_runs.RUNS]:
+        raise WrongInput(f"--only {unknown[0]}: no such run; legal: {', '.join(torch_runs.RUNS)}")
     folder = asked.out or Path("out") / "torch"
-    show = lambda text: print(text, flush=True)
-    torch_times.run(folder / BURSTS, show, torch_times.BUDGET_S)
-    torch_times.run(folder / SCALED, show, torch_times.BUDGET_S, torch_plan.scaled)
-    (folder / COMPANY).write_text(json.dumps({"rows": list(torch_mix.run())}) + "\n", encoding="utf-8")
-    print(f"written to {folder}: {BURSTS}, {COMPANY}, {SCALED}", file=sys.stderr)
+    files = torch_runs.run(folder, asked.only, lambda text: print(text, flush=True))
+    print(f"written to {folder}: {', '.join(files)}", file=sys.stderr)
     return DONE
 
 
@@ -263,8 +266,9 @@ def _node(asked: argparse.Namespace) -> int:
 
     count = torch.cuda.device_count()
     folder = asked.out or Path("out") / "node"
-    ranks = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "-m", "numerics.card.node"]
-    return subprocess.run([*ranks, "--out", str(folder)], check=False).returncode
+    ranks = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "-m"]
+    parts = [f"numerics.card.{part}" for part in ("node", "node_exchange", "node_steps")]
+    return max(subprocess.run([*ranks, part, "--out", str(folder)], check=False).returncode for part in parts)
 
 
 def _timed(asked: argparse.Namespace) -> int:
@@ -285,6 +289,18 @@ def _likeness(asked: argparse.Namespace) -> int:
 
     try:
         made = published.compared(asked.likeness)
+    except Refused as error:
+        raise WrongInput(str(error)) from None
+    calibrate.write(made, asked.out or TABLES)
+    print(f"written to {asked.out or TABLES}: {', '.join(made)}", file=sys.stderr)
+    return DONE
+
+
+def _attention(asked: argparse.Namespace) -> int:
+    from numerics.tables import attentions, calibrate
+
+    try:
+        made = attentions.compared(asked.attention)
     except Refused as error:
         raise WrongInput(str(error)) from None
     calibrate.write(made, asked.out or TABLES)
@@ -373,7 +389,7 @@ def _census(asked: argparse.Namespace) -> int:
 
 SOURCES = {
     "trace": _from_trace, "gpu": _from_gpu, "again": _again, "torch": _torch, "node": _node, "timed": _timed,
-    "likeness": _likeness, "stale": _stale, "moved": _moved,
+    "likeness": _likeness, "attention": _attention, "stale": _stale, "moved": _moved,
 }  # fmt: skip
 """What `calibrate` makes tables of, by its option."""
 

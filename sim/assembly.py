@@ -126,7 +126,8 @@ def _prices(key: _Priced) -> Machine:
     links, waits = wires(node, cluster.fabric), comm.waits == "measured"
     nccl = Library(node.device.architecture) if comm.collectives == NCCL else None
     pricer = Pricer(node.device, links, held, scenario.pricing, fidelity, key.always, waits,
-                    node.launch if scenario.stack.launches else None, scenario.stack.library, nccl)  # fmt: skip
+                    node.launch if scenario.stack.launches else None, scenario.stack.library, nccl,
+                    scenario.stack.attention)  # fmt: skip
     if mixture:
         load = balanced.balanced(mixture, site.own, group, -(-group // site.group_nodes))
         slots = mixture.experts + scenario.routing.redundant_experts

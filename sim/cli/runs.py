@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hwmodels.refused import Refused
 from hwmodels.units import SECONDS_PER_MINUTE
-from sim.cli.command import DONE, progress
+from sim.cli.command import BUG, DONE, progress
 
 if TYPE_CHECKING:
     from sim.validation.runs.outcome import Outcome
@@ -21,6 +21,7 @@ def runs(args: argparse.Namespace) -> int:
     docs/RUNS.md, its chart and the README's table in a checkout, --learn what the second part of intervals is."""
     from sim.result.folder import writing
     from sim.validation.runs import rows, table
+    from sim.validation.runs.outcome import FAILED
 
     if args.jobs < 1:
         raise Refused(f"--jobs expects a whole number, 1 or more; found {args.jobs}")
@@ -43,7 +44,7 @@ def runs(args: argparse.Namespace) -> int:
             args.out.write_text(table.written(given, outcomes), encoding="utf-8")
     if args.write:
         _write(every, outcomes)
-    return DONE
+    return BUG if any(each.refused.startswith(FAILED) for each in outcomes) else DONE
 
 
 def _write(given: "tuple[Run, ...]", outcomes: "list[Outcome]") -> None:

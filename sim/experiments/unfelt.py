@@ -51,6 +51,7 @@ OF_MODELS = {
         "stack.compiled",
         "stack.cuda_graphs",
         "stack.dispatcher",
+        "stack.attention",
     ),
     "no layers": PLACEMENT,
     "no experts": ("parallel.expert", "routing.kind", "routing.redundant_experts"),

@@ -14,6 +14,7 @@ from sim.models.blocks.mla import Latent
 from sim.models.layer import Unit
 from sim.models.stacks.again import Tensor, total
 from sim.models.stacks.cudnn import Shared
+from sim.models.stacks.unfused import MASK
 from sim.models.stacks.deepseek import mamba
 
 Mixer = Heads | Latent | Mamba | None
@@ -32,6 +33,15 @@ class Keeping(NamedTuple):
     experts: Callable[[Shared, Experts], list[Tensor]]
     norm: Callable[[float], float]
     gradients: Callable[[Shared, Made], float]
+
+
+def scores(site: Shared, heads: int) -> list[Tensor]:
+    """Of a token, where attention is not one kernel: the softmax's output, the dropout's and its mask, by head and key
+    (arXiv:2205.05198 sec 4.1: five bytes); made again with core attention."""
+    if site.stack.fuses_attention:
+        return []
+    each = 2 * PLAIN_BF16.row_bytes(1) + MASK
+    return [Tensor(float(each * heads * site.attending[1]), ("core_attention",))]
 
 
 def part(site: Shared) -> float:

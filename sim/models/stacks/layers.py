@@ -103,7 +103,8 @@ def _with_again(stack: Stack, site: Shared, made: Made, unit: Unit, own: tuple[P
     """A backward behind what it computes again: of the layer at its start, of a module at that of its half."""
     if unit.checkpoint or site.recompute.kind == SELECTIVE:
         forward = parts(stack, site, made, unit, "F")
-        return _again(stack, forward if unit.checkpoint else unsaved(forward, stack.around), BEGIN) + own
+        left = forward if unit.checkpoint else unsaved(forward, stack.around, site.stack.compiled)
+        return _again(stack, left, BEGIN) + own
     if not site.recompute.modules:
         return own
     network = _modules(stack, site, made._replace(mixer=None), unit, made.network)

@@ -6,15 +6,19 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from time import process_time
+from traceback import print_exception
 from typing import Any, NamedTuple
 
-from hwmodels.refused import Refused
+from hwmodels.refused import Refused, plain
 from sim.analysis import left_out
 from sim.scenario.values import Scenario
 from sim.simulation import run as simulate
 from sim.validation.rival import rival
 from sim.validation.runs.rows import Run
 from sim.validation.runs.scenario import Mapped, mapped
+
+FAILED = "a bug of ours: "
+"""Begins the reason of a row whose simulation failed, which is nobody's wrong input."""
 
 
 class Answer(NamedTuple):
@@ -101,18 +105,20 @@ class Row(NamedTuple):
 
 
 def row(run: Run) -> Row:
-    """What is refused says why."""
+    """What is refused says why, and so does what fails (see `outcome`)."""
     said = None
     try:
         said = mapped(run)
         return Row(run, said, said.scenario)
     except Refused as refused:
         return Row(run, said, None, _reason(refused))
+    except Exception as error:
+        return Row(run, said, None, _failure(run.id, error))
 
 
 def outcome(run: Run, beside: bool = False) -> Outcome:
-    """A row, simulated. What is refused is an outcome; what fails is a bug of ours and says of which row. beside:
-    whether the closed form is asked too."""
+    """A row, simulated. What is refused is an outcome; so is what fails, a bug of ours, whose traceback goes to stderr
+    and says of which row: the other rows are answered all the same. beside: whether the closed form is asked too."""
     said = row(run)
     return said.outcome(_answer(run.id, said.scenario, beside) if said.scenario else Answer(refused=said.refused))
 
@@ -130,8 +136,14 @@ def _answer(name: str, scenario: Scenario, beside: bool) -> Answer:
     except Refused as refused:
         return Answer(refused=_reason(refused))
     except Exception as error:
-        error.add_note(f"row {name}")
-        raise
+        return Answer(refused=_failure(name, error))
+
+
+def _failure(name: str, error: Exception) -> str:
+    """A bug of ours, with its traceback on stderr."""
+    error.add_note(f"row {name}")
+    print_exception(error)
+    return plain(f"{FAILED}{type(error).__name__}: {error}")
 
 
 def _reason(refused: Refused) -> str:

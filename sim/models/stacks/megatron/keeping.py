@@ -88,6 +88,7 @@ def _attended(site: Shared, width: int, heads: int) -> list[Tensor]:
         Tensor(PLAIN_BF16.row_bytes(width), again if copy else ()),
         Tensor(PLAIN_FP32.row_bytes(heads), again),
         *copy,
+        *keeping.scores(site, heads),
     ]
 
 
