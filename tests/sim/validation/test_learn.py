@@ -75,6 +75,13 @@ ANSWER = Answer(
 )  # fmt: skip
 
 
+def test_a_family_counts_less_than_its_layouts():
+    """However many a publisher ran: they are wrong together."""
+    one = [Case("large", f"a{n}", DENSE, 0.01, 0.0, 0.0, 0) for n in range(361)]
+    rest = [Case(f"small {n}", f"b{n}", DENSE, 0.4, 0.0, 0.0, 0) for n in range(2)]
+    assert spreads([*one, *rest], PLAIN)["dense"].above > 0.3  # two of 363 layouts, but two of 21 in weight
+
+
 def test_cases_are_logarithms_over_the_predicted_step():
     (case,) = cases([Outcome(ROWS[0], ANSWER), Outcome(ROWS[1], Answer(refused="no"))])
     assert case.error == pytest.approx(log(ROWS[0].step_s)) and case.unsaid == 1
