@@ -61,6 +61,9 @@ FEW_ROWS = ((64, 0.12), (256, 0.39), (1 << 10, 0.58))
 """Rows an expert and the part of the peak that a grouped product of so few reaches; more: as a plain one, a twentieth
 less (TensorRT-LLM's and DeepGEMM's rows there and in InferSim)."""
 GROUPED = 0.95
+ACCUMULATE = 0.8
+"""Of the bytes of its sums that a weight gradient adds to a product's time (rows of SimuMax,
+github.com/MooreThreads/SimuMax, B200: 0.77 dense, 0.83 grouped)."""
 BACKWARD = 0.8
 """Attention's rate backward over that forward (cuDNN's rows of SimuMax, github.com/MooreThreads/SimuMax)."""
 EXCHANGE = {"hopper": 322e9, "blackwell": 350e9}
@@ -131,7 +134,16 @@ def _arithmetic(machine: Machine, op: Gemm | GroupedGemm | Attention) -> float:
     narrow = op.precision != "bf16"
     reached = _reached(card, op, device.architecture == "hopper", narrow)
     clock = min(EIGHT_BIT_CLOCK, card.clock) if narrow else card.clock
-    return FIXED[0] * op.kernels + max(op.flop() * clock / (reached * peak), least)
+    added = _accumulated(op) / device.hbm.bandwidth_bytes_per_s
+    return FIXED[0] * op.kernels + max(op.flop() * clock / (reached * peak), least) + added
+
+
+def _accumulated(op: Gemm | GroupedGemm) -> float:
+    """Bytes by which a weight gradient takes longer than a product of its shape: FP32 sums read and written."""
+    if op.role != "wgrad":
+        return 0.0
+    outputs = op.m * op.n if isinstance(op, Gemm) else op.groups * op.n * op.k
+    return ACCUMULATE * outputs * (8.0 if not isinstance(op, Gemm) or op.result == "fp32" else 2.0)
 
 
 def _reached(card: Card, op: Gemm | GroupedGemm, hopper: bool, narrow: bool) -> float:

@@ -27,6 +27,9 @@ def test_a_product_is_its_arithmetic_over_what_such_sizes_reach():
     op = Gemm(8192, 8192, 8192, precision="bf16")
     wanted = rival.FIXED[0] + op.flop() * 1.05 / (0.70 * 989e12)  # between 1 and 3 TFLOP on an H100
     assert rival._seconds(machine(), op) == pytest.approx(wanted)
+    sums = op._replace(role="wgrad")
+    added = 0.8 * 8 * 8192**2 / 3.35e12
+    assert rival._seconds(machine(), sums) == pytest.approx(wanted + added)
     few = GroupedGemm(8, 8 * 32, 4096, 4096, precision="bf16")
     assert rival._reached(CARDS["H"], few, True, False) == 0.12
     assert rival._reached(CARDS["H"], few._replace(rows=8 * 4096), True, False) == pytest.approx(0.95 * 0.70)
