@@ -31,7 +31,20 @@ FOLLOWS = "follows the SMs and the clock"
 PACE = {"sms": "", "clock": "frequency"}
 """What a peak is proportional to, and its dimension."""
 
-KEYS = ("name", "architecture", "tables", "siblings", "dies", "sms", "clock", "peak_flops", *LEVELS, L3)
+KEYS = (
+    "name",
+    "architecture",
+    "tables",
+    "siblings",
+    "dies",
+    "sms",
+    "clock",
+    "power",
+    "spread",
+    "peak_flops",
+    *LEVELS,
+    L3,
+)
 
 
 @dataclass(frozen=True)
@@ -53,8 +66,10 @@ class Device:
 
     l3: cache behind the L2 caches of its dies, or None. dies: that compute; descriptive, as prices are of whole
     devices. tables: folder of its calibration tables under hwmodels/tables, or None. siblings: tables that may be
-    transferred to it, in order: each answers for the kinds of kernel that those before it lack. figures: dotted key of
-    the document -> the number with its provenance.
+    transferred to it, in order: each answers for the kinds of kernel that those before it lack. power_w: what it may
+    draw, 0 where
+    that is not told. spread: relative standard deviation of the speed of such cards. figures: dotted key of the
+    document -> the number with its provenance.
     """
 
     name: str
@@ -71,6 +86,8 @@ class Device:
     dies: int = 1
     tables: str | None = None
     siblings: tuple[str, ...] = ()
+    power_w: float = 0.0
+    spread: float = 0.0
     figures: Mapping[str, Figure] = field(default_factory=dict, hash=False, repr=False)
 
     @property
@@ -157,6 +174,8 @@ def read(reading: Reading) -> Device:
         dies=reading.count("dies") if reading.content("dies") is not None else 1,
         tables=_tables(reading),
         siblings=_siblings(reading),
+        power_w=reading.quantity("power", "power") if reading.content("power") is not None else 0.0,
+        spread=reading.quantity("ratio", "spread") if reading.content("spread") is not None else 0.0,
         figures=reading.figures,
     )
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from hwmodels import library
+from hwmodels import attention, library, power
 from hwmodels import tables as calibration
 from hwmodels.device import Device
 from hwmodels.library import Reading
@@ -122,15 +122,19 @@ def shelf(device: Device, called: str) -> tuple[Tables, ...]:
 # --- products ---------------------------------------------------------------------------------------------------------
 
 
-def quote(own: Kernels | None, device: Device, tables: Tables | None, op: Op, exact: bool, sms: int) -> Reading | None:
+def quote(
+    own: Kernels | None, device: Device, tables: Tables | None, op: Op, exact: bool, sms: int, kernel: str
+) -> Reading | None:
     """The time of a library's operation: on the device itself where its kernels were published, or on that of the
-    tables, as `hwmodels.library.quote` has it, for the device to scale. None where neither knows a library."""
-    if own and (product := fitted(own, op)):
+    tables, as `hwmodels.library.quote` has it, for the device to scale. kernel: of attention. None where neither knows
+    a library."""
+    if own and (product := fitted(own, tables, op)):
         return _of_tiles(own, product, device, op, sms)
     if tables is None or tables.library is None:
         return None
     reading = library.quote(tables.library, op, exact, sms)
-    return reading._replace(us=reading.us * times(own, op)) if own else reading
+    longer = times(own, op) if own and stands(own, tables) else 1.0
+    return reading._replace(us=reading.us * longer * otherwise(device, tables, op, kernel)[0])
 
 
 def _of_tiles(own: Kernels, product: Product, device: Device, op: Op, sms: int) -> Reading:
@@ -144,9 +148,16 @@ def _of_tiles(own: Kernels, product: Product, device: Device, op: Op, sms: int) 
     return Reading(us, rung, product.source, product.spread if between else product.held, "")
 
 
-def fitted(own: Kernels | None, op: Op) -> Product | None:
-    """The model that an operation goes by, if any."""
-    return own.products.get(op.precision) if own and isinstance(op, Gemm | GroupedGemm) else None
+def fitted(own: Kernels | None, tables: Tables | None, op: Op) -> Product | None:
+    """The model that an operation goes by, if any; a job's own tables come before it."""
+    if own is None or not isinstance(op, Gemm | GroupedGemm) or (tables and tables.sparse):
+        return None
+    return own.products.get(op.precision)
+
+
+def stands(own: Kernels | None, tables: Tables | None) -> bool:
+    """Whether tables are those that stand for what has no model."""
+    return bool(own and tables and tables.library and tables.library.folder == own.of)
 
 
 def _between(product: Product, work: Shape) -> bool:
@@ -156,6 +167,16 @@ def _between(product: Product, work: Shape) -> bool:
 
 
 # --- what is carried over ---------------------------------------------------------------------------------------------
+
+
+def otherwise(device: Device, tables: Tables | None, op: Op, kernel: str) -> tuple[float, float]:
+    """How many times as long as a library's tables say, and the spread of that, where another kernel of attention runs,
+    or the power limit is another than their card's; a job's own tables have both as they were."""
+    if tables is None or not tables.library or tables.sparse or isinstance(op, Memory):
+        return 1.0, 0.0
+    other = attention.off(device, kernel, op) if isinstance(op, Attention) else attention.SAME
+    limit = power.off(device, tables.device)
+    return other.ratio * limit.ratio, math.hypot(other.spread, limit.spread)
 
 
 def times(own: Kernels, op: Op) -> float:
@@ -183,7 +204,7 @@ def reached(own: Kernels | None, tables: Tables | None, op: Op) -> float:
 
 
 def _stream(own: Kernels | None, tables: Tables | None, op: Op) -> Stream | None:
-    if not isinstance(op, Memory) or own is None or tables is None or tables.library is None:
+    if not isinstance(op, Memory) or own is None or not stands(own, tables):
         return None
     name = "casts" if op.kind.startswith(CASTS) else OTHERS
     return own.streams.get(name) or own.streams.get(OTHERS)
@@ -192,7 +213,6 @@ def _stream(own: Kernels | None, tables: Tables | None, op: Op) -> Stream | None
 def spread(own: Kernels | None, tables: Tables | None, op: Op) -> float:
     """How far what is carried over from a library's tables may be off; 0 where no row says."""
     if isinstance(op, Attention):
-        carried = own and own.heads and tables and tables.library
-        return nearest(own.heads, op).spread if own and carried else 0.0
+        return nearest(own.heads, op).spread if own and own.heads and stands(own, tables) else 0.0
     stream = _stream(own, tables, op)
     return stream.spread if stream else 0.0

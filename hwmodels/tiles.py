@@ -57,13 +57,14 @@ class Shape(NamedTuple):
 
 def shape(op: Gemm | GroupedGemm) -> Shape:
     """What a product multiplies: an input's gradient is the product of the transposed weights; a weight's gradient that
-    of its sides over the tokens, written in BF16 or added to FP32."""
+    of its sides over the tokens, written in BF16 or added to FP32 (of grouped ones without what adds them:
+    `hwmodels.memory.without_sums`)."""
     if isinstance(op, Gemm):
         added = op.role == "wgrad" and op.result == "fp32"
         return Shape(1, op.m, op.n, op.k, op._replace(role="fprop").bytes(), float(op.m * op.n) * added)
     rows = op.rows / op.groups
     if op.role == "wgrad":
-        return Shape(op.groups, op.k, op.n, rows, op.bytes())
+        return Shape(op.groups, op.k, op.n, rows, op._replace(result="bf16").bytes())
     return Shape(op.groups, rows, op.n, op.k, op.bytes())
 
 

@@ -104,6 +104,7 @@ def _calibrate_options(command: argparse.ArgumentParser) -> None:
         "--device", metavar="NUMBER", default="", help="with --trace: of several devices in the file, only this one"
     )
     command.add_argument("--model", type=Path, metavar="YAML", help="with --trace: dimensions; default: DeepSeek-V3's")
+    command.add_argument("--for", metavar="SCENARIO", help="with --trace: which of its operations that prices")
     command.add_argument(
         "--scenario", type=Path, metavar="YAML", help="with --gpu: whose ops; default: scenarios/v3_2048gpu.yaml"
     )
@@ -113,6 +114,7 @@ def _calibrate_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--out", type=Path, metavar="DIR", help="default: hwmodels/tables/<device> of the trace or the GPU"
     )
+    command.add_argument("--only", nargs="+", metavar="RUN", default=[], help="with --torch: library, heads, ...")
     command.set_defaults(run=_calibrate)
 
 
@@ -126,13 +128,16 @@ def _sources(source: argparse._MutuallyExclusiveGroup) -> None:
     source.add_argument(
         "--torch",
         action="store_true",
-        help="time torch's own kernels on the CUDA device at hand, six minutes, to --out",
+        help="time torch's own kernels on the CUDA device at hand, a quarter of an hour, to --out",
     )
     source.add_argument(
         "--node", action="store_true", help="time collectives of the GPUs at hand, and beside compute, to --out"
     )
     source.add_argument(
         "--timed", type=Path, metavar="DIR", help="tables of torch's kernels from what --torch wrote; no GPU"
+    )
+    source.add_argument(
+        "--attention", type=Path, metavar="DIR", help="from timed backends, how long attention takes by kernel; no GPU"
     )
     source.add_argument("--stale", action="store_true", help="list tables that another program wrote; exit 1 if any")
     source.add_argument(
@@ -178,8 +183,8 @@ def _study(asked: argparse.Namespace) -> int:
 
 def _calibrate(asked: argparse.Namespace) -> int:
     source = next(name for name in SOURCES if getattr(asked, name))
-    fits = {"map": "trace", "model": "trace", "device": "trace", "scenario": "gpu", "quick": "gpu"}
-    for option, only in fits.items():
+    fits = {"map": "trace", "model": "trace", "device": "trace", "for": "trace", "scenario": "gpu", "quick": "gpu"}
+    for option, only in (fits | {"only": "torch"}).items():
         if getattr(asked, option) and source != only:
             raise WrongInput(f"--{option} goes with --{only}, not with --{source}")
     if source == "stale" and asked.out:
@@ -205,12 +210,19 @@ def _from_trace(asked: argparse.Namespace) -> int:
     except Refused as error:  # TraceError, DocumentError, UnknownCardError: each says what is wrong
         raise WrongInput(_line(asked.trace, error)) from None
     print("\n".join(recording.report(result)))
-    if not (asked.out or result.whole):
+    scenario = getattr(asked, "for")
+    if not (asked.out or result.whole or scenario):
         print("nothing written: say where with --out DIR", file=sys.stderr)
         return DONE
-    folder = asked.out or TABLES / result.device
+    own = TABLES / result.device if result.whole else Path("out", "traces", asked.trace.name.partition(".")[0])
+    folder = asked.out or own
     calibrate.write(result.tables, folder)
     print(f"written to {folder}: {', '.join(sorted(result.tables))}", file=sys.stderr)
+    if scenario:
+        from numerics.tables import coverage
+
+        print("\n".join(coverage.lines(scenario, folder)))
+        print(f"priced so: python -m sim {scenario} tables={folder}", file=sys.stderr)
     return DONE
 
 
@@ -240,20 +252,14 @@ def _from_gpu(asked: argparse.Namespace) -> int:
 
 
 def _torch(asked: argparse.Namespace) -> int:
-    import json
-
     from numerics.card.measure import require_device
-    from numerics.tables.library import BURSTS, COMPANY, SCALED
 
     require_device()
-    from numerics.card import torch_mix, torch_plan, torch_times
+    from numerics.card import torch_runs
 
     folder = asked.out or Path("out") / "torch"
-    show = lambda text: print(text, flush=True)
-    torch_times.run(folder / BURSTS, show, torch_times.BUDGET_S)
-    torch_times.run(folder / SCALED, show, torch_times.BUDGET_S, torch_plan.scaled)
-    (folder / COMPANY).write_text(json.dumps({"rows": list(torch_mix.run())}) + "\n", encoding="utf-8")
-    print(f"written to {folder}: {BURSTS}, {COMPANY}, {SCALED}", file=sys.stderr)
+    files = torch_runs.run(folder, asked.only, lambda text: print(text, flush=True))
+    print(f"written to {folder}: {', '.join(files)}", file=sys.stderr)
     return DONE
 
 
@@ -267,8 +273,9 @@ def _node(asked: argparse.Namespace) -> int:
 
     count = torch.cuda.device_count()
     folder = asked.out or Path("out") / "node"
-    ranks = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "-m", "numerics.card.node"]
-    return subprocess.run([*ranks, "--out", str(folder)], check=False).returncode
+    ranks = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "-m"]
+    parts = [f"numerics.card.{part}" for part in ("node", "node_exchange", "node_steps")]
+    return max(subprocess.run([*ranks, part, "--out", str(folder)], check=False).returncode for part in parts)
 
 
 def _timed(asked: argparse.Namespace) -> int:
@@ -285,16 +292,21 @@ def _timed(asked: argparse.Namespace) -> int:
 
 
 def _tables(asked: argparse.Namespace) -> int:
-    from numerics.tables import calibrate, kernel_models
+    from numerics.tables import kernel_models
+
+    print(f"written: {', '.join(kernel_models.write(asked.data, asked.out or TABLES))}", file=sys.stderr)
+    return DONE
+
+
+def _attention(asked: argparse.Namespace) -> int:
+    from numerics.tables import attentions, calibrate
 
     try:
-        made = kernel_models.made(asked.data)
+        made = attentions.compared(asked.attention)
     except Refused as error:
         raise WrongInput(str(error)) from None
-    for device, table in made.items():
-        folder = (asked.out or TABLES) / device / kernel_models.LIBRARY
-        calibrate.write({"kernels": table}, folder)
-        print(f"written to {folder}: kernels", file=sys.stderr)
+    calibrate.write(made, asked.out or TABLES)
+    print(f"written to {asked.out or TABLES}: {', '.join(made)}", file=sys.stderr)
     return DONE
 
 
@@ -379,7 +391,7 @@ def _census(asked: argparse.Namespace) -> int:
 
 SOURCES = {
     "trace": _from_trace, "gpu": _from_gpu, "again": _again, "torch": _torch, "node": _node, "timed": _timed,
-    "stale": _stale, "moved": _moved,
+    "attention": _attention, "stale": _stale, "moved": _moved,
 }  # fmt: skip
 """What `calibrate` makes tables of, by its option."""
 

@@ -6,7 +6,7 @@ time.
 
 from pathlib import Path
 
-from numerics.tables import attention_models, product_models, provenance, published, stream_models
+from numerics.tables import attention_models, calibrate, product_models, provenance, published, stream_models
 from numerics.tables.calibrate import Table, rounded
 from numerics.tables.published import CARDS, LIBRARY, OF, Card
 
@@ -41,3 +41,12 @@ def made(folder: Path) -> dict[str, Table]:
             },
         }  # fmt: skip
     return out
+
+
+def write(data: Path, out: Path) -> list[str]:
+    """Make the tables of a folder of published kernels below another; the names of those that were written. Raises
+    Refused."""
+    tables = made(data)
+    for device, table in tables.items():
+        calibrate.write({"kernels": table}, out / device / LIBRARY)
+    return [f"{device}/{LIBRARY}" for device in tables]

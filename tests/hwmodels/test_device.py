@@ -102,7 +102,8 @@ def test_every_number_says_kind_and_source(found: device.Device) -> None:
     levels = [*device.LEVELS, *([device.L3] if found.l3 else [])]
     expected |= {f"{level}.{part}" for level in levels for part in ("capacity", "latency", "bandwidth")}
     expected |= {"dies"} if found.dies > 1 else set()
-    assert set(found.figures) == expected
+    assert set(found.figures) - {"power"} == expected | {"spread"}
+    assert found.power_w == (found.figures["power"].value if "power" in found.figures else 0.0)
     for figure in found.figures.values():
         assert figure.kind in KINDS and len(figure.source) > 10
     assert found.figures["hbm.bandwidth"].value == found.hbm.bandwidth_bytes_per_s

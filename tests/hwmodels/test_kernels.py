@@ -128,5 +128,5 @@ def test_models_are_small_and_quick() -> None:
     card, own = device.load("b200"), kernels.kernels(device.load("b200"), "torch")
     begun = time.process_time()
     for m in range(1024, 1124):
-        kernels.quote(own, card, None, SQUARE._replace(m=m), True, 148)
+        kernels.quote(own, card, None, SQUARE._replace(m=m), True, 148, "cudnn")
     assert loaded - start < 0.1 and (time.process_time() - begun) / 100 < 250e-6

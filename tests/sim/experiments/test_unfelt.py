@@ -73,9 +73,10 @@ ELSEWHERE = {
     "name", "outputs", "detail", "fold",  # decide no figure, as docs/REFERENCE.md says
     "cluster.node", "cluster.fabric", "model",  # documents, whose keys are gone through by themselves
     "parallel.reshard",  # has one legal value, but for parallel.zero 3
-    "stack.release", "stack.compiled", "stack.cuda_graphs", "stack.dispatcher",  # likewise
+    "stack.release", "stack.compiled", "stack.cuda_graphs", "stack.dispatcher", "stack.loss_parallel",  # likewise
     "recompute.method", "routing.spread", "routing.max_vio", "routing.histogram",  # refused where they do not belong
     "schedule.group",  # likewise: of interleaved stages
+    "tables",  # of a trace: tests/numerics/tables/test_traced.py
     *(f"batch.lengths.{key}" for key in ("kind", "length", "low", "high", "median", "sigma", "histogram")),  # likewise
 }  # fmt: skip
 
