@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from hwmodels import library, likeness, sibling
+from hwmodels import library, likeness, sibling, unlike
 from hwmodels import tables as calibration
 from hwmodels.attention import CUDNN
 from hwmodels.beside import contention_family
@@ -86,7 +86,8 @@ class Pricer:
     runs. waits: for peers before an exchange beside compute, as long as in the table's profile. host: what launches
     kernel by kernel, or None. library: whose kernels run, a folder in a device's tables ("": the project's own). nccl:
     what sends and reduces; None: closed forms. attention: whose kernel of it runs, of `hwmodels.attention`. own: tables
-    of a trace, as JSON, which are asked first ("": none).
+    of a trace, as JSON, which are asked first ("": none). cards: that wait for each other, so that the slowest counts
+    (`hwmodels.unlike`).
     """
 
     device: Device
@@ -101,6 +102,7 @@ class Pricer:
     nccl: Library | None = None
     attention: str = CUDNN
     own: str = ""
+    cards: int = 1
     known: dict[tuple[Op, bool], Price] = field(default_factory=dict, init=False, compare=False, repr=False)
     rows: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
@@ -146,7 +148,7 @@ class Pricer:
         Refused."""
         key = (op, on_comm_sms)
         if key not in self.known:
-            self.known[key] = self._price(op, on_comm_sms)
+            self.known[key] = self._of_slowest(op, self._price(op, on_comm_sms))
         return self.known[key]
 
     def _price(self, op: Op, on_comm_sms: bool) -> Price:
@@ -167,6 +169,15 @@ class Pricer:
         rung, spread = (rung, off[1]) if off else sibling.judged(self.device, tables, op, rung, spread)
         spread = math.hypot(spread, likeness.otherwise(self.device, tables, op, self.attention)[1])
         return Price(ns, max(1, seconds_to_ns(beside_us * MICRO)), rung, source, spread, family)
+
+    def _of_slowest(self, op: Op, price: Price) -> Price:
+        """A price of a mean card on the slowest of those that wait for each other; a job's own tables have that."""
+        tables = self.asked(op)
+        if not self.library or not isinstance(op, PACED) or (tables and tables.sparse):
+            return price
+        ratio, spread = unlike.off(self.device, self.cards)
+        ns, beside_ns = round(price.ns * ratio), round(price.beside_ns * ratio)
+        return price._replace(ns=ns, beside_ns=beside_ns, spread=math.hypot(price.spread, spread))
 
     def asked(self, op: Op) -> Tables | None:
         """The first tables that know the class of an operation; where none does, those of a job that have its kind at

@@ -86,11 +86,12 @@ def prices(scenario: Scenario, always: bool) -> Machine:
     cluster, batch = scenario.cluster, scenario.batch
     assert cluster is not None
     node, fabric = cluster.node, cluster.fabric
+    cards = cluster.gpus if scenario.stack.library else 0  # no other tables go by how many there are
     decide = (
         node, node.figures, node.device.figures, fabric, fabric.figures if fabric else None,
         scenario.model, scenario.precision, scenario.states, scenario.recompute, scenario.stack, scenario.pricing,
         scenario.comm, scenario.parallel, batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts,
-        scenario.tables, always, _documents(scenario), scenario.overlap.tensor,
+        scenario.tables, always, _documents(scenario), scenario.overlap.tensor, cards,
     )  # fmt: skip
     return _prices(_Priced(repr(decide), scenario, always)).keeping(cluster=cluster)
 
@@ -127,7 +128,7 @@ def _prices(key: _Priced) -> Machine:
     fidelity = Fidelity(comm.exchange, comm.warps, nccl=nccl)
     pricer = Pricer(node.device, links, held, scenario.pricing, fidelity, key.always, waits,
                     node.launch if scenario.stack.launches else None, scenario.stack.library, nccl,
-                    scenario.stack.attention, scenario.tables)  # fmt: skip
+                    scenario.stack.attention, scenario.tables, cluster.gpus)  # fmt: skip
     if mixture:
         load = balanced.balanced(mixture, site.own, group, -(-group // site.group_nodes))
         slots = mixture.experts + scenario.routing.redundant_experts
