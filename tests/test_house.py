@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "numerics": {"numerics", "hwmodels", "sim"},
 }
 REPORTS_MAY_READ = {"sim.trace", "sim.result", "hwmodels.units", "hwmodels.refused"}
-NUMERICS_MAY_READ = ("sim.models", "sim.scenario")
+NUMERICS_MAY_READ = ("sim.models", "sim.scenario", "sim.layout", "sim.assembly")
 DOORS = {
     "simpy": {"sim/engine/clock.py"},
     "networkx": {"hwmodels/fabric.py"},

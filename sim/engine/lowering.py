@@ -13,6 +13,7 @@ from hwmodels.collectives import Hindrance
 from hwmodels.units import NS_PER_S
 from sim.engine.actor import LOCAL, NOWHERE, Actor, Job, Route, Sync
 from sim.engine.actor import Message as Named
+from sim.engine.beside import slowed
 from sim.engine.events import alone
 from sim.engine.kit import Kit, kit_of
 from sim.layout import optimizer
@@ -85,11 +86,14 @@ def lower(plan: Plan, machine: Machine | None) -> Lowered:
         tuple(kits.of(step, *edges[p][number]) for number, step in enumerate(steps))
         for p, steps in enumerate(plan.program.steps)
     )
-    send = cache(partial(_send, plan, machine))
-    jobs = tuple(_jobs(plan, p, row, send) for p, row in enumerate(table))
-    tails = tuple(optimizer.tail(plan, machine, p) if machine else optimizer.NO_TAIL for p in range(len(jobs)))
+    tails = tuple(optimizer.tail(plan, machine, p) if machine else optimizer.NO_TAIL for p in range(len(table)))
     reduced = reductions(plan, machine) if machine else ()
     syncs = tuple(_sync(plan, machine, tails[p], p, reduced, row) for p, row in enumerate(table))
+    if machine and any(sync.early for sync in syncs):
+        table = tuple(slowed(machine, row, sync) for row, sync in zip(table, syncs, strict=True))
+        syncs = tuple(_sync(plan, machine, tails[p], p, reduced, row) for p, row in enumerate(table))
+    send = cache(partial(_send, plan, machine))
+    jobs = tuple(_jobs(plan, p, row, send) for p, row in enumerate(table))
     layers = tuple(relative(stage)[1] for stage in machine.stages) if machine else (0,) * plan.program.stages
     return Lowered(table, jobs, syncs, tails, layers, reduced)
 

@@ -294,10 +294,7 @@ def _recompute(s: Settings, layers: int) -> Any:
             s.note(f"{A}mode", "a budget of torch.compile cannot be told; nothing is computed again here")
         return "full" if mode == "full" else "none"
     if option == "op":
-        if "compiled" not in _stack(s):
-            return "selective_op"
-        s.note(f"{A}selective_ac_option", "op by op is not here where layers are compiled; every second layer is taken")
-        option = "2"
+        return "selective_op"
     if not option.isdigit() or not 0 <= int(option[:6]) <= layers:
         what = f"found {option!r}; legal: op, or every how many layers, 1 to {layers}"
         raise s.refusal(f"{A}selective_ac_option", what)

@@ -14,7 +14,7 @@ from sim import assembly
 from sim.engine import arrays, events, steps
 from sim.engine.actor import Job, Sync
 from sim.engine.lowering import lower
-from sim.engine.wire import GATHER
+from sim.engine.wire import GATHER, REDUCE, SLICE
 from sim.layout import plan
 from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT
 from sim.scenario import Fault, load
@@ -114,6 +114,41 @@ def test_a_reduction_before_a_message_by_hand() -> None:
     syncs = [Sync(((0, 1, 100),))]
     many, one = oracle.both(jobs, syncs, 1, 1, own_duration(jobs), own_wire)
     oracle.same(many, one, jobs, 1)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    ready=st.tuples(*[st.integers(0, 8)] * 2), halves=st.tuples(*[st.integers(1, 9)] * 2),
+    ns=st.tuples(*[st.integers(0, 6)] * 2),
+)  # fmt: skip
+def test_messages_pass_between_slices_of_reductions(ready, halves, ns):
+    """On two replicas that come at different times, halves of a slice apart, so that much falls into one nanosecond."""
+    half = SLICE // 2
+    jobs = [(
+        Job(fixed("BW", (2, -1), [half], [0])), Job(fixed("B", (1, -1), [half], [2]), sends=((2, ns[0] * half),)),
+        Job(fixed("B", (0, -1), [half], [2]), sends=((2, ns[1] * half),)),
+    )]  # fmt: skip
+    times = [np.array([half, half]), np.array(ready) * half, np.array(ready[::-1]) * half]
+    duration = lambda position, step: lambda number, starts: times[step]
+    syncs = [Sync(((0, 2, halves[0] * half), (0, 1, halves[1] * half)), 5)]
+    many, one = oracle.both(jobs, syncs, 2, 1, duration, own_wire)
+    oracle.same(many, one, jobs, 2)
+    for replica in range(2):
+        mine = [t for t in many.network[0] if t.kind == REDUCE]
+        assert sum(int(t.ends[replica] - t.starts[replica]) for t in mine) == sum(halves) * half
+
+
+def test_a_reduction_lets_a_message_pass_by_hand() -> None:
+    """Begun at 10, 5.2 slices long; the message that is ready in its fourth slice leaves behind that."""
+    work = 3 * SLICE + 7
+    jobs = [(Job(fixed("BW", (1, -1), [10], [0])), Job(fixed("B", (0, -1), [work], [2]), sends=((2, 5),)))]
+    syncs = [Sync(((0, 1, 26 * SLICE // 5),))]
+    many, one = oracle.both(jobs, syncs, 1, 1, own_duration(jobs), own_wire)
+    oracle.same(many, one, jobs, 1)
+    sent = sorted((int(t.starts[0]), int(t.ends[0]), t.kind) for t in many.network[0])
+    passes = 10 + 4 * SLICE
+    assert sent == [(10, passes, 3), (passes, passes + 5, 2), (passes + 5, passes + 5 + 6 * SLICE // 5, 3)]
+    assert many.reduced[0].tolist() == [passes + 5 + 6 * SLICE // 5]
 
 
 def test_a_message_that_the_last_holder_waits_for_goes_first() -> None:

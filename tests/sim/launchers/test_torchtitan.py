@@ -103,10 +103,7 @@ def test_a_key_says_a_key(tmp_path: Path, parts: dict[str, str], key: str, value
         ('mode = "selective"\nselective_ac_option = "0"', "full"),
         ('mode = "selective"\nselective_ac_option = "1"', "full"),
         ('mode = "selective"\nselective_ac_option = "op"', "selective_op"),
-        (
-            'mode = "selective"\nselective_ac_option = "op"\n[compile]\nenable = true',
-            {"layers": 2, "method": "every"},
-        ),
+        ('mode = "selective"\nselective_ac_option = "op"\n[compile]\nenable = true', "selective_op"),
     ],
 )
 def test_activation_checkpoints(tmp_path: Path, text: str, value: Any) -> None:
