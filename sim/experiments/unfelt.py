@@ -51,6 +51,7 @@ OF_MODELS = {
         "stack.release",
         "stack.compiled",
         "stack.cuda_graphs",
+        "stack.graphed",
         "stack.dispatcher",
         "stack.attention",
     ),

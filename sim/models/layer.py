@@ -20,7 +20,8 @@ class Kernel(NamedTuple):
     the host's work to launch it, over that of a simple elementwise operation of its direction, views of tensors before
     it included. waits: the host waits for its end before it goes on. meets: the group of ranks that it meets, all of
     which must have come before it begins; empty: nobody, or whom its part meets. ahead: how many kernels behind it in
-    its part do not wait for it. piece: that it belongs to, where its part is cut so that others come between."""
+    its part do not wait for it. piece: that it belongs to, where its part is cut so that others come between. behind:
+    whether it waits for all compute that was launched before it, whoever's."""
 
     name: str
     op: Op
@@ -30,6 +31,7 @@ class Kernel(NamedTuple):
     meets: str = ""
     ahead: int = 0
     piece: str = ""
+    behind: bool = False
 
 
 class Unit(NamedTuple):

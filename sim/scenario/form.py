@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from hwmodels.document import did_you_mean, unknown
 from hwmodels.refused import Refused
 from hwmodels.units import KILO, SECONDS_PER_DAY, seconds_to_ns
-from sim.models.form import Count, Form, Natural, Size, whole
+from sim.models.form import Count, Form, Natural, Size, listed, whole
 from sim.scenario import stages
 from sim.scenario.layout import OverlapForm, ParallelForm, ScheduleForm
 from sim.scenario.quantity import quantity
@@ -54,10 +54,6 @@ def _share(value: float) -> float:
     if not value <= 1:
         raise ValueError(f"expected a ratio from 0 to 1; found {value:g}")
     return value
-
-
-def _listed(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _recompute(value: Any) -> Any:
@@ -223,7 +219,7 @@ class RecomputeForm(Form):
     kind: Literal["recipe", "none", "full", "selective_op"] | None = None
     """recipe (as the model's publishers did, the default), none, full (every layer from its input) or, of torch,
     selective_op: torchtitan's policy, which keeps attention and every second product."""
-    modules: Annotated[tuple[Module, ...], BeforeValidator(_listed)] | None = None
+    modules: Annotated[tuple[Module, ...], BeforeValidator(listed)] | None = None
     """Those and no others: attention without its projections, latent attention's up-projections and rope, norms,
     activations of feed-forward networks, dense networks, mixtures with gate and exchanges, shared experts."""
     layers: Count | None = None
@@ -334,7 +330,7 @@ class ScenarioForm(Form):
     """What is written beside scenario.yaml and result.json."""
     limits: LimitsForm = LimitsForm()
     """Limits that make a run infeasible when missed."""
-    faults: Annotated[tuple[FaultForm, ...], BeforeValidator(_listed)] = ()
+    faults: Annotated[tuple[FaultForm, ...], BeforeValidator(listed)] = ()
     """What is slow: a list."""
     jitter: Annotated[float, *quantity("ratio", _share)] = 0.0
     """Standard deviation of random noise on durations, as a ratio."""

@@ -265,6 +265,7 @@ def test_accuracy_prints_or_writes_the_page(tmp_path, monkeypatch, capsys):
     from numerics.accuracy import page
 
     monkeypatch.setattr(page, "PAGE", tmp_path / "PRICES.md")
+    monkeypatch.setattr(page, "page", lambda: "# How good prices are")  # accuracy/test_errors.py has it whole
     assert cli.main(["accuracy"]) == cli.DONE
     shown = capsys.readouterr().out
     assert shown.startswith("# How good prices are") and not page.PAGE.exists()

@@ -118,7 +118,7 @@ def saved_bytes(site: Shared, parts: Iterable[Part]) -> Kept:
     """Outputs that the policy saves: of products and of attention (with a log-sum-exp a head) in BF16, rows of
     exchanges."""
     kernels, out = [kernel for part in parts for kernel in part.kernels], Kept()
-    row = PLAIN_BF16.row_bytes(site.shape.hidden)
+    row = PLAIN_BF16.row_bytes(site.shape.sent)
     for op in (kernels[i].op for i in sorted(_saved(kernels))):
         if isinstance(op, Gemm):
             out += Kept(op.m * PLAIN_BF16.row_bytes(op.n))

@@ -14,8 +14,8 @@ from sim.models.blocks.mla import Latent
 from sim.models.layer import Unit
 from sim.models.stacks.again import Tensor, total
 from sim.models.stacks.cudnn import Shared
-from sim.models.stacks.unfused import MASK
 from sim.models.stacks.deepseek import mamba
+from sim.models.stacks.unfused import MASK
 
 Mixer = Heads | Latent | Mamba | None
 CUBLAS = 32 * 2**20
@@ -93,8 +93,9 @@ def kept_for_weight(row: Callable[[int], float], site: Shared, made: Made, gathe
         return Kept(site.own * PLAIN_BF16.row_bytes(3 * h))
     own = Kept(t * _sides(row, site, made.mixer, share))
     if isinstance(made.network, Experts):
-        net = made.network.routed
-        return own + Kept(0.0, 0.0, row(2 * h + net.first + net.width) * site.groups.expert_tensor)
+        net, sent = made.network.routed, made.network.sent(h)
+        latent = 2 * row(made.network.latent + h) * bool(made.network.latent) * site.own
+        return own + Kept(latent, 0.0, row(2 * sent + net.first + net.width) * site.groups.expert_tensor)
     return own + Kept(t * (row(h) * share + row(h + made.network.first + made.network.width)) if made.network else 0.0)
 
 

@@ -34,6 +34,7 @@ def _cut(*names: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
 PLACES = places(
     (
         ("F", ("embedding", "projection", "attn", "head")),
+        ("B", ("expand",)),
         ("B", ("combine",)),
         ("B", ("head", "projection", "mlp")),
         ("F", ("dispatch",)),
@@ -42,13 +43,14 @@ PLACES = places(
         ("B", ("dispatch",)),
         ("F", ("mlp",)),
         ("F", ("combine",)),
+        ("F", ("expand",)),
         ("B", ("attn", "embedding")),
         ("W", ("attn",)),
         *_cut("attn"),
     )
 )  # fmt: skip
 """A round of an overlapped pair, as the schedule asks for it: exchanges run beside the other half's compute."""
-BEGIN = PLACES["B", "combine"]
+BEGIN = PLACES["B", "expand"]
 """Place of what backward runs before anything else."""
 
 
@@ -60,17 +62,21 @@ class Pass(Protocol):
 
 class Stack(NamedTuple):
     """What a stack has kernels for. block: of a direction (F, B, W). gate: of a mixture's router, with the norm before
-    it. end: of the embedding, the head, or a projection. post_norm: behind a block, or its gradient before it. around:
-    names of kernels that belong to a product beside them. residual: name of the last kernel of a layer's forward.
-    words: which kernels a module computed again is. stops: a second forward ends when all that backward needs is there
-    (`torch.utils.checkpoint`, early_stop), and does not run to its end."""
+    it. latent: the products before and behind experts in a latent space, of a rank's own tokens: name, columns out and
+    in, direction. end: of the embedding, the head, or a projection. post_norm: behind a block, or its gradient before
+    it. around: names of kernels that belong to a product beside them. residual: name of the last kernel of a layer's
+    forward. exchange: of a mixture's dispatch and combine. words: which kernels a module computed again is. stops: a
+    second forward ends when all that backward needs is there (`torch.utils.checkpoint`, early_stop), and does not run
+    to its end."""
 
     block: Callable[[Shared, Block, str], list[Kernel]]
     gate: Callable[[Shared, Made, str], list[Kernel]]
+    latent: Callable[[Shared, str, int, int, str], list[Kernel]]
     end: Callable[[Shared, Made, str], list[Kernel]]
     post_norm: Callable[[Shared, str], list[Kernel]]
     around: tuple[str, ...] = ()
     residual: str = "residual"
+    exchange: Callable[[Shared, Experts, str, str], list[Kernel]] = all_to_all
     words: Words = MappingProxyType({})
     stops: bool = True
 
@@ -92,11 +98,18 @@ def _pieces(name: str, direction: str, layer: int, kernels: list[Kernel]) -> Ite
     before the gradient of the input, and before that of the weights."""
     for piece, own in groupby(kernels, key=lambda kernel: kernel.piece):
         meets, place = EXPERT * (name in EXCHANGES), PLACES[direction, name + piece]
-        after: tuple[tuple[str, str, int], ...] = ()
+        after = _behind(name, layer) if meets and direction == "B" else ()
         if direction == "W" and piece:
             before = (("B", name), ("W", name)) if piece == GATHER else (("W", name + GATHER),)
             after = tuple((*each, layer) for each in before)
         yield Part(name + piece, direction, layer, tuple(own), meets, place, piece != GATHER, after)
+
+
+def _behind(name: str, layer: int) -> tuple[tuple[str, str, int], ...]:
+    """Weight gradients that an exchange of backward stands behind: autograd makes them with those of inputs, and what
+    is launched on one stream waits for what is there. A combine's are of the layer that backward was at before."""
+    part, of = ("mlp", layer) if name == "dispatch" else ("attn", layer + 1)
+    return tuple(("W", part + piece, of) for piece in ("", INPUT, GATHER))
 
 
 def _with_again(stack: Stack, site: Shared, made: Made, unit: Unit, own: tuple[Part, ...]) -> tuple[Part, ...]:
@@ -155,7 +168,8 @@ def _names(site: Shared, made: Made, direction: str) -> tuple[str, ...]:
     if made.end:
         return (made.end,)
     exchanging = made.routed is not None and site.group > 1
-    network = ("dispatch", "mlp", "combine") if exchanging else ("mlp",) if made.network else ()
+    expanding = ("expand",) * (made.routed is not None and made.routed.latent > 0)
+    network = ("dispatch", "mlp", "combine", *expanding) if exchanging else ("mlp",) if made.network else ()
     first = ("attn",) if made.mixer or exchanging else ()
     if direction == "F":
         return (*first, *network)
@@ -164,14 +178,35 @@ def _names(site: Shared, made: Made, direction: str) -> tuple[str, ...]:
 
 def _kernels(stack: Stack, site: Shared, made: Made, name: str, direction: str) -> list[Kernel]:
     if name in EXCHANGES and made.routed:
-        return all_to_all(site, made.routed, name, direction)
+        return stack.exchange(site, made.routed, name, direction)
     if made.end:
         return stack.end(site, made, direction)
+    if name == "expand" and made.routed:
+        return _expanded(stack, site, made.routed, direction)
     alone = site.group == 1  # else the router is attention's affair: what is sent hangs on it
     mixing = _passes(stack, site, made, made.mixer, direction) if name == "attn" else []
-    gating = stack.gate(site.local, made, direction) if made.routed and (name == "mlp") == alone else []
+    gating = _gated(stack, site, made, direction) if made.routed and (name == "mlp") == alone else []
     network = _passes(stack, site, made, made.network, direction) if name == "mlp" else []
+    if made.routed and name == "mlp" and (alone or direction == "W"):
+        behind = _expanded(stack, site, made.routed, direction)
+        network = network + behind if direction == "F" else behind + network
     return mixing + gating + network if direction == "F" else network + gating + mixing
+
+
+def _gated(stack: Stack, site: Shared, made: Made, direction: str) -> list[Kernel]:
+    """Norm and router of a mixture, and what compresses tokens for its experts."""
+    own, experts = stack.gate(site.local, made, direction), made.routed
+    if experts is None or not experts.latent:
+        return own
+    product = stack.latent(site.local, "latent_down", experts.latent, site.shape.hidden, direction)
+    return own + product if direction == "F" else product + own
+
+
+def _expanded(stack: Stack, site: Shared, experts: Experts, direction: str) -> list[Kernel]:
+    """What expands the outputs of routed experts, of a rank's own tokens."""
+    if not experts.latent:
+        return []
+    return stack.latent(site.local, "latent_up", site.shape.hidden, experts.latent, direction)
 
 
 def _passes(stack: Stack, site: Shared, made: Made, block: Block | None, direction: str) -> list[Kernel]:

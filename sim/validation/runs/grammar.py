@@ -55,10 +55,12 @@ FILLING = frozenset(
 
 
 class Reading(NamedTuple):
-    """What a phrase says: dotted keys with values, notes, and the words in it that no token took."""
+    """What a phrase says: dotted keys with values, notes, what stands for what it says, and the words in it that no
+    token took."""
 
     keys: Mapping[str, Any]
     notes: tuple[str, ...]
+    instead: tuple[str, ...]
     left: str
 
 
@@ -70,18 +72,18 @@ def plain(phrase: str) -> str:
 def read(tokens: Iterable[Token], phrase: str) -> Reading:
     """A phrase by the tokens of its column, each of which takes what it finds, everywhere in it."""
     keys: dict[str, Any] = {}
-    text, notes = plain(phrase), dict[str, None]()
+    text, notes, other = plain(phrase), dict[str, None](), dict[str, None]()
     for token in tokens:
         while (match := _pattern(token["find"]).search(text)) and match[0].strip():
             for key, value in _said(token, match, text).items():
                 keys.setdefault(key, value)
             if "module" in token:
                 _add(keys, token["module"])
-            if "note" in token:
-                notes[token["note"]] = None
+            notes |= {token["note"]: None} if "note" in token else {}
+            other |= {token["instead"]: None} if "instead" in token else {}
             start, end = _span(token, match, text)
             text = f"{text[:start]} | {text[end:]}"
-    return Reading(keys, tuple(notes), _left(text))
+    return Reading(keys, tuple(notes), tuple(other), _left(text))
 
 
 @cache

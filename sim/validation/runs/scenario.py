@@ -75,7 +75,8 @@ def mapped(run: Run) -> Mapped:
     keys = {key: value for each in said for key, value in each.keys.items()}
     stack = software.stack(family["stack"], keys.get("precision", PRECISION))
     own = _of_model(family, run)
-    keys = {**family.get("keys", {}), **own.get("keys", {}), **_layout_string(run, own, keys), **keys}
+    row = family.get("rows", {}).get(run.id, {}).get("keys", {})
+    keys = {**family.get("keys", {}), **own.get("keys", {}), **_layout_string(run, own, keys), **keys, **row}
     keys = {key: value for key, value in keys.items() if key not in MATTERS or MATTERS[key](run, stack)}
     if keys.get("parallel.shard") == layouts.replicas(run) * (run.context or 1):
         del keys["parallel.shard"]
@@ -84,7 +85,11 @@ def mapped(run: Run) -> Mapped:
     keys = {"precision": PRECISION, **family.get("unsaid", {}), **keys}
     other = list(software.instead(run, stack, keys))
     keys |= {each.key: each.value for each in other} | layouts.parallel(run)
-    notes = [*(note for each in said for note in each.notes), *(each.note for each in other), machines.gpu(run).note]
+    notes = [
+        *(note for each in said for note in (*each.notes, *each.instead)),
+        *(each.note for each in other),
+        machines.gpu(run).note,
+    ]
     notes += [f"not understood: {each.left}" for each in said if each.left]
     doubts = _doubts(run, said) + tuple(f"{each.key} (instead)" for each in other if each.note)
     return Mapped(_plain(run, stack, keys), defaults + doubts, tuple(dict.fromkeys(filter(None, notes))))
@@ -95,9 +100,11 @@ PRECISION = "bf16"
 
 
 def _of_model(family: Mapping[str, Any], run: Run) -> Mapping[str, Any]:
-    """What a family's sources say of a row's model; from so many GPUs on, where they say that (from_gpus)."""
+    """What a family's sources say of a row's model; of a GPU and from so many on, where they say that (only)."""
     own: Mapping[str, Any] = family.get("models", {}).get(run.model, {})
-    return own if (run.gpus or 1) >= own.get("from_gpus", 1) else {}
+    only = own.get("only", {})
+    alike = run.gpu == only.get("gpu", run.gpu) and (run.gpus or 1) >= only.get("from_gpus", 1)
+    return own if alike else {}
 
 
 def _doubts(run: Run, said: Iterable[words.Meaning]) -> tuple[str, ...]:
@@ -105,8 +112,10 @@ def _doubts(run: Run, said: Iterable[words.Meaning]) -> tuple[str, ...]:
     nobody described, a GPU that another stands for."""
     out = [f"{key} (assumed)" for key in run.assumed]
     out += [f"{each.column} (not understood)" for each in said if each.left]
+    out += [f"{each.column} (instead)" for each in said if each.instead]
     out += ["stack.name"] if run.family not in words.table("families") else []
-    return (*out, *(["gpu (a like one)"] if machines.gpu(run).note else []))
+    out += ["gpu (a like one)"] if machines.gpu(run).note else []
+    return tuple(dict.fromkeys(out))
 
 
 def _layout_string(run: Run, own: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,11 +20,13 @@ SILENT = ("", "?", "-", "n/a", "na", "none stated", "not stated", "unknown", "ya
 
 class Meaning(NamedTuple):
     """What a phrase says. keys: dotted keys of a scenario with their values. notes: what has no key, or how it is read.
-    refused: why no scenario can say it, or "". left: words of it that nobody understands, or ""."""
+    instead: what stands for it. refused: why no scenario can say it, or "". left: words of it that nobody understands,
+    or ""."""
 
     column: str
     keys: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    instead: tuple[str, ...] = ()
     refused: str = ""
     left: str = ""
 
@@ -59,11 +61,12 @@ def meaning(column: str, phrase: str) -> Meaning:
     said = known[phrase] if phrase in known else _alike(column).get(spelled, NOBODY)
     if said is NOBODY:
         tokens = table("tokens")
-        keys, notes, left = grammar.read(tokens.get(column, tokens["free"]), phrase)
-        return Meaning(column, keys, notes, left=left)
+        keys, notes, instead, left = grammar.read(tokens.get(column, tokens["free"]), phrase)
+        return Meaning(column, keys, notes, instead, left=left)
     own = said or {}
-    keys = {key: value for key, value in own.items() if key not in ("note", "refused")}
-    return Meaning(column, keys, (own["note"],) if "note" in own else (), own.get("refused", ""))
+    keys = {key: value for key, value in own.items() if key not in ("note", "instead", "refused")}
+    notes, instead = (tuple(own[word] for word in (each,) if word in own) for each in ("note", "instead"))
+    return Meaning(column, keys, notes, instead, own.get("refused", ""))
 
 
 NOBODY = object()

@@ -10,11 +10,13 @@ from hwmodels.document import DocumentError
 from hwmodels.op import Attention, Collective, Gemm, GroupedGemm, Send
 from hwmodels.refused import Refused
 from sim.assembly import machine
+from sim.engine.events import alone
 from sim.layout.plan import lay_out
 from sim.models.family import weights
-from sim.models.layer import COMMUNICATION
+from sim.models.layer import COMMUNICATION, COMPUTE
 from sim.scenario import from_mapping
 from sim.simulation import run
+from sim.step import template
 from sim.step.overlap import compose
 
 STACKS = ("megatron", "torch")
@@ -205,6 +207,16 @@ def test_sums_and_gathers_of_backward_run_beside_products():
     assert [kernel.name for phase in split for kernel in phase.kernels if kernel.name.endswith("wgrad")] == [
         "fc2_wgrad", "fc1_wgrad", "proj_wgrad", "qkv_wgrad",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("stack", ["torch", {"name": "torch", "compiled": True}])
+def test_collectives_of_torch_wait_for_all_compute_before_them(stack):
+    """Also for the weights' gradients of the block before, so that none runs beside compute: all of it is exposed."""
+    own = built(stack=stack, tensor=8)
+    layers = [unit for unit in own.units if unit.block][:2]
+    times = alone(template.price("BW", (0, 1), compose("BW", layers, layers, own.parts), own.pricer)).kernels
+    assert len(times[COMMUNICATION]) == 2 * 4
+    assert not any(a < end and start < b for start, end in times[COMMUNICATION] for a, b in times[COMPUTE])
 
 
 def test_a_ring_sends_beside_attention():

@@ -36,7 +36,7 @@ def _gradients(site: Shared, made: Made) -> float:
         return PLAIN_BF16.row_bytes(v) if site.stack.compiled else 2 * PLAIN_FP32.row_bytes(v)
     inner = (made.dense.fan + 1) * made.dense.width if made.dense else 0
     if made.routed:
-        inner = made.routed.chosen * (h + made.routed.routed.first + made.routed.routed.width)
+        inner = made.routed.chosen * (made.routed.sent(h) + made.routed.routed.first + made.routed.routed.width)
         inner = inner * site.own * site.groups.expert_tensor // site.tokens
     heads = made.mixer
     mixing = 0.0
@@ -104,7 +104,7 @@ def _experts(site: Shared, experts: Experts) -> list[Tensor]:
     scores = PLAIN_FP32.row_bytes(experts.number) + (INDEX + WIDE) * experts.chosen
     beside, inner = (bf16(each.fan * each.width) for each in (shared, net))
     ranks, own = site.groups.expert_tensor, part(site)
-    row, inner = bf16(2 * h) * ranks + inner * ranks + 3 * INDEX + WIDTH, inner * ranks
+    row, inner = bf16(2 * experts.sent(h)) * ranks + inner * ranks + 3 * INDEX + WIDTH, inner * ranks
     tokens = own_rows(site, experts) / site.tokens if site.group == 1 else 0.0  # rows of a token that are here
     of_rows = [
         Tensor(size * tokens, ("moe", *again), 0.0 if tokens else size)
@@ -112,9 +112,11 @@ def _experts(site: Shared, experts: Experts) -> list[Tensor]:
     ]
     before = [each._replace(token=each.token * own) for each in _normed(h)]
     gathered = [Tensor(bf16(h))] if own < 1 and shared.width else []  # shared experts' input; routers read their own
+    expanded = [Tensor(bf16(experts.latent) * own)] * bool(experts.latent)  # what expands reads; routers read the other
     return [
         *before,
         *gathered,
+        *expanded,
         Tensor(scores * own + beside, ("moe",)),
         Tensor(beside, ("moe", "activation")),
         *of_rows,

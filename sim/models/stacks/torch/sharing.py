@@ -2,9 +2,9 @@
 comes is joined from chunks and what goes is put in chunks first.
 
 torch/distributed/_functional_collectives.py, all_gather_tensor and reduce_scatter_tensor: `torch.cat(torch.chunk(...))`
-where the dimension is not 0; profiled steps have such a kernel a collective. All wait for them, and autograd keeps the
-gathered input. Compiled, torch can run them in chunks beside the products (torch.distributed._symmetric_memory:
-fused_all_gather_matmul, fused_matmul_reduce_scatter).
+where the dimension is not 0; profiled steps have such a kernel a collective. All wait for them, as they wait for all
+that was launched before, and autograd keeps the gathered input. Compiled, torch can run them in chunks beside the
+products (torch.distributed._symmetric_memory: fused_all_gather_matmul, fused_matmul_reduce_scatter).
 """
 
 from sim.models.layer import Kernel
@@ -17,20 +17,21 @@ from sim.models.stacks.torch.kernels import WIDE, WIDTH, concatenated, elementwi
 def gathered(site: Shared, name: str, width: int) -> list[Kernel]:
     """Tokens of all ranks, [own, width] -> [tokens, width]."""
     out = sharing.gathered(site, name, WIDTH * width)
-    return [*out, joined(f"gather_{name}_cat", site.tokens, width)] if out else []
+    return [*sharing.in_order(out), joined(f"gather_{name}_cat", site.tokens, width)] if out else []
 
 
 def summed(site: Shared, name: str, width: int) -> list[Kernel]:
     """Sums over the group: [tokens, width] -> [own, width], or all tokens where they are not shared."""
     out = sharing.summed(site, name, width)
-    return [concatenated(f"scatter_{name}_cat", site.tokens, width), *out] if site.groups.sequence else out
+    chunks = [concatenated(f"scatter_{name}_cat", site.tokens, width)] if site.groups.sequence else []
+    return [*chunks, *sharing.in_order(out)]
 
 
 def reduced(site: Shared, name: str, width: int, element: int = WIDTH) -> list[Kernel]:
     """[tokens, width] added up (or compared) over the group, and the same for all. element: bytes of one."""
     if site.groups.tensor == 1:
         return []
-    return [collective(site, "all_reduce", f"reduce_{name}", site.tokens * float(width) * element)]
+    return sharing.in_order([collective(site, "all_reduce", f"reduce_{name}", site.tokens * float(width) * element)])
 
 
 def token_numbers(site: Shared, name: str) -> list[Kernel]:
@@ -49,7 +50,8 @@ def whole_logits(site: Shared) -> list[Kernel]:
     if logits(site) == site.shape.vocabulary:
         return []
     whole = site.tokens * float(logits(site)) * WIDTH
-    return [collective(site, "all_gather", "gather_logits", whole), joined("logits_cat", site.tokens, logits(site))]
+    gather = collective(site, "all_gather", "gather_logits", whole)
+    return [*sharing.in_order([gather]), joined("logits_cat", site.tokens, logits(site))]
 
 
 def own_logits(site: Shared) -> list[Kernel]:

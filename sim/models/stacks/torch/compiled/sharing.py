@@ -20,13 +20,13 @@ def gathers(site: Shared, name: str, width: int, layout: Layout = PLAIN_BF16) ->
     """Tokens of all ranks, put in order; in chunks they are used as they come."""
     out = sharing.gathered(site, name, layout.row_bytes(width))
     ordered = fused(f"gather_{name}_cat", site.tokens, width, 1, 1)
-    return [*out, ordered] if out and not site.groups.chunked else out
+    return [*sharing.in_order(out), ordered] if out and not site.groups.chunked else out
 
 
 def sums(site: Shared, name: str, width: int, parts: int = 1) -> list[Kernel]:
     """Sums over the group, put in order before. parts: tensors of each rank that are added up then."""
     ordered = [fused(f"scatter_{name}_cat", site.tokens, width, parts, 1)] if site.groups.sequence else []
-    return [*ordered, *sharing.summed(site, name, width)]
+    return [*ordered, *sharing.in_order(sharing.summed(site, name, width))]
 
 
 def entered(site: Shared, products: Products, name: str, launched: Launched = linear) -> list[Kernel]:
