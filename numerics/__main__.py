@@ -258,8 +258,8 @@ def _torch(asked: argparse.Namespace) -> int:
     from numerics.card import torch_runs
 
     folder = asked.out or Path("out") / "torch"
-    files = torch_runs.run(folder, asked.only, lambda text: print(text, flush=True))
-    print(f"written to {folder}: {', '.join(files)}", file=sys.stderr)
+    files = ", ".join(torch_runs.run(folder, asked.only, lambda text: print(text, flush=True)))
+    print(f"written to {folder}: {files}", file=sys.stderr)
     return DONE
 
 

@@ -70,7 +70,7 @@ OF_MODELS = {
     ),
     "no sequences": ("batch.sequences", "batch.sequence_length", "batch.micro_batch"),
     "no exchanges": ("comm.sms", "comm.warps", "comm.exchange", "comm.hold", "comm.waits"),
-    "no parameters to update": ("optimizer.name", "optimizer.offload"),
+    "no parameters to update": ("optimizer.name", "optimizer.offload", "optimizer.unseen"),
     "nothing that is kept or computed again": ("recompute.kind", "recompute.modules", "recompute.layers"),
     "no states": ("states.master", "states.moments", "states.gradients", "states.parameters"),
     "no gradients to reduce": ("optimizer.reduce", "overlap.gradients", "overlap.buckets"),
@@ -89,6 +89,7 @@ FURTHER = {
     "parallel.order": "groups of all kinds lie on as many nodes without it",
     "parallel.expert_tensor": "no routed expert is shared",
     "tables": "no kernel of the run is near one of theirs",
+    "optimizer.unseen": "no launch of a fused optimizer is of an embedding alone",
     "overlap.gradients": "the last backward of each stage is its rank's last",
     "overlap.buckets": "a bucket has whole layers, as many as without it",
 }

@@ -61,7 +61,7 @@ VALUES = {
     "chunk_times.p2p": "3 ms", "faults": "[{kind: gpu, at: 1, slower: 2}]",
     "batch.packed": "false", "overlap.expert": "true", "recompute.kind": "full", "recompute.modules": "[mlp, moe]",
     "recompute.layers": 2, "states.master": "bf16", "states.moments": "fp32", "states.gradients": "bf16",
-    "states.parameters": "bf16", "optimizer.offload": "host", "schedule.waiting": 0,
+    "states.parameters": "bf16", "optimizer.offload": "host", "optimizer.unseen": 0.5, "schedule.waiting": 0,
     "stack.name": "torch", "comm.collectives": "nccl", "parallel.tensor": 4, "parallel.sequence": "false",
     "parallel.context": 4, "parallel.context_kind": "all_gather", "parallel.expert_tensor": 2,
     "parallel.order": "cp-tp-dp-ep-pp", "overlap.tensor": "true", "parallel.zero": 0, "parallel.shard": 1,
