@@ -89,7 +89,7 @@ def mapped(run: Run) -> Mapped:
         *(each.note for each in other),
         machines.gpu(run).note,
     ]
-    notes += [f"not understood: {each.left}" for each in said if each.left]
+    notes += [models.instead(run), *(f"not understood: {each.left}" for each in said if each.left)]
     doubts = _doubts(run, said) + tuple(f"{each.key} (instead)" for each in other if each.note)
     return Mapped(_plain(run, stack, keys), defaults + doubts, tuple(dict.fromkeys(filter(None, notes))))
 
@@ -100,7 +100,7 @@ PRECISION = "bf16"
 
 def _of_model(family: Mapping[str, Any], run: Run) -> Mapping[str, Any]:
     """What a family's sources say of a row's model; from so many GPUs on, where they say that (from_gpus)."""
-    own: Mapping[str, Any] = family.get("models", {}).get(run.model, {})
+    own: Mapping[str, Any] = family.get("models", {}).get(models.known_as(run), {})
     return own if (run.gpus or 1) >= own.get("from_gpus", 1) else {}
 
 
@@ -111,6 +111,7 @@ def _doubts(run: Run, said: Iterable[words.Meaning]) -> tuple[str, ...]:
     out += [f"{each.column} (not understood)" for each in said if each.left]
     out += [f"{each.column} (instead)" for each in said if each.instead]
     out += ["stack.name"] if run.family not in words.table("families") else []
+    out += ["model (instead)"] if models.instead(run) else []
     out += ["gpu (a like one)"] if machines.gpu(run).note else []
     return tuple(dict.fromkeys(out))
 

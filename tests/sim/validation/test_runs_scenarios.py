@@ -11,6 +11,7 @@ REDUCED = {"gradients": True, "parameters": True}
 V3_STATES = {"moments": "bf16", "gradients": "bf16"}
 V3_LAYOUT = "Et*4|(t*4|)*14tmL"
 TITAN_STATES = {"master": "fp32", "moments": "fp32", "gradients": "fp32"}
+TITAN = {"name": "torch", "attention": "flash2", "compiled": True}
 H100_96 = {"hbm": {"bandwidth": "2.4 TB/s", "capacity": "96 GB"}, "power": "500 W"}
 
 
@@ -71,14 +72,13 @@ EXPECTED = {
     },
     # torchtitan on the H100 of 96 GB
     "TT-009": {
-        "cluster": h100(1, device=H100_96), "model": {"base": "llama3_8b"},
-        "stack": {"name": "torch", "attention": "flash2", "compiled": True}, "precision": "fp8_current",
+        "cluster": h100(1, device=H100_96), "model": {"base": "llama3_8b"}, "stack": TITAN, "precision": "fp8_current",
         "parallel": {"zero": 3, "context_kind": "all_gather", "context": 4}, "schedule": {"name": "1f1b"},
         "batch": batch(2, 131072), "recompute": "full", "states": TITAN_STATES, "overlap": REDUCED,
     },
     "TT-019": {
         "cluster": h100(32, device=H100_96), "model": {"base": "llama3_70b"},
-        "stack": {"name": "torch", "attention": "flash2", "compiled": True}, "precision": "bf16", "parallel": {"zero": 3, "tensor": 8},
+        "stack": TITAN, "precision": "bf16", "parallel": {"zero": 3, "tensor": 8},
         "schedule": {"name": "1f1b"}, "batch": batch(512, 8192, 16), "recompute": "full", "states": TITAN_STATES,
         "overlap": {**REDUCED, "tensor": False},
     },
@@ -90,7 +90,8 @@ EXPECTED = {
     },
     # tensor and sequence parallelism on one node of A100s, no data parallelism: nothing of it to overlap
     "PAP-039": {
-        "cluster": {"node": {"base": "a100x8", "gpus": 8}, "nodes": 1}, "stack": {"name": "megatron", "attention": "unfused"},
+        "cluster": {"node": {"base": "a100x8", "gpus": 8}, "nodes": 1},
+        "stack": {"name": "megatron", "attention": "unfused"},
         "model": {
             "base": "gpt3_175b", "name": "GPT 22B", "vocabulary": 51200, "hidden": 6144, "layers": 48,
             "intermediate": 24576, "heads": 64, "kv_heads": 64, "head_width": 96,

@@ -178,3 +178,20 @@ def test_a_family_that_nobody_described_is_of_the_software_that_its_words_name()
     assert mapped(run).plain["stack"]["name"] == "torch"
     other = replace(run, overlap="", other="Megatron-LM", data_parallel="zero1", source="")
     assert mapped(other).plain["stack"]["name"] == "megatron" and "stack.name" in mapped(other).defaults
+
+
+@pytest.mark.parametrize(("name", "key", "told"), [
+    ("DGXC-054", "other (instead)", "Megatron Core's stand for them"),
+    ("MB-072", "other (instead)", "their copies run beside compute"),
+    ("MB-003", "model (instead)", "latent attention of about as many weights"),
+    ("MZ-006", "model (instead)", "Mamba-2 of as many columns"),
+])  # fmt: skip
+def test_what_stands_for_something_else_is_told_and_counts_as_not_said(name, key, told):
+    row = mapped(BY_ID[name])
+    assert key in row.defaults and any(told in note for note in row.notes)
+    assert row.scenario
+
+
+def test_every_given_row_is_answered():
+    """By its scenario: none of the 537 is refused for what it says."""
+    assert [run.id for run in ROWS if not (row := tried(run)) or not row.scenario] == []
