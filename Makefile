@@ -2,6 +2,9 @@
 PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check
 
+# What is imported is compiled once, whatever the shell says: tests start the simulator as a process many times.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test check clean
 
 run: .venv/core

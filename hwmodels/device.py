@@ -28,7 +28,7 @@ FOLLOWS = "follows the SMs and the clock"
 PACE = {"sms": "", "clock": "frequency"}
 """What a peak is proportional to, and its dimension."""
 
-KEYS = ("name", "architecture", "tables", "siblings", "sms", "clock", "power", "peak_flops", *LEVELS)
+KEYS = ("name", "architecture", "tables", "siblings", "sms", "clock", "power", "spread", "peak_flops", *LEVELS)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Device:
 
     tables: folder of its calibration tables under hwmodels/tables, or None. siblings: tables that may be transferred to
     it, in order: each answers for the kinds of kernel that those before it lack. power_w: what it may draw, 0 where
-    that is not told. figures: dotted key of the document -> the number with its provenance.
+    that is not told. spread: relative standard deviation of the speed of such cards. figures: dotted key of the
+    document -> the number with its provenance.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Device:
     tables: str | None = None
     siblings: tuple[str, ...] = ()
     power_w: float = 0.0
+    spread: float = 0.0
     figures: Mapping[str, Figure] = field(default_factory=dict, hash=False, repr=False)
 
 
@@ -145,6 +147,7 @@ def read(reading: Reading) -> Device:
         tables=_tables(reading),
         siblings=_siblings(reading),
         power_w=reading.quantity("power", "power") if reading.content("power") is not None else 0.0,
+        spread=reading.quantity("ratio", "spread") if reading.content("spread") is not None else 0.0,
         figures=reading.figures,
     )
 

@@ -33,6 +33,7 @@ DEVICE: dict[str, str] = {
     "sms": "Streaming multiprocessors.",
     "clock": "Boost clock of the SMs.",
     "power": "Power limit, which sets the clock under sustained load; left out: as the card's whose tables price it.",
+    "spread": "Relative standard deviation of such cards' speed at products; the slowest counts. Left out: 0.",
     "peak_flops.fp8": "Dense FLOP/s of FP8 tensor cores; left out where there are none.",
     "peak_flops.bf16": "Dense FLOP/s of BF16 tensor cores.",
     "peak_flops.tf32": "Dense FLOP/s of TF32 tensor cores.",

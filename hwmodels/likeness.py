@@ -5,14 +5,16 @@ single kernels on the card itself. `python -m numerics calibrate --likeness DIR`
 """
 
 import json
+import math
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
+from hwmodels import attention, power
 from hwmodels import tables as calibration
 from hwmodels.device import Device
 from hwmodels.library import family
-from hwmodels.op import Op
+from hwmodels.op import Attention, Memory, Op
 from hwmodels.tables import FOLDER, Tables
 
 FILE = FOLDER / "likeness.json"
@@ -63,3 +65,19 @@ def off(device: Device, tables: Tables | None, op: Op) -> tuple[float, float] | 
     like = likeness(device, folder.partition("/")[2]) if folder else None
     ratio = like.ratio(op) if like and like.of == folder else None
     return (float(ratio["ratio"]), float(ratio["spread"])) if ratio else None
+
+
+def otherwise(device: Device, tables: Tables | None, op: Op, kernel: str) -> tuple[float, float]:
+    """How many times as long as a library's tables say, and the spread of that, where another kernel of attention runs,
+    or the power limit is another than their card's; a job's own tables have both as they were."""
+    if tables is None or not tables.library or tables.sparse or isinstance(op, Memory):
+        return 1.0, 0.0
+    other = attention.off(device, kernel, op) if isinstance(op, Attention) else attention.SAME
+    limit = power.off(device, tables.device)
+    return other.ratio * limit.ratio, math.hypot(other.spread, limit.spread)
+
+
+def slower(device: Device, tables: Tables | None, op: Op, kernel: str) -> float:
+    """How many times as long as a library's tables say, in all."""
+    ratio = off(device, tables, op)
+    return (ratio[0] if ratio else 1.0) * otherwise(device, tables, op, kernel)[0]

@@ -34,8 +34,8 @@ class Gemm(NamedTuple):
 
 
 class GroupedGemm(NamedTuple):
-    """`groups` GEMMs in one kernel, one a local expert; `rows` in all (groups padded to 128), weights [k,n] each. A
-    wgrad writes the gradients of those in BF16."""
+    """`groups` GEMMs in one kernel, one a local expert; `rows` in all (groups padded to 128), weights [k,n] each.
+    result: what a wgrad writes, bf16 (over what is there), or what it adds to, added_bf16 or fp32."""
 
     groups: int
     rows: int
@@ -44,6 +44,7 @@ class GroupedGemm(NamedTuple):
     role: str = "fprop"
     precision: str = "fp8"
     kernels: int = 1
+    result: str = "bf16"
 
     def flop(self) -> float:
         return 2.0 * self.rows * self.n * self.k
@@ -51,7 +52,8 @@ class GroupedGemm(NamedTuple):
     def bytes(self) -> float:
         operand = OPERAND[self.precision]
         if self.role == "wgrad":
-            return operand * self.rows * (self.k + self.n) + 2.0 * self.groups * self.k * self.n
+            out = {"fp32": 8.0, "added_bf16": 4.0}.get(self.result, 2.0)
+            return operand * self.rows * (self.k + self.n) + out * self.groups * self.k * self.n
         return operand * (self.rows * self.k + self.groups * self.k * self.n) + 2.0 * self.rows * self.n
 
 
@@ -108,13 +110,17 @@ class Memory(NamedTuple):
         return self.rows * (self.read + self.write)
 
 
+NCCL_SENDS, HYBRIDEP = "nccl", "hybridep"
+"""Who moves an exchange, but for kernels such as DeepEP's (""): NCCL, which knows no tokens; HybridEP's kernels."""
+
+
 class AllToAll(NamedTuple):
     """One expert exchange of a rank.
 
     direction: dispatch or combine. beside: the compute phases it runs beside in an overlapped pair (names a row of the
     communication table). tokens: of the rank's micro-batch. row_bytes: bytes of a token's row. nodes_reached,
     ranks_reached: mean number of distinct nodes and ranks that a token goes to, its own included. group: ranks that
-    take part. group_nodes: nodes that they are on.
+    take part. group_nodes: nodes that they are on. by: who moves it.
     """
 
     direction: str
@@ -126,6 +132,7 @@ class AllToAll(NamedTuple):
     group: int
     group_nodes: int
     kernels: int = 2
+    by: str = ""
 
     def flop(self) -> float:
         return 0.0

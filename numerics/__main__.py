@@ -97,6 +97,7 @@ def _calibrate_options(command: argparse.ArgumentParser) -> None:
         "--device", metavar="NUMBER", default="", help="with --trace: of several devices in the file, only this one"
     )
     command.add_argument("--model", type=Path, metavar="YAML", help="with --trace: dimensions; default: DeepSeek-V3's")
+    command.add_argument("--for", metavar="SCENARIO", help="with --trace: which of its operations that prices")
     command.add_argument(
         "--scenario", type=Path, metavar="YAML", help="with --gpu: whose ops; default: scenarios/v3_2048gpu.yaml"
     )
@@ -106,9 +107,7 @@ def _calibrate_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--out", type=Path, metavar="DIR", help="default: hwmodels/tables/<device> of the trace or the GPU"
     )
-    command.add_argument(
-        "--only", nargs="+", metavar="RUN", default=[], help="with --torch: library, scaled, company, optimizers, ..."
-    )
+    command.add_argument("--only", nargs="+", metavar="RUN", default=[], help="with --torch: library, heads, ...")
     command.set_defaults(run=_calibrate)
 
 
@@ -180,9 +179,8 @@ def _study(asked: argparse.Namespace) -> int:
 
 def _calibrate(asked: argparse.Namespace) -> int:
     source = next(name for name in SOURCES if getattr(asked, name))
-    fits = {"map": "trace", "model": "trace", "device": "trace", "scenario": "gpu", "quick": "gpu",
-            "only": "torch"}  # fmt: skip
-    for option, only in fits.items():
+    fits = {"map": "trace", "model": "trace", "device": "trace", "for": "trace", "scenario": "gpu", "quick": "gpu"}
+    for option, only in (fits | {"only": "torch"}).items():
         if getattr(asked, option) and source != only:
             raise WrongInput(f"--{option} goes with --{only}, not with --{source}")
     if source == "stale" and asked.out:
@@ -208,12 +206,19 @@ def _from_trace(asked: argparse.Namespace) -> int:
     except Refused as error:  # TraceError, DocumentError, UnknownCardError: each says what is wrong
         raise WrongInput(_line(asked.trace, error)) from None
     print("\n".join(recording.report(result)))
-    if not (asked.out or result.whole):
+    scenario = getattr(asked, "for")
+    if not (asked.out or result.whole or scenario):
         print("nothing written: say where with --out DIR", file=sys.stderr)
         return DONE
-    folder = asked.out or TABLES / result.device
+    own = TABLES / result.device if result.whole else Path("out", "traces", asked.trace.name.partition(".")[0])
+    folder = asked.out or own
     calibrate.write(result.tables, folder)
     print(f"written to {folder}: {', '.join(sorted(result.tables))}", file=sys.stderr)
+    if scenario:
+        from numerics.tables import coverage
+
+        print("\n".join(coverage.lines(scenario, folder)))
+        print(f"priced so: python -m sim {scenario} tables={folder}", file=sys.stderr)
     return DONE
 
 
@@ -248,8 +253,6 @@ def _torch(asked: argparse.Namespace) -> int:
     require_device()
     from numerics.card import torch_runs
 
-    if unknown := [name for name in asked.only if name not in torch_runs.RUNS]:
-        raise WrongInput(f"--only {unknown[0]}: no such run; legal: {', '.join(torch_runs.RUNS)}")
     folder = asked.out or Path("out") / "torch"
     files = torch_runs.run(folder, asked.only, lambda text: print(text, flush=True))
     print(f"written to {folder}: {', '.join(files)}", file=sys.stderr)

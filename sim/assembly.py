@@ -86,11 +86,12 @@ def prices(scenario: Scenario, always: bool) -> Machine:
     cluster, batch = scenario.cluster, scenario.batch
     assert cluster is not None
     node, fabric = cluster.node, cluster.fabric
+    cards = cluster.gpus if scenario.stack.library else 0  # no other tables go by how many there are
     decide = (
         node, node.figures, node.device.figures, fabric, fabric.figures if fabric else None,
         scenario.model, scenario.precision, scenario.states, scenario.recompute, scenario.stack, scenario.pricing,
         scenario.comm, scenario.parallel, batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts,
-        always, _documents(scenario), scenario.overlap.tensor,
+        scenario.tables, always, _documents(scenario), scenario.overlap.tensor, cards,
     )  # fmt: skip
     return _prices(_Priced(repr(decide), scenario, always)).keeping(cluster=cluster)
 
@@ -111,7 +112,6 @@ def _prices(key: _Priced) -> Machine:
     assert cluster is not None and shape is not None
     own, node, comm = family(shape.family), cluster.node, scenario.comm
     recipe = scenario.states.of(of_stack(EVERY[scenario.precision], scenario.stack, node.device.architecture))
-    fidelity = Fidelity(comm.exchange, comm.warps)
     mixture, units = own.mixture(shape), own.units(shape)
     if scenario.recompute.everywhere:  # placement goes by what layers cost
         units = marked(units, scenario.recompute)
@@ -125,9 +125,10 @@ def _prices(key: _Priced) -> Machine:
     held = comm.sms if exchanging else 0
     links, waits = wires(node, cluster.fabric), comm.waits == "measured"
     nccl = Library(node.device.architecture) if comm.collectives == NCCL else None
+    fidelity = Fidelity(comm.exchange, comm.warps, nccl=nccl)
     pricer = Pricer(node.device, links, held, scenario.pricing, fidelity, key.always, waits,
                     node.launch if scenario.stack.launches else None, scenario.stack.library, nccl,
-                    scenario.stack.attention)  # fmt: skip
+                    scenario.stack.attention, scenario.tables, cluster.gpus)  # fmt: skip
     if mixture:
         load = balanced.balanced(mixture, site.own, group, -(-group // site.group_nodes))
         slots = mixture.experts + scenario.routing.redundant_experts

@@ -95,7 +95,7 @@ def by_block(op: Gemm, given: Operands) -> Call:
     deep = op.k // 128
     by_row = [torch.rand(deep, rows, device=given.device) + 0.5 for rows in (op.m, op.n)]
     if op.role == "wgrad_bf16":
-        kind, scale = ScalingType.BlockWise1x128, by_row[1]
+        kind, scale = ScalingType.BlockWise1x128, by_row[1].t()
     else:  # cuBLAS reads columns of blocks at multiples of four
         wide = torch.rand(-(-op.n // 128), deep + -deep % 4, device=given.device) + 0.5
         kind, scale = ScalingType.BlockWise128x128, wide.t()

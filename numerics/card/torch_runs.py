@@ -1,9 +1,10 @@
 """`python -m numerics calibrate --torch`: which runs time torch's kernels on a card, and the file that each leaves."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hwmodels.refused import Refused
 from numerics.card import torch_mix, torch_optimizers, torch_plan, torch_times, torch_wider
 from numerics.tables.library import BURSTS, COMPANY, SCALED
 
@@ -27,8 +28,10 @@ RUNS: dict[str, tuple[str, Callable[[Path, Show], object]]] = {
 """Name -> file, and what writes it within its own seconds; the last four take seven minutes at most on an H200."""
 
 
-def run(folder: Path, names: Iterable[str], show: Show) -> list[str]:
-    """The files of some runs, or of all."""
+def run(folder: Path, names: Sequence[str], show: Show) -> list[str]:
+    """The files of some runs, or of all. Raises Refused for a name that is none."""
+    if unknown := [name for name in names if name not in RUNS]:
+        raise Refused(f"--only {unknown[0]}: no such run; legal: {', '.join(RUNS)}")
     wanted = [RUNS[name] for name in names or RUNS]
     for file, timed in wanted:
         timed(folder / file, show)

@@ -45,11 +45,13 @@ OF_MODELS = {
     "no kernels to price": (
         "precision",
         "pricing",
+        "tables",
         "comm.collectives",
         "stack.name",
         "stack.release",
         "stack.compiled",
         "stack.cuda_graphs",
+        "stack.graphed",
         "stack.dispatcher",
         "stack.attention",
     ),
@@ -84,6 +86,7 @@ FURTHER = {
     "comm.collectives": "nothing that it times is sent or reduced",
     "parallel.order": "groups of all kinds lie on as many nodes without it",
     "parallel.expert_tensor": "no routed expert is shared",
+    "tables": "no kernel of the run is near one of theirs",
     "overlap.gradients": "the last backward of each stage is its rank's last",
     "overlap.buckets": "a bucket has whole layers, as many as without it",
 }
@@ -131,6 +134,8 @@ def idle(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
     """Keys of a scenario that no value of theirs would make felt, and why."""
     scenario, comm, cluster = plan.scenario, plan.scenario.comm, plan.scenario.cluster
     yield ("stack.release",), "it only says which software"
+    if scenario.pricing == "roofline":
+        yield ("tables",), "pricing roofline reads none"
     yield from _of_schedule(plan)
     if not scenario.batch.lengths:
         yield ("batch.packed",), "without batch.lengths a sequence is one document"

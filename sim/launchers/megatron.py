@@ -21,6 +21,8 @@ MODULES = {
     "mlp": "mlp", "moe": "moe", "shared_experts": "shared_experts",
 }  # fmt: skip
 """--recompute-modules -> recompute.modules."""
+GRAPHED = {"attn": "attention", "moe_router": "router", "mlp": "network", "mamba": "mamba"}
+"""--cuda-graph-scope, or --cuda-graph-modules -> stack.graphed."""
 CONTEXT = {"p2p": "ring", "all_gather": "all_gather", "a2a": "all_to_all", "allgather": "all_gather"}
 """--cp-comm-type -> parallel.context_kind."""
 SHARDING = {"no_shard": 0, "optim": 1, "optim_grads": 2, "optim_grads_params": 3}
@@ -167,10 +169,9 @@ def _stack(s: Settings, expert: int) -> dict[str, Any]:
             s.admit("moe_token_dispatcher_type", why, "is allgather unless said: ")
     graphs = s.word("cuda_graph_impl", "none") not in ("none", "None")
     if graphs or s.flag("enable_cuda_graph") or s.flag("external_cuda_graph"):
-        answer["cuda_graphs"] = True
-        for name in ("cuda_graph_scope", "cuda_graph_modules"):
-            if {*s.words(name)} - {"full", "full_iteration"}:
-                s.note(name, "graphs hold whole steps here")
+        modules = {*s.words("cuda_graph_scope"), *s.words("cuda_graph_modules")} - {"full", "full_iteration"}
+        graphed = [word for scope, word in GRAPHED.items() if scope in modules]
+        answer |= {"graphed": graphed} if graphed else {"cuda_graphs": True}
     else:
         s.read |= {"cuda_graph_scope", "cuda_graph_modules", "cuda_graph_warmup_steps"}
     return answer

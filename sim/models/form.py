@@ -16,6 +16,15 @@ def whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def listed(value: Any) -> Any:
+    """A list of YAML as the tuple that values hold."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+Listed = BeforeValidator(listed)
+"""Of a tuple that YAML writes as a list."""
+
+
 FEW, MANY, MOST = 1 << 12, 1 << 20, 1 << 31
 """Limits of layers, of other things that are listed one by one and of dimensions, and of what is only multiplied: with
 more a run would take minutes, the memory of the machine that simulates, or more than 64 bits of what it simulates."""

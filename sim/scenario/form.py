@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from hwmodels.document import did_you_mean, unknown
 from hwmodels.refused import Refused
 from hwmodels.units import KILO, SECONDS_PER_DAY, seconds_to_ns
-from sim.models.form import Count, Form, Natural, Size, whole
+from sim.models.form import Count, Form, Natural, Size, listed, whole
 from sim.scenario import stages
 from sim.scenario.layout import OverlapForm, ParallelForm, ScheduleForm
 from sim.scenario.quantity import quantity
@@ -54,10 +54,6 @@ def _share(value: float) -> float:
     if not value <= 1:
         raise ValueError(f"expected a ratio from 0 to 1; found {value:g}")
     return value
-
-
-def _listed(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _recompute(value: Any) -> Any:
@@ -220,7 +216,7 @@ class RecomputeForm(Form):
     kind: Literal["recipe", "none", "full", "selective_op"] | None = None
     """recipe (as the model's publishers did, the default), none, full (every layer from its input) or, of torch,
     selective_op: torchtitan's policy, which keeps attention and every second product."""
-    modules: Annotated[tuple[Module, ...], BeforeValidator(_listed)] | None = None
+    modules: Annotated[tuple[Module, ...], BeforeValidator(listed)] | None = None
     """Those and no others: attention without its projections, latent attention's up-projections and rope, norms,
     activations of feed-forward networks, dense networks, mixtures with gate and exchanges, shared experts."""
     layers: Count | None = None
@@ -322,13 +318,16 @@ class ScenarioForm(Form):
     """Of all that is drawn at random."""
     pricing: Literal["measured", "fitted", "roofline"] = "measured"
     """Best prices to use: measured rows, curves fitted to them, or the roofline alone."""
+    tables: Annotated[Any, WithJsonSchema({"type": ["string", "object"]})] = None
+    """Folder of tables that `python -m numerics calibrate --trace` wrote of a job's trace, or what it holds: where its
+    rows are near they are the prices, and others elsewhere."""
     chunk_times: ChunkTimesForm | None = None
     """Times of a schedule's chunks, instead of model and cluster."""
     outputs: Annotated[tuple[str, ...], BeforeValidator(_outputs)] = OUTPUTS
     """What is written beside scenario.yaml and result.json."""
     limits: LimitsForm = LimitsForm()
     """Limits that make a run infeasible when missed."""
-    faults: Annotated[tuple[FaultForm, ...], BeforeValidator(_listed)] = ()
+    faults: Annotated[tuple[FaultForm, ...], BeforeValidator(listed)] = ()
     """What is slow: a list."""
     jitter: Annotated[float, *quantity("ratio", _share)] = 0.0
     """Standard deviation of random noise on durations, as a ratio."""

@@ -1,12 +1,15 @@
 """What a scenario says of the software that trains: its keys, options of each stack, formats that it multiplies in."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
-from sim.models.form import Form
+from sim.models.form import Form, Listed
 from sim.models.recompute import SELECTIVE
 from sim.models.stacks.stack import KINDS, Stack
 from sim.scenario.values import Scenario
+
+Graphed = Literal["attention", "router", "network", "mamba"]
+"""Modules of megatron that can be a graph."""
 
 
 class StackForm(Form):
@@ -21,11 +24,13 @@ class StackForm(Form):
     """Of torch: torch.compile fuses what lies between products."""
     cuda_graphs: bool | None = None
     """Steps are replayed as CUDA graphs: the host launches no kernel by itself."""
+    graphed: Annotated[tuple[Graphed, ...], Listed] | None = None
+    """Of megatron: modules that are replayed as a graph each; the host launches the others, mixtures among them."""
     dispatcher: Literal["alltoall", "deepep", "hybridep"] | None = None
     """How megatron sends tokens to experts: alltoall (NCCL; the default), deepep or hybridep."""
     attention: Literal["cudnn", "flash2", "flash3", "triton", "unfused"] | None = None
-    """Of torch and megatron: whose attention runs: cudnn (the default), flash2 or flash3 (FlashAttention-2 and -3; torch's
-    own flash backend is the former), triton (the first FlashAttention in Triton) or unfused (products and a softmax)."""
+    """Of torch and megatron, whose attention runs: cudnn (the default), flash2 or flash3 (FlashAttention-2 and -3;
+    torch's flash backend is the former), triton (the first FlashAttention in Triton), unfused (products, a softmax)."""
     loss_parallel: bool | None = None
     """Of torch: ranks of a tensor group share the loss, each with its part of the logits (the default), or each gathers
     all of them."""
@@ -43,10 +48,13 @@ Finding = tuple[tuple[str, ...], str]
 def findings(scenario: Scenario) -> Iterator[Finding]:
     """Options of other stacks, and a precision that the stack has no kernels for."""
     stack, kind = scenario.stack, KINDS[scenario.stack.name]
-    for key in ("release", "compiled", "cuda_graphs", "dispatcher", "attention", "loss_parallel"):
+    for key in ("release", "compiled", "cuda_graphs", "graphed", "dispatcher", "attention", "loss_parallel"):
         if getattr(stack, key) != getattr(Stack(), key) and key not in kind.options:
             having = ", ".join(name for name, other in KINDS.items() if key in other.options)
             yield (f"stack.{key}", "stack"), f"{stack.name} runs without it; it goes with: {having}"
+    if stack.cuda_graphs and stack.graphed:
+        what = "steps that are graphs have no graphs of modules"
+        yield ("stack.graphed", "stack.cuda_graphs"), f"{what}; legal: one of the two"
     if stack.dispatcher != Stack.dispatcher and scenario.parallel.expert == 1:
         what = "a rank that holds all experts dispatches nothing"
         yield ("stack.dispatcher", "parallel.expert"), f"{what}; legal: alltoall, or parallel.expert 2 or more"

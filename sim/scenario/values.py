@@ -307,7 +307,8 @@ class Scenario:
     all of it as plain values, which reload to the same scenario.
     scenario_hash: BLAKE2b of `resolved` without name and outputs, as hexadecimal text. overrides: what was changed in
     the file or mapping, for people alone. name: as the file or mapping says it; that of `resolved` is the title.
-    asked: dotted keys that somebody asks about (see `sim.scenario.asked`). source: what it was read from.
+    asked: dotted keys that somebody asks about (see `sim.scenario.asked`). source: what it was read from. tables: of a
+    job's own kernels, as JSON ("": none).
     """
 
     name: str = field(compare=False)
@@ -334,6 +335,7 @@ class Scenario:
     recompute: Recompute = RECIPE
     stack: Stack = DEEPSEEK
     states: States = PUBLISHED
+    tables: str = ""
     scenario_hash: str = ""
     resolved: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     overrides: tuple[str, ...] = field(default=(), compare=False)

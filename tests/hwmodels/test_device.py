@@ -98,7 +98,8 @@ def test_the_hierarchy_grows_slower_and_larger_outwards(found: device.Device) ->
 def test_every_number_says_kind_and_source(found: device.Device) -> None:
     expected = {"sms", "clock", *(f"peak_flops.{name}" for name in found.peak_flops)}
     expected |= {f"{level}.{part}" for level in device.LEVELS for part in ("capacity", "latency", "bandwidth")}
-    assert set(found.figures) == expected
+    assert set(found.figures) - {"power"} == expected | {"spread"}
+    assert found.power_w == (found.figures["power"].value if "power" in found.figures else 0.0)
     for figure in found.figures.values():
         assert figure.kind in KINDS and len(figure.source) > 10
     assert found.figures["hbm.bandwidth"].value == found.hbm.bandwidth_bytes_per_s

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from hwmodels.collectives import Wires
-from hwmodels.op import AllToAll
+from hwmodels.nccl.library import Library
+from hwmodels.op import HYBRIDEP, NCCL_SENDS, AllToAll, Collective
 from hwmodels.units import NS_PER_S, ns_to_seconds
-from sim.communication.exchange import kernel, messages, offload
+from sim.communication.exchange import hybrid, kernel, messages, offload
 from sim.communication.exchange.events import cargo, group
 from sim.communication.exchange.events.setting import Setting
 from sim.communication.exchange.ports import Ports, Rows, even_tokens, of_op
@@ -26,12 +27,13 @@ class Fidelity:
     """How exchanges are timed alone; called like hwmodels.collectives.exchange_seconds.
 
     model: EVENTS, KERNEL, MESSAGES or CLOSED. warps: how a kernel gives them to roles, FOLLOW or FIXED. copy: what one
-    needs for a row.
+    needs for a row. nccl: what times exchanges that it moves. Those and HybridEP's are even: KERNEL is DeepEP's.
     """
 
     model: str = KERNEL
     warps: str = FOLLOW
     copy: Copy = COPY
+    nccl: Library | None = None
 
     def __call__(self, op: AllToAll, links: Wires, sms: int) -> float:
         """Seconds of one dispatch or combine, its group's barrier included. `sms` 0: copy engines (a what-if).
@@ -58,6 +60,10 @@ def of_tokens(op: AllToAll, to_nodes: Rows, to_ranks: Rows, links: Wires) -> flo
 
 @lru_cache(maxsize=4096)
 def _seconds(fidelity: Fidelity, op: AllToAll, links: Wires, sms: int) -> float:
+    if fidelity.model == KERNEL and op.by == HYBRIDEP and op.group_nodes == 1 and sms:
+        return hybrid.seconds(op, links, sms)
+    if fidelity.model == KERNEL and op.by == NCCL_SENDS and fidelity.nccl:
+        return fidelity.nccl.take(Collective("all_to_all", op.bytes(), op.group, op.group_nodes), links).seconds
     if fidelity.model == MESSAGES:
         return of_tokens(op, *even_tokens(op), links)
     if fidelity.model == EVENTS and sms:

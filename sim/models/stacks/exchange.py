@@ -5,7 +5,7 @@ torch.distributed.all_to_all_single). DeepEP and HybridEP send a token once to e
 rank (github.com/deepseek-ai/DeepEP; Megatron Core, `flex` dispatcher).
 """
 
-from hwmodels.op import AllToAll, small
+from hwmodels.op import HYBRIDEP, NCCL_SENDS, AllToAll, small
 from sim.models.blocks.experts import Experts
 from sim.models.layer import COMMUNICATION, Kernel, Site
 from sim.models.shape import ModelShape
@@ -14,6 +14,8 @@ EXCHANGES = ("dispatch", "combine")
 """Names of the parts that are exchanges."""
 ONCE = ("deepep", "hybridep")
 """Dispatchers that send a token once to each node and rank."""
+MOVED = {"alltoall": NCCL_SENDS, "hybridep": HYBRIDEP}
+"""Dispatcher -> who moves its exchanges; others: kernels such as DeepEP's."""
 COUNTS = 4.0
 """Bytes of the count of an expert's rows, which ranks tell each other before an all-to-all of unequal sizes."""
 
@@ -27,7 +29,7 @@ def all_to_all(site: Site[ModelShape], experts: Experts, what: str, direction: s
     nodes, ranks = (site.nodes_reached, site.ranks_reached) if once else (float(experts.chosen),) * 2
     op = AllToAll(
         "dispatch" if narrow else "combine", f"{what}({direction})", site.own, layout.row_bytes(site.shape.sent),
-        nodes, ranks, site.group, site.group_nodes,
+        nodes, ranks, site.group, site.group_nodes, by=MOVED.get(site.stack.dispatcher, ""),
     )  # fmt: skip
     counts = small("dispatch_layout", site.own, COUNTS * experts.number)
     first = [Kernel("dispatch_layout", counts, COMMUNICATION)] if (what, direction) == ("dispatch", "F") else []

@@ -65,8 +65,9 @@ class Stack(NamedTuple):
     it. latent: the products before and behind experts in a latent space, of a rank's own tokens: name, columns out and
     in, direction. end: of the embedding, the head, or a projection. post_norm: behind a block, or its gradient before
     it. around: names of kernels that belong to a product beside them. residual: name of the last kernel of a layer's
-    forward. words: which kernels a module computed again is. stops: a second forward ends when all that backward needs
-    is there (`torch.utils.checkpoint`, early_stop), and does not run to its end."""
+    forward. exchange: of a mixture's dispatch and combine. words: which kernels a module computed again is. stops: a
+    second forward ends when all that backward needs is there (`torch.utils.checkpoint`, early_stop), and does not run
+    to its end."""
 
     block: Callable[[Shared, Block, str], list[Kernel]]
     gate: Callable[[Shared, Made, str], list[Kernel]]
@@ -75,6 +76,7 @@ class Stack(NamedTuple):
     post_norm: Callable[[Shared, str], list[Kernel]]
     around: tuple[str, ...] = ()
     residual: str = "residual"
+    exchange: Callable[[Shared, Experts, str, str], list[Kernel]] = all_to_all
     words: Words = MappingProxyType({})
     stops: bool = True
 
@@ -96,11 +98,18 @@ def _pieces(name: str, direction: str, layer: int, kernels: list[Kernel]) -> Ite
     before the gradient of the input, and before that of the weights."""
     for piece, own in groupby(kernels, key=lambda kernel: kernel.piece):
         meets, place = EXPERT * (name in EXCHANGES), PLACES[direction, name + piece]
-        after: tuple[tuple[str, str, int], ...] = ()
+        after = _behind(name, layer) if meets and direction == "B" else ()
         if direction == "W" and piece:
             before = (("B", name), ("W", name)) if piece == GATHER else (("W", name + GATHER),)
             after = tuple((*each, layer) for each in before)
         yield Part(name + piece, direction, layer, tuple(own), meets, place, piece != GATHER, after)
+
+
+def _behind(name: str, layer: int) -> tuple[tuple[str, str, int], ...]:
+    """Weight gradients that an exchange of backward stands behind: autograd makes them with those of inputs, and what
+    is launched on one stream waits for what is there. A combine's are of the layer that backward was at before."""
+    part, of = ("mlp", layer) if name == "dispatch" else ("attn", layer + 1)
+    return tuple(("W", part + piece, of) for piece in ("", INPUT, GATHER))
 
 
 def _with_again(stack: Stack, site: Shared, made: Made, unit: Unit, own: tuple[Part, ...]) -> tuple[Part, ...]:
@@ -169,7 +178,7 @@ def _names(site: Shared, made: Made, direction: str) -> tuple[str, ...]:
 
 def _kernels(stack: Stack, site: Shared, made: Made, name: str, direction: str) -> list[Kernel]:
     if name in EXCHANGES and made.routed:
-        return all_to_all(site, made.routed, name, direction)
+        return stack.exchange(site, made.routed, name, direction)
     if made.end:
         return stack.end(site, made, direction)
     if name == "expand" and made.routed:

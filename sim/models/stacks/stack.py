@@ -42,7 +42,7 @@ KINDS = {
         eager=True, frees=True, plain=True, axes=SHARED, selective=True, units=True, waits=True,
     ),
     "megatron": Kind(
-        "torch", ("release", "cuda_graphs", "dispatcher", "attention"), TRANSFORMER_ENGINE,
+        "torch", ("release", "cuda_graphs", "graphed", "dispatcher", "attention"), TRANSFORMER_ENGINE,
         eager=True, axes=SHARED, waits=True,
     ),
 }  # fmt: skip
@@ -52,24 +52,29 @@ megatron: Megatron Core with TransformerEngine, whose products are cuBLAS's and 
 DISPATCHERS = ("alltoall", "deepep", "hybridep")
 """Ways of Megatron Core to send tokens to experts (`--moe-token-dispatcher-type alltoall`, or `flex` with
 `--moe-flex-dispatcher-backend deepep | hybridep`; github.com/NVIDIA/Megatron-LM, megatron/core/transformer/moe)."""
+GRAPHED = ("attention", "router", "network", "mamba")
+"""Modules that may be a graph each (`--cuda-graph-impl transformer_engine` with `--cuda-graph-scope`: attn; moe_router,
+with or without moe_preprocess; mlp; mamba)."""
 
 UNFUSED = "unfused"
-"""Attention as two batched products with a masked softmax and a dropout between them, each tensor in memory (Megatron-LM
-without flash attention: megatron/core/transformer/dot_product_attention.py)."""
+"""Attention as two batched products with a masked softmax and a dropout between them, each tensor in memory
+(Megatron-LM without flash attention: megatron/core/transformer/dot_product_attention.py)."""
 
 
 @dataclass(frozen=True)
 class Stack:
     """name: one of KINDS. release: of its software, in words; decides nothing by itself. compiled: torch.compile has
-    fused what it can. cuda_graphs: steps are replayed as graphs, so the host launches nothing. dispatcher: one of
-    DISPATCHERS. attention: whose kernels it is, one of `hwmodels.attention.KERNELS`, or UNFUSED. loss_parallel: ranks
-    that share the vocabulary share the loss, each with its part of the logits; else each gathers all of them
-    (torchtitan's parallelism.disable_loss_parallel)."""
+    fused what it can. cuda_graphs: steps are replayed as graphs, so the host launches nothing. graphed: of GRAPHED,
+    modules that are a graph each, where the host launches the others. dispatcher: one of DISPATCHERS. attention: whose
+    kernels it is, one of `hwmodels.attention.KERNELS`, or UNFUSED. loss_parallel: ranks that share the vocabulary share
+    the loss, each with its part of the logits; else each gathers all of them (torchtitan's
+    parallelism.disable_loss_parallel)."""
 
     name: str = "deepseek"
     release: str = ""
     compiled: bool = False
     cuda_graphs: bool = False
+    graphed: tuple[str, ...] = ()
     dispatcher: str = "alltoall"
     attention: str = CUDNN
     loss_parallel: bool = True

@@ -94,6 +94,8 @@ def _pattern(find: str) -> re.Pattern[str]:
 def _said(token: Token, match: re.Match[str], text: str) -> dict[str, Any]:
     """Keys of a token where it was found; a flag's are left open where the phrase does."""
     keys = {key: _filled(value, match) for key, value in token.get("keys", {}).items()}
+    for key, adds in token.get("listed", {}).items():
+        keys[key] = list(dict.fromkeys(adds[word] for word in re.findall(r"\w+", match[0].casefold()) if word in adds))
     behind = text[match.end() :]
     if "flag" in token and not OPEN_BEHIND.match(behind):
         denied = DENIED_BEFORE.search(text[: match.start()]) or DENIED_BEHIND.match(behind)

@@ -116,9 +116,14 @@ def layers(document: Mapping[str, Any]) -> int:
     return _said(document, "layers")
 
 
+def predicts(run: Run) -> int:
+    """Prediction modules of a row's model, where it says none."""
+    return _said(model(run), "mtp_depth")
+
+
 def _said(document: Mapping[str, Any], key: str) -> int:
     """A count of a document, or of what it builds on; 0 where neither has it."""
-    return int(document.get(key) or _shipped(document["base"]).get(key) or 0)
+    return int(document.get(key, _shipped(document["base"]).get(key, 0)))
 
 
 @cache

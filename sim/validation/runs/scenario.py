@@ -53,6 +53,8 @@ MATTERS: dict[str, Callable[[Run, str], bool]] = {
     "stack.dispatcher": lambda run, stack: (run.expert or 1) > 1 and "dispatcher" in KINDS[stack].options,
     "stack.compiled": lambda run, stack: "compiled" in KINDS[stack].options,
     "stack.cuda_graphs": lambda run, stack: True,
+    "stack.graphed": lambda run, stack: "graphed" in KINDS[stack].options,
+    "stack.attention": lambda run, stack: "attention" in KINDS[stack].options,
     "routing.kind": _many("expert"),
     "states.gradients": lambda run, stack: True,
     "cluster.fabric": lambda run, stack: (run.gpus or 1) > 8,
@@ -60,7 +62,7 @@ MATTERS: dict[str, Callable[[Run, str], bool]] = {
 }
 """Key -> whether it can matter to a row on a stack. A key of a phrase that cannot is left out; one that can, and that
 no phrase says, is a default, but for the last of these."""
-NOT_ASKED = ("parallel.shard", "cluster.node.gpus")
+NOT_ASKED = ("parallel.shard", "cluster.node.gpus", "stack.graphed", "stack.attention")
 """Of them: left out is what everybody has."""
 
 
@@ -75,7 +77,8 @@ def mapped(run: Run) -> Mapped:
     keys = {key: value for each in said for key, value in each.keys.items()}
     stack = software.stack(family["stack"], keys.get("precision", PRECISION))
     own = _of_model(family, run)
-    keys = {**family.get("keys", {}), **own.get("keys", {}), **_layout_string(run, own, keys), **keys}
+    row = family.get("rows", {}).get(run.id, {}).get("keys", {})
+    keys = {**family.get("keys", {}), **own.get("keys", {}), **_layout_string(run, own, keys), **keys, **row}
     keys = {key: value for key, value in keys.items() if key not in MATTERS or MATTERS[key](run, stack)}
     if keys.get("parallel.shard") == layouts.replicas(run) * (run.context or 1):
         del keys["parallel.shard"]
@@ -84,6 +87,8 @@ def mapped(run: Run) -> Mapped:
     keys = {"precision": PRECISION, **family.get("unsaid", {}), **keys}
     other = list(software.instead(run, stack, keys))
     keys |= {each.key: each.value for each in other} | layouts.parallel(run)
+    if not keys.get("placement", "-"):
+        del keys["placement"]
     notes = [
         *(note for each in said for note in (*each.notes, *each.instead)),
         *(each.note for each in other),
@@ -99,9 +104,11 @@ PRECISION = "bf16"
 
 
 def _of_model(family: Mapping[str, Any], run: Run) -> Mapping[str, Any]:
-    """What a family's sources say of a row's model; from so many GPUs on, where they say that (from_gpus)."""
+    """What a family's sources say of a row's model; of a GPU and from so many on, where they say that (only)."""
     own: Mapping[str, Any] = family.get("models", {}).get(models.known_as(run), {})
-    return own if (run.gpus or 1) >= own.get("from_gpus", 1) else {}
+    only = own.get("only", {})
+    alike = run.gpu == only.get("gpu", run.gpu) and (run.gpus or 1) >= only.get("from_gpus", 1)
+    return own if alike else {}
 
 
 def _doubts(run: Run, said: Iterable[words.Meaning]) -> tuple[str, ...]:

@@ -32,6 +32,36 @@ def kinds(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, list[Outcome]]]:
     yield "mixtures, all others", [each for each in mixtures if each not in ours]
 
 
+TORCH = ("llm-foundry", "torchtitan", "nemo-automodel")
+"""Families whose rows ran plain torch, sharded."""
+
+
+def sixths(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, list[Outcome]]]:
+    """The few kinds that a reader asks for; each row is in one."""
+    parts: dict[str, list[Outcome]] = {name: [] for name in SIXTHS}
+    for each in outcomes:
+        parts[_sixth(each)].append(each)
+    yield from parts.items()
+
+
+SIXTHS = (
+    "dense, recipes of NVIDIA", "dense, MLPerf", "dense, A100", "dense, other software and proxies",
+    "mixtures, Blackwell", "mixtures, H100",
+)  # fmt: skip
+
+
+def _sixth(each: Outcome) -> str:
+    """Its name in SIXTHS."""
+    run = each.run
+    if mixture(each):
+        return SIXTHS[4] if run.gpu[:2] in ("GB", "B2", "B3") else SIXTHS[5]
+    if run.gpu.startswith("A100"):
+        return SIXTHS[2]
+    if run.family in ("mlperf", "mlperf-v6"):
+        return SIXTHS[1]
+    return SIXTHS[3] if run.family in (*TORCH, "simumax-b200", "papers", "primus") else SIXTHS[0]
+
+
 def layouts(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, list[Outcome]]]:
     """Groups by what a layout has; a row may be in several."""
     yield "tensor > 1", [each for each in outcomes if (each.run.tensor or 1) > 1]
@@ -120,5 +150,5 @@ def _recipe(each: Outcome) -> tuple[object, ...]:
 def memory(outcomes: Sequence[Outcome]) -> Iterator[tuple[Outcome, float]]:
     """Runs whose row gives the memory of a GPU, with that in bytes: allocated where both are given."""
     for each in outcomes:
-        if each.peak_bytes and (size := BYTES.search(each.run.memory_published)):
+        if each.answer.peak_bytes and (size := BYTES.search(each.run.memory_published)):
             yield each, float(size[1].replace(",", "")) * UNITS[size[2]]

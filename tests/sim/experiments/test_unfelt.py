@@ -76,6 +76,7 @@ ELSEWHERE = {
     "stack.release", "stack.compiled", "stack.cuda_graphs", "stack.dispatcher", "stack.loss_parallel",  # likewise
     "recompute.method", "routing.spread", "routing.max_vio", "routing.histogram",  # refused where they do not belong
     "schedule.group",  # likewise: of interleaved stages
+    "tables",  # of a trace: tests/numerics/tables/test_traced.py
     *(f"batch.lengths.{key}" for key in ("kind", "length", "low", "high", "median", "sigma", "histogram")),  # likewise
 }  # fmt: skip
 

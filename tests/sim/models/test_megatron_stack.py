@@ -106,7 +106,8 @@ def test_dispatchers_send_what_they_say(dispatcher):
     rows = 8 if dispatcher == "alltoall" else own.site.ranks_reached
     assert sent.bytes() == pytest.approx(4096 * rows * 2 * 2048)
     names = {k.name for k in kernels(own, unit, "F")}
-    assert ("permute" in names) == (dispatcher != "hybridep")
+    assert ("permute_row_map" in names) == (dispatcher != "hybridep")  # it knows where rows go
+    assert ("sort_rows" in names) == ("probabilities(F)" in names) == (dispatcher == "alltoall")
     alone = on("qwen3_30b_a3b")
     assert not any(isinstance(k.op, AllToAll) for k in kernels(alone, block(alone, routed=True), "F"))
 

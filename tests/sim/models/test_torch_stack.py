@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hwmodels.op import Attention, Gemm, GroupedGemm, Memory
+from hwmodels.op import Attention, Collective, Gemm, GroupedGemm, Memory
 from hwmodels.refused import Refused
 from sim.assembly import machine
 from sim.layout.plan import lay_out
@@ -128,14 +128,33 @@ def test_a_mixture_over_several_ranks_exchanges_rows():
 def test_float8_casts_each_operand_between_compiled_kernels():
     bf16, float8 = on(RUNS[0] | {"compiled": True}), on(RUNS[0] | {"compiled": True}, precision="fp8_current")
     unit = next(unit for unit in float8.units if unit.block)
-    for direction, casts in (("F", 14), ("B", 14), ("W", 7)):
+    # seven weights, and the four tensors that seven products read; backward seven gradients of outputs
+    for direction, casts, turned in (("F", 7 + 4, 0), ("B", 7, 7), ("W", 0, 7 + 4)):
         here, there = ([k for p in own.parts(unit, direction) for k in p.kernels] for own in (float8, bf16))
         assert products(here) == products(there)
         assert sum(k.name.startswith("cast_") for k in here) == casts
+        assert sum(k.name.startswith("transpose_") for k in here) == turned
         assert {k.op.precision for k in here if isinstance(k.op, Gemm)} == {"fp8"}
     head = float8.units[-1]
     assert float8.parts(head, "F") == bf16.parts(head, "F")
     assert float8.lowering.kept(float8.site, unit) == bf16.lowering.kept(bf16.site, unit)
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_float8_is_cast_before_it_is_gathered_by_each_rank_its_own(overlap):
+    """Over 8 ranks: gathers carry a byte an element, and what is gathered was cast in an eighth of the tokens; weights
+    are cast once, though products run in chunks."""
+    run = RUNS[0] | {"compiled": True}
+    changes = {"cluster": {"node": "h200x8", "nodes": 1}, "parallel": {"tensor": 8}, "overlap": {"tensor": overlap}}
+    bf16, float8 = (on(run, **changes, precision=name) for name in ("bf16", "fp8_current"))
+    unit = next(unit for unit in float8.units if unit.block)
+    here, there = ([k for p in own.parts(unit, "F") for k in p.kernels] for own in (float8, bf16))
+    sizes = [[k.op.size for k in each if isinstance(k.op, Collective) and k.op.kind == "all_gather"]
+             for each in (here, there)]  # fmt: skip
+    assert len(sizes[0]) == 2 and [2 * size for size in sizes[0]] == sizes[1]
+    rows = {k.name: k.op.rows for k in here if k.name.startswith("cast_")}
+    assert rows["cast_x_attn"] == rows["cast_x_mlp"] == float8.site.tokens // 8
+    assert sum(k.name == "cast_w_q" for k in here) == 1
 
 
 def test_float8_needs_compilation():

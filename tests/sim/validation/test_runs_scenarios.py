@@ -35,7 +35,9 @@ EXPECTED = {
     # a layout of the preset that the row does not name
     "MB-084": {
         "cluster": {"node": {"base": "gb200x72", "gpus": 64}, "nodes": 4}, "model": {"base": "deepseek_v3"},
-        "stack": {"name": "megatron", "dispatcher": "hybridep", "cuda_graphs": True}, "precision": "mxfp8",
+        "stack": {
+            "name": "megatron", "dispatcher": "hybridep", "cuda_graphs": False, "graphed": ["attention", "router"],
+        }, "precision": "mxfp8",
         "parallel": {"zero": 1, "pipeline": 4, "expert": 64}, "schedule": {"name": "interleaved", "chunks": 4},
         "placement": V3_LAYOUT, "batch": batch(4096, 4096), "recompute": {"modules": ["mlp"]},
         "states": V3_STATES, "overlap": {**REDUCED, "expert": False}, "routing": {"kind": "balanced"},
@@ -65,7 +67,8 @@ EXPECTED = {
     },
     # a proxy of 12 layers, heads for tokens over a node
     "SMX-038": {
-        "cluster": {"node": {"base": "b200x8", "gpus": 8}, "nodes": 1}, "model": {"base": "llama3_70b", "layers": 12},
+        "cluster": {"node": {"base": "b200x8", "gpus": 8, "device": {"clock": "1.45 GHz"}}, "nodes": 1},
+        "model": {"base": "llama3_70b", "layers": 12},
         "stack": {"name": "megatron"}, "precision": "bf16",
         "parallel": {"zero": 1, "context_kind": "all_to_all", "context": 8}, "schedule": {"name": "1f1b"},
         "batch": batch(4, 32768), "recompute": "none", "overlap": {"gradients": True},

@@ -16,6 +16,7 @@ from hwmodels.formats import PLAIN_BF16
 from hwmodels.op import Memory, small
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
+from sim.models.stacks.megatron import host
 
 
 class Casting(NamedTuple):
@@ -60,6 +61,18 @@ def quantised(site: Shared, name: str, rows: int, width: int) -> list[Kernel]:
     if not own.first:
         return [cast]
     return [Kernel(f"amax_{name}", Memory("amax", rows, row, 0.0)), Kernel(f"scale_{name}", small("tiny")), cast]
+
+
+def apart(site: Shared, name: str, rows: int, width: int, direction: str) -> list[Kernel]:
+    """Rows of experts quantised expert by expert, one behind the other (TransformerEngine 2.9, csrc/extensions/
+    cast.cpp, `split_quantize`: only delayed scaling has a kernel for all); as one where a graph holds the whole step,
+    for what runs there reads from the GPU how many rows each has."""
+    whole = quantised(site, name, rows, width)
+    if site.recipe.name == "fp8_delayed" or site.stack.cuda_graphs:
+        return whole
+    own, launch = site.local_experts, host.work(host.LAUNCH, direction)
+    part = quantised(site, name, -(-rows // own), width)
+    return [kernel._replace(host=launch) for kernel in part] * own
 
 
 def normed(site: Shared, name: str, rows: int, width: int) -> list[Kernel]:

@@ -10,8 +10,10 @@ from hwmodels.op import Gemm, Memory, permute, small, unpermute
 from sim.models.blocks.experts import Experts
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
-from sim.models.stacks.megatron.casts import quantised
+from sim.models.stacks.megatron.casts import casting, quantised
+from sim.models.stacks.megatron.exchange import mapped
 from sim.models.stacks.megatron.feed_forward import activate, activate_backward
+from sim.models.stacks.megatron.host import BALANCED, PADDED, PERMUTED, ROUTED, SCORED, SORTED, work
 from sim.models.stacks.megatron.linear import (
     dgrad,
     first,
@@ -26,20 +28,18 @@ from sim.models.stacks.megatron.linear import (
 )  # fmt: skip
 from sim.models.stacks.sharing import gathered, row_collective, summed
 
-MAPS = ("row_map", "row_map_sums", "row_map_final")
-"""Kernels that say where each row goes (TransformerEngine, pytorch/triton/permutation.py)."""
-
 
 def gate(site: Shared, experts: Experts) -> list[Kernel]:
     """The norm before a mixture, and its router."""
     t, h, e = site.tokens, site.shape.hidden, experts.number
     row = PLAIN_FP32.row_bytes(e)
-    out = [*plain_norm("mlp_norm", t, h), Kernel("router", Gemm(t, e, h, "fprop", "bf16"))]
+    out = [*plain_norm("mlp_norm", t, h), Kernel("router", Gemm(t, e, h, "fprop", "bf16"), host=work(ROUTED["F"], "F"))]
     out += [
-        Kernel("router_topk", Memory("softmax", t, row, 2 * row)),
-        Kernel("aux_scores", Memory("softmax", t, row, row)),
+        Kernel("router_topk", Memory("softmax", t, row, 2 * row), host=work(SCORED["F"], "F")),
+        Kernel("aux_scores", Memory("softmax", t, row, row), host=work(SCORED["F"], "F")),
     ]
-    return [*out, Kernel("aux_loss", small("tiny")), Kernel("counts", Memory("elementwise", t, row / 4, 0.0))]
+    out += [Kernel("aux_loss", small("tiny"), host=work(BALANCED["F"], "F"))]
+    return [*out, Kernel("counts", Memory("elementwise", t, row / 4, 0.0))]
 
 
 def gate_backward(site: Shared, experts: Experts) -> list[Kernel]:
@@ -47,10 +47,13 @@ def gate_backward(site: Shared, experts: Experts) -> list[Kernel]:
     t, h, e = site.tokens, site.shape.hidden, experts.number
     row = PLAIN_FP32.row_bytes(e)
     out = [
-        Kernel("aux_loss_bwd", small("tiny")),
-        Kernel("router_topk_bwd", Memory("softmax_backward", t, 2 * row, row)),
+        Kernel("aux_loss_bwd", small("tiny"), host=work(BALANCED["B"], "B")),
+        Kernel("router_topk_bwd", Memory("softmax_backward", t, 2 * row, row), host=work(SCORED["B"], "B")),
     ]
-    out += [Kernel("router_dgrad", Gemm(t, h, e, "dgrad", "bf16")), fused("add_dx", t, h, 2, 1)]
+    out += [
+        Kernel("router_dgrad", Gemm(t, h, e, "dgrad", "bf16"), host=work(ROUTED["B"], "B")),
+        fused("add_dx", t, h, 2, 1),
+    ]
     out += [fused("add_shared_dx", t, h, 2, 1)] if experts.shared.width else []
     return [*out, *norm_backward("mlp_norm_bwd", t, h), fused("add_residual", t, h, 2, 1)]
 
@@ -59,22 +62,49 @@ def gate_weight(site: Shared, experts: Experts) -> list[Kernel]:
     return [Kernel("router_wgrad", Gemm(experts.number, site.shape.hidden, site.tokens, "wgrad", "bf16"))]
 
 
-def _permuted(site: Shared, name: str) -> list[Kernel]:
-    """Rows in the order of experts; the host reads their counts before."""
-    if site.group > 1 and site.stack.dispatcher == "hybridep":
+def _permuted(site: Shared) -> list[Kernel]:
+    """Rows in the order of experts. All-to-all has permuted them before; chunks from each rank are sorted."""
+    row = site.shape.sent
+    if site.group == 1:
+        waiting = Kernel("counts_to_host", small("tiny"), waits=True)
+        return [waiting, *mapped("permute", site.received, site.rows, row)]
+    if site.stack.dispatcher == "alltoall":
+        return _sorted(site, "F")
+    if site.stack.dispatcher == "hybridep":  # its own kernel, launched with the exchange
+        return [Kernel("permute", permute(site.received, site.rows, row, PLAIN_BF16), host=0.0)]
+    return mapped("permute", site.received, site.rows, row)
+
+
+def _sorted(site: Shared, direction: str) -> list[Kernel]:
+    """Chunks of rows copied to another order (`sort_chunks_by_idxs`), as between ranks' order and experts'."""
+    if site.group == 1 or site.stack.dispatcher != "alltoall" or site.local_experts == 1:
         return []
-    waiting = Kernel("counts_to_host", small("tiny"), waits=True)
-    maps = [Kernel(f"{name}_{each}", small("tiny")) for each in MAPS]
-    return [waiting, *maps, Kernel(name, permute(site.received, site.rows, site.shape.sent, PLAIN_BF16))]
+    copied = permute(site.rows, site.rows, site.shape.sent, PLAIN_BF16)
+    return [Kernel("sort_rows", copied, host=work(SORTED[direction], direction))]
+
+
+def _padded(site: Shared, direction: str) -> list[Kernel]:
+    """Rows of each expert padded for the formats of products, or unpadded (`Fp8Padding`), where no dispatch does it."""
+    if casting(site) is None or (site.stack.dispatcher == "hybridep" and site.group > 1):
+        return []
+    copied = permute(site.rows, site.rows, site.shape.sent, PLAIN_BF16)
+    return [Kernel("pad_rows", copied, host=work(PADDED[direction], direction))]
+
+
+def _unpermuted(site: Shared, name: str, direction: str) -> Kernel:
+    """Sums of rows, a token each, of those that were sent or came."""
+    sent = site.own if site.stack.dispatcher == "alltoall" and site.group > 1 else site.received
+    return Kernel(name, unpermute(sent, site.rows, site.shape.sent), host=work(PERMUTED["B"], direction))
 
 
 def forward(site: Shared, experts: Experts) -> list[Kernel]:
     """Rows as dispatched -> their weighted sum for each token received; shared experts, and the residual behind."""
     own, h, net, shared = site.own, site.shape.hidden, experts.routed, experts.shared
-    row = experts.sent(h)
-    out = [*_permuted(site, "permute"), *_gathered(site, "rows"), *grouped(site, "experts_fc1", net.first, row)]
-    out += [activate(site.expert_rows, net), *grouped(site, "experts_fc2", row, net.width), *_scattered(site, "rows")]
-    out += [Kernel("unpermute", unpermute(site.received, site.rows, row))]
+    row = site.shape.sent
+    out = [*_permuted(site), *_gathered(site, "rows"), *_padded(site, "F")]
+    out += [*grouped(site, "experts_fc1", net.first, row), activate(site.expert_rows, net)]
+    out += [*grouped(site, "experts_fc2", row, net.width), *_padded(site, "F"), *_scattered(site, "rows")]
+    out += [*_sorted(site, "F"), _unpermuted(site, "unpermute", "F")]
     if shared.width:
         out += [*quantised(site, "x_shared_fc1", own, h), *first(site, "shared_fc1", shared.first, h)]
         out += [activate(site.tokens, shared, "shared_act"), *last(site, "shared_fc2", h, shared.width)]
@@ -94,15 +124,17 @@ def _scattered(site: Shared, name: str) -> list[Kernel]:
 
 def backward(site: Shared, experts: Experts) -> list[Kernel]:
     """Input gradients; those of weights are `weight`."""
-    t, h, net, shared, rows = site.tokens, site.shape.hidden, experts.routed, experts.shared, site.rows
-    out, row = [], experts.sent(h)
+    t, h, net, shared, row = site.tokens, site.shape.hidden, experts.routed, experts.shared, site.shape.sent
+    out = []
     if shared.width:
         out += [*last_dgrad(site, "shared_fc2", h, shared.width), activate_backward(t, shared, "shared_act_bwd")]
         out += [*dgrad(site, "shared_fc1", shared.first, h), *summed(site, "dx_shared_fc1", h)]
-    out += [Kernel("unpermute_bwd", permute(site.received, rows, row, PLAIN_BF16)), *_gathered(site, "dy_rows")]
+    sent = site.own if site.stack.dispatcher == "alltoall" and site.group > 1 else site.received
+    back = Kernel("unpermute_bwd", permute(sent, site.rows, row, PLAIN_BF16), host=work(PERMUTED["B"], "B"))
+    out += [back, *_sorted(site, "B"), *_gathered(site, "dy_rows"), *_padded(site, "B")]
     out += [*grouped(site, "experts_fc2", row, net.width, "dgrad"), activate_backward(site.expert_rows, net)]
-    out += [*grouped(site, "experts_fc1", net.first, row, "dgrad"), *_scattered(site, "dx_rows")]
-    return [*out, Kernel("permute_bwd", unpermute(site.received, rows, row))]
+    out += [*grouped(site, "experts_fc1", net.first, row, "dgrad"), *_padded(site, "B"), *_scattered(site, "dx_rows")]
+    return [*out, *_sorted(site, "B"), _unpermuted(site, "permute_bwd", "B")]
 
 
 def weight(site: Shared, experts: Experts) -> list[Kernel]:

@@ -16,7 +16,9 @@ from sim.models.stacks.layers import Block
 from sim.models.stacks.megatron import attention, experts, feed_forward, latent
 from sim.models.stacks.megatron.again import WORDS
 from sim.models.stacks.megatron.ends import end
+from sim.models.stacks.megatron.exchange import exchanged
 from sim.models.stacks.megatron.formats import of_unit
+from sim.models.stacks.megatron.host import REPLAYED, work
 from sim.models.stacks.megatron.linear import dgrad, linear, norm_backward, plain_norm, wgrad
 
 BLOCKS: dict[type, ModuleType] = {Heads: attention, Latent: latent, Network: feed_forward, Experts: experts}
@@ -28,20 +30,34 @@ def parts(site: Shared, made: Made, unit: Unit, direction: str) -> tuple[Part, .
     return layers.parts(STACK, of_unit(site, unit), made, unit, direction)
 
 
+WORDS_OF = {Heads: "attention", Latent: "attention", Network: "network", Experts: "", Mamba: "mamba"}
+"""Kind of block -> the word that says that it is a graph; mixtures are none, for their shapes are not known before."""
+
+
 def _block(site: Shared, block: Block, direction: str) -> list[Kernel]:
     if isinstance(block, Mamba):
         own = site._replace(recipe=RECIPES["bf16"])
-        return {"F": mamba.forward, "B": mamba.backward, "W": mamba.weight}[direction](own, block)
-    module = BLOCKS[type(block)]
-    kernels: list[Kernel] = {"F": module.forward, "B": module.backward, "W": module.weight}[direction](site, block)
-    return kernels
+        kernels = {"F": mamba.forward, "B": mamba.backward, "W": mamba.weight}[direction](own, block)
+    else:
+        module = BLOCKS[type(block)]
+        kernels = {"F": module.forward, "B": module.backward, "W": module.weight}[direction](site, block)
+    return _replayed(site, WORDS_OF[type(block)], kernels, direction)
+
+
+def _replayed(site: Shared, word: str, kernels: list[Kernel], direction: str) -> list[Kernel]:
+    """Kernels that one graph launches, where the module is one: the first pays for it, backward that of gradients of
+    inputs and weights together."""
+    if word not in site.stack.graphed:
+        return kernels
+    idle = [kernel._replace(host=0.0) for kernel in kernels]
+    first = work(REPLAYED, direction) if direction != "W" else 0.0
+    return [idle[0]._replace(host=first), *idle[1:]] if idle else []
 
 
 def _gate(site: Shared, made: Made, direction: str) -> list[Kernel]:
     assert made.routed
-    if direction == "F":
-        return experts.gate(site, made.routed)
-    return experts.gate_backward(site, made.routed) if direction == "B" else experts.gate_weight(site, made.routed)
+    passes = {"F": experts.gate, "B": experts.gate_backward, "W": experts.gate_weight}
+    return _replayed(site, "router", passes[direction](site, made.routed), direction)
 
 
 def _post_norm(site: Shared, direction: str) -> list[Kernel]:
@@ -53,4 +69,4 @@ def _latent(site: Shared, name: str, n: int, k: int, direction: str) -> list[Ker
     return {"F": linear, "B": dgrad, "W": wgrad}[direction](site, name, n, k)
 
 
-STACK = layers.Stack(_block, _gate, _latent, end, _post_norm, words=WORDS, stops=False)
+STACK = layers.Stack(_block, _gate, _latent, end, _post_norm, exchange=exchanged, words=WORDS, stops=False)

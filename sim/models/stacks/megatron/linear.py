@@ -1,15 +1,15 @@
 """Linear layers of TransformerEngine: products in the recipe's format, with the casts that feed them."""
 
-from hwmodels.formats import PLAIN_BF16
+from hwmodels.formats import FP32, PLAIN_BF16
 from hwmodels.op import Gemm, GroupedGemm, Memory, norm, small
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
-from sim.models.stacks.megatron.casts import one_scale, quantised, ways
+from sim.models.stacks.megatron import host
+from sim.models.stacks.megatron.casts import apart, one_scale, quantised, ways
 from sim.models.stacks.sharing import GATHER, INPUT, drained, fed, gathered, piece, summed
 
-HOST = {"F": 3.0, "B": 2.5}
-"""The host's work for a module of TransformerEngine, over that of a simple elementwise operation: as much as torch's
-own linear layer and its Python (assumed)."""
+HOST = {"F": host.work(host.LINEAR["F"], "F"), "B": host.work(host.LINEAR["B"] / 2, "B")}
+"""The host's work for a product of TransformerEngine's Linear; backward makes two."""
 
 
 def product(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
@@ -82,12 +82,17 @@ def wgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
 
 
 def grouped(site: Shared, name: str, n: int, k: int, role: str = "fprop") -> list[Kernel]:
-    """A product a local expert, over their rows together (`TEGroupedMLP`), behind the cast of its input or gradient."""
+    """A product a local expert (`TEGroupedMLP`), behind the cast of its input or gradient."""
     rows, local, cast = site.expert_rows, site.local_experts, k if role == "fprop" else n
-    before = quantised(site, f"rows_{name}_{role}", rows, cast) if role != "wgrad" else []
+    direction = "F" if role == "fprop" else "B"
+    before = apart(site, f"rows_{name}_{role}", rows, cast, direction) if role != "wgrad" else []
     shape = (n, k) if role == "fprop" else (k, n)
-    op = GroupedGemm(local, rows, *shape, role, site.recipe.linear)
-    return [*before, Kernel(f"{name}_{role}", op, host=HOST["F" if role == "fprop" else "B"])]
+    summed_in = "fp32" if site.recipe.gradient == FP32 else "added_bf16"
+    result = summed_in if role == "wgrad" else "bf16"
+    op = GroupedGemm(local, rows, *shape, role, site.recipe.linear, result=result)
+    forward, dgrad, wgrad = host.grouped(local)
+    us = {"fprop": forward, "dgrad": dgrad, "wgrad": wgrad}[role]
+    return [*before, Kernel(f"{name}_{role}", op, host=host.work(us, direction))]
 
 
 def plain_norm(name: str, rows: int, width: int) -> list[Kernel]:

@@ -50,7 +50,8 @@ def whole_logits(site: Shared) -> list[Kernel]:
     if logits(site) == site.shape.vocabulary:
         return []
     whole = site.tokens * float(logits(site)) * WIDTH
-    return [collective(site, "all_gather", "gather_logits", whole), joined("logits_cat", site.tokens, logits(site))]
+    gather = collective(site, "all_gather", "gather_logits", whole)
+    return [*sharing.in_order([gather]), joined("logits_cat", site.tokens, logits(site))]
 
 
 def own_logits(site: Shared) -> list[Kernel]:

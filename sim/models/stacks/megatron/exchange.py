@@ -1,0 +1,67 @@
+"""Dispatch and combine of Megatron Core beside the exchange itself: what is counted, permuted and waited for.
+
+All-to-all (`MoEAlltoAllTokenDispatcher`): counts of rows are gathered from all ranks and copied to the host, which
+waits for them before it can say how much is sent (`cuda_sync_point`: before_ep_alltoall); rows are put in the order of
+ranks meanwhile; their probabilities are sent by an exchange of their own. DeepEP and HybridEP (fused_a2a.py): one call
+sends both; the host waits for how many rows come, for it makes the tensor that they come to ("None means no up-bound,
+will cause a CPU sync"), but not backward, where they are known.
+"""
+
+from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
+from hwmodels.op import Collective, permute, small
+from sim.models.blocks.experts import Experts
+from sim.models.layer import COMMUNICATION, Kernel
+from sim.models.stacks import exchange
+from sim.models.stacks.cudnn import Shared
+from sim.models.stacks.exchange import ONCE
+from sim.models.stacks.megatron.host import AWAITED, COUNTED, EXCHANGED, FUSED, PERMUTED, work
+
+COUNT = 8
+"""Bytes of the number of an expert's rows."""
+SUMS = 7
+"""Kernels that add up numbers of rows, before and behind their gather."""
+MAPS = ("row_map", "row_map_sums", "row_map_final")
+"""Kernels that say where each row goes (TransformerEngine, pytorch/triton/permutation.py)."""
+
+
+def mapped(name: str, sent: int, rows: int, width: int) -> list[Kernel]:
+    """Tokens permuted to rows, behind the maps of where each goes."""
+    maps = [Kernel(f"{name}_{each}", small("tiny"), host=0.0) for each in MAPS]
+    return [*maps, Kernel(name, permute(sent, rows, width, PLAIN_BF16), host=work(PERMUTED["F"], "F"))]
+
+
+def exchanged(site: Shared, experts: Experts, what: str, direction: str) -> list[Kernel]:
+    """Kernels of a dispatch or combine, forward or backward."""
+    *_, sent = exchange.all_to_all(site, experts, what, direction)
+    first = (what, direction) == ("dispatch", "F")
+    if site.stack.dispatcher in ONCE:
+        layout = Kernel("dispatch_layout", small("dispatch_layout", site.own, 4.0 * experts.number), COMMUNICATION)
+        waiting = [layout._replace(waits=True)] if first else []
+        return [*waiting, sent._replace(host=work(FUSED[direction], direction))]
+    sent = sent._replace(host=work(EXCHANGED[direction], direction))
+    likely = sent._replace(name=f"probabilities({direction})", op=_probabilities(site, experts))
+    if what == "combine":
+        return [sent]
+    return [*_counted(site, experts), sent, likely] if first else [likely, sent]
+
+
+def _probabilities(site: Shared, experts: Experts) -> Collective:
+    """An FP32 number a row to where the row goes."""
+    size = site.own * experts.chosen * PLAIN_FP32.row_bytes(1)
+    return Collective("all_to_all", size, site.group, site.group_nodes, form="fp32")
+
+
+def _counted(site: Shared, experts: Experts) -> list[Kernel]:
+    """Numbers of rows of all ranks, which the host waits for; own rows are permuted meanwhile, launched before."""
+    size = COUNT * experts.number * site.group
+    gather = Collective("all_gather", size, site.group, site.group_nodes)
+    sums = [Kernel("counts", small("tiny"), COMMUNICATION, host=0.0)] * SUMS
+    host = work(COUNTED + PERMUTED["F"] + AWAITED, "F")
+    waiting = Kernel("counts_to_host", small("tiny"), COMMUNICATION, host=host, waits=True)
+    rows = mapped("permute", site.own, site.rows, site.shape.sent)
+    return [
+        *sums,
+        Kernel("gather_counts", gather, COMMUNICATION, host=0.0),
+        waiting,
+        *(k._replace(host=0.0) for k in rows),
+    ]

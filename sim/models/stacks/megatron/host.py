@@ -1,0 +1,94 @@
+"""What the host does for mixtures in Megatron Core and TransformerEngine, in work of an elementwise operation.
+
+Numbers are of single operations on an H200's host (Intel Xeon, two processes, torch 2.11, 2026-11-30): tensors of
+64 x 64, chains of 60, host's clock, nothing waited for, median of 25. How many of them a module does is counted in its
+source: TransformerEngine 2.9, pytorch/module/grouped_linear.py, csrc/extensions/gemm.cpp and cast.cpp, common/gemm/
+cublaslt_gemm.cu; Megatron Core, transformer/moe/router.py, moe_utils.py and token_dispatcher.py. Python between them is
+not counted, so what is here is the least that a host does.
+"""
+
+from typing import NamedTuple
+
+from hwmodels.node import Launch
+from hwmodels.units import MICRO
+
+UNIT = {"F": Launch().forward_s / MICRO, "B": Launch().backward_s / MICRO}
+"""Microseconds of the operation that `Kernel.host` counts in, on the same host."""
+OPERATION, VIEW, EMPTY, TRITON = 10.7, 2.9, 4.6, 23.5
+"""An operation of torch that records no gradient; a view; an empty tensor; a launch of a Triton kernel of 16 values."""
+FUNCTION = {"F": 6.9, "B": 15.6}
+"""torch.autograd.Function, less the operation in it (17.6 and 26.3)."""
+ARGUMENT, PIECE = 1.2, 1.5
+"""A tensor more that it is given and keeps; a piece of torch.split."""
+PRODUCT = 21.0
+"""cublasLtMatmul behind its search for an algorithm, which TransformerEngine asks anew for each product: as
+torch._scaled_mm (27.7), less its output and the call."""
+LAUNCH = 7.0
+"""A kernel launched from C++, its arguments made: as a cast (13.8), less its output and the call."""
+STREAMS = 5 * 1.7 + 8 * 1.6
+"""Four streams that wait for one, and it for them: events recorded and waited for."""
+SENT = {"all_to_all": 45.7, "all_gather": 25.0}
+"""Collectives of torch.distributed, sizes of each rank's part given to the first."""
+COPIED, SIDE, AWAITED = 7.2, 19.3, 4.5
+"""A copy to pinned memory; work put on another stream; an end that is waited for, which is there."""
+GRADIENT = 7.1
+"""A parameter's gradient, a view made for it, handed to autograd and to a hook of its own: of 33 at once."""
+LINEAR = {"F": 60.0, "B": 150.0}
+"""TransformerEngine's Linear in BF16, of 2025. Forward 2.7 times torch's own (22.4 here): 99.7 and 37.1 us on a GB200's
+host, 90.5 and 33.2 on a GH200's (github.com/NVIDIA/TransformerEngine issue 2053, August 2025). Backward 2.5 times
+that: of September 2026 59.2 forward and 252.1 backward on a GB200's (pull request 3523), of which a backward that is
+called alone takes 104 to begin (63 here, and that host takes 1.65 times as long). By then both take 0.6 of 2025's."""
+REPLAYED = 25.0
+"""A graph replayed: a function of its own, and a launch (as `Function` and an operation)."""
+
+
+def work(microseconds: float, direction: str) -> float:
+    """What `Kernel.host` says for so much of that host's time. direction: F, or B and W."""
+    return microseconds / UNIT["F" if direction == "F" else "B"]
+
+
+def function(direction: str, operations: float = 1.0, tensors: int = 1) -> float:
+    """Microseconds of an autograd function that launches so many kernels from C++ into so many new tensors."""
+    return FUNCTION[direction] + LAUNCH * operations + EMPTY * tensors
+
+
+class Grouped(NamedTuple):
+    """Microseconds of TransformerEngine's GroupedLinear of so many experts: forward, and backward to the gradient of
+    the input and to those of weights, which autograd is handed one by one."""
+
+    forward: float
+    dgrad: float
+    wgrad: float
+
+
+def grouped(experts: int) -> Grouped:
+    """A product an expert and pass, by a loop over cuBLAS on four streams."""
+    each, half = PRODUCT + PIECE, LINEAR["B"] / 2 - PRODUCT
+    return Grouped(
+        LINEAR["F"] - PRODUCT + STREAMS + experts * (each + ARGUMENT),
+        half + STREAMS + experts * each,
+        half - GRADIENT + STREAMS + experts * (PRODUCT + GRADIENT),
+    )
+
+
+ROUTED = {"F": FUNCTION["F"] + PRODUCT + 2 * EMPTY, "B": FUNCTION["B"] + 2 * PRODUCT + 2 * EMPTY + GRADIENT}
+"""The router's product, which is a function of its own (`RouterGatingLinearFunction`)."""
+SCORED = {"F": function("F", 1, 3), "B": function("B", 1, 1)}
+"""Scores and the chosen of them, or scores alone, in a kernel (`moe_router_fusion`)."""
+BALANCED = {
+    "F": function("F", 1, 2) + FUNCTION["F"] + 3 * OPERATION + 2 * VIEW,
+    "B": function("B", 1, 1) + SCORED["B"] + FUNCTION["B"],
+}
+"""The auxiliary loss in a kernel; tied to the output, divided, and added up to be told; backward the scores' too."""
+PERMUTED = {"F": function("F", 0, 5) + 4 * TRITON, "B": function("B", 0, 2) + TRITON}
+"""Rows in the order of experts: three kernels of maps, and the permute."""
+SORTED = {"F": function("F", 0, 3) + 2 * TRITON, "B": function("B", 0, 2) + TRITON}
+"""Chunks of rows in another order: a map, and the copy."""
+PADDED = {"F": function("F", 1, 1), "B": function("B", 1, 1)}
+"""Rows of each expert padded for scales of blocks, or unpadded: one kernel over all."""
+COUNTED = 9 * OPERATION + 8 * VIEW + SENT["all_gather"] + SIDE + 4 * COPIED + EMPTY
+"""Numbers of rows summed, gathered, summed again and copied (`preprocess`, `_maybe_dtoh_and_synchronize`)."""
+EXCHANGED = {d: FUNCTION[d] + EMPTY + SENT["all_to_all"] for d in "FB"}
+"""An all-to-all of rows, or of their probabilities."""
+FUSED = {"F": function("F", 3, 6), "B": function("B", 3, 3)}
+"""A dispatch or combine of DeepEP or HybridEP (fused_a2a.py): metadata, the exchange, and a permute, from C++."""

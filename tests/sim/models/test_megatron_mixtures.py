@@ -1,0 +1,151 @@
+"""Mixtures of Megatron Core: what the host does and waits for, who moves rows, and what stands behind what."""
+
+from itertools import product
+
+import pytest
+
+from hwmodels.op import AllToAll, Collective, GroupedGemm, Memory
+from hwmodels.refused import Refused
+from sim.assembly import machine
+from sim.communication.exchange import hybrid
+from sim.layout.plan import lay_out
+from sim.models.stacks.megatron import host
+from sim.scenario import from_mapping
+from sim.step.overlap import compose
+
+
+def on(dispatcher="alltoall", precision="bf16", node="h100x8", expert=8, model="qwen3_30b_a3b", nodes=1, **stack):
+    own = {"name": "megatron", "dispatcher": dispatcher, **stack}
+    return machine(lay_out(from_mapping({
+        "cluster": {"node": node, "nodes": nodes}, "model": model, "precision": precision, "stack": own,
+        "parallel": {"expert": expert}, "schedule": "1f1b", "outputs": ["result"], "comm": {"collectives": "nccl"},
+        "batch": {"sequences": 8 * nodes, "sequence_length": 4096},
+    })))  # fmt: skip
+
+
+def mixture(own):
+    return next(unit for unit in own.units if unit.routed)
+
+
+def kernels(own, direction, name=""):
+    parts = own.parts(mixture(own), direction)
+    return [kernel for part in parts for kernel in part.kernels if name in part.name]
+
+
+def work_us(own, direction, name=""):
+    return sum(own.launch_ns(direction, kernel) for kernel in kernels(own, direction, name)) / 1e3
+
+
+def test_the_unit_of_work_is_the_hosts_operation():
+    own = on()
+    assert host.work(host.UNIT["F"], "F") == host.work(host.UNIT["B"], "W") == 1.0
+    (product_,) = [k for k in kernels(own, "F") if k.name == "experts_fc1_fprop"]
+    assert own.launch_ns("F", product_) == pytest.approx(1e3 * host.grouped(16).forward, abs=1)
+
+
+def test_each_expert_costs_the_host_a_product_each_way():
+    few, many = host.grouped(8), host.grouped(16)
+    assert many.forward - few.forward == pytest.approx(8 * (host.PRODUCT + host.PIECE + host.ARGUMENT))
+    assert many.dgrad - few.dgrad == pytest.approx(8 * (host.PRODUCT + host.PIECE))
+    assert many.wgrad - few.wgrad == pytest.approx(8 * (host.PRODUCT + host.GRADIENT))
+    spread = on(expert=8), on(expert=16, nodes=2)
+    assert work_us(spread[0], "W") > work_us(spread[1], "W") + 8 * 2 * host.PRODUCT
+
+
+@pytest.mark.parametrize(("dispatcher", "direction"), [*product(("alltoall", "deepep", "hybridep"), "FB")])
+def test_the_host_waits_for_what_comes_forward_and_not_again(dispatcher, direction):
+    waiting = [kernel.name for kernel in kernels(on(dispatcher), direction) if kernel.waits]
+    first = "counts_to_host" if dispatcher == "alltoall" else "dispatch_layout"
+    assert waiting == ([first] if direction == "F" else [])
+
+
+def test_all_to_all_counts_sorts_and_sends_probabilities():
+    own = on("alltoall")
+    forward, backward = ([kernel.name for kernel in kernels(own, d)] for d in "FB")
+    order = ["gather_counts", "counts_to_host", "permute", "dispatch(F)", "probabilities(F)", "sort_rows"]
+    assert [name for name in forward if name in order] == [*order, "sort_rows"]
+    assert backward.count("sort_rows") == 2 and backward.count("probabilities(B)") == 1
+    alone = on("alltoall", expert=128, nodes=16)  # an expert a rank: nothing to sort
+    assert alone.site.local_experts == 1 and not any(k.name == "sort_rows" for k in kernels(alone, "F"))
+
+
+@pytest.mark.parametrize(("dispatcher", "precision"), [*product(("alltoall", "hybridep"), ("bf16", "fp8_current"))])
+def test_rows_are_padded_for_fp8_unless_the_dispatch_does(dispatcher, precision):
+    found = [d for d in "FB" for k in kernels(on(dispatcher, precision), d) if k.name == "pad_rows"]
+    assert found == ([] if dispatcher == "hybridep" or precision == "bf16" else ["F", "F", "B", "B"])
+
+
+@pytest.mark.parametrize(("precision", "whole", "count"), [
+    ("fp8_current", False, 16), ("fp8_current", True, 1), ("fp8_delayed", False, 1), ("fp8_block", False, 16),
+])  # fmt: skip
+def test_experts_are_quantised_one_by_one(precision, whole, count):
+    casts = [k for k in kernels(on(precision=precision, cuda_graphs=whole), "F") if k.name.startswith("cast_rows")]
+    assert len(casts) == 2 * count
+    rows = sum(k.op.rows for k in casts if isinstance(k.op, Memory))
+    assert rows == pytest.approx(2 * on(precision=precision).site.rows, rel=0.01)
+
+
+def test_a_module_that_is_a_graph_is_launched_once():
+    plain, graphed = on(), on(graphed=["attention", "router"])
+    assert work_us(graphed, "F", "attn") == pytest.approx(2 * host.REPLAYED, abs=0.1)
+    assert work_us(graphed, "F", "mlp") == work_us(plain, "F", "mlp")
+    assert work_us(graphed, "W", "attn") == 0 < work_us(plain, "W", "attn")
+    assert [k._replace(host=0) for k in kernels(plain, "B")] == [k._replace(host=0) for k in kernels(graphed, "B")]
+    with pytest.raises(Exception, match="steps that are graphs have no graphs of modules; legal: one of the two"):
+        on(graphed=["attention"], cuda_graphs=True)
+
+
+@pytest.mark.parametrize(("node", "expert", "nodes"), [("b200x8", 8, 1), ("h100x8", 16, 2)])
+def test_all_to_all_takes_what_nccls_does(node, expert, nodes):
+    own = on("alltoall", node=node, expert=expert, nodes=nodes)
+    (sent,) = [k.op for k in kernels(own, "F") if isinstance(k.op, AllToAll) and k.name == "dispatch(F)"]
+    same = Collective("all_to_all", sent.bytes(), expert, nodes)
+    assert own.pricer.price(sent, True).ns == own.pricer.price(same, True).ns
+
+
+def sent_by_hybridep(own):
+    (op,) = [k.op for k in kernels(own, "F") if k.name == "dispatch(F)"]
+    assert isinstance(op, AllToAll)
+    return op
+
+
+def test_hybridep_takes_what_was_measured_of_it():
+    own = on("hybridep", node="b200x8")
+    op, links = sent_by_hybridep(own), own.pricer.wires
+    assert op.bytes() / hybrid.seconds(op, links, 16) / 1e9 == pytest.approx(735, rel=0.03)  # published of a B200
+    rates = [op.bytes() / hybrid.seconds(op, links, sms) for sms in (8, 16, 24, 32, 64)]
+    assert rates == sorted(rates) and rates[0] == pytest.approx(rates[1] / 2) and rates[3] == rates[4]
+    half = sent_by_hybridep(on("hybridep", node="h100x8"))
+    assert hybrid.seconds(half, on("hybridep").pricer.wires, 16) == 2 * hybrid.seconds(op, links, 16)
+    wide = op._replace(group=64)
+    assert hybrid.seconds(wide, links, 16) == hybrid.seconds(op._replace(group=36), links, 16)
+
+
+@pytest.mark.parametrize("dispatcher", ["alltoall", "hybridep"])
+def test_exchanges_of_backward_stand_behind_gradients_of_weights(dispatcher):
+    own = on(dispatcher)
+    units = [unit for unit in own.units if unit.routed][:2]
+    phases = compose("BW", [], units, own.parts).phases
+    ends = {(p.name, p.half, p.layer): i for i, p in enumerate(phases)}
+    first = {(p.name, p.half, p.layer): p for p in reversed(phases)}
+    inner, outer = units[1].layer, units[0].layer
+    assert ends["mlp", "W", inner] in first["dispatch", "B", inner].needs
+    assert ends["attn", "W", inner] in first["combine", "B", outer].needs
+
+
+@pytest.mark.parametrize(("states", "bytes_more"), [("fp32", 6), ("bf16", 2)])
+def test_grouped_gradients_are_added_where_a_step_sums_them(states, bytes_more):
+    scenario = {
+        "cluster": {"node": "h100x8", "nodes": 1}, "model": "qwen3_30b_a3b", "precision": "bf16", "stack": "megatron",
+        "parallel": {"expert": 8}, "schedule": "1f1b", "outputs": ["result"], "states": {"gradients": states},
+        "batch": {"sequences": 8, "sequence_length": 4096},
+    }  # fmt: skip
+    own = machine(lay_out(from_mapping(scenario)))
+    for op in (k.op for k in kernels(own, "W") if isinstance(k.op, GroupedGemm)):
+        more = own.pricer.price(op).ns - own.pricer.price(op._replace(result="bf16")).ns
+        assert more == pytest.approx(bytes_more * op.groups * op.n * op.k / (0.8 * 3.35e12) * 1e9, rel=1e-3)
+
+
+def test_unknown_modules_of_graphs_are_refused():
+    with pytest.raises((Refused, Exception), match=r"stack\.graphed"):
+        on(graphed=["experts"])
