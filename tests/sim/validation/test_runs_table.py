@@ -164,15 +164,15 @@ def test_a_row_that_cannot_be_said_is_refused_with_the_reason_and_the_others_run
     with FILE.open(newline="") as file:
         head, *lines = list(csv.reader(file))
     path, out = tmp_path / "runs.csv", tmp_path / "new" / "out.csv"
-    keep = [line for line in lines if line[0] in ("MLP-039", "MB-014", "PRI-002")]
+    keep = [line for line in lines if line[0] in ("MLP-039", "MB-003", "PRI-002")]
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([head, *keep])
     assert main(["validate", "--runs", str(path), "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "1 x experts in a latent space" in printed and "MLP-039" in printed
+    assert "1 x dimensions of DeepSeek-V4 Flash are not given" in printed and "MLP-039" in printed
     rows = {row["id"]: row for row in csv.DictReader(out.open())}
     assert rows["MLP-039"]["predicted_s"] and not rows["MLP-039"]["refused"]
-    assert rows["MB-014"]["refused"].startswith("experts in a latent space")
+    assert rows["MB-003"]["refused"].startswith("dimensions of DeepSeek-V4 Flash")
     assert rows["PRI-002"]["refused"].startswith("not asked: the row does not say: ")
     assert main(["validate", "--runs", str(path), "--out", str(tmp_path)]) == 2
 
@@ -180,7 +180,7 @@ def test_a_row_that_cannot_be_said_is_refused_with_the_reason_and_the_others_run
 def test_processes_give_what_one_gives():
     from sim.validation.runs.outcome import outcomes
 
-    rows = [BY_ID[name] for name in ("MLP-039", "MB-014", "MLP-041")]
+    rows = [BY_ID[name] for name in ("MLP-039", "MB-003", "MLP-041")]
     one, two = ({o.run.id: (o.predicted_s, o.refused) for o in outcomes(rows, jobs)} for jobs in (1, 2))
     assert one == two and set(one) == {run.id for run in rows}
 
