@@ -170,7 +170,7 @@ class Pricer:
 
     def _slow_down(self, asked: Tables | None, op: Op, family: str) -> float:
         """How many times as long beside the other side. asked: the tables that the operation is priced by."""
-        if isinstance(op, AllToAll):
+        if isinstance(op, AllToAll) and family == "exchange":
             row = asked.exchanges.get(op.beside) if asked else None
             # the table's stretch is over the closed form; in-situ time stays what was measured, whatever the model
             bare = self.exchange(op, self.wires, ENOUGH_SMS)  # none where a group is one rank and only links count
@@ -203,7 +203,7 @@ def _knows(tables: Tables, op: Op, mode: str) -> bool:
 def contention_family(op: Op, us: float) -> str:
     """Class of the contention table an operation belongs to."""
     if isinstance(op, AllToAll):
-        return "exchange"
+        return "network" if op.collective else "exchange"
     if isinstance(op, Attention):
         return "attention"
     if isinstance(op, Gemm | GroupedGemm):
