@@ -128,7 +128,7 @@ class Reading:
         return None if wrong or missing else form
 
 
-LEAST = {"data/time": MB, "FLOP/time": MEGA, "frequency": KILO}
+LEAST = {"data/time": MB, "FLOP/time": MEGA, "frequency": KILO, "power": 1}
 """Lower limits of rates, SI: with less a step would take longer than 64 bits of nanoseconds hold."""
 LONGEST_S = SECONDS_PER_HOUR
 """Upper limit of a latency."""

@@ -160,6 +160,15 @@ def knows(library: Measured, op: Op) -> bool:
     return isinstance(op, Gemm | GroupedGemm | Attention | Memory) and _class(library, op)[0] in library.classes
 
 
+def nearby(library: Measured, op: Op) -> bool:
+    """Whether it has rows of an operation's very kind within `NEAR` octaves of it."""
+    if not knows(library, op):
+        return False
+    key, like, _ = _class(library, op)
+    strange = isinstance(op, Memory) and like != op
+    return not strange and any(apart(place(like), row.at) <= NEAR * NEAR for row in library.classes[key])
+
+
 def _class(library: Measured, op: Op) -> tuple[Hashable, Op, float]:
     """The rows to go by, with the operation that stands for it and the bytes that it moves besides: of its own kind;
     for a product of another direction those of forward; for attention of all pairs causal attention with as many of

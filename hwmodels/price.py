@@ -14,11 +14,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from hwmodels import library, likeness, sibling
+from hwmodels import kernels, library, sibling, unlike
 from hwmodels import tables as calibration
+from hwmodels.attention import CUDNN
+from hwmodels.beside import contention_family
 from hwmodels.blocks import BLOCKS, FP8, at_peak
 from hwmodels.collectives import ENOUGH_SMS, Wires, exchange_seconds
 from hwmodels.device import Device
+from hwmodels.kernels import Kernels
 from hwmodels.links import PUBLISHED, over_links
 from hwmodels.memory import first_bytes_us, streaming, traffic, without_sums
 from hwmodels.nccl.library import Library
@@ -31,8 +34,6 @@ from hwmodels.units import MICRO, US_NS, seconds_to_ns
 
 TILE = 128
 """Output tile side of the FP8 GEMM kernels in the profile, and their K block."""
-SMALL_US = 20.0
-"""Kernels shorter than this are bound by latency; see the contention table."""
 RUNGS = ("measured", "interpolated", "held", "transferred", "roofline", "assumed")
 SPREAD = {"measured": 0.03, "interpolated": 0.06, "held": 0.25, "transferred": 0.25, "roofline": 1.0, "assumed": 0.5}
 """Relative standard deviation of a price when its table gives none: leave-one-out errors by rung (docs/PRICES.md). The
@@ -85,7 +86,9 @@ class Pricer:
     all-to-all alone on so many SMs. held: whether communication has its SMs all the time, or only while a kernel of it
     runs. waits: for peers before an exchange beside compute, as long as in the table's profile. host: what launches
     kernel by kernel, or None. library: whose kernels run, a folder in a device's tables ("": the project's own). nccl:
-    what sends and reduces; None: closed forms.
+    what sends and reduces; None: closed forms. attention: whose kernel of it runs, of `hwmodels.attention`. own: tables
+    of a trace, as JSON, which are asked first ("": none). cards: that wait for each other, so that the slowest counts
+    (`hwmodels.unlike`).
     """
 
     device: Device
@@ -98,6 +101,9 @@ class Pricer:
     host: Launch | None = None
     library: str = ""
     nccl: Library | None = None
+    attention: str = CUDNN
+    own: str = ""
+    cards: int = 1
     known: dict[tuple[Op, bool], Price] = field(default_factory=dict, init=False, compare=False, repr=False)
     rows: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
@@ -125,24 +131,30 @@ class Pricer:
     @cached_property
     def shelf(self) -> tuple[Tables, ...]:
         """The device's tables and its siblings', in the order they are asked: the library's before the project's."""
-        return () if self.mode == "roofline" else likeness.shelf(self.device, self.library)
+        if self.mode == "roofline":
+            return ()
+        return (*([calibration.given(self.own)] if self.own else []), *kernels.shelf(self.device, self.library))
+
+    @cached_property
+    def published(self) -> Kernels | None:
+        """The library's kernels on the device as they were published, where no tables of it are the device's own."""
+        return None if self.mode == "roofline" else kernels.kernels(self.device, self.library)
 
     @cached_property
     def launch_gap_ns(self) -> int:
         """Idle time between two kernels of a stream (1.99 us in the H800 profile, 899 boundaries)."""
-        if self.tables and self.tables.library:
-            return math.ceil(self.tables.launch_gap_us * US_NS)
+        libraries = [tables for tables in self.shelf if tables.library and (tables.launch_gap_us or not tables.sparse)]
+        if libraries:
+            return math.ceil(libraries[0].launch_gap_us * US_NS)
         name = self.device.tables or next(iter(self.device.siblings), "h800")
         return math.ceil(calibration.load(name).launch_gap_us * US_NS)
 
     def price(self, op: Op, on_comm_sms: bool = False) -> Price:
-        """The price of `op`; `on_comm_sms`: on the communication stream, so beside compute it sees only its SMs.
-
-        Raises Refused.
-        """
+        """The price of `op`; `on_comm_sms`: on the communication stream, so beside compute it sees only its SMs. Raises
+        Refused."""
         key = (op, on_comm_sms)
         if key not in self.known:
-            self.known[key] = self._price(op, on_comm_sms)
+            self.known[key] = self._of_slowest(op, self._price(op, on_comm_sms))
         return self.known[key]
 
     def _price(self, op: Op, on_comm_sms: bool) -> Price:
@@ -152,21 +164,37 @@ class Pricer:
         us, rung, source, spread, _ = _settled(by, tables, op, quote)
         ns = max(1, seconds_to_ns(us * MICRO))
         slower = self._slow_down(tables, op, family)
-        own = tables is not None and tables.library and family in tables.contention
+        own = tables is not None and tables.library and any(family in t.contention for t in self.shelf if t.library)
         if by is not self and not own:  # beside communication it has fewer SMs, unless its table says what that costs
             us = _settled(self, tables, op, _quote(self, tables, op)).us
         if on_comm_sms and isinstance(op, Memory):
             timed_there = op.kind in TIMED_THERE and tables is not None and tables.exchanges
             slower = 1.0 if timed_there or not self.comm_sms else self.device.sms / self.comm_sms
         beside_us = us * slower + (calibration.wait_us(tables, op, self.device.name) if self.waits else 0.0)
-        off = likeness.off(self.device, tables, op)
-        rung, spread = (rung, off[1]) if off else sibling.judged(self.device, tables, op, rung, spread)
+        if not kernels.fitted(self.published, tables, op):
+            off = kernels.spread(self.published, tables, op)
+            rung, spread = (rung, off) if off else sibling.judged(self.device, tables, op, rung, spread)
+            spread = math.hypot(spread, kernels.otherwise(self.device, tables, op, self.attention)[1])
         return Price(ns, max(1, seconds_to_ns(beside_us * MICRO)), rung, source, spread, family)
 
+    def _of_slowest(self, op: Op, price: Price) -> Price:
+        """A price of a mean card on the slowest of those that wait for each other; a job's own tables have that."""
+        tables = self.asked(op)
+        if not self.library or not isinstance(op, PACED) or (tables and tables.sparse):
+            return price
+        ratio, spread = unlike.off(self.device, self.cards)
+        ns, beside_ns = round(price.ns * ratio), round(price.beside_ns * ratio)
+        return price._replace(ns=ns, beside_ns=beside_ns, spread=math.hypot(price.spread, spread))
+
     def asked(self, op: Op) -> Tables | None:
-        """The first tables that know the class of an operation; the device's own where none does."""
+        """The first tables that know the class of an operation; where none does, those of a job that have its kind at
+        all, or the device's own."""
         own = next((tables for tables in self.shelf if not tables.library), None)
-        return next((tables for tables in self.shelf if _knows(tables, op, self.mode)), own)
+        first = next((tables for tables in self.shelf if calibration.knows(tables, op, self.mode)), None)
+        far = (t for t in self.shelf if t.sparse and t.library and library.knows(t.library, op))
+        if kernels.fitted(self.published, first, op):
+            return next((tables for tables in self.shelf if kernels.stands(self.published, tables)), first)
+        return first or next(far, own)
 
     def _slow_down(self, asked: Tables | None, op: Op, family: str) -> float:
         """How many times as long beside the other side. asked: the tables that the operation is priced by."""
@@ -184,39 +212,6 @@ class Pricer:
         # by the kernels that were priced: what another library's lose may hold the SMs that this price counts
         rows = (tables.contention.get(family) for tables in (*self.shelf[first:], *self.shelf[:first]))
         return next((float(row["factor"]) for row in rows if row), 1.0)
-
-
-def _knows(tables: Tables, op: Op, mode: str) -> bool:
-    """Whether tables have rows that the mode may use, or a fit, for the class of an operation."""
-    if tables.library:
-        return library.knows(tables.library, op)
-    if isinstance(op, Gemm | GroupedGemm):
-        row = mode == "measured" and op._replace(role=role_class(op.role)) in tables.exact
-        return row or op.precision != BF16 or BF16 in tables.wave_fit
-    if isinstance(op, Attention):
-        return op.direction in tables.attention
-    if isinstance(op, Memory):
-        return op.kind in tables.memory_fit
-    return op.beside in tables.exchanges if isinstance(op, AllToAll) else True
-
-
-def contention_family(op: Op, us: float) -> str:
-    """Class of the contention table an operation belongs to."""
-    if isinstance(op, AllToAll):
-        return "network" if op.collective else "exchange"
-    if isinstance(op, Attention):
-        return "attention"
-    if isinstance(op, Gemm | GroupedGemm):
-        if op.precision == BF16:
-            return "gemm_bf16"
-        return "wgrad" if op.role == "wgrad" else "gemm"
-    if not isinstance(op, Memory):
-        return "network"
-    if op.kernels > 1:
-        return "routing"
-    if us < SMALL_US:
-        return "small"
-    return "norm" if op.kind.startswith("norm") else "memory"
 
 
 # --- compute ----------------------------------------------------------------------------------------------------------
@@ -238,11 +233,10 @@ def _roofline(pricer: Pricer, op: Op, peak: float) -> Quote:
 
 
 def _quote(pricer: Pricer, tables: Tables | None, op: Op) -> Quote:
-    """What an operation takes on the device of its tables."""
-    if tables and tables.library:
-        quote = Quote(*library.quote(tables.library, op, pricer.mode == "measured", pricer.compute_sms))
-        ratio = likeness.off(pricer.device, tables, op)
-        return quote._replace(us=quote.us * ratio[0]) if ratio else quote
+    """What an operation takes on the device of its tables, or on the pricer's where its kernels were published."""
+    d, exact, sms = pricer.device, pricer.mode == "measured", pricer.compute_sms
+    if reading := kernels.quote(pricer.published, d, tables, op, exact, sms, pricer.attention):
+        return Quote(*reading)
     return _RULES[type(op)](pricer, tables, op)
 
 
@@ -250,7 +244,9 @@ def _settled(pricer: Pricer, tables: Tables | None, op: Op, quote: Quote) -> Quo
     """A quote on the device it is for, with its memory."""
     d, part = pricer.device, tables.streamed if tables and quote.rung != "measured" else 1.0  # rows may be faster
     own, more = without_sums(d, op) if tables else (op, 0.0)
-    held = scaled(d, tables, quote, own.bytes())
+    if kernels.fitted(pricer.published, tables, op):
+        return quote._replace(us=_no_faster(d, part, own, quote).us + more)
+    held = scaled(d, tables, quote, own.bytes(), kernels.reached(pricer.published, tables, op))
     quote = _no_faster(d, part, own, held._replace(us=sibling.paced(d, tables, op, held.us, pricer.compute_sms)))
     more += 0.0 if isinstance(op, OFF_DEVICE) else first_bytes_us(d, tables, op)
     return quote._replace(us=max(0.0, quote.us + more)) if more else quote

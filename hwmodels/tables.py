@@ -12,7 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hwmodels.library import Measured, measured, operation
+from hwmodels.library import Measured, measured, nearby, operation
+from hwmodels.library import knows as has_kind
 from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm, Memory, Op
 from hwmodels.refused import Refused
 
@@ -28,7 +29,8 @@ class Tables:
     """Everything measured on one device, indexed for look-up.
 
     exact: operation -> row.  grouped: (n, k) -> rows.  kinds: kind -> rows of memory-bound kernels.  library: a
-    vendor's kernels, instead of all these.  launch_gap_us: between two kernels of a stream; what the host takes to
+    vendor's kernels, instead of all these.  sparse: rows of one job, which price what is near
+    them and nothing else.  launch_gap_us: between two kernels of a stream; what the host takes to
     launch one is a node's (`hwmodels.node.Launch`), not a device's.
     """
 
@@ -46,6 +48,7 @@ class Tables:
     contention: dict[str, dict[str, Any]]
     launch_gap_us: float
     library: Measured | None = None
+    sparse: bool = False
 
     @property
     def streamed(self) -> float:
@@ -108,6 +111,37 @@ def _of_library(folder: str, files: Mapping[str, Any]) -> Tables:
     )  # fmt: skip
 
 
+@cache
+def given(text: str) -> Tables:
+    """Tables that a scenario has with it, as JSON: what `numerics calibrate --trace` wrote, in one mapping."""
+    said = json.loads(text)
+    kernels = measured(said["source"], said["reference"], library_rows(said["rows"]), said["spread"])
+    return Tables(
+        said["device"], said["source"], said["reference"]["sms"], said["reference"], {}, {}, {}, {}, {}, {}, {}, {},
+        said["launch_gap_us"], kernels, sparse=True,
+    )  # fmt: skip
+
+
+KERNELS = ("gemm", "attention", "memory")
+"""Files of a library's tables that hold kernels."""
+OF_A_TRACE = ("device", "library", "source", "reference", "spread", "launch_gap_us", "rows")
+"""Keys of tables that a scenario has with it."""
+
+
+def of_folder(folder: Path) -> dict[str, Any]:
+    """What a folder of a trace's tables holds, as one mapping. Raises Refused."""
+    files = {name: folder / f"{name}.json" for name in (*KERNELS, "host")}
+    if absent := [path.name for path in files.values() if not path.is_file()]:
+        raise Refused(f"{folder} has no {absent[0]}; legal: a folder that `python -m numerics calibrate --trace` wrote")
+    by_name = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in files.items()}
+    gemm, rows = by_name["gemm"], [row for name in KERNELS for row in by_name[name]["rows"]]
+    if "spread" not in gemm.get("fit", {}) or "reference" not in gemm:
+        raise Refused(f"{folder} prices nothing: a trace with the shapes of its operators, on a known device, does")
+    gap = by_name["host"]["launch_gap_us"]
+    said = {**gemm, "spread": gemm["fit"]["spread"], "launch_gap_us": gap, "rows": rows}
+    return {key: said[key] for key in OF_A_TRACE}
+
+
 def library_rows(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Op, Mapping[str, Any]]]:
     """Rows of a library's tables with their operations."""
     for row in rows:
@@ -138,6 +172,21 @@ def near(tables: Tables, op: Memory) -> list[dict[str, Any]]:
 def named(tables: Tables, table: str, row: Mapping[str, Any]) -> str:
     """A row as the source of a price."""
     return f"{tables.device}/{table}.json: {', '.join(row['names'])} ({row['samples']} samples)"
+
+
+def knows(tables: Tables, op: Op, mode: str) -> bool:
+    """Whether tables have rows that the mode may use, or a fit, for the class of an operation."""
+    if tables.library:
+        known = nearby if tables.sparse else has_kind
+        return known(tables.library, op)
+    if isinstance(op, Gemm | GroupedGemm):
+        row = mode == "measured" and op._replace(role=role_class(op.role)) in tables.exact
+        return row or op.precision != "bf16" or "bf16" in tables.wave_fit
+    if isinstance(op, Attention):
+        return op.direction in tables.attention
+    if isinstance(op, Memory):
+        return op.kind in tables.memory_fit
+    return op.beside in tables.exchanges if isinstance(op, AllToAll) else True
 
 
 def wait_us(tables: Tables | None, op: Op, device: str) -> float:

@@ -46,6 +46,7 @@ EXAMPLES = {
     "data/time": "50 GB/s",
     "FLOP/time": "989 TFLOP/s",
     "frequency": "1.83 GHz",
+    "power": "700 W",
     "money": "2 USD",
     "money/time": "2 USD/h",
     "ratio": "80 %",
@@ -63,6 +64,7 @@ _PRINTED = {
     "data/time": ("B/s", "kB/s", "MB/s", "GB/s", "TB/s", "PB/s"),
     "FLOP/time": ("FLOP/s", "kFLOP/s", "MFLOP/s", "GFLOP/s", "TFLOP/s", "PFLOP/s"),
     "frequency": ("Hz", "kHz", "MHz", "GHz"),
+    "power": ("W", "kW"),
     "time": ("ns", "us", "ms", "s"),
     "money": ("USD",),
     "money/time": ("USD/h",),
@@ -120,6 +122,7 @@ def units() -> dict[str, tuple[str, float]]:
     table |= {name: ("time", value) for name, value in _TIMES.items()}
     table |= {p + "FLOP/s": ("FLOP/time", float(v)) for p, v in _PREFIXES.items()}
     table |= {p + "Hz": ("frequency", float(v)) for p, v in _PREFIXES.items()}
+    table |= {"W": ("power", 1.0), "kW": ("power", float(KILO))}
     table |= {"USD": ("money", 1.0), "%": ("ratio", PERCENT)}
     return table | {f"USD/{t}": ("money/time", 1 / _TIMES[t]) for t in ("s", "h", "day")}
 

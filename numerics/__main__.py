@@ -1,10 +1,10 @@
-"""The command line of the numerics core: `python -m numerics check | bench | study | calibrate | accuracy |
-collectives | census`.
+"""The command line of the numerics core: `python -m numerics check | bench | study | calibrate | tables |
+accuracy | collectives | census`.
 
 Exit codes: 0 done, 1 a check failed (or a trace and a model do not join, or a table is stale), 2 wrong input, 3 nothing
 can be measured on this machine, 130 interrupted. Results go to stdout and to files, progress to stderr. Each command
-imports the torch and triton that it needs; `calibrate --trace`, `calibrate --stale`, `accuracy` and `collectives` need
-neither.
+imports the torch and triton that it needs; `calibrate --trace`, `calibrate --stale`, `tables`, `accuracy` and
+`collectives` need neither.
 """
 
 import argparse
@@ -21,6 +21,7 @@ STUDIES = ("accumulation",)
 ROOT = Path(__file__).resolve().parents[1]
 TABLES, MODEL = ROOT / "hwmodels" / "tables", ROOT / "scenarios" / "models" / "deepseek_v3.yaml"
 SCENARIO = ROOT / "scenarios" / "v3_2048gpu.yaml"
+DATA = Path("..", "shared", "data", "kernels")
 
 
 class WrongInput(Exception):  # noqa: N818 - it names what the user gave
@@ -68,6 +69,12 @@ def parser() -> Parser:
     study.add_argument("--out", type=Path, metavar="DIR", help="default: out/<name>")
     study.set_defaults(run=_study)
     _calibrate_options(commands.add_parser("calibrate", help="write calibration tables, from a trace or from a GPU"))
+    made = commands.add_parser(
+        "tables", help="library kernels on cards that were not measured here, from published ones"
+    )
+    made.add_argument("--data", type=Path, metavar="DIR", default=DATA, help=f"CSV files of kernels; default: {DATA}")
+    made.add_argument("--out", type=Path, metavar="DIR", help="default: hwmodels/tables; <device>/torch is made there")
+    made.set_defaults(run=_tables)
     accuracy = commands.add_parser("accuracy", help="the page on how good prices are (docs/PRICES.md)")
     accuracy.add_argument("--write", action="store_true", help="write docs/PRICES.md instead of printing it")
     accuracy.set_defaults(run=_accuracy)
@@ -97,6 +104,7 @@ def _calibrate_options(command: argparse.ArgumentParser) -> None:
         "--device", metavar="NUMBER", default="", help="with --trace: of several devices in the file, only this one"
     )
     command.add_argument("--model", type=Path, metavar="YAML", help="with --trace: dimensions; default: DeepSeek-V3's")
+    command.add_argument("--for", metavar="SCENARIO", help="with --trace: which of its operations that prices")
     command.add_argument(
         "--scenario", type=Path, metavar="YAML", help="with --gpu: whose ops; default: scenarios/v3_2048gpu.yaml"
     )
@@ -106,6 +114,7 @@ def _calibrate_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--out", type=Path, metavar="DIR", help="default: hwmodels/tables/<device> of the trace or the GPU"
     )
+    command.add_argument("--only", nargs="+", metavar="RUN", default=[], help="with --torch: library, heads, ...")
     command.set_defaults(run=_calibrate)
 
 
@@ -119,7 +128,7 @@ def _sources(source: argparse._MutuallyExclusiveGroup) -> None:
     source.add_argument(
         "--torch",
         action="store_true",
-        help="time torch's own kernels on the CUDA device at hand, six minutes, to --out",
+        help="time torch's own kernels on the CUDA device at hand, a quarter of an hour, to --out",
     )
     source.add_argument(
         "--node", action="store_true", help="time collectives of the GPUs at hand, and beside compute, to --out"
@@ -128,7 +137,7 @@ def _sources(source: argparse._MutuallyExclusiveGroup) -> None:
         "--timed", type=Path, metavar="DIR", help="tables of torch's kernels from what --torch wrote; no GPU"
     )
     source.add_argument(
-        "--likeness", type=Path, metavar="DIR", help="from published times of kernels, what torch's do on other cards"
+        "--attention", type=Path, metavar="DIR", help="from timed backends, how long attention takes by kernel; no GPU"
     )
     source.add_argument("--stale", action="store_true", help="list tables that another program wrote; exit 1 if any")
     source.add_argument(
@@ -174,8 +183,8 @@ def _study(asked: argparse.Namespace) -> int:
 
 def _calibrate(asked: argparse.Namespace) -> int:
     source = next(name for name in SOURCES if getattr(asked, name))
-    fits = {"map": "trace", "model": "trace", "device": "trace", "scenario": "gpu", "quick": "gpu"}
-    for option, only in fits.items():
+    fits = {"map": "trace", "model": "trace", "device": "trace", "for": "trace", "scenario": "gpu", "quick": "gpu"}
+    for option, only in (fits | {"only": "torch"}).items():
         if getattr(asked, option) and source != only:
             raise WrongInput(f"--{option} goes with --{only}, not with --{source}")
     if source == "stale" and asked.out:
@@ -201,12 +210,19 @@ def _from_trace(asked: argparse.Namespace) -> int:
     except Refused as error:  # TraceError, DocumentError, UnknownCardError: each says what is wrong
         raise WrongInput(_line(asked.trace, error)) from None
     print("\n".join(recording.report(result)))
-    if not (asked.out or result.whole):
+    scenario = getattr(asked, "for")
+    if not (asked.out or result.whole or scenario):
         print("nothing written: say where with --out DIR", file=sys.stderr)
         return DONE
-    folder = asked.out or TABLES / result.device
+    own = TABLES / result.device if result.whole else Path("out", "traces", asked.trace.name.partition(".")[0])
+    folder = asked.out or own
     calibrate.write(result.tables, folder)
     print(f"written to {folder}: {', '.join(sorted(result.tables))}", file=sys.stderr)
+    if scenario:
+        from numerics.tables import coverage
+
+        print("\n".join(coverage.lines(scenario, folder)))
+        print(f"priced so: python -m sim {scenario} tables={folder}", file=sys.stderr)
     return DONE
 
 
@@ -236,20 +252,14 @@ def _from_gpu(asked: argparse.Namespace) -> int:
 
 
 def _torch(asked: argparse.Namespace) -> int:
-    import json
-
     from numerics.card.measure import require_device
-    from numerics.tables.library import BURSTS, COMPANY, SCALED
 
     require_device()
-    from numerics.card import torch_mix, torch_plan, torch_times
+    from numerics.card import torch_runs
 
     folder = asked.out or Path("out") / "torch"
-    show = lambda text: print(text, flush=True)
-    torch_times.run(folder / BURSTS, show, torch_times.BUDGET_S)
-    torch_times.run(folder / SCALED, show, torch_times.BUDGET_S, torch_plan.scaled)
-    (folder / COMPANY).write_text(json.dumps({"rows": list(torch_mix.run())}) + "\n", encoding="utf-8")
-    print(f"written to {folder}: {BURSTS}, {COMPANY}, {SCALED}", file=sys.stderr)
+    files = ", ".join(torch_runs.run(folder, asked.only, lambda text: print(text, flush=True)))
+    print(f"written to {folder}: {files}", file=sys.stderr)
     return DONE
 
 
@@ -263,8 +273,9 @@ def _node(asked: argparse.Namespace) -> int:
 
     count = torch.cuda.device_count()
     folder = asked.out or Path("out") / "node"
-    ranks = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "-m", "numerics.card.node"]
-    return subprocess.run([*ranks, "--out", str(folder)], check=False).returncode
+    ranks = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "-m"]
+    parts = [f"numerics.card.{part}" for part in ("node", "node_exchange", "node_steps")]
+    return max(subprocess.run([*ranks, part, "--out", str(folder)], check=False).returncode for part in parts)
 
 
 def _timed(asked: argparse.Namespace) -> int:
@@ -280,11 +291,18 @@ def _timed(asked: argparse.Namespace) -> int:
     return DONE
 
 
-def _likeness(asked: argparse.Namespace) -> int:
-    from numerics.tables import calibrate, published
+def _tables(asked: argparse.Namespace) -> int:
+    from numerics.tables import kernel_models
+
+    print(f"written: {', '.join(kernel_models.write(asked.data, asked.out or TABLES))}", file=sys.stderr)
+    return DONE
+
+
+def _attention(asked: argparse.Namespace) -> int:
+    from numerics.tables import attentions, calibrate
 
     try:
-        made = published.compared(asked.likeness)
+        made = attentions.compared(asked.attention)
     except Refused as error:
         raise WrongInput(str(error)) from None
     calibrate.write(made, asked.out or TABLES)
@@ -373,7 +391,7 @@ def _census(asked: argparse.Namespace) -> int:
 
 SOURCES = {
     "trace": _from_trace, "gpu": _from_gpu, "again": _again, "torch": _torch, "node": _node, "timed": _timed,
-    "likeness": _likeness, "stale": _stale, "moved": _moved,
+    "attention": _attention, "stale": _stale, "moved": _moved,
 }  # fmt: skip
 """What `calibrate` makes tables of, by its option."""
 

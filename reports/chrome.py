@@ -52,7 +52,6 @@ def events(spans: Trace, rank: int, ranks: int) -> Iterator[str]:
     starts, ends = spans.start // US_NS, spans.end // US_NS
     keep = ends > starts
     spans, starts, durations = spans.where(keep), starts[keep], (ends - starts)[keep]
-    exact = zip(spans.start.tolist(), (spans.end - spans.start).tolist(), strict=True)
     host = HOST_PID_OFFSET + rank
     yield f'{{"schemaVersion": 1, "distributedInfo": {{"rank": {rank}, "world_size": {ranks}}},\n"traceEvents": [\n'
     yield _names(rank, host, np.unique(spans.lane).tolist())
@@ -62,12 +61,16 @@ def events(spans: Trace, rank: int, ranks: int) -> Iterator[str]:
     arrives = f'{{"ph":"f","bp":"e","cat":"ac2g","name":"ac2g","pid":{rank},"tid":'
     threads = (stream(lane) for lane in spans.lane.tolist())
     batches = spans.micro_batch.tolist()
-    columns = zip(starts.tolist(), durations.tolist(), exact, which.tolist(), threads, batches, strict=True)
+    numbers = range(FIRST_CORRELATION, FIRST_CORRELATION + len(spans))
+    columns = zip(
+        map(str, numbers), map(str, starts.tolist()), durations.tolist(), spans.start.tolist(),
+        (spans.end - spans.start).tolist(), which.tolist(), threads, batches, strict=True,
+    )  # fmt: skip
     rows = (
         f'{middles[m]}{batch},"start_ns":{begin},"duration_ns":{length},"correlation":{c}}},"ts":{ts},"dur":{dur}}},\n'
         f'{launch}{ts},"args":{{"correlation":{c}}}}},\n'
         f'{leaves}{c},"ts":{ts}}},\n{arrives}{thread},"id":{c},"ts":{ts}}},\n'
-        for c, (ts, dur, (begin, length), m, thread, batch) in enumerate(columns, FIRST_CORRELATION)
+        for c, ts, dur, begin, length, m, thread, batch in columns  # those that are told often as text
     )
     yield from _chunks(rows)
     yield _profiler_steps(host, int((starts + durations).max()) + 1 if len(starts) else 1)

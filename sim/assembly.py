@@ -86,11 +86,12 @@ def prices(scenario: Scenario, always: bool) -> Machine:
     cluster, batch = scenario.cluster, scenario.batch
     assert cluster is not None
     node, fabric = cluster.node, cluster.fabric
+    cards = cluster.gpus if scenario.stack.library else 0  # no other tables go by how many there are
     decide = (
         node, node.figures, node.device.figures, fabric, fabric.figures if fabric else None,
         scenario.model, scenario.precision, scenario.states, scenario.recompute, scenario.stack, scenario.pricing,
         scenario.comm, scenario.parallel, batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts,
-        always, _documents(scenario), scenario.overlap.tensor,
+        scenario.tables, scenario.optimizer.unseen, always, _documents(scenario), scenario.overlap.tensor, cards,
     )  # fmt: skip
     return _prices(_Priced(repr(decide), scenario, always)).keeping(cluster=cluster)
 
@@ -118,7 +119,7 @@ def _prices(key: _Priced) -> Machine:
     site = Site(
         shape.part(scenario.parallel.tensor, scenario.parallel.expert_tensor), recipe, batch.micro_batch,
         batch.sequence_length, 0, 0, 0.0, 0.0, 0, group, mesh.nodes_of("expert"), scenario.recompute, scenario.stack,
-        _documents(scenario), _groups(scenario, mesh),
+        _documents(scenario), _groups(scenario, mesh), scenario.optimizer.unseen,
     )  # fmt: skip
     exchanging = group > 1 and any(unit.routed for unit in units)  # a rank by itself has nobody to send to
     held = comm.sms if exchanging else 0
@@ -126,7 +127,8 @@ def _prices(key: _Priced) -> Machine:
     nccl = Library(node.device.architecture) if comm.collectives == NCCL else None
     fidelity = Fidelity(comm.exchange, comm.warps, nccl=nccl)
     pricer = Pricer(node.device, links, held, scenario.pricing, fidelity, key.always, waits,
-                    node.launch if scenario.stack.launches else None, scenario.stack.library, nccl)  # fmt: skip
+                    node.launch if scenario.stack.launches else None, scenario.stack.library, nccl,
+                    scenario.stack.attention, scenario.tables, cluster.gpus)  # fmt: skip
     if mixture:
         load = balanced.balanced(mixture, site.own, group, -(-group // site.group_nodes))
         slots = mixture.experts + scenario.routing.redundant_experts

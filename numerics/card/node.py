@@ -224,13 +224,13 @@ def measured(
     smaller = {ranks: dist.new_group(list(range(ranks))) for ranks in _powers(world)}
     group, mine = dist.group.WORLD, dist.get_rank()
     alone = [
-        row for ranks, part in smaller.items() if mine < ranks for row in _listed(by_size(ranks, part, device, sizes))
+        row for ranks, part in smaller.items() if mine < ranks for row in listed(by_size(ranks, part, device, sizes))
     ]
     dist.barrier()
-    alone += _listed(by_size(world, group, device, sizes))
+    alone += listed(by_size(world, group, device, sizes))
     return {
-        "sizes": alone, "beside": _listed(in_company(world, group, device, company, most)),
-        "channels": _listed(by_channels(world, device, company)),
+        "sizes": alone, "beside": listed(in_company(world, group, device, company, most)),
+        "channels": listed(by_channels(world, device, company)),
     }  # fmt: skip
 
 
@@ -239,13 +239,21 @@ def _powers(world: int) -> list[int]:
     return [2**power for power in range(1, world.bit_length()) if 2**power < world]
 
 
-def _listed(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+def listed(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All rows, rounded, each told by rank 0 as it comes."""
     held = []
     for row in rows:
-        held.append({key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()})
+        held.append({key: _plain(value) for key, value in row.items()})
         if dist.get_rank() == 0:
             print(json.dumps(held[-1]), file=sys.stderr, flush=True)
     return held
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it; none where it could not be timed."""
+    if isinstance(value, float):
+        return round(value, 3) if value == value else None
+    return value
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -262,14 +270,15 @@ def main(words: Sequence[str] | None = None) -> int:
     rows = measured(device, SIZES[:1], SIZES[:1], 2) if asked.quick else measured(device, SIZES, BESIDE)
     if rank == 0:
         asked.out.mkdir(parents=True, exist_ok=True)
-        about = {"world": dist.get_world_size(), "torch": torch.__version__} | (_card() if device == "cuda" else {})
+        about = {"world": dist.get_world_size(), "torch": torch.__version__} | (card() if device == "cuda" else {})
         (asked.out / "node.json").write_text(json.dumps({"about": about, **rows}, indent=1) + "\n", encoding="utf-8")
     dist.barrier()
     dist.destroy_process_group()
     return 0
 
 
-def _card() -> dict[str, Any]:
+def card() -> dict[str, Any]:
+    """What the card, its driver and NCCL are."""
     nccl = ".".join(map(str, torch.cuda.nccl.version()))
     query = ["nvidia-smi", "--query-gpu=driver_version,clocks.max.sm", "--format=csv,noheader"]
     return {

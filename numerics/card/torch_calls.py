@@ -87,6 +87,68 @@ def grouped(op: GroupedGemm, given: Operands) -> Call:
     return lambda: torch._grouped_mm(x, w, offs=ends)
 
 
+def by_block(op: Gemm, given: Operands) -> Call:
+    """torch's scaled_mm of E4M3 operands with a scale for each 128 of a row's depth; of a weight, for 128 x 128."""
+    from torch.nn.functional import ScalingType, scaled_mm  # in torch 2.10 and later
+
+    a, b = (given.take(rows, op.k).to(torch.float8_e4m3fn) for rows in (op.m, op.n))
+    deep = op.k // 128
+    by_row = [torch.rand(deep, rows, device=given.device) + 0.5 for rows in (op.m, op.n)]
+    if op.role == "wgrad_bf16":
+        kind, scale = ScalingType.BlockWise1x128, by_row[1].t()
+    else:  # cuBLAS reads columns of blocks at multiples of four
+        wide = torch.rand(-(-op.n // 128), deep + -deep % 4, device=given.device) + 0.5
+        kind, scale = ScalingType.BlockWise128x128, wide.t()
+    return lambda: scaled_mm(a, b.t(), by_row[0].t(), ScalingType.BlockWise1x128, scale, kind)
+
+
+def skewed(op: GroupedGemm, given: Operands) -> Call:
+    """`grouped` where a quarter of the groups has three quarters of the rows."""
+    crowded = max(1, op.groups // 4)
+    sizes = torch.full((op.groups,), op.rows // 4 // (op.groups - crowded), dtype=torch.int32)
+    sizes[:crowded] = 3 * op.rows // 4 // crowded
+    sizes[-1] += op.rows - int(sizes.sum())
+    ends = sizes.cumsum(0, dtype=torch.int32).to(given.device)
+    if op.role == "wgrad_bf16":
+        one, other = given.take(op.rows, op.n).t(), given.take(op.rows, op.k)
+    else:
+        one, other = given.take(op.rows, op.k), given.take(op.groups, op.n, op.k).transpose(-2, -1)
+    return lambda: torch._grouped_mm(one, other, offs=ends)
+
+
+def attention_by(op: Attention, backend: str, given: Operands) -> Call:
+    """`attention` by one of torch's backends; refused where that cannot."""
+    kernel = torch.nn.attention
+    with kernel.sdpa_kernel(getattr(kernel.SDPBackend, backend)):
+        call = attention(op, given)
+    if op.direction == "backward":
+        return call  # of a forward that is over
+
+    def forward() -> Any:
+        with kernel.sdpa_kernel(getattr(kernel.SDPBackend, backend)):
+            return call()
+
+    return forward
+
+
+def windowed(op: Attention, given: Operands) -> Call:
+    """Flash-attention of the last `window` keys, by the functions that autograd calls."""
+    b, s, kv = op.batch, op.sequence, op.kv_heads or op.heads
+    q, k, v = (given.take(b, s, h, d) for h, d in ((op.heads, op.qk), (kv, op.qk), (kv, op.v)))
+    sides: dict[str, Any] = {"window_size_left": op.window - 1, "window_size_right": 0}
+
+    def forward() -> Any:
+        return aten._flash_attention_forward(q, k, v, None, None, s, s, 0.0, True, False, **sides)
+
+    if op.direction == "forward":
+        return forward
+    out, *kept = forward()
+    dout = given.take(b, s, op.heads, op.v)
+    return lambda: aten._flash_attention_backward(
+        dout, q, k, v, out, kept[0], None, None, s, s, 0.0, True, *kept[1:3], **sides
+    )
+
+
 def attention(op: Attention, given: Operands) -> Call:
     """scaled_dot_product_attention of [batch, heads, sequence, width], seen through [batch, sequence, heads, width]."""
     b, s, kv = op.batch, op.sequence, op.kv_heads or op.heads

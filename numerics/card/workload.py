@@ -35,6 +35,8 @@ NEVER = "never promoted, one scale"
 """The variant that shows what promotion costs; its sums keep 14 bits, so it is not held to the gate."""
 HIDDEN, INTERMEDIATE, TOKENS, HEADS, CHOICES = 7168, 2048, 4096, 128, 8
 """DeepSeek-V3 (arXiv 2412.19437 sec 4.2): widths, tokens of a sequence, attention heads, experts a token."""
+WEIGHT_ROWS = 4096
+"""Rows of the weight that is cast by block."""
 VERIFIED_HEADS = 4
 """Heads of attention that are verified: the reference keeps every probability in FP32, 67 MB a head."""
 ROUNDED = 5e-3
@@ -283,7 +285,7 @@ def memory() -> Iterator[Case]:
         return (bf16(d, r, 2 * i),)
 
     def blocks(d: str) -> tuple[Tensor, ...]:
-        return codes(d, 4096, HIDDEN), scales(d, tiles(4096), tiles(HIDDEN))
+        return codes(d, WEIGHT_ROWS, HIDDEN), scales(d, tiles(WEIGHT_ROWS), tiles(HIDDEN))
 
     def normed(d: str) -> tuple[Tensor, ...]:
         return bf16(d, t, HIDDEN), bf16(d, t, HIDDEN), bf16(d, HIDDEN), scales(d, t)
@@ -291,9 +293,9 @@ def memory() -> Iterator[Case]:
     yield plain("casts", "quantize_rows", x, t * (wide + narrow), True)
     yield plain("casts", "quantize_columns", x, t * (wide + narrow), True)
     yield plain("casts", "requantize_columns", q, 2 * t * narrow, True)
-    yield plain("casts", "quantize_blocks", lambda d: (bf16(d, 4096, HIDDEN),), 4096 * 1.5 * wide, True)
+    yield plain("casts", "quantize_blocks", lambda d: (bf16(d, WEIGHT_ROWS, HIDDEN),), WEIGHT_ROWS * 1.5 * wide, True)
     yield plain("casts", "dequantize_rows", q, t * (wide + narrow), True)
-    yield plain("casts", "dequantize_blocks", blocks, 4096 * 1.5 * wide, True)
+    yield plain("casts", "dequantize_blocks", blocks, WEIGHT_ROWS * 1.5 * wide, True)
     yield plain("casts", "transpose_codes", lambda d: q(d)[:1], 2 * t * HIDDEN, True)
     yield plain("e5m6", "store_e5m6", lambda d: (bf16(d, t, 128 * HEADS),), t * 128 * HEADS * 3.5, True)
     yield plain("swiglu", "swiglu", pair, r * gate_up * 1.5)

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from hwmodels.beside import contention_family
 from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm, Memory, Op
-from hwmodels.price import contention_family, waves
+from hwmodels.price import waves
 from hwmodels.refused import Refused
 from hwmodels.units import GIGA, MICRO, TERA, US_NS
 from numerics.fits import fixed_effects, relative_least_squares
@@ -75,7 +76,7 @@ def unmodelled(analysis: Analysis, head: Mapping[str, Any]) -> dict[str, Table]:
     for gemm, op in products(analysis):
         times[gemm] += op.us
         names[gemm].add(op.kernel)
-    rows = [row(gemm, us, names[gemm]) | _rate(gemm, us) for gemm, us in times.items()]
+    rows = [row(gemm, us, names[gemm]) | rate(gemm, us) for gemm, us in times.items()]
     shares = [{"class": kind} | figures for kind, figures in classes(analysis).items()]
     devices = [
         {"device": d.label, "name": d.name, "kernels": d.kernels}
@@ -88,14 +89,17 @@ def unmodelled(analysis: Analysis, head: Mapping[str, Any]) -> dict[str, Table]:
     }  # fmt: skip
 
 
-def _rate(op: Op, us: Sequence[float]) -> Row:
+def rate(op: Op, us: Sequence[float]) -> Row:
+    """TFLOP/s of a product."""
+    if not isinstance(op, Gemm):
+        return {}
     median = float(np.median(us))
     return {"tflops": rounded(op.flop() / (median * MICRO) / TERA)} if median > 0 else {}
 
 
 def launch_gap_us(analysis: Analysis) -> float:
     """Mean idle time between two kernels; two decimals, since its standard error is about 0.02 us in the profile."""
-    short = analysis.overlap.launch_gaps()
+    short = np.concatenate([device.overlap.launch_gaps() for device in analysis.devices])
     return round(float(short.mean()) / US_NS, 2) if len(short) else 0.0
 
 

@@ -3,7 +3,8 @@
 `calibrated` reads a trace once and gives its tables with their provenance; `calibrate` makes the tables.
 """
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,14 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hwmodels.document import read
+from hwmodels.op import Gemm
 from hwmodels.refused import Refused
 from hwmodels.units import NS_PER_S, TERA, US_NS
-from numerics.tables import cards, provenance
-from numerics.tables.calibrate import Table, tables, unmodelled
+from numerics.tables import cards, provenance, traced
+from numerics.tables.calibrate import Table, rate, tables, unmodelled
+from numerics.traces.hosts import Host, host
 from numerics.traces.importer import Analysis, analyse
 from numerics.traces.measures import Device
 from numerics.traces.rules import FOLDER, load, shipped
-from numerics.traces.samples import has_layers
+from numerics.traces.samples import has_layers, products
 from numerics.traces.summary import idle, overlap
 from numerics.traces.trace import Trace, read_trace
 from numerics.traces.unknowns import shares, shown, unknown
@@ -31,6 +34,8 @@ ENTRIES = (
     "numerics.tables.calibrate:tables", "numerics.tables.calibrate:write", "sim.models.deepseek.shape:DeepSeekShape",
 )  # fmt: skip
 """The program behind the tables, for its digest; the dimensions are given to it, so their class is named here."""
+TRACED = (*ENTRIES[:3], "numerics.tables.traced:tables_of", "numerics.traces.hosts:host", *ENTRIES[4:])
+"""That behind tables of a trace without a model's layers."""
 PUBLISHED = {
     "a203d5f713f0f8c1d0291a2c22cede18": (
         "deepseek-ai/profile-data train.json @4496024 (H800 SXM, PyTorch profiler, EP64, 4096 tokens, rank 0 of 64)"
@@ -47,13 +52,20 @@ EPOCH_YEAR = 2016
 class Recording(NamedTuple):
     """A calibration from a trace. device: name in hwmodels/devices, or "" when it is none of them.
 
-    whole: whether the tables hold a model's layers and can price; else products and classes only.
+    whole: whether the tables hold a model's layers, as `hwmodels/tables` has them; else each kernel whose sizes the
+    trace tells. host: what it took to launch them.
     """
 
     analysis: Analysis
     device: str
     whole: bool
     tables: dict[str, Table]
+    host: Host
+
+    @property
+    def prices(self) -> bool:
+        """Whether a scenario can be priced by the tables."""
+        return self.whole or "host" in self.tables
 
 
 def calibrated(
@@ -77,10 +89,15 @@ def calibrated(
     name = cards.device_of(analysis.device) if whole else cards.NAMES.get(analysis.device, "")
     digest = provenance.digest_of(path)
     head = _head(path.name, digest, analysis, name)
-    origin = _origin(path.name, digest, trace, analysis, which, model, shape)
+    origin = _origin(path.name, digest, trace, analysis, which, model, shape, ENTRIES if whole else TRACED)
     origin["command"] += f" --device {device}" if device else ""
     head |= {"provenance": origin}
-    return Recording(analysis, name, whole, tables(analysis, shape, head) if whole else unmodelled(analysis, head))
+    spent = host(trace)
+    made = tables(analysis, shape, head) if whole else unmodelled(analysis, head)
+    if name and not whole:
+        own = traced.tables_of(analysis, spent, head)
+        made |= own if any(table["rows"] for table in own.values()) else {}
+    return Recording(analysis, name, whole, made, spent)
 
 
 def _check_devices(analysis: Analysis, whole: bool) -> None:
@@ -136,7 +153,21 @@ def report(recording: Recording, most: int = 20) -> Iterator[str]:
     yield from _missing(a)
     if not recording.whole:
         yield from _measured(recording)
-        yield "no phases of a model's layer: products with known sides and classes only, which price nothing alone"
+        yield from _prices(recording)
+
+
+def _prices(recording: Recording) -> Iterator[str]:
+    """Lines: what of it prices scenarios, or why it prices nothing."""
+    a = recording.analysis
+    if recording.prices:
+        yield from traced.report(a, recording.host, recording.tables["gemm"]["reference"])
+    elif a.device == "CPU":
+        yield "prices nothing: host operators are no kernels"
+    elif not recording.device:
+        known, name = ", ".join(cards.NAMES), shown(a.device) or "(unsaid)"
+        yield f"prices nothing: no device of hwmodels is called {name} (known: {known})"
+    else:
+        yield "prices nothing: no kernel has sizes; record_shapes=True of torch.profiler writes them"
 
 
 def _devices(a: Analysis) -> str:
@@ -196,8 +227,10 @@ def _busy(device: Device, named: bool) -> str:
 def _rates(recording: Recording) -> Iterator[str]:
     """A line on the products' rates, and one when the device cannot be that fast (then sides or times are wrong) or no
     peak is known to hold them against."""
-    products = recording.tables["gemm"]["rows"]
-    rates = [(r["tflops"], r["precision"]) for r in products if "tflops" in r]
+    times: dict[Gemm, list[float]] = defaultdict(list)
+    for gemm, op in products(recording.analysis):
+        times[gemm] += op.us
+    rates = [(said["tflops"], gemm.precision) for gemm, us in times.items() if (said := rate(gemm, us))]
     if rates:
         yield f"  {len(rates)} products with known sides: {min(rates)[0]:g} to {max(rates)[0]:g} TFLOP/s"
     peaks = recording.tables["gemm"].get("reference", {})
@@ -219,12 +252,14 @@ def _head(file: str, digest: str, analysis: Analysis, name: str) -> dict[str, An
 
 
 def _origin(
-    file: str, digest: str, trace: Trace, analysis: Analysis, rules: Path, model: Path, shape: DeepSeekShape
-) -> dict[str, Any]:
+    file: str, digest: str, trace: Trace, analysis: Analysis, rules: Path, model: Path, shape: DeepSeekShape,
+    program: Sequence[str],
+) -> dict[str, Any]:  # fmt: skip
     """What a table says of its making."""
     layers = max((len(op.us) for op in analysis.operations if op.position >= 0), default=0)
-    entries = [*ENTRIES, *rule_files(rules)]
+    entries = [*program, *rule_files(rules)]
     given = "" if str(rules) in shipped() else f" --map {rules.name}"
+    middle = "median of the samples" if layers else "mean of the samples"
     often = f"each kernel once in each of {layers} layers" if layers else "each kernel as often as the trace has it"
     return {
         "device": f"{analysis.device}, {analysis.sms.device} SMs", "driver": SILENT, "clocks": SILENT,
@@ -232,7 +267,7 @@ def _origin(
         "version": f"trace {file}", "measured": day(trace),
         "command": f"python -m numerics calibrate --trace {file}{given} --model {_shown(model)}",
         "repetitions": f"{often}; a row's samples say how many it has",
-        "quantiles": "us is the median of the samples, low_us and high_us the least and the largest"
+        "quantiles": f"us is the {middle}, low_us and high_us the least and the largest"
         + (", as if run alone" if layers else ""),
         "inputs": {
             f"trace {file}": digest,

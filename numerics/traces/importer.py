@@ -158,14 +158,16 @@ def _operations(work: Work, named: list[Named], position: list[int], data_ns: In
     members: dict[tuple[object, ...], list[int]] = defaultdict(list)
     grids_seen: dict[tuple[int, ...], tuple[int, ...]] = {}  # few, and repeated in every step: each is kept once
     for i, (phase, place) in enumerate(zip(work.phase.tolist(), position, strict=True)):
-        kernel = (int(work.name[i]), int(work.dims[i]), int(work.types[i]), tuple(work.grid[i].tolist()))
+        said = (work.name, work.dims, work.types, work.strides)
+        kernel = (*(int(column[i]) for column in said), tuple(work.grid[i].tolist()))
         loose = (named[i].op,) if named[i].loose else kernel
         members[(phase, place) if place >= 0 else (phase, loose)].append(i)
     duration = work.end_ns - work.start_ns
     share = np.divide(data_ns, duration, out=np.zeros(len(duration)), where=duration > 0)
     for indices in members.values():
         i = indices[0]
-        dims, types = (work.texts[column[i]] if column[i] >= 0 else "" for column in (work.dims, work.types))
+        said = (work.operator, work.dims, work.types, work.strides, work.given, work.node)
+        texts = (work.texts[column[i]] if column[i] >= 0 else "" for column in said)
         kernel_name = work.texts[work.name[i]]
         grids = tuple(grids_seen.setdefault(g, g) for g in map(tuple, work.grid[indices].tolist()))
         yield Operation(
@@ -173,8 +175,8 @@ def _operations(work: Work, named: list[Named], position: list[int], data_ns: In
             named[i].general, named[i].loose,
             tuple(int(work.repeat[j]) for j in indices), tuple(float(duration[j]) / US_NS for j in indices),
             tuple(float(share[j]) for j in indices), tuple(int(work.stream[j]) for j in indices), grids,
-            tuple(int(work.shared_bytes[j]) for j in indices), tuple(bool(work.joined[j]) for j in indices), dims,
-            types,
+            tuple(int(work.shared_bytes[j]) for j in indices), tuple(bool(work.joined[j]) for j in indices),
+            *texts,
         )  # fmt: skip
 
 

@@ -26,13 +26,21 @@ NOISE = re.compile(
 writes around compiled graphs, collectives and the hooks of its wrappers (record_function in torch 2.13)."""
 
 
+NODE = re.compile(r"^\w+Backward\d*$")
+"""Host operators that are nodes of autograd: what a backward calls for each operator of the forward."""
+SAID = ("name", "dims", "types", "strides", "given")
+"""What host events say of an operator: columns of the trace."""
+
+
 @dataclass(frozen=True)
 class Work:
     """Pieces of work in launch order, as columns of one length.
 
     start_ns, end_ns; name: index into texts; device: index of the trace's devices (0 for the host); stream: a stream
     of a device, or a host thread; phase: index into `phases` or -1; repeat: which occurrence of that phase, from 0;
-    dims, types: texts of the operands' dimensions and types, or -1; grid [n, 3] (0: no kernel); shared_bytes; joined:
+    operator: text, the innermost host operator around the launch, or -1; dims, types, strides, given: texts of its
+    operands' dimensions, types and strides and of its other arguments, or -1; node: text, the node of autograd around
+    it, or -1; grid [n, 3] (0: no kernel); shared_bytes; joined:
     its launch was found, so that its phase is known. host: operators of the host, not kernels.
     """
 
@@ -47,8 +55,12 @@ class Work:
     stream: Ints
     phase: Ints
     repeat: Ints
+    operator: Ints
     dims: Ints
     types: Ints
+    strides: Ints
+    given: Ints
+    node: Ints
     grid: Ints
     shared_bytes: Ints
     joined: Ints
@@ -65,37 +77,45 @@ def join(trace: Trace, rules: Rules) -> Work:
 def _kernels(trace: Trace, rules: Rules) -> Work:
     device, host = trace.device, trace.host
     start = device["start_ns"]
-    launch = _launches(trace)
+    launch = launches(trace)
     joined = launch >= 0
     time = np.where(joined, host["start_ns"][launch], start) if len(host["start_ns"]) else start
     thread = np.where(joined, host["thread"][launch], -1) if joined.any() else np.full(len(start), -1)
     order = np.lexsort((start, device["correlation"], time))
     phase, repeat, phases = _phases(trace, rules, time, thread)
     phase, repeat = np.where(joined, phase, -1), np.where(joined, repeat, -1)  # while it ran, the host was elsewhere
-    operator = _around(trace, np.flatnonzero(host["kind"] == OPERATOR), time, thread, elsewhere=False)
+    operator = around(trace, np.flatnonzero(host["kind"] == OPERATOR), time, thread, elsewhere=False)
     known = operator >= 0
-    dims, types = (np.where(known, host[c][operator], -1) if known.any() else operator for c in ("dims", "types"))
+    said = (np.where(known, host[c][operator], -1) if known.any() else operator for c in SAID)
     grid = np.stack([device[f"grid_{axis}"] for axis in "xyz"], 1).astype(np.int64)
     streams, stream = np.unique(np.stack([device["device"], device["stream"]], 1), axis=0, return_inverse=True)
     labels = streams[:, 1] if len(set(streams[:, 0])) == 1 else np.arange(len(streams))
     columns = (
         start, start + device["duration_ns"], device["name"], device["device"], labels[stream.ravel()], phase, repeat,
-        dims, types, grid, device["shared_bytes"], joined,
+        *said, _nodes(trace, time, thread), grid, device["shared_bytes"], joined,
     )  # fmt: skip
     return Work(False, trace.texts, phases, *(np.asarray(c, np.int64)[order] for c in columns))
 
 
-def _launches(trace: Trace) -> Ints:
+def _nodes(trace: Trace, time: Ints, thread: Ints) -> Ints:
+    """For each launch the text of the innermost node of autograd that makes it, or -1."""
+    wanted = np.array([bool(NODE.search(text)) for text in trace.texts], np.bool_)
+    spans = np.flatnonzero((trace.host["kind"] == OPERATOR) & wanted[trace.host["name"]])
+    node = around(trace, spans, time, thread, elsewhere=False)
+    return np.where(node >= 0, trace.host["name"][node], -1) if len(spans) else node
+
+
+def launches(trace: Trace) -> Ints:
     """Index of each kernel's launch among the host events, or -1: none, or several with its correlation id."""
     host = trace.host
-    launches = np.flatnonzero(host["kind"] == LAUNCH)
+    calls = np.flatnonzero(host["kind"] == LAUNCH)
     wanted = trace.device["correlation"]
-    if not len(launches):
+    if not len(calls):
         return np.full(len(wanted), -1, np.int64)
-    keys, first, times = np.unique(host["correlation"][launches], return_index=True, return_counts=True)
+    keys, first, times = np.unique(host["correlation"][calls], return_index=True, return_counts=True)
     place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     sure = (keys[place] == wanted) & (times[place] == 1) & (wanted >= 0)
-    return np.where(sure, launches[first[place]], -1)
+    return np.where(sure, calls[first[place]], -1)
 
 
 def _phases(trace: Trace, rules: Rules, time: Ints, thread: Ints) -> tuple[Ints, Ints, tuple[str, ...]]:
@@ -112,15 +132,15 @@ def _phases(trace: Trace, rules: Rules, time: Ints, thread: Ints) -> tuple[Ints,
         number = names.setdefault(trace.texts[host["name"][span]], len(names))
         phase[span], repeat[span] = number, counts.get(number, 0)
         counts[number] = counts.get(number, 0) + 1
-    around = _around(trace, spans, time, thread, elsewhere=True)
-    return phase[around], repeat[around], tuple(names)
+    inside = around(trace, spans, time, thread, elsewhere=True)
+    return phase[inside], repeat[inside], tuple(names)
 
 
 def _is_phase(text: str, rules: Rules) -> bool:
     return bool(rules.phases.search(text)) if rules.phases else not NOISE.search(text)
 
 
-def _around(trace: Trace, spans: Ints, time: Ints, thread: Ints, elsewhere: bool) -> Ints:
+def around(trace: Trace, spans: Ints, time: Ints, thread: Ints, elsewhere: bool) -> Ints:
     """Innermost of the host events `spans` around each (time, thread), as index of the host event, or -1.
 
     elsewhere: where the thread has none, one of another thread of its process counts.
@@ -149,8 +169,8 @@ def _operators(trace: Trace, rules: Rules) -> Work:
     phase, repeat, phases = _phases(trace, rules, time, thread)
     none = np.zeros(len(kept), np.int64)
     columns = (
-        time, time + host["duration_ns"][kept], host["name"][kept], none, thread, phase, repeat, host["dims"][kept],
-        host["types"][kept], np.zeros((len(kept), 3), np.int64), none, none + 1,
+        time, time + host["duration_ns"][kept], host["name"][kept], none, thread, phase, repeat,
+        *(host[c][kept] for c in SAID), none - 1, np.zeros((len(kept), 3), np.int64), none, none + 1,
     )  # fmt: skip
     return Work(True, trace.texts, phases, *(np.asarray(c, np.int64) for c in columns))
 

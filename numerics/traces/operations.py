@@ -36,9 +36,10 @@ class Operation:
     phase: annotation, or "". position: place in the phase's sequence, or -1 when it was not placed. op: its name.
     kind: class (rules.CLASSES). kernel: name of its kernel. repeats: which occurrence of the phase.
     us: microseconds. beside: share of that time during which a communication kernel moved data. grids: blocks in x, y,
-    z; shared_bytes: dynamic shared memory; dims, types: of the operands of the host operator that launched it, as torch
-    writes them. known: a rule says what its kernel does; general: only a catch-all matched it. loose: it belongs to no
-    sequence. joined: the launch is in the trace.
+    z; shared_bytes: dynamic shared memory. known: a rule says what its kernel does; general: only a catch-all matched
+    it. loose: it belongs to no sequence. joined: the launch is in the trace. operator: the host operator that launched
+    it; dims, types, strides, given: of its operands, and its other arguments, as torch writes them; node: of autograd,
+    that called it ("": none).
     """
 
     phase: str
@@ -56,8 +57,12 @@ class Operation:
     grids: tuple[tuple[int, ...], ...]
     shared_bytes: tuple[int, ...]
     joined: tuple[bool, ...]
+    operator: str = ""
     dims: str = ""
     types: str = ""
+    strides: str = ""
+    given: str = ""
+    node: str = ""
     shapes: tuple[Shape, ...] = ()
 
     @property

@@ -1,6 +1,6 @@
 """A torch.profiler trace as columns: kernels of the devices, and what the host did around their launches.
 
-Only what the importer needs is kept (64 bytes a kernel and 48 a host event), so that a trace of a gigabyte fits in a
+Only what the importer needs is kept (64 bytes a kernel and 56 a host event), so that a trace of a gigabyte fits in a
 fraction of its size: names are stored once, flow arrows, Python frames and counters are left out. Times are integer
 nanoseconds; torch writes microseconds, whole ones in old versions and with three decimals in new ones.
 """
@@ -44,8 +44,8 @@ _DEVICE_COLUMNS = np.dtype(
      "formats": ["i8"] * 4 + ["i4"] * 7}, align=True,
 )  # fmt: skip
 _HOST_COLUMNS = np.dtype(
-    {"names": ["start_ns", "duration_ns", "correlation", "name", "thread", "dims", "types", "kind"],
-     "formats": ["i8"] * 3 + ["i4"] * 5}, align=True,
+    {"names": ["start_ns", "duration_ns", "correlation", "name", "thread", "dims", "types", "strides", "given", "kind"],
+     "formats": ["i8"] * 3 + ["i4"] * 7}, align=True,
 )  # fmt: skip
 LATEST_NS = 2**62
 """Times reach to 146 years from zero, so that sums of two fit 64 bits."""
@@ -69,8 +69,8 @@ class Trace:
 
     device: start_ns, duration_ns, name, kind, device (index of `devices`), stream, correlation (-1 without), grid_x,
     grid_y, grid_z (0 for copies and fills), shared_bytes (dynamic).
-    host: start_ns, duration_ns, name, kind, thread, correlation, dims, types (of the operands; as torch writes them).
-    `name`, `dims` and `types` index `texts`.
+    host: start_ns, duration_ns, name, kind, thread, correlation, dims, types, strides (of the operands; as torch writes
+    them), given (values of the other arguments). `name`, `dims`, `types`, `strides` and `given` index `texts`.
     head: what the file says beside the events. threads: (process, thread) as written. devices: (process, number) of
     each device that ran something; two processes with one number are ranks merged into one file. events: how many were
     read. launches: calls that start kernels; lost: those of them without anything on a device. left_out: most time
@@ -259,12 +259,13 @@ class _Tables:
             return
         start, duration = _span(event)
         thread = self.threads.setdefault((event.get("pid"), event.get("tid")), len(self.threads))
-        dims = types = None
+        dims = types = strides = given = None
         if kind == OPERATOR:
             dims, types = args.get("Input Dims") or args.get("Input dims"), args.get("Input type")
+            strides, given = args.get("Input Strides"), args.get("Concrete Inputs")
         self.host.add(
             start, duration, _whole(args.get("correlation", -1)), self._number(name), thread,
-            self._number(str(dims) if dims else ""), self._number(str(types) if types else ""), kind,
+            *(self._number(str(each) if each else "") for each in (dims, types, strides, given)), kind,
         )  # fmt: skip
 
     def _is_launch(self, name: str) -> bool:

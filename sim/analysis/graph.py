@@ -60,14 +60,35 @@ Pacing = Callable[[int, Sequence[int]], Pace | None]
 """(position, replicas of an expert group) -> its pace, where members compute slowly."""
 
 
-class Track(NamedTuple):
-    """Ranks that move together, one at each position. offsets: by position and step, ns from its start to its end, its
-    forward and its backward output. delays: ns from an output (by rendezvous: from the later of its ends) until it
-    arrives. rows: by position and step, the row of
-    `slopes` (of sets of prices) [row, offset, set]: the part by which an offset grows. begun: by position and step, ns
-    of the run. paced: of positions whose pace changes with time, whatever prices are."""
+class Turn(NamedTuple):
+    """A step of the schedule in its turn. waits: messages that it waits for. leaves: outputs that leave by themselves
+    when they are there; by rendezvous none does."""
 
-    offsets: Sequence[Sequence[tuple[int, int, int]]]
+    position: int
+    step: int
+    waits: Sequence[Message]
+    leaves: Sequence[int]
+
+
+class Leg(NamedTuple):
+    """A turn as a track has it. row: of `slopes`. length: ns from its start to its end. outputs: those that leave, with
+    ns from its start until they are there, and from there until they arrive."""
+
+    position: int
+    step: int
+    waits: Sequence[Message]
+    row: int
+    length: int
+    outputs: Sequence[tuple[Message, int, int]]
+
+
+class Track(NamedTuple):
+    """Ranks that move together, one at each position. legs: of all turns. delays: ns from an output (by rendezvous:
+    from the later of its ends) until it arrives. rows: by position and step, the row of `slopes` (of sets of prices)
+    [row, offset, set]: the part by which an offset grows. begun: by position and step, ns of the run. paced: of
+    positions whose pace changes with time, whatever prices are."""
+
+    legs: Sequence[Leg]
     delays: Mapping[Message, int]
     rows: Sequence[Sequence[int]]
     slopes: Callable[[Sequence[Moved]], Floats]
@@ -76,12 +97,9 @@ class Track(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """Steps and their times as a graph to be followed at other prices. turns: (position, step) of all steps, each after
-    those that the messages it waits for come from. jobs: per position. comings: of their messages. tracks: of which the
+    """Steps and their times as a graph to be followed at other prices. comings: of their messages. tracks: of which the
     last to end counts. lengths: by position and step, mean ns of ranks."""
 
-    turns: Sequence[tuple[int, int]]
-    jobs: Sequence[Sequence[Job]]
     comings: Comings
     tracks: Sequence[Track]
     lengths: Sequence[Sequence[float]]
@@ -92,29 +110,22 @@ def graph(lowered: Lowered, timeline: Timeline, pacing: Pacing = lambda position
     columns = timeline.columns
     last = np.maximum.reduceat(timeline.last(), columns.together.first)
     latest = np.argsort(-last, kind="stable")[:LATEST]
-    tracks = tuple(_track(lowered, timeline, columns.group(int(g)), pacing) for g in latest)
+    turns, comings = order(lowered.jobs, lowered.comings), lowered.comings
+    tracks = tuple(_track(lowered, timeline, turns, columns.group(int(g)), pacing) for g in latest)
     part = columns.weight / columns.weight.sum()
     lengths = [((steps.ends - steps.starts) @ part).tolist() for steps in timeline.positions]
-    comings = lowered.comings
-    return Graph(order(lowered.jobs, comings), lowered.jobs, comings, tracks, lengths)
+    return Graph(comings, tracks, lengths)
 
 
-def _track(lowered: Lowered, timeline: Timeline, members: slice, pacing: Pacing) -> Track:
+def _track(lowered: Lowered, timeline: Timeline, turns: Sequence[Turn], members: slice, pacing: Pacing) -> Track:
     begun = [steps.starts[:, members].max(axis=1).tolist() for steps in timeline.positions]
     offsets = [
         _offsets([kit.parts for kit in kits], steps, members, np.array(row))
         for kits, steps, row in zip(lowered.kits, timeline.positions, begun, strict=True)
     ]
-    delays = {}
-    for position, carried in enumerate(timeline.network):
-        for step, kind, _, arrived in carried:
-            if step >= 0:
-                sent = begun[position][step] + offsets[position][step][kind]
-                if lowered.jobs[position][step].rendezvous:
-                    come = [(p, n - 1) for p, n in lowered.comings[position, step, kind] if n]
-                    sent = max(begun[p][n] + offsets[p][n][0] for p, n in come)
-                delays[position, step, kind] = int(arrived[members].max()) - sent
+    delays = _delays(lowered, timeline, members, begun, offsets)
     samples, rows_of = _samples(lowered, timeline, offsets)
+    legs = [_leg(turn, rows_of[turn.position][turn.step], offsets[turn.position][turn.step], delays) for turn in turns]
     groups = timeline.columns.within(members)
 
     def slopes(moves: Sequence[Moved]) -> Floats:
@@ -127,7 +138,31 @@ def _track(lowered: Lowered, timeline: Timeline, members: slice, pacing: Pacing)
     replicas = timeline.columns.first[members].tolist()
     paces = {position: pacing(position, replicas) for position in range(len(begun))}
     paced = {position: pace.moved for position, pace in paces.items() if pace and not pace.steady}
-    return Track(offsets, delays, rows_of, slopes, begun, paced)
+    return Track(legs, delays, rows_of, slopes, begun, paced)
+
+
+def _leg(turn: Turn, row: int, offsets: tuple[int, int, int], delays: Mapping[Message, int]) -> Leg:
+    position, step, waits, leaves = turn
+    outputs = [((position, step, kind), offsets[kind], delays[position, step, kind]) for kind in leaves]
+    return Leg(position, step, waits, row, offsets[0], outputs)
+
+
+def _delays(
+    lowered: Lowered, timeline: Timeline, members: slice, begun: Sequence[Sequence[int]],
+    offsets: Sequence[Sequence[tuple[int, int, int]]],
+) -> dict[Message, int]:  # fmt: skip
+    """ns from an output (by rendezvous: from the later of its ends) until it arrives at the last member."""
+    delays = {}
+    for position, carried in enumerate(timeline.network):
+        messages = [(step, kind, ends) for step, kind, _, ends in carried if step >= 0]
+        arrived = np.array([ends[members] for _, _, ends in messages]).max(axis=1).tolist() if messages else []
+        for (step, kind, _), at in zip(messages, arrived, strict=True):
+            sent = begun[position][step] + offsets[position][step][kind]
+            if lowered.jobs[position][step].rendezvous:
+                come = [(p, n - 1) for p, n in lowered.comings[position, step, kind] if n]
+                sent = max(begun[p][n] + offsets[p][n][0] for p, n in come)
+            delays[position, step, kind] = at - sent
+    return delays
 
 
 def _offsets(templates: Sequence[Template], steps: Steps, members: slice, begun: Times) -> list[tuple[int, int, int]]:
@@ -216,18 +251,29 @@ def _of(inside: Inside, members: slice) -> Times:
     return durations[:, members] if durations.shape[1] > 1 else durations
 
 
-def order(jobs: Sequence[Sequence[Job]], comings: Comings) -> list[tuple[int, int]]:
-    """(position, step) of all steps, each after those that the messages it waits for come from."""
+def order(jobs: Sequence[Sequence[Job]], comings: Comings) -> list[Turn]:
+    """All steps, each after those that the messages it waits for come from."""
     done = [0] * len(jobs)
-    turns: list[tuple[int, int]] = []
-    while len(turns) < sum(map(len, jobs)):
+    turns: list[Turn] = []
+    steps = sum(map(len, jobs))
+    while len(turns) < steps:
         before = len(turns)
         for p, row in enumerate(jobs):
-            while done[p] < len(row) and all(done[q] >= n for m in row[done[p]].waits for q, n in comings[m]):
-                turns.append((p, done[p]))
+            while done[p] < len(row) and _came(row[done[p]].waits, comings, done):
+                job = row[done[p]]
+                turns.append(Turn(p, done[p], job.waits, () if job.rendezvous else tuple([k for k, _ in job.sends])))
                 done[p] += 1
         assert len(turns) > before, "a run that ended has no deadlock"
     return turns
+
+
+def _came(waits: Sequence[Message], comings: Comings, done: Sequence[int]) -> bool:
+    """Whether all who must have come for these messages to leave have done as many steps."""
+    for message in waits:
+        for position, number in comings[message]:
+            if done[position] < number:
+                return False
+    return True
 
 
 def ends(graph: Graph, slopes: Sequence[Floats], draws: Floats, wires: Floats) -> Floats:
@@ -242,7 +288,7 @@ def ends(graph: Graph, slopes: Sequence[Floats], draws: Floats, wires: Floats) -
 
 def _ends(graph: Graph, track: Track, scale: Floats, wires: Floats) -> Floats:
     """End of the step, ns [draw]. scale: [row, offset, draw]."""
-    free = [np.zeros(len(wires)) for _ in graph.jobs]
+    free = [np.zeros(len(wires)) for _ in track.rows]
     mail = _Mail(graph.comings, track.delays, wires)
     for position in range(len(free)):
         mail.come(position, 0, free[position])
@@ -252,24 +298,20 @@ def _ends(graph: Graph, track: Track, scale: Floats, wires: Floats) -> Floats:
         """What a draw makes of an offset and of the wire behind it: most steps are alike."""
         return np.asarray(offset * scale[row, kind] + delay * wires)
 
-    def left(position: int, step: int, kind: int, start: Floats, delay: int) -> Floats:
-        """When an output of a step begun at `start` has come where it goes."""
-        offset, row = track.offsets[position][step][kind], track.rows[position][step]
-        if position not in track.paced:
-            return np.asarray(start + later(row, kind, offset, delay))
-        duration = track.paced[position](track.begun[position][step], start, offset, scale[row, kind])
-        return np.asarray(start + (duration + delay * wires))
-
-    for position, step in graph.turns:
-        job = graph.jobs[position][step]
-        start = free[position]
-        for message in job.waits:
+    for position, step, waits, row, length, outputs in track.legs:
+        start, paced = free[position], track.paced.get(position)
+        for message in waits:
             start = np.maximum(start, mail.take(message))
-        for kind, _ in () if job.rendezvous else job.sends:
-            message = position, step, kind
-            mail.arrived[message] = [left(*message, start, track.delays[message])]
-        free[position] = left(position, step, 0, start, 0)
-        mail.come(position, step + 1, free[position])
+        for message, offset, delay in (*outputs, ((position, step, 0), length, 0)):
+            if paced is None:
+                at = start + later(row, message[2], offset, delay)
+            else:
+                spent = paced(track.begun[position][step], start, offset, scale[row, message[2]])
+                at = start + (spent + delay * wires)
+            mail.arrived[message] = at
+        free[position] = mail.arrived.pop((position, step, 0))
+        if mail.batches:
+            mail.come(position, step + 1, free[position])
     return np.asarray(np.maximum.reduce(free))
 
 
@@ -278,9 +320,10 @@ class _Mail:
 
     def __init__(self, comings: Comings, delays: Mapping[Message, int], wires: Floats) -> None:
         self.delays, self.wires = delays, wires
-        self.arrived: dict[Message, list[Floats]] = {}
+        self.arrived: dict[Message, Floats] = {}
         self.alone: dict[Message, Floats] = {}
         self.batches: dict[tuple[int, int], list[Message]] = {}
+        self.twice: set[Message] = set()
         for message, ends in comings.items():
             for end in ends if len(ends) > 1 else ():
                 self.batches.setdefault(end, []).append(message)
@@ -290,14 +333,14 @@ class _Mail:
         for message in self.batches.get((position, number), ()):
             if message in self.alone:
                 sent = np.maximum(self.alone.pop(message), at)
-                self.arrived[message] = [np.asarray(sent + self.delays[message] * self.wires)] * 2
+                self.arrived[message] = np.asarray(sent + self.delays[message] * self.wires)
+                self.twice.add(message)
             else:
                 self.alone[message] = at
 
     def take(self, message: Message) -> Floats:
         """The arrival of a message, for one who waits for it."""
-        times = self.arrived[message]
-        at = times.pop()
-        if not times:
-            del self.arrived[message]
-        return at
+        if message in self.twice:
+            self.twice.remove(message)
+            return self.arrived[message]
+        return self.arrived.pop(message)

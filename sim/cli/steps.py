@@ -1,4 +1,4 @@
-"""The command `steps`: measured steps of plain torch, on one GPU and on two, beside simulated ones."""
+"""The command `steps`: measured steps of plain torch, on one GPU and on several, beside simulated ones."""
 
 import sys
 
@@ -16,7 +16,7 @@ def steps(words: list[str]) -> int:
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args(words)
     bound = next(run for run in runs() if run["name"] == "sm_24L_1k1")
-    text = page(compared(), bound["kernel_us"] / KILO) + torch_pairs.section(list(torch_pairs.compared()))
+    text = page(compared(), bound["kernel_us"] / KILO) + torch_pairs.section()
     if args.write:
         PAGE.write_text(text, encoding="utf-8")
         print(f"written to {PAGE}", file=sys.stderr)

@@ -1,9 +1,9 @@
 """The network lane of all replicas at a pipeline position: messages, and gradient reductions where none waits.
 
-In the same nanosecond a forward output goes before a backward one, and messages before reductions (`sim.engine.events`
-has the same rule). A reduction's turn is known when the last holder of its stage is through; messages that may have to
-leave behind one whose turn is not known wait here, untimed. So do messages by rendezvous while it is not known when
-others of their batch can leave.
+In the same nanosecond a forward output goes before a backward one, and messages before reductions; a reduction that is
+on its way lets them pass at the end of a slice (`sim.engine.wire` has the same rules). A reduction's turn is known when
+the last holder of its stage is through; messages that may have to leave behind one whose turn is not known wait here,
+untimed. So do messages by rendezvous while it is not known when others of their batch can leave.
 """
 
 from collections import deque
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sim.engine.wire import REDUCE
+from sim.engine.wire import REDUCE, cut
 from sim.scenario.values import FOREVER
 
 Times = npt.NDArray[np.int64]
@@ -38,6 +38,35 @@ class Load:
         return bool((self.starts >= 0).all())
 
 
+class Reducing:
+    """A reduction, whose stretches follow each other with messages between. left: ns alone, UNKNOWN before the first
+    [replica]. stretches: starts and ends of each, UNKNOWN on replicas that have fewer. number: that each has."""
+
+    def __init__(self, stage: int, ns: int, ready: Times) -> None:
+        self.stage, self.ns, self.ready = stage, ns, ready
+        self.left, self.number = np.full_like(ready, UNKNOWN), np.zeros_like(ready)
+        self.stretches: list[tuple[Times, Times]] = []
+
+    def carried(self, replicas: npt.NDArray[np.bool_], start: Times, end: Times) -> None:
+        """On these replicas a stretch is through."""
+        self.left = np.where(replicas, self.left - (end - start), self.left)
+        for number in np.unique(self.number[replicas]).tolist():
+            if number == len(self.stretches):
+                self.stretches.append((np.full_like(start, UNKNOWN), np.full_like(start, UNKNOWN)))
+            own = replicas & (self.number == number)
+            for kept, new in zip(self.stretches[number], (start, end), strict=True):
+                kept[own] = new[own]
+        self.number = self.number + replicas
+
+    def loads(self) -> Iterator[Load]:
+        """What the lane has carried of it when all is through; stretches that a replica has not are of no length."""
+        end = np.maximum.reduce([ends for _, ends in self.stretches])
+        for starts, ends in self.stretches:
+            load = Load(self.stage, REDUCE, self.ns, self.ready)
+            load.starts, load.ends = (np.where(times < 0, end, times) for times in (starts, ends))
+            yield load
+
+
 class Bound(NamedTuple):
     """Of what is not known yet: no stage is through, and no output can leave [replica], before."""
 
@@ -60,7 +89,7 @@ class Lane:
         self.carried: list[Load] = []
         self.after = {stage: after for after, stage, _ in reduces}
         self.length = {stage: ns for _, stage, ns in reduces}
-        self.reductions: dict[int, Load] = {}
+        self.reductions: dict[int, Reducing] = {}
         self.reduced = np.zeros(data, dtype=np.int64)
 
     def leave(self, batch: int, outputs: Sequence[tuple[int, int, int, Times]], others: int = 0) -> None:
@@ -118,20 +147,32 @@ class Lane:
         """Reductions that no message waited for."""
         everybody = np.ones(len(self.free), dtype=np.bool_)
         self._reduce(gathered, np.full_like(self.free, FOREVER), everybody)
-        self.carried += self.reductions.values()
-        for load in self.reductions.values():
+        loads = [load for reducing in self.reductions.values() for load in reducing.loads()]
+        self.carried += loads
+        for load in loads:
             self.reduced = np.maximum(self.reduced, load.ends)
 
     def _reduce(self, gathered: Mapping[int, int], until: Times, replicas: npt.NDArray[np.bool_]) -> None:
-        """The reductions that can begin before `until`, in the order in which they are ready, ties by stage."""
+        """The reductions that can begin before `until`, in the order in which they are ready, ties by stage; the one
+        that is on its way then goes on to the end of its slice."""
         for begun, stage in sorted((gathered[stage], stage) for stage in self.after if stage in gathered):
             if stage not in self.reductions:
-                ready = np.full_like(self.free, begun)
-                self.reductions[stage] = Load(stage, REDUCE, self.length[stage], ready)
-            load = self.reductions[stage]
-            due = replicas & (load.starts < 0) & (begun < until) & (self.free <= until)
+                self.reductions[stage] = Reducing(stage, self.length[stage], np.full_like(self.free, begun))
+            reducing = self.reductions[stage]
+            due = replicas & (reducing.left != 0) & (begun < until) & (self.free <= until)
             if due.any():
-                self._carry(load, due)
+                replicas = replicas & ~self._stretch(reducing, until, due)
+
+    def _stretch(self, reducing: Reducing, until: Times, due: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """A reduction goes on until it is through, or lets pass what comes at `until`; on which replicas it does."""
+        start = np.maximum(reducing.ready, self.free)
+        alone = self.wire(self.position, reducing.stage, REDUCE, start, reducing.ns)
+        reducing.left = np.where(due & (reducing.left < 0), alone, reducing.left)
+        end = np.minimum(start + reducing.left, cut(start, np.maximum(start, until)))
+        reducing.carried(due, start, end)
+        self.free = np.where(due, end, self.free)
+        waits: npt.NDArray[np.bool_] = due & (reducing.left > 0)
+        return waits
 
     def _carry(self, load: Load, replicas: npt.NDArray[np.bool_]) -> None:
         start = np.maximum(load.ready, self.free)

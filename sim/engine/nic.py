@@ -69,7 +69,7 @@ class Passage:
 
     __slots__ = ("hindrance", "left", "nics", "since")
 
-    def __init__(self, nics: Sequence[Nic], hindrance: Hindrance, ns: int, now: int) -> None:
+    def __init__(self, nics: Sequence[Nic], hindrance: Hindrance, ns: float, now: int) -> None:
         self.nics, self.hindrance = nics, hindrance
         self.left, self.since = float(ns), float(now)
 

@@ -4,6 +4,7 @@ Steps run as chunks that leave their outputs when the run of their inside says; 
 which the NICs are taken. So messages meet exchanges at the very moments at which finer runs would have them.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -55,7 +56,9 @@ def with_network_times(jobs: Sequence[Sequence[Job]], syncs: Sequence[Sync], tim
     through positions step by step, not moment by moment, so they cannot know which exchanges a message meets."""
     rows, tails = [], []
     for row, sync, carried in zip(jobs, syncs, timeline.network, strict=True):
-        ns = {(t.kind, t.step): int(t.ends[0] - t.starts[0]) for t in carried}
+        ns = Counter[tuple[int, int]]()
+        for t in carried:  # a reduction may have several
+            ns[t.kind, t.step] += int(t.ends[0] - t.starts[0])
         rows.append(tuple(
             job._replace(sends=tuple((kind, ns[kind, step]) for kind, _ in job.sends)) if job.routes else job
             for step, job in enumerate(row)

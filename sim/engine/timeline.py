@@ -28,8 +28,9 @@ class Steps(NamedTuple):
 
 
 class Transfer(NamedTuple):
-    """What a network lane carried. step: of a position (a reduction: -1 - stage; all-gather: -1). kind: 1 forward, 2
-    backward output, 3 reduce-scatter, 4 all-gather. starts, ends: ns [column]."""
+    """What a network lane carried; of a reduction that let messages pass a stretch. step: of a position (a reduction:
+    -1 - its number; all-gather: -1). kind: 1 forward, 2 backward output, 3 reduction, 4 all-gather. starts, ends: ns
+    [column]; stretches that a column has not are of no length."""
 
     step: int
     kind: int

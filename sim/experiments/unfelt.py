@@ -34,6 +34,8 @@ DESCRIPTIVE = {
     "cluster.node.device.registers": "no price reads it: kernels are as fast as they were measured",
     "cluster.node.device.shared_memory": "no price reads it: kernels are as fast as they were measured",
     "cluster.node.device.l2.latency": "no price reads it: kernels are as fast as they were measured",
+    "cluster.node.device.l3.latency": "no price reads it: kernels are as fast as they were measured",
+    "cluster.node.device.dies": "it describes: prices are of whole devices",
     "cluster.node.device.peak_flops.tf32": "no product of the model is in TF32",
     "cluster.node.device.peak_flops.fp32": "no product of the model is in FP32",
     "cluster.fabric.cost": "no figure of a run is in money",
@@ -49,6 +51,7 @@ OF_MODELS = {
     "no kernels to price": (
         "precision",
         "pricing",
+        "tables",
         "comm.collectives",
         "stack.name",
         "stack.release",
@@ -56,6 +59,7 @@ OF_MODELS = {
         "stack.cuda_graphs",
         "stack.graphed",
         "stack.dispatcher",
+        "stack.attention",
     ),
     "no layers": PLACEMENT,
     "no experts": ("parallel.expert", "routing.kind", "routing.redundant_experts"),
@@ -70,7 +74,7 @@ OF_MODELS = {
     ),
     "no sequences": ("batch.sequences", "batch.sequence_length", "batch.micro_batch"),
     "no exchanges": ("comm.sms", "comm.warps", "comm.exchange", "comm.hold", "comm.waits"),
-    "no parameters to update": ("optimizer.name", "optimizer.offload"),
+    "no parameters to update": ("optimizer.name", "optimizer.offload", "optimizer.unseen"),
     "nothing that is kept or computed again": ("recompute.kind", "recompute.modules", "recompute.layers"),
     "no states": ("states.master", "states.moments", "states.gradients", "states.parameters"),
     "no gradients to reduce": ("optimizer.reduce", "overlap.gradients", "overlap.buckets"),
@@ -88,6 +92,8 @@ FURTHER = {
     "comm.collectives": "nothing that it times is sent or reduced",
     "parallel.order": "groups of all kinds lie on as many nodes without it",
     "parallel.expert_tensor": "no routed expert is shared",
+    "tables": "no kernel of the run is near one of theirs",
+    "optimizer.unseen": "no launch of a fused optimizer is of an embedding alone",
     "overlap.gradients": "the last backward of each stage is its rank's last",
     "overlap.buckets": "a bucket has whole layers, as many as without it",
 }
@@ -135,6 +141,8 @@ def idle(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
     """Keys of a scenario that no value of theirs would make felt, and why."""
     scenario, comm, cluster = plan.scenario, plan.scenario.comm, plan.scenario.cluster
     yield ("stack.release",), "it only says which software"
+    if scenario.pricing == "roofline":
+        yield ("tables",), "pricing roofline reads none"
     yield from _of_schedule(plan)
     if not scenario.batch.lengths:
         yield ("batch.packed",), "without batch.lengths a sequence is one document"

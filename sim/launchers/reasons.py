@@ -158,7 +158,6 @@ MUTE = {
     "hybrid_attention_ratio": "write the pattern of layers (--hybrid-layer-pattern)",
     "hybrid_mlp_ratio": "write the pattern of layers (--hybrid-layer-pattern)",
     "optimizer.early_step_in_backward": "the update comes after the steps here",
-    "parallelism.disable_loss_parallel": "the loss is parallel over the tensor group here",
     "parallelism.context_parallel_load_balancer": "causal work is balanced over the context group here",
     "parallelism.pipeline_parallel_expert_parallel_overlap": "is part of DualPipeV here",
     "parallelism.module_fqns_per_model_part": "say placement in the scenario, layers a stage",

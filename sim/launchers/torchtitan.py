@@ -157,7 +157,8 @@ def keys(s: Settings, model: Mapping[str, Any], ranks: int) -> dict[str, Any]:
         raise Refused(f"{what}; add another --nodes N", s.file)
     schedule = _schedule(s, sizes["pipeline"], layers)
     return {
-        "precision": _precision(s), "stack": _stack(s), "parallel": _parallel(s, sizes, routed), **schedule,
+        "precision": _precision(s), "stack": _stack(s) | _loss(s, sizes),
+        "parallel": _parallel(s, sizes, routed), **schedule,
         "batch": _batch(s, sizes),
         **(_routing(s) if routed else {}),
         "overlap": _overlap(s, sizes), "recompute": _recompute(s, layers),
@@ -269,6 +270,12 @@ def _stack(s: Settings) -> dict[str, Any]:
     return {"name": "torch", **({"compiled": True} if compiled and "model" in components else {})}
 
 
+def _loss(s: Settings, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """Each rank of a tensor group has all logits where the parallel loss is off."""
+    off = s.flag(f"{P}disable_loss_parallel") and sizes["tensor"] > 1
+    return {"loss_parallel": False} if off else {}
+
+
 def _overlap(s: Settings, sizes: Mapping[str, int]) -> dict[str, Any]:
     """FSDP and DDP reduce and gather beside compute; async tensor parallelism only where layers are compiled."""
     answer = {"gradients": True, "parameters": True}
@@ -287,10 +294,7 @@ def _recompute(s: Settings, layers: int) -> Any:
             s.note(f"{A}mode", "a budget of torch.compile cannot be told; nothing is computed again here")
         return "full" if mode == "full" else "none"
     if option == "op":
-        if "compiled" not in _stack(s):
-            return "selective_op"
-        s.note(f"{A}selective_ac_option", "op by op is not here where layers are compiled; every second layer is taken")
-        option = "2"
+        return "selective_op"
     if not option.isdigit() or not 0 <= int(option[:6]) <= layers:
         what = f"found {option!r}; legal: op, or every how many layers, 1 to {layers}"
         raise s.refusal(f"{A}selective_ac_option", what)

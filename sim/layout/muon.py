@@ -39,16 +39,17 @@ class Matrix(NamedTuple):
 
 def matrices(machine: Machine, unit: Unit) -> Mapping[Matrix, int]:
     """Matrices of a unit on a rank that Muon updates, and how many alike: those of its weight-gradient products, which
-    for a head are AdamW's. Raises Refused where these are not the unit's parameters."""
+    for a head and a gate are AdamW's. Raises Refused where these are not the unit's parameters."""
     own, site = weights(machine.site.shape, [unit]), machine.site
     held: Counter[Matrix] = Counter()
     if not own.linear + own.experts:
         return held
+    gate = (machine.mixture.experts, site.shape.hidden) if machine.mixture and unit.routed else None
     for op in (kernel.op for part in machine.parts(unit, "W") for kernel in part.kernels):
         if isinstance(op, GroupedGemm):
             held[Matrix(op.n, op.k, True)] += op.groups
-        elif isinstance(op, Gemm) and op.role == "wgrad":
-            held[Matrix(op.m, op.n, unit.routed and op.k != site.tokens)] += 1
+        elif isinstance(op, Gemm) and op.role == "wgrad" and (op.m, op.n) != gate:
+            held[Matrix(op.m, op.n, unit.routed and op.k not in (site.tokens, site.own))] += 1
     dense = sum(matrix.size * count for matrix, count in held.items() if not matrix.expert)
     if dense != own.linear:
         raise Refused(f"{NAME} does not know the matrices of a {unit.label} layer; legal: adamw", key="optimizer.name")

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from hwmodels.formats import BF16, Format
 from hwmodels.op import Collective, HostCopy, HostUpdate, Memory
-from sim.layout import muon, tied
+from sim.layout import duplicated, muon, tied
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan
 from sim.layout.shards import NEVER, moves
@@ -113,7 +113,7 @@ def tail(plan: Plan, machine: Machine, position: int) -> Tail:
     gradient, master, moment = recipe.gradient.bits / 8, recipe.master.bits / 8, recipe.moment.row_bytes(1)
     norm = price(Memory("elementwise", updated, gradient, 0.0)).ns
     everyone = Collective("all_reduce", recipe.gradient.bits / 8, machine.cluster.gpus, machine.cluster.nodes)
-    norm += price(everyone).ns + tied.sync_ns(plan, machine, position)
+    norm += price(everyone).ns + _summed_ns(plan, machine, position)
     # gradient, master and moments in; master, moments and the parameter to gather out
     moments = moment * moments_each(plan, [h for _, h in held])
     adam = Memory("adam", updated, gradient + master + moments, master + moments + recipe.gather.bits / 8)
@@ -140,7 +140,12 @@ def _tail_of_kernels(plan: Plan, machine: Machine, position: int, own: Updates) 
         launched += machine.launch_ns("B", kernel)
         at = max(at + gap, launched) + price(kernel.op).ns
     reduce_ns, gather_ns = _after(plan, machine, position)
-    return Tail(reduce_ns, 0, at, gather_ns, 0)
+    return Tail(reduce_ns, _summed_ns(plan, machine, position), at, gather_ns, 0)
+
+
+def _summed_ns(plan: Plan, machine: Machine, position: int) -> int:
+    """Gradients that are summed over other groups than data-parallel ones: of what is held more than once."""
+    return duplicated.sync_ns(plan, machine, position) + tied.sync_ns(plan, machine, position)
 
 
 def _after(plan: Plan, machine: Machine, position: int) -> tuple[tuple[tuple[int, int], ...], int]:

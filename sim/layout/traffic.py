@@ -96,14 +96,15 @@ class Messages:
 
 def messages(program: Program) -> Messages:
     """All messages of a program: of outputs whose next stage is on another position."""
-    rows = ((p, i, passes) for p, row in enumerate(program.passes) for i, passes in enumerate(row))
-    places = {done: (p, i) for p, i, passes in rows for done in passes}
+    places = program.places
 
     def sent(position: int) -> Iterator[Message]:
         for number, passes in enumerate(program.passes[position]):
             for letter, stage, micro_batch in passes:
-                output, ahead = MADE_BY.get(letter, (0, 0))
-                goes = places.get((letter, stage + ahead, micro_batch)) if output else None
+                if letter == "W":
+                    continue
+                output, ahead = MADE_BY[letter]
+                goes = places.get((letter, stage + ahead, micro_batch))
                 if goes and goes[0] != position:
                     yield Message(position, number, output, *goes, stage, micro_batch)
 

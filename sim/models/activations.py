@@ -35,8 +35,8 @@ class Kept:
 def landing_bytes(site: Site[Any]) -> float:
     """Bytes of the landing zones of an expert exchange (dispatched rows, and expert outputs on their way back), what
     each token received takes."""
-    h = site.shape.hidden
-    return site.recipe.dispatch.row_bytes(h) + site.recipe.combine.row_bytes(h)
+    row = site.shape.sent
+    return site.recipe.dispatch.row_bytes(row) + site.recipe.combine.row_bytes(row)
 
 
 def layer_input(site: Site[Any], unit: Unit) -> Kept:

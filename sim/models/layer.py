@@ -20,7 +20,8 @@ class Kernel(NamedTuple):
     the host's work to launch it, over that of a simple elementwise operation of its direction, views of tensors before
     it included. waits: the host waits for its end before it goes on. meets: the group of ranks that it meets, all of
     which must have come before it begins; empty: nobody, or whom its part meets. ahead: how many kernels behind it in
-    its part do not wait for it. piece: that it belongs to, where its part is cut so that others come between."""
+    its part do not wait for it. piece: that it belongs to, where its part is cut so that others come between. behind:
+    whether it waits for all compute that was launched before it, whoever's."""
 
     name: str
     op: Op
@@ -30,6 +31,7 @@ class Kernel(NamedTuple):
     meets: str = ""
     ahead: int = 0
     piece: str = ""
+    behind: bool = False
 
 
 class Unit(NamedTuple):
@@ -119,7 +121,8 @@ class Site(NamedTuple, Generic[S]):
     goes to. local_experts: experts of this rank. group, group_nodes: ranks and nodes of an expert group. The load of a
     model without experts is all zeros. recompute: what backward computes again. stack: whose kernels they are.
     documents: number and tokens of equal documents, for which attention costs as much as for those that its sequences
-    are packed with; None: a sequence is one document. groups: who shares the layer.
+    are packed with; None: a sequence is one document. groups: who shares the layer. unseen: part of the embedding's
+    rows that no token of the run has named yet.
     """
 
     shape: S
@@ -137,6 +140,7 @@ class Site(NamedTuple, Generic[S]):
     stack: Stack = DEEPSEEK
     documents: tuple[int, int] | None = None
     groups: Groups = Groups()
+    unseen: float = 0.0
 
     @property
     def tokens(self) -> int:

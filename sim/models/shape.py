@@ -22,6 +22,11 @@ class ModelShape:
     unmodelled: str = field(default="", kw_only=True)
     unmodelled_parameters: int = field(default=0, kw_only=True)
 
+    @property
+    def sent(self) -> int:
+        """Elements of a row that routed experts are sent."""
+        return self.hidden
+
     def part(self, tensor: int, expert_tensor: int = 1) -> Self:
         """What each rank of a tensor group has, as a model of its own: fewer heads, narrower networks, fewer tokens in
         its table; routed experts are as narrow as `expert_tensor` ranks make them. Norms, gates and what compresses

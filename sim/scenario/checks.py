@@ -12,7 +12,7 @@ from sim.models.layer import Unit
 from sim.models.mixture import Mixture
 from sim.models.stacks.stack import KINDS
 from sim.models.transformer_engine import EVERY
-from sim.scenario import groups, lengths, slots, software
+from sim.scenario import groups, lengths, slots, software, traced
 from sim.scenario.fits import Finding, micro_batches, nearest, schedule, sequences
 from sim.scenario.stages import Layout, Spread
 from sim.scenario.values import FOREVER, NCCL, Cluster, Comm, Fault, Optimizer, Scenario
@@ -22,7 +22,7 @@ from sim.schedules import program
 def check(scenario: Scenario, document: Document) -> list[Problem]:
     """Everything wrong with the scenario as a whole, each at the key to blame: one overridden, else the first."""
     rules = [_whole, _large, schedule, _routing, _documents, *([_model, _placement] if scenario.model else [])]
-    rules += [_machine, _layout, software.findings] if scenario.cluster and scenario.model else []
+    rules += [_machine, _layout, software.findings, traced.findings] if scenario.cluster and scenario.model else []
     rules += [_experts] if scenario.model else []
     rules += [_uneven] if scenario.uneven else []
     return [_placed(keys, message, document) for rule in rules for keys, message in rule(scenario)]

@@ -194,6 +194,9 @@ class OptimizerForm(Form):
     offload: Literal["none", "host"] = "none"
     """Where master weights and moments are: none (on the device) or host, whose CPU updates them; gradients and
     parameters then go over PCIe."""
+    unseen: Annotated[float, *quantity("ratio", _share)] = 0.0
+    """Part of the embedding's rows that no token of the run has named yet, as in a run's first steps: torch's fused
+    AdamW takes twice as long where gradients and moments are zero."""
 
 
 class StatesForm(Form):
@@ -318,6 +321,9 @@ class ScenarioForm(Form):
     """Of all that is drawn at random."""
     pricing: Literal["measured", "fitted", "roofline"] = "measured"
     """Best prices to use: measured rows, curves fitted to them, or the roofline alone."""
+    tables: Annotated[Any, WithJsonSchema({"type": ["string", "object"]})] = None
+    """Folder of tables that `python -m numerics calibrate --trace` wrote of a job's trace, or what it holds: where its
+    rows are near they are the prices, and others elsewhere."""
     chunk_times: ChunkTimesForm | None = None
     """Times of a schedule's chunks, instead of model and cluster."""
     outputs: Annotated[tuple[str, ...], BeforeValidator(_outputs)] = OUTPUTS

@@ -32,6 +32,7 @@ from sim.scenario.histogram import Histogram, histogram
 from sim.scenario.mistakes import problems
 from sim.scenario.overrides import apply
 from sim.scenario.stages import Layout, Spread
+from sim.scenario.traced import KEY, tables
 from sim.scenario.values import (
     FOREVER,
     PROFILE_SPREAD,
@@ -124,6 +125,7 @@ class Parts:
     model: ModelShape | None = None
     histogram: Histogram | None = None
     lengths: tuple[tuple[int, int], ...] | None = None
+    tables: str = ""
     asked: tuple[str, ...] = ()
     plain: Mapping[str, Any] = field(default_factory=dict)
 
@@ -147,6 +149,7 @@ def _parts(document: Document, path: Path | None) -> tuple[Parts, list[Problem]]
     readers = (
         ("node", HARDWARE[0], _node), ("fabric", HARDWARE[1], _fabric), ("model", ("model",), modelled),
         ("histogram", ("routing", "histogram"), counted), ("lengths", lengths.place(document), _lengths),
+        ("tables", (KEY,), tables),
     )  # fmt: skip
     for name, key, part_of in readers:
         part = document.at(*key)
@@ -208,6 +211,7 @@ def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
         fold=form.fold,
         seed=form.seed,
         pricing=form.pricing,
+        tables=parts.tables,
         chunk_times=_chunk_times(form),
         outputs=form.outputs,
         limits=Limits(form.limits.step_time, form.limits.memory),
@@ -305,6 +309,8 @@ def _plain(form: ScenarioForm, parts: Parts, name: str, batch: Batch) -> dict[st
     if times := _chunk_times(form):
         plain["chunk_times"] = {key: f"{value} ns" for key, value in vars(times).items()}
     plain["routing"] = _plain_routing(form, parts)
+    if parts.tables:
+        plain[KEY] = parts.plain[KEY]
     plain["schedule"] = _plain_schedule(form)
     plain["comm"]["messages"] = messages.word(form)
     plain["overlap"].pop("pipeline", None)
@@ -337,7 +343,7 @@ def _without_later(plain: dict[str, Any], form: ScenarioForm) -> None:
     for key in ("sequence", "context", "context_kind", "expert_tensor", "order", "shard", "reshard"):
         if plain["parallel"].get(key) == getattr(Parallel, key):
             plain["parallel"].pop(key, None)
-    for key in ("name", "offload"):
+    for key in ("name", "offload", "unseen"):
         if plain["optimizer"][key] == getattr(Optimizer, key):
             del plain["optimizer"][key]
 

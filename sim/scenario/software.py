@@ -28,6 +28,12 @@ class StackForm(Form):
     """Of megatron: modules that are replayed as a graph each; the host launches the others, mixtures among them."""
     dispatcher: Literal["alltoall", "deepep", "hybridep"] | None = None
     """How megatron sends tokens to experts: alltoall (NCCL; the default), deepep or hybridep."""
+    attention: Literal["cudnn", "flash2", "flash3", "triton", "unfused"] | None = None
+    """Of torch and megatron, whose attention runs: cudnn (the default), flash2 or flash3 (FlashAttention-2 and -3;
+    torch's flash backend is the former), triton (the first FlashAttention in Triton), unfused (products, a softmax)."""
+    loss_parallel: bool | None = None
+    """Of torch: ranks of a tensor group share the loss, each with its part of the logits (the default), or each gathers
+    all of them."""
 
     @property
     def value(self) -> Stack:
@@ -42,7 +48,7 @@ Finding = tuple[tuple[str, ...], str]
 def findings(scenario: Scenario) -> Iterator[Finding]:
     """Options of other stacks, and a precision that the stack has no kernels for."""
     stack, kind = scenario.stack, KINDS[scenario.stack.name]
-    for key in ("release", "compiled", "cuda_graphs", "graphed", "dispatcher"):
+    for key in ("release", "compiled", "cuda_graphs", "graphed", "dispatcher", "attention", "loss_parallel"):
         if getattr(stack, key) != getattr(Stack(), key) and key not in kind.options:
             having = ", ".join(name for name, other in KINDS.items() if key in other.options)
             yield (f"stack.{key}", "stack"), f"{stack.name} runs without it; it goes with: {having}"
@@ -52,6 +58,9 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
     if stack.dispatcher != Stack.dispatcher and scenario.parallel.expert == 1:
         what = "a rank that holds all experts dispatches nothing"
         yield ("stack.dispatcher", "parallel.expert"), f"{what}; legal: alltoall, or parallel.expert 2 or more"
+    if not stack.loss_parallel and scenario.parallel.tensor == 1:
+        what = "a rank with the whole vocabulary shares its loss with nobody"
+        yield ("stack.loss_parallel", "parallel.tensor"), f"{what}; legal: true, or parallel.tensor 2 or more"
     if kind.plain and scenario.precision == "fp8_current" and not stack.compiled:
         what = "torchao's casts are fast only where torch.compile fuses them"
         yield ("stack.compiled", "stack", "precision"), f"{what}; legal with precision fp8_current: true"
@@ -67,20 +76,13 @@ SCALED_LATER = ("norm", "activation")
 
 def _again(scenario: Scenario) -> Iterator[Finding]:
     """What the stack cannot compute again as it runs."""
-    stack, recompute, kinds = scenario.stack, scenario.recompute, "recipe, none, full or layers"
+    stack, recompute = scenario.stack, scenario.recompute
     if recompute.kind == SELECTIVE and not KINDS[stack.name].selective:
         having = ", ".join(name for name, kind in KINDS.items() if kind.selective)
         what = f"the {stack.name} stack has no policy by operators (it goes with: {having})"
         yield ("recompute.kind", "recompute", "stack"), f"{what}; legal: recipe, none, full, modules or layers"
-    elif stack.compiled and recompute.kind in (SELECTIVE, "modules"):
-        what = "torch.compile decides by itself what compiled code computes again"
-        yield (f"recompute.{KEYS[recompute.kind]}", "recompute", "stack.compiled"), f"{what}; legal: {kinds}"
     if scenario.precision == "fp8_delayed" and (named := [m for m in SCALED_LATER if m in recompute.modules]):
         what = (
             "delayed scaling has moved on when backward would quantise its output again (Megatron Core refuses it too)"
         )
         yield ("recompute.modules", "recompute", "precision"), f"{' and '.join(named)}: {what}; legal: other modules"
-
-
-KEYS = {SELECTIVE: "kind", "modules": "modules"}
-"""Kind of recompute -> the key that says it."""

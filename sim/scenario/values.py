@@ -237,11 +237,13 @@ class Overlap:
 class Optimizer:
     """name: adamw or muon. reduce: when gradients are reduced, in_drain (each stage's as soon as its holders are
     through with it) or after (all of them when every rank is through with its steps, as a part of the optimizer).
-    offload: where master weights and moments are, none (on the device) or host."""
+    offload: where master weights and moments are, none (on the device) or host. unseen: part of the embedding's rows
+    that no token has named yet."""
 
     name: str = "adamw"
     reduce: str = "in_drain"
     offload: str = "none"
+    unseen: float = 0.0
 
     @property
     def offloaded(self) -> bool:
@@ -307,7 +309,8 @@ class Scenario:
     all of it as plain values, which reload to the same scenario.
     scenario_hash: BLAKE2b of `resolved` without name and outputs, as hexadecimal text. overrides: what was changed in
     the file or mapping, for people alone. name: as the file or mapping says it; that of `resolved` is the title.
-    asked: dotted keys that somebody asks about (see `sim.scenario.asked`). source: what it was read from.
+    asked: dotted keys that somebody asks about (see `sim.scenario.asked`). source: what it was read from. tables: of a
+    job's own kernels, as JSON ("": none).
     """
 
     name: str = field(compare=False)
@@ -334,6 +337,7 @@ class Scenario:
     recompute: Recompute = RECIPE
     stack: Stack = DEEPSEEK
     states: States = PUBLISHED
+    tables: str = ""
     scenario_hash: str = ""
     resolved: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     overrides: tuple[str, ...] = field(default=(), compare=False)

@@ -108,7 +108,13 @@ class Program:
     @cached_property
     def passes(self) -> tuple[tuple[tuple[Pass, ...], ...], ...]:
         """What each step computes, per rank, in order."""
-        return tuple(tuple(step.passes() for step in steps) for steps in self.steps)
+        return tuple(tuple([step.passes() for step in steps]) for steps in self.steps)
+
+    @cached_property
+    def places(self) -> Mapping[Pass, Place]:
+        """Place of each pass, the last where one runs twice."""
+        return {done: (position, index) for position, steps in enumerate(self.passes)
+                for index, passes in enumerate(steps) for done in passes}  # fmt: skip
 
 
 class Misfit(NamedTuple):
@@ -254,9 +260,7 @@ def _parse_token(number: int, index: int, token: str) -> Step:
 
 def home(program: Program) -> dict[tuple[int, int], int]:
     """(stage, micro-batch) -> the position that computes it."""
-    rows = enumerate(program.passes)
-    places = ((position, done) for position, steps in rows for passes in steps for done in passes)
-    return {(stage, micro_batch): position for position, (_, stage, micro_batch) in places}
+    return {(stage, micro_batch): position for (_, stage, micro_batch), (position, _) in program.places.items()}
 
 
 def in_flight(program: Program) -> list[int]:
@@ -285,54 +289,46 @@ def check(program: Program) -> None:
         raise Refused(f"{program.schedule}: {program.positions} ranks, but steps for {len(program.steps)}")
     for position, steps in enumerate(program.steps):
         for index, step in enumerate(steps):
-            _check_step(program, position, index, step)
-    places = _places(program)
-    _check_chunks(program, places)
-    _check_progress(program, places)
-
-
-def _check_step(program: Program, position: int, index: int, step: Step) -> None:
-    """One step by itself: a known kind, legal stages and micro-batches, two different chunks in a pair."""
-    if wrong := _mistake(program, step):
-        raise Refused(f"{program.schedule}: rank {position}, step {index + 1} ({step}): {wrong}")
+            if wrong := _mistake(program, step):
+                raise Refused(f"{program.schedule}: rank {position}, step {index + 1} ({step}): {wrong}")
+    _check_once(program)
+    _check_chunks(program)
+    _check_progress(program)
 
 
 def _mistake(program: Program, step: Step) -> str:
-    """What is wrong with a step, or nothing."""
+    """What is wrong with a step by itself, or nothing."""
     if step.kind not in KINDS:
         return f"kind '{step.kind}' is unknown; legal: {', '.join(KINDS)}"
-    halves = [(step.stage, step.micro_batch), (step.stage_b, step.micro_batch_b)]
-    for stage, micro_batch in halves[: 1 + ("+" in step.kind)]:
+    kind, *chunk = step
+    paired = "+" in kind
+    for stage, micro_batch in (chunk[:2], chunk[2:]) if paired else (chunk[:2],):
         if not 0 <= stage < program.stages:
             return f"stage {stage} is not in 0..{program.stages - 1}"
         if not 0 <= micro_batch < program.micro_batches:
             return f"micro-batch {micro_batch} is not in 0..{program.micro_batches - 1}"
-    return "a pair needs two different chunks" if "+" in step.kind and halves[0] == halves[1] else ""
+    return "a pair needs two different chunks" if paired and chunk[:2] == chunk[2:] else ""
 
 
-def _places(program: Program) -> dict[Pass, Place]:
-    """Place of each pass; Refused if one runs twice."""
-    places: dict[Pass, Place] = {}
-    for position, steps in enumerate(program.passes):
-        for index, passes in enumerate(steps):
-            for done in passes:
-                if done in places:
-                    before, first = places[done]
-                    where = f"rank {before}, step {first + 1} and rank {position}, step {index + 1}"
-                    raise Refused(f"{program.schedule}: {_name(done)} runs twice: {where}")
-                places[done] = (position, index)
-    return places
+def _check_once(program: Program) -> None:
+    """No pass runs twice."""
+    places = program.places
+    if len(places) < sum(len(passes) for steps in program.passes for passes in steps):
+        rows = ((p, i, done) for p, steps in enumerate(program.passes) for i, each in enumerate(steps) for done in each)
+        rank, step, done = next(row for row in rows if places[row[2]] != row[:2])
+        where = f"rank {rank}, step {step + 1} and rank {places[done][0]}, step {places[done][1] + 1}"
+        raise Refused(f"{program.schedule}: {_name(done)} runs twice: {where}")
 
 
-def _check_chunks(program: Program, places: dict[Pass, Place]) -> None:
+def _check_chunks(program: Program) -> None:
     """Every chunk has its three passes, on one rank, W not before B."""
     for stage in range(program.stages):
         for micro_batch in range(program.micro_batches):
-            chunk = [(letter, stage, micro_batch) for letter in "FBW"]
-            for wanted in chunk:
-                if wanted not in places:
-                    raise Refused(f"{program.schedule}: {_name(wanted)} never runs")
-            (position, _), (position_b, index_b), (position_w, index_w) = (places[done] for done in chunk)
+            chunk = [("F", stage, micro_batch), ("B", stage, micro_batch), ("W", stage, micro_batch)]
+            at = [program.places.get(done) for done in chunk]
+            if None in at:
+                raise Refused(f"{program.schedule}: {_name(chunk[at.index(None)])} never runs")
+            (position, _), (position_b, index_b), (position_w, index_w) = cast(list[Place], at)
             if not position == position_b == position_w:
                 raise Refused(
                     f"{program.schedule}: F, B and W of stage {stage}, micro-batch {micro_batch} must be on one rank;"
@@ -363,27 +359,31 @@ def _needs(passes: Sequence[Pass], stages: int) -> list[Pass]:
     return wanted
 
 
-def _check_progress(program: Program, places: dict[Pass, Place]) -> None:
+def _check_progress(program: Program) -> None:
     """Run all positions as far as they get; a need is met once its position has passed its place."""
-    waits = [[[places[need] for need in _needs(passes, program.stages)] for passes in row] for row in program.passes]
-    reached = [0] * program.positions
-    moved = True
-    while moved:
-        moved = False
-        for position, needed in enumerate(waits):
-            start = at = reached[position]
-            while at < len(needed) and all(index < reached[other] for other, index in needed[at]):
-                at += 1
-                reached[position] = at  # at once: a rank may wait for its own earlier steps
-            moved = moved or at > start
-    stuck = [position for position, needed in enumerate(waits) if reached[position] < len(needed)]
+    reached, before = [0] * program.positions, [-1]
+    while reached != before:
+        before = list(reached)
+        for position, row in enumerate(program.passes):
+            while reached[position] < len(row) and _ready(program, row[reached[position]], reached):
+                reached[position] += 1  # at once: a rank may wait for its own earlier steps
+    stuck = [position for position, row in enumerate(program.passes) if reached[position] < len(row)]
     if stuck:
-        raise Refused(f"{program.schedule}: deadlock: {_circle(program, places, reached, stuck[0])}")
+        raise Refused(f"{program.schedule}: deadlock: {_circle(program, reached, stuck[0])}")
 
 
-def _circle(program: Program, places: dict[Pass, Place], reached: list[int], position: int) -> str:
+def _ready(program: Program, passes: Sequence[Pass], reached: Sequence[int]) -> bool:
+    """Whether all that a step needs is done where positions have come so far."""
+    for need in _needs(passes, program.stages):
+        position, index = program.places[need]
+        if index >= reached[position]:
+            return False
+    return True
+
+
+def _circle(program: Program, reached: list[int], position: int) -> str:
     """Positions and what they wait for, once round the circle that stops `position`."""
-    seen: dict[int, str] = {}
+    places, seen = program.places, dict[int, str]()
     while position not in seen:
         step = program.steps[position][reached[position]]
         need = next(n for n in needs(step, program.stages) if places[n][1] >= reached[places[n][0]])

@@ -100,6 +100,8 @@ class _Builder:
         for (lane, meets, beside), run in groupby(_beside(part.kernels), key=lambda pair: pair[0]):
             kernels = tuple(kernel for _, kernel in run)
             waits, whom, number = before if beside else needs, meets or part.meets, len(self.phases)
+            if any(kernel.behind for kernel in kernels):
+                waits = tuple(dict.fromkeys([*waits, *self._computed()]))
             self.phases.append(Phase(part.name, part.layer, half, lane, kernels, waits, whom, self.count))
             before, needs = (before, (*needs, number)) if beside else (needs, (number,))
         self.count += 1
@@ -117,6 +119,10 @@ class _Builder:
             return (self.last[part.direction],) if part.direction in self.last else ()
         end = self._end("B", part.name, part.layer, computed=True)
         return () if end is None else (end,)
+
+    def _computed(self) -> tuple[int, ...]:
+        """The last phase of compute so far."""
+        return tuple([n for n, phase in enumerate(self.phases) if phase.lane != COMMUNICATION][-1:])
 
     def _end(self, direction: str, name: str, layer: int, computed: bool = False) -> int | None:
         """The last phase of an earlier part; computed: the last that is no communication."""

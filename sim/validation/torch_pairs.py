@@ -1,7 +1,9 @@
-"""Steps of plain torch that were measured over two H200s, simulated: DDP, FSDP2, parameters kept after forward, and a
-pipeline; what cannot be said of a run is told instead."""
+"""Steps of plain torch that were measured over two and four H200s, simulated: DDP, FSDP2, tensor and sequence parallel,
+pipelines, experts; what cannot be said of a run is told instead."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from math import prod
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from hwmodels.document import DocumentError, read
@@ -12,22 +14,28 @@ from sim.scenario.shelves import SCENARIOS
 from sim.simulation import run as simulate
 from sim.validation import torch_steps
 
-FILE = SCENARIOS / "measured" / "h200x2_torch_steps.yaml"
-"""The runs, with what was measured."""
-CLUSTER = {"node": {"base": "h200x1", "gpus": 2}, "nodes": 1}
-"""Two GPUs of one host."""
+FILES: Mapping[int, Path] = {
+    gpus: SCENARIOS / "measured" / f"h200x{gpus}_torch_steps.yaml" for gpus in (2, 4)
+}  # fmt: skip
+"""GPUs -> the runs, with what was measured."""
+WHOLE = {"name": "torch", "loss_parallel": False}
+"""Each rank of a tensor group has all logits."""
 KINDS: Mapping[str, Mapping[str, Any]] = {
     "ddp": {"parallel": {"zero": 0}},
     "fsdp": {"parallel": {"zero": 3}},
     "zero2": {"parallel": {"zero": 2}},
-    "tp2sp": {"parallel": {"tensor": 2, "zero": 0}},
+    "tp2sp": {"parallel": {"tensor": 2, "zero": 0}, "stack": WHOLE},
+    "tp_sp": {"parallel": {"tensor": 4, "zero": 0}, "stack": WHOLE},
+    "tp2_fsdp": {"parallel": {"tensor": 2, "zero": 3}, "stack": WHOLE},
     "pp2_1f1b": {"parallel": {"pipeline": 2, "zero": 0}, "placement": "even"},
+    "1f1b": {"parallel": {"pipeline": 4, "zero": 0}, "placement": "even"},
+    "ep": {"parallel": {"expert": 4, "zero": 0}},
 }
 """Kind of a run -> its layout in a scenario's keys."""
 HEAD = """
-## Two GPUs
+## {words} GPUs
 
-Seven steps over two H200s of one host (`scenarios/measured/h200x2_torch_steps.yaml`; NCCL 2.28.9), each as a scenario
+Steps over {gpus} H200s of one host (`scenarios/measured/h200x{gpus}_torch_steps.yaml`; NCCL 2.28.9), each as a scenario
 with `comm.collectives: nccl`. Exposed: communication while nothing computes, simulated and of one profiled step.
 
 | run | layout | step, ms | exposed communication, ms | peak, GB |
@@ -44,7 +52,7 @@ NOTES = """
 
 
 class Pair(NamedTuple):
-    """Figures of a run over two GPUs: ms of a step, ms of communication beside no compute, bytes at the peak."""
+    """Figures of a run over several GPUs: ms of a step, ms of communication beside no compute, bytes at the peak."""
 
     step_ms: float
     exposed_ms: float
@@ -61,26 +69,26 @@ class Compared(NamedTuple):
     refused: str = ""
 
 
-def runs() -> list[dict[str, Any]]:
-    """Dimensions and measured figures of each run."""
-    return list(read(FILE).content["runs"])
+def runs(gpus: int) -> list[dict[str, Any]]:
+    """Dimensions and measured figures of each run over so many GPUs."""
+    return list(read(FILES[gpus]).content["runs"])
 
 
-def scenario(run: Mapping[str, Any]) -> dict[str, Any]:
-    """The scenario of a run."""
+def scenario(run: Mapping[str, Any], gpus: int) -> dict[str, Any]:
+    """The scenario of a run over so many GPUs."""
     plain, layout = torch_steps.scenario(run), KINDS[run["kind"]]
-    shared = any(axis in layout["parallel"] for axis in ("tensor", "pipeline"))
-    sequences = run["mbs"] * run.get("micro_batches", 1) * (1 if shared else 2)
-    batch = plain["batch"] | {"sequences": sequences}
-    return {**plain, **layout, "cluster": CLUSTER, "batch": batch, "comm": {"collectives": "nccl"}}
+    replicas = gpus // prod(layout["parallel"].get(axis, 1) for axis in ("tensor", "pipeline"))
+    batch = plain["batch"] | {"sequences": run["mbs"] * run.get("micro_batches", 1) * replicas}
+    cluster = {"node": {"base": "h200x1", "gpus": gpus}, "nodes": 1}
+    return {**plain, **layout, "cluster": cluster, "batch": batch, "comm": {"collectives": "nccl"}}
 
 
-def compared() -> Iterator[Compared]:
-    """All runs."""
-    for run in runs():
+def compared(gpus: int) -> Iterator[Compared]:
+    """All runs over so many GPUs."""
+    for run in runs(gpus):
         measured = Pair(run["step_ms"], run["comm_alone_ms"], run["peak_allocated"])
         try:
-            summary = simulate(from_mapping(scenario(run)), interval=False).summary
+            summary = simulate(from_mapping(scenario(run, gpus)), interval=False).summary
         except (Refused, DocumentError) as refused:
             yield Compared(run["name"], run["kind"], None, measured, str(refused).splitlines()[0])
             continue
@@ -88,9 +96,13 @@ def compared() -> Iterator[Compared]:
         yield Compared(run["name"], run["kind"], Pair(summary["step_time_s"] * KILO, exposed, peak), measured)
 
 
-def section(rows: Sequence[Compared]) -> str:
+def section() -> str:
     """Their part of docs/TORCH_STEPS.md."""
-    return HEAD + "".join(f"| {row.name} | {row.kind} | {' | '.join(_cells(row))} |\n" for row in rows) + NOTES
+    text = ""
+    for gpus, words in zip(FILES, ("Two", "Four"), strict=True):
+        text += HEAD.format(words=words, gpus=gpus)
+        text += "".join(f"| {row.name} | {row.kind} | {' | '.join(_cells(row))} |\n" for row in compared(gpus))
+    return text + NOTES
 
 
 def _cells(row: Compared) -> tuple[str, str, str]:

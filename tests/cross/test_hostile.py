@@ -9,6 +9,7 @@ import random
 import shutil
 import string
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,7 @@ NO_KEYS = ("", ".", "a", "a.b.c", "faults.9.at", "faults.x", "faults.-1", "seed.
            "<<", "\u00e9")  # fmt: skip
 
 
+@cache
 def keys() -> list[str]:
     """Dotted keys of scenarios, of machines and models inside them, and some that are none."""
     legal, below = [], ""

@@ -54,8 +54,9 @@ def test_v2_lite_runs_on_each_new_node_and_fabric(name: str, network: str) -> No
 
 @pytest.mark.parametrize("name", ["h20x8", "b200x8", "b300x8", "gb200x72", "gb300x72", "mi300xx8", "mi355xx8"])
 def test_v3_runs_in_fp8_on_each_card_that_has_it(name: str) -> None:
-    v3 = ("model=deepseek_v3", "precision=fp8", "schedule=dualpipe", "parallel.pipeline=8", "cluster.nodes=8")
-    assert on(name, None, *v3, "batch.micro_batches=16")["step_time_s"] > 0
+    """Its dense and its expert layers, as many as give each position of eight a few."""
+    v3 = ("model={base: deepseek_v3, layers: 24}", "precision=fp8", "schedule=dualpipe", "parallel.pipeline=8")
+    assert on(name, None, *v3, "cluster.nodes=8", "placement=even", "batch.micro_batches=16")["step_time_s"] > 0
 
 
 @pytest.mark.parametrize(("faster", "slower"), [
@@ -178,6 +179,6 @@ def test_the_page_of_machines_is_what_the_documents_say() -> None:
     assert (ROOT / machines.PAGE).read_text(encoding="utf-8") == machines.page() + "\n"
 
 
-@pytest.mark.parametrize("name", [*device.available(), *node.available(), *fabric.available()])
-def test_the_page_has_every_document(name: str) -> None:
-    assert f"/{name}\n" in machines.page()
+def test_the_page_has_every_document() -> None:
+    page = machines.page()
+    assert not [n for n in (*device.available(), *node.available(), *fabric.available()) if f"/{n}\n" not in page]

@@ -29,7 +29,7 @@ def has_device():
     ([], "COMMAND"),
     (["benhc"], "invalid choice: 'benhc'"),
     (["study", "speed"], "choose from 'accumulation'"),
-    (["calibrate"], "--trace --gpu --again --torch --node --timed --likeness --stale --moved is required"),
+    (["calibrate"], "--trace --gpu --again --torch --node --timed --attention --stale --moved is required"),
     (["calibrate", "--trace", "a.json", "--gpu"], "not allowed with"),
     (["calibrate", "--gpu", "--map", "a.yaml"], "--map goes with --trace, not with --gpu"),
     (["calibrate", "--stale", "--quick"], "--quick goes with --gpu, not with --stale"),
@@ -126,7 +126,10 @@ def test_a_malformed_trace_is_one_line_and_exit_2(text, said, tmp_path, capsys):
 def test_a_trace_without_a_models_layers_gives_products_and_classes(tmp_path, capsys):
     assert cli.main(["calibrate", "--trace", str(TINY)]) == cli.DONE
     shown = capsys.readouterr()
-    assert "strange_kernel (1 times, 5.71% of kernel time)" in shown.out and "price nothing alone" in shown.out
+    assert (
+        "strange_kernel (1 times, 5.71% of kernel time)" in shown.out
+        and "no device of hwmodels is called Made" in shown.out
+    )
     assert "nothing written: say where with --out DIR" in shown.err
     assert cli.main(["calibrate", "--trace", str(TINY), "--map", "torch", "--out", str(tmp_path)]) == cli.DONE
     assert sorted(p.name for p in tmp_path.iterdir()) == ["classes.json", "gemm.json", "operations.json"]
@@ -262,6 +265,7 @@ def test_accuracy_prints_or_writes_the_page(tmp_path, monkeypatch, capsys):
     from numerics.accuracy import page
 
     monkeypatch.setattr(page, "PAGE", tmp_path / "PRICES.md")
+    monkeypatch.setattr(page, "page", lambda: "# How good prices are")  # accuracy/test_errors.py has it whole
     assert cli.main(["accuracy"]) == cli.DONE
     shown = capsys.readouterr().out
     assert shown.startswith("# How good prices are") and not page.PAGE.exists()

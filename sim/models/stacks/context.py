@@ -16,7 +16,8 @@ from hwmodels.formats import PLAIN_BF16
 from hwmodels.op import Attention, Collective, Memory, Send, copy
 from hwmodels.refused import Refused
 from sim.models.layer import COMMUNICATION, Kernel
-from sim.models.stacks.cudnn import Shared, attend, attend_backward
+from sim.models.stacks import cudnn, unfused
+from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.sharing import CONTEXT
 
 AROUND = ("ring_send", "join_output", "gather_k", "gather_v", "order_*", "swap_*")
@@ -27,7 +28,8 @@ Launched = Callable[[Attention], list[Kernel]]
 
 def attention(site: Shared, ops: Sequence[Attention]) -> list[Kernel]:
     """Kernels of attention over whole sequences, forward or backward as the operations say. Raises Refused."""
-    run = attend if ops[0].direction == "forward" else attend_backward
+    by = cudnn if site.stack.fuses_attention else unfused
+    run = by.attend if ops[0].direction == "forward" else by.attend_backward
     if site.groups.context == 1:
         return [kernel for op in ops for kernel in run(op)]
     return {"ring": _ring, "all_gather": _gathered, "all_to_all": _to_all}[site.groups.context_kind](site, ops, run)

@@ -28,7 +28,7 @@ def all_to_all(site: Site[ModelShape], experts: Experts, what: str, direction: s
     once = site.stack.dispatcher in ONCE
     nodes, ranks = (site.nodes_reached, site.ranks_reached) if once else (float(experts.chosen),) * 2
     op = AllToAll(
-        "dispatch" if narrow else "combine", f"{what}({direction})", site.own, layout.row_bytes(site.shape.hidden),
+        "dispatch" if narrow else "combine", f"{what}({direction})", site.own, layout.row_bytes(site.shape.sent),
         nodes, ranks, site.group, site.group_nodes, by=MOVED.get(site.stack.dispatcher, ""),
     )  # fmt: skip
     counts = small("dispatch_layout", site.own, COUNTS * experts.number)

@@ -15,6 +15,7 @@ from sim.models.layer import Unit
 from sim.models.stacks.again import Tensor, total
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.deepseek import mamba
+from sim.models.stacks.unfused import MASK
 
 Mixer = Heads | Latent | Mamba | None
 CUBLAS = 32 * 2**20
@@ -32,6 +33,15 @@ class Keeping(NamedTuple):
     experts: Callable[[Shared, Experts], list[Tensor]]
     norm: Callable[[float], float]
     gradients: Callable[[Shared, Made], float]
+
+
+def scores(site: Shared, heads: int) -> list[Tensor]:
+    """Of a token, where attention is not one kernel: the softmax's output, the dropout's and its mask, by head and key
+    (arXiv:2205.05198 sec 4.1: five bytes); made again with core attention."""
+    if site.stack.fuses_attention:
+        return []
+    each = 2 * PLAIN_BF16.row_bytes(1) + MASK
+    return [Tensor(float(each * heads * site.attending[1]), ("core_attention",))]
 
 
 def part(site: Shared) -> float:
@@ -83,8 +93,9 @@ def kept_for_weight(row: Callable[[int], float], site: Shared, made: Made, gathe
         return Kept(site.own * PLAIN_BF16.row_bytes(3 * h))
     own = Kept(t * _sides(row, site, made.mixer, share))
     if isinstance(made.network, Experts):
-        net = made.network.routed
-        return own + Kept(0.0, 0.0, row(2 * h + net.first + net.width) * site.groups.expert_tensor)
+        net, sent = made.network.routed, made.network.sent(h)
+        latent = 2 * row(made.network.latent + h) * bool(made.network.latent) * site.own
+        return own + Kept(latent, 0.0, row(2 * sent + net.first + net.width) * site.groups.expert_tensor)
     return own + Kept(t * (row(h) * share + row(h + made.network.first + made.network.width)) if made.network else 0.0)
 
 

@@ -34,6 +34,7 @@ def _cut(*names: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
 PLACES = places(
     (
         ("F", ("embedding", "projection", "attn", "head")),
+        ("B", ("expand",)),
         ("B", ("combine",)),
         ("B", ("head", "projection", "mlp")),
         ("F", ("dispatch",)),
@@ -42,13 +43,14 @@ PLACES = places(
         ("B", ("dispatch",)),
         ("F", ("mlp",)),
         ("F", ("combine",)),
+        ("F", ("expand",)),
         ("B", ("attn", "embedding")),
         ("W", ("attn",)),
         *_cut("attn"),
     )
 )  # fmt: skip
 """A round of an overlapped pair, as the schedule asks for it: exchanges run beside the other half's compute."""
-BEGIN = PLACES["B", "combine"]
+BEGIN = PLACES["B", "expand"]
 """Place of what backward runs before anything else."""
 
 
@@ -60,14 +62,16 @@ class Pass(Protocol):
 
 class Stack(NamedTuple):
     """What a stack has kernels for. block: of a direction (F, B, W). gate: of a mixture's router, with the norm before
-    it. end: of the embedding, the head, or a projection. post_norm: behind a block, or its gradient before it. around:
-    names of kernels that belong to a product beside them. residual: name of the last kernel of a layer's forward.
-    exchange: of a mixture's dispatch and combine. words: which kernels a module computed again is. stops: a second
-    forward ends when all that backward needs is there (`torch.utils.checkpoint`, early_stop), and does not run to its
-    end."""
+    it. latent: the products before and behind experts in a latent space, of a rank's own tokens: name, columns out and
+    in, direction. end: of the embedding, the head, or a projection. post_norm: behind a block, or its gradient before
+    it. around: names of kernels that belong to a product beside them. residual: name of the last kernel of a layer's
+    forward. exchange: of a mixture's dispatch and combine. words: which kernels a module computed again is. stops: a
+    second forward ends when all that backward needs is there (`torch.utils.checkpoint`, early_stop), and does not run
+    to its end."""
 
     block: Callable[[Shared, Block, str], list[Kernel]]
     gate: Callable[[Shared, Made, str], list[Kernel]]
+    latent: Callable[[Shared, str, int, int, str], list[Kernel]]
     end: Callable[[Shared, Made, str], list[Kernel]]
     post_norm: Callable[[Shared, str], list[Kernel]]
     around: tuple[str, ...] = ()
@@ -112,7 +116,8 @@ def _with_again(stack: Stack, site: Shared, made: Made, unit: Unit, own: tuple[P
     """A backward behind what it computes again: of the layer at its start, of a module at that of its half."""
     if unit.checkpoint or site.recompute.kind == SELECTIVE:
         forward = parts(stack, site, made, unit, "F")
-        return _again(stack, forward if unit.checkpoint else unsaved(forward, stack.around), BEGIN) + own
+        left = forward if unit.checkpoint else unsaved(forward, stack.around, site.stack.compiled)
+        return _again(stack, left, BEGIN) + own
     if not site.recompute.modules:
         return own
     network = _modules(stack, site, made._replace(mixer=None), unit, made.network)
@@ -163,7 +168,8 @@ def _names(site: Shared, made: Made, direction: str) -> tuple[str, ...]:
     if made.end:
         return (made.end,)
     exchanging = made.routed is not None and site.group > 1
-    network = ("dispatch", "mlp", "combine") if exchanging else ("mlp",) if made.network else ()
+    expanding = ("expand",) * (made.routed is not None and made.routed.latent > 0)
+    network = ("dispatch", "mlp", "combine", *expanding) if exchanging else ("mlp",) if made.network else ()
     first = ("attn",) if made.mixer or exchanging else ()
     if direction == "F":
         return (*first, *network)
@@ -175,11 +181,32 @@ def _kernels(stack: Stack, site: Shared, made: Made, name: str, direction: str) 
         return stack.exchange(site, made.routed, name, direction)
     if made.end:
         return stack.end(site, made, direction)
+    if name == "expand" and made.routed:
+        return _expanded(stack, site, made.routed, direction)
     alone = site.group == 1  # else the router is attention's affair: what is sent hangs on it
     mixing = _passes(stack, site, made, made.mixer, direction) if name == "attn" else []
-    gating = stack.gate(site.local, made, direction) if made.routed and (name == "mlp") == alone else []
+    gating = _gated(stack, site, made, direction) if made.routed and (name == "mlp") == alone else []
     network = _passes(stack, site, made, made.network, direction) if name == "mlp" else []
+    if made.routed and name == "mlp" and (alone or direction == "W"):
+        behind = _expanded(stack, site, made.routed, direction)
+        network = network + behind if direction == "F" else behind + network
     return mixing + gating + network if direction == "F" else network + gating + mixing
+
+
+def _gated(stack: Stack, site: Shared, made: Made, direction: str) -> list[Kernel]:
+    """Norm and router of a mixture, and what compresses tokens for its experts."""
+    own, experts = stack.gate(site.local, made, direction), made.routed
+    if experts is None or not experts.latent:
+        return own
+    product = stack.latent(site.local, "latent_down", experts.latent, site.shape.hidden, direction)
+    return own + product if direction == "F" else product + own
+
+
+def _expanded(stack: Stack, site: Shared, experts: Experts, direction: str) -> list[Kernel]:
+    """What expands the outputs of routed experts, of a rank's own tokens."""
+    if not experts.latent:
+        return []
+    return stack.latent(site.local, "latent_up", site.shape.hidden, experts.latent, direction)
 
 
 def _passes(stack: Stack, site: Shared, made: Made, block: Block | None, direction: str) -> list[Kernel]:

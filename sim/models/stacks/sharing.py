@@ -27,6 +27,13 @@ def collective(site: Shared, kind: str, name: str, size: float) -> Kernel:
     return Kernel(name, Collective(kind, size, groups.tensor, groups.tensor_nodes), COMMUNICATION, meets=TENSOR)
 
 
+def in_order(kernels: Sequence[Kernel]) -> list[Kernel]:
+    """Collectives that begin when all is through that was launched before them, as torch's functional ones do: NCCL's
+    stream waits for the stream that they are called on (ProcessGroupNCCL::collective, `syncStream`, in
+    torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp), and autograd has launched the weights' gradients by then."""
+    return [kernel._replace(behind=True) if kernel.lane == COMMUNICATION else kernel for kernel in kernels]
+
+
 def gathered(site: Shared, name: str, row: float) -> list[Kernel]:
     """Tokens of all ranks, `row` bytes each, where each has some."""
     return [collective(site, "all_gather", f"gather_{name}", site.tokens * row)] if site.groups.sequence else []

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from hwmodels.attention import CUDNN
+
 
 class Kind(NamedTuple):
     """What all jobs of a stack have in common. library: whose kernels they are, the folder of a device's tables
@@ -36,11 +38,11 @@ SHARED = ("tensor", "context", "expert_tensor")
 KINDS = {
     "deepseek": Kind("", (), ("fp8", "bf16"), eager=False, drains=True),
     "torch": Kind(
-        "torch", ("release", "compiled", "cuda_graphs"), ("bf16", "fp8_current"),
+        "torch", ("release", "compiled", "cuda_graphs", "attention", "loss_parallel"), ("bf16", "fp8_current"),
         eager=True, frees=True, plain=True, axes=SHARED, selective=True, units=True, waits=True,
     ),
     "megatron": Kind(
-        "torch", ("release", "cuda_graphs", "graphed", "dispatcher"), TRANSFORMER_ENGINE,
+        "torch", ("release", "cuda_graphs", "graphed", "dispatcher", "attention"), TRANSFORMER_ENGINE,
         eager=True, axes=SHARED, waits=True,
     ),
 }  # fmt: skip
@@ -54,12 +56,19 @@ GRAPHED = ("attention", "router", "network", "mamba")
 """Modules that may be a graph each (`--cuda-graph-impl transformer_engine` with `--cuda-graph-scope`: attn; moe_router,
 with or without moe_preprocess; mlp; mamba)."""
 
+UNFUSED = "unfused"
+"""Attention as two batched products with a masked softmax and a dropout between them, each tensor in memory
+(Megatron-LM without flash attention: megatron/core/transformer/dot_product_attention.py)."""
+
 
 @dataclass(frozen=True)
 class Stack:
     """name: one of KINDS. release: of its software, in words; decides nothing by itself. compiled: torch.compile has
     fused what it can. cuda_graphs: steps are replayed as graphs, so the host launches nothing. graphed: of GRAPHED,
-    modules that are a graph each, where the host launches the others. dispatcher: one of DISPATCHERS."""
+    modules that are a graph each, where the host launches the others. dispatcher: one of DISPATCHERS. attention: whose
+    kernels it is, one of `hwmodels.attention.KERNELS`, or UNFUSED. loss_parallel: ranks that share the vocabulary share
+    the loss, each with its part of the logits; else each gathers all of them (torchtitan's
+    parallelism.disable_loss_parallel)."""
 
     name: str = "deepseek"
     release: str = ""
@@ -67,6 +76,13 @@ class Stack:
     cuda_graphs: bool = False
     graphed: tuple[str, ...] = ()
     dispatcher: str = "alltoall"
+    attention: str = CUDNN
+    loss_parallel: bool = True
+
+    @property
+    def fuses_attention(self) -> bool:
+        """Whether attention is one kernel; else products, a softmax and a dropout between them, which are kept."""
+        return self.attention != UNFUSED
 
     @property
     def library(self) -> str:

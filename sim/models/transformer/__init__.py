@@ -14,7 +14,7 @@ from sim.models.recompute import AGAIN
 from sim.models.stacks.deepseek import experts, feed_forward, gate, gqa, mamba, mla
 from sim.models.stacks.deepseek.ends import embedding, head, positions
 from sim.models.stacks.deepseek.exchange import EXCHANGES, exchange, meets
-from sim.models.stacks.deepseek.linear import norm_backward, post_norm
+from sim.models.stacks.deepseek.linear import dgrad, linear, norm_backward, post_norm, wgrad
 from sim.models.stacks.deepseek.projection import projection
 from sim.models.transformer.activations import kept, kept_for_weight, regained, workspace
 from sim.models.transformer.layers import made, mistakes, mixture, units
@@ -34,6 +34,8 @@ PLACES = places(
         ("F", ("attn", "mamba", "gate", "embedding", "projection", "head")),
         ("B", ("mlp again",)),
         ("B", ("combine again",)),
+        ("B", ("expand again",)),
+        ("B", ("expand",)),
         ("B", ("combine",)),
         ("B", ("head", "projection", "mlp")),
         ("F", ("dispatch",)),
@@ -41,6 +43,7 @@ PLACES = places(
         ("B", ("dispatch",)),
         ("F", ("mlp",)),
         ("F", ("combine",)),
+        ("F", ("expand",)),
         ("B", ("gate",)),
         ("B", ("attn", "mamba", "embedding")),
         ("W", ("attn", "mamba")),
@@ -64,7 +67,8 @@ def _names(site: Site, unit: Unit, direction: str) -> tuple[str, ...]:
         return (unit.kind,)
     mixer, network = halves(unit.kind)
     first = ("mamba" if mixer == "mamba" else "attn",) if mixer else ("gate",) if network == "moe" else ()
-    routed = ("dispatch", "mlp", "combine") if network == "moe" else ("mlp",) if network else ()
+    expanding = ("expand",) * bool(site.shape.expert_latent)
+    routed = ("dispatch", "mlp", "combine", *expanding) if network == "moe" else ("mlp",) if network else ()
     if direction == "F":
         return (*first, *routed)
     if direction == "B":
@@ -93,6 +97,8 @@ def _kernels(site: Site, unit: Unit, name: str, direction: str) -> list[Kernel]:
         return exchange(site, site.shape.experts, name, direction)
     if name == "mlp":
         return _network(site, network, direction)
+    if name == "expand":
+        return _LATENT_PRODUCT[direction](site, "latent_up", site.shape.hidden, site.shape.expert_latent)
     mixing = _mixer(site, mixer, direction) if mixer else []
     gating = _gate(site, direction) if network == "moe" else []
     return mixing + gating if direction == "F" else gating + mixing
@@ -129,6 +135,9 @@ def _network(site: Site, network: str, direction: str) -> list[Kernel]:
     s = site.shape
     mixed = network == "moe"
     own = _EXPERTS[direction](site, s.mixed) if mixed else _FEED_FORWARD[direction](site, s.dense)
+    if mixed and direction == "W" and s.expert_latent:
+        own += [wgrad(site, "latent_up", s.hidden, s.expert_latent)]
+        own += [wgrad(site, "latent_down", s.expert_latent, s.hidden)]
     return post_norm(site, own, direction) if s.post_norms else own
 
 
@@ -137,9 +146,11 @@ def _gate(site: Site, direction: str) -> list[Kernel]:
     shared paths and of the residual meet at the norm."""
     s, t = site.shape, site.tokens
     if direction == "F":
-        return [Kernel("rmsnorm2", norm(t, s.hidden, 2, 2)), *gate.forward(site, s.experts)]
+        norms = [Kernel("rmsnorm2", norm(t, s.hidden, 2, 2)), *gate.forward(site, s.experts)]
+        return norms + (linear(site, "latent_down", s.expert_latent, s.hidden) if s.expert_latent else [])
     if direction == "B":
-        return [*gate.backward(site, s.experts), *norm_backward("rmsnorm2_bwd", t, s.hidden, 5)]
+        own = dgrad(site, "latent_down", s.expert_latent, s.hidden) if s.expert_latent else []
+        return [*own, *gate.backward(site, s.experts), *norm_backward("rmsnorm2_bwd", t, s.hidden, 5)]
     return []
 
 
@@ -148,4 +159,5 @@ _ATTENTION = {"F": gqa.forward, "B": gqa.backward, "W": gqa.weight}
 _LATENT = {"F": mla.forward, "B": mla.backward, "W": mla.weight}
 _MAMBA = {"F": mamba.forward, "B": mamba.backward, "W": mamba.weight}
 _FEED_FORWARD = {"F": feed_forward.forward, "B": feed_forward.backward, "W": feed_forward.weight}
+_LATENT_PRODUCT = {"F": linear, "B": dgrad}
 _EXPERTS = {"F": experts.forward, "B": experts.backward, "W": experts.weight}

@@ -57,6 +57,8 @@ class ModelForm(ShapeForm):
     """Width of an expert, elements."""
     shared_intermediate: Natural = 0
     """Width of all experts together that every token passes, elements."""
+    expert_latent: Natural = 0
+    """Width that tokens are compressed to before routed experts, and expanded from behind them; 0: they are not."""
     expert_bias: bool = False
     """Whether products of experts have biases."""
     gate_bias: bool = False
@@ -71,6 +73,8 @@ class ModelForm(ShapeForm):
     """Tokens that an expert takes at most, over the mean of all; what is more is dropped. 0: none is."""
     mtp_depth: Layers = 0
     """Multi-token prediction modules, which only train beside the model."""
+    mtp_layer: str = ""
+    """A module's layer, in a word of the pattern; empty: like the model's last."""
     q_rank: Natural = 0
     """Width of the compressed query of latent layers; 0: queries are not compressed."""
     kv_rank: Natural = 0

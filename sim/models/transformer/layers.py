@@ -10,11 +10,14 @@ from sim.models.transformer.shape import GROUPED, MIXERS, NETWORKS, TransformerS
 
 
 def units(shape: TransformerShape) -> tuple[Unit, ...]:
-    """Embedding, layers, head; a multi-token-prediction module is projection, a layer like the last one, head."""
+    """Embedding, layers, head; a multi-token-prediction module is projection, a layer (like the last one), head."""
     out = [Unit("embedding", -1), *(_block(shape.kind(i), i) for i in range(shape.layers)), Unit("head", -1)]
     for layer in range(shape.layers, shape.layers + shape.mtp_depth):
         out += [Unit("projection", layer, beside=True, title="MTP projection")]
-        out += [_block(shape.kind(shape.layers - 1), layer)._replace(beside=True), Unit("head", layer, beside=True)]
+        out += [
+            _block(shape.mtp_layer or shape.kind(shape.layers - 1), layer)._replace(beside=True),
+            Unit("head", layer, beside=True),
+        ]
     return tuple(out)
 
 
@@ -28,7 +31,8 @@ def _block(kind: str, layer: int) -> Unit:
 
 def kinds(shape: TransformerShape) -> tuple[str, ...]:
     """Kinds of layers that it has, each once."""
-    return tuple(dict.fromkeys(shape.kind(i) for i in range(shape.layers)))
+    beside = [shape.mtp_layer] * bool(shape.mtp_layer and shape.mtp_depth)
+    return tuple(dict.fromkeys([*(shape.kind(i) for i in range(shape.layers)), *beside]))
 
 
 def mixture(shape: TransformerShape) -> Mixture | None:
@@ -43,9 +47,10 @@ def mixture(shape: TransformerShape) -> Mixture | None:
 
 def mistakes(shape: TransformerShape) -> Iterator[tuple[str, str]]:
     """Key of a dimension, and what is wrong with it."""
-    if wrong := _odd_word(shape.pattern):
-        yield "pattern", wrong
-        return
+    for key, pattern in (("pattern", shape.pattern), ("mtp_layer", shape.mtp_layer or shape.pattern)):
+        if wrong := _odd_word(pattern):
+            yield key, wrong
+            return
     if shape.heads % shape.kv_heads:
         yield "kv_heads", indivisible(f"model.heads {shape.heads}", shape.heads, "model.kv_heads", shape.kv_heads)
     if shape.rotary is not None and shape.rotary > shape.head_width:

@@ -64,7 +64,8 @@ def _multiplying(s: TransformerShape, network: str) -> int:
     """Weights of feed-forward products that a token meets."""
     if network != "moe":
         return _network(s, network).linear
-    return s.mixed.shared.weights(s.hidden) + s.experts_per_token * s.mixed.routed.weights(s.hidden)
+    latent = 2 * s.expert_latent * s.hidden
+    return s.mixed.shared.weights(s.hidden) + latent + s.experts_per_token * s.mixed.routed.weights(s.sent)
 
 
 def _mixing(s: TransformerShape, mixer: str, length: int, causal: bool) -> float:

@@ -56,6 +56,7 @@ class TransformerShape(ModelShape):
     experts_per_token: int = 0
     expert_intermediate: int = 0
     shared_intermediate: int = 0
+    expert_latent: int = 0
     expert_bias: bool = False
     gate_bias: bool = False
     score: str = "softmax"
@@ -63,6 +64,7 @@ class TransformerShape(ModelShape):
     groups_per_token: int = 1
     capacity: float = 0.0
     mtp_depth: int = 0
+    mtp_layer: str = ""
     q_rank: int = 0
     kv_rank: int = 0
     qk_nope: int = 0
@@ -138,7 +140,11 @@ class TransformerShape(ModelShape):
             Network(width, self.activation, self.expert_bias)
             for width in (self.expert_intermediate, self.shared_intermediate)
         )
-        return Experts(self.experts, self.experts_per_token, routed, shared)
+        return Experts(self.experts, self.experts_per_token, routed, shared, self.expert_latent)
+
+    @property
+    def sent(self) -> int:
+        return self.expert_latent or self.hidden
 
 
 def halves(kind: str) -> tuple[str, str]:

@@ -1,12 +1,15 @@
 """Rows of training runs in a CSV file: one run each, with its layout, its words and what was measured."""
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hwmodels.refused import Refused
+from hwmodels.units import KIB, MIB, MS_PER_S
 from sim.scenario.shelves import SCENARIOS
 
 FILE = SCENARIOS / "published" / "training_runs.csv"
@@ -25,22 +28,18 @@ COUNTS = (
     "gpus", "tensor", "context", "pipeline", "chunks", "expert", "expert_tensor", "micro_batch", "sequences",
     "sequence_length",
 )  # fmt: skip
-NEEDED = (
-    "id",
-    "family",
-    "model",
-    "gpu",
-    "precision",
-    "data_parallel",
-    *COUNTS,
-    "recompute",
-    "overlap",
-    "other",
-    "step_s",
-)
-"""Columns that a file must have; the others of WORDS may be left out."""
-UNSAID = ("?", "yaml", "interleaved, degree not stated")
+NEEDED = ("id", "model", "gpu", "gpus", "sequences", "sequence_length", "step_s")
+"""Columns that a file must have; of the others those that are left out say nothing."""
+UNSAID = ("?", "yaml", "interleaved, degree not stated", "not stated", "unknown")
 """What stands in a column of numbers where a source does not say them."""
+ALONE = ("", "-", "n/a", "na", "none", "no")
+"""What stands in the column of an axis that a run does not have."""
+AXES = ("tensor", "context", "pipeline", "chunks", "expert")
+"""Columns of ranks, and of stages a rank, of which a run may have none."""
+KIBI = {"": 1, "k": KIB, "m": MIB}
+"""Letter behind a number -> how many it stands for."""
+NUMBER = re.compile(r"(\d{1,3}(?:[,_ ]\d{3})+|\d+)(?:\.0+)? ?([km]?)i?(?: ?(gpus?|tokens?|ranks?|sequences?))?\Z", re.I)
+"""A whole number as people write it."""
 LARGEST = 10**9
 """Of a number in a row: more is a slip."""
 
@@ -48,7 +47,8 @@ LARGEST = 10**9
 @dataclass(frozen=True)
 class Run:
     """A row. Words are as published. Counts: ranks of each axis, virtual stages a rank, sequences; None: not said.
-    assumed: columns whose number its collector assumed. step_s: seconds of a step as measured, or None."""
+    assumed: columns whose number its collector assumed. step_s: seconds of a step as measured, or None. wrong: what of
+    the row cannot be read, with its line; "" where all can."""
 
     id: str
     family: str
@@ -79,10 +79,13 @@ class Run:
     sequence_length: int | None
     assumed: tuple[str, ...]
     step_s: float | None
+    wrong: str = ""
 
     @property
     def lacking(self) -> str:
         """Why nothing is asked of the row: what it does not say, or that it is doubtful; "" where it says enough."""
+        if self.wrong:
+            return ""  # asked, and refused with the reason
         missing = [key for key in COUNTS if key != "expert_tensor" and getattr(self, key) is None]
         if missing:
             return f"does not say: {', '.join(missing)}"
@@ -92,67 +95,82 @@ class Run:
 
 
 def read(path: Path) -> tuple[Run, ...]:
-    """The rows of a file, in order. Raises Refused with one line that names file and line."""
+    """The rows of a file, in order; one that cannot be read says why and leaves the others as they are. Raises Refused
+    with one line that names file and line, where no row can be read."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
             names = _header(next(reader, []), str(path))
-            rows = [_row(dict(zip(names, cells, strict=False)), cells, names, str(path), reader.line_num)
-                    for cells in reader if cells]  # fmt: skip
+            rows = [_row(cells, names, str(path), reader.line_num) for cells in reader if any(map(str.strip, cells))]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else f"is no CSV file in UTF-8 ({error})"
         raise Refused(f"cannot be read: {reason}", str(path)) from None
     if not rows:
         raise Refused("has no rows of runs", str(path))
-    seen: set[str] = set()
+    if all(run.wrong for run in rows):
+        raise Refused(rows[0].wrong)
+    return tuple(_named(rows))
+
+
+def _named(rows: Sequence[Run]) -> Iterator[Run]:
+    """Rows with an id each: one that came before has its number behind it."""
+    seen = Counter[str]()
     for run in rows:
-        if run.id in seen:
-            raise Refused(f"two rows are called {run.id!r}; legal: an id for each", str(path))
-        seen.add(run.id)
-    return tuple(rows)
+        seen[run.id] += 1
+        yield run if seen[run.id] == 1 else replace(run, id=f"{run.id} ({seen[run.id]})")
 
 
 def _header(cells: Sequence[str], path: str) -> list[str]:
     """Names of the columns, as ours."""
     ours = {other: key for key, other in ALSO.items()}
-    names = [ours.get(name.strip(), name.strip()) for name in cells]
+    named = [name.strip().casefold().replace(" ", "_") for name in cells]
+    names = [ours.get(name, name) for name in named]
     if missing := [f"{key} (or {ALSO[key]})" if key in ALSO else key for key in NEEDED if key not in names]:
         raise Refused(f"columns are missing: {', '.join(missing)}", path, 1)
     return names
 
 
-def _row(named: Mapping[str, str], cells: Sequence[str], names: Sequence[str], path: str, line: int) -> Run:
-    if len(cells) != len(names):
-        raise Refused(f"expected {len(names)} columns, as the first line has; found {len(cells)}", path, line)
-    words: dict[str, Any] = {key: named.get(key, "").strip() for key in WORDS}
-    if not words["id"]:
-        raise Refused("a row without an id", path, line)
-    counts: dict[str, Any] = {key: _count(key, named[key].strip(), path, line) for key in COUNTS}
-    assumed = tuple(key for key in COUNTS if named[key].strip().endswith("?") and counts[key] is not None)
-    tensor = named["expert_tensor"].strip() == "tp"
-    counts["expert_tensor"] = counts["tensor"] if tensor else counts["expert_tensor"]
-    if named["expert"].strip() == "":
-        counts["expert"] = 1
-    return Run(**words, **counts, assumed=assumed, step_s=_seconds(named["step_s"].strip(), path, line))
+def _row(cells: Sequence[str], names: Sequence[str], path: str, line: int) -> Run:
+    named = {name: cell.strip() for name, cell in zip(names, cells, strict=False)}
+    words: dict[str, Any] = {key: named.get(key, "") for key in WORDS}
+    words["id"] = words["id"] or f"line {line}"
+    try:
+        if len(cells) != len(names):
+            raise Refused(f"expected {len(names)} columns, as the first line has; found {len(cells)}", path, line)
+        counts: dict[str, Any] = {key: _count(key, named.get(key, ""), path, line) for key in COUNTS}
+        seconds = _seconds(named.get("step_s", ""), path, line)
+    except Refused as refused:
+        none: dict[str, Any] = dict.fromkeys(COUNTS)
+        return Run(**words, **none, assumed=(), step_s=None, wrong=str(refused))
+    assumed = tuple(key for key in COUNTS if named.get(key, "").endswith("?") and counts[key] is not None)
+    if named.get("expert_tensor", "").casefold() in ("tp", "tensor"):
+        counts["expert_tensor"] = counts["tensor"]
+    return Run(**words, **counts, assumed=assumed, step_s=seconds)
 
 
 def _count(key: str, text: str, path: str, line: int) -> int | None:
     """A whole number above zero, with a ? behind it where it is assumed; None where nothing is said."""
-    may_lack = {"expert": ("",), "expert_tensor": ("", "tp")}.get(key, ())
-    if text in (*UNSAID, *may_lack):
+    if text.casefold() in UNSAID or (key == "expert_tensor" and text.casefold() in (*ALONE, "tp", "tensor")):
         return None
-    digits = text.removesuffix("?")
-    if not (digits.isascii() and digits.isdigit() and 0 < int(digits) <= LARGEST):
+    if text.casefold() in ALONE:
+        return 1 if key in AXES else None
+    number = NUMBER.match(text.removesuffix("?").strip())
+    value = int(re.sub(r"\D", "", number[1])) * KIBI[number[2].casefold()] if number and text.isascii() else 0
+    if key == "chunks" and text == "0":
+        return 1
+    if not 0 < value <= LARGEST:
         name = f"{key} ({ALSO[key]})" if key in ALSO else key
         raise Refused(f"expected a whole number above zero, or ?; found {text!r}", path, line, name)
-    return int(digits)
+    return value
 
 
 def _seconds(text: str, path: str, line: int) -> float | None:
+    """Seconds of a step; a unit behind them may be s or ms."""
+    number, parts = (text[:-2], MS_PER_S) if text.endswith("ms") else (text.removesuffix("s"), 1)
     if not text:
         return None
     try:
-        value = float(text)
+        value = float(number.replace(",", "")) / parts
     except ValueError:
         value = 0.0
     if not 0 < value < LARGEST:

@@ -1,15 +1,14 @@
 """A row as a scenario: its model, machine, layout and words in one mapping, and what was left to defaults."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hwmodels.document import unknown
 from hwmodels.refused import Refused
 from sim.models.stacks.stack import KINDS
 from sim.scenario.files import from_mapping
 from sim.scenario.values import Scenario
-from sim.validation.runs import layouts, machines, models, words
+from sim.validation.runs import layouts, machines, models, software, words
 from sim.validation.runs.rows import Run
 
 
@@ -37,6 +36,8 @@ def _copies(run: Run, stack: str) -> bool:
 
 
 MATTERS: dict[str, Callable[[Run, str], bool]] = {
+    "precision": lambda run, stack: True,
+    "parallel.zero": lambda run, stack: True,
     "recompute": lambda run, stack: True,
     "overlap.gradients": _copies,
     "overlap.parameters": _copies,
@@ -55,22 +56,25 @@ MATTERS: dict[str, Callable[[Run, str], bool]] = {
     "routing.kind": _many("expert"),
     "states.gradients": lambda run, stack: True,
     "cluster.fabric": lambda run, stack: (run.gpus or 1) > 8,
+    "cluster.node.gpus": lambda run, stack: run.gpus == machines.RACK,
 }
 """Key -> whether it can matter to a row on a stack. A key of a phrase that cannot is left out; one that can, and that
 no phrase says, is a default, but for the last of these."""
-NOT_ASKED = ("parallel.shard",)
+NOT_ASKED = ("parallel.shard", "cluster.node.gpus")
 """Of them: left out is what everybody has."""
 
 
 def mapped(run: Run) -> Mapped:
     """The scenario of a row. Raises Refused where it cannot be one, with the reason."""
-    family = _family(run)
+    if run.wrong:
+        raise Refused(run.wrong)
+    family = software.family(run)
     said = list(words.meanings(run))
     if refused := next((each.refused for each in said if each.refused), ""):
         raise Refused(refused)
     keys = {key: value for each in said for key, value in each.keys.items()}
-    stack = _stack(family["stack"], keys["precision"])
-    own = family.get("models", {}).get(run.model, {})
+    own = _of_model(family, run)
+    stack = software.stack(own.get("stack", family["stack"]), keys.get("precision", PRECISION))
     row = family.get("rows", {}).get(run.id, {}).get("keys", {})
     keys = {**family.get("keys", {}), **own.get("keys", {}), **_layout_string(run, own, keys), **keys, **row}
     keys = {key: value for key, value in keys.items() if key not in MATTERS or MATTERS[key](run, stack)}
@@ -78,24 +82,40 @@ def mapped(run: Run) -> Mapped:
         del keys["parallel.shard"]
     given = {*keys, *NOT_ASKED, *(["parallel.expert_tensor"] if run.expert_tensor else [])}
     defaults = tuple(key for key, matters in MATTERS.items() if key not in given and matters(run, stack))
-    keys |= layouts.parallel(run)
-    plain = _plain(run, stack, keys)
-    assumed = tuple(f"{key} (assumed)" for key in run.assumed)
-    notes = tuple(dict.fromkeys(each.note for each in said if each.note))
-    return Mapped(plain, defaults + assumed, notes)
+    keys = {"precision": PRECISION, **family.get("unsaid", {}), **keys}
+    other = list(software.instead(run, stack, keys))
+    keys |= {each.key: each.value for each in other} | layouts.parallel(run)
+    notes = [
+        *(note for each in said for note in (*each.notes, *each.instead)),
+        *(each.note for each in other),
+        machines.gpu(run).note,
+    ]
+    notes += [f"not understood: {each.left}" for each in said if each.left]
+    doubts = _doubts(run, said) + tuple(f"{each.key} (instead)" for each in other if each.note)
+    return Mapped(_plain(run, stack, keys), defaults + doubts, tuple(dict.fromkeys(filter(None, notes))))
 
 
-def _family(run: Run) -> Mapping[str, Any]:
-    known = words.table("families")
-    if run.family not in known:
-        raise Refused(unknown(run.family, "family", known))
-    family: Mapping[str, Any] = known[run.family]
-    return family
+PRECISION = "bf16"
+"""Of a row that says none."""
 
 
-def _stack(stacks: list[str], precision: str) -> str:
-    """The first that has kernels for a precision; the last where none has, which is then refused by name."""
-    return next((name for name in stacks if precision in KINDS[name].precisions), stacks[-1])
+def _of_model(family: Mapping[str, Any], run: Run) -> Mapping[str, Any]:
+    """What a family's sources say of a row's model; of a GPU and from so many on, where they say that (only)."""
+    own: Mapping[str, Any] = family.get("models", {}).get(run.model, {})
+    only = own.get("only", {})
+    alike = run.gpu == only.get("gpu", run.gpu) and (run.gpus or 1) >= only.get("from_gpus", 1)
+    return own if alike else {}
+
+
+def _doubts(run: Run, said: Iterable[words.Meaning]) -> tuple[str, ...]:
+    """What counts as not said besides: numbers that somebody assumed, phrases that nobody understands, a family that
+    nobody described, a GPU that another stands for."""
+    out = [f"{key} (assumed)" for key in run.assumed]
+    out += [f"{each.column} (not understood)" for each in said if each.left]
+    out += [f"{each.column} (instead)" for each in said if each.instead]
+    out += ["stack.name"] if run.family not in words.table("families") else []
+    out += ["gpu (a like one)"] if machines.gpu(run).note else []
+    return tuple(dict.fromkeys(out))
 
 
 def _layout_string(run: Run, own: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,16 +132,11 @@ def _plain(run: Run, stack: str, keys: Mapping[str, Any]) -> dict[str, Any]:
         "stack": {"name": stack}, "schedule": layouts.schedule(run), "outputs": ["result"],
         "batch": {"sequences": run.sequences, "sequence_length": run.sequence_length, "micro_batch": run.micro_batch},
     }  # fmt: skip
-    for key, value in {**machines.collectives(run), **_implied(stack, keys), **keys}.items():
+    for key, value in {**machines.collectives(run), **keys}.items():
         _put(plain, key, value)
     if "placement" not in plain and (rule := layouts.placement(run, models.layers(plain["model"]))):
         plain["placement"] = rule
     return plain
-
-
-def _implied(stack: str, keys: Mapping[str, Any]) -> dict[str, Any]:
-    """torchao's casts are fused by torch.compile: no eager kernels of that recipe are known."""
-    return {"stack.compiled": True} if KINDS[stack].plain and keys["precision"] == "fp8_current" else {}
 
 
 def _put(plain: dict[str, Any], key: str, value: Any) -> None:

@@ -14,7 +14,7 @@ interpreter.install()
 
 SMALL = {
     "TOKENS": 128, "HIDDEN": 256, "EXPERTS": 2, "EXPERT_ROWS": 512, "DECODE_ROWS": 64, "INTERMEDIATE": 128,
-    "HEADS": 1, "VERIFIED_HEADS": 1,
+    "HEADS": 1, "VERIFIED_HEADS": 1, "WEIGHT_ROWS": 256,
 }  # fmt: skip
 SLOW = ("gate", "112 SMs", "pointer", "descriptor", "scales stored by tile")
 """Twelve seconds in the interpreter, or tested beside their kernel."""

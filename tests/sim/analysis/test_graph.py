@@ -57,7 +57,8 @@ def test_unchanged_prices_are_the_run(schedule, change):
 @pytest.mark.parametrize("messages", ["hidden", "waited"])
 @pytest.mark.parametrize("schedule", names())
 def test_every_step_comes_after_what_it_waits_for(schedule, messages):
-    _, _, (turns, jobs, comings, *_) = found(schedule, f"comm.messages={messages}")
+    low, _, (comings, (track, *_), _) = found(schedule, f"comm.messages={messages}")
+    turns, jobs = [(leg.position, leg.step) for leg in track.legs], low.jobs
     place = {turn: i for i, turn in enumerate(turns)}
     assert sorted(turns) == [(p, s) for p, row in enumerate(jobs) for s in range(len(row))]
     for p, row in enumerate(jobs):

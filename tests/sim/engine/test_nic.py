@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hwmodels.collectives import UNHINDERED, Hindrance
 from sim.engine.actor import Record
 from sim.engine.nic import FAIR, Nic, Passage, Window
-from sim.engine.wire import REDUCE, Load, Wire
+from sim.engine.wire import REDUCE, SLICE, Load, Wire
 
 
 class Counted:
@@ -130,6 +130,31 @@ def test_messages_go_before_reductions_that_wait_and_ties_by_kind():
     clock.run()
     assert order == [(1, 7, 4), (2, 7, 7), (1, 8, 8), (REDUCE, 0, 10), (REDUCE, 1, 15)]
     assert list(wire.record.network) == [0, 4, 7, 1, 4, 7, 7, 2, 7, 8, 8, 1, 8, 10, -1, 3, 10, 15, -2, 3]
+
+
+def test_a_reduction_lets_messages_pass_between_slices_and_goes_on_before_others():
+    """Two and a half slices alone; beside an exchange that takes a quarter of its NIC meanwhile."""
+    clock, nic = Counted(), Nic()
+    wire, order = Wire(clock, Record()), []
+
+    def load(kind, step, ns):
+        return Load(kind, step, ns, [nic], UNHINDERED, lambda: order.append((kind, step, clock.now)))
+
+    nic.begin(0, (Window(0, 2 * SLICE, 0.25),))
+    for each in (load(REDUCE, 0, 5 * SLICE // 2), load(REDUCE, 1, SLICE)):
+        wire.leave(each)
+    clock.run(SLICE // 2)
+    for step in (3, 4):
+        wire.leave(load(1, step, 3 * SLICE // 8))  # half a slice beside the exchange
+    clock.run(SLICE * 9 // 4)
+    wire.leave(load(2, 5, 10))
+    clock.run()
+    first, last = 2 * SLICE + SLICE, 2 * SLICE + SLICE + 10 + 3 * SLICE // 4
+    assert list(wire.record.network) == [
+        0, SLICE, -1, 3, SLICE, 3 * SLICE // 2, 3, 1, 3 * SLICE // 2, 2 * SLICE, 4, 1, 2 * SLICE, first, -1, 3,
+        first, first + 10, 5, 2, first + 10, last, -1, 3, last, last + SLICE, -2, 3,
+    ]  # fmt: skip
+    assert order == [(1, 3, 3 * SLICE // 2), (1, 4, 2 * SLICE), (2, 5, first + 10), (3, 0, last), (3, 1, last + SLICE)]
 
 
 @pytest.mark.parametrize("part", [0.0, 0.3, 1.0])

@@ -61,7 +61,7 @@ VALUES = {
     "chunk_times.p2p": "3 ms", "faults": "[{kind: gpu, at: 1, slower: 2}]",
     "batch.packed": "false", "overlap.expert": "true", "recompute.kind": "full", "recompute.modules": "[mlp, moe]",
     "recompute.layers": 2, "states.master": "bf16", "states.moments": "fp32", "states.gradients": "bf16",
-    "states.parameters": "bf16", "optimizer.offload": "host", "schedule.waiting": 0,
+    "states.parameters": "bf16", "optimizer.offload": "host", "optimizer.unseen": 0.5, "schedule.waiting": 0,
     "stack.name": "torch", "comm.collectives": "nccl", "parallel.tensor": 4, "parallel.sequence": "false",
     "parallel.context": 4, "parallel.context_kind": "all_gather", "parallel.expert_tensor": 2,
     "parallel.order": "cp-tp-dp-ep-pp", "overlap.tensor": "true", "parallel.zero": 0, "parallel.shard": 1,
@@ -74,8 +74,10 @@ ELSEWHERE = {
     "cluster.node", "cluster.fabric", "model",  # documents, whose keys are gone through by themselves
     "parallel.reshard",  # has one legal value, but for parallel.zero 3
     "stack.release", "stack.compiled", "stack.cuda_graphs", "stack.graphed", "stack.dispatcher",  # likewise
+    "stack.loss_parallel",
     "recompute.method", "routing.spread", "routing.max_vio", "routing.histogram",  # refused where they do not belong
     "schedule.group",  # likewise: of interleaved stages
+    "tables",  # of a trace: tests/numerics/tables/test_traced.py
     *(f"batch.lengths.{key}" for key in ("kind", "length", "low", "high", "median", "sigma", "histogram")),  # likewise
 }  # fmt: skip
 

@@ -74,6 +74,9 @@ def test_defaults_are_the_launchers(tmp_path: Path) -> None:
         ({"training": "enable_cpu_offload = true"}, "optimizer", {"name": "adamw", "offload": "host"}),
         ({"more": "[compile]\nenable = true"}, "stack", {"name": "torch", "compiled": True}),
         ({"more": '[compile]\nenable = true\ncomponents = ["loss"]'}, "stack", {"name": "torch"}),
+        ({"parallel": "tensor_parallel_degree = 2\ndisable_loss_parallel = true"}, "stack",
+         {"name": "torch", "loss_parallel": False}),
+        ({"parallel": "disable_loss_parallel = true"}, "stack", {"name": "torch"}),
         ({"training": "compile = true"}, "stack", {"name": "torch", "compiled": True}),
         ({"model": 'converters = ["quantize.linear.float8"]'}, "precision", "fp8_current"),
         ({"model": 'converters = "float8"'}, "precision", "fp8_current"),
@@ -100,10 +103,7 @@ def test_a_key_says_a_key(tmp_path: Path, parts: dict[str, str], key: str, value
         ('mode = "selective"\nselective_ac_option = "0"', "full"),
         ('mode = "selective"\nselective_ac_option = "1"', "full"),
         ('mode = "selective"\nselective_ac_option = "op"', "selective_op"),
-        (
-            'mode = "selective"\nselective_ac_option = "op"\n[compile]\nenable = true',
-            {"layers": 2, "method": "every"},
-        ),
+        ('mode = "selective"\nselective_ac_option = "op"\n[compile]\nenable = true', "selective_op"),
     ],
 )
 def test_activation_checkpoints(tmp_path: Path, text: str, value: Any) -> None:

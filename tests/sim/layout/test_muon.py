@@ -40,6 +40,26 @@ def test_matrices_are_all_parameters_of_linear_layers_and_of_experts(name):
         assert sizes[True] == own.experts * optimizer.experts_held(laid, machine)
 
 
+@pytest.mark.parametrize("stack", ["megatron", "torch"])
+@pytest.mark.parametrize("name", ["llama3_8b", "qwen3_30b_a3b", "kimi_k2", "mixtral_8x7b", "nemotron3_super_120b_a12b"])
+@pytest.mark.parametrize("tensor", [1, 2])
+def test_of_libraries_too_gates_left_out(stack, name, tensor):
+    """A router's gradient is a product of a unit as others are, and AdamW's."""
+    model = {"base": name, "layers": 8}
+    mixed = name != "llama3_8b"
+    document = SMALL | {
+        "model": model, "stack": stack, "cluster": {"node": "h200x8", "nodes": 2}, "pricing": "measured",
+        "parallel": {"expert": 4 if mixed else 1, "tensor": tensor, "sequence": tensor > 1, "expert_tensor": 1},
+        "placement": "balanced",
+    }  # fmt: skip
+    laid, machine = laid_out(from_mapping(document))
+    for unit in machine.units:
+        own, held = weights(machine.site.shape, [unit]), muon.matrices(machine, unit)
+        sizes = {kind: sum(m.size * n for m, n in held.items() if m.expert is kind) for kind in (False, True)}
+        assert sizes[False] == own.linear
+        assert sizes[True] == own.experts * optimizer.experts_held(laid, machine)
+
+
 @pytest.mark.parametrize(("rows", "columns"), [(4096, 4096), (57344, 8192), (512, 32768)])
 def test_five_iterations_of_three_products(rows, columns):
     """4 a a b + 2 a a a FLOPs each; the roofline's time is no less than they take at the peak."""

@@ -227,6 +227,48 @@ def test_one_layer_in_so_many():
     assert every.checkpoints(7) == ("", "", "first", "", "", "first", "") and not every.everywhere
 
 
+COMPILED = {"name": "torch", "compiled": True}
+
+
+def laid_out(stack, precision="bf16", **changes):
+    return machine(lay_out(scenario(stack, "llama3_8b", precision, **changes)))
+
+
+def test_compiled_code_makes_again_what_the_policy_does_not_save():
+    """Of the products q, k, v, o, gate, up, down every second; norms, rope and the activation, as fused kernels."""
+    own = laid_out(COMPILED)
+    (unit,) = layers(own)
+    second, _ = again(own, SELECTIVE, unit)
+    assert [kernel.name for kernel in second] == [
+        "attn_norm", "k", "rope_q", "rope_k", "join_heads", "o", "mlp_norm", "memset", "up", "swiglu",
+    ]  # fmt: skip
+    h, kv, w, heads = 4096, 1024, 14336, 32
+    assert kept(own, SELECTIVE, unit) == 2048 * (2 * (h + h + kv + w + h + h) + 4 * heads)
+
+
+def test_products_in_float8_are_no_mm_of_the_policy_and_largest_values_are_saved():
+    own = laid_out(COMPILED, "fp8_current")
+    (unit,) = layers(own)
+    names = [kernel.name for kernel in again(own, SELECTIVE, unit)[0]]
+    assert [name for name in ("q", "k", "v", "o", "gate", "up", "down") if name in names] == [
+        "q", "k", "v", "o", "gate", "up",
+    ]  # fmt: skip
+    assert not [name for name in names if name.startswith(("amax", "scale"))] and "cast_x_attn" in names
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_what_only_a_saved_sum_over_ranks_reads_is_not_made_again(chunked):
+    """The products before reduce-scatters, o and down, in compiled code; eager code runs through them."""
+    for stack, left in ((COMPILED, ["k", "up"]), ("torch", ["k", "o", "up"])):
+        if chunked and stack == "torch":
+            continue
+        own = laid_out(stack, parallel={"expert": 1, "tensor": 8, "zero": 3}, overlap={"tensor": chunked})
+        (unit,) = layers(own)
+        products = [kernel for kernel in again(own, SELECTIVE, unit)[0] if isinstance(kernel.op, Gemm)]
+        assert list(dict.fromkeys(kernel.name for kernel in products)) == left
+        assert len(products) == len(left) * (8 if chunked else 1)
+
+
 # --- scenarios --------------------------------------------------------------------------------------------------------
 
 
@@ -277,8 +319,6 @@ def test_a_word_that_a_model_lacks_says_so():
     [
         ({"stack": "megatron", "recompute": "selective_op"}, "recompute.kind: the megatron stack has no policy by op"),
         ({"stack": "deepseek", "recompute": "selective_op"}, "it goes with: torch"),
-        ({"stack": {"name": "torch", "compiled": True}, "recompute": "selective_op"}, "torch.compile decides by"),
-        ({"stack": {"name": "torch", "compiled": True}, "recompute": {"modules": ["mlp"]}}, "recompute.modules"),
         ({"precision": "fp8_delayed", "recompute": {"modules": ["norm"]}}, "norm: delayed scaling has moved on"),
     ],
 )

@@ -10,11 +10,13 @@ from hwmodels.document import DocumentError
 from hwmodels.op import Attention, Collective, Gemm, GroupedGemm, Send
 from hwmodels.refused import Refused
 from sim.assembly import machine
+from sim.engine.events import alone
 from sim.layout.plan import lay_out
 from sim.models.family import weights
-from sim.models.layer import COMMUNICATION
+from sim.models.layer import COMMUNICATION, COMPUTE
 from sim.scenario import from_mapping
 from sim.simulation import run
+from sim.step import template
 from sim.step.overlap import compose
 
 STACKS = ("megatron", "torch")
@@ -80,6 +82,30 @@ def test_torch_keeps_what_it_has_gathered():
     loss."""
     own, whole = built(stack="torch", tensor=8), T * H * 2
     assert nvlink(launched(own)) == (8 * LAYERS + 4) * whole * 7 / 8 + 3 * T * 4 * 2 * 7 / 8
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_loss_of_its_own_gathers_all_logits(compiled):
+    """By hand: one all-gather of [T, V] in BF16 more, none of the numbers of tokens that a shared loss compares and
+    adds up, and the loss reads (and keeps, in FP32 or as they are) eight times as many columns."""
+    stack = {"name": "torch", "compiled": compiled}
+    shared, own = (built(stack={**stack, "loss_parallel": parallel}, tensor=8, zero=0) for parallel in (True, False))
+    head = [shared.units[-1]]
+    more = {k.name: k.op for k in launched(own, head)}
+    assert more["gather_logits"] == Collective("all_gather", 2.0 * T * V, 8, 1)
+    numbers = Collective("all_reduce", 4.0 * T, 8, 1)
+    assert sent(launched(shared, head)).count(numbers) == 3 and numbers not in sent(launched(own, head))
+    read = {name: more[name].bytes() for name in more if name in ("log_softmax", "log_softmax_bwd")}
+    assert read == {
+        "log_softmax": T * V * (2.0 if compiled else 8.0), "log_softmax_bwd": T * V * (4.0 if compiled else 12.0)
+    }  # fmt: skip
+    kept = [each.lowering.kept(each.site, head[0]).at(each.site) for each in (shared, own)]
+    assert kept[1] - kept[0] == T * V * 7 / 8 * (2 if compiled else 4)
+
+
+def test_a_loss_of_its_own_needs_a_group():
+    with pytest.raises(DocumentError, match=r"loss_parallel: .* legal: true, or parallel.tensor 2 or more"):
+        on(stack={"name": "torch", "loss_parallel": False}, zero=0)
 
 
 def test_memory_of_a_rank_by_hand():
@@ -181,6 +207,16 @@ def test_sums_and_gathers_of_backward_run_beside_products():
     assert [kernel.name for phase in split for kernel in phase.kernels if kernel.name.endswith("wgrad")] == [
         "fc2_wgrad", "fc1_wgrad", "proj_wgrad", "qkv_wgrad",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("stack", ["torch", {"name": "torch", "compiled": True}])
+def test_collectives_of_torch_wait_for_all_compute_before_them(stack):
+    """Also for the weights' gradients of the block before, so that none runs beside compute: all of it is exposed."""
+    own = built(stack=stack, tensor=8)
+    layers = [unit for unit in own.units if unit.block][:2]
+    times = alone(template.price("BW", (0, 1), compose("BW", layers, layers, own.parts), own.pricer)).kernels
+    assert len(times[COMMUNICATION]) == 2 * 4
+    assert not any(a < end and start < b for start, end in times[COMMUNICATION] for a, b in times[COMPUTE])
 
 
 def test_a_ring_sends_beside_attention():

@@ -78,7 +78,10 @@ def total(shape):
 
 
 def test_every_size_is_held_against_somebody():
-    assert sorted([*COUNTED, "grok_1"]) == sorted(models()), "transformers has no class of Grok-1"
+    assert sorted([*COUNTED, *BY_HAND]) == sorted(models()), "transformers has no class of these"
+
+
+BY_HAND = ("grok_1", "nemotron3_super_120b_a12b", "nemotron3_ultra_550b_a55b")
 
 
 @pytest.mark.parametrize("name", sorted(COUNTED))
@@ -92,6 +95,36 @@ def test_grok_1_by_hand():
     layer = 8 * 3 * 6144 * 32768 + 6144 * (6144 + 2 * 1024) + 6144 * 6144 + 8 * 6144 + 4 * 6144
     assert total(SHAPES["grok_1"]).total == 64 * layer + 131072 * 6144 + 6144 == 315_684_820_992
     assert total(SHAPES["grok_1"]).total / 1e9 == pytest.approx(314, rel=0.006)
+
+
+@pytest.mark.parametrize(("name", "hidden", "latent", "width", "mamba", "heads", "counts", "printed"), [
+    ("nemotron3_super_120b_a12b", 4096, 1024, 2688, 128, 32, (40, 40, 8), 120),
+    ("nemotron3_ultra_550b_a55b", 8192, 2048, 5120, 256, 64, (48, 48, 12), 550),
+])  # fmt: skip
+def test_experts_in_a_latent_space_by_hand(name, hidden, latent, width, mamba, heads, counts, printed):
+    """512 experts of two matrices of the latent width, one shared expert twice as wide on the whole width, a product
+    down and one up, a gate with biases; Mamba-2 and attention as in Nano; a norm a layer, two tables, a last norm."""
+    inner, queries = 64 * mamba, 128 * heads
+    mixing = hidden * (2 * inner + 2 * 8 * 128 + mamba) + inner * hidden
+    mixing += (inner + 2 * 8 * 128) * 5 + 3 * mamba + inner
+    mixture = 512 * 2 * latent * width + 2 * hidden * 2 * width + 2 * hidden * latent + 512 * (hidden + 1)
+    attention = hidden * (queries + 2 * 2 * 128) + queries * hidden
+    layers = sum(n * each for n, each in zip(counts, (mixing, mixture, attention), strict=True))
+    whole = layers + sum(counts) * hidden + 2 * 131072 * hidden + hidden
+    assert total(SHAPES[name]).total == whole and whole / 1e9 == pytest.approx(printed, rel=0.006)
+
+
+def test_flop_of_nemotron_3_super_by_hand():
+    """As NVIDIA-NeMo/Megatron-Bridge counts it (training/utils/flop_utils.py, moe_latent_size): routed experts on the
+    latent width, both products; 84.4 GFLOP a token of 8,192 with two prediction modules, as published."""
+    h, latent, width = 4096, 1024, 2688
+    moe = 22 * 2 * latent * width + 2 * h * 2 * width + 2 * h * latent
+    attention, mamba = h * (4096 + 2 * 256) + 4096 * h, h * (2 * 8192 + 2 * 1024 + 128) + 8192 * h
+    scores, scan, head = 4 * 4096 * 4096, 7 * 8192 * 128, 131072 * h
+    main = 6 * (40 * moe + 8 * attention + 40 * mamba + head) + 3 * (8 * scores + 40 * scan)
+    assert family("transformer").flop(SHAPES["nemotron3_super_120b_a12b"], 8192, True) == main
+    module = 6 * (moe + attention + head + 2 * h * h) + 3 * scores
+    assert (main + 2 * module) / 1e9 == pytest.approx(84.4, rel=0.01)
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))

@@ -1,35 +1,48 @@
-"""Measured steps over two GPUs: which of them run, and what of them must hold whatever prices are."""
+"""Measured steps over two and four GPUs: which of them run, and what of them must hold whatever prices are."""
+
+from functools import cache
+
+import pytest
 
 from sim.scenario.files import from_mapping
-from sim.validation.torch_pairs import KINDS, compared, runs, scenario
+from sim.validation.torch_pairs import FILES, KINDS, Compared, compared, runs, scenario
 
-ROWS = list(compared())
-
-
-def test_all_seven_are_there_and_those_of_data_parallelism_run() -> None:
-    assert len(ROWS) == 7 and {run["kind"] for run in runs()} == set(KINDS)
-    assert all(row.simulated for row in ROWS if row.kind in ("ddp", "fsdp", "zero2", "pp2_1f1b"))
-    assert all(row.refused for row in ROWS if row.simulated is None)
+SHARDED = ("fsdp", "zero2")
 
 
-def test_each_rank_trains_on_its_own_micro_batch() -> None:
-    """Unless both work on the same ones."""
-    for run in runs():
-        if run["kind"] in ("ddp", "fsdp", "zero2"):
-            plain = from_mapping(scenario(run))
-            assert plain.data_parallel == 2 and plain.batch.sequences == 2 * run["mbs"]
+@cache
+def rows(gpus: int) -> list[Compared]:
+    return list(compared(gpus))
 
 
-def test_what_stays_exposed_is_of_the_size_that_was_measured() -> None:
+def test_all_are_there_and_all_run() -> None:
+    assert {gpus: len(rows(gpus)) for gpus in FILES} == {2: 7, 4: 9}
+    assert {run["kind"] for gpus in FILES for run in runs(gpus)} == set(KINDS)
+    assert not [row.refused for gpus in FILES for row in rows(gpus) if row.simulated is None]
+
+
+@pytest.mark.parametrize("gpus", FILES)
+def test_each_rank_trains_on_its_own_micro_batch(gpus: int) -> None:
+    """Unless several work on the same ones."""
+    for run in runs(gpus):
+        plain = from_mapping(scenario(run, gpus))
+        assert plain.batch.sequences == plain.data_parallel * run["mbs"] * run.get("micro_batches", 1)
+        assert plain.data_parallel == {"tp2_fsdp": 2}.get(
+            run["kind"], 1 if run["kind"] in ("tp2sp", "tp_sp", "pp2_1f1b", "1f1b") else gpus
+        )
+
+
+@pytest.mark.parametrize("gpus", FILES)
+def test_what_stays_exposed_is_of_the_size_that_was_measured(gpus: int) -> None:
     """The gather of what is no layer before the first, and its reduction after the last (1.05 billion parameters)."""
-    for row in ROWS:
-        if row.kind in ("fsdp", "zero2"):
+    for row in rows(gpus):
+        if row.kind in SHARDED:
             assert row.simulated is not None
             assert 0.8 < row.simulated.exposed_ms / row.measured.exposed_ms < 1.2
 
 
 def test_memory_of_shards_is_what_torch_allocated() -> None:
-    for row in ROWS:
-        if row.kind in ("fsdp", "zero2"):
+    for row in rows(2):
+        if row.kind in SHARDED:
             assert row.simulated is not None
             assert abs(row.simulated.peak_bytes / row.measured.peak_bytes - 1) < 0.02

@@ -29,7 +29,7 @@ def exchange(site: Shared, experts: int, what: str, direction: str) -> list[Kern
     meta = FORWARD_META_BYTES if first else CACHED_META_BYTES if narrow else COMBINE_META_BYTES
     op = AllToAll(
         "dispatch" if narrow else "combine", f"{what}({direction})", site.tokens,
-        layout.row_bytes(site.shape.hidden) + meta, site.nodes_reached, site.ranks_reached, site.group,
+        layout.row_bytes(site.shape.sent) + meta, site.nodes_reached, site.ranks_reached, site.group,
         site.group_nodes,
     )  # fmt: skip
     out = []
@@ -37,6 +37,6 @@ def exchange(site: Shared, experts: int, what: str, direction: str) -> list[Kern
         layout_op = small("dispatch_layout", site.tokens, 4.0 * experts)
         out = [Kernel("dispatch_layout", layout_op, COMMUNICATION)]
     elif narrow:
-        cast_dy = Kernel("cast_dY_for_dispatch", cast(site.tokens, site.shape.hidden), COMMUNICATION)
+        cast_dy = Kernel("cast_dY_for_dispatch", cast(site.tokens, site.shape.sent), COMMUNICATION)
         out = quantized(site, cast_dy)
     return [*out, Kernel(f"{what}({direction})", op, COMMUNICATION)]

@@ -98,7 +98,7 @@ def shared_weight(site: Shared, network: Network) -> tuple[list[Kernel], list[Ke
 
 def forward(site: Shared, experts: Experts) -> list[Kernel]:
     """Rows as dispatched -> outputs of routed experts, a row for each token received, and of shared ones."""
-    h, net, lin = site.shape.hidden, experts.routed, site.recipe.linear
+    h, net, lin = site.shape.sent, experts.routed, site.recipe.linear
     first, rest = shared_forward(site, experts.shared)
     rows, received, local = site.rows, site.received, site.local_experts
     index_bytes, up = 4.0 * experts.chosen, net.up
@@ -119,7 +119,7 @@ def forward(site: Shared, experts: Experts) -> list[Kernel]:
 
 def backward(site: Shared, experts: Experts) -> list[Kernel]:
     """Input gradients of shared and routed experts; activations and the norm before them are computed again."""
-    h, net, lin, rows = site.shape.hidden, experts.routed, site.recipe.linear, site.rows
+    h, net, lin, rows = site.shape.sent, experts.routed, site.recipe.linear, site.rows
     first, last = shared_backward(site, experts.shared)
     element, up, tail = PLAIN_E4M3 if site.recipe.quantized else PLAIN_BF16, net.up, "GateUp" if net.fan > 1 else "Up"
     saved = Kernel(f"dequant_saved_routed_{up}", dequantize(rows, net.first, site.recipe.gate_up))
@@ -150,7 +150,7 @@ def backward(site: Shared, experts: Experts) -> list[Kernel]:
 
 def weight(site: Shared, experts: Experts) -> list[Kernel]:
     """One GEMM a local expert, alternating between two streams; they follow each other on the SMs."""
-    h, net = site.shape.hidden, experts.routed
+    h, net = site.shape.sent, experts.routed
     each = max(1, site.rows // site.local_experts)
     first, last = shared_weight(site, experts.shared)
     out = first
@@ -169,7 +169,7 @@ def kept(site: Shared, experts: Experts) -> Kept:
     activations where they are not computed again. Of a mixture that is, the norm's alone."""
     r, h = site.recipe, site.shape.hidden
     norms = PLAIN_BF16.row_bytes(h) + (0.0 if norm_again(site) else r.activation.row_bytes(h))
-    own = Kept(site.tokens * norms)
+    own = Kept(site.tokens * (norms + r.activation.row_bytes(experts.latent)))
     return own if moe_again(site) else own + inside(site, experts)
 
 
@@ -181,18 +181,19 @@ def inside(site: Shared, experts: Experts) -> Kept:
         r.gate_up.row_bytes(network.first) + r.activation.row_bytes(width)
         for network, width in zip((shared, routed), widths, strict=True)
     )
-    return Kept(site.tokens * each, r.dispatch.row_bytes(site.shape.hidden), row)
+    return Kept(site.tokens * each, r.dispatch.row_bytes(site.shape.sent), row)
 
 
 def kept_for_weight(site: Shared, experts: Experts) -> Kept:
     """Until a split weight gradient: both sides of each product."""
     r, h, shared, routed = site.recipe, site.shape.hidden, experts.shared, experts.routed
     row = r.activation.row_bytes
-    fixed = site.tokens * row(2 * h + shared.first + shared.width)
-    return Kept(fixed, 2 * r.dispatch.row_bytes(h), row(routed.first + routed.width))
+    latent = 2 * (experts.latent + h) * bool(experts.latent)
+    fixed = site.tokens * row(2 * h + shared.first + shared.width + latent)
+    return Kept(fixed, 2 * r.dispatch.row_bytes(site.shape.sent), row(routed.first + routed.width))
 
 
 def workspace(site: Shared, experts: Experts) -> float:
     """Bytes in the backward of routed experts: the gradient of their outputs in expert order, and gradients of the
     activation and of the first product."""
-    return site.rows * BF16_WIDTH * (site.shape.hidden + experts.routed.width + experts.routed.first)
+    return site.rows * BF16_WIDTH * (site.shape.sent + experts.routed.width + experts.routed.first)

@@ -58,7 +58,7 @@ def _counted(site: Shared, experts: Experts) -> list[Kernel]:
     sums = [Kernel("counts", small("tiny"), COMMUNICATION, host=0.0)] * SUMS
     host = work(COUNTED + PERMUTED["F"] + AWAITED, "F")
     waiting = Kernel("counts_to_host", small("tiny"), COMMUNICATION, host=host, waits=True)
-    rows = mapped("permute", site.own, site.rows, site.shape.hidden)
+    rows = mapped("permute", site.own, site.rows, site.shape.sent)
     return [
         *sums,
         Kernel("gather_counts", gather, COMMUNICATION, host=0.0),

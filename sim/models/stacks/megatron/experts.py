@@ -64,22 +64,22 @@ def gate_weight(site: Shared, experts: Experts) -> list[Kernel]:
 
 def _permuted(site: Shared) -> list[Kernel]:
     """Rows in the order of experts. All-to-all has permuted them before; chunks from each rank are sorted."""
-    h = site.shape.hidden
+    row = site.shape.sent
     if site.group == 1:
         waiting = Kernel("counts_to_host", small("tiny"), waits=True)
-        return [waiting, *mapped("permute", site.received, site.rows, h)]
+        return [waiting, *mapped("permute", site.received, site.rows, row)]
     if site.stack.dispatcher == "alltoall":
         return _sorted(site, "F")
     if site.stack.dispatcher == "hybridep":  # its own kernel, launched with the exchange
-        return [Kernel("permute", permute(site.received, site.rows, h, PLAIN_BF16), host=0.0)]
-    return mapped("permute", site.received, site.rows, h)
+        return [Kernel("permute", permute(site.received, site.rows, row, PLAIN_BF16), host=0.0)]
+    return mapped("permute", site.received, site.rows, row)
 
 
 def _sorted(site: Shared, direction: str) -> list[Kernel]:
     """Chunks of rows copied to another order (`sort_chunks_by_idxs`), as between ranks' order and experts'."""
     if site.group == 1 or site.stack.dispatcher != "alltoall" or site.local_experts == 1:
         return []
-    copied = permute(site.rows, site.rows, site.shape.hidden, PLAIN_BF16)
+    copied = permute(site.rows, site.rows, site.shape.sent, PLAIN_BF16)
     return [Kernel("sort_rows", copied, host=work(SORTED[direction], direction))]
 
 
@@ -87,22 +87,24 @@ def _padded(site: Shared, direction: str) -> list[Kernel]:
     """Rows of each expert padded for the formats of products, or unpadded (`Fp8Padding`), where no dispatch does it."""
     if casting(site) is None or (site.stack.dispatcher == "hybridep" and site.group > 1):
         return []
-    copied = permute(site.rows, site.rows, site.shape.hidden, PLAIN_BF16)
+    copied = permute(site.rows, site.rows, site.shape.sent, PLAIN_BF16)
     return [Kernel("pad_rows", copied, host=work(PADDED[direction], direction))]
 
 
 def _unpermuted(site: Shared, name: str, direction: str) -> Kernel:
     """Sums of rows, a token each, of those that were sent or came."""
     sent = site.own if site.stack.dispatcher == "alltoall" and site.group > 1 else site.received
-    return Kernel(name, unpermute(sent, site.rows, site.shape.hidden), host=work(PERMUTED["B"], direction))
+    return Kernel(name, unpermute(sent, site.rows, site.shape.sent), host=work(PERMUTED["B"], direction))
 
 
 def forward(site: Shared, experts: Experts) -> list[Kernel]:
     """Rows as dispatched -> their weighted sum for each token received; shared experts, and the residual behind."""
     own, h, net, shared = site.own, site.shape.hidden, experts.routed, experts.shared
-    out = [*_permuted(site), *_gathered(site, "rows"), *_padded(site, "F"), *grouped(site, "experts_fc1", net.first, h)]
-    out += [activate(site.expert_rows, net), *grouped(site, "experts_fc2", h, net.width), *_padded(site, "F")]
-    out += [*_scattered(site, "rows"), *_sorted(site, "F"), _unpermuted(site, "unpermute", "F")]
+    row = site.shape.sent
+    out = [*_permuted(site), *_gathered(site, "rows"), *_padded(site, "F")]
+    out += [*grouped(site, "experts_fc1", net.first, row), activate(site.expert_rows, net)]
+    out += [*grouped(site, "experts_fc2", row, net.width), *_padded(site, "F"), *_scattered(site, "rows")]
+    out += [*_sorted(site, "F"), _unpermuted(site, "unpermute", "F")]
     if shared.width:
         out += [*quantised(site, "x_shared_fc1", own, h), *first(site, "shared_fc1", shared.first, h)]
         out += [activate(site.tokens, shared, "shared_act"), *last(site, "shared_fc2", h, shared.width)]
@@ -112,26 +114,26 @@ def forward(site: Shared, experts: Experts) -> list[Kernel]:
 
 def _gathered(site: Shared, name: str) -> list[Kernel]:
     """Rows of all ranks that share the columns of experts (`MoEAlltoAllTokenDispatcher`, behind its all-to-all)."""
-    return row_collective(site, "all_gather", f"gather_{name}", site.rows, PLAIN_BF16.row_bytes(site.shape.hidden))
+    return row_collective(site, "all_gather", f"gather_{name}", site.rows, PLAIN_BF16.row_bytes(site.shape.sent))
 
 
 def _scattered(site: Shared, name: str) -> list[Kernel]:
     """Sums of rows, to whose rank they came to."""
-    return row_collective(site, "reduce_scatter", f"scatter_{name}", site.rows, PLAIN_BF16.row_bytes(site.shape.hidden))
+    return row_collective(site, "reduce_scatter", f"scatter_{name}", site.rows, PLAIN_BF16.row_bytes(site.shape.sent))
 
 
 def backward(site: Shared, experts: Experts) -> list[Kernel]:
     """Input gradients; those of weights are `weight`."""
-    t, h, net, shared = site.tokens, site.shape.hidden, experts.routed, experts.shared
+    t, h, net, shared, row = site.tokens, site.shape.hidden, experts.routed, experts.shared, site.shape.sent
     out = []
     if shared.width:
         out += [*last_dgrad(site, "shared_fc2", h, shared.width), activate_backward(t, shared, "shared_act_bwd")]
         out += [*dgrad(site, "shared_fc1", shared.first, h), *summed(site, "dx_shared_fc1", h)]
     sent = site.own if site.stack.dispatcher == "alltoall" and site.group > 1 else site.received
-    back = Kernel("unpermute_bwd", permute(sent, site.rows, h, PLAIN_BF16), host=work(PERMUTED["B"], "B"))
+    back = Kernel("unpermute_bwd", permute(sent, site.rows, row, PLAIN_BF16), host=work(PERMUTED["B"], "B"))
     out += [back, *_sorted(site, "B"), *_gathered(site, "dy_rows"), *_padded(site, "B")]
-    out += [*grouped(site, "experts_fc2", h, net.width, "dgrad"), activate_backward(site.expert_rows, net)]
-    out += [*grouped(site, "experts_fc1", net.first, h, "dgrad"), *_padded(site, "B"), *_scattered(site, "dx_rows")]
+    out += [*grouped(site, "experts_fc2", row, net.width, "dgrad"), activate_backward(site.expert_rows, net)]
+    out += [*grouped(site, "experts_fc1", net.first, row, "dgrad"), *_padded(site, "B"), *_scattered(site, "dx_rows")]
     return [*out, *_sorted(site, "B"), _unpermuted(site, "permute_bwd", "B")]
 
 
@@ -143,15 +145,16 @@ def weight(site: Shared, experts: Experts) -> list[Kernel]:
         out += [*last_wgrad(site, "shared_fc2", h, shared.width), *again, *wgrad(site, "shared_fc1", shared.first, h)]
     return [
         *out,
-        *grouped(site, "experts_fc2", h, net.width, "wgrad"),
-        *grouped(site, "experts_fc1", net.first, h, "wgrad"),
+        *grouped(site, "experts_fc2", experts.sent(h), net.width, "wgrad"),
+        *grouped(site, "experts_fc1", net.first, experts.sent(h), "wgrad"),
     ]
 
 
 def tensors(experts: Experts, hidden: int, local: int) -> list[int]:
     """Elements of each of its parameters: a tensor an expert and product."""
-    net, shared = experts.routed, experts.shared
-    routed = [net.first * hidden, net.width * hidden] * local + ([net.first, hidden] * local if net.bias else [])
+    net, shared, row = experts.routed, experts.shared, experts.sent(hidden)
+    routed = [net.first * row, net.width * row] * local + ([net.first, row] * local if net.bias else [])
+    routed += [experts.latent * hidden] * (2 * bool(experts.latent))
     also = [shared.first * hidden, shared.width * hidden] if shared.width else []
     also += [shared.first, hidden] if shared.width and shared.bias else []
     return [*routed, experts.number * hidden, *also]

@@ -34,7 +34,7 @@ def _gradients(site: Shared, made: Made) -> float:
     if made.dense:
         inner = made.dense.first + made.dense.width
     if made.routed:
-        inner = made.routed.chosen * (h + made.routed.routed.first + made.routed.routed.width)
+        inner = made.routed.chosen * (made.routed.sent(h) + made.routed.routed.first + made.routed.routed.width)
         inner = inner * site.own * site.groups.expert_tensor // site.tokens
     mixing = 0.0
     if isinstance(mixer, Heads):
@@ -88,6 +88,7 @@ def _attended(site: Shared, width: int, heads: int) -> list[Tensor]:
         Tensor(PLAIN_BF16.row_bytes(width), again if copy else ()),
         Tensor(PLAIN_FP32.row_bytes(heads), again),
         *copy,
+        *keeping.scores(site, heads),
     ]
 
 
@@ -109,9 +110,14 @@ def _experts(site: Shared, experts: Experts) -> list[Tensor]:
     if shared.width:
         copy = row(h) * own if casting(site) else 0.0  # in BF16 it is the router's input
         out += [Tensor(copy, (*beside, "norm")), Tensor(bf16(shared.first) + row(shared.width), beside)]
+    if experts.latent:  # inputs of both products; of the first in BF16, the router's
+        out += [
+            Tensor(row(h) * own if casting(site) else 0.0, ("moe", "norm")),
+            Tensor(row(experts.latent) * own, ("moe",)),
+        ]
     ranks = site.groups.expert_tensor  # whose rows are gathered
     return [
-        *out, Tensor(0.0, ("moe",), (row(h) + bf16(net.first)) * ranks),
+        *out, Tensor(0.0, ("moe",), (row(experts.sent(h)) + bf16(net.first)) * ranks),
         Tensor(0.0, ("moe", "activation"), row(net.width) * ranks),
     ]  # fmt: skip
 

@@ -19,7 +19,7 @@ from sim.models.stacks.megatron.ends import end
 from sim.models.stacks.megatron.exchange import exchanged
 from sim.models.stacks.megatron.formats import of_unit
 from sim.models.stacks.megatron.host import REPLAYED, work
-from sim.models.stacks.megatron.linear import norm_backward, plain_norm
+from sim.models.stacks.megatron.linear import dgrad, linear, norm_backward, plain_norm, wgrad
 
 BLOCKS: dict[type, ModuleType] = {Heads: attention, Latent: latent, Network: feed_forward, Experts: experts}
 """Kind of block -> the module with its passes; Mamba-2 takes the kernels of its own library, in BF16."""
@@ -65,4 +65,8 @@ def _post_norm(site: Shared, direction: str) -> list[Kernel]:
     return plain_norm("post_norm", t, h) if direction == "F" else norm_backward("post_norm_bwd", t, h)
 
 
-STACK = layers.Stack(_block, _gate, end, _post_norm, exchange=exchanged, words=WORDS, stops=False)
+def _latent(site: Shared, name: str, n: int, k: int, direction: str) -> list[Kernel]:
+    return {"F": linear, "B": dgrad, "W": wgrad}[direction](site, name, n, k)
+
+
+STACK = layers.Stack(_block, _gate, _latent, end, _post_norm, exchange=exchanged, words=WORDS, stops=False)

@@ -47,6 +47,7 @@ def _products(site: Shared, made: Made) -> list[int]:
         out = [*query, mixer.down * h, mixer.kv * mixer.kv_rank, mixer.out * h]
     if isinstance(network, Experts):
         net, shared, local = network.routed, network.shared, site.local_experts or network.number
-        both = [local * net.first * h, local * net.width * h]
+        row = network.sent(h)
+        both = [local * net.first * row, local * net.width * row, *[network.latent * h] * (2 * bool(network.latent))]
         return out + both + [shared.first * h, shared.width * h] * bool(shared.width)
     return out + ([network.first * h, network.width * h] if network else [])

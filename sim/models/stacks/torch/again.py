@@ -3,7 +3,9 @@
 
 So the module's own output is made again in backward, from inputs that are kept anyway. mlp and moe are plain
 checkpoints around the network behind its norm: their second forward stops before the last product, whose output
-nothing needs. Norms are those before products. Compiled code is partitioned by Inductor, which decides for itself.
+nothing needs. Norms are those before products. torch.compile follows such marks (functorch's partitioner saves what
+must be saved and bans no other from being computed again); how much of that Inductor fuses into backward's own kernels
+is not known, so compiled kernels of forward run again as they are, a bound.
 """
 
 from sim.models.blocks.experts import Experts
@@ -15,7 +17,7 @@ from sim.models.stacks.context import AROUND
 
 WHOLE = ("*", "!*_norm", "!residual")
 ATTENTION, ACTIVATION = (
-    {"core_attention": ("sdpa", *AROUND)},
+    {"core_attention": ("sdpa*", *AROUND)},
     {"norm": ("mlp_norm",), "activation": (*GATED, "gate_mul")},
 )
 WORDS: Words = {

@@ -20,7 +20,7 @@ from sim.models.stacks.torch.kernels import (
     tiny,
     wgrad,
 )  # fmt: skip
-from sim.models.stacks.torch.sharing import gathered, summed, token_numbers
+from sim.models.stacks.torch.sharing import gathered, logits, own_logits, summed, token_numbers, whole_logits
 
 FEW_INDICES = 3072
 """Rows up to which one kernel adds up the embedding's gradient; more are sorted first
@@ -86,29 +86,34 @@ def _embedding_backward(site: Shared) -> list[Kernel]:
 
 def head(site: Shared, direction: str) -> list[Kernel]:
     """Logits in BF16, copied to FP32 for log-softmax and the loss; the gradient comes back the same way."""
-    t, own, h, v = site.tokens, site.own, site.shape.hidden, site.shape.vocabulary
-    size = float(t) * v * WIDE
+    t, own, h, v, read = site.tokens, site.own, site.shape.hidden, site.shape.vocabulary, logits(site)
+    size = float(t) * read * WIDE
     if direction == "W":
         return wgrad(site, "head", v, h)
     if direction == "F":
         return [
             rms_norm("final_norm", own, h), *gathered(site, "x_head", h), *linear(site, "head", v, h),
-            *halved(converted("logits_fp32", t, v, WIDTH, WIDE), size), *_contiguous(site, "labels"),
-            *_log_softmax(site), tiny("nll", "softmax"), *token_numbers(site, "losses"),
+            *whole_logits(site), *halved(converted("logits_fp32", t, read, WIDTH, WIDE), size),
+            *_contiguous(site, "labels"), *_log_softmax(site), tiny("nll", "softmax"), *_losses(site),
         ]  # fmt: skip
     return [
-        tiny("one"), *halved(Kernel("loss_zeros", Memory("fill", t, 0.0, PLAIN_FP32.row_bytes(v))), size),
+        tiny("one"), *halved(Kernel("loss_zeros", Memory("fill", t, 0.0, PLAIN_FP32.row_bytes(read))), size),
         tiny("nll_bwd", "softmax"), *_log_softmax_backward(site),
-        *halved(converted("logits_bf16", t, v, WIDE, WIDTH), size),
+        *halved(converted("logits_bf16", t, read, WIDE, WIDTH), size), *own_logits(site),
         *dgrad(site, "head", v, h), *summed(site, "dx_head", h), *rms_norm_backward("final_norm_bwd", own, h),
     ]  # fmt: skip
+
+
+def _losses(site: Shared) -> list[Kernel]:
+    """Of ranks that share the loss: each token's, of the rank that has its label."""
+    return token_numbers(site, "losses") if site.stack.loss_parallel else []
 
 
 def _log_softmax(site: Shared) -> list[Kernel]:
     """One kernel; or, of ranks that share the vocabulary, operation by operation, with the largest logits and the sums
     of all (torch/distributed/tensor/parallel/loss.py)."""
-    t, row = site.tokens, PLAIN_FP32.row_bytes(site.shape.vocabulary)
-    if site.groups.tensor == 1:
+    t, row = site.tokens, PLAIN_FP32.row_bytes(logits(site))
+    if site.groups.tensor == 1 or not site.stack.loss_parallel:
         return [Kernel("log_softmax", Memory("softmax", t, row, row))]
     largest, total = (Kernel(name, Memory("reduce", t, row, WIDE)) for name in ("logits_max", "logits_sum"))
     first, exp, last = (Kernel(f"logits_{n}", Memory("elementwise", t, row, row)) for n in ("shift", "exp", "norm"))
@@ -116,8 +121,8 @@ def _log_softmax(site: Shared) -> list[Kernel]:
 
 
 def _log_softmax_backward(site: Shared) -> list[Kernel]:
-    t, row = site.tokens, PLAIN_FP32.row_bytes(site.shape.vocabulary)
-    if site.groups.tensor == 1:
+    t, row = site.tokens, PLAIN_FP32.row_bytes(logits(site))
+    if site.groups.tensor == 1 or not site.stack.loss_parallel:
         return [Kernel("log_softmax_bwd", Memory("softmax_backward", t, 2 * row, row))]
     each = Memory("elementwise", t, row, row)
     kernels = {"exp": each, "scale": each, "sub": each._replace(read=2 * row)}

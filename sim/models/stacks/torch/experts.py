@@ -62,7 +62,8 @@ def gate(site: Shared, experts: Experts, mixture: Mixture) -> list[Kernel]:
 def forward(site: Shared, experts: Experts) -> list[Kernel]:
     """Rows sorted by expert, both products, and their weighted sum; with the residual behind."""
     t, h, rows, net = site.received, site.shape.hidden, own_rows(site, experts), experts.routed
-    local, row, all_rows = site.local_experts, PLAIN_BF16.row_bytes(h), rows * site.groups.expert_tensor
+    k = experts.sent(h)
+    local, row, all_rows = site.local_experts, PLAIN_BF16.row_bytes(k), rows * site.groups.expert_tensor
     index = Memory("elementwise", rows, INDEX, INDEX)
     out = [
         tiny("experts_copy", "copy"),
@@ -83,11 +84,11 @@ def forward(site: Shared, experts: Experts) -> list[Kernel]:
         Kernel("permute", Memory("gather", rows, row, row), host=1 + VIEWS["F"]),
     ]
     out += row_collective(site, "all_gather", "gather_rows", rows, row)
-    out += [*grouped("experts_gate_up", local, all_rows, net.first, h), *_activate(all_rows, net)]
-    out += grouped("experts_down", local, all_rows, h, net.width)
+    out += [*grouped("experts_gate_up", local, all_rows, net.first, k), *_activate(all_rows, net)]
+    out += grouped("experts_down", local, all_rows, k, net.width)
     out += row_collective(site, "reduce_scatter", "scatter_rows", rows, row)
     out += [Kernel("chosen_weights", Memory("gather", rows, INDEX + WIDE, WIDE)), tiny("weights_bf16", "copy")]
-    out += [strided("weighted", rows, h), Kernel("zeros", Memory("fill", t, 0.0, row)), Kernel("token_of_row", index)]
+    out += [strided("weighted", rows, k), Kernel("zeros", Memory("fill", t, 0.0, row)), Kernel("token_of_row", index)]
     out += [
         Kernel("zeros_copy", Memory("copy", t, row, row)),
         Kernel("index_add", Memory("scatter", rows, 2 * row, row)),
@@ -117,7 +118,7 @@ def _put(name: str, rows: int, add: Kernel) -> list[Kernel]:
 
 def backward(site: Shared, experts: Experts) -> list[Kernel]:
     """Input gradients of the experts and of their weights in the sum; those of parameters are `weight`."""
-    t, h, rows, net = site.received, site.shape.hidden, own_rows(site, experts), experts.routed
+    t, h, rows, net = site.received, site.shape.sent, own_rows(site, experts), experts.routed
     row, local, w, all_rows = PLAIN_BF16.row_bytes(h), site.local_experts, net.width, rows * site.groups.expert_tensor
     out = feed_forward.backward(site, experts.shared)[:-3] if experts.shared.width else []
     out += [Kernel("dy_of_rows", Memory("gather", rows, row, row)), elementwise("weighted_bwd", rows, h, 2)]
@@ -155,7 +156,7 @@ def gate_backward(site: Shared, experts: Experts) -> list[Kernel]:
 
 def weight(site: Shared, experts: Experts) -> list[Kernel]:
     """Weight gradients of the experts: a grouped product each."""
-    h, net, local = site.shape.hidden, experts.routed, site.local_experts
+    h, net, local = site.shape.sent, experts.routed, site.local_experts
     rows = own_rows(site, experts) * site.groups.expert_tensor
     shared = feed_forward.weight(site, experts.shared) if experts.shared.width else []
     out = [*shared, *grouped("experts_down_wgrad", local, rows, h, net.width, "wgrad")]
@@ -169,7 +170,14 @@ def gate_weight(site: Shared, experts: Experts) -> list[Kernel]:
 
 def tensors(experts: Experts, hidden: int, local: int) -> list[int]:
     """Elements of each of its parameters, of so many routed experts as one tensor a product."""
-    net, shared = experts.routed, experts.shared
-    routed = [local * net.first * hidden, local * net.width * hidden]
-    biases = [local * net.first, local * hidden] if net.bias else []
-    return [*routed, *biases, experts.number * hidden, *(feed_forward.tensors(shared, hidden) if shared.width else [])]
+    net, shared, row = experts.routed, experts.shared, experts.sent(hidden)
+    routed = [local * net.first * row, local * net.width * row]
+    biases = [local * net.first, local * row] if net.bias else []
+    latent = [experts.latent * hidden] * (2 * bool(experts.latent))
+    return [
+        *routed,
+        *biases,
+        *latent,
+        experts.number * hidden,
+        *(feed_forward.tensors(shared, hidden) if shared.width else []),
+    ]

@@ -26,16 +26,17 @@ from sim.models.stacks.keeping import part
 from sim.models.stacks.torch.experts import own_rows
 from sim.models.stacks.torch.kernels import INDEX, WIDE, WIDTH
 from sim.models.stacks.torch.layers import parts
+from sim.models.stacks.torch.sharing import logits
 
 
 def _gradients(site: Shared, made: Made) -> float:
     """Bytes of a token that gradients take at most: of the logits; of a network's inner tensors or of attention's."""
-    h, v = site.shape.hidden, site.shape.vocabulary
+    h, v = site.shape.hidden, logits(site)
     if made.end == HEAD:
         return PLAIN_BF16.row_bytes(v) if site.stack.compiled else 2 * PLAIN_FP32.row_bytes(v)
     inner = (made.dense.fan + 1) * made.dense.width if made.dense else 0
     if made.routed:
-        inner = made.routed.chosen * (h + made.routed.routed.first + made.routed.routed.width)
+        inner = made.routed.chosen * (made.routed.sent(h) + made.routed.routed.first + made.routed.routed.width)
         inner = inner * site.own * site.groups.expert_tensor // site.tokens
     heads = made.mixer
     mixing = 0.0
@@ -52,12 +53,12 @@ def _norm(width: float) -> float:
 
 
 def _end(site: Shared, made: Made) -> float:
-    h, v = site.shape.hidden, site.shape.vocabulary
+    h, v = site.shape.hidden, logits(site)
     if made.end == EMBEDDING:
         return float(INDEX)
     if made.end == HEAD:
-        logits = PLAIN_BF16.row_bytes(v) if site.stack.compiled else PLAIN_FP32.row_bytes(v)
-        return _norm(h) * part(site) + PLAIN_BF16.row_bytes(h) + logits
+        read = PLAIN_BF16.row_bytes(v) if site.stack.compiled else PLAIN_FP32.row_bytes(v)
+        return _norm(h) * part(site) + PLAIN_BF16.row_bytes(h) + read
     return (2 * _norm(h) + PLAIN_BF16.row_bytes(2 * h)) * part(site) + INDEX
 
 
@@ -67,12 +68,12 @@ def _mixer(site: Shared, mixer: Heads | Latent | Mamba | None) -> list[Tensor]:
         return [Tensor(mamba.kept(site, mixer))]
     if isinstance(mixer, Heads):
         turned = bf16(mixer.q + mixer.kv) if mixer.normed else 0.0
-        return [*_normed(h, part(site)), Tensor(turned + bf16(mixer.qkv)), *_attended(mixer.q, mixer.queries)]
+        return [*_normed(h, part(site)), Tensor(turned + bf16(mixer.qkv)), *_attended(site, mixer.q, mixer.queries)]
     if isinstance(mixer, Latent):
         latents = [each for width in (mixer.q_rank, mixer.kv_rank) if width for each in _normed(width)]
         # q and k joined, v inside the tensor that keys without position are in too
         up = Tensor(bf16(2 * mixer.q + mixer.kv), ("mla_up_projection",))
-        return [*_normed(h, part(site)), *latents, up, *_attended(mixer.out, mixer.heads)]
+        return [*_normed(h, part(site)), *latents, up, *_attended(site, mixer.out, mixer.heads)]
     return []
 
 
@@ -83,10 +84,11 @@ def _normed(width: int, own: float = 1.0) -> list[Tensor]:
     return [Tensor(row * own), Tensor(WIDE * own + row, ("norm",))]
 
 
-def _attended(width: int, heads: int) -> list[Tensor]:
+def _attended(site: Shared, width: int, heads: int) -> list[Tensor]:
     """Attention's output by head, and by token for the product behind it; log-sum-exp of its heads."""
     row = PLAIN_BF16.row_bytes(width)
-    return [Tensor(row), Tensor(row + PLAIN_FP32.row_bytes(heads), ("core_attention",))]
+    own = Tensor(row + PLAIN_FP32.row_bytes(heads), ("core_attention",))
+    return [Tensor(row), own, *keeping.scores(site, heads)]
 
 
 def _network(site: Shared, network: Network) -> list[Tensor]:
@@ -102,7 +104,7 @@ def _experts(site: Shared, experts: Experts) -> list[Tensor]:
     scores = PLAIN_FP32.row_bytes(experts.number) + (INDEX + WIDE) * experts.chosen
     beside, inner = (bf16(each.fan * each.width) for each in (shared, net))
     ranks, own = site.groups.expert_tensor, part(site)
-    row, inner = bf16(2 * h) * ranks + inner * ranks + 3 * INDEX + WIDTH, inner * ranks
+    row, inner = bf16(2 * experts.sent(h)) * ranks + inner * ranks + 3 * INDEX + WIDTH, inner * ranks
     tokens = own_rows(site, experts) / site.tokens if site.group == 1 else 0.0  # rows of a token that are here
     of_rows = [
         Tensor(size * tokens, ("moe", *again), 0.0 if tokens else size)
@@ -110,9 +112,11 @@ def _experts(site: Shared, experts: Experts) -> list[Tensor]:
     ]
     before = [each._replace(token=each.token * own) for each in _normed(h)]
     gathered = [Tensor(bf16(h))] if own < 1 and shared.width else []  # shared experts' input; routers read their own
+    expanded = [Tensor(bf16(experts.latent) * own)] * bool(experts.latent)  # what expands reads; routers read the other
     return [
         *before,
         *gathered,
+        *expanded,
         Tensor(scores * own + beside, ("moe",)),
         Tensor(beside, ("moe", "activation")),
         *of_rows,

@@ -82,4 +82,8 @@ def _post_norm(site: Shared, direction: str) -> list[Kernel]:
     return [rms_norm("post_norm", t, h)] if direction == "F" else rms_norm_backward("post_norm_bwd", t, h)
 
 
-STACK = layers.Stack(_block, _gate, _end, _post_norm, AROUND, words=WORDS)
+def _latent(site: Shared, name: str, n: int, k: int, direction: str) -> list[Kernel]:
+    return {"F": linear, "B": dgrad, "W": wgrad}[direction](site, name, n, k)
+
+
+STACK = layers.Stack(_block, _gate, _latent, _end, _post_norm, AROUND, words=WORDS)

@@ -52,7 +52,7 @@ def off(one: AllToAll, sms: int, kind: str, room: Buffers | None = None) -> floa
     directions, st.sampled_from([1, 2, 3, 4, 6, 8]), st.sampled_from([4, 6, 8]), st.integers(2048, 12288),
     st.integers(1, 12), kinds, st.one_of(st.none(), sizes),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_the_recurrence_equals_the_events(
     direction: str, nodes: int, chosen: int, tokens: int, channels: int, kind: str, room: Buffers | None
 ) -> None:
@@ -66,7 +66,7 @@ def test_the_recurrence_equals_the_events(
     directions, st.integers(0, 2**32), st.sampled_from([1, 2]), st.integers(2048, 4096), st.integers(2, 8), kinds,
     st.sampled_from([0.05, 0.15, 0.3]),
 )  # fmt: skip
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=16, deadline=None, derandomize=True)
 def test_also_where_loads_are_uneven(
     direction: str, seed: int, nodes: int, tokens: int, channels: int, kind: str, spread: float
 ) -> None:

@@ -38,4 +38,5 @@ def _turned(site: Shared, heads: Heads, tail: str) -> list[Kernel]:
 
 def weight(site: Shared, heads: Heads) -> list[Kernel]:
     h = site.shape.hidden
-    return weights(site, (("o", h, heads.q), ("v", heads.kv, h), ("k", heads.kv, h), ("q", heads.q, h)))
+    products = (("v", heads.kv, h), ("k", heads.kv, h), ("q", heads.q, h))
+    return weights(site, [("o", h, heads.q)]) + weights(site, products)

@@ -7,7 +7,7 @@ from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.torch.compiled.fused import fused, norm, norm_backward
 from sim.models.stacks.torch.compiled.sharing import gathers, sums
 from sim.models.stacks.torch.kernels import dgrad, linear, tiny, wgrad
-from sim.models.stacks.torch.sharing import token_numbers
+from sim.models.stacks.torch.sharing import logits, own_logits, token_numbers, whole_logits
 
 
 def embedding(site: Shared, direction: str) -> list[Kernel]:
@@ -37,17 +37,18 @@ def head(site: Shared, direction: str) -> list[Kernel]:
             norm("final_norm", own, h),
             *gathers(site, "x_head", h),
             *linear(site, "head", v, h),
+            *whole_logits(site),
             *_log_softmax(site),
             tiny("nll", "fused"),
-            *token_numbers(site, "losses"),
+            *(token_numbers(site, "losses") if site.stack.loss_parallel else []),
         ]
-    out = [tiny("one"), fused("log_softmax_bwd", t, v, 1, 1), *dgrad(site, "head", v, h)]
+    out = [tiny("one"), fused("log_softmax_bwd", t, logits(site), 1, 1), *own_logits(site), *dgrad(site, "head", v, h)]
     return [*out, *sums(site, "dx_head", h), *norm_backward("final_norm_bwd", own, h, 1)]
 
 
 def _log_softmax(site: Shared) -> list[Kernel]:
     """A pass over the logits; of ranks that share the vocabulary one for their largest and one for their sums."""
-    whole = fused("log_softmax", site.tokens, site.shape.vocabulary, 1, 0)
-    if site.groups.tensor == 1:
+    whole = fused("log_softmax", site.tokens, logits(site), 1, 0)
+    if site.groups.tensor == 1 or not site.stack.loss_parallel:
         return [whole]
     return [whole._replace(name="logits_max"), *token_numbers(site, "max"), whole, *token_numbers(site, "sums")]

@@ -27,4 +27,4 @@ def backward(site: Shared, network: Network) -> list[Kernel]:
 
 def weight(site: Shared, network: Network) -> list[Kernel]:
     h, w = site.shape.hidden, network.width
-    return weights(site, (("down", h, w), ("up", w, h), ("gate", w, h))[: network.fan + 1])
+    return weights(site, [("down", h, w)]) + weights(site, (("up", w, h), ("gate", w, h))[: network.fan])

@@ -10,7 +10,7 @@ from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared, attend, attend_backward
 from sim.models.stacks.cudnn import latent as attention
 from sim.models.stacks.torch.compiled.fused import fused, norm, norm_backward
-from sim.models.stacks.torch.compiled.linear import dgrad, linear, weights
+from sim.models.stacks.torch.compiled.linear import weights, whole
 from sim.models.stacks.torch.kernels import tiny
 
 
@@ -19,29 +19,29 @@ def forward(site: Shared, a: Latent) -> list[Kernel]:
     t, h = site.tokens, site.shape.hidden
     out = [norm("attn_norm", t, h)]
     if a.q_rank:
-        out += [*linear(site, "q_a", a.q_rank, h), fused("q_norm", t, a.q_rank, 1, 1)]
-    out += [*linear(site, "q_b" if a.q_rank else "q", a.q, a.q_rank or h), *linear(site, "kv_a", a.down, h)]
-    out += [fused("kv_norm", t, a.kv_rank, 1, 1), *linear(site, "kv_b", a.kv, a.kv_rank)]
+        out += [*whole(site, "q_a", a.q_rank, h), fused("q_norm", t, a.q_rank, 1, 1)]
+    out += [*whole(site, "q_b" if a.q_rank else "q", a.q, a.q_rank or h), *whole(site, "kv_a", a.down, h)]
+    out += [fused("kv_norm", t, a.kv_rank, 1, 1), *whole(site, "kv_b", a.kv, a.kv_rank)]
     keys = a.heads * a.nope + a.rotary  # the rotary part is read once and written for every head
     out += [fused("rope_q", t, a.q, 1, 1), fused("rope_k", t, a.q, keys / a.q, 1)]
     return [*out, *attend(attention(site, a, "forward")), fused("join_heads", t, a.out, 1, 1),
-            *linear(site, "o", h, a.out)]  # fmt: skip
+            *whole(site, "o", h, a.out)]  # fmt: skip
 
 
 def backward(site: Shared, a: Latent) -> list[Kernel]:
     """Input gradients; what joins the heads again is in rope's kernels."""
     t, h = site.tokens, site.shape.hidden
-    out = [*dgrad(site, "o", h, a.out), *attend_backward(attention(site, a, "backward"))]
+    out = [*whole(site, "o", h, a.out, True), *attend_backward(attention(site, a, "backward"))]
     out += [fused("rope_q_bwd", t, a.q, 1, 1), fused("rope_kv_bwd", t, a.kv, 1, 1)]
     out += [fused("sum_dk_rope", t, a.rotary, a.heads, 1)]
     out += [
-        *dgrad(site, "kv_b", a.kv, a.kv_rank),
+        *whole(site, "kv_b", a.kv, a.kv_rank, True),
         *_inner("kv_norm_bwd", t, a.kv_rank),
-        *dgrad(site, "kv_a", a.down, h),
+        *whole(site, "kv_a", a.down, h, True),
     ]
-    out += dgrad(site, "q_b" if a.q_rank else "q", a.q, a.q_rank or h)
+    out += whole(site, "q_b" if a.q_rank else "q", a.q, a.q_rank or h, True)
     if a.q_rank:
-        out += [*_inner("q_norm_bwd", t, a.q_rank), *dgrad(site, "q_a", a.q_rank, h)]
+        out += [*_inner("q_norm_bwd", t, a.q_rank), *whole(site, "q_a", a.q_rank, h, True)]
     return out + norm_backward("attn_norm_bwd", t, h, 2)
 
 
@@ -53,5 +53,6 @@ def _inner(name: str, rows: int, width: int) -> list[Kernel]:
 
 def weight(site: Shared, a: Latent) -> list[Kernel]:
     h = site.shape.hidden
-    query = (("q_b", a.q, a.q_rank), ("q_a", a.q_rank, h)) if a.q_rank else (("q", a.q, h),)
-    return weights(site, (("o", h, a.out), ("kv_b", a.kv, a.kv_rank), ("kv_a", a.down, h), *query))
+    apart = [("o", h, a.out), ("kv_b", a.kv, a.kv_rank), *([("q_b", a.q, a.q_rank)] if a.q_rank else [])]
+    first = ("kv_a", a.down, h), ("q_a", a.q_rank, h) if a.q_rank else ("q", a.q, h)
+    return [kernel for each in apart for kernel in weights(site, [each])] + weights(site, first)

@@ -1,12 +1,15 @@
 """Linear layers under torch.compile: BF16 products as they are, or torchao's float8 between casts that Inductor fuses.
 
 torchao.float8 with dynamic tensorwise scaling (github.com/pytorch/ao, torchao/float8: Float8Linear): input, weight and
-the output's gradient are cast with one scale each, from their largest value now. Backward keeps input and weight in
-BF16 and casts them again. Hopper multiplies rows by rows, so the weight gradient's operands are transposed. How
-Inductor fuses a cast (a pass for the largest value, and one that casts) is assumed: no trace of it was at hand.
+the output's gradient are cast with one scale each, from their largest value now. Forward and backward are one graph
+whose equal parts are found (torch/_functorch/compile_utils.py, fx_graph_cse): an input is cast once for all products
+that read it, and what backward needs of it is kept in float8, or comes of the layer that is computed again. Over ranks
+that share a layer tokens are cast before they are gathered (torchao/float8/float8_tensor_parallel.py), each by its own
+rank. Hopper multiplies rows by rows, so the weight gradient's operands are transposed. How Inductor fuses a cast (a
+pass for the largest value, and one that casts) is assumed: no trace of it was at hand.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from hwmodels.formats import PLAIN_BF16, PLAIN_E4M3
 from hwmodels.op import Gemm, Memory
@@ -31,32 +34,55 @@ def _turned(name: str, rows: int, width: int) -> Kernel:
     return Kernel(f"transpose_{name}", Memory("copy", rows, row, row))
 
 
+def casts(site: Shared) -> bool:
+    """Whether products are between casts."""
+    return bool(site.recipe.linear != BF16)
+
+
+def cast(site: Shared, name: str, rows: int, width: int) -> list[Kernel]:
+    """Of what products read, where they are between casts."""
+    return _cast(name, rows, width) if casts(site) else []
+
+
 def linear(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
-    """[tokens, k] -> [tokens, n]."""
-    if site.recipe.linear == BF16:
+    """[tokens, k] -> [tokens, n], of what is cast already."""
+    if not casts(site):
         return kernels.linear(site, name, n, k)
-    op = Gemm(site.tokens, n, k, "fprop", site.recipe.linear)
-    return [*_cast(f"x_{name}", site.tokens, k), *_cast(f"w_{name}", n, k), Kernel(name, op)]
+    return [Kernel(name, Gemm(site.tokens, n, k, "fprop", site.recipe.linear))]
 
 
 def dgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
-    """Gradient of its input; casts of the output's gradient and of the weight."""
-    if site.recipe.linear == BF16:
+    """Gradient of its input, of what is cast already."""
+    if not casts(site):
         return kernels.dgrad(site, name, n, k)
-    op, casts = Gemm(site.tokens, k, n, "dgrad", site.recipe.linear), _cast(f"dy_{name}", site.tokens, n)
-    again = _cast(f"w_{name}_again", n, k)
-    return [*casts, *again, _turned(f"w_{name}", n, k), Kernel(f"{name}_dgrad", op)]
+    return [Kernel(f"{name}_dgrad", Gemm(site.tokens, k, n, "dgrad", site.recipe.linear))]
+
+
+def ready(site: Shared, products: Sequence[tuple[str, int, int]], backward: bool) -> list[Kernel]:
+    """Weights of products as those read them: cast; backward transposed, for gradients of the input."""
+    if not casts(site):
+        return []
+    if backward:
+        return [_turned(f"w_{name}", n, k) for name, n, k in products]
+    return [kernel for name, n, k in products for kernel in _cast(f"w_{name}", n, k)]
+
+
+def whole(site: Shared, name: str, n: int, k: int, backward: bool = False) -> list[Kernel]:
+    """A product of a rank's own with the casts before it; backward, the gradient of its input."""
+    read = cast(site, f"dy_{name}", site.tokens, n) if backward else cast(site, f"x_{name}", site.tokens, k)
+    return [*read, *ready(site, [(name, n, k)], backward), *(dgrad if backward else linear)(site, name, n, k)]
 
 
 def wgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
-    """Gradient of its weights, in BF16; the input is cast again."""
-    if site.recipe.linear == BF16:
+    """Gradient of its weights, in BF16, of an input that is transposed already."""
+    if not casts(site):
         return kernels.wgrad(site, name, n, k)
     op = Gemm(n, k, site.tokens, "wgrad", site.recipe.linear, result=BF16)
-    turned = [_turned(f"dy_{name}", site.tokens, n), _turned(f"x_{name}", site.tokens, k)]
-    return [*_cast(f"x_{name}_again", site.tokens, k), *turned, Kernel(f"{name}_wgrad", op)]
+    return [_turned(f"dy_{name}", site.tokens, n), Kernel(f"{name}_wgrad", op)]
 
 
-def weights(site: Shared, products: Iterable[tuple[str, int, int]]) -> list[Kernel]:
-    """Weight gradients of some products, each a name and its columns out and in."""
-    return [kernel for name, n, k in products for kernel in wgrad(site, name, n, k)]
+def weights(site: Shared, products: Sequence[tuple[str, int, int]]) -> list[Kernel]:
+    """Weight gradients of products that read one input, each a name and its columns out and in."""
+    name, _, k = products[0]
+    turned = [_turned(f"x_{name}", site.tokens, k)] if casts(site) else []
+    return turned + [kernel for each in products for kernel in wgrad(site, *each)]

@@ -3,12 +3,12 @@ gathers and reduce-scatters in chunks beside the products (`overlap.tensor`)."""
 
 from collections.abc import Callable, Sequence
 
-from hwmodels.formats import PLAIN_BF16
+from hwmodels.formats import PLAIN_BF16, PLAIN_E4M3, Layout
 from sim.models.layer import Kernel
 from sim.models.stacks import sharing
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.torch.compiled.fused import fused, norm_backward
-from sim.models.stacks.torch.compiled.linear import linear
+from sim.models.stacks.torch.compiled.linear import cast, casts, linear, ready
 
 Products = Sequence[tuple[str, int, int]]
 """Name, columns out and in of each."""
@@ -16,32 +16,42 @@ Launched = Callable[[Shared, str, int, int], list[Kernel]]
 """Kernels of a product of a site."""
 
 
-def gathers(site: Shared, name: str, width: int) -> list[Kernel]:
+def gathers(site: Shared, name: str, width: int, layout: Layout = PLAIN_BF16) -> list[Kernel]:
     """Tokens of all ranks, put in order; in chunks they are used as they come."""
-    out = sharing.gathered(site, name, PLAIN_BF16.row_bytes(width))
+    out = sharing.gathered(site, name, layout.row_bytes(width))
     ordered = fused(f"gather_{name}_cat", site.tokens, width, 1, 1)
-    return [*out, ordered] if out and not site.groups.chunked else out
+    return [*sharing.in_order(out), ordered] if out and not site.groups.chunked else out
 
 
 def sums(site: Shared, name: str, width: int, parts: int = 1) -> list[Kernel]:
     """Sums over the group, put in order before. parts: tensors of each rank that are added up then."""
     ordered = [fused(f"scatter_{name}_cat", site.tokens, width, parts, 1)] if site.groups.sequence else []
-    return [*ordered, *sharing.summed(site, name, width)]
+    return [*ordered, *sharing.in_order(sharing.summed(site, name, width))]
 
 
 def entered(site: Shared, products: Products, name: str, launched: Launched = linear) -> list[Kernel]:
     """Products that read what is gathered before: inputs of a block, or gradients of its output."""
     width = products[0][2] if launched is linear else products[0][1]
-    return sharing.fed(site, gathers(site, name, width), lambda at: _all(at, products, launched))
+    before = cast(site, name, site.own, width) + ready(site, products, launched is not linear)
+    gather = gathers(site, name, width, PLAIN_E4M3 if casts(site) else PLAIN_BF16)
+    return before + sharing.fed(site, gather, lambda at: _all(at, products, launched))
 
 
 def left(site: Shared, products: Products, name: str, launched: Launched = linear) -> list[Kernel]:
     """Products whose output is added up behind: of a block, or gradients of its input. Those of several products are
     added up on the rank first, which none of torch's patterns knows in chunks."""
     width = products[0][1] if launched is linear else products[0][2]
+    before = _read(site, products, launched is not linear) + ready(site, products, launched is not linear)
     if site.groups.chunked and len(products) == 1:
-        return sharing.drained(site, lambda at: _all(at, products, launched), name, width)
-    return [*_all(site, products, launched), *sums(site, name, width, len(products))]
+        return before + sharing.drained(site, lambda at: _all(at, products, launched), name, width)
+    return [*before, *_all(site, products, launched), *sums(site, name, width, len(products))]
+
+
+def _read(site: Shared, products: Products, backward: bool) -> list[Kernel]:
+    """Casts of the one input of products, or of the gradients of their outputs."""
+    first = products[0]
+    read = [(f"dy_{name}", n) for name, n, _ in products] if backward else [(f"x_{first[0]}", first[2])]
+    return [kernel for name, width in read for kernel in cast(site, name, site.tokens, width)]
 
 
 def _all(site: Shared, products: Products, launched: Launched) -> list[Kernel]:

@@ -1,0 +1,50 @@
+"""The software of a row: its family's stack, and what that runs where a row says what it does not know."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, cast
+
+from sim.models.recompute import SELECTIVE
+from sim.models.stacks.stack import KINDS
+from sim.validation.runs.rows import Run
+from sim.validation.runs.words import table
+
+ANY = {"stack": ["megatron"]}, {"stack": ["torch", "megatron"], "unsaid": {"parallel.zero": 3}}
+"""What a family that nobody described has: Megatron's or torch's."""
+TORCH = re.compile(r"torch|\bfsdp2?\b|automodel|foundry|composer|lightning|accelerate", re.IGNORECASE)
+"""Words of rows that torch's stack runs, where a family is none that is known and Megatron is not named."""
+
+
+def family(run: Run) -> Mapping[str, Any]:
+    """What rows of its family have in common; where nobody described that, the software that its words name."""
+    known = table("families")
+    if run.family in known:
+        return cast(Mapping[str, Any], known[run.family])
+    text = " ".join((run.family, run.source, run.data_parallel, run.overlap, run.other))
+    return ANY[bool(TORCH.search(text)) and "megatron" not in text.casefold()]
+
+
+def stack(stacks: list[str], precision: str) -> str:
+    """The first that has kernels for a precision; the last where none has, which is then refused by name."""
+    return next((name for name in stacks if precision in KINDS[name].precisions), stacks[-1])
+
+
+class Instead(NamedTuple):
+    """A key with a value that a row does not say so, and what it stands for; no note: it follows from the others."""
+
+    key: str
+    value: Any
+    note: str = ""
+
+
+def instead(run: Run, name: str, keys: Mapping[str, Any]) -> Iterator[Instead]:
+    """What a stack runs beside or instead of what a row says."""
+    kind, eager = KINDS[name], keys.get("stack.compiled") is False
+    if kind.plain and keys["precision"] == "fp8_current":  # no eager kernels of torchao's casts are known
+        note = "torchao's casts run eagerly have no kernels here: those of torch.compile stand for them"
+        yield Instead("stack.compiled", True, note * eager)
+    elif kind.plain and keys.get("overlap.tensor") and (run.tensor or 1) > 1:
+        yield Instead("stack.compiled", True, "asynchronous tensor parallelism is torch.compile's" * eager)
+    if keys.get("recompute") == SELECTIVE and not kind.selective:
+        note = f"torchtitan's policy by operators is none of {name}'s: core attention is computed again"
+        yield Instead("recompute", {"modules": ["core_attention"]}, note)
