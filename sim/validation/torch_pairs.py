@@ -53,8 +53,8 @@ NOTES = """
 
 
 class Pair(NamedTuple):
-    """Figures of a run over several GPUs: ms of a step, ms of communication beside no compute, bytes at the peak. Of rank
-    0, as the measured ones are."""
+    """Figures of a run over several GPUs: ms of a step, ms of communication beside no compute, bytes at the peak, of
+    rank 0 as measured."""
 
     step_ms: float
     exposed_ms: float
