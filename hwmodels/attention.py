@@ -6,13 +6,15 @@ over cuDNN's on Hopper; `python -m numerics calibrate --attention DIR` writes it
 logarithm of the length, at the nearest width.
 
 On other cards: an Ampere card's attention was published for FlashAttention-2's own instructions (mma.sync), and the
-likeness of such cards is from those, so there flash2 is what tables say and the others keep their distance to it.
+tables of such cards (hwmodels.kernels) are from those, so there flash2 is what tables say and the others keep their
+distance to it.
 """
 
 import json
 import math
 from collections.abc import Mapping
 from functools import cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from hwmodels.device import Device
@@ -41,7 +43,7 @@ SAME = Off(1.0, 0.0)
 def off(device: Device, kernel: str, op: Attention) -> Off:
     """Of a kernel on a device, over what tables of cuDNN's say of an operation there."""
     native = NATIVE.get(device.architecture, CUDNN)
-    if kernel == native or device.architecture in NATIVE and kernel == CUDNN:
+    if kernel in (native, CUDNN):
         return SAME
     own, theirs = _ratio(kernel, op), _ratio(native, op)
     return Off(own.ratio / theirs.ratio, own.spread if native == CUDNN else math.hypot(own.spread, theirs.spread))
@@ -58,7 +60,7 @@ def _ratio(kernel: str, op: Attention) -> Off:
 
 def _between(rows: tuple[tuple[float, Off], ...], at: float) -> Off:
     """A ratio at a length, in octaves; beyond the first and the last row theirs."""
-    for (low, one), (high, other) in zip(rows, rows[1:], strict=False):
+    for (low, one), (high, other) in pairwise(rows):
         if at < high:
             part = min(1.0, max(0.0, (at - low) / (high - low)))
             return Off(one.ratio + part * (other.ratio - one.ratio), max(one.spread, other.spread))

@@ -5,8 +5,11 @@ A training step draws what its card may, so its clock is what the limit leaves. 
 576 W on average where it runs 19, 32, 48 and 56 % of the time, with 118 W besides); as the limit binds, time goes by
 the power above those 118 W to -0.5 (1,399 us at 1.00 of it, 1,460 at 0.91, 1,499 at 0.84, 1,596 at 0.77, 1,650 at
 0.71, where clocks are 1,980 down to 1,479 MHz; exponents 0.43 to 0.55). Voltage falls with the clock, so less power
-costs less than its part. Tables hold times under their own card's limit; a card of its kind with another limit is priced
-by that law, beyond what was measured (500 W leave 0.47 of the 937), hence the spread.
+costs less than its part. Tables hold times under their own card's limit; a card of its kind with another limit is
+priced by that law, beyond what was measured (500 W leave 0.47 of the 937), hence the spread.
+
+Kernels that memory bounds are left as they are: what a training step's company adds to them, by kind, over what it adds
+to products (fit.clock of a library's tables) would make an eager step under 500 W 0.8 % longer.
 """
 
 import math

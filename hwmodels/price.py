@@ -14,11 +14,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from hwmodels import attention, library, likeness, power, sibling, unlike
+from hwmodels import kernels, library, sibling, unlike
 from hwmodels import tables as calibration
+from hwmodels.attention import CUDNN
+from hwmodels.beside import contention_family
 from hwmodels.blocks import BLOCKS, FP8, at_peak
 from hwmodels.collectives import ENOUGH_SMS, Wires, exchange_seconds
 from hwmodels.device import Device
+from hwmodels.kernels import Kernels
 from hwmodels.links import PUBLISHED, over_links
 from hwmodels.memory import first_bytes_us, streaming, traffic, without_sums
 from hwmodels.nccl.library import Library
@@ -31,8 +34,6 @@ from hwmodels.units import MICRO, US_NS, seconds_to_ns
 
 TILE = 128
 """Output tile side of the FP8 GEMM kernels in the profile, and their K block."""
-SMALL_US = 20.0
-"""Kernels shorter than this are bound by latency; see the contention table."""
 RUNGS = ("measured", "interpolated", "held", "transferred", "roofline", "assumed")
 SPREAD = {"measured": 0.03, "interpolated": 0.06, "held": 0.25, "transferred": 0.25, "roofline": 1.0, "assumed": 0.5}
 """Relative standard deviation of a price when its table gives none: leave-one-out errors by rung (docs/PRICES.md). The
@@ -85,9 +86,9 @@ class Pricer:
     all-to-all alone on so many SMs. held: whether communication has its SMs all the time, or only while a kernel of it
     runs. waits: for peers before an exchange beside compute, as long as in the table's profile. host: what launches
     kernel by kernel, or None. library: whose kernels run, a folder in a device's tables ("": the project's own). nccl:
-    what sends and reduces; None: closed forms. attention: the kernel of it that runs instead of the library's own, of
-    `hwmodels.attention`. own: tables of a trace, as JSON, which are asked first ("": none). cards: that wait for each
-    other, so that the slowest counts (`hwmodels.unlike`).
+    what sends and reduces; None: closed forms. attention: whose kernel of it runs, of `hwmodels.attention`. own: tables
+    of a trace, as JSON, which are asked first ("": none). cards: that wait for each other, so that the slowest counts
+    (`hwmodels.unlike`).
     """
 
     device: Device
@@ -100,7 +101,7 @@ class Pricer:
     host: Launch | None = None
     library: str = ""
     nccl: Library | None = None
-    attention: str = attention.CUDNN
+    attention: str = CUDNN
     own: str = ""
     cards: int = 1
     known: dict[tuple[Op, bool], Price] = field(default_factory=dict, init=False, compare=False, repr=False)
@@ -132,7 +133,12 @@ class Pricer:
         """The device's tables and its siblings', in the order they are asked: the library's before the project's."""
         if self.mode == "roofline":
             return ()
-        return (*([calibration.given(self.own)] if self.own else []), *likeness.shelf(self.device, self.library))
+        return (*([calibration.given(self.own)] if self.own else []), *kernels.shelf(self.device, self.library))
+
+    @cached_property
+    def published(self) -> Kernels | None:
+        """The library's kernels on the device as they were published, where no tables of it are the device's own."""
+        return None if self.mode == "roofline" else kernels.kernels(self.device, self.library)
 
     @cached_property
     def launch_gap_ns(self) -> int:
@@ -144,10 +150,8 @@ class Pricer:
         return math.ceil(calibration.load(name).launch_gap_us * US_NS)
 
     def price(self, op: Op, on_comm_sms: bool = False) -> Price:
-        """The price of `op`; `on_comm_sms`: on the communication stream, so beside compute it sees only its SMs.
-
-        Raises Refused.
-        """
+        """The price of `op`; `on_comm_sms`: on the communication stream, so beside compute it sees only its SMs. Raises
+        Refused."""
         key = (op, on_comm_sms)
         if key not in self.known:
             self.known[key] = self._of_slowest(op, self._price(op, on_comm_sms))
@@ -167,9 +171,10 @@ class Pricer:
             timed_there = op.kind in TIMED_THERE and tables is not None and tables.exchanges
             slower = 1.0 if timed_there or not self.comm_sms else self.device.sms / self.comm_sms
         beside_us = us * slower + (calibration.wait_us(tables, op, self.device.name) if self.waits else 0.0)
-        off = likeness.off(self.device, tables, op)
-        rung, spread = (rung, off[1]) if off else sibling.judged(self.device, tables, op, rung, spread)
-        spread = math.hypot(spread, _other(self, tables, op)[1])
+        if not kernels.fitted(self.published, tables, op):
+            off = kernels.spread(self.published, tables, op)
+            rung, spread = (rung, off) if off else sibling.judged(self.device, tables, op, rung, spread)
+            spread = math.hypot(spread, kernels.otherwise(self.device, tables, op, self.attention)[1])
         return Price(ns, max(1, seconds_to_ns(beside_us * MICRO)), rung, source, spread, family)
 
     def _of_slowest(self, op: Op, price: Price) -> Price:
@@ -185,13 +190,15 @@ class Pricer:
         """The first tables that know the class of an operation; where none does, those of a job that have its kind at
         all, or the device's own."""
         own = next((tables for tables in self.shelf if not tables.library), None)
-        known = (tables for tables in self.shelf if _knows(tables, op, self.mode))
+        first = next((tables for tables in self.shelf if calibration.knows(tables, op, self.mode)), None)
         far = (t for t in self.shelf if t.sparse and t.library and library.knows(t.library, op))
-        return next(known, None) or next(far, own)
+        if kernels.fitted(self.published, first, op):
+            return next((tables for tables in self.shelf if kernels.stands(self.published, tables)), first)
+        return first or next(far, own)
 
     def _slow_down(self, asked: Tables | None, op: Op, family: str) -> float:
         """How many times as long beside the other side. asked: the tables that the operation is priced by."""
-        if isinstance(op, AllToAll):
+        if isinstance(op, AllToAll) and family == "exchange":
             row = asked.exchanges.get(op.beside) if asked else None
             # the table's stretch is over the closed form; in-situ time stays what was measured, whatever the model
             bare = self.exchange(op, self.wires, ENOUGH_SMS)  # none where a group is one rank and only links count
@@ -205,40 +212,6 @@ class Pricer:
         # by the kernels that were priced: what another library's lose may hold the SMs that this price counts
         rows = (tables.contention.get(family) for tables in (*self.shelf[first:], *self.shelf[:first]))
         return next((float(row["factor"]) for row in rows if row), 1.0)
-
-
-def _knows(tables: Tables, op: Op, mode: str) -> bool:
-    """Whether tables have rows that the mode may use, or a fit, for the class of an operation."""
-    if tables.library:
-        known = library.nearby if tables.sparse else library.knows
-        return known(tables.library, op)
-    if isinstance(op, Gemm | GroupedGemm):
-        row = mode == "measured" and op._replace(role=role_class(op.role)) in tables.exact
-        return row or op.precision != BF16 or BF16 in tables.wave_fit
-    if isinstance(op, Attention):
-        return op.direction in tables.attention
-    if isinstance(op, Memory):
-        return op.kind in tables.memory_fit
-    return op.beside in tables.exchanges if isinstance(op, AllToAll) else True
-
-
-def contention_family(op: Op, us: float) -> str:
-    """Class of the contention table an operation belongs to."""
-    if isinstance(op, AllToAll):
-        return "exchange"
-    if isinstance(op, Attention):
-        return "attention"
-    if isinstance(op, Gemm | GroupedGemm):
-        if op.precision == BF16:
-            return "gemm_bf16"
-        return "wgrad" if op.role == "wgrad" else "gemm"
-    if not isinstance(op, Memory):
-        return "network"
-    if op.kernels > 1:
-        return "routing"
-    if us < SMALL_US:
-        return "small"
-    return "norm" if op.kind.startswith("norm") else "memory"
 
 
 # --- compute ----------------------------------------------------------------------------------------------------------
@@ -260,30 +233,20 @@ def _roofline(pricer: Pricer, op: Op, peak: float) -> Quote:
 
 
 def _quote(pricer: Pricer, tables: Tables | None, op: Op) -> Quote:
-    """What an operation takes on the device of its tables."""
-    if tables and tables.library:
-        quote = Quote(*library.quote(tables.library, op, pricer.mode == "measured", pricer.compute_sms))
-        ratio = likeness.off(pricer.device, tables, op)
-        us = quote.us * (ratio[0] if ratio else 1.0) * _other(pricer, tables, op)[0]
-        return quote._replace(us=us)
+    """What an operation takes on the device of its tables, or on the pricer's where its kernels were published."""
+    d, exact, sms = pricer.device, pricer.mode == "measured", pricer.compute_sms
+    if reading := kernels.quote(pricer.published, d, tables, op, exact, sms, pricer.attention):
+        return Quote(*reading)
     return _RULES[type(op)](pricer, tables, op)
-
-
-def _other(pricer: Pricer, tables: Tables | None, op: Op) -> tuple[float, float]:
-    """How many times as long as a library's tables say, and the spread of that, where another kernel of attention runs
-    or less power is there than its card had; a job's own tables have both as they were."""
-    if tables is None or not tables.library or tables.sparse or not isinstance(op, PACED):
-        return 1.0, 0.0
-    kernel = attention.off(pricer.device, pricer.attention, op) if isinstance(op, Attention) else attention.SAME
-    limit = power.off(pricer.device, tables.device)
-    return kernel.ratio * limit.ratio, math.hypot(kernel.spread, limit.spread)
 
 
 def _settled(pricer: Pricer, tables: Tables | None, op: Op, quote: Quote) -> Quote:
     """A quote on the device it is for, with its memory."""
     d, part = pricer.device, tables.streamed if tables and quote.rung != "measured" else 1.0  # rows may be faster
     own, more = without_sums(d, op) if tables else (op, 0.0)
-    held = scaled(d, tables, quote, own.bytes())
+    if kernels.fitted(pricer.published, tables, op):
+        return quote._replace(us=_no_faster(d, part, own, quote).us + more)
+    held = scaled(d, tables, quote, own.bytes(), kernels.reached(pricer.published, tables, op))
     quote = _no_faster(d, part, own, held._replace(us=sibling.paced(d, tables, op, held.us, pricer.compute_sms)))
     more += 0.0 if isinstance(op, OFF_DEVICE) else first_bytes_us(d, tables, op)
     return quote._replace(us=max(0.0, quote.us + more)) if more else quote

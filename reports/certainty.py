@@ -19,9 +19,9 @@ def section(result: Result) -> Section | None:
         return None
     low, high = result.summary["intervals_90"]["step_time_s"]
     lead = (
-        f"With prices as uncertain as their sources say, the step takes {seconds(low)} to {seconds(high)} in nine "
-        "cases of ten. Each row: how uncertain a group of prices is, and how far that alone moves the step, cheaper "
-        f"and dearer. {_scope(result.summary)}"
+        f"In nine cases of ten the step takes {seconds(low)} to {seconds(high)}. {_parts(result.summary)}Each row: how "
+        "uncertain a group of prices is, and how far that alone moves the step, cheaper and dearer. "
+        f"{_scope(result.summary)}"
     )
     widest = max(map(_size, causes))
     rows = [
@@ -35,6 +35,19 @@ def section(result: Result) -> Section | None:
     return Section("certainty", "How sure is the step time", lead, body)
 
 
+def _parts(summary: dict[str, Any]) -> str:
+    """Either part of the interval by itself, and what the second one was learned on."""
+    if not (parts := summary.get("interval_parts")):
+        return ""
+    prices, left = (" to ".join(map(seconds, parts[name])) for name in ("prices", "left_out"))
+    words = (
+        f"With prices as uncertain as their sources say it would be {prices}; what the model leaves out makes it "
+        f"{left}, as far as {parts['groups']} measured layouts were off (class: {escape(parts['learned_on'])})"
+    )
+    open_ = ", ".join(map(escape, parts["unsaid"]))
+    return words + (f", and wider because the scenario does not say {open_}. " if open_ else ". ")
+
+
 def _size(cause: dict[str, Any]) -> float:
     return max(abs(float(cause[way])) for way in ("step_s", "cheaper_s"))
 
@@ -46,7 +59,9 @@ def _signed(move: float) -> str:
 def _scope(summary: dict[str, Any]) -> str:
     """What the interval holds, and what it does not."""
     if not summary.get("critical_ranks"):
-        return "What the model leaves out (uneven loads, slow nodes) is not in the interval."
+        return (
+            "Runs are even: uneven loads and slow nodes are in the second part alone, as far as measured runs had them."
+        )
     first = summary["critical_ranks"][0]
     return (
         "Loads, faults and jitter are held as they were; prices count on the ranks the step waits for "

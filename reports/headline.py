@@ -32,7 +32,7 @@ def figures(result: Result) -> list[Figure]:
     """The headline of a run; figures that the run does not have (chunk times alone) are left out."""
     summary = result.summary
     entries = [Figure("Step time", seconds(summary["step_time_s"]), _interval(summary))]
-    entries += _throughput(summary) + _rates(summary)
+    entries += _by_prices(summary) + _throughput(summary) + _rates(summary)
     if summary.get("bubble_fraction") is not None:
         entries.append(Figure("Bubble", percent(summary["bubble_fraction"]), "idle, mean of ranks"))
     if summary.get("overlap_fraction") is not None:
@@ -87,6 +87,15 @@ def _interval(summary: dict[str, Any]) -> str:
         return ""
     low, high = map(seconds, summary["intervals_90"]["step_time_s"])
     return f"{low} to {high} (90 %)"
+
+
+def _by_prices(summary: dict[str, Any]) -> list[Figure]:
+    """How much of that is prices."""
+    if not (parts := summary.get("interval_parts")):
+        return []
+    low, high = parts["prices"]
+    half = percent((high - low) / 2 / summary["step_time_s"])
+    return [Figure("Prices alone", f"± {half}", f"{seconds(low)} to {seconds(high)}")]
 
 
 def _throughput(summary: dict[str, Any]) -> list[Figure]:

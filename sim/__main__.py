@@ -30,9 +30,11 @@ commands:
   validate [--all] [--format text|markdown|json] [--write]
                                        predictions beside what was published, a line a group; --all: each figure with
                                        its error and 90 % interval
-  validate --runs FILE.csv [--family NAME] [--jobs N] [--out FILE.csv] [--write]
+  validate --runs FILE.csv [--family NAME] [--jobs N] [--format text|json] [--out FILE.csv] [--rival] [--learn]
+           [--write]
                                        training runs as scenarios, their steps beside what was measured, a line a
-                                       family; --out: a row a run; --write: docs/RUNS.md
+                                       family; json, --out: a row a run; --rival: a closed form beside it; --learn: what
+                                       intervals hold beside prices; --write: docs/RUNS.md and the README's table
   steps [--write]                      steps of plain torch that were measured on one GPU beside simulated ones
   sweep SWEEP.yaml [--jobs N]          many runs along axes of overrides, resumable
   study NAME [--jobs N]                a sweep that ships, told on its page: stragglers, unevenness, scale

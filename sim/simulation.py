@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from hwmodels.units import NS_PER_S
 from sim import assembly
-from sim.analysis import communication, feasible, grade, graph, memory, metrics, overheads, pairs, spans, uncertainty
+from sim.analysis import (
+    communication,
+    feasible,
+    grade,
+    graph,
+    left_out,
+    memory,
+    metrics,
+    overheads,
+    pairs,
+    spans,
+    uncertainty,
+)
 from sim.engine import steps
 from sim.engine.kit import Kit
 from sim.engine.lowering import Lowered, lower
@@ -76,7 +88,7 @@ def run(scenario: Scenario, interval: bool = True) -> Result:
     summary |= feasible.judged(scenario, summary["step_time_s"], curves, summary["host_copy_s"], on_host)
     if machine:
         if interval:
-            summary |= _intervals(ran, books, summary, scenario.seed, communication.spread(plan, machine))
+            summary |= _intervals(ran, books, summary, scenario, communication.spread(plan, machine))
         summary["communication"] = communication.table(plan, machine, ran.alike)
         summary["comm"] = communication.held(machine.pricer)
         summary |= grade.graded(machine, scenario, summary["price_shares"])
@@ -149,11 +161,14 @@ def _alike(plan: Plan, machine: Machine | None) -> tuple[Lowered, Timeline]:
 
 
 def _intervals(
-    ran: Run, books: Sequence[metrics.Ledger], summary: dict[str, Any], seed: int, wires: float
+    ran: Run, books: Sequence[metrics.Ledger], summary: dict[str, Any], scenario: Scenario, wires: float
 ) -> dict[str, Any]:
-    """90 % intervals of the headlines. wires: relative spread of messages and gradient traffic."""
+    """90 % intervals of the headlines, by prices and by what the model leaves out. wires: relative spread of messages
+    and gradient traffic."""
     price_graph = graph.graph(ran.lowered, ran.timeline, *([ran.times.pace] if ran.times else []))
-    return uncertainty.intervals(uncertainty.sensitivity(ran.lowered, price_graph, books, wires), summary, seed)
+    sensitivity = uncertainty.sensitivity(ran.lowered, price_graph, books, wires)
+    prices = uncertainty.intervals(sensitivity, summary, scenario.seed)
+    return prices | left_out.widened(prices["intervals_90"], summary, scenario)
 
 
 def _links(

@@ -21,6 +21,7 @@ from sim.layout import plan
 from sim.scenario import load
 from sim.validation import chart, page, predictions, records
 from sim.validation.row import Row
+from sim.validation.runs import record
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -50,8 +51,21 @@ def test_the_table_in_the_readme_is_what_validate_finds(rows: list[Row]) -> None
 
 
 def test_the_page_of_validation_is_what_validate_writes(rows: list[Row]) -> None:
-    found = page.page(rows, predictions.unanswered(), predictions.readings(rows))
+    found = page.page(rows, predictions.unanswered(), predictions.readings(rows), records.runs(ROOT))
     assert (ROOT / records.PAGE).read_text(encoding="utf-8") == found, MOVED
+
+
+def test_the_readme_says_of_training_runs_what_their_page_says() -> None:
+    """A table by kind, in six rows and a sum, which `validate --runs FILE --write` writes to both."""
+    shown = README.split(records.RUNS_START)[1].split(records.RUNS_END)[0]
+    assert shown == records.runs(ROOT) and len(shown.splitlines()) == 2 + 6 + 1
+    assert README.index(records.RUNS_START) < 3000, "not on the first screen"
+
+
+def test_the_page_of_training_runs_tells_of_the_intervals_that_ship() -> None:
+    text = (ROOT / records.RUNS).read_text(encoding="utf-8")
+    stale = "run `python -m sim validate --runs scenarios/published/training_runs.csv --learn --write`"
+    assert all(line in text for line in record.kept(record.held()).splitlines()), stale
 
 
 def test_the_chart_is_what_validate_writes(rows: list[Row]) -> None:
@@ -189,7 +203,7 @@ def test_the_answer_in_the_readme_is_what_a_run_prints() -> None:
     show(sim.run(load(ROOT / "scenarios" / "v3_2048gpu.yaml", ["outputs=[result]"])), stream)
     printed = [line.rstrip() for line in stream.getvalue().splitlines()]
     shown = README.split("```")[1].strip().splitlines()
-    assert len(shown) == 11 and [line for line in shown[:-1] if line not in printed] == []
+    assert len(shown) == 12 and [line for line in shown[:-1] if line not in printed] == []
 
 
 def test_every_scenario_named_in_the_readme_exists() -> None:

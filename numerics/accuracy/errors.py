@@ -16,9 +16,10 @@ import numpy as np
 
 from hwmodels import fabric, node
 from hwmodels import tables as calibration
+from hwmodels.beside import SMALL_US
 from hwmodels.collectives import wires
 from hwmodels.op import Attention, Gemm, GroupedGemm, Memory, Op
-from hwmodels.price import BF16, SMALL_US, Pricer
+from hwmodels.price import BF16, Pricer
 from hwmodels.tables import Tables
 from hwmodels.units import MICRO, US_NS
 from numerics.accuracy import deepgemm

@@ -69,9 +69,8 @@ def main(words: Sequence[str] | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     lines = ",\n  ".join(json.dumps(row) for row in rows)
     about = json.dumps(measure.provenance(SHORT) | {"command": "python -m numerics.card.attentions --out DIR"})
-    (folder / "attentions.json").write_text(
-        f'{{\n "about": {about},\n "rows": [\n  {lines}\n ]\n}}\n', encoding="utf-8"
-    )
+    text = f'{{\n "about": {about},\n "rows": [\n  {lines}\n ]\n}}\n'
+    (folder / "attentions.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

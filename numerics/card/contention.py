@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
+from hwmodels.beside import contention_family
 from hwmodels.op import Memory
-from hwmodels.price import contention_family
 from hwmodels.units import GIGA, KIB, KILO, MIB, MS_PER_S, US_NS, US_PER_S
 from numerics.card import needs, rig
 from numerics.kernels.push import hold, push

@@ -38,8 +38,8 @@ are slowed, but not alike (H200: clocks of 1,935 and 1,725 MHz, times of 0.97 an
 PAPER = 0.05
 """Spread of a ratio read off a figure."""
 SOURCE = (
-    "NVIDIA H200, torch 2.11.0+cu130: flash backend (FlashAttention-2) beside cuDNN's; FlashAttention-3 and Triton over "
-    "it as arXiv:2407.08608 (figures 5, 6) and arXiv:2307.08691 (sec 4.1) have them"
+    "NVIDIA H200, torch 2.11.0+cu130: flash backend (FlashAttention-2) beside cuDNN's; FlashAttention-3 and Triton "
+    "over it as arXiv:2407.08608 (figures 5, 6) and arXiv:2307.08691 (sec 4.1) have them"
 )
 ENTRIES = ("numerics.tables.attentions:compared", "numerics.card.attentions:main")
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from hwmodels.beside import contention_family
 from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm, Memory, Op
-from hwmodels.price import contention_family, waves
+from hwmodels.price import waves
 from hwmodels.refused import Refused
 from hwmodels.units import GIGA, MICRO, TERA, US_NS
 from numerics.fits import fixed_effects, relative_least_squares

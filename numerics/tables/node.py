@@ -21,7 +21,7 @@ FAMILIES = {
     "fprop": "gemm_bf16", "dgrad": "gemm_bf16", "wgrad": "gemm_bf16", "attention_forward": "attention",
     "attention_backward": "attention", "elementwise": "memory", "copy": "memory", "norm_forward": "norm",
 }  # fmt: skip
-"""Kernel of `numerics.card.node` -> class of the contention table (hwmodels.price.contention_family)."""
+"""Kernel of `numerics.card.node` -> class of the contention table (hwmodels.beside.contention_family)."""
 COLLECTIVES = "network"
 """Class of what is sent."""
 

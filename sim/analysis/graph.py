@@ -259,11 +259,9 @@ def order(jobs: Sequence[Sequence[Job]], comings: Comings) -> list[Turn]:
     while len(turns) < steps:
         before = len(turns)
         for p, row in enumerate(jobs):
-            for job in row[done[p] :]:
-                if not _came(job.waits, comings, done):
-                    break
-                leaves = () if job.rendezvous else tuple([kind for kind, _ in job.sends])
-                turns.append(Turn(p, done[p], job.waits, leaves))
+            while done[p] < len(row) and _came(row[done[p]].waits, comings, done):
+                job = row[done[p]]
+                turns.append(Turn(p, done[p], job.waits, () if job.rendezvous else tuple([k for k, _ in job.sends])))
                 done[p] += 1
         assert len(turns) > before, "a run that ended has no deadlock"
     return turns

@@ -23,7 +23,7 @@ def validate(words: list[str]) -> int:
     args = parser.parse_args(words)
     rows, left = validate.compare_all(), validate.unanswered()
     if args.format == "markdown":
-        print(page.page(rows, left, validate.readings(rows)), end="")
+        print(page.page(rows, left, validate.readings(rows), records.runs(records.CHECKOUT)), end="")
     elif args.format == "json":
         open_figures = [figure._asdict() for figure in left]
         print(json.dumps({"rows": [table.plain(row) for row in rows], "unanswered": open_figures}, indent=1))
@@ -50,5 +50,7 @@ def _runs(words: list[str]) -> int:
     parser.add_argument("--family", action="append")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+    for flag in ("--write", "--learn", "--rival"):
+        parser.add_argument(flag, action="store_true")
     return runs(parser.parse_args(words))

@@ -11,7 +11,7 @@ from functools import cache, cached_property, partial
 
 from hwmodels.collectives import Hindrance
 from hwmodels.units import NS_PER_S
-from sim.engine.actor import LOCAL, Actor, Job, Route, Sync
+from sim.engine.actor import LOCAL, NOWHERE, Actor, Job, Route, Sync
 from sim.engine.actor import Message as Named
 from sim.engine.beside import slowed
 from sim.engine.events import alone
@@ -21,7 +21,7 @@ from sim.layout.buckets import Reduction, reductions, traffic
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan, relative
 from sim.layout.shards import moves
-from sim.layout.traffic import BACKWARD, FORWARD, Message
+from sim.layout.traffic import BACKWARD, FORWARD
 from sim.models.layer import Unit
 from sim.scenario.values import ChunkTimes
 from sim.schedules.program import Step
@@ -167,23 +167,26 @@ def _jobs(
     plan: Plan, position: int, kits: Sequence[Kit], send: Callable[[int, int, int], tuple[int, Route]]
 ) -> tuple[Job, ...]:
     """The steps of a position with the messages that they wait for and send."""
-    sent: dict[int, list[Message]] = {}
+    sends: dict[int, tuple[tuple[int, int], ...]] = {}
+    routes: dict[int, dict[int, Route]] = {}
     for message in plan.messages.sent[position]:
-        sent.setdefault(message.step, []).append(message)
-    jobs, rendezvous = [], plan.batches is not None
-    for number, kit in enumerate(kits):
-        goes = [(m.output, *send(position, m.target, m.end)) for m in sent.get(number, ())]
-        routes = {output: route for output, _, route in goes if route.ends}
-        sends = tuple([(output, ns) for output, ns, _ in goes])
-        jobs.append(Job(kit.chunk, _waits(plan, position, number), sends, routes, kit.windows, rendezvous))
-    return tuple(jobs)
+        step, output = message.step, message.output
+        ns, route = send(position, message.target, message.end)
+        sends[step] = (*sends.get(step, ()), (output, ns))
+        if route.ends:
+            routes.setdefault(step, {})[output] = route
+    rendezvous = plan.batches is not None
+    return tuple([
+        Job(kit.chunk, _waits(plan, position, n), sends.get(n, ()), routes.get(n, NOWHERE), kit.windows, rendezvous)
+        for n, kit in enumerate(kits)
+    ])  # fmt: skip
 
 
 def _waits(plan: Plan, position: int, number: int) -> tuple[Named, ...]:
     """Messages that a position waits for before a step; before the number after the last: when all are done."""
     batches = plan.batches
     awaited = batches[position][number] if batches else plan.messages.awaited.get((position, number), ())
-    return tuple([(m.position, m.step, m.output) for m in awaited])
+    return tuple([message[:3] for message in awaited])  # position, step, output
 
 
 def _send(plan: Plan, machine: Machine | None, source: int, target: int, stage: int) -> tuple[int, Route]:

@@ -76,7 +76,7 @@ class Wire:
         idle, leaving = not self.queue, self.leaving
         if len(leaving) > 1:
             leaving.sort(key=lambda load: (load.kind == REDUCE, load.step, load.kind))
-        if any(load.kind != REDUCE for load in leaving):
+        if self.queue and any(load.kind != REDUCE for load in leaving):
             self._before_reductions(leaving)
         else:
             self.queue.extend(leaving)

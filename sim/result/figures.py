@@ -55,9 +55,16 @@ FIGURES = {
     "worst_memory.rank": "rank of the highest peak, where loads were drawn",
     "memory_beside.cuda_context|nccl_buffers|fragmentation.*": "lowest and highest bytes that a device holds beside "
     "its peak, on stacks whose libraries these are: stated spreads, which decide nothing (sim.analysis.overheads)",
-    "intervals_90.*": "90 % interval [low, high] of the figure of that name",
+    "intervals_90.*": "90 % interval [low, high] of the figure of that name: by prices and by what the model leaves "
+    "out; of phases_s and bubble_fraction by prices alone",
     "intervals_90.*.*": "its ends, or the interval of one of its parts",
     "intervals_90.*.*.*": "ends of that",
+    "interval_parts.prices|left_out.*": "seconds of the step [low, high] by either part alone: prices as uncertain as "
+    "their sources say, and what measured runs were off beyond that (sim.analysis.left_out)",
+    "interval_parts.class.kind|stack|generation|scale": "the run's class: dense or mixture, software, GPUs, how many",
+    "interval_parts.learned_on": "the narrowest class around it with published runs, whose errors the second part is",
+    "interval_parts.groups": "how many those are, a layout once",
+    "interval_parts.unsaid.*": "deciding keys that the scenario leaves to the stack, each of which widens that part",
     "tornado.*.*": "causes of the interval, largest first: cause, spread, and seconds of the step when it is dearer by "
     "its spread (step_s) or cheaper (cheaper_s)",
     "communication.*.*": "each exchange, message and ring: name, where, seconds with its links to itself (alone_s), of "

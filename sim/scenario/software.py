@@ -29,8 +29,8 @@ class StackForm(Form):
     dispatcher: Literal["alltoall", "deepep", "hybridep"] | None = None
     """How megatron sends tokens to experts: alltoall (NCCL; the default), deepep or hybridep."""
     attention: Literal["cudnn", "flash2", "flash3", "triton", "unfused"] | None = None
-    """Of torch and megatron: whose attention runs: cudnn (the default), flash2 or flash3 (FlashAttention-2 and -3; torch's
-    own flash backend is the former), triton (the first FlashAttention in Triton) or unfused (products and a softmax)."""
+    """Of torch and megatron, whose attention runs: cudnn (the default), flash2 or flash3 (FlashAttention-2 and -3;
+    torch's flash backend is the former), triton (the first FlashAttention in Triton), unfused (products, a softmax)."""
     loss_parallel: bool | None = None
     """Of torch: ranks of a tensor group share the loss, each with its part of the logits (the default), or each gathers
     all of them."""

@@ -26,7 +26,7 @@ def chart(rows: Sequence[Row]) -> str:
     parts: list[str] = []
     y = TOP
     for name, members in groupby(rows, key=lambda row: row.group):
-        parts.append(_text(16, y + HEAD - 10, name, size=13, weight="bold"))
+        parts.append(text(16, y + HEAD - 10, name, size=13, weight="bold"))
         y += HEAD
         for row in members:
             parts.append(_row(row, y))
@@ -45,12 +45,12 @@ def _x(ratio: float) -> float:
 
 def _head() -> str:
     """Title and legend."""
-    parts = [_text(16, 28, "Predicted over published", size=17, weight="bold")]
+    parts = [text(16, 28, "Predicted over published", size=17, weight="bold")]
     x = 16
     for kind, meaning in MEANING.items():
-        parts += [_dot(x + 5, 50, kind), _text(x + 16, 54, meaning, colour=FAINT)]
+        parts += [_dot(x + 5, 50, kind), text(x + 16, 54, meaning, colour=FAINT)]
         x += 34 + 6 * len(meaning)
-    parts += [_bar(x, x + 24, 50), _text(x + 32, 54, "90 % interval", colour=FAINT)]
+    parts += [_bar(x, x + 24, 50), text(x + 32, 54, "90 % interval", colour=FAINT)]
     return "\n".join(parts)
 
 
@@ -60,17 +60,17 @@ def _axis(bottom: int) -> str:
     for ratio in TICKS:
         x, colour = _x(ratio), FAINT if ratio == 1 else LINES
         parts.append(f'<line x1="{x}" x2="{x}" y1="{TOP}" y2="{bottom}" stroke="{colour}"/>')
-        parts.append(_text(x, TOP - 8, f"{ratio:g}", colour=FAINT, anchor="middle"))
+        parts.append(text(x, TOP - 8, f"{ratio:g}", colour=FAINT, anchor="middle"))
     return "\n".join(parts)
 
 
 def _row(row: Row, y: int) -> str:
     middle = y + LINE // 2
-    parts = [_text(LABELS, middle + 4, row.quantity, anchor="end")]
+    parts = [text(LABELS, middle + 4, row.quantity, anchor="end")]
     if row.low is not None and row.high is not None:
         parts.append(_bar(_x(row.low / row.published), _x(row.high / row.published), middle))
     parts.append(_dot(_x(row.predicted / row.published), middle, row.input))
-    parts.append(_text(WIDTH - 16, middle + 4, error(row), colour=FAINT, anchor="end"))
+    parts.append(text(WIDTH - 16, middle + 4, error(row), colour=FAINT, anchor="end"))
     return "\n".join(parts)
 
 
@@ -82,7 +82,7 @@ def _dot(x: float, y: int, kind: str) -> str:
     return f'<circle cx="{x}" cy="{y}" r="3.6" fill="{FILL[kind]}" stroke="{BLUE}" stroke-width="1.3"/>'
 
 
-def _text(
+def text(
     x: float, y: int, words: str, size: int = 11, colour: str = INK, anchor: str = "start", weight: str = "normal"
 ) -> str:
     look = f'font-size="{size}" fill="{colour}" text-anchor="{anchor}" font-weight="{weight}"'

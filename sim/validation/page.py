@@ -12,25 +12,38 @@ MISSES = 12
 INTRODUCTION = """\
 # Validation: predicted beside published
 
-Written by `python -m sim validate --write`; do not edit. Every published or measured figure that the simulator answers,
-with the 90 % interval that the spread of prices gives where there is one. *Input* says whether the published figure was
-used to predict it: no means that nothing was fitted to it, partly that it is made of inputs. Nothing depends on these
-errors: no test asks for a published figure to be met, closed forms aside. That predictions do not move unnoticed is
-another question; `tests/golden/predictions.json` answers it.
+Written by `python -m sim validate --write`; do not edit. First published training runs by kind, then every published or
+measured figure that the simulator answers, with its 90 % interval where there is one. *Input* says whether the
+published figure was used to predict it: no means that nothing was fitted to it, partly that it is made of inputs.
+Nothing depends on these errors: no test asks for a published figure to be met, closed forms aside. That predictions do
+not move unnoticed is another question; `tests/golden/predictions.json` answers it.
 
-An interval says what uncertain prices do to the answer, not what the model leaves out: where a published figure lies
-outside, something is missing or a spread is too small. *Inside* counts the published figures that lie in their
-interval; nine of ten should.
+The interval of a step holds both uncertain prices and what the model leaves out, as far as training runs of its class
+were off ([how it is learned](RUNS.md#intervals)); those of parts of a step, of kernels and of exchanges hold prices
+alone, so where a published figure lies outside one, something is missing or a spread is too small. *Inside* counts the
+published figures that lie in their interval; nine of ten should.
+"""
+RUNS = """\
+## Training runs
+
+Steps simulated beside steps measured, medians over layouts, none of them an input; rows, families, misses and their
+reasons are in [RUNS.md](RUNS.md). *Closed form*: the rival, a formula of an afternoon.
+
+![Predicted over measured, run by run](runs.svg)
+"""
+FIGURES = """\
+## Figures
 
 ![Predicted over published, row by row](validation.svg)
 """
 
 
-def page(rows: Sequence[Row], unanswered: Sequence[Unanswered], readings: str = "") -> str:
-    """The whole document. readings: of the first group, which follow it."""
+def page(rows: Sequence[Row], unanswered: Sequence[Unanswered], readings: str = "", runs: str = "") -> str:
+    """The whole document. readings: of the first group, which follow it. runs: the table of training runs by kind."""
     groups = [_group(name, list(members)) for name, members in groupby(rows, key=lambda row: row.group)]
     groups[1:1] = [readings] if readings else []
-    return "\n".join([INTRODUCTION, _summary(rows, unanswered), _misses(rows), *groups, _open(unanswered)])
+    head = [INTRODUCTION, *([RUNS, runs, ""] if runs else []), FIGURES]
+    return "\n".join([*head, _summary(rows, unanswered), _misses(rows), *groups, _open(unanswered)])
 
 
 def _summary(rows: Sequence[Row], unanswered: Sequence[Unanswered]) -> str:

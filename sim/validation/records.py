@@ -14,12 +14,22 @@ from sim.validation.table import markdown
 CHECKOUT = Path(__file__).parent.parent.parent
 GOLDEN = Path("tests", "golden", "predictions.json")
 PAGE, CHART, README = Path("docs", "VALIDATION.md"), Path("docs", "validation.svg"), Path("README.md")
+RUNS = Path("docs", "RUNS.md")
 START, END = "<!-- validate -->\n", "\n<!-- /validate -->"
+RUNS_START, RUNS_END = "<!-- runs -->\n", "\n<!-- /runs -->"
+"""Around the table of training runs, wherever it stands."""
 
 
 def golden(rows: Sequence[Row]) -> dict[str, float]:
     """Predictions by id, to four significant digits."""
     return {row.id: float(f"{row.predicted:.4g}") for row in rows}
+
+
+def runs(root: Path) -> str:
+    """The table of training runs by kind, as their page has it; "" where there is none."""
+    file = root / RUNS
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    return text.split(RUNS_START)[1].split(RUNS_END)[0] if RUNS_START in text else ""
 
 
 def differences(before: Mapping[str, float], now: Mapping[str, float]) -> list[str]:
@@ -32,17 +42,18 @@ def differences(before: Mapping[str, float], now: Mapping[str, float]) -> list[s
 
 
 def documents(
-    rows: Sequence[Row], headlines: Sequence[Row], unanswered: Sequence[Unanswered], readme: str, readings: str = ""
-) -> dict[Path, str]:
-    """Path in the checkout -> content. `readme`: the README as it is; `readings`: see `page`. Raises Refused when the
-    README has no marks."""
+    rows: Sequence[Row], headlines: Sequence[Row], unanswered: Sequence[Unanswered], readme: str, readings: str = "",
+    table: str = "",
+) -> dict[Path, str]:  # fmt: skip
+    """Path in the checkout -> content. `readme`: the README as it is; `readings`, `table` (of runs): see `page`.
+    Raises Refused when the README has no marks."""
     if START not in readme or END not in readme:
         marks = f"{START.strip()} and {END.strip()}"
         raise Refused(f"{README}: the marks {marks} are missing; put them around the table")
     before, after = readme.split(START)[0], readme.split(END)[1]
     return {
         GOLDEN: json.dumps(golden(rows), indent=1) + "\n",
-        PAGE: page(rows, unanswered, readings),
+        PAGE: page(rows, unanswered, readings, table),
         CHART: chart(rows),
         README: before + START + markdown(headlines) + END + after,
     }
@@ -55,7 +66,7 @@ def write(
     readme, held = root / README, root / GOLDEN
     if not readme.is_file() or not (root / "pyproject.toml").is_file():
         raise Refused(f"{root}: no {README} and pyproject.toml here; --write needs a checkout of the source")
-    texts = documents(rows, headlines, unanswered, readme.read_text(encoding="utf-8"), readings)
+    texts = documents(rows, headlines, unanswered, readme.read_text(encoding="utf-8"), readings, runs(root))
     before = json.loads(held.read_text(encoding="utf-8")) if held.is_file() else {}
     try:
         for path, content in texts.items():

@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwmodels import fabric, node, op, tables
+from hwmodels.beside import contention_family
 from hwmodels.collectives import exchange_seconds, wires
 from hwmodels.device import Device
 from hwmodels.formats import PLAIN_E4M3
 from hwmodels.links import PUBLISHED
 from hwmodels.op import AllToAll, Attention, Collective, Gemm, GroupedGemm, HostCopy, HostUpdate, Memory, Op, Send
-from hwmodels.price import RUNGS, SPREAD, Price, Pricer, contention_family, waves
+from hwmodels.price import RUNGS, SPREAD, Price, Pricer, waves
 from hwmodels.refused import Refused
 from hwmodels.units import seconds_to_ns
 

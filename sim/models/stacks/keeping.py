@@ -14,8 +14,8 @@ from sim.models.blocks.mla import Latent
 from sim.models.layer import Unit
 from sim.models.stacks.again import Tensor, total
 from sim.models.stacks.cudnn import Shared
-from sim.models.stacks.unfused import MASK
 from sim.models.stacks.deepseek import mamba
+from sim.models.stacks.unfused import MASK
 
 Mixer = Heads | Latent | Mamba | None
 CUBLAS = 32 * 2**20

@@ -57,8 +57,8 @@ GRAPHED = ("attention", "router", "network", "mamba")
 with or without moe_preprocess; mlp; mamba)."""
 
 UNFUSED = "unfused"
-"""Attention as two batched products with a masked softmax and a dropout between them, each tensor in memory (Megatron-LM
-without flash attention: megatron/core/transformer/dot_product_attention.py)."""
+"""Attention as two batched products with a masked softmax and a dropout between them, each tensor in memory
+(Megatron-LM without flash attention: megatron/core/transformer/dot_product_attention.py)."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def _product(name: str, m: int, n: int, k: int, direction: str) -> Kernel:
 
 
 def _passed(op: Attention, reads: int) -> tuple[float, float]:
-    """Bytes of a row that a kernel on scores reads, of so many tensors, and writes; of half of it where it is causal."""
+    """Bytes of a row that a kernel on scores reads, of so many tensors, and writes; half is read where it is causal."""
     row = PLAIN_BF16.row_bytes(_rows(op)[1])
     return reads * row * (0.5 if op.causal else 1.0), row
 

@@ -1,15 +1,19 @@
 """Rows simulated: one after another or a few at a time, each with its error or why it was refused."""
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from time import process_time
 from traceback import print_exception
+from typing import Any, NamedTuple
 
 from hwmodels.refused import Refused, plain
+from sim.analysis import left_out
+from sim.scenario.values import Scenario
 from sim.simulation import run as simulate
+from sim.validation.rival import rival
 from sim.validation.runs.rows import Run
 from sim.validation.runs.scenario import Mapped, mapped
 
@@ -17,63 +21,129 @@ FAILED = "a bug of ours: "
 """Begins the reason of a row whose simulation failed, which is nobody's wrong input."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a row. predicted_s, low_s, high_s: seconds of its step and the ends of the 90 % interval, None
-    where it was refused. peak_bytes: of the fullest rank, and fits: in its GPU. defaults, notes: as `Mapped` has them.
-    refused: why, or "". cpu_s: what simulating it took."""
+class Answer(NamedTuple):
+    """What a scenario comes to. step_s, low_s, high_s: seconds of its step and the ends of the 90 % interval, None
+    where it was refused. parts: `interval_parts` of result.json. peak_bytes: of the fullest rank, and fits: in its GPU.
+    rival_s: the step by the closed form, where it was asked. refused: why, or "". cpu_s: what it took."""
 
-    run: Run
-    predicted_s: float | None = None
+    step_s: float | None = None
     low_s: float | None = None
     high_s: float | None = None
+    parts: Mapping[str, Any] = {}
     peak_bytes: int | None = None
     fits: bool = True
-    defaults: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    rival_s: float | None = None
     refused: str = ""
     cpu_s: float = 0.0
+
+
+NOTHING = Answer()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a row; NOTHING: it was not asked. defaults, notes: as `Mapped` has them. own: ends of the 90 %
+    interval that the file's other runs give, in seconds, where they are enough."""
+
+    run: Run
+    answer: Answer = NOTHING
+    defaults: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    own: tuple[float, float] | None = None
+
+    @property
+    def predicted_s(self) -> float | None:
+        """Seconds of the step."""
+        return self.answer.step_s
+
+    @property
+    def refused(self) -> str:
+        """Why there is none."""
+        return self.answer.refused
 
     @property
     def error(self) -> float | None:
         """Relative: predicted / measured - 1."""
-        if self.predicted_s is None or self.run.step_s is None:
-            return None
-        return self.predicted_s / self.run.step_s - 1
+        return self._off(self.answer.step_s)
+
+    @property
+    def rival(self) -> float | None:
+        """The same of the closed form."""
+        return self._off(self.answer.rival_s)
+
+    def _off(self, step_s: float | None) -> float | None:
+        return None if step_s is None or self.run.step_s is None else step_s / self.run.step_s - 1
 
     @property
     def inside(self) -> bool:
         """Whether the measured step lies in the interval."""
-        low, step, high = self.low_s, self.run.step_s, self.high_s
+        low, step, high = self.answer.low_s, self.run.step_s, self.answer.high_s
         return low is not None and step is not None and high is not None and low <= step <= high
 
 
-def outcome(run: Run) -> Outcome:
-    """A row, simulated. What is refused is an outcome; so is what fails, a bug of ours, whose traceback goes to stderr
-    and says of which row: the other rows are answered all the same."""
+def renewed(outcome: Outcome) -> Outcome:
+    """With the interval that is learned by now."""
+    answer, parts = outcome.answer, outcome.answer.parts
+    if answer.step_s is None or not parts:
+        return outcome
+    low, high = left_out.reach(answer.step_s, parts["prices"], left_out.Class(**parts["class"]), len(parts["unsaid"]))
+    return replace(outcome, answer=answer._replace(low_s=low, high_s=high))
+
+
+class Row(NamedTuple):
+    """A run as a scenario, or why it is none."""
+
+    run: Run
+    mapped: Mapped | None
+    scenario: Scenario | None
+    refused: str = ""
+
+    def outcome(self, answer: Answer) -> Outcome:
+        """With what its scenario comes to."""
+        said = self.mapped
+        return Outcome(self.run, answer, said.defaults if said else (), said.notes if said else ())
+
+
+def row(run: Run) -> Row:
+    """What is refused says why, and so does what fails (see `outcome`)."""
+    said = None
     try:
-        row = mapped(run)
+        said = mapped(run)
+        return Row(run, said, said.scenario)
     except Refused as refused:
-        return Outcome(run, refused=_reason(refused))
-    try:
-        return _simulated(run, row)
-    except Refused as refused:
-        return Outcome(run, defaults=row.defaults, notes=row.notes, refused=_reason(refused))
+        return Row(run, said, None, _reason(refused))
     except Exception as error:
-        error.add_note(f"row {run.id}: {dict(row.plain)}")
-        print_exception(error)
-        what = plain(f"{FAILED}{type(error).__name__}: {error}")
-        return Outcome(run, defaults=row.defaults, notes=row.notes, refused=what)
+        return Row(run, said, None, _failure(run.id, error))
 
 
-def _simulated(run: Run, row: Mapped) -> Outcome:
+def outcome(run: Run, beside: bool = False) -> Outcome:
+    """A row, simulated. What is refused is an outcome; so is what fails, a bug of ours, whose traceback goes to stderr
+    and says of which row: the other rows are answered all the same. beside: whether the closed form is asked too."""
+    said = row(run)
+    return said.outcome(_answer(run.id, said.scenario, beside) if said.scenario else Answer(refused=said.refused))
+
+
+def _answer(name: str, scenario: Scenario, beside: bool) -> Answer:
     start = process_time()
-    summary = simulate(row.scenario, interval=True).summary
-    low, high = (summary["intervals_90"] or {}).get("step_time_s") or (None, None)
-    return Outcome(
-        run, summary["step_time_s"], low, high, int(summary["worst_memory"]["peak_bytes"]), not summary["infeasible"],
-        row.defaults, row.notes, cpu_s=process_time() - start,
-    )  # fmt: skip
+    try:
+        summary = simulate(scenario, interval=True).summary
+        low, high = (summary["intervals_90"] or {}).get("step_time_s") or (None, None)
+        peak, fits = int(summary["worst_memory"]["peak_bytes"]), not summary["infeasible"]
+        return Answer(
+            summary["step_time_s"], low, high, summary["interval_parts"], peak, fits,
+            rival(scenario) if beside else None, cpu_s=process_time() - start,
+        )  # fmt: skip
+    except Refused as refused:
+        return Answer(refused=_reason(refused))
+    except Exception as error:
+        return Answer(refused=_failure(name, error))
+
+
+def _failure(name: str, error: Exception) -> str:
+    """A bug of ours, with its traceback on stderr."""
+    error.add_note(f"row {name}")
+    print_exception(error)
+    return plain(f"{FAILED}{type(error).__name__}: {error}")
 
 
 def _reason(refused: Refused) -> str:
@@ -81,18 +151,31 @@ def _reason(refused: Refused) -> str:
     return str(refused).splitlines()[0].removeprefix("<mapping>: ")
 
 
-def outcomes(rows: Sequence[Run], jobs: int, progress: Callable[[int], None] = lambda done: None) -> Iterator[Outcome]:
-    """Of all rows, in no order. progress: is given how many are done."""
+def outcomes(
+    runs: Sequence[Run], jobs: int, progress: Callable[[int], None] = lambda done: None, beside: bool = False
+) -> Iterator[Outcome]:
+    """Of all rows, in no order. Rows that are the same scenario (releases of one recipe) are simulated once. progress:
+    is given how many rows are done. beside: see `outcome`."""
+    alike: dict[str, list[Row]] = {}
+    for said in map(row, runs):
+        alike.setdefault(said.scenario.scenario_hash if said.scenario else said.run.id, []).append(said)
+    done = 0
+    for key, answer in _answers({key: rows[0] for key, rows in alike.items()}, jobs, beside):
+        yield from (said.outcome(answer) for said in alike[key])
+        done += len(alike[key])
+        progress(done)
+
+
+def _answers(rows: Mapping[str, Row], jobs: int, beside: bool) -> Iterator[tuple[str, Answer]]:
+    """Of rows by a key, refused ones first."""
+    asked = {key: said.scenario for key, said in rows.items() if said.scenario}
+    yield from ((key, Answer(refused=said.refused)) for key, said in rows.items() if not said.scenario)
     if jobs == 1:
-        for done, run in enumerate(rows, 1):
-            yield outcome(run)
-            progress(done)
+        yield from ((key, _answer(rows[key].run.id, scenario, beside)) for key, scenario in asked.items())
         return
     with ProcessPoolExecutor(jobs, get_context("spawn"), gc.set_threshold, (200_000,)) as pool:
-        waiting = [pool.submit(outcome, run) for run in rows]
+        waiting = {pool.submit(_answer, rows[key].run.id, scenario, beside): key for key, scenario in asked.items()}
         try:
-            for done, future in enumerate(as_completed(waiting), 1):
-                yield future.result()
-                progress(done)
+            yield from ((waiting[future], future.result()) for future in as_completed(waiting))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

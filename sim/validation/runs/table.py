@@ -3,13 +3,13 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from io import StringIO
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sim.experiments.table import text as aligned
-from sim.validation.runs.outcome import Outcome
+from sim.validation.runs.outcome import Answer, Outcome
 from sim.validation.runs.rows import Run
 
 WORST = 10
@@ -20,17 +20,20 @@ PARTS = re.compile(r"\d[\d,.]*|'[^']*'|\[[^]]*\]")
 
 class Sum(NamedTuple):
     """What the rows of a group come to. rows: given. asked: of them with a layout, a step and confidence. ran: of
-    those. error: median absolute relative error of the step. bias: median relative error. inside: runs whose measured
-    step lies in the 90 % interval. large: runs that need more memory than their GPUs have. defaults: median number of
-    keys that a run's row does not say."""
+    those. layouts: of those that ran, each once, however many releases ran it. error: median over layouts of the
+    absolute relative error of the step. bias: of the relative error. inside: runs whose measured step lies in the 90 %
+    interval. rival: as error, of the closed form. large: runs that need more memory than their GPUs have. defaults:
+    median number of keys that a run's row does not say."""
 
     group: str
     rows: int
     asked: int
     ran: int
+    layouts: int
     error: float | None
     bias: float | None
     inside: int
+    rival: float | None
     large: int
     defaults: float | None
 
@@ -38,12 +41,27 @@ class Sum(NamedTuple):
 def total(group: str, rows: int, outcomes: Sequence[Outcome]) -> Sum:
     """Of rows that are asked."""
     ran = [each for each in outcomes if each.error is not None]
-    errors = [each.error or 0.0 for each in ran]
+    errors = by_layout(ran, lambda each: each.error)
+    rivals = by_layout(ran, lambda each: each.rival)
     return Sum(
-        group, rows, len(outcomes), len(ran), median(map(abs, errors)) if ran else None,
-        median(errors) if ran else None, sum(each.inside for each in ran), sum(not each.fits for each in ran),
+        group, rows, len(outcomes), len(ran), len(errors), typical(errors), median(errors) if errors else None,
+        sum(each.inside for each in ran), typical(rivals), sum(not each.answer.fits for each in ran),
         median(len(each.defaults) for each in ran) if ran else None,
     )  # fmt: skip
+
+
+def by_layout(outcomes: Sequence[Outcome], error: Callable[[Outcome], float | None]) -> list[float]:
+    """Of each layout the median of its runs' errors, signed; a row without a group is one by itself."""
+    layouts: dict[str, list[float]] = {}
+    for each in outcomes:
+        if (off := error(each)) is not None:
+            layouts.setdefault(each.run.group or each.run.id, []).append(off)
+    return [median(errors) for errors in layouts.values()]
+
+
+def typical(errors: Sequence[float]) -> float | None:
+    """Median of what they are without signs."""
+    return median(map(abs, errors)) if errors else None
 
 
 def totals(rows: Sequence[Run], outcomes: Sequence[Outcome]) -> list[Sum]:
@@ -56,19 +74,24 @@ def totals(rows: Sequence[Run], outcomes: Sequence[Outcome]) -> list[Sum]:
     return [*each, total("all", len(rows), outcomes)]
 
 
-HEAD = ("rows of", "given", "asked", "ran", "refused", "median error", "signed", "inside 90 %", "too large", "unsaid")
+HEAD = (
+    "rows of", "given", "asked", "ran", "refused", "layouts", "median error", "signed", "inside 90 %", "rival",
+    "too large", "unsaid",
+)  # fmt: skip
 
 
 def cells(part: Sum) -> list[str]:
     """A line of the table; see HEAD."""
     inside = f"{part.inside} ({part.inside / part.ran:.0%})" if part.ran else ""
     return [
-        part.group, str(part.rows), str(part.asked), str(part.ran), str(part.asked - part.ran), _share(part.error, ""),
-        _share(part.bias, "+"), inside, str(part.large), "" if part.defaults is None else f"{part.defaults:g}",
+        part.group, str(part.rows), str(part.asked), str(part.ran), str(part.asked - part.ran), str(part.layouts),
+        share(part.error, ""), share(part.bias, "+"), inside, share(part.rival, ""), str(part.large),
+        "" if part.defaults is None else f"{part.defaults:g}",
     ]  # fmt: skip
 
 
-def _share(value: float | None, sign: str) -> str:
+def share(value: float | None, sign: str) -> str:
+    """In per cent, or nothing."""
     return "" if value is None else f"{value:{sign}.1%}".replace("-0.0%", "+0.0%")
 
 
@@ -109,12 +132,41 @@ SHORT = ("row", "family", "model", "GPUs", "precision", "layout", "simulated, s"
 
 def text(rows: Sequence[Run], outcomes: Sequence[Outcome]) -> str:
     """For a terminal: families, why rows were refused, the worst."""
-    blocks = [aligned([list(HEAD), *map(cells, totals(rows, outcomes))])]
+    lines = [list(HEAD), *map(cells, totals(rows, outcomes))]
+    if not any(each.rival is not None for each in outcomes):
+        lines = [[cell for head, cell in zip(HEAD, line, strict=True) if head != "rival"] for line in lines]
+    blocks = [aligned(lines)]
     if refused := reasons(outcomes):
         blocks.append("Refused:\n" + "\n".join(f"  {n} x {why} (such as {run})" for n, why, run in refused))
     if far := worst(outcomes):
         blocks.append("Furthest off:\n" + aligned([list(SHORT), *map(line, far)]))
     return "\n\n".join(blocks)
+
+
+def unasked(run: Run) -> Outcome:
+    """Of a row that says too little."""
+    return Outcome(run, Answer(refused=f"not asked: the row {run.lacking}"))
+
+
+def plain(rows: Sequence[Run], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """For JSON: a value a row, in the order of the rows. predicted, published: seconds of the step; reason: why nothing
+    is predicted, or null."""
+    known = {each.run.id: each for each in outcomes}
+    return [_plain(known.get(run.id) or unasked(run)) for run in rows]
+
+
+def _plain(each: Outcome) -> dict[str, Any]:
+    run, answer = each.run, each.answer
+    ran = each.error is not None
+    return {
+        "id": run.id, "family": run.family, "group": run.group, "model": run.model, "gpu": run.gpu, "gpus": run.gpus,
+        "unit": "s", "predicted": answer.step_s, "published": run.step_s, "error": each.error,
+        "interval_90": [answer.low_s, answer.high_s] if ran else None, "inside": each.inside if ran else None,
+        "interval_90_own": list(each.own) if each.own else None, "interval_parts": answer.parts or None,
+        "peak_memory_bytes": answer.peak_bytes, "fits": answer.fits if ran else None,
+        "rival": answer.rival_s, "rival_error": each.rival, "defaults": list(each.defaults), "notes": list(each.notes),
+        "reason": answer.refused or None,
+    }  # fmt: skip
 
 
 COLUMNS = (
@@ -130,11 +182,12 @@ def written(rows: Sequence[Run], outcomes: Sequence[Outcome]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for run in rows:
-        each = known.get(run.id) or Outcome(run, refused=f"not asked: the row {run.lacking}")
+        each = known.get(run.id) or unasked(run)
         ran = each.error is not None
         writer.writerow([
-            run.id, run.family, run.model, run.gpu, run.gpus, run.step_s, each.predicted_s, each.error, each.low_s,
-            each.high_s, each.inside if ran else "", each.peak_bytes, each.fits if ran else "", run.memory_published,
+            run.id, run.family, run.model, run.gpu, run.gpus, run.step_s, each.predicted_s, each.error,
+            each.answer.low_s, each.answer.high_s, each.inside if ran else "", each.answer.peak_bytes,
+            each.answer.fits if ran else "", run.memory_published,
             "; ".join(each.defaults), "; ".join(each.notes), each.refused,
         ])  # fmt: skip
     return out.getvalue()

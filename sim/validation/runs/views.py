@@ -32,6 +32,36 @@ def kinds(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, list[Outcome]]]:
     yield "mixtures, all others", [each for each in mixtures if each not in ours]
 
 
+TORCH = ("llm-foundry", "torchtitan", "nemo-automodel")
+"""Families whose rows ran plain torch, sharded."""
+
+
+def sixths(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, list[Outcome]]]:
+    """The few kinds that a reader asks for; each row is in one."""
+    parts: dict[str, list[Outcome]] = {name: [] for name in SIXTHS}
+    for each in outcomes:
+        parts[_sixth(each)].append(each)
+    yield from parts.items()
+
+
+SIXTHS = (
+    "dense, recipes of NVIDIA", "dense, MLPerf", "dense, A100", "dense, other software and proxies",
+    "mixtures, Blackwell", "mixtures, H100",
+)  # fmt: skip
+
+
+def _sixth(each: Outcome) -> str:
+    """Its name in SIXTHS."""
+    run = each.run
+    if mixture(each):
+        return SIXTHS[4] if run.gpu[:2] in ("GB", "B2", "B3") else SIXTHS[5]
+    if run.gpu.startswith("A100"):
+        return SIXTHS[2]
+    if run.family in ("mlperf", "mlperf-v6"):
+        return SIXTHS[1]
+    return SIXTHS[3] if run.family in (*TORCH, "simumax-b200", "papers", "primus") else SIXTHS[0]
+
+
 def layouts(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, list[Outcome]]]:
     """Groups by what a layout has; a row may be in several."""
     yield "tensor > 1", [each for each in outcomes if (each.run.tensor or 1) > 1]
@@ -81,6 +111,32 @@ def strong(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return sorted(rows, key=lambda each: (each.run.gpu, each.run.gpus or 0))
 
 
+class Gain(NamedTuple):
+    """Sequences a second on the most GPUs over those on the fewest, of one kind of GPU."""
+
+    gpu: str
+    fewest: int
+    most: int
+    measured: float
+    simulated: float
+    rival: float | None
+
+
+def gains(outcomes: Sequence[Outcome]) -> Iterator[Gain]:
+    """Of strong scaling, a GPU after the other."""
+    ran = [each for each in strong(outcomes) if each.error is not None]
+    for gpu in dict.fromkeys(each.run.gpu for each in ran):
+        rows = [each for each in ran if each.run.gpu == gpu]
+        few, many = rows[0].run, rows[-1].run
+        if (few.gpus or 0) < (many.gpus or 0):
+            more = (many.sequences or 0) / (few.sequences or 1)
+            steps = [[each.run.step_s, each.answer.step_s, each.answer.rival_s] for each in (rows[0], rows[-1])]
+            pairs = zip(*steps, strict=True)
+            measured, simulated, rival = (one / other * more if one and other else None for one, other in pairs)
+            assert measured and simulated
+            yield Gain(gpu, few.gpus or 0, many.gpus or 0, measured, simulated, rival)
+
+
 class Series(NamedTuple):
     """Runs that differ in GPUs and have as many sequences a GPU. measured, simulated: the step on the most over that on
     the fewest, less 1."""
@@ -120,5 +176,5 @@ def _recipe(each: Outcome) -> tuple[object, ...]:
 def memory(outcomes: Sequence[Outcome]) -> Iterator[tuple[Outcome, float]]:
     """Runs whose row gives the memory of a GPU, with that in bytes: allocated where both are given."""
     for each in outcomes:
-        if each.peak_bytes and (size := BYTES.search(each.run.memory_published)):
+        if each.answer.peak_bytes and (size := BYTES.search(each.run.memory_published)):
             yield each, float(size[1].replace(",", "")) * UNITS[size[2]]

@@ -391,13 +391,13 @@ def peak_of(path: Path) -> int:
 
 
 def test_a_longer_run_takes_no_more_memory_than_its_rows(tmp_path: Path) -> None:
-    """Steps of a real trace again and again, 1 and 4 MB: what is added is the packed rows, an eighth of the text."""
+    """Steps of a real trace again and again, 2 and 10 MB: what is added is the packed rows, an eighth of the text."""
     spec = importlib.util.spec_from_file_location("importing", Path(__file__).parents[2] / "bench" / "importing.py")
     assert spec and spec.loader
     importing = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(importing)
     sizes, peaks = [], []
-    for mb in (1, 4):
+    for mb in (2, 10):
         importing.write(tmp_path / "steps.json", mb * 1_000_000)
         sizes.append((tmp_path / "steps.json").stat().st_size)
         peaks.append(peak_of(tmp_path / "steps.json"))

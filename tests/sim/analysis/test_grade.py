@@ -36,7 +36,7 @@ def test_a_run_of_bounds_says_so(words: tuple[str, ...], grade: str, why: str) -
 def test_the_interval_counts_what_the_warning_says(words: tuple[str, ...], slower: str) -> None:
     """A bound is never beaten; a step whose products take as much longer as the line says is inside."""
     found = sim.run("v2_lite", [*LITE, "cluster.fabric=null", *words]).summary
-    step, (low, high) = found["step_time_s"], found["intervals_90"]["step_time_s"]
+    step, (low, high) = found["step_time_s"], found["interval_parts"]["prices"]
     products = [c for c in found["tornado"] if "products (roofline)" in c["cause"]]
     assert slower in found["price_warning"] and "the 90 % interval counts that" in found["price_warning"]
     assert step < low < step + sum(c["step_s"] for c in products) < high

@@ -43,8 +43,8 @@ WHILE = {
     "heat": ("faults=[{kind: thermal, at: 6, slower: 1.6, start: 20 ms, time_constant: 20 ms}]",),
 }
 SLOWED = UNEVEN | WHILE
-LARGEST = 4
-"""Causes that are checked."""
+LARGEST = 2
+"""Causes that are checked one by one; all are at once below."""
 
 
 def at_prices(laid, machine, low, kits):

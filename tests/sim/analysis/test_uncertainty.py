@@ -197,7 +197,8 @@ def test_intervals_are_repeatable_and_move_with_the_seed():
 def test_doubtful_prices_are_a_wider_interval():
     def width(*overrides):
         s = summary(*overrides)
-        return (s["intervals_90"]["step_time_s"][1] - s["intervals_90"]["step_time_s"][0]) / s["step_time_s"]
+        low, high = s["interval_parts"]["prices"]
+        return (high - low) / s["step_time_s"]
 
     assert width("pricing=roofline") > 2 * width()
 

@@ -1,0 +1,113 @@
+"""The second part of the interval: it widens, moves nothing, and is wider where less is said."""
+
+import json
+from dataclasses import replace
+from math import exp, hypot, log
+from unittest.mock import patch
+
+import pytest
+
+import sim
+from sim.analysis import left_out
+from sim.analysis.left_out import Class, Learned, Spread, class_of, joined, learned, reach, unsaid
+from sim.scenario import from_mapping, load
+
+DENSE = {
+    "cluster": {"node": "h100x8", "nodes": 2}, "model": "llama3_8b", "precision": "bf16", "outputs": ["result"],
+    "stack": {"name": "megatron"}, "parallel": {"tensor": 2}, "schedule": "1f1b",
+    "batch": {"sequences": 16, "sequence_length": 2048},
+}  # fmt: skip
+MIXED = {**DENSE, "model": "qwen3_30b_a3b", "parallel": {"expert": 8}}
+SAID = {"recompute": "none", "stack.cuda_graphs": False, "stack.dispatcher": "alltoall", "stack.release": "26.06"}
+TABLE = Learned(("kind", "stack"), 1.0, 1.5, {
+    "": Spread(3, 0.5, 0.5), "dense": Spread(2, 0.1, 0.2), "dense, torch": Spread(1, 0.0, 0.4),
+})  # fmt: skip
+
+
+def told(mapping, *overrides):
+    return sim.run(from_mapping(mapping, overrides)).summary
+
+
+def test_no_centre_moves_by_it():
+    """Every figure that is no interval is the same whatever was learned."""
+    wide = replace(TABLE, unsaid=1.0, classes={"": Spread(0, 3.0, 3.0)})
+    plain = told(DENSE)
+    with patch.object(left_out, "learned", lambda: wide):
+        other = told(DENSE)
+    ends = ("intervals_90", "interval_parts")
+    assert {k: v for k, v in plain.items() if k not in ends} == {k: v for k, v in other.items() if k not in ends}
+    assert plain["intervals_90"]["phases_s"] == other["intervals_90"]["phases_s"]
+    assert other["intervals_90"]["step_time_s"][1] == pytest.approx(plain["step_time_s"] * exp(3), rel=0.05)
+    assert other["interval_parts"]["prices"] == plain["interval_parts"]["prices"]
+
+
+def test_both_parts_add_up_as_independent_causes_a_side_by_itself():
+    low, high = joined(-0.03, 0.03, 1.0, 0.04, 0.0)
+    assert (low, high) == pytest.approx((-hypot(0.03, 0.04), 0.03))
+    assert joined(0.2, 0.4, 0.5, 0.0, 0.0) == pytest.approx(
+        (0.25, 0.35)
+    )  # half of the spread of prices, its middle kept
+    assert joined(-0.1, 0.1, 1.0, 0.0, 0.0) == pytest.approx((-0.1, 0.1))
+
+
+def test_a_run_says_both_parts_and_what_the_second_was_learned_on():
+    with patch.object(left_out, "learned", lambda: TABLE):
+        found = told(DENSE)
+    parts, step = found["interval_parts"], found["step_time_s"]
+    assert parts["class"] == {"kind": "dense", "stack": "megatron", "generation": "hopper", "scale": "cluster"}
+    assert (parts["learned_on"], parts["groups"], parts["unsaid"]) == ("dense", 2, ["recompute", "stack.cuda_graphs"])
+    low, high = (log(end / step) for end in parts["left_out"])
+    assert (low, high) == pytest.approx((-0.1 * 1.5**2, 0.2 * 1.5**2))
+    prices, both = parts["prices"], found["intervals_90"]["step_time_s"]
+    assert both[0] < prices[0] < step < prices[1] < both[1]
+    rates = found["intervals_90"]["tokens_per_day"]
+    assert rates == pytest.approx([found["tokens_per_day"] * step / end for end in reversed(both)])
+    assert found["intervals_90"]["mfu"]["causal"][1] == pytest.approx(found["mfu"]["causal"] * step / both[0])
+
+
+def test_a_class_without_runs_takes_the_one_around_it():
+    torch, other = Class("dense", "torch", "ampere", "node"), Class("mixture", "deepseek", "hopper", "large")
+    assert TABLE.nearest(torch) == ("dense, torch", Spread(1, 0.0, 0.4))
+    assert TABLE.nearest(replace(torch, stack="deepseek"))[0] == "dense" and TABLE.nearest(other)[0] == ""
+    assert other.names(("kind", "stack")) == ["", "mixture", "mixture, deepseek"]
+
+
+def test_what_is_not_said_makes_it_wider_key_by_key():
+    widths = []
+    for said in range(len(SAID) + 1):
+        overrides = [f"{key}={json.dumps(value)}" for key, value in list(SAID.items())[:said]]
+        scenario = from_mapping(MIXED, overrides)
+        assert len(unsaid(scenario)) == len(SAID) - said
+        low, high = reach(10.0, [9.9, 10.1], class_of(scenario), len(unsaid(scenario)))
+        widths.append(high / low)
+    assert widths == sorted(widths, reverse=True) and len(set(widths)) == len(widths)
+
+
+def test_only_keys_that_decide_are_asked_for():
+    dense = from_mapping(DENSE)
+    assert unsaid(dense) == ("recompute", "stack.cuda_graphs")
+    assert unsaid(from_mapping(DENSE, ["stack.cuda_graphs=false", "recompute=full"])) == ()
+    assert unsaid(load("v3_2048gpu")) == ()  # DeepSeek's stack is its own
+    one = from_mapping(MIXED, ["parallel.expert=1", "parallel.tensor=2"])
+    assert "stack.dispatcher" not in unsaid(one) and "stack.release" in unsaid(one)
+
+
+def test_a_resolved_scenario_is_as_sure_as_the_one_it_came_from():
+    for mapping in (DENSE, MIXED):
+        scenario = from_mapping(mapping)
+        assert unsaid(from_mapping(scenario.resolved)) == unsaid(scenario)
+
+
+@pytest.mark.parametrize(("gpus", "scale"), [(1, "node"), (8, "node"), (16, "cluster"), (1024, "large")])
+def test_scale_goes_by_gpus(gpus, scale):
+    node = {"base": "h100x8", "gpus": min(gpus, 8)}
+    mapping = {**DENSE, "cluster": {"node": node, "nodes": max(1, gpus // 8)}, "parallel": {"tensor": 1}}
+    mapping["batch"] = {"sequences": gpus, "sequence_length": 2048}
+    assert class_of(from_mapping(mapping)).scale == scale
+
+
+def test_what_ships_knows_all_runs_and_reaches_to_either_side():
+    table = learned()
+    assert "" in table.classes and table.unsaid > 1 and 0 < table.share <= 1
+    assert all(spread.below >= 0 and spread.above >= 0 for spread in table.classes.values())
+    assert all(name == "" or name.rpartition(", ")[0] in table.classes for name in table.classes)

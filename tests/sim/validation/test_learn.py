@@ -1,0 +1,194 @@
+"""What is learned of published runs: against drawn errors whose spread is known, and against what it promises."""
+
+import json
+from dataclasses import replace
+from math import exp, log
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sim.analysis import left_out
+from sim.analysis.left_out import Class, Learned, Spread
+from sim.validation.runs import learn, own, record
+from sim.validation.runs.learn import Case, Choice, Columns, cases, chosen, judged, pools, spreads
+from sim.validation.runs.outcome import Answer, Outcome, renewed
+from sim.validation.runs.rows import FILE, asked, read
+
+ROWS = list(asked(read(FILE)))
+DENSE, MIXED = Class("dense", "megatron", "hopper", "cluster"), Class("mixture", "megatron", "hopper", "cluster")
+PLAIN = Choice(("kind", "stack"), 3.0, 1.0, 1.1, 1.0)
+
+
+def drawn(count, spread, of=DENSE, families=10, prices=0.0, seed=0, shift=0.0):
+    """Runs of several families whose errors are normal."""
+    random = np.random.default_rng(seed)
+    errors = random.normal(shift, spread, count)
+    return [
+        Case(f"family {n % families}", f"{of.kind} {n}", of, float(error), -prices, prices, 0)
+        for n, error in enumerate(errors)
+    ]
+
+
+def test_many_runs_give_their_own_quantiles():
+    spread = spreads(drawn(4000, 0.1), PLAIN)["dense, megatron"]
+    assert spread.groups == 4000
+    assert (spread.below, spread.above) == pytest.approx((0.1645, 0.1645), rel=0.08)
+
+
+def test_what_prices_explain_is_not_counted_again():
+    """Prices alone are as wide as all of the error: nothing is left; half of it: the rest adds up to it."""
+    some = drawn(4000, 0.1, prices=0.1645)
+    left = spreads(some, PLAIN)["dense, megatron"]
+    assert max(left.below, left.above) < 0.04
+    half = spreads(drawn(4000, 0.1, prices=0.1), PLAIN)["dense, megatron"]
+    assert np.hypot(half.above, 0.1) == pytest.approx(0.1645, rel=0.08)
+
+
+def test_errors_to_one_side_make_an_interval_to_that_side():
+    spread = spreads(drawn(2000, 0.02, shift=0.2), PLAIN)["dense, megatron"]
+    assert spread.below == 0 and spread.above == pytest.approx(0.233, rel=0.05)
+
+
+def test_few_runs_lean_on_those_around_them():
+    """One mixture that was right is no reason to be sure of mixtures."""
+    many = drawn(400, 0.1)
+    few = [Case("family 0", "m", MIXED, 0.0, 0.0, 0.0, 0)]
+    found = spreads([*many, *few], PLAIN)
+    assert found["mixture"].above > 0.5 * found["dense"].above
+    assert spreads([], PLAIN) == {}
+
+
+def test_a_layout_counts_once():
+    """A hundred releases of one layout say as much as one."""
+    some = drawn(60, 0.1)
+    again = [Case("family 0", "same", DENSE, 0.9, 0.0, 0.0, 0, 1 / 100)] * 100
+    once = [Case("family 0", "same", DENSE, 0.9, 0.0, 0.0, 0)]
+    one, other = (spreads([*some, *more], PLAIN)["dense"] for more in (again, once))
+    assert one.above == pytest.approx(other.above, rel=0.02) and one.groups == other.groups == 61
+    outcomes = [Outcome(replace(run, group="g"), ANSWER) for run in ROWS[:4]]
+    assert [case.weight for case in cases(outcomes)] == [0.25] * 4
+
+
+ANSWER = Answer(
+    1.0, 0.9, 1.1, {"prices": [0.95, 1.05], "class": vars(DENSE), "unsaid": ["recompute"]}, 1
+)  # fmt: skip
+
+
+def test_a_family_counts_less_than_its_layouts():
+    """However many a publisher ran: they are wrong together."""
+    one = [Case("large", f"a{n}", DENSE, 0.01, 0.0, 0.0, 0) for n in range(361)]
+    rest = [Case(f"small {n}", f"b{n}", DENSE, 0.4, 0.0, 0.0, 0) for n in range(2)]
+    assert spreads([*one, *rest], PLAIN)["dense"].above > 0.3  # two of 363 layouts, but two of 21 in weight
+
+
+def test_cases_are_logarithms_over_the_predicted_step():
+    (case,) = cases([Outcome(ROWS[0], ANSWER), Outcome(ROWS[1], Answer(refused="no"))])
+    assert case.error == pytest.approx(log(ROWS[0].step_s)) and case.unsaid == 1
+    assert (case.low, case.high) == pytest.approx((log(0.95), log(1.05))) and case.of == DENSE
+
+
+def test_what_is_unsaid_is_taken_out_of_the_spread_and_put_back():
+    some = [case._replace(unsaid=2, error=case.error * 1.3**2) for case in drawn(2000, 0.1)]
+    choice = PLAIN._replace(unsaid=1.3)
+    assert spreads(some, choice)["dense"].above == pytest.approx(0.1645, rel=0.08)
+    (how,) = judged(some, [choice]).values()
+    assert how.inside == pytest.approx(0.9, abs=0.03)
+
+
+def test_a_family_is_judged_by_the_others_alone():
+    """One whose runs are far off lies outside what the others teach, and counts in what the choice becomes."""
+    some = drawn(300, 0.02, families=9)
+    odd = [case._replace(family="odd", group=f"odd {n}", error=0.5) for n, case in enumerate(some[:40])]
+    (how,) = judged([*some, *odd], [PLAIN]).values()
+    assert how.families["odd"] == (40, 0) and how.families["family 1"][1] / how.families["family 1"][0] > 0.8
+    assert how.short == pytest.approx(learn.EACH, abs=0.1)
+
+
+def test_the_choice_keeps_the_promise_where_one_does():
+    some = [*drawn(400, 0.05, prices=0.05), *drawn(200, 0.15, MIXED, prices=0.05, seed=1)]
+    choice, how = chosen(some)
+    assert how.short == 0 and learn.PROMISE[0] <= how.inside <= learn.PROMISE[1]
+    assert how.halves["dense"] < how.halves["mixture"] < exp(0.35)
+    assert choice.levels in learn.LEVELS
+    again, _ = chosen(some)
+    assert again == choice
+
+
+def test_a_wider_stretch_is_a_wider_interval():
+    choices = [PLAIN._replace(stretch=stretch) for stretch in learn.STRETCH]
+    inside = [how.inside for how in judged(drawn(300, 0.1), choices).values()]
+    assert inside == sorted(inside) and inside[0] < inside[-1]
+
+
+def test_remainders_are_signed_and_never_beyond_the_error():
+    some = drawn(50, 0.1, prices=0.05)
+    beyond, errors = Columns(some).beyond(1.0, 1.1), Columns(some).of("error")
+    assert (np.abs(beyond) <= np.abs(errors)).all() and (beyond * errors >= 0).all()
+    assert set(pools(some, beyond, PLAIN)) == {"", "dense", "dense, megatron"}
+
+
+# --- a user's own runs ------------------------------------------------------------------------------------------------
+
+SHIPS = Learned(("kind",), 1.0, 1.1, {"": Spread(5, 0.3, 0.3)})
+
+
+def test_own_runs_need_enough_layouts_and_never_themselves():
+    few, many = drawn(learn.ENOUGH, 0.01), drawn(40, 0.01, seed=2)
+    assert set(learn.own(few, SHIPS)) == {None}
+    ends = list(learn.own(many, SHIPS))
+    assert all(end and end[1] - end[0] < 0.6 for end in ends)
+    odd = [many[0]._replace(error=2.0), *many[1:]]
+    assert next(iter(learn.own(odd, SHIPS))) == pytest.approx(ends[0])  # its own error is not in its interval
+
+
+def test_own_intervals_say_what_was_done():
+    rows = [replace(run, group=f"g{n}") for n, run in enumerate(ROWS[:20])]
+    steps = [run.step_s / (1.2 + 0.01 * n) for n, run in enumerate(rows)]
+    parts = [{**ANSWER.parts, "prices": [0.95 * step, 1.05 * step]} for step in steps]
+    answers = [ANSWER._replace(step_s=step, parts=part) for step, part in zip(steps, parts, strict=True)]
+    outcomes = [Outcome(run, answer) for run, answer in zip(rows, answers, strict=True)]
+    owned, lines = own.owned(outcomes)
+    inside = sum(each.own[0] <= each.run.step_s <= each.own[1] for each in owned)
+    assert inside >= 17 and all(each.own[1] < 1.5 * each.predicted_s for each in owned)
+    assert "dense: 20 layouts" in lines[0] and f"{inside} of 20 runs inside" in lines[0]
+    _, lines = own.owned(outcomes[:3])
+    assert "3 layouts ran, fewer than" in lines[0]
+
+
+# --- what ships -------------------------------------------------------------------------------------------------------
+
+
+def test_the_record_says_what_it_was_learned_on_and_by_which_program():
+    held = record.held()
+    assert held["runs"]["digest"] == record.digest(FILE), "the runs moved: python -m sim validate --runs FILE --learn"
+    assert held["program"] == record.digest(*record.PROGRAM), (
+        "the program moved: python -m sim validate --runs FILE --learn"
+    )
+    assert held["runs"]["asked"] == len(ROWS)
+
+
+def test_the_promise_is_kept_on_families_that_were_left_out():
+    judged_ = record.held()["judged"]
+    low, high = learn.PROMISE
+    assert low <= judged_["inside"] <= high
+    large = {name: inside / rows for name, (rows, inside) in judged_["families"].items() if rows >= learn.LARGE}
+    assert len(large) > 4 and min(large.values()) >= learn.EACH, large
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path, monkeypatch):
+    outcomes = [
+        Outcome(replace(run, group=f"g{n}", step_s=1 + 0.01 * (n % 9)), ANSWER) for n, run in enumerate(ROWS[:60])
+    ]
+    content = record.record(FILE, outcomes)
+    monkeypatch.setattr(left_out, "FILE", tmp_path / "left_out.json")
+    Path(left_out.FILE).write_text(record.text(content), encoding="utf-8")
+    left_out.learned.cache_clear()
+    try:
+        assert left_out.learned().levels == content["levels"]
+        wider = renewed(outcomes[0])
+        assert wider.answer.step_s == 1.0 and (wider.answer.low_s, wider.answer.high_s) != (0.9, 1.1)
+        assert "learned on 60 runs of 60 layouts" in record.kept(content)
+        assert json.loads(record.text(content))["runs"]["file"] == FILE.name
+    finally:
+        left_out.learned.cache_clear()
