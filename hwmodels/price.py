@@ -246,8 +246,8 @@ def _settled(pricer: Pricer, tables: Tables | None, op: Op, quote: Quote) -> Quo
     own, more = without_sums(d, op) if tables else (op, 0.0)
     if kernels.fitted(pricer.published, tables, op):
         return quote._replace(us=_no_faster(d, part, own, quote).us + more)
-    held = scaled(d, tables, quote, own.bytes(), kernels.reached(pricer.published, tables, op))
-    quote = _no_faster(d, part, own, held._replace(us=sibling.paced(d, tables, op, held.us, pricer.compute_sms)))
+    held = scaled(d, tables, quote, own.bytes(), kernels.reached(pricer.published, tables, own))
+    quote = _no_faster(d, part, own, held._replace(us=sibling.paced(d, tables, own, held.us, pricer.compute_sms)))
     more += 0.0 if isinstance(op, OFF_DEVICE) else first_bytes_us(d, tables, op)
     return quote._replace(us=max(0.0, quote.us + more)) if more else quote
 
