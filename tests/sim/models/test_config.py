@@ -187,7 +187,7 @@ def test_a_capacity_acts_on_drawn_loads_alone(tmp_path):
 
 
 def test_experts_in_a_latent_space(tmp_path):
-    """Nemotron-3 Super (huggingface.co/nvidia/NVIDIA-Nemotron-3-Super-120B-A12B-BF16, config.json): the size that ships."""
+    """Nemotron-3 Super's configuration (huggingface.co/nvidia/NVIDIA-Nemotron-3-Super-120B-A12B-BF16) is what ships."""
     pattern = "MEMEMEM*EMEMEMEM*EMEMEMEM*EMEMEMEMEM*EMEMEMEMEM*EMEMEMEMEM*EMEMEMEMEM*EMEMEMEM*EMEMEMEME"
     published = {
         "architectures": ["NemotronHForCausalLM"], "hidden_size": 4096, "num_hidden_layers": 88, "vocab_size": 131072,
