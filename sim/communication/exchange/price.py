@@ -60,7 +60,7 @@ def of_tokens(op: AllToAll, to_nodes: Rows, to_ranks: Rows, links: Wires) -> flo
 
 @lru_cache(maxsize=4096)
 def _seconds(fidelity: Fidelity, op: AllToAll, links: Wires, sms: int) -> float:
-    if fidelity.model == KERNEL and op.by == HYBRIDEP and op.group_nodes == 1 and sms:
+    if fidelity.model == KERNEL and op.by == HYBRIDEP and sms:
         return hybrid.seconds(op, links, sms)
     if fidelity.model == KERNEL and op.by == NCCL_SENDS and fidelity.nccl:
         return fidelity.nccl.take(Collective("all_to_all", op.bytes(), op.group, op.group_nodes), links).seconds

@@ -170,7 +170,13 @@ def _strong(outcomes: Sequence[Outcome]) -> str:
         if each.predicted_s and run.step_s:
             cells = [f"{run.gpus} x {run.gpu}", str(run.sequences), f"{each.predicted_s:.3g}", f"{run.step_s:.4g}"]
             lines.append([*cells, f"{each.error:+.1%}", table.share(each.rival, "+")])
-    return _table(("DeepSeek-V3 on", "sequences", "simulated, s", "measured, s", "error", "rival"), lines)
+    said = [
+        f"From {g.fewest} to {g.most:,} {g.gpu}s x{g.measured:.1f} sequences a second measured, x{g.simulated:.1f} "
+        f"simulated{f', x{g.rival:.1f} by the rival' if g.rival else ''}."
+        for g in views.gains(outcomes)
+    ]  # fmt: skip
+    table_ = _table(("DeepSeek-V3 on", "sequences", "simulated, s", "measured, s", "error", "rival"), lines)
+    return "\n".join([*said, "", table_])
 
 
 def _weak(outcomes: Sequence[Outcome]) -> str:

@@ -75,8 +75,8 @@ def mapped(run: Run) -> Mapped:
     if refused := next((each.refused for each in said if each.refused), ""):
         raise Refused(refused)
     keys = {key: value for each in said for key, value in each.keys.items()}
-    stack = software.stack(family["stack"], keys.get("precision", PRECISION))
     own = _of_model(family, run)
+    stack = software.stack(own.get("stack", family["stack"]), keys.get("precision", PRECISION))
     row = family.get("rows", {}).get(run.id, {}).get("keys", {})
     keys = {**family.get("keys", {}), **own.get("keys", {}), **_layout_string(run, own, keys), **keys, **row}
     keys = {key: value for key, value in keys.items() if key not in MATTERS or MATTERS[key](run, stack)}

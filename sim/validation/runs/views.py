@@ -111,6 +111,32 @@ def strong(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return sorted(rows, key=lambda each: (each.run.gpu, each.run.gpus or 0))
 
 
+class Gain(NamedTuple):
+    """Sequences a second on the most GPUs over those on the fewest, of one kind of GPU."""
+
+    gpu: str
+    fewest: int
+    most: int
+    measured: float
+    simulated: float
+    rival: float | None
+
+
+def gains(outcomes: Sequence[Outcome]) -> Iterator[Gain]:
+    """Of strong scaling, a GPU after the other."""
+    ran = [each for each in strong(outcomes) if each.error is not None]
+    for gpu in dict.fromkeys(each.run.gpu for each in ran):
+        rows = [each for each in ran if each.run.gpu == gpu]
+        few, many = rows[0].run, rows[-1].run
+        if (few.gpus or 0) < (many.gpus or 0):
+            more = (many.sequences or 0) / (few.sequences or 1)
+            steps = [[each.run.step_s, each.answer.step_s, each.answer.rival_s] for each in (rows[0], rows[-1])]
+            pairs = zip(*steps, strict=True)
+            measured, simulated, rival = (one / other * more if one and other else None for one, other in pairs)
+            assert measured and simulated
+            yield Gain(gpu, few.gpus or 0, many.gpus or 0, measured, simulated, rival)
+
+
 class Series(NamedTuple):
     """Runs that differ in GPUs and have as many sequences a GPU. measured, simulated: the step on the most over that on
     the fewest, less 1."""

@@ -7,6 +7,7 @@ from sim.validation.runs.scenario import mapped
 
 ROWS = {run.id: run for run in read(FILE)}
 NCCL, RESULT = {"collectives": "nccl"}, ["result"]
+HYBRIDEP = NCCL | {"sms": 32}
 REDUCED = {"gradients": True, "parameters": True}
 V3_STATES = {"moments": "bf16", "gradients": "bf16"}
 V3_LAYOUT = "Et*4|(t*4|)*14tmL"
@@ -30,7 +31,7 @@ EXPECTED = {
         "stack": {"name": "megatron", "dispatcher": "hybridep", "cuda_graphs": True}, "precision": "mxfp8",
         "parallel": {"zero": 1, "pipeline": 2, "expert": 32}, "schedule": {"name": "interleaved", "chunks": 8},
         "placement": V3_LAYOUT, "batch": batch(15360, 4096), "recompute": "none", "states": V3_STATES,
-        "overlap": {**REDUCED, "expert": True}, "routing": {"kind": "balanced"},
+        "overlap": {**REDUCED, "expert": True}, "routing": {"kind": "balanced"}, "comm": HYBRIDEP,
     },
     # a layout of the preset that the row does not name
     "MB-084": {
@@ -41,6 +42,7 @@ EXPECTED = {
         "parallel": {"zero": 1, "pipeline": 4, "expert": 64}, "schedule": {"name": "interleaved", "chunks": 4},
         "placement": V3_LAYOUT, "batch": batch(4096, 4096), "recompute": {"modules": ["mlp"]},
         "states": V3_STATES, "overlap": {**REDUCED, "expert": False}, "routing": {"kind": "balanced"},
+        "comm": HYBRIDEP,
     },
     # MLPerf: 128 slots for 126 layers, two other things that count as layers
     "MLP-003": {

@@ -123,6 +123,16 @@ def test_weak_scaling_takes_runs_with_as_many_sequences_a_gpu():
     assert series.measured == pytest.approx(0.1) and series.simulated == pytest.approx(0.05)
 
 
+def test_strong_scaling_is_in_sequences_a_second():
+    """The batch grows a little with the GPUs: what counts is time a sequence."""
+    rows = {run.gpus: run for run in ROWS if run.family == "mlperf-v6" and run.gpu == "GB200"}
+    few, many = rows[512], rows[8192]
+    steps = few.step_s, few.step_s * (many.sequences / few.sequences) / 8
+    (gain,) = views.gains([Outcome(run, Answer(step)) for run, step in zip((few, many), steps, strict=True)])
+    assert (gain.fewest, gain.most, gain.rival) == (512, 8192, None)
+    assert gain.simulated == pytest.approx(8) and gain.measured == pytest.approx(9.46, rel=0.01)
+
+
 def test_memory_is_what_was_allocated_in_any_unit():
     smx, ab = replace(BY_ID["SMX-007"]), replace(BY_ID["TT-001"], memory_published="68,704 MB")
     sizes = [size for _, size in views.memory([Outcome(each, Answer(1.0, peak_bytes=1)) for each in (smx, ab)])]
