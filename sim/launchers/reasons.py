@@ -77,7 +77,8 @@ IDLE = (
         bias_activation_fusion bias_dropout_fusion transformer_engine mcore_gpt megatron_amp_O2"""),
     ("goes with something that this job has not", """
         moe_ffn_hidden_size moe_router_topk moe_layer_freq moe_shared_expert_intermediate_size moe_router_num_groups
-        moe_router_group_topk moe_router_score_function moe_router_enable_expert_bias moe_expert_capacity_factor
+        moe_router_group_topk moe_latent_size moe_router_score_function moe_router_enable_expert_bias
+        moe_expert_capacity_factor
         moe_token_dispatcher_type moe_enable_deepep moe_flex_dispatcher_backend moe_router_force_load_balancing
         q_lora_rank kv_lora_rank qk_head_dim qk_pos_emb_head_dim v_head_dim mamba_state_dim mamba_head_dim
         mamba_num_groups mamba_num_heads recompute_method recompute_num_layers recompute_modules exp_avg_dtype
@@ -150,7 +151,6 @@ MUTE = {
     "openai_gelu": "is told as gelu, which takes the same time",
     "heterogeneous_layers_config_path": "all layers follow one pattern here",
     "spec": "layers are those that the other flags say",
-    "moe_latent_size": "experts of a latent width are not modelled",
     "mtp_use_repeated_layer": "prediction modules have their own weights here",
     "linear_attention_freq": "linear attention is not modelled",
     "experimental_attention_variant": "is not modelled; attention is what the other flags say",

@@ -263,9 +263,11 @@ def _experts(s: Settings, kinds: list[str], wide: int) -> dict[str, Any]:
         "experts": _routed(s), "experts_per_token": s.whole("moe_router_topk", 2),
         "expert_intermediate": s.whole("moe_ffn_hidden_size", wide),
         "shared_intermediate": s.whole("moe_shared_expert_intermediate_size", 0, least=0),
+        "expert_latent": s.whole("moe_latent_size", 0, least=0),
         "score": s.word("moe_router_score_function", "softmax", ("softmax", "sigmoid")),
         "groups": s.whole("moe_router_num_groups", 1), "groups_per_token": s.whole("moe_router_group_topk", 1),
         "capacity": s.number("moe_expert_capacity_factor", 0.0),
     }  # fmt: skip
-    unsaid = {"shared_intermediate": 0, "score": "softmax", "groups": 1, "groups_per_token": 1, "capacity": 0.0}
+    unsaid = {"shared_intermediate": 0, "expert_latent": 0, "score": "softmax", "groups": 1, "groups_per_token": 1,
+              "capacity": 0.0}  # fmt: skip
     return {key: value for key, value in keys.items() if key not in unsaid or value != unsaid[key]}

@@ -195,6 +195,7 @@ def _nemotron_h(c: _Given) -> Model:
     if "moe" in words:
         shared = c.read("n_shared_experts", 1) * c.read("moe_shared_expert_intermediate_size")
         routed = _routed(c, "n_routed_experts", "moe_intermediate_size", shared_intermediate=shared) | _grouped(c)
+        routed |= {"expert_latent": width} if (width := c.read("moe_latent_size", 0)) else {}
     return {
         **_attending(c), "rotary": 0, "pattern": _pattern(words), "intermediate": c.read("intermediate_size"),
         "activation": _activation(c.read("mlp_hidden_act", "relu2"), gated=False),

@@ -42,6 +42,7 @@ from tests.sim.launchers.launched import arguments
                                                        "qk_nope": 128, "qk_rope": 64, "v_head": 128}),
         ("--num-experts 4", {"pattern": "attention+moe", "experts": 4, "experts_per_token": 2,
                              "expert_intermediate": 4096, "intermediate": None, "expert_bias": True}),
+        ("--num-experts 4 --moe-latent-size 256", {"expert_latent": 256}),
         ("--num-experts 4 --moe-layer-freq 2", {"pattern": "attention+moe attention+dense", "intermediate": 4096}),
         ("--num-experts 4 --moe-layer-freq ([0]*3+[1]*5)", {"pattern": "attention+moe", "dense_layers": 3}),
         ("--num-experts 4 --moe-expert-capacity-factor 1.5", {"capacity": 1.5}),

@@ -14,7 +14,7 @@ from sim.analysis.notes import notes
 from sim.experiments.unfelt import unfelt
 from sim.models.config import ARCHITECTURES, model_of
 from sim.models.family import family, main_units, weights
-from sim.scenario import SCENARIOS, load, models
+from sim.scenario import SCENARIOS, from_mapping, load, models
 
 CONFIGS = Path(__file__).parents[4] / "shared" / "cases" / "configs"
 GIVEN = sorted(path.stem for path in CONFIGS.glob("*.json") if path.stem != "counts")
@@ -184,3 +184,19 @@ def test_a_capacity_acts_on_drawn_loads_alone(tmp_path):
         simulation.run(load(path, [*words, *more]), False).summary["step_time_s"] for more in ([], ["model.capacity=0"])
     )
     assert cut < free
+
+
+def test_experts_in_a_latent_space(tmp_path):
+    """Nemotron-3 Super's configuration (huggingface.co/nvidia/NVIDIA-Nemotron-3-Super-120B-A12B-BF16) is what ships."""
+    pattern = "MEMEMEM*EMEMEMEM*EMEMEMEM*EMEMEMEMEM*EMEMEMEMEM*EMEMEMEMEM*EMEMEMEMEM*EMEMEMEM*EMEMEMEME"
+    published = {
+        "architectures": ["NemotronHForCausalLM"], "hidden_size": 4096, "num_hidden_layers": 88, "vocab_size": 131072,
+        "num_attention_heads": 32, "num_key_value_heads": 2, "head_dim": 128, "intermediate_size": 5376,
+        "hybrid_override_pattern": pattern, "n_routed_experts": 512, "n_shared_experts": 1, "num_experts_per_tok": 22,
+        "moe_intermediate_size": 2688, "moe_shared_expert_intermediate_size": 5376, "moe_latent_size": 1024,
+        "mamba_num_heads": 128, "mamba_head_dim": 64, "n_groups": 8, "ssm_state_size": 128, "conv_kernel": 4,
+        "chunk_size": 128, "tie_word_embeddings": False, "n_group": 1, "topk_group": 1,
+    }  # fmt: skip
+    shape = load(written(tmp_path, "config.json", **{"config.json".replace(".", "_dot_"): published})).model
+    shipped = from_mapping({**SCENARIO, "model": "nemotron3_super_120b_a12b"}).model
+    assert shape.expert_latent == shipped.expert_latent == 1024 and total(shape) == total(shipped)

@@ -65,7 +65,8 @@ EXPECTED = {
         "stack": {"name": "megatron", "dispatcher": "hybridep", "cuda_graphs": True},
         "parallel": {"zero": 1, "pipeline": 4, "tensor": 2, "expert": 32},
         "schedule": {"name": "interleaved", "chunks": 4}, "placement": V3_LAYOUT, "batch": batch(15360, 4096),
-        "recompute": {"modules": ["mlp"]}, "overlap": {**REDUCED, "expert": True},
+        "recompute": {"modules": ["mlp"]}, "overlap": {**REDUCED, "expert": True, "buckets": "268435456 B"},
+        "states": {"gradients": "bf16"},
     },
     # a proxy of 12 layers, heads for tokens over a node
     "SMX-038": {
@@ -87,11 +88,12 @@ EXPECTED = {
         "schedule": {"name": "1f1b"}, "batch": batch(512, 8192, 16), "recompute": "full", "states": TITAN_STATES,
         "overlap": {**REDUCED, "tensor": False},
     },
-    # float8 of TransformerEngine under FSDP: torch has no kernels for it
+    # TransformerEngine's modules and DeepEP under FSDP2: kernels of the megatron stack
     "AUTO-007": {
-        "cluster": h100(1), "model": {"base": "qwen3_30b_a3b"}, "stack": {"name": "torch"}, "precision": "bf16",
+        "cluster": h100(1), "model": {"base": "qwen3_30b_a3b"}, "precision": "bf16",
+        "stack": {"name": "megatron", "dispatcher": "deepep"},
         "parallel": {"zero": 3, "expert": 8}, "schedule": {"name": "1f1b"}, "batch": batch(512, 4096, 4),
-        "overlap": REDUCED, "routing": {"kind": "balanced"},
+        "overlap": REDUCED, "recompute": "full", "routing": {"kind": "balanced"},
     },
     # tensor and sequence parallelism on one node of A100s, no data parallelism: nothing of it to overlap
     "PAP-039": {
