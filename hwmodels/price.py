@@ -198,7 +198,7 @@ class Pricer:
 
     def _slow_down(self, asked: Tables | None, op: Op, family: str) -> float:
         """How many times as long beside the other side. asked: the tables that the operation is priced by."""
-        if isinstance(op, AllToAll):
+        if isinstance(op, AllToAll) and family == "exchange":
             row = asked.exchanges.get(op.beside) if asked else None
             # the table's stretch is over the closed form; in-situ time stays what was measured, whatever the model
             bare = self.exchange(op, self.wires, ENOUGH_SMS)  # none where a group is one rank and only links count

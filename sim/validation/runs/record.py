@@ -50,7 +50,8 @@ def kept(content: dict[str, Any]) -> str:
         f"learned on {content['runs']['ran']} runs of {content['runs']['layouts']} layouts: classes by "
         f"{', '.join(content['levels'])}; {content['share']:.0%} of the spread of prices, x{content['unsaid']:g} for "
         f"each deciding key unsaid, remainders x{content['stretch']:g}",
-        f"each family judged by the others: {judged['inside']:.1%} inside (promised {low:.0%} to {high:.0%})",
+        f"each family judged by the others: {judged['inside']:.1%} inside (promised {low:.0%} to {high:.0%}), "
+        f"{judged['inside'] * content['runs']['ran'] / content['runs']['asked']:.1%} where a refused row is a miss",
     ]  # fmt: skip
     if few:
         lines.append(

@@ -26,10 +26,10 @@ def written(path, *names, **changes):
 
 
 def test_json_is_a_list_of_rows_with_intervals_that_hold_the_prediction_of_the_run(tmp_path, capsys):
-    path = written(tmp_path / "runs.csv", "MLP-039", "MB-014", "PRI-002")
+    path = written(tmp_path / "runs.csv", "MLP-039", "MB-003", "PRI-002")
     assert main(["validate", "--runs", path, "--format", "json"]) == 0
     rows = {row["id"]: row for row in json.loads(capsys.readouterr().out)}
-    assert list(rows) == ["MB-014", "MLP-039", "PRI-002"]
+    assert list(rows) == ["MB-003", "MLP-039", "PRI-002"]
     ran = rows["MLP-039"]
     assert ran["error"] == pytest.approx(ran["predicted"] / ran["published"] - 1)
     low, high = ran["interval_90"]
