@@ -6,7 +6,8 @@ over cuDNN's on Hopper; `python -m numerics calibrate --attention DIR` writes it
 logarithm of the length, at the nearest width.
 
 On other cards: an Ampere card's attention was published for FlashAttention-2's own instructions (mma.sync), and the
-likeness of such cards is from those, so there flash2 is what tables say and the others keep their distance to it.
+tables of such cards (hwmodels.kernels) are from those, so there flash2 is what tables say and the others keep their
+distance to it.
 """
 
 import json

@@ -10,7 +10,7 @@ BF16 = "bf16"
 def contention_family(op: Op, us: float) -> str:
     """Class of the contention table an operation belongs to."""
     if isinstance(op, AllToAll):
-        return "exchange"
+        return "network" if op.collective else "exchange"
     if isinstance(op, Attention):
         return "attention"
     if isinstance(op, Gemm | GroupedGemm):

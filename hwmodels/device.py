@@ -22,20 +22,37 @@ FORMATS = ("fp8", "bf16", "tf32", "fp32", "mxfp8", "nvfp4")
 LEVELS = ("registers", "shared_memory", "l2", "hbm", "host")
 """The memory hierarchy, nearest first. Registers and shared memory are per SM, the rest per device."""
 
+L3 = "l3"
+"""A level between the L2 cache and the memory that some devices have: the cache that all of their dies share."""
+
 FOLLOWS = "follows the SMs and the clock"
 """In the source of a peak that was stated for other ones."""
 
 PACE = {"sms": "", "clock": "frequency"}
 """What a peak is proportional to, and its dimension."""
 
-KEYS = ("name", "architecture", "tables", "siblings", "sms", "clock", "power", "spread", "peak_flops", *LEVELS)
+KEYS = (
+    "name",
+    "architecture",
+    "tables",
+    "siblings",
+    "dies",
+    "sms",
+    "clock",
+    "power",
+    "spread",
+    "peak_flops",
+    *LEVELS,
+    L3,
+)
 
 
 @dataclass(frozen=True)
 class MemoryLevel:
     """One level of the hierarchy: bytes held, seconds to the first byte of a load, bytes/s of reads when streaming.
 
-    Of one SM for registers and shared memory (the L1 cache shares its storage); of the device for the others.
+    Of one SM for registers and shared memory (the L1 cache shares its storage); of the device for the others, all dies
+    together.
     """
 
     capacity_bytes: int
@@ -47,8 +64,10 @@ class MemoryLevel:
 class Device:
     """One GPU. clock_hz: boost clock of the SMs. peak_flops: format -> dense FLOP/s, only formats it has.
 
-    tables: folder of its calibration tables under hwmodels/tables, or None. siblings: tables that may be transferred to
-    it, in order: each answers for the kinds of kernel that those before it lack. power_w: what it may draw, 0 where
+    l3: cache behind the L2 caches of its dies, or None. dies: that compute; descriptive, as prices are of whole
+    devices. tables: folder of its calibration tables under hwmodels/tables, or None. siblings: tables that may be
+    transferred to it, in order: each answers for the kinds of kernel that those before it lack. power_w: what it may
+    draw, 0 where
     that is not told. spread: relative standard deviation of the speed of such cards. figures: dotted key of the
     document -> the number with its provenance.
     """
@@ -63,11 +82,18 @@ class Device:
     l2: MemoryLevel
     hbm: MemoryLevel
     host: MemoryLevel
+    l3: MemoryLevel | None = None
+    dies: int = 1
     tables: str | None = None
     siblings: tuple[str, ...] = ()
     power_w: float = 0.0
     spread: float = 0.0
     figures: Mapping[str, Figure] = field(default_factory=dict, hash=False, repr=False)
+
+    @property
+    def cache(self) -> MemoryLevel:
+        """The last level before the memory, which a whole kernel shares."""
+        return self.l3 or self.l2
 
 
 def load(name: str) -> Device:
@@ -144,6 +170,8 @@ def read(reading: Reading) -> Device:
         clock_hz=reading.quantity("frequency", "clock"),
         peak_flops=_peaks(reading),
         **{level: _level(reading, level) for level in LEVELS},
+        l3=_level(reading, L3) if reading.content(L3) is not None else None,
+        dies=reading.count("dies") if reading.content("dies") is not None else 1,
         tables=_tables(reading),
         siblings=_siblings(reading),
         power_w=reading.quantity("power", "power") if reading.content("power") is not None else 0.0,

@@ -10,7 +10,8 @@ MEMORY = {
 LEVELS = {
     "registers": "of the registers of an SM",
     "shared_memory": "of the shared memory and L1 cache of an SM",
-    "l2": "of the second-level cache",
+    "l2": "of the second-level cache, of all dies",
+    "l3": "of a third-level cache, which all dies share; left out where there is none",
     "hbm": "of the device's memory",
     "host": "of the host's memory, for one GPU",
 }
@@ -30,6 +31,7 @@ DEVICE: dict[str, str] = {
     "architecture": "Its generation, such as hopper.",
     "tables": "Folder of hwmodels/tables with its measured times.",
     "siblings": "Devices whose tables are carried over, in order, where it has none for a kind of kernel.",
+    "dies": "Compute dies; descriptive; left out, one.",
     "sms": "Streaming multiprocessors.",
     "clock": "Boost clock of the SMs.",
     "power": "Power limit, which sets the clock under sustained load; left out: as the card's whose tables price it.",

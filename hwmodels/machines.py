@@ -31,7 +31,8 @@ DEVICES = """
 `priced by` names the tables that prices come from: a card's own first, then its siblings', transferred and graded so.
 Cards without either are priced by the roofline, which is a bound: on AMD's cards published products take two to four
 times as long (below). So an AMD card looks faster here than it is, also beside one with tables. The idle time between
-kernels is the H800's everywhere.
+kernels is the H800's everywhere. All this is of the project's own kernels; those of a vendor's library (the stacks
+torch and megatron) were published of most cards, AMD's too, and are priced by that (PRICES.md, "A vendor's kernels").
 """
 
 NODES = """
@@ -100,7 +101,7 @@ def page() -> str:
     """The whole page, Markdown."""
     parts = [
         HEAD, DEVICES,
-        _table("device|SMs|clock GHz|BF16 TFLOP/s|FP8|TF32|FP32|HBM GB|TB/s|L2 MiB|priced by", _devices()),
+        _table("device|SMs|clock GHz|BF16 TFLOP/s|FP8|TF32|FP32|HBM GB|TB/s|L2 MiB|L3 MiB|dies|priced by", _devices()),
         NODES, _table("node|device|GPUs|between GPUs|GB/s|reached|NICs a GPU|GB/s|reached|host GB/s", _nodes()),
         FABRICS, _table("fabric|kind|planes|ports|Gb/s|NICs|switches|under a leaf|across|SHARP", _fabrics()),
         TRUST, "\n## Figures and their sources\n\nWhat each document states itself; the rest is its base's.\n",
@@ -122,6 +123,7 @@ def _devices() -> Iterator[list[str]]:
         yield [
             name, f"{d.sms}", f"{d.clock_hz / GIGA:.3g}", *peaks, f"{d.hbm.capacity_bytes / GIGA:.0f}",
             f"{d.hbm.bandwidth_bytes_per_s / TERA:.3g}", f"{d.l2.capacity_bytes / MIB:.0f}",
+            f"{d.l3.capacity_bytes / MIB:.0f}" if d.l3 else "–", f"{d.dies}",
             ", ".join(order) or "roofline",
         ]  # fmt: skip
 

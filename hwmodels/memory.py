@@ -15,19 +15,21 @@ forward by 0.83 of the time that 8 bytes need at HBM's bandwidth (20 shapes of S
 
 
 def streaming(device: Device) -> float:
-    """Bytes/s at which memory is read: what comes from HBM passes the L2 cache."""
-    return min(device.hbm.bandwidth_bytes_per_s, device.l2.bandwidth_bytes_per_s)
+    """Bytes/s at which memory is read: what comes from HBM passes the caches before it."""
+    rates = device.hbm.bandwidth_bytes_per_s, device.cache.bandwidth_bytes_per_s, device.l2.bandwidth_bytes_per_s
+    return min(rates)
 
 
 def traffic(device: Device, op: Op) -> float:
-    """Bytes of HBM at least: each operand once, and a product's more often where too little of it fits in the L2 cache.
+    """Bytes of HBM at least: each operand once, and a product's more often where too little of it fits in the last
+    cache before HBM (an L3 cache where there is one: the L2 cache of one die says nothing of HBM).
 
     No order of the steps of [m, k] x [k, n] moves less than 2 m n k / sqrt(S) - 2 S elements through a cache of S
     (Smith et al., A tight I/O lower bound for matrix multiplication, arXiv:1702.02017).
     """
     if not isinstance(op, Gemm | GroupedGemm):
         return op.bytes()
-    cache, element = device.l2.capacity_bytes, 1.0 if op.precision == "fp8" else 2.0
+    cache, element = device.cache.capacity_bytes, 1.0 if op.precision == "fp8" else 2.0
     return max(op.bytes(), element * op.flop() / math.sqrt(cache / element) - 2 * cache)
 
 

@@ -134,6 +134,11 @@ class AllToAll(NamedTuple):
     kernels: int = 2
     by: str = ""
 
+    @property
+    def collective(self) -> bool:
+        """Whether it is one of NCCL's collectives."""
+        return self.by == NCCL_SENDS
+
     def flop(self) -> float:
         return 0.0
 

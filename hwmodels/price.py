@@ -14,13 +14,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from hwmodels import library, likeness, sibling, unlike
+from hwmodels import kernels, library, sibling, unlike
 from hwmodels import tables as calibration
 from hwmodels.attention import CUDNN
 from hwmodels.beside import contention_family
 from hwmodels.blocks import BLOCKS, FP8, at_peak
 from hwmodels.collectives import ENOUGH_SMS, Wires, exchange_seconds
 from hwmodels.device import Device
+from hwmodels.kernels import Kernels
 from hwmodels.links import PUBLISHED, over_links
 from hwmodels.memory import first_bytes_us, streaming, traffic, without_sums
 from hwmodels.nccl.library import Library
@@ -132,7 +133,12 @@ class Pricer:
         """The device's tables and its siblings', in the order they are asked: the library's before the project's."""
         if self.mode == "roofline":
             return ()
-        return (*([calibration.given(self.own)] if self.own else []), *likeness.shelf(self.device, self.library))
+        return (*([calibration.given(self.own)] if self.own else []), *kernels.shelf(self.device, self.library))
+
+    @cached_property
+    def published(self) -> Kernels | None:
+        """The library's kernels on the device as they were published, where no tables of it are the device's own."""
+        return None if self.mode == "roofline" else kernels.kernels(self.device, self.library)
 
     @cached_property
     def launch_gap_ns(self) -> int:
@@ -165,9 +171,10 @@ class Pricer:
             timed_there = op.kind in TIMED_THERE and tables is not None and tables.exchanges
             slower = 1.0 if timed_there or not self.comm_sms else self.device.sms / self.comm_sms
         beside_us = us * slower + (calibration.wait_us(tables, op, self.device.name) if self.waits else 0.0)
-        off = likeness.off(self.device, tables, op)
-        rung, spread = (rung, off[1]) if off else sibling.judged(self.device, tables, op, rung, spread)
-        spread = math.hypot(spread, likeness.otherwise(self.device, tables, op, self.attention)[1])
+        if not kernels.fitted(self.published, tables, op):
+            off = kernels.spread(self.published, tables, op)
+            rung, spread = (rung, off) if off else sibling.judged(self.device, tables, op, rung, spread)
+            spread = math.hypot(spread, kernels.otherwise(self.device, tables, op, self.attention)[1])
         return Price(ns, max(1, seconds_to_ns(beside_us * MICRO)), rung, source, spread, family)
 
     def _of_slowest(self, op: Op, price: Price) -> Price:
@@ -183,13 +190,15 @@ class Pricer:
         """The first tables that know the class of an operation; where none does, those of a job that have its kind at
         all, or the device's own."""
         own = next((tables for tables in self.shelf if not tables.library), None)
-        known = (tables for tables in self.shelf if _knows(tables, op, self.mode))
+        first = next((tables for tables in self.shelf if calibration.knows(tables, op, self.mode)), None)
         far = (t for t in self.shelf if t.sparse and t.library and library.knows(t.library, op))
-        return next(known, None) or next(far, own)
+        if kernels.fitted(self.published, first, op):
+            return next((tables for tables in self.shelf if kernels.stands(self.published, tables)), first)
+        return first or next(far, own)
 
     def _slow_down(self, asked: Tables | None, op: Op, family: str) -> float:
         """How many times as long beside the other side. asked: the tables that the operation is priced by."""
-        if isinstance(op, AllToAll):
+        if isinstance(op, AllToAll) and family == "exchange":
             row = asked.exchanges.get(op.beside) if asked else None
             # the table's stretch is over the closed form; in-situ time stays what was measured, whatever the model
             bare = self.exchange(op, self.wires, ENOUGH_SMS)  # none where a group is one rank and only links count
@@ -203,21 +212,6 @@ class Pricer:
         # by the kernels that were priced: what another library's lose may hold the SMs that this price counts
         rows = (tables.contention.get(family) for tables in (*self.shelf[first:], *self.shelf[:first]))
         return next((float(row["factor"]) for row in rows if row), 1.0)
-
-
-def _knows(tables: Tables, op: Op, mode: str) -> bool:
-    """Whether tables have rows that the mode may use, or a fit, for the class of an operation."""
-    if tables.library:
-        known = library.nearby if tables.sparse else library.knows
-        return known(tables.library, op)
-    if isinstance(op, Gemm | GroupedGemm):
-        row = mode == "measured" and op._replace(role=role_class(op.role)) in tables.exact
-        return row or op.precision != BF16 or BF16 in tables.wave_fit
-    if isinstance(op, Attention):
-        return op.direction in tables.attention
-    if isinstance(op, Memory):
-        return op.kind in tables.memory_fit
-    return op.beside in tables.exchanges if isinstance(op, AllToAll) else True
 
 
 # --- compute ----------------------------------------------------------------------------------------------------------
@@ -239,10 +233,10 @@ def _roofline(pricer: Pricer, op: Op, peak: float) -> Quote:
 
 
 def _quote(pricer: Pricer, tables: Tables | None, op: Op) -> Quote:
-    """What an operation takes on the device of its tables."""
-    if tables and tables.library:
-        quote = Quote(*library.quote(tables.library, op, pricer.mode == "measured", pricer.compute_sms))
-        return quote._replace(us=quote.us * likeness.slower(pricer.device, tables, op, pricer.attention))
+    """What an operation takes on the device of its tables, or on the pricer's where its kernels were published."""
+    d, exact, sms = pricer.device, pricer.mode == "measured", pricer.compute_sms
+    if reading := kernels.quote(pricer.published, d, tables, op, exact, sms, pricer.attention):
+        return Quote(*reading)
     return _RULES[type(op)](pricer, tables, op)
 
 
@@ -250,7 +244,9 @@ def _settled(pricer: Pricer, tables: Tables | None, op: Op, quote: Quote) -> Quo
     """A quote on the device it is for, with its memory."""
     d, part = pricer.device, tables.streamed if tables and quote.rung != "measured" else 1.0  # rows may be faster
     own, more = without_sums(d, op) if tables else (op, 0.0)
-    held = scaled(d, tables, quote, own.bytes())
+    if kernels.fitted(pricer.published, tables, op):
+        return quote._replace(us=_no_faster(d, part, own, quote).us + more)
+    held = scaled(d, tables, quote, own.bytes(), kernels.reached(pricer.published, tables, op))
     quote = _no_faster(d, part, own, held._replace(us=sibling.paced(d, tables, op, held.us, pricer.compute_sms)))
     more += 0.0 if isinstance(op, OFF_DEVICE) else first_bytes_us(d, tables, op)
     return quote._replace(us=max(0.0, quote.us + more)) if more else quote

@@ -12,7 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hwmodels.library import Measured, measured, operation
+from hwmodels.library import Measured, measured, nearby, operation
+from hwmodels.library import knows as has_kind
 from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm, Memory, Op
 from hwmodels.refused import Refused
 
@@ -171,6 +172,21 @@ def near(tables: Tables, op: Memory) -> list[dict[str, Any]]:
 def named(tables: Tables, table: str, row: Mapping[str, Any]) -> str:
     """A row as the source of a price."""
     return f"{tables.device}/{table}.json: {', '.join(row['names'])} ({row['samples']} samples)"
+
+
+def knows(tables: Tables, op: Op, mode: str) -> bool:
+    """Whether tables have rows that the mode may use, or a fit, for the class of an operation."""
+    if tables.library:
+        known = nearby if tables.sparse else has_kind
+        return known(tables.library, op)
+    if isinstance(op, Gemm | GroupedGemm):
+        row = mode == "measured" and op._replace(role=role_class(op.role)) in tables.exact
+        return row or op.precision != "bf16" or "bf16" in tables.wave_fit
+    if isinstance(op, Attention):
+        return op.direction in tables.attention
+    if isinstance(op, Memory):
+        return op.kind in tables.memory_fit
+    return op.beside in tables.exchanges if isinstance(op, AllToAll) else True
 
 
 def wait_us(tables: Tables | None, op: Op, device: str) -> float:

@@ -52,13 +52,15 @@ class Quote(NamedTuple):
     bound: str = ""
 
 
-def scaled(d: Device, tables: Tables | None, quote: Quote, size: float) -> Quote:
-    """A quote from another device's table (or for overridden hardware). size: bytes."""
+def scaled(d: Device, tables: Tables | None, quote: Quote, size: float, reached: float = REACHED) -> Quote:
+    """A quote from another device's table (or for overridden hardware). size: bytes. reached: part of the device's
+    bandwidth at which they come."""
     if tables is None or not quote.bound:
         return quote
     ref, new = tables.reference, streaming(d)
     if quote.bound == "memory":
-        us, spread = at_bandwidth(quote.us, size, ref["hbm_bytes_per_s"], new), OTHER_MEMORY
+        old = ref["hbm_bytes_per_s"]
+        us, spread = at_bandwidth(quote.us, size, old, new * reached / REACHED), OTHER_MEMORY
         same = abs(ref["hbm_bytes_per_s"] / new - 1) < 1 / NS_PER_S
     else:
         ratio = (ref[f"{quote.bound}_flops"] / ref["sms"]) / (d.peak_flops[quote.bound] / d.sms)

@@ -1,10 +1,10 @@
-"""The command line of the numerics core: `python -m numerics check | bench | study | calibrate | accuracy |
-collectives | census`.
+"""The command line of the numerics core: `python -m numerics check | bench | study | calibrate | tables |
+accuracy | collectives | census`.
 
 Exit codes: 0 done, 1 a check failed (or a trace and a model do not join, or a table is stale), 2 wrong input, 3 nothing
 can be measured on this machine, 130 interrupted. Results go to stdout and to files, progress to stderr. Each command
-imports the torch and triton that it needs; `calibrate --trace`, `calibrate --stale`, `accuracy` and `collectives` need
-neither.
+imports the torch and triton that it needs; `calibrate --trace`, `calibrate --stale`, `tables`, `accuracy` and
+`collectives` need neither.
 """
 
 import argparse
@@ -21,6 +21,7 @@ STUDIES = ("accumulation",)
 ROOT = Path(__file__).resolve().parents[1]
 TABLES, MODEL = ROOT / "hwmodels" / "tables", ROOT / "scenarios" / "models" / "deepseek_v3.yaml"
 SCENARIO = ROOT / "scenarios" / "v3_2048gpu.yaml"
+DATA = Path("..", "shared", "data", "kernels")
 
 
 class WrongInput(Exception):  # noqa: N818 - it names what the user gave
@@ -68,6 +69,12 @@ def parser() -> Parser:
     study.add_argument("--out", type=Path, metavar="DIR", help="default: out/<name>")
     study.set_defaults(run=_study)
     _calibrate_options(commands.add_parser("calibrate", help="write calibration tables, from a trace or from a GPU"))
+    made = commands.add_parser(
+        "tables", help="library kernels on cards that were not measured here, from published ones"
+    )
+    made.add_argument("--data", type=Path, metavar="DIR", default=DATA, help=f"CSV files of kernels; default: {DATA}")
+    made.add_argument("--out", type=Path, metavar="DIR", help="default: hwmodels/tables; <device>/torch is made there")
+    made.set_defaults(run=_tables)
     accuracy = commands.add_parser("accuracy", help="the page on how good prices are (docs/PRICES.md)")
     accuracy.add_argument("--write", action="store_true", help="write docs/PRICES.md instead of printing it")
     accuracy.set_defaults(run=_accuracy)
@@ -128,9 +135,6 @@ def _sources(source: argparse._MutuallyExclusiveGroup) -> None:
     )
     source.add_argument(
         "--timed", type=Path, metavar="DIR", help="tables of torch's kernels from what --torch wrote; no GPU"
-    )
-    source.add_argument(
-        "--likeness", type=Path, metavar="DIR", help="from published times of kernels, what torch's do on other cards"
     )
     source.add_argument(
         "--attention", type=Path, metavar="DIR", help="from timed backends, how long attention takes by kernel; no GPU"
@@ -254,8 +258,8 @@ def _torch(asked: argparse.Namespace) -> int:
     from numerics.card import torch_runs
 
     folder = asked.out or Path("out") / "torch"
-    files = torch_runs.run(folder, asked.only, lambda text: print(text, flush=True))
-    print(f"written to {folder}: {', '.join(files)}", file=sys.stderr)
+    files = ", ".join(torch_runs.run(folder, asked.only, lambda text: print(text, flush=True)))
+    print(f"written to {folder}: {files}", file=sys.stderr)
     return DONE
 
 
@@ -287,15 +291,10 @@ def _timed(asked: argparse.Namespace) -> int:
     return DONE
 
 
-def _likeness(asked: argparse.Namespace) -> int:
-    from numerics.tables import calibrate, published
+def _tables(asked: argparse.Namespace) -> int:
+    from numerics.tables import kernel_models
 
-    try:
-        made = published.compared(asked.likeness)
-    except Refused as error:
-        raise WrongInput(str(error)) from None
-    calibrate.write(made, asked.out or TABLES)
-    print(f"written to {asked.out or TABLES}: {', '.join(made)}", file=sys.stderr)
+    print(f"written: {', '.join(kernel_models.write(asked.data, asked.out or TABLES))}", file=sys.stderr)
     return DONE
 
 
@@ -392,7 +391,7 @@ def _census(asked: argparse.Namespace) -> int:
 
 SOURCES = {
     "trace": _from_trace, "gpu": _from_gpu, "again": _again, "torch": _torch, "node": _node, "timed": _timed,
-    "likeness": _likeness, "attention": _attention, "stale": _stale, "moved": _moved,
+    "attention": _attention, "stale": _stale, "moved": _moved,
 }  # fmt: skip
 """What `calibrate` makes tables of, by its option."""
 

@@ -91,7 +91,7 @@ def prices(scenario: Scenario, always: bool) -> Machine:
         node, node.figures, node.device.figures, fabric, fabric.figures if fabric else None,
         scenario.model, scenario.precision, scenario.states, scenario.recompute, scenario.stack, scenario.pricing,
         scenario.comm, scenario.parallel, batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts,
-        scenario.tables, always, _documents(scenario), scenario.overlap.tensor, cards,
+        scenario.tables, scenario.optimizer.unseen, always, _documents(scenario), scenario.overlap.tensor, cards,
     )  # fmt: skip
     return _prices(_Priced(repr(decide), scenario, always)).keeping(cluster=cluster)
 
@@ -119,7 +119,7 @@ def _prices(key: _Priced) -> Machine:
     site = Site(
         shape.part(scenario.parallel.tensor, scenario.parallel.expert_tensor), recipe, batch.micro_batch,
         batch.sequence_length, 0, 0, 0.0, 0.0, 0, group, mesh.nodes_of("expert"), scenario.recompute, scenario.stack,
-        _documents(scenario), _groups(scenario, mesh),
+        _documents(scenario), _groups(scenario, mesh), scenario.optimizer.unseen,
     )  # fmt: skip
     exchanging = group > 1 and any(unit.routed for unit in units)  # a rank by itself has nobody to send to
     held = comm.sms if exchanging else 0

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
-from hwmodels import likeness
 from hwmodels import tables as calibration
 from hwmodels.library import Measured, Row, apart, between, bound_us, kind, operation, place
 from hwmodels.op import Gemm
 from hwmodels.tables import FOLDER
 from hwmodels.units import MICRO, TERA
+from numerics.accuracy import kernels_page
 from numerics.accuracy.markdown import percent, prose, table
 
 LIBRARY = """
@@ -44,11 +44,6 @@ backward, and backward by autograd of single calls with the accumulation of thei
 alone: what the host takes is a node's (`cluster.node.launch`), from chains of operations, and other operations are told
 in those; the product recorded here, {mul} us, is another measurement of its 14.9 us forward.
 """
-ELSEWHERE = """
-On other cards the H200's times are carried over by peaks and bandwidth, times how much longer or shorter published
-kernels of the card take ({source}). *metered*: how much longer large products take there under the power limit than in
-a burst, of which the price has the root; *spread*: of single kernels about it. Memory-bound kernels were not compared.
-"""
 GAPS, FEW = ("row", "weights", "octave"), 8
 
 
@@ -68,8 +63,7 @@ def library(folder: str = "h200/torch") -> str:
         table("kernel | burst of | rows | TFLOP/s in a burst | as priced | load over burst", _rates(rows)),
         table("kind | company over burst", _clocks(clock)),
         _host(files["host"], said),
-        prose(ELSEWHERE, source=json.loads(likeness.FILE.read_text())["source"]),
-        table("card | family | published rows | times as long | metered | spread", _elsewhere(folder)),
+        kernels_page.elsewhere(),
     ]  # fmt: skip
     return "\n\n".join(parts)
 
@@ -134,13 +128,6 @@ def _rates(rows: list[Row]) -> Iterator[list[str]]:
         loads = [r.row["loaded_us"] / r.row["burst_us"] for r in group if "loaded_us" in r.row]
         load = f"{median(loads):.2f} ({len(loads)})" if loads else ""
         yield [name, size, str(len(group)), f"{burst:,.0f}", f"{priced:,.0f}", load]
-
-
-def _elsewhere(folder: str) -> Iterator[list[str]]:
-    for like in likeness.likenesses():
-        for family, ratio in sorted(like.ratios.items()) if like.of == folder else ():
-            yield [like.device, {"gemm": "product"}.get(family, family), str(ratio["rows"]), f"{ratio['ratio']:.2f}",
-                   f"{ratio['metered']:.2f}", percent(ratio["spread"])]  # fmt: skip
 
 
 def _clocks(clock: dict[str, float]) -> Iterator[list[str]]:

@@ -344,6 +344,17 @@ def _statistics(lse, delta, rows, sequence, S):
 
 
 @triton.jit
+def _seeing_queries(key, S, T, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CAUSAL: tl.constexpr):
+    """The first query that sees any of ROWS keys, and the first that sees all of them, in blocks of COLUMNS."""
+    start = 0
+    clear = 0
+    if CAUSAL:
+        start = tl.maximum(key - (T - S), 0) // COLUMNS * COLUMNS
+        clear = tl.minimum(tl.cdiv(tl.maximum(key + ROWS - 1 - (T - S), 0), COLUMNS), tl.cdiv(S, COLUMNS)) * COLUMNS
+    return start, clear
+
+
+@triton.jit
 def _keys(
     k0, k1, v, q0, q1, do, lse, delta, dk, dv, S, T, H, scale, scale_log2,
     D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, DV: tl.constexpr, DVP: tl.constexpr, ROWS: tl.constexpr,
@@ -362,15 +373,9 @@ def _keys(
         d1 = tl.zeros([ROWS, D1], tl.float32)
     z = _tile(v, batch, head, key, T, H, 0, DVP, DV, ROWS, DESCRIPTOR)
     values = tl.zeros([ROWS, DVP], tl.float32)
-    start = 0
-    clear = 0
-    if CAUSAL:  # queries before start see none of these keys, those from clear on see all of them
-        start = tl.maximum(key - (T - S), 0) // COLUMNS * COLUMNS
-        clear = tl.minimum(tl.cdiv(tl.maximum(key + ROWS - 1 - (T - S), 0), COLUMNS), tl.cdiv(S, COLUMNS)) * COLUMNS
+    start, clear = _seeing_queries(key, S, T, ROWS, COLUMNS, CAUSAL)
     for masked in tl.static_range(2):
-        first = clear if masked == 0 else start
-        last = S if masked == 0 else clear
-        for row in tl.range(first, last, COLUMNS, num_stages=STAGES):
+        for row in tl.range(start if masked else clear, clear if masked else S, COLUMNS, num_stages=STAGES):
             y0 = _tile(q0, batch, head, row, S, H, 0, D0, D, COLUMNS, DESCRIPTOR)
             y1 = y0
             if D1 > 0:
@@ -380,8 +385,7 @@ def _keys(
             level, mean = _statistics(lse, delta, rows, batch * H + head, S)
             p = tl.exp2(_scores(x0, x1, y0, y1, D1) * scale_log2 - level[None, :])
             if masked:
-                keys = key + tl.arange(0, ROWS)
-                p = tl.where(keys[:, None] <= rows[None, :] + T - S, p, 0.0)
+                p = tl.where((key + tl.arange(0, ROWS))[:, None] <= rows[None, :] + T - S, p, 0.0)
             values = tl.dot(p.to(g.dtype), g, values)
             ds = (p * (tl.dot(z, tl.trans(g)) - mean[None, :])).to(y0.dtype)
             d0 = tl.dot(ds, y0, d0)

@@ -20,7 +20,7 @@ from typing import Any
 from hwmodels import library, tables
 from hwmodels.op import Attention, Gemm, GroupedGemm, Memory, Op
 from hwmodels.refused import Refused
-from numerics.tables import cards, host, node, provenance
+from numerics.tables import cards, further, host, node, provenance
 from numerics.tables.calibrate import Row, Table, rounded
 
 LONG_US = 3000.0
@@ -28,8 +28,6 @@ LONG_US = 3000.0
 LARGE_US = 100.0
 """Products from here on tell the clock; smaller ones are as much the cache's."""
 PACED = ("gemm", "groupedgemm", "attention")
-ADAM_LAUNCH = 320 * 65536
-"""Parameters of a launch of the fused optimizer at most: 320 chunks of 65,536 (aten MultiTensorApply.cuh)."""
 WGRAD_BF16 = "wgrad_bf16"
 """What a plan calls a weight gradient that is written in BF16."""
 PARTS = {
@@ -102,28 +100,32 @@ def calibrated(folder: Path, name: str = "torch") -> tuple[str, dict[str, Table]
         "method": said["method"], "inputs": {file.name: provenance.digest_of(file) for file in files},
         "program": {"entries": list(ENTRIES), "files": provenance.program(ENTRIES)},
     }  # fmt: skip
-    further = [folder / name for name in (SCALED, node.NODE) if (folder / name).is_file()]
-    origin["inputs"] |= {file.name: provenance.digest_of(file) for file in further}
+    more = [folder / name for name in (SCALED, node.NODE) if (folder / name).is_file()]
+    origin["inputs"] |= {file.name: provenance.digest_of(file) for file in (*more, *further.files(folder))}
     source = f"{said['device']}, torch {said['torch']}, python -m numerics calibrate --torch"
     head = {"device": device, "library": name, "source": source, "sms": int(said["sms"])}
     head |= {"reference": cards.reference(device), "provenance": origin}
-    quantised = json.loads((folder / SCALED).read_text(encoding="utf-8"))["rows"] if folder / SCALED in further else ()
-    made, beside = tables_of(bursts, company, head, quantised), node.contention(folder)
+    quantised = json.loads((folder / SCALED).read_text(encoding="utf-8"))["rows"] if folder / SCALED in more else ()
+    made = tables_of(bursts, company, head, quantised, further.wider(folder), further.zeros(folder))
+    beside = node.contention(folder)
     return device, made | ({"contention": {**head, "rows": beside}} if beside else {})
 
 
 def tables_of(
-    bursts: Mapping[str, Any], company: Mapping[str, Any], head: Mapping[str, Any], scaled: Iterable[Row] = ()
-) -> dict[str, Table]:
+    bursts: Mapping[str, Any], company: Mapping[str, Any], head: Mapping[str, Any], scaled: Iterable[Row] = (),
+    wider: Iterable[Row] = (), zeros: Iterable[Row] = (),
+) -> dict[str, Table]:  # fmt: skip
     """File stem -> table. bursts, company: documents of `torch_times` and `torch_mix`. head: device, library, source,
-    reference, provenance. scaled: FP8 products, timed as bursts were."""
+    reference, provenance. scaled: FP8 products; wider: further calls, timed as bursts were; zeros: rows of updates."""
     gap = tables.load(head["device"]).launch_gap_us
     timed = [net(r, bursts["events_us"], gap) for r in bursts["rows"] if "us" in r]
     factors = clocks(timed, company["rows"], bursts["events_us"], gap)
-    rows = [*merged(made for r in timed for made in kernels(r, factors)), *least(timed)]
+    more = [net(r, bursts["events_us"], gap) for r in wider]
+    rows = [*merged(made for r in [*timed, *more] for made in kernels(r, factors)), *least(timed)]
     fp8 = [net(r, bursts["events_us"], gap) for r in scaled if "us" in r]
     rows += merged(made for r in fp8 for made in kernels(r, of_scaled(factors, fp8)))
     fit = {"clock": factors, "spread": spreads(head["reference"], rows, factors)}
+    rows += zeros
     by_table: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_table["gemm" if row["op"] == "grouped" else row["op"]].append(row)
@@ -295,7 +297,7 @@ def _around(row: Row, factors: Mapping[str, float]) -> Iterator[tuple[Op, Row]]:
 def _adam(row: Row, factors: Mapping[str, float]) -> Iterator[tuple[Op, Row]]:
     """The longest launch of a step, which has as many chunks as a launch can have, or all there are."""
     launches = [us for name, us in row["kernels"] if "FusedOptimizer" in name]
-    most = ADAM_LAUNCH if row["rows"] > ADAM_LAUNCH else row["rows"]
+    most = min(further.LAUNCH, row["rows"])
     if "1 tensors" in row["name"] and launches:
         share = max(launches) / sum(us for _, us in row["kernels"])
         op = Memory("adam", most, row["read"], row["write"])

@@ -10,19 +10,23 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from hwmodels.op import HYBRIDEP
 from hwmodels.refused import Refused
 from sim import assembly
+from sim.communication.exchange.price import KERNEL
 from sim.layout.plan import Plan, lay_out
 from sim.layout.shards import NEVER, moves
 from sim.models.family import family, form
 from sim.models.form import texts
 from sim.models.lowering import recipe
+from sim.models.stacks.exchange import MOVED
+from sim.models.stacks.stack import KINDS
 from sim.models.transformer_engine import EVERY
 from sim.routing.gate import gate_of
 from sim.scenario.files import others
 from sim.scenario.messages import waits
 from sim.scenario.stages import Spread
-from sim.scenario.values import Routing, Scenario
+from sim.scenario.values import NCCL, Routing, Scenario
 from sim.schedules.program import pairing
 from sim.simulation import run
 
@@ -30,6 +34,8 @@ DESCRIPTIVE = {
     "cluster.node.device.registers": "no price reads it: kernels are as fast as they were measured",
     "cluster.node.device.shared_memory": "no price reads it: kernels are as fast as they were measured",
     "cluster.node.device.l2.latency": "no price reads it: kernels are as fast as they were measured",
+    "cluster.node.device.l3.latency": "no price reads it: kernels are as fast as they were measured",
+    "cluster.node.device.dies": "it describes: prices are of whole devices",
     "cluster.node.device.peak_flops.tf32": "no product of the model is in TF32",
     "cluster.node.device.peak_flops.fp32": "no product of the model is in FP32",
     "cluster.fabric.cost": "no figure of a run is in money",
@@ -68,7 +74,7 @@ OF_MODELS = {
     ),
     "no sequences": ("batch.sequences", "batch.sequence_length", "batch.micro_batch"),
     "no exchanges": ("comm.sms", "comm.warps", "comm.exchange", "comm.hold", "comm.waits"),
-    "no parameters to update": ("optimizer.name", "optimizer.offload"),
+    "no parameters to update": ("optimizer.name", "optimizer.offload", "optimizer.unseen"),
     "nothing that is kept or computed again": ("recompute.kind", "recompute.modules", "recompute.layers"),
     "no states": ("states.master", "states.moments", "states.gradients", "states.parameters"),
     "no gradients to reduce": ("optimizer.reduce", "overlap.gradients", "overlap.buckets"),
@@ -87,6 +93,7 @@ FURTHER = {
     "parallel.order": "groups of all kinds lie on as many nodes without it",
     "parallel.expert_tensor": "no routed expert is shared",
     "tables": "no kernel of the run is near one of theirs",
+    "optimizer.unseen": "no launch of a fused optimizer is of an embedding alone",
     "overlap.gradients": "the last backward of each stage is its rank's last",
     "overlap.buckets": "a bucket has whole layers, as many as without it",
 }
@@ -163,8 +170,18 @@ def idle(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
         yield EXCHANGES, "with parallel.expert 1 nothing is exchanged, so no kernel of exchanges runs or holds SMs"
     elif not comm.sms:
         yield ("comm.hold",), "comm.sms 0 holds no SMs"
+    elif comm.exchange == KERNEL and (mover := _mover(scenario)):
+        yield ("comm.warps",), f"{mover} moves what is exchanged, timed as it was measured"
     elif scenario.parallel.expert <= cluster.node.gpus:
         yield ("comm.warps",), "expert groups lie inside nodes, where each SM of the kernel has one role"
+
+
+def _mover(scenario: Scenario) -> str:
+    """Whose exchanges have no warps to share, or ""."""
+    if KINDS[scenario.stack.name].library and scenario.stack.dispatcher in MOVED:
+        mover = MOVED[scenario.stack.dispatcher]
+        return "HybridEP" if mover == HYBRIDEP else "NCCL" if scenario.comm.collectives == NCCL else ""
+    return ""
 
 
 def _shared(scenario: Scenario) -> Iterator[tuple[tuple[str, ...], str]]:

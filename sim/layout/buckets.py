@@ -194,7 +194,8 @@ def gradients(plan: Plan, machine: Machine, stage: int) -> tuple[float, float]:
     """Gradients at most: buckets that are there all the time beside them, and those that the first backward leaves: all
     of them, or a shard and those that are not reduced yet."""
     own, held = moves(plan.scenario), optimizer.shards(plan, machine, stage)
-    whole, alone = held.dense + held.experts, all(ring.ranks == 1 for ring in optimizer.rings(plan, machine, stage))
+    rings = [ring for ring in optimizer.rings(plan, machine, stage) if ring.parameters]
+    whole, alone = held.dense + held.experts, all(ring.ranks == 1 for ring in rings)
     if own.reduces == EVERY and not alone:
         return 0.0, held.updated + _at_once(buckets(plan, machine, stage), own)
     return whole * (own.reduces == LAST and not alone), whole

@@ -93,7 +93,7 @@ class Machine:
         """Who says which kernels its units are, and what they keep."""
         return lowering(self.family, self.site.stack)
 
-    @property
+    @cached_property
     def mixture(self) -> Mixture | None:
         """How tokens choose experts; None for a model without."""
         return self.family.mixture(self.site.shape)

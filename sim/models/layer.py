@@ -121,7 +121,8 @@ class Site(NamedTuple, Generic[S]):
     goes to. local_experts: experts of this rank. group, group_nodes: ranks and nodes of an expert group. The load of a
     model without experts is all zeros. recompute: what backward computes again. stack: whose kernels they are.
     documents: number and tokens of equal documents, for which attention costs as much as for those that its sequences
-    are packed with; None: a sequence is one document. groups: who shares the layer.
+    are packed with; None: a sequence is one document. groups: who shares the layer. unseen: part of the embedding's
+    rows that no token of the run has named yet.
     """
 
     shape: S
@@ -139,6 +140,7 @@ class Site(NamedTuple, Generic[S]):
     stack: Stack = DEEPSEEK
     documents: tuple[int, int] | None = None
     groups: Groups = Groups()
+    unseen: float = 0.0
 
     @property
     def tokens(self) -> int:

@@ -194,6 +194,9 @@ class OptimizerForm(Form):
     offload: Literal["none", "host"] = "none"
     """Where master weights and moments are: none (on the device) or host, whose CPU updates them; gradients and
     parameters then go over PCIe."""
+    unseen: Annotated[float, *quantity("ratio", _share)] = 0.0
+    """Part of the embedding's rows that no token of the run has named yet, as in a run's first steps: torch's fused
+    AdamW takes twice as long where gradients and moments are zero."""
 
 
 class StatesForm(Form):

@@ -343,7 +343,7 @@ def _without_later(plain: dict[str, Any], form: ScenarioForm) -> None:
     for key in ("sequence", "context", "context_kind", "expert_tensor", "order", "shard", "reshard"):
         if plain["parallel"].get(key) == getattr(Parallel, key):
             plain["parallel"].pop(key, None)
-    for key in ("name", "offload"):
+    for key in ("name", "offload", "unseen"):
         if plain["optimizer"][key] == getattr(Optimizer, key):
             del plain["optimizer"][key]
 

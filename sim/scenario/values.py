@@ -237,11 +237,13 @@ class Overlap:
 class Optimizer:
     """name: adamw or muon. reduce: when gradients are reduced, in_drain (each stage's as soon as its holders are
     through with it) or after (all of them when every rank is through with its steps, as a part of the optimizer).
-    offload: where master weights and moments are, none (on the device) or host."""
+    offload: where master weights and moments are, none (on the device) or host. unseen: part of the embedding's rows
+    that no token has named yet."""
 
     name: str = "adamw"
     reduce: str = "in_drain"
     offload: str = "none"
+    unseen: float = 0.0
 
     @property
     def offloaded(self) -> bool:

@@ -26,6 +26,7 @@ NAMED = (
 KINDS = {
     "softmax_backward": "softmax", "copy": "copy", "convert": "copy", "concatenate": "copy", "join": "copy",
     "gather": "index", "scatter": "index", "sort": "index", "topk": "index", "index": "index", "adam": "optimizer",
+    "adam_unseen": "optimizer",
     "softmax": "softmax",
     "fused": "fused", "memset": "memset",
 }  # fmt: skip

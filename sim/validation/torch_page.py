@@ -26,17 +26,17 @@ LAUNCHES = """\
 
 Kernels and memory operations of a step. In four profiled steps (dense, mixture, compiled, small; the counts are in
 `tests/fixtures/torch_launches.json`) launches are equal class by class: products, attention, norms, soft-max and loss,
-copies, indices and sorts, elementwise, fused, optimizer, memsets. Two differences are known:
-
-* `mx_2L_4k2` launches two kernels more than simulated, one a layer; nothing in its operations explains them.
-* In the compiled trace (2 layers, 1 x 4,096 tokens) Inductor made one of five norm gradients in two kernels; here each
-  has three, as in the compiled runs.
+copies, indices and sorts, elementwise, fused, optimizer, memsets. One difference is known: in the compiled trace (2
+layers, 1 x 4,096 tokens) Inductor made one of five norm gradients in two kernels; here each has three, as in the
+compiled runs.
 
 Two rules are cuBLAS's: a counter is cleared before a product of more than two waves of 128 x 256 tiles, and the depth
-of one with few tiles and 16,384 or more columns is split, whose parts another kernel adds. No trace has latent
-attention or compiled attention with as many key heads as query heads, so their kernels come from the numbers and names
-of the measured runs themselves: one copy in the backward of latent attention, one kernel for both ropes. For these runs
-(`v2l_8L_4k2`, `sm_24L_1k8_compiled`) and for the split depth, that numbers are equal tells nothing new.
+of one with few tiles is split, whose parts another kernel adds: from 16,384 columns on, and from 4,096 on where tiles
+are so few that 128 of depth is there for each. They tell 800 of 801 products that were timed one by one. No trace has
+latent attention or compiled attention with as many key heads as query heads, so their kernels come from the numbers and
+names of the measured runs themselves: one copy in the backward of latent attention, one kernel for both ropes. For
+these runs (`v2l_8L_4k2`, `sm_24L_1k8_compiled`), and for the router's gradient in `mx_2L_4k2`, that numbers are equal
+tells nothing new.
 """
 NOTES = """\
 ## What it shows
@@ -46,10 +46,14 @@ NOTES = """\
 * This is no blind test: that prices lie midway between a rested card and hungry company, and which chains tell the
   host's time backward, was settled after these steps had been seen (3 to 14 % too slow at the company's end;
   backward of `sm_24L_1k1` 37 % too slow by the first chains). No figure was fitted to them (DECISIONS.md, 98).
-* The update of large models comes out a sixth short, backward of small ones long, by the same tables.
+* Each run repeats one batch of random tokens, so most rows of its embedding have no gradient and no moments. The fused
+  optimizer takes twice as long for them (divisions and roots of zeros), measured by itself: 193 us a launch on a rested
+  card and 222 us after products, where others take 108 and 113. Each scenario says its part (`optimizer.unseen`); a run
+  that has seen its vocabulary has none of it.
 * `sm_24L_1k1` is bound by its host: {gpu:.0f} ms of kernels in {wall:.0f} ms. A kernel starts no sooner than it is
   launched; an operation takes the host 14.9 us forward and 20.6 us backward (`cluster.node.launch`), more or less by
-  kind (`sim/models/stacks/torch/kernels.py`). Hosts differ by a tenth and more.
+  kind (`sim/models/stacks/torch/kernels.py`). Hosts differ by a tenth and more, and
+  its own steps took 40.0 to 56.8 ms.
 * Memory is what autograd keeps, operation by operation; gradients are there from the backward to the update. Compiled,
   what Inductor computes again is known for feed-forward layers alone.
 """

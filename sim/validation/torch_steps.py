@@ -39,9 +39,15 @@ def scenario(run: Mapping[str, Any], model: Mapping[str, Any] | None = None) -> 
         "stack": {"name": "torch", **({"compiled": True} if run.get("compiled") else {})},
         "schedule": "1f1b",
         "batch": {"sequences": run["mbs"], "sequence_length": run["seq"], "micro_batch": run["mbs"]},
+        "optimizer": {"unseen": unseen(run["vocab"], run["mbs"] * run["seq"])},
         "outputs": ["result"],
         **recompute,
     }
+
+
+def unseen(words: int, tokens: int) -> float:
+    """Part of a vocabulary that random tokens of one batch, trained on again and again, leave out."""
+    return round((1 - 1 / words) ** tokens, 4)
 
 
 def _model(run: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,10 +59,11 @@ def fresh():
 
 
 @pytest.mark.parametrize("moved", MOVED)
-def test_a_run_after_others_answers_as_the_first(moved):
-    """Begins where the answer that is not moved came last, also behind another test."""
+def test_a_run_after_others_answers_as_the_first(moved, monkeypatch):
+    """Begins where the answer that is not moved came last, also behind another test, and so it ends."""
     expected = fresh()
     after = answer(moved)
-    forget()
-    assert answer(moved) == after
     assert answer() == expected
+    for module, name in ((assembly, "_prices"), (plan, "_checked")):  # as if nothing had run
+        monkeypatch.setattr(module, name, cache(getattr(module, name).__wrapped__))
+    assert answer(moved) == after

@@ -7,7 +7,7 @@ import pytest
 from hwmodels import attention, device
 from hwmodels.op import Attention, Gemm
 from hwmodels.price import Pricer
-from tests.hwmodels.test_likeness import LINKS, pricer
+from tests.hwmodels.test_kernels import LINKS, pricer
 
 CASE = Attention("forward", 4, 32, 4096, 128, 128)
 

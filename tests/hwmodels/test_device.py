@@ -84,20 +84,24 @@ def test_the_peak_is_sms_times_clock_times_the_tensor_cores(name: str, flop_per_
 @pytest.mark.parametrize("found", DEVICES, ids=device.available())
 def test_the_hierarchy_grows_slower_and_larger_outwards(found: device.Device) -> None:
     per_chip = [(found.registers, found.sms), (found.shared_memory, found.sms), (found.l2, 1), (found.hbm, 1)]
+    if found.l3:
+        per_chip.insert(3, (found.l3, 1))
     levels = [(m.capacity_bytes * n, m.latency_s, m.bandwidth_bytes_per_s * n) for m, n in per_chip]
     host = found.host
     levels.append((host.capacity_bytes, host.latency_s, host.bandwidth_bytes_per_s))
     if found.hbm.capacity_bytes < 200 * 10**9:  # cards with more have nodes with no more memory than theirs
-        assert levels[3][0] < levels[4][0]
+        assert levels[-2][0] < levels[-1][0]
     for near, far in pairwise(levels):
         assert near[1] < far[1] and near[2] > far[2]
-    assert levels[2][0] < levels[3][0]
+    assert levels[2][0] < levels[3][0] <= levels[-2][0]
 
 
 @pytest.mark.parametrize("found", DEVICES, ids=device.available())
 def test_every_number_says_kind_and_source(found: device.Device) -> None:
     expected = {"sms", "clock", *(f"peak_flops.{name}" for name in found.peak_flops)}
-    expected |= {f"{level}.{part}" for level in device.LEVELS for part in ("capacity", "latency", "bandwidth")}
+    levels = [*device.LEVELS, *([device.L3] if found.l3 else [])]
+    expected |= {f"{level}.{part}" for level in levels for part in ("capacity", "latency", "bandwidth")}
+    expected |= {"dies"} if found.dies > 1 else set()
     assert set(found.figures) - {"power"} == expected | {"spread"}
     assert found.power_w == (found.figures["power"].value if "power" in found.figures else 0.0)
     for figure in found.figures.values():
@@ -149,3 +153,15 @@ def test_peaks_that_are_stated_stay_and_those_of_documents_that_ship_too() -> No
     for name in device.available():
         sources = [figure.source for figure in device.load(name).figures.values()]
         assert not any(source.startswith(device.FOLLOWS) for source in sources)
+
+
+def test_dies_and_a_cache_that_they_share() -> None:
+    """Of AMD's cards and Blackwell; what a kernel re-uses is in the last cache before the memory."""
+    assert {name: device.load(name).dies for name in ("h200", "b200", "gb300", "mi300x", "mi355x")} == {
+        "h200": 1, "b200": 2, "gb300": 2, "mi300x": 8, "mi355x": 8,
+    }  # fmt: skip
+    amd, nvidia = device.load("mi300x"), device.load("b200")
+    assert amd.l3 is not None and amd.cache == amd.l3 and amd.l3.capacity_bytes == 8 * amd.l2.capacity_bytes
+    assert nvidia.l3 is None and nvidia.cache == nvidia.l2
+    with pytest.raises(DocumentError, match=r"l3\.latency: missing"):
+        device.build(Document({"base": "h800", "l3": {"capacity": "1 GB", "bandwidth": "4 TB/s"}}))

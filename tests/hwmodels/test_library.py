@@ -61,8 +61,9 @@ def test_a_row_lies_between_the_two_states_that_were_measured():
 
 @pytest.mark.parametrize(("kind", "most", "most_95"), [
     (("gemm", "bf16", "fprop", False), 0.02, 0.11), (("gemm", "bf16", "dgrad", False), 0.02, 0.10),
-    (("gemm", "bf16", "wgrad", False), 0.025, 0.11), (("attention", "forward", True, False), 0.04, 0.12),
-    (("attention", "backward", True, False), 0.04, 0.12), (("grouped", "bf16", "fprop"), 0.07, 0.2),
+    (("gemm", "bf16", "wgrad", False), 0.025, 0.11), (("attention", "forward", True, False), 0.045, 0.22),
+    (("attention", "backward", True, False), 0.07, 0.42),  # of heads 160, 192 and 256 wide one kind each was timed
+    (("grouped", "bf16", "fprop"), 0.05, 0.2),
     (("memory", "elementwise"), 0.03, 0.25), (("memory", "norm_forward"), 0.12, 0.25),
 ])  # fmt: skip
 def test_a_row_that_is_left_out_comes_back(kind, most, most_95):

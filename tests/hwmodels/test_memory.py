@@ -57,6 +57,14 @@ def test_a_small_cache_reads_operands_again() -> None:
     assert traffic(small, CAST) == CAST.bytes()
 
 
+def test_a_third_level_is_the_cache_that_counts() -> None:
+    """Operands that fit it are read once from HBM, whatever the L2 caches hold; and its rate is the most there is."""
+    shared = {"capacity": "256 MiB", "latency": "200 ns", "bandwidth": "0.5 TB/s"}
+    both = device.build(Document({"base": "h800", "l2": {"capacity": "64 KiB"}, "l3": shared}))
+    assert traffic(both, SQUARE) == SQUARE.bytes() < traffic(changed("l2", capacity="64 KiB"), SQUARE)
+    assert streaming(both) == 0.5e12
+
+
 @pytest.mark.parametrize("work", [CAST, SQUARE, op.small("tiny", 1, 0.0, 3)])
 def test_a_kernel_waits_for_its_first_bytes(work: Op) -> None:
     """Tables contain the latency of their card, so only what is beyond it adds; without tables all of it does."""

@@ -8,7 +8,7 @@ from hwmodels import device, power
 from hwmodels.document import Document, DocumentError
 from hwmodels.op import Attention, Gemm, Memory
 from hwmodels.price import Pricer
-from tests.hwmodels.test_likeness import LINKS, SQUARE
+from tests.hwmodels.test_kernels import LINKS, SQUARE
 
 
 def limited(watts, base="h100"):

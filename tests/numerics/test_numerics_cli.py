@@ -29,7 +29,7 @@ def has_device():
     ([], "COMMAND"),
     (["benhc"], "invalid choice: 'benhc'"),
     (["study", "speed"], "choose from 'accumulation'"),
-    (["calibrate"], "--trace --gpu --again --torch --node --timed --likeness --stale --moved is required"),
+    (["calibrate"], "--trace --gpu --again --torch --node --timed --attention --stale --moved is required"),
     (["calibrate", "--trace", "a.json", "--gpu"], "not allowed with"),
     (["calibrate", "--gpu", "--map", "a.yaml"], "--map goes with --trace, not with --gpu"),
     (["calibrate", "--stale", "--quick"], "--quick goes with --gpu, not with --stale"),

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from hwmodels.collectives import Wires
 from hwmodels.nccl.library import Library
-from hwmodels.op import HYBRIDEP, NCCL_SENDS, AllToAll, Collective
+from hwmodels.op import HYBRIDEP, AllToAll, Collective
 from hwmodels.units import NS_PER_S, ns_to_seconds
 from sim.communication.exchange import hybrid, kernel, messages, offload
 from sim.communication.exchange.events import cargo, group
@@ -60,9 +60,9 @@ def of_tokens(op: AllToAll, to_nodes: Rows, to_ranks: Rows, links: Wires) -> flo
 
 @lru_cache(maxsize=4096)
 def _seconds(fidelity: Fidelity, op: AllToAll, links: Wires, sms: int) -> float:
-    if fidelity.model == KERNEL and op.by == HYBRIDEP and op.group_nodes == 1 and sms:
+    if fidelity.model == KERNEL and op.by == HYBRIDEP and sms:
         return hybrid.seconds(op, links, sms)
-    if fidelity.model == KERNEL and op.by == NCCL_SENDS and fidelity.nccl:
+    if fidelity.model == KERNEL and op.collective and fidelity.nccl:
         return fidelity.nccl.take(Collective("all_to_all", op.bytes(), op.group, op.group_nodes), links).seconds
     if fidelity.model == MESSAGES:
         return of_tokens(op, *even_tokens(op), links)

@@ -9,7 +9,7 @@ from hwmodels.document import scalar
 
 Token = Mapping[str, Any]
 """An entry of tokens.yaml."""
-GROUP = re.compile(r"<(\w+)>\Z")
+GROUP = re.compile(r"<(\w+)>")
 DENIED_BEFORE = re.compile(r"\b(no|not|non|without|w/o|disabled?)[ -]*\Z", re.IGNORECASE)
 DENIED_BEHIND = re.compile(r"[\s:=()]*(is |are |overlap )?(off|false|none|no|disabled|0)\b", re.IGNORECASE)
 OPEN_BEHIND = re.compile(r"[\s:=()]*(n/a|\?|unknown|not stated)", re.IGNORECASE)
@@ -94,6 +94,8 @@ def _pattern(find: str) -> re.Pattern[str]:
 def _said(token: Token, match: re.Match[str], text: str) -> dict[str, Any]:
     """Keys of a token where it was found; a flag's are left open where the phrase does."""
     keys = {key: _filled(value, match) for key, value in token.get("keys", {}).items()}
+    for key, adds in token.get("listed", {}).items():
+        keys[key] = list(dict.fromkeys(adds[word] for word in re.findall(r"\w+", match[0].casefold()) if word in adds))
     behind = text[match.end() :]
     if "flag" in token and not OPEN_BEHIND.match(behind):
         denied = DENIED_BEFORE.search(text[: match.start()]) or DENIED_BEHIND.match(behind)
@@ -114,10 +116,10 @@ def _filled(value: Any, match: re.Match[str]) -> Any:
     """A value with what a group of the pattern found; where its alternative is empty, the other's."""
     if isinstance(value, Mapping):
         return {key: _filled(each, match) for key, each in value.items()}
-    if not (isinstance(value, str) and (group := GROUP.match(value))):
+    if not (isinstance(value, str) and (group := GROUP.search(value))):
         return value
     name = int(group[1]) if group[1].isdigit() else group[1]
-    return scalar(match[name] or next(each for each in match.groups() if each))
+    return scalar(value.replace(group[0], match[name] or next(each for each in match.groups() if each)))
 
 
 def _add(keys: dict[str, Any], module: str) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from hwmodels.refused import Refused
+from sim.scenario.stages import layout
 from sim.validation.runs.rows import Run
 
 
@@ -28,6 +29,16 @@ def schedule(run: Run) -> dict[str, Any]:
     """1F1B, interleaved where a rank holds several stages."""
     assert run.chunks
     return {"name": "interleaved", "chunks": run.chunks} if run.chunks > 1 else {"name": "1f1b"}
+
+
+def fits(run: Run, text: str, layers: int) -> bool:
+    """Whether a layout string is of so many layers and of the row's stages."""
+    assert run.pipeline and run.chunks
+    try:
+        read = layout(text)
+    except Refused:
+        return False
+    return read.count("t") == layers and len(read.stages) == run.pipeline * run.chunks
 
 
 def placement(run: Run, layers: int) -> str | list[int]:

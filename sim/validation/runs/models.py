@@ -45,13 +45,24 @@ def model(run: Run) -> dict[str, Any]:
     written = {"base": said} if isinstance(said, str) else dict(said)
     if "refused" in written:
         raise Refused(written["refused"])
-    document = {key: _value(value, run) for key, value in written.items()} | changes
+    document = {key: _value(value, run) for key, value in written.items() if key != "instead"} | changes
     if _said(document, "dense_layers") > _said(document, "layers"):
         document["dense_layers"] = document["layers"]
     positions = _said(document, "positions")
     if run.sequence_length and 0 < positions < run.sequence_length:  # trained with as many as its sequences have
         document["positions"] = run.sequence_length
     return document
+
+
+def known_as(run: Run) -> str:
+    """The table's name of its model, or the row's own."""
+    return _named(run.model)[0]
+
+
+def instead(run: Run) -> str:
+    """What of its model other blocks stand for, or ""."""
+    said = _named(run.model)[1]
+    return str(said.get("instead", "")) if isinstance(said, Mapping) else ""
 
 
 def _named(name: str) -> tuple[str, Any]:
@@ -105,9 +116,14 @@ def layers(document: Mapping[str, Any]) -> int:
     return _said(document, "layers")
 
 
+def predicts(run: Run) -> int:
+    """Prediction modules of a row's model, where it says none."""
+    return _said(model(run), "mtp_depth")
+
+
 def _said(document: Mapping[str, Any], key: str) -> int:
     """A count of a document, or of what it builds on; 0 where neither has it."""
-    return int(document.get(key) or _shipped(document["base"]).get(key) or 0)
+    return int(document.get(key, _shipped(document["base"]).get(key, 0)))
 
 
 @cache

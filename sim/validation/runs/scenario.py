@@ -53,6 +53,8 @@ MATTERS: dict[str, Callable[[Run, str], bool]] = {
     "stack.dispatcher": lambda run, stack: (run.expert or 1) > 1 and "dispatcher" in KINDS[stack].options,
     "stack.compiled": lambda run, stack: "compiled" in KINDS[stack].options,
     "stack.cuda_graphs": lambda run, stack: True,
+    "stack.graphed": lambda run, stack: "graphed" in KINDS[stack].options,
+    "stack.attention": lambda run, stack: "attention" in KINDS[stack].options,
     "routing.kind": _many("expert"),
     "states.gradients": lambda run, stack: True,
     "cluster.fabric": lambda run, stack: (run.gpus or 1) > 8,
@@ -60,7 +62,7 @@ MATTERS: dict[str, Callable[[Run, str], bool]] = {
 }
 """Key -> whether it can matter to a row on a stack. A key of a phrase that cannot is left out; one that can, and that
 no phrase says, is a default, but for the last of these."""
-NOT_ASKED = ("parallel.shard", "cluster.node.gpus")
+NOT_ASKED = ("parallel.shard", "cluster.node.gpus", "stack.graphed", "stack.attention")
 """Of them: left out is what everybody has."""
 
 
@@ -73,8 +75,8 @@ def mapped(run: Run) -> Mapped:
     if refused := next((each.refused for each in said if each.refused), ""):
         raise Refused(refused)
     keys = {key: value for each in said for key, value in each.keys.items()}
-    stack = software.stack(family["stack"], keys.get("precision", PRECISION))
     own = _of_model(family, run)
+    stack = software.stack(own.get("stack", family["stack"]), keys.get("precision", PRECISION))
     row = family.get("rows", {}).get(run.id, {}).get("keys", {})
     keys = {**family.get("keys", {}), **own.get("keys", {}), **_layout_string(run, own, keys), **keys, **row}
     keys = {key: value for key, value in keys.items() if key not in MATTERS or MATTERS[key](run, stack)}
@@ -85,12 +87,14 @@ def mapped(run: Run) -> Mapped:
     keys = {"precision": PRECISION, **family.get("unsaid", {}), **keys}
     other = list(software.instead(run, stack, keys))
     keys |= {each.key: each.value for each in other} | layouts.parallel(run)
+    if not keys.get("placement", "-"):
+        del keys["placement"]
     notes = [
         *(note for each in said for note in (*each.notes, *each.instead)),
         *(each.note for each in other),
         machines.gpu(run).note,
     ]
-    notes += [f"not understood: {each.left}" for each in said if each.left]
+    notes += [models.instead(run), *(f"not understood: {each.left}" for each in said if each.left)]
     doubts = _doubts(run, said) + tuple(f"{each.key} (instead)" for each in other if each.note)
     return Mapped(_plain(run, stack, keys), defaults + doubts, tuple(dict.fromkeys(filter(None, notes))))
 
@@ -101,7 +105,7 @@ PRECISION = "bf16"
 
 def _of_model(family: Mapping[str, Any], run: Run) -> Mapping[str, Any]:
     """What a family's sources say of a row's model; of a GPU and from so many on, where they say that (only)."""
-    own: Mapping[str, Any] = family.get("models", {}).get(run.model, {})
+    own: Mapping[str, Any] = family.get("models", {}).get(models.known_as(run), {})
     only = own.get("only", {})
     alike = run.gpu == only.get("gpu", run.gpu) and (run.gpus or 1) >= only.get("from_gpus", 1)
     return own if alike else {}
@@ -114,6 +118,7 @@ def _doubts(run: Run, said: Iterable[words.Meaning]) -> tuple[str, ...]:
     out += [f"{each.column} (not understood)" for each in said if each.left]
     out += [f"{each.column} (instead)" for each in said if each.instead]
     out += ["stack.name"] if run.family not in words.table("families") else []
+    out += ["model (instead)"] if models.instead(run) else []
     out += ["gpu (a like one)"] if machines.gpu(run).note else []
     return tuple(dict.fromkeys(out))
 

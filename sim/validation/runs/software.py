@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, cast
 
 from sim.models.recompute import SELECTIVE
 from sim.models.stacks.stack import KINDS
+from sim.validation.runs import layouts, models
 from sim.validation.runs.rows import Run
 from sim.validation.runs.words import table
 
@@ -45,6 +46,21 @@ def instead(run: Run, name: str, keys: Mapping[str, Any]) -> Iterator[Instead]:
         yield Instead("stack.compiled", True, note * eager)
     elif kind.plain and keys.get("overlap.tensor") and (run.tensor or 1) > 1:
         yield Instead("stack.compiled", True, "asynchronous tensor parallelism is torch.compile's" * eager)
+    if keys.get("stack.graphed") and keys.get("stack.cuda_graphs"):  # a scope says more than an implementation
+        yield Instead("stack.cuda_graphs", False)
+    if isinstance(text := keys.get("placement"), str):
+        yield from _placed(run, text, keys)
     if keys.get("recompute") == SELECTIVE and not kind.selective:
         note = f"torchtitan's policy by operators is none of {name}'s: core attention is computed again"
         yield Instead("recompute", {"modules": ["core_attention"]}, note)
+
+
+def _placed(run: Run, text: str, keys: Mapping[str, Any]) -> Iterator[Instead]:
+    """A layout string of other layers or stages than the row's is left to the rule; prediction modules are as many as
+    its letters say."""
+    if not layouts.fits(run, text, models.layers(models.model(run))):
+        yield Instead("placement", "", f"the layout {text} is of other layers or stages: they are spread by rule")
+    elif not (modules := keys.get("model.mtp_depth", models.predicts(run))) and "m" in text:
+        yield Instead("placement", text.replace("m", ""))
+    elif modules != text.count("m") and "model.mtp_depth" not in keys:
+        yield Instead("model.mtp_depth", text.count("m"), f"prediction modules as in the layout {text}")

@@ -1,62 +1,77 @@
-"""Likenesses of cards: what published rows say of prices carried over."""
+"""Published kernels as tables have them: casts out, short sequences and launch-bound kernels aside."""
 
 import csv
-import json
+from pathlib import Path
 
 import pytest
 
-from hwmodels import likeness
-from hwmodels.op import Attention, Gemm
+from hwmodels.op import Attention
 from hwmodels.refused import Refused
-from numerics import __main__ as cli
 from numerics.tables import published
+from numerics.tables.published import Card
 
-GEMM = ["gpu", "precision", "m", "n", "k", "us", "us_sustained"]
-HEADS = ["gpu", "direction", "heads", "kv_heads", "dim_qk", "dim_v", "batch", "seq", "causal", "us"]
-
-
-def written(folder, times):
-    """Published times of an A100 that are so many times what is carried over."""
-    products = [Gemm(m, 4096, 4096, precision="bf16") for m in (1024, 2048, 4096, 8192)]
-    heads = [Attention("forward", 1, 32, s, 128, 128, kv_heads=8) for s in (4096, 8192)]
-    with (folder / "gemm.csv").open("w") as file:
-        out = csv.writer(file)
-        out.writerow(GEMM)
-        for op in products:
-            us = published.price_us("a100", op) * times
-            out.writerow(["A100", "bf16", op.m, op.n, op.k, us, ""])
-            out.writerow(["B200", "bf16", op.m, op.n, op.k, us, 1.21 * us])
-        out.writerow(["A100", "fp8", 1024, 4096, 4096, 1.0, ""])
-        out.writerow(["A100", "bf16", 128, 4096, 4096, 1.0, ""])
-    with (folder / "attention.csv").open("w") as file:
-        out = csv.writer(file)
-        out.writerow(HEADS)
-        for op in heads:
-            us = published.price_us("a100", op) * times
-            out.writerow(["A100", "fwd", 32, 8, 128, 128, 1, op.sequence, 1, us])
-        out.writerow(["A100", "fwd", 32, 8, 192, 128, 1, 4096, 1, 1.0])
+HEADS = {
+    "gemm.csv": "gpu,precision,m,n,k,us,us_other,us_sustained,us_quant,src",
+    "gemm_other.csv": "gpu,precision,m,n,k,us,util,lib,src",
+    "gemm_backward.csv": "gpu,kind,groups,tokens,n_out,k_in,fprop_us,dgrad_us,wgrad_acc_fp32_us",
+    "attention.csv": "gpu,direction,heads,kv_heads,dim_qk,dim_v,batch,seq,causal,us,src",
+    "memory.csv": "gpu,op,direction,impl,rows,cols,dtype,us,gbs,src,hbm_frac,flag",
+    "published.csv": "gpu,op,shape,value,unit,src",
+    "sources.csv": "src,gpu,precision,framework,version,kernel_source,device,path,commit,licence",
+}
+B200 = Card(("b200",), "B200")
 
 
-def test_a_ratio_is_published_over_carried_over(tmp_path):
-    written(tmp_path, 1.3)
-    rows = {row["device"]: row["ratios"] for row in published.compared(tmp_path)["likeness"]["rows"]}
-    a100 = rows["A100 SXM 80 GB"]
-    assert (a100["gemm"]["ratio"], a100["gemm"]["rows"], a100["gemm"]["spread"]) == (1.3, 4, 0.05)
-    assert (a100["attention"]["ratio"], a100["attention"]["rows"]) == (1.3, 2)
+def folder(path: Path, **rows: list[str]) -> Path:
+    """A folder with these lines, by file without its ending."""
+    for name, head in HEADS.items():
+        (path / name).write_text("\n".join([head, *rows.get(name.removesuffix(".csv"), [])]) + "\n")
+    return path
 
 
-def test_a_card_that_meets_its_limit_is_priced_between_burst_and_metered(tmp_path):
-    written(tmp_path, 1.0)
-    with (tmp_path / "gemm.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert published.metered(rows, "B200") == pytest.approx(1.21)
-    assert published.metered(rows, "A100") == published.metered(rows, "") == 1.0
+def test_a_cast_is_no_part_of_a_product(tmp_path: Path) -> None:
+    gemm = ["B200,fp8,1024,4096,512,30.0,,,12.5,a", "B200,fp8,128,4096,512,9.0,,,2.5,a", "A100,fp8,1024,1,1,1,,,1,a"]
+    timed, sources = published.products(published.lines(folder(tmp_path, gemm=gemm)), B200, "fp8")
+    assert timed.us.tolist() == [17.5] and sources == {"a"}
+    assert timed.size.tolist() == [1024 * 512 + 4096 * 512 + 2 * 1024 * 4096]
+    bf16, _ = published.products(published.lines(tmp_path), B200, "bf16")
+    assert bf16.count == 0
 
 
-def test_the_committed_table_is_read(tmp_path):
-    table = json.loads(likeness.FILE.read_text())
-    assert {row["device"] for row in table["rows"]} == {each.device for each in likeness.likenesses()}
-    assert {"source", "provenance", "rows"} <= table.keys()
-    with pytest.raises(Refused, match=r"no gemm\.csv and no attention\.csv"):
-        published.compared(tmp_path)
-    assert cli.main(["calibrate", "--likeness", str(tmp_path)]) == cli.WRONG
+def test_metered_rows_are_those_that_have_both(tmp_path: Path) -> None:
+    gemm = ["B200,bf16,1024,512,512,10,,12,,a", "B200,bf16,2048,512,512,10,,,,a", "B200,bf16,64,512,512,10,,12,,a"]
+    (row,) = published.metered(published.lines(folder(tmp_path, gemm=gemm)), ("B200",), "bf16")
+    assert (row.sides, row.us, row.burst_us) == ((1024, 512, 512), 12.0, 10.0)
+
+
+def test_attention_is_causal_and_has_its_groups(tmp_path: Path) -> None:
+    attention = ["B200,fwd,64,8,128,128,2,8192,1,500,t", "B200,bwd,16,16,192,128,1,4096,1,900,s",
+                 "B200,fwd,16,16,64,64,1,4096,0,9,t"]  # fmt: skip
+    one, two = published.attentions(published.lines(folder(tmp_path, attention=attention)), "B200")
+    assert one.op == Attention("forward", 2, 64, 8192, 128, 128, kv_heads=8) and one.source == "t"
+    assert two.op == Attention("backward", 1, 16, 4096, 192, 128) and two.us == 900.0
+
+
+def test_streams_are_no_launches_and_no_cache(tmp_path: Path) -> None:
+    line = "B200,cast_fp8,fwd,trtllm 1,8192,4096,bf16,20.0,,q,0.5,"
+    memory = [line, line + "L2", line + "host", line.replace("fwd", "bwd")]
+    (one,) = published.streams(published.lines(folder(tmp_path, memory=memory)), B200)
+    assert one.size == pytest.approx(0.5 * 8e12 * 20e-6) and one.rows == 8192 * 4096
+
+
+def test_squares_are_read_from_rates(tmp_path: Path) -> None:
+    rows = published.lines(folder(tmp_path, published=["GB200,gemm nvfp4,m1024 n2048 k4096,1000,TFLOP/s,z"]))
+    square = published.squares(rows, "GB200", "nvfp4")
+    assert square.us.tolist() == pytest.approx([2 * 1024 * 2048 * 4096 / 1000e12 * 1e6])
+
+
+def test_sources_say_version_and_licence(tmp_path: Path) -> None:
+    rows = published.lines(folder(tmp_path, sources=["a,B200,bf16,sglang,0.5,linear,dev,x/y,0123,Apache-2.0"]))
+    assert published.sources(rows, {"a"}) == ["a: sglang, 0.5, linear, x/y, 0123, Apache-2.0"]
+
+
+def test_a_folder_that_lacks_a_table_is_refused(tmp_path: Path) -> None:
+    (folder(tmp_path) / "gemm.csv").unlink()
+    with pytest.raises(Refused, match=r"has no gemm\.csv"):
+        published.lines(tmp_path)
+    assert list(csv.reader([HEADS["gemm.csv"]]))

@@ -31,7 +31,7 @@ def test_all_reasons_are_in_the_answer_and_the_command_line_says_them(
     assert "hbm.capacity: 1GB is 1/40 of the least" in hint and told == [f"infeasible: {line}" for line in lines]
     assert advice == "advice: nothing that was tried fits"
     told = json.loads((tmp_path / "o" / "result.json").read_text())
-    assert (told["feasible"], told["infeasible"]) == (False, lines)
+    assert (told["feasible"], told["infeasible"], told["advice"]) == (False, lines, [])
 
 
 def test_limits_of_chunk_times_are_judged_too() -> None:

@@ -61,7 +61,7 @@ VALUES = {
     "chunk_times.p2p": "3 ms", "faults": "[{kind: gpu, at: 1, slower: 2}]",
     "batch.packed": "false", "overlap.expert": "true", "recompute.kind": "full", "recompute.modules": "[mlp, moe]",
     "recompute.layers": 2, "states.master": "bf16", "states.moments": "fp32", "states.gradients": "bf16",
-    "states.parameters": "bf16", "optimizer.offload": "host", "schedule.waiting": 0,
+    "states.parameters": "bf16", "optimizer.offload": "host", "optimizer.unseen": 0.5, "schedule.waiting": 0,
     "stack.name": "torch", "comm.collectives": "nccl", "parallel.tensor": 4, "parallel.sequence": "false",
     "parallel.context": 4, "parallel.context_kind": "all_gather", "parallel.expert_tensor": 2,
     "parallel.order": "cp-tp-dp-ep-pp", "overlap.tensor": "true", "parallel.zero": 0, "parallel.shard": 1,
@@ -73,7 +73,8 @@ ELSEWHERE = {
     "name", "outputs", "detail", "fold",  # decide no figure, as docs/REFERENCE.md says
     "cluster.node", "cluster.fabric", "model",  # documents, whose keys are gone through by themselves
     "parallel.reshard",  # has one legal value, but for parallel.zero 3
-    "stack.release", "stack.compiled", "stack.cuda_graphs", "stack.dispatcher", "stack.loss_parallel",  # likewise
+    "stack.release", "stack.compiled", "stack.cuda_graphs", "stack.graphed", "stack.dispatcher",  # likewise
+    "stack.loss_parallel",
     "recompute.method", "routing.spread", "routing.max_vio", "routing.histogram",  # refused where they do not belong
     "schedule.group",  # likewise: of interleaved stages
     "tables",  # of a trace: tests/numerics/tables/test_traced.py
@@ -223,3 +224,16 @@ def test_recipes_of_transformer_engine_are_asked_and_advised(precision):
     result = sim.run(LLAMA, [*words, "states.moments=fp32", "limits.memory=1 GB"])
     assert result.summary["step_time_s"] > 0
     assert any(line.startswith("states.moments") for line in result.summary["unfelt"])
+
+
+@pytest.mark.parametrize(("dispatcher", "collectives", "why"), [
+    ("hybridep", "ring", "HybridEP moves"), ("alltoall", "nccl", "NCCL moves"), ("deepep", "nccl", ""),
+    ("alltoall", "ring", ""),
+])  # fmt: skip
+def test_warps_are_of_kernels_that_have_them(dispatcher, collectives, why):
+    words = (
+        *SMALL, "model=qwen3_30b_a3b", "model.layers=4", f"stack={{name: megatron, dispatcher: {dispatcher}}}",
+        "parallel.expert=16", "cluster.nodes=4", f"comm.collectives={collectives}", "comm.warps=fixed",
+    )  # fmt: skip
+    said = [line for line in unfelt(load(LLAMA, words), further=False) if line.startswith("comm.warps")]
+    assert said == ([f"comm.warps changes nothing: {why} what is exchanged, timed as it was measured"] if why else [])

@@ -100,7 +100,9 @@ def test_all_to_all_takes_what_nccls_does(node, expert, nodes):
     own = on("alltoall", node=node, expert=expert, nodes=nodes)
     (sent,) = [k.op for k in kernels(own, "F") if isinstance(k.op, AllToAll) and k.name == "dispatch(F)"]
     same = Collective("all_to_all", sent.bytes(), expert, nodes)
-    assert own.pricer.price(sent, True).ns == own.pricer.price(same, True).ns
+    priced, like = own.pricer.price(sent, True), own.pricer.price(same, True)
+    assert (priced.ns, priced.family) == (like.ns, like.family)
+    assert priced.beside_ns == pytest.approx(like.beside_ns, rel=1e-6)
 
 
 def sent_by_hybridep(own):
@@ -117,6 +119,9 @@ def test_hybridep_takes_what_was_measured_of_it():
     assert rates == sorted(rates) and rates[0] == pytest.approx(rates[1] / 2) and rates[3] == rates[4]
     half = sent_by_hybridep(on("hybridep", node="h100x8"))
     assert hybrid.seconds(half, on("hybridep").pricer.wires, 16) == 2 * hybrid.seconds(op, links, 16)
+    own = on("hybridep", expert=16, nodes=2)
+    far = sent_by_hybridep(own)
+    assert far.logical_bytes() / hybrid.seconds(far, own.pricer.wires, 20) / 1e9 == pytest.approx(71.71)
     wide = op._replace(group=64)
     assert hybrid.seconds(wide, links, 16) == hybrid.seconds(op._replace(group=36), links, 16)
 

@@ -168,7 +168,7 @@ def test_a_quantised_input_that_is_not_kept_is_quantised_again():
     unit = next(unit for unit in own.units if unit.routed)
     names = [[k.name for k in again(own, chosen(word), unit)[0]] for word in ("activation", "norm")]
     assert names == [
-        ["swiglu", "cast_rows_experts_fc2_fprop"],
+        ["swiglu", *["cast_rows_experts_fc2_fprop"] * own.site.local_experts],
         ["mlp_norm", "cast_x_shared_fc1", "input_norm", "cast_x_q_down", "cast_x_kv_down"],
     ]
 

@@ -39,10 +39,7 @@ def test_every_phrase_of_every_row_is_in_the_table_and_every_phrase_of_the_table
 def test_every_model_and_family_of_every_row_is_known():
     for run in ROWS.values():
         assert run.family in words.table("families")
-        try:
-            models.model(run)
-        except Refused as refused:
-            assert "none of our blocks" in str(refused) or "not given" in str(refused)
+        assert models.model(run)["base"]
 
 
 BILLIONS = re.compile(r"([\d.]+)(B|T) dense")
@@ -93,7 +90,7 @@ COUNTED = {
     "gemma3-4b": 3.88, "gemma3-12b": 11.77, "gemma3-27b": 27.01, "phi-3-mini-3.8b": 3.821, "phi-4-14b": 14.66,
     "phi-3.5-moe-42b": 41.87, "dbrx-132b": 131.6, "starcoder2-3b": 3.030, "starcoder2-7b": 7.174,
     "starcoder2-15b": 15.96, "baichuan2-7b": 7.506, "baichuan2-13b": 13.90, "yi-34b": 34.39, "bloom-176b": 176.2,
-    "olmoe-7b-a1b": 6.92, "minimax-m2": 228.7,
+    "olmoe-7b-a1b": 6.92, "minimax-m2": 228.7, "qwen3-next-80b-a3b": 79.7, "deepseek-v4-flash": 284,
 }  # fmt: skip
 """Model that no row has -> billions of its published weights, or as its paper prints them."""
 

@@ -7,11 +7,13 @@ from sim.validation.runs.scenario import mapped
 
 ROWS = {run.id: run for run in read(FILE)}
 NCCL, RESULT = {"collectives": "nccl"}, ["result"]
+HYBRIDEP = NCCL | {"sms": 32}
 REDUCED = {"gradients": True, "parameters": True}
 V3_STATES = {"moments": "bf16", "gradients": "bf16"}
 V3_LAYOUT = "Et*4|(t*4|)*14tmL"
 TITAN_STATES = {"master": "fp32", "moments": "fp32", "gradients": "fp32"}
-H100_96 = {"hbm": {"bandwidth": "2.4 TB/s", "capacity": "96 GB"}}
+TITAN = {"name": "torch", "attention": "flash2", "compiled": True}
+H100_96 = {"hbm": {"bandwidth": "2.4 TB/s", "capacity": "96 GB"}, "power": "500 W"}
 
 
 def batch(sequences, length, micro=1):
@@ -29,7 +31,7 @@ EXPECTED = {
         "stack": {"name": "megatron", "dispatcher": "hybridep", "cuda_graphs": True}, "precision": "mxfp8",
         "parallel": {"zero": 1, "pipeline": 2, "expert": 32}, "schedule": {"name": "interleaved", "chunks": 8},
         "placement": V3_LAYOUT, "batch": batch(15360, 4096), "recompute": "none", "states": V3_STATES,
-        "overlap": {**REDUCED, "expert": True}, "routing": {"kind": "balanced"},
+        "overlap": {**REDUCED, "expert": True}, "routing": {"kind": "balanced"}, "comm": HYBRIDEP,
     },
     # a layout of the preset that the row does not name
     "MB-084": {
@@ -40,6 +42,7 @@ EXPECTED = {
         "parallel": {"zero": 1, "pipeline": 4, "expert": 64}, "schedule": {"name": "interleaved", "chunks": 4},
         "placement": V3_LAYOUT, "batch": batch(4096, 4096), "recompute": {"modules": ["mlp"]},
         "states": V3_STATES, "overlap": {**REDUCED, "expert": False}, "routing": {"kind": "balanced"},
+        "comm": HYBRIDEP,
     },
     # MLPerf: 128 slots for 126 layers, two other things that count as layers
     "MLP-003": {
@@ -66,21 +69,21 @@ EXPECTED = {
     },
     # a proxy of 12 layers, heads for tokens over a node
     "SMX-038": {
-        "cluster": {"node": {"base": "b200x8", "gpus": 8}, "nodes": 1}, "model": {"base": "llama3_70b", "layers": 12},
+        "cluster": {"node": {"base": "b200x8", "gpus": 8, "device": {"clock": "1.45 GHz"}}, "nodes": 1},
+        "model": {"base": "llama3_70b", "layers": 12},
         "stack": {"name": "megatron"}, "precision": "bf16",
         "parallel": {"zero": 1, "context_kind": "all_to_all", "context": 8}, "schedule": {"name": "1f1b"},
         "batch": batch(4, 32768), "recompute": "none", "overlap": {"gradients": True},
     },
     # torchtitan on the H100 of 96 GB
     "TT-009": {
-        "cluster": h100(1, device=H100_96), "model": {"base": "llama3_8b"},
-        "stack": {"name": "torch", "compiled": True}, "precision": "fp8_current",
+        "cluster": h100(1, device=H100_96), "model": {"base": "llama3_8b"}, "stack": TITAN, "precision": "fp8_current",
         "parallel": {"zero": 3, "context_kind": "all_gather", "context": 4}, "schedule": {"name": "1f1b"},
         "batch": batch(2, 131072), "recompute": "full", "states": TITAN_STATES, "overlap": REDUCED,
     },
     "TT-019": {
         "cluster": h100(32, device=H100_96), "model": {"base": "llama3_70b"},
-        "stack": {"name": "torch", "compiled": True}, "precision": "bf16", "parallel": {"zero": 3, "tensor": 8},
+        "stack": TITAN, "precision": "bf16", "parallel": {"zero": 3, "tensor": 8},
         "schedule": {"name": "1f1b"}, "batch": batch(512, 8192, 16), "recompute": "full", "states": TITAN_STATES,
         "overlap": {**REDUCED, "tensor": False},
     },
@@ -92,7 +95,8 @@ EXPECTED = {
     },
     # tensor and sequence parallelism on one node of A100s, no data parallelism: nothing of it to overlap
     "PAP-039": {
-        "cluster": {"node": {"base": "a100x8", "gpus": 8}, "nodes": 1}, "stack": {"name": "megatron"},
+        "cluster": {"node": {"base": "a100x8", "gpus": 8}, "nodes": 1},
+        "stack": {"name": "megatron", "attention": "unfused"},
         "model": {
             "base": "gpt3_175b", "name": "GPT 22B", "vocabulary": 51200, "hidden": 6144, "layers": 48,
             "intermediate": 24576, "heads": 64, "kv_heads": 64, "head_width": 96,

@@ -11,6 +11,7 @@ import pytest
 
 from sim.__main__ import main
 from sim.validation import records
+from sim.validation.runs import outcome as outcomes
 from sim.validation.runs import page, table, views, words
 from sim.validation.runs.outcome import Answer, Outcome, outcome
 from sim.validation.runs.rows import FILE, asked, read
@@ -164,23 +165,44 @@ def test_a_row_that_cannot_be_said_is_refused_with_the_reason_and_the_others_run
     with FILE.open(newline="") as file:
         head, *lines = list(csv.reader(file))
     path, out = tmp_path / "runs.csv", tmp_path / "new" / "out.csv"
-    keep = [line for line in lines if line[0] in ("MLP-039", "MB-003", "PRI-002")]
+    keep = [line for line in lines if line[0] in ("MLP-039", "MB-014", "PRI-002")]
+    keep = [[cell.replace("nemotron-3-super", "mystery-9b") for cell in line] for line in keep]
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([head, *keep])
     assert main(["validate", "--runs", str(path), "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "1 x dimensions of DeepSeek-V4 Flash are not given" in printed and "MLP-039" in printed
+    assert "1 x model 'mystery-9b' is none that is known here" in printed and "MLP-039" in printed
     rows = {row["id"]: row for row in csv.DictReader(out.open())}
     assert rows["MLP-039"]["predicted_s"] and not rows["MLP-039"]["refused"]
-    assert rows["MB-003"]["refused"].startswith("dimensions of DeepSeek-V4 Flash")
+    assert rows["MB-014"]["refused"].startswith("model 'mystery-9b' is none that is known here")
     assert rows["PRI-002"]["refused"].startswith("not asked: the row does not say: ")
     assert main(["validate", "--runs", str(path), "--out", str(tmp_path)]) == 2
+
+
+def test_a_row_that_fails_is_told_as_a_bug_and_the_others_are_answered(tmp_path, capsys, monkeypatch):
+    simulated = outcomes._simulated
+
+    def failing(run, row):
+        if run.id == "MLP-041":
+            raise ZeroDivisionError("by hand")
+        return simulated(run, row)
+
+    monkeypatch.setattr(outcomes, "_simulated", failing)
+    with FILE.open(newline="") as file:
+        head, *lines = list(csv.reader(file))
+    path, out = tmp_path / "runs.csv", tmp_path / "out.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([head, *(line for line in lines if line[0] in ("MLP-039", "MLP-041"))])
+    assert main(["validate", "--runs", str(path), "--out", str(out)]) == 70
+    assert "ZeroDivisionError: by hand" in capsys.readouterr().err
+    rows = {row["id"]: row for row in csv.DictReader(out.open())}
+    assert rows["MLP-041"]["refused"] == "a bug of ours: ZeroDivisionError: by hand" and rows["MLP-039"]["predicted_s"]
 
 
 def test_processes_give_what_one_gives():
     from sim.validation.runs.outcome import outcomes
 
-    rows = [BY_ID[name] for name in ("MLP-039", "MB-003", "MLP-041")]
+    rows = [BY_ID["MLP-039"], replace(BY_ID["MB-014"], model="mystery"), BY_ID["MLP-041"]]
     one, two = ({o.run.id: (o.predicted_s, o.refused) for o in outcomes(rows, jobs)} for jobs in (1, 2))
     assert one == two and set(one) == {run.id for run in rows}
 

@@ -37,7 +37,8 @@ def say(column, phrase):
     ("recompute", "selective", {"recompute": {"modules": ["core_attention"]}}),
     ("recompute", "block, 4 layers", {"recompute": {"layers": 4, "method": "block"}}),
     ("recompute", "every 2nd layer", {"recompute": {"layers": 2, "method": "every"}}),
-    ("other", "CUDA graphs: attn, moe", {"stack.cuda_graphs": True}),
+    ("other", "CUDA graphs: attn, moe_router", {"stack.cuda_graphs": False, "stack.graphed": ["attention", "router"]}),
+    ("other", "full-iteration CUDA graph", {"stack.cuda_graphs": True}),
     ("other", "CUDA Graphs disabled", {"stack.cuda_graphs": False}),
     ("other", "a2a dispatcher", {"stack.dispatcher": "alltoall"}),
     ("other", "DeepEP + HybridEP", {"stack.dispatcher": "hybridep"}),
@@ -178,3 +179,30 @@ def test_a_family_that_nobody_described_is_of_the_software_that_its_words_name()
     assert mapped(run).plain["stack"]["name"] == "torch"
     other = replace(run, overlap="", other="Megatron-LM", data_parallel="zero1", source="")
     assert mapped(other).plain["stack"]["name"] == "megatron" and "stack.name" in mapped(other).defaults
+
+
+@pytest.mark.parametrize(("name", "key", "told"), [
+    ("DGXC-054", "other (instead)", "Megatron Core's stand for them"),
+    ("MB-072", "other (instead)", "their copies run beside compute"),
+    ("MB-003", "model (instead)", "latent attention of about as many weights"),
+    ("MZ-006", "model (instead)", "Mamba-2 of as many columns"),
+])  # fmt: skip
+def test_what_stands_for_something_else_is_told_and_counts_as_not_said(name, key, told):
+    row = mapped(BY_ID[name])
+    assert key in row.defaults and any(told in note for note in row.notes)
+    assert row.scenario
+
+
+def test_every_given_row_is_answered():
+    """By its scenario: none of the 537 is refused for what it says."""
+    assert [run.id for run in ROWS if not (row := tried(run)) or not row.scenario] == []
+
+
+def test_a_layout_of_other_layers_is_left_to_the_rule():
+    """A proxy of a preset whose stages are of the whole model, and a phrase of another model's."""
+    proxy = replace(BY_ID["MB-084"], model="deepseek-v3 (16-layer proxy)")
+    row = mapped(proxy)
+    assert "placement" not in row.plain or row.plain["placement"] == "even"
+    assert "placement (instead)" in row.defaults and row.scenario
+    whole = replace(BY_ID["MB-084"], model="DeepSeekV3 (w/o MTP)")
+    assert mapped(whole).plain["placement"] == "Et*4|(t*4|)*14tL" and mapped(whole).scenario

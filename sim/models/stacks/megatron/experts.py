@@ -1,8 +1,8 @@
 """Mixtures of Megatron Core: a fused router, fused permutes, a grouped product each way, shared experts beside.
 
 `moe_router_fusion`: scores and top-k in one kernel, the auxiliary loss in two. `moe_permute_fusion`:
-TransformerEngine's permute behind maps of rows. The host waits for the counts of tokens where an all-to-all of unequal
-sizes needs them; HybridEP's dispatch permutes too.
+TransformerEngine's permute behind maps of rows, and chunks sorted where an all-to-all left them in the order of ranks.
+What is sent, and what the host waits for before, is in `exchange`.
 """
 
 from hwmodels.formats import PLAIN_BF16, PLAIN_FP32

@@ -6,6 +6,8 @@ works for them. Its work, in simple elementwise operations, is from chains of 60
 64 x 64, forward with autograd recording and backward (torch 2.11, the host of an H200; see `hwmodels.node.Launch`).
 """
 
+import math
+
 from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
 from hwmodels.op import Gemm, Memory, norm, small
 from sim.models.layer import Kernel
@@ -22,6 +24,9 @@ in none of the others; two waves of an H200's SMs. nvjet kernels of CUDA 13.0.""
 SPLIT_TILES, SPLIT_DEPTH, SPLIT = 64, 16384, 2
 """Such tiles up to which, and depth from which on, cuBLAS splits a product's depth (in two, assumed) and adds the
 parts: so in all products of those traces, and of the kernels that are named of 14 steps."""
+FEW, FEW_DEPTH = 64, 4096
+"""Tiles of 64 x 64 up to which it does so from 128 of depth a tile on, 4,096 at least. Of 801 products that were timed
+one by one on an H200 (torch 2.11) both rules tell 800; that 64 tiles count is from the launches of `mx_2L_4k2`."""
 SPLIT_K = "split_k_sum"
 AROUND = (MEMSET, SPLIT_K)
 """Names of kernels that cuBLAS launches around a product."""
@@ -103,7 +108,9 @@ def product(name: str, m: int, n: int, k: int, role: str = "fprop", host: float 
     gemm = Kernel(name, op._replace(result="bf16") if role == "wgrad" else op, host=host)
     before = [cleared()] if tiles > MEMSET_TILES else []
     summed = Memory("reduce", m, SPLIT * PLAIN_FP32.row_bytes(n), PLAIN_BF16.row_bytes(n))
-    return [*before, gemm, *([Kernel(SPLIT_K, summed, host=0.0)] if tiles <= SPLIT_TILES and k >= SPLIT_DEPTH else [])]
+    few = math.ceil(m / 64) * math.ceil(n / 64)
+    split = (tiles <= SPLIT_TILES and k >= SPLIT_DEPTH) or (few <= FEW and k >= max(FEW_DEPTH, 128 * few))
+    return [*before, gemm, *([Kernel(SPLIT_K, summed, host=0.0)] if split else [])]
 
 
 def linear(site: Shared, name: str, n: int, k: int, rows: int = 0) -> list[Kernel]:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from hwmodels.op import Memory
-from sim.models.blocks.made import Made
+from sim.models.blocks.made import EMBEDDING, Made
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.torch.kernels import BARE, WIDTH, tiny
@@ -47,7 +47,18 @@ def update(site: Shared, made: Sequence[Made], part: float = 1.0) -> list[Kernel
     own, gradient, moments = WIDTH, site.recipe.gradient.bits / 8, 2 * site.recipe.moment.row_bytes(1)
     walk = CALL + EACH * len(sizes)
     steps = [tiny("adam_steps", "optimizer", walk * (not n)) for n, _ in enumerate(launches([1] * len(sizes), 1))]
+    updated = list(launches(sizes, 4))
+    zeros = part * _without_history(site, made)
+    kinds = ["adam_unseen" if zeros - sum(updated[:n]) > count / 2 else "adam" for n, count in enumerate(updated)]
     return steps + [
-        Kernel("adam", Memory("adam", count, own + gradient + moments, own + moments), host=BARE)
-        for count in launches(sizes, 4)
+        Kernel("adam", Memory(kind, count, own + gradient + moments, own + moments), host=BARE)
+        for kind, count in zip(kinds, updated, strict=True)
     ]
+
+
+def _without_history(site: Shared, made: Sequence[Made]) -> float:
+    """Elements of the embedding, the first tensor, whose gradients and moments are zero; none of one that is the head
+    too, whose every row has a gradient."""
+    if not made or made[0].end != EMBEDDING or any(unit.tied for unit in made):
+        return 0.0
+    return site.unseen * tensors(site, made[0])[0]
