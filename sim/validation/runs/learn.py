@@ -25,7 +25,8 @@ LEVELS = (
     ("kind", "stack", "generation", "scale"),
 )  # fmt: skip
 """Orders in which classes may be told apart."""
-POOLING, SHARES, UNSAID, STRETCH = (3.0, 10.0), (0.5, 0.75, 1.0), (1.1, 1.3), (1.0, 1.15, 1.3, 1.5, 1.75, 2.0)
+POOLING, SHARES, UNSAID = (1.0, 3.0, 10.0), (0.25, 0.5, 0.75, 1.0), (1.1, 1.3)
+STRETCH = (1.0, 1.15, 1.3, 1.5, 1.75, 2.0)
 """What may be chosen: runs that the class around counts for, the share of prices' spread, the factor for each deciding
 key that is not said (at least a tenth: an open choice is never as sure as one that is said), and of remainders."""
 GROUND: tuple[tuple[float, float], ...] = ((-0.5, 0.25), (0.0, 0.5), (0.5, 0.25))
@@ -38,6 +39,8 @@ PROMISE, EACH, LARGE = (0.85, 0.95), 0.80, 20
 PENALTY = 2 / (2 * TAIL)
 """Width that a miss costs for its distance: the interval score of a 90 % interval (Gneiting and Raftery, Strictly
 proper scoring rules, prediction, and estimation, JASA 102, 2007, eq. 43)."""
+ALIKE = 0.05
+"""Of scores that a few rows in the tails decide: choices closer than that are told apart by how sharp they are."""
 LEVELS_KEPT = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Quantiles of remainders that are written."""
 
@@ -172,6 +175,11 @@ class Judged(NamedTuple):
     score: float
 
     @property
+    def width(self) -> float:
+        """Mean over kinds of the logarithm of half an interval."""
+        return sum(map(log, self.halves.values())) / len(self.halves)
+
+    @property
     def short(self) -> float:
         """By how much the promise is not kept, in parts of the runs."""
         large = [inside / rows for rows, inside in self.families.values() if rows >= LARGE]
@@ -215,11 +223,14 @@ def _judged(some: Sequence[Case], choice: Choice, reach: Floats) -> Judged:
 
 
 def chosen(some: Sequence[Case]) -> tuple[Choice, Judged]:
-    """Of those that keep the promise the one with the best score; of those that come nearest to it where none does."""
+    """Of those that keep the promise (or come nearest to it) and score about as well as the best, the sharpest."""
     every: dict[Choice, Judged] = {}
     for first in product(LEVELS, POOLING, SHARES, UNSAID):
         every |= judged(some, [Choice(*first, stretch) for stretch in STRETCH])
-    best = min(every, key=lambda choice: (round(every[choice].short, 3), every[choice].score))
+    least = min(round(how.short, 3) for how in every.values())
+    fair = {choice: how for choice, how in every.items() if round(how.short, 3) == least}
+    most = min(how.score for how in fair.values()) * (1 + ALIKE)
+    best = min((choice for choice in fair if fair[choice].score <= most), key=lambda choice: fair[choice].width)
     return best, every[best]
 
 
@@ -244,6 +255,10 @@ ENOUGH = 8
 end."""
 
 
+OWN_POOLING = 3.0
+"""Layouts that the class that ships counts for beside them."""
+
+
 def own(some: Sequence[Case], ships: Learned) -> Iterator[tuple[float, float] | None]:
     """Of each run in order the ends of its interval as logarithms, by the other layouts of its kind in the file pooled
     with the class that ships; None where those are fewer than ENOUGH."""
@@ -258,5 +273,5 @@ def _own(case: Case, others: Sequence[Case], beyond: Floats, ships: Learned) -> 
         return None
     around = ships.nearest(case.of)[1]
     held = Pool(np.array([-around.below, 0.0, around.above]), np.array([2 * TAIL, 1 - 4 * TAIL, 2 * TAIL]))
-    pool = _pool(beyond, np.array([one.weight for one in others]), held, min(POOLING))
+    pool = _pool(beyond, np.array([one.weight for one in others]), held, OWN_POOLING)
     return ships.ends(case.low, case.high, _spread(pool, len(others), 1.0), case.unsaid)
