@@ -94,13 +94,18 @@ class Columns:
 
 
 class Choice(NamedTuple):
-    """See LEVELS to STRETCH."""
+    """See LEVELS to STRETCH. stretch: of dense models, and of mixtures: families of one kind say nothing of another."""
 
     levels: tuple[str, ...]
     pooling: float
     share: float
     unsaid: float
-    stretch: float
+    stretch: tuple[float, float]
+
+    def stretched(self, kind: str) -> float:
+        """The factor of a kind; of all runs the larger."""
+        dense, mixed = self.stretch
+        return {"dense": dense, "mixture": mixed}.get(kind, max(self.stretch))
 
 
 class Pool(NamedTuple):
@@ -153,7 +158,10 @@ def _weights(some: Sequence[Case]) -> Floats:
 def spreads(some: Sequence[Case], choice: Choice) -> dict[str, Spread]:
     """Of every class, from some runs."""
     every = pools(some, Columns(some).beyond(choice.share, choice.unsaid), choice)
-    return {name: _spread(pool, _layouts(some, name, choice), choice.stretch) for name, pool in every.items()}
+    return {
+        name: _spread(pool, _layouts(some, name, choice), choice.stretched(name.split(", ")[0]))
+        for name, pool in every.items()
+    }
 
 
 def _layouts(some: Sequence[Case], name: str, choice: Choice) -> int:
@@ -189,7 +197,7 @@ class Judged(NamedTuple):
 
 def judged(some: Sequence[Case], choices: Sequence[Choice]) -> dict[Choice, Judged]:
     """Choices that differ in their stretch alone, each family by what the others teach."""
-    reach = _left_out(some, choices[0]._replace(stretch=1.0))
+    reach = _left_out(some, choices[0]._replace(stretch=(1.0, 1.0)))
     return {choice: _judged(some, choice, reach) for choice in choices}
 
 
@@ -210,7 +218,8 @@ def _left_out(some: Sequence[Case], choice: Choice) -> Floats:
 
 def _judged(some: Sequence[Case], choice: Choice, reach: Floats) -> Judged:
     columns = Columns(some)
-    error, wider = columns.of("error"), choice.stretch * choice.unsaid ** columns.of("unsaid")
+    stretch = np.array([choice.stretched(case.of.kind) for case in some])
+    error, wider = columns.of("error"), stretch * choice.unsaid ** columns.of("unsaid")
     below, above = (reach * wider[:, None]).T
     low, high = joined(columns.of("low"), columns.of("high"), choice.share, below, above)
     inside = (low <= error) & (error <= high)
@@ -226,7 +235,7 @@ def chosen(some: Sequence[Case]) -> tuple[Choice, Judged]:
     """Of those that keep the promise (or come nearest to it) and score about as well as the best, the sharpest."""
     every: dict[Choice, Judged] = {}
     for first in product(LEVELS, POOLING, SHARES, UNSAID):
-        every |= judged(some, [Choice(*first, stretch) for stretch in STRETCH])
+        every |= judged(some, [Choice(*first, (dense, mixed)) for dense in STRETCH for mixed in STRETCH])
     least = min(round(how.short, 3) for how in every.values())
     fair = {choice: how for choice, how in every.items() if round(how.short, 3) == least}
     most = min(how.score for how in fair.values()) * (1 + ALIKE)

@@ -45,11 +45,12 @@ def kept(content: dict[str, Any]) -> str:
     """Lines on how the promise is kept."""
     judged, (low, high) = content["judged"], learn.PROMISE
     large = {name: hits / rows for name, (rows, hits) in judged["families"].items() if rows >= learn.LARGE}
+    dense, mixed = content["stretch"]
     few = min(large, key=lambda name: large[name], default="")
     lines = [
         f"learned on {content['runs']['ran']} runs of {content['runs']['layouts']} layouts: classes by "
         f"{', '.join(content['levels'])}; {content['share']:.0%} of the spread of prices, x{content['unsaid']:g} for "
-        f"each deciding key unsaid, remainders x{content['stretch']:g}",
+        f"each deciding key unsaid, remainders x{dense:g} (dense) and x{mixed:g} (mixture)",
         f"each family judged by the others: {judged['inside']:.1%} inside (promised {low:.0%} to {high:.0%}), "
         f"{judged['inside'] * content['runs']['ran'] / content['runs']['asked']:.1%} where a refused row is a miss",
     ]  # fmt: skip

@@ -17,7 +17,7 @@ from sim.validation.runs.rows import FILE, asked, read
 
 ROWS = list(asked(read(FILE)))
 DENSE, MIXED = Class("dense", "megatron", "hopper", "cluster"), Class("mixture", "megatron", "hopper", "cluster")
-PLAIN = Choice(("kind", "stack"), 3.0, 1.0, 1.1, 1.0)
+PLAIN = Choice(("kind", "stack"), 3.0, 1.0, 1.1, (1.0, 1.0))
 
 
 def drawn(count, spread, of=DENSE, families=10, prices=0.0, seed=0, shift=0.0):
@@ -116,7 +116,7 @@ def test_the_choice_keeps_the_promise_where_one_does():
 
 
 def test_a_wider_stretch_is_a_wider_interval():
-    choices = [PLAIN._replace(stretch=stretch) for stretch in learn.STRETCH]
+    choices = [PLAIN._replace(stretch=(stretch, 1.0)) for stretch in learn.STRETCH]
     inside = [how.inside for how in judged(drawn(300, 0.1), choices).values()]
     assert inside == sorted(inside) and inside[0] < inside[-1]
 

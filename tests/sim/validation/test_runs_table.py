@@ -180,23 +180,23 @@ def test_a_row_that_cannot_be_said_is_refused_with_the_reason_and_the_others_run
 
 
 def test_a_row_that_fails_is_told_as_a_bug_and_the_others_are_answered(tmp_path, capsys, monkeypatch):
-    simulated = outcomes._simulated
+    simulate = outcomes.simulate
 
-    def failing(run, row):
-        if run.id == "MLP-041":
+    def failing(scenario, interval):
+        if scenario.name.startswith("LF-085"):
             raise ZeroDivisionError("by hand")
-        return simulated(run, row)
+        return simulate(scenario, interval)
 
-    monkeypatch.setattr(outcomes, "_simulated", failing)
+    monkeypatch.setattr(outcomes, "simulate", failing)
     with FILE.open(newline="") as file:
         head, *lines = list(csv.reader(file))
     path, out = tmp_path / "runs.csv", tmp_path / "out.csv"
     with path.open("w", newline="") as file:
-        csv.writer(file).writerows([head, *(line for line in lines if line[0] in ("MLP-039", "MLP-041"))])
+        csv.writer(file).writerows([head, *(line for line in lines if line[0] in ("MLP-039", "LF-085"))])
     assert main(["validate", "--runs", str(path), "--out", str(out)]) == 70
     assert "ZeroDivisionError: by hand" in capsys.readouterr().err
     rows = {row["id"]: row for row in csv.DictReader(out.open())}
-    assert rows["MLP-041"]["refused"] == "a bug of ours: ZeroDivisionError: by hand" and rows["MLP-039"]["predicted_s"]
+    assert rows["LF-085"]["refused"] == "a bug of ours: ZeroDivisionError: by hand" and rows["MLP-039"]["predicted_s"]
 
 
 def test_processes_give_what_one_gives():
