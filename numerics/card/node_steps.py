@@ -68,7 +68,8 @@ RUNS = (
 """Eight layouts, and a small one whose trace is kept."""
 KEPT = RUNS[-1]
 DRY = (
-    Run("tiny", "fsdp", TINY), Run("tiny", "tp_sp", TINY), Run("tiny", "1f1b", TINY, 4), Run("mixture", "ep", TINY_MIXTURE),
+    Run("tiny", "fsdp", TINY), Run("tiny", "tp_sp", TINY), Run("tiny", "1f1b", TINY, 4),
+    Run("mixture", "ep", TINY_MIXTURE),
 )  # fmt: skip
 
 
