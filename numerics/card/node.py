@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -263,18 +263,27 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--quick", action="store_true", help="one size, two kernels")
     asked = parser.parse_args(words)
-    device, rank = asked.device, int(os.environ["RANK"])
+    begin(asked.device)
+    few = (SIZES[:1], SIZES[:1], 2) if asked.quick else (SIZES, BESIDE)
+    leave(asked.out / "node.json", asked.device, measured(asked.device, *few))
+    return 0
+
+
+def begin(device: str) -> None:
+    """This process as a rank of those that torchrun started, on its own device."""
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
-    rows = measured(device, SIZES[:1], SIZES[:1], 2) if asked.quick else measured(device, SIZES, BESIDE)
-    if rank == 0:
-        asked.out.mkdir(parents=True, exist_ok=True)
+
+
+def leave(file: Path, device: str, rows: Mapping[str, Any]) -> None:
+    """Rank 0 writes what was measured, and all end together."""
+    if dist.get_rank() == 0:
+        file.parent.mkdir(parents=True, exist_ok=True)
         about = {"world": dist.get_world_size(), "torch": torch.__version__} | (card() if device == "cuda" else {})
-        (asked.out / "node.json").write_text(json.dumps({"about": about, **rows}, indent=1) + "\n", encoding="utf-8")
+        file.write_text(json.dumps({"about": about, **rows}, indent=1) + "\n", encoding="utf-8")
     dist.barrier()
     dist.destroy_process_group()
-    return 0
 
 
 def card() -> dict[str, Any]:

@@ -6,8 +6,6 @@ slows. `python -m numerics.card.node_exchange --out DIR` under torchrun.
 """
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -108,20 +106,11 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     asked = parser.parse_args(words)
     device, few = asked.device, asked.device == "cpu"
-    if not few:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("gloo" if few else "nccl")
+    node.begin(device)
     exchanges = [each._replace(tokens=16) for each in EXCHANGES[:1]] if few else EXCHANGES
-    rows = {"alone": node.listed(alone(device, exchanges))}
+    rows: dict[str, Any] = {"skew": SKEW, "alone": node.listed(alone(device, exchanges))}
     rows["beside"] = node.listed(beside(device, exchanges[::2], 1 if few else None))
-    if dist.get_rank() == 0:
-        asked.out.mkdir(parents=True, exist_ok=True)
-        about = {"world": dist.get_world_size(), "torch": torch.__version__, "skew": SKEW}
-        about |= {} if few else node.card()
-        text = json.dumps({"about": about, **rows}, indent=1)
-        (asked.out / "node_exchange.json").write_text(text + "\n", encoding="utf-8")
-    dist.barrier()
-    dist.destroy_process_group()
+    node.leave(asked.out / "node_exchange.json", device, rows)
     return 0
 
 

@@ -10,7 +10,6 @@ models without a profile, to be tested.
 import argparse
 import gzip
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from torch.distributed.tensor import Replicate, Shard
 from torch.distributed.tensor import parallel as tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from numerics.card import node
 from numerics.card.plain import Size, Transformer, loss
 from numerics.traces.intervals import common, length, union
 
@@ -280,20 +280,10 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     asked = parser.parse_args(words)
-    if asked.device == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if asked.device == "cuda" else "gloo")
+    node.begin(asked.device)
     asked.out.mkdir(parents=True, exist_ok=True)
     rows = list(measured(RUNS if asked.device == "cuda" else DRY, asked.device, asked.out))
-    if dist.get_rank() == 0:
-        about = {"torch": torch.__version__, "world": dist.get_world_size()}
-        if asked.device == "cuda":
-            nccl = ".".join(map(str, torch.cuda.nccl.version()))
-            about |= {"device": torch.cuda.get_device_name(), "nccl": nccl}
-        text = json.dumps({"about": about, "runs": rows}, indent=1)
-        (asked.out / "node_steps.json").write_text(text + "\n", encoding="utf-8")
-    dist.barrier()
-    dist.destroy_process_group()
+    node.leave(asked.out / "node_steps.json", asked.device, {"runs": rows})
     return 0
 
 

@@ -58,7 +58,7 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
     if stack.dispatcher != Stack.dispatcher and scenario.parallel.expert == 1:
         what = "a rank that holds all experts dispatches nothing"
         yield ("stack.dispatcher", "parallel.expert"), f"{what}; legal: alltoall, or parallel.expert 2 or more"
-    if not stack.loss_parallel and scenario.parallel.tensor == 1:
+    if not stack.loss_parallel and "loss_parallel" in kind.options and scenario.parallel.tensor == 1:
         what = "a rank with the whole vocabulary shares its loss with nobody"
         yield ("stack.loss_parallel", "parallel.tensor"), f"{what}; legal: true, or parallel.tensor 2 or more"
     if kind.plain and scenario.precision == "fp8_current" and not stack.compiled:

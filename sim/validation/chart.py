@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from html import escape
 from itertools import groupby
 from math import log
+from typing import NamedTuple
 
 from sim.validation.row import Row
 from sim.validation.table import error
 
 WIDTH, LABELS, ERRORS, LINE, HEAD, TOP = 1080, 440, 70, 14, 30, 92
 """Pixels: whole width, of names, of errors at the right; height of a row and of a group's head; first row."""
-TICKS = (0.25, 0.5, 0.8, 1.0, 1.25, 2.0, 4.0)
 NEAR = (0.9, 1.1)
 """The band that is shaded: within a tenth."""
 INK, FAINT, LINES, BAND = "#1f2933", "#5b6770", "#d5dade", "#eef4ee"
@@ -33,14 +33,36 @@ def chart(rows: Sequence[Row]) -> str:
             y += LINE
     frame = f'<rect width="{WIDTH}" height="{y + 16}" fill="{PAPER}"/>'
     opening = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y + 16}" font-family="sans-serif">'
-    return "\n".join([opening, frame, _head(), _axis(y), *parts, "</svg>", ""])
+    return "\n".join([opening, frame, _head(), AXIS.drawn(y), *parts, "</svg>", ""])
 
 
-def _x(ratio: float) -> float:
-    """Abscissa of a ratio, pixels."""
-    left, right = LABELS + 12, WIDTH - ERRORS - 12
-    share = (log(ratio) - log(TICKS[0])) / (log(TICKS[-1]) - log(TICKS[0])) if ratio > 0 else 0.0
-    return round(left + min(max(share, 0.0), 1.0) * (right - left), 1)
+class Axis(NamedTuple):
+    """A logarithmic axis of ratios, from its first tick to its last. left, right, top: pixels."""
+
+    left: float
+    right: float
+    top: int
+    ticks: tuple[float, ...]
+
+    def at(self, ratio: float) -> float:
+        """Abscissa of a ratio, pixels; those beyond are at its ends."""
+        first, last = log(self.ticks[0]), log(self.ticks[-1])
+        share = (log(ratio) - first) / (last - first) if ratio > 0 else 0.0
+        return round(self.left + min(max(share, 0.0), 1.0) * (self.right - self.left), 1)
+
+    def drawn(self, bottom: int) -> str:
+        """Its ticks and the band that is shaded."""
+        low, high = (self.at(ratio) for ratio in NEAR)
+        height = bottom - self.top
+        parts = [f'<rect x="{low}" y="{self.top}" width="{high - low:.1f}" height="{height}" fill="{BAND}"/>']
+        for ratio in self.ticks:
+            x, colour = self.at(ratio), FAINT if ratio == 1 else LINES
+            parts.append(f'<line x1="{x}" x2="{x}" y1="{self.top}" y2="{bottom}" stroke="{colour}"/>')
+            parts.append(text(x, self.top - 8, f"{ratio:g}", colour=FAINT, anchor="middle"))
+        return "\n".join(parts)
+
+
+AXIS = Axis(LABELS + 12, WIDTH - ERRORS - 12, TOP, (0.25, 0.5, 0.8, 1.0, 1.25, 2.0, 4.0))
 
 
 def _head() -> str:
@@ -54,22 +76,12 @@ def _head() -> str:
     return "\n".join(parts)
 
 
-def _axis(bottom: int) -> str:
-    low, high = (_x(ratio) for ratio in NEAR)
-    parts = [f'<rect x="{low}" y="{TOP}" width="{high - low:.1f}" height="{bottom - TOP}" fill="{BAND}"/>']
-    for ratio in TICKS:
-        x, colour = _x(ratio), FAINT if ratio == 1 else LINES
-        parts.append(f'<line x1="{x}" x2="{x}" y1="{TOP}" y2="{bottom}" stroke="{colour}"/>')
-        parts.append(text(x, TOP - 8, f"{ratio:g}", colour=FAINT, anchor="middle"))
-    return "\n".join(parts)
-
-
 def _row(row: Row, y: int) -> str:
     middle = y + LINE // 2
     parts = [text(LABELS, middle + 4, row.quantity, anchor="end")]
     if row.low is not None and row.high is not None:
-        parts.append(_bar(_x(row.low / row.published), _x(row.high / row.published), middle))
-    parts.append(_dot(_x(row.predicted / row.published), middle, row.input))
+        parts.append(_bar(AXIS.at(row.low / row.published), AXIS.at(row.high / row.published), middle))
+    parts.append(_dot(AXIS.at(row.predicted / row.published), middle, row.input))
     parts.append(text(WIDTH - 16, middle + 4, error(row), colour=FAINT, anchor="end"))
     return "\n".join(parts)
 

@@ -1,20 +1,16 @@
 """docs/runs.svg: predicted over measured of every run on a logarithmic axis, a band a family, as one drawing."""
 
 from collections.abc import Sequence
-from math import log
 from statistics import median
 
-from sim.validation.chart import FAINT, INK, LINES, PAPER, text
+from sim.validation.chart import FAINT, INK, PAPER, Axis, text
 from sim.validation.runs.outcome import Outcome
 from sim.validation.runs.table import by_layout, share, typical
 from sim.validation.runs.views import mixture
 
 WIDTH, LABELS, ERRORS, TOP, BAND = 1080, 250, 190, 96, 54
 """Pixels: whole width, of names, of figures at the right; first band; height of a band."""
-TICKS = (0.33, 0.5, 0.67, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0)
-NEAR = (0.9, 1.1)
-"""The stripe that is shaded: within a tenth."""
-STRIPE = "#eef4ee"
+AXIS = Axis(LABELS + 12, WIDTH - ERRORS - 12, TOP, (0.33, 0.5, 0.67, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0))
 FILL = {False: "#1f5fa8", True: "#c2571a"}
 """Whether a model has experts -> colour."""
 LANES = 9
@@ -28,18 +24,11 @@ def chart(outcomes: Sequence[Outcome]) -> str:
     height = TOP + BAND * len(bands) + 20
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif">',
-        f'<rect width="{WIDTH}" height="{height}" fill="{PAPER}"/>', _head(outcomes), _axis(height - 16),
+        f'<rect width="{WIDTH}" height="{height}" fill="{PAPER}"/>', _head(outcomes), AXIS.drawn(height - 16),
         *(_band(name, rows, TOP + BAND * n) for n, (name, rows) in enumerate(zip(families, bands, strict=True))),
         "</svg>", "",
     ]  # fmt: skip
     return "\n".join(parts)
-
-
-def _x(ratio: float) -> float:
-    """Abscissa of a ratio, pixels."""
-    left, right = LABELS + 12, WIDTH - ERRORS - 12
-    part = (log(ratio) - log(TICKS[0])) / (log(TICKS[-1]) - log(TICKS[0]))
-    return round(left + min(max(part, 0.0), 1.0) * (right - left), 1)
 
 
 def _head(outcomes: Sequence[Outcome]) -> str:
@@ -54,16 +43,6 @@ def _head(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(parts)
 
 
-def _axis(bottom: int) -> str:
-    low, high = (_x(ratio) for ratio in NEAR)
-    parts = [f'<rect x="{low}" y="{TOP}" width="{high - low:.1f}" height="{bottom - TOP}" fill="{STRIPE}"/>']
-    for ratio in TICKS:
-        x, colour = _x(ratio), FAINT if ratio == 1 else LINES
-        parts.append(f'<line x1="{x}" x2="{x}" y1="{TOP}" y2="{bottom}" stroke="{colour}"/>')
-        parts.append(text(x, TOP - 8, f"{ratio:g}", colour=FAINT, anchor="middle"))
-    return "\n".join(parts)
-
-
 def _band(name: str, rows: Sequence[Outcome], y: int) -> str:
     """A family: its dots, its median and its figures."""
     middle, errors = y + BAND // 2, by_layout(rows, lambda each: each.error)
@@ -72,8 +51,8 @@ def _band(name: str, rows: Sequence[Outcome], y: int) -> str:
     parts.append(text(LABELS, middle + 13, words, anchor="end", colour=FAINT))
     for number, each in enumerate(sorted(rows, key=lambda each: each.error or 0.0)):
         lane = (number * 4) % LANES - LANES // 2
-        parts.append(_dot(_x(1 + (each.error or 0.0)), middle + 4 * lane, mixture(each)))
-    centre = _x(1 + median(errors))
+        parts.append(_dot(AXIS.at(1 + (each.error or 0.0)), middle + 4 * lane, mixture(each)))
+    centre = AXIS.at(1 + median(errors))
     parts.append(
         f'<line x1="{centre}" x2="{centre}" y1="{y + 5}" y2="{y + BAND - 5}" stroke="{INK}" stroke-width="2.5"/>'
     )

@@ -67,8 +67,9 @@ def test_the_chart_is_xml_with_a_dot_a_row():
 
 
 def test_the_chart_is_logarithmic_and_ends_at_its_axis():
-    assert chart._x(2) - chart._x(1) == pytest.approx(chart._x(1) - chart._x(0.5), abs=0.11)
-    assert chart._x(1e-3) == chart._x(0) == chart._x(chart.TICKS[0]) and chart._x(99) == chart._x(chart.TICKS[-1])
+    at, ticks = chart.AXIS.at, chart.AXIS.ticks
+    assert at(2) - at(1) == pytest.approx(at(1) - at(0.5), abs=0.11)
+    assert at(1e-3) == at(0) == at(ticks[0]) and at(99) == at(ticks[-1])
 
 
 def test_inputs_are_hollow():
