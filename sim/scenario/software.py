@@ -19,7 +19,7 @@ class StackForm(Form):
     """Whose kernels a layer becomes: deepseek (its published H800 profile), torch (plain modules) or megatron (Megatron
     Core with TransformerEngine)."""
     release: str = ""
-    """Of its software, in words; decides nothing."""
+    """Of its software, in words: moves no time, but intervals of mixtures are wider where it is not said."""
     compiled: bool | None = None
     """Of torch: torch.compile fuses what lies between products."""
     cuda_graphs: bool | None = None
