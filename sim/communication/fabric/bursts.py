@@ -97,7 +97,7 @@ def _around(
     stage, holders = ring.stage, plan.holders(ring.stage)
     if not size or ring.ranks < 2:
         return
-    inside, times = _times(plan, stage, kind)
+    inside, times = (False, 1) if ring.between and plan.program.weight_copies > 1 else _times(plan, stage, kind)
     queue, moment = 2 * (stage + ring.between * plan.program.stages) + ring.experts, 2 * ring.between + ring.experts
     flows = rings(cabling, members(plan.mesh, holders, ring), size * times, kind, queue, moment)
     named = collective[0], stage, ring.experts
