@@ -56,6 +56,11 @@ def peak_bytes(plan: Plan, machine: Machine) -> int:
     return max(peaks)
 
 
+RELOADED = 2
+"""Layers whose activations are back from the host at once: the one at work, and the next. On their way there are as
+many, of a forward, when fewer micro-batches are held."""
+
+
 class Held(NamedTuple):
     """Bytes of each micro-batch of a stage [micro-batch, rank]: until backward, until a split weight gradient, and of
     what its backward has computed again, at most while it runs."""
@@ -109,6 +114,17 @@ def _gradients(plan: Plan, machine: Machine, position: int) -> Iterator[tuple[in
         yield first, whole_bytes(made * machine.recipe.gradient.bits / 8)
 
 
+def hosted_bytes(plan: Plan, machine: Machine) -> int:
+    """Activations that wait on a rank's host at most, of any position."""
+    away = [sum(unit.hosted for unit in stage) for stage in machine.stages]
+    if not any(away):
+        return 0
+    return max(
+        max(accumulate((change.forward * away[change.stage] for change in changes(steps)), initial=0))
+        for steps in plan.program.steps
+    )
+
+
 def _moves(steps: Sequence[Step], held: Sequence[Held]) -> "Iterator[Change]":
     """Changes of a rank's activations."""
     return changes(steps, {stage for stage, of in enumerate(held) if of.again.any()})
@@ -130,11 +146,12 @@ def _held(machine: Machine, loads: "Loads | None", stage: int) -> Held:
     """What the micro-batches of a stage hold."""
     own, units = machine.lowering, machine.stages[stage]
     backward, weight = (_bytes(machine, loads, of, units) for of in (own.kept, own.kept_for_weight))
-    again = np.zeros_like(backward)
+    again, away = np.zeros_like(backward), [unit.hosted for unit in units]
+    backward = backward - sum(away)
     for group in _groups(units):
         if any(own.regained(machine.site, unit) != Kept() for unit in group):
             again = np.maximum(again, _bytes(machine, loads, own.regained, group))
-    return Held(backward, weight, again)
+    return Held(backward, weight, again + RELOADED * max(away, default=0))
 
 
 def _groups(units: Sequence[Unit]) -> Iterator[list[Unit]]:

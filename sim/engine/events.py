@@ -24,7 +24,7 @@ from sim.engine.nic import Nic
 from sim.engine.wire import GATHER, REDUCE, Load, Wire
 from sim.step.template import STREAMS, Template, Timing
 
-COMPUTE, COMMUNICATION, WEIGHT = STREAMS
+COMPUTE, COMMUNICATION, WEIGHT, _ = STREAMS
 WHOLE = 1, 1
 """Part of a kernel that is left when it starts, as a fraction of whole numbers."""
 
