@@ -60,8 +60,8 @@ def test_a_step_of_v3_hardly_asks() -> None:
 
 @pytest.mark.parametrize("name", ["dispatch(F)", "combine(F)"])
 def test_loads_that_differ_are_felt_alike(name: str) -> None:
-    """Where links bind, that is: to what reaches a node in full, to what a rank receives once NVLink is the slower (here
-    one over which copies reach no more than what warps store)."""
+    """Where links bind: to what reaches a node in full, to what a rank receives once NVLink is the slower, here
+    one over which copies reach no more than what warps store."""
     slow = "cluster.node.nvlink.efficiency=0.656"
     found = [loaded_exchanges(machine(fidelity, slow))[name] for fidelity in FIDELITIES]
     for each in found[1:]:
