@@ -85,11 +85,11 @@ def alike(positions: int, micro_batches: int, chunks: int) -> float:
     return float(run(from_mapping(plain), interval=False).summary["step_time_s"]) / busy - 1
 
 
-def markdown(found: Sequence[Row]) -> str:
+def markdown(table_rows: Sequence[Row]) -> str:
     """Lines of the table."""
     lines = [f"| {' | '.join(HEAD)} |", "|---|---|" + "--:|" * (len(HEAD) - 2)]
-    first = {row.run: row.step_s for row in found if row.chunks == 1}
-    for r in found:
+    first = {row.run: row.step_s for row in table_rows if row.chunks == 1}
+    for r in table_rows:
         shares = " | ".join(f"{share:.4f}" for share in (r.closed, r.alike, r.ran))
         gain = f"{r.step_s / first[r.run] - 1:+.1%}".replace("%", " %")
         counts = f"{r.positions} | {r.micro_batches} | {r.chunks}"
@@ -97,7 +97,7 @@ def markdown(found: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def renewed(page: str, found: Sequence[Row]) -> str:
+def renewed(page: str, table_rows: Sequence[Row]) -> str:
     """The page with its table anew."""
     before, rest = page.split(START)
-    return before + START + markdown(found) + END + rest.split(END)[1]
+    return before + START + markdown(table_rows) + END + rest.split(END)[1]
