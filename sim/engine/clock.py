@@ -35,12 +35,15 @@ class Errand(Event):
     def __init__(
         self, clock: "Clock", time: int, call: Callable[..., None], words: tuple[object, ...], priority: EventPriority
     ) -> None:
-        self.env, self.callbacks, self.call, self.words = clock, [_sent], call, words
+        self.env, self.callbacks, self.call, self.words = clock, SENT, call, words
         heappush(clock._queue, (time, priority, next(clock._eid), self))
 
 
 def _sent(errand: Any) -> None:
     errand.call(*errand.words)
+
+
+SENT = (_sent,)
 
 
 class Clock(Environment):

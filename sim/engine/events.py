@@ -133,7 +133,8 @@ class _Rank:
         self.template: Template = None  # type: ignore[assignment]
         self.needs: list[int] = []
         self.open = self.missing = self.came = 0
-        self.step = -1
+        self.step, self.waits = -1, tuple[Message, ...]()
+        self.same = all(position == peer for position, peer in actor.peers.items())
         self.nic, self.wire = Nic(), Wire(world.env, self.record)
         self.nics: dict[tuple[int, ...], list[Nic]] = {(): []}
         self.reduces: dict[int, list[tuple[int, int]]] = {}
@@ -231,16 +232,9 @@ class _Rank:
         return Load(kind, step, ns, self.nics[ends], hindrance, arrive)
 
     @property
-    def awaited(self) -> Sequence[Message]:
-        """Messages that its next step, or the end of all, waits for."""
-        jobs, peers = self.actor.jobs, self.actor.peers
-        waits = jobs[self.step + 1].waits if self.step + 1 < len(jobs) else self.actor.sync.waits
-        return [(peers[sender], step, kind) for sender, step, kind in waits]
-
-    @property
     def waiting(self) -> Message | str | None:
         """What keeps it: a message or, in words, something else."""
-        missing = (message for message in self.awaited if message not in self.world.arrived)
+        missing = (message for message in self.waits if message not in self.world.arrived)
         return next(missing, None) if self.missing else self.waits_for
 
     # --- steps ---
@@ -248,19 +242,25 @@ class _Rank:
     def come(self) -> None:
         """Come to the next step, or to the end of all: it begins when the messages that it waits for have come, and own
         ones are through."""
-        world, jobs, self.came = self.world, self.actor.jobs, self.env.now
-        number = self.step + 1
-        waits = jobs[number].waits if number < len(jobs) else self.actor.sync.waits
+        number, jobs, self.came = self.step + 1, self.actor.jobs, self.env.now
+        waits, rendezvous = self.actor.sync.waits, True
+        if number < len(jobs):
+            _, waits, _, _, _, rendezvous = jobs[number]
+        self.waits = waits if self.same else [(self.actor.peers[sender], *output) for sender, *output in waits]
         if waits:
-            awaited = self.awaited
-            for message in awaited if number == len(jobs) or jobs[number].rendezvous else ():
-                world.come(message)
-            missing = [message for message in awaited if message not in world.arrived]
-            self.missing = len(missing)
-            for message in missing:
-                world.awaited.setdefault(message, []).append(self)
+            self._wait(rendezvous)
         if not self.missing:
             self.begin()
+
+    def _wait(self, rendezvous: bool) -> None:
+        """Wait for the messages that are not there."""
+        world = self.world
+        for message in self.waits if rendezvous else ():
+            world.come(message)
+        for message in self.waits:
+            if message not in world.arrived:
+                self.missing += 1
+                world.awaited.setdefault(message, []).append(self)
 
     def begin(self) -> None:
         """Begin a step, or what follows the last."""
@@ -274,7 +274,7 @@ class _Rank:
         self.step = number
         self.nic.begin(now, job.windows)
         early = self.actor.sync.early
-        for key, ns in self.reduces.get(number, ()):
+        for key, ns in self.reduces.get(number, ()) if early else ():
             if key in early:
                 self.pending.append(self.env.process(self._reduce(key, ns, early[key])))
         if self.world.chunks:
@@ -285,7 +285,7 @@ class _Rank:
     def _blame(self) -> int:
         """Which output came last and was waited for."""
         since, last = self.came, 0
-        for message in self.awaited:
+        for message in self.waits:
             at = self.world.arrived[message]
             if at > since:
                 since, last = at, message[2] + OWN * (message[0] == self.number)
@@ -295,7 +295,7 @@ class _Rank:
         """A step of which only its end and its outputs matter."""
         env, number, (total, outputs) = self.env, self.step, job.template.outputs
         now = env.now
-        for at, kinds in () if job.rendezvous or not job.sends else outputs:
+        for at, kinds in outputs if job.sends and not job.rendezvous else ():
             if at:
                 env.late_at(now + at, self._left, number, kinds)
             else:
