@@ -38,6 +38,8 @@ commands:
   steps [--write]                      steps of plain torch that were measured on one GPU beside simulated ones
   sweep SWEEP.yaml [--jobs N]          many runs along axes of overrides, resumable
   study NAME [--jobs N]                a sweep that ships, told on its page: stragglers, unevenness, scale
+  compare A [B] [key=value ... [-- key=value ...]]
+                                       two runs side by side: what differs, by how much, why (compare --help)
   tokens SCENARIO.yaml [key=value ...] who receives how many tokens, and how a bias evens them out (tokens --help)
   exchange SCENARIO.yaml [key=value ...]
                                        how many SMs communication should hold, as JSON (exchange --help)
@@ -114,10 +116,10 @@ def _scenario(word: str) -> bool:
 COMMANDS = {
     "run": "run:run", "check": "run:check", "list": "run:known", "schema": "schema:schema", "steps": "steps:steps",
     "validate": "validate:validate", "sweep": "sweeps:sweep", "study": "sweeps:study", "tokens": "tokens:tokens",
-    "exchange": "exchange:exchange", "import": "imports:import_",
+    "exchange": "exchange:exchange", "import": "imports:import_", "compare": "compare:compare",
 }  # fmt: skip
 """Word -> file of sim/cli and function in it."""
-OWN_HELP = ("tokens", "exchange", "import")
+OWN_HELP = ("tokens", "exchange", "import", "compare")
 """Commands that have a page of help for themselves."""
 
 
