@@ -51,7 +51,7 @@ DOORS = {
 FLOW = {
     "sim": (
         "trace", "result", "models", "schedules", "scenario", "launchers", "layout",
-        "step", "engine", "routing", "communication", "disturbances", "assembly", "analysis", "simulation",
+        "step", "engine", "routing", "communication", "disturbances", "assembly", "analysis", "simulation", "serving",
         "experiments", "validation", "cli",
     ),
     "numerics": (
