@@ -207,6 +207,7 @@ def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
         recompute=_recompute(form),
         stack=form.stack.value,
         states=States(**form.states.model_dump()),
+        offload=form.offload,
         detail=form.detail,
         fold=form.fold,
         seed=form.seed,
@@ -332,7 +333,7 @@ def _without_later(plain: dict[str, Any], form: ScenarioForm) -> None:
     """Take out keys that came later where they say nothing: what was resolved before keeps its hash."""
     said = {
         "recompute": plain["recompute"] != RECIPE.plain, "stack": form.stack.value != DEEPSEEK,
-        **{key: bool(plain[key]) for key in ("faults", "jitter", "overlap", "states")},
+        **{key: bool(plain[key]) for key in ("faults", "jitter", "offload", "overlap", "states")},
     }  # fmt: skip
     for key in (key for key, something in said.items() if not something):
         del plain[key]
