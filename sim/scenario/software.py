@@ -35,8 +35,8 @@ class StackForm(Form):
     """Of torch: ranks of a tensor group share the loss, each with its part of the logits (the default), or each gathers
     all of them."""
     cross_entropy: Literal["transformer_engine", "native"] | None = None
-    """Of megatron: whose kernels the loss is, TransformerEngine's (the default) or Megatron Core's own in FP32, which is
-    all that there was before March 2025."""
+    """Of megatron: whose kernels the loss is, transformer_engine (the default) or native, Megatron Core's own in FP32,
+    which is all that there was before March 2025."""
 
     @property
     def value(self) -> Stack:
