@@ -27,7 +27,9 @@ from reports.section import Section, details
 from sim.result import Result, title
 
 ASSETS = Path(__file__).with_name("assets")
-SCRIPTS = ("page.js", "timeline.js", "pair.js", "memory.js", "links.js", "loads.js", "charts.js", "channel.js")
+SCRIPTS = (
+    "page.js", "timeline.js", "pair.js", "memory.js", "links.js", "loads.js", "charts.js", "channel.js", "compare.js",
+)  # fmt: skip
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
 """What the browser may load: nothing that is not in the page."""
 

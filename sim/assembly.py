@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from hwmodels.collectives import wires
 from hwmodels.nccl.library import Library
 from hwmodels.price import Pricer
-from sim.communication import sharing
+from sim.communication import crossing, sharing
 from sim.communication.exchange.price import Fidelity
 from sim.engine.events import alone
 from sim.layout import placement
@@ -47,7 +47,7 @@ def assembled(plan: Plan) -> "tuple[Machine, Network | None]":
     """The machine of a plan; and its network, where the scenario says how flows are routed. Raises Refused."""
     alone = unshared(plan)
     links = network(plan, alone)
-    return sharing.shared(plan, hindered(plan, alone, links)), links
+    return crossed(plan, sharing.shared(plan, hindered(plan, alone, links))), links
 
 
 def unshared(plan: Plan) -> Machine:
@@ -199,3 +199,10 @@ def hindered(plan: Plan, machine: Machine, network: "Network | None") -> Machine
     hindrances = network.hindrances(max(sharing.compute_seconds(plan, machine)))
     links = wires(machine.cluster.node, machine.cluster.fabric, hindrances.exchanges, hindrances.beside_messages)
     return machine.keeping(pricer=machine.pricer.over(links), hindrances=hindrances)
+
+
+def crossed(plan: Plan, machine: Machine) -> Machine:
+    """The machine with what groups that lie on several nodes send inside layers as slow as links between switches, and
+    NICs that messages pass too, make it."""
+    left, hindrances = 1 / machine.pricer.wires.left, machine.hindrances.groups
+    return crossing.slowed(machine, {kind: max(left, hindrances.get(kind, 1.0)) for kind in crossing.on_nodes(plan)})

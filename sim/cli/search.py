@@ -51,11 +51,12 @@ def _command(words: list[str]) -> int:
     args = parser.parse_intermixed_args(words)
     if not args.words:
         raise Refused(f"a search file is missing; see {PROG} --help")
+    from sim.cli import pages
     from sim.experiments.executors import jobs
 
     jobs(args.executor)
     folder = args.out or Path("out", "searches", Path(args.words[0]).stem)
-    _check(folder)
+    pages.check(folder, _marks(folder))
     shown = not args.quiet and sys.stderr.isatty()
     try:
         answer = _answer(args.words, args.executor, folder, shown)
@@ -98,20 +99,13 @@ def heard(shown: bool) -> Callable[[str, int, int], None]:
     return hear
 
 
-def _check(folder: Path) -> list[Path]:
-    """Scenario files that an older search left in a folder. Refused where a file that is not of a search would be
-    replaced."""
+def _marks(folder: Path) -> dict[str, str]:
+    """Files that a search writes and may find there -> what one of ours holds."""
     from reports.search import MARK
     from sim.experiments.answer import FIRST, HEAD
 
-    if folder.exists() and not folder.is_dir():
-        raise Refused("is a file; name a folder with --out", str(folder))
-    older = sorted(folder.glob("best-*.yaml"))
-    marks = {folder / "search.html": MARK, folder / "answer.json": f'"{FIRST}"', **dict.fromkeys(older, HEAD)}
-    for path, mark in marks.items():
-        if path.exists() and not (path.is_file() and mark in path.read_text(encoding="utf-8", errors="replace")):
-            raise Refused("is not of a search and would be replaced; choose another --out", str(path))
-    return older
+    older = [path.name for path in sorted(folder.glob("best-*.yaml"))]
+    return {"search.html": MARK, "answer.json": f'"{FIRST}"', **dict.fromkeys(older, HEAD)}
 
 
 def _tell(answer: "Answer", folder: Path, form: str) -> None:
@@ -119,19 +113,16 @@ def _tell(answer: "Answer", folder: Path, form: str) -> None:
     import json
 
     from reports import search as page
+    from sim.cli import pages
     from sim.experiments import answer as telling
     from sim.experiments.table import text
-    from sim.result.folder import writing
 
-    plain = telling.plain(answer)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in _check(folder):
-            path.unlink()
-        (folder / "answer.json").write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
-        (folder / "search.html").write_text(page.render(plain), encoding="utf-8")
-        for number, content in enumerate(telling.scenarios(answer), 1):
-            (folder / f"best-{number}.yaml").write_text(content, encoding="utf-8")
+    plain, marks = telling.plain(answer), _marks(folder)
+    texts = {"answer.json": json.dumps(plain, indent=1) + "\n", "search.html": page.render(plain)}
+    texts |= {f"best-{number}.yaml": content for number, content in enumerate(telling.scenarios(answer), 1)}
+    pages.write(folder, {name: pages.Page(content, marks.get(name, telling.HEAD)) for name, content in texts.items()})
+    for name in marks.keys() - texts.keys():
+        (folder / name).unlink()  # of a search that looked for more
     if form == "json":
         print(json.dumps(plain, indent=1))
         return

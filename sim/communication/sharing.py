@@ -11,7 +11,7 @@ are shared by the same rules in `sim.communication.fabric.links`.
 from collections import Counter
 from dataclasses import replace
 
-from hwmodels.op import AllToAll
+from hwmodels.op import AllToAll, Collective, Send
 from hwmodels.units import NS_PER_S
 from sim.engine.nic import FAIR
 from sim.layout.machine import Machine
@@ -48,7 +48,7 @@ def compute_seconds(plan: Plan, machine: Machine) -> list[float]:
 
 
 def _needed_s(plan: Plan, machine: Machine, position: int) -> tuple[float, float]:
-    """Seconds for which messages and exchanges need a position's NICs in a training step."""
+    """Seconds for which messages, and what goes inside layers, need a position's NICs in a training step."""
     sends = Counter((message.target, message.end) for message in plan.messages.sent[position])
     sent = sum(machine.message(plan.mesh, position, *to).wire_bytes() * count for to, count in sends.items())
     passes = Counter((letter, stage) for done in plan.program.passes[position] for letter, stage, _ in done)
@@ -61,6 +61,6 @@ def _needed_s(plan: Plan, machine: Machine, position: int) -> tuple[float, float
 
 
 def _exchanged_bytes(machine: Machine, unit: Unit, direction: str) -> float:
-    """What a rank's NICs send in the exchanges of a unit."""
+    """What a rank's NICs send inside a unit."""
     kernels = (kernel for part in machine.parts(unit, direction) for kernel in part.kernels)
-    return sum(kernel.op.wire_bytes() for kernel in kernels if isinstance(kernel.op, AllToAll))
+    return sum(k.op.wire_bytes() for k in kernels if isinstance(k.op, AllToAll | Collective | Send))

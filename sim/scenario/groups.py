@@ -8,7 +8,6 @@ from sim.models.family import family
 from sim.models.stacks.stack import KINDS
 from sim.scenario.fits import Finding
 from sim.scenario.values import Parallel, Scenario
-from sim.schedules.program import names, pairing
 
 
 def findings(scenario: Scenario) -> Iterator[Finding]:
@@ -21,7 +20,6 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
     yield from experts(scenario)
     yield from _between(scenario)
     yield from _shards(scenario)
-    yield from _differing(scenario)
     if parallel.sequence and parallel.tensor == 1:
         yield ("parallel.sequence", "parallel.tensor"), "found true; a rank by itself shares no tokens; legal: false"
 
@@ -33,20 +31,6 @@ def columns(scenario: Scenario) -> Iterator[Finding]:
     for key, value, ranks in model.splits(parallel.tensor, parallel.expert_tensor):
         axis = "parallel.expert_tensor" if ranks == parallel.expert_tensor != parallel.tensor else "parallel.tensor"
         yield (axis, f"model.{key}", "model"), indivisible(f"model.{key} {value}", value, axis, ranks)
-
-
-def _differing(scenario: Scenario) -> Iterator[Finding]:
-    """What makes ranks differ that is not built for ranks that share layers."""
-    given = scenario.parallel
-    keys = ("parallel.tensor", "parallel.context", "parallel.expert_tensor")
-    if max(given.tensor, given.context, given.expert_tensor) > 1:
-        beside = "not built beside parallel.tensor or context"
-        if scenario.batch.unlike:
-            yield ("batch.lengths", *keys), f"documents of different lengths are {beside}; legal: of one length"
-        if any(fault.kind == "link" for fault in scenario.faults):
-            yield ("faults", *keys), f"faults of links are {beside}; legal: gpu, node, thermal"
-    if given.expert_tensor > 1 and scenario.routing.kind != "balanced":
-        yield ("routing.kind", *keys[2:]), "loads of ranks that share experts are not built; legal: balanced"
 
 
 def _heads(scenario: Scenario) -> Iterator[Finding]:
@@ -126,17 +110,11 @@ def _shards(scenario: Scenario) -> Iterator[Finding]:
     elif (shard := parallel.shard) and shard * parallel.context * parallel.tensor % _expert_ranks(parallel):
         what = f"expert groups of {_expert_ranks(parallel)} ranks straddle shards of {shard}"
         yield keys, f"{what}; legal: shards of whole expert groups"
-    if parallel.zero > 1 and scenario.schedule.name in names() and pairing(scenario.schedule.name)[0]:
-        what = f"{scenario.schedule.name} holds each stage twice, whose passes are not in step"
-        yield ("parallel.zero", "schedule.name", "schedule"), f"found {parallel.zero}; {what}; legal: 0, 1"
     if scenario.overlap.gradients and scenario.optimizer.reduce == "after":
         yield (
             ("overlap.gradients", "optimizer.reduce"),
             "found true; with optimizer.reduce after nothing is reduced before",
         )
-    if scenario.uneven and (parallel.zero > 1 or scenario.overlap.parameters):
-        what = "ranks that differ (routing, faults, jitter, documents) are not built beside gathers in passes yet"
-        yield ("parallel.zero", "overlap.parameters"), f"{what}; legal: zero 0 or 1, parameters false"
 
 
 def _expert_ranks(parallel: Parallel) -> int:

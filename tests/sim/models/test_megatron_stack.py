@@ -173,3 +173,13 @@ def test_weights_are_cast_once_a_step():
 def test_the_host_launches_unless_graphs_do():
     assert Stack("megatron").launches and not Stack("megatron", cuda_graphs=True).launches
     assert on(stack={"name": "megatron", "cuda_graphs": True}).pricer.host is None and on().pricer.host
+
+
+def test_gradients_of_biases_that_are_added_outside_of_products_are_summed_by_themselves():
+    own, plain = on("gpt3_175b"), on()
+    sums = [k for k in kernels(own, block(own), "W") if k.name.endswith("_bias_grad")]
+    t, h = own.site.tokens, own.site.shape.hidden
+    assert [(k.name, k.op.rows, k.op.bytes()) for k in sums] == [
+        ("fc2_bias_grad", t, 2 * t * h), ("fc1_bias_grad", t, 8 * t * h), ("proj_bias_grad", t, 2 * t * h)
+    ]  # fmt: skip
+    assert not any("bias" in k.name for k in kernels(plain, block(plain), "W"))
