@@ -21,7 +21,7 @@ from sim.layout.mesh import Mesh
 from sim.layout.placement import Stage, marked
 from sim.layout.plan import Plan, mesh_of, relative
 from sim.models.family import family
-from sim.models.layer import COMPUTE, Groups, Part, Site, Unit
+from sim.models.layer import COMPUTE, Groups, Launches, Part, Site, Unit
 from sim.models.lowering import lowering
 from sim.models.lowering import recipe as of_stack
 from sim.models.transformer_engine import EVERY
@@ -137,7 +137,8 @@ def _prices(key: _Priced) -> Machine:
 
     @cache
     def parts(unit: Unit, direction: str) -> tuple[Part, ...]:
-        return lowered.parts(site, unit, direction)
+        made = lowered.parts(site, unit, direction)
+        return tuple([part._replace(kernels=Launches(part.kernels)) for part in made])
 
     return Machine(cluster, recipe, pricer, shape, site, parts, (), units)
 

@@ -43,7 +43,7 @@ def _sent(errand: Any) -> None:
     errand.call(*errand.words)
 
 
-SENT = (_sent,)
+SENT: list[Callable[[Any], None]] = [_sent]
 
 
 class Clock(Environment):

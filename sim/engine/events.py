@@ -1,16 +1,14 @@
 """Discrete events: ranks work through their steps, lanes through their kernels; in SimPy.
 
-A rank is a SimPy process: it waits for the messages of its next step, starts the step's template on its lanes, waits
-until all lanes are through, and goes on. A lane is a chain of timeouts, one a segment: its kernels follow each other,
-so when each of them ends is a sum. While the other side of the rank is at work (compute beside communication and the
-reverse) kernels run at their slower rate; when that changes mid-way the rest of the segment is timed again. Messages
+A rank comes to a step, begins it when the messages that it waits for are there, and is through when all of its lanes
+are (or, of a step as chunks, when it has lasted): each is a SimPy event that calls what follows. What comes after the
+last step is a SimPy process. A lane is a chain of timeouts, one a segment (`sim.engine.stream`). Messages
 and reductions share the NICs at their ends with the exchanges of the steps there (`sim.engine.wire`, `sim.engine.nic`).
 An exchange starts when the last member of its group arrives. Times are integer ns; ties go by the order of scheduling.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from math import inf
@@ -21,105 +19,11 @@ from sim.engine.actor import LOCAL, OWN, Actor, Job, Message, Outcome, Record, R
 from sim.engine.clock import Clock, Event, Process
 from sim.engine.deadlock import Stuck, deadlock
 from sim.engine.nic import Nic
+from sim.engine.stream import Stream
 from sim.engine.wire import GATHER, REDUCE, Load, Wire
 from sim.step.template import STREAMS, Template, Timing
 
 COMPUTE, COMMUNICATION, WEIGHT = STREAMS
-WHOLE = 1, 1
-"""Part of a kernel that is left when it starts, as a fraction of whole numbers."""
-
-
-class _Lane:
-    """One stream of a rank: the segments of its current step, one timeout each.
-
-    kernel: ends at `through` and takes what `left` says of it from `timed` on; the others up to `stop` follow it, as
-    long as `sums` says (sums of durations up to each kernel). clocks: sums alone and beside.
-    """
-
-    __slots__ = (
-        "clocks", "cursor", "ends", "env", "index", "kernel", "left", "order", "pending", "rank", "starts", "stop",
-        "sums", "through", "timed",
-    )  # fmt: skip
-
-    def __init__(self, env: Clock, rank: _Rank, index: int, record: Record) -> None:
-        self.env, self.rank, self.index = env, rank, index
-        self.ends, self.starts = record.kernels[index], record.phases[index]
-        self.order: tuple[int, ...] = ()
-        self.sums: tuple[int, ...] = ()
-        self.clocks: tuple[tuple[int, ...], ...] = ((), ())
-        self.cursor = self.kernel = self.stop = self.timed = self.through = 0
-        self.left = WHOLE
-        self.pending: Event | None = None
-
-    def load(self, template: Template) -> None:
-        self.order = template.order[self.index]
-        self.clocks = template.clocks[self.index]
-        self.cursor = 0
-
-    def advance(self) -> None:
-        """Start the next segment if there is one and all it needs is done."""
-        rank = self.rank
-        while self.pending is None and self.cursor < len(self.order):
-            number = self.order[self.cursor]
-            if rank.needs[number]:
-                return
-            segment = rank.template.segments[number]
-            if segment.meets and not rank.arrive(number, self):
-                return
-            self.begin(segment.first, segment.stop)
-
-    def begin(self, first: int, stop: int) -> None:
-        now = self.env.now
-        self.starts.append(now)
-        self.rank.busy(self.index)
-        self.sums = sums = self.clocks[self.rank.contended(self.index)]
-        self.kernel, self.stop, self.timed, self.left = first, stop, now, WHOLE
-        self.through = now + sums[first + 1] - sums[first]
-        self.time()
-
-    def time(self) -> None:
-        """Wait until the last kernel of the segment is through."""
-        last = self.through + self.sums[self.stop] - self.sums[self.kernel + 1]
-        self.pending = self.env.after(last - self.env.now, self.tick)
-
-    def tick(self, event: Event) -> None:
-        """The segment has ended, unless it was timed again since."""
-        if event is self.pending:
-            self.record(self.stop)
-            self.pending = None
-            self.rank.finish(self)
-
-    def record(self, stop: int) -> None:
-        """Kernels up to `stop` have ended."""
-        before = self.through - self.sums[self.kernel + 1]
-        self.ends.extend([before + ns for ns in self.sums[self.kernel + 1 : stop + 1]])
-
-    def retime(self, contended: bool) -> None:
-        """The other side has started or stopped: what is left of the segment goes on at the other rate."""
-        sums, was = self.clocks[contended], self.sums
-        if self.pending is None or sums is was:
-            return
-        now = self.env.now
-        if now >= self.through:
-            self.pass_to(min(bisect_right(was, now - self.through + was[self.kernel + 1]), self.stop) - 1)
-        old, new = (each[self.kernel + 1] - each[self.kernel] for each in (was, sums))
-        self.sums = sums
-        if old != new:
-            part, whole = self.left
-            if old:  # exact: no rounding may remember how often a kernel was timed
-                part, whole = max(part * old - (now - self.timed) * whole, 0), whole * old
-                self.left = part, whole
-            self.timed = now
-            self.through = now - -new * part // whole
-        self.time()
-
-    def pass_to(self, kernel: int) -> None:
-        """Kernels before this one have ended, and it has begun."""
-        if kernel > self.kernel:
-            self.record(kernel)
-            self.timed = self.ends[-1]
-            self.through, self.left = self.timed + self.sums[kernel + 1] - self.sums[kernel], WHOLE
-            self.kernel = kernel
 
 
 class _Rank:
@@ -128,7 +32,7 @@ class _Rank:
     def __init__(self, world: _World, number: int, actor: Actor) -> None:
         self.world, self.number, self.actor, self.record = world, number, actor, Record()
         self.env = world.env
-        self.lanes = () if world.chunks else tuple(_Lane(self.env, self, i, self.record) for i in STREAMS)
+        self.lanes = () if world.chunks else tuple(Stream(self.env, self, i, self.record) for i in STREAMS)
         self.active = [False] * len(STREAMS)
         self.template: Template = None  # type: ignore[assignment]
         self.needs: list[int] = []
@@ -166,7 +70,7 @@ class _Rank:
         elif self.contended(COMMUNICATION) != before:
             comm.retime(not before)
 
-    def arrive(self, segment: int, lane: _Lane) -> bool:
+    def arrive(self, segment: int, lane: Stream) -> bool:
         """Whether the group of this exchange is complete; if not, the lane is started when it is."""
         kind = self.template.segments[segment].meets
         group = kind, self.actor.groups.get(kind, -1)
@@ -185,7 +89,7 @@ class _Rank:
         del self.world.crowds[key]
         return True
 
-    def finish(self, lane: _Lane) -> None:
+    def finish(self, lane: Stream) -> None:
         """A segment is through: release who waited for it, send its output, go on."""
         number = lane.order[lane.cursor]
         lane.cursor += 1
@@ -209,7 +113,7 @@ class _Rank:
     # --- messages ---
 
     def leave(self, step: int, outputs: int) -> None:
-        """Outputs of a step join the network lane at the end of this nanosecond; by then the next one may have begun."""
+        """Outputs of a step join the network lane at the end of this nanosecond; the next one may have begun by then."""
         for load in self._loads(step, outputs):
             self.wire.leave(load)
 
@@ -246,7 +150,8 @@ class _Rank:
         waits, rendezvous = self.actor.sync.waits, True
         if number < len(jobs):
             _, waits, _, _, _, rendezvous = jobs[number]
-        self.waits = waits if self.same else [(self.actor.peers[sender], *output) for sender, *output in waits]
+        peers = self.actor.peers
+        self.waits = waits if self.same else tuple([(peers[sender], step, kind) for sender, step, kind in waits])
         if waits:
             self._wait(rendezvous)
         if not self.missing:
@@ -369,7 +274,7 @@ class _World:
         self.arrived: dict[Message, int] = {}
         self.awaited: dict[Message, list[_Rank]] = {}
         self.alone: set[Message] = set()
-        self.crowds: dict[tuple[str, int, int, int], list[_Lane]] = {}
+        self.crowds: dict[tuple[str, int, int, int], list[Stream]] = {}
         self.gates: dict[tuple[str, int], list[Any]] = {}
         self.ranks = [_Rank(self, i, actor) for i, actor in enumerate(actors)]
 
