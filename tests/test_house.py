@@ -44,6 +44,9 @@ DOORS = {
     "plotly": {"reports", "numerics/training"},
     "rich": {"reports/terminal.py"},
     "torch": {"numerics"},
+    "optuna": {"sim/experiments/sampler.py"},
+    "distributed": {"sim/experiments/cluster.py"},
+    "pandas": {"sim/trace.py", "sim/result/comparison.py", "sim/experiments/answer.py"},
     "triton": {"numerics"},
 }
 """Outside package -> the only files or folders that may import it."""
