@@ -39,6 +39,7 @@ DOORS = {
         "sim/scenario/resolve.py",
         "sim/models/form.py",
         "sim/models/*/form.py",
+        "sim/campaign/form.py",
     },
     "yaml": {"hwmodels/document.py", "sim/result/archive.py"},
     "plotly": {"reports", "numerics/training"},
@@ -52,6 +53,7 @@ FLOW = {
     "sim": (
         "trace", "result", "models", "schedules", "scenario", "launchers", "layout",
         "step", "engine", "routing", "communication", "disturbances", "assembly", "analysis", "simulation",
+        "campaign",
         "experiments", "validation", "cli",
     ),
     "numerics": (
