@@ -1,6 +1,7 @@
 """What every model family speaks: units of a model, the parts of a layer, and the kernels of a part."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Generic, NamedTuple, Self, TypeVar
 
 from hwmodels.op import Op
@@ -32,6 +33,20 @@ class Kernel(NamedTuple):
     ahead: int = 0
     piece: str = ""
     behind: bool = False
+
+
+class Launches(tuple[Kernel, ...]):
+    """Kernels one after another, whose hash is worked out once: layers of a kind repeat them."""
+
+    @cached_property
+    def _hash(self) -> int:
+        return tuple.__hash__(self)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[type, tuple[tuple[Kernel, ...]]]:
+        return Launches, (tuple(self),)  # a hash is of its process
 
 
 class Unit(NamedTuple):

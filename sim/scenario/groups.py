@@ -12,19 +12,25 @@ from sim.scenario.values import Parallel, Scenario
 
 def findings(scenario: Scenario) -> Iterator[Finding]:
     """Groups that the stack or the model cannot have."""
-    parallel, model = scenario.parallel, scenario.model
-    assert model is not None
-    yield from _stack(scenario)
-    for key, value, ranks in model.splits(parallel.tensor, parallel.expert_tensor):
-        axis = "parallel.expert_tensor" if ranks == parallel.expert_tensor != parallel.tensor else "parallel.tensor"
-        yield (axis, f"model.{key}", "model"), indivisible(f"model.{key} {value}", value, axis, ranks)
+    parallel = scenario.parallel
+    yield from stack(scenario)
+    yield from columns(scenario)
     yield from _tokens(scenario)
     yield from _heads(scenario)
-    yield from _experts(scenario)
+    yield from experts(scenario)
     yield from _between(scenario)
     yield from _shards(scenario)
     if parallel.sequence and parallel.tensor == 1:
         yield ("parallel.sequence", "parallel.tensor"), "found true; a rank by itself shares no tokens; legal: false"
+
+
+def columns(scenario: Scenario) -> Iterator[Finding]:
+    """Heads, columns and words that do not divide over the ranks that share a layer."""
+    parallel, model = scenario.parallel, scenario.model
+    assert model is not None
+    for key, value, ranks in model.splits(parallel.tensor, parallel.expert_tensor):
+        axis = "parallel.expert_tensor" if ranks == parallel.expert_tensor != parallel.tensor else "parallel.tensor"
+        yield (axis, f"model.{key}", "model"), indivisible(f"model.{key} {value}", value, axis, ranks)
 
 
 def _heads(scenario: Scenario) -> Iterator[Finding]:
@@ -56,7 +62,7 @@ def _between(scenario: Scenario) -> Iterator[Finding]:
         yield ("overlap.tensor", "stack"), f"found true; {what}; legal: false, or stack {{name: torch, compiled: true}}"
 
 
-def _stack(scenario: Scenario) -> Iterator[Finding]:
+def stack(scenario: Scenario) -> Iterator[Finding]:
     """Axes that a stack has kernels for."""
     known, name = KINDS[scenario.stack.name].axes, scenario.stack.name
     for axis in ("tensor", "context", "expert_tensor"):
@@ -78,7 +84,7 @@ def _tokens(scenario: Scenario) -> Iterator[Finding]:
             parallel.context * parallel.tensor)  # fmt: skip
 
 
-def _experts(scenario: Scenario) -> Iterator[Finding]:
+def experts(scenario: Scenario) -> Iterator[Finding]:
     """Whether the replicas of a position divide into expert groups, and stand so that those are of one position."""
     parallel, cluster = scenario.parallel, scenario.cluster
     assert cluster is not None

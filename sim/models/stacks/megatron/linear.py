@@ -87,6 +87,16 @@ def wgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     return [Kernel(f"{name}_wgrad", Gemm(n, k, site.tokens, "wgrad", site.recipe.linear), host=HOST["B"])]
 
 
+def bias_gradients(biased: bool, **columns: tuple[int, int]) -> list[Kernel]:
+    """Sums over rows of the gradients of biases that are added outside of products: with the activation, and with the
+    residual (`bias_activation_fusion`, `bias_dropout_fusion`: fused_bias_gelu.py and fused_bias_dropout.py in
+    megatron/core/fusions give autograd a gradient as large as the tensor, which it sums up). The others' are made in
+    products or casts. columns: rows and columns of each, by its product's name."""
+    row = PLAIN_BF16.row_bytes(1)
+    ops = {name: Memory("reduce", rows, row * n, 0.0) for name, (rows, n) in columns.items() if biased}
+    return [Kernel(f"{name}_bias_grad", op) for name, op in ops.items()]
+
+
 def grouped(site: Shared, name: str, n: int, k: int, role: str = "fprop") -> list[Kernel]:
     """A product a local expert (`TEGroupedMLP`), behind the cast of its input or gradient."""
     rows, local, cast = site.expert_rows, site.local_experts, k if role == "fprop" else n
