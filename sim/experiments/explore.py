@@ -107,7 +107,7 @@ class Explorer:
             hopeful = [one for one in left if self._hopeful(one, kept)]
             self.pruned["beaten"] += len(left) - len(hopeful)
             batch, left = hopeful[:BATCH], hopeful[BATCH:]
-            self.try_all(sorted((one.choice for one in batch), key=order), len(left))
+            self.try_all(sorted((one.choice for one in batch), key=order))
 
     def good(self) -> list[tuple[float, ...]]:
         """Scores of what ran and keeps the limits."""
@@ -119,16 +119,16 @@ class Explorer:
             return True
         return not any(beats(other, one.scores) for other in kept)
 
-    def try_all(self, choices: Sequence[Choice], left: int = 0) -> None:
+    def try_all(self, choices: Sequence[Choice]) -> None:
         """Try points, those of the book from it."""
         keys = {choice: self.key(choice) for choice in choices}
-        fresh = [choice for choice in choices if keys[choice] not in self.points.records]
+        fresh = [choice for choice in choices if keys[choice] not in self.points]
         asks = (self.ask(choice) for choice in fresh)
         for number, outcome in self.executor.results(tried, asks):
             self.points.add(_entry(keys[fresh[number]], self.ask(fresh[number]).overrides, outcome))
-            self.hear("run", len(self.points.records), left)
+            self.hear("run", len(self.points), 0)
         for choice in choices:
-            self.outcomes[choice] = self._limited(_outcome(self.points.records[keys[choice]]))
+            self.outcomes[choice] = self._limited(_outcome(self.points[keys[choice]]))
             if why := self.outcomes[choice].refused:
                 self._refuse(choice, why)
 
@@ -205,11 +205,11 @@ def _full(way: Explorer, rows: Sequence[Row], book: Book) -> list[tuple[Row, Rec
     chosen = list(dict.fromkeys((*islice((row for row in rows if row.front), count), *rows)))[:count]
     chosen = [row for row in rows if row in chosen]
     scenarios = [load(str(way.search.space.place), row.point.overrides) for row in chosen]
-    fresh = [one for one in scenarios if one.scenario_hash not in book.records]
+    fresh = [one for one in scenarios if one.scenario_hash not in book]
     for number, entry in way.executor.results(record, fresh):
         book.add(entry | {"stamp": stamp(), "overrides": list(fresh[number].overrides)})
         way.hear("run in full", len(scenarios) - len(fresh) + number + 1, len(scenarios))
-    return [(row, book.records[one.scenario_hash]) for row, one in zip(chosen, scenarios, strict=True)]
+    return [(row, book[one.scenario_hash]) for row, one in zip(chosen, scenarios, strict=True)]
 
 
 def _correlation(rows: Sequence[Row], best: Sequence[tuple[Row, Record]]) -> float | None:
