@@ -20,6 +20,7 @@ from sim.experiments.answer import Answer, Beside, Row
 from sim.experiments.executors import Executor
 from sim.experiments.objectives import Facts, beats, front, missed, rank_correlation, scores
 from sim.experiments.record import Book, Record, record, stamp
+from sim.experiments.sampler import sampled
 from sim.experiments.screen import Ask, Screened, Tried, screened, tried
 from sim.experiments.search import Search
 from sim.experiments.space import Census, Choice, legal, neighbours
@@ -58,11 +59,14 @@ class Explorer:
 
     # --- what may be good ---------------------------------------------------------------------------------------------
 
-    def candidates(self) -> list[Candidate]:
-        """All legal points that can keep the limits, those first that can be best. Raises Refused where none is
-        legal."""
-        order = neighbours(self.search.space.product)
-        choices = sorted(legal(self.search.space, self.census, lambda n: self.hear("legal", n, 0)), key=order)
+    def choices(self) -> list[Choice]:
+        """All legal points; of more than are looked at, that many and one."""
+        each = legal(self.search.space, self.census, lambda number: self.hear("legal", number, 0))
+        return list(islice(each, self.search.exhaustive + 1))
+
+    def candidates(self, choices: Sequence[Choice]) -> list[Candidate]:
+        """Legal points that can keep the limits, those first that can be best."""
+        choices = sorted(choices, key=neighbours(self.search.space.product))
         chunks = [choices[at : at + CHUNK] for at in range(0, len(choices), CHUNK)]
         asks = ([self.ask(choice) for choice in chunk] for chunk in chunks)
         each: dict[Choice, Screened] = {}
@@ -168,17 +172,22 @@ def explored(search: Search, executor: Executor, folder: Path | None = None, hea
     points, runs = (folder / name if folder else None for name in ("points.jsonl", "full.jsonl"))
     with closing(Book(points, stamp(), KEY)) as book, closing(Book(runs, stamp())) as full:
         way = Explorer(search, executor, book, hear)
-        candidates = way.candidates()
-        if not way.census.legal:
-            raise Refused(_empty(way), search.path)
-        way.best_of(candidates)
+        choices = way.choices()
+        if len(choices) > search.exhaustive:
+            way.census.whole = False
+            sampled(way, folder)
+        else:
+            candidates = way.candidates(choices)
+            if not way.census.legal:
+                raise Refused(_empty(way), search.path)
+            way.best_of(candidates)
         rows = _ranked(way)
         if not rows:
             raise Refused(_nothing(way), search.path)
         best = _full(way, rows, full)
         return Answer(
-            search, way.census, way.refused, _pruned(way), len(candidates), sum(1 for o in way.outcomes.values()
-            if o.facts), rows, best, _correlation(rows, best), _beside(way, rows[0]),
+            search, way.census, way.refused, _pruned(way), sum(1 for o in way.outcomes.values() if o.facts), rows, best,
+            _correlation(rows, best), _beside(way, rows[0]),
         )  # fmt: skip
 
 
