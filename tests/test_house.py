@@ -39,6 +39,7 @@ DOORS = {
         "sim/scenario/resolve.py",
         "sim/models/form.py",
         "sim/models/*/form.py",
+        "sim/campaign/form.py",
     },
     "yaml": {"hwmodels/document.py", "sim/result/archive.py"},
     "plotly": {"reports", "numerics/training"},
@@ -54,7 +55,8 @@ DOORS = {
 FLOW = {
     "sim": (
         "trace", "result", "models", "schedules", "scenario", "launchers", "layout",
-        "step", "engine", "routing", "communication", "disturbances", "assembly", "analysis", "simulation", "serving",
+        "step", "engine", "routing", "communication", "disturbances", "assembly", "analysis", "simulation",
+        "serving", "campaign",
         "experiments", "validation", "cli",
     ),
     "numerics": (

@@ -7,7 +7,6 @@ are even and NICs healthy.
 """
 
 from collections.abc import Iterator
-from statistics import mean
 from typing import Any, NamedTuple
 
 from hwmodels.collectives import Wires
@@ -125,7 +124,8 @@ def _messages(plan: Plan, machine: Machine, timeline: Timeline) -> Iterator[Row]
         (a, b, _), op = max(sends.items(), key=lambda item: price(item[1]).ns)
         size = (op.size, op.wire_bytes(), op.nvlink_bytes())
         goes, carried = plan.messages.targets[a], timeline.network[a]
-        beside_s = mean(int(t.ends[0] - t.starts[0]) for t in carried if goes.get((t.step, t.kind)) == b) / NS_PER_S
+        lasted = [int(t.ends[0] - t.starts[0]) for t in carried if goes.get((t.step, t.kind)) == b]
+        beside_s = sum(lasted) / len(lasted) / NS_PER_S
         row = _row("pipeline message", f"position {a} to {b}", price(op), bounding(machine.pricer, op), size, 2)
         yield _taken(machine.pricer, op, row._replace(beside_s=beside_s))
 

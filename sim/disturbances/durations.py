@@ -24,7 +24,7 @@ from sim.engine.kit import Kit
 from sim.layout.machine import Machine
 from sim.layout.mesh import Columns, Times
 from sim.layout.plan import Plan
-from sim.models.layer import COMMUNICATION, Site
+from sim.models.layer import COMMUNICATION, HOST, Site
 from sim.models.shape import ModelShape
 from sim.routing.balanced import PADDING
 from sim.routing.keyed import generator
@@ -223,6 +223,8 @@ class Durations:
         """Nanoseconds of a segment begun at `starts` [column] that takes `work` where nothing is slow."""
         own: Times = work[number]
         lane = kit.parts.segments[number].lane
+        if lane == HOST:
+            return own
         if lane == COMMUNICATION:
             if not self.links.slow:
                 return own

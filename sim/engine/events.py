@@ -23,7 +23,7 @@ from sim.engine.stream import Stream
 from sim.engine.wire import GATHER, REDUCE, Load, Wire
 from sim.step.template import STREAMS, Template, Timing
 
-COMPUTE, COMMUNICATION, WEIGHT = STREAMS
+COMPUTE, COMMUNICATION, WEIGHT, _ = STREAMS
 
 
 class _Rank:
@@ -113,7 +113,7 @@ class _Rank:
     # --- messages ---
 
     def leave(self, step: int, outputs: int) -> None:
-        """Outputs of a step join the network lane at the end of this nanosecond; the next one may have begun by then."""
+        """Outputs of a step join the network lane at the end of this nanosecond; the next one may have begun."""
         for load in self._loads(step, outputs):
             self.wire.leave(load)
 

@@ -79,9 +79,29 @@ class Messages:
         return inboxes
 
     @cached_property
+    def waits(self) -> Mapping[tuple[int, int], tuple[tuple[int, int, int], ...]]:
+        """The same as (position, step, output) of each."""
+        return {place: tuple([message[:3] for message in row]) for place, row in self.awaited.items()}
+
+    @cached_property
+    def leaving(self) -> tuple[Mapping[int, tuple[tuple[int, int, int], ...]], ...]:
+        """By position: step -> output, target, and end over which it goes, of each that it sends."""
+        rows: list[dict[int, tuple[tuple[int, int, int], ...]]] = []
+        for row in self.sent:
+            rows.append({})
+            for m in row:
+                rows[-1][m.step] = (*rows[-1].get(m.step, ()), (m.output, m.target, m.end))
+        return tuple(rows)
+
+    @cached_property
     def targets(self) -> tuple[Mapping[tuple[int, int], int], ...]:
         """Targets of each position: (step, output) -> where it goes."""
         return tuple({(m.step, m.output): m.target for m in row} for row in self.sent)
+
+    @cached_property
+    def over(self) -> Sequence[Mapping[tuple[int, int], int]]:
+        """By position, how many messages it sends to each target over each end."""
+        return [Counter((m.target, m.end) for m in row) for row in self.sent]
 
     def flows(self, position: int) -> Mapping[tuple[int, int, int], int]:
         """(output, stage, target) -> how many messages a position sends of it."""
