@@ -36,6 +36,7 @@ commands:
                                        family; json, --out: a row a run; --rival: a closed form beside it; --learn: what
                                        intervals hold beside prices; --write: docs/RUNS.md and the README's table
   steps [--write]                      steps of plain torch that were measured on one GPU beside simulated ones
+  cache [--write]                      what every model keeps of a token, in elements and bytes (docs/CACHE.md)
   sweep SWEEP.yaml [--jobs N]          many runs along axes of overrides, resumable
   study NAME [--jobs N]                a sweep that ships, told on its page: stragglers, unevenness, scale
   tokens SCENARIO.yaml [key=value ...] who receives how many tokens, and how a bias evens them out (tokens --help)
@@ -115,6 +116,7 @@ COMMANDS = {
     "run": "run:run", "check": "run:check", "list": "run:known", "schema": "schema:schema", "steps": "steps:steps",
     "validate": "validate:validate", "sweep": "sweeps:sweep", "study": "sweeps:study", "tokens": "tokens:tokens",
     "exchange": "exchange:exchange", "import": "imports:import_",
+    "cache": "cache:cache",
 }  # fmt: skip
 """Word -> file of sim/cli and function in it."""
 OWN_HELP = ("tokens", "exchange", "import")
