@@ -1,6 +1,7 @@
 """report.html: one page that holds everything it needs, and may fetch nothing."""
 
 import json
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -26,7 +27,9 @@ from reports.section import Section, details
 from sim.result import Result, title
 
 ASSETS = Path(__file__).with_name("assets")
-SCRIPTS = ("page.js", "timeline.js", "pair.js", "memory.js", "links.js", "loads.js", "charts.js", "channel.js")
+SCRIPTS = (
+    "page.js", "timeline.js", "pair.js", "memory.js", "links.js", "loads.js", "charts.js", "channel.js", "compare.js",
+)  # fmt: skip
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
 """What the browser may load: nothing that is not in the page."""
 
@@ -54,8 +57,8 @@ def render(result: Result) -> str:
     return whole(shown, _header(result, escape(name), parts), parts)
 
 
-def whole(called: str, header: str, parts: list[Section]) -> str:
-    """The text of a page: what it is called as plain text, its header as HTML, and its parts."""
+def whole(called: str, header: str, parts: list[Section], scripts: Sequence[str] = SCRIPTS) -> str:
+    """The text of a page: what it is called as plain text, its header as HTML, its parts, and what draws them."""
     data = {part.key: part.data for part in parts if part.data is not None}
     data["page"] = {"scales": SCALES, "ink": INK, "muted": MUTED}
     return "\n".join((
@@ -68,7 +71,7 @@ def whole(called: str, header: str, parts: list[Section]) -> str:
         '<footer>Trainyard. Everything on this page is simulated, not measured.</footer>',
         f'<script type="application/json" id="data">{script_json(data)}</script>',
         f"<script>{_plotly()}</script>",
-        *(f"<script>\n{_asset(name)}</script>" for name in SCRIPTS),
+        *(f"<script>\n{_asset(name)}</script>" for name in scripts),
         "<script>start();</script>\n</body>\n</html>\n",
     ))  # fmt: skip
 

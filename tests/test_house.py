@@ -41,11 +41,15 @@ DOORS = {
         "sim/models/*/form.py",
         "sim/serving/form.py",
         "sim/serving/files.py",
+        "sim/campaign/form.py",
     },
     "yaml": {"hwmodels/document.py", "sim/result/archive.py"},
     "plotly": {"reports", "numerics/training"},
     "rich": {"reports/terminal.py"},
     "torch": {"numerics"},
+    "optuna": {"sim/experiments/sampler.py"},
+    "distributed": {"sim/experiments/cluster.py"},
+    "pandas": {"sim/trace.py", "sim/result/comparison.py", "sim/experiments/answer.py"},
     "triton": {"numerics"},
 }
 """Outside package -> the only files or folders that may import it."""
@@ -53,7 +57,8 @@ DOORS = {
 FLOW = {
     "sim": (
         "trace", "result", "models", "schedules", "scenario", "launchers", "layout",
-        "step", "engine", "routing", "communication", "disturbances", "assembly", "analysis", "simulation", "serving",
+        "step", "engine", "routing", "communication", "disturbances", "assembly", "analysis", "simulation",
+        "serving", "campaign",
         "experiments", "validation", "cli",
     ),
     "numerics": (

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from sim.cli.command import DONE, progress, refusals
+from sim.cli.command import DONE, PROG, Parser, progress, refusals
 
 
 def run(args: argparse.Namespace, folder: Path) -> int:
@@ -51,3 +51,18 @@ def serves(words: list[str]) -> bool:
     from sim.serving.kind import serves as is_one
 
     return bool(words) and is_one(words[0])
+
+
+def serving(words: list[str]) -> int:
+    """Published rows beside ours, and what serving depends on: the page goes to stdout; --write renews
+    docs/SERVING.md of a checkout."""
+    from sim.serving.page import PAGE, page, write
+
+    parser = Parser(prog=PROG, add_help=False)
+    parser.add_argument("--write", action="store_true")
+    if parser.parse_args(words).write:
+        write()
+        print(f"written to {PAGE}", file=sys.stderr)
+    else:
+        print(page(), end="")
+    return DONE
