@@ -19,7 +19,8 @@ from sim.cli.command import DONE, TERMINATED, WRONG, answered
 HELP = """\
 usage: python -m sim SCENARIO.yaml [key=value ...] [--out DIR] [--format text|json] [-q]
        python -m sim COMMAND ...
-       SCENARIO.yaml: a file, or the name of a scenario that ships (see list)
+       SCENARIO.yaml: a file, or the name of a scenario that ships (see list); with the key campaign it is a whole
+                      training run (docs/CAMPAIGN.md), which run, check and sweep take too
 
 commands:
   run SCENARIO.yaml [key=value ...]    simulate; writes a folder (unless --out says otherwise out/<scenario>, and

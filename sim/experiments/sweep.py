@@ -26,10 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from hwmodels.document import Document, DocumentError, Place, Problem, dotted, read, unknown
+from sim.campaign.values import Campaign
+from sim.experiments import kinds
 from sim.experiments.record import OWN, Book, Record, record, stamp
 from sim.result import figures
 from sim.scenario import shelves
-from sim.scenario.files import load
 from sim.scenario.values import Scenario
 
 SWEEPS = shelves.SCENARIOS / "sweeps"
@@ -40,6 +41,12 @@ COLUMNS = {
     "GPU-hours a trillion tokens": "gpu_hours_per_trillion_tokens", "CPU (s)": "cost.cpu_s",
 }  # fmt: skip
 """What a table shows unless the sweep says otherwise."""
+CAMPAIGNS = {
+    "days": "campaign.days.mean", "days (95 %)": "campaign.days.p95", "goodput": "campaign.goodput.mean",
+    "GPU-hours": "campaign.gpu_hours.mean", "USD": "campaign.dollars.mean", "energy (J)": "campaign.energy_j.mean",
+    "interruptions": "campaign.interruptions.all.mean", "CPU (s)": "cost.cpu_s",
+}  # fmt: skip
+"""The same of campaigns."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +97,21 @@ def read_sweep(path: Path, extra: Sequence[str] = ()) -> Sweep:
         products = [Point(p.labels | {axis: label}, (*p.overrides, *o)) for p in products for label, o in stops]
     beside = [Point({"point": label}, (*shared, *o)) for label, o in _stops("", content.get("also", {}))]
     points = ([p for p in products if p.labels] or ([] if beside else products)) + beside
-    last = (*extra, "outputs=[result]")
+    last, scenario = (*extra, "outputs=[result]"), str(path.parent / content["scenario"])
+    columns = content["columns"] if "columns" in content else _columns(scenario)
     return Sweep(
-        shown, str(content.get("name", path.stem)), str(path.parent / content["scenario"]),
+        shown, str(content.get("name", path.stem)), scenario,
         tuple(Point(p.labels, (*p.overrides, *last)) for p in points),
-        dict(content.get("columns", COLUMNS)), bool(content.get("fresh_processes", False)), tuple(extra),
+        dict(columns), bool(content.get("fresh_processes", False)), tuple(extra),
     )  # fmt: skip
+
+
+def _columns(scenario: str) -> dict[str, str]:
+    """What the table shows of a scenario's kind; where its file cannot be read, that is told later."""
+    try:
+        return CAMPAIGNS if kinds.is_campaign(scenario) else COLUMNS
+    except DocumentError:
+        return COLUMNS
 
 
 def _stops(axis: str, values: Any) -> list[tuple[str, tuple[str, ...]]]:
@@ -186,35 +202,35 @@ def runs(
     scenarios = _loaded(scenario, overrides_list)
     mark = stamp()
     with closing(Book(kept, mark)) as book:
-        missing: dict[str, tuple[Scenario, Sequence[str]]] = {}
+        missing: dict[str, tuple[Scenario | Campaign, Sequence[str]]] = {}
         for one, overrides in zip(scenarios, overrides_list, strict=True):
-            if isinstance(one, Scenario) and one.scenario_hash not in book.records:
+            if not isinstance(one, dict) and one.scenario_hash not in book.records:
                 missing.setdefault(one.scenario_hash, (one, overrides))
-        everything = len({one.scenario_hash for one in scenarios if isinstance(one, Scenario)})
+        everything = len({one.scenario_hash for one in scenarios if not isinstance(one, dict)})
         for done, (entry, overrides) in enumerate(_simulated(missing.values(), jobs, fresh_processes), 1):
             book.add(entry | {"stamp": mark, "overrides": list(overrides)})
             if progress:
                 progress(everything - len(missing) + done, everything)
-        return [book.records[one.scenario_hash] if isinstance(one, Scenario) else one for one in scenarios]
+        return [one if isinstance(one, dict) else book.records[one.scenario_hash] for one in scenarios]
 
 
-def _loaded(path: str, overrides_list: Sequence[Sequence[str]]) -> list[Scenario | Record]:
+def _loaded(path: str, overrides_list: Sequence[Sequence[str]]) -> list[Scenario | Campaign | Record]:
     """The scenario under each list of overrides, or the record of its refusal; DocumentError where all are refused."""
-    scenarios: list[Scenario | Record] = []
+    scenarios: list[Scenario | Campaign | Record] = []
     problems = list[Problem]()
     for overrides in overrides_list:
         try:
-            scenarios.append(load(path, overrides))
+            scenarios.append(kinds.load(path, overrides))
         except DocumentError as error:
             problems.extend(error.problems)
             scenarios.append({"error": "; ".join(f"{each.key}: {each.message}" for each in error.problems)})
-    if problems and not any(isinstance(one, Scenario) for one in scenarios):
+    if problems and all(isinstance(one, dict) for one in scenarios):
         raise DocumentError(problems)
     return scenarios
 
 
 def _simulated(
-    wanted: Iterable[tuple[Scenario, Sequence[str]]], jobs: int, fresh: bool
+    wanted: Iterable[tuple[Scenario | Campaign, Sequence[str]]], jobs: int, fresh: bool
 ) -> Iterator[tuple[Record, Sequence[str]]]:
     """Records as they come."""
     if jobs == 1 and not fresh:
