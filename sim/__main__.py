@@ -38,7 +38,8 @@ commands:
                                        intervals hold beside prices; --write: docs/RUNS.md and the README's table
   steps [--write]                      steps of plain torch that were measured on one GPU beside simulated ones
   sweep SWEEP.yaml [--jobs N]          many runs along axes of overrides, resumable
-  study NAME [--jobs N]                a sweep that ships, told on its page: stragglers, unevenness, scale
+  study NAME [--jobs N]                a sweep that ships, told on its page: stragglers, unevenness, scale,
+                                       campaign
   tokens SCENARIO.yaml [key=value ...] who receives how many tokens, and how a bias evens them out (tokens --help)
   exchange SCENARIO.yaml [key=value ...]
                                        how many SMs communication should hold, as JSON (exchange --help)
