@@ -19,7 +19,8 @@ from sim.cli.command import DONE, TERMINATED, WRONG, answered
 HELP = """\
 usage: python -m sim SCENARIO.yaml [key=value ...] [--out DIR] [--format text|json] [-q]
        python -m sim COMMAND ...
-       SCENARIO.yaml: a file, or the name of a scenario that ships (see list)
+       SCENARIO.yaml: a file, or the name of a scenario that ships (see list); with the key campaign it is a whole
+                      training run (docs/CAMPAIGN.md), which run, check and sweep take too
 
 commands:
   run SCENARIO.yaml [key=value ...]    simulate; writes a folder (unless --out says otherwise out/<scenario>, and
@@ -40,7 +41,8 @@ commands:
   serving [--write]                    published rows of serving beside ours (docs/SERVING.md)
   sweep SWEEP.yaml [--jobs N]          many runs along axes of overrides, resumable
   search SEARCH.yaml [--executor WORD] the best of a space of scenarios, and what binds it (search --help)
-  study NAME [--jobs N]                a sweep that ships, told on its page: stragglers, unevenness, scale
+  study NAME [--jobs N]                a sweep that ships, told on its page: stragglers, unevenness, scale,
+                                       campaign
   compare A [B] [key=value ... [-- key=value ...]]
                                        two runs side by side: what differs, by how much, why (compare --help)
   tokens SCENARIO.yaml [key=value ...] who receives how many tokens, and how a bias evens them out (tokens --help)

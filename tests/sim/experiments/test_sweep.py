@@ -15,7 +15,7 @@ import sim
 from hwmodels.document import DocumentError
 from hwmodels.refused import Refused
 from sim.__main__ import main
-from sim.experiments import executors, record, sweep, table
+from sim.experiments import executors, kinds, record, sweep, table
 from sim.experiments.record import Book, figure
 from sim.experiments.sweep import read_sweep, runs
 from sim.layout import plan
@@ -139,7 +139,7 @@ def test_shipped_sweeps_are_right(path: Path) -> None:
     assert len(found.points) >= 16
     for point in found.points:
         if point.labels.get("seed", "0") == "0":
-            load(found.scenario, point.overrides)
+            kinds.load(found.scenario, point.overrides)
 
 
 def test_the_faults_of_the_study_are_where_their_labels_say() -> None:
