@@ -40,6 +40,8 @@ commands:
   study NAME [--jobs N]                a sweep that ships, told on its page: stragglers, unevenness, scale
   compare A [B] [key=value ... [-- key=value ...]]
                                        two runs side by side: what differs, by how much, why (compare --help)
+  sensitivity SCENARIO.yaml [key=value ...]
+                                       what the step hangs on, and what would bind next (sensitivity --help)
   tokens SCENARIO.yaml [key=value ...] who receives how many tokens, and how a bias evens them out (tokens --help)
   exchange SCENARIO.yaml [key=value ...]
                                        how many SMs communication should hold, as JSON (exchange --help)
@@ -117,9 +119,10 @@ COMMANDS = {
     "run": "run:run", "check": "run:check", "list": "run:known", "schema": "schema:schema", "steps": "steps:steps",
     "validate": "validate:validate", "sweep": "sweeps:sweep", "study": "sweeps:study", "tokens": "tokens:tokens",
     "exchange": "exchange:exchange", "import": "imports:import_", "compare": "compare:compare",
+    "sensitivity": "sensitivity:sensitivity",
 }  # fmt: skip
 """Word -> file of sim/cli and function in it."""
-OWN_HELP = ("tokens", "exchange", "import", "compare")
+OWN_HELP = ("tokens", "exchange", "import", "compare", "sensitivity")
 """Commands that have a page of help for themselves."""
 
 
