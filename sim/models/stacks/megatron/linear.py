@@ -5,7 +5,7 @@ from hwmodels.op import Gemm, GroupedGemm, Memory, norm, small
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.megatron import host
-from sim.models.stacks.megatron.casts import apart, one_scale, quantised, ways
+from sim.models.stacks.megatron.casts import apart, casting, one_scale, quantised, ways
 from sim.models.stacks.sharing import GATHER, INPUT, drained, fed, gathered, piece, summed
 
 HOST = {"F": host.work(host.LINEAR["F"], "F"), "B": host.work(host.LINEAR["B"] / 2, "B")}
@@ -100,7 +100,7 @@ def grouped(site: Shared, name: str, n: int, k: int, role: str = "fprop") -> lis
     summed_in = "fp32" if site.recipe.gradient == FP32 else "added_bf16"
     result = summed_in if role == "wgrad" else "bf16"
     op = GroupedGemm(local, rows, *shape, role, site.recipe.linear, result=result)
-    forward, dgrad, wgrad = host.grouped(local)
+    forward, dgrad, wgrad = host.grouped(local, casting(site) is not None)
     us = {"fprop": forward, "dgrad": dgrad, "wgrad": wgrad}[role]
     return [*before, Kernel(f"{name}_{role}", op, host=host.work(us, direction))]
 
