@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from hwmodels import kernels, library, sibling, unlike
 from hwmodels import tables as calibration
@@ -154,8 +154,16 @@ class Pricer:
         Refused."""
         key = (op, on_comm_sms)
         if key not in self.known:
-            self.known[key] = self._of_slowest(op, self._price(op, on_comm_sms))
+            lending = isinstance(op, Gemm) and op.lent
+            price = self._lending(cast(Gemm, op)) if lending else self._price(op, on_comm_sms)
+            self.known[key] = self._of_slowest(op, price)
         return self.known[key]
+
+    def _lending(self, op: Gemm) -> Price:
+        """Of a product on the SMs that it does not lend, which those beside it take nothing from."""
+        whole = op._replace(lent=0)
+        own = replace(self, comm_sms=max(self.comm_sms, op.lent), held=True)._price(whole, False)
+        return own._replace(beside_ns=max(own.ns, self._price(whole, False).beside_ns))
 
     def _price(self, op: Op, on_comm_sms: bool) -> Price:
         tables, by = self.asked(op), self.free if isinstance(op, PACED) else self

@@ -23,10 +23,22 @@ def first(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     return fed(site, gather, lambda at: product(at, name, n, k))
 
 
+LENT = 16
+"""SMs that a product in BF16 leaves to the sum of its output beside it, where that goes chunk by chunk
+(TransformerEngine 2.1, pytorch/module/base.py, initialize_ub: method pipeline, num_sm, set_sm_margin). NeMo's settings
+for H100s and B200s are 8 to 32; those in FP8 send round a ring instead, by one SM (NVIDIA/NeMo v2.5.0rc0,
+nemo/collections/llm/recipes/tp_overlap_configs/userbuffers.py)."""
+
+
 def last(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     """The last one: [tokens, k] -> sums of each rank's own tokens, or of all."""
     before = quantised(site, f"x_{name}", site.tokens, k)
-    return before + drained(site, lambda at: product(at, name, n, k), name, n)
+    lent = LENT if site.groups.chunked and site.groups.sequence and casting(site) is None else 0
+    return before + drained(site, lambda at: _lending(product(at, name, n, k), lent), name, n)
+
+
+def _lending(kernels: list[Kernel], lent: int) -> list[Kernel]:
+    return [k._replace(op=k.op._replace(lent=lent)) if isinstance(k.op, Gemm) else k for k in kernels]
 
 
 def linear(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
