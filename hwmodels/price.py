@@ -162,7 +162,8 @@ class Pricer:
     def _lending(self, op: Gemm) -> Price:
         """Of a product on the SMs that it does not lend, which those beside it take nothing from."""
         whole = op._replace(lent=0)
-        own = replace(self, comm_sms=max(self.comm_sms, op.lent), held=True)._price(whole, False)
+        taken = min(max(self.comm_sms, op.lent), self.device.sms - 1)
+        own = replace(self, comm_sms=taken, held=True)._price(whole, False)
         return own._replace(beside_ns=max(own.ns, self._price(whole, False).beside_ns))
 
     def _price(self, op: Op, on_comm_sms: bool) -> Price:
