@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from hwmodels import kernels, library, sibling, unlike
 from hwmodels import tables as calibration
@@ -154,19 +154,14 @@ class Pricer:
         Refused."""
         key = (op, on_comm_sms)
         if key not in self.known:
-            lending = isinstance(op, Gemm) and op.lent
-            price = self._lending(cast(Gemm, op)) if lending else self._price(op, on_comm_sms)
-            self.known[key] = self._of_slowest(op, price)
+            self.known[key] = self._of_slowest(op, self._price(op, on_comm_sms))
         return self.known[key]
 
-    def _lending(self, op: Gemm) -> Price:
-        """Of a product on the SMs that it does not lend, which those beside it take nothing from."""
-        whole = op._replace(lent=0)
-        taken = min(max(self.comm_sms, op.lent), self.device.sms - 1)
-        own = replace(self, comm_sms=taken, held=True)._price(whole, False)
-        return own._replace(beside_ns=max(own.ns, self._price(whole, False).beside_ns))
-
     def _price(self, op: Op, on_comm_sms: bool) -> Price:
+        if isinstance(op, Gemm) and op.lent:  # on the SMs that it keeps, which those beside it take nothing from
+            whole, taken = op._replace(lent=0), min(max(self.comm_sms, op.lent), self.device.sms - 1)
+            kept = replace(self, comm_sms=taken, held=True)._price(whole, False)
+            return kept._replace(beside_ns=max(kept.ns, self._price(whole, False).beside_ns))
         tables, by = self.asked(op), self.free if isinstance(op, PACED) else self
         quote = _quote(by, tables, op)
         family = contention_family(op, quote.us)  # by its time on the table's device: a faster one changes no class
