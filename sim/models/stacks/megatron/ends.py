@@ -75,8 +75,8 @@ def _loss(site: Shared) -> list[Kernel]:
     )
     if tensor == 1:
         return [largest, exponents, divided]
-    sums = [collective(site, "all_reduce", f"reduce_{name}", float(t) * n) for name, n in (("max", 4), ("sums", 8))]
-    return [largest, sums[0], exponents, sums[1], divided]
+    shared = [collective(site, "all_reduce", f"reduce_{name}", float(t) * n) for name, n in (("max", 4), ("sums", 8))]
+    return [largest, shared[0], exponents, shared[1], divided]
 
 
 def _loss_backward(site: Shared) -> Kernel:

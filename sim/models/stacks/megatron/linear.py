@@ -1,7 +1,7 @@
 """Linear layers of TransformerEngine: products in the recipe's format, with the casts that feed them."""
 
 from hwmodels.formats import FP32, PLAIN_BF16
-from hwmodels.op import Gemm, GroupedGemm, Memory, norm, small
+from hwmodels.op import BY_BLOCK, Gemm, GroupedGemm, Memory, norm, small
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.megatron import host
@@ -14,7 +14,13 @@ HOST = {"F": host.work(host.LINEAR["F"], "F"), "B": host.work(host.LINEAR["B"] /
 
 def product(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     """[tokens, k] -> [tokens, n], its input quantised already."""
-    return [Kernel(name, Gemm(site.tokens, n, k, "fprop", site.recipe.linear), host=HOST["F"])]
+    return [Kernel(name, Gemm(site.tokens, n, k, _role(site, "fprop"), site.recipe.linear), host=HOST["F"])]
+
+
+def _role(site: Shared, role: str) -> str:
+    """Of a product whose recipe may scale by block. The gradient of weights, whose sums are over tokens, was not timed
+    so, nor were groups of products: those are as with one scale."""
+    return role + BY_BLOCK if site.recipe.name == "fp8_block" else role
 
 
 def first(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
@@ -52,7 +58,7 @@ def dgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
 
 
 def _dgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
-    return [Kernel(f"{name}_dgrad", Gemm(site.tokens, k, n, "dgrad", site.recipe.linear), host=HOST["B"])]
+    return [Kernel(f"{name}_dgrad", Gemm(site.tokens, k, n, _role(site, "dgrad"), site.recipe.linear), host=HOST["B"])]
 
 
 def last_dgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
