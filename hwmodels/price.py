@@ -88,7 +88,8 @@ class Pricer:
     kernel by kernel, or None. library: whose kernels run, a folder in a device's tables ("": the project's own). nccl:
     what sends and reduces; None: closed forms. attention: whose kernel of it runs, of `hwmodels.attention`. own: tables
     of a trace, as JSON, which are asked first ("": none). cards: that wait for each other, so that the slowest counts
-    (`hwmodels.unlike`).
+    (`hwmodels.unlike`). known: prices of operations. rows, still: what is made of prices that depend on links, and of
+    those that do not.
     """
 
     device: Device
@@ -106,11 +107,13 @@ class Pricer:
     cards: int = 1
     known: dict[tuple[Op, bool], Price] = field(default_factory=dict, init=False, compare=False, repr=False)
     rows: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
+    still: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def over(self, wires: Wires) -> "Pricer":
         """Pricer over other links; what does not depend on them stays known."""
         other = replace(self, wires=wires)
         other.known.update({key: price for key, price in self.known.items() if not isinstance(key[0], OVER_LINKS)})
+        object.__setattr__(other, "still", self.still)
         return other
 
     @property

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sim.result import Result
+    from sim.result.comparison import Comparison
     from sim.scenario.values import Scenario
 
 
@@ -45,3 +46,19 @@ def load(
     from sim.scenario.files import load
 
     return load(scenario, overrides, **changes)
+
+
+def compare(
+    a: "Scenario | Result | str | Path | Mapping[str, Any]",
+    b: "Scenario | Result | str | Path | Mapping[str, Any]",
+    *,
+    interval: bool = True,
+) -> "Comparison":
+    """Two runs side by side, with the 90 % interval of their difference (paired draws) and what makes it.
+
+    a, b: as `load` takes it, the folder of a run, or its Result; they are simulated again. interval: see `run`. Raises
+    Refused as `run` does.
+    """
+    from sim.experiments.compare import compare
+
+    return compare(a, b, interval=interval)

@@ -45,6 +45,9 @@ DOORS = {
     "plotly": {"reports", "numerics/training"},
     "rich": {"reports/terminal.py"},
     "torch": {"numerics"},
+    "optuna": {"sim/experiments/sampler.py"},
+    "distributed": {"sim/experiments/cluster.py"},
+    "pandas": {"sim/trace.py", "sim/result/comparison.py", "sim/experiments/answer.py"},
     "triton": {"numerics"},
 }
 """Outside package -> the only files or folders that may import it."""
@@ -53,7 +56,7 @@ FLOW = {
     "sim": (
         "trace", "result", "models", "schedules", "scenario", "launchers", "layout",
         "step", "engine", "routing", "communication", "disturbances", "assembly", "analysis", "simulation",
-        "campaign",
+        "serving", "campaign",
         "experiments", "validation", "cli",
     ),
     "numerics": (

@@ -189,11 +189,22 @@ def _key(name: str) -> int:
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big")
 
 
-def intervals(sensitivity: Sensitivity, summary: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """90 % intervals of the headlines, and the tornado (seconds of the step at one spread less and more)."""
+class Drawn(NamedTuple):
+    """Draws of causes [cause, draw], in spreads, and seconds of the step in each [draw]."""
+
+    z: Floats
+    steps: Floats
+
+
+def drawn(sensitivity: Sensitivity, step_s: float, seed: int) -> Drawn:
+    """Steps as prices are drawn; never less than half of the one that is predicted."""
     z = draws(sensitivity.causes, seed)
-    step = float(summary["step_time_s"])
-    steps = np.maximum(step + sensitivity.longer_s(z), step / 2)
+    return Drawn(z, np.maximum(step_s + sensitivity.longer_s(z), step_s / 2))
+
+
+def intervals(sensitivity: Sensitivity, summary: Mapping[str, Any], drawn: Drawn) -> dict[str, Any]:
+    """90 % intervals of the headlines, and the tornado (seconds of the step at one spread less and more)."""
+    (z, steps), step = drawn, float(summary["step_time_s"])
     out: dict[str, Any] = {"step_time_s": _ends(steps)}
     for name in ("tokens_per_day", "gpu_hours_per_trillion_tokens"):
         if summary.get(name):

@@ -136,12 +136,14 @@ def check(words: list[str]) -> int:
 def known(words: list[str]) -> int:
     from hwmodels import device, fabric, node
     from hwmodels.shelf import names
+    from sim.experiments.search import SEARCHES
     from sim.experiments.sweep import SWEEPS
     from sim.scenario.shelves import models, scenarios
     from sim.schedules import program
 
     known = {
-        "scenarios": scenarios(), "sweeps": names(SWEEPS), "models": models(), "devices": device.available(),
+        "scenarios": scenarios(), "sweeps": names(SWEEPS), "searches": names(SEARCHES), "models": models(),
+        "devices": device.available(),
         "nodes": node.available(), "fabrics": fabric.available(), "schedules": program.names(),
     }  # fmt: skip
     for word in words:

@@ -116,14 +116,14 @@ def stamp() -> str:
 
 
 class Book:
-    """Records by scenario hash; with a path, each is also a line of that file as soon as it is added.
+    """Records by their key (the scenario hash); with a path, each is also a line of that file as soon as it is added.
 
     Lines of other code (see `stamp`) and of failed runs stay in the file and are not read, so that those run again; a
     last line cut off by a crash is ignored. Raises Refused when the file is something else or cannot be written.
     """
 
-    def __init__(self, path: Path | None, mark: str) -> None:
-        self.path, self.mark, self.records = path, mark, dict[str, Record]()
+    def __init__(self, path: Path | None, mark: str, key: str = "scenario_hash") -> None:
+        self.path, self.mark, self.key, self.records = path, mark, key, dict[str, Record]()
         self._file: IO[str] | None = None
         if path is None:
             return
@@ -144,15 +144,15 @@ class Book:
                 entry = json.loads(line)
             except ValueError:
                 entry = None
-            if isinstance(entry, dict) and "scenario_hash" in entry:
+            if isinstance(entry, dict) and self.key in entry:
                 if entry.get("stamp") == self.mark and "failed" not in entry:
-                    self.records[entry["scenario_hash"]] = entry
-            elif number == 1 and not line.startswith('{"scenario_hash"'):
+                    self.records[entry[self.key]] = entry
+            elif number == 1 and not line.startswith(f'{{"{self.key}"'):
                 raise Refused("is not a run of a sweep; name another file with --out", str(path), 1)
 
     def add(self, entry: Record) -> None:
         """Keep a record; it is on disk when this returns, bar a crash of the machine."""
-        self.records[entry["scenario_hash"]] = entry
+        self.records[entry[self.key]] = entry
         if self._file:
             self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
             self._file.flush()

@@ -27,8 +27,9 @@ from typing import Any
 
 from hwmodels.document import Document, DocumentError, Place, Problem, dotted, read, unknown
 from sim.campaign.values import Campaign
-from sim.experiments import kinds
+from sim.experiments import kinds, space
 from sim.experiments.record import OWN, Book, Record, record, stamp
+from sim.experiments.space import ALWAYS_LAST, Point, Product
 from sim.result import figures
 from sim.scenario import shelves
 from sim.scenario.values import Scenario
@@ -50,16 +51,21 @@ CAMPAIGNS = {
 
 
 @dataclass(frozen=True)
-class Point:
-    """One run of a sweep. labels: axis -> label; a point beside the product has the one axis "point"."""
+class Points(Sequence[Point]):
+    """Points of a product, and single ones beside it, each made when it is asked for."""
 
-    labels: dict[str, str]
-    overrides: tuple[str, ...]
+    product: Product | None
+    beside: tuple[Point, ...] = ()
 
-    @property
-    def title(self) -> str:
-        """Such as "schedule=zb1p, network=doubled"."""
-        return ", ".join(f"{axis}={label}" for axis, label in self.labels.items())
+    def __len__(self) -> int:
+        return len(self.product or ()) + len(self.beside)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        inside = len(self) - len(self.beside)
+        place = index + len(self) if index < 0 else index
+        return self.product[place] if self.product and 0 <= place < inside else self.beside[place - inside]
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Sweep:
     path: str
     name: str
     scenario: str
-    points: tuple[Point, ...]
+    points: Points
     columns: dict[str, str]
     fresh_processes: bool
     extra: tuple[str, ...] = ()
@@ -78,7 +84,8 @@ class Sweep:
     @property
     def axes(self) -> tuple[str, ...]:
         """Names of the axes, in order."""
-        return tuple(dict.fromkeys(axis for point in self.points for axis in point.labels))
+        product = self.points.product
+        return (*(axis.name for axis in (product.axes if product else ())), *(("point",) if self.points.beside else ()))
 
 
 def read_sweep(path: Path, extra: Sequence[str] = ()) -> Sweep:
@@ -90,18 +97,15 @@ def read_sweep(path: Path, extra: Sequence[str] = ()) -> Sweep:
     document = read(path, shown)
     _check(document)
     content = document.content
-    shared = tuple(content.get("overrides", ()))
-    products: list[Point] = [Point({}, shared)]
-    for axis, values in content.get("axes", {}).items():
-        stops = _stops(axis, values)
-        products = [Point(p.labels | {axis: label}, (*p.overrides, *o)) for p in products for label, o in stops]
-    beside = [Point({"point": label}, (*shared, *o)) for label, o in _stops("", content.get("also", {}))]
-    points = ([p for p in products if p.labels] or ([] if beside else products)) + beside
-    last, scenario = (*extra, "outputs=[result]"), str(path.parent / content["scenario"])
+    shared, last = tuple(content.get("overrides", ())), (*extra, *ALWAYS_LAST)
+    axes = tuple(space.axis(name, values) for name, values in content.get("axes", {}).items())
+    also = space.axis("", content.get("also", {})).stops
+    beside = tuple(Point({"point": stop.label}, (*shared, *stop.overrides, *last)) for stop in also)
+    scenario = str(path.parent / content["scenario"])
     columns = content["columns"] if "columns" in content else _columns(scenario)
     return Sweep(
         shown, str(content.get("name", path.stem)), scenario,
-        tuple(Point(p.labels, (*p.overrides, *last)) for p in points),
+        Points(Product(axes, shared, last) if axes or not beside else None, beside),
         dict(columns), bool(content.get("fresh_processes", False)), tuple(extra),
     )  # fmt: skip
 
@@ -112,13 +116,6 @@ def _columns(scenario: str) -> dict[str, str]:
         return CAMPAIGNS if kinds.is_campaign(scenario) else COLUMNS
     except DocumentError:
         return COLUMNS
-
-
-def _stops(axis: str, values: Any) -> list[tuple[str, tuple[str, ...]]]:
-    """Labels of an axis with their overrides."""
-    if isinstance(values, list):
-        return [(str(value), (f"{axis}={value}",)) for value in values]
-    return [(label, (o,) if isinstance(o, str) else tuple(o)) for label, o in values.items()]
 
 
 def _check(document: Document) -> None:
@@ -140,7 +137,7 @@ def _check(document: Document) -> None:
     if not isinstance(content.get("scenario"), str):
         wrong("missing; expected a scenario file, e.g. ../v3_2048gpu.yaml" if "scenario" not in content
               else f"expected a scenario file; found {content['scenario']!r}", "scenario")  # fmt: skip
-    if not _words(content.get("overrides", [])):
+    if not space.words(content.get("overrides", [])):
         wrong(f"expected a list of key=value; found {content['overrides']!r}", "overrides")
     if not isinstance(content.get("fresh_processes", False), bool):
         wrong(f"expected true or false; found {content['fresh_processes']!r}", "fresh_processes")
@@ -161,14 +158,8 @@ def _mistake(part: str, name: str, value: Any) -> str:
     if part == "columns":
         return _column(value)
     if part == "also":
-        return "" if isinstance(value, str) or _words(value) else f"expected overrides, key=value; found {value!r}"
-    if isinstance(value, list):
-        plain = value and all(isinstance(item, str | int | float) for item in value)
-        return "" if plain else f"expected values of the scenario's key {name}; found {value!r}"
-    if not isinstance(value, Mapping) or not value:
-        return f"expected a list of values, or labels with overrides; found {value!r}"
-    bad = next((item for item in value.values() if not (isinstance(item, str) or _words(item))), None)
-    return "" if bad is None else f"expected overrides, key=value; found {bad!r}"
+        return "" if isinstance(value, str) or space.words(value) else f"expected overrides, key=value; found {value!r}"
+    return space.mistake(name, value)
 
 
 def _column(key: Any) -> str:
@@ -178,10 +169,6 @@ def _column(key: Any) -> str:
     if figures.legal(key, OWN):
         return ""
     return f"unknown figure {key!r}{figures.nearest(key, OWN)}; docs/REFERENCE.md lists the keys of result.json"
-
-
-def _words(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(word, str) for word in value)
 
 
 # --- running ----------------------------------------------------------------------------------------------------------

@@ -66,6 +66,17 @@ def resolve(document: Document, overrides: Sequence[str], path: Path | None) -> 
 
     path: of the scenario file, or None; `models/` beside it may hold models, its stem is the default name.
     """
+    scenario, odds, changed = described(document, overrides, path)
+    if wrong := [*odds, *check(scenario, changed)]:
+        raise DocumentError(wrong)
+    return scenario
+
+
+def described(
+    document: Document, overrides: Sequence[str], path: Path | None
+) -> tuple[Scenario, list[Problem], Document]:
+    """The same, whose parts are right in themselves and may not go together; words of it that say opposite things; and
+    the document with its overrides. Raises DocumentError."""
     _others(document)
     if not isinstance(document.content, Mapping):
         value = "a list" if isinstance(document.content, list) else repr(document.content)
@@ -77,11 +88,9 @@ def resolve(document: Document, overrides: Sequence[str], path: Path | None) -> 
     parts, unnamed = _parts(document, path)
     if form is None or unread or unnamed:
         raise DocumentError([*unread, *mistaken, *unnamed])
-    scenario = _built(form, parts, path).overridden(*overrides)
-    if wrong := [*messages.odds(form, document), *check(scenario, document)]:
-        raise DocumentError(wrong)
+    scenario, odds = _built(form, parts, path).overridden(*overrides), [*messages.odds(form, document)]
     named = (*asked.of_scenario(form), *parts.asked, *asked.of_overrides(overrides))
-    return replace(scenario, asked=tuple(dict.fromkeys(named)), source=source)
+    return replace(scenario, asked=tuple(dict.fromkeys(named)), source=source), odds, document
 
 
 STUDY = "scenario"
@@ -212,6 +221,7 @@ def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
         recompute=_recompute(form),
         stack=form.stack.value,
         states=States(**form.states.model_dump()),
+        offload=form.offload,
         detail=form.detail,
         fold=form.fold,
         seed=form.seed,
@@ -337,7 +347,7 @@ def _without_later(plain: dict[str, Any], form: ScenarioForm) -> None:
     """Take out keys that came later where they say nothing: what was resolved before keeps its hash."""
     said = {
         "recompute": plain["recompute"] != RECIPE.plain, "stack": form.stack.value != DEEPSEEK,
-        **{key: bool(plain[key]) for key in ("faults", "jitter", "overlap", "states")},
+        **{key: bool(plain[key]) for key in ("faults", "jitter", "offload", "overlap", "states")},
     }  # fmt: skip
     for key in (key for key, something in said.items() if not something):
         del plain[key]

@@ -34,6 +34,9 @@ class StackForm(Form):
     loss_parallel: bool | None = None
     """Of torch: ranks of a tensor group share the loss, each with its part of the logits (the default), or each gathers
     all of them."""
+    cross_entropy: Literal["transformer_engine", "native"] | None = None
+    """Of megatron: whose kernels the loss is, transformer_engine (the default) or native, Megatron Core's own in FP32,
+    which is all that there was before March 2025."""
 
     @property
     def value(self) -> Stack:
@@ -48,8 +51,8 @@ Finding = tuple[tuple[str, ...], str]
 def findings(scenario: Scenario) -> Iterator[Finding]:
     """Options of other stacks, and a precision that the stack has no kernels for."""
     stack, kind = scenario.stack, KINDS[scenario.stack.name]
-    for key in ("release", "compiled", "cuda_graphs", "graphed", "dispatcher", "attention", "loss_parallel"):
-        if getattr(stack, key) != getattr(Stack(), key) and key not in kind.options:
+    for key in StackForm.model_fields:
+        if key != "name" and getattr(stack, key) != getattr(Stack(), key) and key not in kind.options:
             having = ", ".join(name for name, other in KINDS.items() if key in other.options)
             yield (f"stack.{key}", "stack"), f"{stack.name} runs without it; it goes with: {having}"
     if stack.cuda_graphs and stack.graphed:

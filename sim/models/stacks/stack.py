@@ -42,7 +42,7 @@ KINDS = {
         eager=True, frees=True, plain=True, axes=SHARED, selective=True, units=True, waits=True,
     ),
     "megatron": Kind(
-        "torch", ("release", "cuda_graphs", "graphed", "dispatcher", "attention"), TRANSFORMER_ENGINE,
+        "torch", ("release", "cuda_graphs", "graphed", "dispatcher", "attention", "cross_entropy"), TRANSFORMER_ENGINE,
         eager=True, axes=SHARED, waits=True,
     ),
 }  # fmt: skip
@@ -56,6 +56,9 @@ GRAPHED = ("attention", "router", "network", "mamba")
 """Modules that may be a graph each (`--cuda-graph-impl transformer_engine` with `--cuda-graph-scope`: attn; moe_router,
 with or without moe_preprocess; mlp; mamba)."""
 
+NATIVE = "native"
+"""Megatron Core's own cross-entropy, compiled in pieces around what ranks tell each other, in FP32: the only one before
+March 2025 (megatron/core/fusions/fused_cross_entropy.py; `--cross-entropy-fusion-impl native`)."""
 UNFUSED = "unfused"
 """Attention as two batched products with a masked softmax and a dropout between them, each tensor in memory
 (Megatron-LM without flash attention: megatron/core/transformer/dot_product_attention.py)."""
@@ -68,7 +71,7 @@ class Stack:
     modules that are a graph each, where the host launches the others. dispatcher: one of DISPATCHERS. attention: whose
     kernels it is, one of `hwmodels.attention.KERNELS`, or UNFUSED. loss_parallel: ranks that share the vocabulary share
     the loss, each with its part of the logits; else each gathers all of them (torchtitan's
-    parallelism.disable_loss_parallel)."""
+    parallelism.disable_loss_parallel). cross_entropy: whose kernels the loss is, transformer_engine or NATIVE."""
 
     name: str = "deepseek"
     release: str = ""
@@ -78,6 +81,7 @@ class Stack:
     dispatcher: str = "alltoall"
     attention: str = CUDNN
     loss_parallel: bool = True
+    cross_entropy: str = "transformer_engine"
 
     @property
     def fuses_attention(self) -> bool:

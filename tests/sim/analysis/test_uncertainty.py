@@ -11,7 +11,7 @@ from hwmodels.price import Pricer
 from hwmodels.units import NS_PER_S
 from sim import assembly
 from sim.analysis import graph, metrics, uncertainty
-from sim.analysis.uncertainty import Cause, Sensitivity, draws, intervals
+from sim.analysis.uncertainty import Cause, Sensitivity, draws
 from sim.layout import plan
 from sim.scenario import from_mapping
 from sim.simulation import simulated as simulate
@@ -47,6 +47,10 @@ def simulated(*overrides):
 @cache
 def summary(*overrides):
     return sim.run(from_mapping(TINY, overrides)).summary
+
+
+def intervals(sensitivity, summary, seed):
+    return uncertainty.intervals(sensitivity, summary, uncertainty.drawn(sensitivity, summary["step_time_s"], seed))
 
 
 def cause(name, step_s):

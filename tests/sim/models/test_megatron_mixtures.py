@@ -155,3 +155,23 @@ def test_grouped_gradients_are_added_where_a_step_sums_them(states, bytes_more):
 def test_unknown_modules_of_graphs_are_refused():
     with pytest.raises((Refused, Exception), match=r"stack\.graphed"):
         on(graphed=["experts"])
+
+
+ROW = 28 + 40
+"""Bytes an element of a row that Megatron's own bias of experts moves: forward a product (4) and a sum (10) in FP32, a
+join (8) and a cast (6); backward a cast each way (12), two products (16) and their sums (8), a join (4)."""
+
+
+@pytest.mark.parametrize(("expert", "nodes"), [(8, 1), (16, 2)])
+def test_biases_of_experts_are_added_in_plain_operations(expert, nodes):
+    own = on("alltoall", model="gpt_oss_120b", expert=expert, nodes=nodes)
+    added = [k for d in "FB" for k in kernels(own, d) if k.name.startswith("expert_bias_")]
+    assert len(added) == 2 * own.site.local_experts + 2 + 5 * own.site.local_experts + 2
+    moved = sum(k.op.bytes() for k in added if isinstance(k.op, Memory))
+    assert moved == pytest.approx(ROW * own.site.expert_rows * own.site.shape.sent, rel=0.01)
+    assert sum(own.launch_ns("B", k) for k in added) > 1e5 * own.site.local_experts
+
+
+def test_no_plain_operations_add_biases_in_a_graph_or_where_there_are_none():
+    for own in (on(model="gpt_oss_120b", cuda_graphs=True), on()):
+        assert not any(k.name.startswith("expert_bias_") for d in "FB" for k in kernels(own, d))

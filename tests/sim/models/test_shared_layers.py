@@ -394,3 +394,12 @@ def test_latents_are_gathered_instead_of_hidden_states():
     assert sizes["scatter_dkv_latent"] == 512 and sizes["scatter_proj"] == 2048
     down = next(k.op for k in launched(own, [layer], "F") if k.name == "kv_down")
     assert (down.m, down.n) == (2048, 576)  # each rank's own tokens, whole
+
+
+def test_results_of_a_rings_steps_are_gathered_in_tensors_of_their_own():
+    own = built(gpus=4, context=4)
+    layer = launched(own, [next(unit for unit in own.units if unit.block)])
+    count, pair = Counter(k.name for k in layer), 2 * 8 * 128 * 2
+    assert count["pack_kv"] == 2
+    assert [(count[f"begin_{x}"], count[f"join_{x}"]) for x in ("output", "dq", "dkv")] == [(1, 3)] * 3
+    assert all((k.op.read, k.op.write) == (pair, pair) for k in layer if k.name == "pack_kv")

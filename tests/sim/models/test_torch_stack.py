@@ -214,3 +214,13 @@ def test_compiled_mixtures_are_refused():
     ):
         own = on(run | {"compiled": True})
         own.parts(next(unit for unit in own.units if unit.routed), "F")
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_gradients_of_biases_are_summed_over_rows(compiled):
+    stack = {"name": "torch", "compiled": compiled}
+    own = on(RUNS[0], model="gpt3_175b", stack=stack, batch={"sequences": 1, "sequence_length": 2048})
+    unit = next(unit for unit in own.units if unit.block)
+    sums = [k for part in own.parts(unit, "W") for k in part.kernels if k.name.endswith("_bias_grad")]
+    assert sum(k.op.bytes() for k in sums) == 2 * 2048 * (3 + 1 + 4 + 1) * own.site.shape.hidden
+    assert all(isinstance(k.op, Memory) and k.op.kind == "reduce" for k in sums) and len(sums) == 6

@@ -1,7 +1,7 @@
 """Linear layers of TransformerEngine: products in the recipe's format, with the casts that feed them."""
 
 from hwmodels.formats import FP32, PLAIN_BF16
-from hwmodels.op import Gemm, GroupedGemm, Memory, norm, small
+from hwmodels.op import BY_BLOCK, Gemm, GroupedGemm, Memory, norm, small
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.megatron import host
@@ -14,7 +14,13 @@ HOST = {"F": host.work(host.LINEAR["F"], "F"), "B": host.work(host.LINEAR["B"] /
 
 def product(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     """[tokens, k] -> [tokens, n], its input quantised already."""
-    return [Kernel(name, Gemm(site.tokens, n, k, "fprop", site.recipe.linear), host=HOST["F"])]
+    return [Kernel(name, Gemm(site.tokens, n, k, _role(site, "fprop"), site.recipe.linear), host=HOST["F"])]
+
+
+def _role(site: Shared, role: str) -> str:
+    """Of a product whose recipe may scale by block. The gradient of weights, whose sums are over tokens, was not timed
+    so, nor were groups of products: those are as with one scale."""
+    return role + BY_BLOCK if site.recipe.name == "fp8_block" else role
 
 
 def first(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
@@ -40,7 +46,7 @@ def dgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
 
 
 def _dgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
-    return [Kernel(f"{name}_dgrad", Gemm(site.tokens, k, n, "dgrad", site.recipe.linear), host=HOST["B"])]
+    return [Kernel(f"{name}_dgrad", Gemm(site.tokens, k, n, _role(site, "dgrad"), site.recipe.linear), host=HOST["B"])]
 
 
 def last_dgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
@@ -79,6 +85,16 @@ def _turned(site: Shared, name: str, width: int) -> list[Kernel]:
 def wgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     """Gradient of its weights, added to FP32 in the product (`gradient_accumulation_fusion`)."""
     return [Kernel(f"{name}_wgrad", Gemm(n, k, site.tokens, "wgrad", site.recipe.linear), host=HOST["B"])]
+
+
+def bias_gradients(biased: bool, **columns: tuple[int, int]) -> list[Kernel]:
+    """Sums over rows of the gradients of biases that are added outside of products: with the activation, and with the
+    residual (`bias_activation_fusion`, `bias_dropout_fusion`: fused_bias_gelu.py and fused_bias_dropout.py in
+    megatron/core/fusions give autograd a gradient as large as the tensor, which it sums up). The others' are made in
+    products or casts. columns: rows and columns of each, by its product's name."""
+    row = PLAIN_BF16.row_bytes(1)
+    ops = {name: Memory("reduce", rows, row * n, 0.0) for name, (rows, n) in columns.items() if biased}
+    return [Kernel(f"{name}_bias_grad", op) for name, op in ops.items()]
 
 
 def grouped(site: Shared, name: str, n: int, k: int, role: str = "fprop") -> list[Kernel]:

@@ -10,6 +10,7 @@ from sim.models.stacks.context import attention
 from sim.models.stacks.cudnn import Shared, operations
 from sim.models.stacks.torch.kernels import (
     VIEWS,
+    bias_gradients,
     dgrad,
     elementwise,
     linear,
@@ -60,7 +61,9 @@ def backward(site: Shared, heads: Heads) -> list[Kernel]:
 def weight(site: Shared, heads: Heads) -> list[Kernel]:
     h = site.shape.hidden
     pairs = (("o", h, heads.q), ("v", heads.kv, h), ("k", heads.kv, h), ("q", heads.q, h))
-    return [kernel for name, n, k in pairs for kernel in wgrad(site, name, n, k)]
+    sums = bias_gradients(site.tokens, heads.output_bias, o=h)
+    sums += bias_gradients(site.tokens, heads.qkv_bias, **{name: n for name, n, _ in pairs[1:]})
+    return [*(kernel for name, n, k in pairs for kernel in wgrad(site, name, n, k)), *sums]
 
 
 def tensors(heads: Heads, hidden: int) -> list[int]:
