@@ -9,7 +9,6 @@ publisher are wrong together. What is chosen (levels, pooling, ...) is chosen by
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import product
 from math import log
 from typing import Any, NamedTuple
@@ -81,27 +80,9 @@ class Columns:
 
     cases: Sequence[Case]
 
-    @cached_property
-    def fields(self) -> dict[str, Floats]:
-        """Name of a field -> that of all cases."""
-        names = ("error", "low", "high", "unsaid", "weight")
-        return {name: np.array([getattr(case, name) for case in self.cases], float) for name in names}
-
     def of(self, name: str) -> Floats:
         """A field of all cases."""
-        return self.fields[name]
-
-    @cached_property
-    def families(self) -> tuple[list[str], npt.NDArray[np.int64]]:
-        """Names of families, and the number of that of each case."""
-        names, numbers = np.unique([case.family for case in self.cases], return_inverse=True)
-        return names.tolist(), numbers
-
-    @cached_property
-    def kinds(self) -> tuple[list[str], npt.NDArray[np.int64]]:
-        """Kinds of models, and the number of that of each case."""
-        names, numbers = np.unique([case.of.kind for case in self.cases], return_inverse=True)
-        return names.tolist(), numbers
+        return np.array([getattr(case, name) for case in self.cases], float)
 
     def beyond(self, share: float, unsaid: float) -> Floats:
         """Remainders, below zero where the run was faster than the middle of what prices give; those of runs that leave
@@ -217,8 +198,7 @@ class Judged(NamedTuple):
 def judged(some: Sequence[Case], choices: Sequence[Choice]) -> dict[Choice, Judged]:
     """Choices that differ in their stretch alone, each family by what the others teach."""
     reach = _left_out(some, choices[0]._replace(stretch=(1.0, 1.0)))
-    columns = Columns(some)
-    return {choice: _judged(columns, choice, reach) for choice in choices}
+    return {choice: _judged(some, choice, reach) for choice in choices}
 
 
 def _left_out(some: Sequence[Case], choice: Choice) -> Floats:
@@ -236,17 +216,17 @@ def _left_out(some: Sequence[Case], choice: Choice) -> Floats:
     return reach
 
 
-def _judged(columns: Columns, choice: Choice, reach: Floats) -> Judged:
-    (kinds, of_kind), (names, of_family) = columns.kinds, columns.families
-    stretch = np.array([choice.stretched(kind) for kind in kinds])[of_kind]
+def _judged(some: Sequence[Case], choice: Choice, reach: Floats) -> Judged:
+    columns = Columns(some)
+    stretch = np.array([choice.stretched(case.of.kind) for case in some])
     error, wider = columns.of("error"), stretch * choice.unsaid ** columns.of("unsaid")
     below, above = (reach * wider[:, None]).T
     low, high = joined(columns.of("low"), columns.of("high"), choice.share, below, above)
     inside = (low <= error) & (error <= high)
     misses = np.maximum(low - error, 0) + np.maximum(error - high, 0)
-    counts = (np.bincount(rows, minlength=len(names)).tolist() for rows in (of_family, of_family[inside]))
-    families = dict(zip(names, zip(*counts, strict=True), strict=True))
-    halves = {kind: float(np.exp(np.median((high - low)[of_kind == n]) / 2)) for n, kind in enumerate(kinds)}
+    names, kinds = np.array([case.family for case in some]), np.array([case.of.kind for case in some])
+    families = {name: (int((names == name).sum()), int(inside[names == name].sum())) for name in sorted(set(names))}
+    halves = {kind: float(np.exp(np.median((high - low)[kinds == kind]) / 2)) for kind in sorted(set(kinds))}
     score = np.average(high - low + PENALTY * misses, weights=columns.of("weight"))
     return Judged(float(inside.mean()), families, halves, float(score))
 
