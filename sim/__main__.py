@@ -45,6 +45,8 @@ commands:
                                        campaign
   compare A [B] [key=value ... [-- key=value ...]]
                                        two runs side by side: what differs, by how much, why (compare --help)
+  sensitivity SCENARIO.yaml [key=value ...]
+                                       what the step hangs on, and what would bind next (sensitivity --help)
   tokens SCENARIO.yaml [key=value ...] who receives how many tokens, and how a bias evens them out (tokens --help)
   exchange SCENARIO.yaml [key=value ...]
                                        how many SMs communication should hold, as JSON (exchange --help)
@@ -123,9 +125,10 @@ COMMANDS = {
     "validate": "validate:validate", "sweep": "sweeps:sweep", "study": "sweeps:study", "tokens": "tokens:tokens",
     "exchange": "exchange:exchange", "import": "imports:import_", "compare": "compare:compare",
     "search": "search:search", "cache": "cache:cache", "serving": "serving:serving",
+    "sensitivity": "sensitivity:sensitivity",
 }  # fmt: skip
 """Word -> file of sim/cli and function in it."""
-OWN_HELP = ("tokens", "exchange", "import", "compare", "search")
+OWN_HELP = ("tokens", "exchange", "import", "compare", "search", "sensitivity")
 """Commands that have a page of help for themselves."""
 
 

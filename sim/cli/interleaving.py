@@ -11,9 +11,9 @@ def interleaving(words: list[str]) -> int:
     parser = Parser(prog=PROG, add_help=False)
     parser.add_argument("--interleaving", action="store_true")
     parser.add_argument("--write", action="store_true")
-    args, found = parser.parse_args(words), list(tables.table())
-    print(tables.markdown(found))
+    args, table_rows = parser.parse_args(words), list(tables.table())
+    print(tables.markdown(table_rows))
     if args.write:
         page = records.CHECKOUT / tables.PAGE
-        page.write_text(tables.renewed(page.read_text(encoding="utf-8"), found), encoding="utf-8")
+        page.write_text(tables.renewed(page.read_text(encoding="utf-8"), table_rows), encoding="utf-8")
     return DONE
