@@ -1,4 +1,4 @@
-# ruff: noqa: N803 - M, N, K and constants are capitals, as in every text on matrix products
+# ruff: noqa: N803, N806, RUF059 - M, N, K and constants are capitals; roles unpack what they share
 """FP8 products on Hopper's warp-group instructions, in Gluon: one warp loads, two or three warpgroups multiply.
 
 The forms that numerics/kernels/gemm.py, grouped.py and wgrad.py take on a card; their Triton kernels are the twins that
@@ -33,6 +33,7 @@ DENSE = gl.constexpr(0)
 GROUPED = gl.constexpr(1)
 MASKED = gl.constexpr(2)
 WEIGHT = gl.constexpr(3)
+
 
 class Form(NamedTuple):
     """How one product is cut: tiles of 64 `consumers` rows by block_n columns, `stages` blocks of 128 of K in flight.
@@ -102,7 +103,7 @@ def deepest(form: Form) -> Form:
 
 
 def choose(m: int, n: int, sms: int) -> Form:
-    """The form of a dense product: for few rows the one that spreads b over the SMs, else the one with cheapest waves."""
+    """The form of a dense product: for few rows the one that spreads b over the SMs, else that of the fewest waves."""
     if m <= TILE:
         consumers = 1 if m <= TILE // 2 else 2
         width = next((w for w in (128, 64, 32) if -(-n // w) >= FILLED * sms), 32)
@@ -171,7 +172,7 @@ def _launch(
 
 
 def by_column(scales: Tensor) -> Tensor:
-    """Scales [rows, blocks of K] with rows next to each other, as the copy engine takes them: a copy where they are not."""
+    """Scales [rows, blocks of K] with rows side by side, as the copy engine takes them: a copy where they are not."""
     fits = scales.stride(0) == 1 and not scales.data_ptr() % 16
     return scales if fits else scales.t().contiguous().t()
 
