@@ -143,7 +143,9 @@ def layers(show: Show) -> int:
     command = [sys.executable, "-m", "pytest", "--no-header", "-p", "no:cacheprovider", str(path)]
     environment = {**os.environ, "TRAINYARD_CARD": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    show("  layers: " + (done.stdout.strip().splitlines() or ["no test ran"])[-1])
+    lines = done.stdout.strip().splitlines() or ["no test ran"]
+    for line in [line for line in lines if line.startswith("E  ")][:6] + lines[-1:]:
+        show("  layers: " + line)
     return done.returncode
 
 
