@@ -88,7 +88,8 @@ class Pricer:
     kernel by kernel, or None. library: whose kernels run, a folder in a device's tables ("": the project's own). nccl:
     what sends and reduces; None: closed forms. attention: whose kernel of it runs, of `hwmodels.attention`. own: tables
     of a trace, as JSON, which are asked first ("": none). cards: that wait for each other, so that the slowest counts
-    (`hwmodels.unlike`).
+    (`hwmodels.unlike`). known: prices of operations. rows, still: what is made of prices that depend on links, and of
+    those that do not.
     """
 
     device: Device
@@ -106,11 +107,13 @@ class Pricer:
     cards: int = 1
     known: dict[tuple[Op, bool], Price] = field(default_factory=dict, init=False, compare=False, repr=False)
     rows: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
+    still: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def over(self, wires: Wires) -> "Pricer":
         """Pricer over other links; what does not depend on them stays known."""
         other = replace(self, wires=wires)
         other.known.update({key: price for key, price in self.known.items() if not isinstance(key[0], OVER_LINKS)})
+        object.__setattr__(other, "still", self.still)
         return other
 
     @property
@@ -158,6 +161,10 @@ class Pricer:
         return self.known[key]
 
     def _price(self, op: Op, on_comm_sms: bool) -> Price:
+        if isinstance(op, Gemm) and op.lent:  # on the SMs that it keeps, which those beside it take nothing from
+            whole, taken = op._replace(lent=0), min(max(self.comm_sms, op.lent), self.device.sms - 1)
+            kept = replace(self, comm_sms=taken, held=True)._price(whole, False)
+            return kept._replace(beside_ns=max(kept.ns, self._price(whole, False).beside_ns))
         tables, by = self.asked(op), self.free if isinstance(op, PACED) else self
         quote = _quote(by, tables, op)
         family = contention_family(op, quote.us)  # by its time on the table's device: a faster one changes no class

@@ -19,7 +19,8 @@ from sim.cli.command import DONE, TERMINATED, WRONG, answered
 HELP = """\
 usage: python -m sim SCENARIO.yaml [key=value ...] [--out DIR] [--format text|json] [-q]
        python -m sim COMMAND ...
-       SCENARIO.yaml: a file, or the name of a scenario that ships (see list)
+       SCENARIO.yaml: a file, or the name of a scenario that ships (see list); with the key campaign it is a whole
+                      training run (docs/CAMPAIGN.md), which run, check and sweep take too
 
 commands:
   run SCENARIO.yaml [key=value ...]    simulate; writes a folder (unless --out says otherwise out/<scenario>, and
@@ -36,8 +37,12 @@ commands:
                                        family; json, --out: a row a run; --rival: a closed form beside it; --learn: what
                                        intervals hold beside prices; --write: docs/RUNS.md and the README's table
   steps [--write]                      steps of plain torch that were measured on one GPU beside simulated ones
+  cache [--write]                      what every model keeps of a token, in elements and bytes (docs/CACHE.md)
+  serving [--write]                    published rows of serving beside ours (docs/SERVING.md)
   sweep SWEEP.yaml [--jobs N]          many runs along axes of overrides, resumable
-  study NAME [--jobs N]                a sweep that ships, told on its page: stragglers, unevenness, scale
+  search SEARCH.yaml [--executor WORD] the best of a space of scenarios, and what binds it (search --help)
+  study NAME [--jobs N]                a sweep that ships, told on its page: stragglers, unevenness, scale,
+                                       campaign
   compare A [B] [key=value ... [-- key=value ...]]
                                        two runs side by side: what differs, by how much, why (compare --help)
   sensitivity SCENARIO.yaml [key=value ...]
@@ -119,10 +124,11 @@ COMMANDS = {
     "run": "run:run", "check": "run:check", "list": "run:known", "schema": "schema:schema", "steps": "steps:steps",
     "validate": "validate:validate", "sweep": "sweeps:sweep", "study": "sweeps:study", "tokens": "tokens:tokens",
     "exchange": "exchange:exchange", "import": "imports:import_", "compare": "compare:compare",
+    "search": "search:search", "cache": "cache:cache", "serving": "serving:serving",
     "sensitivity": "sensitivity:sensitivity",
 }  # fmt: skip
 """Word -> file of sim/cli and function in it."""
-OWN_HELP = ("tokens", "exchange", "import", "compare", "sensitivity")
+OWN_HELP = ("tokens", "exchange", "import", "compare", "search", "sensitivity")
 """Commands that have a page of help for themselves."""
 
 

@@ -85,7 +85,7 @@ def run(scenario: Scenario, interval: bool = True, seed: int | None = None) -> R
     if machine and scenario.batch.lengths:
         summary["documents"] = _of_documents(plan, machine, ran, lengths)
     summary["host_copy_s"] = max(tail.average_ns for tail in lowered.tails) / NS_PER_S
-    on_host = optimizer.most_host_bytes(plan, machine) if machine else 0.0
+    on_host = optimizer.most_host_bytes(plan, machine) + memory.hosted_bytes(plan, machine) if machine else 0.0
     summary |= feasible.judged(scenario, summary["step_time_s"], curves, summary["host_copy_s"], on_host)
     draws = None
     if machine:

@@ -32,13 +32,18 @@ class Errand(Event):
     __slots__ = ("call", "callbacks", "env", "words")
     _ok, _value = True, None
 
-    def __init__(self, clock: "Clock", time: int, call: Callable[..., None], words: tuple[object, ...]) -> None:
-        self.env, self.callbacks, self.call, self.words = clock, [_sent], call, words
-        heappush(clock._queue, (time, NORMAL, next(clock._eid), self))
+    def __init__(
+        self, clock: "Clock", time: int, call: Callable[..., None], words: tuple[object, ...], priority: EventPriority
+    ) -> None:
+        self.env, self.callbacks, self.call, self.words = clock, SENT, call, words
+        heappush(clock._queue, (time, priority, next(clock._eid), self))
 
 
 def _sent(errand: Any) -> None:
     errand.call(*errand.words)
+
+
+SENT: list[Callable[[Any], None]] = [_sent]
 
 
 class Clock(Environment):
@@ -66,7 +71,11 @@ class Clock(Environment):
     def at(self, time: int, call: Callable[..., None], *words: object) -> None:
         """Call with words at a time, now at the earliest."""
         now = self._now
-        Errand(self, time if time > now else now, call, words)
+        Errand(self, time if time > now else now, call, words, NORMAL)
+
+    def late_at(self, time: int, call: Callable[..., None], *words: object) -> None:
+        """Call with words at a later time, when all else that happens in that nanosecond has happened."""
+        Errand(self, time, call, words, LATE)
 
     def work_off(self) -> None:
         """All events in turn, as SimPy's `run` does with a call for each; one that fails raises what it failed with."""

@@ -169,7 +169,8 @@ WRONG = [
     ([SMALL, "--out", "theirs"],
      "theirs: is not empty and has no result.json of a run, so nothing in it is replaced; name another with --out"),
     ([SMALL, "--out", "."], ".: is the working folder or above it; name a folder inside it with --out"),
-    (["list", "gpus"], "unknown kind 'gpus'; legal: scenarios, sweeps, models, devices, nodes, fabrics, schedules"),
+    (["list", "gpus"],
+     "unknown kind 'gpus'; legal: scenarios, sweeps, searches, models, devices, nodes, fabrics, schedules"),
     (["schema", "x"], "unrecognized arguments: x; see python -m sim --help"),
     (["check", SMALL, "fold=x"], "<command line> fold=x: expected true or false; found 'x'"),
 ]  # fmt: skip

@@ -30,7 +30,8 @@ def pricer() -> Pricer:
         return Price(op.rows, op.rows + int(op.read), "measured", op.kind, 0.1, "memory")
 
     free = SimpleNamespace(compute_sms=112)
-    return cast(Pricer, SimpleNamespace(price=quote, launch_gap_ns=GAP, comm_sms=20, free=free, rows={}, host=None))
+    known = {"rows": {}, "still": {}}
+    return cast(Pricer, SimpleNamespace(price=quote, launch_gap_ns=GAP, comm_sms=20, free=free, host=None, **known))
 
 
 def work(name: str, ns: int, more: int = 0, lane: int = COMPUTE, kernels: int = 1) -> Kernel:
