@@ -20,7 +20,7 @@ from sim.scenario.form import ScenarioForm
 from sim.schedules.program import chunked, names
 
 BAD = Path(__file__).parent / "bad"
-SHIPPED = sorted(str(file) for file in SCENARIOS.glob("*.yaml") if not file.stem.startswith("serve_"))
+SHIPPED = sorted(str(file) for file in SCENARIOS.glob("*.yaml") if not file.stem.startswith(("serve_", "campaign_")))
 V3 = str(SCENARIOS / "v3_2048gpu.yaml")
 
 
