@@ -19,7 +19,8 @@ from sim.cli.command import DONE, TERMINATED, WRONG, answered
 HELP = """\
 usage: python -m sim SCENARIO.yaml [key=value ...] [--out DIR] [--format text|json] [-q]
        python -m sim COMMAND ...
-       SCENARIO.yaml: a file, or the name of a scenario that ships (see list)
+       SCENARIO.yaml: a file, or the name of a scenario that ships (see list); with the key campaign it is a whole
+                      training run (docs/CAMPAIGN.md), which run, check and sweep take too
 
 commands:
   run SCENARIO.yaml [key=value ...]    simulate; writes a folder (unless --out says otherwise out/<scenario>, and
@@ -41,9 +42,12 @@ commands:
   serving [--write]                    published rows of serving beside ours (docs/SERVING.md)
   sweep SWEEP.yaml [--jobs N]          many runs along axes of overrides, resumable
   search SEARCH.yaml [--executor WORD] the best of a space of scenarios, and what binds it (search --help)
-  study NAME [--jobs N]                a sweep that ships, told on its page: stragglers, unevenness, scale
+  study NAME [--jobs N]                a sweep that ships, told on its page: stragglers, unevenness, scale,
+                                       campaign
   compare A [B] [key=value ... [-- key=value ...]]
                                        two runs side by side: what differs, by how much, why (compare --help)
+  sensitivity SCENARIO.yaml [key=value ...]
+                                       what the step hangs on, and what would bind next (sensitivity --help)
   tokens SCENARIO.yaml [key=value ...] who receives how many tokens, and how a bias evens them out (tokens --help)
   exchange SCENARIO.yaml [key=value ...]
                                        how many SMs communication should hold, as JSON (exchange --help)
@@ -121,10 +125,11 @@ COMMANDS = {
     "run": "run:run", "check": "run:check", "list": "run:known", "schema": "schema:schema", "steps": "steps:steps",
     "validate": "validate:validate", "sweep": "sweeps:sweep", "study": "sweeps:study", "tokens": "tokens:tokens",
     "exchange": "exchange:exchange", "import": "imports:import_", "compare": "compare:compare",
-    "search": "search:search", "cache": "cache:cache", "serving": "serving:serving", "load": "serving:load",
+    "search": "search:search", "cache": "cache:cache", "serving": "serving:serving",
+    "load": "serving:load", "sensitivity": "sensitivity:sensitivity",
 }  # fmt: skip
 """Word -> file of sim/cli and function in it."""
-OWN_HELP = ("tokens", "exchange", "import", "compare", "search")
+OWN_HELP = ("tokens", "exchange", "import", "compare", "search", "sensitivity")
 """Commands that have a page of help for themselves."""
 
 

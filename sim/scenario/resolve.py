@@ -101,7 +101,9 @@ def _others(document: Document) -> None:
     """Raise DocumentError with one line where a document is of a kind that we know, and no scenario."""
     content = document.content if isinstance(document.content, Mapping) else {}
     line = ""
-    if STUDY in content and not {"model", "chunk_times"} & content.keys():
+    if "campaign" in content:
+        line = "is a campaign, not a training step; run it with: python -m sim FILE"
+    elif STUDY in content and not {"model", "chunk_times"} & content.keys():
         line = "is a sweep, not a scenario; run it with: python -m sim sweep FILE"
     elif not {"model", "chunk_times", "cluster"} & content.keys() and (name := hugging_face.name(content)):
         file = Path(document.place(()).file).name

@@ -40,7 +40,7 @@ def test_no_failures_is_steps_times_step_time(v3: Campaign) -> None:
 
 def test_published_steps_and_dollars(v3: Campaign) -> None:
     figures = run(v3).summary["campaign"]
-    pre = [phase for phase in figures["phases"] if phase["sequence_length"] == 4096]
+    pre = figures["phases"][:6]
     assert sum(phase["steps"] for phase in pre) == pytest.approx(242_782, abs=10)
     assert sum(phase["tokens"] for phase in pre) == pytest.approx(14.8e12, rel=1e-4)
     assert sum(block for block in (p["tokens"] for p in figures["phases"])) == figures["tokens"]

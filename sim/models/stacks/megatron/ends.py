@@ -75,8 +75,8 @@ def _loss(site: Shared) -> list[Kernel]:
     )
     if tensor == 1:
         return [largest, exponents, divided]
-    told = [collective(site, "all_reduce", f"reduce_{name}", float(t) * n) for name, n in (("max", 4), ("sums", 8))]
-    return [largest, told[0], exponents, told[1], divided]
+    shared = [collective(site, "all_reduce", f"reduce_{name}", float(t) * n) for name, n in (("max", 4), ("sums", 8))]
+    return [largest, shared[0], exponents, shared[1], divided]
 
 
 def _loss_backward(site: Shared) -> Kernel:
