@@ -65,6 +65,7 @@ def page(summary: Mapping[str, Any], load: Sequence[tuple[int, int, int, int]], 
         f"<tr>{''.join(f'<td>{escape(str(value))}</td>' for value in _pool(pool))}</tr>"
         for pool in summary["serve"]["pools"]
     )
+    parts.append(_step(summary["serve"].get("decode_step")))
     head = "".join(f"<th>{word}</th>" for word in ("pool", "instances", "GPUs of each", "weights", "cache, tokens"))
     return "\n".join((
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
@@ -73,6 +74,23 @@ def page(summary: Mapping[str, Any], load: Sequence[tuple[int, int, int, int]], 
         f"<h2>Instances</h2><table><tr>{head}</tr>{pools}</table>",
         "<footer><p>Trainyard. Everything on this page is simulated, not measured.</p></footer>\n</body>\n</html>\n",
     ))  # fmt: skip
+
+
+def _step(step: Mapping[str, Any] | None) -> str:
+    """A decode step, kernel by kernel."""
+    if step is None:
+        return ""
+    total = sum(each["seconds"] for each in step["kernels"])
+    lines = "".join(
+        f"<tr><td>{escape(each['part'])}</td><td>{escape(each['name'])}</td><td>{each['launches']}</td>"
+        f"<td>{_time(each['seconds'])}</td><td>{each['seconds'] / total / PERCENT:.1f} %</td></tr>"
+        for each in step["kernels"]
+    )
+    head = "".join(f"<th>{word}</th>" for word in ("part", "kernel", "launches", "time", "of all"))
+    words = (
+        f"{step['sequences']} sequences of {step['keys']:,.0f} keys in each attention group: {_time(step['seconds'])}"
+    )
+    return f"<h2>One decode step</h2><p>{words}.</p><table><tr>{head}</tr>{lines}</table>"
 
 
 def drawing(lines: Mapping[str, Line], across: str, up: str) -> str:

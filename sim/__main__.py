@@ -38,6 +38,7 @@ commands:
                                        intervals hold beside prices; --write: docs/RUNS.md and the README's table
   steps [--write]                      steps of plain torch that were measured on one GPU beside simulated ones
   cache [--write]                      what every model keeps of a token, in elements and bytes (docs/CACHE.md)
+  load SERVE.yaml [key=value ...]      the largest load of a serving scenario within its objectives
   serving [--write]                    published rows of serving beside ours (docs/SERVING.md)
   sweep SWEEP.yaml [--jobs N]          many runs along axes of overrides, resumable
   search SEARCH.yaml [--executor WORD] the best of a space of scenarios, and what binds it (search --help)
@@ -127,7 +128,7 @@ COMMANDS = {
     "validate": "validate:validate", "sweep": "sweeps:sweep", "study": "sweeps:study", "tokens": "tokens:tokens",
     "exchange": "exchange:exchange", "import": "imports:import_", "compare": "compare:compare",
     "search": "search:search", "cache": "cache:cache", "serving": "serving:serving",
-    "sensitivity": "sensitivity:sensitivity",
+    "load": "serving:load", "sensitivity": "sensitivity:sensitivity",
 }  # fmt: skip
 """Word -> file of sim/cli and function in it."""
 OWN_HELP = ("tokens", "exchange", "import", "compare", "search", "sensitivity")

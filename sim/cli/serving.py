@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from hwmodels.refused import Refused
 from sim.cli.command import DONE, PROG, Parser, progress, refusals
 
 
@@ -65,4 +66,23 @@ def serving(words: list[str]) -> int:
         print(f"written to {PAGE}", file=sys.stderr)
     else:
         print(page(), end="")
+    return DONE
+
+
+def load(words: list[str]) -> int:
+    """The largest load of a serving scenario within its objectives, and what others came to, as a table."""
+    from hwmodels.units import MS_PER_S
+    from sim.cli.command import scenario_parser
+    from sim.serving import files, limit
+
+    words = scenario_parser().parse_intermixed_args(words).words
+    if not words:
+        raise Refused(f"a serving scenario is missing, e.g. {PROG} load serve_v3_h800")
+    with refusals(words[0]):
+        *tried, best = limit.search(files.load(words[0], words[1:]))
+    print("requests/s  within objectives  TTFT p99, ms  TPOT p50, ms  tokens/s a decoding GPU")
+    for each in (*sorted(set(tried)), best):
+        times = f"{each.ttft_s * MS_PER_S:12,.0f}  {each.tpot_s * MS_PER_S:12,.1f}"
+        print(f"{each.rate:10.4g}  {each.part:17.1%}  {times}  {each.output:23,.0f}")
+    print(f"most within objectives: {best.rate:.4g} requests/s ({limit.KEPT:.0%} of them)")
     return DONE

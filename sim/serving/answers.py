@@ -10,6 +10,7 @@ from hwmodels.units import MEGA, NS_PER_S, SECONDS_PER_HOUR
 from sim.serving.asked import Asked
 from sim.serving.deployment import deployed
 from sim.serving.log import NEVER, Log
+from sim.serving.rank import Batch
 from sim.serving.values import BOTH, CLOSED, DECODE, PREFILL, Serve
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
@@ -43,6 +44,32 @@ def answers(serve: Serve, asked: Asked, log: Log) -> dict[str, Any]:
         "busy": {kind: ns / NS_PER_S / span for kind, ns in sorted(log.busy.items())},
         "preemptions": int(log.again.sum()),
         "pools": [_pool(serve, i) for i in range(len(serve.pools))],
+        "decode_step": _step(serve, asked, log),
+    }  # fmt: skip
+
+
+def _step(serve: Serve, asked: Asked, log: Log) -> dict[str, Any] | None:
+    """A decode step of the first pool that decodes, kernel by kernel, in one micro-batch: of as many sequences as its
+    attention groups had on average over time, half through their answers."""
+    busy = sum(int(steps.sum()) for steps, _ in log.steps)
+    if not busy:
+        return None
+    own = deployed(serve, serve.of(DECODE, BOTH)[0])
+    mean = sum(int(steps.sum()) * count for steps, count in log.steps) / busy / own.pool.groups
+    batch = Batch(max(1, round(mean)), own.grid.queries, float((asked.prompt + asked.output / 2).mean()))
+    parts: dict[str, float] = {}
+    kernels: dict[tuple[str, str], list[float]] = {}
+    for part, kernel in own.grid.decoding.kernels(batch):
+        seconds = own.grid.decoding.prices.ns(kernel.op) / NS_PER_S
+        parts[part] = parts.get(part, 0.0) + seconds
+        kernels.setdefault((part, kernel.name), []).append(seconds)
+    return {
+        "sequences": batch.sequences, "keys": batch.keys, "seconds": own.grid.decoding.ns(batch) / NS_PER_S,
+        "parts_s": parts,
+        "kernels": [
+            {"part": part, "name": name, "launches": len(each), "seconds": sum(each)}
+            for (part, name), each in kernels.items()
+        ],
     }  # fmt: skip
 
 

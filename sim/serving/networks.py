@@ -1,5 +1,7 @@
 """The feed-forward halves and the ends of a model in a serving step, as kernels."""
 
+from typing import NamedTuple
+
 from hwmodels.op import AllToAll, Collective, Gemm, GroupedGemm, Memory, cast, copy, norm, small
 from sim.communication.exchange.direct import Decode
 from sim.models.blocks.experts import Experts
@@ -98,6 +100,28 @@ def exchange(rank: Rank, mixture: Mixture, batch: Batch, load: Load, combine: bo
         )
         op = AllToAll(name, f"{name}(F)", tokens, row, *reach, rank.expert, rank.expert_nodes)
     return [Kernel(name, op, COMMUNICATION)]
+
+
+class Lists(NamedTuple):
+    """Kernels that follow attention in a layer. gate: with the norm before it. experts: also of a dense layer. combine:
+    with what a tensor group gathers behind it."""
+
+    gate: list[Kernel]
+    dispatch: list[Kernel]
+    experts: list[Kernel]
+    combine: list[Kernel]
+
+
+def parts(rank: Rank, made: Made, batch: Batch, load: Load | None) -> Lists:
+    """What follows attention in a layer. load: of its experts, where it has some."""
+    if made.dense:
+        return Lists([], [], dense(rank, made, made.dense, batch.tokens), [])
+    if made.routed is None or made.gate is None or load is None:
+        return Lists([], [], [], [])
+    own = -(-batch.tokens // rank.tensor) if rank.exchanges else batch.tokens
+    inner = routed(rank, made.routed, own, load) + shared(rank, made.routed, own)
+    sent, back = (exchange(rank, made.gate, batch, load, combine) for combine in (False, True))
+    return Lists(gate(rank, made.gate, own), sent, inner, back + gathered(rank, batch.tokens))
 
 
 def gathered(rank: Rank, tokens: int) -> list[Kernel]:
