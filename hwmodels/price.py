@@ -161,6 +161,10 @@ class Pricer:
         return self.known[key]
 
     def _price(self, op: Op, on_comm_sms: bool) -> Price:
+        if isinstance(op, Gemm) and op.lent:  # on the SMs that it keeps, which those beside it take nothing from
+            whole, taken = op._replace(lent=0), min(max(self.comm_sms, op.lent), self.device.sms - 1)
+            kept = replace(self, comm_sms=taken, held=True)._price(whole, False)
+            return kept._replace(beside_ns=max(kept.ns, self._price(whole, False).beside_ns))
         tables, by = self.asked(op), self.free if isinstance(op, PACED) else self
         quote = _quote(by, tables, op)
         family = contention_family(op, quote.us)  # by its time on the table's device: a faster one changes no class

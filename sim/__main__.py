@@ -37,12 +37,16 @@ commands:
                                        family; json, --out: a row a run; --rival: a closed form beside it; --learn: what
                                        intervals hold beside prices; --write: docs/RUNS.md and the README's table
   steps [--write]                      steps of plain torch that were measured on one GPU beside simulated ones
+  cache [--write]                      what every model keeps of a token, in elements and bytes (docs/CACHE.md)
+  serving [--write]                    published rows of serving beside ours (docs/SERVING.md)
   sweep SWEEP.yaml [--jobs N]          many runs along axes of overrides, resumable
   search SEARCH.yaml [--executor WORD] the best of a space of scenarios, and what binds it (search --help)
   study NAME [--jobs N]                a sweep that ships, told on its page: stragglers, unevenness, scale,
                                        campaign
   compare A [B] [key=value ... [-- key=value ...]]
                                        two runs side by side: what differs, by how much, why (compare --help)
+  sensitivity SCENARIO.yaml [key=value ...]
+                                       what the step hangs on, and what would bind next (sensitivity --help)
   tokens SCENARIO.yaml [key=value ...] who receives how many tokens, and how a bias evens them out (tokens --help)
   exchange SCENARIO.yaml [key=value ...]
                                        how many SMs communication should hold, as JSON (exchange --help)
@@ -120,10 +124,11 @@ COMMANDS = {
     "run": "run:run", "check": "run:check", "list": "run:known", "schema": "schema:schema", "steps": "steps:steps",
     "validate": "validate:validate", "sweep": "sweeps:sweep", "study": "sweeps:study", "tokens": "tokens:tokens",
     "exchange": "exchange:exchange", "import": "imports:import_", "compare": "compare:compare",
-    "search": "search:search",
+    "search": "search:search", "cache": "cache:cache", "serving": "serving:serving",
+    "sensitivity": "sensitivity:sensitivity",
 }  # fmt: skip
 """Word -> file of sim/cli and function in it."""
-OWN_HELP = ("tokens", "exchange", "import", "compare", "search")
+OWN_HELP = ("tokens", "exchange", "import", "compare", "search", "sensitivity")
 """Commands that have a page of help for themselves."""
 
 

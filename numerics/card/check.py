@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests" / "numerics"
 WGMMA = {
-    "gemm._gemm": "QGMMA", "wgrad._wgrad": "QGMMA", "grouped._grouped": "QGMMA",
+    "wgmma._products": "QGMMA", "gemm._gemm": "QGMMA", "wgrad._wgrad": "QGMMA", "grouped._grouped": "QGMMA",
     "attention._forward": "HGMMA", "attention._queries": "HGMMA", "attention._keys": "HGMMA",
 }  # fmt: skip
 """SASS opcode of the warp-group product that a kernel must use: QGMMA for FP8, HGMMA for BF16."""
@@ -119,7 +119,12 @@ def device(show: Show) -> bool:
     from numerics.card.bench import verify
     from numerics.card.workload import cases
 
+    from numerics.card import sums
+
     wrong = tensor_core(show)
+    for name, failure in sums.differing("cuda"):
+        show(f"  bits of {name}: {failure or 'passed'}")
+        wrong += bool(failure)
     for case in cases(quick=True):
         work = case.build("cuda")
         for name, call in work.ours.items():

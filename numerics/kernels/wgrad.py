@@ -11,15 +11,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from numerics.kernels import wgmma
 from numerics.kernels.gemm import (
     Config,
     accumulate,
+    available,
     fitting,
     operands,
     programs,
     swizzle,
     tile_constants,
 )
+from numerics.kernels.wgmma import Form
 from numerics.reference import gemm as reference
 
 VARIANTS = {
@@ -33,7 +36,7 @@ VARIANTS = {
 
 def wgrad_gemm(
     a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, out: Tensor,
-    promote: int = 128, sms: int | None = None, config: Config | None = None,
+    promote: int = 128, sms: int | None = None, config: Config | Form | None = None,
 ) -> Tensor:  # fmt: skip
     """out [N,K] as in numerics.reference.gemm.wgrad_gemm; config: a tile configuration other than the default."""
     reference.check(a, a_s, b, b_s, promote, rows_per_scale=1)
@@ -41,6 +44,11 @@ def wgrad_gemm(
     if out.dtype != torch.float32 or out.shape != (n, k) or out.stride(1) != 1:
         raise ValueError(f"out is FP32 [{n}, {k}], contiguous rows; got {out.dtype} {list(out.shape)}")
     if not out.numel() or not m:
+        return out
+    if config is None and wgmma.takes(a, b, out, promote):
+        config = wgmma.WEIGHT_FORM
+    if isinstance(config, Form):
+        wgmma.weight(a, a_s, b, b_s, out, config, available(a, sms))
         return out
     config = fitting(config or VARIANTS["low"], a, b)
     left, right = operands(a, b, config)

@@ -1,13 +1,11 @@
 """The command `search`: the best of a space of scenarios, what binds it, and scenario files that run."""
 
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwmodels.refused import Refused
-from sim.cli.command import DONE, INTERRUPTED, Parser, helped, progress
+from sim.cli.command import DONE, INTERRUPTED, Parser, heard, helped, progress
 
 if TYPE_CHECKING:
     from sim.experiments.answer import Answer
@@ -32,8 +30,6 @@ options:
 
 exit codes: 0 done; 2 wrong input, no point is legal, or none keeps the constraints; 130 interrupted
 """
-SOON_S, OFTEN_S = 2.0, 0.2
-"""Seconds before progress is shown, and between two times."""
 
 
 def search(words: list[str]) -> int:
@@ -77,26 +73,6 @@ def _answer(words: list[str], where: str, folder: Path, shown: bool) -> "Answer"
     read = read_search(Path(words[0]), words[1:])
     with executor(where) as ready:
         return explored(read, ready, folder, heard(shown))
-
-
-def heard(shown: bool) -> Callable[[str, int, int], None]:
-    """Tells how far it is on the terminal's last line, with rate and time left, in anything over two seconds."""
-    began, last, phase, since, first = time.monotonic(), 0.0, "", 0.0, 0
-
-    def hear(what: str, done: int, of: int) -> None:
-        nonlocal last, phase, since, first
-        now = time.monotonic()
-        if what != phase:
-            phase, since, first = what, now, done
-        if not shown or now - began < SOON_S or now - last < OFTEN_S:
-            return
-        last = now
-        rate = (done - first) / (now - since) if now > since else 0.0
-        left = f", {(of - done) / rate:.0f} s left" if rate and of > done and what != "run" else ""
-        more = f" of {of}" if of and what != "run" else f", {of} may follow" if what == "run" else ""
-        progress(f"{what} {done}{more} points, {rate:.1f} a second{left}", shown)
-
-    return hear
 
 
 def _marks(folder: Path) -> dict[str, str]:

@@ -46,14 +46,13 @@ class Beside(NamedTuple):
 @dataclass(frozen=True)
 class Answer:
     """What a search found. refused: key -> points that were legal by the rules and refused as a whole, and the first
-    line. pruned: what left points out -> how many. screened: legal points that were looked at. ran: points simulated.
+    line. pruned: what left points out -> how many.  ran: points simulated.
     rows: the best first. full: of these, records with intervals. correlation: of both orders of steps (Spearman)."""
 
     search: Search
     census: Census
     refused: Mapping[str, tuple[int, str]]
     pruned: Mapping[str, int]
-    screened: int
     ran: int
     rows: Sequence[Row]
     full: Sequence[tuple[Row, Record]]
@@ -145,8 +144,13 @@ BEATEN = {
 def counts(answer: Answer) -> Iterator[str]:
     """Lines on how many points were legal, simulated, and left out by what."""
     census = answer.census
-    yield f"{census.product:,} combinations, {census.legal:,} of them legal, {answer.ran:,} simulated"
-    for what, each in sorted(census.illegal.items(), key=lambda item: -item[1].combinations):
+    if not census.whole:
+        sampler, most = answer.search.sampler, answer.search.exhaustive
+        how = f"{sampler.trials:,} chosen by {sampler.kind}, {answer.ran:,} of them simulated"
+        yield f"{census.product:,} combinations, more than {most:,} of them legal: {how}"
+    else:
+        yield f"{census.product:,} combinations, {census.legal:,} of them legal, {answer.ran:,} simulated"
+    for what, each in sorted(census.illegal.items() if census.whole else (), key=lambda item: -item[1].combinations):
         yield f"{each.combinations:,} illegal: {what}; e.g. {each.first}: {each.why}"
     for count, why in sorted(answer.refused.values(), reverse=True):
         yield f"{count:,} illegal: {why}"

@@ -51,7 +51,7 @@ class Cluster:
         """See `sim.experiments.executors.Executor`."""
         waiting = enumerate(tasks)
         running: dict[Any, tuple[int, Task, int]] = {}
-        coming = self.dask.as_completed()
+        coming = self.dask.as_completed(loop=self.client.loop)
 
         def submit(number: int, task: Task, deaths: int) -> None:
             future = self.client.submit(_stamped, function, task, pure=False)

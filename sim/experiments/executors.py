@@ -8,11 +8,14 @@ again by another. Tasks are asked for as workers take them, so that a million of
 """
 
 import gc
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import parent_process
+from threading import Thread
 from typing import Any, NamedTuple, Protocol
 
 from hwmodels.document import did_you_mean
@@ -85,7 +88,7 @@ class Processes:
         from multiprocessing import get_context
 
         spawn, as_here, most = get_context("spawn"), gc.get_threshold(), 1 if self.fresh else None
-        return ProcessPoolExecutor(self.count, spawn, gc.set_threshold, as_here, max_tasks_per_child=most)
+        return ProcessPoolExecutor(self.count, spawn, _begin, as_here, max_tasks_per_child=most)
 
     def results(self, function: Callable[[Task], Outcome], tasks: Iterable[Task]) -> Iterator[tuple[int, Outcome]]:
         """See `Executor`. A pool with a dead worker is given up: what it had goes to a new one, at first one by one, so
@@ -116,6 +119,18 @@ class Processes:
                     pool = self._pool()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin(*as_there: int) -> None:
+    """What a worker does first: as the caller about garbage, and an end when the caller's comes, however that does."""
+    gc.set_threshold(*as_there)
+    Thread(target=_outlived, daemon=True).start()
+
+
+def _outlived() -> None:
+    if caller := parent_process():
+        caller.join()
+        os._exit(1)
 
 
 def _blamed(item: _Running) -> _Running:

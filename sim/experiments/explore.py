@@ -20,6 +20,7 @@ from sim.experiments.answer import Answer, Beside, Row
 from sim.experiments.executors import Executor
 from sim.experiments.objectives import Facts, beats, front, missed, rank_correlation, scores
 from sim.experiments.record import Book, Record, record, stamp
+from sim.experiments.sampler import sampled
 from sim.experiments.screen import Ask, Screened, Tried, screened, tried
 from sim.experiments.search import Search
 from sim.experiments.space import Census, Choice, legal, neighbours
@@ -58,11 +59,14 @@ class Explorer:
 
     # --- what may be good ---------------------------------------------------------------------------------------------
 
-    def candidates(self) -> list[Candidate]:
-        """All legal points that can keep the limits, those first that can be best. Raises Refused where none is
-        legal."""
-        order = neighbours(self.search.space.product)
-        choices = sorted(legal(self.search.space, self.census, lambda n: self.hear("legal", n, 0)), key=order)
+    def choices(self) -> list[Choice]:
+        """All legal points; of more than are looked at, that many and one."""
+        each = legal(self.search.space, self.census, lambda number: self.hear("legal", number, 0))
+        return list(islice(each, self.search.exhaustive + 1))
+
+    def candidates(self, choices: Sequence[Choice]) -> list[Candidate]:
+        """Legal points that can keep the limits, those first that can be best."""
+        choices = sorted(choices, key=neighbours(self.search.space.product))
         chunks = [choices[at : at + CHUNK] for at in range(0, len(choices), CHUNK)]
         asks = ([self.ask(choice) for choice in chunk] for chunk in chunks)
         each: dict[Choice, Screened] = {}
@@ -107,7 +111,7 @@ class Explorer:
             hopeful = [one for one in left if self._hopeful(one, kept)]
             self.pruned["beaten"] += len(left) - len(hopeful)
             batch, left = hopeful[:BATCH], hopeful[BATCH:]
-            self.try_all(sorted((one.choice for one in batch), key=order), len(left))
+            self.try_all(sorted((one.choice for one in batch), key=order))
 
     def good(self) -> list[tuple[float, ...]]:
         """Scores of what ran and keeps the limits."""
@@ -119,16 +123,16 @@ class Explorer:
             return True
         return not any(beats(other, one.scores) for other in kept)
 
-    def try_all(self, choices: Sequence[Choice], left: int = 0) -> None:
+    def try_all(self, choices: Sequence[Choice]) -> None:
         """Try points, those of the book from it."""
         keys = {choice: self.key(choice) for choice in choices}
-        fresh = [choice for choice in choices if keys[choice] not in self.points.records]
+        fresh = [choice for choice in choices if keys[choice] not in self.points]
         asks = (self.ask(choice) for choice in fresh)
         for number, outcome in self.executor.results(tried, asks):
             self.points.add(_entry(keys[fresh[number]], self.ask(fresh[number]).overrides, outcome))
-            self.hear("run", len(self.points.records), left)
+            self.hear("run", len(self.points), 0)
         for choice in choices:
-            self.outcomes[choice] = self._limited(_outcome(self.points.records[keys[choice]]))
+            self.outcomes[choice] = self._limited(_outcome(self.points[keys[choice]]))
             if why := self.outcomes[choice].refused:
                 self._refuse(choice, why)
 
@@ -168,17 +172,22 @@ def explored(search: Search, executor: Executor, folder: Path | None = None, hea
     points, runs = (folder / name if folder else None for name in ("points.jsonl", "full.jsonl"))
     with closing(Book(points, stamp(), KEY)) as book, closing(Book(runs, stamp())) as full:
         way = Explorer(search, executor, book, hear)
-        candidates = way.candidates()
-        if not way.census.legal:
-            raise Refused(_empty(way), search.path)
-        way.best_of(candidates)
+        choices = way.choices()
+        if len(choices) > search.exhaustive:
+            way.census.whole = False
+            sampled(way, folder)
+        else:
+            candidates = way.candidates(choices)
+            if not way.census.legal:
+                raise Refused(_empty(way), search.path)
+            way.best_of(candidates)
         rows = _ranked(way)
         if not rows:
             raise Refused(_nothing(way), search.path)
         best = _full(way, rows, full)
         return Answer(
-            search, way.census, way.refused, _pruned(way), len(candidates), sum(1 for o in way.outcomes.values()
-            if o.facts), rows, best, _correlation(rows, best), _beside(way, rows[0]),
+            search, way.census, way.refused, _pruned(way), sum(1 for o in way.outcomes.values() if o.facts), rows, best,
+            _correlation(rows, best), _beside(way, rows[0]),
         )  # fmt: skip
 
 
@@ -205,11 +214,11 @@ def _full(way: Explorer, rows: Sequence[Row], book: Book) -> list[tuple[Row, Rec
     chosen = list(dict.fromkeys((*islice((row for row in rows if row.front), count), *rows)))[:count]
     chosen = [row for row in rows if row in chosen]
     scenarios = [load(str(way.search.space.place), row.point.overrides) for row in chosen]
-    fresh = [one for one in scenarios if one.scenario_hash not in book.records]
+    fresh = [one for one in scenarios if one.scenario_hash not in book]
     for number, entry in way.executor.results(record, fresh):
         book.add(entry | {"stamp": stamp(), "overrides": list(fresh[number].overrides)})
         way.hear("run in full", len(scenarios) - len(fresh) + number + 1, len(scenarios))
-    return [(row, book.records[one.scenario_hash]) for row, one in zip(chosen, scenarios, strict=True)]
+    return [(row, book[one.scenario_hash]) for row, one in zip(chosen, scenarios, strict=True)]
 
 
 def _correlation(rows: Sequence[Row], best: Sequence[tuple[Row, Record]]) -> float | None:

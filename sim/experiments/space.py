@@ -105,10 +105,11 @@ class Product(Sequence[Point]):
 @dataclass
 class Census:
     """What the rules left of a product. illegal: rule, in words -> combinations that it forbids, the first of them and
-    why. A combination counts at the first rule that forbids it."""
+    why. A combination counts at the first rule that forbids it. whole: whether all of the product was gone through."""
 
     product: int
     legal: int = 0
+    whole: bool = True
     illegal: dict[str, "Forbidden"] = field(default_factory=dict)
 
 

@@ -17,17 +17,14 @@ A sweep is a YAML file: a scenario, overrides for all of its points, axes whose 
 Only result figures are kept, so `outputs` is always [result].
 """
 
-import gc
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hwmodels.document import Document, DocumentError, Place, Problem, dotted, read, unknown
 from sim.campaign.values import Campaign
-from sim.experiments import kinds, space
+from sim.experiments import executors, kinds, space
 from sim.experiments.record import OWN, Book, Record, record, stamp
 from sim.experiments.space import ALWAYS_LAST, Point, Product
 from sim.result import figures
@@ -174,83 +171,102 @@ def _column(key: Any) -> str:
 # --- running ----------------------------------------------------------------------------------------------------------
 
 
+class Records(Sequence[Record]):
+    """Records of points in their order, each from the book when it is asked for."""
+
+    def __init__(self, book: Book, each: Sequence[str | Record]) -> None:
+        self.book, self.each = book, each
+
+    def __len__(self) -> int:
+        return len(self.each)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        one = self.each[index]
+        return self.book[one] if isinstance(one, str) else one
+
+
 def runs(
     scenario: str, overrides_list: Sequence[Sequence[str]], jobs: int = 1, *, kept: Path | None = None,
-    fresh_processes: bool = False, progress: Callable[[int, int], None] | None = None,
-) -> list[Record]:  # fmt: skip
+    fresh_processes: bool = False, progress: Callable[[int, int], None] | None = None, executor: str = "",
+) -> Records:  # fmt: skip
     """Records of a scenario file under each list of overrides, in their order.
 
-    jobs: processes at a time. kept: a JSONL file that gets each record as it comes; runs it holds already, by scenario
-    hash and by the code that ran them, are not run again. progress: called with (done, all). Runs that are alike run
-    once. A run that is refused, its scenario included, gives a record with `error`, one that a bug of ours ends a
-    record with `failed`. Raises DocumentError before anything runs when all scenarios are wrong, and Refused when
-    `kept` is not such a file.
+    jobs: processes at a time; executor: where runs run instead, as `sim.experiments.executors` has it. kept: a JSONL
+    file that gets each record as it comes; runs it holds already, by scenario hash and by the code that ran them, are
+    not run again. progress: called with (points done, all). Runs that are alike run once. A run that is refused, its
+    scenario included, gives a record with `error`, one that a bug of ours ends a record with `failed`. Raises
+    DocumentError when all scenarios are wrong, and Refused when `kept` is not such a file, or full.
     """
-    scenarios = _loaded(scenario, overrides_list)
-    mark = stamp()
-    with closing(Book(kept, mark)) as book:
-        missing: dict[str, tuple[Scenario | Campaign, Sequence[str]]] = {}
-        for one, overrides in zip(scenarios, overrides_list, strict=True):
-            if not isinstance(one, dict) and one.scenario_hash not in book.records:
-                missing.setdefault(one.scenario_hash, (one, overrides))
-        everything = len({one.scenario_hash for one in scenarios if not isinstance(one, dict)})
-        for done, (entry, overrides) in enumerate(_simulated(missing.values(), jobs, fresh_processes), 1):
-            book.add(entry | {"stamp": mark, "overrides": list(overrides)})
+    book, mark, each = Book(kept, stamp()), stamp(), list[str | Record]()
+    asked = _Asked(scenario, overrides_list, book, each)
+    where = executor or f"local:{jobs}"
+    with executors.executor(where, fresh_processes) as ready:
+        for number, entry in ready.results(record, iter(asked)):
+            book.add(entry | {"stamp": mark, "overrides": list(asked.words.pop(number))})
             if progress:
-                progress(everything - len(missing) + done, everything)
-        return [one if isinstance(one, dict) else book.records[one.scenario_hash] for one in scenarios]
+                progress(len(each) - len(asked.words), len(overrides_list))
+    if asked.problems and not any(isinstance(one, str) for one in each):
+        book.close()
+        raise DocumentError(asked.problems)
+    return Records(book, each)
 
 
-def _loaded(path: str, overrides_list: Sequence[Sequence[str]]) -> list[Scenario | Campaign | Record]:
-    """The scenario under each list of overrides, or the record of its refusal; DocumentError where all are refused."""
-    scenarios: list[Scenario | Campaign | Record] = []
-    problems = list[Problem]()
-    for overrides in overrides_list:
-        try:
-            scenarios.append(kinds.load(path, overrides))
-        except DocumentError as error:
-            problems.extend(error.problems)
-            scenarios.append({"error": "; ".join(f"{each.key}: {each.message}" for each in error.problems)})
-    if problems and all(isinstance(one, dict) for one in scenarios):
-        raise DocumentError(problems)
-    return scenarios
+MOST_PROBLEMS = 100
+"""Of scenarios that are wrong, kept to be told."""
 
 
-def _simulated(
-    wanted: Iterable[tuple[Scenario | Campaign, Sequence[str]]], jobs: int, fresh: bool
-) -> Iterator[tuple[Record, Sequence[str]]]:
-    """Records as they come."""
-    if jobs == 1 and not fresh:
-        for scenario, overrides in wanted:
-            yield record(scenario), overrides
-        return
-    pool = _pool(jobs, fresh)
-    try:
-        waiting: dict[Future[Record], Sequence[str]] = {pool.submit(record, s): words for s, words in wanted}
-        for future in as_completed(waiting):
-            yield future.result(), waiting[future]
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+class _Asked:
+    """Scenarios to run, each loaded when a worker takes it. each: scenario hash of the points so far, or the record of
+    a refusal. words: overrides of those that run, by their number among them."""
 
+    def __init__(
+        self, path: str, overrides_list: Sequence[Sequence[str]], book: Book, each: list[str | Record]
+    ) -> None:
+        self.path, self.overrides_list, self.book, self.each = path, overrides_list, book, each
+        self.words, self.problems = dict[int, Sequence[str]](), list[Problem]()
 
-def _pool(jobs: int, fresh: bool) -> Executor:
-    """Workers that start from nothing, as the memory and time of a run must not hold what the caller has."""
-    from multiprocessing import get_context
-
-    spawn, as_here, most = get_context("spawn"), gc.get_threshold(), 1 if fresh else None
-    return ProcessPoolExecutor(jobs, spawn, gc.set_threshold, as_here, max_tasks_per_child=most)
+    def __iter__(self) -> Iterator[Scenario | Campaign]:
+        taken, number = set[str](), 0
+        for overrides in self.overrides_list:
+            try:
+                one = kinds.load(self.path, overrides)
+            except DocumentError as error:
+                self.problems += error.problems[: MOST_PROBLEMS - len(self.problems)]
+                self.each.append({"error": "; ".join(f"{each.key}: {each.message}" for each in error.problems)})
+                continue
+            self.each.append(one.scenario_hash)
+            if one.scenario_hash not in taken and one.scenario_hash not in self.book:
+                taken.add(one.scenario_hash)
+                self.words[number], number = overrides, number + 1
+                yield one
 
 
 # --- a whole sweep ----------------------------------------------------------------------------------------------------
 
 
+class _Overrides(Sequence[Sequence[str]]):
+    """Overrides of each point of a sweep."""
+
+    def __init__(self, points: Sequence[Point]) -> None:
+        self.points = points
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.points[index].overrides
+
+
 def records_of(
-    sweep: Sweep, jobs: int = 1, kept: Path | None = None, progress: Callable[[int, int], None] | None = None
-) -> list[Record]:
+    sweep: Sweep, executor: str = "local:1", kept: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Records:  # fmt: skip
     """A record for each point, in order; see `runs`. Raises DocumentError where the overrides of all are wrong."""
-    words = [point.overrides for point in sweep.points]
+    fresh, words = sweep.fresh_processes, _Overrides(sweep.points)
     try:
-        return runs(sweep.scenario, words, jobs, kept=kept, fresh_processes=sweep.fresh_processes, progress=progress)
+        return runs(sweep.scenario, words, kept=kept, fresh_processes=fresh, progress=progress, executor=executor)
     except DocumentError as error:
         raise DocumentError([_placed(problem, sweep) for problem in error.problems]) from None
 

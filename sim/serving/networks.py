@@ -83,10 +83,10 @@ def shared(rank: Rank, experts: Experts, tokens: int) -> list[Kernel]:
 
 def exchange(rank: Rank, mixture: Mixture, batch: Batch, load: Load, combine: bool) -> list[Kernel]:
     """Dispatch (FP8) or combine (BF16): low-latency kernels for new tokens of a decode step, normal ones for prompts.
-    The busiest rank receives `load.above` times the mean."""
+    The busiest rank receives `load.above` times the mean, the fullest group sends its own."""
     if not rank.exchanges:
         return []
-    tokens = max(1, round(-(-batch.tokens // rank.tensor) * load.above))
+    tokens = max(1, round(-(-batch.tokens // rank.tensor) * max(1.0, load.above * batch.mean)))
     width, name = rank.part.sent, "combine" if combine else "dispatch"
     row = BF16 * width if combine else (1 + SCALES) * width + META if rank.quantised else BF16 * width + META
     if not batch.prefill:

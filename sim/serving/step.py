@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from hwmodels.op import Gemm, norm
 from sim.models.blocks.made import Made
 from sim.models.blocks.mla import Latent
 from sim.models.family import family, main_units
 from sim.serving import networks
 from sim.serving.attention import attention
 from sim.serving.experts import Gating, loads
-from sim.serving.prices import Prices
+from sim.serving.prices import Kernel, Prices
 from sim.serving.rank import Batch, Load, Rank
 
 
@@ -38,12 +39,14 @@ class Parts(NamedTuple):
 @dataclass(frozen=True)
 class Stepper:
     """What prices steps of an instance. gating: of its expert group; None: a model without experts. halves: whether a
-    batch is split in two that overlap, which `prices` are then beside."""
+    batch is split in two that overlap, which `prices` are then beside. drafts: tokens that a prediction module drafts
+    one after another before each step."""
 
     rank: Rank
     prices: Prices
     gating: Gating | None = None
     halves: bool = False
+    drafts: int = 0
     known: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
@@ -54,7 +57,7 @@ class Stepper:
 
     def ns(self, batch: Batch) -> int:
         """A step of a batch."""
-        whole = self.ends_ns(batch)
+        whole = self.ends_ns(batch) + (self.drafts * self.draft_ns(batch) if self.drafts else 0)
         two = batch.halves if self.halves else ()
         if not two:
             return whole + sum(part.total for part in self.layers(batch))
@@ -64,6 +67,16 @@ class Stepper:
         """Embedding, head and sampling."""
         ends = (networks.end(self.rank, made, batch) for made in self.units if made.end)
         return sum(self.prices.kernels_ns(kernels) for kernels in ends)
+
+    def draft_ns(self, batch: Batch) -> int:
+        """A token of each sequence by a multi-token-prediction module: its projection, a layer as the last, the head
+        (arXiv:2412.19437 sec 2.2)."""
+        one, h = batch._replace(queries=1), self.rank.part.hidden
+        first = [
+            Kernel("norms", norm(2 * one.tokens, h)),
+            Kernel("projection", Gemm(one.tokens, h, 2 * h, precision=self.rank.precision)),
+        ]
+        return self.prices.kernels_ns(first) + self.layers(one)[-1].total + self.ends_ns(one)
 
     def layers(self, batch: Batch) -> tuple[Parts, ...]:
         """Parts of each layer of a micro-batch."""
@@ -86,7 +99,7 @@ class Stepper:
         return drawn
 
     def _layer(self, made: Made, batch: Batch, load: Load | None) -> Parts:
-        mixing, key = self._mixing(made, batch), (made, batch.tokens, batch.prefill, load)
+        mixing, key = self._mixing(made, batch), (made, batch.tokens, batch.prefill, batch.mean, load)
         if key not in self.known:
             self.known[key] = self._network(made, batch, load)
         rest: Parts = self.known[key]
@@ -109,7 +122,7 @@ class Stepper:
 
     def _mixing(self, made: Made, batch: Batch) -> int:
         """Attention, in the form that is cheaper."""
-        key = made.mixer, batch
+        key = made.mixer, batch._replace(mean=1.0)
         if key not in self.known:
             forms = (True, False) if isinstance(made.mixer, Latent) else (True,)
             self.known[key] = min(self.prices.kernels_ns(attention(self.rank, made, batch, form)) for form in forms)

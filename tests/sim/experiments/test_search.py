@@ -1,6 +1,7 @@
 """Searches: what is read and refused, and that what is found is the best there is."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,53 @@ def test_what_is_kept_is_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {name: (folder / name).read_text() for name in lines} == lines
     with pytest.raises(AssertionError):
         explored(searched(space={"schedule": ["1f1b"]}, constraints={"memory": "79 GB"}), Here(), folder)
+
+
+# --- too many to look at all ------------------------------------------------------------------------------------------
+
+MANY = {"parallel.pipeline": [1, 2, 4], "parallel.expert": [1, 2, 4, 8], "batch.micro_batch": [1, 2, 3],
+        "schedule": ["1f1b", "zb1p", "dualpipe"]}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["tpe", "nsga2"])
+def test_a_sampler_tries_only_legal_points(kind: str) -> None:
+    pytest.importorskip("optuna")
+    sampler = {"kind": kind, "trials": 32, "seed": 1}
+    search = searched(space=MANY, exhaustive=5, sampler=sampler, objectives=["tokens_per_day", "memory"], best=1)
+    answer = explored(search, Here())
+    assert not answer.refused and 1 < answer.ran <= 32 and not answer.census.whole
+    assert next(iter(counts(answer))).startswith("108 combinations, more than 5 of them legal: 32 chosen by ")
+    whole = explored(searched(space=MANY, objectives=["tokens_per_day", "memory"], best=1), Here())
+    assert answer.winner.facts.step_s <= 1.1 * whole.winner.facts.step_s
+
+
+def test_a_sampler_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials of the journal are not chosen again, nor are their points run."""
+    pytest.importorskip("optuna")
+    given = {"space": MANY, "exhaustive": 5, "best": 1}
+    folder, batches = Path("kept"), list[int]()
+    first = explored(searched(sampler={"trials": 16}, **given), Here(), folder)
+    lines = (folder / "points.jsonl").read_text()
+    again = explored(searched(sampler={"trials": 16}, **given), Here(), folder)
+    assert plain(again) == plain(first) and (folder / "points.jsonl").read_text() == lines
+
+    def counting(self: explore.Explorer, choices: Any) -> None:
+        batches.append(len(choices))
+        original(self, choices)
+
+    original = explore.Explorer.try_all
+    monkeypatch.setattr(explore.Explorer, "try_all", counting)
+    more = explored(searched(sampler={"trials": 24}, **given), Here(), folder)
+    assert {row.choice for row in first.rows} <= {row.choice for row in more.rows}
+    assert batches[0] == len({row.choice for row in first.rows}) + sum(first.pruned.values()) and batches[1] <= 8
+
+
+def test_without_optuna_one_line_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    written(f"scenario: LITE\noverrides: [{', '.join(SMALL)}]\nspace: {{seed: [0, 1, 2]}}\nexhaustive: 2")
+    assert main(["search", "s.yaml", "-q"]) == 2
+    why = "s.yaml: more than 2 points are legal, and choosing among them needs Optuna: pip install 'trainyard[search]'"
+    assert capsys.readouterr().err == f"{why}, or raise exhaustive\n"
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
