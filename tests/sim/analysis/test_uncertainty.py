@@ -1,6 +1,6 @@
 """Intervals: against full runs with prices scaled, against the normal quantile, keyed by the seed."""
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import cache
 
 import numpy as np
