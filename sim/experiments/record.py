@@ -32,19 +32,20 @@ STAMP_BYTES = 16
 
 def record(scenario: Scenario) -> Record:
     """Simulate one scenario; what the simulation refuses and what a bug ends is a record too."""
-    import sim
-    import sim.simulation  # so that imports do not count as cost
+    from sim.experiments.unfelt import unfelt
+    from sim.simulation import run  # so that imports do not count as cost
 
     start = time.process_time()
     try:
-        result = sim.run(scenario)
+        result = run(scenario)
+        summary = result.summary | {"unfelt": list(unfelt(scenario, True))}
     except Refused as refused:
         return {"scenario_hash": scenario.scenario_hash, "error": " ".join(str(refused).split())}
     except Exception:
         return {"scenario_hash": scenario.scenario_hash, "failed": format_exc()}
     cost = {"cpu_s": time.process_time() - start, "peak_memory_bytes": peak_memory_bytes()}
     return {
-        "scenario_hash": scenario.scenario_hash, "summary": result.summary, "overlapped_steps": _overlapped(result),
+        "scenario_hash": scenario.scenario_hash, "summary": summary, "overlapped_steps": _overlapped(result),
         "cost": cost,
     }  # fmt: skip
 
