@@ -34,6 +34,7 @@ STAMP_BYTES = 16
 
 def record(scenario: Scenario | Campaign) -> Record:
     """Simulate one scenario or campaign; what the simulation refuses and what a bug ends is a record too."""
+    import sim.experiments.unfelt
     import sim.simulation  # noqa: F401  (so that imports do not count as cost)
 
     start = time.process_time()
@@ -49,10 +50,12 @@ def record(scenario: Scenario | Campaign) -> Record:
 
 def _step(scenario: Scenario) -> Record:
     """What a training step says."""
-    import sim
+    from sim.experiments.unfelt import unfelt
+    from sim.simulation import run
 
-    result = sim.run(scenario)
-    return {"summary": result.summary, "overlapped_steps": _overlapped(result)}
+    result = run(scenario)
+    summary = result.summary | {"unfelt": list(unfelt(scenario, True))}
+    return {"summary": summary, "overlapped_steps": _overlapped(result)}
 
 
 def _text(path: Path) -> str:
