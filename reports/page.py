@@ -101,6 +101,8 @@ def _header(result: Result, name: str, parts: list[Section]) -> str:
     if warning := headline.warning(result):
         alarm += f'<p class="alarm">{escape(warning)}</p>'
     alarm += "".join(f'<p class="sub">{escape(line)}</p>' for line in headline.unfelt(result))
+    if line := headline.binds(result):
+        alarm = f'<p class="binds">{escape(line[:1].upper() + line[1:])}.</p>' + alarm
     changes = f'<span class="with">, {escape(words)}</span>' if (words := headline.changes(result)) else ""
     return (
         f'<header><p class="brand">Trainyard</p><h1>{name}{changes}</h1>'

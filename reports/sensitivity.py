@@ -74,23 +74,32 @@ def _elastic(move: Move) -> str:
     return f"{'−' if value < 0 else '+'}{abs(value):.3f}" if abs(value) >= NOTHING else "0"
 
 
-def _rows(answer: Sensitivity) -> list[tuple[str, str, str, str, str, str, str]]:
+def _rows(answer: Sensitivity) -> list[list[str]]:
+    """A row a move: its key, value, how less and more move the step, and its elasticity."""
     return [
-        (each.key, each.base if each.kind != PRICE else "price", each.less.text, _signed(each, each.less),
-         each.more.text, _signed(each, each.more), _elastic(each))
+        [each.key, each.base if each.kind != PRICE else "price", *_sides(answer, each), _elastic(each)]
         for each in answer.moves
-    ]  # fmt: skip
+    ]
 
 
-HEAD = ("key", "now", "less", "step", "more", "step", "elasticity")
+def _head(answer: Sensitivity) -> list[str]:
+    return ["key", "now", *(f"{factor:.4g} x" for factor in answer.by), "elasticity"]
 
 
 def show(answer: Sensitivity, stream: IO[str]) -> None:
     """Print what the page says in words."""
     rows = _rows(answer)
-    parts = [terminal.Cells(HEAD, rows[:SHOWN], (1, 2, 3, 4, 5, 6))] if rows else []
+    parts = [terminal.Cells(_head(answer), rows[:SHOWN], (1, 2, 3, 4))] if rows else []
     more = [f"and {len(rows) - SHOWN} keys that move it less"] if len(rows) > SHOWN else []
     terminal.tables(stream, (name(answer),), verdict(answer), parts, [*more, *remarks(answer)])
+
+
+def _sides(answer: Sensitivity, move: Move) -> list[str]:
+    """How either side moves the step; where its value is a whole number near that, also at which."""
+    near = [
+        (point, abs(point.factor - by) < NOTHING) for point, by in zip((move.less, move.more), answer.by, strict=True)
+    ]
+    return [_signed(move, point) + ("" if exact else f" at {point.text}") for point, exact in near]
 
 
 def remarks(answer: Sensitivity) -> list[str]:
@@ -99,7 +108,7 @@ def remarks(answer: Sensitivity) -> list[str]:
     if answer.unreached:
         lines.append(f"Takes over nowhere up to {answer.far:g} times worse: {', '.join(answer.unreached)}.")
     if answer.idle:
-        lines.append(f"Does nothing to the step: {', '.join(answer.idle)}.")
+        lines.append(f"Does nothing to the step at these values: {', '.join(answer.idle)}.")
     return lines + [f"Could not be moved: {each}" for each in answer.stuck]
 
 
@@ -129,9 +138,9 @@ def _tornado(answer: Sensitivity) -> Section | None:
     )
     bars = [{"name": each.key, "ends": [_bar(each, each.less), _bar(each, each.more)]} for each in answer.moves[:SHOWN]]
     rows = [[escape(cell) for cell in row] for row in _rows(answer)]
-    side = table(HEAD, rows[:SHOWN], (0,))
+    side = table(_head(answer), rows[:SHOWN], (0,))
     if rows[SHOWN:]:
-        side += details(f"{len(rows) - SHOWN} that move it less", table(HEAD, rows[SHOWN:], (0,)))
+        side += details(f"{len(rows) - SHOWN} that move it less", table(_head(answer), rows[SHOWN:], (0,)))
     body = legend([("the key at less", SIDES[0]), ("the key at more", SIDES[1])])
     body += f'<div class="two even">{plot("tornado", "how far each key moves the step")}{side}</div>'
     return Section("tornado", "Tornado", lead, body, {"bars": bars, "colours": SIDES})
@@ -173,4 +182,4 @@ def _idle(answer: Sensitivity) -> Section | None:
     lines = [f"<code>{escape(key)}</code>" for key in answer.idle]
     body = f'<p class="lead">{", ".join(lines)}</p>' if lines else ""
     body += "".join(f'<p class="lead">Could not be moved: {escape(each)}</p>' for each in answer.stuck)
-    return Section("idle", "Keys that do nothing", "They do not move this step by a nanosecond.", body)
+    return Section("idle", "Keys that do nothing", "At these values they do not move the step by a nanosecond.", body)

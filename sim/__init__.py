@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sim.experiments.answer import Answer
     from sim.result import Result
     from sim.result.comparison import Comparison
     from sim.result.sensitivity import Sensitivity
@@ -82,3 +83,33 @@ def sensitivity(
     from sim.experiments.sensitivity import sensitivity
 
     return sensitivity(load(scenario, overrides, **changes), by, keys, crossings)
+
+
+def search(
+    search: "str | Path | Mapping[str, Any]",
+    overrides: Sequence[str] = (),
+    *,
+    executor: str = "local:1",
+    folder: "str | Path | None" = None,
+) -> "Answer":
+    """The best points of a space of scenarios, and what binds the winner; `to_frame()` of it is a pandas DataFrame.
+
+    search: a search file, one that ships by its name, or plain values as in YAML (its scenario relative to the working
+    folder). overrides: last at every point. executor: local:N or dask:HOST:PORT. folder: where runs are kept as they
+    come; the same search goes on from there.
+
+    Raises Refused when the file is wrong, no point is legal, or none keeps the constraints.
+    """
+    from pathlib import Path
+
+    from hwmodels.document import Document, Place
+    from sim.experiments.executors import executor as at
+    from sim.experiments.explore import explored
+    from sim.experiments.search import of_document, read_search
+
+    if isinstance(search, Mapping):
+        read = of_document(Document(search, {(): Place("<mapping>")}), "<mapping>", Path(), overrides)
+    else:
+        read = read_search(Path(search), overrides)
+    with at(executor) as ready:
+        return explored(read, ready, Path(folder) if folder else None)

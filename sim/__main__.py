@@ -31,8 +31,8 @@ commands:
   validate [--all] [--format text|markdown|json] [--write]
                                        predictions beside what was published, a line a group; --all: each figure with
                                        its error and 90 % interval
-  validate --runs FILE.csv [--family NAME] [--jobs N] [--format text|json] [--out FILE.csv] [--rival] [--learn]
-           [--write]
+  validate --runs FILE.csv [--family NAME] [--jobs N | --executor WORD] [--format text|json] [--out FILE.csv]
+           [--rival] [--learn] [--write]
                                        training runs as scenarios, their steps beside what was measured, a line a
                                        family; json, --out: a row a run; --rival: a closed form beside it; --learn: what
                                        intervals hold beside prices; --write: docs/RUNS.md and the README's table
@@ -43,7 +43,7 @@ commands:
   sweep SWEEP.yaml [--jobs N]          many runs along axes of overrides, resumable
   search SEARCH.yaml [--executor WORD] the best of a space of scenarios, and what binds it (search --help)
   study NAME [--jobs N]                a sweep that ships, told on its page: stragglers, unevenness, scale,
-                                       campaign
+                                       campaign, batch, exchange
   compare A [B] [key=value ... [-- key=value ...]]
                                        two runs side by side: what differs, by how much, why (compare --help)
   sensitivity SCENARIO.yaml [key=value ...]
@@ -63,7 +63,9 @@ options of run:
 
 options of sweep and study:
   --jobs N             so many runs at a time (default: 1)
-  --out FILE.jsonl     where each run goes as it ends (default: out/sweeps/<sweep>.jsonl), and the table as FILE.csv.
+  --executor WORD      where they run instead: local:N, or dask:HOST:PORT, a scheduler that `dask scheduler` started
+  --out FILE.jsonl     where each run goes as it ends (default: out/sweeps/<sweep>.jsonl), the table as FILE.csv,
+                       and a page with heat maps as FILE.html.
                        What it holds already is not run again: an interrupted sweep goes on where it was.
   -q, --quiet          no progress
   --docs DIR           of study: the folder with its page, whose figures are renewed (default: docs)

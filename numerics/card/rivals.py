@@ -21,7 +21,7 @@ def found(name: str) -> Any:
     """The package, or None where it cannot be imported (without a GPU or its compiler, for instance)."""
     try:
         return import_module(name) if find_spec(name.partition(".")[0]) else None
-    except Exception:  # noqa: BLE001 - whatever another project raises when its parts are missing
+    except Exception:
         return None
 
 

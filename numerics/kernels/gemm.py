@@ -249,7 +249,7 @@ def _scaled(product, a_scale, b_scales, COLUMN_SCALES: tl.constexpr):
     """product * a_s * b_s, with one b scale a column or one for the tile."""
     b_scale = tl.load(b_scales)
     if COLUMN_SCALES:  # noqa: SIM108 - chosen when compiling; Triton compiles what follows a return, too
-        scaled = product * (a_scale[:, None] * b_scale[None, :])
+        scaled = product * a_scale[:, None] * b_scale[None, :]
     else:
         scaled = product * (a_scale * b_scale)[:, None]
     return scaled

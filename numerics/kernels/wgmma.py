@@ -1,4 +1,4 @@
-# ruff: noqa: N803 - M, N, K and constants are capitals, as in every text on matrix products
+# ruff: noqa: N803, N806, RUF059 - M, N, K and constants are capitals; roles unpack what they share
 """FP8 products on Hopper's warp-group instructions, in Gluon: one warp loads, two or three warpgroups multiply.
 
 The forms that numerics/kernels/gemm.py, grouped.py and wgrad.py take on a card; their Triton kernels are the twins that
@@ -33,6 +33,7 @@ DENSE = gl.constexpr(0)
 GROUPED = gl.constexpr(1)
 MASKED = gl.constexpr(2)
 WEIGHT = gl.constexpr(3)
+
 
 class Form(NamedTuple):
     """How one product is cut: tiles of 64 `consumers` rows by block_n columns, `stages` blocks of 128 of K in flight.
@@ -75,24 +76,21 @@ def takes(a: Tensor, b: Tensor, out: Tensor, promote: int) -> bool:
     return here and promote == 128 and aligned
 
 
-DENSE_FORMS = {Form(3, 128, 4): 0.63, Form(2, 192, 4): 0.63, Form(2, 128, 5): 0.49}
+DENSE_FORMS = {Form(3, 128, 4): 0.63, Form(2, 192, 4): 0.66, Form(2, 128, 5): 0.49}
 """Forms of large products, with microseconds that a tile takes for 128 elements of K (4096 x 7168 x 16384 on an H200,
-2026-11-30, time over waves and blocks): what waves are weighed by."""
+2026-11-30, time over waves and blocks; 192 columns take 1.04 times as long as 192 rows, the geometric mean at N x K of
+7168 x 16384, 24576 x 1536 and 32768 x 512): what waves are weighed by."""
 GROUPED_FORM = Form(2, 192, 4)
 """Of experts' rows, which come in blocks of 128."""
 FEW_FORM = Form(1, 128, 8)
 """Of at most 64 rows a group."""
 MASKED_FORM = Form(2, 128, 5)
 """Of at most 128 rows a group, or more."""
-WEIGHT_FORM = Form(2, 128, 6)
-"""Of weight gradients: two consumers have registers for the products of both scales."""
+WEIGHT_FORM = Form(3, 128, 5)
+"""Of weight gradients."""
 SHARED = 232_448 - 2048
 """Bytes of shared memory a program may take on Hopper (227 KiB; CUDA programming guide, compute capability 9.0), less
 barriers and alignment."""
-
-
-FILLED = 0.8
-"""Part of the SMs that must have a tile before narrower tiles, which read a more often, are worth it."""
 
 
 def deepest(form: Form) -> Form:
@@ -102,10 +100,10 @@ def deepest(form: Form) -> Form:
 
 
 def choose(m: int, n: int, sms: int) -> Form:
-    """The form of a dense product: for few rows the one that spreads b over the SMs, else the one with cheapest waves."""
+    """The form of a dense product: for few rows the one that spreads b over the SMs, else that of the fewest waves."""
     if m <= TILE:
         consumers = 1 if m <= TILE // 2 else 2
-        width = next((w for w in (128, 64, 32) if -(-n // w) >= FILLED * sms), 32)
+        width = min((128, 64, 32, 16), key=lambda w: -(-n // (w * sms)) * w)
         return deepest(Form(consumers, width, 8))
     return min(DENSE_FORMS, key=lambda form: -(-form.tiles(m, n) // sms) * DENSE_FORMS[form])
 
@@ -171,7 +169,7 @@ def _launch(
 
 
 def by_column(scales: Tensor) -> Tensor:
-    """Scales [rows, blocks of K] with rows next to each other, as the copy engine takes them: a copy where they are not."""
+    """Scales [rows, blocks of K] with rows side by side, as the copy engine takes them: a copy where they are not."""
     fits = scales.stride(0) == 1 and not scales.data_ptr() % 16
     return scales if fits else scales.t().contiguous().t()
 
@@ -355,13 +353,8 @@ def _consume(
                     next_far = gl.load(past + step)
             mbarrier.wait(full.index(slot), phase)
             left = x.index(slot * CONSUMERS + INDEX)
-            # All that shared memory holds is read before the products begin: the slot is free when they are done.
             scale = x_s.index(slot * CONSUMERS + INDEX).load(gl.SliceLayout(1, layout))
-            if MODE == WEIGHT:
-                column = y_s.index(slot).load(gl.SliceLayout(0, layout))
             part = _start(left, y.index(slot), total)
-            if MODE == WEIGHT:  # made while the products run
-                factor = gl.expand_dims(scale, 1) * gl.expand_dims(column, 0)
             part = warpgroup_mma_wait(0, deps=[part])
             if BLOCK_N == 192:
                 total += part * gl.expand_dims(scale * near, 1)
@@ -371,17 +364,22 @@ def _consume(
                 thin_scale = gl.convert_layout(scale * far, gl.SliceLayout(1, thin), assert_trivial=True)
                 beside += part * gl.expand_dims(thin_scale, 1)
                 far = next_far
+            elif MODE == WEIGHT:
+                # There are no registers for column scales: they are read while they are multiplied, and a slot is given
+                # back only behind the next products, which wait for these sums. Given back here, it was once seen to be
+                # overwritten before it was read (1,088 of 117 million elements, H200).
+                mbarrier.arrive(empty.index(_before(slot, STAGES)), pred=block > 0)
+                column = y_s.index(slot).load(gl.SliceLayout(0, layout))
+                total += part * gl.expand_dims(scale, 1) * gl.expand_dims(column, 0)
             else:
                 mbarrier.arrive(empty.index(slot))
-                if MODE == WEIGHT:
-                    total += part * factor
-                else:
-                    total += part * gl.expand_dims(scale * near, 1)
+                total += part * gl.expand_dims(scale * near, 1)
             if MODE != WEIGHT:
                 near = next
             slot, phase = _next(slot, phase, STAGES)
         if MODE == WEIGHT:
             _add(c, total, row + 64 * INDEX, col, M, N, stride_c)
+            mbarrier.arrive(empty.index(_before(slot, STAGES)), pred=depth > 0)
         else:
             tma.store_wait(0)
             _store(c, total, out.index(INDEX), row, col, filled, group_rows, INDEX, MODE)
@@ -404,6 +402,12 @@ def _next(slot, phase, STAGES: gl.constexpr):
     """The slot after this one, and the phase of its barriers."""
     phase = gl.where(slot == STAGES - 1, phase ^ 1, phase)
     return gl.where(slot == STAGES - 1, 0, slot + 1), phase
+
+
+@gluon.jit
+def _before(slot, STAGES: gl.constexpr):
+    """The slot before this one."""
+    return gl.where(slot == 0, STAGES, slot) - 1
 
 
 @gluon.jit

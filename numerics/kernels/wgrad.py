@@ -28,7 +28,6 @@ from numerics.reference import gemm as reference
 VARIANTS = {
     "low": Config(64, 128, 6, 4, flatten=True),
     "descriptor": Config(128, 128, 4, 8),
-    "pointer": Config(128, 128, 4, 8, descriptor=False),
     "twin": Config(64, 128, 3, 4, programs=2),
 }
 """Forms that a bench compares; the first is the default: the fastest on an H200 that can be held to some of the SMs."""

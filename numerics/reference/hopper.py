@@ -174,14 +174,16 @@ def scaled_gemm(
 
     DeepSeek-V3 report fig. 7: each partial sum is multiplied by both scales when it is promoted (product of the scales,
     product with the partial sum and addition each rounded to FP32; fused: the last two are one multiply-add, as in our
-    kernels). b_s may have a row a row of b, as in weight gradients. Raises ValueError unless promote divides 128.
+    kernels). b_s may have a row a row of b, as in weight gradients: the partial sum is multiplied by one and
+    the other. Raises ValueError unless promote divides 128.
     """
     if promote == NEVER or TILE % promote:
         raise ValueError(f"scales change every {TILE} elements, so promote divides {TILE}; got {promote}")
     spread = b_s if len(b_s) == len(b) else b_s.repeat_interleave(TILE, 0)[: b.shape[0]]
 
     def add(out: Tensor, partial: Tensor, start: int) -> Tensor:
-        factor = a_s[:, start // TILE, None] * spread[None, :, start // TILE]
+        rows, columns = a_s[:, start // TILE, None], spread[None, :, start // TILE]
+        partial, factor = (partial * rows, columns) if len(b_s) == len(b) else (partial, rows * columns)
         # In float64 the product is exact, and the sum is rounded far below float32 before it is rounded to that.
         return (partial.double() * factor.double() + out.double()).float() if fused else out + partial * factor
 

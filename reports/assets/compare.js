@@ -45,7 +45,7 @@ DRAW.memories = function (data) {
 
 DRAW.tornado = function (data) {
   const node = document.getElementById("tornado-plot"), small = node.clientWidth < 480;
-  const short = (name) => (small && name.length > 24 ? "…" + name.slice(-23) : name) + " ";
+  const short = (name) => (!small || name.length < 25 ? name : name.includes(" ") ? name.slice(0, 23) + "…" : "…" + name.slice(-23)) + " ";
   node.style.height = `${data.bars.length * 24 + 60}px`;
   const most = Math.max(...data.bars.flatMap((bar) => bar.ends.map((end) => Math.abs(end.share)))) * 108;
   const traces = [0, 1].map((side) => hoverBars({

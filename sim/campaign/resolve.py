@@ -12,6 +12,7 @@ from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem, 
 from hwmodels.power import IDLE_W
 from sim.campaign.checks import check, power, unlike
 from sim.campaign.form import CampaignForm, PhaseForm, WholeForm
+from sim.campaign.unfelt import unfelt
 from sim.campaign.values import (
     Campaign,
     Checkpoints,
@@ -118,7 +119,8 @@ def _built(form: WholeForm, phases: tuple[Phase, ...], document: Document, overr
         gpu_hour_usd=form.prices.gpu_hour, deadline_s=given.deadline, seeds=given.seeds, seed=first.seed,
         outputs=tuple(content.get("outputs") or ScenarioForm.model_fields["outputs"].default),
         published=tuple(Published(row.what, row.gpu_hours, row.phases, row.source) for row in given.published),
-        scenario_hash=_hash(form, phases), overrides=tuple(overrides), resolved=_plain(content, overrides, name),
+        scenario_hash=_hash(form, phases), overrides=tuple(overrides),
+        unfelt=tuple(unfelt(given, document)), resolved=_plain(content, overrides, name),
     )  # fmt: skip
 
 

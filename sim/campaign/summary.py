@@ -26,7 +26,8 @@ def summary(campaign: Campaign, made: Plan, outcome: Outcome, slower: float) -> 
     return {
         "schema_version": SCHEMA_VERSION, "scenario": campaign.name, "scenario_hash": campaign.scenario_hash,
         "overrides": list(campaign.overrides), "gpus": campaign.gpus, "feasible": not infeasible,
-        "infeasible": infeasible, "campaign": _figures(campaign, made, outcome, slower),
+        "infeasible": infeasible, "unfelt": list(campaign.unfelt),
+        "campaign": _figures(campaign, made, outcome, slower),
     }  # fmt: skip
 
 

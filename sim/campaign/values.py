@@ -131,7 +131,8 @@ class Published:
 
 @dataclass(frozen=True)
 class Campaign:
-    """A campaign as read. resolved: its document as plain values. outputs: as of a scenario."""
+    """A campaign as read. resolved: its document as plain values. outputs: as of a scenario. unfelt: a line for each
+    key that was given and changes nothing."""
 
     name: str
     phases: tuple[Phase, ...]
@@ -149,6 +150,7 @@ class Campaign:
     published: tuple[Published, ...] = ()
     scenario_hash: str = ""
     overrides: tuple[str, ...] = ()
+    unfelt: tuple[str, ...] = ()
     resolved: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace, folder: Path, start: float) -> int:
         print(f"written to {folder}", file=sys.stderr)
     if args.format == "json":
         sys.stdout.write((folder / "result.json").read_text(encoding="utf-8"))
-    return _code(answer, "")
+    return _code(answer, f"{path}: ")
 
 
 def check(words: list[str]) -> int:
@@ -44,7 +44,9 @@ def check(words: list[str]) -> int:
 
 
 def _code(answer: "Answer", before: str) -> int:
-    """The exit code; what is against a campaign is told."""
+    """The exit code; what is against a campaign, and what changes nothing in it, is told."""
+    for line in answer.summary["unfelt"]:
+        print(f"{before}{line}", file=sys.stderr)
     for line in answer.summary["infeasible"]:
         print(f"{before}infeasible: {line}", file=sys.stderr)
     return DONE if answer.summary["feasible"] else INFEASIBLE

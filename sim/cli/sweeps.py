@@ -55,6 +55,8 @@ def _sweep_parser() -> Parser:
 
 def _swept(args: argparse.Namespace, path: Path) -> "tuple[list[tuple[dict[str, str], Record]], int]":
     """Run a sweep, print and write its table. Answers each point's labels with its record, and the exit code."""
+    from reports.search import MARK, render_sweep
+    from sim.cli import pages
     from sim.experiments import executors, sweep, table
 
     kept = args.out or Path("out", "sweeps", f"{path.stem}.jsonl")
@@ -65,6 +67,7 @@ def _swept(args: argparse.Namespace, path: Path) -> "tuple[list[tuple[dict[str, 
     if kept.suffix != ".jsonl":
         raise Refused(f"{kept}: --out of a sweep is a file that ends in .jsonl")
     table.check_table(kept)
+    pages.check(kept.parent, {kept.with_suffix(".html").name: MARK})
     shown = not args.quiet and sys.stderr.isatty()
     try:
         plan = sweep.read_sweep(path, args.words[1:])
@@ -72,6 +75,8 @@ def _swept(args: argparse.Namespace, path: Path) -> "tuple[list[tuple[dict[str, 
         records = sweep.records_of(plan, where, kept, lambda done, all: hear("run", done, all))
         rows = table.table(plan, records)
         table.write_csv(rows, kept)
+        text = render_sweep(table.plain(plan, records))
+        pages.write(kept.parent, {kept.with_suffix(".html").name: pages.Page(text, MARK)})
     except KeyboardInterrupt:
         print(f"interrupted; the runs done are in {kept}, and the same command goes on from there", file=sys.stderr)
         return [], INTERRUPTED

@@ -54,6 +54,7 @@ def _runs(words: list[str]) -> int:
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--family", action="append")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--executor")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--format", choices=("text", "json"), default="text")
     for flag in ("--write", "--learn", "--rival"):

@@ -55,7 +55,7 @@ def test_a_terminal_has_the_same_words() -> None:
     stream = StringIO()
     sensitivity.show(found(), stream)
     text = " ".join(stream.getvalue().split())
-    for words in (NIC, "elasticity", "Does nothing to the step: cluster.node.device.registers.latency.",
+    for words in (NIC, "elasticity", "Does nothing to the step at these values: cluster.node.device.registers.latency.",
                   "Takes over nowhere up to 16 times worse: cluster.node.pcie.bandwidth.",
                   "Could not be moved: comm.sms: <odd>"):  # fmt: skip
         assert words in text

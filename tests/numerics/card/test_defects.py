@@ -1,4 +1,4 @@
-"""Twelve planted defects, each one change to the text of a kernel, and the checks of `numerics check` that catch them."""
+"""Twelve planted defects, each one change to the text of a kernel, and the checks that catch them."""
 
 import importlib.util
 import inspect
@@ -12,14 +12,16 @@ from triton.runtime.interpreter import InterpreterBuilder, TensorHandle  # noqa:
 
 from numerics.card import sums  # noqa: E402
 from numerics.card.bench import differences  # noqa: E402
-from numerics.kernels import attention, casts, gemm, grouped, wgrad  # noqa: E402
+from numerics.kernels import attention, casts, gemm, grouped  # noqa: E402
 from numerics.reference import attention as plain_attention  # noqa: E402
 from numerics.reference import casts as plain_casts  # noqa: E402
 from numerics.reference import hopper  # noqa: E402
 from tests.numerics import interpreter  # noqa: E402
 
 interpreter.install()
-pytestmark = pytest.mark.skipif(not interpreter.active(), reason="kernels are changed in the interpreter; this has a GPU")
+pytestmark = pytest.mark.skipif(
+    not interpreter.active(), reason="kernels are changed in the interpreter; this has a GPU"
+)
 
 SIZES = {"rows": 128, "columns": 136, "depth": 392}
 """Two tiles of columns, four blocks of K, the last of them short."""
@@ -109,7 +111,11 @@ def test_a_cast(tmp_path):
 
 
 @pytest.mark.parametrize("old, new, forward", [
-    ("columns[None, :] <= rows[:, None] + T - S", "columns[None, :] < rows[:, None] + T - S + (rows[:, None] == 0)", True),
+    (
+        "columns[None, :] <= rows[:, None] + T - S",
+        "columns[None, :] < rows[:, None] + T - S + (rows[:, None] == 0)",
+        True,
+    ),
     ("tl.sum(x * y, 1)", "1.02 * tl.sum(x * y, 1)", False),
 ], ids=["a mask off by one", "delta 2 % off"])  # fmt: skip
 def test_attention(old, new, forward, tmp_path):

@@ -100,3 +100,14 @@ def test_samples_are_tokens() -> None:
         FILE, ['campaign.phases=[{"name":"sft","samples":1500000,"batch":15360}]', "campaign.published=[]"]
     ).phases[0]
     assert phase.tokens == 1_500_000 * 4096
+
+
+@pytest.mark.parametrize(("word", "line"), [
+    ("campaign.checkpoint.replicas=3", "campaign.checkpoint.replicas changes nothing: kind asynchronous keeps nothing"),
+    ("campaign.restart.hangs=0", "campaign.restart.timeout changes nothing: restart.hangs says that nothing hangs"),
+    ("campaign.failures=null", "campaign.restart.replace changes nothing: no node ever has to be replaced"),
+    ("batch.sequences=7", "batch.sequences changes nothing: each phase has its own batch"),
+])  # fmt: skip
+def test_keys_that_change_nothing_say_so(word: str, line: str) -> None:
+    assert load(FILE).unfelt == ()
+    assert any(each.startswith(line) for each in load(FILE, [word]).unfelt)

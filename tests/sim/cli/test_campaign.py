@@ -40,7 +40,7 @@ def test_the_page_says_what_published_hours_are(tmp_path: Path) -> None:
 def test_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     late = [CAMPAIGN, *FEW, "campaign.deadline=50 days"]
     assert main([*late, "--out", str(tmp_path / "a"), "-q"]) == 1
-    assert capsys.readouterr().err.startswith("infeasible: misses its deadline of 50.0 days")
+    assert capsys.readouterr().err.startswith(f"{CAMPAIGN}: infeasible: misses its deadline of 50.0 days")
     assert main(["check", *late]) == 1
     assert main(["check", CAMPAIGN, *FEW]) == 0
     assert main([CAMPAIGN, "campaign.spares=-1", "--out", str(tmp_path / "b")]) == 2
