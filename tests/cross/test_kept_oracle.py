@@ -56,8 +56,8 @@ def kept_by_torch() -> int:
 
 
 def test_torch_keeps_what_its_stack_says() -> None:
-    """Norms, products, attention, the network, the embedding and the head, to 3 %: numbers of a token (deviations, the
-    loss's) are counted one way or the other."""
+    """Norms, products, attention, the network, the embedding and the head, but for the number of tokens that the loss
+    divides by."""
     model = {
         "family": "transformer", "name": "tiny", "vocabulary": V, "hidden": H, "layers": LAYERS, "heads": HEADS,
         "kv_heads": KV, "head_width": WIDTH, "tied": False, "pattern": "attention+dense", "activation": "swiglu",
@@ -68,4 +68,4 @@ def test_torch_keeps_what_its_stack_says() -> None:
         "stack": "torch", "batch": {"sequences": 1, "sequence_length": T}, "outputs": ["result"],
     })))  # fmt: skip
     ours = sum(machine.lowering.kept(machine.site, unit).at(machine.site) for unit in machine.units)
-    assert ours == pytest.approx(kept_by_torch(), rel=0.03)
+    assert ours == pytest.approx(kept_by_torch(), abs=4)

@@ -72,7 +72,7 @@ BAD = {
     "parallel.exprt=8": "unknown key 'exprt', did you mean 'expert'? legal: context, context_kind, "
     "expert, expert_tensor, order, pipeline, reshard, sequence, shard, tensor, zero",
     "paralel.expert=8": "paralel: unknown key 'paralel', did you mean 'parallel'? legal: batch, chunk_times, "
-    "cluster, comm, detail, faults, fold, jitter, limits, model, name, optimizer, outputs, overlap, parallel, "
+    "cluster, comm, detail, faults, fold, jitter, limits, model, name, offload, optimizer, outputs, overlap, parallel, "
     "placement, precision, pricing, recompute, routing, schedule, seed, stack, states, tables",
     "cluster.node.nic.bandwidth=0 GB/s": "expected more than 0, e.g. \"50 GB/s\"; found '0 GB/s'",
     "cluster.node.nic.bandwidth=3": 'number 3 needs a unit, e.g. "3 GB/s"',
