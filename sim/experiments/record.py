@@ -48,11 +48,13 @@ def record(scenario: Scenario | Campaign) -> Record:
 
 
 def _step(scenario: Scenario) -> Record:
-    """What a training step says."""
-    import sim
+    """What a training step says, as `sim.run` does."""
+    from sim.experiments.unfelt import unfelt
+    from sim.simulation import run
 
-    result = sim.run(scenario)
-    return {"summary": result.summary, "overlapped_steps": _overlapped(result)}
+    result = run(scenario)
+    summary = result.summary | {"unfelt": list(unfelt(scenario))}
+    return {"summary": summary, "overlapped_steps": _overlapped(result)}
 
 
 def _text(path: Path) -> str:
