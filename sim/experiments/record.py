@@ -50,12 +50,12 @@ def record(scenario: Scenario | Campaign | Serve) -> Record:
 
 
 def _step(scenario: Scenario) -> Record:
-    """What a training step says."""
+    """What a training step says, as `sim.run` does."""
     from sim.experiments.unfelt import unfelt
     from sim.simulation import run
 
     result = run(scenario)
-    summary = result.summary | {"unfelt": list(unfelt(scenario, True))}
+    summary = result.summary | {"unfelt": list(unfelt(scenario))}
     return {"summary": summary, "overlapped_steps": _overlapped(result)}
 
 
