@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from hwmodels.collectives import wires
 from hwmodels.nccl.library import Library
 from hwmodels.price import Pricer
-from sim.communication import sharing
+from sim.communication import crossing, sharing
 from sim.communication.exchange.price import Fidelity
 from sim.engine.events import alone
 from sim.layout import placement
@@ -24,6 +24,7 @@ from sim.models.family import family
 from sim.models.layer import COMPUTE, Groups, Launches, Part, Site, Unit
 from sim.models.lowering import lowering
 from sim.models.lowering import recipe as of_stack
+from sim.models.offload import around, hosted
 from sim.models.transformer_engine import EVERY
 from sim.routing import balanced
 from sim.scenario.stages import Spread
@@ -47,16 +48,22 @@ def assembled(plan: Plan) -> "tuple[Machine, Network | None]":
     """The machine of a plan; and its network, where the scenario says how flows are routed. Raises Refused."""
     alone = unshared(plan)
     links = network(plan, alone)
-    return sharing.shared(plan, hindered(plan, alone, links)), links
+    return crossed(plan, sharing.shared(plan, hindered(plan, alone, links))), links
 
 
 def unshared(plan: Plan) -> Machine:
     """Prices and placement: exchanges have NICs and switches to themselves, as in a benchmark. Raises Refused."""
     machine = prices(plan.scenario, held_always(plan))
     stages = tuple(marked(stage, plan.scenario.recompute) for stage in placed(plan, machine))
+    if part := plan.scenario.offload:
+        stages = tuple(hosted(stage, part, lambda unit: _kept_bytes(machine, unit)) for stage in stages)
     machine = machine.keeping(stages=stages, units=tuple(unit for stage in stages for unit in stage))
     held = held_by_nccl(plan, machine)
     return replace(machine, pricer=replace(machine.pricer, comm_sms=held, held=False)) if held else machine
+
+
+def _kept_bytes(machine: Machine, unit: Unit) -> float:
+    return machine.lowering.kept(machine.site, unit).at(machine.site)
 
 
 def held_by_nccl(plan: Plan, machine: Machine) -> int:
@@ -139,7 +146,8 @@ def _prices(key: _Priced) -> Machine:
 
     @cache
     def parts(unit: Unit, direction: str) -> tuple[Part, ...]:
-        made = lowered.parts(site, unit, direction)
+        own = lowered.parts(site, unit._replace(hosted=0), direction)
+        made = around(own, unit, direction) if unit.hosted else own
         return tuple([part._replace(kernels=Launches(part.kernels)) for part in made])
 
     return Machine(cluster, recipe, pricer, shape, site, parts, (), units)
@@ -204,3 +212,10 @@ def hindered(plan: Plan, machine: Machine, network: "Network | None") -> Machine
     hindrances = network.hindrances(max(sharing.compute_seconds(plan, machine)))
     links = wires(machine.cluster.node, machine.cluster.fabric, hindrances.exchanges, hindrances.beside_messages)
     return machine.keeping(pricer=machine.pricer.over(links), hindrances=hindrances)
+
+
+def crossed(plan: Plan, machine: Machine) -> Machine:
+    """The machine with what groups that lie on several nodes send inside layers as slow as links between switches, and
+    NICs that messages pass too, make it."""
+    left, hindrances = 1 / machine.pricer.wires.left, machine.hindrances.groups
+    return crossing.slowed(machine, {kind: max(left, hindrances.get(kind, 1.0)) for kind in crossing.on_nodes(plan)})

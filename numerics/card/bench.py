@@ -52,6 +52,10 @@ def measured(case: Case, ceilings: dict[str, float], repetitions: int, monitor: 
         row = head(case, variant, "ours")
         wrong = "" if variant in work.unverified else verify(work, call)
         yield {**row, "refused": wrong} if wrong else {**row, **timed(case, call, ceilings, repetitions, monitor)}
+    for variant, call in work.rivals.items():
+        row = head(case, variant, "rival")
+        wrong = verify(work, call)
+        yield {**row, "refused": wrong} if wrong else {**row, **timed(case, call, ceilings, repetitions, monitor)}
     for variant, call in work.library.items():
         row = head(case, variant, "library")
         try:
@@ -134,12 +138,12 @@ def bound_of(case: Case, ceilings: dict[str, float]) -> tuple[float, str]:
 
 
 def verdicts(rows: list[Row]) -> list[Row]:
-    """For each case, our fastest verified variant against the fastest library call on FP8 operands (or at all)."""
+    """For each case, our fastest verified variant against the fastest call of a library or a rival."""
     out = []
     for family, name in dict.fromkeys((r["family"], r["case"]) for r in rows):
         here = [r for r in rows if (r["family"], r["case"]) == (family, name) and "median_us" in r]
         ours = [r for r in here if r["kind"] == "ours" and "never promoted" not in r["variant"]]
-        library = [r for r in here if r["kind"] == "library"]
+        library = [r for r in here if r["kind"] in ("library", "rival")]
         if ours:
             best = min(ours, key=lambda r: r["median_us"])
             rival = min(library, key=lambda r: r["median_us"], default=None)

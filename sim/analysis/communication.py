@@ -20,7 +20,7 @@ from sim.communication.exchange.ports import of_op
 from sim.communication.exchange.price import KERNEL, Fidelity
 from sim.engine.timeline import Timeline
 from sim.layout import optimizer
-from sim.layout.buckets import Bucket, buckets
+from sim.layout.buckets import Bucket, buckets, reductions
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan
 from sim.layout.shards import NEVER, moves
@@ -161,6 +161,8 @@ def _carried(plan: Plan, machine: Machine) -> Iterator[tuple[str, int, Collectiv
             moved += [(stage, *pair) for bucket in parts for pair in bucket.gather]
         elif own.zero:
             moved += [(stage, ring, optimizer.gathering(machine, ring)) for ring in around if not ring.between]
+    if own.reduces != NEVER:
+        moved += [(each.stage, *pair) for each in reductions(plan, machine) for pair in each.around]
     moved.sort(key=lambda each: (each[2].kind == "all_gather", each[1].experts, each[1].between))
     for stage, ring, op in moved:
         what = "parameter" if op.kind == "all_gather" else "gradient"

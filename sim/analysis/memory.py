@@ -13,6 +13,7 @@ of one running sum, whatever its clock says.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -53,6 +54,11 @@ def peak_bytes(plan: Plan, machine: Machine) -> int:
         most = int(_alike(moves.where(again), held).cumsum().max(initial=0))
         peaks.append(sum(constant(plan, machine, position).values()) + most)
     return max(peaks)
+
+
+RELOADED = 2
+"""Layers whose activations are back from the host at once: the one at work, and the next. On their way there are as
+many, of a forward, when fewer micro-batches are held."""
 
 
 class Held(NamedTuple):
@@ -113,6 +119,17 @@ def _again(held: Sequence[Held]) -> set[int]:
     return {stage for stage, of in enumerate(held) if of.again.any()}
 
 
+def hosted_bytes(plan: Plan, machine: Machine) -> int:
+    """Activations that wait on a rank's host at most, of any position."""
+    away = [sum(unit.hosted for unit in stage) for stage in machine.stages]
+    if not any(away):
+        return 0
+    return max(
+        max(accumulate((change.forward * away[change.stage] for change in changes(steps)), initial=0))
+        for steps in plan.program.steps
+    )
+
+
 def _alike(moves: Moves, held: Sequence[Held]) -> Bytes:
     """Bytes by which changes move the activations of ranks that are alike [change]."""
     each = np.array([of.alike for of in held], dtype=np.int64)
@@ -129,11 +146,12 @@ def _held(machine: Machine, loads: "Loads | None", stage: int) -> Held:
     """What the micro-batches of a stage hold."""
     own, units = machine.lowering, machine.stages[stage]
     backward, weight = (_bytes(machine, loads, of, units) for of in (own.kept, own.kept_for_weight))
-    again = np.zeros_like(backward)
+    again, away = np.zeros_like(backward), [unit.hosted for unit in units]
+    backward = backward - sum(away)
     for group in _groups(units):
         if any(own.regained(machine.site, unit) != Kept() for unit in group):
             again = np.maximum(again, _bytes(machine, loads, own.regained, group))
-    return Held(backward, weight, again)
+    return Held(backward, weight, again + RELOADED * max(away, default=0))
 
 
 def _groups(units: Sequence[Unit]) -> Iterator[list[Unit]]:

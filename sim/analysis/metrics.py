@@ -25,7 +25,7 @@ from sim.engine.timeline import Steps, Timeline
 from sim.layout.machine import Machine
 from sim.layout.mesh import Times
 from sim.layout.plan import Plan
-from sim.models.layer import COMMUNICATION, COMPUTE
+from sim.models.layer import COMMUNICATION, COMPUTE, HOST
 from sim.result import Bar
 from sim.step.inside import Inside
 from sim.step.template import STREAMS, Template
@@ -61,7 +61,7 @@ def profile(kit: Kit, pricer: Pricer | None) -> Profile:
     """The profile of a kit as its fine run has it."""
     ideal, products, memory, gaps = 0.0, 0, 0, 0
     shares: Counter[str] = Counter()
-    for lane in STREAMS:
+    for lane in (lane for lane in STREAMS if lane != HOST):
         rows = zip(kit.fine.tasks[lane], kit.timing.kernels[lane], kit.fine.gap_ns[lane], strict=True)
         for task, (start, end), gap in rows:
             if task.price is None:

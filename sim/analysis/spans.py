@@ -29,6 +29,8 @@ PHASE_OF = {
     "F": "forward", "B": "backward_input", "BW": "backward", "W": "weight", "F+B": "overlapped", "F+BW": "overlapped",
 }  # fmt: skip
 NETWORK, HOST = LANES.index("network"), LANES.index("host")
+DRAWN = (*range(len(STREAMS) - 1), HOST)
+"""Stream -> the lane that it is drawn on."""
 OPTIMIZER = PHASES.index("optimizer")
 HALVES = "stage", "micro_batch", "stage_b", "micro_batch_b"
 TRAFFIC = {1: "send activations", 2: "send gradients", 4: "all-gather"}
@@ -208,7 +210,7 @@ def _lane(
     layer = joined(lambda look: look.layer)
     layer = np.where(layer >= 0, layer + np.array(first_layer)[own], -1)
     return _block(
-        len(end), position=position, lane=lane, phase=phase, start=start, end=end,
+        len(end), position=position, lane=DRAWN[lane], phase=phase, start=start, end=end,
         label=joined(lambda look: look.label), stage=table[:, 0], micro_batch=table[:, 1], stage_b=table[:, 2],
         micro_batch_b=table[:, 3], layer=layer, price=joined(lambda look: look.price),
         sms=joined(lambda look: look.sms),
@@ -262,7 +264,7 @@ def pair(kit: Kit, step: Step, first_layer: Sequence[int]) -> tuple[Trace, dict[
         phase = np.array([PHASES.index(PHASE_OF[task.half]) for task in kit.fine.tasks[lane]])
         blocks.append(
             _block(
-                look.count, position=0, lane=lane, phase=phase, start=start, end=end, label=look.label,
+                look.count, position=0, lane=DRAWN[lane], phase=phase, start=start, end=end, label=look.label,
                 stage=own, layer=layer, price=look.price, sms=look.sms, micro_batch=0,
             )
         )  # fmt: skip

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwmodels.refused import Refused
-from sim.cli.command import BUG, DONE, INTERRUPTED, WRONG, Parser, progress, scenario_parser
+from sim.cli.command import BUG, DONE, INTERRUPTED, WRONG, Parser, heard, progress, scenario_parser
 
 if TYPE_CHECKING:
     from sim.experiments.record import Record
@@ -47,6 +47,7 @@ def _published() -> dict[str, float]:
 def _sweep_parser() -> Parser:
     parser = scenario_parser()
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--executor")
     parser.add_argument("--out", type=Path)
     parser.add_argument("-q", "--quiet", action="store_true")
     return parser
@@ -54,20 +55,28 @@ def _sweep_parser() -> Parser:
 
 def _swept(args: argparse.Namespace, path: Path) -> "tuple[list[tuple[dict[str, str], Record]], int]":
     """Run a sweep, print and write its table. Answers each point's labels with its record, and the exit code."""
-    from sim.experiments import sweep, table
+    from reports.search import MARK, render_sweep
+    from sim.cli import pages
+    from sim.experiments import executors, sweep, table
 
     kept = args.out or Path("out", "sweeps", f"{path.stem}.jsonl")
     if args.jobs < 1:
         raise Refused(f"--jobs expects a whole number, 1 or more; found {args.jobs}")
+    where = args.executor or f"local:{args.jobs}"
+    executors.jobs(where)
     if kept.suffix != ".jsonl":
         raise Refused(f"{kept}: --out of a sweep is a file that ends in .jsonl")
     table.check_table(kept)
+    pages.check(kept.parent, {kept.with_suffix(".html").name: MARK})
     shown = not args.quiet and sys.stderr.isatty()
     try:
         plan = sweep.read_sweep(path, args.words[1:])
-        records = sweep.records_of(plan, args.jobs, kept, lambda done, all: progress(f"{done} of {all} runs", shown))
+        hear = heard(shown)
+        records = sweep.records_of(plan, where, kept, lambda done, all: hear("run", done, all))
         rows = table.table(plan, records)
         table.write_csv(rows, kept)
+        text = render_sweep(table.plain(plan, records))
+        pages.write(kept.parent, {kept.with_suffix(".html").name: pages.Page(text, MARK)})
     except KeyboardInterrupt:
         print(f"interrupted; the runs done are in {kept}, and the same command goes on from there", file=sys.stderr)
         return [], INTERRUPTED

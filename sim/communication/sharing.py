@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 
-from hwmodels.op import AllToAll
+from hwmodels.op import AllToAll, Collective, Send
 from hwmodels.units import NS_PER_S
 from sim.engine.nic import FAIR
 from sim.layout.machine import Machine
@@ -50,7 +50,7 @@ def compute_seconds(plan: Plan, machine: Machine) -> list[float]:
 def _needed_s(
     plan: Plan, machine: Machine, position: int, exchanged_bytes: Callable[[Unit, str], float]
 ) -> tuple[float, float]:
-    """Seconds for which messages and exchanges need a position's NICs in a training step."""
+    """Seconds for which messages, and what goes inside layers, need a position's NICs in a training step."""
     sends = plan.messages.over[position]
     sent = sum(machine.message(plan.mesh, position, *to).wire_bytes() * count for to, count in sends.items())
     exchanged = sum(
@@ -62,6 +62,6 @@ def _needed_s(
 
 
 def _exchanged_bytes(machine: Machine, unit: Unit, direction: str) -> float:
-    """What a rank's NICs send in the exchanges of a unit."""
+    """What a rank's NICs send inside a unit."""
     kernels = (kernel for part in machine.parts(unit, direction) for kernel in part.kernels)
-    return sum(kernel.op.wire_bytes() for kernel in kernels if isinstance(kernel.op, AllToAll))
+    return sum(k.op.wire_bytes() for k in kernels if isinstance(k.op, AllToAll | Collective | Send))

@@ -23,7 +23,7 @@ from sim.engine.stream import Stream
 from sim.engine.wire import GATHER, REDUCE, Load, Wire
 from sim.step.template import STREAMS, Template, Timing
 
-COMPUTE, COMMUNICATION, WEIGHT = STREAMS
+COMPUTE, COMMUNICATION, WEIGHT, _ = STREAMS
 
 
 class _Rank:

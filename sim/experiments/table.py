@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from io import StringIO
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from hwmodels.refused import Refused
 from sim.experiments.record import Record, figure, tables
+from sim.experiments.space import ALWAYS_LAST
 from sim.experiments.sweep import Sweep
 from sim.result.folder import writing
 
@@ -30,6 +32,27 @@ def empty(sweep: Sweep, records: Sequence[Record]) -> Iterator[str]:
     for heading, key in sweep.columns.items():
         if ran and all(figure(entry, key, ABSENT) is ABSENT for entry in ran):
             yield f"columns.{heading}: no run has {key}"
+
+
+def plain(sweep: Sweep, records: Sequence[Record]) -> dict[str, Any]:
+    """What a page of a sweep tells, as plain values: axes with labels, columns of numbers, and points that ran."""
+    labels: dict[str, dict[str, None]] = {axis: {} for axis in sweep.axes}
+    points = []
+    for point, entry in zip(sweep.points, records, strict=True):
+        for axis, label in point.labels.items():
+            labels[axis][label] = None
+        if "summary" in entry:
+            figures = {heading: _number(figure(entry, key)) for heading, key in sweep.columns.items()}
+            words = [word for word in point.overrides if word not in ALWAYS_LAST]
+            command = shlex.join(["python", "-m", "sim", os.path.normpath(sweep.scenario), *words])
+            points.append({**dict.fromkeys(sweep.axes, ""), **point.labels, **figures, "command": command})
+    axes = [{"name": axis, "labels": list(own)} for axis, own in labels.items()]
+    figures_ = [{"name": heading, "unit": "", "best": "min"} for heading in sweep.columns]
+    return {"name": sweep.name, "axes": axes, "figures": figures_, "points": points}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 ABSENT = object()

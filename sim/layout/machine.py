@@ -35,6 +35,7 @@ class Hindrances:
     beside_messages: float = 1.0
     messages: Mapping[tuple[int, int], Hindrance] = field(default_factory=dict)
     rings: Mapping[tuple[str, int, bool], Hindrance] = field(default_factory=dict)
+    groups: Mapping[str, float] = field(default_factory=dict)
 
     def of_message(self, source: int, target: int) -> Hindrance:
         """Hindrance of messages between two positions."""

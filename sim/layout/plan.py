@@ -6,8 +6,9 @@ from functools import cached_property, lru_cache
 
 from sim.layout import placement
 from sim.layout.batches import Batch, batches
-from sim.layout.mesh import Mesh
+from sim.layout.mesh import MEETING, SHARING, Mesh
 from sim.layout.passes import Passes
+from sim.layout.shards import NEVER, moves
 from sim.layout.traffic import Messages, messages
 from sim.models.layer import Unit
 from sim.scenario.values import Scenario
@@ -35,6 +36,12 @@ class Plan:
     def mesh(self) -> Mesh:
         """Mesh of the ranks."""
         return mesh_of(self.scenario, self.program.positions)
+
+    @property
+    def meeting(self) -> tuple[str, ...]:
+        """Kinds of groups whose members meet inside steps."""
+        own = moves(self.scenario)
+        return MEETING + SHARING * (own.gathers != NEVER or own.reduces != NEVER)
 
     @property
     def key(self) -> tuple[Hashable, ...]:

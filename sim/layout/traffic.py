@@ -137,8 +137,9 @@ sharded, and of those that have the same shard of copies."""
 
 
 def members(mesh: Mesh, holders: Sequence[int], ring: Ring) -> Numbers:
-    """Ranks of each ring of a stage like that, where these positions hold it [ring, rank]. Shards of a stage go over
-    all positions that hold it; those of another copy lie at the same one."""
-    if ring.between:
-        return np.concatenate([mesh.across([position], REPLICA[ring.experts]) for position in holders])
-    return mesh.across(holders, SHARD[ring.experts])
+    """Ranks of each ring of a stage like that, where these positions hold it [ring, rank]: of all positions, or of one
+    of them."""
+    kind = (REPLICA if ring.between else SHARD)[ring.experts]
+    if ring.ranks > mesh.groups(kind).shape[1]:
+        return mesh.across(holders, kind)
+    return np.concatenate([mesh.across([position], kind) for position in holders])

@@ -10,8 +10,8 @@ from sim.models.recompute import RECIPE, Recompute
 from sim.models.shape import ModelShape
 from sim.models.stacks.stack import DEEPSEEK, Stack
 
-COMPUTE, COMMUNICATION, WEIGHT = 0, 1, 2
-"""Streams a kernel can be launched on; indices into sim.trace.LANES."""
+COMPUTE, COMMUNICATION, WEIGHT, HOST = 0, 1, 2, 3
+"""Streams a kernel can be launched on: the last is the copy engine to the host."""
 
 S = TypeVar("S", bound=ModelShape, covariant=True)
 
@@ -56,6 +56,7 @@ class Unit(NamedTuple):
     routed: with experts that tokens are sent to. beside: of a module that only trains beside the model (multi-token
     prediction), which publishers do not count. title: what reports call it; empty: its kind. checkpoint: of a layer
     that its place in a stage has computed again whole (see `sim.models.recompute`): first of its group, or inside one.
+    hosted: bytes of what it keeps of a micro-batch that wait in the host's memory, set by placement too.
     """
 
     kind: str
@@ -65,6 +66,7 @@ class Unit(NamedTuple):
     beside: bool = False
     title: str = ""
     checkpoint: str = ""
+    hosted: int = 0
 
     @property
     def label(self) -> str:

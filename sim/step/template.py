@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 from hwmodels.price import OVER_LINKS, Price, Pricer
 from sim.layout.traffic import BACKWARD, FORWARD
-from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT, Launches
+from sim.models.layer import COMMUNICATION, COMPUTE, HOST, WEIGHT, Launches
 from sim.step import host
 from sim.step.overlap import Composition, Phase
 
-STREAMS = (COMPUTE, COMMUNICATION, WEIGHT)
+STREAMS = (COMPUTE, COMMUNICATION, WEIGHT, HOST)
 
 
 class Segment(NamedTuple):
@@ -171,7 +171,8 @@ def price(kind: str, stages: tuple[int, int], composition: Composition, pricer: 
     alone: list[list[int]] = [[] for _ in STREAMS]
     beside: list[list[int]] = [[] for _ in STREAMS]
     gaps: list[list[int]] = [[] for _ in STREAMS]
-    tasks = [Tasks(pricer.comm_sms if lane == COMMUNICATION else pricer.free.compute_sms) for lane in STREAMS]
+    sms = {COMMUNICATION: pricer.comm_sms, HOST: 0}
+    tasks = [Tasks(sms.get(lane, pricer.free.compute_sms)) for lane in STREAMS]
     segments = []
     feeds = _feeds(composition.phases)
     rows = [_row(pricer, phase.kernels, phase.lane) for phase in composition.phases]
@@ -285,7 +286,8 @@ def by_chunk(fine: Template, timing: Timing) -> Template:
         holds.append(end - before)
         segments.append(Segment(COMPUTE, i, i + 1, 0, (), "", sends))
         before = end
-    return _coarse(fine, segments, [holds, [], []], [[label] * len(holds), [], []])
+    rest: list[Any] = [[] for _ in STREAMS[1:]]
+    return _coarse(fine, segments, [holds, *rest], [[label] * len(holds), *rest])
 
 
 def _coarse(fine: Template, segments: list[Segment], holds: list[list[int]], tasks: list[list[Task]]) -> Template:
@@ -302,9 +304,9 @@ def fixed(kind: str, stages: tuple[int, int], holds: Sequence[int], sends: Seque
     """A template from given chunk times: tasks of `holds` ns on the compute lane, each followed by what it sends."""
     segments = tuple(Segment(COMPUTE, i, i + 1, 0, (), "", s) for i, s in enumerate(sends))
     task = Task(kind, -1, kind[0], None, -1)
-    empty: tuple[tuple[int, ...], ...] = ((), ())
+    empty: tuple[Any, ...] = tuple(() for _ in STREAMS[1:])
     durations = (tuple(holds), *empty)
     return Template(
-        kind, *stages, segments, (tuple(range(len(holds))), (), ()), durations, durations,
-        (tuple(0 for _ in holds), *empty), (tuple(task for _ in holds), (), ()),
+        kind, *stages, segments, (tuple(range(len(holds))), *empty), durations, durations,
+        (tuple(0 for _ in holds), *empty), (tuple(task for _ in holds), *empty),
     )  # fmt: skip
