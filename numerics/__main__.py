@@ -164,13 +164,10 @@ def _bench(asked: argparse.Namespace) -> int:
     require_device()
     from numerics.card import bench
 
-    if asked.rivals:
-        sys.path.insert(0, str(asked.rivals.resolve()))
-    document = bench.run(asked.quick, lambda text: print(text, flush=True))
+    document = bench.run(asked.quick, lambda text: print(text, flush=True), asked.rivals)
     bench.write(document, asked.out)
     print(f"written to {asked.out}", file=sys.stderr)
-    refused = [row for row in document["rows"] if row["kind"] == "ours" and "refused" in row]
-    return FAILED if refused else DONE
+    return FAILED if any(row["kind"] == "ours" and "refused" in row for row in document["rows"]) else DONE
 
 
 def _study(asked: argparse.Namespace) -> int:

@@ -34,18 +34,16 @@ FACTS: tuple[dict[str, str], ...] = (
 """Figures that every point has beside its objectives."""
 
 
-MOST = 20_000
-"""Points of a page, so that a browser can hold it."""
-
-
 def render_sweep(sweep: Mapping[str, Any]) -> str:
     """The page of a sweep as HTML text. name: its name; axes: each with name and labels; figures: each with name, unit
-    and best (min: less is shown as better); points: by labels and figures, with a command."""
-    axes, figures, points = sweep["axes"], sweep["figures"], sweep["points"][:MOST]
-    told = [f for f in figures if any(point[f["name"]] is not None for point in points)]
-    left = f"; the first {MOST:,} are shown" if len(sweep["points"]) > MOST else ""
-    parts = [chart(axes, told, points), heat(axes, told, points)] if told else []
-    return page("sweep", sweep["name"], f"{len(sweep['points']):,} points{left}", "", [p for p in parts if p])
+    and best (min: less is shown as better); points: by labels and figures, with a command. count: of all
+    points, of which these may be the first."""
+    axes, figures, points = sweep["axes"], sweep["figures"], sweep["points"]
+    shown = [f for f in figures if any(point[f["name"]] is not None for point in points)]
+    left = sweep["count"] - len(points)
+    more = f"; {left:,} are not shown: too many, or refused" if left else ""
+    parts = [chart(axes, shown, points), heat(axes, shown, points)] if shown else []
+    return page("sweep", sweep["name"], f"{sweep['count']:,} points{more}", "", [p for p in parts if p])
 
 
 def page(kind: str, name: str, subtitle: str, more: str, parts: Sequence[Section]) -> str:

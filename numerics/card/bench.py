@@ -6,6 +6,7 @@ its gate is not timed; a library call that is absent or refuses says so in its r
 """
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -23,9 +24,13 @@ from numerics.reference import compare
 Row = dict[str, Any]
 
 
-def run(quick: bool, show: Callable[[str], None]) -> dict[str, Any]:
-    """The document that `bench` writes: provenance, ceilings, rows. Raises NoDevice without a CUDA device."""
+def run(quick: bool, show: Callable[[str], None], rivals: Path | None = None) -> dict[str, Any]:
+    """The document that `bench` writes: provenance, ceilings, rows. Raises NoDevice without a CUDA device.
+
+    rivals: a folder with packages of other projects, put before Python's path.
+    """
     measure.require_device()
+    sys.path[:0] = [str(rivals.resolve())] if rivals else []
     repetitions = 10 if quick else 50
     with measure.Monitor() as monitor:
         ceilings = measure.ceilings()

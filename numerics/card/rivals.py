@@ -17,7 +17,7 @@ from torch import Tensor
 Call = Callable[[], Any]
 
 
-def found(name: str) -> Any:
+def package(name: str) -> Any:
     """The package, or None where it cannot be imported (without a GPU or its compiler, for instance)."""
     try:
         return import_module(name) if find_spec(name.partition(".")[0]) else None
@@ -27,7 +27,7 @@ def found(name: str) -> Any:
 
 def dense(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor) -> dict[str, Call]:
     """a b^T in BF16; a_s with rows next to each other, as DeepGEMM takes scales without a copy."""
-    theirs = found("deep_gemm") if a.is_cuda else None
+    theirs = package("deep_gemm") if a.is_cuda else None
     if theirs is None:
         return {}
     out, scales = torch.empty(a.shape[0], b.shape[0], dtype=torch.bfloat16, device=a.device), _by_column(a_s)
@@ -41,7 +41,7 @@ def dense(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor) -> dict[str, Call]:
 
 def weight(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, out: Tensor) -> dict[str, Call]:
     """out += a b^T in FP32."""
-    theirs = found("deep_gemm") if a.is_cuda else None
+    theirs = package("deep_gemm") if a.is_cuda else None
     if theirs is None:
         return {}
     scales = _by_column(a_s), _by_column(b_s)
@@ -55,7 +55,7 @@ def weight(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, out: Tensor) -> dict[
 
 def grouped(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, table: Tensor) -> dict[str, Call]:
     """Rows of a times the weight of their group; table: the group of each 128 rows."""
-    theirs = found("deep_gemm") if a.is_cuda else None
+    theirs = package("deep_gemm") if a.is_cuda else None
     if theirs is None:
         return {}
     out = torch.empty(a.shape[0], b.shape[1], dtype=torch.bfloat16, device=a.device)
@@ -70,7 +70,7 @@ def grouped(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, table: Tensor) -> di
 
 def masked(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, rows: Tensor) -> dict[str, Call]:
     """The first rows[g] rows of each group; every row counts here, so the host may know how many are expected."""
-    theirs = found("deep_gemm") if a.is_cuda else None
+    theirs = package("deep_gemm") if a.is_cuda else None
     if theirs is None:
         return {}
     out = torch.empty(*a.shape[:2], b.shape[1], dtype=torch.bfloat16, device=a.device)
@@ -85,7 +85,7 @@ def masked(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, rows: Tensor) -> dict
 
 def attention(q: Tensor, k: Tensor, v: Tensor, do: Tensor, scale: float, direction: str) -> dict[str, Call]:
     """FlashAttention-4 in CuTe, whose sm_90 path takes 192 and 128; backward replays one kept forward."""
-    theirs = found("flash_attn.cute") if q.is_cuda else None
+    theirs = package("flash_attn.cute") if q.is_cuda else None
     if theirs is None:
         return {}
     inputs = [x.detach().requires_grad_(direction == "backward") for x in (q, k, v)]

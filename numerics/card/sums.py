@@ -30,9 +30,9 @@ def differing(device: str, rows: int = 256, columns: int = 320, depth: int = 102
         fused = device != "cpu"  # the interpreter rounds the product before the sum
         exact, weights = (hopper.scaled_gemm(a, a_s, b, scales, fused=fused) for scales in (blocks, b_s))
         outputs = _outputs(*(x.to(device) for x in (a, a_s, b, b_s, blocks)))
-        for name, found in outputs:
+        for name, output in outputs:
             wanted = {"wgrad": weights, "masked": _some(exact)}.get(name, exact)
-            yield f"{name} {sign}", _said(found, wanted, sign)
+            yield f"{name} {sign}", _said(output, wanted, sign)
 
 
 def _some(exact: Tensor) -> Tensor:
@@ -59,12 +59,12 @@ def _outputs(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, blocks: Tensor) -> 
     yield "masked", groups.masked_gemm(*parts, stacked, both, counts).flatten(0, 1)
 
 
-def _said(found: Tensor, exact: Tensor, sign: str) -> str:
+def _said(output: Tensor, exact: Tensor, sign: str) -> str:
     """Failures of one output."""
-    found, exact = found.cpu(), exact.to(found.dtype)
-    failures = list(compare.gate_bitwise(found, exact, raises=False).failures)
+    output, exact = output.cpu(), exact.to(output.dtype)
+    failures = list(compare.gate_bitwise(output, exact, raises=False).failures)
     if sign == "non-negative":
-        failures += compare.gate(found, exact, bias=BIAS, raises=False).failures
+        failures += compare.gate(output, exact, bias=BIAS, raises=False).failures
     return "; ".join(failures)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hwmodels.units import GB, MEGA
+from hwmodels.units import GB, KILO, MEGA
 from reports.studies import svg, text
 from reports.studies.points import Points
 
@@ -18,7 +18,7 @@ def tell(points: Points) -> tuple[str, dict[str, str]]:
     heads = ["pipeline and schedule", *(f"{size / MEGA:.1f} M tokens" for size in tokens), "peak, GB", "fits"]
     lines = [_line(depth, tokens, rows) for depth in depths]
     whole = [depth for depth in depths if all((size, depth) in rows for size in tokens)]
-    series = [svg.Series(d, [_hours(rows[size, d]) / 1e3 for size in tokens]) for d in whole]
+    series = [svg.Series(d, [_hours(rows[size, d]) / KILO for size in tokens]) for d in whole]
     sizes = [size / MEGA for size in tokens]
     chart = svg.lines(
         "GPU-hours a trillion tokens, by tokens of a step", "thousand hours; million tokens", sizes, series
@@ -45,7 +45,7 @@ def _hours(summary: Record) -> float:
 
 def _line(depth: str, tokens: list[int], rows: Mapping[tuple[int, str], Record]) -> list[str]:
     own = [rows.get((size, depth)) for size in tokens]
-    cells = ["" if one is None else f"{_hours(one) / 1e3:.0f} ({one['bubble_fraction']:.0%})" for one in own]
+    cells = ["" if one is None else f"{_hours(one) / KILO:.0f} ({one['bubble_fraction']:.0%})" for one in own]
     last = next(one for one in reversed(own) if one is not None)
     return [depth, *cells, f"{last['worst_memory']['peak_bytes'] / GB:.0f}", "yes" if last["feasible"] else "no"]
 

@@ -16,6 +16,7 @@ from sim.experiments import kinds
 from sim.result import Result
 from sim.result.folder import writing
 from sim.scenario.values import Scenario
+from sim.serving.values import Serve
 
 Record = dict[str, Any]
 """One run. scenario_hash; then one of three: `error` (a line: what refused it; without a hash where no scenario came);
@@ -32,8 +33,9 @@ CODE = ("sim/**/*.py", "hwmodels/**/*.py", "hwmodels/**/*.yaml", "hwmodels/**/*.
 STAMP_BYTES = 16
 
 
-def record(scenario: Scenario | Campaign) -> Record:
-    """Simulate one scenario or campaign; what the simulation refuses and what a bug ends is a record too."""
+def record(scenario: Scenario | Campaign | Serve) -> Record:
+    """Simulate one of any kind; what the simulation refuses and what a bug ends is a record too."""
+    import sim.experiments.unfelt
     import sim.simulation  # noqa: F401  (so that imports do not count as cost)
 
     start = time.process_time()
@@ -49,10 +51,12 @@ def record(scenario: Scenario | Campaign) -> Record:
 
 def _step(scenario: Scenario) -> Record:
     """What a training step says."""
-    import sim
+    from sim.experiments.unfelt import unfelt
+    from sim.simulation import run
 
-    result = sim.run(scenario)
-    return {"summary": result.summary, "overlapped_steps": _overlapped(result)}
+    result = run(scenario)
+    summary = result.summary | {"unfelt": list(unfelt(scenario, True))}
+    return {"summary": summary, "overlapped_steps": _overlapped(result)}
 
 
 def _text(path: Path) -> str:

@@ -10,20 +10,34 @@ import json
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from hwmodels.refused import Refused
+from sim.experiments.objectives import Facts
 from sim.experiments.record import stamp
+from sim.experiments.screen import Tried
+from sim.experiments.search import Search
 from sim.experiments.space import Choice, Space
-
-if TYPE_CHECKING:
-    from sim.experiments.explore import Explorer
 
 BATCH = 16
 """Trials that are chosen before the next ones know of them."""
 WORST = 1e30
 """Score of a point that lacks something, beside its constraint."""
 DIGEST_BYTES = 8
+
+
+class Way(Protocol):
+    """A search on its way (`sim.experiments.explore.Explorer`). base: hash of its scenario. outcomes: what is known."""
+
+    search: Search
+    base: str
+    outcomes: dict[Choice, Tried]
+
+    def try_all(self, choices: Sequence[Choice]) -> None:
+        """Try points, and know their outcomes."""
+
+    def scores(self, facts: Facts) -> tuple[float, ...]:
+        """Of the objectives; less is better."""
 
 
 class Tree:
@@ -56,7 +70,7 @@ class Tree:
         return self.forbidden[stops]
 
 
-def sampled(way: "Explorer", folder: Path | None) -> None:
+def sampled(way: Way, folder: Path | None) -> None:
     """Try as many points as the search says, those of an older journal first. Raises Refused without Optuna, or where
     no point is legal."""
     try:
@@ -86,7 +100,7 @@ def _axes(space: Space) -> list[str]:
     return [space.product.axes[number].name for number in space.order]
 
 
-def _tell(study: Any, trial: Any, way: "Explorer", choice: Choice) -> None:
+def _tell(study: Any, trial: Any, way: Way, choice: Choice) -> None:
     outcome = way.outcomes[choice]
     good = outcome.facts is not None and not outcome.lacks
     trial.set_user_attr("choice", list(choice))
@@ -95,7 +109,7 @@ def _tell(study: Any, trial: Any, way: "Explorer", choice: Choice) -> None:
     study.tell(trial, list(scores))
 
 
-def _study(optuna: Any, way: "Explorer", folder: Path | None) -> Any:
+def _study(optuna: Any, way: Way, folder: Path | None) -> Any:
     """The study of this search, as far as a journal in the folder has it."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     given, search = way.search.sampler, way.search

@@ -30,6 +30,8 @@ from sim.experiments.space import ALWAYS_LAST, Point, Product
 from sim.result import figures
 from sim.scenario import shelves
 from sim.scenario.values import Scenario
+from sim.serving.kind import serves
+from sim.serving.values import Serve
 
 SWEEPS = shelves.SCENARIOS / "sweeps"
 """Where the sweeps are that ship."""
@@ -45,6 +47,12 @@ CAMPAIGNS = {
     "interruptions": "campaign.interruptions.all.mean", "CPU (s)": "cost.cpu_s",
 }  # fmt: skip
 """The same of campaigns."""
+SERVED = {
+    "TTFT p50 (s)": "serve.ttft_s.p50", "TTFT p99 (s)": "serve.ttft_s.p99", "TPOT p50 (s)": "serve.tpot_s.p50",
+    "goodput (1/s)": "serve.goodput.requests_per_s", "in objectives": "serve.goodput.part",
+    "tokens/s a decoding GPU": "serve.tokens.output_per_s_decode_gpu", "CPU (s)": "cost.cpu_s",
+}  # fmt: skip
+"""The same of served loads."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,8 @@ def read_sweep(path: Path, extra: Sequence[str] = ()) -> Sweep:
 def _columns(scenario: str) -> dict[str, str]:
     """What the table shows of a scenario's kind; where its file cannot be read, that is told later."""
     try:
+        if serves(scenario):
+            return SERVED
         return CAMPAIGNS if kinds.is_campaign(scenario) else COLUMNS
     except DocumentError:
         return COLUMNS
@@ -227,7 +237,7 @@ class _Asked:
         self.path, self.overrides_list, self.book, self.each = path, overrides_list, book, each
         self.words, self.problems = dict[int, Sequence[str]](), list[Problem]()
 
-    def __iter__(self) -> Iterator[Scenario | Campaign]:
+    def __iter__(self) -> Iterator[Scenario | Campaign | Serve]:
         taken, number = set[str](), 0
         for overrides in self.overrides_list:
             try:

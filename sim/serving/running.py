@@ -31,9 +31,8 @@ class Running:
         self.left = np.append(self.left, [job.left for job in jobs])
 
     def blocks(self, steps: int) -> int:
-        """Blocks that all have after so many more steps; those that end before grow no further."""
-        grown = self.context + self.grows * np.minimum(steps, self.left)
-        return int(np.ceil(grown / self.block).sum())
+        """Blocks that all have after so many more steps, in which none ends."""
+        return int(np.ceil((self.context + self.grows * steps) / self.block).sum())
 
     def fitting(self, steps: int, room: int) -> int:
         """Of so many steps, those after which all still fits."""

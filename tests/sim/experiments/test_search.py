@@ -21,6 +21,7 @@ from sim.experiments.screen import Ask, even, least_bytes, least_s, tried
 from sim.experiments.search import Search, of_document, read_search
 from sim.layout.plan import lay_out
 from sim.scenario import SCENARIOS, load
+from sim.schedules.program import names
 from sim.simulation import run
 
 LITE = str(SCENARIOS / "v2_lite.yaml")
@@ -356,3 +357,28 @@ def test_the_command_goes_on_and_keeps_others_files(capsys: pytest.CaptureFixtur
         assert main(["search", "s.yaml", "-q", "--out", "o2"]) == 2
         assert Path("o2", name).read_text() == "mine" and f"o2/{name}: " in capsys.readouterr().err
         Path("o2", name).unlink()
+
+
+# --- DeepSeek-V3 ------------------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_search_is_read() -> None:
+    """Every way to cut V3 over 2,048 GPUs: tensor 1 to 8, pipeline 1 to 32, expert 8 to 256, six schedules."""
+    search = read_search(Path("v3_2048gpu"))
+    assert len(search.space.product) == 2 * 6 * 4 * 6 * 6 * 2 * 3 * 3 == 31_104
+    labels = {axis.name: [stop.label for stop in axis.stops] for axis in search.space.product.axes}
+    assert labels["parallel.tensor"] == ["1", "2", "4", "8"] and sorted(labels["schedule"]) == sorted(names())
+
+
+def test_the_winner_is_no_slower_than_layouts_by_hand() -> None:
+    """V3 as people would cut it, run one by one, beside what a search over the same choices finds."""
+    v3 = str(SCENARIOS / "v3_2048gpu.yaml")
+    space = {"parallel.pipeline": [8, 16], "parallel.expert": [32, 64], "schedule": ["dualpipe", "1f1b", "zb1p"]}
+    answer = explored(searched(scenario=v3, overrides=[], space=space, best=1), Here())
+    by_hand = [
+        ["schedule=dualpipe"], ["parallel.expert=32"], ["schedule=1f1b", "parallel.pipeline=8"], ["schedule=zb1p"],
+        ["parallel.pipeline=8", "schedule=1f1b", "parallel.expert=32"],
+    ]  # fmt: skip
+    summaries = [run(load(v3, [*words, "outputs=[result]"]), interval=False).summary for words in by_hand]
+    steps = [summary["step_time_s"] for summary in summaries if summary["feasible"]]
+    assert len(steps) >= 4 and answer.winner.facts.step_s <= min(steps)

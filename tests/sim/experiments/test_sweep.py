@@ -291,7 +291,7 @@ def test_figures_are_found_by_dotted_keys() -> None:
 def test_a_figure_that_is_there_but_nothing_is_no_mistake() -> None:
     """Chunk times have no GPU-hours, which the default columns show."""
     plan = read_sweep(written("scenario: SMALL"))
-    rows = table.table(plan, runs(SMALL, [[]]))
+    rows = list(table.table(plan, runs(SMALL, [[]])))
     assert rows[1][rows[0].index("GPU-hours a trillion tokens")] is None
     assert "GPU-hours" not in table.text(rows)
 

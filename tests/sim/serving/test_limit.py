@@ -38,3 +38,23 @@ def test_the_command(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:  # t
     assert main(["load", str(path), "serve.requests.count=60"]) == 0
     assert "most within objectives" in capsys.readouterr().out
     assert main(["load"]) == 2 and "is missing" in capsys.readouterr().err
+
+
+def test_a_sweep_of_served_loads(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+    """A point is what a run of it answers; the table has its own columns."""
+    import json
+
+    from sim.experiments.record import record
+    from sim.serving import files
+
+    path = tmp_path / "small.yaml"
+    path.write_text(json.dumps(CONTENT))
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text("scenario: small.yaml\naxes: {serve.requests.rate: [1, 200], serve.pools.0.chunk: [0]}\n")
+    assert main(["sweep", str(sweep), "--out", str(tmp_path / "runs.jsonl")]) == 2  # a chunk of 0 tokens is refused
+    sweep.write_text("scenario: small.yaml\naxes: {serve.requests.rate: [1, 200]}\n")
+    assert main(["sweep", str(sweep), "--out", str(tmp_path / "runs.jsonl")]) == 0
+    assert "TTFT p99 (s)" in capsys.readouterr().out
+    one = record(files.load(path, ["serve.requests.rate=200"]))
+    rows = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
+    assert one["summary"]["serve"]["ttft_s"] in [row["summary"]["serve"]["ttft_s"] for row in rows if "summary" in row]

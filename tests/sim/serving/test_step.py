@@ -100,14 +100,17 @@ def test_copies_of_liked_experts_even_out_the_busiest_rank() -> None:
 
 
 part = st.integers(0, 1000)
-parts = st.lists(st.builds(Parts, part, part, part, part, st.just((0, 0))), min_size=1, max_size=6)
+parts = st.lists(
+    st.builds(lambda a, d, e, c: Parts(a, d, e, c, (d // 2, c // 3)), part, part, part, part), min_size=1, max_size=6
+)
 
 
 @given(parts)
 def test_two_halves_take_no_longer_than_in_turn_and_no_less_than_a_lane(one: list[Parts]) -> None:
     whole = overlapped_ns(one, one)
     assert whole <= 2 * sum(each.total for each in one)
-    assert whole >= 2 * max(sum(p.attention + p.experts for p in one), sum(p.dispatch + p.combine for p in one))
+    packed, sent = sum(sum(p.packing) for p in one), sum(p.dispatch + p.combine for p in one)
+    assert whole >= 2 * max(sum(p.attention + p.experts for p in one) + packed, sent - packed)
     assert whole >= sum(each.total for each in one)
 
 
