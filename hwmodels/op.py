@@ -18,7 +18,8 @@ BY_BLOCK = " by block"
 
 class Gemm(NamedTuple):
     """C[m,n] (+)= A[m,k] B[k,n]. `role`: fprop, dgrad (both may be BY_BLOCK), or wgrad. `precision`: of OPERAND.
-    result: what a wgrad writes: fp32 (added to what is there) or bf16 (over it)."""
+    result: what a wgrad writes: fp32 (added to what is there) or bf16 (over it). lent: SMs that it leaves to
+    communication, from its first to its last moment."""
 
     m: int
     n: int
@@ -27,6 +28,7 @@ class Gemm(NamedTuple):
     precision: str = "fp8"
     kernels: int = 1
     result: str = "fp32"
+    lent: int = 0
 
     def flop(self) -> float:
         return 2.0 * self.m * self.n * self.k

@@ -62,6 +62,7 @@ def parser() -> Parser:
     bench = commands.add_parser("bench", help="time every kernel at DeepSeek-V3's shapes (needs a CUDA device)")
     bench.add_argument("--out", type=Path, metavar="FILE", default=Path("out/bench.json"), help="JSON with provenance")
     bench.add_argument("--quick", action="store_true", help="one shape a family, 10 repetitions")
+    bench.add_argument("--rivals", type=Path, metavar="FOLDER", help="holds deep_gemm or flash_attn, timed beside ours")
     bench.add_argument("--page", action="store_true", help="write docs/KERNELS.md from docs/kernels/, time nothing")
     bench.set_defaults(run=_bench)
     study = commands.add_parser("study", help="write a study's page and figures")
@@ -163,11 +164,10 @@ def _bench(asked: argparse.Namespace) -> int:
     require_device()
     from numerics.card import bench
 
-    document = bench.run(asked.quick, lambda text: print(text, flush=True))
+    document = bench.run(asked.quick, lambda text: print(text, flush=True), asked.rivals)
     bench.write(document, asked.out)
     print(f"written to {asked.out}", file=sys.stderr)
-    refused = [row for row in document["rows"] if row["kind"] == "ours" and "refused" in row]
-    return FAILED if refused else DONE
+    return FAILED if any(row["kind"] == "ours" and "refused" in row for row in document["rows"]) else DONE
 
 
 def _study(asked: argparse.Namespace) -> int:

@@ -31,6 +31,8 @@ def show(result: Result, stream: IO[str]) -> None:
     console.print(f"{name}, {changes}" if changes else name, style="bold", markup=False)
     if setting := headline.setting(result):
         console.print(setting, style="dim", markup=False)
+    if line := headline.binds(result):
+        console.print(line, markup=False)
     if warning := headline.warning(result):
         console.print(warning, style="bold", markup=False)
     for table in (_headline(result), _phases(result), _prices(result), _stages(result)):

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from sim.experiments.answer import Answer
     from sim.result import Result
     from sim.result.comparison import Comparison
+    from sim.result.sensitivity import Sensitivity
     from sim.scenario.values import Scenario
 
 
@@ -63,6 +64,25 @@ def compare(
     from sim.experiments.compare import compare
 
     return compare(a, b, interval=interval)
+
+
+def sensitivity(
+    scenario: "Scenario | str | Path | Mapping[str, Any]",
+    overrides: Sequence[str] | str = (),
+    *,
+    by: tuple[float, float] = (0.9, 1.1),
+    keys: Sequence[str] = (),
+    crossings: bool = True,
+    **changes: Any,
+) -> "Sensitivity":
+    """What a step hangs on: each key at `by` times less and more, prices by class, and where each rate takes over.
+
+    scenario, overrides, changes: as `run` takes them. keys: those alone, or all that lie in one; none: all. crossings:
+    whether to look for what takes over. Raises Refused as `run` does.
+    """
+    from sim.experiments.sensitivity import sensitivity
+
+    return sensitivity(load(scenario, overrides, **changes), by, keys, crossings)
 
 
 def search(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hwmodels.units import NS_PER_S
 from sim import assembly
 from sim.analysis import (
+    binding,
     communication,
     feasible,
     grade,
@@ -94,9 +95,10 @@ def run(scenario: Scenario, interval: bool = True, seed: int | None = None) -> R
         summary |= _of_machine(plan, machine, ran) | grade.graded(machine, scenario, summary["price_shares"])
         alone = {"name": pair_name, "position": _middle(plan), "seconds": kit.timing.total / NS_PER_S}
         summary["pair_s"] = alone | extra.get("pair_s", {})
+    summary["binds"] = binding.binds(bars := metrics.waterfall(books), summary)
     return Result(
-        summary, scenario.resolved, drawn_steps, trace, pair, pair_name, sources | pair_sources, curves,
-        metrics.waterfall(books), _stages(plan, machine), use, _rank_loads(plan, machine, ran.loads), draws,
+        summary, scenario.resolved, drawn_steps, trace, pair, pair_name, sources | pair_sources, curves, bars,
+        _stages(plan, machine), use, _rank_loads(plan, machine, ran.loads), draws,
     )  # fmt: skip
 
 

@@ -39,6 +39,8 @@ DOORS = {
         "sim/scenario/resolve.py",
         "sim/models/form.py",
         "sim/models/*/form.py",
+        "sim/serving/form.py",
+        "sim/serving/files.py",
         "sim/campaign/form.py",
     },
     "yaml": {"hwmodels/document.py", "sim/result/archive.py"},

@@ -6,6 +6,7 @@ its gate is not timed; a library call that is absent or refuses says so in its r
 """
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -23,9 +24,13 @@ from numerics.reference import compare
 Row = dict[str, Any]
 
 
-def run(quick: bool, show: Callable[[str], None]) -> dict[str, Any]:
-    """The document that `bench` writes: provenance, ceilings, rows. Raises NoDevice without a CUDA device."""
+def run(quick: bool, show: Callable[[str], None], rivals: Path | None = None) -> dict[str, Any]:
+    """The document that `bench` writes: provenance, ceilings, rows. Raises NoDevice without a CUDA device.
+
+    rivals: a folder with packages of other projects, put before Python's path.
+    """
     measure.require_device()
+    sys.path[:0] = [str(rivals.resolve())] if rivals else []
     repetitions = 10 if quick else 50
     with measure.Monitor() as monitor:
         ceilings = measure.ceilings()
@@ -51,6 +56,10 @@ def measured(case: Case, ceilings: dict[str, float], repetitions: int, monitor: 
     for variant, call in work.ours.items():
         row = head(case, variant, "ours")
         wrong = "" if variant in work.unverified else verify(work, call)
+        yield {**row, "refused": wrong} if wrong else {**row, **timed(case, call, ceilings, repetitions, monitor)}
+    for variant, call in work.rivals.items():
+        row = head(case, variant, "rival")
+        wrong = verify(work, call)
         yield {**row, "refused": wrong} if wrong else {**row, **timed(case, call, ceilings, repetitions, monitor)}
     for variant, call in work.library.items():
         row = head(case, variant, "library")
@@ -134,12 +143,12 @@ def bound_of(case: Case, ceilings: dict[str, float]) -> tuple[float, str]:
 
 
 def verdicts(rows: list[Row]) -> list[Row]:
-    """For each case, our fastest verified variant against the fastest library call on FP8 operands (or at all)."""
+    """For each case, our fastest verified variant against the fastest call of a library or a rival."""
     out = []
     for family, name in dict.fromkeys((r["family"], r["case"]) for r in rows):
         here = [r for r in rows if (r["family"], r["case"]) == (family, name) and "median_us" in r]
         ours = [r for r in here if r["kind"] == "ours" and "never promoted" not in r["variant"]]
-        library = [r for r in here if r["kind"] == "library"]
+        library = [r for r in here if r["kind"] in ("library", "rival")]
         if ours:
             best = min(ours, key=lambda r: r["median_us"])
             rival = min(library, key=lambda r: r["median_us"], default=None)

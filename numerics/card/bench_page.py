@@ -1,4 +1,4 @@
-"""The page of a bench (docs/KERNELS.md): what each kernel took on a card, beside the bound and the best library call.
+"""The page of a bench (docs/KERNELS.md): what each kernel took on a card, beside the bound and the best other call.
 
 Made from the JSON that `python -m numerics bench` writes; nothing is typed in.
 """
@@ -20,13 +20,17 @@ HEAD = """# What the kernels take on a card
 Made by `python -m numerics bench --page` from the measurements in `docs/kernels/`, one file a card, each written by
 `python -m numerics bench`. A variant is timed only after its output passed its gate on that card. *bound* is the larger
 of FLOP over the matrix rate and bytes over the copy rate that the same card reached in the same run (a product of
-8,192^3 and a copy of 1 GiB); *of bound* is the part of it that a kernel reached. The library is torch's own call for
-the same work or less (rowwise scales instead of blocks, BF16 instead of FP8): the fastest that runs.
+8,192^3 and a copy of 1 GiB); *of bound* is the part of it that a kernel reached. A *library* is torch's own call for
+the same work or less (rowwise scales instead of blocks, BF16 instead of FP8). A *rival* is another project's kernel for
+the same work, timed after its output passed our gate: DeepGEMM (03d0be3, built on the card) and FlashAttention-4, where
+`--rivals` named a folder that holds them. The table compares with the fastest of all.
 
-Forms of products: *flat* (tile loop and K loop are one; the default), *descriptor* and *pointer* (two loops, operands
-by the copy engine or by pointers), *twin* (two programs of 64 rows an SM), *low* (64 rows, flat), *scales stored by
-tile* (the default on scales of another layout), *default* (what a call without a choice takes). *never promoted* leaves
-all sums in the tensor core's 14 bits; it is timed to show what promotion costs and is not counted among the fastest.
+Forms of products: *default* (what a call without a choice takes); `192x128 3 consumers s4`: tiles of rows x columns,
+warpgroups that multiply, blocks of K under way (numerics/kernels/wgmma.py); *twin* (the same product in Triton, with
+equal bits); *scales stored by row* (the default on scales of another layout: they are turned first). On a card measured
+before 2026-11-30 forms are Triton's: *flat*, *descriptor*, *pointer*, *twin* (two programs of 64 rows an SM), *low*.
+*never promoted* leaves all sums in the tensor core's 14 bits; it is timed to show what promotion costs and is not
+counted among the fastest.
 """
 
 
@@ -48,7 +52,7 @@ def _card(document: Mapping[str, Any]) -> Iterator[str]:
         f" FP8 {ceilings['fp8_flop_per_s'] / TERA:,.0f} TFLOP/s.\n"
     )
     yield from _table(
-        "kernel | shape | fastest form | us | of bound | best library call | us | times as fast as it",
+        "kernel | shape | fastest form | us | of bound | best other call | us | times as fast as it",
         (_verdict(v) for v in document["summary"]),
     )
     yield "\nEvery form:\n"
@@ -66,7 +70,8 @@ def _verdict(v: Mapping[str, Any]) -> list[str]:
 
 
 def _row(r: Mapping[str, Any]) -> list[str]:
-    start = [r["family"], r["case"], f"{r['variant']}{' (library)' if r['kind'] == 'library' else ''}"]
+    whose = "" if r["kind"] == "ours" else f" ({r['kind']})"
+    start = [r["family"], r["case"], r["variant"] + whose]
     if "refused" in r:
         return [*start, f"not timed: {r['refused']}".replace("|", "/"), "", "", "", "", ""]
     times = [f"{r[key]:,.1f}" for key in ("median_us", "low_us", "high_us")]

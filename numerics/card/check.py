@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests" / "numerics"
 WGMMA = {
-    "gemm._gemm": "QGMMA", "wgrad._wgrad": "QGMMA", "grouped._grouped": "QGMMA",
+    "wgmma._products": "QGMMA", "gemm._gemm": "QGMMA", "wgrad._wgrad": "QGMMA", "grouped._grouped": "QGMMA",
     "attention._forward": "HGMMA", "attention._queries": "HGMMA", "attention._keys": "HGMMA",
 }  # fmt: skip
 """SASS opcode of the warp-group product that a kernel must use: QGMMA for FP8, HGMMA for BF16."""
@@ -116,10 +116,14 @@ def device(show: Show) -> bool:
     except NoDevice as none:
         raise Impossible(str(none).partition(": ")[2]) from None
     _need("triton")
+    from numerics.card import sums
     from numerics.card.bench import verify
     from numerics.card.workload import cases
 
-    wrong = tensor_core(show)
+    wrong = tensor_core(show) + layers(show)
+    for name, failure in sums.differing("cuda"):
+        show(f"  bits of {name}: {failure or 'passed'}")
+        wrong += bool(failure)
     for case in cases(quick=True):
         work = case.build("cuda")
         for name, call in work.ours.items():
@@ -127,6 +131,22 @@ def device(show: Show) -> bool:
             show(f"  {case.family} {case.name} {name}: {failure or 'passed'}")
             wrong += bool(failure)
     return not wrong
+
+
+def layers(show: Show) -> int:
+    """Whether a training step on the kernels is the reference's: the tests that need the card, in a process of their
+    own, since the tests of this repository hide it otherwise."""
+    path = TESTS / "layers" / "test_layers_device.py"
+    if not path.is_file() or importlib.util.find_spec("pytest") is None:
+        show("  layers: not run here: the tests or pytest are not installed")
+        return 0
+    command = [sys.executable, "-m", "pytest", "--no-header", "-p", "no:cacheprovider", str(path)]
+    environment = {**os.environ, "TRAINYARD_CARD": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    lines = done.stdout.strip().splitlines() or ["no test ran"]
+    for line in [line for line in lines if line.startswith("E  ")][:6] + lines[-1:]:
+        show("  layers: " + line)
+    return done.returncode
 
 
 def multiplied(a: "Tensor", b: "Tensor", device: str = "cuda") -> "Tensor":

@@ -15,7 +15,7 @@ from numerics.card import streams
 from numerics.card.bench import verify
 from numerics.card.needs import Timed
 from numerics.card.streams import OURS, Unmeasurable, trusted
-from numerics.card.workload import ROUNDED, Call, Work, bf16, codes, scales, tiles
+from numerics.card.workload import ROUNDED, Call, Work, bf16, codes, row_scales, scales, tiles
 from numerics.reference import attention as plain_attention
 from numerics.reference import gemm as plain_gemm
 from sim.models.shape import ModelShape
@@ -71,7 +71,7 @@ def _gemm(op: Gemm, sms: int | None, device: str) -> Work:
     if op.precision != "fp8":
         return _bf16(op, device)
     a, b = codes(device, op.m, op.k), codes(device, op.n, op.k)
-    a_s, rows = scales(device, op.m, tiles(op.k)), _sample(op.m, device)
+    a_s, rows = row_scales(device, op.m, tiles(op.k)), _sample(op.m, device)
     if op.role == "wgrad":
         return _wgrad(a, a_s, b, rows, sms)
     b_s = scales(device, tiles(op.n), tiles(op.k))
@@ -90,7 +90,7 @@ def _bf16(op: Gemm, device: str) -> Work:
 
 
 def _wgrad(a: Tensor, a_s: Tensor, b: Tensor, rows: Tensor, sms: int | None) -> Work:
-    b_s = scales(a.device.type, b.shape[0], a_s.shape[1])
+    b_s = row_scales(a.device.type, b.shape[0], a_s.shape[1])
     out = torch.zeros(a.shape[0], b.shape[0], device=a.device)
 
     def expected() -> Tensor:
@@ -110,7 +110,7 @@ def _rows(x: Tensor, rows: Tensor) -> Tensor:
 def _grouped(op: GroupedGemm, sms: int | None, device: str) -> Work:
     if op.precision != "fp8":
         raise Unmeasurable("a grouped BF16 product: no kernel of ours does it")
-    a, a_s = codes(device, op.rows, op.k), scales(device, op.rows, tiles(op.k))
+    a, a_s = codes(device, op.rows, op.k), row_scales(device, op.rows, tiles(op.k))
     b, b_s = codes(device, op.groups, op.n, op.k), scales(device, op.groups, tiles(op.n), tiles(op.k))
     blocks = op.rows // TILE
     table = (torch.arange(blocks, device=device) * op.groups // blocks).int()

@@ -14,7 +14,7 @@ from torch import Tensor
 from hwmodels.formats import E4M3_ROWS, PLAIN_BF16, TILE
 from hwmodels.op import Attention, Gemm, GroupedGemm
 from numerics import ops
-from numerics.card import library
+from numerics.card import library, rivals
 from numerics.reference import attention as plain_attention
 from numerics.reference import gemm as plain_gemm
 from numerics.reference.compare import PRODUCT
@@ -53,6 +53,8 @@ class Work:
     ours: dict[str, Call]
     expected: Call
     library: dict[str, Call] = field(default_factory=dict)
+    rivals: dict[str, Call] = field(default_factory=dict)
+    """Of other projects, verified as ours are (numerics.card.rivals)."""
     exact: bool = False
     narrow: Callable[[Any], Any] = lambda out: out
     """The part of an output that `expected` gives."""
@@ -94,6 +96,11 @@ def scales(device: str, *shape: int) -> Tensor:
     return torch.rand(*shape, device=device) + 0.5
 
 
+def row_scales(device: str, *shape: int) -> Tensor:
+    """Scales [..., rows, tiles] as the casts store them: those of all rows side by side."""
+    return scales(device, shape[-1], *shape[:-1]).movedim(0, -1)
+
+
 def bf16(device: str, *shape: int) -> Tensor:
     return torch.randn(*shape, device=device, dtype=torch.bfloat16)
 
@@ -114,19 +121,21 @@ def gemms(rows: tuple[int, ...], weights: tuple[tuple[int, int], ...]) -> Iterat
 
 def _gemm(device: str, m: int, n: int, k: int) -> Work:
     from numerics.kernels import gemm as kernels
+    from numerics.kernels import wgmma
 
     a, b = codes(device, m, k), codes(device, n, k)
-    a_s, b_s = scales(device, m, tiles(k)), scales(device, tiles(n), tiles(k))
+    a_s, b_s = row_scales(device, m, tiles(k)), scales(device, tiles(n), tiles(k))
     one_a, one_b = scales(device, m, 1), scales(device, tiles(n), 1)
     calls: dict[str, Call] = {"default": lambda: kernels.gemm(a, a_s, b, b_s)}
     if m >= TILE:
-        for name, config in kernels.VARIANTS.items():
-            calls[name] = lambda c=config: kernels.gemm(a, a_s, b, b_s, config=c)
+        calls |= {f.name: lambda c=f: kernels.gemm(a, a_s, b, b_s, config=c) for f in wgmma.DENSE_FORMS}
+        calls["twin"] = lambda: kernels.gemm(a, a_s, b, b_s, config=kernels.VARIANTS["flat"])
         calls[f"{TRAINING_SMS} SMs"] = lambda: kernels.gemm(a, a_s, b, b_s, sms=TRAINING_SMS)
-        by_row = a_s.t().contiguous().t()
-        calls["scales stored by tile"] = lambda: kernels.gemm(a, by_row, b, b_s)
+        by_row = a_s.contiguous()
+        calls["scales stored by row"] = lambda: kernels.gemm(a, by_row, b, b_s)
         calls[NEVER] = lambda: kernels.gemm(a, one_a, b, one_b, promote=0)
-    return Work(calls, lambda: plain_gemm.gemm(a, a_s, b, b_s), library_gemm(a, a_s, b, b_s), unverified=(NEVER,))
+    return Work(calls, lambda: plain_gemm.gemm(a, a_s, b, b_s), library_gemm(a, a_s, b, b_s),
+                rivals.dense(a, a_s, b, b_s) if m > TILE else {}, unverified=(NEVER,))  # fmt: skip
 
 
 def library_gemm(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor) -> dict[str, Call]:
@@ -163,11 +172,10 @@ def _wgrad(device: str, n: int, k: int) -> Work:
     from numerics.kernels import wgrad as kernels
 
     a, b = codes(device, n, TOKENS), codes(device, k, TOKENS)
-    a_s, b_s = scales(device, n, tiles(TOKENS)), scales(device, k, tiles(TOKENS))
+    a_s, b_s = row_scales(device, n, tiles(TOKENS)), row_scales(device, k, tiles(TOKENS))
     out = torch.zeros(n, k, device=device)
-    calls: dict[str, Call] = {}
-    for name, config in kernels.VARIANTS.items():
-        calls[name] = lambda c=config: kernels.wgrad_gemm(a, a_s, b, b_s, out, config=c)
+    calls: dict[str, Call] = {"default": lambda: kernels.wgrad_gemm(a, a_s, b, b_s, out)}
+    calls["twin"] = lambda: kernels.wgrad_gemm(a, a_s, b, b_s, out, config=kernels.VARIANTS["low"])
     calls[f"{TRAINING_SMS} SMs"] = lambda: kernels.wgrad_gemm(a, a_s, b, b_s, out, sms=TRAINING_SMS)
     wide_a, wide_b = a.bfloat16(), b.bfloat16()
     theirs: dict[str, Call] = {"torch bf16 matmul, BF16 out": lambda: wide_a @ wide_b.t()}
@@ -176,7 +184,7 @@ def _wgrad(device: str, n: int, k: int) -> Work:
         out.zero_()
         return plain_gemm.wgrad_gemm(a, a_s, b, b_s, torch.zeros_like(out))
 
-    return Work(calls, expected, theirs)
+    return Work(calls, expected, theirs, rivals.weight(a, a_s, b, b_s, out))
 
 
 def grouped() -> Iterator[Case]:
@@ -195,11 +203,10 @@ def _contiguous(device: str, n: int, k: int) -> Work:
 
     r = EXPERTS * EXPERT_ROWS
     a, b = codes(device, r, k), codes(device, EXPERTS, n, k)
-    a_s, b_s = scales(device, r, tiles(k)), scales(device, EXPERTS, tiles(n), tiles(k))
+    a_s, b_s = row_scales(device, r, tiles(k)), scales(device, EXPERTS, tiles(n), tiles(k))
     table = torch.arange(r // TILE, dtype=torch.int32, device=device) // (EXPERT_ROWS // TILE)
-    calls: dict[str, Call] = {}
-    for name in ("descriptor", "pointer", "twin"):
-        calls[name] = lambda c=dense.VARIANTS[name]: kernels.grouped_gemm(a, a_s, b, b_s, table, config=c)
+    calls: dict[str, Call] = {"default": lambda: kernels.grouped_gemm(a, a_s, b, b_s, table)}
+    calls["twin"] = lambda: kernels.grouped_gemm(a, a_s, b, b_s, table, config=dense.VARIANTS["descriptor"])
     calls[f"{TRAINING_SMS} SMs"] = lambda: kernels.grouped_gemm(a, a_s, b, b_s, table, sms=TRAINING_SMS)
     ends = (torch.arange(EXPERTS, dtype=torch.int32, device=device) + 1) * EXPERT_ROWS
     row, column = scales(device, r), scales(device, EXPERTS, n)
@@ -208,20 +215,22 @@ def _contiguous(device: str, n: int, k: int) -> Work:
             a, b.transpose(-2, -1), row, column, offs=ends, out_dtype=torch.bfloat16
         )
     }
-    return Work(calls, lambda: plain_gemm.grouped_gemm(a, a_s, b, b_s, table), theirs)
+    others = rivals.grouped(a, a_s, b, b_s, table)
+    return Work(calls, lambda: plain_gemm.grouped_gemm(a, a_s, b, b_s, table), theirs, others)
 
 
 def _masked(device: str, n: int, k: int) -> Work:
     from numerics.kernels import grouped as kernels
 
     a, b = codes(device, EXPERTS, DECODE_ROWS, k), codes(device, EXPERTS, n, k)
-    a_s, b_s = scales(device, EXPERTS, DECODE_ROWS, tiles(k)), scales(device, EXPERTS, tiles(n), tiles(k))
+    a_s, b_s = row_scales(device, EXPERTS, DECODE_ROWS, tiles(k)), scales(device, EXPERTS, tiles(n), tiles(k))
     rows = torch.full((EXPERTS,), DECODE_ROWS, dtype=torch.int32, device=device)
     calls: dict[str, Call] = {
         "default": lambda: kernels.masked_gemm(a, a_s, b, b_s, rows),
-        kernels.FEW_ROWS.name: lambda: kernels.masked_gemm(a, a_s, b, b_s, rows, config=kernels.FEW_ROWS),
+        "twin": lambda: kernels.masked_gemm(a, a_s, b, b_s, rows, config=kernels.choose(DECODE_ROWS)),
     }
-    return Work(calls, lambda: plain_gemm.masked_gemm(a, a_s, b, b_s, rows))
+    others = rivals.masked(a, a_s, b, b_s, rows)
+    return Work(calls, lambda: plain_gemm.masked_gemm(a, a_s, b, b_s, rows), rivals=others)
 
 
 def attentions(s: int) -> Iterator[Case]:
@@ -245,7 +254,9 @@ def _attention(device: str, direction: str, s: int) -> Work:
             for name, config in kernels.FORWARD.items()
         }
         expected: Call = lambda: plain_attention.attention(*few[:3], scale)[0]
-        return Work(forms, expected, theirs, narrow=lambda o: o[:, :, :VERIFIED_HEADS], tolerance=ROUNDED)
+        others = rivals.attention(q, k, v, do, scale, direction)
+        narrow = lambda o: o[:, :, :VERIFIED_HEADS]
+        return Work(forms, expected, theirs, others, narrow=narrow, tolerance=ROUNDED)
     o, lse = (kernels if device == "cuda" else plain_attention).attention(q, k, v, scale) if device != "meta" else (
         torch.empty_like(v), torch.empty(1, HEADS, s, device=device))  # fmt: skip
     backward: dict[str, Call] = {
@@ -257,7 +268,8 @@ def _attention(device: str, direction: str, s: int) -> Work:
     expected = lambda: _some_gradients(
         plain_attention.attention_backward(few[3], *few[:3], o[:, :, :VERIFIED_HEADS], lse[:, :VERIFIED_HEADS], scale)
     )
-    return Work(backward, expected, theirs, narrow=_some_gradients, tolerance=ROUNDED)
+    others = rivals.attention(q, k, v, do, scale, direction)
+    return Work(backward, expected, theirs, others, narrow=_some_gradients, tolerance=ROUNDED)
 
 
 def _some_gradients(grads: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
@@ -339,7 +351,7 @@ def plain(
         args = arguments(device)
         reference = getattr(ops, name).__wrapped__
         theirs = {f"torch {name}": call} if (call := library.memory(name, args)) else {}
-        return Work({"default": lambda: ops.kernel(name, module)(*args)}, lambda: reference(*args), theirs, exact)
+        return Work({"default": lambda: ops.kernel(name, module)(*args)}, lambda: reference(*args), theirs, exact=exact)
 
     return Case(module, label or name, 0.0, size, build, fp8=False)
 

@@ -193,6 +193,12 @@ def row_tiles(tile, tiles_per_row, columns):
 
 
 @triton.jit
+def place_of(s, tile, row, rows, tiles_per_row):
+    """Where the scale of a tile lies: those of all rows side by side, as the products copy them (kernels/wgmma.py)."""
+    return s + (tile % tiles_per_row).to(tl.int64) * rows + row
+
+
+@triton.jit
 def _quantize_rows(
     x, q, s, rows, columns, stride, tiles_per_row, block: tl.constexpr, power_of_two: tl.constexpr
 ):  # fmt: skip
@@ -203,7 +209,7 @@ def _quantize_rows(
     value = tl.load(x + row * stride + column, mask=mask, other=0.0).to(tl.float32)
     code, scale = quantize_tiles(value, power_of_two)
     tl.store(q + row * columns + column, code, mask=mask)
-    tl.store(s + tile[:, None], scale, mask=inside)
+    tl.store(place_of(s, tile[:, None], row, rows, tiles_per_row), scale, mask=inside)
 
 
 @triton.jit
@@ -223,28 +229,28 @@ def _store_words(words, q, tile, column, columns, words_per_column):
 
 
 @triton.jit
-def store_turned(words, s, q, q_s, tile, column, columns, words_per_column, tiles_per_column):
+def store_turned(words, s, q, q_s, tile, column, columns, words_per_column):
     """Write the words [W, 32] and scales [1, W] of one tile of 128 rows and W columns."""
     _store_words(words, q, tile, column, columns, words_per_column)
-    tl.store(q_s + (column * tiles_per_column + tile)[None, :], s, mask=(column < columns)[None, :])
+    tl.store(q_s + (tile * columns + column)[None, :], s, mask=(column < columns)[None, :])
 
 
 @triton.jit
 def _quantize_columns(
-    x, x_s, q, s, rows, columns, stride, scale_stride, words_per_column, tiles_per_column,
+    x, x_s, q, s, rows, columns, stride, scale_stride, scale_step, words_per_column,
     width: tl.constexpr, coded: tl.constexpr, power_of_two: tl.constexpr,
 ):  # fmt: skip
     """coded: x is E4M3 with 1x128 scales x_s; otherwise x is plain and x_s unused."""
     blocks = tl.cdiv(columns, width)
     tile = tl.program_id(0) // blocks
     first = (tl.program_id(0) - tile * blocks) * width
-    row, column, block = tile * 128 + 4 * tl.arange(0, 32), first + tl.arange(0, width), first // 128
+    row, column, block = tile * 128 + 4 * tl.arange(0, 32), first + tl.arange(0, width), first // 128 * scale_step
     a = _load_row_of_four(x, x_s, row, column, rows, columns, stride, scale_stride, block, coded)
     b = _load_row_of_four(x, x_s, row + 1, column, rows, columns, stride, scale_stride, block, coded)
     c = _load_row_of_four(x, x_s, row + 2, column, rows, columns, stride, scale_stride, block, coded)
     d = _load_row_of_four(x, x_s, row + 3, column, rows, columns, stride, scale_stride, block, coded)
     words, scale = quantize_turned(a, b, c, d, power_of_two)
-    store_turned(words, scale, q, s, tile, column, columns, words_per_column, tiles_per_column)
+    store_turned(words, scale, q, s, tile, column, columns, words_per_column)
 
 
 @triton.jit
@@ -303,7 +309,8 @@ def _quantize_blocks(w, q, s, rows, columns, stride, power_of_two: tl.constexpr)
 
 @triton.jit
 def _dequantize(
-    q, s, out, rows, columns, stride, tiles_per_row, block: tl.constexpr, rows_per_scale: tl.constexpr
+    q, s, out, rows, columns, stride, scale_stride, scale_step, tiles_per_row,
+    block: tl.constexpr, rows_per_scale: tl.constexpr,
 ):  # fmt: skip
     tile = tl.program_id(0) * block + tl.arange(0, block)
     row, column, mask = row_tiles(tile, tiles_per_row, columns)
@@ -311,7 +318,7 @@ def _dequantize(
     mask = mask & inside[:, None]
     value = tl.load(q + row * stride + column, mask=mask, other=0.0).to(tl.float32)
     line = tile // tiles_per_row
-    where = line // rows_per_scale * tiles_per_row + tile - line * tiles_per_row
+    where = line // rows_per_scale * scale_stride + (tile - line * tiles_per_row) * scale_step
     scale = tl.load(s + where, mask=inside, other=1.0)
     tl.store(out + row * columns + column, (value * scale[:, None]).to(out.dtype.element_ty), mask=mask)
 
@@ -321,7 +328,7 @@ def quantize_rows(x: Tensor, power_of_two: bool = False) -> tuple[Tensor, Tensor
     x = matrix(x)
     m, k = x.shape
     tiles = tiles_of(k)
-    q, s = codes(x, m, k), x.new_empty(m, tiles, dtype=torch.float32)
+    q, s = codes(x, m, k), scales(x, m, tiles)
     if x.numel():
         grid = (triton.cdiv(m * tiles, ROW_TILES),)
         _quantize_rows[grid](x, q, s, m, k, x.stride(0), tiles, ROW_TILES, power_of_two, num_warps=4)
@@ -336,7 +343,7 @@ def quantize_columns(x: Tensor, power_of_two: bool = False) -> tuple[Tensor, Ten
 def requantize_columns(q: Tensor, s: Tensor, power_of_two: bool = False) -> tuple[Tensor, Tensor]:
     """Row-quantised q e4m3 [M, K], s [M, ceil(K/128)] -> its 128x1 tiles, transposed: q [K, M], s [K, ceil(M/128)]."""
     check_scales(q, s, 1)
-    return _columns(matrix(q), s.contiguous(), power_of_two)
+    return _columns(matrix(q), s, power_of_two)
 
 
 def quantize_blocks(w: Tensor, power_of_two: bool = False) -> tuple[Tensor, Tensor]:
@@ -375,8 +382,8 @@ def _columns(x: Tensor, x_s: Tensor | None, power_of_two: bool) -> tuple[Tensor,
     m, k = x.shape
     words, s = turned(x, k, m)
     if x.numel():
-        old, stride = (s, 0) if x_s is None else (x_s, x_s.stride(0))
-        shape = (m, k, x.stride(0), stride, words.shape[1], tiles_of(m))
+        old, strides = (s, (0, 0)) if x_s is None else (x_s, x_s.stride())
+        shape = (m, k, x.stride(0), *strides, words.shape[1])
         grid = (tiles_of(m) * triton.cdiv(k, COLUMN_WIDTH),)
         _quantize_columns[grid](x, old, words, s, *shape, COLUMN_WIDTH, x_s is not None, power_of_two, num_warps=8)
     return cut(words, m), s
@@ -385,7 +392,12 @@ def _columns(x: Tensor, x_s: Tensor | None, power_of_two: bool) -> tuple[Tensor,
 def turned(x: Tensor, columns: int, rows: int) -> tuple[Tensor, Tensor]:
     """Uninitialised words int32 [columns, ceil(rows/4)] of four codes, and scales [columns, ceil(rows/128)]."""
     words = x.new_empty(columns, -(-rows // 4), dtype=torch.int32)
-    return words, x.new_empty(columns, tiles_of(rows), dtype=torch.float32)
+    return words, scales(x, columns, tiles_of(rows))
+
+
+def scales(x: Tensor, rows: int, tiles: int) -> Tensor:
+    """Uninitialised float32 [rows, tiles] in which the rows' scales of a tile column lie side by side."""
+    return x.new_empty(tiles, rows, dtype=torch.float32).t()
 
 
 def cut(words: Tensor, rows: int) -> Tensor:
@@ -395,13 +407,13 @@ def cut(words: Tensor, rows: int) -> Tensor:
 
 def _plain(q: Tensor, s: Tensor, dtype: torch.dtype, rows_per_scale: int) -> Tensor:
     check_scales(q, s, rows_per_scale)
-    q, s = matrix(q), s.contiguous()
+    q = matrix(q)
     m, k = q.shape
     out = q.new_empty(m, k, dtype=dtype)
     if q.numel():
         tiles = tiles_of(k)
         grid = (triton.cdiv(m * tiles, ROW_TILES),)
-        _dequantize[grid](q, s, out, m, k, q.stride(0), tiles, ROW_TILES, rows_per_scale, num_warps=4)
+        _dequantize[grid](q, s, out, m, k, q.stride(0), *s.stride(), tiles, ROW_TILES, rows_per_scale, num_warps=4)
     return out
 
 

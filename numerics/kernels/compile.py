@@ -113,12 +113,14 @@ def _compile(arguments: Mapping[str, Any]) -> dict[str, Any]:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
+    from triton.experimental.gluon._runtime import GluonASTSource
 
     module, name = arguments["kernel"].split(":")
     jitted = getattr(import_module(module), name)
     while not hasattr(jitted, "arg_names") or not inspect.isfunction(jitted.fn):
         jitted = jitted.fn
-    source = ASTSource(jitted, *_specialise(arguments))
+    kind = GluonASTSource if jitted.is_gluon() else ASTSource
+    source = kind(jitted, *_specialise(arguments))
     built = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=arguments["options"])
     sass, registers, spills = _disassemble(built.asm["cubin"])
     report = Report(arguments["kernel"], built.asm["ptx"], sass, registers, built.metadata.shared, spills)

@@ -22,6 +22,8 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from hwmodels.formats import TILE
+from numerics.kernels import wgmma
+from numerics.kernels.wgmma import Form
 from numerics.reference import gemm as reference
 
 HOPPER_SMS = 132
@@ -76,14 +78,20 @@ def choose(m: int, n: int, k: int, sms: int) -> Config:
 def gemm(
     a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor,
     out_dtype: torch.dtype = torch.bfloat16, promote: int = 128, sms: int | None = None,
-    config: Config | None = None,
+    config: Config | Form | None = None,
 ) -> Tensor:  # fmt: skip
-    """C [M,N] as in numerics.reference.gemm.gemm; config: a tile configuration other than `choose`'s."""
+    """C [M,N] as in numerics.reference.gemm.gemm; config: a form other than the default, which is Hopper's
+    (numerics/kernels/wgmma.py) where the card and the operands suit it, else `choose`'s."""
     reference.check(a, a_s, b, b_s, promote)
     (m, k), n = a.shape, b.shape[0]
     out = torch.empty(m, n, dtype=out_dtype, device=a.device)
     if not out.numel() or not k:
         return out.zero_()
+    if config is None and out_dtype == torch.bfloat16 and wgmma.takes(a, b, out, promote):
+        config = wgmma.choose(m, n, available(a, sms))
+    if isinstance(config, Form):
+        wgmma.dense(a, a_s, b, b_s, out, config, available(a, sms))
+        return out
     config = config or choose(m, n, k, available(a, sms))
     arguments, constants = plan(a, a_s, b, b_s, out, promote, config)
     tiles = -(-m // config.block_m) * -(-n // config.block_n)

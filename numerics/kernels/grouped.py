@@ -12,16 +12,19 @@ import triton.language as tl
 from torch import Tensor
 
 from hwmodels.formats import TILE
+from numerics.kernels import wgmma
 from numerics.kernels.gemm import (
     VARIANTS,
     Config,
     accumulate,
+    available,
     fitting,
     operands,
     programs,
     swizzle,
     tile_constants,
 )
+from numerics.kernels.wgmma import Form
 from numerics.reference import gemm as reference
 
 FEW_ROWS = Config(64, 128, 5, 4)
@@ -36,13 +39,18 @@ def choose(rows: int) -> Config:
 def grouped_gemm(
     a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, group_of_row_block: Tensor,
     out_dtype: torch.dtype = torch.bfloat16, promote: int = 128, sms: int | None = None,
-    config: Config | None = None,
+    config: Config | Form | None = None,
 ) -> Tensor:  # fmt: skip
     """C [R,N] as in numerics.reference.gemm.grouped_gemm; config: a tile configuration other than `choose`'s."""
     reference.check_grouped(a, b, b_s, group_of_row_block)
     reference.check(a, a_s, b[0], b_s[0], promote)
-    config = config or choose(TILE)
     out = torch.empty(a.shape[0], b.shape[1], dtype=out_dtype, device=a.device)
+    if config is None and _suits(a, b, out, promote):
+        config = wgmma.GROUPED_FORM
+    if isinstance(config, Form):
+        wgmma.grouped(a, a_s, b, b_s, group_of_row_block.int(), out, config, available(a, sms))
+        return out
+    config = config or choose(TILE)
     row_blocks = a.shape[0] // config.block_m
     _launch(a, a_s, b, b_s, group_of_row_block, out, row_blocks, promote, sms, config, group_rows=0)
     return out
@@ -51,18 +59,29 @@ def grouped_gemm(
 def masked_gemm(
     a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, rows: Tensor,
     out_dtype: torch.dtype = torch.bfloat16, promote: int = 128, sms: int | None = None,
-    config: Config | None = None,
+    config: Config | Form | None = None,
 ) -> Tensor:  # fmt: skip
     """C [G,Rmax,N] as in numerics.reference.gemm.masked_gemm; the host never reads `rows`."""
     reference.check_masked(a, b, rows)
     groups, group_rows = a.shape[:2]
     a, a_s = a.flatten(0, 1), a_s.flatten(0, 1)
     reference.check(a, a_s, b[0], b_s[0], promote)
-    config = config or choose(group_rows)
     out = torch.empty(a.shape[0], b.shape[1], dtype=out_dtype, device=a.device)
+    if config is None and group_rows % 64 == 0 and _suits(a, b, out, promote):
+        config = wgmma.masked_form(group_rows)
+    if isinstance(config, Form):
+        wgmma.masked(a, a_s, b, b_s, rows.int(), out, config, available(a, sms))
+        return out.view(groups, group_rows, -1)
+    config = config or choose(group_rows)
     row_blocks = groups * -(-group_rows // config.block_m)
     _launch(a, a_s, b, b_s, rows, out, row_blocks, promote, sms, config, group_rows=group_rows)
     return out.view(groups, group_rows, -1)
+
+
+def _suits(a: Tensor, b: Tensor, out: Tensor, promote: int) -> bool:
+    """Whether Hopper's form can do it."""
+    whole = out.numel() and a.shape[1] and out.dtype == torch.bfloat16
+    return bool(whole) and wgmma.takes(a, b.flatten(0, 1), out, promote)
 
 
 def _launch(

@@ -15,6 +15,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.experimental.gluon.nvidia import hopper as gluon
 from triton.runtime.interpreter import InterpretedFunction
 from triton.tools.tensor_descriptor import TensorDescriptor
 
@@ -26,7 +27,7 @@ TYPES = {
     torch.int64: "i64", torch.bool: "i1",
 }  # fmt: skip
 """Triton's names of torch's types."""
-OPTIONS = ("num_warps", "num_stages")
+OPTIONS = ("num_warps", "num_stages", "maxnreg")
 """Keywords of a launch that are no arguments of the kernel."""
 
 
@@ -71,15 +72,17 @@ def variants(call: Callable[[], Any]) -> list[Launch]:
 
 def _launch(kernel: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Launch:
     options = {name: named.pop(name) for name in OPTIONS if name in named}
+    options = {name: value for name, value in options.items() if value is not None}
     bound = inspect.signature(kernel.fn).bind(*args, **named)
     bound.apply_defaults()
+    general = {p.name for p in getattr(kernel, "params", ()) if p.do_not_specialize}
     signature, constants = {}, {}
     for name, value in bound.arguments.items():
         annotation = inspect.signature(kernel.fn).parameters[name].annotation
         if annotation is tl.constexpr or value is None or isinstance(value, bool | tl.dtype):
             constants[name] = value
         else:
-            signature[name] = _type(name, value)
+            signature[name] = "i32" if name in general else _type(name, value)
     return Launch(kernel, signature, constants, options)
 
 
@@ -87,8 +90,9 @@ def _type(name: str, value: Any) -> str:
     """A launch argument's type as `compile_for_hopper` writes it."""
     if isinstance(value, Tensor):
         return f"*{TYPES[value.dtype]}" + f":{ALIGNED}" * (value.data_ptr() % ALIGNED == 0)
-    if isinstance(value, TensorDescriptor):
-        return f"tensordesc<{TYPES[value.base.dtype]}[{', '.join(map(str, value.block_shape))}]>"
+    if isinstance(value, TensorDescriptor | gluon.TensorDescriptor):
+        layout = f",{value.layout!r}" if isinstance(value, gluon.TensorDescriptor) else ""
+        return f"tensordesc<{TYPES[value.base.dtype]}[{', '.join(map(str, value.block_shape))}]{layout}>"
     if isinstance(value, int):
         wide = "i32" if -(2**31) <= value < 2**31 else "i64"
         return f"{wide}:1" if value == 1 else wide + f":{ALIGNED}" * (value % ALIGNED == 0)

@@ -24,9 +24,11 @@ from numerics.kernels.casts import (
     codes,
     cut,
     matrix,
+    place_of,
     quantize_tiles,
     quantize_turned,
     row_tiles,
+    scales,
     store_turned,
     tiles_of,
     turned,
@@ -70,7 +72,7 @@ def _swiglu(
     if cast:
         code, scale = quantize_tiles(value, power_of_two)
         tl.store(y + row * half + column, code, mask=mask)
-        tl.store(s + tile[:, None], scale, mask=inside)
+        tl.store(place_of(s, tile[:, None], row, rows, tiles_per_row), scale, mask=inside)
     else:
         tl.store(y + row * half + column, value.to(y.dtype.element_ty), mask=mask)
 
@@ -84,7 +86,7 @@ def _row_of_four(x, row, column, rows, half, stride):
 
 @triton.jit
 def _swiglu_columns(
-    x, q, s, rows, half, stride, words_per_column, tiles_per_column, width: tl.constexpr, power_of_two: tl.constexpr
+    x, q, s, rows, half, stride, words_per_column, width: tl.constexpr, power_of_two: tl.constexpr
 ):  # fmt: skip
     blocks = tl.cdiv(half, width)
     tile = tl.program_id(0) // blocks
@@ -95,7 +97,7 @@ def _swiglu_columns(
     c = _row_of_four(x, row + 2, column, rows, half, stride)
     d = _row_of_four(x, row + 3, column, rows, half, stride)
     words, scale = quantize_turned(a, b, c, d, power_of_two)
-    store_turned(words, scale, q, s, tile, column, half, words_per_column, tiles_per_column)
+    store_turned(words, scale, q, s, tile, column, half, words_per_column)
 
 
 @triton.jit
@@ -115,13 +117,12 @@ def _backward(
     place = dx + row * (2 * half) + column
     if cast:
         code, scale = quantize_tiles(dgate, power_of_two)
-        line = tile // tiles_per_row
-        where = s + (tile + line * tiles_per_row)[:, None]
+        where = place_of(s, tile[:, None], row, rows, tiles_per_row)
         tl.store(place, code, mask=mask)
         tl.store(where, scale, mask=inside)
         code, scale = quantize_tiles(dup, power_of_two)
         tl.store(place + half, code, mask=mask)
-        tl.store(where + tiles_per_row, scale, mask=inside)
+        tl.store(where + tiles_per_row * rows, scale, mask=inside)
     else:
         tl.store(place, dgate.to(dx.dtype.element_ty), mask=mask)
         tl.store(place + half, dup.to(dx.dtype.element_ty), mask=mask)
@@ -150,7 +151,7 @@ def swiglu(x: Tensor) -> Tensor:
 def swiglu_quantize(x: Tensor, power_of_two: bool = False) -> tuple[Tensor, Tensor]:
     """x [M, 2I] -> e4m3 [M, I] in 1x128 tiles, scales [M, ceil(I/128)], from the product in float32, not its BF16."""
     x, half = _operand(x)
-    q, s = codes(x, x.shape[0], half), x.new_empty(x.shape[0], tiles_of(half), dtype=torch.float32)
+    q, s = codes(x, x.shape[0], half), scales(x, x.shape[0], tiles_of(half))
     _launch(x, q, s, half, True, power_of_two)
     return q, s
 
@@ -162,7 +163,7 @@ def swiglu_quantize_columns(x: Tensor, power_of_two: bool = False) -> tuple[Tens
     words, s = turned(x, half, m)
     if x.numel():
         grid = (tiles_of(m) * triton.cdiv(half, COLUMN_WIDTH),)
-        shape = (m, half, x.stride(0), words.shape[1], tiles_of(m))
+        shape = (m, half, x.stride(0), words.shape[1])
         _swiglu_columns[grid](x, words, s, *shape, COLUMN_WIDTH, power_of_two, num_warps=8)
     return cut(words, m), s
 
@@ -197,7 +198,7 @@ def swiglu_backward_quantize(dy: Tensor, x: Tensor, power_of_two: bool = False) 
     x, half = _operand(x)
     if half % 128:
         raise ValueError(f"a fused cast takes I in multiples of 128; got {half}")
-    q, s = codes(x, x.shape[0], 2 * half), x.new_empty(x.shape[0], 2 * tiles_of(half), dtype=torch.float32)
+    q, s = codes(x, x.shape[0], 2 * half), scales(x, x.shape[0], 2 * tiles_of(half))
     _launch_backward(matrix(dy), x, q, s, None, half, True, power_of_two)
     return q, s
 

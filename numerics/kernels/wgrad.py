@@ -11,21 +11,23 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from numerics.kernels import wgmma
 from numerics.kernels.gemm import (
     Config,
     accumulate,
+    available,
     fitting,
     operands,
     programs,
     swizzle,
     tile_constants,
 )
+from numerics.kernels.wgmma import Form
 from numerics.reference import gemm as reference
 
 VARIANTS = {
     "low": Config(64, 128, 6, 4, flatten=True),
     "descriptor": Config(128, 128, 4, 8),
-    "pointer": Config(128, 128, 4, 8, descriptor=False),
     "twin": Config(64, 128, 3, 4, programs=2),
 }
 """Forms that a bench compares; the first is the default: the fastest on an H200 that can be held to some of the SMs."""
@@ -33,7 +35,7 @@ VARIANTS = {
 
 def wgrad_gemm(
     a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, out: Tensor,
-    promote: int = 128, sms: int | None = None, config: Config | None = None,
+    promote: int = 128, sms: int | None = None, config: Config | Form | None = None,
 ) -> Tensor:  # fmt: skip
     """out [N,K] as in numerics.reference.gemm.wgrad_gemm; config: a tile configuration other than the default."""
     reference.check(a, a_s, b, b_s, promote, rows_per_scale=1)
@@ -41,6 +43,11 @@ def wgrad_gemm(
     if out.dtype != torch.float32 or out.shape != (n, k) or out.stride(1) != 1:
         raise ValueError(f"out is FP32 [{n}, {k}], contiguous rows; got {out.dtype} {list(out.shape)}")
     if not out.numel() or not m:
+        return out
+    if config is None and wgmma.takes(a, b, out, promote):
+        config = wgmma.WEIGHT_FORM
+    if isinstance(config, Form):
+        wgmma.weight(a, a_s, b, b_s, out, config, available(a, sms))
         return out
     config = fitting(config or VARIANTS["low"], a, b)
     left, right = operands(a, b, config)

@@ -163,35 +163,42 @@ def gemm(a: Tensor, b: Tensor, promote: int = TILE, core: TensorCore = HOPPER) -
 
     The promotion adds round to nearest even, on the CUDA cores. Raises ValueError unless promote is a multiple of 32.
     """
-    return _promoted(a, b, promote, core, lambda partial, start: partial)
+    return _promoted(a, b, promote, core, lambda out, partial, start: out + partial)
 
 
 def scaled_gemm(
-    a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, promote: int = TILE, core: TensorCore = HOPPER
-) -> Tensor:
+    a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, promote: int = TILE, core: TensorCore = HOPPER,
+    fused: bool = False,
+) -> Tensor:  # fmt: skip
     """a [M, K] with a_s [M, ceil(K/128)], b [N, K] with b_s [ceil(N/128), ceil(K/128)] -> float32 [M, N].
 
     DeepSeek-V3 report fig. 7: each partial sum is multiplied by both scales when it is promoted (product of the scales,
-    product with the partial sum and addition each rounded to FP32; a kernel may fuse the last two). Raises ValueError
-    unless promote divides 128.
+    product with the partial sum and addition each rounded to FP32; fused: the last two are one multiply-add, as in our
+    kernels). b_s may have a row a row of b, as in weight gradients: the partial sum is multiplied by one and
+    the other. Raises ValueError unless promote divides 128.
     """
     if promote == NEVER or TILE % promote:
         raise ValueError(f"scales change every {TILE} elements, so promote divides {TILE}; got {promote}")
-    spread = b_s.repeat_interleave(TILE, 0)[: b.shape[0]]
+    spread = b_s if len(b_s) == len(b) else b_s.repeat_interleave(TILE, 0)[: b.shape[0]]
 
-    def scaled(partial: Tensor, start: int) -> Tensor:
-        return partial * (a_s[:, start // TILE, None] * spread[None, :, start // TILE])
+    def add(out: Tensor, partial: Tensor, start: int) -> Tensor:
+        rows, columns = a_s[:, start // TILE, None], spread[None, :, start // TILE]
+        partial, factor = (partial * rows, columns) if len(b_s) == len(b) else (partial, rows * columns)
+        # In float64 the product is exact, and the sum is rounded far below float32 before it is rounded to that.
+        return (partial.double() * factor.double() + out.double()).float() if fused else out + partial * factor
 
-    return _promoted(a, b, promote, core, scaled)
+    return _promoted(a, b, promote, core, add)
 
 
-def _promoted(a: Tensor, b: Tensor, promote: int, core: TensorCore, scaled: Callable[[Tensor, int], Tensor]) -> Tensor:
+def _promoted(
+    a: Tensor, b: Tensor, promote: int, core: TensorCore, add: Callable[[Tensor, Tensor, int], Tensor]
+) -> Tensor:
     if promote % core.products or promote < 0:
         raise ValueError(f"promote is a multiple of {core.products}, or {NEVER} for never; got {promote}")
     out = torch.zeros(a.shape[0], b.shape[0], device=a.device)
     for k in range(0, a.shape[1], promote or max(a.shape[1], 1)):
         part = slice(k, k + promote if promote else None)
-        out = out + scaled(wgmma(a[:, part], b[:, part], core=core), k)
+        out = add(out, wgmma(a[:, part], b[:, part], core=core), k)
     return out
 
 

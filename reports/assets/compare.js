@@ -42,3 +42,19 @@ DRAW.memories = function (data) {
     })),
   }), CONFIG);
 };
+
+DRAW.tornado = function (data) {
+  const node = document.getElementById("tornado-plot"), small = node.clientWidth < 480;
+  const short = (name) => (!small || name.length < 25 ? name : name.includes(" ") ? name.slice(0, 23) + "…" : "…" + name.slice(-23)) + " ";
+  node.style.height = `${data.bars.length * 24 + 60}px`;
+  const most = Math.max(...data.bars.flatMap((bar) => bar.ends.map((end) => Math.abs(end.share)))) * 108;
+  const traces = [0, 1].map((side) => hoverBars({
+    x: data.bars.map((bar) => 100 * bar.ends[side].share), y: [...data.bars.keys()], width: 0.7,
+    marker: { color: data.colours[side], opacity: 0.9 }, customdata: data.bars.map((bar) => wrapped(bar.ends[side].text)),
+  }));
+  return Plotly.newPlot(node, traces, layout({
+    barmode: "overlay",
+    xaxis: { range: [-most, most], ticksuffix: " %", fixedrange: true, nticks: small ? 3 : 7, tickangle: 0, zeroline: true, zerolinecolor: "#94a3b3", title: { text: "change of the step", font: { size: 12, color: DATA.page.muted } } },
+    yaxis: { range: [data.bars.length - 0.5, -0.5], tickvals: [...data.bars.keys()], ticktext: data.bars.map((bar) => escaped(short(bar.name))), fixedrange: true, showgrid: false, ticks: "" },
+  }), CONFIG);
+};

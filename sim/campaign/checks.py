@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from hwmodels.document import Document, KeyPath, Problem, dotted
+from hwmodels.document import Document, KeyPath, Problem, dotted, unknown
 from sim.campaign.form import CampaignForm, NodesForm, PhaseForm
 from sim.campaign.values import MEMORY, OPTIMUM, Phase
 from sim.scenario.values import Scenario
@@ -19,7 +19,7 @@ def check(form: CampaignForm, document: Document) -> Iterator[Problem]:
     for number, phase in enumerate(form.phases):
         for key, message in _of_phase(phase):
             yield wrong(message, "phases", number, *key)
-    for key, message in (*_of_checkpoint(form), *_of_failures(form)):
+    for key, message in (*_of_checkpoint(form), *_of_failures(form), *_of_published(form)):
         yield wrong(message, *key)
 
 
@@ -51,6 +51,14 @@ def _of_failures(form: CampaignForm) -> Iterator[tuple[KeyPath, str]]:
         yield from _of_nodes(form.failures.nodes)
     if form.restart.hangs and form.restart.timeout <= form.restart.detect:
         yield ("restart", "timeout"), "of hangs is longer than detect, or nothing hangs; e.g. 10 min"
+
+
+def _of_published(form: CampaignForm) -> Iterator[tuple[KeyPath, str]]:
+    names = [phase.name for phase in form.phases]
+    for number, row in enumerate(form.published):
+        for name in row.phases:
+            if name not in names:
+                yield ("published", number, "phases"), unknown(name, "phase", names)
 
 
 def _of_nodes(nodes: NodesForm) -> Iterator[tuple[KeyPath, str]]:

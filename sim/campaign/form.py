@@ -166,7 +166,7 @@ class StragglersForm(HiddenForm):
 
 
 class FailuresForm(Form):
-    """What interrupts the run."""
+    """Kinds of failures."""
 
     nodes: NodesForm | None = None
     """Failures of nodes."""
@@ -209,7 +209,7 @@ class EvaluationForm(Form):
 
 
 class PowerForm(Form):
-    """What GPUs draw."""
+    """Watts of a GPU, and of what is around it."""
 
     busy: Annotated[float, *quantity("power")] | None = None
     """Of a GPU that trains; the device's limit unless said."""
@@ -217,6 +217,19 @@ class PowerForm(Form):
     """Of a GPU that waits."""
     facility: Annotated[float, Field(ge=1, le=3, allow_inf_nan=False)] = 1.3
     """What the building takes, over what its nodes take (InferenceX's power model: 1.3)."""
+
+
+class PublishedForm(Form):
+    """GPU-hours that somebody published, beside the answer's: nothing goes by them."""
+
+    what: str
+    """What they are of, in words."""
+    gpu_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """How many."""
+    phases: Annotated[tuple[str, ...], Listed]
+    """Names of the phases that they are of, whose steps are compared, without failures or pauses."""
+    source: str
+    """Where they are published, and what is in them."""
 
 
 class CampaignForm(Form):
@@ -238,6 +251,8 @@ class CampaignForm(Form):
     """What GPUs draw."""
     deadline: Mean | None = None
     """A run that ends later in one of twenty seeds misses it."""
+    published: Annotated[tuple[PublishedForm, ...], Listed] = ()
+    """Published hours to compare with: a list."""
     seeds: Count = KILO
     """How often chance is drawn; from the scenario's seed on."""
 

@@ -12,6 +12,7 @@ from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem, 
 from hwmodels.power import IDLE_W
 from sim.campaign.checks import check, power, unlike
 from sim.campaign.form import CampaignForm, PhaseForm, WholeForm
+from sim.campaign.unfelt import unfelt
 from sim.campaign.values import (
     Campaign,
     Checkpoints,
@@ -21,6 +22,7 @@ from sim.campaign.values import (
     Nodes,
     Phase,
     Power,
+    Published,
     Restart,
     Switches,
 )
@@ -116,7 +118,9 @@ def _built(form: WholeForm, phases: tuple[Phase, ...], document: Document, overr
         power=_power(given, first),
         gpu_hour_usd=form.prices.gpu_hour, deadline_s=given.deadline, seeds=given.seeds, seed=first.seed,
         outputs=tuple(content.get("outputs") or ScenarioForm.model_fields["outputs"].default),
-        scenario_hash=_hash(form, phases), overrides=tuple(overrides), resolved=_plain(content, overrides, name),
+        published=tuple(Published(row.what, row.gpu_hours, row.phases, row.source) for row in given.published),
+        scenario_hash=_hash(form, phases), overrides=tuple(overrides),
+        unfelt=tuple(unfelt(given, document)), resolved=_plain(content, overrides, name),
     )  # fmt: skip
 
 
@@ -150,7 +154,7 @@ def _plain(content: Mapping[str, Any], overrides: Sequence[str], name: str) -> d
 
 def _hash(form: WholeForm, phases: Sequence[Phase]) -> str:
     """Digest of all that decides the answer: the campaign's own keys, and the steps of its phases."""
-    own = form.model_dump(mode="json", exclude={"campaign": {"phases"}})
+    own = form.model_dump(mode="json", exclude={"campaign": {"phases", "published"}})
     labels = [replace(phase, scenario=None, learning_rate="") for phase in phases]  # type: ignore[arg-type]
     content = [own, [vars(each) for each in labels], [phase.scenario.scenario_hash for phase in phases]]
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))

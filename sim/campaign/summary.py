@@ -11,9 +11,11 @@ from sim.campaign import money, saving, streams
 from sim.campaign.calendar import Calendar
 from sim.campaign.lanes import CAUSES, DOWN, Outcome
 from sim.campaign.plan import Plan, days
-from sim.campaign.values import Campaign
+from sim.campaign.values import Campaign, Published
 from sim.result import SCHEMA_VERSION
 
+BINS = 24
+"""Of the histogram of seeds."""
 PERCENTILES = (5, 25, 50, 75, 95)
 EVENTS = {"nodes": streams.NODE, "switches": streams.SWITCH, "software": streams.SOFTWARE, "silent": streams.SILENT,
           "stragglers": streams.SLOW}  # fmt: skip
@@ -24,7 +26,8 @@ def summary(campaign: Campaign, made: Plan, outcome: Outcome, slower: float) -> 
     return {
         "schema_version": SCHEMA_VERSION, "scenario": campaign.name, "scenario_hash": campaign.scenario_hash,
         "overrides": list(campaign.overrides), "gpus": campaign.gpus, "feasible": not infeasible,
-        "infeasible": infeasible, "campaign": _figures(campaign, made, outcome, slower),
+        "infeasible": infeasible, "unfelt": list(campaign.unfelt),
+        "campaign": _figures(campaign, made, outcome, slower),
     }  # fmt: skip
 
 
@@ -56,6 +59,8 @@ def _figures(campaign: Campaign, made: Plan, outcome: Outcome, slower: float) ->
         | {"all": spread(np.sum([outcome.interruptions[kind] for kind in EVENTS.values()], axis=0)),
            "mean_s": _finite(saving.interrupted_s(campaign.failures, campaign.nodes))},
         "checkpoint": _checkpoint(campaign, made),
+        "published": [_compared(campaign, made, row) for row in campaign.published],
+        "seeds_by_days": _histogram(wall / SECONDS_PER_DAY),
         "slower": slower, "power_w": {"busy": own.busy_w, "idle": own.idle_w},
     }  # fmt: skip
 
@@ -66,13 +71,31 @@ def spread(values: Any) -> dict[str, float]:
     return {"mean": float(np.mean(values))} | {f"p{p}": float(v) for p, v in zip(PERCENTILES, levels, strict=True)}
 
 
+def _histogram(days_: Any) -> dict[str, Any]:
+    """How many seeds end in which part of the range, in BINS."""
+    counts, edges = np.histogram(days_, BINS)
+    return {"first": float(edges[0]), "last": float(edges[-1]), "seeds": counts.tolist()}
+
+
+def _compared(campaign: Campaign, made: Plan, row: Published) -> dict[str, Any]:
+    """Published hours beside those of the same phases' steps."""
+    numbers = [number for number, phase in enumerate(campaign.phases) if phase.name in row.phases]
+    hours = money.rates(campaign).gpu_hours(sum(made.work(number) for number in numbers))
+    return {
+        "what": row.what, "published": row.gpu_hours, "simulated": hours, "error": hours / row.gpu_hours - 1,
+        "source": row.source,
+    }  # fmt: skip
+
+
 def _phase(campaign: Campaign, made: Plan, number: int) -> dict[str, Any]:
     phase, table = campaign.phases[number], made.tables[number]
     own = [block for block in made.blocks if block.phase == number]
     seconds, steps = made.work(number), table.points
     worst = max(steps.values(), key=lambda step: step.peak_bytes)
+    before = sum(made.work(each) for each in range(number))
     return {
-        "name": phase.name, "learning_rate": phase.learning_rate, "sequence_length": phase.length,
+        "name": phase.name, "begins_days": before / SECONDS_PER_DAY,
+        "learning_rate": phase.learning_rate, "sequence_length": phase.length,
         "sequences": [own[0].sequences, own[-1].sequences], "steps": sum(block.steps for block in own),
         "tokens": sum(block.tokens for block in own), "work_s": seconds,
         "gpu_hours": money.rates(campaign).gpu_hours(seconds),

@@ -120,8 +120,19 @@ class Power:
 
 
 @dataclass(frozen=True)
+class Published:
+    """GPU-hours that were published, beside those of some phases: compared, nothing goes by them."""
+
+    what: str
+    gpu_hours: float
+    phases: tuple[str, ...]
+    source: str
+
+
+@dataclass(frozen=True)
 class Campaign:
-    """A campaign as read. resolved: its document as plain values. outputs: as of a scenario."""
+    """A campaign as read. resolved: its document as plain values. outputs: as of a scenario. unfelt: a line for each
+    key that was given and changes nothing."""
 
     name: str
     phases: tuple[Phase, ...]
@@ -136,8 +147,10 @@ class Campaign:
     seeds: int
     seed: int
     outputs: tuple[str, ...]
+    published: tuple[Published, ...] = ()
     scenario_hash: str = ""
     overrides: tuple[str, ...] = ()
+    unfelt: tuple[str, ...] = ()
     resolved: dict[str, Any] = field(default_factory=dict)
 
     @property

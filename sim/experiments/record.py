@@ -11,9 +11,12 @@ from traceback import format_exc
 from typing import Any
 
 from hwmodels.refused import Refused
+from sim.campaign.values import Campaign
+from sim.experiments import kinds
 from sim.result import Result
 from sim.result.folder import writing
 from sim.scenario.values import Scenario
+from sim.serving.values import Serve
 
 Record = dict[str, Any]
 """One run. scenario_hash; then one of three: `error` (a line: what refused it; without a hash where no scenario came);
@@ -30,24 +33,30 @@ CODE = ("sim/**/*.py", "hwmodels/**/*.py", "hwmodels/**/*.yaml", "hwmodels/**/*.
 STAMP_BYTES = 16
 
 
-def record(scenario: Scenario) -> Record:
-    """Simulate one scenario; what the simulation refuses and what a bug ends is a record too."""
-    from sim.experiments.unfelt import unfelt
-    from sim.simulation import run  # so that imports do not count as cost
+def record(scenario: Scenario | Campaign | Serve) -> Record:
+    """Simulate one of any kind; what the simulation refuses and what a bug ends is a record too."""
+    import sim.experiments.unfelt
+    import sim.simulation  # noqa: F401  (so that imports do not count as cost)
 
     start = time.process_time()
     try:
-        result = run(scenario)
-        summary = result.summary | {"unfelt": list(unfelt(scenario, True))}
+        answer = _step(scenario) if isinstance(scenario, Scenario) else {"summary": kinds.summary(scenario)}
     except Refused as refused:
         return {"scenario_hash": scenario.scenario_hash, "error": " ".join(str(refused).split())}
     except Exception:
         return {"scenario_hash": scenario.scenario_hash, "failed": format_exc()}
     cost = {"cpu_s": time.process_time() - start, "peak_memory_bytes": peak_memory_bytes()}
-    return {
-        "scenario_hash": scenario.scenario_hash, "summary": summary, "overlapped_steps": _overlapped(result),
-        "cost": cost,
-    }  # fmt: skip
+    return {"scenario_hash": scenario.scenario_hash, **answer, "cost": cost}
+
+
+def _step(scenario: Scenario) -> Record:
+    """What a training step says."""
+    from sim.experiments.unfelt import unfelt
+    from sim.simulation import run
+
+    result = run(scenario)
+    summary = result.summary | {"unfelt": list(unfelt(scenario, True))}
+    return {"summary": summary, "overlapped_steps": _overlapped(result)}
 
 
 def _text(path: Path) -> str:

@@ -23,13 +23,15 @@ from pathlib import Path
 from typing import Any
 
 from hwmodels.document import Document, DocumentError, Place, Problem, dotted, read, unknown
-from sim.experiments import executors, space
+from sim.campaign.values import Campaign
+from sim.experiments import executors, kinds, space
 from sim.experiments.record import OWN, Book, Record, record, stamp
 from sim.experiments.space import ALWAYS_LAST, Point, Product
 from sim.result import figures
 from sim.scenario import shelves
-from sim.scenario.files import load
 from sim.scenario.values import Scenario
+from sim.serving.kind import serves
+from sim.serving.values import Serve
 
 SWEEPS = shelves.SCENARIOS / "sweeps"
 """Where the sweeps are that ship."""
@@ -39,6 +41,18 @@ COLUMNS = {
     "GPU-hours a trillion tokens": "gpu_hours_per_trillion_tokens", "CPU (s)": "cost.cpu_s",
 }  # fmt: skip
 """What a table shows unless the sweep says otherwise."""
+CAMPAIGNS = {
+    "days": "campaign.days.mean", "days (95 %)": "campaign.days.p95", "goodput": "campaign.goodput.mean",
+    "GPU-hours": "campaign.gpu_hours.mean", "USD": "campaign.dollars.mean", "energy (J)": "campaign.energy_j.mean",
+    "interruptions": "campaign.interruptions.all.mean", "CPU (s)": "cost.cpu_s",
+}  # fmt: skip
+"""The same of campaigns."""
+SERVED = {
+    "TTFT p50 (s)": "serve.ttft_s.p50", "TTFT p99 (s)": "serve.ttft_s.p99", "TPOT p50 (s)": "serve.tpot_s.p50",
+    "goodput (1/s)": "serve.goodput.requests_per_s", "in objectives": "serve.goodput.part",
+    "tokens/s a decoding GPU": "serve.tokens.output_per_s_decode_gpu", "CPU (s)": "cost.cpu_s",
+}  # fmt: skip
+"""The same of served loads."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +106,23 @@ def read_sweep(path: Path, extra: Sequence[str] = ()) -> Sweep:
     axes = tuple(space.axis(name, values) for name, values in content.get("axes", {}).items())
     also = space.axis("", content.get("also", {})).stops
     beside = tuple(Point({"point": stop.label}, (*shared, *stop.overrides, *last)) for stop in also)
+    scenario = str(path.parent / content["scenario"])
+    columns = content["columns"] if "columns" in content else _columns(scenario)
     return Sweep(
-        shown, str(content.get("name", path.stem)), str(path.parent / content["scenario"]),
+        shown, str(content.get("name", path.stem)), scenario,
         Points(Product(axes, shared, last) if axes or not beside else None, beside),
-        dict(content.get("columns", COLUMNS)), bool(content.get("fresh_processes", False)), tuple(extra),
+        dict(columns), bool(content.get("fresh_processes", False)), tuple(extra),
     )  # fmt: skip
+
+
+def _columns(scenario: str) -> dict[str, str]:
+    """What the table shows of a scenario's kind; where its file cannot be read, that is told later."""
+    try:
+        if serves(scenario):
+            return SERVED
+        return CAMPAIGNS if kinds.is_campaign(scenario) else COLUMNS
+    except DocumentError:
+        return COLUMNS
 
 
 def _check(document: Document) -> None:
@@ -211,11 +237,11 @@ class _Asked:
         self.path, self.overrides_list, self.book, self.each = path, overrides_list, book, each
         self.words, self.problems = dict[int, Sequence[str]](), list[Problem]()
 
-    def __iter__(self) -> Iterator[Scenario]:
+    def __iter__(self) -> Iterator[Scenario | Campaign | Serve]:
         taken, number = set[str](), 0
         for overrides in self.overrides_list:
             try:
-                one = load(self.path, overrides)
+                one = kinds.load(self.path, overrides)
             except DocumentError as error:
                 self.problems += error.problems[: MOST_PROBLEMS - len(self.problems)]
                 self.each.append({"error": "; ".join(f"{each.key}: {each.message}" for each in error.problems)})

@@ -61,6 +61,7 @@ OF_MODELS = {
         "stack.dispatcher",
         "stack.attention",
         "stack.cross_entropy",
+        "stack.unpadded",
     ),
     "no layers": PLACEMENT,
     "no experts": ("parallel.expert", "routing.kind", "routing.redundant_experts"),

@@ -5,6 +5,7 @@ settled, it knows whether anything that follows is worth building.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from math import gcd
 from typing import NamedTuple
 
 from hwmodels.document import indivisible
@@ -28,12 +29,14 @@ class Rule(NamedTuple):
 def findings(scenario: Scenario) -> Iterator[Finding]:
     """All that a scenario of a model on a cluster breaks of those rules which are of its layout."""
     cluster, parallel = _cluster(scenario), scenario.parallel
-    yield from _experts(scenario)
     if broken := list(_gpus(scenario)):
-        yield from broken
+        yield from (*_experts(scenario), *broken)
         return
-    yield from groups.findings(scenario)
-    yield from _domains(parallel.expert * parallel.expert_tensor, cluster.node.gpus)
+    shared = list(_experts(scenario, cluster.gpus // parallel.pipeline // parallel.expert_tensor))
+    yield from shared
+    yield from (each for each in groups.findings(scenario) if not (shared and each[0][0] == "parallel.expert"))
+    if not shared:
+        yield from _domains(parallel.expert * parallel.expert_tensor, cluster.node.gpus)
     yield from sequences(scenario, scenario.data_parallel)
 
 
@@ -48,11 +51,12 @@ def _cluster(scenario: Scenario) -> Cluster:
     return scenario.cluster
 
 
-def _experts(scenario: Scenario) -> Iterator[Finding]:
+def _experts(scenario: Scenario, ranks: int = 0) -> Iterator[Finding]:
+    """ranks: of a position that groups of experts share, where known: what is legal divides them too."""
     known, parallel = mixture(scenario), scenario.parallel
     if known and known.experts % parallel.expert:
-        yield ("parallel.expert", "model.experts"), indivisible(
-            f"model.experts {known.experts}", known.experts, "parallel.expert", parallel.expert)  # fmt: skip
+        of, legal = f"model.experts {known.experts}", gcd(known.experts, ranks)
+        yield ("parallel.expert", "model.experts"), indivisible(of, legal, "parallel.expert", parallel.expert)
 
 
 def _gpus(scenario: Scenario) -> Iterator[Finding]:

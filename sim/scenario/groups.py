@@ -57,6 +57,11 @@ def _between(scenario: Scenario) -> Iterator[Finding]:
     if parallel.tensor > 1 and mixed and not parallel.sequence:
         what = "mixtures of experts beside parallel.tensor are trained with it (Megatron Core refuses them without)"
         yield ("parallel.sequence", "parallel.tensor"), f"found false; {what}; legal: true"
+    domain = scenario.cluster.node.gpus if scenario.cluster else parallel.tensor
+    if scenario.overlap.tensor and stack.name == "megatron" and parallel.tensor > domain:
+        legal = f"legal: false, or parallel.tensor up to {domain}"
+        what = f"TransformerEngine's user buffers lie in one NVLink domain; {legal}"
+        yield ("overlap.tensor", "parallel.tensor"), f"found true; {what}"
     if scenario.overlap.tensor and parallel.tensor > 1 and stack.name == "torch" and not stack.compiled:
         what = "asynchronous tensor parallelism is a pattern of torch.compile"
         yield ("overlap.tensor", "stack"), f"found true; {what}; legal: false, or stack {{name: torch, compiled: true}}"

@@ -9,13 +9,9 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from hwmodels import fabric as fabrics
-from hwmodels import node as nodes
 from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem
 from hwmodels.fabric import Fabric
-from hwmodels.figure import resolved
 from hwmodels.node import Node
-from hwmodels.shelf import expand
 from sim.models import hugging_face
 from sim.models.family import family
 from sim.models.family import form as form_of
@@ -25,7 +21,7 @@ from sim.models.precision import States
 from sim.models.recompute import MODULES, RECIPE, Recompute
 from sim.models.shape import ModelShape
 from sim.models.stacks.stack import DEEPSEEK
-from sim.scenario import asked, lengths, messages
+from sim.scenario import asked, lengths, machines, messages
 from sim.scenario import model as models
 from sim.scenario.checks import check
 from sim.scenario.form import FaultForm, ScenarioForm
@@ -101,7 +97,9 @@ def _others(document: Document) -> None:
     """Raise DocumentError with one line where a document is of a kind that we know, and no scenario."""
     content = document.content if isinstance(document.content, Mapping) else {}
     line = ""
-    if STUDY in content and not {"model", "chunk_times"} & content.keys():
+    if "campaign" in content:
+        line = "is a campaign, not a training step; run it with: python -m sim FILE"
+    elif STUDY in content and not {"model", "chunk_times"} & content.keys():
         line = "is a sweep, not a scenario; run it with: python -m sim sweep FILE"
     elif not {"model", "chunk_times", "cluster"} & content.keys() and (name := hugging_face.name(content)):
         file = Path(document.place(()).file).name
@@ -159,7 +157,7 @@ def _parts(document: Document, path: Path | None) -> tuple[Parts, list[Problem]]
         return shape, values
 
     readers = (
-        ("node", HARDWARE[0], _node), ("fabric", HARDWARE[1], _fabric), ("model", ("model",), modelled),
+        ("node", HARDWARE[0], machines.node), ("fabric", HARDWARE[1], machines.fabric), ("model", ("model",), modelled),
         ("histogram", ("routing", "histogram"), counted), ("lengths", lengths.place(document), _lengths),
         ("tables", (KEY,), tables),
     )  # fmt: skip
@@ -172,19 +170,6 @@ def _parts(document: Document, path: Path | None) -> tuple[Parts, list[Problem]]
         except DocumentError as error:
             problems.extend(error.problems)
     return Parts(**parts, plain=plain), problems
-
-
-def _node(part: Document, key: KeyPath, path: Path | None) -> tuple[Node, Any]:
-    whole = nodes.expanded(part, key)
-    node = nodes.build(whole, key)
-    inner = {f"device.{name}": figure for name, figure in node.device.figures.items()}
-    return node, resolved(whole.content, {**node.figures, **inner})
-
-
-def _fabric(part: Document, key: KeyPath, path: Path | None) -> tuple[Fabric, Any]:
-    whole = expand(part, fabrics.SHELF, key)
-    fabric = fabrics.build(whole, key)
-    return fabric, resolved(whole.content, fabric.figures)
 
 
 def _histogram(part: Document, key: KeyPath, path: Path | None, mixture: Mixture | None) -> tuple[Histogram, Any]:

@@ -31,6 +31,9 @@ class StackForm(Form):
     attention: Literal["cudnn", "flash2", "flash3", "triton", "unfused"] | None = None
     """Of torch and megatron, whose attention runs: cudnn (the default), flash2 or flash3 (FlashAttention-2 and -3;
     torch's flash backend is the former), triton (the first FlashAttention in Triton), unfused (products, a softmax)."""
+    unpadded: bool | None = None
+    """Of torch without torch.compile: attention's tokens are gathered without padding before it and scattered behind
+    (flash-attn's variable-length call by bert_padding, as llm-foundry and transformers make it)."""
     loss_parallel: bool | None = None
     """Of torch: ranks of a tensor group share the loss, each with its part of the logits (the default), or each gathers
     all of them."""
@@ -61,6 +64,8 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
     if stack.dispatcher != Stack.dispatcher and scenario.parallel.expert == 1:
         what = "a rank that holds all experts dispatches nothing"
         yield ("stack.dispatcher", "parallel.expert"), f"{what}; legal: alltoall, or parallel.expert 2 or more"
+    if stack.unpadded and stack.compiled:
+        yield ("stack.unpadded", "stack.compiled"), "compiled code has no such call; legal: one of the two"
     if not stack.loss_parallel and "loss_parallel" in kind.options and scenario.parallel.tensor == 1:
         what = "a rank with the whole vocabulary shares its loss with nobody"
         yield ("stack.loss_parallel", "parallel.tensor"), f"{what}; legal: true, or parallel.tensor 2 or more"

@@ -12,9 +12,10 @@ from sim.serving.rank import Batch
 from sim.serving.step import Stepper
 
 Times = npt.NDArray[np.float64]
+EMPTY: Times = np.zeros(0)
 
-FIRST_KEYS, KEYS_STEP = 256, 2.0
-"""Fewest keys of the grid, and the ratio of neighbours: attention is nearly linear between."""
+FIRST_KEYS = 256.0
+"""Keys of the second node; each next one has twice as many: attention is nearly linear between."""
 EXACT, PER_OCTAVE = 8, 4
 """Sequences up to which every number has a node, and nodes an octave beyond."""
 
@@ -41,41 +42,47 @@ class Grid:
     decoding: Stepper
     prefilling: Stepper
     queries: int = 1
-    known: dict[tuple[bool, float, int], float] = field(default_factory=dict, compare=False, repr=False)
+    known: dict[tuple[bool, float, float, float], float] = field(default_factory=dict, compare=False, repr=False)
+    rows: dict[float, tuple[Times, Times]] = field(default_factory=dict, compare=False, repr=False)
 
     def decode_ns(self, sequences: int, keys: Times) -> Times:
-        """Decode steps of so many sequences of a rank, one for each mean number of keys [steps]."""
+        """Decode steps of so many sequences of a rank, one for each mean number of keys [steps], rising."""
         low, high = nodes(float(sequences))
         part = between(low, high, sequences)
-        one = self._along(False, low, keys)
-        return one if not part else one + part * (self._along(False, high, keys) - one)
+        one = self._decode(low, keys)
+        return one if not part else one + part * (self._decode(high, keys) - one)
 
-    def prefill_ns(self, tokens: int, pairs: float) -> float:
-        """A step of a rank over so many tokens of prompts, each of which sees `pairs` keys on average."""
+    def prefill_ns(self, tokens: int, pairs: float, mean: float = 1.0) -> float:
+        """A step of a rank over so many tokens of prompts, each of which sees `pairs` keys on average. mean: tokens of
+        all groups over those of as many as this one, the fullest (`sim.serving.rank.Batch`), to the next power of 2."""
         low, high = nodes(float(tokens))
-        part, at = between(low, high, tokens), np.array([pairs])
-        one = float(self._along(True, low, at)[0])
-        return one if not part else one + part * (float(self._along(True, high, at)[0]) - one)
+        part, mean = between(low, high, tokens), 2.0 ** math.ceil(math.log2(mean) - ROUNDING_SLACK)
+        one = self._prompts(low, pairs, mean)
+        return one if not part else one + part * (self._prompts(high, pairs, mean) - one)
 
-    def _along(self, prefill: bool, size: float, keys: Times) -> Times:
-        """Between nodes of keys; beyond the longest that anybody asked for there is none."""
-        last = max(1, int(np.ceil(np.log(max(float(keys.max()), 1.0) / FIRST_KEYS) / np.log(KEYS_STEP))))
-        first = int(
-            np.floor(np.log(max(float(keys.min()), FIRST_KEYS) / FIRST_KEYS) / np.log(KEYS_STEP) + ROUNDING_SLACK)
-        )
-        at = range(min(first, last - 1), last + 1)
-        xs = np.array([FIRST_KEYS * KEYS_STEP**i for i in at])
-        ys = np.array([self._node(prefill, size, i) for i in at])
-        slope = (ys[1] - ys[0]) / (xs[1] - xs[0])  # below the first node
-        times: Times = np.where(keys < xs[0], ys[0] + slope * (keys - xs[0]), np.interp(keys, xs, ys))
+    def _prompts(self, tokens: float, pairs: float, mean: float) -> float:
+        """Between the nodes around so many keys."""
+        octave = math.floor(math.log2(max(pairs, FIRST_KEYS / 2) / FIRST_KEYS))
+        low, high = (FIRST_KEYS * 2.0**octave if octave >= 0 else 1.0), FIRST_KEYS * 2.0 ** (octave + 1)
+        one, other = (self._node(True, tokens, keys, mean) for keys in (low, high))
+        return one + between(low, high, pairs) * (other - one)
+
+    def _decode(self, size: float, keys: Times) -> Times:
+        """Between nodes of keys: one key, and then octaves up to the longest that anybody asked for."""
+        xs, ys = self.rows.get(size, (EMPTY, EMPTY))
+        if not len(xs) or keys[-1] > xs[-1]:
+            octaves = max(1, math.ceil(math.log2(max(float(keys[-1]), 1.0) / FIRST_KEYS)))
+            xs = np.array([1.0, *(FIRST_KEYS * 2.0**i for i in range(octaves + 1))])
+            ys = np.array([self._node(False, size, x) for x in xs.tolist()])
+            self.rows[size] = xs, ys
+        times: Times = np.interp(keys, xs, ys)
         return times
 
-    def _node(self, prefill: bool, size: float, i: int) -> float:
-        key = prefill, size, i
+    def _node(self, prefill: bool, size: float, keys: float, mean: float = 1.0) -> float:
+        key = prefill, size, keys, mean
         if key not in self.known:
-            keys = FIRST_KEYS * KEYS_STEP**i
             if prefill:
-                self.known[key] = self.prefilling.ns(prompts(int(size), keys))
+                self.known[key] = self.prefilling.ns(prompts(int(size), keys)._replace(mean=mean))
             else:
                 self.known[key] = self.decoding.ns(Batch(int(size), self.queries, keys))
         return self.known[key]

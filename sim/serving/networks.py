@@ -1,5 +1,7 @@
 """The feed-forward halves and the ends of a model in a serving step, as kernels."""
 
+from typing import NamedTuple
+
 from hwmodels.op import AllToAll, Collective, Gemm, GroupedGemm, Memory, cast, copy, norm, small
 from sim.communication.exchange.direct import Decode
 from sim.models.blocks.experts import Experts
@@ -83,10 +85,10 @@ def shared(rank: Rank, experts: Experts, tokens: int) -> list[Kernel]:
 
 def exchange(rank: Rank, mixture: Mixture, batch: Batch, load: Load, combine: bool) -> list[Kernel]:
     """Dispatch (FP8) or combine (BF16): low-latency kernels for new tokens of a decode step, normal ones for prompts.
-    The busiest rank receives `load.above` times the mean."""
+    The busiest rank receives `load.above` times the mean, the fullest group sends its own."""
     if not rank.exchanges:
         return []
-    tokens = max(1, round(-(-batch.tokens // rank.tensor) * load.above))
+    tokens = max(1, round(-(-batch.tokens // rank.tensor) * max(1.0, load.above * batch.mean)))
     width, name = rank.part.sent, "combine" if combine else "dispatch"
     row = BF16 * width if combine else (1 + SCALES) * width + META if rank.quantised else BF16 * width + META
     if not batch.prefill:
@@ -98,6 +100,28 @@ def exchange(rank: Rank, mixture: Mixture, batch: Batch, load: Load, combine: bo
         )
         op = AllToAll(name, f"{name}(F)", tokens, row, *reach, rank.expert, rank.expert_nodes)
     return [Kernel(name, op, COMMUNICATION)]
+
+
+class Lists(NamedTuple):
+    """Kernels that follow attention in a layer. gate: with the norm before it. experts: also of a dense layer. combine:
+    with what a tensor group gathers behind it."""
+
+    gate: list[Kernel]
+    dispatch: list[Kernel]
+    experts: list[Kernel]
+    combine: list[Kernel]
+
+
+def parts(rank: Rank, made: Made, batch: Batch, load: Load | None) -> Lists:
+    """What follows attention in a layer. load: of its experts, where it has some."""
+    if made.dense:
+        return Lists([], [], dense(rank, made, made.dense, batch.tokens), [])
+    if made.routed is None or made.gate is None or load is None:
+        return Lists([], [], [], [])
+    own = -(-batch.tokens // rank.tensor) if rank.exchanges else batch.tokens
+    inner = routed(rank, made.routed, own, load) + shared(rank, made.routed, own)
+    sent, back = (exchange(rank, made.gate, batch, load, combine) for combine in (False, True))
+    return Lists(gate(rank, made.gate, own), sent, inner, back + gathered(rank, batch.tokens))
 
 
 def gathered(rank: Rank, tokens: int) -> list[Kernel]:

@@ -45,12 +45,14 @@ class Rank(NamedTuple):
 
 class Batch(NamedTuple):
     """What a rank's attention group computes in a step: sequences, new tokens of each, and keys that the last of them
-    sees. prefill: whether the new tokens are a prompt's, which attention and exchanges of whole prompts serve."""
+    sees. prefill: whether the new tokens are a prompt's, which attention and exchanges of whole prompts serve. mean:
+    new tokens of all groups of the expert group, over as many as if each had those of this one, the fullest."""
 
     sequences: int
     queries: int
     keys: float
     prefill: bool = False
+    mean: float = 1.0
 
     @property
     def tokens(self) -> int:

@@ -5,18 +5,19 @@ halves of a batch share the lanes, compute and communication: each part of one h
 the other lane, in the order of DeepSeek's profile of decoding (deepseek-ai/profile-data).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from hwmodels.op import Gemm, norm
 from sim.models.blocks.made import Made
 from sim.models.blocks.mla import Latent
 from sim.models.family import family, main_units
 from sim.serving import networks
 from sim.serving.attention import attention
 from sim.serving.experts import Gating, loads
-from sim.serving.prices import Prices
+from sim.serving.prices import Kernel, Prices
 from sim.serving.rank import Batch, Load, Rank
 
 
@@ -38,12 +39,14 @@ class Parts(NamedTuple):
 @dataclass(frozen=True)
 class Stepper:
     """What prices steps of an instance. gating: of its expert group; None: a model without experts. halves: whether a
-    batch is split in two that overlap, which `prices` are then beside."""
+    batch is split in two that overlap, which `prices` are then beside. drafts: tokens that a prediction module drafts
+    one after another before each step."""
 
     rank: Rank
     prices: Prices
     gating: Gating | None = None
     halves: bool = False
+    drafts: int = 0
     known: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
@@ -54,7 +57,7 @@ class Stepper:
 
     def ns(self, batch: Batch) -> int:
         """A step of a batch."""
-        whole = self.ends_ns(batch)
+        whole = self.ends_ns(batch) + (self.drafts * self.draft_ns(batch) if self.drafts else 0)
         two = batch.halves if self.halves else ()
         if not two:
             return whole + sum(part.total for part in self.layers(batch))
@@ -64,6 +67,16 @@ class Stepper:
         """Embedding, head and sampling."""
         ends = (networks.end(self.rank, made, batch) for made in self.units if made.end)
         return sum(self.prices.kernels_ns(kernels) for kernels in ends)
+
+    def draft_ns(self, batch: Batch) -> int:
+        """A token of each sequence by a multi-token-prediction module: its projection, a layer as the last, the head
+        (arXiv:2412.19437 sec 2.2)."""
+        one, h = batch._replace(queries=1), self.rank.part.hidden
+        first = [
+            Kernel("norms", norm(2 * one.tokens, h)),
+            Kernel("projection", Gemm(one.tokens, h, 2 * h, precision=self.rank.precision)),
+        ]
+        return self.prices.kernels_ns(first) + self.layers(one)[-1].total + self.ends_ns(one)
 
     def layers(self, batch: Batch) -> tuple[Parts, ...]:
         """Parts of each layer of a micro-batch."""
@@ -79,14 +92,14 @@ class Stepper:
         if self.gating is None:
             return ()
         groups = max(1, self.rank.expert // self.rank.tensor)
-        key = batch.tokens * groups
+        key = max(1, round(batch.tokens * groups * batch.mean))
         if key not in self.known:
             self.known[key] = loads(self.gating, key)
         drawn: tuple[Load, ...] = self.known[key]
         return drawn
 
     def _layer(self, made: Made, batch: Batch, load: Load | None) -> Parts:
-        mixing, key = self._mixing(made, batch), (made, batch.tokens, batch.prefill, load)
+        mixing, key = self._mixing(made, batch), (made, batch.tokens, batch.prefill, batch.mean, load)
         if key not in self.known:
             self.known[key] = self._network(made, batch, load)
         rest: Parts = self.known[key]
@@ -94,27 +107,35 @@ class Stepper:
 
     def _network(self, made: Made, batch: Batch, load: Load | None) -> Parts:
         """What follows attention, which does not depend on keys."""
-        rank, ns = self.rank, self.prices.kernels_ns
-        if made.dense:
-            return Parts(0, 0, ns(networks.dense(rank, made, made.dense, batch.tokens)), 0)
-        if made.routed is None or made.gate is None or load is None:
-            return Parts(0, 0, 0, 0)
-        own = -(-batch.tokens // rank.tensor) if rank.exchanges else batch.tokens
-        inner = networks.routed(rank, made.routed, own, load) + networks.shared(rank, made.routed, own)
-        sent, back = (networks.exchange(rank, made.gate, batch, load, combine) for combine in (False, True))
-        gate = networks.gate(rank, made.gate, own)
-        after = ns(networks.gathered(rank, batch.tokens))
-        first, last = (sum(self.prices.held_ns(each.op) for each in part) for part in (sent, back))
-        return Parts(ns(gate), ns(sent), ns(inner), ns(back) + after, (first, last))
+        parts = networks.parts(self.rank, made, batch, load)
+        first, last = (sum(self.prices.held_ns(each.op) for each in part) for part in (parts.dispatch, parts.combine))
+        gate, sent, inner, back = (self.prices.kernels_ns(part) for part in parts)
+        return Parts(gate, sent, inner, back, (first, last))
 
     def _mixing(self, made: Made, batch: Batch) -> int:
-        """Attention, in the form that is cheaper."""
-        key = made.mixer, batch
+        """Attention."""
+        key = made.mixer, batch._replace(mean=1.0)
         if key not in self.known:
-            forms = (True, False) if isinstance(made.mixer, Latent) else (True,)
-            self.known[key] = min(self.prices.kernels_ns(attention(self.rank, made, batch, form)) for form in forms)
+            self.known[key] = self.prices.kernels_ns(self._attention(made, batch))
         taken: int = self.known[key]
         return taken
+
+    def _attention(self, made: Made, batch: Batch) -> list[Kernel]:
+        """Attention's kernels, in the form that is cheaper."""
+        forms = (True, False) if isinstance(made.mixer, Latent) else (True,)
+        return min((attention(self.rank, made, batch, form) for form in forms), key=self.prices.kernels_ns)
+
+    def kernels(self, batch: Batch) -> Iterator[tuple[str, Kernel]]:
+        """All kernels of a step in one micro-batch, without drafts, each with the part that it is of."""
+        drawn = iter(self.loads(batch))
+        for made in self.units:
+            if made.end:
+                yield from ((made.end, kernel) for kernel in networks.end(self.rank, made, batch))
+                continue
+            yield from (("attention", kernel) for kernel in self._attention(made, batch))
+            parts = networks.parts(self.rank, made, batch, next(drawn) if made.routed else None)
+            for name, kernels in zip(parts._fields, parts, strict=True):
+                yield from ((name, kernel) for kernel in kernels)
 
 
 def overlapped_ns(one: Sequence[Parts], other: Sequence[Parts]) -> int:

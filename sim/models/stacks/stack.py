@@ -38,7 +38,8 @@ SHARED = ("tensor", "context", "expert_tensor")
 KINDS = {
     "deepseek": Kind("", (), ("fp8", "bf16"), eager=False, drains=True),
     "torch": Kind(
-        "torch", ("release", "compiled", "cuda_graphs", "attention", "loss_parallel"), ("bf16", "fp8_current"),
+        "torch", ("release", "compiled", "cuda_graphs", "attention", "unpadded", "loss_parallel"),
+        ("bf16", "fp8_current"),
         eager=True, frees=True, plain=True, axes=SHARED, selective=True, units=True, waits=True,
     ),
     "megatron": Kind(
@@ -69,9 +70,11 @@ class Stack:
     """name: one of KINDS. release: of its software, in words; decides nothing by itself. compiled: torch.compile has
     fused what it can. cuda_graphs: steps are replayed as graphs, so the host launches nothing. graphed: of GRAPHED,
     modules that are a graph each, where the host launches the others. dispatcher: one of DISPATCHERS. attention: whose
-    kernels it is, one of `hwmodels.attention.KERNELS`, or UNFUSED. loss_parallel: ranks that share the vocabulary share
-    the loss, each with its part of the logits; else each gathers all of them (torchtitan's
-    parallelism.disable_loss_parallel). cross_entropy: whose kernels the loss is, transformer_engine or NATIVE."""
+    kernels it is, one of `hwmodels.attention.KERNELS`, or UNFUSED. unpadded: attention's tokens are gathered without
+    padding, and scattered behind (flash-attn's bert_padding, around its variable-length call). loss_parallel: ranks
+    that share the vocabulary share the loss, each with its part of the logits; else each gathers all of them
+    (torchtitan's parallelism.disable_loss_parallel). cross_entropy: whose kernels the loss is, transformer_engine or
+    NATIVE."""
 
     name: str = "deepseek"
     release: str = ""
@@ -80,6 +83,7 @@ class Stack:
     graphed: tuple[str, ...] = ()
     dispatcher: str = "alltoall"
     attention: str = CUDNN
+    unpadded: bool = False
     loss_parallel: bool = True
     cross_entropy: str = "transformer_engine"
 

@@ -41,7 +41,7 @@ def special(columns: int = 256) -> "torch.Tensor":
 def same(actual: tuple, expected: tuple) -> None:
     for name, one, other in zip(("codes", "scales"), actual, expected, strict=True):
         compare.gate_bitwise(one.cpu(), other.cpu(), name)
-        assert one.is_contiguous()
+        assert one.is_contiguous() or (name == "scales" and one.t().is_contiguous())
 
 
 @pytest.mark.parametrize("power_of_two", [False, True])

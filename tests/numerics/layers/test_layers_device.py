@@ -1,4 +1,6 @@
-"""Layers on the kernels: a training step on a GPU against the same step on the reference. Skipped without a GPU."""
+"""Layers on the kernels: a training step on a GPU against the same step on the reference.
+
+Skipped without a GPU; `python -m numerics check` runs it (TRAINYARD_CARD=1)."""
 
 from dataclasses import replace
 
@@ -16,8 +18,10 @@ WIDE = replace(
     q_rank=256, kv_rank=128,
 )  # fmt: skip
 """V3's head widths, which the attention kernel is made for. Dense and one expert group, so that no choice tips."""
-TOLERANCE = {Precision.BF16: 0.02, Precision.FP8: 0.1}
-"""Kernels and reference round in the same places and add in other orders; BF16 and E4M3 codes at a tie then differ."""
+TOLERANCE = {Precision.BF16: 0.02, Precision.FP8: 0.2}
+"""Kernels and reference round in the same places and add in other orders; BF16 and E4M3 codes at a tie then differ. How
+much that comes to: on the CPU the FP8 reference against itself, its embedding times 1 + 2^-12, differs by 0.133 in the
+gradient of blocks.0.attention.q_down.weight; half as much again is allowed."""
 
 
 @pytest.mark.parametrize("precision", [Precision.BF16, Precision.FP8])

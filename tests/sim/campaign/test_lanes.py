@@ -160,6 +160,11 @@ def test_silent_errors_go_back_before_them() -> None:
     assert len(lost) > 20
     assert (lost >= 2 * HOUR).all()
     assert (lost <= 2 * HOUR + 1800).all()
+    worse = replace(campaign, failures=Failures(silent=Hidden(50 * HOUR, 2 * HOUR)))
+    outcome = wall(worse, axis(200, 1800.0, 0.0))
+    often = outcome.interruptions[streams.SILENT]
+    assert (often > 1).sum() > 50  # an error is not carried on once the run is before it
+    assert (outcome.lost["recomputed"] <= often * (2 * HOUR + 1800)).all()
 
 
 def test_memory_is_lost_with_all_who_hold_it() -> None:

@@ -46,10 +46,10 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
     ("every: 30 min", "every: 30", "or the word optimum"),
     ("spread: 1.0", "shape: 0.7", "the law exponential has no shape"),
     ("timeout: 10 min", "timeout: 0", "of hangs is longer than detect"),
-    ("batch: 1920", "batch: 1921", "batch.sequences 1921 is not a multiple of data parallel 128"),
+    ("batch: 1920", "batch: 1921", "batch.sequences 1921 is not a multiple of data parallel 16"),
     ("step: {schedule: 1f1b}", "step: {schedule: dualpipe}", "cannot run; legal: even numbers from 32 on"),
     ("step: {schedule: 1f1b}", "step: {schedule: 1f1b, cluster: {nodes: 8}}", "is the same for all phases"),
-    ("  power: {busy: 700 W}\n", "", "nobody says what a H800 SXM draws"),
+    ("  power: {busy: 700 W}", "  power: {}", "nobody says what a H800 SXM draws"),
 ])  # fmt: skip
 def test_mistakes(tmp_path: Path, old: str, new: str, line: str) -> None:
     first, *_ = lines = wrong(tmp_path, (old, new))
@@ -96,5 +96,18 @@ def test_chunk_times_are_no_campaign() -> None:
 
 def test_samples_are_tokens() -> None:
     assert small(1).phases[0].tokens is None
-    phase = load(FILE, ['campaign.phases=[{"name":"sft","samples":1500000,"batch":15360}]']).phases[0]
+    phase = load(
+        FILE, ['campaign.phases=[{"name":"sft","samples":1500000,"batch":15360}]', "campaign.published=[]"]
+    ).phases[0]
     assert phase.tokens == 1_500_000 * 4096
+
+
+@pytest.mark.parametrize(("word", "line"), [
+    ("campaign.checkpoint.replicas=3", "campaign.checkpoint.replicas changes nothing: kind asynchronous keeps nothing"),
+    ("campaign.restart.hangs=0", "campaign.restart.timeout changes nothing: restart.hangs says that nothing hangs"),
+    ("campaign.failures=null", "campaign.restart.replace changes nothing: no node ever has to be replaced"),
+    ("batch.sequences=7", "batch.sequences changes nothing: each phase has its own batch"),
+])  # fmt: skip
+def test_keys_that_change_nothing_say_so(word: str, line: str) -> None:
+    assert load(FILE).unfelt == ()
+    assert any(each.startswith(line) for each in load(FILE, [word]).unfelt)

@@ -15,7 +15,7 @@ import sim
 from hwmodels.document import DocumentError
 from hwmodels.refused import Refused
 from sim.__main__ import main
-from sim.experiments import executors, record, sweep, table
+from sim.experiments import executors, kinds, record, sweep, table
 from sim.experiments.record import Book, figure
 from sim.experiments.sweep import read_sweep, runs
 from sim.layout import plan
@@ -139,7 +139,7 @@ def test_shipped_sweeps_are_right(path: Path) -> None:
     assert len(found.points) >= 16
     for point in found.points:
         if point.labels.get("seed", "0") == "0":
-            load(found.scenario, point.overrides)
+            kinds.load(found.scenario, point.overrides)
 
 
 def test_the_faults_of_the_study_are_where_their_labels_say() -> None:
@@ -375,7 +375,7 @@ def test_wrong_words_are_one_line(words: list[str], line: str, capsys: pytest.Ca
 @pytest.mark.parametrize("words", [[], ["stragler"]])
 def test_an_unknown_study_names_those_there_are(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", *words]) == 2
-    assert capsys.readouterr().err.endswith("; legal: stragglers, unevenness, scale, batch, exchange\n")
+    assert capsys.readouterr().err.endswith("; legal: stragglers, unevenness, scale, campaign, batch, exchange\n")
 
 
 def test_a_sweep_without_processes_is_not_told_memory_of_the_parent() -> None:

@@ -45,11 +45,20 @@ def test_the_unit_of_work_is_the_hosts_operation():
 
 def test_each_expert_costs_the_host_a_product_each_way():
     few, many = host.grouped(8), host.grouped(16)
-    assert many.forward - few.forward == pytest.approx(8 * (host.PRODUCT + host.PIECE + host.ARGUMENT))
+    assert many.forward - few.forward == pytest.approx(8 * (host.PRODUCT + host.PIECE + host.ARGUMENT + host.ATTRIBUTE))
     assert many.dgrad - few.dgrad == pytest.approx(8 * (host.PRODUCT + host.PIECE))
     assert many.wgrad - few.wgrad == pytest.approx(8 * (host.PRODUCT + host.GRADIENT))
     spread = on(expert=8), on(expert=16, nodes=2)
     assert work_us(spread[0], "W") > work_us(spread[1], "W") + 8 * 2 * host.PRODUCT
+
+
+def test_quantised_experts_cost_the_host_objects_of_their_own():
+    plain, quantised = host.grouped(16), host.grouped(16, quantised=True)
+    assert quantised.forward - plain.forward == pytest.approx(16 * (4 * host.CALL + host.QUANTISED + host.SAVED))
+    assert quantised.dgrad - plain.dgrad == pytest.approx(16 * (2 * host.CALL + host.STORED + host.SAVED))
+    assert quantised.wgrad == plain.wgrad
+    (product_,) = [k for k in kernels(on(precision="fp8_current"), "F") if k.name == "experts_fc1_fprop"]
+    assert on().launch_ns("F", product_) == pytest.approx(1e3 * quantised.forward, abs=1)
 
 
 @pytest.mark.parametrize(("dispatcher", "direction"), [*product(("alltoall", "deepep", "hybridep"), "FB")])

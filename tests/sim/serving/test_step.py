@@ -50,6 +50,22 @@ def test_a_hundred_random_steps_equal_their_kernels() -> None:
             assert own.ns(batch) == total
 
 
+def test_a_step_told_kernel_by_kernel_is_the_step() -> None:
+    for own in (stepper("h200x8", 8, 1), stepper("h100x8", 1, 16, routing=LIKED)):
+        batch = Batch(24, 1, 3000.0)
+        told = list(own.kernels(batch))
+        assert sum(own.prices.ns(kernel.op) for _, kernel in told) == own.ns(batch)
+        names = {part for part, _ in told}
+        assert names >= {"embedding", "attention", "gate", "experts", "head"}
+
+
+def test_a_prompt_alone_in_its_expert_group_loads_it_less() -> None:
+    """Others' ranks have no tokens: experts have a sixteenth of the rows, and exchanges only what is sent."""
+    own = stepper("h100x8", 1, 16)
+    full, alone = Batch(1, 2048, 2048.0, True), Batch(1, 2048, 2048.0, True, 1 / 16)
+    assert own.loads(alone)[0].rows < own.loads(full)[0].rows / 10 and own.ns(alone) < 0.8 * own.ns(full)
+
+
 def test_the_form_of_latent_attention_is_found_by_price() -> None:
     """Absorbed for a decode step, plain for a whole prompt; they cross where a prompt's part is some hundred tokens."""
     own = stepper("h200x8", 8, 1)
@@ -84,14 +100,17 @@ def test_copies_of_liked_experts_even_out_the_busiest_rank() -> None:
 
 
 part = st.integers(0, 1000)
-parts = st.lists(st.builds(Parts, part, part, part, part, st.just((0, 0))), min_size=1, max_size=6)
+parts = st.lists(
+    st.builds(lambda a, d, e, c: Parts(a, d, e, c, (d // 2, c // 3)), part, part, part, part), min_size=1, max_size=6
+)
 
 
 @given(parts)
 def test_two_halves_take_no_longer_than_in_turn_and_no_less_than_a_lane(one: list[Parts]) -> None:
     whole = overlapped_ns(one, one)
     assert whole <= 2 * sum(each.total for each in one)
-    assert whole >= 2 * max(sum(p.attention + p.experts for p in one), sum(p.dispatch + p.combine for p in one))
+    packed, sent = sum(sum(p.packing) for p in one), sum(p.dispatch + p.combine for p in one)
+    assert whole >= 2 * max(sum(p.attention + p.experts for p in one) + packed, sent - packed)
     assert whole >= sum(each.total for each in one)
 
 

@@ -5,7 +5,7 @@ from hwmodels.op import BY_BLOCK, Gemm, GroupedGemm, Memory, norm, small
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.megatron import host
-from sim.models.stacks.megatron.casts import apart, one_scale, quantised, ways
+from sim.models.stacks.megatron.casts import apart, casting, one_scale, quantised, ways
 from sim.models.stacks.sharing import GATHER, INPUT, drained, fed, gathered, piece, summed
 
 HOST = {"F": host.work(host.LINEAR["F"], "F"), "B": host.work(host.LINEAR["B"] / 2, "B")}
@@ -29,10 +29,22 @@ def first(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     return fed(site, gather, lambda at: product(at, name, n, k))
 
 
+LENT = 16
+"""SMs that a product in BF16 leaves to the sum of its output beside it, where that goes chunk by chunk
+(TransformerEngine 2.1, pytorch/module/base.py, initialize_ub: method pipeline, num_sm, set_sm_margin). NeMo's settings
+for H100s and B200s are 8 to 32; those in FP8 send round a ring instead, by one SM (NVIDIA/NeMo v2.5.0rc0,
+nemo/collections/llm/recipes/tp_overlap_configs/userbuffers.py)."""
+
+
 def last(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     """The last one: [tokens, k] -> sums of each rank's own tokens, or of all."""
     before = quantised(site, f"x_{name}", site.tokens, k)
-    return before + drained(site, lambda at: product(at, name, n, k), name, n)
+    lent = LENT if site.groups.chunked and site.groups.sequence and casting(site) is None else 0
+    return before + drained(site, lambda at: _lending(product(at, name, n, k), lent), name, n)
+
+
+def _lending(kernels: list[Kernel], lent: int) -> list[Kernel]:
+    return [k._replace(op=k.op._replace(lent=lent)) if isinstance(k.op, Gemm) else k for k in kernels]
 
 
 def linear(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
@@ -106,7 +118,7 @@ def grouped(site: Shared, name: str, n: int, k: int, role: str = "fprop") -> lis
     summed_in = "fp32" if site.recipe.gradient == FP32 else "added_bf16"
     result = summed_in if role == "wgrad" else "bf16"
     op = GroupedGemm(local, rows, *shape, role, site.recipe.linear, result=result)
-    forward, dgrad, wgrad = host.grouped(local)
+    forward, dgrad, wgrad = host.grouped(local, casting(site) is not None)
     us = {"fprop": forward, "dgrad": dgrad, "wgrad": wgrad}[role]
     return [*before, Kernel(f"{name}_{role}", op, host=host.work(us, direction))]
 

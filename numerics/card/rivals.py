@@ -1,0 +1,111 @@
+"""The best kernels of others for the same work, where they can be imported: DeepGEMM's products, FlashAttention's.
+
+`python -m numerics bench --rivals FOLDER` puts FOLDER before Python's path; it holds what the measuring machine lacks:
+`deep_gemm` (github.com/deepseek-ai/DeepGEMM, the Python version of 2025-07, such as 03d0be3, with CUTLASS's headers in
+its include folder; it compiles a kernel a shape with nvcc at the first call) and `flash_attn.cute` with what it needs
+(PyPI: flash-attn-4). Neither is part of this project. A rival is timed only after its output passed our gate.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Call = Callable[[], Any]
+
+
+def package(name: str) -> Any:
+    """The package, or None where it cannot be imported (without a GPU or its compiler, for instance)."""
+    try:
+        return import_module(name) if find_spec(name.partition(".")[0]) else None
+    except Exception:
+        return None
+
+
+def dense(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor) -> dict[str, Call]:
+    """a b^T in BF16; a_s with rows next to each other, as DeepGEMM takes scales without a copy."""
+    theirs = package("deep_gemm") if a.is_cuda else None
+    if theirs is None:
+        return {}
+    out, scales = torch.empty(a.shape[0], b.shape[0], dtype=torch.bfloat16, device=a.device), _by_column(a_s)
+
+    def call() -> Tensor:
+        theirs.gemm_fp8_fp8_bf16_nt((a, scales), (b, b_s), out)
+        return out
+
+    return {"DeepGEMM": call}
+
+
+def weight(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, out: Tensor) -> dict[str, Call]:
+    """out += a b^T in FP32."""
+    theirs = package("deep_gemm") if a.is_cuda else None
+    if theirs is None:
+        return {}
+    scales = _by_column(a_s), _by_column(b_s)
+
+    def call() -> Tensor:
+        theirs.wgrad_gemm_fp8_fp8_fp32_nt((a, scales[0]), (b, scales[1]), out)
+        return out
+
+    return {"DeepGEMM": call}
+
+
+def grouped(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, table: Tensor) -> dict[str, Call]:
+    """Rows of a times the weight of their group; table: the group of each 128 rows."""
+    theirs = package("deep_gemm") if a.is_cuda else None
+    if theirs is None:
+        return {}
+    out = torch.empty(a.shape[0], b.shape[1], dtype=torch.bfloat16, device=a.device)
+    scales, rows = _by_column(a_s), table.repeat_interleave(a.shape[0] // len(table))
+
+    def call() -> Tensor:
+        theirs.m_grouped_gemm_fp8_fp8_bf16_nt_contiguous((a, scales), (b, b_s), out, rows)
+        return out
+
+    return {"DeepGEMM": call}
+
+
+def masked(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, rows: Tensor) -> dict[str, Call]:
+    """The first rows[g] rows of each group; every row counts here, so the host may know how many are expected."""
+    theirs = package("deep_gemm") if a.is_cuda else None
+    if theirs is None:
+        return {}
+    out = torch.empty(*a.shape[:2], b.shape[1], dtype=torch.bfloat16, device=a.device)
+    scales = a_s.transpose(1, 2).contiguous().transpose(1, 2)
+
+    def call() -> Tensor:
+        theirs.m_grouped_gemm_fp8_fp8_bf16_nt_masked((a, scales), (b, b_s), out, rows, a.shape[1])
+        return out
+
+    return {"DeepGEMM": call}
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, do: Tensor, scale: float, direction: str) -> dict[str, Call]:
+    """FlashAttention-4 in CuTe, whose sm_90 path takes 192 and 128; backward replays one kept forward."""
+    theirs = package("flash_attn.cute") if q.is_cuda else None
+    if theirs is None:
+        return {}
+    inputs = [x.detach().requires_grad_(direction == "backward") for x in (q, k, v)]
+
+    def forward() -> Tensor:
+        out = theirs.flash_attn_func(*inputs, softmax_scale=scale, causal=True)
+        return out[0] if isinstance(out, tuple) else out
+
+    if direction == "forward":
+        return {"FlashAttention-4": forward}
+    kept: list[Tensor] = []
+
+    def backward() -> Any:
+        if not kept:
+            kept.append(forward())
+        return torch.autograd.grad(kept[0], inputs, do, retain_graph=True)
+
+    return {"FlashAttention-4": backward}
+
+
+def _by_column(scales: Tensor) -> Tensor:
+    """The same scales with rows next to each other in memory."""
+    return scales.t().contiguous().t()
