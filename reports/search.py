@@ -27,8 +27,8 @@ def render(answer: Answer) -> str:
 
 
 FACTS: tuple[dict[str, str], ...] = (
-    {"name": "step_time_s", "unit": "s", "best": "min"},
     {"name": "peak_memory_bytes", "unit": "B", "best": "min"},
+    {"name": "step_time_s", "unit": "s", "best": "min"},
     {"name": "gpus", "unit": "GPUs", "best": "min"},
 )
 """Figures that every point has beside its objectives."""
@@ -131,15 +131,8 @@ def _choice(key: str, said: str, names: Iterable[str], chosen: str = "") -> str:
 def _best(answer: Answer) -> Section:
     """The points that were run in full."""
     axes = [axis["name"] for axis in answer["axes"]]
-    heads = [
-        "",
-        *axes,
-        *(f"{o['name']} ({o['unit']})" for o in answer["objectives"]),
-        "step in full",
-        "90 %",
-        "peak",
-        "",
-    ]
+    wanted = (f"{o['name']} ({o['unit']})" for o in answer["objectives"])
+    heads = ["", "", *axes, *wanted, "step in full", "90 %", "peak"]
     rows = []
     for place, each in enumerate(answer["best"], 1):
         low, high = each["interval_90_s"] or (None, None)

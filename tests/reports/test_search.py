@@ -38,3 +38,19 @@ def test_one_axis_has_no_heat_map_and_no_figures_no_charts() -> None:
     assert 'id="heat-plot"' not in one and 'id="chart-plot"' in one
     none = search.render_sweep({"name": "x", "axes": AXES, "figures": FIGURES, "points": [], "count": 3})
     assert 'id="chart-plot"' not in none and "3 points; 3 are not shown" in none
+
+
+def test_the_best_have_a_heading_for_each_cell() -> None:
+    best = {"schedule": "1f1b", "comm.sms": "8", "seed": "0", "step": 1.0, "front": True, "peak_memory_bytes": 1e9,
+            "interval_90_s": [0.9, 1.2], "full": {"step_time_s": 1.0}, "error": None, "command": "python"}  # fmt: skip
+    beside = {"axis": "schedule", "label": "zb1p", "lacks": "memory", "why": "", "ratio": None, "peak_bytes": 2e9}
+    answer = {
+        "name": "x", "axes": AXES, "objectives": FIGURES[:1], "legal": 4, "simulated": 2, "combinations": 8,
+        "best": [best], "beside": [beside], "binds": ["a binds"], "lines": ["8 combinations"],
+        "points": [{**each, "peak_memory_bytes": 1e9, "step_time_s": 1.0, "gpus": 8} for each in points(2)],
+    }  # fmt: skip
+    text = search.render(answer)
+    table = text[text.index('<section id="best"') :]
+    head, row = re.findall(r"<thead><tr>(.*?)</tr></thead><tbody><tr>(.*?)</tr>", table, re.DOTALL)[0]
+    assert head.count("<th") == row.count("<td") == 2 + 3 + 1 + 3
+    assert "misses: memory" in table and 'data-copy="python"' in table
