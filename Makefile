@@ -25,7 +25,7 @@ check: .venv/tests
 	touch $@
 
 .venv/tests: .venv/core
-	$(PIP) install --quiet --no-compile -e '.[dev,trace,numerics]' -c constraints.txt
+	$(PIP) install --quiet --no-compile -e '.[dev,trace,numerics,search,cluster]' -c constraints.txt
 	touch $@
 
 clean:

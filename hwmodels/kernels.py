@@ -17,7 +17,7 @@ from hwmodels import tables as calibration
 from hwmodels.device import Device
 from hwmodels.library import Reading
 from hwmodels.memory import streaming
-from hwmodels.op import Attention, Gemm, GroupedGemm, Memory, Op
+from hwmodels.op import BY_BLOCK, Attention, Gemm, GroupedGemm, Memory, Op
 from hwmodels.tables import FOLDER, Tables
 from hwmodels.tiles import Card, Shape, Tiles, product_us, shape
 from hwmodels.transfer import REACHED
@@ -129,12 +129,26 @@ def quote(
     tables, as `hwmodels.library.quote` has it, for the device to scale. kernel: of attention. None where neither knows
     a library."""
     if own and (product := fitted(own, tables, op)):
-        return _of_tiles(own, product, device, op, sms)
+        reading = _of_tiles(own, product, device, op, sms)
+        return reading._replace(spread=math.hypot(reading.spread, _by_block(own, tables, op)))
     if tables is None or tables.library is None:
         return None
     reading = library.quote(tables.library, op, exact, sms)
     longer = times(own, op) if own and stands(own, tables) else 1.0
     return reading._replace(us=reading.us * longer * otherwise(device, tables, op, kernel)[0])
+
+
+def _by_block(own: Kernels, tables: Tables | None, op: Op) -> float:
+    """What scales by block may make of a product, as far as they do on the card whose tables stand for this one. H20's
+    and MI300X's published products have such scales; Blackwell's tensor cores know none in FP32 and take them as MXFP8
+    (nvidia.github.io/TransformerEngine, Float8BlockScaling), so a centre moves nowhere."""
+    if not isinstance(op, Gemm) or not op.role.endswith(BY_BLOCK) or tables is None or not stands(own, tables):
+        return 0.0
+    assert tables.library is not None
+    one = op._replace(role=op.role.removesuffix(BY_BLOCK))
+    every = round(tables.library.reference["sms"])
+    blocks, whole = (library.quote(tables.library, each, False, every).us for each in (op, one))
+    return abs(math.log(blocks / whole))
 
 
 def _of_tiles(own: Kernels, product: Product, device: Device, op: Op, sms: int) -> Reading:

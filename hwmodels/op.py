@@ -12,9 +12,14 @@ OPERAND = {"fp8": 1.0, "mxfp8": 1 + 1 / 32, "nvfp4": 0.5 + 1 / 16, "bf16": 2.0}
 """Precision of a product -> bytes of an element that it reads, with the scales of small blocks."""
 
 
+BY_BLOCK = " by block"
+"""Ends the role of a product whose operands have a scale for each 128 of their depth: its kernels are others."""
+
+
 class Gemm(NamedTuple):
-    """C[m,n] (+)= A[m,k] B[k,n]. `role`: fprop, dgrad, or wgrad. `precision`: of OPERAND. result: what a wgrad writes:
-    fp32 (added to what is there) or bf16 (over it)."""
+    """C[m,n] (+)= A[m,k] B[k,n]. `role`: fprop, dgrad (both may be BY_BLOCK), or wgrad. `precision`: of OPERAND.
+    result: what a wgrad writes: fp32 (added to what is there) or bf16 (over it). lent: SMs that it leaves to
+    communication, from its first to its last moment."""
 
     m: int
     n: int
@@ -23,6 +28,7 @@ class Gemm(NamedTuple):
     precision: str = "fp8"
     kernels: int = 1
     result: str = "fp32"
+    lent: int = 0
 
     def flop(self) -> float:
         return 2.0 * self.m * self.n * self.k

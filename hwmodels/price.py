@@ -88,7 +88,8 @@ class Pricer:
     kernel by kernel, or None. library: whose kernels run, a folder in a device's tables ("": the project's own). nccl:
     what sends and reduces; None: closed forms. attention: whose kernel of it runs, of `hwmodels.attention`. own: tables
     of a trace, as JSON, which are asked first ("": none). cards: that wait for each other, so that the slowest counts
-    (`hwmodels.unlike`).
+    (`hwmodels.unlike`). known: prices of operations. rows, still: what is made of prices that depend on links, and of
+    those that do not.
     """
 
     device: Device
@@ -106,11 +107,13 @@ class Pricer:
     cards: int = 1
     known: dict[tuple[Op, bool], Price] = field(default_factory=dict, init=False, compare=False, repr=False)
     rows: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
+    still: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def over(self, wires: Wires) -> "Pricer":
         """Pricer over other links; what does not depend on them stays known."""
         other = replace(self, wires=wires)
         other.known.update({key: price for key, price in self.known.items() if not isinstance(key[0], OVER_LINKS)})
+        object.__setattr__(other, "still", self.still)
         return other
 
     @property
@@ -158,6 +161,10 @@ class Pricer:
         return self.known[key]
 
     def _price(self, op: Op, on_comm_sms: bool) -> Price:
+        if isinstance(op, Gemm) and op.lent:  # on the SMs that it keeps, which those beside it take nothing from
+            left, op = min(max(self.comm_sms, op.lent), self.device.sms - 1), op._replace(lent=0)
+            kept = replace(self, comm_sms=left, held=True)._price(op, False)
+            return kept._replace(beside_ns=max(kept.ns, self._price(op, False).beside_ns))
         tables, by = self.asked(op), self.free if isinstance(op, PACED) else self
         quote = _quote(by, tables, op)
         family = contention_family(op, quote.us)  # by its time on the table's device: a faster one changes no class
@@ -341,8 +348,7 @@ def _memory(pricer: Pricer, tables: Tables | None, op: Memory) -> Quote:
     if tables is None:
         return _roofline(pricer, op, 0.0)
     if pricer.mode == "measured":
-        row = tables.exact.get(op)
-        if row:
+        if row := tables.exact.get(op):
             return Quote(row["us"], "measured", calibration.named(tables, "memory", row), SPREAD["measured"], "memory")
         rows = calibration.near(tables, op)
         if rows:
@@ -350,13 +356,11 @@ def _memory(pricer: Pricer, tables: Tables | None, op: Memory) -> Quote:
     kinds = op.kind, LIKE.get(op.kind.partition("_")[0]), "elementwise"
     kind = next(kind for kind in kinds if kind in tables.memory_fit)
     fit = tables.memory_fit[kind]
-    launches = 1 if kind in ALL_KERNELS else op.kernels
-    us = fit["fixed_us"] * launches
+    us = fit["fixed_us"] * (1 if kind in ALL_KERNELS else op.kernels)
     us += op.bytes() / fit["bytes_per_s"] / MICRO if fit["bytes_per_s"] else 0.0
-    rung = "interpolated" if fit["low_bytes"] <= op.bytes() <= fit["high_bytes"] else "held"
-    rung = rung if kind == op.kind else "transferred"
-    source = f"{tables.device}/memory.json: rate of {kind}"
-    return Quote(us, rung, source, max(fit["rms"], SPREAD[rung]), "memory")
+    inside = fit["low_bytes"] <= op.bytes() <= fit["high_bytes"]
+    rung = ("interpolated" if inside else "held") if kind == op.kind else "transferred"
+    return Quote(us, rung, f"{tables.device}/memory.json: rate of {kind}", max(fit["rms"], SPREAD[rung]), "memory")
 
 
 def _between(tables: Tables, op: Memory, rows: list[dict[str, Any]]) -> Quote:

@@ -59,6 +59,11 @@ class Tables:
 
 def available() -> tuple[str, ...]:
     """Names that `load` knows."""
+    return _available(FOLDER.stat().st_mtime_ns)
+
+
+@cache
+def _available(changed: int) -> tuple[str, ...]:
     return tuple(sorted(file.parent.name for file in FOLDER.glob("*/gemm.json")))
 
 

@@ -63,6 +63,11 @@ def setting(result: Result) -> str:
     return " · ".join(words)
 
 
+def binds(result: Result) -> str:
+    """What binds the run, in a line, or nothing."""
+    return str(result.summary.get("binds", {}).get("line", ""))
+
+
 def changes(result: Result) -> str:
     """What was overridden in the scenario, whose name may still tell of the file as it was; or nothing."""
     words = title.changes(result.summary.get("overrides", ()))

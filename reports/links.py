@@ -33,7 +33,7 @@ def section(result: Result) -> Section | None:
         return None
     counts = result.summary["links"]
     drawn = [number for number, name in enumerate(use.classes) if name in counts["classes"]]
-    kinds = [number for number in range(len(use.kinds)) if use.size[:, number].any()]
+    kinds = use.carried
     colours = [(use.kinds[k], TRAFFIC[k]) for k in kinds]
     keys = legend([*colours, ("busiest link", INK)])
     body = f'<div class="row">{keys}</div>{plot("links", "use of links over the step, by class")}'

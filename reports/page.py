@@ -1,8 +1,10 @@
 """report.html: one page that holds everything it needs, and may fetch nothing."""
 
 import json
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from hwmodels import units
 from reports import (
@@ -26,7 +28,9 @@ from reports.section import Section, details
 from sim.result import Result, title
 
 ASSETS = Path(__file__).with_name("assets")
-SCRIPTS = ("page.js", "timeline.js", "pair.js", "memory.js", "links.js", "loads.js", "charts.js", "channel.js")
+SCRIPTS = (
+    "page.js", "timeline.js", "pair.js", "memory.js", "links.js", "loads.js", "charts.js", "channel.js", "compare.js",
+)  # fmt: skip
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
 """What the browser may load: nothing that is not in the page."""
 
@@ -54,10 +58,10 @@ def render(result: Result) -> str:
     return whole(shown, _header(result, escape(name), parts), parts)
 
 
-def whole(called: str, header: str, parts: list[Section]) -> str:
-    """The text of a page: what it is called as plain text, its header as HTML, and its parts."""
+def whole(called: str, header: str, parts: list[Section], scripts: Sequence[str] = SCRIPTS) -> str:
+    """The text of a page: what it is called as plain text, its header as HTML, its parts, and what draws them."""
     data = {part.key: part.data for part in parts if part.data is not None}
-    data["page"] = {"scales": SCALES, "ink": INK, "muted": MUTED}
+    drawn = list(_scripts(data, scripts)) if data else []
     return "\n".join((
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
@@ -66,11 +70,18 @@ def whole(called: str, header: str, parts: list[Section]) -> str:
         header,
         f"<main>\n{''.join(map(_section, parts))}</main>",
         '<footer>Trainyard. Everything on this page is simulated, not measured.</footer>',
-        f'<script type="application/json" id="data">{script_json(data)}</script>',
-        f"<script>{_plotly()}</script>",
-        *(f"<script>\n{_asset(name)}</script>" for name in SCRIPTS),
-        "<script>start();</script>\n</body>\n</html>\n",
+        *drawn,
+        "</body>\n</html>\n",
     ))  # fmt: skip
+
+
+def _scripts(data: dict[str, Any], scripts: Sequence[str]) -> Iterator[str]:
+    """What draws figures, and their data; a page without any needs none of it."""
+    data = data | {"page": {"scales": SCALES, "ink": INK, "muted": MUTED}}
+    yield f'<script type="application/json" id="data">{script_json(data)}</script>'
+    yield f"<script>{_plotly()}</script>"
+    yield from (f"<script>\n{_asset(name)}</script>" for name in scripts)
+    yield "<script>start();</script>"
 
 
 def _header(result: Result, name: str, parts: list[Section]) -> str:
@@ -90,6 +101,8 @@ def _header(result: Result, name: str, parts: list[Section]) -> str:
     if warning := headline.warning(result):
         alarm += f'<p class="alarm">{escape(warning)}</p>'
     alarm += "".join(f'<p class="sub">{escape(line)}</p>' for line in headline.unfelt(result))
+    if line := headline.binds(result):
+        alarm = f'<p class="binds">{escape(line[:1].upper() + line[1:])}.</p>' + alarm
     changes = f'<span class="with">, {escape(words)}</span>' if (words := headline.changes(result)) else ""
     return (
         f'<header><p class="brand">Trainyard</p><h1>{name}{changes}</h1>'

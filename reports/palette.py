@@ -49,9 +49,9 @@ OPS = (
 PARTS = ("#3d4a8a", "#56b4e9", "#009e73", "#e69f00", "#cc79a7", "#d55e00", "#9aa5b1", "#b58a5a")
 """Colours of memory parts and of price kinds, in order."""
 
-TRAFFIC = ("#3d4a8a", "#e69f00", "#009e73", "#cc79a7")
+TRAFFIC = ("#3d4a8a", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#8a5a2b")
 """Colours of kinds of traffic over the fabric, in the order of a Utilisation's kinds: expert, pipeline, gradients,
-parameters."""
+parameters, tensor, context."""
 
 LOADS = ("#3d4a8a", "#f4f6f8", "#d55e00")
 """Fewer expert rows than expected, as many, and more."""

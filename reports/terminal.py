@@ -2,17 +2,20 @@
 
 from collections.abc import Iterable, Sequence
 from io import StringIO
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from reports import headline, phases, prices, ranks, stages
 from reports.headline import percent, seconds
 from sim.result import Result
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 PLAIN_WIDTH = 80
 """Columns when the stream is not a terminal, or does not say how wide it is."""
+WIDE = 100
+"""The same of tables of many columns."""
 
 UNEVEN = 0.01
 """Stages are listed when the slowest exceeds their mean by more than this fraction."""
@@ -23,21 +26,51 @@ def show(result: Result, stream: IO[str]) -> None:
 
     Colour and the terminal's width are used when `stream` is a terminal; else plain text of 80 columns.
     """
-    from rich.console import Console
-
-    terminal = bool(getattr(stream, "isatty", lambda: False)())
-    text = StringIO()  # rich itself ends the process with exit code 1 when the reader of a pipe has gone
-    width = None if terminal else PLAIN_WIDTH
-    console = Console(file=text, force_terminal=terminal or None, width=width, highlight=False, soft_wrap=False)
+    text, console = _console(stream, PLAIN_WIDTH)
     name, changes = str(result.summary.get("scenario", "")), headline.changes(result)
     console.print(f"{name}, {changes}" if changes else name, style="bold", markup=False)
     if setting := headline.setting(result):
         console.print(setting, style="dim", markup=False)
+    if line := headline.binds(result):
+        console.print(line, markup=False)
     if warning := headline.warning(result):
         console.print(warning, style="bold", markup=False)
     for table in (_headline(result), _phases(result), _prices(result), _stages(result)):
         if table is not None:
             console.print(table)
+    stream.write(text.getvalue())
+
+
+def _console(stream: IO[str], width: int) -> "tuple[StringIO, Console]":
+    """A text and a console that prints into it, as wide as the terminal, if it is one, or `width`."""
+    from rich.console import Console
+
+    terminal = bool(getattr(stream, "isatty", lambda: False)())
+    text = StringIO()  # rich itself ends the process with exit code 1 when the reader of a pipe has gone
+    wide = None if terminal else width
+    return text, Console(file=text, force_terminal=terminal or None, width=wide, highlight=False, soft_wrap=False)
+
+
+class Cells(NamedTuple):
+    """A table: its head, rows of text, and the columns that are set to the right."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numbers: Sequence[int]
+
+
+def tables(
+    stream: IO[str], heads: Sequence[str], answer: str, parts: Sequence[Cells], notes: Sequence[str] = ()
+) -> None:
+    """Print lines of what it is about, the answer, tables, and remarks."""
+    text, console = _console(stream, WIDE)
+    for line in heads:
+        console.print(line, style="dim", markup=False)
+    console.print(answer, style="bold", markup=False)
+    for part in parts:
+        console.print(_table(part.head, part.rows, part.numbers))
+    for line in notes:
+        console.print(line, style="dim", markup=False)
     stream.write(text.getvalue())
 
 

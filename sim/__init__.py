@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sim.experiments.answer import Answer
     from sim.result import Result
+    from sim.result.comparison import Comparison
+    from sim.result.sensitivity import Sensitivity
     from sim.scenario.values import Scenario
 
 
@@ -45,3 +48,68 @@ def load(
     from sim.scenario.files import load
 
     return load(scenario, overrides, **changes)
+
+
+def compare(
+    a: "Scenario | Result | str | Path | Mapping[str, Any]",
+    b: "Scenario | Result | str | Path | Mapping[str, Any]",
+    *,
+    interval: bool = True,
+) -> "Comparison":
+    """Two runs side by side, with the 90 % interval of their difference (paired draws) and what makes it.
+
+    a, b: as `load` takes it, the folder of a run, or its Result; they are simulated again. interval: see `run`. Raises
+    Refused as `run` does.
+    """
+    from sim.experiments.compare import compare
+
+    return compare(a, b, interval=interval)
+
+
+def sensitivity(
+    scenario: "Scenario | str | Path | Mapping[str, Any]",
+    overrides: Sequence[str] | str = (),
+    *,
+    by: tuple[float, float] = (0.9, 1.1),
+    keys: Sequence[str] = (),
+    crossings: bool = True,
+    **changes: Any,
+) -> "Sensitivity":
+    """What a step hangs on: each key at `by` times less and more, prices by class, and where each rate takes over.
+
+    scenario, overrides, changes: as `run` takes them. keys: those alone, or all that lie in one; none: all. crossings:
+    whether to look for what takes over. Raises Refused as `run` does.
+    """
+    from sim.experiments.sensitivity import sensitivity
+
+    return sensitivity(load(scenario, overrides, **changes), by, keys, crossings)
+
+
+def search(
+    search: "str | Path | Mapping[str, Any]",
+    overrides: Sequence[str] = (),
+    *,
+    executor: str = "local:1",
+    folder: "str | Path | None" = None,
+) -> "Answer":
+    """The best points of a space of scenarios, and what binds the winner; `to_frame()` of it is a pandas DataFrame.
+
+    search: a search file, one that ships by its name, or plain values as in YAML (its scenario relative to the working
+    folder). overrides: last at every point. executor: local:N or dask:HOST:PORT. folder: where runs are kept as they
+    come; the same search goes on from there.
+
+    Raises Refused when the file is wrong, no point is legal, or none keeps the constraints.
+    """
+    from pathlib import Path
+
+    from hwmodels.document import Document, Place
+    from sim.experiments.executors import executor as at
+    from sim.experiments.explore import explored
+    from sim.experiments.search import of_document, read_search
+
+    if isinstance(search, Mapping):
+        read = of_document(Document(search, {(): Place("<mapping>")}), "<mapping>", Path(), overrides)
+    else:
+        read = read_search(Path(search), overrides)
+    with at(executor) as ready:
+        return explored(read, ready, Path(folder) if folder else None)

@@ -19,7 +19,8 @@ from sim.cli.command import DONE, TERMINATED, WRONG, answered
 HELP = """\
 usage: python -m sim SCENARIO.yaml [key=value ...] [--out DIR] [--format text|json] [-q]
        python -m sim COMMAND ...
-       SCENARIO.yaml: a file, or the name of a scenario that ships (see list)
+       SCENARIO.yaml: a file, or the name of a scenario that ships (see list); with the key campaign it is a whole
+                      training run (docs/CAMPAIGN.md), which run, check and sweep take too
 
 commands:
   run SCENARIO.yaml [key=value ...]    simulate; writes a folder (unless --out says otherwise out/<scenario>, and
@@ -30,14 +31,23 @@ commands:
   validate [--all] [--format text|markdown|json] [--write]
                                        predictions beside what was published, a line a group; --all: each figure with
                                        its error and 90 % interval
-  validate --runs FILE.csv [--family NAME] [--jobs N] [--format text|json] [--out FILE.csv] [--rival] [--learn]
-           [--write]
+  validate --runs FILE.csv [--family NAME] [--jobs N | --executor WORD] [--format text|json] [--out FILE.csv]
+           [--rival] [--learn] [--write]
                                        training runs as scenarios, their steps beside what was measured, a line a
                                        family; json, --out: a row a run; --rival: a closed form beside it; --learn: what
                                        intervals hold beside prices; --write: docs/RUNS.md and the README's table
   steps [--write]                      steps of plain torch that were measured on one GPU beside simulated ones
+  cache [--write]                      what every model keeps of a token, in elements and bytes (docs/CACHE.md)
+  load SERVE.yaml [key=value ...]      the largest load of a serving scenario within its objectives
+  serving [--write]                    published rows of serving beside ours (docs/SERVING.md)
   sweep SWEEP.yaml [--jobs N]          many runs along axes of overrides, resumable
-  study NAME [--jobs N]                a sweep that ships, told on its page: stragglers, unevenness, scale
+  search SEARCH.yaml [--executor WORD] the best of a space of scenarios, and what binds it (search --help)
+  study NAME [--jobs N]                a sweep that ships, told on its page: stragglers, unevenness, scale,
+                                       campaign, batch, exchange
+  compare A [B] [key=value ... [-- key=value ...]]
+                                       two runs side by side: what differs, by how much, why (compare --help)
+  sensitivity SCENARIO.yaml [key=value ...]
+                                       what the step hangs on, and what would bind next (sensitivity --help)
   tokens SCENARIO.yaml [key=value ...] who receives how many tokens, and how a bias evens them out (tokens --help)
   exchange SCENARIO.yaml [key=value ...]
                                        how many SMs communication should hold, as JSON (exchange --help)
@@ -53,7 +63,9 @@ options of run:
 
 options of sweep and study:
   --jobs N             so many runs at a time (default: 1)
-  --out FILE.jsonl     where each run goes as it ends (default: out/sweeps/<sweep>.jsonl), and the table as FILE.csv.
+  --executor WORD      where they run instead: local:N, or dask:HOST:PORT, a scheduler that `dask scheduler` started
+  --out FILE.jsonl     where each run goes as it ends (default: out/sweeps/<sweep>.jsonl), the table as FILE.csv,
+                       and a page with heat maps as FILE.html.
                        What it holds already is not run again: an interrupted sweep goes on where it was.
   -q, --quiet          no progress
   --docs DIR           of study: the folder with its page, whose figures are renewed (default: docs)
@@ -114,10 +126,12 @@ def _scenario(word: str) -> bool:
 COMMANDS = {
     "run": "run:run", "check": "run:check", "list": "run:known", "schema": "schema:schema", "steps": "steps:steps",
     "validate": "validate:validate", "sweep": "sweeps:sweep", "study": "sweeps:study", "tokens": "tokens:tokens",
-    "exchange": "exchange:exchange", "import": "imports:import_",
+    "exchange": "exchange:exchange", "import": "imports:import_", "compare": "compare:compare",
+    "search": "search:search", "cache": "cache:cache", "serving": "serving:serving",
+    "load": "serving:load", "sensitivity": "sensitivity:sensitivity",
 }  # fmt: skip
 """Word -> file of sim/cli and function in it."""
-OWN_HELP = ("tokens", "exchange", "import")
+OWN_HELP = ("tokens", "exchange", "import", "compare", "search", "sensitivity")
 """Commands that have a page of help for themselves."""
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from hwmodels.collectives import wires
 from hwmodels.nccl.library import Library
 from hwmodels.price import Pricer
-from sim.communication import sharing
+from sim.communication import crossing, sharing
 from sim.communication.exchange.price import Fidelity
 from sim.engine.events import alone
 from sim.layout import placement
@@ -21,9 +21,10 @@ from sim.layout.mesh import Mesh
 from sim.layout.placement import Stage, marked
 from sim.layout.plan import Plan, mesh_of, relative
 from sim.models.family import family
-from sim.models.layer import COMPUTE, Groups, Part, Site, Unit
+from sim.models.layer import COMPUTE, Groups, Launches, Part, Site, Unit
 from sim.models.lowering import lowering
 from sim.models.lowering import recipe as of_stack
+from sim.models.offload import around, hosted
 from sim.models.transformer_engine import EVERY
 from sim.routing import balanced
 from sim.scenario.stages import Spread
@@ -34,8 +35,8 @@ from sim.step.overlap import compose
 if TYPE_CHECKING:
     from sim.communication.fabric.network import Network
 
-KEPT = 4
-"""Sets of prices that are kept, a few MB each."""
+KEPT = 8
+"""Sets of prices that are kept, a few MB each: pipelines of any depth and schedule share one."""
 
 
 def machine(plan: Plan) -> Machine:
@@ -47,16 +48,22 @@ def assembled(plan: Plan) -> "tuple[Machine, Network | None]":
     """The machine of a plan; and its network, where the scenario says how flows are routed. Raises Refused."""
     alone = unshared(plan)
     links = network(plan, alone)
-    return sharing.shared(plan, hindered(plan, alone, links)), links
+    return crossed(plan, sharing.shared(plan, hindered(plan, alone, links))), links
 
 
 def unshared(plan: Plan) -> Machine:
     """Prices and placement: exchanges have NICs and switches to themselves, as in a benchmark. Raises Refused."""
     machine = prices(plan.scenario, held_always(plan))
     stages = tuple(marked(stage, plan.scenario.recompute) for stage in placed(plan, machine))
+    if part := plan.scenario.offload:
+        stages = tuple(hosted(stage, part, lambda unit: _kept_bytes(machine, unit)) for stage in stages)
     machine = machine.keeping(stages=stages, units=tuple(unit for stage in stages for unit in stage))
     held = held_by_nccl(plan, machine)
     return replace(machine, pricer=replace(machine.pricer, comm_sms=held, held=False)) if held else machine
+
+
+def _kept_bytes(machine: Machine, unit: Unit) -> float:
+    return machine.lowering.kept(machine.site, unit).at(machine.site)
 
 
 def held_by_nccl(plan: Plan, machine: Machine) -> int:
@@ -87,11 +94,13 @@ def prices(scenario: Scenario, always: bool) -> Machine:
     assert cluster is not None
     node, fabric = cluster.node, cluster.fabric
     cards = cluster.gpus if scenario.stack.library else 0  # no other tables go by how many there are
+    mesh = mesh_of(scenario, scenario.parallel.pipeline)
     decide = (
         node, node.figures, node.device.figures, fabric, fabric.figures if fabric else None,
         scenario.model, scenario.precision, scenario.states, scenario.recompute, scenario.stack, scenario.pricing,
-        scenario.comm, scenario.parallel, batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts,
-        scenario.tables, scenario.optimizer.unseen, always, _documents(scenario), scenario.overlap.tensor, cards,
+        scenario.comm, scenario.parallel.expert, mesh.nodes_of("expert"), _groups(scenario, mesh),
+        batch.micro_batch, batch.sequence_length, scenario.routing.redundant_experts, scenario.tables,
+        scenario.optimizer.unseen, always, _documents(scenario), scenario.overlap.tensor, cards,
     )  # fmt: skip
     return _prices(_Priced(repr(decide), scenario, always)).keeping(cluster=cluster)
 
@@ -137,7 +146,9 @@ def _prices(key: _Priced) -> Machine:
 
     @cache
     def parts(unit: Unit, direction: str) -> tuple[Part, ...]:
-        return lowered.parts(site, unit, direction)
+        own = lowered.parts(site, unit._replace(hosted=0), direction)
+        made = around(own, unit, direction) if unit.hosted else own
+        return tuple([part._replace(kernels=Launches(part.kernels)) for part in made])
 
     return Machine(cluster, recipe, pricer, shape, site, parts, (), units)
 
@@ -167,12 +178,14 @@ def placed(plan: Plan, machine: Machine) -> tuple[Stage, ...]:
     if isinstance(rule, Spread):
         pipeline, stages = plan.program.positions, plan.program.stages
         rule = rule.counts(machine.whole.layers, pipeline, stages // pipeline)
-    key = (plan.program.stages, rule, plan.mirrored, plan.overlapped, plan.holds)
+    key, pairs = (plan.program.stages, rule, plan.mirrored, plan.overlapped, plan.holds), machine.known.pairs
 
     def pair_ns(forward: Stage, backward: Stage) -> int:
         ahead, behind = (relative(marked(stage, plan.scenario.recompute))[0] for stage in (forward, backward))
-        composition = compose("F+BW", ahead, behind, machine.parts)
-        return alone(template.price("F+BW", (0, 1), composition, machine.pricer)).total
+        if (ahead, behind) not in pairs:
+            composition = compose("F+BW", ahead, behind, machine.parts)
+            pairs[ahead, behind] = alone(template.price("F+BW", (0, 1), composition, machine.pricer)).total
+        return pairs[ahead, behind]
 
     if key not in machine.known.stages:
         machine.known.stages[key] = placement.place(
@@ -199,3 +212,10 @@ def hindered(plan: Plan, machine: Machine, network: "Network | None") -> Machine
     hindrances = network.hindrances(max(sharing.compute_seconds(plan, machine)))
     links = wires(machine.cluster.node, machine.cluster.fabric, hindrances.exchanges, hindrances.beside_messages)
     return machine.keeping(pricer=machine.pricer.over(links), hindrances=hindrances)
+
+
+def crossed(plan: Plan, machine: Machine) -> Machine:
+    """The machine with what groups that lie on several nodes send inside layers as slow as links between switches, and
+    NICs that messages pass too, make it."""
+    left, hindrances = 1 / machine.pricer.wires.left, machine.hindrances.groups
+    return crossing.slowed(machine, {kind: max(left, hindrances.get(kind, 1.0)) for kind in crossing.on_nodes(plan)})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hwmodels.units import NS_PER_S
 from sim import assembly
 from sim.analysis import (
+    binding,
     communication,
     feasible,
     grade,
@@ -29,7 +30,7 @@ from sim.layout.machine import NON_BLOCKING, Machine
 from sim.layout.plan import Plan, lay_out
 from sim.models.family import weights
 from sim.models.layer import Unit
-from sim.result import SCHEMA_VERSION, MemoryCurve, RankLoads, Result, StageLoad, Utilisation
+from sim.result import SCHEMA_VERSION, Draws, MemoryCurve, RankLoads, Result, StageLoad, Utilisation
 from sim.scenario.values import Scenario
 from sim.schedules.program import Step
 from sim.trace import Trace
@@ -60,8 +61,8 @@ class Run:
     evened: int | None = None
 
 
-def run(scenario: Scenario, interval: bool = True) -> Result:
-    """See `sim.run`."""
+def run(scenario: Scenario, interval: bool = True, seed: int | None = None) -> Result:
+    """See `sim.run`. seed: of the draws of prices, which pairs those of several scenarios; None: the scenario's own."""
     plan = lay_out(scenario)
     machine, network = assembly.assembled(plan) if scenario.model else (None, None)
     documents = _documents(plan)
@@ -84,20 +85,20 @@ def run(scenario: Scenario, interval: bool = True) -> Result:
     if machine and scenario.batch.lengths:
         summary["documents"] = _of_documents(plan, machine, ran, lengths)
     summary["host_copy_s"] = max(tail.average_ns for tail in lowered.tails) / NS_PER_S
-    on_host = optimizer.most_host_bytes(plan, machine) if machine else 0.0
+    on_host = optimizer.most_host_bytes(plan, machine) + memory.hosted_bytes(plan, machine) if machine else 0.0
     summary |= feasible.judged(scenario, summary["step_time_s"], curves, summary["host_copy_s"], on_host)
+    draws = None
     if machine:
         if interval:
-            summary |= _intervals(ran, books, summary, scenario, communication.spread(plan, machine))
-        summary["communication"] = communication.table(plan, machine, ran.alike)
-        summary["comm"] = communication.held(machine.pricer)
-        summary |= grade.graded(machine, scenario, summary["price_shares"])
-        summary["layers_per_stage"] = [sum(u.block and not u.beside for u in stage) for stage in machine.stages]
+            ends, draws = _intervals(ran, books, summary, plan, machine, scenario.seed if seed is None else seed)
+            summary |= ends
+        summary |= _of_machine(plan, machine, ran) | grade.graded(machine, scenario, summary["price_shares"])
         alone = {"name": pair_name, "position": _middle(plan), "seconds": kit.timing.total / NS_PER_S}
         summary["pair_s"] = alone | extra.get("pair_s", {})
+    summary["binds"] = binding.binds(bars := metrics.waterfall(books), summary)
     return Result(
-        summary, scenario.resolved, drawn_steps, trace, pair, pair_name, sources | pair_sources, curves,
-        metrics.waterfall(books), _stages(plan, machine), use, _rank_loads(plan, machine, ran.loads),
+        summary, scenario.resolved, drawn_steps, trace, pair, pair_name, sources | pair_sources, curves, bars,
+        _stages(plan, machine), use, _rank_loads(plan, machine, ran.loads), draws,
     )  # fmt: skip
 
 
@@ -111,6 +112,14 @@ def simulated(plan: Plan, machine: Machine | None, documents: "Documents | None"
 
     ran = ranks.run(plan, machine, lowered, alike, documents)
     return Run(ran.lowered, alike, ran.timeline, ran.loads, ran.times, int(ran.timeline.last().argmax()), ran.evened)
+
+
+def _of_machine(plan: Plan, machine: Machine, ran: Run) -> dict[str, Any]:
+    """What is communicated, who has SMs for it, and layers by stage."""
+    return {
+        "communication": communication.table(plan, machine, ran.alike), "comm": communication.held(machine.pricer),
+        "layers_per_stage": [sum(u.block and not u.beside for u in stage) for stage in machine.stages],
+    }  # fmt: skip
 
 
 def _documents(plan: Plan) -> "Documents | None":
@@ -161,14 +170,14 @@ def _alike(plan: Plan, machine: Machine | None) -> tuple[Lowered, Timeline]:
 
 
 def _intervals(
-    ran: Run, books: Sequence[metrics.Ledger], summary: dict[str, Any], scenario: Scenario, wires: float
-) -> dict[str, Any]:
-    """90 % intervals of the headlines, by prices and by what the model leaves out. wires: relative spread of messages
-    and gradient traffic."""
+    ran: Run, books: Sequence[metrics.Ledger], summary: dict[str, Any], plan: Plan, machine: Machine, seed: int
+) -> tuple[dict[str, Any], Draws]:
+    """90 % intervals of the headlines, by prices and by what the model leaves out, and steps as prices are drawn."""
     price_graph = graph.graph(ran.lowered, ran.timeline, *([ran.times.pace] if ran.times else []))
-    sensitivity = uncertainty.sensitivity(ran.lowered, price_graph, books, wires)
-    prices = uncertainty.intervals(sensitivity, summary, scenario.seed)
-    return prices | left_out.widened(prices["intervals_90"], summary, scenario)
+    sensitivity = uncertainty.sensitivity(ran.lowered, price_graph, books, communication.spread(plan, machine))
+    drawn = uncertainty.drawn(sensitivity, summary["step_time_s"], seed)
+    prices = uncertainty.intervals(sensitivity, summary, drawn)
+    return prices | left_out.widened(prices["intervals_90"], summary, plan.scenario), drawn.steps
 
 
 def _links(

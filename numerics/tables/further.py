@@ -12,11 +12,11 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from hwmodels.op import Memory
+from hwmodels.op import BY_BLOCK, Memory
 from numerics.tables.calibrate import Row, rounded
 
-UPDATES, WIDER = "optimizers.json", ("heads.json", "experts.json")
-"""Files of updates, and of attention and groups of products."""
+UPDATES, WIDER, BLOCKS = "optimizers.json", ("heads.json", "experts.json"), "blocks.json"
+"""Files of updates, of attention and groups of products, and of products in FP8 with scales by block."""
 OTHERS = ("FLASH_ATTENTION", "_flash_attention", "skewed")
 """Parts of the names of calls that torch does not make by itself, or whose groups are not even."""
 LAUNCH = 320 * 65536
@@ -27,7 +27,7 @@ UNSEEN = "one tensor, fused, {:.0f} bytes, 1.0 unseen"
 
 def files(folder: Path) -> list[Path]:
     """Those that are there."""
-    return [folder / name for name in (UPDATES, *WIDER) if (folder / name).is_file()]
+    return [folder / name for name in (UPDATES, *WIDER, BLOCKS) if (folder / name).is_file()]
 
 
 def wider(folder: Path) -> list[Row]:
@@ -35,6 +35,14 @@ def wider(folder: Path) -> list[Row]:
     documents = [json.loads(path.read_text(encoding="utf-8")) for path in files(folder) if path.name in WIDER]
     rows = [row for document in documents for row in document["rows"] if "us" in row]
     return [row for row in rows if not any(word in row["name"] for word in OTHERS)]
+
+
+def blocks(folder: Path) -> list[Row]:
+    """Products with scales by block, as `torch_times` leaves them, their roles in the words of operations."""
+    if not (folder / BLOCKS).is_file():
+        return []
+    rows = json.loads((folder / BLOCKS).read_text(encoding="utf-8"))["rows"]
+    return [{**row, "role": row["role"] + BY_BLOCK} for row in rows if "us" in row]
 
 
 def zeros(folder: Path) -> Iterator[Row]:

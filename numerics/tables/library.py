@@ -49,8 +49,7 @@ KINDS = {
     "compiled": "fused", "compiled_norm": "fused",
 }  # fmt: skip
 """What a plan calls a call -> kind of the kernel that it launches."""
-COMPANY_TOKENS = 16384
-WIDE, HEADS = 14336.0, 4096.0
+COMPANY_TOKENS, WIDE, HEADS = 16384, 14336.0, 4096.0
 ALIKE = {
     **{(name, 8192, read * WIDE): name for name, read in (
         ("add", 4), ("silu", 2), ("gelu", 2), ("widen", 2), ("gelu_backward", 4), ("silu_backward", 4), ("narrow", 4),
@@ -71,7 +70,6 @@ CALLS = {
 """What `torch_mix` calls a call whose burst has another size -> kind of its kernel."""
 DROPPED = ("sort", "bincount", "embedding_backward", "adam")
 """Kinds of calls whose kernels are taken one by one from the profile instead, or not at all."""
-
 
 ENTRIES = (
     "numerics.tables.library:tables_of", "numerics.tables.calibrate:write", "numerics.card.torch_times:run",
@@ -105,26 +103,28 @@ def calibrated(folder: Path, name: str = "torch") -> tuple[str, dict[str, Table]
     source = f"{said['device']}, torch {said['torch']}, python -m numerics calibrate --torch"
     head = {"device": device, "library": name, "source": source, "sms": int(said["sms"])}
     head |= {"reference": cards.reference(device), "provenance": origin}
-    quantised = json.loads((folder / SCALED).read_text(encoding="utf-8"))["rows"] if folder / SCALED in more else ()
-    made = tables_of(bursts, company, head, quantised, further.wider(folder), further.zeros(folder))
+    fp8 = json.loads((folder / SCALED).read_text(encoding="utf-8"))["rows"] if folder / SCALED in more else ()
+    left = further.wider(folder), further.zeros(folder), further.blocks(folder)
+    made = tables_of(bursts, company, head, fp8, *left)
     beside = node.contention(folder)
     return device, made | ({"contention": {**head, "rows": beside}} if beside else {})
 
 
 def tables_of(
     bursts: Mapping[str, Any], company: Mapping[str, Any], head: Mapping[str, Any], scaled: Iterable[Row] = (),
-    wider: Iterable[Row] = (), zeros: Iterable[Row] = (),
+    wider: Iterable[Row] = (), zeros: Iterable[Row] = (), blocks: Iterable[Row] = (),
 ) -> dict[str, Table]:  # fmt: skip
     """File stem -> table. bursts, company: documents of `torch_times` and `torch_mix`. head: device, library, source,
-    reference, provenance. scaled: FP8 products; wider: further calls, timed as bursts were; zeros: rows of updates."""
+    reference, provenance. scaled: FP8 products, blocks: with scales by block; wider: further calls; zeros: updates."""
     gap = tables.load(head["device"]).launch_gap_us
     timed = [net(r, bursts["events_us"], gap) for r in bursts["rows"] if "us" in r]
     factors = clocks(timed, company["rows"], bursts["events_us"], gap)
     more = [net(r, bursts["events_us"], gap) for r in wider]
     rows = [*merged(made for r in [*timed, *more] for made in kernels(r, factors)), *least(timed)]
-    fp8 = [net(r, bursts["events_us"], gap) for r in scaled if "us" in r]
+    fp8, by_block = ([net(r, bursts["events_us"], gap) for r in each if "us" in r] for each in (scaled, blocks))
     rows += merged(made for r in fp8 for made in kernels(r, of_scaled(factors, fp8)))
     fit = {"clock": factors, "spread": spreads(head["reference"], rows, factors)}
+    rows += merged(made for r in by_block for made in kernels(r, of_scaled(factors, by_block)))
     rows += zeros
     by_table: dict[str, list[Row]] = defaultdict(list)
     for row in rows:

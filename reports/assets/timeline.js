@@ -16,7 +16,7 @@ DRAW.timeline = async function (data) {
     xaxis: { ...secondsAxis(view), title: { text: "time from the start of the step", font: { size: 12, color: DATA.page.muted } } },
     yaxis: {
       range: [index.first.length - 1.5, -0.5], fixedrange: true, showgrid: false, ticks: "",
-      tickvals: [...data.margin.keys()], ticktext: data.margin.map((_, position) => `position ${position} `),
+      tickvals: [...data.margin.keys()], ticktext: data.margin.map((_, position) => rowName(data, position) + " "),
     },
     margin: { l: 10, r: 84, t: 4, b: 46 }, dragmode: "zoom", barmode: "overlay",
     annotations: data.margin.map((text, position) => ({
@@ -97,9 +97,12 @@ function half(stage, microBatch) {
   return words.join(", ");
 }
 
+// A position of the pipeline; of which run, where there are two.
+const rowName = (data, position) => (data.names ? data.names[position] : `position ${position}`);
+
 function stepText(rows, i, data) {
   const kind = rows.kind[i];
-  const lines = [`<b>${data.kinds[kind].name}</b>, position ${rows.position[i]}${data.ranks.length ? `, rank ${data.ranks[rows.position[i]]}` : ""}`];
+  const lines = [`<b>${data.kinds[kind].name}</b>, ${rowName(data, rows.position[i])}${data.ranks.length ? `, rank ${data.ranks[rows.position[i]]}` : ""}`];
   if (rows.stage_b[i] >= 0 || rows.micro_batch_b[i] >= 0) {
     lines.push(`forward of ${half(rows.stage[i], rows.micro_batch[i])}`, `backward of ${half(rows.stage_b[i], rows.micro_batch_b[i])}`);
   } else if (half(rows.stage[i], rows.micro_batch[i])) lines.push(half(rows.stage[i], rows.micro_batch[i]));
@@ -128,9 +131,10 @@ function heat(rows, index, seen, view, data, node, say) {
       }
     }
     z.push(Array.from(which, (i, cell) => {
+      if (i < 0) return null; // after a run that ends before the other
       let best = data.idle;
       for (let kind = 0; kind < kinds; kind++) if (filled[cell * kinds + kind] > filled[cell * kinds + best]) best = kind;
-      return 2 * best + (i < 0 || best === data.idle ? 0 : rows.odd[i]);
+      return 2 * best + (best === data.idle ? 0 : rows.odd[i]);
     }));
     text.push(Array.from(which, (i) => (i < 0 ? "" : say(i))));
   });

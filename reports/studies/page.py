@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hwmodels.refused import Refused
-from reports.studies import scale, stragglers, unevenness
+from reports.studies import batch, campaign, exchange, scale, stragglers, unevenness
 from reports.studies.points import Points
 
 Published = Mapping[str, float]
@@ -14,6 +14,9 @@ STUDIES: dict[str, Callable[[Points, Published], tuple[str, dict[str, str]]]] = 
     "stragglers": lambda points, published: stragglers.tell(points),
     "unevenness": unevenness.tell,
     "scale": lambda points, published: scale.tell(points),
+    "campaign": lambda points, published: campaign.tell(points),
+    "batch": lambda points, published: batch.tell(points),
+    "exchange": lambda points, published: exchange.tell(points),
 }
 """Each is a sweep in scenarios/sweeps, a module here, and a page in docs with its name in capitals. It answers with
 Markdown, and with charts: file name -> SVG."""

@@ -7,7 +7,6 @@ are even and NICs healthy.
 """
 
 from collections.abc import Iterator
-from statistics import mean
 from typing import Any, NamedTuple
 
 from hwmodels.collectives import Wires
@@ -21,7 +20,7 @@ from sim.communication.exchange.ports import of_op
 from sim.communication.exchange.price import KERNEL, Fidelity
 from sim.engine.timeline import Timeline
 from sim.layout import optimizer
-from sim.layout.buckets import Bucket, buckets
+from sim.layout.buckets import Bucket, buckets, reductions
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan
 from sim.layout.shards import NEVER, moves
@@ -125,7 +124,8 @@ def _messages(plan: Plan, machine: Machine, timeline: Timeline) -> Iterator[Row]
         (a, b, _), op = max(sends.items(), key=lambda item: price(item[1]).ns)
         size = (op.size, op.wire_bytes(), op.nvlink_bytes())
         goes, carried = plan.messages.targets[a], timeline.network[a]
-        beside_s = mean(int(t.ends[0] - t.starts[0]) for t in carried if goes.get((t.step, t.kind)) == b) / NS_PER_S
+        lasted = [int(t.ends[0] - t.starts[0]) for t in carried if goes.get((t.step, t.kind)) == b]
+        beside_s = sum(lasted) / len(lasted) / NS_PER_S
         row = _row("pipeline message", f"position {a} to {b}", price(op), bounding(machine.pricer, op), size, 2)
         yield _taken(machine.pricer, op, row._replace(beside_s=beside_s))
 
@@ -161,6 +161,8 @@ def _carried(plan: Plan, machine: Machine) -> Iterator[tuple[str, int, Collectiv
             moved += [(stage, *pair) for bucket in parts for pair in bucket.gather]
         elif own.zero:
             moved += [(stage, ring, optimizer.gathering(machine, ring)) for ring in around if not ring.between]
+    if own.reduces != NEVER:
+        moved += [(each.stage, *pair) for each in reductions(plan, machine) for pair in each.around]
     moved.sort(key=lambda each: (each[2].kind == "all_gather", each[1].experts, each[1].between))
     for stage, ring, op in moved:
         what = "parameter" if op.kind == "all_gather" else "gradient"

@@ -40,6 +40,7 @@ def _host_memory(scenario: Scenario, needed: float) -> Iterator[str]:
         return
     share = format_quantity(scenario.cluster.node.device.host.capacity_bytes, "data")
     what = "master weights, moments and gradients" if scenario.optimizer.offloaded else "averaged parameters"
+    what = f"activations, {what}" if scenario.offload else what
     yield (
         f"does not fit in the host's memory: {what} of a rank need {format_quantity(needed, 'data')}, "
         f"its GPU's share of {scenario.cluster.node.name} is {share}"

@@ -46,7 +46,8 @@ def links(
 
 
 def classes(use: Utilisation) -> dict[str, dict[str, Any]]:
-    """Classes with links in use: number of links, bytes over them by kind, utilisation of the mean and busiest link.
+    """Classes with links in use: number of links, bytes over them by kind, of kinds that there are, utilisation of the
+    mean and busiest link.
 
     busiest_average and busiest_peak may be of different links; a peak is the mean over the busiest bin.
     """
@@ -56,7 +57,7 @@ def classes(use: Utilisation) -> dict[str, dict[str, Any]]:
         if own.any():
             rows[name] = {
                 "links": int(own.sum()),
-                "bytes": {k: round(float(b)) for k, b in zip(use.kinds, use.size[own].sum(axis=0), strict=True)},
+                "bytes": {use.kinds[k]: round(float(use.size[own, k].sum())) for k in use.carried},
                 "mean": round(float(use.average[own].mean()), DIGITS),
                 "busiest_average": round(float(use.average[own].max()), DIGITS),
                 "busiest_peak": round(float(use.peak[own].max()), DIGITS),

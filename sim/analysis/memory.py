@@ -12,7 +12,7 @@ with the highest peak. Activations change in the order of a rank's own program, 
 of one running sum, whatever its clock says.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,13 +23,13 @@ from hwmodels.units import whole_bytes
 from sim.engine.timeline import Timeline
 from sim.layout import buckets, optimizer
 from sim.layout.machine import Machine
+from sim.layout.passes import Change, Moves, changes
 from sim.layout.plan import Plan
 from sim.models.activations import Kept, landing_bytes
 from sim.models.layer import Site, Unit
 from sim.models.recompute import INSIDE
 from sim.models.weights import weight_bytes
 from sim.result import MemoryCurve
-from sim.schedules.program import Step
 
 if TYPE_CHECKING:
     from sim.routing.loads import Loads
@@ -49,11 +49,16 @@ def peak_bytes(plan: Plan, machine: Machine) -> int:
     """The highest peak of all positions where loads are even, without a run: activations come and go in the order of
     steps, whatever the clock says."""
     held = [_held(machine, None, stage) for stage in range(len(machine.stages))]
-    peaks, alike = [0], [of.alike for of in held]
-    for position, steps in enumerate(plan.program.steps):
-        deltas = [_moved(change, alike[change.stage]) for change in _moves(steps, held)]
-        peaks.append(sum(constant(plan, machine, position).values()) + max(accumulate(deltas, initial=0)))
+    peaks, again = [0], _again(held)
+    for position, moves in enumerate(plan.passes.moves):
+        most = int(_alike(moves.where(again), held).cumsum().max(initial=0))
+        peaks.append(sum(constant(plan, machine, position).values()) + most)
     return max(peaks)
+
+
+RELOADED = 2
+"""Layers whose activations are back from the host at once: the one at work, and the next. On their way there are as
+many, of a forward, when fewer micro-batches are held."""
 
 
 class Held(NamedTuple):
@@ -74,25 +79,25 @@ def _curve(
     plan: Plan, machine: Machine, loads: "Loads | None", timeline: Timeline, position: int, held: Sequence[Held],
     column: int,
 ) -> MemoryCurve:  # fmt: skip
-    moves, steps = list(_moves(plan.program.steps[position], held)), timeline.positions[position]
-    if loads is None:  # a number each, without an array a change
-        alike = [of.alike for of in held]
-        rows: Any = [_moved(c, alike[c.stage]) for c in moves]
+    again, steps = _again(held), timeline.positions[position]
+    moves = plan.passes.moves[position].where(again)
+    if loads is None:
+        deltas, landing = _alike(moves, held)[:, None], _landed(machine)
     else:
-        rows = [_delta(c, held[c.stage]) for c in moves]
-    deltas = np.array(rows, dtype=np.int64).reshape(len(moves), -1)
-    landing = _landing(machine, loads, moves)
+        drawn = [*changes(plan.program.steps[position], again)]
+        deltas = np.array([_delta(c, held[c.stage]) for c in drawn], dtype=np.int64).reshape(len(drawn), -1)
+        landing = _landing(machine, loads, drawn)
     worst = int((np.cumsum(deltas, axis=0).max(axis=0, initial=0) + landing).argmax())
     shown = column if loads is None else worst
-    starts, ends = (times[:, shown].tolist() for times in (steps.starts, steps.ends))
-    times = [(ends if c.at_end else starts)[c.step] for c in moves]
+    ends = steps.ends[:, shown].tolist()
+    times = np.where(moves.at_end, steps.ends[moves.step, shown], steps.starts[moves.step, shown])
     flat = constant(plan, machine, position)
     if machine.mixture:
         flat["communication buffers"] = int(landing[worst])
     capacity = machine.cluster.node.device.hbm.capacity_bytes
     come = [(ends[step] if step >= 0 else 0, size) for step, size in _gradients(plan, machine, position)]
     rank = None if loads is None else plan.mesh.rank(position, worst)
-    return curve(position, times, deltas[:, worst].tolist(), timeline.end, flat, capacity, rank, come)
+    return curve(position, times, deltas[:, worst], timeline.end, flat, capacity, rank, come)
 
 
 def _gradients(plan: Plan, machine: Machine, position: int) -> Iterator[tuple[int, int]]:
@@ -109,18 +114,29 @@ def _gradients(plan: Plan, machine: Machine, position: int) -> Iterator[tuple[in
         yield first, whole_bytes(made * machine.recipe.gradient.bits / 8)
 
 
-def _moves(steps: Sequence[Step], held: Sequence[Held]) -> "Iterator[Change]":
-    """Changes of a rank's activations."""
-    return changes(steps, {stage for stage, of in enumerate(held) if of.again.any()})
+def _again(held: Sequence[Held]) -> set[int]:
+    """Stages whose backward computes some of their activations again."""
+    return {stage for stage, of in enumerate(held) if of.again.any()}
 
 
-def _moved(change: "Change", held: Sequence[int]) -> int:
-    """Bytes by which a change moves the activations of ranks that are alike. held: `Held.alike` of its stage."""
-    backward, weight, again = held
-    return change.forward * backward + change.weight * weight + change.again * again
+def hosted_bytes(plan: Plan, machine: Machine) -> int:
+    """Activations that wait on a rank's host at most, of any position."""
+    away = [sum(unit.hosted for unit in stage) for stage in machine.stages]
+    if not any(away):
+        return 0
+    return max(
+        max(accumulate((change.forward * away[change.stage] for change in changes(steps)), initial=0))
+        for steps in plan.program.steps
+    )
 
 
-def _delta(change: "Change", held: Held) -> Bytes:
+def _alike(moves: Moves, held: Sequence[Held]) -> Bytes:
+    """Bytes by which changes move the activations of ranks that are alike [change]."""
+    each = np.array([of.alike for of in held], dtype=np.int64)
+    return np.asarray((moves.amounts * each[moves.stage].T).sum(axis=0))
+
+
+def _delta(change: Change, held: Held) -> Bytes:
     """Bytes by which a change moves the activations [rank]."""
     parts = zip(change.amounts, held, strict=True)
     return np.asarray(sum(amount * part[change.micro_batch] for amount, part in parts if amount))
@@ -130,11 +146,12 @@ def _held(machine: Machine, loads: "Loads | None", stage: int) -> Held:
     """What the micro-batches of a stage hold."""
     own, units = machine.lowering, machine.stages[stage]
     backward, weight = (_bytes(machine, loads, of, units) for of in (own.kept, own.kept_for_weight))
-    again = np.zeros_like(backward)
+    again, away = np.zeros_like(backward), [unit.hosted for unit in units]
+    backward = backward - sum(away)
     for group in _groups(units):
         if any(own.regained(machine.site, unit) != Kept() for unit in group):
             again = np.maximum(again, _bytes(machine, loads, own.regained, group))
-    return Held(backward, weight, again)
+    return Held(backward, weight, again + RELOADED * max(away, default=0))
 
 
 def _groups(units: Sequence[Unit]) -> Iterator[list[Unit]]:
@@ -165,11 +182,14 @@ def _bytes(
     return np.asarray(np.rint(total), dtype=np.int64)
 
 
-def _landing(machine: Machine, loads: "Loads | None", moves: Sequence["Change"]) -> Bytes:
+def _landed(machine: Machine) -> Bytes:
+    """Bytes of the landing zones of ranks that are alike [1]."""
+    return np.array([whole_bytes(machine.site.received * landing_bytes(machine.site))])
+
+
+def _landing(machine: Machine, loads: "Loads", moves: Sequence[Change]) -> Bytes:
     """Bytes of the landing zones of each rank: as many tokens as ever come at once, of the stages and micro-batches
     that its position runs."""
-    if loads is None:
-        return np.array([whole_bytes(machine.site.received * landing_bytes(machine.site))])
     most = np.zeros(loads.received.shape[2], dtype=np.int64)
     for stage in {c.stage for c in moves}:
         layers = [machine.routed.index(unit) for unit in machine.stages[stage] if unit.routed]
@@ -208,47 +228,9 @@ def _weights(plan: Plan, machine: Machine, stage: int) -> float:
     return whole * some / (shards.dense + shards.experts) + shard * machine.recipe.gather.bits / 8
 
 
-class Change(NamedTuple):
-    """Activations of one micro-batch of a stage come or go. at_end: of the step, else at its start. forward, weight,
-    again: how often what waits for backward, what waits for a split weight gradient, and what backward computes again
-    is added."""
-
-    step: int
-    at_end: bool
-    stage: int
-    micro_batch: int
-    forward: int
-    weight: int
-    again: int = 0
-
-    @property
-    def amounts(self) -> tuple[int, int, int]:
-        """In the order of `Held`."""
-        return self.forward, self.weight, self.again
-
-
-def changes(steps: Sequence[Step], again: Collection[int] = ()) -> Iterator[Change]:
-    """What the steps of one rank do to its activations, in the order of time. again: stages whose backward computes
-    some again, which it holds from its start to its end."""
-    for i, step in enumerate(steps):
-        ends = []
-        kind = step.kind
-        for letter, stage, micro_batch in step.passes():
-            if letter == "F":
-                yield Change(i, False, stage, micro_batch, 1, 0)
-            elif letter == "B":
-                more = int(stage in again)
-                if more:
-                    yield Change(i, False, stage, micro_batch, 0, 0, more)
-                ends.append(Change(i, True, stage, micro_batch, -1, 0 if kind[-1] == "W" else 1, -more))
-            elif kind == "W":
-                ends.append(Change(i, True, stage, micro_batch, 0, -1))
-        yield from ends
-
-
 def curve(
-    position: int, times: Sequence[int], deltas: Sequence[int], end: int, flat: Mapping[str, int], capacity: int,
-    rank: int | None = None, gradients: Sequence[tuple[int, int]] = (),
+    position: int, times: Sequence[int] | Bytes, deltas: Sequence[int] | Bytes, end: int, flat: Mapping[str, int],
+    capacity: int, rank: int | None = None, gradients: Sequence[tuple[int, int]] = (),
 ) -> MemoryCurve:  # fmt: skip
     """Activations from their changes, on top of what is held through the whole step. rank: of the cluster. gradients:
     when they come, and bytes, where they are not held through the whole step."""

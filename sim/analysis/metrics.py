@@ -25,7 +25,7 @@ from sim.engine.timeline import Steps, Timeline
 from sim.layout.machine import Machine
 from sim.layout.mesh import Times
 from sim.layout.plan import Plan
-from sim.models.layer import COMMUNICATION, COMPUTE
+from sim.models.layer import COMMUNICATION, COMPUTE, HOST
 from sim.result import Bar
 from sim.step.inside import Inside
 from sim.step.template import STREAMS, Template
@@ -61,7 +61,7 @@ def profile(kit: Kit, pricer: Pricer | None) -> Profile:
     """The profile of a kit as its fine run has it."""
     ideal, products, memory, gaps = 0.0, 0, 0, 0
     shares: Counter[str] = Counter()
-    for lane in STREAMS:
+    for lane in (lane for lane in STREAMS if lane != HOST):
         rows = zip(kit.fine.tasks[lane], kit.timing.kernels[lane], kit.fine.gap_ns[lane], strict=True)
         for task, (start, end), gap in rows:
             if task.price is None:
@@ -142,28 +142,28 @@ def _ledger(
 ) -> Ledger:
     weight = timeline.columns.weight
     all_ns = int(weight.sum()) * NS_PER_S
-    spent = ((steps.ends - steps.starts) @ weight).tolist()
+    spent = (steps.ends - steps.starts) @ weight
     phases = Counter(dict.fromkeys(("forward", "backward", "weight", "overlapped"), 0))
-    for kit, ns in zip(kits, spent, strict=True):
-        phases[phase_name(kit.fine.kind)] += ns
+    used = Counter(kits)
+    numbers = np.array([kit.number for kit in kits])
+    for kit in used:
+        phases[phase_name(kit.fine.kind)] += int(spent[numbers == kit.number].sum())
     norm, updated = update
     phases["optimizer"] = int((updated - norm) @ weight)
     fill, drain = steps.starts[0], timeline.end - (updated - norm) - steps.ends[-1]
     idle = Idle(*(int(ns) / all_ns for ns in (fill @ weight, *_waits(steps, weight), drain @ weight)))
     seconds = {name: ns / all_ns for name, ns in phases.items()} | {"bubble": idle.total}
-    used = Counter(kit.number for kit in kits)
     inside = {
-        name: sum(getattr(profiles[number], name) * count for number, count in used.items()) / NS_PER_S
+        name: sum(getattr(profiles[kit.number], name) * count for kit, count in used.items()) / NS_PER_S
         for name in ("ideal", "products", "memory", "gaps")
     }
     inside |= {name: ns / all_ns for name, ns in _insides(kits, steps.insides, weight).items()}
     shares: Counter[str] = Counter()
-    for number, count in used.items():
-        for rung, ns in profiles[number].shares.items():
+    for kit, count in used.items():
+        for rung, ns in profiles[kit.number].shares.items():
             shares[rung] += ns * count
-    return Ledger(
-        seconds, idle, inside | {"total": sum(spent) / all_ns}, {rung: ns / NS_PER_S for rung, ns in shares.items()}
-    )
+    inside["total"] = int(spent.sum()) / all_ns
+    return Ledger(seconds, idle, inside, {rung: ns / NS_PER_S for rung, ns in shares.items()})
 
 
 def _waits(steps: Steps, weight: Times) -> tuple[int, ...]:

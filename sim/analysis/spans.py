@@ -29,7 +29,10 @@ PHASE_OF = {
     "F": "forward", "B": "backward_input", "BW": "backward", "W": "weight", "F+B": "overlapped", "F+BW": "overlapped",
 }  # fmt: skip
 NETWORK, HOST = LANES.index("network"), LANES.index("host")
+DRAWN = (*range(len(STREAMS) - 1), HOST)
+"""Stream -> the lane that it is drawn on."""
 OPTIMIZER = PHASES.index("optimizer")
+HALVES = "stage", "micro_batch", "stage_b", "micro_batch_b"
 TRAFFIC = {1: "send activations", 2: "send gradients", 4: "all-gather"}
 """Loads of the network lane by kind, but for reductions."""
 
@@ -72,22 +75,20 @@ class Prices:
 def steps(plan: Plan, timeline: Timeline, column: int) -> Trace:
     """One row per schedule step and pipeline position, and one for the optimizer, of one column of ranks."""
     names, blocks = Names(), []
-    for position, row in enumerate(plan.program.steps):
+    kinds, rows = plan.passes.kinds
+    phases = np.array([PHASES.index(PHASE_OF[kind]) for kind in kinds], dtype=np.int64)
+    for position, row in enumerate(rows):
         done, (norm, updated) = timeline.positions[position], timeline.update[position]
-        label = np.array([names.of(s.kind) for s in row], dtype=np.int64)
-        phase = np.array([PHASES.index(PHASE_OF[s.kind]) for s in row], dtype=np.int64)
+        for number in dict.fromkeys(row.tolist()):
+            names.of(kinds[number])
+        label = np.array([names.known.get(kind, -1) for kind in kinds], dtype=np.int64)[row]
         start, end = done.starts[:, column], done.ends[:, column]
-        block = _block(len(row), position=position, phase=phase, start=start, end=end, label=label)
-        block |= dict(zip(("stage", "micro_batch", "stage_b", "micro_batch_b"), _table(row).T, strict=True))
+        block = _block(len(row), position=position, phase=phases[row], start=start, end=end, label=label)
+        block |= dict(zip(HALVES, plan.passes.halves[position].T, strict=True))
         blocks.append(block)
         if updated[column] > norm:
             blocks.append(_once(position, OPTIMIZER, names.of("optimizer"), norm, int(updated[column])))
     return _trace(blocks, names, Prices())
-
-
-def _table(row: Sequence[Step]) -> Column:
-    """Stage and micro-batch of both halves [step, 4]."""
-    return np.array([tuple(s[1:]) for s in row], dtype=np.int64)
 
 
 def spans(plan: Plan, lowered: Lowered, timeline: Timeline, column: int, detail: str) -> tuple[Trace, dict[str, str]]:
@@ -103,7 +104,7 @@ def spans(plan: Plan, lowered: Lowered, timeline: Timeline, column: int, detail:
                 if (kit.number, lane) not in drawings:
                     drawings[kit.number, lane] = _Drawing(_drawn(kit, detail), lane, names, prices)
                 looks.append(drawings[kit.number, lane])
-            blocks.append(_lane(position, row, looks, done, column, lowered.first_layer))
+            blocks.append(_lane(position, row, plan.passes.halves[position], looks, done, column, lowered.first_layer))
         blocks.append(_network(position, row, timeline.network[position], column, names, lowered.reductions))
         tail, norm = lowered.tails[position], timeline.norm
         if tail.average_ns:  # of the parameters of the step before, while this step runs
@@ -183,7 +184,7 @@ class _Drawing:
 
 
 def _lane(
-    position: int, row: Sequence[Step], looks: Sequence[_Drawing], done: Steps, column: int,
+    position: int, row: Sequence[Step], halves: Column, looks: Sequence[_Drawing], done: Steps, column: int,
     first_layer: Sequence[int],
 ) -> dict[str, Column]:  # fmt: skip
     counts = np.array([look.count for look in looks])
@@ -194,22 +195,22 @@ def _lane(
         return np.concatenate([of(look) for look in looks])
 
     lane = looks[0].lane
-    known = {
-        (id(inside), look.drawn.kit.number): look.drawn.moved(lane, inside, column)
-        for look, inside in zip(looks, done.insides, strict=True)
-    }
-    keys = [(id(inside), look.drawn.kit.number) for look, inside in zip(looks, done.insides, strict=True)]
+    keys, known = list[tuple[int, int]](), dict[tuple[int, int], tuple[Column, Column]]()
+    for look, inside in zip(looks, done.insides, strict=True):
+        keys.append(key := (id(inside), look.drawn.kit.number))
+        if key not in known:
+            known[key] = look.drawn.moved(lane, inside, column)
     begun = np.repeat(done.starts[:, column], counts)
     start, end = (begun + np.concatenate([known[key][i] for key in keys]) for i in (0, 1))
     backward = joined(lambda look: look.backward)
-    table = np.repeat(_table(row), counts, axis=0)
+    table = np.repeat(halves, counts, axis=0)
     phase = np.repeat(np.array([PHASES.index(PHASE_OF[s.kind]) for s in row], dtype=np.int64), counts)
     pair = table[:, 2] >= 0
     own = np.where(pair & backward, table[:, 2], table[:, 0])
     layer = joined(lambda look: look.layer)
     layer = np.where(layer >= 0, layer + np.array(first_layer)[own], -1)
     return _block(
-        len(end), position=position, lane=lane, phase=phase, start=start, end=end,
+        len(end), position=position, lane=DRAWN[lane], phase=phase, start=start, end=end,
         label=joined(lambda look: look.label), stage=table[:, 0], micro_batch=table[:, 1], stage_b=table[:, 2],
         micro_batch_b=table[:, 3], layer=layer, price=joined(lambda look: look.price),
         sms=joined(lambda look: look.sms),
@@ -263,7 +264,7 @@ def pair(kit: Kit, step: Step, first_layer: Sequence[int]) -> tuple[Trace, dict[
         phase = np.array([PHASES.index(PHASE_OF[task.half]) for task in kit.fine.tasks[lane]])
         blocks.append(
             _block(
-                look.count, position=0, lane=lane, phase=phase, start=start, end=end, label=look.label,
+                look.count, position=0, lane=DRAWN[lane], phase=phase, start=start, end=end, label=look.label,
                 stage=own, layer=layer, price=look.price, sms=look.sms, micro_batch=0,
             )
         )  # fmt: skip

@@ -64,12 +64,17 @@ class Sensitivity:
 
 
 def sensitivity(
-    lowered: Lowered, graph: Graph, books: Sequence[metrics.Ledger], wires: float = WIRE_SPREAD
+    lowered: Lowered,
+    graph: Graph,
+    books: Sequence[metrics.Ledger],
+    wires: float = WIRE_SPREAD,
+    by: float | None = None,
 ) -> Sensitivity:
     """One cause a family and rung, one for the wires, and one for what follows the last step. wires: relative spread of
-    those two."""
+    those two. by: one spread for all of them, above or below zero, instead of their own."""
     kits = {kit.number: kit for kit in lowered.known}
-    moves = [move for rests, prices in sorted(_families(kits).items()) if (move := _move(kits, rests, prices)).spread]
+    wires, families = wires if by is None else by, sorted(_families(kits).items())
+    moves = [move for rests, prices in families if (move := _move(kits, rests, prices, by)).spread]
     slopes = [track.slopes([move.kits for move in moves]) for track in graph.tracks]
     update = books[0].phases["optimizer"] * wires
 
@@ -122,11 +127,12 @@ def _families(kits: Moved) -> dict[tuple[str, str], list[Price]]:
     return families
 
 
-def _move(kits: Moved, rests: tuple[str, str], prices: Sequence[Price]) -> Move:
-    """Every price of a family and rung raised by the spread of all of them, weighted by time."""
+def _move(kits: Moved, rests: tuple[str, str], prices: Sequence[Price], by: float | None = None) -> Move:
+    """Every price of a family and rung raised by the spread of all of them, weighted by time; or by `by`."""
     family, rung = rests
     total = sum(p.ns for p in prices)
     spread = sum(p.ns * p.spread for p in prices) / total if total else 0.0
+    spread = spread if by is None else by
     name = f"{NAMES.get(family, family)} ({rung})"
     moved = {key: dearer(kit, family, rung, spread) for key, kit in kits.items()} if spread else {}
     return Move(name, spread, moved, rung == "roofline" and family not in LINKS)
@@ -189,11 +195,22 @@ def _key(name: str) -> int:
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big")
 
 
-def intervals(sensitivity: Sensitivity, summary: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """90 % intervals of the headlines, and the tornado (seconds of the step at one spread less and more)."""
+class Drawn(NamedTuple):
+    """Draws of causes [cause, draw], in spreads, and seconds of the step in each [draw]."""
+
+    z: Floats
+    steps: Floats
+
+
+def drawn(sensitivity: Sensitivity, step_s: float, seed: int) -> Drawn:
+    """Steps as prices are drawn; never less than half of the one that is predicted."""
     z = draws(sensitivity.causes, seed)
-    step = float(summary["step_time_s"])
-    steps = np.maximum(step + sensitivity.longer_s(z), step / 2)
+    return Drawn(z, np.maximum(step_s + sensitivity.longer_s(z), step_s / 2))
+
+
+def intervals(sensitivity: Sensitivity, summary: Mapping[str, Any], drawn: Drawn) -> dict[str, Any]:
+    """90 % intervals of the headlines, and the tornado (seconds of the step at one spread less and more)."""
+    (z, steps), step = drawn, float(summary["step_time_s"])
     out: dict[str, Any] = {"step_time_s": _ends(steps)}
     for name in ("tokens_per_day", "gpu_hours_per_trillion_tokens"):
         if summary.get(name):

@@ -13,15 +13,13 @@ from sim.communication.fabric.flows import KINDS
 from sim.communication.fabric.network import Network
 from sim.communication.fabric.routes import NONE, Numbers
 from sim.result import Utilisation
-from sim.trace import LANES, Trace
+from sim.trace import Trace
 
 BINS = 400
 """Bins of a curve: what a chart of a report can show."""
 
 BLOCK = 32
 """Links whose curves are worked out at once: neighbours carry the same few of all bursts."""
-
-NETWORK = LANES.index("network")
 
 Shares = npt.NDArray[np.float64]
 
@@ -88,7 +86,7 @@ def activity(trace: Trace, burst: Burst, edges: npt.NDArray[np.int64]) -> Shares
     if not len(start):
         even: Shares = np.diff(edges) / (edges[-1] - edges[0])
         return even
-    if burst.ring and burst.lane == NETWORK:  # in slices, which carry bytes as they last
+    if burst.lasting:
         label, lasted = trace.label[rows], np.maximum(end - start, 1).astype(np.float64)
         part = part * lasted * (np.bincount(label) / np.maximum(np.bincount(label, lasted), 1))[label]
     return _binned(start, end, part / part.sum(), edges)

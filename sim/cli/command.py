@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from time import monotonic
 from typing import TYPE_CHECKING, NoReturn
 
 from hwmodels.refused import Refused
@@ -94,3 +95,27 @@ def progress(text: str, shown: bool) -> None:
     """`text` on the terminal's last line, in place of what was there."""
     if shown:
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+SOON_S, OFTEN_S = 2.0, 0.2
+"""Seconds before progress is shown, and between two times."""
+
+
+def heard(shown: bool) -> Callable[[str, int, int], None]:
+    """Hears what is done, how much of it, and of how much (0: nobody knows), and tells it on the terminal's last line
+    in anything over two seconds, with its rate and the time left."""
+    began, last, phase, since, first = monotonic(), 0.0, "", 0.0, 0
+
+    def hear(what: str, done: int, of: int) -> None:
+        nonlocal last, phase, since, first
+        now = monotonic()
+        if what != phase:
+            phase, since, first = what, now, done
+        if not shown or now - began < SOON_S or now - last < OFTEN_S:
+            return
+        last = now
+        rate = (done - first) / (now - since) if now > since else 0.0
+        left = f", {(of - done) / rate:.0f} s left" if rate and of > done else ""
+        progress(f"{done}{f' of {of}' if of else ''} points {what}, {rate:.1f} a second{left}", shown)
+
+    return hear

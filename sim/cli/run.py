@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwmodels.refused import Refused
+from sim.cli import campaign, serving
 from sim.cli.command import DONE, INFEASIBLE, PROG, loaded, progress, refusals, scenario_parser
+from sim.experiments import kinds
 from sim.result.title import changes
 
 if TYPE_CHECKING:
@@ -25,6 +27,10 @@ def run(words: list[str]) -> int:
     parser.add_argument("--format", choices=("text", "json"), default="text")
     parser.add_argument("-q", "--quiet", action="store_true")
     args = parser.parse_intermixed_args(words)
+    if serving.serves(args.words):
+        return serving.run(args, args.out or place(args.words[0], args.words[1:]))
+    if args.words and kinds.is_campaign(args.words[0]):
+        return campaign.run(args, args.out or place(args.words[0], args.words[1:]), start)
     path, scenario = loaded(PROG, args.words)
     from reports import headline
     from sim.analysis.notes import notes
@@ -115,6 +121,10 @@ def check(words: list[str]) -> int:
     from sim.simulation import run
 
     args = scenario_parser().parse_intermixed_args(words).words
+    if serving.serves(args):
+        return serving.check(args)
+    if args and kinds.is_campaign(args[0]):
+        return campaign.check(args)
     path, scenario = loaded(PROG, [*args[:1], "outputs=[result]", *args[1:]] if args else [])
     with refusals(path):
         summary, lines = run(scenario, interval=False).summary, list(unfelt(scenario))
@@ -130,12 +140,14 @@ def check(words: list[str]) -> int:
 def known(words: list[str]) -> int:
     from hwmodels import device, fabric, node
     from hwmodels.shelf import names
+    from sim.experiments.search import SEARCHES
     from sim.experiments.sweep import SWEEPS
     from sim.scenario.shelves import models, scenarios
     from sim.schedules import program
 
     known = {
-        "scenarios": scenarios(), "sweeps": names(SWEEPS), "models": models(), "devices": device.available(),
+        "scenarios": scenarios(), "sweeps": names(SWEEPS), "searches": names(SEARCHES), "models": models(),
+        "devices": device.available(),
         "nodes": node.available(), "fabrics": fabric.available(), "schedules": program.names(),
     }  # fmt: skip
     for word in words:

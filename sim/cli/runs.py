@@ -32,7 +32,7 @@ def runs(args: argparse.Namespace) -> int:
             raise Refused(f"--{'learn' if args.learn else 'write'} takes all rows of a file; leave out --family")
     if args.out and args.out.suffix != ".csv":
         raise Refused(f"{args.out}: --out of validate --runs is a file that ends in .csv")
-    outcomes = _outcomes(list(rows.asked(given)), args.jobs, args.rival or args.write)
+    outcomes = _outcomes(list(rows.asked(given)), args.executor or f"local:{args.jobs}", args.rival or args.write)
     if args.learn:
         outcomes = _learn(args.runs, outcomes)
     outcomes = _owned(args.runs, outcomes)
@@ -103,7 +103,7 @@ def _of_families(given: "tuple[Run, ...]", names: list[str]) -> "tuple[Run, ...]
     return tuple(run for run in given if run.family in names)
 
 
-def _outcomes(asked: "list[Run]", jobs: int, beside: bool) -> "list[Outcome]":
+def _outcomes(asked: "list[Run]", where: str, beside: bool) -> "list[Outcome]":
     """Of all rows in their order, with the rate and the time left on stderr while they run."""
     from sim.validation.runs.outcome import outcomes
 
@@ -116,6 +116,6 @@ def _outcomes(asked: "list[Run]", jobs: int, beside: bool) -> "list[Outcome]":
 
     order = {run.id: place for place, run in enumerate(asked)}
     try:
-        return sorted(outcomes(asked, jobs, so_far, beside), key=lambda each: order[each.run.id])
+        return sorted(outcomes(asked, where, so_far, beside), key=lambda each: order[each.run.id])
     finally:
         progress("", shown)

@@ -8,9 +8,14 @@ from sim.cli.command import DONE, PROG, Parser
 
 def validate(words: list[str]) -> int:
     """A line a group goes to stderr (--all: a line a figure), Markdown and JSON to stdout; --write renews what a
-    checkout records of predictions. --runs FILE.csv: training runs instead, see `sim.cli.runs`."""
+    checkout records of predictions. --runs FILE.csv: training runs instead, see `sim.cli.runs`; --interleaving: bubbles
+    of NVIDIA's controlled pairs by stages a position, see `sim.cli.interleaving`."""
     if "--runs" in words:
         return _runs(words)
+    if "--interleaving" in words:
+        from sim.cli.interleaving import interleaving
+
+        return interleaving(words)
     import json
 
     from sim.validation import page, records, table
@@ -49,6 +54,7 @@ def _runs(words: list[str]) -> int:
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--family", action="append")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--executor")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--format", choices=("text", "json"), default="text")
     for flag in ("--write", "--learn", "--rival"):

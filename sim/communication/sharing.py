@@ -8,10 +8,11 @@ exchanges (they begin when a position is nearly through), so exchanges are not s
 are shared by the same rules in `sim.communication.fabric.links`.
 """
 
-from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache, partial
 
-from hwmodels.op import AllToAll
+from hwmodels.op import AllToAll, Collective, Send
 from hwmodels.units import NS_PER_S
 from sim.engine.nic import FAIR
 from sim.layout.machine import Machine
@@ -31,9 +32,9 @@ def shared(plan: Plan, machine: Machine) -> Machine:
     """
     if plan.batches is not None:
         return machine
-    left = [1.0]
+    left, exchanged = [1.0], cache(partial(_exchanged_bytes, machine))
     for position, compute_s in enumerate(compute_seconds(plan, machine)):
-        messages_s, exchanges_s = _needed_s(plan, machine, position)
+        messages_s, exchanges_s = _needed_s(plan, machine, position, exchanged)
         lasts = max(compute_s, messages_s + exchanges_s)
         left.append(1 - messages_s / lasts if lasts else 1.0)
     free = round(max(FAIR, min(left)), DIGITS)
@@ -43,24 +44,24 @@ def shared(plan: Plan, machine: Machine) -> Machine:
 def compute_seconds(plan: Plan, machine: Machine) -> list[float]:
     """Seconds that the kernels of each position's steps take in a training step."""
     stage_s = [sum(map(machine.unit_ns, stage)) / NS_PER_S for stage in machine.stages]
-    return [sum(stage_s[s] for passes in row for letter, s, _ in passes if letter == "F")
-            for row in plan.program.passes]  # fmt: skip
+    return [sum([stage_s[stage] for stage in row]) for row in plan.passes.forwards]
 
 
-def _needed_s(plan: Plan, machine: Machine, position: int) -> tuple[float, float]:
-    """Seconds for which messages and exchanges need a position's NICs in a training step."""
-    sends = Counter((message.target, message.end) for message in plan.messages.sent[position])
+def _needed_s(
+    plan: Plan, machine: Machine, position: int, exchanged_bytes: Callable[[Unit, str], float]
+) -> tuple[float, float]:
+    """Seconds for which messages, and what goes inside layers, need a position's NICs in a training step."""
+    sends = plan.messages.over[position]
     sent = sum(machine.message(plan.mesh, position, *to).wire_bytes() * count for to, count in sends.items())
-    passes = Counter((letter, stage) for done in plan.program.passes[position] for letter, stage, _ in done)
     exchanged = sum(
-        count * _exchanged_bytes(machine, unit, letter)
-        for (letter, stage), count in passes.items()
+        count * exchanged_bytes(unit, letter)
+        for (letter, stage), count in plan.passes.counts[position].items()
         for unit in relative(machine.stages[stage])[0]
     )
     return sent / machine.pricer.wires.network, exchanged / machine.pricer.wires.network
 
 
 def _exchanged_bytes(machine: Machine, unit: Unit, direction: str) -> float:
-    """What a rank's NICs send in the exchanges of a unit."""
+    """What a rank's NICs send inside a unit."""
     kernels = (kernel for part in machine.parts(unit, direction) for kernel in part.kernels)
-    return sum(kernel.op.wire_bytes() for kernel in kernels if isinstance(kernel.op, AllToAll))
+    return sum(k.op.wire_bytes() for k in kernels if isinstance(k.op, AllToAll | Collective | Send))

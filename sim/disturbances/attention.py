@@ -71,10 +71,11 @@ def share(machine: Machine) -> float:
 
 def _attending(machine: Machine, unit: Unit, lengths: Sequence[int]) -> Iterator[tuple[Part, Array]]:
     """Parts of a unit that have attention, for the documents of the site, and ns of that attention [length]."""
-    site, own = machine.site, machine.family.parts
+    site, own = machine.site, machine.lowering.parts
+    tokens = site.sequences * site.length
     for direction in "FB":
-        sites = [site._replace(documents=(max(1, site.tokens // n), n)) for n in lengths]
-        scales = np.array([site.tokens / math.prod(each.attending) for each in sites])
+        sites = [site._replace(documents=(max(1, tokens // n), n)) for n in lengths]
+        scales = np.array([tokens / math.prod(each.attending) for each in sites])
         rows = [own(each, unit, direction) for each in sites]
         for part, *others in zip(own(site, unit, direction), *rows, strict=True):
             if any(isinstance(kernel.op, Attention) for kernel in part.kernels):

@@ -15,16 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm
+from hwmodels.op import AllToAll, Attention, Collective, Gemm, GroupedGemm, Send
 from sim.disturbances import exchanges
 from sim.disturbances.attention import Attending
 from sim.disturbances.faults import Pace, SlowDown, Slowed, of_ranks
-from sim.disturbances.nics import Links
+from sim.disturbances.nics import Links, Sending
 from sim.engine.kit import Kit
 from sim.layout.machine import Machine
 from sim.layout.mesh import Columns, Times
 from sim.layout.plan import Plan
-from sim.models.layer import COMMUNICATION, Site
+from sim.models.layer import COMMUNICATION, HOST, Site
 from sim.models.shape import ModelShape
 from sim.routing.balanced import PADDING
 from sim.routing.keyed import generator
@@ -37,6 +37,7 @@ NEAR, FAR = (0.6, 1.6), 3.0
 """Every padded row count inside NEAR times the expected one is priced; outside, up to FAR times, a few are and times
 between them are interpolated; beyond, the last slope is held."""
 FEW = 16
+Factors = npt.NDArray[np.float64]
 COMPUTING = ("gpu", "node", "thermal")
 """Faults that slow what a rank computes."""
 CLOCKED = (Gemm, GroupedGemm, Attention)
@@ -78,11 +79,11 @@ def _scaled(site: Site[ModelShape], rows: float) -> float:
 
 
 class Content(NamedTuple):
-    """A segment of a layer-level template. clocked: part of its time, alone, in products and attention. exchange: the
-    all-to-all in it; rest: other kernels of the segment, as a part of the exchange."""
+    """A segment of a layer-level template. clocked: part of its time, alone, in products and attention. sent: the
+    exchange in it, or else its collectives and messages; rest: other kernels of the segment, as a part of those."""
 
     clocked: float
-    exchange: AllToAll | None
+    sent: tuple[AllToAll | Collective | Send, ...]
     rest: float
 
 
@@ -97,8 +98,10 @@ def contents(kit: Kit) -> list[Content]:
         ]  # fmt: skip
         total = sum(ns for _, ns in timed)
         clocked = sum(ns for op, ns in timed if isinstance(op, CLOCKED))
-        exchange = next(((op, ns) for op, ns in timed if isinstance(op, AllToAll)), (None, total))
-        segments.append(Content(clocked / total, exchange[0], (total - exchange[1]) / exchange[1]))
+        sent = [(op, ns) for op, ns in timed if isinstance(op, AllToAll | Collective | Send)]
+        sent = [pair for pair in sent if isinstance(pair[0], AllToAll)][:1] or sent
+        lasts = sum(ns for _, ns in sent) or total
+        segments.append(Content(clocked / total, tuple(op for op, _ in sent), (total - lasts) / lasts))
     return segments
 
 
@@ -108,10 +111,11 @@ def columns(plan: Plan, loads: Loads | None, documents: bool = False) -> Columns
     scenario, mesh = plan.scenario, plan.mesh
     others = any(fault.kind not in COMPUTING for fault in scenario.faults)
     if not scenario.fold or loads is not None or documents or scenario.jitter or others:
-        return mesh.columns()
+        return mesh.columns(meeting=plan.meeting)
     slow = of_ranks(scenario.faults, COMPUTING, mesh)
     rows = [mesh.of_position(p).tolist() for p in range(mesh.pipeline)]
-    return mesh.columns([tuple(slow.get(rank) for rank in replica) for replica in zip(*rows, strict=True)])
+    kinds = [tuple(slow.get(rank) for rank in replica) for replica in zip(*rows, strict=True)]
+    return mesh.columns(kinds, plan.meeting)
 
 
 class Durations:
@@ -131,8 +135,8 @@ class Durations:
         self.slow = of_ranks(faults, COMPUTING, plan.mesh)
         self.at = {plan.mesh.place(rank)[0] for rank in self.slow}
         self.hot = {plan.mesh.place(r)[0] for r, own in self.slow.items() if any(f.kind == "thermal" for f in own)}
-        self.links = Links(plan, machine, faults)
-        self.columns = columns or plan.mesh.columns()
+        self.columns = columns or plan.mesh.columns(meeting=plan.meeting)
+        self.links = Links(plan, machine, faults, self.columns)
         self.wire = self.links.wire
         self.computing, self.contents = cache(self._computing), cache(contents)
         self.routed, self.even, self.attends = cache(self._routed), cache(self._even), cache(self._attends)
@@ -166,13 +170,20 @@ class Durations:
             numbers, labels, layers, backward = self.routed(kit, at.stage, at.stage_b)
             if len(numbers):
                 micro_batch = np.where(backward, at.micro_batch_b, at.micro_batch)
-                work[numbers] = np.ceil(work[numbers] * self.factors[labels, layers, micro_batch])
+                own = self.factors[labels, layers, micro_batch]
+                work[numbers] = np.ceil(work[numbers] * own[:, self.columns.first])
         if self.attending is not None:
             numbers, rows, backward = self.attends(kit, at.stage, at.stage_b)
             if len(numbers):
                 micro_batch = np.where(backward, at.micro_batch_b, at.micro_batch)
-                work[numbers] = np.ceil(work[numbers] * self.attending.factors[rows, micro_batch])
+                work[numbers] = np.ceil(work[numbers] * self._attended(self.attending.factors[rows, micro_batch]))
         return work
+
+    def _attended(self, factors: Factors) -> Factors:
+        """Factors of columns [.., column] of those of documents [.., ranks that share them], or of one for all."""
+        if factors.shape[-1] == 1:
+            return factors
+        return np.asarray(factors[..., self.plan.mesh.number("model")[self.columns.first]])
 
     def _even(self, kit: Kit) -> Times:
         """Nanoseconds of each segment where loads are as expected [segment, column]."""
@@ -212,13 +223,12 @@ class Durations:
         """Nanoseconds of a segment begun at `starts` [column] that takes `work` where nothing is slow."""
         own: Times = work[number]
         lane = kit.parts.segments[number].lane
+        if lane == HOST:
+            return own
         if lane == COMMUNICATION:
             if not self.links.slow:
                 return own
-            content = self.contents(kit)[number]
-            assert content.exchange is not None
-            base = kit.parts.lasts[number]
-            return self.links.exchange(position, starts, own, base, content.exchange, content.rest)
+            return self.links.sent(position, starts, own, self._sending(kit, number))
         if self.jitter:
             own = self._jittered(own, self.plan.program.steps[position][step], number)
         if position not in self.at:
@@ -226,21 +236,23 @@ class Durations:
         clocked = self.contents(kit)[number].clocked if position in self.hot else 1.0
         return self.computing(position, clocked).durations(starts, own)
 
-    def pacing(self, position: int, step: int, number: int, start: int, replica: int, duration: int) -> int:
-        """Member of a replica's group whose NIC sets the `duration` (ns) of an exchange begun at `start`; the replica
+    def _sending(self, kit: Kit, number: int) -> Sending:
+        """What a segment sends, and to whom."""
+        content = self.contents(kit)[number]
+        return Sending(kit.parts.segments[number].meets, content.sent, content.rest, kit.parts.lasts[number])
+
+    def pacing(self, position: int, step: int, number: int, start: int, column: int, duration: int) -> int:
+        """Member of a column's group whose NIC sets the `duration` (ns) of what is sent from `start` on; the column
         itself where none does."""
-        slow = self.links.slow_members(position, replica)
         kit = self.kits[position][step]
-        base = kit.parts.lasts[number]
-        if slow in ((), (replica,)) or duration <= base:
-            return replica
-        if self.loads is not None and duration <= self._work(position, step)[number, replica]:
-            return replica
+        slow = self.links.slow_members(position, column, kit.parts.segments[number].meets)
+        if slow in ((), (column,)) or duration <= kit.parts.lasts[number]:
+            return column
+        if self.loads is not None and duration <= self._work(position, step)[number, column]:
+            return column
         if len(slow) == 1:
             return slow[0]
-        content = self.contents(kit)[number]
-        assert content.exchange is not None
-        return self.links.pacing(position, replica, start, base, duration, content.exchange, content.rest)
+        return self.links.pacing(position, column, start, duration, self._sending(kit, number))
 
     def _computing(self, position: int, clocked: float) -> Slowed:
         """Replicas that compute slowly at a position, in segments of which the clock paces a part `clocked`."""

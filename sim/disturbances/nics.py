@@ -15,43 +15,56 @@ Where a window covers a part of an operation, its latencies stretch with it in p
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
 from hwmodels.collectives import Wires
 from hwmodels.nccl import library
-from hwmodels.op import AllToAll, Collective
+from hwmodels.op import AllToAll, Collective, Send
 from sim.disturbances.faults import SlowDown, Slowed, of_ranks
 from sim.engine.wire import REDUCE
 from sim.layout.buckets import reductions
 from sim.layout.machine import Machine
-from sim.layout.mesh import Times
+from sim.layout.mesh import Columns, Times
 from sim.layout.optimizer import gathering, rings
 from sim.layout.plan import Plan
 from sim.layout.traffic import BACKWARD, FORWARD, Ring, members
 from sim.scenario.values import Fault
 
 
-class Links:
-    """Durations of traffic where some NICs are slow."""
+class Sending(NamedTuple):
+    """What a segment sends. kind: of the group that it meets. ops: an exchange, or collectives and messages, one after
+    another. rest: other kernels of it, as a part of those. expected: ns with even loads."""
 
-    def __init__(self, plan: Plan, machine: Machine, faults: Sequence[Fault]) -> None:
+    kind: str
+    ops: tuple[AllToAll | Collective | Send, ...]
+    rest: float
+    expected: int
+
+
+class Links:
+    """Durations of traffic where some NICs are slow. columns: of replicas, each in one of its own."""
+
+    def __init__(self, plan: Plan, machine: Machine, faults: Sequence[Fault], columns: Columns) -> None:
         self.plan, self.machine = plan, machine
-        self.mesh = plan.mesh
+        self.mesh, self.columns = plan.mesh, columns
         self.slow = of_ranks(faults, ("link",), self.mesh)
         self.exchanges, self.sends, self.rings = cache(self._exchanges), cache(self._sends), cache(self._rings)
-        self.everybody = self.mesh.columns()
+        self.collectives = cache(self._collectives)
         self.slow_members, self.targets = cache(self._slow_members), plan.messages.targets
         self.reductions = reductions(plan, machine)
 
-    def exchange(self, position: int, starts: Times, work: Times, expected: int, op: AllToAll, rest: float) -> Times:
-        """Durations of an exchange, begun by all of a group at once, that alone takes `work` ns at each rank and
-        `expected` ns with even loads. rest: other kernels in it, as a part of the exchange itself."""
-        slow = self.exchanges(position, op, rest)
+    def sent(self, position: int, starts: Times, work: Times, sending: Sending) -> Times:
+        """Durations of what a segment sends, begun by all of a group at once, that alone takes `work` ns at each rank
+        [column]."""
+        if not sending.ops or not isinstance(sending.ops[0], AllToAll):
+            return self.collectives(position, sending).durations(starts, work)
+        slow = self.exchanges(position, sending.ops[0], sending.rest)
         if not slow.rows:
             return work
-        sent = slow.durations(starts, np.full_like(work, expected))
-        longest: Times = np.maximum(slow.durations(starts, work), self.everybody.latest(sent, "expert"))
+        sent = slow.durations(starts, np.full_like(work, sending.expected))
+        longest: Times = np.maximum(slow.durations(starts, work), self.columns.latest(sent, "expert"))
         return longest
 
     def wire(self, position: int, step: int, kind: int, starts: Times, ns: int) -> Times:
@@ -72,20 +85,23 @@ class Links:
 
     # --- who is to blame ----------------------------------------------------------------------------------------------
 
-    def _slow_members(self, position: int, replica: int) -> tuple[int, ...]:
-        """Replicas with a slow NIC in the expert group of a replica."""
-        mates = self.mesh.group("expert", replica)
-        return tuple(mate for mate in mates if self.mesh.rank(position, mate) in self.slow)
+    def _slow_members(self, position: int, column: int, kind: str) -> tuple[int, ...]:
+        """Columns with a slow NIC in the group of a kind that one is in."""
+        mates, first = self.columns.mates(column, kind).tolist(), self.columns.first
+        return tuple(mate for mate in mates if self.mesh.rank(position, int(first[mate])) in self.slow)
 
-    def pacing(
-        self, position: int, replica: int, start: int, expected: int, duration: int, op: AllToAll, rest: float
-    ) -> int:
-        """Member of a replica's group whose NIC makes an exchange, begun at `start`, last its `duration` (ns); the
-        replica itself where that is none. See `exchange`."""
-        alone = np.full(self.mesh.replicas, expected, dtype=np.int64)
-        sent = self.exchanges(position, op, rest).durations(np.full_like(alone, start), alone)
-        slowest = max(self.slow_members(position, replica), key=lambda member: int(sent[member]), default=replica)
-        return slowest if int(sent[slowest]) >= duration else replica
+    def pacing(self, position: int, column: int, start: int, duration: int, sending: Sending) -> int:
+        """Member of a column's group whose NIC makes what is sent from `start` on last its `duration` (ns); the column
+        itself where that is none. See `sent`."""
+        alone = np.full(self.columns.columns, sending.expected, dtype=np.int64)
+        one = sending.ops[0] if sending.ops else None
+        slow = (
+            self.exchanges(position, one, sending.rest) if isinstance(one, AllToAll) else self._own(position, sending)
+        )
+        sent = slow.durations(np.full_like(alone, start), alone)
+        among = self.slow_members(position, column, sending.kind)
+        slowest = max(among, key=lambda member: int(sent[member]), default=column)
+        return slowest if int(sent[slowest]) >= duration else column
 
     def slow_end(self, position: int, step: int, kind: int, replica: int) -> int | None:
         """Rank of the slow NIC at an end of a message, the sender's where both are as bad; None without one."""
@@ -114,13 +130,32 @@ class Links:
     def _exchanges(self, position: int, op: AllToAll, rest: float) -> Slowed:
         wires, pricer = self.machine.pricer.wires.alone, self.machine.pricer
         slow_down = _slow_down(wires, lambda links: pricer.exchange(op, links, pricer.comm_sms), rest)
-        return Slowed([self._at([(position, d)]) for d in range(self.mesh.replicas)], slow_down, worst=True)
+        return Slowed([self._at([(position, d)]) for d in self.columns.first.tolist()], slow_down, worst=True)
+
+    def _own(self, position: int, sending: Sending) -> Slowed:
+        """Collectives and messages, as each column's own NIC would have them."""
+        return Slowed([self._at([(position, d)]) for d in self.columns.first.tolist()], self._slower(sending), True)
+
+    def _collectives(self, position: int, sending: Sending) -> Slowed:
+        """Collectives and messages of groups of a kind, which go at the pace of the slowest of each."""
+        first = self.columns.first
+        mates = [first[self.columns.mates(column, sending.kind)].tolist() for column in range(self.columns.columns)]
+        faults = [self._at((position, mate) for mate in group) for group in mates] if self.slow else []
+        return Slowed(faults, self._slower(sending), worst=True)
+
+    def _slower(self, sending: Sending) -> SlowDown:
+        pricer, ops = self.machine.pricer, [op for op in sending.ops if not isinstance(op, AllToAll)]
+
+        def seconds(links: Wires) -> float:
+            return sum(library.seconds(pricer.nccl, op, links, pricer.wires) for op in ops)
+
+        return _slow_down(pricer.wires, seconds, sending.rest)
 
     def _sends(self, position: int, target: int) -> Slowed:
         op = self.machine.message(self.mesh, position, target)
         pricer = self.machine.pricer
         slow_down = _slow_down(pricer.wires, lambda links: library.seconds(pricer.nccl, op, links, pricer.wires))
-        ends = [self._at([(position, d), (target, d)]) for d in range(self.mesh.replicas)]
+        ends = [self._at([(position, d), (target, d)]) for d in self.columns.first.tolist()]
         return Slowed(ends, slow_down, worst=True)
 
     def _rings(self, number: int, kind: int) -> tuple[tuple[int, Slowed], ...]:
@@ -144,7 +179,8 @@ class Links:
     def _ring(self, op: Collective, faults: Sequence[tuple[Fault, ...]]) -> tuple[int, Slowed]:
         pricer = self.machine.pricer
         slow_down = _slow_down(pricer.wires, lambda links: library.seconds(pricer.nccl, op, links, pricer.wires))
-        return pricer.price(op).ns, Slowed(faults, slow_down, worst=True)
+        own = [faults[replica] for replica in self.columns.first.tolist()]
+        return pricer.price(op).ns, Slowed(own, slow_down, worst=True)
 
 
 def _slow_down(wires: Wires, seconds: Callable[[Wires], float], rest: float = 0.0) -> SlowDown:

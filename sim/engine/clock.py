@@ -1,13 +1,13 @@
 """The clock of a simulation, and the door to SimPy: events in whole nanoseconds, and what they call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from heapq import heappop, heappush
 from typing import Any
 
 from simpy import Environment
-from simpy.events import NORMAL, Event, EventPriority, Process
+from simpy.events import NORMAL, URGENT, Event, EventPriority, Process
 
-__all__ = ["Clock", "Event", "Process"]
+__all__ = ["Clock", "Course", "Event", "Process"]
 
 LATE = EventPriority(2)
 """After all else that happens in the same nanosecond (SimPy's own priorities are 0 and 1)."""
@@ -32,13 +32,38 @@ class Errand(Event):
     __slots__ = ("call", "callbacks", "env", "words")
     _ok, _value = True, None
 
-    def __init__(self, clock: "Clock", time: int, call: Callable[..., None], words: tuple[object, ...]) -> None:
-        self.env, self.callbacks, self.call, self.words = clock, [_sent], call, words
-        heappush(clock._queue, (time, NORMAL, next(clock._eid), self))
+    def __init__(
+        self, clock: "Clock", time: int, call: Callable[..., None], words: tuple[object, ...], priority: EventPriority
+    ) -> None:
+        self.env, self.callbacks, self.call, self.words = clock, SENT, call, words
+        heappush(clock._queue, (time, priority, next(clock._eid), self))
 
 
 def _sent(errand: Any) -> None:
     errand.call(*errand.words)
+
+
+SENT: list[Callable[[Any], None]] = [_sent]
+
+
+class Course(Event):
+    """A process as SimPy has them, by the same events, that nobody interrupts and that hears nothing from its events; a
+    third of the price. It happens when its generator is through."""
+
+    __slots__ = ("generator",)
+
+    def __init__(self, clock: "Clock", generator: Generator[Event, Any, None]) -> None:
+        super().__init__(clock)
+        self.generator = generator
+        Alarm(clock, clock.now, [self.go], URGENT)
+
+    def go(self, event: Event) -> None:
+        """On to the next event that has not happened yet."""
+        for target in self.generator:
+            if target.callbacks is not None:
+                target.callbacks.append(self.go)
+                return
+        self.succeed()
 
 
 class Clock(Environment):
@@ -49,6 +74,10 @@ class Clock(Environment):
     @property
     def now(self) -> int:
         return self._now
+
+    def course(self, generator: Generator[Event, Any, None]) -> Course:
+        """A process that begins now."""
+        return Course(self, generator)
 
     def until(self, time: int) -> Event:
         """What a process yields to sleep until then, now at the earliest."""
@@ -66,7 +95,11 @@ class Clock(Environment):
     def at(self, time: int, call: Callable[..., None], *words: object) -> None:
         """Call with words at a time, now at the earliest."""
         now = self._now
-        Errand(self, time if time > now else now, call, words)
+        Errand(self, time if time > now else now, call, words, NORMAL)
+
+    def late_at(self, time: int, call: Callable[..., None], *words: object) -> None:
+        """Call with words at a later time, when all else that happens in that nanosecond has happened."""
+        Errand(self, time, call, words, LATE)
 
     def work_off(self) -> None:
         """All events in turn, as SimPy's `run` does with a call for each; one that fails raises what it failed with."""

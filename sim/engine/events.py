@@ -1,16 +1,14 @@
 """Discrete events: ranks work through their steps, lanes through their kernels; in SimPy.
 
-A rank is a SimPy process: it waits for the messages of its next step, starts the step's template on its lanes, waits
-until all lanes are through, and goes on. A lane is a chain of timeouts, one a segment: its kernels follow each other,
-so when each of them ends is a sum. While the other side of the rank is at work (compute beside communication and the
-reverse) kernels run at their slower rate; when that changes mid-way the rest of the segment is timed again. Messages
+A rank comes to a step, begins it when the messages that it waits for are there, and is through when all of its lanes
+are (or, of a step as chunks, when it has lasted): each is a SimPy event that calls what follows. What comes after the
+last step is a SimPy process. A lane is a chain of timeouts, one a segment (`sim.engine.stream`). Messages
 and reductions share the NICs at their ends with the exchanges of the steps there (`sim.engine.wire`, `sim.engine.nic`).
 An exchange starts when the last member of its group arrives. Times are integer ns; ties go by the order of scheduling.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from math import inf
@@ -18,108 +16,14 @@ from typing import Any
 
 from hwmodels.units import LONGEST_NS, NS_PER_S, too_large
 from sim.engine.actor import LOCAL, OWN, Actor, Job, Message, Outcome, Record, Route
-from sim.engine.clock import Clock, Event
+from sim.engine.clock import Clock, Event, Process
 from sim.engine.deadlock import Stuck, deadlock
 from sim.engine.nic import Nic
+from sim.engine.stream import Stream
 from sim.engine.wire import GATHER, REDUCE, Load, Wire
 from sim.step.template import STREAMS, Template, Timing
 
-COMPUTE, COMMUNICATION, WEIGHT = STREAMS
-WHOLE = 1, 1
-"""Part of a kernel that is left when it starts, as a fraction of whole numbers."""
-
-
-class _Lane:
-    """One stream of a rank: the segments of its current step, one timeout each.
-
-    kernel: ends at `through` and takes what `left` says of it from `timed` on; the others up to `stop` follow it, as
-    long as `sums` says (sums of durations up to each kernel). clocks: sums alone and beside.
-    """
-
-    __slots__ = (
-        "clocks", "cursor", "ends", "env", "index", "kernel", "left", "order", "pending", "rank", "starts", "stop",
-        "sums", "through", "timed",
-    )  # fmt: skip
-
-    def __init__(self, env: Clock, rank: _Rank, index: int, record: Record) -> None:
-        self.env, self.rank, self.index = env, rank, index
-        self.ends, self.starts = record.kernels[index], record.phases[index]
-        self.order: tuple[int, ...] = ()
-        self.sums: tuple[int, ...] = ()
-        self.clocks: tuple[tuple[int, ...], ...] = ((), ())
-        self.cursor = self.kernel = self.stop = self.timed = self.through = 0
-        self.left = WHOLE
-        self.pending: Event | None = None
-
-    def load(self, template: Template) -> None:
-        self.order = template.order[self.index]
-        self.clocks = template.clocks[self.index]
-        self.cursor = 0
-
-    def advance(self) -> None:
-        """Start the next segment if there is one and all it needs is done."""
-        rank = self.rank
-        while self.pending is None and self.cursor < len(self.order):
-            number = self.order[self.cursor]
-            if rank.needs[number]:
-                return
-            segment = rank.template.segments[number]
-            if segment.meets and not rank.arrive(number, self):
-                return
-            self.begin(segment.first, segment.stop)
-
-    def begin(self, first: int, stop: int) -> None:
-        now = self.env.now
-        self.starts.append(now)
-        self.rank.busy(self.index)
-        self.sums = sums = self.clocks[self.rank.contended(self.index)]
-        self.kernel, self.stop, self.timed, self.left = first, stop, now, WHOLE
-        self.through = now + sums[first + 1] - sums[first]
-        self.time()
-
-    def time(self) -> None:
-        """Wait until the last kernel of the segment is through."""
-        last = self.through + self.sums[self.stop] - self.sums[self.kernel + 1]
-        self.pending = self.env.after(last - self.env.now, self.tick)
-
-    def tick(self, event: Event) -> None:
-        """The segment has ended, unless it was timed again since."""
-        if event is self.pending:
-            self.record(self.stop)
-            self.pending = None
-            self.rank.finish(self)
-
-    def record(self, stop: int) -> None:
-        """Kernels up to `stop` have ended."""
-        before = self.through - self.sums[self.kernel + 1]
-        self.ends.extend([before + ns for ns in self.sums[self.kernel + 1 : stop + 1]])
-
-    def retime(self, contended: bool) -> None:
-        """The other side has started or stopped: what is left of the segment goes on at the other rate."""
-        sums, was = self.clocks[contended], self.sums
-        if self.pending is None or sums is was:
-            return
-        now = self.env.now
-        if now >= self.through:
-            self.pass_to(min(bisect_right(was, now - self.through + was[self.kernel + 1]), self.stop) - 1)
-        old, new = (each[self.kernel + 1] - each[self.kernel] for each in (was, sums))
-        self.sums = sums
-        if old != new:
-            part, whole = self.left
-            if old:  # exact: no rounding may remember how often a kernel was timed
-                part, whole = max(part * old - (now - self.timed) * whole, 0), whole * old
-                self.left = part, whole
-            self.timed = now
-            self.through = now - -new * part // whole
-        self.time()
-
-    def pass_to(self, kernel: int) -> None:
-        """Kernels before this one have ended, and it has begun."""
-        if kernel > self.kernel:
-            self.record(kernel)
-            self.timed = self.ends[-1]
-            self.through, self.left = self.timed + self.sums[kernel + 1] - self.sums[kernel], WHOLE
-            self.kernel = kernel
+COMPUTE, COMMUNICATION, WEIGHT, _ = STREAMS
 
 
 class _Rank:
@@ -128,16 +32,22 @@ class _Rank:
     def __init__(self, world: _World, number: int, actor: Actor) -> None:
         self.world, self.number, self.actor, self.record = world, number, actor, Record()
         self.env = world.env
-        self.lanes = tuple(_Lane(self.env, self, i, self.record) for i in STREAMS)
+        self.lanes = () if world.chunks else tuple(Stream(self.env, self, i, self.record) for i in STREAMS)
         self.active = [False] * len(STREAMS)
         self.template: Template = None  # type: ignore[assignment]
         self.needs: list[int] = []
-        self.open = self.step = 0
+        self.open = self.missing = self.came = 0
+        self.step, self.waits = -1, tuple[Message, ...]()
+        self.same = all(position == peer for position, peer in actor.peers.items())
         self.nic, self.wire = Nic(), Wire(world.env, self.record)
         self.nics: dict[tuple[int, ...], list[Nic]] = {(): []}
-        self.done: Event = None  # type: ignore[assignment]
-        self.waiting: Message | str | None = None
-        self.process = self.env.process(self.work())
+        self.reduces: dict[int, list[tuple[int, int]]] = {}
+        for after, key, ns in () if actor.sync.after else actor.sync.reduces:
+            self.reduces.setdefault(after, []).append((key, ns))
+        self.pending: list[Event] = []
+        self.tail: Process | None = None
+        self.waits_for: str | None = None
+        self.env.at(0, self.come)
 
     # --- coupling ---
 
@@ -160,7 +70,7 @@ class _Rank:
         elif self.contended(COMMUNICATION) != before:
             comm.retime(not before)
 
-    def arrive(self, segment: int, lane: _Lane) -> bool:
+    def arrive(self, segment: int, lane: Stream) -> bool:
         """Whether the group of this exchange is complete; if not, the lane is started when it is."""
         kind = self.template.segments[segment].meets
         group = kind, self.actor.groups.get(kind, -1)
@@ -179,7 +89,7 @@ class _Rank:
         del self.world.crowds[key]
         return True
 
-    def finish(self, lane: _Lane) -> None:
+    def finish(self, lane: Stream) -> None:
         """A segment is through: release who waited for it, send its output, go on."""
         number = lane.order[lane.cursor]
         lane.cursor += 1
@@ -198,84 +108,126 @@ class _Rank:
             self._switch(lane.index, False)
         self.open -= 1
         if not self.open:
-            self.done.succeed()
+            self.through()
 
     # --- messages ---
 
     def leave(self, step: int, outputs: int) -> None:
-        """Outputs of a step join the network lane; by then the next one may have begun."""
-        job = self.actor.jobs[step]
-        for kind, ns in job.sends:
-            if outputs & kind:
-                arrive = partial(self.world.post, (self.number, step, kind))
-                self._leave(kind, step, ns, job.routes.get(kind, LOCAL), arrive)
+        """Outputs of a step join the network lane at the end of this nanosecond; the next one may have begun."""
+        for load in self._loads(step, outputs):
+            self.wire.leave(load)
 
-    def _wait(self, messages: Sequence[Message], rendezvous: bool) -> Generator[Event, Any, int]:
-        """Until messages of others have come and own ones are through; which was the last that was waited for."""
-        env, world, peers, last = self.env, self.world, self.actor.peers, 0
-        for sender, step, kind in messages if rendezvous else ():
-            world.come((peers[sender], step, kind))
-        for sender, step, kind in messages:
-            message = peers[sender], step, kind
-            if message not in world.arrived:
-                self.waiting, since = message, env.now
-                yield world.awaited.setdefault(message, Event(env))
-                last = kind + OWN * (message[0] == self.number) if env.now > since else last
-        self.waiting = None
-        return last
+    def _left(self, step: int, outputs: int) -> None:
+        """They do, for this nanosecond is at its end."""
+        self.wire.join(self._loads(step, outputs))
 
-    def _leave(self, kind: int, step: int, ns: int, route: Route, arrive: Callable[[], object]) -> None:
-        """Join the network lane."""
+    def _loads(self, step: int, outputs: int) -> list[Load]:
+        job, post = self.actor.jobs[step], self.world.post
+        return [
+            self._load(kind, step, ns, job.routes.get(kind, LOCAL), partial(post, (self.number, step, kind)))
+            for kind, ns in job.sends if outputs & kind
+        ]  # fmt: skip
+
+    def _load(self, kind: int, step: int, ns: int, route: Route, arrive: Callable[[], object]) -> Load:
         ends, hindrance = route
         if ends not in self.nics:
             ranks, peers = self.world.ranks, self.actor.peers
             self.nics[ends] = [ranks[peers[position]].nic for position in ends]
-        self.wire.leave(Load(kind, step, ns, self.nics[ends], hindrance, arrive))
+        return Load(kind, step, ns, self.nics[ends], hindrance, arrive)
 
-    # --- the process ---
+    @property
+    def waiting(self) -> Message | str | None:
+        """What keeps it: a message or, in words, something else."""
+        missing = (message for message in self.waits if message not in self.world.arrived)
+        return next(missing, None) if self.missing else self.waits_for
 
-    def work(self) -> Generator[Event, Any, None]:
-        """The rank's life: steps in order, then gradients, optimizer and parameters."""
-        env, record, sync = self.env, self.record, self.actor.sync
-        reduces: dict[int, list[tuple[int, int]]] = {}
-        for after, key, ns in () if sync.after else sync.reduces:
-            reduces.setdefault(after, []).append((key, ns))
-        pending = []
-        for number, job in enumerate(self.actor.jobs):
-            last = (yield from self._wait(job.waits, job.rendezvous)) if job.waits else 0
-            self.step, now = number, env.now
-            record.blame.append(last)
-            record.starts.append(now)
-            self.nic.begin(now, job.windows)
-            early = [(key, ns) for key, ns in reduces.get(number, ()) if key in sync.early]
-            pending += [env.process(self._reduce(*item, sync.early[item[0]])) for item in early]
-            yield self._chunk(job) if self.world.chunks else self._start(job.template)
-            record.ends.append(env.now)
-            if number in reduces:
-                pending += [env.process(self._reduce(*item)) for item in reduces[number] if item not in early]
-        yield from self._wait(sync.waits, bool(sync.waits))
-        yield from self._finish(pending)
+    # --- steps ---
 
-    def _chunk(self, job: Job) -> Event:
-        """A step of which only its end and its outputs matter; the event of its end."""
-        now, (total, outputs) = self.env.now, job.template.outputs
-        for at, kinds in () if job.rendezvous or not job.sends else outputs:
-            self.env.at(now + at, self.leave, self.step, kinds)
-        return self.env.until(now + total)
+    def come(self) -> None:
+        """Come to the next step, or to the end of all: it begins when the messages that it waits for have come, and own
+        ones are through."""
+        number, jobs, self.came = self.step + 1, self.actor.jobs, self.env.now
+        waits, rendezvous = self.actor.sync.waits, True
+        if number < len(jobs):
+            _, waits, _, _, _, rendezvous = jobs[number]
+        peers = self.actor.peers
+        self.waits = waits if self.same else tuple([(peers[sender], step, kind) for sender, step, kind in waits])
+        if waits:
+            self._wait(rendezvous)
+        if not self.missing:
+            self.begin()
 
-    def _start(self, template: Template) -> Event:
-        """A step on its lanes; the event of its end."""
+    def _wait(self, rendezvous: bool) -> None:
+        """Wait for the messages that are not there."""
+        world = self.world
+        for message in self.waits if rendezvous else ():
+            world.come(message)
+        for message in self.waits:
+            if message not in world.arrived:
+                self.missing += 1
+                world.awaited.setdefault(message, []).append(self)
+
+    def begin(self) -> None:
+        """Begin a step, or what follows the last."""
+        now, record, jobs, number = self.env.now, self.record, self.actor.jobs, self.step + 1
+        if number == len(jobs):
+            self.tail = self.env.process(self._finish())
+            return
+        job = jobs[number]
+        record.blame.append(self._blame() if job.waits else 0)
+        record.starts.append(now)
+        self.step = number
+        self.nic.begin(now, job.windows)
+        early = self.actor.sync.early
+        for key, ns in self.reduces.get(number, ()) if early else ():
+            if key in early:
+                self.pending.append(self.env.process(self._reduce(key, ns, early[key])))
+        if self.world.chunks:
+            self._chunk(job)
+        else:
+            self._start(job.template)
+
+    def _blame(self) -> int:
+        """Which output came last and was waited for."""
+        since, last = self.came, 0
+        for message in self.waits:
+            at = self.world.arrived[message]
+            if at > since:
+                since, last = at, message[2] + OWN * (message[0] == self.number)
+        return last
+
+    def _chunk(self, job: Job) -> None:
+        """A step of which only its end and its outputs matter."""
+        env, number, (total, outputs) = self.env, self.step, job.template.outputs
+        now = env.now
+        for at, kinds in outputs if job.sends and not job.rendezvous else ():
+            if at:
+                env.late_at(now + at, self._left, number, kinds)
+            else:
+                self.leave(number, kinds)
+        env.at(now + total, self.through)
+
+    def _start(self, template: Template) -> None:
+        """A step on its lanes."""
         self.template = template
         self.needs = [segment.needs for segment in template.segments]
         self.open = len(template.segments)
-        self.done = Event(self.env)
         if not self.open:  # such as the weight gradient of a stage without weights
-            self.done.succeed()
+            self.env.at(self.env.now, self.through)
         for lane in self.lanes:
             lane.load(template)
         for lane in self.lanes:
             lane.advance()
-        return self.done
+
+    def through(self) -> None:
+        """A step is through: reduce what it was the last to make, and go on."""
+        self.record.ends.append(self.env.now)
+        for key, ns in self.reduces.get(self.step, ()):
+            if key not in self.actor.sync.early:
+                self.pending.append(self.env.process(self._reduce(key, ns)))
+        self.come()
+
+    # --- gradients, optimizer and parameters ---
 
     def _reduce(self, key: int, ns: int, after: int = 0) -> Generator[Event, Any, None]:
         """Reduce a stage's gradients, or a bucket of them, once every holder is there. after: ns until this one is."""
@@ -283,18 +235,18 @@ class _Rank:
             yield self.env.until(self.env.now + after)
         yield self.world.barrier(("reduce", key), self.world.holders[key])
         done = Event(self.env)
-        self._leave(REDUCE, key, ns, self.actor.sync.routes.get(key, LOCAL), done.succeed)
+        self.wire.leave(self._load(REDUCE, key, ns, self.actor.sync.routes.get(key, LOCAL), done.succeed))
         yield done
 
-    def _finish(self, pending: Sequence[Event]) -> Generator[Event, Any, None]:
-        sync, everybody = self.actor.sync, len(self.world.actors)
+    def _finish(self) -> Generator[Event, Any, None]:
+        sync, everybody, pending = self.actor.sync, len(self.world.actors), self.pending
         if sync.after:
-            self.waiting = "every rank before the gradients are reduced"
+            self.waits_for = "every rank before the gradients are reduced"
             yield self.world.barrier(("drain", 0), everybody)
             pending = [self.env.process(self._reduce(key, ns)) for _, key, ns in sync.reduces]
-        drained, self.waiting = self.env.now, "the gradients of its stages"
+        drained, self.waits_for = self.env.now, "the gradients of its stages"
         yield from pending
-        self.waiting = "every rank before the gradient norm"
+        self.waits_for = "every rank before the gradient norm"
         yield self.world.barrier(("norm", 0), everybody)
         start = drained if sync.after else self.env.now
         if sync.update_ns:
@@ -303,7 +255,7 @@ class _Rank:
             self.record.network.extend((self.env.now, self.env.now + sync.gather_ns, -1, GATHER))
             yield self.env.until(self.env.now + sync.gather_ns)
         self.record.update = (start, self.env.now)
-        self.waiting = None
+        self.waits_for = None
 
 
 class _World:
@@ -319,18 +271,20 @@ class _World:
                 self.sizes[group] = self.sizes.get(group, 0) + 1
             for _, key, _ in actor.sync.reduces:
                 self.holders[key] = self.holders.get(key, 0) + 1
-        self.arrived: set[Message] = set()
-        self.awaited: dict[Message, Event] = {}
+        self.arrived: dict[Message, int] = {}
+        self.awaited: dict[Message, list[_Rank]] = {}
         self.alone: set[Message] = set()
-        self.crowds: dict[tuple[str, int, int, int], list[_Lane]] = {}
+        self.crowds: dict[tuple[str, int, int, int], list[Stream]] = {}
         self.gates: dict[tuple[str, int], list[Any]] = {}
         self.ranks = [_Rank(self, i, actor) for i, actor in enumerate(actors)]
 
     def post(self, message: Message) -> None:
-        """A message has arrived; who waits for it goes on."""
-        self.arrived.add(message)
-        if message in self.awaited:
-            self.awaited[message].succeed()
+        """A message has arrived; who waits for nothing else goes on."""
+        self.arrived[message] = self.env.now
+        for rank in self.awaited.pop(message, ()):
+            rank.missing -= 1
+            if not rank.missing:
+                rank.begin()
 
     def come(self, message: Message) -> None:
         """One end of a message has come to wait for it; when both have, it leaves."""
@@ -360,7 +314,8 @@ def run(actors: Sequence[Actor], chunks: bool = False) -> Outcome:
     world = _World(actors, chunks)
     world.env.after(LONGEST_NS, world.stop)
     world.env.work_off()
-    stuck = [Stuck(r.number, len(r.record.ends), r.waiting) for r in world.ranks if r.process.is_alive]
+    alive = (r for r in world.ranks if r.tail is None or r.tail.is_alive)
+    stuck = [Stuck(r.number, len(r.record.ends), r.waiting) for r in alive]
     if stuck:
         raise deadlock(actors, stuck)
     end = max((rank.record.end for rank in world.ranks), default=0)

@@ -32,6 +32,9 @@ Comings = Mapping[Named, Sequence[tuple[int, int]]]
 """Message -> (position, steps that are done there) of all who must have come so far before it can leave: its sender,
 and by rendezvous the receiver too."""
 
+KEPT = 256
+"""Kits that are kept beside their prices, a fifth of a MB each."""
+
 
 @dataclass(frozen=True)
 class Lowered:
@@ -80,12 +83,9 @@ class Lowered:
 
 def lower(plan: Plan, machine: Machine | None) -> Lowered:
     """What the engine runs of a plan. Raises hwmodels.refused.Refused."""
-    kits = _Kits(plan, machine)
-    edges = _edges(plan)
-    table = tuple(
-        tuple(kits.of(step, *edges[p][number]) for number, step in enumerate(steps))
-        for p, steps in enumerate(plan.program.steps)
-    )
+    kits, (sorts, rows) = _Kits(plan, machine), plan.passes.sorts
+    known = [kits.of(*sort) for sort in sorts]
+    table = tuple(tuple([known[sort] for sort in row]) for row in rows)
     tails = tuple(optimizer.tail(plan, machine, p) if machine else optimizer.NO_TAIL for p in range(len(table)))
     reduced = reductions(plan, machine) if machine else ()
     syncs = tuple(_sync(plan, machine, tails[p], p, reduced, row) for p, row in enumerate(table))
@@ -96,21 +96,6 @@ def lower(plan: Plan, machine: Machine | None) -> Lowered:
     jobs = tuple(_jobs(plan, p, row, send) for p, row in enumerate(table))
     layers = tuple(relative(stage)[1] for stage in machine.stages) if machine else (0,) * plan.program.stages
     return Lowered(table, jobs, syncs, tails, layers, reduced)
-
-
-def _edges(plan: Plan) -> list[list[tuple[bool, bool]]]:
-    """By position and step, whether it has the first forward of its stage there, and the last weight gradient."""
-    edges = []
-    for row in plan.program.passes:
-        first, last = dict[int, int](), dict[int, int]()
-        for number, passes in enumerate(row):
-            for letter, stage, _ in passes:
-                if letter == "F":
-                    first.setdefault(stage, number)
-                elif letter == "W":
-                    last[stage] = number
-        edges.append([(number in first.values(), number in last.values()) for number in range(len(row))])
-    return edges
 
 
 class _Kits:
@@ -141,6 +126,8 @@ class _Kits:
         moving = self.moving(of[0], first, False), self.moving(of[1], False, last)
         key = (self.machine.pricer.wires, step.kind, forward, backward, moving)  # stages alike share a kit
         built: Kit = self.kept.get(key) or self.kept.setdefault(key, self._built(step, forward, backward, moving))
+        if len(self.kept) > KEPT:
+            del self.kept[next(iter(self.kept))]
         return built
 
     def _built(self, step: Step, forward: Sequence[Unit], backward: Sequence[Unit], moving: Moving) -> Kit:
@@ -167,26 +154,26 @@ def _jobs(
     plan: Plan, position: int, kits: Sequence[Kit], send: Callable[[int, int, int], tuple[int, Route]]
 ) -> tuple[Job, ...]:
     """The steps of a position with the messages that they wait for and send."""
-    sends: dict[int, tuple[tuple[int, int], ...]] = {}
-    routes: dict[int, dict[int, Route]] = {}
-    for message in plan.messages.sent[position]:
-        step, output = message.step, message.output
-        ns, route = send(position, message.target, message.end)
-        sends[step] = (*sends.get(step, ()), (output, ns))
-        if route.ends:
-            routes.setdefault(step, {})[output] = route
-    rendezvous = plan.batches is not None
+
+    @cache
+    def sent(outputs: tuple[tuple[int, int, int], ...]) -> tuple[tuple[tuple[int, int], ...], Mapping[int, Route]]:
+        """Outputs with their ns alone, and their routes."""
+        ways = [(output, *send(position, target, end)) for output, target, end in outputs]
+        routes = {output: route for output, _, route in ways if route.ends}
+        return tuple([(output, ns) for output, ns, _ in ways]), routes or NOWHERE
+
+    leaving, rendezvous = plan.messages.leaving[position], plan.batches is not None
     return tuple([
-        Job(kit.chunk, _waits(plan, position, n), sends.get(n, ()), routes.get(n, NOWHERE), kit.windows, rendezvous)
+        Job(kit.chunk, _waits(plan, position, n), *sent(leaving.get(n, ())), kit.windows, rendezvous)
         for n, kit in enumerate(kits)
     ])  # fmt: skip
 
 
 def _waits(plan: Plan, position: int, number: int) -> tuple[Named, ...]:
     """Messages that a position waits for before a step; before the number after the last: when all are done."""
-    batches = plan.batches
-    awaited = batches[position][number] if batches else plan.messages.awaited.get((position, number), ())
-    return tuple([message[:3] for message in awaited])  # position, step, output
+    if plan.batches:
+        return tuple([message[:3] for message in plan.batches[position][number]])  # position, step, output
+    return plan.messages.waits.get((position, number), ())
 
 
 def _send(plan: Plan, machine: Machine | None, source: int, target: int, stage: int) -> tuple[int, Route]:
@@ -205,11 +192,7 @@ def _sync(
 ) -> Sync:  # fmt: skip
     """Reductions of a position's stages. They may start after its last weight gradient of the stage, or when their part
     of it is there; where nothing says so, after all of its steps."""
-    last, own = {}, moves(plan.scenario)
-    for i, passes in enumerate(plan.program.passes[position]):
-        for letter, stage, _ in passes:
-            if letter == "W":
-                last[stage] = i if own.drains or own.beside else len(kits) - 1
+    last, own = plan.passes.last[position], moves(plan.scenario)
     if not (own.drains or own.beside):
         last = dict.fromkeys(last, len(kits) - 1)
     mine = {number: each for number, each in enumerate(reduced) if each.stage in plan.holds[position]}

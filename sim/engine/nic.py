@@ -16,8 +16,8 @@ from hwmodels.collectives import Hindrance
 FAIR = 0.5
 """Part of a link that one of two kinds of traffic gets at least."""
 
-
-NEVER = float("inf")
+ROUNDED = 2.0**-20
+"""ns that rounding may have added to what is left of a passage: a millionth, far more than sums of floats lose."""
 
 
 class Window(NamedTuple):
@@ -55,7 +55,9 @@ class Nic:
             return
         for user in self.users:
             user.catch_up()
-        self.base, self.windows, self.ends = now, windows, [window.end for window in windows]
+        if windows is not self.windows:
+            self.windows, self.ends = windows, [window.end for window in windows]
+        self.base = now
         for user in self.users:
             user.retime()
 
@@ -71,13 +73,14 @@ class Passage:
 
     def __init__(self, nics: Sequence[Nic], hindrance: Hindrance, ns: float, now: int) -> None:
         self.nics, self.hindrance = nics, hindrance
-        self.left, self.since = float(ns), float(now)
+        self.left, self.since = float(ns), now
 
     def advance(self, now: int) -> None:
         """Count what has passed until `now`."""
         while self.since < now:
             pace, until = self._pace(self.since)
-            until = min(until, now)
+            if until is None or until > now:
+                until = now
             self.left = max(0.0, self.left - (until - self.since) * pace)
             self.since = until
 
@@ -86,14 +89,14 @@ class Passage:
         at, left = self.since, self.left
         while True:
             pace, until = self._pace(at)
-            if left <= (until - at) * pace:
-                return ceil(at + left / pace)
+            if until is None or left <= (until - at) * pace:
+                return at + ceil(left / pace - ROUNDED)
             left -= (until - at) * pace
             at = until
 
-    def _pace(self, at: float) -> tuple[float, float]:
-        """Against alone, and until when."""
-        taken, until = 0.0, NEVER
+    def _pace(self, at: int) -> tuple[float, int | None]:
+        """Against alone, and until when; None: for good."""
+        taken, until = 0.0, None
         for nic in self.nics:
             since, ends = at - nic.base, nic.ends
             number = bisect_right(ends, since)
@@ -105,8 +108,8 @@ class Passage:
                 if part > taken:
                     taken = part
             change += nic.base
-            if change < until:
-                until = float(change)
+            if until is None or change < until:
+                until = change
         if not taken:
             return min(1.0, self.hindrance.slower), until
         free, between = max(1.0 - taken, FAIR), max(1.0 - taken * self.hindrance.exchanges, FAIR)

@@ -16,6 +16,7 @@ from sim.engine.kit import Kit
 from sim.engine.timeline import Steps, Timeline, Transfer
 from sim.engine.wire import REDUCE
 from sim.layout import mesh
+from sim.layout.mesh import Times
 from sim.step.inside import Inside
 
 
@@ -25,17 +26,16 @@ def run(actors: Sequence[Actor], kits: Sequence[Sequence[Kit]]) -> Timeline:
     rows = zip(outcome.records, kits, strict=True)
     positions = [_steps(record, [kit.inside for kit in row]) for record, row in rows]
     network = [_network(record) for record in outcome.records]
-    reduced = [
-        np.array([max([record.ends[-1], *(int(t.ends[0]) for t in row if _before_norm(t, actor.sync))])])
-        for actor, record, row in zip(actors, outcome.records, network, strict=True)
-    ]
+    reduced = [np.array([_reduced(record, actor.sync)]) for actor, record in zip(actors, outcome.records, strict=True)]
     update = [(record.update[0], np.array([record.update[1]])) for record in outcome.records]
     return Timeline(mesh.one(), positions, network, reduced, update, outcome.end, outcome.events)
 
 
-def _before_norm(transfer: Transfer, sync: Sync) -> bool:
-    """Whether it is one that the end of all steps, or the norm after it, waits for."""
-    return transfer.kind == REDUCE or (transfer.step, transfer.kind) in [(step, kind) for _, step, kind in sync.waits]
+def _reduced(record: Record, sync: Sync) -> int:
+    """When all is through that the norm waits for: steps, reductions, and own outputs that the end waits for."""
+    (_, ends, steps, kinds), waits = _table(record).T, [(step, kind) for _, step, kind in sync.waits]
+    waited = (kinds == REDUCE) | np.any([(steps == step) & (kinds == kind) for step, kind in waits], axis=0)
+    return max(record.ends[-1], int(ends[waited].max(initial=0)))
 
 
 def _steps(record: Record, insides: list[Inside]) -> Steps:
@@ -43,10 +43,15 @@ def _steps(record: Record, insides: list[Inside]) -> Steps:
     return Steps(starts, ends, np.array(record.blame, dtype=np.int8).reshape(-1, 1), insides)
 
 
+def _table(record: Record) -> Times:
+    """Start, end, step and kind of all that the network lane carried [transfer, 4]."""
+    return np.array(record.network, dtype=np.int64).reshape(-1, 4)
+
+
 def _network(record: Record) -> list[Transfer]:
-    table = np.array(record.network, dtype=np.int64).reshape(-1, 4)
-    starts, ends = table[:, :1], table[:, 1:2]
-    return [Transfer(step, kind, starts[i], ends[i]) for i, (step, kind) in enumerate(table[:, 2:].tolist())]
+    table = _table(record)
+    rows = zip(table[:, 2:].tolist(), table[:, :1], table[:, 1:2], strict=True)
+    return [Transfer(step, kind, start, end) for (step, kind), start, end in rows]
 
 
 def with_network_times(jobs: Sequence[Sequence[Job]], syncs: Sequence[Sync], timeline: Timeline) -> tuple[

@@ -72,8 +72,15 @@ class Wire:
             self.clock.late(self._settle)
         self.leaving.append(load)
 
+    def join(self, loads: Sequence[Load]) -> None:
+        """Join the lane, for this nanosecond is at its end."""
+        self.leaving.extend(loads)
+        self._settle(None)
+
     def _settle(self, event: object) -> None:
         idle, leaving = not self.queue, self.leaving
+        if not leaving:  # they have joined with others
+            return
         if len(leaving) > 1:
             leaving.sort(key=lambda load: (load.kind == REDUCE, load.step, load.kind))
         if self.queue and any(load.kind != REDUCE for load in leaving):

@@ -2,17 +2,21 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from traceback import format_exc
-from typing import IO, Any
+from typing import Any
 
 from hwmodels.refused import Refused
+from sim.campaign.values import Campaign
+from sim.experiments import kinds
 from sim.result import Result
 from sim.result.folder import writing
 from sim.scenario.values import Scenario
+from sim.serving.values import Serve
 
 Record = dict[str, Any]
 """One run. scenario_hash; then one of three: `error` (a line: what refused it; without a hash where no scenario came);
@@ -29,23 +33,30 @@ CODE = ("sim/**/*.py", "hwmodels/**/*.py", "hwmodels/**/*.yaml", "hwmodels/**/*.
 STAMP_BYTES = 16
 
 
-def record(scenario: Scenario) -> Record:
-    """Simulate one scenario; what the simulation refuses and what a bug ends is a record too."""
-    import sim
-    import sim.simulation  # so that imports do not count as cost
+def record(scenario: Scenario | Campaign | Serve) -> Record:
+    """Simulate one of any kind; what the simulation refuses and what a bug ends is a record too."""
+    import sim.experiments.unfelt
+    import sim.simulation  # noqa: F401  (so that imports do not count as cost)
 
     start = time.process_time()
     try:
-        result = sim.run(scenario)
+        answer = _step(scenario) if isinstance(scenario, Scenario) else {"summary": kinds.summary(scenario)}
     except Refused as refused:
         return {"scenario_hash": scenario.scenario_hash, "error": " ".join(str(refused).split())}
     except Exception:
         return {"scenario_hash": scenario.scenario_hash, "failed": format_exc()}
     cost = {"cpu_s": time.process_time() - start, "peak_memory_bytes": peak_memory_bytes()}
-    return {
-        "scenario_hash": scenario.scenario_hash, "summary": result.summary, "overlapped_steps": _overlapped(result),
-        "cost": cost,
-    }  # fmt: skip
+    return {"scenario_hash": scenario.scenario_hash, **answer, "cost": cost}
+
+
+def _step(scenario: Scenario) -> Record:
+    """What a training step says."""
+    from sim.experiments.unfelt import unfelt
+    from sim.simulation import run
+
+    result = run(scenario)
+    summary = result.summary | {"unfelt": list(unfelt(scenario, True))}
+    return {"summary": summary, "overlapped_steps": _overlapped(result)}
 
 
 def _text(path: Path) -> str:
@@ -110,48 +121,94 @@ def stamp() -> str:
 
 
 class Book:
-    """Records by scenario hash; with a path, each is also a line of that file as soon as it is added.
+    """Records by their key (the scenario hash); with a path, each is a line of that file as soon as it is added, and is
+    read from there when it is asked for, so that a million of them need no room but for their keys.
 
     Lines of other code (see `stamp`) and of failed runs stay in the file and are not read, so that those run again; a
     last line cut off by a crash is ignored. Raises Refused when the file is something else or cannot be written.
     """
 
-    def __init__(self, path: Path | None, mark: str) -> None:
-        self.path, self.mark, self.records = path, mark, dict[str, Record]()
-        self._file: IO[str] | None = None
+    def __init__(self, path: Path | None, mark: str, key: str = "scenario_hash") -> None:
+        self.path, self.mark, self.key = path, mark, key
+        self._file: int | None = None
+        self._held, self._at = dict[str, Record](), dict[str, int]()
         if path is None:
             return
         if path.parent.exists() and not path.parent.is_dir():
             raise Refused("is a file; name another folder with --out", str(path.parent))
         with writing(path):
-            text = _text(path)
-            self._read(path, text)
+            if path.exists():
+                self._read(path)
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a", encoding="utf-8")
-            if text and not text.endswith("\n"):
-                self._file.write("\n")
+            self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, OTHERS_READ)
+            if (size := os.fstat(self._file).st_size) and os.pread(self._file, 1, size - 1) != b"\n":
+                self._write(b"\n")
 
-    def _read(self, path: Path, text: str) -> None:
-        lines = text.splitlines()
-        for number, line in enumerate(lines, 1):
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                entry = None
-            if isinstance(entry, dict) and "scenario_hash" in entry:
-                if entry.get("stamp") == self.mark and "failed" not in entry:
-                    self.records[entry["scenario_hash"]] = entry
-            elif number == 1 and not line.startswith('{"scenario_hash"'):
-                raise Refused("is not a run of a sweep; name another file with --out", str(path), 1)
+    def _read(self, path: Path) -> None:
+        at = 0
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                entry = _entry(line)
+                if isinstance(entry, dict) and self.key in entry:
+                    if entry.get("stamp") == self.mark and "failed" not in entry:
+                        self._at[entry[self.key]] = at
+                elif number == 1 and not line.startswith(f'{{"{self.key}"'.encode()):
+                    raise Refused("is not a run of a sweep; name another file with --out", str(path), 1)
+                at += len(line)
 
     def add(self, entry: Record) -> None:
-        """Keep a record; it is on disk when this returns, bar a crash of the machine."""
-        self.records[entry["scenario_hash"]] = entry
-        if self._file:
-            self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
-            self._file.flush()
+        """Keep a record; it is on disk when this returns, bar a crash of the machine. Raises Refused where it does not
+        fit there; what was there stays, in whole lines."""
+        if self._file is None or self.path is None:
+            self._held[entry[self.key]] = entry
+            return
+        with writing(self.path):
+            at = os.fstat(self._file).st_size
+            self._write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+        self._at[entry[self.key]] = at
+
+    def _write(self, line: bytes) -> None:
+        """All of a line, or nothing of it."""
+        assert self._file is not None
+        before = os.fstat(self._file).st_size
+        try:
+            while line:
+                line = line[os.write(self._file, line) :]
+        except OSError:
+            os.ftruncate(self._file, before)
+            raise
+
+    def __getitem__(self, key: str) -> Record:
+        if self._file is None:
+            return self._held[key]
+        line, at = b"", self._at[key]
+        while not line.endswith(b"\n"):
+            line += os.pread(self._file, READ_BYTES, at + len(line))
+            line = line[: line.find(b"\n") + 1] or line
+        return dict(json.loads(line))
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._at or key in self._held
+
+    def __len__(self) -> int:
+        return len(self._at) + len(self._held)
 
     def close(self) -> None:
         """Close the file."""
-        if self._file:
-            self._file.close()
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def __del__(self) -> None:
+        self.close()
+
+
+OTHERS_READ, READ_BYTES = 0o644, 1 << 16
+
+
+def _entry(line: bytes) -> Any:
+    """What a line says; None where it was cut off, or is of somebody else."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None

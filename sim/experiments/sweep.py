@@ -17,20 +17,21 @@ A sweep is a YAML file: a scenario, overrides for all of its points, axes whose 
 Only result figures are kept, so `outputs` is always [result].
 """
 
-import gc
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hwmodels.document import Document, DocumentError, Place, Problem, dotted, read, unknown
+from sim.campaign.values import Campaign
+from sim.experiments import executors, kinds, space
 from sim.experiments.record import OWN, Book, Record, record, stamp
+from sim.experiments.space import ALWAYS_LAST, Point, Product
 from sim.result import figures
 from sim.scenario import shelves
-from sim.scenario.files import load
 from sim.scenario.values import Scenario
+from sim.serving.kind import serves
+from sim.serving.values import Serve
 
 SWEEPS = shelves.SCENARIOS / "sweeps"
 """Where the sweeps are that ship."""
@@ -40,19 +41,36 @@ COLUMNS = {
     "GPU-hours a trillion tokens": "gpu_hours_per_trillion_tokens", "CPU (s)": "cost.cpu_s",
 }  # fmt: skip
 """What a table shows unless the sweep says otherwise."""
+CAMPAIGNS = {
+    "days": "campaign.days.mean", "days (95 %)": "campaign.days.p95", "goodput": "campaign.goodput.mean",
+    "GPU-hours": "campaign.gpu_hours.mean", "USD": "campaign.dollars.mean", "energy (J)": "campaign.energy_j.mean",
+    "interruptions": "campaign.interruptions.all.mean", "CPU (s)": "cost.cpu_s",
+}  # fmt: skip
+"""The same of campaigns."""
+SERVED = {
+    "TTFT p50 (s)": "serve.ttft_s.p50", "TTFT p99 (s)": "serve.ttft_s.p99", "TPOT p50 (s)": "serve.tpot_s.p50",
+    "goodput (1/s)": "serve.goodput.requests_per_s", "in objectives": "serve.goodput.part",
+    "tokens/s a decoding GPU": "serve.tokens.output_per_s_decode_gpu", "CPU (s)": "cost.cpu_s",
+}  # fmt: skip
+"""The same of served loads."""
 
 
 @dataclass(frozen=True)
-class Point:
-    """One run of a sweep. labels: axis -> label; a point beside the product has the one axis "point"."""
+class Points(Sequence[Point]):
+    """Points of a product, and single ones beside it, each made when it is asked for."""
 
-    labels: dict[str, str]
-    overrides: tuple[str, ...]
+    product: Product | None
+    beside: tuple[Point, ...] = ()
 
-    @property
-    def title(self) -> str:
-        """Such as "schedule=zb1p, network=doubled"."""
-        return ", ".join(f"{axis}={label}" for axis, label in self.labels.items())
+    def __len__(self) -> int:
+        return len(self.product or ()) + len(self.beside)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        inside = len(self) - len(self.beside)
+        place = index + len(self) if index < 0 else index
+        return self.product[place] if self.product and 0 <= place < inside else self.beside[place - inside]
 
 
 @dataclass(frozen=True)
@@ -63,7 +81,7 @@ class Sweep:
     path: str
     name: str
     scenario: str
-    points: tuple[Point, ...]
+    points: Points
     columns: dict[str, str]
     fresh_processes: bool
     extra: tuple[str, ...] = ()
@@ -71,7 +89,8 @@ class Sweep:
     @property
     def axes(self) -> tuple[str, ...]:
         """Names of the axes, in order."""
-        return tuple(dict.fromkeys(axis for point in self.points for axis in point.labels))
+        product = self.points.product
+        return (*(axis.name for axis in (product.axes if product else ())), *(("point",) if self.points.beside else ()))
 
 
 def read_sweep(path: Path, extra: Sequence[str] = ()) -> Sweep:
@@ -83,26 +102,27 @@ def read_sweep(path: Path, extra: Sequence[str] = ()) -> Sweep:
     document = read(path, shown)
     _check(document)
     content = document.content
-    shared = tuple(content.get("overrides", ()))
-    products: list[Point] = [Point({}, shared)]
-    for axis, values in content.get("axes", {}).items():
-        stops = _stops(axis, values)
-        products = [Point(p.labels | {axis: label}, (*p.overrides, *o)) for p in products for label, o in stops]
-    beside = [Point({"point": label}, (*shared, *o)) for label, o in _stops("", content.get("also", {}))]
-    points = ([p for p in products if p.labels] or ([] if beside else products)) + beside
-    last = (*extra, "outputs=[result]")
+    shared, last = tuple(content.get("overrides", ())), (*extra, *ALWAYS_LAST)
+    axes = tuple(space.axis(name, values) for name, values in content.get("axes", {}).items())
+    also = space.axis("", content.get("also", {})).stops
+    beside = tuple(Point({"point": stop.label}, (*shared, *stop.overrides, *last)) for stop in also)
+    scenario = str(path.parent / content["scenario"])
+    columns = content["columns"] if "columns" in content else _columns(scenario)
     return Sweep(
-        shown, str(content.get("name", path.stem)), str(path.parent / content["scenario"]),
-        tuple(Point(p.labels, (*p.overrides, *last)) for p in points),
-        dict(content.get("columns", COLUMNS)), bool(content.get("fresh_processes", False)), tuple(extra),
+        shown, str(content.get("name", path.stem)), scenario,
+        Points(Product(axes, shared, last) if axes or not beside else None, beside),
+        dict(columns), bool(content.get("fresh_processes", False)), tuple(extra),
     )  # fmt: skip
 
 
-def _stops(axis: str, values: Any) -> list[tuple[str, tuple[str, ...]]]:
-    """Labels of an axis with their overrides."""
-    if isinstance(values, list):
-        return [(str(value), (f"{axis}={value}",)) for value in values]
-    return [(label, (o,) if isinstance(o, str) else tuple(o)) for label, o in values.items()]
+def _columns(scenario: str) -> dict[str, str]:
+    """What the table shows of a scenario's kind; where its file cannot be read, that is told later."""
+    try:
+        if serves(scenario):
+            return SERVED
+        return CAMPAIGNS if kinds.is_campaign(scenario) else COLUMNS
+    except DocumentError:
+        return COLUMNS
 
 
 def _check(document: Document) -> None:
@@ -124,7 +144,7 @@ def _check(document: Document) -> None:
     if not isinstance(content.get("scenario"), str):
         wrong("missing; expected a scenario file, e.g. ../v3_2048gpu.yaml" if "scenario" not in content
               else f"expected a scenario file; found {content['scenario']!r}", "scenario")  # fmt: skip
-    if not _words(content.get("overrides", [])):
+    if not space.words(content.get("overrides", [])):
         wrong(f"expected a list of key=value; found {content['overrides']!r}", "overrides")
     if not isinstance(content.get("fresh_processes", False), bool):
         wrong(f"expected true or false; found {content['fresh_processes']!r}", "fresh_processes")
@@ -145,14 +165,8 @@ def _mistake(part: str, name: str, value: Any) -> str:
     if part == "columns":
         return _column(value)
     if part == "also":
-        return "" if isinstance(value, str) or _words(value) else f"expected overrides, key=value; found {value!r}"
-    if isinstance(value, list):
-        plain = value and all(isinstance(item, str | int | float) for item in value)
-        return "" if plain else f"expected values of the scenario's key {name}; found {value!r}"
-    if not isinstance(value, Mapping) or not value:
-        return f"expected a list of values, or labels with overrides; found {value!r}"
-    bad = next((item for item in value.values() if not (isinstance(item, str) or _words(item))), None)
-    return "" if bad is None else f"expected overrides, key=value; found {bad!r}"
+        return "" if isinstance(value, str) or space.words(value) else f"expected overrides, key=value; found {value!r}"
+    return space.mistake(name, value)
 
 
 def _column(key: Any) -> str:
@@ -164,90 +178,105 @@ def _column(key: Any) -> str:
     return f"unknown figure {key!r}{figures.nearest(key, OWN)}; docs/REFERENCE.md lists the keys of result.json"
 
 
-def _words(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(word, str) for word in value)
-
-
 # --- running ----------------------------------------------------------------------------------------------------------
+
+
+class Records(Sequence[Record]):
+    """Records of points in their order, each from the book when it is asked for."""
+
+    def __init__(self, book: Book, each: Sequence[str | Record]) -> None:
+        self.book, self.each = book, each
+
+    def __len__(self) -> int:
+        return len(self.each)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        one = self.each[index]
+        return self.book[one] if isinstance(one, str) else one
 
 
 def runs(
     scenario: str, overrides_list: Sequence[Sequence[str]], jobs: int = 1, *, kept: Path | None = None,
-    fresh_processes: bool = False, progress: Callable[[int, int], None] | None = None,
-) -> list[Record]:  # fmt: skip
+    fresh_processes: bool = False, progress: Callable[[int, int], None] | None = None, executor: str = "",
+) -> Records:  # fmt: skip
     """Records of a scenario file under each list of overrides, in their order.
 
-    jobs: processes at a time. kept: a JSONL file that gets each record as it comes; runs it holds already, by scenario
-    hash and by the code that ran them, are not run again. progress: called with (done, all). Runs that are alike run
-    once. A run that is refused, its scenario included, gives a record with `error`, one that a bug of ours ends a
-    record with `failed`. Raises DocumentError before anything runs when all scenarios are wrong, and Refused when
-    `kept` is not such a file.
+    jobs: processes at a time; executor: where runs run instead, as `sim.experiments.executors` has it. kept: a JSONL
+    file that gets each record as it comes; runs it holds already, by scenario hash and by the code that ran them, are
+    not run again. progress: called with (points done, all). Runs that are alike run once. A run that is refused, its
+    scenario included, gives a record with `error`, one that a bug of ours ends a record with `failed`. Raises
+    DocumentError when all scenarios are wrong, and Refused when `kept` is not such a file, or full.
     """
-    scenarios = _loaded(scenario, overrides_list)
-    mark = stamp()
-    with closing(Book(kept, mark)) as book:
-        missing: dict[str, tuple[Scenario, Sequence[str]]] = {}
-        for one, overrides in zip(scenarios, overrides_list, strict=True):
-            if isinstance(one, Scenario) and one.scenario_hash not in book.records:
-                missing.setdefault(one.scenario_hash, (one, overrides))
-        everything = len({one.scenario_hash for one in scenarios if isinstance(one, Scenario)})
-        for done, (entry, overrides) in enumerate(_simulated(missing.values(), jobs, fresh_processes), 1):
-            book.add(entry | {"stamp": mark, "overrides": list(overrides)})
+    book, mark, each = Book(kept, stamp()), stamp(), list[str | Record]()
+    asked = _Asked(scenario, overrides_list, book, each)
+    where = executor or f"local:{jobs}"
+    with executors.executor(where, fresh_processes) as ready:
+        for number, entry in ready.results(record, iter(asked)):
+            book.add(entry | {"stamp": mark, "overrides": list(asked.words.pop(number))})
             if progress:
-                progress(everything - len(missing) + done, everything)
-        return [book.records[one.scenario_hash] if isinstance(one, Scenario) else one for one in scenarios]
+                progress(len(each) - len(asked.words), len(overrides_list))
+    if asked.problems and not any(isinstance(one, str) for one in each):
+        book.close()
+        raise DocumentError(asked.problems)
+    return Records(book, each)
 
 
-def _loaded(path: str, overrides_list: Sequence[Sequence[str]]) -> list[Scenario | Record]:
-    """The scenario under each list of overrides, or the record of its refusal; DocumentError where all are refused."""
-    scenarios: list[Scenario | Record] = []
-    problems = list[Problem]()
-    for overrides in overrides_list:
-        try:
-            scenarios.append(load(path, overrides))
-        except DocumentError as error:
-            problems.extend(error.problems)
-            scenarios.append({"error": "; ".join(f"{each.key}: {each.message}" for each in error.problems)})
-    if problems and not any(isinstance(one, Scenario) for one in scenarios):
-        raise DocumentError(problems)
-    return scenarios
+MOST_PROBLEMS = 100
+"""Of scenarios that are wrong, kept to be told."""
 
 
-def _simulated(
-    wanted: Iterable[tuple[Scenario, Sequence[str]]], jobs: int, fresh: bool
-) -> Iterator[tuple[Record, Sequence[str]]]:
-    """Records as they come."""
-    if jobs == 1 and not fresh:
-        for scenario, overrides in wanted:
-            yield record(scenario), overrides
-        return
-    pool = _pool(jobs, fresh)
-    try:
-        waiting: dict[Future[Record], Sequence[str]] = {pool.submit(record, s): words for s, words in wanted}
-        for future in as_completed(waiting):
-            yield future.result(), waiting[future]
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+class _Asked:
+    """Scenarios to run, each loaded when a worker takes it. each: scenario hash of the points so far, or the record of
+    a refusal. words: overrides of those that run, by their number among them."""
 
+    def __init__(
+        self, path: str, overrides_list: Sequence[Sequence[str]], book: Book, each: list[str | Record]
+    ) -> None:
+        self.path, self.overrides_list, self.book, self.each = path, overrides_list, book, each
+        self.words, self.problems = dict[int, Sequence[str]](), list[Problem]()
 
-def _pool(jobs: int, fresh: bool) -> Executor:
-    """Workers that start from nothing, as the memory and time of a run must not hold what the caller has."""
-    from multiprocessing import get_context
-
-    spawn, as_here, most = get_context("spawn"), gc.get_threshold(), 1 if fresh else None
-    return ProcessPoolExecutor(jobs, spawn, gc.set_threshold, as_here, max_tasks_per_child=most)
+    def __iter__(self) -> Iterator[Scenario | Campaign | Serve]:
+        taken, number = set[str](), 0
+        for overrides in self.overrides_list:
+            try:
+                one = kinds.load(self.path, overrides)
+            except DocumentError as error:
+                self.problems += error.problems[: MOST_PROBLEMS - len(self.problems)]
+                self.each.append({"error": "; ".join(f"{each.key}: {each.message}" for each in error.problems)})
+                continue
+            self.each.append(one.scenario_hash)
+            if one.scenario_hash not in taken and one.scenario_hash not in self.book:
+                taken.add(one.scenario_hash)
+                self.words[number], number = overrides, number + 1
+                yield one
 
 
 # --- a whole sweep ----------------------------------------------------------------------------------------------------
 
 
+class _Overrides(Sequence[Sequence[str]]):
+    """Overrides of each point of a sweep."""
+
+    def __init__(self, points: Sequence[Point]) -> None:
+        self.points = points
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.points[index].overrides
+
+
 def records_of(
-    sweep: Sweep, jobs: int = 1, kept: Path | None = None, progress: Callable[[int, int], None] | None = None
-) -> list[Record]:
+    sweep: Sweep, executor: str = "local:1", kept: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Records:  # fmt: skip
     """A record for each point, in order; see `runs`. Raises DocumentError where the overrides of all are wrong."""
-    words = [point.overrides for point in sweep.points]
+    fresh, words = sweep.fresh_processes, _Overrides(sweep.points)
     try:
-        return runs(sweep.scenario, words, jobs, kept=kept, fresh_processes=sweep.fresh_processes, progress=progress)
+        return runs(sweep.scenario, words, kept=kept, fresh_processes=fresh, progress=progress, executor=executor)
     except DocumentError as error:
         raise DocumentError([_placed(problem, sweep) for problem in error.problems]) from None
 

@@ -4,32 +4,64 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from io import StringIO
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from hwmodels.refused import Refused
+from hwmodels.units import KILO
 from sim.experiments.record import Record, figure, tables
+from sim.experiments.space import ALWAYS_LAST
 from sim.experiments.sweep import Sweep
 from sim.result.folder import writing
 
+MOST = KILO
+"""Rows that are printed; all are in the CSV file."""
+SHOWN = 20_000
+"""Points of a page, so that a browser can hold it."""
 
-def table(sweep: Sweep, records: Sequence[Record]) -> list[list[Any]]:
+
+def table(sweep: Sweep, records: Sequence[Record]) -> Iterator[list[Any]]:
     """Headings, then a row a point: labels of its axes, figures, and why a run was refused or failed."""
-    rows: list[list[Any]] = [[*sweep.axes, *sweep.columns, "error"]]
+    yield [*sweep.axes, *sweep.columns, "error"]
     for point, entry in zip(sweep.points, records, strict=True):
         labels = [point.labels.get(axis, "") for axis in sweep.axes]
-        rows.append([*labels, *(figure(entry, key) for key in sweep.columns.values()), lack(entry)])
-    return rows
+        yield [*labels, *(figure(entry, key) for key in sweep.columns.values()), lack(entry)]
 
 
 def empty(sweep: Sweep, records: Sequence[Record]) -> Iterator[str]:
     """A line for each column whose figure no run has, though one might."""
-    ran = [entry for entry in records if "summary" in entry]
-    for heading, key in sweep.columns.items():
-        if ran and all(figure(entry, key, ABSENT) is ABSENT for entry in ran):
-            yield f"columns.{heading}: no run has {key}"
+    absent, ran = dict(sweep.columns), False
+    for entry in records:
+        if "summary" in entry:
+            ran = True
+            absent = {heading: key for heading, key in absent.items() if figure(entry, key, ABSENT) is ABSENT}
+        if ran and not absent:
+            return
+    yield from (f"columns.{heading}: no run has {key}" for heading, key in absent.items() if ran)
+
+
+def plain(sweep: Sweep, records: Sequence[Record]) -> dict[str, Any]:
+    """What a page of a sweep tells, as plain values: axes with labels, columns of numbers, and points that ran."""
+    labels: dict[str, dict[str, None]] = {axis: {} for axis in sweep.axes}
+    points = []
+    for point, entry in islice(zip(sweep.points, records, strict=True), SHOWN):
+        for axis, label in point.labels.items():
+            labels[axis][label] = None
+        if "summary" in entry:
+            figures = {heading: _number(figure(entry, key)) for heading, key in sweep.columns.items()}
+            words = [word for word in point.overrides if word not in ALWAYS_LAST]
+            command = shlex.join(["python", "-m", "sim", os.path.normpath(sweep.scenario), *words])
+            points.append({**dict.fromkeys(sweep.axes, ""), **point.labels, **figures, "command": command})
+    axes = [{"name": axis, "labels": list(own)} for axis, own in labels.items()]
+    figures_ = [{"name": heading, "unit": "", "best": "min"} for heading in sweep.columns]
+    return {"name": sweep.name, "axes": axes, "figures": figures_, "points": points, "count": len(records)}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 ABSENT = object()
@@ -79,20 +111,21 @@ def check_table(kept: Path) -> None:
             raise Refused(f"{what}; name another file with --out", str(path))
 
 
-def write_csv(rows: Sequence[Sequence[Any]], kept: Path) -> Path:
+def write_csv(rows: Iterable[Sequence[Any]], kept: Path) -> Path:
     """A table as the CSV file beside a file of runs, which keeps its digest; numbers in full. Answers its path.
 
     Raises Refused when it cannot be written, or replaces something else (see `check_table`).
     """
-    text, path = StringIO(newline=""), kept.with_suffix(".csv")
-    csv.writer(text).writerows(rows)
-    content = text.getvalue().encode("utf-8")
+    path = kept.with_suffix(".csv")
     check_table(kept)
     with writing(path):
-        with kept.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"table": _digest(content)}) + "\n")
         part = path.with_name(f".{path.name}.part")
-        part.write_bytes(content)
+        with part.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(rows)
+        with part.open("rb") as content:
+            digest = hashlib.file_digest(content, lambda: hashlib.blake2b(digest_size=TABLE_BYTES)).hexdigest()
+        with kept.open("a", encoding="utf-8") as runs:
+            runs.write(json.dumps({"table": digest}) + "\n")
         os.replace(part, path)
     return path
 

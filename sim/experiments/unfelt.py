@@ -60,6 +60,8 @@ OF_MODELS = {
         "stack.graphed",
         "stack.dispatcher",
         "stack.attention",
+        "stack.cross_entropy",
+        "stack.unpadded",
     ),
     "no layers": PLACEMENT,
     "no experts": ("parallel.expert", "routing.kind", "routing.redundant_experts"),

@@ -46,7 +46,7 @@ WHERE = {
 APART = (
     "checkpoint", "logger", "scheduler", "rng", "profiling", "exp_manager", "env_vars", "ft", "straggler", "peft",
     "nvrx_straggler", "tensor_inspect", "inprocess_restart", "rerun_state_machine", "run", "hydra", "validation",
-    "trainer",
+    "trainer", "ENV_VARS",
 )  # fmt: skip
 """Sections whose keys keep their section's name, for arguments have other names or none for them."""
 INSIDE = (("model", "data"), ("model", "optim"), ("model", "tokenizer"))

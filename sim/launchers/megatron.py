@@ -25,6 +25,11 @@ GRAPHED = {"attn": "attention", "moe_router": "router", "mlp": "network", "mamba
 """--cuda-graph-scope, or --cuda-graph-modules -> stack.graphed."""
 CONTEXT = {"p2p": "ring", "all_gather": "all_gather", "a2a": "all_to_all", "allgather": "all_gather"}
 """--cp-comm-type -> parallel.context_kind."""
+ATTENTION = {
+    "auto": "cudnn", "fused": "cudnn", "flash": "flash2", "unfused": "unfused", "local": "unfused",
+}  # fmt: skip
+"""--attention-backend -> stack.attention: auto is TransformerEngine's choice, cuDNN on Hopper and Blackwell; local,
+Megatron's own, is products and a softmax (AttnBackend of megatron/core/transformer/enums.py)."""
 SHARDING = {"no_shard": 0, "optim": 1, "optim_grads": 2, "optim_grads_params": 3}
 """--data-parallel-sharding-strategy of Megatron-FSDP -> ZeRO stage."""
 
@@ -37,11 +42,11 @@ def keys(s: Settings, model: Mapping[str, Any], world: int) -> dict[str, Any]:
     parallel = _parallel(s, world, routed)
     schedule = _schedule(s, parallel.get("pipeline", 1), layers)
     return {
-        "precision": _precision(s), "stack": _stack(s, parallel.get("expert", 1)),
+        "precision": _precision(s), "stack": _stack(s, parallel.get("expert", 1)) | _attention(s),
         "parallel": parallel, **schedule, "batch": _batch(s, parallel, world),
         **(_routing(s) if routed else {}),
         "overlap": _overlap(s, parallel, "chunks" in schedule.get("schedule", ())), "recompute": _recompute(s),
-        "states": _states(s), "optimizer": _optimizer(s),
+        "states": _states(s), "optimizer": _optimizer(s), **_offload(s, layers),
     }  # fmt: skip
 
 
@@ -175,6 +180,30 @@ def _stack(s: Settings, expert: int) -> dict[str, Any]:
     else:
         s.read |= {"cuda_graph_scope", "cuda_graph_modules", "cuda_graph_warmup_steps"}
     return answer
+
+
+def _attention(s: Settings) -> dict[str, Any]:
+    """Whose attention runs, where it is not cuDNN's."""
+    word = s.word("attention_backend", "auto").rpartition(".")[2]
+    word = "flash" if s.flag("use_flash_attn") and word == "auto" and s.word("transformer_impl") == "local" else word
+    if word not in ATTENTION:
+        s.note("attention_backend", f"is not known; cudnn is taken; legal: {', '.join(ATTENTION)}")
+    kind = ATTENTION.get(word, "cudnn")
+    if kind == "flash2" and s.word("flash_attention_version") in ("3", "fa3"):
+        kind = "flash3"
+    return {"attention": kind} if kind != "cudnn" else {}
+
+
+def _offload(s: Settings, layers: int) -> dict[str, Any]:
+    """Activations that wait on the host: those of so many layers, or a fraction of those that modules keep."""
+    number = s.whole("cpu_offloading_num_layers", 0, least=0)
+    s.flag("cpu_offloading")
+    part, words = s.number("activation_offload_fraction", 1.0), s.words("offload_modules")
+    if s.flag("fine_grained_activation_offloading"):
+        what = f"{part:g} of the inputs of {', '.join(words) or 'no module'}"
+        why = f"{what} waits on the host: say offload in the scenario, their part of all that layers keep"
+        s.note("fine_grained_activation_offloading", why)
+    return {"offload": round(min(1.0, number / layers), 4)} if number else {}
 
 
 def _routing(s: Settings) -> dict[str, Any]:

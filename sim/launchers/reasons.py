@@ -19,7 +19,9 @@ IDLE = (
         log_* tensorboard_* wandb_* timing_* no_one_logger one_logger_* app_tag_* profile profile_*
         use_pytorch_profiler record_memory_history memory_snapshot_path config_logger_dir
         no_barrier_with_level_1_timing no_log_* logging_* moe_per_layer_logging disable_straggler_* straggler_*
-        dump_param_* otel_* run_workload_inspector_server logger logger.* profiling profiling.* metrics.* straggler.*
+        dump_param_* flight_recorder_* nvtx_ranges use_nsys_profiler
+        pytorch_profiler_* moe_routing_trace_* throughput_window_size otel_* run_workload_inspector_server logger
+        logger.* profiling profiling.* metrics.* straggler.*
         nvrx_straggler.* tensor_inspect.* job.* debug.* memory_estimation.* hydra hydra.* run run.* trainer.log*
         trainer.logger trainer.enable_progress_bar trainer.enable_checkpointing trainer.enable_model_summary"""),
     ("where tokens come from changes no step", """
@@ -45,7 +47,11 @@ IDLE = (
         scheduler.* rng rng.* peft.* optim.sched.* lr_scheduler.* optimizer.lr optimizer.min_lr optimizer.beta*
         optimizer.eps optimizer.adam_* optimizer.weight_decay optimizer.clip_grad optim.lr optim.betas
         optim.weight_decay optim.sched optimizer.implementation training.max_norm training.seed debug.seed
-        init_model_with_meta_device rotary_interleaved qk_clip*"""),
+        init_model_with_meta_device rotary_interleaved qk_clip* mup_* use_mup adaptive_muon_* soap_* wd_incr_steps
+        wsd_decay_steps head_lr_mult softmax_scale layernorm_zero_centered_gamma original_max_position_embeddings
+        beta_fast beta_slow mrope_section moe_router_force_biased moe_router_quantile_* freeze_all_layers
+        logits_load_* logits_save_* gradient_reduce_div_fusion no_gradient_reduce_div_fusion
+        disable_bf16_reduced_precision_matmul"""),
     ("how many steps are run changes none of them", """
         train_iters train_samples exit_* eval_* full_validation multiple_validation_sets skip_train test_mode
         iterations_to_skip train_sync_interval rampup_samples phase_transition_iterations training.steps validation.*
@@ -59,8 +65,8 @@ IDLE = (
         yaml_cfg disable_jit_fuser pipeline_model_parallel_comm_backend tp_comm_bootstrap_backend use_gloo_*
         transformer_impl ft.* dist dist.* rerun_state_machine.* inprocess_restart.* env_vars env_vars.* comm.*
         training.gc_* name run_name restore_* trainer.accelerator trainer.strategy trainer.benchmark
-        trainer.use_distributed_sampler trainer.replace_sampler_ddp experimental.custom_* ENV_VARS.* TEST_TYPE METRICS
-        MODE model.print_after_conversion"""),
+        trainer.use_distributed_sampler trainer.replace_sampler_ddp experimental.custom_* ENV_VARS.* LAUNCHER TEST_TYPE
+        METRICS MODE model.print_after_conversion"""),
     ("is for inference or for reinforcement learning, and this is training", """
         inference_* rl_* grpo_* langrl_* perform_rl_step flash_decode decode_only_cuda_graphs
         nccl_all_reduce_for_prefill mlp_chunks_for_prefill disable_chunked_prefill enable_chunked_prefill
@@ -71,11 +77,27 @@ IDLE = (
     ("fusions of its kernels are taken as the stack has them", """
         no_masked_softmax_fusion no_bias_*_fusion bias_*_fusion no_rope_fusion cross_entropy_*fusion*
         no_gradient_accumulation_fusion gradient_accumulation_fusion masked_softmax_fusion apply_rope_fusion
-        moe_permute_fusion moe_router_fusion moe_grouped_gemm moe_use_legacy_grouped_gemm use_flash_attn
-        attention_backend no_persist_layer_norm use_te_activation_func use_fused_weighted_squared_relu
+        moe_permute_fusion moe_router_fusion moe_grouped_gemm moe_use_legacy_grouped_gemm
+        no_persist_layer_norm use_te_activation_func use_fused_weighted_squared_relu
         persist_layer_norm no_async_tensor_model_parallel_allreduce mla_down_proj_fusion deallocate_pipeline_outputs
         bias_activation_fusion bias_dropout_fusion transformer_engine mcore_gpt megatron_amp_O2"""),
+    ("is not modelled; nothing stands for it", """
+        dsa_* mhc_* enable_mhc_connections linear_* gdp_* gtp_* expert_gtp_* tensor_parallel_num_weight_shards
+        expert_tensor_parallel_num_weight_shards relative_attention_* kitchen_* use_kitchen* quant_recipe
+        te_precision_config_file moe_paged_stash* moe_expert_rank_capacity_factor hybrid_context_parallel
+        max_seqlen_per_dp_cp_rank mtp_detach_heads mtp_hsm mtp_standalone use_grouped_gemm_for_* tp_comm_atomic_*"""),
+    ("how buffers and copies are arranged is the stack's", """
+        megatron_fsdp_* fsdp_* pin_cpu_* no_pin_cpu_* overlap_cpu_optimizer_d2h_h2d cpu_offloading_double_buffering
+        use_torch_optimizer_for_cpu_offload cpu_offloading_retain_* fine_grained_offloading_* delay_offload_*
+        *reduce_scatter_with_fp32_accumulation batch_p2p_* use_ring_exchange_p2p moe_hybridep_* moe_ncclep_*
+        tp_comm_bulk_* tp_comm_split_* tp_comm_overlap_ag tp_comm_overlap_rs tp_comm_overlap_disable_*
+        disable_symmetric_registration create_all_gather_group sharp_enabled_group store_param_remainders
+        optimizer_cuda_graph cuda_graph_use_single_mempool cuda_graph_retain_* num_buckets
+        pad_buckets_for_high_nccl_busbw suggested_communication_unit_size use_transformer_engine_op_fuser
+        fused_residual_rmsnorm fused_single_qkv_rope moe_mlp_glu_interleave_size moe_single_grouped_* pad_vocab_size
+        use_layer_wise_distributed_optimizer no_use_layer_wise_param_layout high_priority_a2a_comm_stream"""),
     ("goes with something that this job has not", """
+        activation_offload_fraction offload_modules flash_attention_version
         moe_ffn_hidden_size moe_router_topk moe_layer_freq moe_shared_expert_intermediate_size moe_router_num_groups
         moe_router_group_topk moe_latent_size moe_router_score_function moe_router_enable_expert_bias
         moe_expert_capacity_factor
@@ -121,8 +143,19 @@ MUTE = {
     "overlap_param_gather_with_optimizer_step": "parameters are gathered after the update here",
     "overlap_p2p_communication_warmup_flush": "messages overlap alike in all phases here",
     "optimizer_offload_fraction": "all states are offloaded, or none", "offload_optimizer_states": "is not modelled",
-    "fine_grained_activation_offloading": "activations are not offloaded here",
-    "cpu_offloading": "activations are not offloaded here",
+    "export_force_local_attention": "layers of ModelOpt are Megatron Core's here",
+    "enable_gpt_oss": "the model is what the other flags say",
+    "min_offloaded_tensor_size": "what waits on the host is a part of all that layers keep (offload)",
+    "delta_offload_bytes_across_pp_ranks": "all positions offload as much here",
+    "cpu_offloading_activations": "follows from the number of layers",
+    "cpu_offloading_weights": "weights stay on the device here",
+    "moe_dispatch_fwd_dtype": "exchanges are in the recipe's formats here",
+    "moe_combine_bwd_dtype": "exchanges are in the recipe's formats here",
+    "outer_dp_sharding_strategy": "copies of shards hold whole states here",
+    "moe_shared_expert_gate": "gates of shared experts are not modelled",
+    "attention_output_gate": "gates of attention are not modelled",
+    "variable_seq_lengths": "messages are as long as sequences here",
+    "megatron_fsdp_grad_comm_dtype": "gradients are reduced in the format that states.gradients says",
     "hierarchical_context_parallel_sizes": "context parallelism has one level here",
     "use_nccl_ub": "user buffers of NCCL are not modelled", "nccl_ub": "user buffers of NCCL are not modelled",
     "fsdp_double_buffer": "buffers of FSDP are the stack's", "use_sharp": "name a fabric with SHARP instead (--fabric)",

@@ -71,16 +71,24 @@ class _Weight(NamedTuple):
 
 def reductions(plan: Plan, machine: Machine) -> tuple[Reduction, ...]:
     """All of a step that follow backwards, in the order in which stages and their units are numbered; one a stage where
-    nothing is reduced beside backward, so that its number is the stage's."""
+    nothing is reduced beside backward, so that its number is the stage's; where gradients are reduced in it, those of
+    copies of a stage alone."""
     own, stages = moves(plan.scenario), range(plan.program.stages)
     if own.reduces != NEVER:
-        return ()
+        apart = [(s, _of_copies(plan, optimizer.rings(plan, machine, s))) for s in stages]
+        return tuple(Reduction(stage, _around(plan, machine, rings)) for stage, rings in apart if rings)
     if not own.beside:
         return tuple(Reduction(s, _around(plan, machine, optimizer.rings(plan, machine, s))) for s in stages)
     return tuple(
         Reduction(stage, bucket.reduce, bucket.units[0] if bucket.units[0] else -1)
         for stage in stages for bucket in reversed(buckets(plan, machine, stage)) if bucket.reduce
     )  # fmt: skip
+
+
+def _of_copies(plan: Plan, rings: Sequence[Ring]) -> list[Ring]:
+    """Rings that go once a step though gradients are reduced in passes: between copies of a stage at two positions."""
+    apart = plan.program.weight_copies > 1
+    return [ring for ring in rings if apart and ring.between and ring.parameters]
 
 
 def _around(
@@ -99,7 +107,9 @@ def buckets(plan: Plan, machine: Machine, stage: int) -> tuple[Bucket, ...]:
     for group in groups:
         size, first = _Weight(*(sum(column) for column in zip(*(each[i] for i in group), strict=True))), units[group[0]]
         pieces = 1 if own.units else sum(_pieces(machine, units[i], each[i], limit) for i in group)
+        once = _of_copies(plan, rings) if own.reduces != NEVER else []
         held = [ring for ring in rings if (size.experts if ring.experts else size.dense) and ring.ranks > 1]
+        held = [ring for ring in held if ring not in once]
         shares = [(ring, _share(ring, size, pieces)) for ring in held]
         parts = [(_part(ring, size, rings, n), n) for ring, n in shares]
         reduce = tuple(pair for ring, n in parts for pair in _around(plan, machine, [ring], n))

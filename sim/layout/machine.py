@@ -35,6 +35,7 @@ class Hindrances:
     beside_messages: float = 1.0
     messages: Mapping[tuple[int, int], Hindrance] = field(default_factory=dict)
     rings: Mapping[tuple[str, int, bool], Hindrance] = field(default_factory=dict)
+    groups: Mapping[str, float] = field(default_factory=dict)
 
     def of_message(self, source: int, target: int) -> Hindrance:
         """Hindrance of messages between two positions."""
@@ -51,10 +52,12 @@ NON_BLOCKING = Hindrances()
 @dataclass(frozen=True, eq=False)
 class Known:
     """What machines with equal prices share, each made once. costs: (unit, directions, lanes) -> ns. stages: by what
-    placement goes by. kits: by the prices of links, and by the step's kind and units. runs: of ranks that are alike."""
+    placement goes by. pairs: units of a forward and a backward -> ns of both overlapped. kits: by the prices of links,
+    and by the step's kind and units. runs: of ranks that are alike."""
 
     costs: dict[tuple[Unit, str, tuple[int, ...]], int] = field(default_factory=dict)
     stages: dict[Any, tuple[Stage, ...]] = field(default_factory=dict)
+    pairs: dict[tuple[Stage, Stage], int] = field(default_factory=dict)
     kits: dict[Any, Any] = field(default_factory=dict)
     runs: dict[Any, Any] = field(default_factory=dict)
 

@@ -30,12 +30,14 @@ MEETS = {
     "tensor": ("tensor",), "context": ("context",), "expert": ("expert",), "expert_tensor": ("expert_tensor",),
     "data": ("replica", "shard", "context"), "shard": ("shard", "context"), "replica": ("replica",),
     "expert_data": ("expert_replica", "expert_shard"), "expert_shard": ("expert_shard",),
-    "expert_replica": ("expert_replica",),
+    "expert_replica": ("expert_replica",), "model": ("tensor", "context"),
 }  # fmt: skip
 """Kind of group -> axes that its members differ in. Parameters are alike over data and context, so ranks of a context
 group share shards of them too."""
 MEETING = ("expert", "tensor", "context", "expert_tensor")
-"""Kinds of groups whose members meet inside steps."""
+"""Kinds of groups whose members meet inside layers."""
+SHARING = ("shard", "expert_shard", "replica", "expert_replica")
+"""Kinds of groups whose members meet inside steps where parameters and gradients move in these."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,8 @@ class Mesh:
     def groups(self, kind: str) -> Numbers:
         """Replicas that meet in groups of a kind [group, member]: tensor or context; expert or expert_tensor; data
         (those that hold the same of what is no routed expert); expert_data (those that hold the same experts); shard,
-        expert_shard (those of them that share a copy); replica, expert_replica (that have the same shard of copies)."""
+        expert_shard (those of them that share a copy); replica, expert_replica (that have the same shard of copies);
+        model (those that share sequences)."""
         return _groups(self, kind)
 
     def member(self, kind: str) -> Numbers:
@@ -140,10 +143,11 @@ class Mesh:
         """Nodes that a group of a kind lies on, which may span positions; the most of any group."""
         return _nodes(self, kind, tuple(positions))
 
-    def columns(self, kinds: Sequence[Hashable] | None = None) -> "Columns":
-        """Replicas of equal kinds in the same groups as one column; without kinds each in a column of its own."""
-        numbers = {kind: self._number(kind) for kind in MEETING if self.groups(kind).shape[1] > 1}
-        together, settled = self._number("expert"), False
+    def columns(self, kinds: Sequence[Hashable] | None = None, meeting: Sequence[str] = MEETING) -> "Columns":
+        """Replicas of equal kinds in the same groups as one column; without kinds each in a column of its own. meeting:
+        kinds of groups that meet inside steps."""
+        numbers = {kind: self.number(kind) for kind in meeting if self.groups(kind).shape[1] > 1}
+        together, settled = self.number("expert"), False
         while not settled:  # the least number of anybody that they meet, by others too
             before = together
             for own in numbers.values():
@@ -153,7 +157,7 @@ class Mesh:
             settled = np.array_equal(together, before)
         return joined(range(self.replicas) if kinds is None else kinds, numbers, together)
 
-    def _number(self, kind: str) -> Numbers:
+    def number(self, kind: str) -> Numbers:
         """Number of the group of a kind that each replica is in [replica]."""
         groups = self.groups(kind)
         number = np.empty(self.replicas, dtype=np.int64)

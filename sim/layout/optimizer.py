@@ -21,8 +21,9 @@ from hwmodels.formats import BF16, Format
 from hwmodels.op import Collective, HostCopy, HostUpdate, Memory
 from sim.layout import duplicated, muon, tied
 from sim.layout.machine import Machine
+from sim.layout.mesh import Mesh
 from sim.layout.plan import Plan
-from sim.layout.shards import NEVER, moves
+from sim.layout.shards import NEVER, moves, spread
 from sim.layout.traffic import REPLICA, SHARD, Ring
 from sim.models.family import weights
 from sim.models.layer import Unit
@@ -80,7 +81,7 @@ def stage_parameters(plan: Plan, machine: Machine, stage: int) -> Parameters:
 def shards(plan: Plan, machine: Machine, stage: int) -> Shards:
     """What one holder of `stage` has of it. Tensors shared between units of one rank count once."""
     p = stage_parameters(plan, machine, stage)
-    copies = plan.program.weight_copies
+    copies, _ = spread(plan.scenario, plan.program.weight_copies)
     dense = p.linear + p.other - p.shared
     held = p.experts * experts_held(plan, machine)
     dense_ranks, expert_ranks = (plan.mesh.groups(kind).shape[1] * copies for kind in SHARD)
@@ -208,12 +209,17 @@ def rings(plan: Plan, machine: Machine, stage: int) -> tuple[Ring, ...]:
 def _around(plan: Plan, machine: Machine, stage: int, experts: bool) -> Iterator[Ring]:
     held, holders, mesh = shards(plan, machine, stage), plan.holders(stage), plan.mesh
     size, shard, replica = held.experts if experts else held.dense, SHARD[experts], REPLICA[experts]
-    ranks = mesh.groups(shard).shape[1] * plan.program.weight_copies
-    yield Ring(stage, experts, size, ranks, mesh.nodes_of(shard, holders))
-    copies = mesh.groups(replica).shape[1]
+    over, apart = spread(plan.scenario, plan.program.weight_copies)
+    ranks, copies = mesh.groups(shard).shape[1] * over, mesh.groups(replica).shape[1] * apart
+    yield Ring(stage, experts, size, ranks, _nodes(mesh, shard, holders, over))
     if copies > 1:
-        nodes = max(mesh.nodes_of(replica, (position,)) for position in holders)
+        nodes = _nodes(mesh, replica, holders, apart)
         yield Ring(stage, experts, size / ranks, copies, nodes, between=True)
+
+
+def _nodes(mesh: Mesh, kind: str, holders: Sequence[int], copies: int) -> int:
+    """Nodes that a ring lies on: over all positions that hold a stage, or at one of them."""
+    return mesh.nodes_of(kind, holders) if copies > 1 else max(mesh.nodes_of(kind, (p,)) for p in holders)
 
 
 def reduce_rings(plan: Plan, machine: Machine, stage: int) -> tuple[Collective, ...]:

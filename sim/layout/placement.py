@@ -10,6 +10,10 @@ the layers of each stage, a layout all that it holds.
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, groupby, pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from hwmodels.refused import Refused
 from hwmodels.units import ROUNDING_SLACK
@@ -25,6 +29,8 @@ SURE = 9
 """Digits of loads, of the mean, that sums in another order do not change."""
 
 Stage = tuple[Unit, ...]
+Numbers = npt.NDArray[np.int64]
+Loads = npt.NDArray[np.float64]
 
 
 def place(
@@ -217,53 +223,83 @@ def _balanced(costs: list[float], head: float, tail: float, stages: int, mirrore
     return _even(len(costs), stages)
 
 
+class _States(NamedTuple):
+    """Ways to fill the outer stages, the best for each number of layers taken [state]. left, right: layers taken.
+    heaviest, squares: load of the most loaded rank, and squares of stage loads, summed. before: state of the round
+    before; one, two: layers of the two stages that were filled since."""
+
+    left: Numbers
+    right: Numbers
+    heaviest: Loads
+    squares: Loads
+    before: Numbers
+    one: Numbers
+    two: Numbers
+
+    def of(self, which: Any) -> "_States":
+        """Some of them."""
+        return _States(*(column[which] for column in self))
+
+
 def _lightest(
     sums: list[float], head: float, tail: float, stages: int, mirrored: bool, bound: float
 ) -> list[int] | None:  # fmt: skip
     """The best layer counts with which no rank has more than `bound`; None where there are none."""
-    total, mean = len(sums) - 1, (len(sums) - 1) / stages
+    total, mean, loads = len(sums) - 1, (len(sums) - 1) / stages, np.array(sums)
     low, high = max(0, int(mean) - REACH), int(mean) + REACH
-    rounds = stages // 2
-    states: dict[tuple[int, int], tuple[tuple[float, float], list[tuple[int, int]]]] = {(0, 0): ((0.0, 0.0), [])}
+    rounds, nothing, weightless = stages // 2, np.zeros(1, dtype=np.int64), np.zeros(1)
+    states = _States(nothing, nothing, weightless, weightless, nothing, nothing, nothing)
+    done = []
     for i in range(rounds):
-        states = _extend(states, sums, (head, tail) if i == 0 else (0.0, 0.0), (low, high), mirrored, bound)
-        loads = (rounds - i - 1) * (1 if mirrored else 2) + stages % 2
-        states = {at: s for at, s in states.items() if sums[total - at[1]] - sums[at[0]] <= bound * loads}
+        states = _extend(states, loads, (head, tail) if i == 0 else (0.0, 0.0), (low, high), mirrored, bound)
+        left = bound * ((rounds - i - 1) * (1 if mirrored else 2) + stages % 2)
+        states = states.of(loads[total - states.right] - loads[states.left] <= left)
+        done.append(states)
     best: tuple[tuple[float, float], list[int]] | None = None
-    for (left, right), (worth, pairs) in states.items():
+    for i, (left, right) in enumerate(zip(states.left.tolist(), states.right.tolist(), strict=True)):
         rest = total - left - right
         if stages % 2 == 0 and rest:
             continue
-        middle = [rest] if stages % 2 else []
         load = sums[total - right] - sums[left]
-        worth = (max(worth[0], load), worth[1] + load * load)
-        counts = [a for a, _ in pairs] + middle + [b for _, b in reversed(pairs)]
-        if best is None or (worth, counts) < best:
-            best = (worth, counts)
+        worth = (max(float(states.heaviest[i]), load), float(states.squares[i]) + load * load)
+        if best is None or worth <= best[0]:
+            ahead, behind = _counts(done, i)
+            option = worth, [*ahead, *([rest] if stages % 2 else []), *behind]
+            best = option if best is None else min(best, option)
     return best[1] if best else None
 
 
+def _counts(done: Sequence[_States], state: int) -> tuple[list[int], list[int]]:
+    """Layers of the outer stages on both sides, by the states of all rounds and one of the last."""
+    ahead, behind = list[int](), list[int]()
+    for states in reversed(done):
+        ahead.append(int(states.one[state]))
+        behind.append(int(states.two[state]))
+        state = int(states.before[state])
+    return ahead[::-1], behind
+
+
 def _extend(
-    states: dict[tuple[int, int], tuple[tuple[float, float], list[tuple[int, int]]]], sums: list[float],
-    extra: tuple[float, float], window: tuple[int, int], mirrored: bool, bound: float,
-) -> dict[tuple[int, int], tuple[tuple[float, float], list[tuple[int, int]]]]:  # fmt: skip
-    """One more stage on each side of every state; what is heavier than `bound` is no candidate."""
+    states: _States, sums: Loads, extra: tuple[float, float], window: tuple[int, int], mirrored: bool, bound: float
+) -> _States:
+    """One more stage on each side of every state; what is heavier than `bound` is no candidate. Of equals the first
+    counts: states in their order, then fewer layers ahead, then behind."""
     total = len(sums) - 1
-    extended: dict[tuple[int, int], tuple[tuple[float, float], list[tuple[int, int]]]] = {}
-    for (left, right), (worth, pairs) in states.items():
-        least = max(window[0], 1 - bool(extra[1]))
-        twos = [sums[total - right] - sums[total - right - b] + extra[1]
-                for b in range(least, min(window[1], total - left - right) + 1)]  # fmt: skip
-        for a in range(max(window[0], 1), min(window[1], total - left - right) + 1):
-            one = sums[left + a] - sums[left] + extra[0]
-            if one > bound:
-                break  # and more layers are no lighter
-            for b, two in enumerate(twos[: max(0, total - left - right - a - least + 1)], least):
-                load = one + two if mirrored else max(one, two)
-                if load > bound:
-                    break
-                value = (max(worth[0], load), worth[1] + one * one + two * two)
-                key = (left + a, right + b)
-                if key not in extended or value < extended[key][0]:
-                    extended[key] = (value, [*pairs, (a, b)])
-    return extended
+    ahead = np.arange(max(window[0], 1), window[1] + 1)[:, None]
+    behind = np.arange(max(window[0], 1 - bool(extra[1])), window[1] + 1)
+    left, right = states.left[:, None, None], states.right[:, None, None]
+    fits = left + right + ahead + behind <= total
+    one = sums[np.minimum(left + ahead, total)] - sums[left] + extra[0]
+    two = sums[total - right] - sums[np.maximum(total - right - behind, 0)] + extra[1]
+    load = one + two if mirrored else np.maximum(one, two)
+    before, i, j = np.nonzero(fits & (one <= bound) & (load <= bound))
+    one, two, load = one[before, i, 0], two[before, 0, j], load[before, i, j]
+    heaviest = np.maximum(states.heaviest[before], load)
+    squares = states.squares[before] + one * one + two * two
+    one, two = ahead[i, 0], behind[j]
+    all_of_them = _States(states.left[before] + one, states.right[before] + two, heaviest, squares, before, one, two)
+    goal = all_of_them.left * (total + 1) + all_of_them.right
+    order = np.lexsort((squares, heaviest, goal))  # which is stable
+    best = order[np.diff(goal[order], prepend=-1) != 0]
+    _, first = np.unique(goal, return_index=True)  # goals ascend here as in `best`
+    return all_of_them.of(best[np.argsort(first)])

@@ -6,7 +6,9 @@ from functools import cached_property, lru_cache
 
 from sim.layout import placement
 from sim.layout.batches import Batch, batches
-from sim.layout.mesh import Mesh
+from sim.layout.mesh import MEETING, SHARING, Mesh
+from sim.layout.passes import Passes
+from sim.layout.shards import NEVER, moves
 from sim.layout.traffic import Messages, messages
 from sim.models.layer import Unit
 from sim.scenario.values import Scenario
@@ -19,13 +21,14 @@ KEPT = 16
 @dataclass(frozen=True)
 class Plan:
     """Everything decided before prices are known. homes: (stage, micro-batch) -> position that computes it. holds:
-    stages of each position. data: pipelines side by side, each with sequences of its own."""
+    stages of each position. passes: of the program. data: pipelines side by side, each with sequences of its own."""
 
     scenario: Scenario
     program: Program
     homes: dict[tuple[int, int], int]
     holds: tuple[tuple[int, ...], ...]
     messages: Messages
+    passes: Passes
     data: int
     micro_batches: int
 
@@ -33,6 +36,12 @@ class Plan:
     def mesh(self) -> Mesh:
         """Mesh of the ranks."""
         return mesh_of(self.scenario, self.program.positions)
+
+    @property
+    def meeting(self) -> tuple[str, ...]:
+        """Kinds of groups whose members meet inside steps."""
+        own = moves(self.scenario)
+        return MEETING + SHARING * (own.gathers != NEVER or own.reduces != NEVER)
 
     @property
     def key(self) -> tuple[Hashable, ...]:
@@ -84,8 +93,7 @@ def lay_out(scenario: Scenario) -> Plan:
     micro_batches = batch.micro_batches or (batch.sequences or 0) // (data * batch.micro_batch)
     schedule = scenario.schedule
     shape = schedule.shape(scenario.parallel.pipeline, micro_batches, _paired(scenario))
-    program, homes, holds, sent = _checked(schedule.name, shape)
-    return Plan(scenario, program, homes, holds, sent, data, micro_batches)
+    return Plan(scenario, *_checked(schedule.name, shape), data, micro_batches)
 
 
 def _paired(scenario: Scenario) -> bool:
@@ -95,15 +103,15 @@ def _paired(scenario: Scenario) -> bool:
 @lru_cache(maxsize=KEPT)
 def _checked(
     schedule: str, shape: Shape
-) -> tuple[Program, dict[tuple[int, int], int], tuple[tuple[int, ...], ...], Messages]:
-    """A program that runs, with homes, stages held, and messages."""
+) -> tuple[Program, dict[tuple[int, int], int], tuple[tuple[int, ...], ...], Messages, Passes]:
+    """A program that runs, with homes, stages held, messages, and what its passes come to."""
     program = build(schedule, shape)
     check(program)
     homes = home(program)
     held: list[set[int]] = [set() for _ in range(program.positions)]
     for (stage, _), position in homes.items():
         held[position].add(stage)
-    return program, homes, tuple(tuple(sorted(h)) for h in held), messages(program)
+    return program, homes, tuple(tuple(sorted(h)) for h in held), messages(program), Passes(program)
 
 
 def relative(stage: Sequence[Unit]) -> tuple[tuple[Unit, ...], int]:

@@ -47,6 +47,13 @@ def moves(scenario: Scenario) -> Moves:
     return Moves(zero, reduces, _gathers(scenario, units, ahead), beside, ahead, units, stack.units, drains)
 
 
+def spread(scenario: Scenario, copies: int) -> tuple[int, int]:
+    """Of the copies of a stage that a schedule holds: over how many a shard's ranks go, and how many have shards of
+    their own. Where gradients are sharded each pass asks for them at one position, so its ranks share a copy by
+    themselves; sums of copies meet once a step, as where shards have replicas (set_requires_all_reduce of FSDP2)."""
+    return (1, copies) if scenario.parallel.zero > 1 else (copies, 1)
+
+
 def _gathers(scenario: Scenario, units: bool, ahead: bool) -> str:
     zero = scenario.parallel.zero
     if zero == 3:

@@ -79,9 +79,29 @@ class Messages:
         return inboxes
 
     @cached_property
+    def waits(self) -> Mapping[tuple[int, int], tuple[tuple[int, int, int], ...]]:
+        """The same as (position, step, output) of each."""
+        return {place: tuple([message[:3] for message in row]) for place, row in self.awaited.items()}
+
+    @cached_property
+    def leaving(self) -> tuple[Mapping[int, tuple[tuple[int, int, int], ...]], ...]:
+        """By position: step -> output, target, and end over which it goes, of each that it sends."""
+        rows: list[dict[int, tuple[tuple[int, int, int], ...]]] = []
+        for row in self.sent:
+            rows.append({})
+            for m in row:
+                rows[-1][m.step] = (*rows[-1].get(m.step, ()), (m.output, m.target, m.end))
+        return tuple(rows)
+
+    @cached_property
     def targets(self) -> tuple[Mapping[tuple[int, int], int], ...]:
         """Targets of each position: (step, output) -> where it goes."""
         return tuple({(m.step, m.output): m.target for m in row} for row in self.sent)
+
+    @cached_property
+    def over(self) -> Sequence[Mapping[tuple[int, int], int]]:
+        """By position, how many messages it sends to each target over each end."""
+        return [Counter((m.target, m.end) for m in row) for row in self.sent]
 
     def flows(self, position: int) -> Mapping[tuple[int, int, int], int]:
         """(output, stage, target) -> how many messages a position sends of it."""
@@ -117,8 +137,9 @@ sharded, and of those that have the same shard of copies."""
 
 
 def members(mesh: Mesh, holders: Sequence[int], ring: Ring) -> Numbers:
-    """Ranks of each ring of a stage like that, where these positions hold it [ring, rank]. Shards of a stage go over
-    all positions that hold it; those of another copy lie at the same one."""
-    if ring.between:
-        return np.concatenate([mesh.across([position], REPLICA[ring.experts]) for position in holders])
-    return mesh.across(holders, SHARD[ring.experts])
+    """Ranks of each ring of a stage like that, where these positions hold it [ring, rank]: of all positions, or of one
+    of them."""
+    kind = (REPLICA if ring.between else SHARD)[ring.experts]
+    if ring.ranks > mesh.groups(kind).shape[1]:
+        return mesh.across(holders, kind)
+    return np.concatenate([mesh.across([position], kind) for position in holders])

@@ -1,6 +1,7 @@
 """What every model family speaks: units of a model, the parts of a layer, and the kernels of a part."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Generic, NamedTuple, Self, TypeVar
 
 from hwmodels.op import Op
@@ -9,8 +10,8 @@ from sim.models.recompute import RECIPE, Recompute
 from sim.models.shape import ModelShape
 from sim.models.stacks.stack import DEEPSEEK, Stack
 
-COMPUTE, COMMUNICATION, WEIGHT = 0, 1, 2
-"""Streams a kernel can be launched on; indices into sim.trace.LANES."""
+COMPUTE, COMMUNICATION, WEIGHT, HOST = 0, 1, 2, 3
+"""Streams a kernel can be launched on: the last is the copy engine to the host."""
 
 S = TypeVar("S", bound=ModelShape, covariant=True)
 
@@ -34,6 +35,20 @@ class Kernel(NamedTuple):
     behind: bool = False
 
 
+class Launches(tuple[Kernel, ...]):
+    """Kernels one after another, whose hash is worked out once: layers of a kind repeat them."""
+
+    @cached_property
+    def _hash(self) -> int:
+        return tuple.__hash__(self)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[type, tuple[tuple[Kernel, ...]]]:
+        return Launches, (tuple(self),)  # a hash is of its process
+
+
 class Unit(NamedTuple):
     """A piece of the model that one stage holds whole. kind: the family's word for it, e.g. embedding, dense, head.
 
@@ -41,6 +56,7 @@ class Unit(NamedTuple):
     routed: with experts that tokens are sent to. beside: of a module that only trains beside the model (multi-token
     prediction), which publishers do not count. title: what reports call it; empty: its kind. checkpoint: of a layer
     that its place in a stage has computed again whole (see `sim.models.recompute`): first of its group, or inside one.
+    hosted: bytes of what it keeps of a micro-batch that wait in the host's memory, set by placement too.
     """
 
     kind: str
@@ -50,6 +66,7 @@ class Unit(NamedTuple):
     beside: bool = False
     title: str = ""
     checkpoint: str = ""
+    hosted: int = 0
 
     @property
     def label(self) -> str:

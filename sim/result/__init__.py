@@ -5,6 +5,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from hwmodels.units import format_quantity
 from sim.result import archive
 from sim.result.curves import Bar, ChannelLanes, MemoryCurve, RankLoads, StageLoad, Utilisation
@@ -12,8 +15,11 @@ from sim.result.folder import replacing
 from sim.result.title import changes
 from sim.trace import Trace
 
+Draws = npt.NDArray[np.float64]
+"""Seconds of a step in each draw of prices [draw]; those of runs with one seed are paired."""
+
 __all__ = [
-    "SCHEMA_VERSION", "Bar", "ChannelLanes", "MemoryCurve", "RankLoads", "Result", "StageLoad", "Utilisation",
+    "SCHEMA_VERSION", "Bar", "ChannelLanes", "Draws", "MemoryCurve", "RankLoads", "Result", "StageLoad", "Utilisation",
 ]  # fmt: skip
 
 SCHEMA_VERSION = 1
@@ -38,6 +44,7 @@ class Result:
     links: how busy the fabric is, where the scenario's outputs ask for it and its fabric can be wired; summary["links"]
         says which placement and routing that is of, or why there is none.
     loads: of every rank and layer, where they were drawn and the scenario's outputs ask for them.
+    draws: of the step, by prices alone; None where no intervals were asked for, or there are no prices.
     """
 
     summary: dict[str, Any]
@@ -52,6 +59,7 @@ class Result:
     stages: tuple[StageLoad, ...]
     links: Utilisation | None = None
     loads: RankLoads | None = None
+    draws: Draws | None = None
 
     @property
     def feasible(self) -> tuple[bool, str]:

@@ -89,15 +89,16 @@ def write_events(spans: Trace, path: Path) -> None:
 
 
 def write_links(use: Utilisation, path: Path) -> None:
-    """A CSV file with one row for each link in use, by class, those with the most bytes first."""
+    """A CSV file with one row for each link in use, by class, those with the most bytes first, and a column for each
+    kind of traffic that there is any of."""
     order = np.lexsort((-use.size.sum(axis=1), use.of))
     ends = [use.ends[i] for i in order.tolist()]
-    bytes_of = np.rint(use.size[order]).astype(np.int64).T.tolist()
+    bytes_of = np.rint(use.size[order][:, use.carried]).astype(np.int64).T.tolist()
     columns = (
         [use.classes[number] for number in use.of[order].tolist()], [end[0] for end in ends], [end[1] for end in ends],
         *bytes_of, _digits(use.average[order], 6), _digits(use.peak[order], 6),
     )  # fmt: skip
-    heads = (f"{kind}_bytes" for kind in use.kinds)
+    heads = (f"{use.kinds[kind]}_bytes" for kind in use.carried)
     with path.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(("class", "from", "to", *heads, "average_utilisation", "peak_utilisation"))

@@ -71,6 +71,11 @@ class Utilisation:
     average: npt.NDArray[np.float64]
     peak: npt.NDArray[np.float64]
 
+    @property
+    def carried(self) -> list[int]:
+        """Kinds of traffic that there is any of."""
+        return np.flatnonzero(self.size.any(axis=0)).tolist()
+
 
 @dataclass(frozen=True)
 class RankLoads:

@@ -40,6 +40,11 @@ FIGURES = {
     "messages take of its NICs is in them",
     "waiting_for_peers_s": "seconds in which an exchange waits for slower ranks; where ranks differ",
     "overlap_fraction": "part of the exchanges' time that compute hides; null where there are none",
+    "binds.resource|line": "what most of the step goes to (by the waterfall), and a line on it",
+    "binds.seconds|share": "seconds of the step that do, and their part of it",
+    "binds.next.resource|seconds|share": "the same of what comes next; binds.next is null where nothing does",
+    "binds.hidden_times": "how many times as long communication would be as long as the compute that it hides behind; "
+    "null where none is hidden, or it is that long",
     "price_shares.*": "part of compute and communication time by rung of the price ladder",
     "price_grade": "the rung that most of that time rests on",
     "price_warning": "a line where most of it is roofline; else null",
@@ -98,6 +103,28 @@ FIGURES = {
     "links.*.*": "kinds of traffic that are spread evenly over the step",
     "links.classes.*.*": "of each class of links: links, mean and busiest utilisation",
     "links.classes.*.bytes.*": "bytes by kind of traffic",
+    "campaign.seeds|nodes|spares|steps|tokens": "of a campaign: seeds that were drawn, nodes of the job, spares beside "
+    "them, steps and tokens of all phases",
+    "campaign.phases.*.*": "each phase: name, learning rate, length, steps, tokens, work_s and gpu_hours of its steps, "
+    "begins_days without failures, peak and capacity of a device, layout, how many of its batches were simulated",
+    "campaign.phases.*.sequences|step_s.*": "sequences and seconds of its first and last step",
+    "campaign.ideal.days|gpu_hours|dollars": "of the steps alone",
+    "campaign.days|gpu_hours|goodput|dollars|energy_j.mean|p5|p25|p50|p75|p95": "over seeds, of the whole run: goodput "
+    "is the steps' part of the wall clock, dollars are with spares, joules of the whole building",
+    "campaign.hours_s.work|checkpoints|evaluation|changes|recomputed|detection|replacement|restart|slow": "mean "
+    "seconds by cause, which add up to the mean run",
+    "campaign.interruptions.*.mean|p5|p25|p50|p75|p95": "how often by cause, over seeds",
+    "campaign.interruptions.mean_s": "mean seconds between two, by the plan's rates",
+    "campaign.checkpoint.kind|phase|count": "of checkpoints, those of the longest phase; how many without failures",
+    "campaign.checkpoint.total_bytes|node_bytes": "bytes of a checkpoint, and of a node's part",
+    "campaign.checkpoint.snapshot_s|write_s|send_s|stall_s|lag_s|stored_lag_s|load_s|reload_s": "seconds: copied to "
+    "the host, to storage, to other nodes; in which training waits; until it can be loaded; to load it",
+    "campaign.checkpoint.every_s|optimum_s|young_s": "seconds of work between two, and those that Daly and Young say",
+    "campaign.published.*.what|published|simulated|error|source": "published GPU-hours beside those of the same steps",
+    "campaign.seeds_by_days.first|last": "ends of the histogram of seeds",
+    "campaign.seeds_by_days.seeds.*": "seeds in each of its parts",
+    "campaign.slower": "how many times as long a step takes while a node is slow",
+    "campaign.power_w.busy|idle": "watts of a GPU's part of the building, while it trains and while it waits",
     "files.*": "digest (BLAKE2b) of each other file of the run, by its name in the folder: one that differs is not "
     "replaced by another run; of a folder alone",
     "wall_seconds": "seconds that the run took; of the command line alone",

@@ -3,6 +3,7 @@
 import numpy as np
 
 from sim.layout.machine import Machine
+from sim.layout.mesh import Mesh
 from sim.layout.plan import Plan
 from sim.models.mixture import Mixture
 from sim.routing import eplb, popularity
@@ -24,10 +25,23 @@ def loads_of(plan: Plan, machine: Machine) -> Loads | None:
         return None
     popularity = popularity_of(scenario, mixture, len(machine.routed))
     where = hosts_of(popularity, scenario, mixture, machine.cluster.node.gpus)
-    return loads(
+    drawn = loads(
         gate_of(mixture), popularity, where, machine.site.own, scenario.seed, plan.micro_batches, plan.mesh.replicas,
         mixture.capacity,
     )  # fmt: skip
+    return _of_replicas(drawn, plan.mesh)
+
+
+def _of_replicas(drawn: Loads, mesh: Mesh) -> Loads:
+    """Loads by replica of those drawn group by group. Ranks that share the columns of experts compute the rows of each
+    other too: the mean of theirs."""
+    received, rows = np.empty_like(drawn.received), np.empty_like(drawn.rows)
+    members = mesh.groups("expert").ravel()
+    received[..., members], rows[..., members] = drawn.received, drawn.rows
+    sharing = mesh.groups("expert_tensor")
+    if sharing.shape[1] > 1:
+        rows[..., sharing] = np.ceil(rows[..., sharing].mean(axis=-1, keepdims=True)).astype(np.int32)
+    return drawn._replace(received=received, rows=rows)
 
 
 def popularity_of(scenario: Scenario, mixture: Mixture, layers: int) -> Popularity:

@@ -4,9 +4,11 @@ from typing import Literal, get_args
 
 import numpy as np
 
-Purpose = Literal["popularity", "tokens", "loads", "bias", "gate", "jitter", "documents"]
-"""What is drawn: experts' popularity, tokens' affinities, loads without tokens, steps of the bias, a gate's
-moments, how far kernels vary, how long documents are."""
+Purpose = Literal[
+    "popularity", "tokens", "loads", "bias", "gate", "jitter", "documents", "lengths", "arrivals", "drafts"
+]
+"""What is drawn: experts' popularity, tokens' affinities, loads without tokens, steps of the bias, a gate's moments,
+how far kernels vary, how long documents are; of serving, how long requests are, when they come, which drafts stand."""
 
 WORD = (1 << 64) - 1
 

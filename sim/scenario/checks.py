@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from hwmodels.collectives import ENOUGH_SMS
-from hwmodels.document import Document, Problem, dotted, indivisible
+from hwmodels.document import Document, Problem, dotted
 from hwmodels.nccl import library
 from hwmodels.refused import Refused
 from hwmodels.units import LONGEST_NS, format_quantity, ns_to_seconds
@@ -12,8 +12,9 @@ from sim.models.layer import Unit
 from sim.models.mixture import Mixture
 from sim.models.stacks.stack import KINDS
 from sim.models.transformer_engine import EVERY
-from sim.scenario import groups, lengths, slots, software, traced
-from sim.scenario.fits import Finding, micro_batches, nearest, schedule, sequences
+from sim.scenario import divides, lengths, slots, software, traced
+from sim.scenario.divides import mixture as _mixture
+from sim.scenario.fits import Finding, micro_batches, nearest, schedule
 from sim.scenario.stages import Layout, Spread
 from sim.scenario.values import FOREVER, NCCL, Cluster, Comm, Fault, Optimizer, Scenario
 from sim.schedules import program
@@ -22,7 +23,8 @@ from sim.schedules import program
 def check(scenario: Scenario, document: Document) -> list[Problem]:
     """Everything wrong with the scenario as a whole, each at the key to blame: one overridden, else the first."""
     rules = [_whole, _large, schedule, _routing, _documents, *([_model, _placement] if scenario.model else [])]
-    rules += [_machine, _layout, software.findings, traced.findings] if scenario.cluster and scenario.model else []
+    if scenario.cluster and scenario.model:
+        rules += [_machine, divides.findings, software.findings, traced.findings]
     rules += [_experts] if scenario.model else []
     rules += [_uneven] if scenario.uneven else []
     return [_placed(keys, message, document) for rule in rules for keys, message in rule(scenario)]
@@ -174,12 +176,6 @@ def _experts(scenario: Scenario) -> Iterator[Finding]:
         yield from _redundant(routing.redundant_experts, mixture.experts, ranks)
 
 
-def _mixture(scenario: Scenario) -> Mixture | None:
-    model = scenario.model
-    assert model is not None
-    return family(model.family).mixture(model)
-
-
 def _routed(scenario: Scenario) -> list[Unit]:
     """Layers with experts."""
     model = scenario.model
@@ -244,8 +240,7 @@ def _placement(scenario: Scenario) -> Iterator[Finding]:
     of = f"{name} with parallel.pipeline {pipeline} has {stages} stages"
     match scenario.placement:
         case str():
-            if stages > model.layers + 2:
-                yield ("parallel.pipeline", "model"), f"{of}, more than the model's {model.layers} layers and ends"
+            yield from divides.stages(scenario)
         case Spread() as spread:
             yield from _spread(scenario, spread, stages)
         case Layout() as layout:
@@ -358,38 +353,6 @@ def _wiring(cluster: Cluster) -> Iterator[Finding]:
         next(iter(cluster.fabric.topology.cables()))
     except Refused as error:
         yield ("cluster.fabric", "cluster.routing"), str(error)
-
-
-def _layout(scenario: Scenario) -> Iterator[Finding]:
-    """Whether GPUs, experts and sequences divide as the parallel layout asks."""
-    cluster, parallel, mixture = _cluster_of(scenario), scenario.parallel, _mixture(scenario)
-    if mixture and mixture.experts % parallel.expert:
-        yield ("parallel.expert", "model.experts"), indivisible(
-            f"model.experts {mixture.experts}", mixture.experts, "parallel.expert", parallel.expert)  # fmt: skip
-    if cluster.gpus % parallel.model:
-        what = f"{cluster.gpus} GPUs (cluster.nodes {cluster.nodes} x {cluster.node.gpus})"
-        axes = ("pipeline", "tensor", "context")
-        used = " x ".join(f"parallel.{axis}" for axis in axes if getattr(parallel, axis) > 1)
-        keys = ("parallel.pipeline", "parallel.tensor", "parallel.context", "cluster.nodes")
-        yield keys, indivisible(what, cluster.gpus, used, parallel.model)
-        return
-    yield from groups.findings(scenario)
-    yield from _domains(parallel.expert * parallel.expert_tensor, cluster.node.gpus)
-    yield from sequences(scenario, scenario.data_parallel)
-
-
-def _domains(expert: int, gpus: int) -> Iterator[Finding]:
-    """Whether expert groups, which are neighbours, fill NVLink domains or parts of one evenly."""
-    if expert % gpus and gpus % expert:
-        fit = gpus // expert * expert
-        use = f", or use {fit} of its GPUs: cluster.node.gpus={fit}" if fit else ""
-        yield (
-            ("parallel.expert", "cluster.node.gpus", "cluster.node"),
-            (
-                f"groups of {expert} ranks straddle nodes of {gpus} GPUs (an NVLink domain); "
-                f"legal: divisors and multiples of {gpus}{use}"
-            ),
-        )
 
 
 def _cluster_of(scenario: Scenario) -> Cluster:

@@ -311,6 +311,9 @@ class ScenarioForm(Form):
     """What backward computes again instead of keeping it: a kind, {modules: [...]} or {layers: n, method: ...}."""
     states: StatesForm = StatesForm()
     """Formats of parameters, gradients and optimizer states."""
+    offload: Annotated[float, *quantity("ratio", _share)] = 0.0
+    """Part of what layers keep for backward that is copied to the host's memory behind their forward, and back before
+    their backward, beside compute; the last layer of a stage keeps its own."""
     optimizer: OptimizerForm = OptimizerForm()
     """What follows the steps of the schedule."""
     detail: Literal["op", "layer", "chunk"] = "layer"

@@ -8,39 +8,29 @@ from sim.models.family import family
 from sim.models.stacks.stack import KINDS
 from sim.scenario.fits import Finding
 from sim.scenario.values import Parallel, Scenario
-from sim.schedules.program import names, pairing
 
 
 def findings(scenario: Scenario) -> Iterator[Finding]:
     """Groups that the stack or the model cannot have."""
-    parallel, model = scenario.parallel, scenario.model
-    assert model is not None
-    yield from _stack(scenario)
-    for key, value, ranks in model.splits(parallel.tensor, parallel.expert_tensor):
-        axis = "parallel.expert_tensor" if ranks == parallel.expert_tensor != parallel.tensor else "parallel.tensor"
-        yield (axis, f"model.{key}", "model"), indivisible(f"model.{key} {value}", value, axis, ranks)
+    parallel = scenario.parallel
+    yield from stack(scenario)
+    yield from columns(scenario)
     yield from _tokens(scenario)
     yield from _heads(scenario)
-    yield from _experts(scenario)
+    yield from experts(scenario)
     yield from _between(scenario)
     yield from _shards(scenario)
-    yield from _differing(scenario)
     if parallel.sequence and parallel.tensor == 1:
         yield ("parallel.sequence", "parallel.tensor"), "found true; a rank by itself shares no tokens; legal: false"
 
 
-def _differing(scenario: Scenario) -> Iterator[Finding]:
-    """What makes ranks differ that is not built for ranks that share layers."""
-    given = scenario.parallel
-    keys = ("parallel.tensor", "parallel.context", "parallel.expert_tensor")
-    if max(given.tensor, given.context, given.expert_tensor) > 1:
-        beside = "not built beside parallel.tensor or context"
-        if scenario.batch.unlike:
-            yield ("batch.lengths", *keys), f"documents of different lengths are {beside}; legal: of one length"
-        if any(fault.kind == "link" for fault in scenario.faults):
-            yield ("faults", *keys), f"faults of links are {beside}; legal: gpu, node, thermal"
-    if given.expert_tensor > 1 and scenario.routing.kind != "balanced":
-        yield ("routing.kind", *keys[2:]), "loads of ranks that share experts are not built; legal: balanced"
+def columns(scenario: Scenario) -> Iterator[Finding]:
+    """Heads, columns and words that do not divide over the ranks that share a layer."""
+    parallel, model = scenario.parallel, scenario.model
+    assert model is not None
+    for key, value, ranks in model.splits(parallel.tensor, parallel.expert_tensor):
+        axis = "parallel.expert_tensor" if ranks == parallel.expert_tensor != parallel.tensor else "parallel.tensor"
+        yield (axis, f"model.{key}", "model"), indivisible(f"model.{key} {value}", value, axis, ranks)
 
 
 def _heads(scenario: Scenario) -> Iterator[Finding]:
@@ -67,12 +57,17 @@ def _between(scenario: Scenario) -> Iterator[Finding]:
     if parallel.tensor > 1 and mixed and not parallel.sequence:
         what = "mixtures of experts beside parallel.tensor are trained with it (Megatron Core refuses them without)"
         yield ("parallel.sequence", "parallel.tensor"), f"found false; {what}; legal: true"
+    domain = scenario.cluster.node.gpus if scenario.cluster else parallel.tensor
+    if scenario.overlap.tensor and stack.name == "megatron" and parallel.tensor > domain:
+        legal = f"legal: false, or parallel.tensor up to {domain}"
+        what = f"TransformerEngine's user buffers lie in one NVLink domain; {legal}"
+        yield ("overlap.tensor", "parallel.tensor"), f"found true; {what}"
     if scenario.overlap.tensor and parallel.tensor > 1 and stack.name == "torch" and not stack.compiled:
         what = "asynchronous tensor parallelism is a pattern of torch.compile"
         yield ("overlap.tensor", "stack"), f"found true; {what}; legal: false, or stack {{name: torch, compiled: true}}"
 
 
-def _stack(scenario: Scenario) -> Iterator[Finding]:
+def stack(scenario: Scenario) -> Iterator[Finding]:
     """Axes that a stack has kernels for."""
     known, name = KINDS[scenario.stack.name].axes, scenario.stack.name
     for axis in ("tensor", "context", "expert_tensor"):
@@ -94,7 +89,7 @@ def _tokens(scenario: Scenario) -> Iterator[Finding]:
             parallel.context * parallel.tensor)  # fmt: skip
 
 
-def _experts(scenario: Scenario) -> Iterator[Finding]:
+def experts(scenario: Scenario) -> Iterator[Finding]:
     """Whether the replicas of a position divide into expert groups, and stand so that those are of one position."""
     parallel, cluster = scenario.parallel, scenario.cluster
     assert cluster is not None
@@ -120,17 +115,11 @@ def _shards(scenario: Scenario) -> Iterator[Finding]:
     elif (shard := parallel.shard) and shard * parallel.context * parallel.tensor % _expert_ranks(parallel):
         what = f"expert groups of {_expert_ranks(parallel)} ranks straddle shards of {shard}"
         yield keys, f"{what}; legal: shards of whole expert groups"
-    if parallel.zero > 1 and scenario.schedule.name in names() and pairing(scenario.schedule.name)[0]:
-        what = f"{scenario.schedule.name} holds each stage twice, whose passes are not in step"
-        yield ("parallel.zero", "schedule.name", "schedule"), f"found {parallel.zero}; {what}; legal: 0, 1"
     if scenario.overlap.gradients and scenario.optimizer.reduce == "after":
         yield (
             ("overlap.gradients", "optimizer.reduce"),
             "found true; with optimizer.reduce after nothing is reduced before",
         )
-    if scenario.uneven and (parallel.zero > 1 or scenario.overlap.parameters):
-        what = "ranks that differ (routing, faults, jitter, documents) are not built beside gathers in passes yet"
-        yield ("parallel.zero", "overlap.parameters"), f"{what}; legal: zero 0 or 1, parameters false"
 
 
 def _expert_ranks(parallel: Parallel) -> int:

@@ -37,6 +37,14 @@ def apply(document: Document, overrides: Sequence[str]) -> tuple[Document, list[
     return document, problems
 
 
+def merged(document: Document, change: Document) -> Document:
+    """`document` with the keys of a mapping merged in, each as an override of that key would be; keys may be dotted."""
+    for key in change.content:
+        changed = _changed(document, tuple(key.split(".")), change.at(key))
+        document = Document(changed.content, {**changed.places, (): document.place(())})
+    return document
+
+
 def override(text: str) -> tuple[tuple[str, ...], Document]:
     """The key path and the value that `key.path=value` gives. The value is YAML, as in a file."""
     key, equals, value = text.partition("=")

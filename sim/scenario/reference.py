@@ -7,6 +7,7 @@ from typing import Any
 from hwmodels import keys as machines
 from sim.models.family import families
 from sim.models.family import form as form_of
+from sim.models.form import Form
 from sim.scenario.files import schema
 
 HEAD = "| key | what it is | values | default |\n|---|---|---|---|"
@@ -16,10 +17,14 @@ EMPTY = ("null", "{}", "[]")
 Part = Mapping[str, Any]
 
 
-def keys() -> str:
-    """Tables of Markdown: the keys of a scenario, of machines, and of models by family."""
+def keys(others: Mapping[str, type[Form]]) -> str:
+    """Tables of Markdown: the keys of a scenario, of other kinds by their names, of machines, and of models by
+    family."""
     whole = schema()
     parts = {"Scenario": [HEAD, *_rows(whole, whole["$defs"])]}
+    for name, other in others.items():
+        form = other.described()
+        parts[name] = [HEAD, *_rows(form, form.get("$defs", {}))]
     for name, described in (("Node", machines.NODE), ("Device", machines.DEVICE), ("Fabric", machines.FABRIC)):
         parts[name] = [PLAIN, *(f"| `{key}` | {text} |" for key, text in described.items())]
     for name in families():

@@ -5,26 +5,23 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from hwmodels import fabric as fabrics
-from hwmodels import node as nodes
 from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem
 from hwmodels.fabric import Fabric
-from hwmodels.figure import resolved
 from hwmodels.node import Node
-from hwmodels.shelf import expand
 from sim.models import hugging_face
 from sim.models.family import family
 from sim.models.family import form as form_of
+from sim.models.form import Form
 from sim.models.mixture import Mixture
 from sim.models.precision import States
 from sim.models.recompute import MODULES, RECIPE, Recompute
 from sim.models.shape import ModelShape
 from sim.models.stacks.stack import DEEPSEEK
-from sim.scenario import asked, lengths, messages
+from sim.scenario import asked, lengths, machines, messages
 from sim.scenario import model as models
 from sim.scenario.checks import check
 from sim.scenario.form import FaultForm, ScenarioForm
@@ -57,12 +54,25 @@ HARDWARE: tuple[KeyPath, ...] = (("cluster", "node"), ("cluster", "fabric"))
 
 HASH_BYTES = 16
 
+F = TypeVar("F", bound=Form)
+
 
 def resolve(document: Document, overrides: Sequence[str], path: Path | None) -> Scenario:
     """The scenario that a document, changed by overrides, describes. Raises DocumentError with all problems.
 
     path: of the scenario file, or None; `models/` beside it may hold models, its stem is the default name.
     """
+    scenario, odds, changed = described(document, overrides, path)
+    if wrong := [*odds, *check(scenario, changed)]:
+        raise DocumentError(wrong)
+    return scenario
+
+
+def described(
+    document: Document, overrides: Sequence[str], path: Path | None
+) -> tuple[Scenario, list[Problem], Document]:
+    """The same, whose parts are right in themselves and may not go together; words of it that say opposite things; and
+    the document with its overrides. Raises DocumentError."""
     _others(document)
     if not isinstance(document.content, Mapping):
         value = "a list" if isinstance(document.content, list) else repr(document.content)
@@ -70,15 +80,13 @@ def resolve(document: Document, overrides: Sequence[str], path: Path | None) -> 
         raise DocumentError([Problem(document.place(()), "", f"expected keys and values, e.g. schedule: zb1p; {what}")])
     source = Source(document, tuple(overrides), path)
     document, unread = apply(document, overrides)
-    form, mistaken = _form(document)
+    form, mistaken = validated(ScenarioForm, document)
     parts, unnamed = _parts(document, path)
     if form is None or unread or unnamed:
         raise DocumentError([*unread, *mistaken, *unnamed])
-    scenario = _built(form, parts, path).overridden(*overrides)
-    if wrong := [*messages.odds(form, document), *check(scenario, document)]:
-        raise DocumentError(wrong)
+    scenario, odds = _built(form, parts, path).overridden(*overrides), [*messages.odds(form, document)]
     named = (*asked.of_scenario(form), *parts.asked, *asked.of_overrides(overrides))
-    return replace(scenario, asked=tuple(dict.fromkeys(named)), source=source)
+    return replace(scenario, asked=tuple(dict.fromkeys(named)), source=source), odds, document
 
 
 STUDY = "scenario"
@@ -89,7 +97,9 @@ def _others(document: Document) -> None:
     """Raise DocumentError with one line where a document is of a kind that we know, and no scenario."""
     content = document.content if isinstance(document.content, Mapping) else {}
     line = ""
-    if STUDY in content and not {"model", "chunk_times"} & content.keys():
+    if "campaign" in content:
+        line = "is a campaign, not a training step; run it with: python -m sim FILE"
+    elif STUDY in content and not {"model", "chunk_times"} & content.keys():
         line = "is a sweep, not a scenario; run it with: python -m sim sweep FILE"
     elif not {"model", "chunk_times", "cluster"} & content.keys() and (name := hugging_face.name(content)):
         file = Path(document.place(()).file).name
@@ -98,12 +108,12 @@ def _others(document: Document) -> None:
         raise DocumentError([Problem(Place(document.place(()).file), "", line)])
 
 
-def _form(document: Document) -> tuple[ScenarioForm | None, list[Problem]]:
-    """The validated form, or the problems of its keys and types."""
+def validated(form: type[F], document: Document) -> tuple[F | None, list[Problem]]:
+    """The validated form of a document, or the problems of its keys and types."""
     try:
-        return ScenarioForm.model_validate(_pruned(document.content, ())), []
+        return form.model_validate(_pruned(document.content, ())), []
     except ValidationError as error:
-        return None, problems(ScenarioForm, error, document)
+        return None, problems(form, error, document)
 
 
 def _pruned(content: Any, path: KeyPath) -> Any:
@@ -147,7 +157,7 @@ def _parts(document: Document, path: Path | None) -> tuple[Parts, list[Problem]]
         return shape, values
 
     readers = (
-        ("node", HARDWARE[0], _node), ("fabric", HARDWARE[1], _fabric), ("model", ("model",), modelled),
+        ("node", HARDWARE[0], machines.node), ("fabric", HARDWARE[1], machines.fabric), ("model", ("model",), modelled),
         ("histogram", ("routing", "histogram"), counted), ("lengths", lengths.place(document), _lengths),
         ("tables", (KEY,), tables),
     )  # fmt: skip
@@ -160,19 +170,6 @@ def _parts(document: Document, path: Path | None) -> tuple[Parts, list[Problem]]
         except DocumentError as error:
             problems.extend(error.problems)
     return Parts(**parts, plain=plain), problems
-
-
-def _node(part: Document, key: KeyPath, path: Path | None) -> tuple[Node, Any]:
-    whole = nodes.expanded(part, key)
-    node = nodes.build(whole, key)
-    inner = {f"device.{name}": figure for name, figure in node.device.figures.items()}
-    return node, resolved(whole.content, {**node.figures, **inner})
-
-
-def _fabric(part: Document, key: KeyPath, path: Path | None) -> tuple[Fabric, Any]:
-    whole = expand(part, fabrics.SHELF, key)
-    fabric = fabrics.build(whole, key)
-    return fabric, resolved(whole.content, fabric.figures)
 
 
 def _histogram(part: Document, key: KeyPath, path: Path | None, mixture: Mixture | None) -> tuple[Histogram, Any]:
@@ -207,6 +204,7 @@ def _built(form: ScenarioForm, parts: Parts, path: Path | None) -> Scenario:
         recompute=_recompute(form),
         stack=form.stack.value,
         states=States(**form.states.model_dump()),
+        offload=form.offload,
         detail=form.detail,
         fold=form.fold,
         seed=form.seed,
@@ -332,7 +330,7 @@ def _without_later(plain: dict[str, Any], form: ScenarioForm) -> None:
     """Take out keys that came later where they say nothing: what was resolved before keeps its hash."""
     said = {
         "recompute": plain["recompute"] != RECIPE.plain, "stack": form.stack.value != DEEPSEEK,
-        **{key: bool(plain[key]) for key in ("faults", "jitter", "overlap", "states")},
+        **{key: bool(plain[key]) for key in ("faults", "jitter", "offload", "overlap", "states")},
     }  # fmt: skip
     for key in (key for key, something in said.items() if not something):
         del plain[key]

@@ -31,9 +31,15 @@ class StackForm(Form):
     attention: Literal["cudnn", "flash2", "flash3", "triton", "unfused"] | None = None
     """Of torch and megatron, whose attention runs: cudnn (the default), flash2 or flash3 (FlashAttention-2 and -3;
     torch's flash backend is the former), triton (the first FlashAttention in Triton), unfused (products, a softmax)."""
+    unpadded: bool | None = None
+    """Of torch without torch.compile: attention's tokens are gathered without padding before it and scattered behind
+    (flash-attn's variable-length call by bert_padding, as llm-foundry and transformers make it)."""
     loss_parallel: bool | None = None
     """Of torch: ranks of a tensor group share the loss, each with its part of the logits (the default), or each gathers
     all of them."""
+    cross_entropy: Literal["transformer_engine", "native"] | None = None
+    """Of megatron: whose kernels the loss is, transformer_engine (the default) or native, Megatron Core's own in FP32,
+    which is all that there was before March 2025."""
 
     @property
     def value(self) -> Stack:
@@ -48,8 +54,8 @@ Finding = tuple[tuple[str, ...], str]
 def findings(scenario: Scenario) -> Iterator[Finding]:
     """Options of other stacks, and a precision that the stack has no kernels for."""
     stack, kind = scenario.stack, KINDS[scenario.stack.name]
-    for key in ("release", "compiled", "cuda_graphs", "graphed", "dispatcher", "attention", "loss_parallel"):
-        if getattr(stack, key) != getattr(Stack(), key) and key not in kind.options:
+    for key in StackForm.model_fields:
+        if key != "name" and getattr(stack, key) != getattr(Stack(), key) and key not in kind.options:
             having = ", ".join(name for name, other in KINDS.items() if key in other.options)
             yield (f"stack.{key}", "stack"), f"{stack.name} runs without it; it goes with: {having}"
     if stack.cuda_graphs and stack.graphed:
@@ -58,6 +64,8 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
     if stack.dispatcher != Stack.dispatcher and scenario.parallel.expert == 1:
         what = "a rank that holds all experts dispatches nothing"
         yield ("stack.dispatcher", "parallel.expert"), f"{what}; legal: alltoall, or parallel.expert 2 or more"
+    if stack.unpadded and stack.compiled:
+        yield ("stack.unpadded", "stack.compiled"), "compiled code has no such call; legal: one of the two"
     if not stack.loss_parallel and "loss_parallel" in kind.options and scenario.parallel.tensor == 1:
         what = "a rank with the whole vocabulary shares its loss with nobody"
         yield ("stack.loss_parallel", "parallel.tensor"), f"{what}; legal: true, or parallel.tensor 2 or more"

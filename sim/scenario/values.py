@@ -310,7 +310,7 @@ class Scenario:
     scenario_hash: BLAKE2b of `resolved` without name and outputs, as hexadecimal text. overrides: what was changed in
     the file or mapping, for people alone. name: as the file or mapping says it; that of `resolved` is the title.
     asked: dotted keys that somebody asks about (see `sim.scenario.asked`). source: what it was read from. tables: of a
-    job's own kernels, as JSON ("": none).
+    job's own kernels, as JSON ("": none). offload: part of what layers keep for backward that waits on the host.
     """
 
     name: str = field(compare=False)
@@ -337,6 +337,7 @@ class Scenario:
     recompute: Recompute = RECIPE
     stack: Stack = DEEPSEEK
     states: States = PUBLISHED
+    offload: float = 0.0
     tables: str = ""
     scenario_hash: str = ""
     resolved: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)

@@ -9,11 +9,12 @@ the weights). F of a chunk needs F of the stage before; B needs its own F and B 
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache, cached_property
 from importlib import import_module
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
@@ -139,7 +140,12 @@ def names() -> tuple[str, ...]:
     """The schedules there are: the files in `sim/schedules` and in what was added to its path."""
     from sim import schedules
 
-    files = (file for folder in schedules.__path__ for file in Path(folder).glob("*.py"))
+    return _names(tuple([(folder, Path(folder).stat().st_mtime_ns) for folder in schedules.__path__]))
+
+
+@cache
+def _names(folders: tuple[tuple[str, int], ...]) -> tuple[str, ...]:
+    files = (file for folder, _ in folders for file in Path(folder).glob("*.py"))
     return tuple(sorted({file.stem for file in files} - {"__init__", "program"}))
 
 
@@ -271,15 +277,9 @@ def in_flight(program: Program) -> list[int]:
     The maximum over positions is what the DeepSeek-V3 report (arXiv:2412.19437, table 2) and the DualPipe README call
     activations: PP for 1F1B and ZB1P, PP+1 for DualPipe and DualPipeV.
     """
-    return [max(_held(steps), default=0) for steps in program.steps]
-
-
-def _held(steps: tuple[Step, ...]) -> Iterator[int]:
-    held = 0
-    for step in steps:
-        held += step.kind.startswith("F")
-        yield held
-        held -= step.kind.endswith("W")
+    rows = ([step.kind for step in steps] for steps in program.steps)
+    moves = ([k.startswith("F") - last.endswith("W") for k, last in zip(row, ["", *row], strict=False)] for row in rows)
+    return [max(accumulate(row), default=0) for row in moves]
 
 
 def check(program: Program) -> None:

@@ -11,8 +11,9 @@ stream, in that order: compute beside it runs at the contended rates of the tabl
 from collections.abc import Sequence
 
 from hwmodels.formats import PLAIN_BF16
-from hwmodels.op import Memory
+from hwmodels.op import Collective, Memory
 from sim.layout.buckets import GATHER, REDUCE, REST, Bucket, Traffic, named_part
+from sim.layout.traffic import REPLICA, SHARD, Ring
 from sim.models.layer import COMMUNICATION, Kernel, Part
 
 Round = tuple[Part, ...]
@@ -67,7 +68,7 @@ def _gather(out: list[list[Part]], direction: str, traffic: Traffic) -> None:
 def _pieces(bucket: Bucket, whole: bool) -> list[tuple[str, tuple[Kernel, ...]]]:
     """Names and kernels of the parts that gather a bucket: of one that its tensors fill more than once, the first
     collective and the rest."""
-    kernels, name = tuple(Kernel("all_gather", op, COMMUNICATION) for _, op in bucket.gather), GATHER
+    kernels, name = tuple(_around(*each) for each in bucket.gather), GATHER
     if whole or len(kernels) == 1:
         return [(named_part(name, bucket), kernels)]
     return [(named_part(name, bucket), kernels[:1]), (named_part(REST, bucket), kernels[1:])]
@@ -122,13 +123,18 @@ def _reduce(out: list[list[Part]], traffic: Traffic) -> None:
             row.append(Part(name, "W", bucket.layer, copy, place=COPIED, chained=False, after=made))
             after = (("W", name, bucket.layer),)
         half = "W" if beside or not whole else "B"
-        kernels = tuple(Kernel(op.kind, op, COMMUNICATION) for _, op in bucket.reduce)
+        kernels = tuple(_around(*each) for each in bucket.reduce)
         name = named_part(REDUCE, bucket)
         row.append(Part(name, half, bucket.layer, kernels, place=REDUCED, chained=half == "B", after=after))
         if traffic.moves.copied and not traffic.moves.zero:  # DDP's gradients are tensors of their own
             back, done = named_part(COPY_BACK, bucket), ((half, name, bucket.layer),)
             copy = (_copy(COPY_BACK, bucket.size),)
             out[-1].append(Part(back, "W", bucket.layer, copy, place=BACK, chained=False, after=done))
+
+
+def _around(ring: Ring, op: Collective) -> Kernel:
+    """A collective of the ranks that share a copy of what is sharded, or that have the same shard of copies."""
+    return Kernel(op.kind, op, COMMUNICATION, meets=(REPLICA if ring.between else SHARD)[ring.experts])
 
 
 def _copy(name: str, size: float) -> Kernel:

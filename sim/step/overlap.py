@@ -11,13 +11,17 @@ Streams are first in, first out; a phase also waits for the phases it needs. Not
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import groupby, zip_longest
 from typing import NamedTuple
 
 from sim.layout.buckets import Traffic
-from sim.models.layer import COMMUNICATION, Kernel, Part, PartsOf, Unit
+from sim.models.layer import COMMUNICATION, Kernel, Launches, Part, PartsOf, Unit
 from sim.schedules.program import KINDS
 from sim.step.moving import moved
+
+RUNS = 4096
+"""Parts whose runs are kept."""
 
 
 class Phase(NamedTuple):
@@ -30,7 +34,7 @@ class Phase(NamedTuple):
     layer: int
     half: str
     lane: int
-    kernels: tuple[Kernel, ...]
+    kernels: Launches
     needs: tuple[int, ...]
     meets: str
     part: int
@@ -83,26 +87,56 @@ def _of(kind: str, traffic: Traffic | None) -> Traffic | None:
     return traffic._replace(backward=traffic.backward and "B" in kind, reduce=traffic.reduce and "W" in kind)
 
 
+class Run(NamedTuple):
+    """Kernels of a part that follow each other on a lane. meets: whom they meet, if not whom the part does. beside:
+    whether they run beside earlier ones that they do not wait for. behind: whether they wait for all compute."""
+
+    lane: int
+    meets: str
+    beside: bool
+    kernels: Launches
+    behind: bool
+
+
+@lru_cache(maxsize=RUNS)
+def _runs(kernels: tuple[Kernel, ...]) -> tuple[Run, ...]:
+    """The kernels of a part, cut where another lane or other company begins."""
+    runs = []
+    for (lane, meets, beside), run in groupby(_beside(kernels), key=lambda pair: pair[0]):
+        some = Launches(kernel for _, kernel in run)
+        runs.append(Run(lane, meets, beside, some, any(kernel.behind for kernel in some)))
+    return tuple(runs)
+
+
+Key = tuple[str, str, int]
+"""Name, half and layer of a part."""
+
+
 class _Builder:
-    """Collects phases; knows the last phase of each half's chain and of each part."""
+    """Collects phases; knows the last phase of each half's chain, of each part, and of what a part computes."""
 
     def __init__(self) -> None:
         self.phases: list[Phase] = []
         self.last: dict[str, int] = {}
+        self.ends: dict[Key, int] = {}
+        self.computed: dict[Key, int] = {}
+        self.compute: tuple[int, ...] = ()
         self.count = 0
 
     def add(self, part: Part) -> None:
         """Append a part; F and B chain on themselves, W follows the B part of its name, whose gradients it uses."""
         if not part.kernels:
             return
-        half, needs = part.direction, self._needs(part)
-        before = needs
-        for (lane, meets, beside), run in groupby(_beside(part.kernels), key=lambda pair: pair[0]):
-            kernels = tuple(kernel for _, kernel in run)
-            waits, whom, number = before if beside else needs, meets or part.meets, len(self.phases)
-            if any(kernel.behind for kernel in kernels):
-                waits = tuple(dict.fromkeys([*waits, *self._computed()]))
-            self.phases.append(Phase(part.name, part.layer, half, lane, kernels, waits, whom, self.count))
+        name, half, layer = part.name, part.direction, part.layer
+        before = needs = self._needs(part)
+        for lane, meets, beside, kernels, behind in _runs(part.kernels):
+            waits, number = before if beside else needs, len(self.phases)
+            if behind:
+                waits = tuple(dict.fromkeys([*waits, *self.compute]))
+            self.phases.append(Phase(name, layer, half, lane, kernels, waits, meets or part.meets, self.count))
+            self.ends[name, half, layer] = number
+            if lane != COMMUNICATION:
+                self.computed[name, half, layer], self.compute = number, (number,)
             before, needs = (before, (*needs, number)) if beside else (needs, (number,))
         self.count += 1
         if half != "W" and part.chained:
@@ -110,28 +144,17 @@ class _Builder:
 
     def _needs(self, part: Part) -> tuple[int, ...]:
         before = self._before(part) if part.chained else ()
-        ends = (self._end(direction, name, layer) for direction, name, layer in part.after)
+        if not part.after:
+            return before
+        ends = (self.ends.get((name, direction, layer)) for direction, name, layer in part.after)
         return tuple(dict.fromkeys([*before, *(end for end in ends if end is not None)]))
 
     def _before(self, part: Part) -> tuple[int, ...]:
         """What goes before it in its chain. A weight gradient needs what its part has computed, not what that sends."""
         if part.direction != "W":
             return (self.last[part.direction],) if part.direction in self.last else ()
-        end = self._end("B", part.name, part.layer, computed=True)
+        end = self.computed.get((part.name, "B", part.layer))
         return () if end is None else (end,)
-
-    def _computed(self) -> tuple[int, ...]:
-        """The last phase of compute so far."""
-        return tuple([n for n, phase in enumerate(self.phases) if phase.lane != COMMUNICATION][-1:])
-
-    def _end(self, direction: str, name: str, layer: int, computed: bool = False) -> int | None:
-        """The last phase of an earlier part; computed: the last that is no communication."""
-        wanted = (name, direction, layer)
-        for number in reversed(range(len(self.phases))):
-            phase = self.phases[number]
-            if (phase.name, phase.half, phase.layer) == wanted and not (computed and phase.lane == COMMUNICATION):
-                return number
-        return None
 
 
 def _beside(kernels: Sequence[Kernel]) -> Iterator[tuple[tuple[int, str, bool], Kernel]]:

@@ -5,20 +5,20 @@ it. `detail` op holds every kernel; layer holds one task a part; chunk holds one
 are made from one run of the fine one, so all three take the same time when nothing from outside interferes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, groupby
 from operator import add
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from hwmodels.price import Price, Pricer
+from hwmodels.price import OVER_LINKS, Price, Pricer
 from sim.layout.traffic import BACKWARD, FORWARD
-from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT, Kernel
+from sim.models.layer import COMMUNICATION, COMPUTE, HOST, WEIGHT, Launches
 from sim.step import host
 from sim.step.overlap import Composition, Phase
 
-STREAMS = (COMPUTE, COMMUNICATION, WEIGHT)
+STREAMS = (COMPUTE, COMMUNICATION, WEIGHT, HOST)
 
 
 class Segment(NamedTuple):
@@ -64,7 +64,7 @@ class Template:
     alone: tuple[tuple[int, ...], ...]
     beside: tuple[tuple[int, ...], ...]
     gap_ns: tuple[tuple[int, ...], ...]
-    tasks: tuple[tuple[Task, ...], ...]
+    tasks: tuple[Sequence[Task], ...]
 
     @cached_property
     def clocks(self) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
@@ -128,17 +128,42 @@ class Row(NamedTuple):
     prices: tuple[Price, ...]
 
 
-def _row(pricer: Pricer, kernels: tuple[Kernel, ...], lane: int) -> Row:
+def _row(pricer: Pricer, kernels: Launches, lane: int) -> Row:
     """The row of a phase, kept with the prices: layers of a kind repeat it. Raises Refused."""
-    key = (tuple([kernel.op for kernel in kernels]), lane == COMMUNICATION)
-    if key not in pricer.rows:
-        prices = tuple(pricer.price(op, key[1]) for op in key[0])
-        gaps = tuple(pricer.launch_gap_ns * op.kernels for op in key[0])
+    key = (kernels, lane == COMMUNICATION)
+    row: Row | None = pricer.still.get(key) or pricer.rows.get(key)
+    if row is None:
+        prices = tuple(pricer.price(kernel.op, key[1]) for kernel in kernels)
+        gaps = tuple(pricer.launch_gap_ns * kernel.op.kernels for kernel in kernels)
         alone = tuple(gap + price.ns for gap, price in zip(gaps, prices, strict=True))
         beside = tuple(gap + price.beside_ns for gap, price in zip(gaps, prices, strict=True))
-        pricer.rows[key] = Row(alone, beside, gaps, prices)
-    row: Row = pricer.rows[key]
+        row = Row(alone, beside, gaps, prices)
+        linked = any(isinstance(kernel.op, OVER_LINKS) for kernel in kernels)
+        (pricer.rows if linked else pricer.still)[key] = row
     return row
+
+
+class Tasks(Sequence[Task]):
+    """Tasks of a lane's kernels, made when they are asked for: most templates are only timed."""
+
+    def __init__(self, sms: int) -> None:
+        self.sms, self.phases = sms, list[tuple[Phase, Row]]()
+
+    @cached_property
+    def _all(self) -> tuple[Task, ...]:
+        return tuple([
+            Task(kernel.name, phase.layer, phase.half, price, self.sms)
+            for phase, row in self.phases for kernel, price in zip(phase.kernels, row.prices, strict=True)
+        ])  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._all[index]
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self._all)
 
 
 def price(kind: str, stages: tuple[int, int], composition: Composition, pricer: Pricer) -> Template:
@@ -146,26 +171,24 @@ def price(kind: str, stages: tuple[int, int], composition: Composition, pricer: 
     alone: list[list[int]] = [[] for _ in STREAMS]
     beside: list[list[int]] = [[] for _ in STREAMS]
     gaps: list[list[int]] = [[] for _ in STREAMS]
-    tasks: list[list[Task]] = [[] for _ in STREAMS]
+    sms = {COMMUNICATION: pricer.comm_sms, HOST: 0}
+    tasks = [Tasks(sms.get(lane, pricer.free.compute_sms)) for lane in STREAMS]
     segments = []
     feeds = _feeds(composition.phases)
     rows = [_row(pricer, phase.kernels, phase.lane) for phase in composition.phases]
     for i, (phase, row) in enumerate(zip(composition.phases, _launched(composition.phases, rows, pricer), strict=True)):
-        lane, first, layer, half = phase.lane, len(alone[phase.lane]), phase.layer, phase.half
-        sms = pricer.comm_sms if lane == COMMUNICATION else pricer.free.compute_sms
+        lane, first = phase.lane, len(alone[phase.lane])
         alone[lane] += row.alone
         beside[lane] += row.beside
         gaps[lane] += row.gaps
-        named = zip(phase.kernels, row.prices, strict=True)
-        tasks[lane] += [Task(kernel.name, layer, half, price, sms) for kernel, price in named]
+        tasks[lane].phases.append((phase, row))
         sends = FORWARD if i == composition.forward_out else 0
         sends |= BACKWARD if i == composition.backward_out else 0
         stop = len(alone[lane])
         segments.append(Segment(lane, first, stop, len(phase.needs), feeds[i], phase.meets, sends))
     order = tuple(tuple(i for i, s in enumerate(segments) if s.lane == lane) for lane in STREAMS)
     return Template(
-        kind, *stages, tuple(segments), order, _frozen(alone), _frozen(beside), _frozen(gaps),
-        tuple(tuple(t) for t in tasks),
+        kind, *stages, tuple(segments), order, _frozen(alone), _frozen(beside), _frozen(gaps), tuple(tasks),
     )  # fmt: skip
 
 
@@ -263,7 +286,8 @@ def by_chunk(fine: Template, timing: Timing) -> Template:
         holds.append(end - before)
         segments.append(Segment(COMPUTE, i, i + 1, 0, (), "", sends))
         before = end
-    return _coarse(fine, segments, [holds, [], []], [[label] * len(holds), [], []])
+    rest: list[Any] = [[] for _ in STREAMS[1:]]
+    return _coarse(fine, segments, [holds, *rest], [[label] * len(holds), *rest])
 
 
 def _coarse(fine: Template, segments: list[Segment], holds: list[list[int]], tasks: list[list[Task]]) -> Template:
@@ -280,9 +304,9 @@ def fixed(kind: str, stages: tuple[int, int], holds: Sequence[int], sends: Seque
     """A template from given chunk times: tasks of `holds` ns on the compute lane, each followed by what it sends."""
     segments = tuple(Segment(COMPUTE, i, i + 1, 0, (), "", s) for i, s in enumerate(sends))
     task = Task(kind, -1, kind[0], None, -1)
-    empty: tuple[tuple[int, ...], ...] = ((), ())
+    empty: tuple[Any, ...] = tuple(() for _ in STREAMS[1:])
     durations = (tuple(holds), *empty)
     return Template(
-        kind, *stages, segments, (tuple(range(len(holds))), (), ()), durations, durations,
-        (tuple(0 for _ in holds), *empty), (tuple(task for _ in holds), (), ()),
+        kind, *stages, segments, (tuple(range(len(holds))), *empty), durations, durations,
+        (tuple(0 for _ in holds), *empty), (tuple(task for _ in holds), *empty),
     )  # fmt: skip

@@ -22,8 +22,9 @@ SCENARIOS = {
     "v2_lite": ("v2_lite", "outputs=[result]"),
     "chunk_times": ("zb_chunk_times", "outputs=[result]"),
 }
-UNTOLD = ("scenario_hash", "events", "wall_seconds", "unfelt")
-"""What names a run, counts the simulator's own work or is told of the words of a scenario."""
+UNTOLD = ("scenario_hash", "events", "wall_seconds", "unfelt", "binds")
+"""What names a run, counts the simulator's own work or is told of the words of a scenario, and what says the
+waterfall again in a line."""
 RENAMED = {"position": "rank"}
 """Field of a stage -> its name in the files, which are older."""
 

@@ -59,7 +59,7 @@ NO_KEYS = ("", ".", "a", "a.b.c", "faults.9.at", "faults.x", "faults.-1", "seed.
 def keys() -> list[str]:
     """Dotted keys of scenarios, of machines and models inside them, and some that are none."""
     legal, below = [], ""
-    for line in reference.keys().splitlines():
+    for line in reference.keys({}).splitlines():
         if line.startswith("### "):
             below = BELOW.get(line.removeprefix("### "), "model.")
         elif line.startswith("| `"):

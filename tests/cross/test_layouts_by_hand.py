@@ -156,3 +156,27 @@ def test_memory_of_that_pipeline() -> None:
         assert row["optimizer states"] == held * 12 / 2
         assert row["activations"] == activations[position]
         assert row["total"] == sum(size for part, size in row.items() if part != "total")
+
+
+# --- CP4 ring ---------------------------------------------------------------------------------------------------------
+
+RING = {
+    "cluster": {"node": {"base": "h100x8", "gpus": 1}, "nodes": 4}, "model": {"base": "llama3_8b", "layers": 4},
+    "precision": "bf16", "stack": "megatron", "parallel": {"context": 4}, "outputs": ["result"],
+    "batch": {"sequences": 2, "sequence_length": 8192, "micro_batch": 1},
+}  # fmt: skip
+
+
+def test_memory_of_a_ring_of_four() -> None:
+    """A rank has a quarter of the tokens and all heads, columns and vocabulary; states are shared over the ring. Of a
+    token a layer keeps what norms take and give, q, k and v as made and as turned, attention's output, and what the
+    network makes first and its activation; while it goes back, two hidden states and gradients of the network."""
+    memory = run(from_mapping(RING), interval=False).summary["peak_memory_bytes"][0]
+    held, tokens = 4 * LAYER + 2 * WORDS * WIDTH + WIDTH, 8192 // 4
+    assert memory["weights"] == held * BF16 and memory["gradients"] == held * FP32
+    assert memory["optimizer states"] == held * 12 / 4
+    q, kv, normed = 32 * 128, 8 * 128, WIDTH * BF16 + 4 + WIDTH * BF16
+    layer = normed + BF16 * (q + 2 * kv + q + kv + q) + FP32 * 32 + normed + BF16 * 3 * INNER
+    head, backward = normed + BF16 * WORDS, BF16 * (2 * WIDTH + 3 * INNER)
+    assert memory["activations"] == tokens * (4 * layer + head + 8 + backward)
+    assert memory["total"] == sum(size for part, size in memory.items() if part != "total")

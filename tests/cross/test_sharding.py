@@ -12,7 +12,7 @@ from hwmodels.op import Memory
 from sim import assembly
 from sim.engine.lowering import Lowered, lower
 from sim.layout import optimizer
-from sim.layout.buckets import Bucket, buckets
+from sim.layout.buckets import Bucket, buckets, reductions
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan, lay_out
 from sim.layout.traffic import Ring
@@ -245,6 +245,32 @@ def test_memory_of_a_70b_on_64_gpus(layout: dict[str, int], weights: float, grad
 
 # --- of any layout ----------------------------------------------------------------------------------------------------
 
+
+@pytest.mark.parametrize("zero", [2, 3])
+def test_a_stage_at_two_positions_is_sharded_at_each(zero: int) -> None:
+    """DualPipe over two positions of eight ranks: each holds both stages, a shard an eighth of each, and what each has
+    made of gradients is summed once a step, an eighth of a stage with the one rank of the other position that has it.
+    Every backward is reduced at the position that does it; parameters are gathered there for every pass."""
+    batch = {"micro_batches": 4, "sequence_length": 2048, "micro_batch": 1}
+    more = {"parallel": {"pipeline": 2, "zero": zero}, "schedule": "dualpipe", "batch": batch}
+    plan = lay_out(scenario("megatron", **more))
+    machine = assembly.machine(plan)
+    halves = [LAYERS // 2 * LAYER + 32000 * 4096 + last for last in (0, 4096)]
+    for stage, held in enumerate(halves):
+        assert optimizer.shards(plan, machine, stage).updated == held / 8
+        around = {ring.between: (ring.ranks, ring.parameters) for ring in optimizer.rings(plan, machine, stage)
+                  if not ring.experts}  # fmt: skip
+        assert around == {False: (8, held), True: (2, held / 8)}
+        assert {r.ranks for b in buckets(plan, machine, stage) for r, _ in (*b.reduce, *b.gather)} == {8}
+    behind = [(each.stage, [op.ranks for _, op in each.around]) for each in reductions(plan, machine)]
+    assert behind == [(0, [2]), (1, [2])]
+    network = run(scenario(
+        "megatron", cluster={"node": "h100x8", "nodes": 2, "fabric": "ndr"}, outputs=["result", "links"], **more
+    ), False).summary["links"]["classes"]["NIC out"]["bytes"]  # fmt: skip
+    # all-reduces of two nodes: each rank sends as much as its part is long
+    assert network["gradients"] == pytest.approx(2 * 8 * sum(held / 8 * 4 for held in halves))
+
+
 LAYOUTS = st.fixed_dictionaries({
     "zero": st.integers(0, 3), "shard": st.sampled_from([None, 1, 2, 4, 8, 16]), "expert": st.sampled_from([1, 2, 4]),
     "pipeline": st.sampled_from([1, 2]), "stack": st.sampled_from(["torch", "megatron", "deepseek"]),
@@ -339,8 +365,6 @@ def test_shards_of_one_rank_are_the_whole(stack: str) -> None:
      "cannot be divided by parallel.shard 3; legal: 1, 2, 4, 8, 16"),
     ({"parallel": {"zero": 0, "shard": 4}}, "parallel.shard: found 4; with parallel.zero 0 nothing is sharded; legal: "
      "leave it out"),
-    ({"parallel": {"zero": 3}, "jitter": 0.1}, "parallel.zero: ranks that differ (routing, faults, jitter, documents) "
-     "are not built beside gathers in passes yet; legal: zero 0 or 1, parameters false"),
     ({"overlap": {"gradients": True}, "optimizer": {"reduce": "after"}}, "overlap.gradients: found true; with "
      "optimizer.reduce after nothing is reduced before"),
 ])  # fmt: skip
@@ -354,7 +378,10 @@ def test_what_cannot_be_is_refused_in_one_line(more: dict[str, Any], line: str) 
     {"overlap": {"gradients": True, "parameters": True, "buckets": "100 MB"}}, {"parallel": {"zero": 3}},
     {"parallel": {"zero": 0}, "overlap": {"gradients": True}},
     {"parallel": {"pipeline": 2, "zero": 1}, "overlap": {"gradients": True, "buckets": "100 MB"}, "schedule": "1f1b"},
-], ids=["buckets", "shards", "DDP", "pipeline"])  # fmt: skip
+    {"parallel": {"pipeline": 2, "zero": 2}, "schedule": "dualpipe"},
+    {"parallel": {"pipeline": 2, "zero": 3, "shard": 4}, "schedule": "dualpipe"},
+    {"parallel": {"pipeline": 2, "zero": 3}, "schedule": "dualpipev"},
+], ids=["buckets", "shards", "DDP", "pipeline", "DualPipe", "DualPipe, copies", "DualPipeV"])  # fmt: skip
 def test_all_ranks_at_once_do_what_one_does(more: dict[str, Any]) -> None:
     """Arrays of ranks, one column each, and events of one rank a position: the same step, steps and transfers."""
     batch = {"micro_batches": 4, "sequence_length": 2048, "micro_batch": 1}

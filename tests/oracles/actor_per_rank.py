@@ -67,7 +67,7 @@ def actors(
         ]
         wires = [[(kind, wire(position, k, kind, at, ns)) for kind, ns in job.sends] for k, job in enumerate(row)]
         reduces = [(after, stage, wire(position, stage, 3, at, ns)) for after, stage, ns in syncs[position].reduces]
-        gather = wire(position, -1, 4, at, syncs[position].gather_ns)
+        gather = wire(position, -1, 4, at, syncs[position].gather_ns) if syncs[position].gather_ns else at
         for replica in range(data):
             own = tuple(
                 Job(

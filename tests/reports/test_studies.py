@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import sim
 from hwmodels.refused import Refused
-from reports.studies import page, scale, stragglers, svg, text, unevenness
+from reports.studies import batch, exchange, page, scale, stragglers, svg, text, unevenness
 from sim.experiments.record import record
 from sim.scenario import SCENARIOS, load
 
@@ -199,3 +199,30 @@ def test_scenarios_of_the_studies_run(name: str) -> None:
     assert found["step_time_s"] >= base["step_time_s"]
     if name == "v3_straggler":
         assert found["critical_ranks"][0]["rank"] == 1024
+
+
+# --- batches and exchanges --------------------------------------------------------------------------------------------
+
+
+def test_exchanges_over_compute_by_hand() -> None:
+    """10 s of step, 1 of bubble, 1 of optimizer, 2 s of exchanges waited for and 2 hidden: 4 over 6."""
+    one = {"step_time_s": 10.0, "phases_s": {"bubble": 1.0, "optimizer": 1.0}, "exposed_communication_s": 2.0,
+           "overlap_fraction": 0.5}  # fmt: skip
+    assert exchange.ratio(one) == pytest.approx(4 / 6)
+    block, charts = exchange.tell(
+        [({"model": "m", "network": "n"}, {"summary": one}), ({"point": "p"}, {"summary": one})]
+    )
+    assert "| m | 0.67 |" in block and "p: 0.67." in block and "0.67" in charts["exchange.svg"]
+
+
+def test_batches_are_told_by_tokens_and_depth() -> None:
+    def ran(tokens: int, hours: float, fits: bool = True) -> dict[str, Any]:
+        return {"summary": {"tokens_per_step": tokens, "gpu_hours_per_trillion_tokens": hours, "bubble_fraction": 0.25,
+                            "worst_memory": {"peak_bytes": 64e9}, "feasible": fits}}  # fmt: skip
+
+    points = [({"sequences": "1", "pipeline": "4"}, ran(4_000_000, 300e3)),
+              ({"sequences": "2", "pipeline": "4"}, ran(60_000_000, 200e3)),
+              ({"point": "2, 8, DualPipe"}, ran(60_000_000, 160e3, False))]  # fmt: skip
+    block, _ = batch.tell(points)
+    assert "| 4 | 300 (25%) | 200 (25%) | 64 | yes |" in block and "| 8, DualPipe |  | 160 (25%) | 64 | no |" in block
+    assert "cost a trillion tokens 1.50 times with 4." in block

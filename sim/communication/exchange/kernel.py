@@ -27,6 +27,7 @@ from sim.communication.exchange.roles import (
     INTRANODE,
     PUT_S,
     SMS_PER_CHANNEL,
+    STORED,
     Buffers,
     Copy,
     Warps,
@@ -169,6 +170,11 @@ class Work:
         link = self.links.nvlink
         return self.link(link.name or NVLINK, self.ports.nvlink_rows, link.between(self.ports.gpus_per_node))
 
+    @property
+    def stored(self) -> float:
+        """How many times as long a full NVLink port takes for rows that warps store as for copies."""
+        return max(1.0, self.links.nvlink.efficiency / STORED[self.ports.combine])
+
 
 def run(
     ports: Ports, links: Wires, sms: int, copy: Copy = COPY, roles: str = FOLLOW, sizes: Buffers | None = None
@@ -177,10 +183,11 @@ def run(
     where None. Raises Refused for no SM."""
     work = _cut(ports, links, sms, copy, roles, sizes)
     stages = _stages(work)
-    rank_s = _finish_s(stages, work.cut)
+    rank_s = np.maximum(_finish_s(stages, work.cut), _full_s(stages, work))
     slowest = int(rank_s.argmax())
     chunks = work.cut.chunks * work.cut.channels
     busy = {s.name: float(s.service_s[slowest]) * chunks / s.servers for s in stages}
+    busy[work.nvlink.name] *= work.stored
     return Timing(rank_s, barrier_s(ports, links), closed.bound_s(ports, links), busy, work.cut.channels, chunks)
 
 
@@ -190,6 +197,14 @@ def _finish_s(stages: Sequence[Stage], cut: Cut) -> Seconds:
     less, part = divmod(cut.chunks, 1)
     finish = finish_s(stages, int(less) * cut.channels)
     return finish + part * (finish_s(stages, int(less + 1) * cut.channels) - finish) if part else finish
+
+
+def _full_s(stages: Sequence[Stage], work: Work) -> Seconds:
+    """Seconds of each rank where NVLink is full from the first chunk that comes to it to the last [ranks]: a port that
+    rows find free takes them as fast as copies."""
+    port = work.nvlink
+    passing = sum(s.service_s + s.latency_s for s in stages if s.name != port.name)
+    return np.asarray(port.service_s * work.stored * work.cut.chunks * work.cut.channels + passing)
 
 
 def barrier_s(ports: Ports, links: Wires) -> float:

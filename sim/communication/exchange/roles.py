@@ -83,6 +83,14 @@ logical in FP8 with chunks of 4 and 8 rows, 35.72 in BF16 with 4 (DeepEP issue 1
 cut as `sim.communication.exchange.cut` cuts them), all three within 2 % of it."""
 
 
+STORED = 0.656, 0.699
+"""Part of NVLink's bandwidth that rows reach which warps store, row by row, in dispatch (7,392 bytes) and in combine
+(14,336): large copies reach more. From other cards: DeepEP V1 inside one node, where more SMs move no more, on H100s
+and H200s of 450 GB/s with 24 SMs and 32,768 tokens a rank: 295 and 295 GB/s, and 316 and 311, on the wire
+(aiconfigurator @095f58a51c4c, h100_sxm and h200_sxm/comm/sglang; up to 16 SMs the rate is straight in SMs: warps bind).
+B200s with 24 SMs, at 0.46, are bound by warps too. Nothing is fitted to the H800s, whose one and two nodes it binds."""
+
+
 class Buffers(NamedTuple):
     """Rows. send: of a chunk to the network (or, in one node, to NVLink). network: of the receive buffer for each
     channel and source node. nvlink: for each channel and GPU of the node."""

@@ -1,21 +1,19 @@
 """The network traffic of one training step: what each pipeline position sends, and which spans of a trace carry it."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
-from hwmodels.op import AllToAll, Collective
+from hwmodels.op import Collective
+from sim.communication.fabric import layers
 from sim.communication.fabric.cabling import Cabling
-from sim.communication.fabric.flows import GRADIENTS, PARAMETERS, PIPELINE, Flows, between, exchange, rings
+from sim.communication.fabric.flows import GRADIENTS, PARAMETERS, PIPELINE, Flows, between, rings
 from sim.layout import optimizer
 from sim.layout.buckets import GATHER, REDUCE, REST, buckets, named_part
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan
 from sim.layout.shards import AGAIN, EVERY, NEVER, moves
 from sim.layout.traffic import BACKWARD, FORWARD, SPANS, Ring, members
-from sim.models.layer import Part, Unit
+from sim.models.layer import EXPERT
 from sim.trace import LANES
 
 SENDS = {FORWARD: "send activations", BACKWARD: "send gradients"}
@@ -28,7 +26,7 @@ class Burst:
 
     lane: index into LANES. shares: label of a span -> its bytes, relative to the others'. stage: of the spans, -1 for
     any. flows: bytes of the whole step, all replicas. target: position that messages go to. ring: of gradients and
-    parameters, as `sim.layout.machine.Hindrances` names it.
+    parameters, as `sim.layout.machine.Hindrances` names it. group: kind of that which sends it inside layers.
     """
 
     position: int
@@ -38,48 +36,30 @@ class Burst:
     flows: Flows
     target: int = -1
     ring: tuple[str, int, bool] | None = None
+    group: str = ""
+
+    @property
+    def lasting(self) -> bool:
+        """Whether spans of a label carry bytes as they last: slices of reductions, and pieces of a layer's part."""
+        return self.group not in ("", EXPERT) or (self.ring is not None and self.lane == LANES.index("network"))
 
 
 def bursts(plan: Plan, machine: Machine, cabling: Cabling) -> tuple[Burst, ...]:
-    """All traffic of a step but for the gradient norm's few bytes and what stays in nodes; in the order of KINDS."""
+    """All traffic of a step but for the gradient norm's few bytes and what stays in nodes."""
     positions = range(plan.program.positions)
     traffic = (
-        *(burst for p in positions for burst in _exchanges(plan, machine, cabling, p)),
+        *(burst for p in positions for burst in _inside(plan, machine, cabling, p)),
         *(burst for p in positions for burst in _sends(plan, machine, cabling, p)),
         *_gradients(plan, machine, cabling),
     )
     return tuple(burst for burst in traffic if len(burst.flows))
 
 
-def wire_bytes(machine: Machine) -> list[tuple[Unit, Part, float]]:
-    """The exchanges of each sort of layer with experts, and the bytes that cross a rank's NICs in each; balanced
-    routing."""
-    return [
-        (unit, part, kernel.op.wire_bytes())
-        for unit in machine.routed_sorts
-        for direction in "FB"
-        for part in machine.parts(unit, direction)
-        for kernel in part.kernels
-        if isinstance(kernel.op, AllToAll)
-    ]
-
-
-def _exchanges(plan: Plan, machine: Machine, cabling: Cabling, position: int) -> Iterator[Burst]:
-    """Expert groups: a rank's bytes go to the other nodes of its group in equal parts."""
-    expert, wire = plan.scenario.parallel.expert, wire_bytes(machine)
-    nodes = -(-expert // cabling.gpus)
-    layers = [Counter(unit.checkpoint != "" for unit in stage if unit.routed) for stage in machine.stages]
-    passes: Counter[tuple[str, bool]] = Counter()
-    for step in plan.program.steps[position]:
-        for letter, stage, _ in step.passes():
-            passes.update({(letter, again): count for again, count in layers[stage].items()})
-    total = sum(size * passes[part.direction, unit.checkpoint != ""] for unit, part, size in wire)
-    if nodes < 2 or not total:
-        return
-    each = total * min(expert, cabling.gpus) / (nodes - 1)
-    flows = exchange(cabling, plan.mesh.of_position(position), expert, np.full((nodes, nodes), each))
-    shares = {part.label: size for _, part, size in wire}
-    yield Burst(position, LANES.index("communication"), shares, -1, flows)
+def _inside(plan: Plan, machine: Machine, cabling: Cabling, position: int) -> Iterator[Burst]:
+    """What groups send inside layers. Where spans of a label carry several kinds of traffic, all of them carry each."""
+    for (group, way), whole in layers.carried(plan, machine, position).items():
+        flows = layers.flows(plan, cabling, position, group, way, whole.size)
+        yield Burst(position, LANES.index("communication"), whole.shares, -1, flows, group=group)
 
 
 def _sends(plan: Plan, machine: Machine, cabling: Cabling, position: int) -> Iterator[Burst]:
@@ -117,7 +97,7 @@ def _around(
     stage, holders = ring.stage, plan.holders(ring.stage)
     if not size or ring.ranks < 2:
         return
-    inside, times = _times(plan, stage, kind)
+    inside, times = (False, 1) if ring.between and plan.program.weight_copies > 1 else _times(plan, stage, kind)
     queue, moment = 2 * (stage + ring.between * plan.program.stages) + ring.experts, 2 * ring.between + ring.experts
     flows = rings(cabling, members(plan.mesh, holders, ring), size * times, kind, queue, moment)
     named = collective[0], stage, ring.experts

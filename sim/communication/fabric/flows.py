@@ -13,11 +13,14 @@ import numpy.typing as npt
 from sim.communication.fabric.cabling import Cabling
 from sim.communication.fabric.routes import Numbers
 
-KINDS = ("expert", "pipeline", "gradients", "parameters")
-"""All-to-alls of expert groups; activations and their gradients between stages; and between replicas, gradients that
-are reduced while steps run, and parameters that are gathered when all of them are through."""
+KINDS = ("expert", "pipeline", "gradients", "parameters", "tensor", "context")
+"""All-to-alls of expert groups; activations and their gradients between stages; between replicas, gradients that are
+reduced while steps run, and parameters that are gathered when all of them are through; and inside layers, what ranks
+that share their products send each other (of experts' products too), and those that share the tokens of a sequence."""
 
-EXPERT, PIPELINE, GRADIENTS, PARAMETERS = range(4)
+EXPERT, PIPELINE, GRADIENTS, PARAMETERS, TENSOR, CONTEXT = range(6)
+INSIDE = (EXPERT, TENSOR, CONTEXT)
+"""Kinds that go inside steps, which last as long as these do."""
 
 
 @dataclass(frozen=True)
@@ -76,19 +79,22 @@ def between(
     return joined(parts)
 
 
-def exchange(cabling: Cabling, ranks: Numbers, expert: int, node_bytes: npt.ArrayLike, queue: int = 0) -> Flows:
-    """An all-to-all in each expert group: `expert` ranks each, in a row, of `ranks`.
+def exchange(cabling: Cabling, groups: Numbers, node_bytes: npt.ArrayLike, queue: int = 0, kind: int = EXPERT) -> Flows:
+    """An all-to-all in each of `groups` [groups, ranks].
 
     node_bytes [groups, nodes, nodes] or [nodes, nodes]: from node to node of a group, over the group's ranks on the
-    sending node; the diagonal stays inside. A token goes to the GPU of the same index first (DeepEP).
+    sending node; the diagonal stays inside. A number: from each rank to each other node. A token goes to the GPU of the
+    same index first (DeepEP).
     """
     sizes, parts, gpus = np.asarray(node_bytes, dtype=np.float64), [], cabling.gpus
-    for number, group in enumerate(ranks.reshape(-1, expert)):
+    for number, group in enumerate(groups):
         nodes, of, members = np.unique(group // gpus, return_inverse=True, return_counts=True)
         share = (sizes[number] if sizes.ndim == 3 else sizes) / members[:, None]
+        if sizes.ndim == 0:
+            share = np.full((len(nodes), len(nodes)), float(sizes))
         target = nodes[None, :] * gpus + group[:, None] % gpus
         source = np.broadcast_to(group[:, None], target.shape)
-        parts.append(between(cabling, source.ravel(), target.ravel(), share[of].ravel(), EXPERT, queue))
+        parts.append(between(cabling, source.ravel(), target.ravel(), share[of].ravel(), kind, queue, queue))
     return joined(parts)
 
 

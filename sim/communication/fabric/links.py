@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from hwmodels.collectives import Hindrance
 from sim.communication.fabric.cabling import Cabling
-from sim.communication.fabric.flows import EXPERT, PIPELINE, Flows
+from sim.communication.fabric.flows import EXPERT, INSIDE, PIPELINE, Flows
 from sim.communication.fabric.paths import paths
 from sim.communication.fabric.routes import NONE, Numbers
 from sim.engine.nic import FAIR
@@ -53,17 +53,20 @@ def hindrances(
 ) -> tuple[Hindrance, ...]:
     """What links between switches do to each part of the flows. of [flows]: number of the part, all of one kind.
 
-    Messages, gradients and parameters: beside what passes at the same moment. Of exchanges, which all go at the pace of
-    the slowest, it says what messages make of it that pass while steps run, for `busy_s` seconds at least; see
-    `exchanges_alone`.
+    Messages, gradients and parameters: beside what passes at the same moment. Of exchanges, and what else goes inside
+    layers, which all go at the pace of the slowest, it says what messages make of it that pass while steps run, for
+    `busy_s` seconds at least; see `exchanges_alone`.
     """
-    exchanges, messages = (_needs(flows, ways, cabling, kind) for kind in (EXPERT, PIPELINE))
-    slower = Hindrance(exchanges.slower(exchanges.switches / _left(exchanges.switches, messages.switches, busy_s)))
+    messages = _needs(flows, ways, cabling, PIPELINE).switches
+    inside = {kind: _needs(flows, ways, cabling, kind) for kind in INSIDE}
+    slower = {
+        kind: Hindrance(need.slower(need.switches / _left(need.switches, messages, busy_s)))
+        for kind, need in inside.items()
+    }
     kinds = np.zeros(int(of.max(initial=-1)) + 1, dtype=np.int64)
     kinds[of] = flows.kind
-    bare = float(exchanges.nics.max(initial=0.0))
-    others = _hindered(flows, of, ways, cabling, exchanges.switches / bare if bare else exchanges.switches)
-    return tuple(slower if kind == EXPERT else other for kind, other in zip(kinds.tolist(), others, strict=True))
+    others = _hindered(flows, of, ways, cabling, np.max([need.relative for need in inside.values()], axis=0))
+    return tuple(slower.get(kind, other) for kind, other in zip(kinds.tolist(), others, strict=True))
 
 
 def exchanges_alone(flows: Flows, ways: Numbers, cabling: Cabling) -> float:
@@ -77,6 +80,12 @@ class _Needs(NamedTuple):
 
     nics: Floats
     switches: Floats
+
+    @property
+    def relative(self) -> Floats:
+        """What it needs of links between switches over what it needs of a NIC."""
+        bare = float(self.nics.max(initial=0.0))
+        return self.switches / bare if bare else self.switches
 
     def slower(self, switches: Floats) -> float:
         """How many times longer it takes than its NICs where links between switches take `switches` seconds."""

@@ -12,9 +12,7 @@ from sim.communication.fabric.flows import Flows, joined
 from sim.communication.fabric.routes import Numbers
 from sim.layout.machine import Hindrances, Machine
 from sim.layout.plan import Plan
-from sim.trace import LANES
-
-EXCHANGES = LANES.index("communication")
+from sim.models.layer import EXPERT
 
 
 @dataclass(frozen=True)
@@ -40,9 +38,9 @@ class Network:
                 ends = burst.position, burst.target
                 messages[ends] = max(each, messages.get(ends, each))
         rings = {burst.ring: each for burst, each in zip(self.bursts, of_burst, strict=True) if burst.ring}
-        shared = (each.slower for burst, each in zip(self.bursts, of_burst, strict=True) if burst.lane == EXCHANGES)
+        groups = {b.group: each.slower for b, each in zip(self.bursts, of_burst, strict=True) if b.group}
         alone = links.exchanges_alone(self.flows, self.ways, self.cabling)
-        return Hindrances(alone, max(shared, default=alone), messages, rings)
+        return Hindrances(alone, groups.get(EXPERT, alone), messages, rings, groups)
 
 
 def network(

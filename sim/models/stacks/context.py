@@ -4,8 +4,10 @@ Of a causal sequence in 2 x ranks blocks each rank has two, an early and a late 
 (github.com/NVIDIA/TransformerEngine, transformer_engine/pytorch/attention/dot_product_attention/context_parallel.py,
 `cp_comm_type`):
 
-* ring (p2p): keys and values go round, each step's beside attention to those of the step before. The rank's own blocks
-  are causal; of others' either all queries see the early block, or the late queries see both: half of all pairs.
+* ring (p2p): keys and values go round, in one tensor, each step's beside attention to those of the step before. The
+  rank's own blocks are causal; of others' either all queries see the early block, or the late queries see both: half of
+  all pairs. Results of a step are scaled or copied to where they are summed up, and added there (TransformerEngine 2.9,
+  AttnFuncWithCPAndKVP2P).
 * all_gather: keys and values of all ranks at once, each block of queries sees those up to its own.
 * all_to_all (arXiv:2309.14509): heads for tokens and back, a rank then has whole sequences of fewer heads.
 """
@@ -20,7 +22,7 @@ from sim.models.stacks import cudnn, unfused
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.sharing import CONTEXT
 
-AROUND = ("ring_send", "join_output", "gather_k", "gather_v", "order_*", "swap_*")
+AROUND = ("ring_send", "pack_kv", "begin_output", "join_output", "gather_k", "gather_v", "order_*", "swap_*")
 """Names of kernels around attention forward, as patterns (see `sim.models.stacks.again`)."""
 Launched = Callable[[Attention], list[Kernel]]
 """Kernels of attention in a direction."""
@@ -58,10 +60,10 @@ def _ring(site: Shared, ops: Sequence[Attention], run: Launched) -> list[Kernel]
         )
     (op,), ranks = ops, site.groups.context
     backward, pair = op.direction == "backward", PLAIN_BF16.row_bytes(sum(_key_widths(op)))
-    out = []
+    out = [Kernel("pack_kv", Memory("elementwise", site.tokens, pair, pair))]
     for step in range(ranks):
         size = pair * ((step < ranks - 1) + (backward and step > 0))
-        kernels = [*run(_of_step(op, ranks, step)), *(_joined(site, op) if step else [])]
+        kernels = [*run(_of_step(op, ranks, step)), *_joined(site, op, step)]
         out += [*_passed_on(site, size, len(kernels)), *kernels]
     return out + (_passed_on(site, pair, 0) if backward else [])
 
@@ -78,14 +80,15 @@ def _passed_on(site: Shared, row: float, ahead: int) -> list[Kernel]:
     return [Kernel("ring_send", op, COMMUNICATION, meets=CONTEXT, ahead=ahead)] if row else []
 
 
-def _joined(site: Shared, op: Attention) -> list[Kernel]:
-    """A step's result joins those before it: outputs, scaled by their shares; or gradients of queries, and of keys and
-    values."""
+def _joined(site: Shared, op: Attention, step: int) -> list[Kernel]:
+    """A step's result joins those before it, or begins their sum: outputs, scaled by their shares; or gradients of
+    queries, and of keys and values."""
     widths = {"output": op.heads * op.v} if op.direction == "forward" else {
         "dq": op.heads * op.qk, "dkv": sum(_key_widths(op))
     }  # fmt: skip
-    rows = {name: PLAIN_BF16.row_bytes(width) for name, width in widths.items()}
-    return [Kernel(f"join_{name}", Memory("elementwise", site.tokens, 2 * row, row)) for name, row in rows.items()]
+    rows, read = {name: PLAIN_BF16.row_bytes(width) for name, width in widths.items()}, 2 if step else 1
+    what = "join" if step else "begin"
+    return [Kernel(f"{what}_{name}", Memory("elementwise", site.tokens, read * row, row)) for name, row in rows.items()]
 
 
 # --- all at once ------------------------------------------------------------------------------------------------------

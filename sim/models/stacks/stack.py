@@ -38,11 +38,12 @@ SHARED = ("tensor", "context", "expert_tensor")
 KINDS = {
     "deepseek": Kind("", (), ("fp8", "bf16"), eager=False, drains=True),
     "torch": Kind(
-        "torch", ("release", "compiled", "cuda_graphs", "attention", "loss_parallel"), ("bf16", "fp8_current"),
+        "torch", ("release", "compiled", "cuda_graphs", "attention", "unpadded", "loss_parallel"),
+        ("bf16", "fp8_current"),
         eager=True, frees=True, plain=True, axes=SHARED, selective=True, units=True, waits=True,
     ),
     "megatron": Kind(
-        "torch", ("release", "cuda_graphs", "graphed", "dispatcher", "attention"), TRANSFORMER_ENGINE,
+        "torch", ("release", "cuda_graphs", "graphed", "dispatcher", "attention", "cross_entropy"), TRANSFORMER_ENGINE,
         eager=True, axes=SHARED, waits=True,
     ),
 }  # fmt: skip
@@ -56,6 +57,9 @@ GRAPHED = ("attention", "router", "network", "mamba")
 """Modules that may be a graph each (`--cuda-graph-impl transformer_engine` with `--cuda-graph-scope`: attn; moe_router,
 with or without moe_preprocess; mlp; mamba)."""
 
+NATIVE = "native"
+"""Megatron Core's own cross-entropy, compiled in pieces around what ranks tell each other, in FP32: the only one before
+March 2025 (megatron/core/fusions/fused_cross_entropy.py; `--cross-entropy-fusion-impl native`)."""
 UNFUSED = "unfused"
 """Attention as two batched products with a masked softmax and a dropout between them, each tensor in memory
 (Megatron-LM without flash attention: megatron/core/transformer/dot_product_attention.py)."""
@@ -66,9 +70,11 @@ class Stack:
     """name: one of KINDS. release: of its software, in words; decides nothing by itself. compiled: torch.compile has
     fused what it can. cuda_graphs: steps are replayed as graphs, so the host launches nothing. graphed: of GRAPHED,
     modules that are a graph each, where the host launches the others. dispatcher: one of DISPATCHERS. attention: whose
-    kernels it is, one of `hwmodels.attention.KERNELS`, or UNFUSED. loss_parallel: ranks that share the vocabulary share
-    the loss, each with its part of the logits; else each gathers all of them (torchtitan's
-    parallelism.disable_loss_parallel)."""
+    kernels it is, one of `hwmodels.attention.KERNELS`, or UNFUSED. unpadded: attention's tokens are gathered without
+    padding, and scattered behind (flash-attn's bert_padding, around its variable-length call). loss_parallel: ranks
+    that share the vocabulary share the loss, each with its part of the logits; else each gathers all of them
+    (torchtitan's parallelism.disable_loss_parallel). cross_entropy: whose kernels the loss is, transformer_engine or
+    NATIVE."""
 
     name: str = "deepseek"
     release: str = ""
@@ -77,7 +83,9 @@ class Stack:
     graphed: tuple[str, ...] = ()
     dispatcher: str = "alltoall"
     attention: str = CUDNN
+    unpadded: bool = False
     loss_parallel: bool = True
+    cross_entropy: str = "transformer_engine"
 
     @property
     def fuses_attention(self) -> bool:

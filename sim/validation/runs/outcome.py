@@ -1,16 +1,14 @@
 """Rows simulated: one after another or a few at a time, each with its error or why it was refused."""
 
-import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from time import process_time
 from traceback import print_exception
 from typing import Any, NamedTuple
 
 from hwmodels.refused import Refused, plain
 from sim.analysis import left_out
+from sim.experiments import executors
 from sim.scenario.values import Scenario
 from sim.simulation import run as simulate
 from sim.validation.rival import rival
@@ -152,30 +150,29 @@ def _reason(refused: Refused) -> str:
 
 
 def outcomes(
-    runs: Sequence[Run], jobs: int, progress: Callable[[int], None] = lambda done: None, beside: bool = False
+    runs: Sequence[Run], where: str, progress: Callable[[int], None] = lambda done: None, beside: bool = False
 ) -> Iterator[Outcome]:
-    """Of all rows, in no order. Rows that are the same scenario (releases of one recipe) are simulated once. progress:
-    is given how many rows are done. beside: see `outcome`."""
+    """Of all rows, in no order. Rows that are the same scenario (releases of one recipe) are simulated once. where:
+    an executor (`sim.experiments.executors`). progress: is given how many rows are done. beside: see `outcome`."""
     alike: dict[str, list[Row]] = {}
     for said in map(row, runs):
         alike.setdefault(said.scenario.scenario_hash if said.scenario else said.run.id, []).append(said)
     done = 0
-    for key, answer in _answers({key: rows[0] for key, rows in alike.items()}, jobs, beside):
+    for key, answer in _answers({key: rows[0] for key, rows in alike.items()}, where, beside):
         yield from (said.outcome(answer) for said in alike[key])
         done += len(alike[key])
         progress(done)
 
 
-def _answers(rows: Mapping[str, Row], jobs: int, beside: bool) -> Iterator[tuple[str, Answer]]:
+def _answers(rows: Mapping[str, Row], where: str, beside: bool) -> Iterator[tuple[str, Answer]]:
     """Of rows by a key, refused ones first."""
     asked = {key: said.scenario for key, said in rows.items() if said.scenario}
     yield from ((key, Answer(refused=said.refused)) for key, said in rows.items() if not said.scenario)
-    if jobs == 1:
-        yield from ((key, _answer(rows[key].run.id, scenario, beside)) for key, scenario in asked.items())
-        return
-    with ProcessPoolExecutor(jobs, get_context("spawn"), gc.set_threshold, (200_000,)) as pool:
-        waiting = {pool.submit(_answer, rows[key].run.id, scenario, beside): key for key, scenario in asked.items()}
-        try:
-            yield from ((waiting[future], future.result()) for future in as_completed(waiting))
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    keys = list(asked)
+    tasks = ((rows[key].run.id, scenario, beside) for key, scenario in asked.items())
+    with executors.executor(where) as ready:
+        yield from ((keys[number], answer) for number, answer in ready.results(_asked, tasks))
+
+
+def _asked(task: tuple[str, Scenario, bool]) -> Answer:
+    return _answer(*task)

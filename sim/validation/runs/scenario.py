@@ -78,7 +78,10 @@ def mapped(run: Run) -> Mapped:
     own = _of_model(family, run)
     stack = software.stack(own.get("stack", family["stack"]), keys.get("precision", PRECISION))
     row = family.get("rows", {}).get(run.id, {}).get("keys", {})
-    keys = {**family.get("keys", {}), **own.get("keys", {}), **_layout_string(run, own, keys), **keys, **row}
+    keys = {
+        **family.get("keys", {}), **own.get("keys", {}), **_of_release(family, run), **_layout_string(run, own, keys),
+        **keys, **row,
+    }  # fmt: skip
     keys = {key: value for key, value in keys.items() if key not in MATTERS or MATTERS[key](run, stack)}
     if keys.get("parallel.shard") == layouts.replicas(run) * (run.context or 1):
         del keys["parallel.shard"]
@@ -109,6 +112,12 @@ def _of_model(family: Mapping[str, Any], run: Run) -> Mapping[str, Any]:
     only = own.get("only", {})
     alike = run.gpu == only.get("gpu", run.gpu) and (run.gpus or 1) >= only.get("from_gpus", 1)
     return own if alike else {}
+
+
+def _of_release(family: Mapping[str, Any], run: Run) -> dict[str, Any]:
+    """Keys that its sources give for all rows of a release, which the row's source or words name."""
+    named = (each for name, each in family.get("releases", {}).items() if name in run.source or name in run.other)
+    return {key: value for each in named for key, value in each["keys"].items()}
 
 
 def _doubts(run: Run, said: Iterable[words.Meaning]) -> tuple[str, ...]:

@@ -29,6 +29,13 @@ def test_calls_of_other_kernels_and_skewed_groups_are_left_out(tmp_path):
     assert [path.name for path in further.files(tmp_path)] == ["heads.json", "experts.json"]
 
 
+def test_products_by_block_are_of_a_role_of_their_own(tmp_path):
+    """Those that no kernel takes are left out."""
+    left(tmp_path, "blocks.json", {"role": "dgrad", "us": 1.0}, {"role": "wgrad_bf16", "refused": "no"})
+    assert [row["role"] for row in further.blocks(tmp_path)] == ["dgrad by block"]
+    assert [path.name for path in further.files(tmp_path)] == ["blocks.json"]
+
+
 def test_an_update_of_zeros_is_a_full_launch_between_its_two_states(tmp_path):
     row = {"rows": 4 * further.LAUNCH, "read": 8.0, "write": 6.0, "us": 800.0, "low_us": 780.0, "high_us": 820.0,
            "samples": 7, "after": {"us": 882.0}}  # fmt: skip

@@ -49,8 +49,8 @@ def exchange_between():
         Segment(COMPUTE, 0, 1, 0, (1,), "", 0), Segment(COMMUNICATION, 0, 1, 1, (2,), "expert", 0),
         Segment(COMPUTE, 1, 2, 1, (), "", 0),
     )  # fmt: skip
-    ones = ((1, 1), (1,), ())
-    return Template("F", 0, -1, segments, ((0, 2), (1,), ()), ones, ones, ones, ((), (), ()))
+    ones = ((1, 1), (1,), (), ())
+    return Template("F", 0, -1, segments, ((0, 2), (1,), (), ()), ones, ones, ones, ((), (), (), ()))
 
 
 def inside(first, exchange, second):
@@ -94,8 +94,8 @@ def two_exchanges():
         Segment(COMPUTE, 0, 1, 0, (1,), "", 0), Segment(COMMUNICATION, 0, 1, 1, (), "expert", 0),
         Segment(COMMUNICATION, 1, 2, 0, (3,), "expert", 0), Segment(COMPUTE, 1, 2, 1, (), "", 0),
     )  # fmt: skip
-    ones = ((1, 1), (1, 1), ())
-    return Template("F+B", 0, 1, segments, ((0, 3), (1, 2), ()), ones, ones, ones, ((), (), ()))
+    ones = ((1, 1), (1, 1), (), ())
+    return Template("F+B", 0, 1, segments, ((0, 3), (1, 2), (), ()), ones, ones, ones, ((), (), (), ()))
 
 
 def test_all_exchanges_in_a_gap_are_exposed():

@@ -204,8 +204,8 @@ def kit(compute, talk, family="memory", gap=0, op=COPY):
     compute, talk = compute + gap, talk + gap
     segments = (Segment(COMPUTE, 0, 1, 0, (), "", 1), Segment(COMMUNICATION, 0, 1, 0, (), "expert", 0))
     fine = Template(
-        "F", 0, -1, segments, ((0,), (1,), ()), ((compute,), (talk,), ()), ((compute,), (talk,), ()),
-        ((gap,), (gap,), ()), ((Task("c", 0, "F", price, 112),), (Task("x", 0, "F", exchange, 20),), ()),
+        "F", 0, -1, segments, ((0,), (1,), (), ()), ((compute,), (talk,), (), ()), ((compute,), (talk,), (), ()),
+        ((gap,), (gap,), (), ()), ((Task("c", 0, "F", price, 112),), (Task("x", 0, "F", exchange, 20),), (), ()),
     )  # fmt: skip
     kernel, other = Kernel("c", op), Kernel("x", COPY)
     phases = (Phase("c", 0, "F", 0, (kernel,), (), "", 0), Phase("x", 0, "F", 1, (other,), (), "expert", 1))

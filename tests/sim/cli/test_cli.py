@@ -20,7 +20,7 @@ import reports
 import sim
 from hwmodels import device
 from hwmodels.refused import Refused
-from sim.__main__ import main
+from sim.__main__ import COMMANDS, main
 from sim.analysis.feasible import judged
 from sim.cli.command import BUG
 from sim.cli.run import place
@@ -154,13 +154,11 @@ def test_limits_that_hold_are_exit_0(fakes: Any) -> None:
     assert main([SMALL, "limits.step_time=129 ms", "limits.memory=75 GB", "-q"]) == 0
 
 
+LEGAL = f"legal: {', '.join(COMMANDS)}, or a scenario (a file, or a name from list)"
 WRONG = [
-    (["fast"], "unknown command 'fast'; legal: run, check, list, schema, steps, validate, sweep, study, tokens, "
-               "exchange, import, or a scenario (a file, or a name from list)"),
-    (["v3_2048gp"], "unknown command 'v3_2048gp', did you mean 'v3_2048gpu'? legal: run, check, list, schema, steps, "
-                    "validate, sweep, study, tokens, exchange, import, or a scenario (a file, or a name from list)"),
-    (["chek", "x"], "unknown command 'chek', did you mean 'check'? legal: run, check, list, schema, steps, validate, "
-                    "sweep, study, tokens, exchange, import, or a scenario (a file, or a name from list)"),
+    (["fast"], f"unknown command 'fast'; {LEGAL}"),
+    (["v3_2048gp"], f"unknown command 'v3_2048gp', did you mean 'v3_2048gpu'? {LEGAL}"),
+    (["chek", "x"], f"unknown command 'chek', did you mean 'check'? {LEGAL}"),
     (["absent.yaml"], "absent.yaml: cannot be read: No such file or directory"),
     (["run"], "a scenario file is missing; see python -m sim --help"),
     ([SMALL, "--speed"], "unrecognized arguments: --speed; see python -m sim --help"),
@@ -171,7 +169,8 @@ WRONG = [
     ([SMALL, "--out", "theirs"],
      "theirs: is not empty and has no result.json of a run, so nothing in it is replaced; name another with --out"),
     ([SMALL, "--out", "."], ".: is the working folder or above it; name a folder inside it with --out"),
-    (["list", "gpus"], "unknown kind 'gpus'; legal: scenarios, sweeps, models, devices, nodes, fabrics, schedules"),
+    (["list", "gpus"],
+     "unknown kind 'gpus'; legal: scenarios, sweeps, searches, models, devices, nodes, fabrics, schedules"),
     (["schema", "x"], "unrecognized arguments: x; see python -m sim --help"),
     (["check", SMALL, "fold=x"], "<command line> fold=x: expected true or false; found 'x'"),
 ]  # fmt: skip

@@ -317,7 +317,7 @@ def port_bound_ns(label, factor):
     links = machine.pricer.wires
     slower = replace(links, nic=replace(links.nic, bandwidth=links.nic.bandwidth / factor))
     kit = low.kits[0][0]
-    op = next(c.exchange for c in contents(kit) if c.exchange and c.exchange.beside == label)
+    op = next(op for c in contents(kit) for op in c.sent if op.beside == label)
     return closed.seconds(of_op(op), slower) * 1e9
 
 

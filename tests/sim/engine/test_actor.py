@@ -30,7 +30,7 @@ def test_records_share_no_columns() -> None:
 def test_phases_and_kernels_of_one_lane_are_apart() -> None:
     record = Record()
     record.phases[0].append(7)
-    assert [len(lane) for lane in (*record.phases, *record.kernels)] == [1, 0, 0, 0, 0, 0]
+    assert [len(lane) for lane in (*record.phases, *record.kernels)] == [1, *[0] * 7]
 
 
 def test_times_fit_in_64_bits() -> None:

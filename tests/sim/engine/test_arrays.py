@@ -186,8 +186,8 @@ def test_a_reduction_between_two_outputs_of_a_step(times, ns):
 def two_outputs():
     """Two lanes side by side, each with an output: forward of compute, backward of the weight stream."""
     segments = (Segment(COMPUTE, 0, 1, 0, (), "", 1), Segment(WEIGHT, 0, 1, 0, (), "", 2))
-    ones = ((1,), (), (1,))
-    return Template("F+B", 1, 2, segments, ((0,), (), (1,)), ones, ones, ones, ((), (), ()))
+    ones = ((1,), (), (1,), ())
+    return Template("F+B", 1, 2, segments, ((0,), (), (1,), ()), ones, ones, ones, ((), (), (), ()))
 
 
 def tie():
@@ -197,8 +197,9 @@ def tie():
         Segment(COMPUTE, 1, 2, 1, (), "", 1),
     )  # fmt: skip
     reordered = (segments[0]._replace(feeds=(1,)), segments[2]._replace(feeds=()), segments[1])
-    durations = ((4, 6), (), (10,))
-    return Template("F+B", 0, 1, reordered, ((0, 1), (), (2,)), durations, durations, durations, ((), (), ()))
+    durations = ((4, 6), (), (10,), ())
+    order = ((0, 1), (), (2,), ())
+    return Template("F+B", 0, 1, reordered, order, durations, durations, durations, ((), (), (), ()))
 
 
 def test_two_outputs_in_the_same_nanosecond_leave_in_the_same_order() -> None:
@@ -333,7 +334,7 @@ def chain(*lanes, exchange=()):
         count[lane] += 1
     order = tuple(tuple(i for i, s in enumerate(segments) if s.lane == lane) for lane in STREAMS)
     durations = tuple((1,) * n for n in count)
-    return Template("F", 0, -1, tuple(segments), order, durations, durations, durations, ((), (), ()))
+    return Template("F", 0, -1, tuple(segments), order, durations, durations, durations, ((), (), (), ()))
 
 
 def of(*rows):

@@ -33,7 +33,7 @@ def hand(*specs: Spec, exchange: Sequence[int] = (), sends: dict[int, int] | Non
         segments.append(Segment(lane, first, first + len(kernels), len(needs), feeds, "expert" * (i in exchange), out))
     order = tuple(tuple(i for i, s in enumerate(segments) if s.lane == lane) for lane in STREAMS)
     fast, slow = (tuple(tuple(k[beside] for k in lane) for lane in durations) for beside in (0, 1))
-    return Template("F", 0, -1, tuple(segments), order, fast, slow, fast, ((), (), ()))
+    return Template("F", 0, -1, tuple(segments), order, fast, slow, fast, ((), (), (), ()))
 
 
 def same(*lengths: int) -> list[tuple[int, int]]:
@@ -446,7 +446,7 @@ def test_what_is_left_of_a_kernel_is_exact() -> None:
 def test_a_timeout_that_nobody_waits_for_is_not_the_end() -> None:
     """Compute starts beside communication at half its rate, and is timed again when that ends."""
     segments = (Segment(COMPUTE, 0, 2, 0, (), "", 0), Segment(COMMUNICATION, 0, 1, 0, (), "", 0))
-    alone, beside = ((10, 100), (5,), ()), ((20, 200), (5,), ())
-    made = Template("x", 0, 0, segments, ((0,), (1,), ()), alone, beside, ((0, 0), (0,), ()), ((), (), ()))
+    alone, beside = ((10, 100), (5,), (), ()), ((20, 200), (5,), (), ())
+    made = Template("x", 0, 0, segments, ((0,), (1,), (), ()), alone, beside, ((0, 0), (0,), (), ()), ((), (), (), ()))
     found = run([Actor("a", (Job(made),))])
     assert found.end == max(found.records[0].kernels[COMPUTE]) == found.records[0].ends[-1] == 113

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import sim
 from hwmodels.document import DocumentError
 from hwmodels.refused import Refused
 from sim.__main__ import main
-from sim.experiments import record, sweep, table
+from sim.experiments import executors, kinds, record, sweep, table
 from sim.experiments.record import Book, figure
 from sim.experiments.sweep import read_sweep, runs
 from sim.layout import plan
@@ -138,7 +139,7 @@ def test_shipped_sweeps_are_right(path: Path) -> None:
     assert len(found.points) >= 16
     for point in found.points:
         if point.labels.get("seed", "0") == "0":
-            load(found.scenario, point.overrides)
+            kinds.load(found.scenario, point.overrides)
 
 
 def test_the_faults_of_the_study_are_where_their_labels_say() -> None:
@@ -185,17 +186,17 @@ def test_what_is_kept_is_not_run_again(counted: list[str]) -> None:
     first = runs(SMALL, [["seed=1"], ["seed=2"]], kept=kept)
     again = runs(SMALL, [["seed=2"], ["seed=3"], ["seed=1"]], kept=kept, progress=lambda *at: seen.append(at))
     assert len(counted) == 3 and again[0] == first[1] and again[2] == first[0]
-    assert seen == [(3, 3)]
+    assert seen == [(2, 3)]  # when it ended, the third point was not looked at yet
     assert len(kept.read_text().splitlines()) == 3
 
 
 def test_a_line_cut_off_is_run_again(counted: list[str]) -> None:
     kept = Path("runs.jsonl")
-    whole = runs(SMALL, [["seed=1"], ["seed=2"]], kept=kept)
+    whole = list(runs(SMALL, [["seed=1"], ["seed=2"]], kept=kept))
     kept.write_text(kept.read_text()[:-40])
     again = runs(SMALL, [["seed=1"], ["seed=2"]], kept=kept)
     assert len(counted) == 3 and again[0] == whole[0] and again[1]["summary"] == whole[1]["summary"]
-    assert runs(SMALL, [["seed=2"]], kept=kept) == again[1:] and len(counted) == 3
+    assert list(runs(SMALL, [["seed=2"]], kept=kept)) == again[1:] and len(counted) == 3
 
 
 def test_runs_of_other_code_do_not_count(counted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +291,7 @@ def test_figures_are_found_by_dotted_keys() -> None:
 def test_a_figure_that_is_there_but_nothing_is_no_mistake() -> None:
     """Chunk times have no GPU-hours, which the default columns show."""
     plan = read_sweep(written("scenario: SMALL"))
-    rows = table.table(plan, runs(SMALL, [[]]))
+    rows = list(table.table(plan, runs(SMALL, [[]])))
     assert rows[1][rows[0].index("GPU-hours a trillion tokens")] is None
     assert "GPU-hours" not in table.text(rows)
 
@@ -374,7 +375,7 @@ def test_wrong_words_are_one_line(words: list[str], line: str, capsys: pytest.Ca
 @pytest.mark.parametrize("words", [[], ["stragler"]])
 def test_an_unknown_study_names_those_there_are(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", *words]) == 2
-    assert capsys.readouterr().err.endswith("; legal: stragglers, unevenness, scale\n")
+    assert capsys.readouterr().err.endswith("; legal: stragglers, unevenness, scale, campaign, batch, exchange\n")
 
 
 def test_a_sweep_without_processes_is_not_told_memory_of_the_parent() -> None:
@@ -383,3 +384,13 @@ def test_a_sweep_without_processes_is_not_told_memory_of_the_parent() -> None:
     (found,) = runs(SMALL, [[]], fresh_processes=True)
     if found["cost"]["peak_memory_bytes"]:  # 0 where the system does not say
         assert 10_000_000 < found["cost"]["peak_memory_bytes"] < len(weight)
+
+
+def test_words_of_executors() -> None:
+    """Words of executors are checked before anything runs."""
+    written("scenario: SMALL\naxes: {seed: [0, 1]}")
+    for word, why in (("local:0", "1 or more; found '0'"), ("locl:2", "did you mean 'local'?"), ("dask:", "legal: ")):
+        with pytest.raises(Refused, match=re.escape(why)):
+            executors.jobs(word)
+        assert main(["sweep", "s.yaml", "-q", "--executor", word]) == 2
+    assert main(["sweep", "s.yaml", "-q", "--executor", "local:2"]) == 0

@@ -76,6 +76,14 @@ def test_defaults_are_the_launchers(tmp_path: Path) -> None:
         ("--use-precision-aware-optimizer --exp-avg-dtype bf16 --exp-avg-sq-dtype bf16 --main-grads-dtype bf16",
          "states", {"moments": "bf16", "gradients": "bf16"}),
         ("--cuda-graph-impl local", "stack", {"name": "megatron", "cuda_graphs": True}),
+        ("--attention-backend unfused", "stack", {"name": "megatron", "attention": "unfused"}),
+        ("--attention-backend flash", "stack", {"name": "megatron", "attention": "flash2"}),
+        ("--attention-backend flash --flash-attention-version 3", "stack",
+         {"name": "megatron", "attention": "flash3"}),
+        ("--attention-backend fused --use-flash-attn", "stack", {"name": "megatron"}),
+        ("--use-flash-attn --transformer-impl local", "stack", {"name": "megatron", "attention": "flash2"}),
+        ("--use-flash-attn", "stack", {"name": "megatron"}),
+        ("--cpu-offloading-num-layers 4", "offload", 0.5),
         ("--optimizer-cpu-offload", "optimizer", {"name": "adamw", "offload": "host"}),
         ("--global-batch-size 128", "batch", {"sequences": 128, "sequence_length": 2048, "micro_batch": 2}),
     ],
@@ -213,3 +221,18 @@ def test_a_mixture_launched_in_a_string_is_read() -> None:
     assert (model["q_rank"], model["kv_rank"], model["shared_intermediate"]) == (512, 512, 2816)
     assert scenario["cluster"] == {"node": "h100x8", "nodes": 4} and scenario["parallel"] == {"expert": 8, "zero": 1}
     assert scenario["precision"] == "fp8_block" and scenario["states"] == {"moments": "bf16"}
+
+
+def test_modules_on_the_host_are_told(tmp_path: Path) -> None:
+    """Their part of what layers keep is in no argument."""
+    more = "--fine-grained-activation-offloading --offload-modules core_attn moe_act --activation-offload-fraction 0.8"
+    made = arguments(tmp_path, more)
+    assert "offload" not in made.scenario
+    why = told(made)["--fine-grained-activation-offloading"]
+    assert why.startswith("0.8 of the inputs of core_attn, moe_act waits on the host: say offload")
+
+
+def test_a_backend_that_nobody_knows_is_told(tmp_path: Path) -> None:
+    made = arguments(tmp_path, "--attention-backend fast")
+    assert made.scenario["stack"] == {"name": "megatron"}
+    assert told(made)["--attention-backend"].startswith("is not known; cudnn is taken; legal: auto, fused, flash")

@@ -45,11 +45,20 @@ def test_the_unit_of_work_is_the_hosts_operation():
 
 def test_each_expert_costs_the_host_a_product_each_way():
     few, many = host.grouped(8), host.grouped(16)
-    assert many.forward - few.forward == pytest.approx(8 * (host.PRODUCT + host.PIECE + host.ARGUMENT))
+    assert many.forward - few.forward == pytest.approx(8 * (host.PRODUCT + host.PIECE + host.ARGUMENT + host.ATTRIBUTE))
     assert many.dgrad - few.dgrad == pytest.approx(8 * (host.PRODUCT + host.PIECE))
     assert many.wgrad - few.wgrad == pytest.approx(8 * (host.PRODUCT + host.GRADIENT))
     spread = on(expert=8), on(expert=16, nodes=2)
     assert work_us(spread[0], "W") > work_us(spread[1], "W") + 8 * 2 * host.PRODUCT
+
+
+def test_quantised_experts_cost_the_host_objects_of_their_own():
+    plain, quantised = host.grouped(16), host.grouped(16, quantised=True)
+    assert quantised.forward - plain.forward == pytest.approx(16 * (4 * host.CALL + host.QUANTISED + host.SAVED))
+    assert quantised.dgrad - plain.dgrad == pytest.approx(16 * (2 * host.CALL + host.STORED + host.SAVED))
+    assert quantised.wgrad == plain.wgrad
+    (product_,) = [k for k in kernels(on(precision="fp8_current"), "F") if k.name == "experts_fc1_fprop"]
+    assert on().launch_ns("F", product_) == pytest.approx(1e3 * quantised.forward, abs=1)
 
 
 @pytest.mark.parametrize(("dispatcher", "direction"), [*product(("alltoall", "deepep", "hybridep"), "FB")])
@@ -155,3 +164,23 @@ def test_grouped_gradients_are_added_where_a_step_sums_them(states, bytes_more):
 def test_unknown_modules_of_graphs_are_refused():
     with pytest.raises((Refused, Exception), match=r"stack\.graphed"):
         on(graphed=["experts"])
+
+
+ROW = 28 + 40
+"""Bytes an element of a row that Megatron's own bias of experts moves: forward a product (4) and a sum (10) in FP32, a
+join (8) and a cast (6); backward a cast each way (12), two products (16) and their sums (8), a join (4)."""
+
+
+@pytest.mark.parametrize(("expert", "nodes"), [(8, 1), (16, 2)])
+def test_biases_of_experts_are_added_in_plain_operations(expert, nodes):
+    own = on("alltoall", model="gpt_oss_120b", expert=expert, nodes=nodes)
+    added = [k for d in "FB" for k in kernels(own, d) if k.name.startswith("expert_bias_")]
+    assert len(added) == 2 * own.site.local_experts + 2 + 5 * own.site.local_experts + 2
+    moved = sum(k.op.bytes() for k in added if isinstance(k.op, Memory))
+    assert moved == pytest.approx(ROW * own.site.expert_rows * own.site.shape.sent, rel=0.01)
+    assert sum(own.launch_ns("B", k) for k in added) > 1e5 * own.site.local_experts
+
+
+def test_no_plain_operations_add_biases_in_a_graph_or_where_there_are_none():
+    for own in (on(model="gpt_oss_120b", cuda_graphs=True), on()):
+        assert not any(k.name.startswith("expert_bias_") for d in "FB" for k in kernels(own, d))

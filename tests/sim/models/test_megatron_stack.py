@@ -173,3 +173,38 @@ def test_weights_are_cast_once_a_step():
 def test_the_host_launches_unless_graphs_do():
     assert Stack("megatron").launches and not Stack("megatron", cuda_graphs=True).launches
     assert on(stack={"name": "megatron", "cuda_graphs": True}).pricer.host is None and on().pricer.host
+
+
+def test_gradients_of_biases_that_are_added_outside_of_products_are_summed_by_themselves():
+    own, plain = on("gpt3_175b"), on()
+    sums = [k for k in kernels(own, block(own), "W") if k.name.endswith("_bias_grad")]
+    t, h = own.site.tokens, own.site.shape.hidden
+    assert [(k.name, k.op.rows, k.op.bytes()) for k in sums] == [
+        ("fc2_bias_grad", t, 2 * t * h), ("fc1_bias_grad", t, 8 * t * h), ("proj_bias_grad", t, 2 * t * h)
+    ]  # fmt: skip
+    assert not any("bias" in k.name for k in kernels(plain, block(plain), "W"))
+
+
+def loss(own):
+    head = next(unit for unit in own.units if unit.kind == "head")
+    return [k for d in "FB" for k in kernels(own, head, d) if not isinstance(k.op, Gemm) and "norm" not in k.name]
+
+
+@pytest.mark.parametrize("tensor", [1, 4])
+def test_megatrons_own_cross_entropy_is_in_fp32(tensor):
+    theirs, own = (
+        on(stack={"name": "megatron", "cross_entropy": name}, parallel={"tensor": tensor})
+        for name in ("transformer_engine", "native")
+    )
+    bytes_of = [sum(k.op.bytes() for k in loss(each) if isinstance(k.op, Memory)) for each in (theirs, own)]
+    logits = own.site.tokens * own.site.shape.vocabulary
+    assert bytes_of == [10 * logits, 32 * logits]
+    assert sum(k.name.startswith("reduce_") for k in loss(own)) == 2 * (tensor > 1)
+    head = next(unit for unit in own.units if unit.kind == "head")
+    kept = [each.lowering.kept(each.site, head).at(each.site) for each in (theirs, own)]
+    assert kept[1] - kept[0] == 2 * logits
+
+
+def test_only_megatron_has_its_own_cross_entropy():
+    with pytest.raises(Refused, match=r"stack.cross_entropy: torch runs without it; it goes with: megatron"):
+        on(stack={"name": "torch", "cross_entropy": "native"})

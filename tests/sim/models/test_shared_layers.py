@@ -394,3 +394,32 @@ def test_latents_are_gathered_instead_of_hidden_states():
     assert sizes["scatter_dkv_latent"] == 512 and sizes["scatter_proj"] == 2048
     down = next(k.op for k in launched(own, [layer], "F") if k.name == "kv_down")
     assert (down.m, down.n) == (2048, 576)  # each rank's own tokens, whole
+
+
+def test_results_of_a_rings_steps_are_gathered_in_tensors_of_their_own():
+    own = built(gpus=4, context=4)
+    layer = launched(own, [next(unit for unit in own.units if unit.block)])
+    count, pair = Counter(k.name for k in layer), 2 * 8 * 128 * 2
+    assert count["pack_kv"] == 2
+    assert [(count[f"begin_{x}"], count[f"join_{x}"]) for x in ("output", "dq", "dkv")] == [(1, 3)] * 3
+    assert all((k.op.read, k.op.write) == (pair, pair) for k in layer if k.name == "pack_kv")
+
+
+@pytest.mark.parametrize(("precision", "tensor", "chunked", "lent"), [
+    ("bf16", 4, True, 16), ("bf16", 4, False, 0), ("fp8_current", 4, True, 0), ("bf16", 1, True, 0),
+])  # fmt: skip
+def test_products_lend_sms_to_the_sums_beside_them(precision, tensor, chunked, lent):
+    said = {"overlap": {"tensor": chunked}} if tensor > 1 else {}
+    own = built(tensor=tensor, more={**said, "precision": precision})
+    layer = launched(own, [next(unit for unit in own.units if unit.block)])
+    lending = {k.name for k in layer if isinstance(k.op, Gemm) and k.op.lent}
+    assert lending == ({"proj", "fc2"} if lent else set())
+    assert all(k.op.lent == lent for k in layer if k.name in ("proj", "fc2"))
+
+
+def test_a_product_that_lends_sms_takes_longer_and_no_longer_beside():
+    own = built(tensor=4)
+    whole = Gemm(2048, 8192, 7168, "fprop", "bf16")
+    fewer, all_of_them = own.pricer.price(whole._replace(lent=16)), own.pricer.price(whole)
+    assert fewer.ns / all_of_them.ns == pytest.approx(132 / 116, rel=0.02)
+    assert fewer.beside_ns == max(fewer.ns, all_of_them.beside_ns)

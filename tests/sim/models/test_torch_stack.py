@@ -214,3 +214,32 @@ def test_compiled_mixtures_are_refused():
     ):
         own = on(run | {"compiled": True})
         own.parts(next(unit for unit in own.units if unit.routed), "F")
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_gradients_of_biases_are_summed_over_rows(compiled):
+    stack = {"name": "torch", "compiled": compiled}
+    own = on(RUNS[0], model="gpt3_175b", stack=stack, batch={"sequences": 1, "sequence_length": 2048})
+    unit = next(unit for unit in own.units if unit.block)
+    sums = [k for part in own.parts(unit, "W") for k in part.kernels if k.name.endswith("_bias_grad")]
+    assert sum(k.op.bytes() for k in sums) == 2 * 2048 * (3 + 1 + 4 + 1) * own.site.shape.hidden
+    assert all(isinstance(k.op, Memory) and k.op.kind == "reduce" for k in sums) and len(sums) == 6
+
+
+def test_a_call_of_variable_length_gathers_and_scatters_around_attention():
+    made = [on(RUNS[0], model="mpt_7b", stack={"name": "torch", "attention": "flash2", "unpadded": each},
+               batch={"sequences": 1, "sequence_length": 2048}) for each in (False, True)]  # fmt: skip
+    plain, own = (
+        [k for d in "FB" for part in each.parts(next(u for u in each.units if u.block), d) for k in part.kernels]
+        for each in made
+    )
+    more = [k for k in own if k.name not in {k.name for k in plain}]
+    assert len(own) - len(plain) == len(more) == 3 * 7 + 2 + 1 + 3 * 2
+    assert sum(k.waits for k in more) == 6
+    moved, numbers = sum(k.op.bytes() for k in more), 8 * 2048 * (3 + 1 + 1 + 3)
+    assert moved - numbers == 2 * 2048 * made[1].site.shape.hidden * (3 * 2 + 3 + 2 + 3 * 3)
+
+
+def test_compiled_code_calls_no_attention_of_variable_length():
+    with pytest.raises(Refused, match=r"stack\.unpadded: compiled code has no such call"):
+        on(RUNS[0], stack={"name": "torch", "compiled": True, "unpadded": True})

@@ -7,8 +7,10 @@ import pytest
 from sim.scenario import from_mapping
 from sim.schedules.program import Shape, build, in_flight
 from sim.simulation import run
+from sim.validation import interleaving
 
 PAGE = (Path(__file__).parents[3] / "docs" / "SCHEDULES.md").read_text(encoding="utf-8")
+PAIRS = PAGE.split("<!-- interleaving -->")[1].split("<!-- /interleaving -->")[0]
 ROWS = [
     [float(cell) for cell in line.strip("| ").split("|")]
     for line in PAGE.splitlines()
@@ -40,3 +42,22 @@ def test_a_row_is_what_a_run_says(row):
 
 def test_there_are_rows():
     assert len(ROWS) == 9
+
+
+def test_the_closed_form_is_exact_where_stages_are_alike():
+    """For the positions, micro-batches and stages of the controlled pairs."""
+    rows = [line.strip("| ").split(" | ") for line in PAIRS.splitlines() if line.startswith("| AB")]
+    assert len(rows) >= 12
+    for _, _, p, m, v, closed, alike, *_ in rows:
+        exact = (int(p) - 1) / (int(m) * int(v))
+        assert interleaving.alike(int(p), int(m), int(v)) == pytest.approx(exact, rel=1e-9)
+        assert (float(closed), float(alike)) == pytest.approx((exact, exact), abs=5.1e-5)
+
+
+def test_more_stages_shorten_the_bubble_of_a_run_and_the_page_says_so():
+    """The layout with fewest rows, run again."""
+    found = list(interleaving.table(["AB-019"]))
+    bubbles = [row.ran for row in found]
+    assert bubbles == sorted(bubbles, reverse=True) and [row.chunks for row in found] == [1, 2, 5, 10]
+    for line in interleaving.markdown(found).splitlines()[2:]:
+        assert line in PAIRS

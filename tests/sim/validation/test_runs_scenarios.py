@@ -98,7 +98,7 @@ EXPECTED = {
     # tensor and sequence parallelism on one node of A100s, no data parallelism: nothing of it to overlap
     "PAP-039": {
         "cluster": {"node": {"base": "a100x8", "gpus": 8}, "nodes": 1},
-        "stack": {"name": "megatron", "attention": "unfused"},
+        "stack": {"name": "megatron", "attention": "unfused", "cross_entropy": "native"},
         "model": {
             "base": "gpt3_175b", "name": "GPT 22B", "vocabulary": 51200, "hidden": 6144, "layers": 48,
             "intermediate": 24576, "heads": 64, "kv_heads": 64, "head_width": 96,
@@ -110,7 +110,7 @@ EXPECTED = {
     # 32 stages for 30 layers: embedding and loss count as layers
     "DGXC-100": {
         "cluster": h100(8), "model": {"base": "llama3_405b", "layers": 30}, "precision": "bf16",
-        "stack": {"name": "megatron", "release": "NeMo 25.02"},
+        "stack": {"name": "megatron", "release": "NeMo 25.02", "cross_entropy": "native"},
         "parallel": {"zero": 1, "pipeline": 4, "tensor": 8, "context": 2},
         "schedule": {"name": "interleaved", "chunks": 8}, "placement": [0, *[1] * 30, 0], "batch": batch(64, 8192),
         "recompute": "none", "overlap": {**REDUCED, "tensor": True, "pipeline": True},

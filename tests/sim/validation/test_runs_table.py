@@ -203,7 +203,8 @@ def test_processes_give_what_one_gives():
     from sim.validation.runs.outcome import outcomes
 
     rows = [BY_ID["MLP-039"], replace(BY_ID["MB-014"], model="mystery"), BY_ID["MLP-041"]]
-    one, two = ({o.run.id: (o.predicted_s, o.refused) for o in outcomes(rows, jobs)} for jobs in (1, 2))
+    both = (outcomes(rows, where) for where in ("local:1", "local:2"))
+    one, two = ({o.run.id: (o.predicted_s, o.refused) for o in each} for each in both)
     assert one == two and set(one) == {run.id for run in rows}
 
 

@@ -104,8 +104,8 @@ class Role:
 
 def first_full(needs: Needs, now: int) -> Buffer | None:
     """One of the buffers without room; None where all have it."""
-    for buffer, rows in needs:
-        if not buffer.has(rows, now):
+    for buffer, rows in needs:  # most have it without credits that have come since
+        if buffer.free < (rows if rows < buffer.rows else buffer.rows) and not buffer.has(rows, now):
             return buffer
     return None
 
@@ -113,4 +113,6 @@ def first_full(needs: Needs, now: int) -> Buffer | None:
 def take(needs: Needs, now: int) -> None:
     """Take the room."""
     for buffer, rows in needs:
-        buffer.take(rows, now)
+        buffer.free -= rows
+        if buffer.log is not None:
+            buffer.log.append((now, rows))

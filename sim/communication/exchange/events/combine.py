@@ -31,11 +31,13 @@ class Sheet:
 
 
 class Part(NamedTuple):
-    """Rows of a sheet that one GPU sends. shift: of its forwarder, seen from the sender."""
+    """Rows of a sheet that one GPU sends. shift: of its forwarder, seen from the sender. ns: of a port, of rows that go
+    to another GPU."""
 
     shift: int
     rows: int
     sheet: Sheet
+    ns: int
 
 
 class Load(NamedTuple):
@@ -52,7 +54,7 @@ class Combine:
 
     def __init__(self, place: Place) -> None:
         crew, nodes, gpus = place.crew, place.cargo.nodes, place.cargo.gpus
-        self.place, self.clock, self.times = place, place.clock, place.times
+        self.place, self.clock, self.times, self.port = place, place.clock, place.times, place.gpu.nvlink
         self.sender = Role(place, "send", crew.send)
         self.forwarder = Role(place, "receive" if place.inside else "forward", crew.forward)
         self.receiver = Role(place, "receive", crew.receive)
@@ -69,13 +71,14 @@ class Combine:
 
     def announce(self) -> None:
         """Lay out who sends what of this channel's tokens."""
-        gpus, number = self.place.cargo.gpus, [0] * self.place.cargo.nodes
+        gpus, number, row = self.place.cargo.gpus, [0] * self.place.cargo.nodes, self.times.nvlink
         for chunk in self.place.plan:
             forwarder, sheet = self.partners[chunk.turn], Sheet(chunk, self)
             forwarder.sheets[chunk.turn].append(sheet)
             for shift, rows in enumerate(chunk.split):
                 if rows:
-                    forwarder.mates[shift].hold(number[chunk.turn], Part(-shift % gpus, rows, sheet), chunk)
+                    part = Part(-shift % gpus, rows, sheet, ceil(rows * row) if shift else 0)
+                    forwarder.mates[shift].hold(number[chunk.turn], part, chunk)
             number[chunk.turn] += 1
 
     def hold(self, number: int, part: Part, chunk: Chunk) -> None:
@@ -125,14 +128,12 @@ class Combine:
 
     def push(self, load: Load) -> None:
         """Rows are copied, and queue for the NVLink port; those for the own GPU are there."""
-        now, row = self.clock.now, self.times.nvlink
-        total = 0
+        now, total = self.clock.now, 0
         for part in load.parts:
-            if part.shift:
-                total += ceil(part.rows * row)
-            else:
+            total += part.ns
+            if not part.shift:
                 self.land(load.turn, part, now, 0)
-        start = self.place.gpu.nvlink.book(now, total)
+        start = self.port.book(now, total)
         if start > now:
             self.clock.at(start, self.spread, load, total)
         else:
@@ -140,23 +141,27 @@ class Combine:
 
     def spread(self, load: Load, total: int) -> None:
         """The port begins with the load: rows for all GPUs side by side."""
-        now, near, row = self.clock.now, self.times.near, self.times.nvlink
+        now, near, turn, mates = self.clock.now, self.times.near, load.turn, self.mates
+        end, land = now + total, self.land
         for part in load.parts:
             if part.shift:
-                port = self.mates[part.shift].place.gpu.nvlink
-                end = port.receive(now, ceil(part.rows * row), now + total)
-                self.land(load.turn, part, end + near, near)
+                land(turn, part, mates[part.shift].port.receive(now, part.ns, end) + near, near)
 
     def land(self, turn: int, part: Part, time: int, back: int) -> None:
         """Rows are there at a time; their credit takes `back` ns to come back."""
-        sheet, forwarder = part.sheet, self.mates[part.shift]
-        sheet.credits.append((self.near[turn][part.shift], part.rows, back))
-        sheet.time = max(sheet.time, time)
+        shift, rows, sheet, _ = part
+        sheet.credits.append((self.near[turn][shift], rows, back))
+        if time > sheet.time:
+            sheet.time = time
         sheet.missing -= 1
         if not sheet.missing:
-            if forwarder.sheets[sheet.chunk.turn][0] is sheet:
-                insort(forwarder.heads, (sheet.chunk.at, sheet.chunk.turn))
-            forwarder.forwarder.bell.ring()
+            self.mates[shift].complete(sheet)
+
+    def complete(self, sheet: Sheet) -> None:
+        """All rows of a sheet have left for this forwarder."""
+        if self.sheets[sheet.chunk.turn][0] is sheet:
+            insort(self.heads, (sheet.chunk.at, sheet.chunk.turn))
+        self.forwarder.bell.ring()
 
     # --- forward ----------------------------------------------------------------------------------------------------
 
@@ -168,8 +173,7 @@ class Combine:
             sheet = yield from self.next_sheet()
             chunk, rows = sheet.chunk, sum(sheet.chunk.split)
             end = role.work(chunk.rows, clock.now, rows + chunk.rows, -(-rows * row_ns // chunk.rows))
-            for buffer, count, back in sheet.credits:
-                buffer.give(end + back, count)
+            Buffer.give_back(sheet.credits, end)
             if not self.place.inside:
                 self.posted[chunk.turn] = put = max(end, self.posted[chunk.turn]) + times.put
                 clock.at(put, self.post, sheet)

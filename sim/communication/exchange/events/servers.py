@@ -131,6 +131,16 @@ class Buffer:
         if self.log is not None:
             self.log.append((now, rows))
 
+    @staticmethod
+    def give_back(credits: Sequence[tuple["Buffer", int, int]], end: int) -> None:
+        """Rows of buffers are free again at `end`, which each sender learns so much later."""
+        for buffer, rows, back in credits:
+            buffer.coming.append((end + back, rows))
+            if buffer.log is not None:
+                buffer.log.append((end + back, -rows))
+            if buffer.bell.waiter is not None:
+                buffer.bell.ring()
+
     def give(self, time: int, rows: int) -> None:
         """`rows` are free again, which the sender learns at a time."""
         self.coming.append((time, rows))

@@ -6,6 +6,7 @@ from math import inf
 from typing import NamedTuple
 
 from hwmodels.collectives import Wires
+from hwmodels.node import Link
 from hwmodels.refused import Refused
 from hwmodels.units import NS_PER_S, seconds_to_ns
 from sim.communication.exchange import roles
@@ -60,8 +61,13 @@ def times(cargo: Cargo, setting: Setting) -> Times:
     links, pace = setting.links, setting.pace
     return Times(
         seconds_to_ns(setting.put_s * pace), seconds_to_ns(links.nvlink.latency_s), seconds_to_ns(links.latency_s),
-        cargo.row_bytes * NS_PER_S / links.nvlink.effective, cargo.row_bytes * NS_PER_S / links.network,
+        cargo.row_bytes * NS_PER_S / _stored(links.nvlink, cargo.combine), cargo.row_bytes * NS_PER_S / links.network,
     )  # fmt: skip
+
+
+def _stored(link: Link, combine: bool) -> float:
+    """Bytes/s of NVLink that rows reach as warps store them."""
+    return min(link.efficiency, roles.STORED[combine]) * link.bandwidth
 
 
 def sizes(cargo: Cargo, setting: Setting) -> Buffers:

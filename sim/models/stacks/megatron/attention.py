@@ -7,6 +7,7 @@ from sim.models.stacks.context import attention
 from sim.models.stacks.cudnn import Shared, operations
 from sim.models.stacks.megatron.casts import normed, transposed
 from sim.models.stacks.megatron.linear import (
+    bias_gradients,
     first,
     first_dgrad,
     first_wgrad,
@@ -55,7 +56,8 @@ def backward(site: Shared, heads: Heads) -> list[Kernel]:
 
 def weight(site: Shared, heads: Heads) -> list[Kernel]:
     h = site.shape.hidden
-    return [*last_wgrad(site, "proj", h, heads.q), *first_wgrad(site, "qkv", heads.qkv, h)]
+    sums = bias_gradients(heads.output_bias, proj=(site.own, h))
+    return [*sums, *last_wgrad(site, "proj", h, heads.q), *first_wgrad(site, "qkv", heads.qkv, h)]
 
 
 def tensors(heads: Heads, hidden: int) -> list[int]:

@@ -1,4 +1,5 @@
-"""The ends of a model in Megatron Core: embedding, output layer in BF16, TransformerEngine's fused cross-entropy."""
+"""The ends of a model in Megatron Core: embedding, output layer in BF16, TransformerEngine's fused cross-entropy or
+Megatron Core's own."""
 
 from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
 from hwmodels.op import Gemm, Memory, copy
@@ -7,6 +8,7 @@ from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.megatron.linear import fused, norm_backward, plain_norm
 from sim.models.stacks.sharing import END, GATHER, INPUT, collective, gathered, piece, summed
+from sim.models.stacks.stack import NATIVE
 
 SUMS = 3 * 4
 """Bytes of a token's largest logit, sum and right logit, in FP32."""
@@ -43,8 +45,7 @@ def _masked(site: Shared) -> list[Kernel]:
 
 
 def _head(site: Shared, direction: str) -> list[Kernel]:
-    """Final norm, logits, and the loss, which writes their gradient in their place. Ranks that share the vocabulary
-    tell each other the largest logit of their part, its sum and the right one's (te_parallel_cross_entropy)."""
+    """Final norm, logits, and the loss."""
     t, own, h, v = site.tokens, site.own, site.shape.hidden, site.shape.vocabulary
     x = PLAIN_BF16.row_bytes(h)
     if direction == "W":
@@ -52,13 +53,40 @@ def _head(site: Shared, direction: str) -> list[Kernel]:
         return [*piece(site, GATHER, gathered(site, "x_head_again", x)), *piece(site, INPUT, product)]
     if direction == "F":
         logits = Kernel("head", Gemm(t, v, h, "fprop", "bf16"))
-        tensor = site.groups.tensor
-        sums = [collective(site, "all_gather", "gather_sums", t * tensor * SUMS)] if tensor > 1 else []
-        loss = [fused("softmax", t, v, 1, 0), *sums, fused("cross_entropy", t, v, 1, 1)]
-        return [*plain_norm("final_norm", own, h), *gathered(site, "x_head", x), logits, *loss]
+        return [*plain_norm("final_norm", own, h), *gathered(site, "x_head", x), logits, *_loss(site)]
     product = [Kernel("head_dgrad", Gemm(t, h, v, "dgrad", "bf16")), *summed(site, "dx_head", h)]
     end = norm_backward("final_norm_bwd", own, h)
-    return [fused("cross_entropy_bwd", t, v, 1, 1), *piece(site, INPUT, product), *piece(site, END, end)]
+    return [_loss_backward(site), *piece(site, INPUT, product), *piece(site, END, end)]
+
+
+def _loss(site: Shared) -> list[Kernel]:
+    """The loss. TransformerEngine's writes the logits' gradient in their place; ranks that share the vocabulary tell
+    each other the largest logit of their part, its sum and the right one's (te_parallel_cross_entropy). Megatron
+    Core's own copies logits to FP32, finds the largest, exponents and their sums, and divides by these: a compiled
+    kernel each, around sums over the ranks; what it keeps is the softmax."""
+    t, v, tensor = site.tokens, site.shape.vocabulary, site.groups.tensor
+    if site.stack.cross_entropy != NATIVE:
+        sums = [collective(site, "all_gather", "gather_sums", t * tensor * SUMS)] if tensor > 1 else []
+        return [fused("softmax", t, v, 1, 0), *sums, fused("cross_entropy", t, v, 1, 1)]
+    half, wide = PLAIN_BF16.row_bytes(v), PLAIN_FP32.row_bytes(v)
+    largest, exponents, divided = (
+        Kernel(name, Memory("elementwise", t, read, wide))
+        for name, read in (("logits_fp32", half), ("exponents", wide), ("cross_entropy", wide))
+    )
+    if tensor == 1:
+        return [largest, exponents, divided]
+    shared = [collective(site, "all_reduce", f"reduce_{name}", float(t) * n) for name, n in (("max", 4), ("sums", 8))]
+    return [largest, shared[0], exponents, shared[1], divided]
+
+
+def _loss_backward(site: Shared) -> Kernel:
+    """The gradient of logits: in their place, times that of the loss; or the softmax, less one where the label is and
+    times that, in its place and in BF16."""
+    t, v = site.tokens, site.shape.vocabulary
+    if site.stack.cross_entropy != NATIVE:
+        return fused("cross_entropy_bwd", t, v, 1, 1)
+    half, wide = PLAIN_BF16.row_bytes(v), PLAIN_FP32.row_bytes(v)
+    return Kernel("cross_entropy_bwd", Memory("elementwise", t, wide, wide + half))
 
 
 def _projection(site: Shared, direction: str) -> list[Kernel]:

@@ -12,6 +12,7 @@ from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.megatron.casts import casting, quantised
 from sim.models.stacks.megatron.exchange import mapped
+from sim.models.stacks.megatron.expert_bias import added, added_backward
 from sim.models.stacks.megatron.feed_forward import activate, activate_backward
 from sim.models.stacks.megatron.host import BALANCED, PADDED, PERMUTED, ROUTED, SCORED, SORTED, work
 from sim.models.stacks.megatron.linear import (
@@ -103,7 +104,8 @@ def forward(site: Shared, experts: Experts) -> list[Kernel]:
     row = site.shape.sent
     out = [*_permuted(site), *_gathered(site, "rows"), *_padded(site, "F")]
     out += [*grouped(site, "experts_fc1", net.first, row), activate(site.expert_rows, net)]
-    out += [*grouped(site, "experts_fc2", row, net.width), *_padded(site, "F"), *_scattered(site, "rows")]
+    out += [*grouped(site, "experts_fc2", row, net.width), *added(site, experts)]
+    out += [*_padded(site, "F"), *_scattered(site, "rows")]
     out += [*_sorted(site, "F"), _unpermuted(site, "unpermute", "F")]
     if shared.width:
         out += [*quantised(site, "x_shared_fc1", own, h), *first(site, "shared_fc1", shared.first, h)]
@@ -132,6 +134,7 @@ def backward(site: Shared, experts: Experts) -> list[Kernel]:
     sent = site.own if site.stack.dispatcher == "alltoall" and site.group > 1 else site.received
     back = Kernel("unpermute_bwd", permute(sent, site.rows, row, PLAIN_BF16), host=work(PERMUTED["B"], "B"))
     out += [back, *_sorted(site, "B"), *_gathered(site, "dy_rows"), *_padded(site, "B")]
+    out += added_backward(site, experts)
     out += [*grouped(site, "experts_fc2", row, net.width, "dgrad"), activate_backward(site.expert_rows, net)]
     out += [*grouped(site, "experts_fc1", net.first, row, "dgrad"), *_padded(site, "B"), *_scattered(site, "dx_rows")]
     return [*out, *_sorted(site, "B"), _unpermuted(site, "permute_bwd", "B")]

@@ -5,6 +5,7 @@ from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.megatron.casts import normed, transposed
 from sim.models.stacks.megatron.linear import (
+    bias_gradients,
     first,
     first_dgrad,
     first_wgrad,
@@ -47,7 +48,8 @@ def backward(site: Shared, network: Network) -> list[Kernel]:
 
 def weight(site: Shared, network: Network) -> list[Kernel]:
     h = site.shape.hidden
-    return [*last_wgrad(site, "fc2", h, network.width), *first_wgrad(site, "fc1", network.first, h)]
+    sums = bias_gradients(network.bias, fc2=(site.own, h), fc1=(site.tokens, network.first))
+    return [*sums, *last_wgrad(site, "fc2", h, network.width), *first_wgrad(site, "fc1", network.first, h)]
 
 
 def tensors(network: Network, hidden: int) -> list[int]:

@@ -1,10 +1,11 @@
 """What the host does for mixtures in Megatron Core and TransformerEngine, in work of an elementwise operation.
 
 Numbers are of single operations on an H200's host (Intel Xeon, two processes, torch 2.11, 2026-11-30): tensors of
-64 x 64, chains of 60, host's clock, nothing waited for, median of 25. How many of them a module does is counted in its
-source: TransformerEngine 2.9, pytorch/module/grouped_linear.py, csrc/extensions/gemm.cpp and cast.cpp, common/gemm/
-cublaslt_gemm.cu; Megatron Core, transformer/moe/router.py, moe_utils.py and token_dispatcher.py. Python between them is
-not counted, so what is here is the least that a host does.
+64 x 64, chains of 60, host's clock, nothing waited for, median of 25 (`numerics.card.host` runs the loops). How many of
+them a module does is counted in its source: TransformerEngine 2.9, pytorch/module/grouped_linear.py,
+csrc/extensions/gemm.cpp and cast.cpp, common/gemm/cublaslt_gemm.cu; Megatron Core, transformer/moe/router.py,
+moe_utils.py and token_dispatcher.py. Of the Python between them only what each expert asks for is counted, so what is
+here is the least that a host does.
 """
 
 from typing import NamedTuple
@@ -38,6 +39,14 @@ LINEAR = {"F": 60.0, "B": 150.0}
 host, 90.5 and 33.2 on a GH200's (github.com/NVIDIA/TransformerEngine issue 2053, August 2025). Backward 2.5 times
 that: of September 2026 59.2 forward and 252.1 backward on a GB200's (pull request 3523), of which a backward that is
 called alone takes 104 to begin (63 here, and that host takes 1.65 times as long). By then both take 0.6 of 2025's."""
+SLOWER = 2.9 / 1.86
+"""That host's time over that of the one on which the next four were timed (AMD EPYC, torch 2.13, tensors on its CPU,
+the same loops, thread's time, tenth of sixty): a view's, which both were asked for."""
+ATTRIBUTE, CALL = 1.1 * SLOWER, 0.2 * SLOWER
+"""A module's parameter found by its name; a method of a plain object called with two words."""
+QUANTISED, STORED, SAVED = 3.9 * SLOWER, 1.4 * SLOWER, 1.5 * SLOWER
+"""A tensor of a class of its own made around four others, with a copy of what quantised it; the same as a plain object;
+the four taken out of it to be kept, and put back."""
 REPLAYED = 25.0
 """A graph replayed: a function of its own, and a launch (as `Function` and an operation)."""
 
@@ -61,14 +70,23 @@ class Grouped(NamedTuple):
     wgrad: float
 
 
-def grouped(experts: int) -> Grouped:
-    """A product an expert and pass, by a loop over cuBLAS on four streams."""
-    each, half = PRODUCT + PIECE, LINEAR["B"] / 2 - PRODUCT
+def grouped(experts: int, quantised: bool = False) -> Grouped:
+    """A product an expert and pass, by a loop over cuBLAS on four streams; what each expert asks of Python beside."""
+    each, half, own = PRODUCT + PIECE, LINEAR["B"] / 2 - PRODUCT, _python(quantised)
     return Grouped(
-        LINEAR["F"] - PRODUCT + STREAMS + experts * (each + ARGUMENT),
-        half + STREAMS + experts * each,
-        half - GRADIENT + STREAMS + experts * (PRODUCT + GRADIENT),
+        LINEAR["F"] - PRODUCT + STREAMS + experts * (each + ARGUMENT + own.forward),
+        half + STREAMS + experts * (each + own.dgrad),
+        half - GRADIENT + STREAMS + experts * (PRODUCT + GRADIENT + own.wgrad),
     )
+
+
+def _python(quantised: bool) -> Grouped:
+    """Of an expert: its weight found by name. Quantised: usages of what quantises its rows, its weight and its output's
+    gradient set, rows made a tensor of a class of its own (`internal` false), and a plain object backward; both they
+    and the weight's taken apart to be kept and put together again."""
+    if not quantised:
+        return Grouped(ATTRIBUTE, 0.0, 0.0)
+    return Grouped(ATTRIBUTE + 4 * CALL + QUANTISED + SAVED, 2 * CALL + STORED + SAVED, 0.0)
 
 
 ROUTED = {"F": FUNCTION["F"] + PRODUCT + 2 * EMPTY, "B": FUNCTION["B"] + 2 * PRODUCT + 2 * EMPTY + GRADIENT}

@@ -23,6 +23,7 @@ from sim.models.stacks.deepseek import mamba
 from sim.models.stacks.keeping import part
 from sim.models.stacks.megatron.casts import casting
 from sim.models.stacks.megatron.formats import of_unit
+from sim.models.stacks.stack import NATIVE
 
 DEVIATION, INDEX = 4, 8
 """Bytes of a norm's inverse deviation, and of a token's number."""
@@ -55,7 +56,8 @@ def _end(site: Shared, made: Made) -> float:
     if made.end == EMBEDDING:
         return float(INDEX)
     if made.end == HEAD:
-        return (_norm(h) + PLAIN_BF16.row_bytes(h)) * part(site) + PLAIN_BF16.row_bytes(v)
+        kept_as = PLAIN_FP32 if site.stack.cross_entropy == NATIVE else PLAIN_BF16  # softmax, or logits' gradient
+        return (_norm(h) + PLAIN_BF16.row_bytes(h)) * part(site) + kept_as.row_bytes(v)
     return (2 * _norm(h) + PLAIN_BF16.row_bytes(2 * h)) * part(site) + INDEX
 
 

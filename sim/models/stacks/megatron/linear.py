@@ -1,11 +1,11 @@
 """Linear layers of TransformerEngine: products in the recipe's format, with the casts that feed them."""
 
 from hwmodels.formats import FP32, PLAIN_BF16
-from hwmodels.op import Gemm, GroupedGemm, Memory, norm, small
+from hwmodels.op import BY_BLOCK, Gemm, GroupedGemm, Memory, norm, small
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.megatron import host
-from sim.models.stacks.megatron.casts import apart, one_scale, quantised, ways
+from sim.models.stacks.megatron.casts import apart, casting, one_scale, quantised, ways
 from sim.models.stacks.sharing import GATHER, INPUT, drained, fed, gathered, piece, summed
 
 HOST = {"F": host.work(host.LINEAR["F"], "F"), "B": host.work(host.LINEAR["B"] / 2, "B")}
@@ -14,7 +14,13 @@ HOST = {"F": host.work(host.LINEAR["F"], "F"), "B": host.work(host.LINEAR["B"] /
 
 def product(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     """[tokens, k] -> [tokens, n], its input quantised already."""
-    return [Kernel(name, Gemm(site.tokens, n, k, "fprop", site.recipe.linear), host=HOST["F"])]
+    return [Kernel(name, Gemm(site.tokens, n, k, _role(site, "fprop"), site.recipe.linear), host=HOST["F"])]
+
+
+def _role(site: Shared, role: str) -> str:
+    """Of a product whose recipe may scale by block. The gradient of weights, whose sums are over tokens, was not timed
+    so, nor were groups of products: those are as with one scale."""
+    return role + BY_BLOCK if site.recipe.name == "fp8_block" else role
 
 
 def first(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
@@ -23,10 +29,22 @@ def first(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     return fed(site, gather, lambda at: product(at, name, n, k))
 
 
+LENT = 16
+"""SMs that a product in BF16 leaves to the sum of its output beside it, where that goes chunk by chunk
+(TransformerEngine 2.1, pytorch/module/base.py, initialize_ub: method pipeline, num_sm, set_sm_margin). NeMo's settings
+for H100s and B200s are 8 to 32; those in FP8 send round a ring instead, by one SM (NVIDIA/NeMo v2.5.0rc0,
+nemo/collections/llm/recipes/tp_overlap_configs/userbuffers.py)."""
+
+
 def last(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     """The last one: [tokens, k] -> sums of each rank's own tokens, or of all."""
     before = quantised(site, f"x_{name}", site.tokens, k)
-    return before + drained(site, lambda at: product(at, name, n, k), name, n)
+    lent = LENT if site.groups.chunked and site.groups.sequence and casting(site) is None else 0
+    return before + drained(site, lambda at: _lending(product(at, name, n, k), lent), name, n)
+
+
+def _lending(kernels: list[Kernel], lent: int) -> list[Kernel]:
+    return [k._replace(op=k.op._replace(lent=lent)) if isinstance(k.op, Gemm) else k for k in kernels]
 
 
 def linear(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
@@ -40,7 +58,7 @@ def dgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
 
 
 def _dgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
-    return [Kernel(f"{name}_dgrad", Gemm(site.tokens, k, n, "dgrad", site.recipe.linear), host=HOST["B"])]
+    return [Kernel(f"{name}_dgrad", Gemm(site.tokens, k, n, _role(site, "dgrad"), site.recipe.linear), host=HOST["B"])]
 
 
 def last_dgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
@@ -81,6 +99,16 @@ def wgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     return [Kernel(f"{name}_wgrad", Gemm(n, k, site.tokens, "wgrad", site.recipe.linear), host=HOST["B"])]
 
 
+def bias_gradients(biased: bool, **columns: tuple[int, int]) -> list[Kernel]:
+    """Sums over rows of the gradients of biases that are added outside of products: with the activation, and with the
+    residual (`bias_activation_fusion`, `bias_dropout_fusion`: fused_bias_gelu.py and fused_bias_dropout.py in
+    megatron/core/fusions give autograd a gradient as large as the tensor, which it sums up). The others' are made in
+    products or casts. columns: rows and columns of each, by its product's name."""
+    row = PLAIN_BF16.row_bytes(1)
+    ops = {name: Memory("reduce", rows, row * n, 0.0) for name, (rows, n) in columns.items() if biased}
+    return [Kernel(f"{name}_bias_grad", op) for name, op in ops.items()]
+
+
 def grouped(site: Shared, name: str, n: int, k: int, role: str = "fprop") -> list[Kernel]:
     """A product a local expert (`TEGroupedMLP`), behind the cast of its input or gradient."""
     rows, local, cast = site.expert_rows, site.local_experts, k if role == "fprop" else n
@@ -90,7 +118,7 @@ def grouped(site: Shared, name: str, n: int, k: int, role: str = "fprop") -> lis
     summed_in = "fp32" if site.recipe.gradient == FP32 else "added_bf16"
     result = summed_in if role == "wgrad" else "bf16"
     op = GroupedGemm(local, rows, *shape, role, site.recipe.linear, result=result)
-    forward, dgrad, wgrad = host.grouped(local)
+    forward, dgrad, wgrad = host.grouped(local, casting(site) is not None)
     us = {"fprop": forward, "dgrad": dgrad, "wgrad": wgrad}[role]
     return [*before, Kernel(f"{name}_{role}", op, host=host.work(us, direction))]
 

@@ -10,6 +10,7 @@ from sim.models.stacks.context import attention
 from sim.models.stacks.cudnn import Shared, operations
 from sim.models.stacks.torch.kernels import (
     VIEWS,
+    bias_gradients,
     dgrad,
     elementwise,
     linear,
@@ -21,6 +22,7 @@ from sim.models.stacks.torch.kernels import (
     wgrad,
 )  # fmt: skip
 from sim.models.stacks.torch.sharing import gathered, summed
+from sim.models.stacks.torch.unpadded import padded, padded_backward, unpadded, unpadded_backward
 
 HEADS = 6
 """Views that make heads of the columns of q, k and v: a shape and a transpose each."""
@@ -35,7 +37,7 @@ def forward(site: Shared, heads: Heads) -> list[Kernel]:
         out += [rms_norm("q_norm", t * heads.queries, heads.width), rms_norm("k_norm", t * heads.shared, heads.width)]
     if heads.rotary:
         out += [*rope("rope_q", t * heads.queries, heads.rotary), *rope("rope_k", t * heads.shared, heads.rotary)]
-    out += attention(site, operations(site, heads, "forward"))
+    out += [*unpadded(site, heads), *attention(site, operations(site, heads, "forward")), *padded(site, heads)]
     out += [transposed("join_heads", t, heads.q, 1 + HEADS * VIEWS["F"]), *linear(site, "o", h, heads.q)]
     return [*out, *summed(site, "attn", h), elementwise("residual", site.own, h, 2)]
 
@@ -44,7 +46,8 @@ def backward(site: Shared, heads: Heads) -> list[Kernel]:
     """Input gradients; those of weights are `weight`."""
     t, own, h = site.tokens, site.own, site.shape.hidden
     out = [*gathered(site, "dy_attn", h), *dgrad(site, "o", h, heads.q)]
-    out += attention(site, operations(site, heads, "backward"))
+    out += [*unpadded_backward(site, heads), *attention(site, operations(site, heads, "backward"))]
+    out += padded_backward(site, heads)
     if heads.rotary:
         out += rope_backward("rope_k_bwd", t * heads.shared, heads.rotary)
         out += rope_backward("rope_q_bwd", t * heads.queries, heads.rotary)
@@ -60,7 +63,9 @@ def backward(site: Shared, heads: Heads) -> list[Kernel]:
 def weight(site: Shared, heads: Heads) -> list[Kernel]:
     h = site.shape.hidden
     pairs = (("o", h, heads.q), ("v", heads.kv, h), ("k", heads.kv, h), ("q", heads.q, h))
-    return [kernel for name, n, k in pairs for kernel in wgrad(site, name, n, k)]
+    sums = bias_gradients(site.tokens, heads.output_bias, o=h)
+    sums += bias_gradients(site.tokens, heads.qkv_bias, **{name: n for name, n, _ in pairs[1:]})
+    return [*(kernel for name, n, k in pairs for kernel in wgrad(site, name, n, k)), *sums]
 
 
 def tensors(heads: Heads, hidden: int) -> list[int]:

@@ -5,6 +5,7 @@ from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.torch.kernels import (
     activated,
+    bias_gradients,
     dgrad,
     elementwise,
     linear,
@@ -44,7 +45,8 @@ def backward(site: Shared, network: Network) -> list[Kernel]:
 def weight(site: Shared, network: Network) -> list[Kernel]:
     h, w = site.shape.hidden, network.width
     pairs = (("down", h, w), ("up", w, h), ("gate", w, h))[: network.fan + 1]
-    return [kernel for name, n, k in pairs for kernel in wgrad(site, name, n, k)]
+    sums = bias_gradients(site.tokens, network.bias, **{name: n for name, n, _ in pairs})
+    return [*(kernel for name, n, k in pairs for kernel in wgrad(site, name, n, k)), *sums]
 
 
 def tensors(network: Network, hidden: int) -> list[int]:

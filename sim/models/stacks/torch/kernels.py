@@ -114,7 +114,7 @@ def product(name: str, m: int, n: int, k: int, role: str = "fprop", host: float 
 
 
 def linear(site: Shared, name: str, n: int, k: int, rows: int = 0) -> list[Kernel]:
-    """`F.linear` without bias: [tokens, k] -> [tokens, n]."""
+    """`F.linear`: [tokens, k] -> [tokens, n]."""
     return product(name, rows or site.tokens, n, k, host=LINEAR["F"])
 
 
@@ -126,6 +126,13 @@ def dgrad(site: Shared, name: str, n: int, k: int, rows: int = 0) -> list[Kernel
 def wgrad(site: Shared, name: str, n: int, k: int, rows: int = 0) -> list[Kernel]:
     """Gradient of its weights."""
     return product(f"{name}_wgrad", n, k, rows or site.tokens, "wgrad", LINEAR["B"])
+
+
+def bias_gradients(rows: int, biased: bool, **columns: int) -> list[Kernel]:
+    """Sums over rows of the gradients of products that have biases, which autograd takes one by one (forward cuBLAS
+    adds them in the product). columns: of each product, by its name."""
+    ops = {name: Memory("reduce", rows, WIDTH * n, 0.0) for name, n in columns.items() if biased}
+    return [Kernel(f"{name}_bias_grad", op) for name, op in ops.items()]
 
 
 def rms_norm(name: str, rows: float, width: int) -> Kernel:

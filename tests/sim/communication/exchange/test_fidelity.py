@@ -22,9 +22,9 @@ SMALL = {
 
 
 @cache
-def machine(fidelity: str) -> Machine:
+def machine(fidelity: str, *more: str) -> Machine:
     path = str(SCENARIOS / "v3_2048gpu.yaml")
-    return assembly.machine(plan.lay_out(load(path, ["outputs=[result]", f"comm.exchange={fidelity}"])))
+    return assembly.machine(plan.lay_out(load(path, ["outputs=[result]", f"comm.exchange={fidelity}", *more])))
 
 
 def exchanges(found: Machine) -> dict[str, AllToAll]:
@@ -60,8 +60,10 @@ def test_a_step_of_v3_hardly_asks() -> None:
 
 @pytest.mark.parametrize("name", ["dispatch(F)", "combine(F)"])
 def test_loads_that_differ_are_felt_alike(name: str) -> None:
-    """Where links bind, that is: to what reaches a node in full, to what a rank receives once NVLink is the slower."""
-    found = [loaded_exchanges(machine(fidelity))[name] for fidelity in FIDELITIES]
+    """Where links bind: to what reaches a node in full, to what a rank receives once NVLink is the slower, here
+    one over which copies reach no more than what warps store."""
+    slow = "cluster.node.nvlink.efficiency=0.656"
+    found = [loaded_exchanges(machine(fidelity, slow))[name] for fidelity in FIDELITIES]
     for each in found[1:]:
         assert each.reached == pytest.approx(found[0].reached, rel=0.06)
         assert each.received == pytest.approx(found[0].received, rel=0.06)

@@ -11,7 +11,7 @@ from hwmodels.refused import Refused
 from sim.communication.exchange import closed, kernel, messages
 from sim.communication.exchange.line import finish_s
 from sim.communication.exchange.ports import even_tokens, of_op, of_tokens
-from sim.communication.exchange.roles import COPY, FIXED, FOLLOW, dispatching
+from sim.communication.exchange.roles import COPY, FIXED, FOLLOW, STORED, dispatching
 from tests.sim.communication.exchange.exchanges import (
     BF16_ROW,
     FP8_ROW,
@@ -120,9 +120,11 @@ def test_faster_links_are_never_slower(direction: str, group: int, tokens: int) 
 @pytest.mark.parametrize(("group", "slack"), [(8, 0.05), (32, 0.07), (64, 0.08), (128, 0.08), (320, 0.11)])
 @pytest.mark.parametrize("direction", ["dispatch", "combine"])
 def test_with_enough_sms_kernel_messages_and_bound_agree(group: int, slack: float, direction: str) -> None:
-    """But for what only a kernel has: chunks for all nodes are full together, so the first ones are late."""
+    """But for what only a kernel has: chunks for all nodes are full together, so the first ones are late; and inside a
+    node, where NVLink binds, rows that warps store reach less of it than copies do."""
     one = op(direction, group)
-    fine = kernel.run(of_op(one), LINKS, 40).seconds
+    stored = STORED[direction == "combine"] / LINKS.nvlink.efficiency if group == 8 else 1.0
+    fine = kernel.run(of_op(one), LINKS, 40).seconds * stored
     coarse = messages.finish_ns(direction, one.row_bytes, *even_tokens(one), LINKS, 16).max() / 1e9
     assert 0.95 < fine / coarse < 1 + slack
     assert 1 < fine / closed.seconds(of_op(one), LINKS) < 1 + slack

@@ -157,19 +157,19 @@ def test_an_exchange_under_one_leaf_is_not_slowed() -> None:
     """The V3 case in small: an expert group on the nodes of a leaf never leaves it; scattered it does."""
     sizes = np.full((4, 4), 8.0)
     packed = wired("planes")
-    flows = exchange(packed, np.arange(64), 16, sizes)
+    flows = exchange(packed, np.arange(64).reshape(-1, 16), sizes)
     assert flows.size.sum() == 4 * 4 * 3 * 8.0
     for routing in WORDS:
         assert by_kind(flows, packed, routing) == {EXPERT: UNHINDERED}
     apart = wired("planes", slots=tuple(4 * (i % 4) + i // 4 for i in range(16)))
-    assert by_kind(exchange(apart, np.arange(64), 16, sizes), apart, "ecmp", 1)[EXPERT].slower > 1.0
+    assert by_kind(exchange(apart, np.arange(64).reshape(-1, 16), sizes), apart, "ecmp", 1)[EXPERT].slower > 1.0
 
 
 def test_exchange_sends_what_each_node_pair_is_said_to() -> None:
     """Two groups with different tables; the diagonal stays inside; NIC i talks to NIC i."""
     sizes = np.arange(18, dtype=float).reshape(2, 3, 3)
     found = wired("planes")
-    flows = exchange(found, np.arange(8, 32), 12, sizes)
+    flows = exchange(found, np.arange(8, 32).reshape(-1, 12), sizes)
     table = np.zeros((NODES, NODES))
     np.add.at(table, (flows.source, flows.target), flows.size)
     for group in range(2):
@@ -180,7 +180,7 @@ def test_exchange_sends_what_each_node_pair_is_said_to() -> None:
 
 
 def test_exchange_inside_a_node_sends_nothing() -> None:
-    assert len(exchange(wired("planes"), np.arange(64), 4, np.zeros((1, 1)))) == 0
+    assert len(exchange(wired("planes"), np.arange(64).reshape(-1, 4), np.zeros((1, 1)))) == 0
 
 
 @pytest.mark.parametrize(("members", "nodes", "each"), [
@@ -259,7 +259,7 @@ def test_no_kind_is_left_less_than_a_fair_part() -> None:
 def test_links_that_exchanges_do_not_use_are_not_shared() -> None:
     """Packed groups stay under a leaf: NICs are all that messages share with them."""
     found = wired("planes")
-    inside = exchange(found, np.arange(64), 16, np.full((4, 4), 8.0))
+    inside = exchange(found, np.arange(64).reshape(-1, 16), np.full((4, 4), 8.0))
     across = between(found, np.arange(16), np.arange(16) + 16, 1.0, PIPELINE)
     assert by_kind(joined([inside, across]), found, "static") == {EXPERT: UNHINDERED, PIPELINE: UNHINDERED}
 

@@ -7,6 +7,7 @@ from sim.models.stacks.cudnn import Shared, operations
 from sim.models.stacks.torch.compiled.fused import fused, norm
 from sim.models.stacks.torch.compiled.linear import dgrad, weights
 from sim.models.stacks.torch.compiled.sharing import entered, left, norm_gradients
+from sim.models.stacks.torch.kernels import bias_gradients
 
 
 def forward(site: Shared, heads: Heads) -> list[Kernel]:
@@ -39,4 +40,6 @@ def _turned(site: Shared, heads: Heads, tail: str) -> list[Kernel]:
 def weight(site: Shared, heads: Heads) -> list[Kernel]:
     h = site.shape.hidden
     products = (("v", heads.kv, h), ("k", heads.kv, h), ("q", heads.q, h))
-    return weights(site, [("o", h, heads.q)]) + weights(site, products)
+    sums = bias_gradients(site.tokens, heads.output_bias, o=h)
+    sums += bias_gradients(site.tokens, heads.qkv_bias, **{name: n for name, n, _ in products})
+    return weights(site, [("o", h, heads.q)]) + weights(site, products) + sums

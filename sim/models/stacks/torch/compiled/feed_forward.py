@@ -6,6 +6,7 @@ from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.torch.compiled.fused import fused, norm
 from sim.models.stacks.torch.compiled.linear import dgrad, weights
 from sim.models.stacks.torch.compiled.sharing import entered, left, norm_gradients
+from sim.models.stacks.torch.kernels import bias_gradients
 
 
 def forward(site: Shared, network: Network) -> list[Kernel]:
@@ -27,4 +28,6 @@ def backward(site: Shared, network: Network) -> list[Kernel]:
 
 def weight(site: Shared, network: Network) -> list[Kernel]:
     h, w = site.shape.hidden, network.width
-    return weights(site, [("down", h, w)]) + weights(site, (("up", w, h), ("gate", w, h))[: network.fan])
+    products = (("up", w, h), ("gate", w, h))[: network.fan]
+    sums = bias_gradients(site.tokens, network.bias, down=h, **{name: n for name, n, _ in products})
+    return weights(site, [("down", h, w)]) + weights(site, products) + sums

@@ -1,0 +1,186 @@
+"""The page of a search, and of a sweep: points as a chart and as heat maps, the best, and what was looked at."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from hwmodels.units import format_quantity
+from reports.page import whole
+from reports.section import Section, bar, details, plot, table
+
+MARK = '<p class="brand">Trainyard · '
+"""What tells a page of ours from another file of its name."""
+SCRIPTS = ("page.js", "points.js")
+COLOURS = {"better": "#009e73", "worse": "#d55e00"}
+Answer = Mapping[str, Any]
+
+
+def render(answer: Answer) -> str:
+    """The page of a search, as `sim.experiments.answer.plain` has it, as HTML text."""
+    figures = [*answer["objectives"], *(f for f in FACTS if f["name"] not in {o["name"] for o in answer["objectives"]})]
+    points = answer["points"]
+    parts = [
+        chart(answer["axes"], figures, points), heat(answer["axes"], figures, points), _best(answer), _beside(answer),
+        _looked(answer),
+    ]  # fmt: skip
+    return page("search", answer["name"], _subtitle(answer), _header(answer), [part for part in parts if part])
+
+
+FACTS: tuple[dict[str, str], ...] = (
+    {"name": "step_time_s", "unit": "s", "best": "min"},
+    {"name": "peak_memory_bytes", "unit": "B", "best": "min"},
+    {"name": "gpus", "unit": "GPUs", "best": "min"},
+)
+"""Figures that every point has beside its objectives."""
+
+
+def render_sweep(sweep: Mapping[str, Any]) -> str:
+    """The page of a sweep as HTML text. name: its name; axes: each with name and labels; figures: each with name, unit
+    and best (min: less is shown as better); points: by labels and figures, with a command. count: of all
+    points, of which these may be the first."""
+    axes, figures, points = sweep["axes"], sweep["figures"], sweep["points"]
+    shown = [f for f in figures if any(point[f["name"]] is not None for point in points)]
+    left = sweep["count"] - len(points)
+    more = f"; {left:,} are not shown: too many, or refused" if left else ""
+    parts = [chart(axes, shown, points), heat(axes, shown, points)] if shown else []
+    return page("sweep", sweep["name"], f"{sweep['count']:,} points{more}", "", [p for p in parts if p])
+
+
+def page(kind: str, name: str, subtitle: str, more: str, parts: Sequence[Section]) -> str:
+    """A page of points. kind: search or sweep. more: HTML below its heading."""
+    anchors = "".join(f'<a href="#{part.key}">{escape(part.title)}</a>' for part in parts)
+    header = (
+        f'<header>{MARK}{kind}</p><h1>{escape(name)}</h1><p class="sub">{escape(subtitle)}</p>{more}</header>\n'
+        f'<nav aria-label="Parts of this page">{anchors}</nav>'
+    )
+    return whole(f"{name}, a {kind}", header, list(parts), SCRIPTS)
+
+
+def _subtitle(answer: Answer) -> str:
+    legal, ran = f"{answer['legal']:,}", f"{answer['simulated']:,}"
+    after = ", then ".join(f"{'most' if o['best'] == 'max' else 'least'} {o['name']}" for o in answer["objectives"])
+    return f"{answer['combinations']:,} combinations, {legal} legal, {ran} simulated; looked for: {after}"
+
+
+def _header(answer: Answer) -> str:
+    best, axes = answer["best"][0], [axis["name"] for axis in answer["axes"]]
+    labels = "".join(f"<div><dt>{escape(axis)}</dt><dd>{escape(str(best[axis]))}</dd></div>" for axis in axes)
+    interval = best["interval_90_s"]
+    step = format_quantity(best["full"]["step_time_s"] or best["step_time_s"], "time")
+    note = "" if interval is None else "90 %: " + " to ".join(format_quantity(end, "time") for end in interval)
+    first = f"<div><dt>step of the winner</dt><dd>{step}</dd><dd class='note'>{note}</dd></div>"
+    count = len(axes) + 1
+    binds = "".join(f"<li>{escape(line)}</li>" for line in answer["binds"])
+    return (
+        f'<dl class="figures" style="--all:{min(count, 8)};--half:{min(count, 4)}">{first}{labels}</dl>'
+        f'<ul class="advice binds" aria-label="What binds the winner">{binds}</ul>{_copied(best["command"])}'
+    )
+
+
+def _copied(command: str) -> str:
+    """A command line that a button copies."""
+    return (
+        f'<p class="command"><code>{escape(command)}</code>'
+        f'<button type="button" data-copy="{escape(command, quote=True)}">Copy</button></p>'
+    )
+
+
+def chart(axes: Sequence[Mapping[str, Any]], figures: Sequence[Mapping[str, str]], points: Any) -> Section:
+    """Points by two figures, and a line along those that nobody beats."""
+    names = [figure["name"] for figure in figures]
+    across = next((n for n in names[1:] if len({point[n] for point in points}) > 1), names[-1])
+    body = (
+        f'<div class="tools">{_choice("chart-x", "across", names, across)}{_choice("chart-y", "up", names, names[0])}'
+        f"{_choice('chart-colour', 'colour by', [a['name'] for a in axes if len(a['labels']) > 1])}</div>"
+        f'{plot("chart", "points by two figures")}<p class="command" id="chart-command"></p>'
+    )
+    lead = "The line joins points that no other beats in both figures. Click a point for its command line."
+    data = {"axes": axes, "figures": list(figures), "points": [_point(axes, names, each) for each in points]}
+    return Section("chart", "Points", lead, body, data)
+
+
+def heat(axes: Sequence[Mapping[str, Any]], figures: Sequence[Mapping[str, str]], points: Any) -> Section | None:
+    """The best figure over two axes; nothing where fewer than two have a choice."""
+    free = [axis["name"] for axis in axes if len(axis["labels"]) > 1]
+    if len(free) < 2:
+        return None
+    names = [figure["name"] for figure in figures]
+    body = (
+        f'<div class="tools">{_choice("heat-x", "across", free, free[1])}{_choice("heat-y", "down", free, free[0])}'
+        f"{_choice('heat-figure', 'best', names, names[0])}</div>"
+        f'{plot("heat", "the best figure over two axes")}<p class="command" id="heat-command"></p>'
+    )
+    lead = "In each cell the best point over all other axes; empty where none ran. Click a cell for its command line."
+    return Section("heat", "Two axes", lead, body, {})
+
+
+def _point(axes: Sequence[Mapping[str, Any]], names: Sequence[str], point: Mapping[str, Any]) -> list[Any]:
+    """Labels, figures, whether nobody beats it, and the command line."""
+    labels = [str(point.get(axis["name"], "")) for axis in axes]
+    return [labels, [point.get(name) for name in names], bool(point.get("front")), point["command"]]
+
+
+def _choice(key: str, said: str, names: Iterable[str], chosen: str = "") -> str:
+    options = "".join(
+        f'<option value="{escape(name)}"{" selected" if name == chosen else ""}>{escape(name)}</option>'
+        for name in names
+    )
+    return f'<label class="choice">{said} <select id="{key}">{options}</select></label>'
+
+
+def _best(answer: Answer) -> Section:
+    """The points that were run in full."""
+    axes = [axis["name"] for axis in answer["axes"]]
+    heads = [
+        "",
+        *axes,
+        *(f"{o['name']} ({o['unit']})" for o in answer["objectives"]),
+        "step in full",
+        "90 %",
+        "peak",
+        "",
+    ]
+    rows = []
+    for place, each in enumerate(answer["best"], 1):
+        low, high = each["interval_90_s"] or (None, None)
+        between = "" if low is None else f"{low:.4g} to {high:.4g} s"
+        full, copy = each["full"]["step_time_s"], escape(each["command"], quote=True)
+        rows.append((
+            f"{place}{'&nbsp;●' if each['front'] else ''}",
+            f'<button type="button" data-copy="{copy}">Copy</button>', *(escape(str(each[axis])) for axis in axes),
+            *(f"{each[o['name']]:,.4g}" for o in answer["objectives"]),
+            escape(each["error"] or "") if full is None else format_quantity(full, "time"), between,
+            format_quantity(each["peak_memory_bytes"], "data"),
+        ))  # fmt: skip
+    again = escape(answer["lines"][-1])
+    lead = f"{again[:1].upper()}{again[1:]}. ● nobody beats it in all objectives. best-1.yaml ... beside this page run."
+    return Section("best", "The best in full", lead, table(heads, rows, text_columns=tuple(range(2 + len(axes)))))
+
+
+def _beside(answer: Answer) -> Section:
+    """The winner with one change."""
+    rows = []
+    for each in answer["beside"]:
+        ratio = each["ratio"]
+        worth = "" if ratio is None else f"{bar(min(1.0, abs(ratio - 1) * 2), COLOURS[_side(ratio)])}{ratio - 1:+.1%}"
+        why = escape(each["why"] or (f"misses: {each['lacks']}" if each["lacks"] else ""))
+        peak = format_quantity(each["peak_bytes"], "data") if each["peak_bytes"] else ""
+        rows.append((escape(each["axis"]), escape(each["label"]), worth, peak, why))
+    lead = "How much longer a step the winner would have with one change, or what forbids it."
+    return Section("beside", "One change at a time", lead,
+                   table(("axis", "value", "step", "peak", ""), rows, text_columns=(0, 1, 4)))  # fmt: skip
+
+
+def _side(ratio: float) -> str:
+    return "worse" if ratio > 1 else "better"
+
+
+def _looked(answer: Answer) -> Section:
+    """Where all combinations went."""
+    items = "".join(f"<li>{escape(line)}</li>" for line in answer["lines"])
+    body = f'<ul class="counts">{items}</ul>' + details(
+        "Axes of the space",
+        table(("axis", "values"), [(escape(a["name"]), escape(", ".join(a["labels"]))) for a in answer["axes"]],
+              text_columns=(0, 1)),
+    )  # fmt: skip
+    return Section("looked", "What was looked at", "", body)

@@ -1,0 +1,185 @@
+"""What a step hangs on: a tornado, crossings, and keys that do nothing; as a page and in a terminal."""
+
+from html import escape
+from typing import IO, Any
+
+from hwmodels.units import PERCENT
+from reports import terminal
+from reports.headline import percent, seconds
+from reports.page import whole
+from reports.section import Section, details, legend, plot, table
+from reports.waterfall import LESS, MORE
+from sim.result import title
+from sim.result.sensitivity import PRICE, Crossing, Move, Point, Sensitivity
+
+TITLE = "What the step hangs on"
+SHOWN = 24
+"""Moves in the picture and in a terminal; the rest are folded away."""
+NOTHING = 5e-5
+"""A smaller part of the step is shown as none."""
+
+
+def name(answer: Sensitivity) -> str:
+    """What the run is called."""
+    summary = answer.base.summary
+    return title.title(str(summary.get("scenario") or "a run"), summary.get("overrides", ()))
+
+
+def verdict(answer: Sensitivity) -> str:
+    """The answer in a line: what it hangs on most, and what takes over next."""
+    words = []
+    keys = [move for move in answer.moves if move.kind != PRICE and not move.key.startswith("batch.")]
+    if keys:
+        first = keys[0]
+        point = max(first.points, key=lambda each: abs((each.step_s or 0.0) - first.step_s))
+        words.append(f"The step of {seconds(first.step_s)} hangs most on {first.key}: at {point.text} it is "
+                     f"{_moved(first, point)}.")  # fmt: skip
+    words += [takes_over(each) for each in answer.crossings[:1]]
+    return " ".join(words) or "No key moves the step."
+
+
+def takes_over(each: Crossing) -> str:
+    """A crossing as a sentence."""
+    side = "below" if each.below else "above"
+    if each.binds:
+        return f"{each.key} binds now ({each.base}), {side} {each.text}."
+    much = abs(each.factor - 1)
+    far = percent(much) if each.below else f"{each.factor:.3g} times"
+    return f"{each.key} takes over {side} {each.text} ({far} {'less' if each.below else 'as much'}; now {each.base})."
+
+
+def _moved(move: Move, point: Point) -> str:
+    """How a point moves the step."""
+    if point.step_s is None:
+        return "refused"
+    share = point.step_s / move.step_s - 1
+    if abs(share) < NOTHING:
+        return "as long"
+    return f"{abs(share) / PERCENT:.1f} % {'longer' if share > 0 else 'shorter'}"
+
+
+def _signed(move: Move, point: Point) -> str:
+    if point.step_s is None:
+        return "refused"
+    share = point.step_s / move.step_s - 1
+    if not share:
+        return "0"
+    return f"{'−' if share < 0 else '+'}{abs(share) / PERCENT:.2f} %"
+
+
+def _elastic(move: Move) -> str:
+    value = move.elasticity
+    if value is None:
+        return ""
+    return f"{'−' if value < 0 else '+'}{abs(value):.3f}" if abs(value) >= NOTHING else "0"
+
+
+def _rows(answer: Sensitivity) -> list[list[str]]:
+    """A row a move: its key, value, how less and more move the step, and its elasticity."""
+    return [
+        [each.key, each.base if each.kind != PRICE else "price", *_sides(answer, each), _elastic(each)]
+        for each in answer.moves
+    ]
+
+
+def _head(answer: Sensitivity) -> list[str]:
+    return ["key", "now", *(f"{factor:.4g} x" for factor in answer.by), "elasticity"]
+
+
+def show(answer: Sensitivity, stream: IO[str]) -> None:
+    """Print what the page says in words."""
+    rows = _rows(answer)
+    parts = [terminal.Cells(_head(answer), rows[:SHOWN], (1, 2, 3, 4))] if rows else []
+    more = [f"and {len(rows) - SHOWN} keys that move it less"] if len(rows) > SHOWN else []
+    terminal.tables(stream, (name(answer),), verdict(answer), parts, [*more, *remarks(answer)])
+
+
+def _sides(answer: Sensitivity, move: Move) -> list[str]:
+    """How either side moves the step; where its value is a whole number near that, also at which."""
+    near = [
+        (point, abs(point.factor - by) < NOTHING) for point, by in zip((move.less, move.more), answer.by, strict=True)
+    ]
+    return [_signed(move, point) + ("" if exact else f" at {point.text}") for point, exact in near]
+
+
+def remarks(answer: Sensitivity) -> list[str]:
+    """Lines: further crossings, keys that take over nowhere, that do nothing, and that could not be moved."""
+    lines = [takes_over(each) for each in answer.crossings[1:]]
+    if answer.unreached:
+        lines.append(f"Takes over nowhere up to {answer.far:g} times worse: {', '.join(answer.unreached)}.")
+    if answer.idle:
+        lines.append(f"Does nothing to the step at these values: {', '.join(answer.idle)}.")
+    return lines + [f"Could not be moved: {each}" for each in answer.stuck]
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def render(answer: Sensitivity) -> str:
+    """The page, as HTML text."""
+    parts = [made for made in (_tornado(answer), _crossings(answer), _idle(answer)) if made]
+    anchors = "".join(f'<a href="#{part.key}">{escape(part.title)}</a>' for part in parts)
+    header = (
+        f'<header><p class="brand">Trainyard</p><h1>{TITLE}</h1><p class="sub run">{escape(name(answer))}</p>'
+        f'<p class="verdict">{escape(verdict(answer))}</p></header>\n'
+        f'<nav aria-label="Parts of this page">{anchors}</nav>'
+    )
+    return whole(TITLE, header, parts)
+
+
+def _tornado(answer: Sensitivity) -> Section | None:
+    if not answer.moves:
+        return None
+    less, more = (f"{abs(factor - 1) / PERCENT:.3g} %" for factor in answer.by)
+    lead = (
+        f"Each key by itself {less} less and {more} more (whole numbers as near as is legal), everything else as it "
+        f"is: {answer.runs} runs with one seed. Elasticity: percent of the step for a percent of the key. Prices are "
+        "classes of kernels, moved as times."
+    )
+    bars = [{"name": each.key, "ends": [_bar(each, each.less), _bar(each, each.more)]} for each in answer.moves[:SHOWN]]
+    rows = [[escape(cell) for cell in row] for row in _rows(answer)]
+    side = table(_head(answer), rows[:SHOWN], (0,))
+    if rows[SHOWN:]:
+        side += details(f"{len(rows) - SHOWN} that move it less", table(_head(answer), rows[SHOWN:], (0,)))
+    body = legend([("the key at less", SIDES[0]), ("the key at more", SIDES[1])])
+    body += f'<div class="two even">{plot("tornado", "how far each key moves the step")}{side}</div>'
+    return Section("tornado", "Tornado", lead, body, {"bars": bars, "colours": SIDES})
+
+
+SIDES = (MORE, LESS)
+"""Colours of less and of more."""
+
+
+def _bar(move: Move, point: Point) -> dict[str, Any]:
+    share = 0.0 if point.step_s is None else point.step_s / move.step_s - 1
+    return {"share": share, "text": f"{move.key} at {point.text} (now {move.base}): {_moved(move, point)}"}
+
+
+def _crossings(answer: Sensitivity) -> Section | None:
+    if not answer.crossings and not answer.unreached:
+        return None
+    rows = [
+        [f"<code>{escape(each.key)}</code>", escape(each.base), f"{'below' if each.below else 'above'} "
+         f"{escape(each.text)}", f"{each.factor:.3g}", "binds now" if each.binds else "next"]
+        for each in answer.crossings
+    ]  # fmt: skip
+    lead = (
+        "Where a key takes over: from there on a percent of it moves the step by half a percent or more, so more hangs "
+        "on it than on everything else together. Nearest first."
+    )
+    body = table(("Key", "Now", "Binds", "Of now", ""), rows, (0, 4)) if rows else ""
+    if answer.unreached:
+        body += (
+            f'<p class="lead after">Nowhere up to {answer.far:g} times worse: '
+            f"{', '.join(f'<code>{escape(key)}</code>' for key in answer.unreached)}.</p>"
+        )
+    return Section("crossings", "What takes over next", lead, body)
+
+
+def _idle(answer: Sensitivity) -> Section | None:
+    if not answer.idle and not answer.stuck:
+        return None
+    lines = [f"<code>{escape(key)}</code>" for key in answer.idle]
+    body = f'<p class="lead">{", ".join(lines)}</p>' if lines else ""
+    body += "".join(f'<p class="lead">Could not be moved: {escape(each)}</p>' for each in answer.stuck)
+    return Section("idle", "Keys that do nothing", "At these values they do not move the step by a nanosecond.", body)

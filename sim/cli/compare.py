@@ -1,0 +1,116 @@
+"""`python -m sim compare A [B] [key=value ... [-- key=value ...]]`: two runs side by side, on a page and printed."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from hwmodels.refused import Refused
+from sim.cli import pages
+from sim.cli.command import DONE, Parser, helped, progress, refusals
+from sim.result.archive import figures
+
+if TYPE_CHECKING:
+    from sim.result.comparison import Comparison
+
+PROG = "python -m sim compare"
+HELP = """\
+usage: python -m sim compare A [B] [key=value ...] [-- key=value ...] [--out DIR] [--format text|json] [-q]
+
+Two runs side by side: figures with the 90 % interval of their difference, what makes it by cause, memory by part, both
+timelines on one axis, and the keys that differ. A and B are scenarios (files, or names from list) or folders of runs.
+
+  compare v3_2048gpu comm.sms=12                       as its file says, and with a change
+  compare v3_2048gpu comm.sms=12 -- comm.sms=16        a change, and another one
+  compare a.yaml b.yaml                                two scenarios
+  compare a.yaml b.yaml seed=1                         two scenarios, both with a change
+  compare a.yaml b.yaml -- comm.sms=16                 the second with a change
+  compare out/before out/after                         two runs, simulated again as their scenario.yaml says
+
+The draws are paired: prices that both runs rest on are as wrong in both, so the difference is surer than either.
+
+options:
+  --out DIR            where compare.html and compare.json go (default: out/compare); other files there stay
+  --format text|json   json: print that JSON on stdout instead of tables
+  -q, --quiet          no tables and no progress
+exit codes: 0 done; 2 wrong input; 70 a bug of ours
+"""
+AND = "\0and"
+"""Stands for `--` between the words of both."""
+PAGE, DATA = "compare.html", "compare.json"
+MARKS = {PAGE: "<h1>Two runs compared", DATA: '"kind": "comparison"'}
+"""What tells our files from others of those names."""
+
+
+class Side(NamedTuple):
+    """One run: a scenario or a folder, and what is changed in it."""
+
+    what: str
+    overrides: tuple[str, ...]
+
+
+def compare(words: Sequence[str]) -> int:
+    """Run what `words` say; the answer is the exit code."""
+    return helped(words, HELP, _command)
+
+
+def sides(words: Sequence[str]) -> tuple[Side, Side]:
+    """Both runs that words name. Raises Refused."""
+    if words.count(AND) > 1:
+        raise Refused(f"-- stands once, between the changes of A and those of B; see {PROG} --help")
+    cut = words.index(AND) if AND in words else len(words)
+    before, after = words[:cut], words[cut + 1 :]
+    files = [word for word in before if "=" not in word]
+    if stray := [word for word in after if "=" not in word]:
+        raise Refused(f"after -- expected changes of B, key=value; found {stray[0]!r}")
+    if not 1 <= len(files) <= 2:
+        raise Refused(f"expected one or two scenarios or folders of runs, found {len(files)}; see {PROG} --help")
+    first = tuple(word for word in before if "=" in word)
+    if AND in words:
+        return Side(files[0], first), Side(files[-1], tuple(after))
+    if len(files) == 1 and not first:
+        raise Refused(f"expected a second scenario, or changes of the first one, key=value; see {PROG} --help")
+    return Side(files[0], first if len(files) == 2 else ()), Side(files[-1], first)
+
+
+def _command(words: Sequence[str]) -> int:
+    parser = Parser(prog=PROG, add_help=False)
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--out", type=Path, default=Path("out", "compare"))
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+    parser.add_argument("-q", "--quiet", action="store_true")
+    args = parser.parse_intermixed_args([AND if word == "--" else word for word in words])
+    a, b = sides(args.words)
+    pages.check(args.out, MARKS)
+    both = _compared(a, b, not args.quiet and sys.stderr.isatty())
+    from reports import comparison
+
+    content = figures(both.plain())
+    texts = {PAGE: comparison.render(both), DATA: content}
+    pages.write(args.out, {name: pages.Page(text, MARKS[name]) for name, text in texts.items()})
+    if args.format == "json":
+        sys.stdout.write(content)
+    elif not args.quiet:
+        comparison.show(both, sys.stdout)
+    for line in both.notes:
+        print(line, file=sys.stderr)
+    if not args.quiet:
+        print(f"written to {args.out / PAGE}", file=sys.stderr)
+    return DONE
+
+
+def _compared(a: Side, b: Side, shown: bool) -> "Comparison":
+    """Both simulated. shown: whether progress is."""
+    from sim.experiments import compare
+
+    scenarios = [compare.scenario(side.what, side.overrides) for side in (a, b)]
+    results = []
+    try:
+        for letter, side, scenario in zip("AB", (a, b), scenarios, strict=True):
+            progress(f"simulating {letter}: {scenario.title} ...", shown)
+            with refusals(side.what):
+                results.append(compare.simulated(scenario, True, scenarios[0].seed))
+    finally:
+        progress("", shown)
+    notes = (line for side, result in zip((a, b), results, strict=True) for line in compare.stale(side.what, result))
+    return compare.compared(results[0], results[1], *notes)

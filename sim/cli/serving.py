@@ -1,0 +1,88 @@
+"""A serving scenario from the command line: run it, or check it."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from hwmodels.refused import Refused
+from sim.cli.command import DONE, PROG, Parser, progress, refusals
+
+
+def run(args: argparse.Namespace, folder: Path) -> int:
+    """Serve, and write the results as a folder."""
+    from reports import serving as shown
+    from sim.result.folder import replacing, writing
+    from sim.serving import files
+    from sim.serving import folder as results
+    from sim.serving.answers import answers, waits
+    from sim.serving.system import run as served
+
+    path, visible = args.words[0], not args.quiet and sys.stderr.isatty()
+    serve = files.load(path, args.words[1:])
+    try:
+        with replacing(folder, results.FILES) as fresh:
+            progress(f"serving {serve.name} ...", visible)
+            with refusals(path):
+                asked, log = served(serve)
+            summary = results.summary(serve, answers(serve, asked, log))
+            with writing(folder):
+                (fresh / "report.html").write_text(shown.page(summary, log.load, waits(asked, log)), encoding="utf-8")
+                results.write(fresh, summary, asked, log)
+    finally:
+        progress("", visible)
+    if not args.quiet:
+        print(shown.headline(summary), file=sys.stderr)
+        print(f"written to {folder}", file=sys.stderr)
+    if args.format == "json":
+        sys.stdout.write((folder / "result.json").read_text(encoding="utf-8"))
+    return DONE
+
+
+def check(words: list[str]) -> int:
+    """Whether a scenario is right and its weights and longest request fit."""
+    from sim.serving import files
+
+    serve = files.load(words[0], words[1:])
+    print(f"{words[0]}: nothing wrong ({serve.name}; hash {serve.scenario_hash})")
+    return DONE
+
+
+def serves(words: list[str]) -> bool:
+    """Whether the first word is a serving scenario."""
+    from sim.serving.kind import serves as is_one
+
+    return bool(words) and is_one(words[0])
+
+
+def serving(words: list[str]) -> int:
+    """Published rows beside ours, and what serving depends on: the page goes to stdout; --write renews
+    docs/SERVING.md of a checkout."""
+    from sim.serving.page import PAGE, page, write
+
+    parser = Parser(prog=PROG, add_help=False)
+    parser.add_argument("--write", action="store_true")
+    if parser.parse_args(words).write:
+        write()
+        print(f"written to {PAGE}", file=sys.stderr)
+    else:
+        print(page(), end="")
+    return DONE
+
+
+def load(words: list[str]) -> int:
+    """The largest load of a serving scenario within its objectives, and what others came to, as a table."""
+    from hwmodels.units import MS_PER_S
+    from sim.cli.command import scenario_parser
+    from sim.serving import files, limit
+
+    words = scenario_parser().parse_intermixed_args(words).words
+    if not words:
+        raise Refused(f"a serving scenario is missing, e.g. {PROG} load serve_v3_h800")
+    with refusals(words[0]):
+        *tried, best = limit.search(files.load(words[0], words[1:]))
+    print("requests/s  within objectives  TTFT p99, ms  TPOT p50, ms  tokens/s a decoding GPU")
+    for each in (*sorted(set(tried)), best):
+        times = f"{each.ttft_s * MS_PER_S:12,.0f}  {each.tpot_s * MS_PER_S:12,.1f}"
+        print(f"{each.rate:10.4g}  {each.part:17.1%}  {times}  {each.output:23,.0f}")
+    print(f"most within objectives: {best.rate:.4g} requests/s ({limit.KEPT:.0%} of them)")
+    return DONE

@@ -1,0 +1,273 @@
+"""Two runs compared: figures with the interval of their difference, and what makes it, to the nanosecond.
+
+The draws of both runs are paired: prices that rest on the same thing are as wrong in both, and so is most of what the
+model leaves out of runs of one class. What both share falls out of the difference.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from hashlib import blake2b
+from math import floor, log
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hwmodels.refused import Refused
+from hwmodels.units import NS_PER_S
+from sim.analysis import uncertainty
+from sim.result import Result
+from sim.result.comparison import Cause, Change, Comparison, Key
+from sim.result.folder import MARK
+from sim.scenario.files import load
+from sim.scenario.values import Scenario
+from sim.simulation import run
+
+Floats = npt.NDArray[np.float64]
+PARTED = 0.029
+"""Variance of the logarithm of a ratio of two steps of one class, for each part of the step that lies elsewhere in one
+than in the other: times that differ are wrong independently, so their variances add, and times that do not differ are
+as wrong in both.
+
+Of 21 pairs of published runs that differ in one thing (docs/RUNS.md, "Pairs that differ in one thing") the squared
+errors of the ratio add up to 0.0776 and the changes themselves, as logarithms, to 2.70: 0.0776 / 2.70. It fits small
+changes (below 6 %: 0.0014 of 0.0007, noise of two measured runs included) and large ones (0.0051 of 0.0055) alike.
+Runs of different classes are taken to share nothing (strong scaling there is off by as much as 1.39 times)."""
+REACH = NormalDist().inv_cdf(0.95)
+"""Standard deviations from the middle to an end of a 90 % interval."""
+SCENARIO_FILE = "scenario.yaml"
+"""Of a run's folder."""
+FIGURES = (
+    ("step_time_s", "Step time", "seconds", 1), ("tokens_per_day", "Tokens a day", "tokens", -1),
+    ("gpu_hours_per_trillion_tokens", "GPU-hours a trillion", "number", 1),
+    ("tflops_per_gpu.causal", "TFLOP/s, causal", "number", -1), ("mfu.causal", "MFU, causal", "share", -1),
+    ("bubble_fraction", "Bubble", "share", 0), ("exposed_communication_s", "Exposed comm.", "seconds", 0),
+    ("overlap_fraction", "Comm. hidden", "share", 0),
+    ("worst_memory.peak_bytes", "Peak memory", "bytes", 0), ("gpus", "GPUs", "number", 0),
+)  # fmt: skip
+"""Key of result.json, its name, unit, and the power of the step that it goes with; 0: it has no interval of its own."""
+COMPUTE, HOST, EXCHANGE, BUBBLE, DATA = "compute", "host", "exchange", "bubble", "data-parallel"
+GROUPS = {
+    "ideal compute": COMPUTE, "product efficiency": COMPUTE, "memory-bound kernels": COMPUTE, "compute": COMPUTE,
+    "launch gaps": HOST, "contention": EXCHANGE, "exposed communication": EXCHANGE, "waiting for peers": EXCHANGE,
+    "waits inside steps": EXCHANGE, "pipeline fill": BUBBLE, "waiting for activations": BUBBLE,
+    "waiting for gradients": BUBBLE, "waiting for own sends": BUBBLE, "pipeline drain": BUBBLE, "optimizer": DATA,
+}  # fmt: skip
+"""Bar of the waterfall -> what it is a part of."""
+TAIL = "gradient reduction", "after the last step of all ranks, until all gradients are reduced"
+DRAIN = "pipeline drain"
+
+
+Words = Sequence[str]
+
+
+def compare(a: Any, b: Any, overrides: tuple[Words, Words] = ((), ()), interval: bool = True) -> Comparison:
+    """Two scenarios (whatever `scenario` takes), simulated and compared. overrides: of either. interval: with 90 %
+    intervals. Raises Refused."""
+    one, two = (scenario(what, words) for what, words in zip((a, b), overrides, strict=True))
+    runs = [simulated(each, interval, one.seed) for each in (one, two)]
+    return compared(runs[0], runs[1], *(line for pair in zip((a, b), runs, strict=True) for line in stale(*pair)))
+
+
+def scenario(what: Any, overrides: Words = ()) -> Scenario:
+    """As `load`; of the folder of a run or of its Result too. Raises Refused."""
+    if isinstance(what, Result):
+        return load(what.scenario, overrides)
+    place = folder(what)
+    if place is None:
+        return load(what, overrides)
+    if not all((place / name).is_file() for name in (MARK, SCENARIO_FILE)):
+        raise Refused(f"is a folder without a run; expected {MARK} and {SCENARIO_FILE} in it", str(place))
+    return load(place / SCENARIO_FILE, overrides)
+
+
+def folder(what: Any) -> Path | None:
+    """The folder that is meant, if one is."""
+    return Path(what) if isinstance(what, str | Path) and Path(what).is_dir() else None
+
+
+def simulated(scenario: Scenario, interval: bool, seed: int) -> Result:
+    """A run of which nothing is drawn. seed: of the draws of prices."""
+    return run(replace(scenario, outputs=("result",)), interval, seed)
+
+
+def stale(what: Any, result: Result) -> Iterator[str]:
+    """A line where the folder of a run tells another step of its scenario than this program does."""
+    if (place := folder(what)) is None:
+        return
+    try:
+        kept = json.loads((place / MARK).read_text(encoding="utf-8"))
+        was, digest = kept["step_time_s"], kept["scenario_hash"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise Refused("is no result of a run", str(place / MARK)) from None
+    now = result.summary["step_time_s"]
+    if was != now and digest == result.summary["scenario_hash"]:
+        yield f"{place}: another version ran it: its step took {was} s, and takes {now} s by this one"
+
+
+def compared(a: Result, b: Result, *notes: str) -> Comparison:
+    """Of two runs whose prices were drawn by one seed. notes: to be told with it."""
+    draws = drawn(a, b)
+    changes = tuple(_change(a, b, *row, draws) for row in FIGURES)
+    shown = tuple(each for each in changes if each.a is not None or each.b is not None)
+    lacks = [f"{k} is infeasible: {why}" for k, each in zip("AB", (a, b), strict=True) for why in _against(each)]
+    keys = tuple(differing(a.scenario, b.scenario))
+    return Comparison(a, b, shown, causes(a, b), _memory(a, b), keys, (*notes, *lacks))
+
+
+def _against(result: Result) -> list[str]:
+    return list(map(str, result.summary["infeasible"]))
+
+
+# --- intervals --------------------------------------------------------------------------------------------------------
+
+
+def drawn(a: Result, b: Result) -> tuple[Floats, Floats] | None:
+    """Steps of both, draw by draw, seconds; None where one of them has no prices."""
+    if a.draws is None or b.draws is None:
+        return None
+    classes = [json.dumps(each.summary["interval_parts"]["class"], sort_keys=True) for each in (a, b)]
+    if classes[0] != classes[1]:
+        return a.draws * _left_out(a, _normal(classes[0])), b.draws * _left_out(b, _normal(classes[1]))
+    z, half = _normal(classes[0]), (PARTED * min(1.0, parted(a, b))) ** 0.5 / 2 * _normal("difference")
+    half = half if _mark(a) < _mark(b) else -half  # the same draws, whichever comes first
+    return a.draws * _left_out(a, z) * np.exp(-half), b.draws * _left_out(b, z) * np.exp(half)
+
+
+def _mark(result: Result) -> str:
+    """Something that tells runs apart that differ."""
+    return json.dumps([[bar.name, bar.seconds] for bar in result.waterfall])
+
+
+def parted(a: Result, b: Result) -> float:
+    """Part of the step that is spent on other things in one run than in the other; 0 of runs that do the same."""
+    step = (a.summary["step_time_s"] + b.summary["step_time_s"]) / 2 * NS_PER_S
+    return float(sum(abs(cause.difference_ns) for cause in causes(a, b)) / step)
+
+
+def _left_out(result: Result, z: Floats) -> Floats:
+    """By what factor the step is longer for what the model leaves out, for standard normal draws."""
+    step = float(result.summary["step_time_s"])
+    below, above = (abs(log(end / step)) / REACH for end in result.summary["interval_parts"]["left_out"])
+    return np.asarray(np.exp(np.where(z < 0, below, above) * z))
+
+
+def _normal(name: str) -> Floats:
+    """Standard normal draws that belong to a name."""
+    key = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big")
+    return np.random.Generator(np.random.Philox(key=[0, key])).standard_normal(uncertainty.DRAWS)
+
+
+def _change(
+    a: Result, b: Result, key: str, name: str, unit: str, power: int, draws: tuple[Floats, Floats] | None
+) -> Change:
+    values = [_figure(result.summary, key) for result in (a, b)]
+    plain = Change(key, name, unit, values[0], values[1])
+    if draws is None or not power or not all(values):
+        return plain
+    one, two = (
+        value * (steps / result.summary["step_time_s"]) ** power
+        for value, steps, result in zip(values, draws, (a, b), strict=True)
+        if value
+    )
+    return replace(plain, interval=_ends(two - one), ratio=_ends(two / one))
+
+
+def _figure(summary: Mapping[str, Any], key: str) -> float | None:
+    """Under a dotted key; None where the run has no such figure."""
+    value: Any = summary
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return None if value is None else float(value)
+
+
+def _ends(values: Floats) -> tuple[float, float]:
+    low, high = np.percentile(values, (uncertainty.LOW, uncertainty.HIGH))
+    return float(low), float(high)
+
+
+# --- causes -----------------------------------------------------------------------------------------------------------
+
+
+def causes(a: Result, b: Result) -> tuple[Cause, ...]:
+    """Parts of both steps, those of either; of a run they add up to its step in whole ns."""
+    rows = [parts(each) for each in (a, b)]
+    meanings = {bar.name: bar.meaning for each in (a, b) for bar in each.waterfall} | dict([TAIL])
+    names = sorted({name for row in rows for name in row}, key=_place)
+    return tuple(
+        Cause(GROUPS.get(name, DATA), name, meanings[name], *(row.get(name, 0) for row in rows)) for name in names
+    )
+
+
+def _place(name: str) -> int:
+    order = list(GROUPS)
+    return order.index(name) if name in order else order.index("optimizer")
+
+
+def parts(result: Result) -> dict[str, int]:
+    """Bars of the waterfall in whole ns, which add up to the step; what reduces gradients apart from the drain."""
+    bars = {bar.name: bar.seconds * NS_PER_S for bar in result.waterfall}
+    if DRAIN in bars:
+        tail = min(_tail(result), bars[DRAIN])
+        bars |= {DRAIN: bars[DRAIN] - tail, TAIL[0]: tail}
+    return whole(bars, round(result.summary["step_time_s"] * NS_PER_S))
+
+
+def _tail(result: Result) -> float:
+    """ns from the end of everybody's last step to the update, mean over positions."""
+    from sim.trace import PHASES
+
+    steps, last = result.steps, PHASES.index("optimizer")
+    work, update = steps.where(steps.phase != last), steps.where(steps.phase == last)
+    if not len(update):
+        return float(result.summary["step_time_s"] * NS_PER_S - work.end.max())
+    return float(max(0.0, np.mean(update.start) - work.end.max()))
+
+
+def whole(parts: Mapping[str, float], total: int) -> dict[str, int]:
+    """Parts rounded to whole numbers that add up to `total`, each by less than one where they nearly do already."""
+    down = {name: floor(value) for name, value in parts.items()}
+    order = sorted(parts, key=lambda name: down[name] - parts[name])
+    for place in range(total - sum(down.values())):
+        down[order[place % len(order)]] += 1
+    return down
+
+
+def _memory(a: Result, b: Result) -> dict[str, tuple[int, int]]:
+    """Part -> bytes of either at the moment and position of its highest peak."""
+    rows = [_peak(each) for each in (a, b)]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: (rows[0].get(name, 0), rows[1].get(name, 0)) for name in names}
+
+
+def _peak(result: Result) -> dict[str, int]:
+    peaks = result.summary["peak_memory_bytes"] or ()
+    worst: dict[str, int] = max(peaks, key=lambda peak: peak["total"], default={})
+    return {name: size for name, size in worst.items() if name != "total"}
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+DECIDE_NOTHING = ("name", "outputs")
+
+
+def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Key]:
+    """Keys of two resolved scenarios that differ, dotted."""
+    one, two = dict(_flat(a)), dict(_flat(b))
+    for key in dict.fromkeys((*one, *two)):
+        if key not in DECIDE_NOTHING and one.get(key) != two.get(key):
+            yield Key(key, one.get(key), two.get(key))
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Values by dotted key; of a figure of the machine its value, wherever it is from."""
+    if isinstance(value, Mapping) and "value" in value and "kind" in value:
+        yield key, value["value"]
+    elif isinstance(value, Mapping) and value:
+        for name, inner in value.items():
+            yield from _flat(inner, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value

@@ -1,0 +1,268 @@
+"""A search as its file has it: a scenario, a space around it, what must hold, and what is to be best.
+
+name: DeepSeek-V3 on 2,048 H800
+scenario: ../v3_2048gpu.yaml        # relative to this file
+overrides: [comm.waits=none]        # of every point (default: none)
+space:                              # axes as a sweep has them; combinations that are illegal are never built
+  parallel.pipeline: [8, 16, 32]
+  schedule: [dualpipe, zb1p]
+  network: {as built: [], doubled: cluster.node.nic.bandwidth=100GB/s}
+constraints: {memory: 76 GB, gpus: 2048, step_time: 30 s, budget: 6000000 USD, days: 60}
+prices: {gpu_hour: 2 USD}           # of a GPU, for dollars
+tokens: 14.8e12                     # of the whole training, for days and a budget
+objectives: [tokens_per_day, gpus]  # the most important first (default: tokens_per_day)
+cheap: [comm.exchange=closed]       # overrides with which points are ranked (default: none)
+best: 10                            # so many are run again as they are, with intervals
+exhaustive: 50000                   # up to so many legal points all are looked at; beyond, a sampler chooses
+sampler: {kind: tpe, trials: 500, seed: 0}      # tpe or nsga2 (Optuna)
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hwmodels.document import Document, DocumentError, Place, Problem, did_you_mean, dotted, read, unknown
+from hwmodels.refused import Refused
+from hwmodels.units import parse
+from sim.experiments import space
+from sim.experiments.objectives import OBJECTIVES, Limits, Prices
+from sim.experiments.space import ALWAYS_LAST, Product, Space
+from sim.scenario import shelves
+from sim.scenario.divides import Rule
+from sim.scenario.fits import Finding
+from sim.scenario.values import Scenario
+
+SEARCHES = shelves.SCENARIOS / "searches"
+"""Where the searches are that ship."""
+KEYS = (
+    "name", "scenario", "overrides", "space", "constraints", "prices", "tokens", "objectives", "cheap", "best",
+    "exhaustive", "sampler",
+)  # fmt: skip
+BEST, EXHAUSTIVE = 10, 50_000
+TPE, NSGA2 = "tpe", "nsga2"
+NO_LIMITS, NO_PRICES = Limits(), Prices()
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Who chooses points where not all are looked at. kind: tpe or nsga2. trials: points. seed: of its draws."""
+
+    kind: str = TPE
+    trials: int = 500
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search as read. path: of its file. cheap: overrides of points as they are ranked. best: how many are run in
+    full. exhaustive: legal points up to which all are looked at."""
+
+    path: str
+    name: str
+    space: Space
+    objectives: tuple[str, ...] = ("tokens_per_day",)
+    limits: Limits = NO_LIMITS
+    prices: Prices = NO_PRICES
+    cheap: tuple[str, ...] = ()
+    best: int = BEST
+    exhaustive: int = EXHAUSTIVE
+    sampler: Sampler = Sampler()
+
+
+def read_search(path: Path, extra: Sequence[str] = ()) -> Search:
+    """The search in a YAML file, or one that ships by its name; `extra` overrides come last at every point.
+
+    Raises DocumentError with all that is wrong with it.
+    """
+    shown, path = str(path), shelves.place(str(path), SEARCHES)
+    return of_document(read(path, shown), shown, path.parent, extra)
+
+
+def of_document(document: Document, shown: str, folder: Path, extra: Sequence[str] = ()) -> Search:
+    """The search that a document describes; its scenario is a path relative to a folder. Raises DocumentError."""
+    reader = _Reader(document)
+    content = reader.mapping((), "keys and values, e.g. scenario: ../v3_2048gpu.yaml", KEYS)
+    if "scenario" not in content and ("batch" in content or "schedule" in content):
+        what = "is a scenario, not a search; a search names one (scenario: FILE) and a space, see scenarios/searches"
+        raise DocumentError([Problem(Place(document.place(()).file), "", what)])
+    limits, prices = _limits(reader), _prices(reader)
+    objectives = _objectives(reader, prices)
+    built = _space(reader, folder, extra, limits)
+    search = Search(
+        shown, str(content.get("name", Path(shown).stem)), built, objectives, limits, prices,
+        reader.words("cheap"), reader.count(("best",), BEST), reader.count(("exhaustive",), EXHAUSTIVE),
+        _sampler(reader),
+    )  # fmt: skip
+    if not reader.problems:
+        reader.problems += _wrong_stops(search.space, document, search.cheap)
+    if reader.problems:
+        raise DocumentError(reader.problems)
+    return search
+
+
+class _Reader:
+    """Reads a document part by part and collects what is wrong."""
+
+    def __init__(self, document: Document) -> None:
+        self.document, self.problems = document, list[Problem]()
+
+    def wrong(self, message: str, *key: str | int) -> None:
+        self.problems.append(Problem(self.document.place(key), dotted(key), message))
+
+    def mapping(self, key: tuple[str, ...], expected: str, legal: Sequence[str]) -> Mapping[str, Any]:
+        """The mapping at a key, none where it is not written; keys that are not legal are told."""
+        value = self.document.value(*key)
+        if value is None and key:
+            return {}
+        if not isinstance(value, Mapping):
+            self.wrong(f"expected {expected}; found {value!r}", *key)
+            if not key:
+                raise DocumentError(self.problems)
+            return {}
+        for word in value:
+            if legal and word not in legal:
+                self.wrong(unknown(word, "key", legal), *key, word)
+        return value
+
+    def words(self, key: str) -> tuple[str, ...]:
+        """A list of overrides."""
+        value = self.document.value(key)
+        if value is None or space.words(value):
+            return tuple(value or ())
+        self.wrong(f"expected a list of key=value; found {value!r}", key)
+        return ()
+
+    def count(self, key: tuple[str, ...], default: Any, least: int = 1) -> Any:
+        """A whole number at a key; the default where it is not written."""
+        value = self.document.value(*key)
+        if value is None:
+            return default
+        if type(value) is not int or value < least:
+            self.wrong(f"expected a whole number, {least} or more; found {value!r}", *key)
+            return default
+        return value
+
+    def quantity(self, dimension: str, *key: str) -> float | None:
+        """A number with its unit in SI; None where it is not written."""
+        value = self.document.value(*key)
+        try:
+            return None if value is None else parse(value, dimension)
+        except Refused as refused:
+            self.wrong(str(refused), *key)
+            return None
+
+
+def _limits(reader: _Reader) -> Limits:
+    reader.mapping(("constraints",), "a mapping, e.g. {memory: 76 GB, gpus: 2048}", Limits._fields)
+    memory, step = (reader.quantity(of, "constraints", key) for key, of in (("memory", "data"), ("step_time", "time")))
+    gpus = reader.count(("constraints", "gpus"), None)
+    days = reader.document.value("constraints", "days")
+    if days is not None and not (isinstance(days, int | float) and not isinstance(days, bool) and days > 0):
+        reader.wrong(f"expected a number of days above zero; found {days!r}", "constraints", "days")
+        days = None
+    budget = reader.quantity("money", "constraints", "budget")
+    return Limits(None if memory is None else round(memory), gpus, step, budget, days)
+
+
+def _prices(reader: _Reader) -> Prices:
+    reader.mapping(("prices",), "a mapping, e.g. {gpu_hour: 2 USD}", ("gpu_hour",))
+    tokens = reader.document.value("tokens")
+    if tokens is not None and not (isinstance(tokens, int | float) and not isinstance(tokens, bool) and tokens > 0):
+        reader.wrong(f"expected the tokens of the whole training, e.g. 14.8e12; found {tokens!r}", "tokens")
+        tokens = None
+    return Prices(reader.quantity("money", "prices", "gpu_hour"), tokens)
+
+
+def _objectives(reader: _Reader, prices: Prices) -> tuple[str, ...]:
+    given = reader.document.value("objectives")
+    listed = ["tokens_per_day"] if given is None else [given] if isinstance(given, str) else given
+    if not isinstance(listed, list) or not listed:
+        reader.wrong(f"expected a list; found {given!r}; legal: {', '.join(OBJECTIVES)}", "objectives")
+        return ()
+    for number, name in enumerate(listed):
+        if name not in OBJECTIVES:
+            reader.wrong(unknown(name, "objective", OBJECTIVES), "objectives", number)
+        elif name in listed[:number]:
+            reader.wrong(f"{name} stands there twice", "objectives", number)
+    wanted: list[tuple[str, tuple[str, ...]]] = [(name, ("objectives",)) for name in listed if name in OBJECTIVES]
+    wanted += [(of, ("constraints", word)) for word, of in (("budget", "dollars"), ("days", "days"))
+               if reader.document.value("constraints", word) is not None]  # fmt: skip
+    places = {"gpu_hour": "prices.gpu_hour, e.g. 2 USD", "tokens": "tokens, of the whole training, e.g. 14.8e12"}
+    for name, key in wanted:
+        for lacking in (each for each in OBJECTIVES[name].needs if getattr(prices, each) is None):
+            reader.wrong(f"{key[-1] if key[0] == 'constraints' else name} needs {places[lacking]}", *key)
+    return tuple(listed)
+
+
+def _sampler(reader: _Reader) -> Sampler:
+    given = reader.mapping(("sampler",), "a mapping, e.g. {kind: tpe, trials: 500}", ("kind", "trials", "seed"))
+    kind = given.get("kind", TPE)
+    if kind not in (TPE, NSGA2):
+        near = did_you_mean(kind, (TPE, NSGA2)) or ";"
+        reader.wrong(f"found {kind!r}{near} legal: {TPE}, {NSGA2}", "sampler", "kind")
+    trials = reader.count(("sampler", "trials"), Sampler.trials)
+    return Sampler(kind, trials, reader.count(("sampler", "seed"), Sampler.seed, least=0))
+
+
+def _space(reader: _Reader, folder: Path, extra: Sequence[str], limits: Limits) -> Space:
+    content = reader.document.content
+    scenario = content.get("scenario")
+    if not isinstance(scenario, str):
+        what = "missing; expected a scenario file, e.g. ../v3_2048gpu.yaml"
+        reader.wrong(what if scenario is None else f"expected a scenario file; found {scenario!r}", "scenario")
+    axes = reader.mapping(("space",), "axes, e.g. {schedule: [dualpipe, zb1p]}", ())
+    if not axes and reader.document.value("space") in (None, {}):
+        reader.wrong("missing; expected axes, e.g. {schedule: [dualpipe, zb1p]}", "space")
+    right = []
+    for name, values in axes.items():
+        if message := space.mistake(name, values):
+            reader.wrong(message, "space", name)
+        else:
+            right.append(space.axis(name, values))
+    product = Product(tuple(right), reader.words("overrides"), (*extra, *ALWAYS_LAST))
+    rules = [] if limits.gpus is None else [_few_enough(limits.gpus)]
+    return Space(str(folder / str(scenario)), product, tuple(rules))
+
+
+def _few_enough(most: int) -> Rule:
+    def findings(scenario: Scenario) -> Iterator[Finding]:
+        if scenario.cluster and scenario.cluster.gpus > most:
+            yield ("cluster.nodes",), f"{scenario.cluster.gpus} GPUs; constraints.gpus {most}"
+
+    return Rule("constraints.gpus", ("cluster.nodes", "cluster.node"), findings)
+
+
+def _wrong_stops(built: Space, document: Document, cheap: Sequence[str]) -> Iterator[Problem]:
+    """What is wrong with the scenario by itself, or else with single stops of axes, each laid to its line."""
+    if wrong := _mistakes(built, cheap):
+        yield from (_at_words(problem, document) for problem in wrong)
+        return
+    if built.described(()).model is None:
+        yield Problem(document.place(("scenario",)), "scenario", "a search needs a model on a cluster, not chunk_times")
+        return
+    for each in built.product.axes:
+        listed = isinstance(document.value("space", each.name), list)
+        for number, stop in enumerate(each.stops):
+            key = ("space", each.name, number if listed else stop.label)
+            for problem in _mistakes(built, stop.overrides):
+                said = f"{problem.key}: " if problem.key and problem.key != each.name else ""
+                yield Problem(document.place(key), dotted(key), f"{said}{problem.message}")
+
+
+def _mistakes(built: Space, overrides: Sequence[str]) -> Sequence[Problem]:
+    """What is wrong in itself with the scenario under overrides."""
+    try:
+        built.described((*overrides, *built.product.last))
+    except DocumentError as error:
+        return error.problems
+    return ()
+
+
+def _at_words(problem: Problem, document: Document) -> Problem:
+    """The problem of an override is laid to its line, where the file has it."""
+    word = problem.place.file.removeprefix("<command line> ")
+    for key in ("overrides", "cheap"):
+        if word in (listed := document.value(key) or []):
+            return Problem(document.place((key, listed.index(word))), problem.key, problem.message)
+    return problem

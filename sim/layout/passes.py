@@ -1,0 +1,142 @@
+"""What the passes of a program come to, once for all scenarios that run it: counts, kinds of steps, activations."""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.schedules.program import Program, Step
+
+Numbers = npt.NDArray[np.int64]
+Sort = tuple[Step, bool, bool]
+"""A step, and whether steps like it have the first forward of their stage, and the last weight gradient."""
+
+
+class Change(NamedTuple):
+    """Activations of one micro-batch of a stage come or go. at_end: of the step, else at its start. forward, weight,
+    again: how often what waits for backward, what waits for a split weight gradient, and what backward computes again
+    is added."""
+
+    step: int
+    at_end: bool
+    stage: int
+    micro_batch: int
+    forward: int
+    weight: int
+    again: int = 0
+
+    @property
+    def amounts(self) -> tuple[int, int, int]:
+        """In the order in which memory adds them up."""
+        return self.forward, self.weight, self.again
+
+
+def changes(steps: Sequence[Step], again: Collection[int] = ()) -> Iterator[Change]:
+    """What the steps of one rank do to its activations, in the order of time. again: stages whose backward computes
+    some again, which it holds from its start to its end."""
+    for i, step in enumerate(steps):
+        ends = []
+        kind = step.kind
+        for letter, stage, micro_batch in step.passes():
+            if letter == "F":
+                yield Change(i, False, stage, micro_batch, 1, 0)
+            elif letter == "B":
+                more = int(stage in again)
+                if more:
+                    yield Change(i, False, stage, micro_batch, 0, 0, more)
+                ends.append(Change(i, True, stage, micro_batch, -1, 0 if kind[-1] == "W" else 1, -more))
+            elif kind == "W":
+                ends.append(Change(i, True, stage, micro_batch, 0, -1))
+        yield from ends
+
+
+class Moves(NamedTuple):
+    """Changes of a position as columns [change]. amounts: as `Change` has them [3, change]."""
+
+    step: Numbers
+    at_end: npt.NDArray[np.bool_]
+    stage: Numbers
+    amounts: Numbers
+
+    def where(self, again: Collection[int]) -> "Moves":
+        """Where backward computes some again of these stages alone."""
+        repeats = np.isin(self.stage, list(again))
+        amounts = self.amounts * np.array([np.ones_like(repeats), np.ones_like(repeats), repeats])
+        kept = (self.amounts[:2] != 0).any(axis=0) | repeats
+        return Moves(self.step[kept], self.at_end[kept], self.stage[kept], amounts[:, kept])
+
+
+@dataclass(frozen=True, eq=False)
+class Passes:
+    """The passes of a program."""
+
+    program: Program
+
+    @cached_property
+    def counts(self) -> Sequence[Mapping[tuple[str, int], int]]:
+        """By position, how often it runs each pass of each stage, in the order in which they come first."""
+        return [Counter((letter, stage) for done in row for letter, stage, _ in done) for row in self.program.passes]
+
+    @cached_property
+    def forwards(self) -> Sequence[Sequence[int]]:
+        """By position, the stages whose forwards it runs, one by one."""
+        rows = self.program.passes
+        return [[stage for done in row for letter, stage, _ in done if letter == "F"] for row in rows]
+
+    @cached_property
+    def last(self) -> Sequence[Mapping[int, int]]:
+        """By position and stage, the step that has its last weight gradient there."""
+        return [self._steps(row, "W") for row in range(self.program.positions)]
+
+    def _steps(self, position: int, letter: str) -> dict[int, int]:
+        """By stage, the last step of a position that runs a pass of it."""
+        rows = enumerate(self.program.passes[position])
+        return {stage: number for number, done in rows for which, stage, _ in done if which == letter}
+
+    @cached_property
+    def sorts(self) -> tuple[Sequence[Sort], Sequence[Sequence[int]]]:
+        """One of each sort of steps, those of equal kinds of equal stages; and by position the sort of each step."""
+        known: dict[tuple[str, int, int, bool, bool], int] = {}
+        sorts, rows = list[Sort](), []
+        for position, steps in enumerate(self.program.steps):
+            passes, row = self.program.passes[position], list[int]()
+            first = {
+                stage: n for n, done in reversed([*enumerate(passes)]) for letter, stage, _ in done if letter == "F"
+            }
+            firsts, lasts = set(first.values()), set(self.last[position].values())
+            for number, step in enumerate(steps):
+                begins, ends = number in firsts, number in lasts
+                key = (step.kind, step.stage, step.stage_b, begins, ends)
+                if key not in known:
+                    known[key] = len(sorts)
+                    sorts.append((step, begins, ends))
+                row.append(known[key])
+            rows.append(row)
+        return sorts, rows
+
+    @cached_property
+    def moves(self) -> Sequence[Moves]:
+        """By position, changes of activations where backward computes some of every stage again."""
+        every = range(self.program.stages)
+        return [_columns([*changes(steps, every)]) for steps in self.program.steps]
+
+    @cached_property
+    def kinds(self) -> tuple[Sequence[str], Sequence[Numbers]]:
+        """Kinds of steps as they first come; and by position the number of each step's."""
+        known: dict[str, int] = {}
+        rows = [[known.setdefault(step.kind, len(known)) for step in steps] for steps in self.program.steps]
+        return list(known), [np.array(row, dtype=np.int64) for row in rows]
+
+    @cached_property
+    def halves(self) -> Sequence[Numbers]:
+        """By position, stage and micro-batch of both halves of each step [step, 4]."""
+        return [np.array([step[1:] for step in steps], dtype=np.int64).reshape(-1, 4) for steps in self.program.steps]
+
+
+def _columns(rows: Sequence[Change]) -> Moves:
+    step, at_end, stage, _, *amounts = np.array(rows, dtype=np.int64).reshape(-1, len(Change._fields)).T
+    return Moves(step, at_end.astype(bool), stage, np.array(amounts))

@@ -1,0 +1,46 @@
+"""Attention of new tokens over keys and values that a cache holds: its arithmetic and its traffic."""
+
+from typing import NamedTuple
+
+TILE = 64
+"""Rows of queries that tensor cores take at once (WGMMA's M); decoding kernels put the heads that share keys, and the
+new tokens of a sequence, side by side in them (FlashMLA, csrc; FlashAttention-3, `pack_gqa`)."""
+BF16 = 2.0
+"""Bytes of an element of queries and outputs."""
+
+
+class Cached(NamedTuple):
+    """sequences, each with `queries` new tokens that see `keys` tokens, their own included. heads of queries; shared:
+    heads of keys and values, `element` bytes an element. qk, v: elements of a head's key and value. latent: values are
+    the first elements of keys, read once (multi-head latent attention in absorbed form)."""
+
+    sequences: int
+    keys: float
+    queries: int
+    heads: int
+    shared: int
+    qk: int
+    v: int
+    element: float = BF16
+    latent: bool = False
+    kernels: int = 2
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of queries for each head of keys."""
+        return -(-self.queries * self.heads // self.shared // TILE)
+
+    @property
+    def seen(self) -> float:
+        """Keys that a query sees on average: later ones of a sequence see earlier ones."""
+        return max(1.0, self.keys - (self.queries - 1) / 2)
+
+    def flop(self) -> float:
+        """Of whole tiles."""
+        return 2.0 * self.sequences * self.shared * self.tiles * TILE * self.seen * (self.qk + self.v)
+
+    def bytes(self) -> float:
+        """The cache once, queries and outputs."""
+        width = self.qk if self.latent else self.qk + self.v
+        cache = self.sequences * self.keys * self.shared * width * self.element
+        return cache + BF16 * self.sequences * self.queries * self.heads * (self.qk + self.v)

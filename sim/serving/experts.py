@@ -1,0 +1,76 @@
+"""Who receives how many rows in each layer of a step: drawn by seed from popularity, busiest rank by busiest rank."""
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from hwmodels.units import ROUNDING_SLACK
+from sim.models.mixture import Mixture
+from sim.routing import eplb
+from sim.routing.hosts import Hosts
+from sim.routing.keyed import generator
+from sim.routing.popularity import popularity
+from sim.scenario.values import Routing
+from sim.serving.rank import Load
+
+STEPS = 50
+"""Steps of 1 in which the busiest rank's rows over the mean are told, rounded up: layers then share prices."""
+
+Counts = npt.NDArray[np.float64]
+
+
+class Gating(NamedTuple):
+    """How tokens of an expert group choose. mixture: the gate; ranks of the group; routing: how popular experts are,
+    and how many have copies (placed by EPLB for that popularity); seed. routed: layers with experts."""
+
+    mixture: Mixture
+    ranks: int
+    gpus_per_node: int
+    routing: Routing
+    seed: int
+    routed: int
+
+
+def loads(gating: Gating, tokens: int) -> tuple[Load, ...]:
+    """Of the busiest rank of each routed layer, for so many tokens over the whole group.
+
+    Choices fall on experts by their popularity, one by one (that a token's are distinct is left out: 1.5 % fewer
+    experts are hit than by 4 tokens of V3); copies share their expert's rows.
+    """
+    m, (liked, places) = gating.mixture, _placed(gating)
+    out = []
+    for layer in range(gating.routed):
+        random = generator(gating.seed, "tokens", layer, tokens)
+        counts = random.multinomial(tokens * m.chosen, liked[layer] / liked[layer].sum()).astype(np.float64)
+        out.append(_busiest(_shares(places[layer], counts), gating.ranks))
+    return tuple(out)
+
+
+def _shares(where: Hosts | None, counts: Counts) -> Counts:
+    """Rows of each slot [slots]; neighbouring slots share a rank."""
+    if where is None:
+        return counts
+    return (counts / where.copies)[where.expert]
+
+
+@lru_cache(maxsize=8)
+def _placed(gating: Gating) -> tuple[Counts, tuple[Hosts | None, ...]]:
+    """Popularity of each layer's experts, and where they are."""
+    m, ranks = gating.mixture, gating.ranks
+    liked = popularity(gating.routing, gating.seed, gating.routed, m.experts)
+    if ranks == 1:
+        return liked, (None,) * gating.routed
+    redundant, per_node = gating.routing.redundant_experts, min(gating.gpus_per_node, ranks)
+    return liked, tuple(eplb.hosts(each, redundant, m.groups, ranks, per_node) for each in liked)
+
+
+def _busiest(shares: Counts, ranks: int) -> Load:
+    """Of the rank with most rows; the experts hit are those of the rank that reads most weights."""
+    by_rank = shares.reshape(ranks, -1)
+    rows, hits = by_rank.sum(axis=1), np.minimum(1.0, by_rank).sum(axis=1)
+    mean, most = float(rows.mean()), float(rows.max())
+    above = math.ceil(most / mean * STEPS - ROUNDING_SLACK) / STEPS if mean else 1.0
+    return Load(math.ceil(above * mean), max(1, round(float(hits.max()))), above)

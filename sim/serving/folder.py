@@ -1,0 +1,46 @@
+"""A served load as files: result.json, and a row a request."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from sim.result import SCHEMA_VERSION
+from sim.result.folder import LISTED, MARK, listed
+from sim.serving.asked import Asked
+from sim.serving.log import Log
+from sim.serving.values import Serve
+
+REQUESTS = "requests.csv"
+FILES = (MARK, REQUESTS, "report.html")
+"""What a run writes."""
+COLUMNS = ("arrival_ns", "prompt", "output", "cached", "begun_ns", "first_ns", "sent_ns", "last_ns", "again")
+
+
+def summary(serve: Serve, content: dict[str, Any]) -> dict[str, Any]:
+    """The content of result.json."""
+    return {
+        "schema_version": SCHEMA_VERSION, "scenario": serve.name, "scenario_hash": serve.scenario_hash,
+        "overrides": list(serve.overrides), "feasible": True, "serve": content,
+    }  # fmt: skip
+
+
+def write(folder: Path, content: dict[str, Any], asked: Asked, log: Log) -> None:
+    """Requests, and the result with digests of all files that are there."""
+    with (folder / REQUESTS).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        columns = (
+            log.arrival,
+            asked.prompt,
+            asked.output,
+            log.cached,
+            log.begun,
+            log.first,
+            log.sent,
+            log.last,
+            log.again,
+        )
+        writer.writerows(zip(*(column.tolist() for column in columns), strict=True))
+    text = json.dumps({**content, LISTED: listed(folder)}, indent=2)
+    (folder / MARK).write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,44 @@
+"""What happened to each request, and what instances did, as columns."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.serving.asked import Asked
+
+Column = npt.NDArray[np.int64]
+NEVER = -1
+"""Of a moment that has not come."""
+
+
+@dataclass
+class Log:
+    """Of requests [requests], ns: arrival; begun, when a prompt's first part was computed; first, sent and last, when
+    its first token was there, its cache at the decoding instance, and its last token. cached: tokens of its prompt that
+    were kept. again: how often it lost its cache. steps: durations of decode steps with the sequences in each; busy:
+    ns that each kind of step took, over all instances; load: moments, each with an instance, the sequences that it
+    decodes and its other jobs; inside: requests times ns in the system."""
+
+    arrival: Column
+    begun: Column
+    first: Column
+    sent: Column
+    last: Column
+    cached: Column
+    again: Column
+    steps: list[tuple[Column, int]] = field(default_factory=list)
+    busy: dict[str, int] = field(default_factory=dict)
+    load: list[tuple[int, int, int, int]] = field(default_factory=list)
+    inside: int = 0
+
+    @classmethod
+    def of(cls, asked: Asked) -> "Log":
+        """Of requests that nothing has happened to."""
+        count = len(asked.arrival)
+        begun, first, sent, last = np.full((4, count), NEVER, np.int64)
+        return cls(asked.arrival.copy(), begun, first, sent, last, *np.zeros((2, count), np.int64))
+
+    def spend(self, kind: str, ns: int) -> None:
+        """A step, or several, of a kind."""
+        self.busy[kind] = self.busy.get(kind, 0) + ns

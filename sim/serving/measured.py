@@ -1,0 +1,159 @@
+"""Kernels of serving as they were measured one by one (kernels/*.csv), and what others take by them.
+
+As `hwmodels.library` does: a time is a bound (a fixed cost, and the larger of FLOP at the dense peak and bytes at HBM's
+bandwidth) times how much longer than it the nearest measured rows took, weighted by distance in octaves. A card without
+rows holds the ratios of the card that has them: its own peaks, bandwidths and links make its bounds.
+"""
+
+import csv
+import math
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from hwmodels import fabric, node
+from hwmodels.collectives import Wires, wires
+from hwmodels.device import Device
+from hwmodels.library import BLUNT, FIXED_US, NEAR, NEAREST
+from hwmodels.memory import streaming
+from hwmodels.op import Collective, Gemm, GroupedGemm
+from hwmodels.units import MICRO
+from sim.communication.exchange.direct import Decode, seconds
+from sim.serving.cached import TILE, Cached
+
+FOLDER = Path(__file__).parent / "kernels"
+COMPUTE = ("h800", "h20")
+"""Nodes' cards with kernels; the first stands for all others."""
+LINKS = "h100"
+"""The card whose exchanges were measured, in a DGX on 400 Gb/s InfiniBand."""
+DISPATCH_ROW, COMBINE_ROW, CHOSEN, GPUS = 7168 + 224 + 16, 14336, 8, 8
+"""Of those: bytes of a row (values, scales and metadata; BF16), experts of a token, GPUs of a node."""
+MLA, GQA = (576, 512), (128, 128)
+"""Widths of a head's key and value in the rows of attention."""
+
+Op = Gemm | GroupedGemm | Cached | Decode | Collective
+
+
+class Card(NamedTuple):
+    """A device with its links, as bounds see it. sms: that compute may use."""
+
+    device: Device
+    links: Wires
+    sms: int
+
+
+class Reading(NamedTuple):
+    """Microseconds; whether measured rows are near; and the card that they are of."""
+
+    us: float
+    near: bool
+    card: str
+
+
+def read_us(op: Op, where: Card) -> Reading:
+    """What an operation takes on a card, by the nearest rows."""
+    name = LINKS if isinstance(op, Decode | Collective) else _rows_of(where.device.name)
+    over, distance = _over(name, op)
+    return Reading(bound_us(op, where) * over, distance <= NEAR * NEAR, name)
+
+
+def bound_us(op: Op, where: Card) -> float:
+    """Microseconds that peaks, bandwidths and links allow, after a fixed cost."""
+    if isinstance(op, Decode):
+        return seconds(op, where.links, where.device.sms) / MICRO
+    if isinstance(op, Collective):
+        return FIXED_US + op.bytes() / where.links.nvlink.between(op.ranks) / MICRO
+    form = "bf16" if isinstance(op, Cached) else op.precision
+    flops = op.flop() / (where.device.peak_flops[form] * where.sms / where.device.sms)
+    return FIXED_US + max(flops, op.bytes() / streaming(where.device)) / MICRO
+
+
+@lru_cache(maxsize=1 << 16)
+def _over(name: str, op: Op) -> tuple[float, float]:
+    """How many times its bound an operation takes, and the square of the distance to the nearest row, in octaves. The
+    number format is no part of either: utilisation is held."""
+    rows = _rows(name)[_kind(op)]
+    distances: npt.NDArray[np.float64] = ((rows.at - np.array(_place(op))) ** 2).sum(axis=1)
+    near = np.argsort(distances, kind="stable")[:NEAREST]
+    weights = 1 / (distances[near] + BLUNT)
+    return math.exp(float(weights @ rows.over[near] / weights.sum())), float(distances[near[0]])
+
+
+def _kind(op: Op) -> str:
+    if isinstance(op, Cached):
+        return "mla" if op.latent else "gqa"
+    if isinstance(op, Decode):
+        return "combine" if op.combine else "dispatch"
+    return {Gemm: "gemm", GroupedGemm: "grouped", Collective: "allreduce"}[type(op)]
+
+
+def _place(op: Op) -> tuple[float, ...]:
+    """Where an operation lies among its kind, in octaves; products of fewer rows than a tile take as long as it."""
+    if isinstance(op, Cached):
+        return _octaves(op.sequences * op.shared, op.keys, op.tiles)
+    if isinstance(op, Decode):
+        return _octaves(op.ranks, op.tokens)
+    if isinstance(op, Collective):
+        return _octaves(op.ranks, op.size)
+    if isinstance(op, Gemm):
+        return _octaves(max(op.m, TILE), op.n, op.k)
+    each = max(op.rows / op.groups, TILE)
+    return _octaves(op.groups, each, op.n, op.k)
+
+
+def _octaves(*sizes: float) -> tuple[float, ...]:
+    return tuple(math.log2(max(size, 1.0)) for size in sizes)
+
+
+@cache
+def _rows_of(device: str) -> str:
+    return next((name for name in COMPUTE if card(name).device.name == device), COMPUTE[0])
+
+
+@cache
+def card(name: str) -> Card:
+    """The card of a file."""
+    machine = node.load(f"{name}x8")
+    return Card(machine.device, wires(machine, fabric.load("ndr")), machine.device.sms)
+
+
+class Rows(NamedTuple):
+    """Measured kernels of a kind. at [rows, sides]: their places; over [rows]: logarithms of times over bounds."""
+
+    at: npt.NDArray[np.float64]
+    over: npt.NDArray[np.float64]
+
+
+@cache
+def _rows(name: str) -> dict[str, Rows]:
+    """Kind -> rows of a file."""
+    kinds: dict[str, list[tuple[Op, float]]] = {}
+    for op, us in lines(name):
+        kinds.setdefault(_kind(op), []).append((op, math.log(us / bound_us(op, card(name)))))
+    return {kind: Rows(np.array([_place(op) for op, _ in each]), np.array([over for _, over in each]))
+            for kind, each in kinds.items()}  # fmt: skip
+
+
+def lines(name: str) -> list[tuple[Op, float]]:
+    """Operations of a file, each with its microseconds."""
+    with (FOLDER / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        read = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    return [(_operation(line["kind"], *(int(line[key] or 0) for key in "abcd")), float(line["us"])) for line in read]
+
+
+def _operation(kind: str, a: int, b: int, c: int, d: int) -> Op:
+    """The operation of a row."""
+    if kind == "gemm":
+        return Gemm(a, b, c)
+    if kind == "grouped":
+        return GroupedGemm(a, a * b, c, d)
+    if kind in ("mla", "gqa"):
+        qk, v = MLA if kind == "mla" else GQA
+        return Cached(a, b, 1, c, d, qk, v, latent=kind == "mla")
+    if kind == "allreduce":
+        return Collective("all_reduce", b, a, 1)
+    combine = kind == "combine"
+    return Decode(combine, b, CHOSEN, COMBINE_ROW if combine else DISPATCH_ROW, a, GPUS)

@@ -1,0 +1,147 @@
+"""The feed-forward halves and the ends of a model in a serving step, as kernels."""
+
+from typing import NamedTuple
+
+from hwmodels.op import AllToAll, Collective, Gemm, GroupedGemm, Memory, cast, copy, norm, small
+from sim.communication.exchange.direct import Decode
+from sim.models.blocks.experts import Experts
+from sim.models.blocks.feed_forward import Network
+from sim.models.blocks.made import EMBEDDING, HEAD, Made
+from sim.models.layer import COMMUNICATION
+from sim.models.mixture import Mixture
+from sim.routing import balanced
+from sim.serving.attention import post, product, reduced
+from sim.serving.cached import BF16
+from sim.serving.prices import Kernel
+from sim.serving.rank import Batch, Load, Rank
+
+SCALES, META = 4.0 / 128, 16
+"""Bytes of scales for each FP8 element sent, and of a row's metadata (DeepEP, csrc/kernels/internode_ll.cu)."""
+
+
+def dense(rank: Rank, made: Made, network: Network, tokens: int) -> list[Kernel]:
+    """A dense layer's network with the norm before it."""
+    h = rank.part.hidden
+    inner = [Kernel("rmsnorm2", norm(tokens, h, 2, 2)), *multiplied(rank, network, tokens, "")]
+    return [*inner, *post(made, tokens, h), *reduced(rank._replace(expert=1), tokens, h)]
+
+
+def multiplied(rank: Rank, network: Network, tokens: int, name: str) -> list[Kernel]:
+    """Both products of a network and the activation, which also casts."""
+    h = rank.part.hidden
+    return [
+        *product(rank, f"{name}{network.up}", tokens, network.first, h),
+        Kernel(f"{name}act", _activation(network, tokens)),
+        Kernel(f"{name}down", Gemm(tokens, h, network.width, precision=rank.precision)),
+    ]  # fmt: skip
+
+
+def _activation(network: Network, rows: int) -> Memory:
+    return Memory("silu", rows, BF16 * network.first, 1.0 * network.width)
+
+
+def gate(rank: Rank, mixture: Mixture, tokens: int) -> list[Kernel]:
+    """The norm before a mixture, the gate's product in BF16, and the choice in one kernel."""
+    h = rank.part.hidden
+    choose = Kernel("choose", small("tiny", tokens, BF16 * mixture.experts))
+    return [Kernel("rmsnorm2", norm(tokens, h, 2, 2)), Kernel("gate", _plain(tokens, mixture.experts, h)), choose]
+
+
+def _plain(m: int, n: int, k: int) -> Gemm:
+    return Gemm(m, n, k, precision="bf16")
+
+
+def routed(rank: Rank, experts: Experts, tokens: int, load: Load) -> list[Kernel]:
+    """Routed experts on the rows of the busiest rank, and the sum of their outputs. Where a tensor group shares the
+    columns of every expert, the shared expert is one more of them (SGLang: --disable-shared-experts-fusion turns that
+    off); else see `shared`."""
+    h, net = rank.part.sent, experts.routed
+    rows, hits, _ = load
+    if fused(rank, experts):
+        rows, hits = rows + tokens * experts.shared.width // net.width, hits + experts.shared.width // net.width
+    if not rows:
+        return []
+    first, second = (
+        GroupedGemm(hits, rows, n, k, precision=rank.precision) for n, k in ((net.first, h), (h, net.width))
+    )
+    casts = [Kernel("cast_x", cast(tokens, h))] if rank.quantised and not rank.exchanges else []
+    sums = [] if rank.exchanges else [Kernel("sum", Memory("elementwise", tokens, BF16 * h * experts.chosen, BF16 * h))]
+    return [
+        Kernel("sort", small("tiny")), Kernel("align", small("tiny")), *casts, Kernel(f"routed_{net.up}", first),
+        Kernel("routed_act", _activation(net, rows)), Kernel("routed_down", second), *sums,
+    ]  # fmt: skip
+
+
+def fused(rank: Rank, experts: Experts) -> bool:
+    """Whether the shared expert is one of the routed ones' products."""
+    return rank.expert == 1 and bool(experts.shared.width) and experts.shared.width % experts.routed.width == 0
+
+
+def shared(rank: Rank, experts: Experts, tokens: int) -> list[Kernel]:
+    """Shared experts by themselves."""
+    own = experts.shared.width and not fused(rank, experts)
+    return multiplied(rank, experts.shared, tokens, "shared_") if own else []
+
+
+def exchange(rank: Rank, mixture: Mixture, batch: Batch, load: Load, combine: bool) -> list[Kernel]:
+    """Dispatch (FP8) or combine (BF16): low-latency kernels for new tokens of a decode step, normal ones for prompts.
+    The busiest rank receives `load.above` times the mean, the fullest group sends its own."""
+    if not rank.exchanges:
+        return []
+    tokens = max(1, round(-(-batch.tokens // rank.tensor) * max(1.0, load.above * batch.mean)))
+    width, name = rank.part.sent, "combine" if combine else "dispatch"
+    row = BF16 * width if combine else (1 + SCALES) * width + META if rank.quantised else BF16 * width + META
+    if not batch.prefill:
+        op: Decode | AllToAll = Decode(combine, tokens, mixture.chosen, row, rank.expert, rank.gpus_per_node)
+    else:
+        m = mixture
+        reach = balanced.spread(
+            m.experts, m.groups, m.chosen_groups, m.chosen, m.score, rank.expert, min(rank.expert, rank.gpus_per_node)
+        )
+        op = AllToAll(name, f"{name}(F)", tokens, row, *reach, rank.expert, rank.expert_nodes)
+    return [Kernel(name, op, COMMUNICATION)]
+
+
+class Lists(NamedTuple):
+    """Kernels that follow attention in a layer. gate: with the norm before it. experts: also of a dense layer. combine:
+    with what a tensor group gathers behind it."""
+
+    gate: list[Kernel]
+    dispatch: list[Kernel]
+    experts: list[Kernel]
+    combine: list[Kernel]
+
+
+def parts(rank: Rank, made: Made, batch: Batch, load: Load | None) -> Lists:
+    """What follows attention in a layer. load: of its experts, where it has some."""
+    if made.dense:
+        return Lists([], [], dense(rank, made, made.dense, batch.tokens), [])
+    if made.routed is None or made.gate is None or load is None:
+        return Lists([], [], [], [])
+    own = -(-batch.tokens // rank.tensor) if rank.exchanges else batch.tokens
+    inner = routed(rank, made.routed, own, load) + shared(rank, made.routed, own)
+    sent, back = (exchange(rank, made.gate, batch, load, combine) for combine in (False, True))
+    return Lists(gate(rank, made.gate, own), sent, inner, back + gathered(rank, batch.tokens))
+
+
+def gathered(rank: Rank, tokens: int) -> list[Kernel]:
+    """What follows the experts where a tensor group had shared out the tokens, or holds parts of outputs."""
+    if rank.tensor == 1:
+        return []
+    kind = "all_gather" if rank.exchanges else "all_reduce"
+    size = BF16 * tokens * rank.part.hidden
+    return [Kernel(kind, Collective(kind, size, rank.tensor, rank.nodes), COMMUNICATION)]
+
+
+def end(rank: Rank, made: Made, batch: Batch) -> list[Kernel]:
+    """Embedding or head; of a prompt only the last token has logits."""
+    h, v = rank.part.hidden, rank.part.vocabulary
+    if made.end == EMBEDDING:
+        return [Kernel("embedding", copy(batch.tokens, h)), *reduced(rank._replace(expert=1), batch.tokens, h)]
+    if made.end != HEAD:
+        return []
+    t = batch.sequences if batch.prefill else batch.tokens
+    logits = Collective("all_gather", BF16 * t * v * rank.tensor, rank.tensor, rank.nodes)
+    gather = [Kernel("gather_logits", logits, COMMUNICATION)] if rank.tensor > 1 else []
+    sample = Kernel("sample", Memory("softmax", t, BF16 * v * rank.tensor, 4.0))
+    return [Kernel("final_norm", norm(t, h)), Kernel("head", _plain(t, v, h)), *gather, sample]

@@ -1,0 +1,156 @@
+"""A step of an instance: what its busiest rank takes from the embedding to the next tokens, in ns.
+
+A layer has four parts: attention with the gate, dispatch, experts, combine. One micro-batch does them in turn. Two
+halves of a batch share the lanes, compute and communication: each part of one half runs beside what the other does on
+the other lane, in the order of DeepSeek's profile of decoding (deepseek-ai/profile-data).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from hwmodels.op import Gemm, norm
+from sim.models.blocks.made import Made
+from sim.models.blocks.mla import Latent
+from sim.models.family import family, main_units
+from sim.serving import networks
+from sim.serving.attention import attention
+from sim.serving.experts import Gating, loads
+from sim.serving.prices import Kernel, Prices
+from sim.serving.rank import Batch, Load, Rank
+
+
+class Parts(NamedTuple):
+    """ns of a layer's parts. packing: of dispatch and of combine, while they hold all SMs."""
+
+    attention: int
+    dispatch: int
+    experts: int
+    combine: int
+    packing: tuple[int, int] = (0, 0)
+
+    @property
+    def total(self) -> int:
+        """One after another."""
+        return self.attention + self.dispatch + self.experts + self.combine
+
+
+@dataclass(frozen=True)
+class Stepper:
+    """What prices steps of an instance. gating: of its expert group; None: a model without experts. halves: whether a
+    batch is split in two that overlap, which `prices` are then beside. drafts: tokens that a prediction module drafts
+    one after another before each step."""
+
+    rank: Rank
+    prices: Prices
+    gating: Gating | None = None
+    halves: bool = False
+    drafts: int = 0
+    known: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @cached_property
+    def units(self) -> tuple[Made, ...]:
+        """The model in order."""
+        own = family(self.rank.part.family)
+        return tuple(own.made(self.rank.part, unit) for unit in main_units(own.units(self.rank.part)))
+
+    def ns(self, batch: Batch) -> int:
+        """A step of a batch."""
+        whole = self.ends_ns(batch) + (self.drafts * self.draft_ns(batch) if self.drafts else 0)
+        two = batch.halves if self.halves else ()
+        if not two:
+            return whole + sum(part.total for part in self.layers(batch))
+        return whole + overlapped_ns(*(self.layers(half) for half in two))
+
+    def ends_ns(self, batch: Batch) -> int:
+        """Embedding, head and sampling."""
+        ends = (networks.end(self.rank, made, batch) for made in self.units if made.end)
+        return sum(self.prices.kernels_ns(kernels) for kernels in ends)
+
+    def draft_ns(self, batch: Batch) -> int:
+        """A token of each sequence by a multi-token-prediction module: its projection, a layer as the last, the head
+        (arXiv:2412.19437 sec 2.2)."""
+        one, h = batch._replace(queries=1), self.rank.part.hidden
+        first = [
+            Kernel("norms", norm(2 * one.tokens, h)),
+            Kernel("projection", Gemm(one.tokens, h, 2 * h, precision=self.rank.precision)),
+        ]
+        return self.prices.kernels_ns(first) + self.layers(one)[-1].total + self.ends_ns(one)
+
+    def layers(self, batch: Batch) -> tuple[Parts, ...]:
+        """Parts of each layer of a micro-batch."""
+        if batch not in self.known:
+            drawn = iter(self.loads(batch))
+            blocks = (made for made in self.units if not made.end)
+            self.known[batch] = tuple(self._layer(made, batch, next(drawn) if made.routed else None) for made in blocks)
+        parts: tuple[Parts, ...] = self.known[batch]
+        return parts
+
+    def loads(self, batch: Batch) -> tuple[Load, ...]:
+        """Of each routed layer: tokens of all that share the experts."""
+        if self.gating is None:
+            return ()
+        groups = max(1, self.rank.expert // self.rank.tensor)
+        key = max(1, round(batch.tokens * groups * batch.mean))
+        if key not in self.known:
+            self.known[key] = loads(self.gating, key)
+        drawn: tuple[Load, ...] = self.known[key]
+        return drawn
+
+    def _layer(self, made: Made, batch: Batch, load: Load | None) -> Parts:
+        mixing, key = self._mixing(made, batch), (made, batch.tokens, batch.prefill, batch.mean, load)
+        if key not in self.known:
+            self.known[key] = self._network(made, batch, load)
+        rest: Parts = self.known[key]
+        return rest._replace(attention=mixing + rest.attention)
+
+    def _network(self, made: Made, batch: Batch, load: Load | None) -> Parts:
+        """What follows attention, which does not depend on keys."""
+        parts = networks.parts(self.rank, made, batch, load)
+        first, last = (sum(self.prices.held_ns(each.op) for each in part) for part in (parts.dispatch, parts.combine))
+        gate, sent, inner, back = (self.prices.kernels_ns(part) for part in parts)
+        return Parts(gate, sent, inner, back, (first, last))
+
+    def _mixing(self, made: Made, batch: Batch) -> int:
+        """Attention."""
+        key = made.mixer, batch._replace(mean=1.0)
+        if key not in self.known:
+            self.known[key] = self.prices.kernels_ns(self._attention(made, batch))
+        taken: int = self.known[key]
+        return taken
+
+    def _attention(self, made: Made, batch: Batch) -> list[Kernel]:
+        """Attention's kernels, in the form that is cheaper."""
+        forms = (True, False) if isinstance(made.mixer, Latent) else (True,)
+        return min((attention(self.rank, made, batch, form) for form in forms), key=self.prices.kernels_ns)
+
+    def kernels(self, batch: Batch) -> Iterator[tuple[str, Kernel]]:
+        """All kernels of a step in one micro-batch, without drafts, each with the part that it is of."""
+        drawn = iter(self.loads(batch))
+        for made in self.units:
+            if made.end:
+                yield from ((made.end, kernel) for kernel in networks.end(self.rank, made, batch))
+                continue
+            yield from (("attention", kernel) for kernel in self._attention(made, batch))
+            parts = networks.parts(self.rank, made, batch, next(drawn) if made.routed else None)
+            for name, kernels in zip(parts._fields, parts, strict=True):
+                yield from ((name, kernel) for kernel in kernels)
+
+
+def overlapped_ns(one: Sequence[Parts], other: Sequence[Parts]) -> int:
+    """Two halves over two lanes, first in, first out: a layer's attention of both, then its experts of both; dispatch
+    and combine follow what they wait for."""
+    compute = network = 0
+    ready = [0, 0]
+    for pair in zip(one, other, strict=True):
+        arrived = [0, 0]
+        for i, part in enumerate(pair):
+            compute = max(compute, ready[i]) + part.attention + part.packing[0]
+            network = max(network, compute) + part.dispatch - part.packing[0] if part.dispatch else network
+            arrived[i] = network if part.dispatch else compute
+        for i, part in enumerate(pair):
+            compute = max(compute, arrived[i]) + part.experts + part.packing[1]
+            network = max(network, compute) + part.combine - part.packing[1] if part.combine else network
+            ready[i] = network if part.combine else compute
+    return max(compute, *ready)

@@ -1,0 +1,136 @@
+"""Serving scenarios in files: what is right, what is wrong (all of it at once, a line each), traces, and the door."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hwmodels.document import DocumentError
+from hwmodels.refused import Refused
+from sim.__main__ import main
+from sim.scenario.shelves import SCENARIOS
+from sim.serving import files, traces
+from sim.serving.kind import serves
+from tests.sim.serving.loads import closed, document, loaded, poisson
+
+SHIPPED = sorted(path for path in SCENARIOS.glob("*.yaml") if serves(str(path)))
+BASE = document(poisson(10, 1.0, 100, 10))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_what_ships_is_right(path: Path) -> None:
+    assert files.load(path).scenario_hash and path.stem.startswith("serve_")
+
+
+def test_others_are_no_serving_scenarios(tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text("serve: [")
+    assert SHIPPED and not serves("v3_2048gpu") and not serves("nothing") and not serves(str(tmp_path / "broken.yaml"))
+
+
+def test_all_mistakes_come_at_once_with_their_lines(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(
+        "serve:\n  model: deepseek_v4\n  node: h800x9\n  pools: [{does: prefil, expert: 7}]\n"
+        "  requests: {arivals: poisson}\n"
+    )
+    with pytest.raises(DocumentError) as error:
+        files.load(path)
+    text = str(error.value)
+    for line, word in ((2, "'deepseek_v3'"), (3, "'h800x8'"), (4, "'prefill'"), (5, "'arrivals'")):
+        assert any(f"bad.yaml:{line}:" in each and f"did you mean {word}" in each for each in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    "changes, line",
+    [
+        (["serve.requests.rate=null"], "missing; requests that arrive by poisson need it"),
+        (["serve.requests.clients=4"], "requests that arrive by poisson have none"),
+        (["serve.pools=[{does: prefill}]"], "found prefill; legal: pools that do both"),
+        (["serve.pools.0.tensor=3"], "model.heads 32 cannot be divided by tensor 3"),
+        (["serve.pools.0.tensor=16"], "legal: 1 to 8 (the GPUs of a node)"),
+        (["serve.pools.0.expert=8"], "the model has no experts; legal: 1"),
+        (["serve.model=deepseek_v3", "serve.pools.0.expert=512"], "512 ranks for 256 experts and 0 copies"),
+        (["serve.model=deepseek_v3", "serve.pools.0.expert=24"], "cannot be divided by expert 24"),
+        (["serve.model=deepseek_v3"], "weights take"),
+        (["serve.requests.prompt=9000000"], "does not fit: the cache of an attention group holds"),
+        (["serve.model=nemotron_h_8b"], "layers of Mamba-2, which are not served"),
+        (["serve.node=a100x8", "serve.precision=fp8"], "has no fp8 tensor cores; legal: bf16"),
+        (["serve.speculation.depth=1"], "has no prediction heads to draft by; legal: 0"),
+        (["serve.pools.0.overlap=true"], "nothing is exchanged"),
+        (["serve.pools.0.redundant_experts=8"], "copies need ranks of their own"),
+        (["serve.routing.kind=sampled"], "has no experts to choose; legal: balanced"),
+        (["serve.fabric=null", "serve.model=deepseek_v3", "serve.pools.0.expert=16"], "instances of more than a node"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_a_line(changes: list[str], line: str) -> None:
+    with pytest.raises(DocumentError) as error:
+        loaded(BASE, *changes)
+    assert line in str(error.value) and len(str(error.value).splitlines()) <= 3
+
+
+def test_the_hash_is_of_what_decides() -> None:
+    one, named, other = loaded(BASE), loaded(BASE, name="other"), loaded(BASE, seed=1)
+    assert one.scenario_hash == named.scenario_hash != other.scenario_hash
+    assert loaded(document(closed(4, 2, 10, 10))).scenario_hash != one.scenario_hash
+
+
+FORMATS = {
+    "csv": "arrival_s,prompt,output\n0.5,100,10\n1.5,200,0\n",
+    "azure": "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.5000000,100,10\n"
+             "2023-11-16 18:15:47.5000000,200,0\n",
+    "burstgpt": "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+                "5,ChatGPT,100,10,110,Conversation log\n6,GPT-4,200,0,200,API log\n",
+    "mooncake": '{"timestamp": 0, "input_length": 100, "output_length": 10, "hash_ids": [1]}\n'
+                '{"timestamp": 1000, "input_length": 200, "output_length": 0, "hash_ids": [1]}\n',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_traces_of_each_kind(form: str, tmp_path: Path) -> None:
+    """A second apart; an answer of no tokens counts as one."""
+    path = tmp_path / "trace"
+    path.write_text(FORMATS[form])
+    one, other = traces.read(str(path), form)
+    assert other.arrival_s - one.arrival_s == 1.0
+    assert (one.prompt, one.output, other.prompt, other.output) == (100, 10, 200, 1)
+    assert one.blocks == ((1,) if form == "mooncake" else ())
+
+
+@pytest.mark.parametrize(
+    "form, text, line",
+    [
+        ("csv", "arrival,prompt,output\n", ":1: has no column arrival_s, did you mean 'arrival'?"),
+        ("csv", "arrival_s,prompt,output\n1,two,3\n", ":2: is no request: invalid literal"),
+        ("csv", "arrival_s,prompt,output\n1,2,-3\n", ":2: is no request: found 1 s, 2 and -3 tokens"),
+        ("csv", "arrival_s,prompt,output\n", "has no requests"),
+        ("csv", "arrival_s,prompt,output\nnan,1,1\n", ":2: is no request"),
+        ("mooncake", '{"timestamp": 1}\n', ":1: is no request of a mooncake trace: 'input_length' is missing"),
+        ("mooncake", "[]\n{", ":1: is no request of a mooncake trace"),
+        ("azure", "TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,1,1\n", ":2: is no request: Invalid isoformat"),
+    ],
+)  # fmt: skip
+def test_bad_traces_are_a_line(form: str, text: str, line: str, tmp_path: Path) -> None:
+    path = tmp_path / "trace"
+    path.write_text(text)
+    with pytest.raises(Refused) as error:
+        traces.read(str(path), form)
+    assert line in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run answers under `serve`, the same bytes again; check says what is wrong; a trace that is not there is one
+    line and exit 2."""
+    path = tmp_path / "small.yaml"
+    path.write_text(json.dumps(BASE))
+    folders = tmp_path / "one", tmp_path / "two"
+    assert [main([str(path), "--out", str(folder), "-q"]) for folder in folders] == [0, 0]
+    for name in ("result.json", "requests.csv", "report.html"):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+    told = json.loads((folders[0] / "result.json").read_text())
+    assert told["serve"]["requests"] == 10 and told["scenario_hash"] == loaded(BASE).scenario_hash
+    assert main(["run", str(path), "--out", str(folders[0])]) == 0 and "time to first token" in capsys.readouterr().err
+    assert main(["check", str(path)]) == 0 and "nothing wrong" in capsys.readouterr().out
+    path.write_text(json.dumps(document({"arrivals": "trace", "file": "gone.csv"})))
+    assert main([str(path), "--out", str(tmp_path / "three")]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "gone.csv" in error and "\n" not in error and not (tmp_path / "three").exists()

@@ -1,0 +1,72 @@
+"""Published rows beside ours: the page, what it must show, and where it is known to be off."""
+
+import numpy as np
+import pytest
+
+from sim.serving import curves
+from sim.serving.page import PAGE, page
+from sim.serving.rows import Compared, compared, left_out, rows
+
+ERRORS = {each.row["id"]: each for each in compared()}
+
+
+def test_the_page_is_what_the_program_writes() -> None:
+    """`python -m sim serving --write`."""
+    assert PAGE.read_text(encoding="utf-8") == page()
+
+
+def test_every_row_is_answered_once_and_every_other_has_a_reason() -> None:
+    names = [row["id"] for row in rows()]
+    assert len(names) == len(set(names)) >= 35 and all(left_out().values())
+    assert all(row["source"] in ("sglang", "kimi", "h20", "gb200", "trt", "ix") for row in rows())
+
+
+def test_errors_as_they_are() -> None:
+    """The median row is 15 % off; nothing is fitted, so these limits only notice what moves."""
+    errors = np.array([abs(each.error) for each in ERRORS.values() if each.row["reading"] != "gain"])
+    assert np.median(errors) < 0.16 and (errors < 0.30).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    "name", ["DS-PROF-PF", "SG-DC-2K-off", "H20-EP-BS8", "TRT-MTP-1", "TRT-MTP-3", "TRT-MTP-5", "IX-H200-D2"]
+)
+def test_rows_within_ten_per_cent(name: str) -> None:
+    assert abs(ERRORS[name].error) < 0.10
+
+
+def test_one_set_of_latencies_serves_every_concurrency() -> None:
+    """8 H200s, SGLang, 4 to 64 clients: all too slow, by much the same."""
+    off = [each.error for name, each in ERRORS.items() if name.startswith("IX-H200-SG-") and each.row["prompt"] == 1024]
+    assert min(off) > 0.10 and max(off) < 0.23
+
+
+def test_more_drafts_pay_until_they_do_not() -> None:
+    """Speed by depth rises to three drafts and falls to five, as TensorRT-LLM's ladder."""
+    ladder = [1.0, *(ERRORS[f"TRT-MTP-{depth}"].ours for depth in (1, 3, 5))]
+    assert ladder[0] < ladder[1] < ladder[2] > ladder[3] > ladder[1]
+
+
+def test_why_two_micro_batches_pay_at_many_sequences() -> None:
+    """The gain rises with the batch as the part that half of it takes falls, and is a loss at few."""
+    told = list(curves.overlap())
+    gains, halves = [each.one / each.two for each in told], [each.half / each.one for each in told]
+    assert gains == sorted(gains) and gains[0] < 1 < gains[-1] and halves == sorted(halves, reverse=True)
+
+
+def test_why_a_draft_gives_its_tokens_at_few_sequences_only() -> None:
+    gains = [each[0] for _, each in curves.drafts((1,))]
+    assert gains == sorted(gains, reverse=True) and gains[0] > 1.7 and gains[-1] < 1.1
+
+
+def test_copies_pay_more_where_experts_are_liked_unalike() -> None:
+    gains = [times for *_, times in curves.copies()]
+    assert gains == sorted(gains) and gains[-1] > 1.2
+
+
+def test_the_smaller_cache_serves_more() -> None:
+    latent, grouped = curves.rooms()
+    assert latent.sequences > 5 * grouped.sequences and 4 < latent.rate / grouped.rate < 8
+
+
+def test_errors_are_relative() -> None:
+    assert Compared({"value": 4}, 5.0).error == 0.25

@@ -1,0 +1,158 @@
+"""Steps of prefill and decode: sums of their kernels, forms by price, experts hit, overlap, and published steps."""
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sim.models.blocks.mla import Latent
+from sim.scenario.values import Routing
+from sim.serving import networks
+from sim.serving.attention import attention
+from sim.serving.experts import loads
+from sim.serving.grid import Grid, prompts
+from sim.serving.rank import Batch
+from sim.serving.step import Parts, overlapped_ns
+from tests.sim.serving.instances import stepper
+
+LIKED = Routing("sampled", spread=0.3, redundant_experts=32)
+
+
+def test_a_hundred_random_steps_equal_their_kernels() -> None:
+    """One micro-batch is its kernels one after another, in the cheaper form of attention."""
+    random.seed(3)
+    for own in (stepper("h200x8", 8, 1), stepper("h800x8", 1, 16), stepper("h100x8", 4, 1, name="llama3_70b")):
+        for _ in range(34):
+            batch = Batch(
+                random.randint(1, 80), random.choice([1, 2]), random.uniform(100, 9000), random.random() < 0.2
+            )
+            drawn = iter(own.loads(batch))
+            total = 0
+            for made in own.units:
+                kernels = networks.end(own.rank, made, batch)
+                if not made.end:
+                    forms = [attention(own.rank, made, batch, form) for form in (True, False)]
+                    kernels = min(forms, key=own.prices.kernels_ns) if isinstance(made.mixer, Latent) else forms[0]
+                if made.dense:
+                    kernels = kernels + networks.dense(own.rank, made, made.dense, batch.tokens)
+                if made.routed and made.gate:
+                    load, t = next(drawn), -(-batch.tokens // own.rank.tensor if own.rank.exchanges else -batch.tokens)
+                    for more in (
+                        networks.gate(own.rank, made.gate, t), networks.routed(own.rank, made.routed, t, load),
+                        networks.shared(own.rank, made.routed, t), networks.gathered(own.rank, batch.tokens),
+                        *(networks.exchange(own.rank, made.gate, batch, load, back) for back in (False, True)),
+                    ):  # fmt: skip
+                        kernels = kernels + more
+                total += sum(own.prices.ns(kernel.op) for kernel in kernels)
+            assert own.ns(batch) == total
+
+
+def test_a_step_told_kernel_by_kernel_is_the_step() -> None:
+    for own in (stepper("h200x8", 8, 1), stepper("h100x8", 1, 16, routing=LIKED)):
+        batch = Batch(24, 1, 3000.0)
+        told = list(own.kernels(batch))
+        assert sum(own.prices.ns(kernel.op) for _, kernel in told) == own.ns(batch)
+        names = {part for part, _ in told}
+        assert names >= {"embedding", "attention", "gate", "experts", "head"}
+
+
+def test_a_prompt_alone_in_its_expert_group_loads_it_less() -> None:
+    """Others' ranks have no tokens: experts have a sixteenth of the rows, and exchanges only what is sent."""
+    own = stepper("h100x8", 1, 16)
+    full, alone = Batch(1, 2048, 2048.0, True), Batch(1, 2048, 2048.0, True, 1 / 16)
+    assert own.loads(alone)[0].rows < own.loads(full)[0].rows / 10 and own.ns(alone) < 0.8 * own.ns(full)
+
+
+def test_the_form_of_latent_attention_is_found_by_price() -> None:
+    """Absorbed for a decode step, plain for a whole prompt; they cross where a prompt's part is some hundred tokens."""
+    own = stepper("h200x8", 8, 1)
+    made = own.units[10]
+
+    def plain_is_cheaper(batch: Batch) -> bool:
+        absorbed, plain = (own.prices.kernels_ns(attention(own.rank, made, batch, form)) for form in (True, False))
+        return plain < absorbed
+
+    assert not plain_is_cheaper(Batch(32, 1, 4000.0)) and plain_is_cheaper(Batch(1, 4096, 4096.0, True))
+    crossing = [q for q in (1, 16, 64, 128, 256, 512, 1024, 2048) if plain_is_cheaper(Batch(1, q, 4096.0, True))]
+    assert crossing and crossing == [q for q in (64, 128, 256, 512, 1024, 2048) if q >= crossing[0]]
+
+
+def test_few_tokens_hit_few_experts() -> None:
+    """4 tokens that choose 8 of 256 hit 256 (1 - (1 - 8/256)^4) = 30.5 on average, which is what is read."""
+    gating = stepper("h200x8", 8, 1).gating
+    assert gating is not None
+    for tokens in (1, 4, 64, 1000):
+        hits = [load.hits for load in loads(gating, tokens)]
+        assert np.mean(hits) == pytest.approx(256 * (1 - (1 - 8 / 256) ** tokens), rel=0.03)
+        assert {load.rows for load in loads(gating, tokens)} == {8 * tokens}
+
+
+def test_copies_of_liked_experts_even_out_the_busiest_rank() -> None:
+    skewed = Routing("skewed", max_vio=4.0)
+    both = skewed, replace(skewed, redundant_experts=32)
+    alone, copied = (stepper("h100x8", 1, 32, routing=each).gating for each in both)
+    assert alone is not None and copied is not None
+    before, after = (np.mean([load.above for load in loads(each, 8192)]) for each in (alone, copied))
+    assert before > 1.5 and after < 1.2
+
+
+part = st.integers(0, 1000)
+parts = st.lists(
+    st.builds(lambda a, d, e, c: Parts(a, d, e, c, (d // 2, c // 3)), part, part, part, part), min_size=1, max_size=6
+)
+
+
+@given(parts)
+def test_two_halves_take_no_longer_than_in_turn_and_no_less_than_a_lane(one: list[Parts]) -> None:
+    whole = overlapped_ns(one, one)
+    assert whole <= 2 * sum(each.total for each in one)
+    packed, sent = sum(sum(p.packing) for p in one), sum(p.dispatch + p.combine for p in one)
+    assert whole >= 2 * max(sum(p.attention + p.experts for p in one) + packed, sent - packed)
+    assert whole >= sum(each.total for each in one)
+
+
+def test_packing_holds_compute() -> None:
+    """What an exchange packs runs on the SMs: no other half's compute hides it."""
+    free = [Parts(100, 50, 100, 50)] * 4
+    held = [each._replace(packing=(10, 10)) for each in free]
+    assert overlapped_ns(held, held) >= 2 * 4 * (100 + 100 + 20) > overlapped_ns(free, free)
+
+
+def test_the_grid_is_near_each_step_priced() -> None:
+    decode, prefill = stepper("h100x8", 1, 16, routing=LIKED), stepper("h100x8", 1, 16, True, LIKED, prompts=True)
+    grid = Grid(decode, prefill)
+    random.seed(5)
+    for _ in range(20):
+        sequences, keys = random.randint(1, 200), random.uniform(50, 20000)
+        told = float(grid.decode_ns(sequences, np.array([keys]))[0])
+        assert told == pytest.approx(decode.ns(Batch(sequences, 1, keys)), rel=0.03)
+    for _ in range(8):
+        tokens, pairs = random.randint(64, 8192), random.uniform(64, 8000)
+        assert grid.prefill_ns(tokens, pairs) == pytest.approx(prefill.ns(prompts(tokens, pairs)), rel=0.12)
+
+
+def test_more_of_anything_takes_longer() -> None:
+    own = stepper("h200x8", 8, 1)
+    times = [own.ns(Batch(n, 1, keys)) for n, keys in ((4, 500.0), (4, 5000.0), (32, 5000.0), (128, 5000.0))]
+    assert times == sorted(times)
+
+
+@pytest.mark.parametrize("concurrency, ms", [(4, 9.73), (8, 11.71), (16, 15.39)])
+def test_published_steps_of_one_node(concurrency: int, ms: float) -> None:
+    """DeepSeek-R1 on 8 H200s, SGLang TP8 (IX-H200-SG-*): median time a token, at half of the output's length. All come
+    out 10 to 14 % too long; nothing is fitted. A bandwidth bound alone is 3.8 times too short at 4."""
+    told = stepper("h200x8", 8, 1).ns(Batch(concurrency, 1, 0.9 * 1024 * 1.5)) / 1e6
+    assert told == pytest.approx(ms, rel=0.15) and told > ms
+
+
+def test_published_steps_of_expert_groups() -> None:
+    """SGLang on H100s: decode of 256 sequences of 2,000 a GPU without overlap, EP72: 17,755 tokens/s a node (22,282
+    over 1.255); DeepSeek's profile of prefill, EP32, balanced: 62,713 tokens/s a node."""
+    even = Routing("balanced", redundant_experts=32)
+    decode = stepper("h100x8", 1, 72, routing=even).ns(Batch(256, 1, 2050.0))
+    assert 8 * 256 / (decode / 1e9) == pytest.approx(17755, rel=0.10)
+    prefill = stepper("h800x8", 1, 32, True, even, prompts=True).ns(Batch(4, 4096, 4096.0, True))
+    assert 8 * 16384 / (prefill / 1e9) == pytest.approx(62713, rel=0.10)
