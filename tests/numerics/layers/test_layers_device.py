@@ -19,9 +19,11 @@ WIDE = replace(
 )  # fmt: skip
 """V3's head widths, which the attention kernel is made for. Dense and one expert group, so that no choice tips."""
 TOLERANCE = {Precision.BF16: 0.02, Precision.FP8: 0.2}
+GAIN = {Precision.BF16: 0.04, Precision.FP8: 0.11}
 """Kernels and reference round in the same places and add in other orders; BF16 and E4M3 codes at a tie then differ. How
-much that comes to: on the CPU the FP8 reference against itself, its embedding times 1 + 2^-12, differs by 0.133 in the
-gradient of blocks.0.attention.q_down.weight; half as much again is allowed."""
+much that comes to in FP8: on the CPU the reference against itself, its embedding times 1 + 2^-12, differs by up to
+0.185 in a gradient, and by a gain of 0.43 in one of its rows (2 x 129 tokens, 2026-11-30; `hold` allows rows 3 gains
+and a share of the tolerance). The kernels' own arithmetic is held bit for bit elsewhere."""
 
 
 @pytest.mark.parametrize("precision", [Precision.BF16, Precision.FP8])
@@ -37,7 +39,7 @@ def test_a_step_on_the_kernels_is_the_step_of_the_reference(precision, recompute
     a.total.backward()
     b.total.backward()
     for (name, p), q in zip(found.named_parameters(), expected.parameters(), strict=True):
-        tiny.hold(p.grad.cpu(), q.grad, TOLERANCE[precision], name, gain=0.04)
+        tiny.hold(p.grad.cpu(), q.grad, TOLERANCE[precision], name, gain=GAIN[precision])
 
 
 @pytest.mark.parametrize("precision", [Precision.BF16, Precision.FP8])
