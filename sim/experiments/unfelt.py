@@ -62,6 +62,7 @@ OF_MODELS = {
         "stack.attention",
         "stack.cross_entropy",
         "stack.unpadded",
+        "stack.fused_experts",
     ),
     "no layers": PLACEMENT,
     "no experts": ("parallel.expert", "routing.kind", "routing.redundant_experts"),

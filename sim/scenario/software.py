@@ -40,6 +40,9 @@ class StackForm(Form):
     cross_entropy: Literal["transformer_engine", "native"] | None = None
     """Of megatron: whose kernels the loss is, transformer_engine (the default) or native, Megatron Core's own in FP32,
     which is all that there was before March 2025."""
+    fused_experts: bool | None = None
+    """Of megatron in mxfp8: experts' first product, its activation and the cast of that are one kernel, and so are
+    their gradients (Megatron's use_transformer_engine_op_fuser)."""
 
     @property
     def value(self) -> Stack:
@@ -64,6 +67,8 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
     if stack.dispatcher != Stack.dispatcher and scenario.parallel.expert == 1:
         what = "a rank that holds all experts dispatches nothing"
         yield ("stack.dispatcher", "parallel.expert"), f"{what}; legal: alltoall, or parallel.expert 2 or more"
+    if stack.fused_experts and scenario.precision != "mxfp8":
+        yield ("stack.fused_experts", "precision"), "experts are fused in mxfp8 alone; legal: false, or precision mxfp8"
     if stack.unpadded and stack.compiled:
         yield ("stack.unpadded", "stack.compiled"), "compiled code has no such call; legal: one of the two"
     if not stack.loss_parallel and "loss_parallel" in kind.options and scenario.parallel.tensor == 1:

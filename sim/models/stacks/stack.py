@@ -43,7 +43,8 @@ KINDS = {
         eager=True, frees=True, plain=True, axes=SHARED, selective=True, units=True, waits=True,
     ),
     "megatron": Kind(
-        "torch", ("release", "cuda_graphs", "graphed", "dispatcher", "attention", "cross_entropy"), TRANSFORMER_ENGINE,
+        "torch", ("release", "cuda_graphs", "graphed", "dispatcher", "attention", "cross_entropy", "fused_experts"),
+        TRANSFORMER_ENGINE,
         eager=True, axes=SHARED, waits=True,
     ),
 }  # fmt: skip
@@ -74,7 +75,8 @@ class Stack:
     padding, and scattered behind (flash-attn's bert_padding, around its variable-length call). loss_parallel: ranks
     that share the vocabulary share the loss, each with its part of the logits; else each gathers all of them
     (torchtitan's parallelism.disable_loss_parallel). cross_entropy: whose kernels the loss is, transformer_engine or
-    NATIVE."""
+    NATIVE. fused_experts: experts' first product, its activation and the cast of that are one kernel, and so are their
+    gradients (TransformerEngine's fused operations; `use_transformer_engine_op_fuser`)."""
 
     name: str = "deepseek"
     release: str = ""
@@ -86,6 +88,7 @@ class Stack:
     unpadded: bool = False
     loss_parallel: bool = True
     cross_entropy: str = "transformer_engine"
+    fused_experts: bool = False
 
     @property
     def fuses_attention(self) -> bool:

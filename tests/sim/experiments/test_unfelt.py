@@ -74,7 +74,7 @@ ELSEWHERE = {
     "cluster.node", "cluster.fabric", "model",  # documents, whose keys are gone through by themselves
     "parallel.reshard",  # has one legal value, but for parallel.zero 3
     "stack.release", "stack.compiled", "stack.cuda_graphs", "stack.graphed", "stack.dispatcher",  # likewise
-    "stack.loss_parallel", "stack.attention", "stack.cross_entropy", "stack.unpadded",
+    "stack.loss_parallel", "stack.attention", "stack.cross_entropy", "stack.unpadded", "stack.fused_experts",
     "recompute.method", "routing.spread", "routing.max_vio", "routing.histogram",  # refused where they do not belong
     "schedule.group",  # likewise: of interleaved stages
     "tables",  # of a trace: tests/numerics/tables/test_traced.py

@@ -184,3 +184,15 @@ def test_biases_of_experts_are_added_in_plain_operations(expert, nodes):
 def test_no_plain_operations_add_biases_in_a_graph_or_where_there_are_none():
     for own in (on(model="gpt_oss_120b", cuda_graphs=True), on()):
         assert not any(k.name.startswith("expert_bias_") for d in "FB" for k in kernels(own, d))
+
+
+def test_fused_experts_end_in_their_activation_and_its_cast():
+    plain, fused = (on("hybridep", "mxfp8", "b200x8", fused_experts=each) for each in (False, True))
+    for direction in "FB":
+        names = [[k.name for k in kernels(own, direction, "mlp")] for own in (plain, fused)]
+        gone = [name for name in names[0] if name not in names[1]]
+        ending, role = ("swiglu", "fc2_fprop") if direction == "F" else ("swiglu_bwd", "fc1_dgrad")
+        assert sorted(set(gone)) == sorted({ending, f"cast_rows_experts_{role}"})
+    assert [k.name for k in kernels(plain, "W")] == [k.name for k in kernels(fused, "W")]
+    with pytest.raises(Refused, match=r"stack\.fused_experts: experts are fused in mxfp8 alone"):
+        on("hybridep", "bf16", fused_experts=True)

@@ -41,7 +41,7 @@ def added_backward(site: Shared, experts: Experts) -> list[Kernel]:
 
 
 def _apart(site: Shared, experts: Experts) -> bool:
-    return experts.routed.bias and not site.stack.cuda_graphs
+    return experts.routed.bias and not (site.stack.cuda_graphs or site.stack.fused_experts)
 
 
 def _each(

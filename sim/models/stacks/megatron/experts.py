@@ -6,7 +6,7 @@ What is sent, and what the host waits for before, is in `exchange`.
 """
 
 from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
-from hwmodels.op import Gemm, Memory, permute, small, unpermute
+from hwmodels.op import Gemm, GroupedGemm, Memory, permute, small, unpermute
 from sim.models.blocks.experts import Experts
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
@@ -103,8 +103,8 @@ def forward(site: Shared, experts: Experts) -> list[Kernel]:
     own, h, net, shared = site.own, site.shape.hidden, experts.routed, experts.shared
     row = site.shape.sent
     out = [*_permuted(site), *_gathered(site, "rows"), *_padded(site, "F")]
-    out += [*grouped(site, "experts_fc1", net.first, row), activate(site.expert_rows, net)]
-    out += [*grouped(site, "experts_fc2", row, net.width), *added(site, experts)]
+    products = grouped(site, "experts_fc1", net.first, row), grouped(site, "experts_fc2", row, net.width)
+    out += [*_around(site, activate(site.expert_rows, net), *products), *added(site, experts)]
     out += [*_padded(site, "F"), *_scattered(site, "rows")]
     out += [*_sorted(site, "F"), _unpermuted(site, "unpermute", "F")]
     if shared.width:
@@ -112,6 +112,14 @@ def forward(site: Shared, experts: Experts) -> list[Kernel]:
         out += [activate(site.tokens, shared, "shared_act"), *last(site, "shared_fc2", h, shared.width)]
         out += [fused("add_shared", own, h, 2, 1)]
     return [*out, fused("residual", own, h, 2, 1)]
+
+
+def _around(site: Shared, activation: Kernel, one: list[Kernel], other: list[Kernel]) -> list[Kernel]:
+    """Two products around an activation (or its gradient), which is cast before the second; or, fused, both in the
+    first, which ends with them (grouped_gemm_swiglu and ..._dswiglu of cudnn-frontend, for MXFP8)."""
+    if not site.stack.fused_experts:
+        return [*one, activation, *other]
+    return [*one, *(kernel for kernel in other if isinstance(kernel.op, GroupedGemm))]
 
 
 def _gathered(site: Shared, name: str) -> list[Kernel]:
@@ -135,8 +143,10 @@ def backward(site: Shared, experts: Experts) -> list[Kernel]:
     back = Kernel("unpermute_bwd", permute(sent, site.rows, row, PLAIN_BF16), host=work(PERMUTED["B"], "B"))
     out += [back, *_sorted(site, "B"), *_gathered(site, "dy_rows"), *_padded(site, "B")]
     out += added_backward(site, experts)
-    out += [*grouped(site, "experts_fc2", row, net.width, "dgrad"), activate_backward(site.expert_rows, net)]
-    out += [*grouped(site, "experts_fc1", net.first, row, "dgrad"), *_padded(site, "B"), *_scattered(site, "dx_rows")]
+    products = (("experts_fc2", row, net.width), ("experts_fc1", net.first, row))
+    gradients = [grouped(site, *each, "dgrad") for each in products]
+    out += _around(site, activate_backward(site.expert_rows, net), *gradients)
+    out += [*_padded(site, "B"), *_scattered(site, "dx_rows")]
     return [*out, *_sorted(site, "B"), _unpermuted(site, "permute_bwd", "B")]
 
 
