@@ -23,7 +23,7 @@ from hwmodels.units import whole_bytes
 from sim.engine.timeline import Timeline
 from sim.layout import buckets, optimizer
 from sim.layout.machine import Machine
-from sim.layout.passes import Change, Moves, changes
+from sim.layout.passes import Change, Changes, changes
 from sim.layout.plan import Plan
 from sim.models.activations import Kept, landing_bytes
 from sim.models.layer import Site, Unit
@@ -130,7 +130,7 @@ def hosted_bytes(plan: Plan, machine: Machine) -> int:
     )
 
 
-def _alike(moves: Moves, held: Sequence[Held]) -> Bytes:
+def _alike(moves: Changes, held: Sequence[Held]) -> Bytes:
     """Bytes by which changes move the activations of ranks that are alike [change]."""
     each = np.array([of.alike for of in held], dtype=np.int64)
     return np.asarray((moves.amounts * each[moves.stage].T).sum(axis=0))

@@ -7,7 +7,7 @@ from typing import Any
 from simpy import Environment
 from simpy.events import NORMAL, URGENT, Event, EventPriority, Process
 
-__all__ = ["Clock", "Course", "Event", "Process"]
+__all__ = ["Clock", "Routine", "Event", "Process"]
 
 LATE = EventPriority(2)
 """After all else that happens in the same nanosecond (SimPy's own priorities are 0 and 1)."""
@@ -46,7 +46,7 @@ def _sent(errand: Any) -> None:
 SENT: list[Callable[[Any], None]] = [_sent]
 
 
-class Course(Event):
+class Routine(Event):
     """A process as SimPy has them, by the same events, that nobody interrupts and that hears nothing from its events; a
     third of the price. It happens when its generator is through."""
 
@@ -75,9 +75,9 @@ class Clock(Environment):
     def now(self) -> int:
         return self._now
 
-    def course(self, generator: Generator[Event, Any, None]) -> Course:
+    def routine(self, generator: Generator[Event, Any, None]) -> Routine:
         """A process that begins now."""
-        return Course(self, generator)
+        return Routine(self, generator)
 
     def until(self, time: int) -> Event:
         """What a process yields to sleep until then, now at the earliest."""

@@ -54,7 +54,7 @@ def changes(steps: Sequence[Step], again: Collection[int] = ()) -> Iterator[Chan
         yield from ends
 
 
-class Moves(NamedTuple):
+class Changes(NamedTuple):
     """Changes of a position as columns [change]. amounts: as `Change` has them [3, change]."""
 
     step: Numbers
@@ -62,12 +62,12 @@ class Moves(NamedTuple):
     stage: Numbers
     amounts: Numbers
 
-    def where(self, again: Collection[int]) -> "Moves":
+    def where(self, again: Collection[int]) -> "Changes":
         """Where backward computes some again of these stages alone."""
         repeats = np.isin(self.stage, list(again))
         amounts = self.amounts * np.array([np.ones_like(repeats), np.ones_like(repeats), repeats])
         kept = (self.amounts[:2] != 0).any(axis=0) | repeats
-        return Moves(self.step[kept], self.at_end[kept], self.stage[kept], amounts[:, kept])
+        return Changes(self.step[kept], self.at_end[kept], self.stage[kept], amounts[:, kept])
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +119,7 @@ class Passes:
         return sorts, rows
 
     @cached_property
-    def moves(self) -> Sequence[Moves]:
+    def moves(self) -> Sequence[Changes]:
         """By position, changes of activations where backward computes some of every stage again."""
         every = range(self.program.stages)
         return [_columns([*changes(steps, every)]) for steps in self.program.steps]
@@ -137,6 +137,6 @@ class Passes:
         return [np.array([step[1:] for step in steps], dtype=np.int64).reshape(-1, 4) for steps in self.program.steps]
 
 
-def _columns(rows: Sequence[Change]) -> Moves:
+def _columns(rows: Sequence[Change]) -> Changes:
     step, at_end, stage, _, *amounts = np.array(rows, dtype=np.int64).reshape(-1, len(Change._fields)).T
-    return Moves(step, at_end.astype(bool), stage, np.array(amounts))
+    return Changes(step, at_end.astype(bool), stage, np.array(amounts))

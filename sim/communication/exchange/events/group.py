@@ -89,7 +89,7 @@ class _Group:
         self.channels: Callable[[int], list[list[Channel]]] = cache(self._channels)
 
     def timings(self) -> list[Timing]:
-        lives = [self.clock.course(self.life(rank)) for rank in range(self.ranks)]
+        lives = [self.clock.routine(self.life(rank)) for rank in range(self.ranks)]
         self.clock.work_off()
         if stuck := sum(not life.triggered for life in lives):
             raise DeadlockError(f"{stuck} of {self.ranks} ranks wait for ever in an exchange")
@@ -107,7 +107,7 @@ class _Group:
             self.gates[number].come()
             yield self.gates[number].open
             yield clock.until(clock.now + barrier_ns(cargo, times(cargo, self.setting)))
-            roles = [clock.course(life) for channel in self.channels(number)[rank] for life in channel.lives()]
+            roles = [clock.routine(life) for channel in self.channels(number)[rank] for life in channel.lives()]
             yield from roles
             self.ends[number][rank] = clock.now
 
