@@ -28,7 +28,8 @@ EXPECTED = {
     # DeepSeek-V3 on four racks, a layout string, exchanges beside another micro-batch
     "MB-041": {
         "cluster": {"node": {"base": "gb300x72", "gpus": 64}, "nodes": 4}, "model": {"base": "deepseek_v3"},
-        "stack": {"name": "megatron", "dispatcher": "hybridep", "cuda_graphs": True}, "precision": "mxfp8",
+        "stack": {"name": "megatron", "dispatcher": "hybridep", "cuda_graphs": True, "fused_experts": True},
+        "precision": "mxfp8",
         "parallel": {"zero": 1, "pipeline": 2, "expert": 32}, "schedule": {"name": "interleaved", "chunks": 8},
         "placement": V3_LAYOUT, "batch": batch(15360, 4096), "recompute": "none", "states": V3_STATES,
         "overlap": {**REDUCED, "expert": True}, "routing": {"kind": "balanced"}, "comm": HYBRIDEP,
@@ -62,7 +63,7 @@ EXPECTED = {
     "MLP6-003": {
         "cluster": {"node": {"base": "gb200x72", "gpus": 64}, "nodes": 8},
         "model": {"base": "deepseek_v3", "mtp_depth": 1}, "precision": "mxfp8",
-        "stack": {"name": "megatron", "dispatcher": "hybridep", "cuda_graphs": True},
+        "stack": {"name": "megatron", "dispatcher": "hybridep", "cuda_graphs": True, "fused_experts": True},
         "parallel": {"zero": 1, "pipeline": 4, "tensor": 2, "expert": 32},
         "schedule": {"name": "interleaved", "chunks": 4}, "placement": V3_LAYOUT, "batch": batch(15360, 4096),
         "recompute": {"modules": ["mlp"]}, "overlap": {**REDUCED, "expert": True, "buckets": "268435456 B"},
