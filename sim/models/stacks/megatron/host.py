@@ -39,12 +39,12 @@ LINEAR = {"F": 60.0, "B": 150.0}
 host, 90.5 and 33.2 on a GH200's (github.com/NVIDIA/TransformerEngine issue 2053, August 2025). Backward 2.5 times
 that: of September 2026 59.2 forward and 252.1 backward on a GB200's (pull request 3523), of which a backward that is
 called alone takes 104 to begin (63 here, and that host takes 1.65 times as long). By then both take 0.6 of 2025's."""
-SLOWER = 2.9 / 1.86
-"""That host's time over that of the one on which the next four were timed (AMD EPYC, torch 2.13, tensors on its CPU,
-the same loops, thread's time, tenth of sixty): a view's, which both were asked for."""
-ATTRIBUTE, CALL = 1.1 * SLOWER, 0.2 * SLOWER
+LATER = UNIT["F"] / 13.73
+"""The time of the host above over that of the one on which the next two lines were timed, another H200's on the same
+day (`numerics.card.host`, torch 2.11, Python 3.12): of the operation that both timed."""
+ATTRIBUTE, CALL = 0.39 * LATER, 0.09 * LATER
 """A module's parameter found by its name; a method of a plain object called with two words."""
-QUANTISED, STORED, SAVED = 3.9 * SLOWER, 1.4 * SLOWER, 1.5 * SLOWER
+QUANTISED, STORED, SAVED = 6.08 * LATER, 2.26 * LATER, 1.28 * LATER
 """A tensor of a class of its own made around four others, with a copy of what quantised it; the same as a plain object;
 the four taken out of it to be kept, and put back."""
 REPLAYED = 25.0
