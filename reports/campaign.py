@@ -6,7 +6,7 @@ from html import escape
 from typing import IO, Any
 
 from hwmodels.units import GIGA, KILO, MEGA, PERCENT, SECONDS_PER_DAY, SECONDS_PER_HOUR, TERA, format_quantity
-from reports.page import whole
+from reports.page import Tile, heading, whole
 from reports.palette import PARTS
 from reports.section import Section, bar, details, table
 from sim.result import title
@@ -36,21 +36,10 @@ def render(summary: Figures, scenario: Figures) -> str:
     """The page of a campaign, as HTML text. summary: as in result.json."""
     own, name = summary["campaign"], str(summary["scenario"])
     parts = [_calendar(own), _waterfall(own), _failures(own), _cost(own), _scenario(scenario)]
-    figures = "".join(
-        f"<div><dt>{escape(what)}</dt><dd>{escape(value)}</dd><dd class='note'>{escape(note)}</dd></div>"
-        for what, value, note in headline(summary)
-    )
-    anchors = "".join(f'<a href="#{part.key}">{escape(part.title)}</a>' for part in parts)
     alarm = "".join(f'<p class="alarm" role="alert">{escape(line)}</p>' for line in summary["infeasible"])
     changes = title.changes(summary["overrides"])
     also = f'<span class="with">, with {escape(" ".join(changes))}</span>' if changes else ""
-    count = len(headline(summary))
-    header = (
-        f'<header><p class="brand">Trainyard</p><h1>{escape(name)}{also}</h1>'
-        f'<p class="sub">{escape(setting(summary))}</p>'
-        f'{alarm}<dl class="figures" style="--all:{count};--half:{-(-count // 2)}">{figures}</dl></header>\n'
-        f'<nav aria-label="Parts of this page">{anchors}</nav>'
-    )
+    header = heading(f"{escape(name)}{also}", setting(summary), headline(summary), parts, alarm)
     return whole(title.title(name, summary["overrides"]), header, parts)
 
 
@@ -64,8 +53,8 @@ def show(summary: Figures, stream: IO[str]) -> None:
         print(f"{what.ljust(widths[0])}  {value.rjust(widths[1])}  {note}".rstrip(), file=stream)
 
 
-def headline(summary: Figures) -> list[tuple[str, str, str]]:
-    """What it is, value, and remark of the figures that answer the question."""
+def headline(summary: Figures) -> list[Tile]:
+    """The figures that answer the question."""
     own = summary["campaign"]
     rows = [
         ("Days", f"{own['days']['p50']:.1f}", f"median; 90 % of seeds {_span(own['days'], 1, '.1f')}"),

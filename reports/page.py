@@ -75,6 +75,26 @@ def whole(called: str, header: str, parts: list[Section], scripts: Sequence[str]
     ))  # fmt: skip
 
 
+Tile = tuple[str, str, str]
+"""A figure of a header: what it is, its value, and a remark."""
+
+
+def heading(name: str, line: str, figures: Sequence[Tile], parts: list[Section], alarm: str = "") -> str:
+    """The header of a page: its name and what is to be said first as HTML, a line of plain text, figures in one row
+    or two, and where its parts are."""
+    tiles = "".join(
+        f"<div><dt>{escape(what)}</dt><dd>{escape(value)}</dd><dd class='note'>{escape(note)}</dd></div>"
+        for what, value, note in figures
+    )
+    anchors = "".join(f'<a href="#{part.key}">{escape(part.title)}</a>' for part in parts)
+    count = len(figures)
+    return (
+        f'<header><p class="brand">Trainyard</p><h1>{name}</h1><p class="sub">{escape(line)}</p>'
+        f'{alarm}<dl class="figures" style="--all:{count};--half:{-(-count // 2)}">{tiles}</dl></header>\n'
+        f'<nav aria-label="Parts of this page">{anchors}</nav>'
+    )
+
+
 def _scripts(data: dict[str, Any], scripts: Sequence[str]) -> Iterator[str]:
     """What draws figures, and their data; a page without any needs none of it."""
     data = data | {"page": {"scales": SCALES, "ink": INK, "muted": MUTED}}

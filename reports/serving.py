@@ -1,6 +1,6 @@
 """The page of a served load: its figures, how long requests waited, and what instances had to do over time.
 
-One file without scripts: charts are drawings (SVG) of a few hundred points.
+It needs no script: charts are drawings (SVG) of a few hundred points.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,16 +8,15 @@ from html import escape
 from typing import Any
 
 from hwmodels.units import NS_PER_S, PERCENT, format_quantity
+from reports.page import Tile, heading, whole
+from reports.palette import MUTED, PARTS
+from reports.section import Section, bar, legend, table
 
-WIDTH, HEIGHT, EDGE = 640, 220, 42
-"""Of a drawing and of its margins, in points."""
-COLOURS = ("#3366aa", "#cc6633", "#338855", "#884499")
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse } td, th { padding: .15rem .8rem .15rem 0; text-align: left }
-td + td { text-align: right; font-variant-numeric: tabular-nums } svg { width: 100%; height: auto }
-footer { color: #666 }
-"""
+WIDTH, HEIGHT = 640, 200
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 10, 26
+"""Size of a drawing and of its margins, in points."""
+TICKS = 4
+"""Parts of an axis."""
 POINTS = 240
 """Of a line, at most."""
 
@@ -50,71 +49,102 @@ def headline(summary: Mapping[str, Any]) -> str:
     return "\n".join([str(summary["scenario"]), *(f"  {name:{width}}  {value}" for name, value in lines)])
 
 
+def tiles(served: Mapping[str, Any]) -> list[Tile]:
+    """The figures that answer the question."""
+    tokens, goodput = served["tokens"], served["goodput"]
+    names = {"ttft_s": "Time to first token", "tpot_s": "Time per later token", "end_to_end_s": "End to end"}
+    waits = []
+    for key, name in names.items():
+        middle, *others = (_time(served[key][part]) for part in ("p50", "p90", "p99"))
+        waits.append((name, middle or "none", "median; p90 {}, p99 {}".format(*others)))
+    return [
+        *waits,
+        ("Goodput", f"{goodput['requests_per_s']:.3g} /s", f"requests; {goodput['part'] / PERCENT:.1f} % of all"),
+        ("Answers", f"{tokens['output_per_s_decode_node']:,.0f} /s",
+         f"tokens of a decoding node; {tokens['output_per_s_decode_gpu']:,.0f} of a GPU"),
+        ("Prompts", f"{tokens['prompt_per_s_prefill_node']:,.0f} /s", "tokens of a prefill node, computed"),
+    ]  # fmt: skip
+
+
 def page(summary: Mapping[str, Any], load: Sequence[tuple[int, int, int, int]], waits: Mapping[str, Line]) -> str:
     """The page. load: moments in ns, each with an instance, its sequences and its other jobs. waits: name -> seconds
     with the part of requests that took no longer."""
-    name = escape(str(summary["scenario"]))
-    table = "".join(f"<tr><td>{escape(key)}</td><td>{escape(value)}</td></tr>" for key, value in rows(summary))
-    parts = [
-        f"<h1>{name}</h1><table>{table}</table>",
-        "<h2>How long requests took</h2>",
-        *(drawing({key: line}, "s", "part of requests") for key, line in waits.items()),
-        "<h2>Load over time</h2>", drawing(_load(load), "s", "sequences and prompts"),
-    ]  # fmt: skip
-    pools = "".join(
-        f"<tr>{''.join(f'<td>{escape(str(value))}</td>' for value in _pool(pool))}</tr>"
-        for pool in summary["serve"]["pools"]
+    name, served = str(summary["scenario"]), summary["serve"]
+    parts = [_waits(waits), _loads(load), *_steps(served.get("decode_step")), _pools(served["pools"])]
+    line = (
+        f"{served['requests']:,} requests in {_time(served['span_s'])} ({served['load']}) · "
+        f"{served['tokens']['cached']:,} of {served['tokens']['prompt']:,} tokens of prompts kept from others · "
+        f"{served['preemptions']:,} caches given up"
     )
-    parts.append(_step(summary["serve"].get("decode_step")))
-    head = "".join(f"<th>{word}</th>" for word in ("pool", "instances", "GPUs of each", "weights", "cache, tokens"))
-    return "\n".join((
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
-        f"<title>{name} · Trainyard</title>\n<style>{STYLE}</style>\n</head>\n<body>", *parts,
-        f"<h2>Instances</h2><table><tr>{head}</tr>{pools}</table>",
-        "<footer><p>Trainyard. Everything on this page is simulated, not measured.</p></footer>\n</body>\n</html>\n",
-    ))  # fmt: skip
+    return whole(name, heading(escape(name), line, tiles(served), parts), parts)
 
 
-def _step(step: Mapping[str, Any] | None) -> str:
+def _waits(waits: Mapping[str, Line]) -> Section:
+    """How long requests took."""
+    drawn = "".join(
+        f"<h3>{escape(name[:1].upper() + name[1:])}</h3>{drawing({name: line}, 'time', percent=True)}"
+        for name, line in waits.items()
+    )
+    return Section("waits", "How long requests took", "Part of all requests that took no longer.", drawn)
+
+
+def _loads(load: Sequence[tuple[int, int, int, int]]) -> Section:
+    """What instances had to do."""
+    lines = _load(load)
+    named = legend(zip(lines, PARTS, strict=False))
+    lead = "Over all instances, from the first request to the last answer."
+    return Section("load", "Load over time", lead, f"{named}{drawing(lines, 'time')}")
+
+
+def _pools(pools: Sequence[Mapping[str, Any]]) -> Section:
+    """What serves."""
+    head = ("Pool", "Instances", "GPUs of each", "Weights of a GPU", "Tokens of cache")
+    return Section("pools", "Instances", "", table(head, [[escape(each) for each in _pool(pool)] for pool in pools]))
+
+
+def _steps(step: Mapping[str, Any] | None) -> list[Section]:
     """A decode step, kernel by kernel."""
     if step is None:
-        return ""
+        return []
     total = sum(each["seconds"] for each in step["kernels"])
-    lines = "".join(
-        f"<tr><td>{escape(each['part'])}</td><td>{escape(each['name'])}</td><td>{each['launches']}</td>"
-        f"<td>{_time(each['seconds'])}</td><td>{each['seconds'] / total / PERCENT:.1f} %</td></tr>"
+    rows = [
+        [escape(each["part"]), escape(each["name"]), f"{each['launches']:,}", _time(each["seconds"]),
+         f"{each['seconds'] / total / PERCENT:.1f} %", bar(each["seconds"] / total, PARTS[0])]
         for each in step["kernels"]
+    ]  # fmt: skip
+    lead = (
+        f"{step['sequences']} sequences of {step['keys']:,.0f} keys in each attention group: {_time(step['seconds'])}."
     )
-    head = "".join(f"<th>{word}</th>" for word in ("part", "kernel", "launches", "time", "of all"))
-    words = (
-        f"{step['sequences']} sequences of {step['keys']:,.0f} keys in each attention group: {_time(step['seconds'])}"
-    )
-    return f"<h2>One decode step</h2><p>{words}.</p><table><tr>{head}</tr>{lines}</table>"
+    head = ("Part", "Kernel", "Launches", "Time", "Of all", "")
+    return [Section("step", "One decode step", lead, table(head, rows, (0, 1, 5)))]
 
 
-def drawing(lines: Mapping[str, Line], across: str, up: str) -> str:
-    """Lines over a common axis, each named below."""
+def drawing(lines: Mapping[str, Line], across: str, percent: bool = False) -> str:
+    """Lines over common axes from nought. across: what is counted along the first, as `format_quantity` has it.
+    percent: the second goes to 100 %."""
     points = [point for line in lines.values() for point in line]
     if not points:
         return ""
     right, top = (max(each[i] for each in points) or 1.0 for i in (0, 1))
-    inner = WIDTH - 2 * EDGE, HEIGHT - 2 * EDGE
+    top = 1.0 if percent else top
+    wide, high = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
     drawn = []
-    for i, (name, line) in enumerate(lines.items()):
-        path = " ".join(f"{EDGE + x / right * inner[0]:.1f},{HEIGHT - EDGE - y / top * inner[1]:.1f}" for x, y in line)
-        colour = COLOURS[i % len(COLOURS)]
-        drawn.append(f'<polyline fill="none" stroke="{colour}" points="{path}"/>')
-        drawn.append(f'<text x="{EDGE + 150 * i}" y="14" fill="{colour}" font-size="12">{escape(name)}</text>')
-    axes = f"M{EDGE},{EDGE}V{HEIGHT - EDGE}H{WIDTH - EDGE}"
-    words = [
-        (EDGE, HEIGHT - 8, "0"), (WIDTH - EDGE - 60, HEIGHT - 8, f"{right:.3g} {across}"),
-        (2, EDGE - 6, f"{top:.3g} {up}"),
-    ]  # fmt: skip
-    served = "".join(f'<text x="{x}" y="{y}" font-size="11">{escape(text)}</text>' for x, y, text in words)
+    for i in range(TICKS + 1):
+        x, y = LEFT + wide * i / TICKS, TOP + high * (1 - i / TICKS)
+        up = f"{i / TICKS / PERCENT:.0f} %" if percent else f"{top * i / TICKS:,.0f}"
+        drawn.append(f'<path d="M{LEFT},{y:.1f}H{WIDTH - RIGHT}" stroke="#e3e8ee" fill="none"/>')
+        drawn.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{up}</text>')
+        end = "end" if i == TICKS else "middle" if i else "start"
+        value = format_quantity(right * i / TICKS, across) if i else "0"
+        drawn.append(f'<text x="{x:.1f}" y="{HEIGHT - 6}" text-anchor="{end}">{value}</text>')
+    for line, colour in zip(lines.values(), PARTS, strict=False):
+        path = " ".join(f"{LEFT + x / right * wide:.1f},{TOP + (1 - y / top) * high:.1f}" for x, y in line)
+        drawn.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.6" points="{path}"/>')
+    named = escape(", ".join(lines))
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img"><path d="{axes}" fill="none" stroke="#999"/>'
-        f"{''.join(drawn)}{served}</svg>"
+        f'<div class="scroll"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{named}" '
+        f'style="width:100%;min-width:30rem;max-width:52rem;height:auto" font-size="11" fill="{MUTED}">'
+        f"{''.join(drawn)}</svg></div>"
     )
 
 

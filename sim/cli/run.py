@@ -27,9 +27,10 @@ def run(words: list[str]) -> int:
     parser.add_argument("--format", choices=("text", "json"), default="text")
     parser.add_argument("-q", "--quiet", action="store_true")
     args = parser.parse_intermixed_args(words)
-    if serving.serves(args.words):
+    which = kinds.kind(args.words[0]) if args.words else ""
+    if which == kinds.SERVE:
         return serving.run(args, args.out or place(args.words[0], args.words[1:]))
-    if args.words and kinds.is_campaign(args.words[0]):
+    if which == kinds.CAMPAIGN:
         return campaign.run(args, args.out or place(args.words[0], args.words[1:]), start)
     path, scenario = loaded(PROG, args.words)
     from reports import headline
@@ -121,9 +122,10 @@ def check(words: list[str]) -> int:
     from sim.simulation import run
 
     args = scenario_parser().parse_intermixed_args(words).words
-    if serving.serves(args):
+    which = kinds.kind(args[0]) if args else ""
+    if which == kinds.SERVE:
         return serving.check(args)
-    if args and kinds.is_campaign(args[0]):
+    if which == kinds.CAMPAIGN:
         return campaign.check(args)
     path, scenario = loaded(PROG, [*args[:1], "outputs=[result]", *args[1:]] if args else [])
     with refusals(path):

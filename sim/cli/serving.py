@@ -47,13 +47,6 @@ def check(words: list[str]) -> int:
     return DONE
 
 
-def serves(words: list[str]) -> bool:
-    """Whether the first word is a serving scenario."""
-    from sim.serving.kind import serves as is_one
-
-    return bool(words) and is_one(words[0])
-
-
 def serving(words: list[str]) -> int:
     """Published rows beside ours, and what serving depends on: the page goes to stdout; --write renews
     docs/SERVING.md of a checkout."""

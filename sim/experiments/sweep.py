@@ -30,7 +30,6 @@ from sim.experiments.space import ALWAYS_LAST, Point, Product
 from sim.result import figures
 from sim.scenario import shelves
 from sim.scenario.values import Scenario
-from sim.serving.kind import serves
 from sim.serving.values import Serve
 
 SWEEPS = shelves.SCENARIOS / "sweeps"
@@ -116,13 +115,8 @@ def read_sweep(path: Path, extra: Sequence[str] = ()) -> Sweep:
 
 
 def _columns(scenario: str) -> dict[str, str]:
-    """What the table shows of a scenario's kind; where its file cannot be read, that is told later."""
-    try:
-        if serves(scenario):
-            return SERVED
-        return CAMPAIGNS if kinds.is_campaign(scenario) else COLUMNS
-    except DocumentError:
-        return COLUMNS
+    """What the table shows of a scenario's kind."""
+    return {kinds.SERVE: SERVED, kinds.CAMPAIGN: CAMPAIGNS}.get(kinds.kind(scenario), COLUMNS)
 
 
 def _check(document: Document) -> None:

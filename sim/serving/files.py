@@ -19,8 +19,7 @@ from sim.scenario.overrides import apply
 from sim.scenario.values import PROFILE_SPREAD, Routing
 from sim.serving.checks import check
 from sim.serving.form import LengthsForm, RequestsForm, ServeForm, ServingForm
-from sim.serving.kind import KIND
-from sim.serving.values import Cache, Lengths, Objectives, Pool, Requests, Serve, Speculation
+from sim.serving.values import KIND, Cache, Lengths, Objectives, Pool, Requests, Serve, Speculation
 
 HASH_BYTES = 16
 

@@ -93,6 +93,10 @@ class Requests(NamedTuple):
     speed: float = 1.0
 
 
+KIND = "serve"
+"""The top-level key that served loads have and other scenarios have not."""
+
+
 @dataclass(frozen=True)
 class Serve:
     """A serving scenario. cost: USD/s of a GPU, 0 where none is given. resolved: the same as plain values."""

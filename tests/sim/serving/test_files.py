@@ -8,12 +8,12 @@ import pytest
 from hwmodels.document import DocumentError
 from hwmodels.refused import Refused
 from sim.__main__ import main
+from sim.experiments import kinds
 from sim.scenario.shelves import SCENARIOS
 from sim.serving import files, traces
-from sim.serving.kind import serves
 from tests.sim.serving.loads import closed, document, loaded, poisson
 
-SHIPPED = sorted(path for path in SCENARIOS.glob("*.yaml") if serves(str(path)))
+SHIPPED = sorted(path for path in SCENARIOS.glob("*.yaml") if kinds.kind(str(path)) == kinds.SERVE)
 BASE = document(poisson(10, 1.0, 100, 10))
 
 
@@ -24,7 +24,15 @@ def test_what_ships_is_right(path: Path) -> None:
 
 def test_others_are_no_serving_scenarios(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("serve: [")
-    assert SHIPPED and not serves("v3_2048gpu") and not serves("nothing") and not serves(str(tmp_path / "broken.yaml"))
+    assert SHIPPED and not any(map(kinds.kind, ("v3_2048gpu", "nothing", str(tmp_path / "broken.yaml"))))
+    assert kinds.kind("campaign_v3") == kinds.CAMPAIGN
+
+
+def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
+    (path := tmp_path / "mine.yaml").write_text("name: a\n")
+    assert kinds.kind(str(path)) == ""
+    path.write_text("serve: {}\n")
+    assert kinds.kind(str(path)) == kinds.SERVE
 
 
 def test_all_mistakes_come_at_once_with_their_lines(tmp_path: Path) -> None:

@@ -1,0 +1,60 @@
+"""The page of a served load: whole without scripts, figures first, lines where their points are."""
+
+import re
+
+import pytest
+
+from reports import serving
+
+LINE = [(0.0, 0.0), (1.0, 0.5), (2.0, 1.0)]
+QUANTILES = {"p50": 0.5, "p90": 1.0, "p99": None}
+
+
+def summary(**changes):
+    served = {
+        "requests": 1200, "span_s": 2.0, "load": "averaged", "ttft_s": QUANTILES, "tpot_s": QUANTILES,
+        "end_to_end_s": QUANTILES, "inter_token_s": QUANTILES, "preemptions": 3,
+        "goodput": {"requests_per_s": 600.0, "part": 0.25},
+        "tokens": {"output_per_s_decode_node": 800.0, "output_per_s_decode_gpu": 100.0,
+                   "prompt_per_s_prefill_node": 50.0, "cached": 7, "prompt": 70},
+        "pools": [{"does": "both", "instances": 2, "gpus": 8, "weight_bytes": 1e9, "cache_tokens": 4096}],
+        "decode_step": {"sequences": 4, "keys": 100.0, "seconds": 0.002, "kernels": [
+            {"part": "attention", "name": "q<b>", "launches": 61, "seconds": 0.0015},
+            {"part": "experts", "name": "down", "launches": 61, "seconds": 0.0005},
+        ]},
+    }  # fmt: skip
+    return {"scenario": "Load <1>", "serve": served | changes}
+
+
+def page(**changes):
+    return serving.page(summary(**changes), [(0, 0, 1, 2), (10**9, 1, 3, 0)], {"time to first token": LINE})
+
+
+def test_all_parts_are_there_and_none_needs_a_script():
+    text = page()
+    assert re.findall(r'<section id="(\w+)"', text) == ["waits", "load", "step", "pools"]
+    assert "<script" not in text and "<1>" not in text and "q<b>" not in text
+    assert "500.0 ms" in text and "25.0 % of all" in text and "75.0 %" in text and "3 caches given up" in text
+
+
+def test_a_load_without_decode_steps_has_no_such_part():
+    assert 'id="step"' not in page(decode_step=None)
+
+
+def test_a_line_goes_through_its_points():
+    """From the lower left corner to the upper right one, the middle in the middle."""
+    points = re.search(r'points="([^"]*)"', serving.drawing({"a": LINE}, "time", percent=True))[1].split()
+    x, y = zip(*(map(float, each.split(",")) for each in points), strict=True)
+    assert (x[0], y[0]) == (serving.LEFT, serving.HEIGHT - serving.BOTTOM)
+    assert (x[2], y[2]) == (serving.WIDTH - serving.RIGHT, serving.TOP)
+    assert x[1] == pytest.approx((x[0] + x[2]) / 2) and y[1] == pytest.approx((y[0] + y[2]) / 2)
+
+
+def test_nothing_is_drawn_of_nothing():
+    assert serving.drawing({"a": []}, "time") == ""
+
+
+def test_what_instances_do_is_added_up():
+    assert serving._load([(0, 0, 1, 2), (10**9, 1, 3, 0)]) == {
+        "decoding": [(0.0, 1.0), (1.0, 4.0), (1.0, 4.0)], "prompts and waiting": [(0.0, 2.0), (1.0, 2.0), (1.0, 2.0)],
+    }  # fmt: skip
