@@ -64,8 +64,6 @@ def routed_gradients(here: Here) -> Both:
         out += [of("copy", local * n, whole, whole), accumulate(local * n, local * n * k)]
         for side in (n, k):
             out += [of("copy", side, side * each, side * each)] * local
-            scales = WIDE * side * tiles(each)
-            out += [of("copy", side, scales, scales)] * local
     return [], out
 
 

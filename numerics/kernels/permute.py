@@ -106,18 +106,19 @@ def _owners(offsets, expert_of_row, experts, bins: tl.constexpr, tile: tl.conste
 
 @triton.jit
 def _permute(
-    x, out, row_of_pair, counts, offsets, tokens, words, experts, rows,
+    x, out, row_of_pair, counts, offsets, tokens, words, experts, rows, x_stride, x_step, out_stride, out_step,
     k: tl.constexpr, clearers: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
-    """Programs 0 .. T-1 scatter a token each; `clearers` more an expert, and for what lies behind, write zeros."""
+    """Programs 0 .. T-1 scatter a token each; `clearers` more an expert, and for what lies behind, write zeros.
+    stride, step: words from a row to the next, and from a word of a row to the next."""
     program = tl.program_id(0)
     word = tl.program_id(1) * block + tl.arange(0, block)
     mask = word < words
     if program < tokens:
-        value = tl.load(x + program.to(tl.int64) * words + word, mask=mask)
+        value = tl.load(x + program.to(tl.int64) * x_stride + word * x_step, mask=mask)
         for choice in tl.static_range(k):
             row = tl.load(row_of_pair + program * k + choice)
-            tl.store(out + row.to(tl.int64) * words + word, value, mask=mask & (row >= 0))
+            tl.store(out + row.to(tl.int64) * out_stride + word * out_step, value, mask=mask & (row >= 0))
     else:
         expert = (program - tokens) // clearers
         first = tl.load(offsets + expert)
@@ -126,7 +127,8 @@ def _permute(
             first += tl.load(counts + expert)
             end = tl.minimum(tl.load(offsets + expert + 1), rows)
         for row in range(first + (program - tokens) % clearers, end, clearers):
-            tl.store(out + tl.cast(row, tl.int64) * words + word, tl.zeros((block,), tl.int32), mask=mask)
+            place = out + tl.cast(row, tl.int64) * out_stride + word * out_step
+            tl.store(place, tl.zeros((block,), tl.int32), mask=mask)
 
 
 @triton.jit
@@ -215,17 +217,20 @@ def expert_map(topk_idx: Tensor, counts: Tensor, apart: Tensor, tile: int = 128,
 
 
 def permute(x: Tensor, layout: Layout) -> Tensor:
-    """x [T, H] of any dtype, rows a multiple of 4 bytes -> [rows, H]; padding rows zero."""
-    x = x.contiguous()
+    """x [T, H] of any dtype, rows a multiple of 4 bytes -> [rows, H]; padding rows zero. Words whose rows lie side by
+    side, as casts write scales, stay so."""
+    columns = x.element_size() == 4 and x.stride(0) == 1 < x.stride(1)
+    x = x if columns else x.contiguous()
     row_bytes = x.shape[1] * x.element_size()
     if row_bytes % 4:
         raise ValueError(f"rows are copied in 4-byte words; {list(x.shape)} of {x.dtype} has rows of {row_bytes} bytes")
-    out = x.new_empty(layout.rows, x.shape[1])
+    out = x.new_empty(x.shape[1], layout.rows).t() if columns else x.new_empty(layout.rows, x.shape[1])
     words, experts, (tokens, k) = row_bytes // 4, layout.counts.numel(), layout.row_of_pair.shape
     if words and (tokens or layout.rows):
         grid = (tokens + PADDING_PROGRAMS * (experts + 1), triton.cdiv(words, WORDS))
         tables = (layout.row_of_pair, layout.counts, layout.padded_offsets)
-        shape = (tokens, words, experts, layout.rows, k, PADDING_PROGRAMS, WORDS)
+        strides = (*x.stride(), *out.stride()) if columns else (words, 1, words, 1)
+        shape = (tokens, words, experts, layout.rows, *strides, k, PADDING_PROGRAMS, WORDS)
         _permute[grid](_words(x), _words(out), *tables, *shape, num_warps=8)
     return out
 

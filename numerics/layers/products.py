@@ -91,7 +91,7 @@ def spans(layout: Layout) -> list[slice]:
 def _cut(cast: Cast, rows: slice) -> Cast:
     q, s = cast
     tiles = slice(rows.start // TILE, rows.stop // TILE)
-    return q[:, rows].contiguous(), s[:, tiles].contiguous()
+    return q[:, rows].contiguous(), s[:, tiles]
 
 
 def _blocks(w: Tensor) -> Cast:

@@ -78,7 +78,7 @@ OF_MODELS = {
     "no sequences": ("batch.sequences", "batch.sequence_length", "batch.micro_batch"),
     "no exchanges": ("comm.sms", "comm.warps", "comm.exchange", "comm.hold", "comm.waits"),
     "no parameters to update": ("optimizer.name", "optimizer.offload", "optimizer.unseen"),
-    "nothing that is kept or computed again": ("recompute.kind", "recompute.modules", "recompute.layers"),
+    "nothing that is kept or computed again": ("recompute.kind", "recompute.modules", "recompute.layers", "offload"),
     "no states": ("states.master", "states.moments", "states.gradients", "states.parameters"),
     "no gradients to reduce": ("optimizer.reduce", "overlap.gradients", "overlap.buckets"),
     "no parameters to share": ("parallel.zero", "parallel.shard", "parallel.reshard", "overlap.parameters"),
@@ -97,6 +97,7 @@ FURTHER = {
     "parallel.expert_tensor": "no routed expert is shared",
     "tables": "no kernel of the run is near one of theirs",
     "optimizer.unseen": "no launch of a fused optimizer is of an embedding alone",
+    "offload": "copies are done beside compute, and memory is at its most when they are back",
     "overlap.gradients": "the last backward of each stage is its rank's last",
     "overlap.buckets": "a bucket has whole layers, as many as without it",
 }

@@ -1,6 +1,6 @@
 """What others leave of NICs to exchanges: closed forms of V3, and prices beside what passes."""
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -55,7 +55,8 @@ def test_ranks_that_wait_for_their_messages_have_none_beside_exchanges():
 def test_where_nics_bind_steps_last_as_long_as_those_need():
     """A tenth of the bandwidth: messages take their part of the bytes, not of what compute would have taken."""
     found, machine = laid("cluster.node.nic.bandwidth=5 GB/s")
-    needed = [sharing._needed_s(found, machine, position) for position in range(16)]
+    sent_inside = partial(sharing._exchanged_bytes, machine)
+    needed = [sharing._needed_s(found, machine, position, sent_inside) for position in range(16)]
     assert machine.pricer.wires.left == pytest.approx(1 - max(m / (m + x) for m, x in needed))
     nic = machine.pricer.wires.network
     exchanged = 4 * sum(op.wire_bytes() for op in exchanges(machine).values())  # 4 layers on a stage

@@ -2,6 +2,7 @@
 
 import pytest
 
+from sim.communication.exchange import roles
 from sim.validation import networks
 from sim.validation.reference import Reference
 
@@ -36,7 +37,7 @@ def test_bandwidth_between_nodes_counts_the_own_node(machine):
 
 
 def test_bandwidth_inside_a_node_counts_the_own_rank(machine):
-    wire = machine.pricer.wires.nvlink.effective / 1e9
+    wire = roles.STORED[0] * machine.pricer.wires.nvlink.bandwidth / 1e9  # what rows reach which warps store
     assert 0.93 < networks.exchange(machine, "dispatch", 8).value / (wire / (1 - 1 / 8)) <= 1
 
 
