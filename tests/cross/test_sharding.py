@@ -222,6 +222,8 @@ def test_links_carry_what_ranks_send() -> None:
 SEVENTY = 70_553_706_496
 SEVENTY_LAYER = 8192 * (8192 + 2 * 1024 + 8192) + 3 * 8192 * 28672 + 2 * 8192
 SEVENTY_ENDS = 2 * 128256 * 8192 + 8192
+TOKENS, LOGITS = 4096, 4096 * 128256 * 4
+HIDDEN = TOKENS * 8192 * 2
 
 
 @pytest.mark.parametrize(("layout", "weights", "gradients", "states"), [
@@ -234,13 +236,17 @@ SEVENTY_ENDS = 2 * 128256 * 8192 + 8192
      SEVENTY / 8 + SEVENTY_ENDS + 2 * SEVENTY_LAYER, 2 * SEVENTY / 8),
 ], ids=["DDP", "ZeRO-1", "ZeRO-2", "FSDP2", "HSDP"])  # fmt: skip
 def test_memory_of_a_70b_on_64_gpus(layout: dict[str, int], weights: float, gradients: float, states: float) -> None:
-    """BF16 parameters, gradients and two moments; what is gathered at once is two layers and what is no layer."""
+    """BF16 parameters, gradients and two moments; what is gathered at once is two layers and what is no layer. Each layer
+    keeps its input, the embedding its tokens, the head its input, normed too, a norm's scale a token and logits in FP32,
+    beside which its backward holds two of their size."""
     assert SEVENTY == 80 * SEVENTY_LAYER + SEVENTY_ENDS
     result = run(scenario(nodes=8, model="llama3_70b", parallel=layout, recompute="full"), interval=False)
     (curve,) = result.memory
     assert curve.parts["weights"][0] == pytest.approx(2 * weights, abs=2)
     assert curve.parts["gradients"].max() == pytest.approx(2 * gradients, abs=2)
     assert curve.parts["optimizer states"][0] == pytest.approx(2 * states, abs=2)
+    kept = 80 * HIDDEN + 8 * TOKENS + 2 * HIDDEN + 4 * TOKENS + LOGITS
+    assert curve.parts["activations"].max() == kept + 2 * LOGITS
 
 
 # --- of any layout ----------------------------------------------------------------------------------------------------
