@@ -1,6 +1,7 @@
 """Two layouts by hand, bytes on every class of link and memory of every rank: experts over 32 ranks with
 their columns over two (EP32 ETP2), and a pipeline of four positions with two stages each (VPP 2). Their like for
-tensor, sequence and context parallelism: in tests/sim/models/test_shared_layers.py, FSDP2 and HSDP: test_sharding.py."""
+tensor, sequence and context parallelism: in tests/sim/models/test_shared_layers.py, FSDP2 and HSDP:
+test_sharding.py."""
 
 from collections import Counter
 from math import comb

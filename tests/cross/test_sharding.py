@@ -236,9 +236,9 @@ HIDDEN = TOKENS * 8192 * 2
      SEVENTY / 8 + SEVENTY_ENDS + 2 * SEVENTY_LAYER, 2 * SEVENTY / 8),
 ], ids=["DDP", "ZeRO-1", "ZeRO-2", "FSDP2", "HSDP"])  # fmt: skip
 def test_memory_of_a_70b_on_64_gpus(layout: dict[str, int], weights: float, gradients: float, states: float) -> None:
-    """BF16 parameters, gradients and two moments; what is gathered at once is two layers and what is no layer. Each layer
-    keeps its input, the embedding its tokens, the head its input, normed too, a norm's scale a token and logits in FP32,
-    beside which its backward holds two of their size."""
+    """BF16 parameters, gradients and two moments; what is gathered at once is two layers and what is no layer. Each
+    layer keeps its input, the embedding its tokens, the head its input, normed too, a norm's scale a token and logits
+    in FP32, beside which its backward holds two of their size."""
     assert SEVENTY == 80 * SEVENTY_LAYER + SEVENTY_ENDS
     result = run(scenario(nodes=8, model="llama3_70b", parallel=layout, recompute="full"), interval=False)
     (curve,) = result.memory
