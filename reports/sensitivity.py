@@ -142,7 +142,7 @@ def _tornado(answer: Sensitivity) -> Section | None:
     if rows[SHOWN:]:
         side += details(f"{len(rows) - SHOWN} that move it less", table(_head(answer), rows[SHOWN:], (0,)))
     body = legend([("the key at less", SIDES[0]), ("the key at more", SIDES[1])])
-    body += f'<div class="two even">{plot("tornado", "how far each key moves the step")}{side}</div>'
+    body += plot("tornado", "how far each key moves the step") + side
     return Section("tornado", "Tornado", lead, body, {"bars": bars, "colours": SIDES})
 
 
