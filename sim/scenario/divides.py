@@ -60,13 +60,30 @@ def _experts(scenario: Scenario, ranks: int = 0) -> Iterator[Finding]:
 
 
 def _gpus(scenario: Scenario) -> Iterator[Finding]:
+    """Told of the axis that fits no more beside the others, where it is one; else of all that are used. What is legal
+    of tensor parallelism divides, too, what of the model this one does not."""
     cluster, parallel = _cluster(scenario), scenario.parallel
-    if cluster.gpus % parallel.model:
-        what = f"{cluster.gpus} GPUs (cluster.nodes {cluster.nodes} x {cluster.node.gpus})"
-        axes = ("pipeline", "tensor", "context")
-        used = " x ".join(f"parallel.{axis}" for axis in axes if getattr(parallel, axis) > 1)
-        keys = ("parallel.pipeline", "parallel.tensor", "parallel.context", "cluster.nodes")
-        yield keys, indivisible(what, cluster.gpus, used, parallel.model)
+    if cluster.gpus % parallel.model == 0:
+        return
+    what = f"{cluster.gpus} GPUs (cluster.nodes {cluster.nodes} x {cluster.node.gpus})"
+    sizes = {f"parallel.{axis}": getattr(parallel, axis) for axis in ("pipeline", "tensor", "context")}
+    used = {key: ranks for key, ranks in sizes.items() if ranks > 1}
+    odd = [key for key, ranks in used.items() if cluster.gpus % (parallel.model // ranks) == 0]
+    for key in odd:
+        others = [other for other in used if other != key]
+        left = cluster.gpus // (parallel.model // used[key])
+        of = f"{left} of {what} over {' x '.join(others)} {parallel.model // used[key]}" if others else what
+        legal = gcd(left, *_uneven(scenario)) if key == "parallel.tensor" else left
+        yield (key, *others, "cluster.nodes"), indivisible(of, legal, key, used[key])
+    if not odd:
+        yield (*sizes, "cluster.nodes"), indivisible(what, cluster.gpus, " x ".join(used), parallel.model)
+
+
+def _uneven(scenario: Scenario) -> Iterator[int]:
+    """Heads and columns that do not divide over the ranks of a tensor group."""
+    assert scenario.model is not None
+    parallel = scenario.parallel
+    return (value for _, value, _ in scenario.model.splits(parallel.tensor, parallel.expert_tensor))
 
 
 def _domains(expert: int, gpus: int) -> Iterator[Finding]:

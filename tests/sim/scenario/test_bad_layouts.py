@@ -67,3 +67,27 @@ def test_what_is_legal_for_experts_divides_ranks_too() -> None:
             "batch": {"sequences": 48, "sequence_length": 4096}, "parallel": {"expert": 6},
         })  # fmt: skip
     assert str(caught.value).endswith("cannot be divided by parallel.expert 6; legal: 1, 2, 4, 8")
+
+
+SIXTY_FOUR = "64 GPUs (cluster.nodes 8 x 8)"
+
+
+@pytest.mark.parametrize(("parallel", "what", "legal"), [
+    ({"tensor": 3}, f"parallel.tensor: {SIXTY_FOUR} cannot be divided by parallel.tensor 3", "1, 2, 4, 8"),
+    ({"tensor": 3, "context": 4}, f"parallel.tensor: 16 of {SIXTY_FOUR} over parallel.context 4 cannot be divided by "
+                                  "parallel.tensor 3", "1, 2, 4, 8"),
+    ({"tensor": 2, "context": 12}, f"parallel.context: 32 of {SIXTY_FOUR} over parallel.tensor 2 cannot be divided by "
+                                   "parallel.context 12", "1, 2, 4, 8, 16, 32"),
+    ({"tensor": 3, "context": 5}, f"parallel.pipeline: {SIXTY_FOUR} cannot be divided by parallel.tensor x "
+                                  "parallel.context 15", "1, 2, 4, 8, 16, 32, 64"),
+])  # fmt: skip
+def test_the_axis_that_does_not_fit_is_named_with_what_is_legal_for_it(
+    parallel: dict[str, int], what: str, legal: str
+) -> None:
+    """Beside the others, and for a tensor group of the eight heads of keys and values too."""
+    with pytest.raises(DocumentError) as caught:
+        from_mapping({
+            "cluster": {"node": "h100x8", "nodes": 8}, "model": DENSE, "precision": "bf16", "stack": "megatron",
+            "batch": {"sequences": 256, "sequence_length": 4096}, "parallel": parallel,
+        })  # fmt: skip
+    assert str(caught.value).endswith(f"{what}; legal: {legal}")
