@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from hwmodels.units import US_NS
-from sim.trace import LANES, Column, Trace
+from sim.result.trace import LANES, Column, Trace
 
 FIRST_CORRELATION = 1 << 24
 """Smaller ids are downcast by HTA 0.5 to a type that pandas 3 then refuses to fill with -1."""

@@ -12,7 +12,7 @@ from reports.palette import OPS, STEPS, op_kind
 from reports.ranks import HEALTHY, differ, number
 from reports.section import Section, bar, controls, details, legend, plot, table
 from sim.result import Result
-from sim.trace import LANES, PHASES, Column, Trace
+from sim.result.trace import LANES, PHASES, Column, Trace
 
 COMPUTE_LANES = (LANES.index("compute"), LANES.index("weight"))
 EXCHANGE_LANES = (LANES.index("communication"), LANES.index("network"))

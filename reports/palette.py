@@ -7,7 +7,7 @@ that the three colours that fill a pipeline differ in lightness too.
 import re
 from typing import NamedTuple
 
-from sim.trace import LANES, PHASES
+from sim.result.trace import LANES, PHASES
 
 INK = "#1f2a37"
 MUTED = "#5d6b7a"
@@ -32,7 +32,7 @@ STEPS = (
     Kind("opt", "optimizer", "#cc79a7"),
     Kind("idle", "idle", "#e4e8ed"),
 )
-"""In the order of sim.trace.PHASES, then idle."""
+"""In the order of sim.result.trace.PHASES, then idle."""
 
 OPS = (
     Kind("gemm", "GEMM", "#4a90c8"),

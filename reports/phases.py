@@ -8,7 +8,7 @@ from reports.headline import percent, seconds
 from reports.palette import IDLE, STEPS
 from reports.section import Section, bar, table
 from sim.result import Result
-from sim.trace import PHASES
+from sim.result.trace import PHASES
 
 NAMES = ("forward", "backward", "weight", "overlapped", "optimizer", "bubble")
 LEAD = (

@@ -11,7 +11,7 @@ from reports.headline import noun, percent, seconds
 from reports.palette import PARTS
 from reports.section import Section, details, legend, table
 from sim.result import Result
-from sim.trace import Trace
+from sim.result.trace import Trace
 
 NAMED_SHARE = 0.12
 """A piece narrower than this has no room for its name; the legend and its hover have it."""

@@ -9,7 +9,7 @@ from reports.palette import STEPS
 from reports.ranks import HEALTHY, differ
 from reports.section import Section, details, legend, plot, table
 from sim.result import Result, StageLoad
-from sim.trace import PHASES
+from sim.result.trace import PHASES
 
 PARTS = (("forward", "forward_s"), ("backward_input", "backward_input_s"), ("weight", "weight_s"))
 

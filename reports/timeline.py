@@ -14,7 +14,7 @@ from reports.headline import percent
 from reports.palette import IDLE, STEPS
 from reports.section import Section, controls, legend, plot
 from sim.result import Result
-from sim.trace import Column, Trace
+from sim.result.trace import Column, Trace
 
 BARS_IN_VIEW = 3_000
 """Up to this many bars are drawn one by one; more are drawn as a heat map (measured: 3,000 take 0.3 s to redraw)."""

@@ -31,9 +31,9 @@ from sim.layout.plan import Plan, lay_out
 from sim.models.family import weights
 from sim.models.layer import Unit
 from sim.result import SCHEMA_VERSION, Draws, MemoryCurve, RankLoads, Result, StageLoad, Utilisation
+from sim.result.trace import Trace
 from sim.scenario.values import Scenario
 from sim.schedules.program import Step
-from sim.trace import Trace
 
 if TYPE_CHECKING:
     from sim.communication.fabric.network import Network

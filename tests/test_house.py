@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "reports": {"reports", "sim", "hwmodels"},
     "numerics": {"numerics", "hwmodels", "sim"},
 }
-REPORTS_MAY_READ = {"sim.trace", "sim.result", "hwmodels.units", "hwmodels.refused"}
+REPORTS_MAY_READ = {"sim.result.trace", "sim.result", "hwmodels.units", "hwmodels.refused"}
 NUMERICS_MAY_READ = ("sim.models", "sim.scenario", "sim.layout", "sim.assembly")
 DOORS = {
     "simpy": {"sim/engine/clock.py"},
@@ -49,14 +49,14 @@ DOORS = {
     "torch": {"numerics"},
     "optuna": {"sim/experiments/sampler.py"},
     "distributed": {"sim/experiments/cluster.py"},
-    "pandas": {"sim/trace.py", "sim/result/comparison.py", "sim/experiments/answer.py"},
+    "pandas": {"sim/result/trace.py", "sim/result/comparison.py", "sim/experiments/answer.py"},
     "triton": {"numerics"},
 }
 """Outside package -> the only files or folders that may import it."""
 
 FLOW = {
     "sim": (
-        "trace", "result", "models", "schedules", "scenario", "launchers", "layout",
+        "result", "models", "schedules", "scenario", "layout",
         "step", "engine", "routing", "communication", "disturbances", "assembly", "analysis", "simulation",
         "serving", "campaign",
         "experiments", "validation", "cli",
@@ -177,7 +177,7 @@ def test_numerics_takes_only_shapes_from_sim() -> None:
 
 @pytest.mark.parametrize("package", sorted(FLOW))
 def test_a_package_has_at_most_twenty_rooms(package: str) -> None:
-    assert len(FLOW[package]) <= 20  # the doorstep is no room; that each room is in the order is tested below
+    assert len(FLOW[package]) + len(DOORSTEP) <= 20  # that each room is in the order is tested below
 
 
 @pytest.mark.parametrize("package", sorted(FLOW))

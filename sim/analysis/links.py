@@ -9,7 +9,7 @@ from sim.communication.fabric.network import Network, network
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan
 from sim.result import Utilisation
-from sim.trace import Trace
+from sim.result.trace import Trace
 
 ASSUMED_ROUTING = "adaptive"
 """How flows are routed where a scenario leaves it open: its prices take it then that nothing in the fabric blocks, and

@@ -18,10 +18,10 @@ from sim.engine.wire import REDUCE
 from sim.layout.buckets import Reduction
 from sim.layout.plan import Plan
 from sim.layout.traffic import SPANS
+from sim.result.trace import LANES, PHASES, Trace
 from sim.schedules.program import Step
 from sim.step.inside import Inside
 from sim.step.template import STREAMS, Template
-from sim.trace import LANES, PHASES, Trace
 
 Column = npt.NDArray[np.int64]
 

@@ -13,7 +13,7 @@ from sim.communication.fabric.flows import KINDS
 from sim.communication.fabric.network import Network
 from sim.communication.fabric.routes import NONE, Numbers
 from sim.result import Utilisation
-from sim.trace import Trace
+from sim.result.trace import Trace
 
 BINS = 400
 """Bins of a curve: what a chart of a report can show."""

@@ -41,8 +41,8 @@ def import_(words: Sequence[str]) -> int:
 
 
 def _command(words: Sequence[str]) -> int:
-    from sim.launchers.machine import Machine
-    from sim.launchers.scenario import Asked, read
+    from sim.scenario.launchers.machine import Machine
+    from sim.scenario.launchers.scenario import Asked, read
 
     parser = Parser(prog=PROG, add_help=False, allow_abbrev=False)
     parser.add_argument("words", nargs="*")
@@ -78,7 +78,7 @@ def _given(word: str) -> tuple[str, str] | None:
 
 def _write(text: str, out: Path | None) -> None:
     """To stdout, or into a file that is new or of an import. Raises Refused for others."""
-    from sim.launchers.scenario import MARK
+    from sim.scenario.launchers.scenario import MARK
 
     if out is None:
         sys.stdout.write(text)

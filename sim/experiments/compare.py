@@ -218,7 +218,7 @@ def parts(result: Result) -> dict[str, int]:
 
 def _tail(result: Result) -> float:
     """ns from the end of everybody's last step to the update, mean over positions."""
-    from sim.trace import PHASES
+    from sim.result.trace import PHASES
 
     steps, last = result.steps, PHASES.index("optimizer")
     work, update = steps.where(steps.phase != last), steps.where(steps.phase == last)

@@ -75,7 +75,7 @@ def tables(path: Path) -> set[str]:
 
 def _overlapped(result: Result) -> list[int]:
     """Overlapped steps of each pipeline position."""
-    from sim.trace import PHASES
+    from sim.result.trace import PHASES
 
     positions = len(result.summary["phases_per_rank"]["overlapped"])
     pairs = result.steps.where(result.steps.phase == PHASES.index("overlapped"))

@@ -13,7 +13,7 @@ from sim.result import archive
 from sim.result.curves import Bar, ChannelLanes, MemoryCurve, RankLoads, StageLoad, Utilisation
 from sim.result.folder import replacing
 from sim.result.title import changes
-from sim.trace import Trace
+from sim.result.trace import Trace
 
 Draws = npt.NDArray[np.float64]
 """Seconds of a step in each draw of prices [draw]; those of runs with one seed are paired."""

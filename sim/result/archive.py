@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from sim.result.curves import RankLoads, Utilisation
 from sim.result.folder import LISTED, MARK, listed
-from sim.trace import LANES, PHASES, Trace
+from sim.result.trace import LANES, PHASES, Trace
 
 FILES = ("result.json", "scenario.yaml", "report.html", "trace/rank*.json.gz", "events.npz", "links.csv", "loads.csv")
 """Patterns of all that a run writes into its folder, the page and the Chrome traces included."""

@@ -2,8 +2,8 @@
 
 import pytest
 
+from sim.result.trace import LANES, PHASES
 from sim.schedules.program import names
-from sim.trace import LANES, PHASES
 
 GAP_NS = 1990
 """Launch gap of the H800 tables (1.99 us)."""

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sim import simulation
+from sim.result.trace import LANES
 from sim.scenario import load
-from sim.trace import LANES
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 V3 = ("model.layers=16", "cluster.nodes=64", "parallel.pipeline=4", "batch.sequences=3072")

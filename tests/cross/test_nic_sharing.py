@@ -12,8 +12,8 @@ import pytest
 from hwmodels.op import AllToAll
 from sim import assembly, simulation
 from sim.layout import plan
+from sim.result.trace import LANES
 from sim.scenario import load
-from sim.trace import LANES
 
 SENDS = {"send activations": 1, "send gradients": -1}
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from hwmodels.units import GB, MS_NS, US_NS, ns_to_seconds
 from sim.result import Bar, MemoryCurve, RankLoads, Result, StageLoad, Utilisation
-from sim.trace import LANES, PHASES, Trace
+from sim.result.trace import LANES, PHASES, Trace
 
 RANKS = 16
 MICRO_BATCHES = 120

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from hwmodels.units import US_NS
 from reports import chrome
-from sim.trace import LANES, Trace
+from sim.result.trace import LANES, Trace
 from tests.reports import sample
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from hwmodels.units import US_NS
 from reports import chrome
-from sim.trace import LANES, Trace
+from sim.result.trace import LANES, Trace
 from tests.reports import sample
 
 analysis = pytest.importorskip("hta.trace_analysis")

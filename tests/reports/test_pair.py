@@ -9,7 +9,7 @@ from hwmodels.units import NS_PER_S
 from reports.columns import unpack
 from reports.pair import COMPUTE_LANES, EXCHANGE_LANES, device_sms, left, occupancy, op_kinds, section, union_ns
 from reports.ranks import HEALTHY
-from sim.trace import LANES, Trace
+from sim.result.trace import LANES, Trace
 from tests.reports import sample
 
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from reports.palette import IDLE, OPS, STEPS, Kind, op_kind
-from sim.trace import LANES, PHASES
+from sim.result.trace import LANES, PHASES
 
 COMPUTE, COMMUNICATION = LANES.index("compute"), LANES.index("communication")
 FORWARD, WEIGHT = PHASES.index("forward"), PHASES.index("weight")

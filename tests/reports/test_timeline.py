@@ -8,7 +8,7 @@ from hwmodels.units import NS_PER_S
 from reports.columns import unpack
 from reports.palette import IDLE
 from reports.timeline import idle_shares, price_mix, section, with_idle
-from sim.trace import Trace
+from sim.result.trace import Trace
 from tests.reports import sample
 
 

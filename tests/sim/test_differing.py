@@ -8,9 +8,9 @@ import pytest
 from sim import assembly, simulation
 from sim.analysis import spans
 from sim.layout import plan
+from sim.result.trace import LANES
 from sim.scenario import Fault, from_mapping
 from sim.step.template import STREAMS
-from sim.trace import LANES
 from tests.figures import flat
 from tests.oracles import timelines
 from tests.oracles.timelines import crossings

@@ -12,8 +12,8 @@ import pytest
 
 import sim
 from hwmodels.refused import Refused
+from sim.result.trace import LANES, PHASES, Trace
 from sim.scenario import SCENARIOS
-from sim.trace import LANES, PHASES, Trace
 
 SMALL = SCENARIOS / "dualpipe_8x20.yaml"
 MAPPING = {

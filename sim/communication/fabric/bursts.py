@@ -14,7 +14,7 @@ from sim.layout.plan import Plan
 from sim.layout.shards import AGAIN, EVERY, NEVER, moves
 from sim.layout.traffic import BACKWARD, FORWARD, SPANS, Ring, members
 from sim.models.layer import EXPERT
-from sim.trace import LANES
+from sim.result.trace import LANES
 
 SENDS = {FORWARD: "send activations", BACKWARD: "send gradients"}
 """What an output is called on a trace."""

@@ -8,9 +8,9 @@ import pytest
 from sim import assembly, simulation
 from sim.engine.lowering import lower
 from sim.layout import plan
+from sim.result.trace import LANES, PHASES, Trace
 from sim.scenario import from_mapping
 from sim.schedules.program import names
-from sim.trace import LANES, PHASES, Trace
 
 SMALL = {
     "cluster": {"node": "h800x8", "nodes": 1},

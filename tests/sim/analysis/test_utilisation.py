@@ -15,7 +15,7 @@ from sim.communication.fabric.bursts import Burst
 from sim.communication.fabric.cabling import Cabling, Rates
 from sim.communication.fabric.flows import EXPERT, GRADIENTS, KINDS, PARAMETERS, PIPELINE, between
 from sim.communication.fabric.paths import paths
-from sim.trace import LANES, Trace
+from sim.result.trace import LANES, Trace
 
 NETWORK = LANES.index("network")
 PLANES = Cabling(

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from sim.__main__ import main
-from sim.launchers.scenario import MARK
 from sim.scenario.files import load
-from tests.sim.launchers.launched import FIXTURES, loads
+from sim.scenario.launchers.scenario import MARK
+from tests.sim.scenario.launchers.launched import FIXTURES, loads
 
 PLAIN = """\
 model: {num_layers: 4, hidden_size: 1024, num_attention_heads: 8, vocab_size: 32000, seq_length: 2048,

@@ -9,9 +9,9 @@ from sim import assembly
 from sim.engine.lowering import lower
 from sim.layout.plan import lay_out
 from sim.models.layer import HOST
+from sim.result.trace import LANES
 from sim.scenario import from_mapping
 from sim.simulation import run
-from sim.trace import LANES
 
 LAYERS = 8
 

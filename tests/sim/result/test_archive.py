@@ -11,7 +11,7 @@ import yaml
 
 from reports import folder
 from sim.result import archive
-from sim.trace import LANES, PHASES, Trace
+from sim.result.trace import LANES, PHASES, Trace
 from tests.reports import sample
 
 

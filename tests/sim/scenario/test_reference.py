@@ -12,9 +12,9 @@ from hwmodels.shelf import Shelf, expand
 from sim.__main__ import main
 from sim.cli.schema import renewed
 from sim.result.archive import FILES, LOADS_HEAD
+from sim.result.trace import Trace
 from sim.scenario import reference
 from sim.scenario.files import schema
-from sim.trace import Trace
 
 PAGE = Path(__file__).parents[3] / "docs" / "REFERENCE.md"
 RENEW = "run `python -m sim schema --write`"

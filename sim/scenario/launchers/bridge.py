@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hwmodels.document import Document, dotted
-from sim.launchers.machine import Hosts
-from sim.launchers.settings import Setting, Settings
+from sim.scenario.launchers.machine import Hosts
+from sim.scenario.launchers.settings import Setting, Settings
 
 SECTIONS = (
     "model", "train", "trainer", "dataset", "data", "ddp", "optimizer", "optim", "mixed_precision", "comm_overlap",

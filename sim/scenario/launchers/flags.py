@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from hwmodels.refused import Refused
-from sim.launchers.machine import Hosts
-from sim.launchers.script import Script
-from sim.launchers.settings import Note, Setting, Settings
-from sim.launchers.shell import SINGLE, Letters, Word, letters
+from sim.scenario.launchers.machine import Hosts
+from sim.scenario.launchers.script import Script
+from sim.scenario.launchers.settings import Note, Setting, Settings
+from sim.scenario.launchers.shell import SINGLE, Letters, Word, letters
 
 TELLING = frozenset(
     [

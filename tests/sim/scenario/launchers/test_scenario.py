@@ -7,9 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hwmodels.refused import Refused
-from sim.launchers import reasons
-from sim.launchers.machine import Hosts, Machine, cluster
-from tests.sim.launchers.launched import DENSE, FIXTURES, imported
+from sim.scenario.launchers import reasons
+from sim.scenario.launchers.machine import Hosts, Machine, cluster
+from tests.sim.scenario.launchers.launched import DENSE, FIXTURES, imported
 
 KINDS = {
     "llama3_70b.sh": "Megatron-LM arguments", "mixture.sh": "Megatron-LM arguments",

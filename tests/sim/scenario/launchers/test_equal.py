@@ -7,7 +7,7 @@ import pytest
 import sim
 from hwmodels.document import parse
 from sim.scenario.files import from_mapping, load
-from tests.sim.launchers.launched import FIXTURES, imported, loads
+from tests.sim.scenario.launchers.launched import FIXTURES, imported, loads
 
 DENSE = {
     "cluster": {"node": "h100x8", "nodes": 1},

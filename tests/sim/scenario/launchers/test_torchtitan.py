@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hwmodels.refused import Refused
-from tests.sim.launchers.launched import FIXTURES, imported, told
+from tests.sim.scenario.launchers.launched import FIXTURES, imported, told
 
 JOB = """
 [model]

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.launchers.patterns import listed, shortest
-from sim.launchers.stages import lighter_ends
-from tests.sim.launchers.launched import arguments
+from sim.scenario.launchers.patterns import listed, shortest
+from sim.scenario.launchers.stages import lighter_ends
+from tests.sim.scenario.launchers.launched import arguments
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from hwmodels.refused import Refused
-from sim.launchers.arithmetic import number, truth
-from sim.launchers.settings import Note
-from sim.launchers.shell import BARE, DOUBLE, UNKNOWN, Command, Letter, Letters, Word, commands, letters
+from sim.scenario.launchers.arithmetic import number, truth
+from sim.scenario.launchers.settings import Note
+from sim.scenario.launchers.shell import BARE, DOUBLE, UNKNOWN, Command, Letter, Letters, Word, commands, letters
 
 LETTERS = 1 << 17
 """Of all that a script expands to at most; a few lines of A=$A$A would make billions."""

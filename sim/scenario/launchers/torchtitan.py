@@ -11,8 +11,8 @@ from typing import Any
 
 from hwmodels.document import did_you_mean
 from hwmodels.refused import Refused
-from sim.launchers.settings import Note, Setting, Settings
-from sim.launchers.stages import lighter_ends
+from sim.scenario.launchers.settings import Note, Setting, Settings
+from sim.scenario.launchers.stages import lighter_ends
 
 SECTIONS = (
     "parallelism",

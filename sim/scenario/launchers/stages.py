@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from sim.launchers.settings import Settings
+from sim.scenario.launchers.settings import Settings
 
 LONGEST = 1 << 16
 """Letters of a layout that is written out."""

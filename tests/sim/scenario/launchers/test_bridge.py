@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hwmodels.refused import Refused
-from tests.sim.launchers.launched import DENSE, FIXTURES, arguments, imported, told
+from tests.sim.scenario.launchers.launched import DENSE, FIXTURES, arguments, imported, told
 
 RECIPE = """
 model: {num_layers: 8, hidden_size: 1024, num_attention_heads: 16, vocab_size: 32000, seq_length: 2048, %s}

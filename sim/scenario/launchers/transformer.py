@@ -10,8 +10,8 @@ from math import ceil
 from typing import Any
 
 from hwmodels.refused import Refused
-from sim.launchers.patterns import LAYERS, LETTERS, listed, shortest
-from sim.launchers.settings import Settings
+from sim.scenario.launchers.patterns import LAYERS, LETTERS, listed, shortest
+from sim.scenario.launchers.settings import Settings
 
 HINT = "; write it, or name a known model with --model"
 GPT2 = 50257

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from hwmodels.document import Document, DocumentError, Place, merge, parse, unknown
 from hwmodels.refused import Refused, plain
 from hwmodels.shelf import expand
-from sim.launchers import bridge, flags, megatron, reasons, torchtitan, transformer
-from sim.launchers.machine import Hosts, Machine, cluster
-from sim.launchers.settings import Note, Setting, Settings
-from sim.launchers.transformer import Kind
 from sim.result.archive import scenario_text
+from sim.scenario.launchers import bridge, flags, megatron, reasons, torchtitan, transformer
+from sim.scenario.launchers.machine import Hosts, Machine, cluster
+from sim.scenario.launchers.settings import Note, Setting, Settings
+from sim.scenario.launchers.transformer import Kind
 from sim.scenario.shelves import MODELS, models
 
 MARK = "# A scenario imported from "

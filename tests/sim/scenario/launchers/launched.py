@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from sim.launchers.machine import Machine
-from sim.launchers.scenario import Asked, Imported, read
 from sim.models.stacks.stack import KINDS
+from sim.scenario.launchers.machine import Machine
+from sim.scenario.launchers.scenario import Asked, Imported, read
 from sim.scenario.layout import OverlapForm
 
-FIXTURES = Path(__file__).parents[2] / "fixtures" / "launch"
+FIXTURES = Path(__file__).parents[3] / "fixtures" / "launch"
 DENSE = (
     "--num-layers 8 --hidden-size 1024 --num-attention-heads 16 --seq-length 2048 --max-position-embeddings 2048 "
     "--micro-batch-size 2 --global-batch-size 64 --bf16 --tokenizer-type NullTokenizer --vocab-size 32000 "

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from hwmodels.refused import Refused
-from sim.launchers.settings import Note, Settings
-from sim.launchers.stages import placement, virtual
+from sim.scenario.launchers.settings import Note, Settings
+from sim.scenario.launchers.stages import placement, virtual
 
 RECIPES = {
     "delayed": "fp8_delayed", "tensorwise": "fp8_current", "blockwise": "fp8_block", "mxfp8": "mxfp8",

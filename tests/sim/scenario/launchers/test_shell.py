@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodels.refused import Refused
-from sim.launchers.arithmetic import number, truth
-from sim.launchers.script import Script
-from sim.launchers.shell import letters
+from sim.scenario.launchers.arithmetic import number, truth
+from sim.scenario.launchers.script import Script
+from sim.scenario.launchers.shell import letters
 
 SCRIPTS = {
     "words": "launch --a 1 --b=2 'c d' \"e  f\" g\\ h",

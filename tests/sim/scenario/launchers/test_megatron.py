@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hwmodels.refused import Refused
-from tests.sim.launchers.launched import FIXTURES, arguments, imported, told
+from tests.sim.scenario.launchers.launched import FIXTURES, arguments, imported, told
 
 PLAIN = {
     "name": "job", "cluster": {"node": "h100x8", "nodes": 4},
