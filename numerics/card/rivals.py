@@ -25,62 +25,46 @@ def package(name: str) -> Any:
         return None
 
 
-def dense(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor) -> dict[str, Call]:
-    """a b^T in BF16; a_s with rows next to each other, as DeepGEMM takes scales without a copy."""
-    theirs = package("deep_gemm") if a.is_cuda else None
+def _deep_gemm(function: str, out: Tensor, *arguments: Any) -> dict[str, Call]:
+    """A function of DeepGEMM's on arguments before and behind its output, which lies where None stands; none without a
+    GPU or the package."""
+    theirs = package("deep_gemm") if out.is_cuda else None
     if theirs is None:
         return {}
-    out, scales = torch.empty(a.shape[0], b.shape[0], dtype=torch.bfloat16, device=a.device), _by_column(a_s)
+    given = [out if each is None else each for each in arguments]
 
     def call() -> Tensor:
-        theirs.gemm_fp8_fp8_bf16_nt((a, scales), (b, b_s), out)
+        getattr(theirs, function)(*given)
         return out
 
     return {"DeepGEMM": call}
+
+
+def dense(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor) -> dict[str, Call]:
+    """a b^T in BF16; a_s with rows next to each other, as DeepGEMM takes scales without a copy."""
+    out = torch.empty(a.shape[0], b.shape[0], dtype=torch.bfloat16, device=a.device)
+    return _deep_gemm("gemm_fp8_fp8_bf16_nt", out, (a, _by_column(a_s)), (b, b_s), None)
 
 
 def weight(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, out: Tensor) -> dict[str, Call]:
     """out += a b^T in FP32."""
-    theirs = package("deep_gemm") if a.is_cuda else None
-    if theirs is None:
-        return {}
-    scales = _by_column(a_s), _by_column(b_s)
-
-    def call() -> Tensor:
-        theirs.wgrad_gemm_fp8_fp8_fp32_nt((a, scales[0]), (b, scales[1]), out)
-        return out
-
-    return {"DeepGEMM": call}
+    return _deep_gemm("wgrad_gemm_fp8_fp8_fp32_nt", out, (a, _by_column(a_s)), (b, _by_column(b_s)), None)
 
 
 def grouped(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, table: Tensor) -> dict[str, Call]:
     """Rows of a times the weight of their group; table: the group of each 128 rows."""
-    theirs = package("deep_gemm") if a.is_cuda else None
-    if theirs is None:
-        return {}
     out = torch.empty(a.shape[0], b.shape[1], dtype=torch.bfloat16, device=a.device)
-    scales, rows = _by_column(a_s), table.repeat_interleave(a.shape[0] // len(table))
-
-    def call() -> Tensor:
-        theirs.m_grouped_gemm_fp8_fp8_bf16_nt_contiguous((a, scales), (b, b_s), out, rows)
-        return out
-
-    return {"DeepGEMM": call}
+    rows = table.repeat_interleave(a.shape[0] // len(table))
+    name = "m_grouped_gemm_fp8_fp8_bf16_nt_contiguous"
+    return _deep_gemm(name, out, (a, _by_column(a_s)), (b, b_s), None, rows)
 
 
 def masked(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, rows: Tensor) -> dict[str, Call]:
     """The first rows[g] rows of each group; every row counts here, so the host may know how many are expected."""
-    theirs = package("deep_gemm") if a.is_cuda else None
-    if theirs is None:
-        return {}
     out = torch.empty(*a.shape[:2], b.shape[1], dtype=torch.bfloat16, device=a.device)
     scales = a_s.transpose(1, 2).contiguous().transpose(1, 2)
-
-    def call() -> Tensor:
-        theirs.m_grouped_gemm_fp8_fp8_bf16_nt_masked((a, scales), (b, b_s), out, rows, a.shape[1])
-        return out
-
-    return {"DeepGEMM": call}
+    name = "m_grouped_gemm_fp8_fp8_bf16_nt_masked"
+    return _deep_gemm(name, out, (a, scales), (b, b_s), None, rows, a.shape[1])
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, do: Tensor, scale: float, direction: str) -> dict[str, Call]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hwmodels.refused import Refused
 from sim.cli import pages, traced
-from sim.cli.command import DONE, Parser, helped, progress, refusals
+from sim.cli.command import Parser, helped, progress, refusals
 from sim.result.archive import figures
 
 if TYPE_CHECKING:
@@ -91,17 +91,8 @@ def _command(words: Sequence[str]) -> int:
     from reports import comparison
 
     content = figures(both.plain())
-    texts = {PAGE: comparison.render(both), DATA: content}
-    pages.write(args.out, {name: pages.Page(text, MARKS[name]) for name, text in texts.items()})
-    if args.format == "json":
-        sys.stdout.write(content)
-    elif not args.quiet:
-        comparison.show(both, sys.stdout)
-    for line in both.notes:
-        print(line, file=sys.stderr)
-    if not args.quiet:
-        print(f"written to {args.out / PAGE}", file=sys.stderr)
-    return DONE
+    page, data = pages.Page(comparison.render(both), MARKS[PAGE]), pages.Page(content, MARKS[DATA])
+    return pages.deliver(args, page, data, (PAGE, DATA), lambda: comparison.show(both, sys.stdout), both.notes)
 
 
 def _compared(a: Side, b: Side, shown: bool) -> "Comparison":

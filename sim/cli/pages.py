@@ -1,11 +1,14 @@
 """Pages that a command writes into a folder, which may hold other things: what is not ours is never replaced."""
 
+import argparse
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from hwmodels.refused import Refused
+from sim.cli.command import DONE, PROG, Parser
 from sim.result.folder import writing
 
 
@@ -36,3 +39,33 @@ def write(folder: Path, pages: Mapping[str, Page]) -> None:
             part = folder / f".{name}.{os.getpid()}.part"
             part.write_text(page.text, encoding="utf-8")
             os.replace(part, folder / name)
+
+
+def deliver(
+    args: argparse.Namespace, page: Page, data: Page, names: tuple[str, str], show: Callable[[], None],
+    notes: Iterable[str] = (),
+) -> int:  # fmt: skip
+    """Write an answer's page and its JSON under these names into --out, and tell it: as JSON where `--format` says so,
+    else by `show` unless quiet. notes: lines for stderr. Raises Refused."""
+    write(args.out, dict(zip(names, (page, data), strict=True)))
+    if args.format == "json":
+        sys.stdout.write(data.text)
+    elif not args.quiet:
+        show()
+    for line in notes:
+        print(line, file=sys.stderr)
+    if not args.quiet:
+        print(f"written to {args.out / names[0]}", file=sys.stderr)
+    return DONE
+
+
+def document(words: Sequence[str], place: Path, page: Callable[[], str], write: Callable[[], None]) -> int:
+    """A command that prints a page of docs/; --write renews the page in a checkout instead."""
+    parser = Parser(prog=PROG, add_help=False)
+    parser.add_argument("--write", action="store_true")
+    if parser.parse_args(words).write:
+        write()
+        print(f"written to {place}", file=sys.stderr)
+    else:
+        print(page(), end="")
+    return DONE

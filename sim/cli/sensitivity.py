@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from hwmodels.refused import Refused
 from hwmodels.units import PERCENT
 from sim.cli import pages
-from sim.cli.command import DONE, Parser, helped, loaded, progress, refusals
+from sim.cli.command import Parser, helped, loaded, progress, refusals
 from sim.result.archive import figures
 
 if TYPE_CHECKING:
@@ -72,15 +72,8 @@ def _command(words: Sequence[str]) -> int:
     from reports import sensitivity as report
 
     content = figures(answer.plain())
-    texts = {PAGE: report.render(answer), DATA: content}
-    pages.write(args.out, {name: pages.Page(text, MARKS[name]) for name, text in texts.items()})
-    if args.format == "json":
-        sys.stdout.write(content)
-    elif not args.quiet:
-        report.show(answer, sys.stdout)
-    if not args.quiet:
-        print(f"written to {args.out / PAGE}", file=sys.stderr)
-    return DONE
+    page, data = pages.Page(report.render(answer), MARKS[PAGE]), pages.Page(content, MARKS[DATA])
+    return pages.deliver(args, page, data, (PAGE, DATA), lambda: report.show(answer, sys.stdout))
 
 
 def _answer(

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 from hwmodels.refused import Refused
-from sim.cli.command import DONE, PROG, Parser, progress, refusals
+from sim.cli import pages
+from sim.cli.command import DONE, PROG, progress, refusals
 
 
 def run(args: argparse.Namespace, folder: Path) -> int:
@@ -52,14 +53,7 @@ def serving(words: list[str]) -> int:
     docs/SERVING.md of a checkout."""
     from sim.serving.page import PAGE, page, write
 
-    parser = Parser(prog=PROG, add_help=False)
-    parser.add_argument("--write", action="store_true")
-    if parser.parse_args(words).write:
-        write()
-        print(f"written to {PAGE}", file=sys.stderr)
-    else:
-        print(page(), end="")
-    return DONE
+    return pages.document(words, PAGE, page, write)
 
 
 def load(words: list[str]) -> int:

@@ -1,0 +1,26 @@
+"""Others' kernels: asked with what they take, and not at all where there is no GPU or no package."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from numerics.card import rivals
+
+
+def test_nothing_is_asked_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rivals, "package", lambda name: pytest.fail(f"{name} was looked for"))
+    a, s = torch.zeros(128, 128), torch.ones(128, 1)
+    assert rivals.dense(a, s, a, s) == rivals.weight(a, s, a, s, a) == {}
+    assert rivals.grouped(a, s, a[None], s[None], torch.zeros(1, dtype=torch.int32)) == {}
+    assert rivals.masked(a[None], s[None], a[None], s[None], torch.tensor([128])) == {}
+
+
+def test_the_output_takes_its_place_among_the_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+    theirs = SimpleNamespace(product=lambda *given: asked.append(given))
+    monkeypatch.setattr(rivals, "package", {"deep_gemm": theirs}.get)
+    out: Any = SimpleNamespace(is_cuda=True)
+    (name, call), *others = rivals._deep_gemm("product", out, "a", "b", None, "rows").items()
+    assert (name, others, call()) == ("DeepGEMM", [], out) and asked == [("a", "b", out, "rows")]
