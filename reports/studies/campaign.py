@@ -1,9 +1,10 @@
 """The whole run of DeepSeek-V3 beside what is published of it, and what-ifs that meet the same failures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hwmodels.units import GIGA, KILO, MEGA, PERCENT, SECONDS_PER_HOUR, format_quantity
+from hwmodels.units import GIGA, KILO, MEGA, PERCENT, SECONDS_PER_HOUR, SECONDS_PER_MINUTE, format_quantity
+from reports.studies import svg
 from reports.studies.points import Points
 from reports.studies.text import share, table
 
@@ -11,13 +12,13 @@ STEPS = 242_782
 """Of pre-training: a ramp linear in tokens over 469 B, then 15,360 sequences (row CA-V3-STEPS)."""
 GPU_HOURS, USD, HOUR = 2_788_000, 5_576_000, 2
 """Of the whole training, and dollars an hour of a GPU (DeepSeek-V3 report, table 1; arXiv:2412.19437)."""
-BASE = "as it is"
+BASE, INTERVAL, CHART = "as it is", "interval ", "campaign.svg"
 
 Figures = Mapping[str, Any]
 
 
 def tell(points: Points) -> tuple[str, dict[str, str]]:
-    """Tables of Markdown; no charts. points: of scenarios/sweeps/campaign.yaml."""
+    """Tables of Markdown, and the chart of intervals. points: of scenarios/sweeps/campaign.yaml."""
     runs = {labels["point"]: record["summary"] for labels, record in points}
     base = runs[BASE]["campaign"]
     parts = {
@@ -30,7 +31,8 @@ def tell(points: Points) -> tuple[str, dict[str, str]]:
         "Cluster sizes": _whatifs(runs, "nodes ", "nodes of the job"),
         "Layouts of the context extension": _layouts(runs),
     }
-    return "\n\n".join(f"### {name}\n\n{text}" for name, text in parts.items()), {}
+    text = "\n\n".join(f"### {name}\n\n{text}" for name, text in parts.items())
+    return text, {CHART: _chart([run["campaign"] for name, run in runs.items() if name.startswith(INTERVAL)])}
 
 
 def _published(own: Figures) -> str:
@@ -74,12 +76,25 @@ def _stall(runs: Mapping[str, Figures]) -> str:
 
 
 def _intervals(runs: Mapping[str, Figures]) -> str:
-    own = {name.removeprefix("interval "): s["campaign"] for name, s in runs.items() if name.startswith("interval ")}
+    own = {name.removeprefix(INTERVAL): s["campaign"] for name, s in runs.items() if name.startswith(INTERVAL)}
     rows = [
-        [name, f"{each['checkpoint']['every_s'] / 60:.1f}", *_shown(each), _lost(each)]
+        [name, f"{each['checkpoint']['every_s'] / SECONDS_PER_MINUTE:.1f}", *_shown(each), _lost(each)]
         for name, each in sorted(own.items(), key=lambda item: item[1]["checkpoint"]["every_s"])
     ]  # fmt: skip
-    return table(("interval", "min", "days", "goodput", "M USD", "hours at checkpoints, done again"), rows)
+    head = ("interval", "min", "days", "goodput", "M USD", "hours at checkpoints, done again")
+    return f"{table(head, rows)}\n\n![Hours lost against the interval]({CHART})"
+
+
+def _chart(runs: Sequence[Figures]) -> str:
+    """Hours that checkpoints cost and save, over minutes between two."""
+    ordered = sorted(runs, key=lambda own: own["checkpoint"]["every_s"])
+    causes = {"at checkpoints": ("checkpoints",), "done again": ("recomputed",), "both": ("checkpoints", "recomputed")}
+    series = [
+        svg.Series(name, [sum(own["hours_s"][key] for key in keys) / SECONDS_PER_HOUR for own in ordered])
+        for name, keys in causes.items()
+    ]
+    minutes = [own["checkpoint"]["every_s"] / SECONDS_PER_MINUTE for own in ordered]
+    return svg.lines("Hours lost by minutes between two blocking checkpoints", "h", minutes, series)
 
 
 def _lost(own: Figures) -> str:

@@ -76,8 +76,12 @@ def test_the_terminal_has_the_same_figures() -> None:
 def test_the_study_has_a_row_a_point() -> None:
     names = [study.BASE, "interval 5 min", "interval optimum", "kind blocking", "spares 2", "if it rains", "nodes 8",
              "32 K, PP2", "128 K, PP4"]  # fmt: skip
-    text, charts = study.tell([({"point": name}, {"summary": summary()}) for name in names])
-    assert charts == {} and text.count("### ") == 8
+    points = [({"point": name}, {"summary": summary()}) for name in names]
+    points[1][1]["summary"]["campaign"]["checkpoint"] |= {"every_s": 300.0}
+    points[2][1]["summary"]["campaign"]["checkpoint"] |= {"every_s": 3000.0}
+    text, charts = study.tell(points)
+    assert list(charts) == ["campaign.svg"] and text.count("### ") == 8 and "(campaign.svg)" in text
+    assert all(f">{word}<" in charts["campaign.svg"] for word in ("at checkpoints", "done again", "both", "5", "50"))
     assert "| GPU-hours of pre-training, K | 0.0 | 0.0 | −10.0 % |" in text
     for name in (
         "| 5 min |",

@@ -186,7 +186,7 @@ def test_pages_of_studies_hold_figures_and_small_charts(name: str) -> None:
     found = (DOCS / f"{name.upper()}.md").read_text(encoding="utf-8")
     block = found.split(page.MARKS[0])[1].split(page.MARKS[1])[0]
     charts = re.findall(r"!\[.*?\]\((.*?)\)", block)
-    assert (charts or name == "campaign") and f"python -m sim study {name}" in found and "| --: |" in block
+    assert charts and f"python -m sim study {name}" in found and "| --: |" in block
     assert all(0 < (DOCS / chart).stat().st_size < 200_000 for chart in charts)
     assert (SCENARIOS / "sweeps" / f"{name}.yaml").is_file()
 
