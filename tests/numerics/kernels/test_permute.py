@@ -123,6 +123,17 @@ def test_permute(case: str, dtype: "torch.dtype") -> None:
     compare.gate_bitwise(kernels.permute(x.to(DEVICE), moved(layout)).cpu(), reference.permute(x, layout))
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_words_side_by_side_stay_so(case: str) -> None:
+    """As casts write scales: the same values as of plain rows, without a copy before or behind."""
+    tokens, k, experts, tile = CASES[case]
+    layout = reference.layout(choices(tokens, k, experts), experts, tile)
+    plain = torch.randn(tokens, 56)
+    out = kernels.permute(plain.t().contiguous().t().to(DEVICE), moved(layout))
+    assert torch.equal(out.cpu(), reference.permute(plain, layout))
+    assert tokens < 2 or out.stride() == (1, layout.rows)
+
+
 def test_permute_clears_what_lies_behind() -> None:
     layout = reference.layout(choices(6, 2, 4), 4, 8, rows=64)
     x = torch.ones(6, 4)
