@@ -1,6 +1,7 @@
 """Loops over single operations of torch and of Python: they run on a CPU, and tell what the stack's constants name."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ torch = pytest.importorskip("torch")
 from numerics.card import host, host_python  # noqa: E402
 from sim.models.stacks.megatron import host as counted  # noqa: E402
 
+HOST = Path(host.__file__).parent / "hosts" / "h200.json"
 WITHOUT_DEVICE = pytest.mark.skipif(torch.cuda.is_available(), reason="times few repetitions where there is no device")
 TOLD = (
     "OPERATION",
@@ -50,3 +52,11 @@ def test_a_function_keeps_all_that_it_is_given():
     x = torch.ones(2, 2, requires_grad=True)
     host.Same.apply(x, torch.ones(2)).sum().backward()
     assert torch.equal(x.grad, torch.full((2, 2), 2.0))
+
+
+def test_what_experts_ask_of_python_is_what_a_host_took():
+    """By the loops that ran on an H200's host; the operation that `Kernel.host` counts in brings it to the other's."""
+    rows_us = json.loads(HOST.read_text())["us"]
+    times = counted.UNIT["F"] / rows_us["unit_forward"]
+    for name in ("ATTRIBUTE", "CALL", "QUANTISED", "STORED", "SAVED"):
+        assert getattr(counted, name) == pytest.approx(times * rows_us[name.lower()])

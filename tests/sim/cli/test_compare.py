@@ -52,6 +52,12 @@ def test_it_prints_and_writes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", CHUNKS, "schedule=1f1b", "-q"]) == 0 and capsys.readouterr() == ("", "")
 
 
+def test_what_is_against_a_side_goes_to_stderr_also_when_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", CHUNKS, "limits.step_time=1 us", "-q"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("B is infeasible: ") and err.count("\n") == 1
+
+
 def test_json_is_pure(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", CHUNKS, "--format", "json", "--", "seed=2"]) == 0
     out = capsys.readouterr().out

@@ -41,7 +41,7 @@ that: of September 2026 59.2 forward and 252.1 backward on a GB200's (pull reque
 called alone takes 104 to begin (63 here, and that host takes 1.65 times as long). By then both take 0.6 of 2025's."""
 LATER = UNIT["F"] / 13.73
 """The time of the host above over that of the one on which the next two lines were timed, another H200's on the same
-day (`numerics.card.host`, torch 2.11, Python 3.12): of the operation that both timed."""
+day (`numerics.card.host`, rows in numerics/card/hosts/h200.json): of the operation that both timed."""
 ATTRIBUTE, CALL = 0.39 * LATER, 0.09 * LATER
 """A module's parameter found by its name; a method of a plain object called with two words."""
 QUANTISED, STORED, SAVED = 6.08 * LATER, 2.26 * LATER, 1.28 * LATER
