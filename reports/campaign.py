@@ -6,7 +6,8 @@ from html import escape
 from typing import IO, Any
 
 from hwmodels.units import GIGA, KILO, MEGA, PERCENT, SECONDS_PER_DAY, SECONDS_PER_HOUR, TERA, format_quantity
-from reports.page import Tile, heading, whole
+from reports.headline import Figure
+from reports.page import heading, whole
 from reports.palette import PARTS
 from reports.section import Section, bar, details, table
 from sim.result import title
@@ -53,7 +54,7 @@ def show(summary: Figures, stream: IO[str]) -> None:
         print(f"{what.ljust(widths[0])}  {value.rjust(widths[1])}  {note}".rstrip(), file=stream)
 
 
-def headline(summary: Figures) -> list[Tile]:
+def headline(summary: Figures) -> list[Figure]:
     """The figures that answer the question."""
     own = summary["campaign"]
     rows = [
@@ -73,7 +74,8 @@ def headline(summary: Figures) -> list[Tile]:
     )
     often = own["interruptions"]
     mean = f"one in {often['mean_s'] / SECONDS_PER_HOUR:.1f} h" if often["mean_s"] else "none planned"
-    return [*rows, ("Interruptions", f"{often['all']['p50']:.0f}", f"{_span(often['all'], 1, '.0f')}; {mean}")]
+    rows.append(("Interruptions", f"{often['all']['p50']:.0f}", f"{_span(often['all'], 1, '.0f')}; {mean}"))
+    return [Figure(*row) for row in rows]
 
 
 def setting(summary: Figures) -> str:

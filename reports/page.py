@@ -23,6 +23,7 @@ from reports import (
     waterfall,
 )  # fmt: skip
 from reports.columns import script_json
+from reports.headline import Figure
 from reports.palette import INK, MUTED
 from reports.section import Section, details
 from sim.result import Result, title
@@ -75,22 +76,19 @@ def whole(called: str, header: str, parts: list[Section], scripts: Sequence[str]
     ))  # fmt: skip
 
 
-Tile = tuple[str, str, str]
-"""A figure of a header: what it is, its value, and a remark."""
-
-
-def heading(name: str, line: str, figures: Sequence[Tile], parts: list[Section], alarm: str = "") -> str:
+def heading(name: str, line: str, figures: Sequence[Figure], parts: list[Section], alarm: str = "") -> str:
     """The header of a page: its name and what is to be said first as HTML, a line of plain text, figures in one row
     or two, and where its parts are."""
+    narrow = len(figures) if len(figures) <= FEW else -(-len(figures) // 2)
+    wide = len(figures) if len(figures) <= IN_A_ROW else narrow
     tiles = "".join(
         f"<div><dt>{escape(what)}</dt><dd>{escape(value)}</dd><dd class='note'>{escape(note)}</dd></div>"
         for what, value, note in figures
     )
     anchors = "".join(f'<a href="#{part.key}">{escape(part.title)}</a>' for part in parts)
-    count = len(figures)
     return (
-        f'<header><p class="brand">Trainyard</p><h1>{name}</h1><p class="sub">{escape(line)}</p>'
-        f'{alarm}<dl class="figures" style="--all:{count};--half:{-(-count // 2)}">{tiles}</dl></header>\n'
+        f'<header><p class="brand">Trainyard</p><h1>{name}</h1><p class="sub">{escape(line)}</p>{alarm}\n'
+        f'<dl class="figures" style="--all:{wide};--half:{narrow}">{tiles}</dl></header>\n'
         f'<nav aria-label="Parts of this page">{anchors}</nav>'
     )
 
@@ -106,14 +104,6 @@ def _scripts(data: dict[str, Any], scripts: Sequence[str]) -> Iterator[str]:
 
 def _header(result: Result, name: str, parts: list[Section]) -> str:
     fits, why_not = result.feasible
-    shown = headline.figures(result)
-    narrow = len(shown) if len(shown) <= FEW else -(-len(shown) // 2)
-    wide = len(shown) if len(shown) <= IN_A_ROW else narrow
-    figures = "".join(
-        f"<div><dt>{escape(f.name)}</dt><dd>{escape(f.value)}</dd><dd class='note'>{escape(f.note)}</dd></div>"
-        for f in shown
-    )
-    anchors = "".join(f'<a href="#{part.key}">{escape(part.title)}</a>' for part in parts)
     alarm = "" if fits else f'<p class="alarm" role="alert">{escape(why_not)}</p>'
     if advice := headline.advice(result):
         lines = "".join(f"<li>{escape(line)}</li>" for line in advice)
@@ -124,12 +114,7 @@ def _header(result: Result, name: str, parts: list[Section]) -> str:
     if line := headline.binds(result):
         alarm = f'<p class="binds">{escape(line[:1].upper() + line[1:])}.</p>' + alarm
     changes = f'<span class="with">, {escape(words)}</span>' if (words := headline.changes(result)) else ""
-    return (
-        f'<header><p class="brand">Trainyard</p><h1>{name}{changes}</h1>'
-        f'<p class="sub">{escape(headline.setting(result))}</p>{alarm}\n'
-        f'<dl class="figures" style="--all:{wide};--half:{narrow}">{figures}</dl></header>\n'
-        f'<nav aria-label="Parts of this page">{anchors}</nav>'
-    )
+    return heading(f"{name}{changes}", headline.setting(result), headline.figures(result), parts, alarm)
 
 
 def _section(part: Section) -> str:

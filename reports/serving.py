@@ -8,7 +8,8 @@ from html import escape
 from typing import Any
 
 from hwmodels.units import NS_PER_S, PERCENT, format_quantity
-from reports.page import Tile, heading, whole
+from reports.headline import Figure
+from reports.page import heading, whole
 from reports.palette import MUTED, PARTS
 from reports.section import Section, bar, legend, table
 
@@ -49,20 +50,20 @@ def headline(summary: Mapping[str, Any]) -> str:
     return "\n".join([str(summary["scenario"]), *(f"  {name:{width}}  {value}" for name, value in lines)])
 
 
-def tiles(served: Mapping[str, Any]) -> list[Tile]:
+def tiles(served: Mapping[str, Any]) -> list[Figure]:
     """The figures that answer the question."""
     tokens, goodput = served["tokens"], served["goodput"]
     names = {"ttft_s": "Time to first token", "tpot_s": "Time per later token", "end_to_end_s": "End to end"}
     waits = []
     for key, name in names.items():
         middle, *others = (_time(served[key][part]) for part in ("p50", "p90", "p99"))
-        waits.append((name, middle or "none", "median; p90 {}, p99 {}".format(*others)))
+        waits.append(Figure(name, middle or "none", "median; p90 {}, p99 {}".format(*others)))
     return [
         *waits,
-        ("Goodput", f"{goodput['requests_per_s']:.3g} /s", f"requests; {goodput['part'] / PERCENT:.1f} % of all"),
-        ("Answers", f"{tokens['output_per_s_decode_node']:,.0f} /s",
-         f"tokens of a decoding node; {tokens['output_per_s_decode_gpu']:,.0f} of a GPU"),
-        ("Prompts", f"{tokens['prompt_per_s_prefill_node']:,.0f} /s", "tokens of a prefill node, computed"),
+        Figure("Goodput", f"{goodput['requests_per_s']:.3g} /s", f"requests; {goodput['part'] / PERCENT:.1f} % of all"),
+        Figure("Answers", f"{tokens['output_per_s_decode_node']:,.0f} /s",
+               f"tokens of a decoding node; {tokens['output_per_s_decode_gpu']:,.0f} of a GPU"),
+        Figure("Prompts", f"{tokens['prompt_per_s_prefill_node']:,.0f} /s", "tokens of a prefill node, computed"),
     ]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from reports import page
+from reports.headline import Figure
 from reports.section import Section
 from tests.reports import sample
 
@@ -138,10 +139,10 @@ def test_more_figures_than_a_row_holds_stand_in_two() -> None:
 
 def test_a_heading_has_every_figure_and_every_part() -> None:
     """Figures in one row on a wide page and in two, the longer one first, on a narrow one."""
-    figures = [("Days", "52", "median"), ("Cost", "5 M", "a & b"), ("Energy", "3 GWh", "")]
+    figures = [Figure("Days", "52", "median"), Figure("Cost", "5 M", "a & b"), *[Figure("Energy", "3 GWh")] * 3]
     parts = [Section("one", "Part <1>", "", ""), Section("two", "Part 2", "", "")]
     text = page.heading("<b>Run</b>", "a < b", figures, parts, "<p>late</p>")
     tiles = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd><dd class='note'>(.*?)</dd>", text)
-    assert tiles == [("Days", "52", "median"), ("Cost", "5 M", "a &amp; b"), ("Energy", "3 GWh", "")]
+    assert tiles == [("Days", "52", "median"), ("Cost", "5 M", "a &amp; b"), *[("Energy", "3 GWh", "")] * 3]
     assert re.findall(r'<a href="#(\w+)">(.*?)</a>', text) == [("one", "Part &lt;1&gt;"), ("two", "Part 2")]
-    assert "<b>Run</b>" in text and "a &lt; b" in text and "<p>late</p>" in text and "--all:3;--half:2" in text
+    assert "<b>Run</b>" in text and "a &lt; b" in text and "<p>late</p>" in text and "--all:5;--half:3" in text
