@@ -195,28 +195,10 @@ def _products(
     stride_a_s, stride_bsg, stride_bsn, stride_bsk, stride_c,
     MODE: gl.constexpr, CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, BAND: gl.constexpr,
 ):  # fmt: skip
-    WIDE: gl.constexpr = 128 if BLOCK_N > 128 else BLOCK_N
-    x = gl.allocate_shared_memory(a.dtype, [STAGES * CONSUMERS, 64, 128], a.layout)
-    y = gl.allocate_shared_memory(b.dtype, [STAGES, WIDE, 128], b.layout)
-    x_s = gl.allocate_shared_memory(gl.float32, [STAGES * CONSUMERS, 64], a_s.layout)
-    y_side, y_s, out, out_side = y, x_s, x, x  # where a form has no use for them
-    if BLOCK_N == 192:
-        y_side = gl.allocate_shared_memory(b.dtype, [STAGES, 64, 128], b.layout)
-        out_side = gl.allocate_shared_memory(c.dtype, [CONSUMERS, 64, 64], c_side.layout)
-    if MODE == WEIGHT:
-        y_s = gl.allocate_shared_memory(gl.float32, [STAGES, BLOCK_N], b_s.layout)
-    else:
-        out = gl.allocate_shared_memory(c.dtype, [CONSUMERS, 64, WIDE], c.layout)
-    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    for i in gl.static_range(STAGES):
-        mbarrier.init(full.index(i), count=1)
-        mbarrier.init(empty.index(i), count=CONSUMERS)
-    fence_async_shared()
-    shared = (x, y, y_side, x_s, y_s, out, out_side, full, empty)
+    given = (a, b, b_side, a_s, b_s, c, c_side, table)
+    shared = _shared(given, MODE, CONSUMERS, BLOCK_N, STAGES)
     sizes = (M, N, K, tiles_m, tiles_n, group_rows)
     strides = (stride_a_s, stride_bsg, stride_bsn, stride_bsk, stride_c)
-    given = (a, b, b_side, a_s, b_s, c, c_side, table)
     if CONSUMERS == 1:
         gl.warp_specialize(
             [
@@ -247,6 +229,31 @@ def _products(
             [4, 4, 1],
             [160, 160, 24],
         )
+
+
+@gluon.jit
+def _shared(given, MODE: gl.constexpr, CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr):
+    """Slots of operands and scales, a program's piece of C, and barriers of full and of empty slots."""
+    a, b, b_side, a_s, b_s, c, c_side, table = given
+    WIDE: gl.constexpr = 128 if BLOCK_N > 128 else BLOCK_N
+    x = gl.allocate_shared_memory(a.dtype, [STAGES * CONSUMERS, 64, 128], a.layout)
+    y = gl.allocate_shared_memory(b.dtype, [STAGES, WIDE, 128], b.layout)
+    x_s = gl.allocate_shared_memory(gl.float32, [STAGES * CONSUMERS, 64], a_s.layout)
+    y_side, y_s, out, out_side = y, x_s, x, x  # where a form has no use for them
+    if BLOCK_N == 192:
+        y_side = gl.allocate_shared_memory(b.dtype, [STAGES, 64, 128], b.layout)
+        out_side = gl.allocate_shared_memory(c.dtype, [CONSUMERS, 64, 64], c_side.layout)
+    if MODE == WEIGHT:
+        y_s = gl.allocate_shared_memory(gl.float32, [STAGES, BLOCK_N], b_s.layout)
+    else:
+        out = gl.allocate_shared_memory(c.dtype, [CONSUMERS, 64, WIDE], c.layout)
+    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    for i in gl.static_range(STAGES):
+        mbarrier.init(full.index(i), count=1)
+        mbarrier.init(empty.index(i), count=CONSUMERS)
+    fence_async_shared()
+    return x, y, y_side, x_s, y_s, out, out_side, full, empty
 
 
 @gluon.jit
@@ -339,6 +346,8 @@ def _consume(
         depth = gl.where(filled > 0, blocks, 0)
         total = gl.zeros([64, WIDE], gl.float32, layout)
         beside = gl.zeros([64, 64], gl.float32, thin)
+        near = 1.0
+        far = 1.0
         if MODE != WEIGHT:
             at = b_s + group * stride_bsg + col // 128 * stride_bsn
             near = gl.load(at)
@@ -352,30 +361,13 @@ def _consume(
                 if BLOCK_N == 192:
                     next_far = gl.load(past + step)
             mbarrier.wait(full.index(slot), phase)
-            left = x.index(slot * CONSUMERS + INDEX)
-            scale = x_s.index(slot * CONSUMERS + INDEX).load(gl.SliceLayout(1, layout))
-            part = _start(left, y.index(slot), total)
-            part = warpgroup_mma_wait(0, deps=[part])
-            if BLOCK_N == 192:
-                total += part * gl.expand_dims(scale * near, 1)
-                part = _start(left, y_side.index(slot), beside)
-                part = warpgroup_mma_wait(0, deps=[part])
-                mbarrier.arrive(empty.index(slot))
-                thin_scale = gl.convert_layout(scale * far, gl.SliceLayout(1, thin), assert_trivial=True)
-                beside += part * gl.expand_dims(thin_scale, 1)
-                far = next_far
-            elif MODE == WEIGHT:
-                # There are no registers for column scales: they are read while they are multiplied, and a slot is given
-                # back only behind the next products, which wait for these sums. Given back here, it was once seen to be
-                # overwritten before it was read (1,088 of 117 million elements, H200).
-                mbarrier.arrive(empty.index(_before(slot, STAGES)), pred=block > 0)
-                column = y_s.index(slot).load(gl.SliceLayout(0, layout))
-                total += part * gl.expand_dims(scale, 1) * gl.expand_dims(column, 0)
-            else:
-                mbarrier.arrive(empty.index(slot))
-                total += part * gl.expand_dims(scale * near, 1)
+            total, beside = _multiply(
+                total, beside, near, far, slot, block, shared, INDEX, MODE, CONSUMERS, BLOCK_N, STAGES
+            )
             if MODE != WEIGHT:
                 near = next
+                if BLOCK_N == 192:
+                    far = next_far
             slot, phase = _next(slot, phase, STAGES)
         if MODE == WEIGHT:
             _add(c, total, row + 64 * INDEX, col, M, N, stride_c)
@@ -387,6 +379,39 @@ def _consume(
                 _store(c_side, beside, out_side.index(INDEX), row, side, filled, group_rows, INDEX, MODE)
     if MODE != WEIGHT:
         tma.store_wait(0)
+
+
+@gluon.jit
+def _multiply(
+    total, beside, near, far, slot, block, shared, INDEX: gl.constexpr,
+    MODE: gl.constexpr, CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr,
+):  # fmt: skip
+    """The sums with 128 elements of K more, promoted. near, far: b's scales of the wide and the narrow piece."""
+    x, y, y_side, x_s, y_s, out, out_side, full, empty = shared
+    layout: gl.constexpr = total.type.layout
+    thin: gl.constexpr = beside.type.layout
+    left = x.index(slot * CONSUMERS + INDEX)
+    scale = x_s.index(slot * CONSUMERS + INDEX).load(gl.SliceLayout(1, layout))
+    part = _start(left, y.index(slot), total)
+    part = warpgroup_mma_wait(0, deps=[part])
+    if BLOCK_N == 192:
+        total += part * gl.expand_dims(scale * near, 1)
+        part = _start(left, y_side.index(slot), beside)
+        part = warpgroup_mma_wait(0, deps=[part])
+        mbarrier.arrive(empty.index(slot))
+        thin_scale = gl.convert_layout(scale * far, gl.SliceLayout(1, thin), assert_trivial=True)
+        beside += part * gl.expand_dims(thin_scale, 1)
+    elif MODE == WEIGHT:
+        # There are no registers for column scales: they are read while they are multiplied, and a slot is given
+        # back only behind the next products, which wait for these sums. Given back here, it was once seen to be
+        # overwritten before it was read (1,088 of 117 million elements, H200).
+        mbarrier.arrive(empty.index(_before(slot, STAGES)), pred=block > 0)
+        column = y_s.index(slot).load(gl.SliceLayout(0, layout))
+        total += part * gl.expand_dims(scale, 1) * gl.expand_dims(column, 0)
+    else:
+        mbarrier.arrive(empty.index(slot))
+        total += part * gl.expand_dims(scale * near, 1)
+    return total, beside
 
 
 @gluon.jit
