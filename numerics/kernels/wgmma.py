@@ -335,40 +335,16 @@ def _consume(
     x, y, y_side, x_s, y_s, out, out_side, full, empty = shared
     M, N, K, tiles_m, tiles_n, group_rows = sizes
     stride_a_s, stride_bsg, stride_bsn, stride_bsk, stride_c = strides
-    WIDE: gl.constexpr = 128 if BLOCK_N > 128 else BLOCK_N
-    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, WIDE, 32])
-    thin: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 32])
     slot = 0
     phase = 0
     blocks = gl.cdiv(K, 128)
     for tile in range(gl.program_id(0), tiles_m * tiles_n, gl.num_programs(0)):
         row, col, side, group, filled = _place(tile, table, sizes, MODE, 64 * CONSUMERS, BLOCK_N, BAND)
         depth = gl.where(filled > 0, blocks, 0)
-        total = gl.zeros([64, WIDE], gl.float32, layout)
-        beside = gl.zeros([64, 64], gl.float32, thin)
-        near = 1.0
-        far = 1.0
-        if MODE != WEIGHT:
-            at = b_s + group * stride_bsg + col // 128 * stride_bsn
-            near = gl.load(at)
-            if BLOCK_N == 192:  # a tile's narrow piece may lie past N: its columns are dropped then, whatever its scale
-                past = b_s + group * stride_bsg + gl.minimum(side, N - 1) // 128 * stride_bsn
-                far = gl.load(past)
-        for block in range(depth):
-            if MODE != WEIGHT:  # loaded here, the next block's scales come while this block's products run
-                step = gl.minimum(block + 1, blocks - 1) * stride_bsk
-                next = gl.load(at + step)
-                if BLOCK_N == 192:
-                    next_far = gl.load(past + step)
-            mbarrier.wait(full.index(slot), phase)
-            total, beside = _multiply(
-                total, beside, near, far, slot, block, shared, INDEX, MODE, CONSUMERS, BLOCK_N, STAGES
-            )
-            if MODE != WEIGHT:
-                near = next
-                if BLOCK_N == 192:
-                    far = next_far
-            slot, phase = _next(slot, phase, STAGES)
+        total, beside, slot, phase = _sums(
+            given, shared, sizes, strides, col, side, group, depth, slot, phase, INDEX,
+            MODE, CONSUMERS, BLOCK_N, STAGES,
+        )  # fmt: skip
         if MODE == WEIGHT:
             _add(c, total, row + 64 * INDEX, col, M, N, stride_c)
             mbarrier.arrive(empty.index(_before(slot, STAGES)), pred=depth > 0)
@@ -379,6 +355,48 @@ def _consume(
                 _store(c_side, beside, out_side.index(INDEX), row, side, filled, group_rows, INDEX, MODE)
     if MODE != WEIGHT:
         tma.store_wait(0)
+
+
+@gluon.jit
+def _sums(
+    given, shared, sizes, strides, col, side, group, depth, slot, phase, INDEX: gl.constexpr,
+    MODE: gl.constexpr, CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr,
+):  # fmt: skip
+    """A warpgroup's sums of one tile, wide piece and narrow, and the slot and phase that come next."""
+    a, b, b_side, a_s, b_s, c, c_side, table = given
+    x, y, y_side, x_s, y_s, out, out_side, full, empty = shared
+    M, N, K, tiles_m, tiles_n, group_rows = sizes
+    stride_a_s, stride_bsg, stride_bsn, stride_bsk, stride_c = strides
+    WIDE: gl.constexpr = 128 if BLOCK_N > 128 else BLOCK_N
+    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, WIDE, 32])
+    thin: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 32])
+    blocks = gl.cdiv(K, 128)
+    total = gl.zeros([64, WIDE], gl.float32, layout)
+    beside = gl.zeros([64, 64], gl.float32, thin)
+    near = 1.0
+    far = 1.0
+    if MODE != WEIGHT:
+        at = b_s + group * stride_bsg + col // 128 * stride_bsn
+        near = gl.load(at)
+        if BLOCK_N == 192:  # a tile's narrow piece may lie past N: its columns are dropped then, whatever its scale
+            past = b_s + group * stride_bsg + gl.minimum(side, N - 1) // 128 * stride_bsn
+            far = gl.load(past)
+    for block in range(depth):
+        if MODE != WEIGHT:  # loaded here, the next block's scales come while this block's products run
+            step = gl.minimum(block + 1, blocks - 1) * stride_bsk
+            next = gl.load(at + step)
+            if BLOCK_N == 192:
+                next_far = gl.load(past + step)
+        mbarrier.wait(full.index(slot), phase)
+        total, beside = _multiply(
+            total, beside, near, far, slot, block, shared, INDEX, MODE, CONSUMERS, BLOCK_N, STAGES
+        )
+        if MODE != WEIGHT:
+            near = next
+            if BLOCK_N == 192:
+                far = next_far
+        slot, phase = _next(slot, phase, STAGES)
+    return total, beside, slot, phase
 
 
 @gluon.jit
