@@ -32,8 +32,10 @@ PROCESSES = {
     "Llama-3 405B on 16,384 GPUs, numbers alone": (["llama31_405b_16384gpu.yaml", NUMBERS], 1.0),
     "Qwen3-235B EP8, numbers alone": (["qwen3_235b_ep8.yaml", NUMBERS], 1.0),
     "Llama-3 70B under FSDP2, numbers alone": (["llama3_70b_fsdp.yaml", NUMBERS], 1.0),
-    "Nemotron-3 Super, the slowest model, numbers alone": (["llama3_70b.yaml", "stack=megatron",
-                                                            "model=nemotron3_super_120b_a12b", "parallel.expert=8", NUMBERS], 1.0),
+    "Nemotron-3 Super, the slowest model, numbers alone": (
+        ["llama3_70b.yaml", "stack=megatron", "model=nemotron3_super_120b_a12b", "parallel.expert=8", NUMBERS],
+        1.0,
+    ),
 }
 """What runs -> file and overrides, and the most CPU seconds it may take."""
 COMPILED = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
