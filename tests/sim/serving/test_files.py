@@ -9,8 +9,10 @@ from hwmodels.document import DocumentError
 from hwmodels.refused import Refused
 from sim.__main__ import main
 from sim.experiments import kinds
+from sim.result.figures import legal
 from sim.scenario.shelves import SCENARIOS
 from sim.serving import files, traces
+from tests.sim.result.test_figures import leaves
 from tests.sim.serving.loads import closed, document, loaded, poisson
 
 SHIPPED = sorted(path for path in SCENARIOS.glob("*.yaml") if kinds.kind(str(path)) == kinds.SERVE)
@@ -157,6 +159,8 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     for name in ("result.json", "requests.csv", "trace.json.gz", "report.html"):
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
     told = json.loads((folders[0] / "result.json").read_text())
+    keys = set(leaves({"serve": told["serve"]}))
+    assert [key for key in keys if not legal(key)] == []
     assert told["serve"]["requests"] == 10 and told["scenario_hash"] == loaded(BASE).scenario_hash
     assert main(["run", str(path), "--out", str(folders[0])]) == 0 and "time to first token" in capsys.readouterr().err
     assert main(["check", str(path)]) == 0 and "nothing wrong" in capsys.readouterr().out
