@@ -81,7 +81,7 @@ class Role:
     def until(self, time: int | None, why: str) -> Life:
         """Sleep until then, or until the bell rings where nobody knows when. why: what for, for the record."""
         start = self.clock.now
-        yield self.bell.wait() if time is None else self.clock.until(time)
+        yield self.bell if time is None else self.clock.until(time)
         if self.record is not None and why and self.clock.now > start:
             self.record.waited(self.name, start, self.clock.now, why)
 

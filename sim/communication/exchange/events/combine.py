@@ -133,11 +133,7 @@ class Combine:
             total += part.ns
             if not part.shift:
                 self.land(load.turn, part, now, 0)
-        start = self.port.book(now, total)
-        if start > now:
-            self.clock.at(start, self.spread, load, total)
-        else:
-            self.spread(load, total)
+        self.port.book(total, self.spread, load, total)
 
     def spread(self, load: Load, total: int) -> None:
         """The port begins with the load: rows for all GPUs side by side."""
@@ -210,11 +206,7 @@ class Combine:
             self.arrive(sheet, now, 0)
             return
         ns = ceil(chunk.rows * self.times.network)
-        start = self.place.gpu.network.book(now, ns)
-        if start > now:
-            self.clock.at(start, self.leave, sheet, ns)
-        else:
-            self.leave(sheet, ns)
+        self.place.gpu.network.book(ns, self.leave, sheet, ns)
 
     def leave(self, sheet: Sheet, ns: int) -> None:
         """The NIC begins with the chunk."""
@@ -239,7 +231,7 @@ class Combine:
         done = now = end = 0
         for _ in place.plan:
             while not landing:
-                yield role.bell.wait()
+                yield role.bell
             arrival, chunk, credit, back = landing.popleft()
             now = max(now, arrival)
             behind[chunk.turn].add(chunk, credit, back)

@@ -72,11 +72,7 @@ class Dispatch:
             self.arrive(chunk, now)
             return
         ns = ceil(chunk.rows * self.times.network)
-        start = self.place.gpu.network.book(now, ns)
-        if start > now:
-            self.clock.at(start, self.leave, chunk, ns)
-        else:
-            self.leave(chunk, ns)
+        self.place.gpu.network.book(ns, self.leave, chunk, ns)
 
     def leave(self, chunk: Chunk, ns: int) -> None:
         """The NIC begins with the chunk."""
@@ -116,11 +112,7 @@ class Dispatch:
             self.land(0, chunk.split[0], now, 0)
         loads = [(shift, ceil(rows * row)) for shift, rows in enumerate(chunk.split) if rows and shift]
         total = sum(ns for _, ns in loads)
-        start = self.place.gpu.nvlink.book(now, total)
-        if start > now:
-            self.clock.at(start, self.spread, chunk, loads, total)
-        else:
-            self.spread(chunk, loads, total)
+        self.place.gpu.nvlink.book(total, self.spread, chunk, loads, total)
 
     def spread(self, chunk: Chunk, loads: Bytes, total: int) -> None:
         """The port begins with the chunk: rows for all GPUs side by side."""
@@ -142,7 +134,7 @@ class Dispatch:
         role, landing, left, end = self.receiver, self.landing, self.parts, 0
         while left:
             while not landing:
-                yield role.bell.wait()
+                yield role.bell
             while landing:
                 arrival, rows, credit, back = landing.popleft()
                 if role.record is not None and arrival > end:

@@ -81,7 +81,7 @@ class _Group:
         alike = self.ranks < first.nodes * first.gpus
         self.nodes, self.gpus = (1, 1) if alike else (first.nodes, first.gpus)
         rate, windows = setting.memory / GIGA, setting.beside
-        self.devices = [Gpu(Port(), Port(), Memory(rate, windows) if windows else None) for _ in range(self.ranks)]
+        self.devices = [Gpu(Port(self.clock), Port(self.clock), Memory(rate, windows) if windows else None) for _ in range(self.ranks)]
         self.arrivals = [*arrivals, *([0] * self.ranks for _ in cargos[len(arrivals) :])]
         self.gates = [Latch(self.clock, self.ranks) for _ in cargos]
         self.ends = [[0] * self.ranks for _ in cargos]
