@@ -30,7 +30,7 @@ class Dispatch:
         self.far = place.buffers(NETWORK, place.sizes.network, cargo.nodes, self.sender.bell)
         self.near = place.buffers(NVLINK, place.sizes.nvlink, cargo.gpus, self.forwarder.bell)
         self.arriving: deque[tuple[int, Chunk, Buffer | None]] = deque()
-        self.landing: deque[tuple[int, int, Buffer, int]] = deque()
+        self.landing: deque[tuple[int, int, Buffer]] = deque()
         self.posted = self.chunks = self.parts = 0
         self.partners: Sequence[Dispatch] = ()
         self.mates: Sequence[Dispatch] = ()
@@ -56,7 +56,7 @@ class Dispatch:
         """Pack and post one chunk after another."""
         role, clock, packed = self.sender, self.clock, 0
         for chunk in self.place.plan:
-            yield from role.room([(self.far[chunk.turn], chunk.rows)], "room at forwarders")
+            yield from role.room((self.far[chunk.turn],), (chunk.rows,), "room at forwarders")
             tokens, packed = chunk.at - packed, chunk.at
             end = role.work(tokens, clock.now, tokens + chunk.rows)
             self.posted = max(end, self.posted) + self.times.put
@@ -95,12 +95,11 @@ class Dispatch:
             arrival, chunk, credit = arriving.popleft()
             if arrival > clock.now:
                 yield from role.until(arrival, "rows")
-            needs = [(b, rows) for b, rows in zip(self.near, chunk.split, strict=True) if rows]
-            yield from role.room(needs, "room at receivers")
+            yield from role.room(self.near, chunk.split, "room at receivers")
             rows = sum(chunk.split)
             end = role.work(rows, clock.now, 2 * rows)
             if credit is not None:
-                credit.give(end + (self.times.far if chunk.turn else 0), chunk.rows)
+                credit.give(end, chunk.rows)
             clock.at(end, self.push, chunk)
             if role.warps.next > clock.now:
                 yield clock.until(role.warps.next)
@@ -109,7 +108,7 @@ class Dispatch:
         """Rows are copied, and queue for the NVLink port; those for the own GPU are there."""
         now, row = self.clock.now, self.times.nvlink
         if chunk.split[0]:
-            self.land(0, chunk.split[0], now, 0)
+            self.land(0, chunk.split[0], now)
         loads = [(shift, ceil(rows * row)) for shift, rows in enumerate(chunk.split) if rows and shift]
         total = sum(ns for _, ns in loads)
         self.place.gpu.nvlink.book(total, self.spread, chunk, loads, total)
@@ -119,12 +118,12 @@ class Dispatch:
         now, near = self.clock.now, self.times.near
         for shift, ns in loads:
             end = self.mates[shift].place.gpu.nvlink.receive(now, ns, now + total)
-            self.land(shift, chunk.split[shift], end + near, near)
+            self.land(shift, chunk.split[shift], end + near)
 
-    def land(self, shift: int, rows: int, time: int, back: int) -> None:
-        """Rows are there at a time; their credit takes `back` ns to come back."""
+    def land(self, shift: int, rows: int, time: int) -> None:
+        """Rows are there at a time."""
         mate = self.mates[shift]
-        mate.landing.append((time, rows, self.near[shift], back))
+        mate.landing.append((time, rows, self.near[shift]))
         mate.receiver.bell.ring()
 
     # --- receive ----------------------------------------------------------------------------------------------------
@@ -136,10 +135,10 @@ class Dispatch:
             while not landing:
                 yield role.bell
             while landing:
-                arrival, rows, credit, back = landing.popleft()
+                arrival, rows, credit = landing.popleft()
                 if role.record is not None and arrival > end:
                     role.record.waited(role.name, end or self.clock.now, arrival, "rows")
                 end = role.work(rows, arrival, 2 * rows)
-                credit.give(end + back, rows)
+                credit.give(end, rows)
                 left -= 1
         yield self.clock.until(end)

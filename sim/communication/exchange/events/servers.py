@@ -126,16 +126,16 @@ class Warps:
 
 
 class Buffer:
-    """Rows of room behind a sender. Credits come back after a while, in the order in which they were given.
+    """Rows of room behind a sender. Credits come back in the order in which they were given, `back` ns later.
 
-    log: where rows that are taken, and come back (negative), are written down with their times.
+    bell: of the sender. log: where rows that are taken, and come back (negative), are written down with their times.
     """
 
-    __slots__ = ("bell", "coming", "free", "log", "rows")
+    __slots__ = ("back", "bell", "coming", "free", "log", "rows")
 
-    def __init__(self, rows: int, bell: Bell, log: Log | None = None) -> None:
+    def __init__(self, rows: int, bell: Bell, back: int, log: Log | None = None) -> None:
         self.rows = self.free = rows
-        self.bell, self.log = bell, log
+        self.bell, self.back, self.log = bell, back, log
         self.coming: deque[tuple[int, int]] = deque()
 
     def has(self, rows: int, now: int) -> bool:
@@ -151,21 +151,14 @@ class Buffer:
         if self.log is not None:
             self.log.append((now, rows))
 
-    @staticmethod
-    def give_back(credits: Sequence[tuple["Buffer", int, int]], end: int) -> None:
-        """Rows of buffers are free again at `end`, which each sender learns so much later."""
-        for buffer, rows, back in credits:
-            buffer.coming.append((end + back, rows))
-            if buffer.log is not None:
-                buffer.log.append((end + back, -rows))
-            buffer.bell.ring()
-
-    def give(self, time: int, rows: int) -> None:
-        """`rows` are free again, which the sender learns at a time."""
-        self.coming.append((time, rows))
+    def give(self, end: int, rows: int) -> None:
+        """`rows` are free again at `end`. Who waits for credits of which none was on its way learns of it now."""
+        coming, time = self.coming, end + self.back
+        coming.append((time, rows))
         if self.log is not None:
             self.log.append((time, -rows))
-        self.bell.ring()
+        if len(coming) == 1:
+            self.bell.ring()
 
     @property
     def next(self) -> int | None:
