@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from numerics import ops
-from numerics.layers.config import Precision
 from numerics.layers.kept import Codes, Plain
-from numerics.layers.products import fprop, operand
+from numerics.layers.products import Recipe, fprop, operand
 from numerics.layers.rotation import Rotation, rotate
 
 
@@ -22,7 +21,7 @@ class Site(NamedTuple):
     value: int
     scale: float
     eps: float
-    precision: Precision
+    precision: Recipe
     recompute: bool
 
 
