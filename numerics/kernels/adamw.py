@@ -1,4 +1,7 @@
-"""AdamW in one pass. `numerics.reference.adamw`. Bound by memory: 12 bytes a weight read and 12 written (BF16 moments)."""
+"""AdamW in one pass. `numerics.reference.adamw`.
+
+Bound by memory: 12 bytes a weight read and 12 written with BF16 moments.
+"""
 
 import torch
 import triton

@@ -45,7 +45,9 @@ def grouped_outer(a: Tensor, b: Tensor, offsets: Tensor) -> Tensor:
     return out
 
 
-def grouped_wgrad(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, offsets: Tensor) -> Tensor:
+def grouped_wgrad(
+    a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, offsets: Tensor, promote: int = 128
+) -> Tensor:  # fmt: skip
     """FP32 [G, N, K] as in numerics.reference.by_group.grouped_wgrad; bits of numerics.kernels.wgrad with one group."""
     groups, n, k = offsets.shape[0] - 1, a.shape[0], b.shape[0]
     out = a_s.new_empty(groups, n, k)
@@ -53,7 +55,7 @@ def grouped_wgrad(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, offsets: Tenso
         tiles = (triton.cdiv(n, ROWS), triton.cdiv(k, COLUMNS))
         _wgrad[(tiles[0] * tiles[1], groups)](
             a, a_s, b, b_s, out, offsets, n, k, a.stride(0), b.stride(0), *a_s.stride(), *b_s.stride(), tiles[1],
-            ROWS, COLUMNS, 128, num_warps=8, num_stages=3,
+            ROWS, COLUMNS, 128, promote > 0, num_warps=8, num_stages=3,
         )  # fmt: skip
     return out
 
@@ -102,7 +104,7 @@ def _outer(
 @triton.jit
 def _wgrad(
     a, a_s, b, b_s, out, offsets, N, K, stride_a, stride_b, stride_an, stride_ar, stride_bn, stride_br, tiles_k,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, PROMOTE: tl.constexpr,
 ):  # fmt: skip
     group = tl.program_id(1)
     n = tl.program_id(0) // tiles_k * ROWS + tl.arange(0, ROWS)
@@ -114,9 +116,14 @@ def _wgrad(
         rows = block * DEPTH + tl.arange(0, DEPTH)
         x = tl.load(a + left[:, None] * stride_a + rows[None, :])
         y = tl.load(b + right[:, None] * stride_b + rows[None, :])
-        x_s = tl.load(a_s + left * stride_an + block * stride_ar)
-        y_s = tl.load(b_s + right * stride_bn + block * stride_br)
-        total += tl.dot(x, tl.trans(y)) * x_s[:, None] * y_s[None, :]
+        if PROMOTE:
+            x_s = tl.load(a_s + left * stride_an + block * stride_ar)
+            y_s = tl.load(b_s + right * stride_bn + block * stride_br)
+            total += tl.dot(x, tl.trans(y)) * x_s[:, None] * y_s[None, :]
+        else:
+            total = tl.dot(x, tl.trans(y), total)
+    if not PROMOTE:
+        total = total * tl.load(a_s + left * stride_an)[:, None] * tl.load(b_s + right * stride_bn)[None, :]
     _write(out, total, group, n, k, N, K)
 
 

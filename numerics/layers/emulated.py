@@ -12,15 +12,12 @@ import torch
 from torch import Tensor
 
 from hwmodels.formats import TILE
+from numerics import ops
 from numerics.layers.precision import Precision
-
-FORMATS = {"e4m3": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2}
-SMALLEST = 2.0**-126
-"""Of a scale, as in numerics.reference.casts."""
 
 
 class Rounding(NamedTuple):
-    """Elements that share a scale, `rows` by `columns` (0: all of them), along and across the contraction; a format."""
+    """Elements that share a scale, `rows` by `columns` (0 by 0: all), across and along the contraction; a format."""
 
     rows: int = 1
     columns: int = TILE
@@ -28,17 +25,9 @@ class Rounding(NamedTuple):
 
     def of(self, x: Tensor, turned: bool = False) -> Tensor:
         """x [M, K] rounded, in x's type; turned: the contraction runs over M, so tiles are [columns, rows]."""
-        if turned:
-            return self.of(x.t()).t()
-        m, k = x.shape
-        rows, columns = self.rows or max(m, 1), self.columns or max(k, 1)
-        wide = torch.nn.functional.pad(x.float(), (0, -k % columns, 0, -m % rows))
-        tiles = wide.view(wide.shape[0] // rows, rows, wide.shape[1] // columns, columns)
-        kind = FORMATS[self.fmt]
-        top = torch.finfo(kind).max
-        scale = (tiles.abs().amax((1, 3), keepdim=True) / top).clamp(min=SMALLEST)
-        rounded = (tiles / scale).clamp(-top, top).to(kind).float() * scale
-        return rounded.view(wide.shape)[:m, :k].to(x.dtype)
+        tile = (self.columns, self.rows) if turned else (self.rows, self.columns)
+        rounded: Tensor = ops.rounded(x, *tile, self.fmt)
+        return rounded
 
 
 TILES, BLOCKS, WHOLE = Rounding(), Rounding(TILE, TILE), Rounding(0, 0)
@@ -62,12 +51,15 @@ class Emulated:
         return Precision.BF16
 
 
+UNPROMOTED = Emulated("no promotion")
+"""The one recipe here that is not rounding: numerics.layers.unpromoted multiplies for it, on Hopper as Hopper does."""
 V3 = Emulated("fp8 as V3, emulated")
 """DeepSeek-V3's own (arXiv 2412.19437 sec 3.3.2): what the emulation is judged by, beside the kernels."""
 RECIPES = {
     one.name: one
     for one in (
         V3,
+        UNPROMOTED,
         Emulated("E5M2 gradients", gradients=Rounding(fmt="e5m2")),
         Emulated("a scale a tensor", WHOLE, WHOLE, WHOLE),
         Emulated("128x128 gradients", gradients=BLOCKS),
@@ -79,7 +71,7 @@ RECIPES = {
 
 def rounded(x: Tensor, precision: Precision | Emulated, part: str, turned: bool = False) -> Tensor:
     """x [M, K], or weights [.., N, K], as a product of this precision reads them; part: a field of Emulated."""
-    if not isinstance(precision, Emulated):
+    if not isinstance(precision, Emulated) or precision is UNPROMOTED:
         return x
     rounding: Rounding = getattr(precision, part)
     return rounding.of(x.flatten(0, -2), turned).view(x.shape) if x.dim() > 2 else rounding.of(x, turned)

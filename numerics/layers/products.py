@@ -10,7 +10,8 @@ from torch import Tensor
 
 from hwmodels.formats import TILE
 from numerics import ops
-from numerics.layers.emulated import Emulated, rounded
+from numerics.layers import unpromoted
+from numerics.layers.emulated import UNPROMOTED, Emulated, rounded
 from numerics.layers.kept import Cast, Codes, Kept, Plain
 from numerics.layers.precision import Precision
 from numerics.reference.by_group import spread
@@ -30,20 +31,34 @@ def operand(x: Tensor, precision: Recipe, power_of_two: bool = False) -> Plain |
 def fprop(x: Plain | Codes, w: Tensor, precision: Recipe) -> Tensor:
     """x [M, K] times w [N, K] -> [M, N]."""
     if isinstance(x, Plain):
-        return rounded(x.x, precision, "activations") @ rounded(w.to(precision.dtype), precision, "weights").t()
+        return _plain(x.x, _weight(w, precision), precision, "activations")
     return ops.gemm(x.q, x.s, *ops.quantize_blocks(w), out_dtype=precision.dtype)
 
 
 def dgrad(dy: Plain | Codes, w: Tensor, precision: Recipe) -> Tensor:
     """dy [M, N] times w [N, K] -> dx [M, K]. The transpose of 128x128 blocks needs no new scales."""
     if isinstance(dy, Plain):
-        return rounded(dy.x, precision, "gradients") @ rounded(w.to(precision.dtype), precision, "weights")
+        return _plain(dy.x, _weight(w, precision).t(), precision, "gradients")
     q, s = ops.quantize_blocks(w)
     return ops.gemm(dy.q, dy.s, q.t().contiguous(), s.t().contiguous(), out_dtype=precision.dtype)
 
 
+def _plain(x: Tensor, w: Tensor, precision: Recipe, part: str) -> Tensor:
+    """x [M, K] times w [N, K] of `_weight` -> [M, N]; part: what x is."""
+    if precision is UNPROMOTED:
+        return unpromoted.product(x, w)
+    return rounded(x, precision, part) @ w.t()
+
+
+def _weight(w: Tensor, precision: Recipe) -> Tensor:
+    """Masters as a plain product reads them: rounded from FP32 where the recipe rounds, then in its type."""
+    return rounded(w, precision, "weights").to(precision.dtype)
+
+
 def wgrad(dy: Kept, x: Kept, precision: Recipe) -> Tensor:
     """dy [M, N], x [M, K] -> dw [N, K] in FP32."""
+    if precision is UNPROMOTED:
+        return unpromoted.outer(dy.value(), x.value())
     if not precision.quantized:
         return _outer(*_sides(dy, x, precision))
     return _wgrad(dy.columns(), x.columns())
@@ -79,19 +94,26 @@ def _wgrad(dy: Cast, x: Cast) -> Tensor:
 def grouped_fprop(x: Plain | Codes, w: Tensor, layout: Layout, precision: Recipe) -> Tensor:
     """Each expert's rows of x [R, K] times its w[e] [N, K] -> [R, N]; padding rows are zeros."""
     if isinstance(x, Plain):
-        sides = rounded(x.x, precision, "activations"), rounded(w.to(precision.dtype), precision, "weights")
-        return ops.grouped_product(*sides, layout.group_of_row_block)
+        return _each(x.x, _weight(w, precision), layout, precision, "activations")
     return ops.grouped_gemm(x.q, x.s, *_blocks(w), layout.group_of_row_block, out_dtype=precision.dtype)
 
 
 def grouped_dgrad(dy: Plain | Codes, w: Tensor, layout: Layout, precision: Recipe) -> Tensor:
     """Each expert's rows of dy [R, N] times its w[e] [N, K] -> [R, K]."""
     if isinstance(dy, Plain):
-        sides = rounded(dy.x, precision, "gradients"), rounded(w.to(precision.dtype), precision, "weights")
-        return ops.grouped_product(*sides, layout.group_of_row_block, turned=True)
+        return _each(dy.x, _weight(w, precision), layout, precision, "gradients", turned=True)
     q, s = _blocks(w)
     turned = q.transpose(1, 2).contiguous(), s.transpose(1, 2).contiguous()
     return ops.grouped_gemm(dy.q, dy.s, *turned, layout.group_of_row_block, out_dtype=precision.dtype)
+
+
+def _each(
+    x: Tensor, w: Tensor, layout: Layout, precision: Recipe, part: str, turned: bool = False
+) -> Tensor:  # fmt: skip
+    """Rows x times their expert's w[e], which `turned` says to take as it lies, not transposed."""
+    if precision is UNPROMOTED:
+        return unpromoted.grouped(x, w.transpose(1, 2) if turned else w, layout.group_of_row_block)
+    return ops.grouped_product(rounded(x, precision, part), w, layout.group_of_row_block, turned=turned)
 
 
 def grouped_wgrad(dy: Kept, x: Kept, layout: Layout, precision: Recipe) -> Tensor:
@@ -99,6 +121,8 @@ def grouped_wgrad(dy: Kept, x: Kept, layout: Layout, precision: Recipe) -> Tenso
 
     Every expert's rows begin at a multiple of 128, so no 128x1 tile holds rows of two experts.
     """
+    if precision is UNPROMOTED:
+        return unpromoted.grouped_outer(dy.value(), x.value(), layout.padded_offsets)
     if not precision.quantized:
         return ops.grouped_outer(*_sides(dy, x, precision), layout.padded_offsets)
     return ops.grouped_wgrad(*dy.columns(), *x.columns(), layout.padded_offsets)

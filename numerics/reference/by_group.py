@@ -32,15 +32,18 @@ def grouped_outer(a: Tensor, b: Tensor, offsets: Tensor) -> Tensor:
     return torch.stack([a[rows].t().float() @ b[rows].float() for rows in spans])
 
 
-def grouped_wgrad(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, offsets: Tensor) -> Tensor:
+def grouped_wgrad(
+    a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, offsets: Tensor, promote: int = TILE
+) -> Tensor:  # fmt: skip
     """a [N, R], b [K, R], E4M3 with a scale each 128 of R (a_s [N, R / 128]) -> FP32 [G, N, K], by group.
 
-    Offsets are multiples of 128, so that no tile has rows of two groups. Sums as in numerics.reference.gemm.wgrad_gemm.
+    Offsets are multiples of 128, so that no tile has rows of two groups. Sums as in numerics.reference.gemm.wgrad_gemm;
+    promote 0: not promoted before a group's end, with one scale a row (a_s [N, 1]).
     """
     out = torch.zeros(len(offsets) - 1, a.shape[0], b.shape[0], dtype=torch.float32, device=a.device)
     for group, (lo, hi) in enumerate(pairwise(offsets.tolist())):
-        for block in range(lo // TILE, hi // TILE):
-            rows = slice(block * TILE, (block + 1) * TILE)
+        for first in range(lo, hi, promote or max(hi - lo, 1)):
+            rows, block = slice(first, first + promote if promote else hi), first // TILE if promote else 0
             scale = a_s[:, block, None] * b_s[None, :, block]
             out[group] += (a[:, rows].float() @ b[:, rows].float().t()) * scale
     return out

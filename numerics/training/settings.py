@@ -23,8 +23,9 @@ class Settings:
 
     model: its dimensions. precision: a key of PRECISIONS. length: tokens of a sequence; batch: sequences of a
     micro-batch; micro_batches: of a step, ramped; steps: of the optimizer. rate, bias_speed (gamma), mtp_weight
-    (lambda): schedules. balance (alpha): weight of the balance loss. moments: their type. seed: of weights and order.
-    evaluate: steps between evaluations (0: at the end alone) on `held` micro-batches of held-out tokens.
+    (lambda): schedules. balance (alpha): weight of the balance loss. moments: their type. recompute: V3's (the same
+    bits in BF16). seed: of weights and order. evaluate: steps between evaluations (0: at the end alone) on `held`
+    micro-batches of held-out tokens.
     average: decay of the weights' moving average, kept on the host (0: none), updated every average_every steps.
     """
 
@@ -45,6 +46,7 @@ class Settings:
     decay: float = 0.1
     clip: float = 1.0
     init_std: float = 0.006
+    recompute: bool = True
     seed: int = 0
     evaluate: int = 0
     held: int = 16
@@ -55,7 +57,7 @@ class Settings:
     def config(self) -> Config:
         """Of the layers; what schedules rule is set by them, step by step."""
         return Config(
-            self.model, PRECISIONS[self.precision], init_std=self.init_std, balance=self.balance,
+            self.model, PRECISIONS[self.precision], self.recompute, init_std=self.init_std, balance=self.balance,
             bias_speed=self.bias_speed.before, mtp_weight=self.mtp_weight.before,
         )  # fmt: skip
 
@@ -95,7 +97,7 @@ def _part(kind: Any, document: Document, key: str, wrong: list[Problem]) -> Any:
     if hasattr(kind, "__dataclass_fields__"):
         return _value(kind, document, key, wrong)
     kinds, value = ((int, float) if kind is float else (kind,)), document.content
-    if not isinstance(value, kinds) or isinstance(value, bool):
+    if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
         names = " or ".join(one.__name__ for one in kinds)
         wrong.append(Problem(document.place(()), key, f"expected {names}; found {value!r}"))
     return value

@@ -60,6 +60,19 @@ def test_grouped_wgrad(operands, module):
     assert dw[1].abs().max() == 0
 
 
+@pytest.mark.parametrize("module", [kernels, reference])
+def test_grouped_wgrad_not_promoted(operands, module):
+    """One scale a row, applied at a group's end."""
+    dy, x, _ = operands
+    q = [(t.t() / t.abs().amax(0)[:, None] * 448).to(torch.float8_e4m3fn).contiguous() for t in (dy, x)]
+    s = [t.abs().amax(0)[:, None] / 448 for t in (dy, x)]
+    dw = module.grouped_wgrad(q[0], s[0], q[1], s[1], OFFSETS, promote=0)
+    for group, rows in ((0, slice(0, 128)), (2, slice(128, 384))):
+        a, b = (one[:, rows].double() * each.double() for one, each in zip(q, s, strict=True))
+        compare.gate(dw[group], a @ b.t(), compare.PRODUCT)
+    assert dw[1].abs().max() == 0
+
+
 def test_one_group_has_the_bits_of_the_weight_gradient(operands):
     dy, x, _ = operands
     a, b = casts.quantize_columns(dy), casts.quantize_columns(x)
