@@ -20,10 +20,8 @@ def product(x: Tensor, w: Tensor) -> Tensor:
 
 
 def grouped(x: Tensor, w: Tensor, group_of_row_block: Tensor) -> Tensor:
-    """x [R, K] times the weight of each row's group, w [G, N, K] with N a multiple of 128 -> [R, N]."""
-    q, s = _cast(w.flatten(0, 1), TILE)
-    sides = *_cast(x), q.view(w.shape), s.view(w.shape[0], -1, 1)
-    out: Tensor = ops.grouped_gemm(*sides, group_of_row_block, out_dtype=x.dtype, promote=0)
+    """x [R, K] times the weight of each row's group, w [G, N, K] -> [R, N]."""
+    out: Tensor = ops.grouped_gemm(*_cast(x), *_cast(w, TILE), group_of_row_block, out_dtype=x.dtype, promote=0)
     return out
 
 
@@ -40,9 +38,11 @@ def grouped_outer(dy: Tensor, x: Tensor, offsets: Tensor) -> Tensor:
 
 
 def _cast(x: Tensor, rows: int = 1) -> Cast:
-    """x [M, K] in tiles of `rows` whole rows -> E4M3 [M, K], FP32 scales [ceil(M / rows), 1]."""
-    most = x.float().abs().amax(1)
-    most = torch.nn.functional.pad(most, (0, -len(most) % rows)).view(-1, rows).amax(1)
+    """x [.., M, K] in tiles of `rows` whole rows -> E4M3 [.., M, K], FP32 scales [.., ceil(M / rows), 1]."""
+    most = x.float().abs().amax(-1)
+    most = torch.nn.functional.pad(most, (0, -x.shape[-2] % rows)).unflatten(-1, (-1, rows)).amax(-1)
     s = (most / E4M3.max_finite).clamp(min=SMALLEST_SCALE)
-    each = s.repeat_interleave(rows)[: x.shape[0], None]
-    return (x.float() / each).clamp(-E4M3.max_finite, E4M3.max_finite).to(torch.float8_e4m3fn).contiguous(), s[:, None]
+    each = s.repeat_interleave(rows, -1)[..., : x.shape[-2], None]
+    return (x.float() / each).clamp(-E4M3.max_finite, E4M3.max_finite).to(torch.float8_e4m3fn).contiguous(), s[
+        ..., None
+    ]

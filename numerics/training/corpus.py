@@ -4,7 +4,7 @@ A file's hash says whether it is held out and where it stands in the order, so n
 The comment that a file begins with (licence, authors) is dropped: it is nearly the same in every file. Tokens are kept,
 text is not; nothing of a corpus is part of this repository.
 
-    python -m numerics train --corpus FOLDER --out CORPUS
+    python -m numerics corpus FOLDER --out CORPUS
 """
 
 import hashlib

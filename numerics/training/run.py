@@ -127,7 +127,7 @@ class Run:
     def train(self, until: int | None = None) -> None:
         """Steps up to number `until` (all of them), without waiting for any."""
         s = self.settings
-        for i in range(self.done, min(s.steps, until or s.steps)):
+        for i in range(self.done, s.steps if until is None else min(s.steps, until)):
             for _ in range(s.micro_batches.at(i)):
                 self._micro()
             self._update()
