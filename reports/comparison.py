@@ -7,19 +7,16 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from hwmodels.units import (
-    GIGA,
-    KILO,
-    MEGA,
     NANO,
     NS_PER_S,
     PERCENT,
     SECONDS_PER_DAY,
     SECONDS_PER_HOUR,
-    TERA,
     US_NS,
     format_quantity,
 )
 from reports import terminal, timeline
+from reports.amounts import amount
 from reports.columns import pack
 from reports.headline import percent, seconds
 from reports.page import whole
@@ -41,7 +38,6 @@ SEEDS = (
 UNSEEN_NS = US_NS
 """Causes that differ by less are left out of the picture and of the terminal."""
 LETTERS, STEP = ("A", "B"), "step_time_s"
-JOULES_PER_MWH = MEGA * SECONDS_PER_HOUR
 SHOWN_KEYS, LONG = 14, 60
 """Keys that a terminal lists, and letters of a value."""
 
@@ -63,7 +59,7 @@ def verdict(both: Comparison) -> str:
     if both.alike:
         return "A and B are the same in every figure that is compared."
     less = abs(step.b - step.a)
-    much = f"{value(less, step.unit)} ({percent(less / step.a)}) {'less' if step.b < step.a else 'more'} than A"
+    much = f"{amount(less, step.unit)} ({percent(less / step.a)}) {'less' if step.b < step.a else 'more'} than A"
     of_steps = step.key == STEP
     subject = "B takes" if of_steps else f"{step.name}: B has"
     if step.b == step.a:
@@ -80,30 +76,9 @@ def _small(name: str) -> str:
     return f"{name[:1].lower()}{name[1:]}"
 
 
-def value(each: float | None, unit: str) -> str:
-    """A figure as text."""
-    if each is None:
-        return "-"
-    if unit == "seconds":
-        return seconds(each)
-    if unit == "share":
-        return percent(each)
-    if unit == "bytes":
-        return format_quantity(each, "data")
-    if unit == "tokens":
-        return f"{each / TERA:.4g} trillion" if abs(each) >= TERA else f"{each / GIGA:.4g} billion"
-    if unit == "days":
-        return f"{each:.4g} days"
-    if unit == "dollars":
-        return f"{each / MEGA:.4g} M USD" if abs(each) >= MEGA else f"{each:,.4g} USD"
-    if unit == "joules":
-        return f"{each / JOULES_PER_MWH:,.4g} MWh"
-    return f"{each:.4g}" if abs(each) < KILO else f"{each:,.0f}"
-
-
 def _moved(each: float, unit: str) -> str:
     """A difference as text."""
-    return f"{_sign(each)}{value(abs(each), unit)}" if abs(each) >= NANO else "0"
+    return f"{_sign(each)}{amount(abs(each), unit)}" if abs(each) >= NANO else "0"
 
 
 def _sign(number: float) -> str:
@@ -147,7 +122,7 @@ def show(both: Comparison, stream: IO[str]) -> None:
     """Print what the page says in words."""
     a, b = names(both)
     figures = [
-        (each.name, value(each.a, each.unit), value(each.b, each.unit), _difference(each), _part(each), _ends(each))
+        (each.name, amount(each.a, each.unit), amount(each.b, each.unit), _difference(each), _part(each), _ends(each))
         for each in both.changes
     ]
     unit = _unit(both)
@@ -232,7 +207,7 @@ def render(both: Comparison) -> str:
 
 def _figures(both: Comparison) -> Section:
     rows = [
-        [escape(each.name), value(each.a, each.unit), value(each.b, each.unit), _difference(each), _part(each),
+        [escape(each.name), amount(each.a, each.unit), amount(each.b, each.unit), _difference(each), _part(each),
          _ends(each)]
         for each in both.changes
     ]  # fmt: skip

@@ -52,7 +52,7 @@ DRAW.tornado = function (data) {
   }));
   return Plotly.newPlot(node, traces, layout({
     barmode: "overlay",
-    xaxis: { range: [-most, most], ticksuffix: " %", fixedrange: true, nticks: small ? 3 : 7, tickangle: 0, zeroline: true, zerolinecolor: "#94a3b3", title: { text: "change of the step", font: { size: 12, color: DATA.page.muted } } },
+    xaxis: { range: [-most, most], ticksuffix: " %", fixedrange: true, nticks: small ? 3 : 7, tickangle: 0, zeroline: true, zerolinecolor: "#94a3b3", title: { text: data.title, font: { size: 12, color: DATA.page.muted } } },
     yaxis: { range: [data.bars.length - 0.5, -0.5], tickvals: [...data.bars.keys()], ticktext: data.bars.map((bar) => escaped(short(bar.name))), fixedrange: true, showgrid: false, ticks: "" },
   }), CONFIG);
 };

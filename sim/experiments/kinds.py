@@ -11,6 +11,7 @@ from sim.experiments.kind import Kind
 from sim.experiments.served import SERVED
 from sim.result import title as title_
 from sim.scenario import files, shelves
+from sim.scenario.overrides import apply
 
 KINDS: Mapping[str, Kind] = {each.key: each for each in (SERVED, OF_CAMPAIGNS)}
 """Top-level key -> the kind that it tells."""
@@ -63,6 +64,14 @@ def load(source: Source, overrides: Sequence[str] = ()) -> Value:
         return files.load(source, overrides)
     value: Value = own.resolve(*_document(source, overrides))
     return value
+
+
+def content(source: Source, overrides: Sequence[str] = ()) -> Any:
+    """What a file says, as it was written and changed. Raises DocumentError."""
+    document, wrong = apply(_document(source, ())[0], overrides)
+    if wrong:
+        raise DocumentError(wrong)
+    return document.content
 
 
 def _document(source: Source, overrides: Sequence[str]) -> tuple[Document, Sequence[str], Path | None]:
