@@ -10,9 +10,8 @@ block of keys, then this block's P V, and works on the next block's softmax whil
 2407.08608, section 3.2); the other warpgroup has the tensor core when this one does not.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
