@@ -12,7 +12,6 @@ block of keys, then this block's P V, and works on the next block's softmax whil
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
