@@ -66,6 +66,8 @@ def test_all_mistakes_come_at_once_with_their_lines(tmp_path: Path) -> None:
         (["serve.model=nemotron_h_8b"], "layers of Mamba-2, which are not served"),
         (["serve.node=a100x8", "serve.precision=fp8"], "has no fp8 tensor cores; legal: bf16"),
         (["serve.speculation.depth=1"], "has no prediction heads to draft by; legal: 0"),
+        (["serve.cache.attention=fp8"], "found bf16; attention in fp8 needs fp8"),
+        (["serve.cache.attention=fp8", "serve.cache.format=fp8"], "has no attention on latents; legal: bf16"),
         (["serve.cache.preempt=swap"], "missing; sequences that are swapped go there"),
         (["serve.cache.host=10 GB"], "nothing goes there; legal: 0 unless prefix is above 0 or preempt is swap"),
         (["serve.pools.0.overlap=true"], "nothing is exchanged"),
