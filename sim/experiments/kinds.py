@@ -1,18 +1,24 @@
-"""What a scenario's file is of: a training step, a whole campaign, or a served load; read and run alike."""
+"""What a scenario's file is of: a training step, a whole campaign, steps of reinforcement learning, or a served load;
+read and run alike."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hwmodels.document import DocumentError, read
+from sim.campaign.rl.values import KIND as LEARNING
+from sim.campaign.rl.values import Learning
 from sim.campaign.values import Campaign
 from sim.scenario import files, shelves
 from sim.scenario.values import Scenario
 from sim.serving.values import KIND, Serve
 
-CAMPAIGN, SERVE = "campaign", KIND
-"""Keys that tell a campaign and a served load."""
+if TYPE_CHECKING:
+    from sim.campaign.answer import Answer
+
+CAMPAIGN, SERVE, RL = "campaign", KIND, LEARNING
+"""Keys that tell a campaign, a served load and reinforcement learning."""
 OUTPUTS = "outputs="
 """Of overrides that sweeps add, which a served load has no use for."""
 
@@ -34,30 +40,44 @@ def _kind(place: Path, *_: int) -> str:
         content = read(place, str(place)).content
     except DocumentError:
         return ""
-    return next((key for key in (CAMPAIGN, SERVE) if isinstance(content, Mapping) and key in content), "")
+    return next((key for key in (CAMPAIGN, SERVE, RL) if isinstance(content, Mapping) and key in content), "")
 
 
-def load(file: str, overrides: Sequence[str] = ()) -> Scenario | Campaign | Serve:
-    """The scenario, campaign or served load in a file, changed by overrides. Raises DocumentError."""
+def load(file: str, overrides: Sequence[str] = ()) -> Scenario | Campaign | Learning | Serve:
+    """What is in a file, changed by overrides. Raises DocumentError."""
     which = kind(file)
     if which == SERVE:
         from sim.serving import files as serving
 
         return serving.load(file, [word for word in overrides if not word.startswith(OUTPUTS)])
-    if which == CAMPAIGN:
-        from sim.campaign import resolve  # pydantic forms: on demand
-
-        return resolve.load(Path(file), overrides)
-    return files.load(file, overrides)
+    return planned(file, overrides) if which in (CAMPAIGN, RL) else files.load(file, overrides)
 
 
-def summary(campaign: Campaign | Serve) -> dict[str, Any]:
-    """What a campaign or a served load answers, as in result.json."""
-    if isinstance(campaign, Serve):
-        return _served(campaign)
+def planned(file: str, overrides: Sequence[str] = ()) -> Campaign | Learning:
+    """The campaign, or the reinforcement learning, in a file, changed by overrides. Raises DocumentError."""
+    if kind(file) == RL:
+        from sim.campaign.rl import files as learning  # pydantic forms: on demand
+
+        return learning.load(file, overrides)
+    from sim.campaign import resolve
+
+    return resolve.load(Path(file), overrides)
+
+
+def answer(plan: Campaign | Learning) -> "Answer":
+    """Simulate one of these. Raises Refused."""
+    if isinstance(plan, Learning):
+        from sim.campaign.rl.answer import run as learn
+
+        return learn(plan)
     from sim.campaign.answer import run
 
-    return run(campaign).summary
+    return run(plan)
+
+
+def summary(plan: Campaign | Learning | Serve) -> dict[str, Any]:
+    """What a campaign, reinforcement learning or a served load answers, as in result.json."""
+    return _served(plan) if isinstance(plan, Serve) else answer(plan).summary
 
 
 def _served(serve: Serve) -> dict[str, Any]:

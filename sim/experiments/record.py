@@ -11,6 +11,7 @@ from traceback import format_exc
 from typing import Any
 
 from hwmodels.refused import Refused
+from sim.campaign.rl.values import Learning
 from sim.campaign.values import Campaign
 from sim.experiments import kinds
 from sim.result import Result
@@ -33,7 +34,7 @@ CODE = ("sim/**/*.py", "hwmodels/**/*.py", "hwmodels/**/*.yaml", "hwmodels/**/*.
 STAMP_BYTES = 16
 
 
-def record(scenario: Scenario | Campaign | Serve) -> Record:
+def record(scenario: Scenario | Campaign | Learning | Serve) -> Record:
     """Simulate one of any kind; what the simulation refuses and what a bug ends is a record too."""
     import sim.experiments.unfelt
     import sim.simulation  # noqa: F401  (so that imports do not count as cost)

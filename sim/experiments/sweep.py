@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from hwmodels.document import Document, DocumentError, Place, Problem, dotted, read, unknown
+from sim.campaign.rl.values import Learning
 from sim.campaign.values import Campaign
 from sim.experiments import executors, kinds, space
 from sim.experiments.record import OWN, Book, Record, record, stamp
@@ -52,6 +53,12 @@ SERVED = {
     "tokens/s a decoding GPU": "serve.tokens.output_per_s_decode_gpu", "CPU (s)": "cost.cpu_s",
 }  # fmt: skip
 """The same of served loads."""
+LEARNT = {
+    "step (s)": "rl.step_s", "rollout (s)": "rl.parts_s.rollout", "tail (s)": "rl.parts_s.tail",
+    "update (s)": "rl.parts_s.update", "weights (s)": "rl.parts_s.sync", "tokens/s a GPU": "rl.tokens.per_s_gpu",
+    "CPU (s)": "cost.cpu_s",
+}  # fmt: skip
+"""The same of reinforcement learning."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,7 @@ def read_sweep(path: Path, extra: Sequence[str] = ()) -> Sweep:
 
 def _columns(scenario: str) -> dict[str, str]:
     """What the table shows of a scenario's kind."""
-    return {kinds.SERVE: SERVED, kinds.CAMPAIGN: CAMPAIGNS}.get(kinds.kind(scenario), COLUMNS)
+    return {kinds.SERVE: SERVED, kinds.CAMPAIGN: CAMPAIGNS, kinds.RL: LEARNT}.get(kinds.kind(scenario), COLUMNS)
 
 
 def _check(document: Document) -> None:
@@ -231,7 +238,7 @@ class _Asked:
         self.path, self.overrides_list, self.book, self.each = path, overrides_list, book, each
         self.words, self.problems = dict[int, Sequence[str]](), list[Problem]()
 
-    def __iter__(self) -> Iterator[Scenario | Campaign | Serve]:
+    def __iter__(self) -> Iterator[Scenario | Campaign | Learning | Serve]:
         taken, number = set[str](), 0
         for overrides in self.overrides_list:
             try:

@@ -130,7 +130,7 @@ class Instance:
         most = int(tokens.argmax())
         full = int(tokens[most])
         mean = float(tokens.sum()) / (full * self.groups)
-        ns = round(self.own.grid.prefill_ns(full, max(1.0, float(pairs[most]) / full), mean))
+        ns = round(self.own.grid.prefill_ns(full, max(1.0, float(pairs[most]) / full), mean)) + self.own.pool.host
         self.log.spend("prefill", ns)
         self.clock.at(self.clock.now + ns, self._filled, parts)
 
@@ -179,7 +179,7 @@ class Instance:
         count = len(running)
         first, more = running.context.sum() / count + 1, running.grows.sum() / count
         each = self.own.grid.decode_ns(-(-count // self.groups), first + more * np.arange(steps))
-        self.each = np.rint(each).astype(np.int64)
+        self.each = np.rint(each).astype(np.int64) + self.own.pool.host
         self.start, self.ends = self.clock.now, self.clock.now + self.each.cumsum()
         self.turn += 1
         self.clock.at(int(self.ends[-1]), self._decoded, self.turn)
