@@ -47,7 +47,7 @@ DEVICE: dict[str, str] = {
         f"hierarchy.{level}.{key}": f"{what} of {level}."
         for level in ("shared_memory", "l2", "l3")
         for key, what in (
-            ("technology", "What if: sram, edram or stt_mram (docs/MEMORY_HIERARCHY.md), instead of the SRAM"),
+            ("technology", "What if: sram, edram or stt_mram (docs/HIERARCHY.md), instead of the SRAM"),
             ("capacity", "What if: bytes, with latency and bandwidth that follow,"),
         )
     },

@@ -45,7 +45,7 @@ commands:
   sweep SWEEP.yaml [--jobs N]          many runs along axes of overrides, resumable
   search SEARCH.yaml [--executor WORD] the best of a space of scenarios, and what binds it (search --help)
   study NAME [--jobs N]                a sweep that ships, told on its page: stragglers, unevenness, scale,
-                                       campaign, batch, exchange
+                                       campaign, batch, exchange, hierarchy
   compare A [B] [key=value ... [-- key=value ...]]
                                        two runs side by side: what differs, by how much, why (compare --help)
   sensitivity SCENARIO.yaml [key=value ...]

@@ -1,12 +1,13 @@
 """Levels of the memory hierarchy in other technologies, against the published figures."""
 
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwmodels import device, fabric, memory, node
+from hwmodels import device, fabric, hierarchy, memory, node
 from hwmodels.collectives import wires
 from hwmodels.document import Document, DocumentError
 from hwmodels.hierarchy import EDRAM, SRAM, STT, TECHNOLOGIES, array
@@ -130,3 +131,8 @@ def test_what_cannot_be_is_a_line(levels: dict[str, object], line: str) -> None:
         build(**levels)
     (problem,) = error.value.problems
     assert line in f"{problem.key}: {problem.message}"
+
+
+def test_the_page_has_these_arrays() -> None:
+    assert hierarchy.table() in (Path(__file__).parents[2] / "docs" / "HIERARCHY.md").read_text(encoding="utf-8")
+    assert hierarchy.share(143.7e-9, 50 * MIB) == pytest.approx(0.04, abs=0.005)
