@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -12,15 +13,15 @@ from sim.cli.command import DONE, INFEASIBLE, progress, refusals
 from sim.experiments import kinds
 
 if TYPE_CHECKING:
-    from sim.campaign.answer import Answer
     from sim.campaign.rl.values import Learning
     from sim.campaign.values import Campaign
+    from sim.experiments.kind import Ran
 
 
 def run(args: argparse.Namespace, folder: Path, start: float) -> int:
     """Simulate, and write a folder."""
     path = args.words[0]
-    plan = kinds.planned(path, args.words[1:])
+    plan = _load(path, args.words[1:])
     answer = _write(plan, path, folder, args.quiet, start)
     if not args.quiet:
         _page(answer).show(answer.summary, sys.stderr)
@@ -32,9 +33,9 @@ def run(args: argparse.Namespace, folder: Path, start: float) -> int:
 
 def check(words: list[str]) -> int:
     """The same without a folder."""
-    plan = kinds.planned(words[0], words[1:])
+    plan = _load(words[0], words[1:])
     with refusals(words[0]):
-        answer = kinds.answer(plan)
+        answer = _simulated(plan)
     if answer.summary["feasible"]:
         print(f"{words[0]}: nothing wrong ({plan.title}; hash {plan.scenario_hash})")
     return _code(answer, f"{words[0]}: ")
@@ -48,7 +49,16 @@ def rl(words: list[str]) -> int:
     return pages.document(words, PAGE, page, write)
 
 
-def _code(answer: "Answer", before: str) -> int:
+def _load(path: str, overrides: Sequence[str]) -> "Campaign | Learning":
+    plan: Campaign | Learning = kinds.load(path, overrides)  # type: ignore[assignment]
+    return plan
+
+
+def _simulated(plan: "Campaign | Learning") -> "Ran":
+    return next(each for each in kinds.KINDS.values() if isinstance(plan, each.makes)).run(plan)
+
+
+def _code(answer: "Ran", before: str) -> int:
     """The exit code; what is against a plan, and what changes nothing in it, is told."""
     for line in answer.summary["unfelt"]:
         print(f"{before}{line}", file=sys.stderr)
@@ -57,14 +67,14 @@ def _code(answer: "Answer", before: str) -> int:
     return DONE if answer.summary["feasible"] else INFEASIBLE
 
 
-def _page(answer: "Answer") -> ModuleType:
+def _page(answer: "Ran") -> ModuleType:
     """The page of its kind."""
     from reports import campaign, rl
 
     return rl if kinds.RL in answer.summary else campaign
 
 
-def _write(plan: "Campaign | Learning", path: str, folder: Path, quiet: bool, start: float) -> "Answer":
+def _write(plan: "Campaign | Learning", path: str, folder: Path, quiet: bool, start: float) -> "Ran":
     """Simulate, and write result.json, scenario.yaml and report.html, all of them or none."""
     from sim.result import archive
     from sim.result.folder import LISTED, MARK, listed, replacing, writing
@@ -74,15 +84,15 @@ def _write(plan: "Campaign | Learning", path: str, folder: Path, quiet: bool, st
         with replacing(folder, archive.FILES) as fresh:
             progress(f"simulating {plan.title} ...", shown)
             with refusals(path):
-                answer = kinds.answer(plan)
+                answer = _simulated(plan)
             with writing(folder):
                 if "report" in plan.outputs:
                     page = _page(answer).render(answer.summary, answer.scenario)
                     (fresh / "report.html").write_text(page, encoding="utf-8")
-                text = archive.scenario_text(answer.scenario)
+                text = archive.scenario_text(dict(answer.scenario))
                 (fresh / "scenario.yaml").write_text(text, encoding="utf-8")
                 own = {LISTED: listed(fresh), "wall_seconds": time.perf_counter() - start}
-                (fresh / MARK).write_text(archive.figures(answer.summary | own), encoding="utf-8")
+                (fresh / MARK).write_text(archive.figures({**answer.summary, **own}), encoding="utf-8")
     finally:
         progress("", shown)
     return answer

@@ -172,7 +172,7 @@ def _jobs(
 def _waits(plan: Plan, position: int, number: int) -> tuple[Named, ...]:
     """Messages that a position waits for before a step; before the number after the last: when all are done."""
     if plan.batches:
-        return tuple([message[:3] for message in plan.batches[position][number]])  # position, step, output
+        return plan.passes.waits[position][number]
     return plan.messages.waits.get((position, number), ())
 
 

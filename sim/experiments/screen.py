@@ -110,7 +110,8 @@ def _tried(ask: Ask) -> Tried:
     machine = assembly.unshared(plan)
     if (peak := _peak(plan, machine)) > room:
         return Tried(peak_bytes=peak, lacks="memory")
-    if optimizer.most_host_bytes(plan, machine) > machine.cluster.node.device.host.capacity_bytes:
+    waits = optimizer.most_host_bytes(plan, machine) + memory.hosted_bytes(plan, machine)
+    if waits > machine.cluster.node.device.host.capacity_bytes:
         return Tried(peak_bytes=peak, lacks="the host's memory")
     summary = run(scenario, interval=False).summary
     peak = summary["worst_memory"]["peak_bytes"]

@@ -15,6 +15,7 @@ from hwmodels.price import Pricer
 from hwmodels.units import seconds_to_ns
 from sim.layout.mesh import Mesh
 from sim.layout.placement import Stage, alike
+from sim.models.activations import Kept
 from sim.models.family import Family, family
 from sim.models.layer import COMPUTE, WEIGHT, Kernel, Part, PartsOf, Site, Unit
 from sim.models.lowering import Lowering, lowering
@@ -51,11 +52,13 @@ NON_BLOCKING = Hindrances()
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """What machines with equal prices share, each made once. costs: (unit, directions, lanes) -> ns. stages: by what
+    """What machines with equal prices share, each made once. costs: (unit, directions, lanes) -> ns. holds: (what
+    of a lowering, unit) -> bytes. stages: by what
     placement goes by. pairs: units of a forward and a backward -> ns of both overlapped. kits: by the prices of links,
     and by the step's kind and units. runs: of ranks that are alike."""
 
     costs: dict[tuple[Unit, str, tuple[int, ...]], int] = field(default_factory=dict)
+    holds: dict[tuple[str, Unit], Kept] = field(default_factory=dict)
     stages: dict[Any, tuple[Stage, ...]] = field(default_factory=dict)
     pairs: dict[tuple[Stage, Stage], int] = field(default_factory=dict)
     kits: dict[Any, Any] = field(default_factory=dict)
@@ -91,7 +94,7 @@ class Machine:
         """Family of the model."""
         return family(self.site.shape.family)
 
-    @property
+    @cached_property
     def lowering(self) -> Lowering:
         """Who says which kernels its units are, and what they keep."""
         return lowering(self.family, self.site.stack)
@@ -124,6 +127,20 @@ class Machine:
                 if kernel.lane in lanes
             )
         return self.known.costs[key]
+
+    def holds(self, what: str, unit: Unit) -> Kept:
+        """What a unit holds of a micro-batch: `kept`, `kept_for_weight` or `regained` of its lowering. Layers of a kind
+        hold alike."""
+        (like,) = alike((unit,))
+        key = (what, like)
+        if key not in self.known.holds:
+            self.known.holds[key] = getattr(self.lowering, what)(self.site, like)
+        return self.known.holds[key]
+
+    @cached_property
+    def workspace(self) -> float:
+        """Bytes of the largest set of temporaries alive at once."""
+        return self.lowering.workspace(self.site)
 
     def part_ns(self, part: Part) -> int:
         """Every kernel of a part alone, one after another, in ns."""

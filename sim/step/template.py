@@ -215,14 +215,16 @@ def _frozen(rows: list[list[int]]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(row) for row in rows)
 
 
-class Timing(NamedTuple):
+@dataclass(frozen=True)
+class Timing:
     """One run of a template alone: start and end of each segment, and of each kernel by lane, in ns from its start."""
 
     segments: tuple[tuple[int, int], ...]
     kernels: tuple[tuple[tuple[int, int], ...], ...]
 
-    @property
+    @cached_property
     def total(self) -> int:
+        """When the last segment ends."""
         return max((end for _, end in self.segments), default=0)
 
 

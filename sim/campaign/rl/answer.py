@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from sim.campaign.answer import Answer
 from sim.campaign.rl import course, lengths, update, weights
 from sim.campaign.rl.course import Period, Work
 from sim.campaign.rl.rollouts import Rollouts, rollouts
@@ -19,6 +18,14 @@ from sim.serving.deployment import deployed
 MOST = 64
 """Steps that are reported, at most (sim.campaign.rl.form)."""
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """summary: the content of result.json. scenario: the document as plain values."""
+
+    summary: dict[str, Any]
+    scenario: dict[str, Any]
 
 
 @dataclass(frozen=True)
