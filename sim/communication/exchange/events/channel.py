@@ -34,8 +34,8 @@ class Record(Protocol):
 
 
 class Place(NamedTuple):
-    """Of a channel: what its group exchanges, how, and who its rank is there. number: of its GPU in the node. tokens: of
-    the channel. plan: its chunks, as a dispatch moves them. record: None where nobody looks."""
+    """Of a channel: what its group exchanges, how, and who its rank is there. number: of its GPU in the node. tokens:
+    of the channel. plan: its chunks, as a dispatch moves them. record: None where nobody looks."""
 
     clock: Clock
     setting: Setting
