@@ -13,8 +13,8 @@ from hwmodels.collectives import Hindrance
 from hwmodels.units import NS_PER_S
 from sim.engine.actor import LOCAL, NOWHERE, Actor, Job, Route, Sync
 from sim.engine.actor import Message as Named
+from sim.engine.alone import alone
 from sim.engine.beside import slowed
-from sim.engine.events import alone
 from sim.engine.kit import Kit, kit_of
 from sim.layout import optimizer
 from sim.layout.buckets import Reduction, reductions, traffic

@@ -34,7 +34,7 @@ class Record(Protocol):
 
 
 class Place(NamedTuple):
-    """Of a channel: what its group exchanges, how, and who its rank is there. index: of its GPU in the node. tokens: of
+    """Of a channel: what its group exchanges, how, and who its rank is there. number: of its GPU in the node. tokens: of
     the channel. plan: its chunks, as a dispatch moves them. record: None where nobody looks."""
 
     clock: Clock
@@ -44,7 +44,7 @@ class Place(NamedTuple):
     sizes: Buffers
     crew: Crew
     gpu: Gpu
-    index: int
+    number: int
     tokens: int
     plan: Sequence[Chunk]
     record: Record | None

@@ -100,7 +100,7 @@ class Combine:
 
     def loads(self, turn: int) -> Iterator[Load]:
         """What goes over so many turns, in order: of each forwarder's next sheet the rows that are here."""
-        row, mates, index = self.times.nvlink, self.mates, self.place.index
+        row, mates, index = self.times.nvlink, self.mates, self.place.number
         order = [(number - index) % len(mates) for number in range(len(mates))]
         columns = [list(mate.sheets[turn]) for mate in mates]
         parts = [[sheet.chunk.split[-shift] for sheet in column] for shift, column in enumerate(columns)]
