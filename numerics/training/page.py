@@ -16,6 +16,8 @@ from numerics.training.study import SPANS
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = Path(__file__).parent / "runs" / "study.jsonl"
 PAGE, CURVES, DIFFERENCES = (ROOT / "docs" / name for name in ("TRAINING.md", "training.svg", "training_gaps.svg"))
+ENOUGH = 0.8
+"""Power that is usually asked of a study."""
 COLOURS = {"bf16": "#5d6b7a", "null": "#e69f00", "fp8": "#3d4a8a"}
 
 HEAD = """
@@ -34,7 +36,7 @@ The loss of the last fifth, FP8 beside BF16 in {pairs} pairs: {gap:+.2f} % in th
 with 90 % confidence), and the null {null:+.2f} % ({null_low:+.2f} to {null_high:+.2f} %). Against a margin of
 {margin} % (the report's own "below 0.25 %", arXiv 2412.19437 sec 3.3) the verdict is **{verdict}**: p = {p:.2f} for the
 two one-sided tests. A pair of nulls scatters by {spread:.2f} %, so {pairs} pairs would find a recipe that truly is
-BF16's equal within the margin in {power:.0%} of studies: this one had no power to find it.
+BF16's equal within the margin in {power:.0%} of studies{enough}.
 
 Why: every run falls in two slow stretches with a quick turn between them, to below {turned:g} nats, which comes at
 {first:.0f} to {last:.0f} % of the run. When it comes is chaos: an ulp moves it by up to {moved:.0f} % of a run within a
@@ -105,10 +107,12 @@ def _verdict(results: Results) -> str:
                 for s in results.seeds("null"))  # fmt: skip
     low, high, null_low, null_high = *fp8.interval(0.9), *null.interval(0.9)
     ends, null_ends = early.interval(0.9), early_null.interval(0.9)
+    strength = power(null.deviation, len(null.differences), MARGIN)
     return prose(
-        VERDICT, pairs=len(fp8.differences), gap=fp8.mean, low=low, high=high, null=null.mean, null_low=null_low,
+        VERDICT, enough="" if strength > ENOUGH else ": this one could hardly have found it",
+        pairs=len(fp8.differences), gap=fp8.mean, low=low, high=high, null=null.mean, null_low=null_low,
         null_high=null_high, margin=MARGIN, verdict=fp8.verdict(MARGIN), p=fp8.p(MARGIN), spread=null.deviation,
-        power=power(null.deviation, len(null.differences), MARGIN), turned=TURNED, first=min(turns), last=max(turns),
+        power=strength, turned=TURNED, first=min(turns), last=max(turns),
         moved=moved, start=100 * EARLY[0] / SPANS, end=100 * EARLY[1] / SPANS, early=early.mean, early_low=ends[0],
         early_high=ends[1], early_null=early_null.mean, early_null_low=null_ends[0], early_null_high=null_ends[1],
         early_power=power(early_null.deviation, len(early_null.differences), MARGIN),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hwmodels.refused import Refused
 from sim.cli import pages, traced
-from sim.cli.command import Parser, helped, progress, refusals
+from sim.cli.command import Parser, helped, progress
 from sim.result.archive import figures
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ usage: python -m sim compare A [B] [key=value ...] [-- key=value ...] [--out DIR
        python -m sim compare A TRACE.json.gz [key=value ...] [--format text|json]
 
 Two runs side by side: figures with the 90 % interval of their difference, what makes it by cause, memory by part, both
-timelines on one axis, and the keys that differ. A and B are scenarios (files, or names from list) or folders of runs.
+timelines on one axis, and the keys that differ. A and B are scenarios (files, or names from list) or folders of runs;
+campaigns and served loads likewise, each with its own kind.
 
   compare v3_2048gpu comm.sms=12                       as its file says, and with a change
   compare v3_2048gpu comm.sms=12 -- comm.sms=16        a change, and another one
@@ -99,14 +100,10 @@ def _compared(a: Side, b: Side, shown: bool) -> "Comparison":
     """Both simulated. shown: whether progress is."""
     from sim.experiments import compare
 
-    scenarios = [compare.scenario(side.what, side.overrides) for side in (a, b)]
-    results = []
+    def hear(letter: str, title: str) -> None:
+        progress(f"simulating {letter}: {title} ...", shown)
+
     try:
-        for letter, side, scenario in zip("AB", (a, b), scenarios, strict=True):
-            progress(f"simulating {letter}: {scenario.title} ...", shown)
-            with refusals(side.what):
-                results.append(compare.simulated(scenario, True, scenarios[0].seed))
+        return compare.compare(a.what, b.what, (a.overrides, b.overrides), hear=hear)
     finally:
         progress("", shown)
-    notes = (line for side, result in zip((a, b), results, strict=True) for line in compare.stale(side.what, result))
-    return compare.compared(results[0], results[1], *notes)

@@ -106,7 +106,7 @@ def test_they_agree_where_credits_bind(direction: str) -> None:
 def test_a_defect_of_credits_in_the_events_is_seen(direction: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Credits that are there at once, as if they had no way to go."""
     give = Buffer.give
-    monkeypatch.setattr(Buffer, "give", lambda self, time, rows: give(self, self.bell.clock.now, rows))
+    monkeypatch.setattr(Buffer, "give", lambda self, end, rows: give(self, end - self.back, rows))
     assert abs(starved(direction)) > 0.08
 
 
