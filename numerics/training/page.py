@@ -57,7 +57,8 @@ CANNOT = """
   needs a start behind the turn, or many more seeds.
 - **A side arm is one run.** It is told from its neighbour only where it lies outside what chaos makes of one pair.
 - **Emulated recipes** round operands as the recipe says and multiply in BF16 (numerics/layers/emulated.py): not the
-  tensor core's sums. *no promotion* runs on the card's own FP8 instructions.
+  tensor core's sums. *no promotion* runs on the card's own FP8 instructions, but over 64 to 1,024 elements (and 32,768
+  tokens, for weights); what promotion buys shows in longer sums of one sign (`numerics study accumulation`).
 """
 
 
