@@ -32,9 +32,8 @@ def test_host_memory_that_is_full_takes_no_more() -> None:
 def test_the_next_step_waits_while_a_cache_goes_to_the_host() -> None:
     """Over a link of 0.9 GB/s some steps are as long as a cache of hundreds of tokens takes."""
     node = {"base": "h100x8", "pcie": {"bandwidth": "1 GB/s"}}
-    serve = loaded(
-        document(CROWDED, {"batch": 64}, node=node, cache={"memory": 0.32, "preempt": "swap", "host": "9 GB"})
-    )
+    cache = {"memory": 0.32, "preempt": "swap", "host": "9 GB"}
+    serve = loaded(document(CROWDED, {"batch": 64}, node=node, cache=cache))
     _, log = system.run(serve)
     longest = max(int(steps.max()) for steps, _ in log.steps)
     assert log.swapped and longest > deployed(serve, serve.pools[0]).host_ns(400) > 5e7
