@@ -77,8 +77,8 @@ def _pool(serve: Serve, pool: Pool) -> Iterator[tuple[str, str]]:
     mixture = family(serve.model.family).mixture(serve.model)
     for key, value, ranks in serve.model.splits(pool.tensor, pool.tensor if pool.expert == 1 else 1):
         yield "tensor", indivisible(f"model.{key} {value}", value, "tensor", ranks)
-    if pool.tensor > serve.node.gpus:
-        yield "tensor", f"found {pool.tensor}; legal: 1 to {serve.node.gpus} (the GPUs of a node)"
+    if pool.tensor > serve.node.gpus and pool.tensor % serve.node.gpus:
+        yield "tensor", f"found {pool.tensor}; legal: 1 to {serve.node.gpus} (the GPUs of a node), or whole nodes"
     if pool.expert > 1:
         yield from _experts(pool, mixture)
     elif pool.redundant_experts:

@@ -32,6 +32,8 @@ class PoolForm(Form):
     """Tokens of prompts in a step of an attention group, at most: longer prompts go in parts."""
     batch: Count = 256
     """Sequences of an attention group, at most."""
+    host: Annotated[int, *quantity("time", seconds_to_ns)] = 0
+    """Between two steps, while GPUs wait for the host that schedules and samples."""
 
 
 class CacheForm(Form):

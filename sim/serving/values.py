@@ -21,7 +21,8 @@ RECOMPUTE, SWAP = "recompute", "swap"
 class Pool(NamedTuple):
     """Equal instances. does: PREFILL, DECODE or BOTH. tensor: ranks that share attention; expert: ranks that share the
     experts (1: those of the tensor group share each expert's columns). overlap: a batch is two micro-batches. chunk:
-    tokens of prompts of an attention group in a step, at most; batch: sequences of an attention group, at most."""
+    tokens of prompts of an attention group in a step, at most; batch: sequences of an attention group, at most. host:
+    ns between two steps, in which GPUs wait."""
 
     does: str
     instances: int
@@ -31,6 +32,7 @@ class Pool(NamedTuple):
     overlap: bool
     chunk: int
     batch: int
+    host: int = 0
 
     @property
     def gpus(self) -> int:
