@@ -47,13 +47,19 @@ def _store(x, packed, s, rows, columns, stride, words, tiles_per_row, block: tl.
     first, second = tl.split(even | (odd << 12))
     a, c = tl.split(first)
     b, d = tl.split(second)
+    # Words of a group, then one unused: those that count move together in shared memory, four to a store of 16 bytes.
+    words_of_four = tl.join(tl.join(a | (b << 24), ((c >> 16) & 0xFF) | (d << 8)), tl.join(((b >> 8) & 0xFFFF) | (c << 16), d))
+    loose = tl.reshape(words_of_four, (block * 64,))
+    vector = tl.arange(0, block * 16)
+    word = 4 * vector[:, None] + tl.arange(0, 4)[None, :]
+    word = tl.minimum(word, block * 48 - 1)
+    tight = tl.gather(loose, tl.reshape(word // 3 * 4 + word % 3, (block * 64,)), 0)
+    tile = tl.program_id(0) * block + vector // 12
     line = tile // tiles_per_row
-    group = (tile - line * tiles_per_row)[:, None] * 16 + tl.arange(0, 16)[None, :]
-    place = packed + row * words + group * 3
-    kept = inside[:, None] & (group * 3 < words)
-    tl.store(place, a | (b << 24), mask=kept)
-    tl.store(place + 1, ((b >> 8) & 0xFFFF) | (c << 16), mask=kept)
-    tl.store(place + 2, ((c >> 16) & 0xFF) | (d << 8), mask=kept)
+    first = (tile - line * tiles_per_row) * 48 + vector % 12 * 4
+    within = first[:, None] + tl.arange(0, 4)[None, :]
+    kept = ((vector < block * 12) & (tile < rows * tiles_per_row))[:, None] & (within < words)
+    tl.store(packed + (line.to(tl.int64) * words)[:, None] + within, tl.reshape(tight, (block * 16, 4)), mask=kept)
 
 
 @triton.jit
