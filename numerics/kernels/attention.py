@@ -61,7 +61,8 @@ def attention(
     config = _fitting(config, FORWARD["pointer"], q, v, own=s, visited=t)
     _forward[(-(-s // config.rows), batch * heads)](
         *_boxes(q, config.rows, config), *_boxes(k, config.columns, config), _boxes(v, config.columns, config)[0],
-        o, lse, s, t, heads, scale * LOG2_E, **_constants(q, v, config), CAUSAL=causal, num_warps=config.warps,
+        o, lse, s, t, heads, scale * LOG2_E, **_constants(q, v, config), SHARED=heads // k.shape[2], CAUSAL=causal,
+        num_warps=config.warps,
     )  # fmt: skip
     return o, lse
 
@@ -106,7 +107,7 @@ def _gradient_of_queries(
     _queries[(-(-s // config.rows), batch * heads)](
         *_boxes(q, config.rows, config), _boxes(do, config.rows, config)[0], *_boxes(k, config.columns, config),
         _boxes(v, config.columns, config)[0], lse, delta, dq, s, t, heads, scale, scale * LOG2_E,
-        **_constants(q, v, config), CAUSAL=causal, num_warps=config.warps,
+        **_constants(q, v, config), SHARED=heads // k.shape[2], CAUSAL=causal, num_warps=config.warps,
     )  # fmt: skip
     return dq
 
@@ -117,10 +118,10 @@ def _gradient_of_keys(
     (batch, s, heads, _), t = q.shape, k.shape[1]
     dk, dv = torch.empty_like(k), torch.empty_like(v)
     config = _fitting(config, KEYS["pointer"], q, v, own=t, visited=s)
-    _keys[(-(-t // config.rows), batch * heads)](
+    _keys[(-(-t // config.rows), batch * k.shape[2])](
         *_boxes(k, config.rows, config), _boxes(v, config.rows, config)[0], *_boxes(q, config.columns, config),
-        _boxes(do, config.columns, config)[0], lse, delta, dk, dv, s, t, heads, scale, scale * LOG2_E,
-        **_constants(q, v, config), CAUSAL=causal, num_warps=config.warps,
+        _boxes(do, config.columns, config)[0], lse, delta, dk, dv, s, t, k.shape[2], scale, scale * LOG2_E,
+        **_constants(q, v, config), SHARED=heads // k.shape[2], CAUSAL=causal, num_warps=config.warps,
     )  # fmt: skip
     return dk, dv
 
@@ -214,7 +215,7 @@ def _scores(x0, x1, y0, y1, D1: tl.constexpr):
 def _forward(
     q0, q1, k0, k1, v, o, lse, S, T, H, scale_log2,
     D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, DV: tl.constexpr, DVP: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr, STAGES: tl.constexpr, DESCRIPTOR: tl.constexpr, CAUSAL: tl.constexpr,
+    COLUMNS: tl.constexpr, STAGES: tl.constexpr, DESCRIPTOR: tl.constexpr, SHARED: tl.constexpr, CAUSAL: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(1) % H
     batch = tl.program_id(1) // H
@@ -231,10 +232,10 @@ def _forward(
         first = clear if masked else 0
         last = end if masked else clear
         for column in tl.range(first, last, COLUMNS, num_stages=STAGES):
-            y0 = _tile(k0, batch, head, column, T, H, 0, D0, D, COLUMNS, DESCRIPTOR)
+            y0 = _tile(k0, batch, head // SHARED, column, T, H // SHARED, 0, D0, D, COLUMNS, DESCRIPTOR)
             y1 = y0
             if D1 > 0:
-                y1 = _tile(k1, batch, head, column, T, H, D0, D1, D, COLUMNS, DESCRIPTOR)
+                y1 = _tile(k1, batch, head // SHARED, column, T, H // SHARED, D0, D1, D, COLUMNS, DESCRIPTOR)
             s = _scores(x0, x1, y0, y1, D1) * scale_log2
             if masked:
                 s = tl.where(_seen(row, column, S, T, ROWS, COLUMNS, CAUSAL), s, float("-inf"))
@@ -242,7 +243,7 @@ def _forward(
             p = tl.exp2(s - higher[:, None])
             shrink = tl.exp2(top - higher)
             total = total * shrink + tl.sum(p, 1)
-            z = _tile(v, batch, head, column, T, H, 0, DVP, DV, COLUMNS, DESCRIPTOR)
+            z = _tile(v, batch, head // SHARED, column, T, H // SHARED, 0, DVP, DV, COLUMNS, DESCRIPTOR)
             acc = tl.dot(p.to(z.dtype), z, acc * shrink[:, None])
             top = higher
     _write(o, acc / total[:, None], batch, head, row, S, H, 0, DVP, DV, ROWS)
@@ -296,7 +297,7 @@ def _delta(
 def _queries(
     q0, q1, do, k0, k1, v, lse, delta, dq, S, T, H, scale, scale_log2,
     D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, DV: tl.constexpr, DVP: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr, STAGES: tl.constexpr, DESCRIPTOR: tl.constexpr, CAUSAL: tl.constexpr,
+    COLUMNS: tl.constexpr, STAGES: tl.constexpr, DESCRIPTOR: tl.constexpr, SHARED: tl.constexpr, CAUSAL: tl.constexpr,
 ):  # fmt: skip
     """dq of ROWS queries: dS = P * (dO V^T - delta), dQ = scale * dS K."""
     head = tl.program_id(1) % H
@@ -317,11 +318,11 @@ def _queries(
         first = clear if masked else 0
         last = end if masked else clear
         for column in tl.range(first, last, COLUMNS, num_stages=STAGES):
-            y0 = _tile(k0, batch, head, column, T, H, 0, D0, D, COLUMNS, DESCRIPTOR)
+            y0 = _tile(k0, batch, head // SHARED, column, T, H // SHARED, 0, D0, D, COLUMNS, DESCRIPTOR)
             y1 = y0
             if D1 > 0:
-                y1 = _tile(k1, batch, head, column, T, H, D0, D1, D, COLUMNS, DESCRIPTOR)
-            z = _tile(v, batch, head, column, T, H, 0, DVP, DV, COLUMNS, DESCRIPTOR)
+                y1 = _tile(k1, batch, head // SHARED, column, T, H // SHARED, D0, D1, D, COLUMNS, DESCRIPTOR)
+            z = _tile(v, batch, head // SHARED, column, T, H // SHARED, 0, DVP, DV, COLUMNS, DESCRIPTOR)
             p = tl.exp2(_scores(x0, x1, y0, y1, D1) * scale_log2 - level[:, None])
             if masked:
                 p = tl.where(_seen(row, column, S, T, ROWS, COLUMNS, CAUSAL), p, 0.0)
@@ -358,9 +359,9 @@ def _seeing_queries(key, S, T, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CAUSAL
 def _keys(
     k0, k1, v, q0, q1, do, lse, delta, dk, dv, S, T, H, scale, scale_log2,
     D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, DV: tl.constexpr, DVP: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr, STAGES: tl.constexpr, DESCRIPTOR: tl.constexpr, CAUSAL: tl.constexpr,
+    COLUMNS: tl.constexpr, STAGES: tl.constexpr, DESCRIPTOR: tl.constexpr, SHARED: tl.constexpr, CAUSAL: tl.constexpr,
 ):  # fmt: skip
-    """dk, dv of ROWS keys, everything transposed: S^T = K Q^T, dV = P^T dO, dK = scale * dS^T Q."""
+    """dk, dv of ROWS keys of all heads that they serve, everything transposed: S^T = K Q^T, dV = P^T dO, dK = scale * dS^T Q."""
     head = tl.program_id(1) % H
     batch = tl.program_id(1) // H
     key = tl.program_id(0) * ROWS  # early keys are seen by most queries: longest first
@@ -374,23 +375,26 @@ def _keys(
     z = _tile(v, batch, head, key, T, H, 0, DVP, DV, ROWS, DESCRIPTOR)
     values = tl.zeros([ROWS, DVP], tl.float32)
     start, clear = _seeing_queries(key, S, T, ROWS, COLUMNS, CAUSAL)
-    for masked in tl.static_range(2):
-        for row in tl.range(start if masked else clear, clear if masked else S, COLUMNS, num_stages=STAGES):
-            y0 = _tile(q0, batch, head, row, S, H, 0, D0, D, COLUMNS, DESCRIPTOR)
-            y1 = y0
-            if D1 > 0:
-                y1 = _tile(q1, batch, head, row, S, H, D0, D1, D, COLUMNS, DESCRIPTOR)
-            g = _tile(do, batch, head, row, S, H, 0, DVP, DV, COLUMNS, DESCRIPTOR)
-            rows = row + tl.arange(0, COLUMNS)
-            level, mean = _statistics(lse, delta, rows, batch * H + head, S)
-            p = tl.exp2(_scores(x0, x1, y0, y1, D1) * scale_log2 - level[None, :])
-            if masked:
-                p = tl.where((key + tl.arange(0, ROWS))[:, None] <= rows[None, :] + T - S, p, 0.0)
-            values = tl.dot(p.to(g.dtype), g, values)
-            ds = (p * (tl.dot(z, tl.trans(g)) - mean[None, :])).to(y0.dtype)
-            d0 = tl.dot(ds, y0, d0)
-            if D1 > 0:
-                d1 = tl.dot(ds, y1, d1)
+    for one in tl.range(0, SHARED):
+        asking = head * SHARED + one
+        heads = H * SHARED
+        for masked in tl.static_range(2):
+            for row in tl.range(start if masked else clear, clear if masked else S, COLUMNS, num_stages=STAGES):
+                y0 = _tile(q0, batch, asking, row, S, heads, 0, D0, D, COLUMNS, DESCRIPTOR)
+                y1 = y0
+                if D1 > 0:
+                    y1 = _tile(q1, batch, asking, row, S, heads, D0, D1, D, COLUMNS, DESCRIPTOR)
+                g = _tile(do, batch, asking, row, S, heads, 0, DVP, DV, COLUMNS, DESCRIPTOR)
+                rows = row + tl.arange(0, COLUMNS)
+                level, mean = _statistics(lse, delta, rows, batch * heads + asking, S)
+                p = tl.exp2(_scores(x0, x1, y0, y1, D1) * scale_log2 - level[None, :])
+                if masked:
+                    p = tl.where((key + tl.arange(0, ROWS))[:, None] <= rows[None, :] + T - S, p, 0.0)
+                values = tl.dot(p.to(g.dtype), g, values)
+                ds = (p * (tl.dot(z, tl.trans(g)) - mean[None, :])).to(y0.dtype)
+                d0 = tl.dot(ds, y0, d0)
+                if D1 > 0:
+                    d1 = tl.dot(ds, y1, d1)
     _write(dv, values, batch, head, key, T, H, 0, DVP, DV, ROWS)
     _write(dk, d0 * scale, batch, head, key, T, H, 0, D0, D, ROWS)
     if D1 > 0:

@@ -57,7 +57,12 @@ def _turn(
     x, x_s, q, s, M, K, pitch, scale_stride, scale_step, step, across, tiles,
     WIDTH: gl.constexpr, STAGES: gl.constexpr, CODED: gl.constexpr, POWER: gl.constexpr,
 ):  # fmt: skip
-    turned: gl.constexpr = gl.BlockedLayout([8, 8], [4, 8], [4, WIDTH // 64], [0, 1])
+    # 8 rows of 8 columns a thread, rows first; 8 threads side by side read a line of shared memory, 4 of them rows.
+    aside: gl.constexpr = [[0, 64]] if WIDTH == 128 else []
+    turned: gl.constexpr = gl.DistributedLinearLayout(
+        [[1, 0], [2, 0], [4, 0], [0, 1], [0, 2], [0, 4]], [[0, 8], [0, 16], [0, 32], [8, 0], [16, 0]],
+        [[32, 0], [64, 0]] + aside, [], [128, WIDTH],
+    )  # fmt: skip
     boxes = gl.allocate_shared_memory(x.dtype, [STAGES, 128, WIDTH], x.layout)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for i in gl.static_range(STAGES):

@@ -13,16 +13,14 @@ order of falling keys behind a counter a block of queries, which makes every bit
 first and two blocks of queries ahead, so that order costs no waiting.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from triton._C.libtriton import ir
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language._core import builtin
 from triton.experimental.gluon.language.nvidia.hopper import (
     fence_async_shared,
     mbarrier,
@@ -33,6 +31,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from numerics.kernels.flash import REGISTERS, boxes, hidden, parts
+from numerics.kernels.wgmma import add_in_memory
 
 KEYS, QUERIES = 128, 64
 """Keys a program owns, queries it visits at a time."""
@@ -82,13 +81,6 @@ def _round(x, y, size, scale, block: tl.constexpr):
     """y = scale x, in y's type."""
     at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     tl.store(y + at, (tl.load(x + at, mask=at < size) * scale).to(y.dtype.element_ty), mask=at < size)
-
-
-@builtin
-def _add_in_memory(target: Any, coordinates: Any, source: Any, _semantic: Any = None) -> None:
-    """The copy engine adds `source` in shared memory to a box of `target`."""
-    where = _semantic._convert_to_ir_values(coordinates, require_i64=False)
-    _semantic.builder.create_async_tma_reduce(ir.DESCRIPTOR_REDUCE_KIND.ADD, target.handle, where, source.handle)
 
 
 @gluon.jit(do_not_specialize=["S", "T", "heads", "shared_by", "blocks"])
@@ -313,7 +305,7 @@ def _add(sums, dq, out, row, column):
     tma.store_wait(0)
     out.store(dq)
     fence_async_shared()
-    _add_in_memory(sums, [row, column], out)
+    add_in_memory(sums, [row, column], out)
 
 
 @gluon.jit
