@@ -27,14 +27,15 @@ class Form(NamedTuple):
 
     width: int = 64
     stages: int = 2
-    programs: int = 4
+    programs: int = 3
+    warps: int = 4
 
     @property
     def name(self) -> str:
         return f"128x{self.width} s{self.stages} {self.programs} programs"
 
 
-PLAIN, CODED = Form(64, 2, 4), Form(128, 2, 2)
+PLAIN, CODED = Form(64, 2, 3), Form(64, 3, 3)
 
 
 def turn(x: Tensor, x_s: Tensor | None, q: Tensor, s: Tensor, power_of_two: bool, form: Form, sms: int) -> None:
@@ -48,7 +49,7 @@ def turn(x: Tensor, x_s: Tensor | None, q: Tensor, s: Tensor, power_of_two: bool
     _turn[(min(tiles, sms * form.programs),)](
         box, s if x_s is None else x_s, q, s, m, k, q.stride(0), *strides, s.stride(1), across, tiles,
         WIDTH=form.width, STAGES=form.stages, CODED=x_s is not None, POWER=power_of_two,
-        num_warps=form.width // 16,
+        WARPS=form.warps, num_warps=form.warps,
     )  # fmt: skip
 
 
@@ -56,13 +57,19 @@ def turn(x: Tensor, x_s: Tensor | None, q: Tensor, s: Tensor, power_of_two: bool
 def _turn(
     x, x_s, q, s, M, K, pitch, scale_stride, scale_step, step, across, tiles,
     WIDTH: gl.constexpr, STAGES: gl.constexpr, CODED: gl.constexpr, POWER: gl.constexpr,
+    WARPS: gl.constexpr,
 ):  # fmt: skip
-    # 8 rows of 8 columns a thread, rows first; 8 threads side by side read a line of shared memory, 4 of them rows.
-    aside: gl.constexpr = [[0, 64]] if WIDTH == 128 else []
-    turned: gl.constexpr = gl.DistributedLinearLayout(
-        [[1, 0], [2, 0], [4, 0], [0, 1], [0, 2], [0, 4]], [[0, 8], [0, 16], [0, 32], [8, 0], [16, 0]],
-        [[32, 0], [64, 0]] + aside, [], [128, WIDTH],
-    )  # fmt: skip
+    # Rows first: a thread has 8 of them and 8 columns, or 4; 8 threads side by side read a line of shared memory.
+    if WARPS == 4:
+        turned: gl.constexpr = gl.DistributedLinearLayout(
+            [[1, 0], [2, 0], [4, 0], [0, 1], [0, 2], [0, 4]], [[0, 8], [0, 16], [0, 32], [8, 0], [16, 0]],
+            [[32, 0], [64, 0]], [], [128, WIDTH],
+        )  # fmt: skip
+    else:
+        turned: gl.constexpr = gl.DistributedLinearLayout(
+            [[1, 0], [2, 0], [4, 0], [0, 1], [0, 2]], [[0, 4], [0, 8], [0, 16], [8, 0], [16, 0]],
+            [[32, 0], [64, 0], [0, 32]], [], [128, WIDTH],
+        )  # fmt: skip
     boxes = gl.allocate_shared_memory(x.dtype, [STAGES, 128, WIDTH], x.layout)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for i in gl.static_range(STAGES):

@@ -38,14 +38,14 @@ KEYS, QUERIES = 128, 64
 
 
 class Form(NamedTuple):
-    """stages: blocks of queries under way; ordered: dQ is added in one order, so that its bits repeat."""
+    """ordered: dQ is added in one order, so that its bits repeat; heads: of keys, whose blocks start together."""
 
-    stages: int = 2
-    ordered: bool = True
+    ordered: bool = False
+    heads: int = 4
 
     @property
     def name(self) -> str:
-        return f"five products s{self.stages}" + (" ordered" if self.ordered else " any order")
+        return f"five products, {'one order' if self.ordered else 'any order'}, {self.heads} heads"
 
 
 DEFAULT = Form()
@@ -64,8 +64,8 @@ def backward(
         boxes(q, QUERIES, first, 0), boxes(q, QUERIES, second, first), boxes(do, QUERIES, v.shape[3], 0),
         boxes(k, 64, first, 0), boxes(k, 64, second, first), boxes(v, 64, v.shape[3], 0),
         _row(lse), _row(delta), boxes(sums, QUERIES, 64, 0), dk, dv, turns, s, t, heads, heads // shared, blocks,
-        scale * 1.4426950408889634, scale,
-        D=d, FIRST=first, DV=v.shape[3], STAGES=form.stages, CAUSAL=causal, ORDERED=form.ordered,
+        min(form.heads, shared * batch), scale * 1.4426950408889634, scale,
+        D=d, FIRST=first, DV=v.shape[3], STAGES=2, CAUSAL=causal, ORDERED=form.ordered,
         num_warps=4, maxnreg=REGISTERS,
     )  # fmt: skip
     _round[(triton.cdiv(dq.numel(), 4096),)](sums, dq, dq.numel(), scale, 4096, num_warps=4)
@@ -83,14 +83,14 @@ def _round(x, y, size, scale, block: tl.constexpr):
     tl.store(y + at, (tl.load(x + at, mask=at < size) * scale).to(y.dtype.element_ty), mask=at < size)
 
 
-@gluon.jit(do_not_specialize=["S", "T", "heads", "shared_by", "blocks"])
+@gluon.jit(do_not_specialize=["S", "T", "heads", "shared_by", "blocks", "together"])
 def _backward(
-    q0, q1, do, k0, k1, v, lse, delta, sums, dk, dv, turns, S, T, heads, shared_by, blocks, scale_log2, scale,
+    q0, q1, do, k0, k1, v, lse, delta, sums, dk, dv, turns, S, T, heads, shared_by, blocks, together, scale_log2, scale,
     D: gl.constexpr, FIRST: gl.constexpr, DV: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr,
     ORDERED: gl.constexpr,
 ):  # fmt: skip
     given = (q0, q1, do, k0, k1, v, lse, delta, sums, dk, dv, turns)
-    sizes = (S, T, heads, shared_by, blocks)
+    sizes = (S, T, heads, shared_by, blocks, together)
     shared = _shared(given, D, FIRST, DV, STAGES)
     gl.warp_specialize(
         [
@@ -116,8 +116,7 @@ def _shared(given, D: gl.constexpr, FIRST: gl.constexpr, DV: gl.constexpr, STAGE
         x1 = gl.allocate_shared_memory(q0.dtype, [STAGES, 64, D - FIRST], q1.layout)
         y1 = gl.allocate_shared_memory(k0.dtype, [2, 64, D - FIRST], k1.layout)
     square: gl.constexpr = gl.NVMMASharedLayout(128, 16, 2)
-    p = gl.allocate_shared_memory(q0.dtype, [2, 64, 64], square)
-    ds = gl.allocate_shared_memory(q0.dtype, [2, 64, 64], square)
+    ds = gl.allocate_shared_memory(q0.dtype, [4, 64, 64], square)
     out = gl.allocate_shared_memory(gl.float32, [2, 64, 64], sums.layout)
     level = gl.allocate_shared_memory(gl.float32, [STAGES, 64], lse.layout)
     mean = gl.allocate_shared_memory(gl.float32, [STAGES, 64], delta.layout)
@@ -125,30 +124,38 @@ def _shared(given, D: gl.constexpr, FIRST: gl.constexpr, DV: gl.constexpr, STAGE
     q_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     g_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     g_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    once = gl.allocate_shared_memory(gl.int64, [3, 1], mbarrier.MBarrierLayout())  # keys are here; dS is full, empty
+    ds_full = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    ds_empty = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    keys = gl.allocate_shared_memory(gl.int64, [1, 1], mbarrier.MBarrierLayout())
     for i in gl.static_range(STAGES):
         mbarrier.init(q_full.index(i), count=1)
         mbarrier.init(g_full.index(i), count=1)
         mbarrier.init(q_empty.index(i), count=2)
         mbarrier.init(g_empty.index(i), count=2)
-    mbarrier.init(once.index(0), count=1)
-    mbarrier.init(once.index(1), count=2)
-    mbarrier.init(once.index(2), count=2)
+        mbarrier.init(ds_full.index(i), count=2)
+        mbarrier.init(ds_empty.index(i), count=2)
+    mbarrier.init(keys.index(0), count=1)
     fence_async_shared()
-    return x0, x1, g, y0, y1, z, p, ds, out, level, mean, q_full, q_empty, g_full, g_empty, once
+    return x0, x1, g, y0, y1, z, ds, out, level, mean, q_full, q_empty, g_full, g_empty, ds_full, ds_empty, keys
 
 
 @gluon.jit
 def _place(sizes, CAUSAL: gl.constexpr, ORDERED: gl.constexpr):
-    """This program's head of keys in all sequences, first key, and the first query that sees it, in whole blocks."""
-    S, T, heads, shared_by, blocks = sizes
-    block = gl.program_id(0) % blocks
+    """This program's head of keys in all sequences, first key, and the first query that sees it, in whole pairs.
+
+    `together` heads start at once, those blocks that most queries see first; in order, those of later keys.
+    """
+    S, T, heads, shared_by, blocks, together = sizes
+    wave = gl.program_id(0) // (together * blocks)
+    within = gl.program_id(0) % (together * blocks)
+    here = gl.minimum(together, gl.num_programs(0) // blocks - wave * together)
+    block = within // here
     if ORDERED:
         block = blocks - 1 - block
     start = 0
     if CAUSAL:
         start = gl.maximum(block * 128 - (T - S), 0) // 128 * 128
-    return gl.program_id(0) // blocks, block * 128, start
+    return wave * together + within % here, block * 128, start
 
 
 @gluon.jit
@@ -158,19 +165,19 @@ def _load(
 ):  # fmt: skip
     """The loader: keys and values once, then blocks of queries and of dO of all heads that share them."""
     q0, q1, do, k0, k1, v, lse, delta, sums, dk, dv, turns = given
-    x0, x1, g, y0, y1, z, p, ds, out, level, mean, q_full, q_empty, g_full, g_empty, once = shared
-    S, T, heads, shared_by, blocks = sizes
+    x0, x1, g, y0, y1, z, ds, out, level, mean, q_full, q_empty, g_full, g_empty, ds_full, ds_empty, keys = shared
+    S, T, heads, shared_by, blocks, together = sizes
     group, key, start = _place(sizes, CAUSAL, ORDERED)
     groups = heads // shared_by
     sequence = group // groups
     at = group % groups
-    mbarrier.expect(once.index(0), 128 * (D + DV) * 2)
+    mbarrier.expect(keys.index(0), 128 * (D + DV) * 2)
     for i in gl.static_range(2):
         line = sequence * T + key + 64 * i
-        tma.async_copy_global_to_shared(k0, [line, at * D], once.index(0), y0.index(i))
+        tma.async_copy_global_to_shared(k0, [line, at * D], keys.index(0), y0.index(i))
         if D > FIRST:
-            tma.async_copy_global_to_shared(k1, [line, at * D + FIRST], once.index(0), y1.index(i))
-        tma.async_copy_global_to_shared(v, [line, at * DV], once.index(0), z.index(i))
+            tma.async_copy_global_to_shared(k1, [line, at * D + FIRST], keys.index(0), y1.index(i))
+        tma.async_copy_global_to_shared(v, [line, at * DV], keys.index(0), z.index(i))
     phase = 1
     for one in range(shared_by):
         head = at * shared_by + one
@@ -200,8 +207,8 @@ def _multiply(
 ):  # fmt: skip
     """A warpgroup's 64 keys, and its columns of dQ."""
     q0, q1, do, k0, k1, v, lse, delta, sums, dk, dv, turns = given
-    x0, x1, g, y0, y1, z, p, ds, out, level, mean, q_full, q_empty, g_full, g_empty, once = shared
-    S, T, heads, shared_by, blocks = sizes
+    x0, x1, g, y0, y1, z, ds, out, level, mean, q_full, q_empty, g_full, g_empty, ds_full, ds_empty, keys = shared
+    S, T, heads, shared_by, blocks, together = sizes
     narrow: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
     wide: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, FIRST, 16])
     values: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, DV, 16])
@@ -213,8 +220,16 @@ def _multiply(
     dk0 = gl.zeros([64, FIRST], gl.float32, wide)
     dk1 = gl.zeros([64, D - FIRST if D > FIRST else 64], gl.float32, rest)
     sum_v = gl.zeros([64, DV], gl.float32, values)
-    mbarrier.wait(once.index(0), 0)
+    mbarrier.wait(keys.index(0), 0)
+    square: gl.constexpr = gl.NVMMASharedLayout(128, 16, 2)
+    p = out.index(INDEX)._reinterpret(q0.dtype, [2, 64, 64], square)  # P is done with before dQ is there
     phase = 0
+    line = 0  # of the block of queries before, whose dQ is made beside this one's dK
+    column = 0
+    counter = 0
+    before = 0
+    settled = 0
+    owed = 0
     for one in range(shared_by):
         head = group % groups * shared_by + one
         for pair in range(start, S, 128):
@@ -223,7 +238,9 @@ def _multiply(
                 here = hidden(row)
                 mbarrier.wait(q_full.index(slot), phase)
                 s = gl.zeros([64, 64], gl.float32, narrow)
-                s = warpgroup_mma(x0.index(slot + here), y0.index(INDEX + here).permute((1, 0)), s, use_acc=False, is_async=True)
+                s = warpgroup_mma(
+                    x0.index(slot + here), y0.index(INDEX + here).permute((1, 0)), s, use_acc=False, is_async=True
+                )
                 if D > FIRST:
                     s = warpgroup_mma(x1.index(slot + here), y1.index(INDEX + here).permute((1, 0)), s, is_async=True)
                 s = warpgroup_mma_wait(0, deps=[s])
@@ -234,55 +251,86 @@ def _multiply(
                     cut = cut | (row + T - S < key + 63)
                 if cut:
                     prob = _seen(prob, row, key, S, T, CAUSAL)
-                here = hidden(row)
                 # P and dS are kept in shared memory: there are no registers beside dK and dV
-                p.index(INDEX + here).store(prob.to(q0.dtype))
+                here = hidden(row)
+                if ORDERED:
+                    _settle(turns + settled, owed)
+                    owed = 0
+                else:
+                    tma.store_wait(0)
+                p.index(here).store(prob.to(q0.dtype))
                 fence_async_shared()
                 mbarrier.wait(g_full.index(slot), phase)
                 dp = gl.zeros([64, 64], gl.float32, narrow)
-                dp = warpgroup_mma(g.index(slot + here), z.index(INDEX + here).permute((1, 0)), dp, use_acc=False, is_async=True)
-                sum_v = warpgroup_mma(p.index(INDEX + here).permute((1, 0)), g.index(slot + here), sum_v, is_async=True)
+                dp = warpgroup_mma(
+                    g.index(slot + here), z.index(INDEX + here).permute((1, 0)), dp, use_acc=False, is_async=True
+                )
+                sum_v = warpgroup_mma(p.index(here).permute((1, 0)), g.index(slot + here), sum_v, is_async=True)
                 dp = warpgroup_mma_wait(1, deps=[dp])
                 away = mean.index(slot).load(gl.SliceLayout(1, narrow))
-                part = p.index(INDEX + here).load(narrow).to(gl.float32) * (dp - gl.expand_dims(away, 1))
+                part = p.index(here).load(narrow).to(gl.float32) * (dp - gl.expand_dims(away, 1))
                 here = hidden(row)
-                mbarrier.wait(once.index(2), slot ^ 1)
-                ds.index(INDEX + here).store(part.to(q0.dtype))
+                mbarrier.wait(ds_empty.index(slot), phase ^ 1)
+                mine = 2 * slot + INDEX + here
+                ds.index(mine).store(part.to(q0.dtype))
                 fence_async_shared()
-                mbarrier.arrive(once.index(1))
-                dk0 = warpgroup_mma(ds.index(INDEX + here).permute((1, 0)), x0.index(slot + here), dk0, is_async=True)
+                mbarrier.arrive(ds_full.index(slot))
+                dk0 = warpgroup_mma(ds.index(mine).permute((1, 0)), x0.index(slot + here), dk0, is_async=True)
                 if D > FIRST:
-                    dk1 = warpgroup_mma(ds.index(INDEX + here).permute((1, 0)), x1.index(slot + here), dk1, is_async=True)
-                # dQ of all keys, columns of this warpgroup
+                    dk1 = warpgroup_mma(ds.index(mine).permute((1, 0)), x1.index(slot + here), dk1, is_async=True)
+                # dQ of the block before, all keys, columns of this warpgroup: so warpgroups may be a block apart
+                begun = slot == 1 or (pair > start) | (one > 0)
+                mbarrier.wait(ds_full.index(1 - slot), phase if slot == 1 else phase ^ 1)
                 here = hidden(row)
-                mbarrier.wait(once.index(1), slot)
-                counter = turns + (((sequence * heads + head) * gl.cdiv(S, 128) + row // 128) * 2 + slot) * 2 + INDEX
-                before = blocks - 1 - key // 128
-                if CAUSAL:
-                    before = gl.minimum((pair + 127 + T - S) // 128, blocks - 1) - key // 128
                 if FIRST == 128:
-                    dq = _columns(ds, y0, here, 64 * INDEX, narrow)
+                    dq = _columns(ds, y0, 2 * (1 - slot) + here, here, 64 * INDEX, narrow)
                     dq, dk0, dk1, sum_v = warpgroup_mma_wait(0, deps=[dq, dk0, dk1, sum_v])
                     mbarrier.arrive(q_empty.index(slot))
                     mbarrier.arrive(g_empty.index(slot))
-                    if ORDERED:
-                        _await(counter, before)
-                    _add(sums, dq, out.index(INDEX), sequence * S + row, head * D + 64 * INDEX)
+                    if begun:
+                        if ORDERED:
+                            _await(turns + counter, before)
+                        _add(sums, dq, out.index(INDEX), line, column + 64 * INDEX)
+                        owed = 1
                 else:
                     dk0, dk1, sum_v = warpgroup_mma_wait(0, deps=[dk0, dk1, sum_v])
                     mbarrier.arrive(q_empty.index(slot))
                     mbarrier.arrive(g_empty.index(slot))
-                if D > FIRST or FIRST == 64:
-                    if slot == INDEX:
-                        dq = _columns(ds, y1 if D > FIRST else y0, here, 0, narrow)
-                        dq = warpgroup_mma_wait(0, deps=[dq])
+                if (D > FIRST or FIRST == 64) and 1 - slot == INDEX:
+                    dq = _columns(ds, y1 if D > FIRST else y0, 2 * (1 - slot) + here, here, 0, narrow)
+                    dq = warpgroup_mma_wait(0, deps=[dq])
+                    if begun:
                         if ORDERED and FIRST == 64:
-                            _await(counter, before)
-                        _add(sums, dq, out.index(INDEX), sequence * S + row, head * D + (FIRST if D > FIRST else 0))
-                mbarrier.arrive(once.index(2))
+                            _await(turns + counter, before)
+                        _add(sums, dq, out.index(INDEX), line, column + (FIRST if D > FIRST else 0))
+                        owed = 1
+                mbarrier.arrive(ds_empty.index(1 - slot), pred=begun)
+                line = sequence * S + row
+                column = head * D
+                settled = counter
                 if ORDERED:
-                    _finish(counter)
+                    counter = (((sequence * heads + head) * gl.cdiv(S, 128) + row // 128) * 2 + slot) * 2 + INDEX
+                    before = blocks - 1 - key // 128
+                    if CAUSAL:
+                        before = gl.minimum((pair + 127 + T - S) // 128, blocks - 1) - key // 128
             phase ^= 1
+    mbarrier.wait(ds_full.index(1), phase ^ 1)
+    if ORDERED:
+        _settle(turns + settled, owed)
+    if FIRST == 128:
+        dq = _columns(ds, y0, 2, 0, 64 * INDEX, narrow)
+        dq = warpgroup_mma_wait(0, deps=[dq])
+        if ORDERED:
+            _await(turns + counter, before)
+        _add(sums, dq, out.index(INDEX), line, column + 64 * INDEX)
+    if (D > FIRST or FIRST == 64) and INDEX == 1:
+        dq = _columns(ds, y1 if D > FIRST else y0, 2, 0, 0, narrow)
+        dq = warpgroup_mma_wait(0, deps=[dq])
+        if ORDERED and FIRST == 64:
+            _await(turns + counter, before)
+        _add(sums, dq, out.index(INDEX), line, column + (FIRST if D > FIRST else 0))
+    if ORDERED:
+        _settle(turns + counter, 1)
     at = group % groups
     _store(dk, dk0 * scale, sequence, at, key, T, groups, 0, D)
     if D > FIRST:
@@ -292,11 +340,11 @@ def _multiply(
 
 
 @gluon.jit
-def _columns(ds, y, here, FIRST: gl.constexpr, layout: gl.constexpr):
-    """Begin 64 columns of dQ: dS of both warpgroups times their keys."""
+def _columns(ds, y, first, here, COLUMN: gl.constexpr, layout: gl.constexpr):
+    """Begin 64 columns of dQ: dS of both warpgroups, from slot `first` on, times their keys. here: zero."""
     dq = gl.zeros([64, 64], gl.float32, layout)
-    dq = warpgroup_mma(ds.index(here), y.index(here).slice(FIRST, 64, dim=1), dq, use_acc=False, is_async=True)
-    return warpgroup_mma(ds.index(1 + here), y.index(1 + here).slice(FIRST, 64, dim=1), dq, is_async=True)
+    dq = warpgroup_mma(ds.index(first), y.index(here).slice(COLUMN, 64, dim=1), dq, use_acc=False, is_async=True)
+    return warpgroup_mma(ds.index(first + 1), y.index(1 + here).slice(COLUMN, 64, dim=1), dq, is_async=True)
 
 
 @gluon.jit
@@ -316,12 +364,12 @@ def _await(counter, before):
 
 
 @gluon.jit
-def _finish(counter):
-    """What this warpgroup added is in memory: the next program may add."""
+def _settle(counter, owed):
+    """Wait until what this warpgroup added is in memory; where it is owed, let the next program add."""
     zero = gl.full([128], 0, gl.int32, gl.BlockedLayout([1], [32], [4], [0]))
     gl.inline_asm_elementwise("cp.async.bulk.wait_group 0; mov.b32 $0, $1;", "=r,r", [zero], gl.int32, False, 1)
     gl.thread_barrier()
-    gl.atomic_add(counter, 1, sem="release")
+    gl.atomic_add(counter, owed, sem="release")
 
 
 @gluon.jit
