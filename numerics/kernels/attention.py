@@ -1,12 +1,14 @@
 # ruff: noqa: N803 - M, N, K and constants are capitals, as in every text on matrix products
-"""Causal attention forward and backward for Hopper, query/key width 192, value width 128; BF16 operands, FP32 softmax.
+"""Causal attention forward and backward for Hopper, widths 64 to 192, heads that share keys; BF16 operands, FP32 softmax.
 
 Specification: numerics/reference/attention.py. Bound: the tensor core (640 FLOP a query-key pair forward, beside one
 exponential). Own kernels after FlashAttention-2 (arXiv 2307.08691, algorithms 1 and 2). A width that is no power of two
 is cut in two dots, 192 = 128 + 64: padding it to 256 would waste a quarter of the products.
 
-Backward is two kernels, one a block of keys (dk, dv) and one a block of queries (dq): seven products instead of five,
-but no atomics, so a gradient does not depend on timing. P is rounded to the operands' type before P V, and P and dS
+On a card whole boxes go to Hopper's forms in Gluon (kernels/flash.py, flash_backward.py). The kernels here take the rest,
+and are the twins that the interpreter runs. Their backward is two kernels, one a block of keys (dk, dv) and one a block
+of queries (dq): seven products instead of five, but no sums in memory, so a gradient does not depend on timing. Hopper's
+adds dQ in any order, or in one where torch.use_deterministic_algorithms asks for that. P is rounded to the operands' type before P V, and P and dS
 before the gradients' products, since the tensor core takes nothing wider; statistics and sums stay FP32.
 """
 
@@ -19,6 +21,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from numerics.kernels import flash, flash_backward
+from numerics.kernels.gemm import available
 from numerics.reference.attention import check
 
 LOG2_E = 1.4426950408889634
@@ -44,21 +48,39 @@ class Config(NamedTuple):
 
 FORWARD = {"tma": Config(128, 64, 3, 8), "pointer": Config(128, 64, 3, 8, False), "wide": Config(128, 128, 2, 8)}
 """Forms of the forward kernel (owns queries) that a bench compares; the first is the default."""
-KEYS = {"tma": Config(64, 64, 2, 8), "pointer": Config(64, 32, 2, 8, False)}
-"""The same of the dk, dv kernel, which owns keys."""
-QUERIES = {"tma": Config(128, 64, 2, 8), "pointer": Config(128, 64, 2, 8, False)}
-"""The same of the dq kernel, which owns queries."""
+
+
+class Twins(NamedTuple):
+    """Tiles of the dk, dv kernel, which owns keys, and of the dq kernel, which owns queries."""
+
+    keys: Config
+    queries: Config
+
+
+TWINS = {
+    "tma": Twins(Config(64, 64, 2, 8), Config(128, 64, 2, 8)),
+    "pointer": Twins(Config(64, 32, 2, 8, False), Config(128, 64, 2, 8, False)),
+}
+"""Forms of the two backward kernels; the first is the default."""
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool = True, config: Config = FORWARD["tma"]
+    q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool = True, config: Config | flash.Form | None = None
 ) -> tuple[Tensor, Tensor]:
-    """o [B,S,H,Dv], lse [B,H,S] as in numerics.reference.attention.attention; operands BF16 or FP16."""
+    """o [B,S,H,Dv], lse [B,H,S] as in numerics.reference.attention.attention; operands BF16 or FP16.
+
+    config: a form other than the default, which is Hopper's where that suits.
+    """
     q, k, v = _checked(q, k, v, causal)
     (batch, s, heads, _), t = q.shape, k.shape[1]
     o = q.new_empty(batch, s, heads, v.shape[3])
     lse = q.new_empty(batch, heads, s, dtype=torch.float32)
-    config = _fitting(config, FORWARD["pointer"], q, v, own=s, visited=t)
+    if config is None and flash.takes(q, k, v, scale):
+        config = flash.DEFAULT
+    if isinstance(config, flash.Form):
+        flash.forward(q, k, v, o, lse, scale * LOG2_E, causal, config, available(q, None))
+        return o, lse
+    config = _fitting(config or FORWARD["tma"], FORWARD["pointer"], q, v, own=s, visited=t)
     _forward[(-(-s // config.rows), batch * heads)](
         *_boxes(q, config.rows, config), *_boxes(k, config.columns, config), _boxes(v, config.columns, config)[0],
         o, lse, s, t, heads, scale * LOG2_E, **_constants(q, v, config), SHARED=heads // k.shape[2], CAUSAL=causal,
@@ -69,15 +91,33 @@ def attention(
 
 def attention_backward(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, scale: float, causal: bool = True,
-    delta: Tensor | None = None, keys: Config = KEYS["tma"], queries: Config = QUERIES["tma"],
+    delta: Tensor | None = None, config: Twins | flash_backward.Form | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """dq, dk, dv as in numerics.reference.attention.attention_backward. delta: of `backward_prepare`, where it was made
-    before; keys, queries: tiles of the two kernels."""
+    before; config: a form other than the default, which is Hopper's where that suits."""
     q, k, v = _checked(q, k, v, causal)
     do, o, lse = do.to(q.dtype).contiguous(), o.contiguous(), lse.contiguous()
+    if config is None and flash.takes(q, k, v, scale):
+        config = flash_backward.Form(ordered=torch.are_deterministic_algorithms_enabled())
+    if isinstance(config, flash_backward.Form):
+        return _on_hopper(do, q, k, v, o, lse, delta, scale, causal, config)
+    config = config or TWINS["tma"]
     delta = _row_products(do, o) if delta is None else delta.contiguous()
-    dq = _gradient_of_queries(do, q, k, v, lse, delta, scale, causal, queries)
-    return dq, *_gradient_of_keys(do, q, k, v, lse, delta, scale, causal, keys)
+    dq = _gradient_of_queries(do, q, k, v, lse, delta, scale, causal, config.queries)
+    return dq, *_gradient_of_keys(do, q, k, v, lse, delta, scale, causal, config.keys)
+
+
+def _on_hopper(
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, delta: Tensor | None, scale: float,
+    causal: bool, form: flash_backward.Form,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    if delta is None:
+        delta, sums = backward_prepare(do, o, q.shape[3])
+    else:
+        delta, sums = delta.contiguous(), torch.zeros_like(q, dtype=torch.float32)
+    dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    flash_backward.backward(do, q, k, v, lse, delta, sums, dq, dk, dv, scale, causal, form)
+    return dq, dk, dv
 
 
 def backward_prepare(do: Tensor, o: Tensor, width: int) -> tuple[Tensor, Tensor]:
@@ -103,7 +143,7 @@ def _gradient_of_queries(
 ) -> Tensor:
     (batch, s, heads, _), t = q.shape, k.shape[1]
     dq = torch.empty_like(q)
-    config = _fitting(config, QUERIES["pointer"], q, v, own=s, visited=t)
+    config = _fitting(config, TWINS["pointer"].queries, q, v, own=s, visited=t)
     _queries[(-(-s // config.rows), batch * heads)](
         *_boxes(q, config.rows, config), _boxes(do, config.rows, config)[0], *_boxes(k, config.columns, config),
         _boxes(v, config.columns, config)[0], lse, delta, dq, s, t, heads, scale, scale * LOG2_E,
@@ -117,7 +157,7 @@ def _gradient_of_keys(
 ) -> tuple[Tensor, Tensor]:
     (batch, s, heads, _), t = q.shape, k.shape[1]
     dk, dv = torch.empty_like(k), torch.empty_like(v)
-    config = _fitting(config, KEYS["pointer"], q, v, own=t, visited=s)
+    config = _fitting(config, TWINS["pointer"].keys, q, v, own=t, visited=s)
     _keys[(-(-t // config.rows), batch * k.shape[2])](
         *_boxes(k, config.rows, config), _boxes(v, config.rows, config)[0], *_boxes(q, config.columns, config),
         _boxes(do, config.columns, config)[0], lse, delta, dk, dv, s, t, k.shape[2], scale, scale * LOG2_E,

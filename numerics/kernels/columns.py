@@ -10,6 +10,7 @@ bytes at a time, so that what it writes of each column is 8 codes side by side, 
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
@@ -17,67 +18,79 @@ from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared,
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from hwmodels.formats import TILE
+from numerics.kernels.wgmma import barrier
 
 TINY = gl.constexpr(2.0**-80)
 LIFT = gl.constexpr(2.0**64)
 
 
 class Form(NamedTuple):
-    """Tiles of 128 rows and `width` columns, `stages` under way in each of `programs` programs an SM."""
+    """`stages` tiles under way in each of `programs` programs an SM; lines: codes turn once more through shared memory,
+    so that a line of 128 is written at once."""
 
-    width: int = 64
     stages: int = 2
     programs: int = 3
-    warps: int = 4
+    lines: bool = False
 
     @property
     def name(self) -> str:
-        return f"128x{self.width} s{self.stages} {self.programs} programs"
+        return f"s{self.stages} {self.programs} programs" + " lines" * self.lines
 
 
-PLAIN, CODED = Form(64, 2, 3), Form(64, 3, 3)
+WIDTH = gl.constexpr(64)
+"""Columns of a tile."""
+PLAIN, CODED = Form(2, 3), Form(3, 3)
 
 
-def turn(x: Tensor, x_s: Tensor | None, q: Tensor, s: Tensor, power_of_two: bool, form: Form, sms: int) -> None:
+def takes(x: Tensor) -> bool:
+    """Whether this card and matrix suit: Hopper, rows that the copy engine can address, columns of whole vectors."""
+    here = x.is_meta or (x.is_cuda and torch.cuda.get_device_capability(x.device) == (9, 0))
+    return here and not (x.stride(0) * x.element_size() % 16 or x.data_ptr() % 16 or x.shape[0] % 16)
+
+
+def turn(
+    x: Tensor, x_s: Tensor | None, q: Tensor, s: Tensor, power_of_two: bool, sms: int, form: Form | None = None
+) -> None:  # fmt: skip
     """q [K, M] codes and s [K, M/128] of x [M, K] in 128x1 tiles; x_s: 1x128 scales of x, where x is codes."""
+    form = form or (PLAIN if x_s is None else CODED)
     m, k = x.shape
-    across = -(-k // form.width)
+    across = -(-k // 64)
     tiles = -(-m // TILE) * across
-    layout = gl.NVMMASharedLayout(min(128, form.width * x.element_size()), 8 * x.element_size(), 2)
-    box = TensorDescriptor(x, list(x.shape), list(x.stride()), [TILE, form.width], layout)
+    layout = gl.NVMMASharedLayout(min(128, 64 * x.element_size()), 8 * x.element_size(), 2)
+    box = TensorDescriptor(x, list(x.shape), list(x.stride()), [TILE, 64], layout)
     strides = (0, 0) if x_s is None else x_s.stride()
     _turn[(min(tiles, sms * form.programs),)](
         box, s if x_s is None else x_s, q, s, m, k, q.stride(0), *strides, s.stride(1), across, tiles,
-        WIDTH=form.width, STAGES=form.stages, CODED=x_s is not None, POWER=power_of_two,
-        WARPS=form.warps, num_warps=form.warps,
+        STAGES=form.stages, CODED=x_s is not None, POWER=power_of_two,
+        LINES=form.lines, num_warps=4,
     )  # fmt: skip
 
 
 @gluon.jit(do_not_specialize=["across", "tiles", "scale_stride", "scale_step", "step"])
 def _turn(
     x, x_s, q, s, M, K, pitch, scale_stride, scale_step, step, across, tiles,
-    WIDTH: gl.constexpr, STAGES: gl.constexpr, CODED: gl.constexpr, POWER: gl.constexpr,
-    WARPS: gl.constexpr,
+    STAGES: gl.constexpr, CODED: gl.constexpr, POWER: gl.constexpr,
+    LINES: gl.constexpr,
 ):  # fmt: skip
-    # Rows first: a thread has 8 of them and 8 columns, or 4; 8 threads side by side read a line of shared memory.
-    if WARPS == 4:
-        turned: gl.constexpr = gl.DistributedLinearLayout(
-            [[1, 0], [2, 0], [4, 0], [0, 1], [0, 2], [0, 4]], [[0, 8], [0, 16], [0, 32], [8, 0], [16, 0]],
-            [[32, 0], [64, 0]], [], [128, WIDTH],
-        )  # fmt: skip
-    else:
-        turned: gl.constexpr = gl.DistributedLinearLayout(
-            [[1, 0], [2, 0], [4, 0], [0, 1], [0, 2]], [[0, 4], [0, 8], [0, 16], [8, 0], [16, 0]],
-            [[32, 0], [64, 0], [0, 32]], [], [128, WIDTH],
-        )  # fmt: skip
+    # 8 rows of 8 columns a thread, rows first; 8 threads side by side read a line of shared memory.
+    turned: gl.constexpr = gl.DistributedLinearLayout(
+        [[1, 0], [2, 0], [4, 0], [0, 1], [0, 2], [0, 4]], [[0, 8], [0, 16], [0, 32], [8, 0], [16, 0]],
+        [[32, 0], [64, 0]], [], [128, 64],
+    )  # fmt: skip
+    # 16 rows of 4 columns a thread; 8 threads side by side write a line of 128 codes.
+    lined: gl.constexpr = gl.DistributedLinearLayout(
+        [[1, 0], [2, 0], [4, 0], [8, 0], [0, 16], [0, 32]], [[16, 0], [32, 0], [64, 0], [0, 1], [0, 2]],
+        [[0, 4], [0, 8]], [], [128, 64],
+    )  # fmt: skip
+    written: gl.constexpr = lined if LINES else turned
     boxes = gl.allocate_shared_memory(x.dtype, [STAGES, 128, WIDTH], x.layout)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for i in gl.static_range(STAGES):
         mbarrier.init(full.index(i), count=1)
     fence_async_shared()
-    gl.thread_barrier()
+    barrier()
     for i in gl.static_range(STAGES):
-        _fetch(x, boxes.index(i), full.index(i), gl.program_id(0) + i * gl.num_programs(0), across, tiles, WIDTH)
+        _fetch(x, boxes.index(i), full.index(i), gl.program_id(0) + i * gl.num_programs(0), across, tiles)
     slot = 0
     phase = 0
     for tile in range(gl.program_id(0), tiles, gl.num_programs(0)):
@@ -90,22 +103,24 @@ def _turn(
             scale = gl.load(place, mask=rows < M, other=1.0)
         mbarrier.wait(full.index(slot), phase)
         value = boxes.index(slot).load(turned).to(gl.float32)
-        gl.thread_barrier()
+        barrier()
         ahead = tile + STAGES * gl.num_programs(0)
-        _fetch(x, boxes.index(slot), full.index(slot), ahead, across, tiles, WIDTH)
+        _fetch(x, boxes.index(slot), full.index(slot), ahead, across, tiles)
         if CODED:
             value = value * gl.expand_dims(scale, 1)
         code, column_scale = _quantize(value, POWER)
-        mask = gl.expand_dims(rows < M, 1) & gl.expand_dims(columns < K, 0)
-        places = gl.expand_dims(columns.to(gl.int64) * pitch, 0) + gl.expand_dims(rows, 1)
-        gl.store(q + places, code, mask=mask)
+        down_rows = down * 128 + gl.arange(0, 128, gl.SliceLayout(1, written))
+        across_columns = first + gl.arange(0, 64, gl.SliceLayout(0, written))
+        mask = gl.expand_dims(down_rows < M, 1) & gl.expand_dims(across_columns < K, 0)
+        places = gl.expand_dims(across_columns.to(gl.int64) * pitch, 0) + gl.expand_dims(down_rows, 1)
+        gl.store(q + places, gl.convert_layout(code, written), mask=mask)
         gl.store(s + down * step + columns, column_scale, mask=columns < K)
         phase = gl.where(slot == STAGES - 1, phase ^ 1, phase)
         slot = gl.where(slot == STAGES - 1, 0, slot + 1)
 
 
 @gluon.jit
-def _fetch(x, box, full, tile, across, tiles, WIDTH: gl.constexpr):
+def _fetch(x, box, full, tile, across, tiles):
     """Begin the copy of a tile, where there is one."""
     inside = tile < tiles
     mbarrier.expect(full, 128 * WIDTH * x.dtype.primitive_bitwidth // 8, pred=inside)

@@ -52,6 +52,21 @@ START = 1.0
 """What a tile takes beside its keys, in blocks of them."""
 
 
+WIDTHS = {(192, 128), (128, 128), (64, 64)}
+"""Of queries and keys, and of values: a warpgroup's output takes the place of the first part of its queries."""
+
+
+def takes(q: Tensor, k: Tensor, v: Tensor, scale: float) -> bool:
+    """Whether this card and these operands suit: Hopper, and no box that reads on into the next sequence.
+
+    Statistics of a head must start at a multiple of 16 bytes, as the copy engine takes them.
+    """
+    here = q.is_meta or (q.is_cuda and torch.cuda.get_device_capability(q.device) == (9, 0))
+    batch, s, _, d = q.shape
+    whole = s % 4 == 0 if batch == 1 else s % ROWS == 0 and k.shape[1] % ROWS == 0
+    return here and whole and (d, v.shape[3]) in WIDTHS and scale > 0
+
+
 def forward(
     q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, scale_log2: float, causal: bool, form: Form, sms: int
 ) -> None:  # fmt: skip

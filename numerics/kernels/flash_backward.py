@@ -31,7 +31,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from numerics.kernels.flash import REGISTERS, boxes, hidden, parts
-from numerics.kernels.wgmma import add_in_memory
+from numerics.kernels.wgmma import add_in_memory, barrier
 
 KEYS, QUERIES = 128, 64
 """Keys a program owns, queries it visits at a time."""
@@ -368,7 +368,7 @@ def _settle(counter, owed):
     """Wait until what this warpgroup added is in memory; where it is owed, let the next program add."""
     zero = gl.full([128], 0, gl.int32, gl.BlockedLayout([1], [32], [4], [0]))
     gl.inline_asm_elementwise("cp.async.bulk.wait_group 0; mov.b32 $0, $1;", "=r,r", [zero], gl.int32, False, 1)
-    gl.thread_barrier()
+    barrier()
     gl.atomic_add(counter, owed, sem="release")
 
 

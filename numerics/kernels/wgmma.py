@@ -31,6 +31,8 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from hwmodels.formats import TILE
 
+barrier = getattr(gl, "thread_barrier", None) or gl.barrier
+"""Of a warpgroup's threads, by its name in Triton 3.6 or in 3.7."""
 DENSE = gl.constexpr(0)
 GROUPED = gl.constexpr(1)
 MASKED = gl.constexpr(2)
@@ -171,9 +173,16 @@ def _launch(
 
 
 def by_column(scales: Tensor) -> Tensor:
-    """Scales [rows, blocks of K] with rows side by side, as the copy engine takes them: a copy where they are not."""
-    fits = scales.stride(0) == 1 and not scales.data_ptr() % 16
-    return scales if fits else scales.t().contiguous().t()
+    """Scales [rows, blocks of K] with rows side by side, as the copy engine takes them: a copy where they are not.
+
+    Where a run of scales starts must be a multiple of 16 bytes (an illegal instruction otherwise, seen on an H200 with 77
+    rows), so rows of other lengths are copied to longer ones.
+    """
+    if scales.stride(0) == 1 and not (scales.data_ptr() % 16 or scales.stride(1) % 4):
+        return scales
+    rows, blocks = scales.shape
+    wide = scales.new_empty(blocks, -(-rows // 4) * 4)[:, :rows]
+    return wide.copy_(scales.t()).t()
 
 
 def _boxes(x: Tensor, rows: int, columns: int) -> TensorDescriptor:

@@ -58,13 +58,13 @@ def test_forward(b, s, t, h, d, dv, causal, form):
     torch.testing.assert_close(lse, wanted_lse, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", kernels.KEYS)
+@pytest.mark.parametrize("form", kernels.TWINS)
 @pytest.mark.parametrize("b, s, t, h, d, dv, causal", SHAPES)
 def test_backward(b, s, t, h, d, dv, causal, form):
     q, k, v, do = operands(b, s, t, h, d, dv)
     wide = [x.float() for x in (q, k, v)]
     o, lse = reference.attention(*wide, d**-0.5, causal)
-    tiles = {"keys": kernels.KEYS[form], "queries": kernels.QUERIES[form]}
+    tiles = {"config": kernels.TWINS[form]}
     delta, _ = reference.backward_prepare(do.float(), o.float(), d)
     found = kernels.attention_backward(do, q, k, v, o, lse, d**-0.5, causal, **tiles)
     prepared = kernels.attention_backward(do, q, k, v, o, lse, d**-0.5, causal, delta, **tiles)
@@ -141,15 +141,14 @@ def test_boxes_never_cross_into_the_next_sequence():
 
 @pytest.mark.skipif(not compiler_available(), reason="Triton's assembler and disassembler are not here")
 @pytest.mark.parametrize("kernel, form", [
-    *(("forward", form) for form in kernels.FORWARD), *(("backward", form) for form in kernels.KEYS),
+    *(("forward", form) for form in kernels.FORWARD), *(("backward", form) for form in kernels.TWINS),
 ])  # fmt: skip
 def test_code_for_hopper(kernel, form):
     q, v = (torch.empty(1, 4096, 128, d, dtype=torch.bfloat16, device="meta") for d in (192, 128))
     lse = torch.empty(1, 128, 4096, device="meta")
-    tiles = {"keys": kernels.KEYS.get(form), "queries": kernels.QUERIES.get(form)}
     calls = {
         "forward": lambda: kernels.attention(q, q, v, 1.0, config=kernels.FORWARD[form]),
-        "backward": lambda: kernels.attention_backward(v, q, q, v, v, lse, 1.0, **tiles),
+        "backward": lambda: kernels.attention_backward(v, q, q, v, v, lse, 1.0, config=kernels.TWINS[form]),
     }
     launches = variants(calls[kernel])
     assert len(launches) == {"forward": 1, "backward": 3}[kernel]
