@@ -109,9 +109,9 @@ class Pricer:
     rows: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
     still: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
-    def over(self, wires: Wires) -> "Pricer":
-        """Pricer over other links; what does not depend on them stays known."""
-        other = replace(self, wires=wires)
+    def over(self, wires: Wires, kept: "Pricer | None" = None) -> "Pricer":
+        """Pricer over other links, kept or new; what does not depend on them stays known."""
+        other = kept or replace(self, wires=wires)
         other.known.update({key: price for key, price in self.known.items() if not isinstance(key[0], OVER_LINKS)})
         object.__setattr__(other, "still", self.still)
         return other

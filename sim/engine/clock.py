@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator
 from heapq import heappop, heappush
+from operator import attrgetter
 from typing import Any
 
 from simpy import Environment
@@ -71,9 +72,7 @@ class Clock(Environment):
 
     _now: int
 
-    @property
-    def now(self) -> int:
-        return self._now
+    now = property(attrgetter("_now"))  # without a call of Python's
 
     def routine(self, generator: Generator[Event, Any, None]) -> Routine:
         """A process that begins now."""

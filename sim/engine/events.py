@@ -21,7 +21,7 @@ from sim.engine.deadlock import Stuck, deadlock
 from sim.engine.nic import Nic
 from sim.engine.stream import Stream
 from sim.engine.wire import GATHER, REDUCE, Load, Wire
-from sim.step.template import STREAMS, Template, Timing
+from sim.step.template import STREAMS, Template
 
 COMPUTE, COMMUNICATION, WEIGHT, _ = STREAMS
 
@@ -320,19 +320,3 @@ def run(actors: Sequence[Actor], chunks: bool = False) -> Outcome:
         raise deadlock(actors, stuck)
     end = max((rank.record.end for rank in world.ranks), default=0)
     return Outcome(tuple(rank.record for rank in world.ranks), end, next(world.env._eid) - 1)  # but for `stop`
-
-
-def alone(template: Template) -> Timing:
-    """One run of a template on one rank with nothing else happening."""
-    record = run([Actor("template", (Job(template),))]).records[0]
-    segments: list[tuple[int, int]] = [(0, 0)] * len(template.segments)
-    kernels: list[tuple[tuple[int, int], ...]] = []
-    for lane in STREAMS:
-        ends = record.kernels[lane].tolist()
-        starts = [0, *ends][: len(ends)]  # a kernel starts when the one before it ends, but for the first of a segment
-        for number, start in zip(template.order[lane], record.phases[lane], strict=True):
-            segment = template.segments[number]
-            starts[segment.first] = start
-            segments[number] = (start, ends[segment.stop - 1])
-        kernels.append(tuple(zip(starts, ends, strict=True)))
-    return Timing(tuple(segments), tuple(kernels))

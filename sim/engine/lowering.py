@@ -13,8 +13,8 @@ from hwmodels.collectives import Hindrance
 from hwmodels.units import NS_PER_S
 from sim.engine.actor import LOCAL, NOWHERE, Actor, Job, Route, Sync
 from sim.engine.actor import Message as Named
+from sim.engine.alone import alone
 from sim.engine.beside import slowed
-from sim.engine.events import alone
 from sim.engine.kit import Kit, kit_of
 from sim.layout import optimizer
 from sim.layout.buckets import Reduction, reductions, traffic
@@ -172,7 +172,7 @@ def _jobs(
 def _waits(plan: Plan, position: int, number: int) -> tuple[Named, ...]:
     """Messages that a position waits for before a step; before the number after the last: when all are done."""
     if plan.batches:
-        return tuple([message[:3] for message in plan.batches[position][number]])  # position, step, output
+        return plan.passes.waits[position][number]
     return plan.messages.waits.get((position, number), ())
 
 

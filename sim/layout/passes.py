@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from sim.layout.batches import Batch, batches
+from sim.layout.traffic import Messages
 from sim.schedules.program import Program, Step
 
 Numbers = npt.NDArray[np.int64]
@@ -72,9 +74,21 @@ class Changes(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Passes:
-    """The passes of a program."""
+    """The passes of a program, and its messages."""
 
     program: Program
+    messages: Messages
+
+    @cached_property
+    def batches(self) -> Sequence[Sequence[Batch]]:
+        """Messages that each position waits for before each of its steps and after the last, its own among them, where
+        they are waited for. Raises Refused where positions would wait for each other for good."""
+        return batches(self.program, self.messages)
+
+    @cached_property
+    def waits(self) -> Sequence[Sequence[tuple[tuple[int, int, int], ...]]]:
+        """The same as (position, step, output) of each."""
+        return [[tuple([message[:3] for message in batch]) for batch in row] for row in self.batches]
 
     @cached_property
     def counts(self) -> Sequence[Mapping[tuple[str, int], int]]:
