@@ -48,7 +48,7 @@ class Pool(NamedTuple):
 class Cache(NamedTuple):
     """form: of an element. block: tokens that are given out at once. memory: part of a GPU's memory for weights and
     cache. prefix: part of the cache for prompts that may come again, 0: none. host: bytes of host memory for caches, of
-    each GPU. preempt: RECOMPUTE or SWAP."""
+    each GPU. preempt: RECOMPUTE or SWAP. attention: format of its products on latents."""
 
     form: str
     block: int
@@ -56,6 +56,7 @@ class Cache(NamedTuple):
     prefix: float
     host: float = 0.0
     preempt: str = RECOMPUTE
+    attention: str = "bf16"
 
 
 class Speculation(NamedTuple):
