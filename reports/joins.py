@@ -115,7 +115,7 @@ def _timelines(measured: Bars, simulated: Bars) -> Section | None:
     if not measured.row or not simulated.row:
         return None
     whole_ns = max(*measured.end, *simulated.end)
-    ours, theirs = len(simulated.rows), len(measured.rows)
+    theirs, ours = len(measured.rows), len(simulated.rows)
     cells = [*_tiled(measured, 0, whole_ns), *_tiled(simulated, theirs + 1, whole_ns)]
     labels = {name: i for i, name in enumerate(dict.fromkeys(name for *_, name in cells))}
     columns = {
@@ -138,9 +138,13 @@ def _timelines(measured: Bars, simulated: Bars) -> Section | None:
     ends = seconds(max(measured.end) / NS_PER_S), seconds(max(simulated.end) / NS_PER_S)
     lead = (
         f"Kernels from the first one on: the trace's end after {ends[0]}, the simulated ones after {ends[1]} "
-        f"({theirs} streams, {ours} lanes of the first position). {timeline.LEAD}"
+        f"({_count(theirs, 'stream')}, {_count(ours, 'lane')} of the first position). {timeline.LEAD}"
     )
     return Section("timeline", "Timelines", lead, body, data)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 UNSAID = ("stage", "micro_batch", "stage_b", "micro_batch_b", "price", "mix")

@@ -91,7 +91,7 @@ def measured_bars(trace: Path) -> Bars:
 def simulated_bars(scenario: Scenario) -> Bars:
     """Kernels of the first position's step by lane."""
     spans = run(replace(scenario, detail="op", outputs=("result", "report")), False).spans
-    spans = spans.where(spans.position == 0)
+    spans = spans.where((spans.position == 0) & (spans.end > spans.start))
     lanes = sorted(set(spans.lane.tolist()))
     kernels = [
         (lanes.index(lane), spans.labels[label], start, end - start)
