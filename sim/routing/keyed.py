@@ -5,7 +5,16 @@ from typing import Literal, get_args
 import numpy as np
 
 Purpose = Literal[
-    "popularity", "tokens", "loads", "bias", "gate", "jitter", "documents", "lengths", "arrivals", "drafts",
+    "popularity",
+    "tokens",
+    "loads",
+    "bias",
+    "gate",
+    "jitter",
+    "documents",
+    "lengths",
+    "arrivals",
+    "drafts",
     "failures",
 ]
 """What is drawn: experts' popularity, tokens' affinities, loads without tokens, steps of the bias, a gate's moments,
