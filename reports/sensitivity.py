@@ -18,6 +18,7 @@ MARK = "<h1>What the "
 """What tells our page from others of its name."""
 SHOWN = 24
 """Moves in the picture and in a terminal; the rest are folded away."""
+PRICES = " Prices are classes of kernels, moved as times."
 BRACKETS = ", in brackets 90 % of draws of all prices, the same at less and at more"
 NOTHING = 5e-5
 """A smaller part of the step is shown as none."""
@@ -45,7 +46,9 @@ def verdict(answer: Sensitivity) -> str:
 
 
 def _small(name: str) -> str:
-    return f"{name[:1].lower()}{name[1:]}"
+    """A figure's name inside a sentence."""
+    first = name.partition(",")[0]
+    return f"{first[:1].lower()}{first[1:]}"
 
 
 def takes_over(each: Crossing) -> str:
@@ -161,7 +164,7 @@ def _tornado(answer: Sensitivity) -> Section | None:
     lead = (
         f"Each key by itself {less} less and {more} more (whole numbers as near as is legal), everything else as it "
         f"is: {answer.runs} runs with one seed. Elasticity: percent of the {_small(answer.called)} for a percent of "
-        f"the key{drawn}. Prices are classes of kernels, moved as times."
+        f"the key{drawn}.{PRICES if any(each.kind == PRICE for each in answer.moves) else ''}"
     )
     bars = [
         {"name": each.key, "ends": [_bar(each, each.less, answer.unit), _bar(each, each.more, answer.unit)]}

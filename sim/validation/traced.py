@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from hwmodels.op import Attention, Gemm, Memory, Op
 from hwmodels.refused import Refused
 from hwmodels.units import MICRO, NS_PER_S, US_NS, format_quantity
@@ -35,6 +37,8 @@ class Bars(NamedTuple):
     end: tuple[int, ...]
 
 
+SEEN = 1e-4
+"""Part of the busiest lane's time below which a lane is not drawn."""
 ON_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
 """Categories of events of a Chrome trace that a GPU was busy with."""
 TABLES = ("gemm", "attention", "memory")
@@ -91,8 +95,10 @@ def measured_bars(trace: Path) -> Bars:
 def simulated_bars(scenario: Scenario) -> Bars:
     """Kernels of the first position's step by lane."""
     spans = run(replace(scenario, detail="op", outputs=("result", "report")), False).spans
-    spans = spans.where((spans.position == 0) & (spans.end > spans.start))
-    lanes = sorted(set(spans.lane.tolist()))
+    spans = spans.where(spans.position == 0)
+    busy = {lane: int((spans.end - spans.start)[spans.lane == lane].sum()) for lane in range(len(LANES))}
+    lanes = [lane for lane, time in busy.items() if time > SEEN * max(busy.values())]
+    spans = spans.where(np.isin(spans.lane, lanes))
     kernels = [
         (lanes.index(lane), spans.labels[label], start, end - start)
         for lane, label, start, end in zip(spans.lane.tolist(), spans.label.tolist(), spans.start.tolist(),
