@@ -37,7 +37,8 @@ def verdict(answer: Sensitivity) -> str:
         first = keys[0]
         point = max(first.points, key=lambda each: abs((each.value or 0.0) - first.value))
         now = amount(first.value, answer.unit)
-        words.append(f"The {_small(answer.called)} of {now} hangs most on {first.key}: at {point.text} it is "
+        what = f"The step of {now}" if answer.figure == STEP else f"{answer.called} ({now}):"
+        words.append(f"{what} hangs most on {first.key}: at {point.text} it is "
                      f"{_moved(first, point, answer.unit)}.")  # fmt: skip
     words += [takes_over(each) for each in answer.crossings[:1]]
     return " ".join(words) or f"No key moves the {_small(answer.called)}."

@@ -126,7 +126,8 @@ def of_file(own: Kind, content: Any, figures: Mapping[str, Figure]) -> Iterator[
     yield from of_machine(figures)
     for key, value in _numbers(content):
         parts = key.split(".")
-        cut = any(word in parts for word in (*own.structure, *WHOLE)) or any(word in MACHINES for word in parts[:2])
+        cut = any(word in parts for word in own.structure) or parts[-1] in WHOLE
+        cut = cut or any(word in MACHINES for word in parts[:2])
         if not cut and (one := _of_text(key, value)):
             yield one
 

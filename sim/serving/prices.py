@@ -7,9 +7,10 @@ else `hwmodels.price.Pricer.launch_gap_ns`. No host launches them one by one.
 import math
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hwmodels import tables
+from hwmodels.beside import contention_family
 from hwmodels.collectives import Wires, collective_seconds
 from hwmodels.device import Device
 from hwmodels.nccl import library as nccl
@@ -47,10 +48,17 @@ class Kernel(NamedTuple):
     lane: int = COMPUTE
 
 
+def contention(op: Op, us: float) -> float:
+    """How many times as long an operation of so many us takes beside DeepEP's exchanges: its class in DeepSeek's
+    profile."""
+    if isinstance(op, Decode | Cached | AllToAll | Collective):
+        return 1.0
+    return float(_classes()["gemm_bf16" if isinstance(op, PerHead) else contention_family(op, us)]["factor"])
+
+
 @cache
-def contention() -> float:
-    """How many times as long DeepGEMM's products take beside DeepEP's exchanges, in DeepSeek's profile."""
-    return float(tables.load("h800").contention["gemm"]["factor"])
+def _classes() -> dict[str, Any]:
+    return dict(tables.load("h800").contention)
 
 
 @dataclass(frozen=True)
@@ -94,20 +102,12 @@ class Prices:
         if isinstance(op, Attention | AllToAll) or (isinstance(op, Memory) and op.kind in TORCHS):
             return self._laddered_ns(op) + self._pricer.launch_gap_ns
         reading = read_us(op, self._card)
-        return math.ceil(reading.us * self._slower(op) * US_NS) + self._gap_ns(reading)
+        slower = contention(op, reading.us) if self.beside else 1.0
+        return math.ceil(reading.us * slower * US_NS) + self._gap_ns(reading)
 
     def _laddered_ns(self, op: Memory | Attention | AllToAll) -> int:
         price = self._pricer.price(op)
         return price.beside_ns if self.beside else price.ns
-
-    def _slower(self, op: Op) -> float:
-        """How many times as long what runs beside exchanges takes: products and what memory bounds."""
-        if not self.beside or isinstance(op, Decode | Cached | AllToAll):
-            return 1.0
-        if isinstance(op, Memory):
-            price = self._pricer.price(op)
-            return price.beside_ns / price.ns
-        return contention()
 
     def _gap_ns(self, reading: Reading) -> int:
         return 0 if reading.whole else self._pricer.launch_gap_ns

@@ -40,6 +40,16 @@ class Stepper:
         own = family(self.rank.part.family)
         return tuple(own.made(self.rank.part, unit) for unit in main_units(own.units(self.rank.part)))
 
+    @cached_property
+    def blocks(self) -> tuple[Made, ...]:
+        """Layers that differ."""
+        return tuple(dict.fromkeys(made for made in self.units if not made.end))
+
+    @cached_property
+    def order(self) -> tuple[int, ...]:
+        """Of each layer, which of `blocks` it is."""
+        return tuple(self.blocks.index(made) for made in self.units if not made.end)
+
     def ns(self, batch: Batch) -> int:
         """A step of a batch."""
         whole = self.ends_ns(batch) + (self.drafts * self.draft_ns(batch) if self.drafts else 0)
@@ -69,8 +79,11 @@ class Stepper:
         """Parts of each layer of a micro-batch."""
         if batch not in self.known:
             drawn = iter(self.loads(batch))
-            blocks = (made for made in self.units if not made.end)
-            self.known[batch] = tuple(self._layer(made, batch, next(drawn) if made.routed else None) for made in blocks)
+            mixed = [self._mixing(made, batch) for made in self.blocks]
+            self.known[batch] = tuple(
+                self._layer(kind, batch, next(drawn) if self.blocks[kind].routed else None, mixed[kind])
+                for kind in self.order
+            )
         parts: tuple[Parts, ...] = self.known[batch]
         return parts
 
@@ -85,12 +98,13 @@ class Stepper:
         drawn: tuple[Load, ...] = self.known[key]
         return drawn
 
-    def _layer(self, made: Made, batch: Batch, load: Load | None) -> Parts:
-        (before, core), key = self._mixing(made, batch), (made, batch.tokens, batch.prefill, batch.mean, load)
+    def _layer(self, kind: int, batch: Batch, load: Load | None, mixed: tuple[int, int]) -> Parts:
+        """mixed: ns of its attention before the core, and of the core."""
+        key = kind, batch.tokens, batch.prefill, batch.mean, load
         if key not in self.known:
-            self.known[key] = self._network(made, batch, load)
+            self.known[key] = self._network(self.blocks[kind], batch, load)
         rest: Parts = self.known[key]
-        return rest._replace(prepare=before, core=core + rest.core)
+        return Parts(mixed[0], mixed[1] + rest.core, *rest[2:])
 
     def _network(self, made: Made, batch: Batch, load: Load | None) -> Parts:
         """What follows attention, which does not depend on keys."""

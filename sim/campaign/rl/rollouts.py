@@ -90,6 +90,6 @@ def _flowing(learning: Learning, tokens: Sequence[Numbers]) -> list[Rollouts]:
 def _ends(log: Log) -> Reals:
     """Of each instance: the last time that it looked for something to do."""
     last: dict[int, int] = {}
-    for moment, instance, _, _ in log.load:
+    for moment, instance, *_ in log.load:
         last[instance] = max(moment, last.get(instance, 0))
     return np.array([last[each] for each in sorted(last)]) / NS_PER_S
