@@ -22,6 +22,7 @@ POINTS = 240
 """Of a line, at most."""
 
 Line = Sequence[tuple[float, float]]
+Load = Sequence[tuple[int, int, int, int, float]]
 
 
 def rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -67,8 +68,9 @@ def tiles(served: Mapping[str, Any]) -> list[Figure]:
     ]  # fmt: skip
 
 
-def page(summary: Mapping[str, Any], load: Sequence[tuple[int, int, int, int]], waits: Mapping[str, Line]) -> str:
-    """The page. load: moments in ns, each with an instance, its sequences and its other jobs. waits: name -> seconds
+def page(summary: Mapping[str, Any], load: Load, waits: Mapping[str, Line]) -> str:
+    """The page. load: moments in ns, each with an instance, its sequences, its other jobs
+    and the part of its cache in use. waits: name -> seconds
     with the part of requests that took no longer."""
     name, served = str(summary["scenario"]), summary["serve"]
     parts = [_waits(waits), _loads(load), *_steps(served.get("decode_step")), _pools(served["pools"])]
@@ -89,7 +91,7 @@ def _waits(waits: Mapping[str, Line]) -> Section:
     return Section("waits", "How long requests took", "Part of all requests that took no longer.", drawn)
 
 
-def _loads(load: Sequence[tuple[int, int, int, int]]) -> Section:
+def _loads(load: Load) -> Section:
     """What instances had to do."""
     lines = _load(load)
     named = legend(zip(lines, PARTS, strict=False))
@@ -149,11 +151,11 @@ def drawing(lines: Mapping[str, Line], across: str, percent: bool = False) -> st
     )
 
 
-def _load(load: Sequence[tuple[int, int, int, int]]) -> dict[str, Line]:
+def _load(load: Load) -> dict[str, Line]:
     """Sequences that decode and other jobs, over all instances, at some moments."""
     last: dict[int, tuple[int, int]] = {}
     decode, others = [], []
-    for time, number, running, waiting in load:
+    for time, number, running, waiting, _ in load:
         last[number] = running, waiting
         decode.append((time / NS_PER_S, float(sum(each for each, _ in last.values()))))
         others.append((time / NS_PER_S, float(sum(each for _, each in last.values()))))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator
 from heapq import heapify, heappop, heappush
 from itertools import count
+from operator import attrgetter
 from typing import Any
 
 from simpy import Environment
@@ -61,9 +62,7 @@ class Clock(Environment):
         super().__init__()
         self.entries: list[Any] = self._queue
 
-    @property
-    def now(self) -> int:
-        return self._now
+    now = property(attrgetter("_now"))  # without a call of Python's
 
     def routine(self, generator: Generator[Event, Any, None]) -> Routine:
         """A process that begins now."""

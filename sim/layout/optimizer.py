@@ -132,10 +132,18 @@ def tail(plan: Plan, machine: Machine, position: int) -> Tail:
         longest = max(there, price(HostUpdate(adam.bytes())).ns, back)
         return Tail(reduce_ns, 0 if machine.site.stack.plain_update else norm, longest, gather_ns, 0)
     update = price(adam).ns + (_muon_ns(plan, machine, held) if plan.scenario.optimizer.name == muon.NAME else 0)
-    if own:  # parameters are cast anew, and nothing is averaged on the host
+    if own:  # parameters are cast anew, gradients begin at zero, and nothing is averaged on the host
         units = [unit for stage in plan.holds[position] for unit in machine.stages[stage]]
-        update += sum(price(kernel.op).ns for kernel in own.update(machine.site, units))
+        part = sum(h.updated for _, h in held) / (sum(h.dense + h.experts for _, h in held) or 1)
+        update += sum(price(kernel.op).ns for kernel in own.update(machine.site, units, part))
+        update += price(Memory("fill", _zeros(plan, held), 0.0, gradient)).ns
     return Tail(reduce_ns, norm, update, gather_ns, 0 if own else back)
+
+
+def _zeros(plan: Plan, held: Sequence[tuple[int, Shards]]) -> int:
+    """Gradients that are set to zero before a step, all that a rank sums up (Megatron Core, `zero_grad_buffer`)."""
+    sharded = plan.scenario.parallel.zero > 1
+    return max(1, round(sum(h.updated if sharded else h.dense + h.experts for _, h in held)))
 
 
 def _tail_of_kernels(plan: Plan, machine: Machine, position: int, own: Updates) -> Tail:

@@ -125,6 +125,25 @@ FIGURES = {
     "campaign.seeds_by_days.seeds.*": "seeds in each of its parts",
     "campaign.slower": "how many times as long a step takes while a node is slow",
     "campaign.power_w.busy|idle": "watts of a GPU's part of the building, while it trains and while it waits",
+    "rl.step_s": "of reinforcement learning: seconds of a step, from weights on their way to the next, on average",
+    "rl.steps_s.*": "the same, step by step",
+    "rl.steps|stale|answers|apart": "steps that are reported, updates that rollouts' weights are behind, answers of a "
+    "step, whether rollouts have GPUs of their own",
+    "rl.gpus.training|rollouts": "GPUs that do so",
+    "rl.tokens.prompts|answers|per_s_gpu": "tokens of a step, and of both a second and GPU, all GPUs counted",
+    "rl.parts_s.*": "mean seconds of each part of a step, whoever has it: tail is the part of the rollout in which an "
+    "instance waits for the last answer, on average; states: optimizer states to the host and back",
+    "rl.lanes_s.*.*": "seconds of a step by what GPUs do or wait for; of each kind of GPUs they add up to the step",
+    "rl.lengths.mean|p50|p90|p99|longest|longest_expected|cut_off": "tokens of answers: longest of a step as drawn and "
+    "as expected, and the part of answers that are cut off",
+    "rl.update.*": "mean of updates: sequences, their length, micro-batches of a pipeline, part that is padding, "
+    "seconds, bubble",
+    "rl.memory.*": "bytes on a GPU: peak of an update and what there is; the reference beside it; of a critic, which "
+    "GRPO has not; weights and cache of rollouts",
+    "rl.weights.bytes|sync_s": "of the model as rollouts have it, and seconds until all of them have new ones",
+    "rl.preemptions": "answers that lost their cache and computed it again",
+    "rl.published.step_s|error|source": "a published step beside ours",
+    "rl.timeline.*.*": "periods from the first reported step on: lane, what, step, start_s, end_s",
     "files.*": "digest (BLAKE2b) of each other file of the run, by its name in the folder: one that differs is not "
     "replaced by another run; of a folder alone",
     "wall_seconds": "seconds that the run took; of the command line alone",

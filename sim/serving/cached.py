@@ -1,4 +1,4 @@
-"""Attention of new tokens over keys and values that a cache holds: its arithmetic and its traffic."""
+"""Attention of new tokens over keys and values that a cache holds, and products by head: arithmetic and traffic."""
 
 from typing import NamedTuple
 
@@ -44,3 +44,20 @@ class Cached(NamedTuple):
         width = self.qk if self.latent else self.qk + self.v
         cache = self.sequences * self.keys * self.shared * width * self.element
         return cache + BF16 * self.sequences * self.queries * self.heads * (self.qk + self.v)
+
+
+class PerHead(NamedTuple):
+    """A product in BF16 for each head: [tokens, k] x [k, n] (latent attention, absorbed: `torch.bmm` of engines)."""
+
+    heads: int
+    tokens: int
+    n: int
+    k: int
+
+    def flop(self) -> float:
+        """Of all heads."""
+        return 2.0 * self.heads * self.tokens * self.n * self.k
+
+    def bytes(self) -> float:
+        """Operands and results, once."""
+        return BF16 * self.heads * (self.tokens * (self.n + self.k) + self.n * self.k)

@@ -8,7 +8,7 @@ from hwmodels.units import MS_NS, PERCENT
 from sim.scenario.shelves import SCENARIOS
 from sim.serving import curves
 from sim.serving.curves import ACCEPTANCE, KEYS
-from sim.serving.rows import FILE, Compared, compared, left_out
+from sim.serving.rows import FILE, Compared, Row, compared, left_out
 
 PAGE = SCENARIOS.parent / "docs" / "SERVING.md"
 TEXT = Path(__file__).with_name("page.md")
@@ -42,12 +42,19 @@ def _rows(both: Iterable[Compared]) -> str:
     head = ("row", "cards, ranks", "published", "ours", "off by", "unit", "note")
     cells = (
         (
-            str(row["id"]), _ranks(row), f"{row['value']:,}", _short(ours), f"{ours / row['value'] - 1:+.1%}",
+            str(row["id"]), _ranks(row), f"{row['value']:,}", _short(ours), _off(row, ours),
             UNITS[row["reading"]], str(row.get("note", "")),
         )
         for row, ours in both
     )  # fmt: skip
     return _table(head, cells, numbers=(2, 3, 4))
+
+
+def _off(row: Row, ours: float) -> str:
+    """By how much we are off: gains by points."""
+    if row["reading"] == "gain":
+        return f"{ours - row['value']:+.1f} points"
+    return f"{ours / row['value'] - 1:+.1%}"
 
 
 def _ranks(row: object) -> str:

@@ -55,7 +55,7 @@ def test_all_mistakes_come_at_once_with_their_lines(tmp_path: Path) -> None:
         (["serve.requests.clients=4"], "requests that arrive by poisson have none"),
         (["serve.pools=[{does: prefill}]"], "found prefill; legal: pools that do both"),
         (["serve.pools.0.tensor=3"], "model.heads 32 cannot be divided by tensor 3"),
-        (["serve.pools.0.tensor=16"], "legal: 1 to 8 (the GPUs of a node)"),
+        (["serve.node={base: h800x8, gpus: 6}", "serve.pools.0.tensor=8"], "legal: 1 to 6 (the GPUs of a node)"),
         (["serve.pools.0.expert=8"], "the model has no experts; legal: 1"),
         (["serve.model=deepseek_v3", "serve.pools.0.expert=512"], "512 ranks for 256 experts and 0 copies"),
         (["serve.model=deepseek_v3", "serve.pools.0.expert=24"], "cannot be divided by expert 24"),

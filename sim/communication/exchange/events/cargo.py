@@ -99,8 +99,10 @@ def _of_node(turn: int, rows: int, tokens: int, most: int, share: tuple[float, .
         count = min(most, rows - first)
         split = []
         for shift, part in enumerate(share):
-            whole, spare[shift] = divmod(spare[shift] + count * part, 1)
-            split.append(int(whole))
+            exact = spare[shift] + count * part
+            whole = int(exact)
+            spare[shift] = exact - whole
+            split.append(whole)
         if not any(split):  # a row that reaches a node reaches a GPU there
             split[max(range(len(share)), key=spare.__getitem__)] = 1
         yield Chunk(-(-(first + count) * tokens // rows), turn, count, tuple(split))

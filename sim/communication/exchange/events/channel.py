@@ -12,8 +12,6 @@ from sim.engine.clock import Clock
 
 NETWORK, NVLINK = "network", "NVLink"
 """Links that buffers stand behind."""
-Needs = Sequence[tuple[Buffer, int]]
-"""Buffers, and rows of room in each."""
 
 
 class Gpu(NamedTuple):
@@ -36,8 +34,8 @@ class Record(Protocol):
 
 
 class Place(NamedTuple):
-    """Of a channel: what its group exchanges, how, and who its rank is there. tokens: of the channel. plan: its chunks,
-    as a dispatch moves them. record: None where nobody looks."""
+    """Of a channel: what its group exchanges, how, and who its rank is there. number: of its GPU in the node. tokens:
+    of the channel. plan: its chunks, as a dispatch moves them. record: None where nobody looks."""
 
     clock: Clock
     setting: Setting
@@ -46,6 +44,7 @@ class Place(NamedTuple):
     sizes: Buffers
     crew: Crew
     gpu: Gpu
+    number: int
     tokens: int
     plan: Sequence[Chunk]
     record: Record | None
@@ -55,10 +54,15 @@ class Place(NamedTuple):
         """Whether the group is one node."""
         return self.cargo.nodes == 1
 
+    def log(self, link: str) -> Log | None:
+        """Of the buffers behind a link."""
+        return None if self.record is None else self.record.log(link)
+
     def buffers(self, link: str, rows: int, count: int, bell: Bell) -> list[Buffer]:
-        """`count` buffers of so many rows behind a link, for the role with that bell."""
-        log = None if self.record is None else self.record.log(link)
-        return [Buffer(rows, bell, log) for _ in range(count)]
+        """`count` buffers of so many rows behind a link, for the role with that bell; the first is on its own side."""
+        log = self.log(link)
+        back = self.times.far if link == NETWORK else self.times.near
+        return [Buffer(rows, bell, back if number else 0, log) for number in range(count)]
 
 
 class Role:
@@ -81,38 +85,38 @@ class Role:
     def until(self, time: int | None, why: str) -> Life:
         """Sleep until then, or until the bell rings where nobody knows when. why: what for, for the record."""
         start = self.clock.now
-        yield self.bell.wait() if time is None else self.clock.until(time)
+        yield self.bell if time is None else self.clock.until(time)
         if self.record is not None and why and self.clock.now > start:
             self.record.waited(self.name, start, self.clock.now, why)
 
-    def room(self, needs: Needs, why: str) -> Life:
-        """Wait until all of the buffers have room, and take it."""
-        while (full := first_full(needs, self.clock.now)) is not None:
+    def room(self, buffers: Sequence[Buffer], rows: Sequence[int], why: str) -> Life:
+        """Wait until all of the buffers have room for their rows, and take it."""
+        while (full := first_full(buffers, rows, self.clock.now)) is not None:
             yield from self.until(full.next, why)
-        take(needs, self.clock.now)
+        take(buffers, rows, self.clock.now)
 
     def work(self, tasks: int, at: int, rows: int, task_ns: int = 0) -> int:
         """Do `tasks` tasks that may begin `at`, which read and write `rows` rows; when all have ended."""
-        begin = max(at, self.warps.next)
+        begin = self.warps.next
         end = self.warps.take(tasks, at, task_ns)
         if self.memory is not None:
             end = max(end, self.memory.take(at, rows * self.row_bytes))
         if self.record is not None:
-            self.record.worked(self.name, begin, end)
+            self.record.worked(self.name, max(at, begin), end)
         return end
 
 
-def first_full(needs: Needs, now: int) -> Buffer | None:
-    """One of the buffers without room; None where all have it."""
-    for buffer, rows in needs:  # most have it without credits that have come since
-        if buffer.free < (rows if rows < buffer.rows else buffer.rows) and not buffer.has(rows, now):
+def first_full(buffers: Sequence[Buffer], rows: Sequence[int], now: int) -> Buffer | None:
+    """One of the buffers without room for its rows; None where all have it."""
+    for buffer, count in zip(buffers, rows, strict=True):
+        if buffer.free < count and not buffer.has(count, now):  # most have it without credits that have come since
             return buffer
     return None
 
 
-def take(needs: Needs, now: int) -> None:
+def take(buffers: Sequence[Buffer], rows: Sequence[int], now: int) -> None:
     """Take the room."""
-    for buffer, rows in needs:
-        buffer.free -= rows
+    for buffer, count in zip(buffers, rows, strict=True):
+        buffer.free -= count
         if buffer.log is not None:
-            buffer.log.append((now, rows))
+            buffer.log.append((now, count))

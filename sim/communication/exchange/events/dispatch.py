@@ -30,7 +30,7 @@ class Dispatch:
         self.far = place.buffers(NETWORK, place.sizes.network, cargo.nodes, self.sender.bell)
         self.near = place.buffers(NVLINK, place.sizes.nvlink, cargo.gpus, self.forwarder.bell)
         self.arriving: deque[tuple[int, Chunk, Buffer | None]] = deque()
-        self.landing: deque[tuple[int, int, Buffer, int]] = deque()
+        self.landing: deque[tuple[int, int, Buffer]] = deque()
         self.posted = self.chunks = self.parts = 0
         self.partners: Sequence[Dispatch] = ()
         self.mates: Sequence[Dispatch] = ()
@@ -56,7 +56,7 @@ class Dispatch:
         """Pack and post one chunk after another."""
         role, clock, packed = self.sender, self.clock, 0
         for chunk in self.place.plan:
-            yield from role.room([(self.far[chunk.turn], chunk.rows)], "room at forwarders")
+            yield from role.room((self.far[chunk.turn],), (chunk.rows,), "room at forwarders")
             tokens, packed = chunk.at - packed, chunk.at
             end = role.work(tokens, clock.now, tokens + chunk.rows)
             self.posted = max(end, self.posted) + self.times.put
@@ -72,11 +72,7 @@ class Dispatch:
             self.arrive(chunk, now)
             return
         ns = ceil(chunk.rows * self.times.network)
-        start = self.place.gpu.network.book(now, ns)
-        if start > now:
-            self.clock.at(start, self.leave, chunk, ns)
-        else:
-            self.leave(chunk, ns)
+        self.place.gpu.network.book(ns, self.leave, chunk, ns)
 
     def leave(self, chunk: Chunk, ns: int) -> None:
         """The NIC begins with the chunk."""
@@ -99,12 +95,11 @@ class Dispatch:
             arrival, chunk, credit = arriving.popleft()
             if arrival > clock.now:
                 yield from role.until(arrival, "rows")
-            needs = [(b, rows) for b, rows in zip(self.near, chunk.split, strict=True) if rows]
-            yield from role.room(needs, "room at receivers")
+            yield from role.room(self.near, chunk.split, "room at receivers")
             rows = sum(chunk.split)
             end = role.work(rows, clock.now, 2 * rows)
             if credit is not None:
-                credit.give(end + (self.times.far if chunk.turn else 0), chunk.rows)
+                credit.give(end, chunk.rows)
             clock.at(end, self.push, chunk)
             if role.warps.next > clock.now:
                 yield clock.until(role.warps.next)
@@ -113,26 +108,22 @@ class Dispatch:
         """Rows are copied, and queue for the NVLink port; those for the own GPU are there."""
         now, row = self.clock.now, self.times.nvlink
         if chunk.split[0]:
-            self.land(0, chunk.split[0], now, 0)
+            self.land(0, chunk.split[0], now)
         loads = [(shift, ceil(rows * row)) for shift, rows in enumerate(chunk.split) if rows and shift]
         total = sum(ns for _, ns in loads)
-        start = self.place.gpu.nvlink.book(now, total)
-        if start > now:
-            self.clock.at(start, self.spread, chunk, loads, total)
-        else:
-            self.spread(chunk, loads, total)
+        self.place.gpu.nvlink.book(total, self.spread, chunk, loads, total)
 
     def spread(self, chunk: Chunk, loads: Bytes, total: int) -> None:
         """The port begins with the chunk: rows for all GPUs side by side."""
         now, near = self.clock.now, self.times.near
         for shift, ns in loads:
             end = self.mates[shift].place.gpu.nvlink.receive(now, ns, now + total)
-            self.land(shift, chunk.split[shift], end + near, near)
+            self.land(shift, chunk.split[shift], end + near)
 
-    def land(self, shift: int, rows: int, time: int, back: int) -> None:
-        """Rows are there at a time; their credit takes `back` ns to come back."""
+    def land(self, shift: int, rows: int, time: int) -> None:
+        """Rows are there at a time."""
         mate = self.mates[shift]
-        mate.landing.append((time, rows, self.near[shift], back))
+        mate.landing.append((time, rows, self.near[shift]))
         mate.receiver.bell.ring()
 
     # --- receive ----------------------------------------------------------------------------------------------------
@@ -142,12 +133,12 @@ class Dispatch:
         role, landing, left, end = self.receiver, self.landing, self.parts, 0
         while left:
             while not landing:
-                yield role.bell.wait()
+                yield role.bell
             while landing:
-                arrival, rows, credit, back = landing.popleft()
+                arrival, rows, credit = landing.popleft()
                 if role.record is not None and arrival > end:
                     role.record.waited(role.name, end or self.clock.now, arrival, "rows")
                 end = role.work(rows, arrival, 2 * rows)
-                credit.give(end + back, rows)
+                credit.give(end, rows)
                 left -= 1
         yield self.clock.until(end)

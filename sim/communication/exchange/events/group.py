@@ -81,7 +81,10 @@ class _Group:
         alike = self.ranks < first.nodes * first.gpus
         self.nodes, self.gpus = (1, 1) if alike else (first.nodes, first.gpus)
         rate, windows = setting.memory / GIGA, setting.beside
-        self.devices = [Gpu(Port(), Port(), Memory(rate, windows) if windows else None) for _ in range(self.ranks)]
+        self.devices = [
+            Gpu(Port(self.clock), Port(self.clock), Memory(rate, windows) if windows else None)
+            for _ in range(self.ranks)
+        ]
         self.arrivals = [*arrivals, *([0] * self.ranks for _ in cargos[len(arrivals) :])]
         self.gates = [Latch(self.clock, self.ranks) for _ in cargos]
         self.ends = [[0] * self.ranks for _ in cargos]
@@ -136,7 +139,8 @@ class _Group:
     def _channels(self, number: int) -> list[list[Channel]]:
         """Of every rank, for the exchange of that number [ranks][channels]."""
         cargo, record = self.cargos[number], self.record if number == 0 else None
-        made = [self._of_rank(cargo, rank, record) for rank in range(self.ranks)]
+        received = self.received(cargo)
+        made = [self._of_rank(cargo, rank, received[rank], record) for rank in range(self.ranks)]
         for rank, row in enumerate(made):
             for place, channel in enumerate(row):
                 channel.partners = [made[self.partner(rank, turn)][place] for turn in range(cargo.nodes)]  # type: ignore[assignment]
@@ -146,9 +150,8 @@ class _Group:
                 channel.announce()
         return made
 
-    def _of_rank(self, cargo: Cargo, rank: int, record: Record | None) -> list[Channel]:
+    def _of_rank(self, cargo: Cargo, rank: int, received: float, record: Record | None) -> list[Channel]:
         setting, room = self.setting, sizes(cargo, self.setting)
-        received = self.received(cargo)[rank]
         team = crew(cargo, rank, received, setting)
         kind = partial(Combine if cargo.combine else Dispatch)
         count = max(1, min(setting.channels, cargo.tokens))
@@ -157,8 +160,9 @@ class _Group:
             plan = chunks(cargo, rank, tokens, number, full_rows(cargo, room.send))
             seen = record if (rank, number) == (0, 0) else None
             place = Place(
-                self.clock, setting, cargo, times(cargo, setting), room, team, self.devices[rank], tokens, plan, seen
-            )
+                self.clock, setting, cargo, times(cargo, setting), room, team, self.devices[rank], rank % self.gpus,
+                tokens, plan, seen,
+            )  # fmt: skip
             row.append(kind(place))
         return row
 

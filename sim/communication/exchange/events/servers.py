@@ -6,23 +6,43 @@ from math import ceil
 from typing import NamedTuple
 
 from sim.communication.exchange.events.bells import Bell
+from sim.engine.clock import Clock
 
 Log = list[tuple[int, int]]
+Cast = tuple[int, Callable[..., None], tuple[object, ...]]
+"""Nanoseconds of a port, and what is called with which words when they begin."""
 
 
 class Port:
-    """A rank's port of one network. out, into: when each way is free again, ns."""
+    """A rank's port of one network. out, into: when each way is free again, ns. queue: what waits for the way out, of
+    which only the first stands in the clock's own queue."""
 
-    __slots__ = ("into", "out")
+    __slots__ = ("clock", "into", "out", "queue")
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
         self.out = self.into = 0
+        self.queue: deque[Cast] = deque()
 
-    def book(self, now: int, ns: int) -> int:
-        """Have so many ns of the way out; when they begin."""
-        start = now if now > self.out else self.out
-        self.out = start + ns
-        return start
+    def book(self, ns: int, begin: Callable[..., None], *words: object) -> None:
+        """Have so many ns of the way out, first come, first served; `begin` is called with the words when they do."""
+        queue, clock = self.queue, self.clock
+        if queue or self.out > clock.now:
+            queue.append((ns, begin, words))
+            if len(queue) == 1:
+                clock.at(self.out, self.serve)
+        else:
+            self.out = clock.now + ns
+            begin(*words)
+
+    def serve(self) -> None:
+        """The way out is free for the next."""
+        queue = self.queue
+        ns, begin, words = queue.popleft()
+        self.out = self.clock.now + ns
+        if queue:
+            self.clock.at(self.out, self.serve)
+        begin(*words)
 
     def receive(self, start: int, ns: int, end: int) -> int:
         """Have so many ns of the way in for what leaves its sender from `start`, which is now, to `end`; when it is
@@ -106,16 +126,16 @@ class Warps:
 
 
 class Buffer:
-    """Rows of room behind a sender. Credits come back after a while, in the order in which they were given.
+    """Rows of room behind a sender. Credits come back in the order in which they were given, `back` ns later.
 
-    log: where rows that are taken, and come back (negative), are written down with their times.
+    bell: of the sender. log: where rows that are taken, and come back (negative), are written down with their times.
     """
 
-    __slots__ = ("bell", "coming", "free", "log", "rows")
+    __slots__ = ("back", "bell", "coming", "free", "log", "rows")
 
-    def __init__(self, rows: int, bell: Bell, log: Log | None = None) -> None:
+    def __init__(self, rows: int, bell: Bell, back: int, log: Log | None = None) -> None:
         self.rows = self.free = rows
-        self.bell, self.log = bell, log
+        self.bell, self.back, self.log = bell, back, log
         self.coming: deque[tuple[int, int]] = deque()
 
     def has(self, rows: int, now: int) -> bool:
@@ -131,22 +151,13 @@ class Buffer:
         if self.log is not None:
             self.log.append((now, rows))
 
-    @staticmethod
-    def give_back(credits: Sequence[tuple["Buffer", int, int]], end: int) -> None:
-        """Rows of buffers are free again at `end`, which each sender learns so much later."""
-        for buffer, rows, back in credits:
-            buffer.coming.append((end + back, rows))
-            if buffer.log is not None:
-                buffer.log.append((end + back, -rows))
-            if buffer.bell.waiter is not None:
-                buffer.bell.ring()
-
-    def give(self, time: int, rows: int) -> None:
-        """`rows` are free again, which the sender learns at a time."""
-        self.coming.append((time, rows))
+    def give(self, end: int, rows: int) -> None:
+        """`rows` are free again at `end`. Who waits for credits of which none was on its way learns of it now."""
+        coming, time = self.coming, end + self.back
+        coming.append((time, rows))
         if self.log is not None:
             self.log.append((time, -rows))
-        if self.bell.waiter is not None:
+        if len(coming) == 1:
             self.bell.ring()
 
     @property
