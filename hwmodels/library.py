@@ -32,6 +32,9 @@ measured (NVIDIA's H200 and B200: docs/PRICES.md)."""
 STREAM, STRANGE = "elementwise", 0.5
 """Kind whose rate one that was not measured takes, and how far off that is: of 30 kinds that were measured on an H200,
 at 20 MB and more, half take 0.9 to 1.4 times as long as it for equal bytes, the others up to 6.8 times."""
+TILE = 128
+"""Queries, and keys, of a block of scores, which fused attention works on whole (FlashAttention-2 and -3 have blocks of
+128 x 128 at a width of 64: arXiv:2307.08691 sec 3.3, arXiv:2407.08608 sec 3)."""
 TINY = "tiny"
 """Kind of kernels that do next to nothing; others whose names begin so cost as much."""
 
@@ -172,7 +175,8 @@ def nearby(library: Measured, op: Op) -> bool:
 def _class(library: Measured, op: Op) -> tuple[Hashable, Op, float]:
     """The rows to go by, with the operation that stands for it and the bytes that it moves besides: of its own kind;
     for a product of another direction those of forward; for attention of all pairs causal attention with as many of
-    them; for an unknown memory-bound kernel those that only stream."""
+    them; for that of a window short sequences (`stretches`); for an unknown memory-bound kernel those that only
+    stream."""
     own = kind(op)
     if own in library.classes:
         return own, op, 0.0
@@ -183,8 +187,21 @@ def _class(library: Measured, op: Op) -> tuple[Hashable, Op, float]:
     if isinstance(op, Attention) and not op.causal:
         length = round(math.sqrt(2 * op.sequence * (op.keys or op.sequence)))
         return _class(library, op._replace(causal=True, sequence=length, keys=0))
+    if isinstance(op, Attention) and op.window:
+        return _class(library, stretches(op))
     stream = op._replace(kind=STREAM) if isinstance(op, Memory) else op
     return kind(stream), stream, 0.0
+
+
+def stretches(op: Attention) -> Attention:
+    """Attention of a window as that of as many tokens in shorter sequences, in which a query's blocks hold as many
+    pairs: of a window both edges cut through a block, of a causal sequence one does. Nobody published such kernels, or
+    those with a sink, one by one; so what an edge costs besides (other masks, a number a head) is not in it."""
+    seen = op._replace(direction="forward").flop() / (2 * (op.qk + op.v) * op.batch * op.heads * op.sequence)
+    edge = TILE * max(0.0, 1 - op.window / (op.keys or op.sequence))
+    length = min(op.sequence, round(2 * seen + edge))
+    count = max(1, round(op.batch * op.sequence / length))
+    return op._replace(batch=count, sequence=length, window=0, keys=0)
 
 
 def quote(library: Measured, op: Op, exact: bool, sms: int) -> Reading:
@@ -201,7 +218,8 @@ def quote(library: Measured, op: Op, exact: bool, sms: int) -> Reading:
         return Reading(float(row["us"]) * slower, rung, f"{folder}: {_named(row)}", spreads[rung], bound)
     others = [r for r in library.classes[key] if r.row is not row] or list(library.classes[key])
     us, near = between(others, place(like), bound_us(library.reference, like))
-    rung = "transferred" if strange else "interpolated" if near[0][0] <= NEAR * NEAR else "held"
+    held = isinstance(op, Attention) and bool(op.window)  # no row is of a window
+    rung = "transferred" if strange else "interpolated" if near[0][0] <= NEAR * NEAR and not held else "held"
     us += more / (ACCUMULATE * library.reference["hbm_bytes_per_s"]) / MICRO
     return Reading(us * slower, rung, f"{folder}: {len(near)} rows near {_named(near[0][1].row)}",
                    STRANGE if strange else spreads[rung], bound)  # fmt: skip

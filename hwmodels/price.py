@@ -109,9 +109,9 @@ class Pricer:
     rows: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
     still: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
-    def over(self, wires: Wires) -> "Pricer":
-        """Pricer over other links; what does not depend on them stays known."""
-        other = replace(self, wires=wires)
+    def over(self, wires: Wires, kept: "Pricer | None" = None) -> "Pricer":
+        """Pricer over other links, kept or new; what does not depend on them stays known."""
+        other = kept or replace(self, wires=wires)
         other.known.update({key: price for key, price in self.known.items() if not isinstance(key[0], OVER_LINKS)})
         object.__setattr__(other, "still", self.still)
         return other
@@ -186,8 +186,7 @@ class Pricer:
 
     def _of_slowest(self, op: Op, price: Price) -> Price:
         """A price of a mean card on the slowest of those that wait for each other; a job's own tables have that."""
-        tables = self.asked(op)
-        if not self.library or not isinstance(op, PACED) or (tables and tables.sparse):
+        if not self.library or not isinstance(op, PACED) or ((tables := self.asked(op)) and tables.sparse):
             return price
         ratio, spread = unlike.off(self.device, self.cards)
         ns, beside_ns = round(price.ns * ratio), round(price.beside_ns * ratio)

@@ -1,5 +1,5 @@
-"""The command line of the numerics core: `python -m numerics check | bench | study | calibrate | tables |
-accuracy | collectives | census`.
+"""The command line of the numerics core: `python -m numerics check | bench | study | train | corpus |
+calibrate | tables | accuracy | collectives | census`.
 
 Exit codes: 0 done, 1 a check failed (or a trace and a model do not join, or a table is stale), 2 wrong input, 3 nothing
 can be measured on this machine, 130 interrupted. Results go to stdout and to files, progress to stderr. Each command
@@ -15,9 +15,9 @@ from typing import NoReturn
 
 from hwmodels.refused import Refused
 from numerics.card.measure import NoDevice
+from numerics.training import command as training
 
 DONE, FAILED, WRONG, UNMEASURABLE, INTERRUPTED = 0, 1, 2, 3, 130
-STUDIES = ("accumulation",)
 ROOT = Path(__file__).resolve().parents[1]
 TABLES, MODEL = ROOT / "hwmodels" / "tables", ROOT / "scenarios" / "models" / "deepseek_v3.yaml"
 SCENARIO = ROOT / "scenarios" / "v3_2048gpu.yaml"
@@ -65,10 +65,7 @@ def parser() -> Parser:
     bench.add_argument("--rivals", type=Path, metavar="FOLDER", help="holds deep_gemm or flash_attn, timed beside ours")
     bench.add_argument("--page", action="store_true", help="write docs/KERNELS.md from docs/kernels/, time nothing")
     bench.set_defaults(run=_bench)
-    study = commands.add_parser("study", help="write a study's page and figures")
-    study.add_argument("name", choices=STUDIES)
-    study.add_argument("--out", type=Path, metavar="DIR", help="default: out/<name>")
-    study.set_defaults(run=_study)
+    training.add(commands)
     _calibrate_options(commands.add_parser("calibrate", help="write calibration tables, from a trace or from a GPU"))
     made = commands.add_parser(
         "tables", help="library kernels on cards that were not measured here, from published ones"
@@ -168,17 +165,6 @@ def _bench(asked: argparse.Namespace) -> int:
     bench.write(document, asked.out)
     print(f"written to {asked.out}", file=sys.stderr)
     return FAILED if any(row["kind"] == "ours" and "refused" in row for row in document["rows"]) else DONE
-
-
-def _study(asked: argparse.Namespace) -> int:
-    try:
-        from numerics.training import accumulation
-    except ImportError as error:
-        raise WrongInput(f"study {asked.name} needs {error.name}; pip install trainyard[numerics]") from None
-    folder = asked.out or Path("out", asked.name)
-    accumulation.main(folder)
-    print(f"written to {folder}", file=sys.stderr)
-    return DONE
 
 
 def _calibrate(asked: argparse.Namespace) -> int:

@@ -55,6 +55,13 @@ wgrad_gemm = _operation("wgrad_gemm", "gemm", "wgrad")
 grouped_gemm = _operation("grouped_gemm", "gemm", "grouped")
 masked_gemm = _operation("masked_gemm", "gemm", "grouped")
 
+grouped_product = _operation("grouped_product", "by_group", wide=False)
+grouped_outer = _operation("grouped_outer", "by_group", wide=False)
+grouped_wgrad = _operation("grouped_wgrad", "by_group")
+
+cross_entropy = _operation("cross_entropy", "loss")
+adamw = _operation("adamw", "adamw")
+rounded = _operation("rounded", "rounding")
 rmsnorm = _operation("rmsnorm", "norm")
 add_rmsnorm = _operation("add_rmsnorm", "norm")
 rmsnorm_backward = _operation("rmsnorm_backward", "norm")

@@ -2,25 +2,42 @@
 
 from collections.abc import Iterator
 from html import escape
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from hwmodels.units import GIGA, KILO, NANO, NS_PER_S, PERCENT, TERA, US_NS, format_quantity
+from hwmodels.units import (
+    NANO,
+    NS_PER_S,
+    PERCENT,
+    SECONDS_PER_DAY,
+    SECONDS_PER_HOUR,
+    US_NS,
+    format_quantity,
+)
 from reports import terminal, timeline
+from reports.amounts import amount
 from reports.columns import pack
 from reports.headline import percent, seconds
 from reports.page import whole
 from reports.palette import IDLE, PARTS, STEPS
 from reports.section import Section, controls, legend, plot, table
 from reports.waterfall import LESS, MORE, SUM
-from sim.result import Result, title
-from sim.result.comparison import Cause, Change, Comparison, Key
+from sim.result import title
+from sim.result.comparison import Cause, Change, Comparison, Key, Run
 
 TITLE = "Two runs compared"
+PAIRED = (
+    "The interval is of the difference: prices that both runs rest on are as wrong in both, and so is what the model "
+    "leaves out of times that they share."
+)
+SEEDS = (
+    "The interval is of the difference over seeds of chance, the same in both; what prices are uncertain by is not in "
+    "it."
+)
 UNSEEN_NS = US_NS
 """Causes that differ by less are left out of the picture and of the terminal."""
-LETTERS = ("A", "B")
+LETTERS, STEP = ("A", "B"), "step_time_s"
 SHOWN_KEYS, LONG = 14, 60
 """Keys that a terminal lists, and letters of a value."""
 
@@ -30,7 +47,7 @@ def names(both: Comparison) -> tuple[str, str]:
     return _name(both.a), _name(both.b)
 
 
-def _name(result: Result) -> str:
+def _name(result: Run) -> str:
     name = str(result.summary.get("scenario") or "a run")
     return title.title(name, result.summary.get("overrides", ()))
 
@@ -42,33 +59,26 @@ def verdict(both: Comparison) -> str:
     if both.alike:
         return "A and B are the same in every figure that is compared."
     less = abs(step.b - step.a)
-    much = f"{seconds(less)} ({percent(less / step.a)}) {'less' if step.b < step.a else 'more'} than A"
+    much = f"{amount(less, step.unit)} ({percent(less / step.a)}) {'less' if step.b < step.a else 'more'} than A"
+    of_steps = step.key == STEP
+    subject = "B takes" if of_steps else f"{step.name}: B has"
     if step.b == step.a:
-        return "A and B take the same time; other figures differ."
+        alike = "take the same time" if of_steps else f"have the same {_small(step.name)}"
+        return f"A and B {alike}; other figures differ."
     if step.interval is None:
-        return f"B takes {much}."
-    low, high = (_signed(end) for end in step.interval)
+        return f"{subject} {much}."
+    low, high = (_moved(end, step.unit) for end in step.interval)
     sure = "which is clear" if step.clear else "so the sign is not sure"
-    return f"B takes {much}; in nine cases of ten the difference is {low} to {high}, {sure}."
+    return f"{subject} {much}; in nine cases of ten the difference is {low} to {high}, {sure}."
 
 
-def value(each: float | None, unit: str) -> str:
-    """A figure as text."""
-    if each is None:
-        return "-"
-    if unit == "seconds":
-        return seconds(each)
-    if unit == "share":
-        return percent(each)
-    if unit == "bytes":
-        return format_quantity(each, "data")
-    if unit == "tokens":
-        return f"{each / TERA:.4g} trillion" if abs(each) >= TERA else f"{each / GIGA:.4g} billion"
-    return f"{each:.4g}" if abs(each) < KILO else f"{each:,.0f}"
+def _small(name: str) -> str:
+    return f"{name[:1].lower()}{name[1:]}"
 
 
-def _signed(seconds_: float) -> str:
-    return f"{_sign(seconds_)}{seconds(abs(seconds_))}" if abs(seconds_) >= NANO else "0"
+def _moved(each: float, unit: str) -> str:
+    """A difference as text."""
+    return f"{_sign(each)}{amount(abs(each), unit)}" if abs(each) >= NANO else "0"
 
 
 def _sign(number: float) -> str:
@@ -76,12 +86,12 @@ def _sign(number: float) -> str:
 
 
 def _difference(change: Change) -> str:
-    moved = change.difference
-    if not moved:
-        return "-" if moved is None else "0"
+    far = change.difference
+    if not far:
+        return "-" if far is None else "0"
     if change.unit == "share":
-        return f"{_sign(moved)}{abs(moved) / PERCENT:.1f} points"
-    return f"{_sign(moved)}{value(abs(moved), change.unit)}"
+        return f"{_sign(far)}{abs(far) / PERCENT:.1f} points"
+    return _moved(far, change.unit)
 
 
 def _part(change: Change) -> str:
@@ -103,7 +113,7 @@ def _ends(change: Change) -> str:
     return f"{low} to {high} %"
 
 
-def _own(result: Result) -> str:
+def _own(result: Run) -> str:
     ends = result.summary.get("intervals_90", {}).get("step_time_s")
     return f"{seconds(ends[0])} to {seconds(ends[1])} (90 %)" if ends else ""
 
@@ -112,10 +122,13 @@ def show(both: Comparison, stream: IO[str]) -> None:
     """Print what the page says in words."""
     a, b = names(both)
     figures = [
-        (each.name, value(each.a, each.unit), value(each.b, each.unit), _difference(each), _part(each), _ends(each))
+        (each.name, amount(each.a, each.unit), amount(each.b, each.unit), _difference(each), _part(each), _ends(each))
         for each in both.changes
     ]
-    parts = [(each.group, each.name, *_cause(each)) for each in both.causes if abs(each.difference_ns) >= UNSEEN_NS]
+    unit = _unit(both)
+    parts = [
+        (each.group, each.name, *_cause(each, unit)) for each in both.causes if abs(each.difference_ns) >= UNSEEN_NS
+    ]
     tables = [
         terminal.Cells(("", "A", "B", "B − A", "", "90 %"), figures, (1, 2, 3, 4, 5)),
         terminal.Cells(("", "made by", "A", "B", "B − A"), parts, (2, 3, 4)),
@@ -126,8 +139,30 @@ def show(both: Comparison, stream: IO[str]) -> None:
     terminal.tables(stream, (f"A: {a}", f"B: {b}"), verdict(both), [t for t in tables if t.rows], more)
 
 
-def _cause(each: Cause) -> tuple[str, str, str]:
-    return seconds(each.a_ns / NS_PER_S), seconds(each.b_ns / NS_PER_S), _signed(each.difference_ns / NS_PER_S)
+class Unit(NamedTuple):
+    """Of times: seconds of one, and what it is called; name "": the unit that is nearest."""
+
+    seconds: float
+    name: str
+
+    def text(self, ns: float) -> str:
+        """A time."""
+        own = ns / NS_PER_S / self.seconds
+        return f"{own:,.2f} {self.name}" if self.name else seconds(own)
+
+    def signed(self, ns: float) -> str:
+        """A difference of times."""
+        return f"{_sign(ns)}{self.text(abs(ns))}" if abs(ns) >= 1 else "0"
+
+
+def _unit(both: Comparison) -> Unit:
+    """Hours of what takes a day and more."""
+    long = sum(each.a_ns for each in both.causes) > SECONDS_PER_DAY * NS_PER_S
+    return Unit(SECONDS_PER_HOUR, "h") if long else Unit(1, "")
+
+
+def _cause(each: Cause, unit: Unit) -> tuple[str, str, str]:
+    return unit.text(each.a_ns), unit.text(each.b_ns), unit.signed(each.difference_ns)
 
 
 def _memory(both: Comparison) -> Iterator[tuple[str, str, str, str]]:
@@ -172,14 +207,11 @@ def render(both: Comparison) -> str:
 
 def _figures(both: Comparison) -> Section:
     rows = [
-        [escape(each.name), value(each.a, each.unit), value(each.b, each.unit), _difference(each), _part(each),
+        [escape(each.name), amount(each.a, each.unit), amount(each.b, each.unit), _difference(each), _part(each),
          _ends(each)]
         for each in both.changes
     ]  # fmt: skip
-    lead = (
-        "The interval is of the difference: prices that both runs rest on are as wrong in both, and so is what the "
-        "model leaves out of times that they share."
-    )
+    lead = PAIRED if both.steps else (SEEDS if any(each.interval for each in both.changes) else "")
     own = [f"{letter} {text}" for letter, each in zip(LETTERS, (both.a, both.b), strict=True) if (text := _own(each))]
     if own:
         lead += f" Each step by itself: {escape('; '.join(own))}."
@@ -191,36 +223,36 @@ def _causes(both: Comparison) -> Section | None:
     shown = [each for each in both.causes if abs(each.difference_ns) >= UNSEEN_NS]
     if not shown:
         return None
-    bars, at = [], 0
+    unit, bars, at = _unit(both), list[dict[str, str | float]](), 0
     for each in shown:
-        bars.append(_bar(f"{each.name}", at, each.difference_ns, f"{each.group}: {each.meaning}"))
+        bars.append(_bar(f"{each.name}", at, each.difference_ns, f"{each.group}: {each.meaning}", unit))
         at += each.difference_ns
     total = sum(each.difference_ns for each in both.causes)
-    bars.append({**_bar("B − A", 0, total, "the difference of both steps"), "colour": SUM})
-    rows = [[escape(each.group), escape(each.name), *_cause(each)] for each in both.causes]
-    rows.append(["", "<b>step</b>", *(f"<b>{text}</b>" for text in _whole(both))])
+    bars.append({**_bar("B − A", 0, total, f"the difference of both: {_small(both.step.name)}", unit), "colour": SUM})
+    rows = [[escape(each.group), escape(each.name), *_cause(each, unit)] for each in both.causes]
+    sums = [sum(getattr(each, name) for each in both.causes) for name in ("a_ns", "b_ns", "difference_ns")]
+    texts = unit.text(sums[0]), unit.text(sums[1]), unit.signed(sums[2])
+    rows.append(["", f"<b>{escape(_small(both.step.name))}</b>", *(f"<b>{text}</b>" for text in texts)])
     side = table(("", "Part", "A", "B", "B − A"), rows, text_columns=(0, 1))
-    groups = ", ".join(f"{name} {_signed(ns / NS_PER_S)}" for name, ns in both.groups.items() if ns)
+    groups = ", ".join(f"{name} {unit.signed(ns)}" for name, ns in both.groups.items() if ns)
     return Section(
         "causes", "What makes the difference", f"By cause: {escape(groups)}. Parts add up to the nanosecond.",
-        f'<div class="two">{plot("causes", "the difference of the steps by cause")}{side}</div>', {"bars": bars},
+        f'<div class="two">{plot("causes", "the difference by cause")}{side}</div>',
+        {"bars": bars, "unit": unit.name},
     )  # fmt: skip
 
 
-def _bar(name: str, at: int, length: int, meaning: str) -> dict[str, str | float]:
-    colour = MORE if length >= 0 else LESS
-    return {"name": name, "base": at / NS_PER_S, "length": length / NS_PER_S, "meaning": meaning, "colour": colour}
-
-
-def _whole(both: Comparison) -> tuple[str, str, str]:
-    a, b = (sum(getattr(each, name) for each in both.causes) / NS_PER_S for name in ("a_ns", "b_ns"))
-    return seconds(a), seconds(b), _signed(b - a)
+def _bar(name: str, at: int, length: int, meaning: str, unit: Unit) -> dict[str, str | float]:
+    """At and as long as in the unit."""
+    colour, one = MORE if length >= 0 else LESS, NS_PER_S * unit.seconds
+    text = unit.signed(length)
+    return {"name": name, "base": at / one, "length": length / one, "text": text, "meaning": meaning, "colour": colour}
 
 
 def _timelines(both: Comparison) -> Section | None:
     """Both on one axis: A's positions, a free row, B's."""
-    steps = [each.steps for each in (both.a, both.b)]
-    if not all(len(each) for each in steps):
+    steps = [each.steps for each in both.steps or ()]
+    if not steps or not all(len(each) for each in steps):
         return None
     rows = [timeline.with_idle(each, {"mix": np.full(len(each), -1)}) for each in steps]
     idle = [[f"idle {percent(share)}" for share in timeline.idle_shares(each)] for each in rows]
@@ -245,10 +277,10 @@ def _positions(letter: str, count: int) -> list[str]:
 
 
 def _memories(both: Comparison) -> Section | None:
-    if not both.memory:
+    if not both.memory or both.steps is None:
         return None
     colours = {name: PARTS[i % len(PARTS)] for i, name in enumerate(both.memory)}
-    worst = [max(each.memory, key=lambda curve: curve.peak_bytes) for each in (both.a, both.b)]
+    worst = [max(each.memory, key=lambda curve: curve.peak_bytes) for each in both.steps]
     rows = [[escape(name), *map(escape, cells)] for name, *cells in _memory(both)]
     whole_ = [sum(pair[i] for pair in both.memory.values()) for i in (0, 1)]
     rows.append([f"<b>{each}</b>" for each in _bytes("peak", whole_[0], whole_[1])])

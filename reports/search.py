@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from hwmodels.units import format_quantity
+from hwmodels.units import KILO, format_quantity
+from reports.amounts import amount
 from reports.page import whole
 from reports.section import Section, bar, details, plot, table
 
@@ -17,21 +18,13 @@ Answer = Mapping[str, Any]
 
 def render(answer: Answer) -> str:
     """The page of a search, as `sim.experiments.answer.plain` has it, as HTML text."""
-    figures = [*answer["objectives"], *(f for f in FACTS if f["name"] not in {o["name"] for o in answer["objectives"]})]
+    figures = [*answer["objectives"], *answer["facts"]]
     points = answer["points"]
     parts = [
         chart(answer["axes"], figures, points), heat(answer["axes"], figures, points), _best(answer), _beside(answer),
         _looked(answer),
     ]  # fmt: skip
     return page("search", answer["name"], _subtitle(answer), _header(answer), [part for part in parts if part])
-
-
-FACTS: tuple[dict[str, str], ...] = (
-    {"name": "peak_memory_bytes", "unit": "B", "best": "min"},
-    {"name": "step_time_s", "unit": "s", "best": "min"},
-    {"name": "gpus", "unit": "GPUs", "best": "min"},
-)
-"""Figures that every point has beside its objectives."""
 
 
 def render_sweep(sweep: Mapping[str, Any]) -> str:
@@ -65,10 +58,10 @@ def _subtitle(answer: Answer) -> str:
 def _header(answer: Answer) -> str:
     best, axes = answer["best"][0], [axis["name"] for axis in answer["axes"]]
     labels = "".join(f"<div><dt>{escape(axis)}</dt><dd>{escape(str(best[axis]))}</dd></div>" for axis in axes)
-    interval = best["interval_90_s"]
-    step = format_quantity(best["full"]["step_time_s"] or best["step_time_s"], "time")
-    note = "" if interval is None else "90 %: " + " to ".join(format_quantity(end, "time") for end in interval)
-    first = f"<div><dt>step of the winner</dt><dd>{step}</dd><dd class='note'>{note}</dd></div>"
+    interval, what = best["interval_90"], answer["head"]
+    note = "" if interval is None else "90 %: " + " to ".join(amount(end, what["unit"]) for end in interval)
+    called = escape(f"{what['name']} of the winner")
+    first = f"<div><dt>{called}</dt><dd>{amount(best['head'], what['unit'])}</dd><dd class='note'>{note}</dd></div>"
     count = len(axes) + 1
     binds = "".join(f"<li>{escape(line)}</li>" for line in answer["binds"])
     return (
@@ -132,18 +125,19 @@ def _best(answer: Answer) -> Section:
     """The points that were run in full."""
     axes = [axis["name"] for axis in answer["axes"]]
     wanted = (f"{o['name']} ({o['unit']})" for o in answer["objectives"])
-    heads = ["", "", *axes, *wanted, "step in full", "90 %", "peak"]
+    unit = answer["head"]["unit"]
+    heads = ["", "", *axes, *wanted, f"{answer['head']['name']} in full", "90 %"]
+    heads += ["peak"] * (with_peak := any(each["peak_bytes"] is not None for each in answer["best"]))
     rows = []
     for place, each in enumerate(answer["best"], 1):
-        low, high = each["interval_90_s"] or (None, None)
-        between = "" if low is None else f"{low:.4g} to {high:.4g} s"
-        full, copy = each["full"]["step_time_s"], escape(each["command"], quote=True)
+        between = " to ".join(amount(end, unit) for end in each["interval_90"] or ())
+        full, copy, peak = each["head"], escape(each["command"], quote=True), each["peak_bytes"]
         rows.append((
             f"{place}{'&nbsp;●' if each['front'] else ''}",
             f'<button type="button" data-copy="{copy}">Copy</button>', *(escape(str(each[axis])) for axis in axes),
-            *(f"{each[o['name']]:,.4g}" for o in answer["objectives"]),
-            escape(each["error"] or "") if full is None else format_quantity(full, "time"), between,
-            format_quantity(each["peak_memory_bytes"], "data"),
+            *(_plain(each[o["name"]]) for o in answer["objectives"]),
+            escape(each["error"] or "") if full is None else amount(full, unit), between,
+            *([format_quantity(peak, "data") if peak is not None else ""] if with_peak else []),
         ))  # fmt: skip
     again = escape(answer["lines"][-1])
     lead = f"{again[:1].upper()}{again[1:]}. ● nobody beats it in all objectives. best-1.yaml ... beside this page run."
@@ -152,20 +146,30 @@ def _best(answer: Answer) -> Section:
 
 def _beside(answer: Answer) -> Section:
     """The winner with one change."""
-    rows = []
+    rows, best = [], "min" if answer["head"]["name"] == "step" else answer["objectives"][0]["best"]
     for each in answer["beside"]:
         ratio = each["ratio"]
-        worth = "" if ratio is None else f"{bar(min(1.0, abs(ratio - 1) * 2), COLOURS[_side(ratio)])}{ratio - 1:+.1%}"
+        worth = (
+            "" if ratio is None else f"{bar(min(1.0, abs(ratio - 1) * 2), COLOURS[_side(ratio, best)])}{ratio - 1:+.1%}"
+        )
         why = escape(each["why"] or (f"misses: {each['lacks']}" if each["lacks"] else ""))
         peak = format_quantity(each["peak_bytes"], "data") if each["peak_bytes"] else ""
         rows.append((escape(each["axis"]), escape(each["label"]), worth, peak, why))
-    lead = "How much longer a step the winner would have with one change, or what forbids it."
-    return Section("beside", "One change at a time", lead,
-                   table(("axis", "value", "step", "peak", ""), rows, text_columns=(0, 1, 4)))  # fmt: skip
+    what = answer["head"]["name"]
+    said = escape(what[:1].lower() + what[1:])
+    lead = f"By how much the winner's {said} would differ with one change, or what forbids it."
+    heads, peaks = ["axis", "value", what, "peak", ""], any(row[3] for row in rows)
+    cells = [row if peaks else (*row[:3], row[4]) for row in rows]
+    heads = heads if peaks else [*heads[:3], ""]
+    return Section("beside", "One change at a time", lead, table(heads, cells, text_columns=(0, 1, len(heads) - 1)))
 
 
-def _side(ratio: float) -> str:
-    return "worse" if ratio > 1 else "better"
+def _plain(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= KILO else f"{value:.4g}"
+
+
+def _side(ratio: float, best: str) -> str:
+    return "worse" if (ratio > 1) != (best == "max") else "better"
 
 
 def _looked(answer: Answer) -> Section:

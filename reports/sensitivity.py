@@ -5,16 +5,20 @@ from typing import IO, Any
 
 from hwmodels.units import PERCENT
 from reports import terminal
-from reports.headline import percent, seconds
+from reports.amounts import amount
+from reports.headline import percent
 from reports.page import whole
 from reports.section import Section, details, legend, plot, table
 from reports.waterfall import LESS, MORE
 from sim.result import title
-from sim.result.sensitivity import PRICE, Crossing, Move, Point, Sensitivity
+from sim.result.sensitivity import PRICE, STEP, Crossing, Move, Point, Sensitivity
 
-TITLE = "What the step hangs on"
+TITLE, OTHERS = "What the step hangs on", "What the run hangs on"
+MARK = "<h1>What the "
+"""What tells our page from others of its name."""
 SHOWN = 24
 """Moves in the picture and in a terminal; the rest are folded away."""
+BRACKETS = ", in brackets 90 % of draws of all prices, the same at less and at more"
 NOTHING = 5e-5
 """A smaller part of the step is shown as none."""
 
@@ -31,16 +35,26 @@ def verdict(answer: Sensitivity) -> str:
     keys = [move for move in answer.moves if move.kind != PRICE and not move.key.startswith("batch.")]
     if keys:
         first = keys[0]
-        point = max(first.points, key=lambda each: abs((each.step_s or 0.0) - first.step_s))
-        words.append(f"The step of {seconds(first.step_s)} hangs most on {first.key}: at {point.text} it is "
-                     f"{_moved(first, point)}.")  # fmt: skip
+        point = max(first.points, key=lambda each: abs((each.value or 0.0) - first.value))
+        now = amount(first.value, answer.unit)
+        what = f"The step of {now}" if answer.figure == STEP else f"{answer.called} ({now}):"
+        words.append(f"{what} hangs most on {first.key}: at {point.text} it is "
+                     f"{_moved(first, point, answer.unit)}.")  # fmt: skip
     words += [takes_over(each) for each in answer.crossings[:1]]
-    return " ".join(words) or "No key moves the step."
+    return " ".join(words) or f"No key moves the {_small(answer.called)}."
+
+
+def _small(name: str) -> str:
+    return f"{name[:1].lower()}{name[1:]}"
 
 
 def takes_over(each: Crossing) -> str:
     """A crossing as a sentence."""
     side = "below" if each.below else "above"
+    if each.room:
+        return f"It {'does' if each.binds else 'would'} not fit with {each.key} below {each.text} (now {each.base})."
+    if each.key.startswith("batch.") and each.binds:
+        return f"Below {each.key} of {each.text} (now {each.base}) more of the step is what does not go with it."
     if each.binds:
         return f"{each.key} binds now ({each.base}), {side} {each.text}."
     much = abs(each.factor - 1)
@@ -48,20 +62,21 @@ def takes_over(each: Crossing) -> str:
     return f"{each.key} takes over {side} {each.text} ({far} {'less' if each.below else 'as much'}; now {each.base})."
 
 
-def _moved(move: Move, point: Point) -> str:
-    """How a point moves the step."""
-    if point.step_s is None:
+def _moved(move: Move, point: Point, unit: str) -> str:
+    """How a point moves the figure."""
+    if point.value is None:
         return "refused"
-    share = point.step_s / move.step_s - 1
+    share = point.value / move.value - 1
     if abs(share) < NOTHING:
         return "as long"
-    return f"{abs(share) / PERCENT:.1f} % {'longer' if share > 0 else 'shorter'}"
+    ways = ("longer", "shorter") if unit in ("seconds", "days") else ("more", "less")
+    return f"{abs(share) / PERCENT:.1f} % {ways[share < 0]}"
 
 
 def _signed(move: Move, point: Point) -> str:
-    if point.step_s is None:
+    if point.value is None:
         return "refused"
-    share = point.step_s / move.step_s - 1
+    share = point.value / move.value - 1
     if not share:
         return "0"
     return f"{'−' if share < 0 else '+'}{abs(share) / PERCENT:.2f} %"
@@ -71,6 +86,10 @@ def _elastic(move: Move) -> str:
     value = move.elasticity
     if value is None:
         return ""
+    return _three(value) + (f" ({_three(move.ends[0])} to {_three(move.ends[1])})" if move.ends else "")
+
+
+def _three(value: float) -> str:
     return f"{'−' if value < 0 else '+'}{abs(value):.3f}" if abs(value) >= NOTHING else "0"
 
 
@@ -106,10 +125,16 @@ def remarks(answer: Sensitivity) -> list[str]:
     """Lines: further crossings, keys that take over nowhere, that do nothing, and that could not be moved."""
     lines = [takes_over(each) for each in answer.crossings[1:]]
     if answer.unreached:
-        lines.append(f"Takes over nowhere up to {answer.far:g} times worse: {', '.join(answer.unreached)}.")
+        lines.append(f"{_reach(answer)}: {', '.join(answer.unreached)}.")
     if answer.idle:
-        lines.append(f"Does nothing to the step at these values: {', '.join(answer.idle)}.")
+        lines.append(f"Does nothing to the {_small(answer.called)} at these values: {', '.join(answer.idle)}.")
     return lines + [f"Could not be moved: {each}" for each in answer.stuck]
+
+
+def _reach(answer: Sensitivity) -> str:
+    """How far was looked."""
+    times = f"{answer.far:g} times worse (latencies {answer.farther:g} times)"
+    return f"Takes over nowhere up to {times}, or as far as is legal"
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
@@ -118,41 +143,47 @@ def remarks(answer: Sensitivity) -> list[str]:
 def render(answer: Sensitivity) -> str:
     """The page, as HTML text."""
     parts = [made for made in (_tornado(answer), _crossings(answer), _idle(answer)) if made]
+    heading = TITLE if answer.figure == STEP else OTHERS
     anchors = "".join(f'<a href="#{part.key}">{escape(part.title)}</a>' for part in parts)
     header = (
-        f'<header><p class="brand">Trainyard</p><h1>{TITLE}</h1><p class="sub run">{escape(name(answer))}</p>'
+        f'<header><p class="brand">Trainyard</p><h1>{heading}</h1><p class="sub run">{escape(name(answer))}</p>'
         f'<p class="verdict">{escape(verdict(answer))}</p></header>\n'
         f'<nav aria-label="Parts of this page">{anchors}</nav>'
     )
-    return whole(TITLE, header, parts)
+    return whole(heading, header, parts)
 
 
 def _tornado(answer: Sensitivity) -> Section | None:
     if not answer.moves:
         return None
     less, more = (f"{abs(factor - 1) / PERCENT:.3g} %" for factor in answer.by)
+    drawn = BRACKETS if any(each.ends for each in answer.moves) else ""
     lead = (
         f"Each key by itself {less} less and {more} more (whole numbers as near as is legal), everything else as it "
-        f"is: {answer.runs} runs with one seed. Elasticity: percent of the step for a percent of the key. Prices are "
-        "classes of kernels, moved as times."
+        f"is: {answer.runs} runs with one seed. Elasticity: percent of the {_small(answer.called)} for a percent of "
+        f"the key{drawn}. Prices are classes of kernels, moved as times."
     )
-    bars = [{"name": each.key, "ends": [_bar(each, each.less), _bar(each, each.more)]} for each in answer.moves[:SHOWN]]
+    bars = [
+        {"name": each.key, "ends": [_bar(each, each.less, answer.unit), _bar(each, each.more, answer.unit)]}
+        for each in answer.moves[:SHOWN]
+    ]
     rows = [[escape(cell) for cell in row] for row in _rows(answer)]
     side = table(_head(answer), rows[:SHOWN], (0,))
     if rows[SHOWN:]:
         side += details(f"{len(rows) - SHOWN} that move it less", table(_head(answer), rows[SHOWN:], (0,)))
     body = legend([("the key at less", SIDES[0]), ("the key at more", SIDES[1])])
-    body += plot("tornado", "how far each key moves the step") + side
-    return Section("tornado", "Tornado", lead, body, {"bars": bars, "colours": SIDES})
+    body += plot("tornado", f"how far each key moves the {_small(answer.called)}") + side
+    title_ = f"change of the {_small(answer.called)}"
+    return Section("tornado", "Tornado", lead, body, {"bars": bars, "colours": SIDES, "title": title_})
 
 
 SIDES = (MORE, LESS)
 """Colours of less and of more."""
 
 
-def _bar(move: Move, point: Point) -> dict[str, Any]:
-    share = 0.0 if point.step_s is None else point.step_s / move.step_s - 1
-    return {"share": share, "text": f"{move.key} at {point.text} (now {move.base}): {_moved(move, point)}"}
+def _bar(move: Move, point: Point, unit: str) -> dict[str, Any]:
+    share = 0.0 if point.value is None else point.value / move.value - 1
+    return {"share": share, "text": f"{move.key} at {point.text} (now {move.base}): {_moved(move, point, unit)}"}
 
 
 def _crossings(answer: Sensitivity) -> Section | None:
@@ -160,20 +191,26 @@ def _crossings(answer: Sensitivity) -> Section | None:
         return None
     rows = [
         [f"<code>{escape(each.key)}</code>", escape(each.base), f"{'below' if each.below else 'above'} "
-         f"{escape(each.text)}", f"{each.factor:.3g}", "binds now" if each.binds else "next"]
+         f"{escape(each.text)}", f"{each.factor:.3g}", _state(each)]
         for each in answer.crossings
     ]  # fmt: skip
     lead = (
-        "Where a key takes over: from there on a percent of it moves the step by half a percent or more, so more hangs "
-        "on it than on everything else together. Nearest first."
+        f"Where a key takes over: from there on a percent of it moves the {_small(answer.called)} by half a percent or "
+        "more, so more hangs on it than on everything else together. Nearest first."
     )
     body = table(("Key", "Now", "Binds", "Of now", ""), rows, (0, 4)) if rows else ""
     if answer.unreached:
         body += (
-            f'<p class="lead after">Nowhere up to {answer.far:g} times worse: '
+            f'<p class="lead after">{_reach(answer)}: '
             f"{', '.join(f'<code>{escape(key)}</code>' for key in answer.unreached)}.</p>"
         )
     return Section("crossings", "What takes over next", lead, body)
+
+
+def _state(each: Crossing) -> str:
+    if each.room:
+        return "does not fit now" if each.binds else "does not fit"
+    return "binds now" if each.binds else "next"
 
 
 def _idle(answer: Sensitivity) -> Section | None:
@@ -182,4 +219,6 @@ def _idle(answer: Sensitivity) -> Section | None:
     lines = [f"<code>{escape(key)}</code>" for key in answer.idle]
     body = f'<p class="lead">{", ".join(lines)}</p>' if lines else ""
     body += "".join(f'<p class="lead">Could not be moved: {escape(each)}</p>' for each in answer.stuck)
-    return Section("idle", "Keys that do nothing", "At these values they do not move the step by a nanosecond.", body)
+    return Section(
+        "idle", "Keys that do nothing", f"At these values they do not move the {_small(answer.called)} at all.", body
+    )

@@ -73,16 +73,26 @@ def sensitivity(
     by: tuple[float, float] = (0.9, 1.1),
     keys: Sequence[str] = (),
     crossings: bool = True,
+    executor: str = "local:1",
+    of: str = "",
     **changes: Any,
 ) -> "Sensitivity":
-    """What a step hangs on: each key at `by` times less and more, prices by class, and where each rate takes over.
+    """What a step hangs on: each key at `by` times less and more, prices by class, and where each takes over; or what a
+    campaign or a served load hangs on.
 
     scenario, overrides, changes: as `run` takes them. keys: those alone, or all that lie in one; none: all. crossings:
-    whether to look for what takes over. Raises Refused as `run` does.
+    whether to look for what takes over. executor: local:N or dask:HOST:PORT. of: of a campaign or a served load, the
+    figure that is moved, a word of its searches. Raises Refused as `run` does.
     """
-    from sim.experiments.sensitivity import sensitivity
+    from sim.experiments import kinds
+    from sim.experiments.sensitivity import of_kind, sensitivity
+    from sim.scenario.values import Scenario
 
-    return sensitivity(load(scenario, overrides, **changes), by, keys, crossings)
+    if not isinstance(scenario, Scenario) and kinds.of(scenario):
+        words = [overrides] if isinstance(overrides, str) else [*overrides]
+        words += [f"{key}={value}" for key, value in changes.items()]
+        return of_kind(scenario, words, by, keys, crossings, where=executor, of=of)
+    return sensitivity(load(scenario, overrides, **changes), by, keys, crossings, where=executor)
 
 
 def search(

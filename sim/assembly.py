@@ -4,7 +4,7 @@ Each stage is a function of the values before it. Prices, placements and kits th
 the next are kept, so a sweep pays for them once.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from hwmodels.nccl.library import Library
 from hwmodels.price import Pricer
 from sim.communication import crossing, sharing
 from sim.communication.exchange.price import Fidelity
-from sim.engine.events import alone
+from sim.engine.alone import alone
 from sim.layout import placement
 from sim.layout.buckets import traffic
 from sim.layout.machine import Machine
@@ -59,7 +59,7 @@ def unshared(plan: Plan) -> Machine:
         stages = tuple(hosted(stage, part, lambda unit: _kept_bytes(machine, unit)) for stage in stages)
     machine = machine.keeping(stages=stages, units=tuple(unit for stage in stages for unit in stage))
     held = held_by_nccl(plan, machine)
-    return replace(machine, pricer=replace(machine.pricer, comm_sms=held, held=False)) if held else machine
+    return machine.holding(held) if held else machine
 
 
 def _kept_bytes(machine: Machine, unit: Unit) -> float:
@@ -211,7 +211,7 @@ def hindered(plan: Plan, machine: Machine, network: "Network | None") -> Machine
         return machine
     hindrances = network.hindrances(max(sharing.compute_seconds(plan, machine)))
     links = wires(machine.cluster.node, machine.cluster.fabric, hindrances.exchanges, hindrances.beside_messages)
-    return machine.keeping(pricer=machine.pricer.over(links), hindrances=hindrances)
+    return machine.over(links, hindrances=hindrances)
 
 
 def crossed(plan: Plan, machine: Machine) -> Machine:

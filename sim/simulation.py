@@ -1,6 +1,6 @@
 """One run from scenario to result: lay out, price, run, measure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -102,6 +102,18 @@ def run(scenario: Scenario, interval: bool = True, seed: int | None = None) -> R
     )  # fmt: skip
 
 
+def foretold(scenario: Scenario) -> Iterator[Any]:
+    """Figures of a scenario's result that take no run, what is quickly told first: layers by stage and what is
+    communicated, but for messages; then the pair."""
+    plan = lay_out(scenario)
+    if scenario.model is None:
+        return
+    machine = assembly.machine(plan)
+    yield _layers(machine), communication.timeless(plan, machine)
+    kit, _, name = _pair(plan, lower(plan, machine))
+    yield name, kit.timing.total
+
+
 def simulated(plan: Plan, machine: Machine | None, documents: "Documents | None" = None) -> Run:
     """All ranks simulated: those at a position alike, as SimPy events; or each for itself where something tells them
     apart (or the scenario does not fold), as arrays. documents: of their micro-batches, where any differ."""
@@ -118,8 +130,12 @@ def _of_machine(plan: Plan, machine: Machine, ran: Run) -> dict[str, Any]:
     """What is communicated, who has SMs for it, and layers by stage."""
     return {
         "communication": communication.table(plan, machine, ran.alike), "comm": communication.held(machine.pricer),
-        "layers_per_stage": [sum(u.block and not u.beside for u in stage) for stage in machine.stages],
+        "layers_per_stage": _layers(machine),
     }  # fmt: skip
+
+
+def _layers(machine: Machine) -> list[int]:
+    return [sum(u.block and not u.beside for u in stage) for stage in machine.stages]
 
 
 def _documents(plan: Plan) -> "Documents | None":

@@ -133,7 +133,7 @@ def rmsnorm_backward(
     """dy [M, H] or [G, M, H], x [M, H], w [H], rstd [M], residual [M, H] -> dx [M, H] in x's dtype, dw float32 [H].
 
     The G streams of dy are summed before the norm, the residual's gradient is added after it. programs: how many share
-    the rows (dw's last bits depend on it); None for one an SM.
+    the rows (dw's last bits depend on it); None for as many as fill the device.
     """
     streams = dy.shape[0] if dy.dim() == 3 else 1
     dy, x = dy.contiguous() if dy.dim() == 3 else matrix(dy), matrix(x)
@@ -142,11 +142,11 @@ def rmsnorm_backward(
     dx, dw = x.new_empty(m, h), x.new_zeros(h, dtype=torch.float32)
     if not x.numel():
         return dx, dw
-    programs = min(m, programs or default_programs(x))
-    partial = x.new_empty(programs, h, dtype=torch.float32)
     block = triton.next_power_of_2(h)
-    shape = (m, h, dy.stride(0), dy.stride(-2), x.stride(0), beside.stride(0), streams, residual is not None, block)
     warps = warps_of(block, BACKWARD_ELEMENTS)
+    programs = min(m, programs or default_programs(x, warps))
+    partial = x.new_empty(programs, h, dtype=torch.float32)
+    shape = (m, h, dy.stride(0), dy.stride(-2), x.stride(0), beside.stride(0), streams, residual is not None, block)
     _backward[(programs,)](dy, x, w.contiguous(), rstd, beside, dx, partial, *shape, num_warps=warps)
     grid = (triton.cdiv(h, PARTIAL_COLUMNS),)
     _sum_partials[grid](partial, dw, programs, h, PARTIAL_ROWS, PARTIAL_COLUMNS, num_warps=4)
@@ -158,8 +158,9 @@ def warps_of(block: int, elements: int) -> int:
     return max(1, min(16, block // (elements * LANES)))
 
 
-def default_programs(x: Tensor) -> int:
-    """Backward programs: one an SM of x's device."""
+def default_programs(x: Tensor, warps: int) -> int:
+    """Backward programs on x's device: 16 warps an SM, of at most 8 programs (one of rows as wide as V3's hidden)."""
     if not x.is_cuda:
         return NO_DEVICE_PROGRAMS
-    return int(torch.cuda.get_device_properties(x.device).multi_processor_count)
+    sms = int(torch.cuda.get_device_properties(x.device).multi_processor_count)
+    return sms * max(1, min(8, 16 // warps))

@@ -17,7 +17,7 @@ from numerics import ops
 from numerics.layers.absorbed import LatentCache, attend
 from numerics.layers.config import Config
 from numerics.layers.kept import Packed, Plain, load, save
-from numerics.layers.latent import Site, Weights, expand
+from numerics.layers.latent import Site, Weights, beside, expand
 from numerics.layers.linear import Linear
 from numerics.layers.norm import RMSNorm
 from numerics.layers.products import dgrad, fprop, operand, wgrad
@@ -51,7 +51,7 @@ class _Core(Function):
         dq, dk, dv = ops.attention_backward(do, e.q, e.k, e.v, o, k["lse"], site.scale)
         dq[..., site.nope :] = rotate_back(dq[..., site.nope :].contiguous(), rotation)
         shared = dk[..., site.nope :].float().sum(2, keepdim=True).to(dk.dtype)  # one rotary key serves all heads
-        dq, dkv = dq.flatten(2).flatten(0, 1), torch.cat([dk[..., : site.nope], dv], -1).flatten(2).flatten(0, 1)
+        dq, dkv = dq.flatten(2).flatten(0, 1), beside(dk[..., : site.nope], dv).flatten(2).flatten(0, 1)
         dq_normed, dkv_normed = dgrad(operand(dq, p), w.q_up, p), dgrad(operand(dkv, p), w.kv_up, p)
         dquery, dq_norm = ops.rmsnorm_backward(dq_normed, query, w.q_norm, e.q_rstd)
         rank = w.kv_norm.shape[0]

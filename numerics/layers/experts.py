@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from hwmodels.formats import TILE
 from numerics import ops
-from numerics.layers.config import Config, Precision
+from numerics.layers.config import Config
 from numerics.layers.feedforward import FeedForward, activate
 from numerics.layers.gate import Choice, Gate
 from numerics.layers.kept import Codes, Kept, Plain, load, save
-from numerics.layers.products import grouped_dgrad, grouped_fprop, grouped_wgrad, operand
+from numerics.layers.products import Recipe, grouped_dgrad, grouped_fprop, grouped_wgrad, operand
 from numerics.reference.permute import Layout
 
 
@@ -39,9 +40,9 @@ def weigh(act: Plain | Codes, by_row: Tensor) -> Plain | Codes:
 class _Experts(Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weights: Tensor, idx: Tensor, w_in: Tensor, w_out: Tensor, p: Precision, recompute: bool
+        ctx: Any, x: Tensor, weights: Tensor, idx: Tensor, w_in: Tensor, w_out: Tensor, p: Recipe, recompute: bool
     ) -> Tensor:
-        layout = ops.layout(idx, w_in.shape[0])
+        layout = ops.layout(idx, w_in.shape[0], rows=_capacity(idx, w_in.shape[0]))
         a = operand(x, p, power_of_two=True)
         gate_up = grouped_fprop(dispatch(a, layout), w_in, layout, p)
         act = activate(gate_up, p)
@@ -59,12 +60,17 @@ class _Experts(Function):
         by_row = _by_row(k["weights"], layout)
         d = dispatch(operand(dy, p, power_of_two=True), layout)
         weighted = grouped_dgrad(d, k["w_out"], layout, p)
-        dweights = (weighted.float() * act.float()).sum(1)[layout.row_of_pair.long()].view_as(k["weights"])
+        by_pair = ops.gate_weight_gradient(weighted, act)[layout.row_of_pair.long()]
         dw_out = grouped_wgrad(d, weigh(Plain(act), by_row), layout, p)
         dgate_up = ops.swiglu_backward(weigh(Plain(weighted), by_row).value(), gate_up)
         dx = ops.unpermute(grouped_dgrad(operand(dgate_up, p), k["w_in"], layout, p), layout, None)
         dw_in = grouped_wgrad(Plain(dgate_up), dispatch(k["x"], layout), layout, p)
-        return dx, dweights, None, dw_in, dw_out, None, None
+        return dx, by_pair.view_as(k["weights"]), None, dw_in, dw_out, None, None
+
+
+def _capacity(idx: Tensor, experts: int) -> int | None:
+    """Rows that hold any choice, so that a GPU is not waited for; None (as many as needed) where it costs nothing."""
+    return -(-(idx.numel() + experts * (TILE - 1)) // TILE) * TILE if idx.is_cuda else None
 
 
 def _by_row(weights: Tensor, layout: Layout) -> Tensor:

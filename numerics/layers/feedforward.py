@@ -12,12 +12,12 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from numerics import ops
-from numerics.layers.config import Config, Precision
+from numerics.layers.config import Config
 from numerics.layers.kept import Activated, Codes, Kept, Plain, load, save
-from numerics.layers.products import dgrad, fprop, operand, wgrad
+from numerics.layers.products import Recipe, dgrad, fprop, operand, wgrad
 
 
-def activate(gate_up: Tensor, precision: Precision) -> Plain | Codes:
+def activate(gate_up: Tensor, precision: Recipe) -> Plain | Codes:
     """silu(gate) * up as the down projection reads it; in FP8 the cast is fused with SwiGLU."""
     if not precision.quantized:
         return Plain(ops.swiglu(gate_up))
@@ -27,7 +27,7 @@ def activate(gate_up: Tensor, precision: Precision) -> Plain | Codes:
 class _FeedForward(Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, w_in: Tensor, w_out: Tensor, again: Kept | None, p: Precision, recompute: bool
+        ctx: Any, x: Tensor, w_in: Tensor, w_out: Tensor, again: Kept | None, p: Recipe, recompute: bool
     ) -> Tensor:
         a = operand(x, p)
         gate_up = fprop(a, w_in, p)

@@ -65,14 +65,17 @@ class Gate(nn.Module):
         logits = linear(x, self.weight, Precision.FP32, again)
         idx, weights = _Choose.apply(logits, self.bias, self.shape)
         if self.training:
-            self.load += torch.bincount(idx.flatten().long(), minlength=self.shape.experts)
+            self.load += ops.expert_count(idx, self.shape.experts)[0]
         return Choice(idx, weights, logits)
 
     @torch.no_grad()
-    def update_bias(self) -> None:
-        """After a step: b += u * sign(mean load - load): loss-free balance, sec 2.1.2 (arXiv 2408.15664 alg. 1)."""
+    def update_bias(self, speed: float | Tensor | None = None) -> None:
+        """After a step: b += u * sign(mean load - load): loss-free balance, sec 2.1.2 (arXiv 2408.15664 alg. 1).
+
+        speed: u, where a schedule gives it (a tensor of one number, if it lies on the device).
+        """
         if self.bias is not None:
-            self.bias += self.speed * torch.sign(self.load.mean() - self.load)
+            self.bias += (self.speed if speed is None else speed) * torch.sign(self.load.mean() - self.load)
         self.load.zero_()
 
 

@@ -5,11 +5,11 @@ Logits are the largest activation of a step. Their gradient is known as soon as 
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from numerics import ops
 from numerics.layers.config import Config
 from numerics.layers.kept import load, save
 from numerics.layers.linear import Linear
@@ -19,12 +19,10 @@ from numerics.layers.norm import RMSNorm
 class _CrossEntropy(Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        log_p = torch.log_softmax(logits.float(), -1)
-        loss = -log_p.gather(1, targets[:, None]).mean()
-        gradient = log_p.exp_().scatter_add_(1, targets[:, None], log_p.new_full((len(targets), 1), -1.0))
-        # the alias hides from autograd that the logits are gone: `Head.loss` lets nobody else see them
-        save(ctx, gradient=logits.detach().copy_(gradient.div_(len(targets))))
-        return loss
+        gradient = logits.detach()  # an alias hides from autograd that the logits go: only `Head.loss` sees them
+        loss = ops.cross_entropy(gradient, targets)
+        save(ctx, gradient=gradient)
+        return loss.mean()
 
     @staticmethod
     @once_differentiable

@@ -2,13 +2,11 @@
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from numerics import ops
-from numerics.layers.config import Precision
 from numerics.layers.kept import Codes, Plain
-from numerics.layers.products import fprop, operand
+from numerics.layers.products import Recipe, fprop, operand
 from numerics.layers.rotation import Rotation, rotate
 
 
@@ -22,7 +20,7 @@ class Site(NamedTuple):
     value: int
     scale: float
     eps: float
-    precision: Precision
+    precision: Recipe
     recompute: bool
 
 
@@ -57,6 +55,14 @@ def expand(query: Tensor, latent: Tensor, w: Weights, rotation: Rotation, site: 
     q = fprop(q_in, w.q_up, p).view(site.batch, -1, site.heads, site.nope + site.rope)
     kv = fprop(kv_in, w.kv_up, p).view(site.batch, -1, site.heads, site.nope + site.value)
     shared = rotate(latent[:, rank:].reshape(site.batch, -1, 1, site.rope), rotation)
-    q = torch.cat([q[..., : site.nope], rotate(q[..., site.nope :].contiguous(), rotation)], -1)
-    k = torch.cat([kv[..., : site.nope], shared.expand(-1, -1, site.heads, -1)], -1)
+    q[..., site.nope :] = rotate(q[..., site.nope :].contiguous(), rotation)
+    k = beside(kv[..., : site.nope], shared.expand(-1, -1, site.heads, -1))
     return Expanded(q, k, kv[..., site.nope :].contiguous(), q_in, kv_in, q_rstd, kv_rstd)
+
+
+def beside(left: Tensor, right: Tensor) -> Tensor:
+    """Both side by side in their last dimension: two strided copies."""
+    out = left.new_empty(*left.shape[:-1], left.shape[-1] + right.shape[-1])
+    out[..., : left.shape[-1]] = left
+    out[..., left.shape[-1] :] = right
+    return out

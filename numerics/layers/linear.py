@@ -7,14 +7,13 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from numerics.layers.config import Precision
 from numerics.layers.kept import Kept, Plain, load, save
-from numerics.layers.products import dgrad, fprop, operand, wgrad
+from numerics.layers.products import Recipe, dgrad, fprop, operand, wgrad
 
 
 class _Linear(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, again: Kept | None, precision: Precision) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, again: Kept | None, precision: Recipe) -> Tensor:
         a = operand(x, precision)
         save(ctx, weight=weight, x=again or a, precision=precision, dtype=x.dtype)
         return fprop(a, weight, precision)
@@ -29,7 +28,7 @@ class _Linear(Function):
         return dgrad(operand(dy, p), weight, p).to(k["dtype"]), dw, None, None
 
 
-def linear(x: Tensor, weight: Tensor, precision: Precision, again: Kept | None = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor, precision: Recipe, again: Kept | None = None) -> Tensor:
     """x [M, K], weight FP32 [N, K] -> [M, N]. again: how to get x in the backward pass, instead of keeping it."""
     return _Linear.apply(x, weight, again, precision)
 
@@ -37,7 +36,7 @@ def linear(x: Tensor, weight: Tensor, precision: Precision, again: Kept | None =
 class Linear(nn.Module):
     """x [..., inputs] -> [..., outputs] in `precision`; the weight and its gradient are FP32."""
 
-    def __init__(self, inputs: int, outputs: int, precision: Precision, std: float) -> None:
+    def __init__(self, inputs: int, outputs: int, precision: Recipe, std: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs) * std)
         self.precision = precision

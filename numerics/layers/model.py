@@ -68,11 +68,15 @@ class Model(nn.Module):
         ahead = sum(mtp) * (self.config.mtp_weight / len(mtp)) if mtp else 0.0
         return Losses(next_token + ahead + balance, next_token, tuple(mtp), balance)
 
-    def update_biases(self) -> None:
+    @property
+    def gates(self) -> list[Gate]:
+        """Of all mixture layers, in order."""
+        return [module for module in self.modules() if isinstance(module, Gate)]
+
+    def update_biases(self, speed: float | Tensor | None = None) -> None:
         """After every optimizer step, not every micro-batch: the loss-free balance of all gates."""
-        for module in self.modules():
-            if isinstance(module, Gate):
-                module.update_bias()
+        for gate in self.gates:
+            gate.update_bias(speed)
 
     def _run(self, tokens: Tensor, caches: list[LatentCache] | None = None) -> tuple[Tensor, list[Choice | None]]:
         batch, length = tokens.shape

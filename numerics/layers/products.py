@@ -5,105 +5,135 @@ transpose serves the input gradient; the weight gradient contracts over tokens, 
 tiles and it accumulates in FP32. Weights arrive as FP32 masters [N, K] and are cast here.
 """
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor
 
 from hwmodels.formats import TILE
 from numerics import ops
-from numerics.layers.config import Precision
+from numerics.layers import unpromoted
+from numerics.layers.emulated import UNPROMOTED, Emulated, rounded
 from numerics.layers.kept import Cast, Codes, Kept, Plain
+from numerics.layers.precision import Precision
+from numerics.reference.by_group import spread
 from numerics.reference.permute import Layout
 
+Recipe = Precision | Emulated
+"""What a linear layer multiplies in."""
 
-def operand(x: Tensor, precision: Precision, power_of_two: bool = False) -> Plain | Codes:
+
+def operand(x: Tensor, precision: Recipe, power_of_two: bool = False) -> Plain | Codes:
     """x [M, K] as a product reads it, and as it is cached for the backward pass."""
     if not precision.quantized:
         return Plain(x.to(precision.dtype))
     return Codes(*ops.quantize_rows(x, power_of_two), precision.dtype, power_of_two)
 
 
-def fprop(x: Plain | Codes, w: Tensor, precision: Precision) -> Tensor:
+def fprop(x: Plain | Codes, w: Tensor, precision: Recipe) -> Tensor:
     """x [M, K] times w [N, K] -> [M, N]."""
     if isinstance(x, Plain):
-        return x.x @ w.to(precision.dtype).t()
+        return _plain(x.x, _weight(w, precision), precision, "activations")
     return ops.gemm(x.q, x.s, *ops.quantize_blocks(w), out_dtype=precision.dtype)
 
 
-def dgrad(dy: Plain | Codes, w: Tensor, precision: Precision) -> Tensor:
+def dgrad(dy: Plain | Codes, w: Tensor, precision: Recipe) -> Tensor:
     """dy [M, N] times w [N, K] -> dx [M, K]. The transpose of 128x128 blocks needs no new scales."""
     if isinstance(dy, Plain):
-        return dy.x @ w.to(precision.dtype)
+        return _plain(dy.x, _weight(w, precision).t(), precision, "gradients")
     q, s = ops.quantize_blocks(w)
     return ops.gemm(dy.q, dy.s, q.t().contiguous(), s.t().contiguous(), out_dtype=precision.dtype)
 
 
-def wgrad(dy: Kept, x: Kept, precision: Precision) -> Tensor:
+def _plain(x: Tensor, w: Tensor, precision: Recipe, part: str) -> Tensor:
+    """x [M, K] times w [N, K] of `_weight` -> [M, N]; part: what x is."""
+    if precision is UNPROMOTED:
+        return unpromoted.product(x, w)
+    return rounded(x, precision, part) @ w.t()
+
+
+def _weight(w: Tensor, precision: Recipe) -> Tensor:
+    """Masters as a plain product reads them: rounded from FP32 where the recipe rounds, then in its type."""
+    return rounded(w, precision, "weights").to(precision.dtype)
+
+
+def wgrad(dy: Kept, x: Kept, precision: Recipe) -> Tensor:
     """dy [M, N], x [M, K] -> dw [N, K] in FP32."""
+    if precision is UNPROMOTED:
+        return unpromoted.outer(dy.value(), x.value())
     if not precision.quantized:
-        return dy.value().t().float() @ x.value().float()
+        return _outer(*_sides(dy, x, precision))
     return _wgrad(dy.columns(), x.columns())
 
 
+def _sides(dy: Kept, x: Kept, precision: Recipe) -> tuple[Tensor, Tensor]:
+    """Both sides of a plain weight gradient, rounded along the tokens where the recipe rounds."""
+    return rounded(dy.value(), precision, "gradients", True), rounded(x.value(), precision, "activations", True)
+
+
+def _outer(dy: Tensor, x: Tensor) -> Tensor:
+    """dy^T x, summed and given in FP32; a GPU reads BF16 operands as they are."""
+    if dy.is_cuda and dy.dtype == x.dtype == torch.bfloat16:
+        return torch.mm(dy.t(), x, out_dtype=torch.float32)
+    return dy.t().float() @ x.float()
+
+
 def _wgrad(dy: Cast, x: Cast) -> Tensor:
-    out = torch.zeros(dy[0].shape[0], x[0].shape[0], dtype=torch.float32, device=x[0].device)
+    """One product; where its tiles would leave most of a GPU idle, several spans of tokens at once, then their sum."""
+    (n, rows), k = dy[0].shape, x[0].shape[0]
+    spans = spread(rows, -(-n // TILE) * -(-k // TILE)) if x[0].is_cuda and rows % TILE == 0 else 1
+    if spans > 1:
+        length = -(-rows // (spans * TILE)) * TILE
+        starts = torch.arange(0, spans + 1, dtype=torch.int32, device=x[0].device) * length
+        return ops.grouped_wgrad(*dy, *x, starts.clamp(max=rows)).sum(0)
+    out = torch.zeros(n, k, dtype=torch.float32, device=x[0].device)
     return ops.wgrad_gemm(*dy, *x, out)
 
 
 # --- by expert: rows [R, K] in the padded order of a Layout, weights [E, N, K] ----------------------------------------
 
 
-def grouped_fprop(x: Plain | Codes, w: Tensor, layout: Layout, precision: Precision) -> Tensor:
+def grouped_fprop(x: Plain | Codes, w: Tensor, layout: Layout, precision: Recipe) -> Tensor:
     """Each expert's rows of x [R, K] times its w[e] [N, K] -> [R, N]; padding rows are zeros."""
     if isinstance(x, Plain):
-        return _each(x.x, w.to(precision.dtype).transpose(1, 2), layout)
+        return _each(x.x, _weight(w, precision), layout, precision, "activations")
     return ops.grouped_gemm(x.q, x.s, *_blocks(w), layout.group_of_row_block, out_dtype=precision.dtype)
 
 
-def grouped_dgrad(dy: Plain | Codes, w: Tensor, layout: Layout, precision: Precision) -> Tensor:
+def grouped_dgrad(dy: Plain | Codes, w: Tensor, layout: Layout, precision: Recipe) -> Tensor:
     """Each expert's rows of dy [R, N] times its w[e] [N, K] -> [R, K]."""
     if isinstance(dy, Plain):
-        return _each(dy.x, w.to(precision.dtype), layout)
+        return _each(dy.x, _weight(w, precision), layout, precision, "gradients", turned=True)
     q, s = _blocks(w)
     turned = q.transpose(1, 2).contiguous(), s.transpose(1, 2).contiguous()
     return ops.grouped_gemm(dy.q, dy.s, *turned, layout.group_of_row_block, out_dtype=precision.dtype)
 
 
-def grouped_wgrad(dy: Kept, x: Kept, layout: Layout, precision: Precision) -> Tensor:
-    """dy [R, N], x [R, K] -> dw [E, N, K] in FP32: one product an expert, as DeepSeek-V3 runs them.
+def _each(
+    x: Tensor, w: Tensor, layout: Layout, precision: Recipe, part: str, turned: bool = False
+) -> Tensor:  # fmt: skip
+    """Rows x times their expert's w[e], which `turned` says to take as it lies, not transposed."""
+    if precision is UNPROMOTED:
+        return unpromoted.grouped(x, w.transpose(1, 2) if turned else w, layout.group_of_row_block)
+    return ops.grouped_product(rounded(x, precision, part), w, layout.group_of_row_block, turned=turned)
+
+
+def grouped_wgrad(dy: Kept, x: Kept, layout: Layout, precision: Recipe) -> Tensor:
+    """dy [R, N], x [R, K] -> dw [E, N, K] in FP32: a product an expert, all in one launch.
 
     Every expert's rows begin at a multiple of 128, so no 128x1 tile holds rows of two experts.
     """
+    if precision is UNPROMOTED:
+        return unpromoted.grouped_outer(dy.value(), x.value(), layout.padded_offsets)
     if not precision.quantized:
-        a, b = dy.value().float(), x.value().float()
-        return torch.stack([a[rows].t() @ b[rows] for rows in spans(layout)])
-    a, b = dy.columns(), x.columns()
-    return torch.stack([_wgrad(_cut(a, rows), _cut(b, rows)) for rows in spans(layout)])
-
-
-def spans(layout: Layout) -> list[slice]:
-    """The padded rows of each expert."""
-    bounds = layout.padded_offsets.tolist()
-    return [slice(lo, hi) for lo, hi in pairwise(bounds)]
-
-
-def _cut(cast: Cast, rows: slice) -> Cast:
-    q, s = cast
-    tiles = slice(rows.start // TILE, rows.stop // TILE)
-    return q[:, rows].contiguous(), s[:, tiles]
+        return ops.grouped_outer(*_sides(dy, x, precision), layout.padded_offsets)
+    return ops.grouped_wgrad(*dy.columns(), *x.columns(), layout.padded_offsets)
 
 
 def _blocks(w: Tensor) -> Cast:
-    """128x128 blocks of each expert's weight [E, N, K]."""
+    """128x128 blocks of each expert's weight [E, N, K]; of all at once where no block holds two experts."""
+    experts, n = w.shape[:2]
+    if n % TILE == 0:
+        q, s = ops.quantize_blocks(w.flatten(0, 1))
+        return q.view(w.shape), s.view(experts, n // TILE, -1)
     casts = [ops.quantize_blocks(one) for one in w]
     q = torch.stack([q.view(torch.uint8) for q, _ in casts]).view(torch.float8_e4m3fn)
     return q, torch.stack([s for _, s in casts])
-
-
-def _each(x: Tensor, w: Tensor, layout: Layout) -> Tensor:
-    """Each expert's rows of x times its matrix w[e]."""
-    out = x.new_zeros(x.shape[0], w.shape[2])
-    for rows, one in zip(spans(layout), w, strict=True):
-        out[rows] = x[rows] @ one
-    return out

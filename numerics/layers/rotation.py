@@ -1,5 +1,6 @@
 """Rotary positions of a span of tokens (arXiv 2412.19437 eq. 4 and 8), with YaRN when the context is extended."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -17,8 +18,9 @@ class Rotation(NamedTuple):
     sin: Tensor
 
 
+@lru_cache(maxsize=64)
 def table(config: Config, start: int, length: int, device: torch.device) -> Rotation:
-    """Of positions start .. start + length - 1."""
+    """Of positions start .. start + length - 1; made once: a step that a GPU repeats copies nothing to it."""
     width, yarn = config.shape.qk_rope, config.yarn
     if yarn is None:
         frequencies = yarn_frequencies(width, config.rope_theta)

@@ -1,8 +1,6 @@
 "use strict";
 // Two runs: what makes their difference, and their memory; how far each key moves a step.
 
-const signed = (seconds) => (seconds < 0 ? "−" : "+") + time(Math.abs(seconds));
-
 DRAW.causes = function (data) {
   const node = document.getElementById("causes-plot"), names = data.bars.map((bar) => bar.name + " ");
   node.style.height = `${data.bars.length * 34 + 60}px`;
@@ -14,13 +12,13 @@ DRAW.causes = function (data) {
   return Plotly.newPlot(node, [hoverBars({
     base: data.bars.map((bar) => bar.base), x: data.bars.map((bar) => bar.length), y: [...names.keys()], width: 0.72,
     marker: { color: data.bars.map((bar) => bar.colour) },
-    customdata: data.bars.map((bar) => `<b>${escaped(bar.name)}</b>: ${signed(bar.length)}<br>${wrapped(bar.meaning)}`),
+    customdata: data.bars.map((bar) => `<b>${escaped(bar.name)}</b>: ${bar.text}<br>${wrapped(bar.meaning)}`),
   })], layout({
-    xaxis: { range: [low - edge, high + edge], tickformat: "~s", ticksuffix: "s", fixedrange: true, nticks: 5, tickangle: 0, zeroline: true, zerolinecolor: "#94a3b3" },
+    xaxis: { range: [low - edge, high + edge], tickformat: data.unit ? "~f" : "~s", ticksuffix: data.unit ? ` ${data.unit}` : "s", fixedrange: true, nticks: 5, tickangle: 0, zeroline: true, zerolinecolor: "#94a3b3" },
     yaxis: { range: [names.length - 0.5, -0.5], tickvals: [...names.keys()], ticktext: names.map(escaped), fixedrange: true, showgrid: false, ticks: "" },
     shapes: links, margin: { l: 10, r: 84, t: 8, b: 40 },
     annotations: data.bars.map((bar, y) => ({
-      xref: "paper", x: 1, xanchor: "right", xshift: 80, y, text: signed(bar.length), showarrow: false, font: { size: 12, color: DATA.page.ink },
+      xref: "paper", x: 1, xanchor: "right", xshift: 80, y, text: bar.text, showarrow: false, font: { size: 12, color: DATA.page.ink },
     })),
   }), CONFIG);
 };
@@ -54,7 +52,7 @@ DRAW.tornado = function (data) {
   }));
   return Plotly.newPlot(node, traces, layout({
     barmode: "overlay",
-    xaxis: { range: [-most, most], ticksuffix: " %", fixedrange: true, nticks: small ? 3 : 7, tickangle: 0, zeroline: true, zerolinecolor: "#94a3b3", title: { text: "change of the step", font: { size: 12, color: DATA.page.muted } } },
+    xaxis: { range: [-most, most], ticksuffix: " %", fixedrange: true, nticks: small ? 3 : 7, tickangle: 0, zeroline: true, zerolinecolor: "#94a3b3", title: { text: data.title, font: { size: 12, color: DATA.page.muted } } },
     yaxis: { range: [data.bars.length - 0.5, -0.5], tickvals: [...data.bars.keys()], ticktext: data.bars.map((bar) => escaped(short(bar.name))), fixedrange: true, showgrid: false, ticks: "" },
   }), CONFIG);
 };

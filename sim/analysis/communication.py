@@ -6,7 +6,8 @@ bandwidth, by the slower of the two kinds of link as this kind of traffic finds 
 are even and NICs healthy.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from hwmodels.collectives import Wires
@@ -26,6 +27,9 @@ from sim.layout.plan import Plan
 from sim.layout.shards import NEVER, moves
 from sim.layout.traffic import SPANS, Ring
 from sim.scenario.values import ALWAYS, WHILE_RUNNING
+
+KEPT = 256
+"""Exchanges whose slowest stage is kept."""
 
 
 class Row(NamedTuple):
@@ -56,6 +60,15 @@ def table(plan: Plan, machine: Machine, timeline: Timeline) -> list[dict[str, An
     timeline: of ranks that are alike.
     """
     rows = [*_exchanges(machine), *_inside(machine), *_messages(plan, machine, timeline), *_rings(plan, machine)]
+    return _plain(rows)
+
+
+def timeless(plan: Plan, machine: Machine) -> list[dict[str, Any]]:
+    """The rows of `table` that need no timeline: all but messages."""
+    return _plain([*_exchanges(machine), *_inside(machine), *_rings(plan, machine)])
+
+
+def _plain(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [{key: value for key, value in row._asdict().items() if value is not None} for row in rows]
 
 
@@ -113,7 +126,12 @@ def _limit(pricer: Pricer, op: AllToAll, links: Wires, row: Row) -> str:
     assert isinstance(fidelity, Fidelity)
     if fidelity.model != KERNEL or not pricer.comm_sms:
         return row.limited_by
-    return kernel.run(of_op(op), links, pricer.comm_sms, fidelity.copy, fidelity.warps).limited_by
+    return _limited_by(op, links, pricer.comm_sms, fidelity)
+
+
+@lru_cache(maxsize=KEPT)
+def _limited_by(op: AllToAll, links: Wires, sms: int, fidelity: Fidelity) -> str:
+    return kernel.run(of_op(op), links, sms, fidelity.copy, fidelity.warps).limited_by
 
 
 def _messages(plan: Plan, machine: Machine, timeline: Timeline) -> Iterator[Row]:
@@ -147,18 +165,19 @@ def _rings(plan: Plan, machine: Machine) -> Iterator[Row]:
 
 
 def _carried(plan: Plan, machine: Machine) -> Iterator[tuple[str, int, Collective]]:
-    """Every collective of gradients and parameters, with its name and stage: reductions first, dense before experts."""
+    """Every collective of gradients and parameters, those of a bucket that are alike once, with its name and stage:
+    reductions first, dense before experts."""
     own, moved = moves(plan.scenario), list[tuple[int, Ring, Collective]]()
     for stage in range(plan.program.stages):
         around, parts = optimizer.rings(plan, machine, stage), list[Bucket]()
         if own.beside or own.reduces != NEVER or own.gathers != NEVER:
             parts = list(buckets(plan, machine, stage))
         if own.beside or own.reduces != NEVER:
-            moved += [(stage, *pair) for bucket in parts for pair in bucket.reduce]
+            moved += [(stage, *pair) for bucket in parts for pair in dict.fromkeys(bucket.reduce)]
         else:
             moved += [(stage, ring, optimizer.reducing(plan, machine, ring)) for ring in around]
         if own.gathers != NEVER:
-            moved += [(stage, *pair) for bucket in parts for pair in bucket.gather]
+            moved += [(stage, *pair) for bucket in parts for pair in dict.fromkeys(bucket.gather)]
         elif own.zero:
             moved += [(stage, ring, optimizer.gathering(machine, ring)) for ring in around if not ring.between]
     if own.reduces != NEVER:

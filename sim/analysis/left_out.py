@@ -13,6 +13,8 @@ from math import exp, log
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sim.models.blocks.gqa import Heads
+from sim.models.blocks.mamba import Mamba
 from sim.models.family import family
 from sim.models.stacks.stack import KINDS
 from sim.scenario.values import Scenario
@@ -29,12 +31,15 @@ TIMES, RATES = ("gpu_hours_per_trillion_tokens",), ("tokens_per_day", "tflops_pe
 @dataclass(frozen=True)
 class Class:
     """What decides how much is left out. kind: dense or mixture. generation: of the GPU. scale: node, cluster or
-    large."""
+    large. blocks: timed, or untimed where the model has blocks that nobody timed one by one (Mamba-2's scan, attention
+    with a window or sinks). launched: by the host kernel by kernel, or as graphs."""
 
     kind: str
     stack: str
     generation: str
     scale: str
+    blocks: str = "timed"
+    launched: str = "host"
 
     def names(self, levels: Sequence[str]) -> list[str]:
         """Of the classes that it lies in, all runs first, the narrowest last."""
@@ -54,15 +59,21 @@ class Spread(NamedTuple):
 @dataclass(frozen=True)
 class Learned:
     """The content of left_out.json that a run needs. levels: fields of a class, the widest first. share: of the spread
-    of prices that measured runs bear out. unsaid: how many times wider for each deciding key that is not said."""
+    of prices that measured runs bear out. unsaid: how many times wider for each deciding key that is not said. apart:
+    what a stack gets that no run here had, by levels that software is not one of (None: as any other). stacks: those
+    that runs had."""
 
     levels: tuple[str, ...]
     share: float
     unsaid: float
     classes: Mapping[str, Spread]
+    apart: "Learned | None" = None
+    stacks: tuple[str, ...] = ()
 
     def nearest(self, of: Class) -> tuple[str, Spread]:
         """The narrowest class with runs of its own that a run lies in."""
+        if self.apart and of.stack not in self.stacks:
+            return self.apart.nearest(of)
         name = next(name for name in reversed(of.names(self.levels)) if name in self.classes)
         return name, self.classes[name]
 
@@ -82,8 +93,13 @@ def joined(low: Any, high: Any, share: float, below: Any, above: Any) -> tuple[A
 def learned() -> Learned:
     """What ships."""
     held = json.loads(FILE.read_text(encoding="utf-8"))
-    classes = {name: Spread(each["groups"], each["below"], each["above"]) for name, each in held["classes"].items()}
-    return Learned(tuple(held["levels"]), held["share"], held["unsaid"], classes)
+    share, unsaid, apart = held["share"], held["unsaid"], held["apart"]
+    own = Learned(tuple(apart["levels"]), share, unsaid, _classes(apart))
+    return Learned(tuple(held["levels"]), share, unsaid, _classes(held), own, tuple(apart["stacks"]))
+
+
+def _classes(held: Mapping[str, Any]) -> dict[str, Spread]:
+    return {name: Spread(each["groups"], each["below"], each["above"]) for name, each in held["classes"].items()}
 
 
 def class_of(scenario: Scenario) -> Class:
@@ -93,7 +109,17 @@ def class_of(scenario: Scenario) -> Class:
     gpus = scenario.cluster.gpus
     scale = "node" if gpus <= NODE else "cluster" if gpus < MANY else "large"
     kind, generation = "mixture" if mixed else "dense", scenario.cluster.node.device.architecture
-    return Class(kind, scenario.stack.name, generation, scale)
+    blocks, launched = "untimed" if _untimed(scenario) else "timed", "host" if scenario.stack.launches else "graphs"
+    return Class(kind, scenario.stack.name, generation, scale, blocks, launched)
+
+
+def _untimed(scenario: Scenario) -> bool:
+    """Whether a model has a block whose kernels no table holds."""
+    shape = scenario.model
+    assert shape
+    own = family(shape.family)
+    mixers = (own.made(shape, unit).mixer for unit in own.units(shape))
+    return any(isinstance(m, Mamba) or (isinstance(m, Heads) and (m.window > 0 or m.sinks)) for m in mixers)
 
 
 def unsaid(scenario: Scenario) -> tuple[str, ...]:

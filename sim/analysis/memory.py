@@ -12,7 +12,7 @@ with the highest peak. Activations change in the order of a rank's own program, 
 of one running sum, whatever its clock says.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,7 +26,7 @@ from sim.layout.machine import Machine
 from sim.layout.passes import Change, Changes, changes
 from sim.layout.plan import Plan
 from sim.models.activations import Kept, landing_bytes
-from sim.models.layer import Site, Unit
+from sim.models.layer import Unit
 from sim.models.recompute import INSIDE
 from sim.models.weights import weight_bytes
 from sim.result import MemoryCurve
@@ -144,13 +144,13 @@ def _delta(change: Change, held: Held) -> Bytes:
 
 def _held(machine: Machine, loads: "Loads | None", stage: int) -> Held:
     """What the micro-batches of a stage hold."""
-    own, units = machine.lowering, machine.stages[stage]
-    backward, weight = (_bytes(machine, loads, of, units) for of in (own.kept, own.kept_for_weight))
+    units = machine.stages[stage]
+    backward, weight = (_bytes(machine, loads, what, units) for what in ("kept", "kept_for_weight"))
     again, away = np.zeros_like(backward), [unit.hosted for unit in units]
     backward = backward - sum(away)
     for group in _groups(units):
-        if any(own.regained(machine.site, unit) != Kept() for unit in group):
-            again = np.maximum(again, _bytes(machine, loads, own.regained, group))
+        if any(machine.holds("regained", unit) != Kept() for unit in group):
+            again = np.maximum(again, _bytes(machine, loads, "regained", group))
     return Held(backward, weight, again + RELOADED * max(away, default=0))
 
 
@@ -165,10 +165,8 @@ def _groups(units: Sequence[Unit]) -> Iterator[list[Unit]]:
     yield group
 
 
-def _bytes(
-    machine: Machine, loads: "Loads | None", of: Callable[[Site[Any], Unit], Kept], units: Sequence[Unit]
-) -> Bytes:
-    """Bytes of some units together, each `of` a unit at its load [micro-batch, rank]."""
+def _bytes(machine: Machine, loads: "Loads | None", what: str, units: Sequence[Unit]) -> Bytes:
+    """Bytes of some units together, `what` each holds at its load [micro-batch, rank]."""
     site = machine.site
     alike = (np.full((1, 1), site.received), np.full((1, 1), site.rows))
     total: Any = np.zeros((1, 1) if loads is None else loads.received.shape[1:])
@@ -177,7 +175,7 @@ def _bytes(
         if unit.routed and loads is not None:
             index = machine.routed.index(unit)
             drawn = (loads.received[index], loads.rows[index])
-        total = total + of(site, unit).bytes(*drawn)
+        total = total + machine.holds(what, unit).bytes(*drawn)
     whole_bytes(float(np.max(total, initial=0.0)))
     return np.asarray(np.rint(total), dtype=np.int64)
 
@@ -215,7 +213,7 @@ def constant(plan: Plan, machine: Machine, position: int) -> dict[str, int]:
         "gradients": whole_bytes(gradients),
         "optimizer states": whole_bytes(states),
         **({"communication buffers": whole_bytes(site.received * landing_bytes(site))} if machine.mixture else {}),
-        "workspace": whole_bytes(machine.lowering.workspace(machine.site)),
+        "workspace": whole_bytes(machine.workspace),
     }
 
 

@@ -68,7 +68,8 @@ def _kept(scenario: Scenario) -> Iterator[str]:
         return
     if scenario.recompute.modules:
         site = assembly.prices(scenario, assembly.held_always(lay_out(scenario))).site
-        if idle := [module for module in scenario.recompute.modules if module not in modules(site)]:
+        own = modules(site, scenario.recompute.modules)
+        if idle := [module for module in scenario.recompute.modules if module not in own]:
             what = f"{', '.join(idle)} to compute again on the {scenario.stack.name} stack"
             yield f"recompute.modules: {scenario.model.name} has no {what}, so that changes nothing"
     if scenario.optimizer.offloaded:

@@ -19,7 +19,7 @@ from hwmodels.price import Price
 from hwmodels.units import NS_PER_S
 from sim.analysis import metrics
 from sim.analysis.graph import Graph, Moved, ends
-from sim.engine.events import alone
+from sim.engine.alone import alone
 from sim.engine.kit import Kit
 from sim.engine.lowering import Lowered
 from sim.step.template import STREAMS, Template

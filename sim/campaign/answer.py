@@ -21,10 +21,12 @@ MARGIN = 1.2
 
 @dataclass(frozen=True)
 class Answer:
-    """summary: the content of result.json. scenario: the campaign's document as plain values."""
+    """summary: the content of result.json. scenario: the campaign's document as plain values. wall_s: seconds of each
+    seed."""
 
     summary: dict[str, Any]
     scenario: dict[str, Any]
+    wall_s: lanes.Floats
 
 
 def run(campaign: Campaign) -> Answer:
@@ -34,7 +36,7 @@ def run(campaign: Campaign) -> Answer:
     slower = prices.slower(campaign.phases[made.longest], stragglers.slower) if stragglers else 1.0
     outcome = seeds(campaign, made.calendar, slower, max(own.snapshot_s + own.write_s for own in made.saved),
                     _expected(campaign, made))  # fmt: skip
-    return Answer(summary(campaign, made, outcome, slower), campaign.resolved)
+    return Answer(summary(campaign, made, outcome, slower), campaign.resolved, outcome.wall)
 
 
 def _expected(campaign: Campaign, made: Plan) -> float:

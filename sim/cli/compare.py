@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hwmodels.refused import Refused
 from sim.cli import pages, traced
-from sim.cli.command import Parser, helped, progress, refusals
+from sim.cli.command import Parser, helped, progress
 from sim.result.archive import figures
 
 if TYPE_CHECKING:
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 PROG = "python -m sim compare"
 HELP = """\
 usage: python -m sim compare A [B] [key=value ...] [-- key=value ...] [--out DIR] [--format text|json] [-q]
-       python -m sim compare A TRACE.json.gz [key=value ...] [--format text|json]
+       python -m sim compare A TRACE.json.gz [key=value ...] [--out DIR] [--format text|json] [-q]
 
 Two runs side by side: figures with the 90 % interval of their difference, what makes it by cause, memory by part, both
-timelines on one axis, and the keys that differ. A and B are scenarios (files, or names from list) or folders of runs.
+timelines on one axis, and the keys that differ. A and B are scenarios (files, or names from list) or folders of runs;
+campaigns and served loads likewise, each with its own kind.
 
   compare v3_2048gpu comm.sms=12                       as its file says, and with a change
   compare v3_2048gpu comm.sms=12 -- comm.sms=16        a change, and another one
@@ -28,7 +29,8 @@ timelines on one axis, and the keys that differ. A and B are scenarios (files, o
   compare a.yaml b.yaml -- comm.sms=16                 the second with a change
   compare out/before out/after                         two runs, simulated again as their scenario.yaml says
 
-  compare a.yaml trace.json.gz                         a profiler trace of a step: kernels by kind and shape, printed
+  compare a.yaml trace.json.gz                         a profiler trace of a step: kernels by kind and shape,
+                                                       and in their time (trace.html, trace.json)
 
 The draws are paired: prices that both runs rest on are as wrong in both, so the difference is surer than either.
 
@@ -85,7 +87,7 @@ def _command(words: Sequence[str]) -> int:
     args = parser.parse_intermixed_args([AND if word == "--" else word for word in words])
     a, b = sides(args.words)
     if b.what.endswith(traced.ENDS):
-        return traced.traced(a.what, a.overrides, b.what, args.format)
+        return traced.traced(a.what, a.overrides, b.what, args)
     pages.check(args.out, MARKS)
     both = _compared(a, b, not args.quiet and sys.stderr.isatty())
     from reports import comparison
@@ -99,14 +101,10 @@ def _compared(a: Side, b: Side, shown: bool) -> "Comparison":
     """Both simulated. shown: whether progress is."""
     from sim.experiments import compare
 
-    scenarios = [compare.scenario(side.what, side.overrides) for side in (a, b)]
-    results = []
+    def hear(letter: str, title: str) -> None:
+        progress(f"simulating {letter}: {title} ...", shown)
+
     try:
-        for letter, side, scenario in zip("AB", (a, b), scenarios, strict=True):
-            progress(f"simulating {letter}: {scenario.title} ...", shown)
-            with refusals(side.what):
-                results.append(compare.simulated(scenario, True, scenarios[0].seed))
+        return compare.compare(a.what, b.what, (a.overrides, b.overrides), hear=hear)
     finally:
         progress("", shown)
-    notes = (line for side, result in zip((a, b), results, strict=True) for line in compare.stale(side.what, result))
-    return compare.compared(results[0], results[1], *notes)

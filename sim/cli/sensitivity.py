@@ -1,9 +1,9 @@
 """`python -m sim sensitivity SCENARIO.yaml [key=value ...]`: what a step hangs on, on a page and printed."""
 
+import argparse
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -19,24 +19,30 @@ if TYPE_CHECKING:
 
 PROG = "python -m sim sensitivity"
 HELP = """\
-usage: python -m sim sensitivity SCENARIO.yaml [key=value ...] [--by 10 | --by 50/100] [--keys KEY,...]
-       [--no-crossings] [--out DIR] [--format text|json] [-q]
+usage: python -m sim sensitivity SCENARIO.yaml [key=value ...] [--by 10 | --by 50/100] [--keys KEY,...] [--of FIGURE]
+       [--no-crossings] [--no-intervals] [--jobs N | --executor WORD] [--out DIR] [--format text|json] [-q]
 
 What the step hangs on: every number that matters moved by itself (bandwidths, latencies, SMs, peaks, memory, batch,
-comm.sms, loads, faults; prices by class), with elasticities; where each bandwidth would take over; and the keys that do
-nothing. Efficiencies of links move with their bandwidths, and what counts parts (GPUs, ports) is left alone.
+comm.sms, loads, faults; prices by class), with elasticities; where each would take over; and the keys that do nothing.
+Efficiencies of links move with their bandwidths, and what counts parts (GPUs, ports) is left alone. Of a campaign or a
+served load every number of its machine and of its file, but for those that say how something is cut.
 
 options:
   --by N | N/M         percent less, and more (default: 10; 50/100 halves and doubles)
   --keys KEY,...       these alone, or all that lie in one, such as cluster.node.nic
+  --of FIGURE          of a campaign or a served load: which figure is moved, a word of its searches, such as dollars,
+                       ttft or tpot (default: days, or the time of a request)
   --no-crossings       do not look for what takes over: about half of the time
+  --no-intervals       no 90 % intervals of elasticities: a third of the time of what is left
+  --jobs N             so many runs at a time (default: 1)
+  --executor WORD      where they run instead: local:N, or dask:HOST:PORT, a scheduler that `dask scheduler` started
   --out DIR            where sensitivity.html and sensitivity.json go (default: out/sensitivity); other files there stay
   --format text|json   json: print that JSON on stdout instead of tables
   -q, --quiet          no tables and no progress
 exit codes: 0 done; 2 wrong input; 70 a bug of ours
 """
 PAGE, DATA = "sensitivity.html", "sensitivity.json"
-MARKS = {PAGE: "<h1>What the step hangs on", DATA: '"kind": "sensitivity"'}
+MARKS = {PAGE: "<h1>What the ", DATA: '"kind": "sensitivity"'}
 """What tells our files from others of those names."""
 SLOW_S = 2.0
 """Seconds before progress is shown."""
@@ -61,14 +67,18 @@ def _command(words: Sequence[str]) -> int:
     parser.add_argument("words", nargs="*")
     parser.add_argument("--by", default="10")
     parser.add_argument("--keys", default="")
+    parser.add_argument("--of", default="")
     parser.add_argument("--no-crossings", action="store_true")
+    parser.add_argument("--no-intervals", action="store_true")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--executor")
     parser.add_argument("--out", type=Path, default=Path("out", "sensitivity"))
     parser.add_argument("--format", choices=("text", "json"), default="text")
     parser.add_argument("-q", "--quiet", action="store_true")
     args = parser.parse_intermixed_args(words)
     by, keys = factors(args.by), tuple(filter(None, args.keys.split(",")))
     pages.check(args.out, MARKS)
-    answer = _answer(args.words, by, keys, not args.no_crossings, not args.quiet and sys.stderr.isatty())
+    answer = _answer(args, by, keys, not args.quiet and sys.stderr.isatty())
     from reports import sensitivity as report
 
     content = figures(answer.plain())
@@ -76,23 +86,38 @@ def _command(words: Sequence[str]) -> int:
     return pages.deliver(args, page, data, (PAGE, DATA), lambda: report.show(answer, sys.stdout))
 
 
-def _answer(
-    words: Sequence[str], by: tuple[float, float], keys: Sequence[str], crossings: bool, shown: bool
-) -> "Sensitivity":
+def _answer(args: argparse.Namespace, by: tuple[float, float], keys: Sequence[str], shown: bool) -> "Sensitivity":
     """All runs. shown: whether progress is, with the rate and the time left."""
-    from sim.experiments.sensitivity import sensitivity
+    from sim.experiments import kinds
+    from sim.experiments.executors import jobs
+    from sim.experiments.sensitivity import of_kind, sensitivity
 
-    path, scenario = loaded(PROG, words)
+    if args.jobs < 1:
+        raise Refused(f"--jobs expects a whole number, 1 or more; found {args.jobs}")
+    where, crossings = args.executor or f"local:{args.jobs}", not args.no_crossings
+    jobs(where)
+    hear = _heard(shown)
+    try:
+        if args.words and kinds.of(args.words[0]):
+            with refusals(args.words[0]):
+                return of_kind(args.words[0], args.words[1:], by, keys, crossings, hear, where, args.of)
+        if args.of:
+            raise Refused("--of is of campaigns and served loads; a training step is moved by its time")
+        path, scenario = loaded(PROG, args.words)
+        with refusals(path):
+            return sensitivity(scenario, by, keys, crossings, hear, where, not args.no_intervals)
+    finally:
+        progress("", shown)
+
+
+def _heard(shown: bool) -> "Callable[[int, int], None]":
+    """Hears how many runs are done, and of about how many."""
     start = monotonic()
 
-    def so_far(done: int, expected: int) -> None:
+    def hear(done: int, expected: int) -> None:
         spent = monotonic() - start
         if spent > SLOW_S:
             left = spent / done * max(0, expected - done)
             progress(f"{done} of about {expected} runs, {spent / done:.2f} s each, {left:.0f} s left", shown)
 
-    try:
-        with refusals(path):
-            return sensitivity(replace(scenario, outputs=("result",)), by, keys, crossings, so_far)
-    finally:
-        progress("", shown)
+    return hear

@@ -38,7 +38,7 @@ def shared(plan: Plan, machine: Machine) -> Machine:
         lasts = max(compute_s, messages_s + exchanges_s)
         left.append(1 - messages_s / lasts if lasts else 1.0)
     free = round(max(FAIR, min(left)), DIGITS)
-    return machine.keeping(pricer=machine.pricer.over(replace(machine.pricer.wires, left=free)))
+    return machine.over(replace(machine.pricer.wires, left=free))
 
 
 def compute_seconds(plan: Plan, machine: Machine) -> list[float]:

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
+import numpy as np
+
 from sim.engine.actor import Sync
 from sim.engine.kit import Kit, kit_of
 from sim.layout.machine import Machine
@@ -33,11 +35,11 @@ def slowed(machine: Machine, kits: Sequence[Kit], sync: Sync) -> tuple[Kit, ...]
 def covered(lengths: Sequence[int], sync: Sync) -> list[float]:
     """Part of each step in which early reductions would be on their way. lengths: of steps, ns."""
     starts = list(accumulate(lengths, initial=0))
-    spans = list(_spans(starts, sync))
-    return [
-        sum(max(0, min(end, stop) - max(begun, start)) for begun, end in spans) / length if length else 0.0
-        for start, stop, length in zip(starts, starts[1:], lengths, strict=False)
-    ]
+    begun, ends = np.array([*_spans(starts, sync)], dtype=np.int64).reshape(-1, 2).T
+    edges = np.array(starts, dtype=np.int64)[:, None]
+    both = np.minimum(ends, edges[1:]) - np.maximum(begun, edges[:-1])
+    spent = np.maximum(both, 0).sum(axis=1).tolist()
+    return [ns / length if length else 0.0 for ns, length in zip(spent, lengths, strict=True)]
 
 
 def _spans(starts: Sequence[int], sync: Sync) -> Iterator[tuple[int, int]]:

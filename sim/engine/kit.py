@@ -15,7 +15,7 @@ import numpy as np
 
 from hwmodels.op import AllToAll, Collective, Send
 from hwmodels.units import NS_PER_S
-from sim.engine.events import alone
+from sim.engine.alone import alone
 from sim.engine.nic import Window
 from sim.layout.traffic import BACKWARD, FORWARD
 from sim.step import template

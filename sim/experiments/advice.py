@@ -1,14 +1,15 @@
 """Advice for what does not fit in memory: the cheapest changes with which it does, each tried by the simulator.
 
-A change is one choice of recompute, or one of another axis (states, offload, micro-batch, schedule, wider groups),
-which recompute may join; where fewer than three fit, the lightest ones take one more axis each; where none fits, other
-nodes are tried. Peaks need no run where loads are even; what fits is run for its step time. What a scenario or a
-schedule refuses is no candidate.
+A change is one choice of recompute, or one of another axis (states, what waits on the host, micro-batch, schedule,
+wider groups), which recompute may join; where fewer than three fit, the lightest ones take one more axis each; where
+none fits, other nodes are tried. Peaks need no run where loads are even; what fits is run for its step time. What a
+scenario or a schedule refuses is no candidate.
 """
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, NamedTuple
 
 from hwmodels import node as nodes
@@ -30,6 +31,10 @@ ADVISED = 3
 """Changes that are told."""
 MOST_AXES, WIDTH = 3, 3
 """Axes that change at once beside recompute, and combinations that take one more."""
+AWAY = 0.5, 1.0
+"""Parts of activations that wait on the host."""
+BESIDE_COPIES = 4
+"""Choices of recompute that are tried beside a part of activations on the host."""
 FEW_WAIT = 2
 """Weight gradients that may wait, where a limit is tried."""
 WON = 0.01
@@ -72,13 +77,15 @@ def _figures(each: Candidate, step_s: float) -> dict[str, Any]:
 
 
 def _least(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
-    """Fastest first, without those that change more than another one and win nothing by it, or come to the same."""
+    """Fastest first, without those that change more than another one and win nothing by it, or that are as fast as one
+    that needs no more."""
     kept: list[Candidate] = []
     for each in sorted(candidates, key=lambda c: (c.step_s, len(c.words), c.peak_bytes)):
         needless = any(
             set(other.words) < set(each.words) and other.step_s <= each.step_s * (1 + WON) for other in candidates
         )
-        if not needless and all(other[1:] != each[1:] for other in kept):
+        same = any(other.step_s == each.step_s and other.peak_bytes <= each.peak_bytes for other in kept)
+        if not needless and not same:
             kept.append(each)
             yield each
 
@@ -122,8 +129,8 @@ class _Search:
                 plan = lay_out(other)
                 machine = assembly.unshared(plan)
                 share = machine.cluster.node.device.host.capacity_bytes
-                holds = optimizer.most_host_bytes(plan, machine) <= share
-                self.known[words] = memory.peak_bytes(plan, machine), room(other) if holds else 0
+                waits = optimizer.most_host_bytes(plan, machine) + memory.hosted_bytes(plan, machine)
+                self.known[words] = memory.peak_bytes(plan, machine), room(other) if waits <= share else 0
             except Refused:
                 self.known[words] = sys.maxsize, 0
         return self.known[words]
@@ -154,9 +161,11 @@ class _Search:
         yield from () if count else self._on_other_nodes(levels, choices)
 
     def _with_least(self, base: Words, choices: Sequence[str]) -> Iterator[Words]:
-        """The change itself, or with the least recompute that makes it fit; nothing where the most does not."""
+        """The change itself, or with the least recompute that makes it fit; nothing where the most does not. Of what
+        waits on the host also the next ones: what is computed again is not copied."""
         if self.fits((*base, *choices[-1:])):
-            yield base if self.fits(base) else next((*base, c) for c in choices if self.fits((*base, c)))
+            each = (words for words in (base, *((*base, c) for c in choices)) if self.fits(words))
+            yield from islice(each, BESIDE_COPIES if any(word.startswith("offload=") for word in base) else 1)
 
     def _on_other_nodes(self, levels: Sequence[Sequence[Words]], choices: Sequence[str]) -> Iterator[Words]:
         """On nodes whose GPUs have more memory, with as few other changes as make it fit there."""
@@ -179,7 +188,7 @@ def room(scenario: Scenario) -> int:
 def _choices(scenario: Scenario) -> list[str]:
     """Choices of recompute, by modules that the model has."""
     site = assembly.prices(scenario, assembly.held_always(lay_out(scenario))).site
-    own = [module for module in MODULES if module in modules(site)]
+    own = modules(site)
     some = [own[: i + 1] for i in range(len(own))] + [[m] for m in own[1:] if m == "mla_up_projection"]
     policy = ["recompute=selective_op"] if KINDS[scenario.stack.name].selective else []
     return [
@@ -218,6 +227,7 @@ def _axes(scenario: Scenario) -> Iterator[list[Words]]:
     yield [(f"states.moments={name}",) for name in ("bf16", "fp8") if MOMENTS[name].row_bytes(1) < width]
     yield [("states.gradients=bf16",)] if recipe.gradient.bits > MOMENTS["bf16"].element.bits else []
     yield [] if scenario.optimizer.offloaded else [("optimizer.offload=host",)]
+    yield [(f"offload={part:g}",) for part in AWAY if part > scenario.offload]
     own, pipeline = scenario.schedule.name, parallel.pipeline
     named = [name for name in program.names() if name != own or program.postponing(name)]
     limits = [f"schedule={{name: {name}, waiting: {FEW_WAIT}}}" for name in named if program.postponing(name)]

@@ -8,8 +8,11 @@ from typing import Any, NamedTuple
 
 from hwmodels.refused import Refused
 from hwmodels.units import GB, format_quantity
-from sim.experiments.objectives import OBJECTIVES, Facts, shown
+from sim.experiments import kinds
+from sim.experiments.kind import value
+from sim.experiments.objectives import Facts, Figures, shown
 from sim.experiments.record import Record
+from sim.experiments.screen import PARTS
 from sim.experiments.search import Search
 from sim.experiments.space import ALWAYS_LAST, Census, Choice, Point
 from sim.scenario.files import load
@@ -22,7 +25,7 @@ class Row:
 
     choice: Choice
     point: Point
-    facts: Facts
+    facts: Facts | Figures
     scores: tuple[float, ...]
     front: bool
     summary: Mapping[str, Any]
@@ -66,7 +69,7 @@ class Answer:
 
     def figures(self, row: Row) -> dict[str, float]:
         """Objectives of a row, as their words say."""
-        return {name: OBJECTIVES[name].figure(row.facts, self.search.prices) for name in self.search.objectives}
+        return {name: self.search.figure(name, row.facts) for name in self.search.objectives}
 
     def to_frame(self) -> Any:
         """The ranked points as a pandas DataFrame: axes, objectives, step_time_s, peak_memory_bytes, gpus, front.
@@ -80,8 +83,7 @@ class Answer:
 
     def plain(self, row: Row) -> dict[str, Any]:
         """A row as plain values."""
-        facts = {"step_time_s": row.facts.step_s, "peak_memory_bytes": row.facts.peak_bytes, "gpus": row.facts.gpus}
-        return {**row.point.labels, **self.figures(row), **facts, "front": row.front}
+        return {**row.point.labels, **self.figures(row), **row.facts.plain, "front": row.front}
 
 
 def command(answer: Answer, row: Row) -> str:
@@ -97,7 +99,9 @@ def plain(answer: Answer) -> dict[str, Any]:
     illegal |= {key: {"combinations": count, "first": "", "why": why} for key, (count, why) in answer.refused.items()}
     return {
         "name": search.name, "search": search.path, "scenario": os.path.normpath(search.space.path),
-        "objectives": [{"name": n, "unit": OBJECTIVES[n].unit, "best": OBJECTIVES[n].best} for n in search.objectives],
+        "objectives": [{"name": n, "unit": (of := search.objective(n)).unit, "best": of.best}
+                       for n in search.objectives],
+        "facts": list(facts(search)), "head": dict(zip(("name", "unit"), head(search), strict=True)),
         "axes": [{"name": axis.name, "labels": [stop.label for stop in axis.stops]}
                  for axis in search.space.product.axes],
         "combinations": census.product, "legal": census.legal, "simulated": answer.ran, "illegal": illegal,
@@ -110,6 +114,26 @@ def plain(answer: Answer) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def facts(search: Search) -> Iterator[dict[str, str]]:
+    """Figures that every point has beside its objectives."""
+    own = search.own
+    if own is None:
+        yield from ({"name": n, "unit": unit, "best": "min"} for n, unit in FACTS.items() if n not in search.objectives)
+        return
+    for each in own.measures:
+        if each.best and each.word not in search.objectives:
+            yield {"name": each.word, "unit": search.objective(each.word).unit, "best": each.best}
+
+
+FACTS = {"peak_memory_bytes": "B", "step_time_s": "s", "gpus": "GPUs"}
+
+
+def head(search: Search) -> tuple[str, str]:
+    """What points are told by, in words, and its unit."""
+    own = search.own
+    return ("step", "seconds") if own is None else own.measure(search.objectives[0])[2:4]
+
+
 def _full(answer: Answer, row: Row, entry: Record) -> dict[str, Any]:
     """A point that was run in full."""
     summary = entry.get("summary", {})
@@ -117,8 +141,19 @@ def _full(answer: Answer, row: Row, entry: Record) -> dict[str, Any]:
     return {
         **answer.plain(row), "command": command(answer, row), "error": entry.get("error", entry.get("failed")),
         "full": {key: summary.get(key) for key in kept},
-        "interval_90_s": summary.get("intervals_90", {}).get("step_time_s"),
+        "head": value(summary, answer.search.head_key) if summary else None, "interval_90": _interval(answer, summary),
+        "peak_bytes": summary["worst_memory"]["peak_bytes"] if summary.get("worst_memory") else None,
     }  # fmt: skip
+
+
+def _interval(answer: Answer, summary: Mapping[str, Any]) -> list[float] | None:
+    """90 % of what the head figure may be: by prices and what is left out, or by chance."""
+    own = answer.search.own
+    if own is None:
+        ends: list[float] | None = summary.get("intervals_90", {}).get("step_time_s")
+        return ends
+    each = (value(summary, key) for key in own.measure(answer.search.objectives[0]).ends)
+    return [end for end in each if end is not None] or None
 
 
 def scenarios(answer: Answer) -> Iterator[str]:
@@ -127,8 +162,10 @@ def scenarios(answer: Answer) -> Iterator[str]:
 
     for place, (row, _) in enumerate(answer.full, 1):
         words = tuple(word for word in row.point.overrides if word not in ALWAYS_LAST)
-        scenario = load(str(answer.search.space.place), words)
-        yield f"{HEAD} {place} of {answer.search.name}: {row.point.title}\n{scenario_text(scenario.resolved)}"
+        own = answer.search.own is not None
+        where = answer.search.space.place
+        content = kinds.content(where, words) if own else load(str(where), words).resolved
+        yield f"{HEAD} {place} of {answer.search.name}: {row.point.title}\n{scenario_text(content)}"
 
 
 FIRST, HEAD = "combinations", "# Number"
@@ -167,9 +204,13 @@ def correlated(answer: Answer) -> str:
     return f"the best {count} were run again in full; {order}"
 
 
-def parts(summary: Mapping[str, Any], step_s: float) -> dict[str, float]:
-    """Where a step goes: part of it by what binds, the most first; the mean of pipeline positions."""
-    phases = summary["phases_s"]
+def parts(row: Row) -> dict[str, float]:
+    """Where the time goes: part of it by what binds, the most first; of a step the mean of pipeline positions."""
+    summary = row.summary
+    if not isinstance(row.facts, Facts):
+        total = sum(summary[PARTS].values())
+        return dict(sorted(((name, s / total) for name, s in summary[PARTS].items()), key=lambda item: -item[1]))
+    step_s, phases = row.facts.step_s, summary["phases_s"]
     exposed = min(summary["exposed_communication_s"], step_s - phases["bubble"] - phases["optimizer"])
     seconds = {"exchanges that nothing hides": exposed, "pipeline bubble": phases["bubble"],
                "optimizer": phases["optimizer"]}  # fmt: skip
@@ -180,8 +221,10 @@ def parts(summary: Mapping[str, Any], step_s: float) -> dict[str, float]:
 def binding(answer: Answer) -> Iterator[str]:
     """Lines on what binds the winner: where its step goes, the memory it has left, and what one change would do."""
     row = answer.winner
-    first, second, *_ = parts(row.summary, row.facts.step_s).items()
-    yield f"{first[0]} binds: {first[1]:.0%} of the step; next {second[0]} with {second[1]:.0%}"
+    first, second, *_ = parts(row).items()
+    whole = "the step" if isinstance(row.facts, Facts) else "the time"
+    verb = "bind" if first[0].endswith("s") else "binds"
+    yield f"{first[0]} {verb}: {first[1]:.0%} of {whole}; next {second[0]} with {second[1]:.0%}"
     barred = [each for each in answer.beside if each.lacks and each.lacks != "illegal"]
     by_limit: dict[str, list[str]] = {}
     for each in barred:
@@ -198,17 +241,21 @@ def binding(answer: Answer) -> Iterator[str]:
 def table(answer: Answer) -> list[list[Any]]:
     """Headings, then a row for each of the best: place, axes, objectives with intervals where there are some."""
     names = answer.search.objectives
-    heads = [f"{name} ({OBJECTIVES[name].unit})" for name in names]
+    heads = [f"{name} ({unit})" if (unit := answer.search.objective(name).unit) else name for name in names]
     axes = [axis.name for axis in answer.search.space.product.axes]
-    rows: list[list[Any]] = [["", *axes, *heads, "step (s)", "90 %", "peak (GB)", "fits"]]
+    of_steps = answer.search.own is None
+    beside = ["step (s)", "90 %", "peak (GB)"] if of_steps else ["90 %"]
+    rows: list[list[Any]] = [["", *axes, *heads, *beside, "fits"]]
     for place, (row, entry) in enumerate(answer.full, 1):
         summary = entry.get("summary", {})
-        low, high = summary.get("intervals_90", {}).get("step_time_s", (None, None))
-        figures = [shown(name, value) for name, value in answer.figures(row).items()]
+        low, high = _interval(answer, summary) or (None, None)
+        figures = [shown(name, figure) for name, figure in answer.figures(row).items()]
         interval = "" if low is None else f"{low:.4g} - {high:.4g}"
-        full = summary.get("step_time_s", row.facts.step_s)
+        full = value(summary, answer.search.head_key) or answer.search.head(row.facts)
         fits = {True: "yes", False: "no"}.get(summary.get("feasible"), entry.get("error", "failed"))
         mark = f"{place}{'*' if row.front and len(names) > 1 else ''}"
-        peak = f"{row.facts.peak_bytes / GB:.1f}"
-        rows.append([mark, *row.point.labels.values(), *figures, f"{full:.4g}", interval, peak, fits])
+        own = [interval] if not isinstance(row.facts, Facts) else [
+            f"{full:.4g}", interval, f"{row.facts.peak_bytes / GB:.1f}"
+        ]  # fmt: skip
+        rows.append([mark, *row.point.labels.values(), *figures, *own, fits])
     return rows

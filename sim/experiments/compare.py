@@ -5,10 +5,11 @@ model leaves out of runs of one class. What both share falls out of the differen
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import blake2b
-from math import floor, log
+from math import log
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -19,8 +20,12 @@ import numpy.typing as npt
 from hwmodels.refused import Refused
 from hwmodels.units import NS_PER_S
 from sim.analysis import uncertainty
+from sim.experiments import kinds
+from sim.experiments.contrast import contrasted
+from sim.experiments.kind import Kind, Ran
+from sim.experiments.waterfall import causes
 from sim.result import Result
-from sim.result.comparison import Cause, Change, Comparison, Key
+from sim.result.comparison import Change, Comparison, Key
 from sim.result.folder import MARK
 from sim.scenario.files import load
 from sim.scenario.values import Scenario
@@ -49,39 +54,78 @@ FIGURES = (
     ("worst_memory.peak_bytes", "Peak memory", "bytes", 0), ("gpus", "GPUs", "number", 0),
 )  # fmt: skip
 """Key of result.json, its name, unit, and the power of the step that it goes with; 0: it has no interval of its own."""
-COMPUTE, HOST, EXCHANGE, BUBBLE, DATA = "compute", "host", "exchange", "bubble", "data-parallel"
-GROUPS = {
-    "ideal compute": COMPUTE, "product efficiency": COMPUTE, "memory-bound kernels": COMPUTE, "compute": COMPUTE,
-    "launch gaps": HOST, "contention": EXCHANGE, "exposed communication": EXCHANGE, "waiting for peers": EXCHANGE,
-    "waits inside steps": EXCHANGE, "pipeline fill": BUBBLE, "waiting for activations": BUBBLE,
-    "waiting for gradients": BUBBLE, "waiting for own sends": BUBBLE, "pipeline drain": BUBBLE, "optimizer": DATA,
-}  # fmt: skip
-"""Bar of the waterfall -> what it is a part of."""
-TAIL = "gradient reduction", "after the last step of all ranks, until all gradients are reduced"
-DRAIN = "pipeline drain"
 
 
 Words = Sequence[str]
+Hear = Callable[[str, str], None]
+STEP = "a training step"
+"""What a scenario is of without a key that tells another kind."""
 
 
-def compare(a: Any, b: Any, overrides: tuple[Words, Words] = ((), ()), interval: bool = True) -> Comparison:
-    """Two scenarios (whatever `scenario` takes), simulated and compared. overrides: of either. interval: with 90 %
-    intervals. Raises Refused."""
-    one, two = (scenario(what, words) for what, words in zip((a, b), overrides, strict=True))
-    runs = [simulated(each, interval, one.seed) for each in (one, two)]
+def silent(letter: str, title: str) -> None:
+    """Hears nothing."""
+
+
+def compare(
+    a: Any, b: Any, overrides: tuple[Words, Words] = ((), ()), interval: bool = True, hear: Hear = silent
+) -> Comparison:
+    """Two scenarios of one kind (whatever `source` takes), simulated and compared. overrides: of either. interval: with
+    90 % intervals. hear: hears which one is simulated. Raises Refused."""
+    which = [_kind(each) for each in (a, b)]
+    called = [STEP if own is None else own.called for own in which]
+    if called[0] != called[1]:
+        raise Refused(f"A is {called[0]} and B {called[1]}; two runs of one kind are compared")
+    if which[0] is not None:
+        return _of_kind(which[0], (a, b), overrides, hear)
+    scenarios = [scenario(what, words) for what, words in zip((a, b), overrides, strict=True)]
+    runs = []
+    for letter, what, each in zip("AB", (a, b), scenarios, strict=True):
+        hear(letter, each.title)
+        with _laid(what):
+            runs.append(simulated(each, interval, scenarios[0].seed))
     return compared(runs[0], runs[1], *(line for pair in zip((a, b), runs, strict=True) for line in stale(*pair)))
+
+
+def _kind(what: Any) -> Kind | None:
+    return None if isinstance(what, Scenario | Result) else kinds.of(source(what))
+
+
+def _of_kind(own: Kind, sides: tuple[Any, Any], overrides: tuple[Words, Words], hear: Hear) -> Comparison:
+    values = [kinds.load(source(what), words) for what, words in zip(sides, overrides, strict=True)]
+    ran = list[Ran]()
+    for letter, what, each in zip("AB", sides, values, strict=True):
+        hear(letter, kinds.title(each))
+        with _laid(what):
+            ran.append(own.run(each))
+    a, b = ran
+    return contrasted(own, a, b, differing(a.scenario, b.scenario))
+
+
+@contextmanager
+def _laid(what: Any) -> Iterator[None]:
+    """Inside it, what a run refuses is laid to the file that it is of, in one line."""
+    try:
+        yield
+    except Refused as refused:
+        place = str(what) if isinstance(what, str | Path) else ""
+        raise Refused(" ".join(str(refused).split()), place) from None
 
 
 def scenario(what: Any, overrides: Words = ()) -> Scenario:
     """As `load`; of the folder of a run or of its Result too. Raises Refused."""
+    return load(source(what), overrides)
+
+
+def source(what: Any) -> Any:
+    """What can be loaded: of the folder of a run its scenario, of a Result the one that it is of. Raises Refused."""
     if isinstance(what, Result):
-        return load(what.scenario, overrides)
+        return what.scenario
     place = folder(what)
     if place is None:
-        return load(what, overrides)
+        return what
     if not all((place / name).is_file() for name in (MARK, SCENARIO_FILE)):
         raise Refused(f"is a folder without a run; expected {MARK} and {SCENARIO_FILE} in it", str(place))
-    return load(place / SCENARIO_FILE, overrides)
+    return place / SCENARIO_FILE
 
 
 def folder(what: Any) -> Path | None:
@@ -189,51 +233,7 @@ def _ends(values: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
-# --- causes -----------------------------------------------------------------------------------------------------------
-
-
-def causes(a: Result, b: Result) -> tuple[Cause, ...]:
-    """Parts of both steps, those of either; of a run they add up to its step in whole ns."""
-    rows = [parts(each) for each in (a, b)]
-    meanings = {bar.name: bar.meaning for each in (a, b) for bar in each.waterfall} | dict([TAIL])
-    names = sorted({name for row in rows for name in row}, key=_place)
-    return tuple(
-        Cause(GROUPS.get(name, DATA), name, meanings[name], *(row.get(name, 0) for row in rows)) for name in names
-    )
-
-
-def _place(name: str) -> int:
-    order = list(GROUPS)
-    return order.index(name) if name in order else order.index("optimizer")
-
-
-def parts(result: Result) -> dict[str, int]:
-    """Bars of the waterfall in whole ns, which add up to the step; what reduces gradients apart from the drain."""
-    bars = {bar.name: bar.seconds * NS_PER_S for bar in result.waterfall}
-    if DRAIN in bars:
-        tail = min(_tail(result), bars[DRAIN])
-        bars |= {DRAIN: bars[DRAIN] - tail, TAIL[0]: tail}
-    return whole(bars, round(result.summary["step_time_s"] * NS_PER_S))
-
-
-def _tail(result: Result) -> float:
-    """ns from the end of everybody's last step to the update, mean over positions."""
-    from sim.result.trace import PHASES
-
-    steps, last = result.steps, PHASES.index("optimizer")
-    work, update = steps.where(steps.phase != last), steps.where(steps.phase == last)
-    if not len(update):
-        return float(result.summary["step_time_s"] * NS_PER_S - work.end.max())
-    return float(max(0.0, np.mean(update.start) - work.end.max()))
-
-
-def whole(parts: Mapping[str, float], total: int) -> dict[str, int]:
-    """Parts rounded to whole numbers that add up to `total`, each by less than one where they nearly do already."""
-    down = {name: floor(value) for name, value in parts.items()}
-    order = sorted(parts, key=lambda name: down[name] - parts[name])
-    for place in range(total - sum(down.values())):
-        down[order[place % len(order)]] += 1
-    return down
+# --- memory -----------------------------------------------------------------------------------------------------------
 
 
 def _memory(a: Result, b: Result) -> dict[str, tuple[int, int]]:
@@ -266,6 +266,8 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """Values by dotted key; of a figure of the machine its value, wherever it is from."""
     if isinstance(value, Mapping) and "value" in value and "kind" in value:
         yield key, value["value"]
+    elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
+        yield from _flat(dict(enumerate(value)), key)
     elif isinstance(value, Mapping) and value:
         for name, inner in value.items():
             yield from _flat(inner, f"{key}.{name}" if key else str(name))

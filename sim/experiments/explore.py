@@ -11,20 +11,22 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
 from hwmodels.refused import Refused
 from hwmodels.units import format_quantity
+from sim.experiments import kinds
 from sim.experiments.answer import Answer, Beside, Row
 from sim.experiments.executors import Executor
-from sim.experiments.objectives import Facts, beats, front, missed, rank_correlation, scores
+from sim.experiments.kind import value
+from sim.experiments.objectives import Facts, Figures, beats, front, rank_correlation
 from sim.experiments.record import Book, Record, record, stamp
 from sim.experiments.sampler import sampled
 from sim.experiments.screen import Ask, Screened, Tried, screened, tried
 from sim.experiments.search import Search
 from sim.experiments.space import Census, Choice, legal, neighbours
-from sim.scenario.files import load
 
 CHUNK, BATCH = 48, 16
 """Points that are screened, and tried, before the next are chosen."""
@@ -40,10 +42,9 @@ def silent(what: str, done: int, of: int) -> None:
 
 
 class Candidate(NamedTuple):
-    """A legal point with its least facts and their scores."""
+    """A legal point with the scores of the least that it can have."""
 
     choice: Choice
-    least: Facts
     scores: tuple[float, ...]
 
 
@@ -55,7 +56,7 @@ class Explorer:
         self.census = Census(len(search.space.product))
         self.refused, self.pruned = dict[str, tuple[int, str]](), Counter[str]()
         self.outcomes = dict[Choice, Tried]()
-        self.base = search.space.described(()).scenario_hash
+        self.base = "" if search.kind else search.space.described(()).scenario_hash
 
     # --- what may be good ---------------------------------------------------------------------------------------------
 
@@ -83,13 +84,15 @@ class Explorer:
         return Ask(str(space.place), overrides, self.search.limits.memory)
 
     def _candidate(self, choice: Choice, seen: Screened) -> Candidate | None:
-        if seen.least is None:
+        if seen.refused:
             self._refuse(choice, seen.refused)
             return None
-        if word := missed(seen.least, self.search.limits, self.search.prices):
+        if seen.least is None:
+            return Candidate(choice, (-inf,) * len(self.search.objectives))
+        if word := self.search.missed(seen.least):
             self.pruned[word] += 1
             return None
-        return Candidate(choice, seen.least, self.scores(seen.least))
+        return Candidate(choice, self.scores(seen.least))
 
     def _refuse(self, choice: Choice, why: str) -> None:
         """Count a point that is refused when it is looked at as a whole: no rule of the space has its keys."""
@@ -97,9 +100,9 @@ class Explorer:
         count, first = self.refused.get(_reason(why), (0, why))
         self.refused[_reason(why)] = count + 1, first
 
-    def scores(self, facts: Facts) -> tuple[float, ...]:
+    def scores(self, facts: Facts | Figures) -> tuple[float, ...]:
         """Less is better."""
-        return scores(facts, self.search.objectives, self.search.prices)
+        return self.search.scores(facts)
 
     # --- what is ------------------------------------------------------------------------------------------------------
 
@@ -132,7 +135,7 @@ class Explorer:
             self.points.add(_entry(keys[fresh[number]], self.ask(fresh[number]).overrides, outcome))
             self.hear("run", len(self.points), 0)
         for choice in choices:
-            self.outcomes[choice] = self._limited(_outcome(self.points[keys[choice]]))
+            self.outcomes[choice] = self._limited(self._outcome(self.points[keys[choice]]))
             if why := self.outcomes[choice].refused:
                 self._refuse(choice, why)
 
@@ -140,13 +143,30 @@ class Explorer:
         """The outcome, by the limits that only a run tells."""
         if outcome.facts is None or outcome.lacks:
             return outcome
-        return outcome._replace(lacks=missed(outcome.facts, self.search.limits, self.search.prices))
+        try:
+            self.scores(outcome.facts)
+            return outcome._replace(lacks=self.search.missed(outcome.facts))
+        except Refused as refused:
+            return Tried(refused=str(refused))
+
+    def _outcome(self, entry: Record) -> Tried:
+        """Of a line in the book."""
+        plain = entry["outcome"]
+        kind = Figures if self.search.kind else Facts
+        return Tried(**{**plain, "facts": kind(*plain["facts"]) if plain["facts"] else None})
 
     def key(self, choice: Choice) -> str:
         """Of a point in the book: by all that its outcome hangs on."""
         ask = self.ask(choice)
-        text = "\0".join((self.base, str(ask.limit), *ask.overrides))
+        text = "\0".join((self.base or self._own_hash(ask), str(ask.limit), *ask.overrides))
         return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()
+
+    def _own_hash(self, ask: Ask) -> str:
+        """Of a point of another kind, by itself."""
+        try:
+            return kinds.load(ask.path, ask.overrides).scenario_hash
+        except Refused as refused:
+            return str(refused)
 
 
 def _reason(why: str) -> str:
@@ -159,11 +179,6 @@ def _entry(key: str, overrides: Sequence[str], outcome: Tried) -> Record:
     facts = list(outcome.facts) if outcome.facts else None
     plain = {**outcome._asdict(), "facts": facts}
     return {KEY: key, "stamp": stamp(), "overrides": list(overrides), "outcome": plain}
-
-
-def _outcome(entry: Record) -> Tried:
-    plain = entry["outcome"]
-    return Tried(**{**plain, "facts": Facts(*plain["facts"]) if plain["facts"] else None})
 
 
 def explored(search: Search, executor: Executor, folder: Path | None = None, hear: Hear = silent) -> Answer:
@@ -183,11 +198,11 @@ def explored(search: Search, executor: Executor, folder: Path | None = None, hea
             way.best_of(candidates)
         rows = _ranked(way)
         if not rows:
-            raise Refused(_nothing(way), search.path)
+            raise Refused(_nothing(way) if way.census.legal else _empty(way), search.path)
         best = _full(way, rows, full)
         return Answer(
             search, way.census, way.refused, _pruned(way), sum(1 for o in way.outcomes.values() if o.facts), rows, best,
-            _correlation(rows, best), _beside(way, rows[0]),
+            _correlation(way.search, best), _beside(way, rows[0]),
         )  # fmt: skip
 
 
@@ -213,7 +228,7 @@ def _full(way: Explorer, rows: Sequence[Row], book: Book) -> list[tuple[Row, Rec
     count = way.search.best
     chosen = list(dict.fromkeys((*islice((row for row in rows if row.front), count), *rows)))[:count]
     chosen = [row for row in rows if row in chosen]
-    scenarios = [load(str(way.search.space.place), row.point.overrides) for row in chosen]
+    scenarios = [kinds.load(way.search.space.place, row.point.overrides) for row in chosen]
     fresh = [one for one in scenarios if one.scenario_hash not in book]
     for number, entry in way.executor.results(record, fresh):
         book.add(entry | {"stamp": stamp(), "overrides": list(fresh[number].overrides)})
@@ -221,9 +236,10 @@ def _full(way: Explorer, rows: Sequence[Row], book: Book) -> list[tuple[Row, Rec
     return [(row, book[one.scenario_hash]) for row, one in zip(chosen, scenarios, strict=True)]
 
 
-def _correlation(rows: Sequence[Row], best: Sequence[tuple[Row, Record]]) -> float | None:
+def _correlation(search: Search, best: Sequence[tuple[Row, Record]]) -> float | None:
     """Of the order of steps as points were ranked and as they are in full."""
-    pairs = [(row.facts.step_s, entry["summary"]["step_time_s"]) for row, entry in best if "summary" in entry]
+    full = ((row, value(entry["summary"], search.head_key)) for row, entry in best if "summary" in entry)
+    pairs = [(search.head(row.facts), figure) for row, figure in full if figure is not None]
     return rank_correlation([a for a, _ in pairs], [b for _, b in pairs])
 
 
@@ -255,8 +271,8 @@ def _change(way: Explorer, winner: Row, axis: str, label: str, choice: Choice, w
         return Beside(axis, label, "illegal", outcome.refused)
     if outcome.facts is None:
         return Beside(axis, label, outcome.lacks, "", peak_bytes=outcome.peak_bytes)
-    ratio = outcome.facts.step_s / winner.facts.step_s
-    return Beside(axis, label, outcome.lacks, "", ratio, outcome.facts.peak_bytes)
+    ratio = way.search.head(outcome.facts) / way.search.head(winner.facts)
+    return Beside(axis, label, outcome.lacks, "", ratio, outcome.peak_bytes)
 
 
 def _empty(way: Explorer) -> str:

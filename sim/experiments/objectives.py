@@ -5,9 +5,10 @@ from below on the step is therefore a bound on each: nobody is as good as `Facts
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hwmodels.units import GB, KILO, SECONDS_PER_DAY, SECONDS_PER_HOUR, TERA
+from sim.experiments.kind import Measure
 
 
 class Facts(NamedTuple):
@@ -17,6 +18,22 @@ class Facts(NamedTuple):
     tokens: int
     gpus: int
     peak_bytes: int = 0
+
+    @property
+    def plain(self) -> dict[str, float]:
+        """As an answer tells them."""
+        return {"step_time_s": self.step_s, "peak_memory_bytes": self.peak_bytes, "gpus": self.gpus}
+
+
+class Figures(NamedTuple):
+    """The same of a campaign, a served load or any other kind. values: word of a figure -> its value."""
+
+    values: dict[str, float]
+
+    @property
+    def plain(self) -> dict[str, float]:
+        """As an answer tells them."""
+        return self.values
 
 
 class Prices(NamedTuple):
@@ -32,7 +49,7 @@ class Objective(NamedTuple):
 
     unit: str
     best: str
-    figure: Callable[[Facts, Prices], float]
+    figure: Callable[[Any, Prices], float]
     needs: tuple[str, ...] = ()
 
 
@@ -49,6 +66,13 @@ def _days(facts: Facts, prices: Prices) -> float:
     return (prices.tokens or 0.0) / facts.tokens * facts.step_s / SECONDS_PER_DAY
 
 
+def of_measure(measure: Measure) -> Objective:
+    """A figure of another kind as an objective."""
+    return Objective(UNITS[measure.unit], measure.best, lambda f, p: f.values[measure.word])
+
+
+UNITS = {"seconds": "s", "days": "days", "dollars": "USD", "joules": "J", "share": "", "number": "", "bytes": "B"}
+"""Unit of a figure of another kind -> as tables have it."""
 OBJECTIVES: Mapping[str, Objective] = {
     "tokens_per_day": Objective("tokens/day", "max", lambda f, p: f.tokens * SECONDS_PER_DAY / f.step_s),
     "step_time": Objective("s", "min", lambda f, p: f.step_s),

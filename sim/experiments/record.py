@@ -11,12 +11,10 @@ from traceback import format_exc
 from typing import Any
 
 from hwmodels.refused import Refused
-from sim.campaign.values import Campaign
 from sim.experiments import kinds
 from sim.result import Result
 from sim.result.folder import writing
 from sim.scenario.values import Scenario
-from sim.serving.values import Serve
 
 Record = dict[str, Any]
 """One run. scenario_hash; then one of three: `error` (a line: what refused it; without a hash where no scenario came);
@@ -33,7 +31,7 @@ CODE = ("sim/**/*.py", "hwmodels/**/*.py", "hwmodels/**/*.yaml", "hwmodels/**/*.
 STAMP_BYTES = 16
 
 
-def record(scenario: Scenario | Campaign | Serve) -> Record:
+def record(scenario: kinds.Value) -> Record:
     """Simulate one of any kind; what the simulation refuses and what a bug ends is a record too."""
     import sim.experiments.unfelt
     import sim.simulation  # noqa: F401  (so that imports do not count as cost)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hwmodels.refused import Refused
-from sim.experiments.objectives import Facts
+from sim.experiments.objectives import Facts, Figures
 from sim.experiments.record import stamp
 from sim.experiments.screen import Tried
 from sim.experiments.search import Search
@@ -36,7 +36,7 @@ class Way(Protocol):
     def try_all(self, choices: Sequence[Choice]) -> None:
         """Try points, and know their outcomes."""
 
-    def scores(self, facts: Facts) -> tuple[float, ...]:
+    def scores(self, facts: Facts | Figures) -> tuple[float, ...]:
         """Of the objectives; less is better."""
 
 
@@ -115,7 +115,7 @@ def _study(optuna: Any, way: Way, folder: Path | None) -> Any:
     given, search = way.search.sampler, way.search
     axes = [(axis.name, axis.stops) for axis in search.space.product.axes]
     said = (way.base, stamp(), axes, search.space.product.shared, search.cheap, search.objectives, search.limits,
-            search.prices, given.kind, given.seed)  # fmt: skip
+            dict(search.bounds), search.prices, given.kind, given.seed)  # fmt: skip
     name = hashlib.blake2b(json.dumps(said).encode(), digest_size=DIGEST_BYTES).hexdigest()
     storage = None
     if folder is not None:

@@ -17,7 +17,9 @@ from hwmodels.refused import Refused
 from hwmodels.units import NS_PER_S
 from sim import assembly
 from sim.analysis import memory
-from sim.experiments.objectives import Facts
+from sim.experiments import kinds
+from sim.experiments.kind import Kind, value
+from sim.experiments.objectives import Facts, Figures
 from sim.layout import optimizer
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan, lay_out
@@ -40,7 +42,7 @@ class Ask(NamedTuple):
 
 
 class Screened(NamedTuple):
-    """The least that a point can have, or why it is none."""
+    """The least that a point can have, or why it is none; neither: nobody knows before it runs."""
 
     least: Facts | None
     refused: str = ""
@@ -50,7 +52,7 @@ class Tried(NamedTuple):
     """A point that was tried: facts of its run, or peak_bytes that do not fit, or why it was refused. summary: what
     tables tell beside the facts."""
 
-    facts: Facts | None = None
+    facts: Facts | Figures | None = None
     peak_bytes: int = 0
     lacks: str = ""
     refused: str = ""
@@ -70,6 +72,8 @@ def screened(asks: Sequence[Ask]) -> list[Screened]:
 
 
 def _screened(ask: Ask) -> Screened:
+    if kinds.kind(ask.path):
+        return Screened(None)
     try:
         scenario = even(load(ask.path, ask.overrides))
         plan = lay_out(scenario)
@@ -93,8 +97,9 @@ def _tokens(plan: Plan) -> int:
 
 def tried(ask: Ask) -> Tried:
     """A point by memory first; only what fits is run."""
+    own = kinds.of(ask.path)
     try:
-        return _tried(ask)
+        return _tried(ask) if own is None else _of_kind(own, ask)
     except Refused as refused:
         return Tried(refused=_line(refused))
 
@@ -110,7 +115,8 @@ def _tried(ask: Ask) -> Tried:
     machine = assembly.unshared(plan)
     if (peak := _peak(plan, machine)) > room:
         return Tried(peak_bytes=peak, lacks="memory")
-    if optimizer.most_host_bytes(plan, machine) > machine.cluster.node.device.host.capacity_bytes:
+    waits = optimizer.most_host_bytes(plan, machine) + memory.hosted_bytes(plan, machine)
+    if waits > machine.cluster.node.device.host.capacity_bytes:
         return Tried(peak_bytes=peak, lacks="the host's memory")
     summary = run(scenario, interval=False).summary
     peak = summary["worst_memory"]["peak_bytes"]
@@ -121,6 +127,17 @@ def _tried(ask: Ask) -> Tried:
     return Tried(facts, peak, lacks, summary={key: summary[key] for key in KEPT})
 
 
+def _of_kind(own: Kind, ask: Ask) -> Tried:
+    """A point of another kind by its run."""
+    summary = own.run(kinds.load(ask.path, ask.overrides)).summary
+    figures = {each.word: value(summary, each.key) for each in own.measures}
+    parts = {part.name: part.seconds for part in own.parts(summary)}
+    facts = Figures({word: figure for word, figure in figures.items() if figure is not None})
+    return Tried(facts, 0, "" if summary["feasible"] else "limits of the scenario", summary={PARTS: parts})
+
+
+PARTS = "parts"
+"""Of what is kept of such a point: seconds by what they go to."""
 KEPT = (
     "scenario_hash", "mfu", "phases_s", "bubble_fraction", "exposed_communication_s", "bubble_s", "price_grade",
     "tokens_per_day", "gpu_hours_per_trillion_tokens", "layers_per_stage",

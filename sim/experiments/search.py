@@ -15,18 +15,23 @@ cheap: [comm.exchange=closed]       # overrides with which points are ranked (de
 best: 10                            # so many are run again as they are, with intervals
 exhaustive: 50000                   # up to so many legal points all are looked at; beyond, a sampler chooses
 sampler: {kind: tpe, trials: 500, seed: 0}      # tpe or nsga2 (Optuna)
+
+Where the scenario is a campaign, a served load or of any other kind, objectives and constraints are words of its
+figures (days, dollars, goodput ...; ttft, tpot, tokens ...: `sim.experiments.kind.Measure`), of which one that is
+better the more there is has its constraint from below. It states its own prices and tokens.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hwmodels.document import Document, DocumentError, Place, Problem, did_you_mean, dotted, read, unknown
 from hwmodels.refused import Refused
 from hwmodels.units import parse
-from sim.experiments import space
-from sim.experiments.objectives import OBJECTIVES, Limits, Prices
+from sim.experiments import kinds, space
+from sim.experiments.kind import MAX, NEITHER, Kind, Measure
+from sim.experiments.objectives import OBJECTIVES, Facts, Figures, Limits, Objective, Prices, missed, of_measure
 from sim.experiments.space import ALWAYS_LAST, Product, Space
 from sim.scenario import shelves
 from sim.scenario.divides import Rule
@@ -56,7 +61,8 @@ class Sampler:
 @dataclass(frozen=True)
 class Search:
     """A search as read. path: of its file. cheap: overrides of points as they are ranked. best: how many are run in
-    full. exhaustive: legal points up to which all are looked at."""
+    full. exhaustive: legal points up to which all are looked at. kind: key of the kind of scenario, "": training steps.
+    bounds: word of a figure of that kind -> its limit."""
 
     path: str
     name: str
@@ -68,6 +74,46 @@ class Search:
     best: int = BEST
     exhaustive: int = EXHAUSTIVE
     sampler: Sampler = Sampler()
+    kind: str = ""
+    bounds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def own(self) -> Kind | None:
+        """The kind beside the training step that it is of."""
+        return kinds.KINDS.get(self.kind)
+
+    def objective(self, name: str) -> Objective:
+        """By its word."""
+        return OBJECTIVES[name] if self.own is None else of_measure(self.own.measure(name))
+
+    def figure(self, name: str, facts: Facts | Figures) -> float:
+        """An objective of a point. Raises Refused where the point has no such figure."""
+        if isinstance(facts, Figures) and name not in facts.values:
+            raise Refused(f"has no {name}; does the scenario say all that it needs?")
+        return self.objective(name).figure(facts, self.prices)
+
+    def scores(self, facts: Facts | Figures) -> tuple[float, ...]:
+        """Of the objectives in their order, turned so that less is better."""
+        return tuple(self.figure(n, facts) * (-1 if self.objective(n).best == MAX else 1) for n in self.objectives)
+
+    def missed(self, facts: Facts | Figures) -> str:
+        """The limit (its word) that a point misses; "" where it keeps them."""
+        if isinstance(facts, Facts):
+            return missed(facts, self.limits, self.prices)
+        for word, limit in self.bounds.items():
+            value = self.figure(word, facts)
+            if value < limit if self.objective(word).best == MAX else value > limit:
+                return word
+        return ""
+
+    def head(self, facts: Facts | Figures) -> float:
+        """What a point is told by beside its objectives: its step, or the first of them."""
+        return facts.step_s if isinstance(facts, Facts) else self.figure(self.objectives[0], facts)
+
+    @property
+    def head_key(self) -> str:
+        """The same as a key of result.json."""
+        return "step_time_s" if self.own is None else self.own.measure(self.objectives[0]).key
 
 
 def read_search(path: Path, extra: Sequence[str] = ()) -> Search:
@@ -86,16 +132,21 @@ def of_document(document: Document, shown: str, folder: Path, extra: Sequence[st
     if "scenario" not in content and ("batch" in content or "schedule" in content):
         what = "is a scenario, not a search; a search names one (scenario: FILE) and a space, see scenarios/searches"
         raise DocumentError([Problem(Place(document.place(()).file), "", what)])
-    limits, prices = _limits(reader), _prices(reader)
-    objectives = _objectives(reader, prices)
-    built = _space(reader, folder, extra, limits)
+    own = kinds.of(folder / str(content.get("scenario")))
+    if own is None:
+        limits, prices, bounds = _limits(reader), _prices(reader), dict[str, float]()
+        objectives = _objectives(reader, prices)
+    else:
+        limits, prices, bounds = NO_LIMITS, NO_PRICES, _bounds(reader, own)
+        objectives = _measures(reader, own)
+    built = _space(reader, folder, extra, limits, own)
     search = Search(
         shown, str(content.get("name", Path(shown).stem)), built, objectives, limits, prices,
         reader.words("cheap"), reader.count(("best",), BEST), reader.count(("exhaustive",), EXHAUSTIVE),
-        _sampler(reader),
+        _sampler(reader), own.key if own else "", bounds,
     )  # fmt: skip
     if not reader.problems:
-        reader.problems += _wrong_stops(search.space, document, search.cheap)
+        reader.problems += _wrong_stops(search.space, document, search.cheap, own)
     if reader.problems:
         raise DocumentError(reader.problems)
     return search
@@ -175,16 +226,7 @@ def _prices(reader: _Reader) -> Prices:
 
 
 def _objectives(reader: _Reader, prices: Prices) -> tuple[str, ...]:
-    given = reader.document.value("objectives")
-    listed = ["tokens_per_day"] if given is None else [given] if isinstance(given, str) else given
-    if not isinstance(listed, list) or not listed:
-        reader.wrong(f"expected a list; found {given!r}; legal: {', '.join(OBJECTIVES)}", "objectives")
-        return ()
-    for number, name in enumerate(listed):
-        if name not in OBJECTIVES:
-            reader.wrong(unknown(name, "objective", OBJECTIVES), "objectives", number)
-        elif name in listed[:number]:
-            reader.wrong(f"{name} stands there twice", "objectives", number)
+    listed = _listed(reader, list(OBJECTIVES), "tokens_per_day")
     wanted: list[tuple[str, tuple[str, ...]]] = [(name, ("objectives",)) for name in listed if name in OBJECTIVES]
     wanted += [(of, ("constraints", word)) for word, of in (("budget", "dollars"), ("days", "days"))
                if reader.document.value("constraints", word) is not None]  # fmt: skip
@@ -192,6 +234,51 @@ def _objectives(reader: _Reader, prices: Prices) -> tuple[str, ...]:
     for name, key in wanted:
         for lacking in (each for each in OBJECTIVES[name].needs if getattr(prices, each) is None):
             reader.wrong(f"{key[-1] if key[0] == 'constraints' else name} needs {places[lacking]}", *key)
+    return listed
+
+
+def _bounds(reader: _Reader, own: Kind) -> dict[str, float]:
+    """Limits of a kind's figures."""
+    for key in (key for key in OF_STEPS if reader.document.value(key) is not None):
+        reader.wrong(f"is of training steps; {own.called} states its own", key)
+    legal = {each.word: each for each in own.measures if each.best != NEITHER}
+    given = reader.mapping(("constraints",), f"a mapping, e.g. {{{next(iter(legal))}: 60}}", sorted(legal))
+    bounds = {word: _bound(reader, legal[word]) for word in given if word in legal}
+    return {word: bound for word, bound in bounds.items() if bound is not None}
+
+
+OF_STEPS = ("prices", "tokens")
+
+
+def _bound(reader: _Reader, of: Measure) -> float | None:
+    key = ("constraints", of.word)
+    if of.dimension:
+        return reader.quantity(of.dimension, *key)
+    value = reader.document.value(*key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        reader.wrong(f"expected a number above zero; found {value!r}", *key)
+        return None
+    return float(value)
+
+
+def _measures(reader: _Reader, own: Kind) -> tuple[str, ...]:
+    """Objectives among a kind's figures; the first figure unless some are said."""
+    legal = [each.word for each in own.measures if each.best != NEITHER]
+    return _listed(reader, legal, legal[0])
+
+
+def _listed(reader: _Reader, legal: Sequence[str], default: str) -> tuple[str, ...]:
+    """Words of objectives, each legal and once."""
+    given = reader.document.value("objectives")
+    listed = [default] if given is None else [given] if isinstance(given, str) else given
+    if not isinstance(listed, list) or not listed:
+        reader.wrong(f"expected a list; found {given!r}; legal: {', '.join(legal)}", "objectives")
+        return ()
+    for number, name in enumerate(listed):
+        if name not in legal:
+            reader.wrong(unknown(name, "objective", legal), "objectives", number)
+        elif name in listed[:number]:
+            reader.wrong(f"{name} stands there twice", "objectives", number)
     return tuple(listed)
 
 
@@ -205,7 +292,7 @@ def _sampler(reader: _Reader) -> Sampler:
     return Sampler(kind, trials, reader.count(("sampler", "seed"), Sampler.seed, least=0))
 
 
-def _space(reader: _Reader, folder: Path, extra: Sequence[str], limits: Limits) -> Space:
+def _space(reader: _Reader, folder: Path, extra: Sequence[str], limits: Limits, own: Kind | None) -> Space:
     content = reader.document.content
     scenario = content.get("scenario")
     if not isinstance(scenario, str):
@@ -222,7 +309,8 @@ def _space(reader: _Reader, folder: Path, extra: Sequence[str], limits: Limits) 
             right.append(space.axis(name, values))
     product = Product(tuple(right), reader.words("overrides"), (*extra, *ALWAYS_LAST))
     rules = [] if limits.gpus is None else [_few_enough(limits.gpus)]
-    return Space(str(folder / str(scenario)), product, tuple(rules))
+    path = str(folder / str(scenario))
+    return Space(path, product, tuple(rules)) if own is None else Space(path, product, (), ())
 
 
 def _few_enough(most: int) -> Rule:
@@ -233,30 +321,39 @@ def _few_enough(most: int) -> Rule:
     return Rule("constraints.gpus", ("cluster.nodes", "cluster.node"), findings)
 
 
-def _wrong_stops(built: Space, document: Document, cheap: Sequence[str]) -> Iterator[Problem]:
+def _wrong_stops(built: Space, document: Document, cheap: Sequence[str], own: Kind | None) -> Iterator[Problem]:
     """What is wrong with the scenario by itself, or else with single stops of axes, each laid to its line."""
-    if wrong := _mistakes(built, cheap):
+    if wrong := _mistakes(built, cheap, own):
         yield from (_at_words(problem, document) for problem in wrong)
         return
-    if built.described(()).model is None:
+    if own is None and built.described(()).model is None:
         yield Problem(document.place(("scenario",)), "scenario", "a search needs a model on a cluster, not chunk_times")
         return
     for each in built.product.axes:
         listed = isinstance(document.value("space", each.name), list)
         for number, stop in enumerate(each.stops):
             key = ("space", each.name, number if listed else stop.label)
-            for problem in _mistakes(built, stop.overrides):
+            for problem in _mistakes(built, stop.overrides, own):
                 said = f"{problem.key}: " if problem.key and problem.key != each.name else ""
                 yield Problem(document.place(key), dotted(key), f"{said}{problem.message}")
 
 
-def _mistakes(built: Space, overrides: Sequence[str]) -> Sequence[Problem]:
-    """What is wrong in itself with the scenario under overrides."""
+def _mistakes(built: Space, overrides: Sequence[str], own: Kind | None) -> Sequence[Problem]:
+    """What is wrong in itself with the scenario under overrides; of another kind whose rules nobody knows beforehand,
+    keys that there are not."""
+    words = (*overrides, *built.product.last)
     try:
-        built.described((*overrides, *built.product.last))
+        if own is None:
+            built.described(words)
+        else:
+            kinds.load(built.place, (*built.product.shared, *words))
     except DocumentError as error:
-        return error.problems
+        return [each for each in error.problems if own is None or each.message.startswith(NO_KEY)]
     return ()
+
+
+NO_KEY = ("unknown key", "cannot be read")
+"""What lines on keys that there are not, and on files, begin with."""
 
 
 def _at_words(problem: Problem, document: Document) -> Problem:

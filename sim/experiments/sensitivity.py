@@ -1,245 +1,167 @@
-"""What a step hangs on: every number that matters moved by a stated part, prices by class, and crossings.
+"""What a step hangs on, or any other kind of run: every number that matters moved by a stated part, prices by class,
+and crossings. Runs are tasks of `sim.experiments.moving`, so they go to any executor."""
 
-All runs are paired: one seed draws loads and jitter in all of them. A key is moved to the worse first; one that does
-not move the step by a nanosecond then does nothing, and is not moved further. The crossing of a key is where its
-elasticity passes a half: from there on it moves the step by more than all else together.
-"""
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from math import log
+from typing import Any
 
-import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from math import exp, inf, log, sqrt
-from typing import NamedTuple
-
-from hwmodels.figure import Figure
 from hwmodels.refused import Refused
-from hwmodels.units import NS_PER_S
+from hwmodels.units import GB, NS_PER_S
 from sim import assembly
 from sim.analysis import communication, graph, metrics, uncertainty
-from sim.experiments.unfelt import DESCRIPTIVE
+from sim.experiments import kinds
+from sim.experiments.executors import executor
+from sim.experiments.kind import MAX, Kind, Measure, value
+from sim.experiments.movable import Key, asked, descriptive, of_file, of_scenario
+from sim.experiments.moving import FAR, FARTHER, STEP, Moved, Subject, Task, moved
 from sim.layout.plan import lay_out
-from sim.result import Result
-from sim.result.sensitivity import MACHINE, PRICE, SCENARIO, Crossing, Move, Point, Sensitivity
-from sim.scenario.files import load
+from sim.result.comparison import Run
+from sim.result.sensitivity import MACHINE, PRICE, Crossing, Move, Point, Sensitivity
 from sim.scenario.values import Scenario
 from sim.simulation import run, simulated
 
 BY = 0.9, 1.1
 """Factors of less and more, unless something else is asked for."""
-HALF = 0.5
-"""Elasticity from which on a key binds: more of the step hangs on it than on everything else."""
-FAR = 16.0
-"""A crossing is looked for up to so many times worse."""
-CHORD, CLOSE = 1.02, 1.015
-"""Factors: of the chord that tells whether a key binds at the far end, and how near a crossing is found."""
-WHOLE = ("gpus", "nics_per_gpu", "nics_per_leaf", "radix", "layers", "planes", "order", "groups", "hosts_per_switch",
-         "peers", "dies")  # fmt: skip
-"""Figures that count parts: another number is another machine, not a percentage of this one."""
-ALONG = ("efficiency",)
-"""Figures that are only ever read as a product with another one, the bandwidth."""
-DEARER = ("latency", "launch", "spread", "jitter", "max_vio", "slower", "forward", "backward", "p2p")
-"""Words of keys whose more is the worse."""
-NUMBER = re.compile(r"\s*([+-]?[\d.]+(?:[eE][+-]?\d+)?)\s*(.*)")
+CAPACITY = "cluster.node.device.hbm.capacity"
+STORES = ("capacity", "spread", "jitter", "max_vio", "slower")
+"""Words of keys that never take over: room is there or not, and chance is no resource."""
+MOVES, TRIES = 3, 6
+"""Runs that moving a key and finding its crossing take, about: for the progress alone."""
 Hear = Callable[[int, int], None]
 
 
-class Key(NamedTuple):
-    """Something to move. base: SI, text: as written. unit: behind the number. multiple: values are multiples of it; 0:
-    any number."""
-
-    key: str
-    kind: str
-    base: float
-    text: str
-    number: float
-    unit: str
-    multiple: int = 0
-
-    @property
-    def dearer(self) -> bool:
-        """Whether more of it is the worse."""
-        return any(word in part for word in DEARER for part in self.key.split(".")[-2:])
-
-    def at(self, factor: float) -> tuple[str, float]:
-        """Its value as written, and by what factor that lies from the base."""
-        if not self.multiple:
-            return f"{self.number * factor:.10g} {self.unit}".strip(), factor
-        times, now = round(self.number * factor / self.multiple), round(self.number / self.multiple)
-        if times == now and factor != 1:  # the next one that is legal
-            times += 1 if factor > 1 else -1
-        near = max(1, times) * self.multiple
-        return f"{near:g}", near / self.number
+def silent(done: int, of: int) -> None:
+    """Hears nothing."""
 
 
 def sensitivity(
     scenario: Scenario, by: tuple[float, float] = BY, keys: Iterable[str] = (), crossings: bool = True,
-    hear: Hear = lambda done, all: None,
+    hear: Hear = silent, where: str = "local:1", intervals: bool = True,
 ) -> Sensitivity:  # fmt: skip
-    """Of a scenario. by: factors of less and more. keys: those that are asked for, or what they lie in; none: all.
-    hear: hears how many runs are done, and about how many there will be. Raises Refused."""
-    runs = Runs(scenario, hear)
-    known = list(movable(scenario, keys))
-    runs.expect(2 * len(known) + TRIED * sum(crossable(key) for key in known if crossings))
-    moves = [_moved(runs, key, by) for key in known]
-    prices = list(_prices(scenario, by)) if not keys else []
+    """Of a training step. by: factors of less and more. keys: those that are asked for, or what they lie in; none: all.
+    crossings, intervals: whether these are looked for. hear: hears how many runs are done, and about how many there
+    will be. where: the runs run, as `sim.experiments.executors` has it. Raises Refused."""
+    words, scenario = tuple(keys), replace(scenario, outputs=("result",))
+    known = asked(of_scenario(scenario), words)
+    base = run(scenario, True)
+    subject = Subject(scenario, (), STEP, float(base.summary[STEP]))
+    prices = [] if words else list(_prices(scenario, by))
+    drawn = intervals and base.draws is not None
+    rows = _every(subject, known, by, crossings, drawn, hear, where)
+    room = _room(known, base.summary) if crossings else []
+    unread = [key for key in (scenario.cluster.figures if scenario.cluster and not words else ()) if descriptive(key)]
+    return _answer(base, by, (*rows, *room), prices, unread)
+
+
+def of_kind(
+    source: Any, overrides: Sequence[str] = (), by: tuple[float, float] = BY, keys: Iterable[str] = (),
+    crossings: bool = True, hear: Hear = silent, where: str = "local:1", of: str = "",
+) -> Sensitivity:  # fmt: skip
+    """The same of a campaign, a served load or any other kind. of: a word of its figures; "": the first one. Raises
+    Refused."""
+    own, words, overrides = _kind(source), tuple(keys), tuple(overrides)
+    measure = own.measures[0] if not of else _measure(own, of)
+    made = kinds.load(source, overrides)
+    base = own.run(made)
+    now = value(base.summary, measure.key)
+    if not now or now < 0:
+        raise Refused(f"{measure.word}: is {'not there' if now is None else now}, so no part of it moves")
+    subject = Subject(source, overrides, measure.key, now)
+    known = asked(of_file(own, kinds.content(source, overrides), own.machine(made)), words)
+    rows = _every(subject, known, by, crossings and measure.best != MAX, False, hear, where)
+    return replace(_answer(base, by, rows, [], []), figure=measure.key, called=measure.name, unit=measure.unit)
+
+
+def _kind(source: Any) -> Kind:
+    own = kinds.of(source)
+    assert own is not None, "a training step"
+    return own
+
+
+def _measure(own: Kind, word: str) -> Measure:
+    legal = [each.word for each in own.measures]
+    if word not in legal:
+        from hwmodels.document import unknown
+
+        raise Refused(f"--of: {unknown(word, 'figure', legal)}")
+    return own.measure(word)
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+def _every(
+    subject: Subject, known: Sequence[Key], by: tuple[float, float], crossings: bool, intervals: bool, hear: Hear,
+    where: str,
+) -> list[tuple[Key, Moved, bool]]:  # fmt: skip
+    """Each key with how it was moved, and whether it was asked where it takes over."""
+    tasks = [Task(subject, key, by, intervals) for key in known]
+    total = 1 + MOVES * len(known) + (TRIES * len(known) if crossings else 0)
+    with executor(where) as ready:
+        moves = _results(ready.results(moved, tasks), len(tasks), lambda runs: hear(1 + runs, max(total, 1 + runs)))
+        done = 1 + sum(each.runs for each in moves)
+        chosen = [i for i, each in enumerate(moves) if crossings and crossable(known[i], each.move)]
+        further = [tasks[i]._replace(move=moves[i].move) for i in chosen]
+        total = done + TRIES * len(further)
+        places = _results(
+            ready.results(moved, further), len(further), lambda runs: hear(done + runs, max(total, done + runs))
+        )
+    crossed = dict(zip(chosen, places, strict=True))
+    return [
+        (key, each._replace(crossing=crossed[i].crossing, runs=each.runs + crossed[i].runs), True) if i in crossed
+        else (key, each, False)
+        for i, (key, each) in enumerate(zip(known, moves, strict=True))
+    ]  # fmt: skip
+
+
+def _results(coming: Iterator[tuple[int, Moved]], count: int, hear: Callable[[int], None]) -> list[Moved]:
+    """Results in the order of their tasks. hear: hears how many runs they took so far."""
+    each = dict[int, Moved]()
+    for number, one in coming:
+        each[number] = one
+        hear(sum(done.runs for done in each.values()))
+    return [each[number] for number in range(count)]
+
+
+def crossable(key: Key, move: Move) -> bool:
+    """Whether a key may take over: whatever moves the figure, and rates at which the machine moves bytes though they do
+    not yet; but no room and no chance."""
+    parts = key.key.split(".")
+    if any(word in parts[-1] for word in STORES) or not move.points:
+        return False
+    return bool(move.size) or (key.kind == MACHINE and parts[-1] in ("bandwidth", "latency"))
+
+
+def _answer(
+    base: Run, by: tuple[float, float], rows: Sequence[tuple[Key, Moved, bool]], prices: Sequence[Move],
+    unread: Sequence[str],
+) -> Sensitivity:  # fmt: skip
+    moves = [each.move for _, each, _ in rows if each.move.points or each.move.less.why]
     felt = sorted((each for each in (*moves, *prices) if each.size), key=lambda each: -each.size)
-    limits = ((key, move) for key, move in zip(known, moves, strict=True) if crossings and crossable(key))
-    places = {key.key: _crossing(runs, key, move) for key, move in limits}
-    reached = sorted((each for each in places.values() if each), key=lambda each: abs(log(each.factor)))
+    reached = sorted((each.crossing for _, each, _ in rows if each.crossing), key=lambda each: abs(log(each.factor)))
+    nowhere = [key.key for key, each, asked_ in rows if asked_ and not each.crossing]
     idle = [each.key for each in moves if each.points and not each.size and not _stuck(each)]
+    stuck = [f"{each.key}: {why}" for each in moves if (why := _stuck(each))]
     return Sensitivity(
-        runs.base, by, tuple(felt), tuple(reached), tuple(key for key, each in places.items() if not each), FAR,
-        (*idle, *_unread(scenario, keys)), tuple(f"{each.key}: {why}" for each in moves if (why := _stuck(each))),
-        runs.count,
+        base, by, tuple(felt), tuple(reached), tuple(nowhere), FAR, FARTHER, (*idle, *unread), tuple(stuck),
+        1 + sum(each.runs for _, each, _ in rows),
     )  # fmt: skip
-
-
-TRIED = 6
-"""Runs that a crossing takes, about: for the progress alone."""
-
-
-@dataclass
-class Runs:
-    """The scenario and its runs under one changed key, each once."""
-
-    scenario: Scenario
-    hear: Hear
-    known: dict[str, float | str] = field(default_factory=dict)
-    count: int = 1
-    expected: int = 1
-
-    def __post_init__(self) -> None:
-        self.scenario = replace(self.scenario, outputs=("result",))
-        self.base: Result = run(self.scenario, True)
-        self.step_s = float(self.base.summary["step_time_s"])
-
-    def expect(self, more: int) -> None:
-        """Tell of runs that are to come."""
-        self.expected += more
-
-    def step(self, word: str) -> float | str:
-        """Seconds of the step under an override, or why it is refused."""
-        if word not in self.known:
-            self.count += 1
-            self.hear(self.count, max(self.expected, self.count))
-            try:
-                self.known[word] = float(run(load(self.scenario, words(word)), False).summary["step_time_s"])
-            except Refused as refused:
-                self.known[word] = " ".join(str(refused).split())
-        return self.known[word]
-
-
-def words(word: str) -> list[str]:
-    """An override with what gives way to it: micro-batches follow from sequences."""
-    return [*(["batch.micro_batches=null"] if word.startswith("batch.sequences=") else []), word]
-
-
-# --- keys -------------------------------------------------------------------------------------------------------------
-
-
-def movable(scenario: Scenario, asked: Iterable[str] = ()) -> Iterator[Key]:
-    """Numbers that may matter: of the machine, and of the scenario. asked: keys, or what they lie in; none: all."""
-    words = list(asked)
-    every = [*_of_machine(scenario), *_of_scenario(scenario)]
-    for word in words:
-        if not any(_in(key.key, word) for key in every):
-            from hwmodels.document import did_you_mean
-
-            near = did_you_mean(word, [key.key for key in every])
-            raise Refused(f"--keys: nothing to move at {word!r}{near or '; see --help for what is moved'}")
-    yield from (key for key in every if not words or any(_in(key.key, word) for word in words))
-
-
-def _in(key: str, word: str) -> bool:
-    return key == word or key.startswith(f"{word}.")
-
-
-def _of_machine(scenario: Scenario) -> Iterator[Key]:
-    for key, figure in scenario.cluster.figures.items() if scenario.cluster else ():
-        last = key.split(".")[-1]
-        if figure.value and last not in (*WHOLE, *ALONG) and not _descriptive(key):
-            yield _key(key, figure)
-
-
-def _key(key: str, figure: Figure) -> Key:
-    match = NUMBER.fullmatch(figure.text)
-    assert match, figure.text
-    whole = isinstance(figure.value, int)
-    return Key(key, MACHINE, figure.value, figure.text, float(match[1]), match[2], 1 if whole else 0)
-
-
-def _descriptive(key: str) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in DESCRIPTIVE)
-
-
-def _of_scenario(scenario: Scenario) -> Iterator[Key]:
-    """Batch, SMs of communication, loads, faults, and times of chunks."""
-    batch, routing = scenario.batch, scenario.routing
-    if batch.sequences:
-        once = scenario.data_parallel * batch.micro_batch  # of a micro-batch each; schedules that pair them need two
-        yield _plain("batch.sequences", batch.sequences, once * (1 + (batch.sequences % (2 * once) == 0)))
-    elif batch.micro_batches:
-        yield _plain("batch.micro_batches", batch.micro_batches, 1 + (batch.micro_batches % 2 == 0))
-    if scenario.model:
-        yield _plain("batch.sequence_length", batch.sequence_length, _even(batch.sequence_length))
-        if scenario.comm.sms:
-            yield _plain("comm.sms", scenario.comm.sms, 2)
-    for name in ("spread", "max_vio"):
-        if value := getattr(routing, name):
-            yield _plain(f"routing.{name}", value)
-    if scenario.jitter:
-        yield _plain("jitter", scenario.jitter)
-    for place, fault in enumerate(scenario.faults):
-        yield _plain(f"faults.{place}.slower", fault.slower)
-    for name, ns in vars(scenario.chunk_times).items() if scenario.chunk_times else ():
-        if ns:
-            yield Key(f"chunk_times.{name}", SCENARIO, ns / NS_PER_S, f"{ns} ns", ns, "ns")
-
-
-def _plain(key: str, value: float, multiple: int = 0) -> Key:
-    return Key(key, SCENARIO, value, f"{value:g}" if multiple else f"{value!r}", value, "", multiple)
-
-
-def _even(length: int) -> int:
-    """A power of two that a length is a multiple of, as large as a tenth of it allows."""
-    size = 1
-    while length % (2 * size) == 0 and 2 * size * 16 <= length:
-        size *= 2
-    return size
-
-
-def _unread(scenario: Scenario, asked: Iterable[str]) -> list[str]:
-    """Figures of the machine that nothing reads."""
-    figures = scenario.cluster.figures if scenario.cluster and not list(asked) else ()
-    return [key for key in figures if _descriptive(key)]
-
-
-# --- moving -----------------------------------------------------------------------------------------------------------
-
-
-def _moved(runs: Runs, key: Key, by: tuple[float, float]) -> Move:
-    """The worse side first; the other one only where that one is felt."""
-    less, more = by
-    first, second = (more, less) if key.dearer else (less, more)
-    worse = _point(runs, key, first)
-    idle = worse.step_s == runs.step_s
-    better = Point(key.at(second)[0], key.at(second)[1], runs.step_s) if idle else _point(runs, key, second)
-    runs.expect(-1 if idle else 0)
-    low, high = (better, worse) if key.dearer else (worse, better)
-    return Move(key.key, key.kind, key.text, runs.step_s, low, high)
-
-
-def _point(runs: Runs, key: Key, factor: float) -> Point:
-    text, exact = key.at(factor)
-    if exact == 1:
-        return Point(text, exact, runs.step_s)
-    step = runs.step(f"{key.key}={text}")
-    return Point(text, exact, None, step) if isinstance(step, str) else Point(text, exact, step)
 
 
 def _stuck(move: Move) -> str:
     """Why a key could not be moved, where neither way is legal, or nothing."""
     return move.less.why or move.more.why if not move.points else ""
+
+
+def _room(known: Iterable[Key], summary: Any) -> Iterator[tuple[Key, Moved, bool]]:
+    """Below which memory of a device the run does not fit: its peak, which needs no further run."""
+    worst = summary["worst_memory"]
+    for key in known if worst else ():
+        if key.key == CAPACITY:
+            at, point = float(worst["peak_bytes"]), Point(key.text, 1.0, None)
+            crossing = Crossing(key.key, at, f"{at / GB:.3g} GB", key.text, at / key.base, True, at > key.base, True)
+            yield key, Moved(Move(key.key, MACHINE, key.text, 0.0, point, point), crossing, 0), False
 
 
 def _prices(scenario: Scenario, by: tuple[float, float]) -> Iterator[Move]:
@@ -257,55 +179,5 @@ def _prices(scenario: Scenario, by: tuple[float, float]) -> Iterator[Move]:
         for factor in by
     ]
     for name in rows[0]:
-        points = [Point(f"{by[i]:.4g}", by[i], step + row.get(name, 0.0)) for i, row in enumerate(rows)]
-        yield Move(name, PRICE, "1", step, *points)
-
-
-# --- crossings --------------------------------------------------------------------------------------------------------
-
-
-def crossable(key: Key) -> bool:
-    """Whether a key may take over: a rate at which the machine moves bytes."""
-    return key.kind == MACHINE and key.key.endswith(".bandwidth")
-
-
-def _crossing(runs: Runs, key: Key, move: Move) -> Crossing | None:
-    """Where the elasticity of a key passes HALF: towards the worse, or towards the better where it binds already.
-
-    It is the lowest point of log(step) - HALF x log(how much worse), which is looked for by golden section: a step is
-    the longest of paths whose times are sums, so its logarithm bends upwards.
-    """
-    binds = abs(move.elasticity or 0.0) >= HALF
-    way = (1 if key.dearer else -1) * (-1 if binds else 1)  # of log(factor)
-    slope = -HALF if not binds else HALF
-
-    def height(far: float) -> float:
-        step = runs.step(f"{key.key}={key.at(exp(way * far))[0]}")
-        return log(step) + slope * far if isinstance(step, float) else inf
-
-    end = log(FAR)
-    if not move.size and height(end) == log(runs.step_s) + slope * end:
-        return None
-    if height(end) < height(end - log(CHORD)):
-        return None
-    far = _lowest(height, 0.0, end)
-    factor = float(f"{exp(way * far):.4g}")
-    text = f"{key.number * factor:.3g} {key.unit}".strip()
-    return Crossing(key.key, key.base * factor, text, key.text, factor, not key.dearer, binds)
-
-
-def _lowest(height: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function with one lowest point has it, as near as CLOSE, by golden section."""
-    part = (sqrt(5) - 1) / 2
-    a, b = high - part * (high - low), low + part * (high - low)
-    left, right = height(a), height(b)
-    while high - low > 2 * log(CLOSE):
-        if left <= right:
-            high, b, right = b, a, left
-            a = high - part * (high - low)
-            left = height(a)
-        else:
-            low, a, left = a, b, right
-            b = low + part * (high - low)
-            right = height(b)
-    return (low + high) / 2
+        less, more = (Point(f"{by[i]:.4g}", by[i], step + row.get(name, 0.0)) for i, row in enumerate(rows))
+        yield Move(name, PRICE, "1", step, less, more)

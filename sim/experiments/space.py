@@ -123,11 +123,13 @@ class Forbidden(NamedTuple):
 
 @dataclass(frozen=True)
 class Space:
-    """Axes over the scenario in a file. more: rules beside those of every scenario, asked before them."""
+    """Axes over the scenario in a file. more: rules beside those of every scenario, asked before them. general: those;
+    none of what is no training step, whose points are legal or not when they are loaded."""
 
     path: str
     product: Product
     more: tuple[Rule, ...] = ()
+    general: tuple[Rule, ...] = RULES
 
     @cached_property
     def place(self) -> Path:
@@ -148,7 +150,7 @@ class Space:
     @cached_property
     def order(self) -> tuple[int, ...]:
         """Axes in the order of the tree: those that rules read first, so that branches end early."""
-        rules = (*self.more, *RULES)
+        rules = (*self.more, *self.general)
 
         def rank(number: int) -> int:
             keys = self.product.axes[number].keys
@@ -162,10 +164,10 @@ class Space:
         axes = [self.product.axes[number].keys for number in self.order]
         last = [
             max((depth for depth, keys in enumerate(axes, 1) if _touch(keys, rule.keys)), default=0)
-            for rule in (*self.more, *RULES)
+            for rule in (*self.more, *self.general)
         ]
         return tuple(
-            tuple(rule for rule, at in zip((*self.more, *RULES), last, strict=True) if at == depth)
+            tuple(rule for rule, at in zip((*self.more, *self.general), last, strict=True) if at == depth)
             for depth in range(len(axes) + 1)
         )
 

@@ -23,14 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from hwmodels.document import Document, DocumentError, Place, Problem, dotted, read, unknown
-from sim.campaign.values import Campaign
 from sim.experiments import executors, kinds, space
 from sim.experiments.record import OWN, Book, Record, record, stamp
 from sim.experiments.space import ALWAYS_LAST, Point, Product
 from sim.result import figures
 from sim.scenario import shelves
-from sim.scenario.values import Scenario
-from sim.serving.values import Serve
 
 SWEEPS = shelves.SCENARIOS / "sweeps"
 """Where the sweeps are that ship."""
@@ -40,18 +37,6 @@ COLUMNS = {
     "GPU-hours a trillion tokens": "gpu_hours_per_trillion_tokens", "CPU (s)": "cost.cpu_s",
 }  # fmt: skip
 """What a table shows unless the sweep says otherwise."""
-CAMPAIGNS = {
-    "days": "campaign.days.mean", "days (95 %)": "campaign.days.p95", "goodput": "campaign.goodput.mean",
-    "GPU-hours": "campaign.gpu_hours.mean", "USD": "campaign.dollars.mean", "energy (J)": "campaign.energy_j.mean",
-    "interruptions": "campaign.interruptions.all.mean", "CPU (s)": "cost.cpu_s",
-}  # fmt: skip
-"""The same of campaigns."""
-SERVED = {
-    "TTFT p50 (s)": "serve.ttft_s.p50", "TTFT p99 (s)": "serve.ttft_s.p99", "TPOT p50 (s)": "serve.tpot_s.p50",
-    "goodput (1/s)": "serve.goodput.requests_per_s", "in objectives": "serve.goodput.part",
-    "tokens/s a decoding GPU": "serve.tokens.output_per_s_decode_gpu", "CPU (s)": "cost.cpu_s",
-}  # fmt: skip
-"""The same of served loads."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +99,10 @@ def read_sweep(path: Path, extra: Sequence[str] = ()) -> Sweep:
     )  # fmt: skip
 
 
-def _columns(scenario: str) -> dict[str, str]:
+def _columns(scenario: str) -> Mapping[str, str]:
     """What the table shows of a scenario's kind."""
-    return {kinds.SERVE: SERVED, kinds.CAMPAIGN: CAMPAIGNS}.get(kinds.kind(scenario), COLUMNS)
+    own = kinds.of(scenario)
+    return COLUMNS if own is None else own.columns
 
 
 def _check(document: Document) -> None:
@@ -231,7 +217,7 @@ class _Asked:
         self.path, self.overrides_list, self.book, self.each = path, overrides_list, book, each
         self.words, self.problems = dict[int, Sequence[str]](), list[Problem]()
 
-    def __iter__(self) -> Iterator[Scenario | Campaign | Serve]:
+    def __iter__(self) -> Iterator[kinds.Value]:
         taken, number = set[str](), 0
         for overrides in self.overrides_list:
             try:

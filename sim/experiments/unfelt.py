@@ -6,8 +6,10 @@ reads are known by name, and for each of the others the even run is made once mo
 """
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import tee
 from typing import Any
 
 from hwmodels.op import HYBRIDEP
@@ -28,13 +30,14 @@ from sim.scenario.messages import waits
 from sim.scenario.stages import Spread
 from sim.scenario.values import NCCL, Routing, Scenario
 from sim.schedules.program import pairing
-from sim.simulation import run
+from sim.simulation import foretold, run
 
 DESCRIPTIVE = {
     "cluster.node.device.registers": "no price reads it: kernels are as fast as they were measured",
     "cluster.node.device.shared_memory": "no price reads it: kernels are as fast as they were measured",
     "cluster.node.device.l2.latency": "no price reads it: kernels are as fast as they were measured",
     "cluster.node.device.l3.latency": "no price reads it: kernels are as fast as they were measured",
+    "cluster.node.device.hierarchy.shared_memory": "no price reads it: kernels are as fast as they were measured",
     "cluster.node.device.dies": "it describes: prices are of whole devices",
     "cluster.node.device.peak_flops.tf32": "no product of the model is in TF32",
     "cluster.node.device.peak_flops.fp32": "no product of the model is in FP32",
@@ -63,6 +66,9 @@ OF_MODELS = {
         "stack.cross_entropy",
         "stack.unpadded",
         "stack.fused_experts",
+        "stack.norms",
+        "stack.scales",
+        "stack.casts",
     ),
     "no layers": PLACEMENT,
     "no experts": ("parallel.expert", "routing.kind", "routing.redundant_experts"),
@@ -132,9 +138,9 @@ class _Known:
     plan: Plan
 
     @cached_property
-    def figures(self) -> tuple[dict[str, Any] | str, ...]:
-        """See `_figures`: without links, and with them where the scenario asks for them."""
-        return tuple(_figures(self.plan.scenario, outputs) for outputs in self.outputs)
+    def figures(self) -> tuple[Iterator[Any], ...]:
+        """See `_figures`: without links, and with them where the scenario asks for them. A copy of one begins anew."""
+        return tuple(tee(_figures(self.plan.scenario, outputs), 1)[0] for outputs in self.outputs)
 
     @property
     def outputs(self) -> list[tuple[str, ...]]:
@@ -276,17 +282,23 @@ def _same(known: _Known, key: str) -> bool:
     if other is None:
         return False
     rows = zip(known.figures, known.outputs, strict=True)
-    return all(figures == _figures(other, outputs) for figures, outputs in rows)
+    return all(
+        one == two
+        for figures, outputs in rows
+        for one, two in zip(copy(figures), _figures(other, outputs), strict=True)
+    )
 
 
-def _figures(scenario: Scenario, outputs: tuple[str, ...]) -> dict[str, Any] | str:
-    """Figures of the even run, or why there is none."""
+def _figures(scenario: Scenario, outputs: tuple[str, ...]) -> Iterator[Any]:
+    """Figures of the even run, or why there is none; some that are quickly told first, for most keys are felt there."""
     batch = replace(scenario.batch, lengths=None)
     even = replace(
         scenario, routing=Routing("balanced"), faults=(), jitter=0.0, fold=True, outputs=outputs, batch=batch
     )  # fmt: skip
     try:
+        yield from foretold(even)
         summary = run(even, interval=False).summary
     except Refused as refused:
-        return str(refused)
-    return {name: value for name, value in summary.items() if name not in UNTOLD}
+        yield str(refused)
+        return
+    yield {name: value for name, value in summary.items() if name not in UNTOLD}

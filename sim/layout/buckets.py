@@ -94,7 +94,7 @@ def _of_copies(plan: Plan, rings: Sequence[Ring]) -> list[Ring]:
 def _around(
     plan: Plan, machine: Machine, rings: Iterable[Ring], pieces: int = 1
 ) -> tuple[tuple[Ring, Collective], ...]:
-    return tuple((ring, optimizer.reducing(plan, machine, ring)) for ring in rings for _ in range(pieces))
+    return tuple(pair for ring in rings for pair in ((ring, optimizer.reducing(plan, machine, ring)),) * pieces)
 
 
 def buckets(plan: Plan, machine: Machine, stage: int) -> tuple[Bucket, ...]:
@@ -113,7 +113,8 @@ def buckets(plan: Plan, machine: Machine, stage: int) -> tuple[Bucket, ...]:
         shares = [(ring, _share(ring, size, pieces)) for ring in held]
         parts = [(_part(ring, size, rings, n), n) for ring, n in shares]
         reduce = tuple(pair for ring, n in parts for pair in _around(plan, machine, [ring], n))
-        gather = tuple((r, optimizer.gathering(machine, r)) for r, n in parts if not r.between for _ in range(n))
+        gathered = [((ring, optimizer.gathering(machine, ring)), n) for ring, n in parts if not ring.between]
+        gather = tuple(pair for one, n in gathered for pair in (one,) * n)
         out.append(Bucket(tuple(group), first.label, first.layer, size.both, gather, reduce))
     return tuple(out)
 

@@ -9,12 +9,13 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
-from hwmodels.collectives import UNHINDERED, Hindrance
+from hwmodels.collectives import UNHINDERED, Hindrance, Wires
 from hwmodels.op import Send
 from hwmodels.price import Pricer
 from hwmodels.units import seconds_to_ns
 from sim.layout.mesh import Mesh
 from sim.layout.placement import Stage, alike
+from sim.models.activations import Kept
 from sim.models.family import Family, family
 from sim.models.layer import COMPUTE, WEIGHT, Kernel, Part, PartsOf, Site, Unit
 from sim.models.lowering import Lowering, lowering
@@ -22,6 +23,9 @@ from sim.models.mixture import Mixture
 from sim.models.precision import Recipe
 from sim.models.shape import ModelShape
 from sim.scenario.values import Cluster
+
+KEPT = 8
+"""Sets of links whose prices are kept."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +53,24 @@ class Hindrances:
 NON_BLOCKING = Hindrances()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Known:
-    """What machines with equal prices share, each made once. costs: (unit, directions, lanes) -> ns. stages: by what
-    placement goes by. pairs: units of a forward and a backward -> ns of both overlapped. kits: by the prices of links,
-    and by the step's kind and units. runs: of ranks that are alike."""
+    """What machines with equal prices share, each made once. costs: (unit, directions, lanes) -> ns. holds: (what
+    of a lowering, unit) -> bytes. stages: by what placement goes by. pairs: units of a forward and a backward -> ns of
+    both overlapped. kits: by the prices of links, and by the step's kind and units. runs: of ranks that are alike.
+    over: prices over other links. slower: what is known where groups of some kinds are so many times slower; parts:
+    that do it then. holding: prices where NCCL holds so many SMs while it runs, and what is known at them."""
 
     costs: dict[tuple[Unit, str, tuple[int, ...]], int] = field(default_factory=dict)
+    holds: dict[tuple[str, Unit], Kept] = field(default_factory=dict)
     stages: dict[Any, tuple[Stage, ...]] = field(default_factory=dict)
     pairs: dict[tuple[Stage, Stage], int] = field(default_factory=dict)
     kits: dict[Any, Any] = field(default_factory=dict)
     runs: dict[Any, Any] = field(default_factory=dict)
+    over: dict[Wires, Pricer] = field(default_factory=dict)
+    slower: dict[tuple[tuple[str, float], ...], "Known"] = field(default_factory=dict)
+    parts: PartsOf | None = None
+    holding: "dict[int, tuple[Pricer, Known]]" = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,12 +97,33 @@ class Machine:
         object.__setattr__(other, "known", self.known)
         return other
 
+    def doing(self, parts: PartsOf, known: Known) -> "Machine":
+        """The machine whose units have other parts. known: of these."""
+        other = replace(self, parts=parts)
+        object.__setattr__(other, "known", known)
+        return other
+
+    def over(self, links: Wires, **changes: Any) -> "Machine":
+        """The machine over other links, and with changes that they make."""
+        over = self.known.over
+        over[links] = self.pricer.over(links, over.get(links))
+        if len(over) > KEPT:
+            del over[next(iter(over))]
+        return self.keeping(pricer=over[links], **changes)
+
+    def holding(self, sms: int) -> "Machine":
+        """The machine whose collectives hold so many SMs of compute while they run."""
+        priced = self.known.holding.setdefault(sms, (replace(self.pricer, comm_sms=sms, held=False), Known()))
+        other = replace(self, pricer=priced[0])
+        object.__setattr__(other, "known", priced[1])
+        return other
+
     @property
     def family(self) -> Family:
         """Family of the model."""
         return family(self.site.shape.family)
 
-    @property
+    @cached_property
     def lowering(self) -> Lowering:
         """Who says which kernels its units are, and what they keep."""
         return lowering(self.family, self.site.stack)
@@ -124,6 +156,20 @@ class Machine:
                 if kernel.lane in lanes
             )
         return self.known.costs[key]
+
+    def holds(self, what: str, unit: Unit) -> Kept:
+        """What a unit holds of a micro-batch: `kept`, `kept_for_weight` or `regained` of its lowering. Layers of a kind
+        hold alike."""
+        (like,) = alike((unit,))
+        key = (what, like)
+        if key not in self.known.holds:
+            self.known.holds[key] = getattr(self.lowering, what)(self.site, like)
+        return self.known.holds[key]
+
+    @cached_property
+    def workspace(self) -> float:
+        """Bytes of the largest set of temporaries alive at once."""
+        return self.lowering.workspace(self.site)
 
     def part_ns(self, part: Part) -> int:
         """Every kernel of a part alone, one after another, in ns."""

@@ -80,6 +80,14 @@ def stage_parameters(plan: Plan, machine: Machine, stage: int) -> Parameters:
 
 def shards(plan: Plan, machine: Machine, stage: int) -> Shards:
     """What one holder of `stage` has of it. Tensors shared between units of one rank count once."""
+    key = (stage, machine.stages[stage])
+    if key not in plan.kept:
+        plan.kept[key] = _shards(plan, machine, stage)
+    own: Shards = plan.kept[key]
+    return own
+
+
+def _shards(plan: Plan, machine: Machine, stage: int) -> Shards:
     p = stage_parameters(plan, machine, stage)
     copies, _ = spread(plan.scenario, plan.program.weight_copies)
     dense = p.linear + p.other - p.shared
@@ -124,10 +132,18 @@ def tail(plan: Plan, machine: Machine, position: int) -> Tail:
         longest = max(there, price(HostUpdate(adam.bytes())).ns, back)
         return Tail(reduce_ns, 0 if machine.site.stack.plain_update else norm, longest, gather_ns, 0)
     update = price(adam).ns + (_muon_ns(plan, machine, held) if plan.scenario.optimizer.name == muon.NAME else 0)
-    if own:  # parameters are cast anew, and nothing is averaged on the host
+    if own:  # parameters are cast anew, gradients begin at zero, and nothing is averaged on the host
         units = [unit for stage in plan.holds[position] for unit in machine.stages[stage]]
-        update += sum(price(kernel.op).ns for kernel in own.update(machine.site, units))
+        part = sum(h.updated for _, h in held) / (sum(h.dense + h.experts for _, h in held) or 1)
+        update += sum(price(kernel.op).ns for kernel in own.update(machine.site, units, part))
+        update += price(Memory("fill", _zeros(plan, held), 0.0, gradient)).ns
     return Tail(reduce_ns, norm, update, gather_ns, 0 if own else back)
+
+
+def _zeros(plan: Plan, held: Sequence[tuple[int, Shards]]) -> int:
+    """Gradients that are set to zero before a step, all that a rank sums up (Megatron Core, `zero_grad_buffer`)."""
+    sharded = plan.scenario.parallel.zero > 1
+    return max(1, round(sum(h.updated if sharded else h.dense + h.experts for _, h in held)))
 
 
 def _tail_of_kernels(plan: Plan, machine: Machine, position: int, own: Updates) -> Tail:
@@ -203,7 +219,11 @@ def _muon_ns(plan: Plan, machine: Machine, held: Sequence[tuple[int, Shards]]) -
 def rings(plan: Plan, machine: Machine, stage: int) -> tuple[Ring, ...]:
     """Rings around the copies of one stage: of all but experts, then of experts; each followed by that of its shards,
     where these have copies."""
-    return tuple(ring for experts in (False, True) for ring in _around(plan, machine, stage, experts))
+    key = ("rings", stage, machine.stages[stage])
+    if key not in plan.kept:
+        plan.kept[key] = tuple(ring for experts in (False, True) for ring in _around(plan, machine, stage, experts))
+    own: tuple[Ring, ...] = plan.kept[key]
+    return own
 
 
 def _around(plan: Plan, machine: Machine, stage: int, experts: bool) -> Iterator[Ring]:

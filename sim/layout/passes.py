@@ -4,11 +4,14 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from sim.layout.batches import Batch, batches
+from sim.layout.traffic import Messages
 from sim.schedules.program import Program, Step
 
 Numbers = npt.NDArray[np.int64]
@@ -72,9 +75,21 @@ class Changes(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Passes:
-    """The passes of a program."""
+    """The passes of a program, and its messages."""
 
     program: Program
+    messages: Messages
+
+    @cached_property
+    def batches(self) -> Sequence[Sequence[Batch]]:
+        """Messages that each position waits for before each of its steps and after the last, its own among them, where
+        they are waited for. Raises Refused where positions would wait for each other for good."""
+        return batches(self.program, self.messages)
+
+    @cached_property
+    def waits(self) -> Sequence[Sequence[tuple[tuple[int, int, int], ...]]]:
+        """The same as (position, step, output) of each."""
+        return [[tuple([message[:3] for message in batch]) for batch in row] for row in self.batches]
 
     @cached_property
     def counts(self) -> Sequence[Mapping[tuple[str, int], int]]:
@@ -138,5 +153,6 @@ class Passes:
 
 
 def _columns(rows: Sequence[Change]) -> Changes:
-    step, at_end, stage, _, *amounts = np.array(rows, dtype=np.int64).reshape(-1, len(Change._fields)).T
+    flat = np.fromiter(chain.from_iterable(rows), np.int64, len(rows) * len(Change._fields))
+    step, at_end, stage, _, *amounts = flat.reshape(-1, len(Change._fields)).T
     return Changes(step, at_end.astype(bool), stage, np.array(amounts))

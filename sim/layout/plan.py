@@ -1,11 +1,12 @@
 """A scenario laid out: the program of its schedule, who holds which stages, and what travels between positions."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from typing import Any
 
 from sim.layout import placement
-from sim.layout.batches import Batch, batches
+from sim.layout.batches import Batch
 from sim.layout.mesh import MEETING, SHARING, Mesh
 from sim.layout.passes import Passes
 from sim.layout.shards import NEVER, moves
@@ -21,7 +22,8 @@ KEPT = 16
 @dataclass(frozen=True)
 class Plan:
     """Everything decided before prices are known. homes: (stage, micro-batch) -> position that computes it. holds:
-    stages of each position. passes: of the program. data: pipelines side by side, each with sequences of its own."""
+    stages of each position. passes: of the program. data: pipelines side by side, each with sequences of its own. kept:
+    what is asked of its stages again and again (`sim.layout.optimizer`)."""
 
     scenario: Scenario
     program: Program
@@ -31,6 +33,7 @@ class Plan:
     passes: Passes
     data: int
     micro_batches: int
+    kept: dict[Hashable, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @cached_property
     def mesh(self) -> Mesh:
@@ -51,11 +54,11 @@ class Plan:
         shards = scenario.parallel.zero, scenario.parallel.reshard, scenario.overlap
         return schedule, self.paired, positions, self.micro_batches, self.mesh, messages, tail, shards
 
-    @cached_property
+    @property
     def batches(self) -> Sequence[Sequence[Batch]] | None:
         """Messages that each position waits for before each of its steps and after the last, its own among them; None
         where messages are hidden. Raises Refused where positions would wait for each other for good."""
-        return batches(self.program, self.messages) if self.scenario.comm.messages == "waited" else None
+        return self.passes.batches if self.scenario.comm.messages == "waited" else None
 
     @property
     def mirrored(self) -> bool:
@@ -111,7 +114,8 @@ def _checked(
     held: list[set[int]] = [set() for _ in range(program.positions)]
     for (stage, _), position in homes.items():
         held[position].add(stage)
-    return program, homes, tuple(tuple(sorted(h)) for h in held), messages(program), Passes(program)
+    sent = messages(program)
+    return program, homes, tuple(tuple(sorted(h)) for h in held), sent, Passes(program, sent)
 
 
 def relative(stage: Sequence[Unit]) -> tuple[tuple[Unit, ...], int]:

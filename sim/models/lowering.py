@@ -144,13 +144,14 @@ def updates(family: Family, stack: Stack) -> Updates | None:
     return ByBlocks(family, by_blocks(stack.name)) if stack.name in BY_BLOCKS else None
 
 
-def modules(site: Site[Any]) -> tuple[str, ...]:
-    """Modules that a model's backward could compute again on its stack, or keep: those that it has there."""
+def modules(site: Site[Any], asked: Sequence[str] = MODULES) -> tuple[str, ...]:
+    """Modules that a model's backward could compute again on its stack, or keep: those of `asked` that it has there."""
     own = family(site.shape.family)
     lower, none = lowering(own, site.stack), site._replace(recompute=Recompute("none"))
+    units = dict.fromkeys(unit._replace(layer=0) for unit in own.units(site.shape))
 
     def differs(module: str) -> bool:
         other = site._replace(recompute=Recompute("modules", (module,)))
-        return any(lower.parts(none, unit, "B") != lower.parts(other, unit, "B") for unit in own.units(site.shape))
+        return any(lower.parts(none, unit, "B") != lower.parts(other, unit, "B") for unit in units)
 
-    return tuple(module for module in MODULES if differs(module))
+    return tuple(module for module in MODULES if module in asked and differs(module))

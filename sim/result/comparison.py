@@ -6,7 +6,7 @@ Pure data, picklable; `sim.experiments.compare` makes it, reports draw it.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from hwmodels.refused import Refused
 from hwmodels.units import NS_PER_S
@@ -67,14 +67,23 @@ class Key:
     b: Any
 
 
+class Run(Protocol):
+    """A run of any kind; a Result is one. summary: as in result.json. scenario: as plain values."""
+
+    @property
+    def summary(self) -> Mapping[str, Any]: ...
+    @property
+    def scenario(self) -> Mapping[str, Any]: ...
+
+
 @dataclass(frozen=True)
 class Comparison:
     """a, b: the runs. changes: their figures. causes: parts of the step, in order. memory: part -> bytes of either at
     the highest peak. keys: what differs between the scenarios. notes: a line each. alike: whether every figure that is
     compared is the same."""
 
-    a: Result
-    b: Result
+    a: Run
+    b: Run
     changes: tuple[Change, ...]
     causes: tuple[Cause, ...]
     memory: Mapping[str, tuple[int, int]]
@@ -83,8 +92,13 @@ class Comparison:
 
     @property
     def step(self) -> Change:
-        """Of the step time."""
+        """Of the figure that the runs are compared by: the step time, unless they are of another kind."""
         return self.changes[0]
+
+    @property
+    def steps(self) -> tuple[Result, Result] | None:
+        """Both runs, if they are training steps."""
+        return (self.a, self.b) if isinstance(self.a, Result) and isinstance(self.b, Result) else None
 
     @property
     def alike(self) -> bool:
@@ -104,8 +118,8 @@ class Comparison:
         return {
             "schema_version": SCHEMA_VERSION,
             "kind": "comparison",
-            "a": _run(self.a),
-            "b": _run(self.b),
+            "a": _run(self.a, self.step.key),
+            "b": _run(self.b, self.step.key),
             "figures": {each.key: _change(each) for each in self.changes},
             "causes": [_cause(each) for each in self.causes],
             "groups_s": {name: ns / NS_PER_S for name, ns in self.groups.items()},
@@ -142,13 +156,13 @@ def saved(content: dict[str, Any], path: Path) -> Path:
     return path
 
 
-def _run(result: Result) -> dict[str, Any]:
+def _run(result: Run, key: str) -> dict[str, Any]:
+    """key: of the figure that runs are compared by."""
     summary = result.summary
-    ends = summary.get("intervals_90", {}).get("step_time_s")
-    return {
-        "scenario": summary["scenario"], "overrides": summary["overrides"], "scenario_hash": summary["scenario_hash"],
-        "step_time_s": summary["step_time_s"], "interval_90": ends, "feasible": summary["feasible"],
-    }  # fmt: skip
+    plain = {name: summary[name] for name in ("scenario", "overrides", "scenario_hash", "feasible")}
+    if isinstance(result, Result):
+        plain |= {key: summary[key], "interval_90": summary.get("intervals_90", {}).get(key)}
+    return plain
 
 
 def _change(each: Change) -> dict[str, Any]:

@@ -6,6 +6,8 @@ groups of experts are packed to nodes, the busiest experts are copied within the
 greedy: the heaviest first, each to the lightest pack that has room; equal weights keep their order.
 """
 
+import heapq
+
 import numpy as np
 import numpy.typing as npt
 
@@ -67,11 +69,14 @@ def packed(weights: Weights, packs: int) -> Experts:
     if room == 1:
         return np.arange(packs)[:, None]
     filled: list[list[int]] = [[] for _ in range(packs)]
-    sums = [0.0] * packs
+    open_ = [(0.0, pack) for pack in range(packs)]
     for item in np.argsort(-weights, kind="stable").tolist():
-        lightest = min((pack for pack in range(packs) if len(filled[pack]) < room), key=sums.__getitem__)
+        weight, lightest = open_[0]
         filled[lightest].append(item)
-        sums[lightest] += float(weights[item])
+        if len(filled[lightest]) < room:
+            heapq.heapreplace(open_, (weight + float(weights[item]), lightest))
+        else:
+            heapq.heappop(open_)
     return np.array(filled, dtype=np.int64)
 
 

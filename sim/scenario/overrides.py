@@ -16,6 +16,10 @@ SHORT_FORMS: dict[KeyPath, str] = {
     ("schedule",): "name",
     ("routing",): "kind",
     ("recompute",): "kind",
+    ("serve", "node"): "base",
+    ("serve", "node", "device"): "base",
+    ("serve", "fabric"): "base",
+    ("serve", "model"): "base",
 }
 """Keys where a word stands for a mapping: {base: word} for documents with a file of their own."""
 

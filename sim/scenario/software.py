@@ -43,6 +43,15 @@ class StackForm(Form):
     fused_experts: bool | None = None
     """Of megatron in mxfp8: experts' first product, its activation and the cast of that are one kernel, and so are
     their gradients (Megatron's use_transformer_engine_op_fuser)."""
+    norms: Literal["transformer_engine", "cudnn"] | None = None
+    """Of megatron, whose norms: transformer_engine (the default), which leave MXFP8's cast to a kernel of its own and
+    find current scaling's largest values, or cudnn (NVTE_NORM_FWD_USE_CUDNN=1), which cast and do not find."""
+    scales: Literal["both", "weights", "none"] | None = None
+    """Of megatron in mxfp8 or nvfp4: sides of a product whose scales are put in the tensor cores' order by a kernel of
+    their own before each: both (TransformerEngine before 2.12), weights (the default) or none (July 2026 and later)."""
+    casts: Literal["joined", "apart"] | None = None
+    """Of megatron in nvfp4: rows and transformed columns are cast by one kernel (joined, the default) or by two (apart:
+    TransformerEngine before 2.14)."""
 
     @property
     def value(self) -> Stack:
@@ -69,6 +78,10 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
         yield ("stack.dispatcher", "parallel.expert"), f"{what}; legal: alltoall, or parallel.expert 2 or more"
     if stack.fused_experts and scenario.precision != "mxfp8":
         yield ("stack.fused_experts", "precision"), "experts are fused in mxfp8 alone; legal: false, or precision mxfp8"
+    if stack.scales != Stack.scales and scenario.precision not in BLOCKS:
+        yield ("stack.scales", "precision"), f"no scales of blocks to put in order; legal with: {', '.join(BLOCKS)}"
+    if stack.casts != Stack.casts and scenario.precision != "nvfp4":
+        yield ("stack.casts", "precision"), "one kernel casts rows and columns but in nvfp4; legal: joined"
     if stack.unpadded and stack.compiled:
         yield ("stack.unpadded", "stack.compiled"), "compiled code has no such call; legal: one of the two"
     if not stack.loss_parallel and "loss_parallel" in kind.options and scenario.parallel.tensor == 1:
@@ -83,6 +96,8 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
     yield from _again(scenario)
 
 
+BLOCKS = ("mxfp8", "nvfp4")
+"""Precisions whose scales tensor cores read in an order of their own."""
 SCALED_LATER = ("norm", "activation")
 """Modules whose output the product behind them would have to quantise again."""
 

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hwmodels.power import IDLE_W
 from hwmodels.units import MEGA, NS_PER_S, SECONDS_PER_HOUR
 from sim.serving.asked import Asked
 from sim.serving.deployment import deployed
 from sim.serving.log import NEVER, Log
-from sim.serving.rank import Batch
+from sim.serving.steady import decode_step, points
 from sim.serving.values import BOTH, CLOSED, DECODE, PREFILL, Serve
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
@@ -42,34 +43,16 @@ def answers(serve: Serve, asked: Asked, log: Log) -> dict[str, Any]:
         "tokens": _tokens(serve, asked, log, span),
         "in_system": log.inside / NS_PER_S / span,
         "busy": {kind: ns / NS_PER_S / span for kind, ns in sorted(log.busy.items())},
+        "waiting_s": _waiting(log),
+        "cache_used": _cache_used(log, end),
+        "energy": _energy(serve, asked, log, span),
         "preemptions": int(log.again.sum()),
+        "swapped": log.swapped,
+        "failures": log.failures,
+        "down_s": log.down_ns / NS_PER_S,
         "pools": [_pool(serve, i) for i in range(len(serve.pools))],
-        "decode_step": _step(serve, asked, log),
-    }  # fmt: skip
-
-
-def _step(serve: Serve, asked: Asked, log: Log) -> dict[str, Any] | None:
-    """A decode step of the first pool that decodes, kernel by kernel, in one micro-batch: of as many sequences as its
-    attention groups had on average over time, half through their answers."""
-    busy = sum(int(steps.sum()) for steps, _ in log.steps)
-    if not busy:
-        return None
-    own = deployed(serve, serve.of(DECODE, BOTH)[0])
-    mean = sum(int(steps.sum()) * count for steps, count in log.steps) / busy / own.pool.groups
-    batch = Batch(max(1, round(mean)), own.grid.queries, float((asked.prompt + asked.output / 2).mean()))
-    parts: dict[str, float] = {}
-    kernels: dict[tuple[str, str], list[float]] = {}
-    for part, kernel in own.grid.decoding.kernels(batch):
-        seconds = own.grid.decoding.prices.ns(kernel.op) / NS_PER_S
-        parts[part] = parts.get(part, 0.0) + seconds
-        kernels.setdefault((part, kernel.name), []).append(seconds)
-    return {
-        "sequences": batch.sequences, "keys": batch.keys, "seconds": own.grid.decoding.ns(batch) / NS_PER_S,
-        "parts_s": parts,
-        "kernels": [
-            {"part": part, "name": name, "launches": len(each), "seconds": sum(each)}
-            for (part, name), each in kernels.items()
-        ],
+        "decode_step": decode_step(serve, asked, log),
+        "operating_points": points(serve, asked),
     }  # fmt: skip
 
 
@@ -129,12 +112,13 @@ def _tokens(serve: Serve, asked: Asked, log: Log, span: float) -> dict[str, floa
     decodes = sum(pool.gpus * pool.instances for pool in serve.of(DECODE, BOTH))
     cost = serve.cost * serve.gpus * span / (prompt + output) * MEGA if serve.cost else None
     return {
-        "prompt": prompt, "cached": cached, "output": output,
+        "prompt": prompt, "cached": cached, "cached_by_host": log.fetched, "output": output,
         "prompt_per_s_gpu": prompt / span / serve.gpus, "output_per_s_gpu": output / span / serve.gpus,
         "prompt_per_s_prefill_node": (prompt - cached) / span / fills * serve.node.gpus,
         "output_per_s_decode_gpu": output / span / decodes,
         "output_per_s_decode_node": output / span / decodes * serve.node.gpus,
         "gpu_hours": serve.gpus * span / SECONDS_PER_HOUR, "usd_per_million": cost,
+        "usd_per_million_output": cost * (prompt + output) / output if cost else None,
     }  # fmt: skip
 
 
@@ -147,3 +131,35 @@ def _pool(serve: Serve, number: int) -> Mapping[str, Any]:
         "weight_bytes": own.weight_bytes, "cache_bytes_per_token": own.token_bytes, "cache_tokens": own.tokens,
         "prefix_tokens": own.prefix_tokens,
     }  # fmt: skip
+
+
+def _waiting(log: Log) -> dict[str, float]:
+    """Mean seconds of a request by what it waits for: an instance, its prompt's steps, its cache's way, its answer."""
+    sent = np.where(log.sent == NEVER, log.first, log.sent)
+    marks = log.arrival, log.begun, log.first, sent, log.last
+    pairs = zip(("instance", "prompt", "transfer", "answer"), marks, marks[1:], strict=False)
+    return {name: float((after - before).mean()) / NS_PER_S for name, before, after in pairs}
+
+
+def _cache_used(log: Log, end: int) -> dict[str, float]:
+    """Part of the blocks of an instance in use: over time, on average over instances, and most of any."""
+    area, most, last = 0.0, 0.0, dict[int, tuple[int, float]]()
+    for time, number, _, _, used in log.load:
+        since, before = last.get(number, (time, 0.0))
+        area, most = area + before * (time - since), max(most, used)
+        last[number] = time, used
+    start = min((time for time, *_ in log.load), default=0)
+    return {"mean": area / max(1, end - start) / max(1, len(last)), "most": most}
+
+
+def _energy(serve: Serve, asked: Asked, log: Log, span: float) -> dict[str, float | None]:
+    """Joules of GPUs, also of a million tokens. All steps draw alike: where that is the card's power limit it is a
+    bound, for those that wait for memory draw less (InferenceX's MI355Xs took 508 W of 1,400 at 4 clients, row
+    IX-MI355X-4). At rest a GPU draws `IDLE_W`. Nothing where nobody says what it draws."""
+    if not serve.watts:
+        return {"joules": None, "joules_per_million": None, "joules_per_million_output": None}
+    busy = log.gpu_ns / NS_PER_S
+    joules = busy * serve.watts + max(0.0, serve.gpus * span - busy) * IDLE_W
+    made = int(asked.output.sum())
+    every = joules / (made + int(asked.prompt.sum())) * MEGA
+    return {"joules": joules, "joules_per_million": every, "joules_per_million_output": joules / made * MEGA}

@@ -5,15 +5,18 @@ FP8 products, one product for both compressed projections, whose norms run besid
 deepseek_v2.py, `forward_absorb_prepare`), rotation of queries and key in one kernel that also writes the cache.
 """
 
-from hwmodels.op import Attention, Collective, Gemm, GroupedGemm, Memory, cast, norm, rope
+from hwmodels.op import Attention, Collective, Gemm, Memory, cast, norm, rope
 from hwmodels.refused import Refused
 from sim.models.blocks.gqa import Heads
 from sim.models.blocks.made import Made
 from sim.models.blocks.mla import Latent
 from sim.models.layer import COMMUNICATION
-from sim.serving.cached import BF16, Cached
+from sim.serving.cached import BF16, Cached, PerHead
 from sim.serving.prices import Kernel
 from sim.serving.rank import Batch, Rank
+
+CORE = "attention"
+"""The kernel that reads the cache, or all keys and values."""
 
 
 def attention(rank: Rank, made: Made, batch: Batch, absorbed: bool) -> list[Kernel]:
@@ -64,16 +67,26 @@ def latent(rank: Rank, a: Latent, batch: Batch, absorbed: bool) -> list[Kernel]:
         out = [*product(rank, "qkv_a", t, a.q + a.down, h), Kernel("kv_a_norm", norm(t, a.kv_rank))]
     out += [Kernel("rope_and_cache", rope(t, a.heads * a.rotary + a.down))]
     if absorbed:
-        rows = a.heads * t
-        core = Cached(batch.sequences, batch.keys, batch.queries, a.heads, 1, a.down, a.kv_rank, rank.element, True)
+        core = Cached(
+            batch.sequences,
+            batch.keys,
+            batch.queries,
+            a.heads,
+            1,
+            a.down,
+            a.kv_rank,
+            rank.element,
+            True,
+            rank.attention == "fp8",
+        )
         return [
-            *out, Kernel("absorb_q", GroupedGemm(a.heads, rows, a.kv_rank, a.nope, precision="bf16")),
-            Kernel("attention", core), Kernel("absorb_v", GroupedGemm(a.heads, rows, a.v, a.kv_rank, precision="bf16")),
+            *out, Kernel("absorb_q", PerHead(a.heads, t, a.kv_rank, a.nope)), Kernel(CORE, core),
+            Kernel("absorb_v", PerHead(a.heads, t, a.v, a.kv_rank)),
         ]  # fmt: skip
     keys = round(batch.sequences * batch.keys)
     out += product(rank, "kv_b", keys, a.kv, a.kv_rank)
     out += [Kernel("concatenate_k", Memory("concatenate", keys, BF16 * a.q, BF16 * a.q))]
-    return [*out, Kernel("attention", _whole(batch, a.heads, a.nope + a.rotary, a.v))]
+    return [*out, Kernel(CORE, _whole(batch, a.heads, a.nope + a.rotary, a.v))]
 
 
 def grouped(rank: Rank, a: Heads, batch: Batch) -> list[Kernel]:
@@ -87,9 +100,9 @@ def grouped(rank: Rank, a: Heads, batch: Batch) -> list[Kernel]:
     seen = min(batch.keys, float(span)) if span else batch.keys
     if not batch.prefill:
         core = Cached(batch.sequences, seen, batch.queries, a.queries, a.shared, a.width, a.width, rank.element)
-        return [*out, Kernel("attention", core)]
+        return [*out, Kernel(CORE, core)]
     shared = a.shared if a.shared != a.queries else 0
-    return [*out, Kernel("attention", _whole(batch, a.queries, a.width, a.width, shared, span))]
+    return [*out, Kernel(CORE, _whole(batch, a.queries, a.width, a.width, shared, span))]
 
 
 def _whole(batch: Batch, heads: int, qk: int, v: int, shared: int = 0, span: int = 0) -> Attention:

@@ -1,4 +1,4 @@
-"""Attention of new tokens over keys and values that a cache holds: its arithmetic and its traffic."""
+"""Attention of new tokens over keys and values that a cache holds, and products by head: arithmetic and traffic."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,8 @@ BF16 = 2.0
 class Cached(NamedTuple):
     """sequences, each with `queries` new tokens that see `keys` tokens, their own included. heads of queries; shared:
     heads of keys and values, `element` bytes an element. qk, v: elements of a head's key and value. latent: values are
-    the first elements of keys, read once (multi-head latent attention in absorbed form)."""
+    the first elements of keys, read once (multi-head latent attention in absorbed form). fp8: whether it multiplies in
+    that format."""
 
     sequences: int
     keys: float
@@ -23,6 +24,7 @@ class Cached(NamedTuple):
     v: int
     element: float = BF16
     latent: bool = False
+    fp8: bool = False
     kernels: int = 2
 
     @property
@@ -44,3 +46,20 @@ class Cached(NamedTuple):
         width = self.qk if self.latent else self.qk + self.v
         cache = self.sequences * self.keys * self.shared * width * self.element
         return cache + BF16 * self.sequences * self.queries * self.heads * (self.qk + self.v)
+
+
+class PerHead(NamedTuple):
+    """A product in BF16 for each head: [tokens, k] x [k, n] (latent attention, absorbed: `torch.bmm` of engines)."""
+
+    heads: int
+    tokens: int
+    n: int
+    k: int
+
+    def flop(self) -> float:
+        """Of all heads."""
+        return 2.0 * self.heads * self.tokens * self.n * self.k
+
+    def bytes(self) -> float:
+        """Operands and results, once."""
+        return BF16 * self.heads * (self.tokens * (self.n + self.k) + self.n * self.k)

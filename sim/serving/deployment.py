@@ -4,6 +4,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from hwmodels.collectives import wires
+from hwmodels.node import Link
+from hwmodels.units import seconds_to_ns
 from sim.models.family import family
 from sim.serving.cache import BITS, BYTE, token_bytes, weight_bytes
 from sim.serving.experts import Gating
@@ -20,8 +22,9 @@ KEPT = 16
 @dataclass(frozen=True)
 class Deployed:
     """An instance of a pool. memory_bytes: of a GPU, for weights and cache. token_bytes: of the cache, on a rank.
-    tokens: that the cache of an attention group holds, whole blocks; prefix_tokens: of those, for prompts of the past.
-    rate: bytes/s at which a rank gets cache from other nodes."""
+    tokens: that the cache of an attention group holds, whole blocks; prefix_tokens: of those, for prompts of the past;
+    host_tokens: that host memory holds for it. rate: bytes/s at which a rank gets cache from other nodes; host: link of
+    a GPU to host memory."""
 
     pool: Pool
     grid: Grid
@@ -30,7 +33,13 @@ class Deployed:
     token_bytes: float
     tokens: int
     prefix_tokens: int
+    host_tokens: int
     rate: float
+    host: Link
+
+    def host_ns(self, tokens: int) -> int:
+        """Of a cache of so many tokens to or from host memory, all ranks of a group at once."""
+        return seconds_to_ns(self.host.latency_s + self.token_bytes * tokens / self.host.effective)
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ def _deployed(priced: _Priced) -> Deployed:
     serve, pool = priced.serve, priced.pool
     own, element = family(serve.model.family), BITS[serve.cache.form] / BYTE
     part = serve.model.part(pool.tensor, pool.tensor if pool.expert == 1 else 1)
-    rank = Rank(part, pool.tensor, pool.expert, serve.node.gpus, serve.precision, element)
+    rank = Rank(part, pool.tensor, pool.expert, serve.node.gpus, serve.precision, element, serve.cache.attention)
     links = wires(serve.node, serve.fabric)
     alone, beside = (Prices(serve.node.device, links, beside=each) for each in (False, True))
     gating = _gating(serve, pool)
@@ -60,7 +69,8 @@ def _deployed(priced: _Priced) -> Deployed:
     held = int(max(0.0, memory - weights) / each) // serve.cache.block * serve.cache.block if each else 0
     kept = int(held * serve.cache.prefix) // serve.cache.block * serve.cache.block
     grid = Grid(decoding, prefilling, 1 + deep)
-    return Deployed(pool, grid, weights, memory, each, held - kept, kept, links.network)
+    beyond = int(serve.cache.host / each) // serve.cache.block * serve.cache.block if each else 0
+    return Deployed(pool, grid, weights, memory, each, held - kept, kept, beyond, links.network, links.pcie)
 
 
 def deployed(serve: Serve, pool: Pool) -> Deployed:

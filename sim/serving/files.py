@@ -19,7 +19,18 @@ from sim.scenario.overrides import apply
 from sim.scenario.values import PROFILE_SPREAD, Routing
 from sim.serving.checks import check
 from sim.serving.form import LengthsForm, RequestsForm, ServeForm, ServingForm
-from sim.serving.values import KIND, Cache, Lengths, Objectives, Pool, Requests, Serve, Speculation
+from sim.serving.values import (
+    KIND,
+    NEVER_FAILS,
+    Cache,
+    Failures,
+    Lengths,
+    Objectives,
+    Pool,
+    Requests,
+    Serve,
+    Speculation,
+)
 
 HASH_BYTES = 16
 
@@ -79,18 +90,20 @@ def _built(form: ServingForm, parts: Mapping[str, Any], overrides: tuple[str, ..
     if drawn.kind == "sampled" and spread is None:
         spread = PROFILE_SPREAD
     asked = _requests(own.requests, path)
+    failing = Failures(own.failures.mtbf, own.failures.repair) if own.failures else NEVER_FAILS
+    watts = own.gpu_power or parts["node"].device.power_w
     return Serve(
         form.name or (path.stem if path else "serving"), parts["model"], parts["node"], parts.get("fabric"),
         own.precision, tuple(Pool(**pool.model_dump()) for pool in own.pools), _cache(own),
         Routing(drawn.kind, spread, drawn.max_vio), own.router, Speculation(**own.speculation.model_dump()),
-        Objectives(own.objectives.ttft, own.objectives.tpot), asked, form.seed,
-        (own.gpu_hour or 0.0), overrides, _hash(plain, parts, asked), plain,
+        Objectives(own.objectives.ttft, own.objectives.tpot), asked, form.seed, own.gpu_hour or 0.0, watts, failing,
+        overrides, _hash(plain, parts, asked), plain,
     )  # fmt: skip
 
 
 def _cache(own: ServeForm) -> Cache:
     given = own.cache
-    return Cache(given.format, given.block, given.memory, given.prefix)
+    return Cache(given.format, given.block, given.memory, given.prefix, given.host, given.preempt, given.attention)
 
 
 def _requests(given: RequestsForm, path: Path | None) -> Requests:

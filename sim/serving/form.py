@@ -32,6 +32,8 @@ class PoolForm(Form):
     """Tokens of prompts in a step of an attention group, at most: longer prompts go in parts."""
     batch: Count = 256
     """Sequences of an attention group, at most."""
+    host: Annotated[int, *quantity("time", seconds_to_ns)] = 0
+    """Between two steps, while GPUs wait for the host that schedules and samples."""
 
 
 class CacheForm(Form):
@@ -45,6 +47,12 @@ class CacheForm(Form):
     """Part of a GPU's memory for weights and cache; the rest is activations' and the runtime's."""
     prefix: Part = 0.0
     """Part of the cache that keeps prompts of the past for those that begin like them (least recently used goes)."""
+    host: Annotated[float, *quantity("data")] = 0.0
+    """Host memory for caches, of each GPU: prompts of the past go there before they go, sequences that are swapped."""
+    attention: Literal["bf16", "fp8"] = "bf16"
+    """Format in which attention on latents multiplies; fp8 needs a cache of it (FlashMLA pull request 82)."""
+    preempt: Literal["recompute", "swap"] = "recompute"
+    """What a sequence does that gives its cache up: it is computed again, or it waits in host memory."""
 
 
 class RoutingForm(Form):
@@ -75,6 +83,15 @@ class ObjectivesForm(Form):
     """Time to the first token, at most."""
     tpot: Annotated[int, *quantity("time", seconds_to_ns)] = 50_000_000
     """Mean time for a later token, at most."""
+
+
+class FailuresForm(Form):
+    """Nodes that fail: their instances lose all caches, and what they had to do goes to others."""
+
+    mtbf: Annotated[int, *quantity("time", seconds_to_ns)]
+    """Mean time between failures of a node, exponential."""
+    repair: Annotated[int, *quantity("time", seconds_to_ns)] = 600_000_000_000
+    """Until its instance serves again: noticed, replaced, weights read."""
 
 
 class LengthsForm(Form):
@@ -144,8 +161,12 @@ class ServeForm(Form):
     """Of goodput."""
     requests: RequestsForm
     """What is asked."""
+    failures: FailuresForm | None = None
+    """Nodes that fail; none do where this is not said."""
     gpu_hour: Annotated[float, *quantity("money/time")] | None = None
     """What a GPU costs, for the price of a million tokens."""
+    gpu_power: Annotated[float, *quantity("power")] | None = None
+    """What a GPU draws at work, for the joules of a million tokens; its power limit where that is known."""
 
 
 class ServingForm(Form):

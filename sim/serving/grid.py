@@ -16,8 +16,8 @@ EMPTY: Times = np.zeros(0)
 
 FIRST_KEYS = 256.0
 """Keys of the second node; each next one has twice as many: attention is nearly linear between."""
-EXACT, PER_OCTAVE = 8, 4
-"""Sequences up to which every number has a node, and nodes an octave beyond."""
+EXACT, PER_OCTAVE, OF_PROMPTS = 8, 4, 2
+"""Sequences up to which every number has a node, and nodes an octave beyond; those of tokens of prompts."""
 
 
 @cache
@@ -55,7 +55,7 @@ class Grid:
     def prefill_ns(self, tokens: int, pairs: float, mean: float = 1.0) -> float:
         """A step of a rank over so many tokens of prompts, each of which sees `pairs` keys on average. mean: tokens of
         all groups over those of as many as this one, the fullest (`sim.serving.rank.Batch`), to the next power of 2."""
-        low, high = nodes(float(tokens))
+        low, high = nodes(float(tokens), per_octave=OF_PROMPTS)
         part, mean = between(low, high, tokens), 2.0 ** math.ceil(math.log2(mean) - ROUNDING_SLACK)
         one = self._prompts(low, pairs, mean)
         return one if not part else one + part * (self._prompts(high, pairs, mean) - one)

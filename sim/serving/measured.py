@@ -2,7 +2,7 @@
 
 As `hwmodels.library` does: a time is a bound (a fixed cost, and the larger of FLOP at the dense peak and bytes at HBM's
 bandwidth) times how much longer than it the nearest measured rows took, weighted by distance in octaves. A card without
-rows holds the ratios of the card that has them: its own peaks, bandwidths and links make its bounds.
+rows of a kind holds the ratios of a card that has them: its own peaks, bandwidths and links make its bounds.
 """
 
 import csv
@@ -19,22 +19,29 @@ from hwmodels.collectives import Wires, wires
 from hwmodels.device import Device
 from hwmodels.library import BLUNT, FIXED_US, NEAR, NEAREST
 from hwmodels.memory import streaming
-from hwmodels.op import Collective, Gemm, GroupedGemm
+from hwmodels.op import Collective, Gemm, GroupedGemm, Memory
 from hwmodels.units import MICRO
 from sim.communication.exchange.direct import Decode, seconds
-from sim.serving.cached import TILE, Cached
+from sim.serving.cached import BF16, TILE, Cached, PerHead
 
 FOLDER = Path(__file__).parent / "kernels"
-COMPUTE = ("h800", "h20")
-"""Nodes' cards with kernels; the first stands for all others."""
-LINKS = "h100"
-"""The card whose exchanges were measured, in a DGX on 400 Gb/s InfiniBand."""
+GRAPH = "_graph"
+"""Ends the names of files whose rows were measured in replayed CUDA graphs: the gap before a kernel is in its time."""
+FILES = (f"h200{GRAPH}", "h800", "h20", "h100", f"h100{GRAPH}")
+"""Files, each of its card; a card's own that come first are asked first."""
+DONORS = ("h800", "h100", f"h100{GRAPH}")
+"""Whose rows stand for cards without rows of a kind: DeepGEMM's and FlashMLA's of an H800, exchanges of H100s in a DGX
+on 400 Gb/s InfiniBand, the rest of an H100 in graphs."""
 DISPATCH_ROW, COMBINE_ROW, CHOSEN, GPUS = 7168 + 224 + 16, 14336, 8, 8
-"""Of those: bytes of a row (values, scales and metadata; BF16), experts of a token, GPUs of a node."""
+"""Of exchanges: bytes of a row (values, scales and metadata; BF16), experts of a token, GPUs of a node."""
 MLA, GQA = (576, 512), (128, 128)
 """Widths of a head's key and value in the rows of attention."""
 
-Op = Gemm | GroupedGemm | Cached | Decode | Collective
+FP8_ATTENTION = 1.7
+"""How many times as fast FlashMLA is that multiplies latents in FP8, cache and all, as that in BF16 (Hopper:
+deepseek-ai/FlashMLA pull request 82, by lm-sys/lm-sys.github.io@2896b37 blog/2025-09-26-sglang-ant-group.md)."""
+
+Op = Gemm | GroupedGemm | PerHead | Cached | Decode | Collective | Memory
 
 
 class Card(NamedTuple):
@@ -46,18 +53,26 @@ class Card(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """Microseconds; whether measured rows are near; and the card that they are of."""
+    """Microseconds; whether measured rows are near; the file that they are of; and whether the gap is among them."""
 
     us: float
     near: bool
-    card: str
+    file: str
+
+    @property
+    def whole(self) -> bool:
+        """Whether the gap before the kernel is in its time."""
+        return self.file.endswith(GRAPH)
 
 
 def read_us(op: Op, where: Card) -> Reading:
     """What an operation takes on a card, by the nearest rows."""
-    name = LINKS if isinstance(op, Decode | Collective) else _rows_of(where.device.name)
-    over, distance = _over(name, op)
-    return Reading(bound_us(op, where) * over, distance <= NEAR * NEAR, name)
+    if isinstance(op, Cached) and op.fp8:
+        plain = read_us(op._replace(fp8=False, element=BF16), where)
+        return plain._replace(us=plain.us / FP8_ATTENTION)
+    file = _file(where.device.name, _kind(op))
+    over, distance = _over(file, op)
+    return Reading(bound_us(op, where) * over, distance <= NEAR * NEAR, file)
 
 
 def bound_us(op: Op, where: Card) -> float:
@@ -66,16 +81,16 @@ def bound_us(op: Op, where: Card) -> float:
         return seconds(op, where.links, where.device.sms) / MICRO
     if isinstance(op, Collective):
         return FIXED_US + op.bytes() / where.links.nvlink.between(op.ranks) / MICRO
-    form = "bf16" if isinstance(op, Cached) else op.precision
+    form = op.precision if isinstance(op, Gemm | GroupedGemm) else "bf16"
     flops = op.flop() / (where.device.peak_flops[form] * where.sms / where.device.sms)
     return FIXED_US + max(flops, op.bytes() / streaming(where.device)) / MICRO
 
 
 @lru_cache(maxsize=1 << 16)
-def _over(name: str, op: Op) -> tuple[float, float]:
+def _over(file: str, op: Op) -> tuple[float, float]:
     """How many times its bound an operation takes, and the square of the distance to the nearest row, in octaves. The
-    number format is no part of either: utilisation is held."""
-    rows = _rows(name)[_kind(op)]
+    number format is no part of either, but for products by torch: utilisation is held."""
+    rows = _rows(file)[_kind(op)]
     distances: npt.NDArray[np.float64] = ((rows.at - np.array(_place(op))) ** 2).sum(axis=1)
     near = np.argsort(distances, kind="stable")[:NEAREST]
     weights = 1 / (distances[near] + BLUNT)
@@ -87,7 +102,9 @@ def _kind(op: Op) -> str:
         return "mla" if op.latent else "gqa"
     if isinstance(op, Decode):
         return "combine" if op.combine else "dispatch"
-    return {Gemm: "gemm", GroupedGemm: "grouped", Collective: "allreduce"}[type(op)]
+    if isinstance(op, Gemm):
+        return "plain" if op.precision == "bf16" else "gemm"
+    return {GroupedGemm: "grouped", PerHead: "heads", Collective: "allreduce", Memory: "stream"}[type(op)]
 
 
 def _place(op: Op) -> tuple[float, ...]:
@@ -98,10 +115,13 @@ def _place(op: Op) -> tuple[float, ...]:
         return _octaves(op.ranks, op.tokens)
     if isinstance(op, Collective):
         return _octaves(op.ranks, op.size)
+    if isinstance(op, Memory):
+        return _octaves(op.bytes())
     if isinstance(op, Gemm):
         return _octaves(max(op.m, TILE), op.n, op.k)
-    each = max(op.rows / op.groups, TILE)
-    return _octaves(op.groups, each, op.n, op.k)
+    if isinstance(op, PerHead):
+        return _octaves(op.heads, max(op.tokens, TILE), op.n, op.k)
+    return _octaves(op.groups, max(op.rows / op.groups, TILE), op.n, op.k)
 
 
 def _octaves(*sizes: float) -> tuple[float, ...]:
@@ -109,14 +129,16 @@ def _octaves(*sizes: float) -> tuple[float, ...]:
 
 
 @cache
-def _rows_of(device: str) -> str:
-    return next((name for name in COMPUTE if card(name).device.name == device), COMPUTE[0])
+def _file(device: str, kind: str) -> str:
+    """The file that tells a kind on a device: its own, or a donor's."""
+    own = [file for file in FILES if card(file).device.name == device]
+    return next(file for file in (*own, *DONORS) if kind in _rows(file))
 
 
 @cache
-def card(name: str) -> Card:
+def card(file: str) -> Card:
     """The card of a file."""
-    machine = node.load(f"{name}x8")
+    machine = node.load(f"{file.removesuffix(GRAPH)}x8")
     return Card(machine.device, wires(machine, fabric.load("ndr")), machine.device.sms)
 
 
@@ -128,32 +150,36 @@ class Rows(NamedTuple):
 
 
 @cache
-def _rows(name: str) -> dict[str, Rows]:
+def _rows(file: str) -> dict[str, Rows]:
     """Kind -> rows of a file."""
     kinds: dict[str, list[tuple[Op, float]]] = {}
-    for op, us in lines(name):
-        kinds.setdefault(_kind(op), []).append((op, math.log(us / bound_us(op, card(name)))))
+    for op, us in lines(file):
+        kinds.setdefault(_kind(op), []).append((op, math.log(us / bound_us(op, card(file)))))
     return {kind: Rows(np.array([_place(op) for op, _ in each]), np.array([over for _, over in each]))
             for kind, each in kinds.items()}  # fmt: skip
 
 
-def lines(name: str) -> list[tuple[Op, float]]:
+def lines(file: str) -> list[tuple[Op, float]]:
     """Operations of a file, each with its microseconds."""
-    with (FOLDER / f"{name}.csv").open(encoding="utf-8", newline="") as file:
-        read = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    with (FOLDER / f"{file}.csv").open(encoding="utf-8", newline="") as text:
+        read = list(csv.DictReader(line for line in text if not line.startswith("#")))
     return [(_operation(line["kind"], *(int(line[key] or 0) for key in "abcd")), float(line["us"])) for line in read]
 
 
 def _operation(kind: str, a: int, b: int, c: int, d: int) -> Op:
     """The operation of a row."""
-    if kind == "gemm":
-        return Gemm(a, b, c)
+    if kind in ("gemm", "plain"):
+        return Gemm(a, b, c, precision="fp8" if kind == "gemm" else "bf16")
     if kind == "grouped":
         return GroupedGemm(a, a * b, c, d)
+    if kind == "heads":
+        return PerHead(a, b, c, d)
     if kind in ("mla", "gqa"):
         qk, v = MLA if kind == "mla" else GQA
-        return Cached(a, b, 1, c, d, qk, v, latent=kind == "mla")
+        return Cached(a, b, 1, c, d or 1, qk, v, latent=kind == "mla")
     if kind == "allreduce":
         return Collective("all_reduce", b, a, 1)
+    if kind == "stream":
+        return Memory("cast", 1, a * 2 / 3, a / 3)
     combine = kind == "combine"
     return Decode(combine, b, CHOSEN, COMBINE_ROW if combine else DISPATCH_ROW, a, GPUS)

@@ -27,17 +27,18 @@ def dense(rank: Rank, made: Made, network: Network, tokens: int) -> list[Kernel]
 
 
 def multiplied(rank: Rank, network: Network, tokens: int, name: str) -> list[Kernel]:
-    """Both products of a network and the activation, which also casts."""
+    """Both products of a network and the activation between."""
     h = rank.part.hidden
     return [
         *product(rank, f"{name}{network.up}", tokens, network.first, h),
         Kernel(f"{name}act", _activation(network, tokens)),
-        Kernel(f"{name}down", Gemm(tokens, h, network.width, precision=rank.precision)),
-    ]  # fmt: skip
+        *product(rank, f"{name}down", tokens, h, network.width),
+    ]
 
 
-def _activation(network: Network, rows: int) -> Memory:
-    return Memory("silu", rows, BF16 * network.first, 1.0 * network.width)
+def _activation(network: Network, rows: int, element: float = BF16) -> Memory:
+    """element: bytes of what it writes."""
+    return Memory("silu", rows, BF16 * network.first, element * network.width)
 
 
 def gate(rank: Rank, mixture: Mixture, tokens: int) -> list[Kernel]:
@@ -51,25 +52,62 @@ def _plain(m: int, n: int, k: int) -> Gemm:
     return Gemm(m, n, k, precision="bf16")
 
 
-def routed(rank: Rank, experts: Experts, tokens: int, load: Load) -> list[Kernel]:
-    """Routed experts on the rows of the busiest rank, and the sum of their outputs. Where a tensor group shares the
-    columns of every expert, the shared expert is one more of them (SGLang: --disable-shared-experts-fusion turns that
-    off); else see `shared`."""
-    h, net = rank.part.sent, experts.routed
-    rows, hits, _ = load
+def routed(rank: Rank, made: Made, batch: Batch, tokens: int, load: Load) -> list[Kernel]:
+    """Routed experts on the rows of the busiest rank, with what brings rows in order before them and together behind.
+    Where a tensor group shares the columns of every expert, the shared expert is one more of them (SGLang:
+    --disable-shared-experts-fusion turns that off); else see `shared`."""
+    assert made.routed
+    experts, net, h = made.routed, made.routed.routed, rank.part.sent
+    rows, hits = load.rows, load.hits
     if fused(rank, experts):
         rows, hits = rows + tokens * experts.shared.width // net.width, hits + experts.shared.width // net.width
     if not rows:
         return []
+    ordered, summed = _sorted(rank, made, batch, tokens, rows, load)
     first, second = (
         GroupedGemm(hits, rows, n, k, precision=rank.precision) for n, k in ((net.first, h), (h, net.width))
     )
-    casts = [Kernel("cast_x", cast(tokens, h))] if rank.quantised and not rank.exchanges else []
-    sums = [] if rank.exchanges else [Kernel("sum", Memory("elementwise", tokens, BF16 * h * experts.chosen, BF16 * h))]
     return [
-        Kernel("sort", small("tiny")), Kernel("align", small("tiny")), *casts, Kernel(f"routed_{net.up}", first),
-        Kernel("routed_act", _activation(net, rows)), Kernel("routed_down", second), *sums,
+        *ordered, Kernel(f"routed_{net.up}", first), *_between(rank, net, batch, rows),
+        Kernel("routed_down", second), *summed,
     ]  # fmt: skip
+
+
+def _between(rank: Rank, net: Network, batch: Batch, rows: int) -> list[Kernel]:
+    """The activation, and the cast of what it gives: in one kernel where rows came by low-latency exchanges (SGLang's
+    `silu_and_mul_masked_post_quant_fwd`), else in two."""
+    if not rank.quantised:
+        return [Kernel("routed_act", _activation(net, rows))]
+    if rank.exchanges and not batch.prefill:
+        return [Kernel("routed_act", _activation(net, rows, 1.0))]
+    return [Kernel("routed_act", _activation(net, rows)), Kernel("routed_cast", cast(rows, net.width))]
+
+
+def _sorted(
+    rank: Rank, made: Made, batch: Batch, tokens: int, rows: int, load: Load
+) -> tuple[list[Kernel], list[Kernel]]:
+    """What precedes the experts' products and what follows. Low-latency exchanges hand rows over by expert, and sum
+    them up again. Normal ones hand over each token that a rank's experts share once: it is copied to where each of them
+    reads it, and their outputs are summed (SGLang's `ep_scatter` and `ep_gather`, ep_moe/kernels.py). Without exchanges
+    rows are sorted by index, and summed."""
+    assert made.gate and made.routed
+    h, index = rank.part.sent, [Kernel("sort", small("tiny")), Kernel("align", small("tiny"))]
+    if not rank.exchanges:
+        casts = [Kernel("cast_x", cast(tokens, h))] if rank.quantised else []
+        return [*index, *casts], [Kernel("sum", Memory("elementwise", tokens, BF16 * h * made.routed.chosen, BF16 * h))]
+    if not batch.prefill:
+        return index, []
+    come = round(_arriving(rank, batch, load) * _reach(rank, made.gate)[1])
+    row = (1 + SCALES) * h if rank.quantised else BF16 * h
+    scatter = Memory("permute", rows, row * come / rows, row)
+    gather = Memory("unpermute", rows, BF16 * h, BF16 * h * come / rows)
+    return [Kernel("scatter", scatter)], [Kernel("gather", gather)]
+
+
+def _cast_before(rank: Rank, batch: Batch) -> list[Kernel]:
+    """The cast of what normal kernels send; low-latency ones cast by themselves."""
+    tokens = -(-batch.tokens // rank.tensor)
+    return [Kernel("cast_sent", cast(tokens, rank.part.sent))] if rank.quantised and batch.prefill else []
 
 
 def fused(rank: Rank, experts: Experts) -> bool:
@@ -84,30 +122,39 @@ def shared(rank: Rank, experts: Experts, tokens: int) -> list[Kernel]:
 
 
 def exchange(rank: Rank, mixture: Mixture, batch: Batch, load: Load, combine: bool) -> list[Kernel]:
-    """Dispatch (FP8) or combine (BF16): low-latency kernels for new tokens of a decode step, normal ones for prompts.
-    The busiest rank receives `load.above` times the mean, the fullest group sends its own."""
+    """Dispatch (FP8) or combine (BF16): low-latency kernels for tokens of a decode step, normal ones for prompts."""
     if not rank.exchanges:
         return []
-    tokens = max(1, round(-(-batch.tokens // rank.tensor) * max(1.0, load.above * batch.mean)))
+    tokens = _arriving(rank, batch, load)
     width, name = rank.part.sent, "combine" if combine else "dispatch"
     row = BF16 * width if combine else (1 + SCALES) * width + META if rank.quantised else BF16 * width + META
     if not batch.prefill:
         op: Decode | AllToAll = Decode(combine, tokens, mixture.chosen, row, rank.expert, rank.gpus_per_node)
     else:
-        m = mixture
-        reach = balanced.spread(
-            m.experts, m.groups, m.chosen_groups, m.chosen, m.score, rank.expert, min(rank.expert, rank.gpus_per_node)
-        )
+        reach = _reach(rank, mixture)
         op = AllToAll(name, f"{name}(F)", tokens, row, *reach, rank.expert, rank.expert_nodes)
     return [Kernel(name, op, COMMUNICATION)]
 
 
+def _arriving(rank: Rank, batch: Batch, load: Load) -> int:
+    """Tokens of the ranks whose rows the busiest one receives, each with its part: it gets `load.above` times the mean,
+    the fullest group sends its own."""
+    return max(1, round(-(-batch.tokens // rank.tensor) * max(1.0, load.above * batch.mean)))
+
+
+def _reach(rank: Rank, m: Mixture) -> tuple[float, float]:
+    """Nodes and ranks that a token goes to, on average."""
+    per_node = min(rank.expert, rank.gpus_per_node)
+    return balanced.spread(m.experts, m.groups, m.chosen_groups, m.chosen, m.score, rank.expert, per_node)
+
+
 class Lists(NamedTuple):
-    """Kernels that follow attention in a layer. gate: with the norm before it. experts: also of a dense layer. combine:
-    with what a tensor group gathers behind it."""
+    """Kernels that follow attention in a layer. gate: with the norm before it. shared: experts that see every token.
+    experts: routed ones, or a dense layer. combine: with what a tensor group gathers behind it."""
 
     gate: list[Kernel]
     dispatch: list[Kernel]
+    shared: list[Kernel]
     experts: list[Kernel]
     combine: list[Kernel]
 
@@ -115,13 +162,14 @@ class Lists(NamedTuple):
 def parts(rank: Rank, made: Made, batch: Batch, load: Load | None) -> Lists:
     """What follows attention in a layer. load: of its experts, where it has some."""
     if made.dense:
-        return Lists([], [], dense(rank, made, made.dense, batch.tokens), [])
+        return Lists([], [], [], dense(rank, made, made.dense, batch.tokens), [])
     if made.routed is None or made.gate is None or load is None:
-        return Lists([], [], [], [])
+        return Lists([], [], [], [], [])
     own = -(-batch.tokens // rank.tensor) if rank.exchanges else batch.tokens
-    inner = routed(rank, made.routed, own, load) + shared(rank, made.routed, own)
     sent, back = (exchange(rank, made.gate, batch, load, combine) for combine in (False, True))
-    return Lists(gate(rank, made.gate, own), sent, inner, back + gathered(rank, batch.tokens))
+    inner, whole = routed(rank, made, batch, own, load), shared(rank, made.routed, own)
+    chosen = gate(rank, made.gate, own) + (_cast_before(rank, batch) if rank.exchanges else [])
+    return Lists(chosen, sent, whole, inner, back + gathered(rank, batch.tokens))
 
 
 def gathered(rank: Rank, tokens: int) -> list[Kernel]:

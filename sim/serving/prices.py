@@ -1,15 +1,16 @@
 """Prices of a serving step's operations: by measured kernels of serving, and by the ladder of hwmodels for the rest.
 
-Every kernel has the gap before it that a replayed CUDA graph leaves (`hwmodels.price.Pricer.launch_gap_ns`); no host
-launches them one by one.
+Every kernel has the gap before it that a replayed CUDA graph leaves: measured with it where rows are of such graphs,
+else `hwmodels.price.Pricer.launch_gap_ns`. No host launches them one by one.
 """
 
 import math
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hwmodels import tables
+from hwmodels.beside import contention_family
 from hwmodels.collectives import Wires, collective_seconds
 from hwmodels.device import Device
 from hwmodels.nccl import library as nccl
@@ -21,18 +22,22 @@ from sim.communication.exchange.direct import WARPS_PER_SM, Decode
 from sim.communication.exchange.price import Fidelity
 from sim.communication.exchange.roles import COPY
 from sim.models.layer import COMPUTE
-from sim.serving.cached import Cached
-from sim.serving.measured import Card, read_us
+from sim.serving.cached import Cached, PerHead
+from sim.serving.measured import Card, Reading, read_us
 
 LIBRARY, FLASH = "torch", "flash3"
-"""Whose memory-bound kernels and attention of whole prompts run: torch's as measured on an H200, FlashAttention-3."""
+"""Whose attention of whole prompts runs (FlashAttention-3), and whose of the kernels that engines leave to it: torch's
+as measured on an H200."""
+TORCHS = ("concatenate", "softmax")
+"""Memory-bound kernels that are torch's. Others (norms, casts, rotation, activations) are the engine's own, which take
+as long as its casts of as many bytes."""
 OWN_REDUCTION = 8 * MIB
 """Largest all-reduce of an engine's own kernel (vLLM's and SGLang's `custom_all_reduce.py`, `max_size`); NCCL's are
 taken beyond, and where they are faster."""
 NODE = 8
 """Ranks of that kernel at most."""
 
-Op = Gemm | GroupedGemm | Cached | Decode | Collective | Memory | Attention | AllToAll
+Op = Gemm | GroupedGemm | PerHead | Cached | Decode | Collective | Memory | Attention | AllToAll
 
 
 class Kernel(NamedTuple):
@@ -43,10 +48,17 @@ class Kernel(NamedTuple):
     lane: int = COMPUTE
 
 
+def contention(op: Op, us: float) -> float:
+    """How many times as long an operation of so many us takes beside DeepEP's exchanges: its class in DeepSeek's
+    profile."""
+    if isinstance(op, Decode | Cached | AllToAll | Collective):
+        return 1.0
+    return float(_classes()["gemm_bf16" if isinstance(op, PerHead) else contention_family(op, us)]["factor"])
+
+
 @cache
-def contention() -> float:
-    """How many times as long DeepGEMM's products take beside DeepEP's exchanges, in DeepSeek's profile."""
-    return float(tables.load("h800").contention["gemm"]["factor"])
+def _classes() -> dict[str, Any]:
+    return dict(tables.load("h800").contention)
 
 
 @dataclass(frozen=True)
@@ -81,17 +93,24 @@ class Prices:
     def ns(self, op: Op) -> int:
         """One operation, with the gap before each of its kernels."""
         if op not in self.known:
-            self.known[op] = self._alone_ns(op) + self._pricer.launch_gap_ns
+            self.known[op] = self._priced_ns(op)
         return self.known[op]
 
-    def _alone_ns(self, op: Op) -> int:
+    def _priced_ns(self, op: Op) -> int:
         if isinstance(op, Collective):
             return self._collective_ns(op)
-        if isinstance(op, Memory | Attention | AllToAll):
-            price = self._pricer.price(op)
-            return price.beside_ns if self.beside else price.ns
-        slower = contention() if self.beside and isinstance(op, Gemm | GroupedGemm) else 1.0
-        return math.ceil(read_us(op, self._card).us * slower * US_NS)
+        if isinstance(op, Attention | AllToAll) or (isinstance(op, Memory) and op.kind in TORCHS):
+            return self._laddered_ns(op) + self._pricer.launch_gap_ns
+        reading = read_us(op, self._card)
+        slower = contention(op, reading.us) if self.beside else 1.0
+        return math.ceil(reading.us * slower * US_NS) + self._gap_ns(reading)
+
+    def _laddered_ns(self, op: Memory | Attention | AllToAll) -> int:
+        price = self._pricer.price(op)
+        return price.beside_ns if self.beside else price.ns
+
+    def _gap_ns(self, reading: Reading) -> int:
+        return 0 if reading.whole else self._pricer.launch_gap_ns
 
     def held_ns(self, op: Op) -> int:
         """Of an exchange by low-latency kernels, while they hold the SMs: they pack rows before these leave and unpack
@@ -103,10 +122,12 @@ class Prices:
         return min(self.ns(op), seconds_to_ns(pack + max(row, unpack)))
 
     def _collective_ns(self, op: Collective) -> int:
+        gap = self._pricer.launch_gap_ns
         if op.ranks <= 1 or not op.size:
-            return 0
+            return gap
         seconds = self._nccl.take(op, self.wires).seconds if self._nccl else collective_seconds(op, self.wires)
-        theirs = seconds_to_ns(seconds)
+        theirs = seconds_to_ns(seconds) + gap
         if op.kind != "all_reduce" or op.nodes > 1 or op.ranks > NODE or op.size > OWN_REDUCTION:
             return theirs
-        return min(theirs, math.ceil(read_us(op, self._card).us * US_NS))
+        reading = read_us(op, self._card)
+        return min(theirs, math.ceil(reading.us * US_NS) + self._gap_ns(reading))

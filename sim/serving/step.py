@@ -1,39 +1,24 @@
 """A step of an instance: what its busiest rank takes from the embedding to the next tokens, in ns.
 
-A layer has four parts: attention with the gate, dispatch, experts, combine. One micro-batch does them in turn. Two
-halves of a batch share the lanes, compute and communication: each part of one half runs beside what the other does on
-the other lane, in the order of DeepSeek's profile of decoding (deepseek-ai/profile-data).
+One micro-batch does a layer's parts in turn. Two halves of a batch share the lanes, compute and communication
+(`sim.serving.overlap`); dense layers, which exchange nothing, see the whole batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from hwmodels.op import Gemm, norm
 from sim.models.blocks.made import Made
 from sim.models.blocks.mla import Latent
 from sim.models.family import family, main_units
 from sim.serving import networks
-from sim.serving.attention import attention
+from sim.serving.attention import CORE, attention
 from sim.serving.experts import Gating, loads
+from sim.serving.overlap import Parts, overlapped_ns
 from sim.serving.prices import Kernel, Prices
 from sim.serving.rank import Batch, Load, Rank
-
-
-class Parts(NamedTuple):
-    """ns of a layer's parts. packing: of dispatch and of combine, while they hold all SMs."""
-
-    attention: int
-    dispatch: int
-    experts: int
-    combine: int
-    packing: tuple[int, int] = (0, 0)
-
-    @property
-    def total(self) -> int:
-        """One after another."""
-        return self.attention + self.dispatch + self.experts + self.combine
 
 
 @dataclass(frozen=True)
@@ -55,13 +40,25 @@ class Stepper:
         own = family(self.rank.part.family)
         return tuple(own.made(self.rank.part, unit) for unit in main_units(own.units(self.rank.part)))
 
+    @cached_property
+    def blocks(self) -> tuple[Made, ...]:
+        """Layers that differ."""
+        return tuple(dict.fromkeys(made for made in self.units if not made.end))
+
+    @cached_property
+    def order(self) -> tuple[int, ...]:
+        """Of each layer, which of `blocks` it is."""
+        return tuple(self.blocks.index(made) for made in self.units if not made.end)
+
     def ns(self, batch: Batch) -> int:
         """A step of a batch."""
         whole = self.ends_ns(batch) + (self.drafts * self.draft_ns(batch) if self.drafts else 0)
         two = batch.halves if self.halves else ()
         if not two:
             return whole + sum(part.total for part in self.layers(batch))
-        return whole + overlapped_ns(*(self.layers(half) for half in two))
+        alone = sum(part.total for part in self.layers(batch) if not part.exchanges)
+        first, second = ([part for part in self.layers(half) if part.exchanges] for half in two)
+        return whole + alone + overlapped_ns(first, second, batch.prefill)
 
     def ends_ns(self, batch: Batch) -> int:
         """Embedding, head and sampling."""
@@ -82,8 +79,11 @@ class Stepper:
         """Parts of each layer of a micro-batch."""
         if batch not in self.known:
             drawn = iter(self.loads(batch))
-            blocks = (made for made in self.units if not made.end)
-            self.known[batch] = tuple(self._layer(made, batch, next(drawn) if made.routed else None) for made in blocks)
+            mixed = [self._mixing(made, batch) for made in self.blocks]
+            self.known[batch] = tuple(
+                self._layer(kind, batch, next(drawn) if self.blocks[kind].routed else None, mixed[kind])
+                for kind in self.order
+            )
         parts: tuple[Parts, ...] = self.known[batch]
         return parts
 
@@ -98,26 +98,29 @@ class Stepper:
         drawn: tuple[Load, ...] = self.known[key]
         return drawn
 
-    def _layer(self, made: Made, batch: Batch, load: Load | None) -> Parts:
-        mixing, key = self._mixing(made, batch), (made, batch.tokens, batch.prefill, batch.mean, load)
+    def _layer(self, kind: int, batch: Batch, load: Load | None, mixed: tuple[int, int]) -> Parts:
+        """mixed: ns of its attention before the core, and of the core."""
+        key = kind, batch.tokens, batch.prefill, batch.mean, load
         if key not in self.known:
-            self.known[key] = self._network(made, batch, load)
+            self.known[key] = self._network(self.blocks[kind], batch, load)
         rest: Parts = self.known[key]
-        return rest._replace(attention=mixing + rest.attention)
+        return Parts(mixed[0], mixed[1] + rest.core, *rest[2:])
 
     def _network(self, made: Made, batch: Batch, load: Load | None) -> Parts:
         """What follows attention, which does not depend on keys."""
         parts = networks.parts(self.rank, made, batch, load)
         first, last = (sum(self.prices.held_ns(each.op) for each in part) for part in (parts.dispatch, parts.combine))
-        gate, sent, inner, back = (self.prices.kernels_ns(part) for part in parts)
-        return Parts(gate, sent, inner, back, (first, last))
+        gate, sent, whole, inner, back = (self.prices.kernels_ns(part) for part in parts)
+        return Parts(0, gate, sent, whole, inner, back, (first, last))
 
-    def _mixing(self, made: Made, batch: Batch) -> int:
-        """Attention."""
+    def _mixing(self, made: Made, batch: Batch) -> tuple[int, int]:
+        """Attention: what is before its core, and the core with what follows."""
         key = made.mixer, batch._replace(mean=1.0)
         if key not in self.known:
-            self.known[key] = self.prices.kernels_ns(self._attention(made, batch))
-        taken: int = self.known[key]
+            kernels = self._attention(made, batch)
+            core = next((i for i, kernel in enumerate(kernels) if kernel.name == CORE), 0)
+            self.known[key] = tuple(self.prices.kernels_ns(part) for part in (kernels[:core], kernels[core:]))
+        taken: tuple[int, int] = self.known[key]
         return taken
 
     def _attention(self, made: Made, batch: Batch) -> list[Kernel]:
@@ -136,21 +139,3 @@ class Stepper:
             parts = networks.parts(self.rank, made, batch, next(drawn) if made.routed else None)
             for name, kernels in zip(parts._fields, parts, strict=True):
                 yield from ((name, kernel) for kernel in kernels)
-
-
-def overlapped_ns(one: Sequence[Parts], other: Sequence[Parts]) -> int:
-    """Two halves over two lanes, first in, first out: a layer's attention of both, then its experts of both; dispatch
-    and combine follow what they wait for."""
-    compute = network = 0
-    ready = [0, 0]
-    for pair in zip(one, other, strict=True):
-        arrived = [0, 0]
-        for i, part in enumerate(pair):
-            compute = max(compute, ready[i]) + part.attention + part.packing[0]
-            network = max(network, compute) + part.dispatch - part.packing[0] if part.dispatch else network
-            arrived[i] = network if part.dispatch else compute
-        for i, part in enumerate(pair):
-            compute = max(compute, arrived[i]) + part.experts + part.packing[1]
-            network = max(network, compute) + part.combine - part.packing[1] if part.combine else network
-            ready[i] = network if part.combine else compute
-    return max(compute, *ready)

@@ -1,7 +1,8 @@
-"""All instances and what is asked of them: the router, the cache's way between pools, clients who wait."""
+"""All instances and what is asked of them: router, the cache's way between pools, nodes that fail, clients who wait."""
 
 import heapq
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +15,22 @@ from sim.serving.deployment import deployed
 from sim.serving.instance import Instance
 from sim.serving.job import Job
 from sim.serving.log import NEVER, Log
-from sim.serving.values import BOTH, CLOSED, DECODE, PREFILL, PREFIX, ROUND_ROBIN, Pool, Serve
+from sim.serving.values import BOTH, CLOSED, DECODE, PREFILL, PREFIX, ROUND_ROBIN, SWAP, Pool, Serve
+
+MOST_FAILURES = 100_000
+"""Of a run; one that has more is taken to end never."""
+
+
+class Sent(NamedTuple):
+    """An instance that a cache leaves or goes to, and how often it had failed then."""
+
+    source: Instance
+    epoch: int
+
+    @property
+    def lives(self) -> bool:
+        """Whether it has not failed since."""
+        return self.epoch == self.source.epoch
 
 
 class System:
@@ -27,14 +43,15 @@ class System:
         self.second = self._instances(DECODE)
         self.turns = [0, 0]
         self.layers = serve.model.layers
-        self.lanes = {id(each): [0] * each.groups for each in self.second}
-        self.inside, self.since, self.next = 0, 0, 0
+        self.lanes = {each.number: [0] * each.groups for each in (*self.first, *self.second)}
+        self.inside, self.since, self.next, self.over = 0, 0, 0, 0
+        self.parked: list[tuple[Job, Sent | None]] = []
 
     def _instances(self, *kinds: str) -> list[Instance]:
-        block, shared = self.serve.cache.block, self.requests.block
+        block, shared, swaps = self.serve.cache.block, self.requests.block, self.serve.cache.preempt == SWAP
         return [
             Instance(
-                number, self.clock, deployed(self.serve, pool), self.log, block, shared,
+                number, self.clock, deployed(self.serve, pool), self.log, block, shared, swaps,
                 self._send, self._end, self._again,
             )
             for number, pool in self._pools() if pool.does in kinds
@@ -47,6 +64,8 @@ class System:
     def run(self) -> Log:
         """All requests to their end. Raises Refused for one that fits nowhere."""
         self._check()
+        for each in (*self.first, *self.second) if self.serve.failures.mtbf_ns else ():
+            self._await_failure(each, generator(self.serve.seed, "failures", rank=each.number))
         if self.serve.requests.arrivals == CLOSED:
             for _ in range(min(self.serve.requests.clients, len(self.requests.arrival))):
                 self._ask()
@@ -79,8 +98,15 @@ class System:
         self._count(1)
         steps, grows = self._steps(i)
         blocks = self.requests.blocks[i] if self.requests.blocks else ()
-        job = Job(i, int(self.requests.prompt[i]), steps, grows, blocks)
-        self._to(self.first, job).offer(job)
+        self._begin(Job(i, int(self.requests.prompt[i]), steps, grows, blocks))
+
+    def _begin(self, job: Job) -> None:
+        """A prompt to be computed, once an instance is there."""
+        target = self._to(self.first, job)
+        if target is None:
+            self.parked.append((job, None))
+        else:
+            target.offer(job)
 
     def _steps(self, i: int) -> tuple[int, float]:
         """Decode steps until a request's last token, and tokens of each on average: as drafts stand."""
@@ -93,9 +119,12 @@ class System:
         steps = int(np.searchsorted(np.cumsum(made), tokens)) + 1
         return steps, tokens / steps
 
-    def _to(self, instances: Sequence[Instance], job: Job) -> Instance:
-        """Who gets a job."""
+    def _to(self, instances: Sequence[Instance], job: Job) -> Instance | None:
+        """Who gets a job, of those that are there."""
         router, begins = self.serve.router, instances is self.first
+        instances = [each for each in instances if not each.down] if self.serve.failures.mtbf_ns else instances
+        if not instances:
+            return None
         if router == ROUND_ROBIN:
             turn = self.turns[begins]
             self.turns[begins] = turn + 1
@@ -105,28 +134,82 @@ class System:
         return instances[best]
 
     def _send(self, source: Instance, job: Job) -> None:
-        """A prompt's cache to where it decodes: layer by layer while it is computed, so that what is left is the last
-        layer, or what the NICs of the group have not carried yet; a group's transfers follow each other."""
-        target = self._to(self.second, job)
-        target.tokens += job.context
-        lanes = self.lanes[id(target)]
-        ns = target.own.token_bytes * job.context / target.own.rate * NS_PER_S
-        start = max(heapq.heappop(lanes), int(self.log.begun[job.request]))
-        end = round(max(start + ns, self.clock.now + ns / self.layers))
-        heapq.heappush(lanes, end)
-        self.clock.at(end, self._sent, source, target, job)
+        """A prompt's cache to where it decodes."""
+        self._transfer(Sent(source, source.epoch), job)
 
-    def _sent(self, source: Instance, target: Instance, job: Job) -> None:
+    def _transfer(self, sent: Sent, job: Job) -> None:
+        """Layer by layer while it is computed, so that what is left is the last layer, or what NICs have not carried
+        yet: those of the group that sends and of the group that gets it, each with its transfers one after another."""
+        target = self._to(self.second, job)
+        if target is None:
+            self.parked.append((job, sent))
+            return
+        target.tokens += job.context
+        source, size = sent.source, target.own.token_bytes * job.context
+        gets = size / target.own.rate
+        gives = size * target.own.pool.tensor / (source.own.rate * source.own.pool.tensor)
+        ns = max(gets, gives) * NS_PER_S
+        lanes = self.lanes[source.number], self.lanes[target.number]
+        start = max(*(heapq.heappop(lane) for lane in lanes), int(self.log.begun[job.request]))
+        end = round(max(start + ns, self.clock.now + ns / self.layers))
+        for lane in lanes:
+            heapq.heappush(lane, end)
+        self.clock.at(end, self._sent, sent, Sent(target, target.epoch), job)
+
+    def _sent(self, sent: Sent, to: Sent, job: Job) -> None:
+        """Arrived, unless either end has failed since."""
+        if to.lives:
+            to.source.tokens -= job.context
+        if not sent.lives:
+            self._begin(job)
+            return
+        if not to.lives:
+            self._transfer(sent, job)
+            return
         self.log.sent[job.request] = self.clock.now
-        target.tokens -= job.context
-        source.release(job)
-        target.offer(job)
+        sent.source.release(job)
+        to.source.offer(job)
 
     def _again(self, source: Instance, job: Job) -> None:
-        self._to(self.first, job).offer(job)
+        self._begin(job)
+
+    # --- failures -----------------------------------------------------------------------------------------------------
+
+    def _await_failure(self, each: Instance, random: np.random.Generator) -> None:
+        """The next failure of an instance: any of its nodes'."""
+        nodes = -(-each.own.pool.gpus // self.serve.node.gpus)
+        gap = round(random.exponential(self.serve.failures.mtbf_ns / nodes))
+        self.clock.at(self.clock.now + gap, self._fail, each, random)
+
+    def _fail(self, each: Instance, random: np.random.Generator) -> None:
+        if self.over == len(self.requests.arrival):
+            return
+        if self.log.failures == MOST_FAILURES:
+            of = len(self.requests.arrival)
+            raise Refused(f"{MOST_FAILURES:,} failures and {self.over:,} of {of:,} requests served: nothing would end",
+                          key="serve.failures.mtbf")  # fmt: skip
+        jobs = each.fail()
+        self.log.failures += 1
+        self.log.down_ns += self.serve.failures.repair_ns
+        self.clock.at(self.clock.now + self.serve.failures.repair_ns, self._repaired, each, random)
+        for job in jobs:
+            self.log.again[job.request] += not job.fresh
+            self._begin(job)
+
+    def _repaired(self, each: Instance, random: np.random.Generator) -> None:
+        """It is there again, for those that waited too."""
+        each.down = False
+        self._await_failure(each, random)
+        parked, self.parked = self.parked, []
+        for job, sent in parked:
+            if sent is None or not sent.lives:
+                self._begin(job)
+            else:
+                self._transfer(sent, job)
 
     def _end(self, source: Instance, job: Job) -> None:
         self._count(-1)
+        self.over += 1
         if self.serve.requests.arrivals == CLOSED:
             self._ask()
 

@@ -6,7 +6,10 @@ Azure 2023 and 2024 (Azure/AzurePublicDataset): TIMESTAMP, ContextTokens, Genera
 """
 
 import csv
+import gzip
 import json
+import lzma
+import zlib
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -32,13 +35,21 @@ class Row(NamedTuple):
 def read(file: str, form: str) -> list[Row]:
     """Requests of a trace. Raises Refused, with the line, for what cannot be read."""
     try:
-        text = Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = plain(Path(file)).decode()
+    except (OSError, UnicodeDecodeError, lzma.LZMAError, zlib.error, EOFError) as error:
         raise Refused(f"cannot be read: {getattr(error, 'strerror', None) or error}", file) from None
     rows = list((_mooncake if form == "mooncake" else _table)(file, text, form))
     if not rows:
         raise Refused("has no requests", file)
     return rows
+
+
+def plain(file: Path) -> bytes:
+    """What a file says, whose name may end with .xz or .gz: it is compressed then."""
+    packed = file.read_bytes()
+    if file.suffix == ".xz":
+        return lzma.decompress(packed)
+    return gzip.decompress(packed) if file.suffix == ".gz" else packed
 
 
 def _table(file: str, text: str, form: str) -> Iterator[Row]:

@@ -14,12 +14,15 @@ ROUND_ROBIN, LEAST_LOADED, PREFIX = "round_robin", "least_loaded", "prefix"
 """How a request finds its instance."""
 POISSON, GAMMA, CLOSED, TRACE = "poisson", "gamma", "closed", "trace"
 """How requests arrive."""
+RECOMPUTE, SWAP = "recompute", "swap"
+"""What a sequence does that gives its cache up."""
 
 
 class Pool(NamedTuple):
     """Equal instances. does: PREFILL, DECODE or BOTH. tensor: ranks that share attention; expert: ranks that share the
     experts (1: those of the tensor group share each expert's columns). overlap: a batch is two micro-batches. chunk:
-    tokens of prompts of an attention group in a step, at most; batch: sequences of an attention group, at most."""
+    tokens of prompts of an attention group in a step, at most; batch: sequences of an attention group, at most. host:
+    ns between two steps, in which GPUs wait."""
 
     does: str
     instances: int
@@ -29,6 +32,7 @@ class Pool(NamedTuple):
     overlap: bool
     chunk: int
     batch: int
+    host: int = 0
 
     @property
     def gpus(self) -> int:
@@ -43,12 +47,16 @@ class Pool(NamedTuple):
 
 class Cache(NamedTuple):
     """form: of an element. block: tokens that are given out at once. memory: part of a GPU's memory for weights and
-    cache. prefix: part of the cache for prompts that may come again, 0: none."""
+    cache. prefix: part of the cache for prompts that may come again, 0: none. host: bytes of host memory for caches, of
+    each GPU. preempt: RECOMPUTE or SWAP. attention: format of its products on latents."""
 
     form: str
     block: int
     memory: float
     prefix: float
+    host: float = 0.0
+    preempt: str = RECOMPUTE
+    attention: str = "bf16"
 
 
 class Speculation(NamedTuple):
@@ -68,6 +76,16 @@ class Objectives(NamedTuple):
 
     ttft_ns: int
     tpot_ns: int
+
+
+class Failures(NamedTuple):
+    """Mean time between failures of a node, and until its instance serves again; 0: none fails."""
+
+    mtbf_ns: int = 0
+    repair_ns: int = 0
+
+
+NEVER_FAILS = Failures()
 
 
 class Lengths(NamedTuple):
@@ -99,7 +117,8 @@ KIND = "serve"
 
 @dataclass(frozen=True)
 class Serve:
-    """A serving scenario. cost: USD/s of a GPU, 0 where none is given. resolved: the same as plain values."""
+    """A serving scenario. cost: USD/s of a GPU, watts: that it draws at work, 0 where nobody says. resolved: the same
+    as plain values."""
 
     name: str
     model: ModelShape
@@ -115,6 +134,8 @@ class Serve:
     requests: Requests
     seed: int
     cost: float
+    watts: float = 0.0
+    failures: Failures = NEVER_FAILS
     overrides: tuple[str, ...] = ()
     scenario_hash: str = ""
     resolved: dict[str, Any] = field(default_factory=dict, hash=False, repr=False)

@@ -5,7 +5,9 @@ at work the next one is on its way (FSDP2 lets no second all-gather begin before
 torch/distributed/fsdp/_fully_shard; Megatron Core asks for the next bucket when a module of the one before begins). In
 backward the gather of the next bucket is asked for before gradients of the last are reduced. A bucket's gradients are
 reduced when the last of its units has made its own; the step ends when they are. All of it is on the communication
-stream, in that order: compute beside it runs at the contended rates of the tables (`hwmodels.price`).
+stream, in that order: compute beside it runs at the contended rates of the tables (`hwmodels.price`). What units send
+by themselves has a stream of its own where a bucket lies as it came (a communicator of NCCL's each: Megatron Core's
+data-parallel, tensor and context groups), and so passes the gather ahead: that stands behind it, a collective a unit.
 """
 
 from collections.abc import Sequence
@@ -55,12 +57,15 @@ def _gather(out: list[list[Part]], direction: str, traffic: Traffic) -> None:
             at = begins if ahead else first
             after = _all(out, at) if not ahead else last if copied else _done(out, at, direction)
             place, whole = (AHEAD if at < first else OWN), copied or not ahead
-            parts = [
-                Part(name, direction, bucket.layer, kernels, place=place, chained=not ahead, after=after)
-                for name, kernels in _pieces(bucket, whole)
-            ]
-            out[at] += parts
-            keys = [(direction, part.name, bucket.layer) for part in parts]
+            pieces = _pieces(bucket, whole)
+            keys = [(direction, name, bucket.layer) for name, _ in pieces]
+            if place == AHEAD and not whole and _sends(out[at]):
+                _passed(out, (at, first), direction, bucket, after)
+            else:
+                out[at] += [
+                    Part(name, direction, bucket.layer, kernels, place=place, chained=not ahead, after=after)
+                    for name, kernels in pieces
+                ]
             last = _open(out[first], direction, bucket, keys, copied) or last
         begins = first
 
@@ -72,6 +77,23 @@ def _pieces(bucket: Bucket, whole: bool) -> list[tuple[str, tuple[Kernel, ...]]]
     if whole or len(kernels) == 1:
         return [(named_part(name, bucket), kernels)]
     return [(named_part(name, bucket), kernels[:1]), (named_part(REST, bucket), kernels[1:])]
+
+
+def _sends(row: list[Part]) -> bool:
+    """Whether a unit sends something by itself."""
+    return any(kernel.lane == COMMUNICATION for part in row if part.place >= 0 for kernel in part.kernels)
+
+
+def _passed(
+    out: list[list[Part]], rounds: tuple[int, int], direction: str, bucket: Bucket, after: tuple[Key, ...]
+) -> None:
+    """Collectives of a bucket that is gathered ahead, spread over the rounds of the one before, each behind what its
+    round sends. rounds: the first of those, and the bucket's own."""
+    (begin, end), names = rounds, [name for name, _ in _pieces(bucket, whole=False)]
+    for number, each in enumerate(bucket.gather):
+        at, name = begin + number * (end - begin) // len(bucket.gather), names[min(number, len(names) - 1)]
+        own = after if number == 0 else ()
+        out[at].append(Part(name, direction, bucket.layer, (_around(*each),), place=COPIED, chained=False, after=own))
 
 
 def _open(row: list[Part], direction: str, bucket: Bucket, keys: Sequence[Key], copied: bool) -> tuple[Key, ...]:

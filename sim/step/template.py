@@ -215,14 +215,47 @@ def _frozen(rows: list[list[int]]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(row) for row in rows)
 
 
-class Timing(NamedTuple):
-    """One run of a template alone: start and end of each segment, and of each kernel by lane, in ns from its start."""
+class Stretch(NamedTuple):
+    """Kernels [first, stop) of a lane that followed each other at one rate. sums: of durations up to each kernel of the
+    lane, at that rate; before: what these lack to when it ended, ns."""
 
-    segments: tuple[tuple[int, int], ...]
-    kernels: tuple[tuple[tuple[int, int], ...], ...]
+    before: int
+    sums: tuple[int, ...]
+    first: int
+    stop: int
 
     @property
+    def ends(self) -> list[int]:
+        """When each kernel ended."""
+        before = self.before
+        return [before + ns for ns in self.sums[self.first + 1 : self.stop + 1]]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One run of a template alone, in ns from its start. segments: start and end of each. stretches: kernels of each
+    lane, in order. begun: by lane, the start of the first kernel of each segment."""
+
+    segments: tuple[tuple[int, int], ...]
+    stretches: tuple[tuple[Stretch, ...], ...]
+    begun: tuple[dict[int, int], ...]
+
+    @cached_property
+    def kernels(self) -> tuple[tuple[tuple[int, int], ...], ...]:
+        """Start and end of each kernel by lane. One starts when the one before it ends, but for the first of a
+        segment."""
+        lanes = []
+        for stretches, begun in zip(self.stretches, self.begun, strict=True):
+            ends = [end for stretch in stretches for end in stretch.ends]
+            starts = [0, *ends][: len(ends)]
+            for kernel, start in begun.items():
+                starts[kernel] = start
+            lanes.append(tuple(zip(starts, ends, strict=True)))
+        return tuple(lanes)
+
+    @cached_property
     def total(self) -> int:
+        """When the last segment ends."""
         return max((end for _, end in self.segments), default=0)
 
 

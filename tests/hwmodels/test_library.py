@@ -172,3 +172,35 @@ def test_kinds_that_nobody_measured_stream_and_say_so():
 def test_the_same_chip_with_other_memory_is_another_card():
     h100 = pricer("h100").price(SQUARE)
     assert (h100.rung, h100.ns, h100.spread) == ("transferred", pricer().price(SQUARE).ns, 0.08)
+
+
+# --- windows ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_window_costs_as_short_sequences_whose_queries_meet_as_many_blocks():
+    """64 heads of 64, a window of 128 of 4,096 keys: a query sees 126 on average, its blocks hold 126 + 128 (both edges
+    cut through one); in a causal sequence of 376 they hold 188 + 64."""
+    narrow = Attention("forward", 4, 64, 4096, 64, 64, kv_heads=8, window=128)
+    short = Attention("forward", 44, 64, 376, 64, 64, kv_heads=8)
+    assert library.stretches(narrow) == short
+    for direction in ("forward", "backward"):
+        one, other = (pricer().price(op._replace(direction=direction)) for op in (narrow, short))
+        assert one.ns == other.ns and one.rung == "held"
+
+
+@pytest.mark.parametrize("name", ["h100", "h200", "b200", "gb300", "a100"])
+@pytest.mark.parametrize("window", [64, 128, 1024, 4096])
+def test_a_window_costs_no_less_than_its_bytes_and_no_more_than_all_keys(name: str, window: int):
+    card = pricer(name)
+    for direction in ("forward", "backward"):
+        whole = Attention(direction, 2, 32, 8192, 64, 64, kv_heads=8)
+        narrow = whole._replace(window=window)
+        price = card.price(narrow)
+        assert narrow.bytes() / device.load(name).hbm.bandwidth_bytes_per_s * 1e9 <= price.ns
+        assert price.ns < card.price(whole).ns
+        assert price.ns <= card.price(whole._replace(window=2 * window)).ns
+
+
+def test_a_window_over_all_keys_is_a_sequence():
+    whole = Attention("forward", 2, 32, 4096, 64, 64)
+    assert library.stretches(whole._replace(window=4096)) == whole

@@ -43,7 +43,11 @@ KINDS = {
         eager=True, frees=True, plain=True, axes=SHARED, selective=True, units=True, waits=True,
     ),
     "megatron": Kind(
-        "torch", ("release", "cuda_graphs", "graphed", "dispatcher", "attention", "cross_entropy", "fused_experts"),
+        "torch",
+        (
+            "release", "cuda_graphs", "graphed", "dispatcher", "attention", "cross_entropy", "fused_experts", "norms",
+            "scales", "casts",
+        ),
         TRANSFORMER_ENGINE,
         eager=True, axes=SHARED, waits=True,
     ),
@@ -61,6 +65,18 @@ with or without moe_preprocess; mlp; mamba)."""
 NATIVE = "native"
 """Megatron Core's own cross-entropy, compiled in pieces around what ranks tell each other, in FP32: the only one before
 March 2025 (megatron/core/fusions/fused_cross_entropy.py; `--cross-entropy-fusion-impl native`)."""
+CUDNN_NORMS = "cudnn"
+"""Norms by cuDNN (NVTE_NORM_FWD_USE_CUDNN=1): they write MXFP8, and find no largest values. TransformerEngine's own
+write BF16 under MXFP8, and find the largest value of what they write under current scaling (TransformerEngine 2.9 and
+later, pytorch/csrc/extensions/normalization.cpp, rmsnorm_fwd; before 2.9 under current scaling as cuDNN's)."""
+BOTH, WEIGHTS, NONE = "both", "weights", "none"
+"""Of a product's sides, those whose scales of blocks (MXFP8, NVFP4) are put in the order of tensor cores by a kernel of
+their own before each product: TransformerEngine before 2.12 (pytorch/csrc/extensions/gemm.cpp, swizzle_scaling_factors
+of A and of B); from 2.12 on, whose casts write activations' so (`optimize_for_gemm`, 99df88106 of 2026-01-16); from
+42cb81b14 of 2026-06-24 on, whose casts of weights do too, unless parameters are kept in FP8."""
+APART = "apart"
+"""NVFP4's rows are cast by a kernel and its columns, behind a Hadamard transform, by another (TransformerEngine before
+2.14, pytorch/csrc/quantizer.cpp, NVFP4Quantizer::quantize_impl; then nvte_quantize_with_hadamard_transform)."""
 UNFUSED = "unfused"
 """Attention as two batched products with a masked softmax and a dropout between them, each tensor in memory
 (Megatron-LM without flash attention: megatron/core/transformer/dot_product_attention.py)."""
@@ -76,7 +92,8 @@ class Stack:
     that share the vocabulary share the loss, each with its part of the logits; else each gathers all of them
     (torchtitan's parallelism.disable_loss_parallel). cross_entropy: whose kernels the loss is, transformer_engine or
     NATIVE. fused_experts: experts' first product, its activation and the cast of that are one kernel, and so are their
-    gradients (TransformerEngine's fused operations; `use_transformer_engine_op_fuser`)."""
+    gradients (TransformerEngine's fused operations; `use_transformer_engine_op_fuser`). norms: whose they are,
+    transformer_engine or CUDNN_NORMS. scales: BOTH, WEIGHTS or NONE. casts: joined, or APART."""
 
     name: str = "deepseek"
     release: str = ""
@@ -89,6 +106,9 @@ class Stack:
     loss_parallel: bool = True
     cross_entropy: str = "transformer_engine"
     fused_experts: bool = False
+    norms: str = "transformer_engine"
+    scales: str = WEIGHTS
+    casts: str = "joined"
 
     @property
     def fuses_attention(self) -> bool:

@@ -9,7 +9,6 @@ from sim.models.activations import Kept, layer_input
 from sim.models.layer import Unit
 from sim.models.stacks.deepseek import experts, feed_forward, gqa, mamba, mla, projection
 from sim.models.stacks.deepseek.ends import head_kept
-from sim.models.transformer.layers import kinds
 from sim.models.transformer.shape import Site, halves
 
 
@@ -66,7 +65,7 @@ def _mixer(site: Site, mixer: str, split: bool) -> float:
 
 def workspace(site: Site) -> float:
     """The largest of the backwards of the model's blocks."""
-    halved = {half for kind in kinds(site.shape) for half in halves(kind) if half}
+    halved = {half for kind in site.shape.kinds for half in halves(kind) if half}
     return max(_workspace(site, half) for half in halved)
 
 

@@ -29,15 +29,9 @@ def _block(kind: str, layer: int) -> Unit:
     return Unit(kind, layer, block=True, routed=network == "moe", title=title)
 
 
-def kinds(shape: TransformerShape) -> tuple[str, ...]:
-    """Kinds of layers that it has, each once."""
-    beside = [shape.mtp_layer] * bool(shape.mtp_layer and shape.mtp_depth)
-    return tuple(dict.fromkeys([*(shape.kind(i) for i in range(shape.layers)), *beside]))
-
-
 def mixture(shape: TransformerShape) -> Mixture | None:
     """Mixture of its routed layers; None also where `mistakes` will say that it has no experts."""
-    routed = any(halves(kind)[1] == "moe" for kind in kinds(shape))
+    routed = any(halves(kind)[1] == "moe" for kind in shape.kinds)
     if not (routed and shape.experts and shape.experts_per_token):
         return None
     return Mixture(
@@ -57,7 +51,7 @@ def mistakes(shape: TransformerShape) -> Iterator[tuple[str, str]]:
         yield "rotary", f"{shape.rotary} elements of {shape.head_width} (model.head_width)"
     if shape.dense_layers > shape.layers:
         yield "dense_layers", f"{shape.dense_layers} dense layers of {shape.layers} (model.layers)"
-    words = {half for kind in kinds(shape) for half in halves(kind)}
+    words = {half for kind in shape.kinds for half in halves(kind)}
     for word, needed in _NEEDED.items():
         if word in words:
             yield from ((key, f"missing; {word} layers (model.pattern) need it") for key in needed

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 from sim.models import layer
 from sim.models.blocks.experts import Experts
@@ -77,9 +78,19 @@ class TransformerShape(ModelShape):
     mamba_conv: int = 4
     mamba_chunk: int = 128
 
+    @cached_property
+    def _words(self) -> list[str]:
+        return self.pattern.split() or [""]
+
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of layers that it has, each once."""
+        beside = [self.mtp_layer] * bool(self.mtp_layer and self.mtp_depth)
+        return tuple(dict.fromkeys([*(self.kind(i) for i in range(self.layers)), *beside]))
+
     def kind(self, number: int) -> str:
         """What layer `number` is, in the words of the pattern."""
-        words = self.pattern.split() or [""]
+        words = self._words
         word = words[number % len(words)]
         return word.replace("moe", "dense") if number < self.dense_layers else word
 
@@ -147,6 +158,7 @@ class TransformerShape(ModelShape):
         return self.expert_latent or self.hidden
 
 
+@lru_cache
 def halves(kind: str) -> tuple[str, str]:
     """Mixer and feed-forward network of a layer, "" for one that it has not."""
     words = kind.split("+")

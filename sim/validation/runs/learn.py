@@ -22,7 +22,7 @@ from sim.validation.runs.outcome import Outcome
 Floats = npt.NDArray[np.float64]
 LEVELS = (
     ("kind", "stack"), ("kind", "stack", "generation"), ("kind", "generation", "stack"),
-    ("kind", "stack", "generation", "scale"),
+    ("kind", "stack", "generation", "scale"), ("kind", "blocks", "generation", "stack"),
 )  # fmt: skip
 """Orders in which classes may be told apart."""
 POOLING, SHARES, UNSAID = (1.0, 3.0, 10.0), (0.25, 0.5, 0.75, 1.0), (1.1, 1.3)
@@ -32,6 +32,8 @@ key that is not said (at least a tenth: an open choice is never as sure as one t
 GROUND: tuple[tuple[float, float], ...] = ((-0.5, 0.25), (0.0, 0.5), (0.5, 0.25))
 """Remainders and their weights before any run is seen: a factor of 1.65 either way in one of two. A judgement, which
 stands under the class of all runs alone."""
+APART = ("kind", "blocks", "launched")
+"""Levels for a stack that no run had: neither software nor GPU, but what of a model and a host is left out on any."""
 TAIL = 0.05
 """Beyond either end of the interval."""
 PROMISE, EACH, LARGE = (0.85, 0.95), 0.80, 20
@@ -254,7 +256,29 @@ def table(some: Sequence[Case], about: dict[str, Any]) -> dict[str, Any]:
         }
         for name, spread in sorted(spreads(some, choice).items())
     }  # fmt: skip
-    return {**about, **choice._asdict(), "judged": how._asdict(), "classes": classes}
+    return {**about, **choice._asdict(), "judged": how._asdict(), "classes": classes, "apart": apart(some, choice)}
+
+
+def apart(some: Sequence[Case], choice: Choice) -> dict[str, Any]:
+    """What a stack gets that no run had: classes by APART, stretched as little as keeps the promise for runs of each
+    stack by what the others teach (of the kinds that two stacks ran; the largest stretch where none does)."""
+    own, stacks = choice._replace(levels=APART), sorted({case.of.stack for case in some})
+    every = [own._replace(stretch=(stretch, stretch)) for stretch in STRETCH]
+    inside = _of_stacks(some, every)
+    kept = (one for one in every if inside[one] and min(inside[one].values()) >= PROMISE[0])
+    first = next(kept, every[-1])
+    classes = {name: spread._asdict() for name, spread in sorted(spreads(some, first).items())}
+    return {"levels": APART, "stacks": stacks, "stretch": first.stretch[0], "inside": inside[first], "classes": classes}
+
+
+def _of_stacks(some: Sequence[Case], choices: Sequence[Choice]) -> dict[Choice, dict[str, float]]:
+    """By choice, of the runs of each stack the part inside, of kinds that more than one ran."""
+    ran = {kind: {case.of.stack for case in some if case.of.kind == kind} for kind in {case.of.kind for case in some}}
+    shared = [case._replace(family=case.of.stack) for case in some if len(ran[case.of.kind]) > 1]
+    if not shared:
+        return {choice: {} for choice in choices}
+    every = judged(shared, choices)
+    return {choice: {name: hits / rows for name, (rows, hits) in how.families.items()} for choice, how in every.items()}
 
 
 # --- a user's own runs ------------------------------------------------------------------------------------------------

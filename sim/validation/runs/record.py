@@ -58,5 +58,11 @@ def kept(content: dict[str, Any]) -> str:
         lines.append(
             f"of families of {learn.LARGE} rows or more at least {large[few]:.0%} ({few}); promised {learn.EACH:.0%}"
         )
+    levels, stretch, inside = (content["apart"][key] for key in ("levels", "stretch", "inside"))
+    by = ", ".join(f"{share:.0%} of {name}'s" for name, share in inside.items()) or "no runs"
+    lines.append(
+        f"a stack that no run had: classes by {', '.join(levels)}, remainders x{stretch:g}; each stack judged by the "
+        f"others: {by} inside"
+    )
     lines.append("half an interval is " + ", ".join(f"x{half:.2f} ({kind})" for kind, half in judged["halves"].items()))
     return "\n".join(lines)

@@ -80,7 +80,7 @@ def mapped(run: Run) -> Mapped:
     row = family.get("rows", {}).get(run.id, {}).get("keys", {})
     keys = {
         **family.get("keys", {}), **own.get("keys", {}), **_of_release(family, run), **_layout_string(run, own, keys),
-        **keys, **row,
+        **_of_software(family, run, keys.get("precision", PRECISION)), **keys, **row,
     }  # fmt: skip
     keys = {key: value for key, value in keys.items() if key not in MATTERS or MATTERS[key](run, stack)}
     if keys.get("parallel.shard") == layouts.replicas(run) * (run.context or 1):
@@ -118,6 +118,18 @@ def _of_release(family: Mapping[str, Any], run: Run) -> dict[str, Any]:
     """Keys that its sources give for all rows of a release, which the row's source or words name."""
     named = (each for name, each in family.get("releases", {}).items() if name in run.source or name in run.other)
     return {key: value for each in named for key, value in each["keys"].items()}
+
+
+def _of_software(family: Mapping[str, Any], run: Run, precision: str) -> dict[str, Any]:
+    """Keys of the kernels that a release launches: those of all entries that name the row's release, model, GPU and
+    precision, or leave them open."""
+    said = {"model": models.known_as(run), "gpu": run.gpu, "precision": precision}
+
+    def alike(each: Mapping[str, Any]) -> bool:
+        named = any(run.source.endswith(f" {name}") for name in each.get("releases", [])) or "releases" not in each
+        return named and all(said[key] in each.get(key, said[key]) for key in said)
+
+    return {key: value for each in family.get("software", []) if alike(each) for key, value in each["keys"].items()}
 
 
 def _doubts(run: Run, said: Iterable[words.Meaning]) -> tuple[str, ...]:

@@ -81,7 +81,7 @@ def small_print(rows, shape=ROUND):
     norms = 4 * T * (2 * layers + heads + 2 * shape.mtp_depth)
     choice = T * (4 * shape.experts + 12 * shape.experts_per_token)  # logits; index, weight and row of each pair
     layouts = sum(4 * r + 4 * (2 * shape.experts + 1) for r in rows)
-    tables = heads * 2 * 4 * S * (shape.qk_rope // 2)
+    tables = 2 * 4 * S * (shape.qk_rope // 2)  # one for all: made once
     return norms + mixtures(shape) * choice + layouts + tables
 
 

@@ -54,7 +54,8 @@ def test_a_run_says_both_parts_and_what_the_second_was_learned_on():
     with patch.object(left_out, "learned", lambda: TABLE):
         found = told(DENSE)
     parts, step = found["interval_parts"], found["step_time_s"]
-    assert parts["class"] == {"kind": "dense", "stack": "megatron", "generation": "hopper", "scale": "cluster"}
+    assert parts["class"] == {"kind": "dense", "stack": "megatron", "generation": "hopper", "scale": "cluster",
+                              "blocks": "timed", "launched": "host"}  # fmt: skip
     assert (parts["learned_on"], parts["groups"], parts["unsaid"]) == ("dense", 2, ["recompute", "stack.cuda_graphs"])
     low, high = (log(end / step) for end in parts["left_out"])
     assert (low, high) == pytest.approx((-0.1 * 1.5**2, 0.2 * 1.5**2))
@@ -111,3 +112,31 @@ def test_what_ships_knows_all_runs_and_reaches_to_either_side():
     assert "" in table.classes and table.unsaid > 1 and 0 < table.share <= 1
     assert all(spread.below >= 0 and spread.above >= 0 for spread in table.classes.values())
     assert all(name == "" or name.rpartition(", ")[0] in table.classes for name in table.classes)
+
+
+def test_a_stack_that_no_run_had_goes_by_what_holds_on_any():
+    """Neither by the GPU's generation nor by the runs of another software."""
+    other = Learned(("kind", "launched"), 1.0, 1.5, {"": Spread(9, 0.9, 0.9), "mixture": Spread(8, 0.7, 0.7),
+                                                     "mixture, graphs": Spread(4, 0.1, 0.2)})  # fmt: skip
+    table = replace(TABLE, apart=other, stacks=("torch", "megatron"))
+    v3 = class_of(load("v3_2048gpu"))
+    assert table.nearest(v3) == ("mixture, graphs", Spread(4, 0.1, 0.2))
+    assert table.nearest(replace(v3, launched="host")) == ("mixture", Spread(8, 0.7, 0.7))
+    assert table.nearest(replace(v3, stack="megatron"))[0] == "" and TABLE.nearest(v3)[0] == ""
+
+
+@pytest.mark.parametrize(("model", "blocks"), [
+    ("llama3_8b", "timed"), ("qwen3_30b_a3b", "timed"), ("deepseek_v2_lite", "timed"), ("gpt_oss_20b", "untimed"),
+    ("nemotron3_nano_30b_a3b", "untimed"),
+])  # fmt: skip
+def test_blocks_that_nobody_timed_are_told_apart(model, blocks):
+    scenario = from_mapping(
+        {**DENSE, "model": model, "parallel": {"tensor": 1}, "cluster": {"node": "h100x8", "nodes": 1}}
+    )
+    assert class_of(scenario).blocks == blocks
+
+
+def test_who_launches_is_a_class():
+    assert class_of(from_mapping(DENSE)).launched == "host"
+    assert class_of(from_mapping(DENSE, ["stack.cuda_graphs=true"])).launched == "graphs"
+    assert class_of(load("v3_2048gpu")).launched == "graphs"  # its profile has the gaps as they were

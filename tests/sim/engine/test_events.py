@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from sim.engine.actor import Actor, Job, Outcome, Route, Sync
 from sim.engine.deadlock import DeadlockError
-from sim.engine.events import alone, run
+from sim.engine.events import run
 from sim.engine.nic import Window
 from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT
 from sim.step.template import STREAMS, Segment, Template, fixed
+from tests.oracles.solo import alone
 
 Spec = tuple[int, Sequence[tuple[int, int]], Sequence[int]]
 """Lane, kernels as (alone, beside), and the earlier segments a segment needs."""
@@ -401,6 +402,13 @@ def test_two_runs_are_equal(templates: list[Template]) -> None:
     first, second = run(actors), run(actors)
     assert recorded(first) == recorded(second)
     assert (first.end, first.events) == (second.end, second.events)
+
+
+@settings(max_examples=300)
+@given(jumbles())
+def test_a_step_by_itself_is_its_simpy_run(template: Template) -> None:
+    """Without a clock, to the nanosecond, kernel by kernel (`alone` here compares)."""
+    assert alone(template).total == max(end for _, end in alone(template).segments)
 
 
 @settings(max_examples=50)

@@ -21,6 +21,7 @@ from sim.schedules.program import names
 from sim.simulation import simulated
 from sim.step.template import STREAMS, pieces
 from tests.oracles import actor_per_rank as oracle
+from tests.oracles.solo import alone
 from tests.oracles.timelines import crossings, kernel_by_kernel, own_duration, own_wire, part_by_part
 
 CLUSTERS = [(2, 1, 8, 2), (2, 2, 8, 8), (2, 8, 2, 4), (4, 8, 2, 4), (4, 4, 8, 4)]
@@ -128,7 +129,7 @@ def test_one_column_of_arrays_is_the_run_of_steps(schedule, cluster):
 def test_coarse_forms_of_a_kit_leave_as_the_fine_one_does(schedule):
     """Parts, chunk, inside and outputs are one run told four times."""
     for kit in oracle.lowered(*settings_of(schedule, CLUSTERS[1]))[2].known:
-        parts, chunk = events.alone(kit.parts), events.alone(kit.chunk)
+        parts, chunk = alone(kit.parts), alone(kit.chunk)
         assert parts.segments == kit.part_times and parts.total == chunk.total == kit.outputs[0] == kit.timing.total
         for kind in (FORWARD, BACKWARD):
             fine = kit.fine.senders.get(kind)

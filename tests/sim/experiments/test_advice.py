@@ -75,6 +75,24 @@ def test_no_change_has_a_part_that_is_not_needed(words):
             assert without["tokens_per_step"] != tokens or not without["feasible"] or longer, each
 
 
+LONG = ("batch.sequence_length=65536", "batch.sequences=16", "outputs=[result]")
+"""Sequences whose attention takes so long that their activations travel to the host meanwhile."""
+
+
+@pytest.mark.parametrize("host", ["1 TB", "90 GB"])
+def test_activations_wait_on_the_host_where_it_has_room(host):
+    """Of sequences of 64 K that is 5.8 s cheaper than to compute all again. What is cheap for its bytes is computed
+    again beside it though it need not be, for what is not kept is not copied."""
+    words = [*LONG, f"cluster.node.device.host.capacity={host}"]
+    scenario = load("llama3_8b_one_node", words)
+    told = advice(scenario, simulation.run(scenario, False).summary["step_time_s"])
+    assert (told[0]["change"] == ["offload=1", "recompute={modules: [activation, norm]}"]) == (host == "1 TB")
+    assert len({each["step_time_s"] for each in told}) == len(told) == ADVISED
+    for each in told:
+        after = simulation.run(load("llama3_8b_one_node", [*words, *each["change"]]), False).summary
+        assert after["feasible"] and after["step_time_s"] == each["step_time_s"]
+
+
 def test_where_nothing_fits_nothing_is_told():
     assert found(capacity("1 GB"), "cluster.node.gpus=8", "limits.memory=1 GB") == []
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 import sim
 from hwmodels.refused import Refused
 from hwmodels.units import NS_PER_S
-from sim.experiments.compare import causes, compare, compared, differing, drawn, parted, simulated, whole
+from sim.experiments.compare import compare, compared, differing, drawn, parted, simulated
+from sim.experiments.waterfall import causes, whole
 from sim.scenario import load
 
 SMALL = {

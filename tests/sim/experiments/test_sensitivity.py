@@ -2,13 +2,16 @@
 
 import json
 from functools import cache
+from itertools import pairwise
 from math import log
 
 import pytest
 
 import sim
 from hwmodels.refused import Refused
-from sim.experiments.sensitivity import HALF, _lowest, movable, sensitivity, words
+from sim.experiments.movable import of_scenario
+from sim.experiments.moving import HALF, lowest, words
+from sim.experiments.sensitivity import sensitivity
 from sim.result.sensitivity import MACHINE, PRICE, Move, Point
 from sim.scenario import load
 from sim.simulation import run
@@ -44,14 +47,65 @@ def test_times_of_chunks_are_worth_their_part_of_the_step():
     step = result.base.summary["step_time_s"]
     assert parts["forward"] == pytest.approx((12 + 3) * 0.010 / step, abs=1e-3)
     assert parts["weight"] == pytest.approx((12 + 3) * 0.008 / step, abs=1e-3)
-    assert not result.crossings and not result.unreached
+
+
+def test_what_takes_over_in_a_closed_form():
+    """A time takes over where 15 chunks of it are as long as all else; micro-batches bind until fill and messages are
+    half of the step."""
+    result = sensitivity(load(CHUNKS))
+    step, places = result.base.summary["step_time_s"], {each.key: each for each in result.crossings}
+    for name, own in (("forward", 0.010), ("backward_input", 0.012), ("weight", 0.008)):
+        each = places[f"chunk_times.{name}"]
+        assert not each.below and not each.binds and each.at == pytest.approx((step - 15 * own) / 15, rel=0.02)
+    few = places["batch.micro_batches"]
+    exact = 3 + (step - 15 * 0.030) / 0.030
+    assert few.binds and not few.below and abs(few.at - exact) <= 2, "even numbers alone"
+
+
+def test_other_processes_find_the_same():
+    where = {"keys": ["chunk_times", "batch"], "by": (0.8, 1.2)}
+    one, two = (sensitivity(load(CHUNKS), **where, where=each) for each in ("local:1", "local:2"))
+    assert one.plain() == two.plain()
+
+
+def test_intervals_of_elasticities_are_of_paired_draws():
+    """They hold the elasticity, and prices that both runs share leave them narrow; times of chunks are certain."""
+    moves = [move for move in found().moves if move.kind == MACHINE and move.ends]
+    assert len(moves) > 3
+    for move in moves:
+        low, high = move.ends
+        assert low <= move.elasticity + 1e-3 and move.elasticity - 1e-3 <= high
+    wide = max(move.ends[1] - move.ends[0] for move in moves)
+    assert 0 < wide < 0.5
+    assert all(move.ends is None for move in sensitivity(load(CHUNKS), crossings=False).moves)
+
+
+def test_memory_says_below_what_it_does_not_fit():
+    (room,) = (each for each in sensitivity(load(SMALL), keys=["cluster.node.device.hbm.capacity"]).crossings)
+    peak = room.at
+    assert room.room and room.below and not room.binds and room.text == f"{peak / 1e9:.3g} GB"
+    for size, fits in ((peak * 1.001, True), (peak * 0.999, False)):
+        one = run(load(SMALL, f"cluster.node.device.hbm.capacity={size:.0f}B"), False)
+        assert one.summary["feasible"] == fits
+
+
+def test_latencies_and_sms_take_over_where_a_sweep_puts_them():
+    """Of any key that moves the step, not of bandwidths alone."""
+    keys = ["cluster.node.nvlink.latency", "comm.sms", "cluster.node.device.sms"]
+    places = {each.key: each for each in sensitivity(load(SMALL), keys=keys).crossings}
+    assert set(keys) <= places.keys()
+    us = places[keys[0]].at * 1e6
+    rates = [us * 1.02**n for n in range(-5, 6)]
+    steps = [run(load(SMALL, [f"{keys[0]}={rate} us"]), False).summary["step_time_s"] for rate in rates]
+    slopes = [log(b / a) / log(1.02) for a, b in pairwise(steps)]
+    assert slopes[0] < HALF < slopes[-1] and not places[keys[0]].below
 
 
 def test_moves_are_those_of_full_runs():
     for key in (NIC, "comm.sms", "batch.sequences", "cluster.node.device.hbm.bandwidth"):
         move = by_key(found())[key]
         for point in move.points:
-            assert run(load(SMALL, words(f"{key}={point.text}")), False).summary["step_time_s"] == point.step_s
+            assert run(load(SMALL, words(f"{key}={point.text}")), False).summary["step_time_s"] == point.value
 
 
 def test_largest_first_and_none_that_does_nothing():
@@ -65,7 +119,7 @@ def test_largest_first_and_none_that_does_nothing():
 def test_better_machines_are_not_slower():
     for move in found().moves:
         if move.kind == MACHINE and move.key.endswith("bandwidth"):
-            assert move.elasticity < 0 and move.less.step_s >= move.more.step_s
+            assert move.elasticity < 0 and move.less.value >= move.more.value
         if move.key.endswith("latency"):
             assert move.elasticity > 0
 
@@ -74,12 +128,12 @@ def test_prices_are_moved_by_the_same_part():
     """One class of prices a cause, those that make up all of compute add up to about all of what is not waiting."""
     prices = [move for move in found().moves if move.kind == PRICE]
     assert len(prices) > 4 and all(each.less.factor == 0.9 and each.more.factor == 1.1 for each in prices)
-    assert all(each.less.step_s <= each.step_s <= each.more.step_s for each in prices)
+    assert all(each.less.value <= each.value <= each.more.value for each in prices)
     assert 0.7 < sum(each.elasticity for each in prices) < 1  # the rest is launch gaps
 
 
 def test_whole_numbers_move_as_near_as_is_legal():
-    keys = {key.key: key for key in movable(load(SMALL))}
+    keys = {key.key: key for key in of_scenario(load(SMALL))}
     assert keys["comm.sms"].at(0.9) == ("18", 0.9) and keys["comm.sms"].at(1.1) == ("22", 1.1)
     assert keys["batch.sequences"].at(1.1)[0] == "40" and keys["batch.sequences"].at(0.9)[0] == "24"
     assert keys["cluster.node.device.sms"].at(0.9)[0] == "119"
@@ -89,7 +143,7 @@ def test_whole_numbers_move_as_near_as_is_legal():
 
 def test_loads_jitter_and_faults_are_keys_where_there_are_some():
     more = ["routing={kind: sampled, spread: 0.2}", "jitter=0.02", "faults=[{kind: gpu, at: 3, slower: 1.5}]"]
-    keys = {key.key: key for key in movable(load(SMALL, more))}
+    keys = {key.key: key for key in of_scenario(load(SMALL, more))}
     assert {"routing.spread", "jitter", "faults.0.slower"} <= keys.keys()
     assert all(keys[key].dearer for key in ("jitter", "faults.0.slower"))
     moves = by_key(sensitivity(load(SMALL, more), keys=["faults.0.slower", "jitter"], crossings=False))
@@ -99,7 +153,7 @@ def test_loads_jitter_and_faults_are_keys_where_there_are_some():
 def test_what_is_refused_is_told():
     result = sensitivity(load(SMALL), by=(0.5, 40.0), keys=["comm.sms"], crossings=False)
     (move,) = result.moves
-    assert move.more.step_s is None and "comm.sms" in move.more.why and move.elasticity is not None
+    assert move.more.value is None and "comm.sms" in move.more.why and move.elasticity is not None
 
 
 def test_asked_keys_alone():
@@ -118,7 +172,7 @@ def test_elasticity_is_the_power_of_the_key():
 
 @pytest.mark.parametrize("place", [0.02, 0.3, 1.1, 2.2])
 def test_the_lowest_point_is_found(place):
-    assert _lowest(lambda x: abs(x - place), 0.0, 2.77) == pytest.approx(place, abs=0.02)
+    assert lowest(lambda x: abs(x - place), 0.0, 2.77) == pytest.approx(place, abs=0.02)
 
 
 def swept(scenario, key, rates, unit):
@@ -161,8 +215,9 @@ def test_what_takes_over_nowhere_is_said():
 
 def test_progress_is_heard():
     heard = []
-    sensitivity(load(CHUNKS), hear=lambda done, all: heard.append((done, all)))
-    assert [done for done, _ in heard] == list(range(2, len(heard) + 2)) and all(done <= all for done, all in heard)
+    found = sensitivity(load(CHUNKS), hear=lambda done, all: heard.append((done, all)))
+    assert len(heard) > 6 and all(done <= all for done, all in heard) and heard[-1][0] == found.runs
+    assert [done for done, _ in heard] == sorted(done for done, _ in heard)
 
 
 def test_from_the_library(tmp_path):

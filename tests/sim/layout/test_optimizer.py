@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from hwmodels.node import Link
+from hwmodels.op import Memory
 from sim import assembly
 from sim.layout import optimizer, plan
 from sim.models.family import weights
@@ -119,3 +120,21 @@ def test_the_last_rank_has_its_own_embedding_for_prediction():
     layers = 2 * (ATTENTION + EXPERT + 256 * 7168 + 256 + 1536 + 512 + 2 * 7168)
     projection = 2 * 7168 * 7168 + 2 * 7168
     assert held.dense == layers + projection + 2 * 7168 + table + table  # head and embedding
+
+
+@pytest.mark.parametrize("zero", [0, 1, 3])
+def test_megatron_sets_all_gradients_that_it_sums_to_zero(zero):
+    """Those of all parameters of a rank, or of its shard where gradients are sharded."""
+    scenario = {
+        "cluster": {"node": "h100x8", "nodes": 1}, "model": "llama3_8b", "precision": "bf16", "stack": "megatron",
+        "parallel": {"zero": zero}, "schedule": "1f1b", "outputs": ["result"],
+        "batch": {"sequences": 8, "sequence_length": 4096},
+    }  # fmt: skip
+    laid, own = laid_out(from_mapping(scenario))
+    shards = optimizer.shards(laid, own, 0)
+    part = shards.updated / shards.dense
+    around = [kernel.op for kernel in own.lowering.update(own.site, own.units, part)]
+    adam = Memory("adam", round(shards.updated), 16, 14)
+    zeros = Memory("fill", round(shards.updated if zero > 1 else shards.dense), 0, 4)
+    expected = sum(own.pricer.price(op).ns for op in (adam, zeros, *around))
+    assert optimizer.tail(laid, own, 0).update_ns == expected

@@ -58,7 +58,7 @@ def test_a_dense_layer_is_fused():
 
 
 CASTS = {
-    "bf16": (0, 0, 0), "fp8_delayed": (2, 4, 2), "fp8_current": (4, 4, 0), "fp8_block": (4, 4, 0), "mxfp8": (2, 4, 0),
+    "bf16": (0, 0, 0), "fp8_delayed": (2, 4, 2), "fp8_current": (4, 4, 0), "fp8_block": (4, 4, 0), "mxfp8": (4, 4, 0),
     "nvfp4": (4, 4, 0),
 }  # fmt: skip
 """Recipe -> casts of a dense layer forward (norms write theirs where they can) and backward, and transposes there."""
@@ -72,7 +72,8 @@ def test_each_recipe_casts_what_its_documents_say(precision):
     cast = [sum(k.name.startswith("cast_") for k in row) for row in (forward, backward)]
     turned = sum(k.name.startswith("transpose_") for k in backward)
     assert (*cast, turned) == CASTS[precision]
-    assert sum(k.name.startswith("amax_") for k in forward + backward) == sum(cast) * (precision in FIRST)
+    found = 2 * (precision == "fp8_current")  # by norms
+    assert sum(k.name.startswith("amax_") for k in forward + backward) == sum(cast) * (precision in FIRST) - found
     formats = {k.op.precision for k in forward + backward if isinstance(k.op, Gemm)}
     assert formats == {own.recipe.linear}
 
@@ -178,9 +179,24 @@ def test_sequences_beyond_learned_positions_are_refused(stack):
 def test_weights_are_cast_once_a_step():
     own = on(precision="fp8_block")
     assert isinstance(own.lowering, ByBlocks)
-    casts = own.lowering.update(own.site, [block(own)])
+    casts = [k for k in own.lowering.update(own.site, [block(own)]) if k.name == "cast_weights"]
     assert sum(k.op.rows for k in casts if isinstance(k.op, Memory)) == weights(own.site.shape, [block(own)]).linear
-    assert on().lowering.update(on().site, [block(own)]) == []
+    assert not any(k.name == "cast_weights" for k in on().lowering.update(on().site, [block(own)]))
+
+
+def test_an_update_copies_and_clips_gradients_and_copies_parameters():
+    """Bytes of a parameter: FP32 gradients are scaled (8) and parameters copied (6); BF16 ones are copied too (6); with
+    moments in BF16 the optimizer copies itself, and gradients stay BF16 (4). Of a part: as many times less."""
+    for states, expected in (
+        ({}, {"clip": 8, "model_parameters": 6}),
+        ({"gradients": "bf16"}, {"main_gradients": 6, "clip": 8, "model_parameters": 6}),
+        ({"gradients": "bf16", "moments": "bf16"}, {"clip": 4}),
+    ):
+        own = on(states=states)
+        whole, half = (own.lowering.update(own.site, [block(own)], part) for part in (1.0, 0.5))
+        count = sum(own.lowering.tensors(own.site, block(own)))
+        assert {k.name: k.op.bytes() for k in whole} == {name: size * count for name, size in expected.items()}
+        assert sum(k.op.bytes() for k in half) == pytest.approx(sum(k.op.bytes() for k in whole) / 2)
 
 
 def test_the_host_launches_unless_graphs_do():
@@ -221,3 +237,43 @@ def test_megatrons_own_cross_entropy_is_in_fp32(tensor):
 def test_only_megatron_has_its_own_cross_entropy():
     with pytest.raises(Refused, match=r"stack.cross_entropy: torch runs without it; it goes with: megatron"):
         on(stack={"name": "torch", "cross_entropy": "native"})
+
+
+def of(name, precision, direction, **stack):
+    own = on(precision=precision, node="b200x8", stack={"name": "megatron", **stack})
+    return [k for k in kernels(own, block(own), direction) if k.name.startswith(name)]
+
+
+def test_cudnns_norms_cast_mxfp8_and_find_no_largest_value():
+    """TransformerEngine's leave the cast to a kernel of its own, and find the largest value for current scaling."""
+    norm = {whose: of("input_norm", "mxfp8", "F", norms=whose)[0].op for whose in ("transformer_engine", "cudnn")}
+    assert norm["transformer_engine"].write == norm["transformer_engine"].read == 2 * 4096
+    assert norm["cudnn"].write == 2 * (4096 + 4096 / 32)  # rows and columns, a scale for 32
+    assert [len(of("cast_", "mxfp8", "F", norms=whose)) for whose in norm] == [4, 2]
+    assert [len(of("amax_", "fp8_current", "F", norms=whose)) for whose in norm] == [2, 4]
+    assert all(of("input_norm", "fp8_delayed", "F", norms=whose)[0].op.write == 4096 for whose in norm)
+
+
+@pytest.mark.parametrize(("precision", "scale"), [("mxfp8", 1 / 32), ("nvfp4", 1 / 16)])
+def test_scales_are_put_in_order_by_kernels_before_products(precision, scale):
+    """Of fc1 [4096 tokens, 4096] x [28672, 4096]: of its weights alone, or of both sides; gradients of weights have
+    none. fp8 has one scale a tensor and nothing to put in order."""
+    for direction, tail in (("F", ""), ("B", "_dgrad"), ("W", "_wgrad")):
+        both, weights, none = (
+            [k.op.bytes() for k in of(f"order_fc1{tail}", precision, direction, scales=which)]
+            for which in ("both", "weights", "none")
+        )
+        weight, wide, narrow = (2 * scale * n for n in (28672 * 4096, 4096 * 28672, 4096 * 4096))
+        assert none == [] and weights == ([] if direction == "W" else [weight])
+        assert both == {"F": [narrow, weight], "B": [wide, weight], "W": [wide, narrow]}[direction]
+    with pytest.raises(Refused, match=r"stack\.scales: no scales of blocks to put in order; legal with: mxfp8, nvfp4"):
+        of("order_", "fp8_current", "F", scales="both")
+
+
+def test_two_casts_of_nvfp4_read_a_tensor_twice():
+    joined, apart = (of("cast_", "nvfp4", "F", casts=each) for each in ("joined", "apart"))
+    assert len(apart) == 2 * len(joined)
+    assert sum(k.op.rows * k.op.read for k in apart) == 2 * sum(k.op.rows * k.op.read for k in joined)
+    assert sum(k.op.rows * k.op.write for k in apart) == sum(k.op.rows * k.op.write for k in joined)
+    with pytest.raises(Refused, match=r"stack\.casts: one kernel casts rows and columns but in nvfp4"):
+        of("cast_", "mxfp8", "F", casts="apart")

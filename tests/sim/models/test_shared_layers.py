@@ -10,7 +10,7 @@ from hwmodels.document import DocumentError
 from hwmodels.op import Attention, Collective, Gemm, GroupedGemm, Send
 from hwmodels.refused import Refused
 from sim.assembly import machine
-from sim.engine.events import alone
+from sim.engine.alone import alone
 from sim.layout.plan import lay_out
 from sim.models.family import weights
 from sim.models.layer import COMMUNICATION, COMPUTE

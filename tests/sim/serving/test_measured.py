@@ -6,17 +6,21 @@ import statistics
 import pytest
 
 from hwmodels import library
-from hwmodels.op import Collective, GroupedGemm
+from hwmodels.op import Collective, GroupedGemm, norm
 from sim.serving import measured
-from sim.serving.cached import Cached
+from sim.serving.cached import Cached, PerHead
 from sim.serving.measured import bound_us, card, lines, read_us
 
-FILES = ("h800", "h20", "h100")
+FILES = ("h800", "h20", "h100", "h100_graph", "h200_graph")
 
 
-@pytest.mark.parametrize("name, limit", [("h800", 0.10), ("h20", 0.06), ("h100", 0.16)])
+@pytest.mark.parametrize(
+    "name, limit", [("h800", 0.10), ("h20", 0.06), ("h100", 0.16), ("h100_graph", 0.13), ("h200_graph", 0.13)]
+)
 def test_a_row_left_out_is_found_by_its_neighbours(name: str, limit: float) -> None:
-    """Median error of each kind; H20's grouped queries are the worst (their rows lack the first lines)."""
+    """Median error of each kind. H20's grouped queries lack the first lines; casts are of two engines, which differ by
+    1.7 times where they are small."""
+    worse = {("h20", "gqa"): 0.2, ("h100_graph", "stream"): 0.25, ("h200_graph", "stream"): 0.25}
     kinds: dict[str, list[float]] = {}
     rows = [(op, us, measured._kind(op), measured._place(op)) for op, us in lines(name)]
     for op, us, kind, place in rows:
@@ -27,7 +31,7 @@ def test_a_row_left_out_is_found_by_its_neighbours(name: str, limit: float) -> N
         told, _ = library.between(others, place, bound_us(op, card(name)))
         kinds.setdefault(kind, []).append(abs(math.log(told / us)))
     for kind, errors in kinds.items():
-        assert statistics.median(errors) < (0.2 if (name, kind) == ("h20", "gqa") else limit), kind
+        assert statistics.median(errors) < worse.get((name, kind), limit), kind
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -47,7 +51,31 @@ def test_other_cards_hold_the_part_of_their_own_bounds() -> None:
     op = GroupedGemm(32, 32 * 32, 4096, 7168)
     ratios = {name: read_us(op, card(name)).us / bound_us(op, card(name)) for name in ("h800", "h200", "b200")}
     assert ratios["h800"] == pytest.approx(ratios["h200"]) == pytest.approx(ratios["b200"])
-    assert read_us(op, card("h200")).us < read_us(op, card("h800")).us and read_us(op, card("h200")).card == "h800"
+    assert read_us(op, card("h200")).us < read_us(op, card("h800")).us and read_us(op, card("h200")).file == "h800"
+
+
+def test_a_cards_own_rows_come_first() -> None:
+    """FlashAttention-3 on an H200 and an H100, FlashMLA on an H800; a kind that only H100s have stands for others."""
+    latent, heads = Cached(64, 4096.0, 1, 128, 1, 576, 512, latent=True), PerHead(128, 64, 512, 128)
+    assert [read_us(latent, card(name)).file for name in ("h200", "h100", "h800", "mi300x")] == [
+        "h200_graph", "h100_graph", "h800", "h800",
+    ]  # fmt: skip
+    assert [read_us(heads, card(name)).file for name in ("h200", "h800")] == ["h200_graph", "h100_graph"]
+    assert read_us(heads, card("h200")).whole and not read_us(latent, card("h800")).whole
+
+
+def test_attention_in_fp8_is_as_much_faster_as_flashmla_says() -> None:
+    """1.7 times as fast as in BF16 on a BF16 cache, whatever the cache's element is."""
+    plain = Cached(48, 4864.0, 2, 128, 1, 576, 512, latent=True)
+    fast = plain._replace(fp8=True, element=1.0)
+    one, other = (read_us(op, card("h20")).us for op in (plain, fast))
+    assert one / other == pytest.approx(1.7)
+
+
+def test_small_kernels_of_an_engine_take_what_its_casts_do() -> None:
+    """4 rows of 7,168: 1.4 us by TensorRT-LLM's and 2.4 us by vLLM's, the gap before them among it."""
+    reading = read_us(norm(4, 7168, 2, 2), card("h200"))
+    assert 1.4 < reading.us < 2.4 and reading.whole
 
 
 def test_bounds_by_hand() -> None:

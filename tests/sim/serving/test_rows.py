@@ -22,22 +22,41 @@ def test_every_row_is_answered_once_and_every_other_has_a_reason() -> None:
 
 
 def test_errors_as_they_are() -> None:
-    """The median row is 15 % off; nothing is fitted, so these limits only notice what moves."""
+    """Half of all rows come within 12 %; nothing is fitted, so these limits only notice what moves."""
     errors = np.array([abs(each.error) for each in ERRORS.values() if each.row["reading"] != "gain"])
-    assert np.median(errors) < 0.16 and (errors < 0.30).mean() > 0.9
+    assert np.median(errors) < 0.13 and (errors < 0.30).mean() > 0.9
 
 
 @pytest.mark.parametrize(
-    "name", ["DS-PROF-PF", "SG-DC-2K-off", "H20-EP-BS8", "TRT-MTP-1", "TRT-MTP-3", "TRT-MTP-5", "IX-H200-D2"]
+    "name",
+    [
+        "DS-PROF-PF",
+        "DS-PROF-DC",
+        "H20-PF",
+        "H20-DC-BASE",
+        "H20-DC-PRO",
+        "H20-DC-MAX",
+        "H20-EP-BS32",
+        "TRT-MTP-1",
+        "TRT-MTP-3",
+        "TRT-MTP-5",
+        "IX-H200-D2",
+    ],
 )
 def test_rows_within_ten_per_cent(name: str) -> None:
     assert abs(ERRORS[name].error) < 0.10
 
 
 def test_one_set_of_latencies_serves_every_concurrency() -> None:
-    """8 H200s, SGLang, 4 to 64 clients: all too slow, by much the same."""
-    off = [each.error for name, each in ERRORS.items() if name.startswith("IX-H200-SG-") and each.row["prompt"] == 1024]
-    assert min(off) > 0.10 and max(off) < 0.23
+    """8 H200s, SGLang, 4 to 64 clients, prompts of 1,024 and of 8,192: the time a token within 10 %."""
+    off = [each.error for name, each in ERRORS.items() if name.startswith("IX-H200-SG-")]
+    assert len(off) == 7 and max(map(abs, off)) < 0.10
+
+
+def test_gains_of_two_micro_batches_in_points() -> None:
+    """SGLang, EP72 of H100s: +25.5 % at 256 sequences, -27 % at 32."""
+    off = {name: ERRORS[name].ours - ERRORS[name].row["value"] for name in ("SG-TBO-DC-256", "SG-TBO-DC-32")}
+    assert max(map(abs, off.values())) < 7
 
 
 def test_more_drafts_pay_until_they_do_not() -> None:
@@ -51,6 +70,12 @@ def test_why_two_micro_batches_pay_at_many_sequences() -> None:
     told = list(curves.overlap())
     gains, halves = [each.one / each.two for each in told], [each.half / each.one for each in told]
     assert gains == sorted(gains) and gains[0] < 1 < gains[-1] and halves == sorted(halves, reverse=True)
+
+
+def test_more_ranks_for_experts_pay_at_few_sequences() -> None:
+    """H20s, as Ant Group's page has it: EP32 ahead of EP16 at 8, behind at 32, in falling order once steps are long."""
+    ratio = {batch: other / one for batch, one, other in curves.sizes()}
+    assert ratio[8] > 1.05 and ratio[32] < 0.96 and ratio[4] > ratio[8] > ratio[16] > ratio[32]
 
 
 def test_why_a_draft_gives_its_tokens_at_few_sequences_only() -> None:

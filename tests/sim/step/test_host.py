@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hwmodels.node import Launch
 from hwmodels.op import small
-from sim.engine.events import alone
+from sim.engine.alone import alone
 from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT, Kernel
 from sim.step import host, inside
 from sim.step.overlap import Phase

@@ -79,3 +79,28 @@ def test_without_overlap_everything_is_in_the_chain() -> None:
     assert "mlp(F)0" in needs(forward, "gather(F)1") and "gather(F)1" in needs(forward, "copy out(F)1")
     assert "reduce(B)1" in needs(backward, "gather(B)0") and "copy in(W)1" in needs(backward, "reduce(B)1")
     assert names(backward)[backward.backward_out] == "reduce embedding(B)"
+
+
+def sending(unit: Unit, direction: str) -> tuple[Part, ...]:
+    """Units whose parts begin with something that they send."""
+    sent = Kernel("send", Collective("all_gather", 1.0, 2, 1), COMMUNICATION)
+    return (Part("mlp" if unit.block else unit.kind, direction, unit.layer, (sent, TICK)),)
+
+
+def test_what_units_send_passes_the_gather_ahead() -> None:
+    """It has a communicator of its own: the gather stands behind it, a collective a unit, so that none waits for all of
+    a bucket; the bucket is there before its first unit all the same."""
+    units = (*UNITS[:3], Unit("dense", 2, True), Unit("head", -1))
+    pieces = ((RING, Collective("all_gather", 8.0, 4, 1)),) * 2
+    wide = Bucket((1, 2), "dense", 0, 4.0, pieces, ())
+    last = Bucket((3, 4), "dense", 2, 4.0, pieces, ())
+    moves = Moves(1, "never", "first", True, True, False, False, False)
+    traffic = Traffic((bucket((0,), "embedding", -1), wide, last), True, False, False, moves)
+    found = compose("F", units, (), sending, (traffic, None))
+    assert names(found, COMMUNICATION) == [
+        "gather embedding(F)", "embedding(F)", "gather(F)0", "gather rest(F)0",
+        "mlp(F)0", "gather(F)2", "mlp(F)1", "gather rest(F)2", "mlp(F)2", "head(F)",
+    ]  # fmt: skip
+    assert needs(found, "mlp(F)0") >= {"gather(F)0"} and needs(found, "mlp(F)2") >= {"gather(F)2"}
+    plain = compose("F", units, (), parts, (traffic, None))
+    assert names(plain, COMMUNICATION)[:3] == ["gather embedding(F)", "gather(F)0", "gather rest(F)0"]

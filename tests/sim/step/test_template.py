@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hwmodels.op import Memory
 from hwmodels.price import Price, Pricer
-from sim.engine.events import alone
+from sim.engine.alone import alone
 from sim.models.deepseek import PLACES
 from sim.models.layer import COMMUNICATION, COMPUTE, EXPERT, WEIGHT, Kernel, Part, PartsOf, Unit
 from sim.step.overlap import Composition, compose

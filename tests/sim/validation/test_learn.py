@@ -192,3 +192,29 @@ def test_a_record_is_read_as_it_was_written(tmp_path, monkeypatch):
         assert json.loads(record.text(content))["runs"]["file"] == FILE.name
     finally:
         left_out.learned.cache_clear()
+
+
+# --- a stack that no run had ------------------------------------------------------------------------------------------
+
+
+def test_what_an_unknown_stack_gets_is_judged_by_leaving_stacks_out():
+    """Of one that is off as others are a little stretch is enough; of one that is off further, more."""
+    torch = replace(DENSE, stack="torch")
+    few = drawn(200, 0.05, families=4)
+    alike = [*few, *drawn(200, 0.05, torch, families=5, seed=1)]
+    apart = [*few, *drawn(200, 0.09, torch, families=5, seed=1)]
+    near, far = (learn.apart(some, PLAIN) for some in (alike, apart))
+    assert near["stacks"] == ["megatron", "torch"] and near["levels"] == learn.APART
+    assert near["stretch"] < far["stretch"] and min(near["inside"].values()) >= learn.PROMISE[0]
+    assert near["classes"]["dense, timed, host"]["above"] < far["classes"]["dense, timed, host"]["above"]
+
+
+def test_where_nothing_judges_an_unknown_stack_it_gets_the_largest_stretch():
+    found = learn.apart([*drawn(50, 0.1), *drawn(50, 0.1, replace(MIXED, stack="torch"))], PLAIN)
+    assert found["inside"] == {} and found["stretch"] == learn.STRETCH[-1]
+
+
+def test_what_ships_keeps_the_promise_for_each_stack_by_the_others():
+    held = record.held()["apart"]
+    assert set(held["inside"]) == set(held["stacks"]) == {"megatron", "torch"}
+    assert min(held["inside"].values()) >= learn.PROMISE[0]

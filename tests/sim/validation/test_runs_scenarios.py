@@ -28,7 +28,9 @@ EXPECTED = {
     # DeepSeek-V3 on four racks, a layout string, exchanges beside another micro-batch
     "MB-041": {
         "cluster": {"node": {"base": "gb300x72", "gpus": 64}, "nodes": 4}, "model": {"base": "deepseek_v3"},
-        "stack": {"name": "megatron", "dispatcher": "hybridep", "cuda_graphs": True, "fused_experts": True},
+        "stack": {
+            "name": "megatron", "dispatcher": "hybridep", "cuda_graphs": True, "fused_experts": True, "norms": "cudnn",
+        },
         "precision": "mxfp8",
         "parallel": {"zero": 1, "pipeline": 2, "expert": 32}, "schedule": {"name": "interleaved", "chunks": 8},
         "placement": V3_LAYOUT, "batch": batch(15360, 4096), "recompute": "none", "states": V3_STATES,
@@ -39,6 +41,7 @@ EXPECTED = {
         "cluster": {"node": {"base": "gb200x72", "gpus": 64}, "nodes": 4}, "model": {"base": "deepseek_v3"},
         "stack": {
             "name": "megatron", "dispatcher": "hybridep", "cuda_graphs": False, "graphed": ["attention", "router"],
+            "norms": "cudnn",
         }, "precision": "mxfp8",
         "parallel": {"zero": 1, "pipeline": 4, "expert": 64}, "schedule": {"name": "interleaved", "chunks": 4},
         "placement": V3_LAYOUT, "batch": batch(4096, 4096), "recompute": {"modules": ["mlp"]},
@@ -56,14 +59,16 @@ EXPECTED = {
     # a whole rack
     "MLP-025": {
         "cluster": {"node": {"base": "gb200x72", "gpus": 72}, "nodes": 1}, "model": {"base": "llama3_8b"},
-        "stack": {"name": "megatron", "cuda_graphs": True}, "precision": "fp8_current",
+        "stack": {"name": "megatron", "cuda_graphs": True, "norms": "cudnn"}, "precision": "fp8_current",
         "parallel": {"zero": 1, "context": 2}, "schedule": {"name": "1f1b"}, "batch": batch(36, 8192),
         "recompute": "none", "overlap": {**REDUCED, "buckets": "1.61 GB"}, "states": {"gradients": "bf16"},
     },
     "MLP6-003": {
         "cluster": {"node": {"base": "gb200x72", "gpus": 64}, "nodes": 8},
         "model": {"base": "deepseek_v3", "mtp_depth": 1}, "precision": "mxfp8",
-        "stack": {"name": "megatron", "dispatcher": "hybridep", "cuda_graphs": True, "fused_experts": True},
+        "stack": {
+            "name": "megatron", "dispatcher": "hybridep", "cuda_graphs": True, "fused_experts": True, "norms": "cudnn",
+        },
         "parallel": {"zero": 1, "pipeline": 4, "tensor": 2, "expert": 32},
         "schedule": {"name": "interleaved", "chunks": 4}, "placement": V3_LAYOUT, "batch": batch(15360, 4096),
         "recompute": {"modules": ["mlp"]}, "overlap": {**REDUCED, "expert": True, "buckets": "268435456 B"},
@@ -157,3 +162,14 @@ def test_what_a_row_says_of_overlap_reaches_its_scenario():
     overlap = mapped(ROWS["MLP-026"]).scenario.overlap
     assert (overlap.gradients, overlap.parameters, overlap.tensor) == (True, True, True)
     assert overlap.buckets == 1_610_000_000
+
+
+@pytest.mark.parametrize(("name", "expected"), [
+    ("MB-253", {"scales": "both"}),  # MXFP8 of 25.11: TransformerEngine 2.9
+    ("MB-084", {"norms": "cudnn"}),  # V3 of 26.04 on GB200s
+    ("MLP-017", {"scales": "both", "casts": "apart"}),  # NVFP4 of MLPerf v5.1
+    ("DGXC-001", {}),
+])  # fmt: skip
+def test_a_release_says_what_it_launches(name, expected):
+    stack = mapped(ROWS[name]).plain["stack"]
+    assert {key: stack[key] for key in ("norms", "scales", "casts") if key in stack} == expected

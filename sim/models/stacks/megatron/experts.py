@@ -6,7 +6,7 @@ What is sent, and what the host waits for before, is in `exchange`.
 """
 
 from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
-from hwmodels.op import Gemm, GroupedGemm, Memory, permute, small, unpermute
+from hwmodels.op import Gemm, Memory, permute, small, unpermute
 from sim.models.blocks.experts import Experts
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
@@ -119,7 +119,7 @@ def _around(site: Shared, activation: Kernel, one: list[Kernel], other: list[Ker
     first, which ends with them (grouped_gemm_swiglu and ..._dswiglu of cudnn-frontend, for MXFP8)."""
     if not site.stack.fused_experts:
         return [*one, activation, *other]
-    return [*one, *(kernel for kernel in other if isinstance(kernel.op, GroupedGemm))]
+    return [*one, *(kernel for kernel in other if not kernel.name.startswith("cast_"))]
 
 
 def _gathered(site: Shared, name: str) -> list[Kernel]:

@@ -5,7 +5,7 @@ from hwmodels.op import BY_BLOCK, Gemm, GroupedGemm, Memory, norm, small
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.megatron import host
-from sim.models.stacks.megatron.casts import apart, casting, one_scale, quantised, ways
+from sim.models.stacks.megatron.casts import apart, casting, one_scale, ordered, quantised, ways
 from sim.models.stacks.sharing import GATHER, INPUT, drained, fed, gathered, piece, summed
 
 HOST = {"F": host.work(host.LINEAR["F"], "F"), "B": host.work(host.LINEAR["B"] / 2, "B")}
@@ -14,7 +14,16 @@ HOST = {"F": host.work(host.LINEAR["F"], "F"), "B": host.work(host.LINEAR["B"] /
 
 def product(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     """[tokens, k] -> [tokens, n], its input quantised already."""
+    return [*_ordered(site, name, n, k), *_product(site, name, n, k)]
+
+
+def _product(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     return [Kernel(name, Gemm(site.tokens, n, k, _role(site, "fprop"), site.recipe.linear), host=HOST["F"])]
+
+
+def _ordered(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
+    """Scales of its sides, once for all chunks of it."""
+    return ordered(site, name, (site.tokens, k), weight=(n, k))
 
 
 def _role(site: Shared, role: str) -> str:
@@ -26,7 +35,7 @@ def _role(site: Shared, role: str) -> str:
 def first(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     """The first product of a block: quantised input of each rank's own tokens, gathered so -> [tokens, n]."""
     gather = gathered(site, f"x_{name}", site.recipe.activation.row_bytes(k))
-    return fed(site, gather, lambda at: product(at, name, n, k))
+    return [*_ordered(site, name, n, k), *fed(site, gather, lambda at: _product(at, name, n, k))]
 
 
 LENT = 16
@@ -38,9 +47,9 @@ nemo/collections/llm/recipes/tp_overlap_configs/userbuffers.py)."""
 
 def last(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     """The last one: [tokens, k] -> sums of each rank's own tokens, or of all."""
-    before = quantised(site, f"x_{name}", site.tokens, k)
+    before = [*quantised(site, f"x_{name}", site.tokens, k), *_ordered(site, name, n, k)]
     lent = LENT if site.groups.chunked and site.groups.sequence and casting(site) is None else 0
-    return before + drained(site, lambda at: _lending(product(at, name, n, k), lent), name, n)
+    return before + drained(site, lambda at: _lending(_product(at, name, n, k), lent), name, n)
 
 
 def _lending(kernels: list[Kernel], lent: int) -> list[Kernel]:
@@ -54,7 +63,12 @@ def linear(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
 
 def dgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     """Gradient of its input, behind the cast of the output's gradient, which the weight gradient reads too."""
-    return [*quantised(site, f"dy_{name}", site.tokens, n), *_dgrad(site, name, n, k)]
+    scales = _dgrad_ordered(site, name, n, k)
+    return [*quantised(site, f"dy_{name}", site.tokens, n), *scales, *_dgrad(site, name, n, k)]
+
+
+def _dgrad_ordered(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
+    return ordered(site, f"{name}_dgrad", (site.tokens, n), weight=(n, k))
 
 
 def _dgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
@@ -66,7 +80,8 @@ def last_dgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     read it."""
     row = site.recipe.activation.row_bytes(n) * (1 if one_scale(site) else ways(site))
     gather = gathered(site, f"dy_{name}", row)
-    return [*quantised(site, f"dy_{name}", site.own, n), *fed(site, gather, lambda at: _dgrad(at, name, n, k))]
+    before = [*quantised(site, f"dy_{name}", site.own, n), *_dgrad_ordered(site, name, n, k)]
+    return [*before, *fed(site, gather, lambda at: _dgrad(at, name, n, k))]
 
 
 def first_dgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
@@ -96,7 +111,9 @@ def _turned(site: Shared, name: str, width: int) -> list[Kernel]:
 
 def wgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     """Gradient of its weights, added to FP32 in the product (`gradient_accumulation_fusion`)."""
-    return [Kernel(f"{name}_wgrad", Gemm(n, k, site.tokens, "wgrad", site.recipe.linear), host=HOST["B"])]
+    op = Gemm(n, k, site.tokens, "wgrad", site.recipe.linear)
+    sides = (site.tokens, n), (site.tokens, k)
+    return [*ordered(site, f"{name}_wgrad", *sides), Kernel(f"{name}_wgrad", op, host=HOST["B"])]
 
 
 def bias_gradients(biased: bool, **columns: tuple[int, int]) -> list[Kernel]:
@@ -120,7 +137,10 @@ def grouped(site: Shared, name: str, n: int, k: int, role: str = "fprop") -> lis
     op = GroupedGemm(local, rows, *shape, role, site.recipe.linear, result=result)
     forward, dgrad, wgrad = host.grouped(local, casting(site) is not None)
     us = {"fprop": forward, "dgrad": dgrad, "wgrad": wgrad}[role]
-    return [*before, Kernel(f"{name}_{role}", op, host=host.work(us, direction))]
+    sides = ((rows, n), (rows, k)) if role == "wgrad" else ((rows, cast),)
+    weight = None if role == "wgrad" else (local * n, k)
+    scales = ordered(site, f"{name}_{role}", *sides, weight=weight)  # of all experts at once
+    return [*before, *scales, Kernel(f"{name}_{role}", op, host=host.work(us, direction))]
 
 
 def plain_norm(name: str, rows: int, width: int) -> list[Kernel]:

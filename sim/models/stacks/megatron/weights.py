@@ -1,12 +1,18 @@
-"""Parameters of Megatron Core's modules, and what follows their update: weights quantised anew, once a step.
+"""Parameters of Megatron Core's modules, and what stands around their update, once a step.
 
-TransformerEngine keeps weights in BF16 and casts them before the first micro-batch of a step; later ones reuse that
-(`is_first_microbatch`).
+Gradients of a rank's shard are copied to FP32 where they come in BF16, and scaled to clip their norm; the update's FP32
+parameters are copied to those that products read (megatron/core/optimizer: distrib_optimizer.py,
+`_copy_model_grads_to_main_grads` and `_copy_main_params_to_model_params`, and clip_grads.py,
+`clip_grad_by_total_norm_fp32`, which scales whatever the norm since it is on the card; before, where it is above the
+limit, as when a training begins). With moments in fewer bits the optimizer does both copies itself
+(`use_precision_aware_optimizer`). TransformerEngine keeps weights in BF16 and casts them before the first micro-batch
+of a step; later ones reuse that (`is_first_microbatch`).
 """
 
+import math
 from collections.abc import Sequence
 
-from hwmodels.formats import PLAIN_BF16
+from hwmodels.formats import BF16, FP32, PLAIN_BF16, PLAIN_FP32
 from hwmodels.op import Memory
 from sim.models.blocks.experts import Experts
 from sim.models.blocks.gqa import Heads
@@ -27,8 +33,27 @@ def tensors(site: Shared, made: Made) -> list[int]:
 
 
 def update(site: Shared, made: Sequence[Made], part: float = 1.0) -> list[Kernel]:
-    """Weights of products quantised after their update, all of them whatever part a rank updates; the update itself is
-    the plan's (`sim.layout.optimizer`)."""
+    """What stands around the update of a part of each parameter; and weights of products quantised behind it, all of
+    them whatever part a rank updates. The update itself is the plan's (`sim.layout.optimizer`)."""
+    return [
+        *_around(site, math.ceil(part * sum(size for unit in made for size in tensors(site, unit)))),
+        *_cast(site, made),
+    ]
+
+
+def _around(site: Shared, count: int) -> list[Kernel]:
+    """Of so many parameters."""
+    half, wide, own = PLAIN_BF16.row_bytes(1), PLAIN_FP32.row_bytes(1), site.recipe
+    precise = own.moment == PLAIN_FP32 and own.master == FP32
+    kept = wide if precise else own.gradient.bits / 8
+    first = [Memory("convert", count, half, wide)] if precise and own.gradient == BF16 else []
+    clipped = [Memory("elementwise", count, kept, kept)]
+    last = [Memory("convert", count, wide, half)] if precise else []
+    names = ["main_gradients"] * len(first) + ["clip"] + ["model_parameters"] * len(last)
+    return [Kernel(name, op) for name, op in zip(names, [*first, *clipped, *last], strict=True)]
+
+
+def _cast(site: Shared, made: Sequence[Made]) -> list[Kernel]:
     own = casting(site)
     if own is None:
         return []

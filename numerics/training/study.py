@@ -1,0 +1,211 @@
+"""The FP8 study's runs, one after another as long as there is time; each that ends is a line of a file, and is kept.
+
+    python -m numerics study training --corpus CORPUS --out DIR --seconds 540
+goes on where DIR/rows.jsonl ends; the page (docs/TRAINING.md) is made of the lines that are kept in the repository.
+With --behind, one BF16 run is the start of all others, which then differ by their data's order and their arm: what the
+quick turn of a run's first pass makes of chaos is behind them.
+"""
+
+import gc
+import json
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from numerics.training.arms import ARMS, MAIN, SEEDS, Arm, plan
+from numerics.training.corpus import Corpus
+from numerics.training.gradients import compared
+from numerics.training.run import LOSS, MAXVIO, NORM, Run
+from numerics.training.settings import Settings
+
+SPANS = 50
+"""Points of a curve: means over as many equal parts of a run."""
+LAST = 0.2
+"""The share of a run, at its end, whose mean loss is compared."""
+CHECKPOINTS = (0.0, 0.05, 0.3, 1.0)
+"""Shares of the first BF16 run at which gradients are compared."""
+TIMED = 60
+"""Steps that a time is the mean of."""
+
+START, BEHIND = "start.pt", ("bf16", 1)
+"""The checkpoint that runs behind the turn begin from, and the run that it is the end of: the first to turn here."""
+ORDERS = 10
+"""Seed of the first of their orders: none that the start has seen its data in."""
+
+Say = Callable[[str], None]
+Row = dict[str, Any]
+
+
+def main(
+    settings: Settings, wide: Settings, corpus: Corpus, file: Path, seconds: float, say: Say, behind: bool = False
+) -> bool:  # fmt: skip
+    """Append what is missing and fits into the time; True when nothing is missing any more."""
+    clock, whole = Clock(time.monotonic() + seconds), True
+    file.parent.mkdir(parents=True, exist_ok=True)
+    start = file.parent / START
+    missing = behind_jobs(settings, corpus, read(file), start) if behind else jobs(settings, wide, corpus, read(file))
+    for job in missing:
+        if not clock.fits(job.kind):
+            say(f"no time left for {job.name}")
+            return False
+        began = time.monotonic()
+        try:
+            for row in job.rows():
+                with file.open("a", encoding="utf-8") as lines:
+                    lines.write(json.dumps(row | provenance(corpus)) + "\n")
+        except RuntimeError:  # of torch or the device: the other arms are none the worse for it
+            say(f"{job.name} failed:\n{traceback.format_exc()}")
+            whole = False
+        gc.collect()  # a run's graphs keep its memory, and it knows itself
+        clock.spent(job.kind, time.monotonic() - began)
+        say(f"{job.name}: {time.monotonic() - began:.1f} s")
+    return whole
+
+
+def read(file: Path) -> list[Row]:
+    """Rows that are there."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+
+
+class Clock:
+    """When to stop: a job begins if the longest of its kind so far, and a little more, still fits."""
+
+    def __init__(self, end: float) -> None:
+        self.end, self.longest = end, dict[str, float]()
+
+    def fits(self, kind: str) -> bool:
+        known = self.longest.get(kind, max(self.longest.values(), default=0.0))
+        return time.monotonic() + 1.05 * known < self.end
+
+    def spent(self, kind: str, seconds: float) -> None:
+        self.longest[kind] = max(seconds, self.longest.get(kind, 0.0))
+
+
+class Job:
+    """Something that takes a while and gives rows. kind: jobs that take equally long."""
+
+    def __init__(self, name: str, kind: str, rows: Callable[[], Iterator[Row]]) -> None:
+        self.name, self.kind, self.rows = name, kind, rows
+
+
+def jobs(settings: Settings, wide: Settings, corpus: Corpus, there: list[Row]) -> Iterator[Job]:
+    """What is missing, in order: main arms (gradients beside the first), times, side arms."""
+    done = {(row["arm"], row["seed"]) for row in there if row["kind"] == "run"}
+    timed = any(row["kind"] == "time" for row in there)
+    for arm, seed in plan():
+        if not timed and arm.name not in ("bf16", "null", "fp8"):
+            timed = True
+            yield Job("times of a step", "times", partial(times, settings, wide, corpus))
+        if (arm.name, seed) not in done:
+            yield Job(f"{arm.name}, seed {seed}", arm.name, partial(run, settings, corpus, arm, seed))
+
+
+def behind_jobs(settings: Settings, corpus: Corpus, there: list[Row], start: Path) -> Iterator[Job]:
+    """The start where it is missing, then the main arms from it, order by order."""
+    if not start.exists():
+        yield Job("the start", "bf16", partial(begun, settings, corpus, start))
+    done = {(row["arm"], row["seed"]) for row in there if row["kind"] == "behind"}
+    for seed in range(ORDERS, ORDERS + SEEDS):
+        for arm in MAIN:
+            if (arm.name, seed) not in done:
+                yield Job(f"{arm.name}, order {seed}", arm.name, partial(_behind, settings, corpus, arm, seed, start))
+
+
+def _behind(settings: Settings, corpus: Corpus, arm: Arm, seed: int, start: Path) -> Iterator[Row]:
+    return ({**row, "kind": "behind"} for row in run(settings, corpus, arm, seed, start))
+
+
+def begun(settings: Settings, corpus: Corpus, start: Path) -> Iterator[Row]:
+    """Keep the end of the run that others begin from; no row, as it is a run of the study."""
+    name, seed = BEHIND
+    one = Run(ARMS[name].settings(settings, seed), corpus, device())
+    if device() == "cuda":
+        one.capture()
+    one.train()
+    one.save(start)
+    yield from ()
+
+
+def device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def run(settings: Settings, corpus: Corpus, arm: Arm, seed: int, start: Path | None = None) -> Iterator[Row]:
+    """The row of one run, behind those of gradients where it is the run they are taken from."""
+    one = Run(arm.settings(settings, seed), corpus, device(), moved=seed if arm.moved else None, start=start)
+    if device() == "cuda":
+        one.capture()
+    places = [round(share * settings.steps) for share in CHECKPOINTS] if (arm.name, seed) == ("bf16", 0) else []
+    spent = 0.0
+    for place in sorted({*places, settings.steps}):
+        began = time.monotonic()
+        one.train(place)
+        _ = float(one.loss)  # waits for the device
+        spent += time.monotonic() - began
+        if place in places:
+            yield from compared(one)
+    yield row(one, arm, seed, spent)
+
+
+def row(one: Run, arm: Arm, seed: int, seconds: float) -> Row:
+    """What is kept of a run that ended."""
+    s, history = one.settings, one.history.double().cpu().numpy()
+    curve = [span.mean(0) for span in np.array_split(history, min(SPANS, s.steps))]
+    tail = history[-round(LAST * s.steps) :]
+    return {
+        "kind": "run", "arm": arm.name, "seed": seed, "steps": s.steps,
+        "tokens": s.length * s.batch * sum(s.micro_batches.at(i) for i in range(s.steps)),
+        "parameters": sum(p.numel() for p in one.model.parameters()),
+        "losses": [round(float(each[LOSS]), 5) for each in curve],
+        "last_fifth": round(float(tail[:, LOSS].mean()), 7),
+        "norm": round(float(tail[:, NORM].mean()), 4),
+        "maxvio": [round(float(each), 3) for each in tail[:, MAXVIO:].mean(0)],
+        "maxvio_curve": [round(float(each[MAXVIO:].mean()), 3) for each in curve],
+        "held": one.evaluate(), "step_ms": round(1e3 * seconds / s.steps, 3),
+    }  # fmt: skip
+
+
+def times(settings: Settings, wide: Settings, corpus: Corpus) -> Iterator[Row]:
+    """Milliseconds of a step, and the share of them in which the device is busy, at two sizes."""
+    for size in (settings, wide):
+        for precision, recompute in (("bf16", False), ("bf16", True), ("fp8", True)):
+            one = Run(replace(size, precision=precision, recompute=recompute), corpus, device())
+            if device() == "cuda":
+                one.capture()
+            one.train(5)
+            _ = float(one.loss)
+            start = time.monotonic()
+            one.train(5 + TIMED)
+            _ = float(one.loss)
+            step = (time.monotonic() - start) / TIMED
+            yield {
+                "kind": "time", "model": size.model.name, "parameters": sum(p.numel() for p in one.model.parameters()),
+                "precision": precision, "recompute": recompute, "step_ms": round(1e3 * step, 3),
+                "tokens_s": round(size.length * size.batch / step), "busy": busy(one, step),
+            }  # fmt: skip
+
+
+def busy(one: Run, step: float) -> float | None:
+    """Share of a step (s) that kernels take, by the profiler's sum over three; None off a GPU."""
+    if device() != "cuda":
+        return None
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as record:
+        one.train(one.done + 3)
+        torch.cuda.synchronize()
+    kernels = sum(event.device_time for event in record.events() if event.device_type.name == "CUDA")
+    return round(kernels / 3e6 / step, 3)
+
+
+def provenance(corpus: Corpus) -> Row:
+    """What a row was made on and with."""
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {"device": name, "torch": torch.__version__, "corpus": str(corpus.about.get("sha256", ""))[:12]}
