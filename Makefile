@@ -15,7 +15,7 @@ run: .venv/core
 test: .venv/tests
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile
 
-check: .venv/tests
+check: .venv/check
 	.venv/bin/ruff check .
 	.venv/bin/mypy --num-workers 2
 
@@ -24,7 +24,11 @@ check: .venv/tests
 	$(PIP) install --quiet --no-compile -e . -c constraints.txt
 	touch $@
 
-.venv/tests: .venv/core
+.venv/check: .venv/core
+	$(PIP) install --quiet --no-compile -e '.[check]' -c constraints.txt
+	touch $@
+
+.venv/tests: .venv/check
 	$(PIP) install --quiet --no-compile -e '.[dev,trace,numerics,search,cluster]' -c constraints.txt
 	touch $@
 
