@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from hwmodels import tables
+from hwmodels import hierarchy, tables
 from hwmodels.document import Document, KeyPath, merge, unknown
 from hwmodels.figure import HERE, LEAST, Figure, Reading
 from hwmodels.refused import Refused
@@ -44,6 +44,7 @@ KEYS = (
     "peak_flops",
     *LEVELS,
     L3,
+    hierarchy.KEY,
 )
 
 
@@ -124,7 +125,8 @@ def load_once(name: str) -> Device:
 
 
 def following(device: Document) -> Document:
-    """An expanded document with peaks that follow its SMs and its clock: an SM does as much in a cycle as before.
+    """An expanded document with peaks that follow its SMs and its clock, an SM doing as much in a cycle as before, and
+    with the levels that its `hierarchy` makes of it.
 
     A peak belongs to the SMs and the clock of the document that states it. One that is stated beside them stays.
     """
@@ -141,7 +143,7 @@ def following(device: Document) -> Document:
             source = f"{FOLLOWS} ({words}): {leaf['source']}"
             figure = {"value": f"{peak!r} FLOP/s", "kind": leaf["kind"], "source": source}
             device = merge(device, Document(figure, {(): device.place((next(iter(changed)),))}).under(*path))
-    return device
+    return hierarchy.changed(device)
 
 
 @cache
@@ -163,6 +165,8 @@ def _number(leaf: Any, dimension: str) -> float:
 def read(reading: Reading) -> Device:
     """The device in a document that is expanded already; what is wrong is noted in `reading`."""
     reading.keys(KEYS)
+    for path, message in hierarchy.mistakes(reading.document):
+        reading.problem(path, message)
     return Device(
         name=reading.word("name"),
         architecture=reading.word("architecture"),

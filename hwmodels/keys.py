@@ -43,6 +43,14 @@ DEVICE: dict[str, str] = {
     "peak_flops.nvfp4": "Dense FLOP/s in E2M1 with a scale for 16 elements; left out where there are none.",
     "peak_flops.fp32": "FLOP/s of FP32 lanes.",
     **{f"{level}.{key}": f"{what} {of}." for level, of in LEVELS.items() for key, what in MEMORY.items()},
+    **{
+        f"hierarchy.{level}.{key}": f"{what} of {level}."
+        for level in ("shared_memory", "l2", "l3")
+        for key, what in (
+            ("technology", "What if: sram, edram or stt_mram (docs/HIERARCHY.md), instead of the SRAM"),
+            ("capacity", "What if: bytes, with latency and bandwidth that follow,"),
+        )
+    },
 }
 """Dotted key of a device -> a sentence."""
 

@@ -186,8 +186,7 @@ class Pricer:
 
     def _of_slowest(self, op: Op, price: Price) -> Price:
         """A price of a mean card on the slowest of those that wait for each other; a job's own tables have that."""
-        tables = self.asked(op)
-        if not self.library or not isinstance(op, PACED) or (tables and tables.sparse):
+        if not self.library or not isinstance(op, PACED) or ((tables := self.asked(op)) and tables.sparse):
             return price
         ratio, spread = unlike.off(self.device, self.cards)
         ns, beside_ns = round(price.ns * ratio), round(price.beside_ns * ratio)

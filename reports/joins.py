@@ -1,10 +1,19 @@
-"""A profiler trace beside a simulated step, as a terminal shows it."""
+"""A profiler trace beside a simulated step: both timelines on one axis and where they part; and in a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from html import escape
 from typing import IO, Protocol
 
-from reports import terminal
+import numpy as np
+
+from hwmodels.units import NS_PER_S
+from reports import terminal, timeline
+from reports.columns import pack
 from reports.headline import percent, seconds
+from reports.page import whole
+from reports.palette import OPS, STEPS, Kind, op_kind
+from reports.section import Section, controls, details, legend, plot, table
+from sim.result.trace import LANES
 
 SHOWN = 30
 """Rows that are printed; the others are summed."""
@@ -27,14 +36,35 @@ class Joined(Protocol):
     def measured_s(self) -> float: ...
 
 
+class Bars(Protocol):
+    """Kernels in their time; `sim.validation.traced.Bars` is one."""
+
+    @property
+    def rows(self) -> tuple[str, ...]: ...
+    @property
+    def row(self) -> tuple[int, ...]: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def start(self) -> tuple[int, ...]: ...
+    @property
+    def end(self) -> tuple[int, ...]: ...
+
+
+TITLE = "A trace beside a simulated step"
+KINDS = (*OPS, STEPS[-1])
+"""Of kernels, then idle."""
+LONGEST_NAME = 90
+HEAD = ("kernel", "sides", "trace", "", "simulated", "", "part by")
+
+
 def show(title: str, trace: str, rows: Sequence[Joined], stream: IO[str]) -> None:
     """Print where they part, the largest difference first."""
     cells = [_cells(row) for row in rows[:SHOWN]]
-    head = ("kernel", "sides", "trace", "", "simulated", "", "part by")
     rest = sum(row.measured_s - row.simulated_s for row in rows[SHOWN:])
     notes = [f"and {len(rows) - SHOWN} more, together {_signed(rest)}"] if len(rows) > SHOWN else []
     about = (f"trace: {trace}", f"simulated: {title} (its first position's step)")
-    terminal.tables(stream, about, verdict(rows), [terminal.Cells(head, cells, (2, 3, 4, 5, 6))], notes)
+    terminal.tables(stream, about, verdict(rows), [terminal.Cells(HEAD, cells, (2, 3, 4, 5, 6))], notes)
 
 
 def verdict(rows: Sequence[Joined]) -> str:
@@ -62,3 +92,101 @@ def _cells(row: Joined) -> tuple[str, ...]:
 
 def _signed(time: float) -> str:
     return f"{'−' if time < 0 else '+'}{seconds(abs(time))}"
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def render(title: str, trace: str, rows: Sequence[Joined], measured: Bars, simulated: Bars) -> str:
+    """The page, as HTML text."""
+    parts = [part for part in (_timelines(measured, simulated), _table(rows)) if part]
+    anchors = "".join(f'<a href="#{part.key}">{escape(part.title)}</a>' for part in parts)
+    header = (
+        f'<header><p class="brand">Trainyard</p><h1>{TITLE}</h1>'
+        f'<p class="sub run"><b>Trace</b> {escape(trace)}</p><p class="sub run"><b>Simulated</b> {escape(title)}</p>'
+        f'<p class="verdict">{escape(verdict(rows))}</p></header>\n'
+        f'<nav aria-label="Parts of this page">{anchors}</nav>'
+    )
+    return whole(TITLE, header, parts)
+
+
+def _timelines(measured: Bars, simulated: Bars) -> Section | None:
+    """The trace's streams above the lanes of the run, on one axis."""
+    if not measured.row or not simulated.row:
+        return None
+    whole_ns = max(*measured.end, *simulated.end)
+    theirs, ours = len(measured.rows), len(simulated.rows)
+    cells = [*_tiled(measured, 0, whole_ns), *_tiled(simulated, theirs + 1, whole_ns)]
+    labels = {name: i for i, name in enumerate(dict.fromkeys(name for *_, name in cells))}
+    columns = {
+        "position": np.array([row for row, *_ in cells]), "kind": np.array([kind for _, kind, *_ in cells]),
+        "start": np.array([start for _, _, start, *_ in cells]) / NS_PER_S,
+        "end": np.array([end for *_, end, _ in cells]) / NS_PER_S,
+        "label": np.array([labels[name] for *_, name in cells]),
+    }  # fmt: skip
+    columns |= {name: np.full(len(cells), -1) for name in UNSAID}
+    idle = [f"busy {percent(share)}" for share in (*_busy(measured, whole_ns), *_busy(simulated, whole_ns))]
+    data = {
+        "table": pack(columns), "kinds": [kind._asdict() for kind in KINDS], "idle": len(OPS),
+        "bars": timeline.BARS_IN_VIEW, "prices": [], "mixes": [], "ranks": [], "labels": list(labels),
+        "margin": [*idle[:theirs], "", *idle[theirs:]],
+        "names": [*(f"trace, {row}" for row in measured.rows), "", *(f"simulated, {row}" for row in simulated.rows)],
+    }  # fmt: skip
+    shown = sorted({kind for _, kind, *_ in cells})
+    body = f'<div class="row">{legend(_swatches(shown))}{controls("timeline", "step")}</div>'
+    body += plot("timeline", "kernels of the trace above those of the simulated step")
+    ends = seconds(max(measured.end) / NS_PER_S), seconds(max(simulated.end) / NS_PER_S)
+    lead = (
+        f"Kernels from the first one on: the trace's end after {ends[0]}, the simulated ones after {ends[1]} "
+        f"({_count(theirs, 'stream')}, {_count(ours, 'lane')} of the first position). {timeline.LEAD}"
+    )
+    return Section("timeline", "Timelines", lead, body, data)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
+
+
+UNSAID = ("stage", "micro_batch", "stage_b", "micro_batch_b", "price", "mix")
+"""Columns of a timeline that kernels do not have."""
+
+
+def _swatches(kinds: Sequence[int]) -> Iterator[tuple[str, str]]:
+    each: Iterator[Kind] = (KINDS[kind] for kind in kinds)
+    yield from ((kind.name, kind.colour) for kind in each)
+
+
+def _tiled(bars: Bars, first: int, whole_ns: int) -> Iterator[tuple[int, int, int, int, str]]:
+    """Row, kind, start, end and name of kernels and of the idle times between, which fill each row."""
+    for row, name in enumerate(bars.rows):
+        at = 0
+        lane = LANES.index(name) if name in LANES else 0
+        for own, kernel, start, end in zip(bars.row, bars.names, bars.start, bars.end, strict=True):
+            if own != row or end <= at:
+                continue
+            if start > at:
+                yield first + row, len(OPS), at, start, ""
+            yield first + row, op_kind(kernel, lane, 0), max(start, at), end, kernel[:LONGEST_NAME]
+            at = end
+        if at < whole_ns:
+            yield first + row, len(OPS), at, whole_ns, ""
+
+
+def _busy(bars: Bars, whole_ns: int) -> list[float]:
+    """Part of the longer one that each row is busy."""
+    busy = [0] * len(bars.rows)
+    for row, start, end in zip(bars.row, bars.start, bars.end, strict=True):
+        busy[row] += end - start
+    return [each / whole_ns for each in busy]
+
+
+def _table(rows: Sequence[Joined]) -> Section:
+    cells = [[escape(cell) for cell in _cells(row)] for row in rows]
+    body = table(HEAD, cells[:SHOWN], (0, 1))
+    if cells[SHOWN:]:
+        body += details(f"{len(cells) - SHOWN} that part less", table(HEAD, cells[SHOWN:], (0, 1)))
+    lead = (
+        "Kernels by kind and sides (streaming ones by bytes), the largest difference first; what one side lacks stands "
+        "there too. Kernels are taken by themselves: what waits, slows or overlaps is in the timelines alone."
+    )
+    return Section("parts", "Where they part", lead, body)

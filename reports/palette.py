@@ -59,15 +59,24 @@ LOADS = ("#3d4a8a", "#f4f6f8", "#d55e00")
 _EXCHANGE_LANES = (LANES.index("communication"), LANES.index("network"))
 _WORDS = (
     ("barrier", "notify|barrier|layout|wait|meet"),
-    ("move", r"routing|route_|permute|copy|transpose|scale_?t\b|w[12]?t\b|scale_topk|bcast|mapping|count|arange|embed"),
-    ("pointwise", "norm|swiglu|silu|rope|residual|grad_add|elementwise|fill|sum_|adam|ema_"),
+    (
+        "move",
+        r"routing|route_|permute|copy|transpose|scale_?t\b|w[12]?t\b|scale_topk|bcast|mapping|count|arange|embed"
+        r"|radix_sort|index|^join_",
+    ),
+    (
+        "pointwise",
+        "norm|swiglu|silu|rope|residual|grad_add|elementwise|fill|sum_|adam|ema_"
+        "|softmax|loss|^logits|optimizer|gammabeta|grad_weight|memset|^add_",
+    ),
     ("cast", "cast|quant|e5m6|save_"),
-    ("attention", "flash|attention|sdpa"),
+    ("attention", "flash|attention|sdpa|compute_dot_do_o"),
     ("exchange", "dispatch|combine|send|recv|all_?to|all_?reduce|reduce_?scatter|gather"),
     ("wgrad", "wgrad|weight_grad"),
-    ("gemm", r"q_|kv_|o_proj|gate|up\b|down|gemm|dgrad|head|proj|linear|router"),
+    ("gemm", r"q_|kv_|o_proj|gate|up\b|down|gemm|dgrad|head|proj|linear|router|nvjet|xmma|^[qkvo]$"),
 )
-"""Words in op names (those of sim/models, after the published H800 profile) and what they mean; first match wins."""
+"""Words in op names (those of sim/models, after the published H800 profile, and of kernels in traces of torch) and what
+they mean; first match wins."""
 
 
 def op_kind(label: str, lane: int, phase: int) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from hwmodels.units import format_quantity
+from hwmodels.units import KILO, format_quantity
 from reports.amounts import amount
 from reports.page import whole
 from reports.section import Section, bar, details, plot, table
@@ -135,7 +135,7 @@ def _best(answer: Answer) -> Section:
         rows.append((
             f"{place}{'&nbsp;●' if each['front'] else ''}",
             f'<button type="button" data-copy="{copy}">Copy</button>', *(escape(str(each[axis])) for axis in axes),
-            *(f"{each[o['name']]:,.4g}" for o in answer["objectives"]),
+            *(_plain(each[o["name"]]) for o in answer["objectives"]),
             escape(each["error"] or "") if full is None else amount(full, unit), between,
             *([format_quantity(peak, "data") if peak is not None else ""] if with_peak else []),
         ))  # fmt: skip
@@ -158,8 +158,14 @@ def _beside(answer: Answer) -> Section:
     what = answer["head"]["name"]
     said = escape(what[:1].lower() + what[1:])
     lead = f"By how much the winner's {said} would differ with one change, or what forbids it."
-    return Section("beside", "One change at a time", lead,
-                   table(("axis", "value", what, "peak", ""), rows, text_columns=(0, 1, 4)))  # fmt: skip
+    heads, peaks = ["axis", "value", what, "peak", ""], any(row[3] for row in rows)
+    cells = [row if peaks else (*row[:3], row[4]) for row in rows]
+    heads = heads if peaks else [*heads[:3], ""]
+    return Section("beside", "One change at a time", lead, table(heads, cells, text_columns=(0, 1, len(heads) - 1)))
+
+
+def _plain(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= KILO else f"{value:.4g}"
 
 
 def _side(ratio: float, best: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from hwmodels.units import NS_PER_S, PERCENT, format_quantity
+from hwmodels.units import MEGA, NS_PER_S, PERCENT, format_quantity
 from reports.headline import Figure
 from reports.page import heading, whole
 from reports.palette import MUTED, PARTS
@@ -40,8 +40,21 @@ def rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
                     f"{tokens['output_per_s_decode_node']:,.0f} a node"),
         ("prompts", f"{tokens['prompt_per_s_prefill_node']:,.0f} tokens/s a prefill node, computed"),
         ("kept from others", f"{tokens['cached']:,} of {tokens['prompt']:,} tokens of prompts"),
-        ("caches given up", f"{served['preemptions']:,}"),
+        ("caches given up", f"{served['preemptions']:,} computed again, {served['swapped']:,} swapped"),
+        *_costs(served),
     ]  # fmt: skip
+
+
+def _costs(served: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Failures, dollars and joules, where there are some."""
+    lines, joules = [], served["energy"]["joules_per_million"]
+    if served["failures"]:
+        lines.append(("instances failed", f"{served['failures']:,} times, {_time(served['down_s'])} in all"))
+    if served["tokens"]["usd_per_million"]:
+        lines.append(("a million tokens", f"{served['tokens']['usd_per_million']:,.3g} USD, prompts and answers"))
+    if joules:
+        lines.append(("energy", f"{joules / MEGA:,.3g} MJ a million tokens, prompts and answers"))
+    return lines
 
 
 def headline(summary: Mapping[str, Any]) -> str:
@@ -73,7 +86,10 @@ def page(summary: Mapping[str, Any], load: Load, waits: Mapping[str, Line]) -> s
     and the part of its cache in use. waits: name -> seconds
     with the part of requests that took no longer."""
     name, served = str(summary["scenario"]), summary["serve"]
-    parts = [_waits(waits), _loads(load), *_steps(served.get("decode_step")), _pools(served["pools"])]
+    parts = [
+        _waits(waits), _causes(served["waiting_s"]), _loads(load), _points(served["operating_points"]),
+        *_steps(served.get("decode_step")), _pools(served["pools"]),
+    ]  # fmt: skip
     line = (
         f"{served['requests']:,} requests in {_time(served['span_s'])} ({served['load']}) · "
         f"{served['tokens']['cached']:,} of {served['tokens']['prompt']:,} tokens of prompts kept from others · "
@@ -85,10 +101,38 @@ def page(summary: Mapping[str, Any], load: Load, waits: Mapping[str, Line]) -> s
 def _waits(waits: Mapping[str, Line]) -> Section:
     """How long requests took."""
     drawn = "".join(
-        f"<h3>{escape(name[:1].upper() + name[1:])}</h3>{drawing({name: line}, 'time', percent=True)}"
+        f"<div><h3>{escape(name[:1].upper() + name[1:])}</h3>{drawing({name: line}, 'time', percent=True)}</div>"
         for name, line in waits.items()
     )
-    return Section("waits", "How long requests took", "Part of all requests that took no longer.", drawn)
+    return Section("waits", "How long requests took", "Part of all requests that took no longer.", _beside(drawn))
+
+
+def _causes(waiting: Mapping[str, float]) -> Section:
+    """What requests waited for."""
+    names = {
+        "instance": "a place and blocks of the cache", "prompt": "the steps of its prompt",
+        "transfer": "its cache on the way to where it decodes", "answer": "the steps of its answer",
+    }  # fmt: skip
+    total = sum(waiting.values()) or 1.0
+    rows = [
+        [names[key], _time(seconds), f"{seconds / total / PERCENT:.1f} %", bar(seconds / total, PARTS[0])]
+        for key, seconds in waiting.items()
+    ]
+    lead = "Mean of all requests, from the moment they came to their last token."
+    return Section("causes", "What requests waited for", lead, table(("For", "Time", "Of all", ""), rows, (0, 3)))
+
+
+def _points(points: Sequence[Mapping[str, float]]) -> Section:
+    """Throughput against the time for a token."""
+    line = [(each["tpot_s"], each["output_per_s_gpu"]) for each in points]
+    head = ("Sequences of a group", "Time per token", "Tokens a second and GPU")
+    rows = [[f"{each['sequences']:,.0f}", _time(each["tpot_s"]), f"{each['output_per_s_gpu']:,.0f}"] for each in points]
+    lead = (
+        "Decode steps alone, every place taken, half through the answers: more sequences make more tokens, and each "
+        "waits longer for its own."
+    )
+    drawn = f"{drawing({'tokens a second and GPU, against the time per token': line}, 'time')}{table(head, rows, ())}"
+    return Section("points", "Throughput against time per token", lead, drawn)
 
 
 def _loads(load: Load) -> Section:
@@ -96,7 +140,10 @@ def _loads(load: Load) -> Section:
     lines = _load(load)
     named = legend(zip(lines, PARTS, strict=False))
     lead = "Over all instances, from the first request to the last answer."
-    return Section("load", "Load over time", lead, f"{named}{drawing(lines, 'time')}")
+    named = f"<div><h3>Sequences and other jobs</h3>{named}{drawing(lines, 'time')}</div>"
+    used = drawing({"cache in use": _used(load)}, "time", percent=True)
+    used = f"<div><h3>Cache in use, mean of instances</h3>{used}</div>"
+    return Section("load", "Load over time", lead, _beside(named + used))
 
 
 def _pools(pools: Sequence[Mapping[str, Any]]) -> Section:
@@ -115,11 +162,16 @@ def _steps(step: Mapping[str, Any] | None) -> list[Section]:
          f"{each['seconds'] / total / PERCENT:.1f} %", bar(each["seconds"] / total, PARTS[0])]
         for each in step["kernels"]
     ]  # fmt: skip
-    lead = (
-        f"{step['sequences']} sequences of {step['keys']:,.0f} keys in each attention group: {_time(step['seconds'])}."
-    )
+    many = "sequence" if step["sequences"] == 1 else "sequences"
+    lead = f"{step['sequences']} {many} of {step['keys']:,.0f} keys in each attention group: {_time(step['seconds'])}."
     head = ("Part", "Kernel", "Launches", "Time", "Of all", "")
     return [Section("step", "One decode step", lead, table(head, rows, (0, 1, 5)))]
+
+
+def _beside(drawn: str) -> str:
+    """Drawings side by side where the page is wide."""
+    columns = "repeat(auto-fit, minmax(min(30rem, 100%), 1fr))"
+    return f'<div style="display:grid;gap:0 2rem;grid-template-columns:{columns}">{drawn}</div>'
 
 
 def drawing(lines: Mapping[str, Line], across: str, percent: bool = False) -> str:
@@ -160,6 +212,16 @@ def _load(load: Load) -> dict[str, Line]:
         decode.append((time / NS_PER_S, float(sum(each for each, _ in last.values()))))
         others.append((time / NS_PER_S, float(sum(each for _, each in last.values()))))
     return {"decoding": thinned(decode), "prompts and waiting": thinned(others)}
+
+
+def _used(load: Load) -> Line:
+    """Part of the cache in use, on average over instances that have worked."""
+    last: dict[int, float] = {}
+    line = []
+    for time, number, _, _, used in load:
+        last[number] = used
+        line.append((time / NS_PER_S, sum(last.values()) / len(last)))
+    return thinned(line)
 
 
 def thinned(line: Line) -> Line:

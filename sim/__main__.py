@@ -20,7 +20,8 @@ HELP = """\
 usage: python -m sim SCENARIO.yaml [key=value ...] [--out DIR] [--format text|json] [-q]
        python -m sim COMMAND ...
        SCENARIO.yaml: a file, or the name of a scenario that ships (see list); with the key campaign it is a whole
-                      training run (docs/CAMPAIGN.md), which run, check and sweep take too
+                      training run (docs/CAMPAIGN.md), with rl steps of reinforcement learning (docs/RL.md), which run,
+                      check and sweep take too
 
 commands:
   run SCENARIO.yaml [key=value ...]    simulate; writes a folder (unless --out says otherwise out/<scenario>, and
@@ -40,10 +41,11 @@ commands:
   cache [--write]                      what every model keeps of a token, in elements and bytes (docs/CACHE.md)
   load SERVE.yaml [key=value ...]      the largest load of a serving scenario within its objectives
   serving [--write]                    published rows of serving beside ours (docs/SERVING.md)
+  rl [--write]                         published steps of reinforcement learning beside ours (docs/RL.md)
   sweep SWEEP.yaml [--jobs N]          many runs along axes of overrides, resumable
   search SEARCH.yaml [--executor WORD] the best of a space of scenarios, and what binds it (search --help)
   study NAME [--jobs N]                a sweep that ships, told on its page: stragglers, unevenness, scale,
-                                       campaign, batch, exchange
+                                       campaign, batch, exchange, hierarchy
   compare A [B] [key=value ... [-- key=value ...]]
                                        two runs side by side: what differs, by how much, why (compare --help)
   sensitivity SCENARIO.yaml [key=value ...]
@@ -128,7 +130,7 @@ COMMANDS = {
     "validate": "validate:validate", "sweep": "sweeps:sweep", "study": "sweeps:study", "tokens": "tokens:tokens",
     "exchange": "exchange:exchange", "import": "imports:import_", "compare": "compare:compare",
     "search": "search:search", "cache": "cache:cache", "serving": "serving:serving",
-    "load": "serving:load", "sensitivity": "sensitivity:sensitivity",
+    "load": "serving:load", "rl": "campaign:rl", "sensitivity": "sensitivity:sensitivity",
 }  # fmt: skip
 """Word -> file of sim/cli and function in it."""
 OWN_HELP = ("tokens", "exchange", "import", "compare", "search", "sensitivity")

@@ -42,6 +42,7 @@ DOORS = {
         "sim/serving/form.py",
         "sim/serving/files.py",
         "sim/campaign/form.py",
+        "sim/campaign/rl/form.py",
     },
     "yaml": {"hwmodels/document.py", "sim/result/archive.py"},
     "plotly": {"reports", "numerics/training"},

@@ -242,6 +242,7 @@ def attentions(s: int) -> Iterator[Case]:
 
 def _attention(device: str, direction: str, s: int) -> Work:
     from numerics.kernels import attention as kernels
+    from numerics.kernels import flash_backward
 
     q, k = bf16(device, 1, s, HEADS, 192), bf16(device, 1, s, HEADS, 192)
     v, do = bf16(device, 1, s, HEADS, 128), bf16(device, 1, s, HEADS, 128)
@@ -249,9 +250,9 @@ def _attention(device: str, direction: str, s: int) -> Work:
     few = [x[:, :, :VERIFIED_HEADS] for x in (q, k, v, do)]
     theirs = library.attention(q, k, v, do, scale, direction)
     if direction == "forward":
+        configs = {"default": None, **kernels.FORWARD}
         forms: dict[str, Call] = {
-            name: lambda c=config: kernels.attention(q, k, v, scale, config=c)[0]
-            for name, config in kernels.FORWARD.items()
+            name: lambda c=config: kernels.attention(q, k, v, scale, config=c)[0] for name, config in configs.items()
         }
         expected: Call = lambda: plain_attention.attention(*few[:3], scale)[0]
         others = rivals.attention(q, k, v, do, scale, direction)
@@ -259,11 +260,10 @@ def _attention(device: str, direction: str, s: int) -> Work:
         return Work(forms, expected, theirs, others, narrow=narrow, tolerance=ROUNDED)
     o, lse = (kernels if device == "cuda" else plain_attention).attention(q, k, v, scale) if device != "meta" else (
         torch.empty_like(v), torch.empty(1, HEADS, s, device=device))  # fmt: skip
+    orders = {"default": None, "in one order": flash_backward.Form(ordered=True), **kernels.TWINS}
     backward: dict[str, Call] = {
-        name: lambda a=kernels.KEYS[name], b=kernels.QUERIES[name]: kernels.attention_backward(
-            do, q, k, v, o, lse, scale, keys=a, queries=b
-        )
-        for name in kernels.KEYS
+        name: lambda c=config: kernels.attention_backward(do, q, k, v, o, lse, scale, config=c)
+        for name, config in orders.items()
     }
     expected = lambda: _some_gradients(
         plain_attention.attention_backward(few[3], *few[:3], o[:, :, :VERIFIED_HEADS], lse[:, :VERIFIED_HEADS], scale)

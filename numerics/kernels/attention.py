@@ -1,12 +1,14 @@
 # ruff: noqa: N803 - M, N, K and constants are capitals, as in every text on matrix products
-"""Causal attention forward and backward for Hopper, query/key width 192, value width 128; BF16 operands, FP32 softmax.
+"""Causal attention forward and backward for Hopper, widths 64 to 192, heads that share keys; BF16 operands, FP32 softmax.
 
 Specification: numerics/reference/attention.py. Bound: the tensor core (640 FLOP a query-key pair forward, beside one
 exponential). Own kernels after FlashAttention-2 (arXiv 2307.08691, algorithms 1 and 2). A width that is no power of two
 is cut in two dots, 192 = 128 + 64: padding it to 256 would waste a quarter of the products.
 
-Backward is two kernels, one a block of keys (dk, dv) and one a block of queries (dq): seven products instead of five,
-but no atomics, so a gradient does not depend on timing. P is rounded to the operands' type before P V, and P and dS
+On a card whole boxes go to Hopper's forms in Gluon (kernels/flash.py, flash_backward.py). The kernels here take the rest,
+and are the twins that the interpreter runs. Their backward is two kernels, one a block of keys (dk, dv) and one a block
+of queries (dq): seven products instead of five, but no sums in memory, so a gradient does not depend on timing. Hopper's
+adds dQ in any order, or in one where torch.use_deterministic_algorithms asks for that. P is rounded to the operands' type before P V, and P and dS
 before the gradients' products, since the tensor core takes nothing wider; statistics and sums stay FP32.
 """
 
@@ -19,6 +21,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from numerics.kernels import flash, flash_backward
+from numerics.kernels.gemm import available
 from numerics.reference.attention import check
 
 LOG2_E = 1.4426950408889634
@@ -44,39 +48,76 @@ class Config(NamedTuple):
 
 FORWARD = {"tma": Config(128, 64, 3, 8), "pointer": Config(128, 64, 3, 8, False), "wide": Config(128, 128, 2, 8)}
 """Forms of the forward kernel (owns queries) that a bench compares; the first is the default."""
-KEYS = {"tma": Config(64, 64, 2, 8), "pointer": Config(64, 32, 2, 8, False)}
-"""The same of the dk, dv kernel, which owns keys."""
-QUERIES = {"tma": Config(128, 64, 2, 8), "pointer": Config(128, 64, 2, 8, False)}
-"""The same of the dq kernel, which owns queries."""
+
+
+class Twins(NamedTuple):
+    """Tiles of the dk, dv kernel, which owns keys, and of the dq kernel, which owns queries."""
+
+    keys: Config
+    queries: Config
+
+
+TWINS = {
+    "tma": Twins(Config(64, 64, 2, 8), Config(128, 64, 2, 8)),
+    "pointer": Twins(Config(64, 32, 2, 8, False), Config(128, 64, 2, 8, False)),
+}
+"""Forms of the two backward kernels; the first is the default."""
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool = True, config: Config = FORWARD["tma"]
+    q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool = True, config: Config | flash.Form | None = None
 ) -> tuple[Tensor, Tensor]:
-    """o [B,S,H,Dv], lse [B,H,S] as in numerics.reference.attention.attention; operands BF16 or FP16."""
+    """o [B,S,H,Dv], lse [B,H,S] as in numerics.reference.attention.attention; operands BF16 or FP16.
+
+    config: a form other than the default, which is Hopper's where that suits.
+    """
     q, k, v = _checked(q, k, v, causal)
     (batch, s, heads, _), t = q.shape, k.shape[1]
     o = q.new_empty(batch, s, heads, v.shape[3])
     lse = q.new_empty(batch, heads, s, dtype=torch.float32)
-    config = _fitting(config, FORWARD["pointer"], q, v, own=s, visited=t)
+    if config is None and flash.takes(q, k, v, scale):
+        config = flash.DEFAULT
+    if isinstance(config, flash.Form):
+        flash.forward(q, k, v, o, lse, scale * LOG2_E, causal, config, available(q, None))
+        return o, lse
+    config = _fitting(config or FORWARD["tma"], FORWARD["pointer"], q, v, own=s, visited=t)
     _forward[(-(-s // config.rows), batch * heads)](
         *_boxes(q, config.rows, config), *_boxes(k, config.columns, config), _boxes(v, config.columns, config)[0],
-        o, lse, s, t, heads, scale * LOG2_E, **_constants(q, v, config), CAUSAL=causal, num_warps=config.warps,
+        o, lse, s, t, heads, scale * LOG2_E, **_constants(q, v, config), SHARED=heads // k.shape[2], CAUSAL=causal,
+        num_warps=config.warps,
     )  # fmt: skip
     return o, lse
 
 
 def attention_backward(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, scale: float, causal: bool = True,
-    delta: Tensor | None = None, keys: Config = KEYS["tma"], queries: Config = QUERIES["tma"],
+    delta: Tensor | None = None, config: Twins | flash_backward.Form | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """dq, dk, dv as in numerics.reference.attention.attention_backward. delta: of `backward_prepare`, where it was made
-    before; keys, queries: tiles of the two kernels."""
+    before; config: a form other than the default, which is Hopper's where that suits."""
     q, k, v = _checked(q, k, v, causal)
     do, o, lse = do.to(q.dtype).contiguous(), o.contiguous(), lse.contiguous()
+    if config is None and flash.takes(q, k, v, scale):
+        config = flash_backward.Form(ordered=torch.are_deterministic_algorithms_enabled())
+    if isinstance(config, flash_backward.Form):
+        return _on_hopper(do, q, k, v, o, lse, delta, scale, causal, config)
+    config = config or TWINS["tma"]
     delta = _row_products(do, o) if delta is None else delta.contiguous()
-    dq = _gradient_of_queries(do, q, k, v, lse, delta, scale, causal, queries)
-    return dq, *_gradient_of_keys(do, q, k, v, lse, delta, scale, causal, keys)
+    dq = _gradient_of_queries(do, q, k, v, lse, delta, scale, causal, config.queries)
+    return dq, *_gradient_of_keys(do, q, k, v, lse, delta, scale, causal, config.keys)
+
+
+def _on_hopper(
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, delta: Tensor | None, scale: float,
+    causal: bool, form: flash_backward.Form,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    if delta is None:
+        delta, sums = backward_prepare(do, o, q.shape[3])
+    else:
+        delta, sums = delta.contiguous(), torch.zeros_like(q, dtype=torch.float32)
+    dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    flash_backward.backward(do, q, k, v, lse, delta, sums, dq, dk, dv, scale, causal, form)
+    return dq, dk, dv
 
 
 def backward_prepare(do: Tensor, o: Tensor, width: int) -> tuple[Tensor, Tensor]:
@@ -102,11 +143,11 @@ def _gradient_of_queries(
 ) -> Tensor:
     (batch, s, heads, _), t = q.shape, k.shape[1]
     dq = torch.empty_like(q)
-    config = _fitting(config, QUERIES["pointer"], q, v, own=s, visited=t)
+    config = _fitting(config, TWINS["pointer"].queries, q, v, own=s, visited=t)
     _queries[(-(-s // config.rows), batch * heads)](
         *_boxes(q, config.rows, config), _boxes(do, config.rows, config)[0], *_boxes(k, config.columns, config),
         _boxes(v, config.columns, config)[0], lse, delta, dq, s, t, heads, scale, scale * LOG2_E,
-        **_constants(q, v, config), CAUSAL=causal, num_warps=config.warps,
+        **_constants(q, v, config), SHARED=heads // k.shape[2], CAUSAL=causal, num_warps=config.warps,
     )  # fmt: skip
     return dq
 
@@ -116,11 +157,11 @@ def _gradient_of_keys(
 ) -> tuple[Tensor, Tensor]:
     (batch, s, heads, _), t = q.shape, k.shape[1]
     dk, dv = torch.empty_like(k), torch.empty_like(v)
-    config = _fitting(config, KEYS["pointer"], q, v, own=t, visited=s)
-    _keys[(-(-t // config.rows), batch * heads)](
+    config = _fitting(config, TWINS["pointer"].keys, q, v, own=t, visited=s)
+    _keys[(-(-t // config.rows), batch * k.shape[2])](
         *_boxes(k, config.rows, config), _boxes(v, config.rows, config)[0], *_boxes(q, config.columns, config),
-        _boxes(do, config.columns, config)[0], lse, delta, dk, dv, s, t, heads, scale, scale * LOG2_E,
-        **_constants(q, v, config), CAUSAL=causal, num_warps=config.warps,
+        _boxes(do, config.columns, config)[0], lse, delta, dk, dv, s, t, k.shape[2], scale, scale * LOG2_E,
+        **_constants(q, v, config), SHARED=heads // k.shape[2], CAUSAL=causal, num_warps=config.warps,
     )  # fmt: skip
     return dk, dv
 
@@ -214,7 +255,7 @@ def _scores(x0, x1, y0, y1, D1: tl.constexpr):
 def _forward(
     q0, q1, k0, k1, v, o, lse, S, T, H, scale_log2,
     D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, DV: tl.constexpr, DVP: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr, STAGES: tl.constexpr, DESCRIPTOR: tl.constexpr, CAUSAL: tl.constexpr,
+    COLUMNS: tl.constexpr, STAGES: tl.constexpr, DESCRIPTOR: tl.constexpr, SHARED: tl.constexpr, CAUSAL: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(1) % H
     batch = tl.program_id(1) // H
@@ -231,10 +272,10 @@ def _forward(
         first = clear if masked else 0
         last = end if masked else clear
         for column in tl.range(first, last, COLUMNS, num_stages=STAGES):
-            y0 = _tile(k0, batch, head, column, T, H, 0, D0, D, COLUMNS, DESCRIPTOR)
+            y0 = _tile(k0, batch, head // SHARED, column, T, H // SHARED, 0, D0, D, COLUMNS, DESCRIPTOR)
             y1 = y0
             if D1 > 0:
-                y1 = _tile(k1, batch, head, column, T, H, D0, D1, D, COLUMNS, DESCRIPTOR)
+                y1 = _tile(k1, batch, head // SHARED, column, T, H // SHARED, D0, D1, D, COLUMNS, DESCRIPTOR)
             s = _scores(x0, x1, y0, y1, D1) * scale_log2
             if masked:
                 s = tl.where(_seen(row, column, S, T, ROWS, COLUMNS, CAUSAL), s, float("-inf"))
@@ -242,7 +283,7 @@ def _forward(
             p = tl.exp2(s - higher[:, None])
             shrink = tl.exp2(top - higher)
             total = total * shrink + tl.sum(p, 1)
-            z = _tile(v, batch, head, column, T, H, 0, DVP, DV, COLUMNS, DESCRIPTOR)
+            z = _tile(v, batch, head // SHARED, column, T, H // SHARED, 0, DVP, DV, COLUMNS, DESCRIPTOR)
             acc = tl.dot(p.to(z.dtype), z, acc * shrink[:, None])
             top = higher
     _write(o, acc / total[:, None], batch, head, row, S, H, 0, DVP, DV, ROWS)
@@ -296,7 +337,7 @@ def _delta(
 def _queries(
     q0, q1, do, k0, k1, v, lse, delta, dq, S, T, H, scale, scale_log2,
     D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, DV: tl.constexpr, DVP: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr, STAGES: tl.constexpr, DESCRIPTOR: tl.constexpr, CAUSAL: tl.constexpr,
+    COLUMNS: tl.constexpr, STAGES: tl.constexpr, DESCRIPTOR: tl.constexpr, SHARED: tl.constexpr, CAUSAL: tl.constexpr,
 ):  # fmt: skip
     """dq of ROWS queries: dS = P * (dO V^T - delta), dQ = scale * dS K."""
     head = tl.program_id(1) % H
@@ -317,11 +358,11 @@ def _queries(
         first = clear if masked else 0
         last = end if masked else clear
         for column in tl.range(first, last, COLUMNS, num_stages=STAGES):
-            y0 = _tile(k0, batch, head, column, T, H, 0, D0, D, COLUMNS, DESCRIPTOR)
+            y0 = _tile(k0, batch, head // SHARED, column, T, H // SHARED, 0, D0, D, COLUMNS, DESCRIPTOR)
             y1 = y0
             if D1 > 0:
-                y1 = _tile(k1, batch, head, column, T, H, D0, D1, D, COLUMNS, DESCRIPTOR)
-            z = _tile(v, batch, head, column, T, H, 0, DVP, DV, COLUMNS, DESCRIPTOR)
+                y1 = _tile(k1, batch, head // SHARED, column, T, H // SHARED, D0, D1, D, COLUMNS, DESCRIPTOR)
+            z = _tile(v, batch, head // SHARED, column, T, H // SHARED, 0, DVP, DV, COLUMNS, DESCRIPTOR)
             p = tl.exp2(_scores(x0, x1, y0, y1, D1) * scale_log2 - level[:, None])
             if masked:
                 p = tl.where(_seen(row, column, S, T, ROWS, COLUMNS, CAUSAL), p, 0.0)
@@ -358,9 +399,9 @@ def _seeing_queries(key, S, T, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CAUSAL
 def _keys(
     k0, k1, v, q0, q1, do, lse, delta, dk, dv, S, T, H, scale, scale_log2,
     D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, DV: tl.constexpr, DVP: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr, STAGES: tl.constexpr, DESCRIPTOR: tl.constexpr, CAUSAL: tl.constexpr,
+    COLUMNS: tl.constexpr, STAGES: tl.constexpr, DESCRIPTOR: tl.constexpr, SHARED: tl.constexpr, CAUSAL: tl.constexpr,
 ):  # fmt: skip
-    """dk, dv of ROWS keys, everything transposed: S^T = K Q^T, dV = P^T dO, dK = scale * dS^T Q."""
+    """dk, dv of ROWS keys of all heads that they serve, everything transposed: S^T = K Q^T, dV = P^T dO, dK = scale * dS^T Q."""
     head = tl.program_id(1) % H
     batch = tl.program_id(1) // H
     key = tl.program_id(0) * ROWS  # early keys are seen by most queries: longest first
@@ -374,23 +415,26 @@ def _keys(
     z = _tile(v, batch, head, key, T, H, 0, DVP, DV, ROWS, DESCRIPTOR)
     values = tl.zeros([ROWS, DVP], tl.float32)
     start, clear = _seeing_queries(key, S, T, ROWS, COLUMNS, CAUSAL)
-    for masked in tl.static_range(2):
-        for row in tl.range(start if masked else clear, clear if masked else S, COLUMNS, num_stages=STAGES):
-            y0 = _tile(q0, batch, head, row, S, H, 0, D0, D, COLUMNS, DESCRIPTOR)
-            y1 = y0
-            if D1 > 0:
-                y1 = _tile(q1, batch, head, row, S, H, D0, D1, D, COLUMNS, DESCRIPTOR)
-            g = _tile(do, batch, head, row, S, H, 0, DVP, DV, COLUMNS, DESCRIPTOR)
-            rows = row + tl.arange(0, COLUMNS)
-            level, mean = _statistics(lse, delta, rows, batch * H + head, S)
-            p = tl.exp2(_scores(x0, x1, y0, y1, D1) * scale_log2 - level[None, :])
-            if masked:
-                p = tl.where((key + tl.arange(0, ROWS))[:, None] <= rows[None, :] + T - S, p, 0.0)
-            values = tl.dot(p.to(g.dtype), g, values)
-            ds = (p * (tl.dot(z, tl.trans(g)) - mean[None, :])).to(y0.dtype)
-            d0 = tl.dot(ds, y0, d0)
-            if D1 > 0:
-                d1 = tl.dot(ds, y1, d1)
+    for one in tl.range(0, SHARED):
+        asking = head * SHARED + one
+        heads = H * SHARED
+        for masked in tl.static_range(2):
+            for row in tl.range(start if masked else clear, clear if masked else S, COLUMNS, num_stages=STAGES):
+                y0 = _tile(q0, batch, asking, row, S, heads, 0, D0, D, COLUMNS, DESCRIPTOR)
+                y1 = y0
+                if D1 > 0:
+                    y1 = _tile(q1, batch, asking, row, S, heads, D0, D1, D, COLUMNS, DESCRIPTOR)
+                g = _tile(do, batch, asking, row, S, heads, 0, DVP, DV, COLUMNS, DESCRIPTOR)
+                rows = row + tl.arange(0, COLUMNS)
+                level, mean = _statistics(lse, delta, rows, batch * heads + asking, S)
+                p = tl.exp2(_scores(x0, x1, y0, y1, D1) * scale_log2 - level[None, :])
+                if masked:
+                    p = tl.where((key + tl.arange(0, ROWS))[:, None] <= rows[None, :] + T - S, p, 0.0)
+                values = tl.dot(p.to(g.dtype), g, values)
+                ds = (p * (tl.dot(z, tl.trans(g)) - mean[None, :])).to(y0.dtype)
+                d0 = tl.dot(ds, y0, d0)
+                if D1 > 0:
+                    d1 = tl.dot(ds, y1, d1)
     _write(dv, values, batch, head, key, T, H, 0, DVP, DV, ROWS)
     _write(dk, d0 * scale, batch, head, key, T, H, 0, D0, D, ROWS)
     if D1 > 0:

@@ -21,6 +21,8 @@ import triton.language as tl
 from torch import Tensor
 
 from hwmodels.formats import TILE
+from numerics.kernels import columns
+from numerics.kernels.gemm import available
 
 E4M3_MAX = tl.constexpr(448.0)
 """Largest finite E4M3 (OCP FP8 specification): 1.75 * 2^8."""
@@ -381,6 +383,10 @@ def transpose_codes(q: Tensor) -> Tensor:
 def _columns(x: Tensor, x_s: Tensor | None, power_of_two: bool) -> tuple[Tensor, Tensor]:
     m, k = x.shape
     words, s = turned(x, k, m)
+    if x.numel() and columns.takes(x):
+        q = words.view(torch.float8_e4m3fn)
+        columns.turn(x, x_s, q, s, power_of_two, available(x, None))
+        return q, s
     if x.numel():
         old, strides = (s, (0, 0)) if x_s is None else (x_s, x_s.stride())
         shape = (m, k, x.stride(0), *strides, words.shape[1])

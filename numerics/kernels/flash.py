@@ -10,8 +10,11 @@ block of keys, then this block's P V, and works on the next block's softmax whil
 2407.08608, section 3.2); the other warpgroup has the tensor core when this one does not.
 """
 
+from functools import lru_cache
+from heapq import heappop, heappush
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
@@ -31,14 +34,12 @@ REGISTERS, CONSUMER, LOADER = 168, 240, 24
 
 
 class Form(NamedTuple):
-    """Blocks of `columns` keys, `stages` of them under way; `heads` whose tiles are walked together, longest first.
-
-    persistent: a program an SM walks many tiles; otherwise it has one.
-    """
+    """Blocks of `columns` keys, `stages` of them under way; `heads` whose tiles are walked together, longest first,
+    so that their keys and values stay in L2. persistent: a program an SM walks many tiles; otherwise it has one."""
 
     columns: int = 128
     stages: int = 2
-    heads: int = 16
+    heads: int = 4
     persistent: bool = True
 
     @property
@@ -47,6 +48,23 @@ class Form(NamedTuple):
 
 
 DEFAULT = Form()
+START = 1.0
+"""What a tile takes beside its keys, in blocks of them."""
+
+
+WIDTHS = {(192, 128), (128, 128), (64, 64)}
+"""Of queries and keys, and of values: a warpgroup's output takes the place of the first part of its queries."""
+
+
+def takes(q: Tensor, k: Tensor, v: Tensor, scale: float) -> bool:
+    """Whether this card and these operands suit: Hopper, and no box that reads on into the next sequence.
+
+    Statistics of a head must start at a multiple of 16 bytes, as the copy engine takes them.
+    """
+    here = q.is_meta or (q.is_cuda and torch.cuda.get_device_capability(q.device) == (9, 0))
+    batch, s, _, d = q.shape
+    whole = s % 4 == 0 if batch == 1 else s % ROWS == 0 and k.shape[1] % ROWS == 0
+    return here and whole and (d, v.shape[3]) in WIDTHS and scale > 0
 
 
 def forward(
@@ -55,15 +73,44 @@ def forward(
     """o [B,S,H,Dv] and lse [B,H,S] of contiguous q [B,S,H,Dqk], k [B,T,G,Dqk], v [B,T,G,Dv]; G divides H."""
     (batch, s, heads, d), t, shared = q.shape, k.shape[1], k.shape[2]
     first, second = parts(d)
-    blocks = -(-s // ROWS)
-    tiles = blocks * heads * batch
-    _forward[(min(tiles, sms) if form.persistent else tiles,)](
+    programs, rounds, turns = dealt(-(-s // ROWS), heads * batch, s, t, causal, form, sms)
+    _forward[(programs,)](
         boxes(q, 64, first, 0), boxes(q, 64, second, first), boxes(k, form.columns, first, 0),
         boxes(k, form.columns, second, first), boxes(v, form.columns, v.shape[3], 0), boxes(o, 64, v.shape[3], 0),
-        lse, s, t, heads, heads // shared, blocks, tiles, min(form.heads, heads * batch), scale_log2,
+        lse, on_device(turns, q.device), s, t, heads, heads // shared, -(-s // ROWS), rounds, scale_log2,
         D=d, FIRST=first, DV=v.shape[3], COLUMNS=form.columns, STAGES=form.stages, CAUSAL=causal,
         num_warps=4, maxnreg=REGISTERS,
     )  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def on_device(turns: tuple[int, ...], device: torch.device) -> Tensor:
+    """Those turns as int32 on a device."""
+    return torch.tensor(turns, dtype=torch.int32, device=device)
+
+
+@lru_cache(maxsize=64)
+def dealt(
+    blocks: int, heads: int, s: int, t: int, causal: bool, form: Form, sms: int
+) -> tuple[int, int, tuple[int, ...]]:
+    """Programs, the most tiles one has, and the tiles of each, filled up with -1: a tile goes to the program that is
+    free first, where a tile takes as long as it has blocks of keys and START more."""
+    order = [
+        head * blocks + block
+        for group in range(0, heads, form.heads)
+        for block in reversed(range(blocks))
+        for head in range(group, min(group + form.heads, heads))
+    ]
+    programs = min(len(order), sms) if form.persistent else len(order)
+    free = [(0.0, program) for program in range(programs)]
+    hands: list[list[int]] = [[] for _ in range(programs)]
+    for tile in order:
+        until, program = heappop(free)
+        hands[program].append(tile)
+        seen = min((tile % blocks + 1) * ROWS + t - s, t) if causal else t
+        heappush(free, (until + START + seen / form.columns, program))
+    rounds = max(map(len, hands))
+    return programs, rounds, tuple(tile for hand in hands for tile in hand + [-1] * (rounds - len(hand)))
 
 
 def parts(width: int) -> tuple[int, int]:
@@ -83,14 +130,14 @@ def boxes(x: Tensor, rows: int, width: int, first: int) -> TensorDescriptor | No
     return TensorDescriptor(flat, list(flat.shape), list(flat.stride()), [rows, width], layout)
 
 
-@gluon.jit(do_not_specialize=["S", "T", "heads", "shared_by", "blocks", "tiles", "together"])
+@gluon.jit(do_not_specialize=["S", "T", "heads", "shared_by", "blocks", "rounds"])
 def _forward(
-    q0, q1, k0, k1, v, o, lse, S, T, heads, shared_by, blocks, tiles, together, scale_log2,
+    q0, q1, k0, k1, v, o, lse, turns, S, T, heads, shared_by, blocks, rounds, scale_log2,
     D: gl.constexpr, FIRST: gl.constexpr, DV: gl.constexpr, COLUMNS: gl.constexpr, STAGES: gl.constexpr,
     CAUSAL: gl.constexpr,
 ):  # fmt: skip
-    given = (q0, q1, k0, k1, v, o, lse)
-    sizes = (S, T, heads, shared_by, blocks, tiles, together)
+    given = (q0, q1, k0, k1, v, o, lse, turns)
+    sizes = (S, T, heads, shared_by, blocks, rounds)
     shared = _shared(given, D, FIRST, DV, COLUMNS, STAGES)
     gl.warp_specialize(
         [
@@ -108,7 +155,7 @@ def _shared(
     given, D: gl.constexpr, FIRST: gl.constexpr, DV: gl.constexpr, COLUMNS: gl.constexpr, STAGES: gl.constexpr
 ):  # fmt: skip
     """Slots of queries (one a warpgroup), keys and values, and barriers of full and of empty slots."""
-    q0, q1, k0, k1, v, o, lse = given
+    q0, q1, k0, k1, v, o, lse, turns = given
     x0 = gl.allocate_shared_memory(q0.dtype, [2, 64, FIRST], q0.layout)
     y0 = gl.allocate_shared_memory(k0.dtype, [STAGES, COLUMNS, FIRST], k0.layout)
     z = gl.allocate_shared_memory(v.dtype, [STAGES, COLUMNS, DV], v.layout)
@@ -133,36 +180,26 @@ def _shared(
 
 
 @gluon.jit
-def _place(round, sizes, COLUMNS: gl.constexpr, CAUSAL: gl.constexpr):
-    """A program's tile of a round: head of all sequences, first query, blocks of keys, and how many all see.
-
-    Tiles of `together` heads follow each other, whose keys and values stay in L2, those with most keys first; every
-    other round is dealt backwards, so that all programs have as much to do.
-    """
-    S, T, heads, shared_by, blocks, tiles, together = sizes
-    programs = gl.num_programs(0)
-    turn = gl.where(round % 2 == 0, gl.program_id(0), programs - 1 - gl.program_id(0))
-    tile = round * programs + turn
-    group = tile // (together * blocks)
-    within = tile % (together * blocks)
-    here = gl.minimum(together, tiles // blocks - group * together)
-    head = group * together + within % here
-    row = (blocks - 1 - within // here) * 128
+def _place(tile, sizes, COLUMNS: gl.constexpr, CAUSAL: gl.constexpr):
+    """A tile's head of all sequences, first query, blocks of keys that it sees, and how many all its queries see."""
+    S, T, heads, shared_by, blocks, rounds = sizes
+    row = tile % blocks * 128
     if CAUSAL:
         last = gl.cdiv(gl.minimum(row + 128 + T - S, T), COLUMNS)
         clear = gl.minimum((row + T - S + 1) // COLUMNS, T // COLUMNS)
     else:
         last = gl.cdiv(T, COLUMNS)
         clear = T // COLUMNS
-    return head, row, last, clear
+    return tile // blocks, row, last, clear
 
 
 @gluon.jit
-def _rounds(tiles):
-    """How many tiles this program has."""
-    whole = tiles // gl.num_programs(0)
-    turn = gl.where(whole % 2 == 0, gl.program_id(0), gl.num_programs(0) - 1 - gl.program_id(0))
-    return whole + (turn < tiles % gl.num_programs(0)).to(gl.int32)
+def _deal(round, turns, rounds):
+    """The next round and this program's tile in it, -1 for none."""
+    round += 1
+    more = round < rounds
+    tile = gl.load(turns + gl.program_id(0) * rounds + gl.minimum(round, rounds - 1))
+    return round, gl.where(more, tile, -1)
 
 
 @gluon.jit
@@ -171,14 +208,16 @@ def _load(
     STAGES: gl.constexpr, CAUSAL: gl.constexpr,
 ):  # fmt: skip
     """The loader: a tile's first keys, its queries, then values and keys from the last block to the first."""
-    q0, q1, k0, k1, v, o, lse = given
+    q0, q1, k0, k1, v, o, lse, turns = given
     x0, x1, y0, y1, z, q_bars, k_full, k_empty, v_full, v_empty = shared
-    S, T, heads, shared_by, blocks, tiles, together = sizes
+    S, T, heads, shared_by, blocks, rounds = sizes
     slot = 0
     phase = 1
     BYTES: gl.constexpr = v.dtype.primitive_bitwidth // 8
-    for round in range(_rounds(tiles)):
-        head, row, last, clear = _place(round, sizes, COLUMNS, CAUSAL)
+    round = 0
+    tile = gl.load(turns + gl.program_id(0) * rounds)
+    while tile >= 0:
+        head, row, last, clear = _place(tile, sizes, COLUMNS, CAUSAL)
         query = head // heads * S + row
         at = head % heads
         key = head // heads * T
@@ -205,6 +244,7 @@ def _load(
             mbarrier.expect(bar, COLUMNS * DV * BYTES)
             tma.async_copy_global_to_shared(v, [line, group * DV], bar, z.index(slot))
             slot, phase = _next(slot, phase, STAGES)
+        round, tile = _deal(round, turns, rounds)
 
 
 @gluon.jit
@@ -213,16 +253,18 @@ def _attend(
     COLUMNS: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr,
 ):  # fmt: skip
     """A warpgroup's 64 queries of every tile."""
-    q0, q1, k0, k1, v, o, lse = given
+    q0, q1, k0, k1, v, o, lse, turns = given
     x0, x1, y0, y1, z, q_bars, k_full, k_empty, v_full, v_empty = shared
-    S, T, heads, shared_by, blocks, tiles, together = sizes
+    S, T, heads, shared_by, blocks, rounds = sizes
     scores: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, COLUMNS, 16])
     values: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, DV, 16])
     operand: gl.constexpr = gl.DotOperandLayout(0, values, 2)
     slot = 0
     phase = 0
-    for round in range(_rounds(tiles)):
-        head, row, last, clear = _place(round, sizes, COLUMNS, CAUSAL)
+    round = 0
+    tile = gl.load(turns + gl.program_id(0) * rounds)
+    while tile >= 0:
+        head, row, last, clear = _place(tile, sizes, COLUMNS, CAUSAL)
         row += 64 * INDEX
         top = gl.full([64], float("-inf"), gl.float32, gl.SliceLayout(1, scores))
         total = gl.zeros([64], gl.float32, gl.SliceLayout(1, scores))
@@ -237,7 +279,8 @@ def _attend(
         ahead, ahead_phase = _next(slot, phase, STAGES)
         mbarrier.wait(k_full.index(ahead), ahead_phase, pred=last > 1)
         for step in range(1, last):
-            s = _scores(x0.index(INDEX), x1.index(INDEX), y0.index(ahead), y1.index(ahead), D, FIRST, COLUMNS)
+            own = INDEX + hidden(step)
+            s = _scores(x0.index(own), x1.index(own), y0.index(ahead), y1.index(ahead), D, FIRST, COLUMNS)
             y = gl.convert_layout(p.to(v.dtype), operand)
             mbarrier.wait(v_full.index(slot), phase)
             acc = warpgroup_mma(y, z.index(slot), acc, is_async=True)
@@ -270,6 +313,14 @@ def _attend(
         gl.store(lse + head * S + rows, (top * scale_log2 + gl.log2(total)) * ln_2, mask=rows < S)
         tma.store_wait(0)
         mbarrier.arrive(q_bars.index(1))
+        round, tile = _deal(round, turns, rounds)
+
+
+@gluon.jit
+def hidden(number):
+    """Zero, of a number not below it: the compiler does not know, so addresses with it are made where they are used and
+    take no registers meanwhile."""
+    return gl.inline_asm_elementwise("shr.u32 $0, $1, 31;", "=r,r", [number], gl.int32, False, 1)
 
 
 @gluon.jit

@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from triton._C.libtriton import ir
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language._core import builtin
 from triton.experimental.gluon.language.nvidia.hopper import (
     fence_async_shared,
     mbarrier,
@@ -29,6 +31,8 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from hwmodels.formats import TILE
 
+barrier = getattr(gl, "thread_barrier", None) or gl.barrier
+"""Of a warpgroup's threads, by its name in Triton 3.6 or in 3.7."""
 DENSE = gl.constexpr(0)
 GROUPED = gl.constexpr(1)
 MASKED = gl.constexpr(2)
@@ -86,7 +90,7 @@ FEW_FORM = Form(1, 128, 8)
 """Of at most 64 rows a group."""
 MASKED_FORM = Form(2, 128, 5)
 """Of at most 128 rows a group, or more."""
-WEIGHT_FORM = Form(3, 128, 5)
+WEIGHT_FORM = Form(3, 128, 4)
 """Of weight gradients."""
 SHARED = 232_448 - 2048
 """Bytes of shared memory a program may take on Hopper (227 KiB; CUDA programming guide, compute capability 9.0), less
@@ -161,7 +165,7 @@ def _launch(
     _products[(min(tiles_m * columns, sms),)](
         _boxes(a, 64, 128), _boxes(b, wide, 128), _boxes(b, 64, 128) if side else None,
         _flat(a_s, 64), _flat(b_s, form.block_n) if weight else b_s,
-        out if weight else _boxes(out, 64, wide), _boxes(out, 64, 64) if side else None, table,
+        _boxes(out, 64, 64 if weight else wide), _boxes(out, 64, 64) if side else None, table,
         m, n, k, tiles_m, columns, group_rows, a_s.stride(1), *strides, out.stride(0),
         MODE=mode.value, CONSUMERS=form.consumers, BLOCK_N=form.block_n, STAGES=form.stages, BAND=form.band,
         num_warps=4, maxnreg=LAUNCH_REGISTERS[form.consumers],
@@ -169,9 +173,16 @@ def _launch(
 
 
 def by_column(scales: Tensor) -> Tensor:
-    """Scales [rows, blocks of K] with rows side by side, as the copy engine takes them: a copy where they are not."""
-    fits = scales.stride(0) == 1 and not scales.data_ptr() % 16
-    return scales if fits else scales.t().contiguous().t()
+    """Scales [rows, blocks of K] with rows side by side, as the copy engine takes them: a copy where they are not.
+
+    Where a run of scales starts must be a multiple of 16 bytes (an illegal instruction otherwise, seen on an H200 with 77
+    rows), so rows of other lengths are copied to longer ones.
+    """
+    if scales.stride(0) == 1 and not (scales.data_ptr() % 16 or scales.stride(1) % 4):
+        return scales
+    rows, blocks = scales.shape
+    wide = scales.new_empty(blocks, -(-rows // 4) * 4)[:, :rows]
+    return wide.copy_(scales.t()).t()
 
 
 def _boxes(x: Tensor, rows: int, columns: int) -> TensorDescriptor:
@@ -245,6 +256,7 @@ def _shared(given, MODE: gl.constexpr, CONSUMERS: gl.constexpr, BLOCK_N: gl.cons
         out_side = gl.allocate_shared_memory(c.dtype, [CONSUMERS, 64, 64], c_side.layout)
     if MODE == WEIGHT:
         y_s = gl.allocate_shared_memory(gl.float32, [STAGES, BLOCK_N], b_s.layout)
+        out = gl.allocate_shared_memory(c.dtype, [CONSUMERS, 64, 64], c.layout)
     else:
         out = gl.allocate_shared_memory(c.dtype, [CONSUMERS, 64, WIDE], c.layout)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
@@ -346,15 +358,14 @@ def _consume(
             MODE, CONSUMERS, BLOCK_N, STAGES,
         )  # fmt: skip
         if MODE == WEIGHT:
-            _add(c, total, row + 64 * INDEX, col, M, N, stride_c)
+            _add(c, total, out.index(INDEX), row + 64 * INDEX, col)
             mbarrier.arrive(empty.index(_before(slot, STAGES)), pred=depth > 0)
         else:
             tma.store_wait(0)
             _store(c, total, out.index(INDEX), row, col, filled, group_rows, INDEX, MODE)
             if BLOCK_N == 192:
                 _store(c_side, beside, out_side.index(INDEX), row, side, filled, group_rows, INDEX, MODE)
-    if MODE != WEIGHT:
-        tma.store_wait(0)
+    tma.store_wait(0)
 
 
 @gluon.jit
@@ -466,10 +477,23 @@ def _store(c, total, out, row, col, filled, group_rows, INDEX: gl.constexpr, MOD
 
 
 @gluon.jit
-def _add(c, total, row, col, M, N, stride_c):
-    """C += total. One program owns a tile: a sum gets one addition a call, so it does not depend on timing."""
-    rows = row + gl.arange(0, total.shape[0], gl.SliceLayout(1, total.type.layout))
-    cols = col + gl.arange(0, total.shape[1], gl.SliceLayout(0, total.type.layout))
-    mask = gl.expand_dims(rows < M, 1) & gl.expand_dims(cols < N, 0)
-    pointers = c + gl.expand_dims(rows.to(gl.int64), 1) * stride_c + gl.expand_dims(cols, 0)
-    gl.atomic_add(pointers, total, mask=mask, sem="relaxed")
+def _add(c, total, out, row, col):
+    """C += total, 64 columns at a time, by the copy engine. One program owns a tile: a sum gets one addition a call, so
+    it does not depend on timing."""
+    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 32])
+    left, right = total.reshape([64, 2, 64]).permute([0, 2, 1]).split()
+    tma.store_wait(0)
+    out.store(gl.convert_layout(left, layout, assert_trivial=True))
+    fence_async_shared()
+    add_in_memory(c, [row, col], out)
+    tma.store_wait(0)
+    out.store(gl.convert_layout(right, layout, assert_trivial=True))
+    fence_async_shared()
+    add_in_memory(c, [row, col + 64], out)
+
+
+@builtin
+def add_in_memory(target: Any, coordinates: Any, source: Any, _semantic: Any = None) -> None:
+    """The copy engine adds `source` in shared memory to a box of `target`."""
+    where = _semantic._convert_to_ir_values(coordinates, require_i64=False)
+    _semantic.builder.create_async_tma_reduce(ir.DESCRIPTOR_REDUCE_KIND.ADD, target.handle, where, source.handle)

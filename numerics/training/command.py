@@ -21,6 +21,7 @@ def add(commands: Any) -> None:
     study.add_argument("--out", type=Path, metavar="DIR", help="default: out/<name>")
     study.add_argument("--corpus", type=Path, metavar="DIR", help="training: what the command corpus wrote")
     study.add_argument("--seconds", type=float, default=1e9, help="training: begin no run that would end later")
+    study.add_argument("--behind", action="store_true", help="training: main arms from the end of one BF16 run")
     study.add_argument("--write", action="store_true", help="training: docs/TRAINING.md from kept rows")
     study.set_defaults(run=_study)
     train = commands.add_parser("train", help="train a model of the DeepSeek family on a corpus")
@@ -72,7 +73,8 @@ def _training(asked: argparse.Namespace, folder: Path) -> int:
     start = time.monotonic()
     say = lambda text: print(f"[{time.monotonic() - start:6.1f} s] {text}", file=sys.stderr, flush=True)
     small, wide = (settings.load(RUNS / f"{name}.yaml") for name in ("study", "wide"))
-    whole = study.main(small, wide, corpus.load(asked.corpus), folder / ROWS, asked.seconds, say)
+    words = corpus.load(asked.corpus)
+    whole = study.main(small, wide, words, folder / ROWS, asked.seconds, say, asked.behind)
     print(f"written to {folder / ROWS}{'' if whole else '; run again for what is missing'}", file=sys.stderr)
     return 0
 

@@ -29,15 +29,16 @@ WARM = 3
 class Run:
     """Settings and a corpus on a device, at some step."""
 
-    def __init__(self, settings: Settings, corpus: Corpus, device: str = "cpu", moved: int | None = None) -> None:
-        """moved: seed of signs with which every weight is moved by one ulp before the first step."""
+    def __init__(
+        self, settings: Settings, corpus: Corpus, device: str = "cpu", moved: int | None = None,
+        start: Path | None = None,
+    ) -> None:  # fmt: skip
+        """start: a checkpoint to begin from. moved: seed of signs with which every weight is moved by one ulp."""
         self.settings, self.device = settings, torch.device(device)
         s = settings
         torch.manual_seed(s.seed)
         self.model = Model(s.config).to(self.device)
         self.flat = Flat(self.model)
-        if moved is not None:
-            self.flat.moved(torch.Generator().manual_seed(moved))
         kind = torch.bfloat16 if s.moments == "bf16" else torch.float32
         self.moments = [torch.zeros_like(self.flat.weights, dtype=kind) for _ in range(2)]
         self.gates = self.model.gates
@@ -48,6 +49,10 @@ class Run:
         self.stream, self.order = self._data(corpus.train, torch.Generator().manual_seed(s.seed))
         self.held = self._held(corpus)
         self.average = Average(self.flat.weights, s.average) if s.average else None
+        if start is not None:
+            self.begin(start)
+        if moved is not None:
+            self.flat.moved(torch.Generator().manual_seed(moved))
         self._micro: Callable[[], object] = self.micro
         self._update: Callable[[], object] = self.update
         self._score: Callable[[], object] = self.score
@@ -193,6 +198,13 @@ class Run:
         part = path.with_suffix(".part")
         torch.save(self.state(), part)
         part.replace(path)
+
+    def begin(self, path: Path) -> None:
+        """Start from the weights and biases of another run's checkpoint, with its own moments, order and schedules."""
+        tensors = torch.load(path, weights_only=True)["tensors"]
+        for name, x in self._places().items():
+            if name == "weights" or name.startswith("bias"):
+                x.detach().copy_(tensors[name])
 
     def resume(self, path: Path) -> None:
         self.restore(torch.load(path, weights_only=True))

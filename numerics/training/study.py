@@ -2,6 +2,8 @@
 
     python -m numerics study training --corpus CORPUS --out DIR --seconds 540
 goes on where DIR/rows.jsonl ends; the page (docs/TRAINING.md) is made of the lines that are kept in the repository.
+With --behind, one BF16 run is the start of all others, which then differ by their data's order and their arm: what the
+quick turn of a run's first pass makes of chaos is behind them.
 """
 
 import gc
@@ -10,13 +12,14 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from numerics.training.arms import ARMS, Arm, plan
+from numerics.training.arms import ARMS, MAIN, SEEDS, Arm, plan
 from numerics.training.corpus import Corpus
 from numerics.training.gradients import compared
 from numerics.training.run import LOSS, MAXVIO, NORM, Run
@@ -31,19 +34,28 @@ CHECKPOINTS = (0.0, 0.05, 0.3, 1.0)
 TIMED = 60
 """Steps that a time is the mean of."""
 
+START, BEHIND = "start.pt", ("bf16", 1)
+"""The checkpoint that runs behind the turn begin from, and the run that it is the end of: the first to turn here."""
+ORDERS = 10
+"""Seed of the first of their orders: none that the start has seen its data in."""
+
 Say = Callable[[str], None]
 Row = dict[str, Any]
 
 
-def main(settings: Settings, wide: Settings, corpus: Corpus, file: Path, seconds: float, say: Say) -> bool:
+def main(
+    settings: Settings, wide: Settings, corpus: Corpus, file: Path, seconds: float, say: Say, behind: bool = False
+) -> bool:  # fmt: skip
     """Append what is missing and fits into the time; True when nothing is missing any more."""
     clock, whole = Clock(time.monotonic() + seconds), True
     file.parent.mkdir(parents=True, exist_ok=True)
-    for job in jobs(settings, wide, corpus, read(file)):
+    start = file.parent / START
+    missing = behind_jobs(settings, corpus, read(file), start) if behind else jobs(settings, wide, corpus, read(file))
+    for job in missing:
         if not clock.fits(job.kind):
             say(f"no time left for {job.name}")
             return False
-        start = time.monotonic()
+        began = time.monotonic()
         try:
             for row in job.rows():
                 with file.open("a", encoding="utf-8") as lines:
@@ -52,8 +64,8 @@ def main(settings: Settings, wide: Settings, corpus: Corpus, file: Path, seconds
             say(f"{job.name} failed:\n{traceback.format_exc()}")
             whole = False
         gc.collect()  # a run's graphs keep its memory, and it knows itself
-        clock.spent(job.kind, time.monotonic() - start)
-        say(f"{job.name}: {time.monotonic() - start:.1f} s")
+        clock.spent(job.kind, time.monotonic() - began)
+        say(f"{job.name}: {time.monotonic() - began:.1f} s")
     return whole
 
 
@@ -90,27 +102,53 @@ def jobs(settings: Settings, wide: Settings, corpus: Corpus, there: list[Row]) -
     for arm, seed in plan():
         if not timed and arm.name not in ("bf16", "null", "fp8"):
             timed = True
-            yield Job("times of a step", "times", lambda: times(settings, wide, corpus))
+            yield Job("times of a step", "times", partial(times, settings, wide, corpus))
         if (arm.name, seed) not in done:
-            yield Job(f"{arm.name}, seed {seed}", arm.name, lambda arm=arm, seed=seed: run(settings, corpus, arm, seed))
+            yield Job(f"{arm.name}, seed {seed}", arm.name, partial(run, settings, corpus, arm, seed))
+
+
+def behind_jobs(settings: Settings, corpus: Corpus, there: list[Row], start: Path) -> Iterator[Job]:
+    """The start where it is missing, then the main arms from it, order by order."""
+    if not start.exists():
+        yield Job("the start", "bf16", partial(begun, settings, corpus, start))
+    done = {(row["arm"], row["seed"]) for row in there if row["kind"] == "behind"}
+    for seed in range(ORDERS, ORDERS + SEEDS):
+        for arm in MAIN:
+            if (arm.name, seed) not in done:
+                yield Job(f"{arm.name}, order {seed}", arm.name, partial(_behind, settings, corpus, arm, seed, start))
+
+
+def _behind(settings: Settings, corpus: Corpus, arm: Arm, seed: int, start: Path) -> Iterator[Row]:
+    return ({**row, "kind": "behind"} for row in run(settings, corpus, arm, seed, start))
+
+
+def begun(settings: Settings, corpus: Corpus, start: Path) -> Iterator[Row]:
+    """Keep the end of the run that others begin from; no row, as it is a run of the study."""
+    name, seed = BEHIND
+    one = Run(ARMS[name].settings(settings, seed), corpus, device())
+    if device() == "cuda":
+        one.capture()
+    one.train()
+    one.save(start)
+    yield from ()
 
 
 def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def run(settings: Settings, corpus: Corpus, arm: Arm, seed: int) -> Iterator[Row]:
+def run(settings: Settings, corpus: Corpus, arm: Arm, seed: int, start: Path | None = None) -> Iterator[Row]:
     """The row of one run, behind those of gradients where it is the run they are taken from."""
-    one = Run(arm.settings(settings, seed), corpus, device(), moved=seed if arm.moved else None)
+    one = Run(arm.settings(settings, seed), corpus, device(), moved=seed if arm.moved else None, start=start)
     if device() == "cuda":
         one.capture()
     places = [round(share * settings.steps) for share in CHECKPOINTS] if (arm.name, seed) == ("bf16", 0) else []
     spent = 0.0
     for place in sorted({*places, settings.steps}):
-        start = time.monotonic()
+        began = time.monotonic()
         one.train(place)
         _ = float(one.loss)  # waits for the device
-        spent += time.monotonic() - start
+        spent += time.monotonic() - began
         if place in places:
             yield from compared(one)
     yield row(one, arm, seed, spent)
@@ -171,6 +209,3 @@ def provenance(corpus: Corpus) -> Row:
     """What a row was made on and with."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return {"device": name, "torch": torch.__version__, "corpus": str(corpus.about.get("sha256", ""))[:12]}
-
-
-__all__ = ["ARMS", "main", "read"]

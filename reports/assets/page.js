@@ -96,7 +96,7 @@ function layout(more) {
 
 const secondsAxis = (range) => ({
   range: [...range], tickformat: "~s", ticksuffix: "s", hoverformat: ".6f", tickangle: 0,
-  nticks: Math.max(4, Math.min(12, Math.round(document.body.clientWidth / 85))),
+  nticks: Math.max(3, Math.min(12, Math.round(document.body.clientWidth / 105))),
 });
 
 function hoverBars(more) {

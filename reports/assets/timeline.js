@@ -103,6 +103,7 @@ const rowName = (data, position) => (data.names ? data.names[position] : `positi
 function stepText(rows, i, data) {
   const kind = rows.kind[i];
   const lines = [`<b>${data.kinds[kind].name}</b>, ${rowName(data, rows.position[i])}${data.ranks.length ? `, rank ${data.ranks[rows.position[i]]}` : ""}`];
+  if (data.labels && kind !== data.idle) lines.push(wrapped(data.labels[rows.label[i]]));
   if (rows.stage_b[i] >= 0 || rows.micro_batch_b[i] >= 0) {
     lines.push(`forward of ${half(rows.stage[i], rows.micro_batch[i])}`, `backward of ${half(rows.stage_b[i], rows.micro_batch_b[i])}`);
   } else if (half(rows.stage[i], rows.micro_batch[i])) lines.push(half(rows.stage[i], rows.micro_batch[i]));

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hwmodels.refused import Refused
-from reports.studies import batch, campaign, exchange, scale, stragglers, unevenness
+from reports.studies import batch, campaign, exchange, hierarchy, scale, stragglers, unevenness
 from reports.studies.points import Points
 
 Published = Mapping[str, float]
@@ -17,6 +17,7 @@ STUDIES: dict[str, Callable[[Points, Published], tuple[str, dict[str, str]]]] = 
     "campaign": lambda points, published: campaign.tell(points),
     "batch": lambda points, published: batch.tell(points),
     "exchange": lambda points, published: exchange.tell(points),
+    "hierarchy": lambda points, published: hierarchy.tell(points),
 }
 """Each is a sweep in scenarios/sweeps, a module here, and a page in docs with its name in capitals. It answers with
 Markdown, and with charts: file name -> SVG."""

@@ -7,6 +7,7 @@ are even and NICs healthy.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from hwmodels.collectives import Wires
@@ -26,6 +27,9 @@ from sim.layout.plan import Plan
 from sim.layout.shards import NEVER, moves
 from sim.layout.traffic import SPANS, Ring
 from sim.scenario.values import ALWAYS, WHILE_RUNNING
+
+KEPT = 256
+"""Exchanges whose slowest stage is kept."""
 
 
 class Row(NamedTuple):
@@ -122,7 +126,12 @@ def _limit(pricer: Pricer, op: AllToAll, links: Wires, row: Row) -> str:
     assert isinstance(fidelity, Fidelity)
     if fidelity.model != KERNEL or not pricer.comm_sms:
         return row.limited_by
-    return kernel.run(of_op(op), links, pricer.comm_sms, fidelity.copy, fidelity.warps).limited_by
+    return _limited_by(op, links, pricer.comm_sms, fidelity)
+
+
+@lru_cache(maxsize=KEPT)
+def _limited_by(op: AllToAll, links: Wires, sms: int, fidelity: Fidelity) -> str:
+    return kernel.run(of_op(op), links, sms, fidelity.copy, fidelity.warps).limited_by
 
 
 def _messages(plan: Plan, machine: Machine, timeline: Timeline) -> Iterator[Row]:

@@ -1,29 +1,30 @@
-"""Commands on a campaign: run it into a folder, check it."""
+"""Commands on a campaign and on reinforcement learning: run it into a folder, check it."""
 
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
+from sim.cli import pages
 from sim.cli.command import DONE, INFEASIBLE, progress, refusals
+from sim.experiments import kinds
 
 if TYPE_CHECKING:
-    from sim.campaign.answer import Answer
+    from sim.campaign.rl.values import Learning
     from sim.campaign.values import Campaign
+    from sim.experiments.kind import Ran
 
 
 def run(args: argparse.Namespace, folder: Path, start: float) -> int:
-    """Simulate a campaign, and write its folder."""
-    from sim.campaign.resolve import load
-
+    """Simulate, and write a folder."""
     path = args.words[0]
-    campaign = load(path, args.words[1:])
-    answer = _write(campaign, path, folder, args.quiet, start)
+    plan = _load(path, args.words[1:])
+    answer = _write(plan, path, folder, args.quiet, start)
     if not args.quiet:
-        from reports import campaign as page
-
-        page.show(answer.summary, sys.stderr)
+        _page(answer).show(answer.summary, sys.stderr)
         print(f"written to {folder}", file=sys.stderr)
     if args.format == "json":
         sys.stdout.write((folder / "result.json").read_text(encoding="utf-8"))
@@ -32,19 +33,33 @@ def run(args: argparse.Namespace, folder: Path, start: float) -> int:
 
 def check(words: list[str]) -> int:
     """The same without a folder."""
-    from sim.campaign.answer import run as simulate
-    from sim.campaign.resolve import load
-
-    campaign = load(words[0], words[1:])
+    plan = _load(words[0], words[1:])
     with refusals(words[0]):
-        answer = simulate(campaign)
+        answer = _simulated(plan)
     if answer.summary["feasible"]:
-        print(f"{words[0]}: nothing wrong ({campaign.title}; hash {campaign.scenario_hash})")
+        print(f"{words[0]}: nothing wrong ({plan.title}; hash {plan.scenario_hash})")
     return _code(answer, f"{words[0]}: ")
 
 
-def _code(answer: "Answer", before: str) -> int:
-    """The exit code; what is against a campaign, and what changes nothing in it, is told."""
+def rl(words: list[str]) -> int:
+    """Published steps of reinforcement learning beside ours: the page goes to stdout; --write renews docs/RL.md of a
+    checkout."""
+    from sim.campaign.rl.page import PAGE, page, write
+
+    return pages.document(words, PAGE, page, write)
+
+
+def _load(path: str, overrides: Sequence[str]) -> "Campaign | Learning":
+    plan: Campaign | Learning = kinds.load(path, overrides)  # type: ignore[assignment]
+    return plan
+
+
+def _simulated(plan: "Campaign | Learning") -> "Ran":
+    return next(each for each in kinds.KINDS.values() if isinstance(plan, each.makes)).run(plan)
+
+
+def _code(answer: "Ran", before: str) -> int:
+    """The exit code; what is against a plan, and what changes nothing in it, is told."""
     for line in answer.summary["unfelt"]:
         print(f"{before}{line}", file=sys.stderr)
     for line in answer.summary["infeasible"]:
@@ -52,27 +67,32 @@ def _code(answer: "Answer", before: str) -> int:
     return DONE if answer.summary["feasible"] else INFEASIBLE
 
 
-def _write(campaign: "Campaign", path: str, folder: Path, quiet: bool, start: float) -> "Answer":
+def _page(answer: "Ran") -> ModuleType:
+    """The page of its kind."""
+    from reports import campaign, rl
+
+    return rl if kinds.RL in answer.summary else campaign
+
+
+def _write(plan: "Campaign | Learning", path: str, folder: Path, quiet: bool, start: float) -> "Ran":
     """Simulate, and write result.json, scenario.yaml and report.html, all of them or none."""
-    from sim.campaign.answer import run as simulate
     from sim.result import archive
     from sim.result.folder import LISTED, MARK, listed, replacing, writing
 
     shown = not quiet and sys.stderr.isatty()
     try:
         with replacing(folder, archive.FILES) as fresh:
-            progress(f"simulating {campaign.title} ...", shown)
+            progress(f"simulating {plan.title} ...", shown)
             with refusals(path):
-                answer = simulate(campaign)
+                answer = _simulated(plan)
             with writing(folder):
-                if "report" in campaign.outputs:
-                    from reports import campaign as page
-
-                    (fresh / "report.html").write_text(page.render(answer.summary, answer.scenario), encoding="utf-8")
-                text = archive.scenario_text(answer.scenario)
+                if "report" in plan.outputs:
+                    page = _page(answer).render(answer.summary, answer.scenario)
+                    (fresh / "report.html").write_text(page, encoding="utf-8")
+                text = archive.scenario_text(dict(answer.scenario))
                 (fresh / "scenario.yaml").write_text(text, encoding="utf-8")
                 own = {LISTED: listed(fresh), "wall_seconds": time.perf_counter() - start}
-                (fresh / MARK).write_text(archive.figures(answer.summary | own), encoding="utf-8")
+                (fresh / MARK).write_text(archive.figures({**answer.summary, **own}), encoding="utf-8")
     finally:
         progress("", shown)
     return answer

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PROG = "python -m sim compare"
 HELP = """\
 usage: python -m sim compare A [B] [key=value ...] [-- key=value ...] [--out DIR] [--format text|json] [-q]
-       python -m sim compare A TRACE.json.gz [key=value ...] [--format text|json]
+       python -m sim compare A TRACE.json.gz [key=value ...] [--out DIR] [--format text|json] [-q]
 
 Two runs side by side: figures with the 90 % interval of their difference, what makes it by cause, memory by part, both
 timelines on one axis, and the keys that differ. A and B are scenarios (files, or names from list) or folders of runs;
@@ -29,7 +29,8 @@ campaigns and served loads likewise, each with its own kind.
   compare a.yaml b.yaml -- comm.sms=16                 the second with a change
   compare out/before out/after                         two runs, simulated again as their scenario.yaml says
 
-  compare a.yaml trace.json.gz                         a profiler trace of a step: kernels by kind and shape, printed
+  compare a.yaml trace.json.gz                         a profiler trace of a step: kernels by kind and shape,
+                                                       and in their time (trace.html, trace.json)
 
 The draws are paired: prices that both runs rest on are as wrong in both, so the difference is surer than either.
 
@@ -86,7 +87,7 @@ def _command(words: Sequence[str]) -> int:
     args = parser.parse_intermixed_args([AND if word == "--" else word for word in words])
     a, b = sides(args.words)
     if b.what.endswith(traced.ENDS):
-        return traced.traced(a.what, a.overrides, b.what, args.format)
+        return traced.traced(a.what, a.overrides, b.what, args)
     pages.check(args.out, MARKS)
     both = _compared(a, b, not args.quiet and sys.stderr.isatty())
     from reports import comparison

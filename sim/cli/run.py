@@ -30,7 +30,7 @@ def run(words: list[str]) -> int:
     which = kinds.kind(args.words[0]) if args.words else ""
     if which == kinds.SERVE:
         return serving.run(args, args.out or place(args.words[0], args.words[1:]))
-    if which == kinds.CAMPAIGN:
+    if which in (kinds.CAMPAIGN, kinds.RL):
         return campaign.run(args, args.out or place(args.words[0], args.words[1:]), start)
     path, scenario = loaded(PROG, args.words)
     from reports import headline
@@ -125,7 +125,7 @@ def check(words: list[str]) -> int:
     which = kinds.kind(args[0]) if args else ""
     if which == kinds.SERVE:
         return serving.check(args)
-    if which == kinds.CAMPAIGN:
+    if which in (kinds.CAMPAIGN, kinds.RL):
         return campaign.check(args)
     path, scenario = loaded(PROG, [*args[:1], "outputs=[result]", *args[1:]] if args else [])
     with refusals(path):

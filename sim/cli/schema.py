@@ -27,10 +27,13 @@ def schema(words: list[str]) -> int:
 def renewed(page: str) -> str:
     """The text of the page with the tables that programs make: of scenarios' keys and of result.json's."""
     from sim.campaign.form import WholeForm
+    from sim.campaign.rl.form import LearningForm
+    from sim.models.form import Form
     from sim.result import figures
     from sim.scenario import reference
 
-    for mark, table in (("keys", reference.keys({"Campaign": WholeForm})), ("figures", figures.table())):
+    others: dict[str, type[Form]] = {"Campaign": WholeForm, "Reinforcement learning": LearningForm}
+    for mark, table in (("keys", reference.keys(others)), ("figures", figures.table())):
         begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
         if page.count(begin) != 1 or page.count(end) != 1:
             raise Refused(f"the marks {begin} and {end} are missing", str(PAGE))

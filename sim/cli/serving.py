@@ -11,6 +11,7 @@ from sim.cli.command import DONE, PROG, progress, refusals
 
 def run(args: argparse.Namespace, folder: Path) -> int:
     """Serve, and write the results as a folder."""
+    from reports import served as trace
     from reports import serving as shown
     from sim.result.folder import replacing, writing
     from sim.serving import files
@@ -27,6 +28,7 @@ def run(args: argparse.Namespace, folder: Path) -> int:
                 asked, log = served(serve)
             summary = results.summary(serve, answers(serve, asked, log))
             with writing(folder):
+                trace.write(fresh / results.TRACE, results.names(serve), log.spans, log.load, results.marks(log))
                 (fresh / "report.html").write_text(shown.page(summary, log.load, waits(asked, log)), encoding="utf-8")
                 results.write(fresh, summary, asked, log)
     finally:

@@ -1,5 +1,6 @@
 """`python -m sim compare SCENARIO TRACE.json.gz`: a profiler trace beside a simulated step."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -8,29 +9,35 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hwmodels.refused import Refused
-from sim.cli.command import DONE, refusals
+from sim.cli import pages
+from sim.cli.command import refusals
 
 ENDS = (".json", ".json.gz")
 """Of a trace's name."""
 
 
-def traced(what: str, overrides: Sequence[str], trace: str, form: str) -> int:
-    """Join a trace's kernels with those of a scenario (or of a run's folder), and print where they part."""
-    from sim.experiments.compare import scenario
-    from sim.validation.traced import joined
+PAGE, DATA = "trace.html", "trace.json"
+MARKS = {PAGE: "<h1>A trace beside a simulated step", DATA: '"kind": "trace"'}
+"""What tells our files from others of those names."""
 
+
+def traced(what: str, overrides: Sequence[str], trace: str, args: argparse.Namespace) -> int:
+    """Join a trace's kernels with those of a scenario (or of a run's folder), and write and print where they part."""
+    from sim.experiments.compare import scenario
+    from sim.validation.traced import joined, measured_bars, simulated_bars
+
+    pages.check(args.out, MARKS)
     asked = scenario(what, overrides)
     with TemporaryDirectory() as folder:
         _read(trace, Path(folder))
         with refusals(what):
-            rows = joined(asked, Path(folder))
-    if form == "json":
-        print(json.dumps([row._asdict() for row in rows], indent=1))
-        return DONE
+            rows, ours = joined(asked, Path(folder)), simulated_bars(asked)
     from reports import joins
 
-    joins.show(asked.title, trace, rows, sys.stdout)
-    return DONE
+    content = {"kind": "trace", "trace": trace, "scenario": asked.title, "rows": [row._asdict() for row in rows]}
+    page = pages.Page(joins.render(asked.title, trace, rows, measured_bars(Path(trace)), ours), MARKS[PAGE])
+    data = pages.Page(json.dumps(content, indent=1) + "\n", MARKS[DATA])
+    return pages.deliver(args, page, data, (PAGE, DATA), lambda: joins.show(asked.title, trace, rows, sys.stdout))
 
 
 def _read(trace: str, folder: Path) -> None:

@@ -63,7 +63,7 @@ def _micro_batch(batch: Batch, seed: int, micro_batch: int, replica: int) -> Num
     assert batch.lengths is not None
     random = generator(seed, "documents", STEP, micro_batch, replica)
     if not batch.packed:
-        return np.minimum(_draw(batch.lengths, random, batch.micro_batch), batch.sequence_length)
+        return np.minimum(draw(batch.lengths, random, batch.micro_batch), batch.sequence_length)
     rows = [stretch(batch.lengths, random, batch.sequence_length) for _ in range(batch.micro_batch)]
     return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
@@ -72,14 +72,14 @@ def stretch(lengths: Lengths, random: np.random.Generator, tokens: int) -> Numbe
     """Pieces [piece] of a stretch of the stream of documents, of so many tokens together."""
     pieces = np.array([_in_progress(lengths, random, tokens)], np.int64)
     while (have := int(pieces.sum())) < tokens:
-        pieces = np.concatenate([pieces, _draw(lengths, random, 2 + int((tokens - have) / lengths.usual))])
+        pieces = np.concatenate([pieces, draw(lengths, random, 2 + int((tokens - have) / lengths.usual))])
     ends = np.cumsum(pieces)
     last = int(np.searchsorted(ends, tokens))
     pieces[last] -= ends[last] - tokens
     return pieces[: last + 1]
 
 
-def _draw(lengths: Lengths, random: np.random.Generator, count: int) -> Numbers:
+def draw(lengths: Lengths, random: np.random.Generator, count: int) -> Numbers:
     """Lengths [count] of documents."""
     if lengths.kind == "uniform":
         return np.asarray(random.integers(lengths.low or 1, (lengths.high or 1) + 1, count))

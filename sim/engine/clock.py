@@ -1,7 +1,9 @@
 """The clock of a simulation, and the door to SimPy: events in whole nanoseconds, and what they call."""
 
 from collections.abc import Callable, Generator
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
+from itertools import count
+from operator import attrgetter
 from typing import Any
 
 from simpy import Environment
@@ -11,6 +13,9 @@ __all__ = ["Clock", "Routine", "Event", "Process"]
 
 LATE = EventPriority(2)
 """After all else that happens in the same nanosecond (SimPy's own priorities are 0 and 1)."""
+LAST = EventPriority(3)
+SIMPY = 4
+"""Fields of an entry of SimPy's queue; calls have one more."""
 
 
 class Alarm(Event):
@@ -24,26 +29,6 @@ class Alarm(Event):
     ) -> None:
         self.env, self.callbacks = clock, callbacks
         heappush(clock._queue, (time, priority, next(clock._eid), self))
-
-
-class Errand(Event):
-    """An alarm that calls with words of its own."""
-
-    __slots__ = ("call", "callbacks", "env", "words")
-    _ok, _value = True, None
-
-    def __init__(
-        self, clock: "Clock", time: int, call: Callable[..., None], words: tuple[object, ...], priority: EventPriority
-    ) -> None:
-        self.env, self.callbacks, self.call, self.words = clock, SENT, call, words
-        heappush(clock._queue, (time, priority, next(clock._eid), self))
-
-
-def _sent(errand: Any) -> None:
-    errand.call(*errand.words)
-
-
-SENT: list[Callable[[Any], None]] = [_sent]
 
 
 class Routine(Event):
@@ -71,9 +56,13 @@ class Clock(Environment):
 
     _now: int
 
-    @property
-    def now(self) -> int:
-        return self._now
+    def __init__(self) -> None:
+        """entries: what is to come, SimPy's queue: a heap of (time, priority, number, event), or of (time, priority,
+        number, call, words) where nobody else hears of it."""
+        super().__init__()
+        self.entries: list[Any] = self._queue
+
+    now = property(attrgetter("_now"))  # without a call of Python's
 
     def routine(self, generator: Generator[Event, Any, None]) -> Routine:
         """A process that begins now."""
@@ -93,20 +82,43 @@ class Clock(Environment):
         Alarm(self, self._now, [call], LATE)
 
     def at(self, time: int, call: Callable[..., None], *words: object) -> None:
-        """Call with words at a time, now at the earliest."""
+        """Call with words at a time, now at the earliest: an event of SimPy's queue."""
         now = self._now
-        Errand(self, time if time > now else now, call, words, NORMAL)
+        heappush(self.entries, (time if time > now else now, NORMAL, next(self._eid), call, words))
 
     def late_at(self, time: int, call: Callable[..., None], *words: object) -> None:
         """Call with words at a later time, when all else that happens in that nanosecond has happened."""
-        Errand(self, time, call, words, LATE)
+        heappush(self.entries, (time, LATE, next(self._eid), call, words))
+
+    def last(self, call: Callable[[], None]) -> None:
+        """Call when nothing else is left to happen in this nanosecond; counted with no other event."""
+        heappush(self.entries, (self._now, LAST, -1, call, ()))
+
+    @property
+    def count(self) -> int:
+        """How many events there have been, those to come included."""
+        number = next(self._eid)
+        self._eid = count(number)
+        return number
+
+    def skip(self, ns: int, events: int, entries: list[Any]) -> None:
+        """It is so many ns later, so many events have been, and these are to come."""
+        self._now += ns
+        self._eid = count(self.count + events)
+        self.entries[:] = entries
+        heapify(self.entries)
 
     def work_off(self) -> None:
         """All events in turn, as SimPy's `run` does with a call for each; one that fails raises what it failed with."""
-        queue = self._queue
+        queue = self.entries
         while queue:
-            self._now, _, _, event = heappop(queue)  # type: ignore[assignment]
-            callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]
+            entry = heappop(queue)
+            self._now = entry[0]
+            if len(entry) > SIMPY:
+                entry[3](*entry[4])
+                continue
+            event = entry[3]
+            callbacks, event.callbacks = event.callbacks, None
             for callback in callbacks:
                 callback(event)
             if not event._ok and not hasattr(event, "_defused"):

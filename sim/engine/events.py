@@ -19,6 +19,7 @@ from sim.engine.actor import LOCAL, OWN, Actor, Job, Message, Outcome, Record, R
 from sim.engine.clock import Clock, Event, Process
 from sim.engine.deadlock import Stuck, deadlock
 from sim.engine.nic import Nic
+from sim.engine.steady import Steady
 from sim.engine.stream import Stream
 from sim.engine.wire import GATHER, REDUCE, Load, Wire
 from sim.step.template import STREAMS, Template
@@ -47,6 +48,7 @@ class _Rank:
         self.pending: list[Event] = []
         self.tail: Process | None = None
         self.waits_for: str | None = None
+        self.steady: Steady | None = None
         self.env.at(0, self.come)
 
     # --- coupling ---
@@ -117,7 +119,7 @@ class _Rank:
         for load in self._loads(step, outputs):
             self.wire.leave(load)
 
-    def _left(self, step: int, outputs: int) -> None:
+    def left(self, step: int, outputs: int) -> None:
         """They do, for this nanosecond is at its end."""
         self.wire.join(self._loads(step, outputs))
 
@@ -177,6 +179,10 @@ class _Rank:
         record.blame.append(self._blame() if job.waits else 0)
         record.starts.append(now)
         self.step = number
+        if self.world.chunks and job.waits:
+            self.world.take(self.waits, job.rendezvous)
+        if self.steady:
+            self.steady.begun(number)
         self.nic.begin(now, job.windows)
         early = self.actor.sync.early
         for key, ns in self.reduces.get(number, ()) if early else ():
@@ -202,7 +208,7 @@ class _Rank:
         now = env.now
         for at, kinds in outputs if job.sends and not job.rendezvous else ():
             if at:
-                env.late_at(now + at, self._left, number, kinds)
+                env.late_at(now + at, self.left, number, kinds)
             else:
                 self.leave(number, kinds)
         env.at(now + total, self.through)
@@ -273,7 +279,7 @@ class _World:
                 self.holders[key] = self.holders.get(key, 0) + 1
         self.arrived: dict[Message, int] = {}
         self.awaited: dict[Message, list[_Rank]] = {}
-        self.alone: set[Message] = set()
+        self.alone, self.taken = set[Message](), set[Message]()
         self.crowds: dict[tuple[str, int, int, int], list[Stream]] = {}
         self.gates: dict[tuple[str, int], list[Any]] = {}
         self.ranks = [_Rank(self, i, actor) for i, actor in enumerate(actors)]
@@ -288,10 +294,26 @@ class _World:
 
     def come(self, message: Message) -> None:
         """One end of a message has come to wait for it; when both have, it leaves."""
-        if message in self.alone:
-            sender, step, kind = message
-            self.ranks[sender].leave(step, kind)
-        self.alone.add(message)
+        if message not in self.alone:
+            self.alone.add(message)
+            return
+        self.alone.remove(message)
+        sender, step, kind = message
+        self.ranks[sender].leave(step, kind)
+
+    def take(self, messages: Sequence[Message], rendezvous: bool) -> None:
+        """Messages are taken by one who waited for them; by rendezvous their sender waits as well."""
+        for message in messages:
+            if rendezvous and message not in self.taken:
+                self.taken.add(message)
+                continue
+            self.taken.discard(message)
+            del self.arrived[message]
+
+    @property
+    def mail(self) -> tuple[dict[Message, int], dict[Message, list[_Rank]], set[Message], set[Message]]:
+        """See `sim.engine.steady.World`."""
+        return self.arrived, self.awaited, self.alone, self.taken
 
     def barrier(self, key: tuple[str, int], size: int) -> Event:
         """An event that happens when `size` actors have asked for it."""
@@ -308,10 +330,13 @@ class _World:
             raise too_large(f"the step takes more than {LONGEST_NS // NS_PER_S} s")
 
 
-def run(actors: Sequence[Actor], chunks: bool = False) -> Outcome:
+def run(actors: Sequence[Actor], chunks: bool = False, steady: bool = True) -> Outcome:
     """Run all actors to the end. chunks: templates are chunks, of which only ends and outputs matter, so that records
-    are without what lies inside steps. Raises DeadlockError, and Refused when the end is too far to count."""
+    are without what lies inside steps; then, where `steady`, periods that repeat themselves are not run. Raises
+    DeadlockError, and Refused when the end is too far to count."""
     world = _World(actors, chunks)
+    if chunks and steady and actors:
+        world.ranks[0].steady = Steady(world)
     world.env.after(LONGEST_NS, world.stop)
     world.env.work_off()
     alive = (r for r in world.ranks if r.tail is None or r.tail.is_alive)

@@ -164,16 +164,17 @@ def _jobs(
 
     leaving, rendezvous = plan.messages.leaving[position], plan.batches is not None
     return tuple([
-        Job(kit.chunk, _waits(plan, position, n), *sent(leaving.get(n, ())), kit.windows, rendezvous)
-        for n, kit in enumerate(kits)
+        Job(kit.chunk, waits, *sent(leaving.get(n, ())), kit.windows, rendezvous)
+        for n, (kit, waits) in enumerate(zip(kits, _waits(plan, position), strict=False))
     ])  # fmt: skip
 
 
-def _waits(plan: Plan, position: int, number: int) -> tuple[Named, ...]:
-    """Messages that a position waits for before a step; before the number after the last: when all are done."""
-    if plan.batches:
-        return plan.passes.waits[position][number]
-    return plan.messages.waits.get((position, number), ())
+def _waits(plan: Plan, position: int) -> Sequence[tuple[Named, ...]]:
+    """Messages that a position waits for before each of its steps, and then when all are done."""
+    if plan.batches is not None:
+        return plan.passes.waits[position]
+    waits = plan.messages.waits.get
+    return [waits((position, number), ()) for number in range(len(plan.program.steps[position]) + 1)]
 
 
 def _send(plan: Plan, machine: Machine | None, source: int, target: int, stage: int) -> tuple[int, Route]:
@@ -196,7 +197,7 @@ def _sync(
     if not (own.drains or own.beside):
         last = dict.fromkeys(last, len(kits) - 1)
     mine = {number: each for number, each in enumerate(reduced) if each.stage in plan.holds[position]}
-    waits, after = _waits(plan, position, len(kits)), plan.scenario.optimizer.reduce == "after"
+    waits, after = _waits(plan, position)[len(kits)], plan.scenario.optimizer.reduce == "after"
     if machine is None:
         return Sync((), tail.norm_ns + tail.update_ns, tail.gather_ns, {}, waits, after)
     price = machine.pricer.price

@@ -31,8 +31,8 @@ class Clock(Protocol):
     @property
     def now(self) -> int: ...
 
-    def after(self, ns: int, call: Callable[[Any], None]) -> object:
-        """Call in so many ns with what is returned now."""
+    def at(self, time: int, call: Callable[..., None], *words: object) -> None:
+        """Call with words at a time."""
 
     def late(self, call: Callable[[Any], None]) -> None:
         """Call when all else that happens in this nanosecond has happened."""
@@ -55,16 +55,16 @@ class Load(NamedTuple):
 
 class Wire:
     """Carries one load after another and writes them down. begun, end: of the one on its way, if no further step starts
-    at its ends. cut: when it lets messages pass, where it is a reduction; 0: none waits."""
+    at its ends; timed: how often that was found. cut: when it lets messages pass, where it is a reduction; 0: none
+    waits."""
 
-    __slots__ = ("begun", "clock", "cut", "end", "leaving", "passage", "pending", "queue", "record")
+    __slots__ = ("begun", "clock", "cut", "end", "leaving", "passage", "queue", "record", "timed")
 
     def __init__(self, clock: Clock, record: Record) -> None:
         self.clock, self.record = clock, record
         self.leaving: list[Load] = []
         self.queue: deque[Load] = deque()
-        self.begun = self.end = self.cut = 0
-        self.pending: object = None
+        self.begun = self.end = self.cut = self.timed = 0
 
     def leave(self, load: Load) -> None:
         """Join the lane at the end of this nanosecond, when all that leaves in it is known."""
@@ -118,11 +118,12 @@ class Wire:
         """See `sim.engine.nic.User`."""
         self.end = self.passage.end()
         until = min(self.end, self.cut) if self.cut else self.end
-        self.pending = self.clock.after(until - self.clock.now, self._through)
+        self.timed += 1
+        self.clock.at(until, self.through, self.timed)
 
-    def _through(self, event: object) -> None:
+    def through(self, timed: int) -> None:
         """The load has arrived, or a slice of it, unless it was timed again since."""
-        if event is not self.pending:
+        if timed != self.timed:
             return
         now = self.clock.now
         load = self.queue.popleft()

@@ -150,10 +150,10 @@ def _interval(answer: Answer, summary: Mapping[str, Any]) -> list[float] | None:
     """90 % of what the head figure may be: by prices and what is left out, or by chance."""
     own = answer.search.own
     if own is None:
-        found: list[float] | None = summary.get("intervals_90", {}).get("step_time_s")
-        return found
-    ends = [value(summary, key) for key in own.measure(answer.search.objectives[0]).ends]
-    return [each for each in ends if each is not None] or None
+        ends: list[float] | None = summary.get("intervals_90", {}).get("step_time_s")
+        return ends
+    each = (value(summary, key) for key in own.measure(answer.search.objectives[0]).ends)
+    return [end for end in each if end is not None] or None
 
 
 def scenarios(answer: Answer) -> Iterator[str]:

@@ -8,14 +8,15 @@ from typing import Any, Protocol
 from hwmodels.document import Document, DocumentError, Place, read
 from sim.experiments.campaigns import CAMPAIGN as OF_CAMPAIGNS
 from sim.experiments.kind import Kind
+from sim.experiments.learnings import LEARNING
 from sim.experiments.served import SERVED
 from sim.result import title as title_
 from sim.scenario import files, shelves
 from sim.scenario.overrides import apply
 
-KINDS: Mapping[str, Kind] = {each.key: each for each in (SERVED, OF_CAMPAIGNS)}
+KINDS: Mapping[str, Kind] = {each.key: each for each in (SERVED, OF_CAMPAIGNS, LEARNING)}
 """Top-level key -> the kind that it tells."""
-CAMPAIGN, SERVE = OF_CAMPAIGNS.key, SERVED.key
+CAMPAIGN, SERVE, RL = OF_CAMPAIGNS.key, SERVED.key, LEARNING.key
 Source = str | Path | Mapping[str, Any]
 """A file, the name of a scenario that ships, or plain values as in YAML."""
 

@@ -26,10 +26,10 @@ from sim.simulation import run
 
 HALF = 0.5
 """Elasticity from which on a key binds: more of the figure hangs on it than on everything else."""
-FAR, FARTHER = 16.0, 512.0
+FAR, FARTHER = 16.0, 500.0
 """A crossing is looked for up to so many times worse; of latencies, which differ by more from place to place."""
 CHORD, CLOSE = 1.02, 1.015
-"""Factors: of the chord that tells whether a key binds at the far end, and how near a crossing is looked for."""
+"""Factors: of the chord that tells whether a key binds at the far end, and how near a crossing is found."""
 STEP = "step_time_s"
 Draws = npt.NDArray[np.float64]
 
@@ -89,8 +89,8 @@ class Runs:
 
     def figure(self, word: str) -> float | str:
         """The same without draws."""
-        figure = self.asked(word)
-        return figure if isinstance(figure, str) else figure[0]
+        reading = self.asked(word)
+        return reading if isinstance(reading, str) else reading[0]
 
 
 def _figure(subject: Subject, changes: list[str], draws: bool) -> tuple[float, Draws | None]:
@@ -100,10 +100,10 @@ def _figure(subject: Subject, changes: list[str], draws: bool) -> tuple[float, D
     own = kinds.of(subject.source)
     assert own is not None
     summary = own.run(kinds.load(subject.source, [*subject.overrides, *changes])).summary
-    figure = value(summary, subject.figure)
-    if figure is None:
+    reading = value(summary, subject.figure)
+    if reading is None:
         raise Refused(f"has no {subject.figure}")
-    return figure, None
+    return reading, None
 
 
 def words(word: str) -> list[str]:
@@ -130,8 +130,8 @@ def _point(runs: Runs, key: Key, factor: float) -> Point:
     text, exact = key.at(factor)
     if exact == 1:
         return Point(text, exact, runs.subject.base)
-    figure = runs.figure(f"{key.key}={text}")
-    return Point(text, exact, None, figure) if isinstance(figure, str) else Point(text, exact, figure)
+    reading = runs.figure(f"{key.key}={text}")
+    return Point(text, exact, None, reading) if isinstance(reading, str) else Point(text, exact, reading)
 
 
 def _ends(runs: Runs, key: Key, low: Point, high: Point) -> tuple[float, float] | None:
@@ -167,8 +167,8 @@ def _crossing(runs: Runs, key: Key, move: Move) -> Crossing | None:
 
     def height(distance: float) -> float:
         text, factor = key.at(exp(way * distance))
-        figure = runs.figure(f"{key.key}={text}") if factor != 1 else base
-        return log(figure) + slope * abs(log(factor)) if isinstance(figure, float) and figure > 0 else inf
+        reading = runs.figure(f"{key.key}={text}") if factor != 1 else base
+        return log(reading) + slope * abs(log(factor)) if isinstance(reading, float) and reading > 0 else inf
 
     end = log(far(key))
     if not move.size and height(end) == log(base) + slope * end:

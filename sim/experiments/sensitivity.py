@@ -48,7 +48,7 @@ def sensitivity(
     subject = Subject(scenario, (), STEP, float(base.summary[STEP]))
     prices = [] if words else list(_prices(scenario, by))
     drawn = intervals and base.draws is not None
-    rows = _rows(subject, known, by, crossings, drawn, hear, where)
+    rows = _every(subject, known, by, crossings, drawn, hear, where)
     room = _room(known, base.summary) if crossings else []
     unread = [key for key in (scenario.cluster.figures if scenario.cluster and not words else ()) if descriptive(key)]
     return _answer(base, by, (*rows, *room), prices, unread)
@@ -69,7 +69,7 @@ def of_kind(
         raise Refused(f"{measure.word}: is {'not there' if now is None else now}, so no part of it moves")
     subject = Subject(source, overrides, measure.key, now)
     known = asked(of_file(own, kinds.content(source, overrides), own.machine(made)), words)
-    rows = _rows(subject, known, by, crossings and measure.best != MAX, False, hear, where)
+    rows = _every(subject, known, by, crossings and measure.best != MAX, False, hear, where)
     return replace(_answer(base, by, rows, [], []), figure=measure.key, called=measure.name, unit=measure.unit)
 
 
@@ -91,7 +91,7 @@ def _measure(own: Kind, word: str) -> Measure:
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
-def _rows(
+def _every(
     subject: Subject, known: Sequence[Key], by: tuple[float, float], crossings: bool, intervals: bool, hear: Hear,
     where: str,
 ) -> list[tuple[Key, Moved, bool]]:  # fmt: skip
@@ -134,10 +134,9 @@ def crossable(key: Key, move: Move) -> bool:
 
 
 def _answer(
-    base: Run, by: tuple[float, float], tried: Iterable[tuple[Key, Moved, bool]], prices: Sequence[Move],
+    base: Run, by: tuple[float, float], rows: Sequence[tuple[Key, Moved, bool]], prices: Sequence[Move],
     unread: Sequence[str],
 ) -> Sensitivity:  # fmt: skip
-    rows = list(tried)
     moves = [each.move for _, each, _ in rows if each.move.points or each.move.less.why]
     felt = sorted((each for each in (*moves, *prices) if each.size), key=lambda each: -each.size)
     reached = sorted((each.crossing for _, each, _ in rows if each.crossing), key=lambda each: abs(log(each.factor)))

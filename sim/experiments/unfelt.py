@@ -37,6 +37,7 @@ DESCRIPTIVE = {
     "cluster.node.device.shared_memory": "no price reads it: kernels are as fast as they were measured",
     "cluster.node.device.l2.latency": "no price reads it: kernels are as fast as they were measured",
     "cluster.node.device.l3.latency": "no price reads it: kernels are as fast as they were measured",
+    "cluster.node.device.hierarchy.shared_memory": "no price reads it: kernels are as fast as they were measured",
     "cluster.node.device.dies": "it describes: prices are of whole devices",
     "cluster.node.device.peak_flops.tf32": "no product of the model is in TF32",
     "cluster.node.device.peak_flops.fp32": "no product of the model is in FP32",

@@ -80,6 +80,14 @@ def stage_parameters(plan: Plan, machine: Machine, stage: int) -> Parameters:
 
 def shards(plan: Plan, machine: Machine, stage: int) -> Shards:
     """What one holder of `stage` has of it. Tensors shared between units of one rank count once."""
+    key = (stage, machine.stages[stage])
+    if key not in plan.kept:
+        plan.kept[key] = _shards(plan, machine, stage)
+    own: Shards = plan.kept[key]
+    return own
+
+
+def _shards(plan: Plan, machine: Machine, stage: int) -> Shards:
     p = stage_parameters(plan, machine, stage)
     copies, _ = spread(plan.scenario, plan.program.weight_copies)
     dense = p.linear + p.other - p.shared
@@ -211,7 +219,11 @@ def _muon_ns(plan: Plan, machine: Machine, held: Sequence[tuple[int, Shards]]) -
 def rings(plan: Plan, machine: Machine, stage: int) -> tuple[Ring, ...]:
     """Rings around the copies of one stage: of all but experts, then of experts; each followed by that of its shards,
     where these have copies."""
-    return tuple(ring for experts in (False, True) for ring in _around(plan, machine, stage, experts))
+    key = ("rings", stage, machine.stages[stage])
+    if key not in plan.kept:
+        plan.kept[key] = tuple(ring for experts in (False, True) for ring in _around(plan, machine, stage, experts))
+    own: tuple[Ring, ...] = plan.kept[key]
+    return own
 
 
 def _around(plan: Plan, machine: Machine, stage: int, experts: bool) -> Iterator[Ring]:

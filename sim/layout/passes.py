@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -152,5 +153,6 @@ class Passes:
 
 
 def _columns(rows: Sequence[Change]) -> Changes:
-    step, at_end, stage, _, *amounts = np.array(rows, dtype=np.int64).reshape(-1, len(Change._fields)).T
+    flat = np.fromiter(chain.from_iterable(rows), np.int64, len(rows) * len(Change._fields))
+    step, at_end, stage, _, *amounts = flat.reshape(-1, len(Change._fields)).T
     return Changes(step, at_end.astype(bool), stage, np.array(amounts))

@@ -9,7 +9,8 @@ the layers of each stage, a layout all that it holds.
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate, groupby, pairwise
+from functools import cache
+from itertools import accumulate, groupby, islice, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,25 +94,26 @@ def _settled(
     least_ns: Callable[[Unit], int],
 ) -> list[int]:  # fmt: skip
     """Move single layers between stages while the slowest rank's two overlapped pairs get shorter."""
-    known: dict[tuple[Stage, Stage], int] = {}
     sums = list(accumulate(map(least_ns, units), initial=0))
 
-    def rank_ns(one: Stage, two: Stage) -> int:
-        key = (alike(one), alike(two))
-        if key not in known:
-            known[key] = pair_ns(one, two) + pair_ns(two, one)
-        return known[key]
+    @cache
+    def rank_ns(a: int, b: int, c: int, d: int) -> int:
+        """Of a rank with units [a, b) and [c, d)."""
+        one, two = tuple(units[a:b]), tuple(units[c:d])
+        return pair_ns(one, two) + pair_ns(two, one)
 
     def worth(candidate: list[int], limit: int) -> tuple[int, int]:
         """Longest and summed ns of the ranks; any time above `limit` where one of them takes longer than that."""
         cuts = _cuts(candidate, first, len(units))
         stages = [sums[b] - sums[a] for a, b in pairwise(cuts)]
         least = [a + b for a, b in zip(stages, stages[::-1], strict=True)][: (len(stages) + 1) // 2]
-        cut, times = _cut(units, candidate, first), [0]
+        if (heaviest := max(least)) > limit:
+            return heaviest, 0
+        times = [0]
         for ns, rank in sorted(zip(least, range(len(least)), strict=True), reverse=True):
             if max(ns, times[-1]) > limit:
                 return max(ns, times[-1]), 0
-            times.append(rank_ns(cut[rank], cut[-1 - rank]))
+            times.append(rank_ns(cuts[rank], cuts[rank + 1], cuts[-2 - rank], cuts[-1 - rank]))
         return max(times), sum(times)
 
     best = worth(counts, sys.maxsize)
@@ -188,7 +190,7 @@ def _cut(units: Sequence[Unit], counts: Sequence[int], first: int) -> tuple[Stag
 
 def _cuts(counts: Sequence[int], first: int, end: int) -> list[int]:
     """First units of stages, and the end."""
-    return [0, *(first + sum(counts[:i]) for i in range(1, len(counts))), end]
+    return [0, *islice(accumulate(counts[:-1], initial=first), 1, None), end]
 
 
 def _even(layers: int, stages: int) -> list[int]:

@@ -1,8 +1,9 @@
 """A scenario laid out: the program of its schedule, who holds which stages, and what travels between positions."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from typing import Any
 
 from sim.layout import placement
 from sim.layout.batches import Batch
@@ -21,7 +22,8 @@ KEPT = 16
 @dataclass(frozen=True)
 class Plan:
     """Everything decided before prices are known. homes: (stage, micro-batch) -> position that computes it. holds:
-    stages of each position. passes: of the program. data: pipelines side by side, each with sequences of its own."""
+    stages of each position. passes: of the program. data: pipelines side by side, each with sequences of its own. kept:
+    what is asked of its stages again and again (`sim.layout.optimizer`)."""
 
     scenario: Scenario
     program: Program
@@ -31,6 +33,7 @@ class Plan:
     passes: Passes
     data: int
     micro_batches: int
+    kept: dict[Hashable, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @cached_property
     def mesh(self) -> Mesh:

@@ -125,6 +125,45 @@ FIGURES = {
     "campaign.seeds_by_days.seeds.*": "seeds in each of its parts",
     "campaign.slower": "how many times as long a step takes while a node is slow",
     "campaign.power_w.busy|idle": "watts of a GPU's part of the building, while it trains and while it waits",
+    "serve.requests|span_s|load|gpus|in_system|preemptions|swapped|failures|down_s": "of a served load: requests, "
+    "seconds from the first to the last answer, saturated (a closed loop) or averaged (over arrivals), GPUs of all "
+    "pools, requests in the system on average, caches that were computed again, caches that went to host memory, "
+    "instances that failed, and seconds that they were not there",
+    "serve.ttft_s|tpot_s|inter_token_s|end_to_end_s|queue_s|transfer_s.mean|p50|p90|p99": "seconds to the first token, "
+    "a later token, between tokens, to the last one, until a prompt is begun, of its cache's way",
+    "serve.waiting_s.instance|prompt|transfer|answer": "mean seconds of a request by what it waits for",
+    "serve.goodput.requests_per_s|part|ttft_part|tpot_part": "requests within objectives: a second, of all, and those "
+    "within one of them",
+    "serve.tokens.*": "of prompts, those of them that others had left in HBM or in host memory, and of answers: in "
+    "all, a second, GPU and node; dollars of a million",
+    "serve.energy.joules|joules_per_million|joules_per_million_output": "of GPUs; of a million tokens, and of answers'",
+    "serve.busy.*": "seconds of steps of a kind a second, over all instances",
+    "serve.cache_used.mean|most": "part of an instance's blocks in use: over time and instances, and most of any",
+    "serve.pools.*.*": "each pool: GPUs, bytes of weights, tokens that the cache of an attention group holds",
+    "serve.decode_step.*": "a decode step at the mean load: sequences, keys, seconds",
+    "serve.decode_step.*.*": "the same by part of a layer",
+    "serve.decode_step.kernels.*.*": "the same by kernel, with its launches",
+    "serve.operating_points.*.sequences|tpot_s|output_per_s_gpu": "decode steps of more and more sequences: seconds a "
+    "token, tokens a second and GPU",
+    "rl.step_s": "of reinforcement learning: seconds of a step, from weights on their way to the next, on average",
+    "rl.steps_s.*": "the same, step by step",
+    "rl.steps|stale|answers|apart": "steps that are reported, updates that rollouts' weights are behind, answers of a "
+    "step, whether rollouts have GPUs of their own",
+    "rl.gpus.training|rollouts": "GPUs that do so",
+    "rl.tokens.prompts|answers|per_s_gpu": "tokens of a step, and of both a second and GPU, all GPUs counted",
+    "rl.parts_s.*": "mean seconds of each part of a step, whoever has it: tail is the part of the rollout in which an "
+    "instance waits for the last answer, on average; states: optimizer states to the host and back",
+    "rl.lanes_s.*.*": "seconds of a step by what GPUs do or wait for; of each kind of GPUs they add up to the step",
+    "rl.lengths.mean|p50|p90|p99|longest|longest_expected|cut_off": "tokens of answers: longest of a step as drawn and "
+    "as expected, and the part of answers that are cut off",
+    "rl.update.*": "mean of updates: sequences, their length, micro-batches of a pipeline, part that is padding, "
+    "seconds, bubble",
+    "rl.memory.*": "bytes on a GPU: peak of an update and what there is; the reference beside it; of a critic, which "
+    "GRPO has not; weights and cache of rollouts",
+    "rl.weights.bytes|sync_s": "of the model as rollouts have it, and seconds until all of them have new ones",
+    "rl.preemptions": "answers that lost their cache and computed it again",
+    "rl.published.step_s|error|source": "a published step beside ours",
+    "rl.timeline.*.*": "periods from the first reported step on: lane, what, step, start_s, end_s",
     "files.*": "digest (BLAKE2b) of each other file of the run, by its name in the folder: one that differs is not "
     "replaced by another run; of a folder alone",
     "wall_seconds": "seconds that the run took; of the command line alone",

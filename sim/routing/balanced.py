@@ -6,7 +6,7 @@ favoured; how many distinct nodes and ranks a token reaches follows from the gat
 """
 
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -60,12 +60,22 @@ def spread(
         # no more groups than that, also where two are as strong
         allowed = np.argsort(-strength, axis=1, kind="stable")[:, :chosen_groups]
         size, rows = experts // groups, np.arange(SAMPLES)[:, None]
-        best_of = np.argpartition(inside[rows, allowed].reshape(SAMPLES, -1), -chosen, axis=1)[:, -chosen:]
+        best_of = _best(inside[rows, allowed].reshape(SAMPLES, -1), chosen)
         picks = allowed[rows, best_of // size] * size + best_of % size
     else:
-        picks = np.argpartition(affinity, -chosen, axis=1)[:, -chosen:]
+        picks = _best(affinity, chosen)
     rank = picks // (experts // ranks)
     return _distinct(rank // gpus_per_node, -(-ranks // gpus_per_node)), _distinct(rank, ranks)
+
+
+def _best(values: npt.NDArray[np.floating[Any]], count: int) -> npt.NDArray[np.int64]:
+    """Columns of the largest values of each row [row, count]. Where more are as large as the least of them, numpy's
+    `argpartition` chooses; without that, a partition of the values alone takes a quarter of its time."""
+    best = values >= np.partition(values, -count, axis=1)[:, -count, None]
+    for row in np.flatnonzero(best.sum(axis=1) > count):
+        best[row] = False
+        best[row, np.argpartition(values[row], -count)[-count:]] = True
+    return np.nonzero(best)[1].reshape(-1, count)
 
 
 def _distinct(places: npt.NDArray[np.int64], count: int) -> float:

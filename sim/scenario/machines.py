@@ -22,30 +22,31 @@ KEPT = 32
 
 
 @dataclass(frozen=True)
-class _Said:
-    """A document by what it says, and on which lines."""
+class Said:
+    """A part of a document by what it says, and on which lines."""
 
     text: str
     key: KeyPath
     part: Document = field(compare=False)
 
 
-def _said(part: Document, key: KeyPath) -> _Said:
-    return _Said(f"{part.content!r} {part.places!r}", key, part)
+def said(part: Document, key: KeyPath) -> Said:
+    """By what it says, to be kept by."""
+    return Said(f"{part.content!r} {part.places!r}", key, part)
 
 
 def node(part: Document, key: KeyPath, path: Path | None) -> tuple[Node, Any]:
     """The server that a part of a scenario describes, and the same as plain values. Raises DocumentError."""
-    return _node(_said(part, key))
+    return _node(said(part, key))
 
 
 def fabric(part: Document, key: KeyPath, path: Path | None) -> tuple[Fabric, Any]:
     """Likewise the fabric."""
-    return _fabric(_said(part, key))
+    return _fabric(said(part, key))
 
 
 @lru_cache(maxsize=KEPT)
-def _node(said: _Said) -> tuple[Node, Any]:
+def _node(said: Said) -> tuple[Node, Any]:
     whole = nodes.expanded(said.part, said.key)
     built = nodes.build(whole, said.key)
     inner = {f"device.{name}": figure for name, figure in built.device.figures.items()}
@@ -53,7 +54,7 @@ def _node(said: _Said) -> tuple[Node, Any]:
 
 
 @lru_cache(maxsize=KEPT)
-def _fabric(said: _Said) -> tuple[Fabric, Any]:
+def _fabric(said: Said) -> tuple[Fabric, Any]:
     whole = expand(said.part, fabrics.SHELF, said.key)
     built = fabrics.build(whole, said.key)
     return built, resolved(whole.content, built.figures)

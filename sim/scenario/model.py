@@ -31,6 +31,15 @@ def shape(whole: Document, key: KeyPath) -> tuple[ModelShape, Any]:
     return family(name).Shape(**written.model_dump()), plain
 
 
+def shipped(part: Document, path: Path | None) -> tuple[str, int] | None:
+    """File and time of change of a model that ships, which says all that this one builds on; None for others."""
+    word = part.content.get("base") if isinstance(part.content, Mapping) else part.content
+    if not isinstance(word, str) or word.endswith(FILES) or _models(path, word) is not MODELS:
+        return None
+    file = MODELS.folder / f"{word}.yaml"
+    return (str(file), file.stat().st_mtime_ns) if file.is_file() else None
+
+
 FILES = (".json", ".yaml", ".yml")
 """Ends of names that are files and not names of models."""
 

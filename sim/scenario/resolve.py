@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -99,6 +100,8 @@ def _others(document: Document) -> None:
     line = ""
     if "campaign" in content:
         line = "is a campaign, not a training step; run it with: python -m sim FILE"
+    elif "rl" in content:
+        line = "is reinforcement learning, not a training step; run it with: python -m sim FILE"
     elif STUDY in content and not {"model", "chunk_times"} & content.keys():
         line = "is a sweep, not a scenario; run it with: python -m sim sweep FILE"
     elif not {"model", "chunk_times", "cluster"} & content.keys() and (name := hugging_face.name(content)):
@@ -151,9 +154,9 @@ def _parts(document: Document, path: Path | None) -> tuple[Parts, list[Problem]]
         return _histogram(part, key, path, family(model.family).mixture(model) if model else None)
 
     def modelled(part: Document, key: KeyPath, path: Path | None) -> tuple[ModelShape, Any]:
-        whole = models.document(part, key, path)
-        shape, values = models.shape(whole, key)
-        parts["asked"] = tuple(asked.of_model(whole, part, form_of(shape.family)))
+        file = models.shipped(part, path)
+        read = _modelled(machines.said(part, key), file) if file else _read(part, key, path)
+        shape, values, parts["asked"] = read
         return shape, values
 
     readers = (
@@ -170,6 +173,18 @@ def _parts(document: Document, path: Path | None) -> tuple[Parts, list[Problem]]
         except DocumentError as error:
             problems.extend(error.problems)
     return Parts(**parts, plain=plain), problems
+
+
+def _read(part: Document, key: KeyPath, path: Path | None) -> tuple[ModelShape, Any, tuple[str, ...]]:
+    """A model, the same as plain values, and its keys that somebody asks about."""
+    whole = models.document(part, key, path)
+    shape, values = models.shape(whole, key)
+    return shape, values, tuple(asked.of_model(whole, part, form_of(shape.family)))
+
+
+@lru_cache(maxsize=machines.KEPT)
+def _modelled(said: machines.Said, file: tuple[str, int]) -> tuple[ModelShape, Any, tuple[str, ...]]:
+    return _read(said.part, said.key, None)
 
 
 def _histogram(part: Document, key: KeyPath, path: Path | None, mixture: Mixture | None) -> tuple[Histogram, Any]:

@@ -67,7 +67,18 @@ def latent(rank: Rank, a: Latent, batch: Batch, absorbed: bool) -> list[Kernel]:
         out = [*product(rank, "qkv_a", t, a.q + a.down, h), Kernel("kv_a_norm", norm(t, a.kv_rank))]
     out += [Kernel("rope_and_cache", rope(t, a.heads * a.rotary + a.down))]
     if absorbed:
-        core = Cached(batch.sequences, batch.keys, batch.queries, a.heads, 1, a.down, a.kv_rank, rank.element, True)
+        core = Cached(
+            batch.sequences,
+            batch.keys,
+            batch.queries,
+            a.heads,
+            1,
+            a.down,
+            a.kv_rank,
+            rank.element,
+            True,
+            rank.attention == "fp8",
+        )
         return [
             *out, Kernel("absorb_q", PerHead(a.heads, t, a.kv_rank, a.nope)), Kernel(CORE, core),
             Kernel("absorb_v", PerHead(a.heads, t, a.v, a.kv_rank)),

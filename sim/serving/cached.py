@@ -12,7 +12,8 @@ BF16 = 2.0
 class Cached(NamedTuple):
     """sequences, each with `queries` new tokens that see `keys` tokens, their own included. heads of queries; shared:
     heads of keys and values, `element` bytes an element. qk, v: elements of a head's key and value. latent: values are
-    the first elements of keys, read once (multi-head latent attention in absorbed form)."""
+    the first elements of keys, read once (multi-head latent attention in absorbed form). fp8: whether it multiplies in
+    that format."""
 
     sequences: int
     keys: float
@@ -23,6 +24,7 @@ class Cached(NamedTuple):
     v: int
     element: float = BF16
     latent: bool = False
+    fp8: bool = False
     kernels: int = 2
 
     @property

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from hwmodels.document import KeyPath, indivisible
 from hwmodels.units import format_quantity
 from sim.models.blocks.mamba import Mamba
+from sim.models.blocks.mla import Latent
 from sim.models.family import family
 from sim.models.mixture import Mixture
 from sim.serving.deployment import Deployed, deployed
@@ -21,7 +22,7 @@ Odd = tuple[KeyPath, str]
 
 def check(serve: Serve) -> Iterator[Odd]:
     """Keys below `serve`, and a line for each."""
-    wrong = [*_requests(serve), *_pools(serve), *_precision(serve), *_host(serve)]
+    wrong = [*_requests(serve), *_pools(serve), *_precision(serve), *_cache(serve)]
     for i, pool in enumerate(serve.pools):
         wrong += [(("pools", i, key), text) for key, text in _pool(serve, pool)]
     yield from wrong
@@ -41,8 +42,13 @@ def _requests(serve: Serve) -> Iterator[Odd]:
             yield ("requests", key), f"requests that arrive by {asked.arrivals} have none"
 
 
-def _host(serve: Serve) -> Iterator[Odd]:
-    given = serve.cache
+def _cache(serve: Serve) -> Iterator[Odd]:
+    given, own = serve.cache, family(serve.model.family)
+    if given.attention == "fp8" and given.form != "fp8":
+        yield ("cache", "format"), f"found {given.form}; attention in fp8 needs fp8"
+    latent = any(isinstance(own.made(serve.model, unit).mixer, Latent) for unit in own.units(serve.model))
+    if given.attention == "fp8" and not latent:
+        yield ("cache", "attention"), f"{serve.model.name} has no attention on latents; legal: bf16"
     if given.preempt == SWAP and not given.host:
         yield ("cache", "host"), "missing; sequences that are swapped go there"
     elif given.host and given.preempt != SWAP and not given.prefix:
@@ -77,8 +83,8 @@ def _pool(serve: Serve, pool: Pool) -> Iterator[tuple[str, str]]:
     mixture = family(serve.model.family).mixture(serve.model)
     for key, value, ranks in serve.model.splits(pool.tensor, pool.tensor if pool.expert == 1 else 1):
         yield "tensor", indivisible(f"model.{key} {value}", value, "tensor", ranks)
-    if pool.tensor > serve.node.gpus:
-        yield "tensor", f"found {pool.tensor}; legal: 1 to {serve.node.gpus} (the GPUs of a node)"
+    if pool.tensor > serve.node.gpus and pool.tensor % serve.node.gpus:
+        yield "tensor", f"found {pool.tensor}; legal: 1 to {serve.node.gpus} (the GPUs of a node), or whole nodes"
     if pool.expert > 1:
         yield from _experts(pool, mixture)
     elif pool.redundant_experts:

@@ -72,6 +72,18 @@ def copies(copied: int = 32, batch: int = 128) -> Iterator[tuple[float, float, f
         yield above, busiest[0], busiest[1], steps[0].ns(own) / steps[1].ns(own)
 
 
+def sizes(batches: tuple[int, ...] = (1, 4, 8, 16, 32, 64, 128)) -> Iterator[tuple[int, float, float]]:
+    """Sequences of a GPU, and tokens/s of a GPU by EP16 and by EP32 of H20s: one draft, all in FP8."""
+    cache = {"format": "fp8", "attention": "fp8"}
+    speculation = {"depth": 1, "acceptance": ACCEPTANCE}
+    both = [made("h20x8", {"expert": ranks}, cache=cache, speculation=speculation) for ranks in (16, 32)]
+    for batch in batches:
+        ns = (own.grid.decoding.ns(Batch(batch, 2, 2 * KEYS)) for _, own in both)
+        tokens = batch * both[0][0].speculation.tokens * NS_PER_S
+        one, other = (tokens / each for each in ns)
+        yield batch, one, other
+
+
 def forms() -> Iterator[tuple[int, float, float]]:
     """New tokens of a sequence of 4,096 keys, and microseconds of a layer's attention absorbed and plain: 8 H200s."""
     own = made("h200x8", {"tensor": 8})[1].grid.prefilling

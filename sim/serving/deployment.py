@@ -56,7 +56,7 @@ def _deployed(priced: _Priced) -> Deployed:
     serve, pool = priced.serve, priced.pool
     own, element = family(serve.model.family), BITS[serve.cache.form] / BYTE
     part = serve.model.part(pool.tensor, pool.tensor if pool.expert == 1 else 1)
-    rank = Rank(part, pool.tensor, pool.expert, serve.node.gpus, serve.precision, element)
+    rank = Rank(part, pool.tensor, pool.expert, serve.node.gpus, serve.precision, element, serve.cache.attention)
     links = wires(serve.node, serve.fabric)
     alone, beside = (Prices(serve.node.device, links, beside=each) for each in (False, True))
     gating = _gating(serve, pool)

@@ -103,7 +103,7 @@ def _built(form: ServingForm, parts: Mapping[str, Any], overrides: tuple[str, ..
 
 def _cache(own: ServeForm) -> Cache:
     given = own.cache
-    return Cache(given.format, given.block, given.memory, given.prefix, given.host, given.preempt)
+    return Cache(given.format, given.block, given.memory, given.prefix, given.host, given.preempt, given.attention)
 
 
 def _requests(given: RequestsForm, path: Path | None) -> Requests:

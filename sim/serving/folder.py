@@ -2,17 +2,21 @@
 
 import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from sim.result import SCHEMA_VERSION
 from sim.result.folder import LISTED, MARK, listed
 from sim.serving.asked import Asked
-from sim.serving.log import Log
+from sim.serving.log import NEVER, Log
 from sim.serving.values import Serve
 
 REQUESTS = "requests.csv"
-FILES = (MARK, REQUESTS, "report.html")
+TRACE = "trace.json.gz"
+FILES = (MARK, REQUESTS, TRACE, "report.html")
 """What a run writes."""
 COLUMNS = ("arrival_ns", "prompt", "output", "cached", "begun_ns", "first_ns", "sent_ns", "last_ns", "again")
 
@@ -23,6 +27,19 @@ def summary(serve: Serve, content: dict[str, Any]) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION, "scenario": serve.name, "scenario_hash": serve.scenario_hash,
         "overrides": list(serve.overrides), "feasible": True, "serve": content,
     }  # fmt: skip
+
+
+def names(serve: Serve) -> list[str]:
+    """What instances are called, in the order of their numbers."""
+    pools = [pool for pool in serve.pools for _ in range(pool.instances)]
+    return [f"instance {i}: {pool.does}, {pool.gpus} GPUs" for i, pool in enumerate(pools)]
+
+
+def marks(log: Log) -> Iterator[tuple[int, ...]]:
+    """Of each request, when it came, was begun, had its first token, its cache where it decodes, and its last token."""
+    sent = np.where(log.sent == NEVER, log.first, log.sent)
+    columns = (log.arrival, log.begun, log.first, sent, log.last)
+    return zip(*(column.tolist() for column in columns), strict=True)
 
 
 def write(folder: Path, content: dict[str, Any], asked: Asked, log: Log) -> None:

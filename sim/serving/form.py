@@ -32,6 +32,8 @@ class PoolForm(Form):
     """Tokens of prompts in a step of an attention group, at most: longer prompts go in parts."""
     batch: Count = 256
     """Sequences of an attention group, at most."""
+    host: Annotated[int, *quantity("time", seconds_to_ns)] = 0
+    """Between two steps, while GPUs wait for the host that schedules and samples."""
 
 
 class CacheForm(Form):
@@ -47,6 +49,8 @@ class CacheForm(Form):
     """Part of the cache that keeps prompts of the past for those that begin like them (least recently used goes)."""
     host: Annotated[float, *quantity("data")] = 0.0
     """Host memory for caches, of each GPU: prompts of the past go there before they go, sequences that are swapped."""
+    attention: Literal["bf16", "fp8"] = "bf16"
+    """Format in which attention on latents multiplies; fp8 needs a cache of it (FlashMLA pull request 82)."""
     preempt: Literal["recompute", "swap"] = "recompute"
     """What a sequence does that gives its cache up: it is computed again, or it waits in host memory."""
 

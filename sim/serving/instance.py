@@ -178,7 +178,7 @@ class Instance:
         most = int(tokens.argmax())
         full = int(tokens[most])
         mean = float(tokens.sum()) / (full * self.groups)
-        ns = round(self.own.grid.prefill_ns(full, max(1.0, float(pairs[most]) / full), mean))
+        ns = round(self.own.grid.prefill_ns(full, max(1.0, float(pairs[most]) / full), mean)) + self.own.pool.host
         if fetched.any():
             ns = max(ns, self.own.host_ns(int(fetched.max())))
         self._spend("prefill", self.clock.now, ns, int(tokens.sum()))
@@ -236,7 +236,7 @@ class Instance:
         count = len(running)
         first, more = running.tokens / count + 1, running.pace / count
         each = self.own.grid.decode_ns(-(-count // self.groups), first + more * np.arange(steps, dtype=np.float64))
-        self.each = np.rint(each).astype(np.int64)
+        self.each = np.rint(each).astype(np.int64) + self.own.pool.host
         self.each[0] += self.pause
         self.pause = 0
         self.start, self.ends = self.clock.now, self.clock.now + self.each.cumsum()

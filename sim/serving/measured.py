@@ -22,7 +22,7 @@ from hwmodels.memory import streaming
 from hwmodels.op import Collective, Gemm, GroupedGemm, Memory
 from hwmodels.units import MICRO
 from sim.communication.exchange.direct import Decode, seconds
-from sim.serving.cached import TILE, Cached, PerHead
+from sim.serving.cached import BF16, TILE, Cached, PerHead
 
 FOLDER = Path(__file__).parent / "kernels"
 GRAPH = "_graph"
@@ -36,6 +36,10 @@ DISPATCH_ROW, COMBINE_ROW, CHOSEN, GPUS = 7168 + 224 + 16, 14336, 8, 8
 """Of exchanges: bytes of a row (values, scales and metadata; BF16), experts of a token, GPUs of a node."""
 MLA, GQA = (576, 512), (128, 128)
 """Widths of a head's key and value in the rows of attention."""
+
+FP8_ATTENTION = 1.7
+"""How many times as fast FlashMLA is that multiplies latents in FP8, cache and all, as that in BF16 (Hopper:
+deepseek-ai/FlashMLA pull request 82, by lm-sys/lm-sys.github.io@2896b37 blog/2025-09-26-sglang-ant-group.md)."""
 
 Op = Gemm | GroupedGemm | PerHead | Cached | Decode | Collective | Memory
 
@@ -63,6 +67,9 @@ class Reading(NamedTuple):
 
 def read_us(op: Op, where: Card) -> Reading:
     """What an operation takes on a card, by the nearest rows."""
+    if isinstance(op, Cached) and op.fp8:
+        plain = read_us(op._replace(fp8=False, element=BF16), where)
+        return plain._replace(us=plain.us / FP8_ATTENTION)
     file = _file(where.device.name, _kind(op))
     over, distance = _over(file, op)
     return Reading(bound_us(op, where) * over, distance <= NEAR * NEAR, file)

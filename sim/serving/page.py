@@ -27,7 +27,7 @@ def page() -> str:
     return TEXT.read_text(encoding="utf-8").format(
         rows=_rows(both), left_out=_table(("rows", "why not"), left_out().items()), sources=_sources(),
         count=len(errors), within=sum(error <= 0.1 for error in errors), median=f"{errors[len(errors) // 2]:.0%}",
-        overlap=_overlap(), drafts=_drafts(), copies=_copies(), forms=_forms(), keys=f"{KEYS:,.0f}",
+        overlap=_overlap(), drafts=_drafts(), copies=_copies(), sizes=_sizes(), forms=_forms(), keys=f"{KEYS:,.0f}",
         acceptance=f"{ACCEPTANCE / PERCENT:.0f} %", two=f"{two.sequences:,}", grouped=f"{grouped.sequences:,}",
         two_rate=f"{two.rate:,.0f}", grouped_rate=f"{grouped.rate:,.0f}", times=f"{two.rate / grouped.rate:.1f}",
     )  # fmt: skip
@@ -91,6 +91,14 @@ def _copies() -> str:
     rows = (
         (f"{1 + above:.1f}", f"{alone:.2f}", f"{copied:.2f}", f"{times:.2f} times")
         for above, alone, copied, times in curves.copies()
+    )
+    return _table(head, rows, numbers=range(4))
+
+
+def _sizes() -> str:
+    head = ("sequences a GPU", "EP16, tokens/s a GPU", "EP32", "EP32 over EP16")
+    rows = (
+        (str(batch), f"{one:,.0f}", f"{other:,.0f}", f"{other / one:.2f} times") for batch, one, other in curves.sizes()
     )
     return _table(head, rows, numbers=range(4))
 

@@ -8,7 +8,8 @@ from hwmodels.op import OPERAND
 class Rank(NamedTuple):
     """One GPU of an instance. part: what it has of the model (`sim.models.shape.ModelShape.part`). tensor: ranks that
     share its heads and columns. expert: ranks that share the experts; 1: `tensor` ranks share each expert's columns.
-    gpus_per_node: of the cluster. precision: of products. element: bytes of an element of the cache."""
+    gpus_per_node: of the cluster. precision: of products. element: bytes of an element of the cache. attention: format
+    of products of attention on latents."""
 
     part: Any
     tensor: int
@@ -16,6 +17,7 @@ class Rank(NamedTuple):
     gpus_per_node: int
     precision: str = "fp8"
     element: float = 2.0
+    attention: str = "bf16"
 
     @property
     def nodes(self) -> int:

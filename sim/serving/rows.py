@@ -136,7 +136,8 @@ def scenario(row: Row) -> Serve:
     routing = {"kind": "sampled", "spread": LIKED} if row.get("liked") else {}
     serve = {
         "model": row.get("model", "deepseek_v3"), "node": row["cards"], "fabric": "ndr", "pools": [pool],
-        "routing": routing, "cache": {"format": row.get("format", "bf16"), "memory": 0.93},
+        "routing": routing,
+        "cache": {"format": row.get("format", "bf16"), "attention": row.get("attention", "bf16"), "memory": 0.93},
         "requests": {
             "arrivals": "closed", "clients": clients, "count": count, "prompt": prompt, "output": output,
         },

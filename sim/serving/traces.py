@@ -9,6 +9,7 @@ import csv
 import gzip
 import json
 import lzma
+import zlib
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -35,7 +36,7 @@ def read(file: str, form: str) -> list[Row]:
     """Requests of a trace. Raises Refused, with the line, for what cannot be read."""
     try:
         text = plain(Path(file)).decode()
-    except (OSError, UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
+    except (OSError, UnicodeDecodeError, lzma.LZMAError, zlib.error, EOFError) as error:
         raise Refused(f"cannot be read: {getattr(error, 'strerror', None) or error}", file) from None
     rows = list((_mooncake if form == "mooncake" else _table)(file, text, form))
     if not rows:

@@ -21,7 +21,8 @@ RECOMPUTE, SWAP = "recompute", "swap"
 class Pool(NamedTuple):
     """Equal instances. does: PREFILL, DECODE or BOTH. tensor: ranks that share attention; expert: ranks that share the
     experts (1: those of the tensor group share each expert's columns). overlap: a batch is two micro-batches. chunk:
-    tokens of prompts of an attention group in a step, at most; batch: sequences of an attention group, at most."""
+    tokens of prompts of an attention group in a step, at most; batch: sequences of an attention group, at most. host:
+    ns between two steps, in which GPUs wait."""
 
     does: str
     instances: int
@@ -31,6 +32,7 @@ class Pool(NamedTuple):
     overlap: bool
     chunk: int
     batch: int
+    host: int = 0
 
     @property
     def gpus(self) -> int:
@@ -46,7 +48,7 @@ class Pool(NamedTuple):
 class Cache(NamedTuple):
     """form: of an element. block: tokens that are given out at once. memory: part of a GPU's memory for weights and
     cache. prefix: part of the cache for prompts that may come again, 0: none. host: bytes of host memory for caches, of
-    each GPU. preempt: RECOMPUTE or SWAP."""
+    each GPU. preempt: RECOMPUTE or SWAP. attention: format of its products on latents."""
 
     form: str
     block: int
@@ -54,6 +56,7 @@ class Cache(NamedTuple):
     prefix: float
     host: float = 0.0
     preempt: str = RECOMPUTE
+    attention: str = "bf16"
 
 
 class Speculation(NamedTuple):

@@ -1,23 +1,42 @@
 """A profiler trace beside a simulated step, kernel by kernel: joined by kind and shape, to show where they part.
 
-The trace comes as the tables that `python -m numerics calibrate --trace FILE --out DIR` writes: a row for each kind and
-shape with how often it ran and its mean time. Of the run it is the first position's step, kernels by themselves.
+The trace's times by kind come as the tables that `python -m numerics calibrate --trace FILE --out DIR` writes: a row
+for each kind and shape with how often it ran and its mean time. Of the run it is the first position's step, kernels by
+themselves. For a picture also every kernel in its time: of the trace by stream, of the run by lane.
 """
 
+import gzip
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hwmodels.op import Attention, Gemm, Memory, Op
 from hwmodels.refused import Refused
-from hwmodels.units import MICRO, NS_PER_S, format_quantity
+from hwmodels.units import MICRO, NS_PER_S, US_NS, format_quantity
 from sim import assembly
 from sim.layout.plan import lay_out
 from sim.models.lowering import updates
+from sim.result.trace import LANES
 from sim.scenario.values import Scenario
-from sim.simulation import simulated
+from sim.simulation import run, simulated
 
+
+class Bars(NamedTuple):
+    """Kernels in their time. rows: what each row of a picture is called. row: of each kernel; names; start and end: ns
+    from the first one."""
+
+    rows: tuple[str, ...]
+    row: tuple[int, ...]
+    names: tuple[str, ...]
+    start: tuple[int, ...]
+    end: tuple[int, ...]
+
+
+ON_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
+"""Categories of events of a Chrome trace that a GPU was busy with."""
 TABLES = ("gemm", "attention", "memory")
 UNSEEN = "_unseen"
 """What the kind of an update of zeros ends in; a trace does not tell them apart."""
@@ -49,6 +68,48 @@ def joined(scenario: Scenario, tables: Path) -> list[Joined]:
         Joined(*key, *ours.get(key, (0, 0.0)), *theirs.get(key, (0, 0.0))) for key in dict.fromkeys((*ours, *theirs))
     ]
     return sorted(rows, key=lambda row: -abs(row.beyond_s))
+
+
+def measured_bars(trace: Path) -> Bars:
+    """Kernels of a trace by stream, the busiest first. Raises Refused where it is none."""
+    opened = gzip.open if trace.suffix == ".gz" else open
+    try:
+        with opened(trace, "rt", encoding="utf-8") as file:
+            content = json.load(file)
+    except (OSError, ValueError):
+        raise Refused("is no trace that can be read", str(trace)) from None
+    events = content.get("traceEvents", []) if isinstance(content, dict) else content
+    busy = [each for each in events if each.get("ph") == "X" and each.get("cat") in ON_DEVICE]
+    streams = Counter[Any]()
+    for each in busy:
+        streams[each.get("tid")] += each["dur"]
+    rows = {stream: i for i, (stream, _) in enumerate(streams.most_common())}
+    kernels = [(rows[each.get("tid")], each["name"], each["ts"] * US_NS, each["dur"] * US_NS) for each in busy]
+    return _bars([f"stream {stream}" for stream in rows], kernels)
+
+
+def simulated_bars(scenario: Scenario) -> Bars:
+    """Kernels of the first position's step by lane."""
+    spans = run(replace(scenario, detail="op", outputs=("result", "report")), False).spans
+    spans = spans.where((spans.position == 0) & (spans.end > spans.start))
+    lanes = sorted(set(spans.lane.tolist()))
+    kernels = [
+        (lanes.index(lane), spans.labels[label], start, end - start)
+        for lane, label, start, end in zip(spans.lane.tolist(), spans.label.tolist(), spans.start.tolist(),
+                                           spans.end.tolist(), strict=True)
+    ]  # fmt: skip
+    return _bars([LANES[lane] for lane in lanes], kernels)
+
+
+def _bars(rows: Sequence[str], kernels: Sequence[tuple[int, str, float, float]]) -> Bars:
+    """Of (row, name, start, length in ns) each."""
+    begin = min((start for _, _, start, _ in kernels), default=0.0)
+    ordered = sorted(kernels, key=lambda each: (each[0], each[2]))
+    return Bars(
+        tuple(rows), tuple(row for row, *_ in ordered), tuple(name for _, name, *_ in ordered),
+        tuple(round(start - begin) for _, _, start, _ in ordered),
+        tuple(round(start - begin + length) for _, _, start, length in ordered),
+    )  # fmt: skip
 
 
 def _sums(launches: Iterator[tuple[Op, int, float]]) -> dict[tuple[str, str], tuple[int, float]]:

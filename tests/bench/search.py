@@ -1,19 +1,28 @@
-"""Points a second and core of a search of DeepSeek-V3's layouts, and how much two workers gain:
-python tests/bench/search.py [local:2 | dask:HOST:PORT].
+"""Points a second and core of a search of DeepSeek-V3's layouts, its winner beside 72 layouts by hand, and how much
+two workers gain: python tests/bench/search.py [local:2 | dask:HOST:PORT | dask].
+
+`dask` starts a scheduler here, and one and then two workers as people start them, and tells the ratio of both.
 
 Points are all that are legal: most are left out by rules, memory or their least step, which is what a search is for; so
 points that are simulated are told too.
 """
 
+import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from subprocess import DEVNULL, Popen
+from tempfile import TemporaryDirectory
 
 from hwmodels.document import Document, Place
+from hwmodels.refused import Refused
 from sim.experiments.executors import executor
 from sim.experiments.explore import explored
 from sim.experiments.search import of_document
-from sim.scenario import SCENARIOS
+from sim.scenario import SCENARIOS, load
+from sim.simulation import run
 
 SPACE = {
     "parallel.pipeline": [4, 8, 16, 32], "parallel.expert": [16, 32, 64, 128], "comm.sms": [20, 24],
@@ -23,23 +32,76 @@ WANTED_S = 20
 """Points a second and core that are wanted."""
 
 
-def searched(where: str) -> tuple[float, float, int, int]:
-    """Wall and CPU seconds of this process, legal points, points simulated."""
+def searched(where: str) -> tuple[float, float, int, int, float]:
+    """Wall and CPU seconds of this process, legal points, points simulated, and the winner's step."""
     content = {"scenario": str(SCENARIOS / "v3_2048gpu.yaml"), "space": SPACE, "best": 1}
     search = of_document(Document(content, {(): Place("bench")}), "bench", Path())
     wall, cpu = time.perf_counter(), time.process_time()
     with executor(where) as ready:
         answer = explored(search, ready)
-    return time.perf_counter() - wall, time.process_time() - cpu, answer.census.legal, answer.ran
+    spent = time.perf_counter() - wall, time.process_time() - cpu
+    return *spent, answer.census.legal, answer.ran, answer.winner.facts.step_s
+
+
+BY_HAND = [
+    [f"parallel.pipeline={pipeline}", f"parallel.expert={expert}", f"schedule={schedule}", f"recompute={recompute}"]
+    for pipeline in (8, 16, 32) for expert in (32, 64, 128)
+    for schedule in ("dualpipe", "dualpipev", "zb1p", "1f1b") for recompute in ("recipe", "full")
+]  # fmt: skip
+"""V3 as people would cut it: 72 layouts, with 20 SMs for communication."""
+
+
+def by_hand() -> tuple[float, int]:
+    """The shortest step of those layouts that fit, and how many do."""
+    steps = []
+    for words in BY_HAND:
+        try:
+            summary = run(load("v3_2048gpu", [*words, "outputs=[result]"]), interval=False).summary
+        except Refused:
+            continue
+        steps += [summary["step_time_s"]] if summary["feasible"] else []
+    return min(steps), len(steps)
+
+
+@contextmanager
+def cluster(workers: int) -> Iterator[str]:
+    """A scheduler and so many workers of one thread each, by Dask's commands; its address as an executor has it."""
+    with TemporaryDirectory() as folder:
+        told, quiet = Path(folder, "scheduler.json"), {"stdout": DEVNULL, "stderr": DEVNULL}
+        cli = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+        processes = [Popen([*cli, "--no-dashboard", "--scheduler-file", str(told)], **quiet)]
+        try:
+            while not told.exists() or not told.read_text():
+                time.sleep(0.2)
+            address = json.loads(told.read_text())["address"]
+            one = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard"]
+            processes += [Popen([*one, "--no-nanny", "--local-directory", folder], **quiet) for _ in range(workers)]
+            yield f"dask:{address}"
+        finally:
+            for process in reversed(processes):
+                process.kill()
+                process.wait()
 
 
 def main() -> None:
-    """Print rates, and the ratio of workers to one process."""
-    wall, cpu, legal, ran = searched("local:1")
+    """Print rates, the winner beside layouts by hand, and the ratio of workers to one process."""
+    wall, cpu, legal, ran, best = searched("local:1")
     print(f"one process: {legal} legal points in {cpu:.1f} s of CPU, {legal / cpu:.1f} a second; {ran} simulated")
-    print(f"wanted: {WANTED_S} a second")
+    print(f"wanted: {WANTED_S} a second", flush=True)
+    least, fit = by_hand()
+    print(
+        f"winner: {best:.3f} s a step; of {len(BY_HAND)} layouts by hand {fit} fit, the best in {least:.3f} s",
+        flush=True,
+    )
     for where in sys.argv[1:]:
-        print(f"{where}: {wall / searched(where)[0]:.2f} times as fast as one process")
+        if where == "dask":
+            walls = []
+            for workers in (1, 2):
+                with cluster(workers) as address:
+                    walls.append(searched(address)[0])
+            print(f"dask: two workers {walls[0] / walls[1]:.2f} times as fast as one", flush=True)
+            continue
+        print(f"{where}: {wall / searched(where)[0]:.2f} times as fast as one process", flush=True)
 
 
 if __name__ == "__main__":

@@ -165,3 +165,15 @@ def test_dies_and_a_cache_that_they_share() -> None:
     assert nvidia.l3 is None and nvidia.cache == nvidia.l2
     with pytest.raises(DocumentError, match=r"l3\.latency: missing"):
         device.build(Document({"base": "h800", "l3": {"capacity": "1 GB", "bandwidth": "4 TB/s"}}))
+
+
+def test_an_ascend_910b_has_two_levels_of_buffers_and_says_how_it_is_known() -> None:
+    """Figures of CH-910B-BUF; 910B2 has 24 cores of the same rate."""
+    own = device.load("ascend_910b3")
+    assert (own.sms, own.l2.capacity_bytes) == (20, 192 << 20) and "fp8" not in own.peak_flops
+    assert (own.registers.capacity_bytes, own.shared_memory.capacity_bytes) == (256 << 10, 512 << 10)
+    assert own.peak_flops["bf16"] == pytest.approx(2 * 16**3 * 20 * 1.8e9, rel=1e-3)
+    bigger = device.build(Document({"base": "ascend_910b3", "sms": 24}))
+    assert bigger.peak_flops["bf16"] == pytest.approx(353.9e12, rel=1e-3)
+    kinds = {key: figure.kind for key, figure in own.figures.items()}
+    assert "datasheet" not in kinds.values() and {kinds[f"{level}.latency"] for level in ("l2", "hbm")} == {"assumed"}

@@ -41,8 +41,10 @@ def test_one_axis_has_no_heat_map_and_no_figures_no_charts() -> None:
 
 
 def test_the_best_have_a_heading_for_each_cell() -> None:
-    best = {"schedule": "1f1b", "comm.sms": "8", "seed": "0", "step": 1.0, "front": True, "head": 1.0, "peak_bytes": 1e9,
-            "interval_90": [0.9, 1.2], "full": {"step_time_s": 1.0}, "error": None, "command": "python"}  # fmt: skip
+    best = {
+        "schedule": "1f1b", "comm.sms": "8", "seed": "0", "step": 1.0, "front": True, "head": 1.0, "peak_bytes": 1e9,
+        "interval_90": [0.9, 1.2], "full": {"step_time_s": 1.0}, "error": None, "command": "python",
+    }  # fmt: skip
     beside = {"axis": "schedule", "label": "zb1p", "lacks": "memory", "why": "", "ratio": None, "peak_bytes": 2e9}
     answer = {
         "name": "x", "axes": AXES, "objectives": FIGURES[:1], "legal": 4, "simulated": 2, "combinations": 8,

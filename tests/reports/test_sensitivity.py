@@ -23,7 +23,7 @@ NEXT = Crossing(NIC, 34.4e9, "34.4 GB/s", "50 GB/s", 0.688, True, False)
 
 def found(**more: object) -> Sensitivity:
     plain = Sensitivity(
-        sample.result(), (0.9, 1.1), MOVES, (NEXT,), ("cluster.node.pcie.bandwidth",), 16.0, 1024.0,
+        sample.result(), (0.9, 1.1), MOVES, (NEXT,), ("cluster.node.pcie.bandwidth",), 16.0, 500.0,
         ("cluster.node.device.registers.latency",), ("comm.sms: <odd>",), 97,
     )  # fmt: skip
     return replace(plain, **more)  # type: ignore[arg-type]
@@ -46,7 +46,7 @@ def test_crossings_are_sentences() -> None:
 
 def test_the_page_says_it_all() -> None:
     html = sensitivity.render(found())
-    for text in ("97 runs", "+0.941", "+4.00 %", "refused", "below 34.4 GB/s", "(latencies 1024 times)",
+    for text in ("97 runs", "+0.941", "+4.00 %", "refused", "below 34.4 GB/s", "(latencies 500 times)",
                  "registers.latency", "comm.sms: &lt;odd&gt;"):  # fmt: skip
         assert text in html, text
 

@@ -12,13 +12,15 @@ from tests.numerics import interpreter  # noqa: E402
 
 interpreter.install()
 
-# B, S, T, H, Dqk, Dv, causal: whole boxes (descriptors), ragged ones, more keys than queries, odd widths, one query
+# B, S, T, (heads of queries, of keys), Dqk, Dv, causal: whole boxes (descriptors), ragged ones, more keys than queries,
+# odd widths, one query, heads that share keys
 SHAPES = [
-    (1, 128, 128, 2, 192, 128, True),
-    (2, 70, 100, 1, 24, 16, True),
-    (1, 130, 130, 1, 192, 128, True),
-    (1, 65, 33, 2, 32, 32, False),
-    (1, 1, 65, 1, 64, 64, True),
+    (1, 128, 128, (2, 2), 192, 128, True),
+    (2, 70, 100, (1, 1), 24, 16, True),
+    (1, 130, 130, (1, 1), 192, 128, True),
+    (1, 65, 33, (2, 2), 32, 32, False),
+    (1, 1, 65, (1, 1), 64, 64, True),
+    (2, 70, 80, (4, 2), 32, 16, True),
 ]
 ROUNDED = 5e-3
 """Relative gate: P and dS are rounded to BF16 (2^-9 of an element at rms 1.7e-3) and each output once more, so sums of
@@ -27,7 +29,8 @@ independent errors stay near 2.4e-3 forward and 2.9e-3 backward; lines of 64 val
 
 def operands(b, s, t, h, d, dv, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    shapes = ((b, s, h, d), (b, t, h, d), (b, t, h, dv), (b, s, h, dv))
+    asking, asked = h if isinstance(h, tuple) else (h, h)
+    shapes = ((b, s, asking, d), (b, t, asked, d), (b, t, asked, dv), (b, s, asking, dv))
     return [torch.randn(*shape, generator=generator).bfloat16() for shape in shapes]
 
 
@@ -35,7 +38,7 @@ def operands(b, s, t, h, d, dv, seed=0):
 def test_reference_against_torch(b, s, t, h, d, dv, causal):
     q, k, v, do = (x.double().transpose(1, 2).requires_grad_() for x in operands(b, s, t, h, d, dv))
     seen = torch.ones(s, t, dtype=torch.bool).tril(t - s) if causal else None
-    o = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=d**-0.5)
+    o = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=d**-0.5, enable_gqa=True)
     wanted = torch.autograd.grad(o, (q, k, v), do)
     q, k, v, do = (x.detach().float().transpose(1, 2) for x in (q, k, v, do))
     found, lse = reference.attention(q, k, v, d**-0.5, causal)
@@ -55,13 +58,13 @@ def test_forward(b, s, t, h, d, dv, causal, form):
     torch.testing.assert_close(lse, wanted_lse, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", kernels.KEYS)
+@pytest.mark.parametrize("form", kernels.TWINS)
 @pytest.mark.parametrize("b, s, t, h, d, dv, causal", SHAPES)
 def test_backward(b, s, t, h, d, dv, causal, form):
     q, k, v, do = operands(b, s, t, h, d, dv)
     wide = [x.float() for x in (q, k, v)]
     o, lse = reference.attention(*wide, d**-0.5, causal)
-    tiles = {"keys": kernels.KEYS[form], "queries": kernels.QUERIES[form]}
+    tiles = {"config": kernels.TWINS[form]}
     delta, _ = reference.backward_prepare(do.float(), o.float(), d)
     found = kernels.attention_backward(do, q, k, v, o, lse, d**-0.5, causal, **tiles)
     prepared = kernels.attention_backward(do, q, k, v, o, lse, d**-0.5, causal, delta, **tiles)
@@ -138,15 +141,14 @@ def test_boxes_never_cross_into_the_next_sequence():
 
 @pytest.mark.skipif(not compiler_available(), reason="Triton's assembler and disassembler are not here")
 @pytest.mark.parametrize("kernel, form", [
-    *(("forward", form) for form in kernels.FORWARD), *(("backward", form) for form in kernels.KEYS),
+    *(("forward", form) for form in kernels.FORWARD), *(("backward", form) for form in kernels.TWINS),
 ])  # fmt: skip
 def test_code_for_hopper(kernel, form):
     q, v = (torch.empty(1, 4096, 128, d, dtype=torch.bfloat16, device="meta") for d in (192, 128))
     lse = torch.empty(1, 128, 4096, device="meta")
-    tiles = {"keys": kernels.KEYS.get(form), "queries": kernels.QUERIES.get(form)}
     calls = {
         "forward": lambda: kernels.attention(q, q, v, 1.0, config=kernels.FORWARD[form]),
-        "backward": lambda: kernels.attention_backward(v, q, q, v, v, lse, 1.0, **tiles),
+        "backward": lambda: kernels.attention_backward(v, q, q, v, v, lse, 1.0, config=kernels.TWINS[form]),
     }
     launches = variants(calls[kernel])
     assert len(launches) == {"forward": 1, "backward": 3}[kernel]

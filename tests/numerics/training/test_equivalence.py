@@ -43,7 +43,8 @@ def test_the_two_one_sided_tests_are_scipys():
 
 
 @pytest.mark.parametrize("differences, verdict", [
-    ((0.01, -0.02, 0.03, 0.0), EQUIVALENT), ((0.5, 0.52, 0.55, 0.49), DIFFERENT), ((-0.5, -0.52, -0.55, -0.49), DIFFERENT),
+    ((0.01, -0.02, 0.03, 0.0), EQUIVALENT), ((0.5, 0.52, 0.55, 0.49), DIFFERENT),
+    ((-0.5, -0.52, -0.55, -0.49), DIFFERENT),
     ((0.2, 0.1, 0.3, 0.25), UNDECIDED), ((-0.6, 0.6, -0.5, 0.5), UNDECIDED),
 ])  # fmt: skip
 def test_verdicts(differences, verdict):

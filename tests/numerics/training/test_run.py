@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 from hwmodels.refused import Refused  # noqa: E402
 from numerics.training.run import LOSS, MAXVIO, Run, violation  # noqa: E402
-from numerics.training.schedules import Ramp  # noqa: E402
+from numerics.training.schedules import Ramp, Switch  # noqa: E402
 from tests.numerics.training import small  # noqa: E402
 
 
@@ -98,3 +98,36 @@ def test_the_average_follows_the_weights():
     run.train()
     run.average.wait()
     torch.testing.assert_close(run.average.weights, (start + run.flat.weights) / 2)
+
+
+def test_a_step_is_of_the_mean_of_its_micro_batches():
+    settings = replace(small.SETTINGS, clip=1e9, moments="fp32", micro_batches=Ramp(2, 2))
+    run = Run(settings, small.corpus())
+    run.micro()
+    run.micro()
+    mean = run.flat.gradients / 2
+    run.update()
+    torch.testing.assert_close(run.moments[0], (1 - settings.beta1) * mean)
+
+
+def test_norms_do_not_decay():
+    """With gradients of zero a matrix shrinks by rate times decay, and a norm's weight stays."""
+    run = Run(small.SETTINGS, small.corpus())
+    before, rate = run.flat.weights.clone(), small.SETTINGS.rate.at(0, small.SETTINGS.steps)
+    run.update()
+    kept = 1 - rate * small.SETTINGS.decay
+    torch.testing.assert_close(run.flat.weights[: run.flat.decayed], before[: run.flat.decayed] * kept)
+    assert torch.equal(run.flat.weights[run.flat.decayed :], before[run.flat.decayed :])
+    assert (run.model.norm.weight == 1).all()
+
+
+def test_prediction_modules_learn_while_their_weight_lasts():
+    """lambda 0.3 gives their weights gradients, lambda 0 none, and the model's own loss is the same number."""
+    model = replace(small.MODEL, mtp_depth=1)
+    runs = [Run(replace(small.SETTINGS, model=model, balance=0.0, mtp_weight=Switch(weight, 0.0, 1.0)), small.corpus())
+            for weight in (0.3, 0.0)]  # fmt: skip
+    for run in runs:
+        run.micro()
+    heads = [run.model.predictions[0].projection.weight.grad for run in runs]
+    assert heads[0].abs().max() > 0 and heads[1].abs().max() == 0
+    assert torch.equal(runs[0].loss, runs[1].loss)

@@ -18,20 +18,18 @@ class Counted:
     def __init__(self) -> None:
         self.now, self.calls, self.numbers = 0, [], count()
 
-    def after(self, ns, call):
-        event = object()
-        self.calls.append((self.now + ns, 1, next(self.numbers), call, event))
-        return event
+    def at(self, time, call, *words):
+        self.calls.append((time, 1, next(self.numbers), call, words))
 
     def late(self, call):
-        self.calls.append((self.now, 2, next(self.numbers), call, None))
+        self.calls.append((self.now, 2, next(self.numbers), call, (None,)))
 
     def run(self, until=10**9):
         while self.calls and min(self.calls)[0] <= until:
             first = min(self.calls)
             self.calls.remove(first)
             self.now = first[0]
-            first[-2](first[-1])
+            first[-2](*first[-1])
         self.now = max(self.now, until if until < 10**9 else 0)
 
 
@@ -75,9 +73,9 @@ def test_a_passage_takes_what_a_walk_takes(ends, ns, start, hindrance):
     wire, arrived = Wire(clock, Record()), []
     for nic, rank in zip(nics, ends, strict=True):
         for begun, windows in rank:
-            clock.after(begun, lambda _, nic=nic, windows=windows: nic.begin(clock.now, windows))
+            clock.at(begun, lambda nic=nic, windows=windows: nic.begin(clock.now, windows))
     load = Load(1, 0, ns, nics, hindrance, lambda: arrived.append(clock.now))
-    clock.after(start, lambda _: wire.leave(load))
+    clock.at(start, lambda: wire.leave(load))
     clock.run()
     assert arrived == [walked(ends, hindrance, ns, start)]
     assert list(wire.record.network) == [start, arrived[0], 0, 1] and all(not nic.users for nic in nics)

@@ -95,7 +95,8 @@ def test_folders_of_campaigns(tmp_path, capsys):
 @pytest.mark.parametrize("own", kinds.KINDS.values(), ids=list(kinds.KINDS))
 def test_every_kind_says_what_it_has(own):
     """Figures are in the summary, and parts add up to the first one."""
-    file = {"campaign": ("campaign_v3", FEW), "serve": ("serve_v3_h800", SHORT)}[own.key]
+    file = {"campaign": ("campaign_v3", FEW), "serve": ("serve_v3_h800", SHORT),
+            "rl": ("rl_v3_256gpu", "rl.steps=1")}[own.key]  # fmt: skip
     assert kinds.kind(file[0]) == own.key and kinds.of(file[0]) is own
     made = kinds.load(file[0], file[1:])
     assert isinstance(made, own.makes) and own.machine(made)

@@ -375,7 +375,8 @@ def test_wrong_words_are_one_line(words: list[str], line: str, capsys: pytest.Ca
 @pytest.mark.parametrize("words", [[], ["stragler"]])
 def test_an_unknown_study_names_those_there_are(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", *words]) == 2
-    assert capsys.readouterr().err.endswith("; legal: stragglers, unevenness, scale, campaign, batch, exchange\n")
+    legal = "stragglers, unevenness, scale, campaign, batch, exchange, hierarchy"
+    assert capsys.readouterr().err.endswith(f"; legal: {legal}\n")
 
 
 def test_a_sweep_without_processes_is_not_told_memory_of_the_parent() -> None:

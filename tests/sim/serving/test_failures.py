@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hwmodels.refused import Refused
 from sim.serving import system
@@ -73,3 +75,27 @@ def test_a_cache_on_its_way_to_an_instance_that_fails_is_sent_to_another() -> No
     assert (log.last > 0).all() and all(each.used() == 0 for each in (*of.first, *of.second))
     assert deployed(serve, serve.pools[1]).rate <= 5e9
     assert np.count_nonzero(log.again) > 5
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.integers(5, 60), st.floats(1.0, 40.0), st.integers(20, 3000), st.integers(1, 300), st.booleans(), st.booleans(),
+    st.sampled_from(["round_robin", "least_loaded", "prefix"]), st.integers(0, 2**32),
+)  # fmt: skip
+def test_all_at_once(
+    count: int, rate: float, prompt: int, output: int, apart: bool, swap: bool, router: str, seed: int
+) -> None:
+    """Failures, caches that are given up, swaps: all requests end, tokens are made once, and no block stays in use."""
+    pools = APART if apart else BOTH
+    cache = {"memory": 0.315, "preempt": "swap" if swap else "recompute", "host": "2 GB" if swap else 0}
+    content = document(
+        poisson(count, rate, {"most": prompt, "least_part": 0.3}, output), *pools, router=router, cache=cache,
+        failures={"mtbf": "15 s", "repair": "1 s"},
+    )  # fmt: skip
+    serve = loaded(content, seed=seed)
+    of = system.System(serve, system.asked(serve.requests, serve.seed))
+    log = of.run()
+    assert (log.first <= log.last).all() and (log.last > 0).all()
+    assert sum(len(steps) * n for steps, n in log.steps) == int((of.requests.output - 1).sum())
+    for each in (*of.first, *of.second):
+        assert each.used() == 0 and each.host.held == 0 and each.tokens == 0 and not each.waiting

@@ -9,8 +9,10 @@ from hwmodels.document import DocumentError
 from hwmodels.refused import Refused
 from sim.__main__ import main
 from sim.experiments import kinds
+from sim.result.figures import legal
 from sim.scenario.shelves import SCENARIOS
 from sim.serving import files, traces
+from tests.sim.result.test_figures import leaves
 from tests.sim.serving.loads import closed, document, loaded, poisson
 
 SHIPPED = sorted(path for path in SCENARIOS.glob("*.yaml") if kinds.kind(str(path)) == kinds.SERVE)
@@ -55,7 +57,7 @@ def test_all_mistakes_come_at_once_with_their_lines(tmp_path: Path) -> None:
         (["serve.requests.clients=4"], "requests that arrive by poisson have none"),
         (["serve.pools=[{does: prefill}]"], "found prefill; legal: pools that do both"),
         (["serve.pools.0.tensor=3"], "model.heads 32 cannot be divided by tensor 3"),
-        (["serve.pools.0.tensor=16"], "legal: 1 to 8 (the GPUs of a node)"),
+        (["serve.node={base: h800x8, gpus: 6}", "serve.pools.0.tensor=8"], "legal: 1 to 6 (the GPUs of a node)"),
         (["serve.pools.0.expert=8"], "the model has no experts; legal: 1"),
         (["serve.model=deepseek_v3", "serve.pools.0.expert=512"], "512 ranks for 256 experts and 0 copies"),
         (["serve.model=deepseek_v3", "serve.pools.0.expert=24"], "cannot be divided by expert 24"),
@@ -64,6 +66,10 @@ def test_all_mistakes_come_at_once_with_their_lines(tmp_path: Path) -> None:
         (["serve.model=nemotron_h_8b"], "layers of Mamba-2, which are not served"),
         (["serve.node=a100x8", "serve.precision=fp8"], "has no fp8 tensor cores; legal: bf16"),
         (["serve.speculation.depth=1"], "has no prediction heads to draft by; legal: 0"),
+        (["serve.cache.attention=fp8"], "found bf16; attention in fp8 needs fp8"),
+        (["serve.cache.attention=fp8", "serve.cache.format=fp8"], "has no attention on latents; legal: bf16"),
+        (["serve.cache.preempt=swap"], "missing; sequences that are swapped go there"),
+        (["serve.cache.host=10 GB"], "nothing goes there; legal: 0 unless prefix is above 0 or preempt is swap"),
         (["serve.pools.0.overlap=true"], "nothing is exchanged"),
         (["serve.pools.0.redundant_experts=8"], "copies need ranks of their own"),
         (["serve.routing.kind=sampled"], "has no experts to choose; legal: balanced"),
@@ -104,6 +110,26 @@ def test_traces_of_each_kind(form: str, tmp_path: Path) -> None:
     assert one.blocks == ((1,) if form == "mooncake" else ())
 
 
+def test_traces_that_ship() -> None:
+    """As the facts measured them: requests, duration, and means of prompts and answers; compressed ones are read."""
+    code = traces.read(str(SCENARIOS / "traces" / "azure_2023_code.csv.xz"), "azure")
+    asked = traces.read(str(SCENARIOS / "traces" / "mooncake_conversation.jsonl.xz"), "mooncake")
+    assert (len(code), len(asked)) == (8819, 12031)
+    prompts, answers = ([sum(row[i] for row in rows) / len(rows) for rows in (code, asked)] for i in (1, 2))
+    assert [round(mean) for mean in prompts] == [2048, 12035] and [round(mean) for mean in answers] == [28, 343]
+    assert 56 < (code[-1].arrival_s - code[0].arrival_s) / 60 < 58 and asked[-1].arrival_s < 3600
+    seen: set[int] = set()
+    hits = sum(sum(name in seen or bool(seen.add(name)) for name in row.blocks) for row in asked)  # type: ignore[func-returns-value]
+    assert round(100 * hits / sum(len(row.blocks) for row in asked), 1) == 36.6
+
+
+def test_a_broken_archive_is_a_line(tmp_path: Path) -> None:
+    for name in ("trace.xz", "trace.gz"):
+        (path := tmp_path / name).write_bytes(b"no archive")
+        with pytest.raises(Refused, match="cannot be read"):
+            traces.read(str(path), "csv")
+
+
 @pytest.mark.parametrize(
     "form, text, line",
     [
@@ -132,9 +158,11 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     path.write_text(json.dumps(BASE))
     folders = tmp_path / "one", tmp_path / "two"
     assert [main([str(path), "--out", str(folder), "-q"]) for folder in folders] == [0, 0]
-    for name in ("result.json", "requests.csv", "report.html"):
+    for name in ("result.json", "requests.csv", "trace.json.gz", "report.html"):
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
     told = json.loads((folders[0] / "result.json").read_text())
+    keys = set(leaves({"serve": told["serve"]}))
+    assert [key for key in keys if not legal(key)] == []
     assert told["serve"]["requests"] == 10 and told["scenario_hash"] == loaded(BASE).scenario_hash
     assert main(["run", str(path), "--out", str(folders[0])]) == 0 and "time to first token" in capsys.readouterr().err
     assert main(["check", str(path)]) == 0 and "nothing wrong" in capsys.readouterr().out

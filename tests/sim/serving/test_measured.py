@@ -64,6 +64,14 @@ def test_a_cards_own_rows_come_first() -> None:
     assert read_us(heads, card("h200")).whole and not read_us(latent, card("h800")).whole
 
 
+def test_attention_in_fp8_is_as_much_faster_as_flashmla_says() -> None:
+    """1.7 times as fast as in BF16 on a BF16 cache, whatever the cache's element is."""
+    plain = Cached(48, 4864.0, 2, 128, 1, 576, 512, latent=True)
+    fast = plain._replace(fp8=True, element=1.0)
+    one, other = (read_us(op, card("h20")).us for op in (plain, fast))
+    assert one / other == pytest.approx(1.7)
+
+
 def test_small_kernels_of_an_engine_take_what_its_casts_do() -> None:
     """4 rows of 7,168: 1.4 us by TensorRT-LLM's and 2.4 us by vLLM's, the gap before them among it."""
     reading = read_us(norm(4, 7168, 2, 2), card("h200"))

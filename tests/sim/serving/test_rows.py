@@ -29,7 +29,19 @@ def test_errors_as_they_are() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["DS-PROF-PF", "DS-PROF-DC", "H20-PF", "TRT-MTP-1", "TRT-MTP-3", "TRT-MTP-5", "IX-H200-D2"],
+    [
+        "DS-PROF-PF",
+        "DS-PROF-DC",
+        "H20-PF",
+        "H20-DC-BASE",
+        "H20-DC-PRO",
+        "H20-DC-MAX",
+        "H20-EP-BS32",
+        "TRT-MTP-1",
+        "TRT-MTP-3",
+        "TRT-MTP-5",
+        "IX-H200-D2",
+    ],
 )
 def test_rows_within_ten_per_cent(name: str) -> None:
     assert abs(ERRORS[name].error) < 0.10
@@ -58,6 +70,12 @@ def test_why_two_micro_batches_pay_at_many_sequences() -> None:
     told = list(curves.overlap())
     gains, halves = [each.one / each.two for each in told], [each.half / each.one for each in told]
     assert gains == sorted(gains) and gains[0] < 1 < gains[-1] and halves == sorted(halves, reverse=True)
+
+
+def test_more_ranks_for_experts_pay_at_few_sequences() -> None:
+    """H20s, as Ant Group's page has it: EP32 ahead of EP16 at 8, behind at 32, in falling order once steps are long."""
+    ratio = {batch: other / one for batch, one, other in curves.sizes()}
+    assert ratio[8] > 1.05 and ratio[32] < 0.96 and ratio[4] > ratio[8] > ratio[16] > ratio[32]
 
 
 def test_why_a_draft_gives_its_tokens_at_few_sequences_only() -> None:

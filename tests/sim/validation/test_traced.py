@@ -52,7 +52,7 @@ def test_a_trace_of_an_h200_is_joined_for_the_most_part(
     monkeypatch.setenv("PYTHONPATH", str(TRACE.parents[3]))
     Path("dense.yaml").write_text(yaml.safe_dump(scenario(DENSE)))
     assert main(["compare", "dense.yaml", str(TRACE), "--format", "json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = json.loads(capsys.readouterr().out)["rows"]
     both = [row for row in rows if row["simulated"] and row["measured"]]
     theirs, ours = (sum(row[key] for row in both) for key in ("measured_s", "simulated_s"))
     assert theirs > 0.95 * sum(row["measured_s"] for row in rows) and ours == pytest.approx(theirs, rel=0.1)
@@ -60,6 +60,8 @@ def test_a_trace_of_an_h200_is_joined_for_the_most_part(
     assert counts and all(a == b for a, b in counts.values())
     assert main(["compare", "dense.yaml", str(TRACE)]) == 0
     assert "Kernels that both have take" in capsys.readouterr().out
+    page = Path("out/compare/trace.html").read_text()
+    assert "trace, stream 7" in page and "simulated, compute" in page and "Where they part" in page
 
 
 @pytest.mark.parametrize(("content", "line"), [(None, "no.json: cannot be read: No such file"), ("{}", "no.json: ")])

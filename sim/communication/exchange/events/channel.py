@@ -34,8 +34,8 @@ class Record(Protocol):
 
 
 class Place(NamedTuple):
-    """Of a channel: what its group exchanges, how, and who its rank is there. number: of its GPU in the node. tokens: of
-    the channel. plan: its chunks, as a dispatch moves them. record: None where nobody looks."""
+    """Of a channel: what its group exchanges, how, and who its rank is there. number: of its GPU in the node. tokens:
+    of the channel. plan: its chunks, as a dispatch moves them. record: None where nobody looks."""
 
     clock: Clock
     setting: Setting
@@ -54,9 +54,13 @@ class Place(NamedTuple):
         """Whether the group is one node."""
         return self.cargo.nodes == 1
 
+    def log(self, link: str) -> Log | None:
+        """Of the buffers behind a link."""
+        return None if self.record is None else self.record.log(link)
+
     def buffers(self, link: str, rows: int, count: int, bell: Bell) -> list[Buffer]:
         """`count` buffers of so many rows behind a link, for the role with that bell; the first is on its own side."""
-        log = None if self.record is None else self.record.log(link)
+        log = self.log(link)
         back = self.times.far if link == NETWORK else self.times.near
         return [Buffer(rows, bell, back if number else 0, log) for number in range(count)]
 
@@ -116,10 +120,3 @@ def take(buffers: Sequence[Buffer], rows: Sequence[int], now: int) -> None:
         buffer.free -= count
         if buffer.log is not None:
             buffer.log.append((now, count))
-
-
-def give_back(buffers: Sequence[Buffer], rows: Sequence[int], end: int) -> None:
-    """Rows are free again at `end`."""
-    for buffer, count in zip(buffers, rows, strict=True):
-        if count:
-            buffer.give(end, count)

@@ -160,18 +160,9 @@ class _Group:
             plan = chunks(cargo, rank, tokens, number, full_rows(cargo, room.send))
             seen = record if (rank, number) == (0, 0) else None
             place = Place(
-                self.clock,
-                setting,
-                cargo,
-                times(cargo, setting),
-                room,
-                team,
-                self.devices[rank],
-                rank % self.gpus,
-                tokens,
-                plan,
-                seen,
-            )
+                self.clock, setting, cargo, times(cargo, setting), room, team, self.devices[rank], rank % self.gpus,
+                tokens, plan, seen,
+            )  # fmt: skip
             row.append(kind(place))
         return row
 

@@ -17,6 +17,7 @@ from sim.communication.exchange.events.group import run
 from sim.communication.exchange.events.record import Watch, idle, union
 from sim.communication.exchange.events.servers import Beside, Buffer, Port, Warps
 from sim.communication.exchange.events.setting import Setting
+from sim.communication.exchange.events.sheets import Bay, Progress
 from sim.communication.exchange.ports import even_tokens, of_op, of_tokens
 from sim.communication.exchange.roles import FIXED, FOLLOW, Buffers, buffers
 from sim.engine.clock import Clock
@@ -104,9 +105,10 @@ def test_they_agree_where_credits_bind(direction: str) -> None:
 
 @pytest.mark.parametrize("direction", ["dispatch", "combine"])
 def test_a_defect_of_credits_in_the_events_is_seen(direction: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Credits that are there at once, as if they had no way to go."""
-    give = Buffer.give
+    """Credits that are there as soon as they are given, as if they had no way to go."""
+    give, credit = Buffer.give, Bay._credit
     monkeypatch.setattr(Buffer, "give", lambda self, end, rows: give(self, end - self.back, rows))
+    monkeypatch.setattr(Bay, "_credit", lambda self: setattr(self, "back", 0) or credit(self))
     assert abs(starved(direction)) > 0.08
 
 
@@ -174,18 +176,47 @@ def test_warps_are_those_of_a_literal_queue(count: int, loads: list[tuple[int, i
 
 
 def test_both_ways_of_a_port_serve_whenever_there_is_something() -> None:
-    sender, other, target = Port(), Port(), Port()
-    assert (sender.book(5, 10), sender.book(6, 10)) == (5, 15)
+    """What comes out of turn waits for what is there, and for nothing once that is through."""
+    clock, begun = Clock(), []
+    sender, target = Port(clock), Port(clock)
+    for time, ns in ((5, 10), (6, 10), (6, 3), (15, 1), (40, 1)):
+        clock.at(time, sender.book, ns, lambda: begun.append(clock.now))
+    clock.work_off()
+    assert begun == [5, 15, 25, 28, 40]
     assert (target.receive(5, 10, 15), target.receive(5, 10, 15)) == (15, 25)
-    assert other.book(7, 1) == 7
 
 
 def test_a_buffer_learns_of_room_when_its_credits_come() -> None:
-    buffer = Buffer(8, Bell(Clock()))
+    buffer = Buffer(8, Bell(Clock()), 2)
     assert buffer.has(20, 0)  # more than it holds: all of it
     buffer.take(8, 0)
-    buffer.give(9, 8)
+    buffer.give(7, 8)
     assert not buffer.has(1, 8) and buffer.next == 9 and buffer.has(8, 9)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 30), st.integers(1, 12)), min_size=1, max_size=8),
+    st.lists(st.integers(1, 300), max_size=12, unique=True), st.integers(0, 9),
+)  # fmt: skip
+def test_room_comes_back_as_tokens_are_reduced(spans: list[tuple[int, int]], through: list[int], back: int) -> None:
+    """Row by row: each of a chunk's rows is free once its share of the chunk's tokens is reduced."""
+    plan, at = [], 0
+    for tokens, rows in spans:
+        at += tokens
+        plan.append(cargo.Chunk(at, 1, rows, (rows,)))
+    progress = Progress()
+    bay = Bay(sum(chunk.rows for chunk in plan), back, plan, progress)
+    bay.free = 0
+    steps = [done for done in sorted(through) if done < at] + [at]
+    rows_at = [
+        chunk.at - tokens + -(-tokens * row // chunk.rows)
+        for chunk, (tokens, _) in zip(plan, spans, strict=True) for row in range(1, chunk.rows + 1)
+    ]  # fmt: skip
+    for done in steps:
+        progress.add(done, 10 * done)
+        free = sum(row <= done for row in rows_at)
+        assert (bay.has(free, 10 * done + back) and not bay.has(free + 1, 10 * done + back)) or free == len(rows_at)
+    assert bay.free == len(rows_at) and bay.next(Bell(Clock())) is None and len(progress.bells) == 1
 
 
 # --- groups -----------------------------------------------------------------------------------------------------------
@@ -240,7 +271,7 @@ def test_spans_without_overlap() -> None:
 
 
 def test_a_group_that_cannot_go_on_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers.Buffer, "give", lambda self, time, rows: None)
+    monkeypatch.setattr(servers.Buffer, "give", lambda self, end, rows: None)
     with pytest.raises(group.DeadlockError, match="1 of 1 ranks wait for ever"):
         run([cargo.even(op("dispatch", 64, 2048))], Setting(LINKS, 4))
 

@@ -1,0 +1,111 @@
+"""docs/RL.md: what a step of reinforcement learning is, and published steps beside ours."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hwmodels.collectives import wires
+from sim.campaign.rl import weights
+from sim.campaign.rl.answer import run
+from sim.campaign.rl.rows import FILE, Compared, compared, content, learning
+from sim.campaign.rl.values import RESHARD
+from sim.scenario.shelves import SCENARIOS
+
+PAGE = SCENARIOS.parent / "docs" / "RL.md"
+TEXT = Path(__file__).with_name("page.md")
+"""What the page says, with places for tables in braces."""
+NEAR = 0.15
+SPREADS = {0.3: 667, 0.45: 644, 0.6: 621, 0.8: 597}
+"""Sigma -> the median whose answers, cut off after 1,426 tokens, have a mean of 701 (of 2^20 draws)."""
+V3, DOUBLE, OFF = "RL-NR-V3-256", "RL-NR-V3-512", "RL-NR-V3-512A"
+
+
+def page() -> str:
+    """The whole page."""
+    both = {each.row["id"]: each for each in compared()}
+    errors = sorted(abs(each.error) for each in both.values())
+    one, two, off = both[V3], both[DOUBLE], both[OFF]
+    step, longer = float(one.ours["step_s"]), float(two.ours["step_s"])
+    return TEXT.read_text(encoding="utf-8").format(
+        rows=_rows(both.values()), parts=_parts(both.values()), count=len(errors), spreads=_spreads(),
+        within=sum(error <= NEAR for error in errors), median=f"{errors[len(errors) // 2]:.0%}",
+        slow=sum(each.error < 0 for each in both.values()), sources=_sources(),
+        left_out=_table(("rows", "why not"), content()["left_out"].items()),
+        v3_double_published=two.row["step_s"], v3_published=two.row["step_s"] / one.row["step_s"] - 1,
+        v3_one=step, v3_two=longer, v3_ours=longer / step - 1, v3_rollout=one.ours["parts_s"]["rollout"],
+        v3_rollout_two=two.ours["parts_s"]["rollout"], v3_bubble=one.ours["update"]["bubble"],
+        v3_bubble_two=two.ours["update"]["bubble"], v3_off=off.ours["step_s"],
+        v3_rest=step - one.ours["parts_s"]["rollout"], v3_reshard=_reshard_s(),
+    )  # fmt: skip
+
+
+def write(file: Path = PAGE) -> None:
+    """Renew the page."""
+    file.write_text(page(), encoding="utf-8")
+
+
+def _reshard_s() -> float:
+    """Weights of DeepSeek-V3 by links alone, each part where it belongs."""
+    own = learning(content()["rows"][0])
+    links = wires(own.cluster.node, own.cluster.fabric)
+    return weights.sync_s(replace(own, sync=replace(own.sync, method=RESHARD)), links)
+
+
+def _rows(both: Iterable[Compared]) -> str:
+    head = ("row", "model", "GPUs", "steps off", "published, s", "ours, s", "off by", "rollout, s", "tail, s",
+            "log-probabilities, s", "update, s", "weights, s")  # fmt: skip
+    return _table(head, (_row(each) for each in both), range(2, 12))
+
+
+def _row(each: Compared) -> Sequence[str]:
+    own, parts = each.ours, each.ours["parts_s"]
+    gpus = own["gpus"]["training"]
+    shown = f"{gpus} + {own['gpus']['rollouts']}" if own["apart"] else str(gpus)
+    seconds = (parts["rollout"], parts["tail"], _forward(each), parts["update"], parts["sync"])
+    return (
+        str(each.row["id"]), str(each.row["what"]), shown, str(own["stale"]), f"{each.row['step_s']:g}",
+        f"{own['step_s']:.1f}", f"{each.error:+.0%}", *(f"{value:.1f}" for value in seconds),
+    )  # fmt: skip
+
+
+def _forward(each: Compared) -> float:
+    """Seconds of both kinds of log-probabilities."""
+    return float(each.ours["parts_s"]["old_log_probs"] + each.ours["parts_s"]["reference_log_probs"])
+
+
+def _parts(both: Iterable[Compared]) -> str:
+    """Published seconds of parts beside ours."""
+    names = {"rollout": "rollout", "log_probs": "log-probabilities", "update": "update", "sync": "weights"}
+    rows = []
+    for each in both:
+        for key, published in each.row.get("parts", {}).items():
+            ours = _forward(each) if key == "log_probs" else each.ours["parts_s"][key]
+            rows.append(
+                (str(each.row["what"]), names[key], str(published), f"{ours:.1f}", f"{ours / published - 1:+.0%}")
+            )
+    return _table(("model", "part", "published, s", "ours, s", "off by"), rows, (2, 3, 4))
+
+
+def _spreads() -> str:
+    rows = []
+    for sigma, median in SPREADS.items():
+        own = learning(content()["rows"][0])
+        answers = replace(own.answers, lengths=replace(own.answers.lengths, sigma=sigma, median=median))
+        answer = run(replace(own, answers=answers)).summary["rl"]
+        rows.append((f"{sigma:g}", f"{answer['lengths']['mean']:,.0f}", f"{answer['lengths']['longest']:,.0f}",
+                     f"{answer['lengths']['cut_off']:.0%}", f"{answer['parts_s']['rollout']:.1f}",
+                     f"{answer['step_s']:.1f}"))  # fmt: skip
+    head = ("sigma of the logarithm", "mean tokens", "longest of 512", "cut off", "rollout, s", "step, s")
+    return _table(head, rows, range(6))
+
+
+def _sources() -> str:
+    """The head of the file of rows, which says where they come from."""
+    lines = [line[2:] for line in FILE.read_text(encoding="utf-8").split("\nshared:")[0].splitlines()]
+    return "\n".join(line.strip() for line in lines)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> str:
+    right = set(numbers)
+    lines = [head, ["--:" if i in right else "---" for i in range(len(head))], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,140 @@
+"""What the step simulator says of an update and of log-probabilities, which are its forward passes alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hwmodels.collectives import wires
+from hwmodels.refused import Refused
+from sim import assembly
+from sim.analysis import memory
+from sim.campaign.rl import lengths
+from sim.campaign.rl.lengths import Numbers
+from sim.campaign.rl.values import Learning
+from sim.layout.plan import lay_out
+from sim.scenario.files import load
+from sim.scenario.values import Scenario
+from sim.simulation import run
+
+ROUND = 64
+"""Tokens to a multiple of which padded sequences are filled (NVIDIA-NeMo/RL v0.6.0, sequence_length_round)."""
+BF16 = 2
+"""Bytes of an element of a hidden state on its way to the next position."""
+
+_STEPS = dict[str, "Step"]()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Answers of one update with their prompts, as sequences. sequences: of all pipelines, alike many on each. length:
+    of each. piece: tokens that attention stays inside. tokens: that are answers and prompts, padding aside."""
+
+    sequences: int
+    length: int
+    piece: int
+    tokens: int
+
+    @property
+    def padding(self) -> float:
+        """Part of what is computed that nobody asked for."""
+        return 1 - self.tokens / (self.sequences * self.length)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A simulated step. forward_s [positions]: of one micro-batch at each position of the pipeline. micro_batches: of a
+    pipeline. infeasible: why it cannot run."""
+
+    seconds: float
+    forward_s: tuple[float, ...]
+    micro_batches: int
+    bubble: float
+    peak_bytes: int
+    capacity_bytes: int
+    infeasible: tuple[str, ...]
+
+
+def batches(learning: Learning, tokens: Numbers) -> list[Batch]:
+    """The batches of a step's updates. tokens [answers]: of the answers alone."""
+    whole = tokens + learning.answers.prompt
+    share = len(whole) // learning.updates
+    parts = [whole[at : at + share] for at in range(0, len(whole), share)]
+    return [_packed(learning, part) if learning.packed else _padded(learning, part) for part in parts]
+
+
+def _packed(learning: Learning, tokens: Numbers) -> Batch:
+    room = learning.scenario.batch.sequence_length
+    count = _shared(learning, len(lengths.packed(tokens.tolist(), room)))
+    return Batch(count, room, lengths.alike(tokens, room), int(tokens.sum()))
+
+
+def _padded(learning: Learning, tokens: Numbers) -> Batch:
+    longest = -(-int(tokens.max()) // ROUND) * ROUND
+    return Batch(_shared(learning, len(tokens)), longest, longest, int(tokens.sum()))
+
+
+def _shared(learning: Learning, sequences: int) -> int:
+    """So many sequences, and empty ones until all pipelines have alike many micro-batches."""
+    each = learning.scenario.data_parallel * learning.scenario.batch.micro_batch
+    return -(-sequences // each) * each
+
+
+def step(learning: Learning, batch: Batch) -> Step:
+    """The update of a batch, simulated once as long as the process lives. Raises Refused."""
+    words = [f"batch.sequences={batch.sequences}", f"batch.sequence_length={batch.length}"]
+    if batch.piece < batch.length:
+        words.append(f"batch.lengths={{kind: fixed, length: {batch.piece}}}")
+    try:
+        scenario = load(learning.scenario, words)
+        if scenario.scenario_hash not in _STEPS:
+            _STEPS[scenario.scenario_hash] = _simulated(scenario)
+    except Refused as refused:
+        raise Refused(f"an update of {batch.sequences} sequences: {' '.join(str(refused).split())}") from None
+    return _STEPS[scenario.scenario_hash]
+
+
+def _simulated(scenario: Scenario) -> Step:
+    summary: dict[str, Any] = run(scenario, interval=False).summary
+    worst, phases = summary["worst_memory"], summary
+    each = _micro_batches(scenario)
+    if summary["phases_s"]["overlapped"]:  # forward passes beside backward ones: a schedule without tells them apart
+        phases = run(load(scenario, ["schedule=1f1b"]), interval=False).summary
+    forward = tuple(seconds / each for seconds in phases["phases_per_rank"]["forward"])
+    return Step(
+        summary["step_time_s"], forward, each, summary["bubble_fraction"], worst["peak_bytes"],
+        worst["capacity_bytes"], tuple(summary["infeasible"]),
+    )  # fmt: skip
+
+
+def _micro_batches(scenario: Scenario) -> int:
+    assert scenario.batch.sequences is not None
+    return scenario.batch.sequences // (scenario.data_parallel * scenario.batch.micro_batch)
+
+
+def log_probs_s(learning: Learning, batch: Batch) -> float:
+    """Forward passes of a batch over the pipeline, as the update has it: alike micro-batches one after another through
+    each position, so all of them once through the slowest and one through all others, and its messages on the way."""
+    own = step(learning, batch)
+    return passed_s(own.forward_s, own.micro_batches, _message_s(learning.scenario, batch.length))
+
+
+def passed_s(forward_s: Sequence[float], micro_batches: int, message_s: float) -> float:
+    """Until so many alike micro-batches are through all positions, of which one takes forward_s each."""
+    return sum(forward_s) + (micro_batches - 1) * max(forward_s) + (len(forward_s) - 1) * message_s
+
+
+def _message_s(scenario: Scenario, length: int) -> float:
+    """A micro-batch's hidden states to the next position, over the NICs where there are several nodes."""
+    assert scenario.cluster is not None and scenario.model is not None
+    links, ranks = wires(scenario.cluster.node, scenario.cluster.fabric), scenario.parallel.tensor
+    tokens = scenario.batch.micro_batch * length / (scenario.parallel.context * ranks)
+    rate = links.network if scenario.cluster.nodes > 1 else links.nvlink.effective
+    return tokens * scenario.model.hidden * BF16 / rate
+
+
+def held(scenario: Scenario) -> tuple[float, float]:
+    """Bytes of the rank that has most: of its weights, and of its optimizer states."""
+    plan = lay_out(scenario)
+    machine, _ = assembly.assembled(plan)
+    parts = [memory.constant(plan, machine, at) for at in range(plan.program.positions)]
+    return float(max(part["weights"] for part in parts)), float(max(part["optimizer states"] for part in parts))

@@ -1,0 +1,94 @@
+"""Hopper's forms of attention: their code, cross-compiled, which operands they take, how tiles are dealt. `check` and
+`bench` run them on a card."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+from numerics.card.check import SPILLS  # noqa: E402
+from numerics.kernels import attention, flash, flash_backward  # noqa: E402
+from numerics.kernels.compile import compiler_available  # noqa: E402
+from numerics.kernels.launches import recorded, variants  # noqa: E402
+
+
+def operands(b=1, s=4096, t=4096, heads=128, shared=128, d=192, dv=128):
+    shapes = ((b, s, heads, d), (b, t, shared, d), (b, t, shared, dv), (b, s, heads, dv))
+    return [torch.empty(*shape, dtype=torch.bfloat16, device="meta") for shape in shapes]
+
+
+def forward(**sizes):
+    q, k, v, _ = operands(**sizes)
+    return lambda: attention.attention(q, k, v, 0.1)
+
+
+def backward(form=None, **sizes):
+    q, k, v, do = operands(**sizes)
+    lse = torch.empty(q.shape[0], q.shape[2], q.shape[1], device="meta")
+    return lambda: attention.attention_backward(do, q, k, v, do, lse, 0.1, config=form)
+
+
+def kernels(call):
+    with recorded() as launches:
+        call()
+    return [f"{x.kernel.fn.__module__.rpartition('.')[2]}.{x.kernel.__name__}" for x in launches]
+
+
+@pytest.mark.skipif(not compiler_available(), reason="Triton's assembler and disassembler are not here")
+@pytest.mark.parametrize("d, dv, products", [(192, 128, 80), (64, 64, 48)])
+def test_code_of_forward(d, dv, products):
+    """As few products as there can be: scores of the first block, then scores and P V of the next, then the last P V, of
+    two warpgroups; each waited for once, none one by one."""
+    (launch,) = variants(forward(d=d, dv=dv))
+    report = launch.compile()
+    assert report.instructions("HGMMA") == products
+    assert report.instructions("WARPGROUP.DEPBAR") == 8
+    assert report.spills <= SPILLS["flash._forward"]
+    assert report.shared <= 227 * 1024
+
+
+@pytest.mark.skipif(not compiler_available(), reason="Triton's assembler and disassembler are not here")
+@pytest.mark.parametrize("ordered", [False, True])
+def test_code_of_backward(ordered):
+    """A pair of blocks of queries: two times scores (12), dP (8), dV, dK of two parts (4 each) and dQ (8), dQ's third part
+    once (8); then the last block's; of two warpgroups, of which one has no third part at the end."""
+    prepare, launch, rounding = variants(backward(flash_backward.Form(ordered=ordered)))
+    report = launch.compile()
+    assert (prepare.kernel.__name__, rounding.kernel.__name__) == ("_delta", "_round")
+    assert report.instructions("HGMMA") == 2 * (2 * (12 + 8 + 4 + 4 + 4 + 8) + 8 + 8) + 8
+    assert report.instructions("UTMAREDG") > 0
+    assert report.spills <= SPILLS["flash_backward._backward"]
+    assert report.shared <= 227 * 1024
+
+
+def test_what_suits_goes_to_hopper():
+    assert kernels(forward()) == ["flash._forward"]
+    assert kernels(forward(s=1001, t=1003, d=128)) == ["attention._forward"]
+    assert kernels(forward(s=1000, t=1003, heads=64, shared=8, d=128)) == ["flash._forward"]
+    assert kernels(backward()) == ["attention._delta", "flash_backward._backward", "flash_backward._round"]
+
+
+@pytest.mark.parametrize("change", [{"d": 96}, {"b": 2, "s": 1000}, {"s": 4094}, {"dv": 64}])
+def test_what_does_not_suit_goes_to_the_twins(change):
+    assert kernels(forward(**change)) == ["attention._forward"]
+    assert kernels(backward(**change)) == ["attention._delta", "attention._queries", "attention._keys"]
+
+
+def test_the_order_is_torchs_choice():
+    torch.use_deterministic_algorithms(True)
+    try:
+        launches = variants(backward())
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert launches[1].constants["ORDERED"] and not variants(backward())[1].constants["ORDERED"]
+
+
+@pytest.mark.parametrize("blocks, heads, sms", [(32, 128, 132), (1, 3, 132), (8, 1, 4), (5, 7, 11)])
+def test_every_tile_is_dealt_once_and_evenly(blocks, heads, sms):
+    s = blocks * flash.ROWS
+    programs, rounds, turns = flash.dealt(blocks, heads, s, s, True, flash.DEFAULT, sms)
+    assert sorted(tile for tile in turns if tile >= 0) == list(range(blocks * heads))
+    assert len(turns) == programs * rounds and programs == min(sms, blocks * heads)
+    hands = [[tile for tile in turns[i : i + rounds] if tile >= 0] for i in range(0, len(turns), rounds)]
+    work = [sum(tile % blocks + 1 + flash.START for tile in hand) for hand in hands]
+    assert max(work) <= sum(work) / programs + blocks + flash.START

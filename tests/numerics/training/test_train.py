@@ -1,0 +1,47 @@
+"""`train` stops and goes on as if it had not stopped; runs behind the turn begin from another's weights."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from numerics.training import study, train  # noqa: E402
+from numerics.training.run import Run  # noqa: E402
+from numerics.training.schedules import Ramp  # noqa: E402
+from tests.numerics.training import small  # noqa: E402
+
+SETTINGS = replace(small.SETTINGS, steps=6, evaluate=3, micro_batches=Ramp(1, 1))
+
+
+def test_a_run_goes_on_from_its_folder(tmp_path, monkeypatch):
+    whole = train.main(SETTINGS, small.corpus(), tmp_path / "whole", save=2)
+    save, stopped = Run.save, []
+
+    def once(run, path):
+        save(run, path)
+        if run.done == 4 and not stopped:
+            stopped.append(True)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "save", once)
+    with pytest.raises(KeyboardInterrupt):
+        train.main(SETTINGS, small.corpus(), tmp_path / "parts", save=2)
+    parts = train.main(SETTINGS, small.corpus(), tmp_path / "parts", save=2)
+    assert torch.equal(whole.flat.weights, parts.flat.weights) and torch.equal(whole.history, parts.history)
+    kept = json.loads((tmp_path / "whole" / train.HISTORY).read_text())
+    assert [row["step"] for row in kept["held"]] == [3, 6] and len(kept["history"]) == 6
+
+
+def test_runs_behind_the_turn_begin_where_another_ended(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    settings = replace(SETTINGS, evaluate=0)
+    assert study.main(settings, settings, small.corpus(), file, 1e9, lambda text: None, behind=True)
+    rows = study.read(file)
+    assert [row["kind"] for row in rows] == ["behind"] * 12
+    start = torch.load(tmp_path / study.START, weights_only=True)["tensors"]["weights"]
+    one = Run(settings, small.corpus(), start=tmp_path / study.START)
+    assert torch.equal(one.flat.weights, start) and one.done == 0
+    fresh = Run(settings, small.corpus())
+    assert rows[0]["losses"][0] < float(fresh.evaluate()["loss"])

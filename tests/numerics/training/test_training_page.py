@@ -1,0 +1,57 @@
+"""The study's page is what its rows say, and says so whatever they are."""
+
+import pytest
+
+pytest.importorskip("torch")
+
+from numerics.training import page
+from numerics.training.analysis import Results, turn
+from numerics.training.arms import MAIN
+from numerics.training.equivalence import DIFFERENT, EQUIVALENT
+
+
+@pytest.fixture(scope="module")
+def kept():
+    return page.rows()
+
+
+def test_the_page_in_the_repository_is_of_the_rows_in_it(kept):
+    results = Results(kept)
+    assert page.PAGE.read_text(encoding="utf-8") == page.page(results)
+    for file, text in page.drawings(results).items():
+        assert file.read_text(encoding="utf-8") == text
+
+
+def test_every_main_arm_has_four_pairs_of_sixty_million_tokens(kept):
+    results = Results(kept)
+    assert all(results.seeds(arm.name) == [0, 1, 2, 3] for arm in MAIN)
+    assert all(row["tokens"] > 60e6 and row["parameters"] >= 18e6 for row in results.of("run"))
+
+
+def moved(kept, factor):
+    """The rows as if FP8 were BF16 times a factor, a hair apart from seed to seed."""
+    base = Results(kept).runs
+    for row in kept:
+        if row["kind"] == "run" and row["arm"] in ("fp8", "null"):
+            scale = (factor if row["arm"] == "fp8" else 1.0) * (1 + 1e-5 * row["seed"])
+            losses = [scale * loss for loss in base["bf16", row["seed"]]["losses"]]
+            last = scale * base["bf16", row["seed"]]["last_fifth"]
+            yield {**row, "losses": losses, "last_fifth": last, "held": {**row["held"], "loss": last}}
+        else:
+            yield row
+
+
+@pytest.mark.parametrize("factor, verdict", [(1.001, EQUIVALENT), (1.01, DIFFERENT)])
+def test_the_verdict_follows_the_rows(kept, factor, verdict):
+    text = page.page(Results(list(moved(kept, factor))))
+    assert f"**{verdict}**" in " ".join(text.split())
+
+
+def test_runs_behind_the_turn_have_a_table(kept):
+    main = {arm.name for arm in MAIN}
+    behind = [{**row, "kind": "behind"} for row in kept if row["kind"] == "run" and row["arm"] in main]
+    assert "Not run: no device time" not in page.page(Results([*kept, *behind]))
+
+
+def test_a_turn_is_where_the_loss_falls_below_it():
+    assert turn({"losses": [3.0, 2.5, 1.9, 1.8]}) == 50.0 and turn({"losses": [3.0, 2.5]}) is None

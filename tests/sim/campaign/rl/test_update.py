@@ -1,0 +1,98 @@
+"""Updates: packing, log-probabilities, weights."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwmodels.collectives import wires
+from sim.campaign.rl import lengths, update, weights
+from sim.campaign.rl.values import RESHARD
+from tests.sim.campaign.rl.learnings import learning
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=60))
+def test_packing_keeps_all_and_is_near_its_bound(pieces: list[int]) -> None:
+    filled = lengths.packed(pieces, 100)
+    assert sum(filled) == sum(pieces) and max(filled) <= 100
+    bound = -(-sum(pieces) // 100)
+    assert bound <= len(filled) <= 2 * bound  # no two are half empty
+    assert len(filled) < 2 or sum(sorted(filled)[:2]) > 100
+
+
+def test_pieces_that_fit_exactly_are_packed_exactly() -> None:
+    assert lengths.packed([60, 40, 30, 70, 50, 50], 100) == [100, 100, 100]
+
+
+def test_attention_stays_inside_pieces_like_these() -> None:
+    assert lengths.alike(np.array([256, 256]), 1024) == 256
+    assert lengths.alike(np.array([1000]), 1024) == 1024
+    assert lengths.alike(np.array([100, 500]), 1024) == 512  # the mean by tokens is 433
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(0.1, 5), min_size=1, max_size=6), st.integers(1, 9), st.floats(0, 1))
+def test_passes_go_through_positions_one_after_another(
+    forward: list[float], micro_batches: int, message: float
+) -> None:
+    """A flow shop, micro-batch by micro-batch."""
+    free = [0.0] * len(forward)
+    for _ in range(micro_batches):
+        at = 0.0
+        for position, takes in enumerate(forward):
+            at = max(at, free[position]) + takes
+            free[position] = at
+            at += message
+    assert update.passed_s(forward, micro_batches, message) == pytest.approx(free[-1])
+
+
+def test_packed_updates_have_less_to_do_than_padded_ones() -> None:
+    tokens = np.array([100, 400, 150, 50] * 8)
+    (packed,), (padded,) = (update.batches(learning(packed=each), tokens) for each in (True, False))
+    assert packed.sequences < padded.sequences and packed.padding < padded.padding
+    assert padded.length == 512 and padded.sequences == 32 and packed.tokens == padded.tokens == tokens.sum() + 32 * 50
+    assert update.step(learning(), packed).seconds < update.step(learning(), padded).seconds
+
+
+def test_updates_share_the_answers_evenly() -> None:
+    tokens = np.arange(1, 33)
+    parts = update.batches(learning(updates=4), tokens)
+    assert len(parts) == 4 and sum(each.tokens for each in parts) == tokens.sum() + 32 * 50
+
+
+def test_log_probabilities_are_a_forward_pass_of_the_update() -> None:
+    own = learning()
+    batch = update.batches(own, np.full(32, 200))[0]
+    made = update.step(own, batch)
+    takes = update.log_probs_s(own, batch)
+    assert max(made.forward_s) * made.micro_batches < takes < made.seconds
+    more = replace(batch, sequences=2 * batch.sequences)
+    assert takes < update.log_probs_s(own, more) < 2 * takes  # the pipeline fills once
+
+
+def test_weights_by_their_own_way_and_as_measured() -> None:
+    own = learning(rollout__nodes=1, rollout__tensor=4)
+    links = wires(own.cluster.node, own.cluster.fabric)
+    gathered, resharded, measured = (
+        weights.sync_s(replace(own, sync=sync), links)
+        for sync in (own.sync, replace(own.sync, method=RESHARD), replace(own.sync, takes_s=7.0))
+    )
+    size = weights.size(own)
+    assert measured == 7.0 and 0 < resharded < gathered and size.experts < size.total
+    assert resharded >= size.total / 4 / links.network * 0.9  # a quarter of it over one GPU's NICs
+    assert gathered >= size.total / (links.network * 8)  # all of it over all NICs of a node
+
+
+def test_states_go_to_the_host_only_where_rollouts_need_the_room() -> None:
+    together, apart, kept = learning(), learning(rollout__nodes=1), learning(offload=False)
+    assert weights.moved(together).states_s > 0 == weights.moved(apart).states_s == weights.moved(kept).states_s
+
+
+def test_a_reference_changes_places_on_the_host_alone() -> None:
+    times = [
+        weights.moved(learning(**each)).reference_s for each in ({"kl": 0.1}, {}, {"kl": 0.1, "reference": "device"})
+    ]
+    assert times[0] > 0 == times[1] == times[2]
