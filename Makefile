@@ -7,24 +7,14 @@ PIP = .venv/bin/pip --disable-pip-version-check
 # process many times, and of the 16,000 files that are installed they read a fifth.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test early late check clean
+.PHONY: run test check clean
 
 run: .venv/core
 	.venv/bin/python -m sim scenarios/v3_2048gpu.yaml
 
 # A file of tests stays with one process, so that what its tests share is made once; torch takes no threads beside it.
-PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile
-EARLY = engine schedules communication disturbances layout
-
 test: .venv/tests
-	$(PYTEST)
-
-# Rooms whose tests need nothing beyond the core and pytest, and all others: `.ci/run` unpacks the rest beside the first.
-early: .venv/check
-	$(PYTEST) $(EARLY:%=tests/sim/%)
-
-late: .venv/tests
-	$(PYTEST) $(EARLY:%=--ignore=tests/sim/%)
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile
 
 check: .venv/check
 	.venv/bin/ruff check .
