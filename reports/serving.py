@@ -198,7 +198,7 @@ def drawing(lines: Mapping[str, Line], across: str, percent: bool = False) -> st
     named = escape(", ".join(lines))
     return (
         f'<div class="scroll"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{named}" '
-        f'style="width:100%;min-width:30rem;max-width:52rem;height:auto" font-size="11" fill="{MUTED}">'
+        f'style="width:100%;min-width:22rem;max-width:46rem;height:auto" font-size="12.5" fill="{MUTED}">'
         f"{''.join(drawn)}</svg></div>"
     )
 

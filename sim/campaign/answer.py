@@ -1,5 +1,6 @@
 """A campaign simulated: its plan, its seeds, and what they say."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,12 +75,18 @@ def seeds(campaign: Campaign, course: Calendar, slower: float, stall_s: float, e
 
 
 def _followed(
-    campaign: Campaign, course: Calendar, slower: float, stall_s: float, of: range, horizon_s: float
+    campaign: Campaign, course: Calendar, slower: float, stall_s: float, of: Sequence[int], horizon_s: float
 ) -> Outcome:
-    """Seeds with failures drawn as far as they need; those drawn first stay as they are."""
-    limit = lanes.GIVE_UP * course.total
-    while True:
-        outcome = lanes.run(campaign, course, slower, stall_s, streams.events(campaign, of, horizon_s))
-        if not (outcome.wall[np.isfinite(outcome.wall)] > horizon_s).any() or horizon_s > limit:
-            return outcome
-        horizon_s *= 1.5
+    """Seeds with failures drawn as far as they need; those drawn first stay as they are. Seeds that come to an end
+    before the horizon need no later ones."""
+    outcome = lanes.run(campaign, course, slower, stall_s, streams.events(campaign, of, horizon_s))
+    over = np.flatnonzero(np.isfinite(outcome.wall) & (outcome.wall > horizon_s))
+    if not len(over) or horizon_s > lanes.GIVE_UP * course.total:
+        return outcome
+    again = _followed(campaign, course, slower, stall_s, [of[int(at)] for at in over], 1.5 * horizon_s)
+    for old, new in (
+        (outcome.wall, again.wall), *((outcome.lost[cause], again.lost[cause]) for cause in CAUSES),
+        *((outcome.interruptions[kind], again.interruptions[kind]) for kind in again.interruptions),
+    ):  # fmt: skip
+        old[over] = new
+    return outcome

@@ -130,10 +130,12 @@ def _pauses(campaign: Campaign, first: int, last: int) -> float:
 
 def _changes(campaign: Campaign, phase: int, after: int) -> bool:
     """Whether the job starts anew between two phases: where anything but the batch differs."""
+    if phase == after:
+        return False
     alike = ("parallel", "schedule", "stack", "precision", "recompute", "optimizer", "states", "placement")
     here, there = (campaign.phases[each] for each in (phase, after))
     same = all(getattr(here.scenario, key) == getattr(there.scenario, key) for key in alike)
-    return phase != after and not (same and here.length == there.length)
+    return not (same and here.length == there.length)
 
 
 def _start_s(campaign: Campaign) -> float:

@@ -3,6 +3,7 @@ drawn, then away for its repair. Numbers belong to seed, purpose, part and round
 meet the same failures, and a longer horizon only adds later ones.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gamma
 
@@ -36,12 +37,15 @@ class Events:
     hang: Floats
 
 
-def events(campaign: Campaign, seeds: range, horizon_s: float) -> Events:
+def events(campaign: Campaign, seeds: Sequence[int], horizon_s: float) -> Events:
     """Events of each seed before a horizon."""
     each = [_of_seed(campaign, seed, horizon_s) for seed in seeds]
     most = max((len(time) for time, *_ in each), default=0)
     shape = len(each), most
-    whole = Events(np.full(shape, np.inf), np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.ones(shape))
+    whole = Events(  # one event of all seeds is handled at a time: they lie side by side
+        np.full(shape, np.inf, order="F"), np.zeros(shape, np.int64, "F"), np.zeros(shape, np.int64, "F"),
+        np.ones(shape, order="F"),
+    )  # fmt: skip
     for row, columns in enumerate(each):
         for target, column in zip((whole.time, whole.kind, whole.who, whole.hang), columns, strict=True):
             target[row, : len(column)] = column
@@ -96,10 +100,12 @@ def renewals(
     pieces, turn = list[tuple[Floats, Whole, Whole]](), 0
     while len(who):
         ahead = max(1, min(MOST_AHEAD, AT_ONCE // len(who)))
-        parts, turns = np.repeat(who, ahead), np.tile(np.arange(turn, turn + ahead), len(who))
+        parts, turns = (np.repeat(who, ahead), np.tile(np.arange(turn, turn + ahead), len(who))) if ahead > 1 else (
+            who, np.full(len(who), turn))  # fmt: skip
         life = -np.log(uniform(seed, purpose, parts, turns))
         up = mean_s[parts] * (life if shape == 1 else life ** (1 / shape) / gamma(1 + 1 / shape))
-        times = start[:, None] + np.cumsum(up.reshape(-1, ahead), axis=1) + gap_s * np.arange(ahead)
+        after = np.cumsum(up.reshape(-1, ahead), axis=1) if ahead > 1 else up[:, None]
+        times = start[:, None] + after + gap_s * np.arange(ahead)
         near = (times < horizon_s).ravel()
         pieces.append((times.ravel()[near], parts[near], turns[near]))
         left = times[:, -1] < horizon_s

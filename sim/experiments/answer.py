@@ -75,7 +75,7 @@ class Answer:
         """The ranked points as a pandas DataFrame: axes, objectives, step_time_s, peak_memory_bytes, gpus, front.
         Raises Refused where pandas is not installed."""
         try:
-            import pandas  # type: ignore[import-untyped]
+            import pandas
         except ImportError:
             raise Refused("to_frame needs pandas: pip install pandas, or read rows") from None
 

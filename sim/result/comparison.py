@@ -140,7 +140,7 @@ class Comparison:
 def frame(rows: Sequence[Mapping[str, Any]]) -> Any:
     """Rows as a pandas DataFrame. Raises Refused where pandas is not installed."""
     try:
-        import pandas  # type: ignore[import-untyped]
+        import pandas
     except ImportError:
         raise Refused("to_frame needs pandas: pip install pandas, or read .plain()") from None
     return pandas.DataFrame(rows)

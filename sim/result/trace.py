@@ -94,7 +94,7 @@ class Trace:
         Raises Refused where pandas is not installed.
         """
         try:
-            import pandas  # type: ignore[import-untyped]
+            import pandas
         except ImportError:
             what = "to_frame needs pandas: pip install pandas, or read the columns, such as result.spans.start"
             raise Refused(what) from None

@@ -135,11 +135,12 @@ class System:
 
     def _send(self, source: Instance, job: Job) -> None:
         """A prompt's cache to where it decodes."""
-        self._transfer(Sent(source, source.epoch), job)
+        self._transfer(Sent(source, source.epoch), job, int(self.log.begun[job.request]))
 
-    def _transfer(self, sent: Sent, job: Job) -> None:
-        """Layer by layer while it is computed, so that what is left is the last layer, or what NICs have not carried
-        yet: those of the group that sends and of the group that gets it, each with its transfers one after another."""
+    def _transfer(self, sent: Sent, job: Job, since: int) -> None:
+        """Layer by layer since its prompt was begun, so that what is left is the last layer, or what NICs have not
+        carried yet: those of the group that sends and of the group that gets it, each with its transfers one after
+        another."""
         target = self._to(self.second, job)
         if target is None:
             self.parked.append((job, sent))
@@ -150,7 +151,7 @@ class System:
         gives = size * target.own.pool.tensor / (source.own.rate * source.own.pool.tensor)
         ns = max(gets, gives) * NS_PER_S
         lanes = self.lanes[source.number], self.lanes[target.number]
-        start = max(*(heapq.heappop(lane) for lane in lanes), int(self.log.begun[job.request]))
+        start = max(*(heapq.heappop(lane) for lane in lanes), since)
         end = round(max(start + ns, self.clock.now + ns / self.layers))
         for lane in lanes:
             heapq.heappush(lane, end)
@@ -164,7 +165,7 @@ class System:
             self._begin(job)
             return
         if not to.lives:
-            self._transfer(sent, job)
+            self._transfer(sent, job, self.clock.now)
             return
         self.log.sent[job.request] = self.clock.now
         sent.source.release(job)
@@ -205,7 +206,7 @@ class System:
             if sent is None or not sent.lives:
                 self._begin(job)
             else:
-                self._transfer(sent, job)
+                self._transfer(sent, job, self.clock.now)
 
     def _end(self, source: Instance, job: Job) -> None:
         self._count(-1)

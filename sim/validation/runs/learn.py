@@ -260,25 +260,23 @@ def table(some: Sequence[Case], about: dict[str, Any]) -> dict[str, Any]:
 
 
 def apart(some: Sequence[Case], choice: Choice) -> dict[str, Any]:
-    """What a stack gets that no run had: classes by APART, stretched as little as keeps the promise for runs of each
-    stack by what the others teach (of the kinds that two stacks ran; the largest stretch where none does)."""
+    """What a stack gets that no run had: classes by APART, stretched as little as keeps for stacks what is promised for
+    families, each judged by what the others teach (of the kinds that two stacks ran; the largest stretch where none
+    does)."""
     own, stacks = choice._replace(levels=APART), sorted({case.of.stack for case in some})
     every = [own._replace(stretch=(stretch, stretch)) for stretch in STRETCH]
-    inside = _of_stacks(some, every)
-    kept = (one for one in every if inside[one] and min(inside[one].values()) >= PROMISE[0])
-    first = next(kept, every[-1])
-    classes = {name: spread._asdict() for name, spread in sorted(spreads(some, first).items())}
-    return {"levels": APART, "stacks": stacks, "stretch": first.stretch[0], "inside": inside[first], "classes": classes}
-
-
-def _of_stacks(some: Sequence[Case], choices: Sequence[Choice]) -> dict[Choice, dict[str, float]]:
-    """By choice, of the runs of each stack the part inside, of kinds that more than one ran."""
     ran = {kind: {case.of.stack for case in some if case.of.kind == kind} for kind in {case.of.kind for case in some}}
     shared = [case._replace(family=case.of.stack) for case in some if len(ran[case.of.kind]) > 1]
-    if not shared:
-        return {choice: {} for choice in choices}
-    every = judged(shared, choices)
-    return {choice: {name: hits / rows for name, (rows, hits) in how.families.items()} for choice, how in every.items()}
+    how = judged(shared, every) if shared else {}
+    first = next((one for one in every if one in how and _keeps(how[one])), every[-1])
+    shares = {name: hits / rows for name, (rows, hits) in how[first].families.items()} if how else {}
+    classes = {name: spread._asdict() for name, spread in sorted(spreads(some, first).items())}
+    return {"levels": APART, "stacks": stacks, "stretch": first.stretch[0], "inside": shares, "classes": classes}
+
+
+def _keeps(how: Judged) -> bool:
+    """Whether enough runs lie inside, of all and of each group."""
+    return how.inside >= PROMISE[0] and min(hits / rows for rows, hits in how.families.values()) >= EACH
 
 
 # --- a user's own runs ------------------------------------------------------------------------------------------------

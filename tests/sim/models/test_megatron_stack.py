@@ -1,5 +1,7 @@
 """Megatron Core with TransformerEngine: what is fused, what each recipe casts and keeps, who exchanges what."""
 
+from functools import cache
+
 import pytest
 
 from hwmodels.op import AllToAll, Gemm, GroupedGemm, Memory
@@ -23,6 +25,17 @@ def on(model="llama3_8b", precision="bf16", node="h100x8", expert=1, **changes):
         "batch": {"sequences": 8, "sequence_length": 2048 if model == "gpt3_175b" else 4096}, **changes,
     }  # fmt: skip
     return machine(lay_out(from_mapping(scenario)))
+
+
+@cache
+def shipped(name, stack):
+    """Any model on one node of B200s, made once for all that is asked of it."""
+    return on(name, stack=stack, node="b200x8")
+
+
+def kinds(own):
+    """One unit of each kind: layers differ by their number alone."""
+    return {unit._replace(layer=0): unit for unit in own.units}.values()
 
 
 def kernels(own, unit, direction):
@@ -121,10 +134,10 @@ def flop(kernels_):
 @pytest.mark.parametrize("stack", ["torch", "megatron"])
 def test_every_model_lowers_to_as_many_flops_as_on_deepseeks_stack(name, stack):
     """Forward and weight gradients; backward, but for what DeepSeek's recipe computes again."""
-    own = on(name, stack=stack, node="b200x8")
+    own = shipped(name, stack)
     there = lowering(own.family, DEEPSEEK)
     site = own.site._replace(stack=DEEPSEEK, recompute=Recompute("none"))
-    for unit in {unit._replace(layer=0): unit for unit in own.units}.values():
+    for unit in kinds(own):
         ours, theirs = ({d: flop(k for p in parts(unit, d) for k in p.kernels) for d in "FBW"} for parts in (
             own.parts, lambda unit, direction: there.parts(site, unit, direction)))  # fmt: skip
         rows = own.site.rows / (own.site.tokens * (own.mixture.chosen if own.mixture else 1) or 1)
@@ -137,9 +150,9 @@ def test_every_model_lowers_to_as_many_flops_as_on_deepseeks_stack(name, stack):
 @pytest.mark.parametrize("name", models())
 @pytest.mark.parametrize("stack", ["torch", "megatron"])
 def test_every_model_keeps_something_and_has_all_its_parameters_in_tensors(name, stack):
-    own = on(name, stack=stack, node="b200x8")
+    own = shipped(name, stack)
     assert isinstance(own.lowering, ByBlocks)
-    for unit in own.units:
+    for unit in kinds(own):
         assert own.lowering.kept(own.site, unit).at(own.site) > 0
         made = own.family.made(own.site.shape, unit)
         held, counted = sum(own.lowering.stack.tensors(own.site, made)), weights(own.site.shape, [unit])

@@ -99,3 +99,18 @@ def test_all_at_once(
     assert sum(len(steps) * n for steps, n in log.steps) == int((of.requests.output - 1).sum())
     for each in (*of.first, *of.second):
         assert each.used() == 0 and each.host.held == 0 and each.tokens == 0 and not each.waiting
+
+
+def test_a_cache_whose_receiver_failed_on_its_way_is_sent_whole_again() -> None:
+    """262 MB at 0.8 GB/s take 0.33 s; the only instance that decodes fails in between, for 3 s."""
+    pools = {"does": "prefill"}, {"does": "decode"}
+    requests = {"arrivals": "closed", "clients": 1, "count": 1, "prompt": 2000, "output": 5}
+    content = document(requests, *pools, fabric={"base": "ndr", "link": {"bandwidth": "1 GB/s"}})
+    calm = system.run(loaded(content))[1]
+    serve = loaded(content | {"serve": content["serve"] | {"failures": {"mtbf": "100 days", "repair": "3 s"}}})
+    of = system.System(serve, system.asked(serve.requests, serve.seed))
+    of.clock.at(int(calm.sent[0]) - 1_000_000, of._fail, of.second[0], np.random.default_rng(0))
+    log = of.run()
+    whole = deployed(serve, serve.pools[1]).token_bytes * 2000 / of.second[0].own.rate
+    assert log.failures == 1 and log.again[0] == 0 and whole > 0.3
+    assert int(log.sent[0]) == pytest.approx(int(calm.sent[0]) - 1_000_000 + 3e9 + whole * 1e9, rel=1e-6)

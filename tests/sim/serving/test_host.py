@@ -29,6 +29,16 @@ def test_host_memory_that_is_full_takes_no_more() -> None:
     assert log.swapped and log.again.sum()
 
 
+def test_the_next_step_waits_while_a_cache_goes_to_the_host() -> None:
+    """Over a link of 0.9 GB/s some steps are as long as a cache of hundreds of tokens takes."""
+    node = {"base": "h100x8", "pcie": {"bandwidth": "1 GB/s"}}
+    cache = {"memory": 0.32, "preempt": "swap", "host": "9 GB"}
+    serve = loaded(document(CROWDED, {"batch": 64}, node=node, cache=cache))
+    _, log = system.run(serve)
+    longest = max(int(steps.max()) for steps, _ in log.steps)
+    assert log.swapped and longest > deployed(serve, serve.pools[0]).host_ns(400) > 5e7
+
+
 def test_a_cache_comes_back_as_fast_as_the_link_to_the_host_lets_it() -> None:
     own = deployed(serve := loaded(document(CROWDED)), serve.pools[0])
     latency, rate = own.host.latency_s, own.host.effective

@@ -134,6 +134,30 @@ def test_a_prompts_cache_travels_while_it_is_computed() -> None:
     )
 
 
+def test_both_groups_nics_carry_a_cache() -> None:
+    """From one rank to two, each of which gets half: the sender's NIC carries both halves. From two to one, the
+    receiver's carries all."""
+    taken = []
+    for fills, decodes in ((1, 2), (2, 1), (1, 1), (2, 2)):
+        pools = {"does": "prefill", "tensor": fills}, {"does": "decode", "tensor": decodes}
+        content = document(closed(1, 1, 2000, 2), *pools, fabric={"base": "ndr", "link": {"bandwidth": "1 GB/s"}})
+        _, log = system.run(loaded(content))
+        taken.append(int(log.sent[0] - log.begun[0]) / 1e9)
+    whole = 131072 * 2000 / 0.8e9
+    assert taken == pytest.approx([whole, whole, whole, whole / 2], rel=1e-3)
+
+
+def test_joules_are_those_of_steps_and_of_rest() -> None:
+    serve = loaded(document(poisson(50, 2.0, VARIED, ANSWERS), gpu_power="500 W"))
+    asked, log = system.run(serve)
+    told = answers(serve, asked, log)
+    busy, span = sum(log.busy.values()) / 1e9, told["span_s"]
+    assert 0 < busy < span
+    assert told["energy"]["joules"] == pytest.approx(busy * 500 + (span - busy) * 118)
+    made = int(asked.output.sum())
+    assert told["energy"]["joules_per_million_output"] == pytest.approx(told["energy"]["joules"] / made * 1e6)
+
+
 def test_prompts_that_begin_alike_are_computed_once(tmp_path) -> None:  # type: ignore[no-untyped-def]
     """Two prompts of four blocks share three; a third shares none."""
     trace = tmp_path / "trace.jsonl"

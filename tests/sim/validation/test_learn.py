@@ -205,7 +205,7 @@ def test_what_an_unknown_stack_gets_is_judged_by_leaving_stacks_out():
     apart = [*few, *drawn(200, 0.09, torch, families=5, seed=1)]
     near, far = (learn.apart(some, PLAIN) for some in (alike, apart))
     assert near["stacks"] == ["megatron", "torch"] and near["levels"] == learn.APART
-    assert near["stretch"] < far["stretch"] and min(near["inside"].values()) >= learn.PROMISE[0]
+    assert near["stretch"] < far["stretch"] and min(near["inside"].values()) >= learn.EACH
     assert near["classes"]["dense, timed, host"]["above"] < far["classes"]["dense, timed, host"]["above"]
 
 
@@ -217,4 +217,4 @@ def test_where_nothing_judges_an_unknown_stack_it_gets_the_largest_stretch():
 def test_what_ships_keeps_the_promise_for_each_stack_by_the_others():
     held = record.held()["apart"]
     assert set(held["inside"]) == set(held["stacks"]) == {"megatron", "torch"}
-    assert min(held["inside"].values()) >= learn.PROMISE[0]
+    assert min(held["inside"].values()) >= learn.EACH
