@@ -176,7 +176,7 @@ def _crossing(runs: Runs, key: Key, move: Move) -> Crossing | None:
     if height(end) < height(end - log(CHORD)):
         return None
     place = lowest(height, 0.0, end)
-    if height(place) == inf or (height(end) == inf and height(place + 3 * log(CLOSE)) == inf):
+    if height(place) == inf or (height(end) == inf and height(_beyond(key, way, place)) == inf):
         return None  # at the edge of what is legal
     text, factor = key.at(float(f"{exp(way * place):.4g}"))
     if factor == 1:
@@ -184,6 +184,14 @@ def _crossing(runs: Runs, key: Key, move: Move) -> Crossing | None:
     return Crossing(
         key.key, key.base * factor, text if key.multiple else _shown(key, factor), key.text, factor, not dearer, binds
     )
+
+
+def _beyond(key: Key, way: int, place: float) -> float:
+    """Somewhat farther; of whole numbers the next one."""
+    if not key.multiple:
+        return place + 3 * log(CLOSE)
+    _, factor = key.at(exp(way * place))
+    return abs(log(max(key.number * factor + way * key.multiple, key.multiple / 2) / key.number))
 
 
 def _shown(key: Key, factor: float) -> str:

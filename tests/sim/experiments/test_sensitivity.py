@@ -62,6 +62,13 @@ def test_what_takes_over_in_a_closed_form():
     assert few.binds and not few.below and abs(few.at - exact) <= 2, "even numbers alone"
 
 
+def test_the_edge_of_what_is_legal_is_no_crossing():
+    """DualPipe needs two micro-batches for each position: fewer are refused while most of the step still goes with
+    them."""
+    result = sensitivity(load(SMALL, ["batch.micro_batches=24"]), keys=["batch.sequences"], intervals=False)
+    assert not result.crossings and result.unreached == ("batch.sequences",)
+
+
 def test_other_processes_find_the_same():
     where = {"keys": ["chunk_times", "batch"], "by": (0.8, 1.2)}
     one, two = (sensitivity(load(CHUNKS), **where, where=each) for each in ("local:1", "local:2"))
