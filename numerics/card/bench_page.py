@@ -30,9 +30,10 @@ Forms of products: *default* (what a call without a choice takes); `192x128 3 co
 warpgroups that multiply, blocks of K under way (numerics/kernels/wgmma.py); *twin* (the same product in Triton, with
 equal bits); *scales stored by row* (the default on scales of another layout: they are turned first). On a card measured
 before 2026-11-30 forms are Triton's: *flat*, *descriptor*, *pointer*, *twin* (two programs of 64 rows an SM), *low*.
-Forms of attention: *default* (Hopper's own in Gluon, numerics/kernels/flash.py and flash_backward.py; dQ added in any
-order), *in one order* (the same, every bit repeats), *tma*, *pointer*, *wide* (Triton; two backward kernels of seven
-products, whose bits repeat too).
+Forms of attention: *default* (Hopper's own in Gluon, numerics/kernels/flash.py and flash_backward.py; dQ added in one
+order, so that every bit repeats), *in any order* (the same without that; when its rows here were measured it was called
+default and the other *in one order*), *tma*, *pointer*, *wide* (Triton; two backward kernels of seven products, whose
+bits repeat too).
 
 What seems to bind them on an H200, by arithmetic on these rows: attention forward the tensor core (86 % of the matrix
 rate); backward shared memory as much as the tensor core (an m64 product reads both operands from there: about 3,400

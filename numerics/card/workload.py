@@ -251,34 +251,29 @@ def _attention(device: str, direction: str, s: int, heads: int, shared: int, qk:
 
     q, k = bf16(device, 1, s, heads, qk), bf16(device, 1, s, shared, qk)
     v, do = bf16(device, 1, s, shared, v_width), bf16(device, 1, s, heads, v_width)
-    scale = qk**-0.5
-    asking = max(VERIFIED_HEADS, heads // shared)
+    scale, asking = qk**-0.5, max(VERIFIED_HEADS, heads // shared)
     asked = asking * shared // heads
     few = [q[:, :, :asking], k[:, :, :asked], v[:, :, :asked]]
     theirs = library.attention(q, k, v, do, scale, direction)
     others = rivals.attention(q, k, v, do, scale, direction)
     if direction == "forward":
         configs = {"default": None, **kernels.FORWARD}
-        forms: dict[str, Call] = {
-            name: lambda c=config: kernels.attention(q, k, v, scale, config=c)[0] for name, config in configs.items()
-        }
+        ours = lambda config: lambda: kernels.attention(q, k, v, scale, config=config)[0]
+        forms: dict[str, Call] = {name: ours(config) for name, config in configs.items()}
         expected: Call = lambda: plain_attention.attention(*few, scale)[0]
         return Work(forms, expected, theirs, others, narrow=lambda o: o[:, :, :asking], tolerance=ROUNDED)
     o, lse = (kernels if device == "cuda" else plain_attention).attention(q, k, v, scale) if device != "meta" else (
         torch.empty_like(do), torch.empty(1, heads, s, device=device))  # fmt: skip
-    orders = {"default": None, "in one order": flash_backward.Form(ordered=True), **kernels.TWINS}
-    backward: dict[str, Call] = {
-        name: lambda c=config: kernels.attention_backward(do, q, k, v, o, lse, scale, config=c)
-        for name, config in orders.items()
-    }
+    orders = {"default": None, "in any order": flash_backward.Form(ordered=False), **kernels.TWINS}
+    back = lambda config: lambda: kernels.attention_backward(do, q, k, v, o, lse, scale, config=config)
+    backward: dict[str, Call] = {name: back(config) for name, config in orders.items()}
 
     def gradients() -> list[Tensor]:
-        some = plain_attention.attention_backward(do[:, :, :asking], *few, o[:, :, :asking], lse[:, :asking], scale)
-        return _some_gradients(some)
+        kept = do[:, :, :asking], *few, o[:, :, :asking], lse[:, :asking]
+        return _some_gradients(plain_attention.attention_backward(*kept, scale))
 
-    narrow = lambda grads: _some_gradients(
-        tuple(g[:, :, :n] for g, n in zip(grads, (asking, asked, asked), strict=True))
-    )
+    heads_of = (asking, asked, asked)
+    narrow = lambda grads: _some_gradients(tuple(g[:, :, :n] for g, n in zip(grads, heads_of, strict=True)))
     return Work(backward, gradients, theirs, others, narrow=narrow, tolerance=ROUNDED)
 
 

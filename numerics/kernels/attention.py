@@ -8,7 +8,7 @@ that is no power of two is cut in two dots, 192 = 128 + 64: padding it to 256 wo
 On a card whole boxes go to Hopper's forms in Gluon (kernels/flash.py, flash_backward.py). The kernels here take the
 rest, and are the twins that the interpreter runs. Their backward is two kernels, one a block of keys (dk, dv) and one a
 block of queries (dq): seven products instead of five, but no sums in memory, so a gradient does not depend on timing.
-Hopper's adds dq in any order, or in one where torch.use_deterministic_algorithms asks for it. P is rounded to the
+Hopper's adds dq in one order, or faster in any (flash_backward.Form). P is rounded to the
 operands' type before P V, and P and dS before the gradients' products, since the tensor core takes nothing wider;
 statistics and sums stay FP32.
 """
@@ -99,7 +99,7 @@ def attention_backward(
     q, k, v = _checked(q, k, v, causal)
     do, o, lse = do.to(q.dtype).contiguous(), o.contiguous(), lse.contiguous()
     if config is None and flash.takes(q, k, v, scale):
-        config = flash_backward.Form(ordered=torch.are_deterministic_algorithms_enabled())
+        config = flash_backward.DEFAULT
     if isinstance(config, flash_backward.Form):
         return _on_hopper(do, q, k, v, o, lse, delta, scale, causal, config)
     config = config or TWINS["tma"]
