@@ -63,6 +63,9 @@ def parser() -> Parser:
     bench.add_argument("--out", type=Path, metavar="FILE", default=Path("out/bench.json"), help="JSON with provenance")
     bench.add_argument("--quick", action="store_true", help="one shape a family, 10 repetitions")
     bench.add_argument("--rivals", type=Path, metavar="FOLDER", help="holds deep_gemm or flash_attn, timed beside ours")
+    bench.add_argument(
+        "--only", metavar="FAMILIES", default="", help="of kernels, with commas between: attention,casts"
+    )
     bench.add_argument("--page", action="store_true", help="write docs/KERNELS.md from docs/kernels/, time nothing")
     bench.set_defaults(run=_bench)
     training.add(commands)
@@ -161,7 +164,8 @@ def _bench(asked: argparse.Namespace) -> int:
     require_device()
     from numerics.card import bench
 
-    document = bench.run(asked.quick, lambda text: print(text, flush=True), asked.rivals)
+    only = tuple(asked.only.split(",")) if asked.only else ()
+    document = bench.run(asked.quick, lambda text: print(text, flush=True), asked.rivals, only)
     bench.write(document, asked.out)
     print(f"written to {asked.out}", file=sys.stderr)
     return FAILED if any(row["kind"] == "ours" and "refused" in row for row in document["rows"]) else DONE

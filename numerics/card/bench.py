@@ -24,11 +24,16 @@ from numerics.reference import compare
 Row = dict[str, Any]
 
 
-def run(quick: bool, show: Callable[[str], None], rivals: Path | None = None) -> dict[str, Any]:
+def run(
+    quick: bool, show: Callable[[str], None], rivals: Path | None = None, only: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """The document that `bench` writes: provenance, ceilings, rows. Raises NoDevice without a CUDA device.
 
-    rivals: a folder with packages of other projects, put before Python's path.
+    rivals: a folder with packages of other projects, put before Python's path. only: families, all where it is empty.
+    ValueError for a family that there is not.
     """
+    if unknown := sorted(set(only) - {case.family for case in cases(quick)}):
+        raise ValueError(f"families are {', '.join(dict.fromkeys(c.family for c in cases(quick)))}; got {unknown}")
     measure.require_device()
     sys.path[:0] = [str(rivals.resolve())] if rivals else []
     repetitions = 10 if quick else 50
@@ -37,7 +42,7 @@ def run(quick: bool, show: Callable[[str], None], rivals: Path | None = None) ->
         show(ceiling_line(ceilings))
         show(HEAD)
         rows: list[Row] = []
-        for case in cases(quick):
+        for case in (case for case in cases(quick) if not only or case.family in only):
             for row in measured(case, ceilings, repetitions, monitor):
                 rows.append(row)
                 show(line(row))

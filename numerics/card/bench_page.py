@@ -17,8 +17,9 @@ PAGE = ROOT / "docs" / "KERNELS.md"
 
 HEAD = """# What the kernels take on a card
 
-Made by `python -m numerics bench --page` from the measurements in `docs/kernels/`, one file a card, each written by
-`python -m numerics bench`. A variant is timed only after its output passed its gate on that card. *bound* is the larger
+Made by `python -m numerics bench --page` from the measurements in `docs/kernels/`, one file a run, each written by
+`python -m numerics bench`. Where a card has a section of some families alone, that is the later run, and its rows stand
+for those families. A variant is timed only after its output passed its gate on that card. *bound* is the larger
 of FLOP over the matrix rate and bytes over the copy rate that the same card reached in the same run (a product of
 8,192^3 and a copy of 1 GiB); *of bound* is the part of it that a kernel reached. A *library* is torch's own call for
 the same work or less (rowwise scales instead of blocks, BF16 instead of FP8). A *rival* is another project's kernel for
@@ -29,6 +30,17 @@ Forms of products: *default* (what a call without a choice takes); `192x128 3 co
 warpgroups that multiply, blocks of K under way (numerics/kernels/wgmma.py); *twin* (the same product in Triton, with
 equal bits); *scales stored by row* (the default on scales of another layout: they are turned first). On a card measured
 before 2026-11-30 forms are Triton's: *flat*, *descriptor*, *pointer*, *twin* (two programs of 64 rows an SM), *low*.
+Forms of attention: *default* (Hopper's own in Gluon, numerics/kernels/flash.py and flash_backward.py; dQ added in one
+order, so that every bit repeats), *in any order* (the same without that; when its rows here were measured it was called
+default and the other *in one order*), *tma*, *pointer*, *wide* (Triton; two backward kernels of seven products, whose
+bits repeat too).
+
+What seems to bind them on an H200, by arithmetic on these rows: attention forward the tensor core (86 % of the matrix
+rate); backward shared memory as much as the tensor core (an m64 product reads both operands from there: about 3,400
+cycles of its 128 bytes a cycle, beside 3,300 of products, a block of 64 queries and 128 keys), and about 260 us of its
+time go to clearing and rounding the FP32 sums of dQ; weight gradients the tensor core, and two scales an element on the
+CUDA cores; casts of columns the instructions of a cast rather than memory (as long whether 2 bytes or 1 come in).
+
 *never promoted* leaves all sums in the tensor core's 14 bits; it is timed to show what promotion costs and is not
 counted among the fastest.
 """
@@ -44,7 +56,7 @@ def page(folder: Path = MEASURED) -> str:
 
 def _card(document: Mapping[str, Any]) -> Iterator[str]:
     said, ceilings = document["provenance"], document["ceilings"]
-    yield f"## {said['device']}\n"
+    yield f"## {said['device']}{_only(said['command'])}\n"
     yield (
         f"{said['date']}; driver {said['driver']}, CUDA {said['cuda']}, torch {said['torch']}, triton {said['triton']};"
         f" `{said['command']}`, {said['repetitions']} repetitions, {said['method']}. Ceilings in the same run: copy"
@@ -60,6 +72,12 @@ def _card(document: Mapping[str, Any]) -> Iterator[str]:
         "kernel | shape | form | us | 10 % | 90 % | TFLOP/s | GB/s | of bound", (_row(r) for r in document["rows"])
     )
     yield ""
+
+
+def _only(command: str) -> str:
+    """Which families a bench was confined to, for its heading."""
+    words = command.split()
+    return f": {words[words.index('--only') + 1].replace(',', ', ')}" if "--only" in words else ""
 
 
 def _verdict(v: Mapping[str, Any]) -> list[str]:

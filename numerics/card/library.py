@@ -24,7 +24,10 @@ def attention(q: Tensor, k: Tensor, v: Tensor, do: Tensor, scale: float, directi
     by_head = [x.transpose(1, 2).detach().requires_grad_(direction == "backward") for x in (q, k, v)]
 
     def forward() -> Tensor:
-        return torch.nn.functional.scaled_dot_product_attention(*by_head, is_causal=True, scale=scale)
+        shared = q.shape[2] != k.shape[2]
+        return torch.nn.functional.scaled_dot_product_attention(
+            *by_head, is_causal=True, scale=scale, enable_gqa=shared
+        )
 
     if direction == "forward":
         return {"torch scaled_dot_product_attention": forward}

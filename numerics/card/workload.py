@@ -37,6 +37,9 @@ HIDDEN, INTERMEDIATE, TOKENS, HEADS, CHOICES = 7168, 2048, 4096, 128, 8
 """DeepSeek-V3 (arXiv 2412.19437 sec 4.2): widths, tokens of a sequence, attention heads, experts a token."""
 WEIGHT_ROWS = 4096
 """Rows of the weight that is cast by block."""
+ATTENTIONS = ((HEADS, HEADS, 192, 128), (64, 8, 128, 128))
+"""Heads of queries and of keys, widths of queries and of values: DeepSeek-V3's, and Llama 3 70B's (arXiv 2407.21783
+table 3)."""
 VERIFIED_HEADS = 4
 """Heads of attention that are verified: the reference keeps every probability in FP32, 67 MB a head."""
 ROUNDED = 5e-3
@@ -234,47 +237,49 @@ def _masked(device: str, n: int, k: int) -> Work:
 
 
 def attentions(s: int) -> Iterator[Case]:
-    for direction in ("forward", "backward"):
-        op = Attention(direction, 1, HEADS, s, 192, 128)
-        name = f"{direction} {HEADS} heads {s} tokens"
-        yield Case("attention", name, op.flop(), op.bytes(), lambda d, x=(direction, s): _attention(d, *x), fp8=False)
+    for heads, shared, qk, v in ATTENTIONS:
+        for direction in ("forward", "backward"):
+            op = Attention(direction, 1, heads, s, qk, v, kv_heads=shared)
+            count = f"{heads} heads" if heads == shared else f"{heads} of {shared} heads"
+            build = lambda d, x=(direction, s, heads, shared, qk, v): _attention(d, *x)
+            yield Case("attention", f"{direction} {count} {s} tokens", op.flop(), op.bytes(), build, fp8=False)
 
 
-def _attention(device: str, direction: str, s: int) -> Work:
+def _attention(device: str, direction: str, s: int, heads: int, shared: int, qk: int, v_width: int) -> Work:
     from numerics.kernels import attention as kernels
     from numerics.kernels import flash_backward
 
-    q, k = bf16(device, 1, s, HEADS, 192), bf16(device, 1, s, HEADS, 192)
-    v, do = bf16(device, 1, s, HEADS, 128), bf16(device, 1, s, HEADS, 128)
-    scale = 192**-0.5
-    few = [x[:, :, :VERIFIED_HEADS] for x in (q, k, v, do)]
+    q, k = bf16(device, 1, s, heads, qk), bf16(device, 1, s, shared, qk)
+    v, do = bf16(device, 1, s, shared, v_width), bf16(device, 1, s, heads, v_width)
+    scale, asking = qk**-0.5, max(VERIFIED_HEADS, heads // shared)
+    asked = asking * shared // heads
+    few = [q[:, :, :asking], k[:, :, :asked], v[:, :, :asked]]
     theirs = library.attention(q, k, v, do, scale, direction)
+    others = rivals.attention(q, k, v, do, scale, direction)
     if direction == "forward":
         configs = {"default": None, **kernels.FORWARD}
-        forms: dict[str, Call] = {
-            name: lambda c=config: kernels.attention(q, k, v, scale, config=c)[0] for name, config in configs.items()
-        }
-        expected: Call = lambda: plain_attention.attention(*few[:3], scale)[0]
-        others = rivals.attention(q, k, v, do, scale, direction)
-        narrow = lambda o: o[:, :, :VERIFIED_HEADS]
-        return Work(forms, expected, theirs, others, narrow=narrow, tolerance=ROUNDED)
+        ours = lambda config: lambda: kernels.attention(q, k, v, scale, config=config)[0]
+        forms: dict[str, Call] = {name: ours(config) for name, config in configs.items()}
+        expected: Call = lambda: plain_attention.attention(*few, scale)[0]
+        return Work(forms, expected, theirs, others, narrow=lambda o: o[:, :, :asking], tolerance=ROUNDED)
     o, lse = (kernels if device == "cuda" else plain_attention).attention(q, k, v, scale) if device != "meta" else (
-        torch.empty_like(v), torch.empty(1, HEADS, s, device=device))  # fmt: skip
-    orders = {"default": None, "in one order": flash_backward.Form(ordered=True), **kernels.TWINS}
-    backward: dict[str, Call] = {
-        name: lambda c=config: kernels.attention_backward(do, q, k, v, o, lse, scale, config=c)
-        for name, config in orders.items()
-    }
-    expected = lambda: _some_gradients(
-        plain_attention.attention_backward(few[3], *few[:3], o[:, :, :VERIFIED_HEADS], lse[:, :VERIFIED_HEADS], scale)
-    )
-    others = rivals.attention(q, k, v, do, scale, direction)
-    return Work(backward, expected, theirs, others, narrow=_some_gradients, tolerance=ROUNDED)
+        torch.empty_like(do), torch.empty(1, heads, s, device=device))  # fmt: skip
+    orders = {"default": None, "in any order": flash_backward.Form(ordered=False), **kernels.TWINS}
+    back = lambda config: lambda: kernels.attention_backward(do, q, k, v, o, lse, scale, config=config)
+    backward: dict[str, Call] = {name: back(config) for name, config in orders.items()}
+
+    def gradients() -> list[Tensor]:
+        kept = do[:, :, :asking], *few, o[:, :, :asking], lse[:, :asking]
+        return _some_gradients(plain_attention.attention_backward(*kept, scale))
+
+    heads_of = (asking, asked, asked)
+    narrow = lambda grads: _some_gradients(tuple(g[:, :, :n] for g, n in zip(grads, heads_of, strict=True)))
+    return Work(backward, gradients, theirs, others, narrow=narrow, tolerance=ROUNDED)
 
 
-def _some_gradients(grads: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
-    """Those of the verified heads. Not dq of query 0, which sees one key: it is zero, and what is there is rounding."""
-    dq, dk, dv = (g[:, :, :VERIFIED_HEADS] for g in grads)
+def _some_gradients(grads: tuple[Tensor, ...]) -> list[Tensor]:
+    """Not dq of query 0, which sees one key: it is zero, and what is there is rounding."""
+    dq, dk, dv = grads
     return [dq[:, 1:], dk, dv]
 
 

@@ -1,15 +1,16 @@
 # ruff: noqa: N803 - M, N, K and constants are capitals, as in every text on matrix products
-"""Causal attention forward and backward for Hopper, widths 64 to 192, heads that share keys; BF16 operands, FP32 softmax.
+"""Causal attention forward and backward for Hopper, also of heads that share keys; BF16 operands, FP32 softmax.
 
-Specification: numerics/reference/attention.py. Bound: the tensor core (640 FLOP a query-key pair forward, beside one
-exponential). Own kernels after FlashAttention-2 (arXiv 2307.08691, algorithms 1 and 2). A width that is no power of two
-is cut in two dots, 192 = 128 + 64: padding it to 256 would waste a quarter of the products.
+Specification: numerics/reference/attention.py. Bound: the tensor core (640 FLOP a query-key pair forward at widths 192
+and 128, beside one exponential). Own kernels after FlashAttention-2 (arXiv 2307.08691, algorithms 1 and 2). A width
+that is no power of two is cut in two dots, 192 = 128 + 64: padding it to 256 would waste a quarter of the products.
 
-On a card whole boxes go to Hopper's forms in Gluon (kernels/flash.py, flash_backward.py). The kernels here take the rest,
-and are the twins that the interpreter runs. Their backward is two kernels, one a block of keys (dk, dv) and one a block
-of queries (dq): seven products instead of five, but no sums in memory, so a gradient does not depend on timing. Hopper's
-adds dQ in any order, or in one where torch.use_deterministic_algorithms asks for that. P is rounded to the operands' type before P V, and P and dS
-before the gradients' products, since the tensor core takes nothing wider; statistics and sums stay FP32.
+On a card whole boxes go to Hopper's forms in Gluon (kernels/flash.py, flash_backward.py). The kernels here take the
+rest, and are the twins that the interpreter runs. Their backward is two kernels, one a block of keys (dk, dv) and one a
+block of queries (dq): seven products instead of five, but no sums in memory, so a gradient does not depend on timing.
+Hopper's adds dq in one order, or faster in any (flash_backward.Form). P is rounded to the
+operands' type before P V, and P and dS before the gradients' products, since the tensor core takes nothing wider;
+statistics and sums stay FP32.
 """
 
 from collections.abc import Sequence
@@ -98,7 +99,7 @@ def attention_backward(
     q, k, v = _checked(q, k, v, causal)
     do, o, lse = do.to(q.dtype).contiguous(), o.contiguous(), lse.contiguous()
     if config is None and flash.takes(q, k, v, scale):
-        config = flash_backward.Form(ordered=torch.are_deterministic_algorithms_enabled())
+        config = flash_backward.DEFAULT
     if isinstance(config, flash_backward.Form):
         return _on_hopper(do, q, k, v, o, lse, delta, scale, causal, config)
     config = config or TWINS["tma"]
@@ -401,7 +402,8 @@ def _keys(
     D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, DV: tl.constexpr, DVP: tl.constexpr, ROWS: tl.constexpr,
     COLUMNS: tl.constexpr, STAGES: tl.constexpr, DESCRIPTOR: tl.constexpr, SHARED: tl.constexpr, CAUSAL: tl.constexpr,
 ):  # fmt: skip
-    """dk, dv of ROWS keys of all heads that they serve, everything transposed: S^T = K Q^T, dV = P^T dO, dK = scale * dS^T Q."""
+    """dk, dv of ROWS keys, summed over the heads that share them, everything transposed: S^T = K Q^T, dV = P^T dO,
+    dK = scale * dS^T Q."""
     head = tl.program_id(1) % H
     batch = tl.program_id(1) // H
     key = tl.program_id(0) * ROWS  # early keys are seen by most queries: longest first

@@ -14,7 +14,7 @@ from numerics.kernels.casts import finite_magnitude, matrix, power_of_two_scale,
 E5M6_MAX_CODE = tl.constexpr(0x7BF)
 E5M6_NAN = tl.constexpr(0x7E0)
 """Codes of the largest finite number, 65024 = (1 + 63/64) 2^15, and of the quiet NaN (hwmodels.formats)."""
-STORE_TILES = 16
+STORE_TILES = 32
 GROUP = 8
 """Elements in three words."""
 

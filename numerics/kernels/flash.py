@@ -5,9 +5,9 @@ The form that numerics/kernels/attention.py takes on a card for widths in parts 
 Triton kernel is the twin that the interpreter runs. Bound: the tensor core.
 
 A program, one an SM, walks tiles of 128 queries of one head, 64 a warpgroup. The loader's copies (TMA) fill slots of
-keys and of values behind a pair of barriers each, from the diagonal backwards. A warpgroup issues the scores of the next
-block of keys, then this block's P V, and works on the next block's softmax while P V runs (FlashAttention-3, arXiv
-2407.08608, section 3.2); the other warpgroup has the tensor core when this one does not.
+keys and of values behind a pair of barriers each, from the diagonal backwards. A warpgroup issues the scores of the
+next block of keys, then this block's P V, and works on the next block's softmax while P V runs (FlashAttention-3,
+arXiv 2407.08608, section 3.2); the other warpgroup has the tensor core when this one does not.
 """
 
 from functools import lru_cache

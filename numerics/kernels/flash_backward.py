@@ -40,7 +40,7 @@ KEYS, QUERIES = 128, 64
 class Form(NamedTuple):
     """ordered: dQ is added in one order, so that its bits repeat; heads: of keys, whose blocks start together."""
 
-    ordered: bool = False
+    ordered: bool = True
     heads: int = 4
 
     @property

@@ -175,8 +175,8 @@ def _launch(
 def by_column(scales: Tensor) -> Tensor:
     """Scales [rows, blocks of K] with rows side by side, as the copy engine takes them: a copy where they are not.
 
-    Where a run of scales starts must be a multiple of 16 bytes (an illegal instruction otherwise, seen on an H200 with 77
-    rows), so rows of other lengths are copied to longer ones.
+    Where a run of scales starts must be a multiple of 16 bytes (an illegal instruction otherwise, seen on an H200 with
+    77 rows), so rows of other lengths are copied to longer ones.
     """
     if scales.stride(0) == 1 and not (scales.data_ptr() % 16 or scales.stride(1) % 4):
         return scales

@@ -12,8 +12,8 @@ from torch import Tensor
 def attention(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool = True) -> tuple[Tensor, Tensor]:
     """q [B,S,H,Dqk], k [B,T,G,Dqk], v [B,T,G,Dv] -> o [B,S,H,Dv] in q's dtype, lse [B,H,S] FP32, natural logarithm.
 
-    G divides H: each head of keys serves H / G heads of queries that lie side by side (arXiv 2305.13245). causal: query i sees keys 0 .. i + T - S (the last query sees every key; T >= S). Raises ValueError on shapes that
-    do not fit.
+    G divides H: each head of keys serves H / G heads of queries that lie side by side (arXiv 2305.13245). causal: query
+    i sees keys 0 .. i + T - S (the last query sees every key; T >= S). Raises ValueError on shapes that do not fit.
     """
     check(q, k, v, causal)
     s = _scores(q, k, scale, causal)

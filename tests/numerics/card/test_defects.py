@@ -1,4 +1,4 @@
-"""Twelve planted defects, each one change to the text of a kernel, and the checks that catch them."""
+"""Planted defects, each one change to the text of a kernel, and the checks that catch them."""
 
 import importlib.util
 import inspect
@@ -12,7 +12,7 @@ from triton.runtime.interpreter import InterpreterBuilder, TensorHandle  # noqa:
 
 from numerics.card import sums  # noqa: E402
 from numerics.card.bench import differences  # noqa: E402
-from numerics.kernels import attention, casts, gemm, grouped  # noqa: E402
+from numerics.kernels import attention, casts, e5m6, gemm, grouped  # noqa: E402
 from numerics.reference import attention as plain_attention  # noqa: E402
 from numerics.reference import casts as plain_casts  # noqa: E402
 from numerics.reference import hopper  # noqa: E402
@@ -110,23 +110,47 @@ def test_a_cast(tmp_path):
     assert differences(copy.quantize_rows(x), plain_casts.quantize_rows(x), exact=True)
 
 
-@pytest.mark.parametrize("old, new, forward", [
-    (
+ATTENTION = {
+    "a mask off by one": (
+        "o",
         "columns[None, :] <= rows[:, None] + T - S",
         "columns[None, :] < rows[:, None] + T - S + (rows[:, None] == 0)",
-        True,
     ),
-    ("tl.sum(x * y, 1)", "1.02 * tl.sum(x * y, 1)", False),
-], ids=["a mask off by one", "delta 2 % off"])  # fmt: skip
-def test_attention(old, new, forward, tmp_path):
-    q, k, v, do = (torch.randn(1, 70, 1, d).bfloat16() for d in (32, 32, 16, 16))
-    wide = [x.float() for x in (q, k, v)]
-    o, lse = plain_attention.attention(*wide, 0.2)
-    gradients = plain_attention.attention_backward(do.float(), *wide, o, lse, 0.2)
+    "a sum that is not shrunk": ("o", "total = total * shrink + tl.sum(p, 1)", "total = total + tl.sum(p, 1)"),
+    "statistics without their sum": ("lse", "(top + tl.log2(total)) / log2_e", "top / log2_e"),
+    "delta 2 % off": ("dk", "tl.sum(x * y, 1)", "1.02 * tl.sum(x * y, 1)"),
+    "dK not scaled": ("dk", "_write(dk, d0 * scale,", "_write(dk, d0,"),
+    "dV of one head of those that share it": ("dv", "asking = head * SHARED + one", "asking = head * SHARED"),
+    "dS without delta": ("dk", "tl.trans(g)) - mean[None, :])", "tl.trans(g)))"),
+}
+
+
+def attended(module, given, part):
+    """o, lse or a gradient by a module."""
+    q, k, v, do = given
+    o, lse = plain_attention.attention(*(x.float() for x in (q, k, v)), 0.2)
+    if part in ("o", "lse"):
+        return module.attention(q, k, v, 0.2)[part == "lse"]
+    found = module.attention_backward(do, q, k, v, o.to(q.dtype), lse, 0.2)
+    return found[("dq", "dk", "dv").index(part)]
+
+
+@pytest.mark.parametrize("defect", ATTENTION)
+def test_attention(defect, tmp_path):
+    part, old, new = ATTENTION[defect]
+    given = [torch.randn(2, 70, heads, d).bfloat16() for heads, d in ((4, 32), (2, 32), (2, 16), (4, 16))]
+    wanted = attended(plain_attention, [x.float() for x in given], part)
     for module, right in ((attention, True), (changed(attention, old, new, tmp_path), False)):
-        if forward:
-            found, wanted = module.attention(q, k, v, 0.2)[0], o
-        else:
-            found, wanted = module.attention_backward(do, q, k, v, o.bfloat16(), lse, 0.2), gradients
-            found, wanted = found[1], wanted[1]  # of the keys: a query of one key has none
-        assert (not differences(found, wanted, exact=False, tolerance=1e-2)) == right
+        assert (not differences(attended(module, given, part), wanted, exact=False, tolerance=1e-2)) == right
+
+
+@pytest.mark.parametrize("old, new", [
+    ("word // 3 * 4 + word % 3", "word // 3 * 4 + word % 2"),
+    ("bits + 0xFFFF + ((bits >> 17) & 1)", "bits + 0x10000"),
+    ("2.0**-112", "2.0**-113"),
+], ids=["words out of place", "ties away from zero", "an exponent off by one"])  # fmt: skip
+def test_e5m6(old, new, tmp_path):
+    x = torch.randn(40, 384).bfloat16()
+    wanted = plain_casts.store_e5m6(x)
+    assert not differences(e5m6.store_e5m6(x), wanted, exact=True)
+    assert differences(changed(e5m6, old, new, tmp_path).store_e5m6(x), wanted, exact=True)
