@@ -132,7 +132,9 @@ def _sources(source: argparse._MutuallyExclusiveGroup) -> None:
         help="time torch's own kernels on the CUDA device at hand, a quarter of an hour, to --out",
     )
     source.add_argument(
-        "--node", action="store_true", help="time collectives of the GPUs at hand, and beside compute, to --out"
+        "--node",
+        action="store_true",
+        help="time collectives, exchanges, copies, steps over the GPUs at hand, to --out",
     )
     source.add_argument(
         "--timed", type=Path, metavar="DIR", help="tables of torch's kernels from what --torch wrote; no GPU"
@@ -254,18 +256,14 @@ def _torch(asked: argparse.Namespace) -> int:
 
 
 def _node(asked: argparse.Namespace) -> int:
-    import subprocess
-
     from numerics.card.measure import require_device
 
     require_device()
     import torch
 
-    count = torch.cuda.device_count()
-    folder = asked.out or Path("out") / "node"
-    ranks = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "-m"]
-    parts = [f"numerics.card.{part}" for part in ("node", "node_exchange", "node_steps")]
-    return max(subprocess.run([*ranks, part, "--out", str(folder)], check=False).returncode for part in parts)
+    from numerics.card import node_runs
+
+    return node_runs.run(asked.out or Path("out") / "node", torch.cuda.device_count())
 
 
 def _timed(asked: argparse.Namespace) -> int:

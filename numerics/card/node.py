@@ -34,6 +34,8 @@ CHANNELS = (1, 2, 4, 8, 16, 32)
 """Most thread blocks (one a channel) that a communicator may have; 0: as many as NCCL takes."""
 REPEATS, ROUNDS = 3, 20
 """Times that a graph is timed, the median counts; calls of a small collective in a graph."""
+NO_MULTICAST = {"NCCL_NVLS_ENABLE": "0", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1", "NVSHMEM_DISABLE_NVLS": "1"}
+"""Environment in which no library asks for NVLink multicast."""
 LONG_S = 0.03
 """Seconds that a loop in the background goes on after the timed one has ended."""
 
@@ -271,6 +273,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def begin(device: str) -> None:
     """This process as a rank of those that torchrun started, on its own device."""
+    os.environ.update(NO_MULTICAST)
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
