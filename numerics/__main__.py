@@ -137,6 +137,12 @@ def _sources(source: argparse._MutuallyExclusiveGroup) -> None:
         help="time collectives, exchanges, copies, steps over the GPUs at hand, to --out",
     )
     source.add_argument(
+        "--node-rows",
+        type=Path,
+        metavar="DIR",
+        help="how far each row that --node wrote is off the rest; no GPU",
+    )
+    source.add_argument(
         "--timed", type=Path, metavar="DIR", help="tables of torch's kernels from what --torch wrote; no GPU"
     )
     source.add_argument(
@@ -256,14 +262,19 @@ def _torch(asked: argparse.Namespace) -> int:
 
 
 def _node(asked: argparse.Namespace) -> int:
-    from numerics.card.measure import require_device
-
-    require_device()
-    import torch
-
     from numerics.card import node_runs
 
-    return node_runs.run(asked.out or Path("out") / "node", torch.cuda.device_count())
+    return node_runs.run(asked.out or Path("out") / "node")
+
+
+def _node_rows(asked: argparse.Namespace) -> int:
+    from numerics.tables import node_curves
+
+    try:
+        print(node_curves.report(asked.node_rows, asked.out))
+    except Refused as error:
+        raise WrongInput(str(error)) from None
+    return DONE
 
 
 def _timed(asked: argparse.Namespace) -> int:
@@ -378,7 +389,8 @@ def _census(asked: argparse.Namespace) -> int:
 
 
 SOURCES = {
-    "trace": _from_trace, "gpu": _from_gpu, "again": _again, "torch": _torch, "node": _node, "timed": _timed,
+    "trace": _from_trace, "gpu": _from_gpu, "again": _again, "torch": _torch, "node": _node,
+    "node_rows": _node_rows, "timed": _timed,
     "attention": _attention, "stale": _stale, "moved": _moved,
 }  # fmt: skip
 """What `calibrate` makes tables of, by its option."""

@@ -38,7 +38,13 @@ def _torchrun(ranks: int) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "-m"]
 
 
-def run(folder: Path, gpus: int) -> int:
-    """Every program, also behind one that failed; the largest of their answers."""
+def run(folder: Path) -> int:
+    """Every program over the GPUs at hand, also behind one that failed; the largest of their answers."""
+    import torch
+
+    from numerics.card.measure import require_device
+
+    require_device()
+    gpus = torch.cuda.device_count()
     tokens(folder, gpus)
     return max(subprocess.run(words, check=False).returncode for words in programs(folder, gpus))

@@ -37,7 +37,7 @@ def has_device():
     (["train", str(STUDY), "--corpus", "none"], "none: no corpus"),
     (["train", str(STUDY)], "--corpus"),
     (["corpus", "nowhere", "--out", "x"], "0 files of *.c"),
-    (["calibrate"], "--trace --gpu --again --torch --node --timed --attention --stale --moved is required"),
+    (["calibrate"], "--trace --gpu --again --torch --node --node-rows --timed --attention --stale --moved is required"),
     (["calibrate", "--trace", "a.json", "--gpu"], "not allowed with"),
     (["calibrate", "--gpu", "--map", "a.yaml"], "--map goes with --trace, not with --gpu"),
     (["calibrate", "--stale", "--quick"], "--quick goes with --gpu, not with --stale"),
