@@ -37,7 +37,8 @@ commands:
                                        training runs as scenarios, their steps beside what was measured, a line a
                                        family; json, --out: a row a run; --rival: a closed form beside it; --learn: what
                                        intervals hold beside prices; --write: docs/RUNS.md and the README's table
-  steps [--write]                      steps of plain torch that were measured on one GPU beside simulated ones
+  steps [--gpus 8] [--write]           steps of plain torch that were measured on one GPU beside simulated ones; over
+                                       eight predicted, and compared with rows of --measured FILE
   cache [--write]                      what every model keeps of a token, in elements and bytes (docs/CACHE.md)
   load SERVE.yaml [key=value ...]      the largest load of a serving scenario within its objectives
   serving [--write]                    published rows of serving beside ours (docs/SERVING.md)

@@ -1,25 +1,45 @@
 """The command `steps`: measured steps of plain torch, on one GPU and on several, beside simulated ones."""
 
 import sys
+from pathlib import Path
 
+from hwmodels.refused import Refused
 from sim.cli.command import DONE, PROG, Parser
 
 
 def steps(words: list[str]) -> int:
-    """The page goes to stdout; --write renews docs/TORCH_STEPS.md of a checkout."""
+    """The page goes to stdout; --write renews it in docs/ of a checkout: TORCH_STEPS.md, with --gpus 8 NODE_STEPS.md.
+
+    Rows measured over eight may be in a file that a card run left (--measured)."""
+    parser = Parser(prog=PROG, add_help=False)
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--gpus", type=int, choices=(8,))
+    parser.add_argument("--measured", type=Path)
+    args = parser.parse_args(words)
+    if args.measured and not args.gpus:
+        raise Refused("--measured goes with --gpus 8: steps over fewer GPUs are kept in scenarios/measured")
+    path, text = _node(args.measured) if args.gpus else _torch()
+    if args.write:
+        path.write_text(text, encoding="utf-8")
+        print(f"written to {path}", file=sys.stderr)
+    else:
+        print(text, end="")
+    return DONE
+
+
+def _node(measured: Path | None) -> tuple[Path, str]:
+    """Steps over eight GPUs, predicted and as far as measured."""
+    from sim.validation import torch_node
+
+    return torch_node.PAGE, torch_node.page(list(torch_node.steps(measured)))
+
+
+def _torch() -> tuple[Path, str]:
+    """Steps over one, two and four GPUs."""
     from hwmodels.units import KILO
     from sim.validation import torch_pairs
     from sim.validation.torch_page import PAGE, page
     from sim.validation.torch_steps import compared, runs
 
-    parser = Parser(prog=PROG, add_help=False)
-    parser.add_argument("--write", action="store_true")
-    args = parser.parse_args(words)
     bound = next(run for run in runs() if run["name"] == "sm_24L_1k1")
-    text = page(compared(), bound["kernel_us"] / KILO) + torch_pairs.section()
-    if args.write:
-        PAGE.write_text(text, encoding="utf-8")
-        print(f"written to {PAGE}", file=sys.stderr)
-    else:
-        print(text, end="")
-    return DONE
+    return PAGE, page(compared(), bound["kernel_us"] / KILO) + torch_pairs.section()

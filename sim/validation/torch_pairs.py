@@ -77,9 +77,9 @@ def runs(gpus: int) -> list[dict[str, Any]]:
     return list(read(FILES[gpus]).content["runs"])
 
 
-def scenario(run: Mapping[str, Any], gpus: int) -> dict[str, Any]:
-    """The scenario of a run over so many GPUs."""
-    plain, layout = torch_steps.scenario(run), KINDS[run["kind"]]
+def scenario(run: Mapping[str, Any], gpus: int, layout: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The scenario of a run over so many GPUs. layout: its keys instead of those of its kind."""
+    plain, layout = torch_steps.scenario(run), layout or KINDS[run["kind"]]
     replicas = gpus // prod(layout["parallel"].get(axis, 1) for axis in ("tensor", "pipeline"))
     batch = plain["batch"] | {"sequences": run["mbs"] * run.get("micro_batches", 1) * replicas}
     cluster = {"node": {"base": "h200x1", "gpus": gpus}, "nodes": 1}
@@ -92,13 +92,18 @@ def compared(gpus: int) -> Iterator[Compared]:
     for run in runs(gpus):
         measured = Pair(run["step_ms"], run["comm_alone_ms"], run["peak_allocated"])
         try:
-            summary = simulate(from_mapping(scenario(run, gpus)), interval=False).summary
+            ours = simulated(scenario(run, gpus))
         except (Refused, DocumentError) as refused:
             yield Compared(run["name"], run["kind"], None, measured, str(refused).splitlines()[0])
             continue
-        alone = summary["exposed_communication_s"] + summary["phases_per_rank"]["bubble"][0]
-        exposed, peak = alone * KILO, summary["peak_memory_bytes"][0]["total"]
-        yield Compared(run["name"], run["kind"], Pair(summary["step_time_s"] * KILO, exposed, peak), measured)
+        yield Compared(run["name"], run["kind"], ours, measured)
+
+
+def simulated(content: Mapping[str, Any]) -> Pair:
+    """The figures of a scenario. Raises Refused or DocumentError where it cannot be said."""
+    summary = simulate(from_mapping(dict(content)), interval=False).summary
+    exposed = summary["exposed_communication_s"] + summary["phases_per_rank"]["bubble"][0]
+    return Pair(summary["step_time_s"] * KILO, exposed * KILO, summary["peak_memory_bytes"][0]["total"])
 
 
 def section() -> str:
