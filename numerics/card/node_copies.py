@@ -1,8 +1,8 @@
-"""Copies by the copy engine, alone and beside compute: to the next GPU, to the host and from it, and within a GPU.
+"""Copies by CUDA, alone and beside compute: to the next GPU, to the host and from it, and within a GPU.
 
-All ranks copy at once. A copy into another GPU's memory is torch's into symmetric memory, which is CUDA's own copy and
-takes no SM; where there is none it is left out. `python -m numerics.card.node_copies --out DIR` under torchrun. Not run
-on GPUs yet.
+All ranks copy at once. A copy into another GPU's memory is torch's into symmetric memory, by the copy engine; where
+there is none it is left out. A copy within a GPU may take SMs, as the driver likes. `python -m
+numerics.card.node_copies --out DIR` under torchrun. Not run on GPUs yet.
 """
 
 import argparse
