@@ -18,8 +18,8 @@ Answer = Mapping[str, Any]
 
 def render(answer: Answer) -> str:
     """The page of a search, as `sim.experiments.answer.plain` has it, as HTML text."""
-    figures = [*answer["objectives"], *answer["facts"]]
     points = answer["points"]
+    figures = told([*answer["objectives"], *answer["facts"]], points)
     parts = [
         chart(answer["axes"], figures, points), heat(answer["axes"], figures, points), _best(answer), _beside(answer),
         _looked(answer),
@@ -32,11 +32,16 @@ def render_sweep(sweep: Mapping[str, Any]) -> str:
     and best (min: less is shown as better); points: by labels and figures, with a command. count: of all
     points, of which these may be the first."""
     axes, figures, points = sweep["axes"], sweep["figures"], sweep["points"]
-    shown = [f for f in figures if any(point[f["name"]] is not None for point in points)]
+    shown = told(figures, points)
     left = sweep["count"] - len(points)
     more = f"; {left:,} are not shown: too many, or refused" if left else ""
     parts = [chart(axes, shown, points), heat(axes, shown, points)] if shown else []
     return page("sweep", sweep["name"], f"{sweep['count']:,} points{more}", "", [p for p in parts if p])
+
+
+def told(figures: Sequence[Mapping[str, str]], points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, str]]:
+    """The figures that some point has."""
+    return [each for each in figures if any(point.get(each["name"]) is not None for point in points)]
 
 
 def page(kind: str, name: str, subtitle: str, more: str, parts: Sequence[Section]) -> str:
@@ -81,7 +86,7 @@ def _copied(command: str) -> str:
 def chart(axes: Sequence[Mapping[str, Any]], figures: Sequence[Mapping[str, str]], points: Any) -> Section:
     """Points by two figures, and a line along those that nobody beats."""
     names = [figure["name"] for figure in figures]
-    across = next((n for n in names[1:] if len({point[n] for point in points}) > 1), names[-1])
+    across = next((n for n in names[1:] if len({point.get(n) for point in points}) > 1), names[-1])
     body = (
         f'<div class="tools">{_choice("chart-x", "across", names, across)}{_choice("chart-y", "up", names, names[0])}'
         f"{_choice('chart-colour', 'colour by', [a['name'] for a in axes if len(a['labels']) > 1])}</div>"

@@ -14,6 +14,13 @@ RUNS = Path(__file__).parent / "runs"
 ROWS = "rows.jsonl"
 
 
+def _count(word: str) -> int:
+    """A whole number, 0 or more. Raises ArgumentTypeError."""
+    if not word.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, 0 or more; found {word!r}")
+    return int(word)
+
+
 def add(commands: Any) -> None:
     """The three commands."""
     study = commands.add_parser("study", help="write a study's page and figures")
@@ -28,14 +35,14 @@ def add(commands: Any) -> None:
     train.add_argument("config", type=Path, metavar="CONFIG.yaml", help="settings; numerics/training/runs has some")
     train.add_argument("--corpus", type=Path, metavar="DIR", required=True, help="what the command corpus wrote")
     train.add_argument("--out", type=Path, metavar="DIR", default=Path("out/train"), help="default: out/train")
-    train.add_argument("--save", type=int, metavar="STEPS", default=0, help="steps between checkpoints")
+    train.add_argument("--save", type=_count, metavar="STEPS", default=0, help="steps between checkpoints")
     train.set_defaults(run=_train)
     corpus = commands.add_parser("corpus", help="tokenise a folder of text for training")
     corpus.add_argument("folder", type=Path)
     corpus.add_argument("--out", type=Path, metavar="DIR", required=True)
     corpus.add_argument("--pattern", default="*.c", help="names of files; default: *.c")
-    corpus.add_argument("--vocabulary", type=int, default=4096)
-    corpus.add_argument("--tokens", type=int, default=60_100_000, help="to train on, at most")
+    corpus.add_argument("--vocabulary", type=_count, default=4096)
+    corpus.add_argument("--tokens", type=_count, default=60_100_000, help="to train on, at most")
     corpus.add_argument("--source", default="", help="where the text comes from, for the record")
     corpus.set_defaults(run=_corpus)
 

@@ -144,7 +144,8 @@ def load(folder: Path) -> Corpus:
         )
         return Corpus(train, held, json.loads((folder / "about.json").read_text(encoding="utf-8")))
     except OSError as error:
-        raise Refused(f"{folder}: no corpus ({error.strerror}); make one with --corpus FOLDER") from None
+        how = "make one with: python -m numerics corpus FOLDER --out DIR"
+        raise Refused(f"{folder}: no corpus ({error.strerror}); {how}") from None
 
 
 def windows(tokens: np.ndarray, length: int, ahead: int = 1) -> np.ndarray:

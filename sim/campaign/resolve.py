@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem, dotted, read
+from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem, dotted
 from hwmodels.power import IDLE_W
 from sim.campaign.checks import check, power, unlike
 from sim.campaign.form import CampaignForm, PhaseForm, WholeForm
@@ -39,8 +39,7 @@ OWN = (KEY, "prices")
 
 def load(file: str | Path, overrides: Sequence[str] = ()) -> Campaign:
     """The campaign in a YAML file, or one that ships by its name, changed by overrides. Raises DocumentError."""
-    place = shelves.place(str(file))
-    return resolved(read(place, str(file)), overrides, place)
+    return resolved(shelves.document(str(file)), overrides, shelves.place(str(file)))
 
 
 def resolved(document: Document, overrides: Sequence[str], path: Path | None) -> Campaign:

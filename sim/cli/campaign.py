@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from sim.cli import pages
-from sim.cli.command import DONE, INFEASIBLE, progress, refusals
+from sim.cli.command import DONE, INFEASIBLE, progress, refusals, unread
 from sim.experiments import kinds
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace, folder: Path, start: float) -> int:
         print(f"written to {folder}", file=sys.stderr)
     if args.format == "json":
         sys.stdout.write((folder / "result.json").read_text(encoding="utf-8"))
-    return _code(answer, f"{path}: ")
+    return _code(plan, answer, f"{path}: ")
 
 
 def check(words: list[str]) -> int:
@@ -38,7 +38,7 @@ def check(words: list[str]) -> int:
         answer = _simulated(plan)
     if answer.summary["feasible"]:
         print(f"{words[0]}: nothing wrong ({plan.title}; hash {plan.scenario_hash})")
-    return _code(answer, f"{words[0]}: ")
+    return _code(plan, answer, f"{words[0]}: ")
 
 
 def rl(words: list[str]) -> int:
@@ -58,9 +58,9 @@ def _simulated(plan: "Campaign | Learning") -> "Ran":
     return next(each for each in kinds.KINDS.values() if isinstance(plan, each.makes)).run(plan)
 
 
-def _code(answer: "Ran", before: str) -> int:
+def _code(plan: "Campaign | Learning", answer: "Ran", before: str) -> int:
     """The exit code; what is against a plan, and what changes nothing in it, is told."""
-    for line in answer.summary["unfelt"]:
+    for line in (*answer.summary["unfelt"], *unread(plan)):
         print(f"{before}{line}", file=sys.stderr)
     for line in answer.summary["infeasible"]:
         print(f"{before}infeasible: {line}", file=sys.stderr)

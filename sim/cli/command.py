@@ -85,6 +85,19 @@ def loaded(prog: str, words: Sequence[str]) -> "tuple[str, Scenario]":
     return words[0], load(words[0], words[1:])
 
 
+def unread(value: object) -> Iterator[str]:
+    """Lines of what is stated of the machine of a campaign, of steps of reinforcement learning or of a served load,
+    and that nothing reads."""
+    from hwmodels.figure import OVERRIDE
+    from sim.experiments import kinds, unfelt
+
+    own = next(each for each in kinds.KINDS.values() if isinstance(value, each.makes))
+    for key in (key for key, figure in own.machine(value).items() if figure.source == OVERRIDE):
+        inner = key.removeprefix(f"{own.key}.")
+        for line in unfelt.descriptive([inner if inner == key else f"cluster.{inner}"]):
+            yield line if inner == key else line.replace("cluster.", f"{own.key}.", 1)
+
+
 def scenario_parser() -> Parser:
     parser = Parser(prog=PROG, add_help=False)
     parser.add_argument("words", nargs="*")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hwmodels.refused import Refused
 from sim.cli import pages
-from sim.cli.command import DONE, PROG, progress, refusals
+from sim.cli.command import DONE, PROG, progress, refusals, unread
 
 
 def run(args: argparse.Namespace, folder: Path) -> int:
@@ -30,9 +30,11 @@ def run(args: argparse.Namespace, folder: Path) -> int:
             with writing(folder):
                 trace.write(fresh / results.TRACE, results.names(serve), log.spans, log.load, results.marks(log))
                 (fresh / "report.html").write_text(shown.page(summary, log.load, waits(asked, log)), encoding="utf-8")
-                results.write(fresh, summary, asked, log)
+                results.write(fresh, summary, files.portable(path, args.words[1:]), asked, log)
     finally:
         progress("", visible)
+    for line in unread(serve):
+        print(f"{path}: {line}", file=sys.stderr)
     if not args.quiet:
         print(shown.headline(summary), file=sys.stderr)
         print(f"written to {folder}", file=sys.stderr)
@@ -42,10 +44,15 @@ def run(args: argparse.Namespace, folder: Path) -> int:
 
 
 def check(words: list[str]) -> int:
-    """Whether a scenario is right and its weights and longest request fit."""
+    """Whether a scenario is right, its trace can be read, and its weights and longest request fit."""
     from sim.serving import files
+    from sim.serving.asked import asked
 
     serve = files.load(words[0], words[1:])
+    with refusals(words[0]):
+        asked(serve.requests, serve.seed)
+    for line in unread(serve):
+        print(f"{words[0]}: {line}", file=sys.stderr)
     print(f"{words[0]}: nothing wrong ({serve.name}; hash {serve.scenario_hash})")
     return DONE
 
@@ -67,8 +74,9 @@ def load(words: list[str]) -> int:
     words = scenario_parser().parse_intermixed_args(words).words
     if not words:
         raise Refused(f"a serving scenario is missing, e.g. {PROG} load serve_v3_h800")
+    serve = files.load(words[0], words[1:])
     with refusals(words[0]):
-        *tried, best = limit.search(files.load(words[0], words[1:]))
+        *tried, best = limit.search(serve)
     print("requests/s  within objectives  TTFT p99, ms  TPOT p50, ms  tokens/s a decoding GPU")
     for each in (*sorted(set(tried)), best):
         times = f"{each.ttft_s * MS_PER_S:12,.0f}  {each.tpot_s * MS_PER_S:12,.1f}"

@@ -5,7 +5,7 @@ model leaves out of runs of one class. What both share falls out of the differen
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import blake2b
@@ -98,7 +98,15 @@ def _of_kind(own: Kind, sides: tuple[Any, Any], overrides: tuple[Words, Words], 
         with _laid(what):
             ran.append(own.run(each))
     a, b = ran
-    return contrasted(own, a, b, differing(a.scenario, b.scenario))
+    written = [kinds.content(source(what), words) for what, words in zip(sides, overrides, strict=True)]
+    return contrasted(own, a, b, _as_written(differing(a.scenario, b.scenario), *written))
+
+
+def _as_written(keys: Iterable[Key], a: Any, b: Any) -> Iterator[Key]:
+    """Keys with what files and overrides say of them, units too, where they do."""
+    one, two = dict(_flat(a)), dict(_flat(b))
+    for key in keys:
+        yield Key(key.key, one.get(key.key, key.a), two.get(key.key, key.b))
 
 
 @contextmanager

@@ -78,8 +78,7 @@ def content(source: Source, overrides: Sequence[str] = ()) -> Any:
 def _document(source: Source, overrides: Sequence[str]) -> tuple[Document, Sequence[str], Path | None]:
     if isinstance(source, Mapping):
         return Document(source, {(): Place("<mapping>")}), overrides, None
-    place = shelves.place(str(source))
-    return read(place, str(source)), overrides, place
+    return shelves.document(str(source)), overrides, shelves.place(str(source))
 
 
 def title(value: Value) -> str:

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hwmodels.document import Document, DocumentError, Place, Problem, did_you_mean, dotted, read, unknown
+from hwmodels.document import Document, DocumentError, Place, Problem, did_you_mean, dotted, unknown
 from hwmodels.refused import Refused
 from hwmodels.units import parse
 from sim.experiments import kinds, space
@@ -122,7 +122,7 @@ def read_search(path: Path, extra: Sequence[str] = ()) -> Search:
     Raises DocumentError with all that is wrong with it.
     """
     shown, path = str(path), shelves.place(str(path), SEARCHES)
-    return of_document(read(path, shown), shown, path.parent, extra)
+    return of_document(shelves.document(shown, SEARCHES), shown, path.parent, extra)
 
 
 def of_document(document: Document, shown: str, folder: Path, extra: Sequence[str] = ()) -> Search:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hwmodels.document import Document, DocumentError, Place, Problem, dotted, read, unknown
+from hwmodels.document import Document, DocumentError, Place, Problem, dotted, unknown
 from sim.experiments import executors, kinds, space
 from sim.experiments.record import OWN, Book, Record, record, stamp
 from sim.experiments.space import ALWAYS_LAST, Point, Product
@@ -83,7 +83,7 @@ def read_sweep(path: Path, extra: Sequence[str] = ()) -> Sweep:
     Raises DocumentError.
     """
     shown, path = str(path), shelves.place(str(path), SWEEPS)
-    document = read(path, shown)
+    document = shelves.document(shown, SWEEPS)
     _check(document)
     content = document.content
     shared, last = tuple(content.get("overrides", ())), (*extra, *ALWAYS_LAST)

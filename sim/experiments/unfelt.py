@@ -5,13 +5,14 @@ is felt where any kernel, byte or FLOP of a layer is another without it. Of figu
 reads are known by name, and for each of the others the even run is made once more without it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import tee
 from typing import Any
 
+from hwmodels.document import Document
 from hwmodels.op import HYBRIDEP
 from hwmodels.refused import Refused
 from sim import assembly
@@ -27,6 +28,7 @@ from sim.models.transformer_engine import EVERY
 from sim.routing.gate import gate_of
 from sim.scenario.files import others
 from sim.scenario.messages import waits
+from sim.scenario.overrides import apply
 from sim.scenario.stages import Spread
 from sim.scenario.values import NCCL, Routing, Scenario
 from sim.schedules.program import pairing
@@ -44,6 +46,8 @@ DESCRIPTIVE = {
     "cluster.fabric.cost": "no figure of a run is in money",
 }
 """Keys that describe a machine and nothing reads, and why."""
+HIERARCHY = "cluster.node.device.hierarchy"
+"""What levels would be in another technology or of another capacity."""
 UNTOLD = ("scenario_hash", "overrides", "events", "wall_seconds", "unfelt")
 """What a run tells of itself, not of the machine."""
 LABELS = ("family", "name", "source", "unmodelled", "unmodelled_parameters")
@@ -123,12 +127,34 @@ def unfelt(scenario: Scenario, further: bool = True) -> Iterator[str]:
     for key in FURTHER if further else ():
         if key in scenario.asked and key not in reasons and _same(known, key):
             yield f"{key} changes nothing in this run: {FURTHER[key]}"
+    yield from _levels(known, further)
     for key in scenario.cluster.stated if scenario.cluster else ():
-        why = next((why for name, why in DESCRIPTIVE.items() if key == name or key.startswith(f"{name}.")), "")
-        if why:
-            yield f"{key} changes nothing: descriptive, {why}"
+        if lines := list(descriptive([key])):
+            yield from lines
         elif further and _same(known, key):
             yield f"{key} changes nothing in this run: what it limits is not reached, or not there"
+
+
+def descriptive(stated: Iterable[str]) -> Iterator[str]:
+    """Lines of those of a cluster's keys that describe a machine and nothing reads."""
+    for key in stated:
+        at = next((name for name in DESCRIPTIVE if key == name or key.startswith(f"{name}.")), "")
+        if at:
+            yield f"{key} changes nothing: descriptive, {DESCRIPTIVE[at]}"
+
+
+def _levels(known: "_Known", further: bool) -> Iterator[str]:
+    """The same of what the device's levels would be, which its figures then have instead of it."""
+    scenario = known.plan.scenario
+    given = apply(scenario.source.document, scenario.source.overrides)[0] if scenario.source else Document(None, {})
+    levels = given.value(*HIERARCHY.split(".")) or {}
+    for key in (f"{HIERARCHY}.{level}.{name}" for level, own in levels.items() for name in own or ()):
+        if lines := list(descriptive([key])):
+            yield from lines
+        elif next(others(scenario, key), None) is None:
+            yield f"{key} changes nothing: the level is so without it"
+        elif further and _same(known, key):
+            yield f"{key} changes nothing in this run: no time or byte depends on it"
 
 
 @dataclass(frozen=True)

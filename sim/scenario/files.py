@@ -14,7 +14,7 @@ from hwmodels import device as devices
 from hwmodels import fabric as fabrics
 from hwmodels import keys
 from hwmodels import node as nodes
-from hwmodels.document import Document, Place, read
+from hwmodels.document import Document, Place
 from hwmodels.refused import Refused
 from sim.models.family import families, form
 from sim.scenario import shelves
@@ -40,8 +40,7 @@ def load(
         return from_mapping(scenario, words)
     if not isinstance(scenario, str | Path):
         raise Refused(f"expected a scenario: a file, a name, a mapping or one that is loaded; found {scenario!r}")
-    place = shelves.place(str(scenario))
-    return resolve(read(place, str(scenario)), words, place)
+    return resolve(shelves.document(str(scenario)), words, shelves.place(str(scenario)))
 
 
 def _changed(scenario: Scenario, words: Sequence[str]) -> Scenario:

@@ -102,6 +102,8 @@ def _others(document: Document) -> None:
         line = "is a campaign, not a training step; run it with: python -m sim FILE"
     elif "rl" in content:
         line = "is reinforcement learning, not a training step; run it with: python -m sim FILE"
+    elif "serve" in content:
+        line = "is a served load, not a training step; run it with: python -m sim FILE"
     elif STUDY in content and not {"model", "chunk_times"} & content.keys():
         line = "is a sweep, not a scenario; run it with: python -m sim sweep FILE"
     elif not {"model", "chunk_times", "cluster"} & content.keys() and (name := hugging_face.name(content)):

@@ -1,7 +1,9 @@
 """Folders of the scenarios and models that ship with the project."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from hwmodels.document import Document, DocumentError, did_you_mean, read
 from hwmodels.shelf import Shelf, names
 
 SCENARIOS = Path(__file__).resolve().parents[2] / "scenarios"
@@ -19,6 +21,16 @@ def models() -> tuple[str, ...]:
 def scenarios() -> tuple[str, ...]:
     """Names of the scenarios that ship."""
     return names(SCENARIOS)
+
+
+def document(word: str, shelf: Path = SCENARIOS) -> Document:
+    """The document that `word` means. Raises DocumentError, with the nearest name where there is no such file."""
+    path = place(word, shelf)
+    try:
+        return read(path, word)
+    except DocumentError as error:
+        hint = did_you_mean(path.stem, names(shelf)) if path.parent == Path() and not path.exists() else ""
+        raise DocumentError([replace(each, message=each.message + hint) for each in error.problems]) from None
 
 
 def place(word: str, shelf: Path = SCENARIOS) -> Path:

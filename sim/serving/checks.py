@@ -17,12 +17,15 @@ NEEDED = {
 }  # fmt: skip
 """Arrivals -> keys that they need."""
 
+OF_ROUTING = {"spread": "sampled", "max_vio": "skewed"}
+"""Keys of routing, and the kind that has them."""
+
 Odd = tuple[KeyPath, str]
 
 
 def check(serve: Serve) -> Iterator[Odd]:
     """Keys below `serve`, and a line for each."""
-    wrong = [*_requests(serve), *_pools(serve), *_precision(serve), *_cache(serve)]
+    wrong = [*_requests(serve), *_pools(serve), *_precision(serve), *_cache(serve), *_routing(serve), *_failures(serve)]
     for i, pool in enumerate(serve.pools):
         wrong += [(("pools", i, key), text) for key, text in _pool(serve, pool)]
     yield from wrong
@@ -36,7 +39,7 @@ def _requests(serve: Serve) -> Iterator[Odd]:
     for key in NEEDED[asked.arrivals]:
         if given.get(key) in (None, 0):
             yield ("requests", key), f"missing; requests that arrive by {asked.arrivals} need it"
-    for key in ("rate", "variation", "clients", "file", "format", "speed"):
+    for key in ("rate", "variation", "clients", "prompt", "output", "file", "format", "speed"):
         belongs = key in NEEDED[asked.arrivals] or (asked.arrivals == TRACE and key in ("format", "speed"))
         if given.get(key) is not None and not belongs:
             yield ("requests", key), f"requests that arrive by {asked.arrivals} have none"
@@ -53,6 +56,21 @@ def _cache(serve: Serve) -> Iterator[Odd]:
         yield ("cache", "host"), "missing; sequences that are swapped go there"
     elif given.host and given.preempt != SWAP and not given.prefix:
         yield ("cache", "host"), "nothing goes there; legal: 0 unless prefix is above 0 or preempt is swap"
+
+
+def _routing(serve: Serve) -> Iterator[Odd]:
+    given, kind = serve.resolved["serve"]["routing"], serve.routing.kind
+    for key, own in OF_ROUTING.items():
+        if given.get(key) is not None and kind != own:
+            yield ("routing", key), f"{kind} routing has none; legal with routing.kind: {own}"
+        elif given.get(key) is None and kind == own == "skewed":
+            yield ("routing", key), f"missing; {own} routing needs it"
+
+
+def _failures(serve: Serve) -> Iterator[Odd]:
+    given = serve.resolved["serve"]["failures"]
+    if given and not given["mtbf"]:
+        yield ("failures", "mtbf"), "found 0 s; legal: above 0, or no failures where none happen"
 
 
 def _pools(serve: Serve) -> Iterator[Odd]:

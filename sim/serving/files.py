@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from hwmodels import fabric as fabrics
 from hwmodels import node as nodes
-from hwmodels.document import Document, DocumentError, KeyPath, Problem, read
+from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem
 from hwmodels.shelf import expand
 from sim.scenario import model as models
 from sim.scenario import shelves
@@ -37,12 +37,14 @@ HASH_BYTES = 16
 
 def load(word: str | Path, overrides: Sequence[str] = ()) -> Serve:
     """The scenario in a file, or one that ships by its name. Raises DocumentError."""
-    place = shelves.place(str(word))
-    return resolve(read(place, str(word)), overrides, place)
+    return resolve(shelves.document(str(word)), overrides, shelves.place(str(word)))
 
 
 def resolve(document: Document, overrides: Sequence[str] = (), path: Path | None = None) -> Serve:
     """The scenario that a document describes, changed by overrides. Raises DocumentError with all that is wrong."""
+    if isinstance(document.content, Mapping) and KIND not in document.content:
+        what = "is no served load: there is no key serve; run what it is with: python -m sim FILE"
+        raise DocumentError([Problem(Place(document.place(()).file), "", what)])
     document, wrong = apply(document, overrides)
     form = None
     try:
@@ -65,6 +67,18 @@ def resolve(document: Document, overrides: Sequence[str] = (), path: Path | None
                for key, text in check(serve)]:  # fmt: skip
         raise DocumentError(odd)
     return serve
+
+
+def portable(word: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What a scenario says as it was changed, for any folder: where its trace lies, and a model that lies beside it."""
+    path = shelves.place(str(word))
+    document = apply(shelves.document(str(word)), overrides)[0]
+    own = dict(document.value(KIND))
+    if own["model"] not in shelves.models():
+        own["model"] = models.document(document.at(KIND, "model"), (KIND, "model"), path).content
+    if file := own["requests"].get("file"):
+        own["requests"] = {**own["requests"], "file": str((path.parent / file).resolve())}
+    return {**document.content, KIND: own}
 
 
 def _model(part: Document, key: KeyPath, path: Path | None) -> Any:

@@ -1,4 +1,4 @@
-"""A served load as files: result.json, and a row a request."""
+"""A served load as files: result.json, the scenario that gives it again, and a row a request."""
 
 import csv
 import json
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sim.result import SCHEMA_VERSION
+from sim.result.archive import scenario_text
 from sim.result.folder import LISTED, MARK, listed
 from sim.serving.asked import Asked
 from sim.serving.log import NEVER, Log
@@ -16,7 +17,8 @@ from sim.serving.values import Serve
 
 REQUESTS = "requests.csv"
 TRACE = "trace.json.gz"
-FILES = (MARK, REQUESTS, TRACE, "report.html")
+SCENARIO = "scenario.yaml"
+FILES = (MARK, SCENARIO, REQUESTS, TRACE, "report.html")
 """What a run writes."""
 COLUMNS = ("arrival_ns", "prompt", "output", "cached", "begun_ns", "first_ns", "sent_ns", "last_ns", "again")
 
@@ -42,8 +44,9 @@ def marks(log: Log) -> Iterator[tuple[int, ...]]:
     return zip(*(column.tolist() for column in columns), strict=True)
 
 
-def write(folder: Path, content: dict[str, Any], asked: Asked, log: Log) -> None:
-    """Requests, and the result with digests of all files that are there."""
+def write(folder: Path, content: dict[str, Any], scenario: dict[str, Any], asked: Asked, log: Log) -> None:
+    """Requests, the scenario as plain values, and the result with digests of all files that are there."""
+    (folder / SCENARIO).write_text(scenario_text(scenario), encoding="utf-8")
     with (folder / REQUESTS).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)

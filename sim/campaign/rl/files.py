@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem, dotted, read
+from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem, dotted
 from sim.campaign.rl.checks import check, unfelt
 from sim.campaign.rl.form import LearningForm, RlForm
 from sim.campaign.rl.values import KIND, Answers, Learning, Published, Reward, Sync
@@ -31,8 +31,7 @@ ROOM = 2
 
 def load(file: str | Path, overrides: Sequence[str] = ()) -> Learning:
     """What a YAML file, or one that ships by its name, describes, changed by overrides. Raises DocumentError."""
-    place = shelves.place(str(file))
-    return resolved(read(place, str(file)), overrides, place)
+    return resolved(shelves.document(str(file)), overrides, shelves.place(str(file)))
 
 
 def resolved(document: Document, overrides: Sequence[str], path: Path | None) -> Learning:

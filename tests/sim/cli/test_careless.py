@@ -62,3 +62,25 @@ def test_a_table_that_is_asked_for_and_has_nothing_in_it_is_told(capsys):
     assert "outputs" not in capsys.readouterr().err and Path("p/loads.csv").exists()
     assert main(["c.yaml", "outputs=null", "-q", "--out", "q"]) == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("words", "line"), [
+    (["check", "rl_v3_256g"], "rl_v3_256g: cannot be read: No such file or directory, did you mean 'rl_v3_256gpu'?"),
+    (["sweep", "campain"], "campain: cannot be read: No such file or directory, did you mean 'campaign'?"),
+    (["load", "serve_v3"], "serve_v3: cannot be read: No such file or directory, did you mean 'serve_v3_h800'?"),
+    (["load", "rl_v3_256gpu"], "rl_v3_256gpu: is no served load: there is no key serve; run what it is with: "),
+    (["tokens", "serve_v3_h800"], "serve_v3_h800: is a served load, not a training step; run it with: "),
+])  # fmt: skip
+def test_a_name_that_is_near_and_a_file_of_another_kind(words, line, capsys):
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(line) and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("name", "node", "few"), [
+    ("serve_v3_h800", "serve.node", []), ("campaign_v3", "cluster.node", ["campaign.seeds=3"]),
+    ("rl_v3_256gpu", "cluster.node", []),
+])  # fmt: skip
+def test_every_kind_says_what_nothing_reads_of_its_machine(name, node, few, capsys):
+    assert main(["check", name, f"{node}.device.registers.latency=5 ns", *few]) == 0
+    assert f"{name}: {node}.device.registers.latency changes nothing: descriptive, " in capsys.readouterr().err

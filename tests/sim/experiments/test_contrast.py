@@ -109,3 +109,9 @@ def test_every_kind_says_what_it_has(own):
     for each in own.measures:
         assert value(ran.summary, each.key) is not None or each.word == "dollars"
         assert all(value(ran.summary, key) is not None for key in each.ends)
+
+
+def test_keys_are_told_as_they_were_written():
+    failing = "serve.failures.mtbf=200 s"
+    keys = compare("serve_v3_h800", "serve_v3_h800", ((SHORT,), (SHORT, failing))).keys
+    assert {each.key: each.b for each in keys}["serve.failures.mtbf"] == "200 s"

@@ -136,3 +136,16 @@ def test_the_command_writes_scenarios_that_run(capsys: pytest.CaptureFixture[str
     assert "Days, mean of seeds of the winner" in Path("out/searches/s/search.html").read_text()
     assert main(["run", "out/searches/s/best-1.yaml", "-q", "--out", "again"]) == 0
     assert json.loads(Path("again/result.json").read_text())["campaign"]["days"]["mean"] == best["days"]
+
+
+def test_the_page_leaves_out_figures_that_no_point_has(tmp_path: Path) -> None:
+    """Without serve.gpu_hour nothing costs anything."""
+    content = {
+        "scenario": SERVED,
+        "overrides": ["serve.requests.count=40"],
+        "space": {"serve.pools.1.batch": [64, 128]},
+    }
+    Path("s.yaml").write_text(json.dumps({**content, "objectives": ["tpot"]}))
+    assert main(["search", "s.yaml", "--out", "found", "-q"]) == 0
+    text = Path("found", "search.html").read_text()
+    assert "serve.pools.1.batch=64" in text and ">dollars<" not in text and ">tpot<" in text

@@ -239,3 +239,21 @@ def test_warps_are_of_kernels_that_have_them(dispatcher, collectives, why):
     )  # fmt: skip
     said = [line for line in unfelt(load(LLAMA, words), further=False) if line.startswith("comm.warps")]
     assert said == ([f"comm.warps changes nothing: {why} what is exchanged, timed as it was measured"] if why else [])
+
+
+LEVELS = "cluster.node.device.hierarchy"
+
+
+@pytest.mark.parametrize(("word", "line"), [
+    (f"{LEVELS}.shared_memory.technology=edram", f"{LEVELS}.shared_memory.technology changes nothing: descriptive, "),
+    (f"{LEVELS}.l2.technology=sram", f"{LEVELS}.l2.technology changes nothing: the level is so without it"),
+    (f"{LEVELS}={{l2: {{capacity: 50 MiB}}}}", f"{LEVELS}.l2.capacity changes nothing: the level is so without it"),
+    (f"{LEVELS}.l2.technology=stt_mram", ""),
+])  # fmt: skip
+def test_levels_of_a_device_that_change_nothing_are_told(word, line):
+    told = [each for each in unfelt(load(*_small(word))) if each.startswith(LEVELS)]
+    assert [each.startswith(line) for each in told] == [True] * bool(line)
+
+
+def _small(word):
+    return str(SCENARIOS / "llama3_8b_one_gpu.yaml"), [word, "model.layers=2", "outputs=[result]"]

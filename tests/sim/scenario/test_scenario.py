@@ -14,16 +14,14 @@ from hypothesis import strategies as st
 
 from hwmodels import device, fabric, node
 from hwmodels.document import DocumentError
+from sim.experiments import kinds
 from sim.models.family import families
 from sim.scenario import SCENARIOS, Scenario, from_mapping, load, models, schema
 from sim.scenario.form import ScenarioForm
 from sim.schedules.program import chunked, names
 
 BAD = Path(__file__).parent / "bad"
-SHIPPED = sorted(
-    str(file) for file in SCENARIOS.glob("*.yaml")
-    if "\ncampaign:" not in file.read_text("utf-8") and not file.stem.startswith("serve_")
-)  # fmt: skip
+SHIPPED = sorted(str(file) for file in SCENARIOS.glob("*.yaml") if not kinds.kind(str(file)))
 V3 = str(SCENARIOS / "v3_2048gpu.yaml")
 
 

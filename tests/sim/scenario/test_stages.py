@@ -4,7 +4,7 @@ import re
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hwmodels.document import DocumentError
@@ -95,6 +95,10 @@ def test_a_wrong_one_is_a_line(text, line):
     first=st.none() | st.integers(1, 20), last=st.none() | st.integers(1, 20),
     embedding=st.booleans(), head=st.booleans(),
 )  # fmt: skip
+@example(layers=1, pipeline=1, chunks=1, first=1, last=None, embedding=False, head=False)
+@example(layers=3, pipeline=1, chunks=2, first=3, last=None, embedding=False, head=False)
+@example(layers=4, pipeline=1, chunks=2, first=None, last=4, embedding=False, head=False)
+@example(layers=2, pipeline=1, chunks=1, first=1, last=1, embedding=False, head=False)
 def test_spreads_are_as_megatron_divides(layers, pipeline, chunks, first, last, embedding, head):
     """`get_num_layers_to_build` of each position, where its assertions hold (@d98e8a6)."""
     if first is None and last is None:
@@ -106,7 +110,8 @@ def test_spreads_are_as_megatron_divides(layers, pipeline, chunks, first, last, 
         legal = middle >= 0 and bool(rest) == bool(middle) and rest >= 0
         legal = legal and (not middle or rest % middle == 0)
         each = [rest // middle] * pipeline if middle > 0 else [0] * pipeline
-        each[0], each[-1] = first or each[0], last or each[-1]
+        each[0] = first or each[0]
+        each[-1] = last or each[-1]  # with one position, the one that was just said
         legal = legal and all(n % chunks == 0 for n in each)
     assert (spread.misfit(layers, pipeline, chunks) == "") == legal
     if not legal:

@@ -55,6 +55,10 @@ def test_all_mistakes_come_at_once_with_their_lines(tmp_path: Path) -> None:
     [
         (["serve.requests.rate=null"], "missing; requests that arrive by poisson need it"),
         (["serve.requests.clients=4"], "requests that arrive by poisson have none"),
+        (["serve.requests={arrivals: trace, file: x.csv, prompt: 5}"], "requests that arrive by trace have none"),
+        (["serve.routing={kind: sampled, max_vio: 2}"], "sampled routing has none; legal with routing.kind: skewed"),
+        (["serve.routing.kind=skewed"], "missing; skewed routing needs it"),
+        (["serve.failures.mtbf=0 s"], "found 0 s; legal: above 0, or no failures where none happen"),
         (["serve.pools=[{does: prefill}]"], "found prefill; legal: pools that do both"),
         (["serve.pools.0.tensor=3"], "model.heads 32 cannot be divided by tensor 3"),
         (["serve.node={base: h800x8, gpus: 6}", "serve.pools.0.tensor=8"], "legal: 1 to 6 (the GPUs of a node)"),
@@ -158,7 +162,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     path.write_text(json.dumps(BASE))
     folders = tmp_path / "one", tmp_path / "two"
     assert [main([str(path), "--out", str(folder), "-q"]) for folder in folders] == [0, 0]
-    for name in ("result.json", "requests.csv", "trace.json.gz", "report.html"):
+    for name in ("result.json", "scenario.yaml", "requests.csv", "trace.json.gz", "report.html"):
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
     told = json.loads((folders[0] / "result.json").read_text())
     keys = set(leaves({"serve": told["serve"]}))
@@ -167,6 +171,22 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["run", str(path), "--out", str(folders[0])]) == 0 and "time to first token" in capsys.readouterr().err
     assert main(["check", str(path)]) == 0 and "nothing wrong" in capsys.readouterr().out
     path.write_text(json.dumps(document({"arrivals": "trace", "file": "gone.csv"})))
+    assert main(["check", str(path)]) == 2 and "gone.csv: cannot be read" in capsys.readouterr().err
     assert main([str(path), "--out", str(tmp_path / "three")]) == 2
     error = capsys.readouterr().err.strip()
     assert "gone.csv" in error and "\n" not in error and not (tmp_path / "three").exists()
+
+
+def test_the_scenario_in_a_folder_is_read_from_anywhere(tmp_path: Path) -> None:
+    """A trace and a model that lie beside a scenario are found from where the run was written."""
+    (tmp_path / "own.yaml").write_text("{base: deepseek_v2_lite, layers: 5}")
+    (tmp_path / "trace.csv").write_text(FORMATS["csv"])
+    whole = document({"arrivals": "trace", "file": "trace.csv"})
+    whole["serve"]["model"] = "own.yaml"
+    path, folder = tmp_path / "small.yaml", tmp_path / "out" / "deep"
+    path.write_text(json.dumps(whole))
+    assert main([str(path), "serve.cache.block=32", "--out", str(folder), "-q"]) == 0
+    again = files.load(folder / "scenario.yaml")
+    assert again.model.layers == 5 and again.cache.block == 32 and Path(again.requests.file).is_absolute()
+    told = main(["compare", str(folder), str(folder), "--out", str(tmp_path / "both"), "-q"])
+    assert told == 0 and (tmp_path / "both" / "compare.html").exists()
