@@ -19,7 +19,7 @@ Answer = Mapping[str, Any]
 def render(answer: Answer) -> str:
     """The page of a search, as `sim.experiments.answer.plain` has it, as HTML text."""
     points = answer["points"]
-    figures = told([*answer["objectives"], *answer["facts"]], points)
+    figures = there([*answer["objectives"], *answer["facts"]], points)
     parts = [
         chart(answer["axes"], figures, points), heat(answer["axes"], figures, points), _best(answer), _beside(answer),
         _looked(answer),
@@ -32,14 +32,14 @@ def render_sweep(sweep: Mapping[str, Any]) -> str:
     and best (min: less is shown as better); points: by labels and figures, with a command. count: of all
     points, of which these may be the first."""
     axes, figures, points = sweep["axes"], sweep["figures"], sweep["points"]
-    shown = told(figures, points)
+    shown = there(figures, points)
     left = sweep["count"] - len(points)
     more = f"; {left:,} are not shown: too many, or refused" if left else ""
     parts = [chart(axes, shown, points), heat(axes, shown, points)] if shown else []
     return page("sweep", sweep["name"], f"{sweep['count']:,} points{more}", "", [p for p in parts if p])
 
 
-def told(figures: Sequence[Mapping[str, str]], points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, str]]:
+def there(figures: Sequence[Mapping[str, str]], points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, str]]:
     """The figures that some point has."""
     return [each for each in figures if any(point.get(each["name"]) is not None for point in points)]
 

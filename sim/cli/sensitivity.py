@@ -66,7 +66,7 @@ def _command(words: Sequence[str]) -> int:
     parser = Parser(prog=PROG, add_help=False)
     parser.add_argument("words", nargs="*")
     parser.add_argument("--by", default="10")
-    parser.add_argument("--keys", default="")
+    parser.add_argument("--keys")
     parser.add_argument("--of", default="")
     parser.add_argument("--no-crossings", action="store_true")
     parser.add_argument("--no-intervals", action="store_true")
@@ -76,7 +76,9 @@ def _command(words: Sequence[str]) -> int:
     parser.add_argument("--format", choices=("text", "json"), default="text")
     parser.add_argument("-q", "--quiet", action="store_true")
     args = parser.parse_intermixed_args(words)
-    by, keys = factors(args.by), tuple(filter(None, args.keys.split(",")))
+    by, keys = factors(args.by), tuple(filter(None, (args.keys or "").split(",")))
+    if args.keys is not None and not keys:
+        raise Refused(f"--keys expects keys with commas between; found {args.keys!r}")
     pages.check(args.out, MARKS)
     answer = _answer(args, by, keys, not args.quiet and sys.stderr.isatty())
     from reports import sensitivity as report

@@ -50,7 +50,8 @@ def test_other_percent_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("words", [
-    ["nowhere.yaml"], [CHUNKS, "sed=1"], [CHUNKS, "--by", "x"], [CHUNKS, "--keys", "comm.sms"], [CHUNKS, "--bye"],
+    ["nowhere.yaml"], [CHUNKS, "sed=1"], [CHUNKS, "--by", "x"], [CHUNKS, "--keys", "comm.sms"], [CHUNKS, "--keys", ""],
+    [CHUNKS, "--bye"],
 ])  # fmt: skip
 def test_wrong_input_is_two_and_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sensitivity", *words]) == 2
