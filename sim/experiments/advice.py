@@ -188,7 +188,8 @@ def room(scenario: Scenario) -> int:
 def _choices(scenario: Scenario) -> list[str]:
     """Choices of recompute, by modules that the model has."""
     site = assembly.prices(scenario, assembly.held_always(lay_out(scenario))).site
-    own = modules(site)
+    known = modules(site, MODULES)
+    own = [module for module in MODULES if module in known]
     some = [own[: i + 1] for i in range(len(own))] + [[m] for m in own[1:] if m == "mla_up_projection"]
     policy = ["recompute=selective_op"] if KINDS[scenario.stack.name].selective else []
     return [

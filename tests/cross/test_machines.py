@@ -42,7 +42,7 @@ def on(name, network=None, *more):
 
 
 def test_every_node_that_ships_is_known_here() -> None:
-    assert set(node.available()) == {*NEW, "a100x8", "h100x8", "h200x1", "h200x8", "h800x8"}
+    assert set(node.available()) == {*NEW, "a100x8", "ascend_910b3x8", "h100x8", "h200x1", "h200x8", "h800x8"}
 
 
 @pytest.mark.parametrize("network", FABRICS)

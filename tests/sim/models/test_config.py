@@ -1,7 +1,7 @@
 """A model from Hugging Face's config.json, or from a YAML file beside the scenario."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -75,7 +75,7 @@ def test_shipped_sizes_are_what_their_configurations_say(name, tmp_path):
     sides = []
     for shape in (given, ours):
         layers = [shape.kind(i) for i in range(shape.layers)] if shape.family == "transformer" else []
-        sides.append({**vars(shape), "pattern": layers, "name": "", "source": ""})
+        sides.append({**asdict(shape), "pattern": layers, "name": "", "source": ""})
     assert sides[0] == sides[1]
 
 

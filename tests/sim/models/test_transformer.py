@@ -1,6 +1,7 @@
 """Dense transformers: sizes and FLOPs to the last digit, kernels against closed forms, memory by hand, whole runs."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -65,7 +66,7 @@ def test_validation_answers_for_a_dense_model():
 def test_a_tied_head_is_held_once():
     """Where one rank has both ends; elsewhere the last stage has a copy of the table."""
     assert transformer.weights(V70, Unit("head", -1)).shared == 0
-    tied = TransformerShape(**{**vars(V70), "tied": True})
+    tied = replace(V70, tied=True)
     assert weights(tied, transformer.units(tied)).total == 70_553_706_496 - 128256 * 8192
     from sim.layout import optimizer
 
@@ -125,7 +126,7 @@ def test_products_of_a_layer():
 def test_attention_shares_keys_and_values():
     first, second = (k.op for k in kernels(site(), LAYER) if isinstance(k.op, Attention))
     assert (first, second.direction) == (Attention("forward", 1, 64, 4096, 128, 128, kv_heads=8), "backward")
-    alike = TransformerShape(**{**vars(V70), "kv_heads": 64})
+    alike = replace(V70, kv_heads=64)
     assert kernels(site(alike), LAYER, "F")[4].op == Attention("forward", 1, 64, 4096, 128, 128)
 
 
@@ -173,7 +174,7 @@ def test_ends_and_workspace():
         assert measure(site(), Unit("head", -1)).fixed == head
         assert measure(site(), Unit("embedding", -1)).fixed == 0
     assert transformer.workspace(site()) == 4096 * 2 * 3 * 28672, "gradients of gate, up and activation"
-    narrow = TransformerShape(**{**vars(V70), "intermediate": 1024})
+    narrow = replace(V70, intermediate=1024)
     assert transformer.workspace(site(narrow)) == 4096 * (2 * (10240 + 8192) + 4 * 8192)
 
 

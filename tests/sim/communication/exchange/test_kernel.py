@@ -39,11 +39,11 @@ def test_no_rank_beats_its_bound(direction: str, matrices: tuple[np.ndarray, np.
 @given(directions, groups, few_and_many, st.integers(1, 60), st.integers(1, 8), kinds)
 @settings(max_examples=150, deadline=None)
 def test_more_sms_are_never_slower(direction: str, group: int, tokens: int, sms: int, further: int, kind: str) -> None:
-    """But for 0.1 %: with fewer channels the last ones may hold a token less than the fullest, and a port is through
+    """But for 0.5 %: with fewer channels the last ones may hold a token less than the fullest, and a port is through
     with their last chunk so much sooner."""
     ports = of_op(op(direction, group, tokens))
     fewer, more = (kernel.run(ports, LINKS, n, COPY, kind) for n in (sms, sms + further))
-    assert more.seconds <= fewer.seconds * 1.001
+    assert more.seconds <= fewer.seconds * 1.005
 
 
 @given(directions, groups, few_and_many, st.sampled_from([1, 1, 7]), st.integers(1, 66), kinds)
