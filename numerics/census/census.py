@@ -93,8 +93,7 @@ DIFFERENCES = (
         d.queries_without_latent,
     ),
     Difference(
-        "our attention backward adds dQ in one order, by counters that are zeroed first; the row sums of dO * O "
-        "are counted as written",
+        "our attention backward adds dQ in one order, by counters zeroed first; its row sums are counted as written",
         "both",
         BACKWARD,
         d.attention_backward,
@@ -165,10 +164,7 @@ DIFFERENCES = (
         e.dispatch_cast,
     ),
     Difference(
-        "a last activation tile of fewer than 128 columns has a whole scale",
-        "layers",
-        ("dense mlp(F)",),
-        e.ragged_activation,
+        "a last activation tile under 128 columns has a whole scale", "layers", ("dense mlp(F)",), e.ragged_activation
     ),
     Difference(
         "SwiGLU run again is cast transposed in the same kernel on both sides; 128x1 tiles are another kind",
@@ -216,10 +212,7 @@ DIFFERENCES = (
         e.again_in_order,
     ),
     Difference(
-        "gate weights multiply the scales of the cast activations in a kernel of their own",
-        "both",
-        ("moe mlp(F)",),
-        e.weigh,
+        "gate weights multiply the cast activations' scales in a kernel of their own", "both", ("moe mlp(F)",), e.weigh
     ),
     Difference(
         "SwiGLU again, its gradient and rows times gate weights are one kernel in the profile; here SwiGLU, its "

@@ -46,8 +46,8 @@ class Here(NamedTuple):
 
     def products(self, *roles: str) -> list[Gemm]:
         """FP8 products of one matrix."""
-        found = (op for op in self.ops.elements() if isinstance(op, Gemm) and op.precision == "fp8")
-        return [op for op in found if op.role in roles]
+        products = (op for op in self.ops.elements() if isinstance(op, Gemm) and op.precision == "fp8")
+        return [op for op in products if op.role in roles]
 
     def grouped(self, *roles: str) -> list[GroupedGemm]:
         return [op for op in self.ops.elements() if isinstance(op, GroupedGemm) and op.role in roles]
