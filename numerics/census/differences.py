@@ -25,6 +25,8 @@ from hwmodels.op import (
     small,
     transpose_scales,
 )  # fmt: skip
+from numerics.kernels.flash import WIDTHS
+from numerics.reference.permute import PAIRS
 from sim.models.layer import Site
 
 WIDE, NARROW = 4, 2
@@ -43,9 +45,9 @@ class Here(NamedTuple):
     ops: Counter[Op]
 
     def products(self, *roles: str) -> list[Gemm]:
-        """FP8 products of one matrix, but the weight gradients of single experts."""
-        return [op for op in self.ops.elements() if isinstance(op, Gemm) and op.precision == "fp8"
-                and op.role in roles and not (op.role == "wgrad" and op.k != self.site.tokens)]  # fmt: skip
+        """FP8 products of one matrix."""
+        products = (op for op in self.ops.elements() if isinstance(op, Gemm) and op.precision == "fp8")
+        return [op for op in products if op.role in roles]
 
     def grouped(self, *roles: str) -> list[GroupedGemm]:
         return [op for op in self.ops.elements() if isinstance(op, GroupedGemm) and op.role in roles]
@@ -107,16 +109,8 @@ def weights(here: Here) -> list[tuple[int, int, int]]:
 def cast_weight(here: Here) -> Both:
     out: list[Op] = []
     for experts, n, k in weights(here):
-        out += [of("cast_weight", n, WIDE * n * k, n * k + WIDE * tiles(n) * tiles(k))] * experts
-    return [], out
-
-
-def stacked(here: Here) -> Both:
-    out: list[Op] = []
-    for experts, n, k in (w for w in weights(here) if w[0] > 1):
-        scales = WIDE * experts * tiles(n) * tiles(k)
-        out += [of("copy", experts * n, experts * n * k, experts * n * k)]
-        out += [of("copy", experts * tiles(n), scales, scales)]
+        written = n * k + WIDE * tiles(n) * tiles(k)
+        out += [of("cast_weight", experts * n, experts * WIDE * n * k, experts * written)]
     return [], out
 
 
@@ -168,24 +162,40 @@ def queries_without_latent(here: Here) -> Both:
 
 def assemble(here: Here) -> Both:
     t = here.site.tokens
-    q, rotary, nope, v = here.heads
-    key = of("copy", t, NARROW * t * (nope + here.site.shape.qk_rope), NARROW * t * q)
-    return [copy(t, nope), copy(t, rotary, reads=0)], [copy(t, rotary), copy(t, q), key, copy(t, v)]
+    _, rotary, _, v = here.heads
+    key = Memory("copy", t, NARROW * here.site.shape.qk_rope, NARROW * rotary)
+    return [copy(t, rotary, reads=0)], [*[copy(t, rotary)] * 2, key, copy(t, v)]
 
 
 def disassemble(here: Here) -> Both:
     t, s = here.site.tokens, here.site.shape
-    _, rotary, nope, v = here.heads
-    simulator = [copy(t, nope), copy(t, v), Memory("elementwise", t, NARROW * rotary, NARROW * s.qk_rope)]
+    rotary = here.heads[1]
+    simulator = [Memory("elementwise", t, NARROW * rotary, NARROW * s.qk_rope)]
     wide = [
         Memory("copy", t, NARROW * rotary, WIDE * rotary), Memory("elementwise", t, WIDE * rotary, WIDE * s.qk_rope),
         Memory("copy", t, WIDE * s.qk_rope, NARROW * s.qk_rope),
     ]  # fmt: skip
     latent = [copy(t, s.kv_rank), copy(t, s.kv_rank + s.qk_rope)]
-    return simulator, [*wide, copy(t, nope + v), *[copy(t, rotary)] * 2, *latent]
+    return simulator, [*wide, *[copy(t, rotary)] * 2, *latent]
+
+
+def on_hopper(here: Here) -> bool:
+    """Whether attention has a form for Hopper with heads of these widths."""
+    s = here.site.shape
+    return (s.qk_nope + s.qk_rope, s.v_head) in WIDTHS
 
 
 def attention_backward(here: Here) -> Both:
+    if not on_hopper(here):
+        return [], []
+    q, _, _, v = here.heads
+    prepared = Memory("attention_prepare", here.site.tokens, 2 * NARROW * v, WIDE * q)
+    return [prepared], [prepared._replace(write=WIDE * (q + here.site.shape.heads)), TINY]
+
+
+def attention_backward_twins(here: Here) -> Both:
+    if on_hopper(here):
+        return [], []
     t, s = here.site.tokens, here.site.shape
     q, _, _, v = here.heads
     op = Attention("backward", here.site.sequences, s.heads, here.site.length, s.qk_nope + s.qk_rope, s.v_head)
@@ -218,8 +228,9 @@ def gate_forward(here: Here) -> Both:
     e, k = s.experts, s.experts_per_token
     simulator = [Gemm(t, e, s.hidden, "fprop", "bf16"), small("routing_forward", t, WIDE * e, 37)]
     own = [Gemm(t, e, s.hidden, "fprop", "fp32"), Memory("routing_forward", t, WIDE * e, 2 * WIDE * k)]
-    counted = [TINY] * 3  # load of the experts: to integers, bincount, addition
-    return simulator, [*own, Memory("copy", t, NARROW * s.hidden, WIDE * s.hidden), *counted]
+    # load of the experts: counts, of each block of pairs too; a fill for them, and their addition
+    counted = of("expert_count", t, WIDE * k * t, WIDE * e * (1 + -(-k * t // PAIRS)))
+    return simulator, [*own, Memory("copy", t, NARROW * s.hidden, WIDE * s.hidden), counted, TINY, TINY]
 
 
 def gate_backward(here: Here) -> Both:

@@ -6,6 +6,7 @@ As differences.py: exactly what the simulator alone and what the layers alone ha
 from hwmodels.formats import E4M3_BLOCKS, E4M3_ROWS, PLAIN_E4M3, TILE
 from hwmodels.op import (
     Gemm,
+    GroupedGemm,
     Memory,
     Op,
     cast,
@@ -56,15 +57,13 @@ def gradient_codes(here: Here) -> Both:
 
 def routed_gradients(here: Here) -> Both:
     s = here.site.shape
-    local, each = s.experts, here.site.rows // s.experts
+    local, rows = s.experts, here.site.rows
+    simulator: list[Op] = []
     out: list[Op] = []
     for n, k in here.expert_gradients():
-        whole = WIDE * local * n * k
-        out += [of("fill", n, 0, WIDE * n * k)] * local
-        out += [of("copy", local * n, whole, whole), accumulate(local * n, local * n * k)]
-        for side in (n, k):
-            out += [of("copy", side, side * each, side * each)] * local
-    return [], out
+        simulator += [Gemm(n, k, rows // local, "wgrad", "fp8")] * local
+        out += [GroupedGemm(local, rows, n, k, "wgrad", "fp8", result="fp32"), accumulate(local * n, local * n * k)]
+    return simulator, out
 
 
 def turned_weights(here: Here) -> Both:
@@ -116,14 +115,9 @@ def weigh(here: Here) -> Both:
 def weigh_backward(here: Here) -> Both:
     s, t, rows = here.site.shape, here.site.tokens, here.site.rows
     w, k = s.expert_intermediate, s.experts_per_token
-    simulator = [
-        Memory("swiglu_backward", rows, 3 * NARROW * w, 3 * NARROW * w),
-        Memory("gate_weight_gradient", rows, 2 * NARROW * w, WIDE), TINY,
-    ]  # fmt: skip
+    simulator = [Memory("swiglu_backward", rows, 3 * NARROW * w, 3 * NARROW * w), TINY]
     own: list[Op] = [Memory("swiglu", rows, 2 * NARROW * w, NARROW * w)]
     own += [Memory("swiglu_backward", rows, 3 * NARROW * w, 2 * NARROW * w)]
-    own += [Memory("copy", rows, NARROW * w, WIDE * w)] * 2 + [Memory("elementwise", rows, 2 * WIDE * w, WIDE * w)]
-    own += [of("elementwise", 1, WIDE * rows * w, WIDE * rows)]
     own += [of("copy", t, WIDE * k * t, WIDE * k * t), of("copy", t, WIDE * k * t, 2 * WIDE * k * t)]
     own += [Memory("copy", rows, WIDE, NARROW), Memory("elementwise", rows, NARROW * (w + 1), NARROW * w)] * 2
     return simulator, [*own, *[TINY] * 5]
@@ -160,8 +154,8 @@ def side_by_side(here: Here) -> Both:
 def loss(here: Here) -> Both:
     t, v = here.site.tokens, here.site.shape.vocabulary
     simulator = Memory("elementwise", t, 2 * NARROW * v, NARROW * v)
-    # bytes a token: tensors of the vocabulary, of one element, of a 64-bit index that numerics/layers/head.py moves
-    return [simulator], [Memory("loss", 1, t * (26 * v + 24), t * (22 * v + 8) + WIDE, 10)]
+    # beside the logits a 64-bit target is read and a loss written; then their mean
+    return [simulator], [Memory("loss", t, NARROW * v + 2 * WIDE, NARROW * v + WIDE), TINY]
 
 
 def head_weight(here: Here) -> Both:

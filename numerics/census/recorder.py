@@ -4,7 +4,8 @@ Layers run on tensors of the "meta" device (shapes and types only). Every operat
 Triton wrapper with launches written down instead of made, so its outputs, hidden copies and number of kernels are real;
 all other torch operations are seen where torch dispatches them. Bytes are those of the tensors in hand, never derived
 from a model's dimensions. Left out, as in the simulator: tables a kernel reads beside its rows (norm weights and 1/rms,
-rotation tables, log-sum-exp, row maps).
+rotation tables, log-sum-exp, row maps). Where layers ask whether a tensor is on a GPU, a meta tensor is not: weight
+gradients of few tiles are then one product, and not split by tokens.
 """
 
 import sys
@@ -20,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hwmodels.formats import TILE
 from hwmodels.op import Attention, Gemm, GroupedGemm, Memory, Op, small
 from numerics import ops
+from numerics.kernels.flash import takes
 from numerics.kernels.launches import recorded
 from numerics.reference.permute import Layout
 
@@ -30,7 +32,7 @@ NOTHING = {
 """Torch operations that launch no kernel, beside views."""
 COPIES = {"clone", "_to_copy", "copy_", "cat", "stack", "index", "embedding"}
 FILLS = {"zeros", "zeros_like", "ones_like", "full", "new_zeros", "new_full", "fill_", "zero_"}
-FOLDED = {"_Choose.backward": "routing_backward", "_CrossEntropy.forward": "loss"}
+FOLDED = {"_Choose.backward": "routing_backward"}
 """Functions whose many small torch operations are one operation of the vocabulary; its `kernels` counts them."""
 TURNED = "turned"
 """Attribute of a weight's codes that were transposed for an input gradient."""
@@ -52,10 +54,7 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._schema.name.removeprefix("aten::")
-        if name == "bincount" and args[0].is_meta:  # it has no meta form
-            out = torch.empty(args[2] if len(args) > 2 else kwargs["minlength"], dtype=torch.int64, device="meta")
-        else:
-            out = func(*args, **(kwargs or {}))
+        out = func(*args, **(kwargs or {}))
         if not func.is_view and name not in NOTHING:
             entries = plain(name, _tensors((args, kwargs or {})), _tensors(out))
             if folder := _folder():
@@ -209,8 +208,18 @@ def _grouped(args: tuple[Any, ...], out: Tensor, launches: int) -> tuple[Op, ...
     return (GroupedGemm(b.shape[0], a.shape[0], b.shape[1], a.shape[1], _role(b), "fp8", launches),)
 
 
+def _grouped_wgrad(args: tuple[Any, ...], out: Tensor, launches: int) -> tuple[Op, ...]:
+    a, b = args[0], args[2]  # FP32 that is only written has no word of its own; counted as the simulator's, added to
+    return (GroupedGemm(out.shape[0], a.shape[1], a.shape[0], b.shape[0], "wgrad", "fp8", launches, "fp32"),)
+
+
 def _role(weight: Tensor) -> str:
     return "dgrad" if getattr(weight, TURNED, False) else "fprop"
+
+
+def _loss(args: tuple[Any, ...], out: Tensor, launches: int) -> tuple[Op, ...]:
+    logits = args[0]  # their gradient takes their place
+    return (memory("loss", logits.shape[0], [*args[:2]], [logits, out], launches),)
 
 
 def _norm_backward(args: tuple[Any, ...], out: Any, launches: int) -> tuple[Op, ...]:
@@ -223,9 +232,13 @@ def _attention(args: tuple[Any, ...], out: Any, launches: int) -> tuple[Op, ...]
 
 
 def _attention_backward(args: tuple[Any, ...], out: Any, launches: int) -> tuple[Op, ...]:
-    do, q, _, v, o, lse = args[:6]
-    prepare = memory("attention_prepare", rows_of(q), [do, o], [lse])  # row sums of dO * O have lse's shape
-    return prepare, _heads("backward", q, v, launches - 1)
+    do, q, k, v, o, lse, scale = args[:7]
+    sums = lse  # row sums of dO * O have lse's shape
+    if not takes(q, k, v, scale):
+        return memory("attention_prepare", rows_of(q), [do, o], [sums]), _heads("backward", q, v, launches - 1)
+    wide = torch.empty_like(q, dtype=torch.float32)  # dQ, cleared first and rounded last
+    prepare = memory("attention_prepare", rows_of(q), [do, o], [sums, wide])
+    return prepare, _heads("backward", q, v, launches - 2), memory("attention_finish", rows_of(q), [wide], [out[0]])
 
 
 def _heads(direction: str, q: Tensor, v: Tensor, launches: int) -> Attention:
@@ -255,6 +268,8 @@ OPERATIONS: dict[str, Note] = {
     "wgrad_gemm": _wgrad,
     "grouped_gemm": _grouped,
     "masked_gemm": _grouped,
+    "grouped_wgrad": _grouped_wgrad,
+    "cross_entropy": _loss,
     "rmsnorm": rowwise("norm_forward", (0,), (0,)),
     "rmsnorm_backward": _norm_backward,
     "swiglu": rowwise("swiglu", (0,)),
@@ -262,6 +277,8 @@ OPERATIONS: dict[str, Note] = {
     "swiglu_quantize_columns": rowwise("swiglu_transpose", (0,)),
     "swiglu_backward": rowwise("swiglu_backward", (0, 1)),
     "swiglu_backward_quantize": rowwise("swiglu_backward", (0, 1)),
+    "gate_weight_gradient": rowwise("gate_weight_gradient", (0, 1)),
+    "expert_count": rowwise("expert_count", (0,)),
     "layout": _layout,
     "permute": _permute,
     "unpermute": rowwise("unpermute", (0,)),
