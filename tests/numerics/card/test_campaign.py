@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hwmodels import device
+from hwmodels import device, sibling
 from hwmodels import tables as calibration
 from hwmodels.op import Attention, Gemm, GroupedGemm, Memory
 from hwmodels.price import Pricer, waves
@@ -122,6 +122,7 @@ def made():
 
 @pytest.fixture
 def loaded(made, tmp_path, monkeypatch):
+    sibling._load("h200")  # read while all tables are there
     calibrate.write(made, tmp_path / "h200")
     monkeypatch.setattr(calibration, "FOLDER", tmp_path)
     calibration.load.cache_clear()
