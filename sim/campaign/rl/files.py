@@ -25,6 +25,8 @@ FROM_SERVING = {
     "serve.fabric": "cluster.fabric", "serve.model": "model", "serve.precision": f"{KIND}.rollout.precision",
 }  # fmt: skip
 """Keys of serving, and where reinforcement learning says the same."""
+BESIDE = {"name", "outputs", "seed", "published"}
+"""Words of keys that leave a step what it is, but for chance."""
 ROOM = 2
 """Micro-batches a position of the pipeline, of the update that a document is first read with: every schedule runs."""
 
@@ -128,6 +130,7 @@ def _built(
 ) -> Learning:
     content = {key: value for key, value in document.content.items() if value is not None}
     name, said = str(content.get("name") or "reinforcement learning"), form.published
+    beside = said is not None and _as_written(overrides)
     return Learning(
         name=name, scenario=scenario, serve=serve, apart=form.rollout.nodes is not None,
         answers=Answers(form.groups, form.samples, form.prompt, response, form.most),
@@ -136,10 +139,10 @@ def _built(
         offload=form.offload and form.rollout.nodes is None,
         reward=Reward(form.reward.takes, form.reward.workers),
         sync=Sync(form.sync.method, form.sync.takes, form.sync.in_flight),
-        published=Published(said.step, said.source) if said else None,
+        published=Published(said.step, said.source) if said and beside else None,
         seed=scenario.seed, outputs=tuple(content.get("outputs") or ScenarioForm.model_fields["outputs"].default),
         scenario_hash=_hash(form, scenario, serve, response), overrides=tuple(overrides),
-        unfelt=tuple(_unfelt(form, document)), resolved=_plain(content, overrides, name),
+        unfelt=tuple(_unfelt(form, document)), resolved=_plain(content, overrides, name, beside),
     )  # fmt: skip
 
 
@@ -150,11 +153,18 @@ def _unfelt(form: RlForm, document: Document) -> Iterator[str]:
             yield f"batch.{key} changes nothing: an update has the answers of {KIND}.groups and {KIND}.samples"
 
 
-def _plain(content: Mapping[str, Any], overrides: Sequence[str], name: str) -> dict[str, Any]:
-    """The document as it was changed: it gives the same answer again."""
+def _as_written(overrides: Sequence[str]) -> bool:
+    """Whether overrides leave what decides a step as the file says, but for chance: only then a step that is published
+    of it stands beside."""
+    return all(set(override.partition("=")[0].split(".")) & BESIDE for override in overrides)
+
+
+def _plain(content: Mapping[str, Any], overrides: Sequence[str], name: str, beside: bool) -> dict[str, Any]:
+    """The document as it was changed: it gives the same answer again. beside: with the step that is published of it."""
     from sim.result.title import title
 
-    return {**content, "name": title(name, overrides)}
+    own = {key: value for key, value in content[KIND].items() if beside or key != "published"}
+    return {**content, KIND: own, "name": title(name, overrides)}
 
 
 def _hash(form: RlForm, scenario: Scenario, serve: Serve, response: Lengths) -> str:

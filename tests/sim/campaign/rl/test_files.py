@@ -91,3 +91,12 @@ def test_a_shipped_scenario_is_the_row_of_its_publication() -> None:
         shipped, row = load(file), rows.learning(rows.content()["rows"][number])
         assert shipped.serve.scenario_hash == row.serve.scenario_hash
         assert (shipped.scenario.scenario_hash, shipped.answers) == (row.scenario.scenario_hash, row.answers)
+
+
+def test_a_published_step_stands_beside_the_step_that_it_is_of() -> None:
+    for word in ("seed=3", "outputs=[result]", "rl.published.step=100 s"):
+        own = load(V3, [word])
+        assert own.published is not None and "published" in own.resolved["rl"]
+    for word in ("rl.groups=64", "cluster.nodes=64"):
+        own = load(V3, [word])
+        assert own.published is None and "published" not in own.resolved["rl"]
