@@ -1,16 +1,14 @@
 """A campaign's page, which needs no script, and what a terminal shows of it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import IO, Any
 
 from hwmodels.units import GIGA, KILO, MEGA, PERCENT, SECONDS_PER_DAY, SECONDS_PER_HOUR, TERA, format_quantity
+from reports import answer
 from reports.headline import Figure
-from reports.page import heading, whole
 from reports.palette import PARTS
-from reports.section import Section, bar, details, table
-from sim.result import title
+from reports.section import Section, bar, table
 
 Figures = Mapping[str, Any]
 
@@ -35,23 +33,16 @@ KWH = KILO * SECONDS_PER_HOUR
 
 def render(summary: Figures, scenario: Figures) -> str:
     """The page of a campaign, as HTML text. summary: as in result.json."""
-    own, name = summary["campaign"], str(summary["scenario"])
-    parts = [_calendar(own), _waterfall(own), _failures(own), _cost(own), _scenario(scenario)]
-    alarm = "".join(f'<p class="alarm" role="alert">{escape(line)}</p>' for line in summary["infeasible"])
-    changes = title.changes(summary["overrides"])
-    also = f'<span class="with">, with {escape(" ".join(changes))}</span>' if changes else ""
-    header = heading(f"{escape(name)}{also}", setting(summary), headline(summary), parts, alarm)
-    return whole(title.title(name, summary["overrides"]), header, parts)
+    own = summary["campaign"]
+    parts = [_calendar(own), _waterfall(own), _failures(own), _cost(own)]
+    return answer.page(summary, setting(summary), headline(summary), parts, answer.file(scenario, "The campaign"))
 
 
 def show(summary: Figures, stream: IO[str]) -> None:
     """Print the headline and where the hours go."""
     own = summary["campaign"]
-    print(title.title(str(summary["scenario"]), summary["overrides"]), setting(summary), sep="\n", file=stream)
     rows = [*headline(summary), *((f"  {name}", value, share) for name, value, share in _hours(own))]
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    for what, value, note in rows:
-        print(f"{what.ljust(widths[0])}  {value.rjust(widths[1])}  {note}".rstrip(), file=stream)
+    answer.show(summary, setting(summary), rows, stream)
 
 
 def headline(summary: Figures) -> list[Figure]:
@@ -230,10 +221,3 @@ def _cost(own: Figures) -> Section:
         beside = "<h3>Published GPU-hours beside those of the same steps, without failures</h3>"
         beside += table(head, lines, (0, 4, 5))
     return Section("cost", "Cost, with intervals", lead, spread + beside)
-
-
-def _scenario(scenario: Figures) -> Section:
-    text = json.dumps(scenario, indent=2, ensure_ascii=False, default=str)
-    return Section(
-        "scenario", "The campaign", "", details("Show its file as it was changed", f"<pre>{escape(text)}</pre>")
-    )

@@ -1,16 +1,14 @@
 """The page of reinforcement learning, which needs no script, and what a terminal shows of it."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import IO, Any
 
 from hwmodels.units import GIGA, format_quantity
+from reports import answer
 from reports.headline import Figure
-from reports.page import heading, whole
 from reports.palette import IDLE, PARTS, STEPS
-from reports.section import Section, bar, details, legend, table
-from sim.result import title
+from reports.section import Section, bar, legend, table
 
 Figures = Mapping[str, Any]
 
@@ -29,26 +27,19 @@ IDLES = ("waiting for the last answer", "waiting")
 
 def render(summary: Figures, scenario: Figures) -> str:
     """The page, as HTML text. summary: as in result.json."""
-    own, name = summary["rl"], str(summary["scenario"])
-    parts = [_timeline(own), _time(own), _answers(own), _scenario(scenario)]
-    alarm = "".join(f'<p class="alarm" role="alert">{escape(line)}</p>' for line in summary["infeasible"])
-    changes = title.changes(summary["overrides"])
-    also = f'<span class="with">, with {escape(" ".join(changes))}</span>' if changes else ""
-    header = heading(f"{escape(name)}{also}", setting(summary), headline(summary), parts, alarm)
-    return whole(title.title(name, summary["overrides"]), header, parts)
+    own = summary["rl"]
+    parts = [_timeline(own), _time(own), _answers(own)]
+    return answer.page(summary, setting(summary), headline(summary), parts, answer.file(scenario, "The scenario"))
 
 
 def show(summary: Figures, stream: IO[str]) -> None:
     """Print the headline and where the time goes."""
     own = summary["rl"]
-    print(title.title(str(summary["scenario"]), summary["overrides"]), setting(summary), sep="\n", file=stream)
     rows: list[tuple[str, str, str]] = [*headline(summary)]
     for lane, seconds in own["lanes_s"].items():
         rows.append((LANES[lane], "", ""))
         rows += [(f"  {what}", f"{each:.1f} s", f"{each / own['step_s']:.1%}") for what, each in seconds.items()]
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    for what, value, note in rows:
-        print(f"{what.ljust(widths[0])}  {value.rjust(widths[1])}  {note}".rstrip(), file=stream)
+    answer.show(summary, setting(summary), rows, stream)
 
 
 def headline(summary: Figures) -> list[Figure]:
@@ -156,9 +147,3 @@ def _answers(own: Figures) -> Section:
         beside = f"Published: {said['step_s']:g} s a step ({escape(said['source'])}); ours is {said['error']:+.0%}."
     body = f'<div class="two"><div>{left}</div><div>{right}</div></div>'
     return Section("answers", "Answers, update, memory", beside, body)
-
-
-def _scenario(scenario: Figures) -> Section:
-    text = json.dumps(scenario, indent=2, ensure_ascii=False, default=str)
-    body = details("Show its file as it was changed", f"<pre>{escape(text)}</pre>")
-    return Section("scenario", "The scenario", "", body)

@@ -169,6 +169,15 @@ def beside(timed: Loop, other: Loop, other_us: float, timed_us: float) -> float:
     return held[len(held) // 2] if held else float("nan")
 
 
+def slowed(loop: Loop, loop_us: float, sent: Loop) -> dict[str, float]:
+    """Microseconds of a call of a kernel's loop and of what is sent, alone and each beside the other."""
+    sent_us = sent.alone()
+    return {
+        "kernel_us": loop_us, "us": sent_us, "kernel_beside_us": beside(loop, sent, sent_us, loop_us),
+        "beside_us": beside(sent, loop, loop_us, sent_us),
+    }  # fmt: skip
+
+
 def _alike(number: int) -> int:
     """The largest of all ranks' numbers: collectives must be called as often by each."""
     held = torch.tensor([number], device="cuda")
@@ -211,11 +220,7 @@ def in_company(ranks: int, group: Any, device: str, sizes: Sequence[int], most: 
         for size in sizes:
             for name, call in collectives(size, group, ranks, device):
                 sent = Loop(call, 4, device)
-                bare = sent.alone()
-                yield {
-                    "op": name, "ranks": ranks, "bytes": size, "kernel": kernel, "kernel_us": alone, "us": bare,
-                    "kernel_beside_us": beside(loop, sent, bare, alone), "beside_us": beside(sent, loop, alone, bare),
-                }  # fmt: skip
+                yield {"op": name, "ranks": ranks, "bytes": size, "kernel": kernel, **slowed(loop, alone, sent)}
 
 
 def measured(

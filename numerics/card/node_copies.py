@@ -50,12 +50,7 @@ def beside(device: str, window: Window | None, size: int, most: int | None) -> I
         held = loop.alone()
         for name, call in copies(size, device, window):
             sent = node.Loop(call, 8, device)
-            bare = sent.alone()
-            yield {
-                "copy": name, "bytes": size, "kernel": kernel, "kernel_us": held, "us": bare,
-                "kernel_beside_us": node.beside(loop, sent, bare, held),
-                "beside_us": node.beside(sent, loop, held, bare),
-            }  # fmt: skip
+            yield {"copy": name, "bytes": size, "kernel": kernel, **node.slowed(loop, held, sent)}
 
 
 def main(words: Sequence[str] | None = None) -> int:

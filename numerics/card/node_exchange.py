@@ -82,12 +82,8 @@ def beside(device: str, exchanges: Sequence[Exchange], most: int | None) -> Iter
             held = loop.alone()
             for exchange in exchanges:
                 sent = node.Loop(call(exchange, 1.0, group, device), 6, device, group)
-                bare = sent.alone()
-                yield {
-                    "name": exchange.name, "channels": channels, "kernel": kernel, "kernel_us": held, "us": bare,
-                    "kernel_beside_us": node.beside(loop, sent, bare, held),
-                    "beside_us": node.beside(sent, loop, held, bare),
-                }  # fmt: skip
+                about = {"name": exchange.name, "channels": channels, "kernel": kernel}
+                yield {**about, **node.slowed(loop, held, sent)}
 
 
 def _limited(most: int) -> Any:

@@ -119,12 +119,7 @@ def beside(
         held = loop.alone()
         for about, call in calls(drawn, device, window, BESIDE_SMS):
             sent = node.Loop(call, 6, device)
-            bare = sent.alone()
-            yield {
-                **about, "kernel": kernel, "kernel_us": held, "us": bare,
-                "kernel_beside_us": node.beside(loop, sent, bare, held),
-                "beside_us": node.beside(sent, loop, held, bare),
-            }  # fmt: skip
+            yield {**about, "kernel": kernel, **node.slowed(loop, held, sent)}
 
 
 def main(words: Sequence[str] | None = None) -> int:
