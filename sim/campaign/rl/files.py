@@ -25,8 +25,8 @@ FROM_SERVING = {
     "serve.fabric": "cluster.fabric", "serve.model": "model", "serve.precision": f"{KIND}.rollout.precision",
 }  # fmt: skip
 """Keys of serving, and where reinforcement learning says the same."""
-BESIDE = {"name", "outputs", "seed", "published"}
-"""Words of keys that leave a step what it is, but for chance."""
+BESIDE = {"name", "outputs", "seed", "steps", "published"}
+"""Words of keys that leave a step what it is, but for chance and how often it is run."""
 ROOM = 2
 """Micro-batches a position of the pipeline, of the update that a document is first read with: every schedule runs."""
 

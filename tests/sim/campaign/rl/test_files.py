@@ -94,7 +94,7 @@ def test_a_shipped_scenario_is_the_row_of_its_publication() -> None:
 
 
 def test_a_published_step_stands_beside_the_step_that_it_is_of() -> None:
-    for word in ("seed=3", "outputs=[result]", "rl.published.step=100 s"):
+    for word in ("seed=3", "rl.steps=1", "outputs=[result]", "rl.published.step=100 s"):
         own = load(V3, [word])
         assert own.published is not None and "published" in own.resolved["rl"]
     for word in ("rl.groups=64", "cluster.nodes=64"):
