@@ -304,16 +304,24 @@ def _attend(
         acc = warpgroup_mma_wait(0, deps=[acc])
         mbarrier.arrive(v_empty.index(slot))
         slot, phase = ahead, ahead_phase
-        out = acc * gl.expand_dims(gl.convert_layout(1.0 / total, gl.SliceLayout(1, values)), 1)
-        x0.index(INDEX).store(out.to(v.dtype))
-        fence_async_shared()
-        tma.async_copy_shared_to_global(o, [head // heads * S + row, head % heads * DV], x0.index(INDEX))
-        rows = row + gl.arange(0, 64, gl.SliceLayout(1, scores))
-        ln_2: gl.constexpr = 0.6931471805599453
-        gl.store(lse + head * S + rows, (top * scale_log2 + gl.log2(total)) * ln_2, mask=rows < S)
-        tma.store_wait(0)
+        _write(given, x0.index(INDEX), acc, top * scale_log2, total, head, row, S, heads, DV, scores)
         mbarrier.arrive(q_bars.index(1))
         round, tile = _deal(round, turns, rounds)
+
+
+@gluon.jit
+def _write(given, box, acc, level, total, head, row, S, heads, DV: gl.constexpr, scores: gl.constexpr):
+    """O and the logarithms of its sums, through the place in shared memory where the queries were."""
+    q0, q1, k0, k1, v, o, lse, turns = given
+    values: gl.constexpr = acc.type.layout
+    out = acc * gl.expand_dims(gl.convert_layout(1.0 / total, gl.SliceLayout(1, values)), 1)
+    box.store(out.to(v.dtype))
+    fence_async_shared()
+    tma.async_copy_shared_to_global(o, [head // heads * S + row, head % heads * DV], box)
+    rows = row + gl.arange(0, 64, gl.SliceLayout(1, scores))
+    ln_2: gl.constexpr = 0.6931471805599453
+    gl.store(lse + head * S + rows, (level + gl.log2(total)) * ln_2, mask=rows < S)
+    tma.store_wait(0)
 
 
 @gluon.jit

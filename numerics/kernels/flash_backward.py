@@ -235,22 +235,7 @@ def _multiply(
         for pair in range(start, S, 128):
             for slot in gl.static_range(2):
                 row = pair + 64 * slot
-                here = hidden(row)
-                mbarrier.wait(q_full.index(slot), phase)
-                s = gl.zeros([64, 64], gl.float32, narrow)
-                s = warpgroup_mma(
-                    x0.index(slot + here), y0.index(INDEX + here).permute((1, 0)), s, use_acc=False, is_async=True
-                )
-                if D > FIRST:
-                    s = warpgroup_mma(x1.index(slot + here), y1.index(INDEX + here).permute((1, 0)), s, is_async=True)
-                s = warpgroup_mma_wait(0, deps=[s])
-                top = level.index(slot).load(gl.SliceLayout(1, narrow)) * 1.4426950408889634
-                prob = _exp2(s * scale_log2 - gl.expand_dims(top, 1))
-                cut = (row + 64 > S) | (key + 64 > T)
-                if CAUSAL:
-                    cut = cut | (row + T - S < key + 63)
-                if cut:
-                    prob = _seen(prob, row, key, S, T, CAUSAL)
+                prob = _probabilities(shared, slot, phase, row, key, sizes, scale_log2, INDEX, D, FIRST, CAUSAL, narrow)
                 # P and dS are kept in shared memory: there are no registers beside dK and dV
                 here = hidden(row)
                 if ORDERED:
@@ -261,14 +246,7 @@ def _multiply(
                 p.index(here).store(prob.to(q0.dtype))
                 fence_async_shared()
                 mbarrier.wait(g_full.index(slot), phase)
-                dp = gl.zeros([64, 64], gl.float32, narrow)
-                dp = warpgroup_mma(
-                    g.index(slot + here), z.index(INDEX + here).permute((1, 0)), dp, use_acc=False, is_async=True
-                )
-                sum_v = warpgroup_mma(p.index(here).permute((1, 0)), g.index(slot + here), sum_v, is_async=True)
-                dp = warpgroup_mma_wait(1, deps=[dp])
-                away = mean.index(slot).load(gl.SliceLayout(1, narrow))
-                part = p.index(here).load(narrow).to(gl.float32) * (dp - gl.expand_dims(away, 1))
+                part, sum_v = _score_gradients(shared, p, sum_v, slot, here, INDEX, narrow)
                 here = hidden(row)
                 mbarrier.wait(ds_empty.index(slot), phase ^ 1)
                 mine = 2 * slot + INDEX + here
@@ -288,8 +266,7 @@ def _multiply(
                     mbarrier.arrive(q_empty.index(slot))
                     mbarrier.arrive(g_empty.index(slot))
                     if begun:
-                        if ORDERED:
-                            _await(turns + counter, before)
+                        _in_turn(turns + counter, before, ORDERED)
                         _add(sums, dq, out.index(INDEX), line, column + 64 * INDEX)
                         owed = 1
                 else:
@@ -300,8 +277,7 @@ def _multiply(
                     dq = _columns(ds, y1 if D > FIRST else y0, 2 * (1 - slot) + here, here, 0, narrow)
                     dq = warpgroup_mma_wait(0, deps=[dq])
                     if begun:
-                        if ORDERED and FIRST == 64:
-                            _await(turns + counter, before)
+                        _in_turn(turns + counter, before, ORDERED and FIRST == 64)
                         _add(sums, dq, out.index(INDEX), line, column + (FIRST if D > FIRST else 0))
                         owed = 1
                 mbarrier.arrive(ds_empty.index(1 - slot), pred=begun)
@@ -310,33 +286,87 @@ def _multiply(
                 settled = counter
                 if ORDERED:
                     counter = (((sequence * heads + head) * gl.cdiv(S, 128) + row // 128) * 2 + slot) * 2 + INDEX
-                    before = blocks - 1 - key // 128
-                    if CAUSAL:
-                        before = gl.minimum((pair + 127 + T - S) // 128, blocks - 1) - key // 128
+                    before = _before(pair, key, sizes, CAUSAL)
             phase ^= 1
     mbarrier.wait(ds_full.index(1), phase ^ 1)
     if ORDERED:
         _settle(turns + settled, owed)
-    if FIRST == 128:
-        dq = _columns(ds, y0, 2, 0, 64 * INDEX, narrow)
-        dq = warpgroup_mma_wait(0, deps=[dq])
-        if ORDERED:
-            _await(turns + counter, before)
-        _add(sums, dq, out.index(INDEX), line, column + 64 * INDEX)
-    if (D > FIRST or FIRST == 64) and INDEX == 1:
-        dq = _columns(ds, y1 if D > FIRST else y0, 2, 0, 0, narrow)
-        dq = warpgroup_mma_wait(0, deps=[dq])
-        if ORDERED and FIRST == 64:
-            _await(turns + counter, before)
-        _add(sums, dq, out.index(INDEX), line, column + (FIRST if D > FIRST else 0))
-    if ORDERED:
-        _settle(turns + counter, 1)
+    _last_queries(given, shared, line, column, counter, before, INDEX, D, FIRST, ORDERED, narrow)
     at = group % groups
     _store(dk, dk0 * scale, sequence, at, key, T, groups, 0, D)
     if D > FIRST:
         _store(dk, dk1 * scale, sequence, at, key, T, groups, FIRST, D)
     _store(dv, sum_v, sequence, at, key, T, groups, 0, DV)
     tma.store_wait(0)
+
+
+@gluon.jit
+def _probabilities(
+    shared, slot, phase, row, key, sizes, scale_log2, INDEX: gl.constexpr, D: gl.constexpr, FIRST: gl.constexpr,
+    CAUSAL: gl.constexpr, layout: gl.constexpr,
+):  # fmt: skip
+    """P of the block of queries that comes to a slot and this warpgroup's keys, from scores and their statistics."""
+    x0, x1, g, y0, y1, z, ds, out, level, mean, q_full, q_empty, g_full, g_empty, ds_full, ds_empty, keys = shared
+    S, T, heads, shared_by, blocks, together = sizes
+    here = hidden(row)
+    mbarrier.wait(q_full.index(slot), phase)
+    s = gl.zeros([64, 64], gl.float32, layout)
+    s = warpgroup_mma(x0.index(slot + here), y0.index(INDEX + here).permute((1, 0)), s, use_acc=False, is_async=True)
+    if D > FIRST:
+        s = warpgroup_mma(x1.index(slot + here), y1.index(INDEX + here).permute((1, 0)), s, is_async=True)
+    s = warpgroup_mma_wait(0, deps=[s])
+    top = level.index(slot).load(gl.SliceLayout(1, layout)) * 1.4426950408889634
+    prob = _exp2(s * scale_log2 - gl.expand_dims(top, 1))
+    cut = (row + 64 > S) | (key + 64 > T)
+    if CAUSAL:
+        cut = cut | (row + T - S < key + 63)
+    if cut:
+        prob = _seen(prob, row, key, S, T, CAUSAL)
+    return prob
+
+
+@gluon.jit
+def _score_gradients(shared, p, sum_v, slot, here, INDEX: gl.constexpr, layout: gl.constexpr):
+    """dS of that block, from P in shared memory; and dV with its part, whose product runs on. here: zero."""
+    x0, x1, g, y0, y1, z, ds, out, level, mean, q_full, q_empty, g_full, g_empty, ds_full, ds_empty, keys = shared
+    dp = gl.zeros([64, 64], gl.float32, layout)
+    dp = warpgroup_mma(g.index(slot + here), z.index(INDEX + here).permute((1, 0)), dp, use_acc=False, is_async=True)
+    sum_v = warpgroup_mma(p.index(here).permute((1, 0)), g.index(slot + here), sum_v, is_async=True)
+    dp = warpgroup_mma_wait(1, deps=[dp])
+    away = mean.index(slot).load(gl.SliceLayout(1, layout))
+    return p.index(here).load(layout).to(gl.float32) * (dp - gl.expand_dims(away, 1)), sum_v
+
+
+@gluon.jit
+def _before(pair, key, sizes, CAUSAL: gl.constexpr):
+    """How many programs, of later keys, add to dQ of this pair of blocks of queries before this one."""
+    S, T, heads, shared_by, blocks, together = sizes
+    before = blocks - 1 - key // 128
+    if CAUSAL:
+        before = gl.minimum((pair + 127 + T - S) // 128, blocks - 1) - key // 128
+    return before
+
+
+@gluon.jit
+def _last_queries(
+    given, shared, line, column, counter, before, INDEX: gl.constexpr, D: gl.constexpr, FIRST: gl.constexpr,
+    ORDERED: gl.constexpr, layout: gl.constexpr,
+):  # fmt: skip
+    """dQ of the last block of queries, behind which no other follows."""
+    q0, q1, do, k0, k1, v, lse, delta, sums, dk, dv, turns = given
+    x0, x1, g, y0, y1, z, ds, out, level, mean, q_full, q_empty, g_full, g_empty, ds_full, ds_empty, keys = shared
+    if FIRST == 128:
+        dq = _columns(ds, y0, 2, 0, 64 * INDEX, layout)
+        dq = warpgroup_mma_wait(0, deps=[dq])
+        _in_turn(turns + counter, before, ORDERED)
+        _add(sums, dq, out.index(INDEX), line, column + 64 * INDEX)
+    if (D > FIRST or FIRST == 64) and INDEX == 1:
+        dq = _columns(ds, y1 if D > FIRST else y0, 2, 0, 0, layout)
+        dq = warpgroup_mma_wait(0, deps=[dq])
+        _in_turn(turns + counter, before, ORDERED and FIRST == 64)
+        _add(sums, dq, out.index(INDEX), line, column + (FIRST if D > FIRST else 0))
+    if ORDERED:
+        _settle(turns + counter, 1)
 
 
 @gluon.jit
@@ -357,10 +387,11 @@ def _add(sums, dq, out, row, column):
 
 
 @gluon.jit
-def _await(counter, before):
-    """Until programs of later keys have added theirs."""
-    while gl.atomic_add(counter, 0, sem="acquire") < before:
-        pass
+def _in_turn(counter, before, ORDERED: gl.constexpr):
+    """In order: until programs of later keys have added theirs."""
+    if ORDERED:
+        while gl.atomic_add(counter, 0, sem="acquire") < before:
+            pass
 
 
 @gluon.jit
