@@ -15,7 +15,9 @@ from sim.scenario.mistakes import _forms, mistakes, problems
 from sim.serving.form import ServingForm
 
 FORMS = (ScenarioForm, ServingForm, WholeForm, LearningForm)
-ODD = (None, True, 0, -1, 10**30, 1.5, math.nan, math.inf, "", "x", "1 parsec", [], [None], ["x"], {}, {"x": 1}, [{"x": 1}])  # fmt: skip
+ODD = (
+    None, True, 0, -1, 10**30, 1.5, math.nan, math.inf, "", "x", "1 parsec", [], [None], ["x"], {}, {"x": 1}, [{"x": 1}],
+)  # fmt: skip
 
 
 def paths(form, above=()):
