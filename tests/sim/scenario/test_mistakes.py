@@ -16,7 +16,8 @@ from sim.serving.form import ServingForm
 
 FORMS = (ScenarioForm, ServingForm, WholeForm, LearningForm)
 ODD = (
-    None, True, 0, -1, 10**30, 1.5, math.nan, math.inf, "", "x", "1 parsec", [], [None], ["x"], {}, {"x": 1}, [{"x": 1}],
+    None, True, 0, -1, 10**30, 1.5, math.nan, math.inf, "", "x", "1 parsec", [], [None], ["x"], {}, {"x": 1},
+    [{"x": 1}],
 )  # fmt: skip
 
 
