@@ -49,9 +49,9 @@ def peak_bytes(plan: Plan, machine: Machine) -> int:
     """The highest peak of all positions where loads are even, without a run: activations come and go in the order of
     steps, whatever the clock says."""
     held = _each_held(machine, None)
-    peaks, again = [0], _again(held)
+    peaks, again, each = [0], _again(held), _amounts(held)
     for position in range(plan.program.positions):
-        most = int(_alike(plan.passes.moved(position, again), held).cumsum().max(initial=0))
+        most = int(_alike(plan.passes.moved(position, again), each).cumsum().max(initial=0))
         peaks.append(sum(constant(plan, machine, position).values()) + most)
     return max(peaks)
 
@@ -82,7 +82,7 @@ def _curve(
     again, steps = _again(held), timeline.positions[position]
     moves = plan.passes.moved(position, again)
     if loads is None:
-        deltas, landing = _alike(moves, held)[:, None], _landed(machine)
+        deltas, landing = _alike(moves, _amounts(held))[:, None], _landed(machine)
     else:
         drawn = [*changes(plan.program.steps[position], again)]
         deltas = np.array([_delta(c, held[c.stage]) for c in drawn], dtype=np.int64).reshape(len(drawn), -1)
@@ -128,10 +128,14 @@ def hosted_bytes(plan: Plan, machine: Machine) -> int:
     return max(int((of.amounts[0] * each[of.stage]).cumsum().max(initial=0)) for of in moves)
 
 
-def _alike(moves: Changes, held: Sequence[Held]) -> Bytes:
-    """Bytes by which changes move the activations of ranks that are alike [change]."""
-    each = np.array([of.alike for of in held], dtype=np.int64)
-    return np.asarray((moves.amounts * each[moves.stage].T).sum(axis=0))
+def _amounts(held: Sequence[Held]) -> Bytes:
+    """What micro-batches hold where ranks are alike, as `Held` has it [3, stage]."""
+    return np.array([of.alike for of in held], dtype=np.int64).T
+
+
+def _alike(moves: Changes, each: Bytes) -> Bytes:
+    """Bytes by which changes move the activations of ranks that are alike [change]. each: of `_amounts`."""
+    return np.asarray((moves.amounts * each[:, moves.stage]).sum(axis=0))
 
 
 def _delta(change: Change, held: Held) -> Bytes:

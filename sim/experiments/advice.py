@@ -45,6 +45,9 @@ BESIDE_COPIES = 4
 """Choices of recompute that are tried beside a part of activations on the host."""
 FEW_WAIT = 2
 """Weight gradients that may wait, where a limit is tried."""
+ALIKE = 0.9
+"""Part of what ranks need where layers are placed by number that they need where pairs are about as long: then single
+layers go elsewhere, of a dozen that a rank has."""
 WON = 0.01
 """Part of a step that one more change must save to be told."""
 MODULES = ("activation", "norm", "mla_up_projection", "core_attention", "shared_experts", "mlp", "moe")
@@ -110,15 +113,14 @@ class _Try:
         """Bytes that the heaviest rank needs at least; more than anybody has where the change is refused."""
         self.hear(f"trying {' '.join(self.words)}")
         try:
-            return screen.least_bytes(self.plan)
+            by_pairs = self.plan.overlapped and self.scenario.placement == "balanced"
+            return by_number_bytes(self.plan) if by_pairs else self.bytes[0]
         except Refused:
             return sys.maxsize
 
     @cached_property
     def bytes(self) -> tuple[int, int]:
         """Bytes that the heaviest rank needs, and that it may need."""
-        if self.least_bytes == sys.maxsize:
-            return sys.maxsize, 0
         try:
             machine = assembly.unshared(self.plan)
         except Refused:
@@ -130,10 +132,10 @@ class _Try:
     @property
     def fits(self) -> bool:
         """Whether it fits."""
-        if self.least_bytes == sys.maxsize or self.least_bytes > room(self.scenario):
-            return False
-        peak, most = self.bytes
-        return peak <= most
+        least, (peak, most) = self.least_bytes, (0, 0)
+        if least < sys.maxsize and least <= room(self.scenario):
+            peak, most = self.bytes
+        return 0 < peak <= most
 
     @cached_property
     def machine(self) -> Machine:
@@ -146,9 +148,18 @@ class _Try:
         return lower(self.plan, self.machine)
 
     @cached_property
+    def work_s(self) -> float:
+        """Seconds that its kernels take at least."""
+        return screen.least_s(self.plan, assembly.prices(self.scenario, assembly.held_always(self.plan)))
+
+    @cached_property
     def least_s(self) -> float:
-        """Seconds that a step takes at least."""
+        """Seconds that a step takes at least, by the order of its steps."""
         return 0.0 if self.scenario.uneven else least_ns(self.lowered.actors) / NS_PER_S
+
+    def within(self, seconds: float) -> bool:
+        """Whether a step takes no longer."""
+        return self.work_s <= seconds and self.least_s <= seconds and self.candidate.step_s <= seconds
 
     @cached_property
     def candidate(self) -> Candidate:
@@ -162,32 +173,38 @@ class _Try:
         return Candidate(self.words, timeline.end / NS_PER_S, peak)
 
 
+def by_number_bytes(plan: Plan) -> int:
+    """Bytes that the heaviest rank needs at least, by a placement that takes no prices of overlapped pairs."""
+    by_number = replace(plan, scenario=replace(plan.scenario, placement="even"))
+    return round(ALIKE * memory.peak_bytes(by_number, assembly.unshared(by_number)))
+
+
 def ran(words: Words, scenario: Scenario) -> Candidate:
     """Changes by the run of a scenario with them."""
     summary = run(scenario, interval=False).summary
     return Candidate(words, summary["step_time_s"], summary["worst_memory"]["peak_bytes"])
 
 
-def _ascending(tries: Sequence[_Try], least: Callable[[_Try], Any], exact: Callable[[_Try], Any]) -> Iterator[_Try]:
-    """Tries by something exact of each, which is asked only of those that may be next. least: no more than that."""
-    heap = [(least(each), False, number) for number, each in enumerate(tries)]
+def _ascending(tries: Sequence[_Try], *known: Callable[[_Try], Any]) -> Iterator[_Try]:
+    """Tries by the last that can be known of each. Those before it are no more, and sooner known: the next is asked only
+    of those that may be first."""
+    heap = [(known[0](each), 1, number) for number, each in enumerate(tries)]
     heapify(heap)
     while heap:
-        _, sure, number = heappop(heap)
-        if sure:
+        _, asked, number = heappop(heap)
+        if asked == len(known):
             yield tries[number]
         else:
-            heappush(heap, (exact(tries[number]), True, number))
+            heappush(heap, (known[asked](tries[number]), asked + 1, number))
 
 
 def _least(tries: Sequence[_Try]) -> Iterator[_Try]:
     """Fastest first, without those that change more than another one and win nothing by it, or that are as fast as one
     that needs no more."""
     kept: list[Candidate] = []
-    for tried in _ascending(tries, lambda t: (t.least_s, 0, 0), lambda t: t.candidate.worth):
+    for tried in _ascending(tries, lambda t: (t.work_s, 0, 0), lambda t: (t.least_s, 0, 0), lambda t: t.candidate.worth):
         each = tried.candidate
-        fewer = (t for t in tries if set(t.words) < set(each.words) and t.least_s <= each.step_s * (1 + WON))
-        needless = any(other.candidate.step_s <= each.step_s * (1 + WON) for other in fewer)
+        needless = any(set(t.words) < set(each.words) and t.within(each.step_s * (1 + WON)) for t in tries)
         same = any(other.step_s == each.step_s and other.peak_bytes <= each.peak_bytes for other in kept)
         if not needless and not same:
             kept.append(each)
@@ -220,7 +237,9 @@ class _Search:
 
     def tried(self, words: Words) -> _Try:
         """A change."""
-        return self.known.setdefault(words, _Try(self.scenario, words, self.hear))
+        if words not in self.known:
+            self.known[words] = _Try(self.scenario, words, self.hear)
+        return self.known[words]
 
     def fitting(self) -> Iterator[_Try]:
         """Changes that fit: of recompute alone; of one axis with the least recompute that makes it fit; of more axes
