@@ -11,8 +11,8 @@
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import chain
 
 from hwmodels.units import NS_PER_S
@@ -31,6 +31,8 @@ from sim.step.overlap import compose
 SURE = 0.99
 """Part of the mean of constant bytes that the fullest position surely has: shards are rounded up to whole parameters by
 unit, a thousandth at most."""
+KEPT = 64
+"""Models whose kinds of units are kept."""
 
 
 def least_s(plan: Plan, machine: Machine) -> float:
@@ -47,7 +49,8 @@ def least_s(plan: Plan, machine: Machine) -> float:
     return work * plan.micro_batches / plan.program.positions / NS_PER_S
 
 
-def _kinds(units: Sequence[Unit]) -> Counter[Unit]:
+@lru_cache(maxsize=KEPT)
+def _kinds(units: tuple[Unit, ...]) -> Counter[Unit]:
     """Units of a kind, and how many there are."""
     return Counter(like for unit in units for like in alike((unit,)))
 
@@ -90,7 +93,7 @@ def least_bytes(plan: Plan) -> int:
 def _kept(plan: Plan, machine: Machine) -> float:
     """Bytes of activations that positions hold at the moments at which each holds most, summed, every layer on the
     stage that holds the fewest; 0 where layers keep more or less by where they lie in a stage."""
-    units = list(chain.from_iterable(machine.stages))
+    units = tuple(chain.from_iterable(machine.stages))
     if plan.scenario.offload or len({unit.checkpoint for unit in units if unit.block}) > 1:
         return 0.0
     held = plan.passes.fullest
