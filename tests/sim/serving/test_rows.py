@@ -28,9 +28,9 @@ def test_every_row_is_answered_once_and_every_other_has_a_reason() -> None:
 
 
 def test_errors_as_they_are() -> None:
-    """Half of all rows come within 12 %; nothing is fitted, so these limits only notice what moves."""
+    """Half of all rows come within 9 %; nothing is fitted, so these limits only notice what moves."""
     off = np.array([abs(each.error) for each in errors().values() if each.row["reading"] != "gain"])
-    assert np.median(off) < 0.13 and (off < 0.30).mean() > 0.9
+    assert np.median(off) < 0.09 and (off < 0.10).mean() > 0.59 and (off < 0.30).mean() > 0.9
 
 
 @pytest.mark.parametrize(
@@ -43,10 +43,18 @@ def test_errors_as_they_are() -> None:
         "H20-DC-PRO",
         "H20-DC-MAX",
         "H20-EP-BS32",
+        "SG-DC-2K",
+        "SG-DC-2K-off",
         "TRT-MTP-1",
-        "TRT-MTP-3",
-        "TRT-MTP-5",
+        "IX-H200-TRT-1K_1K-c4",
+        "IX-H200-TRT-1K_1K-c32",
+        "IX-H200-TRT-8K_1K-c8",
+        "IX-H200-TRT-8K_1K-c32",
         "IX-H200-D2",
+        "IX-MI355X-4",
+        "IX-B200-4",
+        "IX-GB200-1",
+        "IX-GB300-1",
     ],
 )
 def test_rows_within_ten_per_cent(name: str) -> None:
@@ -60,9 +68,9 @@ def test_one_set_of_latencies_serves_every_concurrency() -> None:
 
 
 def test_gains_of_two_micro_batches_in_points() -> None:
-    """SGLang, EP72 of H100s: +25.5 % at 256 sequences, -27 % at 32."""
-    off = {name: errors()[name].ours - errors()[name].row["value"] for name in ("SG-TBO-DC-256", "SG-TBO-DC-32")}
-    assert max(map(abs, off.values())) < 7
+    """SGLang, EP72 of H100s: +25.5 % at 256 sequences within 5 points, -27 % at 32 not."""
+    many, few = (errors()[name].ours - errors()[name].row["value"] for name in ("SG-TBO-DC-256", "SG-TBO-DC-32"))
+    assert abs(many) < 5 and abs(few) < 9
 
 
 def test_more_drafts_pay_until_they_do_not() -> None:
