@@ -58,7 +58,7 @@ def _deployed(priced: _Priced) -> Deployed:
     part = serve.model.part(pool.tensor, pool.tensor if pool.expert == 1 else 1)
     rank = Rank(part, pool.tensor, pool.expert, serve.node.gpus, serve.precision, element, serve.cache.attention)
     links = wires(serve.node, serve.fabric)
-    alone, beside = (Prices(serve.node.device, links, beside=each) for each in (False, True))
+    alone, beside = (Prices(serve.node.device, links, beside=each, draw=serve.draw) for each in (False, True))
     gating = _gating(serve, pool)
     deep = serve.speculation.depth
     decoding = Stepper(rank, alone, gating, pool.overlap, deep)
@@ -77,7 +77,8 @@ def deployed(serve: Serve, pool: Pool) -> Deployed:
     """An instance of a pool; what it takes for steps is kept for scenarios that change none of it."""
     decide = (
         serve.model, serve.node, serve.node.figures, serve.node.device.figures, serve.fabric, serve.precision,
-        serve.cache, serve.routing, serve.speculation.depth, serve.seed, pool._replace(instances=1),
+        serve.cache, serve.routing, serve.speculation.depth, serve.seed, serve.draw,
+        pool._replace(instances=1),
     )  # fmt: skip
     return _deployed(_Priced(repr(decide), serve, pool))
 

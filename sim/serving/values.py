@@ -117,7 +117,8 @@ KIND = "serve"
 
 @dataclass(frozen=True)
 class Serve:
-    """A serving scenario. cost: USD/s of a GPU, watts: that it draws at work, 0 where nobody says. resolved: the same
+    """A serving scenario. cost: USD/s of a GPU, watts: that it draws at work, 0 where nobody says. draw: of how wrong
+    prices are, 0: as they are (`sim.serving.draws`). resolved: the same
     as plain values."""
 
     name: str
@@ -139,6 +140,7 @@ class Serve:
     overrides: tuple[str, ...] = ()
     scenario_hash: str = ""
     resolved: dict[str, Any] = field(default_factory=dict, hash=False, repr=False)
+    draw: int = 0
 
     def of(self, *kinds: str) -> tuple[Pool, ...]:
         """Pools that do something."""

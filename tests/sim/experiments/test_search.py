@@ -16,8 +16,8 @@ from sim.experiments import explore
 from sim.experiments.answer import Answer, counts
 from sim.experiments.executors import Here
 from sim.experiments.explore import explored
-from sim.experiments.objectives import Facts, Prices, front, rank_correlation, ranks, scores
 from sim.experiments.least import least_bytes, least_laid_out_s, least_s
+from sim.experiments.objectives import Facts, Prices, front, rank_correlation, ranks, scores
 from sim.experiments.screen import Ask, even, tried
 from sim.experiments.search import Search, of_document, read_search
 from sim.layout.plan import lay_out
