@@ -237,14 +237,9 @@ def _routing(s: Settings) -> dict[str, Any]:
     return {"routing": "balanced"}
 
 
-def _converters(s: Settings) -> set[str]:
-    """Names in model.converters."""
-    return {*s.words("model.converters")}
-
-
 def _precision(s: Settings) -> str:
     """BF16 unless a converter says FP8. Where that is, scales are of whole tensors unless a recipe says others."""
-    names = _converters(s)
+    names = {*s.words("model.converters")}
     linear = {"float8", "quantize.linear.float8"} & names
     mx = {"mx", "quantize.linear.mx"} & names
     kept = s.word(f"{T}mixed_precision_param", "bfloat16", ("bfloat16", "float32"))
