@@ -33,7 +33,7 @@ def run(args: argparse.Namespace, folder: Path) -> int:
                 results.write(fresh, summary, files.portable(path, args.words[1:]), asked, log)
     finally:
         progress("", visible)
-    for line in unread(serve):
+    for line in (*serve.unfelt, *unread(serve)):
         print(f"{path}: {line}", file=sys.stderr)
     if not args.quiet:
         print(shown.headline(summary), file=sys.stderr)
@@ -51,7 +51,7 @@ def check(words: list[str]) -> int:
     serve = files.load(words[0], words[1:])
     with refusals(words[0]):
         asked(serve.requests, serve.seed)
-    for line in unread(serve):
+    for line in (*serve.unfelt, *unread(serve)):
         print(f"{words[0]}: {line}", file=sys.stderr)
     print(f"{words[0]}: nothing wrong ({serve.name}; hash {serve.scenario_hash})")
     return DONE

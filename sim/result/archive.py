@@ -4,7 +4,7 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,6 @@ import numpy.typing as npt
 from sim.result.curves import RankLoads, Utilisation
 from sim.result.folder import LISTED, MARK, listed
 from sim.result.trace import LANES, PHASES, Trace
-
-if TYPE_CHECKING:
-    from sim.result import Result
 
 FILES = ("result.json", "scenario.yaml", "report.html", "trace/rank*.json.gz", "events.npz", "links.csv", "loads.csv")
 """Patterns of all that a run writes into its folder, the page and the Chrome traces included."""
@@ -26,7 +23,22 @@ LOADS_HEAD = (
 """Columns of loads.csv. Mean, smallest and largest are over the micro-batches that come to the rank."""
 
 
-def write(run: "Result", folder: Path, outputs: Sequence[str], wall_seconds: float | None = None) -> None:
+class Run(Protocol):
+    """What a folder of data holds; `sim.result.Result` is one."""
+
+    @property
+    def summary(self) -> dict[str, Any]: ...
+    @property
+    def scenario(self) -> dict[str, Any]: ...
+    @property
+    def spans(self) -> Trace: ...
+    @property
+    def links(self) -> Utilisation | None: ...
+    @property
+    def loads(self) -> RankLoads | None: ...
+
+
+def write(run: Run, folder: Path, outputs: Sequence[str], wall_seconds: float | None = None) -> None:
     """Write the data of a run into `folder`, which exists; result.json comes last, so that with it all are there.
 
     outputs: which of events, links and loads; a run need not have the latter two. wall_seconds: how long it took, for

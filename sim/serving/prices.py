@@ -24,6 +24,7 @@ from sim.communication.exchange.roles import COPY
 from sim.models.layer import COMPUTE
 from sim.serving.cached import Cached, PerHead
 from sim.serving.measured import Card, Reading, read_us
+from sim.serving.values import SGLANG
 
 LIBRARY, FLASH = "torch", "flash3"
 """Whose attention of whole prompts runs (FlashAttention-3), and whose of the kernels that engines leave to it: torch's
@@ -64,12 +65,13 @@ def _classes() -> dict[str, Any]:
 @dataclass(frozen=True)
 class Prices:
     """Prices on a device with its links. sms: of exchanges of prompts (DeepSeek's profile: 24 of 132). beside: of what
-    runs beside such exchanges, on the SMs that they leave."""
+    runs beside such exchanges, on the SMs that they leave. engine: whose kernels run."""
 
     device: Device
     wires: Wires
     sms: int = 24
     beside: bool = False
+    engine: str = SGLANG
     known: dict[Op, int] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
@@ -80,7 +82,7 @@ class Prices:
 
     @cached_property
     def _card(self) -> Card:
-        return Card(self.device, self.wires, self.device.sms - (self.sms if self.beside else 0))
+        return Card(self.device, self.wires, self.device.sms - (self.sms if self.beside else 0), self.engine)
 
     @cached_property
     def _nccl(self) -> Library | None:

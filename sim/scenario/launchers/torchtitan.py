@@ -237,9 +237,14 @@ def _routing(s: Settings) -> dict[str, Any]:
     return {"routing": "balanced"}
 
 
+def _converters(s: Settings) -> set[str]:
+    """Names in model.converters; before there were any, [float8] said it (torchtitan before v0.1.0)."""
+    return {*s.words("model.converters"), *(["float8"] if s.flag("float8.enable_float8_linear") else [])}
+
+
 def _precision(s: Settings) -> str:
     """BF16 unless a converter says FP8. Where that is, scales are of whole tensors unless a recipe says others."""
-    names = {*s.words("model.converters")}
+    names = _converters(s)
     linear = {"float8", "quantize.linear.float8"} & names
     mx = {"mx", "quantize.linear.mx"} & names
     kept = s.word(f"{T}mixed_precision_param", "bfloat16", ("bfloat16", "float32"))
