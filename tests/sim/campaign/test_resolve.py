@@ -6,7 +6,8 @@ import pytest
 
 from hwmodels.document import DocumentError
 from hwmodels.refused import Refused
-from sim.campaign.resolve import load, resolved
+from sim.campaign.resolve import resolved
+from sim.experiments.kinds import load
 from sim.scenario import SCENARIOS
 from tests.sim.campaign.plans import PLAN, small
 

@@ -6,9 +6,10 @@ import pytest
 
 from hwmodels.document import Document, DocumentError
 from sim.campaign.rl import rows
-from sim.campaign.rl.files import load, resolved
+from sim.campaign.rl.files import resolved
 from sim.campaign.rl.page import PAGE
 from sim.experiments import kinds
+from sim.experiments.kinds import load
 from sim.scenario import SCENARIOS
 
 V3 = str(SCENARIOS / "rl_v3_256gpu.yaml")
