@@ -16,7 +16,7 @@ OLD, CHANGE, REFERENCE = (
     "old log-probabilities", "change to the reference and back", "reference log-probabilities",
 )  # fmt: skip
 RELOAD, UPDATE, OFFLOAD = "optimizer states back", "update", "optimizer states to the host"
-TRAINER, ANSWERER = "weights: trainer's for rollouts'", "weights: rollouts' for trainer's"
+TRAINER, ANSWERER = "trainer's weights come, rollouts' go", "rollouts' weights come, trainer's go"
 SYNC, WAIT = "weights to rollouts", "waiting"
 """What they do, or wait for."""
 
