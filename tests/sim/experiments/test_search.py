@@ -81,7 +81,7 @@ def by_hand(search: Search) -> list[tuple[tuple[float, ...], dict[str, str]]]:
     return sorted(rows, key=lambda row: row[0])
 
 
-@examples(16, suppress_health_check=list(HealthCheck))
+@examples(50, suppress_health_check=list(HealthCheck))
 @given(small())
 def test_a_search_finds_the_best_that_there_is(search: Search) -> None:
     """The best of the whole space, as many as are asked for, and the whole front of its objectives."""
