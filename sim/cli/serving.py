@@ -47,10 +47,11 @@ def check(words: list[str]) -> int:
     """Whether a scenario is right, its trace can be read, and its weights and longest request fit."""
     from sim.serving import files
     from sim.serving.asked import asked
+    from sim.serving.system import System
 
     serve = files.load(words[0], words[1:])
     with refusals(words[0]):
-        asked(serve.requests, serve.seed)
+        System(serve, asked(serve.requests, serve.seed)).check()
     for line in (*serve.unfelt, *unread(serve)):
         print(f"{words[0]}: {line}", file=sys.stderr)
     print(f"{words[0]}: nothing wrong ({serve.name}; hash {serve.scenario_hash})")

@@ -22,7 +22,7 @@ from sim.analysis import memory
 from sim.engine import steps
 from sim.engine.least import least_ns
 from sim.engine.lowering import Lowered, lower
-from sim.experiments import screen
+from sim.experiments.least import least_s
 from sim.layout import optimizer
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan, lay_out
@@ -150,7 +150,7 @@ class _Try:
     @cached_property
     def work_s(self) -> float:
         """Seconds that its kernels take at least."""
-        return screen.least_s(self.plan, assembly.prices(self.scenario, assembly.held_always(self.plan)))
+        return least_s(self.plan, assembly.prices(self.scenario, assembly.held_always(self.plan)))
 
     @cached_property
     def least_s(self) -> float:
@@ -186,8 +186,8 @@ def ran(words: Words, scenario: Scenario) -> Candidate:
 
 
 def _ascending(tries: Sequence[_Try], *known: Callable[[_Try], Any]) -> Iterator[_Try]:
-    """Tries by the last that can be known of each. Those before it are no more, and sooner known: the next is asked only
-    of those that may be first."""
+    """Tries by the last that can be known of each. Those before it are no more, and sooner known: the next is asked
+    only of those that may be first."""
     heap = [(known[0](each), 1, number) for number, each in enumerate(tries)]
     heapify(heap)
     while heap:
@@ -202,7 +202,8 @@ def _least(tries: Sequence[_Try]) -> Iterator[_Try]:
     """Fastest first, without those that change more than another one and win nothing by it, or that are as fast as one
     that needs no more."""
     kept: list[Candidate] = []
-    for tried in _ascending(tries, lambda t: (t.work_s, 0, 0), lambda t: (t.least_s, 0, 0), lambda t: t.candidate.worth):
+    bounds = (lambda t: (t.work_s, 0, 0)), (lambda t: (t.least_s, 0, 0)), (lambda t: t.candidate.worth)
+    for tried in _ascending(tries, *bounds):
         each = tried.candidate
         needless = any(set(t.words) < set(each.words) and t.within(each.step_s * (1 + WON)) for t in tries)
         same = any(other.step_s == each.step_s and other.peak_bytes <= each.peak_bytes for other in kept)

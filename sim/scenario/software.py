@@ -56,9 +56,10 @@ class StackForm(Form):
     early_stop: bool | None = None
     """Of torch: what is computed again stops when all that backward needs is there (the default), or runs to its end,
     last product included (reentrant checkpoints, all before torch 2.1, and torchtitan from August 2025 on)."""
-    rope: Literal["halves", "complex"] | None = None
-    """Of torch: rope in elementwise kernels on halves of a head (the default), or as complex numbers in FP32, which
-    torch.compile does not fuse."""
+    rope: Literal["own", "complex", "plain"] | None = None
+    """own: torch's on halves of a head, megatron's fused kernel (the default). complex, of torch: as complex numbers in
+    FP32, which torch.compile does not fuse. plain, of megatron: operation by operation (apply_rope_fusion off, and
+    YaRN with a factor, as GPT-OSS has it); attention in latents has the fused kernel anyway."""
     repeated: bool | None = None
     """Of torch: keys and values are copied for each query head that shares them (repeat_kv)."""
     compiled_ends: Literal["all", "loss", "none"] | None = None
@@ -99,10 +100,11 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
         yield ("stack.scales", "precision"), f"no scales of blocks to put in order; legal with: {', '.join(BLOCKS)}"
     if stack.casts != Stack.casts and scenario.precision != "nvfp4":
         yield ("stack.casts", "precision"), "one kernel casts rows and columns but in nvfp4; legal: joined"
-    whose = {"plain": "torch", "cudnn": "megatron"}.get(stack.norms, stack.name)
-    if whose != stack.name and "norms" in kind.options:
-        legal = "transformer_engine, cudnn" if stack.name == "megatron" else "leave it out, or plain"
-        yield ("stack.norms", "stack"), f"{stack.norms} norms are {whose}'s; legal: {legal}"
+    for key, owners in WHOSE.items():
+        word = getattr(stack, key)
+        if key in kind.options and owners.get(word, stack.name) != stack.name:
+            legal = ", ".join([getattr(Stack(), key), *(each for each, name in owners.items() if name == stack.name)])
+            yield (f"stack.{key}", "stack"), f"{word} {key} is {owners[word]}'s; legal: {legal}"
     if stack.unpadded and stack.compiled:
         yield ("stack.unpadded", "stack.compiled"), "compiled code has no such call; legal: one of the two"
     if not stack.loss_parallel and "loss_parallel" in kind.options and scenario.parallel.tensor == 1:
@@ -117,6 +119,8 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
     yield from _again(scenario)
 
 
+WHOSE = {"norms": {"plain": "torch", "cudnn": "megatron"}, "rope": {"complex": "torch", "plain": "megatron"}}
+"""Key -> word -> the one stack that has it."""
 BLOCKS = ("mxfp8", "nvfp4")
 """Precisions whose scales tensor cores read in an order of their own."""
 SCALED_LATER = ("norm", "activation")

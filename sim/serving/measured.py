@@ -143,6 +143,28 @@ def _octaves(*sizes: float) -> tuple[float, ...]:
     return tuple(math.log2(max(size, 1.0)) for size in sizes)
 
 
+def class_of(op: Op, where: Card) -> tuple[str, float]:
+    """Rows that an operation's price rests on, by file and kind, and how wrong such prices are."""
+    kind = _kind(op)
+    file = _file(where.device.name, kind)
+    return f"{file}: {kind}", spread(file, kind)
+
+
+@cache
+def spread(file: str, kind: str) -> float:
+    """How wrong the nearest rows are: the root of the mean square of the logarithms by which rows of a kind are missed
+    by the others of their file."""
+    rows = _rows(file)[kind]
+    if len(rows.over) < 2:
+        return 0.0
+    distances = ((rows.at[:, None] - rows.at) ** 2).sum(axis=2)
+    np.fill_diagonal(distances, np.inf)
+    near = np.argsort(distances, axis=1, kind="stable")[:, : min(NEAREST, len(rows.over) - 1)]
+    weights = 1 / (np.take_along_axis(distances, near, axis=1) + BLUNT)
+    missed = (weights * rows.over[near]).sum(axis=1) / weights.sum(axis=1) - rows.over
+    return float(np.sqrt((missed**2).mean()))
+
+
 @cache
 def _file(device: str, kind: str, engine: str) -> str:
     """The file that tells a kind on a device: its own, or a donor's."""

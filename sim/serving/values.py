@@ -123,8 +123,8 @@ KIND = "serve"
 @dataclass(frozen=True)
 class Serve:
     """A serving scenario. cost: USD/s of a GPU, watts: that it draws at work, 0 where nobody says. engine: whose
-    kernels run, where both were measured. unfelt: a line for each key that was given and changes nothing.
-    resolved: the same as plain values."""
+    kernels run, where both were measured. draw: of how wrong prices are, 0: as they are (`sim.serving.draws`).
+    unfelt: a line for each key that was given and changes nothing. resolved: the same as plain values."""
 
     name: str
     model: ModelShape
@@ -147,6 +147,7 @@ class Serve:
     overrides: tuple[str, ...] = ()
     scenario_hash: str = ""
     resolved: dict[str, Any] = field(default_factory=dict, hash=False, repr=False)
+    draw: int = 0
 
     def of(self, *kinds: str) -> tuple[Pool, ...]:
         """Pools that do something."""

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from sim.campaign.form import Mean
 from sim.models.form import Count, Form, Size, whole
 from sim.scenario.form import Document, LengthsForm
 from sim.scenario.quantity import quantity
@@ -64,7 +65,7 @@ class SyncForm(Form):
 class PublishedForm(Form):
     """A published step, beside the answer's: nothing goes by it."""
 
-    step: Seconds
+    step: Mean
     """Seconds of it."""
     source: str
     """Where it is published."""

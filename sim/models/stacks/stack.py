@@ -47,7 +47,7 @@ KINDS = {
         "torch",
         (
             "release", "cuda_graphs", "graphed", "dispatcher", "attention", "cross_entropy", "fused_experts", "norms",
-            "scales", "casts",
+            "scales", "casts", "rope",
         ),
         TRANSFORMER_ENGINE,
         eager=True, axes=SHARED, waits=True,
@@ -80,8 +80,9 @@ APART = "apart"
 2.14, pytorch/csrc/quantizer.cpp, NVFP4Quantizer::quantize_impl; then nvte_quantize_with_hadamard_transform)."""
 PLAIN_NORMS = "plain"
 """Norms of torch as Llama's own modules write them, operation by operation in FP32."""
-COMPLEX = "complex"
-"""Rope of torch as a product of complex numbers in FP32."""
+COMPLEX, PLAIN_ROPE = "complex", "plain"
+"""Rope of torch as a product of complex numbers in FP32; of megatron operation by operation, where TransformerEngine's
+kernel is off or knows no such rope (YaRN's with a factor: megatron/core pull request 2038 of 2025-11-22)."""
 ALL, LOSS, NOTHING = "all", "loss", "none"
 """Of a model's ends (embedding, final norm, head, loss), what torch.compile fuses where it fuses layers."""
 FUSED, FOREACH, LOOP = "fused", "foreach", "loop"
@@ -106,8 +107,9 @@ class Stack:
     transformer_engine or CUDNN_NORMS. scales: BOTH, WEIGHTS or NONE. casts: joined, or APART. early_stop: what is
     computed again stops when all that backward needs is there (torch.utils.checkpoint without reentrant backward, from
     torch 2.1 on: pytorch PR 96866), and does not run to its end. norms of torch: its own kernel, or PLAIN_NORMS. rope:
-    by halves, or COMPLEX. repeated: keys and values are copied for each query head that shares them. compiled_ends:
-    ALL, LOSS or NOTHING. update: FUSED, FOREACH or LOOP. clips: gradients' norm is limited before the update."""
+    the stack's own, COMPLEX or PLAIN_ROPE. repeated: keys and values are copied for each query head that shares them.
+    compiled_ends: ALL, LOSS or NOTHING. update: FUSED, FOREACH or LOOP. clips: gradients' norm is limited before the
+    update."""
 
     name: str = "deepseek"
     release: str = ""
@@ -124,7 +126,7 @@ class Stack:
     scales: str = WEIGHTS
     casts: str = "joined"
     early_stop: bool = True
-    rope: str = "halves"
+    rope: str = "own"
     repeated: bool = False
     compiled_ends: str = ALL
     update: str = FUSED

@@ -14,7 +14,7 @@ LIMIT_S = 240
 
 
 def run(world: int, module: str, *words: str, said: Path) -> str:
-    """What all ranks wrote to stderr, which goes to the file `said`. Fails where one did, or took longer than LIMIT_S."""
+    """What all ranks wrote to stderr, which is kept in `said`. Fails where one did, or took longer than LIMIT_S."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]

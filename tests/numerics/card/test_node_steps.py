@@ -25,10 +25,10 @@ def test_communication_is_alone_where_no_other_kernel_runs() -> None:
 
 
 def test_the_hottest_rank_receives_what_the_skew_says_and_all_rows_arrive() -> None:
-    for ranks in (2, 4, 8):
-        parts = node_exchange.shares(ranks, node_exchange.SKEW)
-        assert sum(parts) == pytest.approx(1) and parts[0] == max(parts) == node_exchange.SKEW / ranks
-        assert node_exchange.shares(ranks, 1.0) == [1 / ranks] * ranks
+    for count in (2, 4, 8):
+        parts = node_exchange.shares(count, node_exchange.SKEW)
+        assert sum(parts) == pytest.approx(1) and parts[0] == max(parts) == node_exchange.SKEW / count
+        assert node_exchange.shares(count, 1.0) == [1 / count] * count
 
 
 def test_every_layout_takes_steps_on_two_processes(tmp_path: Path) -> None:

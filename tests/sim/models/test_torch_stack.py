@@ -285,10 +285,12 @@ def test_plain_norms_are_written_operation_by_operation_in_fp32():
 
 
 def test_norms_of_another_stack_are_refused():
-    with pytest.raises(Refused, match=r"stack\.norms: plain norms are torch's; legal: transformer_engine, cudnn"):
+    with pytest.raises(Refused, match=r"stack\.norms: plain norms is torch's; legal: transformer_engine, cudnn"):
         on(RUNS[0], stack={"name": "megatron", "norms": "plain"})
-    with pytest.raises(Refused, match=r"stack\.norms: cudnn norms are megatron's; legal: leave it out, or plain"):
+    with pytest.raises(Refused, match=r"stack\.norms: cudnn norms is megatron's; legal: transformer_engine, plain"):
         on(RUNS[0], stack={"name": "torch", "norms": "cudnn"})
+    with pytest.raises(Refused, match=r"stack\.rope: plain rope is megatron's; legal: own, complex"):
+        on(RUNS[0], stack={"name": "torch", "rope": "plain"})
 
 
 @pytest.mark.parametrize("compiled", [False, True])

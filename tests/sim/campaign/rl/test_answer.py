@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from hwmodels.document import Document
+from hwmodels.refused import Refused
 from sim.campaign.rl.answer import run
 from sim.campaign.rl.files import resolved
 from sim.campaign.rl.values import Learning
@@ -64,6 +65,8 @@ def test_a_published_step_stands_beside() -> None:
     own = answer(published={"step": "10 s", "source": "here"})
     assert own["published"]["error"] == pytest.approx(own["step_s"] / 10 - 1) and own["published"]["source"] == "here"
     assert answer()["published"] is None
+    with pytest.raises(Refused, match=r"published\.step: expected a time above 0"):
+        answer(published={"step": "0 s", "source": "here"})
 
 
 def test_a_reference_that_has_no_room_is_told() -> None:
