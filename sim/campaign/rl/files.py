@@ -144,6 +144,9 @@ def _built(
 
 def _unfelt(form: RlForm, document: Document) -> Iterator[str]:
     yield from unfelt(form)
+    each = document.value("batch", "micro_batch") or 1
+    if form.log_prob_batch < each and "log_prob_batch" in form.model_fields_set:
+        yield f"{KIND}.log_prob_batch changes nothing: batch.micro_batch is {each} already"
     for key in ("sequences", "micro_batches"):
         if document.value("batch", key) is not None:
             yield f"batch.{key} changes nothing: an update has the answers of {KIND}.groups and {KIND}.samples"

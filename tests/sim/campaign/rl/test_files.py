@@ -59,6 +59,11 @@ def test_all_mistakes_at_once() -> None:
         (["rl.sync.in_flight=false"], "rl.sync.in_flight changes nothing"),
         (["rl.reward.workers=4"], "rl.reward.workers changes nothing"),
         (["rl.rollout.nodes=32", "rl.offload=true"], "rl.offload changes nothing"),
+        (["rl.rollout.nodes=32", "rl.stale=1"], "rl.pinned changes nothing"),
+        (["rl.offload=false"], "rl.pinned changes nothing"),
+        (["rl.rollout.nodes=32"], "rl.rollout.sleep changes nothing"),
+        (["rl.log_prob_batch=2", "rl.kl=0", "rl.old_log_probs=false"], "rl.log_prob_batch changes nothing: nobody"),
+        (["rl.log_prob_batch=1", "batch.micro_batch=2"], "rl.log_prob_batch changes nothing: batch.micro_batch is 2"),
     ],
 )
 def test_keys_that_change_nothing_say_so(words: list[str], line: str) -> None:
