@@ -14,8 +14,8 @@ import numpy as np
 
 from hwmodels.op import Collective
 from sim.layout.machine import Machine
-from sim.layout.plan import Plan
 from sim.layout.placement import alike
+from sim.layout.plan import Plan
 from sim.models.family import weights
 from sim.models.layer import Unit
 from sim.models.stacks.stack import DEEPSEEK
