@@ -206,9 +206,8 @@ def _least(tries: Sequence[_Try]) -> Iterator[_Try]:
     """Fastest first, without those that change more than another one and win nothing by it, or that are as fast as one
     that needs no more."""
     kept: list[Candidate] = []
-    for tried in _ascending(
-        tries, lambda t: (t.work_s, 0, 0), lambda t: (t.least_s, 0, 0), lambda t: t.candidate.worth
-    ):
+    bounds = (lambda t: (t.work_s, 0, 0)), (lambda t: (t.least_s, 0, 0)), (lambda t: t.candidate.worth)
+    for tried in _ascending(tries, *bounds):
         each = tried.candidate
         needless = any(set(t.words) < set(each.words) and t.within(each.step_s * (1 + WON)) for t in tries)
         same = any(other.step_s == each.step_s and other.peak_bytes <= each.peak_bytes for other in kept)
