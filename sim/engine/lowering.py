@@ -81,11 +81,16 @@ class Lowered:
         return tuple({kit.number: kit for row in self.kits for kit in row}.values())
 
 
+def kits(plan: Plan, machine: Machine | None) -> list[Kit]:
+    """Of each sort of steps of a plan (`sim.layout.passes.Passes.sorts`). Raises hwmodels.refused.Refused."""
+    made = _Kits(plan, machine)
+    return [made.of(*sort) for sort in plan.passes.sorts[0]]
+
+
 def lower(plan: Plan, machine: Machine | None) -> Lowered:
     """What the engine runs of a plan. Raises hwmodels.refused.Refused."""
-    kits, (sorts, rows) = _Kits(plan, machine), plan.passes.sorts
-    known = [kits.of(*sort) for sort in sorts]
-    table = tuple(tuple([known[sort] for sort in row]) for row in rows)
+    known = kits(plan, machine)
+    table = tuple(tuple([known[sort] for sort in row]) for row in plan.passes.sorts[1])
     tails = tuple(optimizer.tail(plan, machine, p) if machine else optimizer.NO_TAIL for p in range(len(table)))
     reduced = reductions(plan, machine) if machine else ()
     syncs = tuple(_sync(plan, machine, tails[p], p, reduced, row) for p, row in enumerate(table))

@@ -76,7 +76,7 @@ def compare(
     if called[0] != called[1]:
         raise Refused(f"A is {called[0]} and B {called[1]}; two runs of one kind are compared")
     if which[0] is not None:
-        return _of_kind(which[0], (a, b), overrides, hear)
+        return _of_kind(which[0], (a, b), overrides, interval, hear)
     scenarios = [scenario(what, words) for what, words in zip((a, b), overrides, strict=True)]
     runs = []
     for letter, what, each in zip("AB", (a, b), scenarios, strict=True):
@@ -90,16 +90,20 @@ def _kind(what: Any) -> Kind | None:
     return None if isinstance(what, Scenario | Result) else kinds.of(source(what))
 
 
-def _of_kind(own: Kind, sides: tuple[Any, Any], overrides: tuple[Words, Words], hear: Hear) -> Comparison:
+def _of_kind(
+    own: Kind, sides: tuple[Any, Any], overrides: tuple[Words, Words], interval: bool, hear: Hear
+) -> Comparison:  # fmt: skip
     values = [kinds.load(source(what), words) for what, words in zip(sides, overrides, strict=True)]
-    ran = list[Ran]()
+    ran, drawn = list[Ran](), list[Mapping[str, Floats]]()
     for letter, what, each in zip("AB", sides, values, strict=True):
         hear(letter, kinds.title(each))
         with _laid(what):
             ran.append(own.run(each))
+            drawn.append(own.drawn(each) if own.drawn and interval else {})
     a, b = ran
     written = [kinds.content(source(what), words) for what, words in zip(sides, overrides, strict=True)]
-    return contrasted(own, a, b, _as_written(differing(a.scenario, b.scenario), *written))
+    keys = _as_written(differing(a.scenario, b.scenario), *written)
+    return contrasted(own, a, b, keys, drawn=(drawn[0], drawn[1]))
 
 
 def _as_written(keys: Iterable[Key], a: Any, b: Any) -> Iterator[Key]:

@@ -1,19 +1,20 @@
 """Goes through the space of a search: what is legal, what can be among the best, what fits, and runs of the rest.
 
-Points are ranked by the least step that each can have and tried in that order, in batches; a point is left out once so
-many better ones were run that it can neither be among the best nor on the front of the objectives. That is exact: what
-is left out could not have changed the answer (tests/sim/experiments/test_search.py compares with every point run). A
-batch is chosen by what was known before it, so the answer is the same however many workers there are.
+Points are ranked by the least step that each can have. The first of them are weighed: laid out, which tells whether
+they fit and gives a nearer bound, by which they are ranked again; those that are still first are run. A point is left
+out once so many better ones were run that it can neither be among the best nor on the front of the objectives. That is
+exact: what is left out could not have changed the answer (tests/sim/experiments/test_search.py compares with every
+point run). A batch is chosen by what was known before it, so the answer is the same however many workers there are.
 """
 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from itertools import islice
+from itertools import islice, takewhile
 from math import inf
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hwmodels.refused import Refused
 from hwmodels.units import format_quantity
@@ -24,12 +25,12 @@ from sim.experiments.kind import value
 from sim.experiments.objectives import Facts, Figures, beats, front, rank_correlation
 from sim.experiments.record import Book, Record, record, stamp
 from sim.experiments.sampler import sampled
-from sim.experiments.screen import Ask, Screened, Tried, screened, tried
+from sim.experiments.screen import MEMORY, Ask, Screened, Tried, screened, tried, weighed
 from sim.experiments.search import Search
 from sim.experiments.space import Census, Choice, legal, neighbours
 
-CHUNK, BATCH = 48, 16
-"""Points that are screened, and tried, before the next are chosen."""
+CHUNK, BATCH = 48, 8
+"""Points that are screened or weighed, and tried, before the next are chosen."""
 KEY = "point"
 """Of a line in the file of points."""
 DIGEST_BYTES = 16
@@ -42,10 +43,11 @@ def silent(what: str, done: int, of: int) -> None:
 
 
 class Candidate(NamedTuple):
-    """A legal point with the scores of the least that it can have."""
+    """A legal point with the scores of the least that it can have. weighed: by all that is known before it runs."""
 
     choice: Choice
     scores: tuple[float, ...]
+    weighed: bool = False
 
 
 class Explorer:
@@ -54,8 +56,8 @@ class Explorer:
     def __init__(self, search: Search, executor: Executor, points: Book, hear: Hear = silent) -> None:
         self.search, self.executor, self.points, self.hear = search, executor, points, hear
         self.census = Census(len(search.space.product))
-        self.refused, self.pruned = dict[str, tuple[int, str]](), Counter[str]()
-        self.outcomes = dict[Choice, Tried]()
+        self.refused, self.pruned, self.done = dict[str, tuple[int, str]](), Counter[str](), Counter[str]()
+        self.outcomes, self.illegal, self.least_bytes = dict[Choice, Tried](), set[Choice](), list[int]()
         self.base = "" if search.kind else search.space.described(()).scenario_hash
 
     # --- what may be good ---------------------------------------------------------------------------------------------
@@ -83,19 +85,23 @@ class Explorer:
         overrides = (*space.product.point(choice).overrides, *self.search.cheap)
         return Ask(str(space.place), overrides, self.search.limits.memory)
 
-    def _candidate(self, choice: Choice, seen: Screened) -> Candidate | None:
+    def _candidate(self, choice: Choice, seen: Screened, weighed: bool = False) -> Candidate | None:
         if seen.refused:
             self._refuse(choice, seen.refused)
             return None
         if seen.least is None:
-            return Candidate(choice, (-inf,) * len(self.search.objectives))
-        if word := self.search.missed(seen.least):
+            return Candidate(choice, (-inf,) * len(self.search.objectives), True)
+        if word := seen.lacks or self.search.missed(seen.least):
             self.pruned[word] += 1
+            self.least_bytes += [seen.least.peak_bytes] if word == MEMORY else []
             return None
-        return Candidate(choice, self.scores(seen.least))
+        return Candidate(choice, self.scores(seen.least), weighed)
 
     def _refuse(self, choice: Choice, why: str) -> None:
-        """Count a point that is refused when it is looked at as a whole: no rule of the space has its keys."""
+        """Count a point that is refused when it is looked at as a whole, once: no rule of the space has its keys."""
+        if choice in self.illegal:
+            return
+        self.illegal.add(choice)
         self.census.legal -= 1
         count, first = self.refused.get(_reason(why), (0, why))
         self.refused[_reason(why)] = count + 1, first
@@ -107,37 +113,56 @@ class Explorer:
     # --- what is ------------------------------------------------------------------------------------------------------
 
     def best_of(self, candidates: Sequence[Candidate]) -> None:
-        """Try candidates in their order until no other can be among the best, or on the front."""
+        """Weigh and try candidates, those first that may be best, until no other can be among the best, or on the
+        front."""
         order, left = neighbours(self.search.space.product), list(candidates)
         while left:
-            kept = self.good()
-            hopeful = [one for one in left if self._hopeful(one, kept)]
+            hopeful = self._hopeful(left)
             self.pruned["beaten"] += len(left) - len(hopeful)
-            batch, left = hopeful[:BATCH], hopeful[BATCH:]
-            self.try_all(sorted((one.choice for one in batch), key=order))
+            ready = [*takewhile(lambda one: one.weighed, hopeful[:BATCH])]
+            if ready or not hopeful:
+                self.try_all(sorted((one.choice for one in ready), key=order))
+                left = hopeful[len(ready) :]
+                continue
+            some = [*takewhile(lambda one: not one.weighed, hopeful[:CHUNK])]
+            left = self.weigh(sorted((one.choice for one in some), key=order)) + hopeful[len(some) :]
+            left.sort(key=lambda one: one.scores[0])
 
     def good(self) -> list[tuple[float, ...]]:
         """Scores of what ran and keeps the limits."""
         return [self.scores(each.facts) for each in self.outcomes.values() if each.facts and not each.lacks]
 
-    def _hopeful(self, one: Candidate, kept: Sequence[tuple[float, ...]]) -> bool:
-        """Whether a candidate may be among the best by the first objective, or on the front."""
-        if sum(other[0] < one.scores[0] for other in kept) < self.search.best:
-            return True
-        return not any(beats(other, one.scores) for other in kept)
+    def _hopeful(self, left: Sequence[Candidate]) -> list[Candidate]:
+        """Candidates that may be among the best by the first objective, or on the front."""
+        kept, best = self.good(), self.search.best
+        bar = sorted(scores[0] for scores in kept)[best - 1] if len(kept) >= best else inf
+        rivals = [kept[number] for number in front(kept)]
+        return [one for one in left if one.scores[0] <= bar or not any(beats(other, one.scores) for other in rivals)]
+
+    def weigh(self, choices: Sequence[Choice]) -> list[Candidate]:
+        """Candidates of points as they are laid out, but those that surely lack something."""
+        entries = self._answers("weighed", weighed, choices)
+        seen = (Screened(**{**each, "least": each["least"] and Facts(*each["least"])}) for each in entries)
+        each = (self._candidate(choice, one, True) for choice, one in zip(choices, seen, strict=True))
+        return [one for one in each if one]
 
     def try_all(self, choices: Sequence[Choice]) -> None:
         """Try points, those of the book from it."""
-        keys = {choice: self.key(choice) for choice in choices}
-        fresh = [choice for choice in choices if keys[choice] not in self.points]
-        asks = (self.ask(choice) for choice in fresh)
-        for number, outcome in self.executor.results(tried, asks):
-            self.points.add(_entry(keys[fresh[number]], self.ask(fresh[number]).overrides, outcome))
-            self.hear("run", len(self.points), 0)
-        for choice in choices:
-            self.outcomes[choice] = self._limited(self._outcome(self.points[keys[choice]]))
+        for choice, plain in zip(choices, self._answers("run", tried, choices), strict=True):
+            self.outcomes[choice] = self._limited(self._outcome(plain))
             if why := self.outcomes[choice].refused:
                 self._refuse(choice, why)
+
+    def _answers(self, what: str, question: Callable[[Ask], Any], choices: Sequence[Choice]) -> list[Record]:
+        """What a question says of points, as plain values: from the book, or else asked now and kept there."""
+        keys = {choice: self.key(choice, what) for choice in choices}
+        fresh = [choice for choice in choices if keys[choice] not in self.points]
+        asks = (self.ask(choice) for choice in fresh)
+        for number, answer in self.executor.results(question, asks):
+            self.points.add(_entry(keys[fresh[number]], what, self.ask(fresh[number]).overrides, answer))
+            self.done[what] += 1
+            self.hear(what, self.done[what], 0)
+        return [self.points[keys[choice]]["outcome"] for choice in choices]
 
     def _limited(self, outcome: Tried) -> Tried:
         """The outcome, by the limits that only a run tells."""
@@ -149,16 +174,15 @@ class Explorer:
         except Refused as refused:
             return Tried(refused=str(refused))
 
-    def _outcome(self, entry: Record) -> Tried:
+    def _outcome(self, plain: Record) -> Tried:
         """Of a line in the book."""
-        plain = entry["outcome"]
         kind = Figures if self.search.kind else Facts
         return Tried(**{**plain, "facts": kind(*plain["facts"]) if plain["facts"] else None})
 
-    def key(self, choice: Choice) -> str:
-        """Of a point in the book: by all that its outcome hangs on."""
+    def key(self, choice: Choice, what: str) -> str:
+        """Of what is known of a point in the book: by all that it hangs on."""
         ask = self.ask(choice)
-        text = "\0".join((self.base or self._own_hash(ask), str(ask.limit), *ask.overrides))
+        text = "\0".join((what, self.base or self._own_hash(ask), str(ask.limit), *ask.overrides))
         return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()
 
     def _own_hash(self, ask: Ask) -> str:
@@ -175,10 +199,10 @@ def _reason(why: str) -> str:
     return parts[1] if len(parts) > 2 else parts[0]
 
 
-def _entry(key: str, overrides: Sequence[str], outcome: Tried) -> Record:
-    facts = list(outcome.facts) if outcome.facts else None
-    plain = {**outcome._asdict(), "facts": facts}
-    return {KEY: key, "stamp": stamp(), "overrides": list(overrides), "outcome": plain}
+def _entry(key: str, what: str, overrides: Sequence[str], answer: Any) -> Record:
+    plain = {name: list(value) if isinstance(value, Facts | Figures) else value
+             for name, value in answer._asdict().items()}  # fmt: skip
+    return {KEY: key, "stamp": stamp(), "asked": what, "overrides": list(overrides), "outcome": plain}
 
 
 def explored(search: Search, executor: Executor, folder: Path | None = None, hear: Hear = silent) -> Answer:
@@ -287,7 +311,8 @@ def _nothing(way: Explorer) -> str:
     """Why no legal point keeps the limits."""
     lacking, count = max(_pruned(way).items(), key=lambda item: item[1])
     what = {"memory": "memory: the least that one needs is", "beaten": ""}.get(lacking, f"constraints.{lacking}")
-    least = min((each.peak_bytes for each in way.outcomes.values() if each.lacks == "memory"), default=0)
+    lacking_bytes = (each.peak_bytes for each in way.outcomes.values() if each.lacks == MEMORY)
+    least = min((*lacking_bytes, *way.least_bytes), default=0)
     return f"{way.census.legal} points are legal and none keeps what must hold; {count} miss {what}" + (
-        f" {format_quantity(least, 'data')}" if lacking == "memory" else ""
+        f" {format_quantity(least, 'data')}" if lacking == MEMORY else ""
     )

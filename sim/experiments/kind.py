@@ -73,6 +73,7 @@ class Kind:
     parts: Callable[[Summary], Sequence[Part]]
     columns: Mapping[str, str]
     structure: tuple[str, ...] = ()
+    drawn: Callable[[Any], Mapping[str, Floats]] | None = None
 
     def measure(self, word: str) -> Measure:
         """By its word."""

@@ -1,12 +1,9 @@
-"""What a search asks of one point: the least step that it can have, whether it fits in memory, and its run.
+"""What a search asks of one point, each question dearer than the one before, so that few points come to the last:
 
-Each question costs a tenth of the next, so that most points of a space are out before anything is run:
-
-* the least step: compute of all layers, or their exchanges, over the positions that share them. No rank ends before its
-  own kernels, the slowest position has at least the mean of all, and nothing takes less beside others than alone.
-* the least memory: weights, gradients and states of all positions over their number; the fullest has at least the mean.
-* memory: that of `sim.analysis.memory`, in the order of steps, without a clock.
-* the run, with even loads and without intervals.
+* `screened`: the least step and memory that it can have, wherever its layers go (`sim.experiments.least`);
+* `weighed`: whether it fits in memory, by `sim.analysis.memory` in the order of steps, without a clock; and the least
+  step that it can have as it is laid out;
+* `tried`: its run, with even loads and without intervals.
 """
 
 from collections.abc import Sequence
@@ -14,23 +11,18 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from hwmodels.refused import Refused
-from hwmodels.units import NS_PER_S
 from sim import assembly
 from sim.analysis import memory
 from sim.experiments import kinds
 from sim.experiments.kind import Kind, value
+from sim.experiments.least import least_bytes, least_laid_out_s, least_s
 from sim.experiments.objectives import Facts, Figures
 from sim.layout import optimizer
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan, lay_out
-from sim.models.layer import COMMUNICATION, COMPUTE
 from sim.scenario.files import load
 from sim.scenario.values import Routing, Scenario
 from sim.simulation import run
-
-SURE = 0.99
-"""Part of the mean of constant bytes that the fullest position surely has: shards are rounded up to whole parameters by
-unit, a thousandth at most."""
 
 
 class Ask(NamedTuple):
@@ -42,10 +34,12 @@ class Ask(NamedTuple):
 
 
 class Screened(NamedTuple):
-    """The least that a point can have, or why it is none; neither: nobody knows before it runs."""
+    """The least that a point can have, or why it is none; neither: nobody knows before it runs. lacks: what it surely
+    lacks."""
 
     least: Facts | None
     refused: str = ""
+    lacks: str = ""
 
 
 class Tried(NamedTuple):
@@ -77,22 +71,46 @@ def _screened(ask: Ask) -> Screened:
     try:
         scenario = even(load(ask.path, ask.overrides))
         plan = lay_out(scenario)
-        machine = assembly.prices(scenario, assembly.held_always(plan))
+        step = least_s(plan, assembly.prices(scenario, assembly.held_always(plan)))
+        least = least_bytes(plan)
     except Refused as refused:
         return Screened(None, _line(refused))
+    return Screened(_facts(plan, step, least), lacks=MEMORY if least > _room(ask, scenario) else "")
+
+
+def weighed(ask: Ask) -> Screened:
+    """The same of a point that is laid out."""
+    try:
+        scenario = even(load(ask.path, ask.overrides))
+        plan = lay_out(scenario)
+        peak, lacks = _fits(ask, plan)
+        step = 0.0 if lacks else least_laid_out_s(plan, assembly.machine(plan))
+    except Refused as refused:
+        return Screened(None, _line(refused))
+    return Screened(_facts(plan, step, peak), lacks=lacks)
+
+
+def _facts(plan: Plan, step_s: float, peak_bytes: int) -> Facts:
+    batch, cluster = plan.scenario.batch, plan.scenario.cluster
+    assert cluster is not None
+    tokens = plan.micro_batches * batch.micro_batch * batch.sequence_length * plan.data
+    return Facts(step_s, tokens, cluster.gpus, peak_bytes)
+
+
+def _room(ask: Ask, scenario: Scenario) -> int:
+    """Bytes that a rank may need."""
     assert scenario.cluster is not None
-    return Screened(Facts(least_s(plan, machine), _tokens(plan), scenario.cluster.gpus))
+    capacity = scenario.cluster.node.device.hbm.capacity_bytes
+    return capacity if ask.limit is None else min(ask.limit, capacity)
 
 
-def least_s(plan: Plan, machine: Machine) -> float:
-    """Seconds that a step takes at least."""
-    each = (sum(machine.unit_ns(unit, lanes=(lane,)) for unit in machine.units) for lane in (COMPUTE, COMMUNICATION))
-    return max(each) * plan.micro_batches / plan.program.positions / NS_PER_S
-
-
-def _tokens(plan: Plan) -> int:
-    batch = plan.scenario.batch
-    return plan.micro_batches * batch.micro_batch * batch.sequence_length * plan.data
+def _fits(ask: Ask, plan: Plan) -> tuple[int, str]:
+    """Bytes of the fullest rank, or the least that it needs; and what there is too little of, "" where it fits."""
+    machine = assembly.unshared(plan)
+    if (peak := _peak(plan, machine)) > _room(ask, plan.scenario):
+        return peak, MEMORY
+    waits = optimizer.most_host_bytes(plan, machine) + memory.hosted_bytes(plan, machine)
+    return peak, "the host's memory" if waits > machine.cluster.node.device.host.capacity_bytes else ""
 
 
 def tried(ask: Ask) -> Tried:
@@ -106,24 +124,18 @@ def tried(ask: Ask) -> Tried:
 
 def _tried(ask: Ask) -> Tried:
     scenario = even(load(ask.path, ask.overrides))
-    assert scenario.cluster is not None
-    capacity = scenario.cluster.node.device.hbm.capacity_bytes
-    room = capacity if ask.limit is None else min(ask.limit, capacity)
     plan = lay_out(scenario)
-    if (least := least_bytes(plan)) > room:
-        return Tried(peak_bytes=least, lacks="memory")
-    machine = assembly.unshared(plan)
-    if (peak := _peak(plan, machine)) > room:
-        return Tried(peak_bytes=peak, lacks="memory")
-    waits = optimizer.most_host_bytes(plan, machine) + memory.hosted_bytes(plan, machine)
-    if waits > machine.cluster.node.device.host.capacity_bytes:
-        return Tried(peak_bytes=peak, lacks="the host's memory")
+    if (least := least_bytes(plan)) > _room(ask, scenario):
+        return Tried(peak_bytes=least, lacks=MEMORY)
+    peak, lacks = _fits(ask, plan)
+    if lacks:
+        return Tried(peak_bytes=peak, lacks=lacks)
     summary = run(scenario, interval=False).summary
     peak = summary["worst_memory"]["peak_bytes"]
-    if peak > room:
-        return Tried(peak_bytes=peak, lacks="memory")
-    facts = Facts(summary["step_time_s"], summary["tokens_per_step"], scenario.cluster.gpus, peak)
+    if peak > _room(ask, scenario):
+        return Tried(peak_bytes=peak, lacks=MEMORY)
     lacks = "" if summary["feasible"] else "limits of the scenario"
+    facts = _facts(plan, summary["step_time_s"], peak)._replace(tokens=summary["tokens_per_step"])
     return Tried(facts, peak, lacks, summary={key: summary[key] for key in KEPT})
 
 
@@ -136,6 +148,8 @@ def _of_kind(own: Kind, ask: Ask) -> Tried:
     return Tried(facts, 0, "" if summary["feasible"] else "limits of the scenario", summary={PARTS: parts})
 
 
+MEMORY = "memory"
+"""What most points lack."""
 PARTS = "parts"
 """Of what is kept of such a point: seconds by what they go to."""
 KEPT = (
@@ -143,21 +157,6 @@ KEPT = (
     "tokens_per_day", "gpu_hours_per_trillion_tokens", "layers_per_stage",
 )  # fmt: skip
 """Of result.json, what is kept of a point beside its facts."""
-
-
-def least_bytes(plan: Plan) -> int:
-    """Bytes that the fullest rank needs at least, wherever layers go: what is constant, as if all positions had as much
-    of it. Placed by number, which takes no prices of pairs."""
-    by_number = replace(plan, scenario=replace(plan.scenario, placement="even"))
-    machine = assembly.unshared(by_number)
-    positions = range(plan.program.positions)
-    total = sum(sum(memory.constant(by_number, machine, position).values()) for position in positions)
-    freed = _gradients(by_number, machine) if machine.site.stack.frees_gradients else 0
-    return round(SURE * (total - freed) / len(positions))
-
-
-def _gradients(plan: Plan, machine: Machine) -> int:
-    return sum(memory.constant(plan, machine, position)["gradients"] for position in range(plan.program.positions))
 
 
 def _peak(plan: Plan, machine: Machine) -> int:

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from hwmodels.document import Document
 from hwmodels.figure import Figure
-from sim.experiments.kind import MAX, Kind, Measure, Part, Ran, Summary
+from sim.experiments.kind import MAX, Floats, Kind, Measure, Part, Ran, Summary, value
 from sim.serving.values import KIND as KEY
 from sim.serving.values import Serve
 
@@ -39,6 +41,14 @@ def _run(serve: Serve) -> Ran:
     return Ran(summary(serve, answers(serve, *run(serve))), serve.resolved)
 
 
+def _drawn(serve: Serve) -> Mapping[str, Floats]:
+    from sim.serving.draws import drawn
+
+    each = [{KEY: answer} for answer in drawn(serve)]
+    rows = {of.word: [value(one, of.key) for one in each] for of in MEASURES}
+    return {word: np.array(row, dtype=float) for word, row in rows.items() if None not in row}
+
+
 def _machine(serve: Serve) -> Mapping[str, Figure]:
     parts = {"node.device": serve.node.device.figures, "node": serve.node.figures}
     parts |= {"fabric": serve.fabric.figures} if serve.fabric else {}
@@ -64,4 +74,5 @@ SERVED = Kind(
      "tokens/s a decoding GPU": "serve.tokens.output_per_s_decode_gpu", "CPU (s)": "cost.cpu_s"},
     structure=("model", "instances", "tensor", "expert", "redundant_experts", "gpus", "block", "depth", "count",
                "clients"),
+    drawn=_drawn,
 )  # fmt: skip

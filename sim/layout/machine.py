@@ -56,13 +56,15 @@ NON_BLOCKING = Hindrances()
 @dataclass(eq=False)
 class Known:
     """What machines with equal prices share, each made once. costs: (unit, directions, lanes) -> ns. holds: (what
-    of a lowering, unit) -> bytes. stages: by what placement goes by. pairs: units of a forward and a backward -> ns of
-    both overlapped. kits: by the prices of links, and by the step's kind and units. runs: of ranks that are alike.
+    of a lowering, unit) -> bytes. chains: (unit, direction) -> ns to its output, of `sim.experiments.least`. stages: by
+    what placement goes by. pairs: units of a forward and a backward -> ns of both overlapped. kits: by the prices of
+    links, and by the step's kind and units. runs: of ranks that are alike.
     over: prices over other links. slower: what is known where groups of some kinds are so many times slower; parts:
     that do it then. holding: prices where NCCL holds so many SMs while it runs, and what is known at them."""
 
     costs: dict[tuple[Unit, str, tuple[int, ...]], int] = field(default_factory=dict)
     holds: dict[tuple[str, Unit], Kept] = field(default_factory=dict)
+    chains: dict[tuple[Unit, str], int] = field(default_factory=dict)
     stages: dict[Any, tuple[Stage, ...]] = field(default_factory=dict)
     pairs: dict[tuple[Stage, Stage], int] = field(default_factory=dict)
     kits: dict[Any, Any] = field(default_factory=dict)

@@ -2,16 +2,16 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from sim.layout.batches import Batch, batches
-from sim.layout.traffic import Messages
+from sim.layout.traffic import BACKWARD, Messages
 from sim.schedules.program import Program, Step
 
 Numbers = npt.NDArray[np.int64]
@@ -75,10 +75,11 @@ class Changes(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Passes:
-    """The passes of a program, and its messages."""
+    """The passes of a program, and its messages. known: changes of positions, by what is computed again."""
 
     program: Program
     messages: Messages
+    known: dict[tuple[int, frozenset[int]], Changes] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def batches(self) -> Sequence[Sequence[Batch]]:
@@ -134,10 +135,56 @@ class Passes:
         return sorts, rows
 
     @cached_property
+    def fullest(self) -> Numbers:
+        """Micro-batches of each stage that wait for backward, and for a split weight gradient, on all positions at the
+        moments at which each holds most [2, stage]."""
+        total = np.zeros((2, self.program.stages), dtype=np.int64)
+        for moves in self.moves:
+            end = int(moves.amounts[0].cumsum().argmax()) + 1
+            for row, amounts in zip(total, moves.amounts[:2, :end], strict=True):
+                np.add.at(row, moves.stage[:end], amounts)
+        return total
+
+    @cached_property
+    def ways(self) -> Sequence[tuple[int, int, int]]:
+        """Positions that messages go from and to, and over the end of which stage."""
+        return list(dict.fromkeys((m.position, m.target, m.end) for row in self.messages.sent for m in row))
+
+    @cached_property
+    def order(self) -> Sequence[tuple[int, int, Sequence[tuple[int, int, int, int]]]]:
+        """Steps of all positions in an order in which each comes after all that it waits for: the number in it, from 1,
+        of the step before it on its position (0: none), its sort, and of each message that it waits for the number of
+        the step that sends it, from 0, its sort, its output (0 forward, 1 backward) and its way."""
+        rows, awaited, ways = self.sorts[1], self.messages.awaited, {way: n for n, way in enumerate(self.ways)}
+        numbers, left, out = dict[tuple[int, int], int](), [(p, 0) for p in range(len(rows))], list[Any]()
+        while left:
+            later = []
+            for position, step in left:
+                while step < len(rows[position]):
+                    waits = awaited.get((position, step), ())
+                    if not all((m.position, m.step) in numbers for m in waits):
+                        later.append((position, step))
+                        break
+                    sent = [(numbers[m.position, m.step], rows[m.position][m.step], int(m.output == BACKWARD),
+                             ways[m.position, m.target, m.end]) for m in waits]  # fmt: skip
+                    numbers[position, step] = len(out)
+                    out.append((numbers.get((position, step - 1), -1) + 1, rows[position][step], sent))
+                    step += 1
+            left = later
+        return out
+
+    @cached_property
     def moves(self) -> Sequence[Changes]:
         """By position, changes of activations where backward computes some of every stage again."""
         every = range(self.program.stages)
         return [_columns([*changes(steps, every)]) for steps in self.program.steps]
+
+    def moved(self, position: int, again: frozenset[int]) -> Changes:
+        """Changes of a position's activations where backward computes some again of these stages alone."""
+        key = position, again
+        if key not in self.known:
+            self.known[key] = self.moves[position].where(again)
+        return self.known[key]
 
     @cached_property
     def kinds(self) -> tuple[Sequence[str], Sequence[Numbers]]:

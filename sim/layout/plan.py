@@ -73,7 +73,7 @@ class Plan:
     @property
     def overlapped(self) -> bool:
         """Whether any step overlaps a forward with a backward."""
-        return any("+" in step.kind for steps in self.program.steps for step in steps)
+        return any("+" in kind for kind in self.passes.kinds[0])
 
     def holders(self, stage: int) -> tuple[int, ...]:
         """Positions that hold a stage."""

@@ -21,8 +21,14 @@ Reals = npt.NDArray[np.float64]
 
 
 def answers(serve: Serve, asked: Asked, log: Log) -> dict[str, Any]:
-    """The content of result.json under `serve`, in SI units. Times to the first token end with the prefill step that
-    makes it, wherever the request decodes then."""
+    """The content of result.json under `serve`, in SI units."""
+    steps = {"decode_step": decode_step(serve, asked, log), "operating_points": points(serve, asked)}
+    return figures(serve, asked, log) | steps
+
+
+def figures(serve: Serve, asked: Asked, log: Log) -> dict[str, Any]:
+    """Those of the load alone. Times to the first token end with the prefill step that makes it, wherever the request
+    decodes then."""
     end = int(log.last.max())
     span = max(1, end - int(log.arrival.min())) / NS_PER_S
     ttft = (log.first - log.arrival) / NS_PER_S
@@ -51,8 +57,6 @@ def answers(serve: Serve, asked: Asked, log: Log) -> dict[str, Any]:
         "failures": log.failures,
         "down_s": log.down_ns / NS_PER_S,
         "pools": [_pool(serve, i) for i in range(len(serve.pools))],
-        "decode_step": decode_step(serve, asked, log),
-        "operating_points": points(serve, asked),
     }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ else `hwmodels.price.Pricer.launch_gap_ns`. No host launches them one by one.
 import math
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from hwmodels import tables
@@ -22,8 +23,10 @@ from sim.communication.exchange.direct import WARPS_PER_SM, Decode
 from sim.communication.exchange.price import Fidelity
 from sim.communication.exchange.roles import COPY
 from sim.models.layer import COMPUTE
+from sim.routing.keyed import generator
 from sim.serving.cached import Cached, PerHead
-from sim.serving.measured import Card, Reading, read_us
+from sim.serving.measured import Card, Reading, class_of, read_us
+from sim.serving.values import SGLANG
 
 LIBRARY, FLASH = "torch", "flash3"
 """Whose attention of whole prompts runs (FlashAttention-3), and whose of the kernels that engines leave to it: torch's
@@ -36,6 +39,7 @@ OWN_REDUCTION = 8 * MIB
 taken beyond, and where they are faster."""
 NODE = 8
 """Ranks of that kernel at most."""
+KEY_BYTES = 8
 
 Op = Gemm | GroupedGemm | PerHead | Cached | Decode | Collective | Memory | Attention | AllToAll
 
@@ -64,12 +68,14 @@ def _classes() -> dict[str, Any]:
 @dataclass(frozen=True)
 class Prices:
     """Prices on a device with its links. sms: of exchanges of prompts (DeepSeek's profile: 24 of 132). beside: of what
-    runs beside such exchanges, on the SMs that they leave."""
+    runs beside such exchanges, on the SMs that they leave. engine: whose kernels run."""
 
     device: Device
     wires: Wires
     sms: int = 24
     beside: bool = False
+    engine: str = SGLANG
+    draw: int = 0
     known: dict[Op, int] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
@@ -80,7 +86,7 @@ class Prices:
 
     @cached_property
     def _card(self) -> Card:
-        return Card(self.device, self.wires, self.device.sms - (self.sms if self.beside else 0))
+        return Card(self.device, self.wires, self.device.sms - (self.sms if self.beside else 0), self.engine)
 
     @cached_property
     def _nccl(self) -> Library | None:
@@ -93,8 +99,20 @@ class Prices:
     def ns(self, op: Op) -> int:
         """One operation, with the gap before each of its kernels."""
         if op not in self.known:
-            self.known[op] = self._priced_ns(op)
+            priced = self._priced_ns(op)
+            self.known[op] = math.ceil(priced * self._off(op)) if self.draw else priced
         return self.known[op]
+
+    def _off(self, op: Op) -> float:
+        """By what factor the draw has the price wrong, the same of all of a class."""
+        name, spread = self._class_of(op)
+        key = int.from_bytes(blake2b(name.encode(), digest_size=KEY_BYTES).digest(), "big")
+        return math.exp(spread * float(generator(self.draw, "prices", key).standard_normal()))
+
+    def _class_of(self, op: Op) -> tuple[str, float]:
+        if isinstance(op, Attention | AllToAll) or (isinstance(op, Memory) and op.kind in TORCHS):
+            return type(op).__name__, self._pricer.price(op).spread
+        return class_of(op, self._card)
 
     def _priced_ns(self, op: Op) -> int:
         if isinstance(op, Collective):

@@ -11,11 +11,17 @@ from hwmodels.refused import Refused
 from sim.__main__ import main
 from sim.experiments import kinds
 from sim.experiments.compare import compare
-from sim.experiments.contrast import contrasted
+from sim.experiments.contrast import _few, contrasted
 from sim.experiments.kind import Ran, value
+from sim.serving import draws, measured
 
 FEW = "campaign.seeds=100"
 SHORT = "serve.requests.count=60"
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    monkeypatch.setattr(draws, "DRAWS", 2)
 
 
 @cache
@@ -46,6 +52,46 @@ def test_seeds_are_paired():
     assert step.clear and width < 0.5 * alone
     low, high = np.percentile((b.draws - a.draws) / 86_400, [5, 95])
     assert step.interval == pytest.approx((low, high))
+
+
+def width(ends):
+    return ends[1] - ends[0]
+
+
+def test_draws_of_loads_are_paired():
+    """The difference of two loads is surer than either: who comes when, and how wrong prices are, falls out of it."""
+    own = kinds.KINDS["serve"]
+    alone = alone_drawn()
+    for word in ("ttft", "end_to_end"):
+        change = next(each for each in links().changes if each.key == own.measure(word).key)
+        assert alone[word][0] != alone[word][1]
+        assert 0 < width(change.interval) < 0.5 * width(_few(alone[word]))
+    assert links().changes[1].ratio[0] > 1 and links().changes[1].clear
+
+
+@cache
+def alone_drawn():
+    return kinds.KINDS["serve"].drawn(kinds.load("serve_v3_h800", [SHORT]))
+
+
+def test_a_load_that_differs_in_nothing_that_matters_covers_0():
+    both = compare("serve_v3_h800", "serve_v3_h800", ((SHORT,), (SHORT, "name=other", "seed=3")))
+    assert both.step.difference and both.step.interval == (0, 0) and both.step.clear is False
+    assert compare("serve_v3_h800", "serve_v3_h800", ((SHORT,), (SHORT,)), interval=False).step.interval is None
+
+
+def test_how_wrong_rows_are_by_hand(monkeypatch):
+    """Two rows an octave apart tell each other alone: both are missed by the whole of what lies between."""
+    rows = measured.Rows(np.array([[0.0], [1.0]]), np.array([0.1, 0.4]))
+    one = measured.Rows(rows.at[:1], rows.over[:1])
+    monkeypatch.setattr(measured, "_rows", lambda file: {"gemm": rows, "mla": one})
+    assert measured.spread.__wrapped__("h800", "gemm") == pytest.approx(0.3)
+    assert measured.spread.__wrapped__("h800", "mla") == 0
+
+
+def test_a_few_draws_by_hand():
+    """1, 2, 3: mean 2, deviation 1, Student's t of two degrees of freedom 2.920, times the root of 4/3."""
+    assert _few(np.array([1.0, 2.0, 3.0])) == pytest.approx((2 - 3.3717, 2 + 3.3717), rel=1e-4)
 
 
 def test_the_same_is_the_same():
@@ -113,5 +159,5 @@ def test_every_kind_says_what_it_has(own):
 
 def test_keys_are_told_as_they_were_written():
     failing = "serve.failures.mtbf=200 s"
-    keys = compare("serve_v3_h800", "serve_v3_h800", ((SHORT,), (SHORT, failing))).keys
+    keys = compare("serve_v3_h800", "serve_v3_h800", ((SHORT,), (SHORT, failing)), interval=False).keys
     assert {each.key: each.b for each in keys}["serve.failures.mtbf"] == "200 s"

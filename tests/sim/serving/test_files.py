@@ -187,6 +187,12 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["check", str(path)]) == 0 and "nothing wrong" in capsys.readouterr().out
     path.write_text(json.dumps(document({"arrivals": "trace", "file": "gone.csv"})))
     assert main(["check", str(path)]) == 2 and "gone.csv: cannot be read" in capsys.readouterr().err
+    (tmp_path / "long.csv").write_text("arrival_s,prompt,output\n0,9000000,5\n")
+    long = ["serve.requests.file=long.csv"]
+    assert (
+        main(["check", str(path), *long]) == 2
+        and "request 0 of 9,000,005 tokens does not fit" in capsys.readouterr().err
+    )
     assert main([str(path), "--out", str(tmp_path / "three")]) == 2
     error = capsys.readouterr().err.strip()
     assert "gone.csv" in error and "\n" not in error and not (tmp_path / "three").exists()

@@ -23,7 +23,7 @@ def test_on_policy_a_step_is_all_of_its_parts() -> None:
     parts = own["parts_s"]
     whole = sum(value for name, value in parts.items() if name != "tail")
     assert own["step_s"] == pytest.approx(whole) == pytest.approx(sum(own["lanes_s"]["all"].values()))
-    assert parts["controller"] == 1 and parts["reward"] > 0 and parts["states"] > 0
+    assert parts["controller"] == 1 and parts["reward"] > 0 and parts["away"] == parts["back"] > 0
     assert sum(own["steps_s"]) == pytest.approx(own["steps"] * own["step_s"])
 
 
