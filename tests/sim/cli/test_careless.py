@@ -104,6 +104,19 @@ def test_a_page_that_is_not_there_is_told_before_anything_runs(words, page, tmp_
     assert out == "" and err.endswith(".md: is not here; --write renews it in a checkout\n") and err.count("\n") == 1
 
 
+def test_a_run_leaves_nothing_of_one_of_another_kind_beside_its_own(tmp_path):
+    """Requests of a served load lay beside the result of a step that had taken its folder."""
+    requests = "{arrivals: poisson, rate: 1, count: 2, prompt: 10, output: 2}"
+    served = f"serve: {{model: qwen3_0_6b, node: h200x1, pools: [{{}}], requests: {requests}}}"
+    (tmp_path / "served.yaml").write_text(served)
+    assert main(["served.yaml", "-q", "--out", "o"]) == 0
+    (tmp_path / "o" / "notes.txt").write_text("mine")
+    before = {path.name for path in (tmp_path / "o").iterdir()}
+    assert {"requests.csv", "trace.json.gz"} < before
+    assert main(["c.yaml", "-q", "--out", "o", "outputs=[result]"]) == 0
+    assert {path.name for path in (tmp_path / "o").iterdir()} == {"notes.txt", "result.json", "scenario.yaml"}
+
+
 def test_a_study_without_its_page_runs_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["study", "hierarchy"]) == 2
