@@ -3,6 +3,7 @@
 `python -m hwmodels.machines` writes docs/MACHINES.md.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -172,4 +173,6 @@ def _own(name: str, shelf: Shelf, figures: Callable[[str], Mapping[str, Figure]]
 
 
 if __name__ == "__main__":
+    if not PAGE.is_file():
+        sys.exit(f"{PAGE}: is not here; this renews it in a checkout")
     PAGE.write_text(page() + "\n", encoding="utf-8")

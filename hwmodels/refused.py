@@ -6,6 +6,8 @@ Refused is no ValueError, for those also come out of `zip(strict=True)` and of a
 
 LINE = 1200
 """Letters of a line at most; what is written in a document may be longer."""
+ENDS = (LINE - len(" ... ")) // 2
+"""Of them before and after what is left out."""
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
     code: f"\\u{code:04x}" for code in (0x2028, 0x2029)
 }
@@ -15,7 +17,7 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} 
 def plain(text: str) -> str:
     """`text` as one line of a length that can be read: its middle is left out where it is longer."""
     line = text.translate(_CONTROLS)
-    return line if len(line) <= LINE else f"{line[: LINE // 2]} ... {line[-LINE // 2 :]}"
+    return line if len(line) <= LINE else f"{line[:ENDS]} ... {line[-ENDS:]}"
 
 
 class Refused(Exception):  # noqa: N818 - it names what was done with the input
@@ -27,4 +29,5 @@ class Refused(Exception):  # noqa: N818 - it names what was done with the input
     def __init__(self, message: str, file: str = "", line: int = 0, key: str = "") -> None:
         self.file, self.line, self.key = file, line, key
         place = plain(f"{file}:{line}" if line else file)
-        super().__init__(": ".join(part for part in (place, key, message) if part))
+        text = ": ".join(part for part in (place, key, message) if part)
+        super().__init__("\n".join(plain(line) for line in text.split("\n")))

@@ -29,6 +29,16 @@ STAMP_SHOWN = 12
 """Characters of a stamp that tell it from others."""
 
 
+def check(name: str, docs: Path) -> None:
+    """Raises Refused where a study's page could not be renewed."""
+    page = docs / f"{name.upper()}.md"
+    try:
+        _replaced(page.read_text(encoding="utf-8"), "", page)
+    except (OSError, UnicodeDecodeError):
+        what = f"{page}: a study renews the figures of its page, and there is none; name its folder by --docs"
+        raise Refused(f"{what}, or run the sweep alone: python -m sim sweep {name}") from None
+
+
 def renew(name: str, points: Points, published: Published, docs: Path) -> list[str]:
     """Write a study's charts, and its figures into its page. Answers the files written. Raises Refused."""
     page = docs / f"{name.upper()}.md"

@@ -1,5 +1,6 @@
 """`python -m sim validate --interleaving`: interleaving against 1F1B beside its closed form."""
 
+from sim.cli import pages
 from sim.cli.command import DONE, Parser
 
 
@@ -11,9 +12,11 @@ def interleaving(words: list[str]) -> int:
     parser = Parser()
     parser.add_argument("--interleaving", action="store_true")
     parser.add_argument("--write", action="store_true")
-    args, table_rows = parser.parse_args(words), list(tables.table())
+    args, page = parser.parse_args(words), records.CHECKOUT / tables.PAGE
+    if args.write:
+        pages.of_checkout(page)
+    table_rows = list(tables.table())
     print(tables.markdown(table_rows))
     if args.write:
-        page = records.CHECKOUT / tables.PAGE
         page.write_text(tables.renewed(page.read_text(encoding="utf-8"), table_rows), encoding="utf-8")
     return DONE

@@ -59,11 +59,18 @@ def deliver(
     return DONE
 
 
+def of_checkout(page: Path) -> None:
+    """Raises Refused for a page of docs/ that is not there: an installed package has none to renew."""
+    if not page.is_file():
+        raise Refused("is not here; --write renews it in a checkout", str(page))
+
+
 def document(words: Sequence[str], place: Path, page: Callable[[], str], write: Callable[[], None]) -> int:
     """A command that prints a page of docs/; --write renews the page in a checkout instead."""
     parser = Parser()
     parser.add_argument("--write", action="store_true")
     if parser.parse_args(words).write:
+        of_checkout(place)
         write()
         print(f"written to {place}", file=sys.stderr)
     else:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from hwmodels.refused import Refused
+from sim.cli import pages
 from sim.cli.command import DONE, Parser
 
 PAGE = Path("docs", "REFERENCE.md")
@@ -18,8 +19,7 @@ def schema(words: list[str]) -> int:
     if not parser.parse_args(words).write:
         print(json.dumps(schema(), indent=2))
         return DONE
-    if not PAGE.is_file():
-        raise Refused("is not here; --write renews it in a checkout", str(PAGE))
+    pages.of_checkout(PAGE)
     PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     return DONE
 

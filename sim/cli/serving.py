@@ -13,6 +13,7 @@ def run(args: argparse.Namespace, folder: Path) -> int:
     """Serve, and write the results as a folder."""
     from reports import served as trace
     from reports import serving as shown
+    from sim.result import archive
     from sim.result.folder import replacing, writing
     from sim.serving import files
     from sim.serving import folder as results
@@ -22,7 +23,7 @@ def run(args: argparse.Namespace, folder: Path) -> int:
     path, visible = args.words[0], not args.quiet and sys.stderr.isatty()
     serve = files.load(path, args.words[1:])
     try:
-        with replacing(folder, results.FILES) as fresh:
+        with replacing(folder, archive.FILES) as fresh:
             progress(f"serving {serve.name} ...", visible)
             with refusals(path):
                 asked, log = served(serve)

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from hwmodels.refused import Refused
+from sim.cli import pages
 from sim.cli.command import DONE, Parser
 
 
@@ -18,7 +19,10 @@ def steps(words: list[str]) -> int:
     args = parser.parse_args(words)
     if args.measured and not args.gpus:
         raise Refused("--measured goes with --gpus 8: steps over fewer GPUs are kept in scenarios/measured")
-    path, text = _node(args.measured) if args.gpus else _torch()
+    path = _page(args.gpus)
+    if args.write:
+        pages.of_checkout(path)
+    text = _node(args.measured) if args.gpus else _torch()
     if args.write:
         path.write_text(text, encoding="utf-8")
         print(f"written to {path}", file=sys.stderr)
@@ -27,19 +31,25 @@ def steps(words: list[str]) -> int:
     return DONE
 
 
-def _node(measured: Path | None) -> tuple[Path, str]:
+def _page(gpus: int | None) -> Path:
+    from sim.validation import torch_node, torch_page
+
+    return torch_node.PAGE if gpus else torch_page.PAGE
+
+
+def _node(measured: Path | None) -> str:
     """Steps over eight GPUs, predicted and as far as measured."""
     from sim.validation import torch_node
 
-    return torch_node.PAGE, torch_node.page(list(torch_node.steps(measured)))
+    return torch_node.page(list(torch_node.steps(measured)))
 
 
-def _torch() -> tuple[Path, str]:
+def _torch() -> str:
     """Steps over one, two and four GPUs."""
     from hwmodels.units import KILO
     from sim.validation import torch_pairs
-    from sim.validation.torch_page import PAGE, page
+    from sim.validation.torch_page import page
     from sim.validation.torch_steps import compared, runs
 
     bound = next(run for run in runs() if run["name"] == "sm_24L_1k1")
-    return PAGE, page(compared(), bound["kernel_us"] / KILO) + torch_pairs.section()
+    return page(compared(), bound["kernel_us"] / KILO) + torch_pairs.section()

@@ -23,7 +23,7 @@ def sweep(words: list[str]) -> int:
 
 
 def study(words: list[str]) -> int:
-    from reports.studies.page import STUDIES, renew
+    from reports.studies.page import STUDIES, check, renew
     from sim.scenario.shelves import SCENARIOS
 
     parser = _sweep_parser()
@@ -33,6 +33,7 @@ def study(words: list[str]) -> int:
         problem = f"unknown study {args.words[0]!r}" if args.words else "a study is missing"
         raise Refused(f"{problem}; legal: {', '.join(STUDIES)}")
     name = args.words[0]
+    check(name, args.docs)
     points, code = _swept(args, SCENARIOS / "sweeps" / f"{name}.yaml")
     if code == DONE:
         print("written:", *renew(name, list(points), _published(), args.docs))

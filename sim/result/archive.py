@@ -13,8 +13,12 @@ from sim.result.curves import RankLoads, Utilisation
 from sim.result.folder import LISTED, MARK, listed
 from sim.result.trace import LANES, PHASES, Trace
 
-FILES = ("result.json", "scenario.yaml", "report.html", "trace/rank*.json.gz", "events.npz", "links.csv", "loads.csv")
-"""Patterns of all that a run writes into its folder, the page and the Chrome traces included."""
+FILES = (
+    "result.json", "scenario.yaml", "report.html", "trace/rank*.json.gz", "events.npz", "links.csv", "loads.csv",
+    "requests.csv", "trace.json.gz",
+)  # fmt: skip
+"""Patterns of all that a run of any kind writes into its folder, the page and the traces included: a run that replaces
+one of another kind leaves nothing of it beside its own."""
 
 LOADS_HEAD = (
     "layer", "rank", "pipeline_position", "micro_batches", "received_mean", "received_min", "received_max",

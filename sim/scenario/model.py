@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from hwmodels.document import Document, DocumentError, KeyPath, Problem, dotted, merge, read, unknown
 from hwmodels.refused import Refused
-from hwmodels.shelf import Shelf, expand
+from hwmodels.shelf import expand
 from sim.models import hugging_face
 from sim.models.config import is_config, model_of
 from sim.models.family import families, family, form, is_family
@@ -34,7 +34,7 @@ def shape(whole: Document, key: KeyPath) -> tuple[ModelShape, Any]:
 def shipped(part: Document, path: Path | None) -> tuple[str, int] | None:
     """File and time of change of a model that ships, which says all that this one builds on; None for others."""
     word = part.content.get("base") if isinstance(part.content, Mapping) else part.content
-    if not isinstance(word, str) or word.endswith(FILES) or _models(path, word) is not MODELS:
+    if not isinstance(word, str) or _file(path, word):
         return None
     file = MODELS.folder / f"{word}.yaml"
     return (str(file), file.stat().st_mtime_ns) if file.is_file() else None
@@ -45,23 +45,23 @@ FILES = (".json", ".yaml", ".yml")
 
 
 def document(part: Document, key: KeyPath, path: Path | None, trail: tuple[Path, ...] = ()) -> Document:
-    """A model with what it builds on: a name (from `models/` beside the scenario, or else of those that ship), or a
-    file relative to the folder of the one that names it, of ours or a config.json of Hugging Face. trail: files being
-    read, to find loops."""
+    """A model with what it builds on: a name (from `models/` beside the scenario, also inside there, or else of those
+    that ship), or a file relative to the folder of the one that names it, of ours or a config.json of Hugging Face.
+    trail: files being read, to find loops."""
     changes = part.content if isinstance(part.content, Mapping) else {}
     word = changes.get("base") if changes else part.content
-    if not isinstance(word, str) or not word.endswith(FILES):
-        return expand(part, _models(path, word), key)
-    file = (path.parent if path else Path()) / word
+    file = _file(path, word)
+    if file is None:
+        return expand(part, MODELS, key)
     if file.resolve() in trail:
         loop = " -> ".join(each.name for each in (*trail, file))
         raise DocumentError([Problem(part.place(("base",)), dotted(key), f"base goes in a circle: {loop}")])
-    own = read(file, word)
+    own = read(file, str(word) if str(word).endswith(FILES) else str(file))
     if not isinstance(own.content, Mapping | str):
         what = f"expected the keys of a model; found {own.content!r}"
         raise DocumentError([Problem(own.place(()), dotted(key), what)])
     if is_config(own.content):
-        own = _translated(own, word, key)
+        own = _translated(own, str(word), key)
     whole = document(own, key, file, (*trail, file.resolve()))
     if not changes:
         return whole
@@ -99,8 +99,14 @@ def _family(whole: Document, key: KeyPath) -> str:
     return str(name)
 
 
-def _models(path: Path | None, word: object) -> Shelf:
-    beside = path.parent / "models" if path else None
-    if beside and isinstance(word, str) and (beside / f"{word}.yaml").is_file() and beside.resolve() != MODELS.folder:
-        return Shelf("model", beside, str(beside), cited=False)
-    return MODELS
+def _file(path: Path | None, word: object) -> Path | None:
+    """The file that a word is of: it is one, or the name of one in `models/`; None for names that ship, such as that of
+    the file itself that says it."""
+    if not isinstance(word, str):
+        return None
+    folder = path.parent if path else Path()
+    if word.endswith(FILES):
+        return folder / word
+    near = (folder / "models", folder) if folder.name == "models" else (folder / "models",)
+    named = [place / f"{word}.yaml" for place in near if path and place.resolve() != MODELS.folder]
+    return next((file for file in named if file.is_file() and file != path), None)

@@ -18,8 +18,6 @@ from sim.serving.values import Serve
 REQUESTS = "requests.csv"
 TRACE = "trace.json.gz"
 SCENARIO = "scenario.yaml"
-FILES = (MARK, SCENARIO, REQUESTS, TRACE, "report.html")
-"""What a run writes."""
 COLUMNS = ("arrival_ns", "prompt", "output", "cached", "begun_ns", "first_ns", "sent_ns", "last_ns", "again")
 
 

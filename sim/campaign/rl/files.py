@@ -78,6 +78,8 @@ def _lengths(document: Document, form: RlForm, path: Path | None) -> tuple[Lengt
         except DocumentError as error:
             return own, list(error.problems)
         own = replace(own, histogram=rows)
+    elif given.histogram is not None:
+        own = replace(own, histogram=())  # of another kind, which is told
     wrong = [Problem(document.place((*key, name)), dotted((*key, name)), text) for name, text in lengths.mistakes(own)]
     return own, wrong
 

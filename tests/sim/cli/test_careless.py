@@ -1,12 +1,13 @@
 """What careless people write is one line that says what to write, at the place where they wrote it."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import sim
-from hwmodels.refused import Refused
+from hwmodels.refused import LINE, Refused
 from sim.__main__ import main
 from tests.cross.test_hostile import CHUNKS, TINY
 
@@ -84,3 +85,49 @@ def test_a_name_that_is_near_and_a_file_of_another_kind(words, line, capsys):
 def test_every_kind_says_what_nothing_reads_of_its_machine(name, node, few, capsys):
     assert main(["check", name, f"{node}.device.registers.latency=5 ns", *few]) == 0
     assert f"{name}: {node}.device.registers.latency changes nothing: descriptive, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words, page", [
+    (["cache", "--write"], "sim.serving.cache_page"), (["serving", "--write"], "sim.serving.page"),
+    (["rl", "--write"], "sim.campaign.rl.page"), (["steps", "--write"], "sim.validation.torch_page"),
+    (["steps", "--gpus", "8", "--write"], "sim.validation.torch_node"),
+    (["validate", "--interleaving", "--write"], ""), (["schema", "--write"], "sim.cli.schema"),
+])  # fmt: skip
+def test_a_page_that_is_not_there_is_told_before_anything_runs(words, page, tmp_path, monkeypatch, capsys):
+    """A wheel has no docs/: each was a traceback at the end of its run."""
+    monkeypatch.chdir(tmp_path)
+    if page:
+        monkeypatch.setattr(import_module(page), "PAGE", tmp_path / "docs" / "PAGE.md")
+    monkeypatch.setattr("sim.validation.records.CHECKOUT", tmp_path)
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.endswith(".md: is not here; --write renews it in a checkout\n") and err.count("\n") == 1
+
+
+def test_a_run_leaves_nothing_of_one_of_another_kind_beside_its_own(tmp_path):
+    """Requests of a served load lay beside the result of a step that had taken its folder."""
+    requests = "{arrivals: poisson, rate: 1, count: 2, prompt: 10, output: 2}"
+    served = f"serve: {{model: qwen3_0_6b, node: h200x1, pools: [{{}}], requests: {requests}}}"
+    (tmp_path / "served.yaml").write_text(served)
+    assert main(["served.yaml", "-q", "--out", "o"]) == 0
+    (tmp_path / "o" / "notes.txt").write_text("mine")
+    before = {path.name for path in (tmp_path / "o").iterdir()}
+    assert {"requests.csv", "trace.json.gz"} < before
+    assert main(["c.yaml", "-q", "--out", "o", "outputs=[result]"]) == 0
+    assert {path.name for path in (tmp_path / "o").iterdir()} == {"notes.txt", "result.json", "scenario.yaml"}
+
+
+def test_a_study_without_its_page_runs_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["study", "hierarchy"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("docs/HIERARCHY.md: a study renews the figures of its page")
+    assert err.count("\n") == 1 and "python -m sim sweep hierarchy" in err and not (tmp_path / "out").exists()
+
+
+def test_a_line_of_a_refusal_is_never_longer_than_can_be_read(tmp_path, capsys):
+    (tmp_path / "r.csv").write_text(f"id,model,cp\na,llama3_8b,{'x' * 9000}\n")
+    assert main(["validate", "--runs", str(tmp_path / "r.csv")]) == 2
+    assert max(map(len, capsys.readouterr().err.splitlines())) <= LINE
+    once = str(Refused("y" * 9000))
+    assert str(Refused(once)) == once and len(once) <= LINE

@@ -122,6 +122,23 @@ def test_a_model_in_a_yaml_beside_the_scenario(tmp_path):
     assert load(written(tmp_path, "sub/its.yaml", **{"sub__its.yaml": whole})).model.name == "Qwen3 8B"
 
 
+def test_a_model_in_models_beside_the_scenario_builds_on_others(tmp_path):
+    """On one that ships, on one beside it, on a file there, and on the one that ships under its own name."""
+    files = {
+        "models__mine.yaml": {"base": "llama3_8b", "name": "Mine", "layers": 16},
+        "models__its.yaml": {"base": "mine", "heads": 16}, "models__of.yaml": {"base": "tiny.json", "layers": 6},
+        "models__tiny.json": LLAMA, "models__llama3_8b.yaml": {"base": "llama3_8b", "layers": 8},
+    }  # fmt: skip
+    path = written(tmp_path, "mine", **files)
+    assert (load(path).model.name, load(path).model.layers, load(path).model.hidden) == ("Mine", 16, 4096)
+    assert (load(path, ["model=its"]).model.layers, load(path, ["model=its"]).model.heads) == (16, 16)
+    assert (load(path, ["model=of"]).model.layers, load(path, ["model=of"]).model.vocabulary) == (6, 128256)
+    assert load(path, ["model=llama3_8b"]).model.layers == 8 and load(path, ["model=llama3_70b"]).model.layers == 80
+    assert load(path, ["model={base: its, layers: 2}"]).model.layers == 2
+    (tmp_path / "models" / "llama3_8b.yaml").write_text("base: mine")
+    assert refused(path).endswith("base goes in a circle: mine.yaml -> llama3_8b.yaml -> mine.yaml")
+
+
 def refused(path):
     with pytest.raises(DocumentError) as caught:
         load(path)

@@ -147,7 +147,7 @@ def test_a_model_beside_the_scenario_is_found_and_may_build_on_itself_only_in_a_
     assert model is not None and (model.name, model.layers, model.hidden) == ("small", 24, 7168)
     (tmp_path / "models" / "big.yaml").write_text("base: small\n")
     (line,) = errors(str(tmp_path / "mine.yaml"), "model=small")
-    assert line.endswith("models/big.yaml:1:1: base: base goes in a circle: small -> big -> small")
+    assert line.endswith("models/big.yaml:1:1: model: base goes in a circle: small.yaml -> big.yaml -> small.yaml")
 
 
 def test_a_mapping_has_no_line_to_name() -> None:

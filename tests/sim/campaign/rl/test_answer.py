@@ -27,6 +27,12 @@ def test_on_policy_a_step_is_all_of_its_parts() -> None:
     assert sum(own["steps_s"]) == pytest.approx(own["steps"] * own["step_s"])
 
 
+def test_lengths_of_another_kind_are_refused() -> None:
+    """A file of lengths beside another kind of them changed nothing, and nobody said so."""
+    with pytest.raises(Refused, match=r"rl.response.histogram: only recorded lengths have it; found lognormal"):
+        answer(response={"kind": "lognormal", "median": 20, "sigma": 0.5, "histogram": "50 %"})
+
+
 def test_no_critic_and_a_reference_only_with_a_kl_term() -> None:
     without, host, device = answer(), answer(kl=0.1), answer(kl=0.1, reference="device")
     assert without["memory"]["critic"] == host["memory"]["critic"] == device["memory"]["critic"] == 0
