@@ -12,6 +12,7 @@ from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem, 
 from sim.campaign.rl.checks import check, unfelt
 from sim.campaign.rl.form import LearningForm, RlForm
 from sim.campaign.rl.values import KIND, Answers, Learning, Published, Reward, Sync
+from sim.campaign.unfelt import of_outputs
 from sim.scenario import lengths, shelves
 from sim.scenario.form import ScenarioForm
 from sim.scenario.overrides import apply, merged
@@ -148,6 +149,7 @@ def _built(
 
 def _unfelt(form: RlForm, document: Document) -> Iterator[str]:
     yield from unfelt(form)
+    yield from of_outputs(document, "a step of reinforcement learning")
     for key in ("sequences", "micro_batches"):
         if document.value("batch", key) is not None:
             yield f"batch.{key} changes nothing: an update has the answers of {KIND}.groups and {KIND}.samples"
