@@ -69,8 +69,9 @@ class Device:
     devices. tables: folder of its calibration tables under hwmodels/tables, or None. siblings: tables that may be
     transferred to it, in order: each answers for the kinds of kernel that those before it lack. power_w: what it may
     draw, 0 where
-    that is not told. spread: relative standard deviation of the speed of such cards. figures: dotted key of the
-    document -> the number with its provenance.
+    that is not told. spread: relative standard deviation of the speed of such cards. timed_cache: bytes of the last
+    cache before the memory of the card as it ships, with which its kernels are fast as they are; 0: as it is here.
+    figures: dotted key of the document -> the number with its provenance.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Device:
     siblings: tuple[str, ...] = ()
     power_w: float = 0.0
     spread: float = 0.0
+    timed_cache: int = 0
     figures: Mapping[str, Figure] = field(default_factory=dict, hash=False, repr=False)
 
     @property
@@ -180,8 +182,18 @@ def read(reading: Reading) -> Device:
         siblings=_siblings(reading),
         power_w=reading.quantity("power", "power") if reading.content("power") is not None else 0.0,
         spread=reading.quantity("ratio", "spread") if reading.content("spread") is not None else 0.0,
+        timed_cache=_timed_cache(reading.document),
         figures=reading.figures,
     )
+
+
+def _timed_cache(device: Document) -> int:
+    """Bytes of the last cache of the card that ships which a document is made from, 0 where it is made from none."""
+    own = next((place for key in ("name", "tables", "siblings") if (place := device.place((key,))).cited), None)
+    if own is None:
+        return 0
+    shipped = _shipped(Path(own.file).stem)
+    return round(_number(shipped.value(L3 if shipped.value(L3) is not None else "l2", "capacity"), "data"))
 
 
 def _tables(reading: Reading) -> str | None:

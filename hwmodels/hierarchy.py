@@ -9,9 +9,9 @@ An array is a small part of a level: an L2 of 50 MB has one of 6 ns, and answers
 part of a measured latency is another: latency + (its array's time - the time of the SRAM that is there). What comes
 from behind an L2 or L3 cache comes so much later too, for it is written into the array and read out of it: an upper
 bound, as some of it may pass by. Bytes a second of the level fall as its latency grows, for as many requests are under
-way (Little's law), and do not rise where it shrinks: the ports stay. A larger level holds more of a product's operands,
-so that fewer come from HBM (`hwmodels.memory.traffic`). How often a cell of STT-MRAM can be written while others are
-read depends on banks that nobody publishes: writes cost time here and no bandwidth.
+way (Little's law), and do not rise where it shrinks: the ports stay. A larger level serves more of what products and
+attention read again, so that less comes from HBM (`hwmodels.reuse`). How often a cell of STT-MRAM can be written while
+others are read depends on banks that nobody publishes: writes cost time here and no bandwidth.
 """
 
 from collections.abc import Iterator, Mapping

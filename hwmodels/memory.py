@@ -14,10 +14,6 @@ in BF16, as grouped products were measured. On a B200 those of TransformerEngine
 forward by 0.83 of the time that 8 bytes need at HBM's bandwidth (20 shapes of SimuMax v1.2, 6 % off in the median)."""
 
 
-TILE = 128
-"""Rows and columns of a tile of DeepGEMM's and cuBLAS's products."""
-
-
 def streaming(device: Device) -> float:
     """Bytes/s at which memory is read: what comes from HBM passes the caches before it."""
     rates = device.hbm.bandwidth_bytes_per_s, device.cache.bandwidth_bytes_per_s, device.l2.bandwidth_bytes_per_s
@@ -35,16 +31,6 @@ def traffic(device: Device, op: Op) -> float:
         return op.bytes()
     cache, element = device.cache.capacity_bytes, 1.0 if op.precision == "fp8" else 2.0
     return max(op.bytes(), element * op.flop() / math.sqrt(cache / element) - 2 * cache)
-
-
-def hits(device: Device, op: Gemm | GroupedGemm) -> float:
-    """Part of what the tiles of a product ask the last cache for that need not come from HBM, at most: each of them
-    reads its rows and columns whole, and of these come what `traffic` says, with all of the results."""
-    groups, rows = (op.groups, op.rows / op.groups) if isinstance(op, GroupedGemm) else (1, float(op.m))
-    element = 1.0 if op.precision == "fp8" else 2.0
-    across, down = math.ceil(op.n / TILE), math.ceil(rows / TILE)
-    asked = groups * op.k * element * (rows * across + op.n * down)
-    return max(0.0, 1 - traffic(device, op) / (asked + op.bytes() - groups * op.k * element * (rows + op.n)))
 
 
 def first_bytes_us(device: Device, known: Tables | None, op: Op) -> float:

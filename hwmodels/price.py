@@ -28,6 +28,7 @@ from hwmodels.nccl.library import Library
 from hwmodels.node import Launch
 from hwmodels.op import AllToAll, Attention, Collective, Gemm, GroupedGemm, HostCopy, HostUpdate, Memory, Op, Send
 from hwmodels.refused import Refused
+from hwmodels.reuse import reread
 from hwmodels.tables import Tables, role_class
 from hwmodels.transfer import Quote, scaled
 from hwmodels.units import MICRO, US_NS, seconds_to_ns
@@ -251,9 +252,9 @@ def _settled(pricer: Pricer, tables: Tables | None, op: Op, quote: Quote) -> Quo
     d, part = pricer.device, tables.streamed if tables and quote.rung != "measured" else 1.0  # rows may be faster
     own, more = without_sums(d, op) if tables else (op, 0.0)
     if kernels.fitted(pricer.published, tables, op):
-        return quote._replace(us=_no_faster(d, part, own, quote).us + more)
+        return quote._replace(us=_no_faster(d, part, own, reread(d, own, quote, quote.us)).us + more)
     held = scaled(d, tables, quote, own.bytes(), kernels.reached(pricer.published, tables, own))
-    quote = _no_faster(d, part, own, held._replace(us=sibling.paced(d, tables, own, held.us, pricer.compute_sms)))
+    quote = _no_faster(d, part, own, reread(d, own, held, sibling.paced(d, tables, own, held.us, pricer.compute_sms)))
     more += 0.0 if isinstance(op, OFF_DEVICE) else first_bytes_us(d, tables, op)
     return quote._replace(us=max(0.0, quote.us + more)) if more else quote
 

@@ -1,4 +1,4 @@
-"""Small regressions in numpy, behind the calibration tables and behind the summary of a trace."""
+"""Small regressions in numpy, behind the calibration tables."""
 
 import numpy as np
 import numpy.typing as npt

@@ -16,7 +16,8 @@ COLOURS = {
     "rollout": PARTS[1], "waiting for the last answer": "#bfe0f5", "reward": PARTS[7], "controller": PARTS[6],
     "old log-probabilities": PARTS[3], "reference log-probabilities": "#e6b800",
     "change to the reference and back": "#f0d9a0", "update": PARTS[0], "optimizer states to the host": "#b9bede",
-    "optimizer states back": "#8a92c4", "weights to rollouts": PARTS[5], "waiting": STEPS[IDLE].colour,
+    "optimizer states back": "#8a92c4", "trainer's weights come, rollouts' go": "#d9d2c5",
+    "rollouts' weights come, trainer's go": "#c4bba9", "weights to rollouts": PARTS[5], "waiting": STEPS[IDLE].colour,
 }  # fmt: skip
 """What GPUs do or wait for -> its colour, in the order of the legend."""
 LANES = {"all": "All GPUs", "rollouts": "GPUs that answer", "training": "GPUs that train"}

@@ -6,13 +6,13 @@ import gc
 from hypothesis import settings
 
 from sim.__main__ import FEW_CIRCLES
+from tests.examples import TIMES
 
-settings.register_profile("trainyard", max_examples=40, deadline=None)
+settings.register_profile("trainyard", max_examples=40 * TIMES, deadline=None)
 settings.load_profile("trainyard")
+gc.set_threshold(FEW_CIRCLES)  # from the first module on: with Python's 700, listing the tests took 35 s, not 14
 
 
 def pytest_collection_finish() -> None:
-    """Modules and tests live to the end, so nobody looks through them for circles of garbage, and seldom elsewhere, as
-    in a run of the command line."""
+    """Modules and tests live to the end, so nobody looks through them for circles of garbage."""
     gc.freeze()
-    gc.set_threshold(FEW_CIRCLES)

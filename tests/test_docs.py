@@ -19,7 +19,7 @@ from sim.engine.kit import Kit
 from sim.engine.lowering import lower
 from sim.layout import plan
 from sim.scenario import load
-from sim.validation import chart, page, predictions, records
+from sim.validation import beyond, chart, page, predictions, records
 from sim.validation.row import Row
 from sim.validation.runs import record
 
@@ -51,7 +51,8 @@ def test_the_table_in_the_readme_is_what_validate_finds(rows: list[Row]) -> None
 
 
 def test_the_page_of_validation_is_what_validate_writes(rows: list[Row]) -> None:
-    found = page.page(rows, predictions.unanswered(), predictions.readings(rows), records.runs(ROOT))
+    more = records.runs(ROOT), beyond.section(ROOT)
+    found = page.page(rows, predictions.unanswered(), predictions.readings(rows), *more)
     assert (ROOT / records.PAGE).read_text(encoding="utf-8") == found, MOVED
 
 

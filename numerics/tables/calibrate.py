@@ -79,8 +79,7 @@ def unmodelled(analysis: Analysis, head: Mapping[str, Any]) -> dict[str, Table]:
     rows = [row(gemm, us, names[gemm]) | rate(gemm, us) for gemm, us in times.items()]
     shares = [{"class": kind} | figures for kind, figures in classes(analysis).items()]
     devices = [
-        {"device": d.label, "name": d.name, "kernels": d.kernels}
-        | {key: us for key, us in (overlap(d.overlap) | idle(d.overlap)).items() if key != "big_gaps"}
+        {"device": d.label, "name": d.name, "kernels": d.kernels} | overlap(d.overlap) | idle(d.overlap)
         for d in analysis.devices
     ]
     return {

@@ -16,7 +16,7 @@ from hwmodels.units import US_NS
 from numerics.traces import joins, measures
 from numerics.traces.intervals import Ints, covered
 from numerics.traces.joins import Work
-from numerics.traces.measures import Device, Overlap, SmSplit, Stream
+from numerics.traces.measures import Device, SmSplit
 from numerics.traces.operations import Operation, deduce
 from numerics.traces.rules import SMALL, Named, Rules
 from numerics.traces.trace import LeftOut, Trace
@@ -25,7 +25,7 @@ from numerics.traces.window import TraceError
 
 @dataclass(frozen=True)
 class Analysis:
-    """Everything found in a trace. spans: (phase, repeat) -> wall time in ns; groups: group -> wall time a repeat.
+    """Everything found in a trace. groups: group -> wall time a repeat, ns.
 
     kernels: pieces of work in all; unjoined: those whose launch is not in the trace; launches: calls that start
     kernels, lost: those of which nothing is in the trace; left_out: events of categories that are not read.
@@ -41,8 +41,6 @@ class Analysis:
     lost: int
     left_out: tuple[LeftOut, ...]
     operations: tuple[Operation, ...]
-    streams: tuple[Stream, ...]
-    spans: dict[tuple[str, int], int] = field(repr=False)
     groups: dict[str, tuple[int, ...]] = field(repr=False)
     world_size: int = 0
 
@@ -51,13 +49,6 @@ class Analysis:
         """Name of the kind of device that all of the trace ran on; "" when it is unsaid or there are several kinds."""
         names = {device.name for device in self.devices}
         return names.pop() if len(names) == 1 else ""
-
-    @property
-    def overlap(self) -> Overlap:
-        """What the only device did. Raises ValueError where there are several."""
-        if len(self.devices) > 1:
-            raise ValueError(f"{self.source}: {len(self.devices)} devices; each has an overlap of its own")
-        return self.devices[0].overlap
 
     @property
     def sms(self) -> SmSplit:
@@ -87,7 +78,7 @@ def analyse(trace: Trace, rules: Rules) -> Analysis:
     return Analysis(
         trace.source, measures.devices(trace, work, named, communication), rules, len(named),
         int((work.joined == 0).sum()), trace.launches, trace.lost, trace.left_out, deduce(operations, rules),
-        measures.streams(work, communication), _spans(work), _groups(work, named, rules), _world_size(trace),
+        _groups(work, named, rules), _world_size(trace),
     )  # fmt: skip
 
 
@@ -174,22 +165,13 @@ def _operations(work: Work, named: list[Named], position: list[int], data_ns: In
             work.phase_name(i), position[i], named[i].op or kernel_name, named[i].kind, kernel_name, named[i].known,
             named[i].general, named[i].loose,
             tuple(int(work.repeat[j]) for j in indices), tuple(float(duration[j]) / US_NS for j in indices),
-            tuple(float(share[j]) for j in indices), tuple(int(work.stream[j]) for j in indices), grids,
+            tuple(float(share[j]) for j in indices), grids,
             tuple(int(work.shared_bytes[j]) for j in indices), tuple(bool(work.joined[j]) for j in indices),
             *texts,
         )  # fmt: skip
 
 
-# --- phases and groups -----------------------------------------------------------------------------------------------
-
-
-def _spans(work: Work) -> dict[tuple[str, int], int]:
-    bounds: dict[tuple[str, int], tuple[int, int]] = {}
-    for i in np.flatnonzero(work.phase >= 0):
-        key = (work.phase_name(int(i)), int(work.repeat[i]))
-        low, high = bounds.get(key, (int(work.start_ns[i]), int(work.end_ns[i])))
-        bounds[key] = (min(low, int(work.start_ns[i])), max(high, int(work.end_ns[i])))
-    return {key: high - low for key, (low, high) in bounds.items()}
+# --- groups -----------------------------------------------------------------------------------------------
 
 
 def _groups(work: Work, named: list[Named], rules: Rules) -> dict[str, tuple[int, ...]]:

@@ -59,17 +59,6 @@ class Overlap(NamedTuple):
         return self.total - self.compute - self.data_exposed - self.sync_exposed - self.idle
 
 
-class Stream(NamedTuple):
-    """A stream (or host thread). communication: most of its busy time is communication. gap_ns: mean launch gap."""
-
-    number: int
-    kernels: int
-    busy_ns: int
-    communication: bool
-    launch_gaps: int
-    gap_ns: float
-
-
 class SmSplit(NamedTuple):
     """Multiprocessors: of the device, held by persistent compute kernels, and by communication kernels (0: unknown)."""
 
@@ -114,12 +103,8 @@ def communication_streams(work: Work, named: list[Named]) -> set[int]:
     """Streams that spend most of their busy time on communication."""
     busy: Counter[int] = Counter()
     for stream, start, end, n in zip(work.stream.tolist(), work.start_ns, work.end_ns, named, strict=True):
-        busy[stream] += int(end - start) * (1 if is_communication(n.kind) else -1)
+        busy[stream] += int(end - start) * (1 if n.kind.startswith("comm_") else -1)
     return {stream for stream, balance in busy.items() if balance > 0}
-
-
-def is_communication(kind: str) -> bool:
-    return kind.startswith("comm_")
 
 
 def _overlap(work: Work, named: list[Named], mine: Mask, communication: set[int]) -> Overlap:
@@ -145,20 +130,6 @@ def _idle(busy: Ints, begin: int, end: int) -> Ints:
     last = int(busy[-1, 1]) if len(busy) else begin
     between = gaps(busy, begin)[:, 0]
     return np.concatenate([between, [end - last]]) if end > last else between
-
-
-def streams(work: Work, communication: set[int]) -> tuple[Stream, ...]:
-    """Every stream with its busy time and the gaps between its kernels."""
-    return tuple(_stream(work, stream, stream in communication) for stream in sorted(set(work.stream.tolist())))
-
-
-def _stream(work: Work, stream: int, communication: bool) -> Stream:
-    mine = work.stream == stream
-    busy = time_of(work, mine)
-    between = gaps(busy, int(busy[0, 0])) if len(busy) else np.empty((0, 2), np.int64)
-    short = between[between[:, 0] <= LAUNCH_GAP_NS, 0]
-    mean = float(short.mean()) if len(short) else 0.0
-    return Stream(stream, int(mine.sum()), length(busy), communication, len(short), mean)
 
 
 def _sms(work: Work, named: list[Named], mine: Mask, device: int) -> SmSplit:

@@ -53,7 +53,6 @@ class Operation:
     repeats: tuple[int, ...]
     us: tuple[float, ...]
     beside: tuple[float, ...]
-    streams: tuple[int, ...]
     grids: tuple[tuple[int, ...], ...]
     shared_bytes: tuple[int, ...]
     joined: tuple[bool, ...]
@@ -72,9 +71,6 @@ class Operation:
     @property
     def median_us(self) -> float:
         return float(np.median(self.us))
-
-    def quantile_us(self, share: float) -> float:
-        return float(np.quantile(self.us, share))
 
     def with_communication(self) -> float | None:
         """Median of the repeats that ran beside communication all the time, or None."""

@@ -13,7 +13,6 @@ of one running sum, whatever its clock says.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,6 +23,7 @@ from sim.engine.timeline import Timeline
 from sim.layout import buckets, optimizer
 from sim.layout.machine import Machine
 from sim.layout.passes import Change, Changes, changes
+from sim.layout.placement import alike
 from sim.layout.plan import Plan
 from sim.models.activations import Kept, landing_bytes
 from sim.models.layer import Unit
@@ -41,17 +41,17 @@ def curves(
     plan: Plan, machine: Machine, loads: "Loads | None", timeline: Timeline, column: int
 ) -> tuple[MemoryCurve, ...]:
     """One curve a pipeline position: of the rank with the highest peak where loads differ, of `column` where not."""
-    held = [_held(machine, loads, stage) for stage in range(len(machine.stages))]
+    held = _each_held(machine, loads)
     return tuple(_curve(plan, machine, loads, timeline, p, held, column) for p in range(plan.program.positions))
 
 
 def peak_bytes(plan: Plan, machine: Machine) -> int:
     """The highest peak of all positions where loads are even, without a run: activations come and go in the order of
     steps, whatever the clock says."""
-    held = [_held(machine, None, stage) for stage in range(len(machine.stages))]
-    peaks, again = [0], _again(held)
-    for position, moves in enumerate(plan.passes.moves):
-        most = int(_alike(moves.where(again), held).cumsum().max(initial=0))
+    held = _each_held(machine, None)
+    peaks, again, each = [0], _again(held), _amounts(held)
+    for position in range(plan.program.positions):
+        most = int(_alike(plan.passes.moved(position, again), each).cumsum().max(initial=0))
         peaks.append(sum(constant(plan, machine, position).values()) + most)
     return max(peaks)
 
@@ -80,9 +80,9 @@ def _curve(
     column: int,
 ) -> MemoryCurve:  # fmt: skip
     again, steps = _again(held), timeline.positions[position]
-    moves = plan.passes.moves[position].where(again)
+    moves = plan.passes.moved(position, again)
     if loads is None:
-        deltas, landing = _alike(moves, held)[:, None], _landed(machine)
+        deltas, landing = _alike(moves, _amounts(held))[:, None], _landed(machine)
     else:
         drawn = [*changes(plan.program.steps[position], again)]
         deltas = np.array([_delta(c, held[c.stage]) for c in drawn], dtype=np.int64).reshape(len(drawn), -1)
@@ -114,9 +114,9 @@ def _gradients(plan: Plan, machine: Machine, position: int) -> Iterator[tuple[in
         yield first, whole_bytes(made * machine.recipe.gradient.bits / 8)
 
 
-def _again(held: Sequence[Held]) -> set[int]:
+def _again(held: Sequence[Held]) -> frozenset[int]:
     """Stages whose backward computes some of their activations again."""
-    return {stage for stage, of in enumerate(held) if of.again.any()}
+    return frozenset(stage for stage, of in enumerate(held) if of.again.any())
 
 
 def hosted_bytes(plan: Plan, machine: Machine) -> int:
@@ -124,16 +124,18 @@ def hosted_bytes(plan: Plan, machine: Machine) -> int:
     away = [sum(unit.hosted for unit in stage) for stage in machine.stages]
     if not any(away):
         return 0
-    return max(
-        max(accumulate((change.forward * away[change.stage] for change in changes(steps)), initial=0))
-        for steps in plan.program.steps
-    )
+    moves, each = plan.passes.moves, np.array(away, dtype=np.int64)
+    return max(int((of.amounts[0] * each[of.stage]).cumsum().max(initial=0)) for of in moves)
 
 
-def _alike(moves: Changes, held: Sequence[Held]) -> Bytes:
-    """Bytes by which changes move the activations of ranks that are alike [change]."""
-    each = np.array([of.alike for of in held], dtype=np.int64)
-    return np.asarray((moves.amounts * each[moves.stage].T).sum(axis=0))
+def _amounts(held: Sequence[Held]) -> Bytes:
+    """What micro-batches hold where ranks are alike, as `Held` has it [3, stage]."""
+    return np.array([of.alike for of in held], dtype=np.int64).T
+
+
+def _alike(moves: Changes, each: Bytes) -> Bytes:
+    """Bytes by which changes move the activations of ranks that are alike [change]. each: of `_amounts`."""
+    return np.asarray((moves.amounts * each[:, moves.stage]).sum(axis=0))
 
 
 def _delta(change: Change, held: Held) -> Bytes:
@@ -142,9 +144,17 @@ def _delta(change: Change, held: Held) -> Bytes:
     return np.asarray(sum(amount * part[change.micro_batch] for amount, part in parts if amount))
 
 
-def _held(machine: Machine, loads: "Loads | None", stage: int) -> Held:
-    """What the micro-batches of a stage hold."""
-    units = machine.stages[stage]
+def _each_held(machine: Machine, loads: "Loads | None") -> list[Held]:
+    """What the micro-batches of each stage hold: where ranks are alike, stages of the same kinds of units the same."""
+    if loads is not None:
+        return [_held(machine, loads, units) for units in machine.stages]
+    stages = [alike(units) for units in machine.stages]
+    known = {units: _held(machine, None, units) for units in set(stages)}
+    return [known[units] for units in stages]
+
+
+def _held(machine: Machine, loads: "Loads | None", units: Sequence[Unit]) -> Held:
+    """What the micro-batches of some units hold."""
     backward, weight = (_bytes(machine, loads, what, units) for what in ("kept", "kept_for_weight"))
     again, away = np.zeros_like(backward), [unit.hosted for unit in units]
     backward = backward - sum(away)

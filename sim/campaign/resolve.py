@@ -3,7 +3,7 @@ differs; all mistakes at once."""
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,17 +55,29 @@ def resolved(document: Document, overrides: Sequence[str], path: Path | None) ->
         _, further = validated(ScenarioForm, step)
         raise DocumentError([*unread, *mistaken, *(each for each in further if each.key != "batch")])
     wrong = list(check(form.campaign, document))
-    phases = list[Phase]()
+    phases, unfit = list[Phase](), dict[str, list[Problem]]()
     for number, phase in enumerate(form.campaign.phases):
         try:
             phases.append(_phase(document, step, number, phase, path))
         except DocumentError as error:
-            wrong.extend(error.problems)
+            unfit[phase.name] = list(error.problems)
+    wrong.extend(_by_phase(unfit, len(form.campaign.phases)))
     if not wrong:
         wrong = [*unlike(phases, document), *power(form.campaign, phases[0].scenario, document)]
     if wrong:
         raise DocumentError(wrong)
     return _built(form, tuple(phases), document, overrides)
+
+
+def _by_phase(unfit: Mapping[str, Sequence[Problem]], phases: int) -> Iterator[Problem]:
+    """Problems by phase: what is wrong with the steps of all once, else with the phases' names."""
+    names = dict[Problem, list[str]]()
+    for name, problems in unfit.items():
+        for problem in problems:
+            names.setdefault(problem, []).append(name)
+    for problem, each in names.items():
+        where = f"phase {', '.join(map(repr, each))}: " if len(each) < phases and f"{KEY}." not in problem.key else ""
+        yield replace(problem, message=f"{where}{problem.message}")
 
 
 def _phase(document: Document, step: Document, number: int, form: PhaseForm, path: Path | None) -> Phase:

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace, folder: Path) -> int:
                 results.write(fresh, summary, files.portable(path, args.words[1:]), asked, log)
     finally:
         progress("", visible)
-    for line in unread(serve):
+    for line in (*serve.unfelt, *unread(serve)):
         print(f"{path}: {line}", file=sys.stderr)
     if not args.quiet:
         print(shown.headline(summary), file=sys.stderr)
@@ -47,11 +47,12 @@ def check(words: list[str]) -> int:
     """Whether a scenario is right, its trace can be read, and its weights and longest request fit."""
     from sim.serving import files
     from sim.serving.asked import asked
+    from sim.serving.system import System
 
     serve = files.load(words[0], words[1:])
     with refusals(words[0]):
-        asked(serve.requests, serve.seed)
-    for line in unread(serve):
+        System(serve, asked(serve.requests, serve.seed)).check()
+    for line in (*serve.unfelt, *unread(serve)):
         print(f"{words[0]}: {line}", file=sys.stderr)
     print(f"{words[0]}: nothing wrong ({serve.name}; hash {serve.scenario_hash})")
     return DONE

@@ -18,7 +18,7 @@ def validate(words: list[str]) -> int:
         return interleaving(words)
     import json
 
-    from sim.validation import page, records, table
+    from sim.validation import beyond, page, records, table
     from sim.validation import predictions as validate
 
     parser = Parser(prog=PROG, add_help=False)
@@ -28,7 +28,8 @@ def validate(words: list[str]) -> int:
     args = parser.parse_args(words)
     rows, left = validate.compare_all(), validate.unanswered()
     if args.format == "markdown":
-        print(page.page(rows, left, validate.readings(rows), records.runs(records.CHECKOUT)), end="")
+        root = records.CHECKOUT
+        print(page.page(rows, left, validate.readings(rows), records.runs(root), beyond.section(root)), end="")
     elif args.format == "json":
         open_figures = [figure._asdict() for figure in left]
         print(json.dumps({"rows": [table.plain(row) for row in rows], "unanswered": open_figures}, indent=1))

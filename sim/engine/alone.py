@@ -55,9 +55,9 @@ class _Step:
             for lane in used:
                 if lane.end < first.end or (lane.end == first.end and lane.turn < first.turn):
                     first = lane
-            if first.end == NEVER:
-                break
             if first.end >= LONGEST_NS:
+                if first.end == NEVER:
+                    break
                 raise too_large(f"the step takes more than {LONGEST_NS // NS_PER_S} s")
             self.now = first.end
             self.finish(first)
@@ -65,37 +65,43 @@ class _Step:
 
     def finish(self, lane: _Lane) -> None:
         """A segment is through: who waits for nothing else goes on."""
-        number, now, needs = lane.order[lane.cursor], self.now, self.needs
-        lane.stretches.append(Stretch(lane.through - lane.sums[lane.kernel + 1], lane.sums, lane.kernel, lane.stop))
-        self.times[number] = self.starts[number], now
-        lane.cursor += 1
+        cursor, order, needs, segments = lane.cursor, lane.order, self.needs, self.segments
+        number, kernel, sums = order[cursor], lane.kernel, lane.sums
+        lane.stretches.append((lane.through - sums[kernel + 1], sums, kernel, lane.stop))
+        self.times[number] = self.starts[number], self.now
+        lane.cursor = cursor = cursor + 1
         lane.end = NEVER
-        for follower in self.segments[number].feeds:
+        for follower in segments[number].feeds:
             needs[follower] -= 1
             if not needs[follower]:
-                other = self.lanes[self.segments[follower].lane]
+                other = self.lanes[segments[follower].lane]
                 if other is not lane:
                     self.advance(other)
-        self.advance(lane)
-        if lane.end == NEVER:
+        if cursor < len(order) and not needs[order[cursor]]:
+            self.start(lane, order[cursor])
+        else:
             self.switch(lane, False)
 
     def advance(self, lane: _Lane) -> None:
         """Start the next segment of a stream if there is one, the stream is free and all it needs is done."""
         if lane.end != NEVER or lane.cursor == len(lane.order):
             return
-        number, now = lane.order[lane.cursor], self.now
+        number = lane.order[lane.cursor]
         if self.needs[number]:
             return
         if not lane.active:
             self.switch(lane, True)
-        segment = self.segments[number]
-        first, stop = segment.first, segment.stop
+        self.start(lane, number)
+
+    def start(self, lane: _Lane, number: int) -> None:
+        """A segment of a stream that is at work, at the rate of now."""
+        _, first, stop, *_ = self.segments[number]
+        now, turn = self.now, self.turn
         lane.sums = sums = lane.clocks[self.contended(lane)]
         lane.kernel, lane.stop, lane.timed, lane.part, lane.whole = first, stop, now, 1, 1
-        lane.through = now + sums[first + 1] - sums[first]
-        self.starts[number] = now
-        self.time(lane)
+        before = now - sums[first]
+        lane.through, lane.end = before + sums[first + 1], before + sums[stop]
+        lane.turn, self.turn, self.starts[number] = turn, turn + 1, now
 
     def time(self, lane: _Lane) -> None:
         """The end of what is under way, at the rate of now."""
@@ -142,7 +148,7 @@ class _Step:
         """Kernels before this one have ended, and it has begun."""
         if kernel > lane.kernel:
             sums, before = lane.sums, lane.through - lane.sums[lane.kernel + 1]
-            lane.stretches.append(Stretch(before, sums, lane.kernel, kernel))
+            lane.stretches.append((before, sums, lane.kernel, kernel))
             lane.timed, lane.part, lane.whole = before + sums[kernel], 1, 1
             lane.through = lane.timed + sums[kernel + 1] - sums[kernel]
             lane.kernel = kernel

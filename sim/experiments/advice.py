@@ -9,15 +9,23 @@ scenario or a schedule refuses is no candidate.
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
+from heapq import heapify, heappop, heappush
 from itertools import islice
 from typing import Any, NamedTuple
 
 from hwmodels import node as nodes
 from hwmodels.refused import Refused
+from hwmodels.units import NS_PER_S
 from sim import assembly
 from sim.analysis import memory
+from sim.engine import steps
+from sim.engine.least import least_ns
+from sim.engine.lowering import Lowered, lower
+from sim.experiments.least import least_s
 from sim.layout import optimizer
-from sim.layout.plan import lay_out
+from sim.layout.machine import Machine
+from sim.layout.plan import Plan, lay_out
 from sim.models.lowering import modules
 from sim.models.precision import MOMENTS
 from sim.models.stacks.stack import KINDS
@@ -37,6 +45,9 @@ BESIDE_COPIES = 4
 """Choices of recompute that are tried beside a part of activations on the host."""
 FEW_WAIT = 2
 """Weight gradients that may wait, where a limit is tried."""
+ALIKE = 0.9
+"""Part of what ranks need where layers are placed by number that they need where pairs are about as long: then single
+layers go elsewhere, of a dozen that a rank has."""
 WON = 0.01
 """Part of a step that one more change must save to be told."""
 MODULES = ("activation", "norm", "mla_up_projection", "core_attention", "shared_experts", "mlp", "moe")
@@ -53,6 +64,11 @@ class Candidate(NamedTuple):
     step_s: float
     peak_bytes: int
 
+    @property
+    def worth(self) -> tuple[float, int, int]:
+        """What it is judged by, the less the better."""
+        return self.step_s, len(self.words), self.peak_bytes
+
 
 def advice(scenario: Scenario, step_s: float, hear: Hear = lambda text: None) -> list[dict[str, Any]]:
     """The three cheapest changes that fit, fastest first, as result.json has them; none where nothing that is tried
@@ -60,13 +76,8 @@ def advice(scenario: Scenario, step_s: float, hear: Hear = lambda text: None) ->
 
     step_s: seconds of the step as it is. hear: hears what is being tried.
     """
-    search = _Search(scenario, hear)
-    candidates: list[Candidate] = []
-    for words in search.fitting():
-        hear(f"simulating {' '.join(words)}")
-        summary = run(search.changed(words, even=True), interval=False).summary
-        candidates.append(Candidate(words, summary["step_time_s"], summary["worst_memory"]["peak_bytes"]))
-    return [_figures(each, step_s) for each in _confirmed(search, _least(candidates))]
+    fitting = list(_Search(scenario, hear).fitting())
+    return [_figures(each, step_s) for each in _confirmed(scenario, _least(fitting))]
 
 
 def _figures(each: Candidate, step_s: float) -> dict[str, Any]:
@@ -76,31 +87,142 @@ def _figures(each: Candidate, step_s: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _least(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
+class _Try:
+    """A change that is tried, asked for no more than it takes to know what comes of it. words: overrides."""
+
+    def __init__(self, scenario: Scenario, words: Words, hear: Hear) -> None:
+        self.base, self.words, self.hear = scenario, words, hear
+
+    def changed(self) -> Scenario:
+        """The scenario as a user would run it. Raises Refused."""
+        return from_mapping(self.base.resolved, [*self.words, "outputs=[result]"])
+
+    @cached_property
+    def scenario(self) -> Scenario:
+        """The same with even loads and ranks. Raises Refused."""
+        other = self.changed()
+        return replace(other, routing=_even(other), faults=(), jitter=0.0, fold=True)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Its plan. Raises Refused."""
+        return lay_out(self.scenario)
+
+    @cached_property
+    def least_bytes(self) -> int:
+        """Bytes that the heaviest rank needs at least; more than anybody has where the change is refused."""
+        self.hear(f"trying {' '.join(self.words)}")
+        try:
+            by_pairs = self.plan.overlapped and self.scenario.placement == "balanced"
+            return by_number_bytes(self.plan) if by_pairs else self.bytes[0]
+        except Refused:
+            return sys.maxsize
+
+    @cached_property
+    def bytes(self) -> tuple[int, int]:
+        """Bytes that the heaviest rank needs, and that it may need."""
+        try:
+            machine = assembly.unshared(self.plan)
+        except Refused:
+            return sys.maxsize, 0
+        share = machine.cluster.node.device.host.capacity_bytes
+        waits = optimizer.most_host_bytes(self.plan, machine) + memory.hosted_bytes(self.plan, machine)
+        return memory.peak_bytes(self.plan, machine), room(self.scenario) if waits <= share else 0
+
+    @property
+    def fits(self) -> bool:
+        """Whether it fits."""
+        least, (peak, most) = self.least_bytes, (0, 0)
+        if least < sys.maxsize and least <= room(self.scenario):
+            peak, most = self.bytes
+        return 0 < peak <= most
+
+    @cached_property
+    def machine(self) -> Machine:
+        """Of its plan, with all that traffic shares."""
+        return assembly.machine(self.plan)
+
+    @cached_property
+    def lowered(self) -> Lowered:
+        """What runs."""
+        return lower(self.plan, self.machine)
+
+    @cached_property
+    def work_s(self) -> float:
+        """Seconds that its kernels take at least."""
+        return least_s(self.plan, assembly.prices(self.scenario, assembly.held_always(self.plan)))
+
+    @cached_property
+    def least_s(self) -> float:
+        """Seconds that a step takes at least, by the order of its steps."""
+        return 0.0 if self.scenario.uneven else least_ns(self.lowered.actors) / NS_PER_S
+
+    def within(self, seconds: float) -> bool:
+        """Whether a step takes no longer."""
+        return self.work_s <= seconds and self.least_s <= seconds and self.candidate.step_s <= seconds
+
+    @cached_property
+    def candidate(self) -> Candidate:
+        """What comes of it, by its run."""
+        self.hear(f"simulating {' '.join(self.words)}")
+        if self.scenario.uneven:
+            return ran(self.words, self.scenario)
+        timeline, peak = steps.run(self.lowered.actors, self.lowered.kits), self.bytes[0]
+        if self.machine.site.stack.frees_gradients:  # by a clock
+            peak = max(curve.peak_bytes for curve in memory.curves(self.plan, self.machine, None, timeline, 0))
+        return Candidate(self.words, timeline.end / NS_PER_S, peak)
+
+
+def by_number_bytes(plan: Plan) -> int:
+    """Bytes that the heaviest rank needs at least, by a placement that takes no prices of overlapped pairs."""
+    by_number = replace(plan, scenario=replace(plan.scenario, placement="even"))
+    return round(ALIKE * memory.peak_bytes(by_number, assembly.unshared(by_number)))
+
+
+def ran(words: Words, scenario: Scenario) -> Candidate:
+    """Changes by the run of a scenario with them."""
+    summary = run(scenario, interval=False).summary
+    return Candidate(words, summary["step_time_s"], summary["worst_memory"]["peak_bytes"])
+
+
+def _ascending(tries: Sequence[_Try], *known: Callable[[_Try], Any]) -> Iterator[_Try]:
+    """Tries by the last that can be known of each. Those before it are no more, and sooner known: the next is asked
+    only of those that may be first."""
+    heap = [(known[0](each), 1, number) for number, each in enumerate(tries)]
+    heapify(heap)
+    while heap:
+        _, asked, number = heappop(heap)
+        if asked == len(known):
+            yield tries[number]
+        else:
+            heappush(heap, (known[asked](tries[number]), asked + 1, number))
+
+
+def _least(tries: Sequence[_Try]) -> Iterator[_Try]:
     """Fastest first, without those that change more than another one and win nothing by it, or that are as fast as one
     that needs no more."""
     kept: list[Candidate] = []
-    for each in sorted(candidates, key=lambda c: (c.step_s, len(c.words), c.peak_bytes)):
-        needless = any(
-            set(other.words) < set(each.words) and other.step_s <= each.step_s * (1 + WON) for other in candidates
-        )
+    bounds = (lambda t: (t.work_s, 0, 0)), (lambda t: (t.least_s, 0, 0)), (lambda t: t.candidate.worth)
+    for tried in _ascending(tries, *bounds):
+        each = tried.candidate
+        needless = any(set(t.words) < set(each.words) and t.within(each.step_s * (1 + WON)) for t in tries)
         same = any(other.step_s == each.step_s and other.peak_bytes <= each.peak_bytes for other in kept)
         if not needless and not same:
             kept.append(each)
-            yield each
+            yield tried
 
 
-def _confirmed(search: "_Search", candidates: Iterator[Candidate]) -> list[Candidate]:
+def _confirmed(scenario: Scenario, tries: Iterator[_Try]) -> list[Candidate]:
     """The first that also fit where ranks differ."""
     out: list[Candidate] = []
-    for each in candidates:
-        if search.scenario.uneven:
-            search.hear(f"simulating {' '.join(each.words)}")
-            summary = run(search.changed(each.words), interval=False).summary
-            worst = summary["worst_memory"]["peak_bytes"]
-            if worst > room(search.changed(each.words)):
+    for tried in tries:
+        each = tried.candidate
+        if scenario.uneven:
+            tried.hear(f"simulating {' '.join(each.words)}")
+            changed = tried.changed()
+            each = ran(each.words, changed)
+            if each.peak_bytes > room(changed):
                 continue
-            each = Candidate(each.words, summary["step_time_s"], worst)
         out.append(each)
         if len(out) == ADVISED:
             break
@@ -112,67 +234,55 @@ class _Search:
 
     def __init__(self, scenario: Scenario, hear: Hear) -> None:
         self.scenario, self.hear = scenario, hear
-        self.known: dict[Words, tuple[int, int]] = {}
+        self.known: dict[Words, _Try] = {}
 
-    def changed(self, words: Words, even: bool = False) -> Scenario:
-        """The scenario with overrides; with even loads and ranks, if asked. Raises Refused."""
-        other = from_mapping(self.scenario.resolved, [*words, "outputs=[result]"])
-        return replace(other, routing=_even(other), faults=(), jitter=0.0, fold=True) if even else other
-
-    def need(self, words: Words) -> tuple[int, int]:
-        """Bytes that the heaviest rank needs with a change, and that it may need; more than anybody has where the
-        change is refused."""
+    def tried(self, words: Words) -> _Try:
+        """A change."""
         if words not in self.known:
-            self.hear(f"trying {' '.join(words)}")
-            try:
-                other = self.changed(words, even=True)
-                plan = lay_out(other)
-                machine = assembly.unshared(plan)
-                share = machine.cluster.node.device.host.capacity_bytes
-                waits = optimizer.most_host_bytes(plan, machine) + memory.hosted_bytes(plan, machine)
-                self.known[words] = memory.peak_bytes(plan, machine), room(other) if waits <= share else 0
-            except Refused:
-                self.known[words] = sys.maxsize, 0
+            self.known[words] = _Try(self.scenario, words, self.hear)
         return self.known[words]
 
-    def fits(self, words: Words) -> bool:
-        """Whether a change fits."""
-        peak, most = self.need(words)
-        return peak <= most
-
-    def fitting(self) -> Iterator[Words]:
+    def fitting(self) -> Iterator[_Try]:
         """Changes that fit: of recompute alone; of one axis with the least recompute that makes it fit; of more axes
         while there are too few; on other nodes where there are none."""
-        choices = sorted(_choices(self.scenario), key=lambda choice: -self.need((choice,))[0])
-        alone = [(choice,) for choice in choices if self.fits((choice,))]
+        choices = sorted(_choices(self.scenario), key=lambda choice: -self.tried((choice,)).bytes[0])
+        alone = [each for choice in choices if (each := self.tried((choice,))).fits]
         yield from alone[: ADVISED + 1]
         less = choices[: len(choices) - len(alone)]  # what does not fit alone: more is no use beside another change
         axes, lightest, count = list(_axes(self.scenario)), [Words()], len(alone)
         levels = [lightest]
         for _ in range(MOST_AXES):
             combined = [words for base in lightest for words in _joined(base, axes)]
-            fit = [words for base in combined for words in self._with_least(base, less)]
+            fit = [each for base in combined for each in self._with_least(base, less)]
             yield from fit
             count += len(fit)
             if count >= ADVISED:
                 return
-            lightest = sorted(combined, key=lambda base: self.need((*base, choices[-1]))[0])[:WIDTH]
+            lightest = self._lightest(combined, choices[-1])
             levels.append(lightest)
         yield from () if count else self._on_other_nodes(levels, choices)
 
-    def _with_least(self, base: Words, choices: Sequence[str]) -> Iterator[Words]:
+    def _lightest(self, bases: Sequence[Words], choice: str) -> list[Words]:
+        """The few that need least with the most recompute."""
+        tries = [self.tried((*base, choice)) for base in bases]
+        ascending = _ascending(tries, lambda t: t.least_bytes, lambda t: t.bytes[0])
+        return [each.words[:-1] for each in islice(ascending, WIDTH)]
+
+    def _with_least(self, base: Words, choices: Sequence[str]) -> Iterator[_Try]:
         """The change itself, or with the least recompute that makes it fit; nothing where the most does not. Of what
         waits on the host also the next ones: what is computed again is not copied."""
-        if self.fits((*base, *choices[-1:])):
-            each = (words for words in (base, *((*base, c) for c in choices)) if self.fits(words))
-            yield from islice(each, BESIDE_COPIES if any(word.startswith("offload=") for word in base) else 1)
+        if self.tried((*base, *choices[-1:])).fits:
+            tries = (self.tried(words) for words in (base, *((*base, c) for c in choices)))
+            beside = any(word.startswith("offload=") for word in base)
+            yield from islice((each for each in tries if each.fits), BESIDE_COPIES if beside else 1)
 
-    def _on_other_nodes(self, levels: Sequence[Sequence[Words]], choices: Sequence[str]) -> Iterator[Words]:
+    def _on_other_nodes(self, levels: Sequence[Sequence[Words]], choices: Sequence[str]) -> Iterator[_Try]:
         """On nodes whose GPUs have more memory, with as few other changes as make it fit there."""
         for bases in levels:
             fit = [
-                w for base in bases for node in _larger(self.scenario) for w in self._with_least((*base, node), choices)
-            ]
+                each for base in bases for node in _larger(self.scenario)
+                for each in self._with_least((*base, node), choices)
+            ]  # fmt: skip
             if fit:
                 yield from fit
                 return

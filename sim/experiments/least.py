@@ -72,8 +72,8 @@ def _chained_ns(machine: Machine, unit: Unit, direction: str) -> int:
     gap, ends, free = machine.pricer.launch_gap_ns, list[int](), dict[int, int]()
     for phase in composition.phases:
         here = phase.lane == COMMUNICATION
-        took = sum(machine.pricer.price(each.op, here).ns + gap * each.op.kernels for each in phase.kernels)
-        ends.append(max([free.get(phase.lane, 0), *(ends[needed] for needed in phase.needs)]) + took)
+        length = sum(machine.pricer.price(each.op, here).ns + gap * each.op.kernels for each in phase.kernels)
+        ends.append(max([free.get(phase.lane, 0), *(ends[needed] for needed in phase.needs)]) + length)
         free[phase.lane] = ends[-1]
     last = composition.forward_out if direction == "F" else composition.backward_out
     return ends[last] if last >= 0 else 0

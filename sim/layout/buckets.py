@@ -194,9 +194,9 @@ def weights(plan: Plan, machine: Machine, stage: int) -> tuple[float, float]:
     kept from forward to backward, else what is no layer and the two largest buckets next to each other."""
     own, held = moves(plan.scenario), optimizer.shards(plan, machine, stage)
     whole = held.dense + held.experts
-    if own.gathers in (NEVER, FIRST) or held.updated == whole:
+    if (own.gathers in (NEVER, FIRST) and not own.units) or held.updated == whole:
         return whole, 0.0
-    if own.gathers == EVERY:
+    if own.gathers in (EVERY, FIRST):
         return whole, held.updated
     return _at_once(buckets(plan, machine, stage), own), held.updated
 
@@ -235,7 +235,7 @@ def traffic(plan: Plan, machine: Machine, stage: int, first: bool = False, last:
     """Of a stage; None where nothing moves. first, last: whether it is the first forward, or the last backward, of the
     stage in a step."""
     own = moves(plan.scenario)
-    once = own.gathers == FIRST and first and not _gathered_before(plan, machine, stage)
+    once = own.gathers == FIRST and first and (own.units or not _gathered_before(plan, machine, stage))
     forward = once or own.gathers in (EVERY, AGAIN)
     reduce = own.reduces == EVERY or (own.reduces == LAST and last)
     if not (forward or reduce) or all(ring.ranks == 1 for ring in optimizer.rings(plan, machine, stage)):
@@ -247,7 +247,8 @@ def traffic(plan: Plan, machine: Machine, stage: int, first: bool = False, last:
 def _gathered_before(plan: Plan, machine: Machine, stage: int) -> bool:
     """Whether a stage has its parameters when its first activations come: all stages ask for them when the step begins
     (Megatron-LM, megatron/training/arguments.py, --no-align-param-gather: by default pipeline stages launch their
-    all-gathers simultaneously), and wait for the forwards of those before them."""
+    all-gathers simultaneously), and wait for the forwards of those before them. Torch's units are asked for by forward
+    itself, behind the activations that it waits for (FSDP2, _fsdp_state.py, _root_pre_forward)."""
     before = sum(machine.unit_ns(unit, "F") for units in machine.stages[:stage] for unit in units)
     ops = [op for bucket in buckets(plan, machine, stage) for _, op in bucket.gather]
     return bool(stage) and sum(machine.pricer.price(op).ns for op in ops) <= before

@@ -121,8 +121,7 @@ def tail(plan: Plan, machine: Machine, position: int) -> Tail:
     updated = max(1, round(sum(h.updated for _, h in held)))
     gradient, master, moment = recipe.gradient.bits / 8, recipe.master.bits / 8, recipe.moment.row_bytes(1)
     norm = price(Memory("elementwise", updated, gradient, 0.0)).ns
-    everyone = Collective("all_reduce", recipe.gradient.bits / 8, machine.cluster.gpus, machine.cluster.nodes)
-    norm += price(everyone).ns + _summed_ns(plan, machine, position)
+    norm += price(_everyone(machine)).ns + _summed_ns(plan, machine, position)
     # gradient, master and moments in; master, moments and the parameter to gather out
     moments = moment * moments_each(plan, [h for _, h in held])
     adam = Memory("adam", updated, gradient + master + moments, master + moments + recipe.gather.bits / 8)
@@ -147,7 +146,8 @@ def _zeros(plan: Plan, held: Sequence[tuple[int, Shards]]) -> int:
 
 
 def _tail_of_kernels(plan: Plan, machine: Machine, position: int, own: Updates) -> Tail:
-    """Of a stack that says which kernels update what a rank holds. Gradients are not clipped, nothing is averaged."""
+    """Of a stack that says which kernels update what a rank holds, and limit the norm of gradients: nothing is
+    averaged."""
     price, gap = machine.pricer.price, machine.pricer.launch_gap_ns
     held = [shards(plan, machine, stage) for stage in plan.holds[position]]
     units = [unit for stage in plan.holds[position] for unit in machine.stages[stage]]
@@ -157,7 +157,13 @@ def _tail_of_kernels(plan: Plan, machine: Machine, position: int, own: Updates) 
         launched += machine.launch_ns("B", kernel)
         at = max(at + gap, launched) + price(kernel.op).ns
     reduce_ns, gather_ns = _after(plan, machine, position)
-    return Tail(reduce_ns, _summed_ns(plan, machine, position), at, gather_ns, 0)
+    norm = price(_everyone(machine)).ns if machine.site.stack.clips else 0
+    return Tail(reduce_ns, norm + _summed_ns(plan, machine, position), at, gather_ns, 0)
+
+
+def _everyone(machine: Machine) -> Collective:
+    """The sum over all ranks of their gradients' squares."""
+    return Collective("all_reduce", machine.recipe.gradient.bits / 8, machine.cluster.gpus, machine.cluster.nodes)
 
 
 def _summed_ns(plan: Plan, machine: Machine, position: int) -> int:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from typing import Any, NamedTuple
@@ -75,10 +75,11 @@ class Changes(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Passes:
-    """The passes of a program, and its messages."""
+    """The passes of a program, and its messages. known: changes of positions, by what is computed again."""
 
     program: Program
     messages: Messages
+    known: dict[tuple[int, frozenset[int]], Changes] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def batches(self) -> Sequence[Sequence[Batch]]:
@@ -177,6 +178,13 @@ class Passes:
         """By position, changes of activations where backward computes some of every stage again."""
         every = range(self.program.stages)
         return [_columns([*changes(steps, every)]) for steps in self.program.steps]
+
+    def moved(self, position: int, again: frozenset[int]) -> Changes:
+        """Changes of a position's activations where backward computes some again of these stages alone."""
+        key = position, again
+        if key not in self.known:
+            self.known[key] = self.moves[position].where(again)
+        return self.known[key]
 
     @cached_property
     def kinds(self) -> tuple[Sequence[str], Sequence[Numbers]]:

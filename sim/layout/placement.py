@@ -9,7 +9,7 @@ the layers of each stage, a layout all that it holds.
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import accumulate, groupby, islice, pairwise
 from typing import Any, NamedTuple
 
@@ -26,6 +26,8 @@ REACH = 4
 """How far a stage's layer count may be from the mean in the search."""
 BOUNDS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 """Loads that are tried, from the mean (0) to that of an even placement (1), which is never too light."""
+KEPT = 1 << 12
+"""Stages that are kept with their layers counted from the first one, and placements: a model has a few hundred."""
 SURE = 9
 """Digits of loads, of the mean, that sums in another order do not change."""
 
@@ -57,7 +59,7 @@ def place(
     if rule == "even" or len(body) < stages:
         return _cut(units, _even(len(body), stages), first)
     ends = sum(costs[:first]), sum(costs[last:])
-    counts = _balanced([costs[i] for i in body], *ends, stages, mirrored)
+    counts = [*_balanced(tuple([costs[i] for i in body]), *ends, stages, mirrored)]
     if not mirrored and max(map(len, holds), default=1) > 1:
         counts = _levelled([costs[i] for i in body], *ends, counts, holds)
     if not mirrored or pair_ns is None:
@@ -178,6 +180,7 @@ def marked(stage: Stage, recompute: Recompute) -> Stage:
     return tuple(u._replace(checkpoint=beside if u.beside else next(groups)) if u.block else u for u in stage)
 
 
+@lru_cache(maxsize=KEPT)
 def alike(stage: Stage) -> Stage:
     """A stage with its layers counted from its first one: stages of the same kinds of units are equal."""
     first = min((u.layer for u in stage if u.layer >= 0), default=0)
@@ -210,7 +213,8 @@ def _heaviest(sums: list[float], head: float, tail: float, counts: list[int], mi
     return heaviest * (1 + ROUNDING_SLACK * len(counts) ** 2)  # the same sums, made in another order
 
 
-def _balanced(costs: list[float], head: float, tail: float, stages: int, mirrored: bool) -> list[int]:
+@lru_cache(maxsize=KEPT)
+def _balanced(costs: tuple[float, ...], head: float, tail: float, stages: int, mirrored: bool) -> tuple[int, ...]:
     """Layer counts that minimise the largest rank load, then the sum of squared stage loads.
 
     Works from both ends inward: a state is (layers taken from the left, from the right). Bounds on the load are tried
@@ -221,8 +225,8 @@ def _balanced(costs: list[float], head: float, tail: float, stages: int, mirrore
     least = min(most, (sums[-1] + head + tail) / (stages // 2 + stages % 2 if mirrored else stages))
     for part in BOUNDS:
         if counts := _lightest(sums, head, tail, stages, mirrored, least + (most - least) * part):
-            return counts
-    return _even(len(costs), stages)
+            return tuple(counts)
+    return tuple(_even(len(costs), stages))
 
 
 class _States(NamedTuple):

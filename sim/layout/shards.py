@@ -4,8 +4,8 @@ Gradients that are not sharded are reduced once a step, after the last backward 
 backward, for nobody keeps them whole. Parameters that are not sharded are gathered once a step, after the update or
 beside the first forwards; sharded ones for every forward, and again for every backward where they were let go between.
 Torch's fully_shard keeps shards of parameters between steps under ZeRO-2 too, with reshard_after_forward false
-(docs.pytorch.org, torch.distributed.fsdp.fully_shard), and is overlapped by its nature; so is DDP, whose gradients are
-copied into buckets and back (gradient_as_bucket_view false; torch.nn.parallel.DistributedDataParallel).
+(docs.pytorch.org, torch.distributed.fsdp.fully_shard), and is overlapped by its nature, pipelines apart; so is DDP,
+whose gradients are copied into buckets and back (gradient_as_bucket_view false; DistributedDataParallel).
 Megatron Core overlaps what --overlap-grad-reduce and --overlap-param-gather ask for.
 """
 
@@ -41,10 +41,21 @@ def moves(scenario: Scenario) -> Moves:
     units = stack.units and zero > 1
     beside = stack.units if overlap.gradients is None else overlap.gradients
     ahead = units if overlap.parameters is None else overlap.parameters
+    if units and scenario.parallel.pipeline > 1:
+        return _pipelined(scenario)
     drains = stack.drains and overlap.gradients is None
     inside = beside and stack.units  # DDP's backward ends when all are reduced
     reduces = EVERY if zero > 1 else LAST if inside else NEVER
     return Moves(zero, reduces, _gathers(scenario, units, ahead), beside, ahead, units, stack.units, drains)
+
+
+def _pipelined(scenario: Scenario) -> Moves:
+    """Of torch's fully_shard in a pipeline: a stage's gradients stay whole and are reduced once, when its last backward
+    is through, and what forward leaves whole is gathered by the first one alone (torch/distributed/pipelining/stage.py,
+    backward_maybe_with_nosync: no sync and no reshard but behind the last). Parameters that forward lets go are
+    gathered for each pass, a bound: those that a backward leaves serve the forward behind it there."""
+    gathers = AGAIN if scenario.parallel.zero == 3 and scenario.parallel.reshard else FIRST
+    return Moves(scenario.parallel.zero, NEVER, gathers, False, True, True, True, True)
 
 
 def spread(scenario: Scenario, copies: int) -> tuple[int, int]:

@@ -8,12 +8,16 @@ DeepSeek's stack only tied heads count: where the modules share the embedding, i
 3.2.3), and how other schedules would sum is not published.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hwmodels.op import Collective
 from sim.layout.machine import Machine
+from sim.layout.placement import alike
 from sim.layout.plan import Plan
 from sim.models.family import weights
+from sim.models.layer import Unit
 from sim.models.stacks.stack import DEEPSEEK
 
 
@@ -25,7 +29,7 @@ def sync_ns(plan: Plan, machine: Machine, position: int) -> int:
 
 def sync(plan: Plan, machine: Machine) -> Collective | None:
     """The all-reduce of a replica's table; None where there is one copy."""
-    positions, table = holders(plan, machine), max(_table(machine, stage) for stage in range(plan.program.stages))
+    positions, table = holders(plan, machine), max(_tables(plan, machine))
     if len(positions) < 2:
         return None
     nodes = np.sort([plan.mesh.node(plan.mesh.of_position(position)) for position in positions], axis=0)
@@ -35,12 +39,21 @@ def sync(plan: Plan, machine: Machine) -> Collective | None:
 
 def holders(plan: Plan, machine: Machine) -> tuple[int, ...]:
     """Positions with a table: that of the first stage, and those of stages with a second use of it elsewhere."""
-    uses = (stage for stage in range(plan.program.stages) if _table(machine, stage))
+    uses = (stage for stage, table in enumerate(_tables(plan, machine)) if table)
     apart = {position for stage in uses for position in plan.holders(stage) if 0 not in plan.holds[position]}
     return (plan.holders(0)[0], *sorted(apart)) if apart else ()
 
 
-def _table(machine: Machine, stage: int) -> int:
-    """Parameters of the input embedding that a stage uses a second time."""
-    units = [unit for unit in machine.stages[stage] if not unit.beside or machine.site.stack.name != DEEPSEEK.name]
-    return max((weights(machine.site.shape, [unit]).table for unit in units), default=0)
+def _tables(plan: Plan, machine: Machine) -> Sequence[int]:
+    """Parameters of the input embedding that each stage uses a second time."""
+    key = ("tables", machine.stages)
+    if key not in plan.kept:
+        plan.kept[key] = [max((_table(machine, unit) for unit in set(alike(units))), default=0)
+                          for units in machine.stages]  # fmt: skip
+    own: Sequence[int] = plan.kept[key]
+    return own
+
+
+def _table(machine: Machine, unit: Unit) -> int:
+    apart = unit.beside and machine.site.stack.name == DEEPSEEK.name
+    return 0 if apart else weights(machine.site.shape, [unit]).table

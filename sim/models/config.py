@@ -9,6 +9,7 @@ from typing import Any
 
 from hwmodels.document import unknown
 from hwmodels.refused import Refused
+from sim.models.form import FEW
 
 Config = Mapping[str, Any]
 Model = dict[str, Any]
@@ -23,25 +24,60 @@ def model_of(content: Config, name: str) -> Model:
     """Our keys and values for a config.json. name: of the model. Raises Refused for an architecture that is not
     known, a key that it lacks, and a layer that it has and we do not."""
     architectures = content["architectures"]
-    first = architectures[0] if isinstance(architectures, Sequence) and architectures else architectures
-    if first not in ARCHITECTURES:
+    first = architectures[0] if isinstance(architectures, list) and architectures else architectures
+    if not isinstance(first, str) or first not in ARCHITECTURES:
         raise Refused(unknown(first, "architecture", ARCHITECTURES))
-    config = _Given({**content, **(content.get("text_config") or {})})
+    config = _Given({**content, **_Given(content).read("text_config", {})})
     model = {"name": name, **_common(config), **ARCHITECTURES[first](config), "source": f"config.json of {first}"}
     if not model.get("dense_layers") and "dense" not in model.get("pattern", "dense"):
         model.pop("intermediate", None)  # some give one that no layer has
     return model
 
 
+WORDS: Mapping[type, str] = {
+    int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list", dict: "a mapping",
+}  # fmt: skip
+"""Kind of value -> what it is called."""
+LARGEST = 1 << 62
+"""Of numbers that are read."""
+
+
 class _Given(dict[str, Any]):
     """A config.json in which null is as good as nothing."""
 
-    def read(self, key: str, default: Any = None) -> Any:
-        """The value of a key, or the default where none is given. Raises Refused where there is neither."""
+    def read(self, key: str, default: Any = None, kind: type = int) -> Any:
+        """The value of a key, or the default where none is given. It is of the default's kind, or of `kind` where there
+        is no default. Raises Refused for one of another kind, and where there is neither."""
         value = self.get(key)
         if value is None and default is None:
             raise Refused(f"config.json has no {key}; write it there")
-        return default if value is None else value
+        return default if value is None else _of_kind(key, value, kind if default is None else type(default))
+
+    def count(self, key: str, default: int | None = None) -> int:
+        """Of things that are listed, or that others are divided by: 1 to FEW."""
+        value: int = self.read(key, default)
+        if not 1 <= value <= FEW:
+            raise Refused(f"config.json: {key}: expected a whole number from 1 to {FEW}; found {value}")
+        return value
+
+    def layers(self, key: str) -> list[Any]:
+        """What a list says of each layer; nothing where there is no list. Raises Refused for one of other layers."""
+        value, layers = self.read(key, []), self.count("num_hidden_layers")
+        if value and len(value) != layers:
+            raise Refused(f"config.json: {key}: has {len(value)} layers; legal: {layers} (num_hidden_layers)")
+        return list(value)
+
+
+def _of_kind(key: str, value: Any, kind: type) -> Any:
+    """A value that is of a kind, or as good as: 4096.0 is whole, 1 is true. Raises Refused."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+    if kind is int and number and value == value // 1:
+        return int(value)
+    if number if kind is float else kind is not int and isinstance(value, kind):
+        return value
+    if kind is bool and number and value in (0, 1):
+        return bool(value)
+    raise Refused(f"config.json: {key}: expected {WORDS[kind]}; found {value!r}")
 
 
 def _common(c: _Given) -> Model:
@@ -56,7 +92,7 @@ def _common(c: _Given) -> Model:
 
 def _attending(c: _Given, bias: bool = False, tied: bool = False) -> Model:
     """Heads and the ends. bias, tied: the architecture's defaults."""
-    heads = c.read("num_attention_heads")
+    heads = c.count("num_attention_heads")
     width = c.read("head_dim", c.read("hidden_size") // heads)
     has = c.read("attention_bias", bias)
     turned = {"rotary": int(width * share)} if (share := c.read("partial_rotary_factor", 1.0)) < 1 else {}
@@ -74,8 +110,8 @@ def _pattern(words: Sequence[str]) -> str:
 
 def _mixers(c: _Given, sliding: bool = True) -> tuple[list[str], Model]:
     """The mixer of each layer, and the window; sliding: whether layers have one where no list says which."""
-    layers, window = c.read("num_hidden_layers"), c.read("sliding_window", 0)
-    listed = c.read("layer_types", ["sliding_attention" if sliding else "full_attention"] * layers)
+    layers, window = c.count("num_hidden_layers"), c.read("sliding_window", 0)
+    listed = c.layers("layer_types") or ["sliding_attention" if sliding else "full_attention"] * layers
     if not window or not c.read("use_sliding_window", True):
         return ["attention"] * layers, {}
     mixers = ["window" if word == "sliding_attention" else "attention" for word in listed]
@@ -122,10 +158,10 @@ def _routed(c: _Given, experts: str, width: str, **more: Any) -> Model:
 
 
 def _qwen3_moe(c: _Given) -> Model:
-    step, dense = c.read("decoder_sparse_step", 1), c.read("mlp_only_layers", [])
+    step, dense = c.count("decoder_sparse_step", 1), c.read("mlp_only_layers", [])
     words = [
         "attention+dense" if i in dense or (i + 1) % step else "attention+moe"
-        for i in range(c.read("num_hidden_layers"))
+        for i in range(c.count("num_hidden_layers"))
     ]
     return {**_qwen3(c), "pattern": _pattern(words), **_routed(c, "num_experts", "moe_intermediate_size")}
 
@@ -144,9 +180,9 @@ def _gpt_oss(c: _Given) -> Model:
 
 
 def _llama4(c: _Given) -> Model:
-    step, chunk = c.read("interleave_moe_layer_step", 1), c.read("attention_chunk_size", 0)
-    layers, unrotated = c.read("num_hidden_layers"), c.read("no_rope_layer_interval", 4)
-    turned = c.read("no_rope_layers", []) or [int((i + 1) % unrotated != 0) for i in range(layers)]
+    step, chunk = c.count("interleave_moe_layer_step", 1), c.read("attention_chunk_size", 0)
+    layers, unrotated = c.count("num_hidden_layers"), c.count("no_rope_layer_interval", 4)
+    turned = c.layers("no_rope_layers") or [int((i + 1) % unrotated != 0) for i in range(layers)]
     moe = c.read("moe_layers", []) or range(step - 1, layers, step)
     local = "chunk" if chunk else "attention"
     words = [f"{local if turned[i] else 'unrotated'}+{'moe' if i in moe else 'dense'}" for i in range(layers)]
@@ -188,9 +224,18 @@ def _nemotron(c: _Given) -> Model:
 _LETTERS = {"M": "mamba", "-": "dense", "*": "attention", "E": "moe"}
 
 
+def _spelled(letters: str) -> list[str]:
+    """Layers by their letters. Raises Refused."""
+    odd = next((letter for letter in letters if letter not in _LETTERS), "")
+    if odd or not letters:
+        known = ", ".join(f"{letter} ({word})" for letter, word in _LETTERS.items())
+        raise Refused(f"config.json: hybrid_override_pattern: found {odd!r}; legal: {known}")
+    return [_LETTERS[letter] for letter in letters]
+
+
 def _nemotron_h(c: _Given) -> Model:
-    listed = c.read("layers_block_type", []) or [_LETTERS[each] for each in c.read("hybrid_override_pattern")]
-    words = ["dense" if word == "mlp" else word for word in listed]
+    listed = c.layers("layers_block_type") or _spelled(c.read("hybrid_override_pattern", kind=str))
+    words = ["dense" if word == "mlp" else str(word) for word in listed]
     routed: Model = {}
     if "moe" in words:
         shared = c.read("n_shared_experts", 1) * c.read("moe_shared_expert_intermediate_size")
@@ -207,18 +252,18 @@ def _nemotron_h(c: _Given) -> Model:
 
 
 def _mpt(c: _Given) -> Model:
-    heads, hidden, bias = c.read("n_heads"), c.read("d_model"), not c.read("no_bias", True)
-    shared = _Given(c.get("attn_config") or {}).read("kv_n_heads", heads)
+    heads, hidden, bias = c.count("n_heads"), c.read("d_model"), not c.read("no_bias", True)
+    shared = _Given(c.read("attn_config", {})).read("kv_n_heads", heads)
     return {
         "family": "transformer", "heads": heads, "kv_heads": shared, "head_width": hidden // heads, "rotary": 0,
-        "tied": c.read("tie_word_embeddings", True), "intermediate": int(c.read("expansion_ratio", 4) * hidden),
+        "tied": c.read("tie_word_embeddings", True), "intermediate": int(c.read("expansion_ratio", 4.0) * hidden),
         "activation": "gelu", "norm": "layer" if bias else "layer_unbiased", "mlp_bias": bias, "qkv_bias": bias,
         "output_bias": bias,
     }  # fmt: skip
 
 
 def _gpt2(c: _Given) -> Model:
-    heads, hidden = c.read("n_head"), c.read("n_embd")
+    heads, hidden = c.count("n_head"), c.read("n_embd")
     return {
         "family": "transformer", "heads": heads, "kv_heads": heads, "head_width": hidden // heads, "rotary": 0,
         "tied": c.read("tie_word_embeddings", True), "intermediate": c.read("n_inner", 4 * hidden),

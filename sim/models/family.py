@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
 from importlib import import_module
+from importlib.machinery import PathFinder
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -81,8 +82,8 @@ def families() -> tuple[str, ...]:
 
 def is_family(name: object) -> bool:
     """Whether it is the name of a module in sim/models that has a Shape."""
-    known = any(module.name == name for module in iter_modules(models.__path__))
-    return known and hasattr(import_module(f"{models.__name__}.{name}"), "Shape")
+    known = isinstance(name, str) and name.isidentifier() and PathFinder.find_spec(name, models.__path__)
+    return bool(known and known.loader and hasattr(import_module(f"{models.__name__}.{name}"), "Shape"))
 
 
 def form(name: str) -> "type[ShapeForm]":

@@ -306,7 +306,9 @@ def _machine(scenario: Scenario) -> Iterator[Finding]:
     if sms % 2 or not 0 <= sms < device.sms:
         most, has = (device.sms - 1) // 2 * 2, f"{device.name} has {device.sms} SMs"
         legal = f"even numbers from 2 to {most} ({has}), 0: copy engines" if most else f"0 ({has}): copy engines"
-        yield ("comm.sms", "cluster.node.device"), f"found {sms}; legal: {legal}"
+        small = 0 < device.sms <= sms == Comm.sms
+        usual = ", the default (of an H800's 132); write fewer, or comm.sms=0" if small else ""
+        yield ("comm.sms", "cluster.node.device"), f"found {sms}{usual}; legal: {legal}"
     yield from _comm(scenario.comm)
     if scenario.comm.collectives == NCCL and not library.known(device.architecture):
         what = f"nobody measured NCCL on {device.architecture} ({device.name})"

@@ -1,6 +1,6 @@
 """What pydantic found wrong in a form, a line each in our words."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -86,6 +86,7 @@ _MISSING = {
 _EXPECTED = {
     "string_type": "text", "bool_type": "true or false", "bool_parsing": "true or false",
     "float_type": "a number", "int_type": "a whole number", "int_from_float": "a whole number", "tuple_type": "a list",
+    "dict_type": "a mapping",
 }  # fmt: skip
 
 
@@ -102,6 +103,13 @@ def _fields(form: type[BaseModel]) -> dict[str, FieldInfo]:
 def _part(form: type[BaseModel], path: KeyPath) -> type[BaseModel]:
     for part in path:
         inner = _fields(form).get(str(part))
-        forms = [inner.annotation, *get_args(inner.annotation)] if inner else []
-        form = next((item for item in forms if isinstance(item, type) and issubclass(item, BaseModel)), form)
+        form = next(_forms(inner.annotation), form) if inner else form
     return form
+
+
+def _forms(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Forms that an annotation speaks of, also as one of several or of a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _forms(inner)

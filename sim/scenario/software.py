@@ -43,15 +43,33 @@ class StackForm(Form):
     fused_experts: bool | None = None
     """Of megatron in mxfp8: experts' first product, its activation and the cast of that are one kernel, and so are
     their gradients (Megatron's use_transformer_engine_op_fuser)."""
-    norms: Literal["transformer_engine", "cudnn"] | None = None
+    norms: Literal["transformer_engine", "cudnn", "plain"] | None = None
     """Of megatron, whose norms: transformer_engine (the default), which leave MXFP8's cast to a kernel of its own and
-    find current scaling's largest values, or cudnn (NVTE_NORM_FWD_USE_CUDNN=1), which cast and do not find."""
+    find current scaling's largest values, or cudnn (NVTE_NORM_FWD_USE_CUDNN=1), which cast and do not find. Of torch:
+    its own kernel unless said, or plain, operation by operation in FP32 where nothing compiles them."""
     scales: Literal["both", "weights", "none"] | None = None
     """Of megatron in mxfp8 or nvfp4: sides of a product whose scales are put in the tensor cores' order by a kernel of
     their own before each: both (TransformerEngine before 2.12), weights (the default) or none (July 2026 and later)."""
     casts: Literal["joined", "apart"] | None = None
     """Of megatron in nvfp4: rows and transformed columns are cast by one kernel (joined, the default) or by two (apart:
     TransformerEngine before 2.14)."""
+    early_stop: bool | None = None
+    """Of torch: what is computed again stops when all that backward needs is there (the default), or runs to its end,
+    last product included (reentrant checkpoints, all before torch 2.1, and torchtitan from August 2025 on)."""
+    rope: Literal["own", "complex", "plain"] | None = None
+    """own: torch's on halves of a head, megatron's fused kernel (the default). complex, of torch: as complex numbers in
+    FP32, which torch.compile does not fuse. plain, of megatron: operation by operation (apply_rope_fusion off, and
+    YaRN with a factor, as GPT-OSS has it); attention in latents has the fused kernel anyway."""
+    repeated: bool | None = None
+    """Of torch: keys and values are copied for each query head that shares them (repeat_kv)."""
+    compiled_ends: Literal["all", "loss", "none"] | None = None
+    """Of torch with torch.compile, what of embedding, final norm, head and loss it fuses: all (the default), the loss
+    alone, or none (layers compiled one by one)."""
+    update: Literal["fused", "foreach", "loop"] | None = None
+    """Of torch: AdamW as one kernel (fused, the default), or operation by operation over all tensors at once (foreach)
+    or over each (loop)."""
+    clips: bool | None = None
+    """Of torch: the gradients' norm is limited before the update (clip_grad_norm_)."""
 
     @property
     def value(self) -> Stack:
@@ -82,6 +100,11 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
         yield ("stack.scales", "precision"), f"no scales of blocks to put in order; legal with: {', '.join(BLOCKS)}"
     if stack.casts != Stack.casts and scenario.precision != "nvfp4":
         yield ("stack.casts", "precision"), "one kernel casts rows and columns but in nvfp4; legal: joined"
+    for key, owners in WHOSE.items():
+        word = getattr(stack, key)
+        if key in kind.options and owners.get(word, stack.name) != stack.name:
+            legal = ", ".join([getattr(Stack(), key), *(each for each, name in owners.items() if name == stack.name)])
+            yield (f"stack.{key}", "stack"), f"{word} {key} is {owners[word]}'s; legal: {legal}"
     if stack.unpadded and stack.compiled:
         yield ("stack.unpadded", "stack.compiled"), "compiled code has no such call; legal: one of the two"
     if not stack.loss_parallel and "loss_parallel" in kind.options and scenario.parallel.tensor == 1:
@@ -96,6 +119,8 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
     yield from _again(scenario)
 
 
+WHOSE = {"norms": {"plain": "torch", "cudnn": "megatron"}, "rope": {"complex": "torch", "plain": "megatron"}}
+"""Key -> word -> the one stack that has it."""
 BLOCKS = ("mxfp8", "nvfp4")
 """Precisions whose scales tensor cores read in an order of their own."""
 SCALED_LATER = ("norm", "activation")

@@ -9,7 +9,7 @@ from sim.models.blocks.mla import Latent
 from sim.models.family import family
 from sim.models.mixture import Mixture
 from sim.serving.deployment import Deployed, deployed
-from sim.serving.values import BOTH, CLOSED, DECODE, GAMMA, POISSON, PREFILL, SWAP, TRACE, Pool, Serve
+from sim.serving.values import BOTH, CLOSED, DECODE, GAMMA, NIC, POISSON, PREFILL, SWAP, TRACE, Pool, Serve
 
 NEEDED = {
     POISSON: ("rate", "prompt", "output", "count"), GAMMA: ("rate", "variation", "prompt", "output", "count"),
@@ -107,6 +107,8 @@ def _pool(serve: Serve, pool: Pool) -> Iterator[tuple[str, str]]:
         yield from _experts(pool, mixture)
     elif pool.redundant_experts:
         yield "redundant_experts", "copies need ranks of their own; legal: 0 where expert is 1"
+    if pool.neighbours == NIC and (pool.expert <= pool.tensor or pool.does == PREFILL):
+        yield "neighbours", "no decode step exchanges anything; legal: nvlink unless expert is above tensor"
     if pool.overlap and pool.expert <= pool.tensor:
         yield "overlap", "nothing is exchanged that two micro-batches hide; legal: false unless expert is above tensor"
 

@@ -13,7 +13,7 @@ from sim.serving.grid import Grid
 from sim.serving.prices import Prices
 from sim.serving.rank import Rank
 from sim.serving.step import Stepper
-from sim.serving.values import Pool, Serve
+from sim.serving.values import NVLINK, Pool, Serve
 
 KEPT = 16
 """Pools whose prices are kept."""
@@ -56,9 +56,12 @@ def _deployed(priced: _Priced) -> Deployed:
     serve, pool = priced.serve, priced.pool
     own, element = family(serve.model.family), BITS[serve.cache.form] / BYTE
     part = serve.model.part(pool.tensor, pool.tensor if pool.expert == 1 else 1)
-    rank = Rank(part, pool.tensor, pool.expert, serve.node.gpus, serve.precision, element, serve.cache.attention)
+    split = pool.tensor, pool.expert, serve.node.gpus
+    rank = Rank(part, *split, serve.precision, element, serve.cache.attention, pool.neighbours == NVLINK)
     links = wires(serve.node, serve.fabric)
-    alone, beside = (Prices(serve.node.device, links, beside=each, draw=serve.draw) for each in (False, True))
+    alone, beside = (
+        Prices(serve.node.device, links, beside=each, engine=serve.engine, draw=serve.draw) for each in (False, True)
+    )
     gating = _gating(serve, pool)
     deep = serve.speculation.depth
     decoding = Stepper(rank, alone, gating, pool.overlap, deep)
@@ -77,7 +80,7 @@ def deployed(serve: Serve, pool: Pool) -> Deployed:
     """An instance of a pool; what it takes for steps is kept for scenarios that change none of it."""
     decide = (
         serve.model, serve.node, serve.node.figures, serve.node.device.figures, serve.fabric, serve.precision,
-        serve.cache, serve.routing, serve.speculation.depth, serve.seed, serve.draw,
+        serve.engine, serve.cache, serve.routing, serve.speculation.depth, serve.seed, serve.draw,
         pool._replace(instances=1),
     )  # fmt: skip
     return _deployed(_Priced(repr(decide), serve, pool))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sim.scenario.overrides import apply
 from sim.scenario.values import PROFILE_SPREAD, Routing
 from sim.serving.checks import check
 from sim.serving.form import LengthsForm, RequestsForm, ServeForm, ServingForm
+from sim.serving.unfelt import unfelt
 from sim.serving.values import (
     KIND,
     NEVER_FAILS,
@@ -106,13 +108,14 @@ def _built(form: ServingForm, parts: Mapping[str, Any], overrides: tuple[str, ..
     asked = _requests(own.requests, path)
     failing = Failures(own.failures.mtbf, own.failures.repair) if own.failures else NEVER_FAILS
     watts = own.gpu_power or parts["node"].device.power_w
-    return Serve(
+    serve = Serve(
         form.name or (path.stem if path else "serving"), parts["model"], parts["node"], parts.get("fabric"),
         own.precision, tuple(Pool(**pool.model_dump()) for pool in own.pools), _cache(own),
         Routing(drawn.kind, spread, drawn.max_vio), own.router, Speculation(**own.speculation.model_dump()),
         Objectives(own.objectives.ttft, own.objectives.tpot), asked, form.seed, own.gpu_hour or 0.0, watts, failing,
-        overrides, _hash(plain, parts, asked), plain,
+        own.engine, (), overrides, _hash(plain, parts, asked), plain,
     )  # fmt: skip
+    return replace(serve, unfelt=tuple(unfelt(own, serve)))
 
 
 def _cache(own: ServeForm) -> Cache:

@@ -27,7 +27,7 @@ def summary(serve: Serve, content: dict[str, Any]) -> dict[str, Any]:
     """The content of result.json."""
     return {
         "schema_version": SCHEMA_VERSION, "scenario": serve.name, "scenario_hash": serve.scenario_hash,
-        "overrides": list(serve.overrides), "feasible": True, "serve": content,
+        "overrides": list(serve.overrides), "feasible": True, "unfelt": list(serve.unfelt), "serve": content,
     }  # fmt: skip
 
 

@@ -34,6 +34,9 @@ class PoolForm(Form):
     """Sequences of an attention group, at most."""
     host: Annotated[int, *quantity("time", seconds_to_ns)] = 0
     """Between two steps, while GPUs wait for the host that schedules and samples."""
+    neighbours: Literal["nvlink", "nic"] = "nvlink"
+    """How a decode step's exchanges reach GPUs of their own node: over NVLink, or through the NIC, as DeepEP's
+    low-latency kernels did before its pull request 173 (23 May 2025)."""
 
 
 class CacheForm(Form):
@@ -147,6 +150,8 @@ class ServeForm(Form):
     """The network between servers: a name in hwmodels/fabrics."""
     precision: Literal["fp8", "bf16"] = "fp8"
     """Format of matrix products and of their weights."""
+    engine: Literal["sglang", "tensorrt_llm"] = "sglang"
+    """Whose kernels run, on cards where those of both were measured (H200, B200)."""
     pools: Annotated[tuple[PoolForm, ...], BeforeValidator(listed)]
     """Instances, by what they do."""
     cache: CacheForm = CacheForm()

@@ -23,12 +23,20 @@ from hwmodels.op import Collective, Gemm, GroupedGemm, Memory
 from hwmodels.units import MICRO
 from sim.communication.exchange.direct import Decode, seconds
 from sim.serving.cached import BF16, TILE, Cached, PerHead
+from sim.serving.values import SGLANG, TENSORRT_LLM
 
 FOLDER = Path(__file__).parent / "kernels"
 GRAPH = "_graph"
 """Ends the names of files whose rows were measured in replayed CUDA graphs: the gap before a kernel is in its time."""
-FILES = (f"h200{GRAPH}", "h800", "h20", "h100", f"h100{GRAPH}")
+FILES = (
+    f"h200{GRAPH}", "h800", "h20", "h100", f"h100{GRAPH}", f"b200{GRAPH}", f"gb200{GRAPH}", f"gb300{GRAPH}",
+    "mi300x", "mi355x",
+)  # fmt: skip
 """Files, each of its card; a card's own that come first are asked first."""
+OF_ENGINES: dict[str, tuple[str, ...]] = {TENSORRT_LLM: (f"h200_trtllm{GRAPH}", f"b200_trtllm{GRAPH}")}
+"""Engine -> files of kernels that it runs and others do not: asked before all others where it serves."""
+RACK = "gb"
+"""Begins the names of cards of which a node has 72."""
 DONORS = ("h800", "h100", f"h100{GRAPH}")
 """Whose rows stand for cards without rows of a kind: DeepGEMM's and FlashMLA's of an H800, exchanges of H100s in a DGX
 on 400 Gb/s InfiniBand, the rest of an H100 in graphs."""
@@ -44,12 +52,18 @@ deepseek-ai/FlashMLA pull request 82, by lm-sys/lm-sys.github.io@2896b37 blog/20
 Op = Gemm | GroupedGemm | PerHead | Cached | Decode | Collective | Memory
 
 
+def engines(device: str) -> bool:
+    """Whether an engine's own kernels were measured on a device."""
+    return any(card(file).device.name == device for files in OF_ENGINES.values() for file in files)
+
+
 class Card(NamedTuple):
-    """A device with its links, as bounds see it. sms: that compute may use."""
+    """A device with its links, as bounds see it. sms: that compute may use. engine: whose kernels run."""
 
     device: Device
     links: Wires
     sms: int
+    engine: str = SGLANG
 
 
 class Reading(NamedTuple):
@@ -70,7 +84,7 @@ def read_us(op: Op, where: Card) -> Reading:
     if isinstance(op, Cached) and op.fp8:
         plain = read_us(op._replace(fp8=False, element=BF16), where)
         return plain._replace(us=plain.us / FP8_ATTENTION)
-    file = _file(where.device.name, _kind(op))
+    file = _file(where.device.name, _kind(op), where.engine)
     over, distance = _over(file, op)
     return Reading(bound_us(op, where) * over, distance <= NEAR * NEAR, file)
 
@@ -108,11 +122,12 @@ def _kind(op: Op) -> str:
 
 
 def _place(op: Op) -> tuple[float, ...]:
-    """Where an operation lies among its kind, in octaves; products of fewer rows than a tile take as long as it."""
+    """Where an operation lies among its kind, in octaves; products of fewer rows than a tile take as long as it, and
+    exchanges that use NICs alone lie among those that do for the most part."""
     if isinstance(op, Cached):
         return _octaves(op.sequences * op.shared, op.keys, op.tiles)
     if isinstance(op, Decode):
-        return _octaves(op.ranks, op.tokens)
+        return _octaves(op.ranks if op.nvlink else max(op.ranks, 2 * op.gpus_per_node), op.tokens)
     if isinstance(op, Collective):
         return _octaves(op.ranks, op.size)
     if isinstance(op, Memory):
@@ -151,17 +166,19 @@ def spread(file: str, kind: str) -> float:
 
 
 @cache
-def _file(device: str, kind: str) -> str:
+def _file(device: str, kind: str, engine: str) -> str:
     """The file that tells a kind on a device: its own, or a donor's."""
-    own = [file for file in FILES if card(file).device.name == device]
+    every: tuple[str, ...] = (*OF_ENGINES.get(engine, ()), *FILES)
+    own = [file for file in every if card(file).device.name == device]
     return next(file for file in (*own, *DONORS) if kind in _rows(file))
 
 
 @cache
 def card(file: str) -> Card:
     """The card of a file."""
-    machine = node.load(f"{file.removesuffix(GRAPH)}x8")
-    return Card(machine.device, wires(machine, fabric.load("ndr")), machine.device.sms)
+    machine = node.load(f"{file.split('_')[0]}x{72 if file.startswith(RACK) else GPUS}")
+    engine = next((name for name, files in OF_ENGINES.items() if file in files), SGLANG)
+    return Card(machine.device, wires(machine, fabric.load("ndr")), machine.device.sms, engine)
 
 
 class Rows(NamedTuple):

@@ -116,9 +116,14 @@ def fused(rank: Rank, experts: Experts) -> bool:
 
 
 def shared(rank: Rank, experts: Experts, tokens: int) -> list[Kernel]:
-    """Shared experts by themselves."""
-    own = experts.shared.width and not fused(rank, experts)
-    return multiplied(rank, experts.shared, tokens, "shared_") if own else []
+    """Shared experts by themselves. Where the routed ones' outputs come by an exchange they are added to these in a
+    kernel of its own (SGLang's deepseek_v2.py, `x.add_`; DeepEP's combine adds since June 2025, pull request 257),
+    which is counted here, though it follows the combine."""
+    if fused(rank, experts) or not experts.shared.width:
+        return []
+    inner, h = multiplied(rank, experts.shared, tokens, "shared_"), rank.part.hidden
+    added = Kernel("shared_sum", Memory("elementwise", tokens, 2 * BF16 * h, BF16 * h))
+    return [*inner, added] if rank.exchanges else inner
 
 
 def exchange(rank: Rank, mixture: Mixture, batch: Batch, load: Load, combine: bool) -> list[Kernel]:
@@ -129,7 +134,9 @@ def exchange(rank: Rank, mixture: Mixture, batch: Batch, load: Load, combine: bo
     width, name = rank.part.sent, "combine" if combine else "dispatch"
     row = BF16 * width if combine else (1 + SCALES) * width + META if rank.quantised else BF16 * width + META
     if not batch.prefill:
-        op: Decode | AllToAll = Decode(combine, tokens, mixture.chosen, row, rank.expert, rank.gpus_per_node)
+        op: Decode | AllToAll = Decode(
+            combine, tokens, mixture.chosen, row, rank.expert, rank.gpus_per_node, rank.nvlink
+        )  # fmt: skip
     else:
         reach = _reach(rank, mixture)
         op = AllToAll(name, f"{name}(F)", tokens, row, *reach, rank.expert, rank.expert_nodes)

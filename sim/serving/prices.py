@@ -26,6 +26,7 @@ from sim.models.layer import COMPUTE
 from sim.routing.keyed import generator
 from sim.serving.cached import Cached, PerHead
 from sim.serving.measured import Card, Reading, class_of, read_us
+from sim.serving.values import SGLANG
 
 LIBRARY, FLASH = "torch", "flash3"
 """Whose attention of whole prompts runs (FlashAttention-3), and whose of the kernels that engines leave to it: torch's
@@ -67,12 +68,13 @@ def _classes() -> dict[str, Any]:
 @dataclass(frozen=True)
 class Prices:
     """Prices on a device with its links. sms: of exchanges of prompts (DeepSeek's profile: 24 of 132). beside: of what
-    runs beside such exchanges, on the SMs that they leave."""
+    runs beside such exchanges, on the SMs that they leave. engine: whose kernels run."""
 
     device: Device
     wires: Wires
     sms: int = 24
     beside: bool = False
+    engine: str = SGLANG
     draw: int = 0
     known: dict[Op, int] = field(default_factory=dict, compare=False, repr=False)
 
@@ -84,7 +86,7 @@ class Prices:
 
     @cached_property
     def _card(self) -> Card:
-        return Card(self.device, self.wires, self.device.sms - (self.sms if self.beside else 0))
+        return Card(self.device, self.wires, self.device.sms - (self.sms if self.beside else 0), self.engine)
 
     @cached_property
     def _nccl(self) -> Library | None:

@@ -9,7 +9,7 @@ class Rank(NamedTuple):
     """One GPU of an instance. part: what it has of the model (`sim.models.shape.ModelShape.part`). tensor: ranks that
     share its heads and columns. expert: ranks that share the experts; 1: `tensor` ranks share each expert's columns.
     gpus_per_node: of the cluster. precision: of products. element: bytes of an element of the cache. attention: format
-    of products of attention on latents."""
+    of products of attention on latents. nvlink: whether low-latency exchanges reach its node's GPUs over NVLink."""
 
     part: Any
     tensor: int
@@ -18,6 +18,7 @@ class Rank(NamedTuple):
     precision: str = "fp8"
     element: float = 2.0
     attention: str = "bf16"
+    nvlink: bool = True
 
     @property
     def nodes(self) -> int:

@@ -13,7 +13,7 @@ from hwmodels.units import MS_NS, NS_PER_S, PERCENT
 from sim.serving import files, system
 from sim.serving.deployment import Deployed, deployed
 from sim.serving.rank import Batch
-from sim.serving.values import Serve
+from sim.serving.values import NVLINK, SGLANG, Serve
 
 FILE = Path(__file__).with_name("published.yaml")
 LEAST_PART, PER_CLIENT, FEWEST = 0.8, 6, 40
@@ -132,10 +132,12 @@ def scenario(row: Row) -> Serve:
     pool = {
         "tensor": row.get("tensor", 1), "expert": row.get("expert", 1), "redundant_experts": row.get("redundant", 0),
         "overlap": bool(row.get("overlap", False)), "batch": max(256, clients),
+        "neighbours": row.get("neighbours", NVLINK),
     }  # fmt: skip
     routing = {"kind": "sampled", "spread": LIKED} if row.get("liked") else {}
     serve = {
         "model": row.get("model", "deepseek_v3"), "node": row["cards"], "fabric": "ndr", "pools": [pool],
+        "engine": row.get("engine", SGLANG),
         "routing": routing,
         "cache": {"format": row.get("format", "bf16"), "attention": row.get("attention", "bf16"), "memory": 0.93},
         "requests": {

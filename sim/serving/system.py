@@ -63,7 +63,7 @@ class System:
 
     def run(self) -> Log:
         """All requests to their end. Raises Refused for one that fits nowhere."""
-        self._check()
+        self.check()
         for each in (*self.first, *self.second) if self.serve.failures.mtbf_ns else ():
             self._await_failure(each, generator(self.serve.seed, "failures", rank=each.number))
         if self.serve.requests.arrivals == CLOSED:
@@ -79,7 +79,8 @@ class System:
             raise AssertionError(f"request {stuck} never ended")
         return self.log
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raises Refused for a request that fits nowhere."""
         whole = self.requests.prompt + self.requests.output
         room = min(each.own.tokens for each in (*self.first, *self.second))
         if (whole > room).any():

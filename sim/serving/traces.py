@@ -10,17 +10,25 @@ import gzip
 import json
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from hwmodels.document import did_you_mean
 from hwmodels.refused import Refused
 from hwmodels.units import MS_PER_S
+from sim.models.form import MOST
+
+if TYPE_CHECKING:
+    from _csv import Reader
+
+Number = TypeVar("Number", int, float)
 
 MOONCAKE_BLOCK = 512
 """Tokens of a block of Mooncake's traces."""
+LATEST_S = 4e9
+"""Of an arrival: a date of this century, in seconds since 1970; as nanoseconds 64 bits hold it."""
 
 
 class Row(NamedTuple):
@@ -35,8 +43,10 @@ class Row(NamedTuple):
 def read(file: str, form: str) -> list[Row]:
     """Requests of a trace. Raises Refused, with the line, for what cannot be read."""
     try:
-        text = plain(Path(file)).decode()
-    except (OSError, UnicodeDecodeError, lzma.LZMAError, zlib.error, EOFError) as error:
+        text = plain(Path(file)).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise Refused("not a text file (UTF-8 expected)", file) from None
+    except (OSError, lzma.LZMAError, zlib.error, EOFError) as error:
         raise Refused(f"cannot be read: {getattr(error, 'strerror', None) or error}", file) from None
     rows = list((_mooncake if form == "mooncake" else _table)(file, text, form))
     if not rows:
@@ -53,18 +63,29 @@ def plain(file: Path) -> bytes:
 
 
 def _table(file: str, text: str, form: str) -> Iterator[Row]:
-    (arrival, prompt, output), time = COLUMNS[form]
-    reader = csv.DictReader(text.splitlines())
-    names = [name.strip() for name in reader.fieldnames or ()]
-    for key in (arrival, prompt, output):
+    keys, time = COLUMNS[form]
+    reader = csv.reader(text.splitlines())
+    names = [name.strip() for name in next(_lines(file, reader), ())]
+    for key in keys:
         if key not in names:
             near = did_you_mean(key, names)
             raise Refused(f"has no column {key}{near or ';'} found: {', '.join(names) or 'nothing'}", file, 1)
-    for number, line in enumerate(reader, 2):
-        try:
-            yield _whole(Row(time(line[arrival]), int(line[prompt]), int(line[output])))
-        except (TypeError, ValueError) as error:
-            raise Refused(f"is no request: {error}", file, number) from None
+    for line in _lines(file, reader):
+        if line:
+            said = {**dict.fromkeys(names, ""), **dict(zip(names, line, strict=False))}
+            try:
+                arrival, prompt, output = (said[key] for key in keys)
+                yield _request(_read(time, arrival, keys[0]), prompt, output, keys[1:])
+            except ValueError as error:
+                raise Refused(f"is no request: {error}", file, reader.line_num) from None
+
+
+def _lines(file: str, reader: "Reader") -> Iterator[list[str]]:
+    """Lines of a table. Raises Refused for one that is none."""
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise Refused(f"is no line of a table: {error}", file, reader.line_num) from None
 
 
 def _mooncake(file: str, text: str, form: str) -> Iterator[Row]:
@@ -73,20 +94,43 @@ def _mooncake(file: str, text: str, form: str) -> Iterator[Row]:
             continue
         try:
             read = json.loads(line)
-            blocks = tuple(int(name) for name in read.get("hash_ids", ()))
-            time = float(read["timestamp"]) / MS_PER_S
-            yield _whole(Row(time, int(read["input_length"]), int(read["output_length"]), blocks))
-        except KeyError as error:
-            raise Refused(f"is no request of a {form} trace: {error} is missing", file, number) from None
-        except (AttributeError, TypeError, ValueError) as error:
+            if not isinstance(read, dict):
+                raise ValueError("found no mapping")
+            if missing := next((key for key in MOONCAKE if key not in read), ""):
+                raise ValueError(f"{missing!r} is missing")
+            blocks = read.get("hash_ids", ())
+            if not isinstance(blocks, list | tuple) or not all(type(name) is int for name in blocks):
+                raise ValueError("hash_ids: expected a list of whole numbers")
+            time, prompt, output = (read[key] for key in MOONCAKE)
+            row = _request(_read(float, time, MOONCAKE[0]) / MS_PER_S, prompt, output, MOONCAKE[1:])
+            yield row._replace(blocks=tuple(blocks))
+        except (ValueError, RecursionError) as error:
             raise Refused(f"is no request of a {form} trace: {error}", file, number) from None
 
 
-def _whole(row: Row) -> Row:
-    """A request, with a token at least each way: some traces have answers of none."""
-    if row.prompt < 0 or row.output < 0 or not row.arrival_s >= 0:
-        raise ValueError(f"found {row.arrival_s:g} s, {row.prompt} and {row.output} tokens; legal: 0 or more each")
+def _request(arrival: float, prompt: Any, output: Any, keys: Sequence[str]) -> Row:
+    """A request, with a token at least each way: some traces have answers of none. Raises ValueError."""
+    row = Row(arrival, _read(_whole, prompt, keys[0]), _read(_whole, output, keys[1]))
+    if not (0 <= row.prompt <= MOST and 0 <= row.output <= MOST and 0 <= row.arrival_s <= LATEST_S):
+        what = f"found {row.arrival_s:g} s, {row.prompt} and {row.output} tokens"
+        raise ValueError(f"{what}; legal: 0 or more each, up to {LATEST_S:g} s and {MOST} tokens")
     return row._replace(prompt=max(1, row.prompt), output=max(1, row.output))
+
+
+def _read(kind: Callable[[Any], Number], value: Any, key: str) -> Number:
+    """A value as its column has it. Raises ValueError."""
+    try:
+        return kind(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{key}: expected {WORDS[kind]}; found {value!r}") from None
+
+
+def _whole(value: Any) -> int:
+    """A number without a fraction, as text too. Raises ValueError."""
+    number = int(value)
+    if isinstance(value, bool) or number != (float(value) if isinstance(value, float) else number):
+        raise ValueError
+    return number
 
 
 def _moment(text: str) -> float:
@@ -94,6 +138,12 @@ def _moment(text: str) -> float:
     return datetime.fromisoformat(text.strip()[:26]).timestamp()
 
 
+WORDS: dict[Callable[[Any], Any], str] = {
+    float: "a number", _whole: "a whole number", _moment: "a date and a time",
+}  # fmt: skip
+"""How a value is read, and what it is called."""
+MOONCAKE = ("timestamp", "input_length", "output_length")
+"""Keys of a line of Mooncake's."""
 COLUMNS: dict[str, tuple[tuple[str, str, str], Callable[[str], float]]] = {
     "csv": (("arrival_s", "prompt", "output"), float),
     "azure": (("TIMESTAMP", "ContextTokens", "GeneratedTokens"), _moment),

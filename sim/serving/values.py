@@ -14,6 +14,10 @@ ROUND_ROBIN, LEAST_LOADED, PREFIX = "round_robin", "least_loaded", "prefix"
 """How a request finds its instance."""
 POISSON, GAMMA, CLOSED, TRACE = "poisson", "gamma", "closed", "trace"
 """How requests arrive."""
+NVLINK, NIC = "nvlink", "nic"
+"""How low-latency exchanges reach GPUs of their own node."""
+SGLANG, TENSORRT_LLM = "sglang", "tensorrt_llm"
+"""Engines whose kernels were measured."""
 RECOMPUTE, SWAP = "recompute", "swap"
 """What a sequence does that gives its cache up."""
 
@@ -22,7 +26,7 @@ class Pool(NamedTuple):
     """Equal instances. does: PREFILL, DECODE or BOTH. tensor: ranks that share attention; expert: ranks that share the
     experts (1: those of the tensor group share each expert's columns). overlap: a batch is two micro-batches. chunk:
     tokens of prompts of an attention group in a step, at most; batch: sequences of an attention group, at most. host:
-    ns between two steps, in which GPUs wait."""
+    ns between two steps, in which GPUs wait. neighbours: NVLINK or NIC."""
 
     does: str
     instances: int
@@ -33,6 +37,7 @@ class Pool(NamedTuple):
     chunk: int
     batch: int
     host: int = 0
+    neighbours: str = NVLINK
 
     @property
     def gpus(self) -> int:
@@ -117,9 +122,9 @@ KIND = "serve"
 
 @dataclass(frozen=True)
 class Serve:
-    """A serving scenario. cost: USD/s of a GPU, watts: that it draws at work, 0 where nobody says. draw: of how wrong
-    prices are, 0: as they are (`sim.serving.draws`). resolved: the same
-    as plain values."""
+    """A serving scenario. cost: USD/s of a GPU, watts: that it draws at work, 0 where nobody says. engine: whose
+    kernels run, where both were measured. draw: of how wrong prices are, 0: as they are (`sim.serving.draws`).
+    unfelt: a line for each key that was given and changes nothing. resolved: the same as plain values."""
 
     name: str
     model: ModelShape
@@ -137,6 +142,8 @@ class Serve:
     cost: float
     watts: float = 0.0
     failures: Failures = NEVER_FAILS
+    engine: str = SGLANG
+    unfelt: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
     scenario_hash: str = ""
     resolved: dict[str, Any] = field(default_factory=dict, hash=False, repr=False)

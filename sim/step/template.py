@@ -215,20 +215,9 @@ def _frozen(rows: list[list[int]]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(row) for row in rows)
 
 
-class Stretch(NamedTuple):
-    """Kernels [first, stop) of a lane that followed each other at one rate. sums: of durations up to each kernel of the
-    lane, at that rate; before: what these lack to when it ended, ns."""
-
-    before: int
-    sums: tuple[int, ...]
-    first: int
-    stop: int
-
-    @property
-    def ends(self) -> list[int]:
-        """When each kernel ended."""
-        before = self.before
-        return [before + ns for ns in self.sums[self.first + 1 : self.stop + 1]]
+Stretch = tuple[int, tuple[int, ...], int, int]
+"""(before, sums, first, stop): kernels [first, stop) of a lane that followed each other at one rate. sums: of durations
+up to each kernel of the lane, at that rate; before: what these lack to when it ended, ns."""
 
 
 @dataclass(frozen=True)
@@ -246,7 +235,7 @@ class Timing:
         segment."""
         lanes = []
         for stretches, begun in zip(self.stretches, self.begun, strict=True):
-            ends = [end for stretch in stretches for end in stretch.ends]
+            ends = [before + ns for before, sums, first, stop in stretches for ns in sums[first + 1 : stop + 1]]
             starts = [0, *ends][: len(ends)]
             for kernel, start in begun.items():
                 starts[kernel] = start

@@ -38,12 +38,16 @@ FIGURES = """\
 """
 
 
-def page(rows: Sequence[Row], unanswered: Sequence[Unanswered], readings: str = "", runs: str = "") -> str:
-    """The whole document. readings: of the first group, which follow it. runs: the table of training runs by kind."""
+def page(
+    rows: Sequence[Row], unanswered: Sequence[Unanswered], readings: str = "", runs: str = "", beyond: str = ""
+) -> str:
+    """The whole document. readings: of the first group, which follow it. runs: the table of training runs by kind.
+    beyond: published rows of other kinds (`sim.validation.beyond`)."""
     groups = [_group(name, list(members)) for name, members in groupby(rows, key=lambda row: row.group)]
     groups[1:1] = [readings] if readings else []
     head = [INTRODUCTION, *([RUNS, runs, ""] if runs else []), FIGURES]
-    return "\n".join([*head, _summary(rows, unanswered), _misses(rows), *groups, _open(unanswered)])
+    more = [beyond] if beyond else []
+    return "\n".join([*head, _summary(rows, unanswered), _misses(rows), *groups, *more, _open(unanswered)])
 
 
 def _summary(rows: Sequence[Row], unanswered: Sequence[Unanswered]) -> str:

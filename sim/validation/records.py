@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hwmodels.refused import Refused
+from sim.validation import beyond
 from sim.validation.chart import chart
 from sim.validation.page import page
 from sim.validation.row import Row, Unanswered
@@ -43,17 +44,17 @@ def differences(before: Mapping[str, float], now: Mapping[str, float]) -> list[s
 
 def documents(
     rows: Sequence[Row], headlines: Sequence[Row], unanswered: Sequence[Unanswered], readme: str, readings: str = "",
-    table: str = "",
+    table: str = "", more: str = "",
 ) -> dict[Path, str]:  # fmt: skip
-    """Path in the checkout -> content. `readme`: the README as it is; `readings`, `table` (of runs): see `page`.
-    Raises Refused when the README has no marks."""
+    """Path in the checkout -> content. `readme`: the README as it is; `readings`, `table` (of runs), `more` (of other
+    kinds): see `page`. Raises Refused when the README has no marks."""
     if START not in readme or END not in readme:
         marks = f"{START.strip()} and {END.strip()}"
         raise Refused(f"{README}: the marks {marks} are missing; put them around the table")
     before, after = readme.split(START)[0], readme.split(END)[1]
     return {
         GOLDEN: json.dumps(golden(rows), indent=1) + "\n",
-        PAGE: page(rows, unanswered, readings, table),
+        PAGE: page(rows, unanswered, readings, table, more),
         CHART: chart(rows),
         README: before + START + markdown(headlines) + END + after,
     }
@@ -66,7 +67,8 @@ def write(
     readme, held = root / README, root / GOLDEN
     if not readme.is_file() or not (root / "pyproject.toml").is_file():
         raise Refused(f"{root}: no {README} and pyproject.toml here; --write needs a checkout of the source")
-    texts = documents(rows, headlines, unanswered, readme.read_text(encoding="utf-8"), readings, runs(root))
+    own = readme.read_text(encoding="utf-8")
+    texts = documents(rows, headlines, unanswered, own, readings, runs(root), beyond.section(root))
     before = json.loads(held.read_text(encoding="utf-8")) if held.is_file() else {}
     try:
         for path, content in texts.items():

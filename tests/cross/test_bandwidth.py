@@ -3,11 +3,12 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from sim.schedules.program import names
 from sim.simulation import run
+from tests.examples import examples
 
 FACTORS = (1.0, 1.3, 2.0, 4.0, 8.0)
 LINKS = {
@@ -42,7 +43,7 @@ def test_v3_with_balanced_layers(v3, key):
     assert times == sorted(times, reverse=True)
 
 
-@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(10, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     key=st.sampled_from(sorted(LINKS)), schedule=st.sampled_from(names()), nodes=st.sampled_from([1, 2]),
     factor=st.sampled_from(FACTORS[:-1]), more=st.sampled_from([1.05, 1.25, 2.0]),

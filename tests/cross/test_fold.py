@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from sim import assembly
@@ -12,6 +12,7 @@ from sim.layout import plan
 from sim.scenario import load
 from sim.schedules.program import names
 from sim.simulation import simulated
+from tests.examples import examples
 from tests.oracles.timelines import crossings, of_every_rank
 
 CLUSTERS = [
@@ -65,9 +66,9 @@ def test_every_schedule_where_exchanges_meet_messages(small, small_scenario, sch
     chosen = (*settings_of(2, 8, 2, 4, schedule), "cluster.node.nic.bandwidth=5GB/s")
     fine = small(*chosen, "detail=op", interval=True)
     same(fine, small(*chosen, "detail=op", "fold=false", interval=True))
-    same(small(*chosen, "detail=layer"), small(*chosen, "detail=layer", "fold=false"))
-    steps = {detail: small(*chosen, f"detail={detail}").summary["step_time_s"] for detail in ("op", "layer", "chunk")}
-    assert len(set(steps.values())) == 1
+    coarse, chunks = (small(*chosen, f"detail={detail}") for detail in ("layer", "chunk"))
+    same(coarse, small(*chosen, "detail=layer", "fold=false"))
+    assert len({each.summary["step_time_s"] for each in (fine, coarse, chunks)}) == 1
     _, low = lowered(small_scenario(*chosen))
     alone = {kind: ns for row in low.jobs for job in row for kind, ns in job.sends}
     spans = fine.spans
@@ -86,7 +87,7 @@ def test_every_schedule_where_ranks_wait_for_their_messages(small, schedule):
 SENDS = ("send activations", "send gradients")
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(6, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     cluster=st.sampled_from(CLUSTERS), schedule=st.sampled_from(names()), detail=st.sampled_from(["op", "layer"]),
     slow=st.sampled_from(["nic", "nvlink"]), speed=st.sampled_from([5, 40, 400]),

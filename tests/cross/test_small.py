@@ -4,7 +4,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodels import fabric
@@ -12,6 +12,7 @@ from hwmodels.refused import Refused
 from sim import simulation
 from sim.scenario import load
 from sim.schedules import program
+from tests.examples import examples
 
 LITE = str(Path(__file__).parents[2] / "scenarios" / "v2_lite.yaml")
 NODES, GPUS, MICRO_BATCHES = (1, 2), (1, 2, 3, 4, 8), 8
@@ -50,7 +51,7 @@ def test_one_node_on_a_wired_fabric_runs(name, routing):
     assert wired.links is None or not wired.links.size.any()
 
 
-@settings(max_examples=15, deadline=None)
+@examples(8)
 @given(
     st.sampled_from(sorted(layouts())), st.sampled_from(sorted(program.names())),
     st.sampled_from([None, *fabric.available()]), st.sampled_from([None, "static", "ecmp", "adaptive"]),

@@ -4,14 +4,14 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwmodels import device, fabric, hierarchy, memory, node
+from hwmodels import device, fabric, hierarchy, memory, node, reuse
 from hwmodels.collectives import wires
 from hwmodels.document import Document, DocumentError
 from hwmodels.hierarchy import EDRAM, SRAM, STT, TECHNOLOGIES, array
-from hwmodels.op import Gemm
+from hwmodels.op import Attention, Gemm, GroupedGemm
 from hwmodels.price import Pricer
 from hwmodels.units import GIB, KIB, MIB, NANO
 
@@ -104,14 +104,90 @@ def test_kernels_wait_for_the_array_once() -> None:
         assert quick <= plain <= slow <= plain + 2 * 1.5
 
 
-def test_larger_caches_hit_more() -> None:
-    op = Gemm(8192, 8192, 8192)
-    rates = [memory.hits(build(l2={"capacity": f"{size} MiB"}), op) for size in (1, 5, 50, 500)]
-    assert rates == sorted(rates) and 0.5 < rates[0] < rates[-1] < 1
-    large = build(l2={"capacity": "50 MiB"})
-    assert memory.hits(large, op) == memory.hits(device.load("h800"), op)
-    halved = replace(large, l2=replace(large.l2, capacity_bytes=large.l2.capacity_bytes // 2))
-    assert memory.traffic(halved, op) >= memory.traffic(large, op)
+side = st.integers(1, 200).map(lambda n: 64 * n)
+products = st.builds(
+    lambda m, n, k, precision: Gemm(m, n, k, precision=precision), side, side, side, st.sampled_from(["fp8", "bf16"])
+)
+grouped = st.builds(
+    lambda groups, rows, n, k, role: GroupedGemm(groups, groups * rows * 128, n * 128, k * 128, role),
+    st.integers(1, 64), *[st.integers(1, 60)] * 3, st.sampled_from(["fprop", "wgrad"]),
+)  # fmt: skip
+attentions = st.builds(
+    lambda direction, heads, share, length, causal: Attention(
+        direction, 1, heads * share, 128 * length, 128, 128, causal, kv_heads=heads
+    ),
+    st.sampled_from(["forward", "backward"]), st.integers(1, 16), st.integers(1, 8), st.integers(1, 300), st.booleans(),
+)  # fmt: skip
+ops = products | grouped | attentions
+SHIPPED = device.load("h800")
+
+
+def with_cache(size: float) -> device.Device:
+    """An H800 of which nothing but the cache's size is another."""
+    return replace(SHIPPED, l2=replace(SHIPPED.l2, capacity_bytes=round(size)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(ops, sizes, sizes)
+def test_larger_caches_hit_more_and_are_not_slower(op: Gemm | GroupedGemm | Attention, one: float, two: float) -> None:
+    less, more = sorted((one, two))
+    small, large = (reuse.from_hbm(with_cache(size), op, size) for size in (less, more))
+    assert op.bytes() <= large <= small and large >= memory.traffic(with_cache(more), op)
+    assert 0 <= reuse.hits(with_cache(less), op) <= reuse.hits(with_cache(more), op) < 1
+    assert (
+        Pricer(with_cache(more), H800_WIRES, 20).price(op).ns <= Pricer(with_cache(less), H800_WIRES, 20).price(op).ns
+    )
+
+
+def test_what_another_cache_does_to_a_product_and_to_attention() -> None:
+    for op in (Gemm(8192, 8192, 8192), Attention("forward", 1, 128, 16384, 192, 128), GroupedGemm(8, 8192, 4096, 7168)):
+        prices = [Pricer(build(l2={"capacity": f"{size} MiB"}), H800_WIRES, 20).price(op) for size in (2, 25, 50, 400)]
+        times = [price.ns for price in prices]
+        assert times[0] > 1.005 * times[-1] and times[-1] <= times[2] + 20  # ns: its array answers later
+        assert [price.rung == "transferred" for price in prices] == [True, True, False, True]
+        assert prices[2] == Pricer(device.load("h800"), H800_WIRES, 20).price(op)
+        assert "with a cache of 25 MiB" in prices[1].source
+
+
+def oldest_forgotten(room: int, down: int, across: int, sms: int) -> int:
+    """Panels, each a tile's rows or columns over all k, that a cache of so many fetches for the tiles of a product, a
+    wave of them after another: it forgets what was asked for longest ago."""
+    order = [(i, j) for top in range(0, down, reuse.GROUP) for j in range(across)
+             for i in range(top, min(down, top + reuse.GROUP))]  # fmt: skip
+    held, fetched = list[tuple[str, int]](), 0
+    for at in range(0, len(order), sms):
+        for panel in dict.fromkeys(
+            (*(("a", i) for i, _ in order[at : at + sms]), *(("b", j) for _, j in order[at : at + sms]))
+        ):
+            fetched += panel not in held
+            held = [*(each for each in held if each != panel), panel][-room:]
+    return fetched
+
+
+@pytest.mark.parametrize(("down", "across"), [(16, 66), (32, 33), (8, 132), (64, 16)])
+def test_reuse_is_that_of_a_cache_panel_by_panel(down: int, across: int) -> None:
+    """With room for all as many as there are; with room for a band and some waves each band fetches all columns again;
+    with less never fewer than are told, for ours keeps what fits of what does not fit whole."""
+    own, k = SHIPPED, 1024
+    op = Gemm(128 * down, 128 * across, k)
+    wide = round(own.sms / reuse.GROUP)
+    panel = 128.0 * k
+    least = op.bytes() - panel * (down + across)
+    for room in (reuse.GROUP + 3 * wide, down + across - 1, down + across):
+        told = (reuse.from_hbm(own, op, room * panel) - least) / panel
+        assert told <= oldest_forgotten(room, down, across, reuse.GROUP * wide) + 1e-6
+    assert told == down + across == oldest_forgotten(down + across, down, across, reuse.GROUP * wide)
+    bands = -(-down // reuse.GROUP)
+    assert oldest_forgotten(reuse.GROUP + 3 * wide, down, across, reuse.GROUP * wide) <= down + bands * across
+
+
+@pytest.mark.parametrize("name", device.available())
+def test_a_card_as_it_ships_has_the_cache_that_its_kernels_were_timed_with(name: str) -> None:
+    own = device.load(name)
+    assert own.timed_cache == own.cache.capacity_bytes
+    assert device.build(Document({"base": name, "name": "mine", "l2": {"capacity": "1 MiB"}})).timed_cache in (
+        own.timed_cache, 0
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

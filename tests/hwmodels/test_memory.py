@@ -53,7 +53,9 @@ def test_a_small_cache_reads_operands_again() -> None:
     side = math.isqrt(65536 // 3)
     assert least < 2 * 8192**3 / side  # what such blocks read
     rate = 3.35e12 * load("h800").streamed
-    assert ns(small, SQUARE) == pytest.approx(least / rate * 1e9, rel=1e-3)
+    each_tile_alone = 2 * 8192**3 / 128 + SQUARE.bytes()
+    assert least / rate * 1e9 <= ns(small, SQUARE) <= each_tile_alone / (0.88 * 3.35e12) * 1e9 + ns(H800, SQUARE)
+    assert ns(small, SQUARE, "roofline") == pytest.approx(least / 3.35e12 * 1e9, rel=1e-2)
     assert traffic(small, CAST) == CAST.bytes()
 
 

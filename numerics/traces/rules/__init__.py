@@ -39,9 +39,7 @@ SMALL = ("copy", "elementwise", "reduce", "routing", "misc")
 RULE_KEYS = ("class", "match", "scope", "inside", "op", "annotation", "grid", "loose", "general")
 CONDITIONS = ("scope", "inside", "annotation")
 """Keys of a rule that are regular expressions beside `match`."""
-FILE_KEYS = (
-    "name", "source", "extends", "phases", "groups", "kernels", "operators", "sequences", "shapes", "contention",
-)  # fmt: skip
+FILE_KEYS = ("name", "source", "extends", "phases", "groups", "kernels", "operators", "sequences", "shapes")
 _COUNTED = re.compile(r"(\S+) x(\d+)\Z")
 
 
@@ -91,7 +89,6 @@ class Rules:
     two streams that are one (group 1 names it).
 
     sequences: phase -> (class, operation) by position. shapes: where rows and K are read (see traces.operations).
-    contention: family -> classes whose slow-down is estimated together, least microseconds and excluded operations.
     """
 
     name: str
@@ -101,7 +98,6 @@ class Rules:
     groups: re.Pattern[str] | None = None
     sequences: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     shapes: Mapping[str, Any] = field(default_factory=dict)
-    contention: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def classify(self, name: str, annotation: str = "", grid: tuple[int, ...] = (), host: bool = False) -> Named:
         """The first rule that fits a kernel (host: an operator); class "misc" and not known when none does."""
@@ -149,7 +145,7 @@ def _rules(document: Document, problems: list[Problem]) -> Rules:
     for key in content:
         if key not in FILE_KEYS:
             problems.append(Problem(document.place((key,)), key, unknown(key, "key", FILE_KEYS)))
-    for key in ("sequences", "shapes", "contention"):
+    for key in ("sequences", "shapes"):
         if not isinstance(content.get(key) or {}, dict):
             kind = type(content.pop(key)).__name__
             problems.append(Problem(document.place((key,)), key, f"a mapping, found {kind}"))
@@ -164,7 +160,7 @@ def _rules(document: Document, problems: list[Problem]) -> Rules:
     return Rules(
         str(content.get("name", "")), (*rules, *more.rules), (*operators, *more.operators),
         _pattern(document, ("phases",), problems), _pattern(document, ("groups",), problems),
-        _sequences(document, problems), content.get("shapes") or {}, content.get("contention") or {},
+        _sequences(document, problems), content.get("shapes") or {},
     )  # fmt: skip
 
 

@@ -67,8 +67,8 @@ def _step(learning: Learning, moves: Moved, made: Rollouts) -> Done:
     forward = sum(update.log_probs_s(learning, batch) for batch, _ in updates)
     work = Work(
         made.seconds, made.judged_s(learning.reward), learning.controller_s, forward if learning.old else 0.0,
-        forward if learning.kl else 0.0, moves.reference_s, sum(own.seconds for _, own in updates), moves.states_s,
-        moves.sync_s,
+        forward if learning.kl else 0.0, moves.reference_s, moves.back_s, sum(own.seconds for _, own in updates),
+        moves.away_s, moves.places_s, moves.sync_s,
     )  # fmt: skip
     return Done(made, updates, work)
 
@@ -129,7 +129,7 @@ def _parts(own: Sequence[Done]) -> dict[str, float]:
         "rollout": mean.rollout, "tail": tail, "reward": mean.judged - mean.rollout,
         "controller": mean.controller,
         "old_log_probs": mean.old, "reference_log_probs": mean.reference, "change": mean.change, "update": mean.update,
-        "states": 2 * mean.states, "sync": mean.sync,
+        "away": mean.away, "back": mean.back, "places": 2 * mean.places, "sync": mean.sync,
     }  # fmt: skip
 
 

@@ -50,6 +50,12 @@ def unfelt(form: RlForm) -> Iterator[str]:
         yield f"{KIND}.reference changes nothing: without a KL term (rl.kl) there is no reference"
     if "offload" in given and apart:
         yield f"{KIND}.offload changes nothing: rollouts have nodes of their own"
+    if "pinned" in given and (apart or not form.offload):
+        yield f"{KIND}.pinned changes nothing: no optimizer states go to the host"
+    if "sleep" in form.rollout.model_fields_set and apart:
+        yield f"{KIND}.rollout.sleep changes nothing: rollouts have nodes of their own"
+    if "log_prob_batch" in given and not (form.kl or form.old_log_probs):
+        yield f"{KIND}.log_prob_batch changes nothing: nobody asks for log-probabilities"
     if "in_flight" in form.sync.model_fields_set and not (apart and form.stale):
         yield f"{KIND}.sync.in_flight changes nothing: no answer is under way when weights change"
     if "method" in form.sync.model_fields_set and form.sync.takes is not None:

@@ -16,12 +16,14 @@ OLD, CHANGE, REFERENCE = (
     "old log-probabilities", "change to the reference and back", "reference log-probabilities",
 )  # fmt: skip
 RELOAD, UPDATE, OFFLOAD = "optimizer states back", "update", "optimizer states to the host"
+TRAINER, ANSWERER = "trainer's weights come, rollouts' go", "rollouts' weights come, trainer's go"
 SYNC, WAIT = "weights to rollouts", "waiting"
 """What they do, or wait for."""
 
 
 class Work(NamedTuple):
-    """Seconds of a step. rollout: until its last answer; judged: until its last reward."""
+    """Seconds of a step. rollout: until its last answer; judged: until its last reward. places: of weights that change
+    places, once; back, away: of optimizer states."""
 
     rollout: float
     judged: float
@@ -29,8 +31,10 @@ class Work(NamedTuple):
     old: float
     reference: float
     change: float
+    back: float
     update: float
-    states: float
+    away: float
+    places: float
     sync: float
 
     @property
@@ -57,8 +61,9 @@ def in_turn(steps: Sequence[Work]) -> list[Period]:
     periods, now = list[Period](), 0.0
     for number, work in enumerate(steps):
         parts = (
-            (ROLLOUT, work.rollout), (REWARD, work.judged - work.rollout), *work.trains[:-1], (RELOAD, work.states),
-            (UPDATE, work.update), (OFFLOAD, work.states), (SYNC, work.sync),
+            (ROLLOUT, work.rollout), (REWARD, work.judged - work.rollout), (TRAINER, work.places), *work.trains[:-1],
+            (RELOAD, work.back), (UPDATE, work.update), (OFFLOAD, work.away), (ANSWERER, work.places),
+            (SYNC, work.sync),
         )  # fmt: skip
         for what, seconds in parts:
             if seconds > 0:

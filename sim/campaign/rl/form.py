@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from sim.campaign.form import Mean
 from sim.models.form import Count, Form, Size, whole
 from sim.scenario.form import Document, LengthsForm
 from sim.scenario.quantity import quantity
@@ -35,6 +36,9 @@ class RolloutForm(Form):
     """Tokens of prompts in a step of an attention group, at most."""
     host: Seconds = 0.0
     """Between two steps, while GPUs wait for the host that schedules and samples."""
+    sleep: Literal["drop", "keep"] = "drop"
+    """What becomes of their weights while updates have the GPUs: they are dropped, for new ones come, or go to the host
+    and back (vLLM's sleep of level 1)."""
 
 
 class RewardForm(Form):
@@ -61,7 +65,7 @@ class SyncForm(Form):
 class PublishedForm(Form):
     """A published step, beside the answer's: nothing goes by it."""
 
-    step: Seconds
+    step: Mean
     """Seconds of it."""
     source: str
     """Where it is published."""
@@ -98,8 +102,13 @@ class RlForm(Form):
     with 2 or more, prompts of later steps take places that become free."""
     controller: Seconds = 0.0
     """What the controller does between rewards and log-probabilities: gathering, sharding and sending answers."""
+    log_prob_batch: Count = 1
+    """Sequences of a micro-batch of passes for log-probabilities, which keep nothing for a backward."""
     offload: bool = True
-    """Whether optimizer states go to the host while rollouts have the GPUs."""
+    """Whether the trainer's weights and optimizer states go to the host while rollouts have the GPUs."""
+    pinned: bool = True
+    """Whether optimizer states go to page-locked memory that is kept; else tensor by tensor to new memory that is not
+    (docs/RL.md)."""
     rollout: RolloutForm = RolloutForm()
     """What makes answers."""
     reward: RewardForm = RewardForm()

@@ -1,12 +1,13 @@
 """docs/RL.md: what a step of reinforcement learning is, and published steps beside ours."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from hwmodels.collectives import wires
 from sim.campaign.rl import weights
 from sim.campaign.rl.answer import run
+from sim.campaign.rl.hosts import received_s
 from sim.campaign.rl.rows import FILE, Compared, compared, content, learning
 from sim.campaign.rl.values import RESHARD
 from sim.scenario.shelves import SCENARIOS
@@ -28,6 +29,7 @@ def page() -> str:
     step, longer = float(one.ours["step_s"]), float(two.ours["step_s"])
     return TEXT.read_text(encoding="utf-8").format(
         rows=_rows(both.values()), parts=_parts(both.values()), count=len(errors), spreads=_spreads(),
+        operations=_operations(both),
         within=sum(error <= NEAR for error in errors), median=f"{errors[len(errors) // 2]:.0%}",
         slow=sum(each.error < 0 for each in both.values()), sources=_sources(),
         left_out=_table(("rows", "why not"), content()["left_out"].items()),
@@ -36,6 +38,12 @@ def page() -> str:
         v3_rollout_two=two.ours["parts_s"]["rollout"], v3_bubble=one.ours["update"]["bubble"],
         v3_bubble_two=two.ours["update"]["bubble"], v3_off=off.ours["step_s"],
         v3_rest=step - one.ours["parts_s"]["rollout"], v3_reshard=_reshard_s(),
+        v3_states=_states_s(one), v3_states_two=_states_s(two), v3_missing=float(one.row["step_s"]) - step,
+        v3_apart=float(off.row["step_s"]) - float(off.ours["step_s"]), v3_sync=one.ours["parts_s"]["sync"],
+        v3_places=one.ours["parts_s"]["places"], v3_change=one.ours["parts_s"]["change"], v3_hosts=_hosts_s(),
+        v3_turns=float(one.row["step_s"]) - step - float(off.row["step_s"]) + float(off.ours["step_s"]),
+        v3_refit_rest=next(each["seconds"] for each in content()["operations"] if each["parts"] == ["sync"]),
+        v3_forward=_forward(one), v3_update=one.ours["parts_s"]["update"],
     )  # fmt: skip
 
 
@@ -51,17 +59,29 @@ def _reshard_s() -> float:
     return weights.sync_s(replace(own, sync=replace(own.sync, method=RESHARD)), links)
 
 
+def _states_s(each: Compared) -> float:
+    """Optimizer states to the host and back."""
+    return float(each.ours["parts_s"]["away"] + each.ours["parts_s"]["back"])
+
+
+def _hosts_s() -> float:
+    """What hosts need to put DeepSeek-V3's tensors in place, links aside."""
+    whole = weights.size(learning(content()["rows"][0]))
+    return received_s(whole.tensors, whole.each)
+
+
 def _rows(both: Iterable[Compared]) -> str:
     head = ("row", "model", "GPUs", "steps off", "published, s", "ours, s", "off by", "rollout, s", "tail, s",
-            "log-probabilities, s", "update, s", "weights, s")  # fmt: skip
-    return _table(head, (_row(each) for each in both), range(2, 12))
+            "log-probabilities, s", "update, s", "host and back, s", "weights, s")  # fmt: skip
+    return _table(head, (_row(each) for each in both), range(2, 13))
 
 
 def _row(each: Compared) -> Sequence[str]:
     own, parts = each.ours, each.ours["parts_s"]
     gpus = own["gpus"]["training"]
     shown = f"{gpus} + {own['gpus']['rollouts']}" if own["apart"] else str(gpus)
-    seconds = (parts["rollout"], parts["tail"], _forward(each), parts["update"], parts["sync"])
+    moved = parts["away"] + parts["back"] + parts["places"] + parts["change"]
+    seconds = (parts["rollout"], parts["tail"], _forward(each), parts["update"], moved, parts["sync"])
     return (
         str(each.row["id"]), str(each.row["what"]), shown, str(own["stale"]), f"{each.row['step_s']:g}",
         f"{own['step_s']:.1f}", f"{each.error:+.0%}", *(f"{value:.1f}" for value in seconds),
@@ -75,15 +95,29 @@ def _forward(each: Compared) -> float:
 
 def _parts(both: Iterable[Compared]) -> str:
     """Published seconds of parts beside ours."""
-    names = {"rollout": "rollout", "log_probs": "log-probabilities", "update": "update", "sync": "weights"}
+    names = {
+        "rollout": "rollout", "log_probs": "log-probabilities", "update": "update",
+        "sync": "weights, and what makes room for them",
+    }  # fmt: skip
     rows = []
     for each in both:
+        own = each.ours["parts_s"]
+        refit = own["away"] + own["places"] + own["sync"]
         for key, published in each.row.get("parts", {}).items():
-            ours = _forward(each) if key == "log_probs" else each.ours["parts_s"][key]
+            ours = {"log_probs": _forward(each), "sync": refit}.get(key) or own[key]
             rows.append(
                 (str(each.row["what"]), names[key], str(published), f"{ours:.1f}", f"{ours / published - 1:+.0%}")
             )
     return _table(("model", "part", "published, s", "ours, s", "off by"), rows, (2, 3, 4))
+
+
+def _operations(both: Mapping[str, Compared]) -> str:
+    """Published seconds of single operations beside those of rows that are nearest."""
+    rows = []
+    for each in content()["operations"]:
+        ours = sum(both[each["row"]].ours["parts_s"][part] for part in each["parts"])
+        rows.append((each["what"], f"{each['seconds']:g}", f"{ours:.1f}", each["source"]))
+    return _table(("what", "published, s", "ours, s", "where"), rows, (1, 2))
 
 
 def _spreads() -> str:

@@ -1,7 +1,7 @@
 """What the step simulator says of an update and of log-probabilities, which are its forward passes alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hwmodels.collectives import wires
@@ -112,10 +112,18 @@ def _micro_batches(scenario: Scenario) -> int:
 
 
 def log_probs_s(learning: Learning, batch: Batch) -> float:
-    """Forward passes of a batch over the pipeline, as the update has it: alike micro-batches one after another through
-    each position, so all of them once through the slowest and one through all others, and its messages on the way."""
-    own = step(learning, batch)
-    return passed_s(own.forward_s, own.micro_batches, _message_s(learning.scenario, batch.length))
+    """Forward passes of a batch over the pipeline: alike micro-batches one after another through each position, so all
+    of them once through the slowest and one through all others, and its messages on the way."""
+    scenario, own = learning.scenario, step(learning, batch)
+    update = scenario.batch.micro_batch
+    each = max(update, learning.log_prob_batch)
+    if each != update:
+        least = 2 * scenario.parallel.pipeline * scenario.data_parallel * each
+        larger = replace(learning, scenario=load(scenario, [f"batch.micro_batch={each}", f"batch.sequences={least}"]))
+        own = replace(
+            step(larger, replace(batch, sequences=least)), micro_batches=-(-own.micro_batches * update // each)
+        )
+    return passed_s(own.forward_s, own.micro_batches, _message_s(scenario, each * batch.length))
 
 
 def passed_s(forward_s: Sequence[float], micro_batches: int, message_s: float) -> float:
@@ -124,10 +132,10 @@ def passed_s(forward_s: Sequence[float], micro_batches: int, message_s: float) -
 
 
 def _message_s(scenario: Scenario, length: int) -> float:
-    """A micro-batch's hidden states to the next position, over the NICs where there are several nodes."""
+    """Hidden states of so many tokens to the next position, over the NICs where there are several nodes."""
     assert scenario.cluster is not None and scenario.model is not None
     links, ranks = wires(scenario.cluster.node, scenario.cluster.fabric), scenario.parallel.tensor
-    tokens = scenario.batch.micro_batch * length / (scenario.parallel.context * ranks)
+    tokens = length / (scenario.parallel.context * ranks)
     rate = links.network if scenario.cluster.nodes > 1 else links.nvlink.effective
     return tokens * scenario.model.hidden * BF16 / rate
 

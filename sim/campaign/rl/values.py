@@ -65,7 +65,9 @@ class Learning:
     reference model. reference: HOST or DEVICE. old: the trainer computes log-probabilities of the policy that answered.
     packed: answers share sequences; else each has one. updates: of a step's answers, one after another. steps: that are
     reported. stale: updates by which the weights that answer may be behind those that are trained. controller_s:
-    between rewards and log-probabilities. offload: whether optimizer states go to the host while rollouts run.
+    between rewards and log-probabilities. offload: whether the trainer's weights and optimizer states go to the host
+    while rollouts run; pinned: to page-locked memory. asleep: whether rollouts' weights do while others have the GPUs.
+    log_prob_batch: sequences of a micro-batch that is for log-probabilities alone.
     published: a step to compare with. resolved: the document as plain values. unfelt: a line for each key that was
     given and changes nothing."""
 
@@ -83,6 +85,9 @@ class Learning:
     stale: int
     controller_s: float
     offload: bool
+    pinned: bool
+    asleep: bool
+    log_prob_batch: int
     reward: Reward
     sync: Sync
     published: Published | None

@@ -17,7 +17,9 @@ WARPS_PER_SM = 30
 
 
 class Decode(NamedTuple):
-    """One exchange of a decoding step. tokens: of each rank. experts: a token chooses. ranks: of the group."""
+    """One exchange of a decoding step. tokens: of each rank. experts: a token chooses. ranks: of the group. nvlink:
+    whether rows to the node's other GPUs go over NVLink (DeepEP since pull request 173, merged on 23 May 2025), and not
+    through the NIC like all others."""
 
     combine: bool
     tokens: int
@@ -25,6 +27,7 @@ class Decode(NamedTuple):
     row_bytes: float
     ranks: int
     gpus_per_node: int
+    nvlink: bool = True
 
     @property
     def bytes(self) -> float:
@@ -34,12 +37,13 @@ class Decode(NamedTuple):
     @property
     def network_bytes(self) -> float:
         """Bytes across the NIC, experts being even over ranks."""
-        return self.bytes * (1 - min(self.gpus_per_node, self.ranks) / self.ranks)
+        near = min(self.gpus_per_node, self.ranks) if self.nvlink else 1
+        return self.bytes * (1 - near / self.ranks)
 
     @property
     def nvlink_bytes(self) -> float:
         """Bytes over NVLink: to the other GPUs of the node."""
-        return self.bytes * (min(self.gpus_per_node, self.ranks) - 1) / self.ranks
+        return self.bytes * (min(self.gpus_per_node, self.ranks) - 1) / self.ranks if self.nvlink else 0.0
 
 
 def bound_s(decode: Decode, links: Wires) -> float:
@@ -54,7 +58,7 @@ def seconds(decode: Decode, links: Wires, sms: int) -> float:
     rows = decode.tokens * decode.experts
     turns = -(-decode.tokens // sms)  # an SM works on a token at a time, a warp for each of its experts
     unpack = max(row, rows * row / (sms * WARPS_PER_SM)) / turns
-    far = decode.ranks > decode.gpus_per_node
+    far = decode.ranks > decode.gpus_per_node or not decode.nvlink
     latency = links.latency_s if far else links.nvlink.latency_s
     line = [
         Stage("pack", np.array([row])),

@@ -66,8 +66,7 @@ class Stack(NamedTuple):
     in, direction. end: of the embedding, the head, or a projection. post_norm: behind a block, or its gradient before
     it. around: names of kernels that belong to a product beside them. residual: name of the last kernel of a layer's
     forward. exchange: of a mixture's dispatch and combine. words: which kernels a module computed again is. stops: a
-    second forward ends when all that backward needs is there (`torch.utils.checkpoint`, early_stop), and does not run
-    to its end."""
+    second forward ends when all that backward needs is there, where the stack's key says so too (early_stop)."""
 
     block: Callable[[Shared, Block, str], list[Kernel]]
     gate: Callable[[Shared, Made, str], list[Kernel]]
@@ -117,13 +116,14 @@ def _with_again(stack: Stack, site: Shared, made: Made, unit: Unit, own: tuple[P
     if unit.checkpoint or site.recompute.kind == SELECTIVE:
         forward = parts(stack, site, made, unit, "F")
         left = forward if unit.checkpoint else unsaved(forward, stack.around, site.stack.compiled)
-        return _again(stack, left, BEGIN) + own
+        return _again(stack, site, left, BEGIN) + own
     if not site.recompute.modules:
         return own
     network = _modules(stack, site, made._replace(mixer=None), unit, made.network)
     mixer = _modules(stack, site, made._replace(network=None, gate=None), unit, made.mixer)
     last = len(own) - (own[-1].name == "attn")
-    return _again(stack, network, BEGIN) + own[:last] + _again(stack, mixer, PLACES["B", "attn"]) + own[last:]
+    again = _again(stack, site, mixer, PLACES["B", "attn"])
+    return _again(stack, site, network, BEGIN) + own[:last] + again + own[last:]
 
 
 def _modules(stack: Stack, site: Shared, half: Made, unit: Unit, block: Block | None) -> tuple[Part, ...]:
@@ -139,11 +139,11 @@ def _modules(stack: Stack, site: Shared, half: Made, unit: Unit, block: Block | 
     )
 
 
-def _again(stack: Stack, forward: tuple[Part, ...], place: int) -> tuple[Part, ...]:
+def _again(stack: Stack, site: Shared, forward: tuple[Part, ...], place: int) -> tuple[Part, ...]:
     """Parts of a forward as parts of backward; where it stops early, without its last product and residual: nothing
     keeps their outputs."""
     left = [part for part in forward if part.kernels]
-    if left and stack.stops:
+    if left and stack.stops and site.stack.early_stop:
         left[-1] = left[-1]._replace(kernels=_needed(stack, left[-1].kernels))
     return tuple(
         part._replace(

@@ -38,7 +38,8 @@ SHARED = ("tensor", "context", "expert_tensor")
 KINDS = {
     "deepseek": Kind("", (), ("fp8", "bf16"), eager=False, drains=True),
     "torch": Kind(
-        "torch", ("release", "compiled", "cuda_graphs", "attention", "unpadded", "loss_parallel"),
+        "torch", ("release", "compiled", "cuda_graphs", "attention", "unpadded", "loss_parallel", "early_stop", "norms",
+         "rope", "repeated", "compiled_ends", "update", "clips"),
         ("bf16", "fp8_current"),
         eager=True, frees=True, plain=True, axes=SHARED, selective=True, units=True, waits=True,
     ),
@@ -46,7 +47,7 @@ KINDS = {
         "torch",
         (
             "release", "cuda_graphs", "graphed", "dispatcher", "attention", "cross_entropy", "fused_experts", "norms",
-            "scales", "casts",
+            "scales", "casts", "rope",
         ),
         TRANSFORMER_ENGINE,
         eager=True, axes=SHARED, waits=True,
@@ -77,6 +78,16 @@ of A and of B); from 2.12 on, whose casts write activations' so (`optimize_for_g
 APART = "apart"
 """NVFP4's rows are cast by a kernel and its columns, behind a Hadamard transform, by another (TransformerEngine before
 2.14, pytorch/csrc/quantizer.cpp, NVFP4Quantizer::quantize_impl; then nvte_quantize_with_hadamard_transform)."""
+PLAIN_NORMS = "plain"
+"""Norms of torch as Llama's own modules write them, operation by operation in FP32."""
+COMPLEX, PLAIN_ROPE = "complex", "plain"
+"""Rope of torch as a product of complex numbers in FP32; of megatron operation by operation, where TransformerEngine's
+kernel is off or knows no such rope (YaRN's with a factor: megatron/core pull request 2038 of 2025-11-22)."""
+ALL, LOSS, NOTHING = "all", "loss", "none"
+"""Of a model's ends (embedding, final norm, head, loss), what torch.compile fuses where it fuses layers."""
+FUSED, FOREACH, LOOP = "fused", "foreach", "loop"
+"""Implementations of torch's AdamW: a kernel for all of it, an operation after the other over all tensors, or over one
+tensor after another (`sim.models.stacks.torch.optimizer`)."""
 UNFUSED = "unfused"
 """Attention as two batched products with a masked softmax and a dropout between them, each tensor in memory
 (Megatron-LM without flash attention: megatron/core/transformer/dot_product_attention.py)."""
@@ -93,7 +104,12 @@ class Stack:
     (torchtitan's parallelism.disable_loss_parallel). cross_entropy: whose kernels the loss is, transformer_engine or
     NATIVE. fused_experts: experts' first product, its activation and the cast of that are one kernel, and so are their
     gradients (TransformerEngine's fused operations; `use_transformer_engine_op_fuser`). norms: whose they are,
-    transformer_engine or CUDNN_NORMS. scales: BOTH, WEIGHTS or NONE. casts: joined, or APART."""
+    transformer_engine or CUDNN_NORMS. scales: BOTH, WEIGHTS or NONE. casts: joined, or APART. early_stop: what is
+    computed again stops when all that backward needs is there (torch.utils.checkpoint without reentrant backward, from
+    torch 2.1 on: pytorch PR 96866), and does not run to its end. norms of torch: its own kernel, or PLAIN_NORMS. rope:
+    the stack's own, COMPLEX or PLAIN_ROPE. repeated: keys and values are copied for each query head that shares them.
+    compiled_ends: ALL, LOSS or NOTHING. update: FUSED, FOREACH or LOOP. clips: gradients' norm is limited before the
+    update."""
 
     name: str = "deepseek"
     release: str = ""
@@ -109,6 +125,12 @@ class Stack:
     norms: str = "transformer_engine"
     scales: str = WEIGHTS
     casts: str = "joined"
+    early_stop: bool = True
+    rope: str = "own"
+    repeated: bool = False
+    compiled_ends: str = ALL
+    update: str = FUSED
+    clips: bool = False
 
     @property
     def fuses_attention(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from hwmodels.document import Document, dotted
 from sim.scenario.launchers.machine import Hosts
+from sim.scenario.launchers.references import followed
 from sim.scenario.launchers.settings import Setting, Settings
 
 SECTIONS = (
@@ -99,7 +100,7 @@ def settings(document: Document, file: str) -> tuple[Settings, Hosts]:
     named: dict[str, tuple[int, Setting]] = {}
     where: dict[str, int] = {}
     whole = "_target_" in document.content
-    for path, value in _leaves(document.content, ()):
+    for path, value in _leaves(followed(document).content, ()):
         setting = Setting((value,), document.place(path).line, dotted(path))
         last = str(path[-1])
         if last in WHERE and type(value) is int and value > 0:

@@ -41,12 +41,14 @@ def keys(s: Settings, model: Mapping[str, Any], world: int) -> dict[str, Any]:
     _dropout(s)
     parallel = _parallel(s, world, routed)
     schedule = _schedule(s, parallel.get("pipeline", 1), layers)
+    states = _states(s)
+    overlap = _overlap(s, parallel, "chunks" in schedule.get("schedule", ())) | _buckets(s, states["gradients"])
     return {
         "precision": _precision(s), "stack": _stack(s, parallel.get("expert", 1)) | _attention(s),
         "parallel": parallel, **schedule, "batch": _batch(s, parallel, world),
         **(_routing(s) if routed else {}),
-        "overlap": _overlap(s, parallel, "chunks" in schedule.get("schedule", ())), "recompute": _recompute(s),
-        "states": _states(s), "optimizer": _optimizer(s), **_offload(s, layers),
+        "overlap": overlap, "recompute": _recompute(s), "states": states, "optimizer": _optimizer(s),
+        **_offload(s, layers),
     }  # fmt: skip
 
 
@@ -227,6 +229,16 @@ def _overlap(s: Settings, parallel: Mapping[str, Any], interleaved: bool) -> dic
     return answer
 
 
+def _buckets(s: Settings, gradients: str) -> dict[str, Any]:
+    """--ddp-bucket-size counts elements, and without --overlap-grad-reduce there is one bucket (DistributedDataParallel
+    of Megatron Core)."""
+    elements = s.whole("ddp_bucket_size", 0, least=0)
+    if not elements or s.flag("overlap_grad_reduce"):
+        return {"buckets": f"{elements * GRADIENT_BYTES[gradients]} B"} if elements else {}
+    s.note("ddp_bucket_size", "without overlap_grad_reduce there is one bucket")
+    return {}
+
+
 def _recompute(s: Settings) -> Any:
     """Nothing is computed again unless said; selectively, core attention."""
     grain = s.word("recompute_granularity", "selective" if s.flag("recompute_activations") else "none")
@@ -251,6 +263,8 @@ def _recompute(s: Settings) -> Any:
     return {"modules": known} if known else "none"
 
 
+GRADIENT_BYTES = {"fp32": 4, "bf16": 2, "fp8": 1}
+"""Of an element."""
 FORMATS = {"fp32": "fp32", "float32": "fp32", "fp16": "bf16", "bf16": "bf16", "bfloat16": "bf16", "fp8": "fp8"}
 
 

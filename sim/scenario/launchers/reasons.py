@@ -160,6 +160,8 @@ MUTE = {
     "use_nccl_ub": "user buffers of NCCL are not modelled", "nccl_ub": "user buffers of NCCL are not modelled",
     "fsdp_double_buffer": "buffers of FSDP are the stack's", "use_sharp": "name a fabric with SHARP instead (--fabric)",
     "ddp_num_buckets": "give bytes of a bucket in the scenario (buckets)",
+    "optim.bucket_cap_mb": "give bytes of a bucket in the scenario (buckets)",
+    "fp8_hybrid": "E4M3 and E5M2 take the same time", "fp8_e4m3": "E4M3 and E5M2 take the same time",
     "ddp_average_in_collective": "scaling of gradients is not a kernel here",
     "average_in_collective": "scaling of gradients is not a kernel here",
     "ddp_pad_buckets_for_high_nccl_busbw": "buckets are not padded here",

@@ -238,8 +238,8 @@ def _routing(s: Settings) -> dict[str, Any]:
 
 
 def _converters(s: Settings) -> set[str]:
-    """Names in model.converters."""
-    return {*s.words("model.converters")}
+    """Names in model.converters; before there were any, [float8] said it (torchtitan before v0.1.0)."""
+    return {*s.words("model.converters"), *(["float8"] if s.flag("float8.enable_float8_linear") else [])}
 
 
 def _precision(s: Settings) -> str:

@@ -82,7 +82,7 @@ def mapped(run: Run) -> Mapped:
         **family.get("keys", {}), **own.get("keys", {}), **_of_release(family, run), **_layout_string(run, own, keys),
         **_of_software(family, run, keys.get("precision", PRECISION)), **keys, **row,
     }  # fmt: skip
-    keys = {key: value for key, value in keys.items() if key not in MATTERS or MATTERS[key](run, stack)}
+    keys = {key: value for key, value in keys.items() if MATTERS.get(key, _has)(run, stack) and _known(key, stack)}
     if keys.get("parallel.shard") == layouts.replicas(run) * (run.context or 1):
         del keys["parallel.shard"]
     given = {*keys, *NOT_ASKED, *(["parallel.expert_tensor"] if run.expert_tensor else [])}
@@ -100,6 +100,16 @@ def mapped(run: Run) -> Mapped:
     notes += [models.instead(run), *(f"not understood: {each.left}" for each in said if each.left)]
     doubts = _doubts(run, said) + tuple(f"{each.key} (instead)" for each in other if each.note)
     return Mapped(_plain(run, stack, keys), defaults + doubts, tuple(dict.fromkeys(filter(None, notes))))
+
+
+def _has(run: Run, stack: str) -> bool:
+    return True
+
+
+def _known(key: str, stack: str) -> bool:
+    """Whether a stack that stands for a row's has such a key."""
+    word = key.removeprefix("stack.")
+    return word in (key, "name") or word in KINDS[stack].options
 
 
 PRECISION = "bf16"

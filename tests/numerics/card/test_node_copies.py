@@ -1,8 +1,6 @@
 """Copies beside compute, on two CPU processes; where all ranks may write a rank's memory, also into the next one's."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from numerics.card import node_copies  # noqa: E402
+from tests.numerics.card import ranks  # noqa: E402
 
 
 def test_a_copy_to_the_next_rank_lands_in_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,10 +24,7 @@ def test_a_copy_to_the_next_rank_lands_in_its_memory(monkeypatch: pytest.MonkeyP
 
 
 def test_two_processes_copy_alone_and_beside_a_kernel(tmp_path: Path) -> None:
-    program = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29619", "-m"]
-    words = ["numerics.card.node_copies", "--device", "cpu", "--out", str(tmp_path)]
-    done = subprocess.run([sys.executable, *program, *words], capture_output=True, text=True, check=False, timeout=240)
-    assert done.returncode == 0, done.stderr[-2000:]
+    ranks.run(2, "numerics.card.node_copies", "--device", "cpu", "--out", str(tmp_path), said=tmp_path / "said")
     told = json.loads((tmp_path / "node_copies.json").read_text())
     assert [row["copy"] for row in told["alone"]] == ["to_host", "from_host", "within"]
     assert [row["kernel"] for row in told["beside"]] == ["fprop"] * 3 and told["about"]["world"] == 2

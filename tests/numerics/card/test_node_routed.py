@@ -1,9 +1,6 @@
 """Exchanges of drawn tokens: every row has a place of its own, and eight CPU processes send them by all-to-all."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +9,7 @@ pytest.importorskip("torch")
 
 from numerics.card import node_routed, node_traffic
 from numerics.card.node_exchange import EXCHANGES
+from tests.numerics.card import ranks
 
 COUNTS = ((3, 1, 0), (2, 0, 4), (1, 1, 1))
 
@@ -45,15 +43,10 @@ def test_eight_processes_exchange_drawn_tokens_both_ways_and_say_that_it_is_by_a
     layers = [{"layer": 4, "first_micro_batch": {"received": received}}]
     file = tmp_path / "tokens.json"
     file.write_text(json.dumps({"group": 8, "tokens": 16, "routing": "sampled", "layers": layers}))
-    program = ["-m", "torch.distributed.run", "--nproc-per-node", "8", "--master-port", "29618", "-m"]
-    words = ["numerics.card.node_routed", "--device", "cpu", "--tokens", f"v3={file}", "--out", str(tmp_path)]
-    done = subprocess.run(
-        [sys.executable, *program, *words], capture_output=True, text=True, check=False, timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stderr.count("no symmetric memory: symmetric memory is of GPUs") == 1
-    assert done.stderr.count("exchanges go by all-to-all instead") == 1
+    words = ["--device", "cpu", "--tokens", f"v3={file}", "--out", str(tmp_path)]
+    said = ranks.run(8, "numerics.card.node_routed", *words, said=tmp_path / "said")
+    assert said.count("no symmetric memory: symmetric memory is of GPUs") == 1
+    assert said.count("exchanges go by all-to-all instead") == 1
     told = json.loads((tmp_path / "node_routed.json").read_text())
     assert told["way"] == "all-to-all" and told["about"]["world"] == 8
     found = {(row["name"], row["routing"]): row["most_received_rows"] for row in told["alone"]}

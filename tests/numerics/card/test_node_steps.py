@@ -1,9 +1,6 @@
 """The program that times training steps and exchanges over a node's GPUs, on two CPU processes."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +8,7 @@ import pytest
 pytest.importorskip("torch")
 
 from numerics.card import node_exchange, node_steps
+from tests.numerics.card import ranks
 
 KERNELS = [
     {"name": "ncclDevKernel_AllGather", "ts": 0.0, "dur": 10.0}, {"name": "gemm", "ts": 4.0, "dur": 8.0},
@@ -27,30 +25,20 @@ def test_communication_is_alone_where_no_other_kernel_runs() -> None:
 
 
 def test_the_hottest_rank_receives_what_the_skew_says_and_all_rows_arrive() -> None:
-    for ranks in (2, 4, 8):
-        parts = node_exchange.shares(ranks, node_exchange.SKEW)
-        assert sum(parts) == pytest.approx(1) and parts[0] == max(parts) == node_exchange.SKEW / ranks
-        assert node_exchange.shares(ranks, 1.0) == [1 / ranks] * ranks
+    for count in (2, 4, 8):
+        parts = node_exchange.shares(count, node_exchange.SKEW)
+        assert sum(parts) == pytest.approx(1) and parts[0] == max(parts) == node_exchange.SKEW / count
+        assert node_exchange.shares(count, 1.0) == [1 / count] * count
 
 
 def test_every_layout_takes_steps_on_two_processes(tmp_path: Path) -> None:
-    program = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "numerics.card.node_steps"]
-    done = subprocess.run(
-        [sys.executable, *program, "--device", "cpu", "--out", str(tmp_path)], capture_output=True, text=True,
-        check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    ranks.run(2, "numerics.card.node_steps", "--device", "cpu", "--out", str(tmp_path), said=tmp_path / "said")
     rows = json.loads((tmp_path / "node_steps.json").read_text())["runs"]
     assert [row["kind"] for row in rows] == [run.kind for run in node_steps.DRY]
     assert not [row for row in rows if "error" in row or not row["step_ms"] > 0]
 
 
 def test_exchanges_go_both_ways_on_two_processes(tmp_path: Path) -> None:
-    program = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "numerics.card.node_exchange"]
-    done = subprocess.run(
-        [sys.executable, *program, "--device", "cpu", "--out", str(tmp_path)], capture_output=True, text=True,
-        check=False, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    ranks.run(2, "numerics.card.node_exchange", "--device", "cpu", "--out", str(tmp_path), said=tmp_path / "said")
     rows = json.loads((tmp_path / "node_exchange.json").read_text())
     assert {row["skew"] for row in rows["alone"]} == {1.0, node_exchange.SKEW} and len(rows["beside"]) == 1

@@ -14,7 +14,7 @@ interpreter.install()
 
 SMALL = {
     "TOKENS": 32, "HIDDEN": 256, "EXPERTS": 2, "EXPERT_ROWS": 256, "DECODE_ROWS": 64, "INTERMEDIATE": 128,
-    "HEADS": 1, "VERIFIED_HEADS": 1, "WEIGHT_ROWS": 256,
+    "HEADS": 1, "VERIFIED_HEADS": 1, "WEIGHT_ROWS": 256, "ATTENTIONS": ((1, 1, 192, 128), (2, 1, 128, 128)),
 }  # fmt: skip
 SLOW = (
     "gate", "gate_weight_gradient", "expert_map", "112 SMs", "pointer", "descriptor", "scales stored by tile",

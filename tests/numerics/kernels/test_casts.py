@@ -135,7 +135,7 @@ def test_the_gate_catches(damage: str) -> None:
         compare.gate(back, reference.dequantize_rows(*reference.quantize_rows(x), torch.float32), bias=1e-3)
 
 
-@pytest.mark.parametrize("shape", [*SHAPES, (2, 129), (4, 12)])
+@pytest.mark.parametrize("shape", [(1, 128), (5, 256), (33, 200), (3, 7), (12, 512), (2, 129), (4, 12)])
 def test_e5m6(shape: tuple[int, int]) -> None:
     x = spread(*shape)
     actual, expected = e5m6.store_e5m6(x), reference.store_e5m6(x.cpu())

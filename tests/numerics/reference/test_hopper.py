@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch")
-from hypothesis import given, settings  # noqa: E402
+from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from hwmodels.formats import E4M3, E5M2, UE8M0  # noqa: E402
 from numerics.reference import casts, compare, formats, hopper  # noqa: E402  # noqa: E402
+from tests.examples import examples  # noqa: E402
 
 AFTER = hopper.TensorCore(accumulator="after")
 both_readings = pytest.mark.parametrize("core", [hopper.HOPPER, AFTER], ids=["joins", "after"])
@@ -77,7 +78,7 @@ codes = st.lists(st.integers(0, 255).filter(lambda code: code & 0x7F != 0x7F), m
 registers = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(50)
 @given(codes, codes, registers, st.sampled_from([hopper.HOPPER, AFTER]))
 def test_any_codes_and_any_accumulator_equal_the_definition(a, b, c, core):
     """Subnormals, zeros, cancellation, accumulators from 2^-149 to 2^127."""

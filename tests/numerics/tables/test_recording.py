@@ -5,13 +5,14 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodels.refused import Refused
 from numerics.tables import recording
 from numerics.traces import rules
 from numerics.traces.trace import read_trace
+from tests.examples import examples
 from tests.numerics.traces import made
 
 TINY = Path(__file__).parents[1] / "traces" / "two_streams.json"
@@ -227,7 +228,7 @@ CHANGES = st.lists(st.tuples(st.integers(0, 6), KEYS, BIT), max_size=4)
 HEADS = st.sampled_from(("deviceProperties", "distributedInfo", "baseTimeNanoseconds", "x"))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(20)
 @given(CHANGES, st.dictionaries(st.text(max_size=5), BIT, max_size=2), HEADS, BIT)
 def test_any_field_may_hold_anything(tmp_path_factory, changes, entry, key, value):
     events = whole()
@@ -241,7 +242,7 @@ def test_any_field_may_hold_anything(tmp_path_factory, changes, entry, key, valu
     assert read_or_refused(made.write(folder, events, **heads))
 
 
-@settings(max_examples=120, deadline=None)
+@examples(40)
 @given(st.integers(0, 2000), st.integers(0, 2000), st.binary(max_size=4), st.booleans())
 def test_a_cut_or_overwritten_file_is_one_line_or_a_result(tmp_path_factory, cut, at, bytes_there, packed):
     path = made.write(tmp_path_factory.mktemp("cut"), whole(), deviceProperties=made.properties("H100"))

@@ -102,6 +102,6 @@ def test_training_steps_of_a_gpu_are_understood_and_their_time_adds_up(
     shared = shares(found)
     assert {kind: shared[kind] for kind in classes} == pytest.approx(classes, abs=1e-3)
     assert {op.phase for op in found.analysis.operations} == {"forward", "backward", "optimizer"}
-    o = found.analysis.overlap
+    (o,) = (device.overlap for device in found.analysis.devices)
     assert o.compute + o.idle == o.total and int(o.idle_gaps.sum()) == o.idle
     assert found.analysis.lost == 0 and found.analysis.left_out == ()

@@ -21,7 +21,7 @@ def operation(operator: str, kernel: str, dims: list, strides: list = (), kind: 
     types = ["c10::BFloat16"] * len(dims)
     named = TORCH.classify(kernel)
     op = Operation(
-        "", -1, kernel, kind or named.kind, kernel, True, False, False, (0,), (us,), (0.0,), (7,), ((320, 1, 1),), (0,),
+        "", -1, kernel, kind or named.kind, kernel, True, False, False, (0,), (us,), (0.0,), ((320, 1, 1),), (0,),
         (True,), operator, json.dumps(dims), more.pop("types", str(types)), json.dumps(list(strides)), **more,
     )  # fmt: skip
     return deduce([op], TORCH)[0]

@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sim import assembly
@@ -15,6 +15,7 @@ from sim.engine.lowering import lower
 from sim.layout import plan
 from sim.routing.imbalance import loads_of
 from sim.scenario import Fault, from_mapping
+from tests.examples import examples
 from tests.oracles.timelines import last_end, own_duration, own_wire, run
 
 TINY = {
@@ -60,7 +61,7 @@ def without_wires(low):
     return replace(low, jobs=jobs, syncs=tuple(replace(sync, reduces=(), gather_ns=0) for sync in low.syncs))
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@examples(15, derandomize=True)
 @given(schedule=st.sampled_from(SCHEDULES), slow=st.integers(0, 15), factor=st.sampled_from([1.0, 1.05, 1.5]),
        kind=st.sampled_from(["gpu", "link"]), routing=st.sampled_from(["balanced", "sampled"]), seed=st.integers(0, 3),
        positions=st.sampled_from([2, 4]), where=st.sampled_from([(), ACROSS]),

@@ -37,6 +37,13 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
     assert "prices.gpu_hour: number 2 needs a unit" in text
 
 
+def test_what_is_wrong_with_some_phases_names_them_and_with_all_is_said_once(tmp_path: Path) -> None:
+    (one,) = wrong(tmp_path, ("batch: 1920", "batch: 1921"))
+    assert "batch.sequences: phase 'context of 32 K': batch.sequences 1921 is not a multiple" in one
+    (every,) = wrong(tmp_path, ("fabric: mpft", "fabric: mpfd"))
+    assert "phase" not in every and "did you mean 'mpft'?" in every
+
+
 @pytest.mark.parametrize(("old", "new", "line"), [
     ("batch: {from: 3072, to: 4096}", "batch: {from: 3072, to: 4097}", "batch: grows from 3072 to 4097 by 128"),
     ("batch: {from: 3072, to: 4096}", "batch: {from: 4096, to: 3072}", "batch: shrinks from 4096 to 3072"),

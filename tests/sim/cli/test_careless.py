@@ -25,7 +25,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("words", "line"), [
     (["t.yaml", "cluster.node.device.sms=1"],
-     "<command line> cluster.node.device.sms=1: comm.sms: found 20; legal: 0 (H800 SXM has 1 SMs): copy engines"),
+     "<command line> cluster.node.device.sms=1: comm.sms: found 20, the default (of an H800's 132); write fewer, or "),
     (["t.yaml", "faults=[{kind: gpu, slower: 2}]"],
      "<command line> faults=[{kind: gpu, slower: 2}]: faults[0].at: missing; expected the number of a rank, or of"),
     (["t.yaml", "x-foo=1"], "<command line> x-foo=1: unknown key 'x-foo'; legal: batch, chunk_times, "),

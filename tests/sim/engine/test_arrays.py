@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sim import assembly
@@ -20,6 +20,7 @@ from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT
 from sim.scenario import Fault, load
 from sim.schedules.program import names
 from sim.step.template import STREAMS, Segment, Template, fixed
+from tests.examples import examples
 from tests.oracles import actor_per_rank as oracle
 from tests.oracles.timelines import apart, crossings, own_duration, own_wire, part_by_part
 
@@ -79,7 +80,7 @@ OTHERWISE = (
 """Than messages hidden and gradients reduced in the drain."""
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@examples(12, derandomize=True)
 @given(
     schedule=st.sampled_from(SCHEDULES), cluster=st.sampled_from(CLUSTERS[:-1]), seed=st.integers(0, 10_000),
     longest=st.sampled_from([1, 2, 4, 30, 10**6, 10**9]),
@@ -95,7 +96,7 @@ def test_equal_to_one_actor_a_rank(schedule, cluster, seed, longest):
     compared(schedule, cluster, seed, longest)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@examples(15, derandomize=True)
 @given(
     schedule=st.sampled_from(SCHEDULES), cluster=st.sampled_from(CLUSTERS[:-1]), seed=st.integers(0, 10_000),
     longest=st.sampled_from([1, 2, 4, 30, 10**6, 10**9]), how=st.sampled_from(OTHERWISE),
@@ -116,7 +117,7 @@ def test_a_reduction_before_a_message_by_hand() -> None:
     oracle.same(many, one, jobs, 1)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@examples(20, derandomize=True)
 @given(
     ready=st.tuples(*[st.integers(0, 8)] * 2), halves=st.tuples(*[st.integers(1, 9)] * 2),
     ns=st.tuples(*[st.integers(0, 6)] * 2),
@@ -164,7 +165,7 @@ def test_a_message_that_the_last_holder_waits_for_goes_first() -> None:
     assert [load.starts.tolist() for load in many.network[0]] == [[20], [35]]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@examples(30, derandomize=True)
 @given(times=st.lists(st.integers(1, 9), min_size=14, max_size=14), ns=st.tuples(*[st.integers(0, 6)] * 3))
 def test_a_reduction_between_two_outputs_of_a_step(times, ns):
     """The forward output brings the last holder of stage 0 on; the backward output may be ready before or after it, on
@@ -242,7 +243,7 @@ def test_real_durations_of_ranks_that_differ(schedule, faults, nodes, expert, me
     assert len(set(ends[:, :8].ravel().tolist())) > 3 * len(ends)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@examples(15, derandomize=True)
 @given(schedule=st.sampled_from(SCHEDULES), cluster=st.sampled_from(CLUSTERS[:-1]), seed=st.integers(0, 10_000),
        longest=st.sampled_from([1, 4, 30, 10**6]))  # fmt: skip
 def test_a_step_done_at_once_is_the_step_done_by_segments(schedule, cluster, seed, longest):

@@ -20,6 +20,7 @@ from sim.scenario import from_mapping
 from sim.schedules.program import names
 from sim.simulation import simulated
 from sim.step.template import STREAMS, pieces
+from tests.examples import examples
 from tests.oracles import actor_per_rank as oracle
 from tests.oracles.solo import alone
 from tests.oracles.timelines import crossings, kernel_by_kernel, own_duration, own_wire, part_by_part
@@ -68,7 +69,7 @@ def as_drawn(trace, position):
 # --- ranks that are alike ---------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=24, deadline=None, derandomize=True)
+@examples(12, derandomize=True)
 @given(schedule=st.sampled_from(names()), cluster=st.sampled_from(CLUSTERS), speed=st.sampled_from([5, 50]))
 def test_chunks_with_what_is_drawn_are_the_run_of_all_kernels(schedule, cluster, speed):
     """To the nanosecond: steps, kernels, messages that meet exchanges, reductions and the optimizer."""

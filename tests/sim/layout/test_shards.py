@@ -12,8 +12,8 @@ from sim.scenario.values import Overlap, Scenario
 V3 = load("v3_2048gpu.yaml")
 
 
-def scenario(stack: str, zero: int, reshard: bool = True, **overlap: bool) -> Scenario:
-    parallel = replace(V3.parallel, zero=zero, reshard=reshard)
+def scenario(stack: str, zero: int, reshard: bool = True, pipeline: int = 1, **overlap: bool) -> Scenario:
+    parallel = replace(V3.parallel, zero=zero, reshard=reshard, pipeline=pipeline)
     return replace(V3, stack=Stack(stack), parallel=parallel, overlap=Overlap(**overlap))
 
 
@@ -28,6 +28,18 @@ def scenario(stack: str, zero: int, reshard: bool = True, **overlap: bool) -> Sc
 def test_in_which_passes_they_move(stack: str, zero: int, more: dict[str, bool], reduces: str, gathers: str) -> None:
     own = moves(scenario(stack, zero, **more))
     assert (own.reduces, own.gathers) == (reduces, gathers)
+
+
+@pytest.mark.parametrize(("zero", "more", "gathers"), [
+    (2, {}, FIRST), (3, {"reshard": False}, FIRST), (3, {}, AGAIN), (3, {"reshard": False, "gradients": True}, FIRST),
+])  # fmt: skip
+def test_a_pipeline_of_torch_reduces_once_and_gathers_once_what_forward_leaves(
+    zero: int, more: dict[str, bool], gathers: str
+) -> None:
+    """PipelineStage lets fully_shard reduce behind a stage's last backward, and not in it."""
+    own = moves(scenario("torch", zero, pipeline=4, **more))
+    assert (own.reduces, own.gathers, own.beside, own.drains, own.units) == (NEVER, gathers, False, True, True)
+    assert moves(scenario("torch", 1, pipeline=4)) == moves(scenario("torch", 1))
 
 
 def test_what_stacks_overlap_by_themselves() -> None:

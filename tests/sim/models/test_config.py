@@ -9,9 +9,11 @@ import yaml
 
 import sim
 from hwmodels.document import DocumentError
+from hwmodels.refused import Refused
 from sim import simulation
 from sim.analysis.notes import notes
 from sim.experiments.unfelt import unfelt
+from sim.models import config
 from sim.models.config import ARCHITECTURES, model_of
 from sim.models.family import family, main_units, weights
 from sim.scenario import SCENARIOS, from_mapping, load, models
@@ -138,10 +140,48 @@ def test_an_unknown_architecture_is_one_line(tmp_path):
     [
         ({"hidden_size": None}, "config.json has no hidden_size; write it there"),
         ({"hidden_act": "tanh"}, "activation tanh is not modelled; legal: silu, gelu, relu2"),
+        ({"hidden_size": "2048"}, "config.json: hidden_size: expected a whole number; found '2048'"),
+        ({"num_attention_heads": 0}, "num_attention_heads: expected a whole number from 1 to 4096; found 0"),
+        ({"layer_types": ["full_attention"] * 3}, "layer_types: has 3 layers; legal: 16 (num_hidden_layers)"),
+        ({"text_config": [1]}, "config.json: text_config: expected a mapping; found [1]"),
+        ({"architectures": [["LlamaForCausalLM"]]}, f"legal: {', '.join(sorted(ARCHITECTURES))}"),
     ],
 )
 def test_what_a_config_lacks_is_one_line(tmp_path, change, line):
     assert refused(written(tmp_path, "a.json", **{"a.json": {**LLAMA, **change}})).endswith(line)
+
+
+ODD = (
+    None, True, 0, -1, 3, 2.5, 4096.0, 1e308, float("nan"), float("inf"), 10**400, "", "x", [], [1], ["x"] * 8,
+    {"x": 1},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_any_value_of_any_key_is_read_or_refused_in_a_line(architecture, monkeypatch):
+    """The keys of an architecture are those that its reader asks for."""
+    asked, read = set(), config._Given.read
+
+    def recorded(self, key, *rest, **more):
+        asked.add(key)
+        return read(self, key, *rest, **more)
+
+    monkeypatch.setattr(config._Given, "read", recorded)
+    whole = {"architectures": [architecture]}
+    while line := _refusal(whole):
+        key = line.removeprefix("config.json has no ").split(";")[0]
+        whole[key] = "M-*EM-*E" if key == "hybrid_override_pattern" else 8
+    for key in sorted(asked | {"architectures"}):
+        for value in ODD:
+            assert "\n" not in _refusal({**whole, key: value})
+
+
+def _refusal(content):
+    try:
+        model_of(content, "a model")
+    except Refused as refused:
+        return str(refused)
+    return ""
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path):

@@ -57,6 +57,20 @@ def test_a_dense_layer_is_fused():
     assert all(k.op.result == "fp32" for k in kernels(own, block(own), "W"))
 
 
+def test_plain_rope_is_its_single_operations():
+    """24 bytes an element of queries and keys forward, 34 backward, where the fused kernel moves 4 each way."""
+    plain, own = on(stack={"name": "megatron", "rope": "plain"}), on()
+    elements = own.site.tokens * (4096 + 1024)
+    for direction, each in (("F", 24), ("B", 34)):
+        turned = [
+            sum(k.op.bytes() for k in kernels(one, block(one), direction) if k.name.startswith("rope_"))
+            for one in (own, plain)
+        ]
+        assert turned == [4 * elements, each * elements]
+    with pytest.raises(Refused, match=r"stack\.rope: complex rope is torch's; legal: own, plain"):
+        on(stack={"name": "megatron", "rope": "complex"})
+
+
 CASTS = {
     "bf16": (0, 0, 0), "fp8_delayed": (2, 4, 2), "fp8_current": (4, 4, 0), "fp8_block": (4, 4, 0), "mxfp8": (4, 4, 0),
     "nvfp4": (4, 4, 0),

@@ -243,3 +243,103 @@ def test_a_call_of_variable_length_gathers_and_scatters_around_attention():
 def test_compiled_code_calls_no_attention_of_variable_length():
     with pytest.raises(Refused, match=r"stack\.unpadded: compiled code has no such call"):
         on(RUNS[0], stack={"name": "torch", "compiled": True, "unpadded": True})
+
+
+def layer(own, direction):
+    unit = next(unit for unit in own.units if unit.block)
+    return [kernel for part in own.parts(unit, direction) for kernel in part.kernels]
+
+
+def carried(kernels_, name=""):
+    return sum(kernel.op.bytes() for kernel in kernels_ if kernel.name.startswith(name))
+
+
+def llama(**stack):
+    """A micro-batch of 4,096 tokens of Llama 3 8B: 4,096 columns, 32 heads of 128 that share 8 keys."""
+    return on(RUNS[0], model="llama3_8b", stack={"name": "torch", **stack},
+              batch={"sequences": 1, "sequence_length": 4096})  # fmt: skip
+
+
+def test_recomputation_that_does_not_stop_early_runs_the_last_product_and_the_residual_again():
+    run = next(run for run in RUNS if run["name"] == "l70_2L_4k2_ckpt")
+    stops, whole = (on(run, stack={"name": "torch", "early_stop": each}) for each in (True, False))
+    forward, early, late = (Counter(k.name for k in each) for each in (
+        layer(stops, "F"), layer(stops, "B"), layer(whole, "B")))  # fmt: skip
+    assert late - early == Counter({"memset": 1, "down": 1, "residual": 1})
+    assert not forward - late
+
+
+def test_plain_norms_are_written_operation_by_operation_in_fp32():
+    """36 bytes an element forward, 92 for their gradient; in layers that are compiled as before."""
+    plain, own = llama(norms="plain"), llama()
+    elements = 4096 * 4096
+    forward, backward = layer(plain, "F"), layer(plain, "B")
+    assert carried(forward, "attn_norm") == carried(forward, "mlp_norm") == 36 * elements
+    assert carried(backward, "attn_norm_bwd") == carried(backward, "mlp_norm_bwd") == 92 * elements
+    assert carried(layer(own, "F"), "attn_norm") == 4 * elements
+    compiled = [layer(llama(compiled=True, **more), "F") for more in ({}, {"norms": "plain"})]
+    assert compiled[0] == compiled[1]
+    unit = next(unit for unit in own.units if unit.block)
+    kept = [each.lowering.kept(each.site, unit).fixed for each in (own, plain)]
+    assert kept[1] - kept[0] == 2 * 4 * elements
+
+
+def test_norms_of_another_stack_are_refused():
+    with pytest.raises(Refused, match=r"stack\.norms: plain norms is torch's; legal: transformer_engine, cudnn"):
+        on(RUNS[0], stack={"name": "megatron", "norms": "plain"})
+    with pytest.raises(Refused, match=r"stack\.norms: cudnn norms is megatron's; legal: transformer_engine, plain"):
+        on(RUNS[0], stack={"name": "torch", "norms": "cudnn"})
+    with pytest.raises(Refused, match=r"stack\.rope: plain rope is megatron's; legal: own, complex"):
+        on(RUNS[0], stack={"name": "torch", "rope": "plain"})
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_complex_rope_goes_to_fp32_and_back(compiled):
+    """20 bytes a column of queries and keys; compiled, torch's own product stands between Inductor's kernels."""
+    own = llama(rope="complex", compiled=compiled)
+    for direction in "FB":
+        turned = [k for k in layer(own, direction) if k.name.startswith("rope_")]
+        assert carried(turned) == 20 * 4096 * (4096 + 1024) and len(turned) == 6
+        assert [k.op.kind for k in turned][:3] == (["fused", "strided", "fused"] if compiled else
+                                                   ["convert", "strided", "convert"])  # fmt: skip
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_repeated_keys_and_values_are_copied_for_each_query_head(compiled):
+    own = llama(repeated=True, compiled=compiled)
+    copies = [k for k in layer(own, "F") if k.name.startswith("repeat_")]
+    assert len(copies) == 2 and carried(copies) == 2 * 2 * 4096 * (1024 + 4096)
+    assert len(layer(own, "B")) == len(layer(llama(compiled=compiled), "B"))
+    alike = {"model": "mpt_7b", "batch": {"sequences": 1, "sequence_length": 2048}}
+    many = [layer(on(RUNS[0], **alike, stack={"name": "torch", "repeated": each}), "F") for each in (True, False)]
+    assert many[0] == many[1]
+
+
+def ends(own, direction):
+    return [k for unit in own.units if not unit.block for p in own.parts(unit, direction) for k in p.kernels]
+
+
+def test_layers_that_are_compiled_one_by_one_leave_the_ends_as_they_were():
+    eager, none, loss, every = (
+        llama(**each) for each in ({}, {"compiled": True, "compiled_ends": "none"},
+                                   {"compiled": True, "compiled_ends": "loss"}, {"compiled": True}))  # fmt: skip
+    for direction in "FB":
+        assert ends(none, direction) == ends(eager, direction)
+        names = [{k.name for k in ends(each, direction)} for each in (none, loss, every)]
+        assert len(names[0] & names[1]) > len(names[0] & names[2])
+    assert [k.op.kind for k in ends(loss, "F") if k.name in ("final_norm", "log_softmax")] == ["norm_forward", "fused"]
+
+
+@pytest.mark.parametrize(("update", "each"), [("foreach", 80), ("loop", 88), ("fused", 28)])
+def test_an_update_moves_what_its_operations_do(update, each):
+    """Bytes of a parameter in FP32; a gradient's norm reads it, and limiting it reads and writes it."""
+    wide = {"master": "fp32", "moments": "fp32", "gradients": "fp32"}
+    for clips in (False, True):
+        stack = {"name": "torch", "update": update, "clips": clips}
+        own = on(RUNS[0], model="llama3_8b", states=wide, stack=stack)
+        blocks = own.lowering
+        made = [blocks.family.made(own.site.shape, unit) for unit in own.units]
+        sizes = [size for one in made for size in blocks.stack.tensors(own.site, one)]
+        launched = blocks.stack.update(own.site, made)
+        assert carried(launched) == (each + 12 * clips) * sum(sizes)
+        assert sum(kernel.waits for kernel in launched) == (len(sizes) if update == "loop" else 0)

@@ -88,6 +88,8 @@ BAD = {
     "cluster.fabric.layers=4": "a fat tree has 2 or 3 layers here; found 4",
     "cluster.fabric.radix=63": "half the ports look down, half up: expected an even number; found 63",
     "comm.sms=-2": "found -2; legal: even numbers from 2 to 130 (H800 SXM has 132 SMs), 0: copy engines",
+    "cluster.node.device.sms=20": "comm.sms: found 20, the default (of an H800's 132); write fewer, or comm.sms=0; "
+    "legal: even numbers from 2 to 18 (H800 SXM has 20 SMs), 0: copy engines",
     "comm.sms=many": "expected a whole number; found 'many'",
     "pricing=": "a value is missing; null stands for a key that is not written",
     "schedule= ": "a value is missing; null stands for a key that is not written",

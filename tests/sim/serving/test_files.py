@@ -138,13 +138,22 @@ def test_a_broken_archive_is_a_line(tmp_path: Path) -> None:
     "form, text, line",
     [
         ("csv", "arrival,prompt,output\n", ":1: has no column arrival_s, did you mean 'arrival'?"),
-        ("csv", "arrival_s,prompt,output\n1,two,3\n", ":2: is no request: invalid literal"),
+        ("csv", "arrival_s,prompt,output\n1,two,3\n", ": prompt: expected a whole number; found 'two'"),
+        ("csv", "arrival_s,prompt,output\n1,2\n", ":2: is no request: output: expected a whole number; found ''"),
+        ("csv", "arrival_s,prompt,output\n1,2,1e9\n", ":2: is no request: output: expected a whole number"),
+        ("csv", "arrival_s,prompt,output\n1,99999999999,1\n", "legal: 0 or more each, up to 4e+09 s and 2147483648"),
+        ("csv", "arrival_s,prompt,output\ninf,1,1\n", ":2: is no request: found inf s"),
+        ("csv", f"arrival_s,prompt,output\n1,{'2' * 200_000},1\n", ":2: is no line of a table: field larger"),
+        ("csv", "\0arrival_s,prompt,output\n1,1,1\n", "has no column arrival_s"),
+        ("mooncake", '{"timestamp": 1, "input_length": [1], "output_length": 1}\n', "input_length: expected a whole"),
+        ("mooncake", '{"timestamp": 1, "input_length": 1, "output_length": 1, "hash_ids": 3}', "hash_ids: expected a"),
+        ("mooncake", "[" * 100_000, ":1: is no request of a mooncake trace"),
         ("csv", "arrival_s,prompt,output\n1,2,-3\n", ":2: is no request: found 1 s, 2 and -3 tokens"),
         ("csv", "arrival_s,prompt,output\n", "has no requests"),
         ("csv", "arrival_s,prompt,output\nnan,1,1\n", ":2: is no request"),
         ("mooncake", '{"timestamp": 1}\n', ":1: is no request of a mooncake trace: 'input_length' is missing"),
         ("mooncake", "[]\n{", ":1: is no request of a mooncake trace"),
-        ("azure", "TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,1,1\n", ":2: is no request: Invalid isoformat"),
+        ("azure", "TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,1,1\n", "TIMESTAMP: expected a date and a time"),
     ],
 )  # fmt: skip
 def test_bad_traces_are_a_line(form: str, text: str, line: str, tmp_path: Path) -> None:
@@ -153,6 +162,12 @@ def test_bad_traces_are_a_line(form: str, text: str, line: str, tmp_path: Path) 
     with pytest.raises(Refused) as error:
         traces.read(str(path), form)
     assert line in str(error.value) and "\n" not in str(error.value)
+
+
+def test_columns_with_blanks_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text("\ufeff arrival_s , prompt, output\n\n 1.5, 3 ,4\n", encoding="utf-8")
+    assert traces.read(str(path), "csv") == [traces.Row(1.5, 3, 4)]
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,6 +187,12 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["check", str(path)]) == 0 and "nothing wrong" in capsys.readouterr().out
     path.write_text(json.dumps(document({"arrivals": "trace", "file": "gone.csv"})))
     assert main(["check", str(path)]) == 2 and "gone.csv: cannot be read" in capsys.readouterr().err
+    (tmp_path / "long.csv").write_text("arrival_s,prompt,output\n0,9000000,5\n")
+    long = ["serve.requests.file=long.csv"]
+    assert (
+        main(["check", str(path), *long]) == 2
+        and "request 0 of 9,000,005 tokens does not fit" in capsys.readouterr().err
+    )
     assert main([str(path), "--out", str(tmp_path / "three")]) == 2
     error = capsys.readouterr().err.strip()
     assert "gone.csv" in error and "\n" not in error and not (tmp_path / "three").exists()

@@ -1,5 +1,7 @@
 """Published rows beside ours: the page, what it must show, and where it is known to be off."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,11 @@ from sim.serving import curves
 from sim.serving.page import PAGE, page
 from sim.serving.rows import Compared, compared, left_out, rows
 
-ERRORS = {each.row["id"]: each for each in compared()}
+
+@cache
+def errors() -> dict[str, Compared]:
+    """Every row beside ours, by its name: made by the first test that asks, not by every process that lists tests."""
+    return {each.row["id"]: each for each in compared()}
 
 
 def test_the_page_is_what_the_program_writes() -> None:
@@ -22,9 +28,9 @@ def test_every_row_is_answered_once_and_every_other_has_a_reason() -> None:
 
 
 def test_errors_as_they_are() -> None:
-    """Half of all rows come within 12 %; nothing is fitted, so these limits only notice what moves."""
-    errors = np.array([abs(each.error) for each in ERRORS.values() if each.row["reading"] != "gain"])
-    assert np.median(errors) < 0.13 and (errors < 0.30).mean() > 0.9
+    """Half of all rows come within 9 %; nothing is fitted, so these limits only notice what moves."""
+    off = np.array([abs(each.error) for each in errors().values() if each.row["reading"] != "gain"])
+    assert np.median(off) < 0.09 and (off < 0.10).mean() > 0.59 and (off < 0.30).mean() > 0.9
 
 
 @pytest.mark.parametrize(
@@ -37,31 +43,39 @@ def test_errors_as_they_are() -> None:
         "H20-DC-PRO",
         "H20-DC-MAX",
         "H20-EP-BS32",
+        "SG-DC-2K",
+        "SG-DC-2K-off",
         "TRT-MTP-1",
-        "TRT-MTP-3",
-        "TRT-MTP-5",
+        "IX-H200-TRT-1K_1K-c4",
+        "IX-H200-TRT-1K_1K-c32",
+        "IX-H200-TRT-8K_1K-c8",
+        "IX-H200-TRT-8K_1K-c32",
         "IX-H200-D2",
+        "IX-MI355X-4",
+        "IX-B200-4",
+        "IX-GB200-1",
+        "IX-GB300-1",
     ],
 )
 def test_rows_within_ten_per_cent(name: str) -> None:
-    assert abs(ERRORS[name].error) < 0.10
+    assert abs(errors()[name].error) < 0.10
 
 
 def test_one_set_of_latencies_serves_every_concurrency() -> None:
     """8 H200s, SGLang, 4 to 64 clients, prompts of 1,024 and of 8,192: the time a token within 10 %."""
-    off = [each.error for name, each in ERRORS.items() if name.startswith("IX-H200-SG-")]
+    off = [each.error for name, each in errors().items() if name.startswith("IX-H200-SG-")]
     assert len(off) == 7 and max(map(abs, off)) < 0.10
 
 
 def test_gains_of_two_micro_batches_in_points() -> None:
-    """SGLang, EP72 of H100s: +25.5 % at 256 sequences, -27 % at 32."""
-    off = {name: ERRORS[name].ours - ERRORS[name].row["value"] for name in ("SG-TBO-DC-256", "SG-TBO-DC-32")}
-    assert max(map(abs, off.values())) < 7
+    """SGLang, EP72 of H100s: +25.5 % at 256 sequences within 5 points, -27 % at 32 not."""
+    many, few = (errors()[name].ours - errors()[name].row["value"] for name in ("SG-TBO-DC-256", "SG-TBO-DC-32"))
+    assert abs(many) < 5 and abs(few) < 9
 
 
 def test_more_drafts_pay_until_they_do_not() -> None:
     """Speed by depth rises to three drafts and falls to five, as TensorRT-LLM's ladder."""
-    ladder = [1.0, *(ERRORS[f"TRT-MTP-{depth}"].ours for depth in (1, 3, 5))]
+    ladder = [1.0, *(errors()[f"TRT-MTP-{depth}"].ours for depth in (1, 3, 5))]
     assert ladder[0] < ladder[1] < ladder[2] > ladder[3] > ladder[1]
 
 

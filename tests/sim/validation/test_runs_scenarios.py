@@ -12,7 +12,11 @@ REDUCED = {"gradients": True, "parameters": True}
 V3_STATES = {"moments": "bf16", "gradients": "bf16"}
 V3_LAYOUT = "Et*4|(t*4|)*14tmL"
 TITAN_STATES = {"master": "fp32", "moments": "fp32", "gradients": "fp32"}
-TITAN = {"name": "torch", "attention": "flash2", "compiled": True}
+TITAN = {
+    "name": "torch", "attention": "flash2", "compiled": True, "norms": "plain", "rope": "complex", "repeated": True,
+    "clips": True, "compiled_ends": "loss",
+}  # fmt: skip
+DECEMBER = {"update": "foreach", "compiled_ends": "none"}
 H100_96 = {"hbm": {"bandwidth": "2.4 TB/s", "capacity": "96 GB"}, "power": "500 W"}
 
 
@@ -84,7 +88,8 @@ EXPECTED = {
     },
     # torchtitan on the H100 of 96 GB
     "TT-009": {
-        "cluster": h100(1, device=H100_96), "model": {"base": "llama3_8b"}, "stack": TITAN, "precision": "fp8_current",
+        "cluster": h100(1, device=H100_96), "model": {"base": "llama3_8b"}, "stack": TITAN | DECEMBER,
+        "precision": "fp8_current",
         "parallel": {"zero": 3, "context_kind": "all_gather", "context": 4}, "schedule": {"name": "1f1b"},
         "batch": batch(2, 131072), "recompute": "full", "states": TITAN_STATES, "overlap": REDUCED,
     },
@@ -156,6 +161,23 @@ def test_experts_are_cut_as_other_products_where_a_row_does_not_say():
 def test_a_precision_that_torch_lacks_is_transformer_engines():
     fp8 = [run for run in ROWS.values() if run.family == "llm-foundry" and run.precision == "FP8"]
     assert fp8 and all(mapped(run).plain["stack"]["name"] == "megatron" for run in fp8)
+
+
+def test_a_stand_in_has_no_keys_of_the_stack_that_it_stands_for():
+    """llm-foundry's rows in FP8 run Megatron's kernels here, which know no loop over parameters."""
+    stacks = {name: mapped(ROWS[name]).plain["stack"] for name in ("LF-065", "LF-061")}
+    assert stacks["LF-061"]["update"] == "loop" and "update" not in stacks["LF-065"]
+
+
+def test_what_a_release_computed_again_is_a_rows():
+    """A100s of 40 GB ran torch 1.13.1; the other A100s ran again under 2.1, but for 70 B."""
+    for name, early, gradients in (("LF-099", False, "bf16"), ("LF-070", False, "bf16"), ("LF-080", None, "fp32")):
+        plain = mapped(ROWS[name]).plain
+        assert (plain["stack"].get("early_stop"), plain["states"]["gradients"]) == (early, gradients)
+
+
+def test_micro_batches_of_a_pipeline_are_as_many_as_its_software_makes():
+    assert mapped(ROWS["TT-014"]).scenario.batch.micro_batch == 4
 
 
 def test_what_a_row_says_of_overlap_reaches_its_scenario():

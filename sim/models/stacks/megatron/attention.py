@@ -1,6 +1,6 @@
 """Grouped-query attention of Megatron Core: one product for q, k and v, fused rope, cuDNN's fused attention."""
 
-from hwmodels.op import copy, rope
+from hwmodels.op import Memory, copy, rope
 from sim.models.blocks.gqa import Heads
 from sim.models.layer import Kernel
 from sim.models.stacks.context import attention
@@ -19,6 +19,7 @@ from sim.models.stacks.megatron.linear import (
     plain_norm,
 )  # fmt: skip
 from sim.models.stacks.sharing import END, piece
+from sim.models.stacks.stack import PLAIN_ROPE
 
 
 def forward(site: Shared, heads: Heads) -> list[Kernel]:
@@ -35,9 +36,25 @@ def forward(site: Shared, heads: Heads) -> list[Kernel]:
     return [*out, *last(site, "proj", h, heads.q), fused("residual", site.own, h, 2, 1)]
 
 
+TURNED: dict[str, tuple[tuple[str, float, float], ...]] = {
+    "": (("strided", 1, 1), ("concatenate", 2, 2), ("strided", 2, 2), ("strided", 2, 2), ("elementwise", 4, 2),
+         ("join", 2, 2)),
+    "_bwd": (("strided", 2, 2), ("strided", 2, 2), ("strided", 1, 1), ("concatenate", 2, 2), ("elementwise", 4, 2),
+             ("fill", 0, 2), ("copy", 2, 2), ("fill", 0, 2), ("elementwise", 4, 2)),
+}  # fmt: skip
+"""Rope in single operations (megatron/core/models/common/embeddings/rope_utils.py, _apply_rotary_pos_emb_bshd), kinds
+and bytes of an element in and out: half of it with its sign changed, joined to the other half, both times cosines and
+sines, their sum, and joined to what does not turn; its gradient, and those of both slices, each in zeros of its own."""
+
+
 def _turned(site: Shared, heads: Heads, tail: str) -> list[Kernel]:
     t, turned = site.tokens, heads.rotary
     pairs = (("q", heads.queries), ("k", heads.shared)) if turned else ()
+    if site.stack.rope == PLAIN_ROPE:
+        return [
+            Kernel(f"rope_{name}{tail}", Memory(kind, t, read * count * turned, write * count * turned))
+            for name, count in pairs for kind, read, write in TURNED[tail]
+        ]  # fmt: skip
     return [Kernel(f"rope_{name}{tail}", rope(t, count * turned)) for name, count in pairs]
 
 

@@ -23,6 +23,7 @@ from sim.models.stacks.torch.kernels import (
 )  # fmt: skip
 from sim.models.stacks.torch.sharing import gathered, summed
 from sim.models.stacks.torch.unpadded import padded, padded_backward, unpadded, unpadded_backward
+from sim.models.stacks.torch.written import complex_rope, repeats, turned
 
 HEADS = 6
 """Views that make heads of the columns of q, k and v: a shape and a transpose each."""
@@ -35,8 +36,7 @@ def forward(site: Shared, heads: Heads) -> list[Kernel]:
     out += [*linear(site, "k", heads.kv, h), *linear(site, "v", heads.kv, h)]
     if heads.normed:
         out += [rms_norm("q_norm", t * heads.queries, heads.width), rms_norm("k_norm", t * heads.shared, heads.width)]
-    if heads.rotary:
-        out += [*rope("rope_q", t * heads.queries, heads.rotary), *rope("rope_k", t * heads.shared, heads.rotary)]
+    out += [*_turned(site, heads), *repeats(site, heads)]
     out += [*unpadded(site, heads), *attention(site, operations(site, heads, "forward")), *padded(site, heads)]
     out += [transposed("join_heads", t, heads.q, 1 + HEADS * VIEWS["F"]), *linear(site, "o", h, heads.q)]
     return [*out, *summed(site, "attn", h), elementwise("residual", site.own, h, 2)]
@@ -48,9 +48,7 @@ def backward(site: Shared, heads: Heads) -> list[Kernel]:
     out = [*gathered(site, "dy_attn", h), *dgrad(site, "o", h, heads.q)]
     out += [*unpadded_backward(site, heads), *attention(site, operations(site, heads, "backward"))]
     out += padded_backward(site, heads)
-    if heads.rotary:
-        out += rope_backward("rope_k_bwd", t * heads.shared, heads.rotary)
-        out += rope_backward("rope_q_bwd", t * heads.queries, heads.rotary)
+    out += _turned_back(site, heads)
     if heads.normed:
         out += rms_norm_backward("q_norm_bwd", t * heads.queries, heads.width)
         out += rms_norm_backward("k_norm_bwd", t * heads.shared, heads.width)
@@ -58,6 +56,24 @@ def backward(site: Shared, heads: Heads) -> list[Kernel]:
     out += [*dgrad(site, "k", heads.kv, h), elementwise("add_dx", t, h, 2), transposed("join_dq", t, heads.q)]
     out += [*dgrad(site, "q", heads.q, h), elementwise("add_dx", t, h, 2), *summed(site, "dx_attn", h)]
     return [*out, *rms_norm_backward("attn_norm_bwd", own, h), elementwise("add_residual", own, h, 2)]
+
+
+def _turned(site: Shared, heads: Heads) -> list[Kernel]:
+    t, turns = site.tokens, (("rope_q", heads.queries), ("rope_k", heads.shared))
+    if not heads.rotary:
+        return []
+    if complex_rope(site):
+        return [k for name, each in turns for k in turned(site, name, t * each, heads.rotary, "F")]
+    return [k for name, each in turns for k in rope(name, t * each, heads.rotary)]
+
+
+def _turned_back(site: Shared, heads: Heads) -> list[Kernel]:
+    t, turns = site.tokens, (("rope_k_bwd", heads.shared), ("rope_q_bwd", heads.queries))
+    if not heads.rotary:
+        return []
+    if complex_rope(site):
+        return [k for name, each in turns for k in turned(site, name, t * each, heads.rotary, "B")]
+    return [k for name, each in turns for k in rope_backward(name, t * each, heads.rotary)]
 
 
 def weight(site: Shared, heads: Heads) -> list[Kernel]:

@@ -23,6 +23,7 @@ from sim.models.stacks.again import Tensor, saved_bytes
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.deepseek import mamba
 from sim.models.stacks.keeping import part
+from sim.models.stacks.stack import PLAIN_NORMS
 from sim.models.stacks.torch.experts import own_rows
 from sim.models.stacks.torch.kernels import INDEX, WIDE, WIDTH
 from sim.models.stacks.torch.layers import parts
@@ -68,20 +69,24 @@ def _mixer(site: Shared, mixer: Heads | Latent | Mamba | None) -> list[Tensor]:
         return [Tensor(mamba.kept(site, mixer))]
     if isinstance(mixer, Heads):
         turned = bf16(mixer.q + mixer.kv) if mixer.normed else 0.0
-        return [*_normed(h, part(site)), Tensor(turned + bf16(mixer.qkv)), *_attended(site, mixer.q, mixer.queries)]
+        turned += bf16(2 * (mixer.q - mixer.kv)) if site.stack.repeated else 0.0
+        inner = Tensor(turned + bf16(mixer.qkv))
+        return [*_normed(site, h, part(site)), inner, *_attended(site, mixer.q, mixer.queries)]
     if isinstance(mixer, Latent):
-        latents = [each for width in (mixer.q_rank, mixer.kv_rank) if width for each in _normed(width)]
+        latents = [each for width in (mixer.q_rank, mixer.kv_rank) if width for each in _normed(site, width)]
         # q and k joined, v inside the tensor that keys without position are in too
         up = Tensor(bf16(2 * mixer.q + mixer.kv), ("mla_up_projection",))
-        return [*_normed(h, part(site)), *latents, up, *_attended(site, mixer.out, mixer.heads)]
+        return [*_normed(site, h, part(site)), *latents, up, *_attended(site, mixer.out, mixer.heads)]
     return []
 
 
-def _normed(width: int, own: float = 1.0) -> list[Tensor]:
-    """Input of a norm, its inverse deviation, and its output, which the product behind it keeps. own: part of the
-    tokens that are normed here, before those of all are gathered."""
-    row = PLAIN_BF16.row_bytes(width)
-    return [Tensor(row * own), Tensor(WIDE * own + row, ("norm",))]
+def _normed(site: Shared, width: int, own: float = 1.0) -> list[Tensor]:
+    """Input of a norm, its inverse deviation, and its output, which the product behind it keeps; of one that is written
+    in single operations the input in FP32, and what is multiplied by the weights. own: part of the tokens that are
+    normed here, before those of all are gathered."""
+    row, written = PLAIN_BF16.row_bytes(width), site.stack.norms == PLAIN_NORMS and not site.stack.compiled
+    between = PLAIN_FP32.row_bytes(width) if written else 0.0
+    return [Tensor(row * own), Tensor((WIDE + between) * own + row, ("norm",))]
 
 
 def _attended(site: Shared, width: int, heads: int) -> list[Tensor]:
@@ -95,7 +100,7 @@ def _network(site: Shared, network: Network) -> list[Tensor]:
     """The activation's input, its output where it meets a gate, that gate, and their product."""
     row = PLAIN_BF16.row_bytes(network.fan * network.width)
     made = [] if site.stack.compiled else [Tensor(row, ("mlp", "activation"))]
-    return [*_normed(site.shape.hidden, part(site)), Tensor(row, ("mlp",)), *made]
+    return [*_normed(site, site.shape.hidden, part(site)), Tensor(row, ("mlp",)), *made]
 
 
 def _experts(site: Shared, experts: Experts) -> list[Tensor]:
@@ -110,7 +115,7 @@ def _experts(site: Shared, experts: Experts) -> list[Tensor]:
         Tensor(size * tokens, ("moe", *again), 0.0 if tokens else size)
         for size, again in ((row, ()), (inner, ("activation",)))
     ]
-    before = [each._replace(token=each.token * own) for each in _normed(h)]
+    before = [each._replace(token=each.token * own) for each in _normed(site, h)]
     gathered = [Tensor(bf16(h))] if own < 1 and shared.width else []  # shared experts' input; routers read their own
     expanded = [Tensor(bf16(experts.latent) * own)] * bool(experts.latent)  # what expands reads; routers read the other
     return [

@@ -13,6 +13,7 @@ from sim.models.layer import Kernel, Part, Unit
 from sim.models.stacks import layers, mamba
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.layers import Block
+from sim.models.stacks.stack import ALL, LOSS
 from sim.models.stacks.torch import attention, compiled, ends, experts, feed_forward, latent
 from sim.models.stacks.torch.again import WORDS
 from sim.models.stacks.torch.kernels import (
@@ -24,6 +25,7 @@ from sim.models.stacks.torch.kernels import (
     rms_norm_backward,
     wgrad,
 )  # fmt: skip
+from sim.models.stacks.torch.written import norms
 
 EAGER = {Heads: attention, Latent: latent, Mamba: mamba, Network: feed_forward, Experts: experts}
 COMPILED = {Heads: compiled.attention, Latent: compiled.latent, Network: compiled.feed_forward}
@@ -44,23 +46,26 @@ def _block(site: Shared, block: Block, direction: str) -> list[Kernel]:
         raise Refused(f"stack.compiled is not built for {type(block).__name__.lower()} layers; legal: {legal}")
     module = known[type(block)]
     kernels: list[Kernel] = {"F": module.forward, "B": module.backward, "W": module.weight}[direction](site, block)
-    return kernels
+    return norms(site, kernels)
 
 
 def _gate(site: Shared, made: Made, direction: str) -> list[Kernel]:
     """Router of a mixture, with the norm before it."""
     assert made.routed and made.gate
     if direction == "F":
-        return experts.gate(site, made.routed, made.gate)
-    return experts.gate_backward(site, made.routed) if direction == "B" else experts.gate_weight(site, made.routed)
+        return norms(site, experts.gate(site, made.routed, made.gate))
+    if direction == "W":
+        return experts.gate_weight(site, made.routed)
+    return norms(site, experts.gate_backward(site, made.routed))
 
 
 def _end(site: Shared, made: Made, direction: str) -> list[Kernel]:
     if made.end == PROJECTION:
-        return _projection(site, direction)
-    fused = site.stack.compiled
+        return norms(site, _projection(site, direction))
+    fused = site.stack.compiled and site.stack.compiled_ends == ALL
     if made.end == HEAD:
-        return compiled.ends.head(site, direction) if fused else ends.head(site, direction)
+        own = compiled.ends.head if fused or (site.stack.compiled and site.stack.compiled_ends == LOSS) else ends.head
+        return norms(site, own(site, direction))
     rows = compiled.ends.embedding(site, direction) if fused else ends.embedding(site, direction)
     return rows + (ends.positions(site, direction) if made.positions else [])
 
@@ -79,7 +84,8 @@ def _projection(site: Shared, direction: str) -> list[Kernel]:
 
 def _post_norm(site: Shared, direction: str) -> list[Kernel]:
     t, h = site.tokens, site.shape.hidden
-    return [rms_norm("post_norm", t, h)] if direction == "F" else rms_norm_backward("post_norm_bwd", t, h)
+    own = [rms_norm("post_norm", t, h)] if direction == "F" else rms_norm_backward("post_norm_bwd", t, h)
+    return norms(site, own)
 
 
 def _latent(site: Shared, name: str, n: int, k: int, direction: str) -> list[Kernel]:

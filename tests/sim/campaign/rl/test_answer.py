@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from hwmodels.document import Document
+from hwmodels.refused import Refused
 from sim.campaign.rl.answer import run
 from sim.campaign.rl.files import resolved
 from sim.campaign.rl.values import Learning
@@ -22,7 +23,7 @@ def test_on_policy_a_step_is_all_of_its_parts() -> None:
     parts = own["parts_s"]
     whole = sum(value for name, value in parts.items() if name != "tail")
     assert own["step_s"] == pytest.approx(whole) == pytest.approx(sum(own["lanes_s"]["all"].values()))
-    assert parts["controller"] == 1 and parts["reward"] > 0 and parts["states"] > 0
+    assert parts["controller"] == 1 and parts["reward"] > 0 and parts["away"] == parts["back"] > 0
     assert sum(own["steps_s"]) == pytest.approx(own["steps"] * own["step_s"])
 
 
@@ -64,6 +65,8 @@ def test_a_published_step_stands_beside() -> None:
     own = answer(published={"step": "10 s", "source": "here"})
     assert own["published"]["error"] == pytest.approx(own["step_s"] / 10 - 1) and own["published"]["source"] == "here"
     assert answer()["published"] is None
+    with pytest.raises(Refused, match=r"published\.step: expected a time above 0"):
+        answer(published={"step": "0 s", "source": "here"})
 
 
 def test_a_reference_that_has_no_room_is_told() -> None:

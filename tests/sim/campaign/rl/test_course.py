@@ -9,17 +9,18 @@ from hypothesis import strategies as st
 from sim.campaign.rl import course
 from sim.campaign.rl.course import Apart, Period, Work, ends, in_turn, waits
 
-STEP = Work(10.0, 11.0, 0.5, 1.0, 1.0, 0.5, 4.0, 2.0, 3.0)
+STEP = Work(10.0, 11.0, 0.5, 1.0, 1.0, 0.5, 0.5, 4.0, 2.0, 0.75, 3.0)
 seconds = st.integers(1, 20).map(float)
 works = st.builds(
-    lambda rollout, extra, update, sync: Work(rollout, rollout + extra, 0, 0, 0, 0, update, 0, sync),
+    lambda rollout, extra, update, sync: Work(rollout, rollout + extra, 0, 0, 0, 0, 0, update, 0, 0, sync),
     seconds, st.integers(0, 5).map(float), seconds, st.integers(0, 5).map(float),
 )  # fmt: skip
 
 
 def test_in_turn_a_step_is_the_sum_of_its_parts() -> None:
     periods = in_turn([STEP] * 3)
-    assert ends(periods, 3) == pytest.approx([25.0, 50.0, 75.0])  # 11 + 0.5 + 1 + 1 + 0.5 + 2 + 4 + 2 + 3
+    step = 11 + 0.75 + 0.5 + 1 + 1 + 0.5 + 0.5 + 4 + 2 + 0.75 + 3
+    assert ends(periods, 3) == pytest.approx([step, 2 * step, 3 * step]) and step == 25
     assert waits(periods, course.BOTH, 0, 75) == []
 
 
@@ -33,7 +34,7 @@ def test_apart_on_policy_all_goes_in_turn_too(in_flight: bool) -> None:
 @pytest.mark.parametrize(("rollout", "update"), [(30.0, 5.0), (5.0, 30.0), (10.0, 10.0)])
 @pytest.mark.parametrize("in_flight", [True, False])
 def test_one_step_off_takes_the_slower_side_and_the_weights(rollout: float, update: float, in_flight: bool) -> None:
-    work = Work(rollout, rollout, 0, 0, 0, 0, update, 0, 2.0)
+    work = Work(rollout, rollout, 0, 0, 0, 0, 0, update, 0, 0, 2.0)
     over = ends(Apart([work] * 8, 1, in_flight).run(), 8)
     assert over[-2] - over[-3] == pytest.approx(max(rollout, update) + 2.0)
 

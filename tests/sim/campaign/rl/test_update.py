@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwmodels.collectives import wires
-from sim.campaign.rl import lengths, update, weights
+from sim.campaign.rl import hosts, lengths, update, weights
 from sim.campaign.rl.values import RESHARD
+from sim.serving.deployment import deployed
 from tests.sim.campaign.rl.learnings import learning
 
 
@@ -87,8 +88,42 @@ def test_weights_by_their_own_way_and_as_measured() -> None:
 
 
 def test_states_go_to_the_host_only_where_rollouts_need_the_room() -> None:
-    together, apart, kept = learning(), learning(rollout__nodes=1), learning(offload=False)
-    assert weights.moved(together).states_s > 0 == weights.moved(apart).states_s == weights.moved(kept).states_s
+    together, apart, kept = (
+        weights.moved(each) for each in (learning(), learning(rollout__nodes=1), learning(offload=False))
+    )
+    assert together.away_s == together.back_s > 0 and together.places_s > 0
+    assert apart.away_s == kept.away_s == apart.back_s == kept.places_s == apart.places_s == 0
+
+
+def test_memory_that_is_not_page_locked_takes_what_was_measured() -> None:
+    pinned, not_pinned = (weights.moved(learning(pinned=each)) for each in (True, False))
+    rate = wires(learning().cluster.node, learning().cluster.fabric).pcie.effective
+    assert not_pinned.away_s / pinned.away_s == pytest.approx(rate / hosts.PAGEABLE_AWAY)
+    assert not_pinned.back_s / pinned.back_s == pytest.approx(rate / hosts.PAGEABLE_BACK)
+
+
+def test_rollouts_weights_that_sleep_go_to_the_host_once_and_come_back() -> None:
+    dropped, kept = (learning(rollout__sleep=each) for each in ("drop", "keep"))
+    own = deployed(kept.serve, kept.serve.pools[0]).weight_bytes
+    rate = wires(kept.cluster.node, kept.cluster.fabric).pcie.effective
+    assert weights.moved(kept).places_s - weights.moved(dropped).places_s == pytest.approx(own / rate)
+
+
+def test_tensors_are_gathered_one_by_one_and_put_in_place_by_hosts() -> None:
+    own = learning()
+    whole, links = weights.size(own), wires(own.cluster.node, own.cluster.fabric)
+    assert whole.each == 64 and whole.routed == 26 and whole.tensors > 3 * 64 * 26  # DeepSeek-V2-Lite
+    assert weights.sync_s(own, links) >= hosts.received_s(whole.tensors, 64) > whole.tensors * hosts.TENSOR
+    assert hosts.received_s(10, 0) == pytest.approx(10 * hosts.TENSOR)
+
+
+def test_larger_micro_batches_of_log_probabilities_are_fewer_and_longer() -> None:
+    """Of two positions: the last position waits for one whole micro-batch, which has four times as many tokens."""
+    one, four = learning(), learning(log_prob_batch=4)
+    batch = replace(update.batches(one, np.full(32, 200))[0], sequences=256)
+    small, large = (update.log_probs_s(each, batch) for each in (one, four))
+    assert update.step(one, batch).micro_batches == 64 and large < small  # less is launched
+    assert large > small / 4
 
 
 def test_a_reference_changes_places_on_the_host_alone() -> None:

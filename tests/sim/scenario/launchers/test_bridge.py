@@ -54,6 +54,13 @@ def test_a_recipe_begins_as_bridges_do(tmp_path: Path) -> None:
          "overlap.tensor", True),
         ("overlap_p2p_comm: false, pipeline_model_parallel_size: 4, virtual_pipeline_model_parallel_size: 2", "",
          "overlap.pipeline", False),
+        ("", "ddp: {bucket_size: 40000000}", "overlap.buckets", "160000000 B"),
+        ("", "ddp: {bucket_size: 40000000, grad_reduce_in_fp32: false}", "overlap.buckets", "80000000 B"),
+        ("ffn_hidden_size: '${multiply:4, ${.hidden_size}}'", "", "model.intermediate", 4096),
+        ("ffn_hidden_size: '${divide_ceil:${model.hidden_size}, 3}'", "", "model.intermediate", 342),
+        ("max_position_embeddings: '${.seq_length}', position_embedding_type: learned_absolute", "",
+         "model.positions", 2048),
+        ("kv_channels: '${..train.global_batch_size}'", "", "model.head_width", 64),
     ],
 )  # fmt: skip
 def test_a_key_says_a_key(tmp_path: Path, model: str, more: str, key: str, value: Any) -> None:
@@ -61,6 +68,18 @@ def test_a_key_says_a_key(tmp_path: Path, model: str, more: str, key: str, value
     for word in key.split("."):
         part = part[word]
     assert part == value
+
+
+@pytest.mark.parametrize("value", ["${.nothing}", "${model}", "${.ffn_hidden_size}", "${divide_floor:8,0}", "${....x}"])
+def test_a_reference_to_nothing_is_refused_in_a_line(tmp_path: Path, value: str) -> None:
+    """Also one that leads to itself."""
+    with pytest.raises(Refused, match=r"ffn_hidden_size: is .*, which the file does not say"):
+        recipe(tmp_path, f"ffn_hidden_size: '{value}'")
+
+
+def test_buckets_of_gradients_that_do_not_overlap_are_told(tmp_path: Path) -> None:
+    found = recipe(tmp_path, "", "ddp: {bucket_size: 40000000, overlap_grad_reduce: false}")
+    assert "buckets" not in found.scenario["overlap"] and "one bucket" in told(found)["ddp.bucket_size"]
 
 
 def test_a_teacher_and_sections_apart_are_told_and_not_taken(tmp_path: Path) -> None:
@@ -119,8 +138,9 @@ def test_a_whole_configuration_is_read_by_what_it_asks_for() -> None:
     scenario, model = found.scenario, found.scenario["model"]
     assert scenario["precision"] == "fp8_block" and scenario["batch"]["sequence_length"] == 1024
     assert (model["vocabulary"], model["tied"], model["kv_heads"]) == (128255, True, 8)
-    assert scenario["overlap"] == {"gradients": True, "parameters": False} and scenario["parallel"] == {"zero": 1}
+    overlap = {"gradients": True, "parameters": False, "buckets": "160000000 B"}
+    assert scenario["overlap"] == overlap and scenario["parallel"] == {"zero": 1}
     assert set(told(found)) <= {
-        "checkpoint.save", "optimizer.lr", "model.init_method", "ddp.bucket_size", "mixed_precision.params_dtype",
+        "checkpoint.save", "optimizer.lr", "model.init_method", "mixed_precision.params_dtype",
         "model.moe_token_dispatcher_type", "model.moe_router_topk",
     }  # fmt: skip

@@ -80,6 +80,7 @@ def test_defaults_are_the_launchers(tmp_path: Path) -> None:
         ({"training": "compile = true"}, "stack", {"name": "torch", "compiled": True}),
         ({"model": 'converters = ["quantize.linear.float8"]'}, "precision", "fp8_current"),
         ({"model": 'converters = "float8"'}, "precision", "fp8_current"),
+        ({"more": "[float8]\nenable_float8_linear = true"}, "precision", "fp8_current"),
         ({"parallel": "tensor_parallel_degree = 2\nenable_async_tensor_parallel = true",
           "more": "[compile]\nenable = true"}, "overlap", {"gradients": True, "parameters": True, "tensor": True}),
         ({"name": "deepseek_v3", "flavor": "671B", "parallel": "expert_parallel_degree = 32"}, "model",

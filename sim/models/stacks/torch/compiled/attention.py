@@ -8,6 +8,7 @@ from sim.models.stacks.torch.compiled.fused import fused, norm
 from sim.models.stacks.torch.compiled.linear import dgrad, weights
 from sim.models.stacks.torch.compiled.sharing import entered, left, norm_gradients
 from sim.models.stacks.torch.kernels import bias_gradients
+from sim.models.stacks.torch.written import complex_rope, repeats, turned
 
 
 def forward(site: Shared, heads: Heads) -> list[Kernel]:
@@ -15,6 +16,7 @@ def forward(site: Shared, heads: Heads) -> list[Kernel]:
     t, h = site.tokens, site.shape.hidden
     products = (("q", heads.q, h), ("k", heads.kv, h), ("v", heads.kv, h))
     out = [norm("attn_norm", site.own, h), *entered(site, products, "x_attn"), *_turned(site, heads, "")]
+    out += repeats(site, heads)
     out += attention(site, operations(site, heads, "forward"))
     return [*out, fused("join_heads", t, heads.q, 1, 1), *left(site, [("o", h, heads.q)], "attn")]
 
@@ -32,6 +34,14 @@ def _turned(site: Shared, heads: Heads, tail: str) -> list[Kernel]:
     """Norm and rope of queries and of keys, a kernel each; one for both where they have the same shape."""
     if not heads.rotary and not heads.normed:
         return []
+    if heads.rotary and complex_rope(site):
+        pairs, way = (("q", heads.queries), ("k", heads.shared)), "B" if tail else "F"
+        own = [
+            k for name, each in pairs
+            for k in turned(site, f"rope_{name}{tail}", site.tokens * each, heads.rotary, way)
+        ]  # fmt: skip
+        normed = (("q", heads.q), ("k", heads.kv)) if heads.normed else ()
+        return [*(fused(f"{name}_norm{tail}", site.tokens, width, 1, 1) for name, width in normed), *own]
     if heads.q == heads.kv:
         return [fused(f"rope{tail}", site.tokens, heads.q, 2, 2)]
     return [fused(f"rope_{name}{tail}", site.tokens, width, 1, 1) for name, width in (("q", heads.q), ("k", heads.kv))]

@@ -4,9 +4,10 @@ from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
 from hwmodels.op import Memory
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
+from sim.models.stacks.stack import ALL, LOSS
 from sim.models.stacks.torch.compiled.fused import fused, norm, norm_backward
 from sim.models.stacks.torch.compiled.sharing import gathers, sums
-from sim.models.stacks.torch.kernels import dgrad, linear, tiny, wgrad
+from sim.models.stacks.torch.kernels import dgrad, linear, rms_norm, rms_norm_backward, tiny, wgrad
 from sim.models.stacks.torch.sharing import logits, own_logits, token_numbers, whole_logits
 
 
@@ -34,7 +35,7 @@ def head(site: Shared, direction: str) -> list[Kernel]:
         return wgrad(site, "head", v, h)
     if direction == "F":
         return [
-            norm("final_norm", own, h),
+            norm("final_norm", own, h) if site.stack.compiled_ends == ALL else rms_norm("final_norm", own, h),
             *gathers(site, "x_head", h),
             *linear(site, "head", v, h),
             *whole_logits(site),
@@ -43,7 +44,10 @@ def head(site: Shared, direction: str) -> list[Kernel]:
             *(token_numbers(site, "losses") if site.stack.loss_parallel else []),
         ]
     out = [tiny("one"), fused("log_softmax_bwd", t, logits(site), 1, 1), *own_logits(site), *dgrad(site, "head", v, h)]
-    return [*out, *sums(site, "dx_head", h), *norm_backward("final_norm_bwd", own, h, 1)]
+    last = norm_backward("final_norm_bwd", own, h, 1)
+    if site.stack.compiled_ends == LOSS:
+        last = rms_norm_backward("final_norm_bwd", own, h)
+    return [*out, *sums(site, "dx_head", h), *last]
 
 
 def _log_softmax(site: Shared) -> list[Kernel]:

@@ -1,0 +1,30 @@
+"""What hosts take where weights and states move: memory that is not page-locked, and work for each tensor.
+
+All are single operations. Nothing of a step is in them.
+"""
+
+from hwmodels.units import GIGA, MICRO
+from sim.models.stacks.megatron import host
+
+PAGEABLE_AWAY = 1.8 * GIGA
+"""Bytes/s of a GPU's tensors, one after another, to new memory of the host that is not page-locked: 510 copies of
+4.94 GB in 2.75 s, an optimizer's states on an H100, where page-locked memory takes 55 GB/s (NVIDIA-NeMo/RL issue 3976,
+profile of September 2026). A module's weights on an H200: 2.8 GB/s (sgl-project/sglang pull request 32032)."""
+PAGEABLE_BACK = 16.1 * GIGA
+"""The same where the memory's pages are there, as they are on the way back: a copy of 1 GiB on the same host, the other
+way round (the same profile; its way back is not in it)."""
+NAME = 0.2 * MICRO
+"""Seconds for one name of a list of experts' tensors that does not match: CPython 3.12, measured here (0.21 in the
+median of three runs over 768 names). vLLM's loaders go through that list for each tensor."""
+NAMES = 3 / 2
+"""Names that are gone through, for each expert: of three tensors of each, half of the list on average."""
+VIEWS, OPERATIONS = 7, 1
+"""Of a tensor at its receiver: cut out of a buffer, given its form, its part and its place chosen; copied
+(nemo_rl/models/generation/vllm/vllm_backend.py of v0.6.0, vLLM's weight loaders)."""
+TENSOR = (VIEWS * host.VIEW + OPERATIONS * host.OPERATION) * MICRO
+"""Seconds of them, by single operations of torch on an H200's host."""
+
+
+def received_s(tensors: float, experts: int) -> float:
+    """Until a receiver's host has put so many tensors in place; experts: of a layer, 0 where there is no mixture."""
+    return tensors * (TENSOR + NAMES * experts * NAME)
