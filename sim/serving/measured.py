@@ -146,7 +146,7 @@ def _octaves(*sizes: float) -> tuple[float, ...]:
 def class_of(op: Op, where: Card) -> tuple[str, float]:
     """Rows that an operation's price rests on, by file and kind, and how wrong such prices are."""
     kind = _kind(op)
-    file = _file(where.device.name, kind)
+    file = _file(where.device.name, kind, where.engine)
     return f"{file}: {kind}", spread(file, kind)
 
 
