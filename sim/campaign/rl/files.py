@@ -12,6 +12,7 @@ from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem, 
 from sim.campaign.rl.checks import check, unfelt
 from sim.campaign.rl.form import LearningForm, RlForm
 from sim.campaign.rl.values import KIND, Answers, Learning, Published, Reward, Sync
+from sim.campaign.unfelt import of_outputs
 from sim.scenario import lengths
 from sim.scenario.form import ScenarioForm
 from sim.scenario.overrides import apply, merged
@@ -149,6 +150,7 @@ def _unfelt(form: RlForm, document: Document) -> Iterator[str]:
     each = document.value("batch", "micro_batch") or 1
     if form.log_prob_batch < each and "log_prob_batch" in form.model_fields_set:
         yield f"{KIND}.log_prob_batch changes nothing: batch.micro_batch is {each} already"
+    yield from of_outputs(document, "a step of reinforcement learning")
     for key in ("sequences", "micro_batches"):
         if document.value("batch", key) is not None:
             yield f"batch.{key} changes nothing: an update has the answers of {KIND}.groups and {KIND}.samples"

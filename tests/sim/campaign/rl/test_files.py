@@ -57,6 +57,7 @@ def test_all_mistakes_at_once() -> None:
         (["rl.kl=0", "rl.reference=host"], "rl.reference changes nothing: without a KL term"),
         (["rl.sync.takes=3 s"], "rl.sync.method changes nothing"),
         (["rl.sync.in_flight=false"], "rl.sync.in_flight changes nothing"),
+        (["outputs=[result, trace, links]"], "outputs: trace, links change nothing: a step of reinforcement"),
         (["rl.reward.workers=4"], "rl.reward.workers changes nothing"),
         (["rl.rollout.nodes=32", "rl.offload=true"], "rl.offload changes nothing"),
         (["rl.rollout.nodes=32", "rl.stale=1"], "rl.pinned changes nothing"),
