@@ -45,6 +45,7 @@ KEYS = (
     *LEVELS,
     L3,
     hierarchy.KEY,
+    "timed_cache",
 )
 
 
@@ -70,7 +71,7 @@ class Device:
     transferred to it, in order: each answers for the kinds of kernel that those before it lack. power_w: what it may
     draw, 0 where
     that is not told. spread: relative standard deviation of the speed of such cards. timed_cache: bytes of the last
-    cache before the memory of the card as it ships, with which its kernels are fast as they are; 0: as it is here.
+    cache before the memory of the card as it ships, with which its kernels were timed; 0: the same as here.
     figures: dotted key of the document -> the number with its provenance.
     """
 
@@ -128,7 +129,7 @@ def load_once(name: str) -> Device:
 
 def following(device: Document) -> Document:
     """An expanded document with peaks that follow its SMs and its clock, an SM doing as much in a cycle as before, and
-    with the levels that its `hierarchy` makes of it.
+    with the levels that its `hierarchy` makes of it; with the cache of the card that it is of, where that differs.
 
     A peak belongs to the SMs and the clock of the document that states it. One that is stated beside them stays.
     """
@@ -145,7 +146,23 @@ def following(device: Document) -> Document:
             source = f"{FOLLOWS} ({words}): {leaf['source']}"
             figure = {"value": f"{peak!r} FLOP/s", "kind": leaf["kind"], "source": source}
             device = merge(device, Document(figure, {(): device.place((next(iter(changed)),))}).under(*path))
-    return hierarchy.changed(device)
+    return _timed(hierarchy.changed(device))
+
+
+def _timed(device: Document) -> Document:
+    """With the last cache of the card that ships which it is made from, where its own is another: a document that is
+    written in full then says it."""
+    own = next((place for key in ("name", "tables", "siblings") if (place := device.place((key,))).cited), None)
+    if own is None or device.value("timed_cache") is not None:
+        return device
+    shipped = _last_cache(_shipped(Path(own.file).stem))
+    if _number(shipped, "data") == _number(_last_cache(device), "data"):
+        return device
+    return merge(device, Document(shipped, {(): own}).under("timed_cache"))
+
+
+def _last_cache(device: Document) -> Any:
+    return device.value(L3 if device.value(L3) is not None else "l2", "capacity")
 
 
 @cache
@@ -182,18 +199,9 @@ def read(reading: Reading) -> Device:
         siblings=_siblings(reading),
         power_w=reading.quantity("power", "power") if reading.content("power") is not None else 0.0,
         spread=reading.quantity("ratio", "spread") if reading.content("spread") is not None else 0.0,
-        timed_cache=_timed_cache(reading.document),
+        timed_cache=round(reading.quantity("data", "timed_cache")) if reading.content("timed_cache") is not None else 0,
         figures=reading.figures,
     )
-
-
-def _timed_cache(device: Document) -> int:
-    """Bytes of the last cache of the card that ships which a document is made from, 0 where it is made from none."""
-    own = next((place for key in ("name", "tables", "siblings") if (place := device.place((key,))).cited), None)
-    if own is None:
-        return 0
-    shipped = _shipped(Path(own.file).stem)
-    return round(_number(shipped.value(L3 if shipped.value(L3) is not None else "l2", "capacity"), "data"))
 
 
 def _tables(reading: Reading) -> str | None:

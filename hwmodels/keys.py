@@ -43,6 +43,7 @@ DEVICE: dict[str, str] = {
     "peak_flops.nvfp4": "Dense FLOP/s in E2M1 with a scale for 16 elements; left out where there are none.",
     "peak_flops.fp32": "FLOP/s of FP32 lanes.",
     **{f"{level}.{key}": f"{what} {of}." for level, of in LEVELS.items() for key, what in MEMORY.items()},
+    "timed_cache": "Bytes of the last cache of the card whose kernels were timed; left out: as that of the base.",
     **{
         f"hierarchy.{level}.{key}": f"{what} of {level}."
         for level in ("shared_memory", "l2", "l3")

@@ -84,6 +84,13 @@ def test_the_shapes_are_the_published_ones() -> None:
     assert (lite.layers, lite.hidden, lite.experts, lite.dense_intermediate, lite.q_rank) == (27, 2048, 64, 10944, 0)
 
 
+def test_a_cache_of_another_size_is_reloaded_with_the_one_that_kernels_were_timed_with() -> None:
+    for word in ("l2.capacity=1MiB", "hierarchy={l2: {technology: edram, capacity: 200MiB}}"):
+        scenario = load(V3, [f"cluster.node.device.{word}"])
+        again = from_mapping(json.loads(json.dumps(scenario.resolved)))
+        assert again.cluster.node.device == scenario.cluster.node.device and again.cluster.node.device.timed_cache
+
+
 @pytest.mark.parametrize("path", SHIPPED)
 def test_shipped_scenarios_reload_from_what_they_resolve_to(path: str, tmp_path: Path) -> None:
     scenario = load(path)
