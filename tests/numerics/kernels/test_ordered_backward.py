@@ -1,5 +1,5 @@
-"""Counters of the backward that adds in one order, stressed without a card: where programs begin and how many add before
-them is the kernel's own code, run as Python; who runs when is drawn, with any number of programs on the card at once.
+"""Counters of the backward that adds in one order, stressed without a card: where programs begin and how many add
+before them is the kernel's own code, run as Python; who runs when is drawn, with few or many programs at once.
 
 A program's two warpgroups are written down here as the kernel's `_multiply` goes: they wait for each other's dS, for
 their turn, and tell the next program when what they added has landed, which may be any time before that.
@@ -128,7 +128,7 @@ def _restored(monkeypatch):
 
 
 def test_any_order_of_programs_ends_and_adds_in_one_order():
-    """A block of queries is added to by falling keys, each once, with as little as one program on the card at a time."""
+    """A block of queries is added to by falling keys, each once, with as little as one program at a time."""
     for seed in range(120):
         card = run(seed)
         queries, keys, *_, blocks, _ = card.sizes
