@@ -25,7 +25,6 @@ from hwmodels.units import KIB, MIB, NANO, parse
 KEY = "hierarchy"
 SRAM, EDRAM, STT = "sram", "edram", "stt_mram"
 TECHNOLOGIES = (SRAM, EDRAM, STT)
-NAMES = {SRAM: "SRAM", EDRAM: "eDRAM", STT: "STT-MRAM"}
 LEVELS = ("shared_memory", "l2", "l3")
 """Levels that are arrays on the die, nearest first."""
 BEHIND = {"l2": ("l3", "hbm"), "l3": ("hbm",)}
@@ -175,21 +174,3 @@ def _with(device: Document, level: str, key: str, value: str, said: str, place: 
     source = leaf.get("source", "") if isinstance(leaf, Mapping) else ""
     figure = {"value": value, "kind": "assumed", "source": f"{said}; was {_value(device, level, key)}: {source}"}
     return merge(device, Document(figure, {(): place.place(())}).under(level, key))
-
-
-def table() -> str:
-    """Arrays as docs/HIERARCHY.md shows them."""
-    lines = []
-    for size in (32 * KIB, MIB, 2 * MIB, 32 * MIB, 50 * MIB, 128 * MIB, 200 * MIB):
-        for technology, name in NAMES.items():
-            own = array(technology, size)
-            times = [None if each is None else each / NANO for each in own[:3]]
-            cells = [f"{each:.3g}" if each else "" for each in (*times, own.area_mm2, own.leakage_w)]
-            shown = f"{size / MIB:g} MiB" if size >= MIB else f"{size / KIB:g} KiB"
-            lines.append(f"| {name}, {shown} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def share(device_latency_s: float, capacity: float) -> float:
-    """The array's part of a measured latency, of an SRAM."""
-    return array(SRAM, capacity).read_s / device_latency_s

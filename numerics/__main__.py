@@ -24,15 +24,11 @@ SCENARIO = ROOT / "scenarios" / "v3_2048gpu.yaml"
 DATA = Path("..", "shared", "data", "kernels")
 
 
-class WrongInput(Exception):  # noqa: N818 - it names what the user gave
-    """Input that cannot be used; its text says what to write instead."""
-
-
 class Parser(argparse.ArgumentParser):
     """argparse that reports a mistake in one line."""
 
     def error(self, message: str) -> NoReturn:
-        raise WrongInput(f"{message}; see python -m numerics --help")
+        raise Refused(f"{message}; see python -m numerics --help")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -46,7 +42,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except NoDevice as none:
         print(none, file=sys.stderr)
         return UNMEASURABLE
-    except (WrongInput, Refused, OSError) as error:
+    except (Refused, OSError) as error:
         print(f"{type(error).__name__}: {error}" if isinstance(error, OSError) else error, file=sys.stderr)
         return WRONG
 
@@ -184,11 +180,11 @@ def _calibrate(asked: argparse.Namespace) -> int:
     fits = {"map": "trace", "model": "trace", "device": "trace", "for": "trace", "scenario": "gpu", "quick": "gpu"}
     for option, only in (fits | {"only": "torch"}).items():
         if getattr(asked, option) and source != only:
-            raise WrongInput(f"--{option} goes with --{only}, not with --{source}")
+            raise Refused(f"--{option} goes with --{only}, not with --{source}")
     if source == "stale" and asked.out:
-        raise WrongInput("--out goes with --trace and --gpu; --stale writes nothing")
+        raise Refused("--out goes with --trace and --gpu; --stale writes nothing")
     if source == "moved" and asked.out:
-        raise WrongInput("--out goes with --trace and --gpu; --moved writes where the tables are")
+        raise Refused("--out goes with --trace and --gpu; --moved writes where the tables are")
     return SOURCES[source](asked)
 
 
@@ -198,7 +194,7 @@ def _from_trace(asked: argparse.Namespace) -> int:
     from numerics.traces.samples import JoinError
 
     if asked.out and asked.out.exists() and not asked.out.is_dir():
-        raise WrongInput(f"--out {asked.out}: is a file; a folder for the tables is needed")
+        raise Refused(f"--out {asked.out}: is a file; a folder for the tables is needed")
     try:
         with bar(f"reading {asked.trace.name}", sys.stderr) as watch:
             result = recording.calibrated(asked.trace, asked.map, asked.model or MODEL, watch, asked.device)
@@ -206,7 +202,7 @@ def _from_trace(asked: argparse.Namespace) -> int:
         print(f"{asked.trace}: {error}", file=sys.stderr)
         return FAILED
     except Refused as error:  # TraceError, DocumentError, UnknownCardError: each says what is wrong
-        raise WrongInput(_line(asked.trace, error)) from None
+        raise Refused(_line(asked.trace, error)) from None
     print("\n".join(recording.report(result)))
     scenario = getattr(asked, "for")
     if not (asked.out or result.whole or scenario):
@@ -240,7 +236,7 @@ def _from_gpu(asked: argparse.Namespace) -> int:
     try:
         result = campaign.run(asked.scenario or SCENARIO, asked.quick, lambda text: print(text, flush=True))
     except (ValueError, Refused) as error:
-        raise WrongInput("; ".join(str(error).splitlines())) from None
+        raise Refused("; ".join(str(error).splitlines())) from None
     if not result.tables:
         return FAILED
     folder = asked.out or TABLES / result.device
@@ -270,20 +266,14 @@ def _node(asked: argparse.Namespace) -> int:
 def _node_rows(asked: argparse.Namespace) -> int:
     from numerics.tables import node_curves
 
-    try:
-        print(node_curves.report(asked.node_rows, asked.out))
-    except Refused as error:
-        raise WrongInput(str(error)) from None
+    print(node_curves.report(asked.node_rows, asked.out))
     return DONE
 
 
 def _timed(asked: argparse.Namespace) -> int:
     from numerics.tables import calibrate, library
 
-    try:
-        device, tables = library.calibrated(asked.timed)
-    except Refused as error:
-        raise WrongInput(str(error)) from None
+    device, tables = library.calibrated(asked.timed)
     folder = asked.out or TABLES / device / "torch"
     calibrate.write(tables, folder)
     print(f"written to {folder}: {', '.join(sorted(tables))}", file=sys.stderr)
@@ -300,10 +290,7 @@ def _tables(asked: argparse.Namespace) -> int:
 def _attention(asked: argparse.Namespace) -> int:
     from numerics.tables import attentions, calibrate
 
-    try:
-        made = attentions.compared(asked.attention)
-    except Refused as error:
-        raise WrongInput(str(error)) from None
+    made = attentions.compared(asked.attention)
     calibrate.write(made, asked.out or TABLES)
     print(f"written to {asked.out or TABLES}: {', '.join(made)}", file=sys.stderr)
     return DONE
@@ -316,7 +303,7 @@ def _again(asked: argparse.Namespace) -> int:
     folder = TABLES / asked.again
     if not (folder / "beside.json").is_file():
         known = sorted(path.parent.name for path in TABLES.glob("*/beside.json"))
-        raise WrongInput(f"--again {asked.again}: no rows beside communication; legal: {', '.join(known)}")
+        raise Refused(f"--again {asked.again}: no rows beside communication; legal: {', '.join(known)}")
     calibrate.write(contention.again(folder), asked.out or folder)
     print(f"written to {asked.out or folder}: contention", file=sys.stderr)
     return DONE
@@ -380,11 +367,11 @@ def _census(asked: argparse.Namespace) -> int:
     try:
         shape = shape_of(asked.model)
     except Refused as error:
-        raise WrongInput(_line(asked.model, error)) from None
+        raise Refused(_line(asked.model, error)) from None
     try:
         from numerics.census import census
     except ImportError as error:
-        raise WrongInput(f"census needs {error.name}; pip install trainyard[numerics]") from None
+        raise Refused(f"census needs {error.name}; pip install trainyard[numerics]") from None
     return int(census.main(shape))
 
 

@@ -21,8 +21,8 @@ def page(summary: Figures, line: str, figures: Sequence[Figure], parts: Sequence
     name, changes = str(summary["scenario"]), title.changes(summary["overrides"])
     alarm = "".join(f'<p class="alarm" role="alert">{escape(reason)}</p>' for reason in summary["infeasible"])
     also = f'<span class="with">, with {escape(" ".join(changes))}</span>' if changes else ""
-    header = heading(f"{escape(name)}{also}", line, figures, [*parts, file], alarm)
-    return whole(title.title(name, summary["overrides"]), header, [*parts, file])
+    header = heading(f"{escape(name)}{also}", line, figures, alarm)
+    return whole(title.of(summary), header, [*parts, file])
 
 
 def file(scenario: Figures, called: str) -> Section:
@@ -33,7 +33,7 @@ def file(scenario: Figures, called: str) -> Section:
 
 def show(summary: Figures, line: str, rows: Rows, stream: IO[str]) -> None:
     """Print what was asked, and rows in columns."""
-    print(title.title(str(summary["scenario"]), summary["overrides"]), line, sep="\n", file=stream)
+    print(title.of(summary), line, sep="\n", file=stream)
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for what, value, note in rows:
         print(f"{what.ljust(widths[0])}  {value.rjust(widths[1])}  {note}".rstrip(), file=stream)

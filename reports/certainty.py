@@ -5,7 +5,7 @@ from typing import Any
 
 from reports.headline import percent, seconds
 from reports.palette import STEPS
-from reports.section import Section, bar, details, table
+from reports.section import Section, bar, folded
 from sim.result import Result
 
 SHOWN = 8
@@ -29,9 +29,7 @@ def section(result: Result) -> Section | None:
          _signed(c["step_s"]), bar(_size(c) / widest, STEPS[0].colour)] for c in causes
     ]  # fmt: skip
     head = ("Rests on", "Spread", "Cheaper", "Dearer", "")
-    body = table(head, rows[:SHOWN], (0, 4))
-    if rows[SHOWN:]:
-        body += details(f"{len(rows) - SHOWN} smaller ones", table(head, rows[SHOWN:], (0, 4)))
+    body = folded(head, rows, SHOWN, (0, 4), "smaller ones")
     return Section("certainty", "How sure is the step time", lead, body)
 
 

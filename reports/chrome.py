@@ -10,7 +10,8 @@ start and an end with the correlation id. Spans of a lane follow one another, so
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +39,17 @@ def write(spans: Trace, folder: Path) -> list[Path]:
     written = []
     for rank in ranks:
         path = folder / f"rank{rank:04d}.json.gz"
-        squeeze = zlib.compressobj(1, zlib.DEFLATED, GZIP)
-        with path.open("wb") as file:
-            for text in events(spans.of_position(rank), rank, len(ranks)):
-                file.write(squeeze.compress(text.encode()))
-            file.write(squeeze.flush())
+        squeezed(path, events(spans.of_position(rank), rank, len(ranks)), 1)
         written.append(path)
     return written
+
+
+def squeezed(path: Path, pieces: Iterable[str], level: int) -> None:
+    """Write pieces of text into a gzip file."""
+    squeeze = zlib.compressobj(level, zlib.DEFLATED, GZIP)
+    with path.open("wb") as file:
+        file.writelines(squeeze.compress(text.encode()) for text in pieces)
+        file.write(squeeze.flush())
 
 
 def events(spans: Trace, rank: int, ranks: int) -> Iterator[str]:
@@ -90,7 +95,7 @@ def stream(lane: int) -> int:
 
 def _chunks(rows: Iterator[str]) -> Iterator[str]:
     """Rows glued together CHUNK_ROWS at a time: bounded memory, few calls into zlib."""
-    while chunk := "".join(row for _, row in zip(range(CHUNK_ROWS), rows, strict=False)):
+    while chunk := "".join(islice(rows, CHUNK_ROWS)):
         yield chunk
 
 

@@ -42,15 +42,12 @@ def section(result: Result) -> Section | None:
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     shared, beside = (seconds(row[key]) if key in row else "–" for key in ("shared_s", "beside_s"))
     over = percent(row["alone_s"] / row["bound_s"] - 1) if row["bound_s"] else "–"
-    sizes = (_size(row[f"{kind}_bytes"]) for kind in ("logical", "wire", "nvlink"))
+    sizes = (row[f"{kind}_bytes"] for kind in ("logical", "wire", "nvlink"))
+    moved = (format_quantity(size, "data") if size else "–" for size in sizes)
     names = (escape(row["name"]), escape(row["where"]), seconds(row["alone_s"]))
-    return (*names, over, shared, beside, seconds(row["bound_s"]), *sizes, _limit(row))
+    return (*names, over, shared, beside, seconds(row["bound_s"]), *moved, _limit(row))
 
 
 def _limit(row: dict[str, Any]) -> str:
     """What is slowest; and how NCCL does it, where it does."""
     return escape(row["limited_by"] + (f" ({row['way']}, {row['sms']} SMs)" if "way" in row else ""))
-
-
-def _size(value: float) -> str:
-    return format_quantity(value, "data") if value else "–"

@@ -44,12 +44,7 @@ SHOWN_KEYS, LONG = 14, 60
 
 def names(both: Comparison) -> tuple[str, str]:
     """What each run is called."""
-    return _name(both.a), _name(both.b)
-
-
-def _name(result: Run) -> str:
-    name = str(result.summary.get("scenario") or "a run")
-    return title.title(name, result.summary.get("overrides", ()))
+    return title.of(both.a.summary), title.of(both.b.summary)
 
 
 def verdict(both: Comparison) -> str:
@@ -191,16 +186,13 @@ def _short(given: Any) -> str:
 def render(both: Comparison) -> str:
     """The page, as HTML text."""
     parts = [made for made in (_figures(both), _causes(both), _timelines(both), _memories(both), _keys(both)) if made]
-    anchors = "".join(f'<a href="#{part.key}">{escape(part.title)}</a>' for part in parts)
     runs = "".join(
         f'<p class="sub run"><b>{letter}</b> {escape(name)}</p>'
         for letter, name in zip(LETTERS, names(both), strict=True)
     )
     notes = "".join(f'<p class="alarm">{escape(line)}</p>' for line in both.notes)
     header = (
-        f'<header><p class="brand">Trainyard</p><h1>{TITLE}</h1>{runs}{notes}'
-        f'<p class="verdict">{escape(verdict(both))}</p></header>\n'
-        f'<nav aria-label="Parts of this page">{anchors}</nav>'
+        f'<p class="brand">Trainyard</p><h1>{TITLE}</h1>{runs}{notes}<p class="verdict">{escape(verdict(both))}</p>'
     )
     return whole(TITLE, header, parts)
 

@@ -28,11 +28,9 @@ MOST = 4_000
 def render(scenario: str, channels: Sequence[ChannelLanes]) -> str:
     """The page of a scenario's exchanges, as HTML text."""
     parts = [section(place, channel) for place, channel in enumerate(channels)]
-    anchors = "".join(f'<a href="#{part.key}">{escape(part.title)}</a>' for part in parts)
     header = (
-        f"<header>{MARK}{escape(scenario)}</h1>"
+        f"{MARK}{escape(scenario)}</h1>"
         '<p class="sub">The first channel of the first rank of a group, role by role, alone and with even loads</p>'
-        f'</header>\n<nav aria-label="Parts of this page">{anchors}</nav>'
     )
     return whole(f"Exchanges of {scenario}", header, parts)
 

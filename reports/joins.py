@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from html import escape
-from typing import IO, Protocol
+from typing import IO
 
 import numpy as np
 
@@ -12,43 +12,12 @@ from reports.columns import pack
 from reports.headline import percent, seconds
 from reports.page import whole
 from reports.palette import OPS, STEPS, Kind, op_kind
-from reports.section import Section, controls, details, legend, plot, table
+from reports.section import Section, controls, folded, legend, plot
+from sim.result.joins import Bars, Joined
 from sim.result.trace import LANES
 
 SHOWN = 30
 """Rows that are printed; the others are summed."""
-
-
-class Joined(Protocol):
-    """A kind and shape with launches and seconds of both; `sim.validation.traced.Joined` is one."""
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def shape(self) -> str: ...
-    @property
-    def simulated(self) -> int: ...
-    @property
-    def simulated_s(self) -> float: ...
-    @property
-    def measured(self) -> int: ...
-    @property
-    def measured_s(self) -> float: ...
-
-
-class Bars(Protocol):
-    """Kernels in their time; `sim.validation.traced.Bars` is one."""
-
-    @property
-    def rows(self) -> tuple[str, ...]: ...
-    @property
-    def row(self) -> tuple[int, ...]: ...
-    @property
-    def names(self) -> tuple[str, ...]: ...
-    @property
-    def start(self) -> tuple[int, ...]: ...
-    @property
-    def end(self) -> tuple[int, ...]: ...
 
 
 TITLE = "A trace beside a simulated step"
@@ -100,12 +69,10 @@ def _signed(time: float) -> str:
 def render(title: str, trace: str, rows: Sequence[Joined], measured: Bars, simulated: Bars) -> str:
     """The page, as HTML text."""
     parts = [part for part in (_timelines(measured, simulated), _table(rows)) if part]
-    anchors = "".join(f'<a href="#{part.key}">{escape(part.title)}</a>' for part in parts)
     header = (
-        f'<header><p class="brand">Trainyard</p><h1>{TITLE}</h1>'
+        f'<p class="brand">Trainyard</p><h1>{TITLE}</h1>'
         f'<p class="sub run"><b>Trace</b> {escape(trace)}</p><p class="sub run"><b>Simulated</b> {escape(title)}</p>'
-        f'<p class="verdict">{escape(verdict(rows))}</p></header>\n'
-        f'<nav aria-label="Parts of this page">{anchors}</nav>'
+        f'<p class="verdict">{escape(verdict(rows))}</p>'
     )
     return whole(TITLE, header, parts)
 
@@ -182,9 +149,7 @@ def _busy(bars: Bars, whole_ns: int) -> list[float]:
 
 def _table(rows: Sequence[Joined]) -> Section:
     cells = [[escape(cell) for cell in _cells(row)] for row in rows]
-    body = table(HEAD, cells[:SHOWN], (0, 1))
-    if cells[SHOWN:]:
-        body += details(f"{len(cells) - SHOWN} that part less", table(HEAD, cells[SHOWN:], (0, 1)))
+    body = folded(HEAD, cells, SHOWN, (0, 1), "that part less")
     lead = (
         "Kernels by kind and sides (streaming ones by bytes), the largest difference first; what one side lacks stands "
         "there too. Kernels are taken by themselves: what waits, slows or overlaps is in the timelines alone."

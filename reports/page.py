@@ -56,19 +56,21 @@ def render(result: Result) -> str:
     parts.append(_scenario(result))
     name = str(result.summary.get("scenario") or result.scenario.get("name") or "A run")
     shown = title.title(name, result.summary.get("overrides", ()))
-    return whole(shown, _header(result, escape(name), parts), parts)
+    return whole(shown, _header(result, escape(name)), parts)
 
 
 def whole(called: str, header: str, parts: list[Section], scripts: Sequence[str] = SCRIPTS) -> str:
-    """The text of a page: what it is called as plain text, its header as HTML, its parts, and what draws them."""
+    """The text of a page: what it is called as plain text, its header as HTML, its parts, to which it leads, and what
+    draws them."""
     data = {part.key: part.data for part in parts if part.data is not None}
     drawn = list(_scripts(data, scripts)) if data else []
+    anchors = "".join(f'<a href="#{part.key}">{escape(part.title)}</a>' for part in parts)
     return "\n".join((
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">',
         f"<title>{escape(called)} · Trainyard</title>\n<style>\n{_asset('page.css')}</style>\n</head>\n<body>",
-        header,
+        f'<header>{header}</header>\n<nav aria-label="Parts of this page">{anchors}</nav>',
         f"<main>\n{''.join(map(_section, parts))}</main>",
         '<footer>Trainyard. Everything on this page is simulated, not measured.</footer>',
         *drawn,
@@ -76,20 +78,18 @@ def whole(called: str, header: str, parts: list[Section], scripts: Sequence[str]
     ))  # fmt: skip
 
 
-def heading(name: str, line: str, figures: Sequence[Figure], parts: list[Section], alarm: str = "") -> str:
-    """The header of a page: its name and what is to be said first as HTML, a line of plain text, figures in one row
-    or two, and where its parts are."""
+def heading(name: str, line: str, figures: Sequence[Figure], alarm: str = "") -> str:
+    """The header of a page: its name and what is to be said first as HTML, a line of plain text, and figures in one row
+    or two."""
     narrow = len(figures) if len(figures) <= FEW else -(-len(figures) // 2)
     wide = len(figures) if len(figures) <= IN_A_ROW else narrow
     tiles = "".join(
         f"<div><dt>{escape(what)}</dt><dd>{escape(value)}</dd><dd class='note'>{escape(note)}</dd></div>"
         for what, value, note in figures
     )
-    anchors = "".join(f'<a href="#{part.key}">{escape(part.title)}</a>' for part in parts)
     return (
-        f'<header><p class="brand">Trainyard</p><h1>{name}</h1><p class="sub">{escape(line)}</p>{alarm}\n'
-        f'<dl class="figures" style="--all:{wide};--half:{narrow}">{tiles}</dl></header>\n'
-        f'<nav aria-label="Parts of this page">{anchors}</nav>'
+        f'<p class="brand">Trainyard</p><h1>{name}</h1><p class="sub">{escape(line)}</p>{alarm}\n'
+        f'<dl class="figures" style="--all:{wide};--half:{narrow}">{tiles}</dl>'
     )
 
 
@@ -102,7 +102,7 @@ def _scripts(data: dict[str, Any], scripts: Sequence[str]) -> Iterator[str]:
     yield "<script>start();</script>"
 
 
-def _header(result: Result, name: str, parts: list[Section]) -> str:
+def _header(result: Result, name: str) -> str:
     fits, why_not = result.feasible
     alarm = "" if fits else f'<p class="alarm" role="alert">{escape(why_not)}</p>'
     if advice := headline.advice(result):
@@ -114,7 +114,7 @@ def _header(result: Result, name: str, parts: list[Section]) -> str:
     if line := headline.binds(result):
         alarm = f'<p class="binds">{escape(line[:1].upper() + line[1:])}.</p>' + alarm
     changes = f'<span class="with">, {escape(words)}</span>' if (words := headline.changes(result)) else ""
-    return heading(f"{name}{changes}", headline.setting(result), headline.figures(result), parts, alarm)
+    return heading(f"{name}{changes}", headline.setting(result), headline.figures(result), alarm)
 
 
 def _section(part: Section) -> str:

@@ -46,11 +46,7 @@ def there(figures: Sequence[Mapping[str, str]], points: Sequence[Mapping[str, An
 
 def page(kind: str, name: str, subtitle: str, more: str, parts: Sequence[Section]) -> str:
     """A page of points. kind: search or sweep. more: HTML below its heading."""
-    anchors = "".join(f'<a href="#{part.key}">{escape(part.title)}</a>' for part in parts)
-    header = (
-        f'<header>{MARK}{kind}</p><h1>{escape(name)}</h1><p class="sub">{escape(subtitle)}</p>{more}</header>\n'
-        f'<nav aria-label="Parts of this page">{anchors}</nav>'
-    )
+    header = f'{MARK}{kind}</p><h1>{escape(name)}</h1><p class="sub">{escape(subtitle)}</p>{more}'
     return whole(f"{name}, a {kind}", header, list(parts), SCRIPTS)
 
 

@@ -46,6 +46,13 @@ def details(summary: str, body: str) -> str:
     return f"<details><summary>{escape(summary)}</summary>{body}</details>"
 
 
+def folded(head: Sequence[str], rows: Sequence[Sequence[str]], shown: int, texts: Sequence[int], rest: str) -> str:
+    """A table of the first rows; the others are folded away as so many of what `rest` says."""
+    first = table(head, rows[:shown], texts)
+    more = rows[shown:]
+    return first + details(f"{len(more)} {rest}", table(head, more, texts)) if more else first
+
+
 def bar(share: float, colour: str) -> str:
     """A small bar that fills `share` of its cell."""
     width = f"{max(0.0, min(1.0, share)):.1%}"

@@ -8,7 +8,7 @@ from reports import terminal
 from reports.amounts import amount
 from reports.headline import percent
 from reports.page import whole
-from reports.section import Section, details, legend, plot, table
+from reports.section import Section, folded, legend, plot, table
 from reports.waterfall import LESS, MORE
 from sim.result import title
 from sim.result.sensitivity import PRICE, STEP, Crossing, Move, Point, Sensitivity
@@ -22,12 +22,6 @@ PRICES = " Prices are classes of kernels, moved as times."
 BRACKETS = ", in brackets 90 % of draws of all prices, the same at less and at more"
 NOTHING = 5e-5
 """A smaller part of the step is shown as none."""
-
-
-def name(answer: Sensitivity) -> str:
-    """What the run is called."""
-    summary = answer.base.summary
-    return title.title(str(summary.get("scenario") or "a run"), summary.get("overrides", ()))
 
 
 def verdict(answer: Sensitivity) -> str:
@@ -113,7 +107,7 @@ def show(answer: Sensitivity, stream: IO[str]) -> None:
     rows = _rows(answer)
     parts = [terminal.Cells(_head(answer), rows[:SHOWN], (1, 2, 3, 4))] if rows else []
     more = [f"and {len(rows) - SHOWN} keys that move it less"] if len(rows) > SHOWN else []
-    terminal.tables(stream, (name(answer),), verdict(answer), parts, [*more, *remarks(answer)])
+    terminal.tables(stream, (title.of(answer.base.summary),), verdict(answer), parts, [*more, *remarks(answer)])
 
 
 def _sides(answer: Sensitivity, move: Move) -> list[str]:
@@ -147,11 +141,10 @@ def render(answer: Sensitivity) -> str:
     """The page, as HTML text."""
     parts = [made for made in (_tornado(answer), _crossings(answer), _idle(answer)) if made]
     heading = TITLE if answer.figure == STEP else OTHERS
-    anchors = "".join(f'<a href="#{part.key}">{escape(part.title)}</a>' for part in parts)
+    run = escape(title.of(answer.base.summary))
     header = (
-        f'<header><p class="brand">Trainyard</p><h1>{heading}</h1><p class="sub run">{escape(name(answer))}</p>'
-        f'<p class="verdict">{escape(verdict(answer))}</p></header>\n'
-        f'<nav aria-label="Parts of this page">{anchors}</nav>'
+        f'<p class="brand">Trainyard</p><h1>{heading}</h1><p class="sub run">{run}</p>'
+        f'<p class="verdict">{escape(verdict(answer))}</p>'
     )
     return whole(heading, header, parts)
 
@@ -171,9 +164,7 @@ def _tornado(answer: Sensitivity) -> Section | None:
         for each in answer.moves[:SHOWN]
     ]
     rows = [[escape(cell) for cell in row] for row in _rows(answer)]
-    side = table(_head(answer), rows[:SHOWN], (0,))
-    if rows[SHOWN:]:
-        side += details(f"{len(rows) - SHOWN} that move it less", table(_head(answer), rows[SHOWN:], (0,)))
+    side = folded(_head(answer), rows, SHOWN, (0,), "that move it less")
     body = legend([("the key at less", SIDES[0]), ("the key at more", SIDES[1])])
     body += plot("tornado", f"how far each key moves the {_small(answer.called)}") + side
     title_ = f"change of the {_small(answer.called)}"

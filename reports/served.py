@@ -6,12 +6,12 @@ are microseconds, with three decimals: every nanosecond is there.
 """
 
 import json
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from hwmodels.units import US_NS
-from reports.chrome import GZIP
+from reports.chrome import squeezed
 
 Span = tuple[int, int, int, str, int]
 Moment = tuple[int, int, int, int, float]
@@ -29,16 +29,16 @@ def write(
     """names: of instances. spans: start and end in ns, the instance, the kind of step, and tokens of prompts or
     sequences. load: moments with an instance, its sequences, its other jobs and the part of its cache in use. marks:
     of each request, when it came, was begun, had its first token, its cache where it decodes, and its last token."""
-    squeeze = zlib.compressobj(6, zlib.DEFLATED, GZIP)
-    with path.open("wb") as file:
-        file.write(squeeze.compress(b'{"displayTimeUnit": "ms", "traceEvents": [\n'))
-        events = _events(names, spans, load, marks)
-        first = True
-        while some := [event for event, _ in zip(events, range(LINES), strict=False)]:
-            file.write(squeeze.compress((("" if first else ",\n") + ",\n".join(some)).encode()))
-            first = False
-        file.write(squeeze.compress(b"\n]}\n"))
-        file.write(squeeze.flush())
+    squeezed(path, _pieces(_events(names, spans, load, marks)), 6)
+
+
+def _pieces(events: Iterator[str]) -> Iterator[str]:
+    yield '{"displayTimeUnit": "ms", "traceEvents": [\n'
+    between = ""
+    while some := ",\n".join(islice(events, LINES)):
+        yield between + some
+        between = ",\n"
+    yield "\n]}\n"
 
 
 def _events(

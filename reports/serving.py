@@ -95,7 +95,7 @@ def page(summary: Mapping[str, Any], load: Load, waits: Mapping[str, Line]) -> s
         f"{served['tokens']['cached']:,} of {served['tokens']['prompt']:,} tokens of prompts kept from others · "
         f"{served['preemptions']:,} caches given up"
     )
-    return whole(name, heading(escape(name), line, tiles(served), parts), parts)
+    return whole(name, heading(escape(name), line, tiles(served)), parts)
 
 
 def _waits(waits: Mapping[str, Line]) -> Section:

@@ -113,10 +113,14 @@ def _command(words: list[str]) -> int:
         hint = f", did you mean {near[0]!r}?" if near else ";"
         what = f"unknown command {words[0]!r}{hint} legal: {', '.join(COMMANDS)}"
         raise Refused(f"{what}, or a scenario (a file, or a name from list)")
-    if name not in OWN_HELP and ("-h" in rest or "--help" in rest):
-        print(HELP, end="")
-        return DONE
-    return _called(name)(rest)
+    module, function = COMMANDS[name].split(":")
+    room = import_module(f"sim.cli.{module}")
+    command: Callable[[list[str]], int] = getattr(room, function)
+    own = getattr(room, "HELP", "")
+    if "-h" in rest or "--help" in rest or (own and not rest):
+        print(own or HELP, end="", file=sys.stdout if rest else sys.stderr)
+        return DONE if rest else WRONG
+    return command(rest)
 
 
 def _scenario(word: str) -> bool:
@@ -133,15 +137,7 @@ COMMANDS = {
     "search": "search:search", "cache": "cache:cache", "serving": "serving:serving",
     "load": "serving:load", "rl": "campaign:rl", "sensitivity": "sensitivity:sensitivity",
 }  # fmt: skip
-"""Word -> file of sim/cli and function in it."""
-OWN_HELP = ("tokens", "exchange", "import", "compare", "search", "sensitivity")
-"""Commands that have a page of help for themselves."""
-
-
-def _called(name: str) -> Callable[[list[str]], int]:
-    module, function = COMMANDS[name].split(":")
-    command: Callable[[list[str]], int] = getattr(import_module(f"sim.cli.{module}"), function)
-    return command
+"""Word -> file of sim/cli, which may have a page of HELP for itself, and function in it."""
 
 
 def _terminated(signal_number: int, frame: object) -> NoReturn:

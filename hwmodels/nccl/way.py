@@ -6,7 +6,7 @@ from hwmodels.op import Collective
 
 LL, LL128, SIMPLE = PROTOCOLS = ("LL", "LL128", "Simple")
 """Protocols: a flag beside every 4 bytes, one in every 128 bytes, and a fence after each chunk."""
-RING, TREE, NVLS, NVLS_TREE, SHARP, DIRECT = ALGORITHMS = ("ring", "tree", "NVLS", "NVLS tree", "SHARP", "direct")
+RING, TREE, NVLS, NVLS_TREE, SHARP, DIRECT = ("ring", "tree", "NVLS", "NVLS tree", "SHARP", "direct")
 """NVLS: NVSwitches reduce and multicast. NVLS tree: inside a domain, with trees between domains. direct: every rank
 sends to every other, or one to one."""
 

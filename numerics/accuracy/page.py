@@ -146,7 +146,7 @@ def _classes(misses: list[Miss]) -> str:
     groups = _grouped(misses, lambda m: (m.label, m.gap))
     order = sorted({m.label for m in misses}, key=lambda name: (not name.startswith("product"), name))
     rows = [
-        [name, gap, ", ".join(_rungs_of(groups[name, gap])), *_cells(groups[name, gap])]
+        [name, gap, ", ".join(sorted({m.rung for m in groups[name, gap]}, key=RUNGS.index)), *_cells(groups[name, gap])]
         for gap in ("row", "size", "class") for name in order if (name, gap) in groups
     ]  # fmt: skip
     left = [m for m in misses if m.gap == "row"]
@@ -157,10 +157,6 @@ def _classes(misses: list[Miss]) -> str:
         memory=percent(memory.median), flat_memory=percent(memory.flat_median),
     )  # fmt: skip
     return f"{says}\n\n{table(f'class | gap | rungs | {COLUMNS}', rows)}"
-
-
-def _rungs_of(misses: list[Miss]) -> list[str]:
-    return sorted({m.rung for m in misses}, key=RUNGS.index)
 
 
 def _rungs(misses: list[Miss], last: list[Miss]) -> str:

@@ -21,6 +21,7 @@ from hwmodels.beside import contention_family
 from hwmodels.op import Memory
 from hwmodels.units import GIGA, KIB, KILO, MIB, MS_PER_S, US_NS, US_PER_S
 from numerics.card import needs, rig
+from numerics.card.bench import reason
 from numerics.kernels.push import hold, push
 from numerics.tables.calibrate import Table, rounded
 from sim.models.shape import ModelShape
@@ -215,7 +216,7 @@ def operations(bench: Bench, needed: Mapping[needs.Timed, tuple[str, ...]], shap
             call = rig.call_of(op, shape, bench.left if needs.confinable(op) else None)
             alone = _us(call, 1)
         except Exception as error:  # one operation that cannot run does not end the measurement
-            yield {"names": list(names), "refused": _said(error)}
+            yield {"names": list(names), "refused": reason(error)}
             continue
         count = max(1, min(MOST, round(WINDOW_US / alone)))
         by_rate = {rate: [_pair(bench, call, count, rate, bool(i % 2)) for i in range(REPEATS)] for rate in RATES}
@@ -302,7 +303,7 @@ def stretches(bench: Bench, needed: Mapping[needs.Timed, tuple[str, ...]], shape
                 times = [_stretch(bench, call, each) for _ in range(REPEATS)]
                 yield {"beside": kind, "us": rounded(each), "stretch": rounded(statistics.median(times))}
         except Exception as error:  # one operation that cannot run does not end the measurement
-            yield {"names": [f"push beside {kind}"], "refused": _said(error)}
+            yield {"names": [f"push beside {kind}"], "refused": reason(error)}
             continue
         del call
         torch.cuda.empty_cache()
@@ -324,11 +325,6 @@ def _stretch(bench: Bench, call: Call, each: float) -> float:
             raise RuntimeError("the push is not inside the calls beside it")
         launch_us *= 2
     raise RuntimeError("the host cannot enqueue calls before the GPU runs them")
-
-
-def _said(error: Exception) -> str:
-    """An error in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def sound(rows: list[Row], known: Mapping[tuple[str, ...], float]) -> list[Row]:

@@ -263,13 +263,19 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def parser(name: str) -> argparse.ArgumentParser:
+    """Options of a rank of numerics.card.<name>."""
+    options = argparse.ArgumentParser(prog=f"python -m numerics.card.{name}")
+    options.add_argument("--out", type=Path, required=True)
+    options.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    return options
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """One rank of it."""
-    parser = argparse.ArgumentParser(prog="python -m numerics.card.node")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--quick", action="store_true", help="one size, two kernels")
-    asked = parser.parse_args(words)
+    options = parser("node")
+    options.add_argument("--quick", action="store_true", help="one size, two kernels")
+    asked = options.parse_args(words)
     begin(asked.device)
     few = (SIZES[:1], SIZES[:1], 2) if asked.quick else (SIZES, BESIDE)
     leave(asked.out / "node.json", asked.device, measured(asked.device, *few))

@@ -5,10 +5,8 @@ there is none it is left out. A copy within a GPU may take SMs, as the driver li
 numerics.card.node_copies --out DIR` under torchrun. Not run on GPUs yet.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,10 +53,7 @@ def beside(device: str, window: Window | None, size: int, most: int | None) -> I
 
 def main(words: Sequence[str] | None = None) -> int:
     """One rank of it."""
-    parser = argparse.ArgumentParser(prog="python -m numerics.card.node_copies")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    asked = parser.parse_args(words)
+    asked = node.parser("node_copies").parse_args(words)
     device, few = asked.device, asked.device == "cpu"
     node.begin(device)
     sizes = SIZES[:1] if few else SIZES

@@ -5,10 +5,8 @@ receive as many; skewed: shares as `SKEW` says. Alone, with fewer channels, and 
 slows. `python -m numerics.card.node_exchange --out DIR` under torchrun.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -97,10 +95,7 @@ def _limited(most: int) -> Any:
 
 def main(words: Sequence[str] | None = None) -> int:
     """One rank of it."""
-    parser = argparse.ArgumentParser(prog="python -m numerics.card.node_exchange")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    asked = parser.parse_args(words)
+    asked = node.parser("node_exchange").parse_args(words)
     device, few = asked.device, asked.device == "cpu"
     node.begin(device)
     exchanges = [each._replace(tokens=16) for each in EXCHANGES[:1]] if few else EXCHANGES

@@ -7,7 +7,6 @@ rows go by all-to-all, and a line says so. `python -m numerics.card.node_routed 
 torchrun. Not run on GPUs yet.
 """
 
-import argparse
 import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -124,10 +123,8 @@ def beside(
 
 def main(words: Sequence[str] | None = None) -> int:
     """One rank of it."""
-    parser = argparse.ArgumentParser(prog="python -m numerics.card.node_routed")
-    parser.add_argument("--out", type=Path, required=True)
+    parser = node.parser("node_routed")
     parser.add_argument("--tokens", action="append", required=True, metavar="SHAPE=FILE", help="v3=FILE")
-    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     asked = parser.parse_args(words)
     node.begin(asked.device)
     pairs = [each.partition("=") for each in asked.tokens]

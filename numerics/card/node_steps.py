@@ -7,7 +7,6 @@ torch's allocator says; all of rank 0. NVLink multicast stays off. With gloo and
 models without a profile, to be tested.
 """
 
-import argparse
 import gzip
 import json
 import subprocess
@@ -276,10 +275,7 @@ def measured(runs: Sequence[Run], device: str, out: Path) -> Iterator[dict[str, 
 
 def main(words: Sequence[str] | None = None) -> int:
     """One rank of it."""
-    parser = argparse.ArgumentParser(prog="python -m numerics.card.node_steps")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    asked = parser.parse_args(words)
+    asked = node.parser("node_steps").parse_args(words)
     node.begin(asked.device)
     asked.out.mkdir(parents=True, exist_ok=True)
     rows = list(measured(RUNS if asked.device == "cuda" else DRY, asked.device, asked.out))

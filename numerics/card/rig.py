@@ -15,7 +15,7 @@ from numerics.card import streams
 from numerics.card.bench import verify
 from numerics.card.needs import Timed
 from numerics.card.streams import OURS, Unmeasurable, trusted
-from numerics.card.workload import ROUNDED, Call, Work, bf16, codes, row_scales, scales, tiles
+from numerics.card.workload import ROUNDED, Call, Work, bf16, codes, row_scales, scales, some_gradients, tiles
 from numerics.reference import attention as plain_attention
 from numerics.reference import gemm as plain_gemm
 from sim.models.shape import ModelShape
@@ -144,15 +144,9 @@ def _attention(op: Attention, device: str) -> Work:
 
     def gradients() -> list[Tensor]:
         some = [few(x) for x in (do, q, k, v, o, lse.transpose(1, 2))]
-        return _some(plain_attention.attention_backward(*some[:5], some[5].transpose(1, 2), scale, op.causal))
+        return some_gradients(plain_attention.attention_backward(*some[:5], some[5].transpose(1, 2), scale, op.causal))
 
     delta = (do.float() * o.float()).sum(-1).transpose(1, 2).contiguous()  # attention_prepare is priced for itself
     back = lambda: ops.kernel("attention_backward", "attention")(do, q, k, v, o, lse, scale, op.causal, delta)
-    narrow = lambda outputs: _some(tuple(few(x) for x in outputs))
+    narrow = lambda outputs: some_gradients(tuple(few(x) for x in outputs))
     return Work({OURS: back}, gradients, narrow=narrow, tolerance=ROUNDED, unverified=unverified)
-
-
-def _some(gradients: tuple[Tensor, ...]) -> list[Tensor]:
-    """Not dq of query 0, which sees one key: it is zero, and what is there is rounding."""
-    dq, dk, dv = gradients
-    return [dq[:, 1:], dk, dv]

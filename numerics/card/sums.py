@@ -5,7 +5,7 @@ A sum that is never promoted differs from one that is in nearly every bit, but w
 rounding to BF16 hides (numerics.reference.compare). So these are compared bit for bit, and held to a bias.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -19,7 +19,6 @@ from numerics.reference import compare, hopper
 BIAS = 1e-3
 """Largest bias on non-negative data: sums promoted every 128 lose 5e-4 (numerics.reference.hopper, uniform [0, 1)),
 unpromoted ones 1.3 % at K = 1024."""
-Draw = Callable[[int, int], tuple[Tensor, Tensor]]
 
 
 def differing(device: str, rows: int = 256, columns: int = 320, depth: int = 1024) -> Iterator[tuple[str, str]]:

@@ -270,14 +270,14 @@ def _attention(device: str, direction: str, s: int, heads: int, shared: int, qk:
 
     def gradients() -> list[Tensor]:
         kept = do[:, :, :asking], *few, o[:, :, :asking], lse[:, :asking]
-        return _some_gradients(plain_attention.attention_backward(*kept, scale))
+        return some_gradients(plain_attention.attention_backward(*kept, scale))
 
     heads_of = (asking, asked, asked)
-    narrow = lambda grads: _some_gradients(tuple(g[:, :, :n] for g, n in zip(grads, heads_of, strict=True)))
+    narrow = lambda grads: some_gradients(tuple(g[:, :, :n] for g, n in zip(grads, heads_of, strict=True)))
     return Work(backward, gradients, theirs, others, narrow=narrow, tolerance=ROUNDED)
 
 
-def _some_gradients(grads: tuple[Tensor, ...]) -> list[Tensor]:
+def some_gradients(grads: tuple[Tensor, ...]) -> list[Tensor]:
     """Not dq of query 0, which sees one key: it is zero, and what is there is rounding."""
     dq, dk, dv = grads
     return [dq[:, 1:], dk, dv]

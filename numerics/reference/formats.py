@@ -1,12 +1,12 @@
-"""Encoding and decoding of number formats: a scalar specification beside a vectorised twin.
+"""Encoding and decoding of number formats with torch.
 
-The scalar half is the definition: a format is the sorted list of its values, and a number goes to the nearest one, by
-exact rational arithmetic. The vectorised half computes the same codes with torch. Both round once, from the value
-they are given (no double rounding through float32). Sources of the encodings: `hwmodels.formats`; rounding as in
-IEEE 754-2019 sec 4.3.1 (nearest, ties to even) and, for UE8M0, as ml_dtypes and torch cast to it (nearest, ties up;
-both err on float32 subnormals below 1.5 * 2^-127) or upward (PTX `cvt.rp`), as a scale that must not overflow needs.
+A format is the sorted list of its values, and a number goes to the nearest one (tests/oracles/formats.py says so by
+exact rational arithmetic). It is rounded once (no double rounding through float32). Sources of the encodings:
+`hwmodels.formats`; rounding as in IEEE 754-2019 sec 4.3.1 (nearest, ties to even) and, for UE8M0, as ml_dtypes and
+torch cast to it (nearest, ties up; both err on float32 subnormals below 1.5 * 2^-127) or upward (PTX `cvt.rp`), as a
+scale that must not overflow needs.
 
-Special values, the same in both halves:
+Special values:
     NaN         -> `Format.nan_code` (positive, quiet); the sign and payload of a NaN are not kept
     too large   -> saturate=True: the largest finite value, infinities too (PTX satfinite);
                    saturate=False: infinity, or NaN where the format has none
@@ -15,9 +15,6 @@ Special values, the same in both halves:
 """
 
 import math
-from bisect import bisect_left
-from fractions import Fraction
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -25,68 +22,6 @@ from torch import Tensor
 from hwmodels.formats import Format
 
 EVEN, UP = "even", "up"
-
-
-@cache
-def _grid(fmt: Format) -> tuple[Fraction, ...]:
-    """Values of codes 0 .. max_code + 1, the last as if the format went on (rounding to it is overflow)."""
-    return tuple(_magnitude(code, fmt) for code in range(fmt.max_code + 2))
-
-
-def _magnitude(code: int, fmt: Format) -> Fraction:
-    """Exact value of a non-negative ordinary code."""
-    exponent, fraction = divmod(code, 1 << fmt.mantissa)
-    if fmt.kind == "scale":
-        return Fraction(2) ** (exponent - fmt.bias)
-    if exponent == 0:
-        return fraction * Fraction(2) ** (fmt.lowest_exponent - fmt.mantissa)
-    return (1 + Fraction(fraction, 1 << fmt.mantissa)) * Fraction(2) ** (exponent - fmt.bias)
-
-
-def decode_scalar(code: int, fmt: Format) -> float:
-    """The value of one code (every value of these formats is a Python float)."""
-    if not 0 <= code < 1 << fmt.bits:
-        raise ValueError(f"{fmt} has codes 0 to {(1 << fmt.bits) - 1}; got {code}")
-    body = code & ((1 << (fmt.exponent + fmt.mantissa)) - 1)
-    sign = -1.0 if code != body else 1.0
-    if body <= fmt.max_code:
-        return math.copysign(float(_magnitude(body, fmt)), sign)
-    infinite = fmt.kind == "ieee" and body == fmt.max_code + 1
-    return sign * math.inf if infinite else math.nan
-
-
-def encode_scalar(value: float | Fraction, fmt: Format, saturate: bool = True, rounding: str = EVEN) -> int:
-    """The code of one number. rounding: "even" (nearest) or "up" (UE8M0 only: the smallest value not below).
-
-    Raises ValueError for "up" on a signed format.
-    """
-    _check(fmt, rounding)
-    if isinstance(value, float) and math.isnan(value):
-        return fmt.nan_code
-    negative = math.copysign(1.0, value) < 0 if isinstance(value, float) else value < 0
-    if fmt.kind == "scale" and (negative or value == 0):
-        return fmt.nan_code
-    code = _nearest(value, fmt, rounding)
-    if saturate:
-        code = min(code, fmt.max_code)
-    if code > fmt.max_code and fmt.kind != "ieee":
-        return fmt.nan_code
-    return code | (int(negative) << (fmt.bits - 1))
-
-
-def _nearest(value: float | Fraction, fmt: Format, rounding: str) -> int:
-    """Index into `_grid` for the magnitude of `value`."""
-    grid = _grid(fmt)
-    if isinstance(value, float) and math.isinf(value):
-        return len(grid) - 1
-    magnitude = abs(Fraction(value))
-    above = min(bisect_left(grid, magnitude), len(grid) - 1)
-    if above == 0 or rounding == UP:
-        return above
-    twice, middle = 2 * magnitude, grid[above - 1] + grid[above]
-    if twice == middle:  # ties: to the even code; UE8M0 has no fraction bit and goes up
-        return above if fmt.mantissa == 0 or above % 2 == 0 else above - 1
-    return above if twice > middle else above - 1
 
 
 def _check(fmt: Format, rounding: str) -> None:
@@ -97,7 +32,8 @@ def _check(fmt: Format, rounding: str) -> None:
 
 
 def encode(x: Tensor, fmt: Format, saturate: bool = True, rounding: str = EVEN) -> Tensor:
-    """Codes (int32, the shape of x) of a floating tensor; the vectorised twin of `encode_scalar`.
+    """Codes (int32, the shape of x) of a floating tensor. rounding: "even" (nearest) or "up" (UE8M0 only: the smallest
+    value not below).
 
     In float64 every step is exact but the rounding: a magnitude is n quanta, n <= 2^(mantissa+1), and the code of n
     quanta at exponent e is n + (e - lowest) * 2^mantissa, carries and subnormals included.
@@ -130,7 +66,7 @@ def _specials(x: Tensor, code: Tensor, fmt: Format) -> Tensor:
 
 
 def decode(codes: Tensor, fmt: Format) -> Tensor:
-    """float32 values of integer codes (exact); the vectorised twin of `decode_scalar`."""
+    """float32 values of integer codes (exact)."""
     codes = codes.int()
     body = codes & ((1 << (fmt.exponent + fmt.mantissa)) - 1)
     exponent, fraction = body >> fmt.mantissa, (body & ((1 << fmt.mantissa) - 1)).double()
@@ -149,8 +85,3 @@ def power_of_two(exponent: Tensor) -> Tensor:
     (torch.ldexp makes the power in float32, which overflows at 2^128.)
     """
     return ((exponent.long() + 1023) << 52).view(torch.float64)
-
-
-def quantize(x: Tensor, fmt: Format, saturate: bool = True, rounding: str = EVEN) -> Tensor:
-    """float32 values of x after one rounding to `fmt`."""
-    return decode(encode(x, fmt, saturate, rounding), fmt)

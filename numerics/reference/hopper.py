@@ -16,10 +16,8 @@ products (narrow, wide and non-negative ones) are this model's bit for bit. `pyt
 card. The other reading, products first and the accumulator afterwards ("after"), is kept as a parameter.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -54,40 +52,11 @@ ADA = TensorCore(products=16)
 """MMA-Sim: a k = 32 mma runs as two steps of 16."""
 
 
-def step_scalar(
-    a: Sequence[float], b: Sequence[float], c: float, core: TensorCore = HOPPER, fmt: Format = E4M3
-) -> float:
-    """One step on Python numbers, exact: the definition. a, b: values of fmt, `core.products` each; c: FP32."""
-    terms = [(Fraction(x) * Fraction(y), _exponent(x, fmt) + _exponent(y, fmt)) for x, y in zip(a, b, strict=True)]
-    total = (Fraction(c), _exponent(c, FP32))
-    if core.accumulator == JOINS:
-        return _toward_zero(_aligned_sum([*terms, total], core), core)
-    products = Fraction(_toward_zero(_aligned_sum(terms, core), core))
-    return _toward_zero(_aligned_sum([(products, _exponent(products, FP32)), total], core), core)
-
-
-def _exponent(x: float | Fraction, fmt: Format) -> int:
-    """Exponent of a number in fmt: floor(log2 |x|), not below the smallest normal's; `_NOTHING` for zero."""
-    return max(math.frexp(float(x))[1] - 1, fmt.lowest_exponent) if x else _NOTHING
-
-
-def _aligned_sum(terms: list[tuple[Fraction, int]], core: TensorCore) -> Fraction:
-    quantum = Fraction(2) ** (max(exponent for _, exponent in terms) - core.fraction_bits)
-    return sum((math.trunc(value / quantum) for value, _ in terms), 0) * quantum
-
-
-def _toward_zero(x: Fraction, core: TensorCore) -> float:
-    """x cut to the register's format: FP32's exponents with `fraction_bits` of fraction."""
-    if not x:
-        return 0.0
-    quantum = Fraction(2) ** (max(math.frexp(float(x))[1] - 1, FP32.lowest_exponent) - core.fraction_bits)
-    return float(math.trunc(x / quantum) * quantum)
-
-
 def wgmma(a: Tensor, b: Tensor, c: Tensor | None = None, core: TensorCore = HOPPER) -> Tensor:
     """a [M, K], b [N, K] (both e4m3 or e5m2) and c float32 [M, N] or None (zero) -> a b^T + c, float32 [M, N].
 
-    The vectorised twin of `step_scalar`, K / 32 steps one after the other; a last short step is filled with zeros.
+    K / 32 steps one after the other (tests/oracles/tensor_core.py is one of them, by fractions); a last short step is
+    filled with zeros.
     NaN or infinity among an element's inputs gives what ordinary arithmetic gives. Raises ValueError on other types.
     """
     (x, x_exponent), (y, y_exponent) = _operand(a, core), _operand(b, core)

@@ -118,14 +118,11 @@ def shape_of(model: Path) -> DeepSeekShape:
         raise Refused(f"{model}: a mapping of {', '.join(fields)} is needed")
     odd = [k for k in content if k not in fields]
     odd += [f"{k} (missing)" for k, f in fields.items() if k not in content and f.default is MISSING]
-    odd += [k for k, f in fields.items() if k in content and not isinstance(content[k], _kind(f.type))]
+    kinds: dict[Any, Any] = {int: int, float: int | float, str: str}
+    odd += [k for k, f in fields.items() if k in content and not isinstance(content[k], kinds[f.type])]
     if odd:
         raise Refused(f"{model}: not the dimensions of a model: {', '.join(map(str, odd))}")
     return DeepSeekShape(**content)
-
-
-def _kind(name: Any) -> Any:
-    return {int: int, float: int | float, str: str}[name]
 
 
 def best(trace: Trace) -> str:

@@ -1,6 +1,7 @@
 """A point of the accumulation study, as the study computes it and its page draws it."""
 
 from dataclasses import dataclass
+from statistics import median_high
 
 
 @dataclass(frozen=True)
@@ -14,5 +15,4 @@ class Row:
     figures: dict[str, list[float]]
 
     def median(self, metric: str) -> float:
-        values = sorted(self.figures[metric])
-        return values[len(values) // 2]
+        return median_high(self.figures[metric])

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from hwmodels.units import GB, KILO, MEGA
-from reports.studies import svg, text
+from reports.studies import svg
 from reports.studies.points import Points
+from sim.result.markdown import table
 
 Record = Mapping[str, Any]
 
@@ -25,7 +26,7 @@ def tell(points: Points) -> tuple[str, dict[str, str]]:
     )
     block = "\n\n".join((
         "Thousand GPU-hours a trillion tokens, and in brackets the part of a step that is bubble:",
-        text.table(heads, lines), "![GPU-hours against batch](batch.svg)", _said(rows, tokens, whole),
+        table(heads, lines), "![GPU-hours against batch](batch.svg)", _said(rows, tokens, whole),
     ))  # fmt: skip
     return block, {"batch.svg": chart}
 

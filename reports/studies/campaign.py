@@ -6,7 +6,8 @@ from typing import Any
 from hwmodels.units import GIGA, KILO, MEGA, PERCENT, SECONDS_PER_HOUR, SECONDS_PER_MINUTE, format_quantity
 from reports.studies import svg
 from reports.studies.points import Points
-from reports.studies.text import share, table
+from reports.studies.text import share
+from sim.result.markdown import table
 
 STEPS = 242_782
 """Of pre-training: a ramp linear in tokens over 469 B, then 15,360 sequences (row CA-V3-STEPS)."""

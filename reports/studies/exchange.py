@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from reports.studies import svg, text
+from reports.studies import svg
 from reports.studies.points import Points
+from sim.result.markdown import table
 
 
 def tell(points: Points) -> tuple[str, dict[str, str]]:
@@ -19,7 +20,7 @@ def tell(points: Points) -> tuple[str, dict[str, str]]:
     more = "; ".join(f"{name}: {value:.2f}" for name, value in beside.items())
     block = "\n\n".join((
         "Seconds of exchanges over seconds of compute, forward and backward of all layers:",
-        text.table(["model", *networks], lines), f"{more}.", "![Exchanges over compute](exchange.svg)",
+        table(["model", *networks], lines), f"{more}.", "![Exchanges over compute](exchange.svg)",
     ))  # fmt: skip
     return block, {"exchange.svg": chart}
 

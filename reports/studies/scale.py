@@ -5,8 +5,9 @@ from statistics import median
 from typing import Any
 
 from hwmodels.units import GB, MB, MEGA
-from reports.studies import svg, text
+from reports.studies import svg
 from reports.studies.points import Points
+from sim.result.markdown import table
 
 COLUMN = "ranks are"
 Costs = dict[str, dict[int, list[Mapping[str, Any]]]]
@@ -43,7 +44,8 @@ def tell(points: Points) -> tuple[str, dict[str, str]]:
     repeats = len(by_kind[kinds[0]][counts[0]])
     lead = f"Median of {repeats} runs, each in a process of its own; the whiskers are the least and the most."
     images = "![CPU time against ranks](scale_cpu.svg)\n\n![Memory against ranks](scale_memory.svg)"
-    return f"{lead}\n\n{text.table(head, rows, 0)}\n\n{images}", {"scale_cpu.svg": cpu, "scale_memory.svg": memory}
+    block = f"{lead}\n\n{table(head, rows, range(len(head)))}\n\n{images}"
+    return block, {"scale_cpu.svg": cpu, "scale_memory.svg": memory}
 
 
 def _chart(by_kind: Costs, counts: Sequence[int], key: str, scale: float, title: str, unit: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from hwmodels.units import SECONDS_PER_HOUR, TERA
 from reports.studies import svg, text
 from reports.studies.points import Points
+from sim.result.markdown import table
 
 CAUSES = (
     "slower kernels", "exposed communication", "waiting for peers", "waiting for activations",
@@ -86,7 +87,7 @@ def _table(by_case: Mapping[tuple[str, str, str], Cost]) -> str:
          *(text.more(s) for name, s in cost.causes.items() if name != "optimizer")]
         for (schedule, kind, place), cost in by_case.items()
     ]  # fmt: skip
-    return text.table(head, rows, 3)
+    return table(head, rows, range(3, len(head)))
 
 
 def _sentences(schedule: str, kind: str, cost: Cost) -> str:

@@ -74,13 +74,15 @@ def grouped(title: str, unit: str, names: Sequence[str], series: Sequence[Series
     return _page(height, title, unit, [(s.name, c) for s, c in zip(series, COLOURS, strict=False)], out)
 
 
-def lines(title: str, unit: str, across: Sequence[float], series: Sequence[Series], height: int = 330) -> str:
-    """Lines with points over `across`, both axes logarithmic; whiskers for ranges; the last value is written."""
+def lines(
+    title: str, unit: str, across: Sequence[float], series: Sequence[Series], height: int = 330, linear: bool = False
+) -> str:
+    """Lines with points over `across`, both axes logarithmic unless linear; whiskers for ranges; the last value is
+    written."""
     values = [v for s in series for v in (*s.values, *s.low, *s.high)]
-    decades = [10.0**k for k in range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)]
-    marks = [m * d for d in decades for m in (1, 2, 5) if min(values) / 2 < m * d < max(values) * 2]
-    x = _log(across[0], across[-1], 70, WIDTH - 100)
-    y = _log(min(marks), max(marks), height - 2 * LINE, TOP)
+    scale, marks = (_scale, _ticks(min(values), max(values))) if linear else (_log, _marks(min(values), max(values)))
+    x = scale(across[0], across[-1], 70, WIDTH - 100)
+    y = scale(marks[0], max(marks[-1], *values) if linear else marks[-1], height - 2 * LINE, TOP)
     out = [_text(62, y(m) + 4, f"{m:g}", "end", MUTED) + _line([(70, y(m)), (WIDTH - 100, y(m))], RULE) for m in marks]
     out += [_text(x(a), height - LINE, f"{a:,.0f}", "middle", MUTED) for a in across]
     for s, colour in zip(series, COLOURS, strict=False):
@@ -154,6 +156,12 @@ class _log(_scale):  # noqa: N801
 
     def __call__(self, value: float) -> float:
         return super().__call__(math.log(value))
+
+
+def _marks(low: float, high: float) -> list[float]:
+    """One, two, five and their tens about low .. high."""
+    decades = (10.0**k for k in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1))
+    return [m * d for d in decades for m in (1, 2, 5) if low / 2 < m * d < high * 2]
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -1,14 +1,8 @@
-"""Figures as the studies write them: tables in Markdown, seconds with a sign, means with the range of their seeds."""
+"""Figures as the studies write them: seconds with a sign, means with the range of their seeds."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from hwmodels.units import PERCENT
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> str:
-    """A Markdown table; the first `texts` columns are set as text, the others as numbers."""
-    rule = ["---" if i < texts else "--:" for i in range(len(head))]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
 
 
 def more(seconds: float, digits: int = 2) -> str:

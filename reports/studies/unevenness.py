@@ -7,6 +7,7 @@ from typing import Any
 from hwmodels.units import MILLI
 from reports.studies import svg, text
 from reports.studies.points import Points
+from sim.result.markdown import table
 
 Record = Mapping[str, Any]
 Figure = Callable[[Record], float]
@@ -75,7 +76,7 @@ def _table(balanced: Record, seeds: Sequence[Record], published: Mapping[str, fl
     parts["inside steps: exposed exchanges"] = ("exposed_communication_s",)
     rows += [_row(name, partial(_summary, keys=keys), balanced, seeds) for name, keys in parts.items()]
     rows.append(_row("overlapped pair, ms", pair_ms, balanced, seeds, f"{published[PAIR]:.1f}", 1))
-    return text.table(["", "balanced", "sampled", "unevenness adds", "published"], rows)
+    return table(["", "balanced", "sampled", "unevenness adds", "published"], rows)
 
 
 def _row(
@@ -94,7 +95,7 @@ def _copies(balanced: Record, seeds: Mapping[str, Sequence[Record]], beside: Map
     small = of(beside["balanced, groups of 32"])
     for copies in ("no copies", "32 copies"):
         rows.append([f"groups of 32, {copies}, one seed", *_copy_row([beside[f"{copies}, groups of 32"]], small)])
-    return text.table(["", "rows", "step, s", "over its balanced step", "waiting for peers, s", "pair, ms"], rows)
+    return table(["", "rows", "step, s", "over its balanced step", "waiting for peers, s", "pair, ms"], rows)
 
 
 def _copy_row(records: Sequence[Record], base: float) -> list[str]:

@@ -58,7 +58,6 @@ class Calendar:
     first: Shelf
     stored: Shelf
     checkpoints: int
-    phase_ends: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def calendar(campaign: Campaign, blocks: Sequence[Block], seconds: Sequence[floa
     """The axis. seconds: of a step of each block. saved: what a checkpoint takes, by phase."""
     segments = list(_segments(blocks, seconds, saved))
     position, work, pauses, stalls, changes, done = 0.0, 0.0, 0.0, 0.0, 0.0, 0
-    shelf, stored, since, ends = [(0.0, 0.0, saved[0].load_s)], [(0.0, 0.0, saved[0].reload_s)], inf, list[float]()
+    shelf, stored, since = [(0.0, 0.0, saved[0].load_s)], [(0.0, 0.0, saved[0].reload_s)], inf
     for segment, after in zip(segments, [*segments[1:], None], strict=True):
         own = saved[segment.phase]
         pause = _pauses(campaign, done, done + segment.steps)
@@ -94,11 +93,9 @@ def calendar(campaign: Campaign, blocks: Sequence[Block], seconds: Sequence[floa
         if campaign.checkpoint.stored_every_s <= since + segment.work / 2 or wait:
             stored.append((position, through + (wait or own.stored_lag_s), load.reload_s))
             since = 0.0
-        if last or after.phase != segment.phase:  # type: ignore[union-attr]
-            ends.append(position)
     first = _shelf(shelf)
     slow = _shelf(stored) if campaign.checkpoint.kind == MEMORY else first
-    return Calendar(position, work, pauses, stalls, changes, first, slow, len(segments), tuple(ends))
+    return Calendar(position, work, pauses, stalls, changes, first, slow, len(segments))
 
 
 def _shelf(rows: Sequence[tuple[float, float, float]]) -> Shelf:

@@ -26,7 +26,6 @@ from sim.campaign.values import (
     Restart,
     Switches,
 )
-from sim.scenario import shelves
 from sim.scenario.form import ScenarioForm
 from sim.scenario.overrides import apply, merged
 from sim.scenario.resolve import HASH_BYTES, resolve, validated
@@ -35,11 +34,6 @@ from sim.scenario.values import Scenario
 KEY = "campaign"
 """What tells a campaign from a scenario."""
 OWN = (KEY, "prices")
-
-
-def load(file: str | Path, overrides: Sequence[str] = ()) -> Campaign:
-    """The campaign in a YAML file, or one that ships by its name, changed by overrides. Raises DocumentError."""
-    return resolved(shelves.document(str(file)), overrides, shelves.place(str(file)))
 
 
 def resolved(document: Document, overrides: Sequence[str], path: Path | None) -> Campaign:

@@ -16,6 +16,19 @@ def unfelt(form: CampaignForm, document: Document) -> Iterator[str]:
             yield f"batch.{key} changes nothing: each phase has its own batch"
     if document.value("batch", "sequence_length") is not None and all(each.sequence_length for each in form.phases):
         yield "batch.sequence_length changes nothing: each phase has its own"
+    yield from of_outputs(document, "a campaign")
+
+
+WRITTEN = ("result", "report")
+"""Outputs of what is no single step."""
+
+
+def of_outputs(document: Document, called: str) -> Iterator[str]:
+    """Outputs that somebody asked for and only a training step has."""
+    asked = document.value("outputs")
+    if lacking := [word for word in asked if word not in WRITTEN] if isinstance(asked, list | tuple) else []:
+        verb = "changes" if len(lacking) == 1 else "change"
+        yield f"outputs: {', '.join(lacking)} {verb} nothing: {called} has {' and '.join(WRITTEN)} alone"
 
 
 def _of_checkpoint(form: CampaignForm) -> Iterator[tuple[str, str]]:

@@ -22,18 +22,26 @@ DONE, INFEASIBLE, WRONG, BUG, INTERRUPTED, UNHEARD, TERMINATED = 0, 1, 2, 70, 13
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that reports a mistake in one line. prog: the command, as it is typed."""
+    """argparse that reports a mistake in one line. prog: the command, as it is typed. worded: whether it takes words
+    beside options, a file and overrides; they may stand in any order. allow_abbrev: of options."""
+
+    def __init__(self, prog: str = PROG, worded: bool = False, allow_abbrev: bool = True) -> None:
+        super().__init__(prog=prog, add_help=False, allow_abbrev=allow_abbrev)
+        if worded:
+            self.add_argument("words", nargs="*")
+
+    def runs(self) -> None:
+        """Options of where many runs go."""
+        self.add_argument("--jobs", type=int, default=1)
+        self.add_argument("--executor")
+
+    def tells(self) -> None:
+        """Options of how an answer is told."""
+        self.add_argument("--format", choices=("text", "json"), default="text")
+        self.add_argument("-q", "--quiet", action="store_true")
 
     def error(self, message: str) -> NoReturn:
         raise Refused(f"{message}; see {self.prog} --help")
-
-
-def helped(words: Sequence[str], text: str, command: Callable[[Sequence[str]], int]) -> int:
-    """Run a command on its words; without any, or where they ask for it, its help. The answer is the exit code."""
-    if not words or "-h" in words or "--help" in words:
-        print(text, end="", file=sys.stdout if words else sys.stderr)
-        return DONE if words else WRONG
-    return command(words)
 
 
 def answered(command: Callable[[], int]) -> int:
@@ -98,10 +106,15 @@ def unread(value: object) -> Iterator[str]:
             yield line if inner == key else line.replace("cluster.", f"{own.key}.", 1)
 
 
-def scenario_parser() -> Parser:
-    parser = Parser(prog=PROG, add_help=False)
-    parser.add_argument("words", nargs="*")
-    return parser
+def executor(args: argparse.Namespace) -> str:
+    """Where runs run, by the options of `Parser.runs`. Raises Refused."""
+    from sim.experiments.executors import jobs
+
+    if args.jobs < 1:
+        raise Refused(f"--jobs expects a whole number, 1 or more; found {args.jobs}")
+    where = args.executor or f"local:{args.jobs}"
+    jobs(where)
+    return where
 
 
 def progress(text: str, shown: bool) -> None:
@@ -114,9 +127,9 @@ SOON_S, OFTEN_S = 2.0, 0.2
 """Seconds before progress is shown, and between two times."""
 
 
-def heard(shown: bool) -> Callable[[str, int, int], None]:
-    """Hears what is done, how much of it, and of how much (0: nobody knows), and tells it on the terminal's last line
-    in anything over two seconds, with its rate and the time left."""
+def heard(shown: bool, things: str = "points") -> Callable[[str, int, int], None]:
+    """Hears what is done, of how many things, and of how many in all (0: nobody knows), and tells it on the terminal's
+    last line in anything over two seconds, with its rate and the time left."""
     began, last, phase, since, first = monotonic(), 0.0, "", 0.0, 0
 
     def hear(what: str, done: int, of: int) -> None:
@@ -129,6 +142,6 @@ def heard(shown: bool) -> Callable[[str, int, int], None]:
         last = now
         rate = (done - first) / (now - since) if now > since else 0.0
         left = f", {(of - done) / rate:.0f} s left" if rate and of > done else ""
-        progress(f"{done}{f' of {of}' if of else ''} points {what}, {rate:.1f} a second{left}", shown)
+        progress(f"{done}{f' of {of}' if of else ''} {things} {what}, {rate:.1f} a second{left}", shown)
 
     return hear

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hwmodels.refused import Refused
 from sim.cli import pages, traced
-from sim.cli.command import Parser, helped, progress
+from sim.cli.command import Parser, progress
 from sim.result.archive import figures
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ exit codes: 0 done; 2 wrong input; 70 a bug of ours
 """
 AND = "\0and"
 """Stands for `--` between the words of both."""
-PAGE, DATA = "compare.html", "compare.json"
-MARKS = {PAGE: "<h1>Two runs compared", DATA: '"kind": "comparison"'}
+MARKS = {"compare.html": "<h1>Two runs compared", "compare.json": '"kind": "comparison"'}
 """What tells our files from others of those names."""
 
 
@@ -52,11 +51,6 @@ class Side(NamedTuple):
 
     what: str
     overrides: tuple[str, ...]
-
-
-def compare(words: Sequence[str]) -> int:
-    """Run what `words` say; the answer is the exit code."""
-    return helped(words, HELP, _command)
 
 
 def sides(words: Sequence[str]) -> tuple[Side, Side]:
@@ -78,12 +72,11 @@ def sides(words: Sequence[str]) -> tuple[Side, Side]:
     return Side(files[0], first if len(files) == 2 else ()), Side(files[-1], first)
 
 
-def _command(words: Sequence[str]) -> int:
-    parser = Parser(prog=PROG, add_help=False)
-    parser.add_argument("words", nargs="*")
+def compare(words: Sequence[str]) -> int:
+    """Run what `words` say; the answer is the exit code."""
+    parser = Parser(PROG, worded=True)
     parser.add_argument("--out", type=Path, default=Path("out", "compare"))
-    parser.add_argument("--format", choices=("text", "json"), default="text")
-    parser.add_argument("-q", "--quiet", action="store_true")
+    parser.tells()
     args = parser.parse_intermixed_args([AND if word == "--" else word for word in words])
     a, b = sides(args.words)
     if b.what.endswith(traced.ENDS):
@@ -92,9 +85,8 @@ def _command(words: Sequence[str]) -> int:
     both = _compared(a, b, not args.quiet and sys.stderr.isatty())
     from reports import comparison
 
-    content = figures(both.plain())
-    page, data = pages.Page(comparison.render(both), MARKS[PAGE]), pages.Page(content, MARKS[DATA])
-    return pages.deliver(args, page, data, (PAGE, DATA), lambda: comparison.show(both, sys.stdout), both.notes)
+    page, data = comparison.render(both), figures(both.plain())
+    return pages.deliver(args, MARKS, page, data, lambda: comparison.show(both, sys.stdout), both.notes)
 
 
 def _compared(a: Side, b: Side, shown: bool) -> "Comparison":

@@ -13,7 +13,8 @@ from typing import Any
 
 from hwmodels.collectives import wires
 from hwmodels.refused import Refused
-from sim.cli.command import DONE, Parser, helped, loaded, refusals
+from sim.cli import pages
+from sim.cli.command import DONE, Parser, loaded, refusals
 from sim.communication.exchange.roles import COPY, FIXED, FOLLOW
 from sim.experiments import comm_sms
 from sim.experiments.channels import channels
@@ -85,12 +86,7 @@ def _cluster(scenario: Scenario, verb: str) -> Cluster:
 
 def exchange(words: Sequence[str]) -> int:
     """Run what `words` say; the answer is the exit code."""
-    return helped(words, HELP, _command)
-
-
-def _command(words: Sequence[str]) -> int:
-    parser = Parser(prog=PROG, add_help=False)
-    parser.add_argument("words", nargs="*")
+    parser = Parser(PROG, worded=True)
     parser.add_argument("--timeline", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_intermixed_args(words)
@@ -115,21 +111,7 @@ def _timeline(path: str, scenario: Scenario, folder: Path) -> int:
         if not scenario.comm.sms:
             raise Refused("copy engines have no roles to look into; found comm.sms 0, give it 2 or more")
         seen = channels(scenario)
-    page = folder / "exchange.html"
-    if folder.exists() and not folder.is_dir():
-        raise Refused("is a file; name a folder with --out", str(folder))
-    try:
-        _check(page, report.MARK)
-        folder.mkdir(parents=True, exist_ok=True)
-        page.write_text(report.render(scenario.title, seen), encoding="utf-8")
-    except OSError as error:
-        raise Refused(f"cannot be written: {error.strerror or error}", str(page)) from None
+    pages.write(folder, {"exchange.html": pages.Page(report.render(scenario.title, seen), report.MARK)})
     report.show(seen, sys.stdout, max(20, min(120, shutil.get_terminal_size((80, 24)).columns) - 12))
-    print(f"drawn in {page}")
+    print(f"drawn in {folder / 'exchange.html'}")
     return DONE
-
-
-def _check(page: Path, mark: str) -> None:
-    """Refused where the page would take the place of a file that is not ours; other files of the folder stay."""
-    if page.is_file() and mark not in page.read_text(encoding="utf-8", errors="replace"):
-        raise Refused("is no page of ours and would be replaced; choose another --out", str(page))

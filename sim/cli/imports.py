@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hwmodels.document import parse
 from hwmodels.refused import Refused
-from sim.cli.command import DONE, WRONG, Parser, helped
+from sim.cli.command import DONE, WRONG, Parser
 
 PROG = "python -m sim import"
 
@@ -37,15 +37,10 @@ options:
 
 def import_(words: Sequence[str]) -> int:
     """Run what `words` say; the answer is the exit code."""
-    return helped(words, HELP, _command)
-
-
-def _command(words: Sequence[str]) -> int:
     from sim.scenario.launchers.machine import Machine
     from sim.scenario.launchers.scenario import Asked, read
 
-    parser = Parser(prog=PROG, add_help=False, allow_abbrev=False)
-    parser.add_argument("words", nargs="*")
+    parser = Parser(PROG, worded=True, allow_abbrev=False)
     for option in ("--node", "--fabric", "--model"):
         parser.add_argument(option, default="")
     for option in ("--nodes", "--vocabulary"):

@@ -1,7 +1,7 @@
 """`python -m sim validate --interleaving`: interleaving against 1F1B beside its closed form."""
 
 from sim.cli import pages
-from sim.cli.command import DONE, PROG, Parser
+from sim.cli.command import DONE, Parser
 
 
 def interleaving(words: list[str]) -> int:
@@ -9,7 +9,7 @@ def interleaving(words: list[str]) -> int:
     from sim.validation import interleaving as tables
     from sim.validation import records
 
-    parser = Parser(prog=PROG, add_help=False)
+    parser = Parser()
     parser.add_argument("--interleaving", action="store_true")
     parser.add_argument("--write", action="store_true")
     args, page = parser.parse_args(words), records.CHECKOUT / tables.PAGE

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hwmodels.refused import Refused
-from sim.cli.command import DONE, PROG, Parser
+from sim.cli.command import DONE, Parser
 from sim.result.folder import writing
 
 
@@ -42,20 +42,20 @@ def write(folder: Path, pages: Mapping[str, Page]) -> None:
 
 
 def deliver(
-    args: argparse.Namespace, page: Page, data: Page, names: tuple[str, str], show: Callable[[], None],
+    args: argparse.Namespace, marks: Mapping[str, str], page: str, data: str, show: Callable[[], None],
     notes: Iterable[str] = (),
 ) -> int:  # fmt: skip
-    """Write an answer's page and its JSON under these names into --out, and tell it: as JSON where `--format` says so,
-    else by `show` unless quiet. notes: lines for stderr. Raises Refused."""
-    write(args.out, dict(zip(names, (page, data), strict=True)))
+    """Write an answer's page and its JSON into --out, and tell it: as JSON where `--format` says so, else by `show`
+    unless quiet. marks: name -> mark of both. notes: lines for stderr. Raises Refused."""
+    write(args.out, {name: Page(text, marks[name]) for name, text in zip(marks, (page, data), strict=True)})
     if args.format == "json":
-        sys.stdout.write(data.text)
+        sys.stdout.write(data)
     elif not args.quiet:
         show()
     for line in notes:
         print(line, file=sys.stderr)
     if not args.quiet:
-        print(f"written to {args.out / names[0]}", file=sys.stderr)
+        print(f"written to {args.out / next(iter(marks))}", file=sys.stderr)
     return DONE
 
 
@@ -67,7 +67,7 @@ def of_checkout(page: Path) -> None:
 
 def document(words: Sequence[str], place: Path, page: Callable[[], str], write: Callable[[], None]) -> int:
     """A command that prints a page of docs/; --write renews the page in a checkout instead."""
-    parser = Parser(prog=PROG, add_help=False)
+    parser = Parser()
     parser.add_argument("--write", action="store_true")
     if parser.parse_args(words).write:
         of_checkout(place)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hwmodels.refused import Refused
 from sim.cli import campaign, serving
-from sim.cli.command import DONE, INFEASIBLE, PROG, loaded, progress, refusals, scenario_parser
+from sim.cli.command import DONE, INFEASIBLE, PROG, Parser, loaded, progress, refusals
 from sim.experiments import kinds
 from sim.result.title import changes
 
@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 
 def run(words: list[str]) -> int:
     start = time.perf_counter()
-    parser = scenario_parser()
+    parser = Parser(worded=True)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--format", choices=("text", "json"), default="text")
-    parser.add_argument("-q", "--quiet", action="store_true")
+    parser.tells()
     args = parser.parse_intermixed_args(words)
     which = kinds.kind(args.words[0]) if args.words else ""
     if which == kinds.SERVE:
@@ -121,7 +120,7 @@ def check(words: list[str]) -> int:
     from sim.experiments.unfelt import unfelt
     from sim.simulation import run
 
-    args = scenario_parser().parse_intermixed_args(words).words
+    args = Parser(worded=True).parse_intermixed_args(words).words
     which = kinds.kind(args[0]) if args else ""
     if which == kinds.SERVE:
         return serving.check(args)

@@ -4,12 +4,10 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from hwmodels.refused import Refused
-from hwmodels.units import SECONDS_PER_MINUTE
-from sim.cli.command import BUG, DONE, progress
+from sim.cli.command import BUG, DONE, executor, heard, progress
 
 if TYPE_CHECKING:
     from sim.validation.runs.outcome import Outcome
@@ -23,8 +21,7 @@ def runs(args: argparse.Namespace) -> int:
     from sim.validation.runs import rows, table
     from sim.validation.runs.outcome import FAILED
 
-    if args.jobs < 1:
-        raise Refused(f"--jobs expects a whole number, 1 or more; found {args.jobs}")
+    where = executor(args)
     every = given = rows.read(Path(args.runs))
     if args.family:
         given = _of_families(given, args.family)
@@ -32,7 +29,7 @@ def runs(args: argparse.Namespace) -> int:
             raise Refused(f"--{'learn' if args.learn else 'write'} takes all rows of a file; leave out --family")
     if args.out and args.out.suffix != ".csv":
         raise Refused(f"{args.out}: --out of validate --runs is a file that ends in .csv")
-    outcomes = _outcomes(list(rows.asked(given)), args.executor or f"local:{args.jobs}", args.rival or args.write)
+    outcomes = _outcomes(list(rows.asked(given)), where, args.rival or args.write)
     if args.learn:
         outcomes = _learn(args.runs, outcomes)
     outcomes = _owned(args.runs, outcomes)
@@ -107,13 +104,9 @@ def _outcomes(asked: "list[Run]", where: str, beside: bool) -> "list[Outcome]":
     """Of all rows in their order, with the rate and the time left on stderr while they run."""
     from sim.validation.runs.outcome import outcomes
 
-    start, shown = monotonic(), sys.stderr.isatty()
-
-    def so_far(done: int) -> None:
-        each = (monotonic() - start) / done
-        left = (len(asked) - done) * each / SECONDS_PER_MINUTE
-        progress(f"{done} of {len(asked)} rows, {each:.2f} s each, {left:.1f} min left", shown)
-
+    shown = sys.stderr.isatty()
+    hear = heard(shown, "rows")
+    so_far = lambda done: hear("run", done, len(asked))
     order = {run.id: place for place, run in enumerate(asked)}
     try:
         return sorted(outcomes(asked, where, so_far, beside), key=lambda each: order[each.run.id])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hwmodels.refused import Refused
 from sim.cli import pages
-from sim.cli.command import DONE, PROG, Parser
+from sim.cli.command import DONE, Parser
 
 PAGE = Path("docs", "REFERENCE.md")
 
@@ -14,7 +14,7 @@ def schema(words: list[str]) -> int:
     """Print the schema, or renew the page in a checkout."""
     from sim.scenario.files import schema
 
-    parser = Parser(prog=PROG, add_help=False)
+    parser = Parser()
     parser.add_argument("--write", action="store_true")
     if not parser.parse_args(words).write:
         print(json.dumps(schema(), indent=2))

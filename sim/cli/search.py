@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwmodels.refused import Refused
-from sim.cli.command import DONE, INTERRUPTED, Parser, heard, helped, progress
+from sim.cli.command import DONE, INTERRUPTED, Parser, heard, progress
 
 if TYPE_CHECKING:
     from sim.experiments.answer import Answer
@@ -34,16 +34,10 @@ exit codes: 0 done; 2 wrong input, no point is legal, or none keeps the constrai
 
 def search(words: list[str]) -> int:
     """Run what `words` say; the answer is the exit code."""
-    return helped(words, HELP, lambda words: _command(list(words)))
-
-
-def _command(words: list[str]) -> int:
-    parser = Parser(prog=PROG, add_help=False)
-    parser.add_argument("words", nargs="*")
+    parser = Parser(PROG, worded=True)
     parser.add_argument("--executor", default="local:1")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--format", choices=("text", "json"), default="text")
-    parser.add_argument("-q", "--quiet", action="store_true")
+    parser.tells()
     args = parser.parse_intermixed_args(words)
     if not args.words:
         raise Refused(f"a search file is missing; see {PROG} --help")

@@ -3,15 +3,14 @@
 import argparse
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from hwmodels.refused import Refused
 from hwmodels.units import PERCENT
 from sim.cli import pages
-from sim.cli.command import Parser, helped, loaded, progress, refusals
+from sim.cli.command import Parser, executor, heard, loaded, progress, refusals
 from sim.result.archive import figures
 
 if TYPE_CHECKING:
@@ -41,16 +40,8 @@ options:
   -q, --quiet          no tables and no progress
 exit codes: 0 done; 2 wrong input; 70 a bug of ours
 """
-PAGE, DATA = "sensitivity.html", "sensitivity.json"
-MARKS = {PAGE: "<h1>What the ", DATA: '"kind": "sensitivity"'}
+MARKS = {"sensitivity.html": "<h1>What the ", "sensitivity.json": '"kind": "sensitivity"'}
 """What tells our files from others of those names."""
-SLOW_S = 2.0
-"""Seconds before progress is shown."""
-
-
-def sensitivity(words: Sequence[str]) -> int:
-    """Run what `words` say; the answer is the exit code."""
-    return helped(words, HELP, _command)
 
 
 def factors(text: str) -> tuple[float, float]:
@@ -62,19 +53,17 @@ def factors(text: str) -> tuple[float, float]:
     return 1 - less, 1 + more
 
 
-def _command(words: Sequence[str]) -> int:
-    parser = Parser(prog=PROG, add_help=False)
-    parser.add_argument("words", nargs="*")
+def sensitivity(words: Sequence[str]) -> int:
+    """Run what `words` say; the answer is the exit code."""
+    parser = Parser(PROG, worded=True)
     parser.add_argument("--by", default="10")
     parser.add_argument("--keys")
     parser.add_argument("--of", default="")
     parser.add_argument("--no-crossings", action="store_true")
     parser.add_argument("--no-intervals", action="store_true")
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--executor")
+    parser.runs()
     parser.add_argument("--out", type=Path, default=Path("out", "sensitivity"))
-    parser.add_argument("--format", choices=("text", "json"), default="text")
-    parser.add_argument("-q", "--quiet", action="store_true")
+    parser.tells()
     args = parser.parse_intermixed_args(words)
     by, keys = factors(args.by), tuple(filter(None, (args.keys or "").split(",")))
     if args.keys is not None and not keys:
@@ -83,22 +72,18 @@ def _command(words: Sequence[str]) -> int:
     answer = _answer(args, by, keys, not args.quiet and sys.stderr.isatty())
     from reports import sensitivity as report
 
-    content = figures(answer.plain())
-    page, data = pages.Page(report.render(answer), MARKS[PAGE]), pages.Page(content, MARKS[DATA])
-    return pages.deliver(args, page, data, (PAGE, DATA), lambda: report.show(answer, sys.stdout))
+    page, data = report.render(answer), figures(answer.plain())
+    return pages.deliver(args, MARKS, page, data, lambda: report.show(answer, sys.stdout))
 
 
 def _answer(args: argparse.Namespace, by: tuple[float, float], keys: Sequence[str], shown: bool) -> "Sensitivity":
-    """All runs. shown: whether progress is, with the rate and the time left."""
+    """All runs. shown: whether progress is."""
     from sim.experiments import kinds
-    from sim.experiments.executors import jobs
     from sim.experiments.sensitivity import of_kind, sensitivity
 
-    if args.jobs < 1:
-        raise Refused(f"--jobs expects a whole number, 1 or more; found {args.jobs}")
-    where, crossings = args.executor or f"local:{args.jobs}", not args.no_crossings
-    jobs(where)
-    hear = _heard(shown)
+    where, crossings = executor(args), not args.no_crossings
+    runs = heard(shown, "runs")
+    hear = lambda done, expected: runs("done", done, expected)
     try:
         if args.words and kinds.of(args.words[0]):
             with refusals(args.words[0]):
@@ -110,16 +95,3 @@ def _answer(args: argparse.Namespace, by: tuple[float, float], keys: Sequence[st
             return sensitivity(scenario, by, keys, crossings, hear, where, not args.no_intervals)
     finally:
         progress("", shown)
-
-
-def _heard(shown: bool) -> "Callable[[int, int], None]":
-    """Hears how many runs are done, and of about how many."""
-    start = monotonic()
-
-    def hear(done: int, expected: int) -> None:
-        spent = monotonic() - start
-        if spent > SLOW_S:
-            left = spent / done * max(0, expected - done)
-            progress(f"{done} of about {expected} runs, {spent / done:.2f} s each, {left:.0f} s left", shown)
-
-    return hear

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hwmodels.refused import Refused
 from sim.cli import pages
-from sim.cli.command import DONE, PROG, progress, refusals, unread
+from sim.cli.command import DONE, PROG, Parser, progress, refusals, unread
 
 
 def run(args: argparse.Namespace, folder: Path) -> int:
@@ -70,10 +70,9 @@ def serving(words: list[str]) -> int:
 def load(words: list[str]) -> int:
     """The largest load of a serving scenario within its objectives, and what others came to, as a table."""
     from hwmodels.units import MS_PER_S
-    from sim.cli.command import scenario_parser
     from sim.serving import files, limit
 
-    words = scenario_parser().parse_intermixed_args(words).words
+    words = Parser(worded=True).parse_intermixed_args(words).words
     if not words:
         raise Refused(f"a serving scenario is missing, e.g. {PROG} load serve_v3_h800")
     serve = files.load(words[0], words[1:])

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from hwmodels.refused import Refused
 from sim.cli import pages
-from sim.cli.command import DONE, PROG, Parser
+from sim.cli.command import DONE, Parser
 
 
 def steps(words: list[str]) -> int:
     """The page goes to stdout; --write renews it in docs/ of a checkout: TORCH_STEPS.md, with --gpus 8 NODE_STEPS.md.
 
     Rows measured over eight may be in a file that a card run left (--measured)."""
-    parser = Parser(prog=PROG, add_help=False)
+    parser = Parser()
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--gpus", type=int, choices=(8,))
     parser.add_argument("--measured", type=Path)

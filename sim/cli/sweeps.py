@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwmodels.refused import Refused
-from sim.cli.command import BUG, DONE, INTERRUPTED, WRONG, Parser, heard, progress, scenario_parser
+from sim.cli.command import BUG, DONE, INTERRUPTED, WRONG, Parser, executor, heard, progress
 
 if TYPE_CHECKING:
     from sim.experiments.record import Record
@@ -49,9 +49,8 @@ def _published() -> dict[str, float]:
 
 
 def _sweep_parser() -> Parser:
-    parser = scenario_parser()
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--executor")
+    parser = Parser(worded=True)
+    parser.runs()
     parser.add_argument("--out", type=Path)
     parser.add_argument("-q", "--quiet", action="store_true")
     return parser
@@ -62,13 +61,10 @@ def _place(args: argparse.Namespace, path: Path) -> tuple[str, Path]:
     beside that file would be replaced and is not of a sweep."""
     from reports.search import MARK
     from sim.cli import pages
-    from sim.experiments import executors, table
+    from sim.experiments import table
 
     kept = args.out or Path("out", "sweeps", f"{path.stem}.jsonl")
-    if args.jobs < 1:
-        raise Refused(f"--jobs expects a whole number, 1 or more; found {args.jobs}")
-    where = args.executor or f"local:{args.jobs}"
-    executors.jobs(where)
+    where = executor(args)
     if kept.suffix != ".jsonl":
         raise Refused(f"{kept}: --out of a sweep is a file that ends in .jsonl")
     table.check_table(kept)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hwmodels.refused import Refused
-from sim.cli.command import DONE, Parser, helped, loaded, refusals
+from sim.cli.command import DONE, Parser, loaded, refusals
 from sim.result.title import title
 
 PROG = "python -m sim tokens"
@@ -29,12 +29,7 @@ options:
 
 def tokens(words: Sequence[str]) -> int:
     """Run what `words` say; the answer is the exit code."""
-    return helped(words, HELP, _command)
-
-
-def _command(words: Sequence[str]) -> int:
-    parser = Parser(prog=PROG, add_help=False)
-    parser.add_argument("words", nargs="*")
+    parser = Parser(PROG, worded=True)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--format", choices=("text", "json"), default="text")
     args = parser.parse_intermixed_args(words)

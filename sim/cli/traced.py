@@ -14,10 +14,7 @@ from sim.cli.command import refusals
 
 ENDS = (".json", ".json.gz")
 """Of a trace's name."""
-
-
-PAGE, DATA = "trace.html", "trace.json"
-MARKS = {PAGE: "<h1>A trace beside a simulated step", DATA: '"kind": "trace"'}
+MARKS = {"trace.html": "<h1>A trace beside a simulated step", "trace.json": '"kind": "trace"'}
 """What tells our files from others of those names."""
 
 
@@ -35,9 +32,9 @@ def traced(what: str, overrides: Sequence[str], trace: str, args: argparse.Names
     from reports import joins
 
     content = {"kind": "trace", "trace": trace, "scenario": asked.title, "rows": [row._asdict() for row in rows]}
-    page = pages.Page(joins.render(asked.title, trace, rows, measured_bars(Path(trace)), ours), MARKS[PAGE])
-    data = pages.Page(json.dumps(content, indent=1) + "\n", MARKS[DATA])
-    return pages.deliver(args, page, data, (PAGE, DATA), lambda: joins.show(asked.title, trace, rows, sys.stdout))
+    page = joins.render(asked.title, trace, rows, measured_bars(Path(trace)), ours)
+    data = json.dumps(content, indent=1) + "\n"
+    return pages.deliver(args, MARKS, page, data, lambda: joins.show(asked.title, trace, rows, sys.stdout))
 
 
 def _read(trace: str, folder: Path) -> None:

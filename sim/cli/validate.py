@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from sim.cli.command import DONE, PROG, Parser
+from sim.cli.command import DONE, Parser
 
 
 def validate(words: list[str]) -> int:
@@ -21,7 +21,7 @@ def validate(words: list[str]) -> int:
     from sim.validation import beyond, page, records, table
     from sim.validation import predictions as validate
 
-    parser = Parser(prog=PROG, add_help=False)
+    parser = Parser()
     parser.add_argument("--format", choices=("text", "markdown", "json"), default="text")
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--write", action="store_true")
@@ -51,11 +51,10 @@ def validate(words: list[str]) -> int:
 def _runs(words: list[str]) -> int:
     from sim.cli.runs import runs
 
-    parser = Parser(prog=PROG, add_help=False)
+    parser = Parser()
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--family", action="append")
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--executor")
+    parser.runs()
     parser.add_argument("--out", type=Path)
     parser.add_argument("--format", choices=("text", "json"), default="text")
     for flag in ("--write", "--learn", "--rival"):

@@ -1,12 +1,33 @@
-"""The least that steps of alike ranks can take: the longest way through steps and messages, each as long as alone.
+"""The least that a training step of alike ranks can take, known sooner than by a run.
 
-In a run messages wait for each other on their lane and share NICs with exchanges, so that none comes earlier than here;
-positions run their steps in a given order, so that nothing begins earlier either. It takes a tenth of a run.
+By what it computes: no position begins before the first forward has come through the stages before its own, none ends
+before its last gradient has gone back through them, and kernels of a stream follow each other. By its order: the
+longest way through steps and messages, each as long as alone; in a run messages wait for each other on their lane and
+share NICs with exchanges, so none comes earlier than here. The one takes a hundredth, the other a tenth of a run.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 from sim.engine.actor import Actor, Message, Sync
+from sim.layout.machine import Machine
+from sim.layout.plan import Plan, relative
+from sim.models.layer import COMPUTE
+
+
+def computed_ns(plan: Plan, machine: Machine) -> int:
+    """No more ns than a step takes, by what each position computes of its stages and others before and behind it."""
+    stages = [relative(stage)[0] for stage in machine.stages]
+    each = {units: {d: sum(machine.unit_ns(u, d, (COMPUTE,)) for u in units) for d in "FBW"} for units in set(stages)}
+    ns = [each[units] for units in stages]
+    ahead = {letter: [0, *accumulate(stage[letter] for stage in ns)] for letter in "FB"}
+    apart, most = "W" in plan.passes.kinds[0], 0
+    for counts, held in zip(plan.passes.counts, plan.holds, strict=True):
+        busy = sum(ns[stage][letter] * count for (letter, stage), count in counts.items())
+        last = sum(ns[s]["W"] * counts["W", s] for s in held) if apart else max(ns[s]["W"] for s in held)
+        first, back = (min(ahead[letter][stage] for stage in held) for letter in "FB")
+        most = max(most, first + busy + max(0, back - last))
+    return most
 
 
 def least_ns(actors: Sequence[Actor]) -> int:

@@ -20,9 +20,8 @@ from hwmodels.units import NS_PER_S
 from sim import assembly
 from sim.analysis import memory
 from sim.engine import steps
-from sim.engine.least import least_ns
+from sim.engine.least import computed_ns, least_ns
 from sim.engine.lowering import Lowered, lower
-from sim.experiments.least import least_s
 from sim.layout import optimizer
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan, lay_out
@@ -109,6 +108,11 @@ class _Try:
         return lay_out(self.scenario)
 
     @cached_property
+    def alone(self) -> Machine:
+        """Of its plan, before traffic meets other traffic. Raises Refused."""
+        return assembly.unshared(self.plan)
+
+    @cached_property
     def least_bytes(self) -> int:
         """Bytes that the heaviest rank needs at least; more than anybody has where the change is refused."""
         self.hear(f"trying {' '.join(self.words)}")
@@ -122,7 +126,7 @@ class _Try:
     def bytes(self) -> tuple[int, int]:
         """Bytes that the heaviest rank needs, and that it may need."""
         try:
-            machine = assembly.unshared(self.plan)
+            machine = self.alone
         except Refused:
             return sys.maxsize, 0
         share = machine.cluster.node.device.host.capacity_bytes
@@ -149,8 +153,8 @@ class _Try:
 
     @cached_property
     def work_s(self) -> float:
-        """Seconds that its kernels take at least."""
-        return least_s(self.plan, assembly.prices(self.scenario, assembly.held_always(self.plan)))
+        """Seconds that a step takes at least, by what it computes."""
+        return 0.0 if self.scenario.uneven else computed_ns(self.plan, self.alone) / NS_PER_S
 
     @cached_property
     def least_s(self) -> float:

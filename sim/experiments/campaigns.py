@@ -20,7 +20,7 @@ MEASURES = (
     Measure("days_95", "campaign.days.p95", "Days, one seed of twenty is longer", "days"),
     Measure("gpu_hours", "campaign.gpu_hours.mean", "GPU-hours", "number", ends=_spread("gpu_hours"), power=1),
     Measure("dollars", "campaign.dollars.mean", "Dollars", "dollars", dimension="money", ends=_spread("dollars"),
-            power=1),
+            power=1, needs=("prices.gpu_hour", "2 USD")),
     Measure("energy", "campaign.energy_j.mean", "Energy", "joules", ends=_spread("energy_j")),
     Measure("goodput", "campaign.goodput.mean", "Goodput", "share", MAX, ends=_spread("goodput"), power=-1),
     Measure("interruptions", "campaign.interruptions.all.mean", "Interruptions", "number", NEITHER),

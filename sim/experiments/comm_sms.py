@@ -71,11 +71,6 @@ def slower(copy: Copy, factor: float) -> Copy:
     return Copy(**fixed, rate=copy.rate / factor)
 
 
-def best(candidates: Iterable[Split]) -> Split:
-    """The split with the shortest step; of equals the one with fewer SMs for communication."""
-    return min(candidates, key=lambda s: (s.step_s, s.sms))
-
-
 def rows(candidates: Iterable[Split]) -> list[dict[str, object]]:
     """Plain data, for reports and files."""
     return [asdict(split) for split in candidates]

@@ -25,7 +25,8 @@ MIN, MAX, NEITHER = "min", "max", ""
 class Measure(NamedTuple):
     """A figure to decide by. word: in a search file. key: of result.json, dotted. unit: seconds, bytes, share, number,
     days, dollars or joules. best: MIN, MAX or NEITHER. dimension: of a limit in a search file, "": a plain number.
-    ends: keys of the ends of 90 % of what chance does to it. power: of a seed's time that it goes with; 0: none."""
+    ends: keys of the ends of 90 % of what chance does to it. power: of a seed's time that it goes with; 0: none. needs:
+    a key of the file without which there is none, and an example of its value."""
 
     word: str
     key: str
@@ -35,6 +36,12 @@ class Measure(NamedTuple):
     dimension: str = ""
     ends: tuple[str, ...] = ()
     power: int = 0
+    needs: tuple[str, str] = ("", "")
+
+    @property
+    def lacking(self) -> str:
+        """What is to be said where its key is not."""
+        return f"{self.word} needs {self.needs[0]}, e.g. {self.needs[1]}"
 
 
 class Part(NamedTuple):

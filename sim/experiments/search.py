@@ -140,6 +140,8 @@ def of_document(document: Document, shown: str, folder: Path, extra: Sequence[st
         limits, prices, bounds = NO_LIMITS, NO_PRICES, _bounds(reader, own)
         objectives = _measures(reader, own)
     built = _space(reader, folder, extra, limits, own)
+    if own is not None and not reader.problems:
+        reader.problems += _unpriced(built, document, own, (*objectives, *bounds))
     search = Search(
         shown, str(content.get("name", Path(shown).stem)), built, objectives, limits, prices,
         reader.words("cheap"), reader.count(("best",), BEST), reader.count(("exhaustive",), EXHAUSTIVE),
@@ -265,6 +267,21 @@ def _measures(reader: _Reader, own: Kind) -> tuple[str, ...]:
     """Objectives among a kind's figures; the first figure unless some are said."""
     legal = [each.word for each in own.measures if each.best != NEITHER]
     return _listed(reader, legal, legal[0])
+
+
+def _unpriced(built: Space, document: Document, own: Kind, words: Sequence[str]) -> Iterator[Problem]:
+    """Figures that need a key which neither the scenario nor an axis has, each laid to the line that asks for it."""
+    axes = {key for each in built.product.axes for key in each.keys}
+    try:
+        content = Document(kinds.content(built.place, (*built.product.shared, *built.product.last)), {})
+    except DocumentError:
+        return  # told with all else that is wrong with it
+    for measure in (own.measure(word) for word in dict.fromkeys(words)):
+        key = measure.needs[0]
+        if key and key not in axes and content.value(*key.split(".")) is None:
+            listed = measure.word in (document.value("constraints") or ())
+            at = ("constraints", measure.word) if listed else ("objectives",)
+            yield Problem(document.place(at), dotted(at), measure.lacking)
 
 
 def _listed(reader: _Reader, legal: Sequence[str], default: str) -> tuple[str, ...]:

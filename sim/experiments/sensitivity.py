@@ -65,6 +65,8 @@ def of_kind(
     made = kinds.load(source, overrides)
     base = own.run(made)
     now = value(base.summary, measure.key)
+    if now is None and measure.needs[0]:
+        raise Refused(f"--of: {measure.lacking}")
     if not now or now < 0:
         raise Refused(f"{measure.word}: is {'not there' if now is None else now}, so no part of it moves")
     subject = Subject(source, overrides, measure.key, now)

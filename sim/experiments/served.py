@@ -20,7 +20,8 @@ MEASURES = (
     Measure("goodput", "serve.goodput.requests_per_s", "Requests a second in objectives", "number", MAX),
     Measure("kept", "serve.goodput.part", "Requests in objectives", "share", MAX),
     Measure("tokens", "serve.tokens.output_per_s_gpu", "Tokens of answers a second and GPU", "number", MAX),
-    Measure("dollars", "serve.tokens.usd_per_million", "Dollars a million tokens", "dollars", dimension="money"),
+    Measure("dollars", "serve.tokens.usd_per_million", "Dollars a million tokens", "dollars", dimension="money",
+            needs=("serve.gpu_hour", "2 USD/h")),
     Measure("gpus", "serve.gpus", "GPUs", "number"),
 )  # fmt: skip
 OVERRIDES_OF_STEPS = "outputs="

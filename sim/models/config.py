@@ -102,7 +102,7 @@ def _attending(c: _Given, bias: bool = False, tied: bool = False) -> Model:
     }  # fmt: skip
 
 
-def _pattern(words: Sequence[str]) -> str:
+def shortest(words: Sequence[str]) -> str:
     """The shortest list of words that repeats to these."""
     size = next(n for n in range(1, len(words) + 1) if all(w == words[i % n] for i, w in enumerate(words)))
     return " ".join(words[:size])
@@ -123,7 +123,7 @@ def _dense(c: _Given) -> Model:
     mixers, window = _mixers(c)
     words = [f"{mixer}+dense" for mixer in mixers]
     return {
-        **_attending(c), **window, "pattern": _pattern(words), "intermediate": c.read("intermediate_size"),
+        **_attending(c), **window, "pattern": shortest(words), "intermediate": c.read("intermediate_size"),
         "mlp_bias": c.read("mlp_bias", False), "activation": _activation(c.read("hidden_act", "silu"), gated=True),
     }  # fmt: skip
 
@@ -140,7 +140,7 @@ def _qwen2(c: _Given) -> Model:
     mixers, window = _mixers(c, sliding=False)
     if not c.read("use_sliding_window", False):
         mixers, window = ["attention"] * len(mixers), {}
-    pattern = _pattern([f"{mixer}+dense" for mixer in mixers])
+    pattern = shortest([f"{mixer}+dense" for mixer in mixers])
     return {**_dense(c), "window": 0, **window, "pattern": pattern, "qkv_bias": True, "output_bias": False}
 
 
@@ -163,18 +163,18 @@ def _qwen3_moe(c: _Given) -> Model:
         "attention+dense" if i in dense or (i + 1) % step else "attention+moe"
         for i in range(c.count("num_hidden_layers"))
     ]
-    return {**_qwen3(c), "pattern": _pattern(words), **_routed(c, "num_experts", "moe_intermediate_size")}
+    return {**_qwen3(c), "pattern": shortest(words), **_routed(c, "num_experts", "moe_intermediate_size")}
 
 
 def _mixtral(c: _Given) -> Model:
     mixers, window = _mixers(c)
-    pattern = _pattern([f"{mixer}+moe" for mixer in mixers])
+    pattern = shortest([f"{mixer}+moe" for mixer in mixers])
     return {**_attending(c), **window, "pattern": pattern, **_routed(c, "num_local_experts", "intermediate_size")}
 
 
 def _gpt_oss(c: _Given) -> Model:
     mixers, window = _mixers(c)
-    pattern = _pattern([f"{mixer}+moe" for mixer in mixers])
+    pattern = shortest([f"{mixer}+moe" for mixer in mixers])
     routed = _routed(c, "num_local_experts", "intermediate_size", expert_bias=True, gate_bias=True)
     return {**_attending(c, bias=True), **window, "pattern": pattern, "sinks": True, **routed}
 
@@ -188,7 +188,7 @@ def _llama4(c: _Given) -> Model:
     words = [f"{local if turned[i] else 'unrotated'}+{'moe' if i in moe else 'dense'}" for i in range(layers)]
     routed = _routed(c, "num_local_experts", "intermediate_size", shared_intermediate=c.read("intermediate_size"))
     return {
-        **_attending(c), "pattern": _pattern(words), "chunk": chunk, "intermediate": c.read("intermediate_size_mlp"),
+        **_attending(c), "pattern": shortest(words), "chunk": chunk, "intermediate": c.read("intermediate_size_mlp"),
         "qk_norm": "l2" if c.read("use_qk_norm", True) else "none", **routed, "score": "sigmoid",
     }  # fmt: skip
 
@@ -242,7 +242,7 @@ def _nemotron_h(c: _Given) -> Model:
         routed = _routed(c, "n_routed_experts", "moe_intermediate_size", shared_intermediate=shared) | _grouped(c)
         routed |= {"expert_latent": width} if (width := c.read("moe_latent_size", 0)) else {}
     return {
-        **_attending(c), "rotary": 0, "pattern": _pattern(words), "intermediate": c.read("intermediate_size"),
+        **_attending(c), "rotary": 0, "pattern": shortest(words), "intermediate": c.read("intermediate_size"),
         "activation": _activation(c.read("mlp_hidden_act", "relu2"), gated=False),
         "mlp_bias": c.read("mlp_bias", False), **routed, "mamba_heads": c.read("mamba_num_heads"),
         "mamba_width": c.read("mamba_head_dim"), "mamba_groups": c.read("n_groups", 8),

@@ -32,10 +32,6 @@ class Load(NamedTuple):
     rows: int
 
 
-NONE = Load(0.0, 0.0, 0, 0)
-"""Load of a rank of a model without experts."""
-
-
 def balanced(mixture: Mixture, tokens: int, group: int, gpus_per_node: int) -> Load:
     """Expected load of each of `group` ranks when every expert is equally likely."""
     m = mixture

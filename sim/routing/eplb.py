@@ -90,9 +90,3 @@ def hosts(load: npt.ArrayLike, redundant: int, groups: int, ranks: int, gpus_per
     nodes = 1 if ranks % gpus_per_node else ranks // gpus_per_node
     experts = place(load, np.size(load) + redundant, groups, nodes, ranks)
     return Hosts(experts, ranks, gpus_per_node)
-
-
-def imbalance(load: npt.ArrayLike, where: Hosts) -> float:
-    """Largest over mean tokens of a rank, for the load [experts], copies sharing their expert's tokens alike."""
-    each = (np.asarray(load, dtype=np.float64) / where.copies)[where.expert].reshape(where.ranks, -1).sum(axis=1)
-    return float(each.max() / each.mean())

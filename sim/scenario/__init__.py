@@ -2,21 +2,9 @@
 
 from sim.scenario.files import from_mapping, load, schema
 from sim.scenario.shelves import MODELS, SCENARIOS, models
-from sim.scenario.values import (
-    FOREVER,
-    Batch,
-    ChunkTimes,
-    Cluster,
-    Comm,
-    Fault,
-    Limits,
-    Parallel,
-    Routing,
-    Scenario,
-    Schedule,
-)
+from sim.scenario.values import FOREVER, Cluster, Fault, Routing, Scenario
 
 __all__ = [
-    "FOREVER", "MODELS", "SCENARIOS", "Batch", "ChunkTimes", "Cluster", "Comm", "Fault", "Limits", "Parallel",
-    "Routing", "Scenario", "Schedule", "from_mapping", "load", "models", "schema",
+    "FOREVER", "MODELS", "SCENARIOS", "Cluster", "Fault", "Routing", "Scenario", "from_mapping", "load", "models",
+    "schema",
 ]  # fmt: skip

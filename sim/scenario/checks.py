@@ -289,7 +289,7 @@ def _spread(scenario: Scenario, spread: Spread, stages: int) -> Iterator[Finding
 
 
 def _machine(scenario: Scenario) -> Iterator[Finding]:
-    cluster = _cluster_of(scenario)
+    cluster = divides.cluster_of(scenario)
     device, sms = cluster.node.device, scenario.comm.sms
     products = EVERY[scenario.precision].linear
     if products not in device.peak_flops:
@@ -355,8 +355,3 @@ def _wiring(cluster: Cluster) -> Iterator[Finding]:
         next(iter(cluster.fabric.topology.cables()))
     except Refused as error:
         yield ("cluster.fabric", "cluster.routing"), str(error)
-
-
-def _cluster_of(scenario: Scenario) -> Cluster:
-    assert scenario.cluster is not None
-    return scenario.cluster

@@ -28,7 +28,7 @@ class Rule(NamedTuple):
 
 def findings(scenario: Scenario) -> Iterator[Finding]:
     """All that a scenario of a model on a cluster breaks of those rules which are of its layout."""
-    cluster, parallel = _cluster(scenario), scenario.parallel
+    cluster, parallel = cluster_of(scenario), scenario.parallel
     if broken := list(_gpus(scenario)):
         yield from (*_experts(scenario), *broken)
         return
@@ -46,7 +46,8 @@ def mixture(scenario: Scenario) -> Mixture | None:
     return family(scenario.model.family).mixture(scenario.model)
 
 
-def _cluster(scenario: Scenario) -> Cluster:
+def cluster_of(scenario: Scenario) -> Cluster:
+    """Its machine, which a scenario with a model has."""
     assert scenario.cluster is not None
     return scenario.cluster
 
@@ -62,7 +63,7 @@ def _experts(scenario: Scenario, ranks: int = 0) -> Iterator[Finding]:
 def _gpus(scenario: Scenario) -> Iterator[Finding]:
     """Told of the axis that fits no more beside the others, where it is one; else of all that are used. What is legal
     of tensor parallelism divides, too, what of the model this one does not."""
-    cluster, parallel = _cluster(scenario), scenario.parallel
+    cluster, parallel = cluster_of(scenario), scenario.parallel
     if cluster.gpus % parallel.model == 0:
         return
     what = f"{cluster.gpus} GPUs (cluster.nodes {cluster.nodes} x {cluster.node.gpus})"
@@ -102,7 +103,7 @@ def _domains(expert: int, gpus: int) -> Iterator[Finding]:
 
 def _filled(scenario: Scenario) -> Iterator[Finding]:
     parallel = scenario.parallel
-    return _domains(parallel.expert * parallel.expert_tensor, _cluster(scenario).node.gpus)
+    return _domains(parallel.expert * parallel.expert_tensor, cluster_of(scenario).node.gpus)
 
 
 def _batch(scenario: Scenario) -> Iterator[Finding]:

@@ -33,13 +33,6 @@ def keys(others: Mapping[str, type[Form]]) -> str:
     return "\n\n".join("\n".join((f"### {name}\n", *lines)) for name, lines in parts.items()) + "\n"
 
 
-def undescribed() -> list[str]:
-    """Keys of a scenario or model that say nothing of themselves."""
-    forms = [schema(), *(form_of(name).described() for name in families())]
-    silent = (key for form in forms for key, part in _walk(form, form.get("$defs", {})) if not part.get("description"))
-    return sorted(set(silent))
-
-
 def _rows(form: Part, shared: Mapping[str, Part]) -> Iterator[str]:
     for key, part in _walk(form, shared):
         yield _line(key, part)

@@ -4,7 +4,6 @@ Nodes are numbered as ranks fill them; a slot is a place for a node, slots that 
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -40,22 +39,3 @@ def allocate(placement: str | Sequence[int], nodes: int, capacity: int, seed: in
 
 def _some(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers[:SHOWN])) + (", ..." if len(numbers) > SHOWN else "")
-
-
-def read(path: Path) -> tuple[int, ...]:
-    """Slots in a text file: numbers apart by spaces, commas or line ends; what follows # is a remark.
-
-    Raises Refused with one line that names file and line.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise Refused(f"cannot be read: {reason}", str(path)) from None
-    slots: list[int] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        for word in line.partition("#")[0].replace(",", " ").split():
-            if not word.isascii() or not word.isdigit():
-                raise Refused(f"expected slot numbers, 0 or more; found {word!r}", str(path), number)
-            slots.append(int(word))
-    return tuple(slots)

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from sim.engine.clock import Clock
 from sim.serving.deployment import Deployed
@@ -25,7 +24,6 @@ from sim.serving.values import DECODE, PREFILL
 MOST_STEPS = 512
 """Decode steps of an event."""
 
-Ends = npt.NDArray[np.int64]
 Told = Callable[["Instance", Job], None]
 
 

@@ -29,8 +29,8 @@ FOLDER = Path(__file__).parent / "kernels"
 GRAPH = "_graph"
 """Ends the names of files whose rows were measured in replayed CUDA graphs: the gap before a kernel is in its time."""
 FILES = (
-    f"h200{GRAPH}", "h800", "h20", "h100", f"h100{GRAPH}", f"b200{GRAPH}", f"gb200{GRAPH}", f"gb300{GRAPH}",
-    "mi300x", "mi355x",
+    f"h200{GRAPH}", "h800", "h20", "h100", f"h100{GRAPH}", f"b200{GRAPH}", f"b300{GRAPH}", f"gb200{GRAPH}",
+    f"gb300{GRAPH}", "mi300x", "mi355x",
 )  # fmt: skip
 """Files, each of its card; a card's own that come first are asked first."""
 OF_ENGINES: dict[str, tuple[str, ...]] = {TENSORRT_LLM: (f"h200_trtllm{GRAPH}", f"b200_trtllm{GRAPH}")}
@@ -146,7 +146,7 @@ def _octaves(*sizes: float) -> tuple[float, ...]:
 def class_of(op: Op, where: Card) -> tuple[str, float]:
     """Rows that an operation's price rests on, by file and kind, and how wrong such prices are."""
     kind = _kind(op)
-    file = _file(where.device.name, kind)
+    file = _file(where.device.name, kind, where.engine)
     return f"{file}: {kind}", spread(file, kind)
 
 

@@ -1,10 +1,11 @@
 """docs/SERVING.md: published rows beside ours, and what serving depends on."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from hwmodels.document import read
 from hwmodels.units import MS_NS, PERCENT
+from sim.result.markdown import table
 from sim.scenario.shelves import SCENARIOS
 from sim.serving import curves
 from sim.serving.curves import ACCEPTANCE, KEYS
@@ -25,7 +26,7 @@ def page() -> str:
     errors = sorted(abs(each.error) for each in both if each.row["reading"] != "gain")
     two, grouped = curves.rooms()
     return TEXT.read_text(encoding="utf-8").format(
-        rows=_rows(both), left_out=_table(("rows", "why not"), left_out().items()), sources=_sources(),
+        rows=_rows(both), left_out=table(("rows", "why not"), left_out().items(), ()), sources=_sources(),
         count=len(errors), within=sum(error <= 0.1 for error in errors), median=f"{errors[len(errors) // 2]:.0%}",
         overlap=_overlap(), drafts=_drafts(), copies=_copies(), sizes=_sizes(), forms=_forms(), keys=f"{KEYS:,.0f}",
         acceptance=f"{ACCEPTANCE / PERCENT:.0f} %", two=f"{two.sequences:,}", grouped=f"{grouped.sequences:,}",
@@ -47,7 +48,7 @@ def _rows(both: Iterable[Compared]) -> str:
         )
         for row, ours in both
     )  # fmt: skip
-    return _table(head, cells, numbers=(2, 3, 4))
+    return table(head, cells, numbers=(2, 3, 4))
 
 
 def _off(row: Row, ours: float) -> str:
@@ -78,12 +79,12 @@ def _overlap() -> str:
          f"{each.half / each.one:.0%}")
         for each in curves.overlap()
     )  # fmt: skip
-    return _table(head, rows, numbers=range(5))
+    return table(head, rows, numbers=range(5))
 
 
 def _drafts() -> str:
     rows = ((str(batch), *(f"{gain:.2f}" for gain in gains)) for batch, gains in curves.drafts())
-    return _table(("sequences a GPU", "1 draft", "2", "3"), rows, numbers=range(4))
+    return table(("sequences a GPU", "1 draft", "2", "3"), rows, numbers=range(4))
 
 
 def _copies() -> str:
@@ -92,7 +93,7 @@ def _copies() -> str:
         (f"{1 + above:.1f}", f"{alone:.2f}", f"{copied:.2f}", f"{times:.2f} times")
         for above, alone, copied, times in curves.copies()
     )
-    return _table(head, rows, numbers=range(4))
+    return table(head, rows, numbers=range(4))
 
 
 def _sizes() -> str:
@@ -100,15 +101,9 @@ def _sizes() -> str:
     rows = (
         (str(batch), f"{one:,.0f}", f"{other:,.0f}", f"{other / one:.2f} times") for batch, one, other in curves.sizes()
     )
-    return _table(head, rows, numbers=range(4))
+    return table(head, rows, numbers=range(4))
 
 
 def _forms() -> str:
     rows = ((f"{queries:,}", f"{one:,.0f}", f"{other:,.0f}") for queries, one, other in curves.forms())
-    return _table(("new tokens", "absorbed, us", "plain, us"), rows, numbers=range(3))
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> str:
-    right = set(numbers)
-    lines = [head, ["--:" if i in right else "---" for i in range(len(head))], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return table(("new tokens", "absorbed, us", "plain, us"), rows, numbers=range(3))

@@ -163,11 +163,3 @@ def _beside(kernels: Sequence[Kernel]) -> Iterator[tuple[tuple[int, str, bool], 
     for kernel in kernels:
         yield (kernel.lane, kernel.meets, ahead > 0), kernel
         ahead = kernel.ahead or max(0, ahead - 1)
-
-
-def lanes(composition: Composition) -> dict[int, list[int]]:
-    """Lane -> indices of its phases, in launch order."""
-    out: dict[int, list[int]] = {}
-    for i, phase in enumerate(composition.phases):
-        out.setdefault(phase.lane, []).append(i)
-    return out

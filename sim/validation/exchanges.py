@@ -33,13 +33,6 @@ BANDWIDTHS = (
 the benchmark after it."""
 LATENCIES = ((8, 77, 114), (16, 118, 195), (32, 155, 273), (64, 173, 314), (128, 192, 369), (256, 194, 360))
 """Ranks, microseconds of dispatch and combine in the low-latency kernels on H800s (DeepEP docs/legacy.md)."""
-CARDS = "aiconfigurator, h100_sxm/comm/sglang/0.5.6.post2 @095f58a51c4c: DeepEP V1 on H100s, tuned chunks"
-MEASURED = (
-    (8, 20, 491.2, 972.5), (16, 4, 3674, 9394), (16, 8, 2007, 4867), (16, 16, 1021, 2560), (16, 24, 748.9, 1777),
-    (32, 4, 4690, 11763), (32, 8, 2502, 6078), (32, 12, 1834, 4142), (32, 16, 1797, 3545), (32, 24, 1791, 3522),
-)  # fmt: skip
-"""Ranks, SMs, microseconds of dispatch (FP8) and combine (BF16) on H100s, 4,096 tokens a rank, without notifying. Other
-rows of that report, of 16 ranks with 16,384 tokens, are what `sim.communication.exchange.roles.COPY` is fitted to."""
 DECODED_META = 16
 """Bytes of metadata on a dispatched row of the low-latency kernels (DeepEP csrc/kernels/internode_ll.cu)."""
 
@@ -71,19 +64,6 @@ def bandwidths(links: Wires) -> list[Row]:
             logical, wire = (op.bytes(), op.nvlink_bytes()) if ranks <= 8 else (op.logical_bytes(), op.wire_bytes())
             name = f"{ranks} ranks, {sms} SMs"
             out.append(Row(name, direction, "GB/s", logical / seconds / GIGA, rate, wire / seconds / GIGA, source))
-    return out
-
-
-def cards(links: Wires) -> list[Row]:
-    """Normal kernels on another card, over its links, microseconds."""
-    out = []
-    for ranks, sms, *published in MEASURED:
-        nodes_hit, ranks_hit = SPREAD[ranks]
-        for direction, us in zip(ROWS, published, strict=True):
-            op = AllToAll(direction, "", TOKENS, ROWS[direction], nodes_hit, ranks_hit, ranks, max(1, ranks // 8))
-            seconds = kernel.run(of_op(op), links, sms, COPY, FIXED).seconds
-            wire = (op.nvlink_bytes() if ranks <= 8 else op.wire_bytes()) / seconds / GIGA
-            out.append(Row(f"{ranks} ranks, {sms} SMs", direction, "us", seconds / MICRO, us, wire, CARDS))
     return out
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,21 +21,10 @@ from hwmodels.units import MICRO, NS_PER_S, US_NS, format_quantity
 from sim import assembly
 from sim.layout.plan import lay_out
 from sim.models.lowering import updates
+from sim.result.joins import Bars, Joined
 from sim.result.trace import LANES
 from sim.scenario.values import Scenario
 from sim.simulation import run, simulated
-
-
-class Bars(NamedTuple):
-    """Kernels in their time. rows: what each row of a picture is called. row: of each kernel; names; start and end: ns
-    from the first one."""
-
-    rows: tuple[str, ...]
-    row: tuple[int, ...]
-    names: tuple[str, ...]
-    start: tuple[int, ...]
-    end: tuple[int, ...]
-
 
 SEEN = 1e-4
 """Part of the busiest lane's time below which a lane is not drawn."""
@@ -45,22 +34,6 @@ TABLES = ("gemm", "attention", "memory")
 UNSEEN = "_unseen"
 """What the kind of an update of zeros ends in; a trace does not tell them apart."""
 KINDS: dict[str, Any] = {"gemm": Gemm, "attention": Attention, "memory": Memory}
-
-
-class Joined(NamedTuple):
-    """A kind and shape. counts and seconds, of all of its launches in a step; 0 where one side has none."""
-
-    kind: str
-    shape: str
-    simulated: int
-    simulated_s: float
-    measured: int
-    measured_s: float
-
-    @property
-    def beyond_s(self) -> float:
-        """Seconds that the trace has more."""
-        return self.measured_s - self.simulated_s
 
 
 def joined(scenario: Scenario, tables: Path) -> list[Joined]:

@@ -7,12 +7,12 @@ figure). Even loads take one rank that stands for all; whole: all 64 ranks, whic
 import time
 from statistics import median
 
-from sim.communication.exchange.events.cargo import even, of_tokens
+from sim.communication.exchange.events.cargo import even
 from sim.communication.exchange.events.group import run
 from sim.communication.exchange.events.setting import Setting
 from sim.communication.exchange.ports import even_tokens
 from tests.bench.runs import REFERENCE, loop_rate
-from tests.sim.communication.exchange.exchanges import LINKS, op
+from tests.sim.communication.exchange.exchanges import LINKS, cargo_of_tokens, op
 
 ROUNDS, MOST = 3, 3.0
 SMS = 20
@@ -21,7 +21,7 @@ SMS = 20
 def main():
     for direction in ("dispatch", "combine"):
         one = op(direction, 64, 4096)
-        whole = of_tokens(direction, one.row_bytes, one.tokens, *even_tokens(one))
+        whole = cargo_of_tokens(direction, one.row_bytes, one.tokens, *even_tokens(one))
         for name, cargo in (("one rank for all", even(one)), ("all 64 ranks", whole)):
             spent, rates = [], []
             for _ in range(ROUNDS):

@@ -141,7 +141,7 @@ def test_a_heading_has_every_figure_and_every_part() -> None:
     """Figures in one row on a wide page and in two, the longer one first, on a narrow one."""
     figures = [Figure("Days", "52", "median"), Figure("Cost", "5 M", "a & b"), *[Figure("Energy", "3 GWh")] * 3]
     parts = [Section("one", "Part <1>", "", ""), Section("two", "Part 2", "", "")]
-    text = page.heading("<b>Run</b>", "a < b", figures, parts, "<p>late</p>")
+    text = page.whole("Run", page.heading("<b>Run</b>", "a < b", figures, "<p>late</p>"), parts)
     tiles = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd><dd class='note'>(.*?)</dd>", text)
     assert tiles == [("Days", "52", "median"), ("Cost", "5 M", "a &amp; b"), *[("Energy", "3 GWh", "")] * 3]
     assert re.findall(r'<a href="#(\w+)">(.*?)</a>', text) == [("one", "Part &lt;1&gt;"), ("two", "Part 2")]

@@ -4,6 +4,8 @@ import gzip
 import json
 from pathlib import Path
 
+import pytest
+
 from reports import served
 
 SPANS = [(0, 1_500, 0, "prefill", 2048), (1_500, 10_001, 0, "decode", 3)]
@@ -42,3 +44,9 @@ def test_requests_are_cut_where_they_wait_for_something_else(tmp_path: Path) -> 
 def test_the_same_load_gives_the_same_bytes(tmp_path: Path) -> None:
     read(tmp_path / "one"), read(tmp_path / "two")
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_no_event_is_lost_where_they_are_compressed_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = read(tmp_path / "whole")
+    monkeypatch.setattr(served, "LINES", 3)
+    assert read(tmp_path / "parts") == whole

@@ -154,7 +154,6 @@ def test_differences_have_signs_and_nothing_is_zero() -> None:
     assert [text.more(v) for v in (0.714, -0.03, 0.001, -0.001)] == ["+0.71", "−0.03", "0", "0"]
     assert text.share(0.0386) == "+3.9 %"
     assert text.spread([1.0, 3.0], 1) == "2.0 (1.0 to 3.0)"
-    assert text.table(["a", "b"], [["x", "1"]]) == "| a | b |\n| --- | --: |\n| x | 1 |"
 
 
 # --- pages ------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem, 
 from sim.campaign.rl.checks import check, unfelt
 from sim.campaign.rl.form import LearningForm, RlForm
 from sim.campaign.rl.values import KIND, Answers, Learning, Published, Reward, Sync
-from sim.scenario import lengths, shelves
+from sim.campaign.unfelt import of_outputs
+from sim.scenario import lengths
 from sim.scenario.form import ScenarioForm
 from sim.scenario.overrides import apply, merged
 from sim.scenario.resolve import HASH_BYTES, resolve, validated
@@ -29,11 +30,6 @@ BESIDE = {"name", "outputs", "seed", "steps", "published"}
 """Words of keys that leave a step what it is, but for chance and how often it is run."""
 ROOM = 2
 """Micro-batches a position of the pipeline, of the update that a document is first read with: every schedule runs."""
-
-
-def load(file: str | Path, overrides: Sequence[str] = ()) -> Learning:
-    """What a YAML file, or one that ships by its name, describes, changed by overrides. Raises DocumentError."""
-    return resolved(shelves.document(str(file)), overrides, shelves.place(str(file)))
 
 
 def resolved(document: Document, overrides: Sequence[str], path: Path | None) -> Learning:
@@ -151,6 +147,10 @@ def _built(
 
 def _unfelt(form: RlForm, document: Document) -> Iterator[str]:
     yield from unfelt(form)
+    each = document.value("batch", "micro_batch") or 1
+    if form.log_prob_batch < each and "log_prob_batch" in form.model_fields_set:
+        yield f"{KIND}.log_prob_batch changes nothing: batch.micro_batch is {each} already"
+    yield from of_outputs(document, "a step of reinforcement learning")
     for key in ("sequences", "micro_batches"):
         if document.value("batch", key) is not None:
             yield f"batch.{key} changes nothing: an update has the answers of {KIND}.groups and {KIND}.samples"

@@ -10,6 +10,7 @@ from sim.campaign.rl.answer import run
 from sim.campaign.rl.hosts import received_s
 from sim.campaign.rl.rows import FILE, Compared, compared, content, learning
 from sim.campaign.rl.values import RESHARD
+from sim.result.markdown import table
 from sim.scenario.shelves import SCENARIOS
 
 PAGE = SCENARIOS.parent / "docs" / "RL.md"
@@ -32,7 +33,7 @@ def page() -> str:
         operations=_operations(both),
         within=sum(error <= NEAR for error in errors), median=f"{errors[len(errors) // 2]:.0%}",
         slow=sum(each.error < 0 for each in both.values()), sources=_sources(),
-        left_out=_table(("rows", "why not"), content()["left_out"].items()),
+        left_out=table(("rows", "why not"), content()["left_out"].items(), ()),
         v3_double_published=two.row["step_s"], v3_published=two.row["step_s"] / one.row["step_s"] - 1,
         v3_one=step, v3_two=longer, v3_ours=longer / step - 1, v3_rollout=one.ours["parts_s"]["rollout"],
         v3_rollout_two=two.ours["parts_s"]["rollout"], v3_bubble=one.ours["update"]["bubble"],
@@ -73,7 +74,7 @@ def _hosts_s() -> float:
 def _rows(both: Iterable[Compared]) -> str:
     head = ("row", "model", "GPUs", "steps off", "published, s", "ours, s", "off by", "rollout, s", "tail, s",
             "log-probabilities, s", "update, s", "host and back, s", "weights, s")  # fmt: skip
-    return _table(head, (_row(each) for each in both), range(2, 13))
+    return table(head, (_row(each) for each in both), range(2, 13))
 
 
 def _row(each: Compared) -> Sequence[str]:
@@ -108,7 +109,7 @@ def _parts(both: Iterable[Compared]) -> str:
             rows.append(
                 (str(each.row["what"]), names[key], str(published), f"{ours:.1f}", f"{ours / published - 1:+.0%}")
             )
-    return _table(("model", "part", "published, s", "ours, s", "off by"), rows, (2, 3, 4))
+    return table(("model", "part", "published, s", "ours, s", "off by"), rows, (2, 3, 4))
 
 
 def _operations(both: Mapping[str, Compared]) -> str:
@@ -117,7 +118,7 @@ def _operations(both: Mapping[str, Compared]) -> str:
     for each in content()["operations"]:
         ours = sum(both[each["row"]].ours["parts_s"][part] for part in each["parts"])
         rows.append((each["what"], f"{each['seconds']:g}", f"{ours:.1f}", each["source"]))
-    return _table(("what", "published, s", "ours, s", "where"), rows, (1, 2))
+    return table(("what", "published, s", "ours, s", "where"), rows, (1, 2))
 
 
 def _spreads() -> str:
@@ -130,16 +131,10 @@ def _spreads() -> str:
                      f"{answer['lengths']['cut_off']:.0%}", f"{answer['parts_s']['rollout']:.1f}",
                      f"{answer['step_s']:.1f}"))  # fmt: skip
     head = ("sigma of the logarithm", "mean tokens", "longest of 512", "cut off", "rollout, s", "step, s")
-    return _table(head, rows, range(6))
+    return table(head, rows, range(6))
 
 
 def _sources() -> str:
     """The head of the file of rows, which says where they come from."""
     lines = [line[2:] for line in FILE.read_text(encoding="utf-8").split("\nshared:")[0].splitlines()]
     return "\n".join(line.strip() for line in lines)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> str:
-    right = set(numbers)
-    lines = [head, ["--:" if i in right else "---" for i in range(len(head))], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

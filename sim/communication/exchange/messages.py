@@ -61,7 +61,7 @@ def finish_ns(
     direction: str, row_bytes: float, to_nodes: npt.NDArray[np.number], to_ranks: npt.NDArray[np.number],
     links: Wires, pieces: int = PIECES,
 ) -> Times:  # fmt: skip
-    """When each rank has its last row, ns [ranks]. Matrices as in `ports.of_tokens`."""
+    """When each rank has its last row, ns [ranks]. Matrices as in `ports.even_tokens`."""
     ranks, nodes = to_nodes.shape
     gpus = ranks // nodes
     scale = row_bytes / pieces

@@ -58,28 +58,8 @@ def of_op(op: AllToAll) -> Ports:
     return Ports(op.direction == "combine", op.row_bytes, op.group_nodes, per_node, *arrays)
 
 
-def of_tokens(
-    direction: str, row_bytes: float, tokens: float, to_nodes: npt.NDArray[np.number], to_ranks: npt.NDArray[np.number]
-) -> Ports:
-    """Ports of every rank of a group. to_nodes [ranks, nodes], to_ranks [ranks, ranks]: tokens of each source that
-    reach a node or a rank, its own included (sim.routing.traffic.Traffic has them). tokens: of each rank's
-    micro-batch."""
-    ranks, nodes = to_nodes.shape
-    per_node = ranks // nodes
-    by_node = to_nodes.astype(float).reshape(nodes, per_node, nodes)
-    by_rank = to_ranks.astype(float).reshape(nodes, per_node, nodes, per_node)
-    sent, arrived = by_node.sum(axis=2), by_node.sum(axis=0).T
-    inside = np.einsum("aia->ai", by_node)
-    forwarded, received = by_rank.sum(axis=(0, 3)).T, by_rank.sum(axis=(0, 1))
-    same = np.einsum("aibi->bi", by_rank)
-    columns = (
-        np.full((nodes, per_node), float(tokens)), sent, forwarded, received,
-        sent - inside, arrived - inside, forwarded - same, received - same,
-    )  # fmt: skip
-    return Ports(direction == "combine", row_bytes, nodes, per_node, *(c.ravel() for c in columns))
-
-
 def even_tokens(op: AllToAll) -> tuple[Rows, Rows]:
-    """to_nodes [ranks, nodes] and to_ranks [ranks, ranks] of an even exchange, for `of_tokens` and `messages`."""
+    """to_nodes [ranks, nodes] and to_ranks [ranks, ranks] of an even exchange: tokens of each source that reach
+    a node or a rank, its own included (sim.routing.traffic.Traffic has them of an uneven one)."""
     to_nodes = np.full((op.group, op.group_nodes), op.tokens * op.nodes_reached / op.group_nodes)
     return to_nodes, np.full((op.group, op.group), op.tokens * op.ranks_reached / op.group)

@@ -53,7 +53,7 @@ class Fidelity:
 
 
 def of_tokens(op: AllToAll, to_nodes: Rows, to_ranks: Rows, links: Wires) -> float:
-    """Seconds of an exchange by messages, barrier included; matrices as in `ports.of_tokens`."""
+    """Seconds of an exchange by messages, barrier included; matrices as in `ports.even_tokens`."""
     done = messages.finish_ns(op.direction, op.row_bytes, to_nodes, to_ranks, links)
     return int(done.max()) / NS_PER_S + kernel.barrier_s(of_op(op), links)
 

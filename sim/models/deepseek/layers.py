@@ -1,11 +1,14 @@
 """The units of a DeepSeek model in order, and how tokens choose among its experts."""
 
+from functools import cache
+
 from sim.models.blocks.made import Made
 from sim.models.deepseek.shape import DeepSeekShape
 from sim.models.layer import Unit
 from sim.models.mixture import Mixture
 
 
+@cache
 def units(shape: DeepSeekShape) -> tuple[Unit, ...]:
     """Embedding, layers, head; a multi-token-prediction module is projection, layer, head."""
     out = [Unit("embedding", -1), *(_block(shape, i) for i in range(shape.layers)), Unit("head", -1)]

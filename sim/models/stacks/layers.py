@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from hwmodels.op import Collective, Gemm
 from hwmodels.refused import Refused
@@ -52,12 +52,6 @@ PLACES = places(
 """A round of an overlapped pair, as the schedule asks for it: exchanges run beside the other half's compute."""
 BEGIN = PLACES["B", "expand"]
 """Place of what backward runs before anything else."""
-
-
-class Pass(Protocol):
-    """Kernels of a block in one direction."""
-
-    def __call__(self, site: Shared, block: Block) -> list[Kernel]: ...
 
 
 class Stack(NamedTuple):

@@ -1,6 +1,7 @@
 """The units of a transformer in order, how tokens choose among its experts, and dimensions that no model has so."""
 
 from collections.abc import Iterator
+from functools import cache
 
 from hwmodels.document import indivisible
 from sim.models.blocks.made import Made
@@ -9,6 +10,7 @@ from sim.models.mixture import Mixture
 from sim.models.transformer.shape import GROUPED, MIXERS, NETWORKS, TransformerShape, halves
 
 
+@cache
 def units(shape: TransformerShape) -> tuple[Unit, ...]:
     """Embedding, layers, head; a multi-token-prediction module is projection, a layer (like the last one), head."""
     out = [Unit("embedding", -1), *(_block(shape.kind(i), i) for i in range(shape.layers)), Unit("head", -1)]

@@ -83,9 +83,3 @@ def cache(s: TransformerShape) -> float:
     Layers with a window or chunks drop older tokens, so their share stops growing there."""
     rows = (s.latent.down if mixer == "latent" else 2 * s.attention(mixer).kv for mixer in attends(s))
     return PLAIN_BF16.row_bytes(sum(rows))
-
-
-def state(s: TransformerShape) -> float:
-    """Bytes of a sequence's state in Mamba-2 layers, however long it is."""
-    layers = sum(halves(s.kind(number))[0] == "mamba" for number in range(s.layers))
-    return layers * s.mamba.state_bytes()

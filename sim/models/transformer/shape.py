@@ -18,8 +18,6 @@ MIXERS = (*GROUPED, "latent", "mamba")
 NETWORKS = ("dense", "moe")
 NORMS = {"rms": 1, "layer": 2, "layer_unbiased": 1}
 """Norm -> its parameters for each element of `hidden`."""
-QK_NORMS = ("none", "rms", "l2")
-"""How queries and keys are normalised a head: not, with weights, without."""
 
 
 @dataclass(frozen=True)

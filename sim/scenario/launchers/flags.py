@@ -132,10 +132,6 @@ def _parted(words: Sequence[Word]) -> tuple[list[Word], list[Word]]:
     return list(words[:first]), list(words)
 
 
-def _is_flag(word: str) -> bool:
-    return word.startswith("--") and len(word) > 2
-
-
 def _settings(words: Sequence[Word]) -> tuple[dict[str, Setting], list[Note]]:
     """Flags with the words after them; the last of two wins, as argparse has it."""
     settings: dict[str, Setting] = {}
@@ -150,7 +146,7 @@ def _settings(words: Sequence[Word]) -> tuple[dict[str, Setting], list[Note]]:
 
     for word in words:
         text = word.text
-        if _is_flag(text):
+        if text.startswith("--") and len(text) > 2:
             keep()
             flag, _, value = text.partition("=")
             line, values = word.line, [value] if value else []

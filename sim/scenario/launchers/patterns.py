@@ -45,9 +45,3 @@ def _count(node: ast.expr) -> int:
     if isinstance(node, ast.Constant) and type(node.value) is int and 0 <= node.value <= LAYERS:
         return node.value
     raise ValueError
-
-
-def shortest(words: list[str]) -> str:
-    """The shortest list of words that repeats to these."""
-    size = next(n for n in range(1, len(words) + 1) if all(word == words[i % n] for i, word in enumerate(words)))
-    return " ".join(words[:size])

@@ -46,7 +46,7 @@ IDLE = (
         no_query_key_layer_scaling fp8_margin fp8_amax_* fp8_interval moe_use_upcycling moe_upcycling_* scheduler
         scheduler.* rng rng.* peft.* optim.sched.* lr_scheduler.* optimizer.lr optimizer.min_lr optimizer.beta*
         optimizer.eps optimizer.adam_* optimizer.weight_decay optimizer.clip_grad optim.lr optim.betas
-        optim.weight_decay optim.sched optimizer.implementation training.max_norm training.seed debug.seed
+        optim.weight_decay optim.sched training.seed debug.seed
         init_model_with_meta_device rotary_interleaved qk_clip* mup_* use_mup adaptive_muon_* soap_* wd_incr_steps
         wsd_decay_steps head_lr_mult softmax_scale layernorm_zero_centered_gamma original_max_position_embeddings
         beta_fast beta_slow mrope_section moe_router_force_biased moe_router_quantile_* freeze_all_layers
@@ -201,7 +201,6 @@ MUTE = {
     "activation_checkpoint.memory_budget": "a budget of torch.compile cannot be told",
     "activation_checkpoint.per_op_sac_force_recompute_mm_shapes_by_fqns":
         "which products are computed again cannot be told",
-    "activation_checkpoint.early_stop": "recomputation goes through its whole part here",
     "activation_checkpoint.preserve_rng_state": "states of random numbers cost nothing here",
     "activation_checkpoint.determinism_check": "costs nothing here",
     "activation_checkpoint.debug": "costs nothing here",

@@ -53,7 +53,7 @@ class Script:
     """
 
     def __init__(self, text: Sequence[Letter], given: Mapping[str, str]) -> None:
-        self.given = {name: _words(value) for name, value in given.items()}
+        self.given = {name: [Word(letters(value), 0, True)] for name, value in given.items()}
         self.values: Values = dict(self.given)
         self.launched: list[tuple[Word, ...]] = []
         self.notes: list[Note] = []
@@ -364,10 +364,6 @@ def _split(text: Letters, word: Word) -> Iterator[Word]:
             part.append(letter)
     if part or (word.quoted and not some):
         yield Word(part, part[0].line if part else word.line, word.quoted)
-
-
-def _words(value: str) -> list[Word]:
-    return [Word(letters(value), 0, True)] if value else [Word([], 0, True)]
 
 
 def _known(word: str) -> str:

@@ -267,7 +267,26 @@ def _stack(s: Settings) -> dict[str, Any]:
     backend = s.word(f"{P}expert_parallel_comm_backend", "standard")
     if backend != "standard":
         s.note(f"{P}expert_parallel_comm_backend", "is not here on this stack; its exchange is torch's")
-    return {"name": "torch", **({"compiled": True} if compiled and "model" in components else {})}
+    layers = {"compiled": True, "compiled_ends": "loss" if "loss" in components else "none"}
+    whole = s.word(f"{A}mode", "selective") in ("selective", "full") and not s.flag(f"{A}early_stop")
+    return {
+        "name": "torch", **(layers if compiled and "model" in components else {}), **_step(s),
+        **({"rope": "complex"} if s.word("model.name", "llama3") in COMPLEX else {}),
+        **({"early_stop": False} if whole else {}),
+    }  # fmt: skip
+
+
+COMPLEX = ("llama3", "llama4")
+"""Models whose heads turn as complex numbers (apply_rotary_emb; latent attention's are not told apart here)."""
+UPDATES = {"fused": "fused", "foreach": "foreach", "for-loop": "loop"}
+"""optimizer.implementation -> stack.update."""
+
+
+def _step(s: Settings) -> dict[str, Any]:
+    """The update's implementation, and whether gradients' norm is limited before it (max_norm 1.0 unless said)."""
+    update = UPDATES[s.word("optimizer.implementation", "fused", tuple(UPDATES))]
+    clips = s.number("training.max_norm", 1.0) > 0
+    return {**({"update": update} if update != "fused" else {}), **({"clips": True} if clips else {})}
 
 
 def _loss(s: Settings, sizes: Mapping[str, int]) -> dict[str, Any]:

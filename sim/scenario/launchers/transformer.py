@@ -10,7 +10,8 @@ from math import ceil
 from typing import Any
 
 from hwmodels.refused import Refused
-from sim.scenario.launchers.patterns import LAYERS, LETTERS, listed, shortest
+from sim.models.config import shortest
+from sim.scenario.launchers.patterns import LAYERS, LETTERS, listed
 from sim.scenario.launchers.settings import Settings
 
 HINT = "; write it, or name a known model with --model"

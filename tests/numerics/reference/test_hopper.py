@@ -11,8 +11,10 @@ from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from hwmodels.formats import E4M3, E5M2, UE8M0  # noqa: E402
-from numerics.reference import casts, compare, formats, hopper  # noqa: E402  # noqa: E402
+from numerics.reference import casts, compare, hopper  # noqa: E402
 from tests.examples import examples  # noqa: E402
+from tests.oracles import formats as oracle  # noqa: E402
+from tests.oracles import tensor_core  # noqa: E402
 
 AFTER = hopper.TensorCore(accumulator="after")
 both_readings = pytest.mark.parametrize("core", [hopper.HOPPER, AFTER], ids=["joins", "after"])
@@ -70,7 +72,7 @@ def test_vector_twin_equals_the_definition(core, kind, fmt):
         for j in range(6):
             value = c[i, j].item()
             for k in (0, 32):
-                value = hopper.step_scalar(a[i, k : k + 32].tolist(), b[j, k : k + 32].tolist(), value, core, fmt)
+                value = tensor_core.step(a[i, k : k + 32].tolist(), b[j, k : k + 32].tolist(), value, core, fmt)
             assert got[i, j].item() == value
 
 
@@ -82,8 +84,8 @@ registers = st.floats(width=32, allow_nan=False, allow_infinity=False)
 @given(codes, codes, registers, st.sampled_from([hopper.HOPPER, AFTER]))
 def test_any_codes_and_any_accumulator_equal_the_definition(a, b, c, core):
     """Subnormals, zeros, cancellation, accumulators from 2^-149 to 2^127."""
-    x, y = ([formats.decode_scalar(code, E4M3) for code in side] for side in (a, b))
-    wanted = hopper.step_scalar(x, y, c, core)
+    x, y = ([oracle.decode(code, E4M3) for code in side] for side in (a, b))
+    wanted = tensor_core.step(x, y, c, core)
     got = hopper.wgmma(e4m3([x]), e4m3([y]), torch.tensor([[c]]), core).item()
     assert got == wanted or (math.isinf(got) and abs(wanted) > 3.4e38)
 

@@ -10,8 +10,8 @@ from hwmodels.units import SECONDS_PER_DAY, SECONDS_PER_HOUR
 from sim.campaign import blocks, prices, saving
 from sim.campaign.answer import run
 from sim.campaign.plan import plan
-from sim.campaign.resolve import load
 from sim.campaign.values import Campaign, Checkpoints, Failures, Nodes, Restart
+from sim.experiments.kinds import load
 from sim.scenario import SCENARIOS
 from tests.sim.campaign.plans import small
 

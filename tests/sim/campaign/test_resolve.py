@@ -6,7 +6,8 @@ import pytest
 
 from hwmodels.document import DocumentError
 from hwmodels.refused import Refused
-from sim.campaign.resolve import load, resolved
+from sim.campaign.resolve import resolved
+from sim.experiments.kinds import load
 from sim.scenario import SCENARIOS
 from tests.sim.campaign.plans import PLAN, small
 
@@ -113,6 +114,7 @@ def test_samples_are_tokens() -> None:
     ("campaign.checkpoint.replicas=3", "campaign.checkpoint.replicas changes nothing: kind asynchronous keeps nothing"),
     ("campaign.restart.hangs=0", "campaign.restart.timeout changes nothing: restart.hangs says that nothing hangs"),
     ("campaign.failures=null", "campaign.restart.replace changes nothing: no node ever has to be replaced"),
+    ("outputs=[report, events]", "outputs: events changes nothing: a campaign has result and report alone"),
     ("batch.sequences=7", "batch.sequences changes nothing: each phase has its own batch"),
 ])  # fmt: skip
 def test_keys_that_change_nothing_say_so(word: str, line: str) -> None:

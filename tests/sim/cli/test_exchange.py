@@ -98,6 +98,6 @@ def test_a_foreign_page_is_refused_and_one_of_ours_replaced(tmp_path: Path, caps
     page = tmp_path / "exchange.html"
     page.write_text("mine")
     assert main(words) == 2
-    assert "is no page of ours and would be replaced" in capsys.readouterr().err and page.read_text() == "mine"
+    assert "is no file of ours and would be replaced" in capsys.readouterr().err and page.read_text() == "mine"
     page.unlink()
     assert main(words) == main(words) == 0

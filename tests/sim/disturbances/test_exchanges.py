@@ -8,7 +8,6 @@ import pytest
 
 from sim import assembly
 from sim.communication.exchange import closed, kernel
-from sim.communication.exchange.ports import of_tokens
 from sim.disturbances.exchanges import RATIOS, LoadedExchange, loaded_exchanges
 from sim.layout import plan
 from sim.routing import loads, popularity
@@ -16,6 +15,7 @@ from sim.routing.gate import gate_of
 from sim.routing.hosts import in_order
 from sim.routing.traffic import traffic
 from sim.scenario import load
+from tests.sim.communication.exchange.exchanges import of_tokens
 
 V3 = Path(__file__).parents[3] / "scenarios" / "v3_2048gpu.yaml"
 TOKENS = 1024

@@ -93,21 +93,23 @@ def test_a_task_that_kills_every_worker_is_blamed() -> None:
 # --- Dask -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def cluster() -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
     """A scheduler and two workers as people start them, by their commands; the address, and the workers."""
     pytest.importorskip("distributed")
+    told = tmp_path_factory.mktemp("dask") / "scheduler.json"
     cli, quiet = [sys.executable, "-m"], {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    quiet |= {"cwd": told.parent, "env": os.environ | {"PYTHONPATH": str(ROOT)}}  # type: ignore[dict-item]
     head = [*cli, "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
-            "--scheduler-file", "scheduler.json"]  # fmt: skip
+            "--scheduler-file", str(told)]  # fmt: skip
     processes = [subprocess.Popen(head, **quiet)]
     workers: list[subprocess.Popen[bytes]] = []
     try:
         end = time.monotonic() + PATIENCE_S
-        while not Path("scheduler.json").exists() or not Path("scheduler.json").read_text():
+        while not told.exists() or not told.read_text():
             assert time.monotonic() < end and processes[0].poll() is None
             time.sleep(0.2)
-        address = json.loads(Path("scheduler.json").read_text())["address"]
+        address = json.loads(told.read_text())["address"]
         one = [*cli, "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
         workers += [subprocess.Popen(one, **quiet) for _ in range(2)]
         yield address, workers
@@ -115,6 +117,15 @@ def cluster() -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
         for process in (*workers, *processes):
             process.kill()
             process.wait()
+
+
+def test_a_killed_client_of_a_cluster_goes_on(
+    cluster: tuple[str, list[subprocess.Popen[bytes]]], sweep: Path, alone: list[Any]
+) -> None:
+    """kill -9 of the client while the workers live: they go on for the next one; nothing is lost, nothing twice."""
+    address, workers = cluster
+    killed_and_started_again(sweep, f"dask:{address}", alone)
+    assert all(worker.poll() is None for worker in workers)
 
 
 def test_dask_gives_the_answer_of_one_process_whoever_dies(
@@ -165,16 +176,20 @@ def sweep() -> Path:
 
 def test_a_killed_client_goes_on(sweep: Path, alone: list[Any]) -> None:
     """kill -9 while two workers work: they end too, and a second start runs what was not kept."""
-    first, path = command("sweep", str(sweep), "-q", "--executor", "local:2", "--out", "r.jsonl"), Path("r.jsonl")
+    killed_and_started_again(sweep, "local:2", alone)
+
+
+def killed_and_started_again(sweep: Path, where: str, alone: list[Any]) -> None:
+    first, path = command("sweep", str(sweep), "-q", "--executor", where, "--out", "r.jsonl"), Path("r.jsonl")
     end = time.monotonic() + PATIENCE_S
     while not path.exists() or path.read_text().count("\n") < 2:
         assert time.monotonic() < end and first.poll() is None
         time.sleep(0.02)
     first.kill()
-    first.communicate()  # until the last worker has let go of its pipes
+    first.communicate()  # until the last worker of its own has let go of its pipes
     some = kept(Path("r.jsonl")) if path.read_text().endswith("\n") else kept_whole(path)
     assert 2 <= len(some) < len(alone)
-    again = command("sweep", str(sweep), "-q", "--executor", "local:2", "--out", "r.jsonl")
+    again = command("sweep", str(sweep), "-q", "--executor", where, "--out", "r.jsonl")
     assert again.wait(PATIENCE_S) == 0, again.communicate()
     every = kept(path)
     assert every[: len(some)] == some

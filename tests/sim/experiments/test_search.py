@@ -1,6 +1,8 @@
 """Searches: what is read and refused, and that what is found is the best there is."""
 
+import errno
 import json
+import os
 import sys
 from functools import cache
 from pathlib import Path
@@ -81,7 +83,7 @@ def by_hand(search: Search) -> list[tuple[tuple[float, ...], dict[str, str]]]:
     return sorted(rows, key=lambda row: row[0])
 
 
-@examples(16, suppress_health_check=list(HealthCheck))
+@examples(50, suppress_health_check=list(HealthCheck))
 @given(small())
 def test_a_search_finds_the_best_that_there_is(search: Search) -> None:
     """The best of the whole space, as many as are asked for, and the whole front of its objectives."""
@@ -192,6 +194,32 @@ def test_what_is_kept_is_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {name: (folder / name).read_text() for name in lines} == lines
     with pytest.raises(AssertionError):
         explored(searched(space={"schedule": ["1f1b"]}, constraints={"memory": "79 GB"}), Here(), folder)
+
+
+def test_a_full_disk_is_a_line_and_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A disk that has room for two lines and a half: they are there whole, and the search goes on from them."""
+    written(f"scenario: LITE\noverrides: [{', '.join(SMALL)}]\nspace: {{recompute: [none, full]}}\nbest: 1")
+    left, real = [2], os.write
+
+    def write(file: int, line: bytes) -> int:
+        if left[0] > 0:
+            left[0] -= 1
+            return real(file, line)
+        if len(line) > 1 and left[0] == 0:
+            left[0] = -1
+            return real(file, line[: len(line) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr("sim.experiments.record.os.write", write)
+        assert main(["search", "s.yaml", "-q", "--out", "o"]) == 2
+    assert capsys.readouterr().err == "o/points.jsonl: cannot be written: No space left on device\n"
+    before = Path("o/points.jsonl").read_text()
+    assert len([json.loads(line) for line in before.splitlines()]) == 2 and before.endswith("\n")
+    assert main(["search", "s.yaml", "-q", "--out", "o"]) == 0
+    assert Path("o/points.jsonl").read_text().startswith(before)
 
 
 # --- too many to look at all ------------------------------------------------------------------------------------------

@@ -83,8 +83,11 @@ def test_a_served_load_is_the_best_of_all() -> None:
 
 
 def test_a_figure_that_a_point_lacks_is_refused() -> None:
+    """An axis takes away what its other stop says; what nobody says is told when the file is read."""
     with pytest.raises(Refused, match="has no dollars; does the scenario say all that it needs"):
-        explored(served(objectives=["dollars"]), Here())
+        space = {"price": {"free": "serve.gpu_hour=null"}}
+        explored(searched(scenario=SERVED, overrides=["serve.requests.count=40"], space=space, objectives=["dollars"]),
+                 Here())  # fmt: skip
 
 
 def test_it_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +118,10 @@ def test_the_cheap_order_is_compared_with_the_full_one() -> None:
     ({"constraints": {"days": "soon"}}, "expected a number above zero; found 'soon'"),
     ({"constraints": {"dollars": "3 s"}}, "'3 s' is time, expected money"),
     ({"prices": {"gpu_hour": "2 USD"}}, "is of training steps; a campaign states its own"),
+    ({"overrides": ["prices.gpu_hour=null"], "objectives": ["days", "dollars"]},
+     "objectives: dollars needs prices.gpu_hour, e.g. 2 USD"),
+    ({"scenario": SERVED, "space": POOLS, "constraints": {"dollars": "3 USD"}},
+     "constraints.dollars: dollars needs serve.gpu_hour, e.g. 2 USD/h"),
     ({"space": {"campaign.spars": [1]}}, "unknown key 'spars', did you mean 'spares'?"),
 ])  # fmt: skip
 def test_mistakes_are_told(more: dict[str, Any], line: str) -> None:

@@ -70,7 +70,7 @@ def loads(space: Space, choice: tuple[int, ...]) -> bool:
     return True
 
 
-@examples(30)
+@examples(60)
 @given(spaces())
 def test_rules_forbid_only_what_a_scenario_refuses(space: Space) -> None:
     """Every combination is counted once, as legal or at one rule; what a rule forbids does not load."""

@@ -9,7 +9,6 @@ import pytest
 from hwmodels.refused import Refused
 from sim import simulation
 from sim.models.family import family, main_units, weights
-from sim.models.transformer.parameters import state
 from sim.scenario import from_mapping, models
 
 HF = "transformers 5.24, parameters of the causal language model on the meta device"
@@ -196,6 +195,11 @@ def test_flop_of_chunks():
 def test_cache_of_a_token(name, expected):
     shape = SHAPES[name]
     assert family(shape.family).cache(shape) == expected
+
+
+def state(shape):
+    """Bytes of a sequence's state in Mamba-2 layers, however long it is."""
+    return sum("mamba" in shape.kind(number) for number in range(shape.layers)) * shape.mamba.state_bytes()
 
 
 def test_state_of_hybrids():

@@ -16,8 +16,8 @@ from sim.models.stacks.stack import DEEPSEEK
 from sim.models.stacks.torch.kernels import SPLIT_K, product
 from sim.models.stacks.torch.optimizer import BLOCKS, CHUNK, launches
 from sim.scenario import from_mapping
-from sim.validation.launches import counted
 from sim.validation.torch_steps import kernels, runs, scenario
+from tests.oracles.launches import counted
 
 TRACES = json.loads((Path(__file__).parents[2] / "fixtures/torch_launches.json").read_text())
 """Launches by class in four profiled steps (H200, torch 2.11.0+cu130), counted in shared/cases/traces."""

@@ -44,6 +44,12 @@ def test_packs_are_filled_alike():
     assert eplb.packed(np.array([9.0, 1.0, 1.0, 1.0]), 2).tolist() == [[0, 3], [1, 2]]
 
 
+def imbalance(load, where):
+    """Largest over mean tokens of a rank, copies sharing their expert's tokens alike."""
+    each = (np.asarray(load, float) / where.copies)[where.expert].reshape(where.ranks, -1).sum(axis=1)
+    return float(each.max() / each.mean())
+
+
 layouts = st.tuples(
     st.sampled_from([(1, 1), (2, 1), (4, 2), (4, 4), (3, 2)]), st.integers(1, 4), st.integers(1, 3), st.integers(0, 3),
     st.integers(0, 10**6),
@@ -60,14 +66,14 @@ def test_any_placement_is_whole(layout):
     where = eplb.hosts(load, copies * ranks, groups, ranks, gpus)
     assert len(where.expert) == experts + copies * ranks
     assert (np.bincount(where.expert, minlength=experts) >= 1).all()
-    assert eplb.imbalance(load, where) >= 1 - 1e-12
+    assert imbalance(load, where) >= 1 - 1e-12
 
 
 def test_the_effect_on_v3s_ranks():
     """At the profile's spread 64 copies take the largest rank's excess from about 20 % to below 6 %."""
     for layer in sampled(0, 6, 256):
-        before = eplb.imbalance(layer, in_order(256, 64, 8))
-        after = eplb.imbalance(layer, eplb.hosts(layer, 64, 8, 64, 8))
+        before = imbalance(layer, in_order(256, 64, 8))
+        after = imbalance(layer, eplb.hosts(layer, 64, 8, 64, 8))
         assert before > 1.1
         assert after < 1.065
         assert after - 1 < (before - 1) / 2
@@ -75,7 +81,7 @@ def test_the_effect_on_v3s_ranks():
 
 def test_more_copies_do_not_hurt_much():
     load = sampled(3, 1, 256, 0.5)[0]
-    found = [eplb.imbalance(load, eplb.hosts(load, n, 8, 64, 8)) for n in (0, 64, 128, 192)]
+    found = [imbalance(load, eplb.hosts(load, n, 8, 64, 8)) for n in (0, 64, 128, 192)]
     assert found[0] > found[1] > found[2] * 0.99 > found[3] * 0.98
 
 
@@ -96,5 +102,5 @@ def test_what_does_not_divide_is_said(slots, groups, nodes, ranks, message):
 
 
 def test_imbalance_by_hand():
-    assert eplb.imbalance([1, 3], in_order(2, 2, 8)) == pytest.approx(1.5)
-    assert eplb.imbalance([2, 6, 4, 4], in_order(4, 2, 8)) == pytest.approx(1.0)
+    assert imbalance([1, 3], in_order(2, 2, 8)) == pytest.approx(1.5)
+    assert imbalance([2, 6, 4, 4], in_order(4, 2, 8)) == pytest.approx(1.0)

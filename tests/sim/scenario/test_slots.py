@@ -1,13 +1,11 @@
 """Slots of nodes: in order, drawn, or listed; and lists that cannot be."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodels.refused import Refused
-from sim.scenario.slots import allocate, read
+from sim.scenario.slots import allocate
 
 
 def test_packed_is_in_order() -> None:
@@ -43,15 +41,3 @@ def test_placements_that_cannot_be(placement: str | list[int], line: str) -> Non
 def test_many_wrong_slots_are_cut_short() -> None:
     with pytest.raises(Refused, match=r"found 8, 9, 10, \.\.\.$"):
         allocate(list(range(8, 20)), 12, 8)
-
-
-def test_a_file_of_slots(tmp_path: Path) -> None:
-    file = tmp_path / "slots.txt"
-    file.write_text("# rack 1\n0, 1 2\n\n17 # spare\n", encoding="utf-8")
-    assert read(file) == (0, 1, 2, 17)
-    file.write_text("0\n1 -2\n", encoding="utf-8")
-    with pytest.raises(Refused) as caught:
-        read(file)
-    assert str(caught.value) == f"{file}:2: expected slot numbers, 0 or more; found '-2'"
-    with pytest.raises(Refused, match=r"absent\.txt: cannot be read: No such file"):
-        read(tmp_path / "absent.txt")

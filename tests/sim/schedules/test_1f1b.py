@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.schedules.program import Shape, build, check, in_flight, text
+from sim.schedules.program import Shape, build, check, in_flight
+from tests.oracles.programs import text
 
 DURATION = st.integers(1, 9)
 

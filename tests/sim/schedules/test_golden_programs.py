@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sim.schedules.program import Shape, build, check, names, parse, text
+from sim.schedules.program import Shape, build, check, names
+from tests.oracles.programs import parse, text
 
 FOLDER = Path(__file__).parents[2] / "golden" / "programs"
 CASES = [

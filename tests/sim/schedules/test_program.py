@@ -23,9 +23,8 @@ from sim.schedules.program import (
     names,
     needs,
     pairing,
-    parse,
-    text,
 )
+from tests.oracles.programs import parse, text
 
 SHAPES = st.builds(Shape, st.integers(1, 8), st.integers(1, 24), st.integers(1, 4), st.booleans())
 NAMES = st.sampled_from(names())

@@ -6,7 +6,7 @@ import statistics
 import pytest
 
 from hwmodels import library
-from hwmodels.op import Collective, Gemm, GroupedGemm, norm
+from hwmodels.op import Collective, Gemm, GroupedGemm, Memory, norm
 from sim.communication.exchange.direct import Decode
 from sim.serving import measured
 from sim.serving.cached import Cached, PerHead
@@ -19,8 +19,8 @@ FILES = (*measured.FILES, *measured.OF_ENGINES["tensorrt_llm"])
     "name, limit",
     [
         ("h800", 0.10), ("h20", 0.06), ("h100", 0.16), ("h100_graph", 0.13), ("h200_graph", 0.13), ("b200_graph", 0.13),
-        ("gb200_graph", 0.13), ("gb300_graph", 0.13), ("mi300x", 0.13), ("mi355x", 0.13), ("h200_trtllm_graph", 0.13),
-        ("b200_trtllm_graph", 0.13),
+        ("b300_graph", 0.13), ("gb200_graph", 0.13), ("gb300_graph", 0.13), ("mi300x", 0.13), ("mi355x", 0.13),
+        ("h200_trtllm_graph", 0.13), ("b200_trtllm_graph", 0.13),
     ],
 )  # fmt: skip
 def test_a_row_left_out_is_found_by_its_neighbours(name: str, limit: float) -> None:
@@ -55,8 +55,8 @@ def test_times_are_those_of_the_library_of_training(name: str) -> None:
 
 def test_other_cards_hold_the_part_of_their_own_bounds() -> None:
     op = GroupedGemm(32, 32 * 32, 4096, 7168)
-    ratios = {name: read_us(op, card(name)).us / bound_us(op, card(name)) for name in ("h800", "h200", "b300")}
-    assert ratios["h800"] == pytest.approx(ratios["h200"]) == pytest.approx(ratios["b300"])
+    ratios = {name: read_us(op, card(name)).us / bound_us(op, card(name)) for name in ("h800", "h200", "h100")}
+    assert ratios["h800"] == pytest.approx(ratios["h200"]) == pytest.approx(ratios["h100"])
     assert read_us(op, card("h200")).us < read_us(op, card("h800")).us and read_us(op, card("h200")).file == "h800"
 
 
@@ -121,3 +121,20 @@ def test_exchanges_through_nics_alone(ranks: int, dispatch_us: float, combine_us
         own = Decode(combine, 128, 8, row, ranks, 8, nvlink=False)
         us, beside = (read_us(each, card("h800")).us for each in (own, own._replace(nvlink=True)))
         assert abs(us / published - 1) < 0.07 and us > beside
+
+
+TOGETHER = [(8, 16, 152.3), (8, 64, 153.6), (8, 128, 161.8), (4, 64, 87.9), (4, 256, 109.9), (2, 64, 55.7)]
+"""Experts of a rank, rows of each, microseconds of both masked products and what is between on an H100: SGLang 0.5.10's
+`deepepmoe` in a replayed graph (aiconfigurator@095f58a51c4c, h100_sxm/moe). No row here is of them: H100s hold an
+H800's multiples."""
+
+
+@pytest.mark.parametrize("experts, each, us", TOGETHER)
+def test_experts_of_a_decode_step_timed_in_one(experts: int, each: int, us: float) -> None:
+    """Within 5 % below and 20 % above: an H800's rows are uneven, as 0.7 to 1.3 of their mean."""
+    rows = experts * each
+    ops = (
+        GroupedGemm(experts, rows, 4096, 7168), Memory("silu", rows, 2 * 4096, 2048),
+        GroupedGemm(experts, rows, 7168, 2048),
+    )  # fmt: skip
+    assert 0.95 < sum(read_us(op, card("h100_graph")).us for op in ops) / us < 1.2

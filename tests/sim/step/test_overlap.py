@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hwmodels.op import Memory
 from sim.models import deepseek
 from sim.models.layer import COMMUNICATION, COMPUTE, EXPERT, WEIGHT, Kernel, Part, Unit
-from sim.step.overlap import Composition, compose, lanes
+from sim.step.overlap import Composition, compose
 
 TICK = Memory("tiny", 1, 0.0, 0.0)
 ORDER = {"F": ("attn", "dispatch", "mlp", "combine"), "B": ("combine", "mlp", "dispatch", "attn"), "W": ("mlp", "attn")}
@@ -41,6 +41,14 @@ def _placed(name: str, direction: str, layer: int, kernels: tuple[Kernel, ...], 
 
 def moe(count: int) -> list[Unit]:
     return [Unit("moe", i) for i in range(count)]
+
+
+def lanes(composition: Composition) -> dict[int, list[int]]:
+    """Lane -> indices of its phases, in launch order."""
+    out: dict[int, list[int]] = {}
+    for i, phase in enumerate(composition.phases):
+        out.setdefault(phase.lane, []).append(i)
+    return out
 
 
 def names(composition: Composition, lane: int) -> list[str]:

@@ -106,12 +106,13 @@ def test_a_family_is_judged_by_the_others_alone():
 
 
 def test_the_choice_keeps_the_promise_where_one_does(monkeypatch):
+    monkeypatch.setattr(learn, "STRETCH", (1.0, 1.3, 2.0))  # a quarter of the choices: all are dear
     some = [*drawn(200, 0.05, prices=0.05), *drawn(100, 0.15, MIXED, prices=0.05, seed=1)]
     choice, how = chosen(some)
     assert how.short == 0 and learn.PROMISE[0] <= how.inside <= learn.PROMISE[1]
     assert how.halves["dense"] < how.halves["mixture"] < exp(0.35)
     assert choice.levels in learn.LEVELS
-    monkeypatch.setattr(learn, "STRETCH", (1.0, 1.5))  # a ninth of the choices: two more of them all are dear
+    monkeypatch.setattr(learn, "STRETCH", (1.0, 1.5))
     assert chosen(some[::4]) == chosen(some[::4])
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from sim.validation import torch_pairs
-from sim.validation.launches import CLASSES, NAMED, named
 from sim.validation.torch_page import PAGE, page
 from sim.validation.torch_steps import FILE, compared, runs
+from tests.oracles.launches import CLASSES, NAMED, named
 
 rows = cache(compared)
 ROOT = Path(__file__).parents[3]

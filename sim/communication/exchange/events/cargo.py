@@ -52,24 +52,6 @@ def even(op: AllToAll) -> Cargo:
     return Cargo(op.direction == "combine", op.row_bytes, op.tokens, to_nodes, to_ranks)
 
 
-def of_tokens(
-    direction: str, row_bytes: float, tokens: int, to_nodes: npt.NDArray[np.number], to_ranks: npt.NDArray[np.number]
-) -> Cargo:
-    """Of every rank of a group; matrices and words as in `sim.communication.exchange.ports.of_tokens`."""
-    ranks, nodes = to_nodes.shape
-    gpus = ranks // nodes
-    node, index = np.divmod(np.arange(ranks), gpus)
-    turn, shift = np.arange(nodes), np.arange(gpus)
-    there = (node[:, None] + turn) % nodes
-    mate = (index[:, None] + shift) % gpus
-    places = there[:, :, None] * gpus + mate[:, None, :]
-    rows = np.arange(ranks)
-    return Cargo(
-        direction == "combine", row_bytes, tokens, to_nodes.astype(float)[rows[:, None], there],
-        to_ranks.astype(float)[rows[:, None, None], places],
-    )  # fmt: skip
-
-
 class Chunk(NamedTuple):
     """Rows that travel together. at: tokens of the channel up to which they go. turn: of the node that they reach.
     split [shifts]: rows for each GPU there."""

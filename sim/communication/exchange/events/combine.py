@@ -15,6 +15,7 @@ from math import ceil
 from sim.communication.exchange.events.bells import Course, Life
 from sim.communication.exchange.events.cargo import Chunk
 from sim.communication.exchange.events.channel import NETWORK, NVLINK, Place, Role
+from sim.communication.exchange.events.servers import Port
 from sim.communication.exchange.events.sheets import Bay, Load, Progress, Sheet, Window
 
 
@@ -41,9 +42,11 @@ class Combine:
         self.homes = [self] * nodes
         self.partners: Sequence[Combine] = ()
         self.mates: Sequence[Combine] = ()
+        self.ports: Sequence[Port] = ()
 
     def announce(self) -> None:
-        """Lay out who forwards what of this channel's tokens."""
+        """Lay out who forwards what of this channel's tokens, and whose ports its rows go to."""
+        self.ports = [mate.port for mate in self.mates[1:]]
         for turn, forwarder in enumerate(self.partners):
             forwarder.homes[turn] = self
             forwarder.sheets[turn] += [Sheet(chunk, forwarder) for chunk in self.place.plan if chunk.turn == turn]
@@ -87,8 +90,10 @@ class Combine:
         columns = [list(mate.sheets[turn]) for mate in mates]
         parts = [[sheet.chunk.split[-shift] for sheet in column] for shift, column in enumerate(columns)]
         for sheets, rows in zip(zip_longest(*columns), zip_longest(*parts, fillvalue=0), strict=True):
-            if any(rows):
-                yield Load(next(sheets[shift].chunk.at for shift in order if rows[shift]), rows, sheets)
+            for shift in order:
+                if rows[shift]:
+                    yield Load(sheets[shift].chunk.at, rows, sheets)
+                    break
 
     def next_turn(self, firsts: Mapping[int, Load], heads: list[tuple[int, int]]) -> Course[int]:
         """Of the first load, by its tokens, for which there is room; take it off the heads."""
@@ -114,11 +119,10 @@ class Combine:
 
     def spread(self, load: Load, busy: list[int]) -> None:
         """The port begins with the load: rows for all GPUs side by side."""
-        now, near = self.clock.now, self.times.near
-        end = now + sum(busy)
-        for sheet, ns, mate in zip(load.sheets[1:], busy, self.mates[1:], strict=True):
+        now, near, end = self.clock.now, self.times.near, self.port.out
+        for sheet, ns, port in zip(load.sheets[1:], busy, self.ports, strict=True):
             if ns:
-                sheet.land(mate.port.receive(now, ns, end) + near)
+                sheet.land(port.receive(now, ns, end) + near)
 
     def complete(self, sheet: Sheet) -> None:
         """All rows of a sheet have left for this forwarder."""

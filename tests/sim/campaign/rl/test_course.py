@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reports import rl
 from sim.campaign.rl import course
 from sim.campaign.rl.course import Apart, Period, Work, ends, in_turn, waits
+from sim.experiments import learnings
 
 STEP = Work(10.0, 11.0, 0.5, 1.0, 1.0, 0.5, 0.5, 4.0, 2.0, 0.75, 3.0)
 seconds = st.integers(1, 20).map(float)
@@ -22,6 +24,11 @@ def test_in_turn_a_step_is_the_sum_of_its_parts() -> None:
     step = 11 + 0.75 + 0.5 + 1 + 1 + 0.5 + 0.5 + 4 + 2 + 0.75 + 3
     assert ends(periods, 3) == pytest.approx([step, 2 * step, 3 * step]) and step == 25
     assert waits(periods, course.BOTH, 0, 75) == []
+
+
+def test_whatever_gpus_do_has_a_colour_on_the_page_and_a_group_in_a_comparison() -> None:
+    words = {each.what for each in in_turn([STEP])}
+    assert len(words) == 12 and words <= rl.COLOURS.keys() and words <= learnings.GROUPS.keys()
 
 
 @pytest.mark.parametrize("in_flight", [True, False])

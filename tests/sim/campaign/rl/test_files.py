@@ -6,9 +6,10 @@ import pytest
 
 from hwmodels.document import Document, DocumentError
 from sim.campaign.rl import rows
-from sim.campaign.rl.files import load, resolved
+from sim.campaign.rl.files import resolved
 from sim.campaign.rl.page import PAGE
 from sim.experiments import kinds
+from sim.experiments.kinds import load
 from sim.scenario import SCENARIOS
 
 V3 = str(SCENARIOS / "rl_v3_256gpu.yaml")
@@ -56,8 +57,14 @@ def test_all_mistakes_at_once() -> None:
         (["rl.kl=0", "rl.reference=host"], "rl.reference changes nothing: without a KL term"),
         (["rl.sync.takes=3 s"], "rl.sync.method changes nothing"),
         (["rl.sync.in_flight=false"], "rl.sync.in_flight changes nothing"),
+        (["outputs=[result, trace, links]"], "outputs: trace, links change nothing: a step of reinforcement"),
         (["rl.reward.workers=4"], "rl.reward.workers changes nothing"),
         (["rl.rollout.nodes=32", "rl.offload=true"], "rl.offload changes nothing"),
+        (["rl.rollout.nodes=32", "rl.stale=1"], "rl.pinned changes nothing"),
+        (["rl.offload=false"], "rl.pinned changes nothing"),
+        (["rl.rollout.nodes=32"], "rl.rollout.sleep changes nothing"),
+        (["rl.log_prob_batch=2", "rl.kl=0", "rl.old_log_probs=false"], "rl.log_prob_batch changes nothing: nobody"),
+        (["rl.log_prob_batch=1", "batch.micro_batch=2"], "rl.log_prob_batch changes nothing: batch.micro_batch is 2"),
     ],
 )
 def test_keys_that_change_nothing_say_so(words: list[str], line: str) -> None:

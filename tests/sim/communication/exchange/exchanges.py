@@ -1,12 +1,14 @@
 """Exchanges and links that the tests of this folder share."""
 
 import numpy as np
+import numpy.typing as npt
 from hypothesis import strategies as st
 
 from hwmodels import node
 from hwmodels.collectives import Wires, wires
 from hwmodels.op import AllToAll
-from sim.communication.exchange.ports import Ports, of_tokens
+from sim.communication.exchange.events.cargo import Cargo
+from sim.communication.exchange.ports import Ports
 from sim.validation import exchanges
 
 LINKS: Wires = wires(node.load("h800x8"), None)
@@ -46,3 +48,42 @@ directions = st.sampled_from(["dispatch", "combine"])
 def uneven_ports(direction: str, matrices: tuple[np.ndarray, np.ndarray], row_bytes: float = FP8_ROW) -> Ports:
     to_nodes, to_ranks = matrices
     return of_tokens(direction, row_bytes, float(to_ranks.sum(axis=1).max()), to_nodes, to_ranks)
+
+
+def of_tokens(
+    direction: str, row_bytes: float, tokens: float, to_nodes: npt.NDArray[np.number], to_ranks: npt.NDArray[np.number]
+) -> Ports:
+    """Ports of every rank of a group. to_nodes [ranks, nodes], to_ranks [ranks, ranks]: tokens of each source that
+    reach a node or a rank, its own included. tokens: of each rank's
+    micro-batch."""
+    ranks, nodes = to_nodes.shape
+    per_node = ranks // nodes
+    by_node = to_nodes.astype(float).reshape(nodes, per_node, nodes)
+    by_rank = to_ranks.astype(float).reshape(nodes, per_node, nodes, per_node)
+    sent, arrived = by_node.sum(axis=2), by_node.sum(axis=0).T
+    inside = np.einsum("aia->ai", by_node)
+    forwarded, received = by_rank.sum(axis=(0, 3)).T, by_rank.sum(axis=(0, 1))
+    same = np.einsum("aibi->bi", by_rank)
+    columns = (
+        np.full((nodes, per_node), float(tokens)), sent, forwarded, received,
+        sent - inside, arrived - inside, forwarded - same, received - same,
+    )  # fmt: skip
+    return Ports(direction == "combine", row_bytes, nodes, per_node, *(c.ravel() for c in columns))
+
+
+def cargo_of_tokens(
+    direction: str, row_bytes: float, tokens: int, to_nodes: npt.NDArray[np.number], to_ranks: npt.NDArray[np.number]
+) -> Cargo:
+    """Of every rank of a group; matrices and words as in `of_tokens`."""
+    ranks, nodes = to_nodes.shape
+    gpus = ranks // nodes
+    node, index = np.divmod(np.arange(ranks), gpus)
+    turn, shift = np.arange(nodes), np.arange(gpus)
+    there = (node[:, None] + turn) % nodes
+    mate = (index[:, None] + shift) % gpus
+    places = there[:, :, None] * gpus + mate[:, None, :]
+    rows = np.arange(ranks)
+    return Cargo(
+        direction == "combine", row_bytes, tokens, to_nodes.astype(float)[rows[:, None], there],
+        to_ranks.astype(float)[rows[:, None, None], places],
+    )  # fmt: skip

@@ -18,11 +18,19 @@ from sim.communication.exchange.events.record import Watch, idle, union
 from sim.communication.exchange.events.servers import Beside, Buffer, Port, Warps
 from sim.communication.exchange.events.setting import Setting
 from sim.communication.exchange.events.sheets import Bay, Progress
-from sim.communication.exchange.ports import even_tokens, of_op, of_tokens
+from sim.communication.exchange.ports import even_tokens, of_op
 from sim.communication.exchange.roles import FIXED, FOLLOW, Buffers, buffers
 from sim.engine.clock import Clock
 from tests.examples import examples
-from tests.sim.communication.exchange.exchanges import BF16_ROW, FP8_ROW, LINKS, directions, op
+from tests.sim.communication.exchange.exchanges import (
+    BF16_ROW,
+    FP8_ROW,
+    LINKS,
+    cargo_of_tokens,
+    directions,
+    of_tokens,
+    op,
+)
 
 WITHIN, ROUNDS_S = 0.02, 30e-6
 """The recurrence is so near to the events, or within so long: a few rows by one warp, for warps go in whole rounds."""
@@ -79,7 +87,7 @@ def test_also_where_loads_are_uneven(
     reach = 1 - np.prod(1 - chance.reshape(nodes, 4), axis=1)
     matrices = np.tile(tokens * reach, (ranks, 1)), np.tile(tokens * chance, (ranks, 1))
     row = FP8_ROW if direction == "dispatch" else BF16_ROW
-    one = cargo.of_tokens(direction, row, tokens, *matrices)
+    one = cargo_of_tokens(direction, row, tokens, *matrices)
     events_s = run([one], Setting(LINKS, 2 * channels, kind))[0].ns / 1e9
     ports = of_tokens(direction, row, float(tokens), *matrices)
     recurrence_s = kernel.run(ports, LINKS, 2 * channels, roles=kind).seconds
@@ -131,7 +139,7 @@ def test_a_defect_of_credits_in_the_recurrence_is_seen(direction: str, monkeypat
 def test_one_rank_stands_for_all_where_loads_are_even(direction: str, group_size: int) -> None:
     one = op(direction, group_size, 512)
     folded = run([cargo.even(one)], Setting(LINKS, 12))[0].ns
-    whole = run([cargo.of_tokens(direction, one.row_bytes, one.tokens, *even_tokens(one))], Setting(LINKS, 12))[0]
+    whole = run([cargo_of_tokens(direction, one.row_bytes, one.tokens, *even_tokens(one))], Setting(LINKS, 12))[0]
     assert max(whole.ends) - min(whole.ends) < 0.02 * whole.ns
     assert folded == pytest.approx(whole.ns, rel=0.01)
 
@@ -226,7 +234,7 @@ def test_room_comes_back_as_tokens_are_reduced(spans: list[tuple[int, int]], thr
 def test_exchanges_come_in_order_and_wait_for_the_last_rank() -> None:
     """Two micro-batches' exchanges; a rank that is late to the first makes the group wait."""
     one = op("dispatch", 16, 256)
-    whole = cargo.of_tokens("dispatch", one.row_bytes, one.tokens, *even_tokens(one))
+    whole = cargo_of_tokens("dispatch", one.row_bytes, one.tokens, *even_tokens(one))
     alone = run([whole], Setting(LINKS, 12))[0]
     late = [[0] * 15 + [1_000_000]]
     first, second = run([whole, replace(whole, combine=True)], Setting(LINKS, 12), late)
@@ -298,5 +306,5 @@ def test_a_forwarder_knows_the_first_chunks_that_miss_nobody(monkeypatch: pytest
     to_nodes, to_ranks = even_tokens(one)
     liked = np.random.default_rng(seed).uniform(0.2, 1.8, 4)
     tokens = to_nodes * liked, to_ranks * liked.repeat(8)
-    run([cargo.of_tokens("combine", one.row_bytes, one.tokens, *tokens)], Setting(LINKS, 4, sizes=Buffers(6, 24, 160)))
+    run([cargo_of_tokens("combine", one.row_bytes, one.tokens, *tokens)], Setting(LINKS, 4, sizes=Buffers(6, 24, 160)))
     assert max(map(len, seen)) > 1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hwmodels.refused import Refused
 from sim.communication.exchange import closed, kernel, messages
 from sim.communication.exchange.line import finish_s
-from sim.communication.exchange.ports import even_tokens, of_op, of_tokens
+from sim.communication.exchange.ports import even_tokens, of_op
 from sim.communication.exchange.roles import COPY, FIXED, FOLLOW, STORED, dispatching
 from tests.sim.communication.exchange.exchanges import (
     BF16_ROW,
@@ -18,6 +18,7 @@ from tests.sim.communication.exchange.exchanges import (
     LINKS,
     SPREAD,
     directions,
+    of_tokens,
     op,
     uneven,
     uneven_ports,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from sim.communication.exchange.ports import even_tokens, of_op, of_tokens
-from tests.sim.communication.exchange.exchanges import op, random_tokens, uneven, uneven_ports
+from sim.communication.exchange.ports import even_tokens, of_op
+from tests.sim.communication.exchange.exchanges import of_tokens, op, random_tokens, uneven, uneven_ports
 
 COLUMNS = ("tokens", "sent", "forwarded", "received", "nic_out", "nic_in", "nvlink_out", "nvlink_in")
 

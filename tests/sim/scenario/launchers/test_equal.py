@@ -29,7 +29,10 @@ NEMO = {
 }  # fmt: skip
 TITAN = {
     "cluster": {"node": "h100x8", "nodes": 8}, "model": "llama3_70b", "precision": "fp8_current",
-    "stack": {"name": "torch", "compiled": True}, "parallel": {"tensor": 8, "sequence": True, "zero": 3, "shard": 4},
+    "stack": {
+        "name": "torch", "compiled": True, "compiled_ends": "loss", "rope": "complex", "clips": True,
+        "early_stop": False,
+    }, "parallel": {"tensor": 8, "sequence": True, "zero": 3, "shard": 4},
     "recompute": "full",
     "batch": {"sequences": 64, "sequence_length": 8192, "micro_batch": 4},
     "overlap": {"gradients": True, "parameters": True, "tensor": True},

@@ -25,6 +25,9 @@ mode = "none"
 {more}
 """
 
+STACK = {"name": "torch", "rope": "complex", "clips": True}
+COMPILED = STACK | {"compiled": True, "compiled_ends": "loss"}
+
 
 def job(
     folder: Path, name: str = "llama3", flavor: str = "8B", node: str = "h100x8", nodes: int = 4, **parts: str
@@ -41,7 +44,7 @@ def test_defaults_are_the_launchers(tmp_path: Path) -> None:
     scenario = job(tmp_path).scenario
     assert scenario == {
         "name": "job", "cluster": {"node": "h100x8", "nodes": 4}, "model": "llama3_8b", "precision": "bf16",
-        "stack": {"name": "torch"}, "parallel": {"zero": 3},
+        "stack": STACK, "parallel": {"zero": 3},
         "batch": {"sequences": 64, "sequence_length": 4096, "micro_batch": 2},
         "overlap": {"gradients": True, "parameters": True}, "recompute": "none",
         "states": {"master": "fp32", "moments": "fp32", "gradients": "fp32"}, "optimizer": {"name": "adamw"},
@@ -72,12 +75,15 @@ def test_defaults_are_the_launchers(tmp_path: Path) -> None:
          {"sequences": 256, "sequence_length": 4096, "micro_batch": 2}),
         ({"training": 'dtype = "bfloat16"'}, "states", {"master": "bf16", "moments": "bf16", "gradients": "bf16"}),
         ({"training": "enable_cpu_offload = true"}, "optimizer", {"name": "adamw", "offload": "host"}),
-        ({"more": "[compile]\nenable = true"}, "stack", {"name": "torch", "compiled": True}),
-        ({"more": '[compile]\nenable = true\ncomponents = ["loss"]'}, "stack", {"name": "torch"}),
+        ({"more": "[compile]\nenable = true"}, "stack", COMPILED),
+        ({"more": '[compile]\nenable = true\ncomponents = ["loss"]'}, "stack", STACK),
         ({"parallel": "tensor_parallel_degree = 2\ndisable_loss_parallel = true"}, "stack",
-         {"name": "torch", "loss_parallel": False}),
-        ({"parallel": "disable_loss_parallel = true"}, "stack", {"name": "torch"}),
-        ({"training": "compile = true"}, "stack", {"name": "torch", "compiled": True}),
+         STACK | {"loss_parallel": False}),
+        ({"parallel": "disable_loss_parallel = true"}, "stack", STACK),
+        ({"training": "compile = true"}, "stack", COMPILED),
+        ({"more": '[compile]\nenable = true\ncomponents = ["model"]'}, "stack", COMPILED | {"compiled_ends": "none"}),
+        ({"more": '[optimizer]\nimplementation = "for-loop"'}, "stack", STACK | {"update": "loop"}),
+        ({"training": "max_norm = 0.0"}, "stack", {"name": "torch", "rope": "complex"}),
         ({"model": 'converters = ["quantize.linear.float8"]'}, "precision", "fp8_current"),
         ({"model": 'converters = "float8"'}, "precision", "fp8_current"),
         ({"more": "[float8]\nenable_float8_linear = true"}, "precision", "fp8_current"),
@@ -111,7 +117,16 @@ def test_activation_checkpoints(tmp_path: Path, text: str, value: Any) -> None:
     path = tmp_path / "job.toml"
     job(tmp_path)
     path.write_text(path.read_text().replace('mode = "none"', text))
-    assert imported(path, nodes=4).scenario["recompute"] == value
+    scenario = imported(path, nodes=4).scenario
+    assert scenario["recompute"] == value
+    assert ("early_stop" in scenario["stack"]) == (value != "none")  # its default, from August 2025 on
+
+
+def test_checkpoints_that_stop_early_say_so(tmp_path: Path) -> None:
+    job(tmp_path)
+    path = tmp_path / "job.toml"
+    path.write_text(path.read_text().replace('mode = "none"', 'mode = "full"\nearly_stop = true'))
+    assert imported(path, nodes=4).scenario["stack"] == STACK
 
 
 @pytest.mark.parametrize(

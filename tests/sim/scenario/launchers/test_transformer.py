@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.scenario.launchers.patterns import listed, shortest
+from sim.models.config import shortest
+from sim.scenario.launchers.patterns import listed
 from sim.scenario.launchers.stages import lighter_ends
 from tests.sim.scenario.launchers.launched import arguments
 
