@@ -48,6 +48,7 @@ class Run:
         self.tables = self._tables()
         self.stream, self.order = self._data(corpus.train, torch.Generator().manual_seed(s.seed))
         self.held = self._held(corpus)
+        self.evaluations: list[dict[str, Any]] = []
         self.average = Average(self.flat.weights, s.average) if s.average else None
         if start is not None:
             self.begin(start)
@@ -182,7 +183,8 @@ class Run:
         if self.average:
             self.average.wait()
         tensors = {name: x.detach().to("cpu", copy=True) for name, x in self._places().items()}
-        return {"tensors": tensors, "done": self.done, "settings": asdict(self.settings)}
+        held = list(self.evaluations)
+        return {"tensors": tensors, "done": self.done, "settings": asdict(self.settings), "held": held}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from there. Raises Refused where it is the state of another run."""
@@ -191,7 +193,7 @@ class Run:
             raise Refused(f"a checkpoint of another run: {', '.join(odd)} differ")
         for name, x in self._places().items():
             x.detach().copy_(state["tensors"][name])
-        self.done = state["done"]
+        self.done, self.evaluations = state["done"], list(state.get("held", ()))
 
     def save(self, path: Path) -> None:
         """A checkpoint; the file is whole or not there."""

@@ -25,16 +25,16 @@ def main(settings: Settings, corpus: Corpus, out: Path, save: int = 0) -> Run:
         print(f"goes on from step {run.done}", file=sys.stderr)
     if run.device.type == "cuda":
         run.capture()
-    stride = min(each for each in (save, settings.evaluate, max(1, settings.steps // REPORTS)) if each)
-    held = []
+    strides = [each for each in (save, settings.evaluate, max(1, settings.steps // REPORTS)) if each]
     while run.done < settings.steps:
-        run.train(run.done - run.done % stride + stride)
+        run.train(min(run.done - run.done % stride + stride for stride in strides))
         print(f"step {run.done}: loss {float(run.history[run.done - 1, LOSS]):.4f}", file=sys.stderr, flush=True)
         if _due(run.done, settings.evaluate, settings.steps):
-            held.append({"step": run.done, **run.evaluate()})
+            run.evaluations.append({"step": run.done, **run.evaluate()})
         if _due(run.done, save, settings.steps):
             run.save(out / CHECKPOINT)
-    figures = {"settings": asdict(settings), "corpus": corpus.about, "history": run.history.tolist(), "held": held}
+    figures = {"settings": asdict(settings), "corpus": corpus.about, "history": run.history.tolist()}
+    figures["held"] = run.evaluations
     (out / HISTORY).write_text(json.dumps(figures), encoding="utf-8")
     return run
 

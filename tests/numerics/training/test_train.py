@@ -32,6 +32,13 @@ def test_a_run_goes_on_from_its_folder(tmp_path, monkeypatch):
     assert torch.equal(whole.flat.weights, parts.flat.weights) and torch.equal(whole.history, parts.history)
     kept = json.loads((tmp_path / "whole" / train.HISTORY).read_text())
     assert [row["step"] for row in kept["held"]] == [3, 6] and len(kept["history"]) == 6
+    assert json.loads((tmp_path / "parts" / train.HISTORY).read_text()) == kept
+
+
+def test_a_run_is_evaluated_when_it_says_however_often_it_is_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "REPORTS", 1)
+    train.main(SETTINGS, small.corpus(), tmp_path, save=2)
+    assert [row["step"] for row in json.loads((tmp_path / train.HISTORY).read_text())["held"]] == [3, 6]
 
 
 def test_runs_behind_the_turn_begin_where_another_ended(tmp_path):
