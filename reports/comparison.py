@@ -35,6 +35,10 @@ SEEDS = (
     "The interval is of the difference over seeds of chance, the same in both; what prices are uncertain by is not in "
     "it."
 )
+DRAWS = (
+    "The interval is of the difference over draws of chance and of prices, the same in both: kernels of a class are as "
+    "wrong in both. What the model leaves out is not in it."
+)
 UNSEEN_NS = US_NS
 """Causes that differ by less are left out of the picture and of the terminal."""
 LETTERS, STEP = ("A", "B"), "step_time_s"
@@ -203,7 +207,8 @@ def _figures(both: Comparison) -> Section:
          _ends(each)]
         for each in both.changes
     ]  # fmt: skip
-    lead = PAIRED if both.steps else (SEEDS if any(each.interval for each in both.changes) else "")
+    chance = DRAWS if getattr(both.a, "draws", None) is None else SEEDS
+    lead = PAIRED if both.steps else (chance if any(each.interval for each in both.changes) else "")
     own = [f"{letter} {text}" for letter, each in zip(LETTERS, (both.a, both.b), strict=True) if (text := _own(each))]
     if own:
         lead += f" Each step by itself: {escape('; '.join(own))}."

@@ -110,6 +110,11 @@ def show(answer: Sensitivity, stream: IO[str]) -> None:
     terminal.tables(stream, (title.of(answer.base.summary),), verdict(answer), parts, [*more, *remarks(answer)])
 
 
+def _breaking(key: str) -> str:
+    """A dotted key as HTML that a narrow page breaks behind its dots."""
+    return escape(key).replace(".", ".<wbr>")
+
+
 def _sides(answer: Sensitivity, move: Move) -> list[str]:
     """How either side moves the step; where its value is a whole number near that, also at which."""
     near = [
@@ -163,7 +168,7 @@ def _tornado(answer: Sensitivity) -> Section | None:
         {"name": each.key, "ends": [_bar(each, each.less, answer.unit), _bar(each, each.more, answer.unit)]}
         for each in answer.moves[:SHOWN]
     ]
-    rows = [[escape(cell) for cell in row] for row in _rows(answer)]
+    rows = [[_breaking(key), *map(escape, cells)] for key, *cells in _rows(answer)]
     side = folded(_head(answer), rows, SHOWN, (0,), "that move it less")
     body = legend([("the key at less", SIDES[0]), ("the key at more", SIDES[1])])
     body += plot("tornado", f"how far each key moves the {_small(answer.called)}") + side
@@ -184,7 +189,7 @@ def _crossings(answer: Sensitivity) -> Section | None:
     if not answer.crossings and not answer.unreached:
         return None
     rows = [
-        [f"<code>{escape(each.key)}</code>", escape(each.base), f"{'below' if each.below else 'above'} "
+        [f"<code>{_breaking(each.key)}</code>", escape(each.base), f"{'below' if each.below else 'above'} "
          f"{escape(each.text)}", f"{each.factor:.3g}", _state(each)]
         for each in answer.crossings
     ]  # fmt: skip

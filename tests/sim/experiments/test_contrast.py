@@ -8,6 +8,7 @@ import pytest
 
 import sim
 from hwmodels.refused import Refused
+from reports.comparison import render
 from sim.__main__ import main
 from sim.experiments import kinds
 from sim.experiments.compare import compare
@@ -67,6 +68,7 @@ def test_draws_of_loads_are_paired():
         assert alone[word][0] != alone[word][1]
         assert 0 < width(change.interval) < 0.5 * width(_few(alone[word]))
     assert links().changes[1].ratio[0] > 1 and links().changes[1].clear
+    assert "draws of chance and of prices" in render(links()) and "over seeds of chance" in render(spares())
 
 
 @cache
