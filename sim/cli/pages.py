@@ -59,13 +59,18 @@ def deliver(
     return DONE
 
 
-def document(words: Sequence[str], place: Path, page: Callable[[], str], write: Callable[[], None]) -> int:
+def document(words: Sequence[str], place: Path, page: Callable[[], str]) -> int:
     """A command that prints a page of docs/; --write renews the page in a checkout instead."""
     parser = Parser()
     parser.add_argument("--write", action="store_true")
-    if parser.parse_args(words).write:
-        write()
+    return renewed(place, page(), parser.parse_args(words).write)
+
+
+def renewed(place: Path, text: str, write: bool) -> int:
+    """A page of docs/ on stdout, or in its place."""
+    if write:
+        place.write_text(text, encoding="utf-8")
         print(f"written to {place}", file=sys.stderr)
     else:
-        print(page(), end="")
+        print(text, end="")
     return DONE
