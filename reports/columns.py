@@ -32,12 +32,6 @@ def pack(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
     return {"rows": rows.pop() if rows else 0, "columns": heads, "data": data}
 
 
-def unpack(packed: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
-    """The columns that `pack` was given, as float64 and int32."""
-    raw = zlib.decompress(base64.b64decode(packed["data"]))
-    return {n: np.frombuffer(raw, TYPES[t], packed["rows"], first) for n, t, first in packed["columns"]}
-
-
 def script_json(data: Any) -> str:
     """`data` as JSON that can stand inside a script element."""
     return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

@@ -24,7 +24,7 @@ from reports.palette import IDLE, PARTS, STEPS
 from reports.section import Section, controls, legend, plot, table
 from reports.waterfall import LESS, MORE, SUM
 from sim.result import title
-from sim.result.comparison import Cause, Change, Comparison, Key, Run
+from sim.result.comparison import Cause, Change, Comparison, Run
 
 TITLE = "Two runs compared"
 PAIRED = (
@@ -128,11 +128,12 @@ def show(both: Comparison, stream: IO[str]) -> None:
     parts = [
         (each.group, each.name, *_cause(each, unit)) for each in both.causes if abs(each.difference_ns) >= UNSEEN_NS
     ]
+    keys = [(each.key, _short(each.a), _short(each.b)) for each in both.keys[:SHOWN_KEYS]]
     tables = [
         terminal.Cells(("", "A", "B", "B − A", "", "90 %"), figures, (1, 2, 3, 4, 5)),
         terminal.Cells(("", "made by", "A", "B", "B − A"), parts, (2, 3, 4)),
         terminal.Cells(("memory at the peak", "A", "B", "B − A"), list(_memory(both)), (1, 2, 3)),
-        terminal.Cells(("key", "A", "B"), [_key(each) for each in both.keys[:SHOWN_KEYS]], ()),
+        terminal.Cells(("key", "A", "B"), keys, ()),
     ]
     more = [f"and {len(both.keys) - SHOWN_KEYS} more keys"] if len(both.keys) > SHOWN_KEYS else []
     terminal.tables(stream, (f"A: {a}", f"B: {b}"), verdict(both), [t for t in tables if t.rows], more)
@@ -173,10 +174,6 @@ def _memory(both: Comparison) -> Iterator[tuple[str, str, str, str]]:
 def _bytes(part: str, a: int, b: int) -> tuple[str, str, str, str]:
     moved = f"{_sign(b - a)}{format_quantity(abs(b - a), 'data')}" if b != a else "0"
     return part, format_quantity(a, "data"), format_quantity(b, "data"), moved
-
-
-def _key(each: Key) -> tuple[str, str, str]:
-    return each.key, _short(each.a), _short(each.b)
 
 
 def _short(given: Any) -> str:
@@ -251,7 +248,7 @@ def _timelines(both: Comparison) -> Section | None:
     steps = [each.steps for each in both.steps or ()]
     if not steps or not all(len(each) for each in steps):
         return None
-    rows = [timeline.with_idle(each, {"mix": np.full(len(each), -1)}) for each in steps]
+    rows = [timeline.with_idle(each, np.full(len(each), -1)) for each in steps]
     idle = [[f"idle {percent(share)}" for share in timeline.idle_shares(each)] for each in rows]
     rows[1]["position"] = rows[1]["position"] + len(idle[0]) + 1
     for each in rows:

@@ -11,7 +11,7 @@ from reports import terminal, timeline
 from reports.columns import pack
 from reports.headline import percent, seconds
 from reports.page import whole
-from reports.palette import OPS, STEPS, Kind, op_kind
+from reports.palette import OPS, STEPS, op_kind
 from reports.section import Section, controls, folded, legend, plot
 from sim.result.joins import Bars, Joined
 from sim.result.trace import LANES
@@ -99,8 +99,8 @@ def _timelines(measured: Bars, simulated: Bars) -> Section | None:
         "margin": [*idle[:theirs], "", *idle[theirs:]],
         "names": [*(f"trace, {row}" for row in measured.rows), "", *(f"simulated, {row}" for row in simulated.rows)],
     }  # fmt: skip
-    shown = sorted({kind for _, kind, *_ in cells})
-    body = f'<div class="row">{legend(_swatches(shown))}{controls("timeline", "step")}</div>'
+    keys = legend((KINDS[kind].name, KINDS[kind].colour) for kind in sorted({kind for _, kind, *_ in cells}))
+    body = f'<div class="row">{keys}{controls("timeline", "step")}</div>'
     body += plot("timeline", "kernels of the trace above those of the simulated step")
     ends = seconds(max(measured.end) / NS_PER_S), seconds(max(simulated.end) / NS_PER_S)
     lead = (
@@ -116,11 +116,6 @@ def _count(number: int, what: str) -> str:
 
 UNSAID = ("stage", "micro_batch", "stage_b", "micro_batch_b", "price", "mix")
 """Columns of a timeline that kernels do not have."""
-
-
-def _swatches(kinds: Sequence[int]) -> Iterator[tuple[str, str]]:
-    each: Iterator[Kind] = (KINDS[kind] for kind in kinds)
-    yield from ((kind.name, kind.colour) for kind in each)
 
 
 def _tiled(bars: Bars, first: int, whole_ns: int) -> Iterator[tuple[int, int, int, int, str]]:

@@ -14,8 +14,6 @@ from sim.result import title
 from sim.result.sensitivity import PRICE, STEP, Crossing, Move, Point, Sensitivity
 
 TITLE, OTHERS = "What the step hangs on", "What the run hangs on"
-MARK = "<h1>What the "
-"""What tells our page from others of its name."""
 SHOWN = 24
 """Moves in the picture and in a terminal; the rest are folded away."""
 PRICES = " Prices are classes of kernels, moved as times."

@@ -1,7 +1,5 @@
 """The pipeline's timeline: every step at every position, and the idle time between."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -33,7 +31,7 @@ def section(result: Result) -> Section | None:
     if not len(steps):
         return None
     mix, mixes = price_mix(steps, result.spans)
-    rows = with_idle(steps, {"mix": mix})
+    rows = with_idle(steps, mix)
     shown = np.unique(rows["kind"]).tolist()
     keys = legend((STEPS[kind].name, STEPS[kind].colour) for kind in shown)
     body = f'<div class="row">{keys}{controls("timeline", "step")}</div>'
@@ -52,11 +50,11 @@ def section(result: Result) -> Section | None:
     return Section("timeline", "Timeline of the pipeline", lead, body, data)
 
 
-def with_idle(steps: Trace, more: Mapping[str, Column] = MappingProxyType({})) -> Columns:
+def with_idle(steps: Trace, mix: Column) -> Columns:
     """Steps and the gaps before, between and after them, sorted by position and start; start and end in seconds.
 
-    A gap has the kind IDLE, and -1 in every column that says what ran, also those of `more` (a value a step). The last
-    gap of a position ends with the step.
+    A gap has the kind IDLE, and -1 in every column that says what ran. The last gap of a position ends with the step.
+    mix: of prices, a value a step.
     """
     order = np.lexsort((steps.start, steps.position))
     position, start, end = steps.position[order], steps.start[order], steps.end[order]
@@ -75,7 +73,7 @@ def with_idle(steps: Trace, more: Mapping[str, Column] = MappingProxyType({})) -
         "kind": np.concatenate((steps.phase[order], np.full(len(gap_position), IDLE))),
     }
     columns = {name: getattr(steps, name) for name in ("stage", "micro_batch", "stage_b", "micro_batch_b", "price")}
-    for name, column in (columns | dict(more)).items():
+    for name, column in (columns | {"mix": mix}).items():
         rows[name] = np.concatenate((column[order], np.full(len(gap_position), -1)))
     sort = np.lexsort((rows["start"], rows["position"]))
     return {name: column[sort] for name, column in rows.items()}

@@ -48,8 +48,6 @@ class TensorCore:
 
 HOPPER = TensorCore()
 """MMA-Sim (arXiv 2511.10909): wgmma m64nNk32 of E4M3 or E5M2 into FP32."""
-ADA = TensorCore(products=16)
-"""MMA-Sim: a k = 32 mma runs as two steps of 16."""
 
 
 def wgmma(a: Tensor, b: Tensor, c: Tensor | None = None, core: TensorCore = HOPPER) -> Tensor:

@@ -68,13 +68,12 @@ def kernels(analysis: Analysis, reference: Mapping[str, float]) -> Kernels:
         times[key] += _alone(op)
         names[key].add(op.operator.removeprefix("aten::") or function(op.kernel).own)
         first.setdefault(key, what)
-    rows = [_row(first[key], us, names[key]) for key, us in times.items()]
+    # with the mean of times: a step is their sum, and the same kernel may take two ways
+    rows = [
+        row(first[key], us, names[key]) | rate(first[key], us) | {"us": rounded(float(np.mean(us)))}
+        for key, us in times.items()
+    ]
     return Kernels(rows, left, unsaid, sum(sum(op.us) for op in analysis.operations), sent)
-
-
-def _row(op: Op, us: list[float], names: set[str]) -> Row:
-    """A table's row with the mean of its times: a step is their sum, and the same kernel may take two ways."""
-    return row(op, us, names) | rate(op, us) | {"us": rounded(float(np.mean(us)))}
 
 
 def _possible(op: Op, us: float, reference: Mapping[str, float]) -> bool:

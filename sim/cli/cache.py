@@ -5,6 +5,6 @@ from sim.cli import pages
 
 def cache(words: list[str]) -> int:
     """The page goes to stdout; --write renews docs/CACHE.md of a checkout."""
-    from sim.serving.cache_page import PAGE, page, write
+    from sim.serving.cache_page import PAGE, page
 
-    return pages.document(words, PAGE, page, write)
+    return pages.document(words, PAGE, page)

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from sim.cli import pages
-from sim.cli.command import DONE, INFEASIBLE, progress, refusals, unread
+from sim.cli.command import DONE, INFEASIBLE, progress, refusals, reported, unread
 from sim.experiments import kinds
 
 if TYPE_CHECKING:
@@ -23,11 +23,7 @@ def run(args: argparse.Namespace, folder: Path, start: float) -> int:
     path = args.words[0]
     plan = _load(path, args.words[1:])
     answer = _write(plan, path, folder, args.quiet, start)
-    if not args.quiet:
-        _page(answer).show(answer.summary, sys.stderr)
-        print(f"written to {folder}", file=sys.stderr)
-    if args.format == "json":
-        sys.stdout.write((folder / "result.json").read_text(encoding="utf-8"))
+    reported(args, folder, lambda: _page(answer).show(answer.summary, sys.stderr))
     return _code(plan, answer, f"{path}: ")
 
 
@@ -44,9 +40,9 @@ def check(words: list[str]) -> int:
 def rl(words: list[str]) -> int:
     """Published steps of reinforcement learning beside ours: the page goes to stdout; --write renews docs/RL.md of a
     checkout."""
-    from sim.campaign.rl.page import PAGE, page, write
+    from sim.campaign.rl.page import PAGE, page
 
-    return pages.document(words, PAGE, page, write)
+    return pages.document(words, PAGE, page)
 
 
 def _load(path: str, overrides: Sequence[str]) -> "Campaign | Learning":

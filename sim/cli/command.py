@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, NoReturn
 
@@ -115,6 +116,15 @@ def executor(args: argparse.Namespace) -> str:
     where = args.executor or f"local:{args.jobs}"
     jobs(where)
     return where
+
+
+def reported(args: argparse.Namespace, folder: Path, show: Callable[[], None]) -> None:
+    """Tell what a run wrote into its folder: by `show` unless quiet, and result.json on stdout where that is asked."""
+    if not args.quiet:
+        show()
+        print(f"written to {folder}", file=sys.stderr)
+    if args.format == "json":
+        sys.stdout.write((folder / "result.json").read_text(encoding="utf-8"))
 
 
 def progress(text: str, shown: bool) -> None:

@@ -65,13 +65,18 @@ def of_checkout(page: Path) -> None:
         raise Refused("is not here; --write renews it in a checkout", str(page))
 
 
-def document(words: Sequence[str], place: Path, page: Callable[[], str], write: Callable[[], None]) -> int:
+def document(words: Sequence[str], place: Path, page: Callable[[], str]) -> int:
     """A command that prints a page of docs/; --write renews the page in a checkout instead."""
     parser = Parser()
     parser.add_argument("--write", action="store_true")
-    if parser.parse_args(words).write:
+    return renewed(place, page, parser.parse_args(words).write)
+
+
+def renewed(place: Path, page: Callable[[], str], write: bool) -> int:
+    """A page of docs/ on stdout, or in its place."""
+    if write:
         of_checkout(place)
-        write()
+        place.write_text(page(), encoding="utf-8")
         print(f"written to {place}", file=sys.stderr)
     else:
         print(page(), end="")

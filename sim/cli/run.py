@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hwmodels.refused import Refused
 from sim.cli import campaign, serving
-from sim.cli.command import DONE, INFEASIBLE, PROG, Parser, loaded, progress, refusals
+from sim.cli.command import DONE, INFEASIBLE, PROG, Parser, loaded, progress, refusals, reported
 from sim.experiments import kinds
 from sim.result.title import changes
 
@@ -32,18 +32,12 @@ def run(words: list[str]) -> int:
     if which in (kinds.CAMPAIGN, kinds.RL):
         return campaign.run(args, args.out or place(args.words[0], args.words[1:]), start)
     path, scenario = loaded(PROG, args.words)
-    from reports import headline
+    from reports import headline, terminal
     from sim.analysis.notes import notes
 
     folder = args.out or place(path, args.words[1:])
     result = _write(scenario, path, folder, args.quiet, start)
-    if not args.quiet:
-        from reports import terminal
-
-        terminal.show(result, stream=sys.stderr)
-        print(f"written to {folder}", file=sys.stderr)
-    if args.format == "json":
-        sys.stdout.write((folder / "result.json").read_text(encoding="utf-8"))
+    reported(args, folder, lambda: terminal.show(result, stream=sys.stderr))
     for line in (*notes(scenario, result.summary, args.words[1:]), *result.summary.get("unfelt", ())):
         print(f"{path}: {line}", file=sys.stderr)
     for line in result.summary["infeasible"]:

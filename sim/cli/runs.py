@@ -1,26 +1,34 @@
 """The command `validate --runs`: published training runs beside simulated ones."""
 
-import argparse
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwmodels.refused import Refused
-from sim.cli.command import BUG, DONE, executor, heard, progress
+from sim.cli.command import BUG, DONE, Parser, executor, heard, progress
 
 if TYPE_CHECKING:
     from sim.validation.runs.outcome import Outcome
     from sim.validation.runs.rows import Run
 
 
-def runs(args: argparse.Namespace) -> int:
+def runs(words: list[str]) -> int:
     """A table a family goes to stdout (--format json: a value a row), a row a run to --out; --write renews
     docs/RUNS.md, its chart and the README's table in a checkout, --learn what the second part of intervals is."""
     from sim.result.folder import writing
     from sim.validation.runs import rows, table
     from sim.validation.runs.outcome import FAILED
 
+    parser = Parser()
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--family", action="append")
+    parser.runs()
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+    for flag in ("--write", "--learn", "--rival"):
+        parser.add_argument(flag, action="store_true")
+    args = parser.parse_args(words)
     where = executor(args)
     every = given = rows.read(Path(args.runs))
     if args.family:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hwmodels.refused import Refused
 from sim.cli import pages
-from sim.cli.command import DONE, PROG, Parser, progress, refusals, unread
+from sim.cli.command import DONE, PROG, Parser, progress, refusals, reported, unread
 
 
 def run(args: argparse.Namespace, folder: Path) -> int:
@@ -36,11 +36,7 @@ def run(args: argparse.Namespace, folder: Path) -> int:
         progress("", visible)
     for line in (*serve.unfelt, *unread(serve)):
         print(f"{path}: {line}", file=sys.stderr)
-    if not args.quiet:
-        print(shown.headline(summary), file=sys.stderr)
-        print(f"written to {folder}", file=sys.stderr)
-    if args.format == "json":
-        sys.stdout.write((folder / "result.json").read_text(encoding="utf-8"))
+    reported(args, folder, lambda: print(shown.headline(summary), file=sys.stderr))
     return DONE
 
 
@@ -62,9 +58,9 @@ def check(words: list[str]) -> int:
 def serving(words: list[str]) -> int:
     """Published rows beside ours, and what serving depends on: the page goes to stdout; --write renews
     docs/SERVING.md of a checkout."""
-    from sim.serving.page import PAGE, page, write
+    from sim.serving.page import PAGE, page
 
-    return pages.document(words, PAGE, page, write)
+    return pages.document(words, PAGE, page)
 
 
 def load(words: list[str]) -> int:

@@ -1,11 +1,10 @@
 """The command `steps`: measured steps of plain torch, on one GPU and on several, beside simulated ones."""
 
-import sys
 from pathlib import Path
 
 from hwmodels.refused import Refused
 from sim.cli import pages
-from sim.cli.command import DONE, Parser
+from sim.cli.command import Parser
 
 
 def steps(words: list[str]) -> int:
@@ -19,16 +18,7 @@ def steps(words: list[str]) -> int:
     args = parser.parse_args(words)
     if args.measured and not args.gpus:
         raise Refused("--measured goes with --gpus 8: steps over fewer GPUs are kept in scenarios/measured")
-    path = _page(args.gpus)
-    if args.write:
-        pages.of_checkout(path)
-    text = _node(args.measured) if args.gpus else _torch()
-    if args.write:
-        path.write_text(text, encoding="utf-8")
-        print(f"written to {path}", file=sys.stderr)
-    else:
-        print(text, end="")
-    return DONE
+    return pages.renewed(_page(args.gpus), lambda: _node(args.measured) if args.gpus else _torch(), args.write)
 
 
 def _page(gpus: int | None) -> Path:

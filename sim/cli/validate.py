@@ -1,9 +1,10 @@
 """The command `validate`: predictions beside what was published."""
 
 import sys
-from pathlib import Path
 
 from sim.cli.command import DONE, Parser
+from sim.cli.interleaving import interleaving
+from sim.cli.runs import runs
 
 
 def validate(words: list[str]) -> int:
@@ -11,10 +12,8 @@ def validate(words: list[str]) -> int:
     checkout records of predictions. --runs FILE.csv: training runs instead, see `sim.cli.runs`; --interleaving: bubbles
     of NVIDIA's controlled pairs by stages a position, see `sim.cli.interleaving`."""
     if "--runs" in words:
-        return _runs(words)
+        return runs(words)
     if "--interleaving" in words:
-        from sim.cli.interleaving import interleaving
-
         return interleaving(words)
     import json
 
@@ -46,17 +45,3 @@ def validate(words: list[str]) -> int:
         if moved:
             print("say so in CHANGELOG.md: a PREDICTION line with the step and the pair", file=sys.stderr)
     return DONE
-
-
-def _runs(words: list[str]) -> int:
-    from sim.cli.runs import runs
-
-    parser = Parser()
-    parser.add_argument("--runs", type=Path, required=True)
-    parser.add_argument("--family", action="append")
-    parser.runs()
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--format", choices=("text", "json"), default="text")
-    for flag in ("--write", "--learn", "--rival"):
-        parser.add_argument(flag, action="store_true")
-    return runs(parser.parse_args(words))

@@ -110,13 +110,6 @@ def missed(facts: Facts, limits: Limits, prices: Prices) -> str:
     return ""
 
 
-def scores(facts: Facts, objectives: Sequence[str], prices: Prices) -> tuple[float, ...]:
-    """Figures of a point in the order of objectives, turned so that less is better."""
-    return tuple(
-        OBJECTIVES[name].figure(facts, prices) * (1 if OBJECTIVES[name].best == "min" else -1) for name in objectives
-    )
-
-
 def beats(one: Sequence[float], other: Sequence[float]) -> bool:
     """Whether scores are nowhere worse than others, and somewhere better."""
     return one != other and all(a <= b for a, b in zip(one, other, strict=True))

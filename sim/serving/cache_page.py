@@ -1,7 +1,6 @@
 """docs/CACHE.md: what every model that ships keeps of a token."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from hwmodels.document import Document
 from hwmodels.units import GIGA, KILO
@@ -60,8 +59,3 @@ def _row(name: str, own: Held) -> str:
         f"{wide / KILO:.1f}", f"{narrow / KILO:.1f}", fits,
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
-
-
-def write(file: Path = PAGE) -> None:
-    """Renew the page."""
-    file.write_text(page(), encoding="utf-8")

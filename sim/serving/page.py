@@ -34,11 +34,6 @@ def page() -> str:
     )  # fmt: skip
 
 
-def write(file: Path = PAGE) -> None:
-    """Renew the page."""
-    file.write_text(page(), encoding="utf-8")
-
-
 def _rows(both: Iterable[Compared]) -> str:
     head = ("row", "cards, ranks", "published", "ours", "off by", "unit", "note")
     cells = (

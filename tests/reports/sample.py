@@ -3,6 +3,9 @@
 The figures are invented; only their relations hold (spans fill steps, bars sum to the step, parts sum to a peak).
 """
 
+import base64
+import zlib
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from hwmodels.units import GB, MS_NS, US_NS, ns_to_seconds
+from reports import columns
 from sim.result import Bar, MemoryCurve, RankLoads, Result, StageLoad, Utilisation
 from sim.result.trace import LANES, PHASES, Trace
 
@@ -81,6 +85,12 @@ def _spans(rows: Rows, kind: str, rank: int, start: int, more: dict[str, int]) -
             where = {"layer": layer, "price": n % len(PRICES), "sms": 20 if lane == COMMUNICATION else 112}
             rows.add(rank, lane, CHUNK_PHASE[kind], base + at * scale, base + (at + length) * scale, label,
                      **(more | where))  # fmt: skip
+
+
+def unpack(packed: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The columns that `pack` was given, as float64 and int32."""
+    raw = zlib.decompress(base64.b64decode(packed["data"]))
+    return {n: np.frombuffer(raw, columns.TYPES[t], packed["rows"], first) for n, t, first in packed["columns"]}
 
 
 @cache

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.columns import pack, script_json, unpack
+from reports.columns import pack, script_json
+from tests.reports.sample import unpack
 
 INTS = st.integers(-(2**31), 2**31 - 1)
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from reports import links
-from reports.columns import unpack
 from reports.section import Section
 from sim import simulation
 from sim.result import Result, archive
 from sim.scenario import load
 from tests.reports import sample
+from tests.reports.sample import unpack
 
 
 @cache

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from reports import loads
-from reports.columns import unpack
 from reports.section import Section
 from sim import simulation
 from sim.result import Result, archive
 from sim.scenario import load
 from tests.reports import sample
+from tests.reports.sample import unpack
 
 
 def read(path: Path) -> list[dict[str, str]]:

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reports import memory
-from reports.columns import unpack
 from sim.result import MemoryCurve
 from tests.reports import sample
+from tests.reports.sample import unpack
 
 
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=400), st.integers(4, 60))

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from hwmodels.units import NS_PER_S
-from reports.columns import unpack
 from reports.pair import COMPUTE_LANES, EXCHANGE_LANES, device_sms, left, occupancy, op_kinds, section, union_ns
 from reports.ranks import HEALTHY
 from sim.result.trace import LANES, Trace
 from tests.reports import sample
+from tests.reports.sample import unpack
 
 
 def spans(*rows: tuple[str, int, int, int]) -> Trace:

@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodels.units import NS_PER_S
-from reports.columns import unpack
 from reports.palette import IDLE
 from reports.timeline import idle_shares, price_mix, section, with_idle
 from sim.result.trace import Trace
 from tests.reports import sample
+from tests.reports.sample import unpack
 
 
 def steps(rows: list[tuple[int, int, int]]) -> Trace:
@@ -33,7 +33,7 @@ def schedules(draw: st.DrawFn) -> list[tuple[int, int, int]]:
 
 @given(schedules())
 def test_rows_tile_every_rank_from_zero_to_the_end_of_the_step(rows: list[tuple[int, int, int]]) -> None:
-    tiled = with_idle(steps(rows))
+    tiled = with_idle(steps(rows), np.full(len(rows), -1))
     end = max(row[2] for row in rows)
     for rank in {row[0] for row in rows}:
         mine = tiled["position"] == rank
@@ -47,7 +47,7 @@ def test_rows_tile_every_rank_from_zero_to_the_end_of_the_step(rows: list[tuple[
 
 
 def test_idle_rows_say_nothing_of_what_ran() -> None:
-    tiled = with_idle(steps([(0, 5, 6)]))
+    tiled = with_idle(steps([(0, 5, 6)]), np.array([-1]))
     assert tiled["kind"].tolist() == [IDLE, 0]
     assert all(tiled[name][0] == -1 for name in ("stage", "micro_batch", "stage_b", "micro_batch_b", "price"))
 

@@ -48,11 +48,6 @@ def page() -> str:
     )  # fmt: skip
 
 
-def write(file: Path = PAGE) -> None:
-    """Renew the page."""
-    file.write_text(page(), encoding="utf-8")
-
-
 def _reshard_s() -> float:
     """Weights of DeepSeek-V3 by links alone, each part where it belongs."""
     own = learning(content()["rows"][0])

@@ -58,7 +58,7 @@ def job(text: str, file: str, given: Mapping[str, str]) -> Job:
     try:
         script = Script(_letters(text), given)
     except Refused as refused:
-        raise Refused(_bare(refused), file, refused.line) from None
+        raise Refused(str(refused).removeprefix(f":{refused.line}: "), file, refused.line) from None
     if unknown := sorted(given.keys() - script.seen):
         raise Refused(f"has no variable {unknown[0]} that {unknown[0]}=... could stand for", file)
     words, notes = _launched(script)
@@ -77,10 +77,6 @@ def _letters(text: str) -> Letters:
     if not first.lstrip().startswith("-"):
         return letters(text)
     return [each._replace(quoting=SINGLE) if each.text in OPERATORS else each for each in letters(text)]
-
-
-def _bare(refused: Refused) -> str:
-    return str(refused).removeprefix(f":{refused.line}: ")
 
 
 def _launched(script: Script) -> tuple[list[Word], list[Note]]:

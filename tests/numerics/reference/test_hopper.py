@@ -247,9 +247,9 @@ def test_wrong_requests_say_what_is_legal():
 def test_ada_splits_a_step_in_two():
     """MMA-Sim: 16 + 16, so what the first half holds is the second half's accumulator."""
     a, b = e4m3([[1.0] + [2.0**-7] * 31]), e4m3([[1.0] + [2.0**-7] * 31])
-    assert hopper.wgmma(a, b, core=hopper.ADA).item() == 1.0
+    assert hopper.wgmma(a, b, core=hopper.TensorCore(products=16)).item() == 1.0
     half = e4m3([[0.0] * 16 + [2.0**-7] * 16])
-    assert hopper.wgmma(half, half, core=hopper.ADA).item() == 2.0**-10
+    assert hopper.wgmma(half, half, core=hopper.TensorCore(products=16)).item() == 2.0**-10
 
 
 def test_scale_formats_are_not_operands():

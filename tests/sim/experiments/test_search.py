@@ -20,7 +20,7 @@ from sim.experiments.answer import Answer, counts
 from sim.experiments.executors import Here
 from sim.experiments.explore import explored
 from sim.experiments.least import least_bytes, least_laid_out_s, least_s
-from sim.experiments.objectives import Facts, Prices, front, rank_correlation, ranks, scores
+from sim.experiments.objectives import OBJECTIVES, Facts, Prices, front, rank_correlation, ranks
 from sim.experiments.screen import Ask, even, tried
 from sim.experiments.search import Search, of_document, read_search
 from sim.layout.plan import lay_out
@@ -79,7 +79,7 @@ def by_hand(search: Search) -> list[tuple[tuple[float, ...], dict[str, str]]]:
         if peak <= (search.limits.memory or 0) and summary["feasible"]:
             assert scenario.cluster is not None
             facts = Facts(summary["step_time_s"], summary["tokens_per_step"], scenario.cluster.gpus, peak)
-            rows.append((scores(facts, search.objectives, search.prices), point.labels))
+            rows.append((search.scores(facts), point.labels))
     return sorted(rows, key=lambda row: row[0])
 
 
@@ -291,8 +291,8 @@ def test_objectives_by_hand() -> None:
     facts, prices = Facts(10.0, 10**6, 100, 5 * 10**9), Prices(2.0, 1e9)
     hours = "gpu_hours_per_trillion_tokens"
     names = ("tokens_per_day", hours, "dollars_per_trillion_tokens", "dollars", "days", "gpus", "memory")
-    found = scores(facts, names, prices)
-    expected = (-8.64e9, 1e9 / 3600, 2e9 / 3600, 2e6 / 3600, 1e4 / 86400, 100, 5)
+    found = [OBJECTIVES[name].figure(facts, prices) for name in names]
+    expected = (8.64e9, 1e9 / 3600, 2e9 / 3600, 2e6 / 3600, 1e4 / 86400, 100, 5)
     assert found == pytest.approx(expected, rel=1e-12)
 
 
