@@ -20,8 +20,8 @@ from hwmodels.units import NS_PER_S
 from sim import assembly
 from sim.analysis import memory
 from sim.engine import steps
-from sim.engine.least import computed_ns, least_ns
-from sim.engine.lowering import Lowered, lower
+from sim.engine.lowering import lower
+from sim.experiments.least import computed_s, least_bytes, least_laid_out_s
 from sim.layout import optimizer
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan, lay_out
@@ -44,9 +44,6 @@ BESIDE_COPIES = 4
 """Choices of recompute that are tried beside a part of activations on the host."""
 FEW_WAIT = 2
 """Weight gradients that may wait, where a limit is tried."""
-ALIKE = 0.9
-"""Part of what ranks need where layers are placed by number that they need where pairs are about as long: then single
-layers go elsewhere, of a dozen that a rank has."""
 WON = 0.01
 """Part of a step that one more change must save to be told."""
 MODULES = ("activation", "norm", "mla_up_projection", "core_attention", "shared_experts", "mlp", "moe")
@@ -118,7 +115,7 @@ class _Try:
         self.hear(f"trying {' '.join(self.words)}")
         try:
             by_pairs = self.plan.overlapped and self.scenario.placement == "balanced"
-            return by_number_bytes(self.plan) if by_pairs else self.bytes[0]
+            return least_bytes(self.plan) if by_pairs else self.bytes[0]
         except Refused:
             return sys.maxsize
 
@@ -147,19 +144,14 @@ class _Try:
         return assembly.machine(self.plan)
 
     @cached_property
-    def lowered(self) -> Lowered:
-        """What runs."""
-        return lower(self.plan, self.machine)
-
-    @cached_property
     def work_s(self) -> float:
         """Seconds that a step takes at least, by what it computes."""
-        return 0.0 if self.scenario.uneven else computed_ns(self.plan, self.alone) / NS_PER_S
+        return 0.0 if self.scenario.uneven else computed_s(self.plan, self.alone)
 
     @cached_property
     def least_s(self) -> float:
         """Seconds that a step takes at least, by the order of its steps."""
-        return 0.0 if self.scenario.uneven else least_ns(self.lowered.actors) / NS_PER_S
+        return 0.0 if self.scenario.uneven else least_laid_out_s(self.plan, self.machine)
 
     def within(self, seconds: float) -> bool:
         """Whether a step takes no longer."""
@@ -171,16 +163,11 @@ class _Try:
         self.hear(f"simulating {' '.join(self.words)}")
         if self.scenario.uneven:
             return ran(self.words, self.scenario)
-        timeline, peak = steps.run(self.lowered.actors, self.lowered.kits), self.bytes[0]
+        lowered = lower(self.plan, self.machine)
+        timeline, peak = steps.run(lowered.actors, lowered.kits), self.bytes[0]
         if self.machine.site.stack.frees_gradients:  # by a clock
             peak = max(curve.peak_bytes for curve in memory.curves(self.plan, self.machine, None, timeline, 0))
         return Candidate(self.words, timeline.end / NS_PER_S, peak)
-
-
-def by_number_bytes(plan: Plan) -> int:
-    """Bytes that the heaviest rank needs at least, by a placement that takes no prices of overlapped pairs."""
-    by_number = replace(plan, scenario=replace(plan.scenario, placement="even"))
-    return round(ALIKE * memory.peak_bytes(by_number, assembly.unshared(by_number)))
 
 
 def ran(words: Words, scenario: Scenario) -> Candidate:

@@ -1,4 +1,4 @@
-"""The least that a point of a search can have, each bound below what its run says, from the cheapest to the dearest:
+"""The least that a scenario can take, each bound below what its run says, from the cheapest to the dearest:
 
 * a step by its prices (`least_s`): compute of all layers, or their exchanges, over the positions that share them. No
   rank ends before its own kernels, the slowest position has at least the mean of all, and nothing takes less beside
@@ -6,6 +6,8 @@
   among them, as do those of an input gradient.
 * bytes wherever layers go (`least_bytes`): what all positions hold through the step and at the moments at which each
   holds most, over their number; the fullest has at least the mean.
+* what is computed once layers are placed (`computed_s`): no position begins before the first forward has come through
+  the stages before its own, and none ends before its last gradient has gone back through them.
 * a step laid out (`least_laid_out_s`): the longest way through its steps and messages, each as long as alone, and the
   update behind them. The engine's clock adds only what they wait for on links.
 """
@@ -13,7 +15,7 @@
 from collections import Counter
 from dataclasses import replace
 from functools import lru_cache
-from itertools import chain
+from itertools import accumulate, chain
 
 from hwmodels.units import NS_PER_S
 from sim import assembly
@@ -23,7 +25,7 @@ from sim.layout import optimizer
 from sim.layout.machine import Machine
 from sim.layout.passes import Numbers
 from sim.layout.placement import alike
-from sim.layout.plan import Plan
+from sim.layout.plan import Plan, relative
 from sim.layout.traffic import BACKWARD, FORWARD
 from sim.models.layer import COMMUNICATION, COMPUTE, Part, Unit
 from sim.step.overlap import compose
@@ -103,6 +105,22 @@ def _kept(plan: Plan, machine: Machine) -> float:
 def _least_kept(machine: Machine, unit: Unit, held: Numbers) -> float:
     each = (machine.holds(what, unit).at(machine.site) for what in ("kept", "kept_for_weight"))
     return float(sum(size * row for size, row in zip(each, held, strict=True)).min())
+
+
+def computed_s(plan: Plan, machine: Machine) -> float:
+    """Seconds that a step takes at least once layers are placed, by what each position computes of its stages, and
+    others before and behind it."""
+    stages = [relative(stage)[0] for stage in machine.stages]
+    each = {units: {d: sum(machine.unit_ns(u, d, (COMPUTE,)) for u in units) for d in "FBW"} for units in set(stages)}
+    ns = [each[units] for units in stages]
+    ahead = {letter: [0, *accumulate(stage[letter] for stage in ns)] for letter in "FB"}
+    apart, most = "W" in plan.passes.kinds[0], 0
+    for counts, held in zip(plan.passes.counts, plan.holds, strict=True):
+        busy = sum(ns[stage][letter] * count for (letter, stage), count in counts.items())
+        last = sum(ns[s]["W"] * counts["W", s] for s in held) if apart else max(ns[s]["W"] for s in held)
+        first, back = (min(ahead[letter][stage] for stage in held) for letter in "FB")
+        most = max(most, first + busy + max(0, back - last))
+    return most / NS_PER_S
 
 
 def least_laid_out_s(plan: Plan, machine: Machine) -> float:
