@@ -244,6 +244,11 @@ def traffic(plan: Plan, machine: Machine, stage: int, first: bool = False, last:
     return Traffic(alike, forward, own.gathers == AGAIN, reduce, own)
 
 
+def gathered_again(parts: Iterable[Bucket], own: Moves) -> list[Bucket]:
+    """Those that a backward gathers where forward let them go: what is no layer is kept where layers are units."""
+    return [bucket for bucket in parts if own.gathers == AGAIN and not (own.units and bucket.layer < 0)]
+
+
 def _gathered_before(plan: Plan, machine: Machine, stage: int) -> bool:
     """Whether a stage has its parameters when its first activations come: all stages ask for them when the step begins
     (Megatron-LM, megatron/training/arguments.py, --no-align-param-gather: by default pipeline stages launch their

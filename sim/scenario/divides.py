@@ -119,7 +119,9 @@ def stages(scenario: Scenario) -> Iterator[Finding]:
     count = program.stages(name, scenario.schedule.shape(pipeline, max(1, micro_batches(scenario))))
     if count > model.layers + 2:
         of = f"{name} with parallel.pipeline {pipeline} has {count} stages"
-        yield ("parallel.pipeline", "model"), f"{of}, more than the model's {model.layers} layers and ends"
+        most = (model.layers + 2) * pipeline // count
+        legal = f"; legal: up to {most}" if most else ""
+        yield ("parallel.pipeline", "model"), f"{of}, more than the model's {model.layers} layers and ends{legal}"
 
 
 _RANKS = ("cluster.node", "cluster.nodes", "parallel.pipeline", "parallel.tensor", "parallel.context")

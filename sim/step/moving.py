@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from hwmodels.formats import PLAIN_BF16
 from hwmodels.op import Collective, Memory
-from sim.layout.buckets import GATHER, REDUCE, REST, Bucket, Traffic, named_part
+from sim.layout.buckets import GATHER, REDUCE, REST, Bucket, Traffic, gathered_again, named_part
 from sim.layout.traffic import REPLICA, SHARD, Ring
 from sim.models.layer import COMMUNICATION, Kernel, Part
 
@@ -46,14 +46,13 @@ def _rounds(bucket: Bucket, direction: str, count: int) -> list[int]:
 
 
 def _gather(out: list[list[Part]], direction: str, traffic: Traffic) -> None:
-    """Gathers before the first round of each bucket's units. What is no layer is kept from forward to backward where
-    layers are units."""
-    ahead, units, copied = traffic.moves.ahead, traffic.moves.units, traffic.moves.copied
+    """Gathers before the first round of each bucket's units."""
+    ahead, copied = traffic.moves.ahead, traffic.moves.copied
+    asked = traffic.buckets if direction == "F" else gathered_again(traffic.buckets, traffic.moves)
     ordered = sorted((_rounds(bucket, direction, len(out))[0], bucket) for bucket in traffic.buckets)
     begins, last = 0, tuple[Key, ...]()
     for first, bucket in ordered:
-        kept = direction == "B" and units and bucket.layer < 0
-        if bucket.gather and not kept:
+        if bucket.gather and bucket in asked:
             at = begins if ahead else first
             after = _all(out, at) if not ahead else last if copied else _done(out, at, direction)
             place, whole = (AHEAD if at < first else OWN), copied or not ahead

@@ -1,6 +1,6 @@
 """The network traffic of one training step: what each pipeline position sends, and which spans of a trace carry it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hwmodels.op import Collective
@@ -8,7 +8,7 @@ from sim.communication.fabric import layers
 from sim.communication.fabric.cabling import Cabling
 from sim.communication.fabric.flows import GRADIENTS, PARAMETERS, PIPELINE, Flows, between, rings
 from sim.layout import optimizer
-from sim.layout.buckets import GATHER, REDUCE, REST, buckets, named_part
+from sim.layout.buckets import GATHER, REDUCE, REST, Bucket, buckets, gathered_again, named_part
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan
 from sim.layout.shards import AGAIN, EVERY, NEVER, moves
@@ -97,12 +97,13 @@ def _around(
     stage, holders = ring.stage, plan.holders(ring.stage)
     if not size or ring.ranks < 2:
         return
-    inside, times = (False, 1) if ring.between and plan.program.weight_copies > 1 else _times(plan, stage, kind)
+    parts = buckets(plan, machine, stage)
+    inside, times = (False, 1) if ring.between and plan.program.weight_copies > 1 else _times(plan, ring, kind, parts)
     queue, moment = 2 * (stage + ring.between * plan.program.stages) + ring.experts, 2 * ring.between + ring.experts
     flows = rings(cabling, members(plan.mesh, holders, ring), size * times, kind, queue, moment)
     named = collective[0], stage, ring.experts
     if inside:
-        whats, parts = (GATHER, REST) if kind == PARAMETERS else (REDUCE,), buckets(plan, machine, stage)
+        whats = (GATHER, REST) if kind == PARAMETERS else (REDUCE,)
         shares = {f"{named_part(what, b)}({half})": b.size for b in parts for what in whats for half in "FBW"}
         yield Burst(holders[0], LANES.index("communication"), shares, stage, flows, ring=named)
     else:
@@ -110,10 +111,17 @@ def _around(
         yield Burst(holders[0], LANES.index("network"), {SPANS[collective[1]]: 1.0}, of, flows, ring=named)
 
 
-def _times(plan: Plan, stage: int, kind: int) -> tuple[bool, int]:
-    """Whether gradients or parameters of a stage move inside its passes, and how often a step."""
-    own, position = moves(plan.scenario), plan.holders(stage)[0]
-    passes = sum(letter == "F" and of == stage for row in plan.program.passes[position] for letter, of, _ in row)
+def _times(plan: Plan, ring: Ring, kind: int, parts: Sequence[Bucket]) -> tuple[bool, float]:
+    """Whether gradients or parameters of a stage, in buckets, move inside its passes, and how often a step."""
+    own, position = moves(plan.scenario), plan.holders(ring.stage)[0]
+    passes = sum(letter == "F" and of == ring.stage for row in plan.program.passes[position] for letter, of, _ in row)
     if kind == GRADIENTS:
         return own.reduces != NEVER, passes if own.reduces == EVERY else 1
-    return own.gathers != NEVER, passes * {EVERY: 1, AGAIN: 2}[own.gathers] if own.gathers in (EVERY, AGAIN) else 1
+    if own.gathers not in (EVERY, AGAIN):
+        return own.gathers != NEVER, 1
+    return True, passes * (1 + _gathered(ring, gathered_again(parts, own)) / _gathered(ring, parts))
+
+
+def _gathered(ring: Ring, parts: Iterable[Bucket]) -> float:
+    """Parameters of buckets that go round a ring."""
+    return sum(own.parameters for bucket in parts for own, _ in bucket.gather if own.experts == ring.experts)

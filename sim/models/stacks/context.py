@@ -53,25 +53,30 @@ def _sent(site: Shared, kind: str, name: str, size: float) -> Kernel:
 
 
 def _ring(site: Shared, ops: Sequence[Attention], run: Launched) -> list[Kernel]:
-    """A step for each rank. Backward the gradients of keys and values follow these round, a step behind, and home."""
+    """A step for each rank. Backward the gradients of keys and values follow these round, a step behind. Where the ring
+    turns it begins with what forward ended with and ends with the rank's own, whose gradients are home then
+    (TransformerEngine, "In reversed order of fwd"); else they go home (torch, tensor/experimental/_attention.py,
+    `_templated_ring_attention_backward`)."""
     if any(op.window for op in ops) or len(ops) > 1:
         raise Refused(
             "parallel.context_kind ring knows no windows and chunks of attention; legal: all_gather, all_to_all"
         )
     (op,), ranks = ops, site.groups.context
-    backward, pair = op.direction == "backward", PLAIN_BF16.row_bytes(sum(_key_widths(op)))
+    backward, turned = op.direction == "backward", site.stack.turns and op.direction == "backward"
+    pair = PLAIN_BF16.row_bytes(sum(_key_widths(op)))
     out = [Kernel("pack_kv", Memory("elementwise", site.tokens, pair, pair))]
     for step in range(ranks):
         size = pair * ((step < ranks - 1) + (backward and step > 0))
-        kernels = [*run(_of_step(op, ranks, step)), *_joined(site, op, step)]
+        distance = (step + 1) % ranks if turned else step
+        kernels = [*run(_of_step(op, ranks, distance)), *_joined(site, op, step)]
         out += [*_passed_on(site, size, len(kernels)), *kernels]
-    return out + (_passed_on(site, pair, 0) if backward else [])
+    return out + (_passed_on(site, pair, 0) if backward and not turned else [])
 
 
-def _of_step(op: Attention, ranks: int, step: int) -> Attention:
-    """The rank's own blocks, or as many pairs with another's as all queries have with one block."""
+def _of_step(op: Attention, ranks: int, distance: int) -> Attention:
+    """The rank's own blocks (distance 0), or as many pairs with another's as all queries have with one block."""
     own = max(1, op.sequence // ranks)
-    return op._replace(sequence=own) if not step else op._replace(sequence=own, keys=max(1, own // 2), causal=False)
+    return op._replace(sequence=own) if not distance else op._replace(sequence=own, keys=max(1, own // 2), causal=False)
 
 
 def _passed_on(site: Shared, row: float, ahead: int) -> list[Kernel]:

@@ -128,15 +128,24 @@ def test_memory_of_a_rank_by_hand():
 
 
 def test_bytes_of_a_ring_of_four_by_hand():
-    """2,048 tokens of keys and values, 8 heads of 128 each, are 8 MiB. They take 3 hops forward and 3 backward, their
-    gradients 4: round and home. Nodes of one GPU: all of it leaves through NICs."""
+    """2,048 tokens of keys and values, 8 heads of 128 each, are 8 MiB. They take 3 hops forward and 3 backward, the
+    other way round, their gradients 3 behind them. Nodes of one GPU: all of it leaves through NICs."""
     own, pair = built(gpus=1, nodes=4, context=4), 2048 * 2 * 8 * 128 * 2
     kernels = launched(own)
-    assert wire(kernels) == LAYERS * 10 * pair
+    assert wire(kernels) == LAYERS * 9 * pair
     assert nvlink(kernels) == 0
     layer = next(unit for unit in own.units if unit.block)
     assert [op.size for op in sent(launched(own, [layer], "F"))] == [pair] * 3
+    assert [op.size for op in sent(launched(own, [layer], "B"))] == [pair, 2 * pair, 2 * pair, pair]
+    assert [k.op.causal for k in launched(own, [layer], "B") if isinstance(k.op, Attention)] == [*[False] * 3, True]
+
+
+def test_torchs_ring_sends_gradients_home():
+    """Its backward begins with the rank's own keys: their gradients, a step behind, take a hop more."""
+    own, pair = built(stack="torch", gpus=1, nodes=4, context=4), 2048 * 2 * 8 * 128 * 2
+    layer = next(unit for unit in own.units if unit.block)
     assert [op.size for op in sent(launched(own, [layer], "B"))] == [pair, 2 * pair, 2 * pair, pair, pair]
+    assert [k.op.causal for k in launched(own, [layer], "B") if isinstance(k.op, Attention)] == [True, *[False] * 3]
 
 
 WAYS = ("ring", "all_gather", "all_to_all")

@@ -54,10 +54,10 @@ def test_bytes_of_a_tensor_group_over_two_nodes_by_hand():
 
 
 def test_bytes_of_a_context_ring_over_four_nodes_by_hand():
-    """Keys and values of 1,024 tokens, 8 heads of 128: 4 MiB. Three hops forward, seven backward, a layer."""
+    """Keys and values of 1,024 tokens, 8 heads of 128: 4 MiB. Three hops forward, six backward, a layer."""
     pair = T // 4 * 2 * 8 * 128 * 2
     classes = used(on(1, 4, context=4, cluster=APART))
-    expected = 4 * MICRO * LAYERS * 10 * pair
+    expected = 4 * MICRO * LAYERS * 9 * pair
     assert {name: found["bytes"]["context"] for name, found in classes.items()} == dict.fromkeys(LINKS, expected)
 
 
