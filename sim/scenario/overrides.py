@@ -14,12 +14,15 @@ SHORT_FORMS: dict[KeyPath, str] = {
     ("cluster", "fabric"): "base",
     ("model",): "base",
     ("schedule",): "name",
+    ("stack",): "name",
     ("routing",): "kind",
     ("recompute",): "kind",
     ("serve", "node"): "base",
     ("serve", "node", "device"): "base",
     ("serve", "fabric"): "base",
     ("serve", "model"): "base",
+    ("rl", "rollout", "node"): "base",
+    ("rl", "rollout", "node", "device"): "base",
 }
 """Keys where a word stands for a mapping: {base: word} for documents with a file of their own."""
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwmodels.document import DocumentError
+from hwmodels.document import DocumentError, parse
 from sim.scenario import FOREVER, SCENARIOS, Cluster, load
-from sim.scenario.overrides import override
+from sim.scenario.overrides import apply, override
 from sim.scenario.stages import PLACEMENTS
 
 V3 = str(SCENARIOS / "v3_2048gpu.yaml")
@@ -55,6 +55,21 @@ def test_overrides_reach_every_part() -> None:
     assert scenario.cluster is not None and scenario.cluster.fabric is None
     assert (scenario.precision, scenario.detail, scenario.fold) == ("bf16", "op", False)
     assert scenario.placement == (1,) * 48
+
+
+def test_a_stack_that_is_a_word_stays_that_stack() -> None:
+    """Its defaults are no reason to have DeepSeek's kernels instead."""
+    llama = {
+        "cluster": {"node": "h100x8", "nodes": 1}, "model": "llama3_8b", "precision": "bf16", "stack": "megatron",
+        "batch": {"sequences": 8},
+    }  # fmt: skip
+    found = load(llama, ["stack.dispatcher=alltoall", "stack.cuda_graphs=true"]).stack
+    assert (found.name, found.cuda_graphs) == ("megatron", True)
+
+
+def test_a_figure_of_a_named_node_of_rollouts_can_be_changed() -> None:
+    found, wrong = apply(parse("rl: {rollout: {node: h200x8}}", "rl.yaml"), ["rl.rollout.node.nic.bandwidth=100GB/s"])
+    assert not wrong and found.content["rl"]["rollout"]["node"] == {"base": "h200x8", "nic": {"bandwidth": "100GB/s"}}
 
 
 def test_a_fabric_figure_can_be_changed() -> None:
