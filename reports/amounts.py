@@ -21,7 +21,11 @@ def amount(each: float | None, unit: str) -> str:
     if unit == "days":
         return f"{each:.4g} days"
     if unit == "dollars":
-        return f"{each / MEGA:.4g} M USD" if abs(each) >= MEGA else f"{each:,.4g} USD"
+        return f"{each / MEGA:.4g} M USD" if abs(each) >= MEGA else f"{_plain(each)} USD"
     if unit == "joules":
-        return f"{each / JOULES_PER_MWH:,.4g} MWh"
+        return f"{_plain(each / JOULES_PER_MWH)} MWh"
+    return _plain(each)
+
+
+def _plain(each: float) -> str:
     return f"{each:.4g}" if abs(each) < KILO else f"{each:,.0f}"

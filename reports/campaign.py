@@ -8,7 +8,7 @@ from hwmodels.units import GIGA, KILO, MEGA, PERCENT, SECONDS_PER_DAY, SECONDS_P
 from reports import answer
 from reports.headline import Figure
 from reports.palette import PARTS
-from reports.section import Section, bar, table
+from reports.section import Section, table
 
 Figures = Mapping[str, Any]
 
@@ -213,11 +213,10 @@ def _cost(own: Figures) -> Section:
     if own["published"]:
         lines = [
             [escape(row["what"]), f"{row['published'] / KILO:,.0f}", f"{row['simulated'] / KILO:,.1f}",
-             f"{row['error']:+.1%}", bar(row["simulated"] / max(row["published"], row["simulated"]), PARTS[1]),
-             escape(row["source"])]
+             f"{row['error']:+.1%}", escape(row["source"])]
             for row in own["published"]
         ]  # fmt: skip
-        head = ("Steps of", "Published (K)", "Simulated (K)", "Off", "", "What the published figure is")
+        head = ("Steps of", "Published (K)", "Simulated (K)", "Off", "What the published figure is")
         beside = "<h3>Published GPU-hours beside those of the same steps, without failures</h3>"
-        beside += table(head, lines, (0, 4, 5))
+        beside += table(head, lines, (0, 4))
     return Section("cost", "Cost, with intervals", lead, spread + beside)

@@ -101,7 +101,8 @@ def _part(change: Change) -> str:
 
 
 def _points(share: float) -> str:
-    return f"{_sign(share)}{abs(share) / PERCENT:.1f}"
+    text = f"{abs(share) / PERCENT:.1f}"
+    return f"{_sign(share)}{text}" if float(text) else text
 
 
 def _ends(change: Change) -> str:
@@ -152,7 +153,8 @@ class Unit(NamedTuple):
 
     def signed(self, ns: float) -> str:
         """A difference of times."""
-        return f"{_sign(ns)}{self.text(abs(ns))}" if abs(ns) >= 1 else "0"
+        seen = abs(ns) >= (self.seconds * NS_PER_S * PERCENT / 2 if self.name else 1)
+        return f"{_sign(ns)}{self.text(abs(ns))}" if seen else "0"
 
 
 def _unit(both: Comparison) -> Unit:
@@ -209,7 +211,7 @@ def _figures(both: Comparison) -> Section:
     own = [f"{letter} {text}" for letter, each in zip(LETTERS, (both.a, both.b), strict=True) if (text := _own(each))]
     if own:
         lead += f" Each step by itself: {escape('; '.join(own))}."
-    body = table(("", "A", "B", "B − A", "", "90 % of the difference"), rows, text_columns=(0,))
+    body = table(("", "A", "B", "B − A", "of A", "90 % of the difference"), rows, text_columns=(0,))
     return Section("figures", "Figures", lead, body)
 
 
@@ -223,12 +225,12 @@ def _causes(both: Comparison) -> Section | None:
         at += each.difference_ns
     total = sum(each.difference_ns for each in both.causes)
     bars.append({**_bar("B − A", 0, total, f"the difference of both: {_small(both.step.name)}", unit), "colour": SUM})
-    rows = [[escape(each.group), escape(each.name), *_cause(each, unit)] for each in both.causes]
+    rows = [[escape(each.name), escape(each.group), *_cause(each, unit)] for each in both.causes]
     sums = [sum(getattr(each, name) for each in both.causes) for name in ("a_ns", "b_ns", "difference_ns")]
     texts = unit.text(sums[0]), unit.text(sums[1]), unit.signed(sums[2])
-    rows.append(["", f"<b>{escape(_small(both.step.name))}</b>", *(f"<b>{text}</b>" for text in texts)])
-    side = table(("", "Part", "A", "B", "B − A"), rows, text_columns=(0, 1))
-    groups = ", ".join(f"{name} {unit.signed(ns)}" for name, ns in both.groups.items() if ns)
+    rows.append([f"<b>{escape(_small(both.step.name))}</b>", "", *(f"<b>{text}</b>" for text in texts)])
+    side = table(("Part", "Of", "A", "B", "B − A"), rows, text_columns=(0, 1))
+    groups = ", ".join(f"{name} {unit.signed(ns)}" for name, ns in both.groups.items() if unit.signed(ns) != "0")
     return Section(
         "causes", "What makes the difference", f"By cause: {escape(groups)}. Parts add up to the nanosecond.",
         f'<div class="two">{plot("causes", "the difference by cause")}{side}</div>',

@@ -46,10 +46,10 @@ def verdict(rows: Sequence[Joined]) -> str:
     ]
     if not both:
         return "No kernel of the trace has the kind and shape of a simulated one."
+    more = f"{percent(abs(ours / theirs - 1))} {'more' if ours > theirs else 'less'}"
     return (
         f"Kernels that both have take {seconds(theirs)} in the trace and {seconds(ours)} simulated "
-        f"({percent(ours / theirs - 1)}); {seconds(alone[0])} are in the trace alone, {seconds(alone[1])} simulated "
-        "alone."
+        f"({more}); {seconds(alone[0])} are in the trace alone, {seconds(alone[1])} simulated alone."
     )
 
 

@@ -1,6 +1,7 @@
 """report.html: one page that holds everything it needs, and may fetch nothing."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -84,13 +85,18 @@ def heading(name: str, line: str, figures: Sequence[Figure], alarm: str = "") ->
     narrow = len(figures) if len(figures) <= FEW else -(-len(figures) // 2)
     wide = len(figures) if len(figures) <= IN_A_ROW else narrow
     tiles = "".join(
-        f"<div><dt>{escape(what)}</dt><dd>{escape(value)}</dd><dd class='note'>{escape(note)}</dd></div>"
+        f"<div><dt>{escape(what)}</dt><dd>{escape(value)}</dd><dd class='note'>{escape(_joined(note))}</dd></div>"
         for what, value, note in figures
     )
     return (
         f'<p class="brand">Trainyard</p><h1>{name}</h1><p class="sub">{escape(line)}</p>{alarm}\n'
         f'<dl class="figures" style="--all:{wide};--half:{narrow}">{tiles}</dl>'
     )
+
+
+def _joined(note: str) -> str:
+    """Numbers and their units stay on one line."""
+    return re.sub(r"(?<=\d) (?=(?:[munµ]?s|%|[KMGTP]?B)\b|%)", "\N{NO-BREAK SPACE}", note)
 
 
 def _scripts(data: dict[str, Any], scripts: Sequence[str]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from hwmodels.units import KILO, format_quantity
+from hwmodels.units import GIGA, KILO, format_quantity
 from reports.amounts import amount
 from reports.page import whole
 from reports.section import Section, bar, details, plot, table
@@ -13,6 +13,8 @@ MARK = '<p class="brand">Trainyard · '
 """What tells a page of ours from another file of its name."""
 SCRIPTS = ("page.js", "points.js")
 COLOURS = {"better": "#009e73", "worse": "#d55e00"}
+BEST, LEAST = "best", "least"
+"""What a heat map shows of points that share a cell. A sweep does not know of which figures more is better."""
 Answer = Mapping[str, Any]
 
 
@@ -35,8 +37,21 @@ def render_sweep(sweep: Mapping[str, Any]) -> str:
     shown = there(figures, points)
     left = sweep["count"] - len(points)
     more = f"; {left:,} are not shown: too many, or refused" if left else ""
-    parts = [chart(axes, shown, points), heat(axes, shown, points)] if shown else []
-    return page("sweep", sweep["name"], f"{sweep['count']:,} points{more}", "", [p for p in parts if p])
+    parts = [chart(axes, shown, points, LEAST), heat(axes, shown, points, LEAST)] if shown else []
+    said = _reach(axes, shown[0]["name"], points) if shown else ""
+    return page("sweep", sweep["name"], f"{sweep['count']:,} points{more}", said, [p for p in parts if p])
+
+
+def _reach(axes: Sequence[Mapping[str, Any]], figure: str, points: Sequence[Mapping[str, Any]]) -> str:
+    """Where a figure is least and where most, in a line, with the command of the first."""
+    ran = sorted((p for p in points if p.get(figure) is not None), key=lambda p: float(p[figure]))
+    names = [axis["name"] for axis in axes]
+    ends = [
+        f"{_plain(point[figure])} with " + ", ".join(f"{name}={point[name]}" for name in names if point.get(name))
+        for point in (ran[0], ran[-1])
+    ]
+    line = f"{figure[:1].upper()}{figure[1:]}: least {ends[0]}; most {ends[1]}."
+    return f'<p class="verdict">{escape(line)}</p>{_copied(ran[0]["command"])}'
 
 
 def there(figures: Sequence[Mapping[str, str]], points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, str]]:
@@ -58,17 +73,24 @@ def _subtitle(answer: Answer) -> str:
 
 def _header(answer: Answer) -> str:
     best, axes = answer["best"][0], [axis["name"] for axis in answer["axes"]]
-    labels = "".join(f"<div><dt>{escape(axis)}</dt><dd>{escape(str(best[axis]))}</dd></div>" for axis in axes)
+    labels = "".join(_tile(axis, str(best[axis])) for axis in axes)
     interval, what = best["interval_90"], answer["head"]
     note = "" if interval is None else "90 %: " + " to ".join(amount(end, what["unit"]) for end in interval)
-    called = escape(f"{what['name']} of the winner")
-    first = f"<div><dt>{called}</dt><dd>{amount(best['head'], what['unit'])}</dd><dd class='note'>{note}</dd></div>"
-    count = len(axes) + 1
+    wanted = [each for each in answer["objectives"] if each["name"] != what["name"]]
+    first = _tile(f"{what['name']} of the winner", amount(best["head"], what["unit"]), note)
+    first += "".join(_tile(each["name"], _plain(best[each["name"]]), each["unit"]) for each in wanted)
+    count = len(axes) + 1 + len(wanted)
     binds = "".join(f"<li>{escape(line)}</li>" for line in answer["binds"])
     return (
         f'<dl class="figures" style="--all:{min(count, 8)};--half:{min(count, 4)}">{first}{labels}</dl>'
         f'<ul class="advice binds" aria-label="What binds the winner">{binds}</ul>{_copied(best["command"])}'
     )
+
+
+def _tile(called: str, value: str, note: str = "") -> str:
+    """A figure of the header."""
+    noted = f"<dd class='note'>{escape(note)}</dd>" if note else ""
+    return f"<div><dt>{escape(called)}</dt><dd>{escape(value)}</dd>{noted}</div>"
 
 
 def _copied(command: str) -> str:
@@ -79,8 +101,10 @@ def _copied(command: str) -> str:
     )
 
 
-def chart(axes: Sequence[Mapping[str, Any]], figures: Sequence[Mapping[str, str]], points: Any) -> Section:
-    """Points by two figures, and a line along those that nobody beats."""
+def chart(
+    axes: Sequence[Mapping[str, Any]], figures: Sequence[Mapping[str, str]], points: Any, which: str = BEST
+) -> Section:
+    """Points by two figures, and a line along those that nobody beats. which: BEST or LEAST."""
     names = [figure["name"] for figure in figures]
     across = next((n for n in names[1:] if len({point.get(n) for point in points}) > 1), names[-1])
     body = (
@@ -88,24 +112,29 @@ def chart(axes: Sequence[Mapping[str, Any]], figures: Sequence[Mapping[str, str]
         f"{_choice('chart-colour', 'colour by', [a['name'] for a in axes if len(a['labels']) > 1])}</div>"
         f'{plot("chart", "points by two figures")}<p class="command" id="chart-command"></p>'
     )
-    lead = "The line joins points that no other beats in both figures. Click a point for its command line."
+    beats = "beats in both figures" if which == BEST else "is below in both figures"
+    lead = f"The line joins points that no other {beats}. Click a point for its command line."
     data = {"axes": axes, "figures": list(figures), "points": [_point(axes, names, each) for each in points]}
     return Section("chart", "Points", lead, body, data)
 
 
-def heat(axes: Sequence[Mapping[str, Any]], figures: Sequence[Mapping[str, str]], points: Any) -> Section | None:
-    """The best figure over two axes; nothing where fewer than two have a choice."""
+def heat(
+    axes: Sequence[Mapping[str, Any]], figures: Sequence[Mapping[str, str]], points: Any, which: str = BEST
+) -> Section | None:
+    """The best figure over two axes; nothing where fewer than two have a choice. which: BEST or LEAST."""
     free = [axis["name"] for axis in axes if len(axis["labels"]) > 1]
     if len(free) < 2:
         return None
     names = [figure["name"] for figure in figures]
     body = (
         f'<div class="tools">{_choice("heat-x", "across", free, free[1])}{_choice("heat-y", "down", free, free[0])}'
-        f"{_choice('heat-figure', 'best', names, names[0])}</div>"
-        f'{plot("heat", "the best figure over two axes")}<p class="command" id="heat-command"></p>'
+        f"{_choice('heat-figure', which, names, names[0])}</div>"
+        f'{plot("heat", f"the {which} figure over two axes")}<p class="command" id="heat-command"></p>'
     )
-    lead = "In each cell the best point over all other axes; empty where none ran. Click a cell for its command line."
-    return Section("heat", "Two axes", lead, body, {})
+    lead = (
+        f"In each cell the {which} point over all other axes; empty where none ran. Click a cell for its command line."
+    )
+    return Section("heat", "Two axes", lead, body, {"which": which})
 
 
 def _point(axes: Sequence[Mapping[str, Any]], names: Sequence[str], point: Mapping[str, Any]) -> list[Any]:
@@ -166,6 +195,8 @@ def _beside(answer: Answer) -> Section:
 
 
 def _plain(value: float) -> str:
+    if abs(value) >= GIGA:
+        return f"{value / GIGA:,.1f} G"
     return f"{value:,.0f}" if abs(value) >= KILO else f"{value:.4g}"
 
 

@@ -32,13 +32,21 @@ def legend(kinds: Iterable[tuple[str, str]]) -> str:
     return f'<ul class="legend">{"".join(items)}</ul>'
 
 
+MOST = 4
+"""So many columns fit beside each other on a narrow page, where one of them alone is text."""
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], text_columns: Sequence[int] = (0,)) -> str:
-    """A table of cells that are HTML already; columns but `text_columns` are set as numbers."""
+    """A table of cells that are HTML already; columns but `text_columns` are set as numbers. On a narrow page a row
+    of more than fits becomes lines of its cells, each below its column's name."""
     kinds = ["" if i in text_columns else ' class="n"' for i in range(len(head))]
+    stacked = len(head) > MOST or (len(head) == MOST and len(text_columns) > 1)
+    named = [f'{kind} data-head="{escape(name)}"' if stacked else kind for name, kind in zip(head, kinds, strict=True)]
     top = "".join(f"<th{kind}>{escape(name)}</th>" for name, kind in zip(head, kinds, strict=True))
-    lines = ("".join(f"<td{k}>{cell}</td>" for cell, k in zip(row, kinds, strict=True)) for row in rows)
+    lines = ("".join(f"<td{k}>{cell}</td>" for cell, k in zip(row, named, strict=True)) for row in rows)
     body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    opened = '<table class="stacked">' if stacked else "<table>"
+    return f'<div class="scroll">{opened}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def details(summary: str, body: str) -> str:

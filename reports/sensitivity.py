@@ -8,8 +8,8 @@ from reports import terminal
 from reports.amounts import amount
 from reports.headline import percent
 from reports.page import whole
+from reports.palette import PARTS
 from reports.section import Section, folded, legend, plot, table
-from reports.waterfall import LESS, MORE
 from sim.result import title
 from sim.result.sensitivity import PRICE, STEP, Crossing, Move, Point, Sensitivity
 
@@ -28,10 +28,11 @@ def verdict(answer: Sensitivity) -> str:
     keys = [move for move in answer.moves if move.kind != PRICE and not move.key.startswith("batch.")]
     if keys:
         first = keys[0]
+        aside = ", its batch aside," if answer.moves[0].key.startswith("batch.") else ""
         point = max(first.points, key=lambda each: abs((each.value or 0.0) - first.value))
         now = amount(first.value, answer.unit)
         what = f"The step of {now}" if answer.figure == STEP else f"{answer.called} ({now}):"
-        words.append(f"{what} hangs most on {first.key}: at {point.text} it is "
+        words.append(f"{what} hangs most{aside} on {first.key}: at {point.text} it is "
                      f"{_moved(first, point, answer.unit)}.")  # fmt: skip
     words += [takes_over(each) for each in answer.crossings[:1]]
     return " ".join(words) or f"No key moves the {_small(answer.called)}."
@@ -174,8 +175,8 @@ def _tornado(answer: Sensitivity) -> Section | None:
     return Section("tornado", "Tornado", lead, body, {"bars": bars, "colours": SIDES, "title": title_})
 
 
-SIDES = (MORE, LESS)
-"""Colours of less and of more."""
+SIDES = (PARTS[1], PARTS[0])
+"""Colours of less and of more of a key, which are neither better nor worse."""
 
 
 def _bar(move: Move, point: Point, unit: str) -> dict[str, Any]:
@@ -199,7 +200,7 @@ def _crossings(answer: Sensitivity) -> Section | None:
     if answer.unreached:
         body += (
             f'<p class="lead after">{_reach(answer)}: '
-            f"{', '.join(f'<code>{escape(key)}</code>' for key in answer.unreached)}.</p>"
+            f"{', '.join(f'<code>{_breaking(key)}</code>' for key in answer.unreached)}.</p>"
         )
     return Section("crossings", "What takes over next", lead, body)
 
@@ -213,7 +214,7 @@ def _state(each: Crossing) -> str:
 def _idle(answer: Sensitivity) -> Section | None:
     if not answer.idle and not answer.stuck:
         return None
-    lines = [f"<code>{escape(key)}</code>" for key in answer.idle]
+    lines = [f"<code>{_breaking(key)}</code>" for key in answer.idle]
     body = f'<p class="lead">{", ".join(lines)}</p>' if lines else ""
     body += "".join(f'<p class="lead">Could not be moved: {escape(each)}</p>' for each in answer.stuck)
     return Section(

@@ -3,6 +3,7 @@
 It needs no script: charts are drawings (SVG) of a few hundred points.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -14,7 +15,9 @@ from reports.palette import MUTED, PARTS
 from reports.section import Section, bar, legend, table
 
 WIDTH, HEIGHT = 640, 200
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 10, 26
+ROUND = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
+"""Steps between ticks, in tens."""
+LEFT, RIGHT, TOP, BOTTOM = 68, 14, 12, 28
 """Size of a drawing and of its margins, in points."""
 TICKS = 4
 """Parts of an axis."""
@@ -131,7 +134,8 @@ def _points(points: Sequence[Mapping[str, float]]) -> Section:
         "Decode steps alone, every place taken, half through the answers: more sequences make more tokens, and each "
         "waits longer for its own."
     )
-    drawn = f"{drawing({'tokens a second and GPU, against the time per token': line}, 'time')}{table(head, rows, ())}"
+    drawn = "<h3>Tokens a second and GPU, by the time per token</h3>"
+    drawn += f"{drawing({'tokens a second and GPU, by the time per token': line}, 'time')}{table(head, rows, ())}"
     return Section("points", "Throughput against time per token", lead, drawn)
 
 
@@ -180,27 +184,38 @@ def drawing(lines: Mapping[str, Line], across: str, percent: bool = False) -> st
     points = [point for line in lines.values() for point in line]
     if not points:
         return ""
-    right, top = (max(each[i] for each in points) or 1.0 for i in (0, 1))
+    right, top = (_rounded(max(each[i] for each in points) or 1.0) for i in (0, 1))
     top = 1.0 if percent else top
     wide, high = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
     drawn = []
     for i in range(TICKS + 1):
         x, y = LEFT + wide * i / TICKS, TOP + high * (1 - i / TICKS)
-        up = f"{i / TICKS / PERCENT:.0f} %" if percent else f"{top * i / TICKS:,.0f}"
+        up = f"{i / TICKS / PERCENT:.0f} %" if percent else f"{top * i / TICKS:,.10g}"
         drawn.append(f'<path d="M{LEFT},{y:.1f}H{WIDTH - RIGHT}" stroke="#e3e8ee" fill="none"/>')
         drawn.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{up}</text>')
         end = "end" if i == TICKS else "middle" if i else "start"
-        value = format_quantity(right * i / TICKS, across) if i else "0"
+        value = _at(right * i / TICKS, across)
         drawn.append(f'<text x="{x:.1f}" y="{HEIGHT - 6}" text-anchor="{end}">{value}</text>')
     for line, colour in zip(lines.values(), PARTS, strict=False):
         path = " ".join(f"{LEFT + x / right * wide:.1f},{TOP + (1 - y / top) * high:.1f}" for x, y in line)
         drawn.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.6" points="{path}"/>')
     named = escape(", ".join(lines))
     return (
-        f'<div class="scroll"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{named}" '
-        f'style="width:100%;min-width:22rem;max-width:46rem;height:auto" font-size="12.5" fill="{MUTED}">'
-        f"{''.join(drawn)}</svg></div>"
+        f'<svg class="lines" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{named}" fill="{MUTED}">'
+        f"{''.join(drawn)}</svg>"
     )
+
+
+def _rounded(most: float) -> float:
+    """The end of an axis that holds `most`, whose ticks are round numbers."""
+    size = 10.0 ** math.floor(math.log10(most / TICKS))
+    return TICKS * size * next(each for each in ROUND if each * size * TICKS >= most or each == ROUND[-1])
+
+
+def _at(value: float, across: str) -> str:
+    """A tick of the axis across: no noughts behind a round number."""
+    number, _, unit = format_quantity(value, across).partition(" ")
+    return f"{float(number):g} {unit.replace('us', 'µs')}".strip() if value else "0"
 
 
 def _load(load: Load) -> dict[str, Line]:
@@ -242,4 +257,4 @@ def _quantiles(served: Mapping[str, float | None]) -> str:
 
 
 def _time(seconds: float | None) -> str:
-    return "" if seconds is None else format_quantity(seconds, "time")
+    return "" if seconds is None else format_quantity(seconds, "time").replace("us", "µs")

@@ -71,7 +71,7 @@ function drawChart() {
   const node = document.getElementById("chart-plot");
   return Plotly.react(node, traces, layout({
     xaxis: axisTitle(POINTS.figures[x], points.map((point) => point[1][x])), yaxis: axisTitle(POINTS.figures[y], points.map((point) => point[1][y])), showlegend: by >= 0,
-    legend: { orientation: "h", y: -0.18, title: { text: by >= 0 ? escaped(POINTS.axes[by].name) : "" } }, dragmode: "zoom", margin: { l: 10, r: 16, t: 8, b: 46 },
+    legend: { orientation: "h", y: -0.18, title: { text: by >= 0 ? escaped(POINTS.axes[by].name) : "", font: { size: 12.5 } } }, dragmode: "zoom", margin: { l: 10, r: 16, t: 8, b: 46 },
   }), { ...CONFIG, doubleClick: "reset" });
 }
 
@@ -109,7 +109,7 @@ function drawHeat() {
     type: "heatmap", x: POINTS.axes[across].labels.map(String), y: POINTS.axes[down].labels.map(String), z: grid.map((row) => row.map(value)),
     customdata: grid, text: grid.map((row) => row.map(short)), texttemplate: fits ? "%{text}" : "", hovertext: grid.map((row) => row.map((point) => (point ? pointText(point) : ""))),
     hovertemplate: "%{hovertext}<extra></extra>", hoverongaps: false, xgap: 2, ygap: 2, reversescale: of.best === "max",
-    colorscale: [[0, "#0a7d56"], [0.5, "#f4f6f8"], [1, "#d55e00"]], showscale: node.clientWidth > 700, colorbar: { thickness: 12, tickformat: tickFormat(of, grid.flat().filter(Boolean).map(value)), outlinewidth: 0 },
+    textfont: { color: DATA.page.ink }, colorscale: DATA.heat.which === "best" ? [[0, "#54b893"], [0.5, "#f4f6f8"], [1, "#ef9a5b"]] : [[0, "#f4f6f8"], [1, "#78b7e3"]], showscale: node.clientWidth > 700, colorbar: { thickness: 12, tickformat: tickFormat(of, grid.flat().filter(Boolean).map(value)), outlinewidth: 0 },
   }], layout({ xaxis: ticks(across), yaxis: { ...ticks(down), autorange: "reversed" }, margin: { l: 10, r: 10, t: 8, b: 46 } }), CONFIG);
 }
 

@@ -44,12 +44,16 @@ def binds(bars: Sequence[Bar], summary: Mapping[str, Any]) -> dict[str, Any]:
     return {**plain, "line": _line(plain, _link(summary))}
 
 
+MOST = 0.5
+"""Communication of which a smaller part is hidden is not said to be."""
+
+
 def _hidden_times(bars: Sequence[Bar], summary: Mapping[str, Any]) -> float | None:
-    """How many times as long communication would be as long as the compute that it hides behind; None where there is
-    none, or it already is."""
+    """How many times as long communication would be as long as the compute that it hides behind; None where most
+    of it is exposed, or all is hidden, or it already is."""
     hidden = summary["overlap_fraction"]
     exposed, compute = summary["exposed_communication_s"], sum(bar.seconds for bar in bars if bar.name in IN_COMPUTE)
-    if not hidden or hidden >= 1 or not exposed:
+    if not hidden or not MOST <= hidden < 1 or not exposed:
         return None
     times = float(compute / (exposed / (1 - hidden)))
     return times if times > 1 else None

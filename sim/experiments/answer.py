@@ -235,7 +235,7 @@ def binding(answer: Answer) -> Iterator[str]:
     slower = sorted((each for each in answer.beside if each.ratio and not each.lacks), key=lambda e: e.ratio or 0.0)
     if slower:
         nearest = ", ".join(f"{each.axis}={each.label} {(each.ratio or 1) - 1:+.1%}" for each in slower[:4])
-        yield f"one change at a time, the nearest: {nearest}"
+        yield f"one change at a time, the nearest by {whole}: {nearest}"
 
 
 def table(answer: Answer) -> list[list[Any]]:

@@ -44,7 +44,7 @@ FIGURES = {
     "binds.seconds|share": "seconds of the step that do, and their part of it",
     "binds.next.resource|seconds|share": "the same of what comes next; binds.next is null where nothing does",
     "binds.hidden_times": "how many times as long communication would be as long as the compute that it hides behind; "
-    "null where none is hidden, or it is that long",
+    "null where most is exposed, or it is that long",
     "price_shares.*": "part of compute and communication time by rung of the price ladder",
     "price_grade": "the rung that most of that time rests on",
     "price_warning": "a line where most of it is roofline; else null",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from reports import comparison
+from reports.amounts import amount
 from sim.result.comparison import Cause, Change, Comparison, Key
 from tests.reports import sample
 from tests.reports.test_fits import BROWSER, looked_at
@@ -45,6 +46,13 @@ def test_the_answer_is_a_line(step: Change, words: str) -> None:
 
 def test_the_same_is_said_to_be_the_same() -> None:
     assert comparison.verdict(both(changes=(replace(STEP, b=17.5),))).startswith("A and B are the same in every")
+
+
+def test_what_rounds_to_nothing_has_no_sign_and_large_figures_no_exponent() -> None:
+    hours = comparison.Unit(3600.0, "h")
+    assert comparison._points(-0.0001) == "0.0" and comparison._points(-0.01) == "−1.0"
+    assert hours.signed(1e9) == "0" and hours.signed(-3.6e12) == "−1.00 h" and comparison.Unit(1, "").signed(1e9) != "0"
+    assert amount(203_200.0, "dollars") == "203,200 USD" and amount(12.5, "dollars") == "12.5 USD"
 
 
 def test_the_page_says_it_all_and_needs_nothing() -> None:

@@ -1,5 +1,6 @@
 """The table of ranks on the critical path, and which of them the timeline draws."""
 
+import re
 from dataclasses import replace
 
 from reports import critical, page, ranks, timeline
@@ -17,7 +18,7 @@ def waited(replica: int):
 def test_every_named_rank_has_a_row() -> None:
     made = critical.section(waited(0))
     assert made is not None and made.body.count("<tr>") == 3
-    assert '<td class="n">1,500</td><td class="n">11</td><td class="n">92</td><td class="n">187</td>' in made.body
+    assert re.search(r">1,500</td><td[^>]*>11</td><td[^>]*>92</td><td[^>]*>187</td>", made.body)
     assert "1.100 s" in made.body and "90.0 %" in made.body and "4.0 %" in made.body
     assert "Other ranks have 6.0 %." in made.lead
     assert "<h2>Whom the step waits for</h2>" in page.render(waited(0))
@@ -35,7 +36,7 @@ def test_the_rank_drawn_is_marked() -> None:
     for replica, word, said in ((3, "drawn", "is drawn"), (0, "\u2013", "is not drawn")):
         result = waited(replica)
         made, line = critical.section(result), timeline.section(result)
-        assert made is not None and made.body.count(f"<td>{word}</td>") == (1 if replica == 3 else 2)
+        assert made is not None and made.body.count(f">{word}</td>") == (1 if replica == 3 else 2)
         assert line is not None and "drawn is the one of replica 3, the last to finish" in line.lead
         where = f"rank {1024 + replica:,} (position 8, replica {replica})"
         assert f"The step waits most for {where}, which {said}. " in line.lead

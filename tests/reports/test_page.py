@@ -146,3 +146,8 @@ def test_a_heading_has_every_figure_and_every_part() -> None:
     assert tiles == [("Days", "52", "median"), ("Cost", "5 M", "a &amp; b"), *[("Energy", "3 GWh", "")] * 3]
     assert re.findall(r'<a href="#(\w+)">(.*?)</a>', text) == [("one", "Part &lt;1&gt;"), ("two", "Part 2")]
     assert "<b>Run</b>" in text and "a &lt; b" in text and "<p>late</p>" in text and "--all:5;--half:3" in text
+
+
+def test_a_number_stays_beside_its_unit() -> None:
+    header = page.heading("x", "", [Figure("Time", "1 s", "median; p90 30.08 s, 2.3 % of 4 steps")])
+    assert "30.08\N{NO-BREAK SPACE}s, 2.3\N{NO-BREAK SPACE}% of 4 steps" in header

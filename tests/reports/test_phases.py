@@ -22,7 +22,7 @@ def test_a_row_a_position_and_their_mean() -> None:
     forward = result.summary["phases_per_rank"]["forward"]
     assert seconds(sum(forward) / len(forward)) in made.body
     assert seconds(forward[3]) in made.body
-    assert "<td>position 3</td>" in made.body and "rank" not in made.body
+    assert ">position 3</td>" in made.body and "rank" not in made.body
     assert "mean of its 128 ranks, which are alike." in made.lead
 
 

@@ -33,6 +33,13 @@ def test_a_page_of_a_sweep_holds_all_it_needs() -> None:
     assert re.findall(r'value="([^"]*)"', choices) == ["schedule", "comm.sms"]  # the seed has no choice
 
 
+def test_a_sweep_says_where_a_figure_is_least_and_most_and_not_which_is_better() -> None:
+    text = search.render_sweep({"name": "x", "axes": AXES, "figures": FIGURES, "points": points(4), "count": 4})
+    verdict = re.findall(r'<p class="verdict">(.*?)</p>', text)[0]
+    assert f"least {points(4)[0]['step']:.4g} with " in verdict and f"most {points(4)[3]['step']:.4g} with " in verdict
+    assert data(text)["heat"]["which"] == "least" and "best" not in re.findall(r"<main>(.*)</main>", text, re.DOTALL)[0]
+
+
 def test_one_axis_has_no_heat_map_and_no_figures_no_charts() -> None:
     one = search.render_sweep({"name": "x", "axes": AXES[:1], "figures": FIGURES, "points": points(2), "count": 2})
     assert 'id="heat-plot"' not in one and 'id="chart-plot"' in one

@@ -32,7 +32,7 @@ def found(**more: object) -> Sensitivity:
 def test_the_answer_is_a_line() -> None:
     """A batch is work, so that more of it takes longer says nothing."""
     assert sensitivity.verdict(found()) == (
-        "The step of 17.00 s hangs most on cluster.node.device.sms: at 119 it is 4.0 % longer. "
+        "The step of 17.00 s hangs most, its batch aside, on cluster.node.device.sms: at 119 it is 4.0 % longer. "
         "cluster.node.nic.bandwidth takes over below 34.4 GB/s (31.2 % less; now 50 GB/s)."
     )
     assert sensitivity.verdict(found(moves=(), crossings=())) == "No key moves the step."
@@ -47,7 +47,7 @@ def test_crossings_are_sentences() -> None:
 def test_the_page_says_it_all() -> None:
     html = sensitivity.render(found())
     for text in ("97 runs", "+0.941", "+4.00 %", "refused", "below 34.4 GB/s", "(latencies 500 times)",
-                 "registers.latency", "comm.sms: &lt;odd&gt;"):  # fmt: skip
+                 "registers.<wbr>latency", "comm.sms: &lt;odd&gt;"):  # fmt: skip
         assert text in html, text
 
 

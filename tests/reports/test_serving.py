@@ -40,7 +40,12 @@ def test_all_parts_are_there_and_none_needs_a_script():
     text = page()
     assert re.findall(r'<section id="(\w+)"', text) == ["waits", "causes", "load", "points", "step", "pools"]
     assert "<script" not in text and "<1>" not in text and "q<b>" not in text
-    assert "500.0 ms" in text and "25.0 % of all" in text and "75.0 %" in text and "3 caches given up" in text
+    assert (
+        "500.0 ms" in text
+        and "25.0\N{NO-BREAK SPACE}% of all" in text
+        and "75 %" in text
+        and "3 caches given up" in text
+    )
 
 
 def test_costs_are_told_where_there_are_some():
@@ -75,3 +80,9 @@ def test_what_instances_do_is_added_up():
     assert serving._load(LOAD) == {
         "decoding": [(0.0, 1.0), (1.0, 4.0), (1.0, 4.0)], "prompts and waiting": [(0.0, 2.0), (1.0, 2.0), (1.0, 2.0)],
     }  # fmt: skip
+
+
+def test_axes_end_at_round_numbers():
+    assert serving._rounded(1837.0) == 2000.0 and serving._rounded(2.0) == 2.0
+    assert serving._rounded(0.0324) == pytest.approx(0.04)
+    assert serving._at(2e-6, "time") == "2 µs" and serving._at(0.0, "time") == "0"

@@ -27,6 +27,11 @@ def test_the_largest_then_the_next_then_what_is_hidden():
     )
 
 
+def test_communication_of_which_little_is_hidden_is_not_said_to_be():
+    told = binds(BARS, SUMMARY | {"overlap_fraction": 0.005})
+    assert told["hidden_times"] is None and "hidden" not in told["line"]
+
+
 def test_communication_that_binds_says_over_what():
     bars = (BARS[0], Bar("exposed communication", 5.0, ""), Bar("contention", 1.0, ""))
     told = binds(bars, SUMMARY | {"exposed_communication_s": 5.0, "overlap_fraction": 0.0})
