@@ -24,7 +24,7 @@ def axis(segments: int, work: float, stall: float, load: float = 0.0, lag: float
     ready = np.maximum(0.0, ends + lag * (ends > 0))
     first = Shelf(ends, ready, np.full(len(ends), load))
     slow = first if stored == 1 else Shelf(ends[::stored], ready[::stored], np.full(len(ends[::stored]), 5 * load))
-    return Calendar(ends[-1], segments * work, 0.0, segments * stall, 0.0, first, slow, segments, (ends[-1],))
+    return Calendar(ends[-1], segments * work, 0.0, segments * stall, 0.0, first, slow, segments)
 
 
 def wall(campaign: Campaign, course: Calendar, slower: float = 1.0) -> lanes.Outcome:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hwmodels.refused import Refused
 from sim.layout.batches import batches
 from sim.layout.traffic import BACKWARD, FORWARD, messages
-from sim.schedules.program import Shape, build, chunked, names, parse
+from sim.schedules.program import Shape, build, chunked, names
+from tests.oracles.programs import parse
 
 
 class Published:
