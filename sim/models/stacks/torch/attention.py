@@ -36,7 +36,7 @@ def forward(site: Shared, heads: Heads) -> list[Kernel]:
     out += [*linear(site, "k", heads.kv, h), *linear(site, "v", heads.kv, h)]
     if heads.normed:
         out += [rms_norm("q_norm", t * heads.queries, heads.width), rms_norm("k_norm", t * heads.shared, heads.width)]
-    out += [*_turned(site, heads), *repeats(site, heads)]
+    out += [*_turned(site, heads, "F"), *repeats(site, heads)]
     out += [*unpadded(site, heads), *attention(site, operations(site, heads, "forward")), *padded(site, heads)]
     out += [transposed("join_heads", t, heads.q, 1 + HEADS * VIEWS["F"]), *linear(site, "o", h, heads.q)]
     return [*out, *summed(site, "attn", h), elementwise("residual", site.own, h, 2)]
@@ -48,7 +48,7 @@ def backward(site: Shared, heads: Heads) -> list[Kernel]:
     out = [*gathered(site, "dy_attn", h), *dgrad(site, "o", h, heads.q)]
     out += [*unpadded_backward(site, heads), *attention(site, operations(site, heads, "backward"))]
     out += padded_backward(site, heads)
-    out += _turned_back(site, heads)
+    out += _turned(site, heads, "B")
     if heads.normed:
         out += rms_norm_backward("q_norm_bwd", t * heads.queries, heads.width)
         out += rms_norm_backward("k_norm_bwd", t * heads.shared, heads.width)
@@ -58,22 +58,17 @@ def backward(site: Shared, heads: Heads) -> list[Kernel]:
     return [*out, *rms_norm_backward("attn_norm_bwd", own, h), elementwise("add_residual", own, h, 2)]
 
 
-def _turned(site: Shared, heads: Heads) -> list[Kernel]:
-    t, turns = site.tokens, (("rope_q", heads.queries), ("rope_k", heads.shared))
+def _turned(site: Shared, heads: Heads, direction: str) -> list[Kernel]:
+    """Queries and keys forward (F), their gradients backward (B), last first."""
+    t, turns = site.tokens, [("rope_q", heads.queries), ("rope_k", heads.shared)]
+    if direction == "B":
+        turns = [(f"{name}_bwd", each) for name, each in reversed(turns)]
     if not heads.rotary:
         return []
     if complex_rope(site):
-        return [k for name, each in turns for k in turned(site, name, t * each, heads.rotary, "F")]
-    return [k for name, each in turns for k in rope(name, t * each, heads.rotary)]
-
-
-def _turned_back(site: Shared, heads: Heads) -> list[Kernel]:
-    t, turns = site.tokens, (("rope_k_bwd", heads.shared), ("rope_q_bwd", heads.queries))
-    if not heads.rotary:
-        return []
-    if complex_rope(site):
-        return [k for name, each in turns for k in turned(site, name, t * each, heads.rotary, "B")]
-    return [k for name, each in turns for k in rope_backward(name, t * each, heads.rotary)]
+        return [k for name, each in turns for k in turned(site, name, t * each, heads.rotary, direction)]
+    plain = rope if direction == "F" else rope_backward
+    return [k for name, each in turns for k in plain(name, t * each, heads.rotary)]
 
 
 def weight(site: Shared, heads: Heads) -> list[Kernel]:
