@@ -13,7 +13,7 @@ from sim.models.precision import RECIPES
 from sim.models.stacks import layers, mamba
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.layers import Block
-from sim.models.stacks.megatron import attention, experts, feed_forward, latent
+from sim.models.stacks.megatron import attention, experts, feed_forward, latent, router
 from sim.models.stacks.megatron.again import WORDS
 from sim.models.stacks.megatron.ends import end
 from sim.models.stacks.megatron.exchange import exchanged
@@ -55,9 +55,8 @@ def _replayed(site: Shared, word: str, kernels: list[Kernel], direction: str) ->
 
 
 def _gate(site: Shared, made: Made, direction: str) -> list[Kernel]:
-    assert made.routed
-    passes = {"F": experts.gate, "B": experts.gate_backward, "W": experts.gate_weight}
-    return _replayed(site, "router", passes[direction](site, made.routed), direction)
+    passes = {"F": router.gate, "B": router.gate_backward, "W": router.gate_weight}
+    return _replayed(site, "router", passes[direction](site, made), direction)
 
 
 def _post_norm(site: Shared, direction: str) -> list[Kernel]:
