@@ -34,7 +34,7 @@ def forward(site: Shared, m: Mamba) -> list[Kernel]:
     t, h = site.tokens, site.shape.hidden
     out = [*normed(site, "input_norm", site.own, h), *first(site, "in_proj", m.columns, h)]
     out += [*_turned(site, "scan_in", m.columns), *scan.forward_scan(site, m)]
-    out += [Kernel("scan_gate", elementwise(t, m.inner)), *_turned(site, "scan_out", m.inner)]
+    out += [Kernel("scan_gate", elementwise(t, m.inner), host=0.0), *_turned(site, "scan_out", m.inner)]
     out += [Kernel("scan_norm", norm(t, m.inner)), *last(site, "out_proj", h, m.inner)]
     return [*out, fused("residual", site.own, h, 2, 1)]
 
