@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from hwmodels.collectives import wires
 from hwmodels.nccl.library import Library
-from hwmodels.price import Pricer
+from hwmodels.op import Op
+from hwmodels.price import Price, Pricer
 from sim.communication import crossing, sharing
 from sim.communication.exchange.price import Fidelity
 from sim.engine.alone import alone
@@ -53,7 +54,11 @@ def assembled(plan: Plan) -> "tuple[Machine, Network | None]":
 
 def unshared(plan: Plan) -> Machine:
     """Prices and placement: exchanges have NICs and switches to themselves, as in a benchmark. Raises Refused."""
-    machine = prices(plan.scenario, held_always(plan))
+    return staged(plan, prices(plan.scenario, held_always(plan)))
+
+
+def staged(plan: Plan, machine: Machine) -> Machine:
+    """The same from the prices of its scenario. Raises Refused."""
     stages = tuple(marked(stage, plan.scenario.recompute) for stage in placed(plan, machine))
     if part := plan.scenario.offload:
         stages = tuple(hosted(stage, part, lambda unit: _kept_bytes(machine, unit)) for stage in stages)
@@ -138,6 +143,10 @@ def _prices(key: _Priced) -> Machine:
     pricer = Pricer(node.device, links, held, scenario.pricing, fidelity, key.always, waits,
                     node.launch if scenario.stack.launches else None, scenario.stack.library, nccl,
                     scenario.stack.attention, scenario.tables, cluster.gpus)  # fmt: skip
+    pricer.sharing(_shared(repr((
+        node, node.figures, node.device.figures, held, scenario.pricing, key.always, waits, pricer.host, pricer.library,
+        comm.collectives, pricer.attention, scenario.tables, cluster.gpus, comm.exchange, comm.warps,
+    ))))  # fmt: skip
     if mixture:
         load = balanced.balanced(mixture, site.own, group, -(-group // site.group_nodes))
         slots = mixture.experts + scenario.routing.redundant_experts
@@ -151,6 +160,12 @@ def _prices(key: _Priced) -> Machine:
         return tuple([part._replace(kernels=Launches(part.kernels)) for part in made])
 
     return Machine(cluster, recipe, pricer, shape, site, parts, (), units)
+
+
+@lru_cache(maxsize=2 * KEPT)
+def _shared(key: str) -> dict[tuple[Op, bool], Price]:
+    """Prices of pricers that differ at most in links. key: all else that decides them."""
+    return {}
 
 
 def _groups(scenario: Scenario, mesh: Mesh) -> Groups:
@@ -188,8 +203,9 @@ def placed(plan: Plan, machine: Machine) -> tuple[Stage, ...]:
         return pairs[ahead, behind]
 
     if key not in machine.known.stages:
+        costs = [] if rule == "even" else [machine.unit_ns(unit) for unit in units]
         machine.known.stages[key] = placement.place(
-            units, [machine.unit_ns(unit) for unit in units], plan.program.stages, rule, plan.mirrored,
+            units, costs, plan.program.stages, rule, plan.mirrored,
             pair_ns if plan.overlapped else None, lambda unit: machine.unit_ns(unit, lanes=(COMPUTE,)), plan.holds,
         )  # fmt: skip
     return machine.known.stages[key]
