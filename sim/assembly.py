@@ -4,6 +4,7 @@ Each stage is a function of the values before it. Prices, placements and kits th
 the next are kept, so a sweep pays for them once.
 """
 
+import hashlib
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from sim.communication.exchange.price import Fidelity
 from sim.engine.alone import alone
 from sim.layout import placement
 from sim.layout.buckets import traffic
-from sim.layout.machine import Machine
+from sim.layout.machine import Chains, Costs, Holds, Machine
 from sim.layout.mesh import Mesh
 from sim.layout.placement import Stage, marked
 from sim.layout.plan import Plan, mesh_of, relative
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 KEPT = 8
 """Sets of prices that are kept, a few MB each: pipelines of any depth and schedule share one."""
+TOTALS, DIGEST_BYTES = 1 << 9, 16
+"""Sets of what units come to, some 20 KB each: a search comes back to the same prices at another depth."""
 
 
 def machine(plan: Plan) -> Machine:
@@ -118,6 +121,11 @@ class _Priced:
     scenario: Scenario = field(compare=False)
     always: bool = field(compare=False)
 
+    @property
+    def digest(self) -> bytes:
+        """Of the key."""
+        return hashlib.blake2b(self.key.encode(), digest_size=DIGEST_BYTES).digest()
+
 
 @lru_cache(maxsize=KEPT)
 def _prices(key: _Priced) -> Machine:
@@ -159,7 +167,15 @@ def _prices(key: _Priced) -> Machine:
         made = around(own, unit, direction) if unit.hosted else own
         return tuple([part._replace(kernels=Launches(part.kernels)) for part in made])
 
-    return Machine(cluster, recipe, pricer, shape, site, parts, (), units)
+    machine = Machine(cluster, recipe, pricer, shape, site, parts, (), units)
+    machine.known.costs, machine.known.chains, machine.known.holds = _totals(key.digest)
+    return machine
+
+
+@lru_cache(maxsize=TOTALS)
+def _totals(digest: bytes) -> tuple[Costs, Chains, Holds]:
+    """What units come to at prices with that digest, which is small and outlives them."""
+    return {}, {}, {}
 
 
 @lru_cache(maxsize=2 * KEPT)

@@ -53,6 +53,11 @@ class Hindrances:
 NON_BLOCKING = Hindrances()
 
 
+Costs = dict[tuple[Unit, str, tuple[int, ...]], int]
+Chains = dict[tuple[Unit, str], int]
+Holds = dict[tuple[str, Unit], Kept]
+
+
 @dataclass(eq=False)
 class Known:
     """What machines with equal prices share, each made once. costs: (unit, directions, lanes) -> ns. holds: (what
@@ -62,10 +67,10 @@ class Known:
     over: prices over other links. slower: what is known where groups of some kinds are so many times slower; parts:
     that do it then. holding: prices where NCCL holds so many SMs while it runs, and what is known at them."""
 
-    costs: dict[tuple[Unit, str, tuple[int, ...]], int] = field(default_factory=dict)
-    holds: dict[tuple[str, Unit], Kept] = field(default_factory=dict)
+    costs: Costs = field(default_factory=dict)
+    holds: Holds = field(default_factory=dict)
     workspace: float | None = None
-    chains: dict[tuple[Unit, str], int] = field(default_factory=dict)
+    chains: Chains = field(default_factory=dict)
     stages: dict[Any, tuple[Stage, ...]] = field(default_factory=dict)
     pairs: dict[tuple[Stage, Stage], int] = field(default_factory=dict)
     kits: dict[Any, Any] = field(default_factory=dict)
