@@ -58,8 +58,8 @@ def multiply(
                     mbarrier.wait(g_full.index(slot), phase)
                     dp = _scores(g.index(slot + here), z.index(INDEX + here), narrow)
                     s = warpgroup_mma_wait(1, deps=[s])
-                    prob = _probabilities(shared, s, slot, row + 64 * slot, key, sizes, scale_log2, CAUSAL).to(q0.dtype)
-                    p.index(INDEX).store(prob)
+                    prob = _probabilities(shared, s, slot, row + 64 * slot, key, sizes, scale_log2, CAUSAL)
+                    p.index(INDEX).store(prob.to(q0.dtype))
                     fence_async_shared()
                     here = hidden(number)
                     sum_v = warpgroup_mma(
@@ -67,7 +67,7 @@ def multiply(
                     )
                     dp = warpgroup_mma_wait(1, deps=[dp])
                     away = mean.index(slot).load(gl.SliceLayout(1, narrow))
-                    part = prob.to(gl.float32) * (dp - gl.expand_dims(away, 1))
+                    part = prob * (dp - gl.expand_dims(away, 1))
                 here = hidden(number)
                 mbarrier.wait(ds_empty.index(slot), phase ^ 1)
                 mine = 2 * slot + INDEX + here
