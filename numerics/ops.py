@@ -50,6 +50,13 @@ transpose_codes = _operation("transpose_codes", "casts")
 store_e5m6 = _operation("store_e5m6", "casts", "e5m6")
 load_e5m6 = _operation("load_e5m6", "casts", "e5m6")
 
+quantize_both = _operation("quantize_both", "cast_transpose")
+quantize_weight = _operation("quantize_weight", "cast_transpose")
+rmsnorm_quantize = _operation("rmsnorm_quantize", "cast_transpose")
+rmsnorm_quantize_columns = _operation("rmsnorm_quantize_columns", "cast_transpose")
+swiglu_quantize_both = _operation("swiglu_quantize_both", "cast_transpose")
+swiglu_backward_both = _operation("swiglu_backward_both", "cast_transpose")
+
 gemm = _operation("gemm", "gemm")
 wgrad_gemm = _operation("wgrad_gemm", "gemm", "wgrad")
 grouped_gemm = _operation("grouped_gemm", "gemm", "grouped")

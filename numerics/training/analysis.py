@@ -18,7 +18,7 @@ PERCENT = 100.0
 
 @dataclass(frozen=True)
 class Results:
-    """Rows by what they are. whole: which kind of row a run is."""
+    """Rows by what they are; each was made as the line "about" before it says. whole: which kind of row a run is."""
 
     rows: Sequence[dict[str, Any]]
     whole: str = "run"
@@ -30,6 +30,20 @@ class Results:
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [row for row in self.rows if row["kind"] == kind]
+
+    def sessions(self) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+        """Each line "about" and the rows it is about."""
+        found: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
+        for row in self.rows:
+            if row["kind"] == "about":
+                found.append((row, []))
+            else:
+                found[-1][1].append(row)
+        return found
+
+    def session(self, row: dict[str, Any]) -> int:
+        """The number of the session that a row is of."""
+        return next(i for i, (_, rows) in enumerate(self.sessions()) if any(one is row for one in rows))
 
     @property
     def runs(self) -> dict[tuple[str, int], dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The page of the FP8 training study (docs/TRAINING.md and its curves), made from the rows that are kept."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
@@ -92,12 +93,38 @@ def page(results: Results) -> str:
 
 
 def _head(results: Results) -> str:
-    (about,), one = results.of("about"), results.of("run")[0]
-    keys = ("command", "driver", "triton", "date", "commit", "corpus")
-    return prose(
+    about, one = results.of("about")[0], results.of("run")[0]
+    keys = ("command", "driver", "triton", "date", "corpus")
+    text = prose(
         HEAD, **{key: about[key] for key in keys}, device=one["device"], torch=one["torch"], experts=32, chosen=4,
-        parameters=one["parameters"] / 1e6, tokens=one["tokens"] / 1e6, steps=one["steps"],
+        parameters=one["parameters"] / 1e6, tokens=one["tokens"] / 1e6, steps=one["steps"], commit=_code(about),
     )  # fmt: skip
+    return "\n\n".join([text, *(_later(number, *session) for number, session in enumerate(results.sessions()) if number)])
+
+
+def _later(number: int, about: dict[str, Any], rows_: list[dict[str, Any]]) -> str:
+    """What a later session's rows were made with: one that differs in code is no pair of the first's."""
+    what = {"run": "runs", "behind": "runs behind the turn", "time": "times of a step", "gradient": "gradients"}
+    counts = Counter(row["kind"] for row in rows_)
+    parts = ", ".join(f"{counts[kind]} {words}" for kind, words in what.items() if counts[kind])
+    text = """
+    Session {number}: {parts}, by `{command}` on {device} (driver {driver}, torch {torch}, Triton {triton}, {date}, code
+    of {commit}). What is of this session says so; numbers of two sessions are of two programs.
+    """
+    made = {"device": rows_[0]["device"], "torch": rows_[0]["torch"]} if rows_ else {"device": "", "torch": ""}
+    keys = {key: about[key] for key in ("command", "driver", "triton", "date")}
+    return prose(text, number=number + 1, parts=parts or "nothing", commit=_code(about), **keys, **made)
+
+
+def _code(about: dict[str, Any]) -> str:
+    """The commit, or the digest of the sources where no repository was at hand."""
+    return str(about.get("commit") or f"digest {about['code']}")
+
+
+def _session(results: Results, row: dict[str, Any]) -> str:
+    """The session of a row, to be set behind a name; nothing for the first."""
+    number = results.session(row)
+    return f" (session {number + 1})" if number else ""
 
 
 def _verdict(results: Results) -> str:
@@ -135,6 +162,21 @@ def _main(results: Results) -> str:
     return table(head, lines())
 
 
+BEHIND_WHAT = """
+One BF16 run, trained to its end, is the start of all of these: the weights and gates' biases of its last step, with
+fresh moments, the whole schedule again (warm-up included) and data in orders that the start has not seen them in. So
+both runs of a pair are on the same side of the turn throughout. Orders of a pair are equal to the bit.
+"""
+BEHIND_VERDICT = """
+The loss of the last fifth, FP8 beside BF16 in {pairs} pairs: {gap:+.3f} % in the mean ({low:+.3f} to {high:+.3f} %
+with 90 % confidence); the null {null:+.3f} % ({null_low:+.3f} to {null_high:+.3f} %). Against the margin of {margin} %
+the verdict is **{verdict}**: p = {p:.2g} for the two one-sided tests. A pair of nulls scatters by {spread:.3f} %, so
+{pairs} pairs find a recipe that truly is BF16's equal within the margin in {power:.0%} of studies. Held out: FP8
+{held:+.3f} % ({held_low:+.3f} to {held_high:+.3f} %). What it is a verdict on: a model that BF16 has trained already
+goes on as well in FP8, on the same text; not a start in FP8.
+"""
+
+
 def _behind(results: Results) -> str:
     if not results.runs:
         text = """
@@ -143,7 +185,34 @@ def _behind(results: Results) -> str:
         of two runs that are on the same side of the turn.
         """
         return prose(text)
-    return _main(results)
+    parts = [prose(BEHIND_WHAT)]
+    made = {results.session(row) for row in results.runs.values()}
+    if len(made) > 1:
+        parts.append("These runs are of several sessions: numbers of two are of two programs.")
+    fp8, null, held = (results.paired(*what) for what in (
+        ("fp8", "last fifth"), ("null", "last fifth"), ("fp8", "held out")))  # fmt: skip
+    if min(len(each.differences) for each in (fp8, null, held)) > 1:
+        low, high, null_low, null_high = *fp8.interval(0.9), *null.interval(0.9)
+        ends = held.interval(0.9)
+        parts.append(prose(
+            BEHIND_VERDICT, pairs=len(fp8.differences), gap=fp8.mean, low=low, high=high, null=null.mean,
+            null_low=null_low, null_high=null_high, margin=MARGIN, verdict=fp8.verdict(MARGIN), p=fp8.p(MARGIN),
+            spread=null.deviation, power=power(null.deviation, len(null.differences), MARGIN), held=held.mean,
+            held_low=ends[0], held_high=ends[1],
+        ))  # fmt: skip
+    return "\n\n".join([*parts, _behind_table(results)])
+
+
+def _behind_table(results: Results) -> str:
+    def lines() -> Iterator[list[str]]:
+        for (arm, seed), row in sorted(results.runs.items(), key=lambda one: (one[0][1], list(COLOURS).index(one[0][0]))):
+            base = results.runs.get(("bf16", seed))
+            gaps = ["" if base is None or arm == "bf16" else f"{100 * (LOSSES[part](row) / LOSSES[part](base) - 1):+.3f}"
+                    for part in ("last fifth", "held out")]  # fmt: skip
+            name = f"{arm}, order {seed}{_session(results, row)}"
+            yield [name, f"{row['last_fifth']:.4f}", f"{row['held']['loss']:.4f}", *gaps]
+
+    return table("run | last fifth, nats | held out, nats | last-fifth gap, % | held-out gap, %", lines())
 
 
 def _side(results: Results) -> str:
@@ -154,8 +223,11 @@ def _side(results: Results) -> str:
             if not results.seeds(arm.name):
                 continue
             row, against = results.runs[arm.name, 0], arm.against
+            if against not in [name for name, seed in results.runs if seed == 0]:
+                continue
             (gap,), (early,) = (results.gaps(arm.name, against, part) for part in ("last fifth", "early"))
-            yield [arm.name, against, f"{row['last_fifth']:.4f}", f"{gap:+.2f}", f"{early:+.2f}", arm.note]
+            name = arm.name + _session(results, row)
+            yield [name, against + _session(results, results.runs[against, 0]), f"{row['last_fifth']:.4f}", f"{gap:+.2f}", f"{early:+.2f}", arm.note]
 
     text = "Chaos alone moves one pair by up to {0:.1f} % in the last fifth and {1:.2f} % early (95 in 100)."
     listed = table("arm | against | last fifth, nats | gap, % | early gap, % | what it is", lines())
@@ -196,16 +268,19 @@ def _loads(results: Results) -> str:
 def _times(results: Results) -> str:
     listed = results.of("time")
     lines = [
-        [f"{row['model']} ({row['parameters'] / 1e6:.0f} M)", row["precision"], "yes" if row["recompute"] else "no",
+        [f"{row['model']} ({row['parameters'] / 1e6:.0f} M){_session(results, row)}", row["precision"], "yes" if row["recompute"] else "no",
          f"{row['step_ms']:.1f}", f"{row['tokens_s'] / 1e6:.2f}", f"{row['busy']:.0%}"]
         for row in listed
     ]  # fmt: skip
-    speeds = {(row["model"], row["precision"]): row["step_ms"] for row in listed if row["recompute"]}
+    last = results.session(listed[-1])
+    speeds = {(row["model"], row["precision"]): row["step_ms"]
+              for row in listed if row["recompute"] and results.session(row) == last}  # fmt: skip
     ratios = [speeds[model, "bf16"] / speeds[model, "fp8"] for model, precision in speeds if precision == "fp8"]
     text = f"""
     Whole steps of 32,768 tokens as CUDA graphs, one measurement of 60 steps each; busy: kernels' times by the profiler
     over the step. With recomputation in both, FP8 reaches {" and ".join(f"{ratio:.2f}" for ratio in ratios)} of BF16's
-    speed: at these widths casts cost more than products save.
+    speed{f" (session {last + 1})" if last else ""}{": at these widths casts cost more than products save"
+                                                    if max(ratios) < 1 else ""}.
     """
     return prose(text) + "\n\n" + table("model | precision | recompute | ms a step | M tokens/s | GPU busy", lines)
 
@@ -213,7 +288,12 @@ def _times(results: Results) -> str:
 def _missing(results: Results) -> str:
     names = [f"{arm.name} (seed {seed})" for arm, seed in plan() if (arm.name, seed) not in results.runs]
     text = "All arms ran." if not names else f"No device time was left for: {', '.join(names)}."
-    return prose(f"{text} The same command goes on where the rows end, and begins no run that would not end in time.")
+    more = """
+    `python -m numerics study training --corpus CORPUS --out DIR` runs what the kept rows lack and begins no run that
+    would not end in the seconds given; `--times` measures steps again. Rows join by putting the lines of
+    DIR/rows.jsonl, "about" first, at the end of those that are kept.
+    """
+    return prose(f"{text} {more}")
 
 
 def drawings(results: Results) -> dict[Path, str]:

@@ -9,7 +9,7 @@ triton = pytest.importorskip("triton")
 
 import triton.language as tl  # noqa: E402
 
-from numerics.kernels import attention, casts, e5m6, gate, norm, permute, rope, swiglu  # noqa: E402
+from numerics.kernels import attention, cast_transpose, casts, e5m6, gate, norm, permute, rope, swiglu  # noqa: E402
 from numerics.kernels.compile import compile_for_hopper, compiler_available  # noqa: E402
 from numerics.kernels.launches import variants  # noqa: E402
 from numerics.reference.permute import Layout  # noqa: E402
@@ -58,6 +58,21 @@ CALLS = {
     "swiglu_forward_backward": lambda: swiglu.swiglu_forward_backward(meta(TOKENS, EXPERT), meta(TOKENS, 2 * EXPERT)),
     "gate_weight_gradient": lambda: swiglu.gate_weight_gradient(meta(TOKENS, EXPERT), meta(TOKENS, EXPERT)),
     "swiglu_backward_quantize": lambda: swiglu.swiglu_backward_quantize(meta(TOKENS, EXPERT), meta(TOKENS, 2 * EXPERT)),
+    "quantize_both": lambda: cast_transpose.quantize_both(X),
+    "quantize_both, power of two": lambda: cast_transpose.quantize_both(X, True),
+    "quantize_weight": lambda: cast_transpose.quantize_weight(meta(4, 2 * EXPERT, HIDDEN, dtype=FP32)),
+    "rmsnorm_quantize": lambda: cast_transpose.rmsnorm_quantize(X, meta(HIDDEN, dtype=FP32)),
+    "rmsnorm_quantize, both and kept": lambda: cast_transpose.rmsnorm_quantize(
+        X, meta(HIDDEN, dtype=FP32), powers=(True, False), keep=True
+    ),
+    "rmsnorm_quantize_columns": lambda: cast_transpose.rmsnorm_quantize_columns(
+        X, meta(HIDDEN, dtype=FP32), meta(TOKENS, dtype=FP32)
+    ),
+    "swiglu_quantize_both": lambda: cast_transpose.swiglu_quantize_both(meta(TOKENS, 2 * EXPERT)),
+    "swiglu_backward_both": lambda: cast_transpose.swiglu_backward_both(
+        meta(TOKENS, EXPERT), meta(TOKENS, 2 * EXPERT, dtype=FP8), meta(2 * EXPERT // 128, TOKENS, dtype=FP32).t(),
+        meta(TOKENS, dtype=FP32),
+    ),
     "rmsnorm, hidden": lambda: norm.rmsnorm(X, meta(HIDDEN)),
     "rmsnorm, latent": lambda: norm.rmsnorm(meta(TOKENS, 512), meta(512)),
     "add_rmsnorm": lambda: norm.add_rmsnorm(X, X, meta(HIDDEN)),

@@ -1,0 +1,477 @@
+"""Casts that write rows and transposed columns from one read, alone and behind what makes their input. Bits: casts.py's.
+
+`numerics.reference.cast_transpose`. Bound by device memory; for M x K elements in BF16, I the width of SwiGLU's output:
+
+    quantize_both            2 MK read, 2 (MK + MK/32) written
+    quantize_weight          4 NK read (FP32), 2 NK written
+    rmsnorm_quantize         2 MK read, MK + MK/32 written; with the norm itself 2 MK more
+    rmsnorm_quantize_columns 2 MK + 4 M read, MK + MK/32 written
+    swiglu_quantize_both     4 MI read, 3 (MI + MI/32) written
+    swiglu_backward_both     4 MI + MI/16 read, 5 (MI + MI/32) written
+
+A program turns 128 rows x 128 columns: four rows of a column become a word of four codes, and words turn through shared
+memory. What a step needs both ways (a gradient: rows for the product before it, columns for the weight's gradient)
+is so read once, and what lies between two kernels is not written at all.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from hwmodels.formats import TILE
+from numerics.kernels.casts import (
+    COLUMN_WIDTH,
+    TINY,
+    _largest,
+    any_rare,
+    check_scales,
+    codes,
+    cut,
+    e4m3_bits,
+    e4m3_scale,
+    finite_magnitude,
+    matrix,
+    quantize_tiles,
+    quantize_turned,
+    quotient,
+    scales,
+    store_turned,
+    tiles_of,
+    turned,
+)
+from numerics.kernels.norm import FORWARD_ELEMENTS, warps_of
+from numerics.kernels.swiglu import _activate, _gradients
+from numerics.reference import cast_transpose as reference
+from numerics.reference.cast_transpose import whole
+
+Cast = tuple[Tensor, Tensor]
+
+PAIR_TILES = 16
+"""1x128 tiles of gate, and of up, that a program of 4 warps casts."""
+BOTH: dict[str, int] = {"num_warps": 16, "maxnreg": 64}
+BACKWARD: dict[str, int] = {"num_warps": 16}
+"""Warps, and a cap of registers a thread, of the kernels that turn most: the most threads an SM without spills."""
+WARPS = 8
+"""Of a program that turns 128 x 128 elements: 64 a thread."""
+
+
+# --- device functions -------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _is_rare(amax):
+    return ((amax == float("inf")) | ((amax > 0) & (amax < TINY))).to(tl.int32)
+
+
+@triton.jit
+def _store_row(x, amax, rare, q, s, row, column, rows, columns, across, power: tl.constexpr):
+    """Rows x [32, 128] as codes, with their scales."""
+    scale = e4m3_scale(amax, rare, power)
+    code = quotient(x, scale, rare, power).to(tl.float8e4nv)
+    mask = (row < rows)[:, None]
+    place = row.to(tl.int64)[:, None] * columns + column[None, :]
+    tl.store(q + place, code, mask=mask & (column < columns)[None, :])
+    tl.store(s + tl.cast(across, tl.int64) * rows + row[:, None], scale, mask=mask)
+
+
+@triton.jit
+def _bits(x, scale, rare, power: tl.constexpr):
+    return e4m3_bits(quotient(x, scale, rare, power))
+
+
+@triton.jit
+def _largest_of(a, b, c, d, careful: tl.constexpr):
+    """The largest magnitude of each row of a, b, c and d [32, 1], and of each column of all [1, W]."""
+    if careful:
+        a, b, c, d = finite_magnitude(a), finite_magnitude(b), finite_magnitude(c), finite_magnitude(d)
+    else:
+        a, b, c, d = tl.abs(a), tl.abs(b), tl.abs(c), tl.abs(d)
+    most = tl.max(_largest(a, b, c, d), axis=0, keep_dims=True)
+    a, b = tl.max(a, axis=1, keep_dims=True), tl.max(b, axis=1, keep_dims=True)
+    c, d = tl.max(c, axis=1, keep_dims=True), tl.max(d, axis=1, keep_dims=True)
+    return a, b, c, d, most
+
+
+@triton.jit
+def _store_both(
+    a, b, c, d, q, s, q_t, s_t, down, across, rows, columns, words_per_column,
+    row_power: tl.constexpr, column_power: tl.constexpr,
+):  # fmt: skip
+    """Rows 4i .. 4i + 3 of a 128 x 128 tile, float32 [32, 128] each: their row codes and their column codes."""
+    row, column = down * 128 + 4 * tl.arange(0, 32), across * 128 + tl.arange(0, 128)
+    most_a, most_b, most_c, most_d, most = _largest_of(a, b, c, d, False)
+    odd = _is_rare(most_a) | _is_rare(most_b) | _is_rare(most_c) | _is_rare(most_d)
+    rare = (tl.max(odd, axis=None) | tl.max(_is_rare(most), axis=None)) > 0
+    if rare:
+        most_a, most_b, most_c, most_d, most = _largest_of(a, b, c, d, True)
+    _store_row(a, most_a, rare, q, s, row, column, rows, columns, across, row_power)
+    _store_row(b, most_b, rare, q, s, row + 1, column, rows, columns, across, row_power)
+    _store_row(c, most_c, rare, q, s, row + 2, column, rows, columns, across, row_power)
+    _store_row(d, most_d, rare, q, s, row + 3, column, rows, columns, across, row_power)
+    scale = e4m3_scale(most, rare, column_power)
+    low = _bits(a, scale, rare, column_power) | (_bits(b, scale, rare, column_power) << 8)
+    high = _bits(c, scale, rare, column_power) | (_bits(d, scale, rare, column_power) << 8)
+    store_turned(tl.trans(low | (high << 16)), scale, q_t, s_t, down, column, columns, words_per_column)
+
+
+@triton.jit
+def _load_rows(x, row, column, rows, columns, stride):
+    """Rows [32, W] in float32, zeros outside."""
+    mask = (row < rows)[:, None] & (column < columns)[None, :]
+    return tl.load(x + row.to(tl.int64)[:, None] * stride + column[None, :], mask=mask, other=0.0).to(tl.float32)
+
+
+# --- kernels ----------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _quantize_both(
+    x, q, s, q_t, s_t, rows, columns, stride, tiles_per_row, words_per_column,
+    row_power: tl.constexpr, column_power: tl.constexpr,
+):  # fmt: skip
+    """Reads each tile twice, the second time from L1: holding it in registers would leave one program an SM."""
+    down = tl.program_id(0) // tiles_per_row
+    across = tl.program_id(0) - down * tiles_per_row
+    row, column = down * 128 + 4 * tl.arange(0, 32), across * 128 + tl.arange(0, 128)
+    largest = tl.zeros((32, 128), tl.float32)
+    for k in tl.range(4, num_stages=1):
+        value = _load_rows(x, row + k, column, rows, columns, stride)
+        amax = tl.max(tl.abs(value), axis=1, keep_dims=True)
+        rare = any_rare(amax)
+        if rare:
+            amax = tl.max(finite_magnitude(value), axis=1, keep_dims=True)
+        _store_row(value, amax, rare, q, s, row + k, column, rows, columns, across, row_power)
+        largest = tl.maximum(largest, tl.abs(value))
+    most = tl.max(largest, axis=0, keep_dims=True)
+    rare = any_rare(most)
+    if rare:
+        largest = tl.zeros((32, 128), tl.float32)
+        for k in tl.range(4, num_stages=1):
+            value = _load_rows(x, row + k, column, rows, columns, stride)
+            largest = tl.maximum(largest, finite_magnitude(value))
+        most = tl.max(largest, axis=0, keep_dims=True)
+    scale = e4m3_scale(most, rare, column_power)
+    words = tl.zeros((32, 128), tl.int32)
+    for k in tl.range(4, num_stages=1):
+        value = _load_rows(x, row + k, column, rows, columns, stride)
+        words |= _bits(value, scale, rare, column_power) << (8 * k)
+    store_turned(tl.trans(words), scale, q_t, s_t, down, column, columns, words_per_column)
+
+
+@triton.jit
+def _quantize_weight(w, q, s, q_t, s_t, rows, columns, tiles_per_column, tiles_per_row):
+    """A 128 x 128 block of one of a stack of matrices [rows, columns]: its codes as they lie and turned, its scale."""
+    one = tl.program_id(0) // (tiles_per_column * tiles_per_row)
+    here = tl.program_id(0) - one * (tiles_per_column * tiles_per_row)
+    down, across = here // tiles_per_row, here % tiles_per_row
+    base = one.to(tl.int64) * rows * columns
+    row, column = down * 128 + 4 * tl.arange(0, 32), across * 128 + tl.arange(0, 128)
+    a = _load_rows(w + base, row, column, rows, columns, columns)
+    b = _load_rows(w + base, row + 1, column, rows, columns, columns)
+    c = _load_rows(w + base, row + 2, column, rows, columns, columns)
+    d = _load_rows(w + base, row + 3, column, rows, columns, columns)
+    most = _largest(tl.abs(a), tl.abs(b), tl.abs(c), tl.abs(d))
+    amax = tl.max(tl.max(most, axis=1, keep_dims=True), axis=0, keep_dims=True)
+    rare = any_rare(amax)
+    if rare:
+        most = _largest(finite_magnitude(a), finite_magnitude(b), finite_magnitude(c), finite_magnitude(d))
+        amax = tl.max(tl.max(most, axis=1, keep_dims=True), axis=0, keep_dims=True)
+    scale = e4m3_scale(amax, rare, False)
+    tl.store(s + tl.program_id(0) + tl.zeros((1, 1), tl.int32), scale)
+    turned_place = (one * tiles_per_row + across) * tiles_per_column + down
+    tl.store(s_t + turned_place + tl.zeros((1, 1), tl.int32), scale)
+    a, b = _bits(a, scale, rare, False), _bits(b, scale, rare, False)
+    c, d = _bits(c, scale, rare, False), _bits(d, scale, rare, False)
+    _store_bytes(a, q + base, row, column, rows, columns)
+    _store_bytes(b, q + base, row + 1, column, rows, columns)
+    _store_bytes(c, q + base, row + 2, column, rows, columns)
+    _store_bytes(d, q + base, row + 3, column, rows, columns)
+    words = tl.trans(a | (b << 8) | (c << 16) | (d << 24))
+    word = down * 32 + tl.arange(0, 32)
+    mask = (column < columns)[:, None] & (word < rows // 4)[None, :]
+    place = one.to(tl.int64) * (rows // 4) * columns + column[:, None] * (rows // 4) + word[None, :]
+    tl.store(q_t + place, words, mask=mask)
+
+
+@triton.jit
+def _store_bytes(code, q, row, column, rows, columns):
+    mask = (row < rows)[:, None] & (column < columns)[None, :]
+    tl.store(q + row[:, None] * columns + column[None, :], code.to(tl.uint8), mask=mask)
+
+
+@triton.jit
+def _rmsnorm_rows(
+    x, w, y, q, s, q_two, s_two, rstd, rows, columns, stride, eps, tiles_per_row,
+    keep: tl.constexpr, plain: tl.constexpr, power: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    """A row a program, as numerics/kernels/norm.py: the norm rounded to x's type, then cast (plain: q; power: q_two)."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, block)
+    mask = column < columns
+    value = tl.load(x + row * stride + column, mask=mask, other=0.0).to(tl.float32)
+    weight = tl.load(w + column, mask=mask, other=0.0).to(tl.float32)
+    scale = tl.rsqrt(tl.sum(value * value, axis=0) / columns + eps)
+    tl.store(rstd + row, scale)
+    normed = (value * scale * weight).to(x.dtype.element_ty)
+    if keep:
+        tl.store(y + row * columns + column, normed, mask=mask)
+    tiles = tl.reshape(normed.to(tl.float32), (block // 128, 128))
+    if plain:
+        _store_tiles(tiles, q, s, row, column, rows, columns, tiles_per_row, False, block)
+    if power:
+        _store_tiles(tiles, q_two, s_two, row, column, rows, columns, tiles_per_row, True, block)
+
+
+@triton.jit
+def _store_tiles(tiles, q, s, row, column, rows, columns, tiles_per_row, power: tl.constexpr, block: tl.constexpr):
+    """One row's tiles [block / 128, 128]."""
+    code, scale = quantize_tiles(tiles, power)
+    tl.store(q + row * columns + column, tl.reshape(code, (block,)), mask=column < columns)
+    tile = tl.arange(0, block // 128)[:, None]
+    tl.store(s + tile.to(tl.int64) * rows + row, scale, mask=tile < tiles_per_row)
+
+
+@triton.jit
+def _normed_row(x, rstd, weight, row, column, rows, columns, stride):
+    scale = tl.load(rstd + row, mask=row < rows, other=0.0)[:, None]
+    value = _load_rows(x, row, column, rows, columns, stride)
+    return (value * scale * weight).to(x.dtype.element_ty).to(tl.float32)
+
+
+@triton.jit
+def _rmsnorm_columns(
+    x, w, rstd, q, s, rows, columns, stride, words_per_column, width: tl.constexpr, power: tl.constexpr
+):  # fmt: skip
+    blocks = tl.cdiv(columns, width)
+    tile = tl.program_id(0) // blocks
+    row = tile * 128 + 4 * tl.arange(0, 32)
+    column = (tl.program_id(0) - tile * blocks) * width + tl.arange(0, width)
+    weight = tl.load(w + column, mask=column < columns, other=0.0).to(tl.float32)[None, :]
+    a = _normed_row(x, rstd, weight, row, column, rows, columns, stride)
+    b = _normed_row(x, rstd, weight, row + 1, column, rows, columns, stride)
+    c = _normed_row(x, rstd, weight, row + 2, column, rows, columns, stride)
+    d = _normed_row(x, rstd, weight, row + 3, column, rows, columns, stride)
+    words, scale = quantize_turned(a, b, c, d, power)
+    store_turned(words, scale, q, s, tile, column, columns, words_per_column)
+
+
+@triton.jit
+def _swiglu_both(x, q, s, y, y_s, rows, half, stride, tiles_per_row, block: tl.constexpr):
+    """1x128 tiles of gate and up as codes, and of their SwiGLU."""
+    tile = tl.program_id(0) * block + tl.arange(0, block)
+    inside = (tile < rows * tiles_per_row)[:, None]
+    row = (tile // tiles_per_row).to(tl.int64)[:, None]
+    across = tile % tiles_per_row
+    column = across[:, None] * 128 + tl.arange(0, 128)[None, :]
+    gate = tl.load(x + row * stride + column, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(x + row * stride + half + column, mask=inside, other=0.0).to(tl.float32)
+    place, where = row * (2 * half) + column, across.to(tl.int64)[:, None] * rows + row
+    code, scale = quantize_tiles(gate, False)
+    tl.store(q + place, code, mask=inside)
+    tl.store(s + where, scale, mask=inside)
+    code, scale = quantize_tiles(up, False)
+    tl.store(q + place + half, code, mask=inside)
+    tl.store(s + where + tiles_per_row.to(tl.int64) * rows, scale, mask=inside)
+    code, scale = quantize_tiles(_activate(gate, up), False)
+    tl.store(y + row * half + column, code, mask=inside)
+    tl.store(y_s + where, scale, mask=inside)
+
+
+@triton.jit
+def _decoded(q, s, row, column, across, rows, columns, kind: tl.constexpr):
+    """Row codes [32, 128] of one tile column, times their scales, rounded as `dequantize_rows` rounds."""
+    mask = (row < rows)[:, None]
+    value = tl.load(q + row.to(tl.int64)[:, None] * columns + column[None, :], mask=mask, other=0.0).to(tl.float32)
+    scale = tl.load(s + tl.cast(across, tl.int64) * rows + row, mask=row < rows, other=0.0)
+    return (value * scale[:, None]).to(kind).to(tl.float32)
+
+
+@triton.jit
+def _upstream(dy, by_row, row, column, rows, half, stride, weighed: tl.constexpr):
+    """dy [32, 128]; weighed: times the row's factor, rounded."""
+    value = _load_rows(dy, row, column, rows, half, stride)
+    if weighed:
+        value = (value * _factor(by_row, row, rows, dy.dtype.element_ty)).to(dy.dtype.element_ty).to(tl.float32)
+    return value
+
+
+@triton.jit
+def _factor(by_row, row, rows, kind: tl.constexpr):
+    return tl.load(by_row + row, mask=row < rows, other=0.0).to(kind).to(tl.float32)[:, None]
+
+
+@triton.jit
+def _gradient(
+    dy, gate_up, scale, by_row, row, column, across, rows, half, stride, tiles_per_row,
+    weighed: tl.constexpr, of_gate: tl.constexpr,
+):  # fmt: skip
+    """SwiGLU's gradient of gate, or of up, [32, 128], rounded to dy's type."""
+    kind: tl.constexpr = dy.dtype.element_ty
+    upstream = _upstream(dy, by_row, row, column, rows, half, stride, weighed)
+    gate = _decoded(gate_up, scale, row, column, across, rows, 2 * half, kind)
+    if of_gate:
+        up = _decoded(gate_up, scale, row, half + column, tiles_per_row + across, rows, 2 * half, kind)
+        gradient, _ = _gradients(upstream, gate, up)
+    else:
+        _, gradient = _gradients(upstream, gate, gate)
+    return gradient.to(kind).to(tl.float32)
+
+
+@triton.jit
+def _activation(
+    dy, gate_up, scale, by_row, dots, row, column, across, rows, half, stride, tiles_per_row, weighed: tl.constexpr
+):  # fmt: skip
+    """SwiGLU [32, 128]; weighed: rounded, its dot product with dy written, times the row's factor, rounded again."""
+    kind: tl.constexpr = dy.dtype.element_ty
+    gate = _decoded(gate_up, scale, row, column, across, rows, 2 * half, kind)
+    up = _decoded(gate_up, scale, row, half + column, tiles_per_row + across, rows, 2 * half, kind)
+    value = _activate(gate, up)
+    if weighed:
+        value = value.to(kind).to(tl.float32)
+        upstream = _load_rows(dy, row, column, rows, half, stride)
+        dot = tl.sum(upstream * value, axis=1)
+        tl.store(dots + tl.cast(across, tl.int64) * rows + row, dot, mask=row < rows)
+        value = (value * _factor(by_row, row, rows, kind)).to(kind).to(tl.float32)
+    return value
+
+
+@triton.jit
+def _swiglu_backward_both(
+    dy, gate_up, scale, by_row, dots, q, s, q_t, s_t, y_t, y_s, rows, half, stride, tiles_per_row, words_per_column,
+    weighed: tl.constexpr,
+):  # fmt: skip
+    """Three programs a tile: the gradient of gate, that of up, and the activation; what they share comes from L2."""
+    part = tl.program_id(0) % 3
+    down = tl.program_id(0) // 3 // tiles_per_row
+    across = tl.program_id(0) // 3 - down * tiles_per_row
+    row, column = down * 128 + 4 * tl.arange(0, 32), across * 128 + tl.arange(0, 128)
+    if part == 2:
+        a = _activation(dy, gate_up, scale, by_row, dots, row, column, across, rows, half, stride, tiles_per_row, weighed)
+        b = _activation(dy, gate_up, scale, by_row, dots, row + 1, column, across, rows, half, stride, tiles_per_row, weighed)
+        c = _activation(dy, gate_up, scale, by_row, dots, row + 2, column, across, rows, half, stride, tiles_per_row, weighed)
+        d = _activation(dy, gate_up, scale, by_row, dots, row + 3, column, across, rows, half, stride, tiles_per_row, weighed)
+        words, turned_scale = quantize_turned(a, b, c, d, False)
+        store_turned(words, turned_scale, y_t, y_s, down, column, half, words_per_column)
+    else:
+        if part == 0:
+            a = _gradient(dy, gate_up, scale, by_row, row, column, across, rows, half, stride, tiles_per_row, weighed, True)
+            b = _gradient(dy, gate_up, scale, by_row, row + 1, column, across, rows, half, stride, tiles_per_row, weighed, True)
+            c = _gradient(dy, gate_up, scale, by_row, row + 2, column, across, rows, half, stride, tiles_per_row, weighed, True)
+            d = _gradient(dy, gate_up, scale, by_row, row + 3, column, across, rows, half, stride, tiles_per_row, weighed, True)
+        else:
+            a = _gradient(dy, gate_up, scale, by_row, row, column, across, rows, half, stride, tiles_per_row, weighed, False)
+            b = _gradient(dy, gate_up, scale, by_row, row + 1, column, across, rows, half, stride, tiles_per_row, weighed, False)
+            c = _gradient(dy, gate_up, scale, by_row, row + 2, column, across, rows, half, stride, tiles_per_row, weighed, False)
+            d = _gradient(dy, gate_up, scale, by_row, row + 3, column, across, rows, half, stride, tiles_per_row, weighed, False)
+        tile = part * tiles_per_row + across
+        _store_both(a, b, c, d, q, s, q_t, s_t, down, tile, rows, 2 * half, words_per_column, False, False)
+
+
+# --- calls ------------------------------------------------------------------------------------------------------------
+
+
+def quantize_both(x: Tensor, row_power: bool = False, column_power: bool = False) -> tuple[Cast, Cast]:
+    """x [M, K] -> what `quantize_rows(x, row_power)` and `quantize_columns(x, column_power)` give."""
+    x = matrix(x)
+    m, k = x.shape
+    tiles = tiles_of(k)
+    q, s = codes(x, m, k), scales(x, m, tiles)
+    words, turned_s = turned(x, k, m)
+    if x.numel():
+        shape = (m, k, x.stride(0), tiles, words.shape[1])
+        _quantize_both[(tiles_of(m) * tiles,)](
+            x, q, s, words, turned_s, *shape, row_power, column_power, **BOTH
+        )  # fmt: skip
+    return (q, s), (cut(words, m), turned_s)
+
+
+def quantize_weight(w: Tensor) -> tuple[Cast, Cast]:
+    """w [.., N, K] -> E4M3 [.., N, K] in 128x128 blocks, FP32 scales; and both turned: [.., K, N]."""
+    w = w.contiguous()
+    n, k = w.shape[-2:]
+    if n % 4:  # a word holds the codes of four rows
+        return reference.quantize_weight(w)
+    stack = w.shape[:-2]
+    q = w.new_empty(w.shape, dtype=torch.float8_e4m3fn)
+    q_t = w.new_empty(*stack, k, n, dtype=torch.float8_e4m3fn)
+    s = w.new_empty(*stack, tiles_of(n), tiles_of(k), dtype=torch.float32)
+    s_t = w.new_empty(*stack, tiles_of(k), tiles_of(n), dtype=torch.float32)
+    if w.numel():
+        words = q_t.view(torch.int32)
+        _quantize_weight[(s.numel(),)](
+            w, q.view(torch.uint8), s, words, s_t, n, k, tiles_of(n), tiles_of(k), num_warps=WARPS
+        )  # fmt: skip
+    return (q, s), (q_t, s_t)
+
+
+def rmsnorm_quantize(
+    x: Tensor, w: Tensor, eps: float = 1e-6, powers: tuple[bool, ...] = (False,), keep: bool = False
+) -> tuple[tuple[Cast, ...], Tensor | None, Tensor]:
+    """x [M, H], w [H] -> the norm, rounded to x's type, cast by rows once for each of `powers` (of two, or not); the
+    norm itself where it is to be kept; 1/rms FP32 [M]."""
+    x = matrix(x)
+    m, h = x.shape
+    tiles = tiles_of(h)
+    casts = {power: (codes(x, m, h), scales(x, m, tiles)) for power in powers}
+    rstd, y = x.new_empty(m, dtype=torch.float32), x.new_empty(m, h) if keep else None
+    if x.numel():
+        block = max(TILE, triton.next_power_of_2(h))
+        some = next(iter(casts.values()))
+        places = (*casts.get(False, some), *casts.get(True, some), rstd)
+        shape = (m, h, x.stride(0), eps, tiles, keep, False in casts, True in casts, block)
+        warps = warps_of(block, FORWARD_ELEMENTS)
+        _rmsnorm_rows[(m,)](x, w.contiguous(), x if y is None else y, *places, *shape, num_warps=warps)
+    return tuple(casts[power] for power in powers), y, rstd
+
+
+def rmsnorm_quantize_columns(x: Tensor, w: Tensor, rstd: Tensor, power_of_two: bool = False) -> Cast:
+    """x [M, H], w [H], rstd FP32 [M] of its norm -> the norm, rounded to x's type, as `quantize_columns` casts it."""
+    x = matrix(x)
+    m, h = x.shape
+    words, s = turned(x, h, m)
+    if x.numel():
+        shape = (m, h, x.stride(0), words.shape[1], COLUMN_WIDTH, power_of_two)
+        grid = (tiles_of(m) * triton.cdiv(h, COLUMN_WIDTH),)
+        _rmsnorm_columns[grid](x, w.contiguous(), rstd, words, s, *shape, num_warps=WARPS)
+    return cut(words, m), s
+
+
+def swiglu_quantize_both(x: Tensor) -> tuple[Cast, Cast]:
+    """x [M, 2I] -> what `quantize_rows(x)` and `swiglu_quantize(x)` give. I must be a multiple of 128."""
+    x = matrix(x)
+    m, half = x.shape[0], whole(x.shape[1] // 2)
+    tiles = tiles_of(half)
+    q, s = codes(x, m, 2 * half), scales(x, m, 2 * tiles)
+    y, y_s = codes(x, m, half), scales(x, m, tiles)
+    if x.numel():
+        grid = (triton.cdiv(m * tiles, PAIR_TILES),)
+        _swiglu_both[grid](x, q, s, y, y_s, m, half, x.stride(0), tiles, PAIR_TILES, num_warps=4)
+    return (q, s), (y, y_s)
+
+
+def swiglu_backward_both(
+    dy: Tensor, q: Tensor, s: Tensor, by_row: Tensor | None = None
+) -> tuple[Cast, Cast, Cast, Tensor | None]:
+    """dy [M, I] and SwiGLU's input as row codes q [M, 2I], s -> dx by rows and by columns, the activation by columns.
+
+    by_row FP32 [M]: what the activation is multiplied by before the next product, and dy after it; then also the dot
+    product of each row of dy and the activation, FP32 [M].
+    """
+    check_scales(q, s, 1)
+    dy, q = matrix(dy), matrix(q).contiguous()
+    m, half = dy.shape[0], whole(dy.shape[1])
+    s = s if s.stride(0) == 1 and s.stride(1) == m else s.t().contiguous().t()
+    tiles = tiles_of(half)
+    dx, dx_s = codes(q, m, 2 * half), scales(q, m, 2 * tiles)
+    words, turned_s = turned(q, 2 * half, m)
+    y, y_s = turned(q, half, m)
+    dots = dy.new_empty(tiles, m, dtype=torch.float32) if by_row is not None else None
+    if dy.numel():
+        some = y_s if by_row is None or dots is None else by_row
+        _swiglu_backward_both[(3 * tiles_of(m) * tiles,)](
+            dy, q, s, some, y_s if dots is None else dots, dx, dx_s, words, turned_s, y, y_s,
+            m, half, dy.stride(0), tiles, words.shape[1], by_row is not None, **BACKWARD,
+        )  # fmt: skip
+    total = None if dots is None else dots[0] if tiles == 1 else dots.sum(0)
+    return (dx, dx_s), (cut(words, m), turned_s), (cut(y, m), y_s), total
