@@ -1,4 +1,4 @@
-"""Casts that write rows and transposed columns from one read, alone and behind what makes their input. Bits: casts.py's.
+"""Casts that write rows and transposed columns from one read, alone or behind what makes their input; casts.py's bits.
 
 `numerics.reference.cast_transpose`. Bound by device memory; for M x K elements in BF16, I the width of SwiGLU's output:
 
@@ -202,14 +202,19 @@ def _store_bytes(code, q, row, column, rows, columns):
 
 @triton.jit
 def _rmsnorm_rows(
-    x, w, y, q, s, q_two, s_two, rstd, rows, columns, stride, eps, tiles_per_row,
-    keep: tl.constexpr, plain: tl.constexpr, power: tl.constexpr, block: tl.constexpr,
+    x, residual, w, total, y, q, s, q_two, s_two, rstd, rows, columns, stride, residual_stride, eps, tiles_per_row,
+    added: tl.constexpr, keep: tl.constexpr, plain: tl.constexpr, power: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
-    """A row a program, as numerics/kernels/norm.py: the norm rounded to x's type, then cast (plain: q; power: q_two)."""
+    """A row a program, as numerics/kernels/norm.py: the norm rounded to x's type and cast (plain: q; power: q_two)."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, block)
     mask = column < columns
     value = tl.load(x + row * stride + column, mask=mask, other=0.0).to(tl.float32)
+    if added:
+        value += tl.load(residual + row * residual_stride + column, mask=mask, other=0.0).to(tl.float32)
+        rounded = value.to(total.dtype.element_ty)
+        tl.store(total + row * columns + column, rounded, mask=mask)
+        value = rounded.to(tl.float32)
     weight = tl.load(w + column, mask=mask, other=0.0).to(tl.float32)
     scale = tl.rsqrt(tl.sum(value * value, axis=0) / columns + eps)
     tl.store(rstd + row, scale)
@@ -347,23 +352,47 @@ def _swiglu_backward_both(
     across = tl.program_id(0) // 3 - down * tiles_per_row
     row, column = down * 128 + 4 * tl.arange(0, 32), across * 128 + tl.arange(0, 128)
     if part == 2:
-        a = _activation(dy, gate_up, scale, by_row, dots, row, column, across, rows, half, stride, tiles_per_row, weighed)
-        b = _activation(dy, gate_up, scale, by_row, dots, row + 1, column, across, rows, half, stride, tiles_per_row, weighed)
-        c = _activation(dy, gate_up, scale, by_row, dots, row + 2, column, across, rows, half, stride, tiles_per_row, weighed)
-        d = _activation(dy, gate_up, scale, by_row, dots, row + 3, column, across, rows, half, stride, tiles_per_row, weighed)
+        a = _activation(
+            dy, gate_up, scale, by_row, dots, row, column, across, rows, half, stride, tiles_per_row, weighed
+        )
+        b = _activation(
+            dy, gate_up, scale, by_row, dots, row + 1, column, across, rows, half, stride, tiles_per_row, weighed
+        )
+        c = _activation(
+            dy, gate_up, scale, by_row, dots, row + 2, column, across, rows, half, stride, tiles_per_row, weighed
+        )
+        d = _activation(
+            dy, gate_up, scale, by_row, dots, row + 3, column, across, rows, half, stride, tiles_per_row, weighed
+        )
         words, turned_scale = quantize_turned(a, b, c, d, False)
         store_turned(words, turned_scale, y_t, y_s, down, column, half, words_per_column)
     else:
         if part == 0:
-            a = _gradient(dy, gate_up, scale, by_row, row, column, across, rows, half, stride, tiles_per_row, weighed, True)
-            b = _gradient(dy, gate_up, scale, by_row, row + 1, column, across, rows, half, stride, tiles_per_row, weighed, True)
-            c = _gradient(dy, gate_up, scale, by_row, row + 2, column, across, rows, half, stride, tiles_per_row, weighed, True)
-            d = _gradient(dy, gate_up, scale, by_row, row + 3, column, across, rows, half, stride, tiles_per_row, weighed, True)
+            a = _gradient(
+                dy, gate_up, scale, by_row, row, column, across, rows, half, stride, tiles_per_row, weighed, True
+            )
+            b = _gradient(
+                dy, gate_up, scale, by_row, row + 1, column, across, rows, half, stride, tiles_per_row, weighed, True
+            )
+            c = _gradient(
+                dy, gate_up, scale, by_row, row + 2, column, across, rows, half, stride, tiles_per_row, weighed, True
+            )
+            d = _gradient(
+                dy, gate_up, scale, by_row, row + 3, column, across, rows, half, stride, tiles_per_row, weighed, True
+            )
         else:
-            a = _gradient(dy, gate_up, scale, by_row, row, column, across, rows, half, stride, tiles_per_row, weighed, False)
-            b = _gradient(dy, gate_up, scale, by_row, row + 1, column, across, rows, half, stride, tiles_per_row, weighed, False)
-            c = _gradient(dy, gate_up, scale, by_row, row + 2, column, across, rows, half, stride, tiles_per_row, weighed, False)
-            d = _gradient(dy, gate_up, scale, by_row, row + 3, column, across, rows, half, stride, tiles_per_row, weighed, False)
+            a = _gradient(
+                dy, gate_up, scale, by_row, row, column, across, rows, half, stride, tiles_per_row, weighed, False
+            )
+            b = _gradient(
+                dy, gate_up, scale, by_row, row + 1, column, across, rows, half, stride, tiles_per_row, weighed, False
+            )
+            c = _gradient(
+                dy, gate_up, scale, by_row, row + 2, column, across, rows, half, stride, tiles_per_row, weighed, False
+            )
+            d = _gradient(
+                dy, gate_up, scale, by_row, row + 3, column, across, rows, half, stride, tiles_per_row, weighed, False
+            )
         tile = part * tiles_per_row + across
         _store_both(a, b, c, d, q, s, q_t, s_t, down, tile, rows, 2 * half, words_per_column, False, False)
 
@@ -410,19 +439,33 @@ def rmsnorm_quantize(
 ) -> tuple[tuple[Cast, ...], Tensor | None, Tensor]:
     """x [M, H], w [H] -> the norm, rounded to x's type, cast by rows once for each of `powers` (of two, or not); the
     norm itself where it is to be kept; 1/rms FP32 [M]."""
-    x = matrix(x)
+    return _normed(matrix(x), None, w, eps, powers, keep)[1:]
+
+
+def add_rmsnorm_quantize(
+    x: Tensor, residual: Tensor, w: Tensor, eps: float = 1e-6, powers: tuple[bool, ...] = (False,), keep: bool = False
+) -> tuple[Tensor, tuple[Cast, ...], Tensor | None, Tensor]:
+    """`rmsnorm_quantize` of the sum of x and residual [M, H], rounded to x's type, which comes first."""
+    return _normed(matrix(x), matrix(residual), w, eps, powers, keep)
+
+
+def _normed(
+    x: Tensor, residual: Tensor | None, w: Tensor, eps: float, powers: tuple[bool, ...], keep: bool
+) -> tuple[Tensor, tuple[Cast, ...], Tensor | None, Tensor]:
     m, h = x.shape
     tiles = tiles_of(h)
     casts = {power: (codes(x, m, h), scales(x, m, tiles)) for power in powers}
     rstd, y = x.new_empty(m, dtype=torch.float32), x.new_empty(m, h) if keep else None
+    total, beside = (x, x) if residual is None else (x.new_empty(m, h), residual)
     if x.numel():
         block = max(TILE, triton.next_power_of_2(h))
         some = next(iter(casts.values()))
-        places = (*casts.get(False, some), *casts.get(True, some), rstd)
-        shape = (m, h, x.stride(0), eps, tiles, keep, False in casts, True in casts, block)
+        places = (total, x if y is None else y, *casts.get(False, some), *casts.get(True, some), rstd)
+        shape = (m, h, x.stride(0), beside.stride(0), eps, tiles)
+        flags = (residual is not None, keep, False in casts, True in casts, block)
         warps = warps_of(block, FORWARD_ELEMENTS)
-        _rmsnorm_rows[(m,)](x, w.contiguous(), x if y is None else y, *places, *shape, num_warps=warps)
-    return tuple(casts[power] for power in powers), y, rstd
+        _rmsnorm_rows[(m,)](x, beside, w.contiguous(), *places, *shape, *flags, num_warps=warps)
+    return total, tuple(casts[power] for power in powers), y, rstd
 
 
 def rmsnorm_quantize_columns(x: Tensor, w: Tensor, rstd: Tensor, power_of_two: bool = False) -> Cast:

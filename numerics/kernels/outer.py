@@ -1,10 +1,10 @@
-# ruff: noqa: N803 - N, K and constants are capitals
+# ruff: noqa: N803, N806, RUF059 - N, K and constants are capitals; roles unpack what they share
 """FP8 weight gradients group by group on Hopper, in Gluon: [G, N, K] = A B^T over each group's own span of rows.
 
 The form that numerics/kernels/by_group.py's `grouped_wgrad` takes on a card: experts, whose spans only the device
 knows, or spans of a dense layer with few outputs. That file's Triton kernel is the twin that the interpreter runs, with
-equal bits. The roles are numerics/kernels/wgmma.py's: a warp that loads, two warpgroups that multiply 64 rows each; here
-a tile's depth is its group's, column scales stay in registers, and C is written, not added to.
+equal bits. The roles are numerics/kernels/wgmma.py's: a warp that loads, two warpgroups that multiply 64 rows each;
+here a tile's depth is its group's, column scales stay in registers, and C is written, not added to.
 """
 
 import torch

@@ -26,10 +26,12 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, rotation: Rotation, batch: int, cache: LatentCache | None = None
     ) -> tuple[Tensor, Choice | None]:
-        x = x + self.attention(x, self.attention_norm, rotation, batch, cache)
+        p = self.precision
+        x, given = self.attention_norm.passed(x, p)
+        a = self.attention(x, self.attention_norm, rotation, batch, cache, given)
         if isinstance(self.ffn, FeedForward):
-            y, again, (cast,) = self.ffn_norm.cast(x, self.precision)
+            x, (y, again, (cast,)) = self.ffn_norm.passed(x, p, a)
             return x + self.ffn(y, again if self.recompute else None, cast), None
-        y, again, casts = self.ffn_norm.cast(x, self.precision, powers=(True, False), keep=True)
+        x, (y, again, casts) = self.ffn_norm.passed(x, p, a, powers=(True, False), keep=True)
         y, choice = self.ffn(y, again if self.recompute else None, casts)
         return x + y, choice

@@ -7,7 +7,7 @@ from torch import Tensor
 from numerics import ops
 from numerics.layers.kept import Codes, Plain
 from numerics.layers.products import Recipe, Weight, fprop, operand
-from numerics.layers.rotation import Rotation, rotate
+from numerics.layers.rotation import Rotation
 
 
 class Site(NamedTuple):
@@ -25,7 +25,8 @@ class Site(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """FP32, or as `weight` makes them: norms of the latents; up-projections [H * (nope + rope), q_rank], [H * (nope + value), kv_rank]; output."""
+    """FP32, or as `weight` makes them: norms of the latents; up-projections [H * (nope + rope), q_rank] and
+    [H * (nope + value), kv_rank]; output."""
 
     q_norm: Tensor
     kv_norm: Tensor
@@ -53,10 +54,8 @@ def expand(query: Tensor, latent: Tensor, w: Weights, rotation: Rotation, site: 
     kv_in, kv_rstd = normed(latent[:, :rank], w.kv_norm, site.eps, p)
     q = fprop(q_in, w.q_up, p).view(site.batch, -1, site.heads, site.nope + site.rope)
     kv = fprop(kv_in, w.kv_up, p).view(site.batch, -1, site.heads, site.nope + site.value)
-    shared = rotate(latent[:, rank:].reshape(site.batch, -1, 1, site.rope), rotation)
-    q[..., site.nope :] = rotate(q[..., site.nope :].contiguous(), rotation)
-    k = beside(kv[..., : site.nope], shared.expand(-1, -1, site.heads, -1))
-    return Expanded(q, k, kv[..., site.nope :].contiguous(), q_in, kv_in, q_rstd, kv_rstd)
+    shared = latent[:, rank:].unflatten(0, (site.batch, -1))
+    return Expanded(*ops.split_heads(q, kv, shared, *rotation), q_in, kv_in, q_rstd, kv_rstd)
 
 
 def normed(x: Tensor, w: Tensor, eps: float, precision: Recipe) -> tuple[Plain | Codes, Tensor]:
@@ -66,11 +65,3 @@ def normed(x: Tensor, w: Tensor, eps: float, precision: Recipe) -> tuple[Plain |
         return operand(y, precision), rstd
     (cast,), _, rstd = ops.rmsnorm_quantize(x, w, eps)
     return Codes(*cast, precision.dtype), rstd
-
-
-def beside(left: Tensor, right: Tensor) -> Tensor:
-    """Both side by side in their last dimension: two strided copies."""
-    out = left.new_empty(*left.shape[:-1], left.shape[-1] + right.shape[-1])
-    out[..., : left.shape[-1]] = left
-    out[..., left.shape[-1] :] = right
-    return out

@@ -7,12 +7,14 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from hwmodels.formats import TILE
 from numerics.layers.kept import Codes, Kept, load, save
+from numerics.layers.precision import Precision
 from numerics.layers.products import Recipe, both, dgrad, fprop, operand, turned, weight, wgrad
 
 
 class _Linear(Function):
-    """One input times several weights: it is cast once for all, either way."""
+    """One input times several weights, as one product where `joined` says so: it is cast once for all, either way."""
 
     @staticmethod
     def forward(
@@ -20,20 +22,31 @@ class _Linear(Function):
     ) -> tuple[Tensor, ...]:
         a = cast or operand(x, precision)
         save(ctx, x=again or a, precision=precision, dtype=x.dtype)
+        ctx.sizes = [w.shape[0] for w in weights]
+        if joined(weights, precision):
+            weights = (torch.cat(weights),)
         ctx.weights = [weight(w, precision) for w in weights]
-        return tuple(fprop(a, w, precision) for w in ctx.weights)
+        ys = [fprop(a, w, precision) for w in ctx.weights]
+        return tuple(ys) if len(ys) == len(ctx.sizes) else ys[0].split(ctx.sizes, 1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *dys: Tensor) -> tuple[Tensor | None, ...]:
         k = load(ctx)
         p, x, dx, dw = k["precision"], turned(k["x"], k["precision"]), None, []
+        if len(ctx.weights) < len(dys):
+            dys = (torch.cat(dys, 1),)
         for dy, w in zip(dys, ctx.weights, strict=True):
             rows, columns = both(dy.contiguous(), p)
             one = dgrad(rows, w, p).to(k["dtype"])
             dx = one if dx is None else dx + one
             dw.append(wgrad(columns, x, p))
-        return dx, None, None, None, *dw
+        return dx, None, None, None, *(dw if len(dw) == len(ctx.sizes) else dw[0].split(ctx.sizes))
+
+
+def joined(weights: tuple[Tensor, ...], precision: Recipe) -> bool:
+    """Whether weights [N, K] of one input are multiplied as one: no block of 128x128 is then of two of them."""
+    return len(weights) > 1 and isinstance(precision, Precision) and not any(w.shape[0] % TILE for w in weights[:-1])
 
 
 def linear(x: Tensor, weight: Tensor, precision: Recipe, again: Kept | None = None) -> Tensor:

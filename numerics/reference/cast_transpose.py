@@ -45,6 +45,14 @@ def rmsnorm_quantize(
     return tuple(quantize_rows(y, power) for power in powers), y if keep else None, rstd
 
 
+def add_rmsnorm_quantize(
+    x: Tensor, residual: Tensor, w: Tensor, eps: float = 1e-6, powers: tuple[bool, ...] = (False,), keep: bool = False
+) -> tuple[Tensor, tuple[Cast, ...], Tensor | None, Tensor]:
+    """`rmsnorm_quantize` of the sum of x and residual [M, H], rounded to x's type, which comes first."""
+    total = (x.float() + residual.float()).to(x.dtype)
+    return total, *rmsnorm_quantize(total, w, eps, powers, keep)
+
+
 def rmsnorm_quantize_columns(x: Tensor, w: Tensor, rstd: Tensor, power_of_two: bool = False) -> Cast:
     """x [M, H], w [H], rstd FP32 [M] of its norm -> the norm, rounded to x's type, as `quantize_columns` casts it."""
     return quantize_columns((x.float() * rstd[:, None] * w.float()).to(x.dtype), power_of_two)

@@ -99,7 +99,9 @@ def _head(results: Results) -> str:
         HEAD, **{key: about[key] for key in keys}, device=one["device"], torch=one["torch"], experts=32, chosen=4,
         parameters=one["parameters"] / 1e6, tokens=one["tokens"] / 1e6, steps=one["steps"], commit=_code(about),
     )  # fmt: skip
-    return "\n\n".join([text, *(_later(number, *session) for number, session in enumerate(results.sessions()) if number)])
+    return "\n\n".join(
+        [text, *(_later(number, *session) for number, session in enumerate(results.sessions()) if number)]
+    )
 
 
 def _later(number: int, about: dict[str, Any], rows_: list[dict[str, Any]]) -> str:
@@ -205,9 +207,12 @@ def _behind(results: Results) -> str:
 
 def _behind_table(results: Results) -> str:
     def lines() -> Iterator[list[str]]:
-        for (arm, seed), row in sorted(results.runs.items(), key=lambda one: (one[0][1], list(COLOURS).index(one[0][0]))):
+        for (arm, seed), row in sorted(
+            results.runs.items(), key=lambda one: (one[0][1], list(COLOURS).index(one[0][0]))
+        ):
             base = results.runs.get(("bf16", seed))
-            gaps = ["" if base is None or arm == "bf16" else f"{100 * (LOSSES[part](row) / LOSSES[part](base) - 1):+.3f}"
+            alone = base is None or arm == "bf16"
+            gaps = ["" if alone else f"{100 * (LOSSES[part](row) / LOSSES[part](base) - 1):+.3f}"
                     for part in ("last fifth", "held out")]  # fmt: skip
             name = f"{arm}, order {seed}{_session(results, row)}"
             yield [name, f"{row['last_fifth']:.4f}", f"{row['held']['loss']:.4f}", *gaps]
@@ -227,7 +232,14 @@ def _side(results: Results) -> str:
                 continue
             (gap,), (early,) = (results.gaps(arm.name, against, part) for part in ("last fifth", "early"))
             name = arm.name + _session(results, row)
-            yield [name, against + _session(results, results.runs[against, 0]), f"{row['last_fifth']:.4f}", f"{gap:+.2f}", f"{early:+.2f}", arm.note]
+            yield [
+                name,
+                against + _session(results, results.runs[against, 0]),
+                f"{row['last_fifth']:.4f}",
+                f"{gap:+.2f}",
+                f"{early:+.2f}",
+                arm.note,
+            ]
 
     text = "Chaos alone moves one pair by up to {0:.1f} % in the last fifth and {1:.2f} % early (95 in 100)."
     listed = table("arm | against | last fifth, nats | gap, % | early gap, % | what it is", lines())
@@ -268,7 +280,8 @@ def _loads(results: Results) -> str:
 def _times(results: Results) -> str:
     listed = results.of("time")
     lines = [
-        [f"{row['model']} ({row['parameters'] / 1e6:.0f} M){_session(results, row)}", row["precision"], "yes" if row["recompute"] else "no",
+        [f"{row['model']} ({row['parameters'] / 1e6:.0f} M){_session(results, row)}",
+         row["precision"], "yes" if row["recompute"] else "no",
          f"{row['step_ms']:.1f}", f"{row['tokens_s'] / 1e6:.2f}", f"{row['busy']:.0%}"]
         for row in listed
     ]  # fmt: skip
@@ -279,8 +292,9 @@ def _times(results: Results) -> str:
     text = f"""
     Whole steps of 32,768 tokens as CUDA graphs, one measurement of 60 steps each; busy: kernels' times by the profiler
     over the step. With recomputation in both, FP8 reaches {" and ".join(f"{ratio:.2f}" for ratio in ratios)} of BF16's
-    speed{f" (session {last + 1})" if last else ""}{": at these widths casts cost more than products save"
-                                                    if max(ratios) < 1 else ""}.
+    speed{f" (session {last + 1})" if last else ""}{
+        ": at these widths casts cost more than products save" if max(ratios) < 1 else ""
+    }.
     """
     return prose(text) + "\n\n" + table("model | precision | recompute | ms a step | M tokens/s | GPU busy", lines)
 

@@ -1,4 +1,4 @@
-"""Casts by rows and columns at once: kernels against the separate kernels, and those against the reference, bit for bit.
+"""Casts by rows and columns at once: kernels against separate kernels, and those against the reference, bit for bit.
 
 What SwiGLU's exponential may move is held to `test_swiglu`'s bounds by comparing with the kernels it is composed of.
 """
@@ -75,6 +75,15 @@ def test_norm_with_casts(shape: tuple[int, int], powers: tuple[bool, ...], keep:
     plain = reference.rmsnorm_quantize(x.cpu(), w.cpu(), powers=powers, keep=keep)
     for (_, s), (_, right) in zip(expected[0], plain[0], strict=True):
         compare.gate_ulp(s.cpu(), right, 2**16)  # an ulp of BF16 in the norm, from FP32 sums in another order
+
+
+@pytest.mark.parametrize("shape", [(13, 200), (6, 512)])
+def test_norm_of_a_sum_with_casts(shape: tuple[int, int]) -> None:
+    x, w = spread(*shape, False), (1 + 0.1 * torch.randn(shape[1])).to(DEVICE)
+    residual = spread(shape[0] + 1, shape[1], False)[1:]
+    found = kernels.add_rmsnorm_quantize(x, residual, w, powers=(False, True), keep=True)
+    same(found, (x + residual, *kernels.rmsnorm_quantize(x + residual, w, powers=(False, True), keep=True)))
+    same(found[0], reference.add_rmsnorm_quantize(x.cpu(), residual.cpu(), w.cpu())[0])
 
 
 @pytest.mark.parametrize("power", [False, True])
