@@ -1,17 +1,16 @@
-"""Casts that write rows and transposed columns from one read, alone or behind what makes their input; casts.py's bits.
+"""Casts by rows and by transposed columns behind what makes their input, in one kernel. Bits: casts.py's.
 
 `numerics.reference.cast_transpose`. Bound by device memory; for M x K elements in BF16, I the width of SwiGLU's output:
 
-    quantize_both            2 MK read, 2 (MK + MK/32) written
     quantize_weight          4 NK read (FP32), 2 NK written
-    rmsnorm_quantize         2 MK read, MK + MK/32 written; with the norm itself 2 MK more
+    rmsnorm_quantize         2 MK read, MK + MK/32 written; with the norm itself 2 MK more, with a residual 4 MK more
     rmsnorm_quantize_columns 2 MK + 4 M read, MK + MK/32 written
     swiglu_quantize_both     4 MI read, 3 (MI + MI/32) written
-    swiglu_backward_both     4 MI + MI/16 read, 5 (MI + MI/32) written
+    swiglu_backward_both     4 MI + MI/16 read, 8 MI + MI/16 written, and two casts by columns of what was written
 
-A program turns 128 rows x 128 columns: four rows of a column become a word of four codes, and words turn through shared
-memory. What a step needs both ways (a gradient: rows for the product before it, columns for the weight's gradient)
-is so read once, and what lies between two kernels is not written at all.
+Where columns turn, four rows of a column become a word of four codes, and words turn through shared memory. One kernel
+that cast a gradient both ways from one read was tried and was slower than two (T = 32,768 x 1,024 on an H200,
+2026-11-30: 127 us against 99): it issues more instructions than its bytes take.
 """
 
 import torch
@@ -22,7 +21,6 @@ from torch import Tensor
 from hwmodels.formats import TILE
 from numerics.kernels.casts import (
     COLUMN_WIDTH,
-    TINY,
     _largest,
     any_rare,
     check_scales,
@@ -32,6 +30,7 @@ from numerics.kernels.casts import (
     e4m3_scale,
     finite_magnitude,
     matrix,
+    quantize_columns,
     quantize_tiles,
     quantize_turned,
     quotient,
@@ -49,9 +48,6 @@ Cast = tuple[Tensor, Tensor]
 
 PAIR_TILES = 16
 """1x128 tiles of gate, and of up, that a program of 4 warps casts."""
-BOTH: dict[str, int] = {"num_warps": 16, "maxnreg": 64}
-BACKWARD: dict[str, int] = {"num_warps": 16}
-"""Warps, and a cap of registers a thread, of the kernels that turn most: the most threads an SM without spills."""
 WARPS = 8
 """Of a program that turns 128 x 128 elements: 64 a thread."""
 
@@ -60,59 +56,8 @@ WARPS = 8
 
 
 @triton.jit
-def _is_rare(amax):
-    return ((amax == float("inf")) | ((amax > 0) & (amax < TINY))).to(tl.int32)
-
-
-@triton.jit
-def _store_row(x, amax, rare, q, s, row, column, rows, columns, across, power: tl.constexpr):
-    """Rows x [32, 128] as codes, with their scales."""
-    scale = e4m3_scale(amax, rare, power)
-    code = quotient(x, scale, rare, power).to(tl.float8e4nv)
-    mask = (row < rows)[:, None]
-    place = row.to(tl.int64)[:, None] * columns + column[None, :]
-    tl.store(q + place, code, mask=mask & (column < columns)[None, :])
-    tl.store(s + tl.cast(across, tl.int64) * rows + row[:, None], scale, mask=mask)
-
-
-@triton.jit
 def _bits(x, scale, rare, power: tl.constexpr):
     return e4m3_bits(quotient(x, scale, rare, power))
-
-
-@triton.jit
-def _largest_of(a, b, c, d, careful: tl.constexpr):
-    """The largest magnitude of each row of a, b, c and d [32, 1], and of each column of all [1, W]."""
-    if careful:
-        a, b, c, d = finite_magnitude(a), finite_magnitude(b), finite_magnitude(c), finite_magnitude(d)
-    else:
-        a, b, c, d = tl.abs(a), tl.abs(b), tl.abs(c), tl.abs(d)
-    most = tl.max(_largest(a, b, c, d), axis=0, keep_dims=True)
-    a, b = tl.max(a, axis=1, keep_dims=True), tl.max(b, axis=1, keep_dims=True)
-    c, d = tl.max(c, axis=1, keep_dims=True), tl.max(d, axis=1, keep_dims=True)
-    return a, b, c, d, most
-
-
-@triton.jit
-def _store_both(
-    a, b, c, d, q, s, q_t, s_t, down, across, rows, columns, words_per_column,
-    row_power: tl.constexpr, column_power: tl.constexpr,
-):  # fmt: skip
-    """Rows 4i .. 4i + 3 of a 128 x 128 tile, float32 [32, 128] each: their row codes and their column codes."""
-    row, column = down * 128 + 4 * tl.arange(0, 32), across * 128 + tl.arange(0, 128)
-    most_a, most_b, most_c, most_d, most = _largest_of(a, b, c, d, False)
-    odd = _is_rare(most_a) | _is_rare(most_b) | _is_rare(most_c) | _is_rare(most_d)
-    rare = (tl.max(odd, axis=None) | tl.max(_is_rare(most), axis=None)) > 0
-    if rare:
-        most_a, most_b, most_c, most_d, most = _largest_of(a, b, c, d, True)
-    _store_row(a, most_a, rare, q, s, row, column, rows, columns, across, row_power)
-    _store_row(b, most_b, rare, q, s, row + 1, column, rows, columns, across, row_power)
-    _store_row(c, most_c, rare, q, s, row + 2, column, rows, columns, across, row_power)
-    _store_row(d, most_d, rare, q, s, row + 3, column, rows, columns, across, row_power)
-    scale = e4m3_scale(most, rare, column_power)
-    low = _bits(a, scale, rare, column_power) | (_bits(b, scale, rare, column_power) << 8)
-    high = _bits(c, scale, rare, column_power) | (_bits(d, scale, rare, column_power) << 8)
-    store_turned(tl.trans(low | (high << 16)), scale, q_t, s_t, down, column, columns, words_per_column)
 
 
 @triton.jit
@@ -123,40 +68,6 @@ def _load_rows(x, row, column, rows, columns, stride):
 
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
-
-
-@triton.jit
-def _quantize_both(
-    x, q, s, q_t, s_t, rows, columns, stride, tiles_per_row, words_per_column,
-    row_power: tl.constexpr, column_power: tl.constexpr,
-):  # fmt: skip
-    """Reads each tile twice, the second time from L1: holding it in registers would leave one program an SM."""
-    down = tl.program_id(0) // tiles_per_row
-    across = tl.program_id(0) - down * tiles_per_row
-    row, column = down * 128 + 4 * tl.arange(0, 32), across * 128 + tl.arange(0, 128)
-    largest = tl.zeros((32, 128), tl.float32)
-    for k in tl.range(4, num_stages=1):
-        value = _load_rows(x, row + k, column, rows, columns, stride)
-        amax = tl.max(tl.abs(value), axis=1, keep_dims=True)
-        rare = any_rare(amax)
-        if rare:
-            amax = tl.max(finite_magnitude(value), axis=1, keep_dims=True)
-        _store_row(value, amax, rare, q, s, row + k, column, rows, columns, across, row_power)
-        largest = tl.maximum(largest, tl.abs(value))
-    most = tl.max(largest, axis=0, keep_dims=True)
-    rare = any_rare(most)
-    if rare:
-        largest = tl.zeros((32, 128), tl.float32)
-        for k in tl.range(4, num_stages=1):
-            value = _load_rows(x, row + k, column, rows, columns, stride)
-            largest = tl.maximum(largest, finite_magnitude(value))
-        most = tl.max(largest, axis=0, keep_dims=True)
-    scale = e4m3_scale(most, rare, column_power)
-    words = tl.zeros((32, 128), tl.int32)
-    for k in tl.range(4, num_stages=1):
-        value = _load_rows(x, row + k, column, rows, columns, stride)
-        words |= _bits(value, scale, rare, column_power) << (8 * k)
-    store_turned(tl.trans(words), scale, q_t, s_t, down, column, columns, words_per_column)
 
 
 @triton.jit
@@ -284,135 +195,45 @@ def _swiglu_both(x, q, s, y, y_s, rows, half, stride, tiles_per_row, block: tl.c
 
 
 @triton.jit
-def _decoded(q, s, row, column, across, rows, columns, kind: tl.constexpr):
-    """Row codes [32, 128] of one tile column, times their scales, rounded as `dequantize_rows` rounds."""
-    mask = (row < rows)[:, None]
-    value = tl.load(q + row.to(tl.int64)[:, None] * columns + column[None, :], mask=mask, other=0.0).to(tl.float32)
-    scale = tl.load(s + tl.cast(across, tl.int64) * rows + row, mask=row < rows, other=0.0)
-    return (value * scale[:, None]).to(kind).to(tl.float32)
-
-
-@triton.jit
-def _upstream(dy, by_row, row, column, rows, half, stride, weighed: tl.constexpr):
-    """dy [32, 128]; weighed: times the row's factor, rounded."""
-    value = _load_rows(dy, row, column, rows, half, stride)
-    if weighed:
-        value = (value * _factor(by_row, row, rows, dy.dtype.element_ty)).to(dy.dtype.element_ty).to(tl.float32)
-    return value
-
-
-@triton.jit
-def _factor(by_row, row, rows, kind: tl.constexpr):
-    return tl.load(by_row + row, mask=row < rows, other=0.0).to(kind).to(tl.float32)[:, None]
-
-
-@triton.jit
-def _gradient(
-    dy, gate_up, scale, by_row, row, column, across, rows, half, stride, tiles_per_row,
-    weighed: tl.constexpr, of_gate: tl.constexpr,
+def _swiglu_backward(
+    dy, gate_up, scale, by_row, dots, q, s, dx, act, rows, half, stride, tiles_per_row,
+    weighed: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
-    """SwiGLU's gradient of gate, or of up, [32, 128], rounded to dy's type."""
+    """1x128 tiles of both gradients as row codes and as they are, and the activation again."""
     kind: tl.constexpr = dy.dtype.element_ty
-    upstream = _upstream(dy, by_row, row, column, rows, half, stride, weighed)
-    gate = _decoded(gate_up, scale, row, column, across, rows, 2 * half, kind)
-    if of_gate:
-        up = _decoded(gate_up, scale, row, half + column, tiles_per_row + across, rows, 2 * half, kind)
-        gradient, _ = _gradients(upstream, gate, up)
-    else:
-        _, gradient = _gradients(upstream, gate, gate)
-    return gradient.to(kind).to(tl.float32)
-
-
-@triton.jit
-def _activation(
-    dy, gate_up, scale, by_row, dots, row, column, across, rows, half, stride, tiles_per_row, weighed: tl.constexpr
-):  # fmt: skip
-    """SwiGLU [32, 128]; weighed: rounded, its dot product with dy written, times the row's factor, rounded again."""
-    kind: tl.constexpr = dy.dtype.element_ty
-    gate = _decoded(gate_up, scale, row, column, across, rows, 2 * half, kind)
-    up = _decoded(gate_up, scale, row, half + column, tiles_per_row + across, rows, 2 * half, kind)
-    value = _activate(gate, up)
+    tile = tl.program_id(0) * block + tl.arange(0, block)
+    inside = (tile < rows * tiles_per_row)[:, None]
+    row = (tile // tiles_per_row).to(tl.int64)[:, None]
+    across = (tile % tiles_per_row).to(tl.int64)[:, None]
+    column = across * 128 + tl.arange(0, 128)[None, :]
+    place, where = row * (2 * half) + column, across * rows + row
+    further = where + tiles_per_row.to(tl.int64) * rows
+    upstream = tl.load(dy + row * stride + column, mask=inside, other=0.0).to(tl.float32)
+    gate = tl.load(gate_up + place, mask=inside, other=0.0).to(tl.float32)
+    gate = (gate * tl.load(scale + where, mask=inside, other=0.0)).to(kind).to(tl.float32)
+    up = tl.load(gate_up + place + half, mask=inside, other=0.0).to(tl.float32)
+    up = (up * tl.load(scale + further, mask=inside, other=0.0)).to(kind).to(tl.float32)
+    activation = _activate(gate, up).to(kind)
     if weighed:
-        value = value.to(kind).to(tl.float32)
-        upstream = _load_rows(dy, row, column, rows, half, stride)
-        dot = tl.sum(upstream * value, axis=1)
-        tl.store(dots + tl.cast(across, tl.int64) * rows + row, dot, mask=row < rows)
-        value = (value * _factor(by_row, row, rows, kind)).to(kind).to(tl.float32)
-    return value
-
-
-@triton.jit
-def _swiglu_backward_both(
-    dy, gate_up, scale, by_row, dots, q, s, q_t, s_t, y_t, y_s, rows, half, stride, tiles_per_row, words_per_column,
-    weighed: tl.constexpr,
-):  # fmt: skip
-    """Three programs a tile: the gradient of gate, that of up, and the activation; what they share comes from L2."""
-    part = tl.program_id(0) % 3
-    down = tl.program_id(0) // 3 // tiles_per_row
-    across = tl.program_id(0) // 3 - down * tiles_per_row
-    row, column = down * 128 + 4 * tl.arange(0, 32), across * 128 + tl.arange(0, 128)
-    if part == 2:
-        a = _activation(
-            dy, gate_up, scale, by_row, dots, row, column, across, rows, half, stride, tiles_per_row, weighed
-        )
-        b = _activation(
-            dy, gate_up, scale, by_row, dots, row + 1, column, across, rows, half, stride, tiles_per_row, weighed
-        )
-        c = _activation(
-            dy, gate_up, scale, by_row, dots, row + 2, column, across, rows, half, stride, tiles_per_row, weighed
-        )
-        d = _activation(
-            dy, gate_up, scale, by_row, dots, row + 3, column, across, rows, half, stride, tiles_per_row, weighed
-        )
-        words, turned_scale = quantize_turned(a, b, c, d, False)
-        store_turned(words, turned_scale, y_t, y_s, down, column, half, words_per_column)
-    else:
-        if part == 0:
-            a = _gradient(
-                dy, gate_up, scale, by_row, row, column, across, rows, half, stride, tiles_per_row, weighed, True
-            )
-            b = _gradient(
-                dy, gate_up, scale, by_row, row + 1, column, across, rows, half, stride, tiles_per_row, weighed, True
-            )
-            c = _gradient(
-                dy, gate_up, scale, by_row, row + 2, column, across, rows, half, stride, tiles_per_row, weighed, True
-            )
-            d = _gradient(
-                dy, gate_up, scale, by_row, row + 3, column, across, rows, half, stride, tiles_per_row, weighed, True
-            )
-        else:
-            a = _gradient(
-                dy, gate_up, scale, by_row, row, column, across, rows, half, stride, tiles_per_row, weighed, False
-            )
-            b = _gradient(
-                dy, gate_up, scale, by_row, row + 1, column, across, rows, half, stride, tiles_per_row, weighed, False
-            )
-            c = _gradient(
-                dy, gate_up, scale, by_row, row + 2, column, across, rows, half, stride, tiles_per_row, weighed, False
-            )
-            d = _gradient(
-                dy, gate_up, scale, by_row, row + 3, column, across, rows, half, stride, tiles_per_row, weighed, False
-            )
-        tile = part * tiles_per_row + across
-        _store_both(a, b, c, d, q, s, q_t, s_t, down, tile, rows, 2 * half, words_per_column, False, False)
+        value = activation.to(tl.float32)
+        tl.store(dots + where, tl.sum(upstream * value, axis=1, keep_dims=True), mask=inside)
+        factor = tl.load(by_row + row, mask=inside, other=0.0).to(kind).to(tl.float32)
+        activation = (value * factor).to(kind)
+        upstream = (upstream * factor).to(kind).to(tl.float32)
+    tl.store(act + row * half + column, activation, mask=inside)
+    dgate, dup = _gradients(upstream, gate, up)
+    dgate, dup = dgate.to(kind), dup.to(kind)
+    tl.store(dx + place, dgate, mask=inside)
+    tl.store(dx + place + half, dup, mask=inside)
+    code, tile_scale = quantize_tiles(dgate.to(tl.float32), False)
+    tl.store(q + place, code, mask=inside)
+    tl.store(s + where, tile_scale, mask=inside)
+    code, tile_scale = quantize_tiles(dup.to(tl.float32), False)
+    tl.store(q + place + half, code, mask=inside)
+    tl.store(s + further, tile_scale, mask=inside)
 
 
 # --- calls ------------------------------------------------------------------------------------------------------------
-
-
-def quantize_both(x: Tensor, row_power: bool = False, column_power: bool = False) -> tuple[Cast, Cast]:
-    """x [M, K] -> what `quantize_rows(x, row_power)` and `quantize_columns(x, column_power)` give."""
-    x = matrix(x)
-    m, k = x.shape
-    tiles = tiles_of(k)
-    q, s = codes(x, m, k), scales(x, m, tiles)
-    words, turned_s = turned(x, k, m)
-    if x.numel():
-        shape = (m, k, x.stride(0), tiles, words.shape[1])
-        _quantize_both[(tiles_of(m) * tiles,)](
-            x, q, s, words, turned_s, *shape, row_power, column_power, **BOTH
-        )  # fmt: skip
-    return (q, s), (cut(words, m), turned_s)
 
 
 def quantize_weight(w: Tensor) -> tuple[Cast, Cast]:
@@ -506,15 +327,13 @@ def swiglu_backward_both(
     m, half = dy.shape[0], whole(dy.shape[1])
     s = s if s.stride(0) == 1 and s.stride(1) == m else s.t().contiguous().t()
     tiles = tiles_of(half)
-    dx, dx_s = codes(q, m, 2 * half), scales(q, m, 2 * tiles)
-    words, turned_s = turned(q, 2 * half, m)
-    y, y_s = turned(q, half, m)
-    dots = dy.new_empty(tiles, m, dtype=torch.float32) if by_row is not None else None
+    rows = codes(q, m, 2 * half), scales(q, m, 2 * tiles)
+    dx, act = dy.new_empty(m, 2 * half), dy.new_empty(m, half)
+    dots = None if by_row is None else dy.new_empty(tiles, m, dtype=torch.float32)
     if dy.numel():
-        some = y_s if by_row is None or dots is None else by_row
-        _swiglu_backward_both[(3 * tiles_of(m) * tiles,)](
-            dy, q, s, some, y_s if dots is None else dots, dx, dx_s, words, turned_s, y, y_s,
-            m, half, dy.stride(0), tiles, words.shape[1], by_row is not None, **BACKWARD,
-        )  # fmt: skip
+        beside = (rows[1], rows[1]) if by_row is None or dots is None else (by_row, dots)
+        shape = (m, half, dy.stride(0), tiles, by_row is not None, PAIR_TILES)
+        grid = (triton.cdiv(m * tiles, PAIR_TILES),)
+        _swiglu_backward[grid](dy, q, s, *beside, *rows, dx, act, *shape, num_warps=4)
     total = None if dots is None else dots[0] if tiles == 1 else dots.sum(0)
-    return (dx, dx_s), (cut(words, m), turned_s), (cut(y, m), y_s), total
+    return rows, quantize_columns(dx), quantize_columns(act), total

@@ -47,13 +47,20 @@ def back(dact: Tensor, gate_up: Plain | Codes, p: Recipe, act: Plain | Codes | N
     if isinstance(gate_up, Codes) and act is None and not dact.shape[1] % TILE:
         rows, columns, again, dots = ops.swiglu_backward_both(dact, gate_up.q, gate_up.s, by_row)
         return Back(Codes(*rows, p.dtype), Turned(*columns), Turned(*again), dots)
-    x = gate_up.value()
-    if by_row is None:
-        again, dots = act or Activated(x), None
+    x, dots = gate_up.value(), None
+    if by_row is None and (act is not None or p.quantized):
+        again, dx = act or Activated(x), ops.swiglu_backward(dact, x)
+    elif by_row is None:
+        value, dx = ops.swiglu_forward_backward(dact, x)
+        again = Plain(value)
+    elif act is None:
+        dx, value, dots = ops.swiglu_backward_weighed(dact, x, by_row)
+        again = Plain(value)
     else:
-        value, factor = (act or Plain(ops.swiglu(x))).value(), by_row[:, None].to(dact.dtype)
-        again, dots, dact = Plain(value * factor), ops.gate_weight_gradient(dact, value), dact * factor
-    return Back(*both(ops.swiglu_backward(dact, x), p), again, dots)
+        value, factor = act.value(), by_row[:, None].to(dact.dtype)
+        again, dots, dx = Plain(value * factor), ops.gate_weight_gradient(dact, value), dact * factor
+        dx = ops.swiglu_backward(dx, x)
+    return Back(*both(dx, p), again, dots)
 
 
 class _FeedForward(Function):

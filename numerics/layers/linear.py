@@ -8,7 +8,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from hwmodels.formats import TILE
-from numerics.layers.kept import Codes, Kept, load, save
+from numerics.layers import exact
+from numerics.layers.kept import Codes, Kept, Plain, load, save
 from numerics.layers.precision import Precision
 from numerics.layers.products import Recipe, both, dgrad, fprop, operand, turned, weight, wgrad
 
@@ -33,7 +34,9 @@ class _Linear(Function):
     @once_differentiable
     def backward(ctx: Any, *dys: Tensor) -> tuple[Tensor | None, ...]:
         k = load(ctx)
-        p, x, dx, dw = k["precision"], turned(k["x"], k["precision"]), None, []
+        dw: list[Tensor] = []
+        dx: Tensor | None = None
+        p, x = k["precision"], turned(k["x"], k["precision"])
         if len(ctx.weights) < len(dys):
             dys = (torch.cat(dys, 1),)
         for dy, w in zip(dys, ctx.weights, strict=True):
@@ -44,6 +47,21 @@ class _Linear(Function):
         return dx, None, None, None, *(dw if len(dw) == len(ctx.sizes) else dw[0].split(ctx.sizes))
 
 
+class _Exact(Function):
+    """A BF16 input times a weight in FP32, on a GPU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, again: Kept | None) -> Tensor:
+        save(ctx, x=again or Plain(x), weight=weight)
+        return exact.fprop(x, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
+        k = load(ctx)
+        return exact.dgrad(dy, k["weight"]), exact.wgrad(dy, k["x"].value()), None
+
+
 def joined(weights: tuple[Tensor, ...], precision: Recipe) -> bool:
     """Whether weights [N, K] of one input are multiplied as one: no block of 128x128 is then of two of them."""
     return len(weights) > 1 and isinstance(precision, Precision) and not any(w.shape[0] % TILE for w in weights[:-1])
@@ -51,6 +69,9 @@ def joined(weights: tuple[Tensor, ...], precision: Recipe) -> bool:
 
 def linear(x: Tensor, weight: Tensor, precision: Recipe, again: Kept | None = None) -> Tensor:
     """x [M, K], weight FP32 [N, K] -> [M, N]. again: how to get x in the backward pass, instead of keeping it."""
+    if precision is Precision.FP32 and exact.suits(x):
+        product: Tensor = _Exact.apply(x, weight, again)
+        return product
     return linears(x, (weight,), precision, again)[0]
 
 

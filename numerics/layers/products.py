@@ -38,8 +38,7 @@ def both(dy: Tensor, precision: Recipe) -> tuple[Plain | Codes, Kept]:
     """
     if not precision.quantized:
         return operand(dy, precision), Plain(dy)
-    rows, columns = ops.quantize_both(dy)
-    return Codes(*rows, precision.dtype), Turned(*columns)
+    return operand(dy, precision), Turned(*ops.quantize_columns(dy))
 
 
 def turned(x: Kept, precision: Recipe) -> Kept:

@@ -1,4 +1,4 @@
-"""Casts by rows and by transposed columns of one matrix, alone and behind what makes it: compositions of the others.
+"""Casts by rows and by transposed columns behind what makes their input: compositions of the other operations.
 
 Source: DeepSeek-V3 report (arXiv 2412.19437) sec 3.3.2: the same gradient is read in 1x128 tiles by the input gradient
 and in 128x1 tiles by the weight gradient. Every number is rounded where the separate operations round it.
@@ -15,15 +15,9 @@ from numerics.reference.swiglu import (
     swiglu,
     swiglu_backward,
     swiglu_quantize,
-    swiglu_quantize_columns,
 )
 
 Cast = tuple[Tensor, Tensor]
-
-
-def quantize_both(x: Tensor, row_power: bool = False, column_power: bool = False) -> tuple[Cast, Cast]:
-    """x [M, K] -> what `quantize_rows(x, row_power)` and `quantize_columns(x, column_power)` give."""
-    return quantize_rows(x, row_power), quantize_columns(x, column_power)
 
 
 def quantize_weight(w: Tensor) -> tuple[Cast, Cast]:
@@ -74,13 +68,12 @@ def swiglu_backward_both(
     """
     whole(dy.shape[1])
     x, dots = dequantize_rows(q, s, dy.dtype), None
-    if by_row is None:
-        activation = swiglu_quantize_columns(x)
-    else:
-        act, factor = swiglu(x), by_row[:, None].to(dy.dtype)
-        dots, activation, dy = gate_weight_gradient(dy, act), quantize_columns(act * factor), dy * factor
+    act = swiglu(x)
+    if by_row is not None:
+        factor = by_row[:, None].to(dy.dtype)
+        dots, act, dy = gate_weight_gradient(dy, act), act * factor, dy * factor
     dx = swiglu_backward(dy, x)
-    return quantize_rows(dx), quantize_columns(dx), activation, dots
+    return quantize_rows(dx), quantize_columns(dx), quantize_columns(act), dots
 
 
 def whole(half: int) -> int:

@@ -56,10 +56,11 @@ CALLS = {
     "swiglu_quantize_columns": lambda: swiglu.swiglu_quantize_columns(meta(TOKENS, 2 * EXPERT)),
     "swiglu_backward": lambda: swiglu.swiglu_backward(meta(TOKENS, EXPERT), meta(TOKENS, 2 * EXPERT)),
     "swiglu_forward_backward": lambda: swiglu.swiglu_forward_backward(meta(TOKENS, EXPERT), meta(TOKENS, 2 * EXPERT)),
+    "swiglu_backward_weighed": lambda: swiglu.swiglu_backward_weighed(
+        meta(TOKENS, EXPERT), meta(TOKENS, 2 * EXPERT), meta(TOKENS, dtype=FP32)
+    ),
     "gate_weight_gradient": lambda: swiglu.gate_weight_gradient(meta(TOKENS, EXPERT), meta(TOKENS, EXPERT)),
     "swiglu_backward_quantize": lambda: swiglu.swiglu_backward_quantize(meta(TOKENS, EXPERT), meta(TOKENS, 2 * EXPERT)),
-    "quantize_both": lambda: cast_transpose.quantize_both(X),
-    "quantize_both, power of two": lambda: cast_transpose.quantize_both(X, True),
     "quantize_weight": lambda: cast_transpose.quantize_weight(meta(4, 2 * EXPERT, HIDDEN, dtype=FP32)),
     "rmsnorm_quantize": lambda: cast_transpose.rmsnorm_quantize(X, meta(HIDDEN, dtype=FP32)),
     "rmsnorm_quantize, both and kept": lambda: cast_transpose.rmsnorm_quantize(
