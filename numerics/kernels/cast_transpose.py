@@ -295,7 +295,7 @@ def rmsnorm_quantize_columns(x: Tensor, w: Tensor, rstd: Tensor, power_of_two: b
     m, h = x.shape
     words, s = turned(x, h, m)
     if x.numel():
-        shape = (m, h, x.stride(0), words.shape[1], COLUMN_WIDTH, power_of_two)
+        shape = (m, h, x.stride(0), words.stride(0), COLUMN_WIDTH, power_of_two)
         grid = (tiles_of(m) * triton.cdiv(h, COLUMN_WIDTH),)
         _rmsnorm_columns[grid](x, w.contiguous(), rstd, words, s, *shape, num_warps=WARPS)
     return cut(words, m), s

@@ -186,7 +186,7 @@ def swiglu_quantize_columns(x: Tensor, power_of_two: bool = False) -> tuple[Tens
     words, s = turned(x, half, m)
     if x.numel():
         grid = (tiles_of(m) * triton.cdiv(half, COLUMN_WIDTH),)
-        shape = (m, half, x.stride(0), words.shape[1])
+        shape = (m, half, x.stride(0), words.stride(0))
         _swiglu_columns[grid](x, words, s, *shape, COLUMN_WIDTH, power_of_two, num_warps=8)
     return cut(words, m), s
 

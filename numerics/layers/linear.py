@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from hwmodels.formats import TILE
 from numerics.layers import exact
 from numerics.layers.kept import Codes, Kept, Plain, load, save
 from numerics.layers.precision import Precision
@@ -15,7 +14,7 @@ from numerics.layers.products import Recipe, both, dgrad, fprop, operand, turned
 
 
 class _Linear(Function):
-    """One input times several weights, as one product where `joined` says so: it is cast once for all, either way."""
+    """One input times several weights: it is cast once for all, either way."""
 
     @staticmethod
     def forward(
@@ -23,12 +22,8 @@ class _Linear(Function):
     ) -> tuple[Tensor, ...]:
         a = cast or operand(x, precision)
         save(ctx, x=again or a, precision=precision, dtype=x.dtype)
-        ctx.sizes = [w.shape[0] for w in weights]
-        if joined(weights, precision):
-            weights = (torch.cat(weights),)
         ctx.weights = [weight(w, precision) for w in weights]
-        ys = [fprop(a, w, precision) for w in ctx.weights]
-        return tuple(ys) if len(ys) == len(ctx.sizes) else ys[0].split(ctx.sizes, 1)
+        return tuple(fprop(a, w, precision) for w in ctx.weights)
 
     @staticmethod
     @once_differentiable
@@ -37,14 +32,12 @@ class _Linear(Function):
         dw: list[Tensor] = []
         dx: Tensor | None = None
         p, x = k["precision"], turned(k["x"], k["precision"])
-        if len(ctx.weights) < len(dys):
-            dys = (torch.cat(dys, 1),)
         for dy, w in zip(dys, ctx.weights, strict=True):
             rows, columns = both(dy.contiguous(), p)
             one = dgrad(rows, w, p).to(k["dtype"])
             dx = one if dx is None else dx + one
             dw.append(wgrad(columns, x, p))
-        return dx, None, None, None, *(dw if len(dw) == len(ctx.sizes) else dw[0].split(ctx.sizes))
+        return dx, None, None, None, *dw
 
 
 class _Exact(Function):
@@ -60,11 +53,6 @@ class _Exact(Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
         k = load(ctx)
         return exact.dgrad(dy, k["weight"]), exact.wgrad(dy, k["x"].value()), None
-
-
-def joined(weights: tuple[Tensor, ...], precision: Recipe) -> bool:
-    """Whether weights [N, K] of one input are multiplied as one: no block of 128x128 is then of two of them."""
-    return len(weights) > 1 and isinstance(precision, Precision) and not any(w.shape[0] % TILE for w in weights[:-1])
 
 
 def linear(x: Tensor, weight: Tensor, precision: Recipe, again: Kept | None = None) -> Tensor:

@@ -50,11 +50,12 @@ class _Passed(Function):
         save(ctx, x=total, weight=weight, rstd=rstd, added=added is not None)
         flat = [t for cast in casts for t in cast]
         ctx.mark_non_differentiable(rstd, *flat)
+        ctx.set_materialize_grads(False)  # of codes there are none, which would be made up as zeros
         return total, y, rstd, *flat
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dtotal: Tensor, dy: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dtotal: Tensor | None, dy: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         k = load(ctx)
         dx, dw = ops.rmsnorm_backward(dy.contiguous(), k["x"], k["weight"], k["rstd"], dtotal)
         return dx, dx if k["added"] else None, dw, None, None, None

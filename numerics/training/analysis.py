@@ -33,13 +33,13 @@ class Results:
 
     def sessions(self) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
         """Each line "about" and the rows it is about."""
-        found: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
+        made: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
         for row in self.rows:
             if row["kind"] == "about":
-                found.append((row, []))
+                made.append((row, []))
             else:
-                found[-1][1].append(row)
-        return found
+                made[-1][1].append(row)
+        return made
 
     def session(self, row: dict[str, Any]) -> int:
         """The number of the session that a row is of."""
