@@ -32,7 +32,7 @@ def whole(width: int) -> bool:
 
 
 def activation(here: Here) -> Both:
-    """Forward: SwiGLU's input and output cast in one kernel; where a last tile is not full apart, with a whole scale."""
+    """Forward: SwiGLU's input and output cast in one kernel; apart where a last tile is not full."""
     t, width = here.site.tokens, shared_width(here)
     op = Memory("swiglu", t, 2 * NARROW * width, E4M3_ROWS.row_bytes(width))
     simulator, own = [op], [op._replace(write=codes(width))]
