@@ -1,6 +1,7 @@
 """The page of the FP8 training study (docs/TRAINING.md and its curves), made from the rows that are kept."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
@@ -112,12 +113,40 @@ def page(results: Results) -> str:
 
 
 def _head(results: Results) -> str:
-    (about,), one = results.of("about"), results.of("run")[0]
+    about, one = results.of("about")[0], results.of("run")[0]
     keys = ("command", "driver", "triton", "date", "commit", "corpus")
-    return prose(
+    text = prose(
         HEAD, **{key: about[key] for key in keys}, device=one["device"], torch=one["torch"], experts=32, chosen=4,
         parameters=one["parameters"] / 1e6, tokens=one["tokens"] / 1e6, steps=one["steps"],
     )  # fmt: skip
+    return "\n\n".join([text, *(_later(*session) for session in results.later())])
+
+
+def _later(number: int, about: dict[str, Any], rows_: list[dict[str, Any]]) -> str:
+    """What a later session's rows were made with: a run of other code is no pair of an earlier one's."""
+    what = {"run": "runs", "behind": "runs behind the turn", "time": "times of a step", "gradient": "gradients"}
+    counts = Counter(row["kind"] for row in rows_)
+    text = """
+    Session {number}: {parts}, by `{command}` on {device} (driver {driver}, torch {torch}, Triton {triton}, {date}, code
+    of {commit}). What is of this session says so; figures of two sessions are of two programs.
+    """
+    made = {key: about[key] for key in ("command", "date", "driver", "triton")}
+    return prose(
+        text, number=number, commit=_code(about), **made,
+        parts=", ".join(f"{counts[kind]} {words}" for kind, words in what.items() if counts[kind]) or "nothing",
+        device=rows_[0]["device"] if rows_ else "none", torch=rows_[0]["torch"] if rows_ else "none",
+    )  # fmt: skip
+
+
+def _code(about: dict[str, Any]) -> str:
+    """The commit, or the digest of the sources where no repository was at hand."""
+    return str(about.get("commit") or f"digest {about['code']}")
+
+
+def _session(results: Results, row: dict[str, Any]) -> str:
+    """A later session, to be set behind a name."""
+    number = results.session(row)
+    return f" (session {number})" if number else ""
 
 
 def _verdict(results: Results) -> str:
@@ -148,7 +177,8 @@ def _main(results: Results, pair: str = "seed") -> str:
                 gaps = [f"{100 * (LOSSES[part](row) / LOSSES[part](results.runs['bf16', seed]) - 1):+.2f}"
                         for part in ("early", "last fifth", "held out")]  # fmt: skip
                 at = turn(row)
-                yield [f"{arm}, {pair} {seed}", f"{row['last_fifth']:.4f}", f"{row['held']['loss']:.4f}",
+                name = f"{arm}, {pair} {seed}{_session(results, row)}"
+                yield [name, f"{row['last_fifth']:.4f}", f"{row['held']['loss']:.4f}",
                        "never" if at is None else f"{at:.0f}", *(gaps if arm != "bf16" else ["", "", ""])]  # fmt: skip
 
     head = "run | last fifth, nats | held out, nats | turns at, % | early gap, % | last-fifth gap, % | held-out gap, %"
@@ -181,8 +211,8 @@ def _behind_verdict(results: Results) -> str:
     )
     (low, high), (null_low, null_high), held_ends = fp8.interval(0.9), null.interval(0.9), held.interval(0.9)
     first, first_null = (results.paired(arm, "first").mean for arm in ("fp8", "null"))
-    (about,) = results.of("about behind")
-    made = {key: about[key] for key in ("command", "date", "driver", "triton", "commit")}
+    about = results.of("about behind")[0]
+    made = {key: about[key] for key in ("command", "date", "driver", "triton")} | {"commit": _code(about)}
     effect = COST.format(first=first, first_null=first_null) if low > 0 else ""
     return prose(
         BEHIND, **made, effect=effect, pairs=len(fp8.differences), gap=fp8.mean, low=low, high=high,
@@ -203,13 +233,15 @@ def _sides(results: Results, seed: int, second: str) -> Iterator[list[str]]:
     for arm in SIDE:
         if (arm.name, seed) in results.runs:
             gaps = (f"{_gap(results, arm, seed, part):+.2f}" for part in ("last fifth", second))
-            yield [arm.name, arm.against, f"{results.runs[arm.name, seed]['last_fifth']:.4f}", *gaps, arm.note]
+            row, beside = results.runs[arm.name, seed], results.runs[arm.against, seed]
+            names = arm.name + _session(results, row), arm.against + _session(results, beside)
+            yield [*names, f"{row['last_fifth']:.4f}", *gaps, arm.note]
 
 
 def _sides_behind(results: Results) -> Iterator[list[str]]:
     """The same behind the turn, with the unevenness of experts in front of the note."""
     for name, *cells, note in _sides(results, ORDERS, "held out"):
-        yield [name, *cells, f"{mean(results.runs[name, ORDERS]['maxvio']):.2f}", note]
+        yield [name, *cells, f"{mean(results.runs[name.split(' (session')[0], ORDERS]['maxvio']):.2f}", note]
 
 
 def _side(results: Results) -> str:
@@ -253,16 +285,20 @@ def _loads(results: Results) -> str:
 def _times(results: Results) -> str:
     listed = results.of("time")
     lines = [
-        [f"{row['model']} ({row['parameters'] / 1e6:.0f} M)", row["precision"], "yes" if row["recompute"] else "no",
+        [f"{row['model']} ({row['parameters'] / 1e6:.0f} M){_session(results, row)}", row["precision"],
+         "yes" if row["recompute"] else "no",
          f"{row['step_ms']:.1f}", f"{row['tokens_s'] / 1e6:.2f}", f"{row['busy']:.0%}"]
         for row in listed
     ]  # fmt: skip
-    speeds = {(row["model"], row["precision"]): row["step_ms"] for row in listed if row["recompute"]}
+    last = results.session(listed[-1])
+    speeds = {(row["model"], row["precision"]): row["step_ms"]
+              for row in listed if row["recompute"] and results.session(row) == last}  # fmt: skip
     ratios = [speeds[model, "bf16"] / speeds[model, "fp8"] for model, precision in speeds if precision == "fp8"]
+    slower = ": at these widths casts cost more than products save"
     text = f"""
     Whole steps of 32,768 tokens as CUDA graphs, one measurement of 60 steps each; busy: kernels' times by the profiler
     over the step. With recomputation in both, FP8 reaches {" and ".join(f"{ratio:.2f}" for ratio in ratios)} of BF16's
-    speed: at these widths casts cost more than products save.
+    speed{f" (session {last})" if last else ""}{slower if max(ratios) < 1 else ""}.
     """
     return prose(text) + "\n\n" + table("model | precision | recompute | ms a step | M tokens/s | GPU busy", lines)
 
@@ -274,7 +310,12 @@ def _missing(results: Results) -> str:
         orders = [(arm.name, seed) for arm, seed in behind_plan() if (arm.name, seed) not in behind]
         names += [f"{name} behind the turn (order {seed})" for name, seed in orders]
     text = "All arms ran." if not names else f"No device time was left for: {', '.join(names)}."
-    return prose(f"{text} The same command goes on where the rows end, and begins no run that would not end in time.")
+    more = """
+    `python -m numerics study training --corpus CORPUS --out DIR` runs what the kept rows lack (`--behind`: behind the
+    turn) and begins no run that would not end in the seconds given; `--times` measures steps again. Rows join by
+    putting the lines of DIR/rows.jsonl, "about" first, at the end of those that are kept.
+    """
+    return prose(f"{text} {more}")
 
 
 def drawings(results: Results) -> dict[Path, str]:

@@ -45,8 +45,9 @@ def test_a_run_is_evaluated_when_it_says_however_often_it_is_saved(tmp_path, mon
 def test_runs_behind_the_turn_begin_where_another_ended(tmp_path):
     file = tmp_path / "rows.jsonl"
     settings = replace(SETTINGS, evaluate=0)
-    assert study.main(settings, settings, small.corpus(), file, 1e9, lambda text: None, behind=True)
-    rows = study.read(file)
+    assert study.main(settings, settings, small.corpus(), file, 1e9, lambda text: None, study.BEHIND)
+    heading, *rows = study.read(file)
+    assert heading["kind"] == "about behind"
     assert [(row["kind"], row["arm"], row["seed"]) for row in rows] == [
         ("behind", arm.name, seed) for arm, seed in behind_plan()
     ]

@@ -83,5 +83,19 @@ def test_without_runs_behind_the_turn_the_page_says_so(kept):
     assert "Not run: no device time" in text
 
 
+def test_rows_of_a_later_session_are_named_so(kept):
+    """A side arm of other code beside a run of the first, and times again: the ratio is that of the last session."""
+    seed0 = next(row for row in kept if row["kind"] == "run" and row["arm"] == "fp8" and row["seed"] == 0)
+    again = [{**row, "step_ms": row["step_ms"] * (0.5 if row["precision"] == "fp8" else 1)}
+             for row in kept if row["kind"] == "time"]  # fmt: skip
+    later = [{**kept[0], "commit": None, "code": "abcdef012345"}, {**seed0, "arm": "FP32 moments"}, *again]
+    text = " ".join(page.page(Results([*kept, *later])).split())
+    number = len(Results(kept).sessions()) + 1
+    assert f"Session {number}: 1 runs, 6 times of a step" in text and "digest abcdef012345" in text
+    assert f"| FP32 moments (session {number}) | fp8 |" in text
+    assert f"(235 M) (session {number}) | fp8" in text and f"of BF16's speed (session {number})." in text
+    assert "Session" not in page.page(Results(kept))
+
+
 def test_a_turn_is_where_the_loss_falls_below_it():
     assert turn({"losses": [3.0, 2.5, 1.9, 1.8]}) == 50.0 and turn({"losses": [3.0, 2.5]}) is None
