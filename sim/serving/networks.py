@@ -12,7 +12,7 @@ from sim.models.mixture import Mixture
 from sim.routing import balanced
 from sim.serving.attention import post, product, reduced
 from sim.serving.cached import BF16
-from sim.serving.prices import Kernel
+from sim.serving.prices import Kernel, Uneven
 from sim.serving.rank import Batch, Load, Rank
 
 SCALES, META = 4.0 / 128, 16
@@ -97,7 +97,8 @@ def _sorted(
         return [*index, *casts], [Kernel("sum", Memory("elementwise", tokens, BF16 * h * made.routed.chosen, BF16 * h))]
     if not batch.prefill:
         return index, []
-    come = round(_arriving(rank, batch, load) * _reach(rank, made.gate)[1])
+    own = -(-batch.tokens // rank.tensor)
+    come = max(1, round(own * batch.mean * load.received * _reach(rank, made.gate)[1]))
     row = (1 + SCALES) * h if rank.quantised else BF16 * h
     scatter = Memory("permute", rows, row * come / rows, row)
     gather = Memory("unpermute", rows, BF16 * h, BF16 * h * come / rows)
@@ -130,16 +131,17 @@ def exchange(rank: Rank, mixture: Mixture, batch: Batch, load: Load, combine: bo
     """Dispatch (FP8) or combine (BF16): low-latency kernels for tokens of a decode step, normal ones for prompts."""
     if not rank.exchanges:
         return []
-    tokens = _arriving(rank, batch, load)
     width, name = rank.part.sent, "combine" if combine else "dispatch"
     row = BF16 * width if combine else (1 + SCALES) * width + META if rank.quantised else BF16 * width + META
     if not batch.prefill:
-        op: Decode | AllToAll = Decode(
+        tokens = _arriving(rank, batch, load)
+        op: Decode | Uneven = Decode(
             combine, tokens, mixture.chosen, row, rank.expert, rank.gpus_per_node, rank.nvlink
         )  # fmt: skip
     else:
-        reach = _reach(rank, mixture)
-        op = AllToAll(name, f"{name}(F)", tokens, row, *reach, rank.expert, rank.expert_nodes)
+        own, reach = -(-batch.tokens // rank.tensor), _reach(rank, mixture)
+        even = AllToAll(name, f"{name}(F)", own, row, *reach, rank.expert, rank.expert_nodes)
+        op = Uneven(even, load.received * batch.mean, load.reached * batch.mean)
     return [Kernel(name, op, COMMUNICATION)]
 
 
