@@ -38,15 +38,16 @@ class Gating(NamedTuple):
     routed: int
 
 
-def loads(gating: Gating, tokens: int) -> tuple[Load, ...]:
-    """Of the busiest rank of each routed layer, for so many tokens over the whole group.
+def loads(gating: Gating, tokens: int, once: bool = False) -> tuple[Load, ...]:
+    """Of the busiest rank of each routed layer, for so many tokens over the whole group. once: whether a token comes to
+    a rank once for all its experts there.
 
     Choices fall on experts by their popularity, one by one (that a token's are distinct is left out: 1.5 % fewer
     experts are hit than by 4 tokens of V3); copies share their expert's rows. Of tokens that come, each once, the
     expected number counts: thousands do.
     """
     m, (liked, places) = gating.mixture, _placed(gating)
-    out, come = [], _arrivals(gating)
+    out, come = [], _arrivals(gating) if once else (Arrivals(),) * gating.routed
     for layer in range(gating.routed):
         random = generator(gating.seed, "tokens", layer, tokens)
         counts = random.multinomial(tokens * m.chosen, liked[layer] / liked[layer].sum()).astype(np.float64)
