@@ -60,6 +60,7 @@ LOSSES = {
     "last fifth": lambda row: row["last_fifth"],
     "held out": lambda row: row["held"]["loss"],
     "early": _early,
+    "first": lambda row: row["losses"][0],
 }
 """Parts of a run that are compared: how the loss of each is read off a row."""
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from numerics.training.arms import ARMS, MAIN, SEEDS, Arm, plan
+from numerics.training.arms import ARMS, Arm, behind_plan, plan
 from numerics.training.corpus import Corpus
 from numerics.training.gradients import compared
 from numerics.training.run import LOSS, MAXVIO, NORM, Run
@@ -36,8 +36,6 @@ TIMED = 60
 
 START, BEHIND = "start.pt", ("bf16", 1)
 """The checkpoint that runs behind the turn begin from, and the run that it is the end of: the first to turn here."""
-ORDERS = 10
-"""Seed of the first of their orders: none that the start has seen its data in."""
 
 Say = Callable[[str], None]
 Row = dict[str, Any]
@@ -108,14 +106,13 @@ def jobs(settings: Settings, wide: Settings, corpus: Corpus, there: list[Row]) -
 
 
 def behind_jobs(settings: Settings, corpus: Corpus, there: list[Row], start: Path) -> Iterator[Job]:
-    """The start where it is missing, then the main arms from it, order by order."""
+    """The start where it is missing, then what begins from it: main arms order by order, side arms in the first."""
     if not start.exists():
         yield Job("the start", "bf16", partial(begun, settings, corpus, start))
     done = {(row["arm"], row["seed"]) for row in there if row["kind"] == "behind"}
-    for seed in range(ORDERS, ORDERS + SEEDS):
-        for arm in MAIN:
-            if (arm.name, seed) not in done:
-                yield Job(f"{arm.name}, order {seed}", arm.name, partial(_behind, settings, corpus, arm, seed, start))
+    for arm, seed in behind_plan():
+        if (arm.name, seed) not in done:
+            yield Job(f"{arm.name}, order {seed}", arm.name, partial(_behind, settings, corpus, arm, seed, start))
 
 
 def _behind(settings: Settings, corpus: Corpus, arm: Arm, seed: int, start: Path) -> Iterator[Row]:
