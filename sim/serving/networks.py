@@ -10,6 +10,7 @@ from sim.models.blocks.made import EMBEDDING, HEAD, Made
 from sim.models.layer import COMMUNICATION
 from sim.models.mixture import Mixture
 from sim.routing import balanced
+from sim.routing.balanced import PADDING
 from sim.serving.attention import post, product, reduced
 from sim.serving.cached import BF16
 from sim.serving.prices import Kernel, Uneven
@@ -64,6 +65,7 @@ def routed(rank: Rank, made: Made, batch: Batch, tokens: int, load: Load) -> lis
     if not rows:
         return []
     ordered, summed = _sorted(rank, made, batch, tokens, rows, load)
+    rows = _padded(rank, batch, rows, hits)
     first, second = (
         GroupedGemm(hits, rows, n, k, precision=rank.precision) for n, k in ((net.first, h), (h, net.width))
     )
@@ -71,6 +73,15 @@ def routed(rank: Rank, made: Made, batch: Batch, tokens: int, load: Load) -> lis
         *ordered, Kernel(f"routed_{net.up}", first), *_between(rank, net, batch, rows),
         Kernel("routed_down", second), *summed,
     ]  # fmt: skip
+
+
+def _padded(rank: Rank, batch: Batch, rows: int, hits: int) -> int:
+    """Rows that products multiply. Of prompts that came by exchanges each expert's fill whole tiles of DeepGEMM's
+    contiguous layout (its README, `get_m_alignment_for_contiguous_layout`; SGLang's dispatch aligns them so): half a
+    tile more on average, and one at least."""
+    if not (rank.exchanges and batch.prefill and rank.quantised):
+        return rows
+    return round(hits * max(PADDING, rows / hits + PADDING / 2))
 
 
 def _between(rank: Rank, net: Network, batch: Batch, rows: int) -> list[Kernel]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hwmodels.document import Document
+from hwmodels.op import GroupedGemm
 from sim.communication.exchange.ports import of_op
 from sim.models.mixture import Mixture
 from sim.routing.gate import gate_of
@@ -15,7 +16,7 @@ from sim.routing.loads import reach
 from sim.scenario.histogram import histogram
 from sim.scenario.values import Routing
 from sim.serving.experts import Gating, loads
-from sim.serving.networks import exchange
+from sim.serving.networks import exchange, routed
 from sim.serving.rank import Batch, Load
 from sim.serving.rows import POPULARITY
 from tests.sim.serving.instances import stepper
@@ -80,6 +81,21 @@ def test_an_uneven_exchange_of_prompts_waits_for_the_busiest_node() -> None:
     ports = of_op(exchange(own.rank, made.gate, batch, Load(1, 1), False)[0].op.even).raised(1.5, 1.25)
     assert ports.received[0] / ports.forwarded[0] == pytest.approx(1.2)
     assert ports.nic_in[0] / ports.nic_out[0] == pytest.approx(1.25) and ports.sent[0] > ports.nic_out[0]
+
+
+def test_experts_of_prompts_fill_tiles() -> None:
+    """DeepGEMM's contiguous layout: 9 experts of 1,000 rows each multiply 64 rows more each, of 10 rows a tile each;
+    answers and products in BF16 as many as there are."""
+
+    def multiplied(rows: int, prefill: bool, precision: str = "fp8") -> int:
+        own = stepper("h100x8", 1, 32, prompts=prefill, precision=precision)
+        made, batch = next(each for each in own.blocks if each.routed), Batch(1, 64, 64.0, prefill=prefill)
+        kernels = routed(own.rank, made, batch, 64, Load(rows, 9))
+        counts = {kernel.op.rows for kernel in kernels if isinstance(kernel.op, GroupedGemm)}
+        return counts.pop() if len(counts) == 1 else 0
+
+    assert multiplied(9_000, True) == 9_576 and multiplied(90, True) == 9 * 128
+    assert multiplied(9_000, False) == multiplied(9_000, True, "bf16") == 9_000
 
 
 def test_a_histogram_of_other_experts_is_refused(tmp_path: Path) -> None:
