@@ -84,7 +84,7 @@ exit codes: 0 done; 1 simulated, but it does not fit (advice follows) or misses 
 """
 
 
-FEW_CIRCLES = 1_000_000
+FEW_CIRCLES = 900_000
 """Objects between two looks for circles of garbage: a run makes many small values and hardly any circle, and Python's
 700 cost it 7 % of its time."""
 
