@@ -275,8 +275,7 @@ def _settled(pricer: Pricer, tables: Tables | None, op: Op, quote: Quote) -> Quo
 
 def _no_faster(d: Device, part: float, op: Op, quote: Quote) -> Quote:
     """No product takes less time than its bytes at a part of the device's bandwidth, such as streams measured reach."""
-    floor = traffic(d, op) / (streaming(d) * part) / MICRO
-    if not isinstance(op, Gemm | GroupedGemm) or quote.us >= floor:
+    if not isinstance(op, Gemm | GroupedGemm) or quote.us >= (floor := traffic(d, op) / (streaming(d) * part) / MICRO):
         return quote
     return quote._replace(us=floor, rung="roofline", source=f"{quote.source}, bound by HBM", spread=SPREAD["held"])
 
