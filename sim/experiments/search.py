@@ -377,8 +377,7 @@ NO_KEY = ("unknown key", "cannot be read")
 def _at_words(problem: Problem, document: Document) -> Problem:
     """The problem of an override is laid to its line, where the file has it, and that of no file to who names it."""
     if problem.message.startswith(NO_KEY[1]):
-        key = ("scenario",)
-        return Problem(document.place(key), dotted(key), f"{problem.place.file} {problem.message}")
+        return Problem(document.place(("scenario",)), "scenario", f"{problem.place.file} {problem.message}")
     word = problem.place.file.removeprefix("<command line> ")
     for key in ("overrides", "cheap"):
         if word in (listed := document.value(key) or []):
