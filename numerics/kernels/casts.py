@@ -35,11 +35,14 @@ TINY = tl.constexpr(2.0**-80)
 LIFT = tl.constexpr(2.0**64)
 
 ROW_TILES = 32
-"""1x128 tiles a program of 4 warps: 32 elements, four 16-byte loads, a thread."""
+"""1x128 tiles a program of 4 warps: 32 elements, four 16-byte loads, a thread. A cast of rows takes them one below the
+other, so that their scales, which lie side by side, are written at once (29.0 us; along a row 32.0, H200)."""
 COLUMN_WIDTH = 64
 """Columns a program of 8 warps turns: 128 rows of 128 bytes in, 64 rows of 128 bytes out."""
+PAD = 0
+"""Words by which columns of a multiple of 1,024 codes lie further apart than they are long."""
 TRANSPOSE_WIDTH = 128
-"""Columns a program of 4 warps turns of codes alone: 128 rows of 128 bytes in and out."""
+"""Columns a program of 8 warps turns of codes alone: 128 rows of 128 bytes in and out."""
 
 
 @triton.jit
@@ -204,14 +207,17 @@ def place_of(s, tile, row, rows, tiles_per_row):
 def _quantize_rows(
     x, q, s, rows, columns, stride, tiles_per_row, block: tl.constexpr, power_of_two: tl.constexpr
 ):  # fmt: skip
-    tile = tl.program_id(0) * block + tl.arange(0, block)
-    inside = (tile < rows * tiles_per_row)[:, None]
-    row, column, mask = row_tiles(tile, tiles_per_row, columns)
-    mask = mask & inside
-    value = tl.load(x + row * stride + column, mask=mask, other=0.0).to(tl.float32)
+    down = tl.program_id(0) // tiles_per_row
+    tile = tl.program_id(0) - down * tiles_per_row
+    row = down * block + tl.arange(0, block)[:, None]
+    column = tile * 128 + tl.arange(0, 128)[None, :]
+    inside = row < rows
+    mask = inside & (column < columns)
+    place = row.to(tl.int64)
+    value = tl.load(x + place * stride + column, mask=mask, other=0.0).to(tl.float32)
     code, scale = quantize_tiles(value, power_of_two)
-    tl.store(q + row * columns + column, code, mask=mask)
-    tl.store(place_of(s, tile[:, None], row, rows, tiles_per_row), scale, mask=inside)
+    tl.store(q + place * columns + column, code, mask=mask)
+    tl.store(s + tile.to(tl.int64) * rows + row, scale, mask=inside)
 
 
 @triton.jit
@@ -332,7 +338,7 @@ def quantize_rows(x: Tensor, power_of_two: bool = False) -> tuple[Tensor, Tensor
     tiles = tiles_of(k)
     q, s = codes(x, m, k), scales(x, m, tiles)
     if x.numel():
-        grid = (triton.cdiv(m * tiles, ROW_TILES),)
+        grid = (triton.cdiv(m, ROW_TILES) * tiles,)
         _quantize_rows[grid](x, q, s, m, k, x.stride(0), tiles, ROW_TILES, power_of_two, num_warps=4)
     return q, s
 
@@ -376,7 +382,7 @@ def transpose_codes(q: Tensor) -> Tensor:
     if q.numel():
         grid = (tiles_of(n) * triton.cdiv(k, TRANSPOSE_WIDTH),)
         shape = (n, k, q.stride(0), words.shape[1])
-        _transpose_codes[grid](q.view(torch.uint8), words, *shape, TRANSPOSE_WIDTH, num_warps=4)
+        _transpose_codes[grid](q.view(torch.uint8), words, *shape, TRANSPOSE_WIDTH, num_warps=8)
     return cut(words, n)
 
 
@@ -389,7 +395,7 @@ def _columns(x: Tensor, x_s: Tensor | None, power_of_two: bool) -> tuple[Tensor,
         return q, s
     if x.numel():
         old, strides = (s, (0, 0)) if x_s is None else (x_s, x_s.stride())
-        shape = (m, k, x.stride(0), *strides, words.shape[1])
+        shape = (m, k, x.stride(0), *strides, words.stride(0))
         grid = (tiles_of(m) * triton.cdiv(k, COLUMN_WIDTH),)
         _quantize_columns[grid](x, old, words, s, *shape, COLUMN_WIDTH, x_s is not None, power_of_two, num_warps=8)
     return cut(words, m), s
@@ -397,7 +403,8 @@ def _columns(x: Tensor, x_s: Tensor | None, power_of_two: bool) -> tuple[Tensor,
 
 def turned(x: Tensor, columns: int, rows: int) -> tuple[Tensor, Tensor]:
     """Uninitialised words int32 [columns, ceil(rows/4)] of four codes, and scales [columns, ceil(rows/128)]."""
-    words = x.new_empty(columns, -(-rows // 4), dtype=torch.int32)
+    count = -(-rows // 4)
+    words = x.new_empty(columns, count + (PAD if rows % (8 * TILE) == 0 else 0), dtype=torch.int32)[:, :count]
     return words, scales(x, columns, tiles_of(rows))
 
 
@@ -408,7 +415,8 @@ def scales(x: Tensor, rows: int, tiles: int) -> Tensor:
 
 def cut(words: Tensor, rows: int) -> Tensor:
     """The words as E4M3 [columns, rows]: a view when 4 divides rows, else a copy."""
-    return words.view(torch.uint8)[:, :rows].contiguous().view(torch.float8_e4m3fn)
+    bytes_ = words.view(torch.uint8)[:, :rows]
+    return (bytes_.contiguous() if rows % 4 else bytes_).view(torch.float8_e4m3fn)
 
 
 def _plain(q: Tensor, s: Tensor, dtype: torch.dtype, rows_per_scale: int) -> Tensor:

@@ -121,7 +121,10 @@ def _compile(arguments: Mapping[str, Any]) -> dict[str, Any]:
         jitted = jitted.fn
     kind = GluonASTSource if jitted.is_gluon() else ASTSource
     source = kind(jitted, *_specialise(arguments))
-    built = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=arguments["options"])
+    from numerics.kernels.cluster import rewriting
+
+    with rewriting():
+        built = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=arguments["options"])
     sass, registers, spills = _disassemble(built.asm["cubin"])
     report = Report(arguments["kernel"], built.asm["ptx"], sass, registers, built.metadata.shared, spills)
     return asdict(report)

@@ -14,7 +14,11 @@ from numerics.kernels.casts import finite_magnitude, matrix, power_of_two_scale,
 E5M6_MAX_CODE = tl.constexpr(0x7BF)
 E5M6_NAN = tl.constexpr(0x7E0)
 """Codes of the largest finite number, 65024 = (1 + 63/64) 2^15, and of the quiet NaN (hwmodels.formats)."""
+GUARDS = tl.constexpr(0x8000 - 0x80000000)
+"""The upper bit of both halves of a 32-bit word."""
 STORE_TILES = 32
+TWO_TILES, TWO_WARPS = 32, 4
+"""Tiles and warps of a program that encodes two numbers at once."""
 GROUP = 8
 """Elements in three words."""
 
@@ -34,52 +38,62 @@ def encode_e5m6(x):
 
 
 @triton.jit
-def encode_short(x):
-    """The codes of float32 numbers that have at most 8 significant bits, as BF16 has, and are finite and below 65024.
-
-    Times 2^-112 an exponent of E5M6 is one of float32, subnormal where it is there; what float32 rounds away below
-    2^-149 is too far down to decide a tie, so a second rounding of the upper bits is right.
-    """
-    bits = (x * 2.0**-112).to(tl.int32, bitcast=True)
-    upper = bits + 0xFFFF + ((bits >> 17) & 1)
-    return ((upper >> 17) & 0x7FF) | ((upper >> 20) & 0x800)
-
-
-@triton.jit
-def _larger(a, b):
-    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
-
-
-@triton.jit
-def _codes(value, short: tl.constexpr):
-    """Codes and scales [T] of tiles float32 [T, 128]. short: of numbers that were BF16."""
-    largest = tl.reduce(tl.abs(value), 1, _larger)
-    rare = tl.max((largest < float("inf")).to(tl.int32) ^ 1, axis=0) > 0
-    if rare:
-        largest = tl.max(finite_magnitude(value), axis=1)
-    scale = power_of_two_scale(largest, 15, 0x7E0000)
-    value = value * reciprocal_of(scale, True)[:, None]
-    if short:
-        if rare:  # noqa: SIM108  (Triton has no conditional expression on tensors)
-            code = encode_e5m6(value)
-        else:
-            code = encode_short(value)
-    else:
-        code = encode_e5m6(value)
-    return code, scale
-
-
-@triton.jit
 def _store(x, packed, s, rows, columns, stride, words, tiles_per_row, block: tl.constexpr):
     """words: 32-bit words a packed row."""
     tile = tl.program_id(0) * block + tl.arange(0, block)
     inside = tile < rows * tiles_per_row
     row, column, mask = row_tiles(tile, tiles_per_row, columns)
     value = tl.load(x + row * stride + column, mask=mask & inside[:, None], other=0.0).to(tl.float32)
-    code, scale = _codes(value, x.dtype.element_ty == tl.bfloat16)
+    scale = power_of_two_scale(tl.max(finite_magnitude(value), axis=1), 15, 0x7E0000)
     tl.store(s + tile, scale, mask=inside)
-    even, odd = tl.split(tl.reshape(code, (block, 16, 2, 2, 2)))
-    first, second = tl.split(even | (odd << 12))
+    code = encode_e5m6(value * reciprocal_of(scale, True)[:, None])
+    even, odd = tl.split(tl.reshape(code, (block, 64, 2)))
+    _store_pairs(even | (odd << 12), packed, rows, words, tiles_per_row, block)
+
+
+@triton.jit
+def _store_two(x, packed, s, rows, columns, stride, words, tiles_per_row, block: tl.constexpr):
+    """_store of BF16, two numbers a 32-bit word; columns, stride: of words. Both halves of a word are encoded at once.
+
+    E5M6 drops one of BF16's seven fraction bits and rebases the exponent, so a normal code is a difference of whole
+    numbers. A bit above each half keeps it from borrowing of the other, and is gone where a number is below E5M6's
+    normal ones: a program that has such, zeros among other numbers, inf or NaN, encodes them one by one.
+    """
+    tile = tl.program_id(0) * block + tl.arange(0, block)
+    inside = tile < rows * tiles_per_row
+    line = tile // tiles_per_row
+    column = (tile - line * tiles_per_row)[:, None] * 64 + tl.arange(0, 64)[None, :]
+    place = x + line.to(tl.int64)[:, None] * stride + column
+    word = tl.load(place, mask=inside[:, None] & (column < columns), other=0)
+    body = word & 0x7FFF7FFF
+    largest = tl.max(tl.maximum(body & 0xFFFF, body >> 16), axis=1)
+    scale = power_of_two_scale((largest << 16).to(tl.float32, bitcast=True), 15, 0x7E0000)
+    exponent = scale.to(tl.int32, bitcast=True) >> 23
+    one = tl.where(largest > 0, 64, 0)
+    below = tl.where(largest > 0, (exponent - 14) << 6, 0)
+    rounded = (((body + ((body >> 1) & 0x00010001)) >> 1) & 0x7FFF7FFF) | GUARDS
+    kept = rounded - (below | (below << 16))[:, None]
+    regular = (largest < 0x7F80) & (exponent > 14)
+    small = tl.max(((kept & GUARDS) != GUARDS).to(tl.int32), axis=1)
+    rare = tl.max(tl.where(regular, small, 1), axis=0) > 0
+    if rare:
+        low = (word << 16).to(tl.float32, bitcast=True)
+        high = (word & -65536).to(tl.float32, bitcast=True)
+        magnitude = tl.maximum(finite_magnitude(low), finite_magnitude(high))
+        scale = power_of_two_scale(tl.max(magnitude, axis=1), 15, 0x7E0000)
+        reciprocal = reciprocal_of(scale, True)[:, None]
+        pair = encode_e5m6(low * reciprocal) | (encode_e5m6(high * reciprocal) << 12)
+    else:
+        code = ((kept & 0x7FFF7FFF) + (one | (one << 16))[:, None]) | ((word >> 4) & 0x08000800)
+        pair = (code & 0xFFF) | ((code >> 4) & 0xFFF000)
+    tl.store(s + tile, scale, mask=inside)
+    _store_pairs(pair, packed, rows, words, tiles_per_row, block)
+
+
+@triton.jit
+def _store_pairs(pair, packed, rows, words, tiles_per_row, block: tl.constexpr):
+    """Write pairs [T, 64] of codes, 24 bits each."""
+    first, second = tl.split(tl.reshape(pair, (block, 16, 2, 2)))
     a, c = tl.split(first)
     b, d = tl.split(second)
     # Words of a group, then one unused: those that count move together in shared memory, four to a store of 16 bytes.
@@ -128,8 +142,14 @@ def store_e5m6(x: Tensor) -> tuple[Tensor, Tensor]:
     packed = x.new_empty(m, words, dtype=torch.int32)
     s = x.new_empty(m, tiles, dtype=torch.float32)
     if x.numel():
-        grid = (triton.cdiv(m * tiles, STORE_TILES),)
-        _store[grid](x, packed, s, m, k, x.stride(0), words, tiles, STORE_TILES, num_warps=4)
+        two = x.dtype == torch.bfloat16 and not (k % 2 or x.stride(0) % 2 or x.data_ptr() % 4)
+        if two:
+            grid = (triton.cdiv(m * tiles, TWO_TILES),)
+            shape = (m, k // 2, x.stride(0) // 2, words, tiles)
+            _store_two[grid](x.view(torch.int32), packed, s, *shape, TWO_TILES, num_warps=TWO_WARPS)
+        else:
+            grid = (triton.cdiv(m * tiles, STORE_TILES),)
+            _store[grid](x, packed, s, m, k, x.stride(0), words, tiles, STORE_TILES, num_warps=4)
     return packed.view(torch.uint8)[:, : (12 * k + 7) // 8].contiguous(), s
 
 

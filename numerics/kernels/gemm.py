@@ -88,7 +88,7 @@ def gemm(
     if not out.numel() or not k:
         return out.zero_()
     if config is None and out_dtype == torch.bfloat16 and wgmma.takes(a, b, out, promote):
-        config = wgmma.choose(m, n, available(a, sms))
+        config = wgmma.choose(m, n, k, available(a, sms))
     if isinstance(config, Form):
         wgmma.dense(a, a_s, b, b_s, out, config, available(a, sms))
         return out

@@ -147,6 +147,14 @@ def test_e5m6_special_values() -> None:
     same(e5m6.store_e5m6(special()), reference.store_e5m6(special().cpu()))
 
 
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float32])
+def test_e5m6_of_every_bf16_number(stored: "torch.dtype") -> None:
+    """All patterns, in tiles of one sign and 128 neighbours: of the words of two numbers, and one by one."""
+    x = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.bfloat16).view(-1, 128)
+    x = torch.cat([x, x[:, torch.randperm(128)].roll(7, 0), x.t().reshape(-1, 128)]).to(stored)
+    same(e5m6.store_e5m6(x.to(DEVICE)), reference.store_e5m6(x))
+
+
 def test_e5m6_every_midpoint() -> None:
     """float32 numbers on and beside every midpoint of 12-bit codes, subnormals and the last binade included."""
     codes = torch.arange(0x7C0, dtype=torch.int16)
@@ -200,3 +208,14 @@ def test_codes_of_strided_rows_turn():
 
 def test_nothing_turns():
     assert casts.transpose_codes(torch.empty(0, 8).to(torch.float8_e4m3fn)).shape == (8, 0)
+
+
+@pytest.mark.parametrize("rows, pitch", [(1024, 1056), (1000, 1000)])
+def test_columns_lie_apart_where_they_would_share_a_power_of_two(monkeypatch, rows: int, pitch: int) -> None:
+    monkeypatch.setattr(casts, "PAD", 8)
+    x = spread(rows, 64)
+    q, s = casts.quantize_columns(x)
+    expected, expected_s = reference.quantize_columns(x.cpu())
+    assert q.stride() == (pitch, 1)
+    compare.gate_bitwise(q.cpu().contiguous(), expected)
+    compare.gate_bitwise(s.cpu(), expected_s)

@@ -1,11 +1,14 @@
 """Hopper's forms of the products: their code, cross-compiled, and which is chosen. `check` runs them on a card."""
 
+import itertools
+import re
+
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
-from numerics.kernels import gemm, grouped, wgmma, wgrad  # noqa: E402
+from numerics.kernels import cluster, gemm, grouped, wgmma, wgrad  # noqa: E402
 from numerics.kernels.compile import compiler_available  # noqa: E402
 from numerics.kernels.launches import recorded, variants  # noqa: E402
 
@@ -41,15 +44,21 @@ def masked(most):
     )
 
 
-def gradient():
-    return wgrad.wgrad_gemm(*rows(2112, 4096), *rows(7168, 4096), torch.empty(2112, 7168, device="meta"))
+def gradient(form=None):
+    out = torch.empty(2112, 7168, device="meta")
+    return lambda: wgrad.wgrad_gemm(*rows(2112, 4096), *rows(7168, 4096), out, config=form)
 
 
+PAIRS = {form.name: form for form in (
+    wgmma.Form(2, 128, 3, 2, pair=True), wgmma.Form(3, 128, 4, pair=True), wgmma.Form(2, 192, 4, pair=True)
+)}  # fmt: skip
 CALLS = {
     **{form.name: dense(form) for form in wgmma.DENSE_FORMS}, "64 rows": dense(m=64), "128 rows": dense(m=128),
-    "grouped": contiguous, "masked": masked(128), "masked, few rows": masked(64), "weight gradient": gradient,
+    "grouped": contiguous, "masked": masked(128), "masked, few rows": masked(64), "weight gradient": gradient(),
+    "weight gradient of two pieces": gradient(wgmma.Form(2, 128, 3, 2)),
+    "weight gradient of pairs": gradient(wgmma.Form(2, 128, 3, 2, pair=True)),
+    **{name: dense(form) for name, form in PAIRS.items()},
 }  # fmt: skip
-CONSUMERS = {"64 rows": 1, "masked, few rows": 1, "weight gradient": 3, wgmma.Form(3, 128, 4).name: 3}
 
 
 @pytest.mark.skipif(not compiler_available(), reason="Triton's assembler and disassembler are not here")
@@ -59,18 +68,78 @@ def test_code_for_hopper(name):
     (launch,) = variants(CALLS[name])
     report = launch.compile()
     assert launch.kernel.__name__ == "_products"
-    pieces = 2 if launch.constants["BLOCK_N"] == 192 else 1
-    assert report.instructions("QGMMA") == 4 * pieces * CONSUMERS.get(name, 2)
+    given = launch.constants
+    each = given["PIECES"] * (2 if given["BLOCK_N"] == 192 else 1)
+    assert report.instructions("QGMMA") == 4 * each * given["CONSUMERS"]
+    assert report.instructions("FFMA") == min(given["BLOCK_N"], 192) // 2 * given["PIECES"] * given["CONSUMERS"]
     assert report.spills == 0
+    shared = given["CONSUMERS"] * given["PIECES"] if given["PAIR"] else 0
+    assert report.instructions("UTMALDG.2D.MULTICAST") == shared
     assert report.shared <= 227 * 1024
 
 
-@pytest.mark.parametrize("m, n, tile", [
-    (4096, 7168, (192, 128)), (4096, 24576, (192, 128)), (64, 7168, (64, 64)), (64, 32768, (64, 128)),
-    (128, 4096, (128, 32)), (128, 2112, (128, 16)), (1024, 1024, (128, 128)),
+@pytest.mark.skipif(not compiler_available(), reason="Triton's assembler and disassembler are not here")
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_pieces_follow_each_other(pieces):
+    """The second products of a consumer begin when the first are promoted, or registers would not do."""
+    (launch,) = variants(dense(wgmma.Form(2, 128, 3, pieces)))
+    names = re.findall(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?(QGMMA|FFMA)\b", launch.compile().sass, re.M)
+    runs = [(name, len(list(same))) for name, same in itertools.groupby(names)]
+    assert runs == [("QGMMA", 4), ("FFMA", 64)] * 2 * pieces
+
+
+def test_a_kernel_of_pairs():
+    """Blocks meet, a marked copy goes to both, every warp arrives at both, and nothing gathers a warpgroup for it."""
+    out = cluster.paired(PTX, 4)
+    assert out.count(".explicitcluster\n.reqnctapercluster 2, 1, 1") == 1
+    assert out.count("barrier.cluster.arrive") == 2 and out.count("barrier.cluster.wait") == 1
+    assert re.findall(r"tensor\.(\dd)\.shared::(\w+)", out) == [("2d", "cluster"), ("1d", "cta")]
+    assert out.count("multicast") == 1 and "[%r3], [%rd1, {%r4, %r1}], [%r5], both;" in out
+    assert [out.count(f"mapa.shared::cluster.u32 there, %r7, {block};") for block in (0, 1, 2)] == [1, 1, 0]
+    assert "bar.sync \t2, 128" not in out and "bar.sync \t3, 128" in out
+
+
+@pytest.mark.parametrize("gone", [".maxnreg 168", "@%p1 cp.async", "\t@%p2 mbarrier"])
+def test_ptx_that_cannot_be_paired_is_refused(gone):
+    with pytest.raises(ValueError, match="a kernel of pairs"):
+        cluster.paired(PTX.replace(gone, "x"), 4)
+    assert cluster.paired(PTX.replace("// meet the pair", ""), 4) == PTX.replace("// meet the pair", "")
+
+
+PTX = """.visible .entry _products(
+\t.param .u32 a
+)
+.reqntid 384
+.maxnreg 168
+{
+\t.reg .pred \t%p<9>;
+\t.reg .b32 \t%r<9>;
+\tbarrier.cluster.arrive.release; barrier.cluster.wait.acquire; // meet the pair
+\tbar.sync \t2, 128;
+\t// begin inline asm
+\t
+{
+\t.reg .pred complete;
+}
+\tmov.b32 %r1, %r2; // copy to the pair
+\t@%p1 cp.async.bulk.tensor.2d.shared::cta.global.mbarrier::complete_tx::bytes [%r3], [%rd1, {%r4, %r1}], [%r5];
+\t@%p1 cp.async.bulk.tensor.1d.shared::cta.global.mbarrier::complete_tx::bytes [%r9], [%rd1, {%r4}], [%r5];
+\tbar.sync \t2, 128;
+\t// begin inline asm
+\t@%p2 mbarrier.arrive.shared::cta.b64 _, [%r7];
+\tbar.sync \t3, 128;
+\tst.shared.b32 [%r8], %r1;
+}
+"""
+
+
+@pytest.mark.parametrize("m, n, k, tile", [
+    (4096, 7168, 16384, (256, 128)), (4096, 2112, 7168, (192, 128)), (4096, 32768, 512, (192, 128)),
+    (64, 7168, 2048, (64, 64)), (64, 32768, 512, (64, 128)), (128, 4096, 7168, (128, 32)), (128, 2112, 7168, (128, 16)),
+    (1024, 1024, 7168, (128, 128)),
 ])  # fmt: skip
-def test_the_fewest_waves_are_chosen(m, n, tile):
-    form = wgmma.choose(m, n, 132)
+def test_the_fewest_waves_are_chosen(m, n, k, tile):
+    form = wgmma.choose(m, n, k, 132)
     assert (form.block_m, form.block_n) == tile
 
 
@@ -78,6 +147,7 @@ def test_tiles_of_192_columns_come_in_pairs():
     form = wgmma.Form(2, 192, 4)
     assert [form.columns(n) for n in (1, 192, 384, 385)] == [2, 2, 2, 4]
     assert form.tiles(129, 384) == 4
+    assert wgmma.Form(3, 128, 4, pair=True).tiles(4096, 2112) == 22 * 18
 
 
 def test_scales_are_turned_only_where_they_must_be():
