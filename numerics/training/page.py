@@ -287,18 +287,22 @@ def _times(results: Results) -> str:
     lines = [
         [f"{row['model']} ({row['parameters'] / 1e6:.0f} M){_session(results, row)}", row["precision"],
          "yes" if row["recompute"] else "no",
-         f"{row['step_ms']:.1f}", f"{row['tokens_s'] / 1e6:.2f}", f"{row['busy']:.0%}"]
+         f"{row['step_ms']:.1f}", f"{row['tokens_s'] / 1e6:.2f}", "" if row["busy"] is None else f"{row['busy']:.0%}"]
         for row in listed
     ]  # fmt: skip
     last = results.session(listed[-1])
     speeds = {(row["model"], row["precision"]): row["step_ms"]
               for row in listed if row["recompute"] and results.session(row) == last}  # fmt: skip
+    kept = {row["model"]: row["step_ms"] for row in listed if not row["recompute"] and results.session(row) == last}
+    least = [kept[model] / speeds[model, "fp8"] for model, precision in speeds if precision == "fp8"]
     ratios = [speeds[model, "bf16"] / speeds[model, "fp8"] for model, precision in speeds if precision == "fp8"]
     slower = ": at these widths casts cost more than products save"
     text = f"""
     Whole steps of 32,768 tokens as CUDA graphs, one measurement of 60 steps each; busy: kernels' times by the profiler
     over the step. With recomputation in both, FP8 reaches {" and ".join(f"{ratio:.2f}" for ratio in ratios)} of BF16's
-    speed{f" (session {last})" if last else ""}{slower if max(ratios) < 1 else ""}.
+    speed{f" (session {last})" if last else ""}, and
+    {" and ".join(f"{ratio:.2f}" for ratio in least)} of that of BF16 which keeps all it
+    computed{slower if max(ratios) < 1 else ""}.
     """
     return prose(text) + "\n\n" + table("model | precision | recompute | ms a step | M tokens/s | GPU busy", lines)
 
