@@ -1,6 +1,7 @@
 # `make run` and `make test` set up all they need in a virtual environment of their own (.venv).
 PYTHON ?= python3
 MYPY ?= --num-workers 2
+WORKERS ?= auto
 PIP = .venv/bin/pip --disable-pip-version-check
 
 # What is imported is compiled when it first is, and once, whatever the shell says: tests start the simulator as a
@@ -14,7 +15,7 @@ run: .venv/core
 
 # A file of tests stays with one process, so that what its tests share is made once; torch takes no threads beside it.
 test: .venv/tests
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: .venv/check
 	.venv/bin/ruff check .
@@ -29,8 +30,14 @@ check: .venv/check
 	$(PIP) install --quiet --no-compile -e '.[check,test]' -c constraints.txt
 	touch $@
 
-.venv/tests: .venv/check
-	$(PIP) install --quiet --no-compile -e '.[dev,trace,numerics,search,cluster]' -c constraints.txt
+.venv/torch: .venv/check
+	$(PIP) install --quiet --no-compile -e '.[numerics]' -c constraints.txt
+	touch $@
+
+# HolisticTraceAnalysis asks for a notebook server, whose 165 packages nothing here imports.
+.venv/tests: .venv/torch
+	$(PIP) install --quiet --no-compile -e '.[dev,search,cluster]' -c constraints.txt
+	$(PIP) install --quiet --no-compile --no-deps 'HolisticTraceAnalysis>=0.5'
 	touch $@
 
 clean:

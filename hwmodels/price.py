@@ -61,6 +61,8 @@ OFF_DEVICE = (*OVER_LINKS, HostUpdate)
 """Operations that wait for no memory of the device."""
 PACED = (Gemm, GroupedGemm, Attention)
 """Operations whose prices depend on how many SMs they have, and on their clock."""
+KEPT = 1 << 13
+"""Prices that pricers share, half a KB each."""
 
 
 class Price(NamedTuple):
@@ -89,8 +91,8 @@ class Pricer:
     kernel by kernel, or None. library: whose kernels run, a folder in a device's tables ("": the project's own). nccl:
     what sends and reduces; None: closed forms. attention: whose kernel of it runs, of `hwmodels.attention`. own: tables
     of a trace, as JSON, which are asked first ("": none). cards: that wait for each other, so that the slowest counts
-    (`hwmodels.unlike`). known: prices of operations. rows, still: what is made of prices that depend on links, and of
-    those that do not.
+    (`hwmodels.unlike`). known: prices of operations. shared: those that do not depend on links, of all pricers that
+    differ in nothing else. rows, still: what is made of prices that depend on links, and of those that do not.
     """
 
     device: Device
@@ -107,6 +109,7 @@ class Pricer:
     own: str = ""
     cards: int = 1
     known: dict[tuple[Op, bool], Price] = field(default_factory=dict, init=False, compare=False, repr=False)
+    shared: dict[tuple[Op, bool], Price] = field(default_factory=dict, init=False, compare=False, repr=False)
     rows: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
     still: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
@@ -115,7 +118,13 @@ class Pricer:
         other = kept or replace(self, wires=wires)
         other.known.update({key: price for key, price in self.known.items() if not isinstance(key[0], OVER_LINKS)})
         object.__setattr__(other, "still", self.still)
+        object.__setattr__(other, "shared", self.shared)
         return other
+
+    def sharing(self, shared: dict[tuple[Op, bool], Price]) -> "Pricer":
+        """The pricer with what others that are equal but for links know."""
+        object.__setattr__(self, "shared", shared)
+        return self
 
     @property
     def compute_sms(self) -> int:
@@ -158,7 +167,12 @@ class Pricer:
         Refused."""
         key = (op, on_comm_sms)
         if key not in self.known:
-            self.known[key] = self._of_slowest(op, self._price(op, on_comm_sms))
+            made = self.shared.get(key) or self._of_slowest(op, self._price(op, on_comm_sms))
+            self.known[key] = made
+            if not isinstance(op, OVER_LINKS):
+                if len(self.shared) >= KEPT:
+                    self.shared.clear()
+                self.shared[key] = made
         return self.known[key]
 
     def _price(self, op: Op, on_comm_sms: bool) -> Price:

@@ -89,7 +89,7 @@ def _difference(change: Change) -> str:
     if not far:
         return "-" if far is None else "0"
     if change.unit == "share":
-        return f"{_sign(far)}{abs(far) / PERCENT:.1f} points"
+        return f"{_points(far)} points"
     return _moved(far, change.unit)
 
 

@@ -1,5 +1,6 @@
 """A part of the page, and the few pieces of HTML that the parts share."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -33,20 +34,25 @@ def legend(kinds: Iterable[tuple[str, str]]) -> str:
 
 
 MOST = 4
-"""So many columns fit beside each other on a narrow page, where one of them alone is text."""
+"""So many columns fit beside each other on a narrow page, where one of them alone is text; three of text do not."""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], text_columns: Sequence[int] = (0,)) -> str:
     """A table of cells that are HTML already; columns but `text_columns` are set as numbers. On a narrow page a row
     of more than fits becomes lines of its cells, each below its column's name."""
     kinds = ["" if i in text_columns else ' class="n"' for i in range(len(head))]
-    stacked = len(head) > MOST or (len(head) == MOST and len(text_columns) > 1)
+    stacked = len(head) > MOST or (len(head) == MOST and len(text_columns) > 1) or MOST > len(text_columns) > 2
     named = [f'{kind} data-head="{escape(name)}"' if stacked else kind for name, kind in zip(head, kinds, strict=True)]
-    top = "".join(f"<th{kind}>{escape(name)}</th>" for name, kind in zip(head, kinds, strict=True))
+    top = "".join(f"<th{kind}>{_breaking(name)}</th>" for name, kind in zip(head, kinds, strict=True))
     lines = ("".join(f"<td{k}>{cell}</td>" for cell, k in zip(row, named, strict=True)) for row in rows)
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     opened = '<table class="stacked">' if stacked else "<table>"
     return f'<div class="scroll">{opened}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _breaking(name: str) -> str:
+    """A column's name, which may go on in a second line behind the dots and lines of a key."""
+    return re.sub(r"(?<=\w)([._])(?=\w)", r"\1<wbr>", escape(name))
 
 
 def details(summary: str, body: str) -> str:

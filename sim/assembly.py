@@ -4,19 +4,21 @@ Each stage is a function of the values before it. Prices, placements and kits th
 the next are kept, so a sweep pays for them once.
 """
 
+import hashlib
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from hwmodels.collectives import wires
 from hwmodels.nccl.library import Library
-from hwmodels.price import Pricer
+from hwmodels.op import Op
+from hwmodels.price import Price, Pricer
 from sim.communication import crossing, sharing
 from sim.communication.exchange.price import Fidelity
 from sim.engine.alone import alone
 from sim.layout import placement
 from sim.layout.buckets import traffic
-from sim.layout.machine import Machine
+from sim.layout.machine import Chains, Costs, Holds, Machine
 from sim.layout.mesh import Mesh
 from sim.layout.placement import Stage, marked
 from sim.layout.plan import Plan, mesh_of, relative
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 KEPT = 8
 """Sets of prices that are kept, a few MB each: pipelines of any depth and schedule share one."""
+TOTALS, DIGEST_BYTES = 1 << 9, 16
+"""Sets of what units come to, some 20 KB each: a search comes back to the same prices at another depth."""
 
 
 def machine(plan: Plan) -> Machine:
@@ -53,7 +57,11 @@ def assembled(plan: Plan) -> "tuple[Machine, Network | None]":
 
 def unshared(plan: Plan) -> Machine:
     """Prices and placement: exchanges have NICs and switches to themselves, as in a benchmark. Raises Refused."""
-    machine = prices(plan.scenario, held_always(plan))
+    return staged(plan, prices(plan.scenario, held_always(plan)))
+
+
+def staged(plan: Plan, machine: Machine) -> Machine:
+    """The same from the prices of its scenario. Raises Refused."""
     stages = tuple(marked(stage, plan.scenario.recompute) for stage in placed(plan, machine))
     if part := plan.scenario.offload:
         stages = tuple(hosted(stage, part, lambda unit: _kept_bytes(machine, unit)) for stage in stages)
@@ -113,6 +121,11 @@ class _Priced:
     scenario: Scenario = field(compare=False)
     always: bool = field(compare=False)
 
+    @property
+    def digest(self) -> bytes:
+        """Of the key."""
+        return hashlib.blake2b(self.key.encode(), digest_size=DIGEST_BYTES).digest()
+
 
 @lru_cache(maxsize=KEPT)
 def _prices(key: _Priced) -> Machine:
@@ -138,6 +151,10 @@ def _prices(key: _Priced) -> Machine:
     pricer = Pricer(node.device, links, held, scenario.pricing, fidelity, key.always, waits,
                     node.launch if scenario.stack.launches else None, scenario.stack.library, nccl,
                     scenario.stack.attention, scenario.tables, cluster.gpus)  # fmt: skip
+    pricer.sharing(_shared(repr((
+        node, node.figures, node.device.figures, held, scenario.pricing, key.always, waits, pricer.host, pricer.library,
+        comm.collectives, pricer.attention, scenario.tables, cluster.gpus, comm.exchange, comm.warps,
+    ))))  # fmt: skip
     if mixture:
         load = balanced.balanced(mixture, site.own, group, -(-group // site.group_nodes))
         slots = mixture.experts + scenario.routing.redundant_experts
@@ -150,7 +167,21 @@ def _prices(key: _Priced) -> Machine:
         made = around(own, unit, direction) if unit.hosted else own
         return tuple([part._replace(kernels=Launches(part.kernels)) for part in made])
 
-    return Machine(cluster, recipe, pricer, shape, site, parts, (), units)
+    machine = Machine(cluster, recipe, pricer, shape, site, parts, (), units)
+    machine.known.costs, machine.known.chains, machine.known.holds = _totals(key.digest)
+    return machine
+
+
+@lru_cache(maxsize=TOTALS)
+def _totals(digest: bytes) -> tuple[Costs, Chains, Holds]:
+    """What units come to at prices with that digest, which is small and outlives them."""
+    return {}, {}, {}
+
+
+@lru_cache(maxsize=2 * KEPT)
+def _shared(key: str) -> dict[tuple[Op, bool], Price]:
+    """Prices of pricers that differ at most in links. key: all else that decides them."""
+    return {}
 
 
 def _groups(scenario: Scenario, mesh: Mesh) -> Groups:
@@ -188,8 +219,9 @@ def placed(plan: Plan, machine: Machine) -> tuple[Stage, ...]:
         return pairs[ahead, behind]
 
     if key not in machine.known.stages:
+        costs = [] if rule == "even" else [machine.unit_ns(unit) for unit in units]
         machine.known.stages[key] = placement.place(
-            units, [machine.unit_ns(unit) for unit in units], plan.program.stages, rule, plan.mirrored,
+            units, costs, plan.program.stages, rule, plan.mirrored,
             pair_ns if plan.overlapped else None, lambda unit: machine.unit_ns(unit, lanes=(COMPUTE,)), plan.holds,
         )  # fmt: skip
     return machine.known.stages[key]

@@ -1,5 +1,6 @@
 """One run from scenario to result: lay out, price, run, measure."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -270,10 +271,14 @@ def _middle(plan: Plan) -> int:
 
 
 def _pair(plan: Plan, lowered: Lowered) -> tuple[Kit, Step, str]:
-    """The step to draw kernel by kernel: an overlapped pair of the middle position, or its longest step."""
+    """The step to draw kernel by kernel: of the middle position's overlapped pairs, or else of its steps, the longest
+    that is no rare one, as a first forward that gathers parameters is."""
     position = _middle(plan)
     row = list(zip(plan.program.steps[position], lowered.kits[position], strict=True))
-    step, kit = max(row, key=lambda item: ("+" in item[0].kind, item[1].timing.total))
+    pairs = [item for item in row if "+" in item[0].kind] or row
+    often = Counter(kit.number for _, kit in pairs)
+    usual = max(often.values())
+    step, kit = max((item for item in pairs if often[item[1].number] * 2 >= usual), key=lambda i: i[1].timing.total)
     stages = f"forward of stage {step.stage} with backward of stage {step.stage_b}"
     return kit, step, stages if "+" in step.kind else f"{step.kind} of stage {step.stage}"
 

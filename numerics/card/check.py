@@ -29,7 +29,7 @@ WGMMA = {
     "flash._forward": "HGMMA", "flash_backward._backward": "HGMMA",
 }  # fmt: skip
 """SASS opcode of the warp-group product that a kernel must use: QGMMA for FP8, HGMMA for BF16."""
-SPILLS = {"flash._forward": 32, "flash_backward._backward": 64}
+SPILLS = {"flash._forward": 32, "flash_backward._backward": 112}
 """Bytes of spills a thread that a kernel may have: what is fixed for a tile, stored before its loop and read once a
 tile or in the branch that masks (Triton 3.6.0 and 3.7.1)."""
 

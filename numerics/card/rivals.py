@@ -68,26 +68,31 @@ def masked(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, rows: Tensor) -> dict
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, do: Tensor, scale: float, direction: str) -> dict[str, Call]:
-    """FlashAttention-4 in CuTe, whose sm_90 path takes 192 and 128; backward replays one kept forward."""
+    """FlashAttention-4 in CuTe, whose sm_90 path takes 192 and 128; backward replays one kept forward, in
+    any order and in its own one."""
     theirs = package("flash_attn.cute") if q.is_cuda else None
     if theirs is None:
         return {}
     inputs = [x.detach().requires_grad_(direction == "backward") for x in (q, k, v)]
 
-    def forward() -> Tensor:
-        out = theirs.flash_attn_func(*inputs, softmax_scale=scale, causal=True)
+    def forward(**kinds: Any) -> Tensor:
+        out = theirs.flash_attn_func(*inputs, softmax_scale=scale, causal=True, **kinds)
         return out[0] if isinstance(out, tuple) else out
 
     if direction == "forward":
         return {"FlashAttention-4": forward}
-    kept: list[Tensor] = []
 
-    def backward() -> Any:
-        if not kept:
-            kept.append(forward())
-        return torch.autograd.grad(kept[0], inputs, do, retain_graph=True)
+    def backward(**kinds: Any) -> Call:
+        kept: list[Tensor] = []
 
-    return {"FlashAttention-4": backward}
+        def gradient() -> Any:
+            if not kept:
+                kept.append(forward(**kinds))
+            return torch.autograd.grad(kept[0], inputs, do, retain_graph=True)
+
+        return gradient
+
+    return {"FlashAttention-4": backward(), "FlashAttention-4, repeating bits": backward(deterministic=True)}
 
 
 def _by_column(scales: Tensor) -> Tensor:

@@ -27,16 +27,17 @@ DIFFERENCES = (
         d.transposed_scales,
     ),
     Difference(
-        "layers cast FP32 masters to FP8 at every use; training casts once a step, in the optimizer",
+        "layers cast FP32 masters to FP8 every pass, as they lie and turned; training casts once a step, in the "
+        "optimizer",
         "simulator",
         ("*",),
         d.cast_weight,
     ),
     Difference(
-        "the scales of a turned weight are turned too: a few kB that the simulator leaves out",
+        "the profile turns a weight for its input gradient; the layers' cast has written it turned",
         "layers",
-        ("*",),
-        d.turned_scales,
+        ("*(B+W)",),
+        d.turned_weights,
     ),
     Difference(
         "layers zero a weight gradient and autograd adds it; the kernel could add in place, as is priced",
@@ -45,10 +46,17 @@ DIFFERENCES = (
         d.gradients,
     ),
     Difference(
-        "the profile's norms add the residual too (2 tensors in, 2 out); layers add in a kernel of its own",
-        "simulator",
+        "the profile's norms add the residual and are cast by each user apart; layers' norms cast in the same kernel, "
+        "once for all users (a mixture's in two scales, and plain for the gate), and the second adds the residual",
+        "layers",
         FORWARD,
-        d.residual,
+        d.norms,
+    ),
+    Difference(
+        "latents are normed and cast in one kernel that reads them where they lie",
+        "layers",
+        (*FORWARD, *BACKWARD),
+        d.latent_norms,
     ),
     Difference(
         "the same addition behind the feed-forward layer, which the next layer's norm does in the simulator",
@@ -72,16 +80,16 @@ DIFFERENCES = (
         "positions: two aranges a layer in the profile; layers make one table, once", "both", FORWARD, d.tiny(2, 0)
     ),
     Difference(
-        "q's rotary part is copied out, turned and copied back, and v copied out; the profile turns q in place "
-        "and its attention reads v by stride. Both broadcast the rotary key, whose few bytes only we count as read",
-        "simulator",
+        "one kernel turns q in place and the rotary key, and writes k and v; the profile has four, and its attention "
+        "reads v by stride",
+        "both",
         (*FORWARD, *BACKWARD),
         d.assemble,
     ),
     Difference(
-        "dq's rotary part is copied out and back, a latent copied out, its gradient concatenated, and the rotary "
-        "key's summed in FP32 between two casts; the profile has one sum. Copies of dk and dv are equal",
-        "simulator",
+        "two kernels turn dq back in place, join dk and dv and sum the rotary key's gradient; the profile has five. A "
+        "latent's gradient is concatenated",
+        "both",
         BACKWARD,
         d.disassemble,
     ),
@@ -119,26 +127,20 @@ DIFFERENCES = (
         d.ragged_latent,
     ),
     Difference(
-        "the attention output is decoded twice: for attention's backward and for its transposed cast",
-        "simulator",
-        BACKWARD,
-        d.output_again,
-    ),
-    Difference(
-        "the norm before attention is run again by each consumer (a transposed cast each), without the sum",
-        "simulator",
+        "the norm before attention runs again inside its one transposed cast; the profile has it once, its sum too, "
+        "and a cast for queries and one for keys. A gate runs it again for itself",
+        "both",
         BACKWARD,
         d.norm_again,
     ),
     Difference(
-        "norms' gradients take in all that meets there (5 and 3 tensors); autograd adds pair by pair",
+        "norms' gradients take in all that meets there (5 and 3 tensors); layers' the residual's, the rest by torch",
         "simulator",
         BACKWARD,
         d.gradient_sums,
     ),
     Difference(
-        "tiny kernels of norms and views: the profile has 5 of torch's; ours zero a buffer a norm and autograd "
-        "makes up a gradient of 1/rms",
+        "tiny kernels of norms and views: the profile has 5 of torch's; ours zero a buffer a norm",
         "both",
         BACKWARD,
         d.tiny_of_norms,
@@ -157,23 +159,20 @@ DIFFERENCES = (
         d.gate_backward,
     ),
     Difference(
-        "the cast of the second norm's output belongs to attention in the simulator and to its users here; "
-        "a mixture casts twice, for dispatch (powers of two) and for the shared experts",
-        "simulator",
-        ("* attn(F)", "* mlp(F)"),
-        e.dispatch_cast,
-    ),
-    Difference(
-        "a last activation tile under 128 columns has a whole scale", "layers", ("dense mlp(F)",), e.ragged_activation
-    ),
-    Difference(
-        "SwiGLU run again is cast transposed in the same kernel on both sides; 128x1 tiles are another kind",
+        "SwiGLU's input and output are cast in one kernel; a last tile under 128 columns has a whole scale",
         "layers",
+        ("* mlp(F)",),
+        e.activation,
+    ),
+    Difference(
+        "SwiGLU again, its gradient and that one's row cast are one kernel, where no tile has elements of gate and of "
+        "up; columns are cast from its BF16. The profile decodes first and casts after",
+        "both",
         ("* mlp(B+W)",),
         e.activation_again,
     ),
     Difference(
-        "the second norm again: with its sum and through FP8 codes in the profile; from BF16, no sum, here",
+        "the second norm again: with its sum and through FP8 codes in the profile; inside its transposed cast here",
         "both",
         ("* mlp(B+W)",),
         e.input_again,
@@ -186,10 +185,9 @@ DIFFERENCES = (
         e.gradient_codes,
     ),
     Difference(
-        "the profile turns experts' weights for the forward product and keeps them so; our kernels want them "
-        "turned for the input gradient",
+        "the profile turns experts' weights for the forward product and keeps them so",
         "both",
-        ROUTED,
+        ("moe mlp(F)",),
         e.turned_weights,
     ),
     Difference(
@@ -215,9 +213,9 @@ DIFFERENCES = (
         "gate weights multiply the cast activations' scales in a kernel of their own", "both", ("moe mlp(F)",), e.weigh
     ),
     Difference(
-        "SwiGLU again, its gradient and rows times gate weights are one kernel in the profile; here SwiGLU, its "
-        "gradient and torch's products in BF16. Gate weights' own gradients are equal but for their way to pairs",
-        "simulator",
+        "of the experts the same kernel weighs rows and takes gate weights' gradients, in partial sums of 128; the "
+        "profile has SwiGLU and its gradient in one and those in another",
+        "both",
         ("moe mlp(B+W)",),
         e.weigh_backward,
     ),
@@ -262,7 +260,7 @@ DIFFERENCES = (
         ("head head(F)",),
         e.loss,
     ),
-    Difference("the head's master is rounded to BF16 at every use", "simulator", ("head *",), e.head_weight),
+    Difference("the head's master is rounded to BF16 every pass", "simulator", ("head head(F)",), e.head_weight),
     Difference(
         "the head's weight gradient multiplies in FP32, and the gradient of the logits is scaled by that of the "
         "loss; the norm is run again",

@@ -19,7 +19,6 @@ from hwmodels.op import (
     cast,
     cast_transpose,
     copy,
-    dequantize,
     elementwise,
     norm,
     small,
@@ -99,25 +98,25 @@ def transposed_scales(here: Here) -> Both:
     return [transpose_scales(*size) for size in plain + [(g.rows, g.k) for g in here.grouped("fprop", "dgrad")]], []
 
 
-def weights(here: Here) -> list[tuple[int, int, int]]:
-    """(experts, n, k) of each weight that a product of this part reads, as the master [n, k] lies."""
-    out = [(1, p.n, p.k) for p in here.products("fprop")] + [(1, p.k, p.n) for p in here.products("dgrad")]
-    out += [(g.groups, g.n, g.k) for g in here.grouped("fprop")]
-    return out + [(g.groups, g.k, g.n) for g in here.grouped("dgrad")]
+def forward(here: Here) -> bool:
+    return here.part.endswith("(F)")
 
 
 def cast_weight(here: Here) -> Both:
+    """A weight's codes as it lies and turned, with both ways' scales, where the forward product reads it."""
+    if not forward(here):
+        return [], []
+    weights = [(1, p.n, p.k) for p in here.products("fprop")] + [(g.groups, g.n, g.k) for g in here.grouped("fprop")]
     out: list[Op] = []
-    for experts, n, k in weights(here):
-        written = n * k + WIDE * tiles(n) * tiles(k)
+    for experts, n, k in weights:
+        written = 2 * (n * k + WIDE * tiles(n) * tiles(k))
         out += [of("cast_weight", experts * n, experts * WIDE * n * k, experts * written)]
     return [], out
 
 
-def turned_scales(here: Here) -> Both:
-    turned = [(1, p.k, p.n) for p in here.products("dgrad")] + [(g.groups, g.k, g.n) for g in here.grouped("dgrad")]
-    sizes = [(experts * tiles(n), WIDE * experts * tiles(n) * tiles(k)) for experts, n, k in turned]
-    return [], [of("scale_transpose", rows, size, size) for rows, size in sizes]
+def turned_weights(here: Here) -> Both:
+    """Each weight's transpose for its input gradient, which the layers' cast has written."""
+    return [of("weight_transpose", p.k, p.k * p.n, p.k * p.n) for p in here.products("dgrad")], []
 
 
 def accumulate(rows: int, elements: int) -> Memory:
@@ -135,48 +134,67 @@ def gradients(here: Here) -> Both:
 # --- attention --------------------------------------------------------------------------------------------------------
 
 
-def residual(here: Here) -> Both:
+def fused_norm(rows: int, width: int, read: int = 1, kept: int = 0, casts: int = 1) -> Memory:
+    """A norm that casts its output: `read` tensors in, `kept` tensors out, and codes."""
+    return Memory("norm_forward", rows, NARROW * read * width, NARROW * kept * width + casts * codes(width))
+
+
+def norms(here: Here) -> Both:
+    """Both of a layer, and the casts of their outputs: of the first for each user, of the second for dispatch."""
     t, h = here.site.tokens, here.site.shape.hidden
-    return [norm(t, h, 2, 2)] * 2, [norm(t, h)] * 2 + [elementwise(t, h, 2)]
+    kept, casts = (2, 2) if here.unit == "moe" else (1, 1)
+    users = 2 if here.site.shape.q_rank else 1
+    simulator = [*[norm(t, h, 2, 2)] * 2, *[cast(t, h)] * (users + 1)]
+    stand_ins = [TINY] * (3 - kept)  # for an output that nothing reads
+    return simulator, [fused_norm(t, h), fused_norm(t, h, 2, kept, casts), *stand_ins]
+
+
+def latent_norms(here: Here) -> Both:
+    """Forward, and again in backward. A latent's columns are copied out for its norm in the simulator."""
+    t, s = here.site.tokens, here.site.shape
+    widths = [s.q_rank, s.kv_rank] if s.q_rank else [s.kv_rank]
+    simulator = [op for w in widths for op in (norm(t, w), cast(t, w))]
+    return [*simulator, copy(t, s.kv_rank)], [fused_norm(t, w) for w in widths]
 
 
 def gradient_sums(here: Here) -> Both:
-    """Backward: both norms with all that meets there, against one addition at a time."""
+    """Backward: both norms with all that meets there, against the residual alone and other additions of torch's."""
     t, h = here.site.tokens, here.site.shape.hidden
     simulator = [norm(t, h, reads, 1, "backward") for reads in (5, 3)]
-    return simulator, [norm(t, h, 2, 1, "backward"), elementwise(t, h, 2)] * 2
+    return simulator, [norm(t, h, 3, 1, "backward")] * 2
 
 
 def norm_again(here: Here) -> Both:
     t, h = here.site.tokens, here.site.shape.hidden
-    consumers = 2 + (here.unit == "moe")  # queries, key-values, gate
-    return [norm(t, h, 2, 2)], [norm(t, h)] * consumers
+    users = 2 if here.site.shape.q_rank else 1
+    return [norm(t, h, 2, 2), *[cast_transpose(t, h)] * (users - 1)], [norm(t, h)] * (here.unit == "moe")
 
 
 def queries_without_latent(here: Here) -> Both:
     if here.site.shape.q_rank:
         return [], []
     t, h = here.site.tokens, here.site.shape.hidden
-    return [], [norm(t, h)] if here.part == "attn(F)" else [norm(t, h, 2, 1, "backward"), *[TINY] * 3]
+    return [cast(t, h)], [fused_norm(t, h)] if forward(here) else [
+        fused_norm(t, h), norm(t, h, 2, 1, "backward"), *[TINY] * 3]  # fmt: skip
 
 
 def assemble(here: Here) -> Both:
-    t = here.site.tokens
-    _, rotary, _, v = here.heads
-    key = Memory("copy", t, NARROW * here.site.shape.qk_rope, NARROW * rotary)
-    return [copy(t, rotary, reads=0)], [*[copy(t, rotary)] * 2, key, copy(t, v)]
+    t, s = here.site.tokens, here.site.shape
+    q, rotary, nope, v = here.heads
+    key = NARROW * s.qk_rope
+    turns = [Memory("rope", t, NARROW * width, NARROW * width) for width in (rotary, s.qk_rope)]
+    simulator = [copy(t, rotary, reads=0), copy(t, nope), *turns]
+    return simulator, [Memory("rope", t, NARROW * (rotary + nope + v) + key, NARROW * (rotary + q + v))]
 
 
 def disassemble(here: Here) -> Both:
     t, s = here.site.tokens, here.site.shape
-    rotary = here.heads[1]
-    simulator = [Memory("elementwise", t, NARROW * rotary, NARROW * s.qk_rope)]
-    wide = [
-        Memory("copy", t, NARROW * rotary, WIDE * rotary), Memory("elementwise", t, WIDE * rotary, WIDE * s.qk_rope),
-        Memory("copy", t, WIDE * s.qk_rope, NARROW * s.qk_rope),
-    ]  # fmt: skip
-    latent = [copy(t, s.kv_rank), copy(t, s.kv_rank + s.qk_rope)]
-    return simulator, [*wide, *[copy(t, rotary)] * 2, *latent]
+    q, rotary, nope, v = here.heads
+    key = NARROW * s.qk_rope
+    turns = [Memory("rope", t, NARROW * width, NARROW * width) for width in (rotary, s.qk_rope)]
+    simulator = [Memory("elementwise", t, NARROW * rotary, key), copy(t, nope), copy(t, v), *turns]
+    joined = Memory("rope", t, NARROW * (rotary + q + v), NARROW * (rotary + nope + v) + key, 2)
+    return simulator, [joined, copy(t, s.kv_rank + s.qk_rope)]
 
 
 def on_hopper(here: Here) -> bool:
@@ -218,11 +236,6 @@ def ragged_latent(here: Here) -> Both:
     return [cast(t, width)], [cast(t, width)._replace(write=codes(width))]
 
 
-def output_again(here: Here) -> Both:
-    s, layout = here.site.shape, here.site.recipe.attention_output
-    return [], [dequantize(here.site.tokens, s.heads * s.v_head, layout)]
-
-
 def gate_forward(here: Here) -> Both:
     t, s = here.site.tokens, here.site.shape
     e, k = s.experts, s.experts_per_token
@@ -253,9 +266,8 @@ def tiny(simulator: int, layers: int) -> Callable[[Here], Both]:
 
 
 def tiny_of_norms(here: Here) -> Both:
-    """A fill a norm, and one more for each norm whose 1/rms leaves the function; the simulator's five are torch's."""
-    norms = 4 if here.site.shape.q_rank else 3
-    return [TINY] * 5, [TINY] * (norms + 2)
+    """A fill a norm; the simulator's five are torch's."""
+    return [TINY] * 5, [TINY] * (4 if here.site.shape.q_rank else 3)
 
 
 def simulator_only(*ops: Callable[[Here], Op]) -> Callable[[Here], Both]:

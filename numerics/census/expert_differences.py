@@ -26,26 +26,46 @@ def shared_width(here: Here) -> int:
     return s.dense_intermediate if here.unit == "dense" else s.shared_experts * s.expert_intermediate
 
 
+def whole(width: int) -> bool:
+    """Whether SwiGLU's input is cast in tiles of gate or of up alone, so that its kernels cast it too."""
+    return not width % TILE
+
+
+def activation(here: Here) -> Both:
+    """Forward: SwiGLU's input and output cast in one kernel; apart where a last tile is not full."""
+    t, width = here.site.tokens, shared_width(here)
+    op = Memory("swiglu", t, 2 * NARROW * width, E4M3_ROWS.row_bytes(width))
+    simulator, own = [op], [op._replace(write=codes(width))]
+    if whole(width):
+        simulator, own = [op, cast(t, 2 * width)], [op._replace(write=codes(width) + codes(2 * width))]
+    if here.unit == "moe":
+        rows, w = here.site.rows, here.site.shape.expert_intermediate
+        op = Memory("swiglu", rows, 2 * NARROW * w, E4M3_ROWS.row_bytes(w))
+        simulator += [op, cast(rows, 2 * w)]
+        own += [op._replace(write=codes(w) + codes(2 * w))]
+    return simulator, own
+
+
+def back(rows: int, width: int) -> Memory:
+    """SwiGLU's gradient by rows in codes and as it is, and the activation again."""
+    return Memory("swiglu_backward", rows, NARROW * width + codes(2 * width), codes(2 * width) + 3 * NARROW * width)
+
+
 def activation_again(here: Here) -> Both:
     t, width = here.site.tokens, shared_width(here)
     read = 2 * NARROW * width
-    simulator = Memory("swiglu", t, read, E4M3_ROWS.row_bytes(width))
-    turned = (t * width + WIDE * width * tiles(t)) / t
-    return [simulator], [Memory("swiglu_transpose", t, read, turned)]
-
-
-def ragged_activation(here: Here) -> Both:
-    t, width = here.site.tokens, shared_width(here)
-    if not width % TILE:
-        return [], []
-    op = Memory("swiglu", t, 2 * NARROW * width, E4M3_ROWS.row_bytes(width))
-    return [op], [op._replace(write=codes(width))]
+    simulator: list[Op] = [Memory("swiglu", t, read, E4M3_ROWS.row_bytes(width))]
+    if not whole(width):
+        return simulator, [Memory("swiglu_transpose", t, read, (t * width + WIDE * width * tiles(t)) / t)]
+    gradient = Memory("swiglu_backward", t, 3 * NARROW * width, 2 * NARROW * width)
+    simulator += [dequantize(t, 2 * width), gradient, cast(t, 2 * width)]
+    return simulator, [back(t, width), cast_transpose(t, width)]
 
 
 def input_again(here: Here) -> Both:
     t, h = here.site.tokens, here.site.shape.hidden
     codes = [cast(t, h)] if here.unit == "moe" else []
-    return [norm(t, h, 2, 2), dequantize(t, h), *codes], [norm(t, h)]
+    return [norm(t, h, 2, 2), dequantize(t, h), *codes], []
 
 
 def gradient_codes(here: Here) -> Both:
@@ -67,10 +87,7 @@ def routed_gradients(here: Here) -> Both:
 
 
 def turned_weights(here: Here) -> Both:
-    turned: list[Op] = [
-        transpose_weight(n, k, E4M3_BLOCKS, here.site.shape.experts) for n, k in here.expert_gradients()
-    ]
-    return (turned, []) if here.part == "mlp(F)" else ([], turned)
+    return [transpose_weight(n, k, E4M3_BLOCKS, here.site.shape.experts) for n, k in here.expert_gradients()], []
 
 
 def recast(here: Here) -> Both:
@@ -100,13 +117,6 @@ def again_in_order(here: Here) -> Both:
     return [], [of("permute", rows, t * h, rows * h)]
 
 
-def dispatch_cast(here: Here) -> Both:
-    op = cast(here.site.tokens, here.site.shape.hidden)
-    if here.part == "attn(F)":
-        return [op], []
-    return [], [op] * (2 if here.unit == "moe" else 1)
-
-
 def weigh(here: Here) -> Both:
     rows, scales = here.site.rows, WIDE * tiles(here.site.shape.expert_intermediate)
     return [], [Memory("elementwise", rows, scales + WIDE, scales)]
@@ -116,10 +126,11 @@ def weigh_backward(here: Here) -> Both:
     s, t, rows = here.site.shape, here.site.tokens, here.site.rows
     w, k = s.expert_intermediate, s.experts_per_token
     simulator = [Memory("swiglu_backward", rows, 3 * NARROW * w, 3 * NARROW * w), TINY]
-    own: list[Op] = [Memory("swiglu", rows, 2 * NARROW * w, NARROW * w)]
-    own += [Memory("swiglu_backward", rows, 3 * NARROW * w, 2 * NARROW * w)]
+    simulator += [of("gate_weight_gradient", rows, rows * 2 * NARROW * w, rows * WIDE), dequantize(rows, 2 * w)]
+    simulator += [cast(rows, 2 * w)]
+    own: list[Op] = [back(rows, w)]
     own += [of("copy", t, WIDE * k * t, WIDE * k * t), of("copy", t, WIDE * k * t, 2 * WIDE * k * t)]
-    own += [Memory("copy", rows, WIDE, NARROW), Memory("elementwise", rows, NARROW * (w + 1), NARROW * w)] * 2
+    own += [of("elementwise", 1, WIDE * rows * tiles(w), WIDE * rows)] * (tiles(w) > 1)
     return simulator, [*own, *[TINY] * 5]
 
 

@@ -223,7 +223,7 @@ def _loss(args: tuple[Any, ...], out: Tensor, launches: int) -> tuple[Op, ...]:
 
 
 def _norm_backward(args: tuple[Any, ...], out: Any, launches: int) -> tuple[Op, ...]:
-    first = memory("norm_backward", args[0].shape[0], [*args[:2]], [out[0]])
+    first = memory("norm_backward", args[0].shape[0], _norm_backward_of(args), [out[0]])
     return (first, *[small("tiny")] * (launches - 1))  # sums of the weight's gradient
 
 
@@ -251,6 +251,49 @@ def _permute(args: tuple[Any, ...], out: Tensor, launches: int) -> tuple[Op, ...
     return (memory(kind, out.shape[0], [args[0]], [out], launches),)
 
 
+def _quantize_weight(args: tuple[Any, ...], out: Any, launches: int) -> tuple[Op, ...]:
+    (codes, scales), (turned, turned_scales) = out
+    setattr(turned, TURNED, True)
+    return (memory("cast_weight", rows_of(args[0]), [args[0]], [codes, scales, turned, turned_scales]),)
+
+
+def _norm_cast(args: tuple[Any, ...], out: Any, launches: int) -> tuple[Op, ...]:
+    casts, y, _ = out
+    return (memory("norm_forward", args[0].shape[0], [args[0]], [*_tensors(casts), *_tensors((y,))]),)
+
+
+def _norm_cast_of_sum(args: tuple[Any, ...], out: Any, launches: int) -> tuple[Op, ...]:
+    total, casts, y, _ = out
+    written = [total, *_tensors(casts), *_tensors((y,))]
+    return (memory("norm_forward", args[0].shape[0], [*args[:2]], written),)
+
+
+def _norm_backward_of(args: tuple[Any, ...]) -> list[Tensor]:
+    return [*args[:2], *([args[4]] if len(args) > 4 else [])]
+
+
+def _swiglu_backward_both(args: tuple[Any, ...], out: Any, launches: int) -> tuple[Op, ...]:
+    dy, q, s = args[:3]
+    (rows, row_scales), (turned, turned_scales), (act, act_scales), _ = out
+    dx, y = torch.empty_like(q, dtype=dy.dtype), torch.empty_like(dy)
+    first = memory("swiglu_backward", dy.shape[0], [dy, q, s], [rows, row_scales, dx, y])
+    casts = [memory("cast_transpose", of.shape[0], [of], list(cast)) for of, cast in (
+        (dx, (turned, turned_scales)), (y, (act, act_scales)))]  # fmt: skip
+    return (first, *casts)
+
+
+def _heads_split(args: tuple[Any, ...], out: Any, launches: int) -> tuple[Op, ...]:
+    q, kv, shared, cos = args[:4]
+    turned = q[..., q.shape[-1] - 2 * cos.shape[1] :]
+    return (memory("rope", rows_of(q), [turned, kv, shared], [turned, *out[1:]]),)
+
+
+def _heads_joined(args: tuple[Any, ...], out: Any, launches: int) -> tuple[Op, ...]:
+    dq, dk, dv, cos = args[:4]
+    turned = dq[..., dq.shape[-1] - 2 * cos.shape[1] :]
+    return (memory("rope", rows_of(dq), [turned, dk, dv], [turned, *out[1:]], launches),)
+
+
 def _layout(args: tuple[Any, ...], out: Layout, launches: int) -> tuple[Op, ...]:
     return (memory("expert_map", args[0].shape[0], [args[0]], [out.row_of_pair, out.expert_of_row]),)
 
@@ -271,6 +314,17 @@ OPERATIONS: dict[str, Note] = {
     "grouped_wgrad": _grouped_wgrad,
     "cross_entropy": _loss,
     "rmsnorm": rowwise("norm_forward", (0,), (0,)),
+    "add_rmsnorm": rowwise("norm_forward", (0, 1), (0, 1)),
+    "rmsnorm_quantize": _norm_cast,
+    "add_rmsnorm_quantize": _norm_cast_of_sum,
+    "rmsnorm_quantize_columns": rowwise("cast_transpose", (0,)),
+    "quantize_weight": _quantize_weight,
+    "swiglu_quantize_both": rowwise("swiglu", (0,)),
+    "swiglu_backward_both": _swiglu_backward_both,
+    "swiglu_forward_backward": rowwise("swiglu_backward", (0, 1)),
+    "swiglu_backward_weighed": rowwise("swiglu_backward", (0, 1)),
+    "split_heads": _heads_split,
+    "split_heads_backward": _heads_joined,
     "rmsnorm_backward": _norm_backward,
     "swiglu": rowwise("swiglu", (0,)),
     "swiglu_quantize": rowwise("swiglu", (0,)),

@@ -99,7 +99,9 @@ class _Run:
 
     def _block(self, recorder: Recorder, block: Any) -> None:
         _watch(block, recorder)
-        y, _ = block(self._stream(), self.rotation, self.where.sequences)
+        stream = self._stream()
+        recorder.part = "attn(F)"
+        y, _ = block(stream, self.rotation, self.where.sequences)
         self._back(recorder, "mlp", y)
 
     def _back(self, recorder: Recorder, name: str, y: Tensor) -> None:

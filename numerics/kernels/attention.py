@@ -8,7 +8,7 @@ that is no power of two is cut in two dots, 192 = 128 + 64: padding it to 256 wo
 On a card whole boxes go to Hopper's forms in Gluon (kernels/flash.py, flash_backward.py). The kernels here take the
 rest, and are the twins that the interpreter runs. Their backward is two kernels, one a block of keys (dk, dv) and one a
 block of queries (dq): seven products instead of five, but no sums in memory, so a gradient does not depend on timing.
-Hopper's adds dq in one order, or faster in any (flash_backward.Form). P is rounded to the
+Hopper's adds dq in one order, or in any (flash_backward.Form). P is rounded to the
 operands' type before P V, and P and dS before the gradients' products, since the tensor core takes nothing wider;
 statistics and sums stay FP32.
 """
@@ -112,10 +112,11 @@ def _on_hopper(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, delta: Tensor | None, scale: float,
     causal: bool, form: flash_backward.Form,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    if delta is None:
+    if delta is None and not form.ordered:
         delta, sums = backward_prepare(do, o, q.shape[3])
     else:
-        delta, sums = delta.contiguous(), torch.zeros_like(q, dtype=torch.float32)
+        delta = _row_products(do, o) if delta is None else delta.contiguous()
+        sums = (torch.empty_like if form.ordered else torch.zeros_like)(q, dtype=torch.float32)
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     flash_backward.backward(do, q, k, v, lse, delta, sums, dq, dk, dv, scale, causal, form)
     return dq, dk, dv

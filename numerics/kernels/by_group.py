@@ -11,6 +11,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from numerics.kernels import outer
+from numerics.kernels.gemm import available
+
 ROWS, COLUMNS, DEPTH = 128, 128, 64
 """Tile of a plain product: 128 rows, so that a tile has one group."""
 
@@ -51,7 +54,9 @@ def grouped_wgrad(
     """FP32 [G, N, K] as in numerics.reference.by_group.grouped_wgrad; bits of numerics.kernels.wgrad with one group."""
     groups, n, k = offsets.shape[0] - 1, a.shape[0], b.shape[0]
     out = a_s.new_empty(groups, n, k)
-    if out.numel():
+    if out.numel() and outer.takes(a, b, promote):
+        outer.outer(a, a_s, b, b_s, offsets, out, available(a, None))
+    elif out.numel():
         tiles = (triton.cdiv(n, ROWS), triton.cdiv(k, COLUMNS))
         _wgrad[(tiles[0] * tiles[1], groups)](
             a, a_s, b, b_s, out, offsets, n, k, a.stride(0), b.stride(0), *a_s.stride(), *b_s.stride(), tiles[1],

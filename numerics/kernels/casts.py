@@ -39,6 +39,8 @@ ROW_TILES = 32
 other, so that their scales, which lie side by side, are written at once (29.0 us; along a row 32.0, H200)."""
 COLUMN_WIDTH = 64
 """Columns a program of 8 warps turns: 128 rows of 128 bytes in, 64 rows of 128 bytes out."""
+PAD = 0
+"""Words by which columns of a multiple of 1,024 codes lie further apart than they are long."""
 TRANSPOSE_WIDTH = 128
 """Columns a program of 8 warps turns of codes alone: 128 rows of 128 bytes in and out."""
 
@@ -393,7 +395,7 @@ def _columns(x: Tensor, x_s: Tensor | None, power_of_two: bool) -> tuple[Tensor,
         return q, s
     if x.numel():
         old, strides = (s, (0, 0)) if x_s is None else (x_s, x_s.stride())
-        shape = (m, k, x.stride(0), *strides, words.shape[1])
+        shape = (m, k, x.stride(0), *strides, words.stride(0))
         grid = (tiles_of(m) * triton.cdiv(k, COLUMN_WIDTH),)
         _quantize_columns[grid](x, old, words, s, *shape, COLUMN_WIDTH, x_s is not None, power_of_two, num_warps=8)
     return cut(words, m), s
@@ -401,7 +403,8 @@ def _columns(x: Tensor, x_s: Tensor | None, power_of_two: bool) -> tuple[Tensor,
 
 def turned(x: Tensor, columns: int, rows: int) -> tuple[Tensor, Tensor]:
     """Uninitialised words int32 [columns, ceil(rows/4)] of four codes, and scales [columns, ceil(rows/128)]."""
-    words = x.new_empty(columns, -(-rows // 4), dtype=torch.int32)
+    count = -(-rows // 4)
+    words = x.new_empty(columns, count + (PAD if rows % (8 * TILE) == 0 else 0), dtype=torch.int32)[:, :count]
     return words, scales(x, columns, tiles_of(rows))
 
 
@@ -412,7 +415,8 @@ def scales(x: Tensor, rows: int, tiles: int) -> Tensor:
 
 def cut(words: Tensor, rows: int) -> Tensor:
     """The words as E4M3 [columns, rows]: a view when 4 divides rows, else a copy."""
-    return words.view(torch.uint8)[:, :rows].contiguous().view(torch.float8_e4m3fn)
+    bytes_ = words.view(torch.uint8)[:, :rows]
+    return (bytes_.contiguous() if rows % 4 else bytes_).view(torch.float8_e4m3fn)
 
 
 def _plain(q: Tensor, s: Tensor, dtype: torch.dtype, rows_per_scale: int) -> Tensor:

@@ -18,7 +18,8 @@ FORWARD_ELEMENTS, BACKWARD_ELEMENTS = 32, 16
 LANES = 32
 NO_DEVICE_PROGRAMS = 132
 """Backward programs off the GPU: the SMs of an H100 or H200 SXM (NVIDIA data sheets), one program each there."""
-PARTIAL_ROWS, PARTIAL_COLUMNS = 32, 128
+PARTIAL_ROWS, PARTIAL_COLUMNS = 128, 32
+"""Partial sums that a program adds at a time: few rounds, as each waits for memory, and many programs."""
 
 
 @triton.jit

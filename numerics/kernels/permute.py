@@ -26,6 +26,7 @@ WORDS = 1024
 """32-bit words a program copies at a time: 16 bytes for each of 256 threads."""
 ROW = 2048
 """Elements a program weighs and sums at a time: 16 bytes of BF16 for each of 256 threads."""
+LANES = 32
 PADDING_PROGRAMS = 8
 """Programs that clear one expert's padding rows."""
 
@@ -227,11 +228,13 @@ def permute(x: Tensor, layout: Layout) -> Tensor:
     out = x.new_empty(x.shape[1], layout.rows).t() if columns else x.new_empty(layout.rows, x.shape[1])
     words, experts, (tokens, k) = row_bytes // 4, layout.counts.numel(), layout.row_of_pair.shape
     if words and (tokens or layout.rows):
-        grid = (tokens + PADDING_PROGRAMS * (experts + 1), triton.cdiv(words, WORDS))
+        block = min(WORDS, triton.next_power_of_2(words))  # scales are few words a row: then a warp moves a token's
+        grid = (tokens + PADDING_PROGRAMS * (experts + 1), triton.cdiv(words, block))
         tables = (layout.row_of_pair, layout.counts, layout.padded_offsets)
         strides = (*x.stride(), *out.stride()) if columns else (words, 1, words, 1)
-        shape = (tokens, words, experts, layout.rows, *strides, k, PADDING_PROGRAMS, WORDS)
-        _permute[grid](_words(x), _words(out), *tables, *shape, num_warps=8)
+        shape = (tokens, words, experts, layout.rows, *strides, k, PADDING_PROGRAMS, block)
+        warps = max(1, min(8, block // (4 * LANES)))
+        _permute[grid](_words(x), _words(out), *tables, *shape, num_warps=warps)
     return out
 
 

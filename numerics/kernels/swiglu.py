@@ -8,6 +8,7 @@ Bound by device memory. For x [M, 2I] in BF16:
     swiglu_backward           6 MI read, 4 MI written
     swiglu_forward_backward   6 MI read, 6 MI written
     swiglu_backward_quantize  6 MI read, 2 MI + MI/16 written
+    swiglu_backward_weighed   6 MI + 4 M read, 6 MI + MI/32 written
     gate_weight_gradient      4 MI read, 4 M written
 
 The sigmoid uses the device's exponential, 2^(x log2 e), and its approximate quotient: a few ulp of float32. So a scale
@@ -129,6 +130,28 @@ def _backward(
 
 
 @triton.jit
+def _backward_weighed(
+    dy, x, by_row, dx, act, dots, rows, half, dy_stride, stride, tiles_per_row, block: tl.constexpr
+):  # fmt: skip
+    kind: tl.constexpr = dy.dtype.element_ty
+    tile = tl.program_id(0) * block + tl.arange(0, block)
+    inside = (tile < rows * tiles_per_row)[:, None]
+    row, column, mask = row_tiles(tile, tiles_per_row, half)
+    mask = mask & inside
+    upstream = tl.load(dy + row * dy_stride + column, mask=mask, other=0.0).to(tl.float32)
+    gate, up = _pair(x, row, column, half, stride, mask)
+    value = _activate(gate, up).to(kind).to(tl.float32)
+    tl.store(place_of(dots, tile[:, None], row, rows, tiles_per_row),
+             tl.sum(upstream * value, axis=1, keep_dims=True), mask=inside)  # fmt: skip
+    factor = tl.load(by_row + row, mask=inside, other=0.0).to(kind).to(tl.float32)
+    tl.store(act + row * half + column, (value * factor).to(kind), mask=mask)
+    dgate, dup = _gradients((upstream * factor).to(kind).to(tl.float32), gate, up)
+    place = dx + row * (2 * half) + column
+    tl.store(place, dgate.to(kind), mask=mask)
+    tl.store(place + half, dup.to(kind), mask=mask)
+
+
+@triton.jit
 def _dots(dy, y, out, width, dy_stride, stride, block: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     total = tl.zeros((block,), tl.float32)
@@ -163,7 +186,7 @@ def swiglu_quantize_columns(x: Tensor, power_of_two: bool = False) -> tuple[Tens
     words, s = turned(x, half, m)
     if x.numel():
         grid = (tiles_of(m) * triton.cdiv(half, COLUMN_WIDTH),)
-        shape = (m, half, x.stride(0), words.shape[1])
+        shape = (m, half, x.stride(0), words.stride(0))
         _swiglu_columns[grid](x, words, s, *shape, COLUMN_WIDTH, power_of_two, num_warps=8)
     return cut(words, m), s
 
@@ -182,6 +205,19 @@ def swiglu_forward_backward(dy: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     y, dx = x.new_empty(x.shape[0], half), x.new_empty(x.shape)
     _launch_backward(matrix(dy), x, dx, dx, y, half, False, False)
     return y, dx
+
+
+def swiglu_backward_weighed(dy: Tensor, x: Tensor, by_row: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """dy [M, I], x [M, 2I], by_row FP32 [M] (the gate's weight of each row, which multiplies the activation) -> dx
+    [M, 2I], the weighed activation [M, I] again, and by_row's gradient, FP32 [M]; by_row is rounded to dy's type."""
+    x, half = _operand(x)
+    dy, m, tiles = matrix(dy), x.shape[0], tiles_of(half)
+    dx, act, dots = x.new_empty(x.shape), x.new_empty(m, half), x.new_empty(tiles, m, dtype=torch.float32)
+    if x.numel():
+        shape = (m, half, dy.stride(0), x.stride(0), tiles, TILES)
+        grid = (triton.cdiv(m * tiles, TILES),)
+        _backward_weighed[grid](dy, x, by_row.contiguous(), dx, act, dots, *shape, num_warps=4)
+    return dx, act, dots[0] if tiles == 1 else dots.sum(0)
 
 
 def gate_weight_gradient(dy: Tensor, y: Tensor) -> Tensor:

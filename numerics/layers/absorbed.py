@@ -41,6 +41,7 @@ def attend(query: Tensor, latent: Tensor, w: Weights, rotation: Rotation, site: 
     normed = ops.rmsnorm(latent[:, :rank].contiguous(), w.kv_norm, site.eps)[0]
     key = rotate(latent[:, rank:].reshape(site.batch, -1, 1, site.rope), rotation)[:, :, 0]
     c, key = cache.append(normed.view(site.batch, -1, rank), key)
+    assert isinstance(w.kv_up, Tensor)
     up = w.kv_up.to(c.dtype).view(site.heads, site.nope + site.value, rank)
     absorbed = torch.einsum("bshn,hnr->bshr", q[..., : site.nope], up[:, : site.nope])
     scores = torch.einsum("bshr,btr->bhst", absorbed.float(), c.float())

@@ -16,12 +16,12 @@ from torch.autograd.function import once_differentiable
 from numerics import ops
 from numerics.layers.absorbed import LatentCache, attend
 from numerics.layers.config import Config
-from numerics.layers.kept import Packed, Plain, load, save
-from numerics.layers.latent import Site, Weights, beside, expand
-from numerics.layers.linear import Linear
-from numerics.layers.norm import RMSNorm
-from numerics.layers.products import dgrad, fprop, operand, wgrad
-from numerics.layers.rotation import Rotation, rotate_back
+from numerics.layers.kept import Packed, Plain, load, save, unpacked
+from numerics.layers.latent import Site, Weights, expand
+from numerics.layers.linear import Linear, linears
+from numerics.layers.norm import Given, RMSNorm
+from numerics.layers.products import both, dgrad, fprop, operand, weight, wgrad
+from numerics.layers.rotation import Rotation
 
 
 class _Core(Function):
@@ -30,34 +30,38 @@ class _Core(Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, latent: Tensor, rotation: Rotation, site: Site, *weights: Tensor) -> Tensor:
         w, p = Weights(*weights), site.precision
-        e = expand(query, latent, w, rotation, site)
+        ctx.ups = ups = Weights(w.q_norm, w.kv_norm, *(weight(one, p) for one in weights[2:]))
+        e = expand(query, latent, ups, rotation, site)
         o, lse = ops.attention(e.q, e.k, e.v, site.scale)
         flat = o.reshape(query.shape[0], -1)
         out = Packed(*ops.store_e5m6(flat), flat.shape[1], flat.dtype) if p.quantized else Plain(flat)
         expanded = None if site.recompute else e
-        save(ctx, query=query, latent=latent, rotation=rotation, site=site, w=w, out=out, lse=lse, expanded=expanded)
-        return fprop(operand(flat, p), w.out, p)
+        save(ctx, query=query, latent=latent, rotation=rotation, site=site, out=out, lse=lse, expanded=expanded)
+        return fprop(operand(flat, p), ups.out, p)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         k, dy = load(ctx), dy.contiguous()
-        site, w, query, latent, rotation = k["site"], k["w"], k["query"], k["latent"], k["rotation"]
+        site, w, query, latent, rotation = k["site"], ctx.ups, k["query"], k["latent"], k["rotation"]
         p = site.precision
         e = k["expanded"] or expand(query, latent, w, rotation, site)
-        do = dgrad(operand(dy, p), w.out, p).view_as(e.v)
-        dw_out = wgrad(Plain(dy), k["out"], p)
-        o = k["out"].value().view_as(e.v)
+        rows, columns = both(dy, p)
+        do = dgrad(rows, w.out, p).view_as(e.v)
+        out = k["out"].value()
+        dw_out = wgrad(columns, k["out"] if isinstance(k["out"], Plain) else unpacked(out), p)
+        o = out.view_as(e.v)
         dq, dk, dv = ops.attention_backward(do, e.q, e.k, e.v, o, k["lse"], site.scale)
-        dq[..., site.nope :] = rotate_back(dq[..., site.nope :].contiguous(), rotation)
-        shared = dk[..., site.nope :].float().sum(2, keepdim=True).to(dk.dtype)  # one rotary key serves all heads
-        dq, dkv = dq.flatten(2).flatten(0, 1), beside(dk[..., : site.nope], dv).flatten(2).flatten(0, 1)
-        dq_normed, dkv_normed = dgrad(operand(dq, p), w.q_up, p), dgrad(operand(dkv, p), w.kv_up, p)
+        dq, dkv, shared = ops.split_heads_backward(dq, dk, dv, *rotation)
+        dq, dkv = dq.flatten(2).flatten(0, 1), dkv.flatten(2).flatten(0, 1)
+        dq_rows, dq_columns = both(dq, p)
+        dkv_rows, dkv_columns = both(dkv, p)
+        dq_normed, dkv_normed = dgrad(dq_rows, w.q_up, p), dgrad(dkv_rows, w.kv_up, p)
         dquery, dq_norm = ops.rmsnorm_backward(dq_normed, query, w.q_norm, e.q_rstd)
         rank = w.kv_norm.shape[0]
-        dlatent, dkv_norm = ops.rmsnorm_backward(dkv_normed, latent[:, :rank].contiguous(), w.kv_norm, e.kv_rstd)
-        dlatent = torch.cat([dlatent, rotate_back(shared, rotation).view(-1, site.rope)], -1)
-        dw = wgrad(Plain(dq), e.q_in, p), wgrad(Plain(dkv), e.kv_in, p), dw_out
+        dlatent, dkv_norm = ops.rmsnorm_backward(dkv_normed, latent[:, :rank], w.kv_norm, e.kv_rstd)
+        dlatent = torch.cat([dlatent, shared.flatten(0, 1)], -1)
+        dw = wgrad(dq_columns, e.q_in, p), wgrad(dkv_columns, e.kv_in, p), dw_out
         return dquery, dlatent, None, None, dq_norm, dkv_norm, *dw
 
 
@@ -77,13 +81,18 @@ class LatentAttention(nn.Module):
         self.out = Linear(s.heads * s.v_head, s.hidden, p, std)
 
     def forward(
-        self, residual: Tensor, norm: RMSNorm, rotation: Rotation, batch: int, cache: LatentCache | None = None
-    ) -> Tensor:
-        """residual [batch * length, hidden] and the norm before attention -> attention's output, same shape."""
-        x, again = norm.normed(residual)
-        keep = again if self.config.recompute else None
-        query = self.q_down(x, keep) if self.q_down else residual
-        latent = self.kv_down(x, keep)
+        self, residual: Tensor, norm: RMSNorm, rotation: Rotation, batch: int, cache: LatentCache | None = None,
+        given: Given | None = None,
+    ) -> Tensor:  # fmt: skip
+        """residual [batch * length, hidden] and the norm before attention -> attention's output, same shape.
+
+        given: the norm's output, where it is there already.
+        """
+        p = self.config.precision
+        x, again, (cast,) = given or norm.passed(residual, p)[1]
+        downs = [layer.weight for layer in (self.q_down, self.kv_down) if layer]
+        *queries, latent = linears(x, tuple(downs), p, again if self.config.recompute else None, cast)
+        query = queries[0] if queries else residual
         weights = Weights(
             (self.q_norm or norm).weight, self.kv_norm.weight, self.q_up.weight, self.kv_up.weight, self.out.weight
         )

@@ -21,15 +21,17 @@ class Block(nn.Module):
         self.attention_norm, self.ffn_norm = RMSNorm(s.hidden, config.eps), RMSNorm(s.hidden, config.eps)
         self.attention = LatentAttention(config)
         self.ffn = FeedForward(config, s.dense_intermediate) if dense else MixtureOfExperts(config)
-        self.recompute = config.recompute
+        self.precision, self.recompute = config.precision, config.recompute
 
     def forward(
         self, x: Tensor, rotation: Rotation, batch: int, cache: LatentCache | None = None
     ) -> tuple[Tensor, Choice | None]:
-        x = x + self.attention(x, self.attention_norm, rotation, batch, cache)
-        y, again = self.ffn_norm.normed(x)
-        again = again if self.recompute else None
+        p = self.precision
+        x, given = self.attention_norm.passed(x, p)
+        a = self.attention(x, self.attention_norm, rotation, batch, cache, given)
         if isinstance(self.ffn, FeedForward):
-            return x + self.ffn(y, again), None
-        y, choice = self.ffn(y, again)
+            x, (y, again, (cast,)) = self.ffn_norm.passed(x, p, a)
+            return x + self.ffn(y, again if self.recompute else None, cast), None
+        x, (y, again, casts) = self.ffn_norm.passed(x, p, a, powers=(True, False), keep=True)
+        y, choice = self.ffn(y, again if self.recompute else None, casts)
         return x + y, choice

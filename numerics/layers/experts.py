@@ -16,10 +16,10 @@ from torch.autograd.function import once_differentiable
 from hwmodels.formats import TILE
 from numerics import ops
 from numerics.layers.config import Config
-from numerics.layers.feedforward import FeedForward, activate
+from numerics.layers.feedforward import FeedForward, activate, back
 from numerics.layers.gate import Choice, Gate
 from numerics.layers.kept import Codes, Kept, Plain, load, save
-from numerics.layers.products import Recipe, grouped_dgrad, grouped_fprop, grouped_wgrad, operand
+from numerics.layers.products import Recipe, grouped_dgrad, grouped_fprop, grouped_wgrad, operand, weight
 from numerics.reference.permute import Layout
 
 
@@ -40,32 +40,31 @@ def weigh(act: Plain | Codes, by_row: Tensor) -> Plain | Codes:
 class _Experts(Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weights: Tensor, idx: Tensor, w_in: Tensor, w_out: Tensor, p: Recipe, recompute: bool
-    ) -> Tensor:
+        ctx: Any, x: Tensor, weights: Tensor, idx: Tensor, w_in: Tensor, w_out: Tensor, p: Recipe,
+        recompute: bool, cast: Codes | None = None,
+    ) -> Tensor:  # fmt: skip
         layout = ops.layout(idx, w_in.shape[0], rows=_capacity(idx, w_in.shape[0]))
-        a = operand(x, p, power_of_two=True)
-        gate_up = grouped_fprop(dispatch(a, layout), w_in, layout, p)
-        act = activate(gate_up, p)
-        y = grouped_fprop(weigh(act, _by_row(weights, layout)), w_out, layout, p)
-        kept = {"x": a, "gate_up": operand(gate_up, p), "act": None if recompute else act}
-        save(ctx, weights=weights, w_in=w_in, w_out=w_out, layout=layout, precision=p, **kept)
+        a = cast or operand(x, p, power_of_two=True)
+        ctx.weights = weight(w_in, p), weight(w_out, p)
+        gate_up, act = activate(grouped_fprop(dispatch(a, layout), ctx.weights[0], layout, p), p)
+        y = grouped_fprop(weigh(act, _by_row(weights, layout)), ctx.weights[1], layout, p)
+        kept = {"x": a, "gate_up": gate_up, "act": None if recompute else act}
+        save(ctx, weights=weights, layout=layout, precision=p, **kept)
         return ops.unpermute(y, layout, None)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        k, dy = load(ctx), dy.contiguous()
-        p, layout, gate_up = k["precision"], k["layout"], k["gate_up"].value()
-        act = (k["act"] or Plain(ops.swiglu(gate_up))).value()
-        by_row = _by_row(k["weights"], layout)
+        k, dy, (w_in, w_out) = load(ctx), dy.contiguous(), ctx.weights
+        p, layout = k["precision"], k["layout"]
         d = dispatch(operand(dy, p, power_of_two=True), layout)
-        weighted = grouped_dgrad(d, k["w_out"], layout, p)
-        by_pair = ops.gate_weight_gradient(weighted, act)[layout.row_of_pair.long()]
-        dw_out = grouped_wgrad(d, weigh(Plain(act), by_row), layout, p)
-        dgate_up = ops.swiglu_backward(weigh(Plain(weighted), by_row).value(), gate_up)
-        dx = ops.unpermute(grouped_dgrad(operand(dgate_up, p), k["w_in"], layout, p), layout, None)
-        dw_in = grouped_wgrad(Plain(dgate_up), dispatch(k["x"], layout), layout, p)
-        return dx, by_pair.view_as(k["weights"]), None, dw_in, dw_out, None, None
+        b = back(grouped_dgrad(d, w_out, layout, p), k["gate_up"], p, k["act"], _by_row(k["weights"], layout))
+        assert b.dots is not None
+        by_pair = b.dots[layout.row_of_pair.long()]
+        dw_out = grouped_wgrad(d, b.act, layout, p)
+        dx = ops.unpermute(grouped_dgrad(b.rows, w_in, layout, p), layout, None)
+        dw_in = grouped_wgrad(b.columns, dispatch(k["x"], layout), layout, p)
+        return dx, by_pair.view_as(k["weights"]), None, dw_in, dw_out, None, None, None
 
 
 def _capacity(idx: Tensor, experts: int) -> int | None:
@@ -91,7 +90,11 @@ class MixtureOfExperts(nn.Module):
         self.shared = FeedForward(config, s.shared_experts * s.expert_intermediate) if s.shared_experts else None
         self.precision, self.recompute = config.precision, config.recompute
 
-    def forward(self, x: Tensor, again: Kept | None = None) -> tuple[Tensor, Choice]:
-        choice = self.gate(x, again)
-        y = _Experts.apply(x, choice.weights, choice.idx, self.gate_up, self.down, self.precision, self.recompute)
-        return (y + self.shared(x, again) if self.shared else y), choice
+    def forward(
+        self, x: Tensor, again: Kept | None = None, casts: tuple[Codes | None, Codes | None] = (None, None)
+    ) -> tuple[Tensor, Choice]:
+        """casts: x's row codes where they are there already, with scales of powers of two and of any value."""
+        choice, (exchanged, own) = self.gate(x, again), casts
+        parts = x, choice.weights, choice.idx, self.gate_up, self.down
+        y = _Experts.apply(*parts, self.precision, self.recompute, exchanged)
+        return (y + self.shared(x, again, own) if self.shared else y), choice

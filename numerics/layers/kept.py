@@ -48,6 +48,19 @@ class Codes(NamedTuple):
         return ops.requantize_columns(self.q, self.s, self.power_of_two)
 
 
+class Turned(NamedTuple):
+    """The transposed cast alone, made already: a gradient's, which nothing else is needed of."""
+
+    q: Tensor
+    s: Tensor
+
+    def value(self) -> Tensor:
+        raise TypeError("of a matrix cast by columns alone, no value is kept")
+
+    def columns(self) -> Cast:
+        return self.q, self.s
+
+
 class Packed(NamedTuple):
     """E5M6 with power-of-two scales, also of its columns: the attention output (arXiv 2412.19437 sec 3.3.3)."""
 
@@ -60,7 +73,12 @@ class Packed(NamedTuple):
         return ops.load_e5m6(self.packed, self.s, self.width).to(self.dtype)
 
     def columns(self) -> Cast:
-        return ops.quantize_columns(self.value(), power_of_two=True)
+        return unpacked(self.value()).columns()
+
+
+def unpacked(x: Tensor) -> Turned:
+    """Columns of what `Packed` held, cast as it casts them, where the value is needed too."""
+    return Turned(*ops.quantize_columns(x, power_of_two=True))
 
 
 class Normed(NamedTuple):
@@ -75,7 +93,7 @@ class Normed(NamedTuple):
         return ops.rmsnorm(self.x, self.weight, self.eps)[0]
 
     def columns(self) -> Cast:
-        return ops.quantize_columns(self.value())
+        return ops.rmsnorm_quantize_columns(self.x, self.weight, self.rstd)
 
 
 class Joined(NamedTuple):
@@ -103,7 +121,7 @@ class Activated(NamedTuple):
         return ops.swiglu_quantize_columns(self.gate_up)
 
 
-Kept = Plain | Codes | Packed | Normed | Joined | Activated
+Kept = Plain | Codes | Turned | Packed | Normed | Joined | Activated
 
 
 def save(ctx: Any, **things: Any) -> None:

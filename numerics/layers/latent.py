@@ -6,8 +6,8 @@ from torch import Tensor
 
 from numerics import ops
 from numerics.layers.kept import Codes, Plain
-from numerics.layers.products import Recipe, fprop, operand
-from numerics.layers.rotation import Rotation, rotate
+from numerics.layers.products import Recipe, Weight, fprop, operand
+from numerics.layers.rotation import Rotation
 
 
 class Site(NamedTuple):
@@ -25,13 +25,14 @@ class Site(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """FP32: norms of the latents; up-projections [H * (nope + rope), q_rank], [H * (nope + value), kv_rank]; output."""
+    """FP32, or as `weight` makes them: norms of the latents; up-projections [H * (nope + rope), q_rank] and
+    [H * (nope + value), kv_rank]; output."""
 
     q_norm: Tensor
     kv_norm: Tensor
-    q_up: Tensor
-    kv_up: Tensor
-    out: Tensor
+    q_up: Tensor | Weight
+    kv_up: Tensor | Weight
+    out: Tensor | Weight
 
 
 class Expanded(NamedTuple):
@@ -49,20 +50,18 @@ class Expanded(NamedTuple):
 def expand(query: Tensor, latent: Tensor, w: Weights, rotation: Rotation, site: Site) -> Expanded:
     """query [T, q_rank], latent [T, kv_rank + rope] -> what attention reads (eq. 2, 4, 5, 7, 8)."""
     p, rank = site.precision, w.kv_norm.shape[0]
-    q_normed, q_rstd = ops.rmsnorm(query, w.q_norm, site.eps)
-    kv_normed, kv_rstd = ops.rmsnorm(latent[:, :rank].contiguous(), w.kv_norm, site.eps)
-    q_in, kv_in = operand(q_normed, p), operand(kv_normed, p)
+    q_in, q_rstd = normed(query, w.q_norm, site.eps, p)
+    kv_in, kv_rstd = normed(latent[:, :rank], w.kv_norm, site.eps, p)
     q = fprop(q_in, w.q_up, p).view(site.batch, -1, site.heads, site.nope + site.rope)
     kv = fprop(kv_in, w.kv_up, p).view(site.batch, -1, site.heads, site.nope + site.value)
-    shared = rotate(latent[:, rank:].reshape(site.batch, -1, 1, site.rope), rotation)
-    q[..., site.nope :] = rotate(q[..., site.nope :].contiguous(), rotation)
-    k = beside(kv[..., : site.nope], shared.expand(-1, -1, site.heads, -1))
-    return Expanded(q, k, kv[..., site.nope :].contiguous(), q_in, kv_in, q_rstd, kv_rstd)
+    shared = latent[:, rank:].unflatten(0, (site.batch, -1))
+    return Expanded(*ops.split_heads(q, kv, shared, *rotation), q_in, kv_in, q_rstd, kv_rstd)
 
 
-def beside(left: Tensor, right: Tensor) -> Tensor:
-    """Both side by side in their last dimension: two strided copies."""
-    out = left.new_empty(*left.shape[:-1], left.shape[-1] + right.shape[-1])
-    out[..., : left.shape[-1]] = left
-    out[..., left.shape[-1] :] = right
-    return out
+def normed(x: Tensor, w: Tensor, eps: float, precision: Recipe) -> tuple[Plain | Codes, Tensor]:
+    """RMSNorm of x [M, H] as a product reads it, and its 1/rms."""
+    if not precision.quantized:
+        y, rstd = ops.rmsnorm(x, w, eps)
+        return operand(y, precision), rstd
+    (cast,), _, rstd = ops.rmsnorm_quantize(x, w, eps)
+    return Codes(*cast, precision.dtype), rstd

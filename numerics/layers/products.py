@@ -2,8 +2,11 @@
 
 FP8 (arXiv 2412.19437 sec 3.3.2): activations and their gradients in 1x128 tiles, weights in 128x128 blocks, whose
 transpose serves the input gradient; the weight gradient contracts over tokens, so both its sides are cast in 128x1
-tiles and it accumulates in FP32. Weights arrive as FP32 masters [N, K] and are cast here.
+tiles and it accumulates in FP32. Weights arrive as FP32 masters [N, K] and are cast by `weight`, once for all products
+of a pass.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +15,7 @@ from hwmodels.formats import TILE
 from numerics import ops
 from numerics.layers import unpromoted
 from numerics.layers.emulated import UNPROMOTED, Emulated, rounded
-from numerics.layers.kept import Cast, Codes, Kept, Plain
+from numerics.layers.kept import Cast, Codes, Kept, Plain, Turned
 from numerics.layers.precision import Precision
 from numerics.reference.by_group import spread
 from numerics.reference.permute import Layout
@@ -28,19 +31,59 @@ def operand(x: Tensor, precision: Recipe, power_of_two: bool = False) -> Plain |
     return Codes(*ops.quantize_rows(x, power_of_two), precision.dtype, power_of_two)
 
 
-def fprop(x: Plain | Codes, w: Tensor, precision: Recipe) -> Tensor:
+def both(dy: Tensor, precision: Recipe) -> tuple[Plain | Codes, Kept]:
+    """A gradient dy [M, N] as the input gradient reads it, and as the weight gradient does.
+
+    Each is one rounding of dy itself: its columns are not cast from its row codes.
+    """
+    if not precision.quantized:
+        return operand(dy, precision), Plain(dy)
+    return operand(dy, precision), Turned(*ops.quantize_columns(dy))
+
+
+def turned(x: Kept, precision: Recipe) -> Kept:
+    """x as weight gradients read it, so that several of one input share what runs again."""
+    return Turned(*x.columns()) if precision.quantized else Plain(x.value())
+
+
+class Weight(NamedTuple):
+    """A weight [.., N, K] as the products of one pass read it: in the recipe's type, or in codes with their transpose.
+
+    Made in the forward pass and held for the backward pass beside what autograd saves, as it depends on no activation.
+    """
+
+    plain: Tensor | None
+    codes: Cast | None = None
+    turned: Cast | None = None
+
+
+def weight(w: Tensor, precision: Recipe) -> Weight:
+    """From a master w FP32 [.., N, K]. The transpose of 128x128 blocks needs no new scales."""
+    if not precision.quantized:
+        return Weight(_weight(w, precision))
+    return Weight(None, *ops.quantize_weight(w))
+
+
+def fprop(x: Plain | Codes, w: Tensor | Weight, precision: Recipe) -> Tensor:
     """x [M, K] times w [N, K] -> [M, N]."""
+    w = weight(w, precision) if isinstance(w, Tensor) else w
     if isinstance(x, Plain):
-        return _plain(x.x, _weight(w, precision), precision, "activations")
-    return ops.gemm(x.q, x.s, *ops.quantize_blocks(w), out_dtype=precision.dtype)
+        assert w.plain is not None
+        return _plain(x.x, w.plain, precision, "activations")
+    assert w.codes is not None
+    product: Tensor = ops.gemm(x.q, x.s, *w.codes, out_dtype=precision.dtype)
+    return product
 
 
-def dgrad(dy: Plain | Codes, w: Tensor, precision: Recipe) -> Tensor:
-    """dy [M, N] times w [N, K] -> dx [M, K]. The transpose of 128x128 blocks needs no new scales."""
+def dgrad(dy: Plain | Codes, w: Tensor | Weight, precision: Recipe) -> Tensor:
+    """dy [M, N] times w [N, K] -> dx [M, K]."""
+    w = weight(w, precision) if isinstance(w, Tensor) else w
     if isinstance(dy, Plain):
-        return _plain(dy.x, _weight(w, precision).t(), precision, "gradients")
-    q, s = ops.quantize_blocks(w)
-    return ops.gemm(dy.q, dy.s, q.t().contiguous(), s.t().contiguous(), out_dtype=precision.dtype)
+        assert w.plain is not None
+        return _plain(dy.x, w.plain.t(), precision, "gradients")
+    assert w.turned is not None
+    product: Tensor = ops.gemm(dy.q, dy.s, *w.turned, out_dtype=precision.dtype)
+    return product
 
 
 def _plain(x: Tensor, w: Tensor, precision: Recipe, part: str) -> Tensor:
@@ -91,20 +134,26 @@ def _wgrad(dy: Cast, x: Cast) -> Tensor:
 # --- by expert: rows [R, K] in the padded order of a Layout, weights [E, N, K] ----------------------------------------
 
 
-def grouped_fprop(x: Plain | Codes, w: Tensor, layout: Layout, precision: Recipe) -> Tensor:
+def grouped_fprop(x: Plain | Codes, w: Tensor | Weight, layout: Layout, precision: Recipe) -> Tensor:
     """Each expert's rows of x [R, K] times its w[e] [N, K] -> [R, N]; padding rows are zeros."""
+    w = weight(w, precision) if isinstance(w, Tensor) else w
     if isinstance(x, Plain):
-        return _each(x.x, _weight(w, precision), layout, precision, "activations")
-    return ops.grouped_gemm(x.q, x.s, *_blocks(w), layout.group_of_row_block, out_dtype=precision.dtype)
+        assert w.plain is not None
+        return _each(x.x, w.plain, layout, precision, "activations")
+    assert w.codes is not None
+    product: Tensor = ops.grouped_gemm(x.q, x.s, *w.codes, layout.group_of_row_block, out_dtype=precision.dtype)
+    return product
 
 
-def grouped_dgrad(dy: Plain | Codes, w: Tensor, layout: Layout, precision: Recipe) -> Tensor:
+def grouped_dgrad(dy: Plain | Codes, w: Tensor | Weight, layout: Layout, precision: Recipe) -> Tensor:
     """Each expert's rows of dy [R, N] times its w[e] [N, K] -> [R, K]."""
+    w = weight(w, precision) if isinstance(w, Tensor) else w
     if isinstance(dy, Plain):
-        return _each(dy.x, _weight(w, precision), layout, precision, "gradients", turned=True)
-    q, s = _blocks(w)
-    turned = q.transpose(1, 2).contiguous(), s.transpose(1, 2).contiguous()
-    return ops.grouped_gemm(dy.q, dy.s, *turned, layout.group_of_row_block, out_dtype=precision.dtype)
+        assert w.plain is not None
+        return _each(dy.x, w.plain, layout, precision, "gradients", turned=True)
+    assert w.turned is not None
+    product: Tensor = ops.grouped_gemm(dy.q, dy.s, *w.turned, layout.group_of_row_block, out_dtype=precision.dtype)
+    return product
 
 
 def _each(
@@ -126,14 +175,3 @@ def grouped_wgrad(dy: Kept, x: Kept, layout: Layout, precision: Recipe) -> Tenso
     if not precision.quantized:
         return ops.grouped_outer(*_sides(dy, x, precision), layout.padded_offsets)
     return ops.grouped_wgrad(*dy.columns(), *x.columns(), layout.padded_offsets)
-
-
-def _blocks(w: Tensor) -> Cast:
-    """128x128 blocks of each expert's weight [E, N, K]; of all at once where no block holds two experts."""
-    experts, n = w.shape[:2]
-    if n % TILE == 0:
-        q, s = ops.quantize_blocks(w.flatten(0, 1))
-        return q.view(w.shape), s.view(experts, n // TILE, -1)
-    casts = [ops.quantize_blocks(one) for one in w]
-    q = torch.stack([q.view(torch.uint8) for q, _ in casts]).view(torch.float8_e4m3fn)
-    return q, torch.stack([s for _, s in casts])

@@ -35,6 +35,13 @@ def swiglu_forward_backward(dy: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     return swiglu(x), swiglu_backward(dy, x)
 
 
+def swiglu_backward_weighed(dy: Tensor, x: Tensor, by_row: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """dy [M, I], x [M, 2I], by_row FP32 [M] (the gate's weight of each row, which multiplies the activation) -> dx
+    [M, 2I], the weighed activation [M, I] again, and by_row's gradient, FP32 [M]; by_row is rounded to dy's type."""
+    act, factor = swiglu(x), by_row[:, None].to(dy.dtype)
+    return swiglu_backward(dy * factor, x), act * factor, gate_weight_gradient(dy, act)
+
+
 def gate_weight_gradient(dy: Tensor, y: Tensor) -> Tensor:
     """dy, y [M, I] -> float32 [M]: the gradient of the weight that the gate gave a row, its dot product with dy."""
     return (dy.float() * y.float()).sum(dim=1)

@@ -18,7 +18,7 @@ PERCENT = 100.0
 
 @dataclass(frozen=True)
 class Results:
-    """Rows by what they are. whole: which kind of row a run is."""
+    """Rows by what they are; each was made as the line "about" before it says. whole: which kind of row a run is."""
 
     rows: Sequence[dict[str, Any]]
     whole: str = "run"
@@ -30,6 +30,30 @@ class Results:
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [row for row in self.rows if row["kind"] == kind]
+
+    def sessions(self) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+        """Each line "about" and the rows it is about."""
+        made: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
+        for row in self.rows:
+            if row["kind"].startswith("about"):
+                made.append((row, []))
+            else:
+                made[-1][1].append(row)
+        return made
+
+    def later(self) -> list[tuple[int, dict[str, Any], list[dict[str, Any]]]]:
+        """The sessions but for the first of each kind, numbered from 1 over all."""
+        kinds: set[str] = set()
+        made = []
+        for number, (about, rows) in enumerate(self.sessions(), 1):
+            if about["kind"] in kinds:
+                made.append((number, about, rows))
+            kinds.add(about["kind"])
+        return made
+
+    def session(self, row: dict[str, Any]) -> int:
+        """The number of the later session that a row is of, 0 where it is of none."""
+        return next((number for number, _, rows in self.later() if any(one is row for one in rows)), 0)
 
     @property
     def runs(self) -> dict[tuple[str, int], dict[str, Any]]:
@@ -60,6 +84,7 @@ LOSSES = {
     "last fifth": lambda row: row["last_fifth"],
     "held out": lambda row: row["held"]["loss"],
     "early": _early,
+    "first": lambda row: row["losses"][0],
 }
 """Parts of a run that are compared: how the loss of each is read off a row."""
 

@@ -10,6 +10,8 @@ from numerics.training.settings import Settings
 
 SEEDS = 4
 """Pairs of the main arms: same weights, data and order within a seed."""
+ORDERS = 10
+"""Seed of the first order of the data behind the turn: none that the start has seen its data in."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ MAIN = (
 """Four seeds each."""
 SIDE = (
     Arm("fp8 emulated", {"precision": emulated.V3.name, "recompute": False}, "fp8", note="what emulation itself moves"),
-    Arm("no promotion", {"precision": emulated.UNPROMOTED.name, "recompute": False},
+    Arm("no promotion", {"precision": emulated.UNPROMOTED.name, "recompute": False}, "fp8",
         note="a scale a row, sums left in the tensor core to the end; on Hopper's own FP8 instructions"),
     Arm("E5M2 gradients", {"precision": "E5M2 gradients", "recompute": False}, "fp8 emulated", note="emulated"),
     Arm("a scale a tensor", {"precision": "a scale a tensor", "recompute": False}, "fp8 emulated", note="emulated"),
@@ -51,3 +53,8 @@ ARMS = {arm.name: arm for arm in (*MAIN, *SIDE)}
 def plan(seeds: int = SEEDS) -> list[tuple[Arm, int]]:
     """All runs, the main arms seed by seed first."""
     return [(arm, seed) for seed in range(seeds) for arm in MAIN] + [(arm, 0) for arm in SIDE]
+
+
+def behind_plan() -> list[tuple[Arm, int]]:
+    """All runs behind the turn: the main arms order by order, then each side arm in the first order."""
+    return [(arm, ORDERS + seed) for seed in range(SEEDS) for arm in MAIN] + [(arm, ORDERS) for arm in SIDE]

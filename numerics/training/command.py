@@ -11,7 +11,7 @@ from hwmodels.refused import Refused
 STUDIES = ("accumulation", "training")
 RUNS = Path(__file__).parent / "runs"
 """Settings that ship, and the study's rows."""
-ROWS = "rows.jsonl"
+ROWS, KEPT = "rows.jsonl", "study.jsonl"
 
 
 def _count(word: str) -> int:
@@ -28,7 +28,10 @@ def add(commands: Any) -> None:
     study.add_argument("--out", type=Path, metavar="DIR", help="default: out/<name>")
     study.add_argument("--corpus", type=Path, metavar="DIR", help="training: what the command corpus wrote")
     study.add_argument("--seconds", type=float, default=1e9, help="training: begin no run that would end later")
-    study.add_argument("--behind", action="store_true", help="training: main arms from the end of one BF16 run")
+    parts = study.add_mutually_exclusive_group()
+    parts.add_argument("--behind", action="store_true", help="training: main arms from the end of one BF16 run")
+    parts.add_argument("--times", action="store_true", help="training: times of a step alone, again")
+    study.add_argument("--afresh", action="store_true", help="training: also what rows are kept of")
     study.add_argument("--write", action="store_true", help="training: docs/TRAINING.md from kept rows")
     study.set_defaults(run=_study)
     train = commands.add_parser("train", help="train a model of the DeepSeek family on a corpus")
@@ -81,7 +84,9 @@ def _training(asked: argparse.Namespace, folder: Path) -> int:
     say = lambda text: print(f"[{time.monotonic() - start:6.1f} s] {text}", file=sys.stderr, flush=True)
     small, wide = (settings.load(RUNS / f"{name}.yaml") for name in ("study", "wide"))
     words = corpus.load(asked.corpus)
-    whole = study.main(small, wide, words, folder / ROWS, asked.seconds, say, asked.behind)
+    what = study.BEHIND if asked.behind else study.TIMES if asked.times else study.ALL
+    kept = [] if asked.afresh else study.read(RUNS / KEPT)
+    whole = study.main(small, wide, words, folder / ROWS, asked.seconds, say, what, kept)
     print(f"written to {folder / ROWS}{'' if whole else '; run again for what is missing'}", file=sys.stderr)
     return 0
 

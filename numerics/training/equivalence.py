@@ -8,6 +8,7 @@ fraction (Press et al., Numerical Recipes, sec 6.4); right to 1e-10, which a tes
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 ALPHA = 0.05
 EQUIVALENT, DIFFERENT, UNDECIDED = "equivalent", "different", "undecided"
@@ -80,6 +81,7 @@ def distribution(t: float, freedom: float) -> float:
     return 1 - tail if t > 0 else tail
 
 
+@cache
 def quantile(p: float, freedom: float) -> float:
     """The t below which a share p lies, by bisection."""
     low, high = -1e4, 1e4

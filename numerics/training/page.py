@@ -1,6 +1,7 @@
 """The page of the FP8 training study (docs/TRAINING.md and its curves), made from the rows that are kept."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
@@ -8,7 +9,7 @@ from typing import Any
 
 from numerics.accuracy.markdown import prose, table
 from numerics.training.analysis import EARLY, LOSSES, MARGIN, TURNED, Results, turn
-from numerics.training.arms import ARMS, MAIN, SEEDS, SIDE, plan
+from numerics.training.arms import ARMS, MAIN, ORDERS, SEEDS, SIDE, Arm, behind_plan, plan
 from numerics.training.chart import Curve, drawn
 from numerics.training.equivalence import power
 from numerics.training.study import SPANS
@@ -48,13 +49,33 @@ not a test), pairs are close: the null {early_null:+.2f} % ({early_null_low:+.2f
 {early:+.2f} % ({early_low:+.2f} to {early_high:+.2f} %), with a power of {early_power:.0%}: FP8 costs something there,
 about {early:.2f} % of the loss, and whether that is within the margin hangs on the window's ends.
 """
+BEHIND = """
+All runs begin from the end of one BF16 run, with its weights alone: another order of the data, and moments, rate and
+schedule from their beginning. Arms, part of the run and margin are those planned for the first study, before any run of
+this one was seen. Made by `{command}` on {date} (driver {driver}, Triton {triton}, code of {commit}).
+
+The loss of the last fifth, FP8 beside BF16 in {pairs} orders: {gap:+.2f} % in the mean ({low:+.2f} to {high:+.2f} %
+with 90 % confidence), and the null {null:+.2f} % ({null_low:+.2f} to {null_high:+.2f} %). Within a margin of {margin} %
+the verdict is **{verdict}**: p = {p:.1g} for the two one-sided tests, and with a null that scatters by {spread:.2f} % a
+recipe that truly is BF16's equal would be found so in {power:.0%} of studies.
+{effect} Held out: {held:+.2f} % ({held_low:+.2f} to {held_high:+.2f} %), the null {held_null:+.2f} %. The pairs share
+one start: the interval speaks of other orders of this data from these weights, not of other models.
+"""
+COST = """
+FP8 has a cost here all the same: zero lies outside its interval, and it is there in the first fiftieth of a run
+({first:+.2f} %, the null {first_null:+.2f} %), before runs could part.
+"""
+BEHIND_SIDE = """
+Each side arm in the first order, beside the arm it changes one thing of. Chaos alone moves such a pair by up to
+{chaos:.2f} % (95 in 100): {apart}. MaxVio (see below) by batch over the last fifth; FP8's is {fp8}.
+"""
 CANNOT = """
 - **Nothing about 300 B tokens.** V3's authors compared 16 B and 230 B parameters over 1.33 T and 0.9 T tokens (app.
   B.1) and saw a recipe diverge only late (128x128 gradients, app. B.2). Here a run is 60 M tokens.
 - **Nothing about what prediction modules are worth**, nor that drafts are accepted in 85 to 90 % of cases (sec 5.4.3):
   they are off.
-- **Little about loss.** The null alone moves the last fifth by more than any recipe is said to. A study of this size
-  needs a start behind the turn, or many more seeds.
+- **Little about a first pass.** There the null alone moves the last fifth by more than any recipe is said to: many more
+  seeds would be needed. Behind the turn it can be told, for one start.
 - **A side arm is one run.** It is told from its neighbour only where it lies outside what chaos makes of one pair.
 - **Emulated recipes** round operands as the recipe says and multiply in BF16 (numerics/layers/emulated.py): not the
   tensor core's sums. *no promotion* runs on the card's own FP8 instructions, but over 64 to 1,024 elements (and 32,768
@@ -92,12 +113,40 @@ def page(results: Results) -> str:
 
 
 def _head(results: Results) -> str:
-    (about,), one = results.of("about"), results.of("run")[0]
+    about, one = results.of("about")[0], results.of("run")[0]
     keys = ("command", "driver", "triton", "date", "commit", "corpus")
-    return prose(
+    text = prose(
         HEAD, **{key: about[key] for key in keys}, device=one["device"], torch=one["torch"], experts=32, chosen=4,
         parameters=one["parameters"] / 1e6, tokens=one["tokens"] / 1e6, steps=one["steps"],
     )  # fmt: skip
+    return "\n\n".join([text, *(_later(*session) for session in results.later())])
+
+
+def _later(number: int, about: dict[str, Any], rows_: list[dict[str, Any]]) -> str:
+    """What a later session's rows were made with: a run of other code is no pair of an earlier one's."""
+    what = {"run": "runs", "behind": "runs behind the turn", "time": "times of a step", "gradient": "gradients"}
+    counts = Counter(row["kind"] for row in rows_)
+    text = """
+    Session {number}: {parts}, by `{command}` on {device} (driver {driver}, torch {torch}, Triton {triton}, {date}, code
+    of {commit}). What is of this session says so; figures of two sessions are of two programs.
+    """
+    made = {key: about[key] for key in ("command", "date", "driver", "triton")}
+    return prose(
+        text, number=number, commit=_code(about), **made,
+        parts=", ".join(f"{counts[kind]} {words}" for kind, words in what.items() if counts[kind]) or "nothing",
+        device=rows_[0]["device"] if rows_ else "none", torch=rows_[0]["torch"] if rows_ else "none",
+    )  # fmt: skip
+
+
+def _code(about: dict[str, Any]) -> str:
+    """The commit, or the digest of the sources where no repository was at hand."""
+    return str(about.get("commit") or f"digest {about['code']}")
+
+
+def _session(results: Results, row: dict[str, Any]) -> str:
+    """A later session, to be set behind a name."""
+    number = results.session(row)
+    return f" (session {number})" if number else ""
 
 
 def _verdict(results: Results) -> str:
@@ -120,7 +169,7 @@ def _verdict(results: Results) -> str:
     )  # fmt: skip
 
 
-def _main(results: Results) -> str:
+def _main(results: Results, pair: str = "seed") -> str:
     def lines() -> Iterator[list[str]]:
         for seed in results.seeds("bf16"):
             for arm in COLOURS:
@@ -128,7 +177,8 @@ def _main(results: Results) -> str:
                 gaps = [f"{100 * (LOSSES[part](row) / LOSSES[part](results.runs['bf16', seed]) - 1):+.2f}"
                         for part in ("early", "last fifth", "held out")]  # fmt: skip
                 at = turn(row)
-                yield [f"{arm}, seed {seed}", f"{row['last_fifth']:.4f}", f"{row['held']['loss']:.4f}",
+                name = f"{arm}, {pair} {seed}{_session(results, row)}"
+                yield [name, f"{row['last_fifth']:.4f}", f"{row['held']['loss']:.4f}",
                        "never" if at is None else f"{at:.0f}", *(gaps if arm != "bf16" else ["", "", ""])]  # fmt: skip
 
     head = "run | last fifth, nats | held out, nats | turns at, % | early gap, % | last-fifth gap, % | held-out gap, %"
@@ -143,23 +193,62 @@ def _behind(results: Results) -> str:
         of two runs that are on the same side of the turn.
         """
         return prose(text)
-    return _main(results)
+    sides = [arm for arm in SIDE if (arm.name, ORDERS) in results.runs]
+    parts = [_behind_verdict(results), _main(results, "order")]
+    if sides:
+        chaos = results.chaos("last fifth")
+        apart = [arm.name for arm in sides if abs(_gap(results, arm, ORDERS, "last fifth")) > chaos]
+        outside = f"outside of it: {', '.join(apart)}" if apart else "none lies outside of it"
+        loads = f"{mean(results.runs['fp8', ORDERS]['maxvio']):.2f}"
+        head = "arm | against | last fifth, nats | gap, % | held-out gap, % | MaxVio | what it is"
+        parts += [prose(BEHIND_SIDE, chaos=chaos, apart=outside, fp8=loads), table(head, _sides_behind(results))]
+    return "\n\n".join(parts)
+
+
+def _behind_verdict(results: Results) -> str:
+    (fp8, null), (held, held_null) = (
+        [results.paired(arm, part) for arm in ("fp8", "null")] for part in ("last fifth", "held out")
+    )
+    (low, high), (null_low, null_high), held_ends = fp8.interval(0.9), null.interval(0.9), held.interval(0.9)
+    first, first_null = (results.paired(arm, "first").mean for arm in ("fp8", "null"))
+    about = results.of("about behind")[0]
+    made = {key: about[key] for key in ("command", "date", "driver", "triton")} | {"commit": _code(about)}
+    effect = COST.format(first=first, first_null=first_null) if low > 0 else ""
+    return prose(
+        BEHIND, **made, effect=effect, pairs=len(fp8.differences), gap=fp8.mean, low=low, high=high,
+        null=null.mean, null_low=null_low, null_high=null_high, margin=MARGIN, verdict=fp8.verdict(MARGIN),
+        p=fp8.p(MARGIN), spread=null.deviation, power=power(null.deviation, len(null.differences), MARGIN),
+        held=held.mean, held_low=held_ends[0], held_high=held_ends[1], held_null=held_null.mean,
+    )  # fmt: skip
+
+
+def _gap(results: Results, arm: Arm, seed: int, part: str) -> float:
+    """Percent by which a side arm's loss is above the arm it is compared with."""
+    loss = LOSSES[part]
+    return 100 * (loss(results.runs[arm.name, seed]) / loss(results.runs[arm.against, seed]) - 1)
+
+
+def _sides(results: Results, seed: int, second: str) -> Iterator[list[str]]:
+    """A line of each side arm that ran: its gap in the last fifth, and in a second part of the run."""
+    for arm in SIDE:
+        if (arm.name, seed) in results.runs:
+            gaps = (f"{_gap(results, arm, seed, part):+.2f}" for part in ("last fifth", second))
+            row, beside = results.runs[arm.name, seed], results.runs[arm.against, seed]
+            names = arm.name + _session(results, row), arm.against + _session(results, beside)
+            yield [*names, f"{row['last_fifth']:.4f}", *gaps, arm.note]
+
+
+def _sides_behind(results: Results) -> Iterator[list[str]]:
+    """The same behind the turn, with the unevenness of experts in front of the note."""
+    for name, *cells, note in _sides(results, ORDERS, "held out"):
+        yield [name, *cells, f"{mean(results.runs[name.split(' (session')[0], ORDERS]['maxvio']):.2f}", note]
 
 
 def _side(results: Results) -> str:
     chaos = results.chaos("last fifth"), results.chaos("early")
-
-    def lines() -> Iterator[list[str]]:
-        for arm in SIDE:
-            if not results.seeds(arm.name):
-                continue
-            row, against = results.runs[arm.name, 0], arm.against
-            (gap,), (early,) = (results.gaps(arm.name, against, part) for part in ("last fifth", "early"))
-            yield [arm.name, against, f"{row['last_fifth']:.4f}", f"{gap:+.2f}", f"{early:+.2f}", arm.note]
-
     text = "Chaos alone moves one pair by up to {0:.1f} % in the last fifth and {1:.2f} % early (95 in 100)."
-    listed = table("arm | against | last fifth, nats | gap, % | early gap, % | what it is", lines())
-    return f"{text.format(*chaos)}\n\n{listed}"
+    head = "arm | against | last fifth, nats | gap, % | early gap, % | what it is"
+    return f"{text.format(*chaos)}\n\n{table(head, _sides(results, 0, 'early'))}"
 
 
 def _gradients(results: Results) -> str:
@@ -196,24 +285,37 @@ def _loads(results: Results) -> str:
 def _times(results: Results) -> str:
     listed = results.of("time")
     lines = [
-        [f"{row['model']} ({row['parameters'] / 1e6:.0f} M)", row["precision"], "yes" if row["recompute"] else "no",
+        [f"{row['model']} ({row['parameters'] / 1e6:.0f} M){_session(results, row)}", row["precision"],
+         "yes" if row["recompute"] else "no",
          f"{row['step_ms']:.1f}", f"{row['tokens_s'] / 1e6:.2f}", f"{row['busy']:.0%}"]
         for row in listed
     ]  # fmt: skip
-    speeds = {(row["model"], row["precision"]): row["step_ms"] for row in listed if row["recompute"]}
+    last = results.session(listed[-1])
+    speeds = {(row["model"], row["precision"]): row["step_ms"]
+              for row in listed if row["recompute"] and results.session(row) == last}  # fmt: skip
     ratios = [speeds[model, "bf16"] / speeds[model, "fp8"] for model, precision in speeds if precision == "fp8"]
+    slower = ": at these widths casts cost more than products save"
     text = f"""
     Whole steps of 32,768 tokens as CUDA graphs, one measurement of 60 steps each; busy: kernels' times by the profiler
     over the step. With recomputation in both, FP8 reaches {" and ".join(f"{ratio:.2f}" for ratio in ratios)} of BF16's
-    speed: at these widths casts cost more than products save.
+    speed{f" (session {last})" if last else ""}{slower if max(ratios) < 1 else ""}.
     """
     return prose(text) + "\n\n" + table("model | precision | recompute | ms a step | M tokens/s | GPU busy", lines)
 
 
 def _missing(results: Results) -> str:
+    behind = results.behind.runs
     names = [f"{arm.name} (seed {seed})" for arm, seed in plan() if (arm.name, seed) not in results.runs]
+    if behind:
+        orders = [(arm.name, seed) for arm, seed in behind_plan() if (arm.name, seed) not in behind]
+        names += [f"{name} behind the turn (order {seed})" for name, seed in orders]
     text = "All arms ran." if not names else f"No device time was left for: {', '.join(names)}."
-    return prose(f"{text} The same command goes on where the rows end, and begins no run that would not end in time.")
+    more = """
+    `python -m numerics study training --corpus CORPUS --out DIR` runs what the kept rows lack (`--behind`: behind the
+    turn) and begins no run that would not end in the seconds given; `--times` measures steps again. Rows join by
+    putting the lines of DIR/rows.jsonl, "about" first, at the end of those that are kept.
+    """
+    return prose(f"{text} {more}")
 
 
 def drawings(results: Results) -> dict[Path, str]:

@@ -1,25 +1,31 @@
 """The FP8 study's runs, one after another as long as there is time; each that ends is a line of a file, and is kept.
 
     python -m numerics study training --corpus CORPUS --out DIR --seconds 540
-goes on where DIR/rows.jsonl ends; the page (docs/TRAINING.md) is made of the lines that are kept in the repository.
+runs what neither DIR/rows.jsonl nor the lines kept in the repository have, of which the page (docs/TRAINING.md) is
+made; a line "about" says what the lines behind it were made with.
 With --behind, one BF16 run is the start of all others, which then differ by their data's order and their arm: what the
 quick turn of a run's first pass makes of chaos is behind them.
 """
 
 import gc
+import hashlib
 import json
+import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from datetime import date
+from functools import cache, partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from numerics.training.arms import ARMS, MAIN, SEEDS, Arm, plan
+from numerics.card.measure import driver
+from numerics.training.arms import ARMS, Arm, behind_plan, plan
 from numerics.training.corpus import Corpus
 from numerics.training.gradients import compared
 from numerics.training.run import LOSS, MAXVIO, NORM, Run
@@ -34,24 +40,30 @@ CHECKPOINTS = (0.0, 0.05, 0.3, 1.0)
 TIMED = 60
 """Steps that a time is the mean of."""
 
-START, BEHIND = "start.pt", ("bf16", 1)
+ALL, BEHIND, TIMES = "all", "behind", "times"
+"""What a session of the study is for."""
+START, BEGUN = "start.pt", ("bf16", 1)
 """The checkpoint that runs behind the turn begin from, and the run that it is the end of: the first to turn here."""
-ORDERS = 10
-"""Seed of the first of their orders: none that the start has seen its data in."""
 
 Say = Callable[[str], None]
 Row = dict[str, Any]
 
 
 def main(
-    settings: Settings, wide: Settings, corpus: Corpus, file: Path, seconds: float, say: Say, behind: bool = False
+    settings: Settings, wide: Settings, corpus: Corpus, file: Path, seconds: float, say: Say, what: str = ALL,
+    kept: Sequence[Row] = (),
 ) -> bool:  # fmt: skip
-    """Append what is missing and fits into the time; True when nothing is missing any more."""
-    clock, whole = Clock(time.monotonic() + seconds), True
+    """Append what is missing from the file and from `kept` and fits into the time; True when nothing is missing any
+    more. what: ALL, BEHIND the turn, or TIMES, which are measured again whatever is there."""
+    clock, whole, there = Clock(time.monotonic() + seconds), True, [*kept, *read(file)]
     file.parent.mkdir(parents=True, exist_ok=True)
-    start = file.parent / START
-    missing = behind_jobs(settings, corpus, read(file), start) if behind else jobs(settings, wide, corpus, read(file))
-    for job in missing:
+    missing = {
+        ALL: lambda: jobs(settings, wide, corpus, there),
+        BEHIND: lambda: behind_jobs(settings, corpus, there, file.parent / START),
+        TIMES: lambda: iter([Job("times of a step", "times", partial(times, settings, wide, corpus))]),
+    }[what]
+    heading: list[Row] = [about(corpus) | {"kind": "about behind" if what == BEHIND else "about"}]
+    for job in missing():
         if not clock.fits(job.kind):
             say(f"no time left for {job.name}")
             return False
@@ -59,7 +71,8 @@ def main(
         try:
             for row in job.rows():
                 with file.open("a", encoding="utf-8") as lines:
-                    lines.write(json.dumps(row | provenance(corpus)) + "\n")
+                    lines.writelines(json.dumps(one) + "\n" for one in (*heading, row | provenance(corpus)))
+                heading = []
         except RuntimeError:  # of torch or the device: the other arms are none the worse for it
             say(f"{job.name} failed:\n{traceback.format_exc()}")
             whole = False
@@ -108,14 +121,13 @@ def jobs(settings: Settings, wide: Settings, corpus: Corpus, there: list[Row]) -
 
 
 def behind_jobs(settings: Settings, corpus: Corpus, there: list[Row], start: Path) -> Iterator[Job]:
-    """The start where it is missing, then the main arms from it, order by order."""
+    """The start where it is missing, then what begins from it: main arms order by order, side arms in the first."""
     if not start.exists():
         yield Job("the start", "bf16", partial(begun, settings, corpus, start))
     done = {(row["arm"], row["seed"]) for row in there if row["kind"] == "behind"}
-    for seed in range(ORDERS, ORDERS + SEEDS):
-        for arm in MAIN:
-            if (arm.name, seed) not in done:
-                yield Job(f"{arm.name}, order {seed}", arm.name, partial(_behind, settings, corpus, arm, seed, start))
+    for arm, seed in behind_plan():
+        if (arm.name, seed) not in done:
+            yield Job(f"{arm.name}, order {seed}", arm.name, partial(_behind, settings, corpus, arm, seed, start))
 
 
 def _behind(settings: Settings, corpus: Corpus, arm: Arm, seed: int, start: Path) -> Iterator[Row]:
@@ -124,7 +136,7 @@ def _behind(settings: Settings, corpus: Corpus, arm: Arm, seed: int, start: Path
 
 def begun(settings: Settings, corpus: Corpus, start: Path) -> Iterator[Row]:
     """Keep the end of the run that others begin from; no row, as it is a run of the study."""
-    name, seed = BEHIND
+    name, seed = BEGUN
     one = Run(ARMS[name].settings(settings, seed), corpus, device())
     if device() == "cuda":
         one.capture()
@@ -208,4 +220,31 @@ def busy(one: Run, step: float) -> float | None:
 def provenance(corpus: Corpus) -> Row:
     """What a row was made on and with."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return {"device": name, "torch": torch.__version__, "corpus": str(corpus.about.get("sha256", ""))[:12]}
+    return {
+        "device": name, "torch": torch.__version__, "corpus": str(corpus.about.get("sha256", ""))[:12], "code": code(),
+    }  # fmt: skip
+
+
+def about(corpus: Corpus) -> Row:
+    """The line that a session's other lines follow."""
+    here = corpus.about
+    words = f"{here.get('source', '')}: {len(corpus.train):,} tokens to train on, {len(corpus.held):,} held out"
+    return {
+        "kind": "about", "date": date.today().isoformat(), "driver": driver(), "triton": _release("triton"),
+        "code": code(), "corpus": words, "command": "python -m numerics " + " ".join(sys.argv[1:]),
+    }  # fmt: skip
+
+
+def _release(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
+
+
+@cache
+def code() -> str:
+    """The first 12 digits of the SHA-256 of all sources that a step runs: rows with the same one are of one program."""
+    numerics = Path(__file__).parents[1]
+    files = (path for room in ("kernels", "layers", "reference", "training") for path in (numerics / room).glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(files))).hexdigest()[:12]

@@ -2,7 +2,14 @@
 // Two runs: what makes their difference, and their memory; how far each key moves a step.
 
 DRAW.causes = function (data) {
-  const node = document.getElementById("causes-plot"), names = data.bars.map((bar) => bar.name + " ");
+  const node = document.getElementById("causes-plot"), small = node.clientWidth < 480;
+  const lines = (name) => { // two of them where there is little room, cut at the space nearest to the middle
+    const spaces = [...name.matchAll(/ /g)].map((each) => each.index), far = (at) => Math.abs(at - name.length / 2);
+    if (!small || name.length < 20 || !spaces.length) return [name];
+    const cut = spaces.reduce((a, b) => (far(b) < far(a) ? b : a));
+    return [name.slice(0, cut), name.slice(cut + 1)];
+  };
+  const names = data.bars.map((bar) => lines(bar.name).map((line) => escaped(line) + " ").join("<br>"));
   node.style.height = `${data.bars.length * 34 + 60}px`;
   const ends = data.bars.flatMap((bar) => [bar.base, bar.base + bar.length]);
   const low = Math.min(0, ...ends), high = Math.max(0, ...ends), edge = (high - low) * 0.03;
@@ -14,8 +21,8 @@ DRAW.causes = function (data) {
     marker: { color: data.bars.map((bar) => bar.colour) },
     customdata: data.bars.map((bar) => `<b>${escaped(bar.name)}</b>: ${bar.text}<br>${wrapped(bar.meaning)}`),
   })], layout({
-    xaxis: { range: [low - edge, high + edge], tickformat: data.unit ? "~f" : "~s", ticksuffix: data.unit ? ` ${data.unit}` : "s", fixedrange: true, nticks: 5, tickangle: 0, zeroline: true, zerolinecolor: "#94a3b3" },
-    yaxis: { range: [names.length - 0.5, -0.5], tickvals: [...names.keys()], ticktext: names.map(escaped), fixedrange: true, showgrid: false, ticks: "" },
+    xaxis: { range: [low - edge, high + edge], tickformat: data.unit ? "~f" : "~s", ticksuffix: data.unit ? ` ${data.unit}` : "s", fixedrange: true, nticks: small ? 3 : 5, tickangle: 0, zeroline: true, zerolinecolor: "#94a3b3" },
+    yaxis: { range: [names.length - 0.5, -0.5], tickvals: [...names.keys()], ticktext: names, fixedrange: true, showgrid: false, ticks: "" },
     shapes: links, margin: { l: 10, r: 84, t: 8, b: 40 },
     annotations: data.bars.map((bar, y) => ({
       xref: "paper", x: 1, xanchor: "right", xshift: 80, y, text: bar.text, showarrow: false, font: { size: 12, color: DATA.page.ink },

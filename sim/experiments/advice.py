@@ -115,7 +115,9 @@ class _Try:
         self.hear(f"trying {' '.join(self.words)}")
         try:
             by_pairs = self.plan.overlapped and self.scenario.placement == "balanced"
-            return least_bytes(self.plan) if by_pairs else self.bytes[0]
+            if not by_pairs:
+                return self.bytes[0]
+            return least_bytes(self.plan, assembly.prices(self.scenario, assembly.held_always(self.plan)))
         except Refused:
             return sys.maxsize
 

@@ -171,7 +171,19 @@ def compared(a: Result, b: Result, *notes: str) -> Comparison:
     shown = tuple(each for each in changes if each.a is not None or each.b is not None)
     lacks = [f"{k} is infeasible: {why}" for k, each in zip("AB", (a, b), strict=True) for why in _against(each)]
     keys = tuple(differing(a.scenario, b.scenario))
-    return Comparison(a, b, shown, causes(a, b), _memory(a, b), keys, (*notes, *lacks))
+    return Comparison(a, b, shown, causes(a, b), _memory(a, b), keys, (*notes, *lacks, *_unsaid(a, b)))
+
+
+def _unsaid(a: Result, b: Result) -> Iterator[str]:
+    """A line where one run leaves to its stack what decides a step and the other says it, which makes one interval
+    wider than the other's though both may run the same."""
+    open_ = [each.summary.get("interval_parts", {}).get("unsaid", ()) for each in (a, b)]
+    for letter, other, mine, theirs in zip("AB", "BA", open_, open_[::-1], strict=True):
+        if keys := [key for key in mine if key not in theirs]:
+            yield (
+                f"{letter} leaves {', '.join(keys)} to its stack, which {other} says: what ran is less sure in "
+                f"{letter}, so its interval is wider, and so is that of the difference"
+            )
 
 
 def _against(result: Result) -> list[str]:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from multiprocessing import parent_process
 from threading import Thread
 from typing import Any, NamedTuple, Protocol
@@ -57,7 +57,8 @@ def executor(word: str, fresh: bool = False) -> Iterator[Executor]:
     elif count == 1 and not fresh:
         yield Here()
     else:
-        yield Processes(count, fresh)
+        with closing(Processes(count, fresh)) as processes:
+            yield processes
 
 
 class Here:
@@ -79,16 +80,33 @@ class _Running(NamedTuple):
 
 class Processes:
     """Processes of this machine, which start from nothing: the memory and time of a run must not hold what the caller
-    has."""
+    has. They stay from one question to the next, and keep what they know of prices."""
 
     def __init__(self, count: int, fresh: bool = False) -> None:
         self.count, self.fresh = count, fresh
+        self._kept: ProcessPoolExecutor | None = None
 
     def _pool(self) -> ProcessPoolExecutor:
-        from multiprocessing import get_context
+        if self._kept is None:
+            from multiprocessing import get_context
 
-        spawn, as_here, most = get_context("spawn"), gc.get_threshold(), 1 if self.fresh else None
-        return ProcessPoolExecutor(self.count, spawn, _begin, as_here, max_tasks_per_child=most)
+            spawn, as_here, most = get_context("spawn"), gc.get_threshold(), 1 if self.fresh else None
+            self._kept = ProcessPoolExecutor(self.count, spawn, _begin, as_here, max_tasks_per_child=most)
+        return self._kept
+
+    def _submitted(self, function: Callable[[Task], Outcome], task: Task) -> Future[Outcome]:
+        """A task handed in, to new processes where one died that had none."""
+        try:
+            return self._pool().submit(function, task)
+        except BrokenProcessPool:
+            self.close()
+            return self._pool().submit(function, task)
+
+    def close(self) -> None:
+        """End them."""
+        pool, self._kept = self._kept, None
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def results(self, function: Callable[[Task], Outcome], tasks: Iterable[Task]) -> Iterator[tuple[int, Outcome]]:
         """See `Executor`. A pool with a dead worker is given up: what it had goes to a new one, at first one by one, so
@@ -96,13 +114,12 @@ class Processes:
         fresh = (_Running(number, task) for number, task in enumerate(tasks))
         again = deque[_Running]()
         running: dict[Future[Outcome], _Running] = {}
-        pool = self._pool()
         try:
             while True:
                 alone = bool(again)
                 most = 1 if alone else AHEAD * self.count
                 while len(running) < most and (item := again.popleft() if again else next(fresh, None)):
-                    running[pool.submit(function, item.task)] = item
+                    running[self._submitted(function, item.task)] = item
                 if not running:
                     return
                 dead = []
@@ -114,11 +131,11 @@ class Processes:
                         yield item.number, future.result()
                 if dead:
                     dead += [running.pop(future) for future in list(running)]
-                    pool.shutdown(wait=True, cancel_futures=True)
+                    self.close()
                     again.extend(_blamed(item) for item in sorted(dead))
-                    pool = self._pool()
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            if running:  # given up by the caller, or by what a task raised
+                self.close()
 
 
 def _begin(*as_there: int) -> None:

@@ -30,7 +30,8 @@ from sim.experiments.search import Search
 from sim.experiments.space import Census, Choice, legal, neighbours
 
 CHUNK, BATCH = 48, 8
-"""Points that are screened or weighed, and tried, before the next are chosen."""
+"""Points that are screened, and tried, before the next are chosen. As many are weighed at first, then twice as many
+each time: what is sorted as neighbours shares more, and all that could still be best must be weighed anyway."""
 KEY = "point"
 """Of a line in the file of points."""
 DIGEST_BYTES = 16
@@ -115,7 +116,7 @@ class Explorer:
     def best_of(self, candidates: Sequence[Candidate]) -> None:
         """Weigh and try candidates, those first that may be best, until no other can be among the best, or on the
         front."""
-        order, left = neighbours(self.search.space.product), list(candidates)
+        order, left, some_more = neighbours(self.search.space.product), list(candidates), CHUNK
         while left:
             hopeful = self._hopeful(left)
             self.pruned["beaten"] += len(left) - len(hopeful)
@@ -124,7 +125,8 @@ class Explorer:
                 self.try_all(sorted((one.choice for one in ready), key=order))
                 left = hopeful[len(ready) :]
                 continue
-            some = [*takewhile(lambda one: not one.weighed, hopeful[:CHUNK])]
+            some = [*takewhile(lambda one: not one.weighed, hopeful[:some_more])]
+            some_more *= 2
             left = self.weigh(sorted((one.choice for one in some), key=order)) + hopeful[len(some) :]
             left.sort(key=lambda one: one.scores[0])
 

@@ -1,9 +1,9 @@
 """The least that a scenario can take, each bound below what its run says, from the cheapest to the dearest:
 
-* a step by its prices (`least_s`): compute of all layers, or their exchanges, over the positions that share them. No
-  rank ends before its own kernels, the slowest position has at least the mean of all, and nothing takes less beside
-  others than alone. Where no step overlaps a forward with a backward, a forward's parts follow each other, exchanges
-  among them, as do those of an input gradient.
+* a step by its prices (`least_s`): compute of all layers, or their exchanges, over the positions that share them, or
+  what the ends of the model cost those that hold them. No rank ends before its own kernels, the slowest position has at
+  least the mean of all, and nothing takes less beside others than alone. Where no step overlaps a forward with a
+  backward, a forward's parts follow each other, exchanges among them, as do those of an input gradient.
 * bytes wherever layers go (`least_bytes`): what all positions hold through the step and at the moments at which each
   holds most, over their number; the fullest has at least the mean.
 * what is computed once layers are placed (`computed_s`): no position begins before the first forward has come through
@@ -48,7 +48,22 @@ def least_s(plan: Plan, machine: Machine) -> float:
     if not plan.overlapped:
         ahead, behind = (sum(_chain_ns(machine, unit, d) * n for unit, n in kinds.items()) for d in "FB")
         work = max(work, ahead + max(behind, total("BW", COMPUTE)))
-    return work * plan.micro_batches / plan.program.positions / NS_PER_S
+    return max(work * plan.micro_batches / plan.program.positions, _ends_ns(plan, machine)) / NS_PER_S
+
+
+def _ends_ns(plan: Plan, machine: Machine) -> int:
+    """What the position that has most of the ends of the model computes of them: the embedding and the first layer,
+    and all behind the last layer, which no rule of placement moves; 0 where letters say where each unit goes."""
+    body = [at for at, unit in enumerate(machine.units) if unit.block and not unit.beside]
+    if not isinstance(plan.scenario.placement, str) or len(body) < plan.program.stages:
+        return 0
+    ends = {0: machine.units[: body[0] + 1]} if plan.program.stages > 1 else {}
+    ends[plan.program.stages - 1] = machine.units[body[-1] + 1 :]
+    lanes, most = (COMPUTE,), 0
+    for counts in plan.passes.counts:
+        held = ((letter, ends[stage], count) for (letter, stage), count in counts.items() if stage in ends)
+        most = max(most, sum(machine.unit_ns(u, letter, lanes) * n for letter, units, n in held for u in units))
+    return most
 
 
 @lru_cache(maxsize=KEPT)
@@ -81,11 +96,11 @@ def _chained_ns(machine: Machine, unit: Unit, direction: str) -> int:
     return ends[last] if last >= 0 else 0
 
 
-def least_bytes(plan: Plan) -> int:
+def least_bytes(plan: Plan, machine: Machine) -> int:
     """Bytes that the fullest rank needs at least, wherever layers go. Placed by number, which takes no prices of
-    pairs."""
+    pairs. machine: without stages."""
     by_number = replace(plan, scenario=replace(plan.scenario, placement="even"))
-    machine = assembly.unshared(by_number)
+    machine = assembly.staged(by_number, machine)
     flat = [memory.constant(by_number, machine, position) for position in range(plan.program.positions)]
     freed = sum(parts["gradients"] for parts in flat) if machine.site.stack.frees_gradients else 0
     total = sum(sum(parts.values()) for parts in flat) - freed + _kept(plan, machine)

@@ -71,11 +71,13 @@ def _screened(ask: Ask) -> Screened:
     try:
         scenario = even(load(ask.path, ask.overrides))
         plan = lay_out(scenario)
-        step = least_s(plan, assembly.prices(scenario, assembly.held_always(plan)))
-        least = least_bytes(plan)
+        machine = assembly.prices(scenario, assembly.held_always(plan))
+        least = least_bytes(plan, machine)
+        lacks = MEMORY if least > _room(ask, scenario) else ""
+        step = 0.0 if lacks else least_s(plan, machine)
     except Refused as refused:
         return Screened(None, _line(refused))
-    return Screened(_facts(plan, step, least), lacks=MEMORY if least > _room(ask, scenario) else "")
+    return Screened(_facts(plan, step, least), lacks=lacks)
 
 
 def weighed(ask: Ask) -> Screened:
@@ -125,7 +127,8 @@ def tried(ask: Ask) -> Tried:
 def _tried(ask: Ask) -> Tried:
     scenario = even(load(ask.path, ask.overrides))
     plan = lay_out(scenario)
-    if (least := least_bytes(plan)) > _room(ask, scenario):
+    machine = assembly.prices(scenario, assembly.held_always(plan))
+    if (least := least_bytes(plan, machine)) > _room(ask, scenario):
         return Tried(peak_bytes=least, lacks=MEMORY)
     peak, lacks = _fits(ask, plan)
     if lacks:

@@ -222,8 +222,9 @@ def _forbid(space: Space, census: Census, stops: Sequence[int], broken: tuple[st
 
 
 LAST = ("schedule",)
-FIRST = ("model", "cluster", "parallel.pipeline", "parallel.tensor", "parallel.context", "batch")
-"""What the program of a schedule goes by, and then its prices: neighbours in this order share both."""
+FIRST = ("model", "cluster", "parallel.tensor", "parallel.context", "batch", "parallel.pipeline")
+"""What the program of a schedule goes by, its depth last, and then its prices: neighbours in this order share both, and
+those of several depths come to the same prices again before long."""
 
 
 def neighbours(product: Product) -> Callable[[Choice], tuple[int, ...]]:

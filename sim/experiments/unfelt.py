@@ -75,6 +75,8 @@ OF_MODELS = {
         "stack.casts",
         "stack.early_stop",
         "stack.rope",
+        "stack.router",
+        "stack.gating",
         "stack.repeated",
         "stack.compiled_ends",
         "stack.update",

@@ -53,18 +53,24 @@ class Hindrances:
 NON_BLOCKING = Hindrances()
 
 
+Costs = dict[tuple[Unit, str, tuple[int, ...]], int]
+Chains = dict[tuple[Unit, str], int]
+Holds = dict[tuple[str, Unit], Kept]
+
+
 @dataclass(eq=False)
 class Known:
     """What machines with equal prices share, each made once. costs: (unit, directions, lanes) -> ns. holds: (what
-    of a lowering, unit) -> bytes. chains: (unit, direction) -> ns to its output, of `sim.experiments.least`. stages: by
-    what placement goes by. pairs: units of a forward and a backward -> ns of both overlapped. kits: by the prices of
-    links, and by the step's kind and units. runs: of ranks that are alike.
+    of a lowering, unit) -> bytes. workspace: bytes of temporaries. chains: (unit, direction) -> ns to its output, of
+    `sim.experiments.least`. stages: by what placement goes by. pairs: units of a forward and a backward -> ns of both
+    overlapped. kits: by the prices of links, and by the step's kind and units. runs: of ranks that are alike.
     over: prices over other links. slower: what is known where groups of some kinds are so many times slower; parts:
     that do it then. holding: prices where NCCL holds so many SMs while it runs, and what is known at them."""
 
-    costs: dict[tuple[Unit, str, tuple[int, ...]], int] = field(default_factory=dict)
-    holds: dict[tuple[str, Unit], Kept] = field(default_factory=dict)
-    chains: dict[tuple[Unit, str], int] = field(default_factory=dict)
+    costs: Costs = field(default_factory=dict)
+    holds: Holds = field(default_factory=dict)
+    workspace: float | None = None
+    chains: Chains = field(default_factory=dict)
     stages: dict[Any, tuple[Stage, ...]] = field(default_factory=dict)
     pairs: dict[tuple[Stage, Stage], int] = field(default_factory=dict)
     kits: dict[Any, Any] = field(default_factory=dict)
@@ -168,10 +174,12 @@ class Machine:
             self.known.holds[key] = getattr(self.lowering, what)(self.site, like)
         return self.known.holds[key]
 
-    @cached_property
+    @property
     def workspace(self) -> float:
         """Bytes of the largest set of temporaries alive at once."""
-        return self.lowering.workspace(self.site)
+        if self.known.workspace is None:
+            self.known.workspace = self.lowering.workspace(self.site)
+        return self.known.workspace
 
     def part_ns(self, part: Part) -> int:
         """Every kernel of a part alone, one after another, in ns."""

@@ -171,6 +171,7 @@ def _lettered(units: Sequence[Unit]) -> dict[str, list[list[Unit]]]:
     }  # fmt: skip
 
 
+@lru_cache(maxsize=KEPT)
 def marked(stage: Stage, recompute: Recompute) -> Stage:
     """A stage whose layers know whether backward computes them again whole. Layers of modules beside the model are
     groups of their own, where all layers are."""

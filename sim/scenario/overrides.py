@@ -5,6 +5,7 @@ Items of a list go by their number, from 0: faults.0.slower, or faults[0].slower
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem, dotted, merge, parse
 
@@ -52,8 +53,10 @@ def merged(document: Document, change: Document) -> Document:
     return document
 
 
+@lru_cache(maxsize=1 << 12)
 def override(text: str) -> tuple[tuple[str, ...], Document]:
-    """The key path and the value that `key.path=value` gives. The value is YAML, as in a file."""
+    """The key path and the value that `key.path=value` gives. The value is YAML, as in a file. Kept: points of a search
+    have few words, each in many of them."""
     key, equals, value = text.partition("=")
     place = Place(f"<command line> {text}")
     path = tuple(part.strip() for part in re.sub(r"\[(\d+)\]", r".\1", key).split("."))

@@ -1,6 +1,7 @@
 """Folders of the scenarios and models that ship with the project."""
 
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from hwmodels.document import Document, DocumentError, did_you_mean, read
@@ -11,6 +12,9 @@ SCENARIOS = Path(__file__).resolve().parents[2] / "scenarios"
 
 MODELS = Shelf("model", SCENARIOS / "models", "scenarios/models", cited=False)
 """Shelf of the models; a scenario's own folder may have `models/` too."""
+
+KEPT = 16
+"""Documents that are kept."""
 
 
 def models() -> tuple[str, ...]:
@@ -27,10 +31,17 @@ def document(word: str, shelf: Path = SCENARIOS) -> Document:
     """The document that `word` means. Raises DocumentError, with the nearest name where there is no such file."""
     path = place(word, shelf)
     try:
-        return read(path, word)
+        status = path.stat() if path.exists() else None
+        return _read(path, word, status.st_mtime_ns, status.st_size) if status else read(path, word)
     except DocumentError as error:
         hint = did_you_mean(path.stem, names(shelf)) if path.parent == Path() and not path.exists() else ""
         raise DocumentError([replace(each, message=each.message + hint) for each in error.problems]) from None
+
+
+@lru_cache(maxsize=KEPT)
+def _read(path: Path, word: str, *_: int) -> Document:
+    """Kept while its file is as it was: a search asks for each point."""
+    return read(path, word)
 
 
 def place(word: str, shelf: Path = SCENARIOS) -> Path:

@@ -60,6 +60,11 @@ class StackForm(Form):
     """own: torch's on halves of a head, megatron's fused kernel (the default). complex, of torch: as complex numbers in
     FP32, which torch.compile does not fuse. plain, of megatron: operation by operation (apply_rope_fusion off, and
     YaRN with a factor, as GPT-OSS has it); attention in latents has the fused kernel anyway."""
+    router: Literal["fused", "plain"] | None = None
+    """Of megatron, a mixture's router: fused (the default) or plain, its scores, choices and auxiliary loss operation
+    by operation (moe_router_fusion off)."""
+    gating: Literal["bf16", "fp32"] | None = None
+    """Of megatron, in what a router's product is differentiated: bf16 (the default) or fp32 (moe_router_dtype)."""
     repeated: bool | None = None
     """Of torch: keys and values are copied for each query head that shares them (repeat_kv)."""
     compiled_ends: Literal["all", "loss", "none"] | None = None

@@ -49,7 +49,7 @@ KINDS = {
         "torch",
         (
             "release", "cuda_graphs", "graphed", "dispatcher", "attention", "cross_entropy", "fused_experts", "norms",
-            "scales", "casts", "rope",
+            "scales", "casts", "rope", "router", "gating",
         ),
         TRANSFORMER_ENGINE,
         eager=True, axes=SHARED, waits=True, turns=True,
@@ -85,6 +85,9 @@ PLAIN_NORMS = "plain"
 COMPLEX, PLAIN_ROPE = "complex", "plain"
 """Rope of torch as a product of complex numbers in FP32; of megatron operation by operation, where TransformerEngine's
 kernel is off or knows no such rope (YaRN's with a factor: megatron/core pull request 2038 of 2025-11-22)."""
+PLAIN_ROUTER, FP32_GATING = "plain", "fp32"
+"""A mixture's router in single operations of torch (`moe_router_fusion` off, Megatron Core's default); gradients of its
+product in FP32 (`moe_router_dtype`)."""
 ALL, LOSS, NOTHING = "all", "loss", "none"
 """Of a model's ends (embedding, final norm, head, loss), what torch.compile fuses where it fuses layers."""
 FUSED, FOREACH, LOOP = "fused", "foreach", "loop"
@@ -109,9 +112,9 @@ class Stack:
     transformer_engine or CUDNN_NORMS. scales: BOTH, WEIGHTS or NONE. casts: joined, or APART. early_stop: what is
     computed again stops when all that backward needs is there (torch.utils.checkpoint without reentrant backward, from
     torch 2.1 on: pytorch PR 96866), and does not run to its end. norms of torch: its own kernel, or PLAIN_NORMS. rope:
-    the stack's own, COMPLEX or PLAIN_ROPE. repeated: keys and values are copied for each query head that shares them.
-    compiled_ends: ALL, LOSS or NOTHING. update: FUSED, FOREACH or LOOP. clips: gradients' norm is limited before the
-    update."""
+    the stack's own, COMPLEX or PLAIN_ROPE. router: fused, or PLAIN_ROUTER. gating: bf16, or FP32_GATING. repeated:
+    keys and values are copied for each query head that shares them. compiled_ends: ALL, LOSS or NOTHING. update:
+    FUSED, FOREACH or LOOP. clips: gradients' norm is limited before the update."""
 
     name: str = "deepseek"
     release: str = ""
@@ -129,6 +132,8 @@ class Stack:
     casts: str = "joined"
     early_stop: bool = True
     rope: str = "own"
+    router: str = "fused"
+    gating: str = "bf16"
     repeated: bool = False
     compiled_ends: str = ALL
     update: str = FUSED

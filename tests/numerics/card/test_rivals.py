@@ -24,3 +24,25 @@ def test_the_output_takes_its_place_among_the_arguments(monkeypatch: pytest.Monk
     out: Any = SimpleNamespace(is_cuda=True)
     (name, call), *others = rivals._deep_gemm("product", out, "a", "b", None, "rows").items()
     assert (name, others, call()) == ("DeepGEMM", [], out) and asked == [("a", "b", out, "rows")]
+
+
+class OnCard(torch.Tensor):
+    is_cuda = True  # type: ignore[assignment]
+
+
+def test_flash_attention_is_asked_for_both_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One forward each, kept; the second with its bits repeating."""
+    asked: list[dict[str, Any]] = []
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **kinds: Any) -> torch.Tensor:
+        asked.append(kinds)
+        return q * k * v
+
+    monkeypatch.setattr(rivals, "package", {"flash_attn.cute": SimpleNamespace(flash_attn_func=attend)}.get)
+    q = torch.full((2,), 3.0).as_subclass(OnCard)
+    calls = rivals.attention(q, q, q, torch.ones(2), 0.5, "backward")
+    assert [[g.tolist() for g in call()] for call in (*calls.values(), *calls.values())] == [[[9.0, 9.0]] * 3] * 4
+    assert asked == [
+        {"softmax_scale": 0.5, "causal": True},
+        {"softmax_scale": 0.5, "causal": True, "deterministic": True},
+    ]

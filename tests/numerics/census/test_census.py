@@ -200,7 +200,7 @@ def test_a_layer_that_stops_fusing_shows(monkeypatch):
 
 def test_a_layer_that_leaves_fp8_shows(monkeypatch):
     def plain(x, w, precision):
-        return x.value() @ w.to(precision.dtype).t()
+        return x.value() @ w.codes[0].to(precision.dtype).t()
 
     from numerics.layers import feedforward
 

@@ -8,7 +8,7 @@ pytest.importorskip("triton")
 from numerics.kernels import by_group as kernels  # noqa: E402
 from numerics.kernels import wgrad  # noqa: E402
 from numerics.kernels.compile import compiler_available  # noqa: E402
-from numerics.kernels.launches import variants  # noqa: E402
+from numerics.kernels.launches import recorded, variants  # noqa: E402
 from numerics.reference import by_group as reference  # noqa: E402
 from numerics.reference import casts, compare  # noqa: E402
 from numerics.reference.by_group import spread  # noqa: E402
@@ -115,3 +115,14 @@ def test_code_for_hopper(name):
     report = launch.compile()
     assert report.instructions("QGMMA" if name == "wgrad" else "HGMMA") >= 2
     assert report.spills == 0
+
+
+@pytest.mark.parametrize("n, promote, kernel", [(256, 128, "_outer"), (264, 128, "_wgrad"), (256, 0, "_wgrad")])
+def test_what_has_no_form_for_hopper_goes_to_the_twin(n, promote, kernel):
+    """Boxes of 64 rows must not reach into the next group's matrix, and sums are promoted."""
+    rows, k, blocks = 4096, 512, 1 if promote == 0 else 32
+    a, b = (torch.empty(width, rows, dtype=torch.float8_e4m3fn, device="meta") for width in (n, k))
+    a_s, b_s = (torch.empty(blocks, width, device="meta").t() for width in (n, k))
+    with recorded() as launches:
+        kernels.grouped_wgrad(a, a_s, b, b_s, torch.empty(5, dtype=torch.int32, device="meta"), promote)
+    assert [launch.kernel.__name__ for launch in launches] == [kernel]

@@ -208,3 +208,14 @@ def test_codes_of_strided_rows_turn():
 
 def test_nothing_turns():
     assert casts.transpose_codes(torch.empty(0, 8).to(torch.float8_e4m3fn)).shape == (8, 0)
+
+
+@pytest.mark.parametrize("rows, pitch", [(1024, 1056), (1000, 1000)])
+def test_columns_lie_apart_where_they_would_share_a_power_of_two(monkeypatch, rows: int, pitch: int) -> None:
+    monkeypatch.setattr(casts, "PAD", 8)
+    x = spread(rows, 64)
+    q, s = casts.quantize_columns(x)
+    expected, expected_s = reference.quantize_columns(x.cpu())
+    assert q.stride() == (pitch, 1)
+    compare.gate_bitwise(q.cpu().contiguous(), expected)
+    compare.gate_bitwise(s.cpu(), expected_s)

@@ -9,7 +9,7 @@ triton = pytest.importorskip("triton")
 
 import triton.language as tl  # noqa: E402
 
-from numerics.kernels import attention, casts, e5m6, gate, norm, permute, rope, swiglu  # noqa: E402
+from numerics.kernels import attention, cast_transpose, casts, e5m6, gate, heads, norm, permute, rope, swiglu  # noqa: E402
 from numerics.kernels.compile import compile_for_hopper, compiler_available  # noqa: E402
 from numerics.kernels.launches import variants  # noqa: E402
 from numerics.reference.permute import Layout  # noqa: E402
@@ -56,8 +56,29 @@ CALLS = {
     "swiglu_quantize_columns": lambda: swiglu.swiglu_quantize_columns(meta(TOKENS, 2 * EXPERT)),
     "swiglu_backward": lambda: swiglu.swiglu_backward(meta(TOKENS, EXPERT), meta(TOKENS, 2 * EXPERT)),
     "swiglu_forward_backward": lambda: swiglu.swiglu_forward_backward(meta(TOKENS, EXPERT), meta(TOKENS, 2 * EXPERT)),
+    "swiglu_backward_weighed": lambda: swiglu.swiglu_backward_weighed(
+        meta(TOKENS, EXPERT), meta(TOKENS, 2 * EXPERT), meta(TOKENS, dtype=FP32)
+    ),
     "gate_weight_gradient": lambda: swiglu.gate_weight_gradient(meta(TOKENS, EXPERT), meta(TOKENS, EXPERT)),
     "swiglu_backward_quantize": lambda: swiglu.swiglu_backward_quantize(meta(TOKENS, EXPERT), meta(TOKENS, 2 * EXPERT)),
+    "quantize_weight": lambda: cast_transpose.quantize_weight(meta(4, 2 * EXPERT, HIDDEN, dtype=FP32)),
+    "rmsnorm_quantize": lambda: cast_transpose.rmsnorm_quantize(X, meta(HIDDEN, dtype=FP32)),
+    "rmsnorm_quantize, both and kept": lambda: cast_transpose.rmsnorm_quantize(
+        X, meta(HIDDEN, dtype=FP32), powers=(True, False), keep=True
+    ),
+    "add_rmsnorm_quantize, both and kept": lambda: cast_transpose.add_rmsnorm_quantize(
+        X, X, meta(HIDDEN, dtype=FP32), powers=(True, False), keep=True
+    ),
+    "rmsnorm_quantize_columns": lambda: cast_transpose.rmsnorm_quantize_columns(
+        X, meta(HIDDEN, dtype=FP32), meta(TOKENS, dtype=FP32)
+    ),
+    "swiglu_quantize_both": lambda: cast_transpose.swiglu_quantize_both(meta(TOKENS, 2 * EXPERT)),
+    "swiglu_backward_both": lambda: cast_transpose.swiglu_backward_both(
+        meta(TOKENS, EXPERT),
+        meta(TOKENS, 2 * EXPERT, dtype=FP8),
+        meta(2 * EXPERT // 128, TOKENS, dtype=FP32).t(),
+        meta(TOKENS, dtype=FP32),
+    ),
     "rmsnorm, hidden": lambda: norm.rmsnorm(X, meta(HIDDEN)),
     "rmsnorm, latent": lambda: norm.rmsnorm(meta(TOKENS, 512), meta(512)),
     "add_rmsnorm": lambda: norm.add_rmsnorm(X, X, meta(HIDDEN)),
@@ -77,6 +98,12 @@ CALLS = {
     ),
     "gate, V3": lambda: gate.gate(meta(TOKENS, 256, dtype=FP32), meta(256, dtype=FP32), 8, 4, 8, "sigmoid", 2.5),
     "gate, V2": lambda: gate.gate(meta(TOKENS, 160, dtype=FP32), None, 8, 3, 6, "softmax", 16.0),
+    "split_heads": lambda: heads.split_heads(
+        meta(1, TOKENS, HEADS, 192), meta(1, TOKENS, HEADS, 256), meta(1, TOKENS, 576)[..., 512:], TABLE, TABLE
+    ),
+    "split_heads_backward": lambda: heads.split_heads_backward(
+        meta(1, TOKENS, HEADS, 192), meta(1, TOKENS, HEADS, 192), meta(1, TOKENS, HEADS, 128), TABLE, TABLE
+    ),
     "rope": lambda: rope.rope(meta(1, TOKENS, HEADS, 192)[..., 128:], TABLE, TABLE),
 }
 NARROW = {"_store", "_load", "_count", "_place", "_owners", "_gate", "_sum_partials", "_bases", "_dispatch_layout"}

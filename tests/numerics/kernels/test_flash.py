@@ -48,15 +48,20 @@ def test_code_of_forward(d, dv, products):
 
 
 @pytest.mark.skipif(not compiler_available(), reason="Triton's assembler and disassembler are not here")
-@pytest.mark.parametrize("ordered", [False, True])
-def test_code_of_backward(ordered):
+@pytest.mark.parametrize("ordered, d, products", [(True, 192, 200), (False, 128, 144)])
+def test_code_of_backward(ordered, d, products):
     """A pair of blocks of queries: two times scores (12), dP (8), dV, dK of two parts (4 each) and dQ (8), dQ's third
-    part once (8); then the last block's; of two warpgroups, of which one has no third part at the end."""
-    prepare, launch, rounding = variants(backward(flash_backward.Form(ordered=ordered)))
+    part once (8); then the last block's; of two warpgroups, of which one has no third part at the end. Of 128 columns:
+    scores (8), one part of dK and no third of dQ. None waited for one by one. In order, the first to come stores."""
+    assert 2 * (2 * (12 + 8 + 4 + 4 + 4 + 8) + 8 + 8) + 8 == 200
+    assert 2 * (2 * (8 + 8 + 4 + 4 + 8) + 8) == 144
+    prepare, launch, rounding = variants(backward(flash_backward.Form(ordered=ordered), d=d))
     report = launch.compile()
     assert (prepare.kernel.__name__, rounding.kernel.__name__) == ("_delta", "_round")
-    assert report.instructions("HGMMA") == 2 * (2 * (12 + 8 + 4 + 4 + 4 + 8) + 8 + 8) + 8
+    assert report.instructions("HGMMA") == products
+    assert report.instructions("WARPGROUP.DEPBAR") <= 17
     assert report.instructions("UTMAREDG") > 0
+    assert bool(report.instructions("UTMASTG")) == ordered
     assert report.spills <= SPILLS["flash_backward._backward"]
     assert report.shared <= 227 * 1024
 

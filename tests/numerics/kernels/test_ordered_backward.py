@@ -1,8 +1,11 @@
-"""Counters of the backward that adds in one order, stressed without a card: where programs begin and how many add
-before them is the kernel's own code, run as Python; who runs when is drawn, with few or many programs at once.
+"""Counters of the backward that adds in one order, stressed without a card: where programs begin, which way they go and
+how many add before them is the kernel's own code, run as Python; who runs when is drawn, with few or many programs at
+once.
 
-A program's two warpgroups are written down here as the kernel's `_multiply` goes: they wait for each other's dS, for
-their turn, and tell the next program when what they added has landed, which may be any time before that.
+A program's two warpgroups and the two warps that carry what they make are written down here as the kernel's `multiply`
+and `_carry` go: warpgroups wait for each other's dS and for a free place, carriers for their turn, and they tell the
+next program when what they brought has landed, which may be any time before that. The first to come stores, so what
+came before it is lost.
 """
 
 import random
@@ -11,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 flash_backward = pytest.importorskip("numerics.kernels.flash_backward")
+flash_products = pytest.importorskip("numerics.kernels.flash_products")
 
 KEYS = 128
 
@@ -23,71 +27,94 @@ class Card:
         self.turns, self.landed, self.waiting = {}, {}, {}
 
     def land(self, who):
-        for place, block in self.waiting.pop(who, ()):
-            self.landed.setdefault(place, []).append(block)
+        for place, block, first in self.waiting.pop(who, ()):
+            self.landed[place] = [*([] if first else self.landed.get(place, [])), block]
 
 
-def _warpgroup(card, program, index, progress):
+class Program:
+    """What its four roles share. made: blocks whose dS a warpgroup has stored, and blocks whose dQ it has given away;
+    places: its part of dQ that waits to be carried; empty: how often the place has been left."""
+
+    def __init__(self, card, number):
+        gl_of(number, card)
+        self.card = card
+        self.group, self.key, self.pairs, self.start, self.step = flash_backward._place.fn(
+            card.sizes, card.causal, True
+        )
+        self.made, self.places, self.empty = [[0, -1], [0, -1]], [None, None], [0, 0]
+
+    def blocks(self):
+        """Sequence, head and first row of each block of queries, in order, and how many add to it before."""
+        _, _, heads, shared_by, *_ = self.card.sizes
+        groups = heads // shared_by
+        for one in range(shared_by):
+            for number in range(self.pairs):
+                pair = self.start + number * self.step
+                before = flash_backward._before.fn(pair, self.key, self.step, self.card.sizes, self.card.causal)
+                for slot in range(2):
+                    where = self.group // groups, self.group % groups * shared_by + one, pair + 64 * slot
+                    yield where, slot, before + self.card.off
+
+    def parts(self, slot, index):
+        """Columns that a warpgroup makes of a block: 64 of the first 128, and of every other block those past them."""
+        width = self.card.width
+        return [index] * (width > 64) + [2] * (width != 128 and slot == index)
+
+
+def _warpgroup(program, index):
     """Yields what it waits for, as a question that says whether it may go on."""
-    gl_of(program, card)
-    group, key, start = flash_backward._place.fn(card.sizes, card.causal, True)
-    queries, _, heads, shared_by, *_ = card.sizes
-    first, more = (64, False) if card.width == 64 else (128, card.width > 128)
-    groups, who, number = heads // shared_by, (program, index), 0
-    before, counter, settled, owed, place = 0, None, None, 0, None
+    made, places, empty, width = program.made, program.places, program.empty, program.card.width
+    last, number = None, 0
 
-    def settle(which, count):
-        card.land(who)
-        if count:
-            card.turns[which] = card.turns.get(which, 0) + count
+    def left(second):
+        """Whether the part of dQ before this one has left: what the barrier of empty places answers."""
+        parity = flash_products._parity.fn(number // 2 % 2, number % 2, second, index, width)
+        return lambda: empty[index] % 2 != parity
 
-    def turn(which, least):
-        return lambda: card.turns.get(which, 0) >= least
+    for where, slot, _ in [*program.blocks(), (None, 0, 0)]:
+        if width > 128:
+            yield left(0)
+            assert places[index] is None  # P comes to lie there
+        if where is not None:
+            yield lambda n=number: made[1 - index][1] >= n - 1  # dS two blocks ago is done with
+            made[index][0] = number + 1
+            yield lambda n=number: made[1 - index][0] >= n  # dS of the block before is whole
+        for columns in program.parts(1 - number % 2, index):
+            yield left(int(columns == 2))
+            if last is None:
+                empty[index] += 1
+            else:
+                assert places[index] is None
+                places[index] = (*last[0], columns)
+        made[index][1] = number
+        last, number = (where, slot), number + 1
 
-    def add(columns):
-        card.land(who)
-        card.waiting[who] = [((*place, columns), key // KEYS)]
 
-    for one in range(shared_by):
-        head = group % groups * shared_by + one
-        for pair in range(start, queries, 128):
-            for slot in range(2):
-                settle(settled, owed)
-                owed = 0
-                yield lambda n=number: progress[1 - index][1] >= n - 1  # dS two blocks ago is done with
-                progress[index][0] = number + 1
-                yield lambda n=number: progress[1 - index][0] >= n  # dS of the block before is whole
-                if first == 128 and number:
-                    yield turn(counter, before)
-                    add(index)
-                    owed = 1
-                if (more or first == 64) and 1 - slot == index and number:
-                    if first == 64:
-                        yield turn(counter, before)
-                    add(2)
-                    owed = 1
-                progress[index][1] = number
-                number, settled, place = number + 1, counter, (group // groups, head, pair + 64 * slot)
-                counter = (*place[:2], pair // 128, slot, index)
-                before = flash_backward._before.fn(pair, key, card.sizes, card.causal) + card.off
-    yield lambda: progress[1 - index][0] >= number
-    settle(settled, owed)
-    if number and first == 128:
-        yield turn(counter, before)
-        add(index)
-    if number and (more or first == 64) and index == 1:
-        if first == 64:
-            yield turn(counter, before)
-        add(2)
-    settle(counter, 1)
+def _carrier(program, index):
+    """Its warpgroup's parts, each in its turn."""
+    card, who = program.card, (id(program), index)
+    for where, slot, before in program.blocks():
+        turn = (*where, index)
+        parts = program.parts(slot, index)
+        if parts:
+            yield lambda t=turn, b=before: card.turns.get(t, 0) >= b
+        for columns in parts:
+            yield lambda: program.places[index] is not None
+            assert program.places[index] == (*where, columns)
+            card.waiting.setdefault(who, []).append((program.places[index], program.key // KEYS, before == 0))
+            program.places[index] = None
+            program.empty[index] += 1
+        if parts:
+            yield lambda: True
+            card.land(who)
+            card.turns[turn] = card.turns.get(turn, 0) + 1
 
 
 def gl_of(program, card):
     """Gluon's numbers as Python's, for one program."""
-    _, _, heads, shared_by, blocks, _ = card.sizes
     flash_backward.gl = SimpleNamespace(
         minimum=min, maximum=max, program_id=lambda _: program, cdiv=lambda a, b: -(-a // b),
-        num_programs=lambda _: blocks * heads // shared_by * card.batch,
+        where=lambda question, one, other: one if question else other,
     )  # fmt: skip
 
 
@@ -99,15 +126,16 @@ def run(seed, room=None, off=0, width=None):
     keys = queries + (shape.choice((0, 128)) if causal else shape.choice((-128, 0, 128)) * (queries > 128))
     shared_by, batch = shape.choice((1, 2)), shape.choice((1, 2))
     heads, blocks = shared_by * shape.choice((1, 2, 3)), -(-keys // KEYS)
-    together = min(shape.choice((1, 2, 4)), heads // shared_by * batch)
-    card = Card((queries, keys, heads, shared_by, blocks, together), causal, width, off)
-    card.batch = batch
+    groups = heads // shared_by * batch
+    card = Card(
+        (queries, keys, heads, shared_by, blocks, min(shape.choice((1, 2, 4)), groups), groups), causal, width, off
+    )
     room = room or order.choice((1, 2, 3, 8))
-    begun, running = iter(range(blocks * heads // shared_by * batch)), []
+    begun, running = iter(range(blocks * groups)), []
     while True:
-        while len({program for program, *_ in running}) < room and (program := next(begun, None)) is not None:
-            progress = [[0, -1], [0, -1]]
-            running += [[program, _warpgroup(card, program, i, progress), lambda: True, (program, i)] for i in (0, 1)]
+        while len({number for number, *_ in running}) < room and (number := next(begun, None)) is not None:
+            program = Program(card, number)
+            running += [[number, role(program, i), lambda: True] for i in (0, 1) for role in (_warpgroup, _carrier)]
         if not running:
             return card
         ready = [each for each in running if each[2]()]
@@ -128,19 +156,28 @@ def _restored(monkeypatch):
 
 
 def test_any_order_of_programs_ends_and_adds_in_one_order():
-    """A block of queries is added to by falling keys, each once, with as little as one program at a time."""
+    """A block of queries is added to by falling keys in even waves and by rising ones in odd, each once, with as little
+    as one program at a time."""
     for seed in range(120):
         card = run(seed)
-        queries, keys, *_, blocks, _ = card.sizes
-        assert card.landed
-        for (_, _, row, _), came in card.landed.items():
-            last = min((row // 128 * 128 + 127 + keys - queries) // KEYS, blocks - 1) if card.causal else blocks - 1
-            assert came == list(range(last, -1, -1)), (seed, row, came)
+        queries, _, _, shared_by, _, _, groups = card.sizes
+        assert len(card.landed) == groups * shared_by * queries // 64 * {64: 1, 128: 2, 192: 3}[card.width]
+        for place, came in card.landed.items():
+            assert came == expected(card, *place[:3]), (seed, place, came)
+
+
+def expected(card, sequence, head, row):
+    """Blocks of keys in the order in which they add to a block of queries."""
+    queries, keys, heads, shared_by, blocks, together, _ = card.sizes
+    last = min((row // 128 * 128 + 127 + keys - queries) // KEYS, blocks - 1) if card.causal else blocks - 1
+    rising = (sequence * heads + head) // shared_by // together % 2
+    return list(range(last + 1))[:: 1 if rising else -1]
 
 
 def test_a_counter_that_lets_go_too_early_is_seen():
     """One turn less, and sums come in another order now and then; one more, and nobody can go on."""
-    early = [any(came != sorted(came, reverse=True) for came in run(s, off=-1).landed.values()) for s in range(40)]
+    cards = [run(seed, off=-1) for seed in range(40)]
+    early = [any(came != expected(card, *place[:3]) for place, came in card.landed.items()) for card in cards]
     assert any(early)
     with pytest.raises(AssertionError, match="nobody can go on"):
         for seed in range(40):

@@ -71,6 +71,18 @@ def test_backward_with_cast(shape: tuple[int, int], power_of_two: bool) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES + RAGGED)
+def test_backward_of_weighed_rows(shape: tuple[int, int]) -> None:
+    dy, x = operands(*shape)
+    by_row = torch.rand(shape[0])
+    found = [t.cpu() for t in kernels.swiglu_backward_weighed(*(t.to(DEVICE) for t in (dy, x, by_row)))]
+    dx, act, dots = reference.swiglu_backward_weighed(dy, x, by_row)
+    compare.gate_ulp(found[0], dx)
+    compare.gate_ulp(found[1], act)
+    size = (dy.float() * reference.swiglu(x).float()).abs().sum(1)
+    assert ((found[2] - dots).abs() <= 2.0**-8 * size).all()  # an ulp of BF16 in the activation
+
+
+@pytest.mark.parametrize("shape", SHAPES + RAGGED)
 def test_backward_that_writes_the_activation_too(shape: tuple[int, int]) -> None:
     dy, x = operands(*shape)
     y, dx = kernels.swiglu_forward_backward(dy.to(DEVICE), x.to(DEVICE))

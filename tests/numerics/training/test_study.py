@@ -60,7 +60,10 @@ def test_times_have_both_precisions(rows):
 
 
 def test_a_run_says_what_it_was_made_on(rows):
-    assert all(row["device"] == "cpu" and row["torch"] == torch.__version__ for row in rows)
+    made = [row for row in rows if row["kind"] != "about"]
+    assert all(row["device"] == "cpu" and row["torch"] == torch.__version__ for row in made)
+    assert {row["code"] for row in rows} == {study.code()}
+    assert [row["kind"] for row in rows].count("about") == 2, "one a session"
     assert json.loads(json.dumps(rows)) == rows
 
 

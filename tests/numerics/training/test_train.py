@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from numerics.training import study, train  # noqa: E402
+from numerics.training.arms import behind_plan  # noqa: E402
 from numerics.training.run import Run  # noqa: E402
 from numerics.training.schedules import Ramp  # noqa: E402
 from tests.numerics.training import small  # noqa: E402
@@ -44,9 +45,12 @@ def test_a_run_is_evaluated_when_it_says_however_often_it_is_saved(tmp_path, mon
 def test_runs_behind_the_turn_begin_where_another_ended(tmp_path):
     file = tmp_path / "rows.jsonl"
     settings = replace(SETTINGS, evaluate=0)
-    assert study.main(settings, settings, small.corpus(), file, 1e9, lambda text: None, behind=True)
-    rows = study.read(file)
-    assert [row["kind"] for row in rows] == ["behind"] * 12
+    assert study.main(settings, settings, small.corpus(), file, 1e9, lambda text: None, study.BEHIND)
+    heading, *rows = study.read(file)
+    assert heading["kind"] == "about behind"
+    assert [(row["kind"], row["arm"], row["seed"]) for row in rows] == [
+        ("behind", arm.name, seed) for arm, seed in behind_plan()
+    ]
     start = torch.load(tmp_path / study.START, weights_only=True)["tensors"]["weights"]
     one = Run(settings, small.corpus(), start=tmp_path / study.START)
     assert torch.equal(one.flat.weights, start) and one.done == 0

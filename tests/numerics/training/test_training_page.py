@@ -6,7 +6,7 @@ pytest.importorskip("torch")
 
 from numerics.training import page
 from numerics.training.analysis import Results, turn
-from numerics.training.arms import MAIN
+from numerics.training.arms import MAIN, ORDERS, SIDE
 from numerics.training.equivalence import DIFFERENT, EQUIVALENT
 
 
@@ -47,10 +47,54 @@ def test_the_verdict_follows_the_rows(kept, factor, verdict):
     assert f"**{verdict}**" in " ".join(text.split())
 
 
-def test_runs_behind_the_turn_have_a_table(kept):
-    main = {arm.name for arm in MAIN}
-    behind = [{**row, "kind": "behind"} for row in kept if row["kind"] == "run" and row["arm"] in main]
-    assert "Not run: no device time" not in page.page(Results([*kept, *behind]))
+def behind(kept, factor):
+    """The rows, with FP8 behind the turn as BF16's times a factor, a hair apart from order to order."""
+    base = Results(kept).behind.runs
+    for row in kept:
+        if row["kind"] == "behind" and row["arm"] == "fp8":
+            own = base["bf16", row["seed"]]
+            scale = factor * (1 + 1e-5 * row["seed"])
+            losses = [scale * loss for loss in own["losses"]]
+            yield {**row, "losses": losses, "last_fifth": scale * own["last_fifth"], "held": own["held"]}
+        else:
+            yield row
+
+
+@pytest.mark.parametrize("factor, verdict, cost", [(1.001, EQUIVALENT, True), (1.01, DIFFERENT, True),
+                                                   (0.999, EQUIVALENT, False)])  # fmt: skip
+def test_the_verdict_behind_the_turn_follows_the_rows(kept, factor, verdict, cost):
+    text = page.page(Results(list(behind(kept, factor)))).split("## Behind the turn")[1].split("\n## ")[0]
+    assert f"**{verdict}**" in " ".join(text.split())
+    assert ("FP8 has a cost" in " ".join(text.split())) is cost
+
+
+def test_side_arms_behind_the_turn_are_held_against_chaos(kept):
+    rows = [row for row in kept if row["kind"] != "behind" or row["arm"] not in {arm.name for arm in SIDE}]
+    fp8 = Results(rows).behind.runs["fp8", ORDERS]
+    far = {**fp8, "arm": "FP32 moments", "last_fifth": 1.01 * fp8["last_fifth"]}
+    near = {**fp8, "arm": "balance by a loss"}
+    text = " ".join(page.page(Results([*rows, far, near])).split())
+    assert "outside of it: FP32 moments." in text
+    assert "FP32 moments behind the turn" not in text and "E5M2 gradients behind the turn (order 10)" in text
+
+
+def test_without_runs_behind_the_turn_the_page_says_so(kept):
+    text = page.page(Results([row for row in kept if row["kind"] != "behind"]))
+    assert "Not run: no device time" in text
+
+
+def test_rows_of_a_later_session_are_named_so(kept):
+    """A side arm of other code beside a run of the first, and times again: the ratio is that of the last session."""
+    seed0 = next(row for row in kept if row["kind"] == "run" and row["arm"] == "fp8" and row["seed"] == 0)
+    again = [{**row, "step_ms": row["step_ms"] * (0.5 if row["precision"] == "fp8" else 1)}
+             for row in kept if row["kind"] == "time"]  # fmt: skip
+    later = [{**kept[0], "commit": None, "code": "abcdef012345"}, {**seed0, "arm": "FP32 moments"}, *again]
+    text = " ".join(page.page(Results([*kept, *later])).split())
+    number = len(Results(kept).sessions()) + 1
+    assert f"Session {number}: 1 runs, 6 times of a step" in text and "digest abcdef012345" in text
+    assert f"| FP32 moments (session {number}) | fp8 |" in text
+    assert f"(235 M) (session {number}) | fp8" in text and f"of BF16's speed (session {number})." in text
+    assert "Session" not in page.page(Results(kept))
 
 
 def test_a_turn_is_where_the_loss_falls_below_it():

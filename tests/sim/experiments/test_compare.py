@@ -72,6 +72,16 @@ def test_the_other_way_round_is_the_opposite(word):
     assert back.interval == pytest.approx([-end for end in reversed(there.interval)], rel=1e-9)
 
 
+def test_it_says_why_what_is_left_to_a_stack_is_less_sure():
+    """The interval is wider than where the same is said, though the figures are equal."""
+    open_, said = (ran("stack=megatron", "precision=bf16", *more) for more in ((), ("stack.dispatcher=alltoall",)))
+    keys = open_.summary["interval_parts"]["unsaid"]
+    assert "stack.dispatcher" in keys
+    (line,) = (each for each in compared(said, open_).notes if "to its stack" in each)
+    assert line.startswith("B leaves stack.dispatcher to its stack, which A says: what ran is less sure in B")
+    assert not any("to its stack" in each for each in compared(open_, open_).notes + both("comm.sms=16").notes)
+
+
 def test_the_less_differs_the_surer():
     widths = [width(both(f"{NIC}={rate}GB/s").step.interval) for rate in (49, 45, 35, 25)]
     assert widths == sorted(widths) and widths[0] < widths[-1] / 3

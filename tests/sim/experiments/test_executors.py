@@ -84,6 +84,25 @@ def test_killed_processes_lose_nothing(scenarios: list[Scenario], alone: list[An
     assert killed
 
 
+def test_processes_stay_until_the_end_and_a_dead_one_is_replaced() -> None:
+    """A search asks again and again: its workers keep what they know of prices."""
+    with executor("local:2") as ready:
+        pids = {pid for _, pid in ready.results(_pid, range(8))}
+        again = {pid for _, pid in ready.results(_pid, range(8))}
+        assert again <= {child.pid for child in active_children()} and pids & again
+        for child in active_children():
+            if child.pid in again:
+                os.kill(child.pid, signal.SIGKILL)
+                child.join()
+        later = [pid for _, pid in ready.results(_pid, range(8))]
+        assert len(later) == 8 and not again & {*later}
+    assert not {child.pid for child in active_children()} & {*later}
+
+
+def _pid(task: int) -> int:
+    return os.getpid()
+
+
 def test_a_task_that_kills_every_worker_is_blamed() -> None:
     assert list(Processes(1).results(os._exit, [])) == []
     with pytest.raises(Refused, match="5 workers died over the same run"):

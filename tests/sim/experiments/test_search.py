@@ -64,19 +64,27 @@ def small(draw: st.DrawFn) -> Search:
     )  # fmt: skip
 
 
+@cache
+def ran(overrides: tuple[str, ...]) -> tuple[Facts, bool] | None:
+    """One point loaded and run, without rules, bounds or a memory model: its facts, and whether it is feasible; None
+    where it is refused. Spaces share points."""
+    try:
+        scenario = even(load(LITE, overrides))
+        summary = run(scenario, interval=False).summary
+    except Refused:
+        return None
+    assert scenario.cluster is not None
+    peak = summary["worst_memory"]["peak_bytes"]
+    facts = Facts(summary["step_time_s"], summary["tokens_per_step"], scenario.cluster.gpus, peak)
+    return facts, summary["feasible"]
+
+
 def by_hand(search: Search) -> list[tuple[tuple[float, ...], dict[str, str]]]:
-    """Every combination loaded and run, without rules, bounds or a memory model; scores and labels, the best first."""
+    """Scores and labels of every combination that fits, the best first."""
     rows = []
     for point in search.space.product:
-        try:
-            scenario = even(load(LITE, point.overrides))
-            summary = run(scenario, interval=False).summary
-        except Refused:
-            continue
-        peak = summary["worst_memory"]["peak_bytes"]
-        if peak <= (search.limits.memory or 0) and summary["feasible"]:
-            assert scenario.cluster is not None
-            facts = Facts(summary["step_time_s"], summary["tokens_per_step"], scenario.cluster.gpus, peak)
+        facts, feasible = ran(tuple(point.overrides)) or (None, False)
+        if facts and feasible and facts.peak_bytes <= (search.limits.memory or 0):
             rows.append((search.scores(facts), point.labels))
     return sorted(rows, key=lambda row: row[0])
 

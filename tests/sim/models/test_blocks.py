@@ -175,7 +175,8 @@ def test_scan_in_closed_form():
     assert scans == [4096 * each for each in first]
     again = [k.op.flop() for k in mamba.backward(where, m) if isinstance(k.op, GroupedGemm)]
     third = [2.0 * h * p * n, 2.0 * h * p * (n + q / 2), 2.0 * h * n * p, 2.0 * h * n * p, 2.0 * h * p * q / 2]
-    assert again == [4096 * each for each in [*first[:2], *third, *[2.0 * g * n * q / 2] * 2]]
+    decays = 2.0 * h * p * q / 2
+    assert again == [4096 * each for each in [*first[:2], *third, *[2.0 * g * n * q / 2] * 2, decays]]
     products = [k.op for d in (mamba.forward, mamba.backward, mamba.weight) for k in d(where, m)
                 if isinstance(k.op, Gemm)]  # fmt: skip
     columns = 2 * 4096 + 2 * 8 * 128 + 64

@@ -196,3 +196,55 @@ def test_fused_experts_end_in_their_activation_and_its_cast():
     assert [k.name for k in kernels(plain, "W")] == [k.name for k in kernels(fused, "W")]
     with pytest.raises(Refused, match=r"stack\.fused_experts: experts are fused in mxfp8 alone"):
         on("hybridep", "bf16", fused_experts=True)
+
+
+FORWARD_ROWS = {"qwen3_30b_a3b": 18.75, "nemotron3_nano_30b_a3b": 26.0}
+"""Numbers in FP32 that single operations of a router read and write forward, of each pair of token and expert, best of
+each token apart: weights spread over all (3) and truths of who was chosen (6.25) twice made, softmax (2) or sigmoids
+over their sums (2 + 1 + 2), counts and sums of the auxiliary loss (1.25); sigmoids of the choice, with a bias, and its
+counts (2 + 2 + 0.25)."""
+BACKWARD_ROWS = {"qwen3_30b_a3b": 7.0, "nemotron3_nano_30b_a3b": 20.0}
+"""Backward: softmax (3), or both terms of a quotient (2 + 3 + 2 + 1 + 2) and two sigmoids (3 each); zeros that the
+chosen are put in (1), and the sum of both gradients (3)."""
+
+
+@pytest.mark.parametrize("model", FORWARD_ROWS)
+def test_a_plain_router_is_its_single_operations(model):
+    fused, plain = (on("hybridep", model=model, router=word) for word in ("fused", "plain"))
+    row = 4.0 * plain.site.tokens * 128
+    for direction, rows in (("F", FORWARD_ROWS[model]), ("B", BACKWARD_ROWS[model])):
+        names = {k.name for k in kernels(fused, direction)}
+        more = [k for k in kernels(plain, direction) if k.name not in names or k.name in ("aux_scores", "router_topk")]
+        whole = [k for k in more if isinstance(k.op, Memory) and k.op.kind not in ("tiny", "topk")]
+        assert sum(k.op.bytes() for k in whole) / row == pytest.approx(rows)
+        assert sum(k.op.kind == "topk" for k in more) == (2 if direction == "F" else 0)
+        assert all(k.host == 1.0 for k in more)  # an operation of torch each
+    assert [k.name for k in kernels(plain, "W")] == [k.name for k in kernels(fused, "W")]
+    with pytest.raises(Refused, match="deepseek runs without it; it goes with: megatron"):
+        on(name="deepseek", router="plain", dispatcher="alltoall")
+
+
+def test_groups_of_experts_are_masked_by_single_operations():
+    plain, one = on("hybridep", model="deepseek_v2_lite", router="plain"), on("hybridep", router="plain")
+    assert not any(k.name.startswith("groups_") for k in kernels(one, "F"))
+    grouped = on("hybridep", model="deepseek_v3", nodes=32, expert=64, router="plain")
+    masked = [k for k in kernels(grouped, "F") if k.name.startswith("groups_") and k.op.kind != "tiny"]
+    row = 4.0 * grouped.site.tokens * 256
+    assert sum(k.op.bytes() for k in masked) / row == pytest.approx(1 + 1.25 + 0.5 + 2.25)
+    assert not any(k.name.startswith("groups_") for k in kernels(plain, "F"))
+
+
+def test_gradients_of_a_router_in_fp32_are_copies_and_products_of_twice_the_work():
+    """Input read in BF16 and written in FP32 for the weights' gradient, the other way round behind the input's; TF32's
+    peak is half of BF16's."""
+    narrow, wide = on("hybridep"), on("hybridep", gating="fp32")
+    moved = 6.0 * wide.site.tokens * 2048
+    for direction, copied in (("B", "router_dx_bf16"), ("W", "router_x_fp32")):
+        (own,) = [k for k in kernels(wide, direction) if k.name == copied]
+        assert own.op.bytes() == moved
+        flops = [
+            sum(k.op.flop() for k in kernels(each, direction) if k.name in ("router_dgrad", "router_wgrad"))
+            for each in (narrow, wide)
+        ]
+        assert flops[1] == 2 * flops[0] > 0
+    assert [k.name for k in kernels(narrow, "F")] == [k.name for k in kernels(wide, "F")]

@@ -291,3 +291,42 @@ def test_two_casts_of_nvfp4_read_a_tensor_twice():
     assert sum(k.op.rows * k.op.write for k in apart) == sum(k.op.rows * k.op.write for k in joined)
     with pytest.raises(Refused, match=r"stack\.casts: one kernel casts rows and columns but in nvfp4"):
         of("cast_", "mxfp8", "F", casts="apart")
+
+
+def scanning(sequences=1, **changes):
+    """A rank of eight with one sequence in each micro-batch, or more."""
+    batch = {"sequences": 8 * sequences, "sequence_length": 4096, "micro_batch": sequences}
+    own = on("nemotron_h_8b", batch=batch, **changes)
+    return own, next(unit for unit in own.units if unit.kind == "mamba")
+
+
+def test_a_scan_has_its_norm_behind_and_its_gate_inside():
+    """mamba_mixer.py and ssd_combined.py: forward writes and reads the gated output between scan and norm; backward has
+    a kernel for the gate's gradient, [z, y, dy, and what the norm took] to [dz, dy]."""
+    own, unit = scanning()
+    names = [k.name for k in kernels(own, unit, "F")]
+    assert names == [
+        "input_norm", "in_proj", "conv1d",
+        *[n for n in names if n.startswith(("chunk_c", "chunk_st", "state_", "bmm_"))],
+        "chunk_scan", "scan_gate", "scan_norm", "out_proj", "residual",
+    ]  # fmt: skip
+    back = {k.name: k.op for k in kernels(own, unit, "B")}
+    inner, tokens = 8192, 4096
+    assert back["chunk_scan_bwd_dz"].bytes() == 2 * tokens * inner * 6
+    assert list(back).index("scan_norm_bwd") < list(back).index("chunk_scan_bwd_dz") < list(back).index("conv1d_bwd")
+
+
+def test_a_scan_of_several_sequences_is_turned_both_ways():
+    one, many = scanning(), scanning(2)
+    for direction, names in (("F", ["scan_in", "scan_out"]), ("B", ["dscan_out", "dscan_in"])):
+        alone, several = (kernels(*each, direction) for each in (one, many))
+        assert [k.name for k in several if k.name not in {k.name for k in alone}] == names
+        turned = sum(k.op.bytes() for k in several if k.name in names)
+        assert turned == 2 * 2 * 8192 * (2 * 8192 + 2 * 8 * 128 + 128 + 8192)
+
+
+def test_a_scan_keeps_what_its_norm_and_its_last_product_take():
+    """Residual and input of the first product, what that makes, and the scan's output; the norm's input and output."""
+    own, unit = scanning()
+    columns = 2 * 8192 + 2 * 8 * 128 + 128
+    assert own.lowering.kept(own.site, unit).fixed == 4096 * 2 * (2 * 4096 + columns + 3 * 8192)

@@ -328,6 +328,12 @@ def test_layers_that_are_compiled_one_by_one_leave_the_ends_as_they_were():
         names = [{k.name for k in ends(each, direction)} for each in (none, loss, every)]
         assert len(names[0] & names[1]) > len(names[0] & names[2])
     assert [k.op.kind for k in ends(loss, "F") if k.name in ("final_norm", "log_softmax")] == ["norm_forward", "fused"]
+    wide = 4096 * 4.0 * 128256  # logits in FP32: kept once, and two gradients; a compiled loss has two of BF16
+    for one, held in ((eager, 3), (none, 3), (loss, 1), (every, 1)):
+        head = one.units[-1]
+        both = [how(one.site, head).fixed + how(one.site, head).token * one.site.received
+                for how in (one.lowering.kept, one.lowering.regained)]  # fmt: skip
+        assert sum(both) == pytest.approx(held * wide, rel=0.06)
 
 
 @pytest.mark.parametrize(("update", "each"), [("foreach", 80), ("loop", 88), ("fused", 28)])

@@ -34,6 +34,7 @@ EXPECTED = {
         "cluster": {"node": {"base": "gb300x72", "gpus": 64}, "nodes": 4}, "model": {"base": "deepseek_v3"},
         "stack": {
             "name": "megatron", "dispatcher": "hybridep", "cuda_graphs": True, "fused_experts": True, "norms": "cudnn",
+            "gating": "fp32",
         },
         "precision": "mxfp8",
         "parallel": {"zero": 1, "pipeline": 2, "expert": 32}, "schedule": {"name": "interleaved", "chunks": 8},
@@ -45,7 +46,7 @@ EXPECTED = {
         "cluster": {"node": {"base": "gb200x72", "gpus": 64}, "nodes": 4}, "model": {"base": "deepseek_v3"},
         "stack": {
             "name": "megatron", "dispatcher": "hybridep", "cuda_graphs": False, "graphed": ["attention", "router"],
-            "norms": "cudnn",
+            "norms": "cudnn", "gating": "fp32",
         }, "precision": "mxfp8",
         "parallel": {"zero": 1, "pipeline": 4, "expert": 64}, "schedule": {"name": "interleaved", "chunks": 4},
         "placement": V3_LAYOUT, "batch": batch(4096, 4096), "recompute": {"modules": ["mlp"]},

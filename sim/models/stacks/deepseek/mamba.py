@@ -51,20 +51,29 @@ def forward(site: Shared, m: Mamba) -> list[Kernel]:
     """[tokens, hidden] -> [tokens, hidden]; the norm also adds the residual: two streams in, two out."""
     t, h = site.tokens, site.shape.hidden
     out = [Kernel("rmsnorm1", norm(t, h, 2, 2)), *linear(site, "in_proj", m.columns, h, "cast_x_for_in_proj")]
-    out += [Kernel("conv1d", elementwise(t, m.convolved)), *_states(site, m, "")]
+    return [
+        *out,
+        *forward_scan(site, m),
+        Kernel("gated_norm", norm(t, m.inner, 2, 1)),
+        *linear(site, "out_proj", h, m.inner, "cast_y"),
+    ]
+
+
+def forward_scan(site: Shared, m: Mamba) -> list[Kernel]:
+    """Convolution and scan."""
     # what the state holds and what is inside the chunk, in one kernel
-    out += [Kernel("chunk_scan", _batched(site, m, m.heads, m.chunk, m.width, m.state + m.chunk // 2))]
-    return [*out, Kernel("gated_norm", norm(t, m.inner, 2, 1)), *linear(site, "out_proj", h, m.inner, "cast_y")]
+    inside = _batched(site, m, m.heads, m.chunk, m.width, m.state + m.chunk // 2)
+    convolution = Kernel("conv1d", elementwise(site.tokens, m.convolved))
+    return [convolution, *_states(site, m, ""), Kernel("chunk_scan", inside)]
 
 
 def backward(site: Shared, m: Mamba) -> list[Kernel]:
     """Input gradients, from the output's to the residual's."""
     t, h = site.tokens, site.shape.hidden
     out = dgrad(site, "out_proj", h, m.inner, "cast_dY_out_proj")
-    out += [Kernel("conv1d_recompute", elementwise(t, m.convolved)), *_states(site, m, "_recompute")]
     # reads y, z and the gradient; writes both gradients, and the output again for the weight gradient
-    out += [Kernel("gated_norm_bwd", norm(t, m.inner, 3, 3, "backward")), *_scan_backward(site, m)]
-    out += [Kernel("conv1d_bwd", elementwise(t, m.convolved, 2)), *dgrad(site, "in_proj", m.columns, h, "cast_dzxbcdt")]
+    out += [*again(site, m), Kernel("gated_norm_bwd", norm(t, m.inner, 3, 3, "backward")), *backward_scan(site, m)]
+    out += dgrad(site, "in_proj", m.columns, h, "cast_dzxbcdt")
     out += [Kernel("rmsnorm1_recompute", norm(t, h, 2, 2))] if norm_again(site, published=False) else []
     out += quantized(
         site, Kernel("castT_y", cast_transpose(t, m.inner)), Kernel("castT_dY_out_proj", cast_transpose(t, h)),
@@ -74,7 +83,13 @@ def backward(site: Shared, m: Mamba) -> list[Kernel]:
     return out + norm_backward("rmsnorm1_bwd", t, h, 3)
 
 
-def _scan_backward(site: Shared, m: Mamba) -> list[Kernel]:
+def again(site: Shared, m: Mamba) -> list[Kernel]:
+    """What backward computes again."""
+    return [Kernel("conv1d_recompute", elementwise(site.tokens, m.convolved)), *_states(site, m, "_recompute")]
+
+
+def backward_scan(site: Shared, m: Mamba) -> list[Kernel]:
+    """Gradients of the scan and of the convolution."""
     q, n, p, passed = m.chunk, m.state, m.width, FP32_WIDTH * m.inner * m.state
     return [
         Kernel("chunk_scan_bwd_dstates", _batched(site, m, m.heads, p, n, q)),
@@ -85,7 +100,10 @@ def _scan_backward(site: Shared, m: Mamba) -> list[Kernel]:
         Kernel("chunk_scan_bwd_dcb", _batched(site, m, m.heads, q, q // 2, p)),
         Kernel("bmm_chunk_bwd_dB", _batched(site, m, m.groups, q, n, q // 2)),
         Kernel("bmm_chunk_bwd_dC", _batched(site, m, m.groups, q, n, q // 2)),
+        # decays inside a chunk, from all pairs of its tokens again
+        Kernel("chunk_scan_bwd_ddA", _batched(site, m, m.heads, q, q // 2, p)),
         Kernel("chunk_cumsum_bwd", Memory("elementwise", site.tokens, 2 * FP32_WIDTH * m.heads, BF16_WIDTH * m.heads)),
+        Kernel("conv1d_bwd", elementwise(site.tokens, m.convolved, 2)),
     ]
 
 

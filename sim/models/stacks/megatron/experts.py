@@ -1,12 +1,11 @@
-"""Mixtures of Megatron Core: a fused router, fused permutes, a grouped product each way, shared experts beside.
+"""Mixtures of Megatron Core behind their router: fused permutes, a grouped product each way, shared experts beside.
 
-`moe_router_fusion`: scores and top-k in one kernel, the auxiliary loss in two. `moe_permute_fusion`:
-TransformerEngine's permute behind maps of rows, and chunks sorted where an all-to-all left them in the order of ranks.
-What is sent, and what the host waits for before, is in `exchange`.
+`moe_permute_fusion`: TransformerEngine's permute behind maps of rows, and chunks sorted where an all-to-all left them
+in the order of ranks. What is sent, and what the host waits for before, is in `exchange`.
 """
 
-from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
-from hwmodels.op import Gemm, Memory, permute, small, unpermute
+from hwmodels.formats import PLAIN_BF16
+from hwmodels.op import permute, small, unpermute
 from sim.models.blocks.experts import Experts
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
@@ -14,7 +13,7 @@ from sim.models.stacks.megatron.casts import casting, quantised
 from sim.models.stacks.megatron.exchange import mapped
 from sim.models.stacks.megatron.expert_bias import added, added_backward
 from sim.models.stacks.megatron.feed_forward import activate, activate_backward
-from sim.models.stacks.megatron.host import BALANCED, PADDED, PERMUTED, ROUTED, SCORED, SORTED, work
+from sim.models.stacks.megatron.host import PADDED, PERMUTED, SORTED, work
 from sim.models.stacks.megatron.linear import (
     dgrad,
     first,
@@ -23,44 +22,9 @@ from sim.models.stacks.megatron.linear import (
     last,
     last_dgrad,
     last_wgrad,
-    norm_backward,
-    plain_norm,
     wgrad,
 )  # fmt: skip
 from sim.models.stacks.sharing import gathered, row_collective, summed
-
-
-def gate(site: Shared, experts: Experts) -> list[Kernel]:
-    """The norm before a mixture, and its router."""
-    t, h, e = site.tokens, site.shape.hidden, experts.number
-    row = PLAIN_FP32.row_bytes(e)
-    out = [*plain_norm("mlp_norm", t, h), Kernel("router", Gemm(t, e, h, "fprop", "bf16"), host=work(ROUTED["F"], "F"))]
-    out += [
-        Kernel("router_topk", Memory("softmax", t, row, 2 * row), host=work(SCORED["F"], "F")),
-        Kernel("aux_scores", Memory("softmax", t, row, row), host=work(SCORED["F"], "F")),
-    ]
-    out += [Kernel("aux_loss", small("tiny"), host=work(BALANCED["F"], "F"))]
-    return [*out, Kernel("counts", Memory("elementwise", t, row / 4, 0.0))]
-
-
-def gate_backward(site: Shared, experts: Experts) -> list[Kernel]:
-    """Gradients of the scores, of the router's input, and of the norm's."""
-    t, h, e = site.tokens, site.shape.hidden, experts.number
-    row = PLAIN_FP32.row_bytes(e)
-    out = [
-        Kernel("aux_loss_bwd", small("tiny"), host=work(BALANCED["B"], "B")),
-        Kernel("router_topk_bwd", Memory("softmax_backward", t, 2 * row, row), host=work(SCORED["B"], "B")),
-    ]
-    out += [
-        Kernel("router_dgrad", Gemm(t, h, e, "dgrad", "bf16"), host=work(ROUTED["B"], "B")),
-        fused("add_dx", t, h, 2, 1),
-    ]
-    out += [fused("add_shared_dx", t, h, 2, 1)] if experts.shared.width else []
-    return [*out, *norm_backward("mlp_norm_bwd", t, h), fused("add_residual", t, h, 2, 1)]
-
-
-def gate_weight(site: Shared, experts: Experts) -> list[Kernel]:
-    return [Kernel("router_wgrad", Gemm(experts.number, site.shape.hidden, site.tokens, "wgrad", "bf16"))]
 
 
 def _permuted(site: Shared) -> list[Kernel]:

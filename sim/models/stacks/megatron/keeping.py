@@ -19,8 +19,8 @@ from sim.models.layer import Unit
 from sim.models.stacks import keeping
 from sim.models.stacks.again import Tensor
 from sim.models.stacks.cudnn import Shared
-from sim.models.stacks.deepseek import mamba
 from sim.models.stacks.keeping import part
+from sim.models.stacks.megatron import mamba
 from sim.models.stacks.megatron.casts import casting
 from sim.models.stacks.megatron.formats import of_unit
 from sim.models.stacks.stack import NATIVE

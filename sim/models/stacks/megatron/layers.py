@@ -10,10 +10,10 @@ from sim.models.blocks.mamba import Mamba
 from sim.models.blocks.mla import Latent
 from sim.models.layer import Kernel, Part, Unit
 from sim.models.precision import RECIPES
-from sim.models.stacks import layers, mamba
+from sim.models.stacks import layers
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.layers import Block
-from sim.models.stacks.megatron import attention, experts, feed_forward, latent
+from sim.models.stacks.megatron import attention, experts, feed_forward, latent, mamba, router
 from sim.models.stacks.megatron.again import WORDS
 from sim.models.stacks.megatron.ends import end
 from sim.models.stacks.megatron.exchange import exchanged
@@ -21,8 +21,10 @@ from sim.models.stacks.megatron.formats import of_unit
 from sim.models.stacks.megatron.host import REPLAYED, work
 from sim.models.stacks.megatron.linear import dgrad, linear, norm_backward, plain_norm, wgrad
 
-BLOCKS: dict[type, ModuleType] = {Heads: attention, Latent: latent, Network: feed_forward, Experts: experts}
-"""Kind of block -> the module with its passes; Mamba-2 takes the kernels of its own library, in BF16."""
+BLOCKS: dict[type, ModuleType] = {
+    Heads: attention, Latent: latent, Mamba: mamba, Network: feed_forward, Experts: experts,
+}  # fmt: skip
+"""Kind of block -> the module with its passes."""
 
 
 def parts(site: Shared, made: Made, unit: Unit, direction: str) -> tuple[Part, ...]:
@@ -35,12 +37,10 @@ WORDS_OF = {Heads: "attention", Latent: "attention", Network: "network", Experts
 
 
 def _block(site: Shared, block: Block, direction: str) -> list[Kernel]:
-    if isinstance(block, Mamba):
-        own = site._replace(recipe=RECIPES["bf16"])
-        kernels = {"F": mamba.forward, "B": mamba.backward, "W": mamba.weight}[direction](own, block)
-    else:
-        module = BLOCKS[type(block)]
-        kernels = {"F": module.forward, "B": module.backward, "W": module.weight}[direction](site, block)
+    module = BLOCKS[type(block)]
+    # Mamba's projections wait in BF16 for a timed scan (docs/findings.md): mamba_ssm's own kernels look priced too low
+    own = site._replace(recipe=RECIPES["bf16"]) if isinstance(block, Mamba) else site
+    kernels = {"F": module.forward, "B": module.backward, "W": module.weight}[direction](own, block)
     return _replayed(site, WORDS_OF[type(block)], kernels, direction)
 
 
@@ -55,9 +55,8 @@ def _replayed(site: Shared, word: str, kernels: list[Kernel], direction: str) ->
 
 
 def _gate(site: Shared, made: Made, direction: str) -> list[Kernel]:
-    assert made.routed
-    passes = {"F": experts.gate, "B": experts.gate_backward, "W": experts.gate_weight}
-    return _replayed(site, "router", passes[direction](site, made.routed), direction)
+    passes = {"F": router.gate, "B": router.gate_backward, "W": router.gate_weight}
+    return _replayed(site, "router", passes[direction](site, made), direction)
 
 
 def _post_norm(site: Shared, direction: str) -> list[Kernel]:

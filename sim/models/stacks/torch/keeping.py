@@ -3,7 +3,8 @@
 Each operation keeps the tensors that its gradient needs, gathered where it reads them so: norms their input and
 inverse deviations, products their input, attention q, k, v, its output and log-sum-exp, activations their input.
 Compiled, the activation and its product are computed again. A unit's backward holds gradients of its inner tensors: of
-the head, where log-softmax's gradient is made, those of its input and of its output, in FP32 beside the output itself.
+the head, where log-softmax's gradient is made, those of its input and of its output, in FP32 beside the output itself;
+a compiled loss has them in BF16 and one at a time (`stack.compiled_ends`).
 """
 
 from collections.abc import Iterable
@@ -23,18 +24,22 @@ from sim.models.stacks.again import Tensor, saved_bytes
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.deepseek import mamba
 from sim.models.stacks.keeping import part
-from sim.models.stacks.stack import PLAIN_NORMS
+from sim.models.stacks.stack import NOTHING, PLAIN_NORMS
 from sim.models.stacks.torch.experts import own_rows
 from sim.models.stacks.torch.kernels import INDEX, WIDE, WIDTH
 from sim.models.stacks.torch.layers import parts
 from sim.models.stacks.torch.sharing import logits
 
 
+def _compiled_loss(site: Shared) -> bool:
+    return site.stack.compiled and site.stack.compiled_ends != NOTHING
+
+
 def _gradients(site: Shared, made: Made) -> float:
     """Bytes of a token that gradients take at most: of the logits; of a network's inner tensors or of attention's."""
     h, v = site.shape.hidden, logits(site)
     if made.end == HEAD:
-        return PLAIN_BF16.row_bytes(v) if site.stack.compiled else 2 * PLAIN_FP32.row_bytes(v)
+        return PLAIN_BF16.row_bytes(v) if _compiled_loss(site) else 2 * PLAIN_FP32.row_bytes(v)
     inner = (made.dense.fan + 1) * made.dense.width if made.dense else 0
     if made.routed:
         inner = made.routed.chosen * (made.routed.sent(h) + made.routed.routed.first + made.routed.routed.width)
@@ -58,7 +63,7 @@ def _end(site: Shared, made: Made) -> float:
     if made.end == EMBEDDING:
         return float(INDEX)
     if made.end == HEAD:
-        read = PLAIN_BF16.row_bytes(v) if site.stack.compiled else PLAIN_FP32.row_bytes(v)
+        read = PLAIN_BF16.row_bytes(v) if _compiled_loss(site) else PLAIN_FP32.row_bytes(v)
         return _norm(h) * part(site) + PLAIN_BF16.row_bytes(h) + read
     return (2 * _norm(h) + PLAIN_BF16.row_bytes(2 * h)) * part(site) + INDEX
 
