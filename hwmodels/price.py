@@ -61,8 +61,6 @@ OFF_DEVICE = (*OVER_LINKS, HostUpdate)
 """Operations that wait for no memory of the device."""
 PACED = (Gemm, GroupedGemm, Attention)
 """Operations whose prices depend on how many SMs they have, and on their clock."""
-KEPT = 1 << 13
-"""Prices that pricers share, half a KB each."""
 
 
 class Price(NamedTuple):
@@ -91,8 +89,8 @@ class Pricer:
     kernel by kernel, or None. library: whose kernels run, a folder in a device's tables ("": the project's own). nccl:
     what sends and reduces; None: closed forms. attention: whose kernel of it runs, of `hwmodels.attention`. own: tables
     of a trace, as JSON, which are asked first ("": none). cards: that wait for each other, so that the slowest counts
-    (`hwmodels.unlike`). known: prices of operations. shared: those that do not depend on links, of all pricers that
-    differ in nothing else. rows, still: what is made of prices that depend on links, and of those that do not.
+    (`hwmodels.unlike`). known: prices of operations. shared: those that do not depend on links, which pricers alike in
+    all else share. rows, still: what is made of prices that depend on links, and of those that do not.
     """
 
     device: Device
@@ -118,13 +116,7 @@ class Pricer:
         other = kept or replace(self, wires=wires)
         other.known.update({key: price for key, price in self.known.items() if not isinstance(key[0], OVER_LINKS)})
         object.__setattr__(other, "still", self.still)
-        object.__setattr__(other, "shared", self.shared)
         return other
-
-    def sharing(self, shared: dict[tuple[Op, bool], Price]) -> "Pricer":
-        """The pricer with what others that are equal but for links know."""
-        object.__setattr__(self, "shared", shared)
-        return self
 
     @property
     def compute_sms(self) -> int:
@@ -163,16 +155,12 @@ class Pricer:
         return math.ceil(calibration.load(name).launch_gap_us * US_NS)
 
     def price(self, op: Op, on_comm_sms: bool = False) -> Price:
-        """The price of `op`; `on_comm_sms`: on the communication stream, so beside compute it sees only its SMs. Raises
-        Refused."""
+        """The price of `op`; `on_comm_sms`: on the communication stream, beside compute on its SMs. Raises Refused."""
         key = (op, on_comm_sms)
         if key not in self.known:
-            made = self.shared.get(key) or self._of_slowest(op, self._price(op, on_comm_sms))
-            self.known[key] = made
+            self.known[key] = self.shared.get(key) or self._of_slowest(op, self._price(op, on_comm_sms))
             if not isinstance(op, OVER_LINKS):
-                if len(self.shared) >= KEPT:
-                    self.shared.clear()
-                self.shared[key] = made
+                self.shared[key] = self.known[key]
         return self.known[key]
 
     def _price(self, op: Op, on_comm_sms: bool) -> Price:
@@ -275,8 +263,7 @@ def _settled(pricer: Pricer, tables: Tables | None, op: Op, quote: Quote) -> Quo
 
 def _no_faster(d: Device, part: float, op: Op, quote: Quote) -> Quote:
     """No product takes less time than its bytes at a part of the device's bandwidth, such as streams measured reach."""
-    floor = traffic(d, op) / (streaming(d) * part) / MICRO
-    if not isinstance(op, Gemm | GroupedGemm) or quote.us >= floor:
+    if not isinstance(op, Gemm | GroupedGemm) or quote.us >= (floor := traffic(d, op) / (streaming(d) * part) / MICRO):
         return quote
     return quote._replace(us=floor, rung="roofline", source=f"{quote.source}, bound by HBM", spread=SPREAD["held"])
 
@@ -364,8 +351,7 @@ def _memory(pricer: Pricer, tables: Tables | None, op: Memory) -> Quote:
     if pricer.mode == "measured":
         if row := tables.exact.get(op):
             return Quote(row["us"], "measured", calibration.named(tables, "memory", row), SPREAD["measured"], "memory")
-        rows = calibration.near(tables, op)
-        if rows:
+        if rows := calibration.near(tables, op):
             return _between(tables, op, rows)
     kinds = op.kind, LIKE.get(op.kind.partition("_")[0]), "elementwise"
     kind = next(kind for kind in kinds if kind in tables.memory_fit)
@@ -396,9 +382,8 @@ def _between(tables: Tables, op: Memory, rows: list[dict[str, Any]]) -> Quote:
 
 def _exchange(pricer: Pricer, tables: Tables | None, op: AllToAll) -> Quote:
     seconds = pricer.exchange(op, pricer.wires.shared, pricer.comm_sms)
-    known = tables is not None and op.beside in tables.exchanges
     source = "largest port load over effective bandwidth, no less than its warps can move"
-    if known and tables is not None:
+    if tables is not None and op.beside in tables.exchanges:
         source += f", stretch beside compute from {tables.device}/exchange.json: {op.beside}"
         return Quote(seconds / MICRO, "interpolated", source, REPEATS)
     return Quote(seconds / MICRO, "roofline", source, PUBLISHED)

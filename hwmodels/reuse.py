@@ -94,7 +94,7 @@ def reread(device: Device, op: Op, quote: Quote, us: float) -> Quote:
     cache = device.cache.capacity_bytes
     same = not device.timed_cache or cache == device.timed_cache
     if same or not isinstance(op, Gemm | GroupedGemm | Attention) or quote.rung == "roofline":
-        return quote._replace(us=us)
+        return quote if us == quote.us else quote._replace(us=us)
     rate = REACHED * streaming(device) * MICRO
     old, new = (from_hbm(device, op, each) / rate for each in (device.timed_cache, cache))
     us = us * new / old if us <= old else math.sqrt(us**2 + new**2 - old**2)

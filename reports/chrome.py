@@ -35,7 +35,7 @@ GZIP = 16 + zlib.MAX_WBITS
 
 def write(spans: Trace, folder: Path) -> list[Path]:
     """Write `rank<NNNN>.json.gz` into `folder` for every rank in `spans`, and say which files."""
-    ranks = np.unique(spans.position).tolist()
+    ranks = sorted(set(spans.position.tolist()))
     written = []
     for rank in ranks:
         path = folder / f"rank{rank:04d}.json.gz"
@@ -59,23 +59,22 @@ def events(spans: Trace, rank: int, ranks: int) -> Iterator[str]:
     spans, starts, durations = spans.where(keep), starts[keep], (ends - starts)[keep]
     host = HOST_PID_OFFSET + rank
     yield f'{{"schemaVersion": 1, "distributedInfo": {{"rank": {rank}, "world_size": {ranks}}},\n"traceEvents": [\n'
-    yield _names(rank, host, np.unique(spans.lane).tolist())
-    which, middles = _middles(spans, rank)
+    yield _names(rank, host, sorted(set(spans.lane.tolist())))
+    which, middles, streams = _middles(spans, rank)
     launch = f'{{"ph":"X","cat":"cuda_runtime","name":"cudaLaunchKernel","pid":{host},"tid":{HOST_THREAD},"dur":1,"ts":'
     leaves = f'{{"ph":"s","cat":"ac2g","name":"ac2g","pid":{host},"tid":{HOST_THREAD},"id":'
-    arrives = f'{{"ph":"f","bp":"e","cat":"ac2g","name":"ac2g","pid":{rank},"tid":'
-    threads = (stream(lane) for lane in spans.lane.tolist())
+    arrives = [f'{{"ph":"f","bp":"e","cat":"ac2g","name":"ac2g","pid":{rank},"tid":{own},"id":' for own in streams]
     batches = spans.micro_batch.tolist()
     numbers = range(FIRST_CORRELATION, FIRST_CORRELATION + len(spans))
     columns = zip(
         map(str, numbers), map(str, starts.tolist()), durations.tolist(), spans.start.tolist(),
-        (spans.end - spans.start).tolist(), which.tolist(), threads, batches, strict=True,
+        (spans.end - spans.start).tolist(), which.tolist(), batches, strict=True,
     )  # fmt: skip
     rows = (
         f'{middles[m]}{batch},"start_ns":{begin},"duration_ns":{length},"correlation":{c}}},"ts":{ts},"dur":{dur}}},\n'
         f'{launch}{ts},"args":{{"correlation":{c}}}}},\n'
-        f'{leaves}{c},"ts":{ts}}},\n{arrives}{thread},"id":{c},"ts":{ts}}},\n'
-        for c, ts, dur, begin, length, m, thread, batch in columns  # those that are told often as text
+        f'{leaves}{c},"ts":{ts}}},\n{arrives[m]}{c},"ts":{ts}}},\n'
+        for c, ts, dur, begin, length, m, batch in columns  # those that are told often as text
     )
     yield from _chunks(rows)
     yield _profiler_steps(host, int((starts + durations).max()) + 1 if len(starts) else 1)
@@ -99,14 +98,15 @@ def _chunks(rows: Iterator[str]) -> Iterator[str]:
         yield chunk
 
 
-def _middles(spans: Trace, rank: int) -> tuple[Column, list[str]]:
-    """The part of an event that many rows share, once each, and for every row which of them it has."""
+def _middles(spans: Trace, rank: int) -> tuple[Column, list[str], list[int]]:
+    """For every row which part of an event it has that many rows share; these parts, once each, and their streams."""
     columns = (spans.label, spans.lane, spans.layer, spans.price, spans.stage)
     key = np.zeros(len(spans), dtype=np.int64)
     for column in columns:
         key = key * (int(column.max(initial=0)) + 2) + column + 1
     _, first, which = np.unique(key, return_index=True, return_inverse=True)
-    return which, [_middle(spans, rank, *row) for row in np.stack(columns, 1)[first].tolist()]
+    rows = np.stack(columns, 1)[first].tolist()
+    return which, [_middle(spans, rank, *row) for row in rows], [stream(lane) for _, lane, *_ in rows]
 
 
 def _middle(spans: Trace, rank: int, label: int, lane: int, layer: int, price: int, stage: int) -> str:

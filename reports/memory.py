@@ -58,7 +58,7 @@ def thin(total: npt.NDArray[Any], points: int) -> npt.NDArray[np.int64]:
         return np.arange(count)
     edges = np.linspace(0, count, points - 1).astype(np.int64)
     highest = [a + int(total[a:b].argmax()) for a, b in pairwise(edges.tolist()) if b > a]
-    return np.unique(np.array([0, *highest, count - 1]))
+    return np.array(sorted({0, *highest, count - 1}))
 
 
 def at_peak(curve: MemoryCurve) -> dict[str, int]:

@@ -31,7 +31,7 @@ def section(result: Result) -> Section | None:
     kinds = op_kinds(pair)
     present = [i for i in range(len(OPS)) if (kinds == i).any()]
     keys = legend((OPS[i].name, OPS[i].colour) for i in present)
-    phases = np.unique(pair.phase).tolist()
+    phases = sorted(set(pair.phase.tolist()))
     keys += legend((STEPS[i].name, STEPS[i].colour) for i in phases)  # the script shows one of the two
     what = noun(result.pair_name)
     choice = (
@@ -125,7 +125,7 @@ def _data(result: Result, pair: Trace, kinds: Column) -> dict[str, Any]:
     })  # fmt: skip
     exchange = occupancy(pair, EXCHANGE_LANES)
     compute = left(occupancy(pair, COMPUTE_LANES), exchange, device_sms(result.scenario))
-    present = {LANES[i] for i in np.unique(pair.lane).tolist()}
+    present = {LANES[i] for i in pair.lane.tolist()}
     return {
         "table": table_,
         "what": noun(result.pair_name),

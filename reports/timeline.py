@@ -32,7 +32,7 @@ def section(result: Result) -> Section | None:
         return None
     mix, mixes = price_mix(steps, result.spans)
     rows = with_idle(steps, mix)
-    shown = np.unique(rows["kind"]).tolist()
+    shown = sorted(set(rows["kind"].tolist()))
     keys = legend((STEPS[kind].name, STEPS[kind].colour) for kind in shown)
     body = f'<div class="row">{keys}{controls("timeline", "step")}</div>'
     body += plot("timeline", "timeline of all positions of the pipeline")

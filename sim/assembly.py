@@ -7,12 +7,11 @@ the next are kept, so a sweep pays for them once.
 import hashlib
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hwmodels.collectives import wires
 from hwmodels.nccl.library import Library
-from hwmodels.op import Op
-from hwmodels.price import Price, Pricer
+from hwmodels.price import Pricer
 from sim.communication import crossing, sharing
 from sim.communication.exchange.price import Fidelity
 from sim.engine.alone import alone
@@ -26,7 +25,9 @@ from sim.models.family import family
 from sim.models.layer import COMPUTE, Groups, Launches, Part, Site, Unit
 from sim.models.lowering import lowering
 from sim.models.lowering import recipe as of_stack
+from sim.models.mixture import Mixture
 from sim.models.offload import around, hosted
+from sim.models.shape import ModelShape
 from sim.models.transformer_engine import EVERY
 from sim.routing import balanced
 from sim.scenario.stages import Spread
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 KEPT = 8
 """Sets of prices that are kept, a few MB each: pipelines of any depth and schedule share one."""
+SHARED = 1 << 12
+"""Prices that pricers share, half a KB each."""
 TOTALS, DIGEST_BYTES = 1 << 9, 16
 """Sets of what units come to, some 20 KB each: a search comes back to the same prices at another depth."""
 
@@ -151,14 +154,9 @@ def _prices(key: _Priced) -> Machine:
     pricer = Pricer(node.device, links, held, scenario.pricing, fidelity, key.always, waits,
                     node.launch if scenario.stack.launches else None, scenario.stack.library, nccl,
                     scenario.stack.attention, scenario.tables, cluster.gpus)  # fmt: skip
-    pricer.sharing(_shared(repr((
-        node, node.figures, node.device.figures, held, scenario.pricing, key.always, waits, pricer.host, pricer.library,
-        comm.collectives, pricer.attention, scenario.tables, cluster.gpus, comm.exchange, comm.warps,
-    ))))  # fmt: skip
+    object.__setattr__(pricer, "shared", _shared(_all_but_links(scenario, held, key.always)))
     if mixture:
-        load = balanced.balanced(mixture, site.own, group, -(-group // site.group_nodes))
-        slots = mixture.experts + scenario.routing.redundant_experts
-        site = site._replace(**load._asdict(), local_experts=slots // group)
+        site = _loaded(site, mixture, scenario.routing.redundant_experts)
     lowered = lowering(own, scenario.stack)
 
     @cache
@@ -172,16 +170,42 @@ def _prices(key: _Priced) -> Machine:
     return machine
 
 
+def _loaded(site: Site[ModelShape], mixture: Mixture, redundant: int) -> Site[ModelShape]:
+    """The site of a rank with its experts, and the tokens that come to them."""
+    load = balanced.balanced(mixture, site.own, site.group, -(-site.group // site.group_nodes))
+    return site._replace(**load._asdict(), local_experts=(mixture.experts + redundant) // site.group)
+
+
 @lru_cache(maxsize=TOTALS)
 def _totals(digest: bytes) -> tuple[Costs, Chains, Holds]:
     """What units come to at prices with that digest, which is small and outlives them."""
     return {}, {}, {}
 
 
+class _Few(dict[Any, Any]):
+    """A mapping of some keys: where it is full it begins anew."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if len(self) >= SHARED:
+            self.clear()
+        super().__setitem__(key, value)
+
+
 @lru_cache(maxsize=2 * KEPT)
-def _shared(key: str) -> dict[tuple[Op, bool], Price]:
-    """Prices of pricers that differ at most in links. key: all else that decides them."""
-    return {}
+def _shared(key: str) -> _Few:
+    """Prices that pricers which differ at most in links share. key: all else that decides them."""
+    return _Few()
+
+
+def _all_but_links(scenario: Scenario, held: int, always: bool) -> str:
+    """What decides the prices of operations that use no links. held: SMs of communication."""
+    cluster, stack = scenario.cluster, scenario.stack
+    assert cluster is not None
+    node = cluster.node
+    return repr((
+        node, node.figures, node.device.figures, held, scenario.pricing, always, scenario.comm, stack.launches,
+        stack.library, stack.attention, scenario.tables, cluster.gpus,
+    ))  # fmt: skip
 
 
 def _groups(scenario: Scenario, mesh: Mesh) -> Groups:

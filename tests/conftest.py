@@ -16,3 +16,8 @@ gc.set_threshold(FEW_CIRCLES)  # from the first module on: with Python's 700, li
 def pytest_collection_finish() -> None:
     """Modules and tests live to the end, so nobody looks through them for circles of garbage."""
     gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Nor through what is left when the process ends."""
+    gc.freeze()

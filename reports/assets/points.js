@@ -55,10 +55,11 @@ function drawChart() {
   const x = figureAt(chosen("chart-x")), y = figureAt(chosen("chart-y")), by = axisAt(chosen("chart-colour"));
   const points = POINTS.points.filter((point) => point[1][x] !== null && point[1][y] !== null);
   const labels = by < 0 ? [""] : POINTS.axes[by].labels.map(String);
+  if (by >= 0 && points.some((point) => point[0][by] === "")) labels.push(""); // points beside the product
   const traces = labels.map((label, i) => {
     const own = points.filter((point) => by < 0 || point[0][by] === label);
     return {
-      type: "scatter", mode: "markers", name: escaped(label), x: own.map((point) => point[1][x]), y: own.map((point) => point[1][y]),
+      type: "scatter", mode: "markers", name: escaped(label) || "others", x: own.map((point) => point[1][x]), y: own.map((point) => point[1][y]),
       marker: { size: own.map((point) => (point[2] ? 11 : 7)), color: HUES[i % HUES.length], opacity: 0.85, line: { width: own.map((point) => (point[2] ? 1.6 : 0)), color: DATA.page.ink } },
       customdata: own, text: own.map(pointText), hovertemplate: "%{text}<extra></extra>",
     };

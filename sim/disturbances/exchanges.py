@@ -8,7 +8,7 @@ one node of the group is more popular, and the last of the group counts: 0.015 s
 exchanges.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +22,6 @@ from sim.layout.machine import Machine
 Array = npt.NDArray[np.float64]
 RATIOS = (1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 4.0)
 """Loads over the expected one that are timed; times between are interpolated, beyond in proportion."""
-
-LOADS = {"received": ("received", "nvlink_in"), "reached": ("nic_in", "forwarded", "nvlink_out")}
-"""Field of LoadedExchange -> the rows of `sim.communication.exchange.ports.Ports` that rise."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +63,9 @@ def _loaded_exchange(pricer: Pricer, op: AllToAll) -> LoadedExchange:
     def seconds(load: str, ratio: float) -> float:
         if timed.model == MESSAGES:
             return of_tokens(op, *_popular(op, load, ratio), links)
-        ports = of_op(op)
-        raised = {name: getattr(ports, name) * ratio for name in LOADS[load]}
-        return timed.of_ports(replace(ports, **raised), links, pricer.comm_sms)
+        return timed.of_ports(of_op(op).raised(**{load: ratio}), links, pricer.comm_sms)
 
-    by_load = {load: np.array([seconds(load, ratio) for ratio in RATIOS]) for load in LOADS}
+    by_load = {load: np.array([seconds(load, ratio) for ratio in RATIOS]) for load in LoadedExchange.__annotations__}
     return LoadedExchange(**{load: times / (times[0] or 1.0) for load, times in by_load.items()})
 
 

@@ -38,7 +38,7 @@ def jobs(word: str) -> int:
     """Processes of an executor on this machine; 0 of a cluster. Raises Refused for a word that is none."""
     kind, colon, rest = word.partition(":")
     if kind not in KINDS or not colon or not rest:
-        near = did_you_mean(kind, KINDS) or ";"
+        near = did_you_mean(kind, KINDS) * (kind not in KINDS) or ";"
         raise Refused(f"--executor: found {word!r}{near} legal: local:N (processes), dask:HOST:PORT (a scheduler)")
     if kind == "dask":
         return 0

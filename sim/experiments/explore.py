@@ -22,7 +22,7 @@ from sim.experiments import kinds
 from sim.experiments.answer import Answer, Beside, Row
 from sim.experiments.executors import Executor
 from sim.experiments.kind import value
-from sim.experiments.objectives import Facts, Figures, beats, front, rank_correlation
+from sim.experiments.objectives import LIMITED, Facts, Figures, beats, front, rank_correlation, shown
 from sim.experiments.record import Book, Record, record, stamp
 from sim.experiments.sampler import sampled
 from sim.experiments.screen import MEMORY, Ask, Screened, Tried, screened, tried, weighed
@@ -59,6 +59,7 @@ class Explorer:
         self.census = Census(len(search.space.product))
         self.refused, self.pruned, self.done = dict[str, tuple[int, str]](), Counter[str](), Counter[str]()
         self.outcomes, self.illegal, self.least_bytes = dict[Choice, Tried](), set[Choice](), list[int]()
+        self.nearest = dict[str, float]()
         self.base = "" if search.kind else search.space.described(()).scenario_hash
 
     # --- what may be good ---------------------------------------------------------------------------------------------
@@ -92,7 +93,7 @@ class Explorer:
             return None
         if seen.least is None:
             return Candidate(choice, (-inf,) * len(self.search.objectives), True)
-        if word := seen.lacks or self.search.missed(seen.least):
+        if word := seen.lacks or self._missed(seen.least):
             self.pruned[word] += 1
             self.least_bytes += [seen.least.peak_bytes] if word == MEMORY else []
             return None
@@ -172,9 +173,17 @@ class Explorer:
             return outcome
         try:
             self.scores(outcome.facts)
-            return outcome._replace(lacks=self.search.missed(outcome.facts))
+            return outcome._replace(lacks=self._missed(outcome.facts))
         except Refused as refused:
             return Tried(refused=str(refused))
+
+    def _missed(self, facts: Facts | Figures) -> str:
+        """The limit that a point misses; the nearest to each is kept."""
+        word = self.search.missed(facts)
+        if word in LIMITED and isinstance(facts, Facts):
+            figure = self.search.figure(LIMITED[word], facts)
+            self.nearest[word] = min(figure, self.nearest.get(word, inf))
+        return word
 
     def _outcome(self, plain: Record) -> Tried:
         """Of a line in the book."""
@@ -315,6 +324,8 @@ def _nothing(way: Explorer) -> str:
     what = {"memory": "memory: the least that one needs is", "beaten": ""}.get(lacking, f"constraints.{lacking}")
     lacking_bytes = (each.peak_bytes for each in way.outcomes.values() if each.lacks == MEMORY)
     least = min((*lacking_bytes, *way.least_bytes), default=0)
-    return f"{way.census.legal} points are legal and none keeps what must hold; {count} miss {what}" + (
-        f" {format_quantity(least, 'data')}" if lacking == MEMORY else ""
-    )
+    more = f" {format_quantity(least, 'data')}" if lacking == MEMORY else ""
+    if lacking in way.nearest:
+        name = LIMITED[lacking]
+        more = f": none has less than {shown(name, way.nearest[lacking])} {way.search.objective(name).unit}"
+    return f"{way.census.legal} points are legal and none keeps what must hold; {count} miss {what}{more}"

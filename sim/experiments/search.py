@@ -37,6 +37,7 @@ from sim.scenario import shelves
 from sim.scenario.divides import Rule
 from sim.scenario.fits import Finding
 from sim.scenario.values import Scenario
+from sim.schedules import program
 
 SEARCHES = shelves.SCENARIOS / "searches"
 """Where the searches are that ship."""
@@ -147,7 +148,7 @@ def of_document(document: Document, shown: str, folder: Path, extra: Sequence[st
         reader.words("cheap"), reader.count(("best",), BEST), reader.count(("exhaustive",), EXHAUSTIVE),
         _sampler(reader), own.key if own else "", bounds,
     )  # fmt: skip
-    if not reader.problems:
+    if isinstance(content.get("scenario"), str):
         reader.problems += _wrong_stops(search.space, document, search.cheap, own)
     if reader.problems:
         raise DocumentError(reader.problems)
@@ -360,10 +361,10 @@ def _mistakes(built: Space, overrides: Sequence[str], own: Kind | None) -> Seque
     keys that there are not."""
     words = (*overrides, *built.product.last)
     try:
-        if own is None:
-            built.described(words)
-        else:
+        if own is not None:
             kinds.load(built.place, (*built.product.shared, *words))
+        elif (name := built.described(words).schedule.name) and name not in program.names():
+            return [Problem(Place(built.path), "schedule", unknown(name, "schedule", program.names()))]
     except DocumentError as error:
         return [each for each in error.problems if own is None or each.message.startswith(NO_KEY)]
     return ()
@@ -374,7 +375,9 @@ NO_KEY = ("unknown key", "cannot be read")
 
 
 def _at_words(problem: Problem, document: Document) -> Problem:
-    """The problem of an override is laid to its line, where the file has it."""
+    """The problem of an override is laid to its line, where the file has it, and that of no file to who names it."""
+    if problem.message.startswith(NO_KEY[1]):
+        return Problem(document.place(("scenario",)), "scenario", f"{problem.place.file} {problem.message}")
     word = problem.place.file.removeprefix("<command line> ")
     for key in ("overrides", "cheap"):
         if word in (listed := document.value(key) or []):

@@ -194,6 +194,18 @@ def _measured(gate: Gate, hosts: Hosts) -> tuple[float, float]:
     return 1 - used / cells, squares / cells
 
 
+def reach(gate: Gate, popularity: Popularity, hosts: Sequence[Hosts]) -> Array:
+    """Tokens that come to each rank, expected, over the mean with experts alike [layers, ranks]; of nodes where hosts
+    say those for ranks. None gets more than every token. Measured on the hosts of the first layer, as `loads` is."""
+    moments = _moments(gate, hosts[0].expert.tobytes(), hosts[0].ranks)
+
+    def come(liked: Popularity, where: Hosts) -> Array:
+        return np.asarray(1 - moments.factor * _missed(gate, liked, where, moments.kappa))
+
+    mean = come(np.ones(gate.experts), hosts[0]).mean()
+    return np.array([come(row, where) / mean for row, where in zip(popularity, hosts, strict=True)])
+
+
 def _missed(gate: Gate, popularity: Popularity, hosts: Hosts, kappa: float) -> Array:
     """Chance that a token misses each rank [ranks], groups taken for independent."""
     used, size = _used(gate, popularity), gate.experts // gate.groups

@@ -17,7 +17,7 @@ NEEDED = {
 }  # fmt: skip
 """Arrivals -> keys that they need."""
 
-OF_ROUTING = {"spread": "sampled", "max_vio": "skewed"}
+OF_ROUTING = {"spread": "sampled", "max_vio": "skewed", "histogram": "recorded"}
 """Keys of routing, and the kind that has them."""
 
 Odd = tuple[KeyPath, str]
@@ -63,8 +63,12 @@ def _routing(serve: Serve) -> Iterator[Odd]:
     for key, own in OF_ROUTING.items():
         if given.get(key) is not None and kind != own:
             yield ("routing", key), f"{kind} routing has none; legal with routing.kind: {own}"
-        elif given.get(key) is None and kind == own == "skewed":
+        elif given.get(key) is None and kind == own and key != "spread":
             yield ("routing", key), f"missing; {own} routing needs it"
+    rows, mixture = serve.routing.histogram or (), family(serve.model.family).mixture(serve.model)
+    if rows and mixture and len(rows[0]) != mixture.experts:
+        what = f"found {len(rows[0])} experts a layer; {serve.model.name} has {mixture.experts}"
+        yield ("routing", "histogram"), what
 
 
 def _failures(serve: Serve) -> Iterator[Odd]:

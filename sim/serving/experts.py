@@ -10,14 +10,18 @@ import numpy.typing as npt
 from hwmodels.units import ROUNDING_SLACK
 from sim.models.mixture import Mixture
 from sim.routing import eplb
+from sim.routing.gate import gate_of
 from sim.routing.hosts import Hosts
 from sim.routing.keyed import generator
+from sim.routing.loads import reach
 from sim.routing.popularity import popularity
 from sim.scenario.values import Routing
 from sim.serving.rank import Load
 
 STEPS = 50
 """Steps of 1 in which the busiest rank's rows over the mean are told, rounded up: layers then share prices."""
+BALANCED = "balanced"
+"""The kind of routing whose experts are liked alike."""
 
 Counts = npt.NDArray[np.float64]
 
@@ -34,19 +38,46 @@ class Gating(NamedTuple):
     routed: int
 
 
-def loads(gating: Gating, tokens: int) -> tuple[Load, ...]:
-    """Of the busiest rank of each routed layer, for so many tokens over the whole group.
+def loads(gating: Gating, tokens: int, once: bool = False) -> tuple[Load, ...]:
+    """Of the busiest rank of each routed layer, for so many tokens over the whole group. once: whether a token comes to
+    a rank once for all its experts there.
 
     Choices fall on experts by their popularity, one by one (that a token's are distinct is left out: 1.5 % fewer
-    experts are hit than by 4 tokens of V3); copies share their expert's rows.
+    experts are hit than by 4 tokens of V3); copies share their expert's rows. Of tokens that come, each once, the
+    expected number counts: thousands do.
     """
     m, (liked, places) = gating.mixture, _placed(gating)
-    out = []
+    out, come = [], _arrivals(gating) if once else (Arrivals(),) * gating.routed
     for layer in range(gating.routed):
         random = generator(gating.seed, "tokens", layer, tokens)
         counts = random.multinomial(tokens * m.chosen, liked[layer] / liked[layer].sum()).astype(np.float64)
-        out.append(_busiest(_shares(places[layer], counts), gating.ranks))
+        busiest = _busiest(_shares(places[layer], counts), gating.ranks)
+        out.append(busiest._replace(**come[layer]._asdict()))
     return tuple(out)
+
+
+class Arrivals(NamedTuple):
+    """Of a layer: as in `sim.serving.rank.Load`."""
+
+    received: float = 1.0
+    reached: float = 1.0
+
+
+@lru_cache(maxsize=8)
+def _arrivals(gating: Gating) -> tuple[Arrivals, ...]:
+    """Of each routed layer."""
+    if gating.ranks == 1 or gating.routing.kind == BALANCED:
+        return (Arrivals(),) * gating.routed
+    gate, (popular, places) = gate_of(gating.mixture), _placed(gating)
+    ranks = [where for where in places if where]
+    nodes = [Hosts(where.expert, where.nodes, 1) for where in ranks]
+    busiest = (reach(gate, popular, each).max(axis=1).tolist() for each in (ranks, nodes))
+    return tuple(Arrivals(_stepped(received), _stepped(reached)) for received, reached in zip(*busiest, strict=True))
+
+
+def _stepped(ratio: float) -> float:
+    """Rounded up to STEPS."""
+    return math.ceil(ratio * STEPS - ROUNDING_SLACK) / STEPS
 
 
 def _shares(where: Hosts | None, counts: Counts) -> Counts:
@@ -72,5 +103,5 @@ def _busiest(shares: Counts, ranks: int) -> Load:
     by_rank = shares.reshape(ranks, -1)
     rows, hits = by_rank.sum(axis=1), np.minimum(1.0, by_rank).sum(axis=1)
     mean, most = float(rows.mean()), float(rows.max())
-    above = math.ceil(most / mean * STEPS - ROUNDING_SLACK) / STEPS if mean else 1.0
+    above = _stepped(most / mean) if mean else 1.0
     return Load(math.ceil(above * mean), max(1, round(float(hits.max()))), above)

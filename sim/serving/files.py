@@ -13,8 +13,10 @@ from hwmodels import fabric as fabrics
 from hwmodels import node as nodes
 from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem
 from hwmodels.shelf import expand
+from sim.models.family import family
 from sim.scenario import model as models
 from sim.scenario import shelves
+from sim.scenario.histogram import histogram
 from sim.scenario.mistakes import problems
 from sim.scenario.overrides import apply
 from sim.scenario.values import PROFILE_SPREAD, Routing
@@ -35,6 +37,7 @@ from sim.serving.values import (
 )
 
 HASH_BYTES = 16
+HISTOGRAM = (KIND, "routing", "histogram")
 
 
 def load(word: str | Path, overrides: Sequence[str] = ()) -> Serve:
@@ -62,6 +65,13 @@ def resolve(document: Document, overrides: Sequence[str] = (), path: Path | None
             parts[name] = reader(part, key, path)
         except DocumentError as error:
             wrong += error.problems
+    if (part := document.at(*HISTOGRAM)).content is not None:
+        model = parts.get("model")
+        mixture = family(model.family).mixture(model) if model else None
+        try:
+            parts["histogram"] = histogram(part, HISTOGRAM, path.parent if path else Path(), mixture)
+        except DocumentError as error:
+            wrong += error.problems
     if form is None or wrong:
         raise DocumentError(wrong)
     serve = _built(form, parts, tuple(overrides), path)
@@ -80,6 +90,8 @@ def portable(word: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         own["model"] = models.document(document.at(KIND, "model"), (KIND, "model"), path).content
     if file := own["requests"].get("file"):
         own["requests"] = {**own["requests"], "file": str((path.parent / file).resolve())}
+    if isinstance(file := document.at(*HISTOGRAM).content, str):
+        own["routing"] = {**own["routing"], "histogram": str((path.parent / file).resolve())}
     return {**document.content, KIND: own}
 
 
@@ -111,9 +123,9 @@ def _built(form: ServingForm, parts: Mapping[str, Any], overrides: tuple[str, ..
     serve = Serve(
         form.name or (path.stem if path else "serving"), parts["model"], parts["node"], parts.get("fabric"),
         own.precision, tuple(Pool(**pool.model_dump()) for pool in own.pools), _cache(own),
-        Routing(drawn.kind, spread, drawn.max_vio), own.router, Speculation(**own.speculation.model_dump()),
-        Objectives(own.objectives.ttft, own.objectives.tpot), asked, form.seed, own.gpu_hour or 0.0, watts, failing,
-        own.engine, (), overrides, _hash(plain, parts, asked), plain,
+        Routing(drawn.kind, spread, drawn.max_vio, parts.get("histogram")), own.router,
+        Speculation(**own.speculation.model_dump()), Objectives(own.objectives.ttft, own.objectives.tpot), asked,
+        form.seed, own.gpu_hour or 0.0, watts, failing, own.engine, (), overrides, _hash(plain, parts, asked), plain,
     )  # fmt: skip
     return replace(serve, unfelt=tuple(unfelt(own, serve)))
 
@@ -141,4 +153,5 @@ def _hash(plain: Mapping[str, Any], parts: Mapping[str, Any], asked: Requests) -
     trace = Path(asked.file).read_bytes() if asked.file and Path(asked.file).is_file() else b""
     decides = json.dumps({key: value for key, value in plain.items() if key != "name"}, sort_keys=True)
     words = f"{decides}\n{parts['model']!r}\n{parts['node']!r}\n{parts.get('fabric')!r}\n"
+    words += f"{rows!r}\n" if (rows := parts.get("histogram")) else ""
     return hashlib.blake2b(words.encode() + trace, digest_size=HASH_BYTES).hexdigest()

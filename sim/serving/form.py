@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from hwmodels.units import seconds_to_ns
 from sim.models.form import Count, Form, Natural, Size, listed
@@ -61,12 +61,15 @@ class CacheForm(Form):
 class RoutingForm(Form):
     """How tokens choose experts."""
 
-    kind: Literal["balanced", "sampled", "skewed"] = "balanced"
-    """balanced: all experts are liked alike; sampled: log-normal popularity; skewed: with a stated largest one."""
+    kind: Literal["balanced", "sampled", "skewed", "recorded"] = "balanced"
+    """balanced: all experts are liked alike; sampled: log-normal popularity; skewed: with a stated largest one;
+    recorded: as a histogram says."""
     spread: Annotated[float, *quantity("ratio")] | None = None
     """Standard deviation of experts' popularity, of sampled routing."""
     max_vio: Annotated[float, *quantity("ratio")] | None = None
     """How far the most popular expert is above the mean, of skewed routing."""
+    histogram: Annotated[Any, WithJsonSchema({"type": ["string", "array"]})] = None
+    """Tokens by layer and expert, of recorded routing: a file beside the scenario, or lists."""
 
 
 class SpeculationForm(Form):

@@ -10,9 +10,10 @@ from sim.models.blocks.made import EMBEDDING, HEAD, Made
 from sim.models.layer import COMMUNICATION
 from sim.models.mixture import Mixture
 from sim.routing import balanced
+from sim.routing.balanced import PADDING
 from sim.serving.attention import post, product, reduced
 from sim.serving.cached import BF16
-from sim.serving.prices import Kernel
+from sim.serving.prices import Kernel, Uneven
 from sim.serving.rank import Batch, Load, Rank
 
 SCALES, META = 4.0 / 128, 16
@@ -64,6 +65,7 @@ def routed(rank: Rank, made: Made, batch: Batch, tokens: int, load: Load) -> lis
     if not rows:
         return []
     ordered, summed = _sorted(rank, made, batch, tokens, rows, load)
+    rows = _padded(rank, batch, rows, hits)
     first, second = (
         GroupedGemm(hits, rows, n, k, precision=rank.precision) for n, k in ((net.first, h), (h, net.width))
     )
@@ -71,6 +73,15 @@ def routed(rank: Rank, made: Made, batch: Batch, tokens: int, load: Load) -> lis
         *ordered, Kernel(f"routed_{net.up}", first), *_between(rank, net, batch, rows),
         Kernel("routed_down", second), *summed,
     ]  # fmt: skip
+
+
+def _padded(rank: Rank, batch: Batch, rows: int, hits: int) -> int:
+    """Rows that products multiply. Of prompts that came by exchanges each expert's fill whole tiles of DeepGEMM's
+    contiguous layout (its README, `get_m_alignment_for_contiguous_layout`; SGLang's dispatch aligns them so): half a
+    tile more on average, and one at least."""
+    if not (rank.exchanges and batch.prefill and rank.quantised):
+        return rows
+    return round(hits * max(PADDING, rows / hits + PADDING / 2))
 
 
 def _between(rank: Rank, net: Network, batch: Batch, rows: int) -> list[Kernel]:
@@ -97,7 +108,8 @@ def _sorted(
         return [*index, *casts], [Kernel("sum", Memory("elementwise", tokens, BF16 * h * made.routed.chosen, BF16 * h))]
     if not batch.prefill:
         return index, []
-    come = round(_arriving(rank, batch, load) * _reach(rank, made.gate)[1])
+    own = -(-batch.tokens // rank.tensor)
+    come = max(1, round(own * batch.mean * load.received * _reach(rank, made.gate)[1]))
     row = (1 + SCALES) * h if rank.quantised else BF16 * h
     scatter = Memory("permute", rows, row * come / rows, row)
     gather = Memory("unpermute", rows, BF16 * h, BF16 * h * come / rows)
@@ -130,16 +142,17 @@ def exchange(rank: Rank, mixture: Mixture, batch: Batch, load: Load, combine: bo
     """Dispatch (FP8) or combine (BF16): low-latency kernels for tokens of a decode step, normal ones for prompts."""
     if not rank.exchanges:
         return []
-    tokens = _arriving(rank, batch, load)
     width, name = rank.part.sent, "combine" if combine else "dispatch"
     row = BF16 * width if combine else (1 + SCALES) * width + META if rank.quantised else BF16 * width + META
     if not batch.prefill:
-        op: Decode | AllToAll = Decode(
+        tokens = _arriving(rank, batch, load)
+        op: Decode | Uneven = Decode(
             combine, tokens, mixture.chosen, row, rank.expert, rank.gpus_per_node, rank.nvlink
         )  # fmt: skip
     else:
-        reach = _reach(rank, mixture)
-        op = AllToAll(name, f"{name}(F)", tokens, row, *reach, rank.expert, rank.expert_nodes)
+        own, reach = -(-batch.tokens // rank.tensor), _reach(rank, mixture)
+        even = AllToAll(name, f"{name}(F)", own, row, *reach, rank.expert, rank.expert_nodes)
+        op = Uneven(even, load.received * batch.mean, load.reached * batch.mean)
     return [Kernel(name, op, COMMUNICATION)]
 
 

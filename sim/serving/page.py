@@ -9,6 +9,7 @@ from sim.result.markdown import table
 from sim.scenario.shelves import SCENARIOS
 from sim.serving import curves
 from sim.serving.curves import ACCEPTANCE, KEYS
+from sim.serving.parts import parts
 from sim.serving.rows import FILE, Compared, Row, compared, left_out
 
 PAGE = SCENARIOS.parent / "docs" / "SERVING.md"
@@ -26,7 +27,8 @@ def page() -> str:
     errors = sorted(abs(each.error) for each in both if each.row["reading"] != "gain")
     two, grouped = curves.rooms()
     return TEXT.read_text(encoding="utf-8").format(
-        rows=_rows(both), left_out=table(("rows", "why not"), left_out().items(), ()), sources=_sources(),
+        rows=_rows(both), parts=_parts(), sources=_sources(),
+        left_out=table(("rows", "why not"), left_out().items(), ()),
         count=len(errors), within=sum(error <= 0.1 for error in errors), median=f"{errors[len(errors) // 2]:.0%}",
         overlap=_overlap(), drafts=_drafts(), copies=_copies(), sizes=_sizes(), forms=_forms(), keys=f"{KEYS:,.0f}",
         acceptance=f"{ACCEPTANCE / PERCENT:.0f} %", two=f"{two.sequences:,}", grouped=f"{grouped.sequences:,}",
@@ -42,6 +44,16 @@ def _rows(both: Iterable[Compared]) -> str:
             UNITS[row["reading"]], str(row.get("note", "")),
         )
         for row, ours in both
+    )  # fmt: skip
+    return table(head, cells, numbers=(2, 3, 4))
+
+
+def _parts() -> str:
+    head = ("row", "part of a layer", "published, ms", "ours", "off by, ms")
+    cells = (
+        (row, name, f"{published:.2f}", "" if ours is None else f"{ours:.2f}",
+         "" if ours is None else f"{ours - published:+.2f}")
+        for row, name, published, ours in parts()
     )  # fmt: skip
     return table(head, cells, numbers=(2, 3, 4))
 

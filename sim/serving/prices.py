@@ -20,6 +20,7 @@ from hwmodels.op import AllToAll, Attention, Collective, Gemm, GroupedGemm, Memo
 from hwmodels.price import Pricer
 from hwmodels.units import MIB, US_NS, seconds_to_ns
 from sim.communication.exchange.direct import WARPS_PER_SM, Decode
+from sim.communication.exchange.ports import of_op
 from sim.communication.exchange.price import Fidelity
 from sim.communication.exchange.roles import COPY
 from sim.models.layer import COMPUTE
@@ -41,7 +42,25 @@ NODE = 8
 """Ranks of that kernel at most."""
 KEY_BYTES = 8
 
-Op = Gemm | GroupedGemm | PerHead | Cached | Decode | Collective | Memory | Attention | AllToAll
+
+class Uneven(NamedTuple):
+    """An exchange of prompts. even: as if all ranks had as many tokens, and all experts were liked alike. received,
+    reached: tokens that come to the busiest rank, and to the busiest node, over those of an even one."""
+
+    even: AllToAll
+    received: float = 1.0
+    reached: float = 1.0
+
+    def flop(self) -> float:
+        """It multiplies nothing."""
+        return 0.0
+
+    def bytes(self) -> float:
+        """That arrive at the busiest rank."""
+        return self.even.bytes() * self.received
+
+
+Op = Gemm | GroupedGemm | PerHead | Cached | Decode | Collective | Memory | Attention | Uneven
 
 
 class Kernel(NamedTuple):
@@ -55,7 +74,7 @@ class Kernel(NamedTuple):
 def contention(op: Op, us: float) -> float:
     """How many times as long an operation of so many us takes beside DeepEP's exchanges: its class in DeepSeek's
     profile."""
-    if isinstance(op, Decode | Cached | AllToAll | Collective):
+    if isinstance(op, Decode | Cached | Uneven | Collective):
         return 1.0
     return float(_classes()["gemm_bf16" if isinstance(op, PerHead) else contention_family(op, us)]["factor"])
 
@@ -81,8 +100,12 @@ class Prices:
     @cached_property
     def _pricer(self) -> Pricer:
         return Pricer(
-            self.device, self.wires, self.sms, exchange=Fidelity(), held=False, library=LIBRARY, attention=FLASH
+            self.device, self.wires, self.sms, exchange=self._exchange, held=False, library=LIBRARY, attention=FLASH
         )
+
+    @cached_property
+    def _exchange(self) -> Fidelity:
+        return Fidelity()
 
     @cached_property
     def _card(self) -> Card:
@@ -110,14 +133,18 @@ class Prices:
         return math.exp(spread * float(generator(self.draw, "prices", key).standard_normal()))
 
     def _class_of(self, op: Op) -> tuple[str, float]:
-        if isinstance(op, Attention | AllToAll) or (isinstance(op, Memory) and op.kind in TORCHS):
+        if isinstance(op, Uneven):
+            return type(op).__name__, self._pricer.price(op.even).spread
+        if isinstance(op, Attention) or (isinstance(op, Memory) and op.kind in TORCHS):
             return type(op).__name__, self._pricer.price(op).spread
         return class_of(op, self._card)
 
     def _priced_ns(self, op: Op) -> int:
         if isinstance(op, Collective):
             return self._collective_ns(op)
-        if isinstance(op, Attention | AllToAll) or (isinstance(op, Memory) and op.kind in TORCHS):
+        if isinstance(op, Uneven):
+            return math.ceil(self._laddered_ns(op.even) * self._slower(op)) + self._pricer.launch_gap_ns
+        if isinstance(op, Attention) or (isinstance(op, Memory) and op.kind in TORCHS):
             return self._laddered_ns(op) + self._pricer.launch_gap_ns
         reading = read_us(op, self._card)
         slower = contention(op, reading.us) if self.beside else 1.0
@@ -126,6 +153,16 @@ class Prices:
     def _laddered_ns(self, op: Memory | Attention | AllToAll) -> int:
         price = self._pricer.price(op)
         return price.beside_ns if self.beside else price.ns
+
+    def _slower(self, op: Uneven) -> float:
+        """How many times as long as an even one an exchange takes, by the model that times those: what comes to a node
+        crosses its NICs and is forwarded there, what comes to a rank loads its port and warps."""
+        if max(op.received, op.reached) <= 1:
+            return 1.0
+        ports, own = of_op(op.even), self._exchange
+        loaded = ports.raised(op.received, op.reached)
+        even, uneven = (own.of_ports(each, self.wires, self.sms) for each in (ports, loaded))
+        return max(1.0, uneven / even)
 
     def _gap_ns(self, reading: Reading) -> int:
         return 0 if reading.whole else self._pricer.launch_gap_ns

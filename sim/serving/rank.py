@@ -77,8 +77,11 @@ class Batch(NamedTuple):
 
 class Load(NamedTuple):
     """Of the busiest rank in a layer. rows: that its experts read; hits: experts among them that any row reads; above:
-    rows that it receives, over those of the mean rank."""
+    rows that it receives, over those of the mean rank. received, reached: tokens that come to it, each once, and to the
+    busiest node, over the mean of ranks and of nodes."""
 
     rows: int
     hits: int
     above: float = 1.0
+    received: float = 1.0
+    reached: float = 1.0

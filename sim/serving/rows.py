@@ -20,10 +20,8 @@ LEAST_PART, PER_CLIENT, FEWEST = 0.8, 6, 40
 """InferenceX: lengths are uniform over 0.8 to 1 of the nominal; requests of a client, and of all at least, here."""
 STEADY = (0.25, 0.75)
 """Parts of the requests between whose ends a closed loop's throughput is counted."""
-LIKED = 1.5
-"""Spread of experts' popularity in rows whose text is `liked` unalike: with it, the busiest of 32 ranks has 1.564
-times more rows than the mean, as TensorRT-LLM measured for R1 (row TRT-IMB); the 0.109 that EPLB leaves there
-follows."""
+POPULARITY = Path(__file__).with_name("popularity")
+"""Histograms of experts as texts liked them (`liked` of a row)."""
 
 Row = Mapping[str, Any]
 
@@ -90,14 +88,18 @@ def _ratio(row: Row) -> float:
 
 def _step(row: Row) -> tuple[int, float]:
     """ns of a step, and tokens that an attention group makes or reads in it."""
-    own = instance(row)
+    own, whole = instance(row).grid, batch(row)
+    if whole.prefill:
+        return own.prefilling.ns(whole), float(whole.tokens)
+    return own.decoding.ns(whole), row["batch"] * float(row.get("tokens_per_step", scenario(row).speculation.tokens))
+
+
+def batch(row: Row) -> Batch:
+    """What an attention group computes in the step of a row."""
     if "tokens" in row:
         count = row["tokens"] // row["length"] or 1
-        batch = Batch(count, row["tokens"] // count, float(row["length"]), prefill=True)
-        return own.grid.prefilling.ns(batch), float(batch.tokens)
-    drafting = scenario(row).speculation
-    batch = Batch(row["batch"], row.get("queries", 1 + drafting.depth), float(row["keys"]))
-    return own.grid.decoding.ns(batch), row["batch"] * float(row.get("tokens_per_step", drafting.tokens))
+        return Batch(count, row["tokens"] // count, float(row["length"]), prefill=True)
+    return Batch(row["batch"], row.get("queries", 1 + scenario(row).speculation.depth), float(row["keys"]))
 
 
 def _served(row: Row) -> float:
@@ -134,7 +136,8 @@ def scenario(row: Row) -> Serve:
         "overlap": bool(row.get("overlap", False)), "batch": max(256, clients),
         "neighbours": row.get("neighbours", NVLINK),
     }  # fmt: skip
-    routing = {"kind": "sampled", "spread": LIKED} if row.get("liked") else {}
+    liked = row.get("liked")
+    routing = {"kind": "recorded", "histogram": str(POPULARITY / f"{liked}.csv")} if liked else {}
     serve = {
         "model": row.get("model", "deepseek_v3"), "node": row["cards"], "fabric": "ndr", "pools": [pool],
         "engine": row.get("engine", SGLANG),

@@ -92,9 +92,9 @@ class Stepper:
         if self.gating is None:
             return ()
         groups = max(1, self.rank.expert // self.rank.tensor)
-        key = max(1, round(batch.tokens * groups * batch.mean))
+        key = max(1, round(batch.tokens * groups * batch.mean)), batch.prefill
         if key not in self.known:
-            self.known[key] = loads(self.gating, key)
+            self.known[key] = loads(self.gating, *key)
         drawn: tuple[Load, ...] = self.known[key]
         return drawn
 

@@ -5,7 +5,7 @@ there over NVLink to the GPU of each distinct rank it reaches (DeepSeek-V3 repor
 Combine is the same journey backwards, reduced on the way.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,14 @@ class Ports:
     def nvlink_rows(self) -> Rows:
         """Rows of the busier direction of each rank's NVLink port."""
         return np.maximum(self.nvlink_out, self.nvlink_in)
+
+    def raised(self, received: float = 1.0, reached: float = 1.0) -> "Ports":
+        """With so many times as many rows for the rank's experts (they load its NVLink port and warps), and for its
+        node (they cross its NIC and are forwarded)."""
+        return replace(
+            self, received=self.received * received, nvlink_in=self.nvlink_in * received, nic_in=self.nic_in * reached,
+            forwarded=self.forwarded * reached, nvlink_out=self.nvlink_out * reached,
+        )  # fmt: skip
 
 
 def of_op(op: AllToAll) -> Ports:

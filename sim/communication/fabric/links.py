@@ -37,7 +37,7 @@ def ways_by_moment(flows: Flows, cabling: Cabling, routing: str, seed: int = 0) 
     """
     empty = paths(flows.where(flows.kind < 0), cabling, routing, seed)
     ways, moment = np.full((len(flows), empty.shape[1]), NONE), _moment(flows)
-    for number in np.unique(moment):
+    for number in sorted(set(moment.tolist())):
         chosen = moment == number
         ways[chosen] = paths(flows.where(chosen), cabling, routing, seed)
     return ways
@@ -125,7 +125,7 @@ def _hindered(flows: Flows, of: Numbers, ways: Numbers, cabling: Cabling, exchan
     longer = load[np.searchsorted(places, place)] / cabling.rates.port / _nic_seconds(flows, of, ways, cabling)[part]
     need = exchanges[link - 2 * cabling.ports]
     of_part = [Hindrance()] * parts
-    for number in np.unique(part).tolist():
+    for number in sorted(set(part.tolist())):
         chosen = part == number
         worst = int((longer[chosen] / np.maximum(1 - need[chosen], FAIR)).argmax())
         of_part[number] = Hindrance(max(1.0, float(longer[chosen].max())), float(need[chosen][worst]))

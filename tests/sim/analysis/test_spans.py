@@ -128,6 +128,18 @@ def test_columns_agree(done):
         assert trace.label.max() < len(trace.labels) and trace.price.max() < max(1, len(trace.prices))
 
 
+def test_a_step_that_comes_once_is_not_drawn():
+    """The first forward, which gathers parameters beside it, is the longest step of a position, and no usual one."""
+    ring = {"parallel": {"pipeline": 2, "expert": 8}, "cluster": {"node": "h800x8", "nodes": 4}, "schedule": "1f1b",
+            "stack": "megatron", "precision": "bf16", "overlap": {"gradients": True, "parameters": True}}  # fmt: skip
+    laid = plan.lay_out(from_mapping(SMALL | ring))
+    low = lower(laid, assembly.machine(laid))
+    kit, step, name = simulation._pair(laid, low)
+    longest = max(low.kits[1], key=lambda each: each.timing.total)
+    assert low.kits[1].count(longest) == 1 and step.kind == "BW" and name == "BW of stage 1"
+    assert sum(each.number == kit.number for each in low.kits[1]) == 7
+
+
 def test_pair_is_one_step_alone(done):
     """The drawn step starts at 0, lasts as long as the summary says, and holds its template's kernels."""
     result = done[2]

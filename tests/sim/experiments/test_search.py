@@ -317,7 +317,10 @@ BAD = [
      "s.yaml:3:9: comm.exchanges: unknown key 'exchanges', did you mean 'exchange'? legal: "),
     ("scenario: CHUNKS\nspace: {schedule: [1f1b]}",
      "s.yaml:1:1: scenario: a search needs a model on a cluster, not chunk_times"),
-    ("scenario: absent.yaml\nspace: {seed: [1]}", "absent.yaml: cannot be read: No such file or directory"),
+    ("scenario: absent.yaml\nspace: {seed: [1]}",
+     "s.yaml:1:1: scenario: absent.yaml cannot be read: No such file or directory"),
+    ("scenario: LITE\nspace: {schedule: [1f1b, dualpip]}",
+     "s.yaml:2:26: space.schedule[1]: unknown schedule 'dualpip', did you mean 'dualpipe'? legal: "),
 ]  # fmt: skip
 
 
@@ -348,6 +351,20 @@ def test_all_mistakes_of_a_search_are_told_at_once() -> None:
     assert [(problem.place.line, problem.key) for problem in wrong.value.problems] == [
         (3, "space.parallel.pipeline[1]"), (4, "space.comm.sms[1]"), (4, "space.comm.sms[2]")
     ]  # fmt: skip
+    both = f"{stops.replace('[20, y, z]', '[20, y]')}\nbest: 0"  # stops of axes beside all else
+    with pytest.raises(DocumentError) as wrong:
+        read_search(written(both))
+    assert [problem.place.line for problem in wrong.value.problems] == [5, 3, 4]
+
+
+def test_a_limit_that_nobody_keeps_is_told_with_the_nearest() -> None:
+    space, asked = {"schedule": ["1f1b", "zb1p"]}, {"step_time": "1 ms"}
+    with pytest.raises(Refused) as refused:
+        explored(searched(space=space, constraints=asked), Here())
+    said = str(refused.value).rpartition("2 miss constraints.step_time: none has less than ")[2]
+    steps = [run(even(load(LITE, [*SMALL, f"schedule={name}"])), interval=False).summary["step_time_s"]
+             for name in space["schedule"]]  # fmt: skip
+    assert 0.5 * min(steps) < float(said.removesuffix(" s")) <= min(steps)
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
