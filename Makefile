@@ -34,7 +34,7 @@ check: .venv/check
 	$(PIP) install --quiet --no-compile -e '.[numerics]' -c constraints.txt
 	touch $@
 
-# HolisticTraceAnalysis asks for a notebook server, whose 165 packages nothing here imports.
+# HolisticTraceAnalysis asks for a notebook server, whose 80 packages nothing here imports.
 .venv/tests: .venv/torch
 	$(PIP) install --quiet --no-compile -e '.[dev,search,cluster]' -c constraints.txt
 	$(PIP) install --quiet --no-compile --no-deps 'HolisticTraceAnalysis>=0.5'

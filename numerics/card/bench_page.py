@@ -18,8 +18,7 @@ PAGE = ROOT / "docs" / "KERNELS.md"
 HEAD = """# What the kernels take on a card
 
 Made by `python -m numerics bench --page` from the measurements in `docs/kernels/`, one file a run, each written by
-`python -m numerics bench`. Where a card has a section of some families alone, that is the later run, and its rows stand
-for those families. A variant is timed only after its output passed its gate on that card. *bound* is the larger
+`python -m numerics bench`; of each family the last run on a card is shown. A variant is timed only after its output passed its gate on that card. *bound* is the larger
 of FLOP over the matrix rate and bytes over the copy rate that the same card reached in the same run (a product of
 8,192^3 and a copy of 1 GiB); *of bound* is the part of it that a kernel reached. A *library* is torch's own call for
 the same work or less (rowwise scales instead of blocks, BF16 instead of FP8). A *rival* is another project's kernel for
@@ -37,12 +36,12 @@ default and the other *in one order*), *tma*, *pointer*, *wide* (Triton; two bac
 bits repeat too).
 
 What binds products on an H200 is what L2 gives: at 4096 x 7168 x 16384 tiles of 192 x 128 take 612 us without loads,
-722 us without products (9 TB/s) and 828 us with both (2026-11-30). By arithmetic on these rows: attention forward the tensor core (86 % of the matrix
-rate); backward shared memory as much as the tensor core (an m64 product reads both operands from there: about 3,400
-cycles of its 128 bytes a cycle, beside 3,300 of products, a block of 64 queries and 128 keys), and about 150 us of its
-time go to rounding the FP32 sums of dQ (and in any order 100 to clearing them); weight gradients the tensor core, and
-two scales an element on the CUDA cores; casts of columns the instructions of a cast rather than memory (as long whether
-2 bytes or 1 come in).
+722 us without products (9 TB/s) and 828 us with both (2026-11-30). By arithmetic on these rows: attention forward the
+tensor core (86 % of the matrix rate); backward shared memory as much as the tensor core (an m64 product reads both
+operands from there: about 3,400 cycles of its 128 bytes a cycle, beside 3,300 of products, a block of 64 queries and
+128 keys), and about 150 us of its time go to rounding the FP32 sums of dQ (and in any order 100 to clearing them);
+weight gradients the tensor core, and two scales an element on the CUDA cores; casts of columns the instructions of a
+cast rather than memory (as long whether 2 bytes or 1 come in).
 
 *never promoted* leaves all sums in the tensor core's 14 bits; it is timed to show what promotion costs and is not
 counted among the fastest.
@@ -51,15 +50,25 @@ counted among the fastest.
 
 def page(folder: Path = MEASURED) -> str:
     """The page as Markdown."""
+    documents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    last: dict[tuple[str, str], str] = {}
+    for document in sorted(documents, key=lambda d: str(d["provenance"]["date"])):
+        last |= {(document["provenance"]["device"], row["family"]): document["provenance"]["date"]
+                 for row in document["rows"]}  # fmt: skip
     parts = [HEAD]
-    for path in sorted(folder.glob("*.json")):
-        parts += list(_card(json.loads(path.read_text(encoding="utf-8"))))
+    for document in documents:
+        parts += list(_card(document, last))
     return "\n".join(parts)
 
 
-def _card(document: Mapping[str, Any]) -> Iterator[str]:
+def _card(document: Mapping[str, Any], last: Mapping[tuple[str, str], str]) -> Iterator[str]:
+    """Its section, of the families that no later run on such a card timed. last: the date of the last run of each."""
     said, ceilings = document["provenance"], document["ceilings"]
-    yield f"## {said['device']}{_only(said['command'])}\n"
+    kept, rows = ([row for row in document[key] if last[said["device"], row["family"]] == said["date"]]
+                  for key in ("summary", "rows"))  # fmt: skip
+    whole = len(rows) == len(document["rows"]) and "--only" not in said["command"]
+    families = "" if whole else ": " + ", ".join(dict.fromkeys(row["family"] for row in rows))
+    yield f"## {said['device']}{families}\n"
     yield (
         f"{said['date']}; driver {said['driver']}, CUDA {said['cuda']}, torch {said['torch']}, triton {said['triton']};"
         f" `{said['command']}`, {said['repetitions']} repetitions, {said['method']}. Ceilings in the same run: copy"
@@ -68,19 +77,11 @@ def _card(document: Mapping[str, Any]) -> Iterator[str]:
     )
     yield from _table(
         "kernel | shape | fastest form | us | of bound | best other call | us | times as fast as it",
-        (_verdict(v) for v in document["summary"]),
+        map(_verdict, kept),
     )
     yield "\nEvery form:\n"
-    yield from _table(
-        "kernel | shape | form | us | 10 % | 90 % | TFLOP/s | GB/s | of bound", (_row(r) for r in document["rows"])
-    )
+    yield from _table("kernel | shape | form | us | 10 % | 90 % | TFLOP/s | GB/s | of bound", map(_row, rows))
     yield ""
-
-
-def _only(command: str) -> str:
-    """Which families a bench was confined to, for its heading."""
-    words = command.split()
-    return f": {words[words.index('--only') + 1].replace(',', ', ')}" if "--only" in words else ""
 
 
 def _verdict(v: Mapping[str, Any]) -> list[str]:

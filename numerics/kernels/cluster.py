@@ -42,10 +42,11 @@ def meet():
     """The warps that set up barriers wait here for the other block.
 
     All other warps arrive at their start, and do not wait: they give up registers that these warps are waiting for.
+    The mark's number changes with `paired`, as Triton 3.6 keeps compiled kernels by their own sources.
     """
     gl.inline_asm_elementwise(
         "fence.mbarrier_init.release.cluster; barrier.cluster.arrive.release; barrier.cluster.wait.acquire; "
-        "mov.u32 $0, 0; // meet the pair", "=r", [], dtype=gl.int32, is_pure=False, pack=1,
+        "mov.u32 $0, 0; // meet the pair, 2", "=r", [], dtype=gl.int32, is_pure=False, pack=1,
     )  # fmt: skip
 
 
@@ -110,10 +111,11 @@ def _replaced(pattern: "re.Pattern[str]", by: Any, ptx: str, what: str, count: i
 
 
 def _arrivals(match: "re.Match[str]") -> str:
-    """Of each warp, at the barrier of every block."""
+    """Of each warp, at the barrier of every block. Not released to the cluster (.release.cluster): that is a fence of
+    all memory before each, a microsecond a block of K (H200, 2026-11-30); CUTLASS's ClusterBarrier has none either."""
     each = "".join(
         f"\tmapa.shared::cluster.u32 there, {match[1]}, {block};\n"
-        "\t@first mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n"
+        "\t@first mbarrier.arrive.shared::cluster.b64 _, [there];\n"
         for block in range(BLOCKS)
     )
     return (

@@ -112,7 +112,7 @@ def _backward(
 def _shared(given, D: gl.constexpr, FIRST: gl.constexpr, DV: gl.constexpr):
     """Keys and values, two slots of queries and of dO with their statistics and of dS, P, places of dQ, and barriers.
 
-    With heads of 192 there is no room for P: it lies where dQ comes to lie later.
+    Heads of 128 have two places of dQ a warpgroup. But for heads of 64, P lies where dQ comes to lie later.
     """
     q0, q1, do, k0, k1, v, lse, delta, sums, dk, dv, turns = given
     y0 = gl.allocate_shared_memory(k0.dtype, [2, 64, FIRST], k0.layout)
@@ -125,16 +125,16 @@ def _shared(given, D: gl.constexpr, FIRST: gl.constexpr, DV: gl.constexpr):
         y1 = gl.allocate_shared_memory(k0.dtype, [2, 64, D - FIRST], k1.layout)
     square: gl.constexpr = gl.NVMMASharedLayout(128, 16, 2)
     ds = gl.allocate_shared_memory(q0.dtype, [4, 64, 64], square)
-    out = gl.allocate_shared_memory(gl.float32, [2, 64, 64], sums.layout)
+    out = gl.allocate_shared_memory(gl.float32, [4 if D == 128 else 2, 64, 64], sums.layout)
     p = ds
-    if D == FIRST:
+    if D == 64:
         p = gl.allocate_shared_memory(q0.dtype, [2, 64, 64], square)
     level = gl.allocate_shared_memory(gl.float32, [2, 64], lse.layout)
     mean = gl.allocate_shared_memory(gl.float32, [2, 64], delta.layout)
     q_full, q_empty = _barriers(2, 1, 2)
     g_full, g_empty = _barriers(2, 1, 2)
     ds_full, ds_empty = _barriers(2, 2, 2)
-    out_full, out_empty = _barriers(2, 1, 1)
+    out_full, out_empty = _barriers(4 if D == 128 else 2, 1, 1)
     keys, unused = _barriers(1, 1, 1)
     fence_async_shared()
     bars = (q_full, q_empty, g_full, g_empty, ds_full, ds_empty, out_full, out_empty, keys)
@@ -262,8 +262,14 @@ def _carry(
                 turn = turns + (((sequence * heads + head) * gl.cdiv(S, 128) + pair // 128) * 2 + slot) * 2 + INDEX
                 if ORDERED and (FIRST == 128 or slot == INDEX):
                     _await(turn, before)
-                if FIRST == 128:
-                    _bring(sums, out.index(INDEX), bars, INDEX, phase, line, head * D + 64 * INDEX, before, ORDERED)
+                column = head * D + 64 * INDEX
+                if D == 128:
+                    box = out.index(2 * INDEX + 1 - slot)
+                    _bring(sums, box, bars, 2 * INDEX + 1 - slot, phase, line, column, before, ORDERED)
+                    if slot == 1:
+                        phase ^= 1
+                if D > 128:
+                    _bring(sums, out.index(INDEX), bars, INDEX, phase, line, column, before, ORDERED)
                     phase ^= 1
                 if D != 128 and slot == INDEX:
                     column = head * D + (FIRST if D > FIRST else 0)

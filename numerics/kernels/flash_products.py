@@ -26,7 +26,7 @@ def multiply(
     """A warpgroup's 64 keys, and its columns of dQ: 64 of the first 128, and every other time those past them (of 64,
     all)."""
     q0, q1, do, k0, k1, v, lse, delta, sums, dk, dv, turns = given
-    x0, x1, g, y0, y1, z, ds, p, out, level, mean, bars = shared
+    x0, x1, g, y0, y1, z, ds, own, out, level, mean, bars = shared
     q_full, q_empty, g_full, g_empty, ds_full, ds_empty, out_full, out_empty, keys = bars
     S, T, heads, shared_by, blocks, together, groups = sizes
     group, key, pairs, start, step = place
@@ -59,12 +59,18 @@ def multiply(
                     dp = _scores(g.index(slot + here), z.index(INDEX + here), narrow)
                     s = warpgroup_mma_wait(1, deps=[s])
                     prob = _probabilities(shared, s, slot, row + 64 * slot, key, sizes, scale_log2, CAUSAL)
-                    p.index(INDEX).store(prob.to(q0.dtype))
-                    fence_async_shared()
                     here = hidden(number)
-                    sum_v = warpgroup_mma(
-                        p.index(INDEX + here).permute((1, 0)), g.index(slot + here), sum_v, is_async=True
-                    )
+                    if D == 128:
+                        mbarrier.wait(out_empty.index(2 * INDEX + slot), phase ^ 1)
+                        p = out.index(2 * INDEX + slot)._reinterpret(q0.dtype, [2, 64, 64], ds.layout)
+                        p.index(here).store(prob.to(q0.dtype))
+                        fence_async_shared()
+                        turned = p.index(here).permute((1, 0))
+                    else:
+                        own.index(INDEX).store(prob.to(q0.dtype))
+                        fence_async_shared()
+                        turned = own.index(INDEX + here).permute((1, 0))
+                    sum_v = warpgroup_mma(turned, g.index(slot + here), sum_v, is_async=True)
                     dp = warpgroup_mma_wait(1, deps=[dp])
                     away = mean.index(slot).load(gl.SliceLayout(1, narrow))
                     part = prob * (dp - gl.expand_dims(away, 1))
@@ -97,10 +103,11 @@ def multiply(
                     dk0, sum_v = warpgroup_mma_wait(0, deps=[dk0, sum_v])
                 mbarrier.arrive(q_empty.index(slot))
                 mbarrier.arrive(g_empty.index(slot))
-                if FIRST == 128:
-                    if D == FIRST:
-                        mbarrier.wait(out_empty.index(INDEX), _parity(phase, slot, 0, INDEX, D))
+                if D > FIRST:
                     _hand(dq, out.index(INDEX), out_full.index(INDEX), out_empty.index(INDEX), begun)
+                elif FIRST == 128:
+                    there = out_full.index(2 * INDEX + slot)
+                    _hand(dq, out.index(2 * INDEX + slot), there, out_empty.index(2 * INDEX + slot), begun)
                 if D != 128 and 1 - slot == INDEX:
                     dq = _columns(ds, y1, 2 * (1 - slot) + here, here, 0, narrow)
                     dq = warpgroup_mma_wait(0, deps=[dq])
@@ -112,8 +119,9 @@ def multiply(
     mbarrier.wait(ds_full.index(1), phase ^ 1)
     if FIRST == 128:
         dq = warpgroup_mma_wait(0, deps=[_columns(ds, y0, 2, 0, 64 * INDEX, narrow)])
-        mbarrier.wait(out_empty.index(INDEX), _parity(phase, 0, 0, INDEX, D))
-        _hand(dq, out.index(INDEX), out_full.index(INDEX), out_empty.index(INDEX), True)
+        last: gl.constexpr = 2 * INDEX if D == 128 else INDEX
+        mbarrier.wait(out_empty.index(last), _parity(phase, 0, 0, INDEX, D))
+        _hand(dq, out.index(last), out_full.index(last), out_empty.index(last), True)
     if D != 128 and INDEX == 1:
         dq = warpgroup_mma_wait(0, deps=[_columns(ds, y1, 2, 0, 0, narrow)])
         mbarrier.wait(out_empty.index(INDEX), _parity(phase, 0, 1, INDEX, D))
@@ -186,14 +194,11 @@ def _columns(ds, y, first, here, COLUMN: gl.constexpr, layout: gl.constexpr):
 @gluon.jit
 def _parity(phase, slot: gl.constexpr, second: gl.constexpr, INDEX: gl.constexpr, D: gl.constexpr):
     """Of the barrier that says that the part of dQ before this one (`second`: past the first 128 columns, or all of 64)
-    has left its place. A pair of blocks has two parts a warpgroup with heads of 128, three with 192 and one with 64."""
-    first: gl.constexpr = 1 if D >= 128 else 0
-    other: gl.constexpr = 0 if D == 128 else 1
-    before: gl.constexpr = (first + other * INDEX if slot == 1 else 0) + (first if second else 0) + 1
-    parity = before % 2
-    if D != 128:
-        parity = phase ^ (before % 2)
-    return parity
+    has left its place. A pair of blocks has three parts a warpgroup with heads of 192, one with 64, and two with 128,
+    which has a place for each."""
+    first: gl.constexpr = 1 if D > 128 else 0
+    before: gl.constexpr = (first + INDEX if slot == 1 and D != 128 else 0) + (first if second else 0) + 1
+    return phase ^ (before % 2)
 
 
 @gluon.jit

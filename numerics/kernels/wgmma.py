@@ -92,17 +92,20 @@ def takes(a: Tensor, b: Tensor, out: Tensor, promote: int) -> bool:
     return here and promote == 128 and aligned
 
 
-DENSE_FORMS = {Form(3, 128, 4): (0.65, 0.74), Form(2, 128, 3, pieces=2): (0.80, 1.45), Form(2, 128, 5): (0.49, 0.74)}
-"""Forms of large products, with microseconds that a tile takes for 128 elements of K and besides (M = 4096 and N x K of
-7168 x 16384 and 32768 x 512 on an H200, 2026-11-30, time over waves): what waves are weighed by."""
+DENSE_FORMS = {Form(3, 128, 4): (0.65, 0.7), Form(2, 128, 3, pieces=2): (0.80, 1.8), Form(2, 128, 5): (0.49, 0.74)}
+"""Forms of large products, with microseconds that a tile takes for 128 elements of K (4096 x 7168 x 16384) and besides
+(mean of the three shapes of V3 with K of at most 2,048; H200, 2026-11-30, time over waves): what waves are weighed by.
+
+None is of pairs. Those had equal bits at every shape, and took 1.4 to 2 times as long behind a fence in each arrival;
+without it (cluster.py) no card has run them."""
 GROUPED_FORM = Form(2, 192, 4)
 """Of experts' rows, which come in blocks of 128."""
 FEW_FORM = Form(1, 128, 8)
 """Of at most 64 rows a group."""
 MASKED_FORM = Form(2, 128, 5)
 """Of at most 128 rows a group, or more."""
-WEIGHT_FORMS = {Form(3, 128, 4): (0.84, 0.0)}
-"""Of weight gradients, as DENSE_FORMS (4,096 tokens, all six shapes)."""
+WEIGHT_FORMS = {Form(3, 128, 4): (0.892, 0.0), Form(2, 128, 3, pieces=2): (1.284, 0.0)}
+"""Of weight gradients, as DENSE_FORMS (4,096 tokens, median of the six shapes)."""
 SHARED = 232_448 - 2048
 """Bytes of shared memory a program may take on Hopper (227 KiB; CUDA programming guide, compute capability 9.0), less
 barriers and alignment."""

@@ -63,7 +63,7 @@ class StackForm(Form):
     router: Literal["fused", "plain"] | None = None
     """Of megatron, a mixture's router: fused (the default) or plain, its scores, choices and auxiliary loss operation
     by operation (moe_router_fusion off)."""
-    gating: Literal["bf16", "fp32"] | None = None
+    gating: Literal["fp32", "bf16"] | None = None
     """Of megatron, in what a router's product is differentiated: bf16 (the default) or fp32 (moe_router_dtype)."""
     repeated: bool | None = None
     """Of torch: keys and values are copied for each query head that shares them (repeat_kv)."""

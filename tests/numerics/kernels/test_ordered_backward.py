@@ -41,7 +41,7 @@ class Program:
         self.group, self.key, self.pairs, self.start, self.step = flash_backward._place.fn(
             card.sizes, card.causal, True
         )
-        self.made, self.places, self.empty = [[0, -1], [0, -1]], [None, None], [0, 0]
+        self.made, self.places, self.empty = [[0, -1], [0, -1]], [None] * 4, [0] * 4
 
     def blocks(self):
         """Sequence, head and first row of each block of queries, in order, and how many add to it before."""
@@ -54,6 +54,10 @@ class Program:
                 for slot in range(2):
                     where = self.group // groups, self.group % groups * shared_by + one, pair + 64 * slot
                     yield where, slot, before + self.card.off
+
+    def place(self, slot, index):
+        """Where a warpgroup's part lies that it makes when at a slot: heads of 128 have two places each."""
+        return 2 * index + slot if self.card.width == 128 else index
 
     def parts(self, slot, index):
         """Columns that a warpgroup makes of a block: 64 of the first 128, and of every other block those past them."""
@@ -69,23 +73,25 @@ def _warpgroup(program, index):
     def left(second):
         """Whether the part of dQ before this one has left: what the barrier of empty places answers."""
         parity = flash_products._parity.fn(number // 2 % 2, number % 2, second, index, width)
-        return lambda: empty[index] % 2 != parity
+        place = program.place(number % 2, index)
+        return lambda: empty[place] % 2 != parity
 
     for where, slot, _ in [*program.blocks(), (None, 0, 0)]:
-        if width > 128:
+        if width >= 128:
             yield left(0)
-            assert places[index] is None  # P comes to lie there
+            assert places[program.place(number % 2, index)] is None  # P comes to lie there
         if where is not None:
             yield lambda n=number: made[1 - index][1] >= n - 1  # dS two blocks ago is done with
             made[index][0] = number + 1
             yield lambda n=number: made[1 - index][0] >= n  # dS of the block before is whole
         for columns in program.parts(1 - number % 2, index):
             yield left(int(columns == 2))
+            place = program.place(number % 2, index)
             if last is None:
-                empty[index] += 1
+                empty[place] += 1
             else:
-                assert places[index] is None
-                places[index] = (*last[0], columns)
+                assert places[place] is None
+                places[place] = (*last[0], columns)
         made[index][1] = number
         last, number = (where, slot), number + 1
 
@@ -99,11 +105,12 @@ def _carrier(program, index):
         if parts:
             yield lambda t=turn, b=before: card.turns.get(t, 0) >= b
         for columns in parts:
-            yield lambda: program.places[index] is not None
-            assert program.places[index] == (*where, columns)
-            card.waiting.setdefault(who, []).append((program.places[index], program.key // KEYS, before == 0))
-            program.places[index] = None
-            program.empty[index] += 1
+            place = program.place(1 - slot, index)
+            yield lambda n=place: program.places[n] is not None
+            assert program.places[place] == (*where, columns)
+            card.waiting.setdefault(who, []).append((program.places[place], program.key // KEYS, before == 0))
+            program.places[place] = None
+            program.empty[place] += 1
         if parts:
             yield lambda: True
             card.land(who)
