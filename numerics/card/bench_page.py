@@ -18,12 +18,13 @@ PAGE = ROOT / "docs" / "KERNELS.md"
 HEAD = """# What the kernels take on a card
 
 Made by `python -m numerics bench --page` from the measurements in `docs/kernels/`, one file a run, each written by
-`python -m numerics bench`; of each family the last run on a card is shown. A variant is timed only after its output passed its gate on that card. *bound* is the larger
-of FLOP over the matrix rate and bytes over the copy rate that the same card reached in the same run (a product of
-8,192^3 and a copy of 1 GiB); *of bound* is the part of it that a kernel reached. A *library* is torch's own call for
-the same work or less (rowwise scales instead of blocks, BF16 instead of FP8). A *rival* is another project's kernel for
-the same work, timed after its output passed our gate: DeepGEMM (03d0be3, built on the card) and FlashAttention-4, where
-`--rivals` named a folder that holds them. The table compares with the fastest of all.
+`python -m numerics bench`; of each family the last run on a card is shown. A variant is timed only after its output
+passed its gate on that card. *bound* is the larger of FLOP over the matrix rate and bytes over the copy rate that the
+same card reached in the same run (a product of 8,192^3 and a copy of 1 GiB); *of bound* is the part of it that a
+kernel reached. A *library* is torch's own call for the same work or less (rowwise scales instead of blocks, BF16
+instead of FP8). A *rival* is another project's kernel for the same work, timed after its output passed our gate:
+DeepGEMM (03d0be3, built on the card) and FlashAttention-4, where `--rivals` named a folder that holds them. The table
+compares with the fastest of all.
 
 Forms of products: *default* (what a call without a choice takes); `192x128 3 consumers s4`: tiles of rows x columns,
 warpgroups that multiply, blocks of K under way (numerics/kernels/wgmma.py), *pair* where two programs load rows for
