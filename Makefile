@@ -13,9 +13,10 @@ unexport PYTHONDONTWRITEBYTECODE
 run: .venv/core
 	.venv/bin/python -m sim scenarios/v3_2048gpu.yaml
 
-# A file of tests stays with one process, so that what its tests share is made once; torch takes no threads beside it.
+# A file of tests stays with one process, so that what its tests share is made once, in the order of tests/conftest.py;
+# torch takes no threads beside it.
 test: .venv/tests
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: .venv/check
 	.venv/bin/ruff check .
