@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from numerics.card import node_exchange, node_steps
+from numerics.card import node_exchange
 from tests.numerics.card import ranks
 
 KERNELS = [
@@ -18,6 +18,8 @@ KERNELS = [
 
 def test_communication_is_alone_where_no_other_kernel_runs() -> None:
     """By hand: 0 to 10 and 20.5 to 22.5 us, beside compute from 4 to 10 and 20.5 to 21."""
+    from numerics.card import node_steps  # dear, with all that shards: not while tests are listed
+
     told = node_steps.communication(KERNELS)
     assert told["comm_busy_ms"] == pytest.approx(0.012) and told["comm_alone_ms"] == pytest.approx(0.0055)
     assert told["compute_busy_ms"] == pytest.approx(0.009)
@@ -32,6 +34,8 @@ def test_the_hottest_rank_receives_what_the_skew_says_and_all_rows_arrive() -> N
 
 
 def test_every_layout_takes_steps_on_two_processes(tmp_path: Path) -> None:
+    from numerics.card import node_steps  # before the ranks are forked
+
     ranks.run(2, "numerics.card.node_steps", "--device", "cpu", "--out", str(tmp_path), said=tmp_path / "said")
     rows = json.loads((tmp_path / "node_steps.json").read_text())["runs"]
     assert [row["kind"] for row in rows] == [run.kind for run in node_steps.DRY]
