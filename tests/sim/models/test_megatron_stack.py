@@ -107,11 +107,36 @@ def test_formats_that_a_device_lacks_are_refused(precision):
         on(precision=precision)
 
 
-def test_the_end_of_a_model_in_nvfp4_stays_in_bf16():
-    own = on(precision="nvfp4", node="b200x8")
+def ends(first, last, precision="nvfp4"):
+    return on(precision=precision, node="b200x8", stack={"name": "megatron", "bf16_first": first, "bf16_last": last})
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 0), (0, 4), (2, 0), (1, 30)])
+def test_layers_at_the_ends_multiply_in_bf16_where_the_stack_says_so(first, last):
+    own = ends(first, last)
     layers = [unit for unit in own.units if unit.block]
     formats = [next(k.op.precision for k in kernels(own, u, "F") if isinstance(k.op, Gemm)) for u in layers]
-    assert formats == ["nvfp4"] * 27 + ["bf16"] * 5
+    assert formats == ["bf16"] * first + ["nvfp4"] * (32 - first - last) + ["bf16"] * last
+
+
+def test_layers_in_bf16_are_the_models_own_in_every_pipeline():
+    pipeline = {"parallel": {"pipeline": 4}, "placement": "even", "batch": {"sequences": 8, "sequence_length": 4096}}
+    none, some = (
+        on(precision="nvfp4", node="b200x8", stack={"name": "megatron", "bf16_last": last}, **pipeline)
+        for last in (0, 8)
+    )
+    same, slower = none.stages[0], none.stages[3]
+    assert some.stages[0] == same and all(unit.precise for unit in some.stages[3] if unit.block)
+    assert some.unit_ns(some.stages[3][0]) > none.unit_ns(slower[0])
+
+
+def test_layers_in_bf16_keep_more_and_are_refused_where_there_are_none():
+    own = ends(0, 5)
+    layers = [unit for unit in own.units if unit.block]
+    with pytest.raises(Refused, match=r"stack\.bf16_last: all layers multiply in BF16; legal: 0, or another precision"):
+        ends(0, 1, "bf16")
+    with pytest.raises(Refused, match=r"stack\.bf16_first: the model has 32 layers; legal: 0 to 32"):
+        ends(33, 0)
     assert own.lowering.kept(own.site, layers[0]).fixed < own.lowering.kept(own.site, layers[-1]).fixed
 
 
