@@ -79,10 +79,8 @@ class Case:
     fp8: bool = True
 
 
-def cases(quick: bool = False, unchosen: bool = False) -> Iterator[Case]:
-    """Everything, or with quick one shape a family. unchosen: also what nothing chooses yet."""
-    if unchosen:
-        yield from pairs(ROWS[-1], WEIGHTS)
+def cases(quick: bool = False) -> Iterator[Case]:
+    """Everything, or with quick one shape a family."""
     yield from gemms(ROWS[-1:] if quick else ROWS, WEIGHTS[-1:] if quick else WEIGHTS)
     yield from wgrads(WEIGHTS[-1:] if quick else WEIGHTS)
     yield from grouped()
@@ -141,25 +139,6 @@ def _gemm(device: str, m: int, n: int, k: int) -> Work:
         calls[NEVER] = lambda: kernels.gemm(a, one_a, b, one_b, promote=0)
     return Work(calls, lambda: plain_gemm.gemm(a, a_s, b, b_s), library_gemm(a, a_s, b, b_s),
                 rivals.dense(a, a_s, b, b_s) if m > TILE else {}, unverified=(NEVER,))  # fmt: skip
-
-
-def pairs(rows: int, weights: tuple[tuple[int, int], ...]) -> Iterator[Case]:
-    """Products by pairs of programs (numerics/kernels/cluster.py), which nothing chooses until a card has run them: the
-    family "pairs" of `bench --only`, and no part of a whole bench. Their gate: the bits of the form without."""
-    for n, k in weights:
-        op = Gemm(rows, n, k)
-        yield Case("pairs", f"{rows}x{n}x{k}", op.flop(), op.bytes(), lambda d, s=(rows, n, k): _pairs(d, *s))
-
-
-def _pairs(device: str, m: int, n: int, k: int) -> Work:
-    from numerics.kernels import gemm as kernels
-    from numerics.kernels import wgmma
-
-    a, b = codes(device, m, k), codes(device, n, k)
-    a_s, b_s = row_scales(device, m, tiles(k)), scales(device, tiles(n), tiles(k))
-    forms = [form._replace(pair=pair) for form in wgmma.DENSE_FORMS for pair in (False, True)]
-    calls = {form.name: lambda c=form: kernels.gemm(a, a_s, b, b_s, config=c) for form in forms}
-    return Work(calls, lambda: kernels.gemm(a, a_s, b, b_s), exact=True)
 
 
 def library_gemm(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor) -> dict[str, Call]:
