@@ -45,7 +45,7 @@ KEYS = (
     "name", "scenario", "overrides", "space", "constraints", "prices", "tokens", "objectives", "cheap", "best",
     "exhaustive", "sampler",
 )  # fmt: skip
-BEST, EXHAUSTIVE = 10, 50_000
+BEST, EXHAUSTIVE, MOST = 10, 50_000, 1 << 31
 TPE, NSGA2 = "tpe", "nsga2"
 NO_LIMITS, NO_PRICES = Limits(), Prices()
 
@@ -194,6 +194,9 @@ class _Reader:
             return default
         if type(value) is not int or value < least:
             self.wrong(f"expected a whole number, {least} or more; found {value!r}", *key)
+            return default
+        if value > MOST:
+            self.wrong(f"found {value}; legal: up to {MOST}", *key)
             return default
         return value
 

@@ -311,6 +311,8 @@ BAD = [
      "s.yaml:3:15: constraints.memory: '3 s' is time, expected data (e.g. \"80 GB\")"),
     ("scenario: LITE\nspace: {seed: [1]}\nconstraints: {gpus: many}",
      "s.yaml:3:15: constraints.gpus: expected a whole number, 1 or more; found 'many'"),
+    ("scenario: LITE\nspace: {seed: [1]}\nbest: 10000000000000000000000",
+     "s.yaml:3:1: best: found 10000000000000000000000; legal: up to 2147483648"),
     ("scenario: LITE\nspace: {seed: [1]}\nsampler: {kind: nsga}",
      "s.yaml:3:11: sampler.kind: found 'nsga', did you mean 'nsga2'? legal: tpe, nsga2"),
     ("scenario: LITE\nspace: {seed: [1]}\ncheap: [comm.exchanges=closed]",
