@@ -133,7 +133,7 @@ def of_document(document: Document, shown: str, folder: Path, extra: Sequence[st
     if "scenario" not in content and ("batch" in content or "schedule" in content):
         what = "is a scenario, not a search; a search names one (scenario: FILE) and a space, see scenarios/searches"
         raise DocumentError([Problem(Place(document.place(()).file), "", what)])
-    own = kinds.of(folder / str(content.get("scenario")))
+    own = kinds.of(shelves.beside(str(content.get("scenario")), folder))
     if own is None:
         limits, prices, bounds = _limits(reader), _prices(reader), dict[str, float]()
         objectives = _objectives(reader, prices)
@@ -330,7 +330,7 @@ def _space(reader: _Reader, folder: Path, extra: Sequence[str], limits: Limits, 
             right.append(space.axis(name, values))
     product = Product(tuple(right), reader.words("overrides"), (*extra, *ALWAYS_LAST))
     rules = [] if limits.gpus is None else [_few_enough(limits.gpus)]
-    path = str(folder / str(scenario))
+    path = shelves.beside(str(scenario), folder)
     return Space(path, product, tuple(rules)) if own is None else Space(path, product, (), ())
 
 

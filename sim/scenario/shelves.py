@@ -56,6 +56,13 @@ def place(word: str, shelf: Path = SCENARIOS) -> Path:
     return shelf / f"{name}.yaml" if name in names(shelf) else path
 
 
+def beside(word: str, folder: Path) -> str:
+    """The scenario that `word` in a file of `folder` means: a path from there; or, where there is none, one that ships,
+    by its name."""
+    path, name = folder / word, word.removesuffix(".yaml")
+    return str(SCENARIOS / f"{name}.yaml" if name in scenarios() and not path.exists() else path)
+
+
 FILES = (".csv", ".json", ".jsonl", ".npz", ".xz", ".yaml", ".yml")
 """Ends of files that a scenario names."""
 WORDS = {"model": "models/{}.yaml", "base": "models/{}.yaml", "tables": "{}"}

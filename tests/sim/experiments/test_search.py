@@ -326,6 +326,14 @@ BAD = [
 ]  # fmt: skip
 
 
+def test_a_file_anywhere_names_what_ships(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "s.yaml").write_text("scenario: v2_lite\nspace: {schedule: [1f1b]}")
+    assert read_search(Path("far/s.yaml")).space.path == LITE
+    (tmp_path / "far" / "v2_lite").write_text(Path(LITE).read_text())
+    assert read_search(tmp_path / "far" / "s.yaml").space.path == str(tmp_path / "far" / "v2_lite")
+
+
 def written(text: str) -> Path:
     path = Path("s.yaml")
     text = text.replace("LITE", LITE).replace("CHUNKS", str(SCENARIOS / "dualpipe_8x20.yaml"))
