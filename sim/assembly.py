@@ -137,7 +137,8 @@ def _prices(key: _Priced) -> Machine:
     assert cluster is not None and shape is not None
     own, node, comm = family(shape.family), cluster.node, scenario.comm
     recipe = scenario.states.of(of_stack(EVERY[scenario.precision], scenario.stack, node.device.architecture))
-    mixture, units = own.mixture(shape), own.units(shape)
+    stack, mixture = scenario.stack, own.mixture(shape)
+    units = placement.precise(own.units(shape), stack.bf16_first, stack.bf16_last)
     if scenario.recompute.everywhere:  # placement goes by what layers cost
         units = marked(units, scenario.recompute)
     group, mesh = scenario.parallel.expert, mesh_of(scenario, scenario.parallel.pipeline)

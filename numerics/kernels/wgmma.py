@@ -97,7 +97,7 @@ DENSE_FORMS = {Form(3, 128, 4): (0.65, 0.7), Form(2, 128, 3, pieces=2): (0.80, 1
 (mean of the three shapes of V3 with K of at most 2,048; H200, 2026-11-30, time over waves): what waves are weighed by.
 
 None is of pairs. Those had equal bits at every shape, and took 1.4 to 2 times as long behind a fence in each arrival;
-without it (cluster.py) no card has run them."""
+without it (cluster.py) no card has run them: `python -m numerics bench --only pairs` does."""
 GROUPED_FORM = Form(2, 192, 4)
 """Of experts' rows, which come in blocks of 128."""
 FEW_FORM = Form(1, 128, 8)

@@ -77,6 +77,8 @@ OF_MODELS = {
         "stack.rope",
         "stack.router",
         "stack.gating",
+        "stack.bf16_first",
+        "stack.bf16_last",
         "stack.repeated",
         "stack.compiled_ends",
         "stack.update",

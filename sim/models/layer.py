@@ -56,7 +56,8 @@ class Unit(NamedTuple):
     routed: with experts that tokens are sent to. beside: of a module that only trains beside the model (multi-token
     prediction), which publishers do not count. title: what reports call it; empty: its kind. checkpoint: of a layer
     that its place in a stage has computed again whole (see `sim.models.recompute`): first of its group, or inside one.
-    hosted: bytes of what it keeps of a micro-batch that wait in the host's memory, set by placement too.
+    hosted: bytes of what it keeps of a micro-batch that wait in the host's memory, set by placement too. precise: of a
+    layer at an end of the model that the stack has multiply in BF16 (stages count layers from their own first one).
     """
 
     kind: str
@@ -67,6 +68,7 @@ class Unit(NamedTuple):
     title: str = ""
     checkpoint: str = ""
     hosted: int = 0
+    precise: bool = False
 
     @property
     def label(self) -> str:

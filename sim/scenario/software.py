@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from sim.models.form import Form, Listed
+from sim.models.form import Form, Layers, Listed
 from sim.models.recompute import SELECTIVE
 from sim.models.stacks.stack import KINDS, Stack
 from sim.scenario.values import Scenario
@@ -65,6 +65,11 @@ class StackForm(Form):
     by operation (moe_router_fusion off)."""
     gating: Literal["fp32", "bf16"] | None = None
     """Of megatron, in what a router's product is differentiated: bf16 (the default) or fp32 (moe_router_dtype)."""
+    bf16_first: Layers | None = None
+    """Of megatron: layers at a model's beginning that multiply in BF16 whatever the precision (none unless said;
+    num_layers_at_start_in_bf16 with first_last_layers_bf16)."""
+    bf16_last: Layers | None = None
+    """Of megatron: likewise at its end (num_layers_at_end_in_bf16), with what predicts further tokens."""
     repeated: bool | None = None
     """Of torch: keys and values are copied for each query head that shares them (repeat_kv)."""
     compiled_ends: Literal["all", "loss", "none"] | None = None
@@ -105,6 +110,8 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
         yield ("stack.scales", "precision"), f"no scales of blocks to put in order; legal with: {', '.join(BLOCKS)}"
     if stack.casts != Stack.casts and scenario.precision != "nvfp4":
         yield ("stack.casts", "precision"), "one kernel casts rows and columns but in nvfp4; legal: joined"
+    if "bf16_last" in kind.options:
+        yield from _precise(scenario)
     for key, owners in WHOSE.items():
         word = getattr(stack, key)
         if key in kind.options and owners.get(word, stack.name) != stack.name:
@@ -122,6 +129,16 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
         what = f"the {stack.name} stack has no kernels for {scenario.precision}"
         yield ("precision", "stack"), f"{what}; legal: {', '.join(kind.precisions)}"
     yield from _again(scenario)
+
+
+def _precise(scenario: Scenario) -> Iterator[Finding]:
+    """Layers in BF16 where all are, or where there are not as many."""
+    stack, layers = scenario.stack, scenario.model.layers if scenario.model else 0
+    for key in ("bf16_first", "bf16_last"):
+        if getattr(stack, key) and scenario.precision == "bf16":
+            yield (f"stack.{key}", "precision"), "all layers multiply in BF16; legal: 0, or another precision"
+        elif scenario.model and getattr(stack, key) > layers:
+            yield (f"stack.{key}", "model"), f"the model has {layers} layers; legal: 0 to {layers}"
 
 
 WHOSE = {"norms": {"plain": "torch", "cudnn": "megatron"}, "rope": {"complex": "torch", "plain": "megatron"}}

@@ -109,10 +109,10 @@ def test_out_of_memory_is_exit_code_1(v3_file, tmp_path):
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_run_leaves_nothing(v3_file, tmp_path, sent, code):
-    """Stopped while it works, at op detail with all outputs (several seconds)."""
+    """Stopped while it works, at op detail with all outputs and eight times the batch (many seconds)."""
     out = tmp_path / "deep" / "out"
     process = subprocess.Popen(
-        [sys.executable, "-m", "sim", str(v3_file), "detail=op", "-q", "--out", str(out)],
+        [sys.executable, "-m", "sim", str(v3_file), "detail=op", "batch.sequences=122880", "-q", "--out", str(out)],
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     deadline = time.monotonic() + 30

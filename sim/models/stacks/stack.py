@@ -49,7 +49,7 @@ KINDS = {
         "torch",
         (
             "release", "cuda_graphs", "graphed", "dispatcher", "attention", "cross_entropy", "fused_experts", "norms",
-            "scales", "casts", "rope", "router", "gating",
+            "scales", "casts", "rope", "router", "gating", "bf16_first", "bf16_last",
         ),
         TRANSFORMER_ENGINE,
         eager=True, axes=SHARED, waits=True, turns=True,
@@ -112,7 +112,8 @@ class Stack:
     transformer_engine or CUDNN_NORMS. scales: BOTH, WEIGHTS or NONE. casts: joined, or APART. early_stop: what is
     computed again stops when all that backward needs is there (torch.utils.checkpoint without reentrant backward, from
     torch 2.1 on: pytorch PR 96866), and does not run to its end. norms of torch: its own kernel, or PLAIN_NORMS. rope:
-    the stack's own, COMPLEX or PLAIN_ROPE. router: fused, or PLAIN_ROUTER. gating: bf16, or FP32_GATING. repeated:
+    the stack's own, COMPLEX or PLAIN_ROPE. router: fused, or PLAIN_ROUTER. gating: bf16, or FP32_GATING. bf16_first,
+    bf16_last: layers at a model's beginning and end that multiply in BF16 whatever the precision. repeated:
     keys and values are copied for each query head that shares them. compiled_ends: ALL, LOSS or NOTHING. update:
     FUSED, FOREACH or LOOP. clips: gradients' norm is limited before the update."""
 
@@ -134,6 +135,8 @@ class Stack:
     rope: str = "own"
     router: str = "fused"
     gating: str = "bf16"
+    bf16_first: int = 0
+    bf16_last: int = 0
     repeated: bool = False
     compiled_ends: str = ALL
     update: str = FUSED

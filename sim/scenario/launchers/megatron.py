@@ -181,7 +181,15 @@ def _stack(s: Settings, expert: int) -> dict[str, Any]:
         answer |= {"graphed": graphed} if graphed else {"cuda_graphs": True}
     else:
         s.read |= {"cuda_graph_scope", "cuda_graph_modules", "cuda_graph_warmup_steps"}
-    return answer
+    return answer | _precise(s)
+
+
+def _precise(s: Settings) -> dict[str, Any]:
+    """Layers in BF16 at a model's ends, one at each unless said, where --first-last-layers-bf16 asks for any."""
+    names = {"bf16_first": "num_layers_at_start_in_bf16", "bf16_last": "num_layers_at_end_in_bf16"}
+    layers = {key: s.whole(name, 1, least=0) for key, name in names.items()}
+    asked = s.flag("first_last_layers_bf16") and _precision(s) != "bf16"
+    return {key: number for key, number in layers.items() if number} if asked else {}
 
 
 def _attention(s: Settings) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Megatron Core with TransformerEngine: what is fused, what each recipe casts and keeps, who exchanges what."""
 
+import json
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -107,11 +109,36 @@ def test_formats_that_a_device_lacks_are_refused(precision):
         on(precision=precision)
 
 
-def test_the_end_of_a_model_in_nvfp4_stays_in_bf16():
-    own = on(precision="nvfp4", node="b200x8")
+def ends(first, last, precision="nvfp4"):
+    return on(precision=precision, node="b200x8", stack={"name": "megatron", "bf16_first": first, "bf16_last": last})
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 0), (0, 4), (2, 0), (1, 30)])
+def test_layers_at_the_ends_multiply_in_bf16_where_the_stack_says_so(first, last):
+    own = ends(first, last)
     layers = [unit for unit in own.units if unit.block]
     formats = [next(k.op.precision for k in kernels(own, u, "F") if isinstance(k.op, Gemm)) for u in layers]
-    assert formats == ["nvfp4"] * 27 + ["bf16"] * 5
+    assert formats == ["bf16"] * first + ["nvfp4"] * (32 - first - last) + ["bf16"] * last
+
+
+def test_layers_in_bf16_are_the_models_own_in_every_pipeline():
+    pipeline = {"parallel": {"pipeline": 4}, "placement": "even", "batch": {"sequences": 8, "sequence_length": 4096}}
+    none, some = (
+        on(precision="nvfp4", node="b200x8", stack={"name": "megatron", "bf16_last": last}, **pipeline)
+        for last in (0, 8)
+    )
+    same, slower = none.stages[0], none.stages[3]
+    assert some.stages[0] == same and all(unit.precise for unit in some.stages[3] if unit.block)
+    assert some.unit_ns(some.stages[3][0]) > none.unit_ns(slower[0])
+
+
+def test_layers_in_bf16_keep_more_and_are_refused_where_there_are_none():
+    own = ends(0, 5)
+    layers = [unit for unit in own.units if unit.block]
+    with pytest.raises(Refused, match=r"stack\.bf16_last: all layers multiply in BF16; legal: 0, or another precision"):
+        ends(0, 1, "bf16")
+    with pytest.raises(Refused, match=r"stack\.bf16_first: the model has 32 layers; legal: 0 to 32"):
+        ends(33, 0)
     assert own.lowering.kept(own.site, layers[0]).fixed < own.lowering.kept(own.site, layers[-1]).fixed
 
 
@@ -314,6 +341,24 @@ def test_a_scan_has_its_norm_behind_and_its_gate_inside():
     inner, tokens = 8192, 4096
     assert back["chunk_scan_bwd_dz"].bytes() == 2 * tokens * inner * 6
     assert list(back).index("scan_norm_bwd") < list(back).index("chunk_scan_bwd_dz") < list(back).index("conv1d_bwd")
+
+
+def test_projections_around_a_scan_multiply_in_the_recipes_format():
+    own, unit = scanning(precision="mxfp8", cluster={"node": "b200x8", "nodes": 1})
+    for direction, names in (("F", ("in_proj", "out_proj")), ("B", ("in_proj_dgrad", "out_proj_dgrad"))):
+        ops = {kernel.name: kernel.op for kernel in kernels(own, unit, direction)}
+        assert [ops[name].precision for name in names] == ["mxfp8"] * 2
+        assert {op.precision for op in ops.values() if isinstance(op, GroupedGemm)} == {"bf16"}
+
+
+def test_torch_sums_what_a_scans_backward_leaves_in_parts():
+    """numerics/card/timed/mamba.json: 20 operations of torch in a backward, three of them of B's, C's and their
+    products' gradients; 0.46 ms of its 6.0."""
+    row = json.loads(Path("numerics/card/timed/mamba.json").read_text())["rows"][0]
+    of_torch = [each for each in row["backward"] if each["kernel"].startswith("void at::")]
+    own, unit = scanning()
+    names = [kernel.name for kernel in kernels(own, unit, "B")]
+    assert sum(name.startswith(("sum_d", "scan_small")) for name in names) == sum(e["launches"] for e in of_torch)
 
 
 def test_a_scan_of_several_sequences_is_turned_both_ways():

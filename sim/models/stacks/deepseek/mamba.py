@@ -24,6 +24,10 @@ from sim.models.stacks.deepseek.linear import (
 
 FP32_WIDTH = 4
 """Bytes of an FP32 element: states, and cumulated decays."""
+SMALL = 17
+"""Operations of torch beside the scan's kernels backward whose tensors are small (of decays, time steps and skips:
+five are filled, four summed, two each cumulated, turned round and added, two copied), as a profile of one call has
+them: numerics/card/timed/mamba.json."""
 
 
 def _chunks(site: Shared, m: Mamba) -> int:
@@ -91,6 +95,7 @@ def again(site: Shared, m: Mamba) -> list[Kernel]:
 def backward_scan(site: Shared, m: Mamba) -> list[Kernel]:
     """Gradients of the scan and of the convolution."""
     q, n, p, passed = m.chunk, m.state, m.width, FP32_WIDTH * m.inner * m.state
+    sums = {name: FP32_WIDTH * m.groups * width for name, width in (("dB", n), ("dC", n), ("dcb", q))}
     return [
         Kernel("chunk_scan_bwd_dstates", _batched(site, m, m.heads, p, n, q)),
         Kernel("state_passing_bwd", Memory("elementwise", _chunks(site, m), 2 * passed, passed)),
@@ -100,6 +105,9 @@ def backward_scan(site: Shared, m: Mamba) -> list[Kernel]:
         Kernel("chunk_scan_bwd_dcb", _batched(site, m, m.heads, q, q // 2, p)),
         Kernel("bmm_chunk_bwd_dB", _batched(site, m, m.groups, q, n, q // 2)),
         Kernel("bmm_chunk_bwd_dC", _batched(site, m, m.groups, q, n, q // 2)),
+        # parts of the gradients of B and C and of their products', which torch sums
+        *(Kernel(f"sum_{name}", Memory("elementwise", site.tokens, width, width)) for name, width in sums.items()),
+        *[Kernel("scan_small", Memory("tiny", 1, 0.0, 0.0))] * SMALL,
         # decays inside a chunk, from all pairs of its tokens again
         Kernel("chunk_scan_bwd_ddA", _batched(site, m, m.heads, q, q // 2, p)),
         Kernel("chunk_cumsum_bwd", Memory("elementwise", site.tokens, 2 * FP32_WIDTH * m.heads, BF16_WIDTH * m.heads)),

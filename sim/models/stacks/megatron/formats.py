@@ -13,15 +13,10 @@ def recipe(own: Recipe) -> Recipe:
     return replace(own, moment=PLAIN_FP32)
 
 
-PRECISE = 0.15
-"""Part of the layers that an NVFP4 recipe leaves in BF16, at the end of the model (arXiv:2509.25149 sec 4: about 15 %
-of linear layers, most of them at its end)."""
-
-
 def of_unit(site: Shared, unit: Unit) -> Shared:
-    """The site with the recipe of a unit: products in BF16 at the end of a model in NVFP4, states as they are."""
-    first = site.shape.layers - max(1, round(PRECISE * site.shape.layers))
-    if site.recipe.name != "nvfp4" or unit.layer < first:
+    """The site with the recipe of a unit: products in BF16 in the first and last layers that the stack says (Megatron
+    Core's `first_last_layers_bf16`; what predicts further tokens counts as an end), states as they are."""
+    if not unit.precise:
         return site
     bf16, own = RECIPES["bf16"], site.recipe
     return site._replace(recipe=replace(bf16, gradient=own.gradient, master=own.master, moment=own.moment))

@@ -9,7 +9,6 @@ from sim.models.blocks.made import Made
 from sim.models.blocks.mamba import Mamba
 from sim.models.blocks.mla import Latent
 from sim.models.layer import Kernel, Part, Unit
-from sim.models.precision import RECIPES
 from sim.models.stacks import layers
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.layers import Block
@@ -38,9 +37,7 @@ WORDS_OF = {Heads: "attention", Latent: "attention", Network: "network", Experts
 
 def _block(site: Shared, block: Block, direction: str) -> list[Kernel]:
     module = BLOCKS[type(block)]
-    # Mamba's projections wait in BF16 for a timed scan (docs/findings.md): mamba_ssm's own kernels look priced too low
-    own = site._replace(recipe=RECIPES["bf16"]) if isinstance(block, Mamba) else site
-    kernels = {"F": module.forward, "B": module.backward, "W": module.weight}[direction](own, block)
+    kernels = {"F": module.forward, "B": module.backward, "W": module.weight}[direction](site, block)
     return _replayed(site, WORDS_OF[type(block)], kernels, direction)
 
 
